@@ -1,0 +1,121 @@
+//! The topic index: nanoseconds a match, at several sizes and shapes of filter, and for a fan-out.
+//!
+//! `MIDGE_BENCH_LARGE=1` adds indexes of ten million subscriptions, which want 2 GiB of memory.
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use midge::packet::QoS;
+use midge::topic::{Matches, SubscriptionOptions, TopicIndex};
+use std::hint::black_box;
+use std::time::Duration;
+
+type Shape = (&'static str, fn(u32) -> String, fn(u32) -> String);
+
+/// Name, filter of a subscriber, a topic that reaches that subscriber.
+const SHAPES: [Shape; 3] = [
+    ("exact", |n| format!("device/{n:08}/cmd"), |n| format!("device/{n:08}/cmd")),
+    ("plus", |n| format!("tenant/{n}/+/state"), |n| format!("tenant/{n}/pump/state")),
+    ("hash", |n| format!("site/{n}/#"), |n| format!("site/{n}/floor/2/lamp")),
+];
+
+fn index(size: u32, filter: impl Fn(u32) -> String) -> TopicIndex {
+    let mut index = TopicIndex::new(1);
+    for subscriber in 0..size {
+        index.subscribe(&filter(subscriber), subscriber, SubscriptionOptions::v3(QoS::AtLeastOnce), 0);
+    }
+    index
+}
+
+/// 65,536 topics in an order that no cache expects.
+fn topics(size: u32, topic: impl Fn(u32) -> String) -> Vec<String> {
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random >> 32) as u32 % size
+    };
+    (0..65_536).map(|_| topic(next())).collect()
+}
+
+fn bench_matches(c: &mut Criterion, name: &str, size: u32, index: &TopicIndex, topics: &[String]) {
+    let mut matches = Matches::default();
+    let mut next = topics.iter().cycle();
+    c.bench_function(&format!("match/{name}/{size}"), |b| {
+        b.iter(|| {
+            let topic = next.next().expect("a cycle has no end");
+            index.matches(black_box(topic), None, &mut matches);
+            assert!(!matches.is_empty());
+        });
+    });
+}
+
+fn one_subscriber_each(c: &mut Criterion) {
+    let mut sizes = vec![1_000, 100_000, 1_000_000];
+    sizes.extend(std::env::var_os("MIDGE_BENCH_LARGE").map(|_| 10_000_000));
+    for size in sizes {
+        for (name, filter, topic) in SHAPES {
+            let index = index(size, filter);
+            bench_matches(c, name, size, &index, &topics(size, topic));
+        }
+    }
+}
+
+/// What a fleet looks like: exact commands, a few wildcards, some who see everything.
+fn mixed(c: &mut Criterion) {
+    let size = 1_000_000;
+    let mut index = index(size, SHAPES[0].1);
+    let options = SubscriptionOptions::v3(QoS::AtLeastOnce);
+    for subscriber in 0..1_000 {
+        index.subscribe(&format!("device/{subscriber:08}/#"), size + subscriber, options, 7);
+        index.subscribe(&format!("device/+/event/{subscriber}"), size + subscriber, options, 0);
+    }
+    index.subscribe("device/+/cmd", 5, options, 1);
+    index.subscribe("#", 5, options, 2);
+    bench_matches(c, "mixed", size, &index, &topics(size, SHAPES[0].2));
+}
+
+fn fan_out(c: &mut Criterion) {
+    let mut group = c.benchmark_group("fan_out");
+    let size = 1_000_000;
+    group.throughput(Throughput::Elements(u64::from(size))).sample_size(20);
+    let mut index = index(size, |_| "news".to_owned());
+    let mut matches = Matches::default();
+    group.bench_function(BenchmarkId::new("one_list", size), |b| {
+        b.iter(|| index.matches(black_box("news"), None, &mut matches));
+    });
+    index.subscribe("#", 5, SubscriptionOptions::v3(QoS::AtLeastOnce), 0);
+    group.bench_function(BenchmarkId::new("merged_with_hash", size), |b| {
+        b.iter(|| index.matches(black_box("news"), None, &mut matches));
+    });
+    group.finish();
+}
+
+fn churn(c: &mut Criterion) {
+    let mut group = c.benchmark_group("churn");
+    let size = 1_000_000;
+    group.throughput(Throughput::Elements(u64::from(size))).sample_size(10);
+    for (name, filter) in
+        [("one_filter", (|_| "news".to_owned()) as fn(u32) -> String), ("plus", SHAPES[1].1)]
+    {
+        let filters: Vec<String> = (0..size).map(filter).collect();
+        let full = || index(size, |subscriber| filters[subscriber as usize].clone());
+        group.bench_function(BenchmarkId::new("subscribe", name), |b| b.iter_with_large_drop(full));
+        group.bench_function(BenchmarkId::new("unsubscribe", name), |b| {
+            let empty = |mut index: TopicIndex| {
+                for (subscriber, filter) in (0..).zip(&filters) {
+                    assert!(index.unsubscribe(filter, subscriber));
+                }
+                index
+            };
+            b.iter_batched(full, empty, BatchSize::PerIteration);
+        });
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
+    targets = one_subscriber_each, mixed, fan_out, churn
+}
+criterion_main!(benches);

@@ -1,0 +1,134 @@
+//! A hash table that stays responsive at ten million entries: it is cut into segments by the
+//! hash, each of which grows and shrinks by itself, so that no single insertion moves more than a
+//! 256th of all. Hash and comparison are the caller's.
+
+use ahash::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use std::hash::{BuildHasher, Hasher};
+
+/// The keyed hash functions of an index: who does not know the seed can't aim at one bucket.
+#[derive(Clone, Debug)]
+pub(super) struct Keys(RandomState);
+
+impl Keys {
+    pub(super) fn new(hash_seed: u64) -> Keys {
+        let mut state = hash_seed;
+        let mut key = || {
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            mixed ^ (mixed >> 31)
+        };
+        Keys(RandomState::with_seeds(key(), key(), key(), key()))
+    }
+
+    pub(super) fn text(&self, text: &[u8]) -> u64 {
+        let mut hasher = self.0.build_hasher();
+        hasher.write(text);
+        hasher.finish()
+    }
+
+    pub(super) fn pair(&self, first: u32, second: u32) -> u64 {
+        let mut hasher = self.0.build_hasher();
+        hasher.write_u64(u64::from(first) << 32 | u64::from(second));
+        hasher.finish()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Table<T> {
+    segments: Box<[HashTable<T>]>,
+}
+
+impl<T> Table<T> {
+    pub(super) fn new() -> Table<T> {
+        Table { segments: (0..SEGMENTS).map(|_| HashTable::new()).collect() }
+    }
+
+    pub(super) fn find(&self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&T> {
+        self.segments[segment(hash)].find(hash, is_it)
+    }
+
+    pub(super) fn find_mut(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
+        self.segments[segment(hash)].find_mut(hash, is_it)
+    }
+
+    pub(super) fn find_or_insert(
+        &mut self,
+        hash: u64,
+        is_it: impl FnMut(&T) -> bool,
+        hasher: impl Fn(&T) -> u64,
+        make: impl FnOnce() -> T,
+    ) -> &mut T {
+        match self.segments[segment(hash)].entry(hash, is_it, hasher) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(make()).into_mut(),
+        }
+    }
+
+    /// Adds an entry that is not in the table yet.
+    pub(super) fn insert(&mut self, hash: u64, value: T, hasher: impl Fn(&T) -> u64) {
+        self.segments[segment(hash)].insert_unique(hash, value, hasher);
+    }
+
+    /// Removes an entry. `hasher` is asked for those that stay, never for the one that goes.
+    pub(super) fn remove(
+        &mut self,
+        hash: u64,
+        is_it: impl FnMut(&T) -> bool,
+        hasher: impl Fn(&T) -> u64,
+    ) -> Option<T> {
+        let table = &mut self.segments[segment(hash)];
+        let (value, _) = table.find_entry(hash, is_it).ok()?.remove();
+        give_back(table, hasher);
+        Some(value)
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.segments.iter().map(HashTable::capacity).sum()
+    }
+}
+
+/// Shrinks a table that is at most a quarter full, to twice what it holds: amortized, a removal
+/// moves one entry.
+pub(super) fn give_back<T>(table: &mut HashTable<T>, hasher: impl Fn(&T) -> u64) {
+    if table.len() <= table.capacity() / 4 {
+        table.shrink_to(table.len() * 2, hasher);
+    }
+}
+
+const SEGMENTS: usize = 256;
+
+/// Bits that hashbrown uses neither for the place (the lowest) nor for the tag (the highest seven).
+fn segment(hash: u64) -> usize {
+    (hash >> 48) as usize % SEGMENTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emptied_table_owns_no_entries() {
+        let keys = Keys::new(1);
+        let hash = |value: &u32| keys.pair(*value, 0);
+        let mut table = Table::new();
+        for value in 0..10_000 {
+            table.insert(hash(&value), value, hash);
+        }
+        assert_eq!(table.find(hash(&77), |value| *value == 77), Some(&77));
+        for value in 0..10_000 {
+            assert_eq!(table.remove(hash(&value), |other| *other == value, hash), Some(value));
+        }
+        assert_eq!(table.remove(hash(&0), |other| *other == 0, hash), None);
+        assert_eq!(table.capacity(), 0);
+    }
+
+    #[test]
+    fn seeds_give_different_hashes() {
+        assert_ne!(Keys::new(1).text(b"a/b"), Keys::new(2).text(b"a/b"));
+        assert_eq!(Keys::new(1).text(b"a/b"), Keys::new(1).text(b"a/b"));
+    }
+}
