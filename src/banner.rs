@@ -1,0 +1,161 @@
+//! What midge says at start, in plain words: version, listeners, shards, bounds, what is kept, and what
+//! anonymous clients may do.
+
+use std::net::SocketAddr;
+
+use crate::config::Config;
+
+/// What the start found out, besides the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Started<'a> {
+    /// Shards that run.
+    pub shards: usize,
+    /// Addresses that are listened on, with the ports that the kernel chose.
+    pub listeners: &'a [SocketAddr],
+    /// The configuration file; `None` when all is at its default.
+    pub config_file: Option<&'a str>,
+    /// Limit on open files; `u64::MAX` for none.
+    pub open_files: u64,
+    /// Connections that are allowed at a time.
+    pub connections: usize,
+}
+
+/// The lines of the start, in order.
+pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
+    let mut lines = vec![format!("midge {}: MQTT 3.1, 3.1.1 and 5.0", env!("CARGO_PKG_VERSION"))];
+    lines.push(match started.config_file {
+        Some(file) => format!("Configuration: {file}."),
+        None => "No configuration file: every option is at its default.".to_string(),
+    });
+    lines.push(format!("Listening on {} with {}.", addresses(started.listeners), shards(started.shards)));
+    lines.push(connections(config, started));
+    lines.push(
+        "Nothing is kept over a restart: sessions, queued and retained messages live in memory.".to_string(),
+    );
+    lines.push(anonymous(config, started.listeners));
+    if config.auth.test_method {
+        lines.push(
+            "The authentication method \"midge-test\" is on (auth.test_method = true): it protects nothing and \
+             is for developers of clients only."
+                .to_string(),
+        );
+    }
+    lines
+}
+
+fn addresses(listeners: &[SocketAddr]) -> String {
+    let addresses: Vec<String> = listeners.iter().map(SocketAddr::to_string).collect();
+    match addresses.as_slice() {
+        [] => "no address".to_string(),
+        [only] => only.clone(),
+        [start @ .., last] => format!("{} and {last}", start.join(", ")),
+    }
+}
+
+fn shards(shards: usize) -> String {
+    match shards {
+        1 => "1 shard (one thread on a core of its own)".to_string(),
+        shards => format!("{shards} shards (threads, each on a core of its own)"),
+    }
+}
+
+fn connections(config: &Config, started: &Started<'_>) -> String {
+    let open_files = match started.open_files {
+        u64::MAX => "no limit on open files".to_string(),
+        limit => format!("a limit of {limit} open files"),
+    };
+    let reason = match config.limits.connections {
+        0 => format!("as many as fit {open_files}"),
+        _ => format!("limits.connections; {open_files}"),
+    };
+    format!("At most {} connections at a time ({reason}).", started.connections)
+}
+
+fn anonymous(config: &Config, listeners: &[SocketAddr]) -> String {
+    if !config.auth.allow_anonymous {
+        return match config.auth.test_method {
+            true => "Only clients that use the method \"midge-test\" may connect (allow_anonymous = false).",
+            false => "No client may connect: allow_anonymous = false, and this version has no other way in.",
+        }
+        .to_string();
+    }
+    let only_this_machine = listeners.iter().all(|address| address.ip().is_loopback());
+    let who = match only_this_machine {
+        true => "Only this machine can reach",
+        false => "Anyone who can reach",
+    };
+    let addresses = addresses(listeners);
+    match only_this_machine {
+        true => format!(
+            "{who} {addresses}; every client on it may connect, publish and subscribe (allow_anonymous = true)."
+        ),
+        false => {
+            format!("{who} {addresses} may connect, publish and subscribe (allow_anonymous = true).")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(config: &Config, listeners: &[&str], file: Option<&str>) -> Vec<String> {
+        let listeners: Vec<SocketAddr> =
+            listeners.iter().map(|address| address.parse().expect("a socket address")).collect();
+        let started = Started {
+            shards: 2,
+            listeners: &listeners,
+            config_file: file,
+            open_files: 20_000,
+            connections: 19_934,
+        };
+        banner(config, &started)
+    }
+
+    #[test]
+    fn without_a_file_the_start_says_so_and_what_the_defaults_mean() {
+        assert_eq!(
+            lines(&Config::default(), &["127.0.0.1:1883"], None),
+            [
+                &format!("midge {}: MQTT 3.1, 3.1.1 and 5.0", env!("CARGO_PKG_VERSION")),
+                "No configuration file: every option is at its default.",
+                "Listening on 127.0.0.1:1883 with 2 shards (threads, each on a core of its own).",
+                "At most 19934 connections at a time (as many as fit a limit of 20000 open files).",
+                "Nothing is kept over a restart: sessions, queued and retained messages live in memory.",
+                "Only this machine can reach 127.0.0.1:1883; every client on it may connect, publish and \
+                 subscribe (allow_anonymous = true).",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_open_door_is_named() {
+        let lines = lines(&Config::default(), &["0.0.0.0:1883", "127.0.0.1:1884"], Some("midge.toml"));
+        assert_eq!(lines[1], "Configuration: midge.toml.");
+        assert_eq!(
+            lines[5],
+            "Anyone who can reach 0.0.0.0:1883 and 127.0.0.1:1884 may connect, publish and subscribe \
+             (allow_anonymous = true)."
+        );
+    }
+
+    #[test]
+    fn a_closed_door_is_named_too() {
+        let mut config = Config::default();
+        config.auth.allow_anonymous = false;
+        let closed = lines(&config, &["0.0.0.0:1883"], None);
+        assert!(closed[5].starts_with("No client may connect"), "{closed:?}");
+        config.auth.test_method = true;
+        let test = lines(&config, &["0.0.0.0:1883"], None);
+        assert!(test[5].starts_with("Only clients that use the method \"midge-test\""), "{test:?}");
+        assert!(test[6].contains("protects nothing"), "{test:?}");
+    }
+
+    #[test]
+    fn a_number_of_the_file_is_told_apart_from_the_systems_limit() {
+        let mut config = Config::default();
+        config.limits.connections = 100;
+        let lines = lines(&config, &["[::]:1883"], None);
+        assert!(lines[3].ends_with("(limits.connections; a limit of 20000 open files)."), "{}", lines[3]);
+    }
+}

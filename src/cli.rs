@@ -1,0 +1,196 @@
+//! The command line: what `midge` is asked to do, as a [`Command`], and nothing done yet.
+//!
+//! `-c`, `-p` and `-v` are those of mosquitto, so that its habits and its test scripts work here.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Address, Config, Listener, LogLevel};
+
+/// What midge is asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Serve clients until a signal.
+    Serve(Serve),
+    /// Check a configuration file, print the outcome, and end.
+    CheckConfig {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// How to serve.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct Serve {
+    /// Configuration file; without one: 127.0.0.1:1883, anonymous clients, every option at its default
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Listen on 127.0.0.1:PORT instead of the configured listeners; 0: a free port
+    #[arg(short, long, value_name = "PORT")]
+    pub port: Option<u16>,
+
+    /// Log at level "debug", whatever log.level says
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+impl Serve {
+    /// Lets the command line's own options rule over those of the file.
+    pub fn apply(&self, config: &mut Config) {
+        if let Some(port) = self.port {
+            config.listeners = vec![Listener { address: Address::loopback(port), ..Listener::default() }];
+        }
+        if self.verbose {
+            config.log.level = config.log.level.max(LogLevel::Debug);
+        }
+    }
+}
+
+/// Reads the arguments, the program's name first.
+///
+/// The error is also how `--help` and `--version` come out: `error.exit()` prints it to the right stream and
+/// ends with status 0 for these two, 2 for bad usage.
+pub fn parse<I, T>(arguments: I) -> Result<Command, clap::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let arguments = Arguments::try_parse_from(arguments)?;
+    Ok(match arguments.action {
+        None => Command::Serve(arguments.serve),
+        Some(Action::Serve(serve)) => Command::Serve(serve),
+        Some(Action::CheckConfig { file }) => Command::CheckConfig { file },
+    })
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "midge",
+    version,
+    about = "An MQTT 3.1, 3.1.1 and 5.0 broker",
+    after_help = "Without a command, midge serves. Exit status: 0 after SIGTERM, SIGINT or a good check; 1 when \
+                  it cannot start or go on; 2 for bad usage or a bad configuration file.",
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
+)]
+struct Arguments {
+    #[command(flatten)]
+    serve: Serve,
+
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Serve clients until SIGTERM or SIGINT
+    Serve(Serve),
+    /// Check a configuration file; exit status 2 and every error on standard error when it is wrong
+    CheckConfig {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn command(line: &str) -> Result<Command, clap::Error> {
+        parse(line.split(' '))
+    }
+
+    fn serve(config: Option<&str>, port: Option<u16>, verbose: bool) -> Command {
+        Command::Serve(Serve { config: config.map(PathBuf::from), port, verbose })
+    }
+
+    #[test]
+    fn the_declaration_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn serving_is_what_midge_does_with_and_without_its_name() {
+        for (line, expected) in [
+            ("midge", serve(None, None, false)),
+            ("midge serve", serve(None, None, false)),
+            ("midge --config a.toml", serve(Some("a.toml"), None, false)),
+            ("midge serve --config a.toml", serve(Some("a.toml"), None, false)),
+            ("midge -c a.toml", serve(Some("a.toml"), None, false)),
+            ("midge -v -p 1884", serve(None, Some(1884), true)),
+            ("midge -v -c a.toml -p 1884", serve(Some("a.toml"), Some(1884), true)),
+            ("midge serve -p 0", serve(None, Some(0), false)),
+        ] {
+            assert_eq!(command(line).expect(line), expected);
+        }
+    }
+
+    #[test]
+    fn a_file_can_be_checked() {
+        let expected = Command::CheckConfig { file: PathBuf::from("a.toml") };
+        assert_eq!(command("midge check-config a.toml").expect("good usage"), expected);
+    }
+
+    #[test]
+    fn help_and_version_end_well() {
+        for (line, kind) in [
+            ("midge --help", ErrorKind::DisplayHelp),
+            ("midge serve --help", ErrorKind::DisplayHelp),
+            ("midge --version", ErrorKind::DisplayVersion),
+        ] {
+            let error = command(line).expect_err(line);
+            assert_eq!((error.kind(), error.exit_code()), (kind, 0));
+        }
+        let version = command("midge --version").expect_err("version").to_string();
+        assert_eq!(version, format!("midge {}\n", env!("CARGO_PKG_VERSION")));
+    }
+
+    #[test]
+    fn bad_usage_ends_with_status_2() {
+        for line in [
+            "midge sevre",
+            "midge --colour",
+            "midge check-config",
+            "midge check-config a b",
+            "midge -p 65536",
+            "midge -p x",
+            "midge --config",
+            "midge -p 1 check-config a",
+            "midge check-config -p 1 a",
+            "midge a.toml",
+        ] {
+            assert_eq!(command(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_port_replaces_all_listeners_by_loopback() {
+        let mut config = Config::default();
+        config.listeners.push(Listener::default());
+        Serve { port: Some(1999), ..Serve::default() }.apply(&mut config);
+        assert_eq!(config.listeners.len(), 1);
+        assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:1999");
+    }
+
+    #[test]
+    fn verbose_never_logs_less() {
+        let verbose = Serve { verbose: true, ..Serve::default() };
+        for (level, expected) in [
+            (LogLevel::Error, LogLevel::Debug),
+            (LogLevel::Info, LogLevel::Debug),
+            (LogLevel::Trace, LogLevel::Trace),
+        ] {
+            let mut config = Config::default();
+            config.log.level = level;
+            verbose.apply(&mut config);
+            assert_eq!(config.log.level, expected);
+        }
+    }
+}

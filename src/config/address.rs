@@ -1,0 +1,175 @@
+//! Where a listener listens: `host:port`, checked for its form when the file is read and resolved at start.
+//!
+//! The form is checked without asking a name server, so that `midge check-config` gives the same answer on
+//! every machine.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use super::value::{Allowed, Literal, Refused, Setting, quoted};
+
+/// A checked `host:port`. Port 0 means a free port that the kernel chooses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    host: Host,
+    port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Host {
+    Ip(SocketAddr),
+    Name(String),
+}
+
+impl Address {
+    /// The address of a socket.
+    pub fn from_socket(address: SocketAddr) -> Address {
+        Address { host: Host::Ip(address), port: address.port() }
+    }
+
+    /// The port of this machine's own loopback address, which no other machine can reach.
+    pub fn loopback(port: u16) -> Address {
+        Address::from_socket(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port))
+    }
+
+    /// Reads `127.0.0.1:1883`, `[::1]:1883` or `localhost:1883`; `None` when it is neither an address nor a
+    /// host name (letters, digits, `-` and `.`; at most 253 characters), or the port is missing.
+    pub fn parse(text: &str) -> Option<Address> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Some(Address::from_socket(address));
+        }
+        let (name, port) = text.rsplit_once(':')?;
+        // `parse` would take "+1883".
+        let port = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok())??;
+        is_host_name(name).then(|| Address { host: Host::Name(name.to_ascii_lowercase()), port })
+    }
+
+    /// The port; 0 for one that the kernel chooses.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The socket address, when no name has to be resolved for it.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        match self.host {
+            Host::Ip(address) => Some(address),
+            Host::Name(_) => None,
+        }
+    }
+
+    /// All socket addresses behind the host, each once, in the order of the system's resolver.
+    ///
+    /// Fails with a sentence when the name cannot be resolved. May wait for a name server.
+    #[cfg(feature = "runtime")]
+    pub fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
+        use std::net::ToSocketAddrs;
+
+        let name = match &self.host {
+            Host::Ip(address) => return Ok(vec![*address]),
+            Host::Name(name) => name.as_str(),
+        };
+        let mut addresses = Vec::new();
+        let found = (name, self.port)
+            .to_socket_addrs()
+            .map_err(|error| format!("the host name \"{name}\" cannot be resolved: {error}"))?;
+        for address in found {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        if addresses.is_empty() {
+            return Err(format!("the host name \"{name}\" has no address"));
+        }
+        Ok(addresses)
+    }
+}
+
+fn is_host_name(name: &str) -> bool {
+    let labels_are_good = name.split('.').all(|label| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    });
+    // "127.0.0.300" and "1883" are misspelt addresses, not names: a last label is never a number.
+    let last_is_a_number =
+        name.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
+    name.len() <= 253 && labels_are_good && !last_is_a_number
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Ip(address) => address.fmt(f),
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+        }
+    }
+}
+
+impl Setting for Address {
+    fn read(literal: &Literal, _: &Allowed) -> Result<Self, Refused> {
+        match literal {
+            Literal::Text(text) => Address::parse(text).ok_or(Refused::NotAllowed),
+            _ => Err(Refused::NotAllowed),
+        }
+    }
+
+    fn shown(&self) -> String {
+        quoted(&self.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_host_names_are_read() {
+        for text in
+            ["127.0.0.1:1883", "0.0.0.0:0", "[::]:1883", "[::1]:1", "localhost:1883", "a-b.example.org:65535"]
+        {
+            assert_eq!(Address::parse(text).expect(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_neither_address_nor_host_name_is_refused() {
+        for text in [
+            "",
+            ":1883",
+            "1883",
+            "localhost",
+            "localhost:",
+            "localhost:65536",
+            "localhost:+1",
+            "a b:1",
+            "-a:1",
+            "127.0.0.300:1883",
+            "127.0.0:1",
+            "::1:1883",
+            "[::1]",
+            "a..b:1",
+            "mqtt://localhost:1883",
+            "*:1883",
+        ] {
+            assert_eq!(Address::parse(text), None, "{text}");
+        }
+        assert_eq!(Address::parse(&format!("{}:1", "a.".repeat(200))), None);
+    }
+
+    #[test]
+    fn a_socket_address_needs_no_resolver() {
+        let address = Address::loopback(1883);
+        assert_eq!(address.socket().map(|socket| socket.to_string()).as_deref(), Some("127.0.0.1:1883"));
+        assert_eq!(address.port(), 1883);
+        assert_eq!(Address::parse("localhost:1883").expect("a name").socket(), None);
+    }
+
+    #[cfg(feature = "runtime")]
+    #[test]
+    fn localhost_resolves_to_loopback_addresses() {
+        let addresses = Address::parse("localhost:1883").expect("a name").resolve().expect("resolved");
+        assert!(!addresses.is_empty());
+        assert!(addresses.iter().all(|address| address.ip().is_loopback() && address.port() == 1883));
+    }
+}

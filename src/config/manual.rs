@@ -1,0 +1,114 @@
+//! Holds `config/midge.toml`, the reference manual, to the rows of the options: the file is what the rows
+//! give, word for word, and reading it gives the defaults.
+
+use super::value::{Row, Section};
+use super::{Config, Listener};
+
+/// Width of a line of comment, in characters.
+const COLUMNS_MAX: usize = 100;
+
+const HEAD: &str = "\
+The reference manual of midge's configuration: every option at its default.
+
+Copy what you change, or start midge with this file: midge serve --config midge.toml
+Check a file without starting: midge check-config midge.toml
+
+An option that is left out has its default. An unknown key, a wrong type or a value out of range is \
+refused with file, line and what is allowed. Numbers are plain integers; the unit stands with each option.";
+
+/// The manual as the rows give it.
+fn manual() -> String {
+    let mut text = String::new();
+    comment(&mut text, HEAD);
+    let listener = Listener::default();
+    section(&mut text, &listener, "[[listeners]]");
+    text.push('\n');
+    comment(&mut text, "Every machine that can reach this one (take care: see auth.allow_anonymous):");
+    comment(&mut text, "[[listeners]]\naddress = \"0.0.0.0:1883\"");
+    for of_config in Config::default().sections() {
+        section(&mut text, of_config, &format!("[{}]", of_config.name()));
+    }
+    text
+}
+
+fn section(text: &mut String, section: &dyn Section, header: &str) {
+    text.push('\n');
+    comment(text, &"-".repeat(COLUMNS_MAX - 2));
+    comment(text, section.about());
+    text.push_str(header);
+    text.push('\n');
+    for row in section.rows() {
+        option(text, section, row);
+    }
+}
+
+fn option(text: &mut String, section: &dyn Section, row: &Row) {
+    text.push('\n');
+    comment(text, row.text);
+    if row.unit.is_empty() {
+        comment(text, &format!("Allowed: {}.", row.allowed));
+    } else {
+        comment(text, &format!("Unit: {}. Allowed: {}.", row.unit, row.allowed));
+    }
+    let value = section.shown(row.key).expect("a row of this section");
+    text.push_str(&format!("{} = {value}\n", row.key));
+}
+
+/// Appends a text as lines of comment, broken between words.
+fn comment(text: &mut String, words: &str) {
+    for paragraph in words.split('\n') {
+        let mut line = String::from("#");
+        for word in paragraph.split(' ') {
+            if line.chars().count() + 1 + word.chars().count() > COLUMNS_MAX {
+                text.push_str(&line);
+                text.push('\n');
+                line = String::from("#");
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+}
+
+fn manual_path() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/midge.toml")
+}
+
+#[allow(clippy::disallowed_methods, reason = "the test reads, and on demand writes, the shipped file")]
+#[test]
+fn the_shipped_file_is_what_the_rows_of_the_options_give() {
+    let expected = manual();
+    if std::env::var_os("MIDGE_WRITE_MANUAL").is_some() {
+        std::fs::write(manual_path(), &expected).expect("config/midge.toml can be written");
+    }
+    let shipped = std::fs::read_to_string(manual_path()).expect("config/midge.toml is there");
+    for (number, (shipped, expected)) in shipped.lines().zip(expected.lines()).enumerate() {
+        let line = number + 1;
+        assert_eq!(shipped, expected, "config/midge.toml:{line}: rewrite it with MIDGE_WRITE_MANUAL=1");
+    }
+    assert_eq!(shipped.len(), expected.len(), "config/midge.toml: rewrite it with MIDGE_WRITE_MANUAL=1");
+}
+
+#[test]
+fn every_option_stands_in_the_manual_once() {
+    let manual = manual();
+    for section in Config::default().sections() {
+        let header = format!("\n[{}]\n", section.name());
+        let (_, body) = manual.split_once(&header).expect("each section has a header");
+        let body = body.split("\n[").next().expect("a first part");
+        for row in section.rows() {
+            let line = format!("\n{} = ", row.key);
+            assert_eq!(body.matches(&line).count(), 1, "{}.{}", section.name(), row.key);
+        }
+    }
+}
+
+#[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the test reads the shipped file")]
+#[test]
+fn reading_the_shipped_file_gives_the_defaults() {
+    let shipped = std::fs::read_to_string(manual_path()).expect("config/midge.toml is there");
+    assert_eq!(super::parse::parse("config/midge.toml", &shipped), Ok(Config::default()));
+}

@@ -1,0 +1,133 @@
+//! The broker's configuration: options with checked values, all at their defaults without a file.
+//!
+//! [`Config`] is plain data for whoever needs a bound or a choice. The options themselves stand in
+//! [`options`], one row each; reading a file and its errors are in [`parse`] (feature `runtime`); what the
+//! kernel allows in open files is weighed in [`open_files`] (feature `runtime`).
+
+mod address;
+#[cfg(test)]
+mod manual;
+#[cfg(feature = "runtime")]
+pub mod open_files;
+pub mod options;
+#[cfg(feature = "runtime")]
+pub mod parse;
+mod summary;
+pub mod value;
+
+pub use address::Address;
+pub use options::{Auth, Limits, Listener, Log, Protocol, Runtime, Shutdown, Sys};
+pub use summary::summary;
+pub use value::{ListenerProtocol, LogFormat, LogLevel, LogTarget};
+
+use value::Section;
+
+/// Everything that an operator can set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where clients come in; never empty.
+    pub listeners: Vec<Listener>,
+    /// The engine.
+    pub runtime: Runtime,
+    /// Who may come in.
+    pub auth: Auth,
+    /// What is announced and agreed to.
+    pub protocol: Protocol,
+    /// What is held at most.
+    pub limits: Limits,
+    /// The broker's own topics.
+    pub sys: Sys,
+    /// How the broker ends.
+    pub shutdown: Shutdown,
+    /// What is logged.
+    pub log: Log,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listeners: vec![Listener::default()],
+            runtime: Runtime::default(),
+            auth: Auth::default(),
+            protocol: Protocol::default(),
+            limits: Limits::default(),
+            sys: Sys::default(),
+            shutdown: Shutdown::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+/// Sections of the file besides the listeners.
+const SECTIONS: usize = 7;
+
+impl Config {
+    /// The sections besides the listeners, in the order of the manual.
+    pub fn sections(&self) -> [&dyn Section; SECTIONS] {
+        [&self.runtime, &self.auth, &self.protocol, &self.limits, &self.sys, &self.shutdown, &self.log]
+    }
+
+    /// The same, to be set.
+    pub fn sections_mut(&mut self) -> [&mut dyn Section; SECTIONS] {
+        let Config { listeners: _, runtime, auth, protocol, limits, sys, shutdown, log } = self;
+        [runtime, auth, protocol, limits, sys, shutdown, log]
+    }
+
+    /// The sessions, retained messages, subscriptions and queued bytes that one of `shards` shards may hold.
+    pub fn shares(&self, shards: usize) -> ShardShares {
+        let share = |total: usize| total.div_ceil(shards.max(1));
+        ShardShares {
+            sessions: share(self.limits.sessions),
+            subscriptions: share(self.limits.subscriptions_total),
+            retained_messages: share(self.limits.retained_messages),
+            retained_bytes: share(self.limits.retained_bytes),
+            queue_bytes: share(self.limits.queue_bytes_total),
+        }
+    }
+}
+
+/// One shard's even part of the limits that are divided among the shards, rounded up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardShares {
+    /// Of `limits.sessions`.
+    pub sessions: usize,
+    /// Of `limits.subscriptions_total`.
+    pub subscriptions: usize,
+    /// Of `limits.retained_messages`.
+    pub retained_messages: usize,
+    /// Of `limits.retained_bytes`, in bytes.
+    pub retained_bytes: usize,
+    /// Of `limits.queue_bytes_total`, in bytes.
+    pub queue_bytes: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_file_only_this_machine_is_served() {
+        let config = Config::default();
+        assert_eq!(config.listeners.len(), 1);
+        assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:1883");
+        assert!(config.auth.allow_anonymous);
+        assert!(!config.auth.test_method);
+    }
+
+    #[test]
+    fn the_sections_to_read_are_the_sections_to_set() {
+        let mut config = Config::default();
+        let read = config.sections().map(Section::name);
+        assert_eq!(config.sections_mut().map(|section| section.name()), read);
+    }
+
+    #[test]
+    fn shares_add_up_to_the_limit_or_a_little_more() {
+        let config = Config::default();
+        for shards in [0, 1, 2, 7, 128] {
+            let shares = config.shares(shards);
+            let total = shares.sessions * shards.max(1);
+            assert!((config.limits.sessions..config.limits.sessions + 128).contains(&total));
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Every option of the broker, one row each: key, type, default, bounds, unit, and the text of the reference
+//! manual. The struct of a section, its defaults and its rows all come from here.
+//!
+//! `config/midge.toml` is held to these rows by a test. To add an option, add its row and run the test once
+//! with `MIDGE_WRITE_MANUAL=1`.
+
+use super::address::Address;
+use super::value::{
+    Allowed, ListenerProtocol, Literal, LogFormat, LogLevel, LogTarget, Refused, Row, Section, Setting,
+};
+
+/// Declares the sections: for each its struct, its defaults and its rows.
+macro_rules! sections {
+    ($(
+        $(#[$doc:meta])*
+        $name:literal => $section:ident, $about:literal {
+            $($key:ident: $type:ty = $default:expr, $allowed:expr, $unit:literal, $text:literal;)*
+        }
+    )*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq)]
+        #[allow(rustdoc::broken_intra_doc_links, reason = "in the manual's texts, brackets are addresses")]
+        pub struct $section {
+            $(
+                #[doc = concat!($text, " Unit: `", $unit, "`; allowed: `", stringify!($allowed), "`.")]
+                pub $key: $type,
+            )*
+        }
+
+        impl $section {
+            const ROWS: &'static [Row] = &[
+                $(Row { key: stringify!($key), allowed: $allowed, unit: $unit, text: $text },)*
+            ];
+        }
+
+        impl Default for $section {
+            fn default() -> Self {
+                $section { $($key: $default,)* }
+            }
+        }
+
+        impl Section for $section {
+            fn name(&self) -> &'static str {
+                $name
+            }
+
+            fn about(&self) -> &'static str {
+                $about
+            }
+
+            fn rows(&self) -> &'static [Row] {
+                $section::ROWS
+            }
+
+            fn shown(&self, key: &str) -> Option<String> {
+                match key {
+                    $(stringify!($key) => Some(self.$key.shown()),)*
+                    _ => None,
+                }
+            }
+
+            fn set(&mut self, row: &Row, literal: &Literal) -> Result<(), Refused> {
+                match row.key {
+                    $(stringify!($key) => self.$key = <$type as Setting>::read(literal, &row.allowed)?,)*
+                    _ => return Err(Refused::NotAllowed),
+                }
+                Ok(())
+            }
+        }
+    )*};
+}
+
+const fn integer(min: u64, max: u64) -> Allowed {
+    Allowed::Integer { min, max }
+}
+
+const fn power_of_two(min: u64, max: u64) -> Allowed {
+    Allowed::PowerOfTwo { min, max }
+}
+
+/// Most shards a process may have.
+pub const SHARDS_MAX: u64 = 128;
+
+/// Most tables of listeners in one file.
+pub const LISTENERS_MAX: usize = 64;
+
+/// Largest packet that MQTT's fixed header can announce, header included, in bytes.
+const PACKET_BYTES_MAX: u64 = 268_435_460;
+
+const GIB: u64 = 1 << 30;
+
+sections! {
+    /// One address where clients come in.
+    "listeners" => Listener,
+    "Where clients come in; one table for each address, at most 64. Without any, midge listens on \
+     127.0.0.1:1883, which only this machine can reach." {
+        address: Address = Address::loopback(1883), Allowed::Address, "",
+            "Address and port, or host name and port. 0.0.0.0 stands for every IPv4 address of this machine, \
+             [::] for every IPv6 address. Port 0 takes a free port, which the start-up lines name. midge does \
+             not start when the address is taken or is not this machine's.";
+        protocol: ListenerProtocol = ListenerProtocol::Mqtt, Allowed::Choice(ListenerProtocol::WORDS), "",
+            "What is spoken there: MQTT 3.1, 3.1.1 and 5.0 over TCP.";
+    }
+
+    /// The engine: shards and the mesh between them.
+    "runtime" => Runtime,
+    "The engine: one thread pinned to a core for each shard." {
+        shards: usize = 0, integer(0, SHARDS_MAX), "shards",
+            "Threads that serve clients, each on a core of its own. 0: one for each core that this process may \
+             use. More shards than cores work, but are slower.";
+        mesh_capacity: usize = 4096, power_of_two(2, 1 << 20), "mails",
+            "Places in the box from each shard to each other one. When a box is full, its shard stops reading \
+             from the publishing clients until there is room again; nothing is dropped.";
+    }
+
+    /// Who may come in.
+    "auth" => Auth,
+    "Who may come in." {
+        allow_anonymous: bool = true, Allowed::Boolean, "",
+            "Whether clients without proof of who they are may connect. True by default only because this \
+             version has no other way in: whoever reaches a listener may publish and subscribe to everything. \
+             With false, CONNECT is refused with 0x87 (3.x: 0x05).";
+        test_method: bool = false, Allowed::Boolean, "",
+            "Whether the built-in method \"midge-test\" of enhanced authentication (AUTH packets, MQTT 5.0) is \
+             offered, for those who develop clients. It protects nothing: never on in production.";
+    }
+
+    /// What the broker announces and agrees to in CONNACK.
+    "protocol" => Protocol,
+    "What midge announces to its clients and agrees to." {
+        keep_alive_seconds_max: u16 = 65535, integer(1, 65535), "seconds",
+            "Longest keep alive. An MQTT 5.0 client that asks for more, or for none (0), is told this value as \
+             Server Keep Alive when it is below 65535, and held to it. MQTT 3.x has no way to tell a client: \
+             there the client's own value stands.";
+        session_expiry_seconds_max: u32 = u32::MAX, integer(0, 4_294_967_295), "seconds",
+            "Longest life of a session without a connection. A client that asks for more is told this value. \
+             4294967295: no limit. A 3.x session with clean session 0 lives this long too.";
+        receive_maximum: u16 = 100, integer(1, 65535), "messages",
+            "Receive Maximum that is announced: QoS 1 and 2 messages that a client may have unacknowledged \
+             towards midge. One that sends more is disconnected with 0x93.";
+        topic_alias_maximum: u16 = 10, integer(0, 65535), "aliases",
+            "Topic aliases that each client may use towards midge; 0: none. An alias above it: disconnected \
+             with 0x94.";
+        topic_alias_maximum_out: u16 = 10, integer(0, 65535), "aliases",
+            "Topic aliases that midge uses towards each client, when the client allows as many; 0: none.";
+        maximum_qos: u8 = 2, integer(0, 2), "QoS",
+            "Highest QoS that clients may publish with. Announced as Maximum QoS when below 2; a client that \
+             goes above it is disconnected with 0x9B. Subscriptions may ask for any QoS.";
+        retain_available: bool = true, Allowed::Boolean, "",
+            "Whether retained messages are accepted. With false, a message with the retain flag: disconnected \
+             with 0x9A.";
+        wildcard_subscriptions: bool = true, Allowed::Boolean, "",
+            "Whether topic filters may hold + and #. With false, such a filter gets 0xA2 in SUBACK (3.x: \
+             0x80).";
+        subscription_identifiers: bool = true, Allowed::Boolean, "",
+            "Whether subscriptions may carry an identifier. With false, a SUBSCRIBE with one: disconnected \
+             with 0xA1.";
+        shared_subscriptions: bool = true, Allowed::Boolean, "",
+            "Whether $share subscriptions are accepted. With false, such a filter gets 0x9E in SUBACK (3.x: \
+             0x80).";
+        strict_31: bool = false, Allowed::Boolean, "",
+            "Whether MQTT 3.1 clients are held to its 1 to 23 characters for a client identifier; others are \
+             then refused with 0x02.";
+        response_information: String = String::new(), Allowed::Text { bytes_max: 65535 }, "",
+            "Response Information for the clients that ask for it, from which they make the topics of their \
+             answers. Empty: none.";
+    }
+
+    /// What the broker holds at most.
+    "limits" => Limits,
+    "What midge holds at most, and what happens then. Each bound has a counter and, where a client is to \
+     blame, a log line with its name. Where a limit is said to be divided among the shards, each shard keeps \
+     to its even part." {
+        connections: usize = 0, integer(0, 10_000_000), "connections",
+            "Connections at a time, those that have not finished CONNECT among them. One more is closed at once \
+             and counted. 0: as many as the limit on open files allows, which the start-up lines name; midge \
+             does not start when that limit is too low for the number given here.";
+        handshakes: usize = 10_000, integer(1, 10_000_000), "connections",
+            "Connections at a time that have not finished CONNECT. One more is closed at once and counted.";
+        connect_seconds: u32 = 10, integer(1, 3600), "seconds",
+            "Time for the whole CONNECT to arrive, and for enhanced authentication to finish. After it the \
+             connection is closed.";
+        connect_bytes: usize = 131_072, integer(128, 16_777_216), "bytes",
+            "Largest CONNECT packet, will message included. A larger one is refused as soon as its length is \
+             known: CONNACK 0x95 (3.x: closed).";
+        packet_bytes: usize = 2_000_000, integer(20, PACKET_BYTES_MAX), "bytes",
+            "Largest packet from a client after CONNECT; announced as Maximum Packet Size. A larger one: \
+             DISCONNECT 0x95 (3.x: closed) as soon as its length is known.";
+        inflight_messages: usize = 1000, integer(1, 65535), "messages",
+            "QoS 1 and 2 messages on their way to one client without acknowledgement. A client's Receive \
+             Maximum rules when it is lower. The next ones wait in the session's queue.";
+        session_queue_messages: usize = 10_000, integer(1, 100_000_000), "messages",
+            "Messages that wait for one session, connected or not. When the queue is full, a QoS 0 message is \
+             dropped, and the newest QoS 1 or 2 message is refused: 0x97 to a 5.0 publisher on the same shard, \
+             counted, and logged with the client.";
+        session_queue_bytes: usize = 16_777_216, integer(1024, 1 << 40), "bytes",
+            "Bytes of the messages that wait for one session; the same happens when they are reached.";
+        queue_bytes_total: usize = 1_073_741_824, integer(1 << 20, 1 << 50), "bytes",
+            "Bytes of all messages that wait, over all sessions, and of all backlogs; divided among the \
+             shards. The same happens when they are reached.";
+        backlog_bytes: usize = 1_048_576, integer(4096, GIB), "bytes",
+            "Bytes written for one connection that its socket has not taken yet. Above it, QoS 0 messages for \
+             this client are dropped, and QoS 1 and 2 messages wait in the session's queue.";
+        retained_messages: usize = 1_000_000, integer(1, 1_000_000_000), "messages",
+            "Retained messages, divided among the shards. One more is refused: its publisher gets 0x97 (3.x and \
+             QoS 0: swallowed), nothing is stored, and what was retained stays.";
+        retained_bytes: usize = 1_073_741_824, integer(1024, 1 << 50), "bytes",
+            "Bytes of all retained messages with their topics and properties, divided among the shards; the \
+             same happens above it.";
+        subscriptions_per_client: usize = 10_000, integer(1, 10_000_000), "subscriptions",
+            "Subscriptions of one session. One more gets 0x97 in SUBACK (3.x: 0x80).";
+        subscriptions_total: usize = 20_000_000, integer(1, 1_000_000_000), "subscriptions",
+            "Subscriptions of all sessions, divided among the shards. One more gets 0x97 in SUBACK (3.x: \
+             0x80).";
+        topic_levels: usize = 200, integer(1, 65535), "levels",
+            "Levels of a topic name or filter, which / separates. A filter with more gets 0x8F in SUBACK (3.x: \
+             0x80), a PUBLISH with more 0x90.";
+        sessions: usize = 1_000_000, integer(1, 1_000_000_000), "sessions",
+            "Sessions, those of connected clients among them; divided among the shards. A client that has no \
+             session yet is then refused: CONNACK 0x97 (3.x: 0x03).";
+    }
+
+    /// The broker's own topics.
+    "sys" => Sys,
+    "The $SYS topics: the broker about itself." {
+        interval_seconds: u32 = 10, integer(0, 86_400), "seconds",
+            "Time between two updates of the $SYS topics. 0: no $SYS topics.";
+    }
+
+    /// How the broker ends.
+    "shutdown" => Shutdown,
+    "What happens on SIGTERM and SIGINT. A second signal ends midge at once." {
+        grace_seconds: u32 = 5, integer(0, 600), "seconds",
+            "Longest time to send clients their DISCONNECT 0x8B and what is already written for them. 0: not \
+             at all.";
+    }
+
+    /// What is logged, how and where.
+    "log" => Log,
+    "What is logged. Never payloads or passwords." {
+        level: LogLevel = LogLevel::Info, Allowed::Choice(LogLevel::WORDS), "",
+            "Lowest level that is logged. \"info\" has one line for each connect, disconnect and refusal.";
+        format: LogFormat = LogFormat::Human, Allowed::Choice(LogFormat::WORDS), "",
+            "\"human\": a line of text; \"json\": one JSON object a line. Times are UTC, RFC 3339.";
+        target: LogTarget = LogTarget::Stderr, Allowed::Choice(LogTarget::WORDS), "",
+            "Where the lines go.";
+        queue_lines: usize = 8192, integer(64, 1 << 20), "lines",
+            "Lines that wait to be written while the target is slow. Above it lines are dropped and counted: \
+             a blocked terminal never stops a shard.";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A section's own default, and a copy to change.
+    fn each_row(mut check: impl FnMut(&mut dyn Section, &Row)) {
+        let mut config = super::super::Config::default();
+        let mut listener = Listener::default();
+        let mut sections: Vec<&mut dyn Section> = vec![&mut listener];
+        sections.extend(config.sections_mut());
+        for section in sections {
+            for row in section.rows() {
+                check(section, row);
+            }
+        }
+    }
+
+    #[test]
+    fn every_bound_of_an_integer_can_be_set_and_nothing_beyond_it() {
+        each_row(|section, row| {
+            let (Allowed::Integer { min, max } | Allowed::PowerOfTwo { min, max }) = row.allowed else {
+                return;
+            };
+            for bound in [min, max] {
+                let literal = Literal::Integer(i64::try_from(bound).expect("bounds fit TOML's integers"));
+                assert_eq!(section.set(row, &literal), Ok(()), "{}", row.key);
+                assert_eq!(section.shown(row.key), Some(bound.to_string()));
+            }
+            for beyond in [i128::from(min) - 1, i128::from(max) + 1] {
+                if let Ok(beyond) = i64::try_from(beyond) {
+                    let refused = section.set(row, &Literal::Integer(beyond));
+                    assert_eq!(refused, Err(Refused::NotAllowed), "{} = {beyond}", row.key);
+                }
+            }
+            assert_eq!(section.shown(row.key), Some(max.to_string()), "a refused value changes nothing");
+        });
+    }
+
+    #[test]
+    fn every_word_of_a_choice_can_be_set_and_nothing_else() {
+        each_row(|section, row| {
+            let Allowed::Choice(words) = row.allowed else { return };
+            for word in words {
+                assert_eq!(section.set(row, &Literal::Text((*word).into())), Ok(()));
+                assert_eq!(section.shown(row.key), Some(format!("\"{word}\"")));
+            }
+            assert!(section.set(row, &Literal::Text("loud".into())).is_err());
+        });
+    }
+
+    #[test]
+    fn every_number_has_a_unit_and_every_row_a_text_that_is_a_sentence() {
+        each_row(|section, row| {
+            let is_number = matches!(row.allowed, Allowed::Integer { .. } | Allowed::PowerOfTwo { .. });
+            assert_eq!(is_number, !row.unit.is_empty(), "{}.{}", section.name(), row.key);
+            assert!(row.text.ends_with('.'), "{}.{}", section.name(), row.key);
+        });
+    }
+
+    #[test]
+    fn no_value_of_a_wrong_type_is_taken() {
+        let values = [
+            Literal::Integer(2),
+            Literal::Boolean(true),
+            Literal::Text("\u{1}".into()),
+            Literal::Other("an array".into()),
+        ];
+        each_row(|section, row| {
+            for value in &values {
+                if !row.allowed.fits_type(value) {
+                    assert!(section.set(row, value).is_err(), "{}.{} = {value:?}", section.name(), row.key);
+                }
+            }
+        });
+    }
+}
