@@ -1,0 +1,73 @@
+//! Bytes a slow peer has not taken yet, oldest first.
+
+use std::io;
+
+/// A queue of bytes in one piece.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Backlog {
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // What is sent already is dropped once it is the larger part, so that each byte moves once.
+        if self.sent >= self.len() && self.sent > 0 {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+        self.bytes.try_reserve(bytes.len()).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// What to send next.
+    pub(super) fn unsent(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    /// Notes that the peer's socket took bytes from the front.
+    pub(super) fn advance(&mut self, bytes: usize) {
+        assert!(bytes <= self.len(), "no more is sent than there was");
+        self.sent += bytes;
+        if self.len() == 0 {
+            *self = Backlog::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_leave_in_the_order_in_which_they_came() {
+        let mut backlog = Backlog::default();
+        let mut expected = Vec::new();
+        let mut sent = Vec::new();
+        for round in 0..100u8 {
+            let piece = vec![round; usize::from(round) + 1];
+            backlog.append(&piece).unwrap();
+            expected.extend_from_slice(&piece);
+            let take = backlog.len() / 2;
+            sent.extend_from_slice(&backlog.unsent()[..take]);
+            backlog.advance(take);
+        }
+        sent.extend_from_slice(backlog.unsent());
+        backlog.advance(backlog.len());
+        assert_eq!(sent, expected);
+        assert_eq!(backlog.len(), 0);
+    }
+
+    #[test]
+    fn an_empty_backlog_keeps_no_memory() {
+        let mut backlog = Backlog::default();
+        backlog.append(&[1; 1000]).unwrap();
+        backlog.advance(1000);
+        assert_eq!(backlog.bytes.capacity(), 0);
+    }
+}

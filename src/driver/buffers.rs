@@ -1,0 +1,169 @@
+//! The ring of receive buffers the kernel picks from, shared by all connections of a shard.
+//!
+//! A buffer belongs to the kernel until a completion names it, to the owner until it is given back.
+//! What is given back becomes visible to the kernel with one store of the tail, once a turn.
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::Submitter;
+use io_uring::types::BufRingEntry;
+
+pub(super) struct Buffers {
+    entries: Mapping,
+    memory: Mapping,
+    count: u16,
+    buffer_bytes: u32,
+    tail: u16,
+    published: u16,
+    /// Buffers that completions named and that were not given back yet.
+    lent: u16,
+}
+
+impl Buffers {
+    /// Maps and registers `count` buffers, a power of two up to 32,768, of `buffer_bytes` each.
+    pub(super) fn new(submitter: &Submitter<'_>, count: u16, buffer_bytes: u32) -> io::Result<Buffers> {
+        if !count.is_power_of_two() || count > COUNT_MAX || buffer_bytes == 0 {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
+        let memory = Mapping::new(usize::from(count) * buffer_bytes as usize)?;
+        // SAFETY: the mapping is page aligned, as large as `count` entries, and outlives the
+        // registration, which `unregister` ends before the mapping is dropped.
+        unsafe { submitter.register_buf_ring_with_flags(entries.base.as_ptr() as u64, count, GROUP, 0)? };
+        let mut buffers =
+            Buffers { entries, memory, count, buffer_bytes, tail: 0, published: 0, lent: count };
+        for id in 0..count {
+            buffers.give_back(id);
+        }
+        buffers.publish();
+        Ok(buffers)
+    }
+
+    /// Ends the registration, so that the kernel writes to no buffer any more.
+    pub(super) fn unregister(&mut self, submitter: &Submitter<'_>) {
+        let _ = submitter.unregister_buf_ring(GROUP);
+    }
+
+    /// Notes that a completion named a buffer.
+    pub(super) fn lend(&mut self) {
+        self.lent += 1;
+    }
+
+    /// Bytes the kernel wrote into a buffer that was lent and not given back.
+    pub(super) fn bytes(&self, id: u16, len: u32) -> &[u8] {
+        assert!(id < self.count && len <= self.buffer_bytes, "not a buffer of this ring");
+        // SAFETY: the assertion keeps the range inside the mapping; mapped memory is initialised,
+        // and the kernel leaves a lent buffer alone until it is given back.
+        unsafe { std::slice::from_raw_parts(self.address(id), len as usize) }
+    }
+
+    /// Puts a buffer back; the kernel sees it at the next [`Buffers::publish`].
+    pub(super) fn give_back(&mut self, id: u16) {
+        assert!(id < self.count && self.lent > 0, "a buffer is given back once");
+        self.lent -= 1;
+        let address = self.address(id) as u64;
+        let index = usize::from(self.tail & (self.count - 1));
+        // SAFETY: the index is below `count`, so the entry lies within the mapping, and the kernel
+        // reads no entry at or behind the published tail.
+        let entry = unsafe { &mut *self.first_entry().add(index) };
+        entry.set_addr(address);
+        entry.set_len(self.buffer_bytes);
+        entry.set_bid(id);
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Shows the kernel what was given back.
+    pub(super) fn publish(&mut self) {
+        if self.published == self.tail {
+            return;
+        }
+        self.published = self.tail;
+        // SAFETY: the base is the first entry of the registered ring, aligned and initialised; its
+        // reserved field is the tail, which the kernel reads with acquire order.
+        let tail = unsafe { &*BufRingEntry::tail(self.first_entry()).cast::<AtomicU16>() };
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    /// Buffers the kernel has, as far as completions told.
+    pub(super) fn available(&self) -> u16 {
+        self.count - self.lent
+    }
+
+    fn first_entry(&self) -> *mut BufRingEntry {
+        self.entries.base.cast().as_ptr()
+    }
+
+    fn address(&self, id: u16) -> *mut u8 {
+        // SAFETY: callers checked that `id` is below `count`; the mapping holds `count` buffers.
+        unsafe { self.memory.base.as_ptr().add(usize::from(id) * self.buffer_bytes as usize) }
+    }
+}
+
+/// The only buffer group of a ring.
+pub(super) const GROUP: u16 = 0;
+
+const COUNT_MAX: u16 = 32_768;
+
+/// Anonymous memory, page aligned and zero, untouched until it is used.
+struct Mapping {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+impl Mapping {
+    fn new(bytes: usize) -> io::Result<Mapping> {
+        // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no
+        // existing memory.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at zero"))?;
+        Ok(Mapping { base, bytes })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: base and length are those of our own mapping, and no reference outlives `self`.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ring::Ring;
+    use super::*;
+
+    #[test]
+    fn buffers_come_back_and_lie_apart() {
+        let ring = Ring::new().unwrap();
+        let mut buffers = Buffers::new(&ring.submitter(), 4, 64).unwrap();
+        assert_eq!(buffers.available(), 4);
+        buffers.lend();
+        assert_eq!(buffers.available(), 3);
+        assert_eq!(buffers.bytes(3, 64).as_ptr() as usize - buffers.bytes(0, 64).as_ptr() as usize, 192);
+        buffers.give_back(3);
+        buffers.publish();
+        assert_eq!(buffers.available(), 4);
+        buffers.unregister(&ring.submitter());
+    }
+
+    #[test]
+    fn a_count_that_is_no_power_of_two_is_refused() {
+        let ring = Ring::new().unwrap();
+        assert!(Buffers::new(&ring.submitter(), 3, 64).is_err());
+        assert!(Buffers::new(&ring.submitter(), 0, 64).is_err());
+    }
+}

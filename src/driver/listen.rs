@@ -1,0 +1,189 @@
+//! Listening sockets, made before the shards start.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// How a listening socket is made.
+#[derive(Clone, Debug)]
+pub struct BindOptions {
+    /// Connections the kernel keeps for us until they are accepted.
+    pub backlog: u16,
+    /// An IPv6 socket takes IPv4 connections too.
+    pub dual_stack: bool,
+}
+
+impl Default for BindOptions {
+    fn default() -> BindOptions {
+        BindOptions { backlog: 4096, dual_stack: false }
+    }
+}
+
+/// Makes a listening socket that shares its port with the other shards' sockets
+/// (`SO_REUSEPORT`). The port must have been found free by [`probe_bind`] before.
+pub fn bind(address: SocketAddr, options: &BindOptions) -> io::Result<OwnedFd> {
+    let socket = bound(address, options, true)?;
+    // SAFETY: a system call on a descriptor we own; it takes no pointer.
+    check(unsafe { libc::listen(socket.as_raw_fd(), i32::from(options.backlog)) })?;
+    Ok(socket)
+}
+
+/// Tells whether an address can be listened on, by binding to it once without sharing: another
+/// process of the same user that shares its port, a second broker for example, would otherwise take
+/// a part of our connections unnoticed.
+pub fn probe_bind(address: SocketAddr, options: &BindOptions) -> io::Result<()> {
+    bound(address, options, false).map(drop)
+}
+
+/// The address a socket is bound to, for a port that the kernel chose.
+pub fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    // SAFETY: `getsockname` writes at most the stated length into the storage it is given.
+    named(|address, length| unsafe { libc::getsockname(socket.as_raw_fd(), address, length) })
+        .ok_or_else(io::Error::last_os_error)
+}
+
+/// The address of a connection's other side; none if it is gone.
+pub(super) fn peer_of(socket: &OwnedFd) -> Option<SocketAddr> {
+    // SAFETY: as above, for `getpeername`.
+    named(|address, length| unsafe { libc::getpeername(socket.as_raw_fd(), address, length) })
+}
+
+fn bound(address: SocketAddr, options: &BindOptions, share: bool) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: a system call without pointers.
+    let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: the descriptor is new and ours alone.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    if share {
+        set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
+    if address.is_ipv6() {
+        set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, i32::from(!options.dual_stack))?;
+    }
+    // Accepted sockets inherit it: one system call less for each connection.
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    let (storage, length) = encode(address);
+    // SAFETY: the storage holds a socket address of the stated length.
+    check(unsafe { libc::bind(fd, (&raw const storage).cast(), length) })?;
+    Ok(socket)
+}
+
+fn set_option(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the option's value is a live integer of the stated length.
+    check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), length) }).map(drop)
+}
+
+fn check(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn encode(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
+    // SAFETY: all-zero is a valid socket address storage.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let length = match address {
+        SocketAddr::V4(address) => {
+            let encoded = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: address.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: the storage is large enough and aligned for every kind of socket address.
+            unsafe { (&raw mut storage).cast::<libc::sockaddr_in>().write(encoded) };
+            size_of::<libc::sockaddr_in>()
+        }
+        SocketAddr::V6(address) => {
+            let encoded = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: address.port().to_be(),
+                sin6_flowinfo: address.flowinfo(),
+                sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
+                sin6_scope_id: address.scope_id(),
+            };
+            // SAFETY: as above.
+            unsafe { (&raw mut storage).cast::<libc::sockaddr_in6>().write(encoded) };
+            size_of::<libc::sockaddr_in6>()
+        }
+    };
+    (storage, length as libc::socklen_t)
+}
+
+/// Runs a call that writes a socket address, and reads it.
+fn named(call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> i32) -> Option<SocketAddr> {
+    // SAFETY: all-zero is a valid socket address storage.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    if call((&raw mut storage).cast(), &raw mut length) != 0 {
+        return None;
+    }
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says what the storage holds.
+            let address = unsafe { (&raw const storage).cast::<libc::sockaddr_in>().read() };
+            let ip = Ipv4Addr::from(address.sin_addr.s_addr.to_ne_bytes());
+            Some(SocketAddr::new(IpAddr::V4(ip), u16::from_be(address.sin_port)))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let address = unsafe { (&raw const storage).cast::<libc::sockaddr_in6>().read() };
+            let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
+            let port = u16::from_be(address.sin6_port);
+            Some(SocketAddr::V6(SocketAddrV6::new(ip, port, address.sin6_flowinfo, address.sin6_scope_id)))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    fn loopback(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn shards_share_a_port() {
+        let options = BindOptions::default();
+        probe_bind(loopback(21000), &options).unwrap();
+        let first = bind(loopback(21000), &options).unwrap();
+        let second = bind(loopback(21000), &options).unwrap();
+        assert_eq!(local_address(&first).unwrap(), local_address(&second).unwrap());
+    }
+
+    #[test]
+    fn a_port_of_another_broker_that_shares_it_is_found() {
+        let options = BindOptions::default();
+        let _other = bind(loopback(21001), &options).unwrap();
+        let error = probe_bind(loopback(21001), &options).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_port_with_old_connections_in_time_wait_is_free() {
+        let options = BindOptions::default();
+        let socket = bind(loopback(21002), &options).unwrap();
+        let listener = TcpListener::from(socket);
+        let client = TcpStream::connect(loopback(21002)).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        drop((server, listener));
+        drop(client);
+        probe_bind(loopback(21002), &options).unwrap();
+    }
+
+    #[test]
+    fn version_6_addresses_are_kept_apart_from_version_4() {
+        let options = BindOptions::default();
+        let v6 = match bind("[::]:21003".parse().unwrap(), &options) {
+            Ok(socket) => socket,
+            // A machine without IPv6.
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => return,
+            Err(error) => panic!("{error}"),
+        };
+        assert!(local_address(&v6).unwrap().is_ipv6());
+        probe_bind("0.0.0.0:21003".parse().unwrap(), &options).unwrap();
+    }
+}

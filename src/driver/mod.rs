@@ -1,0 +1,150 @@
+//! The driver: sockets, buffers, threads and the mesh between shards, on io_uring. It is the only
+//! room with `unsafe` and knows nothing of MQTT: bytes and slots come out, bytes and slots go in.
+//!
+//! Each shard owns one [`Net`]. Its owner's turn is
+//! 1. [`Net::poll`]: what happened, at most [`EVENTS_MAX`] events;
+//! 2. handle the events, give each [`Buffer`] back, fill the [`crate::outbox::Outbox`];
+//! 3. [`Net::park`]: sends the outbox, waits for the next completion, deadline or mail, all in one
+//!    system call when it can; then clear the outbox.
+//!
+//! A slot number is the owner's from its [`Event::Accepted`] (or [`Net::adopt`]) until the owner
+//! calls [`Net::close`], [`Net::abort`] or [`Net::detach`]; it is not given to another connection
+//! before the next [`Net::poll`].
+
+mod accept;
+mod backlog;
+mod buffers;
+mod close;
+mod executor;
+mod kernel;
+mod listen;
+mod mesh;
+mod net;
+mod park;
+mod receive;
+mod ring;
+mod send;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use executor::{Shards, start_shards};
+pub use kernel::{KernelProblem, check_kernel};
+pub use listen::{BindOptions, bind, local_address, probe_bind};
+pub use mesh::{MeshEnd, Sleeping, Wake, mesh};
+pub use net::{EVENTS_MAX, Net};
+pub use park::{Guard, Outstanding};
+
+/// The sizes and limits of a [`Net`].
+#[derive(Clone, Debug)]
+pub struct NetConfig {
+    /// Receive buffers, a power of two up to 32,768.
+    pub buffers: u16,
+    /// Size of a receive buffer in bytes.
+    pub buffer_bytes: u32,
+    /// Unsent bytes a connection may have; one that has more is hung up with
+    /// [`Hangup::BacklogFull`]. The owner stops filling at [`Event::Backlogged`], long before.
+    pub backlog_bytes_max: usize,
+    /// How long a closed connection may take to send its backlog and to read our end of stream.
+    pub linger: Duration,
+}
+
+impl Default for NetConfig {
+    fn default() -> NetConfig {
+        NetConfig {
+            buffers: 1024,
+            buffer_bytes: 4096,
+            backlog_bytes_max: 512 << 20,
+            linger: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What happened on a shard's sockets.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection came in; a single receive is armed on it.
+    Accepted {
+        /// The number given to [`Net::listen`].
+        listener: u16,
+        /// Its slot.
+        slot: u32,
+        /// The other side's address.
+        peer: SocketAddr,
+    },
+    /// The kernel could not hand a connection over; the listener goes on, after a pause when we
+    /// lack file descriptors or memory.
+    AcceptFailed {
+        /// The number given to [`Net::listen`].
+        listener: u16,
+        /// The error number.
+        error: i32,
+    },
+    /// Bytes came in.
+    Received {
+        /// The connection.
+        slot: u32,
+        /// Where they are; must be given back.
+        buffer: Buffer,
+    },
+    /// A connection is at its end. Comes at most once, and not after the owner closed it. The slot
+    /// stays the owner's until it calls [`Net::close`].
+    Hangup {
+        /// The connection.
+        slot: u32,
+        /// Why.
+        cause: Hangup,
+    },
+    /// The peer did not take all that was sent; the rest is kept. Comes once until
+    /// [`Event::Drained`].
+    Backlogged {
+        /// The connection.
+        slot: u32,
+        /// Unsent bytes.
+        bytes: u32,
+    },
+    /// A backlog is sent to its end.
+    Drained {
+        /// The connection.
+        slot: u32,
+    },
+    /// Another shard has put something into our mailbox.
+    Woken,
+    /// A watched file descriptor has something to read.
+    Readable {
+        /// The number given to [`Net::watch`].
+        token: u32,
+    },
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hangup {
+    /// The peer has sent its end of stream; it may still read.
+    Eof,
+    /// The peer reset the connection.
+    Reset,
+    /// The connection failed with this error number.
+    Error(i32),
+    /// The peer did not read, and the backlog reached [`NetConfig::backlog_bytes_max`].
+    BacklogFull,
+}
+
+/// Received bytes on loan: read with [`Net::bytes`], returned with [`Net::give_back`].
+#[derive(Debug)]
+#[must_use = "a buffer that is not given back is lost to the shard"]
+pub struct Buffer {
+    id: u32,
+    len: u32,
+}
+
+impl Buffer {
+    /// Number of bytes, at least one.
+    #[expect(clippy::len_without_is_empty, reason = "a buffer is never empty")]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+}

@@ -1,0 +1,273 @@
+//! Waiting: in the net ring while nothing else can wake the shard, through the executor while
+//! something awaits a timer, a file or a thread there.
+//!
+//! The fast way blocks in the ring with the system call that submits the turn's batch; the executor
+//! does not run meanwhile, which is right only while nothing awaits it. [`Outstanding`] counts what
+//! does. The slow way has the ring write to an event counter and awaits its read in the executor.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{Ordering, fence};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use glommio::io::BufferedFile;
+use glommio::timer::Timer;
+
+use super::ring::{Ring, Wait};
+use super::{Event, Net, Sleeping};
+use crate::outbox::Outbox;
+
+/// Counts what awaits the executor of a shard. Everything that does, other than the driver, holds a
+/// [`Guard`] for as long, from before its first await: without it, it does not run while the shard
+/// waits for the net.
+#[derive(Clone, Debug, Default)]
+pub struct Outstanding {
+    shared: Rc<Shared>,
+}
+
+impl Outstanding {
+    /// Nothing is outstanding.
+    pub fn new() -> Outstanding {
+        Outstanding::default()
+    }
+
+    /// Counts one more, until the guard is dropped. The drop ends a park, so that the owner sees
+    /// the result.
+    pub fn enter(&self) -> Guard {
+        self.shared.count.set(self.shared.count.get() + 1);
+        Guard { outstanding: self.clone() }
+    }
+
+    /// How many guards there are.
+    pub fn count(&self) -> usize {
+        self.shared.count.get()
+    }
+
+    /// Ends the park that is under way, or the next one: a result is there, though its task goes on.
+    pub fn notify(&self) {
+        self.shared.notified.set(true);
+        let waker = self.shared.waker.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn take_notified(&self) -> bool {
+        self.shared.notified.replace(false)
+    }
+}
+
+/// One thing that awaits the executor.
+#[derive(Debug)]
+#[must_use = "what is outstanding counts until the guard is dropped"]
+pub struct Guard {
+    outstanding: Outstanding,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.outstanding.shared.count.set(self.outstanding.shared.count.get() - 1);
+        self.outstanding.notify();
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    count: Cell<usize>,
+    notified: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// What parking through the executor needs.
+pub(super) struct Parking {
+    /// The executor's handle on the ring's event counter, made when it is first needed.
+    counter: Option<Rc<BufferedFile>>,
+    counter_fd: Option<OwnedFd>,
+    /// The read of the counter. It stays pending from one park to the next.
+    read: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    executor_seen: Option<Instant>,
+}
+
+impl Parking {
+    pub(super) fn new(ring: &mut Ring) -> io::Result<Parking> {
+        // Blocking mode: the executor's read must wait, not fail.
+        // SAFETY: a system call without pointers.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new and ours alone.
+        let counter = unsafe { OwnedFd::from_raw_fd(fd) };
+        ring.attach_eventfd(counter.try_clone()?)?;
+        Ok(Parking { counter: None, counter_fd: Some(counter), read: None, executor_seen: None })
+    }
+
+    fn poll_counter(&mut self, context: &mut std::task::Context<'_>) -> Poll<()> {
+        let counter = self.counter.get_or_insert_with(|| {
+            use std::os::fd::IntoRawFd;
+            let fd = self.counter_fd.take().expect("the counter is handed over once").into_raw_fd();
+            // SAFETY: the descriptor is ours, and the file takes it over.
+            Rc::new(unsafe { BufferedFile::from_raw_fd(fd) })
+        });
+        let read = self.read.get_or_insert_with(|| {
+            let counter = counter.clone();
+            Box::pin(async move {
+                // Whatever it says, the ring is looked at next.
+                let _ = counter.read_at(0, size_of::<u64>()).await;
+            })
+        });
+        let polled = read.as_mut().poll(context);
+        if polled.is_ready() {
+            self.read = None;
+        }
+        polled
+    }
+}
+
+impl Net {
+    /// Ends a turn: sends the outbox (see [`Net::flush`]) and waits for a completion, for the
+    /// deadline, for `ready`, or for a drop among `outstanding`. Returns at once if there is
+    /// something to poll, or something in `events`. It may return for no visible reason.
+    ///
+    /// `ready` tells whether mail from other shards is there; it is asked again after `sleeping` is
+    /// set. It must be false once the owner has taken the mail.
+    pub async fn park(
+        &mut self,
+        outbox: &Outbox,
+        events: &mut Vec<Event>,
+        deadline: Option<Duration>,
+        outstanding: &Outstanding,
+        sleeping: &Sleeping,
+        ready: impl Fn() -> bool,
+    ) -> io::Result<()> {
+        self.refill();
+        // A long batch goes out before we claim to sleep, so that nobody wakes us in vain; and a
+        // close needs its last sends done.
+        let early = outbox.touched().len() > BATCH_BEFORE_SLEEP || self.has_unsettled();
+        if early {
+            self.flush(outbox, events)?;
+        }
+        if self.is_busy() || !events.is_empty() || deadline == Some(Duration::ZERO) {
+            if !early {
+                self.flush(outbox, events)?;
+            }
+            // The deferred work runs in the poll that follows.
+            return self.visit_executor(outstanding).await;
+        }
+        sleeping.set(true);
+        let result = if ready() {
+            if early { Ok(()) } else { self.flush(outbox, events) }
+        } else if outstanding.count() == 0 {
+            self.park_in_ring(outbox, early, events, deadline)
+        } else {
+            self.park_in_executor(outbox, early, events, deadline, outstanding, &ready).await
+        };
+        sleeping.set(false);
+        result
+    }
+
+    /// True when the next poll has something to do.
+    fn is_busy(&mut self) -> bool {
+        self.ring.has_waiting() || self.ring.has_deferred() || !self.resumed.is_empty()
+    }
+
+    fn park_in_ring(
+        &mut self,
+        outbox: &Outbox,
+        early: bool,
+        events: &mut Vec<Event>,
+        deadline: Option<Duration>,
+    ) -> io::Result<()> {
+        if !early {
+            self.queue_sends(outbox, events);
+        }
+        let wait = if events.is_empty() { Wait::Until(self.soonest(deadline)) } else { Wait::Reap };
+        self.enter(wait);
+        self.settle_if(!early, outbox, events);
+        self.health()
+    }
+
+    fn settle_if(&mut self, queued: bool, outbox: &Outbox, events: &mut Vec<Event>) {
+        if queued {
+            self.settle(outbox, events);
+        }
+    }
+
+    async fn park_in_executor(
+        &mut self,
+        outbox: &Outbox,
+        early: bool,
+        events: &mut Vec<Event>,
+        deadline: Option<Duration>,
+        outstanding: &Outstanding,
+        ready: &impl Fn() -> bool,
+    ) -> io::Result<()> {
+        if !early {
+            self.queue_sends(outbox, events);
+        }
+        if self.ring.queued() > 0 {
+            self.enter(Wait::Reap);
+        }
+        self.settle_if(!early, outbox, events);
+        self.health()?;
+        if self.ring.queued() > 0 {
+            self.enter(Wait::Reap);
+        }
+        self.ring.enable_eventfd();
+        // The kernel looks at the flag after it has posted: one of us sees the other.
+        fence(Ordering::SeqCst);
+        if self.is_busy() || !events.is_empty() {
+            self.ring.disable_eventfd();
+            return self.visit_executor(outstanding).await;
+        }
+        let mut timer = self.soonest(deadline).map(Timer::new);
+        std::future::poll_fn(|context| {
+            *outstanding.shared.waker.borrow_mut() = Some(context.waker().clone());
+            let due = timer.as_mut().is_some_and(|timer| Pin::new(timer).poll(context).is_ready());
+            let woken = self.parking.poll_counter(context).is_ready();
+            if due || woken || outstanding.take_notified() || ready() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+        outstanding.shared.waker.borrow_mut().take();
+        self.ring.disable_eventfd();
+        self.parking.executor_seen = Some(Instant::now());
+        self.health()
+    }
+
+    /// Lets the executor run when something awaits it and it has not run for a while. Only a task
+    /// that is pending lets it reach its own ring: one that wakes itself, or a timer that is due
+    /// already, does not.
+    async fn visit_executor(&mut self, outstanding: &Outstanding) -> io::Result<()> {
+        if outstanding.count() > 0 && !outstanding.take_notified() {
+            let now = Instant::now();
+            let seen = self.parking.executor_seen.get_or_insert(now);
+            if now.saturating_duration_since(*seen) >= EXECUTOR_PATIENCE {
+                Timer::new(VISIT).await;
+                self.parking.executor_seen = Some(Instant::now());
+            }
+        }
+        self.health()
+    }
+
+    fn soonest(&self, deadline: Option<Duration>) -> Option<Duration> {
+        [deadline, self.patience()].into_iter().flatten().min()
+    }
+}
+
+/// Sends that may go out in the same system call that waits.
+const BATCH_BEFORE_SLEEP: usize = 16;
+
+/// A busy shard lets its executor run at least so often, while something awaits it.
+const EXECUTOR_PATIENCE: Duration = Duration::from_micros(50);
+
+/// Long enough not to be due before it is awaited, short enough to be due when the executor looks.
+const VISIT: Duration = Duration::from_micros(2);

@@ -1,0 +1,322 @@
+//! Receiving: single shots for a connection that may still change its shard, a multishot for one
+//! that stays, and the pause of one whose owner can take no more.
+
+use io_uring::{opcode, squeue, types};
+
+use super::ring::{Completion, Op, buffer_of, more};
+use super::slots::{
+    AT_END, BROKEN, CANCELLING, CLOSING, HOLDING, HUNG_UP, Mode, PAUSED, RECEIVING, STARVED, Slot,
+};
+use super::{Buffer, Event, Hangup, Net, buffers};
+
+impl Net {
+    /// The received bytes of a buffer.
+    pub fn bytes<'a>(&'a self, buffer: &Buffer) -> &'a [u8] {
+        if buffer.id & HELD == 0 {
+            return self.buffers.bytes(buffer.id as u16, buffer.len);
+        }
+        self.lent_bytes[(buffer.id & !HELD) as usize]
+            .as_deref()
+            .expect("a buffer is on loan until it is given back")
+    }
+
+    /// Returns a buffer. The kernel gets it at the end of the turn.
+    pub fn give_back(&mut self, buffer: Buffer) {
+        if buffer.id & HELD == 0 {
+            self.buffers.give_back(buffer.id as u16);
+        } else {
+            self.lent_bytes[(buffer.id & !HELD) as usize] = None;
+        }
+    }
+
+    /// Asks for the next bytes, once. Nothing is armed between their arrival and the next call, so
+    /// that the connection can be detached then.
+    pub fn receive_once(&mut self, slot: u32) {
+        self.set_mode(slot, Mode::Once);
+    }
+
+    /// Receives from now on.
+    pub fn receive_stream(&mut self, slot: u32) {
+        self.set_mode(slot, Mode::Stream);
+    }
+
+    /// Delivers nothing of a connection until [`Net::resume`]. What its armed receive still brings
+    /// is held: about two rounds of a multishot, 32 buffers each, since the receive is stopped when
+    /// the first bytes have to be held.
+    ///
+    /// Events of the connection that [`Net::poll`] has delivered already are the owner's; it gives
+    /// them back with [`Net::hold`] and [`Net::hold_hangup`].
+    pub fn pause(&mut self, slot: u32) {
+        if let Some(entry) = self.slots.get_mut(slot)
+            && !entry.has(CLOSING)
+        {
+            entry.set(PAUSED);
+        }
+    }
+
+    /// Delivers what was held, with the next [`Net::poll`], and receives again.
+    pub fn resume(&mut self, slot: u32) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        if !entry.has(PAUSED) {
+            return;
+        }
+        entry.clear(PAUSED);
+        if entry.has(HOLDING) {
+            self.resumed.push(slot);
+        } else {
+            self.arm_receive(slot);
+        }
+    }
+
+    /// True while the owner must not handle bytes of this connection: it is paused, or older bytes
+    /// are held. A [`Event::Received`] met in this state goes to [`Net::hold`].
+    pub fn is_held(&self, slot: u32) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.has(PAUSED | HOLDING))
+    }
+
+    /// Holds the bytes of a buffer from `consumed` on, behind those held already, and takes the
+    /// buffer back. For an owner that pauses a connection with events of it in hand.
+    pub fn hold(&mut self, slot: u32, buffer: Buffer, consumed: usize) {
+        let rest = self.bytes(&buffer).get(consumed..).unwrap_or_default().to_vec();
+        self.give_back(buffer);
+        self.hold_bytes(slot, &rest);
+    }
+
+    /// Holds a hangup behind the held bytes, to be told again after them: what a peer sent before it
+    /// left is not lost by a pause. For an owner that met it while [`Net::is_held`].
+    pub fn hold_hangup(&mut self, slot: u32, cause: Hangup) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        if !entry.has(CLOSING) {
+            entry.clear(HUNG_UP);
+            entry.extra_mut().held_hangup = Some(cause);
+            self.begin_holding(slot);
+        }
+    }
+
+    fn hold_bytes(&mut self, slot: u32, bytes: &[u8]) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        if !bytes.is_empty() && !entry.has(CLOSING) {
+            entry.extra_mut().held.extend_from_slice(bytes);
+            self.begin_holding(slot);
+        }
+    }
+
+    fn begin_holding(&mut self, slot: u32) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        if !entry.has(HOLDING) {
+            entry.set(HOLDING);
+            if !entry.has(PAUSED) {
+                self.resumed.push(slot);
+            }
+        }
+    }
+
+    /// Hands the held bytes of resumed connections to the owner.
+    pub(super) fn deliver_held(&mut self, events: &mut Vec<Event>) {
+        for index in 0..self.resumed.len() {
+            let slot = self.resumed[index];
+            let Some(entry) = self.slots.get_mut(slot) else { continue };
+            if !entry.has(HOLDING) || entry.has(PAUSED | CLOSING) {
+                continue;
+            }
+            entry.clear(HOLDING);
+            let extra = entry.extra_mut();
+            let held = std::mem::take(&mut extra.held);
+            let hangup = extra.held_hangup.take();
+            entry.trim_extra();
+            if !held.is_empty() {
+                let buffer = self.lend_bytes(held);
+                events.push(Event::Received { slot, buffer });
+            }
+            match hangup {
+                Some(cause) => self.hang_up(slot, cause, events),
+                None => self.arm_receive(slot),
+            }
+        }
+        self.resumed.clear();
+    }
+
+    fn lend_bytes(&mut self, bytes: Vec<u8>) -> Buffer {
+        let len = bytes.len() as u32;
+        let index = self.lent_bytes.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.lent_bytes.push(None);
+            self.lent_bytes.len() - 1
+        });
+        self.lent_bytes[index] = Some(bytes);
+        Buffer { id: index as u32 | HELD, len }
+    }
+
+    pub(super) fn received(&mut self, completion: Completion, events: &mut Vec<Event>) {
+        let slot = completion.tag.slot;
+        let buffer = buffer_of(completion.flags);
+        if buffer.is_some() {
+            self.buffers.lend();
+        }
+        let more = more(completion.flags);
+        if let Some(entry) = self.slots.tagged(completion.tag)
+            && !more
+        {
+            entry.armed -= 1;
+            entry.clear(RECEIVING | CANCELLING);
+            if entry.mode == Mode::Once && completion.result > 0 && !entry.has(CLOSING) {
+                entry.mode = Mode::Off;
+            }
+        }
+        match (completion.result, buffer) {
+            (1.., Some(id)) => {
+                let buffer = Buffer { id: u32::from(id), len: completion.result as u32 };
+                self.received_bytes(completion, buffer, more, events);
+            }
+            (result, buffer) => {
+                if let Some(id) = buffer {
+                    self.buffers.give_back(id);
+                }
+                self.receive_ended(completion, result, events);
+            }
+        }
+        if let Some(entry) = self.slots.tagged(completion.tag)
+            && entry.has(CLOSING)
+        {
+            self.step_close(slot);
+        }
+    }
+
+    fn received_bytes(
+        &mut self,
+        completion: Completion,
+        buffer: Buffer,
+        more: bool,
+        events: &mut Vec<Event>,
+    ) {
+        let slot = completion.tag.slot;
+        let Some(entry) = self.slots.tagged(completion.tag) else { return self.give_back(buffer) };
+        if entry.has(CLOSING | BROKEN) {
+            let discarded = entry.has(CLOSING).then(|| {
+                let extra = entry.extra_mut();
+                extra.discarded_bytes += buffer.len();
+                extra.discarded_bytes
+            });
+            let stop = entry.has(BROKEN);
+            self.give_back(buffer);
+            if more && stop {
+                self.stop_receive(slot);
+            }
+            if discarded.is_some_and(|bytes| bytes > DISCARDED_BYTES_MAX) {
+                self.break_off(slot);
+            }
+            return;
+        }
+        if entry.has(PAUSED | HOLDING) {
+            let stop = entry.has(PAUSED);
+            self.hold(slot, buffer, 0);
+            if more && stop {
+                self.stop_receive(slot);
+            }
+            return;
+        }
+        events.push(Event::Received { slot, buffer });
+        if !more {
+            self.arm_receive(slot);
+        }
+    }
+
+    fn receive_ended(&mut self, completion: Completion, result: i32, events: &mut Vec<Event>) {
+        let slot = completion.tag.slot;
+        let Some(entry) = self.slots.tagged(completion.tag) else { return };
+        let cause = match -result {
+            0 => {
+                entry.set(AT_END);
+                Hangup::Eof
+            }
+            libc::ENOBUFS => {
+                if !entry.has(RECEIVING | STARVED) {
+                    entry.set(STARVED);
+                    self.starved.push_back(slot);
+                }
+                return;
+            }
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => return self.arm_receive(slot),
+            libc::ECONNRESET | libc::EPIPE => Hangup::Reset,
+            error => Hangup::Error(error),
+        };
+        if cause != Hangup::Eof {
+            entry.set(BROKEN);
+        }
+        if entry.has(HOLDING) {
+            entry.extra_mut().held_hangup = Some(cause);
+        } else {
+            self.hang_up(slot, cause, events);
+        }
+    }
+
+    /// Tells the owner of a connection's end, once.
+    pub(super) fn hang_up(&mut self, slot: u32, cause: Hangup, events: &mut Vec<Event>) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        if !entry.has(HUNG_UP) {
+            entry.set(HUNG_UP);
+            events.push(Event::Hangup { slot, cause });
+        }
+    }
+
+    fn set_mode(&mut self, slot: u32, mode: Mode) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        if !entry.has(CLOSING) {
+            entry.mode = mode;
+            self.arm_receive(slot);
+        }
+    }
+
+    /// Arms the receive of a starved slot; false if it needs none.
+    pub(super) fn feed(&mut self, slot: u32) -> bool {
+        let Some(entry) = self.slots.get_mut(slot) else { return false };
+        if !entry.has(STARVED) {
+            return false;
+        }
+        entry.clear(STARVED);
+        self.arm_receive(slot);
+        true
+    }
+
+    /// Arms what the slot's mode asks for, unless it is armed, paused or at its end.
+    pub(super) fn arm_receive(&mut self, slot: u32) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        let unfit = RECEIVING | STARVED | PAUSED | HOLDING | AT_END | BROKEN;
+        if entry.mode == Mode::Off || entry.has(unfit) {
+            return;
+        }
+        entry.set(RECEIVING);
+        entry.armed += 1;
+        let entry = receive_entry(entry);
+        self.push(self.slots.tag(Op::Receive, slot), entry);
+    }
+
+    /// Cancels a multishot, the only thing that is ever cancelled: a shutdown would end the
+    /// connection.
+    fn stop_receive(&mut self, slot: u32) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        if !entry.has(RECEIVING) || entry.has(CANCELLING) {
+            return;
+        }
+        entry.set(CANCELLING);
+        let target = self.slots.tag(Op::Receive, slot).pack();
+        let entry = opcode::AsyncCancel::new(target).build().flags(squeue::Flags::SKIP_SUCCESS);
+        self.push(self.slots.tag(Op::Cancel, slot), entry);
+    }
+}
+
+fn receive_entry(slot: &Slot) -> squeue::Entry {
+    let fd = types::Fd(slot.fd);
+    match slot.mode {
+        Mode::Stream => opcode::RecvMulti::new(fd, buffers::GROUP).build(),
+        Mode::Once | Mode::Off => opcode::Recv::new(fd, std::ptr::null_mut(), 0)
+            .buf_group(buffers::GROUP)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT),
+    }
+}
+
+/// Marks a buffer whose bytes were held, beside the 16 bits of a ring buffer's number.
+const HELD: u32 = 1 << 31;
+
+/// What a closed connection may still send before it is reset.
+const DISCARDED_BYTES_MAX: usize = 16 << 20;

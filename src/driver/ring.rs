@@ -1,0 +1,282 @@
+//! The shard's io_uring: one submission batch and one reaping of completions per turn.
+//!
+//! Completions of sends go to a list of their own, because they are settled right after the enter
+//! that made them; all others wait here, in order, until the driver handles them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, cqueue, squeue};
+
+/// A completion as the kernel posted it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Completion {
+    pub(super) tag: Tag,
+    pub(super) result: i32,
+    pub(super) flags: u32,
+}
+
+/// What an operation is for: the upper byte of its user data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Op {
+    Receive = 1,
+    Send,
+    Writable,
+    Accept,
+    Watch,
+    Wake,
+    Woken,
+    Cancel,
+}
+
+/// User data: operation, generation of the slot (24 bits), slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tag {
+    pub(super) op: Op,
+    pub(super) generation: u32,
+    pub(super) slot: u32,
+}
+
+impl Tag {
+    pub(super) fn pack(self) -> u64 {
+        (self.op as u64) << 56 | u64::from(self.generation & GENERATION_MASK) << 32 | u64::from(self.slot)
+    }
+
+    fn unpack(data: u64) -> Option<Tag> {
+        let op = match data >> 56 {
+            1 => Op::Receive,
+            2 => Op::Send,
+            3 => Op::Writable,
+            4 => Op::Accept,
+            5 => Op::Watch,
+            6 => Op::Wake,
+            7 => Op::Woken,
+            8 => Op::Cancel,
+            _ => return None,
+        };
+        Some(Tag { op, generation: (data >> 32) as u32 & GENERATION_MASK, slot: data as u32 })
+    }
+}
+
+/// What an enter does beside submitting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Nothing: the sends run, deferred completions stay where they are.
+    Never,
+    /// Runs the deferred work, without blocking.
+    Reap,
+    /// Blocks until a completion is there, or for so long at most.
+    Until(Option<Duration>),
+}
+
+pub(super) struct Ring {
+    ring: IoUring,
+    waiting: VecDeque<Completion>,
+    sends: Vec<Completion>,
+    /// Given to the ring with `register_eventfd`; must outlive it.
+    eventfd: Option<OwnedFd>,
+}
+
+impl Ring {
+    pub(super) fn new() -> io::Result<Ring> {
+        let ring = build(SUBMISSIONS, COMPLETIONS)?;
+        Ok(Ring { ring, waiting: VecDeque::new(), sends: Vec::new(), eventfd: None })
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+
+    pub(super) fn submitter(&self) -> io_uring::Submitter<'_> {
+        self.ring.submitter()
+    }
+
+    /// Queues an operation, entering the kernel when the queue is full.
+    ///
+    /// # Safety
+    /// What the entry points to must stay where it is until the kernel is done with it: for sends
+    /// that is the end of the next [`Ring::enter`], since they run inline.
+    pub(super) unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        if self.ring.submission().is_full() {
+            self.enter(Wait::Never)?;
+        }
+        // SAFETY: the caller promises that the entry's pointers stay valid.
+        let pushed = unsafe { self.ring.submission().push(entry) };
+        pushed.map_err(|_| io::Error::from_raw_os_error(libc::EBUSY))
+    }
+
+    pub(super) fn queued(&mut self) -> usize {
+        self.ring.submission().len()
+    }
+
+    /// Submits all that is queued, and reaps.
+    pub(super) fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        let mut wait = wait;
+        for _ in 0..ENTER_TRIES_MAX {
+            let refused = match self.enter_once(wait) {
+                Ok(()) => false,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::ETIME | libc::EINTR) => false,
+                    Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => true,
+                    _ => return Err(error),
+                },
+            };
+            self.reap();
+            let overflown = self.ring.submission().cq_overflow();
+            if self.queued() == 0 && !overflown {
+                return Ok(());
+            }
+            // A completion that found no room may be the result of a send: fetch it.
+            wait = if refused || overflown { Wait::Reap } else { Wait::Never };
+        }
+        Err(io::Error::other("the kernel does not take the shard's operations"))
+    }
+
+    fn enter_once(&mut self, wait: Wait) -> io::Result<()> {
+        let queued = self.queued() as u32;
+        let submitter = self.ring.submitter();
+        match wait {
+            Wait::Never => {
+                // SAFETY: no argument is passed, and the queued entries' pointers are valid by the
+                // promise made to `push`.
+                unsafe { submitter.enter::<()>(queued, 0, 0, None) }.map(drop)
+            }
+            Wait::Reap => {
+                // SAFETY: as above.
+                unsafe { submitter.enter::<()>(queued, 0, EnterFlags::GETEVENTS.bits(), None) }.map(drop)
+            }
+            Wait::Until(None) => submitter.submit_and_wait(1).map(drop),
+            Wait::Until(Some(timeout)) => {
+                let timeout = Timespec::from(timeout);
+                let arguments = SubmitArgs::new().timespec(&timeout);
+                submitter.submit_with_args(1, &arguments).map(drop)
+            }
+        }
+    }
+
+    /// Moves what the kernel posted into our lists; makes no system call.
+    pub(super) fn reap(&mut self) {
+        for entry in self.ring.completion() {
+            let Some(tag) = Tag::unpack(entry.user_data()) else { continue };
+            let completion = Completion { tag, result: entry.result(), flags: entry.flags() };
+            match tag.op {
+                Op::Send => self.sends.push(completion),
+                _ => self.waiting.push_back(completion),
+            }
+        }
+    }
+
+    pub(super) fn next(&mut self) -> Option<Completion> {
+        self.waiting.pop_front()
+    }
+
+    /// True when a completion waits to be handled; false says nothing about deferred work.
+    pub(super) fn has_waiting(&mut self) -> bool {
+        !self.waiting.is_empty() || !self.ring.completion().is_empty()
+    }
+
+    /// True when the kernel has deferred work, or completions that found no room.
+    pub(super) fn has_deferred(&mut self) -> bool {
+        let queue = self.ring.submission();
+        queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Sends that fell short or failed in the enters since the last call.
+    pub(super) fn take_sends(&mut self) -> Vec<Completion> {
+        std::mem::take(&mut self.sends)
+    }
+
+    /// Gives the list of [`Ring::take_sends`] back, for its memory.
+    pub(super) fn return_sends(&mut self, mut sends: Vec<Completion>) {
+        sends.clear();
+        if self.sends.is_empty() {
+            self.sends = sends;
+        }
+    }
+
+    /// Has the kernel write to `eventfd` at each completion, once enabled.
+    pub(super) fn attach_eventfd(&mut self, eventfd: OwnedFd) -> io::Result<()> {
+        self.ring.completion().disable_eventfd();
+        self.ring.submitter().register_eventfd(eventfd.as_raw_fd())?;
+        self.eventfd = Some(eventfd);
+        Ok(())
+    }
+
+    pub(super) fn enable_eventfd(&mut self) {
+        self.ring.completion().enable_eventfd();
+    }
+
+    pub(super) fn disable_eventfd(&mut self) {
+        self.ring.completion().disable_eventfd();
+    }
+}
+
+/// The ring's flags; [`super::kernel`] tries them too.
+pub(super) fn build(submissions: u32, completions: u32) -> io::Result<IoUring> {
+    IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_cqsize(completions)
+        .build(submissions)
+}
+
+pub(super) fn more(flags: u32) -> bool {
+    cqueue::more(flags)
+}
+
+pub(super) fn buffer_of(flags: u32) -> Option<u16> {
+    cqueue::buffer_select(flags)
+}
+
+/// Generations count modulo this.
+pub(super) const GENERATION_MASK: u32 = 0x00ff_ffff;
+
+const SUBMISSIONS: u32 = 4096;
+const COMPLETIONS: u32 = 16384;
+
+/// The kernel refuses a batch only while it lacks memory; after so many refusals the shard ends.
+const ENTER_TRIES_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use io_uring::opcode;
+
+    #[test]
+    fn a_tag_survives_packing() {
+        let tag = Tag { op: Op::Cancel, generation: GENERATION_MASK, slot: u32::MAX };
+        assert_eq!(Tag::unpack(tag.pack()), Some(tag));
+        assert_eq!(Tag::unpack(0), None);
+        assert_eq!(Tag::unpack(9 << 56), None);
+    }
+
+    #[test]
+    fn more_operations_than_the_queue_holds_all_complete() {
+        let mut ring = Ring::new().unwrap();
+        let count = COMPLETIONS * 2 + 17;
+        for slot in 0..count {
+            let tag = Tag { op: Op::Watch, generation: 0, slot };
+            let entry = opcode::Nop::new().build().user_data(tag.pack());
+            // SAFETY: a no-op points to nothing.
+            unsafe { ring.push(&entry) }.unwrap();
+        }
+        ring.enter(Wait::Reap).unwrap();
+        for slot in 0..count {
+            assert_eq!(ring.next().unwrap().tag.slot, slot);
+        }
+        assert!(ring.next().is_none());
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_timeout() {
+        let mut ring = Ring::new().unwrap();
+        ring.enter(Wait::Until(Some(Duration::from_millis(5)))).unwrap();
+        assert!(!ring.has_waiting());
+    }
+}

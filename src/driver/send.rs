@@ -1,0 +1,313 @@
+//! Sending: one operation per touched connection and turn, run inline by the enter that submits it.
+//!
+//! With `MSG_DONTWAIT | MSG_WAITALL` a send that is complete posts nothing and one that fell short
+//! posts how far it came, so after the enter the arena is free again. What was not taken becomes the
+//! connection's backlog; while there is one, everything appends to it, so that the order holds.
+
+use std::io;
+
+use io_uring::{opcode, squeue, types};
+
+use super::ring::{Completion, Op, Wait};
+use super::slots::{BROKEN, CLOSING, DRAINING, POLLING, SHORT, SHUT};
+use super::{Event, Hangup, Net};
+use crate::outbox::{Outbox, Touched};
+
+/// What the operations of one batch point to, beside the arena. The lists never grow, so that the
+/// kernel's pointers stay valid.
+pub(super) struct Batch {
+    vectors: Vec<libc::iovec>,
+    headers: Vec<libc::msghdr>,
+    copies: Vec<Box<[u8]>>,
+    /// Slots with a send from their backlog, and how much of it was tried.
+    drains: Vec<(u32, usize)>,
+}
+
+impl Default for Batch {
+    fn default() -> Batch {
+        Batch {
+            vectors: Vec::with_capacity(VECTORS),
+            headers: Vec::with_capacity(HEADERS),
+            copies: Vec::new(),
+            drains: Vec::new(),
+        }
+    }
+}
+
+impl Batch {
+    fn has_room(&self) -> bool {
+        self.headers.len() < HEADERS && self.vectors.len() + SEGMENTS_MAX <= VECTORS
+    }
+
+    /// Forgets the batch. Only after the enter that ran it.
+    fn clear(&mut self) {
+        self.vectors.clear();
+        self.headers.clear();
+        self.copies.clear();
+    }
+
+    /// Builds the header for a connection's ranges.
+    fn gather(&mut self, outbox: &Outbox, touched: &Touched) -> *const libc::msghdr {
+        let first = self.vectors.len();
+        self.vectors.extend(outbox.segments_of(touched).map(|range| {
+            let bytes = outbox.bytes(range);
+            libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
+        }));
+        assert!(self.vectors.len() <= VECTORS && self.headers.len() < HEADERS, "the lists must not move");
+        let count = self.vectors.len() - first;
+        // SAFETY: all-zero is a valid message header: no name, no vectors, no control data.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_iov = self.vectors[first..].as_mut_ptr();
+        header.msg_iovlen = count;
+        self.headers.push(header);
+        &raw const self.headers[self.headers.len() - 1]
+    }
+}
+
+impl Net {
+    /// Sends the outbox: one operation per touched connection, in one system call for each few
+    /// thousand of them. What a peer does not take at once becomes its backlog. The outbox can be
+    /// cleared afterwards. An error is the ring's, and the end of the shard.
+    ///
+    /// [`Net::park`] does the same and waits with the same system call.
+    pub fn flush(&mut self, outbox: &Outbox, events: &mut Vec<Event>) -> io::Result<()> {
+        self.refill();
+        self.queue_sends(outbox, events);
+        if self.ring.queued() > 0 {
+            let wait = if self.ring.has_waiting() { Wait::Never } else { Wait::Reap };
+            self.enter(wait);
+        }
+        self.settle(outbox, events);
+        self.health()
+    }
+
+    /// Unsent bytes of a connection.
+    pub fn backlog_bytes(&self, slot: u32) -> usize {
+        self.slots.get(slot).map_or(0, |entry| entry.backlog_bytes())
+    }
+
+    /// True when the next flush has something to do beside the outbox.
+    pub(super) fn has_unsettled(&self) -> bool {
+        !self.closing.is_empty() || !self.writable.is_empty()
+    }
+
+    /// Queues the turn's sends. An enter and [`Net::settle`] must follow, with nothing between
+    /// that touches the outbox or a backlog.
+    pub(super) fn queue_sends(&mut self, outbox: &Outbox, events: &mut Vec<Event>) {
+        for touched in outbox.touched() {
+            let Some(entry) = self.slots.get(touched.slot) else { continue };
+            if entry.has(BROKEN | SHUT) {
+                continue;
+            }
+            if entry.has_backlog() || touched.bytes > SEND_BYTES_MAX {
+                self.append_backlog(outbox, touched, events);
+            } else {
+                self.queue_send(outbox, touched, entry.fd);
+            }
+        }
+        for slot in std::mem::take(&mut self.writable) {
+            self.queue_drain(slot);
+        }
+    }
+
+    fn queue_send(&mut self, outbox: &Outbox, touched: &Touched, fd: i32) {
+        let fd = types::Fd(fd);
+        let entry = match touched.segments {
+            1 => {
+                let range = outbox.segments_of(touched).next().expect("a touched connection has a range");
+                send_entry(fd, outbox.bytes(range))
+            }
+            2..=SEGMENTS_IN_PLACE_MAX => {
+                if !self.batch.has_room() {
+                    self.enter(Wait::Never);
+                    self.batch.clear();
+                }
+                let header = self.batch.gather(outbox, touched);
+                opcode::SendMsg::new(fd, header).flags(SEND_FLAGS as u32).build()
+            }
+            _ => {
+                let mut copy = Vec::with_capacity(touched.bytes as usize);
+                outbox.segments_of(touched).for_each(|range| copy.extend_from_slice(outbox.bytes(range)));
+                let copy = copy.into_boxed_slice();
+                let entry = send_entry(fd, &copy);
+                self.batch.copies.push(copy);
+                entry
+            }
+        };
+        self.push(self.slots.tag(Op::Send, touched.slot), entry.flags(squeue::Flags::SKIP_SUCCESS));
+    }
+
+    fn queue_drain(&mut self, slot: u32) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        if entry.has(BROKEN | DRAINING) || !entry.has_backlog() {
+            return;
+        }
+        entry.set(DRAINING);
+        let unsent = entry.extra.as_ref().map_or(&[][..], |extra| extra.backlog.unsent());
+        let unsent = &unsent[..unsent.len().min(SEND_BYTES_MAX as usize)];
+        let send = send_entry(types::Fd(entry.fd), unsent).flags(squeue::Flags::SKIP_SUCCESS);
+        self.batch.drains.push((slot, unsent.len()));
+        self.push(self.slots.tag(Op::Send, slot), send);
+    }
+
+    /// Learns what the enter sent, and goes on with the closes that waited for it.
+    pub(super) fn settle(&mut self, outbox: &Outbox, events: &mut Vec<Event>) {
+        self.batch.clear();
+        let sends = self.ring.take_sends();
+        for send in &sends {
+            self.settle_send(send, outbox, events);
+        }
+        self.ring.return_sends(sends);
+        let mut drains = std::mem::take(&mut self.batch.drains);
+        for (slot, tried) in drains.drain(..) {
+            self.settle_drain(slot, tried, events);
+        }
+        self.batch.drains = drains;
+        self.step_closes();
+    }
+
+    fn settle_send(&mut self, send: &Completion, outbox: &Outbox, events: &mut Vec<Event>) {
+        let slot = send.tag.slot;
+        let Some(entry) = self.slots.tagged(send.tag) else { return };
+        let sent = match send.result {
+            0.. => send.result as usize,
+            error => match -error {
+                libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM => 0,
+                error => return self.send_failed(slot, error, events),
+            },
+        };
+        if entry.has(DRAINING) {
+            entry.set(SHORT);
+            entry.extra_mut().backlog.advance(sent);
+            return;
+        }
+        let Some(touched) = outbox.touched_of(slot) else { return };
+        self.keep_unsent(outbox, touched, sent, events);
+    }
+
+    fn settle_drain(&mut self, slot: u32, tried: usize, events: &mut Vec<Event>) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        let short = entry.has(SHORT);
+        entry.clear(DRAINING | SHORT);
+        if entry.has(BROKEN) {
+            return;
+        }
+        if !short {
+            entry.extra_mut().backlog.advance(tried);
+        }
+        if entry.has_backlog() {
+            return self.poll_writable(slot);
+        }
+        entry.trim_extra();
+        if entry.has(CLOSING) {
+            self.list_closing(slot);
+        } else {
+            events.push(Event::Drained { slot });
+        }
+    }
+
+    /// Begins a backlog with what a send left over.
+    fn keep_unsent(&mut self, outbox: &Outbox, touched: &Touched, sent: usize, events: &mut Vec<Event>) {
+        let slot = touched.slot;
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        let backlog = &mut entry.extra_mut().backlog;
+        let mut skip = sent;
+        for range in outbox.segments_of(touched) {
+            let bytes = outbox.bytes(range);
+            let skipped = skip.min(bytes.len());
+            skip -= skipped;
+            if backlog.append(&bytes[skipped..]).is_err() {
+                return self.send_failed(slot, libc::ENOMEM, events);
+            }
+        }
+        let kept = backlog.len();
+        if kept == 0 {
+            return entry.trim_extra();
+        }
+        if !entry.has(CLOSING) {
+            events.push(Event::Backlogged { slot, bytes: u32::try_from(kept).unwrap_or(u32::MAX) });
+        }
+        self.poll_writable(slot);
+    }
+
+    /// Puts the turn's bytes behind an existing backlog, or begins one with what is too much for
+    /// one operation.
+    fn append_backlog(&mut self, outbox: &Outbox, touched: &Touched, events: &mut Vec<Event>) {
+        let slot = touched.slot;
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        if !entry.has_backlog() {
+            return self.keep_unsent(outbox, touched, 0, events);
+        }
+        let backlog = &mut entry.extra_mut().backlog;
+        if backlog.len() > self.config.backlog_bytes_max {
+            self.break_connection(slot);
+            return self.hang_up(slot, Hangup::BacklogFull, events);
+        }
+        for range in outbox.segments_of(touched) {
+            if backlog.append(outbox.bytes(range)).is_err() {
+                return self.send_failed(slot, libc::ENOMEM, events);
+            }
+        }
+    }
+
+    fn send_failed(&mut self, slot: u32, error: i32, events: &mut Vec<Event>) {
+        self.break_connection(slot);
+        let cause = match error {
+            libc::EPIPE | libc::ECONNRESET => Hangup::Reset,
+            error => Hangup::Error(error),
+        };
+        self.hang_up(slot, cause, events);
+    }
+
+    /// Nothing is sent or delivered any more; a close that is under way goes on.
+    fn break_connection(&mut self, slot: u32) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        entry.set(BROKEN);
+        if let Some(extra) = &mut entry.extra {
+            extra.backlog = Default::default();
+        }
+        if entry.has(CLOSING) {
+            self.list_closing(slot);
+        }
+    }
+
+    fn poll_writable(&mut self, slot: u32) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        if entry.has(POLLING) {
+            return;
+        }
+        entry.set(POLLING);
+        entry.armed += 1;
+        let poll = opcode::PollAdd::new(types::Fd(entry.fd), libc::POLLOUT as u32).build();
+        self.push(self.slots.tag(Op::Writable, slot), poll);
+    }
+
+    pub(super) fn became_writable(&mut self, completion: Completion) {
+        let slot = completion.tag.slot;
+        let Some(entry) = self.slots.tagged(completion.tag) else { return };
+        entry.armed -= 1;
+        entry.clear(POLLING);
+        if entry.has(BROKEN) {
+            return self.step_close(slot);
+        }
+        // An error shows itself when the backlog is sent.
+        self.writable.push(slot);
+    }
+}
+
+fn send_entry(fd: types::Fd, bytes: &[u8]) -> squeue::Entry {
+    opcode::Send::new(fd, bytes.as_ptr(), bytes.len() as u32).flags(SEND_FLAGS).build()
+}
+
+const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+
+/// The kernel cuts one operation at two GiB without telling; what is larger goes through the
+/// backlog, in pieces.
+const SEND_BYTES_MAX: u32 = 1 << 30;
+
+/// Ranges sent from where they lie; more are copied into one piece first, which is cheaper.
+const SEGMENTS_IN_PLACE_MAX: u32 = SEGMENTS_MAX as u32;
+const SEGMENTS_MAX: usize = 64;
+
+const VECTORS: usize = 4096;
+const HEADERS: usize = 1024;

@@ -1,0 +1,210 @@
+//! The connections of a shard: which socket is in which slot, what is armed on it, and the rare
+//! things (backlog, held bytes) in a box of their own.
+//!
+//! A slot is reused only when no operation is armed on it, from the next turn on, and under a new
+//! generation: neither a late completion nor an event the owner still has can meet its successor.
+
+use std::os::fd::RawFd;
+
+use super::ring::{GENERATION_MASK, Op, Tag};
+use super::{Hangup, backlog::Backlog};
+
+/// How a connection is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Not, until the owner asks.
+    Off,
+    /// One receive, then off.
+    Once,
+    /// A multishot that is armed again whenever it ends.
+    Stream,
+}
+
+/// One connection. What most connections never have is in `extra`.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) fd: RawFd,
+    pub(super) generation: u32,
+    pub(super) flags: u16,
+    pub(super) armed: u8,
+    pub(super) mode: Mode,
+    pub(super) extra: Option<Box<Extra>>,
+}
+
+/// What a connection has while it is slow, paused or closing.
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    pub(super) backlog: Backlog,
+    /// Bytes that came in while reading was paused.
+    pub(super) held: Vec<u8>,
+    /// The end that came behind the held bytes.
+    pub(super) held_hangup: Option<Hangup>,
+    /// Bytes thrown away since the close.
+    pub(super) discarded_bytes: usize,
+}
+
+/// A receive is armed.
+pub(super) const RECEIVING: u16 = 1 << 0;
+/// A poll for room to send is armed.
+pub(super) const POLLING: u16 = 1 << 1;
+/// A cancel of the receive is under way.
+pub(super) const CANCELLING: u16 = 1 << 2;
+/// The owner asked for a pause.
+pub(super) const PAUSED: u16 = 1 << 3;
+/// Bytes are held, or not delivered yet after a resume: what follows queues up behind them.
+pub(super) const HOLDING: u16 = 1 << 4;
+/// The owner was told of the end, or must not be any more.
+pub(super) const HUNG_UP: u16 = 1 << 5;
+/// The peer's end of stream was read.
+pub(super) const AT_END: u16 = 1 << 6;
+/// The socket is of no use any more: reset, failed, or aborted.
+pub(super) const BROKEN: u16 = 1 << 7;
+/// The owner closed the slot; it lives on until nothing is armed.
+pub(super) const CLOSING: u16 = 1 << 8;
+/// Our end of stream is sent.
+pub(super) const SHUT: u16 = 1 << 9;
+/// Both directions are shut, to end what is armed.
+pub(super) const TORN: u16 = 1 << 10;
+/// The receive found no buffer; it is armed again when there are some.
+pub(super) const STARVED: u16 = 1 << 11;
+/// A send from the backlog is in the batch.
+pub(super) const DRAINING: u16 = 1 << 12;
+/// That send fell short.
+pub(super) const SHORT: u16 = 1 << 13;
+/// The slot is in the list of those to close.
+pub(super) const LISTED: u16 = 1 << 14;
+
+impl Slot {
+    pub(super) fn has(&self, flags: u16) -> bool {
+        self.flags & flags != 0
+    }
+
+    pub(super) fn set(&mut self, flags: u16) {
+        self.flags |= flags;
+    }
+
+    pub(super) fn clear(&mut self, flags: u16) {
+        self.flags &= !flags;
+    }
+
+    pub(super) fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    pub(super) fn backlog_bytes(&self) -> usize {
+        self.extra.as_ref().map_or(0, |extra| extra.backlog.len())
+    }
+
+    pub(super) fn has_backlog(&self) -> bool {
+        self.backlog_bytes() > 0
+    }
+
+    /// Frees the box once nothing of it is needed.
+    pub(super) fn trim_extra(&mut self) {
+        let unused = self.extra.as_ref().is_some_and(|extra| {
+            extra.backlog.len() == 0 && extra.held.is_empty() && extra.held_hangup.is_none()
+        });
+        if unused && !self.has(CLOSING | HOLDING) {
+            self.extra = None;
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Slots {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Freed in this turn; the owner may still have events of them.
+    resting: Vec<u32>,
+}
+
+impl Slots {
+    /// Puts a socket into a slot.
+    pub(super) fn insert(&mut self, fd: RawFd) -> u32 {
+        if let Some(slot) = self.free.pop() {
+            let entry = &mut self.slots[slot as usize];
+            assert!(entry.fd == FREE && entry.armed == 0, "a free slot is idle");
+            entry.fd = fd;
+            entry.flags = 0;
+            entry.mode = Mode::Off;
+            return slot;
+        }
+        let slot = self.slots.len() as u32;
+        self.slots.push(Slot { fd, generation: 0, flags: 0, armed: 0, mode: Mode::Off, extra: None });
+        slot
+    }
+
+    /// Empties a slot on which nothing is armed and returns its socket.
+    pub(super) fn remove(&mut self, slot: u32) -> RawFd {
+        let entry = &mut self.slots[slot as usize];
+        assert!(entry.fd != FREE && entry.armed == 0, "a slot is freed when nothing is armed on it");
+        let fd = std::mem::replace(&mut entry.fd, FREE);
+        entry.generation = (entry.generation + 1) & GENERATION_MASK;
+        entry.flags = 0;
+        entry.extra = None;
+        self.resting.push(slot);
+        fd
+    }
+
+    /// Lets the slots freed in the last turn be used again.
+    pub(super) fn recycle(&mut self) {
+        self.free.append(&mut self.resting);
+    }
+
+    /// The connection in a slot, if there is one.
+    pub(super) fn get(&self, slot: u32) -> Option<&Slot> {
+        self.slots.get(slot as usize).filter(|entry| entry.fd != FREE)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(slot as usize).filter(|entry| entry.fd != FREE)
+    }
+
+    /// The connection a completion is for; none if the slot has another one by now.
+    pub(super) fn tagged(&mut self, tag: Tag) -> Option<&mut Slot> {
+        self.get_mut(tag.slot).filter(|entry| entry.generation == tag.generation)
+    }
+
+    pub(super) fn tag(&self, op: Op, slot: u32) -> Tag {
+        Tag { op, generation: self.slots[slot as usize].generation, slot }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len() - self.resting.len()
+    }
+
+    pub(super) fn sockets(&self) -> impl Iterator<Item = RawFd> + '_ {
+        self.slots.iter().map(|entry| entry.fd).filter(|&fd| fd != FREE)
+    }
+}
+
+const FREE: RawFd = -1;
+
+const _: () = assert!(size_of::<Slot>() <= 32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_comes_back_in_the_next_turn_under_a_new_generation() {
+        let mut slots = Slots::default();
+        let first = slots.insert(10);
+        let stale = slots.tag(Op::Receive, first);
+        assert_eq!(slots.remove(first), 10);
+        assert_ne!(slots.insert(11), first);
+        slots.recycle();
+        assert_eq!(slots.insert(12), first);
+        assert!(slots.tagged(stale).is_none());
+        assert_eq!(slots.len(), 2);
+    }
+
+    #[test]
+    fn an_empty_slot_is_not_there() {
+        let mut slots = Slots::default();
+        assert!(slots.get(0).is_none());
+        let slot = slots.insert(10);
+        slots.remove(slot);
+        assert!(slots.get_mut(slot).is_none());
+    }
+}

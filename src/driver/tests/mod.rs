@@ -1,0 +1,152 @@
+//! The driver over real sockets, ports 21000 to 21099.
+
+mod shards;
+mod sockets;
+
+use std::future::Future;
+use std::net::{SocketAddr, TcpStream};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use glommio::{LocalExecutorBuilder, Placement};
+
+use super::*;
+use crate::outbox::{Outbox, Range};
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn connect(port: u16) -> TcpStream {
+    let socket = TcpStream::connect(address(port)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket
+}
+
+/// Runs a future on an executor and thread of its own.
+fn on_shard<R, F>(start: impl FnOnce() -> F + Send + 'static) -> JoinHandle<R>
+where
+    R: Send + 'static,
+    F: Future<Output = R>,
+{
+    std::thread::spawn(move || {
+        let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).ring_depth(32);
+        executor.make().unwrap().run(start())
+    })
+}
+
+/// A net with what its owner has.
+struct Host {
+    net: Net,
+    outbox: Outbox,
+    outstanding: Outstanding,
+    sleeping: Sleeping,
+}
+
+impl Host {
+    fn new(config: &NetConfig) -> Host {
+        Host {
+            net: Net::new(config).unwrap(),
+            outbox: Outbox::new(),
+            outstanding: Outstanding::new(),
+            sleeping: Sleeping::default(),
+        }
+    }
+
+    /// Listens on a port that is bound before any client can try it.
+    fn listening(config: &NetConfig, socket: std::os::fd::OwnedFd) -> Host {
+        let mut host = Host::new(config);
+        host.net.listen(7, socket);
+        host
+    }
+
+    async fn turn(&mut self) -> Vec<Event> {
+        self.turn_within(Duration::from_millis(50)).await
+    }
+
+    async fn turn_within(&mut self, patience: Duration) -> Vec<Event> {
+        let mut events = Vec::new();
+        let parked = self.net.park(
+            &self.outbox,
+            &mut events,
+            Some(patience),
+            &self.outstanding,
+            &self.sleeping,
+            || false,
+        );
+        parked.await.unwrap();
+        self.outbox.clear();
+        self.net.poll(&mut events);
+        events
+    }
+
+    fn send(&mut self, slot: u32, bytes: &[u8]) {
+        let start = self.outbox.arena_len();
+        self.outbox.arena_mut().extend_from_slice(bytes);
+        self.outbox.send(slot, Range { start, len: bytes.len() as u32 });
+    }
+
+    /// The bytes of a buffer, which goes back.
+    fn take(&mut self, buffer: Buffer) -> Vec<u8> {
+        let bytes = self.net.bytes(&buffer).to_vec();
+        self.net.give_back(buffer);
+        bytes
+    }
+
+    /// The slot of the next connection.
+    async fn accept(&mut self) -> u32 {
+        let until = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < until {
+            for event in self.turn().await {
+                match event {
+                    Event::Accepted { listener: 7, slot, .. } => return slot,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        panic!("nobody came");
+    }
+
+    /// Turns until nothing is connected any more.
+    async fn settle(&mut self) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while self.net.connections() > 0 {
+            assert!(Instant::now() < until, "{} connections stay", self.net.connections());
+            for event in self.turn().await {
+                match event {
+                    Event::Received { buffer, .. } => self.net.give_back(buffer),
+                    Event::Hangup { slot, .. } => self.net.close(slot),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Sends back all that comes, until `count` connections have come and gone.
+    async fn echo(&mut self, count: usize) {
+        let mut gone = 0;
+        while gone < count || self.net.connections() > 0 {
+            for event in self.turn().await {
+                match event {
+                    Event::Accepted { slot, .. } => self.net.receive_stream(slot),
+                    Event::Received { slot, buffer } => {
+                        let bytes = self.take(buffer);
+                        self.send(slot, &bytes);
+                    }
+                    Event::Hangup { slot, .. } => {
+                        gone += 1;
+                        self.net.close(slot);
+                    }
+                    Event::Backlogged { .. } | Event::Drained { .. } => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+}
+
+/// Bytes whose place in the stream can be told from them.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|index| ((index ^ index >> 8 ^ index >> 16) * 31) as u8).collect()
+}

@@ -1,0 +1,536 @@
+//! One shard: data both ways, slow and dead peers, pauses, closes.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+
+use super::*;
+
+fn bound(port: u16) -> std::os::fd::OwnedFd {
+    bind(address(port), &BindOptions::default()).unwrap()
+}
+
+#[test]
+fn ten_mebibytes_and_single_bytes_come_back_unchanged() {
+    let socket = bound(21010);
+    let server = on_shard(move || async move {
+        Host::listening(&NetConfig::default(), socket).echo(2).await;
+    });
+    let mut client = connect(21010);
+    for byte in 0..100u8 {
+        client.write_all(&[byte]).unwrap();
+        let mut back = [0];
+        client.read_exact(&mut back).unwrap();
+        assert_eq!(back, [byte]);
+    }
+    drop(client);
+    let sent = pattern(10 << 20);
+    let mut client = connect(21010);
+    let mut writer = client.try_clone().unwrap();
+    let copy = sent.clone();
+    let writing = std::thread::spawn(move || {
+        for piece in copy.chunks(70_001) {
+            writer.write_all(piece).unwrap();
+        }
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut back = Vec::new();
+    client.read_to_end(&mut back).unwrap();
+    writing.join().unwrap();
+    assert!(back == sent);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_turn_reaches_a_thousand_connections_with_many_ranges_in_order() {
+    let socket = bound(21011);
+    let server = on_shard(move || async move {
+        let mut host = Host::listening(&NetConfig::default(), socket);
+        let mut slots = Vec::new();
+        while slots.len() < 1000 {
+            for event in host.turn().await {
+                if let Event::Accepted { slot, .. } = event {
+                    slots.push(slot);
+                }
+            }
+        }
+        let start = host.outbox.arena_len();
+        host.outbox.arena_mut().extend_from_slice(&pattern(1000));
+        for slot in slots {
+            // One range, several in place, and more than are sent in place.
+            let count = [1, 10, 200][slot as usize % 3];
+            for index in 0..count {
+                host.outbox.send(slot, Range { start: start + (index * 7) % 900, len: 5 });
+            }
+            host.net.close(slot);
+        }
+        host.settle().await;
+    });
+    let clients: Vec<TcpStream> = (0..1000).map(|_| connect(21011)).collect();
+    let (pattern, mut lengths) = (pattern(1000), [0; 3]);
+    for mut client in clients {
+        let mut bytes = Vec::new();
+        client.read_to_end(&mut bytes).unwrap();
+        let expected: Vec<u8> = (0..bytes.len() / 5)
+            .flat_map(|index| pattern[index * 7 % 900..index * 7 % 900 + 5].to_vec())
+            .collect();
+        assert_eq!(bytes, expected);
+        lengths[[5, 50, 1000].iter().position(|&len| len == bytes.len()).unwrap()] += 1;
+    }
+    assert!(lengths.iter().all(|&count| count > 300), "{lengths:?}");
+    server.join().unwrap();
+}
+
+#[test]
+fn what_a_slow_reader_does_not_take_is_kept_in_order() {
+    const PIECES: usize = 3000;
+    let socket = bound(21012);
+    let server = on_shard(move || async move {
+        let mut host = Host::listening(&NetConfig::default(), socket);
+        let slot = host.accept().await;
+        let all = pattern(PIECES * 5000);
+        let (mut backlogged, mut drained) = (0, 0);
+        for piece in all.chunks(5000) {
+            // Two ranges that do not touch, so that a vector is sent.
+            let start = host.outbox.arena_len();
+            host.outbox.arena_mut().extend_from_slice(&piece[..2000]);
+            host.outbox.arena_mut().push(0);
+            host.outbox.arena_mut().extend_from_slice(&piece[2000..]);
+            host.outbox.send(slot, Range { start, len: 2000 });
+            host.outbox.send(slot, Range { start: start + 2001, len: 3000 });
+            for event in host.turn_within(Duration::ZERO).await {
+                match event {
+                    Event::Backlogged { slot: at, bytes } => {
+                        assert!(at == slot && bytes > 0 && drained == backlogged);
+                        backlogged += 1;
+                    }
+                    Event::Drained { slot: at } => {
+                        assert_eq!(at, slot);
+                        drained += 1;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert!(backlogged > 0 && host.net.backlog_bytes(slot) > 0);
+        while drained < backlogged {
+            for event in host.turn().await {
+                assert!(matches!(event, Event::Drained { .. }), "{event:?}");
+                drained += 1;
+            }
+        }
+        assert_eq!(host.net.backlog_bytes(slot), 0);
+        host.net.close(slot);
+        host.settle().await;
+    });
+    let mut client = connect(21012);
+    std::thread::sleep(Duration::from_millis(300));
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == pattern(PIECES * 5000));
+    server.join().unwrap();
+}
+
+#[test]
+fn a_backlog_has_a_bound() {
+    let socket = bound(21013);
+    let server = on_shard(move || async move {
+        let config = NetConfig { backlog_bytes_max: 1 << 20, ..NetConfig::default() };
+        let mut host = Host::listening(&config, socket);
+        let slot = host.accept().await;
+        let piece = pattern(100_000);
+        for _ in 0..1000 {
+            host.send(slot, &piece);
+            for event in host.turn_within(Duration::ZERO).await {
+                match event {
+                    Event::Backlogged { .. } => {}
+                    Event::Hangup { cause: Hangup::BacklogFull, .. } => {
+                        host.net.close(slot);
+                        return host.settle().await;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(host.net.backlog_bytes(slot) < 1_200_000);
+        }
+        panic!("the bound was not kept");
+    });
+    let client = connect(21013);
+    server.join().unwrap();
+    drop(client);
+}
+
+#[test]
+fn slots_and_descriptors_come_back_after_two_thousand_connections() {
+    const COUNT: usize = 2000;
+    let socket = bound(21014);
+    let server = on_shard(move || async move {
+        let mut host = Host::listening(&NetConfig::default(), socket);
+        let mut highest = 0;
+        let mut rounds = Vec::new();
+        for _ in 0..3 {
+            let mut gone = 0;
+            let mut peak = 0;
+            while gone < COUNT || host.net.connections() > 0 {
+                for event in host.turn().await {
+                    match event {
+                        Event::Accepted { slot, .. } => {
+                            highest = highest.max(slot);
+                            host.net.receive_stream(slot);
+                        }
+                        Event::Received { slot, buffer } => {
+                            let bytes = host.take(buffer);
+                            host.send(slot, &bytes);
+                        }
+                        Event::Hangup { slot, .. } => {
+                            gone += 1;
+                            host.net.close(slot);
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+                peak = peak.max(host.net.connections());
+            }
+            assert_eq!(peak, COUNT);
+            rounds.push(highest);
+        }
+        assert_eq!(rounds, [COUNT as u32 - 1; 3]);
+        // The slots' own sockets are closed: no descriptor of the process is one of ours.
+        assert_eq!(host.net.slots.sockets().count(), 0);
+    });
+    for round in 0..3 {
+        let mut clients: Vec<TcpStream> = (0..COUNT).map(|_| connect(21014)).collect();
+        for client in &mut clients {
+            client.write_all(b"hello").unwrap();
+        }
+        for client in &mut clients {
+            let mut back = [0; 5];
+            client.read_exact(&mut back).unwrap();
+        }
+        let ports: Vec<u16> = clients.iter().map(|client| client.local_addr().unwrap().port()).collect();
+        drop(clients);
+        // Nobody holds our side's half-closed connections: the kernel's table says so.
+        let until = Instant::now() + Duration::from_secs(10);
+        while open_towards(&ports, 21014) > 0 {
+            assert!(Instant::now() < until, "round {round}: {} sockets leak", open_towards(&ports, 21014));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    server.join().unwrap();
+}
+
+/// Connections from the server's port to one of these that wait for the server to close them
+/// (`CLOSE_WAIT`) or are whole (`ESTABLISHED`).
+fn open_towards(ports: &[u16], server: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = |field: &str| u16::from_str_radix(field.rsplit(':').next().unwrap(), 16).unwrap();
+    table
+        .lines()
+        .skip(1)
+        .filter(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            port(fields[1]) == server && matches!(fields[3], "01" | "08") && ports.contains(&port(fields[2]))
+        })
+        .count()
+}
+
+#[test]
+fn a_reset_in_the_middle_is_told_once() {
+    let socket = bound(21015);
+    let server = on_shard(move || async move {
+        let mut host = Host::listening(&NetConfig::default(), socket);
+        let slot = host.accept().await;
+        host.net.receive_stream(slot);
+        let piece = pattern(200_000);
+        let mut ends = 0;
+        for _ in 0..200 {
+            host.send(slot, &piece);
+            for event in host.turn_within(Duration::from_millis(1)).await {
+                match event {
+                    Event::Hangup { cause, .. } => {
+                        assert!(matches!(cause, Hangup::Reset), "{cause:?}");
+                        ends += 1;
+                    }
+                    Event::Received { buffer, .. } => host.net.give_back(buffer),
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(ends, 1);
+        assert_eq!(host.net.connections(), 1);
+        host.net.close(slot);
+        host.settle().await;
+    });
+    let mut client = connect(21015);
+    client.write_all(b"x").unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    // Unread bytes make the close a reset.
+    drop(client);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_pause_holds_what_comes_and_a_resume_delivers_it_first() {
+    const LEN: usize = 6 << 20;
+    let socket = bound(21016);
+    let server = on_shard(move || async move {
+        let mut host = Host::listening(&NetConfig::default(), socket);
+        let slot = host.accept().await;
+        host.net.receive_stream(slot);
+        let mut bytes = Vec::new();
+        let mut step = 0u32;
+        let mut held_max = 0;
+        let mut ended = false;
+        while !ended {
+            step += 1;
+            match step % 7 {
+                3 => host.net.pause(slot),
+                6 => host.net.resume(slot),
+                _ => {}
+            }
+            for event in host.turn_within(Duration::from_millis(2)).await {
+                match event {
+                    Event::Received { slot, buffer } if host.net.is_held(slot) => {
+                        host.net.hold(slot, buffer, 0)
+                    }
+                    Event::Received { buffer, .. } if step.is_multiple_of(5) => {
+                        // Pauses with a part of the buffer in hand.
+                        let half = buffer.len() / 2;
+                        bytes.extend_from_slice(&host.net.bytes(&buffer)[..half]);
+                        host.net.pause(slot);
+                        host.net.hold(slot, buffer, half);
+                    }
+                    Event::Received { buffer, .. } => bytes.extend(host.take(buffer)),
+                    Event::Hangup { slot, cause } if host.net.is_held(slot) => {
+                        host.net.hold_hangup(slot, cause)
+                    }
+                    Event::Hangup { cause: Hangup::Eof, .. } => ended = true,
+                    other => panic!("{other:?}"),
+                }
+            }
+            let held = host.net.slots.get(slot).unwrap().extra.as_ref().map_or(0, |extra| extra.held.len());
+            held_max = held_max.max(held);
+        }
+        assert!(bytes == pattern(LEN), "{} of {LEN}", bytes.len());
+        assert!(held_max > 0 && held_max < 2 << 20, "{held_max} bytes were held");
+        host.net.close(slot);
+        host.settle().await;
+        assert_eq!(host.net.buffers.available(), 1024);
+    });
+    let mut client = connect(21016);
+    client.write_all(&pattern(LEN)).unwrap();
+    drop(client);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_paused_connection_stops_its_sender() {
+    let socket = bound(21017);
+    let server = on_shard(move || async move {
+        let mut host = Host::listening(&NetConfig::default(), socket);
+        let slot = host.accept().await;
+        host.net.receive_stream(slot);
+        host.net.pause(slot);
+        let until = Instant::now() + Duration::from_millis(400);
+        while Instant::now() < until {
+            assert!(host.turn().await.is_empty());
+        }
+        let held = host.net.slots.get(slot).unwrap().extra.as_ref().unwrap().held.len();
+        host.net.abort(slot);
+        host.settle().await;
+        held
+    });
+    let mut client = connect(21017);
+    client.write_all(&[7; 20 << 20]).unwrap_err();
+    let held = server.join().unwrap();
+    assert!(held > 0 && held <= 512 << 10, "{held} bytes were held");
+}
+
+#[test]
+fn the_last_bytes_of_a_close_arrive_though_the_peer_was_still_sending() {
+    let socket = bound(21018);
+    let server = on_shard(move || async move {
+        let mut host = Host::listening(&NetConfig::default(), socket);
+        for _ in 0..20 {
+            let slot = host.accept().await;
+            // Nothing of what the peer sends is read before the close.
+            glommio::timer::sleep(Duration::from_millis(5)).await;
+            host.send(slot, b"goodbye");
+            host.net.close(slot);
+            host.settle().await;
+        }
+    });
+    for _ in 0..20 {
+        let mut client = connect(21018);
+        client.write_all(&pattern(300_000)).unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+        client.write_all(&pattern(100_000)).unwrap();
+        let mut bytes = Vec::new();
+        client.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, b"goodbye");
+    }
+    server.join().unwrap();
+}
+
+#[test]
+fn a_backlog_is_sent_before_a_close_and_its_time_is_bounded() {
+    let socket = bound(21019);
+    let server = on_shard(move || async move {
+        let config = NetConfig { linger: Duration::from_millis(600), ..NetConfig::default() };
+        let mut host = Host::listening(&config, socket);
+        for _ in 0..2 {
+            let slot = host.accept().await;
+            host.net.receive_stream(slot);
+            host.send(slot, &pattern(12 << 20));
+            host.net.close(slot);
+            let begun = Instant::now();
+            host.settle().await;
+            assert!(begun.elapsed() < Duration::from_millis(1500));
+        }
+    });
+    let mut reader = connect(21019);
+    std::thread::sleep(Duration::from_millis(100));
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == pattern(12 << 20));
+    drop(reader);
+    let idler = connect(21019);
+    server.join().unwrap();
+    drop(idler);
+}
+
+#[test]
+fn a_peer_that_never_stops_sending_is_cut_off_after_a_close() {
+    let socket = bound(21020);
+    let server = on_shard(move || async move {
+        let mut host = Host::listening(&NetConfig::default(), socket);
+        let slot = host.accept().await;
+        host.net.receive_stream(slot);
+        host.net.close(slot);
+        host.settle().await;
+    });
+    let mut client = connect(21020);
+    let piece = [1; 65536];
+    while client.write_all(&piece).is_ok() {}
+    server.join().unwrap();
+}
+
+#[test]
+fn a_tiny_buffer_ring_starves_nobody() {
+    let socket = bound(21021);
+    let server = on_shard(move || async move {
+        let config = NetConfig { buffers: 2, buffer_bytes: 256, ..NetConfig::default() };
+        let mut host = Host::listening(&config, socket);
+        host.echo(50).await;
+        assert_eq!(host.net.buffers.available(), 2);
+    });
+    let clients: Vec<_> = (0..50)
+        .map(|_| {
+            std::thread::spawn(|| {
+                let mut client = connect(21021);
+                for round in 0..20 {
+                    let sent = pattern(1000 + round);
+                    client.write_all(&sent).unwrap();
+                    let mut back = vec![0; sent.len()];
+                    client.read_exact(&mut back).unwrap();
+                    assert_eq!(back, sent);
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    server.join().unwrap();
+}
+
+#[test]
+fn a_stopped_listener_refuses_and_connections_go_on() {
+    let socket = bound(21022);
+    let server = on_shard(move || async move {
+        let mut host = Host::listening(&NetConfig::default(), socket);
+        let slot = host.accept().await;
+        host.net.stop_listening();
+        for _ in 0..3 {
+            host.turn().await;
+        }
+        host.send(slot, b"closed");
+        host.net.receive_stream(slot);
+        host.settle().await;
+    });
+    let mut client = connect(21022);
+    let mut word = [0; 6];
+    client.read_exact(&mut word).unwrap();
+    assert!(TcpStream::connect(address(21022)).is_err());
+    drop(client);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_watched_descriptor_is_told_each_time() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let server = on_shard(move || async move {
+        let mut reader = reader;
+        let mut host = Host::new(&NetConfig::default());
+        host.net.watch(reader.try_clone().unwrap().into(), 42);
+        let mut seen = 0;
+        while seen < 3 {
+            for event in host.turn().await {
+                assert!(matches!(event, Event::Readable { token: 42 }));
+                let mut byte = [0];
+                reader.read_exact(&mut byte).unwrap();
+                seen += 1;
+            }
+        }
+    });
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(30));
+        writer.write_all(b"!").unwrap();
+    }
+    server.join().unwrap();
+}
+
+#[test]
+fn a_lack_of_descriptors_pauses_the_listener_and_no_more() {
+    const MARK: &str = "MIDGE_TEST_DESCRIPTORS";
+    if std::env::var_os(MARK).is_none() {
+        // The limit is the process's, so the test has one of its own.
+        let test = "driver::tests::sockets::a_lack_of_descriptors_pauses_the_listener_and_no_more";
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([test, "--exact", "--nocapture"])
+            .env(MARK, "1")
+            .status()
+            .unwrap();
+        return assert!(status.success());
+    }
+    let socket = bound(21023);
+    let clients: Vec<TcpStream> = (0..10).map(|_| connect(21023)).collect();
+    let server = on_shard(move || async move {
+        let mut host = Host::listening(&NetConfig::default(), socket);
+        let free = std::fs::File::open("/dev/null").unwrap();
+        limit_descriptors(free.as_raw_fd() as u64 + 4);
+        let (mut accepted, mut failed, mut turns) = (0, 0, 0);
+        let until = Instant::now() + Duration::from_millis(450);
+        while Instant::now() < until {
+            turns += 1;
+            for event in host.turn().await {
+                match event {
+                    Event::Accepted { .. } => accepted += 1,
+                    Event::AcceptFailed { listener: 7, error: libc::EMFILE } => failed += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert!(accepted < 10 && (3..8).contains(&failed) && turns < 50, "{accepted} {failed} {turns}");
+        limit_descriptors(1000);
+        while accepted < 10 {
+            accepted += host.turn().await.len();
+        }
+    });
+    server.join().unwrap();
+    drop(clients);
+}
+
+fn limit_descriptors(count: u64) {
+    let limit = libc::rlimit { rlim_cur: count, rlim_max: 20_000 };
+    // SAFETY: the limit is a live structure of the kind the call reads.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+}

@@ -1,0 +1,289 @@
+//! What leaves in a turn: the arena of encoded packets and, for each touched connection, the ranges
+//! of it to send.
+//!
+//! The protocol machine encodes each packet once at the end of the arena and queues the range for
+//! any number of connections; the driver sends each touched connection's ranges in one go and the
+//! owner clears the outbox. Between connections and turns nothing is allocated: an idle connection
+//! costs four bytes here.
+
+/// A stretch of the arena, in bytes from its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// Offset of the first byte.
+    pub start: u32,
+    /// Number of bytes.
+    pub len: u32,
+}
+
+impl Range {
+    fn end(self) -> u32 {
+        self.start + self.len
+    }
+}
+
+/// A connection that has something to send this turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Touched {
+    /// The driver's slot of the connection.
+    pub slot: u32,
+    /// Sum of its ranges, in bytes.
+    pub bytes: u32,
+    /// How many ranges it has, at least one.
+    pub segments: u32,
+    first: Range,
+    next: u32,
+    last: u32,
+}
+
+/// The send arena of one turn and who gets which part of it.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    arena: Vec<u8>,
+    segments: Vec<Segment>,
+    touched: Vec<Touched>,
+    /// Per slot, one more than its place in `touched`; zero when the slot has nothing to send.
+    places: Vec<u32>,
+}
+
+impl Outbox {
+    /// An empty outbox that has allocated nothing.
+    pub fn new() -> Outbox {
+        Outbox::default()
+    }
+
+    /// The arena, to be appended to only: what ranges already name must not move.
+    pub fn arena_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.arena
+    }
+
+    /// Where the next encoded byte will lie. The owner ends a turn long before [`ARENA_BYTES_MAX`].
+    pub fn arena_len(&self) -> u32 {
+        assert!(self.arena.len() <= ARENA_BYTES_MAX, "a turn's arena outgrew its ranges");
+        self.arena.len() as u32
+    }
+
+    /// The bytes of a range that lies within the arena.
+    pub fn bytes(&self, range: Range) -> &[u8] {
+        &self.arena[range.start as usize..range.end() as usize]
+    }
+
+    /// Queues a range for a connection, behind what it already has. A range that starts where the
+    /// connection's last one ends becomes one with it; an empty range is nothing.
+    #[inline]
+    pub fn send(&mut self, slot: u32, range: Range) {
+        if range.len == 0 {
+            return;
+        }
+        debug_assert!(range.end() as usize <= self.arena.len());
+        let place = match self.places.get(slot as usize) {
+            Some(&place) => place,
+            None => self.grow(slot),
+        };
+        if place == 0 {
+            self.touched.push(Touched {
+                slot,
+                bytes: range.len,
+                segments: 1,
+                first: range,
+                next: NONE,
+                last: NONE,
+            });
+            self.places[slot as usize] = self.touched.len() as u32;
+        } else {
+            self.append(place as usize - 1, range);
+        }
+    }
+
+    /// Bytes queued for a connection in this turn.
+    #[inline]
+    pub fn pending_bytes(&self, slot: u32) -> u32 {
+        self.touched_of(slot).map_or(0, |touched| touched.bytes)
+    }
+
+    /// The connections with something to send, in the order in which they were first touched.
+    pub fn touched(&self) -> &[Touched] {
+        &self.touched
+    }
+
+    /// The entry of one connection, if it has something to send.
+    #[inline]
+    pub fn touched_of(&self, slot: u32) -> Option<&Touched> {
+        match self.places.get(slot as usize) {
+            None | Some(0) => None,
+            Some(&place) => Some(&self.touched[place as usize - 1]),
+        }
+    }
+
+    /// The ranges of a connection in sending order.
+    pub fn segments_of(&self, touched: &Touched) -> impl Iterator<Item = Range> + '_ {
+        Segments { segments: &self.segments, current: Some(touched.first), next: touched.next }
+    }
+
+    /// True when no connection has anything to send.
+    pub fn is_empty(&self) -> bool {
+        self.touched.is_empty()
+    }
+
+    /// Bytes encoded this turn.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Forgets the turn. Memory is kept for the next one, up to [`KEPT_BYTES_MAX`] in each list.
+    pub fn clear(&mut self) {
+        for touched in &self.touched {
+            self.places[touched.slot as usize] = 0;
+        }
+        clear_and_trim(&mut self.arena);
+        clear_and_trim(&mut self.segments);
+        clear_and_trim(&mut self.touched);
+    }
+
+    #[cold]
+    fn grow(&mut self, slot: u32) -> u32 {
+        self.places.resize(slot as usize + 1, 0);
+        0
+    }
+
+    fn append(&mut self, place: usize, range: Range) {
+        let touched = &mut self.touched[place];
+        touched.bytes =
+            touched.bytes.checked_add(range.len).expect("the owner bounds what a turn queues per connection");
+        let last = match touched.last {
+            NONE => &mut touched.first,
+            last => &mut self.segments[last as usize].range,
+        };
+        if last.end() == range.start {
+            last.len += range.len;
+            return;
+        }
+        let added = self.segments.len() as u32;
+        match touched.last {
+            NONE => touched.next = added,
+            last => self.segments[last as usize].next = added,
+        }
+        touched.last = added;
+        touched.segments += 1;
+        self.segments.push(Segment { range, next: NONE });
+    }
+}
+
+/// The arena's offsets are 32 bits wide.
+pub const ARENA_BYTES_MAX: usize = u32::MAX as usize;
+
+/// What a list may keep over the end of a turn; an exceptional turn's memory is given back.
+pub const KEPT_BYTES_MAX: usize = 4 << 20;
+
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug)]
+struct Segment {
+    range: Range,
+    next: u32,
+}
+
+struct Segments<'a> {
+    segments: &'a [Segment],
+    current: Option<Range>,
+    next: u32,
+}
+
+impl Iterator for Segments<'_> {
+    type Item = Range;
+
+    fn next(&mut self) -> Option<Range> {
+        let range = self.current.take()?;
+        if self.next != NONE {
+            let segment = &self.segments[self.next as usize];
+            self.current = Some(segment.range);
+            self.next = segment.next;
+        }
+        Some(range)
+    }
+}
+
+fn clear_and_trim<T>(list: &mut Vec<T>) {
+    list.clear();
+    if list.capacity() * size_of::<T>() > KEPT_BYTES_MAX {
+        list.shrink_to(KEPT_BYTES_MAX / size_of::<T>());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(outbox: &mut Outbox, bytes: &[u8]) -> Range {
+        let start = outbox.arena_len();
+        outbox.arena_mut().extend_from_slice(bytes);
+        Range { start, len: bytes.len() as u32 }
+    }
+
+    fn sent(outbox: &Outbox, slot: u32) -> Vec<u8> {
+        let Some(touched) = outbox.touched_of(slot) else { return Vec::new() };
+        outbox.segments_of(touched).flat_map(|range| outbox.bytes(range).to_vec()).collect()
+    }
+
+    #[test]
+    fn one_encoding_reaches_many_connections() {
+        let mut outbox = Outbox::new();
+        let range = encode(&mut outbox, b"publish");
+        for slot in 0..1000 {
+            outbox.send(slot, range);
+        }
+        assert_eq!(outbox.touched().len(), 1000);
+        assert_eq!(outbox.arena_bytes(), 7);
+        assert_eq!(sent(&outbox, 999), b"publish");
+        assert_eq!(outbox.pending_bytes(999), 7);
+        assert_eq!(outbox.pending_bytes(1000), 0);
+    }
+
+    #[test]
+    fn adjacent_ranges_merge_and_others_keep_their_order() {
+        let mut outbox = Outbox::new();
+        let ranges: Vec<Range> =
+            [b"aa", b"bb", b"cc", b"dd", b"ee"].into_iter().map(|bytes| encode(&mut outbox, bytes)).collect();
+        outbox.send(1, ranges[0]);
+        outbox.send(1, ranges[1]);
+        outbox.send(2, ranges[0]);
+        outbox.send(2, ranges[2]);
+        outbox.send(1, ranges[3]);
+        outbox.send(1, ranges[4]);
+        outbox.send(2, ranges[0]);
+        assert_eq!(sent(&outbox, 1), b"aabbddee");
+        assert_eq!(sent(&outbox, 2), b"aaccaa");
+        assert_eq!(outbox.touched_of(1).unwrap().segments, 2);
+        assert_eq!(outbox.touched_of(2).unwrap().segments, 3);
+        assert_eq!(outbox.touched_of(2).unwrap().bytes, 6);
+    }
+
+    #[test]
+    fn an_empty_range_touches_nobody() {
+        let mut outbox = Outbox::new();
+        outbox.send(3, Range { start: 0, len: 0 });
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn clearing_forgets_the_turn_and_gives_exceptional_memory_back() {
+        let mut outbox = Outbox::new();
+        let range = encode(&mut outbox, &vec![7; KEPT_BYTES_MAX * 2]);
+        outbox.send(5, range);
+        outbox.clear();
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.pending_bytes(5), 0);
+        assert!(outbox.arena.capacity() <= KEPT_BYTES_MAX);
+        let range = encode(&mut outbox, b"next");
+        outbox.send(5, range);
+        assert_eq!(sent(&outbox, 5), b"next");
+    }
+
+    #[test]
+    fn an_idle_connection_costs_four_bytes() {
+        let mut outbox = Outbox::new();
+        let range = encode(&mut outbox, b"x");
+        outbox.send(9_999, range);
+        outbox.clear();
+        assert_eq!(outbox.places.len() * size_of_val(&outbox.places[0]), 40_000);
+    }
+}
