@@ -1,0 +1,129 @@
+//! Application messages: borrowed while they pass through, owned once they must outlive the
+//! read buffer.
+//!
+//! A [`Publication`] borrows from the bytes a client sent, from a stored [`Message`], or from a
+//! will: routing and encoding work on it alone, so that a QoS 0 message that no one has to keep
+//! is never copied but into the send arena. A [`Message`] is one allocation (topic name,
+//! forwarded properties and payload side by side) that shards share by reference count.
+
+use crate::packet::QoS;
+use crate::shard::SessionKey;
+use crate::time::Time;
+use bytes::Bytes;
+
+/// A message on its way, borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Publication<'a> {
+    /// Topic name.
+    pub topic: &'a str,
+    /// Properties that are forwarded unaltered, as raw bytes. `[MQTT5-3.3.2-17]`
+    pub forward: [&'a [u8]; 3],
+    /// Application message.
+    pub payload: &'a [u8],
+    /// QoS of the publisher.
+    pub qos: QoS,
+    /// RETAIN flag of the publisher.
+    pub retain: bool,
+    /// When the message expiry interval runs out.
+    pub expires_at: Option<Time>,
+    /// The session that published it, for No Local; none for what the broker itself says.
+    pub origin: Option<SessionKey>,
+    /// Order among retained messages of one topic, over all shards. See `Shard::next_stamp`.
+    pub stamp: u64,
+}
+
+/// A message that is kept: queued, inflight, retained, or on its way to another shard.
+#[derive(Clone)]
+pub struct Message {
+    body: Bytes,
+    topic_len: u16,
+    properties_len: u32,
+    qos: QoS,
+    retain: bool,
+    expires_at: Option<Time>,
+    origin: Option<SessionKey>,
+    stamp: u64,
+}
+
+impl Publication<'_> {
+    /// Copies what is borrowed into one allocation.
+    pub fn to_message(&self) -> Message {
+        let properties_len: usize = self.forward.iter().map(|run| run.len()).sum();
+        let mut body = Vec::with_capacity(self.topic.len() + properties_len + self.payload.len());
+        body.extend_from_slice(self.topic.as_bytes());
+        for run in self.forward {
+            body.extend_from_slice(run);
+        }
+        body.extend_from_slice(self.payload);
+        Message {
+            body: Bytes::from(body),
+            topic_len: u16::try_from(self.topic.len()).expect("a topic name has at most 65,535 bytes"),
+            properties_len: u32::try_from(properties_len).expect("a packet has less than 2^28 bytes"),
+            qos: self.qos,
+            retain: self.retain,
+            expires_at: self.expires_at,
+            origin: self.origin,
+            stamp: self.stamp,
+        }
+    }
+
+    /// Has the message expiry interval passed? `[MQTT5-3.3.2-5]`
+    pub fn is_expired(&self, now: Time) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// The interval to send on: what was received less the time waited. `[MQTT5-3.3.2-6]`
+    pub fn expiry_seconds_left(&self, now: Time) -> Option<u32> {
+        self.expires_at.map(|at| at.seconds_left(now))
+    }
+}
+
+impl Message {
+    /// The message as routing sees it.
+    pub fn as_publication(&self) -> Publication<'_> {
+        let (topic, rest) = self.body.split_at(usize::from(self.topic_len));
+        let (properties, payload) = rest.split_at(self.properties_len as usize);
+        Publication {
+            topic: std::str::from_utf8(topic).expect("a message's topic name was UTF-8 when it came in"),
+            forward: [properties, &[], &[]],
+            payload,
+            qos: self.qos,
+            retain: self.retain,
+            expires_at: self.expires_at,
+            origin: self.origin,
+            stamp: self.stamp,
+        }
+    }
+
+    /// QoS of the publisher.
+    pub fn qos(&self) -> QoS {
+        self.qos
+    }
+
+    /// Has the message expiry interval passed?
+    pub fn is_expired(&self, now: Time) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// What the message counts for in every limit in bytes: its body and the record itself.
+    pub fn bytes(&self) -> usize {
+        self.body.len() + size_of::<Message>()
+    }
+
+    /// Its place in the order of its topic's retained messages.
+    pub fn stamp(&self) -> u64 {
+        self.stamp
+    }
+
+    /// When it expires.
+    pub fn expires_at(&self) -> Option<Time> {
+        self.expires_at
+    }
+}
+
+impl std::fmt::Debug for Message {
+    // Payloads never reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Message({} bytes, {:?})", self.body.len(), self.qos)
+    }
+}

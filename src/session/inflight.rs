@@ -1,0 +1,349 @@
+//! Messages sent at QoS 1 and 2 and not yet settled: packet identifiers, states, the window.
+
+use crate::message::Message;
+use crate::packet::{AckKind, PacketId, QoS};
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::num::NonZeroU16;
+use std::rc::Rc;
+
+/// A message for one session: what the subscription made of it.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The message, shared with the other sessions of the shard.
+    pub message: Rc<Message>,
+    /// The smaller of published and granted QoS. `[MQTT5-3.8.4-8]`
+    pub qos: QoS,
+    /// The RETAIN flag to send.
+    pub retain: bool,
+    /// What most deliveries do not have.
+    pub extra: Option<Box<Extra>>,
+}
+
+/// The rarer parts of a delivery.
+#[derive(Clone, Debug, Default)]
+pub struct Extra {
+    /// Subscription identifiers. `[MQTT5-3.3.4-3]`
+    pub subscription_ids: SmallVec<[u32; 4]>,
+    /// The shared subscription that chose this session.
+    pub group: Option<GroupTag>,
+}
+
+/// Names a shared subscription at its home shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupTag {
+    /// The shard that chooses the members.
+    pub home: u16,
+    /// Its slot there.
+    pub slot: u32,
+    /// Guards against a reused slot.
+    pub generation: u32,
+}
+
+/// Where a delivery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InflightState {
+    /// Sent on an earlier connection, to be sent again on this one.
+    Resend,
+    /// PUBLISH sent, waiting for PUBACK or PUBREC.
+    Sent,
+    /// PUBREL sent, waiting for PUBCOMP. `[MQTT5-4.3.3-5]`
+    Released,
+}
+
+/// One unsettled delivery.
+#[derive(Debug)]
+pub struct Inflight {
+    /// Its packet identifier.
+    pub packet_id: PacketId,
+    /// Its state.
+    pub state: InflightState,
+    /// The delivery; the message is not needed once it is released.
+    pub delivery: Delivery,
+}
+
+/// What an acknowledgement did.
+#[derive(Debug)]
+pub enum AckOutcome {
+    /// The delivery is settled and its identifier free.
+    Settled,
+    /// PUBREL is due.
+    Release,
+    /// No such identifier.
+    Unknown,
+    /// The identifier is in another flow or state: a protocol error.
+    Mismatch,
+}
+
+/// The unsettled deliveries of a session in the order of their first sending, and how many
+/// more may be sent.
+#[derive(Debug)]
+pub struct InflightWindow {
+    entries: VecDeque<Inflight>,
+    next_id: u16,
+    quota: u16,
+    window: u16,
+    /// Identifiers have gone round past one that is still in use: look before each use.
+    crowded: bool,
+    /// Entries in state `Resend`.
+    resends: u16,
+    /// A QoS 2 message has been sent on this connection.
+    sent_qos2: bool,
+}
+
+impl Default for InflightWindow {
+    fn default() -> Self {
+        InflightWindow {
+            entries: VecDeque::new(),
+            next_id: 1,
+            quota: 0,
+            window: 0,
+            crowded: false,
+            resends: 0,
+            sent_qos2: false,
+        }
+    }
+}
+
+impl InflightWindow {
+    /// A new connection with its own window (Receive Maximum and our own limit, the smaller).
+    /// `[MQTT5-4.9.0-1]`
+    pub fn reconnect(&mut self, window: u16) {
+        self.window = window;
+        self.quota = window;
+        self.resends = 0;
+        self.sent_qos2 = !self.entries.is_empty();
+        for entry in &mut self.entries {
+            if entry.state != InflightState::Released {
+                entry.state = InflightState::Resend;
+                self.resends += 1;
+            }
+        }
+    }
+
+    /// May a message that was never sent go out now? Older ones go first. `[MQTT5-4.6.0-1]`
+    pub fn has_room(&self) -> bool {
+        self.quota > 0 && self.resends == 0 && self.entries.len() < usize::from(u16::MAX)
+    }
+
+    /// Takes a delivery in and gives it a packet identifier. `[MQTT5-2.2.1-4]` `[MQTT5-4.9.0-2]`
+    ///
+    /// The caller has asked `has_room`.
+    pub fn start(&mut self, delivery: Delivery) -> PacketId {
+        debug_assert!(self.has_room(), "a delivery starts only where there is room");
+        self.quota -= 1;
+        self.sent_qos2 |= delivery.qos == QoS::ExactlyOnce;
+        let packet_id = self.free_id();
+        self.entries.push_back(Inflight { packet_id, state: InflightState::Sent, delivery });
+        packet_id
+    }
+
+    /// Takes the next delivery to be sent again, if the quota allows: the caller sends it with
+    /// DUP 1. `[MQTT5-3.3.1-1]`
+    pub fn next_resend(&mut self) -> Option<&Inflight> {
+        if self.resends == 0 || self.quota == 0 {
+            return None;
+        }
+        let at = self.entries.iter().position(|entry| entry.state == InflightState::Resend)?;
+        self.quota -= 1;
+        self.resends -= 1;
+        let entry = &mut self.entries[at];
+        entry.state = InflightState::Sent;
+        Some(entry)
+    }
+
+    /// Has a QoS 2 exchange been begun or gone on with on this connection?
+    pub fn sent_qos2(&self) -> bool {
+        self.sent_qos2
+    }
+
+    /// Packet identifiers whose PUBREL is owed, in order.
+    pub fn released(&self) -> impl Iterator<Item = PacketId> {
+        self.entries
+            .iter()
+            .filter(|entry| entry.state == InflightState::Released)
+            .map(|entry| entry.packet_id)
+    }
+
+    /// An acknowledgement came in (PUBACK, PUBREC or PUBCOMP), `refused` if its code is 0x80 or
+    /// above.
+    pub fn handle_ack(&mut self, kind: AckKind, packet_id: PacketId, refused: bool) -> AckOutcome {
+        let Some(at) = self.position(packet_id) else { return AckOutcome::Unknown };
+        let entry = &mut self.entries[at];
+        match (kind, entry.delivery.qos, entry.state) {
+            // An entry that this connection has not seen again yet is acknowledged by a client
+            // that remembers it from the last one: as good as sent.
+            (AckKind::Puback, QoS::AtLeastOnce, InflightState::Sent | InflightState::Resend) => {
+                self.settle(at)
+            }
+            (AckKind::Pubrec, QoS::ExactlyOnce, InflightState::Sent | InflightState::Resend) if refused => {
+                // [MQTT5-4.4.0-2]
+                self.settle(at)
+            }
+            (AckKind::Pubrec, QoS::ExactlyOnce, InflightState::Sent | InflightState::Resend) => {
+                if entry.state == InflightState::Resend {
+                    self.resends -= 1;
+                }
+                entry.state = InflightState::Released;
+                AckOutcome::Release
+            }
+            (AckKind::Pubrec, QoS::ExactlyOnce, InflightState::Released) => AckOutcome::Release,
+            (AckKind::Pubcomp, QoS::ExactlyOnce, InflightState::Released) => self.settle(at),
+            _ => AckOutcome::Mismatch,
+        }
+    }
+
+    /// Takes everything out, for the end of the session.
+    pub fn take_all(&mut self) -> VecDeque<Inflight> {
+        self.resends = 0;
+        std::mem::take(&mut self.entries)
+    }
+
+    /// Unsettled deliveries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Is everything settled?
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn position(&self, packet_id: PacketId) -> Option<usize> {
+        // Clients acknowledge in order, nearly always.
+        if self.entries.front()?.packet_id == packet_id {
+            return Some(0);
+        }
+        self.entries.iter().position(|entry| entry.packet_id == packet_id)
+    }
+
+    fn settle(&mut self, at: usize) -> AckOutcome {
+        if self.entries[at].state == InflightState::Resend {
+            self.resends -= 1;
+        } else if self.quota < self.window {
+            // Never above the start value. [MQTT5 §4.9]
+            self.quota += 1;
+        }
+        if at == 0 {
+            self.entries.pop_front();
+        } else {
+            self.entries.remove(at);
+        }
+        if self.entries.is_empty() {
+            self.crowded = false;
+            if self.entries.capacity() > KEPT_CAPACITY {
+                self.entries = VecDeque::new();
+            }
+        }
+        AckOutcome::Settled
+    }
+
+    fn free_id(&mut self) -> PacketId {
+        loop {
+            let id = NonZeroU16::new(self.next_id).unwrap_or(NonZeroU16::MIN);
+            self.next_id = id.get().checked_add(1).unwrap_or(1);
+            let Some(oldest) = self.entries.front() else { return id };
+            // Identifiers rise; one can be in use only after a whole round past the oldest.
+            self.crowded |= oldest.packet_id == id;
+            if !self.crowded || self.entries.iter().all(|entry| entry.packet_id != id) {
+                return id;
+            }
+        }
+    }
+}
+
+/// An idle session keeps room for no more than this many inflight messages.
+const KEPT_CAPACITY: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Publication;
+
+    fn delivery(qos: QoS) -> Delivery {
+        let publication = Publication {
+            topic: "t",
+            forward: [&[]; 3],
+            payload: b"p",
+            qos,
+            retain: false,
+            expires_at: None,
+            origin: None,
+            stamp: 0,
+        };
+        Delivery { message: Rc::new(publication.to_message()), qos, retain: false, extra: None }
+    }
+
+    fn id(n: u16) -> PacketId {
+        NonZeroU16::new(n).unwrap()
+    }
+
+    #[test]
+    fn window_closes_at_receive_maximum_and_opens_with_each_settlement() {
+        // [MQTT5-4.9.0-2]
+        let mut window = InflightWindow::default();
+        window.reconnect(2);
+        let first = window.start(delivery(QoS::AtLeastOnce));
+        let second = window.start(delivery(QoS::ExactlyOnce));
+        assert!(!window.has_room());
+        assert!(matches!(window.handle_ack(AckKind::Puback, first, false), AckOutcome::Settled));
+        assert!(window.has_room());
+        window.start(delivery(QoS::AtLeastOnce));
+        assert!(matches!(window.handle_ack(AckKind::Pubrec, second, false), AckOutcome::Release));
+        assert!(!window.has_room(), "PUBREC below 0x80 frees nothing");
+        assert!(matches!(window.handle_ack(AckKind::Pubcomp, second, false), AckOutcome::Settled));
+        assert!(window.has_room());
+    }
+
+    #[test]
+    fn refused_pubrec_settles_without_pubrel() {
+        // [MQTT5-4.4.0-2]
+        let mut window = InflightWindow::default();
+        window.reconnect(1);
+        let first = window.start(delivery(QoS::ExactlyOnce));
+        assert!(matches!(window.handle_ack(AckKind::Pubrec, first, true), AckOutcome::Settled));
+        assert!(window.is_empty());
+    }
+
+    #[test]
+    fn acknowledgement_of_another_flow_is_a_mismatch() {
+        let mut window = InflightWindow::default();
+        window.reconnect(9);
+        let one = window.start(delivery(QoS::AtLeastOnce));
+        let two = window.start(delivery(QoS::ExactlyOnce));
+        assert!(matches!(window.handle_ack(AckKind::Pubrec, one, false), AckOutcome::Mismatch));
+        assert!(matches!(window.handle_ack(AckKind::Puback, two, false), AckOutcome::Mismatch));
+        assert!(matches!(window.handle_ack(AckKind::Pubcomp, two, false), AckOutcome::Mismatch));
+        assert!(matches!(window.handle_ack(AckKind::Puback, id(999), false), AckOutcome::Unknown));
+    }
+
+    #[test]
+    fn resends_come_first_in_order_and_within_the_new_window() {
+        // [MQTT5-4.4.0-1] [MQTT5-4.6.0-1]
+        let mut window = InflightWindow::default();
+        window.reconnect(5);
+        let ids: Vec<_> = (0..5).map(|_| window.start(delivery(QoS::ExactlyOnce))).collect();
+        window.handle_ack(AckKind::Pubrec, ids[1], false);
+        window.reconnect(2);
+        assert_eq!(window.released().collect::<Vec<_>>(), [ids[1]]);
+        assert_eq!(window.next_resend().map(|entry| entry.packet_id), Some(ids[0]));
+        assert_eq!(window.next_resend().map(|entry| entry.packet_id), Some(ids[2]));
+        assert!(window.next_resend().is_none(), "the quota is used up");
+        assert!(!window.has_room());
+        window.handle_ack(AckKind::Pubcomp, ids[1], false);
+        assert_eq!(window.next_resend().map(|entry| entry.packet_id), Some(ids[3]));
+    }
+
+    #[test]
+    fn identifiers_go_round_past_one_in_use() {
+        // [MQTT5-2.2.1-4]
+        let mut window = InflightWindow::default();
+        window.reconnect(10);
+        let stuck = window.start(delivery(QoS::AtLeastOnce));
+        for _ in 0..200_000u32 {
+            let next = window.start(delivery(QoS::AtLeastOnce));
+            assert_ne!(next, stuck);
+            window.handle_ack(AckKind::Puback, next, false);
+        }
+    }
+}

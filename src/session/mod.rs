@@ -1,0 +1,217 @@
+//! Session state: what the broker keeps for a client identifier, connected or not.
+//!
+//! Owns subscriptions' names, the inflight messages of both directions, the queue, the will and
+//! the replay of retained messages. Comes in: acknowledgements, messages to keep, the limits of
+//! a new connection. Goes out: what to send next, in order. Keeps chapters 4.1, 4.3, 4.4 and
+//! 4.9 of the standard; knows neither sockets nor other sessions.
+
+mod inflight;
+mod queue;
+mod replay;
+mod will;
+
+pub use inflight::{AckOutcome, Delivery, Extra, GroupTag, Inflight, InflightState, InflightWindow};
+pub use queue::{Queue, QueueFull, QueueLimits};
+pub use replay::Replay;
+pub use will::Will;
+
+use crate::shard::wheel::TimerId;
+use std::collections::VecDeque;
+
+/// Session expiry interval that never ends. `[MQTT5 §3.1.2.11.2]`
+pub const NEVER_EXPIRES: u32 = u32::MAX;
+
+/// The state of one session.
+#[derive(Debug)]
+pub struct Session {
+    /// Client identifier, unique in the broker.
+    pub client_id: Box<str>,
+    /// Seconds that the session outlives its connection; `NEVER_EXPIRES`: for ever.
+    pub expiry_seconds: u32,
+    /// Messages on their way to the client. `[MQTT5-4.9.0-1]`
+    pub inflight: InflightWindow,
+    /// Messages that wait for their turn.
+    pub queue: Queue,
+    /// QoS 2 messages received and not yet released. `[MQTT5-4.3.3-10]`
+    held: Vec<Held>,
+    /// A QoS 2 message has come on this connection.
+    pub received_qos2: bool,
+    /// Topic filters as the client wrote them, sorted.
+    subscriptions: Vec<Box<str>>,
+    /// The will of the present connection, or the one that waits for its delay.
+    pub will: Option<Box<Will>>,
+    /// Runs while a will waits for its delay.
+    pub will_timer: Option<TimerId>,
+    /// Runs while the session is offline and may end.
+    pub expiry_timer: Option<TimerId>,
+    /// Retained messages still to be sent, a replay per subscription, in the order of SUBSCRIBE.
+    pub replays: VecDeque<Replay>,
+    /// Topics (hash, stamp) whose live retained message overtook a replay.
+    overtaken: Vec<(u64, u64)>,
+    /// Do the homes of this session's shared subscriptions take it for ready?
+    pub group_ready: bool,
+    /// The operator has been told that the queue is full; said again once it has been empty.
+    pub full_reported: bool,
+}
+
+/// A QoS 2 message that waits for its PUBREL.
+#[derive(Debug)]
+struct Held {
+    packet_id: u16,
+    /// It came again without DUP.
+    repeated: bool,
+    payload_bytes: usize,
+}
+
+/// A replay never remembers more live messages than this; beyond it the oldest is forgotten.
+const OVERTAKEN_MAX: usize = 1024;
+
+impl Session {
+    /// A new, empty session.
+    pub fn new(client_id: Box<str>) -> Session {
+        Session {
+            client_id,
+            expiry_seconds: 0,
+            inflight: InflightWindow::default(),
+            queue: Queue::default(),
+            held: Vec::new(),
+            received_qos2: false,
+            subscriptions: Vec::new(),
+            will: None,
+            will_timer: None,
+            expiry_timer: None,
+            replays: VecDeque::new(),
+            overtaken: Vec::new(),
+            group_ready: true,
+            full_reported: false,
+        }
+    }
+
+    /// Takes note of a received QoS 2 packet identifier, and of how long its message's payload
+    /// was; false if it is held already.
+    pub fn hold(&mut self, packet_id: u16, payload_bytes: usize) -> bool {
+        self.received_qos2 = true;
+        let new = !self.holds(packet_id);
+        if new {
+            self.held.push(Held { packet_id, repeated: false, payload_bytes });
+        }
+        new
+    }
+
+    /// A held identifier came again without DUP; false if it is the same message as last time,
+    /// as far as its length tells, and that was a repeat already.
+    pub fn note_repeat(&mut self, packet_id: u16, payload_bytes: usize) -> bool {
+        let Some(held) = self.held.iter_mut().find(|held| held.packet_id == packet_id) else { return true };
+        let same = std::mem::replace(&mut held.payload_bytes, payload_bytes) == payload_bytes;
+        let repeated = std::mem::replace(&mut held.repeated, same);
+        !(same && repeated)
+    }
+
+    /// Is this QoS 2 packet identifier waiting for its PUBREL?
+    pub fn holds(&self, packet_id: u16) -> bool {
+        self.held.iter().any(|held| held.packet_id == packet_id)
+    }
+
+    /// PUBREL came; false if the identifier was not held.
+    pub fn release(&mut self, packet_id: u16) -> bool {
+        match self.held.iter().position(|held| held.packet_id == packet_id) {
+            Some(at) => {
+                self.held.swap_remove(at);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// QoS 2 messages received and not yet released.
+    pub fn held_count(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Adds a filter; false if the session has it already.
+    pub fn add_subscription(&mut self, filter: &str) -> bool {
+        match self.subscriptions.binary_search_by(|have| (**have).cmp(filter)) {
+            Ok(_) => false,
+            Err(at) => {
+                self.subscriptions.insert(at, filter.into());
+                true
+            }
+        }
+    }
+
+    /// Does the session have this very filter? `[MQTT5-3.10.4-1]`
+    pub fn has_subscription(&self, filter: &str) -> bool {
+        self.subscriptions.binary_search_by(|have| (**have).cmp(filter)).is_ok()
+    }
+
+    /// Removes a filter; false if there was none.
+    pub fn remove_subscription(&mut self, filter: &str) -> bool {
+        match self.subscriptions.binary_search_by(|have| (**have).cmp(filter)) {
+            Ok(at) => {
+                self.subscriptions.remove(at);
+                self.replays.retain(|replay| &*replay.filter != filter);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// All filters, sorted.
+    pub fn subscriptions(&self) -> &[Box<str>] {
+        &self.subscriptions
+    }
+
+    /// The filters of shared subscriptions: sorting puts them side by side.
+    pub fn shared_subscriptions(&self) -> impl Iterator<Item = &str> {
+        let first = self.subscriptions.partition_point(|filter| &**filter < "$share/");
+        self.subscriptions[first..]
+            .iter()
+            .map(|filter| &**filter)
+            .take_while(|filter| filter.starts_with("$share/"))
+    }
+
+    /// Takes all filters out, for the end of the session.
+    pub fn take_subscriptions(&mut self) -> Vec<Box<str>> {
+        std::mem::take(&mut self.subscriptions)
+    }
+
+    /// A live retained message went out while retained messages are being replayed: an older
+    /// one of the same topic must not follow it.
+    pub fn note_overtaken(&mut self, topic_hash: u64, stamp: u64) {
+        if self.replays.is_empty() {
+            return;
+        }
+        match self.overtaken.iter_mut().find(|(hash, _)| *hash == topic_hash) {
+            Some(seen) => seen.1 = seen.1.max(stamp),
+            None => {
+                if self.overtaken.len() == OVERTAKEN_MAX {
+                    self.overtaken.remove(0);
+                }
+                self.overtaken.push((topic_hash, stamp));
+            }
+        }
+    }
+
+    /// Has the client already seen this retained message of the topic, or a newer one?
+    pub fn is_overtaken(&self, topic_hash: u64, stamp: u64) -> bool {
+        self.overtaken.iter().any(|&(hash, seen)| hash == topic_hash && seen >= stamp)
+    }
+
+    /// Ends a replay; forgets what it had to remember when it was the last.
+    pub fn finish_replay(&mut self) {
+        self.replays.pop_front();
+        if self.replays.is_empty() {
+            self.overtaken = Vec::new();
+            self.replays = VecDeque::new();
+        }
+    }
+
+    /// Prepares for a new connection: its own window, and everything unacknowledged to be sent
+    /// again. Replays belong to the old connection's SUBSCRIBE and go. `[MQTT5-4.4.0-1]`
+    pub fn resume(&mut self, window: u16) {
+        self.inflight.reconnect(window);
+        self.received_qos2 = false;
+        self.replays = VecDeque::new();
+        self.overtaken = Vec::new();
+    }
+}

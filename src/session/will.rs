@@ -1,0 +1,14 @@
+//! The will: a message that the broker publishes when a connection ends without a farewell.
+
+use crate::message::Message;
+
+/// A will as CONNECT gave it. `[MQTT5-3.1.2-7]`
+#[derive(Debug)]
+pub struct Will {
+    /// Topic, forwarded properties, payload, QoS and retain; its expiry starts at publication.
+    pub message: Message,
+    /// Will Delay Interval, seconds. Never forwarded.
+    pub delay_seconds: u32,
+    /// Message Expiry Interval, seconds, counted from publication.
+    pub message_expiry_seconds: Option<u32>,
+}

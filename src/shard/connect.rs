@@ -1,0 +1,452 @@
+//! CONNECT: from the packet to a served session, or to a truthful refusal.
+//!
+//! Keeps chapters 3.1, 3.2 and 4.12 (enhanced authentication). The order is the standard's:
+//! read, policy, authentication, takeover, clean start, CONNACK, resumption.
+
+use super::connection::{Progress, Stage};
+use super::directory::{ALIASES, NO_CONNECTION};
+use super::timers::Timer;
+use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
+use crate::auth::{AuthStep, TEST_METHOD};
+use crate::message::Publication;
+use crate::packet::{
+    Ack, AckKind, Auth, Connack, Connect, Frame, Packet, ProtocolVersion, Reason, decode, encode_ack,
+    encode_auth, encode_connack,
+};
+use crate::session::{NEVER_EXPIRES, Will};
+use crate::time::Time;
+use crate::topic::topic_levels;
+
+impl Shard {
+    /// The first packet of a connection. `[MQTT5-3.1.0-1]`
+    pub(super) fn handle_connect_frame(&mut self, now: Time, slot: u32, packet: Frame<'_>) -> Progress {
+        if packet.first_byte >> 4 != 1 {
+            // Not a word to a peer that does not begin with CONNECT.
+            let violation =
+                Violation { reason: Reason::ProtocolError, cause: "the first packet is not CONNECT" };
+            self.end_connection(now, slot, EndCause::Violation(violation));
+            return Progress::Gone;
+        }
+        let connect = match Connect::decode(packet) {
+            Ok(connect) => connect,
+            Err(error) => {
+                let version = Connect::version_of(packet);
+                return self.refuse(now, slot, version, "", Violation::from(error));
+            }
+        };
+        let Some(Stage::Connect { adopted }) = self.connection(slot).map(|connection| &connection.stage)
+        else {
+            return Progress::Gone;
+        };
+        if !adopted && !connect.client_id.is_empty() {
+            let home = self.shared.home(self.shared.hash(connect.client_id));
+            if home != self.id {
+                return Progress::HandOver { to: home };
+            }
+        }
+        if let Err(violation) = self.check_policy(&connect) {
+            return self.refuse(now, slot, Some(connect.version), connect.client_id, violation);
+        }
+        match (connect.authentication_method, self.shared.config.auth.test_method) {
+            (None, _) => self.accept(now, slot, &connect, None),
+            (Some(TEST_METHOD), true) => {
+                // The CONNECT is kept until the client has proved itself: at most connect_bytes.
+                let mut whole = Vec::with_capacity(packet.body.len());
+                whole.extend_from_slice(packet.body);
+                self.authenticate(now, slot, whole.into(), connect.authentication_data)
+            }
+            (Some(_), _) => {
+                // [MQTT5-4.12.0-1]
+                let violation = Violation {
+                    reason: Reason::BadAuthenticationMethod,
+                    cause: "authentication method not supported",
+                };
+                self.refuse(now, slot, Some(connect.version), connect.client_id, violation)
+            }
+        }
+    }
+
+    /// AUTH (or DISCONNECT) while enhanced authentication is under way. `[MQTT5-3.1.2-30]`
+    pub(super) fn handle_authentication(&mut self, now: Time, slot: u32, packet: Frame<'_>) -> Progress {
+        let Some(connection) = self.connection_mut(slot) else { return Progress::Gone };
+        let Stage::Authenticate { connect } = &mut connection.stage else { return Progress::Gone };
+        let connect = std::mem::take(connect);
+        let refusal = match decode(ProtocolVersion::V5, packet) {
+            // [MQTT5-4.12.0-3]
+            Ok(Packet::Auth(auth))
+                if auth.reason == Reason::ContinueAuthentication && auth.method == TEST_METHOD =>
+            {
+                return self.authenticate(now, slot, connect, auth.data);
+            }
+            Ok(Packet::Auth(_)) => {
+                Violation { reason: Reason::ProtocolError, cause: "AUTH does not continue CONNECT" }
+            }
+            Ok(Packet::Disconnect(disconnect)) => {
+                self.end_connection(now, slot, EndCause::Disconnect(disconnect.reason));
+                return Progress::Gone;
+            }
+            Ok(_) => Violation { reason: Reason::ProtocolError, cause: "only AUTH may come before CONNACK" },
+            Err(error) => Violation::from(error),
+        };
+        self.refuse(now, slot, Some(ProtocolVersion::V5), "", refusal)
+    }
+
+    fn authenticate(
+        &mut self,
+        now: Time,
+        slot: u32,
+        connect_body: Box<[u8]>,
+        data: Option<&[u8]>,
+    ) -> Progress {
+        let again = matches!(self.connection(slot).map(|c| &c.stage), Some(Stage::Authenticate { .. }));
+        let step = crate::auth::test_method(again, data);
+        let frame = Frame { first_byte: 0x10, body: &connect_body, total_len: connect_body.len() };
+        let Ok(connect) = Connect::decode(frame) else { return Progress::Gone };
+        match step {
+            AuthStep::Continue(challenge) => {
+                let auth = Auth {
+                    reason: Reason::ContinueAuthentication,
+                    method: TEST_METHOD,
+                    data: Some(challenge),
+                };
+                self.send_packet(slot, |out| encode_auth(out, &auth));
+                if let Some(connection) = self.connection_mut(slot) {
+                    connection.stage = Stage::Authenticate { connect: connect_body };
+                }
+                Progress::Next
+            }
+            AuthStep::Accept => self.accept(now, slot, &connect, Some(TEST_METHOD)),
+            AuthStep::Refuse(reason) => {
+                let violation = Violation { reason, cause: "authentication failed" };
+                self.refuse(now, slot, Some(ProtocolVersion::V5), connect.client_id, violation)
+            }
+        }
+    }
+
+    /// What the standard lets us refuse although the packet is right.
+    fn check_policy(&self, connect: &Connect<'_>) -> Result<(), Violation> {
+        let config = &self.shared.config;
+        let refuse = |reason, cause| Err(Violation { reason, cause });
+        if connect.version == ProtocolVersion::V31
+            && config.protocol.strict_31
+            && connect.client_id.chars().count() > 23
+        {
+            // [MQTT311 §3.1-c]
+            return refuse(Reason::ClientIdentifierNotValid, "client identifier longer than 23 characters");
+        }
+        if !config.auth.allow_anonymous {
+            return refuse(Reason::NotAuthorized, "anonymous clients are not allowed");
+        }
+        let Some(will) = &connect.will else { return Ok(()) };
+        if will.qos as u8 > config.protocol.maximum_qos {
+            // [MQTT5-3.2.2-12]
+            return refuse(Reason::QoSNotSupported, "will QoS above the maximum QoS");
+        }
+        if will.retain && !config.protocol.retain_available {
+            // [MQTT5-3.2.2-13]
+            return refuse(Reason::RetainNotSupported, "retained will, and retain is not available");
+        }
+        if super::publish::is_reserved(will.topic) {
+            return refuse(Reason::NotAuthorized, "will topic is reserved");
+        }
+        if topic_levels(will.topic) > config.limits.topic_levels {
+            return refuse(Reason::TopicNameInvalid, "will topic has too many levels");
+        }
+        Ok(())
+    }
+
+    /// CONNACK with a reason, where the version has one for it, and the end. `[MQTT5-3.2.2-7]`
+    pub(super) fn refuse(
+        &mut self,
+        now: Time,
+        slot: u32,
+        version: Option<ProtocolVersion>,
+        client_id: &str,
+        violation: Violation,
+    ) -> Progress {
+        if let Some(version) = version {
+            // [MQTT311-3.1.4-1]: a CONNECT of 3.x that is not well formed gets no answer; the
+            // encoder writes none for a reason without a return code.
+            self.send_packet(slot, |out| {
+                encode_connack(out, version, violation.reason, &Connack::default(), u32::MAX);
+            });
+        }
+        if let Some(connection) = self.connection(slot) {
+            let peer = connection.peer;
+            self.report(Event::Refused { client: client_id.into(), peer, violation });
+        }
+        self.end_connection(now, slot, EndCause::Refused);
+        Progress::Gone
+    }
+
+    /// The client is in: takeover, clean start, CONNACK, and what the session still owes.
+    fn accept(&mut self, now: Time, slot: u32, connect: &Connect<'_>, method: Option<&str>) -> Progress {
+        let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
+        let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        let mut known = self.directory.find(client_id);
+        if let Some(session) = known {
+            let old = self.directory.slot(session).connection;
+            if old != NO_CONNECTION {
+                // [MQTT5-3.1.4-3]
+                self.end_connection(now, old, EndCause::TakenOver);
+                // A session that ends with its connection is not handed on.
+                known = self.directory.find(client_id);
+            }
+        }
+        if let (Some(session), true) = (known, connect.clean_start) {
+            // [MQTT5-3.1.2-4] [MQTT5-3.1.4-4]
+            self.end_session(now, session);
+            known = None;
+        }
+        let session_present = known.is_some();
+        if known.is_none() && self.directory.len() >= self.shares.sessions {
+            self.report(Event::LimitReached { limit: Limit::Sessions, client: client_id.into() });
+            let reason = if connect.version == ProtocolVersion::V5 {
+                Reason::QuotaExceeded
+            } else {
+                Reason::ServerUnavailable
+            };
+            let violation = Violation { reason, cause: "limits.sessions is reached" };
+            return self.refuse(now, slot, Some(connect.version), client_id, violation);
+        }
+        let session = known.unwrap_or_else(|| self.directory.create(client_id));
+        if !session_present {
+            self.count(Counter::Sessions, 1);
+        }
+        let terms = self.attach(now, slot, session, connect, method);
+        self.send_connack(slot, connect, session_present, assigned.as_deref(), method, terms);
+        self.effects.push(Effect::Stream { slot });
+        let Some(connection) = self.connection(slot) else { return Progress::Gone };
+        self.report(Event::Connected {
+            client: client_id.into(),
+            peer: connection.peer,
+            version: connect.version,
+            keep_alive_seconds: terms.keep_alive_seconds,
+            clean_start: connect.clean_start,
+            session_present,
+            session_expiry_seconds: terms.expiry_seconds,
+        });
+        self.resume(now, session);
+        Progress::Next
+    }
+
+    /// Joins connection and session under the terms of this CONNECT.
+    fn attach(
+        &mut self,
+        now: Time,
+        slot: u32,
+        session: u32,
+        connect: &Connect<'_>,
+        method: Option<&str>,
+    ) -> Terms {
+        let shared = std::sync::Arc::clone(&self.shared);
+        let (protocol, limits) = (&shared.config.protocol, &shared.config.limits);
+        let terms = Terms {
+            expiry_seconds: connect.session_expiry_seconds.min(protocol.session_expiry_seconds_max),
+            keep_alive_seconds: keep_alive(connect, protocol.keep_alive_seconds_max),
+        };
+        let origin = self.directory.key(session);
+        let will = connect.will.as_ref().map(|will| {
+            let publication = Publication {
+                topic: will.topic,
+                forward: will.forward,
+                payload: will.payload,
+                qos: will.qos,
+                retain: will.retain,
+                expires_at: None,
+                origin: Some(origin),
+                stamp: 0,
+            };
+            Box::new(Will {
+                message: publication.to_message(),
+                delay_seconds: will.delay_seconds,
+                message_expiry_seconds: will.message_expiry_seconds,
+            })
+        });
+        let aliases = connect.topic_alias_maximum.min(protocol.topic_alias_maximum_out);
+        let entry = self.directory.slot_mut(session);
+        entry.connection = slot;
+        entry.version = connect.version;
+        entry.packet_bytes_max = connect.packet_bytes_max;
+        entry.flags = if aliases > 0 { ALIASES } else { 0 };
+        let state = entry.session_mut();
+        let timers = [state.will_timer.take(), state.expiry_timer.take()];
+        state.expiry_seconds = terms.expiry_seconds;
+        // [MQTT5-3.1.3-9]: a will that waited for its delay is not sent any more.
+        state.will = will;
+        state
+            .resume(connect.receive_maximum.min(u16::try_from(limits.inflight_messages).unwrap_or(u16::MAX)));
+        for timer in timers.into_iter().flatten() {
+            self.wheel.cancel(timer);
+        }
+        self.handshakes -= 1;
+        self.count(Counter::ClientsConnected, 1);
+        let keep_alive = (terms.keep_alive_seconds > 0).then(|| {
+            let deadline = super::timers::keep_alive_deadline(now, terms.keep_alive_seconds);
+            self.wheel.schedule(deadline, Timer::Connection(slot))
+        });
+        if let Some(connection) = self.connections[slot as usize].as_mut() {
+            connection.stage = Stage::Serving { session };
+            connection.version = connect.version;
+            connection.keep_alive_seconds = terms.keep_alive_seconds;
+            connection.packet_bytes_max = connect.packet_bytes_max;
+            let connect_timer = std::mem::replace(&mut connection.timer, keep_alive);
+            if aliases > 0 {
+                connection.rare().aliases_out_max = aliases;
+            }
+            if let Some(method) = method {
+                connection.rare().authentication_method = Some(method.into());
+            }
+            if let Some(timer) = connect_timer {
+                self.wheel.cancel(timer);
+            }
+        }
+        terms
+    }
+
+    fn send_connack(
+        &mut self,
+        slot: u32,
+        connect: &Connect<'_>,
+        session_present: bool,
+        assigned: Option<&str>,
+        method: Option<&str>,
+        terms: Terms,
+    ) {
+        let shared = std::sync::Arc::clone(&self.shared);
+        let protocol = &shared.config.protocol;
+        let off = |available: bool| (!available).then_some(false);
+        let information = protocol.response_information.as_str();
+        let connack = Connack {
+            session_present,
+            session_expiry_seconds: (terms.expiry_seconds != connect.session_expiry_seconds)
+                .then_some(terms.expiry_seconds),
+            receive_maximum: (protocol.receive_maximum < u16::MAX).then_some(protocol.receive_maximum),
+            // [MQTT5-3.2.2-9]
+            maximum_qos: (protocol.maximum_qos < 2).then_some(protocol.maximum_qos),
+            retain_available: off(protocol.retain_available),
+            packet_bytes_max: u32::try_from(shared.config.limits.packet_bytes).ok(),
+            assigned_client_id: assigned,
+            topic_alias_maximum: (protocol.topic_alias_maximum > 0).then_some(protocol.topic_alias_maximum),
+            wildcard_subscription_available: off(protocol.wildcard_subscriptions),
+            subscription_ids_available: off(protocol.subscription_identifiers),
+            shared_subscription_available: off(protocol.shared_subscriptions),
+            server_keep_alive_seconds: (terms.keep_alive_seconds != connect.keep_alive_seconds)
+                .then_some(terms.keep_alive_seconds),
+            // [MQTT5-3.1.2-28]
+            response_information: (connect.request_response_information && !information.is_empty())
+                .then_some(information),
+            // [MQTT5-4.12.0-5]
+            authentication_method: method,
+            ..Connack::default()
+        };
+        self.send_packet(slot, |out| {
+            encode_connack(out, connect.version, Reason::Success, &connack, connect.packet_bytes_max);
+        });
+    }
+
+    /// Sends what the session owes from before. `[MQTT5-4.4.0-1]`
+    fn resume(&mut self, now: Time, session: u32) {
+        let entry = self.directory.slot(session);
+        let (slot, version) = (entry.connection, entry.version);
+        let owed: Vec<_> = self.directory.session(session).inflight.released().collect();
+        for packet_id in owed {
+            let pubrel = Ack { kind: AckKind::Pubrel, packet_id, reason: Reason::Success };
+            self.send_packet(slot, |out| encode_ack(out, version, pubrel));
+        }
+        self.tell_groups(session, true);
+        self.pump(now, session);
+    }
+
+    /// A client identifier that no session has and whose home this is. `[MQTT5-3.1.3-6]`
+    fn assign_client_id(&mut self) -> Box<str> {
+        loop {
+            // SplitMix64: the sequence is the seed's, and never comes back within 2^64 steps.
+            self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut mixed = self.entropy;
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^= mixed >> 31;
+            let candidate = format!("midge-{mixed:016x}");
+            if self.shared.home(self.shared.hash(&candidate)) == self.id
+                && self.directory.find(&candidate).is_none()
+            {
+                return candidate.into();
+            }
+        }
+    }
+
+    /// A connection has left its session: the will's hour, or the beginning of its delay.
+    pub(super) fn detach(&mut self, now: Time, session: u32, drop_will: bool) {
+        let entry = self.directory.slot_mut(session);
+        entry.connection = NO_CONNECTION;
+        entry.flags = 0;
+        let state = entry.session_mut();
+        state.replays.clear();
+        let expiry_seconds = state.expiry_seconds;
+        if drop_will {
+            state.will = None;
+        }
+        let delay_seconds = state.will.as_ref().map(|will| will.delay_seconds);
+        if expiry_seconds == 0 {
+            self.end_session(now, session);
+            return;
+        }
+        self.tell_groups(session, false);
+        if expiry_seconds != NEVER_EXPIRES {
+            let timer = self.wheel.schedule(now.after_seconds(expiry_seconds), Timer::SessionExpiry(session));
+            self.directory.session_mut(session).expiry_timer = Some(timer);
+        }
+        match delay_seconds {
+            None => {}
+            Some(0) => self.publish_will(now, session),
+            Some(delay) => {
+                // [MQTT5 §3.1.3.2.2]: the earlier of delay and session end, which publishes too.
+                let timer = self.wheel.schedule(now.after_seconds(delay), Timer::WillDelay(session));
+                self.directory.session_mut(session).will_timer = Some(timer);
+            }
+        }
+    }
+
+    /// The session is over: will, subscriptions, and what its shared subscriptions gave it.
+    pub(super) fn end_session(&mut self, now: Time, session: u32) {
+        self.publish_will(now, session);
+        let state = self.directory.session_mut(session);
+        let timers = [state.will_timer.take(), state.expiry_timer.take()];
+        for timer in timers.into_iter().flatten() {
+            self.wheel.cancel(timer);
+        }
+        self.drop_subscriptions(session);
+        let mut state = self.directory.remove(session);
+        self.shared.counters[usize::from(self.id)].subtract(Counter::Sessions, 1);
+        self.forget_queue(&state);
+        self.return_shared(&mut state);
+    }
+
+    /// Publishes the will of a session, if it has one. `[MQTT5-3.1.2-8]` `[MQTT5-3.1.2-10]`
+    pub(super) fn publish_will(&mut self, now: Time, session: u32) {
+        let Some(will) = self.directory.session_mut(session).will.take() else { return };
+        let mut publication = will.message.as_publication();
+        publication.expires_at = will.message_expiry_seconds.map(|seconds| now.after_seconds(seconds));
+        publication.stamp = self.next_stamp(now);
+        self.publish(now, publication);
+    }
+}
+
+/// What CONNACK grants.
+#[derive(Clone, Copy)]
+struct Terms {
+    expiry_seconds: u32,
+    keep_alive_seconds: u16,
+}
+
+/// The keep alive that is enforced: 3.x has no way to announce another than the client's.
+/// `[MQTT5-3.2.2-21]` `[MQTT5-3.2.2-22]`
+fn keep_alive(connect: &Connect<'_>, max: u16) -> u16 {
+    let asked = connect.keep_alive_seconds;
+    if connect.version == ProtocolVersion::V5 && max < u16::MAX && (asked == 0 || asked > max) {
+        max
+    } else {
+        asked
+    }
+}

@@ -1,0 +1,380 @@
+//! A connection: from the first byte to the close, whoever wants it.
+
+use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
+use crate::packet::{Connect, DecodeError, Frame, Framing, ProtocolVersion, encode_disconnect, frame};
+use crate::shard::directory::{BACKLOGGED, NO_CONNECTION};
+use crate::shard::timers::Timer;
+use crate::shard::wheel::TimerId;
+use crate::time::Time;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+/// How the peer went away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hangup {
+    /// It closed.
+    Closed,
+    /// It reset the connection.
+    Reset,
+    /// Another error of the socket (errno).
+    Error(i32),
+    /// It does not read, and what waits for it has reached the driver's bound.
+    BacklogFull,
+}
+
+impl fmt::Display for Hangup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Hangup::Closed => f.write_str("connection closed by the client without DISCONNECT"),
+            Hangup::Reset => f.write_str("connection reset by the client"),
+            Hangup::BacklogFull => {
+                f.write_str("connection ended: the client does not read (limits.backlog_bytes)")
+            }
+            Hangup::Error(errno) => {
+                write!(f, "connection lost: {}", std::io::Error::from_raw_os_error(*errno))
+            }
+        }
+    }
+}
+
+/// How far a connection has come.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Waiting for CONNECT.
+    Connect {
+        /// It came from another shard: this one is its home.
+        adopted: bool,
+    },
+    /// Enhanced authentication is under way for this CONNECT (body of the packet).
+    Authenticate {
+        /// The whole CONNECT packet.
+        connect: Box<[u8]>,
+    },
+    /// Accepted.
+    Serving {
+        /// Slot in the directory.
+        session: u32,
+    },
+}
+
+/// What few connections have.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    /// Topic alias → topic name, as the client bound them. `[MQTT5-3.3.2-12]`
+    pub aliases_in: Vec<Option<Box<str>>>,
+    /// Topic name → topic alias, as we bound them. `[MQTT5-3.3.2-11]`
+    pub aliases_out: BTreeMap<Box<str>, u16>,
+    /// How many aliases we may bind.
+    pub aliases_out_max: u16,
+    /// Authentication Method of CONNECT. `[MQTT5-4.12.0-5]`
+    pub authentication_method: Option<Box<str>>,
+    /// Re-authentication: AUTH 0x18 was sent.
+    pub reauthenticating: bool,
+}
+
+/// A connection. Its memory while idle is what a fleet costs: rare things are boxed.
+pub(super) struct Connection {
+    pub stage: Stage,
+    pub version: ProtocolVersion,
+    pub serial: u64,
+    pub peer: SocketAddr,
+    /// The beginning of a packet whose end has not come.
+    partial: Vec<u8>,
+    pub last_packet: Time,
+    pub timer: Option<TimerId>,
+    pub keep_alive_seconds: u16,
+    /// DISCONNECT must not be larger. `[MQTT5-3.1.2-24]`
+    pub packet_bytes_max: u32,
+    pub backlog_bytes: usize,
+    /// Reading is stopped because the client does not read.
+    paused: bool,
+    /// QoS 0 messages are being dropped; said once per backlog.
+    pub dropping: bool,
+    pub rare: Option<Box<Rare>>,
+}
+
+impl Connection {
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+}
+
+/// What became of a packet.
+pub(super) enum Progress {
+    /// Go on with the next one.
+    Next,
+    /// The connection is closed or has left this shard.
+    Gone,
+    /// All unread bytes, this packet included, go to another shard.
+    HandOver { to: super::ShardId },
+}
+
+/// What has arrived of the body of a CONNECT.
+fn body_so_far(bytes: &[u8]) -> Option<&[u8]> {
+    let (&0x10, rest) = bytes.split_first()? else { return None };
+    let length_ends = rest.iter().take(4).position(|byte| byte & 0x80 == 0)?;
+    rest.get(length_ends + 1..)
+}
+
+impl From<DecodeError> for Violation {
+    fn from(error: DecodeError) -> Violation {
+        Violation { reason: error.reason(), cause: error.cause }
+    }
+}
+
+impl Shard {
+    pub(super) fn connection(&self, slot: u32) -> Option<&Connection> {
+        self.connections.get(slot as usize)?.as_deref()
+    }
+
+    pub(super) fn connection_mut(&mut self, slot: u32) -> Option<&mut Connection> {
+        self.connections.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    pub(super) fn open(&mut self, now: Time, slot: u32, peer: SocketAddr, adopted: bool) {
+        self.count(Counter::ConnectionsOpened, u64::from(!adopted));
+        let limit = self.shared.config.limits.handshakes.div_ceil(self.shared.shards());
+        let refused = if self.closing {
+            true
+        } else if !adopted && self.handshakes >= limit {
+            self.report(Event::LimitReached { limit: Limit::Handshakes, client: "".into() });
+            true
+        } else {
+            false
+        };
+        if refused {
+            self.effects.push(Effect::Close { slot });
+            self.count(Counter::ConnectionsClosed, 1);
+            return;
+        }
+        let deadline = now.after_seconds(self.shared.config.limits.connect_seconds);
+        let timer = self.wheel.schedule(deadline, Timer::Connection(slot));
+        let connection = Connection {
+            stage: Stage::Connect { adopted },
+            version: ProtocolVersion::V5,
+            serial: self.next_serial,
+            peer,
+            partial: Vec::new(),
+            last_packet: now,
+            timer: Some(timer),
+            keep_alive_seconds: 0,
+            packet_bytes_max: u32::MAX,
+            backlog_bytes: 0,
+            paused: false,
+            dropping: false,
+            rare: None,
+        };
+        self.next_serial += 1;
+        let at = slot as usize;
+        if self.connections.len() <= at {
+            self.connections.resize_with(at + 1, || None);
+        }
+        debug_assert!(self.connections[at].is_none(), "the driver reuses a slot only after its close");
+        self.connections[at] = Some(Box::new(connection));
+        self.connection_count += 1;
+        self.handshakes += 1;
+    }
+
+    /// Takes bytes in, packet by packet.
+    pub(super) fn read(&mut self, now: Time, slot: u32, bytes: &[u8]) {
+        self.count(Counter::BytesReceived, bytes.len() as u64);
+        let Some(connection) = self.connection_mut(slot) else { return };
+        if connection.partial.is_empty() {
+            let used = self.read_packets(now, slot, bytes);
+            if let (Some(used), Some(connection)) = (used, self.connection_mut(slot)) {
+                connection.partial.extend_from_slice(&bytes[used..]);
+            }
+        } else {
+            let mut joined = std::mem::take(&mut connection.partial);
+            joined.extend_from_slice(bytes);
+            let used = self.read_packets(now, slot, &joined);
+            if let (Some(used), Some(connection)) = (used, self.connection_mut(slot)) {
+                if used == joined.len() {
+                    // An idle connection keeps no buffer.
+                    joined = Vec::new();
+                } else {
+                    joined.drain(..used);
+                }
+                connection.partial = joined;
+            }
+        }
+    }
+
+    /// Handles every whole packet; how many bytes that were, or `None` when the connection is
+    /// not here any more.
+    fn read_packets(&mut self, now: Time, slot: u32, bytes: &[u8]) -> Option<usize> {
+        let mut used = 0;
+        while used < bytes.len() {
+            let max = self.packet_bytes_max(slot)?;
+            let progress = match frame(&bytes[used..], max) {
+                Ok(Framing::Incomplete { .. }) => return Some(used),
+                Ok(Framing::Whole(packet)) => {
+                    let len = packet.total_len;
+                    self.count(Counter::PacketsReceived, 1);
+                    if let Some(connection) = self.connection_mut(slot) {
+                        connection.last_packet = now;
+                    }
+                    let progress = self.handle_packet(now, slot, packet);
+                    // What a packet set going here is done before the next one is looked at.
+                    self.settle(now);
+                    if matches!(progress, Progress::Next) {
+                        used += len;
+                    }
+                    progress
+                }
+                Err(error) => self.handle_unreadable(now, slot, &bytes[used..], error),
+            };
+            match progress {
+                Progress::Next => {}
+                Progress::Gone => return None,
+                Progress::HandOver { to } => {
+                    self.forget_connection(slot);
+                    self.effects.push(Effect::HandOver { slot, to, bytes: bytes[used..].to_vec() });
+                    return None;
+                }
+            }
+        }
+        self.connection(slot)?;
+        Some(used)
+    }
+
+    fn packet_bytes_max(&self, slot: u32) -> Option<usize> {
+        let limits = &self.shared.config.limits;
+        Some(match self.connection(slot)?.stage {
+            Stage::Serving { .. } => limits.packet_bytes,
+            // The cost of a peer that has not said who it is. [DESIGN §7]
+            Stage::Connect { .. } | Stage::Authenticate { .. } => limits.connect_bytes,
+        })
+    }
+
+    /// One packet; every failure ends the connection.
+    fn handle_packet(&mut self, now: Time, slot: u32, packet: Frame<'_>) -> Progress {
+        let Some(connection) = self.connection(slot) else { return Progress::Gone };
+        let served = match connection.stage {
+            Stage::Connect { .. } => return self.handle_connect_frame(now, slot, packet),
+            Stage::Authenticate { .. } => return self.handle_authentication(now, slot, packet),
+            Stage::Serving { session } => self.handle_served(now, slot, session, packet),
+        };
+        match served {
+            Ok(progress) => progress,
+            Err(violation) => {
+                self.end_connection(now, slot, EndCause::Violation(violation));
+                Progress::Gone
+            }
+        }
+    }
+
+    /// Bytes that are no packet, or one that is too large.
+    fn handle_unreadable(&mut self, now: Time, slot: u32, bytes: &[u8], error: DecodeError) -> Progress {
+        let violation = Violation::from(error);
+        let Some(connection) = self.connection(slot) else { return Progress::Gone };
+        if let Stage::Connect { .. } = connection.stage
+            && let Some(body) = body_so_far(bytes)
+        {
+            // [MQTT5-3.2.2-15]: a CONNECT that is too large hears why, if it has told its version.
+            let frame = Frame { first_byte: bytes[0], body, total_len: bytes.len() };
+            return self.refuse(now, slot, Connect::version_of(frame), "", violation);
+        }
+        self.end_connection(now, slot, EndCause::Violation(violation));
+        Progress::Gone
+    }
+
+    /// Ends a connection, whoever wants it: says farewell to a 5.0 client, closes, and lets the
+    /// session live on or end.
+    pub(super) fn end_connection(&mut self, now: Time, slot: u32, cause: EndCause) {
+        let Some(connection) = self.forget_connection(slot) else { return };
+        if let (Stage::Serving { .. }, ProtocolVersion::V5, Some(reason)) =
+            (&connection.stage, connection.version, cause.reason_sent())
+        {
+            // [MQTT5-3.14.0-1]: only after a successful CONNACK. [MQTT5-4.13.1-1]
+            let words = match cause {
+                EndCause::Violation(violation) => Some(violation.cause),
+                _ => None,
+            };
+            self.send_packet(slot, |out| encode_disconnect(out, reason, words, connection.packet_bytes_max));
+        }
+        self.effects.push(Effect::Close { slot });
+        self.count(Counter::ConnectionsClosed, 1);
+        match connection.stage {
+            Stage::Serving { session } => {
+                let client = self.directory.session(session).client_id.clone();
+                self.report(Event::Disconnected { client, peer: connection.peer, cause });
+                self.detach(now, session, cause.drops_will());
+            }
+            Stage::Connect { .. } | Stage::Authenticate { .. } if cause != EndCause::Refused => {
+                self.report(Event::Unconnected { peer: connection.peer, cause });
+            }
+            Stage::Connect { .. } | Stage::Authenticate { .. } => {}
+        }
+    }
+
+    /// The connection is not this machine's any more.
+    fn forget_connection(&mut self, slot: u32) -> Option<Box<Connection>> {
+        let connection = self.connections.get_mut(slot as usize)?.take()?;
+        self.connection_count -= 1;
+        match connection.stage {
+            Stage::Serving { .. } => {
+                self.shared.counters[usize::from(self.id)].subtract(Counter::ClientsConnected, 1);
+            }
+            Stage::Connect { .. } | Stage::Authenticate { .. } => self.handshakes -= 1,
+        }
+        if let Some(timer) = connection.timer {
+            self.wheel.cancel(timer);
+        }
+        if self.connection_count == 0 {
+            self.connections = Vec::new();
+        }
+        Some(connection)
+    }
+
+    /// Encodes a packet at the end of the arena and sends it.
+    pub(super) fn send_packet(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.outbox.arena_len();
+        encode(self.outbox.arena_mut());
+        let len = self.outbox.arena_len() - start;
+        if len > 0 {
+            self.outbox.send(slot, crate::outbox::Range { start, len });
+        }
+    }
+
+    /// Is the connection still on its way to being served?
+    pub fn is_handshaking(&self, slot: u32) -> bool {
+        self.connection(slot).is_some_and(|connection| !matches!(connection.stage, Stage::Serving { .. }))
+    }
+
+    pub(super) fn note_backlog(&mut self, slot: u32, bytes: usize) {
+        let limit = self.shared.config.limits.backlog_bytes;
+        let Some(connection) = self.connection_mut(slot) else { return };
+        connection.backlog_bytes = bytes;
+        let over = bytes > limit && !connection.paused;
+        connection.paused |= over;
+        let Stage::Serving { session } = connection.stage else { return };
+        self.directory.slot_mut(session).flags |= BACKLOGGED;
+        if over {
+            // It asks for more than it reads. [DESIGN §7]: stop reading from whoever causes it.
+            self.effects.push(Effect::Pause { slot });
+            let client = self.directory.session(session).client_id.clone();
+            self.report(Event::LimitReached { limit: Limit::BacklogPause, client });
+        }
+    }
+
+    pub(super) fn note_drained(&mut self, now: Time, slot: u32) {
+        let Some(connection) = self.connection_mut(slot) else { return };
+        connection.backlog_bytes = 0;
+        connection.dropping = false;
+        let paused = std::mem::take(&mut connection.paused);
+        let Stage::Serving { session } = connection.stage else { return };
+        self.directory.slot_mut(session).flags &= !BACKLOGGED;
+        if paused {
+            self.effects.push(Effect::Resume { slot });
+        }
+        self.pump(now, session);
+    }
+
+    /// The connection that a session uses, if it is this one still.
+    pub(super) fn is_served_by(&self, session: u32, slot: u32, serial: u64) -> bool {
+        self.directory.get(session).is_some_and(|entry| entry.connection == slot && slot != NO_CONNECTION)
+            && self.connection(slot).is_some_and(|connection| connection.serial == serial)
+    }
+}

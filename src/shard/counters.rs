@@ -1,0 +1,133 @@
+//! What a shard counts. Written by its shard alone and read by any: a relaxed store is a plain
+//! move, and no cache line is written by two cores.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// One thing that is counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Counter { $($(#[doc = $doc])+ $name,)+ }
+
+        /// Every counter, in order.
+        pub(super) const ALL_COUNTERS: &[Counter] = &[$(Counter::$name,)+];
+        const COUNTERS: usize = ALL_COUNTERS.len();
+    };
+}
+
+counters! {
+    /// Connections accepted by the listeners.
+    ConnectionsOpened,
+    /// Connections closed, for whatever cause.
+    ConnectionsClosed,
+    /// Clients connected now (a gauge: rises and falls).
+    ClientsConnected,
+    /// Sessions, connected or not (a gauge).
+    Sessions,
+    /// CONNECTs refused.
+    ConnectsRefused,
+    /// Connections that ended by a malformed packet or a protocol error.
+    Violations,
+    /// Connections that ended by their keep alive.
+    KeepAliveTimeouts,
+    /// Sessions that ended by their expiry interval.
+    SessionsExpired,
+    /// Sessions taken over by a new connection.
+    Takeovers,
+    /// Bytes received.
+    BytesReceived,
+    /// Bytes handed to the sockets.
+    BytesSent,
+    /// Control packets received.
+    PacketsReceived,
+    /// PUBLISH packets received.
+    PublishesReceived,
+    /// Bytes of application messages received.
+    PublishBytesReceived,
+    /// PUBLISH packets sent.
+    PublishesSent,
+    /// Bytes of application messages sent.
+    PublishBytesSent,
+    /// Messages dropped, for whatever cause below.
+    PublishesDropped,
+    /// QoS 0 messages dropped because the client does not read.
+    DroppedSlow,
+    /// QoS 1 and 2 messages refused because a session's queue is full.
+    DroppedQueueFull,
+    /// Messages larger than the client's Maximum Packet Size.
+    DroppedTooLarge,
+    /// Messages whose expiry interval ran out while they waited.
+    DroppedExpired,
+    /// PUBLISH packets refused: reserved topic, levels, retained bound.
+    PublishesRefused,
+    /// Messages in session queues (a gauge).
+    MessagesQueued,
+    /// Bytes in session queues (a gauge).
+    BytesQueued,
+    /// Subscriptions (a gauge).
+    Subscriptions,
+    /// Shared subscriptions' members (a gauge).
+    SharedSubscriptions,
+    /// Retained messages (a gauge).
+    Retained,
+    /// Bytes of retained messages (a gauge).
+    RetainedBytes,
+    /// Publishes forwarded to other shards.
+    Forwarded,
+    /// Connections refused because `limits.connections` was reached.
+    LimitConnections,
+    /// Connections refused because `limits.handshakes` was reached.
+    LimitHandshakes,
+    /// Connections closed because no CONNECT came in time.
+    LimitConnectSeconds,
+    /// Connections closed because a packet was too large.
+    LimitPacketBytes,
+    /// Subscriptions refused because of `limits.subscriptions_per_client`.
+    LimitSubscriptions,
+    /// Topics and filters refused because of `limits.topic_levels`.
+    LimitTopicLevels,
+    /// Retained messages refused because of their bound.
+    LimitRetained,
+    /// Sessions refused because of `limits.sessions`.
+    LimitSessions,
+    /// Times that reading was stopped because the client did not read its answers.
+    LimitBacklog,
+    /// Times that reading was stopped because another shard's box was full.
+    LimitMesh,
+    /// Clients whose Receive Maximum was overrun.
+    LimitReceiveMaximum,
+}
+
+/// The counters of one shard.
+#[repr(align(128))]
+pub struct Counters([AtomicU64; COUNTERS]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters([const { AtomicU64::new(0) }; COUNTERS])
+    }
+}
+
+impl Counters {
+    /// Adds; only the owning shard may call it.
+    pub fn add(&self, counter: Counter, by: u64) {
+        let cell = &self.0[counter as usize];
+        cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+    }
+
+    /// Subtracts, for gauges; only the owning shard may call it.
+    pub fn subtract(&self, counter: Counter, by: u64) {
+        let cell = &self.0[counter as usize];
+        cell.store(cell.load(Ordering::Relaxed).wrapping_sub(by), Ordering::Relaxed);
+    }
+
+    /// Sets a gauge; only the owning shard may call it.
+    pub fn set(&self, counter: Counter, to: u64) {
+        self.0[counter as usize].store(to, Ordering::Relaxed);
+    }
+
+    /// Reads; anyone may.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize].load(Ordering::Relaxed)
+    }
+}

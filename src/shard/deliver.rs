@@ -1,0 +1,492 @@
+//! From a matched subscription to bytes in the arena, or to a place in the session's queue.
+//!
+//! The budget of the whole broker is spent here. A message is encoded once per variant (protocol,
+//! QoS, RETAIN) and turn; a QoS 0 delivery is then a range in the outbox, and ranges side by side
+//! merge. At QoS 1 and 2 the packet identifier makes the difference: subscribers that go in step
+//! have the same one, and share the variant; the others get a copy with two bytes changed.
+
+use super::directory::{ALIASES, BACKLOGGED, DEFERRED, NO_CONNECTION, REPLAYING};
+use super::{Counter, Event, Limit, Shard};
+use crate::message::{Message, Publication};
+use crate::outbox::{Outbox, Range};
+use crate::packet::{PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
+use crate::session::{Delivery, Extra, GroupTag, QueueLimits, Session};
+use crate::time::Time;
+use std::rc::Rc;
+
+/// A payload up to this size is copied behind each header; above, all headers refer to one.
+const COPIED_PAYLOAD_MAX: usize = 512;
+/// A single session puts no more than this into one turn by itself.
+const TURN_BYTES_MAX: u32 = 64 * 1024;
+
+/// A message on its way to many.
+pub(super) struct Fanout<'a> {
+    pub publication: Publication<'a>,
+    pub topic_hash: u64,
+    expiry_seconds: Option<u32>,
+    kept: Option<Rc<Message>>,
+    variants: [Option<Variant>; 12],
+    payload: Option<Range>,
+}
+
+/// The bytes of one variant in this turn's arena.
+#[derive(Clone, Copy)]
+struct Variant {
+    head: Range,
+    payload: Option<Range>,
+    packet_id: Option<PacketId>,
+    /// Where the packet identifier stands, counted from the head's start.
+    id_at: u32,
+}
+
+impl Variant {
+    fn len(&self) -> u32 {
+        self.head.len + self.payload.map_or(0, |range| range.len)
+    }
+}
+
+impl<'a> Fanout<'a> {
+    pub(super) fn new(publication: Publication<'a>, now: Time, topic_hash: u64) -> Fanout<'a> {
+        Fanout {
+            publication,
+            topic_hash,
+            expiry_seconds: publication.expiry_seconds_left(now),
+            kept: None,
+            variants: [None; 12],
+            payload: None,
+        }
+    }
+
+    /// Of a message that is kept already.
+    pub(super) fn of(message: &'a Rc<Message>, now: Time, topic_hash: u64) -> Fanout<'a> {
+        let mut fanout = Fanout::new(message.as_publication(), now, topic_hash);
+        fanout.kept = Some(Rc::clone(message));
+        fanout
+    }
+
+    /// The message as one that outlives the read buffer: copied at most once.
+    pub(super) fn keep(&mut self) -> Rc<Message> {
+        Rc::clone(self.kept.get_or_insert_with(|| Rc::new(self.publication.to_message())))
+    }
+
+    /// Header of this message for a subscriber; `version` decides what it can carry.
+    fn header(&self, form: Form, packet_id: Option<PacketId>) -> PublishHeader<'a> {
+        PublishHeader {
+            version: form.version,
+            dup: false,
+            qos: form.qos,
+            retain: form.retain,
+            packet_id,
+            topic: self.publication.topic,
+            topic_alias: None,
+            message_expiry_seconds: self.expiry_seconds,
+            forward: self.publication.forward,
+            subscription_ids: &[],
+        }
+    }
+
+    /// The variant with this packet identifier, encoded at most once.
+    fn variant(&mut self, outbox: &mut Outbox, form: Form, packet_id: Option<PacketId>) -> Variant {
+        let at = form.index();
+        let variant = match self.variants[at] {
+            Some(variant) if variant.packet_id == packet_id => return variant,
+            Some(variant) => renumber(outbox, variant, packet_id),
+            None => self.encode(outbox, &self.header(form, packet_id)),
+        };
+        self.variants[at] = Some(variant);
+        variant
+    }
+
+    fn encode(&mut self, outbox: &mut Outbox, header: &PublishHeader<'_>) -> Variant {
+        let payload = self.publication.payload;
+        let arena = outbox.arena_mut();
+        let start = arena.len();
+        let id_at = encode_publish(arena, header, payload.len());
+        let head_end = arena.len();
+        let copied = payload.len() <= COPIED_PAYLOAD_MAX;
+        if copied || self.payload.is_none() {
+            arena.extend_from_slice(payload);
+        }
+        if !copied && self.payload.is_none() {
+            self.payload = Some(range(head_end, arena.len()));
+        }
+        Variant {
+            head: range(start, if copied { arena.len() } else { head_end }),
+            payload: if copied { None } else { self.payload },
+            packet_id: header.packet_id,
+            id_at: u32::try_from(id_at.saturating_sub(start)).expect("a header has less than 2^28 bytes"),
+        }
+    }
+}
+
+fn range(from: usize, to: usize) -> Range {
+    Range {
+        start: u32::try_from(from).expect("the arena is flushed long before 4 GiB"),
+        len: u32::try_from(to - from).expect("a packet has less than 2^28 bytes"),
+    }
+}
+
+/// A copy of a variant's head with another packet identifier.
+fn renumber(outbox: &mut Outbox, variant: Variant, packet_id: Option<PacketId>) -> Variant {
+    let from = variant.head.start as usize;
+    let start = outbox.arena_len();
+    let arena = outbox.arena_mut();
+    arena.extend_from_within(from..from + variant.head.len as usize);
+    if let Some(packet_id) = packet_id {
+        let at = start as usize + variant.id_at as usize;
+        arena[at..at + 2].copy_from_slice(&packet_id.get().to_be_bytes());
+    }
+    Variant { head: Range { start, len: variant.head.len }, packet_id, ..variant }
+}
+
+/// What makes two subscribers' bytes the same, but for the packet identifier.
+#[derive(Clone, Copy)]
+struct Form {
+    version: ProtocolVersion,
+    qos: QoS,
+    retain: bool,
+}
+
+impl Form {
+    fn index(self) -> usize {
+        // 3.1 and 3.1.1 are alike on the wire.
+        usize::from(self.version == ProtocolVersion::V5) * 6
+            + self.qos as usize * 2
+            + usize::from(self.retain)
+    }
+}
+
+fn send_variant(outbox: &mut Outbox, slot: u32, variant: Variant) {
+    outbox.send(slot, variant.head);
+    if let Some(payload) = variant.payload {
+        outbox.send(slot, payload);
+    }
+}
+
+impl Shard {
+    /// Delivers to one session: now, into its queue, or not at all. False only if a QoS 1 or 2
+    /// message had to be refused because the queue is full.
+    #[allow(clippy::too_many_arguments)] // A delivery has that many sides; a struct would be built per delivery.
+    pub(super) fn deliver(
+        &mut self,
+        now: Time,
+        fanout: &mut Fanout<'_>,
+        subscriber: u32,
+        granted: QoS,
+        retain_as_published: bool,
+        subscription_ids: &[u32],
+        group: Option<GroupTag>,
+    ) -> bool {
+        let form = Form {
+            version: self.directory.slot(subscriber).version,
+            qos: fanout.publication.qos.min(granted),
+            // [MQTT5-3.3.1-12] [MQTT5-3.3.1-13]
+            retain: retain_as_published && fanout.publication.retain,
+        };
+        let entry = self.directory.slot_mut(subscriber);
+        let slot = entry.connection;
+        if entry.flags & REPLAYING != 0 && fanout.publication.retain {
+            entry.session_mut().note_overtaken(fanout.topic_hash, fanout.publication.stamp);
+        }
+        if form.qos == QoS::AtMostOnce {
+            if slot == NO_CONNECTION {
+                return true;
+            }
+            if entry.flags & (BACKLOGGED | ALIASES) == 0 && subscription_ids.is_empty() {
+                let packet_bytes_max = entry.packet_bytes_max;
+                let variant = fanout.variant(&mut self.outbox, form, None);
+                if variant.len() > packet_bytes_max {
+                    return self.drop_too_large();
+                }
+                send_variant(&mut self.outbox, slot, variant);
+                self.count_sent(fanout.publication.payload.len());
+                return true;
+            }
+            if entry.flags & BACKLOGGED != 0 && !self.takes_more(subscriber, slot) {
+                return true;
+            }
+            self.send_publish(subscriber, fanout, form, None, false, subscription_ids);
+            return true;
+        }
+        let sendable = slot != NO_CONNECTION && entry.flags & BACKLOGGED == 0;
+        let state = entry.session_mut();
+        let extra = extra(subscription_ids, group);
+        if sendable && state.queue.is_empty() && state.inflight.has_room() {
+            if !self.fits(subscriber, fanout, form, subscription_ids) {
+                return self.drop_too_large();
+            }
+            let delivery = Delivery { message: fanout.keep(), qos: form.qos, retain: form.retain, extra };
+            let packet_id = self.directory.session_mut(subscriber).inflight.start(delivery);
+            self.send_publish(subscriber, fanout, form, Some(packet_id), false, subscription_ids);
+            return true;
+        }
+        self.enqueue(
+            now,
+            subscriber,
+            Delivery { message: fanout.keep(), qos: form.qos, retain: form.retain, extra },
+        )
+    }
+
+    /// Encodes a PUBLISH for one session, with whatever makes it its own, and sends it.
+    fn send_publish(
+        &mut self,
+        session: u32,
+        fanout: &mut Fanout<'_>,
+        form: Form,
+        packet_id: Option<PacketId>,
+        dup: bool,
+        subscription_ids: &[u32],
+    ) {
+        let entry = self.directory.slot(session);
+        let (slot, packet_bytes_max) = (entry.connection, entry.packet_bytes_max);
+        let own = dup || (entry.version == ProtocolVersion::V5 && !subscription_ids.is_empty());
+        let variant = if entry.flags & ALIASES == 0 && !own {
+            fanout.variant(&mut self.outbox, form, packet_id)
+        } else {
+            let mut header = fanout.header(form, packet_id);
+            header.dup = dup;
+            if form.version == ProtocolVersion::V5 {
+                header.subscription_ids = subscription_ids;
+            }
+            let len = publish_len(&header, fanout.publication.payload.len());
+            // An alias is bound only by a packet that is sure to be sent.
+            if entry.flags & ALIASES != 0 && len + ALIAS_BYTES <= packet_bytes_max as usize {
+                let connection =
+                    self.connections[slot as usize].as_mut().expect("a served session has its connection");
+                let rare = connection.rare();
+                match rare.aliases_out.get(header.topic) {
+                    Some(&alias) => {
+                        header.topic_alias = Some(alias);
+                        header.topic = "";
+                    }
+                    None if rare.aliases_out.len() < usize::from(rare.aliases_out_max) => {
+                        // First come, first bound; the packet that binds is surely sent: it goes
+                        // into the connection's stream. [MQTT5 §3.3.4]
+                        let alias = u16::try_from(rare.aliases_out.len() + 1).expect("bounded by a u16");
+                        rare.aliases_out.insert(header.topic.into(), alias);
+                        header.topic_alias = Some(alias);
+                    }
+                    None => {}
+                }
+            }
+            fanout.encode(&mut self.outbox, &header)
+        };
+        if packet_id.is_none() && variant.len() > packet_bytes_max {
+            self.drop_too_large();
+            return;
+        }
+        send_variant(&mut self.outbox, slot, variant);
+        self.count_sent(fanout.publication.payload.len());
+    }
+
+    /// Is the packet within the client's Maximum Packet Size? `[MQTT5-3.1.2-24]`
+    fn fits(&self, session: u32, fanout: &Fanout<'_>, form: Form, subscription_ids: &[u32]) -> bool {
+        let max = self.directory.slot(session).packet_bytes_max;
+        if max == u32::MAX {
+            return true;
+        }
+        let mut header = fanout.header(form, (form.qos != QoS::AtMostOnce).then_some(PacketId::MIN));
+        header.subscription_ids = subscription_ids;
+        publish_len(&header, fanout.publication.payload.len()) <= max as usize
+    }
+
+    /// Dropped, and the sender need not know. `[MQTT5-3.1.2-25]`
+    fn drop_too_large(&self) -> bool {
+        self.count(Counter::DroppedTooLarge, 1);
+        self.count(Counter::PublishesDropped, 1);
+        true
+    }
+
+    fn count_sent(&self, payload_len: usize) {
+        self.count(Counter::PublishesSent, 1);
+        self.count(Counter::PublishBytesSent, payload_len as u64);
+    }
+
+    /// May a QoS 0 message be added to what a slow client has not taken yet?
+    fn takes_more(&mut self, session: u32, slot: u32) -> bool {
+        let limit = self.shared.config.limits.backlog_bytes;
+        let pending = self.outbox.pending_bytes(slot) as usize;
+        let Some(connection) = self.connection_mut(slot) else { return false };
+        if connection.backlog_bytes + pending < limit {
+            return true;
+        }
+        let first = !std::mem::replace(&mut connection.dropping, true);
+        self.count(Counter::PublishesDropped, 1);
+        if first {
+            let client = self.directory.session(session).client_id.clone();
+            self.report(Event::LimitReached { limit: Limit::BacklogDrop, client });
+        } else {
+            self.count(Counter::DroppedSlow, 1);
+        }
+        false
+    }
+
+    /// Into the queue; false if it is full.
+    fn enqueue(&mut self, now: Time, session: u32, delivery: Delivery) -> bool {
+        let limits = &self.shared.config.limits;
+        let queue_limits =
+            QueueLimits { messages: limits.session_queue_messages, bytes: limits.session_queue_bytes };
+        let bytes = delivery.message.bytes();
+        let total = self.shares.queue_bytes;
+        let grouped = delivery.extra.as_ref().is_some_and(|extra| extra.group.is_some());
+        let state = self.directory.session_mut(session);
+        let (expired, freed) = drop_expired(state, now);
+        if expired > 0 {
+            self.note_queued(-(freed as isize), -(expired as isize));
+            self.count(Counter::DroppedExpired, expired as u64);
+            self.count(Counter::PublishesDropped, expired as u64);
+        }
+        let state = self.directory.session_mut(session);
+        if self.queued_bytes + bytes > total || state.queue.push(delivery, queue_limits).is_err() {
+            self.report_queue_full(session);
+            return false;
+        }
+        self.note_queued(bytes as isize, 1);
+        if grouped {
+            self.tell_groups(session, false);
+        }
+        true
+    }
+
+    fn report_queue_full(&mut self, session: u32) {
+        self.count(Counter::PublishesDropped, 1);
+        let state = self.directory.session_mut(session);
+        if std::mem::replace(&mut state.full_reported, true) {
+            self.count(Counter::DroppedQueueFull, 1);
+        } else {
+            let client = state.client_id.clone();
+            self.report(Event::LimitReached { limit: Limit::SessionQueue, client });
+        }
+    }
+
+    fn note_queued(&mut self, bytes: isize, messages: isize) {
+        self.queued_bytes = self.queued_bytes.saturating_add_signed(bytes);
+        let counters = &self.shared.counters[usize::from(self.id)];
+        counters.set(Counter::BytesQueued, self.queued_bytes as u64);
+        if messages >= 0 {
+            counters.add(Counter::MessagesQueued, messages.unsigned_abs() as u64);
+        } else {
+            counters.subtract(Counter::MessagesQueued, messages.unsigned_abs() as u64);
+        }
+    }
+
+    /// The queue of a session that has ended.
+    pub(super) fn forget_queue(&mut self, state: &Session) {
+        self.note_queued(-(state.queue.bytes() as isize), -(state.queue.len() as isize));
+    }
+
+    /// Sends what the session has waiting, as far as its window, its socket and this turn allow:
+    /// first what an earlier connection left unacknowledged, then the queue, then retained
+    /// messages. `[MQTT5-4.6.0-1]`
+    pub(super) fn pump(&mut self, now: Time, session: u32) {
+        let Some(entry) = self.directory.get(session) else { return };
+        let slot = entry.connection;
+        self.directory.slot_mut(session).flags &= !DEFERRED;
+        loop {
+            let entry = self.directory.slot(session);
+            if slot == NO_CONNECTION || entry.flags & BACKLOGGED != 0 {
+                return;
+            }
+            if self.outbox.pending_bytes(slot) > TURN_BYTES_MAX {
+                self.defer(session);
+                return;
+            }
+            if !self.pump_one(now, session) {
+                break;
+            }
+        }
+        let state = self.directory.session_mut(session);
+        if state.queue.is_empty() {
+            state.full_reported = false;
+            self.tell_groups(session, true);
+        }
+    }
+
+    pub(super) fn defer(&mut self, session: u32) {
+        let entry = self.directory.slot_mut(session);
+        if entry.flags & DEFERRED == 0 {
+            entry.flags |= DEFERRED;
+            self.deferred.push(session);
+        }
+    }
+
+    /// One message; false when there is none that may go.
+    fn pump_one(&mut self, now: Time, session: u32) -> bool {
+        let version = self.directory.slot(session).version;
+        let state = self.directory.session_mut(session);
+        if let Some(resend) = state.inflight.next_resend() {
+            let message = Rc::clone(&resend.delivery.message);
+            let form = Form { version, qos: resend.delivery.qos, retain: resend.delivery.retain };
+            let (packet_id, ids) = (resend.packet_id, ids_of(&resend.delivery.extra));
+            let mut fanout = Fanout::of(&message, now, 0);
+            if self.fits(session, &fanout, form, &ids) {
+                self.send_publish(session, &mut fanout, form, Some(packet_id), true, &ids);
+            } else {
+                // A smaller Maximum Packet Size than last time: as good as delivered.
+                self.drop_too_large();
+                self.settle_unsent(session, packet_id, form.qos);
+            }
+            return true;
+        }
+        if !state.inflight.has_room() {
+            return self.pump_replay(now, session);
+        }
+        let Some(delivery) = state.queue.pop() else { return self.pump_replay(now, session) };
+        self.note_queued(-(delivery.message.bytes() as isize), -1);
+        if delivery.message.is_expired(now) {
+            // [MQTT5-3.3.2-5]
+            self.count(Counter::DroppedExpired, 1);
+            self.count(Counter::PublishesDropped, 1);
+            return true;
+        }
+        self.send_delivery(now, session, delivery);
+        true
+    }
+
+    /// Sends a delivery that no one has sent yet, of whatever QoS.
+    pub(super) fn send_delivery(&mut self, now: Time, session: u32, delivery: Delivery) {
+        let form = Form {
+            version: self.directory.slot(session).version,
+            qos: delivery.qos,
+            retain: delivery.retain,
+        };
+        let message = Rc::clone(&delivery.message);
+        let ids = ids_of(&delivery.extra);
+        let mut fanout = Fanout::of(&message, now, 0);
+        if !self.fits(session, &fanout, form, &ids) {
+            self.drop_too_large();
+            return;
+        }
+        let packet_id = (form.qos != QoS::AtMostOnce)
+            .then(|| self.directory.session_mut(session).inflight.start(delivery));
+        self.send_publish(session, &mut fanout, form, packet_id, false, &ids);
+    }
+
+    fn settle_unsent(&mut self, session: u32, packet_id: PacketId, qos: QoS) {
+        use crate::packet::AckKind;
+        let window = &mut self.directory.session_mut(session).inflight;
+        let kind = if qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
+        window.handle_ack(kind, packet_id, true);
+    }
+}
+
+/// What a topic alias adds to a packet at most: the property, and longer length fields.
+const ALIAS_BYTES: usize = 5;
+
+fn extra(subscription_ids: &[u32], group: Option<GroupTag>) -> Option<Box<Extra>> {
+    (!subscription_ids.is_empty() || group.is_some())
+        .then(|| Box::new(Extra { subscription_ids: subscription_ids.into(), group }))
+}
+
+fn ids_of(extra: &Option<Box<Extra>>) -> smallvec::SmallVec<[u32; 4]> {
+    extra.as_ref().map(|extra| extra.subscription_ids.clone()).unwrap_or_default()
+}
+
+/// Expired messages at the front do not keep a new one out; how many they were, and bytes.
+fn drop_expired(state: &mut Session, now: Time) -> (usize, usize) {
+    let before = (state.queue.len(), state.queue.bytes());
+    while state.queue.front().is_some_and(|delivery| delivery.message.is_expired(now)) {
+        state.queue.pop();
+    }
+    (before.0 - state.queue.len(), before.1 - state.queue.bytes())
+}

@@ -1,0 +1,230 @@
+//! What is worth telling: declared once, and so the log line, the counter and what tests see.
+
+use super::{Counter, Hangup, Violation};
+use crate::packet::{ProtocolVersion, Reason};
+use std::fmt;
+use std::net::SocketAddr;
+
+/// Something that an operator wants to know. Holds no payload and no password.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A client is in.
+    Connected {
+        /// Client identifier.
+        client: Box<str>,
+        /// Where from.
+        peer: SocketAddr,
+        /// Protocol.
+        version: ProtocolVersion,
+        /// Effective keep alive, seconds; 0: none.
+        keep_alive_seconds: u16,
+        /// Clean Start.
+        clean_start: bool,
+        /// Was a session resumed?
+        session_present: bool,
+        /// Seconds that the session outlives the connection.
+        session_expiry_seconds: u32,
+    },
+    /// A client is out.
+    Disconnected {
+        /// Client identifier.
+        client: Box<str>,
+        /// Where from.
+        peer: SocketAddr,
+        /// Why.
+        cause: EndCause,
+    },
+    /// A CONNECT was refused.
+    Refused {
+        /// Client identifier, if one could be read.
+        client: Box<str>,
+        /// Where from.
+        peer: SocketAddr,
+        /// Reason code and words.
+        violation: Violation,
+    },
+    /// A connection ended before any CONNECT.
+    Unconnected {
+        /// Where from.
+        peer: SocketAddr,
+        /// Why.
+        cause: EndCause,
+    },
+    /// A PUBLISH was refused, or a QoS 0 one swallowed.
+    PublishRefused {
+        /// Client identifier of the publisher.
+        client: Box<str>,
+        /// Reason code and words.
+        violation: Violation,
+    },
+    /// A bound was reached.
+    LimitReached {
+        /// Which.
+        limit: Limit,
+        /// Client identifier, empty where none is known.
+        client: Box<str>,
+    },
+}
+
+/// The bounds that are reported, by their keys in the configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// `limits.connections`.
+    Connections,
+    /// `limits.handshakes`.
+    Handshakes,
+    /// `limits.session_queue_messages`, `session_queue_bytes` or `queue_bytes_total`.
+    SessionQueue,
+    /// `limits.backlog_bytes`, for QoS 0 messages.
+    BacklogDrop,
+    /// `limits.backlog_bytes`: reading stopped.
+    BacklogPause,
+    /// `limits.subscriptions_per_client`.
+    Subscriptions,
+    /// `limits.topic_levels`.
+    TopicLevels,
+    /// `limits.retained_messages` or `retained_bytes`.
+    Retained,
+    /// `limits.sessions`.
+    Sessions,
+    /// `runtime.mesh_capacity`: reading stopped.
+    Mesh,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndCause {
+    /// DISCONNECT from the client.
+    Disconnect(Reason),
+    /// The peer went away.
+    Hangup(Hangup),
+    /// The peer broke a rule.
+    Violation(Violation),
+    /// Nothing came for one and a half times the keep alive. `[MQTT5-3.1.2-22]`
+    KeepAlive,
+    /// No CONNECT came in time.
+    ConnectTimeout,
+    /// The client identifier connected again. `[MQTT5-3.1.4-3]`
+    TakenOver,
+    /// The broker stops.
+    Shutdown,
+    /// Refused at CONNECT; said in `Event::Refused`.
+    Refused,
+}
+
+impl EndCause {
+    /// The reason code of the DISCONNECT that a 5.0 client gets; none: no DISCONNECT.
+    pub fn reason_sent(self) -> Option<Reason> {
+        match self {
+            EndCause::Violation(violation) => Some(violation.reason),
+            EndCause::KeepAlive => Some(Reason::KeepAliveTimeout),
+            EndCause::TakenOver => Some(Reason::SessionTakenOver),
+            EndCause::Shutdown => Some(Reason::ServerShuttingDown),
+            EndCause::Disconnect(_) | EndCause::Hangup(_) | EndCause::ConnectTimeout | EndCause::Refused => {
+                None
+            }
+        }
+    }
+
+    /// Does the will go unpublished? `[MQTT5-3.14.4-3]`
+    pub fn drops_will(self) -> bool {
+        matches!(self, EndCause::Disconnect(Reason::Success))
+    }
+}
+
+impl fmt::Display for EndCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EndCause::Disconnect(reason) => {
+                write!(f, "client disconnected, {} (0x{:02X})", reason.words(), reason.code())
+            }
+            EndCause::Hangup(hangup) => write!(f, "{hangup}"),
+            EndCause::Violation(violation) => write!(f, "{violation}"),
+            EndCause::KeepAlive => f.write_str("keep alive timeout (0x8D)"),
+            EndCause::ConnectTimeout => f.write_str("no CONNECT within limits.connect_seconds"),
+            EndCause::TakenOver => f.write_str("session taken over by a new connection (0x8E)"),
+            EndCause::Shutdown => f.write_str("server shutting down (0x8B)"),
+            EndCause::Refused => f.write_str("refused"),
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} (0x{:02X})", self.reason.words(), self.cause, self.reason.code())
+    }
+}
+
+impl Limit {
+    /// The key that an operator would change.
+    pub fn key(self) -> &'static str {
+        match self {
+            Limit::Connections => "limits.connections",
+            Limit::Handshakes => "limits.handshakes",
+            Limit::SessionQueue => "limits.session_queue_messages",
+            Limit::BacklogDrop | Limit::BacklogPause => "limits.backlog_bytes",
+            Limit::Subscriptions => "limits.subscriptions_per_client",
+            Limit::TopicLevels => "limits.topic_levels",
+            Limit::Retained => "limits.retained_messages",
+            Limit::Sessions => "limits.sessions",
+            Limit::Mesh => "runtime.mesh_capacity",
+        }
+    }
+
+    /// What happened, in words.
+    pub fn consequence(self) -> &'static str {
+        match self {
+            Limit::Connections | Limit::Handshakes => "new connection closed",
+            Limit::SessionQueue => "message refused, the session's queue is full",
+            Limit::BacklogDrop => "QoS 0 messages dropped, the client does not read",
+            Limit::BacklogPause => "reading stopped, the client does not read its answers",
+            Limit::Subscriptions => "subscription refused",
+            Limit::TopicLevels => "topic refused",
+            Limit::Retained => "retained message refused",
+            Limit::Sessions => "connect refused",
+            Limit::Mesh => "reading stopped, another shard is behind",
+        }
+    }
+
+    fn counter(self) -> Counter {
+        match self {
+            Limit::Connections => Counter::LimitConnections,
+            Limit::Handshakes => Counter::LimitHandshakes,
+            Limit::SessionQueue => Counter::DroppedQueueFull,
+            Limit::BacklogDrop => Counter::DroppedSlow,
+            Limit::BacklogPause => Counter::LimitBacklog,
+            Limit::Subscriptions => Counter::LimitSubscriptions,
+            Limit::TopicLevels => Counter::LimitTopicLevels,
+            Limit::Retained => Counter::LimitRetained,
+            Limit::Sessions => Counter::LimitSessions,
+            Limit::Mesh => Counter::LimitMesh,
+        }
+    }
+}
+
+impl Event {
+    /// The counter that moves with the event.
+    pub fn counter(&self) -> Option<Counter> {
+        match self {
+            Event::Connected { .. } => None,
+            Event::Disconnected { cause, .. } | Event::Unconnected { cause, .. } => match cause {
+                EndCause::Violation(violation) if violation.reason == Reason::PacketTooLarge => {
+                    Some(Counter::LimitPacketBytes)
+                }
+                EndCause::Violation(violation) if violation.reason == Reason::ReceiveMaximumExceeded => {
+                    Some(Counter::LimitReceiveMaximum)
+                }
+                EndCause::Violation(_) => Some(Counter::Violations),
+                EndCause::KeepAlive => Some(Counter::KeepAliveTimeouts),
+                EndCause::ConnectTimeout => Some(Counter::LimitConnectSeconds),
+                EndCause::TakenOver => Some(Counter::Takeovers),
+                EndCause::Disconnect(_) | EndCause::Hangup(_) | EndCause::Shutdown | EndCause::Refused => {
+                    None
+                }
+            },
+            Event::Refused { .. } => Some(Counter::ConnectsRefused),
+            Event::PublishRefused { .. } => Some(Counter::PublishesRefused),
+            Event::LimitReached { limit, .. } => Some(limit.counter()),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Shared subscriptions: the groups whose home is this shard, and the choice of a member.
+//!
+//! Keeps chapter 4.8.2. The home of a group is found by the hash of its whole filter; it alone
+//! matches publishes against the group's filter and chooses the member: in turn, among those
+//! that can take the message now. A member's session that ends gives back what it has not
+//! settled.
+
+use super::deliver::Fanout;
+use super::directory::{BACKLOGGED, NO_CONNECTION};
+use super::{Effect, GroupMember, Mail, SessionKey, Shard, ShardId};
+use crate::message::Message;
+use crate::packet::QoS;
+use crate::session::{GroupTag, InflightState, Session};
+use crate::time::Time;
+use crate::topic::{Matches, RetainHandling, SubscriptionOptions, TopicIndex};
+use ahash::{AHashMap, RandomState};
+use std::rc::Rc;
+
+/// The groups at home here.
+pub(super) struct Groups {
+    home: ShardId,
+    slots: Vec<(u32, Option<Group>)>,
+    free: Vec<u32>,
+    by_filter: AHashMap<Box<str>, u32>,
+    index: TopicIndex,
+    matches: Matches,
+}
+
+struct Group {
+    filter: Box<str>,
+    /// The part that matches; interest is announced for it.
+    matching: Box<str>,
+    members: Vec<Member>,
+    /// Whose turn it is.
+    next: usize,
+}
+
+struct Member {
+    member: GroupMember,
+    /// What the member's shard last said. Members of this shard are asked directly.
+    ready: bool,
+}
+
+impl Groups {
+    pub(super) fn new(home: ShardId, seed: u64) -> Groups {
+        Groups {
+            home,
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_filter: AHashMap::with_hasher(RandomState::with_seeds(seed, 0x6772, 0x6f75, 0x7073)),
+            index: TopicIndex::new(seed),
+            matches: Matches::default(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_filter.is_empty()
+    }
+
+    /// Adds or updates a member; true if the group is new.
+    pub(super) fn join(&mut self, filter: &str, matching: &str, member: GroupMember) -> bool {
+        if let Some(&slot) = self.by_filter.get(filter) {
+            let group = self.slots[slot as usize].1.as_mut().expect("listed groups exist");
+            match group.members.iter_mut().find(|have| have.member.key == member.key) {
+                Some(have) => have.member = member,
+                None => group.members.push(Member { member, ready: true }),
+            }
+            return false;
+        }
+        let members = vec![Member { member, ready: true }];
+        let group = Group { filter: filter.into(), matching: matching.into(), members, next: 0 };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize].1 = Some(group);
+                slot
+            }
+            None => {
+                self.slots.push((0, Some(group)));
+                u32::try_from(self.slots.len() - 1).expect("a shard holds less than 2^32 groups")
+            }
+        };
+        let options = SubscriptionOptions {
+            qos: QoS::ExactlyOnce,
+            no_local: false,
+            retain_as_published: true,
+            retain_handling: RetainHandling::Never,
+        };
+        self.by_filter.insert(filter.into(), slot);
+        self.index.subscribe(matching, slot, options, 0);
+        true
+    }
+
+    /// Removes a member; the matching part if the group is empty now, and so gone.
+    fn leave(&mut self, filter: &str, member: SessionKey) -> Option<Box<str>> {
+        let &slot = self.by_filter.get(filter)?;
+        let (generation, group) = &mut self.slots[slot as usize];
+        let live = group.as_mut().expect("listed groups exist");
+        live.members.retain(|have| have.member.key != member);
+        if !live.members.is_empty() {
+            return None;
+        }
+        *generation = generation.wrapping_add(1);
+        let gone = group.take().expect("listed groups exist");
+        self.by_filter.remove(&gone.filter);
+        self.index.unsubscribe(&gone.matching, slot);
+        self.free.push(slot);
+        Some(gone.matching)
+    }
+
+    fn set_ready(&mut self, filter: &str, member: SessionKey, ready: bool) {
+        let Some(&slot) = self.by_filter.get(filter) else { return };
+        let group = self.slots[slot as usize].1.as_mut().expect("listed groups exist");
+        if let Some(have) = group.members.iter_mut().find(|have| have.member.key == member) {
+            have.ready = ready;
+        }
+    }
+
+    fn tag(&self, slot: u32) -> GroupTag {
+        GroupTag { home: self.home, slot, generation: self.slots[slot as usize].0 }
+    }
+
+    fn get_mut(&mut self, tag: GroupTag) -> Option<&mut Group> {
+        let (generation, group) = self.slots.get_mut(tag.slot as usize)?;
+        group.as_mut().filter(|_| *generation == tag.generation)
+    }
+}
+
+impl Group {
+    /// The next member that can take a message now; if none can, the next in turn.
+    fn choose(&mut self, can_take: impl Fn(&Member) -> bool) -> GroupMember {
+        let count = self.members.len();
+        let start = self.next % count;
+        let chosen = (0..count)
+            .map(|step| (start + step) % count)
+            .find(|&at| can_take(&self.members[at]))
+            .unwrap_or(start);
+        self.next = (chosen + 1) % count;
+        self.members[chosen].member
+    }
+}
+
+impl Shard {
+    pub(super) fn group_home(&self, filter: &str) -> ShardId {
+        self.shared.home(self.shared.hash(filter))
+    }
+
+    /// To one member of every group that matches; how many groups that were.
+    pub(super) fn route_groups(&mut self, now: Time, fanout: &mut Fanout<'_>) -> usize {
+        let mut matches = std::mem::take(&mut self.groups.matches);
+        self.groups.index.matches(fanout.publication.topic, None, &mut matches);
+        let count = matches.as_slice().len();
+        for matched in matches.as_slice() {
+            let tag = self.groups.tag(matched.subscriber);
+            self.deliver_to_group(now, tag, fanout);
+        }
+        self.groups.matches = matches;
+        count
+    }
+
+    fn deliver_to_group(&mut self, now: Time, tag: GroupTag, fanout: &mut Fanout<'_>) {
+        let directory = &self.directory;
+        let Some(group) = self.groups.get_mut(tag) else { return };
+        let chosen = group.choose(|member| match directory.resolve(member.member.key) {
+            Some(session) => {
+                let entry = directory.slot(session);
+                let state = directory.session(session);
+                entry.connection != NO_CONNECTION
+                    && entry.flags & BACKLOGGED == 0
+                    && state.queue.is_empty()
+                    && state.inflight.has_room()
+            }
+            None => member.ready && member.member.key.shard != tag.home,
+        });
+        if chosen.key.shard == self.id {
+            self.deliver_to_member(now, tag, chosen, fanout);
+        } else {
+            let message = (*fanout.keep()).clone();
+            self.effects.push(Effect::Mail {
+                to: chosen.key.shard,
+                mail: Mail::GroupDeliver { tag, member: chosen, message },
+            });
+        }
+    }
+
+    fn deliver_to_member(&mut self, now: Time, tag: GroupTag, member: GroupMember, fanout: &mut Fanout<'_>) {
+        let Some(session) = self.directory.resolve(member.key) else {
+            // It left while the message was on its way; it is no member any more by the time
+            // this comes home, since mails keep their order.
+            let message = (*fanout.keep()).clone();
+            self.post(tag.home, Mail::GroupReturn { tag, message });
+            return;
+        };
+        let id = [member.subscription_id];
+        let ids = if member.subscription_id == 0 { &id[..0] } else { &id[..] };
+        self.deliver(now, fanout, session, member.qos, member.retain_as_published, ids, Some(tag));
+    }
+
+    pub(super) fn handle_group_deliver(
+        &mut self,
+        now: Time,
+        tag: GroupTag,
+        member: GroupMember,
+        message: Message,
+    ) {
+        let message = Rc::new(message);
+        self.deliver_to_member(now, tag, member, &mut Fanout::of(&message, now, 0));
+    }
+
+    /// `[MQTT5 §4.8.2]`: what a member did not settle goes to another.
+    pub(super) fn handle_group_return(&mut self, now: Time, tag: GroupTag, message: Message) {
+        let message = Rc::new(message);
+        self.deliver_to_group(now, tag, &mut Fanout::of(&message, now, 0));
+    }
+
+    pub(super) fn handle_group_leave(&mut self, filter: &str, member: SessionKey) {
+        if let Some(matching) = self.groups.leave(filter, member) {
+            self.release_interest(&matching);
+        }
+    }
+
+    pub(super) fn handle_group_ready(&mut self, filter: &str, member: SessionKey, ready: bool) {
+        self.groups.set_ready(filter, member, ready);
+    }
+
+    /// Tells the homes of a session's shared subscriptions whether it can take messages.
+    pub(super) fn tell_groups(&mut self, session: u32, ready: bool) {
+        let state = self.directory.session_mut(session);
+        if std::mem::replace(&mut state.group_ready, ready) == ready {
+            return;
+        }
+        let member = self.directory.key(session);
+        let mut mails = Vec::new();
+        for filter in self.directory.session(session).shared_subscriptions() {
+            let home = self.group_home(filter);
+            // The group's own shard looks for itself.
+            if home != self.id {
+                mails.push((home, Mail::GroupReady { filter: filter.into(), member, ready }));
+            }
+        }
+        for (home, mail) in mails {
+            self.post(home, mail);
+        }
+    }
+
+    /// What a session that ends owes to its groups: QoS 1 that was not acknowledged, and all
+    /// that was never sent. A QoS 2 delivery that has begun goes to no one else.
+    /// `[MQTT5-4.8.2-5]`
+    pub(super) fn return_shared(&mut self, state: &mut Session) {
+        let mut back = Vec::new();
+        for entry in state.inflight.take_all() {
+            let tag = entry.delivery.extra.as_ref().and_then(|extra| extra.group);
+            let unsettled = entry.delivery.qos == QoS::AtLeastOnce && entry.state != InflightState::Released;
+            if let (Some(tag), true) = (tag, unsettled) {
+                back.push((tag, entry.delivery.message));
+            }
+        }
+        while let Some(delivery) = state.queue.pop() {
+            if let Some(tag) = delivery.extra.as_ref().and_then(|extra| extra.group) {
+                back.push((tag, delivery.message));
+            }
+        }
+        for (tag, message) in back {
+            self.post(tag.home, Mail::GroupReturn { tag, message: (*message).clone() });
+        }
+    }
+}

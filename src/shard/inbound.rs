@@ -1,0 +1,139 @@
+//! The packets of a client that is in: one match, one method for each.
+
+use super::connection::Progress;
+use super::{EndCause, Shard, Violation};
+use crate::auth::{AuthStep, TEST_METHOD};
+use crate::packet::{
+    Ack, AckKind, Auth, Disconnect, Frame, Packet, ProtocolVersion, Reason, decode, encode_ack, encode_auth,
+    encode_pingresp,
+};
+use crate::session::{AckOutcome, NEVER_EXPIRES};
+use crate::time::Time;
+
+impl Shard {
+    pub(super) fn handle_served(
+        &mut self,
+        now: Time,
+        slot: u32,
+        session: u32,
+        packet: Frame<'_>,
+    ) -> Result<Progress, Violation> {
+        let version = self.directory.slot(session).version;
+        match decode(version, packet)? {
+            Packet::Publish(publish) => self.handle_publish(now, slot, session, &publish)?,
+            Packet::Ack(ack) => self.handle_ack(now, slot, session, ack)?,
+            Packet::Subscribe(subscribe) => self.handle_subscribe(now, slot, session, &subscribe)?,
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(slot, session, &unsubscribe),
+            // [MQTT5-3.12.4-1]
+            Packet::Pingreq => self.send_packet(slot, encode_pingresp),
+            Packet::Disconnect(disconnect) => {
+                self.handle_disconnect(now, slot, session, disconnect)?;
+                // [MQTT5 §3.14]: what follows is not processed.
+                return Ok(Progress::Gone);
+            }
+            Packet::Auth(auth) => self.handle_reauthentication(slot, &auth)?,
+        }
+        // Work for this session may have been put off or have closed the connection meanwhile.
+        Ok(if self.connection(slot).is_some() { Progress::Next } else { Progress::Gone })
+    }
+
+    fn handle_ack(&mut self, now: Time, slot: u32, session: u32, ack: Ack) -> Result<(), Violation> {
+        let version = self.directory.slot(session).version;
+        let state = self.directory.session_mut(session);
+        if ack.kind == AckKind::Pubrel {
+            // [MQTT5-4.3.3-11]; an identifier that is not held: 0x92 in 5.0. [MQTT5-3.7.2-1]
+            // "Not an error during recovery": on a connection that has begun no QoS 2 exchange,
+            // it can only be left over from a session that one side has lost, and 0x00 lets the
+            // client come to its end.
+            let known = state.release(ack.packet_id.get()) || !state.received_qos2;
+            let reason = if known { Reason::Success } else { Reason::PacketIdentifierNotFound };
+            let pubcomp = Ack { kind: AckKind::Pubcomp, packet_id: ack.packet_id, reason };
+            self.send_packet(slot, |out| encode_ack(out, version, pubcomp));
+            return Ok(());
+        }
+        match state.inflight.handle_ack(ack.kind, ack.packet_id, ack.reason.is_error()) {
+            AckOutcome::Settled => self.pump(now, session),
+            AckOutcome::Release => {
+                // [MQTT5-4.3.3-4]
+                let pubrel = Ack { kind: AckKind::Pubrel, packet_id: ack.packet_id, reason: Reason::Success };
+                self.send_packet(slot, |out| encode_ack(out, version, pubrel));
+            }
+            AckOutcome::Unknown if ack.kind == AckKind::Pubrec && !ack.reason.is_error() => {
+                // [MQTT5-3.6.2-1], and in recovery as above.
+                let reason = if state.inflight.sent_qos2() {
+                    Reason::PacketIdentifierNotFound
+                } else {
+                    Reason::Success
+                };
+                let pubrel = Ack { kind: AckKind::Pubrel, packet_id: ack.packet_id, reason };
+                self.send_packet(slot, |out| encode_ack(out, version, pubrel));
+            }
+            AckOutcome::Unknown => {}
+            AckOutcome::Mismatch => {
+                return Err(Violation {
+                    reason: Reason::ProtocolError,
+                    cause: "acknowledgement does not fit the state of its packet identifier",
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_disconnect(
+        &mut self,
+        now: Time,
+        slot: u32,
+        session: u32,
+        disconnect: Disconnect,
+    ) -> Result<(), Violation> {
+        let max = self.shared.config.protocol.session_expiry_seconds_max;
+        let state = self.directory.session_mut(session);
+        if let Some(seconds) = disconnect.session_expiry_seconds {
+            if state.expiry_seconds == 0 && seconds > 0 {
+                // [MQTT5 §3.14.2.2.2]: no valid DISCONNECT, so the will is published.
+                return Err(Violation {
+                    reason: Reason::ProtocolError,
+                    cause: "DISCONNECT makes a session last that CONNECT let end",
+                });
+            }
+            state.expiry_seconds = seconds.min(max).min(NEVER_EXPIRES);
+        }
+        self.end_connection(now, slot, EndCause::Disconnect(disconnect.reason));
+        Ok(())
+    }
+
+    /// AUTH after CONNACK: re-authentication, while everything else goes on. `[MQTT5 §4.12.1]`
+    fn handle_reauthentication(&mut self, slot: u32, auth: &Auth<'_>) -> Result<(), Violation> {
+        let refuse = |reason, cause| Err(Violation { reason, cause });
+        let Some(connection) = self.connection_mut(slot) else { return Ok(()) };
+        let rare = connection.rare.as_deref_mut();
+        let method = rare.as_ref().and_then(|rare| rare.authentication_method.as_deref());
+        if method != Some(auth.method) {
+            // [MQTT5-4.12.0-7] [MQTT5-4.12.1-1]
+            return refuse(Reason::ProtocolError, "AUTH without, or with another method than CONNECT");
+        }
+        let Some(rare) = rare else { return Ok(()) };
+        match (auth.reason, rare.reauthenticating) {
+            (Reason::ReAuthenticate, false) | (Reason::ContinueAuthentication, true) => {}
+            _ => return refuse(Reason::ProtocolError, "AUTH out of turn"),
+        }
+        let answer = match crate::auth::test_method(rare.reauthenticating, auth.data) {
+            AuthStep::Continue(challenge) => {
+                rare.reauthenticating = true;
+                Auth { reason: Reason::ContinueAuthentication, method: TEST_METHOD, data: Some(challenge) }
+            }
+            AuthStep::Accept => {
+                rare.reauthenticating = false;
+                Auth { reason: Reason::Success, method: TEST_METHOD, data: None }
+            }
+            // [MQTT5-4.12.1-2]
+            AuthStep::Refuse(reason) => return refuse(reason, "re-authentication failed"),
+        };
+        self.send_packet(slot, |out| encode_auth(out, &answer));
+        Ok(())
+    }
+
+    pub(super) fn version_of_session(&self, session: u32) -> ProtocolVersion {
+        self.directory.slot(session).version
+    }
+}

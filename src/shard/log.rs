@@ -1,0 +1,89 @@
+//! Events as log lines: one line each, client and cause, and never a flood.
+
+use super::event::Event;
+use crate::packet::ProtocolVersion;
+use crate::time::Time;
+
+/// Lines of a kind that a client can bring about at will (refusals, limits) are written this
+/// often per second and shard; the rest is counted and told in one line.
+const LINES_PER_SECOND: u32 = 20;
+
+/// Writes events to the log.
+#[derive(Debug, Default)]
+pub(super) struct EventLog {
+    window: Time,
+    written: u32,
+    left_out: u64,
+}
+
+impl EventLog {
+    pub(super) fn write(&mut self, now: Time, event: &Event) {
+        match event {
+            Event::Connected {
+                client,
+                peer,
+                version,
+                keep_alive_seconds,
+                clean_start,
+                session_present,
+                session_expiry_seconds,
+            } => {
+                let protocol = protocol(*version);
+                tracing::info!(
+                    client = &**client,
+                    %peer,
+                    protocol,
+                    keep_alive_seconds,
+                    clean_start,
+                    session_present,
+                    session_expiry_seconds,
+                    "client connected"
+                );
+            }
+            Event::Disconnected { client, peer, cause } => {
+                tracing::info!(client = &**client, %peer, %cause, "client disconnected");
+            }
+            Event::Refused { client, peer, violation } => {
+                tracing::info!(client = &**client, %peer, cause = %violation, "connect refused");
+            }
+            Event::Unconnected { peer, cause } if self.may_write(now) => {
+                tracing::info!(%peer, %cause, "connection ended before a session began");
+            }
+            Event::PublishRefused { client, violation } if self.may_write(now) => {
+                tracing::info!(client = &**client, cause = %violation, "publish refused");
+            }
+            Event::LimitReached { limit, client } if self.may_write(now) => {
+                tracing::warn!(
+                    client = &**client,
+                    limit = limit.key(),
+                    "limit reached: {}",
+                    limit.consequence()
+                );
+            }
+            Event::Unconnected { .. } | Event::PublishRefused { .. } | Event::LimitReached { .. } => {}
+        }
+    }
+
+    fn may_write(&mut self, now: Time) -> bool {
+        if now.millis_since(self.window) >= 1000 {
+            self.window = now;
+            self.written = 0;
+            if self.left_out > 0 {
+                tracing::warn!(lines = self.left_out, "log lines about refusals and limits were left out");
+                self.left_out = 0;
+            }
+        }
+        self.written += 1;
+        let may = self.written <= LINES_PER_SECOND;
+        self.left_out += u64::from(!may);
+        may
+    }
+}
+
+fn protocol(version: ProtocolVersion) -> &'static str {
+    match version {
+        ProtocolVersion::V31 => "3.1",
+        ProtocolVersion::V311 => "3.1.1",
+        ProtocolVersion::V5 => "5.0",
+    }
+}

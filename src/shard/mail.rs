@@ -1,0 +1,111 @@
+//! What shards tell each other.
+
+use super::SessionKey;
+use crate::message::Message;
+use crate::packet::QoS;
+use crate::session::GroupTag;
+
+/// A member of a shared subscription.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupMember {
+    /// The session.
+    pub key: SessionKey,
+    /// Granted QoS.
+    pub qos: QoS,
+    /// Retain As Published.
+    pub retain_as_published: bool,
+    /// Subscription identifier, 0: none.
+    pub subscription_id: u32,
+}
+
+/// A mail. Mails of a pair of shards keep their order.
+#[derive(Debug)]
+pub enum Mail {
+    /// A publish that the receiver may have subscriptions for, or is the home of as retained.
+    Publish(Message),
+    /// The sender has subscriptions with this wildcard filter. Answer: `InterestKnown`.
+    InterestAdd {
+        /// Topic filter, matching part.
+        filter: Box<str>,
+        /// To be given back.
+        token: u64,
+    },
+    /// It has none any more.
+    InterestRemove {
+        /// Topic filter, matching part.
+        filter: Box<str>,
+    },
+    /// The receiver's interest is known to the sender.
+    InterestKnown {
+        /// From the question.
+        token: u64,
+    },
+    /// A session joins (or updates) a shared subscription. Answer: `GroupJoined`.
+    GroupJoin {
+        /// `$share/…`, as written.
+        filter: Box<str>,
+        /// Who.
+        member: GroupMember,
+        /// To be given back.
+        token: u64,
+    },
+    /// The membership is in force on every shard.
+    GroupJoined {
+        /// From the question.
+        token: u64,
+    },
+    /// A session leaves.
+    GroupLeave {
+        /// `$share/…`, as written.
+        filter: Box<str>,
+        /// Who.
+        member: SessionKey,
+    },
+    /// A member can take messages now, or can't.
+    GroupReady {
+        /// `$share/…`, as written.
+        filter: Box<str>,
+        /// Who.
+        member: SessionKey,
+        /// Connected, and nothing waits for it.
+        ready: bool,
+    },
+    /// A message for the chosen member.
+    GroupDeliver {
+        /// The group.
+        tag: GroupTag,
+        /// The member as the group knows it.
+        member: GroupMember,
+        /// The message.
+        message: Message,
+    },
+    /// A member's session ended before it settled the message: choose another.
+    GroupReturn {
+        /// The group.
+        tag: GroupTag,
+        /// The message.
+        message: Message,
+    },
+    /// Retained messages for a replay, please.
+    RetainedQuery {
+        /// To be given back.
+        token: u64,
+        /// The session that asks (for the answer's way back).
+        session: SessionKey,
+        /// Topic filter.
+        filter: Box<str>,
+        /// Go on after this topic name.
+        after: Option<Box<str>>,
+    },
+    /// The answer.
+    RetainedBatch {
+        /// From the question.
+        token: u64,
+        /// From the question.
+        session: SessionKey,
+        /// In the order of topic names.
+        messages: Vec<Message>,
+        /// Where to go on; none: that was all.
+        next: Option<Box<str>>,
+    },
+}

@@ -1,0 +1,352 @@
+//! The machine of one shard: bytes, mails and the clock come in; bytes, mails and orders to the
+//! driver go out.
+//!
+//! A [`Shard`] owns a part of the connections, the sessions whose client identifiers hash to it,
+//! a topic index of their subscriptions, and the retained messages whose topic names hash to it.
+//! It knows nothing of sockets, threads or clocks: the ring driver (`run`) and the simulator
+//! drive the same code.
+//!
+//! # Order of calls
+//! Give it everything that is ready (`handle_*`), then call [`Shard::handle_turn`], take the
+//! effects with [`Shard::take_effects`], hand the outbox to the driver and clear it. Effects are
+//! to be carried out in their order, `Close` after the outbox has been flushed.
+
+mod connect;
+mod connection;
+mod counters;
+mod deliver;
+mod directory;
+mod event;
+mod groups;
+mod inbound;
+#[cfg(feature = "runtime")]
+mod log;
+mod mail;
+mod publish;
+mod replay;
+#[cfg(feature = "runtime")]
+pub mod run;
+mod shared;
+mod subscribe;
+mod sys;
+mod timers;
+pub mod wheel;
+
+pub use connection::Hangup;
+pub use counters::{Counter, Counters};
+pub use event::{EndCause, Event, Limit};
+pub use mail::{GroupMember, Mail};
+pub use shared::Shared;
+
+use crate::config::ShardShares;
+use crate::message::Message;
+use crate::outbox::Outbox;
+use crate::packet::Reason;
+use crate::router::interest::InterestCounts;
+use crate::router::retained::{Retained, RetainedLimits};
+use crate::time::Time;
+use crate::topic::{Matches, TopicIndex};
+use connection::Connection;
+use directory::Directory;
+use groups::Groups;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use subscribe::{OwnWildcards, Pending};
+use timers::Timer;
+use wheel::Wheel;
+
+/// Number of a shard, 0 to 127.
+pub type ShardId = u16;
+
+/// The most shards a broker can have: shards fit a bit mask.
+pub const SHARDS_MAX: usize = 128;
+
+/// Names a session in the whole broker. The generation guards against a reused slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionKey {
+    /// Home shard.
+    pub shard: ShardId,
+    /// Slot in its directory.
+    pub slot: u32,
+    /// Generation of the slot.
+    pub generation: u32,
+}
+
+/// What the driver is to do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Close the connection once what was sent to it is out; its slot is the driver's again.
+    Close {
+        /// Connection.
+        slot: u32,
+    },
+    /// The connection is accepted: read it as a stream from now on.
+    Stream {
+        /// Connection.
+        slot: u32,
+    },
+    /// The client identifier lives on another shard: move the socket there, with the bytes that
+    /// were read and not used.
+    HandOver {
+        /// Connection; its slot is the driver's again.
+        slot: u32,
+        /// The client identifier's home.
+        to: ShardId,
+        /// Everything that the client has sent.
+        bytes: Vec<u8>,
+    },
+    /// Stop reading from the connection.
+    Pause {
+        /// Connection.
+        slot: u32,
+    },
+    /// Read from it again.
+    Resume {
+        /// Connection.
+        slot: u32,
+    },
+    /// Put a mail into another shard's box.
+    Mail {
+        /// Receiver.
+        to: ShardId,
+        /// The mail.
+        mail: Mail,
+    },
+    /// Tell the operator.
+    Event(Event),
+}
+
+/// A rule that the peer broke, and the reason code it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Reason code of DISCONNECT (5.0).
+    pub reason: Reason,
+    /// In words, for the log.
+    pub cause: &'static str,
+}
+
+/// The machine of one shard.
+pub struct Shard {
+    id: ShardId,
+    shared: Arc<Shared>,
+    connections: Vec<Option<Box<Connection>>>,
+    connection_count: usize,
+    handshakes: usize,
+    next_serial: u64,
+    directory: Directory,
+    subscriptions: TopicIndex,
+    matches: Matches,
+    groups: Groups,
+    /// Wildcard filters of other shards: the subscribers are shard numbers.
+    foreign_wildcards: TopicIndex,
+    foreign_matches: Matches,
+    own_wildcards: OwnWildcards,
+    /// None when this is the only shard.
+    own_exact: Option<InterestCounts>,
+    retained: Retained<Message>,
+    sweeping: bool,
+    shares: ShardShares,
+    wheel: Wheel<Timer>,
+    due: Vec<Timer>,
+    outbox: Outbox,
+    effects: Vec<Effect>,
+    loopback: VecDeque<Mail>,
+    pending: BTreeMap<u64, Pending>,
+    next_token: u64,
+    last_stamp: u64,
+    entropy: u64,
+    deferred: Vec<u32>,
+    queued_bytes: usize,
+    sys: sys::SysState,
+    closing: bool,
+}
+
+impl Shard {
+    /// An empty shard. `seed` is the only source of chance: assigned client identifiers and the
+    /// keys of hash tables come from it.
+    pub fn new(id: ShardId, shared: Arc<Shared>, interest: Option<InterestCounts>, seed: u64) -> Shard {
+        let shares = shared.config.shares(shared.shards());
+        let retained = Retained::new(RetainedLimits {
+            messages: shares.retained_messages,
+            bytes: shares.retained_bytes,
+        });
+        Shard {
+            id,
+            connections: Vec::new(),
+            connection_count: 0,
+            handshakes: 0,
+            next_serial: 0,
+            directory: Directory::new(id, seed),
+            subscriptions: TopicIndex::new(seed ^ 1),
+            matches: Matches::default(),
+            groups: Groups::new(id, seed ^ 2),
+            foreign_wildcards: TopicIndex::new(seed ^ 3),
+            foreign_matches: Matches::default(),
+            own_exact: interest,
+            own_wildcards: OwnWildcards::new(seed ^ 4),
+            retained,
+            sweeping: false,
+            shares,
+            wheel: Wheel::new(),
+            due: Vec::new(),
+            outbox: Outbox::new(),
+            effects: Vec::new(),
+            loopback: VecDeque::new(),
+            pending: BTreeMap::new(),
+            next_token: 0,
+            last_stamp: 0,
+            entropy: seed,
+            deferred: Vec::new(),
+            queued_bytes: 0,
+            sys: sys::SysState::default(),
+            closing: false,
+            shared,
+        }
+    }
+
+    /// Once, before anything else.
+    pub fn handle_start(&mut self, now: Time) {
+        self.start_timers(now);
+    }
+
+    /// The driver has a connection under `slot`. `adopted`: another shard has read its CONNECT
+    /// and found that this one is its home.
+    pub fn handle_open(&mut self, now: Time, slot: u32, peer: SocketAddr, adopted: bool) {
+        self.open(now, slot, peer, adopted);
+        self.settle(now);
+    }
+
+    /// Bytes from a connection. Bytes for one that is closed already are ignored.
+    pub fn handle_bytes(&mut self, now: Time, slot: u32, bytes: &[u8]) {
+        self.read(now, slot, bytes);
+        self.settle(now);
+    }
+
+    /// The peer is gone.
+    pub fn handle_hangup(&mut self, now: Time, slot: u32, hangup: Hangup) {
+        if self.connection(slot).is_some() {
+            self.end_connection(now, slot, EndCause::Hangup(hangup));
+        }
+        self.settle(now);
+    }
+
+    /// The socket has not taken everything: `bytes` wait in the driver.
+    pub fn handle_backlog(&mut self, slot: u32, bytes: usize) {
+        self.note_backlog(slot, bytes);
+    }
+
+    /// The socket has taken everything.
+    pub fn handle_drained(&mut self, now: Time, slot: u32) {
+        self.note_drained(now, slot);
+        self.settle(now);
+    }
+
+    /// A mail from another shard.
+    pub fn handle_mail(&mut self, now: Time, from: ShardId, mail: Mail) {
+        self.deliver_mail(now, from, mail);
+        self.settle(now);
+    }
+
+    /// The clock has moved.
+    pub fn handle_time(&mut self, now: Time) {
+        self.run_timers(now);
+        self.settle(now);
+    }
+
+    /// Once a turn, after all input: goes on with what was put off so that no single session
+    /// fills a turn.
+    pub fn handle_turn(&mut self, now: Time) {
+        for session in std::mem::take(&mut self.deferred) {
+            self.pump(now, session);
+        }
+        self.settle(now);
+    }
+
+    /// Is there work for the next turn even if nothing comes in?
+    pub fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
+    }
+
+    /// When `handle_time` is due next.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.wheel.next_deadline()
+    }
+
+    /// DISCONNECT 0x8B to 5.0 clients, and every connection closed. Sessions stay.
+    pub fn handle_shutdown(&mut self, now: Time) {
+        self.closing = true;
+        for slot in 0..self.connections.len() {
+            let slot = u32::try_from(slot).expect("slots are 32 bits");
+            if self.connection(slot).is_some() {
+                self.end_connection(now, slot, EndCause::Shutdown);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// What the driver is to do, in order.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Gives the list back, so that it is not allocated each turn.
+    pub fn recycle_effects(&mut self, mut effects: Vec<Effect>) {
+        if self.effects.is_empty() {
+            effects.clear();
+            self.effects = effects;
+        }
+    }
+
+    /// What is to be sent.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// Connections, whatever their stage.
+    pub fn connections(&self) -> usize {
+        self.connection_count
+    }
+
+    /// Its number.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Mails to itself are handled before anyone looks.
+    fn settle(&mut self, now: Time) {
+        while let Some(mail) = self.loopback.pop_front() {
+            self.deliver_mail(now, self.id, mail);
+        }
+    }
+
+    fn post(&mut self, to: ShardId, mail: Mail) {
+        if to == self.id {
+            self.loopback.push_back(mail);
+        } else {
+            self.effects.push(Effect::Mail { to, mail });
+        }
+    }
+
+    fn report(&mut self, event: Event) {
+        if let Some(counter) = event.counter() {
+            self.count(counter, 1);
+        }
+        self.effects.push(Effect::Event(event));
+    }
+
+    fn count(&self, counter: Counter, by: u64) {
+        self.shared.counters[usize::from(self.id)].add(counter, by);
+    }
+
+    fn other_shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let id = self.id;
+        (0..ShardId::try_from(self.shared.shards()).expect("at most 128 shards"))
+            .filter(move |&shard| shard != id)
+    }
+
+    fn token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+}

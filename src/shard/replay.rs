@@ -1,0 +1,197 @@
+//! Retained messages: keeping them, and sending them to a new subscription at the pace of its
+//! client.
+
+use super::deliver::Fanout;
+use super::directory::REPLAYING;
+use super::{Counter, Event, Limit, Mail, SessionKey, Shard, ShardId};
+use crate::message::Message;
+use crate::packet::QoS;
+use crate::router::retained::{BatchLimits, RetainedMessage};
+use crate::session::{Delivery, Extra, Replay};
+use crate::time::Time;
+use std::rc::Rc;
+
+/// One answer to a query: so much at a time that neither shard is held up.
+const BATCH: BatchLimits = BatchLimits { messages: 64, bytes: 64 * 1024, visits: 4096 };
+
+impl RetainedMessage for Message {
+    fn expires_at(&self) -> Option<Time> {
+        Message::expires_at(self)
+    }
+
+    fn stamp(&self) -> u64 {
+        Message::stamp(self)
+    }
+
+    fn bytes(&self) -> usize {
+        Message::bytes(self)
+    }
+}
+
+impl Shard {
+    /// Stores or clears a retained message at home here; false if a bound refuses it.
+    pub(super) fn retain(&mut self, now: Time, fanout: &mut Fanout<'_>) -> bool {
+        let publication = fanout.publication;
+        let stored = if publication.payload.is_empty() {
+            // [MQTT5-3.3.1-6] [MQTT5-3.3.1-7]
+            self.retained.remove(publication.topic, publication.stamp);
+            true
+        } else {
+            // [MQTT5-3.3.1-5]
+            let message = (*fanout.keep()).clone();
+            self.retained.store(publication.topic, message).is_ok()
+        };
+        self.note_retained();
+        self.start_sweep(now);
+        if !stored {
+            let client = publication
+                .origin
+                .and_then(|key| self.directory.resolve(key))
+                .map_or_else(|| "".into(), |session| self.directory.session(session).client_id.clone());
+            self.report(Event::LimitReached { limit: Limit::Retained, client });
+        }
+        stored
+    }
+
+    pub(super) fn note_retained(&self) {
+        let counters = &self.shared.counters[usize::from(self.id)];
+        counters.set(Counter::Retained, self.retained.len() as u64);
+        counters.set(Counter::RetainedBytes, self.retained.bytes() as u64);
+    }
+
+    pub(super) fn start_replays(&mut self, now: Time, session: u32, replays: Vec<Replay>) {
+        if replays.is_empty() {
+            return;
+        }
+        for mut replay in replays {
+            replay.token = self.token();
+            let state = self.directory.session_mut(session);
+            // A subscription made again starts its replay again.
+            state.replays.retain(|have| have.filter != replay.filter);
+            state.replays.push_back(replay);
+        }
+        self.directory.slot_mut(session).flags |= REPLAYING;
+        self.pump(now, session);
+    }
+
+    /// One retained message, or one query for more; false when there is nothing to be done now.
+    pub(super) fn pump_replay(&mut self, now: Time, session: u32) -> bool {
+        let key = self.directory.key(session);
+        let state = self.directory.session_mut(session);
+        let has_room = state.inflight.has_room();
+        let Some(replay) = state.replays.front_mut() else { return false };
+        if let Some(message) = replay.ready.front() {
+            let qos = message.qos().min(replay.qos);
+            if qos != QoS::AtMostOnce && !has_room {
+                return false;
+            }
+            let subscription_id = replay.subscription_id;
+            let Some(message) = replay.ready.pop_front() else { return false };
+            self.send_retained(now, session, message, qos, subscription_id);
+            return true;
+        }
+        if replay.is_done() {
+            state.finish_replay();
+            let more = !state.replays.is_empty();
+            if !more {
+                self.directory.slot_mut(session).flags &= !REPLAYING;
+            }
+            return more;
+        }
+        if !replay.waiting {
+            replay.waiting = true;
+            let query = Mail::RetainedQuery {
+                token: replay.token,
+                session: key,
+                filter: replay.filter.clone(),
+                after: replay.cursor.take(),
+            };
+            let to = replay.shards[0];
+            self.post(to, query);
+        }
+        false
+    }
+
+    fn send_retained(&mut self, now: Time, session: u32, message: Message, qos: QoS, subscription_id: u32) {
+        let hash = self.shared.hash(message.as_publication().topic);
+        if message.is_expired(now) || self.directory.session(session).is_overtaken(hash, message.stamp()) {
+            return;
+        }
+        let extra = (subscription_id != 0)
+            .then(|| Box::new(Extra { subscription_ids: [subscription_id].as_slice().into(), group: None }));
+        // [MQTT5-3.3.1-9]: RETAIN 1, whatever Retain As Published says.
+        self.send_delivery(now, session, Delivery { message: Rc::new(message), qos, retain: true, extra });
+    }
+
+    pub(super) fn handle_retained_query(
+        &mut self,
+        now: Time,
+        session: SessionKey,
+        token: u64,
+        filter: &str,
+        after: Option<&str>,
+    ) {
+        let mut messages = Vec::new();
+        let next = self
+            .retained
+            .matching(filter, after, now, BATCH, |_, message: &Message| messages.push(message.clone()));
+        self.post(session.shard, Mail::RetainedBatch { token, session, messages, next });
+    }
+
+    pub(super) fn handle_retained_batch(
+        &mut self,
+        now: Time,
+        session: SessionKey,
+        token: u64,
+        messages: Vec<Message>,
+        next: Option<Box<str>>,
+    ) {
+        let Some(session) = self.directory.resolve(session) else { return };
+        let state = self.directory.session_mut(session);
+        let Some(replay) = state.replays.iter_mut().find(|replay| replay.token == token) else { return };
+        let fruitless = messages.is_empty() && next.is_some();
+        replay.handle_batch(messages, next);
+        if fruitless {
+            // A long walk without a match goes on next turn, so that it holds up no one.
+            self.defer(session);
+        } else {
+            self.pump(now, session);
+        }
+    }
+
+    /// All mails end here.
+    pub(super) fn deliver_mail(&mut self, now: Time, from: ShardId, mail: Mail) {
+        match mail {
+            Mail::Publish(message) => self.handle_forwarded(now, message),
+            Mail::InterestAdd { filter, token } => self.handle_interest(from, &filter, Some(token)),
+            Mail::InterestRemove { filter } => self.handle_interest(from, &filter, None),
+            Mail::InterestKnown { token } | Mail::GroupJoined { token } => self.handle_answer(now, token),
+            Mail::GroupJoin { filter, member, token } => {
+                self.handle_group_join(now, from, &filter, member, token)
+            }
+            Mail::GroupLeave { filter, member } => self.handle_group_leave(&filter, member),
+            Mail::GroupReady { filter, member, ready } => self.handle_group_ready(&filter, member, ready),
+            Mail::GroupDeliver { tag, member, message } => {
+                self.handle_group_deliver(now, tag, member, message)
+            }
+            Mail::GroupReturn { tag, message } => self.handle_group_return(now, tag, message),
+            Mail::RetainedQuery { token, session, filter, after } => {
+                self.handle_retained_query(now, session, token, &filter, after.as_deref());
+            }
+            Mail::RetainedBatch { token, session, messages, next } => {
+                self.handle_retained_batch(now, session, token, messages, next);
+            }
+        }
+    }
+
+    fn handle_forwarded(&mut self, now: Time, message: Message) {
+        let message = Rc::new(message);
+        let publication = message.as_publication();
+        let hash = if publication.retain { self.shared.hash(publication.topic) } else { 0 };
+        let mut fanout = Fanout::of(&message, now, hash);
+        if publication.retain && self.shared.home(hash) == self.id {
+            self.retain(now, &mut fanout);
+        }
+        self.route(now, &mut fanout);
+    }
+}

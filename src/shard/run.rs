@@ -1,0 +1,438 @@
+//! Joins a shard's machine to its driver: the only file that knows both.
+//!
+//! A turn: reap what the ring has, give it to the machine, empty the mesh boxes, look at the
+//! clock, and park, which flushes the outbox in the system call that waits. The clock is read once
+//! a turn, after the completions were reaped, so that what is stamped with it came before.
+
+use super::event::{Event, Limit};
+use super::log::EventLog;
+use super::{Counter, Effect, Hangup, Mail, Shard, ShardId, Shared};
+use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding, Wake};
+use crate::router::interest::InterestCounts;
+use crate::time::Time;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// What goes through the mesh: mails of the machine, and sockets on their way home.
+pub enum Parcel {
+    /// A mail.
+    Mail(Mail),
+    /// A connection whose client identifier is at home there.
+    Socket {
+        /// The socket.
+        socket: OwnedFd,
+        /// Where from.
+        peer: SocketAddr,
+        /// What it has sent so far, CONNECT first.
+        bytes: Vec<u8>,
+    },
+}
+
+/// What the shards and the main thread share besides `Shared`.
+pub struct Control {
+    /// The broker is to stop.
+    pub stop: AtomicBool,
+    /// Connections of all shards, for `limits.connections`.
+    pub open: AtomicUsize,
+    /// The effective `limits.connections`.
+    pub connections_max: usize,
+    /// Shards that are ready to serve.
+    pub ready: AtomicUsize,
+    /// Time zero of every shard's clock.
+    pub started: Instant,
+}
+
+/// What one shard starts with.
+pub struct Start {
+    /// Its number.
+    pub id: ShardId,
+    /// See `Shared`.
+    pub shared: Arc<Shared>,
+    /// See `Control`.
+    pub control: Arc<Control>,
+    /// Its end of the mesh.
+    pub mesh: MeshEnd<Parcel>,
+    /// Listening sockets, by number of the listener.
+    pub listeners: Vec<OwnedFd>,
+    /// An event counter that the main thread writes to when `Control` has changed.
+    pub bell: OwnedFd,
+    /// Counts behind its interest in exact filters.
+    pub interest: Option<InterestCounts>,
+    /// Chance: assigned client identifiers, hash keys.
+    pub seed: u64,
+}
+
+/// A parcel is kept here while the box it is for is full. The connection that caused it is not
+/// read meanwhile, so the list is bounded by what a turn and the other shards' answers bring.
+type Overflow = VecDeque<Parcel>;
+
+/// The machine tells how much it wants to send; above this the turn is flushed before more is
+/// taken in.
+const ARENA_BYTES_MAX: usize = 1 << 20;
+/// Mails taken from one box in one turn: no neighbour fills a turn alone.
+const MAILS_PER_TURN: usize = 1024;
+/// How soon a full box is tried again: its reader does not say when it has room.
+const OVERFLOW_RETRY: Duration = Duration::from_micros(200);
+
+const PAUSED_BY_MACHINE: u8 = 1;
+const PAUSED_BY_MESH: u8 = 2;
+
+struct Runner {
+    machine: Shard,
+    net: Net,
+    mesh: MeshEnd<Parcel>,
+    shared: Arc<Shared>,
+    control: Arc<Control>,
+    overflow: Vec<Overflow>,
+    overflowing: usize,
+    /// Why each connection is not read, by slot.
+    paused: Vec<u8>,
+    paused_by_mesh: Vec<u32>,
+    backlogged: Vec<u32>,
+    peers: Vec<Option<SocketAddr>>,
+    log: EventLog,
+}
+
+/// Runs a shard until the broker stops.
+///
+/// # Errors
+/// The ring's: without it there is no shard.
+pub async fn run(start: Start) -> io::Result<()> {
+    let limits = &start.shared.config.limits;
+    let net_config = NetConfig {
+        // The machine stops filling at `backlog_bytes`; what it may add after that is a packet
+        // and a turn's answers.
+        backlog_bytes_max: limits.backlog_bytes + 2 * limits.packet_bytes + (8 << 20),
+        ..NetConfig::default()
+    };
+    let mut net = Net::new(&net_config)?;
+    start.mesh.set_ring(net.ring_fd());
+    start.control.ready.fetch_add(1, Ordering::AcqRel);
+    while start.control.ready.load(Ordering::Acquire) < start.shared.shards() {
+        // Every ring must be known before the first connection; this is over in a millisecond.
+        std::thread::yield_now();
+    }
+    net.watch(start.bell, 0);
+    for (number, socket) in start.listeners.into_iter().enumerate() {
+        net.listen(u16::try_from(number).expect("at most 64 listeners"), socket);
+    }
+    let mut runner = Runner {
+        machine: Shard::new(start.id, Arc::clone(&start.shared), start.interest, start.seed),
+        net,
+        overflow: (0..start.shared.shards()).map(|_| Overflow::new()).collect(),
+        mesh: start.mesh,
+        shared: start.shared,
+        control: start.control,
+        overflowing: 0,
+        paused: Vec::new(),
+        paused_by_mesh: Vec::new(),
+        backlogged: Vec::new(),
+        peers: Vec::new(),
+        log: EventLog::default(),
+    };
+    runner.serve().await
+}
+
+impl Runner {
+    async fn serve(&mut self) -> io::Result<()> {
+        let outstanding = Outstanding::new();
+        let sleeping = self.mesh.sleeping();
+        let mut events = Vec::with_capacity(driver::EVENTS_MAX);
+        let mut stopping: Option<Instant> = None;
+        let now = self.now();
+        self.machine.handle_start(now);
+        self.carry_out(now, None);
+        loop {
+            self.net.poll(&mut events);
+            let now = self.now();
+            for event in events.drain(..) {
+                self.handle_event(now, event);
+                if self.machine.outbox().arena_bytes() > ARENA_BYTES_MAX {
+                    self.flush()?;
+                }
+            }
+            self.take_mails(now)?;
+            if self.machine.next_deadline().is_some_and(|deadline| deadline <= now) {
+                self.machine.handle_time(now);
+                self.carry_out(now, None);
+            }
+            self.machine.handle_turn(now);
+            self.carry_out(now, None);
+            self.report_backlogs(now);
+            if self.control.stop.load(Ordering::Acquire) {
+                let grace = Duration::from_secs(self.shared.config.shutdown.grace_seconds.into());
+                let until = *stopping.get_or_insert_with(|| {
+                    self.net.stop_listening();
+                    self.machine.handle_shutdown(now);
+                    self.carry_out(now, None);
+                    Instant::now() + grace
+                });
+                self.flush()?;
+                if self.net.connections() == 0 || Instant::now() >= until {
+                    return Ok(());
+                }
+            }
+            let deadline = self.park_until(now, stopping);
+            let mesh = &self.mesh;
+            let outbox = self.machine.outbox();
+            self.net
+                .park(outbox, &mut events, deadline, &outstanding, &sleeping, || mesh.any_ready())
+                .await?;
+            outbox.clear();
+        }
+    }
+
+    fn now(&self) -> Time {
+        let micros = self.control.started.elapsed().as_micros();
+        Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    fn park_until(&self, now: Time, stopping: Option<Instant>) -> Option<Duration> {
+        if self.machine.has_deferred() || self.mesh.any_ready() {
+            return Some(Duration::ZERO);
+        }
+        let timer =
+            self.machine.next_deadline().map(|deadline| Duration::from_micros(deadline.micros_since(now)));
+        let retry = (self.overflowing > 0).then_some(OVERFLOW_RETRY);
+        let stop = stopping.map(|_| Duration::from_millis(10));
+        [timer, retry, stop].into_iter().flatten().min()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut events = Vec::new();
+        self.net.flush(self.machine.outbox(), &mut events)?;
+        self.machine.outbox().clear();
+        let now = self.now();
+        for event in events {
+            self.handle_event(now, event);
+        }
+        Ok(())
+    }
+
+    fn handle_event(&mut self, now: Time, event: driver::Event) {
+        match event {
+            driver::Event::Accepted { slot, peer, .. } => self.accept(now, slot, peer),
+            driver::Event::AcceptFailed { error, .. } => {
+                let cause = io::Error::from_raw_os_error(error);
+                tracing::warn!(%cause, "a connection could not be accepted");
+            }
+            driver::Event::Received { slot, buffer } => self.receive(now, slot, buffer),
+            driver::Event::Hangup { slot, cause } => {
+                let hangup = match cause {
+                    driver::Hangup::Eof => Hangup::Closed,
+                    driver::Hangup::Reset => Hangup::Reset,
+                    driver::Hangup::Error(error) => Hangup::Error(error),
+                    driver::Hangup::BacklogFull => Hangup::BacklogFull,
+                };
+                self.machine.handle_hangup(now, slot, hangup);
+                self.carry_out(now, Some(slot));
+            }
+            driver::Event::Backlogged { slot, bytes } => {
+                self.backlogged.push(slot);
+                self.machine.handle_backlog(slot, bytes as usize);
+                self.carry_out(now, None);
+            }
+            driver::Event::Drained { slot } => {
+                self.backlogged.retain(|&listed| listed != slot);
+                self.machine.handle_drained(now, slot);
+                self.carry_out(now, None);
+            }
+            // Mails and `Control` are looked at every turn.
+            driver::Event::Woken | driver::Event::Readable { .. } => {}
+        }
+    }
+
+    fn accept(&mut self, now: Time, slot: u32, peer: SocketAddr) {
+        if self.control.open.fetch_add(1, Ordering::Relaxed) >= self.control.connections_max {
+            self.control.open.fetch_sub(1, Ordering::Relaxed);
+            let event = Event::LimitReached { limit: Limit::Connections, client: "".into() };
+            self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitConnections, 1);
+            self.log.write(now, &event);
+            self.net.abort(slot);
+            return;
+        }
+        self.remember(slot, peer);
+        self.machine.handle_open(now, slot, peer, false);
+        self.carry_out(now, None);
+    }
+
+    fn remember(&mut self, slot: u32, peer: SocketAddr) {
+        let at = slot as usize;
+        if self.peers.len() <= at {
+            self.peers.resize(at + 1, None);
+            self.paused.resize(at + 1, 0);
+        }
+        self.peers[at] = Some(peer);
+        self.paused[at] = 0;
+    }
+
+    fn receive(&mut self, now: Time, slot: u32, buffer: Buffer) {
+        if self.net.is_held(slot) {
+            self.net.hold(slot, buffer, 0);
+            return;
+        }
+        self.machine.handle_bytes(now, slot, self.net.bytes(&buffer));
+        self.net.give_back(buffer);
+        self.carry_out(now, Some(slot));
+        if self.machine.is_handshaking(slot) {
+            self.net.receive_once(slot);
+        }
+    }
+
+    fn take_mails(&mut self, now: Time) -> io::Result<()> {
+        if self.shared.shards() == 1 {
+            return Ok(());
+        }
+        self.empty_overflow();
+        let own = usize::from(self.machine.id());
+        for from in (0..self.shared.shards()).filter(|&from| from != own) {
+            for _ in 0..MAILS_PER_TURN {
+                match self.mesh.receive(from) {
+                    None => break,
+                    Some(Parcel::Mail(mail)) => {
+                        self.machine.handle_mail(
+                            now,
+                            ShardId::try_from(from).expect("at most 128 shards"),
+                            mail,
+                        );
+                    }
+                    Some(Parcel::Socket { socket, peer, bytes }) => {
+                        let slot = self.net.adopt(socket);
+                        self.remember(slot, peer);
+                        self.machine.handle_open(now, slot, peer, true);
+                        self.machine.handle_bytes(now, slot, &bytes);
+                        self.carry_out(now, None);
+                        if self.machine.is_handshaking(slot) {
+                            self.net.receive_once(slot);
+                        }
+                    }
+                }
+                self.carry_out(now, None);
+                if self.machine.outbox().arena_bytes() > ARENA_BYTES_MAX {
+                    self.flush()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries the machine's effects out. `cause`: the connection whose bytes brought them about.
+    fn carry_out(&mut self, now: Time, cause: Option<u32>) {
+        let mut effects = self.machine.take_effects();
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Mail { to, mail } => self.send(now, to, Parcel::Mail(mail), cause),
+                Effect::Close { slot } => {
+                    self.control.open.fetch_sub(1, Ordering::Relaxed);
+                    self.backlogged.retain(|&listed| listed != slot);
+                    self.net.close(slot);
+                }
+                Effect::Stream { slot } => self.net.receive_stream(slot),
+                Effect::HandOver { slot, to, bytes } => self.hand_over(now, slot, to, bytes),
+                Effect::Pause { slot } => self.pause(slot, PAUSED_BY_MACHINE),
+                Effect::Resume { slot } => self.resume(slot, PAUSED_BY_MACHINE),
+                Effect::Event(event) => self.log.write(now, &event),
+            }
+        }
+        self.machine.recycle_effects(effects);
+    }
+
+    fn hand_over(&mut self, now: Time, slot: u32, to: ShardId, bytes: Vec<u8>) {
+        let peer = self.peers.get_mut(slot as usize).and_then(Option::take);
+        match (self.net.detach(slot), peer) {
+            (Some(socket), Some(peer)) => self.send(now, to, Parcel::Socket { socket, peer, bytes }, None),
+            // The peer has gone while its CONNECT was read.
+            _ => {
+                self.control.open.fetch_sub(1, Ordering::Relaxed);
+                self.net.close(slot);
+            }
+        }
+    }
+
+    fn send(&mut self, now: Time, to: ShardId, parcel: Parcel, cause: Option<u32>) {
+        let at = usize::from(to);
+        let parcel = if self.overflow[at].is_empty() {
+            match self.mesh.send(at, parcel) {
+                Ok(wake) => return self.heed(wake),
+                Err(parcel) => parcel,
+            }
+        } else {
+            parcel
+        };
+        self.overflow[at].push_back(parcel);
+        self.overflowing += 1;
+        if let Some(slot) = cause
+            && self.paused.get(slot as usize).is_some_and(|why| why & PAUSED_BY_MESH == 0)
+        {
+            self.pause(slot, PAUSED_BY_MESH);
+            self.paused_by_mesh.push(slot);
+            self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitMesh, 1);
+            self.log.write(now, &Event::LimitReached { limit: Limit::Mesh, client: "".into() });
+        }
+    }
+
+    fn heed(&mut self, wake: Wake) {
+        if let Wake::Ring(ring) = wake {
+            self.net.wake(ring);
+        }
+    }
+
+    fn empty_overflow(&mut self) {
+        if self.overflowing == 0 {
+            return;
+        }
+        for to in 0..self.overflow.len() {
+            while let Some(parcel) = self.overflow[to].pop_front() {
+                match self.mesh.send(to, parcel) {
+                    Ok(wake) => {
+                        self.overflowing -= 1;
+                        self.heed(wake);
+                    }
+                    Err(parcel) => {
+                        self.overflow[to].push_front(parcel);
+                        break;
+                    }
+                }
+            }
+        }
+        if self.overflowing == 0 {
+            self.overflow.iter_mut().for_each(|list| *list = Overflow::new());
+            for slot in std::mem::take(&mut self.paused_by_mesh) {
+                self.resume(slot, PAUSED_BY_MESH);
+            }
+        }
+    }
+
+    fn pause(&mut self, slot: u32, why: u8) {
+        let Some(paused) = self.paused.get_mut(slot as usize) else { return };
+        *paused |= why;
+        self.net.pause(slot);
+    }
+
+    fn resume(&mut self, slot: u32, why: u8) {
+        let Some(paused) = self.paused.get_mut(slot as usize) else { return };
+        if *paused & why != 0 {
+            *paused &= !why;
+            if *paused == 0 {
+                self.net.resume(slot);
+            }
+        }
+    }
+
+    /// The driver tells of a backlog once; the machine's bounds want to know how it grows.
+    fn report_backlogs(&mut self, now: Time) {
+        for at in 0..self.backlogged.len() {
+            let slot = self.backlogged[at];
+            let bytes = self.net.backlog_bytes(slot);
+            if bytes > 0 {
+                self.machine.handle_backlog(slot, bytes);
+            }
+        }
+        self.carry_out(now, None);
+    }
+}

@@ -1,0 +1,55 @@
+//! What the shards of a broker have in common: read by all, written by one or by none.
+
+use super::{Counters, ShardId};
+use crate::config::Config;
+use crate::router::interest::{InterestBits, InterestCounts};
+use ahash::RandomState;
+use std::sync::Arc;
+
+/// Made once at start.
+pub struct Shared {
+    /// The configuration.
+    pub config: Config,
+    /// Which exact topic filters each shard has subscriptions for.
+    pub interest: Vec<Arc<InterestBits>>,
+    /// What each shard counts.
+    pub counters: Vec<Counters>,
+    hasher: RandomState,
+    shards: usize,
+}
+
+impl Shared {
+    /// For `shards` shards; `seed` keys the hash that spreads clients and topics.
+    ///
+    /// With it come the counts behind each shard's interest, for the shards (`Shard::new`); none
+    /// when there is but one.
+    pub fn new(config: Config, shards: usize, seed: u64) -> (Shared, Vec<Option<InterestCounts>>) {
+        assert!((1..=super::SHARDS_MAX).contains(&shards), "1 to 128 shards");
+        // A single shard asks no one.
+        let counts: Vec<_> = (0..shards).map(|_| (shards > 1).then(InterestCounts::new)).collect();
+        let shared = Shared {
+            config,
+            interest: counts.iter().flatten().map(InterestCounts::bits).collect(),
+            counters: (0..shards).map(|_| Counters::default()).collect(),
+            hasher: RandomState::with_seeds(seed, seed.rotate_left(17), seed ^ 0x6d69_6467, 1883),
+            shards,
+        };
+        (shared, counts)
+    }
+
+    /// Number of shards.
+    pub fn shards(&self) -> usize {
+        self.shards
+    }
+
+    /// The hash of a client identifier, topic name or filter that all shards agree on.
+    pub fn hash(&self, text: &str) -> u64 {
+        self.hasher.hash_one(text)
+    }
+
+    /// The home of whatever has this hash.
+    pub fn home(&self, hash: u64) -> ShardId {
+        // The upper bits: the lower ones choose slots in tables.
+        ShardId::try_from((hash >> 32) % self.shards as u64).expect("at most 128 shards")
+    }
+}

@@ -1,0 +1,414 @@
+//! SUBSCRIBE and UNSUBSCRIBE, and how other shards come to know what this one wants.
+//!
+//! A SUBACK leaves only when every shard can see the interest, so that a message published
+//! after it reaches the subscriber (`[MQTT5 §3.9]`). An exact filter is seen at once, through
+//! the shared bits; a wildcard filter when every shard has answered; a shared subscription when
+//! its home has answered.
+
+use super::{Counter, Event, GroupMember, Limit, Mail, Shard, ShardId, Violation};
+use crate::packet::{
+    PacketId, ProtocolVersion, QoS, Reason, Subscribe, SubscribeFilter, Unsubscribe, encode_suback,
+    encode_unsuback,
+};
+use crate::session::Replay;
+use crate::time::Time;
+use crate::topic::{RetainHandling, SubscriptionOptions, TopicFilter};
+use ahash::{AHashMap, RandomState};
+use std::collections::VecDeque;
+
+/// Something that waits for answers of other shards.
+pub(super) struct Pending {
+    remaining: usize,
+    /// Wildcard filters that every shard knows once all have answered.
+    wildcards: Vec<(Box<str>, u64)>,
+    then: Completion,
+}
+
+enum Completion {
+    Suback {
+        slot: u32,
+        serial: u64,
+        session: u32,
+        packet_id: PacketId,
+        codes: Vec<Reason>,
+        replays: Vec<Replay>,
+    },
+    Joined {
+        to: ShardId,
+        token: u64,
+    },
+}
+
+/// The wildcard filters of this shard's subscriptions, and who knows them.
+pub(super) struct OwnWildcards {
+    filters: AHashMap<Box<str>, OwnWildcard>,
+    next_serial: u64,
+}
+
+impl OwnWildcards {
+    pub(super) fn new(seed: u64) -> OwnWildcards {
+        let hasher = RandomState::with_seeds(seed, 0x7769, 0x6c64, 0x6361);
+        OwnWildcards { filters: AHashMap::with_hasher(hasher), next_serial: 0 }
+    }
+}
+
+struct OwnWildcard {
+    references: u32,
+    known_everywhere: bool,
+    serial: u64,
+}
+
+impl Shard {
+    pub(super) fn handle_subscribe(
+        &mut self,
+        now: Time,
+        slot: u32,
+        session: u32,
+        subscribe: &Subscribe<'_>,
+    ) -> Result<(), Violation> {
+        let version = self.version_of_session(session);
+        if version == ProtocolVersion::V5 {
+            self.check_subscribe_capabilities(subscribe)?;
+        }
+        let token = self.token();
+        let mut pending = Pending {
+            remaining: 0,
+            wildcards: Vec::new(),
+            then: Completion::Suback {
+                slot,
+                serial: self.connection(slot).map_or(0, |connection| connection.serial),
+                session,
+                packet_id: subscribe.packet_id,
+                codes: Vec::new(),
+                replays: Vec::new(),
+            },
+        };
+        for wanted in subscribe.filters.clone() {
+            let code = match self.check_filter(session, wanted.filter) {
+                Ok(()) => {
+                    self.subscribe_one(session, &wanted, subscribe.subscription_id, token, &mut pending)
+                }
+                Err(reason) if version == ProtocolVersion::V31 => {
+                    // [MQTT311 §3.1-f]: SUBACK of 3.1 has no way to say no.
+                    return Err(Violation {
+                        reason,
+                        cause: "subscription refused, and 3.1 has no code for it",
+                    });
+                }
+                Err(reason) => reason,
+            };
+            if let Completion::Suback { codes, .. } = &mut pending.then {
+                codes.push(code);
+            }
+        }
+        if pending.remaining == 0 {
+            self.complete(now, pending);
+        } else {
+            self.pending.insert(token, pending);
+        }
+        Ok(())
+    }
+
+    /// What CONNACK said is not there.
+    fn check_subscribe_capabilities(&self, subscribe: &Subscribe<'_>) -> Result<(), Violation> {
+        let protocol = &self.shared.config.protocol;
+        let refuse = |reason, cause| Err(Violation { reason, cause });
+        if subscribe.subscription_id != 0 && !protocol.subscription_identifiers {
+            return refuse(
+                Reason::SubscriptionIdentifiersNotSupported,
+                "subscription identifiers are not available",
+            );
+        }
+        for wanted in subscribe.filters.clone() {
+            if wanted.filter.shared().is_some() && !protocol.shared_subscriptions {
+                return refuse(
+                    Reason::SharedSubscriptionsNotSupported,
+                    "shared subscriptions are not available",
+                );
+            }
+            if wanted.filter.has_wildcard() && !protocol.wildcard_subscriptions {
+                return refuse(
+                    Reason::WildcardSubscriptionsNotSupported,
+                    "wildcard subscriptions are not available",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// A well-formed filter may still be refused, alone. `[MQTT5-3.8.4-7]`
+    fn check_filter(&mut self, session: u32, filter: TopicFilter<'_>) -> Result<(), Reason> {
+        let config = &self.shared.config;
+        let state = self.directory.session(session);
+        let limit = if filter.levels() > config.limits.topic_levels {
+            (Limit::TopicLevels, Reason::TopicFilterInvalid)
+        } else if !state.has_subscription(filter.as_str())
+            && (state.subscriptions().len() >= config.limits.subscriptions_per_client
+                || self.subscriptions.len() >= self.shares.subscriptions)
+        {
+            (Limit::Subscriptions, Reason::QuotaExceeded)
+        } else if filter.shared().is_some() && !config.protocol.shared_subscriptions {
+            // A 3.x client could not know.
+            return Err(Reason::SharedSubscriptionsNotSupported);
+        } else if filter.has_wildcard() && !config.protocol.wildcard_subscriptions {
+            return Err(Reason::WildcardSubscriptionsNotSupported);
+        } else {
+            return Ok(());
+        };
+        let client = state.client_id.clone();
+        self.report(Event::LimitReached { limit: limit.0, client });
+        Err(limit.1)
+    }
+
+    fn subscribe_one(
+        &mut self,
+        session: u32,
+        wanted: &SubscribeFilter<'_>,
+        subscription_id: u32,
+        token: u64,
+        pending: &mut Pending,
+    ) -> Reason {
+        let filter = wanted.filter;
+        let maximum = self.shared.config.protocol.maximum_qos;
+        // [MQTT5-3.2.2-10]
+        let qos = wanted.options.qos.min(QoS::from_bits(maximum).unwrap_or(QoS::ExactlyOnce));
+        let options = SubscriptionOptions { qos, ..wanted.options };
+        let new = self.directory.session_mut(session).add_subscription(filter.as_str());
+        if filter.shared().is_some() {
+            self.count(Counter::SharedSubscriptions, u64::from(new));
+            let member = GroupMember {
+                key: self.directory.key(session),
+                qos,
+                retain_as_published: options.retain_as_published,
+                subscription_id,
+            };
+            pending.remaining += 1;
+            let home = self.group_home(filter.as_str());
+            self.post(home, Mail::GroupJoin { filter: filter.as_str().into(), member, token });
+            // [MQTT5 §4.8.2]: no retained messages, whatever Retain Handling says.
+            return granted(qos);
+        }
+        // [MQTT5-3.8.4-3]
+        self.subscriptions.subscribe(filter.matching_part(), session, options, subscription_id);
+        if new {
+            self.count(Counter::Subscriptions, 1);
+            if self.subscriptions.subscriber_count(filter.matching_part()) == 1 {
+                self.acquire_interest(filter.matching_part());
+            }
+        }
+        self.announce(filter.matching_part(), token, pending);
+        let replay = match options.retain_handling {
+            RetainHandling::Always => true,
+            // [MQTT5-3.3.1-10]
+            RetainHandling::IfNew => new,
+            RetainHandling::Never => false,
+        };
+        if let (true, Completion::Suback { replays, .. }) = (replay, &mut pending.then) {
+            replays.retain(|replay| *replay.filter != *filter.as_str());
+            let shards = if filter.has_wildcard() {
+                std::iter::once(self.id).chain(self.other_shards()).collect()
+            } else {
+                VecDeque::from([self.shared.home(self.shared.hash(filter.as_str()))])
+            };
+            replays.push(Replay {
+                token: 0,
+                filter: filter.as_str().into(),
+                qos,
+                subscription_id,
+                shards,
+                cursor: None,
+                waiting: false,
+                ready: VecDeque::new(),
+            });
+        }
+        granted(qos)
+    }
+
+    pub(super) fn handle_unsubscribe(&mut self, slot: u32, session: u32, unsubscribe: &Unsubscribe<'_>) {
+        let codes: Vec<Reason> =
+            unsubscribe.filters.clone().map(|filter| self.unsubscribe_one(session, filter)).collect();
+        let version = self.version_of_session(session);
+        // [MQTT5-3.10.4-5]
+        self.send_packet(slot, |out| encode_unsuback(out, version, unsubscribe.packet_id, &codes));
+    }
+
+    fn unsubscribe_one(&mut self, session: u32, filter: TopicFilter<'_>) -> Reason {
+        if !self.directory.session_mut(session).remove_subscription(filter.as_str()) {
+            return Reason::NoSubscriptionExisted;
+        }
+        self.withdraw(session, filter);
+        Reason::Success
+    }
+
+    fn withdraw(&mut self, session: u32, filter: TopicFilter<'_>) {
+        let counters = &self.shared.counters[usize::from(self.id)];
+        if filter.shared().is_some() {
+            counters.subtract(Counter::SharedSubscriptions, 1);
+            let member = self.directory.key(session);
+            let home = self.group_home(filter.as_str());
+            self.post(home, Mail::GroupLeave { filter: filter.as_str().into(), member });
+        } else {
+            counters.subtract(Counter::Subscriptions, 1);
+            self.subscriptions.unsubscribe(filter.matching_part(), session);
+            if self.subscriptions.subscriber_count(filter.matching_part()) == 0 {
+                self.release_interest(filter.matching_part());
+            }
+        }
+    }
+
+    /// All subscriptions of a session that ends.
+    pub(super) fn drop_subscriptions(&mut self, session: u32) {
+        for filter in self.directory.session_mut(session).take_subscriptions() {
+            if let Ok(filter) = TopicFilter::parse(&filter) {
+                self.withdraw(session, filter);
+            }
+        }
+    }
+
+    /// The first subscription with this filter, or a group with it.
+    pub(super) fn acquire_interest(&mut self, filter: &str) {
+        if self.shared.shards() == 1 {
+            return;
+        }
+        if !is_wildcard(filter) {
+            let hash = self.shared.hash(filter);
+            if let Some(counts) = &mut self.own_exact {
+                counts.add(hash);
+            }
+            return;
+        }
+        let serial = self.own_wildcards.next_serial;
+        let own = self.own_wildcards.filters.entry(filter.into()).or_insert_with(|| OwnWildcard {
+            references: 0,
+            known_everywhere: false,
+            serial,
+        });
+        own.references += 1;
+        if own.references == 1 {
+            self.own_wildcards.next_serial += 1;
+        }
+    }
+
+    /// Makes sure that every shard knows the filter before `pending` completes.
+    pub(super) fn announce(&mut self, filter: &str, token: u64, pending: &mut Pending) {
+        let Some(own) = self.own_wildcards.filters.get(filter) else { return };
+        if own.known_everywhere {
+            return;
+        }
+        // Told again while the first answers are on their way: mails keep their order, so an
+        // answer to this question means the same.
+        pending.wildcards.push((filter.into(), own.serial));
+        for shard in self.other_shards() {
+            pending.remaining += 1;
+            self.post(shard, Mail::InterestAdd { filter: filter.into(), token });
+        }
+    }
+
+    /// The last subscription with this filter is gone, or a group with it.
+    pub(super) fn release_interest(&mut self, filter: &str) {
+        if self.shared.shards() == 1 {
+            return;
+        }
+        if !is_wildcard(filter) {
+            let hash = self.shared.hash(filter);
+            if let Some(counts) = &mut self.own_exact {
+                counts.remove(hash);
+            }
+            return;
+        }
+        let Some(own) = self.own_wildcards.filters.get_mut(filter) else { return };
+        own.references -= 1;
+        if own.references == 0 {
+            self.own_wildcards.filters.remove(filter);
+            for shard in self.other_shards() {
+                self.post(shard, Mail::InterestRemove { filter: filter.into() });
+            }
+        }
+    }
+
+    pub(super) fn handle_interest(&mut self, from: ShardId, filter: &str, token: Option<u64>) {
+        match token {
+            Some(token) => {
+                let options = SubscriptionOptions {
+                    qos: QoS::AtMostOnce,
+                    no_local: false,
+                    retain_as_published: false,
+                    retain_handling: RetainHandling::Never,
+                };
+                self.foreign_wildcards.subscribe(filter, u32::from(from), options, 0);
+                self.post(from, Mail::InterestKnown { token });
+            }
+            None => {
+                self.foreign_wildcards.unsubscribe(filter, u32::from(from));
+            }
+        }
+    }
+
+    /// A member joins a group at home here; the answer leaves when every shard knows the filter.
+    pub(super) fn handle_group_join(
+        &mut self,
+        now: Time,
+        from: ShardId,
+        filter: &str,
+        member: GroupMember,
+        token: u64,
+    ) {
+        let Ok(parsed) = TopicFilter::parse(filter) else { return };
+        if self.groups.join(filter, parsed.matching_part(), member) {
+            self.acquire_interest(parsed.matching_part());
+        }
+        let mut pending =
+            Pending { remaining: 0, wildcards: Vec::new(), then: Completion::Joined { to: from, token } };
+        let own_token = self.token();
+        self.announce(parsed.matching_part(), own_token, &mut pending);
+        if pending.remaining == 0 {
+            self.complete(now, pending);
+        } else {
+            self.pending.insert(own_token, pending);
+        }
+    }
+
+    /// One answer of those that a token waits for.
+    pub(super) fn handle_answer(&mut self, now: Time, token: u64) {
+        let Some(pending) = self.pending.get_mut(&token) else { return };
+        pending.remaining -= 1;
+        if pending.remaining == 0
+            && let Some(pending) = self.pending.remove(&token)
+        {
+            self.complete(now, pending);
+        }
+    }
+
+    fn complete(&mut self, now: Time, pending: Pending) {
+        for (filter, serial) in pending.wildcards {
+            if let Some(own) = self.own_wildcards.filters.get_mut(&filter)
+                && own.serial == serial
+            {
+                own.known_everywhere = true;
+            }
+        }
+        match pending.then {
+            Completion::Joined { to, token } => self.post(to, Mail::GroupJoined { token }),
+            Completion::Suback { slot, serial, session, packet_id, codes, replays } => {
+                if !self.is_served_by(session, slot, serial) {
+                    return;
+                }
+                let version = self.version_of_session(session);
+                self.send_packet(slot, |out| encode_suback(out, version, packet_id, &codes));
+                self.start_replays(now, session, replays);
+            }
+        }
+    }
+}
+
+fn is_wildcard(filter: &str) -> bool {
+    filter.bytes().any(|byte| byte == b'+' || byte == b'#')
+}
+
+fn granted(qos: QoS) -> Reason {
+    match qos {
+        QoS::AtMostOnce => Reason::Success,
+        QoS::AtLeastOnce => Reason::GrantedQoS1,
+        QoS::ExactlyOnce => Reason::GrantedQoS2,
+    }
+}

@@ -1,0 +1,96 @@
+//! `$SYS`: what the broker counts, under the names that operators know from mosquitto.
+
+use super::Shard;
+use super::counters::Counter;
+use crate::message::Publication;
+use crate::packet::QoS;
+use crate::time::Time;
+
+/// What stands behind a topic.
+enum Source {
+    /// The sum over the shards of a counter.
+    Sum(Counter),
+    /// The difference of two sums.
+    Difference(Counter, Counter),
+    /// Text.
+    Text(&'static str),
+    /// Seconds since start.
+    Uptime,
+}
+
+const TOPICS: &[(&str, Source)] = &[
+    ("$SYS/broker/version", Source::Text(concat!("midge version ", env!("CARGO_PKG_VERSION")))),
+    ("$SYS/broker/uptime", Source::Uptime),
+    ("$SYS/broker/clients/connected", Source::Sum(Counter::ClientsConnected)),
+    ("$SYS/broker/clients/active", Source::Sum(Counter::ClientsConnected)),
+    ("$SYS/broker/clients/total", Source::Sum(Counter::Sessions)),
+    ("$SYS/broker/clients/disconnected", Source::Difference(Counter::Sessions, Counter::ClientsConnected)),
+    ("$SYS/broker/clients/inactive", Source::Difference(Counter::Sessions, Counter::ClientsConnected)),
+    ("$SYS/broker/clients/expired", Source::Sum(Counter::SessionsExpired)),
+    ("$SYS/broker/messages/received", Source::Sum(Counter::PacketsReceived)),
+    ("$SYS/broker/messages/stored", Source::Sum(Counter::MessagesQueued)),
+    ("$SYS/broker/store/messages/count", Source::Sum(Counter::MessagesQueued)),
+    ("$SYS/broker/store/messages/bytes", Source::Sum(Counter::BytesQueued)),
+    ("$SYS/broker/publish/messages/received", Source::Sum(Counter::PublishesReceived)),
+    ("$SYS/broker/publish/messages/sent", Source::Sum(Counter::PublishesSent)),
+    ("$SYS/broker/publish/messages/dropped", Source::Sum(Counter::PublishesDropped)),
+    ("$SYS/broker/publish/bytes/received", Source::Sum(Counter::PublishBytesReceived)),
+    ("$SYS/broker/publish/bytes/sent", Source::Sum(Counter::PublishBytesSent)),
+    ("$SYS/broker/bytes/received", Source::Sum(Counter::BytesReceived)),
+    ("$SYS/broker/bytes/sent", Source::Sum(Counter::BytesSent)),
+    ("$SYS/broker/subscriptions/count", Source::Sum(Counter::Subscriptions)),
+    ("$SYS/broker/shared_subscriptions/count", Source::Sum(Counter::SharedSubscriptions)),
+    ("$SYS/broker/retained messages/count", Source::Sum(Counter::Retained)),
+    (
+        "$SYS/broker/connections/socket/count",
+        Source::Difference(Counter::ConnectionsOpened, Counter::ConnectionsClosed),
+    ),
+];
+
+/// What was last published, so that only changes are.
+#[derive(Default)]
+pub(super) struct SysState {
+    started: Time,
+    last: Vec<String>,
+}
+
+impl Shard {
+    /// Publishes what has changed; all of it, and the start of the uptime, when `first`.
+    pub(super) fn publish_sys(&mut self, now: Time, first: bool) {
+        let mut state = std::mem::take(&mut self.sys);
+        if first {
+            state.started = now;
+        }
+        state.last.resize(TOPICS.len(), String::new());
+        for ((topic, source), last) in TOPICS.iter().zip(&mut state.last) {
+            let value = match *source {
+                Source::Sum(counter) => self.total(counter).to_string(),
+                Source::Difference(whole, part) => {
+                    self.total(whole).saturating_sub(self.total(part)).to_string()
+                }
+                Source::Text(text) => text.to_owned(),
+                Source::Uptime => format!("{} seconds", now.millis_since(state.started) / 1000),
+            };
+            if value == *last {
+                continue;
+            }
+            let publication = Publication {
+                topic,
+                forward: [&[]; 3],
+                payload: value.as_bytes(),
+                qos: QoS::AtMostOnce,
+                retain: true,
+                expires_at: None,
+                origin: None,
+                stamp: self.next_stamp(now),
+            };
+            self.publish(now, publication);
+            *last = value;
+        }
+        self.sys = state;
+    }
+
+    fn total(&self, counter: Counter) -> u64 {
+        self.shared.counters.iter().fold(0, |sum: u64, counters| sum.wrapping_add(counters.get(counter)))
+    }
+}

@@ -1,0 +1,112 @@
+//! What the clock does: keep alive, time for CONNECT, will delay, session expiry, house-keeping.
+
+use super::connection::Stage;
+use super::{Counter, EndCause, Shard};
+use crate::time::Time;
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timer {
+    /// Time for CONNECT, later keep alive.
+    Connection(u32),
+    /// A will's delay is over.
+    WillDelay(u32),
+    /// A session's expiry interval is over.
+    SessionExpiry(u32),
+    /// Look for expired retained messages.
+    Sweep,
+    /// Publish `$SYS`.
+    Sys,
+}
+
+/// Expired retained messages are looked for this often, while there are any messages.
+const SWEEP_SECONDS: u32 = 10;
+/// And this many entries at a time.
+const SWEEP_VISITS: usize = 4096;
+
+/// One and a half times the keep alive after the last packet. `[MQTT5-3.1.2-22]`
+pub(super) fn keep_alive_deadline(last_packet: Time, keep_alive_seconds: u16) -> Time {
+    last_packet.after_millis(u64::from(keep_alive_seconds) * 1500)
+}
+
+impl Shard {
+    pub(super) fn start_timers(&mut self, now: Time) {
+        if self.id == 0 && self.shared.config.sys.interval_seconds > 0 {
+            self.publish_sys(now, true);
+            self.wheel.schedule(now.after_seconds(self.shared.config.sys.interval_seconds), Timer::Sys);
+        }
+    }
+
+    /// Nothing to sweep, no timer: an idle broker sleeps.
+    pub(super) fn start_sweep(&mut self, now: Time) {
+        if !self.sweeping && self.retained.needs_sweep() {
+            self.sweeping = true;
+            self.wheel.schedule(now.after_seconds(SWEEP_SECONDS), Timer::Sweep);
+        }
+    }
+
+    pub(super) fn run_timers(&mut self, now: Time) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.expire(now, &mut due);
+        for timer in due.drain(..) {
+            match timer {
+                Timer::Connection(slot) => self.handle_connection_timer(now, slot),
+                Timer::WillDelay(session) => self.handle_will_delay(now, session),
+                Timer::SessionExpiry(session) => self.handle_session_expiry(now, session),
+                Timer::Sweep => {
+                    self.retained.sweep(now, SWEEP_VISITS);
+                    self.note_retained();
+                    self.sweeping = false;
+                    self.start_sweep(now);
+                }
+                Timer::Sys => {
+                    self.publish_sys(now, false);
+                    self.wheel
+                        .schedule(now.after_seconds(self.shared.config.sys.interval_seconds), Timer::Sys);
+                }
+            }
+        }
+        self.due = due;
+    }
+
+    // A session may end between two timers that are due at the same time, so both look first.
+
+    fn handle_will_delay(&mut self, now: Time, session: u32) {
+        let waits = self.directory.get(session).is_some()
+            && self.directory.session_mut(session).will_timer.take().is_some();
+        if waits {
+            self.publish_will(now, session);
+        }
+    }
+
+    /// `[MQTT5-4.1.0-2]`
+    fn handle_session_expiry(&mut self, now: Time, session: u32) {
+        let waits = self.directory.get(session).is_some()
+            && self.directory.session_mut(session).expiry_timer.take().is_some();
+        if waits {
+            self.count(Counter::SessionsExpired, 1);
+            self.end_session(now, session);
+        }
+    }
+
+    fn handle_connection_timer(&mut self, now: Time, slot: u32) {
+        let Some(connection) = self.connection_mut(slot) else { return };
+        connection.timer = None;
+        let cause = match connection.stage {
+            Stage::Connect { .. } | Stage::Authenticate { .. } => EndCause::ConnectTimeout,
+            Stage::Serving { .. } => {
+                let deadline = keep_alive_deadline(connection.last_packet, connection.keep_alive_seconds);
+                if deadline > now {
+                    // Packets came since the timer was set: they do not touch the wheel.
+                    let timer = self.wheel.schedule(deadline, Timer::Connection(slot));
+                    if let Some(connection) = self.connection_mut(slot) {
+                        connection.timer = Some(timer);
+                    }
+                    return;
+                }
+                EndCause::KeepAlive
+            }
+        };
+        self.end_connection(now, slot, cause);
+    }
+}
