@@ -1,0 +1,206 @@
+//! The `midge` program: arguments, configuration, start and stop. What it does lies in the library.
+
+use midge::banner::{Started, banner};
+use midge::cli::{self, Command, Serve};
+use midge::config::open_files::{self, Wanted};
+use midge::config::{Config, parse};
+use midge::driver::{self, BindOptions};
+use midge::logging;
+use midge::shard::run::{Control, Start, run};
+use midge::shard::{SHARDS_MAX, Shared};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+/// The configuration or the arguments are wrong.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(command) => command,
+        Err(error) => error.exit(),
+    };
+    let done = match command {
+        Command::Serve(serve) => start(&serve),
+        Command::CheckConfig { file } => check_config(&file),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "{}", failure.words);
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+/// What ends the program before it serves.
+struct Failure {
+    words: String,
+    status: u8,
+}
+
+impl Failure {
+    fn new(words: impl Into<String>) -> Failure {
+        Failure { words: format!("midge: {}", words.into()), status: 1 }
+    }
+}
+
+fn check_config(file: &Path) -> Result<(), Failure> {
+    let config = load(file)?;
+    println!("{}: ok", file.display());
+    for listener in &config.listeners {
+        println!("  listens on {}", listener.address);
+    }
+    Ok(())
+}
+
+fn load(file: &Path) -> Result<Config, Failure> {
+    parse::load(file).map_err(|errors| Failure { words: errors.to_string(), status: EXIT_USAGE })
+}
+
+fn start(serve: &Serve) -> Result<(), Failure> {
+    let mut config = match &serve.config {
+        Some(file) => load(file)?,
+        None => Config::default(),
+    };
+    serve.apply(&mut config);
+    let log_guard = logging::start(&config.log).map_err(Failure::new)?;
+    driver::check_kernel().map_err(|problem| Failure::new(problem.to_string()))?;
+
+    let shards = match config.runtime.shards {
+        0 => std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX),
+        shards => shards,
+    };
+    let open_files = open_files::raise();
+    let wanted = Wanted { connections: config.limits.connections, shards, listeners: config.listeners.len() };
+    let connections = open_files::connections(open_files, wanted).map_err(Failure::new)?;
+    let (addresses, mut sockets) = listen(&config, shards)?;
+    let file = serve.config.as_ref().map(|file| file.display().to_string());
+    for line in banner(
+        &config,
+        &Started { shards, listeners: &addresses, config_file: file.as_deref(), open_files, connections },
+    ) {
+        tracing::info!("{line}");
+    }
+
+    let seed = entropy();
+    let mut bells = Vec::new();
+    let mut bell_ends = Vec::new();
+    for _ in 0..shards {
+        let (bell, end) =
+            UnixStream::pair().map_err(|error| Failure::new(format!("no socket pair: {error}")))?;
+        bells.push(bell);
+        bell_ends.push(OwnedFd::from(end));
+    }
+    let control = Arc::new(Control {
+        stop: AtomicBool::new(false),
+        open: AtomicUsize::new(0),
+        connections_max: connections,
+        ready: AtomicUsize::new(0),
+        started: Instant::now(),
+    });
+    let mesh_capacity = config.runtime.mesh_capacity;
+    let (shared, interests) = Shared::new(config, shards, seed);
+    let shared = Arc::new(shared);
+    let mut starts: Vec<Option<Start>> = Vec::new();
+    let ends = driver::mesh(shards, mesh_capacity).into_iter().zip(bell_ends).zip(interests);
+    for (number, ((mesh, bell), interest)) in ends.enumerate() {
+        let id = u16::try_from(number).expect("at most 128 shards");
+        starts.push(Some(Start {
+            id,
+            shared: Arc::clone(&shared),
+            control: Arc::clone(&control),
+            mesh,
+            listeners: std::mem::take(&mut sockets[number]),
+            bell,
+            interest,
+            seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(id) << 32 | 0x5eed),
+        }));
+    }
+    watch_signals(Arc::clone(&control), bells)
+        .map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
+    let starts = Arc::new(Mutex::new(starts));
+    let running = driver::start_shards(shards, move |number| {
+        let start = starts.lock().expect("no shard panics while it holds the lock")[number].take();
+        async move {
+            let start = start.expect("each shard starts once");
+            let id = start.id;
+            if let Err(error) = run(start).await {
+                // A shard without its ring is half a broker.
+                let _ = writeln!(std::io::stderr(), "midge: shard {id} lost its ring: {error}");
+                std::process::abort();
+            }
+        }
+    })
+    .map_err(|error| Failure::new(format!("the shards can't start: {error}")))?;
+    running.join().map_err(|error| Failure::new(error.to_string()))?;
+    tracing::info!("stopped");
+    drop(log_guard);
+    Ok(())
+}
+
+/// A listening socket for each listener and shard, or a sentence that says what is in the way.
+fn listen(config: &Config, shards: usize) -> Result<(Vec<SocketAddr>, Vec<Vec<OwnedFd>>), Failure> {
+    let options = BindOptions::default();
+    let mut addresses = Vec::new();
+    let mut sockets: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
+    for listener in &config.listeners {
+        for address in listener.address.resolve().map_err(Failure::new)? {
+            let failed = |error: std::io::Error| Failure::new(cannot_listen(address, &error));
+            driver::probe_bind(address, &options).map_err(failed)?;
+            let first = driver::bind(address, &options).map_err(failed)?;
+            // Port 0 is the kernel's choice, once.
+            let bound = driver::local_address(&first).map_err(failed)?;
+            addresses.push(bound);
+            sockets[0].push(first);
+            for shard in &mut sockets[1..] {
+                shard.push(driver::bind(bound, &options).map_err(failed)?);
+            }
+        }
+    }
+    Ok((addresses, sockets))
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    let why = match error.kind() {
+        AddrInUse => {
+            "another process listens there; stop it, or choose another port in [[listeners]]".to_owned()
+        }
+        AddrNotAvailable => "this machine has no such address".to_owned(),
+        PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("can't listen on {address}: {why}")
+}
+
+/// The first SIGTERM or SIGINT stops in good order, the second at once.
+fn watch_signals(control: Arc<Control>, mut bells: Vec<UnixStream>) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    std::thread::Builder::new().name("midge-signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if control.stop.swap(true, Ordering::AcqRel) {
+                std::process::exit(128 + signal);
+            }
+            tracing::info!(signal, "stopping: connections are being closed");
+            for bell in &mut bells {
+                // A shard that is gone already needs no bell.
+                let _ = bell.write_all(b"!");
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// A number that no one outside can know, for the keys of hash tables and client identifiers.
+fn entropy() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
