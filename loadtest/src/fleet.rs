@@ -1,0 +1,246 @@
+//! Clients coming up: CONNECT, CONNACK, SUBSCRIBE, SUBACK, for any number of connections with a
+//! bounded number of them under way.
+//!
+//! A scenario says through [`Roster`] who its clients are; [`Fleet`] takes the packets of a
+//! connection until it is ready and leaves all later ones to the scenario.
+
+use std::io;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::net::{Clock, Closed, Handler, Net};
+use crate::progress::Progress;
+use crate::verify::Faults;
+use crate::wire::{self, Connect, Packet, Version};
+
+/// Who the clients of a scenario are.
+pub(crate) trait Roster {
+    /// Appends the CONNECT of client `id`.
+    fn connect(&self, id: usize, out: &mut Vec<u8>);
+    /// The next filters of client `id` for one SUBSCRIBE, when it has `from` of them already; none
+    /// when it has all.
+    fn filters(&self, id: usize, from: usize) -> Vec<String>;
+    /// The QoS to subscribe with, which the broker has to grant.
+    fn subscribe_qos(&self) -> u8;
+}
+
+/// A handler whose connections come up through a [`Fleet`].
+pub(crate) trait Joins: Handler {
+    fn fleet(&mut self) -> &mut Fleet;
+}
+
+/// What user name and password every client of a run has.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) version: Version,
+    pub(crate) prefix: String,
+    pub(crate) keep_alive_seconds: u16,
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
+}
+
+impl Identity {
+    /// Appends a CONNECT with a clean session.
+    pub(crate) fn put_connect(&self, out: &mut Vec<u8>, name: &str) {
+        let connect = Connect {
+            client_id: &format!("{}{name}", self.prefix),
+            clean: true,
+            keep_alive_seconds: self.keep_alive_seconds,
+            session_expiry_seconds: 0,
+            username: self.username.as_deref(),
+            password: self.password.as_deref(),
+            will: None,
+        };
+        wire::put_connect(out, self.version, &connect);
+    }
+}
+
+/// How far each connection has come.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    version: Version,
+    phases: Vec<Phase>,
+    under_way: usize,
+    ready: usize,
+    /// Answers taken: a client with many filters makes progress long before it is ready.
+    steps: u64,
+    /// Why the run can't be made; ends [`join`].
+    failure: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Down,
+    Opening,
+    /// Waits for the SUBACK of `asked` more filters on top of `granted`.
+    Subscribing {
+        granted: u32,
+        asked: u32,
+    },
+    Ready,
+}
+
+/// What became of a packet that was offered to the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offered {
+    /// The client was ready before: the packet is the scenario's.
+    NotMine,
+    /// Part of the handshake.
+    Taken,
+    /// The handshake is complete; what the CONNACK or SUBACK said is done with.
+    Ready,
+}
+
+/// One SUBSCRIBE at a time, so its identifier needs no bookkeeping.
+const SUBSCRIBE_ID: u16 = 1;
+
+impl Fleet {
+    pub(crate) fn new(version: Version, clients: usize) -> Fleet {
+        Fleet { version, phases: vec![Phase::Down; clients], under_way: 0, ready: 0, steps: 0, failure: None }
+    }
+
+    pub(crate) fn is_ready(&self, id: usize) -> bool {
+        self.phases[id] == Phase::Ready
+    }
+
+    /// Offers a packet; the answer to it is appended to `out`. `receive_maximum` gets what the
+    /// CONNACK said.
+    pub(crate) fn offer(
+        &mut self,
+        id: usize,
+        packet: Packet<'_>,
+        out: &mut Vec<u8>,
+        roster: &impl Roster,
+        receive_maximum: &mut u16,
+    ) -> Offered {
+        match (self.phases[id], packet.kind()) {
+            (Phase::Ready, _) => Offered::NotMine,
+            (Phase::Opening, wire::CONNACK) => match wire::connack(self.version, packet) {
+                Ok(connack) if connack.code == 0 => {
+                    *receive_maximum = connack.receive_maximum;
+                    self.subscribe(id, 0, out, roster)
+                }
+                Ok(connack) => {
+                    let why = wire::connack_code(connack.code);
+                    self.fail(id, &format!("CONNECT refused with code {}: {why}", connack.code))
+                }
+                Err(malformed) => self.fail(id, malformed.0),
+            },
+            (Phase::Subscribing { granted, asked }, wire::SUBACK) => {
+                let codes = wire::suback(self.version, packet);
+                let wanted = roster.subscribe_qos();
+                match codes {
+                    Ok((SUBSCRIBE_ID, codes)) if codes.len() == asked as usize => {
+                        match codes.iter().find(|&&code| code != wanted) {
+                            None => self.subscribe(id, granted + asked, out, roster),
+                            Some(code) => {
+                                self.fail(id, &format!("SUBSCRIBE at QoS {wanted} answered {code:#04x}"))
+                            }
+                        }
+                    }
+                    Ok(_) => self.fail(id, "SUBACK does not fit its SUBSCRIBE"),
+                    Err(malformed) => self.fail(id, malformed.0),
+                }
+            }
+            // A broker may deliver before it acknowledges. [MQTT5-3.8.4-3]
+            (Phase::Subscribing { .. }, wire::PUBLISH) => Offered::NotMine,
+            (_, kind) => self.fail(id, &format!("packet of type {kind} during the handshake")),
+        }
+    }
+
+    /// The connection ended; whether it was ready by then. Before that it is a failure of the run.
+    pub(crate) fn closed(&mut self, id: usize, why: &Closed) -> bool {
+        if self.phases[id] == Phase::Ready {
+            self.phases[id] = Phase::Down;
+            self.ready -= 1;
+            return true;
+        }
+        self.fail(id, &format!("connection ended during the handshake: {why:?}"));
+        false
+    }
+
+    fn subscribe(&mut self, id: usize, granted: u32, out: &mut Vec<u8>, roster: &impl Roster) -> Offered {
+        self.steps += 1;
+        let filters = roster.filters(id, granted as usize);
+        if filters.is_empty() {
+            self.phases[id] = Phase::Ready;
+            self.under_way -= 1;
+            self.ready += 1;
+            return Offered::Ready;
+        }
+        self.phases[id] = Phase::Subscribing { granted, asked: filters.len() as u32 };
+        let filters = filters.iter().map(String::as_str);
+        wire::put_subscribe(out, self.version, SUBSCRIBE_ID, filters, roster.subscribe_qos());
+        Offered::Taken
+    }
+
+    fn fail(&mut self, id: usize, why: &str) -> Offered {
+        self.failure.get_or_insert_with(|| format!("client {id}: {why}"));
+        Offered::Taken
+    }
+}
+
+/// Brings the clients `ids` up, at most `under_way_max` at a time.
+///
+/// # Errors
+/// The first client that can't come up, or ten seconds without one coming up.
+pub(crate) fn join(
+    net: &mut Net,
+    handler: &mut impl Joins,
+    ids: Range<usize>,
+    under_way_max: u32,
+    clock: Clock,
+    progress: &mut Progress,
+) -> Result<(), String> {
+    const PATIENCE_NANOS: u64 = 10_000_000_000;
+    let (wanted, total) = (handler.fleet().ready + ids.len(), ids.len());
+    let mut waiting = ids;
+    let mut last = (clock.now(), 0);
+    loop {
+        let fleet = handler.fleet();
+        while fleet.under_way < under_way_max as usize
+            && let Some(id) = waiting.next()
+        {
+            net.open(id).map_err(|error| format!("connection {id}: {error}"))?;
+            fleet.phases[id] = Phase::Opening;
+            fleet.under_way += 1;
+        }
+        if let Some(failure) = &fleet.failure {
+            return Err(failure.clone());
+        }
+        let missing = wanted.saturating_sub(fleet.ready);
+        if missing == 0 {
+            return Ok(());
+        }
+        let now = clock.now();
+        if fleet.steps != last.1 {
+            last = (now, fleet.steps);
+        } else if now - last.0 > PATIENCE_NANOS {
+            return Err(format!("{missing} clients get no answer to CONNECT or SUBSCRIBE"));
+        }
+        progress.say(now, || format!("connected {} of {total}", total - missing.min(total)));
+        net.poll(Duration::from_millis(100), handler).map_err(|error: io::Error| error.to_string())?;
+    }
+}
+
+/// Counts the end of a ready connection and keeps the first few reasons.
+pub(crate) fn count_closed(faults: &mut Faults, details: &mut Vec<String>, id: usize, why: &Closed) {
+    match why {
+        Closed::Peer(why) => {
+            faults.closed += 1;
+            detail(details, || format!("connection {id}: {why}"));
+        }
+        Closed::Malformed(why) => {
+            faults.protocol += 1;
+            detail(details, || format!("connection {id}: malformed packet: {why}"));
+        }
+    }
+}
+
+/// Keeps a remark unless there are enough already.
+pub(crate) fn detail(details: &mut Vec<String>, text: impl FnOnce() -> String) {
+    const DETAILS_MAX: usize = 8;
+    if details.len() < DETAILS_MAX {
+        details.push(text());
+    }
+}

@@ -1,0 +1,377 @@
+//! All sockets of a run in one edge-triggered epoll loop on the calling thread.
+//!
+//! [`Net`] opens connections, from several source addresses if need be, reads into one large
+//! buffer that all connections share, cuts packets out of it where they lie, and hands them to a
+//! [`Handler`], whose answers to one read leave in one write. Nothing is allocated per message.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::Timespec;
+
+use crate::wire::{self, Packet};
+
+/// Nanoseconds since the start of the run; the time of all stamps and schedules.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> u64 {
+        self.0.elapsed().as_nanos() as u64
+    }
+}
+
+/// What a connection is to do after a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Continue,
+    /// Send what was answered, then close; `closed` is not called.
+    Close,
+}
+
+/// A scenario, as the sockets see it. `id` is the number given to [`Net::open`]; what is appended
+/// to `out` goes to that connection.
+pub(crate) trait Handler {
+    /// The TCP connection stands.
+    fn connected(&mut self, id: usize, out: &mut Vec<u8>);
+    /// One packet came, in the read that returned at `now`.
+    fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next;
+    /// A socket that was full takes bytes again.
+    fn writable(&mut self, id: usize);
+    /// The connection is gone, by no wish of ours.
+    fn closed(&mut self, id: usize, why: Closed);
+}
+
+/// Why a connection is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// The broker closed it or the network broke it.
+    Peer(String),
+    /// The broker sent bytes that are not MQTT; we closed it.
+    Malformed(&'static str),
+}
+
+/// The connections of a run.
+pub(crate) struct Net {
+    epoll: OwnedFd,
+    target: SocketAddr,
+    sources: Sources,
+    clock: Clock,
+    links: Vec<Option<Link>>,
+    events: Vec<epoll::Event>,
+    buffer: Box<[u8]>,
+    out: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Link {
+    stream: TcpStream,
+    connected: bool,
+    /// Not to be read for now; what its events announced waits in the kernel.
+    paused: bool,
+    /// The beginning of a packet whose rest has not come.
+    partial: Vec<u8>,
+    /// What the socket had no room for.
+    unsent: Vec<u8>,
+}
+
+const BUFFER_LEN: usize = 256 * 1024;
+const EVENTS_MAX: usize = 1024;
+
+impl Net {
+    pub(crate) fn new(target: SocketAddr, sources: Sources, clock: Clock) -> io::Result<Net> {
+        Ok(Net {
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            target,
+            sources,
+            clock,
+            links: Vec::new(),
+            events: Vec::with_capacity(EVENTS_MAX),
+            buffer: vec![0; BUFFER_LEN].into(),
+            out: Vec::with_capacity(BUFFER_LEN),
+        })
+    }
+
+    /// Starts a connection under the number `id`; `connected` or `closed` will follow.
+    pub(crate) fn open(&mut self, id: usize) -> io::Result<()> {
+        let socket = self.sources.connect(self.target)?;
+        let stream = TcpStream::from(socket);
+        stream.set_nodelay(true)?;
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(&self.epoll, &stream, EventData::new_u64(id as u64), flags)?;
+        if self.links.len() <= id {
+            self.links.resize_with(id + 1, || None);
+        }
+        let link = Link { stream, connected: false, paused: false, partial: Vec::new(), unsent: Vec::new() };
+        self.links[id] = Some(link);
+        Ok(())
+    }
+
+    /// Closes a connection at once; `closed` is not called.
+    pub(crate) fn close(&mut self, id: usize) {
+        if let Some(link) = self.links.get_mut(id) {
+            *link = None;
+        }
+    }
+
+    pub(crate) fn is_open(&self, id: usize) -> bool {
+        matches!(self.links.get(id), Some(Some(_)))
+    }
+
+    /// Whether bytes for this connection wait because its socket is full.
+    pub(crate) fn is_blocked(&self, id: usize) -> bool {
+        matches!(self.links.get(id), Some(Some(link)) if !link.unsent.is_empty())
+    }
+
+    /// Sends to a connection whatever `fill` appends; nothing if the connection is gone.
+    pub(crate) fn send(&mut self, id: usize, fill: impl FnOnce(&mut Vec<u8>)) {
+        let Some(Some(link)) = self.links.get_mut(id) else { return };
+        self.out.clear();
+        fill(&mut self.out);
+        link.write(&self.out);
+    }
+
+    /// Waits at most `timeout` and serves all that is ready.
+    pub(crate) fn poll(&mut self, timeout: Duration, handler: &mut impl Handler) -> io::Result<()> {
+        let timeout =
+            Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
+        self.events.clear();
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        for at in 0..self.events.len() {
+            let event = self.events[at];
+            self.serve(event.data.u64() as usize, event.flags, handler);
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, id: usize, flags: EventFlags, handler: &mut impl Handler) {
+        let Some(Some(link)) = self.links.get_mut(id) else { return };
+        if !link.connected {
+            if let Err(error) = link.finish_connect(flags) {
+                self.links[id] = None;
+                return handler.closed(id, Closed::Peer(error.to_string()));
+            }
+            if !link.connected {
+                return;
+            }
+            self.out.clear();
+            handler.connected(id, &mut self.out);
+            link.write(&self.out);
+        } else if flags.contains(EventFlags::OUT) && !link.unsent.is_empty() {
+            link.write(&[]);
+            if link.unsent.is_empty() {
+                handler.writable(id);
+            }
+        }
+        if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR)
+            && !link.paused
+        {
+            let to_the_end = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+            self.read(id, to_the_end, handler);
+        }
+    }
+
+    /// Reads until the socket is empty: a read that does not fill the buffer has emptied it, except
+    /// that an end of stream behind the bytes needs one more read (`to_the_end`).
+    fn read(&mut self, id: usize, to_the_end: bool, handler: &mut impl Handler) {
+        while let Some(Some(link)) = self.links.get_mut(id) {
+            let held = link.partial.len();
+            if held + BUFFER_LEN / 2 > self.buffer.len() {
+                // A packet larger than the buffer: it grows to hold it, once.
+                self.buffer = vec![0; 2 * self.buffer.len()].into();
+            }
+            self.buffer[..held].copy_from_slice(&link.partial);
+            link.partial.clear();
+            let room = self.buffer.len() - held;
+            let count = match link.stream.read(&mut self.buffer[held..]) {
+                Ok(0) => return self.lost(id, "closed by the broker", handler),
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    link.partial.extend_from_slice(&self.buffer[..held]);
+                    return;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {
+                    link.partial.extend_from_slice(&self.buffer[..held]);
+                    continue;
+                }
+                Err(error) => return self.lost(id, &error.to_string(), handler),
+            };
+            let now = self.clock.now();
+            if self.take_packets(id, now, held + count, handler) && (count == room || to_the_end) {
+                continue;
+            }
+            return;
+        }
+    }
+
+    /// Hands on the packets in the first `filled` bytes of the buffer and sends the answers.
+    /// Whether the connection still stands.
+    fn take_packets(&mut self, id: usize, now: u64, filled: usize, handler: &mut impl Handler) -> bool {
+        let Some(Some(link)) = self.links.get_mut(id) else { return false };
+        self.out.clear();
+        let mut bytes = &self.buffer[..filled];
+        loop {
+            match wire::split(bytes) {
+                Ok(Some((packet, used))) => {
+                    bytes = &bytes[used..];
+                    if handler.packet(id, now, packet, &mut self.out) == Next::Close {
+                        link.write(&self.out);
+                        self.links[id] = None;
+                        return false;
+                    }
+                }
+                Ok(None) => break,
+                Err(malformed) => {
+                    self.links[id] = None;
+                    handler.closed(id, Closed::Malformed(malformed.0));
+                    return false;
+                }
+            }
+        }
+        link.partial.extend_from_slice(bytes);
+        if !self.out.is_empty() {
+            link.write(&self.out);
+        }
+        true
+    }
+
+    fn lost(&mut self, id: usize, why: &str, handler: &mut impl Handler) {
+        self.links[id] = None;
+        handler.closed(id, Closed::Peer(why.to_owned()));
+    }
+}
+
+impl Link {
+    fn finish_connect(&mut self, flags: EventFlags) -> io::Result<()> {
+        sockopt::socket_error(&self.stream)??;
+        self.connected = flags.contains(EventFlags::OUT) && !flags.contains(EventFlags::HUP);
+        Ok(())
+    }
+
+    /// Sends what waits and then `bytes`; keeps what the socket refuses. An error is left to the
+    /// next read, which reports it together with the bytes that came before it.
+    fn write(&mut self, bytes: &[u8]) {
+        if !self.unsent.is_empty() {
+            self.unsent.extend_from_slice(bytes);
+            let sent = send(&mut self.stream, &self.unsent);
+            self.unsent.drain(..sent);
+            return;
+        }
+        let sent = send(&mut self.stream, bytes);
+        self.unsent.extend_from_slice(&bytes[sent..]);
+    }
+}
+
+fn send(stream: &mut TcpStream, bytes: &[u8]) -> usize {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match stream.write(&bytes[sent..]) {
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return sent,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return bytes.len(),
+        }
+    }
+    sent
+}
+
+/// Where connections come from. One address has about 28,000 ports that the kernel gives out, so
+/// that more connections need more addresses; with addresses of its own this picks the ports too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sources {
+    addresses: Vec<Ipv4Addr>,
+    turn: usize,
+    port: u16,
+}
+
+const PORT_FIRST: u16 = 10_000;
+const PORT_LAST: u16 = 65_000;
+/// Ports tried before a connection is given up as impossible.
+const PORT_TRIES_MAX: usize = 5_000;
+
+impl Sources {
+    /// `addresses` in turn; none leaves the choice to the kernel. `seed` sets the first port, so
+    /// that two runs in a row do not meet in TIME_WAIT.
+    pub(crate) fn new(addresses: Vec<Ipv4Addr>, seed: u32) -> Sources {
+        let span = u32::from(PORT_LAST - PORT_FIRST);
+        Sources { addresses, turn: 0, port: PORT_FIRST + (seed % span) as u16 }
+    }
+
+    /// `count` loopback addresses from 127.0.0.2 on.
+    pub(crate) fn loopback(count: usize) -> Vec<Ipv4Addr> {
+        (0..count as u32).map(|at| Ipv4Addr::from(0x7f00_0002 + at)).collect()
+    }
+
+    fn connect(&mut self, target: SocketAddr) -> io::Result<OwnedFd> {
+        for _ in 0..PORT_TRIES_MAX {
+            let family = if target.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+            let chosen = self.next_source();
+            if let Some(source) = chosen {
+                sockopt::set_socket_reuseaddr(&socket, true)?;
+                match rustix::net::bind(&socket, &source) {
+                    Ok(()) => {}
+                    Err(Errno::ADDRINUSE) => continue,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            match rustix::net::connect(&socket, &target) {
+                Ok(()) | Err(Errno::INPROGRESS) => return Ok(socket),
+                Err(Errno::ADDRNOTAVAIL | Errno::ADDRINUSE) if chosen.is_some() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(io::Error::new(ErrorKind::AddrNotAvailable, "no free source port; more --sources may help"))
+    }
+
+    fn next_source(&mut self) -> Option<SocketAddrV4> {
+        let address = *self.addresses.get(self.turn)?;
+        let source = SocketAddrV4::new(address, self.port);
+        self.turn += 1;
+        if self.turn == self.addresses.len() {
+            self.turn = 0;
+            self.port = if self.port == PORT_LAST { PORT_FIRST } else { self.port + 1 };
+        }
+        Some(source)
+    }
+}
+
+/// Whether a target can be reached from any 127.x.x.x address.
+pub(crate) fn is_loopback_v4(target: SocketAddr) -> bool {
+    matches!(target.ip(), IpAddr::V4(address) if address.is_loopback())
+}
+
+/// Raises the soft limit of open files to the hard limit and returns it.
+pub(crate) fn raise_open_files() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let effective = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    effective.unwrap_or(u64::MAX)
+}
+
+/// Keeps the calling thread on one CPU.
+pub(crate) fn pin(cpu: usize) -> io::Result<()> {
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "no such CPU"));
+    }
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
+}

@@ -1,0 +1,133 @@
+//! What a process used: CPU time and memory, as the kernel counts them under `/proc`.
+//!
+//! `/proc/PID/stat` counts all threads, ended ones too, and tells user from system time, but in
+//! ticks of 10 ms. The scheduler's own count in `/proc/PID/task/*/schedstat` is exact to the
+//! nanosecond but knows living threads only. The total is taken from the second while the set of
+//! threads stays the same, and the split from the first.
+
+use std::{fs, io};
+
+/// CPU time of a process since it started, with its memory at that moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sample {
+    user_ticks: u64,
+    system_ticks: u64,
+    threads: Vec<Thread>,
+    pub(crate) memory: Memory,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Thread {
+    id: u32,
+    running_nanos: u64,
+    /// Ready to run, but without a CPU.
+    waiting_nanos: u64,
+}
+
+/// Memory of a process in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Memory {
+    /// Resident pages of all kinds.
+    pub(crate) resident: u64,
+    /// Of these, the ones that no file backs: heap, stacks.
+    pub(crate) anonymous: u64,
+}
+
+/// CPU time between two samples.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Used {
+    /// Seconds, user and system together.
+    pub(crate) total_seconds: f64,
+    pub(crate) user_seconds: f64,
+    pub(crate) system_seconds: f64,
+    /// Seconds in which threads were ready to run and something else had their CPU.
+    pub(crate) starved_seconds: f64,
+}
+
+/// `USER_HZ`: the unit of `/proc/PID/stat` on every Linux architecture that this builds for.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+impl Sample {
+    /// # Errors
+    /// The process is gone or hidden.
+    pub(crate) fn of(pid: u32) -> io::Result<Sample> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // The command's name may hold blanks and brackets: count fields from its end.
+        let fields = stat.rsplit_once(')').map_or("", |split| split.1);
+        let ticks = |at: usize| fields.split_ascii_whitespace().nth(at)?.parse().ok();
+        let (Some(user_ticks), Some(system_ticks)) = (ticks(11), ticks(12)) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "unreadable /proc/PID/stat"));
+        };
+        Ok(Sample { user_ticks, system_ticks, threads: threads(pid), memory: Memory::of(pid)? })
+    }
+
+    pub(crate) fn own() -> io::Result<Sample> {
+        Sample::of(std::process::id())
+    }
+
+    /// What was used from `earlier` to this sample of the same process.
+    pub(crate) fn since(&self, earlier: &Sample) -> Used {
+        let user = self.user_ticks.saturating_sub(earlier.user_ticks) as f64 / TICKS_PER_SECOND;
+        let system = self.system_ticks.saturating_sub(earlier.system_ticks) as f64 / TICKS_PER_SECOND;
+        let same = self.threads.len() == earlier.threads.len()
+            && self.threads.iter().zip(&earlier.threads).all(|(new, old)| new.id == old.id);
+        let sum = |sample: &Sample, of: fn(&Thread) -> u64| sample.threads.iter().map(of).sum::<u64>();
+        let grown = |of| sum(self, of).saturating_sub(sum(earlier, of)) as f64 / 1e9;
+        let exact = grown(|thread| thread.running_nanos);
+        let total = if same && exact > 0.0 { exact } else { user + system };
+        let user_share = if user + system > 0.0 { user / (user + system) } else { 0.0 };
+        Used {
+            total_seconds: total,
+            user_seconds: total * user_share,
+            system_seconds: total * (1.0 - user_share),
+            starved_seconds: if same { grown(|thread| thread.waiting_nanos) } else { 0.0 },
+        }
+    }
+}
+
+impl Memory {
+    pub(crate) fn of(pid: u32) -> io::Result<Memory> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let bytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+        };
+        let resident = bytes("VmRSS:").unwrap_or(0);
+        Ok(Memory { resident, anonymous: bytes("RssAnon:").unwrap_or(resident) })
+    }
+}
+
+/// Threads that end while the folder is read are left out.
+fn threads(pid: u32) -> Vec<Thread> {
+    let Ok(folder) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let mut threads: Vec<Thread> = folder
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let id = entry.file_name().to_str()?.parse().ok()?;
+            let text = fs::read_to_string(entry.path().join("schedstat")).ok()?;
+            let mut fields = text.split_ascii_whitespace().map_while(|field| field.parse().ok());
+            Some(Thread { id, running_nanos: fields.next()?, waiting_nanos: fields.next()? })
+        })
+        .collect();
+    threads.sort_unstable();
+    threads
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_use_grows_with_work_and_memory_is_known() {
+        let before = Sample::own().unwrap();
+        let mut sum = 0u64;
+        // Work counted in steps, not in time: no machine is too slow for it.
+        for step in 0..200_000_000u64 {
+            sum = std::hint::black_box(sum ^ step);
+        }
+        let after = Sample::own().unwrap();
+        let used = after.since(&before);
+        assert!(used.total_seconds > 0.0, "{used:?}");
+        assert!(after.memory.resident >= after.memory.anonymous && after.memory.anonymous > 0);
+    }
+}

@@ -1,0 +1,262 @@
+//! The outcome of a run: figures, latencies, faults and remarks, as a table for people or as JSON
+//! for machines.
+
+use std::fmt::Write as _;
+
+use hdrhistogram::Histogram;
+
+use crate::probe::{Memory, Used};
+use crate::verify::Faults;
+
+/// One measured number.
+#[derive(Clone, Debug)]
+pub(crate) struct Figure {
+    /// Name in JSON, with the unit at its end.
+    pub(crate) key: &'static str,
+    /// Name in the table.
+    pub(crate) label: &'static str,
+    pub(crate) value: f64,
+    pub(crate) unit: &'static str,
+    pub(crate) decimals: usize,
+}
+
+/// Everything that a run found out.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) scenario: &'static str,
+    /// What was asked for, in the order of the flags.
+    pub(crate) settings: Vec<(&'static str, String)>,
+    /// The headline first.
+    pub(crate) figures: Vec<Figure>,
+    /// What the latencies are of, and the latencies in nanoseconds.
+    pub(crate) latency: Option<(&'static str, Histogram<u64>)>,
+    pub(crate) faults: Faults,
+    /// First words on faults, such as why a connection ended; a handful at most.
+    pub(crate) details: Vec<String>,
+    /// What a reader has to know to judge the figures.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Above this share of a core the harness may have held the broker back.
+pub(crate) const BUSY_MAX: f64 = 0.9;
+
+/// Above this share of the time without a CPU the broker's figures are not to be trusted.
+const STARVED_MAX: f64 = 0.1;
+
+pub(crate) const PERCENTILES: [(&str, f64); 4] =
+    [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
+
+/// An empty histogram from one microsecond to an hour.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1_000, 3_600_000_000_000, 3).expect("the bounds are valid")
+}
+
+impl Report {
+    pub(crate) fn new(scenario: &'static str, settings: Vec<(&'static str, String)>) -> Report {
+        Report {
+            scenario,
+            settings,
+            figures: Vec::new(),
+            latency: None,
+            faults: Faults::default(),
+            details: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    pub(crate) fn figure(
+        &mut self,
+        key: &'static str,
+        label: &'static str,
+        value: f64,
+        unit: &'static str,
+        decimals: usize,
+    ) {
+        self.figures.push(Figure { key, label, value, unit, decimals });
+    }
+
+    /// The headline: the broker's CPU time per `unit_of_work`, user and system apart.
+    pub(crate) fn broker_cpu(&mut self, used: &Used, work: u64, wall_seconds: f64, per: &'static str) {
+        if work > 0 {
+            let micros = |seconds: f64| seconds * 1e6 / work as f64;
+            self.figure("broker_cpu_us", "broker CPU", micros(used.total_seconds), per, 3);
+            self.figure("broker_cpu_user_us", "  of it user", micros(used.user_seconds), per, 3);
+            self.figure("broker_cpu_system_us", "  of it system", micros(used.system_seconds), per, 3);
+        }
+        let busy = used.total_seconds / wall_seconds * 100.0;
+        self.figure("broker_busy_percent", "broker busy", busy, "% of a core", 1);
+        let starved = used.starved_seconds / wall_seconds;
+        self.figure("broker_starved_percent", "broker waited for a CPU", starved * 100.0, "% of the time", 1);
+        if starved > STARVED_MAX {
+            self.notes.push(format!(
+                "the broker was kept from its CPU {:.0} % of the time: something else ran there. A starved \
+                 broker batches more and looks cheaper; repeat the run.",
+                starved * 100.0
+            ));
+        }
+    }
+
+    /// The harness's own cost, and a note when it may have been the limit.
+    pub(crate) fn own_cpu(&mut self, used: &Used, work: u64, wall_seconds: f64, per: &'static str) {
+        if work > 0 {
+            self.figure("own_cpu_us", "harness CPU", used.total_seconds * 1e6 / work as f64, per, 3);
+        }
+        let busy = used.total_seconds / wall_seconds;
+        self.figure("own_busy_percent", "harness busy", busy * 100.0, "% of a core", 1);
+        let starved = used.starved_seconds / wall_seconds;
+        if starved > STARVED_MAX {
+            self.notes.push(format!(
+                "the harness was kept from its CPU {:.0} % of the time: latencies are longer than the broker's.",
+                starved * 100.0
+            ));
+        }
+        if busy > BUSY_MAX {
+            self.notes.push(format!(
+                "THE HARNESS WAS THE LIMIT: its thread was busy {:.0} % of the time; \
+                 wall-clock rates and latencies say little about the broker.",
+                busy * 100.0
+            ));
+        }
+    }
+
+    pub(crate) fn broker_memory(&mut self, stages: &[(&'static str, &'static str, Memory)]) {
+        for &(key, label, memory) in stages {
+            self.figure(key, label, memory.resident as f64 / 1024.0, "KiB resident", 0);
+        }
+    }
+
+    /// The table for people.
+    pub(crate) fn table(&self) -> String {
+        let mut text = format!("\n{}\n", self.scenario);
+        let settings: Vec<String> =
+            self.settings.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let _ = writeln!(text, "  {}\n", settings.join(", "));
+        for figure in &self.figures {
+            let value = grouped(figure.value, figure.decimals);
+            let _ = writeln!(text, "  {:<28} {value:>16} {}", figure.label, figure.unit);
+        }
+        if let Some((of, histogram)) = &self.latency {
+            let _ = writeln!(text, "\n  latency, {of}, ms ({} samples)", histogram.len());
+            for (name, value) in latency_rows(histogram) {
+                let _ = writeln!(text, "  {name:<28} {value:>16.3}");
+            }
+        }
+        let _ = writeln!(text);
+        if self.faults.total() == 0 {
+            let _ = writeln!(text, "  faults                                       none");
+        }
+        for (name, count) in self.faults.rows().into_iter().filter(|row| row.1 > 0) {
+            let _ = writeln!(text, "  FAULT {name:<22} {count:>16}");
+        }
+        for detail in &self.details {
+            let _ = writeln!(text, "        {detail}");
+        }
+        for note in &self.notes {
+            let _ = writeln!(text, "  note: {note}");
+        }
+        text
+    }
+
+    /// One JSON object on one line.
+    pub(crate) fn json(&self) -> String {
+        let settings = self.settings.iter().map(|(name, value)| (*name, quoted(value)));
+        let figures = self.figures.iter().map(|figure| (figure.key, number(figure.value)));
+        let faults = self.faults.rows().map(|(name, count)| (name, count.to_string()));
+        let mut fields = vec![
+            ("scenario", quoted(self.scenario)),
+            ("settings", object(settings)),
+            ("figures", object(figures)),
+            ("faults", object(faults.into_iter())),
+            ("faults_total", self.faults.total().to_string()),
+            ("details", array(&self.details)),
+            ("notes", array(&self.notes)),
+        ];
+        if let Some((of, histogram)) = &self.latency {
+            let rows = latency_rows(histogram);
+            let rows = rows.iter().map(|(name, value)| (*name, number(*value)));
+            fields.push(("latency_of", quoted(of)));
+            fields.push(("latency_samples", histogram.len().to_string()));
+            fields.push(("latency_ms", object(rows)));
+        }
+        object(fields.into_iter())
+    }
+}
+
+/// Percentiles and maximum in milliseconds.
+pub(crate) fn latency_rows(histogram: &Histogram<u64>) -> Vec<(&'static str, f64)> {
+    let millis = |nanos: u64| nanos as f64 / 1e6;
+    let mut rows: Vec<_> =
+        PERCENTILES.iter().map(|&(name, at)| (name, millis(histogram.value_at_percentile(at)))).collect();
+    rows.push(("max", millis(histogram.max())));
+    rows
+}
+
+/// With thin groups of three digits, so that six and seven digits are told apart.
+pub(crate) fn grouped(value: f64, decimals: usize) -> String {
+    let plain = format!("{value:.decimals$}");
+    let (whole, fraction) = plain.split_once('.').map_or((plain.as_str(), None), |(w, f)| (w, Some(f)));
+    let (sign, digits) = whole.strip_prefix('-').map_or(("", whole), |digits| ("-", digits));
+    let mut text = sign.to_owned();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if let Some(fraction) = fraction {
+        text.push('.');
+        text.push_str(fraction);
+    }
+    text
+}
+
+fn number(value: f64) -> String {
+    // JSON has no infinities.
+    if value.is_finite() { format!("{value}") } else { "null".to_owned() }
+}
+
+fn object(fields: impl Iterator<Item = (&'static str, String)>) -> String {
+    let fields: Vec<String> = fields.map(|(name, value)| format!("{}:{value}", quoted(name))).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+fn array(items: &[String]) -> String {
+    let items: Vec<String> = items.iter().map(|item| quoted(item)).collect();
+    format!("[{}]", items.join(","))
+}
+
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            control if control < ' ' => {
+                let _ = write!(quoted, "\\u{:04x}", u32::from(control));
+            }
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_grouped() {
+        assert_eq!(grouped(1_234_567.891, 2), "1,234,567.89");
+        assert_eq!(grouped(-999.0, 0), "-999");
+        assert_eq!(grouped(1000.0, 0), "1,000");
+    }
+
+    #[test]
+    fn json_escapes_what_it_must() {
+        let mut report = Report::new("pairs", vec![("host", "a\"b\\c\n".to_owned())]);
+        report.figure("x_us", "x", f64::NAN, "us", 1);
+        let json = report.json();
+        assert!(json.contains(r#""host":"a\"b\\c\u000a""#), "{json}");
+        assert!(json.contains(r#""x_us":null"#), "{json}");
+    }
+}

@@ -1,0 +1,132 @@
+//! The scenarios: each turns its flags into clients, runs them, and writes a report.
+
+mod idle;
+mod storm;
+mod throughput;
+
+use crate::cli::{Cli, Common, Scenario};
+use crate::fleet::Identity;
+use crate::net::{self, Clock, Net, Sources};
+use crate::probe::{Memory, Sample};
+use crate::progress::Progress;
+use crate::report::Report;
+
+/// Runs what the command line asks for.
+///
+/// # Errors
+/// The run could not be made: no broker, a refused CONNECT, too few open files.
+pub(crate) fn run(cli: &Cli) -> Result<Report, String> {
+    match &cli.scenario {
+        Scenario::FanOut(flags) => throughput::fan_out(flags),
+        Scenario::Pairs(flags) => throughput::pairs(flags),
+        Scenario::FanIn(flags) => throughput::fan_in(flags),
+        Scenario::Idle(flags) => idle::run(flags),
+        Scenario::Storm(flags) => storm::run(flags),
+    }
+}
+
+/// What every scenario starts with.
+struct Stage {
+    clock: Clock,
+    net: Net,
+    progress: Progress,
+    identity: Identity,
+    /// Tells this run from others in topics, client identifiers and payloads.
+    run: u32,
+    broker_pid: Option<u32>,
+    /// The broker before anything was connected.
+    before: Option<Memory>,
+}
+
+impl Stage {
+    /// Pins the thread and makes room for `connections` sockets; `sources` overrides how many
+    /// source addresses fit.
+    fn set(
+        common: &Common,
+        connections: usize,
+        sources_min: usize,
+        keep_alive_seconds: u16,
+    ) -> Result<Stage, String> {
+        if let Some(cpu) = common.cpu {
+            net::pin(cpu).map_err(|error| format!("--cpu {cpu}: {error}"))?;
+        }
+        /// Standard streams, the epoll set, files under `/proc`.
+        const OTHER_FILES: u64 = 32;
+        let files = net::raise_open_files();
+        if connections as u64 + OTHER_FILES > files {
+            return Err(format!(
+                "{connections} connections need more open files than this process may have ({files}): \
+                 raise the hard limit (ulimit -Hn), or share the connections among several processes"
+            ));
+        }
+        let target = common.target()?;
+        let mut addresses = common.source_addresses(target, connections)?;
+        if common.sources.is_none() && addresses.len() < sources_min && net::is_loopback_v4(target) {
+            addresses = Sources::loopback(sources_min);
+        }
+        let clock = Clock::start();
+        let run = run_number();
+        let sources = Sources::new(addresses, run);
+        let net = Net::new(target, sources, clock).map_err(|error| error.to_string())?;
+        let identity = Identity {
+            version: common.version(),
+            prefix: format!("lt{run:08x}-"),
+            keep_alive_seconds,
+            username: common.username.clone(),
+            password: common.password.clone(),
+        };
+        let mut stage = Stage {
+            clock,
+            net,
+            progress: Progress::new(common.quiet),
+            identity,
+            run,
+            broker_pid: common.broker_pid,
+            before: None,
+        };
+        stage.before = stage.broker()?.map(|sample| sample.memory);
+        Ok(stage)
+    }
+
+    fn broker(&self) -> Result<Option<Sample>, String> {
+        let sample = |pid| Sample::of(pid).map_err(|error| format!("--broker-pid {pid}: {error}"));
+        self.broker_pid.map(sample).transpose()
+    }
+
+    fn own(&self) -> Result<Sample, String> {
+        Sample::own().map_err(|error| format!("/proc/self: {error}"))
+    }
+
+    fn memory(&self) -> Result<Option<Memory>, String> {
+        Ok(self.broker()?.map(|sample| sample.memory))
+    }
+}
+
+/// Differs from run to run; nothing depends on its quality.
+fn run_number() -> u32 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    (since.as_micros() as u32).rotate_left(8) ^ std::process::id()
+}
+
+/// CPU time at one moment, of the broker if it is watched and of the harness.
+struct Moment {
+    nanos: u64,
+    broker: Option<Sample>,
+    own: Sample,
+}
+
+impl Moment {
+    fn now(stage: &Stage) -> Result<Moment, String> {
+        Ok(Moment { nanos: stage.clock.now(), broker: stage.broker()?, own: stage.own()? })
+    }
+
+    /// Writes what was used since `earlier` for `work` pieces of work into the report, the
+    /// headline first.
+    fn report(&self, earlier: &Moment, work: u64, per: &'static str, report: &mut Report) {
+        let wall_seconds = (self.nanos - earlier.nanos) as f64 / 1e9;
+        if let (Some(after), Some(before)) = (&self.broker, &earlier.broker) {
+            report.broker_cpu(&after.since(before), work, wall_seconds, per);
+        }
+        report.own_cpu(&self.own.since(&earlier.own), work, wall_seconds, per);
+    }
+}

@@ -1,0 +1,228 @@
+//! `storm`: connect, CONNACK, DISCONNECT, close, and again, as fast as the broker answers or at a
+//! fixed rate.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::{Moment, Stage};
+use crate::cli::Storm;
+use crate::fleet::{Identity, count_closed, detail};
+use crate::net::{Closed, Handler, Next};
+use crate::report::{Report, histogram};
+use crate::verify::Faults;
+use crate::wire::{self, Packet};
+
+/// Ports of closed connections rest for a while: enough addresses not to run out of them.
+const SOURCES: usize = 16;
+/// A connection without CONNACK for so long never gets one.
+const PATIENCE_NANOS: u64 = 5_000_000_000;
+
+/// A schedule that ends further behind than this was not kept.
+const BEHIND_SECONDS_MAX: f64 = 0.1;
+
+pub(super) fn run(flags: &Storm) -> Result<Report, String> {
+    let slots = flags.concurrency as usize;
+    let mut stage = Stage::set(&flags.common, slots, SOURCES, 60)?;
+    let mut dial = Dial::new(stage.identity.clone(), slots);
+    let schedule = flags.rate.map(|per_second| Schedule { start: stage.clock.now(), per_second });
+
+    let warm = stage.clock.now() + (flags.warm_up * 1e9) as u64;
+    drive(&mut stage, &mut dial, schedule, warm, "warming up")?;
+    let start = Moment::now(&stage)?;
+    let accepted = dial.accepted;
+    dial.recording = true;
+    drive(&mut stage, &mut dial, schedule, start.nanos + (flags.seconds * 1e9) as u64, "measuring")?;
+    let end = Moment::now(&stage)?;
+    dial.recording = false;
+    let accepted = dial.accepted - accepted;
+    let behind = schedule.map_or(0, |schedule| schedule.due(end.nanos).saturating_sub(dial.started));
+
+    let patience = end.nanos + PATIENCE_NANOS;
+    while dial.free.len() < slots && stage.clock.now() < patience {
+        wait(&mut stage, &mut dial, patience, "draining")?;
+    }
+    dial.faults.unanswered += (slots - dial.free.len()) as u64;
+    if stage.broker_pid.is_some() {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let left = stage.memory()?;
+
+    let mut settings = vec![("concurrency", slots.to_string())];
+    if let Some(rate) = flags.rate {
+        settings.push(("rate", rate.to_string()));
+    }
+    settings.push(("warm-up", flags.warm_up.to_string()));
+    settings.push(("seconds", flags.seconds.to_string()));
+    let mut report = Report::new("storm", [settings, flags.common.settings()].concat());
+    let wall_seconds = (end.nanos - start.nanos) as f64 / 1e9;
+    end.report(&start, accepted, "us per connection", &mut report);
+    report.figure("connections_per_second", "connected", accepted as f64 / wall_seconds, "connections/s", 0);
+    report.figure("accepted", "connected and answered", dial.accepted as f64, "connections in all", 0);
+    if let (Some(before), Some(left)) = (stage.before, left) {
+        report.broker_memory(&[
+            ("broker_memory_before_kib", "broker memory, before", before),
+            ("broker_memory_left_kib", "  a second after", left),
+        ]);
+    }
+    if behind > 0 {
+        report.figure("behind_schedule", "behind schedule", behind as f64, "connections at the end", 0);
+    }
+    if flags.rate.is_some_and(|rate| behind as f64 > rate * BEHIND_SECONDS_MAX) {
+        report.notes.push("the broker, or --concurrency, did not keep up with --rate".to_owned());
+    }
+    if dial.latency.is_empty() {
+        report.notes.push("nothing was connected in the measured time".to_owned());
+    } else {
+        let of = if flags.rate.is_some() { "scheduled time to CONNACK" } else { "connect to CONNACK" };
+        report.latency = Some((of, dial.latency));
+    }
+    report.faults = dial.faults;
+    report.details = dial.details;
+    Ok(report)
+}
+
+#[derive(Clone, Copy)]
+struct Schedule {
+    start: u64,
+    per_second: f64,
+}
+
+impl Schedule {
+    /// When connection `number` is to be made.
+    fn time(&self, number: u64) -> u64 {
+        self.start + (number as f64 * 1e9 / self.per_second) as u64
+    }
+
+    /// Connections that should have been started by `now`.
+    fn due(&self, now: u64) -> u64 {
+        ((now - self.start) as f64 * self.per_second / 1e9) as u64
+    }
+}
+
+fn drive(
+    stage: &mut Stage,
+    dial: &mut Dial,
+    schedule: Option<Schedule>,
+    until: u64,
+    what: &str,
+) -> Result<(), String> {
+    loop {
+        let now = stage.clock.now();
+        if now >= until {
+            return Ok(());
+        }
+        let mut wake = until;
+        while let Some(&slot) = dial.free.last() {
+            let begun = match schedule {
+                None => stage.clock.now(),
+                Some(schedule) if schedule.time(dial.started) <= now => schedule.time(dial.started),
+                Some(schedule) => {
+                    wake = schedule.time(dial.started).min(until);
+                    break;
+                }
+            };
+            stage.net.open(slot).map_err(|error| format!("connection {}: {error}", dial.started))?;
+            dial.free.pop();
+            dial.begun[slot] = begun;
+            dial.number[slot] = dial.started;
+            dial.started += 1;
+        }
+        wait(stage, dial, wake, what)?;
+    }
+}
+
+fn wait(stage: &mut Stage, dial: &mut Dial, until: u64, what: &str) -> Result<(), String> {
+    const WAIT_NANOS_MAX: u64 = 100_000_000;
+    let now = stage.clock.now();
+    let timeout = Duration::from_nanos(until.saturating_sub(now).min(WAIT_NANOS_MAX));
+    stage.net.poll(timeout, dial).map_err(|error| error.to_string())?;
+    stage
+        .progress
+        .say(now, || format!("{what}: {} connected, {} faults", dial.accepted, dial.faults.total()));
+    Ok(())
+}
+
+struct Dial {
+    identity: Identity,
+    /// Slots without a connection.
+    free: Vec<usize>,
+    /// Per slot, the time that its connection's latency counts from.
+    begun: Vec<u64>,
+    /// Per slot, the number of its connection, which names the client.
+    number: Vec<u64>,
+    started: u64,
+    accepted: u64,
+    recording: bool,
+    latency: Histogram<u64>,
+    faults: Faults,
+    details: Vec<String>,
+}
+
+impl Dial {
+    fn new(identity: Identity, slots: usize) -> Dial {
+        Dial {
+            identity,
+            free: (0..slots).collect(),
+            begun: vec![0; slots],
+            number: vec![0; slots],
+            started: 0,
+            accepted: 0,
+            recording: false,
+            latency: histogram(),
+            faults: Faults::default(),
+            details: Vec::new(),
+        }
+    }
+
+    fn accept(&mut self, slot: usize, now: u64, packet: Packet<'_>) {
+        match wire::connack(self.identity.version, packet) {
+            _ if packet.kind() != wire::CONNACK => {
+                self.faults.protocol += 1;
+                detail(&mut self.details, || {
+                    format!("CONNECT answered by a packet of type {}", packet.kind())
+                });
+            }
+            Ok(connack) if connack.code == 0 => {
+                if connack.session_present {
+                    // A clean session can't be there already. [MQTT5-3.2.2-2] [MQTT311-3.2.2-1]
+                    self.faults.protocol += 1;
+                    detail(&mut self.details, || "Session Present on a clean session".to_owned());
+                }
+                self.accepted += 1;
+                if self.recording {
+                    self.latency.saturating_record(now.saturating_sub(self.begun[slot]));
+                }
+            }
+            Ok(connack) => {
+                self.faults.refused += 1;
+                let why = wire::connack_code(connack.code);
+                detail(&mut self.details, || format!("CONNECT refused with code {}: {why}", connack.code));
+            }
+            Err(malformed) => {
+                self.faults.protocol += 1;
+                detail(&mut self.details, || malformed.to_string());
+            }
+        }
+    }
+}
+
+impl Handler for Dial {
+    fn connected(&mut self, slot: usize, out: &mut Vec<u8>) {
+        self.identity.put_connect(out, &format!("c{}", self.number[slot]));
+    }
+
+    fn packet(&mut self, slot: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
+        self.accept(slot, now, packet);
+        wire::put_disconnect(out);
+        self.free.push(slot);
+        Next::Close
+    }
+
+    fn writable(&mut self, _: usize) {}
+
+    fn closed(&mut self, slot: usize, why: Closed) {
+        count_closed(&mut self.faults, &mut self.details, slot, &why);
+        self.free.push(slot);
+    }
+}

@@ -1,0 +1,313 @@
+//! The checks of a run: every message once, in order, whole, with the right flags; and the count
+//! of everything that was not.
+//!
+//! A [`Stream`] follows one publisher's messages on one topic as one subscriber sees them. It
+//! holds the next sequence number that it expects and, only once something went wrong, the ones
+//! that it skipped: what comes later for a skipped number was reordered, what never comes is lost,
+//! and what comes for a number that was already seen is a duplicate.
+
+/// Everything that a run can find wrong, by count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Faults {
+    /// Messages that a subscriber should have got and never did.
+    pub(crate) lost: u64,
+    /// Messages delivered again without the right to: any at QoS 0 and 2, those without DUP at QoS 1.
+    pub(crate) duplicate: u64,
+    /// Messages that arrived after a later one of the same publisher and topic.
+    pub(crate) reordered: u64,
+    /// Payload or topic changed, or not of this run.
+    pub(crate) corrupt: u64,
+    /// A whole message at a subscriber that had not asked for it.
+    pub(crate) misrouted: u64,
+    /// DUP set on a first delivery, or at QoS 0.
+    pub(crate) dup_flag: u64,
+    /// RETAIN set on a live message, or not set on a replayed one.
+    pub(crate) retain_flag: u64,
+    /// Delivered at another QoS than the smaller of published and granted.
+    pub(crate) qos: u64,
+    /// Packets that break the standard, acknowledgements of nothing, unexpected packet types.
+    pub(crate) protocol: u64,
+    /// CONNECT, SUBSCRIBE or PUBLISH answered with a refusal.
+    pub(crate) refused: u64,
+    /// Connections that the broker ended, or that never came up.
+    pub(crate) closed: u64,
+    /// Packets that should have been answered and were not: a PUBACK, a PINGRESP, a CONNACK.
+    pub(crate) unanswered: u64,
+}
+
+impl Faults {
+    /// Name and count of each kind, in the order in which they are printed.
+    pub(crate) fn rows(&self) -> [(&'static str, u64); 12] {
+        [
+            ("lost", self.lost),
+            ("duplicate", self.duplicate),
+            ("reordered", self.reordered),
+            ("corrupt", self.corrupt),
+            ("misrouted", self.misrouted),
+            ("dup_flag", self.dup_flag),
+            ("retain_flag", self.retain_flag),
+            ("qos", self.qos),
+            ("protocol", self.protocol),
+            ("refused", self.refused),
+            ("closed", self.closed),
+            ("unanswered", self.unanswered),
+        ]
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.rows().iter().map(|row| row.1).sum()
+    }
+}
+
+/// What a sequence number turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// The first time. `skipped` earlier ones have not come yet.
+    First { skipped: u32 },
+    /// The first time, but after a later one.
+    Late,
+    /// Seen before.
+    Again,
+}
+
+/// One publisher's messages on one topic, as one subscriber receives them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stream {
+    next: u32,
+    /// Half-open ranges of skipped numbers, ascending. Boxed: almost every stream has none.
+    #[allow(clippy::box_collection)]
+    gaps: Option<Box<Vec<(u32, u32)>>>,
+}
+
+impl Stream {
+    #[inline]
+    pub(crate) fn arrive(&mut self, sequence: u32) -> Arrival {
+        if sequence == self.next {
+            self.next = sequence.wrapping_add(1);
+            return Arrival::First { skipped: 0 };
+        }
+        self.arrive_out_of_turn(sequence)
+    }
+
+    /// How many of the `sent` messages of this stream have not come.
+    pub(crate) fn missing(&self, sent: u32) -> u64 {
+        let gaps = self.gaps.iter().flat_map(|gaps| gaps.iter());
+        let skipped: u64 = gaps.map(|&(from, to)| u64::from(to - from)).sum();
+        skipped + u64::from(sent.saturating_sub(self.next))
+    }
+
+    #[cold]
+    fn arrive_out_of_turn(&mut self, sequence: u32) -> Arrival {
+        if sequence > self.next {
+            let skipped = sequence - self.next;
+            self.gaps.get_or_insert_default().push((self.next, sequence));
+            self.next = sequence.wrapping_add(1);
+            return Arrival::First { skipped };
+        }
+        let Some(gaps) = &mut self.gaps else { return Arrival::Again };
+        let Some(at) = gaps.iter().rposition(|&(from, to)| from <= sequence && sequence < to) else {
+            return Arrival::Again;
+        };
+        let (from, to) = gaps[at];
+        let halves = [(from, sequence), (sequence + 1, to)].into_iter().filter(|(from, to)| from < to);
+        gaps.splice(at..=at, halves);
+        Arrival::Late
+    }
+}
+
+/// A set of packet identifiers: those of QoS 2 messages received and not yet released.
+#[derive(Debug)]
+pub(crate) struct IdSet {
+    bits: Box<[u64; 1024]>,
+    len: usize,
+}
+
+impl Default for IdSet {
+    fn default() -> IdSet {
+        IdSet { bits: Box::new([0; 1024]), len: 0 }
+    }
+}
+
+impl IdSet {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    // Both leave early instead of adding a bool to `len`: rustc 1.95 (LLVM 22) drops that addition
+    // at opt-level 2 and up, on x86-64 at least.
+
+    /// Whether `id` was not yet in the set.
+    pub(crate) fn insert(&mut self, id: u16) -> bool {
+        let (word, bit) = (&mut self.bits[usize::from(id >> 6)], 1 << (id & 63));
+        if *word & bit != 0 {
+            return false;
+        }
+        *word |= bit;
+        self.len += 1;
+        true
+    }
+
+    /// Whether `id` was in the set.
+    pub(crate) fn remove(&mut self, id: u16) -> bool {
+        let (word, bit) = (&mut self.bits[usize::from(id >> 6)], 1 << (id & 63));
+        if *word & bit == 0 {
+            return false;
+        }
+        *word &= !bit;
+        self.len -= 1;
+        true
+    }
+}
+
+/// Publications on their way to the broker, by packet identifier, which are given out in turn.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    /// The step of the publication whose identifier is `id` is at `id & mask`.
+    slots: Vec<Step>,
+    last_id: u16,
+    count: usize,
+    max: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Free,
+    Acknowledge(u16),
+    Receive(u16),
+    Complete(u16),
+}
+
+/// What an acknowledgement from the broker asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// The publication is done.
+    Done,
+    /// PUBREL is to be sent.
+    Release,
+    /// Nothing in flight waits for this.
+    Unknown,
+}
+
+impl InFlight {
+    /// At most `max` at a time, at least one and at most 16,384.
+    pub(crate) fn new(max: usize) -> InFlight {
+        let max = max.clamp(1, 16_384);
+        InFlight { slots: vec![Step::Free; (2 * max).next_power_of_two()], last_id: 0, count: 0, max }
+    }
+
+    /// Lowers the limit to the broker's Receive Maximum. `[MQTT5-3.3.4-7]`
+    pub(crate) fn limit(&mut self, receive_maximum: u16) {
+        self.max = self.max.min(usize::from(receive_maximum));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// The identifier for one more publication, or `None` while there is no room.
+    #[inline]
+    pub(crate) fn take(&mut self, qos: u8) -> Option<u16> {
+        if self.count == self.max {
+            return None;
+        }
+        // An identifier whose slot waits for a slow or lost answer is passed over: there is always
+        // a free slot, as there are at least twice as many as publications.
+        let mut id = self.last_id;
+        let at = loop {
+            id = id.checked_add(1).unwrap_or(1);
+            let at = self.at(id);
+            if self.slots[at] == Step::Free {
+                break at;
+            }
+        };
+        self.slots[at] = if qos == 1 { Step::Acknowledge(id) } else { Step::Receive(id) };
+        self.last_id = id;
+        self.count += 1;
+        Some(id)
+    }
+
+    /// Takes a PUBACK, PUBREC or PUBCOMP (`kind`); `failed` when its reason code refuses.
+    #[inline]
+    pub(crate) fn answer(&mut self, kind: u8, id: u16, failed: bool) -> Answered {
+        let at = self.at(id);
+        match (self.slots[at], kind) {
+            (Step::Acknowledge(of), crate::wire::PUBACK) if of == id => {}
+            (Step::Receive(of), crate::wire::PUBREC) if of == id => {
+                if !failed {
+                    self.slots[at] = Step::Complete(id);
+                    return Answered::Release;
+                }
+            }
+            (Step::Complete(of), crate::wire::PUBCOMP) if of == id => {}
+            _ => return Answered::Unknown,
+        }
+        self.slots[at] = Step::Free;
+        self.count -= 1;
+        Answered::Done
+    }
+
+    fn at(&self, id: u16) -> usize {
+        usize::from(id) & (self.slots.len() - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skipped_number_is_late_when_it_comes_and_missing_until_then() {
+        let mut stream = Stream::default();
+        assert_eq!(stream.arrive(0), Arrival::First { skipped: 0 });
+        assert_eq!(stream.arrive(5), Arrival::First { skipped: 4 });
+        assert_eq!(stream.missing(6), 4);
+        assert_eq!(stream.arrive(3), Arrival::Late);
+        assert_eq!(stream.arrive(3), Arrival::Again);
+        assert_eq!(stream.arrive(5), Arrival::Again);
+        assert_eq!(stream.missing(8), 5);
+        for late in [1, 2, 4] {
+            assert_eq!(stream.arrive(late), Arrival::Late);
+        }
+        assert_eq!(stream.missing(6), 0);
+    }
+
+    #[test]
+    fn identifiers_go_round_without_zero_and_are_not_reused_in_flight() {
+        let mut flight = InFlight::new(4);
+        let first = flight.take(1).unwrap();
+        for _ in 0..200_000 {
+            let id = flight.take(1).unwrap();
+            assert!(id != 0 && id != first);
+            assert_eq!(flight.answer(crate::wire::PUBACK, id, false), Answered::Done);
+        }
+        assert_eq!(flight.answer(crate::wire::PUBACK, first, false), Answered::Done);
+        let taken: Vec<u16> = std::iter::from_fn(|| flight.take(1)).collect();
+        assert_eq!(taken.len(), 4);
+    }
+
+    #[test]
+    fn a_set_of_identifiers_counts_what_it_holds() {
+        let mut ids = IdSet::default();
+        let mut again = 0;
+        for id in std::hint::black_box([1, 64, 65_535, 64]) {
+            if !ids.insert(id) {
+                again += 1;
+            }
+        }
+        assert_eq!((ids.len(), again), (3, 1));
+        assert!(ids.remove(64) && !ids.remove(64));
+        assert_eq!(ids.len(), 2);
+    }
+
+    #[test]
+    fn a_qos_2_publication_takes_both_answers_in_order() {
+        let mut flight = InFlight::new(4);
+        let id = flight.take(2).unwrap();
+        assert_eq!(flight.answer(crate::wire::PUBACK, id, false), Answered::Unknown);
+        assert_eq!(flight.answer(crate::wire::PUBCOMP, id, false), Answered::Unknown);
+        assert_eq!(flight.answer(crate::wire::PUBREC, id, false), Answered::Release);
+        assert_eq!(flight.answer(crate::wire::PUBREC, id, false), Answered::Unknown);
+        assert_eq!(flight.answer(crate::wire::PUBCOMP, id, false), Answered::Done);
+        assert_eq!(flight.len(), 0);
+    }
+}
