@@ -1,0 +1,157 @@
+//! A broker for one test: the binary of this package with a config file of its own, or what
+//! `MIDGE_TEST_TARGET` names. It ends with the test, and its log is shown when the test fails.
+
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a broker may take from its start until it accepts.
+const START_SECONDS_MAX: u64 = 20;
+/// Free ports that may turn out to be taken before the broker has them.
+const PORT_TRIES_MAX: u32 = 5;
+/// Lines of the log that a failed test shows.
+const LOG_LINES_SHOWN: usize = 60;
+
+/// A broker that listens. Killed when dropped.
+pub(crate) struct Broker {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    child: Option<Child>,
+    folder: TempFolder,
+}
+
+impl Broker {
+    /// Starts a broker with this many shards and returns once it accepts connections.
+    pub(crate) fn start(shards: usize) -> Self {
+        let folder = TempFolder::new();
+        if let Some(target) = std::env::var_os("MIDGE_TEST_TARGET") {
+            let target = target.into_string().expect("MIDGE_TEST_TARGET is HOST:PORT");
+            let (host, port) = target.rsplit_once(':').expect("MIDGE_TEST_TARGET is HOST:PORT");
+            let port = port.parse().expect("MIDGE_TEST_TARGET ends with a port");
+            return Self { host: host.to_owned(), port, child: None, folder };
+        }
+        // Between looking for a free port and listening on it, no other test may look for one.
+        static STARTING: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = STARTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut broker = Self { host: "127.0.0.1".to_owned(), port: 0, child: None, folder };
+        for _ in 0..PORT_TRIES_MAX {
+            broker.port = free_port();
+            broker.child = Some(spawn(&broker.folder.path, broker.port, shards));
+            if broker.accepts() {
+                return broker;
+            }
+            // Gone before it accepted: an outgoing connection of somebody's may have taken the port.
+        }
+        panic!("the broker ended at its start {PORT_TRIES_MAX} times");
+    }
+
+    /// A folder that is this test's alone and goes away with the broker.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder.path
+    }
+
+    /// The start of topics and client identifiers that no other test uses, of at most 12 characters.
+    pub(crate) fn unique(&self) -> String {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        format!("{:x}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Fails when the broker ended under the test: no client may bring it down.
+    pub(crate) fn assert_up(&mut self) {
+        if let Some(child) = &mut self.child {
+            let status = child.try_wait().expect("the broker is our child");
+            assert!(status.is_none(), "the broker ended during the test: {status:?}");
+        }
+    }
+
+    /// Waits until a connection is accepted; false when the process ended instead.
+    fn accepts(&mut self) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(START_SECONDS_MAX);
+        while Instant::now() < deadline {
+            let child = self.child.as_mut().expect("just started");
+            if child.try_wait().expect("the broker is our child").is_some() {
+                return false;
+            }
+            match TcpStream::connect((self.host.as_str(), self.port)) {
+                // A port of the dynamic range can be connected to itself while nobody listens on it.
+                Ok(stream) if stream.local_addr().ok() != stream.peer_addr().ok() => return true,
+                _ => thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        panic!("the broker does not accept connections after {START_SECONDS_MAX} s:\n{}", self.log_tail());
+    }
+
+    fn log_tail(&self) -> String {
+        let log = fs::read(self.folder.path.join("broker.log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Either may fail only because the broker has ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if thread::panicking() {
+            eprintln!("the broker's log ends with:\n{}", self.log_tail());
+        }
+    }
+}
+
+fn spawn(folder: &Path, port: u16, shards: usize) -> Child {
+    let config = folder.join("midge.toml");
+    let text = format!(
+        "[[listeners]]\naddress = \"127.0.0.1:{port}\"\n\n\
+         [runtime]\nshards = {shards}\n\n\
+         [auth]\nallow_anonymous = true\n"
+    );
+    fs::write(&config, text).expect("a config file in the temporary folder");
+    let log = File::create(folder.join("broker.log")).expect("a log in the temporary folder");
+    let both = log.try_clone().expect("a second handle of the log");
+    Command::new(env!("CARGO_BIN_EXE_midge"))
+        .arg("serve")
+        .arg("--config")
+        .arg(&config)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(both)
+        .spawn()
+        .expect("the binary of this package starts")
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// A folder below cargo's folder for tests, removed when dropped.
+struct TempFolder {
+    path: PathBuf,
+}
+
+impl TempFolder {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("clients-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&path).expect("a folder below cargo's folder for tests");
+        Self { path }
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        // What stays behind is below the target folder.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}

@@ -1,0 +1,115 @@
+//! Real clients against the real binary: the command line tools of mosquitto, paho-mqtt, aiomqtt and gmqtt
+//! (Python), mqtt.js (Node) and rumqttc (Rust), each at every protocol version it speaks, over 1, 2 and 7 shards.
+//!
+//! Each test starts a broker of its own, on a free port and with a config file in a folder of its own. What the
+//! Python and Node clients need is installed once, below the target folder; a client that can't be had is a
+//! failure that says what to install.
+//!
+//! - `MIDGE_SKIP_CLIENTS=paho,mqttjs` leaves clients out, by the names in [`setup::Client`].
+//! - `MIDGE_TEST_TARGET=HOST:PORT` runs everything against a broker that is up, whatever it is.
+
+// The wall that keeps clocks, sockets and files out of the core does not stand here: these are processes.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod broker;
+mod mosquitto;
+mod process;
+mod rumqttc_v4;
+mod rumqttc_v5;
+mod scripts;
+mod setup;
+
+use crate::setup::Client;
+
+/// The same tests over one number of shards.
+macro_rules! clients_over {
+    ($module:ident, $shards:literal) => {
+        mod $module {
+            use super::*;
+
+            #[test]
+            fn mosquitto_clients_speak_mqtt_3_1() {
+                mosquitto::talk($shards, mosquitto::Version::V31);
+            }
+
+            #[test]
+            fn mosquitto_clients_speak_mqtt_3_1_1() {
+                mosquitto::talk($shards, mosquitto::Version::V311);
+            }
+
+            #[test]
+            fn mosquitto_clients_speak_mqtt_5() {
+                mosquitto::talk($shards, mosquitto::Version::V5);
+            }
+
+            #[test]
+            fn paho_speaks_mqtt_3_1() {
+                scripts::talk($shards, Client::Paho, 3);
+            }
+
+            #[test]
+            fn paho_speaks_mqtt_3_1_1() {
+                scripts::talk($shards, Client::Paho, 4);
+            }
+
+            #[test]
+            fn paho_speaks_mqtt_5() {
+                scripts::talk($shards, Client::Paho, 5);
+            }
+
+            #[test]
+            fn aiomqtt_speaks_mqtt_3_1() {
+                scripts::talk($shards, Client::Aiomqtt, 3);
+            }
+
+            #[test]
+            fn aiomqtt_speaks_mqtt_3_1_1() {
+                scripts::talk($shards, Client::Aiomqtt, 4);
+            }
+
+            #[test]
+            fn aiomqtt_speaks_mqtt_5() {
+                scripts::talk($shards, Client::Aiomqtt, 5);
+            }
+
+            #[test]
+            fn gmqtt_speaks_mqtt_3_1_1() {
+                scripts::talk($shards, Client::Gmqtt, 4);
+            }
+
+            #[test]
+            fn gmqtt_speaks_mqtt_5() {
+                scripts::talk($shards, Client::Gmqtt, 5);
+            }
+
+            #[test]
+            fn mqttjs_speaks_mqtt_3_1() {
+                scripts::talk($shards, Client::Mqttjs, 3);
+            }
+
+            #[test]
+            fn mqttjs_speaks_mqtt_3_1_1() {
+                scripts::talk($shards, Client::Mqttjs, 4);
+            }
+
+            #[test]
+            fn mqttjs_speaks_mqtt_5() {
+                scripts::talk($shards, Client::Mqttjs, 5);
+            }
+
+            #[test]
+            fn rumqttc_speaks_mqtt_3_1_1() {
+                rumqttc_v4::talk($shards);
+            }
+
+            #[test]
+            fn rumqttc_speaks_mqtt_5() {
+                rumqttc_v5::talk($shards);
+            }
+        }
+    };
+}
+
+clients_over!(over_1_shard, 1);
+clients_over!(over_2_shards, 2);
+clients_over!(over_7_shards, 7);

@@ -1,0 +1,72 @@
+//! Processes with a bound on their time and on nothing else: output goes to files, so that no pipe fills up.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What a process left behind.
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
+    /// Standard output, then standard error, with what is not UTF-8 replaced.
+    pub(crate) output: String,
+}
+
+/// Runs the command to its end, or kills it after `seconds_max` and says so in the output.
+///
+/// # Errors
+/// Only when it cannot be started, such as a program that is not installed.
+pub(crate) fn run(command: &mut Command, folder: &Path, seconds_max: u64) -> std::io::Result<Finished> {
+    let (out, err) = (unique(folder, "out"), unique(folder, "err"));
+    let child =
+        command.stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&err)?).spawn()?;
+    let (status, in_time) = wait(Killed(child), Duration::from_secs(seconds_max));
+    let mut output = String::from_utf8_lossy(&fs::read(&out)?).into_owned();
+    output.push_str(&String::from_utf8_lossy(&fs::read(&err)?));
+    fs::remove_file(out)?;
+    fs::remove_file(err)?;
+    if !in_time {
+        output.push_str(&format!("\nkilled after {seconds_max} s\n"));
+    }
+    Ok(Finished { status, output })
+}
+
+/// Whether a program of this name is on the path.
+pub(crate) fn is_installed(program: impl AsRef<OsStr>) -> bool {
+    let program = program.as_ref();
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+/// A child that does not outlive its owner.
+pub(crate) struct Killed(pub(crate) Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // Either may fail only because it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait(mut child: Killed, time_max: Duration) -> (ExitStatus, bool) {
+    let deadline = Instant::now() + time_max;
+    loop {
+        if let Some(status) = child.0.try_wait().expect("our child") {
+            return (status, true);
+        }
+        if Instant::now() >= deadline {
+            child.0.kill().expect("our child, and it still runs");
+            return (child.0.wait().expect("our child"), false);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn unique(folder: &Path, kind: &str) -> std::path::PathBuf {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    folder.join(format!("process-{}.{kind}", COUNT.fetch_add(1, Ordering::Relaxed)))
+}
