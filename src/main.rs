@@ -1,5 +1,7 @@
 //! The `midge` program: arguments, configuration, start and stop. What it does lies in the library.
 
+#![allow(clippy::disallowed_methods, reason = "the program owns its threads and the start of the clock")]
+
 use midge::banner::{Started, banner};
 use midge::cli::{self, Command, Serve};
 use midge::config::open_files::{self, Wanted};

@@ -280,7 +280,7 @@ mod tests {
         let item = Arc::new(());
         let mut ends = mesh::<Arc<()>>(2, 8);
         for _ in 0..5 {
-            ends[0].send(1, item.clone()).unwrap();
+            assert_eq!(ends[0].send(1, item.clone()).unwrap(), Wake::Awake);
         }
         drop(ends[1].receive(0));
         drop(ends);

@@ -8,7 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{Ordering, fence};
@@ -160,7 +160,7 @@ impl Net {
             return self.visit_executor(outstanding).await;
         }
         sleeping.set(true);
-        let result = if ready() {
+        let result = if ready() || outstanding.take_notified() {
             if early { Ok(()) } else { self.flush(outbox, events) }
         } else if outstanding.count() == 0 {
             self.park_in_ring(outbox, early, events, deadline)

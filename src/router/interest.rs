@@ -247,6 +247,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "the other shard of this test is a thread")]
     fn another_thread_sees_an_interest_as_soon_as_it_hears_of_it() {
         let mut counts = InterestCounts::new();
         let bits = counts.bits();

@@ -51,9 +51,13 @@ impl Shard {
             (None, _) => self.accept(now, slot, &connect, None),
             (Some(TEST_METHOD), true) => {
                 // The CONNECT is kept until the client has proved itself: at most connect_bytes.
-                let mut whole = Vec::with_capacity(packet.body.len());
-                whole.extend_from_slice(packet.body);
-                self.authenticate(now, slot, whole.into(), connect.authentication_data)
+                self.authenticate(
+                    now,
+                    slot,
+                    packet.body.into(),
+                    packet.total_len,
+                    connect.authentication_data,
+                )
             }
             (Some(_), _) => {
                 // [MQTT5-4.12.0-1]
@@ -69,14 +73,14 @@ impl Shard {
     /// AUTH (or DISCONNECT) while enhanced authentication is under way. `[MQTT5-3.1.2-30]`
     pub(super) fn handle_authentication(&mut self, now: Time, slot: u32, packet: Frame<'_>) -> Progress {
         let Some(connection) = self.connection_mut(slot) else { return Progress::Gone };
-        let Stage::Authenticate { connect } = &mut connection.stage else { return Progress::Gone };
-        let connect = std::mem::take(connect);
+        let Stage::Authenticate { connect, total_len } = &mut connection.stage else { return Progress::Gone };
+        let (connect, total_len) = (std::mem::take(connect), *total_len);
         let refusal = match decode(ProtocolVersion::V5, packet) {
             // [MQTT5-4.12.0-3]
             Ok(Packet::Auth(auth))
                 if auth.reason == Reason::ContinueAuthentication && auth.method == TEST_METHOD =>
             {
-                return self.authenticate(now, slot, connect, auth.data);
+                return self.authenticate(now, slot, connect, total_len, auth.data);
             }
             Ok(Packet::Auth(_)) => {
                 Violation { reason: Reason::ProtocolError, cause: "AUTH does not continue CONNECT" }
@@ -96,12 +100,17 @@ impl Shard {
         now: Time,
         slot: u32,
         connect_body: Box<[u8]>,
+        total_len: usize,
         data: Option<&[u8]>,
     ) -> Progress {
         let again = matches!(self.connection(slot).map(|c| &c.stage), Some(Stage::Authenticate { .. }));
         let step = crate::auth::test_method(again, data);
-        let frame = Frame { first_byte: 0x10, body: &connect_body, total_len: connect_body.len() };
-        let Ok(connect) = Connect::decode(frame) else { return Progress::Gone };
+        let connect = match Connect::decode(Frame { first_byte: 0x10, body: &connect_body, total_len }) {
+            Ok(connect) => connect,
+            Err(error) => {
+                return self.refuse(now, slot, Some(ProtocolVersion::V5), "", Violation::from(error));
+            }
+        };
         match step {
             AuthStep::Continue(challenge) => {
                 let auth = Auth {
@@ -111,7 +120,7 @@ impl Shard {
                 };
                 self.send_packet(slot, |out| encode_auth(out, &auth));
                 if let Some(connection) = self.connection_mut(slot) {
-                    connection.stage = Stage::Authenticate { connect: connect_body };
+                    connection.stage = Stage::Authenticate { connect: connect_body, total_len };
                 }
                 Progress::Next
             }
@@ -134,7 +143,8 @@ impl Shard {
             // [MQTT311 §3.1-c]
             return refuse(Reason::ClientIdentifierNotValid, "client identifier longer than 23 characters");
         }
-        if !config.auth.allow_anonymous {
+        let proves_itself = connect.authentication_method == Some(TEST_METHOD) && config.auth.test_method;
+        if !config.auth.allow_anonymous && !proves_itself {
             return refuse(Reason::NotAuthorized, "anonymous clients are not allowed");
         }
         let Some(will) = &connect.will else { return Ok(()) };

@@ -46,10 +46,12 @@ pub(super) enum Stage {
         /// It came from another shard: this one is its home.
         adopted: bool,
     },
-    /// Enhanced authentication is under way for this CONNECT (body of the packet).
+    /// Enhanced authentication is under way for this CONNECT.
     Authenticate {
-        /// The whole CONNECT packet.
+        /// The body of the CONNECT packet.
         connect: Box<[u8]>,
+        /// Length of the whole packet.
+        total_len: usize,
     },
     /// Accepted.
     Serving {

@@ -7,7 +7,7 @@ use crate::packet::{
     Ack, AckKind, Auth, Disconnect, Frame, Packet, ProtocolVersion, Reason, decode, encode_ack, encode_auth,
     encode_pingresp,
 };
-use crate::session::{AckOutcome, NEVER_EXPIRES};
+use crate::session::AckOutcome;
 use crate::time::Time;
 
 impl Shard {
@@ -96,7 +96,7 @@ impl Shard {
                     cause: "DISCONNECT makes a session last that CONNECT let end",
                 });
             }
-            state.expiry_seconds = seconds.min(max).min(NEVER_EXPIRES);
+            state.expiry_seconds = seconds.min(max);
         }
         self.end_connection(now, slot, EndCause::Disconnect(disconnect.reason));
         Ok(())

@@ -25,6 +25,7 @@ mod mail;
 mod publish;
 mod replay;
 #[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "joins the machine to the clock and the ring")]
 pub mod run;
 mod shared;
 mod subscribe;
@@ -113,6 +114,15 @@ pub enum Effect {
         /// The mail.
         mail: Mail,
     },
+    /// Send a retained message on to every shard that `Shard::interested` names now, but not to
+    /// `home`, whose mail has just gone out. Asking only now closes a gap: a shard that
+    /// subscribes meanwhile either is named, or asks `home` later than the message got there.
+    Forward {
+        /// The message.
+        message: Message,
+        /// The home of its topic as a retained one.
+        home: ShardId,
+    },
     /// Tell the operator.
     Event(Event),
 }
@@ -157,6 +167,8 @@ pub struct Shard {
     last_stamp: u64,
     entropy: u64,
     deferred: Vec<u32>,
+    /// Questions for retained messages: those of this turn, and those to be answered in it.
+    queries: [Vec<replay::Query>; 2],
     queued_bytes: usize,
     sys: sys::SysState,
     closing: bool,
@@ -198,6 +210,7 @@ impl Shard {
             last_stamp: 0,
             entropy: seed,
             deferred: Vec::new(),
+            queries: [Vec::new(), Vec::new()],
             queued_bytes: 0,
             sys: sys::SysState::default(),
             closing: false,
@@ -260,12 +273,13 @@ impl Shard {
         for session in std::mem::take(&mut self.deferred) {
             self.pump(now, session);
         }
+        self.answer_queries(now);
         self.settle(now);
     }
 
     /// Is there work for the next turn even if nothing comes in?
     pub fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty()
+        !self.deferred.is_empty() || self.queries.iter().any(|queries| !queries.is_empty())
     }
 
     /// When `handle_time` is due next.

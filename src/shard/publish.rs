@@ -251,14 +251,18 @@ impl Shard {
     /// other shards. The reason is what an acknowledgement says.
     pub(super) fn publish(&mut self, now: Time, publication: Publication<'_>) -> Reason {
         let alone = self.shared.shards() == 1;
-        let hash = if alone && !publication.retain { 0 } else { self.shared.hash(publication.topic) };
+        let hash = if publication.retain { self.shared.hash(publication.topic) } else { 0 };
         let mut fanout = Fanout::new(publication, now, hash);
         let retained_home = publication.retain.then(|| self.shared.home(hash));
         if retained_home == Some(self.id) && !self.retain(now, &mut fanout) {
             return Reason::QuotaExceeded;
         }
         let outcome = self.route(now, &mut fanout);
-        let forwarded = if alone { 0 } else { self.forward(&mut fanout, hash, retained_home) };
+        let forwarded = match retained_home.filter(|&home| home != self.id) {
+            _ if alone => 0,
+            Some(home) => self.forward_retained(&mut fanout, home),
+            None => self.forward(&mut fanout),
+        };
         if outcome.refused > 0 {
             Reason::QuotaExceeded
         } else if outcome.matched == 0 && forwarded == 0 {
@@ -298,10 +302,30 @@ impl Shard {
         outcome
     }
 
-    /// To every shard that may have subscribers, and to the home of a retained message; how
-    /// many shards that were.
-    fn forward(&mut self, fanout: &mut Fanout<'_>, hash: u64, retained_home: Option<ShardId>) -> usize {
-        let topic = fanout.publication.topic;
+    /// To every shard that may have subscribers; how many those were.
+    fn forward(&mut self, fanout: &mut Fanout<'_>) -> usize {
+        let targets = self.interested(fanout.publication.topic);
+        self.count(Counter::Forwarded, u64::from(targets.count_ones()));
+        for to in shards_of(targets) {
+            let mail = Mail::Publish((*fanout.keep()).clone());
+            self.effects.push(Effect::Mail { to, mail });
+        }
+        targets.count_ones() as usize
+    }
+
+    /// To the home of a retained message, and then to every shard that may have subscribers.
+    fn forward_retained(&mut self, fanout: &mut Fanout<'_>, home: ShardId) -> usize {
+        self.count(Counter::Forwarded, 1);
+        let message = fanout.keep();
+        self.effects.push(Effect::Mail { to: home, mail: Mail::Publish((*message).clone()) });
+        self.effects.push(Effect::Forward { message: (*message).clone(), home });
+        // How many there are is not known yet: not "surely nobody".
+        1
+    }
+
+    /// The other shards that may have subscribers for a topic name, as a bit mask.
+    pub fn interested(&mut self, topic: &str) -> u128 {
+        let hash = self.shared.hash(topic);
         let mut targets: u128 = 0;
         for shard in self.other_shards() {
             if self.shared.interest[usize::from(shard)].may_want(hash) {
@@ -316,18 +340,7 @@ impl Shard {
             }
             self.foreign_matches = matches;
         }
-        let interested = targets.count_ones() as usize;
-        if let Some(home) = retained_home.filter(|&home| home != self.id) {
-            targets |= 1 << home;
-        }
-        self.count(Counter::Forwarded, u64::from(targets.count_ones()));
-        while targets != 0 {
-            let to = ShardId::try_from(targets.trailing_zeros()).expect("at most 128 shards");
-            targets &= targets - 1;
-            let mail = Mail::Publish((*fanout.keep()).clone());
-            self.effects.push(Effect::Mail { to, mail });
-        }
-        interested
+        targets
     }
 
     /// A stamp that orders retained messages of a topic over all shards: by the clock that all
@@ -338,6 +351,15 @@ impl Shard {
         self.last_stamp = next;
         next
     }
+}
+
+/// The shards of a bit mask, in order.
+pub(super) fn shards_of(mut mask: u128) -> impl Iterator<Item = ShardId> {
+    std::iter::from_fn(move || {
+        let shard = ShardId::try_from(mask.trailing_zeros()).ok().filter(|_| mask != 0)?;
+        mask &= mask - 1;
+        Some(shard)
+    })
 }
 
 #[cfg(test)]

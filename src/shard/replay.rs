@@ -14,6 +14,17 @@ use std::rc::Rc;
 /// One answer to a query: so much at a time that neither shard is held up.
 const BATCH: BatchLimits = BatchLimits { messages: 64, bytes: 64 * 1024, visits: 4096 };
 
+/// Above this, a session has one replay for each of its filters, whose number has its own bound.
+const REPLAYS_MAX: usize = 64;
+
+/// A question of a shard for retained messages.
+pub(super) struct Query {
+    session: SessionKey,
+    token: u64,
+    filter: Box<str>,
+    after: Option<Box<str>>,
+}
+
 impl RetainedMessage for Message {
     fn expires_at(&self) -> Option<Time> {
         Message::expires_at(self)
@@ -66,8 +77,10 @@ impl Shard {
         for mut replay in replays {
             replay.token = self.token();
             let state = self.directory.session_mut(session);
-            // A subscription made again starts its replay again.
-            state.replays.retain(|have| have.filter != replay.filter);
+            if state.replays.len() >= REPLAYS_MAX {
+                // Who subscribes again and again without reading gets the last one.
+                state.replays.retain(|have| have.filter != replay.filter);
+            }
             state.replays.push_back(replay);
         }
         self.directory.slot_mut(session).flags |= REPLAYING;
@@ -114,6 +127,8 @@ impl Shard {
 
     fn send_retained(&mut self, now: Time, session: u32, message: Message, qos: QoS, subscription_id: u32) {
         let hash = self.shared.hash(message.as_publication().topic);
+        // What the client has got live since it subscribed, or something newer, it does not get
+        // a second time, nor anything older after it.
         if message.is_expired(now) || self.directory.session(session).is_overtaken(hash, message.stamp()) {
             return;
         }
@@ -123,19 +138,24 @@ impl Shard {
         self.send_delivery(now, session, Delivery { message: Rc::new(message), qos, retain: true, extra });
     }
 
-    pub(super) fn handle_retained_query(
-        &mut self,
-        now: Time,
-        session: SessionKey,
-        token: u64,
-        filter: &str,
-        after: Option<&str>,
-    ) {
-        let mut messages = Vec::new();
-        let next = self
-            .retained
-            .matching(filter, after, now, BATCH, |_, message: &Message| messages.push(message.clone()));
-        self.post(session.shard, Mail::RetainedBatch { token, session, messages, next });
+    /// Answers the questions of the last turn and keeps those of this one for the next: by then
+    /// every box has been emptied once more, and what was stored before the question is here.
+    /// With it, a subscriber gets a retained message from the store or live, and never neither.
+    pub(super) fn answer_queries(&mut self, now: Time) {
+        if self.shared.shards() > 1 {
+            self.queries.swap(0, 1);
+        }
+        let [arrived, waited] = &mut self.queries;
+        // After the swap the ones that arrived this turn wait, and those that waited are due.
+        debug_assert!(self.shared.shards() > 1 || waited.is_empty());
+        for Query { session, token, filter, after } in std::mem::take(arrived) {
+            let mut messages = Vec::new();
+            let next =
+                self.retained.matching(&filter, after.as_deref(), now, BATCH, |_, message: &Message| {
+                    messages.push(message.clone());
+                });
+            self.post(session.shard, Mail::RetainedBatch { token, session, messages, next });
+        }
     }
 
     pub(super) fn handle_retained_batch(
@@ -176,7 +196,7 @@ impl Shard {
             }
             Mail::GroupReturn { tag, message } => self.handle_group_return(now, tag, message),
             Mail::RetainedQuery { token, session, filter, after } => {
-                self.handle_retained_query(now, session, token, &filter, after.as_deref());
+                self.queries[0].push(Query { session, token, filter, after });
             }
             Mail::RetainedBatch { token, session, messages, next } => {
                 self.handle_retained_batch(now, session, token, messages, next);

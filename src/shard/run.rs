@@ -6,6 +6,7 @@
 
 use super::event::{Event, Limit};
 use super::log::EventLog;
+use super::publish::shards_of;
 use super::{Counter, Effect, Hangup, Mail, Shard, ShardId, Shared};
 use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding, Wake};
 use crate::router::interest::InterestCounts;
@@ -74,8 +75,6 @@ type Overflow = VecDeque<Parcel>;
 /// The machine tells how much it wants to send; above this the turn is flushed before more is
 /// taken in.
 const ARENA_BYTES_MAX: usize = 1 << 20;
-/// Mails taken from one box in one turn: no neighbour fills a turn alone.
-const MAILS_PER_TURN: usize = 1024;
 /// How soon a full box is tried again: its reader does not say when it has room.
 const OVERFLOW_RETRY: Duration = Duration::from_micros(200);
 
@@ -156,7 +155,8 @@ impl Runner {
                     self.flush()?;
                 }
             }
-            self.take_mails(now)?;
+            self.take_mails()?;
+            let now = self.now();
             if self.machine.next_deadline().is_some_and(|deadline| deadline <= now) {
                 self.machine.handle_time(now);
                 self.carry_out(now, None);
@@ -284,24 +284,27 @@ impl Runner {
         }
     }
 
-    fn take_mails(&mut self, now: Time) -> io::Result<()> {
+    fn take_mails(&mut self) -> io::Result<()> {
         if self.shared.shards() == 1 {
             return Ok(());
         }
         self.empty_overflow();
         let own = usize::from(self.machine.id());
         for from in (0..self.shared.shards()).filter(|&from| from != own) {
-            for _ in 0..MAILS_PER_TURN {
-                match self.mesh.receive(from) {
-                    None => break,
-                    Some(Parcel::Mail(mail)) => {
+            // As many as a box holds: all that was there when the turn began, see `answer_queries`.
+            for _ in 0..self.shared.config.runtime.mesh_capacity {
+                let Some(parcel) = self.mesh.receive(from) else { break };
+                // The sender's turn may have begun after this one: its times must not lie ahead.
+                let now = self.now();
+                match parcel {
+                    Parcel::Mail(mail) => {
                         self.machine.handle_mail(
                             now,
                             ShardId::try_from(from).expect("at most 128 shards"),
                             mail,
                         );
                     }
-                    Some(Parcel::Socket { socket, peer, bytes }) => {
+                    Parcel::Socket { socket, peer, bytes } => {
                         let slot = self.net.adopt(socket);
                         self.remember(slot, peer);
                         self.machine.handle_open(now, slot, peer, true);
@@ -327,6 +330,12 @@ impl Runner {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Mail { to, mail } => self.send(now, to, Parcel::Mail(mail), cause),
+                Effect::Forward { message, home } => {
+                    let targets = self.machine.interested(message.as_publication().topic) & !(1 << home);
+                    for to in shards_of(targets) {
+                        self.send(now, to, Parcel::Mail(Mail::Publish(message.clone())), cause);
+                    }
+                }
                 Effect::Close { slot } => {
                     self.control.open.fetch_sub(1, Ordering::Relaxed);
                     self.backlogged.retain(|&listed| listed != slot);

@@ -204,7 +204,6 @@ impl Shard {
             RetainHandling::Never => false,
         };
         if let (true, Completion::Suback { replays, .. }) = (replay, &mut pending.then) {
-            replays.retain(|replay| *replay.filter != *filter.as_str());
             let shards = if filter.has_wildcard() {
                 std::iter::once(self.id).chain(self.other_shards()).collect()
             } else {

@@ -333,7 +333,7 @@ mod tests {
             let mut wheel = Wheel::new();
             expired(&mut wheel, start);
             schedule(&mut wheel, start + 3000, 1);
-            assert_eq!(expired(&mut wheel, start + 2999), []);
+            assert!(expired(&mut wheel, start + 2999).is_empty());
             assert_eq!(expired(&mut wheel, start + 3000 + TICK_MICROS - 1), [1]);
             assert!(wheel.is_empty());
         }
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn a_timer_scheduled_in_the_past_fires_at_the_next_expire() {
         let mut wheel = Wheel::new();
-        assert_eq!(expired(&mut wheel, 1_000_001), []);
+        assert!(expired(&mut wheel, 1_000_001).is_empty());
         schedule(&mut wheel, 1_000_001, 1);
         schedule(&mut wheel, 3, 2);
         assert_eq!(wheel.next_deadline(), Some(Time::from_micros(1_000_001)));
@@ -392,7 +392,7 @@ mod tests {
         let year_136 = Time::ZERO.after_seconds(u32::MAX);
         wheel.schedule(year_136, 2);
         schedule(&mut wheel, u64::MAX - 1000, 3);
-        assert_eq!(expired(&mut wheel, year_136.as_micros() - 1), []);
+        assert!(expired(&mut wheel, year_136.as_micros() - 1).is_empty());
         assert_eq!(expired(&mut wheel, year_136.as_micros() + TICK_MICROS), [2]);
         assert_eq!(expired(&mut wheel, u64::MAX - 1), [3]);
         assert_eq!(wheel.next_deadline(), Some(Time::MAX));

@@ -98,11 +98,10 @@ impl Host {
     async fn accept(&mut self) -> u32 {
         let until = Instant::now() + Duration::from_secs(20);
         while Instant::now() < until {
-            for event in self.turn().await {
-                match event {
-                    Event::Accepted { listener: 7, slot, .. } => return slot,
-                    other => panic!("{other:?}"),
-                }
+            match self.turn().await.into_iter().next() {
+                Some(Event::Accepted { listener: 7, slot, .. }) => return slot,
+                Some(other) => panic!("{other:?}"),
+                None => {}
             }
         }
         panic!("nobody came");

@@ -1,0 +1,40 @@
+//! The configurations that scenarios ask for beside the default one.
+
+use crate::harness::Config;
+
+/// Small limits of every kind.
+pub const TIGHT: Config = Config {
+    name: "TIGHT",
+    text: "[protocol]\nsession_expiry_seconds_max = 2\nreceive_maximum = 2\ntopic_alias_maximum = 3\n\
+           [limits]\nconnect_seconds = 1\nconnect_bytes = 2000\npacket_bytes = 1000\nsession_queue_messages = 10\n\
+           subscriptions_per_client = 3\ntopic_levels = 8\nretained_messages = 70\n",
+};
+
+/// A short keep alive of the server's own.
+pub const KEEP_ALIVE: Config =
+    Config { name: "KEEP_ALIVE", text: "[protocol]\nkeep_alive_seconds_max = 2\n" };
+
+/// Everything optional switched off, and QoS 2.
+pub const BARE: Config = Config {
+    name: "BARE",
+    text: "[protocol]\nmaximum_qos = 1\nretain_available = false\nwildcard_subscriptions = false\n\
+           subscription_identifiers = false\nshared_subscriptions = false\ntopic_alias_maximum = 0\n\
+           topic_alias_maximum_out = 0\n",
+};
+
+/// No QoS above 0.
+pub const QOS_0: Config = Config { name: "QOS_0", text: "[protocol]\nmaximum_qos = 0\n" };
+
+/// MQTT 3.1 by the letter.
+pub const STRICT_31: Config = Config { name: "STRICT_31", text: "[protocol]\nstrict_31 = true\n" };
+
+/// Room for two sessions on each of seven shards.
+pub const FEW_SESSIONS: Config = Config { name: "FEW_SESSIONS", text: "[limits]\nsessions = 14\n" };
+
+/// Response Information for those who ask.
+pub const RESPONSES: Config =
+    Config { name: "RESPONSES", text: "[protocol]\nresponse_information = \"replies/\"\n" };
+
+/// Nobody comes in but by the built-in method of enhanced authentication.
+pub const LOCKED: Config =
+    Config { name: "LOCKED", text: "[auth]\nallow_anonymous = false\ntest_method = true\n" };

@@ -1,0 +1,225 @@
+//! The brokers under test: one process for each shard count and configuration, started when the first scenario
+//! wants it and ended with the test process.
+//!
+//! `MIDGE_TEST_TARGET=host:port` runs the scenarios against a broker that is already there, whatever it is;
+//! `MIDGE_TEST_TARGET_NAME=host:port` does so for the scenarios that want the configuration NAME, which are
+//! skipped otherwise.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use crate::peer::Peer;
+use crate::read::Kind;
+use crate::write::*;
+
+/// How long a broker may take to start on a busy machine.
+const START: Duration = Duration::from_secs(30);
+
+/// What a broker is configured with beside its listener and its shards.
+#[derive(Debug)]
+pub struct Config {
+    pub name: &'static str,
+    pub text: &'static str,
+}
+
+pub const DEFAULT: Config = Config { name: "DEFAULT", text: "[sys]\ninterval_seconds = 1\n" };
+
+/// A running broker.
+#[derive(Debug)]
+pub struct Broker {
+    pub shards: usize,
+    address: String,
+}
+
+impl Broker {
+    /// The broker of this shard count with the default configuration; none when a foreign target stands in for
+    /// all of them.
+    pub fn standard(shards: usize) -> Option<&'static Broker> {
+        if foreign_target().is_some() && shards != 1 {
+            return None;
+        }
+        Self::shared(shards, &DEFAULT)
+    }
+
+    /// The broker of the same shard count with another configuration.
+    pub fn with(&self, config: &'static Config) -> Option<&'static Broker> {
+        Self::shared(self.shards, config)
+    }
+
+    fn shared(shards: usize, config: &'static Config) -> Option<&'static Broker> {
+        type Pool = HashMap<(usize, &'static str), Arc<OnceLock<Option<&'static Broker>>>>;
+        static POOL: OnceLock<Mutex<Pool>> = OnceLock::new();
+        let mut pool = POOL.get_or_init(Mutex::default).lock().unwrap_or_else(|poison| poison.into_inner());
+        let place = pool.entry((shards, config.name)).or_default().clone();
+        drop(pool);
+        *place.get_or_init(|| {
+            let address = match foreign_target() {
+                Some(target) if config.name == DEFAULT.name => target,
+                Some(_) => std::env::var(format!("MIDGE_TEST_TARGET_{}", config.name)).ok()?,
+                None => start(shards, config),
+            };
+            Some(Box::leak(Box::new(Broker { shards, address })))
+        })
+    }
+
+    /// A TCP connection that has said nothing yet.
+    pub fn open(&self, version: Version) -> Peer {
+        Peer::over(TcpStream::connect(&self.address).expect("the broker accepts TCP connections"), version)
+    }
+
+    /// A connection that has sent this CONNECT, and has read no answer.
+    pub fn offer(&self, connect: Connect) -> Peer {
+        let mut peer = self.open(connect.version);
+        peer.announced(&connect);
+        peer.client_id = String::from_utf8_lossy(&connect.client_id).into_owned();
+        peer.send(connect);
+        peer
+    }
+
+    /// A connection whose CONNECT was accepted.
+    pub fn connect(&self, connect: Connect) -> Peer {
+        let mut peer = self.offer(connect);
+        let connack = peer.expect(Kind::Connack);
+        if connack.code != 0 {
+            peer.fail("CONNACK 0");
+        }
+        if let Some(assigned) = connack.text(ASSIGNED_CLIENT_ID) {
+            peer.client_id = String::from_utf8_lossy(assigned).into_owned();
+        }
+        peer
+    }
+
+    /// Connects and gives Session Present too.
+    pub fn connect_present(&self, connect: Connect) -> (Peer, bool) {
+        let peer = self.connect(connect);
+        let present = peer.connack.as_ref().is_some_and(|connack| connack.session_present);
+        (peer, present)
+    }
+
+    /// A client with a clean session and a name of its own.
+    pub fn client(&self, version: Version) -> Peer {
+        self.connect(connect(version, self.unique("c")))
+    }
+
+    /// A name that no other scenario uses, of letters and digits, at most 23 of them for a short stem.
+    pub fn unique(&self, stem: &str) -> String {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        format!("{stem}x{:x}x{count:x}", std::process::id())
+    }
+}
+
+/// The broker to test instead of our own.
+pub fn foreign_target() -> Option<String> {
+    std::env::var("MIDGE_TEST_TARGET").ok()
+}
+
+/// A broker of one scenario alone, which it may end.
+pub struct OwnBroker {
+    pub broker: Broker,
+    pub process: Child,
+}
+
+impl OwnBroker {
+    pub fn start(shards: usize, config: &Config) -> Option<Self> {
+        if foreign_target().is_some() {
+            return None;
+        }
+        let (address, file) = prepare(shards, config);
+        let log = log_file(&file);
+        let process = Command::new(env!("CARGO_BIN_EXE_midge"))
+            .args(["serve", "--config"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file handle can be doubled"))
+            .stderr(log)
+            .spawn()
+            .expect("the midge binary starts");
+        await_start(&address, &file);
+        Some(Self { broker: Broker { shards, address }, process })
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.process.id().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill -s {name} works");
+    }
+}
+
+impl Drop for OwnBroker {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Starts a broker that ends with this process, however this process ends: a shell between us waits for the
+/// pipe from us to close. When the broker ends by itself, the shell says so in a file.
+fn start(shards: usize, config: &Config) -> String {
+    const GUARD: &str = r#"exec 3<&0
+        "$0" serve --config "$1" 3<&- & broker=$!
+        (cat <&3 > /dev/null; kill "$broker"; sleep 2; kill -KILL "$broker") 2> /dev/null & guard=$!
+        wait "$broker"; echo "$?" > "${1%.toml}.ended"; kill "$guard" 2> /dev/null"#;
+    let (address, file) = prepare(shards, config);
+    let log = log_file(&file);
+    let guard = Command::new("sh")
+        .args(["-c", GUARD, env!("CARGO_BIN_EXE_midge")])
+        .arg(&file)
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone().expect("a file handle can be doubled"))
+        .stderr(log)
+        .spawn()
+        .expect("a shell starts");
+    std::mem::forget(guard);
+    await_start(&address, &file);
+    address
+}
+
+/// Writes the configuration; gives the address and the file.
+fn prepare(shards: usize, config: &Config) -> (String, PathBuf) {
+    let address = format!("127.0.0.1:{}", free_port());
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("conformance");
+    fs::create_dir_all(&folder).expect("the folder of temporary files can be made");
+    let file = folder.join(format!("{}-{shards}-{}.toml", config.name, std::process::id()));
+    let text =
+        format!("[[listeners]]\naddress = \"{address}\"\n\n[runtime]\nshards = {shards}\n\n{}", config.text);
+    fs::write(&file, text).expect("a temporary file can be written");
+    (address, file)
+}
+
+fn log_file(config: &Path) -> fs::File {
+    fs::File::create(config.with_extension("log")).expect("a temporary file can be written")
+}
+
+fn await_start(address: &str, file: &Path) {
+    let end = Instant::now() + START;
+    while TcpStream::connect(address).is_err() {
+        if Instant::now() > end || file.with_extension("ended").exists() {
+            let log = fs::read_to_string(file.with_extension("log")).unwrap_or_default();
+            panic!("the broker of {} does not accept connections; it said:\n{log}", file.display());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A port below those that the kernel gives to outgoing connections, so that none of ours takes it meanwhile.
+fn free_port() -> u16 {
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(131);
+    for _ in 0..COUNT {
+        let tried = TRIED.fetch_add(1, Ordering::Relaxed);
+        let port = (FIRST + start.wrapping_add(tried) % COUNT) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port between {FIRST} and {}", FIRST + COUNT);
+}

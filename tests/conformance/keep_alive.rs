@@ -1,0 +1,134 @@
+//! Keep alive: the client's, the server's own, and what counts as a sign of life.
+
+use crate::prelude::*;
+
+/// How long the broker waits before it closes this silent connection.
+fn silence(peer: &mut Peer) -> Duration {
+    let start = Instant::now();
+    let last = peer.expect_end();
+    assert!(
+        last.iter()
+            .all(|packet| packet.kind == Publish || (packet.kind == Disconnect && packet.code == 0x8D))
+    );
+    start.elapsed()
+}
+
+/// [MQTT5-3.1.2-22] [MQTT5-3.2.2-22] [MQTT5-3.1.2-8] [MQTT5-reason-0x8D] [MQTT311-3.1.2-24] [MQTT311-3.1.2-8]
+/// [MQTT31-§3.1-k]
+pub fn silent_client_is_cut_after_one_and_a_half_keep_alives(broker: &Broker) {
+    for version in EVERY_VERSION {
+        let topic = broker.unique("silent");
+        let mut watcher = broker.client(V5);
+        watcher.subscribe(&topic, 0);
+        let wanted = connect(version, broker.unique("silent")).keep_alive(2).will(will(&topic, "lost"));
+        let mut peer = broker.connect(wanted);
+        let took = silence(&mut peer);
+        assert!((2900..6000).contains(&took.as_millis()), "took {took:?}");
+        watcher.expect_message(&topic, "lost");
+    }
+}
+
+/// [MQTT5-3.1.2-20] [MQTT311-3.1.2-23]
+pub fn any_whole_packet_is_a_sign_of_life(broker: &Broker) {
+    let topic = broker.unique("alive");
+    for version in EVERY_VERSION {
+        let mut peer = broker.connect(connect(version, broker.unique("alive")).keep_alive(1));
+        for at in 0..8 {
+            std::thread::sleep(Duration::from_millis(600));
+            match at % 3 {
+                0 => peer.send(publish(&topic, "x")),
+                1 => peer.send(puback(77)),
+                _ => peer.send(pingreq()),
+            }
+        }
+        peer.ping();
+    }
+}
+
+/// [MQTT5-§3.1.2.10]
+pub fn messages_to_a_client_are_no_sign_of_its_life(broker: &Broker) {
+    let topic = broker.unique("busy");
+    let mut peer = broker.connect(connect(V5, broker.unique("busy")).keep_alive(1));
+    peer.subscribe(&topic, 0);
+    let start = Instant::now();
+    let mut publisher = broker.client(V5);
+    let mut ended = None;
+    while ended.is_none() && start.elapsed() < Duration::from_secs(6) {
+        publisher.send(publish(&topic, "x"));
+        match peer.next_within(Duration::from_millis(100)) {
+            Next::Packet(packet) if packet.kind == Publish => std::thread::sleep(Duration::from_millis(100)),
+            Next::Packet(packet) => assert_eq!(packet.code, 0x8D),
+            Next::Closed => ended = Some(start.elapsed()),
+            Next::Nothing => {}
+        }
+    }
+    let took = ended.unwrap_or_else(|| peer.fail("the end of a client that only listens"));
+    assert!(took >= Duration::from_millis(1300), "took {took:?}");
+}
+
+/// Half a packet is no packet. [MQTT5-3.1.2-20]
+pub fn half_a_packet_is_no_sign_of_life(broker: &Broker) {
+    let mut peer = broker.connect(connect(V5, broker.unique("half")).keep_alive(1));
+    let start = Instant::now();
+    peer.send("30 64 0001 `a`");
+    while start.elapsed() < Duration::from_millis(2500) {
+        std::thread::sleep(Duration::from_millis(400));
+        peer.send("00");
+    }
+    let last = peer.expect_end();
+    assert!(last.iter().all(|packet| packet.code == 0x8D));
+    assert!(start.elapsed() < Duration::from_millis(7000));
+}
+
+/// [MQTT5-§3.1.2.10] [MQTT5-§3.1.2.10#2] [MQTT311-3.1.2-24]
+pub fn keep_alive_0_and_65535_do_not_end_at_once(broker: &Broker) {
+    let mut peers: Vec<Peer> = EVERY_VERSION
+        .into_iter()
+        .flat_map(|version| {
+            [0, 65_535].map(|seconds| connect(version, broker.unique("long")).keep_alive(seconds))
+        })
+        .map(|wanted| broker.connect(wanted))
+        .collect();
+    std::thread::sleep(Duration::from_secs(4));
+    for peer in &mut peers {
+        peer.ping();
+        peer.expect_nothing_for(10);
+    }
+}
+
+/// [MQTT5-3.1.2-21] [MQTT5-3.2.2-21] [MQTT5-property-0x13] [PITFALL-52]
+pub fn keep_alive_of_the_server_is_announced_and_enforced(broker: &Broker) {
+    let announced = |peer: &Peer| peer.connack.as_ref().and_then(|connack| connack.number(SERVER_KEEP_ALIVE));
+    let peer = broker.connect(connect(V5, broker.unique("own")).keep_alive(30));
+    assert!(
+        announced(&peer).is_none_or(|seconds| seconds == 30),
+        "the client's value, unless told otherwise"
+    );
+    let Some(broker) = broker.with(&KEEP_ALIVE) else { return };
+    for asked in [0, 3, 600] {
+        let mut peer = broker.connect(connect(V5, broker.unique("own")).keep_alive(asked));
+        assert_eq!(announced(&peer), Some(2), "asked for {asked}");
+        if asked == 600 {
+            let took = silence(&mut peer);
+            assert!((2900..6000).contains(&took.as_millis()), "took {took:?}");
+        }
+    }
+    let peer = broker.connect(connect(V5, broker.unique("own")).keep_alive(1));
+    assert!(announced(&peer).is_none_or(|seconds| seconds == 1));
+}
+
+/// [MQTT5-4.1.0-1] [MQTT311-4.1.0-2]
+pub fn idle_session_lives_as_long_as_its_connection(broker: &Broker) {
+    let mut idle: Vec<(Peer, String)> = Vec::new();
+    for version in EVERY_VERSION {
+        let topic = broker.unique("idle");
+        let mut peer = broker.client(version);
+        peer.subscribe(&topic, 1);
+        idle.push((peer, topic));
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    for (peer, topic) in &mut idle {
+        broker.client(V5).publish(publish(&*topic, "still").qos1(1));
+        peer.expect_message(topic, "still");
+    }
+}

@@ -1,0 +1,425 @@
+//! One hand-written client on one TCP connection: says bytes, reads whole packets with a deadline, and shows the
+//! whole conversation when an expectation fails.
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::harness::foreign_target;
+use crate::read::Kind::*;
+use crate::read::{Kind, Packet, packet, packet_length};
+use crate::write::*;
+
+/// How long an expected packet may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What came next on a connection.
+#[derive(Debug)]
+pub enum Next<P = Box<Packet>> {
+    Packet(P),
+    Closed,
+    Nothing,
+}
+
+/// A client made of bytes.
+pub struct Peer {
+    stream: TcpStream,
+    pub version: Version,
+    pub client_id: String,
+    /// The CONNACK that accepted us, if one did.
+    pub connack: Option<Packet>,
+    received: Vec<u8>,
+    /// Packets read while looking for another one.
+    pending: Vec<Packet>,
+    transcript: Vec<String>,
+    packet_bytes_max: usize,
+    alias_maximum: u16,
+    aliases: HashMap<u16, Vec<u8>>,
+    next_id: u16,
+    largest: u32,
+}
+
+impl Peer {
+    pub fn over(stream: TcpStream, version: Version) -> Self {
+        stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
+        Self {
+            stream,
+            version,
+            client_id: String::new(),
+            connack: None,
+            received: Vec::new(),
+            pending: Vec::new(),
+            transcript: Vec::new(),
+            packet_bytes_max: usize::MAX,
+            alias_maximum: 0,
+            aliases: HashMap::new(),
+            next_id: 100,
+            largest: 0,
+        }
+    }
+
+    /// Limits that the reader holds the broker to, from what our CONNECT announces.
+    pub fn announced(&mut self, connect: &Connect) {
+        for property in &connect.properties {
+            match property[..] {
+                [MAXIMUM_PACKET_SIZE, a, b, c, d] => {
+                    self.packet_bytes_max = u32::from_be_bytes([a, b, c, d]) as usize;
+                }
+                [TOPIC_ALIAS_MAXIMUM, a, b] => self.alias_maximum = u16::from_be_bytes([a, b]),
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends a packet, or what the byte language says. The other side may have closed: reading will tell.
+    pub fn send(&mut self, what: impl Encode) {
+        let bytes = what.encode(self.version);
+        self.note("->", &bytes);
+        let _ = self.stream.write_all(&bytes);
+    }
+
+    /// Several packets in one write.
+    pub fn send_all(&mut self, packets: &[&dyn Encode]) {
+        let bytes: Vec<u8> = packets.iter().flat_map(|packet| packet.encode(self.version)).collect();
+        self.send(bytes);
+    }
+
+    /// No more bytes from us, while we still read.
+    pub fn finish(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Closes without DISCONNECT, as a lost device does.
+    pub fn vanish(self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// DISCONNECT 0x00, and waits for the broker to close.
+    pub fn leave(mut self) {
+        self.send(disconnect(0));
+        self.pending.clear();
+        let end = Instant::now() + PATIENCE;
+        while !matches!(self.next_within(end.saturating_duration_since(Instant::now())), Next::Closed) {
+            if Instant::now() > end {
+                self.fail("the broker to close after DISCONNECT");
+            }
+        }
+    }
+
+    /// Bytes of the largest packet that was received so far.
+    pub fn largest_packet(&self) -> u32 {
+        self.largest
+    }
+
+    /// A fresh packet identifier.
+    pub fn fresh_id(&mut self) -> u16 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// The next packet or event, in the order of the connection.
+    pub fn next_within(&mut self, time: Duration) -> Next {
+        if !self.pending.is_empty() {
+            return Next::Packet(Box::new(self.pending.remove(0)));
+        }
+        self.next_from_socket(time)
+    }
+
+    fn next_from_socket(&mut self, time: Duration) -> Next {
+        let end = Instant::now() + time;
+        loop {
+            if let Some(packet) = self.whole_packet() {
+                return Next::Packet(Box::new(packet));
+            }
+            let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            self.stream.set_read_timeout(Some(left)).expect("a time above zero is allowed");
+            let mut chunk = [0; 65536];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return self.closed(),
+                Ok(count) => self.received.extend(&chunk[..count]),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    if Instant::now() >= end {
+                        return Next::Nothing;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return self.closed(),
+            }
+        }
+    }
+
+    /// The bytes of the next packet without a look into it, for answers to clients of no known version.
+    pub fn next_raw(&mut self) -> Next<Vec<u8>> {
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a time above zero is allowed");
+        let mut chunk = [0; 256];
+        match self.stream.read(&mut chunk) {
+            Ok(count) if count > 0 => {
+                self.note("<-", &chunk[..count]);
+                Next::Packet(chunk[..count].to_vec())
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                self.fail("the end")
+            }
+            _ => Next::Closed,
+        }
+    }
+
+    fn closed(&mut self) -> Next {
+        if !self.received.is_empty() {
+            self.fail("whole packets before the end");
+        }
+        Next::Closed
+    }
+
+    fn whole_packet(&mut self) -> Option<Packet> {
+        let length = match packet_length(&self.received) {
+            Ok(length) => length.filter(|length| self.received.len() >= *length)?,
+            Err(breach) => self.fail(&format!("no breach: {breach}")),
+        };
+        let bytes: Vec<u8> = self.received.drain(..length).collect();
+        self.note("<-", &bytes);
+        self.largest = self.largest.max(length as u32);
+        let mut read = match packet(&bytes, self.version) {
+            Ok(packet) => packet,
+            Err(breach) => self.fail(&format!("no breach: {breach}")),
+        };
+        self.check_limits(&mut read);
+        Some(read)
+    }
+
+    /// [MQTT5-3.1.2-24] [MQTT5-3.1.2-26] [MQTT5-3.3.2-11] on every packet, and the topic behind an alias.
+    fn check_limits(&mut self, read: &mut Packet) {
+        if read.bytes.len() > self.packet_bytes_max {
+            self.fail("no packet above our Maximum Packet Size");
+        }
+        if self.connack.is_none() && !matches!(read.kind, Connack | Auth) {
+            self.fail("CONNACK or AUTH as the first packet");
+        }
+        if read.kind == Connack && read.code == 0 {
+            if self.connack.is_some() {
+                self.fail("one CONNACK");
+            }
+            self.connack = Some(read.clone());
+        }
+        let Some(alias) = read.number(TOPIC_ALIAS).map(|alias| alias as u16) else { return };
+        if read.kind != Publish {
+            return;
+        }
+        if alias > self.alias_maximum {
+            self.fail("no alias above our Topic Alias Maximum");
+        }
+        if !read.topic.is_empty() {
+            self.aliases.insert(alias, read.topic.clone());
+        }
+        match self.aliases.get(&alias) {
+            Some(topic) => read.topic = topic.clone(),
+            None => self.fail("an alias that was bound on this connection"),
+        }
+    }
+
+    /// The next packet, whatever it is.
+    pub fn next(&mut self) -> Packet {
+        match self.next_within(PATIENCE) {
+            Next::Packet(packet) => *packet,
+            Next::Closed => self.fail("a packet, not the end"),
+            Next::Nothing => self.fail("a packet in time"),
+        }
+    }
+
+    /// The next packet must be of this kind.
+    pub fn expect(&mut self, kind: Kind) -> Packet {
+        let packet = self.next();
+        if packet.kind != kind {
+            self.fail(&format!("{kind:?}"));
+        }
+        packet
+    }
+
+    /// The first packet of this kind; others before it stay for later.
+    pub fn find(&mut self, kind: Kind) -> Packet {
+        self.find_within(kind, PATIENCE).unwrap_or_else(|| self.fail(&format!("{kind:?}")))
+    }
+
+    pub fn find_within(&mut self, kind: Kind, time: Duration) -> Option<Packet> {
+        if let Some(at) = self.pending.iter().position(|packet| packet.kind == kind) {
+            return Some(self.pending.remove(at));
+        }
+        let end = Instant::now() + time;
+        loop {
+            match self.next_from_socket(end.saturating_duration_since(Instant::now())) {
+                Next::Packet(packet) if packet.kind == kind => return Some(*packet),
+                Next::Packet(packet) => self.pending.push(*packet),
+                Next::Closed | Next::Nothing => return None,
+            }
+        }
+    }
+
+    /// The acknowledgement of `kind` for `id`; gives its code.
+    pub fn expect_ack(&mut self, kind: Kind, id: u16) -> u8 {
+        let ack = self.find(kind);
+        if ack.id != id {
+            self.fail(&format!("{kind:?} of {id}"));
+        }
+        ack.code
+    }
+
+    /// The next PUBLISH, which must be on this topic with this payload. It is not acknowledged.
+    pub fn expect_message(&mut self, topic: &str, payload: impl AsRef<[u8]>) -> Packet {
+        let message = self.find(Publish);
+        if message.topic != topic.as_bytes() || message.payload != payload.as_ref() {
+            self.fail(&format!("{:?} on {topic}", String::from_utf8_lossy(payload.as_ref())));
+        }
+        message
+    }
+
+    /// Nothing at all arrives for so long, nor is anything unread.
+    pub fn expect_nothing_for(&mut self, milliseconds: u64) {
+        match self.next_within(Duration::from_millis(milliseconds)) {
+            Next::Nothing => {}
+            other => self.fail(&format!("nothing, not {other:?}")),
+        }
+    }
+
+    /// Nothing arrives before the answer to a PINGREQ, nor for a moment after it.
+    pub fn expect_nothing(&mut self) {
+        self.ping();
+        self.expect_nothing_for(200);
+    }
+
+    /// The end, without another byte.
+    pub fn expect_closed(&mut self) {
+        match self.next_within(PATIENCE) {
+            Next::Closed => {}
+            other => self.fail(&format!("the end, not {other:?}")),
+        }
+    }
+
+    /// Anything, then the end.
+    pub fn expect_end(&mut self) -> Vec<Packet> {
+        let mut last = Vec::new();
+        loop {
+            match self.next_within(PATIENCE) {
+                Next::Packet(packet) => last.push(*packet),
+                Next::Closed => return last,
+                Next::Nothing => self.fail("the end"),
+            }
+        }
+    }
+
+    /// To a 5.0 client DISCONNECT with one of these codes and the end; to an older one the bare end.
+    pub fn expect_disconnect(&mut self, codes: &[u8]) {
+        self.expect_end_with(Disconnect, codes, self.version != V5);
+    }
+
+    /// CONNACK with one of these codes and the end. An older client may see the bare end instead.
+    pub fn expect_refused(&mut self, codes: &[u8]) {
+        self.expect_end_with(Connack, codes, self.version != V5);
+    }
+
+    fn expect_end_with(&mut self, kind: Kind, codes: &[u8], bare: bool) {
+        let last = self.expect_end();
+        let (fitting, tolerable) = match &last[..] {
+            [] => (bare, true),
+            [packet] if packet.kind == kind => (codes.contains(&packet.code), packet.code >= 0x80),
+            _ => (false, false),
+        };
+        if fitting {
+            return;
+        }
+        let wanted = format!("{kind:?} with one of {codes:02X?} and the end");
+        if foreign_target().is_none() || !tolerable {
+            self.fail(&wanted);
+        }
+        println!("DEVIATES: {:?} expected {wanted}\n{}", self.client_id, self.tail());
+    }
+
+    /// The connection works: PINGREQ is answered.
+    pub fn ping(&mut self) {
+        self.send(pingreq());
+        self.find(Pingresp);
+    }
+
+    /// Subscribes to one filter and gives the code.
+    pub fn subscribe(&mut self, filter: impl AsRef<[u8]>, options: u8) -> u8 {
+        let id = self.fresh_id();
+        self.request(subscribe(id).filter(filter, options), Suback)[0]
+    }
+
+    /// Sends SUBSCRIBE or UNSUBSCRIBE and gives the codes of its answer.
+    pub fn request(&mut self, packet: impl Encode, answer: Kind) -> Vec<u8> {
+        self.send(packet);
+        self.find(answer).codes
+    }
+
+    /// Publishes and goes through the whole flow of its QoS; gives the code of PUBACK or PUBREC.
+    pub fn publish(&mut self, message: Message) -> u8 {
+        self.send(message.clone());
+        match message.qos {
+            0 => 0,
+            1 => self.expect_ack(Puback, message.id),
+            _ => {
+                let code = self.expect_ack(Pubrec, message.id);
+                if code < 0x80 {
+                    self.send(pubrel(message.id));
+                    self.expect_ack(Pubcomp, message.id);
+                }
+                code
+            }
+        }
+    }
+
+    /// Goes through the receiver's whole flow for a message.
+    pub fn acknowledge(&mut self, message: &Packet) {
+        match message.qos {
+            0 => {}
+            1 => self.send(puback(message.id)),
+            _ => {
+                self.send(pubrec(message.id));
+                self.expect_ack(Pubrel, message.id);
+                self.send(pubcomp(message.id));
+            }
+        }
+    }
+
+    /// The first answer of the receiver's flow only: PUBACK or PUBREC.
+    pub fn acknowledge_without_waiting(&mut self, message: &Packet) {
+        match message.qos {
+            0 => {}
+            1 => self.send(puback(message.id)),
+            _ => self.send(pubrec(message.id)),
+        }
+    }
+
+    /// The next `count` messages, acknowledged, as their payloads.
+    pub fn collect(&mut self, count: usize) -> Vec<String> {
+        let mut payloads = Vec::new();
+        for _ in 0..count {
+            let message = self.find(Publish);
+            self.acknowledge(&message);
+            payloads.push(message.payload_text());
+        }
+        payloads
+    }
+
+    fn note(&mut self, direction: &str, bytes: &[u8]) {
+        let shown: Vec<String> = bytes.iter().take(64).map(|byte| format!("{byte:02X}")).collect();
+        let cut = if bytes.len() > 64 { format!(" … {} bytes", bytes.len()) } else { String::new() };
+        self.transcript.push(format!("  {direction} {}{cut}", shown.join(" ")));
+    }
+
+    fn tail(&self) -> String {
+        let skipped = self.transcript.len().saturating_sub(24);
+        self.transcript[skipped..].join("\n")
+    }
+
+    /// Ends the scenario with what was wanted and what was said.
+    pub fn fail(&self, wanted: &str) -> ! {
+        panic!(
+            "{:?} client {:?} expected {wanted}; the conversation:\n{}",
+            self.version,
+            self.client_id,
+            self.tail()
+        )
+    }
+}
