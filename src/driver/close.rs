@@ -4,7 +4,7 @@
 //! A socket that is closed with unread bytes resets the connection, and a reset makes the peer lose
 //! our last packet; so after our end of stream we read and discard until the peer's, for a while.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
 use super::Net;
@@ -54,7 +54,6 @@ impl Net {
 
     /// Puts a blocking-mode stream socket into a slot. Nothing is armed on it.
     pub fn adopt(&mut self, fd: OwnedFd) -> u32 {
-        use std::os::fd::IntoRawFd;
         self.slots.insert(fd.into_raw_fd())
     }
 

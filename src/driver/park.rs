@@ -8,7 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{Ordering, fence};
@@ -109,7 +109,6 @@ impl Parking {
 
     fn poll_counter(&mut self, context: &mut std::task::Context<'_>) -> Poll<()> {
         let counter = self.counter.get_or_insert_with(|| {
-            use std::os::fd::IntoRawFd;
             let fd = self.counter_fd.take().expect("the counter is handed over once").into_raw_fd();
             // SAFETY: the descriptor is ours, and the file takes it over.
             Rc::new(unsafe { BufferedFile::from_raw_fd(fd) })

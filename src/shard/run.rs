@@ -229,6 +229,10 @@ impl Runner {
                     driver::Hangup::Error(error) => Hangup::Error(error),
                     driver::Hangup::BacklogFull => Hangup::BacklogFull,
                 };
+                if self.net.is_held(slot) {
+                    // Bytes that came before it are held.
+                    return self.net.hold_hangup(slot, cause);
+                }
                 self.machine.handle_hangup(now, slot, hangup);
                 self.carry_out(now, Some(slot));
             }

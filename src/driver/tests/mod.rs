@@ -98,7 +98,7 @@ impl Host {
     async fn accept(&mut self) -> u32 {
         let until = Instant::now() + Duration::from_secs(20);
         while Instant::now() < until {
-            match self.turn().await.into_iter().next() {
+            match self.turn().await.pop() {
                 Some(Event::Accepted { listener: 7, slot, .. }) => return slot,
                 Some(other) => panic!("{other:?}"),
                 None => {}
@@ -107,7 +107,7 @@ impl Host {
         panic!("nobody came");
     }
 
-    /// Turns until nothing is connected any more.
+    /// Turns until nothing is connected any more. Nobody may connect meanwhile.
     async fn settle(&mut self) {
         let until = Instant::now() + Duration::from_secs(20);
         while self.net.connections() > 0 {
@@ -116,6 +116,7 @@ impl Host {
                 match event {
                     Event::Received { buffer, .. } => self.net.give_back(buffer),
                     Event::Hangup { slot, .. } => self.net.close(slot),
+                    Event::Accepted { .. } => panic!("somebody came"),
                     _ => {}
                 }
             }
