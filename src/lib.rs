@@ -1,5 +1,33 @@
-//! midge
-#![allow(missing_docs)]
+//! midge: an MQTT 3.1, 3.1.1 and 5.0 broker for very large fleets of small devices.
+//!
+//! # The way of a PUBLISH
+//!
+//! 1. **Driver.** Each core runs one shard: a pinned thread with an io_uring of its own. The ring's
+//!    multishot receive has put the bytes into one of the shard's buffers; [`driver::Net`] hands
+//!    them to [`shard::run`] as a slot and a slice. The driver knows nothing of MQTT.
+//! 2. **Codec.** [`packet::frame`] finds the packet, [`packet::decode`] borrows its fields from the
+//!    buffer and has checked whatever a packet alone can be checked for.
+//! 3. **Machine.** [`shard::Shard`] looks at the session: packet identifier, Receive Maximum, topic
+//!    alias, reserved topics. What passes is a [`message::Publication`], still borrowed.
+//! 4. **Index.** [`topic::TopicIndex`] yields each subscriber of the shard once, with its QoS and
+//!    subscription identifiers. For each, the message becomes a range of the turn's arena
+//!    ([`outbox::Outbox`]), encoded once per variant; QoS 1 and 2 also take a place in the
+//!    session's window ([`session`]), or in its queue.
+//! 5. **Mesh.** Shards that may have subscribers (by a shared bit set for exact filters, by a
+//!    replicated index for wildcards) get one mail with the message, and match their own index. A
+//!    retained message also goes to the home shard of its topic.
+//! 6. **Flush.** At the end of the turn each touched connection has one send, and all of them, the
+//!    wake-ups of other shards and the wait for what comes next are one system call.
+//!
+//! A client identifier has a home shard: the shard that accepts a connection reads its CONNECT and
+//! hands the socket over, so that all state of a client is local to one core.
+//!
+//! # The rooms
+//!
+//! [`packet`], [`topic`], [`session`], [`router`] and [`shard`] (but for `shard::run`) are plain
+//! synchronous state machines: no sockets, clocks, threads or chance of their own. They build and
+//! pass their tests without the feature `runtime`. [`driver`] is the only room with `unsafe`.
+
 pub mod auth;
 #[cfg(feature = "runtime")]
 pub mod banner;

@@ -150,14 +150,14 @@ sections! {
             "Whether retained messages are accepted. With false, a message with the retain flag: disconnected \
              with 0x9A.";
         wildcard_subscriptions: bool = true, Allowed::Boolean, "",
-            "Whether topic filters may hold + and #. With false, such a filter gets 0xA2 in SUBACK (3.x: \
-             0x80).";
+            "Whether topic filters may hold + and #. With false, a SUBSCRIBE with such a filter: disconnected \
+             with 0xA2 (3.x: 0x80 in SUBACK).";
         subscription_identifiers: bool = true, Allowed::Boolean, "",
             "Whether subscriptions may carry an identifier. With false, a SUBSCRIBE with one: disconnected \
              with 0xA1.";
         shared_subscriptions: bool = true, Allowed::Boolean, "",
-            "Whether $share subscriptions are accepted. With false, such a filter gets 0x9E in SUBACK (3.x: \
-             0x80).";
+            "Whether $share subscriptions are accepted. With false, a SUBSCRIBE with such a filter: \
+             disconnected with 0x9E (3.x: 0x80 in SUBACK).";
         strict_31: bool = false, Allowed::Boolean, "",
             "Whether MQTT 3.1 clients are held to its 1 to 23 characters for a client identifier; others are \
              then refused with 0x02.";
@@ -190,20 +190,22 @@ sections! {
             "QoS 1 and 2 messages on their way to one client without acknowledgement. A client's Receive \
              Maximum rules when it is lower. The next ones wait in the session's queue.";
         session_queue_messages: usize = 10_000, integer(1, 100_000_000), "messages",
-            "Messages that wait for one session, connected or not. When the queue is full, a QoS 0 message is \
-             dropped, and the newest QoS 1 or 2 message is refused: 0x97 to a 5.0 publisher on the same shard, \
-             counted, and logged with the client.";
+            "QoS 1 and 2 messages that wait for one session, connected or not. When the queue is full, the \
+             newest message is refused: 0x97 to a 5.0 publisher on the same shard, counted, and logged with the \
+             client.";
         session_queue_bytes: usize = 16_777_216, integer(1024, 1 << 40), "bytes",
             "Bytes of the messages that wait for one session; the same happens when they are reached.";
         queue_bytes_total: usize = 1_073_741_824, integer(1 << 20, 1 << 50), "bytes",
-            "Bytes of all messages that wait, over all sessions, and of all backlogs; divided among the \
-             shards. The same happens when they are reached.";
+            "Bytes of all messages that wait, over all sessions; divided among the shards. The same happens \
+             when they are reached.";
         backlog_bytes: usize = 1_048_576, integer(4096, GIB), "bytes",
             "Bytes written for one connection that its socket has not taken yet. Above it, QoS 0 messages for \
-             this client are dropped, and QoS 1 and 2 messages wait in the session's queue.";
+             this client are dropped and nothing more is read from it; QoS 1 and 2 messages wait in the \
+             session's queue as soon as there is a backlog.";
         retained_messages: usize = 1_000_000, integer(1, 1_000_000_000), "messages",
-            "Retained messages, divided among the shards. One more is refused: its publisher gets 0x97 (3.x and \
-             QoS 0: swallowed), nothing is stored, and what was retained stays.";
+            "Retained messages, divided among the shards. One more is refused: its publisher gets 0x97 if \
+             the topic's home is its own shard (3.x, QoS 0 and other shards: swallowed and counted), nothing is \
+             stored, and what was retained stays.";
         retained_bytes: usize = 1_073_741_824, integer(1024, 1 << 50), "bytes",
             "Bytes of all retained messages with their topics and properties, divided among the shards; the \
              same happens above it.";
