@@ -30,6 +30,8 @@ pub mod run;
 mod shared;
 mod subscribe;
 mod sys;
+#[cfg(test)]
+mod tests;
 mod timers;
 pub mod wheel;
 
