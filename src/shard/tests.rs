@@ -101,10 +101,8 @@ impl World {
             if let Some((from, to, mail)) = self.mails.pop_front() {
                 self.shards[usize::from(to)].handle_mail(self.now, from, mail);
                 idle = false;
-            } else if !self.shards.iter().any(Shard::has_deferred) {
-                if std::mem::replace(&mut idle, true) {
-                    return;
-                }
+            } else if !self.shards.iter().any(Shard::has_deferred) && std::mem::replace(&mut idle, true) {
+                return;
             }
         }
     }
