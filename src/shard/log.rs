@@ -8,6 +8,8 @@ use crate::time::Time;
 /// often per second and shard; the rest is counted and told in one line.
 const LINES_PER_SECOND: u32 = 20;
 
+const CLIENT_CHARACTERS_SHOWN: usize = 128;
+
 /// Writes events to the log.
 #[derive(Debug, Default)]
 pub(super) struct EventLog {
@@ -30,7 +32,7 @@ impl EventLog {
             } => {
                 let protocol = protocol(*version);
                 tracing::info!(
-                    client = &**client,
+                    client = shown(client),
                     %peer,
                     protocol,
                     keep_alive_seconds,
@@ -41,20 +43,20 @@ impl EventLog {
                 );
             }
             Event::Disconnected { client, peer, cause } => {
-                tracing::info!(client = &**client, %peer, %cause, "client disconnected");
+                tracing::info!(client = shown(client), %peer, %cause, "client disconnected");
             }
             Event::Refused { client, peer, violation } => {
-                tracing::info!(client = &**client, %peer, cause = %violation, "connect refused");
+                tracing::info!(client = shown(client), %peer, cause = %violation, "connect refused");
             }
             Event::Unconnected { peer, cause } if self.may_write(now) => {
                 tracing::info!(%peer, %cause, "connection ended before a session began");
             }
             Event::PublishRefused { client, violation } if self.may_write(now) => {
-                tracing::info!(client = &**client, cause = %violation, "publish refused");
+                tracing::info!(client = shown(client), cause = %violation, "publish refused");
             }
             Event::LimitReached { limit, client } if self.may_write(now) => {
                 tracing::warn!(
-                    client = &**client,
+                    client = shown(client),
                     limit = limit.key(),
                     "limit reached: {}",
                     limit.consequence()
@@ -77,6 +79,15 @@ impl EventLog {
         let may = self.written <= LINES_PER_SECOND;
         self.left_out += u64::from(!may);
         may
+    }
+}
+
+/// A client identifier may have 65,535 bytes; a log line shows the beginning. Control characters
+/// never got past the decoder, so it can't forge a line.
+fn shown(client: &str) -> &str {
+    match client.char_indices().nth(CLIENT_CHARACTERS_SHOWN) {
+        Some((end, _)) => &client[..end],
+        None => client,
     }
 }
 
