@@ -20,13 +20,6 @@ use crate::topic::topic_levels;
 impl Shard {
     /// The first packet of a connection. `[MQTT5-3.1.0-1]`
     pub(super) fn handle_connect_frame(&mut self, now: Time, slot: u32, packet: Frame<'_>) -> Progress {
-        if packet.first_byte >> 4 != 1 {
-            // Not a word to a peer that does not begin with CONNECT.
-            let violation =
-                Violation { reason: Reason::ProtocolError, cause: "the first packet is not CONNECT" };
-            self.end_connection(now, slot, EndCause::Violation(violation));
-            return Progress::Gone;
-        }
         let connect = match Connect::decode(packet) {
             Ok(connect) => connect,
             Err(error) => {

@@ -1,7 +1,9 @@
 //! A connection: from the first byte to the close, whoever wants it.
 
 use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
-use crate::packet::{Connect, DecodeError, Frame, Framing, ProtocolVersion, encode_disconnect, frame};
+use crate::packet::{
+    Connect, DecodeError, Frame, Framing, ProtocolVersion, Reason, encode_disconnect, frame,
+};
 use crate::shard::directory::{BACKLOGGED, NO_CONNECTION};
 use crate::shard::timers::Timer;
 use crate::shard::wheel::TimerId;
@@ -112,6 +114,9 @@ pub(super) enum Progress {
     HandOver { to: super::ShardId },
 }
 
+/// Packet type of CONNECT.
+const CONNECT_TYPE: u8 = 1;
+
 /// What has arrived of the body of a CONNECT.
 fn body_so_far(bytes: &[u8]) -> Option<&[u8]> {
     let (&0x10, rest) = bytes.split_first()? else { return None };
@@ -209,6 +214,15 @@ impl Shard {
         let mut used = 0;
         while used < bytes.len() {
             let max = self.packet_bytes_max(slot)?;
+            let is_first = matches!(self.connection(slot)?.stage, Stage::Connect { .. });
+            if is_first && bytes[used] >> 4 != CONNECT_TYPE {
+                // [MQTT5-3.1.0-1]: not a word, and no waiting for the rest of what is no CONNECT:
+                // a browser, a port scanner. (A TLS client looks like a malformed CONNECT.)
+                let violation =
+                    Violation { reason: Reason::ProtocolError, cause: "the first packet is not CONNECT" };
+                self.end_connection(now, slot, EndCause::Violation(violation));
+                return None;
+            }
             let progress = match frame(&bytes[used..], max) {
                 Ok(Framing::Incomplete { .. }) => return Some(used),
                 Ok(Framing::Whole(packet)) => {

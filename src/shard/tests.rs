@@ -198,6 +198,18 @@ fn silent_client_is_cut_at_one_and_a_half_keep_alives() {
 }
 
 #[test]
+fn what_does_not_begin_with_connect_is_closed_at_its_first_byte() {
+    // [MQTT5-3.1.0-1]
+    for first in [b"G".as_slice(), b"\x16\x03\x01\x02\x00\x01", b"\xc0"] {
+        let mut world = World::new(1, World::quiet());
+        world.clients.push(Client::default());
+        world.shards[0].handle_open(world.now, 0, World::peer(), false);
+        world.send(0, first);
+        assert!(world.clients[0].closed && world.take(0).is_empty());
+    }
+}
+
+#[test]
 fn bytes_may_come_one_at_a_time() {
     // [MQTT5-4.2.0-1]
     let mut world = World::new(2, World::quiet());
