@@ -183,7 +183,7 @@ impl Runner {
             self.net
                 .park(outbox, &mut events, deadline, &outstanding, &sleeping, || mesh.any_ready())
                 .await?;
-            outbox.clear();
+            self.clear_outbox();
         }
     }
 
@@ -206,12 +206,20 @@ impl Runner {
     fn flush(&mut self) -> io::Result<()> {
         let mut events = Vec::new();
         self.net.flush(self.machine.outbox(), &mut events)?;
-        self.machine.outbox().clear();
+        self.clear_outbox();
         let now = self.now();
         for event in events {
             self.handle_event(now, event);
         }
         Ok(())
+    }
+
+    /// What was in the outbox is with the sockets now, or waits for them in the driver.
+    fn clear_outbox(&mut self) {
+        let outbox = self.machine.outbox();
+        let bytes = outbox.touched().iter().map(|touched| u64::from(touched.bytes)).sum();
+        outbox.clear();
+        self.shared.counters[usize::from(self.machine.id())].add(Counter::BytesSent, bytes);
     }
 
     fn handle_event(&mut self, now: Time, event: driver::Event) {
