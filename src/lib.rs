@@ -28,6 +28,10 @@
 //! synchronous state machines: no sockets, clocks, threads or chance of their own. They build and
 //! pass their tests without the feature `runtime`. [`driver`] is the only room with `unsafe`.
 
+// The in-memory broker in `tests/world` is compiled into the unit tests too, and names the crate.
+#[cfg(test)]
+extern crate self as midge;
+
 pub mod auth;
 #[cfg(feature = "runtime")]
 pub mod banner;

@@ -22,6 +22,8 @@ pub struct Replay {
     pub shards: VecDeque<u16>,
     /// Where the present shard goes on; none: from its start.
     pub cursor: Option<Box<str>>,
+    /// The SUBSCRIBE that waits for other shards before its SUBACK and this replay may leave; 0: none.
+    pub held_by: u64,
     /// A query is on its way.
     pub waiting: bool,
     /// Messages that have arrived and are not yet sent.

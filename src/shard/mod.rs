@@ -34,6 +34,10 @@ mod sys;
 mod tests;
 mod timers;
 pub mod wheel;
+#[cfg(test)]
+#[path = "../../tests/world/mod.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the conformance scenarios use more of it")]
+mod world;
 
 pub use connection::Hangup;
 pub use counters::{Counter, Counters};
@@ -169,8 +173,8 @@ pub struct Shard {
     last_stamp: u64,
     entropy: u64,
     deferred: Vec<u32>,
-    /// Questions for retained messages: those of this turn, and those to be answered in it.
-    queries: [Vec<replay::Query>; 2],
+    /// Questions for retained messages and their answers: what came in this turn, and what is due in it.
+    late: [Vec<replay::Late>; 2],
     queued_bytes: usize,
     sys: sys::SysState,
     closing: bool,
@@ -212,7 +216,7 @@ impl Shard {
             last_stamp: 0,
             entropy: seed,
             deferred: Vec::new(),
-            queries: [Vec::new(), Vec::new()],
+            late: [Vec::new(), Vec::new()],
             queued_bytes: 0,
             sys: sys::SysState::default(),
             closing: false,
@@ -275,13 +279,13 @@ impl Shard {
         for session in std::mem::take(&mut self.deferred) {
             self.pump(now, session);
         }
-        self.answer_queries(now);
+        self.handle_late(now);
         self.settle(now);
     }
 
     /// Is there work for the next turn even if nothing comes in?
     pub fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty() || self.queries.iter().any(|queries| !queries.is_empty())
+        !self.deferred.is_empty() || self.late.iter().any(|late| !late.is_empty())
     }
 
     /// When `handle_time` is due next.

@@ -17,12 +17,14 @@ const BATCH: BatchLimits = BatchLimits { messages: 64, bytes: 64 * 1024, visits:
 /// Above this, a session has one replay for each of its filters, whose number has its own bound.
 const REPLAYS_MAX: usize = 64;
 
-/// A question of a shard for retained messages.
-pub(super) struct Query {
-    session: SessionKey,
-    token: u64,
-    filter: Box<str>,
-    after: Option<Box<str>>,
+/// What waits for the next turn: by then every box has been emptied once more.
+pub(super) enum Late {
+    /// Another shard asks. What was stored before it asked is here when it is answered, and so a subscriber
+    /// gets a retained message from the store or live, and never neither.
+    Query { session: SessionKey, token: u64, filter: Box<str>, after: Option<Box<str>> },
+    /// Another shard answers. What was published before it answered is here when the answer is sent, and so no
+    /// live message follows a newer one from the store.
+    Batch { session: SessionKey, token: u64, messages: Vec<Message>, next: Option<Box<str>> },
 }
 
 impl RetainedMessage for Message {
@@ -70,20 +72,25 @@ impl Shard {
         counters.set(Counter::RetainedBytes, self.retained.bytes() as u64);
     }
 
-    pub(super) fn start_replays(&mut self, now: Time, session: u32, replays: Vec<Replay>) {
-        if replays.is_empty() {
+    /// From now on live messages are noted, so that none is followed by an older one from the store.
+    pub(super) fn add_replay(&mut self, session: u32, replay: Replay) {
+        let state = self.directory.session_mut(session);
+        if state.replays.len() >= REPLAYS_MAX {
+            // Who subscribes again and again without reading gets the last one.
+            state.replays.retain(|have| have.filter != replay.filter);
+        }
+        state.replays.push_back(replay);
+        self.directory.slot_mut(session).flags |= REPLAYING;
+    }
+
+    /// The SUBACK of this SUBSCRIBE is out.
+    pub(super) fn start_replays(&mut self, now: Time, session: u32, subscribe: u64) {
+        let replays = &mut self.directory.session_mut(session).replays;
+        let mut held = replays.iter_mut().filter(|replay| replay.held_by == subscribe).peekable();
+        if held.peek().is_none() {
             return;
         }
-        for mut replay in replays {
-            replay.token = self.token();
-            let state = self.directory.session_mut(session);
-            if state.replays.len() >= REPLAYS_MAX {
-                // Who subscribes again and again without reading gets the last one.
-                state.replays.retain(|have| have.filter != replay.filter);
-            }
-            state.replays.push_back(replay);
-        }
-        self.directory.slot_mut(session).flags |= REPLAYING;
+        held.for_each(|replay| replay.held_by = 0);
         self.pump(now, session);
     }
 
@@ -92,7 +99,9 @@ impl Shard {
         let key = self.directory.key(session);
         let state = self.directory.session_mut(session);
         let has_room = state.inflight.has_room();
-        let Some(replay) = state.replays.front_mut() else { return false };
+        let Some(replay) = state.replays.front_mut().filter(|replay| replay.held_by == 0) else {
+            return false;
+        };
         if let Some(message) = replay.ready.front() {
             let qos = message.qos().min(replay.qos);
             if qos != QoS::AtMostOnce && !has_room {
@@ -138,23 +147,35 @@ impl Shard {
         self.send_delivery(now, session, Delivery { message: Rc::new(message), qos, retain: true, extra });
     }
 
-    /// Answers the questions of the last turn and keeps those of this one for the next: by then
-    /// every box has been emptied once more, and what was stored before the question is here.
-    /// With it, a subscriber gets a retained message from the store or live, and never neither.
-    pub(super) fn answer_queries(&mut self, now: Time) {
+    fn arrive(&mut self, late: Late) {
+        self.late[0].push(late);
+    }
+
+    /// Handles what came in the last turn, and keeps what came in this one for the next. A single shard has
+    /// nothing to wait for.
+    pub(super) fn handle_late(&mut self, now: Time) {
         if self.shared.shards() > 1 {
-            self.queries.swap(0, 1);
+            self.late.swap(0, 1);
         }
-        let [arrived, waited] = &mut self.queries;
-        // After the swap the ones that arrived this turn wait, and those that waited are due.
-        debug_assert!(self.shared.shards() > 1 || waited.is_empty());
-        for Query { session, token, filter, after } in std::mem::take(arrived) {
-            let mut messages = Vec::new();
-            let next =
-                self.retained.matching(&filter, after.as_deref(), now, BATCH, |_, message: &Message| {
-                    messages.push(message.clone());
-                });
-            self.post(session.shard, Mail::RetainedBatch { token, session, messages, next });
+        for late in std::mem::take(&mut self.late[0]) {
+            match late {
+                Late::Query { session, token, filter, after } => {
+                    let mut messages = Vec::new();
+                    let next = self.retained.matching(
+                        &filter,
+                        after.as_deref(),
+                        now,
+                        BATCH,
+                        |_, message: &Message| {
+                            messages.push(message.clone());
+                        },
+                    );
+                    self.post(session.shard, Mail::RetainedBatch { token, session, messages, next });
+                }
+                Late::Batch { session, token, messages, next } => {
+                    self.handle_retained_batch(now, session, token, messages, next);
+                }
+            }
         }
     }
 
@@ -196,10 +217,13 @@ impl Shard {
             }
             Mail::GroupReturn { tag, message } => self.handle_group_return(now, tag, message),
             Mail::RetainedQuery { token, session, filter, after } => {
-                self.queries[0].push(Query { session, token, filter, after });
+                self.arrive(Late::Query { session, token, filter, after });
+            }
+            Mail::RetainedBatch { token, session, messages, next } if from == self.id => {
+                self.handle_retained_batch(now, session, token, messages, next);
             }
             Mail::RetainedBatch { token, session, messages, next } => {
-                self.handle_retained_batch(now, session, token, messages, next);
+                self.arrive(Late::Batch { session, token, messages, next });
             }
         }
     }

@@ -303,7 +303,7 @@ impl Runner {
         self.empty_overflow();
         let own = usize::from(self.machine.id());
         for from in (0..self.shared.shards()).filter(|&from| from != own) {
-            // As many as a box holds: all that was there when the turn began, see `answer_queries`.
+            // As many as a box holds: all that was there when the turn began, see `handle_late`.
             for _ in 0..self.shared.config.runtime.mesh_capacity {
                 let Some(parcel) = self.mesh.receive(from) else { break };
                 // The sender's turn may have begun after this one: its times must not lie ahead.

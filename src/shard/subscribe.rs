@@ -25,18 +25,8 @@ pub(super) struct Pending {
 }
 
 enum Completion {
-    Suback {
-        slot: u32,
-        serial: u64,
-        session: u32,
-        packet_id: PacketId,
-        codes: Vec<Reason>,
-        replays: Vec<Replay>,
-    },
-    Joined {
-        to: ShardId,
-        token: u64,
-    },
+    Suback { slot: u32, serial: u64, session: u32, packet_id: PacketId, codes: Vec<Reason> },
+    Joined { to: ShardId, token: u64 },
 }
 
 /// The wildcard filters of this shard's subscriptions, and who knows them.
@@ -80,7 +70,6 @@ impl Shard {
                 session,
                 packet_id: subscribe.packet_id,
                 codes: Vec::new(),
-                replays: Vec::new(),
             },
         };
         for wanted in subscribe.filters.clone() {
@@ -102,7 +91,7 @@ impl Shard {
             }
         }
         if pending.remaining == 0 {
-            self.complete(now, pending);
+            self.complete(now, token, pending);
         } else {
             self.pending.insert(token, pending);
         }
@@ -203,22 +192,24 @@ impl Shard {
             RetainHandling::IfNew => new,
             RetainHandling::Never => false,
         };
-        if let (true, Completion::Suback { replays, .. }) = (replay, &mut pending.then) {
+        if replay {
             let shards = if filter.has_wildcard() {
                 std::iter::once(self.id).chain(self.other_shards()).collect()
             } else {
                 VecDeque::from([self.shared.home(self.shared.hash(filter.as_str()))])
             };
-            replays.push(Replay {
-                token: 0,
+            let replay = Replay {
+                token: self.token(),
                 filter: filter.as_str().into(),
                 qos,
                 subscription_id,
                 shards,
                 cursor: None,
+                held_by: token,
                 waiting: false,
                 ready: VecDeque::new(),
-            });
+            };
+            self.add_replay(session, replay);
         }
         granted(qos)
     }
@@ -361,7 +352,7 @@ impl Shard {
         let own_token = self.token();
         self.announce(parsed.matching_part(), own_token, &mut pending);
         if pending.remaining == 0 {
-            self.complete(now, pending);
+            self.complete(now, own_token, pending);
         } else {
             self.pending.insert(own_token, pending);
         }
@@ -374,11 +365,11 @@ impl Shard {
         if pending.remaining == 0
             && let Some(pending) = self.pending.remove(&token)
         {
-            self.complete(now, pending);
+            self.complete(now, token, pending);
         }
     }
 
-    fn complete(&mut self, now: Time, pending: Pending) {
+    fn complete(&mut self, now: Time, subscribe: u64, pending: Pending) {
         for (filter, serial) in pending.wildcards {
             if let Some(own) = self.own_wildcards.filters.get_mut(&filter)
                 && own.serial == serial
@@ -388,13 +379,13 @@ impl Shard {
         }
         match pending.then {
             Completion::Joined { to, token } => self.post(to, Mail::GroupJoined { token }),
-            Completion::Suback { slot, serial, session, packet_id, codes, replays } => {
+            Completion::Suback { slot, serial, session, packet_id, codes } => {
                 if !self.is_served_by(session, slot, serial) {
                     return;
                 }
                 let version = self.version_of_session(session);
                 self.send_packet(slot, |out| encode_suback(out, version, packet_id, &codes));
-                self.start_replays(now, session, replays);
+                self.start_replays(now, session, subscribe);
             }
         }
     }
