@@ -75,7 +75,7 @@ pub fn qos_0_may_flow_while_the_quota_is_zero(broker: &Broker) {
     publisher.publish(publish(&topic, "zero"));
     let message = peer.expect_message(&topic, "one");
     peer.ping();
-    std::thread::sleep(Duration::from_millis(200));
+    broker.sleep(Duration::from_millis(200));
     peer.send(puback(message.id));
     assert_eq!(peer.expect_message(&topic, "zero").qos, 0);
 }

@@ -1,5 +1,5 @@
-//! The brokers under test: one process for each shard count and configuration, started when the first scenario
-//! wants it and ended with the test process.
+//! The brokers under test. Over loopback: one process for each shard count and configuration, started when the
+//! first scenario wants it and ended with the test process. In memory: one for each scenario and configuration.
 //!
 //! `MIDGE_TEST_TARGET=host:port` runs the scenarios against a broker that is already there, whatever it is;
 //! `MIDGE_TEST_TARGET_NAME=host:port` does so for the scenarios that want the configuration NAME, which are
@@ -14,8 +14,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::line::{Clock, Line, Memory};
 use crate::peer::Peer;
 use crate::read::Kind;
+use crate::world::World;
 use crate::write::*;
 
 /// How long a broker may take to start on a busy machine.
@@ -31,46 +33,92 @@ pub struct Config {
 pub const DEFAULT: Config = Config { name: "DEFAULT", text: "[sys]\ninterval_seconds = 1\n" };
 
 /// A running broker.
-#[derive(Debug)]
 pub struct Broker {
     pub shards: usize,
-    address: String,
+    place: Place,
+    clock: Clock,
+}
+
+enum Place {
+    Address(String),
+    Memory(Memory),
 }
 
 impl Broker {
-    /// The broker of this shard count with the default configuration; none when a foreign target stands in for
-    /// all of them.
-    pub fn standard(shards: usize) -> Option<&'static Broker> {
+    /// The broker over loopback of this shard count with the default configuration; none when a foreign target
+    /// stands in for all of them.
+    pub fn standard(shards: usize) -> Option<Broker> {
         if foreign_target().is_some() && shards != 1 {
             return None;
         }
         Self::shared(shards, &DEFAULT)
     }
 
-    /// The broker of the same shard count with another configuration.
-    pub fn with(&self, config: &'static Config) -> Option<&'static Broker> {
-        Self::shared(self.shards, config)
+    /// A broker in memory with the default configuration.
+    pub fn in_memory(shards: usize) -> Broker {
+        Self::remembered(shards, &DEFAULT)
     }
 
-    fn shared(shards: usize, config: &'static Config) -> Option<&'static Broker> {
-        type Pool = HashMap<(usize, &'static str), Arc<OnceLock<Option<&'static Broker>>>>;
+    fn remembered(shards: usize, config: &Config) -> Broker {
+        let text = configuration("127.0.0.1:1883", shards, config);
+        let config = midge::config::parse::parse(config.name, &text).expect("the configuration is valid");
+        let memory = Memory::new(World::new(shards, config));
+        Broker { shards, clock: Clock::Virtual(memory.clone()), place: Place::Memory(memory) }
+    }
+
+    fn at(shards: usize, address: String) -> Broker {
+        Broker { shards, clock: Clock::wall(), place: Place::Address(address) }
+    }
+
+    /// The broker of the same kind and shard count with another configuration.
+    pub fn with(&self, config: &'static Config) -> Option<&'static Broker> {
+        match self.place {
+            Place::Address(_) => Self::shared(self.shards, config),
+            Place::Memory(_) => Some(Self::remembered(self.shards, config)),
+        }
+        .map(|broker| &*Box::leak(Box::new(broker)))
+    }
+
+    /// Time since some moment before the scenario.
+    pub fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    pub fn sleep(&self, time: Duration) {
+        self.clock.sleep(time);
+    }
+
+    fn shared(shards: usize, config: &'static Config) -> Option<Broker> {
+        type Pool = HashMap<(usize, &'static str), Arc<OnceLock<Option<String>>>>;
         static POOL: OnceLock<Mutex<Pool>> = OnceLock::new();
         let mut pool = POOL.get_or_init(Mutex::default).lock().unwrap_or_else(|poison| poison.into_inner());
         let place = pool.entry((shards, config.name)).or_default().clone();
         drop(pool);
-        *place.get_or_init(|| {
-            let address = match foreign_target() {
-                Some(target) if config.name == DEFAULT.name => target,
-                Some(_) => std::env::var(format!("MIDGE_TEST_TARGET_{}", config.name)).ok()?,
-                None => start(shards, config),
-            };
-            Some(Box::leak(Box::new(Broker { shards, address })))
-        })
+        let address = place.get_or_init(|| match foreign_target() {
+            Some(target) if config.name == DEFAULT.name => Some(target),
+            Some(_) => std::env::var(format!("MIDGE_TEST_TARGET_{}", config.name)).ok(),
+            None => Some(start(shards, config)),
+        });
+        address.clone().map(|address| Broker::at(shards, address))
     }
 
-    /// A TCP connection that has said nothing yet.
+    /// A connection that has said nothing yet.
     pub fn open(&self, version: Version) -> Peer {
-        Peer::over(TcpStream::connect(&self.address).expect("the broker accepts TCP connections"), version)
+        let line = match &self.place {
+            Place::Address(address) => {
+                let stream = TcpStream::connect(address).expect("the broker accepts TCP connections");
+                stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
+                Line::Socket(stream)
+            }
+            Place::Memory(memory) => {
+                // The kernel spreads connections over the shards by a hash; we do so in turn.
+                static OPENED: AtomicU32 = AtomicU32::new(0);
+                let shard = OPENED.fetch_add(1, Ordering::Relaxed) as usize % self.shards;
+                let link = memory.world().open(shard);
+                Line::Link(memory.clone(), link)
+            }
+        };
+        Peer::over(line, version)
     }
 
     /// A connection that has sent this CONNECT, and has read no answer.
@@ -123,13 +171,18 @@ pub fn foreign_target() -> Option<String> {
 /// A broker of one scenario alone, which it may end.
 pub struct OwnBroker {
     pub broker: Broker,
-    pub process: Child,
+    process: Option<Child>,
 }
 
 impl OwnBroker {
-    pub fn start(shards: usize, config: &Config) -> Option<Self> {
+    /// One of the same kind and shard count.
+    pub fn like(broker: &Broker, config: &Config) -> Option<Self> {
         if foreign_target().is_some() {
             return None;
+        }
+        let shards = broker.shards;
+        if let Place::Memory(_) = broker.place {
+            return Some(Self { broker: Broker::remembered(shards, config), process: None });
         }
         let (address, file) = prepare(shards, config);
         let log = log_file(&file);
@@ -142,20 +195,43 @@ impl OwnBroker {
             .spawn()
             .expect("the midge binary starts");
         await_start(&address, &file);
-        Some(Self { broker: Broker { shards, address }, process })
+        Some(Self { broker: Broker::at(shards, address), process: Some(process) })
     }
 
-    /// Sends a signal by its name.
-    pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.process.id().to_string()]).status();
-        assert!(status.is_ok_and(|status| status.success()), "kill -s {name} works");
+    /// Asks it to stop, as SIGTERM does.
+    pub fn stop(&self) {
+        match (&self.broker.place, &self.process) {
+            (Place::Memory(memory), _) => memory.world().shut_down(),
+            (Place::Address(_), None) => unreachable!("a broker at an address is a process"),
+            (Place::Address(_), Some(process)) => {
+                let status = Command::new("kill").args(["-s", "TERM", &process.id().to_string()]).status();
+                assert!(status.is_ok_and(|status| status.success()), "kill works");
+            }
+        }
+    }
+
+    /// Waits for its end, which must be a good one.
+    pub fn expect_end(&mut self) {
+        match (&self.broker.place, &mut self.process) {
+            (_, Some(process)) => {
+                let status = process.wait().expect("a child can be waited for");
+                assert!(status.success(), "{status}");
+            }
+            (Place::Memory(memory), None) => {
+                let open: usize = memory.world().shards.iter().map(|shard| shard.connections()).sum();
+                assert_eq!(open, 0, "every connection was closed");
+            }
+            (Place::Address(_), None) => unreachable!("a broker at an address is a process"),
+        }
     }
 }
 
 impl Drop for OwnBroker {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        if let Some(process) = &mut self.process {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
     }
 }
 
@@ -187,10 +263,12 @@ fn prepare(shards: usize, config: &Config) -> (String, PathBuf) {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("conformance");
     fs::create_dir_all(&folder).expect("the folder of temporary files can be made");
     let file = folder.join(format!("{}-{shards}-{}.toml", config.name, std::process::id()));
-    let text =
-        format!("[[listeners]]\naddress = \"{address}\"\n\n[runtime]\nshards = {shards}\n\n{}", config.text);
-    fs::write(&file, text).expect("a temporary file can be written");
+    fs::write(&file, configuration(&address, shards, config)).expect("a temporary file can be written");
     (address, file)
+}
+
+fn configuration(address: &str, shards: usize, config: &Config) -> String {
+    format!("[[listeners]]\naddress = \"{address}\"\n\n[runtime]\nshards = {shards}\n\n{}", config.text)
 }
 
 fn log_file(config: &Path) -> fs::File {

@@ -3,14 +3,14 @@
 use crate::prelude::*;
 
 /// How long the broker waits before it closes this silent connection.
-fn silence(peer: &mut Peer) -> Duration {
-    let start = Instant::now();
+fn silence(broker: &Broker, peer: &mut Peer) -> Duration {
+    let start = broker.now();
     let last = peer.expect_end();
     assert!(
         last.iter()
             .all(|packet| packet.kind == Publish || (packet.kind == Disconnect && packet.code == 0x8D))
     );
-    start.elapsed()
+    broker.now() - start
 }
 
 /// [MQTT5-3.1.2-22] [MQTT5-3.2.2-22] [MQTT5-3.1.2-8] [MQTT5-reason-0x8D] [MQTT311-3.1.2-24] [MQTT311-3.1.2-8]
@@ -22,7 +22,7 @@ pub fn silent_client_is_cut_after_one_and_a_half_keep_alives(broker: &Broker) {
         watcher.subscribe(&topic, 0);
         let wanted = connect(version, broker.unique("silent")).keep_alive(2).will(will(&topic, "lost"));
         let mut peer = broker.connect(wanted);
-        let took = silence(&mut peer);
+        let took = silence(broker, &mut peer);
         assert!((2900..6000).contains(&took.as_millis()), "took {took:?}");
         watcher.expect_message(&topic, "lost");
     }
@@ -34,7 +34,7 @@ pub fn any_whole_packet_is_a_sign_of_life(broker: &Broker) {
     for version in EVERY_VERSION {
         let mut peer = broker.connect(connect(version, broker.unique("alive")).keep_alive(1));
         for at in 0..8 {
-            std::thread::sleep(Duration::from_millis(600));
+            broker.sleep(Duration::from_millis(600));
             match at % 3 {
                 0 => peer.send(publish(&topic, "x")),
                 1 => peer.send(puback(77)),
@@ -50,15 +50,15 @@ pub fn messages_to_a_client_are_no_sign_of_its_life(broker: &Broker) {
     let topic = broker.unique("busy");
     let mut peer = broker.connect(connect(V5, broker.unique("busy")).keep_alive(1));
     peer.subscribe(&topic, 0);
-    let start = Instant::now();
+    let start = broker.now();
     let mut publisher = broker.client(V5);
     let mut ended = None;
-    while ended.is_none() && start.elapsed() < Duration::from_secs(6) {
+    while ended.is_none() && broker.now() - start < Duration::from_secs(6) {
         publisher.send(publish(&topic, "x"));
         match peer.next_within(Duration::from_millis(100)) {
-            Next::Packet(packet) if packet.kind == Publish => std::thread::sleep(Duration::from_millis(100)),
+            Next::Packet(packet) if packet.kind == Publish => broker.sleep(Duration::from_millis(100)),
             Next::Packet(packet) => assert_eq!(packet.code, 0x8D),
-            Next::Closed => ended = Some(start.elapsed()),
+            Next::Closed => ended = Some(broker.now() - start),
             Next::Nothing => {}
         }
     }
@@ -69,15 +69,15 @@ pub fn messages_to_a_client_are_no_sign_of_its_life(broker: &Broker) {
 /// Half a packet is no packet. [MQTT5-3.1.2-20]
 pub fn half_a_packet_is_no_sign_of_life(broker: &Broker) {
     let mut peer = broker.connect(connect(V5, broker.unique("half")).keep_alive(1));
-    let start = Instant::now();
+    let start = broker.now();
     peer.send("30 64 0001 `a`");
-    while start.elapsed() < Duration::from_millis(2500) {
-        std::thread::sleep(Duration::from_millis(400));
+    while broker.now() - start < Duration::from_millis(2500) {
+        broker.sleep(Duration::from_millis(400));
         peer.send("00");
     }
     let last = peer.expect_end();
     assert!(last.iter().all(|packet| packet.code == 0x8D));
-    assert!(start.elapsed() < Duration::from_millis(7000));
+    assert!(broker.now() - start < Duration::from_millis(7000));
 }
 
 /// [MQTT5-§3.1.2.10] [MQTT5-§3.1.2.10#2] [MQTT311-3.1.2-24]
@@ -89,7 +89,7 @@ pub fn keep_alive_0_and_65535_do_not_end_at_once(broker: &Broker) {
         })
         .map(|wanted| broker.connect(wanted))
         .collect();
-    std::thread::sleep(Duration::from_secs(4));
+    broker.sleep(Duration::from_secs(4));
     for peer in &mut peers {
         peer.ping();
         peer.expect_nothing_for(10);
@@ -109,7 +109,7 @@ pub fn keep_alive_of_the_server_is_announced_and_enforced(broker: &Broker) {
         let mut peer = broker.connect(connect(V5, broker.unique("own")).keep_alive(asked));
         assert_eq!(announced(&peer), Some(2), "asked for {asked}");
         if asked == 600 {
-            let took = silence(&mut peer);
+            let took = silence(broker, &mut peer);
             assert!((2900..6000).contains(&took.as_millis()), "took {took:?}");
         }
     }
@@ -126,7 +126,7 @@ pub fn idle_session_lives_as_long_as_its_connection(broker: &Broker) {
         peer.subscribe(&topic, 1);
         idle.push((peer, topic));
     }
-    std::thread::sleep(Duration::from_secs(3));
+    broker.sleep(Duration::from_secs(3));
     for (peer, topic) in &mut idle {
         broker.client(V5).publish(publish(&*topic, "still").qos1(1));
         peer.expect_message(topic, "still");

@@ -74,16 +74,15 @@ pub fn one_session_too_many_is_refused(broker: &Broker) {
 
 /// [MQTT5-reason-0x8B] [MQTT5-3.14.4-2] [MQTT5-§3.1.2.5#2] [MQTT5-§3.14#2]
 pub fn shutdown_says_so_to_5_0_clients_and_ends_in_time(broker: &Broker) {
-    let Some(mut own) = OwnBroker::start(broker.shards, &DEFAULT) else { return };
+    let Some(mut own) = OwnBroker::like(broker, &DEFAULT) else { return };
     let mut peers: Vec<Peer> = (0..9).map(|at| own.broker.client(EVERY_VERSION[at % 3])).collect();
-    let start = Instant::now();
-    own.signal("TERM");
+    let start = own.broker.now();
+    own.stop();
     for peer in &mut peers {
         peer.expect_disconnect(&[0x8B]);
     }
-    let status = own.process.wait().expect("a child can be waited for");
-    assert!(status.success(), "{status}");
-    assert!(start.elapsed() < Duration::from_secs(10));
+    own.expect_end();
+    assert!(own.broker.now() - start < Duration::from_secs(10));
 }
 
 /// Garbage of every kind on many connections leaves the broker working. [MQTT5-4.13.1-1] [MQTT311-4.8.0-1]

@@ -1,8 +1,8 @@
 //! Conformance: every normative statement of MQTT 5.0, 3.1.1 and 3.1, and every known pitfall, is a row of
 //! `statements.tsv`, proved by scenarios or excused with a reason.
 //!
-//! A scenario is a conversation of hand-written bytes with the real broker over loopback; each runs with 1, 2
-//! and 7 shards. It carries the tags of the statements that it proves, and `table.rs` holds tags and rows
+//! A scenario is a conversation of hand-written bytes. Each runs against the real broker over loopback and
+//! against the same machine in memory on a virtual clock, with 1, 2 and 7 shards. It carries the tags of the statements that it proves, and `table.rs` holds tags and rows
 //! together. `cargo test --test conformance` runs all, `cargo test --test conformance shards_2::will` some.
 
 // Scenarios stand outside the wall around the core: they open sockets, start processes and read the clock. And
@@ -11,11 +11,15 @@
 
 mod configs;
 mod harness;
+mod line;
 mod peer;
 mod read;
 mod runner;
 #[cfg(test)]
 mod table;
+#[path = "../world/mod.rs"]
+#[allow(dead_code, reason = "the unit tests use more of it")]
+mod world;
 mod write;
 
 mod alias;
@@ -47,10 +51,10 @@ mod prelude {
     pub use crate::read::{Kind, Packet};
     pub use crate::runner::each;
     pub use crate::write::*;
-    pub use std::time::{Duration, Instant};
+    pub use std::time::Duration;
 }
 
-/// Makes the registry, and a test of every scenario for every shard count.
+/// Makes the registry, and the tests of all scenarios: over loopback and in memory, for every shard count.
 macro_rules! scenarios {
     ($($room:ident { $($name:ident)* })*) => {
         const REGISTRY: &[(&str, runner::Scenario)] =
@@ -58,17 +62,24 @@ macro_rules! scenarios {
         #[cfg(test)]
         const SOURCES: &[(&str, &str)] =
             &[$((stringify!($room), include_str!(concat!(stringify!($room), ".rs")))),*];
+        scenarios!(@over_loopback shards_1, 1, $($room { $($name)* })*);
+        scenarios!(@over_loopback shards_2, 2, $($room { $($name)* })*);
+        scenarios!(@over_loopback shards_7, 7, $($room { $($name)* })*);
+        scenarios!(@in_memory memory_1, 1, $($room { $($name)* })*);
+        scenarios!(@in_memory memory_2, 2, $($room { $($name)* })*);
+        scenarios!(@in_memory memory_7, 7, $($room { $($name)* })*);
+    };
+    (@over_loopback $place:ident, $shards:literal, $($room:ident { $($name:ident)* })*) => {
         #[cfg(test)]
-        mod shards_1 { $(mod $room { $(#[test] fn $name() {
-            crate::runner::run(1, concat!(stringify!($room), "::", stringify!($name)), crate::$room::$name, crate::REGISTRY);
+        mod $place { $(mod $room { $(#[test] fn $name() {
+            let name = concat!(stringify!($room), "::", stringify!($name));
+            crate::runner::run($shards, name, crate::$room::$name, crate::REGISTRY);
         })* })* }
+    };
+    (@in_memory $place:ident, $shards:literal, $($room:ident { $($name:ident)* })*) => {
         #[cfg(test)]
-        mod shards_2 { $(mod $room { $(#[test] fn $name() {
-            crate::runner::run(2, concat!(stringify!($room), "::", stringify!($name)), crate::$room::$name, crate::REGISTRY);
-        })* })* }
-        #[cfg(test)]
-        mod shards_7 { $(mod $room { $(#[test] fn $name() {
-            crate::runner::run(7, concat!(stringify!($room), "::", stringify!($name)), crate::$room::$name, crate::REGISTRY);
+        mod $place { $(mod $room { $(#[test] fn $name() {
+            crate::runner::run_in_memory($shards, crate::$room::$name);
         })* })* }
     };
 }

@@ -1,12 +1,11 @@
-//! One hand-written client on one TCP connection: says bytes, reads whole packets with a deadline, and shows the
+//! One hand-written client on one connection: says bytes, reads whole packets with a deadline, and shows the
 //! whole conversation when an expectation fails.
 
 use std::collections::HashMap;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::harness::foreign_target;
+use crate::line::{Clock, Heard, Line};
 use crate::read::Kind::*;
 use crate::read::{Kind, Packet, packet, packet_length};
 use crate::write::*;
@@ -24,7 +23,8 @@ pub enum Next<P = Box<Packet>> {
 
 /// A client made of bytes.
 pub struct Peer {
-    stream: TcpStream,
+    line: Line,
+    clock: Clock,
     pub version: Version,
     pub client_id: String,
     /// The CONNACK that accepted us, if one did.
@@ -41,10 +41,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn over(stream: TcpStream, version: Version) -> Self {
-        stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
+    pub fn over(line: Line, version: Version) -> Self {
         Self {
-            stream,
+            clock: line.clock(),
+            line,
             version,
             client_id: String::new(),
             connack: None,
@@ -76,7 +76,7 @@ impl Peer {
     pub fn send(&mut self, what: impl Encode) {
         let bytes = what.encode(self.version);
         self.note("->", &bytes);
-        let _ = self.stream.write_all(&bytes);
+        self.line.send(&bytes);
     }
 
     /// Several packets in one write.
@@ -87,21 +87,21 @@ impl Peer {
 
     /// No more bytes from us, while we still read.
     pub fn finish(&mut self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
+        self.line.finish();
     }
 
     /// Closes without DISCONNECT, as a lost device does.
-    pub fn vanish(self) {
-        let _ = self.stream.shutdown(Shutdown::Both);
+    pub fn vanish(mut self) {
+        self.line.vanish();
     }
 
     /// DISCONNECT 0x00, and waits for the broker to close.
     pub fn leave(mut self) {
         self.send(disconnect(0));
         self.pending.clear();
-        let end = Instant::now() + PATIENCE;
-        while !matches!(self.next_within(end.saturating_duration_since(Instant::now())), Next::Closed) {
-            if Instant::now() > end {
+        let end = self.clock.now() + PATIENCE;
+        while !matches!(self.next_within(end.saturating_sub(self.clock.now())), Next::Closed) {
+            if self.clock.now() > end {
                 self.fail("the broker to close after DISCONNECT");
             }
         }
@@ -123,45 +123,33 @@ impl Peer {
         if !self.pending.is_empty() {
             return Next::Packet(Box::new(self.pending.remove(0)));
         }
-        self.next_from_socket(time)
+        self.next_from_line(time)
     }
 
-    fn next_from_socket(&mut self, time: Duration) -> Next {
-        let end = Instant::now() + time;
+    fn next_from_line(&mut self, time: Duration) -> Next {
+        let end = self.clock.now() + time;
         loop {
             if let Some(packet) = self.whole_packet() {
                 return Next::Packet(Box::new(packet));
             }
-            let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            self.stream.set_read_timeout(Some(left)).expect("a time above zero is allowed");
-            let mut chunk = [0; 65536];
-            match self.stream.read(&mut chunk) {
-                Ok(0) => return self.closed(),
-                Ok(count) => self.received.extend(&chunk[..count]),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    if Instant::now() >= end {
-                        return Next::Nothing;
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return self.closed(),
+            match self.line.read(&mut self.received, end.saturating_sub(self.clock.now())) {
+                Heard::Bytes => {}
+                Heard::Closed => return self.closed(),
+                Heard::Nothing => return Next::Nothing,
             }
         }
     }
 
     /// The bytes of the next packet without a look into it, for answers to clients of no known version.
     pub fn next_raw(&mut self) -> Next<Vec<u8>> {
-        self.stream.set_read_timeout(Some(PATIENCE)).expect("a time above zero is allowed");
-        let mut chunk = [0; 256];
-        match self.stream.read(&mut chunk) {
-            Ok(count) if count > 0 => {
-                self.note("<-", &chunk[..count]);
-                Next::Packet(chunk[..count].to_vec())
+        let mut bytes = Vec::new();
+        match self.line.read(&mut bytes, PATIENCE) {
+            Heard::Bytes => {
+                self.note("<-", &bytes);
+                Next::Packet(bytes)
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                self.fail("the end")
-            }
-            _ => Next::Closed,
+            Heard::Closed => Next::Closed,
+            Heard::Nothing => self.fail("the end"),
         }
     }
 
@@ -245,9 +233,9 @@ impl Peer {
         if let Some(at) = self.pending.iter().position(|packet| packet.kind == kind) {
             return Some(self.pending.remove(at));
         }
-        let end = Instant::now() + time;
+        let end = self.clock.now() + time;
         loop {
-            match self.next_from_socket(end.saturating_duration_since(Instant::now())) {
+            match self.next_from_line(end.saturating_sub(self.clock.now())) {
                 Next::Packet(packet) if packet.kind == kind => return Some(*packet),
                 Next::Packet(packet) => self.pending.push(*packet),
                 Next::Closed | Next::Nothing => return None,

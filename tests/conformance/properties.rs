@@ -152,7 +152,7 @@ pub fn message_expiry_runs_while_a_message_waits(broker: &Broker) {
         publisher.publish(publish(&topic, "gone at once").qos1(2).with(four(MESSAGE_EXPIRY, 0)));
         publisher.publish(publish(&topic, "long").qos1(3).with(four(MESSAGE_EXPIRY, 60)));
         publisher.publish(publish(&topic, "for ever").qos1(4));
-        std::thread::sleep(Duration::from_millis(2500));
+        broker.sleep(Duration::from_millis(2500));
         let mut peer = broker.connect(connect(version, &id).lasting());
         let message = peer.expect_message(&topic, "long");
         if version == V5 {

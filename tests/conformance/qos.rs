@@ -350,7 +350,7 @@ pub fn nothing_is_resent_on_a_live_connection(broker: &Broker) {
         peer.expect_message(&topic, "two");
         waiting.push(peer);
     }
-    std::thread::sleep(Duration::from_secs(6));
+    broker.sleep(Duration::from_secs(6));
     for peer in &mut waiting {
         peer.expect_nothing();
     }

@@ -138,7 +138,7 @@ pub fn retained_qos_0_replaces_the_former_one(broker: &Broker) {
         publisher.publish(publish(&topic, "old").qos1(1).retain());
         publisher.publish(publish(&topic, "new").retain());
         publisher.ping();
-        std::thread::sleep(Duration::from_millis(50));
+        broker.sleep(Duration::from_millis(50));
         let mut late = broker.client(version);
         late.subscribe(&topic, 1);
         let message = late.expect_message(&topic, "new");
@@ -168,7 +168,7 @@ pub fn retained_messages_expire_and_tell_the_rest_of_their_time(broker: &Broker)
     };
     publisher.publish(kept("short", 1));
     publisher.publish(kept("long", 60));
-    std::thread::sleep(Duration::from_millis(2500));
+    broker.sleep(Duration::from_millis(2500));
     for version in EVERY_VERSION {
         let mut late = broker.client(version);
         late.subscribe(format!("{topic}/#"), 1);

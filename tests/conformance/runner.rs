@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Once, OnceLock, PoisonError};
 
-use crate::harness::Broker;
+use crate::harness::{Broker, foreign_target};
 
 /// A conversation with a broker; it panics when the broker breaks a rule.
 pub type Scenario = fn(&Broker);
@@ -28,11 +28,11 @@ struct Run {
 pub fn run(shards: usize, name: &'static str, scenario: Scenario, all: &'static [(&'static str, Scenario)]) {
     let Some(broker) = Broker::standard(shards) else { return };
     remember_panics();
-    let Some(selected) = selection(shards, all) else { return scenario(broker) };
+    let Some(selected) = selection(shards, all) else { return scenario(&broker) };
     if !selected.iter().any(|(selected, _)| *selected == name) {
-        return scenario(broker);
+        return scenario(&broker);
     }
-    let run = started(shards, broker, selected);
+    let run = started(shards, selected);
     let mut outcomes = run.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         if let Some(outcome) = outcomes.remove(name) {
@@ -43,7 +43,15 @@ pub fn run(shards: usize, name: &'static str, scenario: Scenario, all: &'static 
     }
 }
 
-fn started(shards: usize, broker: &'static Broker, selected: Vec<(&'static str, Scenario)>) -> Arc<Run> {
+/// The body of each test in memory. Nothing there waits, so each runs where it is.
+pub fn run_in_memory(shards: usize, scenario: Scenario) {
+    if foreign_target().is_none() {
+        remember_panics();
+        scenario(&Broker::in_memory(shards));
+    }
+}
+
+fn started(shards: usize, selected: Vec<(&'static str, Scenario)>) -> Arc<Run> {
     static RUNS: OnceLock<Mutex<HashMap<usize, Arc<Run>>>> = OnceLock::new();
     let mut runs = RUNS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     let start = || {
@@ -53,8 +61,9 @@ fn started(shards: usize, broker: &'static Broker, selected: Vec<(&'static str, 
         for _ in 0..THREADS {
             let (run, next, selected) = (run.clone(), next.clone(), selected.clone());
             std::thread::spawn(move || {
+                let Some(broker) = Broker::standard(shards) else { return };
                 while let Some((name, scenario)) = selected.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = caught(*scenario, broker);
+                    let outcome = caught(*scenario, &broker);
                     run.outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(name, outcome);
                     run.finished.notify_all();
                 }

@@ -102,7 +102,7 @@ pub fn session_expires_after_its_interval_and_not_while_connected(broker: &Broke
     peer.subscribe(&topic, 1);
     let mut publisher = broker.client(V5);
     publisher.publish(publish(format!("{topic}/kept"), "kept").qos1(1).retain());
-    std::thread::sleep(Duration::from_millis(2500));
+    broker.sleep(Duration::from_millis(2500));
     publisher.publish(publish(&topic, "still here").qos1(1));
     let message = peer.expect_message(&topic, "still here");
     peer.acknowledge(&message);
@@ -111,7 +111,7 @@ pub fn session_expires_after_its_interval_and_not_while_connected(broker: &Broke
     let (peer, present) = broker.connect_present(wanted());
     assert!(present, "not before its time");
     peer.vanish();
-    std::thread::sleep(Duration::from_millis(3000));
+    broker.sleep(Duration::from_millis(3000));
     let (mut peer, present) = broker.connect_present(wanted());
     assert!(!present, "expired");
     publisher.publish(publish(&topic, "to nobody").qos1(1));
@@ -159,7 +159,7 @@ pub fn disconnect_may_change_the_expiry(broker: &Broker) {
     assert!(present, "one second");
     peer.send("E0 * 00 05 11 0000012C");
     peer.expect_closed();
-    std::thread::sleep(Duration::from_millis(2500));
+    broker.sleep(Duration::from_millis(2500));
     let (_, present) = broker.connect_present(connect(V5, &id).resume());
     assert!(present, "raised to 300");
 }
@@ -224,7 +224,7 @@ pub fn takeovers_in_a_row_leave_one_connection(broker: &Broker) {
     let (topic, id) = (broker.unique("fight"), broker.unique("fight"));
     let mut peers: Vec<Peer> =
         (0..30).map(|at| broker.offer(connect(EVERY_VERSION[at % 3], &id).lasting())).collect();
-    std::thread::sleep(Duration::from_millis(500));
+    broker.sleep(Duration::from_millis(500));
     let mut last = broker.connect(connect(V5, &id).lasting());
     for peer in &mut peers {
         let end = peer.expect_end();
@@ -340,7 +340,7 @@ pub fn expiry_does_not_stop_a_flow_that_began(broker: &Broker) {
     peer.send(pubrec(received.id));
     peer.expect_ack(Pubrel, received.id);
     peer.vanish();
-    std::thread::sleep(Duration::from_millis(2500));
+    broker.sleep(Duration::from_millis(2500));
     let mut peer = broker.connect(connect(V5, &id).lasting());
     let (mut publishes, mut releases) = (Vec::new(), Vec::new());
     for _ in 0..3 {

@@ -1,0 +1,294 @@
+//! The broker without a kernel: its shards, the boxes between them and their connections on a virtual clock, in
+//! one thread. Unit tests and conformance scenarios drive it.
+
+use midge::config::Config;
+use midge::shard::{Effect, Event, Hangup, Mail, Shard, ShardId, Shared};
+use midge::time::Time;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Time that goes by with whatever a client does: nothing happens at one and the same moment.
+const STEP_MICROS: u64 = 10;
+
+/// Shards and their connections.
+pub struct World {
+    pub shards: Vec<Shard>,
+    /// What is on the way, by receiver and sender.
+    boxes: Vec<Vec<VecDeque<Parcel>>>,
+    /// Boxes that nothing comes out of, by receiver and sender.
+    held: Vec<(usize, usize)>,
+    /// A link's number is its slot too, on whichever shard it is.
+    links: Vec<Link>,
+    now: Time,
+    pub events: Vec<Event>,
+}
+
+enum Parcel {
+    Mail { from: ShardId, mail: Mail },
+    Socket { link: usize, bytes: Vec<u8> },
+}
+
+/// A connection as its client sees it.
+struct Link {
+    shard: ShardId,
+    /// What the broker has sent and nobody has taken.
+    received: Vec<u8>,
+    /// The broker has closed it.
+    closed: bool,
+    /// Not read: the broker wants it so, or it is on its way to another shard.
+    paused: bool,
+    /// Sent while the broker did not read.
+    unread: Vec<u8>,
+    hangup: Option<Hangup>,
+}
+
+impl World {
+    /// A broker that has started.
+    pub fn new(shards: usize, config: Config) -> World {
+        let (shared, interests) = Shared::new(config, shards, 7);
+        let shared = Arc::new(shared);
+        let shards = interests.into_iter().enumerate().map(|(id, interest)| {
+            let id = ShardId::try_from(id).expect("at most 128 shards");
+            Shard::new(id, Arc::clone(&shared), interest, 100 + u64::from(id))
+        });
+        let shards: Vec<Shard> = shards.collect();
+        let mut world = World {
+            boxes: shards.iter().map(|_| shards.iter().map(|_| VecDeque::new()).collect()).collect(),
+            held: Vec::new(),
+            shards,
+            links: Vec::new(),
+            now: Time::from_millis(1),
+            events: Vec::new(),
+        };
+        for shard in &mut world.shards {
+            shard.handle_start(world.now);
+        }
+        world.run();
+        world
+    }
+
+    /// The clock, since the broker was made.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// A connection that `shard` accepts.
+    pub fn open(&mut self, shard: usize) -> usize {
+        let link = self.links.len();
+        self.links.push(Link {
+            shard: ShardId::try_from(shard).expect("at most 128 shards"),
+            received: Vec::new(),
+            closed: false,
+            paused: false,
+            unread: Vec::new(),
+            hangup: None,
+        });
+        self.shards[shard].handle_open(self.now, slot(link), peer(), false);
+        self.run();
+        link
+    }
+
+    /// The client sends; the broker reads it unless it has paused the connection.
+    pub fn send(&mut self, link: usize, bytes: &[u8]) {
+        self.now = later(self.now, STEP_MICROS);
+        self.links[link].unread.extend_from_slice(bytes);
+        self.read(link);
+        self.run();
+    }
+
+    /// The client is gone, or will send no more.
+    pub fn hang_up(&mut self, link: usize, hangup: Hangup) {
+        self.links[link].hangup = Some(hangup);
+        self.read(link);
+        self.run();
+    }
+
+    /// What the broker has sent since the last look.
+    pub fn take(&mut self, link: usize) -> Vec<u8> {
+        std::mem::take(&mut self.links[link].received)
+    }
+
+    /// The broker has closed this connection.
+    pub fn is_closed(&self, link: usize) -> bool {
+        self.links[link].closed
+    }
+
+    /// Lets time go by until something arrives at this connection, or until `end`; true when something did.
+    pub fn await_bytes(&mut self, link: usize, end: Time) -> bool {
+        while self.links[link].received.is_empty() && !self.links[link].closed {
+            if !self.advance(end) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Lets so much time go by.
+    pub fn pass(&mut self, millis: u64) {
+        let end = self.now.after_millis(millis);
+        while self.advance(end) {}
+    }
+
+    /// The broker is told to stop.
+    pub fn shut_down(&mut self) {
+        for shard in &mut self.shards {
+            shard.handle_shutdown(self.now);
+        }
+        self.run();
+    }
+
+    /// To the next deadline of any shard, or to `end`; false once `end` is there.
+    fn advance(&mut self, end: Time) -> bool {
+        if self.now >= end {
+            return false;
+        }
+        let next = self.shards.iter().filter_map(Shard::next_deadline).min().unwrap_or(end);
+        self.now = next.max(later(self.now, 1)).min(end);
+        for shard in &mut self.shards {
+            if shard.next_deadline().is_some_and(|deadline| deadline <= self.now) {
+                shard.handle_time(self.now);
+            }
+        }
+        self.run();
+        true
+    }
+
+    fn read(&mut self, at: usize) {
+        let link = &mut self.links[at];
+        if link.closed || link.paused {
+            return;
+        }
+        let bytes = std::mem::take(&mut link.unread);
+        let shard = usize::from(link.shard);
+        if !bytes.is_empty() {
+            self.shards[shard].handle_bytes(self.now, slot(at), &bytes);
+            self.carry_out(shard);
+        }
+        let link = &mut self.links[at];
+        if !link.paused
+            && !link.closed
+            && let Some(hangup) = link.hangup.take()
+        {
+            let shard = usize::from(link.shard);
+            self.shards[shard].handle_hangup(self.now, slot(at), hangup);
+            self.carry_out(shard);
+        }
+    }
+
+    /// What `from` sends to `to` waits until `release`.
+    pub fn hold(&mut self, from: usize, to: usize) {
+        self.held.push((to, from));
+    }
+
+    /// What was held is there with the receiver's next turn.
+    pub fn release(&mut self, from: usize, to: usize) {
+        self.held.retain(|held| *held != (to, from));
+    }
+
+    /// Turns of all shards until nothing is left to do.
+    pub fn run(&mut self) {
+        // A parcel may give work to a shard that has had its turn: idle means twice in a row.
+        let mut idle = 0;
+        while idle < 2 {
+            idle += 1;
+            for shard in 0..self.shards.len() {
+                if self.turn(shard) {
+                    idle = 0;
+                }
+            }
+        }
+    }
+
+    /// One turn of one shard: all that is there for it, then what it had put off. True if there was anything.
+    pub fn turn(&mut self, shard: usize) -> bool {
+        let mut busy = false;
+        for from in 0..self.shards.len() {
+            if self.held.contains(&(shard, from)) {
+                continue;
+            }
+            for parcel in std::mem::take(&mut self.boxes[shard][from]) {
+                busy = true;
+                self.handle_parcel(shard, parcel);
+            }
+        }
+        self.shards[shard].handle_turn(self.now);
+        self.carry_out(shard);
+        busy || self.shards[shard].has_deferred()
+    }
+
+    fn handle_parcel(&mut self, shard: usize, parcel: Parcel) {
+        match parcel {
+            Parcel::Mail { from, mail } => self.shards[shard].handle_mail(self.now, from, mail),
+            Parcel::Socket { link, bytes } => {
+                self.links[link].paused = false;
+                self.shards[shard].handle_open(self.now, slot(link), peer(), true);
+                self.shards[shard].handle_bytes(self.now, slot(link), &bytes);
+                self.carry_out(shard);
+                self.read(link);
+            }
+        }
+        self.carry_out(shard);
+    }
+
+    fn carry_out(&mut self, shard: usize) {
+        let from = self.shards[shard].id();
+        let outbox = self.shards[shard].outbox();
+        for touched in outbox.touched() {
+            let link = &mut self.links[touched.slot as usize];
+            assert!(link.shard == from && !link.closed, "bytes go to connections that are the shard's");
+            for range in outbox.segments_of(touched) {
+                link.received.extend_from_slice(outbox.bytes(range));
+            }
+        }
+        outbox.clear();
+        for effect in self.shards[shard].take_effects() {
+            match effect {
+                Effect::Close { slot } => self.own(from, slot).closed = true,
+                Effect::HandOver { slot, to, bytes } => {
+                    let link = self.own(from, slot);
+                    (link.shard, link.paused) = (to, true);
+                    self.boxes[usize::from(to)][shard]
+                        .push_back(Parcel::Socket { link: slot as usize, bytes });
+                }
+                Effect::Mail { to, mail } => {
+                    self.boxes[usize::from(to)][shard].push_back(Parcel::Mail { from, mail });
+                }
+                Effect::Forward { message, home } => {
+                    let wanted = self.shards[shard].interested(message.as_publication().topic);
+                    for to in
+                        (0..self.boxes.len()).filter(|&to| wanted >> to & 1 == 1 && to != usize::from(home))
+                    {
+                        let mail = Mail::Publish(message.clone());
+                        self.boxes[to][shard].push_back(Parcel::Mail { from, mail });
+                    }
+                }
+                Effect::Event(event) => self.events.push(event),
+                Effect::Pause { slot } => self.own(from, slot).paused = true,
+                Effect::Resume { slot } => {
+                    self.own(from, slot).paused = false;
+                    self.read(slot as usize);
+                }
+                Effect::Stream { .. } => {}
+            }
+        }
+    }
+
+    fn own(&mut self, shard: ShardId, slot: u32) -> &mut Link {
+        let link = &mut self.links[slot as usize];
+        assert_eq!(link.shard, shard, "effects name connections of their shard");
+        link
+    }
+}
+
+fn later(time: Time, micros: u64) -> Time {
+    Time::from_micros(time.as_micros() + micros)
+}
+
+fn slot(link: usize) -> u32 {
+    u32::try_from(link).expect("slots are 32 bits")
+}
+
+fn peer() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 1))
+}
