@@ -1,5 +1,6 @@
 //! The whole way of a PUBLISH through the machine, without a kernel: bytes of the publisher in,
-//! ranges of the outbox out, acknowledgements back. Times are per delivery.
+//! ranges of the outbox out, acknowledgements back. A time is that of a round; the throughput counts
+//! deliveries.
 //!
 //! Instructions, which a busy machine does not change:
 //!
