@@ -1,0 +1,66 @@
+//! The whole way of a PUBLISH through the machine, without a kernel: bytes of the publisher in,
+//! ranges of the outbox out, acknowledgements back. A time is that of a round; the throughput counts
+//! deliveries.
+//!
+//! Instructions, which a busy machine does not change:
+//!
+//! ```sh
+//! CARGO_PROFILE_BENCH_DEBUG=line-tables-only cargo bench --bench machine --no-run
+//! valgrind --tool=callgrind --toggle-collect='*World::round*' EXECUTABLE \
+//!     --bench --profile-time 3 '1 to 1/v3.1.1/QoS 1'
+//! ```
+//!
+//! The cost of a round is what callgrind counts for `round`, divided by its calls.
+
+mod world;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use midge::packet::{ProtocolVersion, QoS};
+use std::time::Duration;
+use world::{Scene, World};
+
+const VERSIONS: [(&str, ProtocolVersion); 2] =
+    [("v3.1.1", ProtocolVersion::V311), ("v5.0", ProtocolVersion::V5)];
+const LEVELS: [(&str, QoS); 3] =
+    [("QoS 0", QoS::AtMostOnce), ("QoS 1", QoS::AtLeastOnce), ("QoS 2", QoS::ExactlyOnce)];
+
+fn each(c: &mut Criterion, name: &str, adapt: impl Fn(&mut Scene)) {
+    let mut group = c.benchmark_group(name);
+    for (version_name, version) in VERSIONS {
+        for (qos_name, qos) in LEVELS {
+            let mut scene = Scene::new(version, qos);
+            adapt(&mut scene);
+            group.throughput(Throughput::Elements(scene.deliveries() as u64));
+            group.bench_function(format!("{version_name}/{qos_name}"), |b| {
+                let mut world = World::new(scene);
+                b.iter(|| world.round());
+            });
+        }
+    }
+    group.finish();
+}
+
+fn one_to_one(c: &mut Criterion) {
+    each(c, "1 to 1", |_| {});
+}
+
+/// A publisher that does not wait for one acknowledgement before it sends the next message.
+fn burst(c: &mut Criterion) {
+    each(c, "1 to 1 in bursts of 16", |scene| scene.burst = 16);
+}
+
+fn fan_out(c: &mut Criterion) {
+    each(c, "1 to 1000", |scene| scene.subscribers = 1000);
+}
+
+/// Two thousand sessions, each visited once a round.
+fn pairs(c: &mut Criterion) {
+    each(c, "1000 pairs", |scene| scene.publishers = 1000);
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(50).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_secs(1));
+    targets = one_to_one, burst, fan_out, pairs
+}
+criterion_main!(benches);

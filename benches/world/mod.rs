@@ -1,0 +1,249 @@
+//! The machine without a kernel, for measuring: one shard whose connections are byte strings.
+//!
+//! Publishers send, every subscriber answers what its QoS asks for, until all is acknowledged: a
+//! [`World::round`]. The bytes of one connection in one turn arrive as one read, and a turn ends as
+//! it does behind the driver: effects carried out, each connection's ranges read, the outbox
+//! cleared. After the first rounds the world itself allocates nothing, so that allocations may be
+//! counted around it; what it costs is the small part of a round that [`World::read_outbox`] takes.
+
+use midge::config::Config;
+use midge::packet::{Framing, PACKET_BYTES_LIMIT, ProtocolVersion, QoS, frame};
+use midge::shard::{Effect, Shard, Shared};
+use midge::time::Time;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Who there is, and what a round is.
+#[derive(Clone, Copy)]
+pub(crate) struct Scene {
+    /// What all speak.
+    pub(crate) version: ProtocolVersion,
+    /// Of the messages and of the subscriptions.
+    pub(crate) qos: QoS,
+    /// Each has a topic of its own.
+    pub(crate) publishers: usize,
+    /// Subscribers of each topic, by an exact filter.
+    pub(crate) subscribers: usize,
+    /// Messages that each publisher sends in one go, at most 100.
+    pub(crate) burst: u16,
+    /// Subscription identifier of every subscription (5.0), 0: none.
+    pub(crate) subscription_id: u8,
+    /// Receive Maximum of every subscriber (5.0), 0: none.
+    pub(crate) receive_maximum: u16,
+}
+
+impl Scene {
+    /// One message from one publisher to one subscriber.
+    pub(crate) fn new(version: ProtocolVersion, qos: QoS) -> Scene {
+        Scene {
+            version,
+            qos,
+            publishers: 1,
+            subscribers: 1,
+            burst: 1,
+            subscription_id: 0,
+            receive_maximum: 0,
+        }
+    }
+
+    /// How many messages arrive in a round.
+    pub(crate) fn deliveries(&self) -> usize {
+        self.publishers * self.subscribers * usize::from(self.burst)
+    }
+}
+
+/// Bytes of every message.
+const PAYLOAD: [u8; 64] = [b'p'; 64];
+
+/// One shard and its connections: the publishers have the first slots, in order.
+pub(crate) struct World {
+    scene: Scene,
+    shard: Shard,
+    now: Time,
+    /// By publisher: what it sends in each round.
+    publishes: Vec<Vec<u8>>,
+    /// What arrives in the next turn.
+    input: Input,
+    /// What arrives in this one; kept for its memory.
+    arriving: Input,
+    delivered: usize,
+    acknowledged: usize,
+}
+
+/// Bytes by connection.
+#[derive(Default)]
+struct Input {
+    bytes: Vec<u8>,
+    /// Slot, and where its bytes end.
+    reads: Vec<(u32, usize)>,
+}
+
+impl World {
+    /// Everyone is connected and subscribed.
+    pub(crate) fn new(scene: Scene) -> World {
+        let mut config = Config::default();
+        config.sys.interval_seconds = 0;
+        let (shared, mut interests) = Shared::new(config, 1, 7);
+        let interest = interests.pop().expect("one shard");
+        let mut world = World {
+            scene,
+            shard: Shard::new(0, Arc::new(shared), interest, 100),
+            now: Time::from_millis(1),
+            publishes: (0..scene.publishers).map(|at| publishes(&scene, at)).collect(),
+            input: Input::default(),
+            arriving: Input::default(),
+            delivered: 0,
+            acknowledged: 0,
+        };
+        world.shard.handle_start(world.now);
+        for slot in 0..scene.publishers * (1 + scene.subscribers) {
+            world.connect(slot as u32);
+        }
+        for subscriber in 0..scene.publishers * scene.subscribers {
+            let packet = subscribe(&scene, subscriber % scene.publishers);
+            world.shard.handle_bytes(world.now, (scene.publishers + subscriber) as u32, &packet);
+            world.turn();
+        }
+        world
+    }
+
+    /// From the publishers' bytes to the last acknowledgement; how many messages were delivered.
+    #[inline(never)]
+    pub(crate) fn round(&mut self) -> usize {
+        (self.delivered, self.acknowledged) = (0, 0);
+        for (slot, bytes) in (0..).zip(&self.publishes) {
+            self.shard.handle_bytes(self.now, slot, bytes);
+        }
+        self.turn();
+        while !self.input.reads.is_empty() {
+            std::mem::swap(&mut self.input, &mut self.arriving);
+            let mut start = 0;
+            for &(slot, end) in &self.arriving.reads {
+                self.shard.handle_bytes(self.now, slot, &self.arriving.bytes[start..end]);
+                start = end;
+            }
+            self.arriving.clear();
+            self.turn();
+        }
+        let published = if self.scene.qos == QoS::AtMostOnce { 0 } else { self.scene.publishers };
+        assert_eq!(self.acknowledged, published * usize::from(self.scene.burst));
+        assert_eq!(self.delivered, self.scene.deliveries());
+        self.delivered
+    }
+
+    fn connect(&mut self, slot: u32) {
+        self.shard.handle_open(self.now, slot, SocketAddr::from(([127, 0, 0, 1], 1)), false);
+        let mut body = b"\0\x04MQTT".to_vec();
+        body.extend_from_slice(&[self.scene.version as u8, 2, 0, 0]);
+        if self.scene.version == ProtocolVersion::V5 {
+            match self.scene.receive_maximum {
+                0 => body.push(0),
+                max => body.extend_from_slice(&[3, 0x21, (max >> 8) as u8, max as u8]),
+            }
+        }
+        put_text(&mut body, &format!("client-{slot:05}"));
+        self.shard.handle_bytes(self.now, slot, &packet(0x10, &body));
+        self.turn();
+    }
+
+    /// The end of a turn, as the driver's.
+    fn turn(&mut self) {
+        self.shard.handle_turn(self.now);
+        let mut effects = self.shard.take_effects();
+        for effect in effects.drain(..) {
+            assert!(matches!(effect, Effect::Stream { .. } | Effect::Event(_)), "{effect:?}");
+        }
+        self.shard.recycle_effects(effects);
+        self.read_outbox();
+        self.shard.outbox().clear();
+        self.now = Time::from_micros(self.now.as_micros() + 1);
+    }
+
+    /// Every client reads what it got and says what that asks for.
+    #[inline(never)]
+    fn read_outbox(&mut self) {
+        let outbox = &*self.shard.outbox();
+        for touched in outbox.touched() {
+            for range in outbox.segments_of(touched) {
+                let mut bytes = outbox.bytes(range);
+                while !bytes.is_empty() {
+                    let Ok(Framing::Whole(packet)) = frame(bytes, PACKET_BYTES_LIMIT) else {
+                        panic!("payloads of this size are copied behind their headers");
+                    };
+                    bytes = &bytes[packet.total_len..];
+                    let body = packet.body;
+                    match packet.first_byte {
+                        0x30 => self.delivered += 1,
+                        0x32 | 0x34 => {
+                            self.delivered += 1;
+                            let at = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
+                            let answer = if packet.first_byte == 0x32 { 0x40 } else { 0x50 };
+                            self.input.bytes.extend_from_slice(&[answer, 2, body[at], body[at + 1]]);
+                        }
+                        0x50 => self.input.bytes.extend_from_slice(&[0x62, 2, body[0], body[1]]),
+                        0x62 => self.input.bytes.extend_from_slice(&[0x70, 2, body[0], body[1]]),
+                        0x40 | 0x70 => self.acknowledged += 1,
+                        0x20 => assert_eq!(body[1], 0, "connected"),
+                        0x90 => assert_eq!(body.last(), Some(&(self.scene.qos as u8)), "subscribed"),
+                        other => panic!("nobody asked for {other:#x}"),
+                    }
+                }
+            }
+            let end = self.input.bytes.len();
+            if end > self.input.reads.last().map_or(0, |&(_, end)| end) {
+                self.input.reads.push((touched.slot, end));
+            }
+        }
+    }
+}
+
+impl Input {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.reads.clear();
+    }
+}
+
+fn topic(publisher: usize) -> String {
+    format!("site/{publisher:05}/state")
+}
+
+fn publishes(scene: &Scene, publisher: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for packet_id in 1..=scene.burst {
+        let mut body = Vec::new();
+        put_text(&mut body, &topic(publisher));
+        if scene.qos != QoS::AtMostOnce {
+            body.extend_from_slice(&packet_id.to_be_bytes());
+        }
+        if scene.version == ProtocolVersion::V5 {
+            body.push(0);
+        }
+        body.extend_from_slice(&PAYLOAD);
+        bytes.extend(packet(0x30 | (scene.qos as u8) << 1, &body));
+    }
+    bytes
+}
+
+fn subscribe(scene: &Scene, publisher: usize) -> Vec<u8> {
+    let mut body = vec![0, 1];
+    if scene.version == ProtocolVersion::V5 {
+        match scene.subscription_id {
+            0 => body.push(0),
+            id => body.extend_from_slice(&[2, 0x0B, id]),
+        }
+    }
+    put_text(&mut body, &topic(publisher));
+    body.push(scene.qos as u8);
+    packet(0x82, &body)
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(&(text.len() as u16).to_be_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn packet(first_byte: u8, body: &[u8]) -> Vec<u8> {
+    assert!(body.len() < 128, "one byte of length");
+    [&[first_byte, body.len() as u8], body].concat()
+}

@@ -1,0 +1,115 @@
+//! Allocations on the way of a message through one shard, counted.
+//!
+//! Once everything has grown to its size, a QoS 0 message allocates nothing, whatever the number of
+//! its subscribers. A QoS 1 or 2 message is copied once for all of them, since it must outlive the
+//! read buffer: that is [`PER_KEPT_MESSAGE`]. What is beyond that is stated with its reason, and a
+//! change that makes a figure smaller is to make it smaller here.
+//!
+//! The counter is one thread's own, so that tests do not disturb each other.
+
+#[path = "../../benches/world/mod.rs"]
+mod world;
+
+use midge::packet::{ProtocolVersion, QoS};
+use world::{Scene, World};
+
+/// A kept message is a record that the sessions of the shard share, and its bytes.
+const PER_KEPT_MESSAGE: u64 = 2;
+/// A list that grows from nothing to sixteen entries: to 4, 8, 16.
+const PER_SIXTEEN: u64 = 3;
+/// Rounds before the count: the lists of the shard, and those of the world itself, have grown.
+const WARM_UP: u64 = 20;
+/// So many that an allocation in some of them only is seen, too.
+const ROUNDS: u64 = 50;
+
+const VERSIONS: [ProtocolVersion; 2] = [ProtocolVersion::V311, ProtocolVersion::V5];
+const KEPT: [QoS; 2] = [QoS::AtLeastOnce, QoS::ExactlyOnce];
+
+/// Allocations of all rounds; what they took, they have given back.
+fn count(scene: Scene, mut between: impl FnMut()) -> u64 {
+    let mut world = World::new(scene);
+    (0..WARM_UP).for_each(|_| assert_eq!(world.round(), scene.deliveries()));
+    let counted = allocation_counter::measure(|| {
+        for _ in 0..ROUNDS {
+            world.round();
+            between();
+        }
+    });
+    assert_eq!((counted.count_current, counted.bytes_current), (0, 0), "a round leaves nothing behind");
+    counted.count_total
+}
+
+/// Who publishes to whom.
+fn shapes(scene: Scene) -> [Scene; 3] {
+    [scene, Scene { subscribers: 1000, ..scene }, Scene { publishers: 1000, ..scene }]
+}
+
+fn each(levels: &[QoS], mut check: impl FnMut(Scene)) {
+    for version in VERSIONS {
+        levels.iter().for_each(|&qos| check(Scene::new(version, qos)));
+    }
+}
+
+#[track_caller]
+fn expect(scene: Scene, per_round: u64) {
+    let Scene { version, qos, publishers, subscribers, burst, .. } = scene;
+    let name = format!("{version:?} {qos:?}, {publishers} × {burst} to {subscribers}");
+    assert_eq!(count(scene, || ()), per_round * ROUNDS, "{name}: allocations in {ROUNDS} rounds");
+}
+
+#[test]
+fn one_intended_allocation_in_each_round_is_seen() {
+    let scene = Scene::new(ProtocolVersion::V5, QoS::AtMostOnce);
+    assert_eq!(count(scene, || drop(std::hint::black_box(Box::new(7_u8)))), ROUNDS);
+}
+
+#[test]
+fn a_qos_0_message_allocates_nothing() {
+    each(&[QoS::AtMostOnce], |scene| {
+        for shape in shapes(scene) {
+            expect(shape, 0);
+            expect(Scene { burst: 16, ..shape }, 0);
+            expect(Scene { subscription_id: 7, ..shape }, 0);
+        }
+    });
+}
+
+#[test]
+fn a_qos_1_or_2_message_is_kept_once_and_a_delivery_allocates_nothing() {
+    each(&KEPT, |scene| {
+        for shape in shapes(scene) {
+            expect(shape, shape.publishers as u64 * PER_KEPT_MESSAGE);
+        }
+    });
+}
+
+/// An idle session's window has room for four. One that had to hold more gives its memory back
+/// when it is empty, and grows again at the next burst.
+#[test]
+fn a_window_that_must_hold_sixteen_grows_three_times() {
+    each(&KEPT, |scene| {
+        expect(Scene { burst: 4, ..scene }, 4 * PER_KEPT_MESSAGE);
+        for subscribers in [1, 100] {
+            let scene = Scene { burst: 16, subscribers, ..scene };
+            expect(scene, 16 * PER_KEPT_MESSAGE + subscribers as u64 * PER_SIXTEEN);
+        }
+    });
+}
+
+/// A queue gives its memory back as soon as it is empty.
+#[test]
+fn a_queue_that_must_hold_twelve_grows_three_times() {
+    for qos in KEPT {
+        let scene = Scene { burst: 16, receive_maximum: 4, ..Scene::new(ProtocolVersion::V5, qos) };
+        expect(scene, 16 * PER_KEPT_MESSAGE + PER_SIXTEEN);
+    }
+}
+
+/// They are kept beside the delivery, which may have to be sent again.
+#[test]
+fn a_subscription_identifier_costs_one_allocation_for_each_delivery_of_qos_1_or_2() {
+    for qos in KEPT {
+        let scene = Scene { subscribers: 100, subscription_id: 7, ..Scene::new(ProtocolVersion::V5, qos) };
+        expect(scene, PER_KEPT_MESSAGE + 100);
+    }
+}
