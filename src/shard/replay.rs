@@ -79,9 +79,9 @@ impl Shard {
             let state = self.directory.session_mut(session);
             if state.replays.len() >= REPLAYS_MAX {
                 // Who subscribes again and again without reading gets the last one.
-                state.replays.retain(|have| have.filter != replay.filter);
+                state.replays.filled().retain(|have| have.filter != replay.filter);
             }
-            state.replays.push_back(replay);
+            state.replays.filled().push_back(replay);
         }
         self.directory.slot_mut(session).flags |= REPLAYING;
         self.pump(now, session);
@@ -92,7 +92,9 @@ impl Shard {
         let key = self.directory.key(session);
         let state = self.directory.session_mut(session);
         let has_room = state.inflight.has_room();
-        let Some(replay) = state.replays.front_mut() else { return false };
+        let Some(replay) = state.replays.existing().and_then(|replays| replays.front_mut()) else {
+            return false;
+        };
         if let Some(message) = replay.ready.front() {
             let qos = message.qos().min(replay.qos);
             if qos != QoS::AtMostOnce && !has_room {
@@ -168,7 +170,8 @@ impl Shard {
     ) {
         let Some(session) = self.directory.resolve(session) else { return };
         let state = self.directory.session_mut(session);
-        let Some(replay) = state.replays.iter_mut().find(|replay| replay.token == token) else { return };
+        let mut replays = state.replays.existing().into_iter().flatten();
+        let Some(replay) = replays.find(|replay| replay.token == token) else { return };
         let fruitless = messages.is_empty() && next.is_some();
         replay.handle_batch(messages, next);
         if fruitless {

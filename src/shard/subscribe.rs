@@ -27,7 +27,7 @@ pub(super) struct Pending {
 enum Completion {
     Suback {
         slot: u32,
-        serial: u64,
+        serial: u32,
         session: u32,
         packet_id: PacketId,
         codes: Vec<Reason>,

@@ -121,11 +121,11 @@ impl World {
         for effect in self.shards[shard].take_effects() {
             match effect {
                 Effect::Close { slot } => self.client(shard, slot).closed = true,
-                Effect::HandOver { slot, to, bytes } => {
+                Effect::HandOver { slot, to, peer, bytes } => {
                     let client = self.client(shard, slot);
                     client.shard = usize::from(to);
                     let home = &mut self.shards[usize::from(to)];
-                    home.handle_open(self.now, slot, World::peer(), true);
+                    home.handle_open(self.now, slot, peer, true);
                     home.handle_bytes(self.now, slot, &bytes);
                 }
                 Effect::Mail { to, mail } => self.mails.push_back((from, to, mail)),
