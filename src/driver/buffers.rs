@@ -115,16 +115,12 @@ impl Buffers {
         self.hand_out_wanted();
     }
 
-    /// Takes back what the kernel has above [`WANTED_MIN`], and gives the memory of all buffers to
-    /// the system. Does nothing while one is lent.
+    /// Takes back what the kernel has above [`WANTED_MIN`], and gives the memory of all spare buffers
+    /// to the system.
     ///
     /// The caller has handled every completion, and none comes meanwhile, since the shard's own
-    /// enter posts them: no buffer holds bytes, and the kernel's place in the ring is `available`
-    /// before the tail.
+    /// enter posts them: the kernel's place in the ring is `available` before the tail.
     pub(super) fn give_memory_back(&mut self) {
-        if self.lent() > 0 {
-            return;
-        }
         self.wanted = self.count.min(WANTED_MIN);
         while self.available > self.wanted {
             self.tail = self.tail.wrapping_sub(1);
@@ -135,7 +131,13 @@ impl Buffers {
             self.spare.push(unsafe { &*self.first_entry().add(index) }.bid());
         }
         self.store_tail();
-        self.memory.discard();
+        // The lowest come first again, which brings what is in use together.
+        self.spare.sort_unstable_by_key(|&id| std::cmp::Reverse(id));
+        for run in self.spare.chunk_by(|&id, &next| id == next + 1) {
+            let first = usize::from(run[run.len() - 1]);
+            let bytes = self.buffer_bytes as usize;
+            self.memory.discard(first * bytes, run.len() * bytes);
+        }
     }
 
     fn store_tail(&mut self) {
@@ -196,11 +198,21 @@ impl Mapping {
         Ok(Mapping { base, bytes })
     }
 
-    /// Gives the memory to the system; it reads as zero from now on.
-    fn discard(&mut self) {
-        // SAFETY: base and length are those of our own mapping; it is private, anonymous and not
-        // borrowed, so that all that happens to its pages is that they are zero again.
-        unsafe { libc::madvise(self.base.as_ptr().cast(), self.bytes, libc::MADV_DONTNEED) };
+    /// Gives a part of the memory to the system, if it is made of whole pages; it reads as zero
+    /// from now on.
+    fn discard(&mut self, start: usize, bytes: usize) {
+        assert!(start + bytes <= self.bytes, "not a part of this mapping");
+        // SAFETY: a call without pointers.
+        let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        if !start.is_multiple_of(page_bytes) || !bytes.is_multiple_of(page_bytes) {
+            return;
+        }
+        // SAFETY: the assertion keeps the range inside our own mapping, which is private, anonymous
+        // and not borrowed; it begins and ends with a page, so that no byte outside of it is lost.
+        unsafe {
+            let start = self.base.as_ptr().add(start);
+            libc::madvise(start.cast(), bytes, libc::MADV_DONTNEED);
+        }
     }
 }
 
@@ -240,8 +252,6 @@ mod tests {
         }
         buffers.publish();
         assert_eq!(buffers.available(), WANTED_MIN * 2);
-        buffers.give_memory_back();
-        assert_eq!(buffers.available(), WANTED_MIN * 2, "nothing is taken while buffers are lent");
         for id in 0..WANTED_MIN - 10 {
             buffers.give_back(id);
         }
@@ -251,6 +261,7 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 256 - usize::from(WANTED_MIN));
+        assert_eq!(buffers.spare.last(), all.first(), "the lowest comes first");
         buffers.unregister(&ring.submitter());
     }
 

@@ -160,3 +160,27 @@ impl SessionSlot {
         self.session.as_mut().expect("the caller knows that the session exists")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_reaches_no_later_session_even_after_memory_was_given_back() {
+        let mut directory = Directory::new(3, 1);
+        let slots: Vec<u32> = (0..1000).map(|n| directory.create(&format!("device-{n}"))).collect();
+        let stale = directory.key(slots[500]);
+        assert_eq!(directory.resolve(stale), Some(500));
+        for &slot in &slots[5..] {
+            directory.remove(slot);
+        }
+        directory.give_memory_back();
+        assert_eq!((directory.slots.len(), directory.free.len(), directory.len()), (5, 0, 5));
+        assert!(directory.slots.capacity() < 100 && directory.by_client.capacity() < 100);
+        assert_eq!(directory.find("device-4"), Some(4));
+        for n in 0..1000 {
+            directory.create(&format!("again-{n}"));
+        }
+        assert!(directory.get(500).is_some() && directory.resolve(stale).is_none());
+    }
+}

@@ -243,5 +243,7 @@ fn everything_is_given_back_when_the_last_client_has_gone() {
         );
         assert!(shard.pending.is_empty() && shard.wheel.is_empty());
         assert_eq!(shard.interested("a/b"), 0, "no bit is left behind");
+        shard.give_memory_back();
+        assert_eq!((shard.connections.capacity(), shard.deferred.capacity()), (0, 0));
     }
 }
