@@ -139,6 +139,13 @@ impl Outbox {
         clear_and_trim(&mut self.touched);
     }
 
+    /// Gives all memory back, if nothing is queued.
+    pub fn give_memory_back(&mut self) {
+        if self.is_empty() && self.arena.is_empty() {
+            *self = Outbox::new();
+        }
+    }
+
     #[cold]
     fn grow(&mut self, slot: u32) -> u32 {
         self.places.resize(slot as usize + 1, 0);

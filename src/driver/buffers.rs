@@ -1,7 +1,10 @@
 //! The ring of receive buffers the kernel picks from, shared by all connections of a shard.
 //!
 //! A buffer belongs to the kernel until a completion names it, to the owner until it is given back.
-//! What is given back becomes visible to the kernel with one store of the tail, once a turn.
+//! What the kernel gets becomes visible to it with one store of the tail, once a turn.
+//!
+//! The kernel goes through its buffers in a circle, so it gets few as long as few are enough: those
+//! used last, which are in the cache. A turn that nearly uses them up doubles their number.
 
 use std::io;
 use std::ptr::NonNull;
@@ -17,8 +20,12 @@ pub(super) struct Buffers {
     buffer_bytes: u32,
     tail: u16,
     published: u16,
-    /// Buffers that completions named and that were not given back yet.
-    lent: u16,
+    /// Buffers the kernel has, as far as completions told.
+    available: u16,
+    /// How many it is to have.
+    wanted: u16,
+    /// Given back and not with the kernel, the one used last at the end.
+    spare: Vec<u16>,
 }
 
 impl Buffers {
@@ -32,12 +39,18 @@ impl Buffers {
         // SAFETY: the mapping is page aligned, as large as `count` entries, and outlives the
         // registration, which `unregister` ends before the mapping is dropped.
         unsafe { submitter.register_buf_ring_with_flags(entries.base.as_ptr() as u64, count, GROUP, 0)? };
-        let mut buffers =
-            Buffers { entries, memory, count, buffer_bytes, tail: 0, published: 0, lent: count };
-        for id in 0..count {
-            buffers.give_back(id);
-        }
-        buffers.publish();
+        let mut buffers = Buffers {
+            entries,
+            memory,
+            count,
+            buffer_bytes,
+            tail: 0,
+            published: 0,
+            available: 0,
+            wanted: count.min(WANTED_MIN),
+            spare: (0..count).rev().collect(),
+        };
+        buffers.hand_out_wanted();
         Ok(buffers)
     }
 
@@ -48,7 +61,7 @@ impl Buffers {
 
     /// Notes that a completion named a buffer.
     pub(super) fn lend(&mut self) {
-        self.lent += 1;
+        self.available -= 1;
     }
 
     /// Bytes the kernel wrote into a buffer that was lent and not given back.
@@ -59,10 +72,29 @@ impl Buffers {
         unsafe { std::slice::from_raw_parts(self.address(id), len as usize) }
     }
 
-    /// Puts a buffer back; the kernel sees it at the next [`Buffers::publish`].
+    /// Puts a buffer back; the kernel may get it at the next [`Buffers::publish`].
     pub(super) fn give_back(&mut self, id: u16) {
-        assert!(id < self.count && self.lent > 0, "a buffer is given back once");
-        self.lent -= 1;
+        assert!(id < self.count && self.lent() > 0, "a buffer is given back once");
+        self.spare.push(id);
+    }
+
+    /// Buffers that completions named and that were not given back yet.
+    pub(super) fn lent(&self) -> usize {
+        usize::from(self.count - self.available) - self.spare.len()
+    }
+
+    fn hand_out_wanted(&mut self) {
+        while self.available < self.wanted
+            && let Some(id) = self.spare.pop()
+        {
+            self.hand_out(id);
+        }
+        if self.published != self.tail {
+            self.store_tail();
+        }
+    }
+
+    fn hand_out(&mut self, id: u16) {
         let address = self.address(id) as u64;
         let index = usize::from(self.tail & (self.count - 1));
         // SAFETY: the index is below `count`, so the entry lies within the mapping, and the kernel
@@ -72,13 +104,43 @@ impl Buffers {
         entry.set_len(self.buffer_bytes);
         entry.set_bid(id);
         self.tail = self.tail.wrapping_add(1);
+        self.available += 1;
     }
 
-    /// Shows the kernel what was given back.
+    /// Gives the kernel as many as it is to have, and shows them to it.
     pub(super) fn publish(&mut self) {
-        if self.published == self.tail {
-            return;
+        if self.available < self.wanted / 4 {
+            self.wanted = self.count.min(self.wanted * 2);
         }
+        self.hand_out_wanted();
+    }
+
+    /// Takes back what the kernel has above [`WANTED_MIN`], and gives the memory of all spare buffers
+    /// to the system.
+    ///
+    /// The caller has handled every completion, and none comes meanwhile, since the shard's own
+    /// enter posts them: the kernel's place in the ring is `available` before the tail.
+    pub(super) fn give_memory_back(&mut self) {
+        self.wanted = self.count.min(WANTED_MIN);
+        while self.available > self.wanted {
+            self.tail = self.tail.wrapping_sub(1);
+            self.available -= 1;
+            let index = usize::from(self.tail & (self.count - 1));
+            // SAFETY: the index is below `count`, so the entry lies within the mapping; it was
+            // written when it was handed out.
+            self.spare.push(unsafe { &*self.first_entry().add(index) }.bid());
+        }
+        self.store_tail();
+        // The lowest come first again, which brings what is in use together.
+        self.spare.sort_unstable_by_key(|&id| std::cmp::Reverse(id));
+        for run in self.spare.chunk_by(|&id, &next| id == next + 1) {
+            let first = usize::from(run[run.len() - 1]);
+            let bytes = self.buffer_bytes as usize;
+            self.memory.discard(first * bytes, run.len() * bytes);
+        }
+    }
+
+    fn store_tail(&mut self) {
         self.published = self.tail;
         // SAFETY: the base is the first entry of the registered ring, aligned and initialised; its
         // reserved field is the tail, which the kernel reads with acquire order.
@@ -88,7 +150,7 @@ impl Buffers {
 
     /// Buffers the kernel has, as far as completions told.
     pub(super) fn available(&self) -> u16 {
-        self.count - self.lent
+        self.available
     }
 
     fn first_entry(&self) -> *mut BufRingEntry {
@@ -105,6 +167,9 @@ impl Buffers {
 pub(super) const GROUP: u16 = 0;
 
 const COUNT_MAX: u16 = 32_768;
+
+/// The kernel has at least so many buffers: enough for a turn of a shard that is not busy.
+const WANTED_MIN: u16 = 64;
 
 /// Anonymous memory, page aligned and zero, untouched until it is used.
 struct Mapping {
@@ -132,6 +197,23 @@ impl Mapping {
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at zero"))?;
         Ok(Mapping { base, bytes })
     }
+
+    /// Gives a part of the memory to the system, if it is made of whole pages; it reads as zero
+    /// from now on.
+    fn discard(&mut self, start: usize, bytes: usize) {
+        assert!(start + bytes <= self.bytes, "not a part of this mapping");
+        // SAFETY: a call without pointers.
+        let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        if !start.is_multiple_of(page_bytes) || !bytes.is_multiple_of(page_bytes) {
+            return;
+        }
+        // SAFETY: the assertion keeps the range inside our own mapping, which is private, anonymous
+        // and not borrowed; it begins and ends with a page, so that no byte outside of it is lost.
+        unsafe {
+            let start = self.base.as_ptr().add(start);
+            libc::madvise(start.cast(), bytes, libc::MADV_DONTNEED);
+        }
+    }
 }
 
 impl Drop for Mapping {
@@ -157,6 +239,29 @@ mod tests {
         buffers.give_back(3);
         buffers.publish();
         assert_eq!(buffers.available(), 4);
+        buffers.unregister(&ring.submitter());
+    }
+
+    #[test]
+    fn the_kernel_gets_more_buffers_when_a_turn_uses_them_up_and_loses_them_again() {
+        let ring = Ring::new().unwrap();
+        let mut buffers = Buffers::new(&ring.submitter(), 256, 64).unwrap();
+        assert_eq!(buffers.available(), WANTED_MIN);
+        for _ in 0..WANTED_MIN - 10 {
+            buffers.lend();
+        }
+        buffers.publish();
+        assert_eq!(buffers.available(), WANTED_MIN * 2);
+        for id in 0..WANTED_MIN - 10 {
+            buffers.give_back(id);
+        }
+        buffers.give_memory_back();
+        assert_eq!((buffers.available(), buffers.lent()), (WANTED_MIN, 0));
+        let mut all = buffers.spare.clone();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 256 - usize::from(WANTED_MIN));
+        assert_eq!(buffers.spare.last(), all.first(), "the lowest comes first");
         buffers.unregister(&ring.submitter());
     }
 

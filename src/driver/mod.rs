@@ -16,6 +16,7 @@ mod backlog;
 mod buffers;
 mod close;
 mod executor;
+mod heap;
 mod kernel;
 mod listen;
 mod mesh;
@@ -32,6 +33,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use executor::{Shards, start_shards};
+pub use heap::give_heap_back;
 pub use kernel::{KernelProblem, check_kernel};
 pub use listen::{BindOptions, bind, local_address, probe_bind};
 pub use mesh::{MeshEnd, Sleeping, Wake, mesh};

@@ -131,6 +131,22 @@ impl Net {
         }
     }
 
+    /// Gives back to the system what only a larger number of connections needed. Takes some
+    /// milliseconds after tens of thousands have left; for a quiet moment.
+    pub fn give_memory_back(&mut self) {
+        self.slots.give_memory_back();
+        self.ring.give_memory_back();
+        self.lingering.shrink_to_fit();
+        self.starved.shrink_to_fit();
+        for list in [&mut self.resumed, &mut self.writable, &mut self.closing] {
+            list.shrink_to_fit();
+        }
+        self.ring.reap();
+        if !self.ring.has_waiting() && !self.ring.has_deferred() {
+            self.buffers.give_memory_back();
+        }
+    }
+
     fn became_readable(&mut self, completion: Completion, events: &mut Vec<Event>) {
         let index = completion.tag.slot;
         let Some(watched) = self.watches.get(index as usize) else { return };

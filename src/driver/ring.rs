@@ -198,6 +198,11 @@ impl Ring {
         }
     }
 
+    pub(super) fn give_memory_back(&mut self) {
+        self.waiting.shrink_to_fit();
+        self.sends.shrink_to_fit();
+    }
+
     /// Has the kernel write to `eventfd` at each completion, once enabled.
     pub(super) fn attach_eventfd(&mut self, eventfd: OwnedFd) -> io::Result<()> {
         self.ring.completion().disable_eventfd();

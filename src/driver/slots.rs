@@ -116,22 +116,24 @@ pub(super) struct Slots {
     free: Vec<u32>,
     /// Freed in this turn; the owner may still have events of them.
     resting: Vec<u32>,
+    /// Of the next connection, whatever its slot: a slot that is empty has no past to remember.
+    generation: u32,
 }
 
 impl Slots {
     /// Puts a socket into a slot.
     pub(super) fn insert(&mut self, fd: RawFd) -> u32 {
+        let generation = self.generation;
+        self.generation = (generation + 1) & GENERATION_MASK;
+        let entry = Slot { fd, generation, flags: 0, armed: 0, mode: Mode::Off, extra: None };
         if let Some(slot) = self.free.pop() {
-            let entry = &mut self.slots[slot as usize];
-            assert!(entry.fd == FREE && entry.armed == 0, "a free slot is idle");
-            entry.fd = fd;
-            entry.flags = 0;
-            entry.mode = Mode::Off;
+            let free = &mut self.slots[slot as usize];
+            assert!(free.fd == FREE && free.armed == 0, "a free slot is idle");
+            *free = entry;
             return slot;
         }
-        let slot = self.slots.len() as u32;
-        self.slots.push(Slot { fd, generation: 0, flags: 0, armed: 0, mode: Mode::Off, extra: None });
-        slot
+        self.slots.push(entry);
+        self.slots.len() as u32 - 1
     }
 
     /// Empties a slot on which nothing is armed and returns its socket.
@@ -139,7 +141,6 @@ impl Slots {
         let entry = &mut self.slots[slot as usize];
         assert!(entry.fd != FREE && entry.armed == 0, "a slot is freed when nothing is armed on it");
         let fd = std::mem::replace(&mut entry.fd, FREE);
-        entry.generation = (entry.generation + 1) & GENERATION_MASK;
         entry.flags = 0;
         entry.extra = None;
         self.resting.push(slot);
@@ -149,6 +150,18 @@ impl Slots {
     /// Lets the slots freed in the last turn be used again.
     pub(super) fn recycle(&mut self) {
         self.free.append(&mut self.resting);
+    }
+
+    /// Forgets the free slots behind the last connection, and gives the memory back.
+    pub(super) fn give_memory_back(&mut self) {
+        let used = self.slots.iter().rposition(|entry| entry.fd != FREE).map_or(0, |last| last + 1);
+        // The owner may still have events of those that rest.
+        let used = self.resting.iter().map(|&slot| slot as usize + 1).fold(used, usize::max);
+        self.slots.truncate(used);
+        self.slots.shrink_to_fit();
+        self.free.retain(|&slot| (slot as usize) < used);
+        self.free.shrink_to_fit();
+        self.resting.shrink_to_fit();
     }
 
     /// The connection in a slot, if there is one.
@@ -197,6 +210,25 @@ mod tests {
         assert_eq!(slots.insert(12), first);
         assert!(slots.tagged(stale).is_none());
         assert_eq!(slots.len(), 2);
+    }
+
+    #[test]
+    fn memory_behind_the_last_connection_goes_back_and_no_generation_with_it() {
+        let mut slots = Slots::default();
+        let all: Vec<u32> = (0..1000).map(|fd| slots.insert(fd)).collect();
+        let stale = slots.tag(Op::Receive, all[500]);
+        for &slot in all.iter().filter(|&&slot| slot != all[10]) {
+            slots.remove(slot);
+        }
+        slots.give_memory_back();
+        assert_eq!(slots.slots.len(), 1000, "slots rest until the turn is over");
+        slots.recycle();
+        slots.give_memory_back();
+        assert_eq!((slots.slots.len(), slots.len()), (11, 1));
+        for fd in 0..600 {
+            slots.insert(fd);
+        }
+        assert!(slots.get(all[500]).is_some() && slots.tagged(stale).is_none());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Messages sent at QoS 1 and 2 and not yet settled: packet identifiers, states, the window.
 
+use super::Seldom;
 use crate::message::Message;
 use crate::packet::{AckKind, PacketId, QoS};
 use smallvec::SmallVec;
@@ -79,7 +80,7 @@ pub enum AckOutcome {
 /// more may be sent.
 #[derive(Debug)]
 pub struct InflightWindow {
-    entries: VecDeque<Inflight>,
+    entries: Seldom<VecDeque<Inflight>>,
     next_id: u16,
     quota: u16,
     window: u16,
@@ -94,7 +95,7 @@ pub struct InflightWindow {
 impl Default for InflightWindow {
     fn default() -> Self {
         InflightWindow {
-            entries: VecDeque::new(),
+            entries: Seldom::default(),
             next_id: 1,
             quota: 0,
             window: 0,
@@ -113,7 +114,7 @@ impl InflightWindow {
         self.quota = window;
         self.resends = 0;
         self.sent_qos2 = !self.entries.is_empty();
-        for entry in &mut self.entries {
+        for entry in self.entries.existing().into_iter().flatten() {
             if entry.state != InflightState::Released {
                 entry.state = InflightState::Resend;
                 self.resends += 1;
@@ -134,7 +135,7 @@ impl InflightWindow {
         self.quota -= 1;
         self.sent_qos2 |= delivery.qos == QoS::ExactlyOnce;
         let packet_id = self.free_id();
-        self.entries.push_back(Inflight { packet_id, state: InflightState::Sent, delivery });
+        self.entries.filled().push_back(Inflight { packet_id, state: InflightState::Sent, delivery });
         packet_id
     }
 
@@ -144,10 +145,9 @@ impl InflightWindow {
         if self.resends == 0 || self.quota == 0 {
             return None;
         }
-        let at = self.entries.iter().position(|entry| entry.state == InflightState::Resend)?;
+        let entry = self.entries.existing()?.iter_mut().find(|entry| entry.state == InflightState::Resend)?;
         self.quota -= 1;
         self.resends -= 1;
-        let entry = &mut self.entries[at];
         entry.state = InflightState::Sent;
         Some(entry)
     }
@@ -169,7 +169,7 @@ impl InflightWindow {
     /// above.
     pub fn handle_ack(&mut self, kind: AckKind, packet_id: PacketId, refused: bool) -> AckOutcome {
         let Some(at) = self.position(packet_id) else { return AckOutcome::Unknown };
-        let entry = &mut self.entries[at];
+        let entry = &mut self.entries.filled()[at];
         match (kind, entry.delivery.qos, entry.state) {
             // An entry that this connection has not seen again yet is acknowledged by a client
             // that remembers it from the last one: as good as sent.
@@ -196,7 +196,7 @@ impl InflightWindow {
     /// Takes everything out, for the end of the session.
     pub fn take_all(&mut self) -> VecDeque<Inflight> {
         self.resends = 0;
-        std::mem::take(&mut self.entries)
+        self.entries.take()
     }
 
     /// Unsettled deliveries.
@@ -224,15 +224,16 @@ impl InflightWindow {
             // Never above the start value. [MQTT5 §4.9]
             self.quota += 1;
         }
+        let entries = self.entries.filled();
         if at == 0 {
-            self.entries.pop_front();
+            entries.pop_front();
         } else {
-            self.entries.remove(at);
+            entries.remove(at);
         }
-        if self.entries.is_empty() {
+        if entries.is_empty() {
             self.crowded = false;
-            if self.entries.capacity() > KEPT_CAPACITY {
-                self.entries = VecDeque::new();
+            if entries.capacity() > KEPT_CAPACITY {
+                self.entries = Seldom::default();
             }
         }
         AckOutcome::Settled
@@ -251,6 +252,8 @@ impl InflightWindow {
         }
     }
 }
+
+const _: () = assert!(size_of::<InflightWindow>() <= 24);
 
 /// An idle session keeps room for no more than this many inflight messages.
 const KEPT_CAPACITY: usize = 4;

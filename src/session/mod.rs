@@ -8,11 +8,13 @@
 mod inflight;
 mod queue;
 mod replay;
+mod seldom;
 mod will;
 
 pub use inflight::{AckOutcome, Delivery, Extra, GroupTag, Inflight, InflightState, InflightWindow};
 pub use queue::{Queue, QueueFull, QueueLimits};
 pub use replay::Replay;
+pub use seldom::{Empty, Seldom};
 pub use will::Will;
 
 use crate::shard::wheel::TimerId;
@@ -21,7 +23,7 @@ use std::collections::VecDeque;
 /// Session expiry interval that never ends. `[MQTT5 §3.1.2.11.2]`
 pub const NEVER_EXPIRES: u32 = u32::MAX;
 
-/// The state of one session.
+/// The state of one session. What most sessions do not have most of the time takes eight bytes each.
 #[derive(Debug)]
 pub struct Session {
     /// Client identifier, unique in the broker.
@@ -33,11 +35,11 @@ pub struct Session {
     /// Messages that wait for their turn.
     pub queue: Queue,
     /// QoS 2 messages received and not yet released. `[MQTT5-4.3.3-10]`
-    held: Vec<Held>,
+    held: Seldom<Vec<Held>>,
     /// A QoS 2 message has come on this connection.
     pub received_qos2: bool,
     /// Topic filters as the client wrote them, sorted.
-    subscriptions: Vec<Box<str>>,
+    subscriptions: Seldom<Vec<Box<str>>>,
     /// The will of the present connection, or the one that waits for its delay.
     pub will: Option<Box<Will>>,
     /// Runs while a will waits for its delay.
@@ -45,9 +47,9 @@ pub struct Session {
     /// Runs while the session is offline and may end.
     pub expiry_timer: Option<TimerId>,
     /// Retained messages still to be sent, a replay per subscription, in the order of SUBSCRIBE.
-    pub replays: VecDeque<Replay>,
+    pub replays: Seldom<VecDeque<Replay>>,
     /// Topics (hash, stamp) whose live retained message overtook a replay.
-    overtaken: Vec<(u64, u64)>,
+    overtaken: Seldom<Vec<(u64, u64)>>,
     /// Do the homes of this session's shared subscriptions take it for ready?
     pub group_ready: bool,
     /// The operator has been told that the queue is full; said again once it has been empty.
@@ -63,6 +65,9 @@ struct Held {
     payload_bytes: usize,
 }
 
+// With the allocator's header of eight bytes: 128.
+const _: () = assert!(size_of::<Session>() <= 120);
+
 /// A replay never remembers more live messages than this; beyond it the oldest is forgotten.
 const OVERTAKEN_MAX: usize = 1024;
 
@@ -74,14 +79,14 @@ impl Session {
             expiry_seconds: 0,
             inflight: InflightWindow::default(),
             queue: Queue::default(),
-            held: Vec::new(),
+            held: Seldom::default(),
             received_qos2: false,
-            subscriptions: Vec::new(),
+            subscriptions: Seldom::default(),
             will: None,
             will_timer: None,
             expiry_timer: None,
-            replays: VecDeque::new(),
-            overtaken: Vec::new(),
+            replays: Seldom::default(),
+            overtaken: Seldom::default(),
             group_ready: true,
             full_reported: false,
         }
@@ -93,7 +98,7 @@ impl Session {
         self.received_qos2 = true;
         let new = !self.holds(packet_id);
         if new {
-            self.held.push(Held { packet_id, repeated: false, payload_bytes });
+            self.held.filled().push(Held { packet_id, repeated: false, payload_bytes });
         }
         new
     }
@@ -101,7 +106,8 @@ impl Session {
     /// A held identifier came again without DUP; false if it is the same message as last time,
     /// as far as its length tells, and that was a repeat already.
     pub fn note_repeat(&mut self, packet_id: u16, payload_bytes: usize) -> bool {
-        let Some(held) = self.held.iter_mut().find(|held| held.packet_id == packet_id) else { return true };
+        let mut held = self.held.existing().into_iter().flatten();
+        let Some(held) = held.find(|held| held.packet_id == packet_id) else { return true };
         let same = std::mem::replace(&mut held.payload_bytes, payload_bytes) == payload_bytes;
         let repeated = std::mem::replace(&mut held.repeated, same);
         !(same && repeated)
@@ -116,7 +122,7 @@ impl Session {
     pub fn release(&mut self, packet_id: u16) -> bool {
         match self.held.iter().position(|held| held.packet_id == packet_id) {
             Some(at) => {
-                self.held.swap_remove(at);
+                self.held.filled().swap_remove(at);
                 true
             }
             None => false,
@@ -133,7 +139,12 @@ impl Session {
         match self.subscriptions.binary_search_by(|have| (**have).cmp(filter)) {
             Ok(_) => false,
             Err(at) => {
-                self.subscriptions.insert(at, filter.into());
+                let subscriptions = self.subscriptions.filled();
+                if subscriptions.is_empty() {
+                    // Most devices have one.
+                    subscriptions.reserve_exact(1);
+                }
+                subscriptions.insert(at, filter.into());
                 true
             }
         }
@@ -148,8 +159,10 @@ impl Session {
     pub fn remove_subscription(&mut self, filter: &str) -> bool {
         match self.subscriptions.binary_search_by(|have| (**have).cmp(filter)) {
             Ok(at) => {
-                self.subscriptions.remove(at);
-                self.replays.retain(|replay| &*replay.filter != filter);
+                self.subscriptions.filled().remove(at);
+                if let Some(replays) = self.replays.existing() {
+                    replays.retain(|replay| &*replay.filter != filter);
+                }
                 true
             }
             Err(_) => false,
@@ -172,7 +185,7 @@ impl Session {
 
     /// Takes all filters out, for the end of the session.
     pub fn take_subscriptions(&mut self) -> Vec<Box<str>> {
-        std::mem::take(&mut self.subscriptions)
+        self.subscriptions.take()
     }
 
     /// A live retained message went out while retained messages are being replayed: an older
@@ -181,13 +194,14 @@ impl Session {
         if self.replays.is_empty() {
             return;
         }
-        match self.overtaken.iter_mut().find(|(hash, _)| *hash == topic_hash) {
+        let overtaken = self.overtaken.filled();
+        match overtaken.iter_mut().find(|(hash, _)| *hash == topic_hash) {
             Some(seen) => seen.1 = seen.1.max(stamp),
             None => {
-                if self.overtaken.len() == OVERTAKEN_MAX {
-                    self.overtaken.remove(0);
+                if overtaken.len() == OVERTAKEN_MAX {
+                    overtaken.remove(0);
                 }
-                self.overtaken.push((topic_hash, stamp));
+                overtaken.push((topic_hash, stamp));
             }
         }
     }
@@ -199,11 +213,18 @@ impl Session {
 
     /// Ends a replay; forgets what it had to remember when it was the last.
     pub fn finish_replay(&mut self) {
-        self.replays.pop_front();
-        if self.replays.is_empty() {
-            self.overtaken = Vec::new();
-            self.replays = VecDeque::new();
+        if let Some(replays) = self.replays.existing() {
+            replays.pop_front();
         }
+        if self.replays.is_empty() {
+            self.drop_replays();
+        }
+    }
+
+    /// Forgets the replays and what they had to remember.
+    pub fn drop_replays(&mut self) {
+        self.replays = Seldom::default();
+        self.overtaken = Seldom::default();
     }
 
     /// Prepares for a new connection: its own window, and everything unacknowledged to be sent
@@ -211,7 +232,6 @@ impl Session {
     pub fn resume(&mut self, window: u16) {
         self.inflight.reconnect(window);
         self.received_qos2 = false;
-        self.replays = VecDeque::new();
-        self.overtaken = Vec::new();
+        self.drop_replays();
     }
 }

@@ -1,6 +1,7 @@
 //! The queue of a session: QoS 1 and 2 messages that wait for the client or for its window.
 
 use super::Delivery;
+use super::seldom::{Empty, Seldom};
 use std::collections::VecDeque;
 
 /// Bounds of one session's queue. At a bound the new message is refused.
@@ -18,9 +19,17 @@ pub struct QueueFull;
 
 /// First in, first out. `[MQTT5-4.6.0-6]`
 #[derive(Debug, Default)]
-pub struct Queue {
-    waiting: VecDeque<Delivery>,
+pub struct Queue(Seldom<Waiting>);
+
+/// What a queue has while it is not empty.
+#[derive(Debug, Default)]
+struct Waiting {
+    deliveries: VecDeque<Delivery>,
     bytes: usize,
+}
+
+impl Empty for Waiting {
+    const EMPTY: &Self = &Waiting { deliveries: VecDeque::new(), bytes: 0 };
 }
 
 impl Queue {
@@ -30,42 +39,44 @@ impl Queue {
     /// `QueueFull` at either bound.
     pub fn push(&mut self, delivery: Delivery, limits: QueueLimits) -> Result<(), QueueFull> {
         let bytes = delivery.message.bytes();
-        if self.waiting.len() >= limits.messages || self.bytes.saturating_add(bytes) > limits.bytes {
+        if self.len() >= limits.messages || self.bytes().saturating_add(bytes) > limits.bytes {
             return Err(QueueFull);
         }
-        self.bytes += bytes;
-        self.waiting.push_back(delivery);
+        let waiting = self.0.filled();
+        waiting.bytes += bytes;
+        waiting.deliveries.push_back(delivery);
         Ok(())
     }
 
     /// Takes the oldest.
     pub fn pop(&mut self) -> Option<Delivery> {
-        let delivery = self.waiting.pop_front()?;
-        self.bytes -= delivery.message.bytes();
-        if self.waiting.is_empty() {
+        let waiting = self.0.existing()?;
+        let delivery = waiting.deliveries.pop_front()?;
+        waiting.bytes -= delivery.message.bytes();
+        if waiting.deliveries.is_empty() {
             // The memory of a long absence goes back at once.
-            self.waiting = VecDeque::new();
+            self.0 = Seldom::default();
         }
         Some(delivery)
     }
 
     /// The oldest.
     pub fn front(&self) -> Option<&Delivery> {
-        self.waiting.front()
+        self.0.deliveries.front()
     }
 
     /// Nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.0.deliveries.is_empty()
     }
 
     /// Messages that wait.
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.0.deliveries.len()
     }
 
     /// Bytes that wait, by `Message::bytes`.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.0.bytes
     }
 }

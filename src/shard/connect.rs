@@ -16,6 +16,7 @@ use crate::packet::{
 use crate::session::{NEVER_EXPIRES, Will};
 use crate::time::Time;
 use crate::topic::topic_levels;
+use std::net::SocketAddr;
 
 impl Shard {
     /// The first packet of a connection. `[MQTT5-3.1.0-1]`
@@ -66,8 +67,7 @@ impl Shard {
     /// AUTH (or DISCONNECT) while enhanced authentication is under way. `[MQTT5-3.1.2-30]`
     pub(super) fn handle_authentication(&mut self, now: Time, slot: u32, packet: Frame<'_>) -> Progress {
         let Some(connection) = self.connection_mut(slot) else { return Progress::Gone };
-        let Stage::Authenticate { connect, total_len } = &mut connection.stage else { return Progress::Gone };
-        let (connect, total_len) = (std::mem::take(connect), *total_len);
+        let Some((connect, total_len)) = connection.rare().connect.take() else { return Progress::Gone };
         let refusal = match decode(ProtocolVersion::V5, packet) {
             // [MQTT5-4.12.0-3]
             Ok(Packet::Auth(auth))
@@ -96,7 +96,7 @@ impl Shard {
         total_len: usize,
         data: Option<&[u8]>,
     ) -> Progress {
-        let again = matches!(self.connection(slot).map(|c| &c.stage), Some(Stage::Authenticate { .. }));
+        let again = matches!(self.connection(slot).map(|c| &c.stage), Some(Stage::Authenticate));
         let step = crate::auth::test_method(again, data);
         let connect = match Connect::decode(Frame { first_byte: 0x10, body: &connect_body, total_len }) {
             Ok(connect) => connect,
@@ -113,7 +113,8 @@ impl Shard {
                 };
                 self.send_packet(slot, |out| encode_auth(out, &auth));
                 if let Some(connection) = self.connection_mut(slot) {
-                    connection.stage = Stage::Authenticate { connect: connect_body, total_len };
+                    connection.stage = Stage::Authenticate;
+                    connection.rare().connect = Some((connect_body, total_len));
                 }
                 Progress::Next
             }
@@ -175,7 +176,7 @@ impl Shard {
             });
         }
         if let Some(connection) = self.connection(slot) {
-            let peer = connection.peer;
+            let peer = SocketAddr::from(&connection.peer);
             self.report(Event::Refused { client: client_id.into(), peer, violation });
         }
         self.end_connection(now, slot, EndCause::Refused);
@@ -222,7 +223,7 @@ impl Shard {
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
         self.report(Event::Connected {
             client: client_id.into(),
-            peer: connection.peer,
+            peer: SocketAddr::from(&connection.peer),
             version: connect.version,
             keep_alive_seconds: terms.keep_alive_seconds,
             clean_start: connect.clean_start,
@@ -290,9 +291,7 @@ impl Shard {
         });
         if let Some(connection) = self.connections[slot as usize].as_mut() {
             connection.stage = Stage::Serving { session };
-            connection.version = connect.version;
             connection.keep_alive_seconds = terms.keep_alive_seconds;
-            connection.packet_bytes_max = connect.packet_bytes_max;
             let connect_timer = std::mem::replace(&mut connection.timer, keep_alive);
             if aliases > 0 {
                 connection.rare().aliases_out_max = aliases;
@@ -385,7 +384,7 @@ impl Shard {
         entry.connection = NO_CONNECTION;
         entry.flags = 0;
         let state = entry.session_mut();
-        state.replays.clear();
+        state.drop_replays();
         let expiry_seconds = state.expiry_seconds;
         if drop_will {
             state.will = None;

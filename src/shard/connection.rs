@@ -4,7 +4,9 @@ use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
 use crate::packet::{
     Connect, DecodeError, Frame, Framing, ProtocolVersion, Reason, encode_disconnect, frame,
 };
+use crate::session::Seldom;
 use crate::shard::directory::{BACKLOGGED, NO_CONNECTION};
+use crate::shard::peer::Peer;
 use crate::shard::timers::Timer;
 use crate::shard::wheel::TimerId;
 use crate::time::Time;
@@ -48,13 +50,8 @@ pub(super) enum Stage {
         /// It came from another shard: this one is its home.
         adopted: bool,
     },
-    /// Enhanced authentication is under way for this CONNECT.
-    Authenticate {
-        /// The body of the CONNECT packet.
-        connect: Box<[u8]>,
-        /// Length of the whole packet.
-        total_len: usize,
-    },
+    /// Enhanced authentication is under way for the CONNECT in `Rare`.
+    Authenticate,
     /// Accepted.
     Serving {
         /// Slot in the directory.
@@ -71,25 +68,27 @@ pub(super) struct Rare {
     pub aliases_out: BTreeMap<Box<str>, u16>,
     /// How many aliases we may bind.
     pub aliases_out_max: u16,
+    /// While enhanced authentication is under way: the body of the CONNECT packet, and the length
+    /// of the whole packet.
+    pub connect: Option<(Box<[u8]>, usize)>,
     /// Authentication Method of CONNECT. `[MQTT5-4.12.0-5]`
     pub authentication_method: Option<Box<str>>,
     /// Re-authentication: AUTH 0x18 was sent.
     pub reauthenticating: bool,
 }
 
-/// A connection. Its memory while idle is what a fleet costs: rare things are boxed.
+/// A connection. Its memory while idle is what a fleet costs: rare things are boxed, and what the
+/// way of a message asks for is in the directory's slot.
 pub(super) struct Connection {
     pub stage: Stage,
-    pub version: ProtocolVersion,
-    pub serial: u64,
-    pub peer: SocketAddr,
+    /// Tells it from an earlier connection in the same slot.
+    pub serial: u32,
+    pub peer: Peer,
     /// The beginning of a packet whose end has not come.
-    partial: Vec<u8>,
+    partial: Seldom<Vec<u8>>,
     pub last_packet: Time,
     pub timer: Option<TimerId>,
     pub keep_alive_seconds: u16,
-    /// DISCONNECT must not be larger. `[MQTT5-3.1.2-24]`
-    pub packet_bytes_max: u32,
     pub backlog_bytes: usize,
     /// Reading is stopped because the client does not read.
     paused: bool,
@@ -97,6 +96,9 @@ pub(super) struct Connection {
     pub dropping: bool,
     pub rare: Option<Box<Rare>>,
 }
+
+// With the allocator's header of eight bytes: 80.
+const _: () = assert!(size_of::<Connection>() <= 72);
 
 impl Connection {
     pub(super) fn rare(&mut self) -> &mut Rare {
@@ -159,20 +161,18 @@ impl Shard {
         let timer = self.wheel.schedule(deadline, Timer::Connection(slot));
         let connection = Connection {
             stage: Stage::Connect { adopted },
-            version: ProtocolVersion::V5,
             serial: self.next_serial,
-            peer,
-            partial: Vec::new(),
+            peer: peer.into(),
+            partial: Seldom::default(),
             last_packet: now,
             timer: Some(timer),
             keep_alive_seconds: 0,
-            packet_bytes_max: u32::MAX,
             backlog_bytes: 0,
             paused: false,
             dropping: false,
             rare: None,
         };
-        self.next_serial += 1;
+        self.next_serial = self.next_serial.wrapping_add(1);
         let at = slot as usize;
         if self.connections.len() <= at {
             self.connections.resize_with(at + 1, || None);
@@ -189,21 +189,21 @@ impl Shard {
         let Some(connection) = self.connection_mut(slot) else { return };
         if connection.partial.is_empty() {
             let used = self.read_packets(now, slot, bytes);
-            if let (Some(used), Some(connection)) = (used, self.connection_mut(slot)) {
-                connection.partial.extend_from_slice(&bytes[used..]);
+            if let Some(used) = used.filter(|&used| used < bytes.len())
+                && let Some(connection) = self.connection_mut(slot)
+            {
+                connection.partial.filled().extend_from_slice(&bytes[used..]);
             }
         } else {
-            let mut joined = std::mem::take(&mut connection.partial);
+            let mut joined = connection.partial.take();
             joined.extend_from_slice(bytes);
             let used = self.read_packets(now, slot, &joined);
-            if let (Some(used), Some(connection)) = (used, self.connection_mut(slot)) {
-                if used == joined.len() {
-                    // An idle connection keeps no buffer.
-                    joined = Vec::new();
-                } else {
-                    joined.drain(..used);
-                }
-                connection.partial = joined;
+            // An idle connection keeps no buffer.
+            if let Some(used) = used.filter(|&used| used < joined.len())
+                && let Some(connection) = self.connection_mut(slot)
+            {
+                joined.drain(..used);
+                *connection.partial.filled() = joined;
             }
         }
     }
@@ -245,8 +245,8 @@ impl Shard {
                 Progress::Next => {}
                 Progress::Gone => return None,
                 Progress::HandOver { to } => {
-                    self.forget_connection(slot);
-                    self.effects.push(Effect::HandOver { slot, to, bytes: bytes[used..].to_vec() });
+                    let peer = SocketAddr::from(&self.forget_connection(slot)?.peer);
+                    self.effects.push(Effect::HandOver { slot, to, peer, bytes: bytes[used..].to_vec() });
                     return None;
                 }
             }
@@ -260,7 +260,7 @@ impl Shard {
         Some(match self.connection(slot)?.stage {
             Stage::Serving { .. } => limits.packet_bytes,
             // The cost of a peer that has not said who it is. [DESIGN §7]
-            Stage::Connect { .. } | Stage::Authenticate { .. } => limits.connect_bytes,
+            Stage::Connect { .. } | Stage::Authenticate => limits.connect_bytes,
         })
     }
 
@@ -269,7 +269,7 @@ impl Shard {
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
         let served = match connection.stage {
             Stage::Connect { .. } => return self.handle_connect_frame(now, slot, packet),
-            Stage::Authenticate { .. } => return self.handle_authentication(now, slot, packet),
+            Stage::Authenticate => return self.handle_authentication(now, slot, packet),
             Stage::Serving { session } => self.handle_served(now, slot, session, packet),
         };
         match served {
@@ -300,28 +300,32 @@ impl Shard {
     /// session live on or end.
     pub(super) fn end_connection(&mut self, now: Time, slot: u32, cause: EndCause) {
         let Some(connection) = self.forget_connection(slot) else { return };
-        if let (Stage::Serving { .. }, ProtocolVersion::V5, Some(reason)) =
-            (&connection.stage, connection.version, cause.reason_sent())
-        {
-            // [MQTT5-3.14.0-1]: only after a successful CONNACK. [MQTT5-4.13.1-1]
+        // [MQTT5-3.14.0-1]: only after a successful CONNACK. [MQTT5-4.13.1-1]
+        if let (Stage::Serving { session }, Some(reason)) = (&connection.stage, cause.reason_sent()) {
+            let entry = self.directory.slot(*session);
+            // [MQTT5-3.1.2-24]
+            let (version, packet_bytes_max) = (entry.version, entry.packet_bytes_max);
             let words = match cause {
                 EndCause::Violation(violation) => Some(violation.cause),
                 _ => None,
             };
-            self.send_packet(slot, |out| encode_disconnect(out, reason, words, connection.packet_bytes_max));
+            if version == ProtocolVersion::V5 {
+                self.send_packet(slot, |out| encode_disconnect(out, reason, words, packet_bytes_max));
+            }
         }
         self.effects.push(Effect::Close { slot });
         self.count(Counter::ConnectionsClosed, 1);
+        let peer = SocketAddr::from(&connection.peer);
         match connection.stage {
             Stage::Serving { session } => {
                 let client = self.directory.session(session).client_id.clone();
-                self.report(Event::Disconnected { client, peer: connection.peer, cause });
+                self.report(Event::Disconnected { client, peer, cause });
                 self.detach(now, session, cause.drops_will());
             }
-            Stage::Connect { .. } | Stage::Authenticate { .. } if cause != EndCause::Refused => {
-                self.report(Event::Unconnected { peer: connection.peer, cause });
+            Stage::Connect { .. } | Stage::Authenticate if cause != EndCause::Refused => {
+                self.report(Event::Unconnected { peer, cause });
             }
-            Stage::Connect { .. } | Stage::Authenticate { .. } => {}
+            Stage::Connect { .. } | Stage::Authenticate => {}
         }
     }
 
@@ -333,13 +337,10 @@ impl Shard {
             Stage::Serving { .. } => {
                 self.shared.counters[usize::from(self.id)].subtract(Counter::ClientsConnected, 1);
             }
-            Stage::Connect { .. } | Stage::Authenticate { .. } => self.handshakes -= 1,
+            Stage::Connect { .. } | Stage::Authenticate => self.handshakes -= 1,
         }
         if let Some(timer) = connection.timer {
             self.wheel.cancel(timer);
-        }
-        if self.connection_count == 0 {
-            self.connections = Vec::new();
         }
         Some(connection)
     }
@@ -389,7 +390,7 @@ impl Shard {
     }
 
     /// The connection that a session uses, if it is this one still.
-    pub(super) fn is_served_by(&self, session: u32, slot: u32, serial: u64) -> bool {
+    pub(super) fn is_served_by(&self, session: u32, slot: u32, serial: u32) -> bool {
         self.directory.get(session).is_some_and(|entry| entry.connection == slot && slot != NO_CONNECTION)
             && self.connection(slot).is_some_and(|connection| connection.serial == serial)
     }

@@ -41,6 +41,8 @@ pub(super) struct Directory {
     free: Vec<u32>,
     by_client: HashTable<u32>,
     hasher: RandomState,
+    /// Of the next session, whatever its slot: a slot that is empty has no past to remember.
+    generation: u32,
 }
 
 impl Directory {
@@ -51,6 +53,7 @@ impl Directory {
             free: Vec::new(),
             by_client: HashTable::new(),
             hasher: RandomState::with_seeds(seed, 0x6469_7265, 0x6374_6f72, 0x79),
+            generation: 0,
         }
     }
 
@@ -66,21 +69,22 @@ impl Directory {
 
     /// A new session; the client identifier has none.
     pub(super) fn create(&mut self, client_id: &str) -> u32 {
-        let session = Some(Box::new(Session::new(client_id.into())));
+        let entry = SessionSlot {
+            connection: NO_CONNECTION,
+            generation: self.generation,
+            packet_bytes_max: u32::MAX,
+            version: ProtocolVersion::V311,
+            flags: 0,
+            session: Some(Box::new(Session::new(client_id.into()))),
+        };
+        self.generation = self.generation.wrapping_add(1);
         let slot = match self.free.pop() {
             Some(slot) => {
-                self.slots[slot as usize].session = session;
+                self.slots[slot as usize] = entry;
                 slot
             }
             None => {
-                self.slots.push(SessionSlot {
-                    connection: NO_CONNECTION,
-                    generation: 0,
-                    packet_bytes_max: u32::MAX,
-                    version: ProtocolVersion::V311,
-                    flags: 0,
-                    session,
-                });
+                self.slots.push(entry);
                 u32::try_from(self.slots.len() - 1).expect("a shard holds less than 2^32 sessions")
             }
         };
@@ -99,11 +103,23 @@ impl Directory {
             entry.remove();
         }
         let entry = &mut self.slots[slot as usize];
-        entry.generation = entry.generation.wrapping_add(1);
         entry.connection = NO_CONNECTION;
         entry.flags = 0;
         self.free.push(slot);
         entry.session.take().expect("a session ends once")
+    }
+
+    /// Forgets the free slots behind the last session, and gives the memory back.
+    pub(super) fn give_memory_back(&mut self) {
+        let used = self.slots.iter().rposition(|entry| entry.session.is_some()).map_or(0, |last| last + 1);
+        self.slots.truncate(used);
+        self.slots.shrink_to_fit();
+        self.free.retain(|&slot| (slot as usize) < used);
+        self.free.shrink_to_fit();
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        self.by_client.shrink_to(self.by_client.len(), |&slot| {
+            hasher.hash_one(&*slots[slot as usize].session.as_ref().expect("listed sessions exist").client_id)
+        });
     }
 
     pub(super) fn get(&self, slot: u32) -> Option<&SessionSlot> {
@@ -142,5 +158,29 @@ impl Directory {
 impl SessionSlot {
     pub(super) fn session_mut(&mut self) -> &mut Session {
         self.session.as_mut().expect("the caller knows that the session exists")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_reaches_no_later_session_even_after_memory_was_given_back() {
+        let mut directory = Directory::new(3, 1);
+        let slots: Vec<u32> = (0..1000).map(|n| directory.create(&format!("device-{n}"))).collect();
+        let stale = directory.key(slots[500]);
+        assert_eq!(directory.resolve(stale), Some(500));
+        for &slot in &slots[5..] {
+            directory.remove(slot);
+        }
+        directory.give_memory_back();
+        assert_eq!((directory.slots.len(), directory.free.len(), directory.len()), (5, 0, 5));
+        assert!(directory.slots.capacity() < 100 && directory.by_client.capacity() < 100);
+        assert_eq!(directory.find("device-4"), Some(4));
+        for n in 0..1000 {
+            directory.create(&format!("again-{n}"));
+        }
+        assert!(directory.get(500).is_some() && directory.resolve(stale).is_none());
     }
 }

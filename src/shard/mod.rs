@@ -22,6 +22,7 @@ mod inbound;
 #[cfg(feature = "runtime")]
 mod log;
 mod mail;
+mod peer;
 mod publish;
 mod replay;
 #[cfg(feature = "runtime")]
@@ -100,6 +101,8 @@ pub enum Effect {
         slot: u32,
         /// The client identifier's home.
         to: ShardId,
+        /// The other side's address.
+        peer: SocketAddr,
         /// Everything that the client has sent.
         bytes: Vec<u8>,
     },
@@ -149,7 +152,7 @@ pub struct Shard {
     connections: Vec<Option<Box<Connection>>>,
     connection_count: usize,
     handshakes: usize,
-    next_serial: u64,
+    next_serial: u32,
     directory: Directory,
     subscriptions: TopicIndex,
     matches: Matches,
@@ -316,6 +319,23 @@ impl Shard {
             effects.clear();
             self.effects = effects;
         }
+    }
+
+    /// Gives the memory back that only a larger number of connections needed. For a quiet moment:
+    /// it visits every slot.
+    pub fn give_memory_back(&mut self) {
+        let used = self.connections.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.connections.truncate(used);
+        self.connections.shrink_to_fit();
+        self.directory.give_memory_back();
+        self.wheel.give_memory_back();
+        self.outbox.give_memory_back();
+        self.matches = Matches::default();
+        self.foreign_matches = Matches::default();
+        self.deferred.shrink_to_fit();
+        self.effects.shrink_to_fit();
+        self.due.shrink_to_fit();
+        self.loopback.shrink_to_fit();
     }
 
     /// What is to be sent.

@@ -77,16 +77,16 @@ impl Shard {
         let state = self.directory.session_mut(session);
         if state.replays.len() >= REPLAYS_MAX {
             // Who subscribes again and again without reading gets the last one.
-            state.replays.retain(|have| have.filter != replay.filter);
+            state.replays.filled().retain(|have| have.filter != replay.filter);
         }
-        state.replays.push_back(replay);
+        state.replays.filled().push_back(replay);
         self.directory.slot_mut(session).flags |= REPLAYING;
     }
 
     /// The SUBACK of this SUBSCRIBE is out.
     pub(super) fn start_replays(&mut self, now: Time, session: u32, subscribe: u64) {
-        let replays = &mut self.directory.session_mut(session).replays;
-        let mut held = replays.iter_mut().filter(|replay| replay.held_by == subscribe).peekable();
+        let replays = self.directory.session_mut(session).replays.existing();
+        let mut held = replays.into_iter().flatten().filter(|replay| replay.held_by == subscribe).peekable();
         if held.peek().is_none() {
             return;
         }
@@ -99,9 +99,8 @@ impl Shard {
         let key = self.directory.key(session);
         let state = self.directory.session_mut(session);
         let has_room = state.inflight.has_room();
-        let Some(replay) = state.replays.front_mut().filter(|replay| replay.held_by == 0) else {
-            return false;
-        };
+        let front = state.replays.existing().and_then(|replays| replays.front_mut());
+        let Some(replay) = front.filter(|replay| replay.held_by == 0) else { return false };
         if let Some(message) = replay.ready.front() {
             let qos = message.qos().min(replay.qos);
             if qos != QoS::AtMostOnce && !has_room {
@@ -189,7 +188,8 @@ impl Shard {
     ) {
         let Some(session) = self.directory.resolve(session) else { return };
         let state = self.directory.session_mut(session);
-        let Some(replay) = state.replays.iter_mut().find(|replay| replay.token == token) else { return };
+        let mut replays = state.replays.existing().into_iter().flatten();
+        let Some(replay) = replays.find(|replay| replay.token == token) else { return };
         let fruitless = messages.is_empty() && next.is_some();
         replay.handle_batch(messages, next);
         if fruitless {

@@ -11,7 +11,7 @@ use super::{Counter, Effect, Hangup, Mail, Shard, ShardId, Shared};
 use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding, Wake};
 use crate::router::interest::InterestCounts;
 use crate::time::Time;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -78,6 +78,11 @@ const ARENA_BYTES_MAX: usize = 1 << 20;
 /// How soon a full box is tried again: its reader does not say when it has room.
 const OVERFLOW_RETRY: Duration = Duration::from_micros(200);
 
+/// Memory is given back this long after the number of connections began to move far.
+const TIDY_MILLIS: u64 = 300;
+/// Less than so many connections do not make it worth while.
+const TIDY_CONNECTIONS_MIN: usize = 256;
+
 const PAUSED_BY_MACHINE: u8 = 1;
 const PAUSED_BY_MESH: u8 = 2;
 
@@ -89,12 +94,15 @@ struct Runner {
     control: Arc<Control>,
     overflow: Vec<Overflow>,
     overflowing: usize,
-    /// Why each connection is not read, by slot.
-    paused: Vec<u8>,
+    /// Why a connection is not read, by slot.
+    paused: BTreeMap<u32, u8>,
     paused_by_mesh: Vec<u32>,
     backlogged: Vec<u32>,
-    peers: Vec<Option<SocketAddr>>,
     log: EventLog,
+    /// How many connections there were when memory was last given back.
+    tidied_connections: usize,
+    /// When it will be the next time.
+    tidy_at: Option<Time>,
 }
 
 /// Runs a shard until the broker stops.
@@ -128,11 +136,12 @@ pub async fn run(start: Start) -> io::Result<()> {
         shared: start.shared,
         control: start.control,
         overflowing: 0,
-        paused: Vec::new(),
+        paused: BTreeMap::new(),
         paused_by_mesh: Vec::new(),
         backlogged: Vec::new(),
-        peers: Vec::new(),
         log: EventLog::default(),
+        tidied_connections: 0,
+        tidy_at: None,
     };
     runner.serve().await
 }
@@ -164,6 +173,7 @@ impl Runner {
             self.machine.handle_turn(now);
             self.carry_out(now, None);
             self.report_backlogs(now);
+            self.tidy(now);
             if self.control.stop.load(Ordering::Acquire) {
                 let grace = Duration::from_secs(self.shared.config.shutdown.grace_seconds.into());
                 let until = *stopping.get_or_insert_with(|| {
@@ -200,7 +210,31 @@ impl Runner {
             self.machine.next_deadline().map(|deadline| Duration::from_micros(deadline.micros_since(now)));
         let retry = (self.overflowing > 0).then_some(OVERFLOW_RETRY);
         let stop = stopping.map(|_| Duration::from_millis(10));
-        [timer, retry, stop].into_iter().flatten().min()
+        let tidy = self.tidy_at.map(|at| Duration::from_micros(at.micros_since(now)));
+        [timer, retry, stop, tidy].into_iter().flatten().min()
+    }
+
+    /// Gives memory back a while after many connections have come or gone: tables that are far too
+    /// large, buffers that only the storm needed, and what the allocator keeps of it all. A number of
+    /// connections that stays sets no timer.
+    fn tidy(&mut self, now: Time) {
+        let connections = self.net.connections();
+        match self.tidy_at {
+            None => {
+                let far = (self.tidied_connections / 2).max(TIDY_CONNECTIONS_MIN);
+                if connections.abs_diff(self.tidied_connections) > far {
+                    self.tidy_at = Some(now.after_millis(TIDY_MILLIS));
+                }
+            }
+            Some(at) if at <= now => {
+                self.tidy_at = None;
+                self.tidied_connections = connections;
+                self.machine.give_memory_back();
+                self.net.give_memory_back();
+                driver::give_heap_back();
+            }
+            Some(_) => {}
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -268,19 +302,9 @@ impl Runner {
             self.net.abort(slot);
             return;
         }
-        self.remember(slot, peer);
+        self.paused.remove(&slot);
         self.machine.handle_open(now, slot, peer, false);
         self.carry_out(now, None);
-    }
-
-    fn remember(&mut self, slot: u32, peer: SocketAddr) {
-        let at = slot as usize;
-        if self.peers.len() <= at {
-            self.peers.resize(at + 1, None);
-            self.paused.resize(at + 1, 0);
-        }
-        self.peers[at] = Some(peer);
-        self.paused[at] = 0;
     }
 
     fn receive(&mut self, now: Time, slot: u32, buffer: Buffer) {
@@ -318,7 +342,7 @@ impl Runner {
                     }
                     Parcel::Socket { socket, peer, bytes } => {
                         let slot = self.net.adopt(socket);
-                        self.remember(slot, peer);
+                        self.paused.remove(&slot);
                         self.machine.handle_open(now, slot, peer, true);
                         self.machine.handle_bytes(now, slot, &bytes);
                         self.carry_out(now, None);
@@ -351,10 +375,11 @@ impl Runner {
                 Effect::Close { slot } => {
                     self.control.open.fetch_sub(1, Ordering::Relaxed);
                     self.backlogged.retain(|&listed| listed != slot);
+                    self.paused.remove(&slot);
                     self.net.close(slot);
                 }
                 Effect::Stream { slot } => self.net.receive_stream(slot),
-                Effect::HandOver { slot, to, bytes } => self.hand_over(now, slot, to, bytes),
+                Effect::HandOver { slot, to, peer, bytes } => self.hand_over(now, slot, to, peer, bytes),
                 Effect::Pause { slot } => self.pause(slot, PAUSED_BY_MACHINE),
                 Effect::Resume { slot } => self.resume(slot, PAUSED_BY_MACHINE),
                 Effect::Event(event) => self.log.write(now, &event),
@@ -363,12 +388,11 @@ impl Runner {
         self.machine.recycle_effects(effects);
     }
 
-    fn hand_over(&mut self, now: Time, slot: u32, to: ShardId, bytes: Vec<u8>) {
-        let peer = self.peers.get_mut(slot as usize).and_then(Option::take);
-        match (self.net.detach(slot), peer) {
-            (Some(socket), Some(peer)) => self.send(now, to, Parcel::Socket { socket, peer, bytes }, None),
+    fn hand_over(&mut self, now: Time, slot: u32, to: ShardId, peer: SocketAddr, bytes: Vec<u8>) {
+        match self.net.detach(slot) {
+            Some(socket) => self.send(now, to, Parcel::Socket { socket, peer, bytes }, None),
             // The peer has gone while its CONNECT was read.
-            _ => {
+            None => {
                 self.control.open.fetch_sub(1, Ordering::Relaxed);
                 self.net.close(slot);
             }
@@ -388,7 +412,7 @@ impl Runner {
         self.overflow[at].push_back(parcel);
         self.overflowing += 1;
         if let Some(slot) = cause
-            && self.paused.get(slot as usize).is_some_and(|why| why & PAUSED_BY_MESH == 0)
+            && self.paused.get(&slot).is_none_or(|why| why & PAUSED_BY_MESH == 0)
         {
             self.pause(slot, PAUSED_BY_MESH);
             self.paused_by_mesh.push(slot);
@@ -430,16 +454,16 @@ impl Runner {
     }
 
     fn pause(&mut self, slot: u32, why: u8) {
-        let Some(paused) = self.paused.get_mut(slot as usize) else { return };
-        *paused |= why;
+        *self.paused.entry(slot).or_default() |= why;
         self.net.pause(slot);
     }
 
     fn resume(&mut self, slot: u32, why: u8) {
-        let Some(paused) = self.paused.get_mut(slot as usize) else { return };
+        let Some(paused) = self.paused.get_mut(&slot) else { return };
         if *paused & why != 0 {
             *paused &= !why;
             if *paused == 0 {
+                self.paused.remove(&slot);
                 self.net.resume(slot);
             }
         }

@@ -25,7 +25,7 @@ pub(super) struct Pending {
 }
 
 enum Completion {
-    Suback { slot: u32, serial: u64, session: u32, packet_id: PacketId, codes: Vec<Reason> },
+    Suback { slot: u32, serial: u32, session: u32, packet_id: PacketId, codes: Vec<Reason> },
     Joined { to: ShardId, token: u64 },
 }
 

@@ -108,6 +108,8 @@ fn everything_is_given_back_when_the_last_client_has_gone() {
         assert!(world.is_closed(client));
     }
     for shard in &mut world.shards {
+        shard.give_memory_back();
+        assert_eq!((shard.connections.capacity(), shard.deferred.capacity()), (0, 0));
         assert_eq!(shard.connections(), 0);
         assert_eq!(shard.directory.len(), 0);
         assert!(

@@ -223,6 +223,12 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
+    /// Gives the memory behind the last running timer back.
+    pub fn give_memory_back(&mut self) {
+        self.entries.shrink_to_fit();
+        self.firing.shrink_to_fit();
+    }
+
     fn push_back(&mut self, list: usize, index: u32) {
         let tail = self.lists[list].tail;
         let entry = &mut self.entries[index as usize];

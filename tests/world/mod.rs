@@ -26,7 +26,7 @@ pub struct World {
 
 enum Parcel {
     Mail { from: ShardId, mail: Mail },
-    Socket { link: usize, bytes: Vec<u8> },
+    Socket { link: usize, peer: SocketAddr, bytes: Vec<u8> },
 }
 
 /// A connection as its client sees it.
@@ -220,9 +220,9 @@ impl World {
     fn handle_parcel(&mut self, shard: usize, parcel: Parcel) {
         match parcel {
             Parcel::Mail { from, mail } => self.shards[shard].handle_mail(self.now, from, mail),
-            Parcel::Socket { link, bytes } => {
+            Parcel::Socket { link, peer, bytes } => {
                 self.links[link].paused = false;
-                self.shards[shard].handle_open(self.now, slot(link), peer(), true);
+                self.shards[shard].handle_open(self.now, slot(link), peer, true);
                 self.shards[shard].handle_bytes(self.now, slot(link), &bytes);
                 self.carry_out(shard);
                 self.read(link);
@@ -245,11 +245,14 @@ impl World {
         for effect in self.shards[shard].take_effects() {
             match effect {
                 Effect::Close { slot } => self.own(from, slot).closed = true,
-                Effect::HandOver { slot, to, bytes } => {
+                Effect::HandOver { slot, to, peer, bytes } => {
                     let link = self.own(from, slot);
                     (link.shard, link.paused) = (to, true);
-                    self.boxes[usize::from(to)][shard]
-                        .push_back(Parcel::Socket { link: slot as usize, bytes });
+                    self.boxes[usize::from(to)][shard].push_back(Parcel::Socket {
+                        link: slot as usize,
+                        peer,
+                        bytes,
+                    });
                 }
                 Effect::Mail { to, mail } => {
                     self.boxes[usize::from(to)][shard].push_back(Parcel::Mail { from, mail });
