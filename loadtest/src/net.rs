@@ -90,6 +90,8 @@ struct Link {
 
 const BUFFER_LEN: usize = 256 * 1024;
 const EVENTS_MAX: usize = 1024;
+/// Bytes that the kernel is asked to hold for a connection that is not read.
+const PAUSED_BUFFER_LEN: usize = 4096;
 
 impl Net {
     pub(crate) fn new(target: SocketAddr, sources: Sources, clock: Clock) -> io::Result<Net> {
@@ -124,6 +126,35 @@ impl Net {
     pub(crate) fn close(&mut self, id: usize) {
         if let Some(link) = self.links.get_mut(id) {
             *link = None;
+        }
+    }
+
+    /// Breaks a connection with a reset, as a device that loses power behind a router does; what is
+    /// on its way to either side is lost, and `closed` is not called.
+    pub(crate) fn abort(&mut self, id: usize) {
+        if let Some(Some(link)) = self.links.get(id) {
+            // Without it the close is gentler than meant, and nothing else is wrong.
+            let _ = sockopt::set_socket_linger(&link.stream, Some(Duration::ZERO));
+        }
+        self.close(id);
+    }
+
+    /// Reads nothing more from a connection, and shrinks its receive buffer so that the broker
+    /// feels it soon.
+    pub(crate) fn pause(&mut self, id: usize) {
+        if let Some(Some(link)) = self.links.get_mut(id) {
+            link.paused = true;
+            // A kernel that keeps its buffer delays what the broker feels, no more.
+            let _ = sockopt::set_socket_recv_buffer_size(&link.stream, PAUSED_BUFFER_LEN);
+        }
+    }
+
+    /// Reads a connection again, beginning with what has come meanwhile.
+    pub(crate) fn resume(&mut self, id: usize, handler: &mut impl Handler) {
+        if let Some(Some(link)) = self.links.get_mut(id) {
+            link.paused = false;
+            let _ = sockopt::set_socket_recv_buffer_size(&link.stream, BUFFER_LEN);
+            self.read(id, true, handler);
         }
     }
 
