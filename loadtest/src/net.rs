@@ -90,8 +90,6 @@ struct Link {
 
 const BUFFER_LEN: usize = 256 * 1024;
 const EVENTS_MAX: usize = 1024;
-/// Bytes that the kernel is asked to hold for a connection that is not read.
-const PAUSED_BUFFER_LEN: usize = 4096;
 
 impl Net {
     pub(crate) fn new(target: SocketAddr, sources: Sources, clock: Clock) -> io::Result<Net> {
@@ -139,13 +137,12 @@ impl Net {
         self.close(id);
     }
 
-    /// Reads nothing more from a connection, and shrinks its receive buffer so that the broker
-    /// feels it soon.
+    /// Reads nothing more from a connection. Its receive buffer stays small by itself, because the
+    /// kernel lets it grow only while somebody reads; made smaller by hand it would stay so, and
+    /// reading on would take minutes.
     pub(crate) fn pause(&mut self, id: usize) {
         if let Some(Some(link)) = self.links.get_mut(id) {
             link.paused = true;
-            // A kernel that keeps its buffer delays what the broker feels, no more.
-            let _ = sockopt::set_socket_recv_buffer_size(&link.stream, PAUSED_BUFFER_LEN);
         }
     }
 
@@ -153,7 +150,6 @@ impl Net {
     pub(crate) fn resume(&mut self, id: usize, handler: &mut impl Handler) {
         if let Some(Some(link)) = self.links.get_mut(id) {
             link.paused = false;
-            let _ = sockopt::set_socket_recv_buffer_size(&link.stream, BUFFER_LEN);
             self.read(id, true, handler);
         }
     }
