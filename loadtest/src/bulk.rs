@@ -91,9 +91,12 @@ impl Bulk {
         };
         let failed = reason >= 0x80;
         if failed {
+            // The first one tells the reason; more would crowd out what else there is to say.
+            if self.refused == 0 {
+                detail(details, || format!("publisher: refused with {reason:#04x}"));
+            }
             self.refused += 1;
             faults.refused += 1;
-            detail(details, || format!("publisher: refused with {reason:#04x}"));
         }
         match self.flight.answer(kind, id, failed) {
             Answered::Done => {}

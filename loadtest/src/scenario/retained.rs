@@ -154,10 +154,11 @@ fn read_all(stage: &mut Stage, replay: &mut Replay, flags: &Retained, reader: us
     let mut stall = Stall::new(begun, flags.stall);
     loop {
         let now = stage.clock.now();
-        if (replay.got == flags.messages && replay.granted) || !stage.net.is_open(reader) {
-            break;
-        }
-        if stall.is_over(now, u64::from(replay.got)) {
+        let waiting = replay.inbox.unreleased();
+        let is_done = replay.got == flags.messages && replay.granted && waiting == 0;
+        // Each message is progress when it comes and, at QoS 2, when it is released.
+        let is_over = stall.is_over(now, 2 * u64::from(replay.got) - waiting);
+        if is_done || is_over || !stage.net.is_open(reader) {
             break;
         }
         stage.wait(replay, u64::MAX)?;

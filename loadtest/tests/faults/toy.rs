@@ -93,9 +93,11 @@ struct State {
     connects: AtomicU64,
     turns: AtomicU64,
     sessions: Mutex<HashMap<Vec<u8>, Arc<Mutex<Outgoing>>>>,
-    /// QoS and payload by topic.
-    retained: Mutex<BTreeMap<Vec<u8>, (u8, Vec<u8>)>>,
+    retained: Mutex<BTreeMap<Vec<u8>, Retained>>,
 }
+
+/// QoS and payload.
+type Retained = (u8, Vec<u8>);
 
 struct Subscriber {
     client: Vec<u8>,

@@ -32,9 +32,11 @@ pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
     let delivered = crew.delivered();
 
     let mut stall = Stall::new(stage.clock.now(), flags.stall + flags.away);
-    while !(plan.away.is_empty() && crew.is_drained(&stage.net))
-        && !stall.is_over(stage.clock.now(), crew.progress())
-    {
+    loop {
+        let is_over = stall.is_over(stage.clock.now(), crew.progress());
+        if is_over || plan.away.is_empty() && crew.is_drained(&stage.net) {
+            break;
+        }
         plan.bring_back(&mut stage, &mut crew)?;
         crew.pump_commands(&mut stage.net);
         stage.wait(&mut crew, u64::MAX)?;
