@@ -12,6 +12,7 @@ mod fleet;
 mod inbox;
 mod net;
 mod payload;
+mod plan;
 mod probe;
 mod progress;
 mod report;

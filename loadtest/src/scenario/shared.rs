@@ -2,8 +2,8 @@
 
 use super::throughput::{Run, Shape};
 use crate::flags::Shared;
+use crate::plan::{PublisherPlan, SubscriberPlan, one_filter};
 use crate::report::Report;
-use crate::traffic::{PublisherPlan, SubscriberPlan, one_filter};
 
 pub(super) fn run(flags: &Shared) -> Result<Report, String> {
     let (publishers, members) = (flags.publishers, flags.members);

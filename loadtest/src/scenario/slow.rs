@@ -3,8 +3,8 @@
 
 use super::throughput::{Run, Shape};
 use crate::flags::Slow;
+use crate::plan::{PublisherPlan, SubscriberPlan, one_filter};
 use crate::report::Report;
-use crate::traffic::{PublisherPlan, SubscriberPlan, one_filter};
 
 pub(super) fn run(flags: &Slow) -> Result<Report, String> {
     let (publishers, subscribers, slow) = (flags.publishers, flags.subscribers, flags.slow);

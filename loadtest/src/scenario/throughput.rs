@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::{Moment, Stage, Stall, nanos};
 use crate::cli::{Common, FanIn, FanOut, Load, Pairs};
 use crate::fleet::join;
+use crate::plan::{Filters, Pace, Plan, PublisherPlan, Streams, SubscriberPlan, one_filter};
 use crate::report::Report;
-use crate::traffic::{Filters, Pace, Plan, PublisherPlan, Streams, SubscriberPlan, Traffic, one_filter};
+use crate::traffic::Traffic;
 
 pub(super) fn fan_out(flags: &FanOut) -> Result<Report, String> {
     let (publishers, subscribers) = (flags.publishers, flags.subscribers);

@@ -8,8 +8,8 @@
 use super::throughput::{Run, Shape};
 use super::{memory_each, nanos};
 use crate::flags::Wildcard;
+use crate::plan::{Filters, PublisherPlan, Streams, SubscriberPlan};
 use crate::report::Report;
-use crate::traffic::{Filters, PublisherPlan, Streams, SubscriberPlan};
 
 pub(super) fn run(flags: &Wildcard) -> Result<Report, String> {
     let lines = flags.filters / flags.matches;

@@ -2,6 +2,7 @@
 //! come down to each device; connections break and the backends must see the wills; devices leave
 //! and come back to their sessions. Everything happens on a schedule, whatever the broker does.
 
+mod cast;
 mod crew;
 mod device;
 
