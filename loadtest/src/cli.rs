@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::flags::{Mixed, Offline, Retained, Shared, Slow, Wildcard};
 use crate::payload::STAMP_LEN;
 use crate::wire::Version;
 
@@ -30,6 +31,19 @@ pub(crate) enum Scenario {
     Idle(Idle),
     /// Connect, disconnect, connect: connections a second and CPU per connection.
     Storm(Storm),
+    /// A large population of wildcard filters, of which each message matches a known few.
+    Wildcard(Wildcard),
+    /// Publishers to one shared subscription: each message to exactly one member of the group.
+    Shared(Shared),
+    /// Many retained messages, and how long a new subscriber waits for all of them.
+    Retained(Retained),
+    /// Sessions that are away while messages come for them, and how long they take to catch up.
+    Offline(Offline),
+    /// Fan-out with some subscribers that stop reading: what it costs the others.
+    #[command(mut_arg("payload", |payload| payload.default_value("1024")))]
+    Slow(Slow),
+    /// A fleet: telemetry, commands, broken connections, wills and resumed sessions.
+    Mixed(Mixed),
 }
 
 #[derive(Args, Debug)]
@@ -195,6 +209,12 @@ impl Cli {
             Scenario::FanIn(flags) => &flags.common,
             Scenario::Idle(flags) => &flags.common,
             Scenario::Storm(flags) => &flags.common,
+            Scenario::Wildcard(flags) => &flags.common,
+            Scenario::Shared(flags) => &flags.common,
+            Scenario::Retained(flags) => &flags.common,
+            Scenario::Offline(flags) => &flags.common,
+            Scenario::Slow(flags) => &flags.common,
+            Scenario::Mixed(flags) => &flags.common,
         }
     }
 }
@@ -264,19 +284,19 @@ impl Load {
     }
 }
 
-fn payload(text: &str) -> Result<usize, String> {
+pub(crate) fn payload(text: &str) -> Result<usize, String> {
     /// What the remaining length can carry, less room for the longest header.
     const MAX: usize = 268_000_000;
     let size = text.parse().map_err(|_| "not a number".to_owned())?;
     if (STAMP_LEN..=MAX).contains(&size) { Ok(size) } else { Err(format!("{STAMP_LEN} to {MAX} bytes")) }
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
     not_negative(text)
         .and_then(|value| if value > 0.0 { Ok(value) } else { Err("must be above 0".to_owned()) })
 }
 
-fn not_negative(text: &str) -> Result<f64, String> {
+pub(crate) fn not_negative(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value.is_finite() && (0.0..=1e9).contains(&value) => Ok(value),
         _ => Err("not a number from 0 to 1e9".to_owned()),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::net::{Clock, Closed, Handler, Net};
 use crate::progress::Progress;
 use crate::verify::Faults;
-use crate::wire::{self, Connect, Packet, Version};
+use crate::wire::{self, Connack, Connect, Packet, Version, Will};
 
 /// Who the clients of a scenario are.
 pub(crate) trait Roster {
@@ -42,14 +42,26 @@ pub(crate) struct Identity {
 impl Identity {
     /// Appends a CONNECT with a clean session.
     pub(crate) fn put_connect(&self, out: &mut Vec<u8>, name: &str) {
+        self.put_connect_with(out, name, true, None);
+    }
+
+    /// Appends a CONNECT that resumes the session of this name or begins one, which stays when the
+    /// connection ends.
+    pub(crate) fn put_resume(&self, out: &mut Vec<u8>, name: &str, will: Option<Will<'_>>) {
+        self.put_connect_with(out, name, false, will);
+    }
+
+    fn put_connect_with(&self, out: &mut Vec<u8>, name: &str, clean: bool, will: Option<Will<'_>>) {
+        /// Longer than any run; ends what a run that was killed has left.
+        const KEPT_SECONDS: u32 = 3600;
         let connect = Connect {
             client_id: &format!("{}{name}", self.prefix),
-            clean: true,
+            clean,
             keep_alive_seconds: self.keep_alive_seconds,
-            session_expiry_seconds: 0,
+            session_expiry_seconds: if clean { 0 } else { KEPT_SECONDS },
             username: self.username.as_deref(),
             password: self.password.as_deref(),
-            will: None,
+            will,
         };
         wire::put_connect(out, self.version, &connect);
     }
@@ -103,26 +115,46 @@ impl Fleet {
         self.phases[id] == Phase::Ready
     }
 
-    /// Offers a packet; the answer to it is appended to `out`. `receive_maximum` gets what the
-    /// CONNACK said.
+    /// Opens the connection of a client that is down; the handshake follows by itself.
+    pub(crate) fn open(&mut self, net: &mut Net, id: usize) -> io::Result<()> {
+        net.open(id)?;
+        self.phases[id] = Phase::Opening;
+        self.under_way += 1;
+        Ok(())
+    }
+
+    /// A ready client's connection is ended by the scenario itself.
+    pub(crate) fn leave(&mut self, id: usize) {
+        if std::mem::replace(&mut self.phases[id], Phase::Down) == Phase::Ready {
+            self.ready -= 1;
+        }
+    }
+
+    /// Why a client did not come up, for the scenarios that reconnect after [`join`].
+    pub(crate) fn take_failure(&mut self) -> Option<String> {
+        self.failure.take()
+    }
+
+    /// Offers a packet; the answer to it is appended to `out`. `connack` gets a CONNACK that
+    /// accepts.
     pub(crate) fn offer(
         &mut self,
         id: usize,
         packet: Packet<'_>,
         out: &mut Vec<u8>,
         roster: &impl Roster,
-        receive_maximum: &mut u16,
+        connack: &mut Option<Connack>,
     ) -> Offered {
         match (self.phases[id], packet.kind()) {
             (Phase::Ready, _) => Offered::NotMine,
             (Phase::Opening, wire::CONNACK) => match wire::connack(self.version, packet) {
-                Ok(connack) if connack.code == 0 => {
-                    *receive_maximum = connack.receive_maximum;
+                Ok(accepted) if accepted.code == 0 => {
+                    *connack = Some(accepted);
                     self.subscribe(id, 0, out, roster)
                 }
-                Ok(connack) => {
-                    let why = wire::connack_code(connack.code);
-                    self.fail(id, &format!("CONNECT refused with code {}: {why}", connack.code))
+                Ok(refused) => {
+                    let why = wire::connack_code(refused.code);
+                    self.fail(id, &format!("CONNECT refused with code {}: {why}", refused.code))
                 }
                 Err(malformed) => self.fail(id, malformed.0),
             },
@@ -154,6 +186,9 @@ impl Fleet {
             self.phases[id] = Phase::Down;
             self.ready -= 1;
             return true;
+        }
+        if std::mem::replace(&mut self.phases[id], Phase::Down) != Phase::Down {
+            self.under_way -= 1;
         }
         self.fail(id, &format!("connection ended during the handshake: {why:?}"));
         false
@@ -201,9 +236,7 @@ pub(crate) fn join(
         while fleet.under_way < under_way_max as usize
             && let Some(id) = waiting.next()
         {
-            net.open(id).map_err(|error| format!("connection {id}: {error}"))?;
-            fleet.phases[id] = Phase::Opening;
-            fleet.under_way += 1;
+            fleet.open(net, id).map_err(|error| format!("connection {id}: {error}"))?;
         }
         if let Some(failure) = &fleet.failure {
             return Err(failure.clone());

@@ -5,10 +5,14 @@
 //! of them; the headline is the broker's CPU time per delivered message, because wall time on a
 //! shared machine is noise.
 
+mod bulk;
 mod cli;
+mod flags;
 mod fleet;
+mod inbox;
 mod net;
 mod payload;
+mod plan;
 mod probe;
 mod progress;
 mod report;

@@ -127,6 +127,33 @@ impl Net {
         }
     }
 
+    /// Breaks a connection with a reset, as a device that loses power behind a router does; what is
+    /// on its way to either side is lost, and `closed` is not called.
+    pub(crate) fn abort(&mut self, id: usize) {
+        if let Some(Some(link)) = self.links.get(id) {
+            // Without it the close is gentler than meant, and nothing else is wrong.
+            let _ = sockopt::set_socket_linger(&link.stream, Some(Duration::ZERO));
+        }
+        self.close(id);
+    }
+
+    /// Reads nothing more from a connection. Its receive buffer stays small by itself, because the
+    /// kernel lets it grow only while somebody reads; made smaller by hand it would stay so, and
+    /// reading on would take minutes.
+    pub(crate) fn pause(&mut self, id: usize) {
+        if let Some(Some(link)) = self.links.get_mut(id) {
+            link.paused = true;
+        }
+    }
+
+    /// Reads a connection again, beginning with what has come meanwhile.
+    pub(crate) fn resume(&mut self, id: usize, handler: &mut impl Handler) {
+        if let Some(Some(link)) = self.links.get_mut(id) {
+            link.paused = false;
+            self.read(id, true, handler);
+        }
+    }
+
     pub(crate) fn is_open(&self, id: usize) -> bool {
         matches!(self.links.get(id), Some(Some(_)))
     }

@@ -1,55 +1,26 @@
 //! Messages from publishers to subscribers, sent in a closed or an open loop and verified one by
-//! one. What the scenarios `fan-out`, `pairs` and `fan-in` differ in is a [`Plan`].
+//! one. What the scenarios `fan-out`, `pairs`, `fan-in`, `wildcard`, `shared` and `slow` differ in
+//! is a [`Plan`].
 //!
 //! Closed loop: a publisher has at most `window` messages that were not yet delivered to everyone
 //! and, above QoS 0, acknowledged. Deliveries are counted per publisher, not per message: a window
 //! of 32 to 1,000 subscribers is 32,000 deliveries on the way, whichever they are. A delivery that
-//! is seen to be skipped counts as made, so that a loss does not close the window for ever.
+//! is seen to be skipped counts as made, so that a loss does not close the window for ever. In a
+//! group that shares a subscription nobody sees what was skipped: there every delivery counts one.
 //!
 //! Open loop: message *k* of all publishers together is due at `k / rate`, whatever the broker
 //! does, and carries that time.
 
 use hdrhistogram::Histogram;
 
-use crate::fleet::{Fleet, Identity, Joins, Offered, Roster, count_closed, detail};
+use crate::fleet::{Fleet, Joins, Offered, Roster, count_closed, detail};
+use crate::inbox::Inbox;
 use crate::net::{Closed, Handler, Net, Next};
 use crate::payload::{self, Stamp};
+use crate::plan::{Pace, Plan, Streams};
 use crate::report::histogram;
-use crate::verify::{Answered, Arrival, Faults, IdSet, InFlight, Stream};
+use crate::verify::{Answered, Arrival, Faults, InFlight, Stream};
 use crate::wire::{self, Packet, Publish, PublishHead, Version};
-
-/// Who publishes what to whom. Clients are numbered: subscribers first, then publishers.
-pub(crate) struct Plan {
-    pub(crate) identity: Identity,
-    pub(crate) qos: u8,
-    pub(crate) payload: usize,
-    pub(crate) run: u32,
-    /// The topic of each stream.
-    pub(crate) topics: Vec<String>,
-    pub(crate) subscribers: Vec<SubscriberPlan>,
-    pub(crate) publishers: Vec<PublisherPlan>,
-}
-
-/// What one subscriber asks for, and the streams that it must get all of.
-#[derive(Clone, Debug)]
-pub(crate) struct SubscriberPlan {
-    pub(crate) filters: Vec<String>,
-    pub(crate) streams: std::ops::Range<u32>,
-}
-
-/// The streams that one publisher sends on in turn, each message to `fan_out` subscribers.
-#[derive(Clone, Debug)]
-pub(crate) struct PublisherPlan {
-    pub(crate) streams: std::ops::Range<u32>,
-    pub(crate) fan_out: u32,
-}
-
-/// When messages are sent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Pace {
-    Closed { window: u16, burst: u16 },
-    Open { per_second: f64 },
-}
 
 /// The running scenario.
 pub(crate) struct Traffic {
@@ -78,16 +49,31 @@ pub(crate) struct Traffic {
     last_read: u64,
     /// Legal repetitions at QoS 1, with DUP.
     pub(crate) redelivered: u64,
+    pub(crate) slow: SlowCount,
     pub(crate) faults: Faults,
     pub(crate) details: Vec<String>,
 }
 
-#[derive(Debug)]
+/// What became of the subscribers that stopped reading.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SlowCount {
+    /// Messages that they got, most of them once they read again.
+    pub(crate) delivered: u64,
+    /// Messages that they never got although the broker kept their connection.
+    pub(crate) dropped: u64,
+    /// Of them, the connections that the broker ended.
+    pub(crate) cut_off: u64,
+}
+
 struct Subscriber {
     base: usize,
-    first: u32,
-    count: u32,
-    unreleased: Option<IdSet>,
+    streams: Streams,
+    inbox: Inbox,
+    delivered: u64,
+    slow: bool,
+    cut_off: bool,
+    /// In a group, per stream: the sequence number that this member may get next or above.
+    order: Box<[u32]>,
 }
 
 #[derive(Debug)]
@@ -120,10 +106,19 @@ impl Traffic {
             .subscribers
             .iter()
             .map(|subscriber| {
-                let Range { first, count } = Range::of(&subscriber.streams);
-                base += count as usize;
-                let unreleased = (plan.qos == 2).then(IdSet::default);
-                Subscriber { base: base - count as usize, first, count, unreleased }
+                let count = subscriber.streams.len();
+                // A group has its streams in common.
+                let first = if plan.shared { 0 } else { base };
+                base = first + count;
+                Subscriber {
+                    base: first,
+                    streams: subscriber.streams.clone(),
+                    inbox: Inbox::default(),
+                    delivered: 0,
+                    slow: subscriber.slow,
+                    cut_off: false,
+                    order: vec![0; if plan.shared { count } else { 0 }].into(),
+                }
             })
             .collect();
         let in_flight_max = match pace {
@@ -133,19 +128,16 @@ impl Traffic {
         let publishers: Vec<Publisher> = plan
             .publishers
             .iter()
-            .map(|publisher| {
-                let Range { first, count } = Range::of(&publisher.streams);
-                Publisher {
-                    first,
-                    count,
-                    turn: 0,
-                    fan_out: u64::from(publisher.fan_out),
-                    sent: 0,
-                    credited: 0,
-                    due: 0,
-                    flight: InFlight::new(in_flight_max),
-                    queued: false,
-                }
+            .map(|publisher| Publisher {
+                first: publisher.streams.start,
+                count: publisher.streams.len() as u32,
+                turn: 0,
+                fan_out: u64::from(publisher.fan_out),
+                sent: 0,
+                credited: 0,
+                due: 0,
+                flight: InFlight::new(in_flight_max),
+                queued: false,
             })
             .collect();
         Traffic {
@@ -167,6 +159,7 @@ impl Traffic {
             reads: 0,
             last_read: 0,
             redelivered: 0,
+            slow: SlowCount::default(),
             faults: Faults::default(),
             details: Vec::new(),
             plan,
@@ -234,7 +227,31 @@ impl Traffic {
         let sent = self.publishers.iter().all(|publisher| {
             publisher.credited >= publisher.sent * publisher.fan_out && publisher.flight.len() == 0
         });
-        sent && self.subscribers.iter().all(|subscriber| subscriber.unreleased() == 0)
+        let awaited = |subscriber: &&Subscriber| !subscriber.slow;
+        sent && self.subscribers.iter().filter(awaited).all(|subscriber| subscriber.inbox.unreleased() == 0)
+    }
+
+    /// The subscribers that stop reading.
+    pub(crate) fn slow_ids(&self) -> Vec<usize> {
+        (0..self.subscribers.len()).filter(|&id| self.subscribers[id].slow).collect()
+    }
+
+    /// Whether a subscriber is connected and misses messages.
+    pub(crate) fn is_behind(&self, id: usize) -> bool {
+        let subscriber = &self.subscribers[id];
+        !subscriber.cut_off && (self.missing(subscriber) > 0 || subscriber.inbox.unreleased() > 0)
+    }
+
+    /// Deliveries of each subscriber.
+    pub(crate) fn delivered_each(&self) -> Vec<u64> {
+        self.subscribers.iter().map(|subscriber| subscriber.delivered).collect()
+    }
+
+    /// Messages that were sent for a subscriber, or for its group, and have not come.
+    fn missing(&self, subscriber: &Subscriber) -> u64 {
+        let streams = &self.streams[subscriber.base..][..subscriber.streams.len()];
+        let sent = |place| self.sent[subscriber.streams.at(place) as usize];
+        streams.iter().enumerate().map(|(place, stream)| stream.missing(sent(place))).sum()
     }
 
     /// Messages that were due and could not be sent.
@@ -245,14 +262,23 @@ impl Traffic {
     /// Adds to the faults what is still missing at the end.
     pub(crate) fn settle(&mut self) {
         for (at, subscriber) in self.subscribers.iter().enumerate() {
-            let streams = &self.streams[subscriber.base..][..subscriber.count as usize];
-            let sent = &self.sent[subscriber.first as usize..];
-            let lost: u64 = streams.iter().zip(sent).map(|(stream, &sent)| stream.missing(sent)).sum();
-            self.faults.lost += lost;
-            if lost > 0 {
-                detail(&mut self.details, || format!("subscriber {at} misses {lost}"));
+            // A group's losses are counted once, with its first member.
+            let lost = if self.plan.shared && at > 0 { 0 } else { self.missing(subscriber) };
+            if subscriber.cut_off {
+                self.slow.cut_off += 1;
+                continue;
             }
-            let waiting = subscriber.unreleased();
+            if subscriber.slow {
+                self.slow.dropped += lost;
+            }
+            if !subscriber.slow || self.plan.qos > 0 {
+                self.faults.lost += lost;
+                if lost > 0 {
+                    let who = if self.plan.shared { "the group" } else { "subscriber" };
+                    detail(&mut self.details, || format!("{who} {at} misses {lost}"));
+                }
+            }
+            let waiting = subscriber.inbox.unreleased();
             self.faults.unanswered += waiting;
             if waiting > 0 {
                 detail(&mut self.details, || format!("subscriber {at} waits for {waiting} PUBREL"));
@@ -336,17 +362,10 @@ impl Traffic {
     #[inline]
     fn deliver(&mut self, id: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
         let subscriber = &mut self.subscribers[id];
-        match publish.qos {
-            0 => {}
-            1 => wire::put_ack(out, wire::PUBACK, publish.id),
-            _ => {
-                wire::put_ack(out, wire::PUBREC, publish.id);
-                if !subscriber.unreleased.get_or_insert_default().insert(publish.id) {
-                    // Nothing was reconnected, so nothing may be sent again.
-                    self.faults.duplicate += 1;
-                    return;
-                }
-            }
+        if !subscriber.inbox.receive(publish, out) {
+            // Nothing was reconnected, so nothing may be sent again.
+            self.faults.duplicate += 1;
+            return;
         }
         if publish.qos != self.plan.qos {
             self.faults.qos += 1;
@@ -360,14 +379,18 @@ impl Traffic {
             self.faults.corrupt += 1;
             return detail(&mut self.details, || format!("subscriber {id}: payload or topic changed"));
         };
-        let at = stamp.stream.wrapping_sub(subscriber.first);
-        if at >= subscriber.count {
+        let Some(place) = subscriber.streams.place(stamp.stream) else {
             self.faults.misrouted += 1;
             return detail(&mut self.details, || {
                 format!("subscriber {id} did not ask for stream {}", stamp.stream)
             });
-        }
-        let credit = match self.streams[subscriber.base + at as usize].arrive(stamp.sequence) {
+        };
+        let arrival = self.streams[subscriber.base + place].arrive(stamp.sequence);
+        let credit = match arrival {
+            Arrival::First { .. } | Arrival::Late if self.plan.shared => {
+                self.faults.reordered += u64::from(!subscriber.is_in_order(place, stamp.sequence));
+                1
+            }
             Arrival::First { skipped } => 1 + u64::from(skipped),
             Arrival::Late => {
                 self.faults.reordered += 1;
@@ -384,6 +407,11 @@ impl Traffic {
         };
         if publish.dup {
             self.faults.dup_flag += 1;
+        }
+        subscriber.delivered += 1;
+        if subscriber.slow {
+            self.slow.delivered += 1;
+            return;
         }
         self.delivered += 1;
         // All packets of one read have its time, and no two reads have the same.
@@ -410,15 +438,11 @@ impl Traffic {
                 Ok(publish) => self.deliver(id, now, &publish, out),
                 Err(malformed) => self.broken(id, malformed.0),
             },
-            wire::PUBREL => match wire::ack(packet) {
-                Ok((packet_id, _)) => {
-                    wire::put_ack(out, wire::PUBCOMP, packet_id);
-                    if !self.subscribers[id].unreleased.as_mut().is_some_and(|ids| ids.remove(packet_id)) {
-                        self.broken(id, "PUBREL for nothing that was received");
-                    }
+            wire::PUBREL => {
+                if let Err(why) = self.subscribers[id].inbox.release(packet, out) {
+                    self.broken(id, why);
                 }
-                Err(malformed) => self.broken(id, malformed.0),
-            },
+            }
             wire::DISCONNECT => self.disconnected(id, packet),
             _ => self.broken(id, "a subscriber got a packet that is none of its business"),
         }
@@ -470,10 +494,10 @@ impl Handler for Traffic {
     #[inline]
     fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
         if !self.fleet.is_ready(id) {
-            let mut receive_maximum = u16::MAX;
-            let offered = self.fleet.offer(id, packet, out, &self.plan, &mut receive_maximum);
-            if let Some(publisher) = id.checked_sub(self.subscribers.len()) {
-                self.publishers[publisher].flight.limit(receive_maximum);
+            let mut accepted = None;
+            let offered = self.fleet.offer(id, packet, out, &self.plan, &mut accepted);
+            if let (Some(publisher), Some(connack)) = (id.checked_sub(self.subscribers.len()), accepted) {
+                self.publishers[publisher].flight.limit(connack.receive_maximum);
             }
             if offered != Offered::NotMine {
                 return Next::Continue;
@@ -495,6 +519,10 @@ impl Handler for Traffic {
 
     fn closed(&mut self, id: usize, why: Closed) {
         if self.fleet.closed(id, &why) {
+            if let Some(subscriber) = self.subscribers.get_mut(id).filter(|subscriber| subscriber.slow) {
+                subscriber.cut_off = true;
+                return;
+            }
             count_closed(&mut self.faults, &mut self.details, id, &why);
         }
     }
@@ -506,30 +534,13 @@ impl Joins for Traffic {
     }
 }
 
-impl Roster for Plan {
-    fn connect(&self, id: usize, out: &mut Vec<u8>) {
-        let name = match id.checked_sub(self.subscribers.len()) {
-            None => format!("s{id}"),
-            Some(publisher) => format!("p{publisher}"),
-        };
-        self.identity.put_connect(out, &name);
-    }
-
-    fn filters(&self, id: usize, from: usize) -> Vec<String> {
-        const PER_SUBSCRIBE: usize = 100;
-        let Some(subscriber) = self.subscribers.get(id) else { return Vec::new() };
-        subscriber.filters.iter().skip(from).take(PER_SUBSCRIBE).cloned().collect()
-    }
-
-    fn subscribe_qos(&self) -> u8 {
-        self.qos
-    }
-}
-
 impl Subscriber {
-    /// QoS 2 messages that the broker has not released.
-    fn unreleased(&self) -> u64 {
-        self.unreleased.as_ref().map_or(0, |ids| ids.len() as u64)
+    /// In a group: whether a message is a later one than all that this member got of its stream.
+    fn is_in_order(&mut self, place: usize, sequence: u32) -> bool {
+        let next = &mut self.order[place];
+        let is_later = sequence >= *next;
+        *next = (*next).max(sequence + 1);
+        is_later
     }
 }
 
@@ -540,17 +551,6 @@ impl Publisher {
         let outstanding =
             (self.sent * self.fan_out).saturating_sub(self.credited).div_ceil(self.fan_out.max(1));
         window.saturating_sub(outstanding.max(self.flight.len() as u64))
-    }
-}
-
-struct Range {
-    first: u32,
-    count: u32,
-}
-
-impl Range {
-    fn of(range: &std::ops::Range<u32>) -> Range {
-        Range { first: range.start, count: range.end - range.start }
     }
 }
 

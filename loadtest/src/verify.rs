@@ -96,6 +96,27 @@ impl Stream {
         skipped + u64::from(sent.saturating_sub(self.next))
     }
 
+    /// The first number that has not come, and how many in a row from there, of `sent` in all.
+    pub(crate) fn first_missing(&self, sent: u32) -> Option<(u32, u32)> {
+        let gap = self.gaps.iter().flat_map(|gaps| gaps.first()).next().copied();
+        let (from, to) = gap.unwrap_or((self.next, sent));
+        (from < to).then(|| (from, to - from))
+    }
+
+    /// The number behind the highest that has come.
+    pub(crate) fn next(&self) -> u32 {
+        self.next
+    }
+
+    /// How many of these numbers have not come.
+    pub(crate) fn missing_of(&self, sequences: &[u32]) -> u64 {
+        let gaps = || self.gaps.iter().flat_map(|gaps| gaps.iter());
+        let is_missing = |&&sequence: &&u32| {
+            sequence >= self.next || gaps().any(|&(from, to)| from <= sequence && sequence < to)
+        };
+        sequences.iter().filter(is_missing).count() as u64
+    }
+
     #[cold]
     fn arrive_out_of_turn(&mut self, sequence: u32) -> Arrival {
         if sequence > self.next {

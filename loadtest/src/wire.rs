@@ -105,7 +105,7 @@ pub(crate) fn publish<'a>(version: Version, packet: Packet<'a>) -> Result<Publis
 }
 
 /// What a CONNACK says that the harness has to obey.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Connack {
     pub(crate) session_present: bool,
     /// 0 means accepted.

@@ -112,10 +112,7 @@ pub(super) fn run(flags: &Idle) -> Result<Report, String> {
 }
 
 fn wait(stage: &mut Stage, idle: &mut Pings, until: u64) -> Result<(), String> {
-    const WAIT_NANOS_MAX: u64 = 100_000_000;
-    let now = stage.clock.now();
-    let timeout = Duration::from_nanos(until.saturating_sub(now).min(WAIT_NANOS_MAX));
-    stage.net.poll(timeout, idle).map_err(|error| error.to_string())?;
+    let now = stage.wait(idle, until)?;
     stage
         .progress
         .say(now, || format!("idle: {} pings answered, {} waited for", idle.answered, idle.waiting));
@@ -192,7 +189,7 @@ impl Handler for Pings {
     }
 
     fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
-        if self.fleet.offer(id, packet, out, &self.devices, &mut 0) != Offered::NotMine {
+        if self.fleet.offer(id, packet, out, &self.devices, &mut None) != Offered::NotMine {
             return Next::Continue;
         }
         let due = std::mem::replace(&mut self.due[id], NOTHING);

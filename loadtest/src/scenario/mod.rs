@@ -1,12 +1,20 @@
 //! The scenarios: each turns its flags into clients, runs them, and writes a report.
 
 mod idle;
+mod mixed;
+mod offline;
+mod retained;
+mod shared;
+mod slow;
 mod storm;
 mod throughput;
+mod wildcard;
+
+use std::time::Duration;
 
 use crate::cli::{Cli, Common, Scenario};
 use crate::fleet::Identity;
-use crate::net::{self, Clock, Net, Sources};
+use crate::net::{self, Clock, Handler, Net, Sources};
 use crate::probe::{Memory, Sample};
 use crate::progress::Progress;
 use crate::report::Report;
@@ -22,6 +30,12 @@ pub(crate) fn run(cli: &Cli) -> Result<Report, String> {
         Scenario::FanIn(flags) => throughput::fan_in(flags),
         Scenario::Idle(flags) => idle::run(flags),
         Scenario::Storm(flags) => storm::run(flags),
+        Scenario::Wildcard(flags) => wildcard::run(flags),
+        Scenario::Shared(flags) => shared::run(flags),
+        Scenario::Retained(flags) => retained::run(flags),
+        Scenario::Offline(flags) => offline::run(flags),
+        Scenario::Slow(flags) => slow::run(flags),
+        Scenario::Mixed(flags) => mixed::run(flags),
     }
 }
 
@@ -97,8 +111,67 @@ impl Stage {
         Sample::own().map_err(|error| format!("/proc/self: {error}"))
     }
 
+    /// Waits for sockets until something came or `until`, at most a tenth of a second, and returns
+    /// the time from which it waited.
+    fn wait(&mut self, handler: &mut impl Handler, until: u64) -> Result<u64, String> {
+        const WAIT_NANOS_MAX: u64 = 100_000_000;
+        let now = self.clock.now();
+        let timeout = Duration::from_nanos(until.saturating_sub(now).min(WAIT_NANOS_MAX));
+        self.net.poll(timeout, handler).map_err(|error| error.to_string())?;
+        Ok(now)
+    }
+
+    /// Serves the sockets for a while in which nothing is expected.
+    fn rest(&mut self, handler: &mut impl Handler, seconds: f64) -> Result<(), String> {
+        let until = self.clock.now() + nanos(seconds);
+        while self.clock.now() < until {
+            self.wait(handler, until)?;
+        }
+        Ok(())
+    }
+
     fn memory(&self) -> Result<Option<Memory>, String> {
         Ok(self.broker()?.map(|sample| sample.memory))
+    }
+}
+
+fn nanos(seconds: f64) -> u64 {
+    (seconds * 1e9) as u64
+}
+
+/// What the broker's memory grew by for each of `count` things that it holds.
+fn memory_each(
+    report: &mut Report,
+    key: &'static str,
+    label: &'static str,
+    unit: &'static str,
+    grown: (Option<Memory>, Option<Memory>),
+    count: u64,
+) {
+    if let (Some(before), Some(after)) = grown {
+        let bytes = after.resident as f64 - before.resident as f64;
+        report.figure(key, label, bytes / count.max(1) as f64, unit, 0);
+    }
+}
+
+/// Notices that nothing has moved for a while.
+struct Stall {
+    seen: u64,
+    nanos: u64,
+    limit_nanos: u64,
+}
+
+impl Stall {
+    fn new(now: u64, seconds: f64) -> Stall {
+        Stall { seen: 0, nanos: now, limit_nanos: nanos(seconds) }
+    }
+
+    /// Whether `count`, which grows with all progress, has stood still for too long.
+    fn is_over(&mut self, now: u64, count: u64) -> bool {
+        if count != self.seen {
+            (self.seen, self.nanos) = (count, now);
+        }
+        now.saturating_sub(self.nanos) > self.limit_nanos
     }
 }
 

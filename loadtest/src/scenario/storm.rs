@@ -133,10 +133,7 @@ fn drive(
 }
 
 fn wait(stage: &mut Stage, dial: &mut Dial, until: u64, what: &str) -> Result<(), String> {
-    const WAIT_NANOS_MAX: u64 = 100_000_000;
-    let now = stage.clock.now();
-    let timeout = Duration::from_nanos(until.saturating_sub(now).min(WAIT_NANOS_MAX));
-    stage.net.poll(timeout, dial).map_err(|error| error.to_string())?;
+    let now = stage.wait(dial, until)?;
     stage
         .progress
         .say(now, || format!("{what}: {} connected, {} faults", dial.accepted, dial.faults.total()));

@@ -1,93 +1,136 @@
-//! `fan-out`, `pairs` and `fan-in`: the same traffic with three plans.
+//! `fan-out`, `pairs` and `fan-in`: the same traffic with three plans; and the run that every
+//! scenario with such traffic makes of its plan.
 
 use std::time::Duration;
 
-use super::{Moment, Stage};
+use super::{Moment, Stage, Stall, nanos};
 use crate::cli::{Common, FanIn, FanOut, Load, Pairs};
 use crate::fleet::join;
+use crate::plan::{Filters, Pace, Plan, PublisherPlan, Streams, SubscriberPlan, one_filter};
 use crate::report::Report;
-use crate::traffic::{Pace, Plan, PublisherPlan, SubscriberPlan, Traffic};
+use crate::traffic::Traffic;
 
 pub(super) fn fan_out(flags: &FanOut) -> Result<Report, String> {
     let (publishers, subscribers) = (flags.publishers, flags.subscribers);
-    let shape = |prefix: &str| Shape {
-        topics: (0..publishers).map(|at| format!("{prefix}/out/{at}")).collect(),
-        subscribers: (0..subscribers)
-            .map(|_| SubscriberPlan { filters: vec![format!("{prefix}/out/+")], streams: 0..publishers })
-            .collect(),
-        publishers: (0..publishers)
-            .map(|at| PublisherPlan { streams: at..at + 1, fan_out: subscribers })
-            .collect(),
+    let shape = |prefix: &str| {
+        let reader = || SubscriberPlan::of(one_filter(format!("{prefix}/out/+")), 0..publishers);
+        Shape {
+            topics: (0..publishers).map(|at| format!("{prefix}/out/{at}")).collect(),
+            subscribers: (0..subscribers).map(|_| reader()).collect(),
+            publishers: (0..publishers).map(|at| PublisherPlan::one(at, subscribers)).collect(),
+            shared: false,
+        }
     };
     let sizes = vec![("publishers", publishers.to_string()), ("subscribers", subscribers.to_string())];
-    run("fan-out", sizes, &flags.load, &flags.common, shape)
+    let connections = publishers + subscribers;
+    let (load, common) = (&flags.load, &flags.common);
+    Ok(Run { name: "fan-out", sizes, connections, load, common, batch: 1 }.make(shape)?.report)
 }
 
 pub(super) fn pairs(flags: &Pairs) -> Result<Report, String> {
     let pairs = flags.pairs;
     let shape = |prefix: &str| {
-        let topics: Vec<String> = (0..pairs).map(|at| format!("{prefix}/pair/{at}")).collect();
+        let topic = |at| format!("{prefix}/pair/{at}");
         Shape {
-            subscribers: (0..pairs)
-                .map(|at| SubscriberPlan { filters: vec![topics[at as usize].clone()], streams: at..at + 1 })
-                .collect(),
-            publishers: (0..pairs).map(|at| PublisherPlan { streams: at..at + 1, fan_out: 1 }).collect(),
-            topics,
+            topics: (0..pairs).map(topic).collect(),
+            subscribers: (0..pairs).map(|at| SubscriberPlan::of(one_filter(topic(at)), at..at + 1)).collect(),
+            publishers: (0..pairs).map(|at| PublisherPlan::one(at, 1)).collect(),
+            shared: false,
         }
     };
-    run("pairs", vec![("pairs", pairs.to_string())], &flags.load, &flags.common, shape)
+    let sizes = vec![("pairs", pairs.to_string())];
+    let (load, common) = (&flags.load, &flags.common);
+    Ok(Run { name: "pairs", sizes, connections: 2 * pairs, load, common, batch: 1 }.make(shape)?.report)
 }
 
 pub(super) fn fan_in(flags: &FanIn) -> Result<Report, String> {
     let publishers = flags.publishers;
     let shape = |prefix: &str| Shape {
         topics: (0..publishers).map(|at| format!("{prefix}/in/{at}")).collect(),
-        subscribers: vec![SubscriberPlan { filters: vec![format!("{prefix}/in/+")], streams: 0..publishers }],
-        publishers: (0..publishers).map(|at| PublisherPlan { streams: at..at + 1, fan_out: 1 }).collect(),
+        subscribers: vec![SubscriberPlan::of(one_filter(format!("{prefix}/in/+")), 0..publishers)],
+        publishers: (0..publishers).map(|at| PublisherPlan::one(at, 1)).collect(),
+        shared: false,
     };
-    run("fan-in", vec![("publishers", publishers.to_string())], &flags.load, &flags.common, shape)
+    let sizes = vec![("publishers", publishers.to_string())];
+    let (load, common) = (&flags.load, &flags.common);
+    Ok(Run { name: "fan-in", sizes, connections: publishers + 1, load, common, batch: 1 }.make(shape)?.report)
 }
 
-struct Shape {
-    topics: Vec<String>,
-    subscribers: Vec<SubscriberPlan>,
-    publishers: Vec<PublisherPlan>,
+/// Who publishes what to whom, under one prefix.
+pub(super) struct Shape {
+    pub(super) topics: Vec<String>,
+    pub(super) subscribers: Vec<SubscriberPlan>,
+    pub(super) publishers: Vec<PublisherPlan>,
+    pub(super) shared: bool,
 }
 
-fn run(
-    name: &'static str,
-    sizes: Vec<(&'static str, String)>,
-    load: &Load,
-    common: &Common,
-    shape: impl FnOnce(&str) -> Shape,
-) -> Result<Report, String> {
-    let connections: usize = sizes
-        .iter()
-        .map(|(size, count)| count.parse::<usize>().unwrap_or(0) * if *size == "pairs" { 2 } else { 1 })
-        .sum();
-    let mut stage = Stage::set(common, connections + 1, 0, 0)?;
-    let Shape { topics, subscribers, publishers } = shape(&format!("lt/{:08x}", stage.run));
-    let plan = Plan {
-        identity: stage.identity.clone(),
-        qos: load.qos,
-        payload: load.payload,
-        run: stage.run,
-        topics,
-        subscribers,
-        publishers,
-    };
-    let pace = match load.rate {
-        Some(per_second) => Pace::Open { per_second },
-        None => Pace::Closed { window: load.window, burst: load.burst },
-    };
-    let mut traffic = Traffic::new(plan, pace);
-    let (subscribers, clients) = (traffic.subscriber_count(), traffic.client_count());
-    for ids in [0..subscribers, subscribers..clients] {
-        join(&mut stage.net, &mut traffic, ids, common.connecting, stage.clock, &mut stage.progress)?;
+impl SubscriberPlan {
+    pub(super) fn of(filters: Filters, streams: std::ops::Range<u32>) -> SubscriberPlan {
+        SubscriberPlan { filters, streams: Streams::Range(streams), slow: false }
     }
-    let mut report = Report::new(name, [sizes, load.settings(), common.settings()].concat());
-    measure(&mut stage, &mut traffic, load, &mut report)?;
-    Ok(report)
+}
+
+impl PublisherPlan {
+    /// A publisher with one stream, each message to `fan_out` subscribers.
+    pub(super) fn one(stream: u32, fan_out: u32) -> PublisherPlan {
+        PublisherPlan { streams: stream..stream + 1, fan_out }
+    }
+}
+
+/// A run of traffic, before its shape is known.
+pub(super) struct Run<'a> {
+    pub(super) name: &'static str,
+    pub(super) sizes: Vec<(&'static str, String)>,
+    pub(super) connections: u32,
+    pub(super) load: &'a Load,
+    pub(super) common: &'a Common,
+    /// Filters in one SUBSCRIBE.
+    pub(super) batch: usize,
+}
+
+/// What a run leaves for a scenario to add to.
+pub(super) struct Ran {
+    pub(super) report: Report,
+    pub(super) traffic: Traffic,
+    /// Before anything was connected, and when all had subscribed.
+    pub(super) subscribing: [Moment; 2],
+}
+
+impl Run<'_> {
+    /// Connects the clients of the shape that is made with the run's prefix, measures their
+    /// traffic, and verifies it.
+    pub(super) fn make(self, shape: impl FnOnce(&str) -> Shape) -> Result<Ran, String> {
+        let Run { load, common, .. } = self;
+        let mut stage = Stage::set(common, self.connections as usize, 0, 0)?;
+        let Shape { topics, subscribers, publishers, shared } = shape(&format!("lt/{:08x}", stage.run));
+        let plan = Plan {
+            identity: stage.identity.clone(),
+            qos: load.qos,
+            payload: load.payload,
+            run: stage.run,
+            topics,
+            subscribers,
+            publishers,
+            shared,
+            batch: self.batch,
+        };
+        let pace = match load.rate {
+            Some(per_second) => Pace::Open { per_second },
+            None => Pace::Closed { window: load.window, burst: load.burst },
+        };
+        let mut traffic = Traffic::new(plan, pace);
+        let (subscribers, clients) = (traffic.subscriber_count(), traffic.client_count());
+        let mut bring_up = |stage: &mut Stage, ids| {
+            join(&mut stage.net, &mut traffic, ids, common.connecting, stage.clock, &mut stage.progress)
+        };
+        let before = Moment::now(&stage)?;
+        bring_up(&mut stage, 0..subscribers)?;
+        let subscribing = [before, Moment::now(&stage)?];
+        bring_up(&mut stage, subscribers..clients)?;
+        let mut report = Report::new(self.name, [self.sizes, load.settings(), common.settings()].concat());
+        measure(&mut stage, &mut traffic, load, &mut report)?;
+        Ok(Ran { report, traffic, subscribing })
+    }
 }
 
 /// Warms up, measures, drains, and verifies that nothing is missing.
@@ -95,6 +138,10 @@ fn measure(stage: &mut Stage, traffic: &mut Traffic, load: &Load, report: &mut R
     let connected = stage.memory()?;
     let mut last = Last::default();
     let stall_nanos = nanos(load.stall);
+    let slow = traffic.slow_ids();
+    for &id in &slow {
+        stage.net.pause(id);
+    }
     traffic.start(stage.clock.now());
     let warm = stage.clock.now() + nanos(load.warm_up);
     drive(stage, traffic, warm, stall_nanos, "warming up", &mut last)?;
@@ -113,6 +160,8 @@ fn measure(stage: &mut Stage, traffic: &mut Traffic, load: &Load, report: &mut R
     while !traffic.is_drained() && !last.is_stalled(stage.clock.now(), traffic, stall_nanos) {
         step(stage, traffic, None, "draining")?;
     }
+    let paused = stage.memory()?;
+    catch_up(stage, traffic, &slow, load.stall)?;
     traffic.settle();
     let loaded = stage.memory()?;
     leave(stage, traffic.client_count())?;
@@ -138,6 +187,9 @@ fn measure(stage: &mut Stage, traffic: &mut Traffic, load: &Load, report: &mut R
             ("broker_memory_loaded_kib", "  after the load", loaded),
             ("broker_memory_left_kib", "  all disconnected", left),
         ]);
+    }
+    if let (false, Some(paused)) = (slow.is_empty(), paused) {
+        report.broker_memory(&[("broker_memory_paused_kib", "  before the slow ones read on", paused)]);
     }
     if last.stalled {
         let seconds = load.stall;
@@ -198,15 +250,27 @@ fn drive(
     Ok(())
 }
 
+/// Lets the slow subscribers read on, until they have everything or nothing comes any more.
+fn catch_up(stage: &mut Stage, traffic: &mut Traffic, slow: &[usize], stall: f64) -> Result<(), String> {
+    for &id in slow {
+        stage.net.resume(id, traffic);
+    }
+    let mut stalled = Stall::new(stage.clock.now(), stall);
+    while slow.iter().any(|&id| traffic.is_behind(id))
+        && !stalled.is_over(stage.clock.now(), traffic.slow.delivered)
+    {
+        step(stage, traffic, None, "the slow ones read on")?;
+    }
+    Ok(())
+}
+
 /// One turn: send what is due, wait for sockets, take what they have.
 fn step(stage: &mut Stage, traffic: &mut Traffic, until: Option<u64>, what: &str) -> Result<(), String> {
-    const WAIT_NANOS_MAX: u64 = 100_000_000;
     let now = stage.clock.now();
     let due = traffic.advance(now);
     traffic.pump(&mut stage.net, now);
-    let wake = [due, until, Some(now + WAIT_NANOS_MAX)].into_iter().flatten().min().unwrap_or(now);
-    let timeout = Duration::from_nanos(wake.saturating_sub(stage.clock.now()));
-    stage.net.poll(timeout, traffic).map_err(|error| error.to_string())?;
+    let wake = [due, until].into_iter().flatten().min().unwrap_or(u64::MAX);
+    stage.wait(traffic, wake)?;
     stage.progress.say(now, || {
         let (published, delivered) = (traffic.published, traffic.delivered);
         format!("{what}: {published} published, {delivered} delivered, {} faults", traffic.faults.total())
@@ -224,8 +288,4 @@ fn leave(stage: &mut Stage, clients: usize) -> Result<(), String> {
         std::thread::sleep(Duration::from_millis(500));
     }
     Ok(())
-}
-
-fn nanos(seconds: f64) -> u64 {
-    (seconds * 1e9) as u64
 }

@@ -1,6 +1,7 @@
 //! The harness against a toy broker: a clean one gives no fault, and whatever a broker with a vice
 //! does wrong is counted under its name, as often as it was done, and ends with exit status 1.
 
+mod patterns;
 mod toy;
 
 use std::process::{Command, Output};

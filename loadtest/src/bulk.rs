@@ -1,0 +1,111 @@
+//! One client that publishes a numbered list of messages with a bounded number of them in flight:
+//! what fills a broker with retained messages or a session's queue, and sends commands to a fleet.
+
+use crate::fleet::detail;
+use crate::net::Net;
+use crate::verify::{Answered, Faults, InFlight};
+use crate::wire::{self, Packet};
+
+/// The publications of client `client`.
+#[derive(Debug)]
+pub(crate) struct Bulk {
+    client: usize,
+    qos: u8,
+    /// Messages that may be sent: those with a lower number.
+    until: u64,
+    pub(crate) sent: u64,
+    /// Publications that the broker took and refused with a reason code.
+    pub(crate) refused: u64,
+    flight: InFlight,
+}
+
+/// Bytes after which messages are written even though more could be sent.
+const WRITE_MAX: usize = 128 * 1024;
+
+impl Bulk {
+    /// `window`: publications without acknowledgement above QoS 0.
+    pub(crate) fn new(client: usize, qos: u8, window: usize) -> Bulk {
+        Bulk { client, qos, until: 0, sent: 0, refused: 0, flight: InFlight::new(window) }
+    }
+
+    /// Obeys the broker's Receive Maximum.
+    pub(crate) fn limit(&mut self, receive_maximum: u16) {
+        self.flight.limit(receive_maximum);
+    }
+
+    /// Messages below number `until` may be sent.
+    pub(crate) fn allow(&mut self, until: u64) {
+        self.until = until;
+    }
+
+    /// All that was allowed is sent and acknowledged.
+    pub(crate) fn is_done(&self, net: &Net) -> bool {
+        self.sent >= self.until && self.flight.len() == 0 && !net.is_blocked(self.client)
+    }
+
+    /// Publications without acknowledgement.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.flight.len() as u64
+    }
+
+    /// Sends what may be sent: `put` appends message `number` under the packet identifier `id`.
+    pub(crate) fn pump(&mut self, net: &mut Net, mut put: impl FnMut(u64, u16, &mut Vec<u8>)) {
+        let mut more = true;
+        while more && !net.is_blocked(self.client) && net.is_open(self.client) {
+            net.send(self.client, |out| {
+                more = loop {
+                    if self.sent >= self.until {
+                        break false;
+                    }
+                    let id = if self.qos == 0 { Some(0) } else { self.flight.take(self.qos) };
+                    let Some(id) = id else { break false };
+                    put(self.sent, id, out);
+                    self.sent += 1;
+                    if out.len() >= WRITE_MAX {
+                        break true;
+                    }
+                };
+            });
+        }
+    }
+
+    /// Takes an acknowledgement; the answer to it is appended to `out`. Whether the packet was one.
+    pub(crate) fn answer(
+        &mut self,
+        packet: Packet<'_>,
+        out: &mut Vec<u8>,
+        faults: &mut Faults,
+        details: &mut Vec<String>,
+    ) -> bool {
+        let kind = packet.kind();
+        if !matches!(kind, wire::PUBACK | wire::PUBREC | wire::PUBCOMP) {
+            return false;
+        }
+        let (id, reason) = match wire::ack(packet) {
+            Ok(ack) => ack,
+            Err(malformed) => {
+                faults.protocol += 1;
+                detail(details, || format!("publisher: {malformed}"));
+                return true;
+            }
+        };
+        let failed = reason >= 0x80;
+        if failed {
+            // The first one tells the reason; more would crowd out what else there is to say.
+            if self.refused == 0 {
+                detail(details, || format!("publisher: refused with {reason:#04x}"));
+            }
+            self.refused += 1;
+            faults.refused += 1;
+        }
+        match self.flight.answer(kind, id, failed) {
+            Answered::Done => {}
+            Answered::Release => wire::put_ack(out, wire::PUBREL, id),
+            Answered::Unknown => {
+                faults.protocol += 1;
+                detail(details, || "publisher: acknowledgement of nothing in flight".to_owned());
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,616 @@
+//! The clients of the fleet and the checks on all that they get. Numbered: backends, the commander,
+//! devices.
+
+use std::collections::VecDeque;
+use std::io;
+
+use hdrhistogram::Histogram;
+
+use super::cast::{COMMANDER, Cast, WILL_QOS};
+use super::device::{Device, Link};
+use crate::bulk::Bulk;
+use crate::flags::Mixed;
+use crate::fleet::{Fleet, Joins, Offered, Roster, count_closed, detail};
+use crate::inbox::Inbox;
+use crate::net::{Clock, Closed, Handler, Net, Next};
+use crate::payload::{self, Stamp};
+use crate::report::{Report, histogram};
+use crate::scenario::Stage;
+use crate::verify::{Arrival, Faults, Stream};
+use crate::wire::{self, Connack, Packet, Publish, PublishHead};
+
+/// The fleet and its backends.
+pub(super) struct Crew {
+    /// Backends and devices behave as in the run; before and after it, connections just stand.
+    pub(super) running: bool,
+    /// CONNECT ends the sessions of the devices instead of resuming them.
+    pub(super) end_sessions: bool,
+    /// Devices whose DISCONNECT was answered, to be scheduled for their return.
+    pub(super) departed: Vec<usize>,
+    cast: Cast,
+    fleet: Fleet,
+    clock: Clock,
+    backends: Vec<Backend>,
+    commander: Bulk,
+    /// The times at which the commands were due that are not sent yet.
+    orders: VecDeque<u64>,
+    ordered: u64,
+    telemetry_due: u64,
+    telemetry_sent: u64,
+    goodbyes: u64,
+    telemetry: Kind,
+    commands: Kind,
+    wills: Kind,
+    redelivered: u64,
+    doubtful: u64,
+    faults: Faults,
+    details: Vec<String>,
+}
+
+#[derive(Default)]
+struct Backend {
+    inbox: Inbox,
+    /// Per device.
+    telemetry: Vec<Stream>,
+    wills: Vec<Stream>,
+}
+
+/// Messages of one kind that arrived, and how long they took.
+struct Kind {
+    delivered: u64,
+    latency: Histogram<u64>,
+}
+
+impl Kind {
+    fn new() -> Kind {
+        Kind { delivered: 0, latency: histogram() }
+    }
+
+    fn count(&mut self, took_nanos: u64) {
+        self.delivered += 1;
+        self.latency.saturating_record(took_nanos);
+    }
+}
+
+/// Commands without acknowledgement.
+const COMMANDS_IN_FLIGHT_MAX: usize = 4096;
+/// A broker that has not closed a connection for so long after DISCONNECT never does.
+const GOODBYE_NANOS_MAX: u64 = 5_000_000_000;
+
+impl Crew {
+    pub(super) fn new(stage: &Stage, flags: &Mixed) -> Crew {
+        let (identity, count) = (stage.identity.clone(), flags.devices as usize);
+        let backends = flags.backends as usize;
+        let backend = || Backend {
+            inbox: Inbox::default(),
+            telemetry: vec![Stream::default(); count],
+            wills: vec![Stream::default(); count],
+        };
+        Crew {
+            running: false,
+            end_sessions: false,
+            departed: Vec::new(),
+            fleet: Fleet::new(identity.version, backends + 1 + count),
+            cast: Cast {
+                identity,
+                prefix: format!("lt/{:08x}", stage.run),
+                run: stage.run,
+                payload: flags.payload,
+                command_qos: flags.command_qos,
+                backends,
+                devices: (0..flags.devices).map(|at| Device::new(flags.telemetry_qos.qos(at))).collect(),
+                end_sessions: false,
+            },
+            clock: stage.clock,
+            backends: (0..backends).map(|_| backend()).collect(),
+            commander: Bulk::new(backends, flags.command_qos, COMMANDS_IN_FLIGHT_MAX),
+            orders: VecDeque::new(),
+            ordered: 0,
+            telemetry_due: 0,
+            telemetry_sent: 0,
+            goodbyes: 0,
+            telemetry: Kind::new(),
+            commands: Kind::new(),
+            wills: Kind::new(),
+            redelivered: 0,
+            doubtful: 0,
+            faults: Faults::default(),
+            details: Vec::new(),
+        }
+    }
+
+    pub(super) fn first_device(&self) -> usize {
+        self.cast.backends + 1
+    }
+
+    pub(super) fn client_count(&self) -> usize {
+        self.first_device() + self.cast.devices.len()
+    }
+
+    /// Deliveries of all kinds.
+    pub(super) fn delivered(&self) -> u64 {
+        self.telemetry.delivered + self.commands.delivered + self.wills.delivered
+    }
+
+    /// Grows whenever something that is waited for has happened.
+    pub(super) fn progress(&self) -> u64 {
+        self.delivered() + self.redelivered + self.commander.sent
+    }
+
+    /// A device's telemetry is due; nothing is sent while it is away.
+    pub(super) fn send_telemetry(&mut self, net: &mut Net, number: u32, due: u64) {
+        self.telemetry_due += 1;
+        let id = self.first_device() + number as usize;
+        let device = &mut self.cast.devices[number as usize];
+        if device.link != Link::Up {
+            return;
+        }
+        let (sequence, qos) = (device.sent, device.qos);
+        let packet_id = if qos == 0 { Some(0) } else { device.take(sequence, due) };
+        let Some(packet_id) = packet_id else { return };
+        device.sent += 1;
+        self.telemetry_sent += 1;
+        net.send(id, |out| self.cast.put_telemetry(out, number, (packet_id, sequence), due, false));
+    }
+
+    /// A command is due.
+    pub(super) fn order(&mut self, due: u64) {
+        self.orders.push_back(due);
+        self.ordered += 1;
+        self.commander.allow(self.ordered);
+    }
+
+    /// Sends the commands that are due, to the devices in turn, away or not.
+    pub(super) fn pump_commands(&mut self, net: &mut Net) {
+        let (cast, orders) = (&self.cast, &mut self.orders);
+        let devices = cast.devices.len() as u64;
+        self.commander.pump(net, |number, id, out| {
+            let (device, sequence) = ((number % devices) as u32, (number / devices) as u32);
+            let sent_nanos = orders.pop_front().expect("as many orders as messages were allowed");
+            let topic = cast.command_topic(device);
+            let (qos, payload_len) = (cast.command_qos, cast.payload);
+            let head =
+                PublishHead { topic: topic.as_bytes(), qos, dup: false, retain: false, id, payload_len };
+            wire::put_publish(out, cast.identity.version, &head);
+            let stamp = Stamp { run: cast.run, publisher: COMMANDER, stream: device, sequence, sent_nanos };
+            payload::put(out, topic.as_bytes(), payload_len, &stamp);
+        });
+    }
+
+    /// Breaks a device's connection. Whether it had one.
+    pub(super) fn break_off(&mut self, net: &mut Net, number: u32, now: u64) -> bool {
+        let id = self.first_device() + number as usize;
+        let device = &mut self.cast.devices[number as usize];
+        if device.link != Link::Up {
+            return false;
+        }
+        if device.qos == 0 {
+            let seen = self.backends.iter().map(|backend| backend.telemetry[number as usize].next());
+            device.in_doubt.extend(seen.min().unwrap_or(0)..device.sent);
+        }
+        device.link = Link::Away;
+        device.breaks += 1;
+        device.broke_nanos = now;
+        net.abort(id);
+        self.fleet.leave(id);
+        true
+    }
+
+    /// Ends a device's connection with DISCONNECT. The broker closes it: closing here with bytes
+    /// unread would be a reset, which takes telemetry on its way along.
+    pub(super) fn say_goodbye(&mut self, net: &mut Net, number: u32, now: u64) {
+        let id = self.first_device() + number as usize;
+        let device = &mut self.cast.devices[number as usize];
+        if device.link == Link::Up {
+            device.link = Link::Leaving { since: now };
+            self.goodbyes += 1;
+            net.send(id, wire::put_disconnect);
+        }
+    }
+
+    /// Connects a device again.
+    pub(super) fn come_back(&mut self, net: &mut Net, id: usize) -> io::Result<()> {
+        self.fleet.open(net, id)
+    }
+
+    /// The scenario closed this client for good.
+    pub(super) fn part(&mut self, id: usize) {
+        self.fleet.leave(id);
+        if let Some(device) = self.device_of(id) {
+            device.link = Link::Away;
+            device.pending.clear();
+        }
+    }
+
+    /// Counts the devices that could not come back.
+    pub(super) fn take_failures(&mut self) {
+        if let Some(why) = self.fleet.take_failure() {
+            self.faults.refused += 1;
+            detail(&mut self.details, || why);
+        }
+    }
+
+    /// Whether everything was seen by everyone that is to see it.
+    pub(super) fn is_drained(&self, net: &Net) -> bool {
+        let devices = self.cast.devices.iter().enumerate();
+        self.commander.is_done(net)
+            && devices.into_iter().all(|(at, device)| {
+                device.link == Link::Up
+                    && device.pending.is_empty()
+                    && device.inbox.unreleased() == 0
+                    && device.commands.missing(self.commands_sent(at)) == 0
+                    && self.backends.iter().all(|backend| {
+                        let telemetry = &backend.telemetry[at];
+                        backend.wills[at].missing(device.breaks) == 0
+                            && telemetry.missing(device.sent) == telemetry.missing_of(&device.in_doubt)
+                    })
+            })
+    }
+
+    /// How many commands device `at` was sent: they go round.
+    fn commands_sent(&self, at: usize) -> u32 {
+        let (sent, devices) = (self.commander.sent, self.cast.devices.len() as u64);
+        (sent / devices) as u32 + u32::from((at as u64) < sent % devices)
+    }
+
+    /// Counts what is missing at the end.
+    pub(super) fn settle(&mut self) {
+        let waiting = self.commander.in_flight();
+        self.faults.unanswered += waiting;
+        if waiting > 0 {
+            detail(&mut self.details, || format!("commander waits for {waiting} acknowledgements"));
+        }
+        let mut commands_lost = 0;
+        for at in 0..self.cast.devices.len() {
+            let sent = self.commands_sent(at);
+            let device = &self.cast.devices[at];
+            commands_lost += device.commands.missing(sent);
+            self.faults.unanswered += device.pending.len() as u64 + device.inbox.unreleased();
+            if matches!(device.link, Link::Leaving { since } if self.clock.now() > since + GOODBYE_NANOS_MAX)
+            {
+                self.faults.unanswered += 1;
+                detail(&mut self.details, || format!("device {at}: not closed after DISCONNECT"));
+            }
+            for (name, backend) in self.backends.iter().enumerate() {
+                let wills = backend.wills[at].missing(device.breaks);
+                let missing = backend.telemetry[at].missing(device.sent);
+                let doubtful = backend.telemetry[at].missing_of(&device.in_doubt);
+                self.doubtful += doubtful;
+                self.faults.lost += wills + missing - doubtful;
+                if wills + missing > doubtful {
+                    detail(&mut self.details, || {
+                        let missing = missing - doubtful;
+                        format!("backend {name} misses {missing} messages and {wills} wills of device {at}")
+                    });
+                }
+            }
+        }
+        let lost = commands_lost.saturating_sub(self.commander.refused);
+        self.faults.lost += lost;
+        if lost > 0 {
+            detail(&mut self.details, || format!("{lost} commands never came to their devices"));
+        }
+        for backend in &self.backends {
+            self.faults.unanswered += backend.inbox.unreleased();
+        }
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let (telemetry, commands) = (self.telemetry.delivered, self.commands.delivered);
+        let (wills, faults) = (self.wills.delivered, self.faults.total());
+        format!("delivered: telemetry {telemetry}, commands {commands}, wills {wills}; {faults} faults")
+    }
+
+    /// Writes what happened, and gives the faults away.
+    pub(super) fn figures(&mut self, report: &mut Report) {
+        let breaks: u64 = self.cast.devices.iter().map(|device| u64::from(device.breaks)).sum();
+        let all = |value: u64| value as f64;
+        report.figure("telemetry_sent", "telemetry sent", all(self.telemetry_sent), "messages", 0);
+        report.figure("telemetry_delivered", "  delivered", all(self.telemetry.delivered), "messages", 0);
+        let skipped = self.telemetry_due - self.telemetry_sent;
+        report.figure("telemetry_not_sent", "  due while away", all(skipped), "messages, not sent", 0);
+        if self.doubtful > 0 {
+            let label = "  lost with a connection";
+            report.figure("telemetry_doubtful", label, all(self.doubtful), "messages at QoS 0, legal", 0);
+        }
+        report.figure("commands_sent", "commands sent", all(self.commander.sent), "messages", 0);
+        report.figure("commands_delivered", "  delivered", all(self.commands.delivered), "messages", 0);
+        quantiles(
+            report,
+            &self.commands,
+            [
+                ("command_p50_ms", "  latency p50", "ms, to devices that were there"),
+                ("command_p99_ms", "  latency p99", "ms, to devices that were there"),
+            ],
+        );
+        report.figure("breaks", "connections broken", all(breaks), "connections", 0);
+        report.figure("wills_delivered", "  wills delivered", all(self.wills.delivered), "messages", 0);
+        quantiles(
+            report,
+            &self.wills,
+            [
+                ("will_p50_ms", "  latency p50", "ms, from the break"),
+                ("will_p99_ms", "  latency p99", "ms, from the break"),
+            ],
+        );
+        report.figure("goodbyes", "connections ended properly", all(self.goodbyes), "connections", 0);
+        report.figure("redelivered", "sent again after a break", all(self.redelivered), "messages, legal", 0);
+        if self.telemetry.latency.is_empty() {
+            report.notes.push("no telemetry was delivered".to_owned());
+        } else {
+            report.latency = Some(("telemetry, scheduled time to receive", self.telemetry.latency.clone()));
+        }
+        report.faults = self.faults;
+        report.details = std::mem::take(&mut self.details);
+    }
+
+    fn device_of(&mut self, id: usize) -> Option<&mut Device> {
+        let first = self.first_device();
+        self.cast.devices.get_mut(id.checked_sub(first)?)
+    }
+
+    fn broken(&mut self, id: usize, why: &str) {
+        self.faults.protocol += 1;
+        detail(&mut self.details, || format!("client {id}: {why}"));
+    }
+
+    /// The stamp of a message, if it is whole and of this run.
+    fn stamp(&mut self, id: usize, publish: &Publish<'_>) -> Option<Stamp> {
+        let run = self.cast.run;
+        let stamp = payload::read(publish.payload, publish.topic).filter(|stamp| stamp.run == run);
+        if stamp.is_none() {
+            self.faults.corrupt += 1;
+            detail(&mut self.details, || format!("client {id}: payload or topic changed"));
+        }
+        stamp
+    }
+
+    /// Telemetry or a will at a backend.
+    fn at_backend(&mut self, id: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
+        if !self.backends[id].inbox.receive(publish, out) {
+            self.faults.duplicate += 1;
+            return;
+        }
+        let Some(stamp) = self.stamp(id, publish) else { return };
+        let number = stamp.publisher as usize;
+        let Some(device) = self.cast.devices.get(number) else {
+            self.faults.misrouted += 1;
+            return;
+        };
+        let backend = &mut self.backends[id];
+        let is_will = stamp.stream as usize >= self.cast.devices.len();
+        let (stream, qos) = match is_will {
+            true => (&mut backend.wills[number], WILL_QOS),
+            false => (&mut backend.telemetry[number], device.qos),
+        };
+        self.faults.qos += u64::from(publish.qos != qos);
+        self.faults.retain_flag += u64::from(publish.retain);
+        // A backend's connection never breaks, so that nothing is sent to it again.
+        self.faults.dup_flag += u64::from(publish.dup);
+        if is_will && stamp.sequence >= device.breaks {
+            self.faults.misrouted += 1;
+            return detail(&mut self.details, || {
+                format!("backend {id}: a will of device {number}, whose connection was not broken")
+            });
+        }
+        match stream.arrive(stamp.sequence) {
+            Arrival::First { .. } if is_will => self.wills.count(now.saturating_sub(device.broke_nanos)),
+            Arrival::First { .. } => self.telemetry.count(now.saturating_sub(stamp.sent_nanos)),
+            Arrival::Late => {
+                self.faults.reordered += 1;
+                let kind = if is_will { &mut self.wills } else { &mut self.telemetry };
+                kind.delivered += 1;
+            }
+            // The device could not know that its message had arrived.
+            Arrival::Again if !is_will && qos == 1 && device.resent.contains(&stamp.sequence) => {
+                self.redelivered += 1;
+            }
+            Arrival::Again => {
+                self.faults.duplicate += 1;
+                detail(&mut self.details, || {
+                    let what = if is_will { "will" } else { "message" };
+                    format!("backend {id}: {what} {} of device {number} came again", stamp.sequence)
+                });
+            }
+        }
+    }
+
+    /// A command at a device.
+    fn at_device(&mut self, number: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
+        let device = &mut self.cast.devices[number];
+        let was_away = device.connections > 1;
+        if !device.inbox.receive(publish, out) {
+            // Its PUBREC was lost with the connection.
+            let legal = was_away && publish.dup;
+            *(if legal { &mut self.redelivered } else { &mut self.faults.duplicate }) += 1;
+            return;
+        }
+        let id = self.first_device() + number;
+        let Some(stamp) = self.stamp(id, publish) else { return };
+        if stamp.publisher != COMMANDER || stamp.stream as usize != number {
+            self.faults.misrouted += 1;
+            return;
+        }
+        let device = &mut self.cast.devices[number];
+        self.faults.qos += u64::from(publish.qos != self.cast.command_qos);
+        self.faults.retain_flag += u64::from(publish.retain);
+        match device.commands.arrive(stamp.sequence) {
+            Arrival::First { .. } => {
+                self.faults.dup_flag += u64::from(publish.dup && !was_away);
+                // One that waited for its device tells how long that was away.
+                if stamp.sent_nanos >= device.up_since {
+                    self.commands.count(now - stamp.sent_nanos);
+                } else {
+                    self.commands.delivered += 1;
+                }
+            }
+            Arrival::Late => {
+                self.faults.reordered += 1;
+                self.commands.delivered += 1;
+            }
+            Arrival::Again if publish.qos == 1 && publish.dup && was_away => self.redelivered += 1,
+            Arrival::Again => {
+                self.faults.duplicate += 1;
+                detail(&mut self.details, || {
+                    format!("device {number}: command {} came again", stamp.sequence)
+                });
+            }
+        }
+    }
+
+    /// A device's CONNACK came: sends again what the last connection left open. [MQTT5-4.4.0-1]
+    fn welcome(&mut self, id: usize, connack: Connack, now: u64) {
+        let (first, running) = (self.first_device(), self.running);
+        let Some(number) = id.checked_sub(first) else {
+            if id == self.cast.backends {
+                self.commander.limit(connack.receive_maximum);
+            }
+            return;
+        };
+        let device = &mut self.cast.devices[number];
+        device.connections += 1;
+        device.up_since = now;
+        if running && !connack.session_present {
+            device.pending.clear();
+            self.broken(id, "the session is gone");
+        }
+    }
+
+    fn resend(&mut self, number: usize, out: &mut Vec<u8>) {
+        let device = &mut self.cast.devices[number];
+        device.link = Link::Up;
+        let pending = std::mem::take(&mut device.pending);
+        let again = pending.iter().filter(|pending| !pending.received).map(|pending| pending.sequence);
+        device.resent.extend(again);
+        for message in &pending {
+            if message.received {
+                wire::put_ack(out, wire::PUBREL, message.id);
+            } else {
+                let what = (message.id, message.sequence);
+                self.cast.put_telemetry(out, number as u32, what, message.sent_nanos, true);
+            }
+        }
+        self.cast.devices[number].pending = pending;
+    }
+
+    fn device_packet(&mut self, number: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) {
+        let id = self.first_device() + number;
+        match packet.kind() {
+            wire::PUBLISH => match wire::publish(self.cast.identity.version, packet) {
+                Ok(publish) => self.at_device(number, now, &publish, out),
+                Err(malformed) => self.broken(id, malformed.0),
+            },
+            wire::PUBREL => {
+                let device = &mut self.cast.devices[number];
+                let was_away = device.connections > 1;
+                if let Err(why) = device.inbox.release(packet, out)
+                    // Our PUBCOMP may have been lost with a connection.
+                    && !was_away
+                {
+                    self.broken(id, why);
+                }
+            }
+            kind @ (wire::PUBACK | wire::PUBREC | wire::PUBCOMP) => match wire::ack(packet) {
+                Ok((packet_id, reason)) => {
+                    let failed = reason >= 0x80;
+                    self.faults.refused += u64::from(failed);
+                    if !self.cast.devices[number].answer(kind, packet_id, failed, out) {
+                        self.broken(id, "acknowledgement of nothing in flight");
+                    }
+                }
+                Err(malformed) => self.broken(id, malformed.0),
+            },
+            _ => self.broken(id, "a packet that is none of its business"),
+        }
+    }
+
+    fn backend_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) {
+        match packet.kind() {
+            wire::PUBLISH => match wire::publish(self.cast.identity.version, packet) {
+                Ok(publish) => self.at_backend(id, now, &publish, out),
+                Err(malformed) => self.broken(id, malformed.0),
+            },
+            wire::PUBREL => {
+                if let Err(why) = self.backends[id].inbox.release(packet, out) {
+                    self.broken(id, why);
+                }
+            }
+            _ => self.broken(id, "a packet that is none of its business"),
+        }
+    }
+}
+
+fn quantiles(report: &mut Report, kind: &Kind, rows: [(&'static str, &'static str, &'static str); 2]) {
+    if kind.latency.is_empty() {
+        return;
+    }
+    for ((key, label, unit), at) in rows.into_iter().zip([50.0, 99.0]) {
+        report.figure(key, label, kind.latency.value_at_percentile(at) as f64 / 1e6, unit, 3);
+    }
+}
+
+impl Handler for Crew {
+    fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
+        self.cast.end_sessions = self.end_sessions;
+        self.cast.connect(id, out);
+    }
+
+    fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
+        let number = id.checked_sub(self.first_device());
+        if number.is_some_and(|number| matches!(self.cast.devices[number].link, Link::Leaving { .. })) {
+            // Nothing may be answered after DISCONNECT. The broker keeps it for the session.
+            return Next::Continue;
+        }
+        if !self.fleet.is_ready(id) {
+            if packet.kind() == wire::CONNACK
+                && let Ok(connack) = wire::connack(self.cast.identity.version, packet)
+                && connack.code == 0
+            {
+                self.welcome(id, connack, now);
+            }
+            match self.fleet.offer(id, packet, out, &self.cast, &mut None) {
+                Offered::NotMine => {}
+                Offered::Ready => {
+                    if let Some(number) = number {
+                        self.resend(number, out);
+                    }
+                    return Next::Continue;
+                }
+                Offered::Taken => return Next::Continue,
+            }
+        }
+        match number {
+            Some(number) => self.device_packet(number, now, packet, out),
+            None if id < self.cast.backends => self.backend_packet(id, now, packet, out),
+            None => {
+                if !self.commander.answer(packet, out, &mut self.faults, &mut self.details) {
+                    self.broken(id, "a packet that is none of its business");
+                }
+            }
+        }
+        Next::Continue
+    }
+
+    fn writable(&mut self, _: usize) {}
+
+    fn closed(&mut self, id: usize, why: Closed) {
+        if let Some(device) = self.device_of(id) {
+            if matches!(device.link, Link::Leaving { .. }) {
+                device.link = Link::Away;
+                self.fleet.leave(id);
+                self.departed.push(id);
+                return;
+            }
+            device.link = Link::Away;
+        }
+        if self.fleet.closed(id, &why) {
+            count_closed(&mut self.faults, &mut self.details, id, &why);
+        }
+    }
+}
+
+impl Joins for Crew {
+    fn fleet(&mut self) -> &mut Fleet {
+        &mut self.fleet
+    }
+}

@@ -1,0 +1,399 @@
+//! `offline`: sessions subscribe and go away; messages come for them; they come back and catch up.
+//! Then they come back once more, to see that what they acknowledged stays away.
+
+use hdrhistogram::Histogram;
+
+use super::{Moment, Stage, Stall, memory_each};
+use crate::bulk::Bulk;
+use crate::flags::Offline;
+use crate::fleet::{Fleet, Identity, Joins, Offered, Roster, count_closed, detail, join};
+use crate::inbox::Inbox;
+use crate::net::{Clock, Closed, Handler, Next};
+use crate::payload::{self, Stamp};
+use crate::report::{Report, histogram};
+use crate::verify::{Arrival, Faults, Stream};
+use crate::wire::{self, Packet, Publish, PublishHead, Version};
+
+/// Time for a broker to notice the end of a connection, in seconds; and to see what comes that
+/// should not.
+const SETTLE_SECONDS: f64 = 0.3;
+
+pub(super) fn run(flags: &Offline) -> Result<Report, String> {
+    let sessions = flags.sessions as usize;
+    let mut stage = Stage::set(&flags.common, sessions + 1, 0, 0)?;
+    let mut away = Away::new(&stage, flags);
+    let everyone = 0..sessions;
+    bring_up(&mut stage, &mut away, flags, everyone.clone(), Life::First)?;
+    depart(&mut stage, &mut away, everyone.clone())?;
+
+    bring_up(&mut stage, &mut away, flags, sessions..sessions + 1, Life::First)?;
+    let empty = Moment::now(&stage)?;
+    fill(&mut stage, &mut away, flags)?;
+    let filled = Moment::now(&stage)?;
+
+    let start = Moment::now(&stage)?;
+    bring_up(&mut stage, &mut away, flags, everyone.clone(), Life::Resumed)?;
+    let mut stall = Stall::new(stage.clock.now(), flags.stall);
+    loop {
+        // A session that left before its QoS 2 messages were released would rightly get them again.
+        let waiting: u64 = away.sessions.iter().map(|session| session.inbox.unreleased()).sum();
+        let is_over = stall.is_over(stage.clock.now(), 2 * away.delivered - waiting);
+        if is_over || away.caught_up == sessions && waiting == 0 {
+            break;
+        }
+        let now = stage.wait(&mut away, u64::MAX)?;
+        stage.progress.say(now, || format!("catching up: {} delivered", away.delivered));
+    }
+    let end = Moment::now(&stage)?;
+    stage.rest(&mut away, SETTLE_SECONDS)?;
+    depart(&mut stage, &mut away, everyone.clone())?;
+
+    bring_up(&mut stage, &mut away, flags, everyone.clone(), Life::Again)?;
+    stage.rest(&mut away, SETTLE_SECONDS)?;
+    depart(&mut stage, &mut away, everyone.clone())?;
+    away.settle(flags);
+    bring_up(&mut stage, &mut away, flags, everyone.clone(), Life::Last)?;
+    depart(&mut stage, &mut away, 0..sessions + 1)?;
+    let left = stage.memory()?;
+
+    let settings = vec![
+        ("sessions", flags.sessions.to_string()),
+        ("messages", flags.messages.to_string()),
+        ("qos", flags.qos.to_string()),
+        ("payload", flags.payload.to_string()),
+        ("window", flags.window.to_string()),
+    ];
+    let mut report = Report::new("offline", [settings, flags.common.settings()].concat());
+    end.report(&start, away.delivered, "us per delivery", &mut report);
+    let queued = u64::from(flags.sessions) * u64::from(flags.messages);
+    let seconds = (filled.nanos - empty.nanos) as f64 / 1e9;
+    report.figure("queued_per_second", "queued while away", queued as f64 / seconds, "messages/s", 0);
+    if let (Some(before), Some(after)) = (&empty.broker, &filled.broker) {
+        let micros = after.since(before).total_seconds * 1e6 / queued as f64;
+        report.figure("queue_cpu_us", "  broker CPU", micros, "us per message", 3);
+    }
+    let [empty, filled] = [empty, filled].map(|moment| moment.broker.map(|sample| sample.memory));
+    memory_each(&mut report, "queued_bytes", "  broker memory", "bytes per message", (empty, filled), queued);
+    let caught_up = away.delivered as f64 * 1e9 / (away.last_nanos.max(start.nanos + 1) - start.nanos) as f64;
+    report.figure("delivered_per_second", "delivered on return", caught_up, "messages/s", 0);
+    report.figure("delivered", "delivered and verified", away.delivered as f64, "messages in all", 0);
+    report.figure("queued_lost", "lost without a word", away.faults.lost as f64, "messages", 0);
+    report.figure("queued_refused", "refused with a reason", away.refused as f64, "messages", 0);
+    if let (Some(before), Some(filled), Some(left)) = (stage.before, filled, left) {
+        report.broker_memory(&[
+            ("broker_memory_before_kib", "broker memory, before", before),
+            ("broker_memory_filled_kib", "  all queued", filled),
+            ("broker_memory_left_kib", "  all sessions ended", left),
+        ]);
+    }
+    if away.faults.lost + away.refused > 0 {
+        report.notes.push(format!(
+            "the broker kept {} of {} messages for each session on average: see its bound on queued messages",
+            away.delivered / u64::from(flags.sessions),
+            flags.messages
+        ));
+    }
+    if away.latency.is_empty() {
+        report.notes.push("no session got anything".to_owned());
+    } else {
+        report.latency = Some(("CONNECT to the last message of a session", away.latency));
+    }
+    report.faults = away.faults;
+    report.details = away.details;
+    Ok(report)
+}
+
+fn bring_up(
+    stage: &mut Stage,
+    away: &mut Away,
+    flags: &Offline,
+    ids: std::ops::Range<usize>,
+    life: Life,
+) -> Result<(), String> {
+    away.roster.life = life;
+    join(&mut stage.net, away, ids, flags.common.connecting, stage.clock, &mut stage.progress)
+}
+
+/// Disconnects clients and gives the broker time to notice.
+fn depart(stage: &mut Stage, away: &mut Away, ids: std::ops::Range<usize>) -> Result<(), String> {
+    for id in ids {
+        if stage.net.is_open(id) {
+            stage.net.send(id, wire::put_disconnect);
+            stage.net.close(id);
+            away.fleet.leave(id);
+        }
+    }
+    stage.rest(away, SETTLE_SECONDS)
+}
+
+/// Publishes all messages, to the sessions in turn, and waits until they are acknowledged.
+fn fill(stage: &mut Stage, away: &mut Away, flags: &Offline) -> Result<(), String> {
+    let sessions = u64::from(flags.sessions);
+    let mut stall = Stall::new(stage.clock.now(), flags.stall);
+    away.bulk.allow(sessions * u64::from(flags.messages));
+    loop {
+        let now = stage.clock.now();
+        let (run, roster) = (away.run, &away.roster);
+        away.bulk.pump(&mut stage.net, |number, id, out| {
+            let (session, sequence) = ((number % sessions) as u32, (number / sessions) as u32);
+            let (topic, payload_len) = (roster.topic(session as usize), flags.payload);
+            let topic = topic.as_bytes();
+            let head = PublishHead { topic, qos: flags.qos, dup: false, retain: false, id, payload_len };
+            wire::put_publish(out, roster.identity.version, &head);
+            let stamp = Stamp { run, publisher: 0, stream: session, sequence, sent_nanos: now };
+            payload::put(out, topic, payload_len, &stamp);
+        });
+        let (sent, waiting) = (away.bulk.sent, away.bulk.in_flight());
+        if away.bulk.is_done(&stage.net) {
+            break;
+        }
+        if stall.is_over(now, 2 * sent - waiting) {
+            away.faults.unanswered += waiting;
+            detail(&mut away.details, || format!("publisher waits for {waiting} acknowledgements"));
+            break;
+        }
+        stage.wait(away, u64::MAX)?;
+        stage.progress.say(now, || format!("queueing: {sent} sent"));
+    }
+    away.refused = away.bulk.refused;
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// Subscribes.
+    First,
+    /// Gets what was queued.
+    Resumed,
+    /// Gets nothing.
+    Again,
+    /// Ends the session.
+    Last,
+}
+
+/// The sessions and, behind them, the publisher.
+struct Sessions {
+    identity: Identity,
+    prefix: String,
+    qos: u8,
+    count: usize,
+    life: Life,
+}
+
+impl Sessions {
+    fn topic(&self, session: usize) -> String {
+        format!("{}/{session}", self.prefix)
+    }
+}
+
+impl Roster for Sessions {
+    fn connect(&self, id: usize, out: &mut Vec<u8>) {
+        let name = format!("o{id}");
+        if id == self.count || self.life == Life::Last {
+            self.identity.put_connect(out, &name);
+        } else {
+            self.identity.put_resume(out, &name, None);
+        }
+    }
+
+    fn filters(&self, id: usize, from: usize) -> Vec<String> {
+        let subscribes = id < self.count && from == 0 && self.life == Life::First;
+        if subscribes { vec![self.topic(id)] } else { Vec::new() }
+    }
+
+    fn subscribe_qos(&self) -> u8 {
+        self.qos
+    }
+}
+
+struct Away {
+    run: u32,
+    version: Version,
+    clock: Clock,
+    messages: u32,
+    roster: Sessions,
+    fleet: Fleet,
+    bulk: Bulk,
+    refused: u64,
+    sessions: Vec<Session>,
+    caught_up: usize,
+    delivered: u64,
+    last_nanos: u64,
+    latency: Histogram<u64>,
+    faults: Faults,
+    details: Vec<String>,
+}
+
+#[derive(Default)]
+struct Session {
+    inbox: Inbox,
+    stream: Stream,
+    /// When its CONNECT was sent last, and when its last message came.
+    connect_nanos: u64,
+    last_nanos: u64,
+    /// Messages that came.
+    got: u32,
+}
+
+impl Away {
+    fn new(stage: &Stage, flags: &Offline) -> Away {
+        let (identity, count) = (stage.identity.clone(), flags.sessions as usize);
+        Away {
+            run: stage.run,
+            version: identity.version,
+            clock: stage.clock,
+            messages: flags.messages,
+            fleet: Fleet::new(identity.version, count + 1),
+            roster: Sessions {
+                identity,
+                prefix: format!("lt/{:08x}/offline", stage.run),
+                qos: flags.qos,
+                count,
+                life: Life::First,
+            },
+            bulk: Bulk::new(count, flags.qos, usize::from(flags.window)),
+            refused: 0,
+            sessions: (0..count).map(|_| Session::default()).collect(),
+            caught_up: 0,
+            delivered: 0,
+            last_nanos: 0,
+            latency: histogram(),
+            faults: Faults::default(),
+            details: Vec::new(),
+        }
+    }
+
+    /// Counts what is missing, and the time that each session took.
+    fn settle(&mut self, flags: &Offline) {
+        let mut missing = 0;
+        for (at, session) in self.sessions.iter().enumerate() {
+            let lost = session.stream.missing(flags.messages);
+            missing += lost;
+            if let Some((first, run)) = session.stream.first_missing(flags.messages) {
+                let newest = first + run == flags.messages;
+                let which = if newest { ", the newest" } else { "" };
+                let of = flags.messages;
+                detail(&mut self.details, || {
+                    format!("session {at} misses {lost} of {of}: first {run} from number {first} on{which}")
+                });
+            }
+            self.faults.unanswered += session.inbox.unreleased();
+            if session.got > 0 {
+                self.latency.saturating_record(session.last_nanos - session.connect_nanos);
+            }
+        }
+        // What the publisher was told about is not lost without a word.
+        self.faults.lost += missing.saturating_sub(self.refused);
+    }
+
+    fn resumed(&mut self, id: usize, session_present: bool) {
+        if id == self.roster.count {
+            return;
+        }
+        let expected = matches!(self.roster.life, Life::Resumed | Life::Again);
+        if session_present != expected {
+            self.broken(
+                id,
+                if expected { "the session is gone" } else { "Session Present on a new session" },
+            );
+        }
+    }
+
+    fn deliver(&mut self, id: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
+        let session = &mut self.sessions[id];
+        if !session.inbox.receive(publish, out) {
+            self.faults.duplicate += 1;
+            return;
+        }
+        let stamp = payload::read(publish.payload, publish.topic).filter(|stamp| stamp.run == self.run);
+        let Some(stamp) = stamp else {
+            self.faults.corrupt += 1;
+            return detail(&mut self.details, || format!("session {id}: payload or topic changed"));
+        };
+        if stamp.stream as usize != id {
+            self.faults.misrouted += 1;
+            return;
+        }
+        match session.stream.arrive(stamp.sequence) {
+            Arrival::First { .. } => {}
+            Arrival::Late => self.faults.reordered += 1,
+            // Every acknowledgement went to the broker before the connection ended.
+            Arrival::Again => {
+                self.faults.duplicate += 1;
+                return detail(&mut self.details, || {
+                    format!("session {id}: number {} came again after it was acknowledged", stamp.sequence)
+                });
+            }
+        }
+        // Nothing was ever sent to it before, so nothing is sent again.
+        self.faults.dup_flag += u64::from(publish.dup);
+        self.faults.retain_flag += u64::from(publish.retain);
+        self.faults.qos += u64::from(publish.qos != self.roster.qos);
+        self.delivered += 1;
+        session.got += 1;
+        session.last_nanos = now;
+        self.last_nanos = now;
+        self.caught_up += usize::from(session.got == self.messages);
+    }
+
+    fn broken(&mut self, id: usize, why: &str) {
+        self.faults.protocol += 1;
+        detail(&mut self.details, || format!("client {id}: {why}"));
+    }
+}
+
+impl Handler for Away {
+    fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
+        if let (Life::Resumed, Some(session)) = (self.roster.life, self.sessions.get_mut(id)) {
+            session.connect_nanos = self.clock.now();
+        }
+        self.roster.connect(id, out);
+    }
+
+    fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
+        let mut accepted = None;
+        let offered = self.fleet.offer(id, packet, out, &self.roster, &mut accepted);
+        if let Some(connack) = accepted {
+            self.resumed(id, connack.session_present);
+            if id == self.roster.count {
+                self.bulk.limit(connack.receive_maximum);
+            }
+        }
+        if offered != Offered::NotMine {
+            return Next::Continue;
+        }
+        if id == self.roster.count {
+            if !self.bulk.answer(packet, out, &mut self.faults, &mut self.details) {
+                self.broken(id, "a packet that is none of its business");
+            }
+            return Next::Continue;
+        }
+        match packet.kind() {
+            wire::PUBLISH => match wire::publish(self.version, packet) {
+                Ok(publish) => self.deliver(id, now, &publish, out),
+                Err(malformed) => self.broken(id, malformed.0),
+            },
+            wire::PUBREL => {
+                if let Err(why) = self.sessions[id].inbox.release(packet, out) {
+                    self.broken(id, why);
+                }
+            }
+            _ => self.broken(id, "a packet that is none of its business"),
+        }
+        Next::Continue
+    }
+
+    fn writable(&mut self, _: usize) {}
+
+    fn closed(&mut self, id: usize, why: Closed) {
+        if self.fleet.closed(id, &why) {
+            count_closed(&mut self.faults, &mut self.details, id, &why);
+        }
+    }
+}
+
+impl Joins for Away {
+    fn fleet(&mut self) -> &mut Fleet {
+        &mut self.fleet
+    }
+}

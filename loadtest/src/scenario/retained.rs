@@ -1,0 +1,394 @@
+//! `retained`: many retained messages are stored; subscribers come one after the other and wait
+//! for all of them; then the messages are cleared, and one more subscriber makes sure of it.
+
+use hdrhistogram::Histogram;
+
+use super::{Moment, Stage, Stall, memory_each};
+use crate::bulk::Bulk;
+use crate::flags::Retained;
+use crate::fleet::{Fleet, Identity, Joins, Offered, Roster, count_closed, detail, join};
+use crate::inbox::Inbox;
+use crate::net::{Closed, Handler, Next};
+use crate::payload::{self, Stamp};
+use crate::report::{Report, histogram};
+use crate::verify::{Arrival, Faults, Stream};
+use crate::wire::{self, Packet, Publish, PublishHead, Version};
+
+/// Time for a broker that answers before it is done, or does not answer at QoS 0, in seconds; and
+/// to see what comes that should not.
+const SETTLE_SECONDS: f64 = 0.3;
+
+pub(super) fn run(flags: &Retained) -> Result<Report, String> {
+    let mut stage = Stage::set(&flags.common, flags.subscribers as usize + 2, 0, 0)?;
+    let mut replay = Replay::new(&stage, flags);
+    bring_up(&mut stage, &mut replay, flags, 0)?;
+    let settings = vec![
+        ("messages", flags.messages.to_string()),
+        ("subscribers", flags.subscribers.to_string()),
+        ("qos", flags.qos.to_string()),
+        ("payload", flags.payload.to_string()),
+        ("window", flags.window.to_string()),
+    ];
+    let mut report = Report::new("retained", [settings, flags.common.settings()].concat());
+
+    let empty = Moment::now(&stage)?;
+    publish_all(&mut stage, &mut replay, flags, Job::Store)?;
+    let stored = Moment::now(&stage)?;
+    stage.rest(&mut replay, SETTLE_SECONDS)?;
+    let memory = stage.memory()?;
+
+    let start = Moment::now(&stage)?;
+    let mut replay_nanos = 0;
+    for reader in 1..=flags.subscribers as usize {
+        bring_up(&mut stage, &mut replay, flags, reader)?;
+        replay_nanos += read_all(&mut stage, &mut replay, flags, reader)?;
+    }
+    let end = Moment::now(&stage)?;
+
+    end.report(&start, replay.delivered, "us per delivery", &mut report);
+    let messages = f64::from(flags.messages);
+    let store_seconds = (stored.nanos - empty.nanos) as f64 / 1e9;
+    report.figure("stored_per_second", "stored", messages / store_seconds, "messages/s", 0);
+    if let (Some(before), Some(after)) = (&empty.broker, &stored.broker) {
+        let micros = after.since(before).total_seconds * 1e6 / messages;
+        report.figure("store_cpu_us", "  broker CPU", micros, "us per message", 3);
+    }
+    let grown = (empty.broker.map(|sample| sample.memory), memory);
+    memory_each(
+        &mut report,
+        "retained_bytes",
+        "  broker memory",
+        "bytes per message",
+        grown,
+        flags.messages.into(),
+    );
+    let rate = replay.delivered as f64 * 1e9 / replay_nanos.max(1) as f64;
+    report.figure("delivered_per_second", "delivered", rate, "messages/s, while waited for", 0);
+    report.figure("delivered", "delivered and verified", replay.delivered as f64, "messages in all", 0);
+    if flags.keep {
+        report.notes.push(format!("the messages stay in the broker, under {}", replay.roster.prefix));
+    } else {
+        clear(&mut stage, &mut replay, flags)?;
+    }
+    stage.net.send(0, wire::put_disconnect);
+    stage.net.close(0);
+    stage.rest(&mut replay, SETTLE_SECONDS)?;
+    if let (Some(before), Some(stored), Some(left)) = (stage.before, memory, stage.memory()?) {
+        report.broker_memory(&[
+            ("broker_memory_before_kib", "broker memory, before", before),
+            ("broker_memory_stored_kib", "  all stored", stored),
+            ("broker_memory_left_kib", "  at the end", left),
+        ]);
+    }
+    if replay.replays.is_empty() {
+        report.notes.push("no subscriber got all of the messages".to_owned());
+    } else {
+        report.latency = Some(("SUBSCRIBE to the last retained message", replay.replays));
+    }
+    report.faults = replay.faults;
+    report.details = replay.details;
+    Ok(report)
+}
+
+fn bring_up(stage: &mut Stage, replay: &mut Replay, flags: &Retained, id: usize) -> Result<(), String> {
+    join(&mut stage.net, replay, id..id + 1, flags.common.connecting, stage.clock, &mut stage.progress)
+}
+
+/// Publishes one message to each topic and waits until all are acknowledged.
+fn publish_all(stage: &mut Stage, replay: &mut Replay, flags: &Retained, job: Job) -> Result<(), String> {
+    // Clearing at QoS 0 would leave no way to know when it is done.
+    let qos = if job == Job::Clear { flags.qos.max(1) } else { flags.qos };
+    let mut bulk = Bulk::new(0, qos, usize::from(flags.window.min(replay.receive_maximum)));
+    bulk.allow(flags.messages.into());
+    let mut stall = Stall::new(stage.clock.now(), flags.stall);
+    replay.bulk = Some(bulk);
+    loop {
+        let (version, now) = (replay.version, stage.clock.now());
+        let (roster, run) = (&replay.roster, replay.run);
+        let bulk = replay.bulk.as_mut().expect("set above, and taken only behind this loop");
+        bulk.pump(&mut stage.net, |number, id, out| {
+            let topic = roster.topic(number);
+            let payload_len = if job == Job::Clear { 0 } else { flags.payload };
+            let topic = topic.as_bytes();
+            let head = PublishHead { topic, qos, dup: false, retain: true, id, payload_len };
+            wire::put_publish(out, version, &head);
+            if job == Job::Store {
+                let stamp = Stamp { run, publisher: 0, stream: number as u32, sequence: 0, sent_nanos: now };
+                payload::put(out, topic, payload_len, &stamp);
+            }
+        });
+        let (sent, waiting) = (bulk.sent, bulk.in_flight());
+        if bulk.is_done(&stage.net) || stall.is_over(now, 2 * sent - waiting) {
+            replay.faults.unanswered += waiting;
+            // What the broker told that it would not take is not lost.
+            replay.refused += bulk.refused;
+            break;
+        }
+        stage.wait(replay, u64::MAX)?;
+        stage.progress.say(now, || format!("{job:?}: {sent} sent"));
+    }
+    // At QoS 0, the answer to a PINGREQ tells that the broker has read all that came before it.
+    replay.pongs = 0;
+    stage.net.send(0, wire::put_pingreq);
+    let patience = stage.clock.now() + super::nanos(flags.stall);
+    while replay.pongs == 0 && stage.clock.now() < patience {
+        stage.wait(replay, patience)?;
+    }
+    replay.faults.unanswered += u64::from(replay.pongs == 0);
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Job {
+    Store,
+    Clear,
+}
+
+/// Subscribes a reader and waits for all messages; how long it took, in nanoseconds.
+fn read_all(stage: &mut Stage, replay: &mut Replay, flags: &Retained, reader: usize) -> Result<u64, String> {
+    replay.begin(reader);
+    let begun = stage.clock.now();
+    let filter = format!("{}/#", replay.roster.prefix);
+    let (version, qos) = (replay.version, flags.qos);
+    stage.net.send(reader, |out| wire::put_subscribe(out, version, 1, [filter.as_str()].into_iter(), qos));
+    let mut stall = Stall::new(begun, flags.stall);
+    loop {
+        let now = stage.clock.now();
+        let waiting = replay.inbox.unreleased();
+        let is_done = replay.got == flags.messages && replay.granted && waiting == 0;
+        // Each message is progress when it comes and, at QoS 2, when it is released.
+        let is_over = stall.is_over(now, 2 * u64::from(replay.got) - waiting);
+        if is_done || is_over || !stage.net.is_open(reader) {
+            break;
+        }
+        stage.wait(replay, u64::MAX)?;
+        stage.progress.say(now, || format!("subscriber {reader} has {}", replay.got));
+    }
+    let last = replay.last_nanos.max(begun);
+    if replay.got == flags.messages {
+        replay.replays.saturating_record(last - begun);
+    }
+    stage.rest(replay, SETTLE_SECONDS)?;
+    replay.finish(reader, flags.messages);
+    depart(stage, replay, reader);
+    Ok(last - begun)
+}
+
+fn clear(stage: &mut Stage, replay: &mut Replay, flags: &Retained) -> Result<(), String> {
+    publish_all(stage, replay, flags, Job::Clear)?;
+    stage.rest(replay, SETTLE_SECONDS)?;
+    let checker = flags.subscribers as usize + 1;
+    bring_up(stage, replay, flags, checker)?;
+    replay.begin(checker);
+    replay.cleared = true;
+    let filter = format!("{}/#", replay.roster.prefix);
+    let (version, qos) = (replay.version, flags.qos);
+    stage.net.send(checker, |out| wire::put_subscribe(out, version, 1, [filter.as_str()].into_iter(), qos));
+    stage.rest(replay, SETTLE_SECONDS)?;
+    depart(stage, replay, checker);
+    Ok(())
+}
+
+fn depart(stage: &mut Stage, replay: &mut Replay, id: usize) {
+    if stage.net.is_open(id) {
+        stage.net.send(id, wire::put_disconnect);
+        stage.net.close(id);
+        replay.fleet.leave(id);
+    }
+}
+
+/// Client 0 publishes; the others subscribe, but not as part of their handshake: that is timed.
+struct Readers {
+    identity: Identity,
+    prefix: String,
+}
+
+impl Readers {
+    fn topic(&self, number: u64) -> String {
+        // A hundred to a level, as a tree of devices and their properties has.
+        format!("{}/{}/{}", self.prefix, number / 100, number % 100)
+    }
+}
+
+impl Roster for Readers {
+    fn connect(&self, id: usize, out: &mut Vec<u8>) {
+        self.identity.put_connect(out, &format!("r{id}"));
+    }
+
+    fn filters(&self, _: usize, _: usize) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn subscribe_qos(&self) -> u8 {
+        0
+    }
+}
+
+struct Replay {
+    version: Version,
+    run: u32,
+    qos: u8,
+    roster: Readers,
+    fleet: Fleet,
+    bulk: Option<Bulk>,
+    receive_maximum: u16,
+    pongs: u32,
+    /// Messages that the broker refused to store.
+    refused: u64,
+    /// Whose turn it is.
+    reader: usize,
+    inbox: Inbox,
+    granted: bool,
+    /// Everything was cleared: whatever comes is wrong.
+    cleared: bool,
+    /// Per message; each is a stream of one.
+    seen: Vec<Stream>,
+    got: u32,
+    last_nanos: u64,
+    delivered: u64,
+    replays: Histogram<u64>,
+    faults: Faults,
+    details: Vec<String>,
+}
+
+impl Replay {
+    fn new(stage: &Stage, flags: &Retained) -> Replay {
+        let identity = stage.identity.clone();
+        Replay {
+            version: identity.version,
+            run: stage.run,
+            qos: flags.qos,
+            fleet: Fleet::new(identity.version, flags.subscribers as usize + 2),
+            roster: Readers { identity, prefix: format!("lt/{:08x}/retained", stage.run) },
+            bulk: None,
+            receive_maximum: u16::MAX,
+            pongs: 0,
+            refused: 0,
+            reader: 0,
+            inbox: Inbox::default(),
+            granted: false,
+            cleared: false,
+            seen: vec![Stream::default(); flags.messages as usize],
+            got: 0,
+            last_nanos: 0,
+            delivered: 0,
+            replays: histogram(),
+            faults: Faults::default(),
+            details: Vec::new(),
+        }
+    }
+
+    fn begin(&mut self, reader: usize) {
+        self.reader = reader;
+        self.inbox = Inbox::default();
+        self.granted = false;
+        self.seen.fill(Stream::default());
+        (self.got, self.last_nanos) = (0, 0);
+    }
+
+    /// Counts what a reader did not get.
+    fn finish(&mut self, reader: usize, messages: u32) {
+        let lost = u64::from(messages - self.got).saturating_sub(self.refused);
+        self.faults.lost += lost;
+        if lost > 0 {
+            let first = self.seen.iter().position(|stream| stream.missing(1) > 0).unwrap_or(0);
+            detail(&mut self.details, || {
+                format!("subscriber {reader} misses {lost}, the first of them number {first} as stored")
+            });
+        }
+        self.faults.unanswered += self.inbox.unreleased() + u64::from(!self.granted);
+    }
+
+    fn deliver(&mut self, id: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
+        if !self.inbox.receive(publish, out) {
+            self.faults.duplicate += 1;
+            return;
+        }
+        if self.cleared {
+            self.faults.duplicate += 1;
+            return detail(&mut self.details, || "a retained message came after it was cleared".to_owned());
+        }
+        let stamp = payload::read(publish.payload, publish.topic).filter(|stamp| stamp.run == self.run);
+        let Some(stream) = stamp.and_then(|stamp| self.seen.get_mut(stamp.stream as usize)) else {
+            self.faults.corrupt += 1;
+            return detail(&mut self.details, || format!("subscriber {id}: payload or topic changed"));
+        };
+        if !matches!(stream.arrive(0), Arrival::First { .. }) {
+            self.faults.duplicate += 1;
+            return;
+        }
+        self.faults.qos += u64::from(publish.qos != self.qos);
+        self.faults.retain_flag += u64::from(!publish.retain);
+        self.faults.dup_flag += u64::from(publish.dup);
+        self.got += 1;
+        self.delivered += 1;
+        self.last_nanos = now;
+    }
+
+    fn broken(&mut self, id: usize, why: &str) {
+        self.faults.protocol += 1;
+        detail(&mut self.details, || format!("client {id}: {why}"));
+    }
+}
+
+impl Handler for Replay {
+    fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
+        self.roster.connect(id, out);
+    }
+
+    fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
+        let mut accepted = None;
+        if self.fleet.offer(id, packet, out, &self.roster, &mut accepted) != Offered::NotMine {
+            if let (0, Some(connack)) = (id, accepted) {
+                self.receive_maximum = connack.receive_maximum;
+            }
+            return Next::Continue;
+        }
+        match packet.kind() {
+            wire::PUBLISH if id == self.reader && id > 0 => match wire::publish(self.version, packet) {
+                Ok(publish) => self.deliver(id, now, &publish, out),
+                Err(malformed) => self.broken(id, malformed.0),
+            },
+            wire::PUBREL if id > 0 => {
+                if let Err(why) = self.inbox.release(packet, out) {
+                    self.broken(id, why);
+                }
+            }
+            wire::SUBACK if id > 0 => match wire::suback(self.version, packet) {
+                Ok((_, &[code])) if code == self.qos => self.granted = true,
+                _ => {
+                    self.faults.refused += 1;
+                    self.granted = true;
+                    detail(&mut self.details, || format!("subscriber {id}: SUBSCRIBE was not granted"));
+                }
+            },
+            wire::PINGRESP if id == 0 => self.pongs += 1,
+            wire::DISCONNECT => {
+                let reason = packet.body.first().copied().unwrap_or(0);
+                detail(&mut self.details, || format!("client {id}: DISCONNECT with reason {reason:#04x}"));
+            }
+            _ => {
+                let (faults, details) = (&mut self.faults, &mut self.details);
+                let bulk = self.bulk.as_mut().filter(|_| id == 0);
+                if !bulk.is_some_and(|bulk| bulk.answer(packet, out, faults, details)) {
+                    self.broken(id, "a packet that is none of its business");
+                }
+            }
+        }
+        Next::Continue
+    }
+
+    fn writable(&mut self, _: usize) {}
+
+    fn closed(&mut self, id: usize, why: Closed) {
+        if self.fleet.closed(id, &why) {
+            count_closed(&mut self.faults, &mut self.details, id, &why);
+        }
+    }
+}
+
+impl Joins for Replay {
+    fn fleet(&mut self) -> &mut Fleet {
+        &mut self.fleet
+    }
+}
