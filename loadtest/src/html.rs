@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use crate::context::Context;
 use crate::latency::bins;
 use crate::plot::{
-    HEIGHT, LEFT, Plot, Scale, WIDTH, duration, escape, linear_ticks, log_ticks, round_up, short,
+    HEIGHT, LEFT, Plot, Scale, WIDTH, decimals, duration, escape, linear_ticks, log_ticks, round_up, short,
 };
 use crate::report::{PERCENTILES, Report, grouped, latency_rows};
 use crate::timeline::Rate;
@@ -157,7 +157,7 @@ fn course(report: &Report) -> String {
     html
 }
 
-/// Seconds from the begin of the measured time.
+/// Seconds since the measured time began.
 struct TimeAxis {
     zero: u64,
     from: u64,
@@ -189,9 +189,9 @@ impl TimeAxis {
         plot.shade(x(end), x(self.to));
         plot.y_axis(height, &linear_ticks(0.0, top, 5), &name, title);
         let ticks = linear_ticks(self.seconds(self.from), self.seconds(self.to), 9);
-        let digits = if ticks.iter().all(|tick| tick.fract().abs() < 1e-9) { 0 } else { 1 };
+        let digits = decimals(&ticks);
         let second = |tick: f64| format!("{:.digits$}", if tick.abs() < 1e-9 { 0.0 } else { tick });
-        plot.x_axis(time, &ticks, second, "seconds from the begin of the measured time");
+        plot.x_axis(time, &ticks, second, "seconds since the measured time began");
         let points: Vec<(f64, f64)> = rates
             .iter()
             .filter_map(|rate| {
@@ -207,7 +207,7 @@ impl TimeAxis {
             let shown = rates.iter().filter_map(|rate| value(rate).map(|value| (rate, value)));
             for (&(at, y), (rate, value)) in points.iter().zip(shown) {
                 let hint = format!("{:.1} s: {}", self.seconds(rate.to_nanos), name(value));
-                plot.dot(at, y, &hint);
+                plot.dot(class, at, y, &hint);
             }
         }
         plot.finish(title)
@@ -231,9 +231,10 @@ fn latencies(report: &Report) -> String {
         return figure("latency", "", "<p class=\"none\">No latency was measured.</p>");
     };
     let samples = grouped(histogram.len() as f64, 0);
-    let text = format!("{of}, {samples} samples. A bin with any sample in it is at least a pixel high.");
+    let noun = if histogram.len() == 1 { "sample" } else { "samples" };
+    let text = format!("{of}, {samples} {noun}. A bin with any sample in it is at least a pixel high.");
     let mut html = figure("latency: how often", &text, &distribution(histogram));
-    let text = "Each step to the right is a tenth of the samples on its left: the slowest are at the end.";
+    let text = "The axis stretches towards the slowest: 90, 99 and 99.9 % are equally far apart.";
     html.push_str(&figure("latency: by percentile", text, &percentiles(histogram)));
     html
 }
@@ -279,18 +280,16 @@ fn distribution(histogram: &Histogram<u64>) -> String {
         let gap = if to - from > 4.0 { 1.0 } else { 0.0 };
         plot.bar((from, to - gap), (base, height), &hint);
     }
-    // One row of letters for each mark whose neighbour is too near.
-    for (row, (name, nanos)) in marks(histogram).into_iter().enumerate() {
+    // A row of letters for each mark, for neighbours may be near; all lines below all letters.
+    let row_y = |row: usize| 12.0 + ROW * row as f64;
+    let marks = marks(histogram);
+    for (row, &(_, nanos)) in marks.iter().enumerate() {
+        plot.vertical("mark", x.at(nanos), row_y(row) - 9.0, base);
+    }
+    for (row, (name, nanos)) in marks.into_iter().enumerate() {
         let (at, text) = (x.at(nanos), format!("{name} {}", duration(nanos)));
-        let line = 12.0 + ROW * row as f64;
-        plot.vertical("mark", at, line - 9.0, base);
-        let is_right = at > WIDTH * 0.8;
-        plot.text(
-            if is_right { "label end" } else { "label" },
-            if is_right { at - 5.0 } else { at + 5.0 },
-            line,
-            &text,
-        );
+        let (class, at) = if at > WIDTH * 0.8 { ("label end", at - 5.0) } else { ("label", at + 5.0) };
+        plot.text(class, at, row_y(row), &text);
     }
     plot.finish("histogram of the latency")
 }
@@ -324,13 +323,18 @@ fn percentiles(histogram: &Histogram<u64>) -> String {
     for (&(name, at), (_, nanos)) in PERCENTILES.iter().zip(marks(histogram)) {
         let left = rest(at);
         if x.shows(left) {
-            plot.dot(x.at(left), y.at(nanos), &format!("{name}: {}", duration(nanos)));
-            let above = y.at(nanos) - 10.0;
-            plot.text("label end", x.at(left) - 2.0, above, &format!("{name} {}", duration(nanos)));
+            plot.dot("mark", x.at(left), y.at(nanos), &format!("{name}: {}", duration(nanos)));
+            let text = format!("{name} {}", duration(nanos));
+            // The first one has the axis on its left.
+            if x.at(left) < LEFT + 100.0 {
+                plot.text("label", x.at(left) + 4.0, y.at(nanos) + 18.0, &text);
+            } else {
+                plot.text("label end", x.at(left) - 2.0, y.at(nanos) - 10.0, &text);
+            }
         }
     }
     let max = histogram.max() as f64;
-    plot.dot(x.at(end), y.at(max), &format!("max: {}", duration(max)));
+    plot.dot("mark", x.at(end), y.at(max), &format!("max: {}", duration(max)));
     plot.text("label end", x.at(end) - 8.0, y.at(max) - 6.0, &format!("max {}", duration(max)));
     plot.finish("latency by percentile")
 }
@@ -432,7 +436,9 @@ svg text.label{fill:var(--mark);font-weight:600;paint-order:stroke;stroke:var(--
 .mean{stroke-width:1.2;stroke-dasharray:6 4}
 .mean.one{stroke:var(--one)}
 .mean.two{stroke:var(--two)}
-.dot{fill:var(--mark)}
+.dot{stroke:transparent;stroke-width:9px;fill:var(--mark)}
+.dot.one{fill:var(--one)}
+.dot.two{fill:var(--two)}
 .columns{columns:2 400px;column-gap:14px}
 .columns section{break-inside:avoid;padding:14px 16px;margin:0 0 14px;overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:13.5px}
@@ -443,3 +449,68 @@ tr+tr{border-top:1px solid var(--faint)}
 .number{text-align:right;color:var(--ink);font-variant-numeric:tabular-nums;padding-right:8px;white-space:nowrap}
 .words{color:var(--ink);overflow-wrap:anywhere}
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::histogram;
+    use crate::timeline::Timeline;
+
+    /// Whether every element is closed by its own name, and what stands between is escaped.
+    fn is_well_formed(html: &str) -> bool {
+        let mut open = Vec::new();
+        let mut rest = html.strip_prefix("<!doctype html>").unwrap_or(html);
+        while let Some((text, tail)) = rest.split_once('<') {
+            let Some((tag, tail)) = tail.split_once('>') else { return false };
+            if text.contains('>') || tag.matches('"').count() % 2 == 1 {
+                return false;
+            }
+            rest = tail;
+            if let Some(name) = tag.strip_prefix('/') {
+                if open.pop() != Some(name) {
+                    return false;
+                }
+            } else if !tag.ends_with('/') {
+                open.push(tag.split_ascii_whitespace().next().unwrap_or(""));
+            }
+        }
+        open.is_empty()
+    }
+
+    fn context() -> Context {
+        Context { rows: vec![("started", "<today> & \"now\"".to_owned())] }
+    }
+
+    #[test]
+    fn a_page_of_nothing_is_whole_and_says_so() {
+        let html = page(&Report::new("pairs", Vec::new()), &context());
+        assert!(is_well_formed(&html), "{html}");
+        assert!(html.contains("No latency was measured") && !html.contains("<svg"), "{html}");
+    }
+
+    #[test]
+    fn a_page_with_a_long_tail_is_whole_and_has_all_plots() {
+        let mut report = Report::new("pairs", vec![("host", "<script>alert('1')</script>".to_owned())]);
+        let mut latencies = histogram();
+        for value in [0, 900_000, 1_000_000, 3_600_000_000_000] {
+            latencies.saturating_record(value);
+        }
+        report.latency = Some(("send & receive", latencies));
+        let mut timeline = Timeline::new(Some(std::process::id()));
+        for step in 0..20 {
+            timeline.take(step * 100_000_000, step * step, || 0);
+        }
+        report.course("deliveries", &timeline);
+        report.measured = Some((300_000_000, 1_500_000_000));
+        report.notes.push("a < b".to_owned());
+        report.details.push("</body>".to_owned());
+        let html = page(&report, &context());
+        assert!(is_well_formed(&html), "{html}");
+        assert_eq!(html.matches("<svg").count(), 4, "{html}");
+        assert!(!html.contains("<script") && html.contains("&lt;script"), "{html}");
+        assert!(!html.contains("NaN") && !html.contains(">inf"), "{html}");
+        // Nothing is loaded: the only address is the name of SVG.
+        assert_eq!(html.matches("http").count(), html.matches("http://www.w3.org/2000/svg").count());
+        assert!(!html.contains("src=") && !html.contains("url(") && !html.contains("@import"));
+    }
+}

@@ -1,6 +1,7 @@
 //! Plots as SVG text: scales, ticks, axes, marks. What is plotted is the business of the caller.
 //!
-//! Colours and fonts come from the page by class: `line`, `area`, `bar`, `mark`, `grid`, `tick`.
+//! Colours and fonts come from the page by class: `line`, `area`, `bar`, `mark`, `dot`, `grid`,
+//! `tick`.
 //! Everything is written as XML, each element closed.
 
 use std::fmt::Write as _;
@@ -8,8 +9,8 @@ use std::fmt::Write as _;
 /// Pixels of a plot and its margins, in the units of its view box.
 pub(crate) const WIDTH: f64 = 900.0;
 pub(crate) const HEIGHT: f64 = 270.0;
-pub(crate) const LEFT: f64 = 66.0;
-pub(crate) const RIGHT: f64 = 18.0;
+pub(crate) const LEFT: f64 = 82.0;
+pub(crate) const RIGHT: f64 = 30.0;
 const BOTTOM: f64 = 46.0;
 
 /// From values to a place between two pixels.
@@ -63,6 +64,16 @@ pub(crate) fn linear_ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     (first..=last).map(|at| at as f64 * step).collect()
 }
 
+/// The digits behind the point that tell these ticks apart.
+pub(crate) fn decimals(ticks: &[f64]) -> usize {
+    let step = ticks.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min);
+    if step.is_finite() && step > 0.0 {
+        (-(step * 1.000_001).log10().floor()).clamp(0.0, 9.0) as usize
+    } else {
+        0
+    }
+}
+
 /// The end of an axis that begins at zero and has `max` on it: the first round step above.
 pub(crate) fn round_up(max: f64, wanted: usize) -> f64 {
     let ticks = linear_ticks(0.0, max, wanted);
@@ -79,9 +90,12 @@ pub(crate) fn log_ticks(low: f64, high: f64) -> Vec<f64> {
         return Vec::new();
     }
     let decades = (high / low).log10();
+    if decades < 0.4 {
+        // So short a piece is almost linear.
+        return linear_ticks(low, high, 5).into_iter().filter(|tick| (low..=high).contains(tick)).collect();
+    }
     let (powers_from, powers_to) = (low.log10().floor() as i32, high.log10().ceil() as i32);
     let steps: &[f64] = match decades {
-        _ if decades < 0.5 => &[1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0],
         _ if decades < 1.2 => &[1.0, 1.5, 2.0, 3.0, 5.0, 7.0],
         _ if decades < 4.5 => &[1.0, 2.0, 5.0],
         _ => &[1.0],
@@ -218,11 +232,12 @@ impl Plot {
         );
     }
 
-    pub(crate) fn dot(&mut self, x: f64, y: f64, hint: &str) {
+    /// A small dot; the style gives it a wide ring that is not seen, for the pointer to find.
+    pub(crate) fn dot(&mut self, class: &str, x: f64, y: f64, hint: &str) {
         let hint = escape(hint);
         let _ = write!(
             self.body,
-            "<circle class=\"dot\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"><title>{hint}</title></circle>"
+            "<circle class=\"dot {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.6\"><title>{hint}</title></circle>"
         );
     }
 
@@ -274,6 +289,11 @@ mod tests {
         assert_eq!(linear_ticks(0.0, 9.7, 5), [0.0, 2.0, 4.0, 6.0, 8.0]);
         assert_eq!(linear_ticks(-1.0, 5.2, 6), [-0.0, 2.0, 4.0]);
         assert_eq!(linear_ticks(0.0, 250_000.0, 5), [0.0, 50_000.0, 1e5, 1.5e5, 2e5, 2.5e5]);
+        for (ticks, digits) in
+            [(&[0.0, 0.05][..], 2), (&[0.0, 0.5], 1), (&[0.0, 20.0], 0), (&[1.0], 0), (&[], 0)]
+        {
+            assert_eq!(decimals(ticks), digits, "{ticks:?}");
+        }
         assert_eq!(round_up(9.7, 5), 10.0);
         assert_eq!(round_up(10.0, 5), 10.0);
         assert_eq!(round_up(0.0, 5), 1.0);

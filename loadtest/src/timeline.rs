@@ -53,11 +53,12 @@ impl Timeline {
         now >= self.due_nanos
     }
 
-    /// Takes a sample; `clock` tells what it cost.
-    pub(crate) fn take(&mut self, now: u64, work: u64, clock: impl Fn() -> u64) {
+    /// Takes a sample; `cpu_nanos` tells the CPU time of this thread, by which its cost is known.
+    pub(crate) fn take(&mut self, now: u64, work: u64, cpu_nanos: impl Fn() -> u64) {
+        let begun = cpu_nanos();
         let broker_nanos = self.broker_pid.and_then(probe::running_nanos);
         self.keep(Sample { nanos: now, work, broker_nanos });
-        let cost = clock().saturating_sub(now);
+        let cost = cpu_nanos().saturating_sub(begun);
         self.due_nanos = now + self.interval_nanos.max(cost.saturating_mul(COST_SHARE));
     }
 
@@ -115,7 +116,7 @@ mod tests {
         for step in 0..100_000 {
             let now = step * 10_000_000;
             if timeline.is_due(now) {
-                timeline.take(now, step, || now);
+                timeline.take(now, step, || 0);
                 taken += 1;
             }
         }
@@ -132,7 +133,8 @@ mod tests {
     #[test]
     fn a_costly_sample_is_taken_less_often() {
         let mut timeline = Timeline::new(None);
-        timeline.take(0, 0, || 5_000_000);
+        let spent = std::cell::Cell::new(0);
+        timeline.take(0, 0, || spent.replace(spent.get() + 5_000_000));
         assert!(!timeline.is_due(999_999_999) && timeline.is_due(1_000_000_000));
     }
 

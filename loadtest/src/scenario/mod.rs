@@ -78,7 +78,7 @@ impl Stage {
         let mut stage = Stage {
             clock,
             net,
-            progress: Progress::new(common.quiet, clock, common.broker_pid),
+            progress: Progress::new(common.quiet, common.broker_pid),
             identity,
             run,
             broker_pid: common.broker_pid,
