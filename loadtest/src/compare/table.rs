@@ -45,7 +45,7 @@ const ROWS: [(&str, &str, usize); 10] = [
     ("join_per_second", "connecting", 0),
     ("latency_ms.p50", "latency p50", 3),
     ("latency_ms.p99", "latency p99", 3),
-    ("resident_per_connection_bytes", "memory per connection", 0),
+    ("resident_per_connection_bytes", "broker memory", 0),
     ("broker_memory_loaded_kib", "broker memory, loaded", 0),
     ("broker_busy_percent", "broker busy", 1),
 ];
