@@ -16,7 +16,15 @@ use crate::wire::Version;
 #[command(version, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
-    pub(crate) scenario: Scenario,
+    pub(crate) task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    #[command(flatten)]
+    Run(Scenario),
+    Compare(crate::compare::Compare),
+    Hold(crate::hold::Hold),
 }
 
 #[derive(Debug, Subcommand)]
@@ -187,6 +195,9 @@ pub(crate) struct Common {
     /// Print the result as one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Write the result as a page to this file, with plots, besides what is printed.
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<std::path::PathBuf>,
     /// No progress on standard error.
     #[arg(long)]
     pub(crate) quiet: bool,
@@ -200,10 +211,10 @@ pub(crate) enum Mqtt {
     V5,
 }
 
-impl Cli {
+impl Scenario {
     /// The flags that every scenario has.
     pub(crate) fn common(&self) -> &Common {
-        match &self.scenario {
+        match self {
             Scenario::FanOut(flags) => &flags.common,
             Scenario::Pairs(flags) => &flags.common,
             Scenario::FanIn(flags) => &flags.common,

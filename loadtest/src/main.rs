@@ -7,23 +7,36 @@
 
 mod bulk;
 mod cli;
+mod compare;
+mod context;
 mod flags;
 mod fleet;
+mod hold;
+mod html;
 mod inbox;
+mod latency;
 mod net;
 mod payload;
 mod plan;
+mod plot;
 mod probe;
 mod progress;
 mod report;
 mod scenario;
+mod timeline;
 mod traffic;
 mod verify;
 mod wire;
 
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+
+use cli::{Scenario, Task};
+use context::Context;
 
 /// Faults were counted.
 const EXIT_FAULTS: u8 = 1;
@@ -31,19 +44,67 @@ const EXIT_FAULTS: u8 = 1;
 const EXIT_NO_RUN: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
-    match scenario::run(&cli) {
-        Ok(report) => {
-            if cli.common().json {
-                println!("{}", report.json());
-            } else {
-                println!("{}", report.table());
-            }
-            if report.faults.total() > 0 { ExitCode::from(EXIT_FAULTS) } else { ExitCode::SUCCESS }
-        }
+    match cli::Cli::parse().task {
+        Task::Run(scenario) => run(&scenario),
+        Task::Compare(flags) => compare::run(&flags),
+        Task::Hold(flags) => failed(&hold::run(&flags)),
+    }
+}
+
+fn run(scenario: &Scenario) -> ExitCode {
+    let common = scenario.common();
+    let context = Context::now(common.broker_pid);
+    // Opened before the run, so that no run is lost to a folder that isn't there.
+    let page = match common.report.as_ref().map(Page::open).transpose() {
+        Ok(page) => page,
+        Err(error) => return failed(&error),
+    };
+    let report = match scenario::run(scenario) {
+        Ok(report) => report,
         Err(error) => {
-            eprintln!("midge-loadtest: {error}");
-            ExitCode::from(EXIT_NO_RUN)
+            if let Some(page) = page {
+                page.abandon();
+            }
+            return failed(&error);
         }
+    };
+    if common.json {
+        println!("{}", report.json(&context));
+    } else {
+        println!("{}", report.table());
+    }
+    if let Some(Err(error)) = page.map(|page| page.write(&html::page(&report, &context))) {
+        return failed(&error);
+    }
+    if report.faults.total() > 0 { ExitCode::from(EXIT_FAULTS) } else { ExitCode::SUCCESS }
+}
+
+fn failed(error: &str) -> ExitCode {
+    eprintln!("midge-loadtest: {error}");
+    ExitCode::from(EXIT_NO_RUN)
+}
+
+/// The file of `--report`. An older page in it stays whole until the new one is written.
+struct Page<'a> {
+    path: &'a PathBuf,
+    file: File,
+}
+
+impl Page<'_> {
+    fn open(path: &PathBuf) -> Result<Page<'_>, String> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+        file.map(|file| Page { path, file }).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// Leaves no empty file behind.
+    fn abandon(self) {
+        if self.file.metadata().is_ok_and(|file| file.is_file() && file.len() == 0) {
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
+
+    fn write(mut self, html: &str) -> Result<(), String> {
+        let written = self.file.set_len(0).and_then(|()| self.file.write_all(html.as_bytes()));
+        written.map_err(|error| format!("{}: {error}", self.path.display()))
     }
 }

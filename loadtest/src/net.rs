@@ -393,12 +393,14 @@ pub(crate) fn raise_open_files() -> u64 {
     effective.unwrap_or(u64::MAX)
 }
 
-/// Keeps the calling thread on one CPU.
-pub(crate) fn pin(cpu: usize) -> io::Result<()> {
-    if cpu >= CpuSet::MAX_CPU {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "no such CPU"));
-    }
+/// Keeps the calling thread, and whatever it becomes or starts, on these CPUs.
+pub(crate) fn pin(cpus: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu);
+    for &cpu in cpus {
+        if cpu >= CpuSet::MAX_CPU {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "no such CPU"));
+        }
+        set.set(cpu);
+    }
     Ok(sched_setaffinity(None, &set)?)
 }

@@ -97,6 +97,18 @@ impl Memory {
     }
 }
 
+/// CPU time of the living threads of a process, in nanoseconds; `None` once it is gone.
+pub(crate) fn running_nanos(pid: u32) -> Option<u64> {
+    let threads = threads(pid);
+    (!threads.is_empty()).then(|| threads.iter().map(|thread| thread.running_nanos).sum())
+}
+
+/// CPU time of the calling thread, in nanoseconds.
+pub(crate) fn own_thread_nanos() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// Threads that end while the folder is read are left out.
 fn threads(pid: u32) -> Vec<Thread> {
     let Ok(folder) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };

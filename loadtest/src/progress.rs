@@ -1,17 +1,26 @@
-//! One line on standard error per second while a run goes on.
+//! How a run goes on: one line on standard error per second, and the samples of the [`Timeline`].
 
-/// Says how far the run is, at most once a second.
+use crate::probe;
+use crate::report::grouped;
+use crate::timeline::Timeline;
+
+/// Says how far the run is, at most once a second, and keeps its course.
 #[derive(Debug)]
 pub(crate) struct Progress {
     quiet: bool,
     due_nanos: u64,
+    /// Time and work of the line before.
+    last: (u64, u64),
+    timeline: Timeline,
 }
 
 const INTERVAL_NANOS: u64 = 1_000_000_000;
 
 impl Progress {
-    pub(crate) fn new(quiet: bool) -> Progress {
-        Progress { quiet, due_nanos: INTERVAL_NANOS }
+    /// `broker_pid` is the process whose CPU time is sampled.
+    pub(crate) fn new(quiet: bool, broker_pid: Option<u32>) -> Progress {
+        let timeline = Timeline::new(broker_pid);
+        Progress { quiet, due_nanos: INTERVAL_NANOS, last: (0, 0), timeline }
     }
 
     /// Prints `text` if a line is due at `now`.
@@ -20,5 +29,32 @@ impl Progress {
             eprintln!("{:>6.1} s  {}", now as f64 / 1e9, text());
             self.due_nanos = now + INTERVAL_NANOS;
         }
+    }
+
+    /// One turn of a running scenario, in which `work` pieces are done in all: samples it if the
+    /// time has come, and prints the rate since the line before with `text` if a line is due.
+    #[inline]
+    pub(crate) fn turn(&mut self, now: u64, work: u64, text: impl FnOnce() -> String) {
+        if self.timeline.is_due(now) {
+            self.timeline.take(now, work, probe::own_thread_nanos);
+        }
+        if now >= self.due_nanos && !self.quiet {
+            self.tell(now, work, text);
+        }
+    }
+
+    /// The course of the run so far.
+    pub(crate) fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+
+    fn tell(&mut self, now: u64, work: u64, text: impl FnOnce() -> String) {
+        let (then, before) = std::mem::replace(&mut self.last, (now, work));
+        let rate = work.saturating_sub(before) as f64 * 1e9 / now.saturating_sub(then).max(1) as f64;
+        let busy = self.timeline.last_rate().and_then(|rate| rate.broker_cores);
+        let busy = busy.map_or(String::new(), |cores| format!(", broker CPU {:.0} %", cores * 100.0));
+        // The first line has no line before it to count from.
+        let rate = if then == 0 { String::new() } else { format!("{}/s, ", grouped(rate, 0)) };
+        self.say(now, || format!("{rate}{}{busy}", text()));
     }
 }

@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 
+use crate::context::Context;
+use crate::latency::bins;
 use crate::probe::{Memory, Used};
+use crate::timeline::Timeline;
 use crate::verify::Faults;
 
 /// One measured number.
@@ -30,6 +33,10 @@ pub(crate) struct Report {
     pub(crate) figures: Vec<Figure>,
     /// What the latencies are of, and the latencies in nanoseconds.
     pub(crate) latency: Option<(&'static str, Histogram<u64>)>,
+    /// What was counted in the course of the run, such as deliveries, and the course.
+    pub(crate) course: Option<(&'static str, Timeline)>,
+    /// Begin and end of the measured time, in nanoseconds since the run's start.
+    pub(crate) measured: Option<(u64, u64)>,
     pub(crate) faults: Faults,
     /// First words on faults, such as why a connection ended; a handful at most.
     pub(crate) details: Vec<String>,
@@ -41,7 +48,7 @@ pub(crate) struct Report {
 pub(crate) const BUSY_MAX: f64 = 0.9;
 
 /// Above this share of the time without a CPU the broker's figures are not to be trusted.
-const STARVED_MAX: f64 = 0.1;
+pub(crate) const STARVED_MAX: f64 = 0.1;
 
 pub(crate) const PERCENTILES: [(&str, f64); 4] =
     [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
@@ -58,6 +65,8 @@ impl Report {
             settings,
             figures: Vec::new(),
             latency: None,
+            course: None,
+            measured: None,
             faults: Faults::default(),
             details: Vec::new(),
             notes: Vec::new(),
@@ -73,6 +82,11 @@ impl Report {
         decimals: usize,
     ) {
         self.figures.push(Figure { key, label, value, unit, decimals });
+    }
+
+    /// Keeps the course of the run, in which pieces of work called `of` were done.
+    pub(crate) fn course(&mut self, of: &'static str, timeline: &Timeline) {
+        self.course = Some((of, timeline.clone()));
     }
 
     /// The headline: the broker's CPU time per `unit_of_work`, user and system apart.
@@ -104,6 +118,7 @@ impl Report {
         let busy = used.total_seconds / wall_seconds;
         self.figure("own_busy_percent", "harness busy", busy * 100.0, "% of a core", 1);
         let starved = used.starved_seconds / wall_seconds;
+        self.figure("own_starved_percent", "harness waited for a CPU", starved * 100.0, "% of the time", 1);
         if starved > STARVED_MAX {
             self.notes.push(format!(
                 "the harness was kept from its CPU {:.0} % of the time: latencies are longer than the broker's.",
@@ -158,7 +173,7 @@ impl Report {
     }
 
     /// One JSON object on one line.
-    pub(crate) fn json(&self) -> String {
+    pub(crate) fn json(&self, context: &Context) -> String {
         let settings = self.settings.iter().map(|(name, value)| (*name, quoted(value)));
         let figures = self.figures.iter().map(|figure| (figure.key, number(figure.value)));
         let faults = self.faults.rows().map(|(name, count)| (name, count.to_string()));
@@ -177,8 +192,32 @@ impl Report {
             fields.push(("latency_of", quoted(of)));
             fields.push(("latency_samples", histogram.len().to_string()));
             fields.push(("latency_ms", object(rows)));
+            let bins = bins(histogram).into_iter().filter(|bin| bin.count > 0);
+            let bins = bins.map(|bin| format!("[{:.0},{:.0},{}]", bin.from, bin.to, bin.count));
+            fields.push(("latency_bins_from_to_nanos_count", list(bins)));
         }
+        let units = self.figures.iter().map(|figure| (figure.key, quoted(figure.unit)));
+        fields.push(("units", object(units)));
+        let context = context.rows.iter().map(|(name, value)| (*name, quoted(value)));
+        fields.push(("context", object(context)));
+        fields.extend(self.samples());
         object(fields.into_iter())
+    }
+
+    /// The course of the run for JSON: cumulative, times in seconds since the run's start.
+    fn samples(&self) -> Vec<(&'static str, String)> {
+        let Some((of, timeline)) = &self.course else { return Vec::new() };
+        let seconds = |nanos: u64| format!("{:.3}", nanos as f64 / 1e9);
+        let rows = timeline.samples().iter().map(|sample| {
+            let broker = sample.broker_nanos.map_or_else(|| "null".to_owned(), seconds);
+            format!("[{},{},{broker}]", seconds(sample.nanos), sample.work)
+        });
+        let mut fields =
+            vec![("samples_of", quoted(of)), ("samples_seconds_work_broker_cpu_seconds", list(rows))];
+        if let Some((from, to)) = self.measured {
+            fields.push(("measured_from_to_seconds", list([seconds(from), seconds(to)].into_iter())));
+        }
+        fields
     }
 }
 
@@ -221,8 +260,11 @@ fn object(fields: impl Iterator<Item = (&'static str, String)>) -> String {
 }
 
 fn array(items: &[String]) -> String {
-    let items: Vec<String> = items.iter().map(|item| quoted(item)).collect();
-    format!("[{}]", items.join(","))
+    list(items.iter().map(|item| quoted(item)))
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(","))
 }
 
 fn quoted(text: &str) -> String {
@@ -255,7 +297,7 @@ mod tests {
     fn json_escapes_what_it_must() {
         let mut report = Report::new("pairs", vec![("host", "a\"b\\c\n".to_owned())]);
         report.figure("x_us", "x", f64::NAN, "us", 1);
-        let json = report.json();
+        let json = report.json(&Context { rows: Vec::new() });
         assert!(json.contains(r#""host":"a\"b\\c\u000a""#), "{json}");
         assert!(json.contains(r#""x_us":null"#), "{json}");
     }

@@ -106,6 +106,7 @@ pub(super) fn run(flags: &Idle) -> Result<Report, String> {
     } else {
         report.latency = Some(("scheduled PINGREQ to PINGRESP", idle.latency));
     }
+    report.course("pings answered", stage.progress.timeline());
     report.faults = idle.faults;
     report.details = idle.details;
     Ok(report)
@@ -113,9 +114,10 @@ pub(super) fn run(flags: &Idle) -> Result<Report, String> {
 
 fn wait(stage: &mut Stage, idle: &mut Pings, until: u64) -> Result<(), String> {
     let now = stage.wait(idle, until)?;
-    stage
-        .progress
-        .say(now, || format!("idle: {} pings answered, {} waited for", idle.answered, idle.waiting));
+    stage.progress.turn(now, idle.answered, || {
+        let (answered, waiting) = (idle.answered, idle.waiting);
+        format!("idle: {answered} pings answered, {waiting} waited for, {} faults", idle.faults.total())
+    });
     Ok(())
 }
 

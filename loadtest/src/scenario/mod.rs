@@ -12,7 +12,7 @@ mod wildcard;
 
 use std::time::Duration;
 
-use crate::cli::{Cli, Common, Scenario};
+use crate::cli::{Common, Scenario};
 use crate::fleet::Identity;
 use crate::net::{self, Clock, Handler, Net, Sources};
 use crate::probe::{Memory, Sample};
@@ -23,8 +23,8 @@ use crate::report::Report;
 ///
 /// # Errors
 /// The run could not be made: no broker, a refused CONNECT, too few open files.
-pub(crate) fn run(cli: &Cli) -> Result<Report, String> {
-    match &cli.scenario {
+pub(crate) fn run(scenario: &Scenario) -> Result<Report, String> {
+    match scenario {
         Scenario::FanOut(flags) => throughput::fan_out(flags),
         Scenario::Pairs(flags) => throughput::pairs(flags),
         Scenario::FanIn(flags) => throughput::fan_in(flags),
@@ -62,7 +62,7 @@ impl Stage {
         keep_alive_seconds: u16,
     ) -> Result<Stage, String> {
         if let Some(cpu) = common.cpu {
-            net::pin(cpu).map_err(|error| format!("--cpu {cpu}: {error}"))?;
+            net::pin(&[cpu]).map_err(|error| format!("--cpu {cpu}: {error}"))?;
         }
         /// Standard streams, the epoll set, files under `/proc`.
         const OTHER_FILES: u64 = 32;
@@ -92,7 +92,7 @@ impl Stage {
         let mut stage = Stage {
             clock,
             net,
-            progress: Progress::new(common.quiet),
+            progress: Progress::new(common.quiet, common.broker_pid),
             identity,
             run,
             broker_pid: common.broker_pid,
@@ -196,6 +196,7 @@ impl Moment {
     /// Writes what was used since `earlier` for `work` pieces of work into the report, the
     /// headline first.
     fn report(&self, earlier: &Moment, work: u64, per: &'static str, report: &mut Report) {
+        report.measured = Some((earlier.nanos, self.nanos));
         let wall_seconds = (self.nanos - earlier.nanos) as f64 / 1e9;
         if let (Some(after), Some(before)) = (&self.broker, &earlier.broker) {
             report.broker_cpu(&after.since(before), work, wall_seconds, per);

@@ -42,7 +42,7 @@ pub(super) fn run(flags: &Offline) -> Result<Report, String> {
             break;
         }
         let now = stage.wait(&mut away, u64::MAX)?;
-        stage.progress.say(now, || format!("catching up: {} delivered", away.delivered));
+        stage.progress.turn(now, away.delivered, || format!("catching up: {} delivered", away.delivered));
     }
     let end = Moment::now(&stage)?;
     stage.rest(&mut away, SETTLE_SECONDS)?;
@@ -98,6 +98,7 @@ pub(super) fn run(flags: &Offline) -> Result<Report, String> {
     } else {
         report.latency = Some(("CONNECT to the last message of a session", away.latency));
     }
+    report.course("deliveries", stage.progress.timeline());
     report.faults = away.faults;
     report.details = away.details;
     Ok(report)

@@ -77,6 +77,7 @@ pub(super) fn run(flags: &Storm) -> Result<Report, String> {
         let of = if flags.rate.is_some() { "scheduled time to CONNACK" } else { "connect to CONNACK" };
         report.latency = Some((of, dial.latency));
     }
+    report.course("connections", stage.progress.timeline());
     report.faults = dial.faults;
     report.details = dial.details;
     Ok(report)
@@ -134,9 +135,9 @@ fn drive(
 
 fn wait(stage: &mut Stage, dial: &mut Dial, until: u64, what: &str) -> Result<(), String> {
     let now = stage.wait(dial, until)?;
-    stage
-        .progress
-        .say(now, || format!("{what}: {} connected, {} faults", dial.accepted, dial.faults.total()));
+    stage.progress.turn(now, dial.accepted, || {
+        format!("{what}: {} connected, {} faults", dial.accepted, dial.faults.total())
+    });
     Ok(())
 }
 

@@ -206,6 +206,7 @@ fn measure(stage: &mut Stage, traffic: &mut Traffic, load: &Load, report: &mut R
     } else {
         report.latency = Some(("send to receive", traffic.latency.clone()));
     }
+    report.course("deliveries", stage.progress.timeline());
     report.faults = traffic.faults;
     report.details.clone_from(&traffic.details);
     Ok(())
@@ -271,9 +272,12 @@ fn step(stage: &mut Stage, traffic: &mut Traffic, until: Option<u64>, what: &str
     traffic.pump(&mut stage.net, now);
     let wake = [due, until].into_iter().flatten().min().unwrap_or(u64::MAX);
     stage.wait(traffic, wake)?;
-    stage.progress.say(now, || {
+    stage.progress.turn(now, traffic.delivered, || {
+        let left = until
+            .map_or(String::new(), |until| format!(", {:.0} s left", until.saturating_sub(now) as f64 / 1e9));
         let (published, delivered) = (traffic.published, traffic.delivered);
-        format!("{what}: {published} published, {delivered} delivered, {} faults", traffic.faults.total())
+        let faults = traffic.faults.total();
+        format!("{what}{left}: {published} published, {delivered} delivered, {faults} faults")
     });
     Ok(())
 }

@@ -144,7 +144,12 @@ const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Toy {
     pub(crate) fn start(vice: Vice) -> Toy {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Toy::start_at(vice, 0)
+    }
+
+    /// On a port of the caller's choice; 0 leaves it to the kernel.
+    pub(crate) fn start_at(vice: Vice, port: u16) -> Toy {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(State {
             vice,

@@ -67,6 +67,7 @@ pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
     end.report(&start, delivered, "us per delivery", &mut report);
     let wall_seconds = (end.nanos - start.nanos) as f64 / 1e9;
     report.figure("delivered_per_second", "delivered", delivered as f64 / wall_seconds, "messages/s", 0);
+    report.course("deliveries", stage.progress.timeline());
     crew.figures(&mut report);
     if let (Some(before), Some(connected), Some(loaded), Some(left)) = (stage.before, connected, loaded, left)
     {
@@ -177,7 +178,7 @@ impl Schedule {
             self.break_due(stage, crew, now);
             stage.wait(crew, self.next_due().min(until))?;
             crew.take_failures();
-            stage.progress.say(now, || crew.summary());
+            stage.progress.turn(now, crew.delivered(), || crew.summary());
         }
     }
 

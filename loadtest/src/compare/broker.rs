@@ -1,0 +1,178 @@
+//! A broker that is started for one round, and is gone after it.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::FileExt as _;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::hold;
+
+/// How to start a broker and where it listens then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Spec {
+    pub(super) name: String,
+    pub(super) port: u16,
+    /// For a shell.
+    pub(super) command: String,
+}
+
+/// A broker that was started; dropping it stops it.
+#[derive(Debug)]
+pub(super) struct Running {
+    child: Child,
+    name: String,
+    /// What it wrote to standard error; the file has no name any more.
+    errors: File,
+}
+
+/// To listen after being started.
+const START_MAX: Duration = Duration::from_secs(30);
+/// To end after SIGTERM.
+const STOP_MAX: Duration = Duration::from_secs(10);
+const STEP: Duration = Duration::from_millis(20);
+/// Between listening and the scenario: what a broker does at its start is not to be measured.
+const SETTLE: Duration = Duration::from_millis(500);
+
+impl Spec {
+    /// Reads NAME@PORT=COMMAND.
+    pub(super) fn parse(text: &str) -> Result<Spec, String> {
+        let (place, command) = text.split_once('=').ok_or("no = before the command")?;
+        let (name, port) = place.rsplit_once('@').ok_or("no @ between name and port")?;
+        let port =
+            port.parse().ok().filter(|&port| port > 0).ok_or("the port is no number from 1 to 65535")?;
+        if name.is_empty() || command.trim().is_empty() {
+            return Err("name and command must not be empty".to_owned());
+        }
+        Ok(Spec { name: name.to_owned(), port, command: command.trim().to_owned() })
+    }
+
+    /// The name, fit for a file.
+    pub(super) fn file_name(&self) -> String {
+        let plain = |letter: char| {
+            if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '_' }
+        };
+        self.name.chars().map(plain).collect()
+    }
+
+    fn listens(&self) -> bool {
+        const PATIENCE: Duration = Duration::from_millis(500);
+        TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)), PATIENCE).is_ok()
+    }
+}
+
+impl Running {
+    /// Returns once the broker takes connections.
+    ///
+    /// # Errors
+    /// Its port is in use before; it ends, or does not listen in time.
+    pub(super) fn start(spec: &Spec, cpus: &[usize]) -> Result<Running, String> {
+        if spec.listens() {
+            return Err(format!("something listens on port {} already", spec.port));
+        }
+        let errors = nameless_file().map_err(|error| format!("a file for what the broker says: {error}"))?;
+        let writer = errors.try_clone().map_err(|error| error.to_string())?;
+        // The shell only parts the words: `exec` leaves its process to the broker.
+        let shell = ["sh", "-c", &format!("exec {}", spec.command)].map(OsString::from);
+        let child = hold::command(&shell, cpus).and_then(|mut command| {
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(writer)).spawn()
+        });
+        let child = child.map_err(|error| format!("{}: {error}", spec.command))?;
+        let mut running = Running { child, name: spec.name.clone(), errors };
+        let begun = Instant::now();
+        while !spec.listens() {
+            running.check()?;
+            if begun.elapsed() > START_MAX {
+                return Err(format!("nothing listens on port {} after {} s", spec.port, START_MAX.as_secs()));
+            }
+            thread::sleep(STEP);
+        }
+        thread::sleep(SETTLE);
+        running.check()?;
+        Ok(running)
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// # Errors
+    /// The broker has ended; with the last it said.
+    pub(super) fn check(&mut self) -> Result<(), String> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(format!("{} ended by itself ({status}){}", self.name, self.last_words())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Asks the broker to end, and kills it when it does not; whether asking was enough.
+    pub(super) fn stop(&mut self) -> bool {
+        if let Ok(Some(_)) = self.child.try_wait() {
+            return true;
+        }
+        // Not yet waited for, so the id is still this child's. A failure is seen by the wait below.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let begun = Instant::now();
+        while begun.elapsed() < STOP_MAX {
+            if let Ok(Some(_)) = self.child.try_wait() {
+                return true;
+            }
+            thread::sleep(STEP);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        false
+    }
+
+    fn last_words(&self) -> String {
+        const BYTES_MAX: u64 = 2000;
+        let length = self.errors.metadata().map_or(0, |file| file.len());
+        let mut bytes = vec![0; length.min(BYTES_MAX) as usize];
+        if self.errors.read_exact_at(&mut bytes, length.saturating_sub(BYTES_MAX)).is_err() {
+            return String::new();
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        lines[lines.len().saturating_sub(3)..]
+            .iter()
+            .fold(String::new(), |said, line| format!("{said}\n    {line}"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A file in the folder for temporary ones that is gone as soon as nobody has it open.
+fn nameless_file() -> io::Result<File> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let name = format!("midge-loadtest-{}-{}", std::process::id(), since.as_nanos());
+    let path = std::env::temp_dir().join(name);
+    let file = OpenOptions::new().read(true).append(true).create_new(true).open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_is_named_placed_and_started_by_one_argument() {
+        let spec = Spec::parse("a@b@1884=env X=1 broker --flag 'two words'").unwrap();
+        let (name, command) = ("a@b".to_owned(), "env X=1 broker --flag 'two words'".to_owned());
+        assert_eq!(spec, Spec { name, port: 1884, command });
+        assert_eq!(spec.file_name(), "a_b");
+        for wrong in ["", "a", "a@1", "a=b", "@1=b", "a@0=b", "a@70000=b", "a@1= "] {
+            assert!(Spec::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! `compare`: one scenario against two or more brokers, in turns, each round against a broker that
+//! was started for it. The scenario runs in a process of its own too, so that no round inherits
+//! anything from the one before.
+
+mod broker;
+mod outcome;
+mod table;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser as _};
+
+use crate::cli::{Cli, Task};
+use crate::context::command_line;
+use crate::hold;
+use broker::{Running, Spec};
+use outcome::Outcome;
+use table::Comparison;
+
+/// One scenario against two or more brokers in turns, each round with a fresh broker.
+///
+/// Exit status: 0 no fault, 1 faults were counted or a round could not be made, 2 a broker has no
+/// round at all.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  midge-loadtest compare --rounds 5 --broker-cpu 0 \\\n    \
+    --broker 'mosquitto@1884=mosquitto -c m.conf' --broker 'midge@1883=midge serve --config m.toml' \\\n    \
+    -- fan-out --subscribers 500 --cpu 1")]
+pub(crate) struct Compare {
+    /// A broker to compare, as NAME@PORT=COMMAND. The command must be the broker itself, in the
+    /// foreground, listening on 127.0.0.1:PORT; quote its arguments as for a shell, and put `env
+    /// NAME=VALUE` before it for its environment. Given twice or more.
+    #[arg(long = "broker", required = true, value_name = "NAME@PORT=COMMAND", value_parser = Spec::parse)]
+    brokers: Vec<Spec>,
+    /// Rounds; each broker has one turn in each.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Name of the broker that the others are measured against; else the first.
+    #[arg(long, value_name = "NAME")]
+    baseline: Option<String>,
+    /// CPUs that the brokers may use, such as 0 or 0,1; the harness has its own --cpu.
+    #[arg(long, value_name = "CPU", value_delimiter = ',')]
+    broker_cpu: Vec<usize>,
+    /// Print the result as one JSON object instead of a table, with the report of every round.
+    #[arg(long)]
+    json: bool,
+    /// Write a page for each round into this folder.
+    #[arg(long, value_name = "FOLDER")]
+    reports: Option<PathBuf>,
+    /// No progress on standard error.
+    #[arg(long)]
+    quiet: bool,
+    /// The scenario with its flags, but for --host, --port, --broker-pid, --json, --report and
+    /// --quiet, which are set for it.
+    #[arg(last = true, required = true, value_name = "SCENARIO")]
+    scenario: Vec<OsString>,
+}
+
+/// One turn of one broker.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    /// Index of the broker.
+    broker: usize,
+    /// From 1.
+    round: u32,
+    result: Result<Outcome, String>,
+}
+
+const EXIT_FAULTS: u8 = 1;
+const EXIT_NO_RUN: u8 = 2;
+
+pub(crate) fn run(flags: &Compare) -> ExitCode {
+    let baseline = match check(flags) {
+        Ok(baseline) => baseline,
+        Err(error) => {
+            eprintln!("midge-loadtest: {error}");
+            return ExitCode::from(EXIT_NO_RUN);
+        }
+    };
+    let mut turns = Vec::new();
+    for round in 1..=flags.rounds {
+        for (at, broker) in flags.brokers.iter().enumerate() {
+            let say = |text: &str| {
+                if !flags.quiet {
+                    eprintln!("round {round}/{}  {}: {text}", flags.rounds, broker.name);
+                }
+            };
+            say("running");
+            let result = turn(flags, broker, round);
+            match &result {
+                Ok(outcome) => say(&outcome.summary()),
+                Err(error) => say(&format!("FAILED: {error}")),
+            }
+            turns.push(Turn { broker: at, round, result });
+        }
+    }
+    let scenario = command_line(flags.scenario.iter().map(|word| word.to_string_lossy().into_owned()));
+    let comparison = Comparison::new(&flags.brokers, baseline, &scenario, turns);
+    if flags.json {
+        println!("{}", comparison.json());
+    } else {
+        println!("{}", comparison.table());
+    }
+    match () {
+        () if comparison.lacks_a_broker() => ExitCode::from(EXIT_NO_RUN),
+        () if comparison.has_faults() => ExitCode::from(EXIT_FAULTS),
+        () => ExitCode::SUCCESS,
+    }
+}
+
+/// Finds what is wrong with the flags before anything is started; the index of the baseline.
+fn check(flags: &Compare) -> Result<usize, String> {
+    let names: Vec<&str> = flags.brokers.iter().map(|broker| broker.name.as_str()).collect();
+    if names.len() < 2 {
+        return Err("compare needs two brokers or more".to_owned());
+    }
+    if let Some(twice) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        return Err(format!("two brokers are named {}", twice.1));
+    }
+    let mut arguments = vec![OsString::from("midge-loadtest")];
+    arguments.extend(flags.scenario.iter().cloned());
+    arguments.extend(fixed_arguments(&flags.brokers[0], std::process::id()));
+    match Cli::try_parse_from(arguments).map_err(|error| error.to_string())?.task {
+        Task::Run(scenario) if scenario.common().report.is_some() => {
+            return Err(
+                "every round would overwrite --report; --reports FOLDER before -- keeps all".to_owned()
+            );
+        }
+        Task::Run(_) => {}
+        Task::Compare(_) | Task::Hold(_) => return Err("what follows -- is no scenario".to_owned()),
+    }
+    if let Some(folder) = &flags.reports {
+        std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    }
+    let Some(baseline) = &flags.baseline else { return Ok(0) };
+    names.iter().position(|name| name == baseline).ok_or_else(|| format!("no broker is named {baseline}"))
+}
+
+/// What a round sets for its scenario.
+fn fixed_arguments(broker: &Spec, pid: u32) -> Vec<OsString> {
+    let (port, pid) = (broker.port.to_string(), pid.to_string());
+    let fixed = ["--host", "127.0.0.1", "--port", &port, "--broker-pid", &pid, "--json", "--quiet"];
+    fixed.into_iter().map(OsString::from).collect()
+}
+
+/// Starts the broker, runs the scenario, stops the broker.
+fn turn(flags: &Compare, spec: &Spec, round: u32) -> Result<Outcome, String> {
+    let mut broker = Running::start(spec, &flags.broker_cpu)?;
+    let program = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
+    let mut arguments = vec![program.into_os_string()];
+    arguments.extend(flags.scenario.iter().cloned());
+    arguments.extend(fixed_arguments(spec, broker.pid()));
+    if let Some(folder) = &flags.reports {
+        arguments
+            .extend(["--report".into(), folder.join(format!("{}-{round}.html", spec.file_name())).into()]);
+    }
+    let output = hold::command(&arguments, &[]).and_then(|mut command| command.output());
+    let output = output.map_err(|error| format!("the scenario: {error}"))?;
+    // Before it is stopped, and before its end is taken for an error of the scenario.
+    broker.check()?;
+    if output.status.code().is_none_or(|code| code >= i32::from(EXIT_NO_RUN)) {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.trim().trim_start_matches("midge-loadtest: ");
+        return Err(if said.is_empty() { output.status.to_string() } else { said.to_owned() });
+    }
+    let mut outcome = Outcome::parse(&output.stdout)?;
+    if !broker.stop() {
+        outcome.marks.push("the broker did not end on SIGTERM and was killed".to_owned());
+    }
+    Ok(outcome)
+}
