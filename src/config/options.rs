@@ -111,6 +111,10 @@ sections! {
         mesh_capacity: usize = 4096, power_of_two(2, 1 << 20), "mails",
             "Places in the box from each shard to each other one. When a box is full, its shard stops reading \
              from the publishing clients until there is room again; nothing is dropped.";
+        spin_microseconds: u64 = 0, integer(0, 10_000), "microseconds",
+            "How long a shard that has run out of work looks for more before it sleeps. Waking up is most of \
+             the latency of a lone message; spinning saves it, and costs the core's time while messages are \
+             rarer than this. 0: sleep at once.";
     }
 
     /// Who may come in.

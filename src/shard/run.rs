@@ -101,6 +101,8 @@ struct Runner {
     log: EventLog,
     /// How many connections there were when memory was last given back.
     tidied_connections: usize,
+    /// When there was something to do last.
+    worked_at: Time,
     /// When it will be the next time.
     tidy_at: Option<Time>,
 }
@@ -141,6 +143,7 @@ pub async fn run(start: Start) -> io::Result<()> {
         backlogged: Vec::new(),
         log: EventLog::default(),
         tidied_connections: 0,
+        worked_at: Time::ZERO,
         tidy_at: None,
     };
     runner.serve().await
@@ -158,6 +161,9 @@ impl Runner {
         loop {
             self.net.poll(&mut events);
             let now = self.now();
+            if !events.is_empty() {
+                self.worked_at = now;
+            }
             for event in events.drain(..) {
                 self.handle_event(now, event);
                 if self.machine.outbox().arena_bytes() > ARENA_BYTES_MAX {
@@ -203,7 +209,9 @@ impl Runner {
     }
 
     fn park_until(&self, now: Time, stopping: Option<Instant>) -> Option<Duration> {
-        if self.machine.has_deferred() || self.mesh.any_ready() {
+        let spin = self.shared.config.runtime.spin_microseconds;
+        let spins = spin > 0 && now.micros_since(self.worked_at) < spin;
+        if spins || self.machine.has_deferred() || self.mesh.any_ready() {
             return Some(Duration::ZERO);
         }
         let timer =
@@ -332,6 +340,7 @@ impl Runner {
                 let Some(parcel) = self.mesh.receive(from) else { break };
                 // The sender's turn may have begun after this one: its times must not lie ahead.
                 let now = self.now();
+                self.worked_at = now;
                 match parcel {
                     Parcel::Mail(mail) => {
                         self.machine.handle_mail(
