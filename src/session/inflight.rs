@@ -199,6 +199,11 @@ impl InflightWindow {
         self.entries.take()
     }
 
+    /// Is there something to be sent again?
+    pub fn has_resends(&self) -> bool {
+        self.resends > 0
+    }
+
     /// Unsettled deliveries.
     pub fn len(&self) -> usize {
         self.entries.len()

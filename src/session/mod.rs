@@ -92,6 +92,15 @@ impl Session {
         }
     }
 
+    /// Is there nothing to be sent that waits, nor anything to be told about that?
+    pub fn is_at_rest(&self) -> bool {
+        self.queue.is_empty()
+            && self.replays.is_empty()
+            && !self.inflight.has_resends()
+            && self.group_ready
+            && !self.full_reported
+    }
+
     /// Takes note of a received QoS 2 packet identifier, and of how long its message's payload
     /// was; false if it is held already.
     pub fn hold(&mut self, packet_id: u16, payload_bytes: usize) -> bool {

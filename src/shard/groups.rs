@@ -128,13 +128,13 @@ impl Groups {
 impl Group {
     /// The next member that can take a message now; if none can, the next in turn.
     fn choose(&mut self, can_take: impl Fn(&Member) -> bool) -> GroupMember {
-        let count = self.members.len();
-        let start = self.next % count;
-        let chosen = (0..count)
-            .map(|step| (start + step) % count)
+        // A member may have left since.
+        let start = if self.next < self.members.len() { self.next } else { 0 };
+        let chosen = (start..self.members.len())
+            .chain(0..start)
             .find(|&at| can_take(&self.members[at]))
             .unwrap_or(start);
-        self.next = (chosen + 1) % count;
+        self.next = chosen + 1;
         self.members[chosen].member
     }
 }

@@ -52,6 +52,8 @@ impl Shard {
             return Ok(());
         }
         match state.inflight.handle_ack(ack.kind, ack.packet_id, ack.reason.is_error()) {
+            // Nearly always nothing waits for the place.
+            AckOutcome::Settled if state.is_at_rest() => {}
             AckOutcome::Settled => self.pump(now, session),
             AckOutcome::Release => {
                 // [MQTT5-4.3.3-4]

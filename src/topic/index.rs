@@ -112,6 +112,9 @@ impl TopicIndex {
     /// subscriptions with No Local are passed over. `[MQTT5-3.8.3-3]`
     pub fn matches(&self, topic: &str, origin: Option<u32>, matches: &mut Matches) {
         matches.clear();
+        if self.subscriptions == 0 {
+            return;
+        }
         let hash = self.keys.text(topic.as_bytes());
         let exact = self.exact.find(hash, |exact| *exact.filter == *topic);
         matches.lists.extend(exact.map(|exact| exact.subscribers));

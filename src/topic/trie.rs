@@ -150,15 +150,23 @@ impl Trie {
         frontier: &mut Frontier,
         found: &mut Vec<ListSlot>,
     ) {
+        if self.root == NONE {
+            return;
+        }
         let Frontier { reached, next } = frontier;
         reached.clear();
-        reached.extend(Some(self.root).filter(|root| *root != NONE));
+        reached.push(self.root);
         // A wildcard in the first place does not match `$…`. [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
         let mut wildcards_match = !topic.starts_with('$');
-        for text in topic.split('/') {
+        let mut rest = Some(topic);
+        while let Some(topic) = rest {
             if reached.is_empty() {
                 return;
             }
+            // Levels are short: a plain loop finds their end sooner than a search made for long texts.
+            let end = topic.bytes().position(|byte| byte == b'/');
+            let text = &topic[..end.unwrap_or(topic.len())];
+            rest = end.map(|end| &topic[end + 1..]);
             next.clear();
             let mut level = None;
             for &number in &*reached {
