@@ -100,6 +100,11 @@ impl Message {
         self.qos
     }
 
+    /// RETAIN flag of the publisher.
+    pub fn is_retained(&self) -> bool {
+        self.retain
+    }
+
     /// Has the message expiry interval passed?
     pub fn is_expired(&self, now: Time) -> bool {
         self.expires_at.is_some_and(|at| at <= now)

@@ -3,6 +3,8 @@
 //!
 //! The writer publishes, fences and looks at the reader's flag; the reader sets its flag, fences and
 //! looks at its rings before it blocks. So at least one sees the other, and no mail is slept through.
+//! One fence and one look serve all that a turn has published, since a wake-up leaves with the turn's
+//! batch anyway.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -23,6 +25,7 @@ pub fn mesh<T: Send>(shards: usize, capacity: usize) -> Vec<MeshEnd<T>> {
         .map(|shard| MeshEnd {
             shard,
             heads_seen: vec![0; shards],
+            sent: 0,
             sleeping: shared.sleepers[shard].clone(),
             shared: shared.clone(),
         })
@@ -36,6 +39,8 @@ pub struct MeshEnd<T> {
     sleeping: Arc<Sleeping>,
     /// The readers' places in our outgoing rings, as we last saw them.
     heads_seen: Vec<u32>,
+    /// Whom something was sent to since [`MeshEnd::wakes`], as a bit mask.
+    sent: u128,
 }
 
 impl<T: Send> MeshEnd<T> {
@@ -60,15 +65,36 @@ impl<T: Send> MeshEnd<T> {
     }
 
     /// Puts an item into the ring to another shard, or returns it when the ring is full: the caller
-    /// keeps it in a bounded list and stops reading from whoever fills it. The [`Wake`] must be
-    /// heeded before the turn ends.
-    pub fn send(&mut self, to: usize, item: T) -> Result<Wake, T> {
+    /// keeps it in a bounded list and stops reading from whoever fills it. A reader that sleeps is
+    /// among [`MeshEnd::wakes`], which must be heeded before the turn ends.
+    pub fn send(&mut self, to: usize, item: T) -> Result<(), T> {
         assert!(to != self.shard && to < self.shared.shards, "mail goes to another shard");
         let mailbox = self.shared.mailbox(self.shard, to);
         // SAFETY: this end is the only writer from its shard, and `&mut self` makes it one at a time.
         unsafe { mailbox.push(item, &mut self.heads_seen[to]) }?;
-        fence(Ordering::SeqCst);
-        Ok(self.shared.sleepers[to].rouse())
+        self.sent |= 1 << to;
+        Ok(())
+    }
+
+    /// The rings of the shards that sleep though something was sent to them since the last call: to
+    /// be passed to [`super::Net::wake`].
+    pub fn wakes(&mut self) -> impl Iterator<Item = RawFd> {
+        let mut sent = std::mem::take(&mut self.sent);
+        if sent != 0 {
+            fence(Ordering::SeqCst);
+        }
+        let sleepers = &self.shared.sleepers;
+        std::iter::from_fn(move || {
+            let to = (sent != 0).then(|| sent.trailing_zeros() as usize)?;
+            sent &= sent - 1;
+            Some(sleepers[to].rouse())
+        })
+        .flatten()
+    }
+
+    /// How many items from another shard are there; more may come meanwhile.
+    pub fn waiting(&self, from: usize) -> usize {
+        self.shared.mailbox(from, self.shard).len()
     }
 
     /// Takes the oldest item from another shard.
@@ -104,14 +130,11 @@ impl Sleeping {
     }
 
     /// For a writer that has published and fenced. The first one clears the flag and wakes.
-    fn rouse(&self) -> Wake {
+    fn rouse(&self) -> Option<RawFd> {
         if !self.sleeping.load(Ordering::Relaxed) || !self.sleeping.swap(false, Ordering::AcqRel) {
-            return Wake::Awake;
+            return None;
         }
-        match self.ring.load(Ordering::Acquire) {
-            NO_RING => Wake::Awake,
-            ring => Wake::Ring(ring),
-        }
+        Some(self.ring.load(Ordering::Acquire)).filter(|ring| *ring != NO_RING)
     }
 }
 
@@ -119,16 +142,6 @@ impl Default for Sleeping {
     fn default() -> Sleeping {
         Sleeping { sleeping: AtomicBool::new(false), ring: AtomicI32::new(NO_RING) }
     }
-}
-
-/// What the writer of an item still has to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a shard that sleeps does not see its mail"]
-pub enum Wake {
-    /// Nothing: the reader is awake, or being woken.
-    Awake,
-    /// Pass this ring to [`super::Net::wake`].
-    Ring(RawFd),
 }
 
 struct Shared<T> {
@@ -174,7 +187,12 @@ impl<T> Mailbox<T> {
     }
 
     fn is_empty(&self) -> bool {
-        self.head.0.load(Ordering::Relaxed) == self.tail.0.load(Ordering::Acquire)
+        self.len() == 0
+    }
+
+    /// Asked by the reader.
+    fn len(&self) -> usize {
+        self.tail.0.load(Ordering::Acquire).wrapping_sub(self.head.0.load(Ordering::Relaxed)) as usize
     }
 
     /// # Safety
@@ -257,11 +275,11 @@ mod tests {
     fn a_full_ring_returns_the_item() {
         let mut ends = mesh::<u32>(2, 3);
         for item in 0..4 {
-            assert_eq!(ends[0].send(1, item), Ok(Wake::Awake));
+            assert_eq!(ends[0].send(1, item), Ok(()));
         }
         assert_eq!(ends[0].send(1, 4), Err(4));
-        assert_eq!(ends[1].receive(0), Some(0));
-        assert_eq!(ends[0].send(1, 4), Ok(Wake::Awake));
+        assert_eq!((ends[1].waiting(0), ends[1].receive(0)), (4, Some(0)));
+        assert_eq!(ends[0].send(1, 4), Ok(()));
     }
 
     #[test]
@@ -270,9 +288,12 @@ mod tests {
         ends[2].set_ring(7);
         ends[2].sleeping().set(true);
         assert!(!ends[2].any_ready());
-        assert_eq!(ends[0].send(2, 1), Ok(Wake::Ring(7)));
-        assert_eq!(ends[1].send(2, 2), Ok(Wake::Awake));
+        ends[0].send(2, 1).unwrap();
+        ends[0].send(1, 1).unwrap();
+        ends[1].send(2, 2).unwrap();
         assert!(ends[2].any_ready());
+        assert_eq!(ends[0].wakes().collect::<Vec<_>>(), [7]);
+        assert_eq!((ends[0].wakes().count(), ends[1].wakes().count()), (0, 0));
     }
 
     #[test]
@@ -280,7 +301,7 @@ mod tests {
         let item = Arc::new(());
         let mut ends = mesh::<Arc<()>>(2, 8);
         for _ in 0..5 {
-            assert_eq!(ends[0].send(1, item.clone()).unwrap(), Wake::Awake);
+            ends[0].send(1, item.clone()).unwrap();
         }
         drop(ends[1].receive(0));
         drop(ends);

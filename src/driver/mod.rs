@@ -36,7 +36,7 @@ pub use executor::{Shards, start_shards};
 pub use heap::give_heap_back;
 pub use kernel::{KernelProblem, check_kernel};
 pub use listen::{BindOptions, bind, local_address, probe_bind};
-pub use mesh::{MeshEnd, Sleeping, Wake, mesh};
+pub use mesh::{MeshEnd, Sleeping, mesh};
 pub use net::{EVENTS_MAX, Net};
 pub use park::{Guard, Outstanding};
 

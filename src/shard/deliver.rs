@@ -69,6 +69,11 @@ impl<'a> Fanout<'a> {
         Rc::clone(self.kept.get_or_insert_with(|| Rc::new(self.publication.to_message())))
     }
 
+    /// The message to send to another shard: copied only if it is not kept anyway.
+    pub(super) fn to_message(&self) -> Message {
+        self.kept.as_deref().map_or_else(|| self.publication.to_message(), Message::clone)
+    }
+
     /// Header of this message for a subscriber; `version` decides what it can carry.
     fn header(&self, form: Form, packet_id: Option<PacketId>) -> PublishHeader<'a> {
         PublishHeader {

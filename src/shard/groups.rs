@@ -174,7 +174,7 @@ impl Shard {
         if chosen.key.shard == self.id {
             self.deliver_to_member(now, tag, chosen, fanout);
         } else {
-            let message = (*fanout.keep()).clone();
+            let message = fanout.to_message();
             self.effects.push(Effect::Mail {
                 to: chosen.key.shard,
                 mail: Mail::GroupDeliver { tag, member: chosen, message },
@@ -186,7 +186,7 @@ impl Shard {
         let Some(session) = self.directory.resolve(member.key) else {
             // It left while the message was on its way; it is no member any more by the time
             // this comes home, since mails keep their order.
-            let message = (*fanout.keep()).clone();
+            let message = fanout.to_message();
             self.post(tag.home, Mail::GroupReturn { tag, message });
             return;
         };

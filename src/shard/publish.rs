@@ -260,8 +260,8 @@ impl Shard {
         let outcome = self.route(now, &mut fanout);
         let forwarded = match retained_home.filter(|&home| home != self.id) {
             _ if alone => 0,
-            Some(home) => self.forward_retained(&mut fanout, home),
-            None => self.forward(&mut fanout),
+            Some(home) => self.forward_retained(&fanout, home),
+            None => self.forward(&fanout),
         };
         if outcome.refused > 0 {
             Reason::QuotaExceeded
@@ -303,22 +303,26 @@ impl Shard {
     }
 
     /// To every shard that may have subscribers; how many those were.
-    fn forward(&mut self, fanout: &mut Fanout<'_>) -> usize {
+    fn forward(&mut self, fanout: &Fanout<'_>) -> usize {
         let targets = self.interested(fanout.publication.topic);
         self.count(Counter::Forwarded, u64::from(targets.count_ones()));
-        for to in shards_of(targets) {
-            let mail = Mail::Publish((*fanout.keep()).clone());
-            self.effects.push(Effect::Mail { to, mail });
+        let mut others = shards_of(targets);
+        if let Some(first) = others.next() {
+            let message = fanout.to_message();
+            for to in others {
+                self.effects.push(Effect::Mail { to, mail: Mail::Publish(message.clone()) });
+            }
+            self.effects.push(Effect::Mail { to: first, mail: Mail::Publish(message) });
         }
         targets.count_ones() as usize
     }
 
     /// To the home of a retained message, and then to every shard that may have subscribers.
-    fn forward_retained(&mut self, fanout: &mut Fanout<'_>, home: ShardId) -> usize {
+    fn forward_retained(&mut self, fanout: &Fanout<'_>, home: ShardId) -> usize {
         self.count(Counter::Forwarded, 1);
-        let message = fanout.keep();
-        self.effects.push(Effect::Mail { to: home, mail: Mail::Publish((*message).clone()) });
-        self.effects.push(Effect::Forward { message: (*message).clone(), home });
+        let message = fanout.to_message();
+        self.effects.push(Effect::Mail { to: home, mail: Mail::Publish(message.clone()) });
+        self.effects.push(Effect::Forward { message, home });
         // How many there are is not known yet: not "surely nobody".
         1
     }

@@ -51,7 +51,7 @@ impl Shard {
             true
         } else {
             // [MQTT5-3.3.1-5]
-            let message = (*fanout.keep()).clone();
+            let message = fanout.to_message();
             self.retained.store(publication.topic, message).is_ok()
         };
         self.note_retained();
@@ -229,6 +229,11 @@ impl Shard {
     }
 
     fn handle_forwarded(&mut self, now: Time, message: Message) {
+        if message.qos() == QoS::AtMostOnce && !message.is_retained() {
+            // No session keeps it.
+            self.route(now, &mut Fanout::new(message.as_publication(), now, 0));
+            return;
+        }
         let message = Rc::new(message);
         let publication = message.as_publication();
         let hash = if publication.retain { self.shared.hash(publication.topic) } else { 0 };

@@ -8,7 +8,7 @@ use super::event::{Event, Limit};
 use super::log::EventLog;
 use super::publish::shards_of;
 use super::{Counter, Effect, Hangup, Mail, Shard, ShardId, Shared};
-use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding, Wake};
+use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding};
 use crate::router::interest::InterestCounts;
 use crate::time::Time;
 use std::collections::{BTreeMap, VecDeque};
@@ -194,6 +194,7 @@ impl Runner {
                 }
             }
             let deadline = self.park_until(now, stopping);
+            self.wake_others();
             let mesh = &self.mesh;
             let outbox = self.machine.outbox();
             self.net
@@ -247,6 +248,7 @@ impl Runner {
 
     fn flush(&mut self) -> io::Result<()> {
         let mut events = Vec::new();
+        self.wake_others();
         self.net.flush(self.machine.outbox(), &mut events)?;
         self.clear_outbox();
         let now = self.now();
@@ -336,11 +338,15 @@ impl Runner {
         let own = usize::from(self.machine.id());
         for from in (0..self.shared.shards()).filter(|&from| from != own) {
             // As many as a box holds: all that was there when the turn began, see `handle_late`.
-            for _ in 0..self.shared.config.runtime.mesh_capacity {
+            let waiting = self.mesh.waiting(from);
+            if waiting == 0 {
+                continue;
+            }
+            // The sender's turn may have begun after this one: its times must not lie ahead.
+            let now = self.now();
+            self.worked_at = now;
+            for _ in 0..waiting {
                 let Some(parcel) = self.mesh.receive(from) else { break };
-                // The sender's turn may have begun after this one: its times must not lie ahead.
-                let now = self.now();
-                self.worked_at = now;
                 match parcel {
                     Parcel::Mail(mail) => {
                         self.machine.handle_mail(
@@ -412,7 +418,7 @@ impl Runner {
         let at = usize::from(to);
         let parcel = if self.overflow[at].is_empty() {
             match self.mesh.send(at, parcel) {
-                Ok(wake) => return self.heed(wake),
+                Ok(()) => return,
                 Err(parcel) => parcel,
             }
         } else {
@@ -430,8 +436,9 @@ impl Runner {
         }
     }
 
-    fn heed(&mut self, wake: Wake) {
-        if let Wake::Ring(ring) = wake {
+    /// Wakes the shards that sleep over what this turn has sent them, with the turn's batch.
+    fn wake_others(&mut self) {
+        for ring in self.mesh.wakes() {
             self.net.wake(ring);
         }
     }
@@ -443,10 +450,7 @@ impl Runner {
         for to in 0..self.overflow.len() {
             while let Some(parcel) = self.overflow[to].pop_front() {
                 match self.mesh.send(to, parcel) {
-                    Ok(wake) => {
-                        self.overflowing -= 1;
-                        self.heed(wake);
-                    }
+                    Ok(()) => self.overflowing -= 1,
                     Err(parcel) => {
                         self.overflow[to].push_front(parcel);
                         break;
