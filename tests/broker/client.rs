@@ -168,6 +168,10 @@ impl Client {
         self.tally
     }
 
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("connected")
+    }
+
     pub(crate) fn into_stream(self) -> TcpStream {
         self.stream
     }

@@ -84,6 +84,18 @@ impl Running {
         self.lines.lock().expect("no panic while writing").clone()
     }
 
+    /// The first line that fits, once there is one.
+    pub(crate) fn line(&self, what: &str, fits: impl Fn(&str) -> bool) -> String {
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(line) = self.lines().into_iter().find(|line| fits(line)) {
+                return line;
+            }
+            assert!(Instant::now() < until, "no line about {what} in {:#?}", self.lines());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").arg(name).arg(self.child.id().to_string()).status();
         assert!(status.expect("kill is there").success());
