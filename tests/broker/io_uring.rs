@@ -24,6 +24,7 @@ os.execv(program[0], program)
 "#;
 
 const SETUP: i32 = 425;
+const ENTER: i32 = 426;
 const REGISTER: i32 = 427;
 const EPERM: i32 = 1;
 const ENOSYS: i32 = 38;
@@ -73,6 +74,7 @@ fn refused_io_uring_ends_the_start_with_what_to_do() {
     drop(Running::start("uring-works", "[runtime]\nshards = 1\n"));
     for (call, errno, words) in [
         (SETUP, EPERM, &["io_uring", "seccomp", "Allow io_uring_setup", "--security-opt seccomp="][..]),
+        (ENTER, EPERM, &["io_uring", "seccomp", "io_uring_enter"]),
         (REGISTER, EPERM, &["io_uring", "seccomp", "io_uring_register"]),
         (SETUP, ENOSYS, &["io_uring", "seccomp", "Linux 6.1 or later"]),
     ] {
