@@ -20,6 +20,8 @@ pub fn check_kernel() -> Result<(), KernelProblem> {
     let mut buffers = Buffers::new(&ring.submitter(), 8, 4096)
         .map_err(|error| explain(&error, disabled_level(), &release()))?;
     buffers.unregister(&ring.submitter());
+    // A profile may allow the setup and forbid this; glommio would panic over it.
+    ring.submitter().submit().map_err(|error| explain(&error, disabled_level(), &release()))?;
     let mut probe = Probe::new();
     ring.submitter()
         .register_probe(&mut probe)

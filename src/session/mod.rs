@@ -49,7 +49,7 @@ pub struct Session {
     /// Retained messages still to be sent, a replay per subscription, in the order of SUBSCRIBE.
     pub replays: Seldom<VecDeque<Replay>>,
     /// Topics (hash, stamp) whose live retained message overtook a replay.
-    overtaken: Seldom<Vec<(u64, u64)>>,
+    overtaken: Seldom<Vec<Overtaken>>,
     /// Do the homes of this session's shared subscriptions take it for ready?
     pub group_ready: bool,
     /// The operator has been told that the queue is full; said again once it has been empty.
@@ -67,6 +67,15 @@ struct Held {
 
 // With the allocator's header of eight bytes: 128.
 const _: () = assert!(size_of::<Session>() <= 120);
+
+/// A live retained message that a client got while retained messages were being replayed.
+#[derive(Debug)]
+struct Overtaken {
+    topic_hash: u64,
+    stamp: u64,
+    /// Token of the newest replay at that time.
+    replay: u64,
+}
 
 /// A replay never remembers more live messages than this; beyond it the oldest is forgotten.
 const OVERTAKEN_MAX: usize = 1024;
@@ -200,24 +209,27 @@ impl Session {
     /// A live retained message went out while retained messages are being replayed: an older
     /// one of the same topic must not follow it.
     pub fn note_overtaken(&mut self, topic_hash: u64, stamp: u64) {
-        if self.replays.is_empty() {
-            return;
-        }
+        let Some(replay) = self.replays.back().map(|newest| newest.token) else { return };
+        let note = Overtaken { topic_hash, stamp, replay };
         let overtaken = self.overtaken.filled();
-        match overtaken.iter_mut().find(|(hash, _)| *hash == topic_hash) {
-            Some(seen) => seen.1 = seen.1.max(stamp),
+        match overtaken.iter_mut().find(|have| have.topic_hash == topic_hash) {
+            Some(have) if have.stamp > stamp => {}
+            Some(have) => *have = note,
             None => {
                 if overtaken.len() == OVERTAKEN_MAX {
                     overtaken.remove(0);
                 }
-                overtaken.push((topic_hash, stamp));
+                overtaken.push(note);
             }
         }
     }
 
-    /// Has the client already seen this retained message of the topic, or a newer one?
-    pub fn is_overtaken(&self, topic_hash: u64, stamp: u64) -> bool {
-        self.overtaken.iter().any(|&(hash, seen)| hash == topic_hash && seen >= stamp)
+    /// Has the client already seen a newer message of the topic than this retained one, or the
+    /// very same since the subscription of the replay with this token? What it had seen before
+    /// that, it gets again. `[MQTT5-3.3.1-9]`
+    pub fn is_overtaken(&self, topic_hash: u64, stamp: u64, replay: u64) -> bool {
+        let mut notes = self.overtaken.iter().filter(|note| note.topic_hash == topic_hash);
+        notes.any(|note| note.stamp > stamp || (note.stamp == stamp && note.replay >= replay))
     }
 
     /// Ends a replay; forgets what it had to remember when it was the last.

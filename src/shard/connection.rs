@@ -246,7 +246,12 @@ impl Shard {
                 Progress::Gone => return None,
                 Progress::HandOver { to } => {
                     let peer = SocketAddr::from(&self.forget_connection(slot)?.peer);
-                    self.effects.push(Effect::HandOver { slot, to, peer, bytes: bytes[used..].to_vec() });
+                    let bytes = bytes[used..].to_vec();
+                    // The home reads the CONNECT again, and counts it.
+                    let counters = &self.shared.counters[usize::from(self.id)];
+                    counters.subtract(Counter::BytesReceived, bytes.len() as u64);
+                    counters.subtract(Counter::PacketsReceived, 1);
+                    self.effects.push(Effect::HandOver { slot, to, peer, bytes });
                     return None;
                 }
             }
@@ -351,6 +356,7 @@ impl Shard {
         encode(self.outbox.arena_mut());
         let len = self.outbox.arena_len() - start;
         if len > 0 {
+            self.count(Counter::AnswersSent, 1);
             self.outbox.send(slot, crate::outbox::Range { start, len });
         }
     }

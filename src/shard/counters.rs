@@ -44,6 +44,8 @@ counters! {
     PublishesReceived,
     /// Bytes of application messages received.
     PublishBytesReceived,
+    /// Control packets sent, all but PUBLISH.
+    AnswersSent,
     /// PUBLISH packets sent.
     PublishesSent,
     /// Bytes of application messages sent.
@@ -115,7 +117,7 @@ impl Counters {
         cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
     }
 
-    /// Subtracts, for gauges; only the owning shard may call it.
+    /// Subtracts, for gauges and for what another shard counts after all; only the owning shard may call it.
     pub fn subtract(&self, counter: Counter, by: u64) {
         let cell = &self.0[counter as usize];
         cell.store(cell.load(Ordering::Relaxed).wrapping_sub(by), Ordering::Relaxed);

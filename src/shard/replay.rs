@@ -106,9 +106,14 @@ impl Shard {
             if qos != QoS::AtMostOnce && !has_room {
                 return false;
             }
-            let subscription_id = replay.subscription_id;
+            let (token, subscription_id) = (replay.token, replay.subscription_id);
             let Some(message) = replay.ready.pop_front() else { return false };
-            self.send_retained(now, session, message, qos, subscription_id);
+            let hash = self.shared.hash(message.as_publication().topic);
+            // What the client has got live since it subscribed, or something newer, it does not get
+            // a second time, nor anything older after it.
+            if !self.directory.session(session).is_overtaken(hash, message.stamp(), token) {
+                self.send_retained(now, session, message, qos, subscription_id);
+            }
             return true;
         }
         if replay.is_done() {
@@ -134,10 +139,7 @@ impl Shard {
     }
 
     fn send_retained(&mut self, now: Time, session: u32, message: Message, qos: QoS, subscription_id: u32) {
-        let hash = self.shared.hash(message.as_publication().topic);
-        // What the client has got live since it subscribed, or something newer, it does not get
-        // a second time, nor anything older after it.
-        if message.is_expired(now) || self.directory.session(session).is_overtaken(hash, message.stamp()) {
+        if message.is_expired(now) {
             return;
         }
         let extra = (subscription_id != 0)

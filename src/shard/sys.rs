@@ -10,12 +10,16 @@ use crate::time::Time;
 enum Source {
     /// The sum over the shards of a counter.
     Sum(Counter),
+    /// Two counters together.
+    Both(Counter, Counter),
     /// The difference of two sums.
     Difference(Counter, Counter),
     /// Text.
     Text(&'static str),
     /// Seconds since start.
     Uptime,
+    /// The most sessions at any update.
+    SessionsMaximum,
 }
 
 const TOPICS: &[(&str, Source)] = &[
@@ -24,10 +28,12 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/clients/connected", Source::Sum(Counter::ClientsConnected)),
     ("$SYS/broker/clients/active", Source::Sum(Counter::ClientsConnected)),
     ("$SYS/broker/clients/total", Source::Sum(Counter::Sessions)),
+    ("$SYS/broker/clients/maximum", Source::SessionsMaximum),
     ("$SYS/broker/clients/disconnected", Source::Difference(Counter::Sessions, Counter::ClientsConnected)),
     ("$SYS/broker/clients/inactive", Source::Difference(Counter::Sessions, Counter::ClientsConnected)),
     ("$SYS/broker/clients/expired", Source::Sum(Counter::SessionsExpired)),
     ("$SYS/broker/messages/received", Source::Sum(Counter::PacketsReceived)),
+    ("$SYS/broker/messages/sent", Source::Both(Counter::AnswersSent, Counter::PublishesSent)),
     ("$SYS/broker/messages/stored", Source::Sum(Counter::MessagesQueued)),
     ("$SYS/broker/store/messages/count", Source::Sum(Counter::MessagesQueued)),
     ("$SYS/broker/store/messages/bytes", Source::Sum(Counter::BytesQueued)),
@@ -51,6 +57,7 @@ const TOPICS: &[(&str, Source)] = &[
 #[derive(Default)]
 pub(super) struct SysState {
     started: Time,
+    sessions_maximum: u64,
     last: Vec<String>,
 }
 
@@ -61,13 +68,16 @@ impl Shard {
         if first {
             state.started = now;
         }
+        state.sessions_maximum = state.sessions_maximum.max(self.total(Counter::Sessions));
         state.last.resize(TOPICS.len(), String::new());
         for ((topic, source), last) in TOPICS.iter().zip(&mut state.last) {
             let value = match *source {
                 Source::Sum(counter) => self.total(counter).to_string(),
+                Source::Both(one, other) => self.total(one).wrapping_add(self.total(other)).to_string(),
                 Source::Difference(whole, part) => {
                     self.total(whole).saturating_sub(self.total(part)).to_string()
                 }
+                Source::SessionsMaximum => state.sessions_maximum.to_string(),
                 Source::Text(text) => text.to_owned(),
                 Source::Uptime => format!("{} seconds", now.millis_since(state.started) / 1000),
             };

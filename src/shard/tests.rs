@@ -187,3 +187,27 @@ fn live_message_does_not_follow_a_newer_one_from_the_store() {
         received.chunks(topic.len() + 5).filter_map(|packet| packet.last().copied()).collect();
     assert!(payloads.is_sorted() && payloads.ends_with(b"2"), "{:?}", payloads.escape_ascii().to_string());
 }
+
+#[test]
+fn message_that_was_seen_under_an_earlier_subscription_is_sent_for_a_new_one() {
+    // [MQTT5-3.3.1-9] [MQTT311-3.8.4-3]
+    for home in [0, 1] {
+        let mut world = quiet(2);
+        let topic = topic_of(&world, home);
+        let subscriber = connect_at(&mut world, 0, "sub");
+        let publisher = connect_at(&mut world, 0, "pub");
+        world.hold(1, 0);
+        world.send(subscriber, b"\x82\x06\x00\x01\x00\x01+\x00");
+        world.send(publisher, &retained(&topic, b'x'));
+        // The first replay is not at its end when the second subscription comes.
+        world.send(subscriber, b"\xa2\x05\x00\x02\x00\x01+\x82\x06\x00\x03\x00\x01+\x00");
+        let mut live = [&[0x30], &retained(&topic, b'x')[1..]].concat();
+        live.extend_from_slice(b"\xb0\x02\x00\x02");
+        assert_eq!(world.take(subscriber), live);
+        world.release(1, 0);
+        world.run();
+        let expected =
+            [b"\x90\x03\x00\x01\x00\x90\x03\x00\x03\x00".as_slice(), &retained(&topic, b'x')].concat();
+        assert_eq!(world.take(subscriber), expected);
+    }
+}

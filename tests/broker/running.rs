@@ -1,0 +1,125 @@
+//! The program under test: started with a configuration file of the test's own, watched through its
+//! log lines, ended with the test.
+
+use crate::client::Client;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// The program, with its output kept for the test.
+pub(crate) fn midge() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_midge"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A configuration file of a test, with what the file is to say of itself in errors.
+pub(crate) fn config_file(name: &str, text: &str) -> PathBuf {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("broker-{name}.toml"));
+    std::fs::write(&file, text).expect("the target folder can be written");
+    file
+}
+
+pub(crate) fn run(command: &mut Command) -> Output {
+    command.output().expect("the program is there")
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A broker that runs, the address that its start-up lines name, and what it has logged so far.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    /// With one listener on a free port of 127.0.0.1.
+    pub(crate) fn start(name: &str, rest: &str) -> Running {
+        Running::start_on("127.0.0.1:0", name, rest)
+    }
+
+    /// With one listener on the given address.
+    pub(crate) fn start_on(listener: &str, name: &str, rest: &str) -> Running {
+        let text = format!("[[listeners]]\naddress = \"{listener}\"\n{rest}");
+        let mut child =
+            midge().arg("--config").arg(config_file(name, &text)).spawn().expect("midge is built");
+        let mut output = BufReader::new(child.stderr.take().expect("stderr is piped"));
+        let mut lines = Vec::new();
+        let address = loop {
+            let mut line = String::new();
+            assert!(output.read_line(&mut line).expect("a line") > 0, "midge ended: {lines:?}");
+            let address =
+                line.split("Listening on ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+            lines.push(line.trim_end().to_owned());
+            if let Some(address) = address {
+                break address;
+            }
+        };
+        let lines = Arc::new(Mutex::new(lines));
+        let page = Arc::clone(&lines);
+        // Read to the end, so that the broker never waits for us.
+        let reader = std::thread::spawn(move || {
+            for line in output.lines() {
+                let Ok(line) = line else { return };
+                page.lock().expect("no panic while writing").push(line);
+            }
+        });
+        Running { child, address, lines, reader: Some(reader) }
+    }
+
+    /// A 5.0 client that is in, with a clean session that ends with its connection.
+    pub(crate) fn client(&self, id: &str) -> Client {
+        Client::connect(self.address, id, true, 0)
+    }
+
+    /// What has been logged so far.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("no panic while writing").clone()
+    }
+
+    /// The first line that fits, once there is one.
+    pub(crate) fn line(&self, what: &str, fits: impl Fn(&str) -> bool) -> String {
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(line) = self.lines().into_iter().find(|line| fits(line)) {
+                return line;
+            }
+            assert!(Instant::now() < until, "no line about {what} in {:#?}", self.lines());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(name).arg(self.child.id().to_string()).status();
+        assert!(status.expect("kill is there").success());
+    }
+
+    /// The exit status, and by then every line.
+    pub(crate) fn wait(&mut self, limit: Duration) -> i32 {
+        let until = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our child") {
+                if let Some(reader) = self.reader.take() {
+                    reader.join().expect("the lines are read to their end");
+                }
+                return status.code().expect("it ended by itself");
+            }
+            assert!(Instant::now() < until, "still running");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,298 @@
+//! `$SYS`: the figures agree with what really happened, to the byte.
+
+use crate::Running;
+use crate::client::{Client, Tally};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+type Figures = BTreeMap<String, String>;
+
+/// A broker, everyone who talks to it, and what they have counted.
+struct World {
+    running: Running,
+    watch: Client,
+    clients: BTreeMap<&'static str, Client>,
+    gone: Tally,
+}
+
+impl World {
+    fn start(name: &str, shards: usize) -> World {
+        let rest = format!(
+            "[runtime]\nshards = {shards}\n[sys]\ninterval_seconds = 1\n[limits]\nsession_queue_messages = 5\n"
+        );
+        let running = Running::start(name, &rest);
+        let watch = running.client("watch");
+        World { running, watch, clients: BTreeMap::new(), gone: Tally::default() }
+    }
+
+    fn connect(&mut self, id: &'static str, clean_start: bool, expiry_seconds: u32) {
+        let client = Client::connect(self.running.address, id, clean_start, expiry_seconds);
+        if let Some(taken_over) = self.clients.insert(id, client) {
+            self.gone = self.gone + taken_over.read_to_end();
+        }
+    }
+
+    fn client(&mut self, id: &str) -> &mut Client {
+        self.clients.get_mut(id).expect("it is connected")
+    }
+
+    fn disconnect(&mut self, id: &str) {
+        let client = self.clients.remove(id).expect("it is connected");
+        self.gone = self.gone + client.disconnect();
+    }
+
+    /// Goes without a word.
+    fn vanish(&mut self, id: &str) {
+        let client = self.clients.remove(id).expect("it is connected");
+        self.gone = self.gone + client.tally();
+    }
+
+    fn tally(&self) -> Tally {
+        let connected = self.clients.values().map(Client::tally).fold(self.watch.tally(), |a, b| a + b);
+        self.gone + connected
+    }
+
+    /// What stands in `$SYS` now.
+    fn figures(&mut self) -> Figures {
+        let mut figures = Figures::new();
+        let until = Instant::now() + Duration::from_secs(10);
+        self.watch.subscribe("$SYS/#", 0);
+        while !TOPICS.iter().all(|topic| figures.contains_key(*topic)) {
+            // Live figures come for ever.
+            assert!(Instant::now() < until, "of {TOPICS:?} only {figures:#?}");
+            let message = self.watch.message();
+            let topic = message.topic.strip_prefix("$SYS/broker/").expect("what was subscribed to");
+            let value = String::from_utf8(message.payload).expect("figures are text");
+            assert!(TOPICS.contains(&topic), "no test knows {topic}");
+            figures.entry(topic.to_owned()).or_insert(value);
+        }
+        self.watch.unsubscribe("$SYS/#");
+        self.watch.forget_messages();
+        figures
+    }
+
+    /// Waits until these figures and those of the traffic are as they must be.
+    fn expect(&mut self, when: &str, wanted: &[(&str, u64)]) -> Figures {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            // Two updates, so that the second knows all that went before.
+            std::thread::sleep(Duration::from_millis(2100));
+            let tally = self.tally();
+            let figures = self.figures();
+            let traffic = [
+                ("messages/received", tally.packets_sent),
+                ("messages/sent", tally.packets_received),
+                ("publish/messages/received", tally.publishes_sent),
+                ("publish/messages/sent", tally.publishes_received),
+                ("publish/bytes/received", tally.payload_bytes_sent),
+                ("publish/bytes/sent", tally.payload_bytes_received),
+                ("bytes/received", tally.bytes_sent),
+                ("bytes/sent", tally.bytes_received),
+            ];
+            let wrong: Vec<String> = wanted
+                .iter()
+                .chain(&traffic)
+                .filter(|(topic, value)| figures[*topic] != value.to_string())
+                .map(|(topic, value)| format!("{topic} is {}, not {value}", figures[*topic]))
+                .collect();
+            if wrong.is_empty() {
+                return figures;
+            }
+            assert!(Instant::now() < until, "{when}: {wrong:#?}");
+        }
+    }
+}
+
+fn uptime_seconds(figures: &Figures) -> u64 {
+    let seconds = figures["uptime"].strip_suffix(" seconds").expect("mosquitto's words");
+    seconds.parse().expect("a number")
+}
+
+fn figures_agree_with_what_happened(shards: usize) {
+    let started = Instant::now();
+    let mut world = World::start(&format!("sys{shards}"), shards);
+    let topics = TOPICS.len() as u64;
+
+    let figures = world.expect(
+        "alone",
+        &[
+            ("clients/connected", 1),
+            ("clients/active", 1),
+            ("clients/total", 1),
+            ("clients/maximum", 1),
+            ("clients/disconnected", 0),
+            ("clients/inactive", 0),
+            ("clients/expired", 0),
+            ("subscriptions/count", 0),
+            ("shared_subscriptions/count", 0),
+            // The figures are retained messages themselves.
+            ("retained messages/count", topics),
+            ("messages/stored", 0),
+            ("store/messages/count", 0),
+            ("store/messages/bytes", 0),
+            ("publish/messages/dropped", 0),
+            ("connections/socket/count", 1),
+        ],
+    );
+    assert_eq!(figures["version"], concat!("midge version ", env!("CARGO_PKG_VERSION")));
+    let first_uptime = uptime_seconds(&figures);
+
+    for id in KEPT {
+        world.connect(id, true, 3600);
+        world.client(id).subscribe("t/+", 1);
+    }
+    for id in ["c0", "c1", "c2"] {
+        world.client(id).subscribe("$share/group/s/#", 0);
+    }
+    world.connect("brief", true, 1);
+    world.client("brief").subscribe("brief/#", 1);
+    // The same subscription again is no second one. [MQTT5-3.8.4-3]
+    world.client("c0").subscribe("t/+", 1);
+    for number in 0..10 {
+        assert_eq!(world.client("c0").publish_acknowledged("t/x", &[b'x'; 100], false), 0);
+        world.client("c1").publish("nobody/listens", b"lost", false);
+        for id in KEPT {
+            assert_eq!(world.client(id).message().payload, [b'x'; 100], "{number} for {id}");
+        }
+    }
+    world.client("c0").publish_acknowledged("r/1", b"kept", true);
+    world.client("c1").publish("r/2", b"kept", true);
+    world.client("c2").publish("r/3", b"kept", true);
+    world.expect(
+        "all are here",
+        &[
+            ("clients/connected", 10),
+            ("clients/active", 10),
+            ("clients/total", 10),
+            ("clients/maximum", 10),
+            ("clients/disconnected", 0),
+            ("subscriptions/count", 9),
+            ("shared_subscriptions/count", 3),
+            ("retained messages/count", topics + 3),
+            ("messages/stored", 0),
+            ("publish/messages/dropped", 0),
+            ("connections/socket/count", 10),
+        ],
+    );
+
+    world.client("c0").unsubscribe("$share/group/s/#");
+    world.client("c1").publish("r/1", b"", true);
+    for id in ["c3", "c4", "brief"] {
+        world.disconnect(id);
+    }
+    for _ in 0..8 {
+        // 0x97 where the full queue is on the publisher's shard: another test's concern.
+        world.client("c0").publish_acknowledged("t/y", b"y", false);
+    }
+    for id in KEPT.iter().filter(|id| !["c3", "c4"].contains(id)) {
+        for _ in 0..8 {
+            world.client(id).message();
+        }
+    }
+    let figures = world.expect(
+        "three are away, one of them for good",
+        &[
+            ("clients/connected", 7),
+            ("clients/active", 7),
+            ("clients/total", 9),
+            ("clients/maximum", 10),
+            ("clients/disconnected", 2),
+            ("clients/inactive", 2),
+            ("clients/expired", 1),
+            ("subscriptions/count", 8),
+            ("shared_subscriptions/count", 2),
+            ("retained messages/count", topics + 2),
+            ("messages/stored", 10),
+            ("store/messages/count", 10),
+            ("publish/messages/dropped", 6),
+            ("connections/socket/count", 7),
+        ],
+    );
+    assert!(figures["store/messages/bytes"].parse::<u64>().expect("a number") > 0);
+
+    world.connect("c3", false, 3600);
+    for _ in 0..5 {
+        assert_eq!(world.client("c3").message().payload, b"y");
+    }
+    // A new session: neither queue nor subscription of the old one.
+    world.connect("c4", true, 3600);
+    world.connect("c5", false, 3600);
+    world.vanish("c6");
+    let figures = world.expect(
+        "two are back, one was taken over, one vanished",
+        &[
+            ("clients/connected", 8),
+            ("clients/active", 8),
+            ("clients/total", 9),
+            ("clients/maximum", 10),
+            ("clients/disconnected", 1),
+            ("clients/inactive", 1),
+            ("clients/expired", 1),
+            ("subscriptions/count", 7),
+            ("shared_subscriptions/count", 2),
+            ("messages/stored", 0),
+            ("store/messages/count", 0),
+            ("store/messages/bytes", 0),
+            ("publish/messages/dropped", 6),
+            ("connections/socket/count", 8),
+        ],
+    );
+    let last_uptime = uptime_seconds(&figures);
+    assert!(last_uptime > first_uptime, "{last_uptime} after {first_uptime}");
+    assert!(last_uptime <= started.elapsed().as_secs() + 1, "{last_uptime} of {:?}", started.elapsed());
+}
+
+#[test]
+fn sys_figures_agree_with_what_happened_on_one_shard() {
+    figures_agree_with_what_happened(1);
+}
+
+#[test]
+fn sys_figures_agree_with_what_happened_on_two_shards() {
+    figures_agree_with_what_happened(2);
+}
+
+#[test]
+fn sys_figures_keep_moving_for_who_is_subscribed() {
+    let mut world = World::start("sys-live", 2);
+    world.watch.subscribe("$SYS/broker/bytes/sent", 0);
+    let mut last = 0;
+    for _ in 0..3 {
+        let message = world.watch.message();
+        let value: u64 = String::from_utf8_lossy(&message.payload).parse().expect("a number");
+        assert!(last == 0 || (value > last && !message.retain), "{value} after {last}, {message:?}");
+        last = value;
+    }
+}
+
+/// Sessions that outlive their connections: enough for two shards.
+const KEPT: [&str; 8] = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"];
+
+/// Below `$SYS/broker/`.
+const TOPICS: &[&str] = &[
+    "version",
+    "uptime",
+    "clients/connected",
+    "clients/active",
+    "clients/total",
+    "clients/maximum",
+    "clients/disconnected",
+    "clients/inactive",
+    "clients/expired",
+    "messages/received",
+    "messages/sent",
+    "messages/stored",
+    "store/messages/count",
+    "store/messages/bytes",
+    "publish/messages/received",
+    "publish/messages/sent",
+    "publish/messages/dropped",
+    "publish/bytes/received",
+    "publish/bytes/sent",
+    "bytes/received",
+    "bytes/sent",
+    "subscriptions/count",
+    "shared_subscriptions/count",
+    "retained messages/count",
+    "connections/socket/count",
+];
