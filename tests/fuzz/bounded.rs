@@ -20,7 +20,7 @@ fn whatever_is_framed_and_decoded_is_as_it_was_sent() {
 
 #[test]
 fn whatever_a_client_sends_the_others_are_served_and_nothing_is_left() {
-    run("connection", targets::connection::run, 6_000);
+    run("connection", targets::connection::run, 20_000);
 }
 
 #[test]
