@@ -8,6 +8,7 @@ use super::directory::{ALIASES, NO_CONNECTION};
 use super::timers::Timer;
 use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
 use crate::auth::{AuthStep, TEST_METHOD};
+use crate::config::Protocol;
 use crate::message::Publication;
 use crate::packet::{
     Ack, AckKind, Auth, Connack, Connect, Frame, Packet, ProtocolVersion, Reason, decode, encode_ack,
@@ -213,12 +214,21 @@ impl Shard {
             let violation = Violation { reason, cause: "limits.sessions is reached" };
             return self.refuse(now, slot, Some(connect.version), client_id, violation);
         }
+        let terms = Terms::of(connect, &self.shared.config.protocol);
+        if !self.send_connack(slot, connect, session_present, assigned.as_deref(), method, terms) {
+            // It can't be told what it needs to know. [MQTT5-3.1.2-24] [MQTT5-3.2.0-1]
+            let violation = Violation {
+                reason: Reason::PacketTooLarge,
+                cause: "CONNACK is above the client's Maximum Packet Size",
+            };
+            let can_be_told = connect.packet_bytes_max >= REFUSAL_BYTES;
+            return self.refuse(now, slot, can_be_told.then_some(connect.version), client_id, violation);
+        }
         let session = known.unwrap_or_else(|| self.directory.create(client_id));
         if !session_present {
             self.count(Counter::Sessions, 1);
         }
-        let terms = self.attach(now, slot, session, connect, method);
-        self.send_connack(slot, connect, session_present, assigned.as_deref(), method, terms);
+        self.attach(now, slot, session, connect, method, terms);
         self.effects.push(Effect::Stream { slot });
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
         self.report(Event::Connected {
@@ -242,13 +252,10 @@ impl Shard {
         session: u32,
         connect: &Connect<'_>,
         method: Option<&str>,
-    ) -> Terms {
+        terms: Terms,
+    ) {
         let shared = std::sync::Arc::clone(&self.shared);
         let (protocol, limits) = (&shared.config.protocol, &shared.config.limits);
-        let terms = Terms {
-            expiry_seconds: connect.session_expiry_seconds.min(protocol.session_expiry_seconds_max),
-            keep_alive_seconds: keep_alive(connect, protocol.keep_alive_seconds_max),
-        };
         let origin = self.directory.key(session);
         let will = connect.will.as_ref().map(|will| {
             let publication = Publication {
@@ -303,9 +310,9 @@ impl Shard {
                 self.wheel.cancel(timer);
             }
         }
-        terms
     }
 
+    /// False when the client takes no packet that large; then nothing is sent.
     fn send_connack(
         &mut self,
         slot: u32,
@@ -314,7 +321,7 @@ impl Shard {
         assigned: Option<&str>,
         method: Option<&str>,
         terms: Terms,
-    ) {
+    ) -> bool {
         let shared = std::sync::Arc::clone(&self.shared);
         let protocol = &shared.config.protocol;
         let off = |available: bool| (!available).then_some(false);
@@ -342,9 +349,11 @@ impl Shard {
             authentication_method: method,
             ..Connack::default()
         };
+        let start = self.outbox.arena_len();
         self.send_packet(slot, |out| {
             encode_connack(out, connect.version, Reason::Success, &connack, connect.packet_bytes_max);
         });
+        self.outbox.arena_len() > start
     }
 
     /// Sends what the session owes from before. `[MQTT5-4.4.0-1]`
@@ -441,6 +450,18 @@ struct Terms {
     expiry_seconds: u32,
     keep_alive_seconds: u16,
 }
+
+impl Terms {
+    fn of(connect: &Connect<'_>, protocol: &Protocol) -> Terms {
+        Terms {
+            expiry_seconds: connect.session_expiry_seconds.min(protocol.session_expiry_seconds_max),
+            keep_alive_seconds: keep_alive(connect, protocol.keep_alive_seconds_max),
+        }
+    }
+}
+
+/// A CONNACK of 5.0 that says a reason code and nothing else, in bytes.
+const REFUSAL_BYTES: u32 = 5;
 
 /// The keep alive that is enforced: 3.x has no way to announce another than the client's.
 /// `[MQTT5-3.2.2-21]` `[MQTT5-3.2.2-22]`

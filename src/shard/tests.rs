@@ -47,6 +47,23 @@ fn publish_reaches_exact_and_wildcard_subscribers_on_every_shard_once() {
     }
 }
 
+/// [MQTT5-3.1.2-24] [MQTT5-3.2.0-1]
+#[test]
+fn a_client_whose_maximum_is_below_its_connack_is_not_served() {
+    for (packet_bytes_max, answer) in
+        [(10, &b"\x20\x03\x00\x95\x00"[..]), (5, b"\x20\x03\x00\x95\x00"), (4, b"")]
+    {
+        let mut world = quiet(1);
+        let client = world.open(0);
+        let mut packet = b"\x10\x13\x00\x04MQTT\x05\x02\x00\x3C\x05\x27\x00\x00\x00".to_vec();
+        packet.extend_from_slice(&[packet_bytes_max, 0, 1, b'a', 0xC0, 0]);
+        world.send(client, &packet);
+        assert_eq!(world.take(client), answer, "{packet_bytes_max} bytes");
+        assert!(world.is_closed(client));
+        assert_eq!(world.shards[0].connections(), 0);
+    }
+}
+
 #[test]
 fn retained_message_is_found_by_late_subscribers_of_every_shard() {
     for shards in [1, 2, 7] {

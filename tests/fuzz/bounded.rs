@@ -1,0 +1,160 @@
+//! The run of `cargo test`: the corpus of a target as it is, then a bounded number of mutated inputs,
+//! which the seed alone decides.
+
+use crate::targets;
+use std::fmt::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+
+/// Longest mutated input, in bytes: what is wrong with a longer one is wrong with a short one too.
+const INPUT_BYTES_MAX: usize = 2048;
+/// Most mutations of one input.
+const MUTATIONS_MAX: usize = 6;
+/// Bytes at the edges of a length, a flag or a string.
+const EDGES: [u8; 12] = [0x00, 0x01, 0x02, 0x04, 0x23, 0x2B, 0x2F, 0x7F, 0x80, 0xC0, 0xFE, 0xFF];
+
+#[test]
+fn whatever_is_framed_and_decoded_is_as_it_was_sent() {
+    run("packet", targets::packet::run, 500_000);
+}
+
+#[test]
+fn whatever_a_client_sends_the_others_are_served_and_nothing_is_left() {
+    run("connection", targets::connection::run, 20_000);
+}
+
+#[test]
+fn filters_and_their_index_agree_with_the_naive_matcher() {
+    run("topic", targets::topic::run, 100_000);
+}
+
+#[cfg(feature = "runtime")]
+#[test]
+fn whatever_the_configuration_file_holds_its_errors_name_its_lines() {
+    run("config", targets::config::run, 100_000);
+}
+
+/// The corpus, then `runs` inputs made from it.
+fn run(name: &str, target: fn(&[u8]), runs: u64) {
+    let runs = number("MIDGE_FUZZ_RUNS").unwrap_or(runs);
+    let seed = number("MIDGE_FUZZ_SEED").unwrap_or(1);
+    let corpus = corpus(name);
+    for input in &corpus {
+        execute(name, target, input);
+    }
+    let mut chance = Chance(seed);
+    for _ in 0..runs {
+        execute(name, target, &mutated(&corpus, &mut chance));
+    }
+    println!("{name}: {} inputs of the corpus, {runs} mutated ones", corpus.len());
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {value:?}")))
+}
+
+/// The inputs of the corpus, in the order of their names.
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
+    let entries = std::fs::read_dir(&folder).expect("every target has a corpus");
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("the corpus can be listed").path()).collect();
+    paths.sort();
+    let read = |path| std::fs::read(path).expect("an input of the corpus can be read");
+    let corpus: Vec<Vec<u8>> = paths.iter().map(read).collect();
+    assert!(!corpus.is_empty(), "the corpus of {name} is empty");
+    corpus
+}
+
+/// Says which input it was when the target panics.
+fn execute(name: &str, target: fn(&[u8]), input: &[u8]) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| target(input))) {
+        let hex = input.iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02X}");
+            hex
+        });
+        eprintln!("{name} fails with {} bytes: {hex}", input.len());
+        resume_unwind(panic);
+    }
+}
+
+/// One input of the corpus with one to six mutations.
+fn mutated(corpus: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
+    let mut input = corpus[chance.below(corpus.len())].clone();
+    for _ in 0..=chance.below(MUTATIONS_MAX) {
+        mutate(&mut input, corpus, chance);
+    }
+    input.truncate(INPUT_BYTES_MAX);
+    input
+}
+
+fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], chance: &mut Chance) {
+    let at = chance.below(input.len() + 1);
+    let rest = input.len() - at;
+    match chance.below(10) {
+        0 => change(input, at, |byte| byte ^ 1 << chance.below(8)),
+        1 => change(input, at, |_| chance.edge()),
+        2 => change(input, at, |_| chance.byte()),
+        // A length, a count or a character is off by one.
+        3 => change(input, at, |byte| byte.wrapping_add(if chance.below(2) == 0 { 1 } else { 0xFF })),
+        // A length field of two bytes lies.
+        4 => {
+            let length = [0, 1, rest, rest.saturating_sub(2), 0xFFFF][chance.below(5)] as u16;
+            for (place, byte) in input[at..].iter_mut().zip(length.to_be_bytes()) {
+                *place = byte;
+            }
+        }
+        5 => {
+            let (len, byte) = (1 + chance.below(8), chance.edge());
+            input.splice(at..at, (0..len).map(|_| byte));
+        }
+        6 => {
+            input.drain(at..at + chance.below(rest.min(8) + 1));
+        }
+        7 => input.truncate(at),
+        // A stretch is there twice.
+        8 => {
+            let stretch = input[at..at + chance.below(rest + 1)].to_vec();
+            input.splice(at..at, stretch);
+        }
+        // A stretch of another input.
+        _ => {
+            let other = &corpus[chance.below(corpus.len())];
+            let start = chance.below(other.len() + 1);
+            let len = chance.below(other.len() - start + 1);
+            let end = at + if chance.below(2) == 0 { 0 } else { len.min(rest) };
+            input.splice(at..end, other[start..start + len].iter().copied());
+        }
+    }
+}
+
+fn change(input: &mut [u8], at: usize, to: impl FnOnce(u8) -> u8) {
+    if let Some(byte) = input.get_mut(at) {
+        *byte = to(*byte);
+    }
+}
+
+/// SplitMix64: all that is random here, from one seed.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ mixed >> 31
+    }
+
+    /// A number from 0 to `end`, which is not among them.
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.next() as u8
+    }
+
+    fn edge(&mut self) -> u8 {
+        EDGES[self.below(EDGES.len())]
+    }
+}

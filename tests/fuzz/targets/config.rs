@@ -1,0 +1,76 @@
+//! The configuration file: an input is its text.
+//!
+//! Either everything in it has been taken, and the configuration written out again is the same; or
+//! there are errors, bounded in number, in the order of lines that the file has, each one line of text that
+//! can be shown on a terminal.
+
+use midge::config::parse::{ConfigErrors, ERRORS_MAX, parse};
+use midge::config::value::Section;
+use midge::config::{Config, summary};
+use std::fmt::Write;
+
+const FILE: &str = "midge.toml";
+/// Characters of a text that midge shows whole.
+const SHOWN_CHARS_MAX: usize = 60;
+
+/// Runs the target. What is not UTF-8 is refused before the text is parsed, so it is replaced here.
+pub fn run(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    match parse(FILE, &text) {
+        Ok(config) => check_config(config),
+        Err(errors) => check_errors(&text, &errors),
+    }
+}
+
+fn check_config(mut config: Config) {
+    assert!(!config.listeners.is_empty());
+    assert!(summary(&config).len() > config.listeners.len());
+    // A long text is cut where it is shown.
+    if config.protocol.response_information.chars().count() > SHOWN_CHARS_MAX {
+        config.protocol.response_information.clear();
+    }
+    let text = written(&config);
+    match parse(FILE, &text) {
+        Ok(again) => assert_eq!(again, config, "{text}"),
+        Err(errors) => panic!("what was taken is refused when written out: {errors}\n{text}"),
+    }
+}
+
+fn written(config: &Config) -> String {
+    let mut text = String::new();
+    for section in config.sections() {
+        write_section(&mut text, &format!("[{}]", section.name()), section);
+    }
+    for listener in &config.listeners {
+        write_section(&mut text, "[[listeners]]", listener as &dyn Section);
+    }
+    text
+}
+
+fn write_section(text: &mut String, header: &str, section: &dyn Section) {
+    let _ = writeln!(text, "{header}");
+    for row in section.rows() {
+        let value = section.shown(row.key).expect("a section shows its rows");
+        let _ = writeln!(text, "{} = {value}", row.key);
+    }
+}
+
+fn check_errors(text: &str, errors: &ConfigErrors) {
+    assert!((1..=ERRORS_MAX).contains(&errors.errors.len()));
+    assert!(errors.more == 0 || errors.errors.len() == ERRORS_MAX);
+    let lines = 1 + text.matches('\n').count();
+    let mut line_before = 1;
+    for error in &errors.errors {
+        let line = error.line.expect("an error of a file that was read names its line");
+        assert!(
+            (line_before..=lines).contains(&line),
+            "line {line} of {lines}, after {line_before}: {error}"
+        );
+        line_before = line;
+        assert!(!error.message.is_empty());
+        let shown = error.to_string();
+        assert!(!shown.contains(|c: char| c.is_control()), "an error is a line of plain text: {shown:?}");
+    }
+    let shown = errors.to_string().lines().count();
+    assert_eq!(shown, errors.errors.len() + usize::from(errors.more > 0));
+}

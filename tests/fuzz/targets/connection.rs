@@ -1,0 +1,243 @@
+//! A whole connection against the machine: an input is what a client sends, cut at arbitrary places.
+//!
+//! Two bytes say how: the version of a valid CONNECT before the input, or none at all; one or two shards;
+//! limits; one connection or two of the same session; where to cut. Other clients are connected meanwhile,
+//! subscribed to everything. Whatever is sent, the broker answers in whole packets that a server may send,
+//! holds a bounded amount of memory, goes on serving the others, and keeps no connection.
+
+use crate::read::{Kind, Packet, packet, packet_length};
+use crate::world::World;
+use crate::write::{EVERY_VERSION, V5, V31, V311, Version, bytes, frame, string};
+use midge::config::Config;
+use midge::packet::{Connect, Framing, PACKET_BYTES_LIMIT};
+use midge::shard::Hangup;
+
+/// Bytes of an input that are sent; the rest is ignored.
+const SENT_BYTES_MAX: usize = 4096;
+/// Answers to so few bytes, all of them. Every message of an input may be retained, and sent for each
+/// of its subscriptions again.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Time that goes by once the client has said everything, in milliseconds: wills and sessions come due.
+const WAIT_MILLIS: u64 = 12_000;
+
+/// Client identifiers that are tried until every shard is home to one.
+const WITNESSES_MAX: usize = 16;
+
+/// How the input is sent.
+struct Scene {
+    /// Of the CONNECT that goes before the input; without one, the input has to bring its own.
+    version: Option<Version>,
+    shards: usize,
+    tight: bool,
+    /// The second half goes over a second connection.
+    again: bool,
+    will: bool,
+    lasting: bool,
+    /// Decides where the input is cut; 0: nowhere.
+    cuts: u8,
+}
+
+impl Scene {
+    fn of(how: u8, cuts: u8) -> Scene {
+        let bit = |position: u8| how >> position & 1 == 1;
+        Scene {
+            version: [None, Some(V31), Some(V311), Some(V5)][usize::from(how & 0b11)],
+            shards: 1 + usize::from(bit(2)),
+            tight: bit(3),
+            again: bit(4),
+            will: bit(5),
+            lasting: bit(6),
+            cuts,
+        }
+    }
+
+    fn config(&self) -> Config {
+        let mut config = Config::default();
+        config.auth.test_method = true;
+        if self.tight {
+            config.protocol.session_expiry_seconds_max = 2;
+            config.protocol.receive_maximum = 2;
+            config.protocol.topic_alias_maximum = 3;
+            config.protocol.response_information = "replies/".into();
+            config.limits.connect_seconds = 1;
+            config.limits.connect_bytes = 200;
+            config.limits.packet_bytes = 100;
+            config.limits.session_queue_messages = 4;
+            config.limits.subscriptions_per_client = 3;
+            config.limits.topic_levels = 8;
+            config.limits.retained_messages = 4;
+        }
+        config
+    }
+
+    fn connect(&self, version: Version) -> Vec<u8> {
+        let mut body = bytes(if version == V31 { "'MQIsdp' 03" } else { "'MQTT'" });
+        if version != V31 {
+            body.push(version as u8);
+        }
+        body.push(u8::from(!self.lasting) << 1 | if self.will { 0b0010_1100 } else { 0 });
+        // No keep alive. In 5.0 a session of 100 s, a Receive Maximum of 3 and 5 aliases.
+        body.extend(bytes("0000"));
+        if version == V5 {
+            body.extend(bytes("0B 11 00000064 21 0003 22 0005"));
+        }
+        body.extend(string("f"));
+        if self.will {
+            // It comes after a second in 5.0.
+            body.extend(bytes(if version == V5 { "05 18 00000001" } else { "" }));
+            body.extend(bytes("'will' 'gone'"));
+        }
+        frame(0x10, &body)
+    }
+}
+
+/// Runs the target.
+pub fn run(input: &[u8]) {
+    let [how, cuts, said @ ..] = input else { return };
+    let said = &said[..said.len().min(SENT_BYTES_MAX)];
+    let scene = Scene::of(*how, *cuts);
+    let mut world = World::new(scene.shards, scene.config());
+    let witnesses = Witness::at_every_shard(&mut world);
+    let half = if scene.again { said.len() / 2 } else { said.len() };
+    for part in [&said[..half], &said[half..]] {
+        send(&mut world, &scene, part);
+        witnesses.iter().for_each(|witness| witness.is_served(&mut world));
+        let open: usize = witnesses.iter().filter(|witness| !world.is_closed(witness.link)).count();
+        assert_eq!(connections(&world), open, "a connection is left");
+        if !scene.again {
+            break;
+        }
+    }
+    world.pass(WAIT_MILLIS);
+    for witness in &witnesses {
+        witness.is_served(&mut world);
+        world.hang_up(witness.link, Hangup::Closed);
+    }
+    assert_eq!(connections(&world), 0, "a connection is left at the end");
+}
+
+/// One connection: the bytes in pieces, then its end.
+fn send(world: &mut World, scene: &Scene, said: &[u8]) {
+    let connect = scene.version.map(|version| scene.connect(version)).unwrap_or_default();
+    let all = [&connect[..], said].concat();
+    let link = world.open(0);
+    let (mut rest, mut chance) = (&all[..], u32::from(scene.cuts));
+    let mut answer = Vec::new();
+    while !rest.is_empty() {
+        chance = chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let piece = match scene.cuts {
+            0 => rest.len(),
+            _ => (1 + (chance >> 24) as usize % 31).min(rest.len()),
+        };
+        world.send(link, &rest[..piece]);
+        rest = &rest[piece..];
+        answer.extend(world.take(link));
+        for shard in &mut world.shards {
+            assert!(shard.outbox().is_empty() && shard.outbox().arena_bytes() == 0);
+            assert!(!shard.has_deferred(), "the world lets every shard come to rest");
+        }
+    }
+    world.hang_up(link, Hangup::Closed);
+    answer.extend(world.take(link));
+    assert!(answer.len() <= ANSWER_BYTES_MAX, "{} bytes for {} bytes", answer.len(), all.len());
+    check_answer(scene, &all, &answer);
+}
+
+/// Whole packets, in the order of a connection, and none larger than the client takes.
+fn check_answer(scene: &Scene, said: &[u8], answer: &[u8]) {
+    let packets = match scene.version {
+        Some(version) => packets(answer, version).unwrap_or_else(|breach| panic!("{breach}: {answer:02X?}")),
+        // Which version the broker took it for is its own business; it is one of them.
+        None => {
+            let read = EVERY_VERSION.map(|version| packets(answer, version));
+            read.into_iter()
+                .find_map(Result::ok)
+                .unwrap_or_else(|| panic!("packets of no version: {answer:02X?}"))
+        }
+    };
+    let connacks = packets.iter().filter(|packet| packet.kind == Kind::Connack);
+    assert!(connacks.count() <= 1, "CONNACK comes once");
+    let welcome = packets.iter().find(|packet| packet.kind != Kind::Auth);
+    assert!(welcome.is_none_or(|packet| packet.kind == Kind::Connack), "CONNACK comes first");
+    let goodbye = packets.iter().position(|packet| packet.kind == Kind::Disconnect);
+    assert!(goodbye.is_none_or(|at| at + 1 == packets.len()), "nothing comes after DISCONNECT");
+    if let Ok(Framing::Whole(first)) = midge::packet::frame(said, PACKET_BYTES_LIMIT)
+        && let Ok(connect) = Connect::decode(first)
+    {
+        // A refusal, and AUTH before CONNACK, do not know the client's maximum.
+        let is_exempt = |packet: &Packet| {
+            packet.kind == Kind::Auth || (packet.kind == Kind::Connack && packet.code >= 0x80)
+        };
+        let is_small =
+            |packet: &Packet| is_exempt(packet) || packet.bytes.len() <= connect.packet_bytes_max as usize;
+        assert!(packets.iter().all(is_small), "a packet is larger than the client takes");
+    }
+}
+
+fn packets(mut bytes: &[u8], version: Version) -> Result<Vec<Packet>, String> {
+    let mut packets = Vec::new();
+    while !bytes.is_empty() {
+        let length = packet_length(bytes)?.ok_or("a packet that ends in its header")?;
+        let (head, rest) = bytes.split_at_checked(length).ok_or("a packet that is cut")?;
+        packets.push(packet(head, version)?);
+        bytes = rest;
+    }
+    Ok(packets)
+}
+
+fn connections(world: &World) -> usize {
+    world.shards.iter().map(|shard| shard.connections()).sum()
+}
+
+/// A client that keeps to the rules, subscribed to everything.
+struct Witness {
+    link: usize,
+    version: Version,
+}
+
+impl Witness {
+    /// So many that each shard is home to one; two at least.
+    fn at_every_shard(world: &mut World) -> Vec<Witness> {
+        let mut witnesses = Vec::new();
+        while witnesses.len() < 2 || world.shards.iter().any(|shard| shard.connections() == 0) {
+            assert!(witnesses.len() < WITNESSES_MAX, "a shard is home to nobody");
+            let version = if witnesses.len() % 2 == 0 { V5 } else { V311 };
+            let name = format!("witness {}", witnesses.len());
+            witnesses.push(Witness::connected(world, version, &name));
+        }
+        witnesses
+    }
+
+    fn connected(world: &mut World, version: Version, name: &str) -> Witness {
+        let link = world.open(0);
+        let (properties, qos) = if version == V5 { ("00", 1) } else { ("", 0) };
+        let mut body = bytes("'MQTT'");
+        body.extend([version as u8, 0x02, 0, 0]);
+        body.extend(bytes(properties));
+        body.extend(string(name));
+        world.send(link, &frame(0x10, &body));
+        let mut body = bytes("0001");
+        body.extend(bytes(properties));
+        for filter in ["#", "$SYS/broker/uptime"] {
+            body.extend(string(filter));
+            body.push(qos);
+        }
+        world.send(link, &frame(0x82, &body));
+        Witness { link, version }
+    }
+
+    /// It has been sent whole packets, and gets its PINGRESP.
+    fn is_served(&self, world: &mut World) {
+        if !world.is_closed(self.link) {
+            world.send(self.link, &[0xC0, 0x00]);
+        }
+        let sent = world.take(self.link);
+        let packets = packets(&sent, self.version).unwrap_or_else(|breach| panic!("{breach}: {sent:02X?}"));
+        match packets.last() {
+            Some(last) if last.kind == Kind::Pingresp => {}
+            // Its client identifier has been guessed.
+            Some(last) if last.kind == Kind::Disconnect => assert_eq!(last.code, 0x8E),
+            last => assert!(world.is_closed(self.link), "no PINGRESP, but {last:?}"),
+        }
+    }
+}
