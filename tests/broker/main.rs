@@ -100,3 +100,19 @@ fn first_signal_says_farewell_and_ends_with_0() {
         assert_eq!(running.wait(Duration::from_secs(8)), 0);
     }
 }
+
+#[test]
+fn spinning_shards_serve_and_sleep_when_nothing_comes() {
+    let running = Running::start("spin", "[runtime]\nshards = 2\nspin_microseconds = 50\n");
+    for number in 0..4 {
+        let mut subscriber = running.client(&format!("sub{number}"));
+        subscriber.subscribe("spin", 1);
+        assert_eq!(running.client(&format!("pub{number}")).publish_acknowledged("spin", b"x", false), 0);
+        assert_eq!(subscriber.message().topic, "spin");
+        subscriber.disconnect();
+    }
+    let before = running.cpu_ticks();
+    std::thread::sleep(Duration::from_secs(2));
+    let ticks = running.cpu_ticks() - before;
+    assert!(ticks < 20, "two idle seconds cost {ticks} hundredths of a second");
+}

@@ -79,6 +79,14 @@ impl Running {
         Client::connect(self.address, id, true, 0)
     }
 
+    /// The CPU time of all its threads so far, in the kernel's hundredths of a second.
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        let fields: Vec<&str> =
+            stat.rsplit(')').next().expect("a name in brackets").split_whitespace().collect();
+        fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+    }
+
     /// What has been logged so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.lock().expect("no panic while writing").clone()
