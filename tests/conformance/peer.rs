@@ -340,11 +340,16 @@ impl Peer {
         self.find(answer).codes
     }
 
-    /// Publishes and goes through the whole flow of its QoS; gives the code of PUBACK or PUBREC.
+    /// Publishes and goes through the whole flow of its QoS; gives the code of PUBACK or PUBREC. At QoS 0 the
+    /// answer to a PINGREQ tells that the broker has read the message, so that what another client does next
+    /// comes after it.
     pub fn publish(&mut self, message: Message) -> u8 {
         self.send(message.clone());
         match message.qos {
-            0 => 0,
+            0 => {
+                self.ping();
+                0
+            }
             1 => self.expect_ack(Puback, message.id),
             _ => {
                 let code = self.expect_ack(Pubrec, message.id);
