@@ -212,9 +212,18 @@ impl Shard {
         self.deliver_to_group(now, tag, &mut Fanout::of(&message, now, 0));
     }
 
-    pub(super) fn handle_group_leave(&mut self, filter: &str, member: SessionKey) {
+    pub(super) fn handle_group_leave(
+        &mut self,
+        from: ShardId,
+        filter: &str,
+        member: SessionKey,
+        token: Option<u64>,
+    ) {
         if let Some(matching) = self.groups.leave(filter, member) {
             self.release_interest(&matching);
+        }
+        if let Some(token) = token {
+            self.post(from, Mail::GroupLeft { token });
         }
     }
 

@@ -23,7 +23,7 @@ impl Shard {
             Packet::Publish(publish) => self.handle_publish(now, slot, session, &publish)?,
             Packet::Ack(ack) => self.handle_ack(now, slot, session, ack)?,
             Packet::Subscribe(subscribe) => self.handle_subscribe(now, slot, session, &subscribe)?,
-            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(slot, session, &unsubscribe),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, slot, session, &unsubscribe),
             // [MQTT5-3.12.4-1]
             Packet::Pingreq => self.send_packet(slot, encode_pingresp),
             Packet::Disconnect(disconnect) => {

@@ -54,12 +54,19 @@ pub enum Mail {
         /// From the question.
         token: u64,
     },
-    /// A session leaves.
+    /// A session leaves. Answer, if there is a token: `GroupLeft`.
     GroupLeave {
         /// `$share/…`, as written.
         filter: Box<str>,
         /// Who.
         member: SessionKey,
+        /// To be given back; none when nobody waits for it.
+        token: Option<u64>,
+    },
+    /// The member is not chosen any more; what it was chosen for has been sent before.
+    GroupLeft {
+        /// From the question.
+        token: u64,
     },
     /// A member can take messages now, or can't.
     GroupReady {

@@ -208,11 +208,15 @@ impl Shard {
             Mail::Publish(message) => self.handle_forwarded(now, message),
             Mail::InterestAdd { filter, token } => self.handle_interest(from, &filter, Some(token)),
             Mail::InterestRemove { filter } => self.handle_interest(from, &filter, None),
-            Mail::InterestKnown { token } | Mail::GroupJoined { token } => self.handle_answer(now, token),
+            Mail::InterestKnown { token } | Mail::GroupJoined { token } | Mail::GroupLeft { token } => {
+                self.handle_answer(now, token)
+            }
             Mail::GroupJoin { filter, member, token } => {
                 self.handle_group_join(now, from, &filter, member, token)
             }
-            Mail::GroupLeave { filter, member } => self.handle_group_leave(&filter, member),
+            Mail::GroupLeave { filter, member, token } => {
+                self.handle_group_leave(from, &filter, member, token)
+            }
             Mail::GroupReady { filter, member, ready } => self.handle_group_ready(&filter, member, ready),
             Mail::GroupDeliver { tag, member, message } => {
                 self.handle_group_deliver(now, tag, member, message)

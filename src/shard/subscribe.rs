@@ -3,7 +3,8 @@
 //! A SUBACK leaves only when every shard can see the interest, so that a message published
 //! after it reaches the subscriber (`[MQTT5 §3.9]`). An exact filter is seen at once, through
 //! the shared bits; a wildcard filter when every shard has answered; a shared subscription when
-//! its home has answered.
+//! its home has answered. An UNSUBACK leaves when the homes of its shared subscriptions have taken the
+//! session out: what they had chosen it for comes before.
 
 use super::{Counter, Event, GroupMember, Limit, Mail, Shard, ShardId, Violation};
 use crate::packet::{
@@ -18,15 +19,31 @@ use std::collections::VecDeque;
 
 /// Something that waits for answers of other shards.
 pub(super) struct Pending {
-    remaining: usize,
-    /// Wildcard filters that every shard knows once all have answered.
-    wildcards: Vec<(Box<str>, u64)>,
+    needed: Needed,
     then: Completion,
 }
 
+#[derive(Default)]
+pub(super) struct Needed {
+    /// Answers that have not come.
+    remaining: usize,
+    /// Wildcard filters that every shard knows once all have answered.
+    wildcards: Vec<(Box<str>, u64)>,
+}
+
 enum Completion {
-    Suback { slot: u32, serial: u32, session: u32, packet_id: PacketId, codes: Vec<Reason> },
+    Suback(Answer),
+    Unsuback(Answer),
     Joined { to: ShardId, token: u64 },
+}
+
+/// What is to be answered to a connection, unless it has gone by then.
+struct Answer {
+    slot: u32,
+    serial: u32,
+    session: u32,
+    packet_id: PacketId,
+    codes: Vec<Reason>,
 }
 
 /// The wildcard filters of this shard's subscriptions, and who knows them.
@@ -61,22 +78,11 @@ impl Shard {
             self.check_subscribe_capabilities(subscribe)?;
         }
         let token = self.token();
-        let mut pending = Pending {
-            remaining: 0,
-            wildcards: Vec::new(),
-            then: Completion::Suback {
-                slot,
-                serial: self.connection(slot).map_or(0, |connection| connection.serial),
-                session,
-                packet_id: subscribe.packet_id,
-                codes: Vec::new(),
-            },
-        };
+        let mut answer = self.answer(slot, session, subscribe.packet_id);
+        let mut needed = Needed::default();
         for wanted in subscribe.filters.clone() {
             let code = match self.check_filter(session, wanted.filter) {
-                Ok(()) => {
-                    self.subscribe_one(session, &wanted, subscribe.subscription_id, token, &mut pending)
-                }
+                Ok(()) => self.subscribe_one(session, &wanted, subscribe.subscription_id, token, &mut needed),
                 Err(reason) if version == ProtocolVersion::V31 => {
                     // [MQTT311 §3.1-f]: SUBACK of 3.1 has no way to say no.
                     return Err(Violation {
@@ -86,16 +92,23 @@ impl Shard {
                 }
                 Err(reason) => reason,
             };
-            if let Completion::Suback { codes, .. } = &mut pending.then {
-                codes.push(code);
-            }
+            answer.codes.push(code);
         }
-        if pending.remaining == 0 {
+        self.await_answers(now, token, Pending { needed, then: Completion::Suback(answer) });
+        Ok(())
+    }
+
+    fn answer(&self, slot: u32, session: u32, packet_id: PacketId) -> Answer {
+        let serial = self.connection(slot).map_or(0, |connection| connection.serial);
+        Answer { slot, serial, session, packet_id, codes: Vec::new() }
+    }
+
+    fn await_answers(&mut self, now: Time, token: u64, pending: Pending) {
+        if pending.needed.remaining == 0 {
             self.complete(now, token, pending);
         } else {
             self.pending.insert(token, pending);
         }
-        Ok(())
     }
 
     /// What CONNACK said is not there.
@@ -155,7 +168,7 @@ impl Shard {
         wanted: &SubscribeFilter<'_>,
         subscription_id: u32,
         token: u64,
-        pending: &mut Pending,
+        needed: &mut Needed,
     ) -> Reason {
         let filter = wanted.filter;
         let maximum = self.shared.config.protocol.maximum_qos;
@@ -171,7 +184,7 @@ impl Shard {
                 retain_as_published: options.retain_as_published,
                 subscription_id,
             };
-            pending.remaining += 1;
+            needed.remaining += 1;
             let home = self.group_home(filter.as_str());
             self.post(home, Mail::GroupJoin { filter: filter.as_str().into(), member, token });
             // [MQTT5 §4.8.2]: no retained messages, whatever Retain Handling says.
@@ -185,7 +198,7 @@ impl Shard {
                 self.acquire_interest(filter.matching_part());
             }
         }
-        self.announce(filter.matching_part(), token, pending);
+        self.announce(filter.matching_part(), token, needed);
         let replay = match options.retain_handling {
             RetainHandling::Always => true,
             // [MQTT5-3.3.1-10]
@@ -214,29 +227,36 @@ impl Shard {
         granted(qos)
     }
 
-    pub(super) fn handle_unsubscribe(&mut self, slot: u32, session: u32, unsubscribe: &Unsubscribe<'_>) {
-        let codes: Vec<Reason> =
-            unsubscribe.filters.clone().map(|filter| self.unsubscribe_one(session, filter)).collect();
-        let version = self.version_of_session(session);
-        // [MQTT5-3.10.4-5]
-        self.send_packet(slot, |out| encode_unsuback(out, version, unsubscribe.packet_id, &codes));
-    }
-
-    fn unsubscribe_one(&mut self, session: u32, filter: TopicFilter<'_>) -> Reason {
-        if !self.directory.session_mut(session).remove_subscription(filter.as_str()) {
-            return Reason::NoSubscriptionExisted;
+    pub(super) fn handle_unsubscribe(
+        &mut self,
+        now: Time,
+        slot: u32,
+        session: u32,
+        unsubscribe: &Unsubscribe<'_>,
+    ) {
+        let token = self.token();
+        let mut answer = self.answer(slot, session, unsubscribe.packet_id);
+        let mut needed = Needed::default();
+        for filter in unsubscribe.filters.clone() {
+            if !self.directory.session_mut(session).remove_subscription(filter.as_str()) {
+                answer.codes.push(Reason::NoSubscriptionExisted);
+                continue;
+            }
+            // Its group's home may choose the session until it knows. [MQTT5-3.10.4-2]
+            needed.remaining += usize::from(filter.shared().is_some());
+            self.withdraw(session, filter, Some(token));
+            answer.codes.push(Reason::Success);
         }
-        self.withdraw(session, filter);
-        Reason::Success
+        self.await_answers(now, token, Pending { needed, then: Completion::Unsuback(answer) });
     }
 
-    fn withdraw(&mut self, session: u32, filter: TopicFilter<'_>) {
+    fn withdraw(&mut self, session: u32, filter: TopicFilter<'_>, token: Option<u64>) {
         let counters = &self.shared.counters[usize::from(self.id)];
         if filter.shared().is_some() {
             counters.subtract(Counter::SharedSubscriptions, 1);
             let member = self.directory.key(session);
             let home = self.group_home(filter.as_str());
-            self.post(home, Mail::GroupLeave { filter: filter.as_str().into(), member });
+            self.post(home, Mail::GroupLeave { filter: filter.as_str().into(), member, token });
         } else {
             counters.subtract(Counter::Subscriptions, 1);
             self.subscriptions.unsubscribe(filter.matching_part(), session);
@@ -250,7 +270,7 @@ impl Shard {
     pub(super) fn drop_subscriptions(&mut self, session: u32) {
         for filter in self.directory.session_mut(session).take_subscriptions() {
             if let Ok(filter) = TopicFilter::parse(&filter) {
-                self.withdraw(session, filter);
+                self.withdraw(session, filter, None);
             }
         }
     }
@@ -279,17 +299,17 @@ impl Shard {
         }
     }
 
-    /// Makes sure that every shard knows the filter before `pending` completes.
-    pub(super) fn announce(&mut self, filter: &str, token: u64, pending: &mut Pending) {
+    /// Makes sure that every shard knows the filter before `needed` is complete.
+    pub(super) fn announce(&mut self, filter: &str, token: u64, needed: &mut Needed) {
         let Some(own) = self.own_wildcards.filters.get(filter) else { return };
         if own.known_everywhere {
             return;
         }
         // Told again while the first answers are on their way: mails keep their order, so an
         // answer to this question means the same.
-        pending.wildcards.push((filter.into(), own.serial));
+        needed.wildcards.push((filter.into(), own.serial));
         for shard in self.other_shards() {
-            pending.remaining += 1;
+            needed.remaining += 1;
             self.post(shard, Mail::InterestAdd { filter: filter.into(), token });
         }
     }
@@ -347,30 +367,26 @@ impl Shard {
         if self.groups.join(filter, parsed.matching_part(), member) {
             self.acquire_interest(parsed.matching_part());
         }
-        let mut pending =
-            Pending { remaining: 0, wildcards: Vec::new(), then: Completion::Joined { to: from, token } };
+        let mut needed = Needed::default();
         let own_token = self.token();
-        self.announce(parsed.matching_part(), own_token, &mut pending);
-        if pending.remaining == 0 {
-            self.complete(now, own_token, pending);
-        } else {
-            self.pending.insert(own_token, pending);
-        }
+        self.announce(parsed.matching_part(), own_token, &mut needed);
+        let then = Completion::Joined { to: from, token };
+        self.await_answers(now, own_token, Pending { needed, then });
     }
 
     /// One answer of those that a token waits for.
     pub(super) fn handle_answer(&mut self, now: Time, token: u64) {
         let Some(pending) = self.pending.get_mut(&token) else { return };
-        pending.remaining -= 1;
-        if pending.remaining == 0
+        pending.needed.remaining -= 1;
+        if pending.needed.remaining == 0
             && let Some(pending) = self.pending.remove(&token)
         {
             self.complete(now, token, pending);
         }
     }
 
-    fn complete(&mut self, now: Time, subscribe: u64, pending: Pending) {
-        for (filter, serial) in pending.wildcards {
+    fn complete(&mut self, now: Time, token: u64, pending: Pending) {
+        for (filter, serial) in pending.needed.wildcards {
             if let Some(own) = self.own_wildcards.filters.get_mut(&filter)
                 && own.serial == serial
             {
@@ -379,13 +395,19 @@ impl Shard {
         }
         match pending.then {
             Completion::Joined { to, token } => self.post(to, Mail::GroupJoined { token }),
-            Completion::Suback { slot, serial, session, packet_id, codes } => {
-                if !self.is_served_by(session, slot, serial) {
-                    return;
+            Completion::Suback(Answer { slot, serial, session, packet_id, codes }) => {
+                if self.is_served_by(session, slot, serial) {
+                    let version = self.version_of_session(session);
+                    self.send_packet(slot, |out| encode_suback(out, version, packet_id, &codes));
+                    self.start_replays(now, session, token);
                 }
-                let version = self.version_of_session(session);
-                self.send_packet(slot, |out| encode_suback(out, version, packet_id, &codes));
-                self.start_replays(now, session, subscribe);
+            }
+            // [MQTT5-3.10.4-5]
+            Completion::Unsuback(Answer { slot, serial, session, packet_id, codes }) => {
+                if self.is_served_by(session, slot, serial) {
+                    let version = self.version_of_session(session);
+                    self.send_packet(slot, |out| encode_unsuback(out, version, packet_id, &codes));
+                }
             }
         }
     }

@@ -228,3 +228,25 @@ fn message_that_was_seen_under_an_earlier_subscription_is_sent_for_a_new_one() {
         assert_eq!(world.take(subscriber), expected);
     }
 }
+
+#[test]
+fn member_gets_nothing_from_its_group_after_unsuback() {
+    // [MQTT5-3.10.4-2] [MQTT311-3.10.4-2]
+    let mut world = quiet(2);
+    let shared = &world.shards[0].shared;
+    let mut filters = (0..).map(|at| format!("$share/g{at}/t"));
+    let filter = filters.find(|filter| shared.home(shared.hash(filter)) == 1).unwrap();
+    let member = connect_at(&mut world, 0, "member");
+    let publisher = connect_at(&mut world, 1, "pub");
+    let length = u8::try_from(filter.len()).unwrap();
+    world.send(member, &[&[0x82, 5 + length, 0, 1, 0, length], filter.as_bytes(), &[1]].concat());
+    assert_eq!(world.take(member), [0x90, 3, 0, 1, 1]);
+    world.hold(0, 1);
+    world.send(member, &[&[0xa2, 4 + length, 0, 2, 0, length], filter.as_bytes()].concat());
+    // The group's home does not know yet, so it may still choose the member.
+    world.send(publisher, b"\x32\x07\x00\x01t\x00\x07hi");
+    world.release(0, 1);
+    world.run();
+    world.send(publisher, b"\x32\x07\x00\x01t\x00\x08no");
+    assert_eq!(world.take(member), b"\x32\x07\x00\x01t\x00\x01hi\xb0\x02\x00\x02");
+}
