@@ -110,7 +110,7 @@ impl Buffers {
     /// Gives the kernel as many as it is to have, and shows them to it.
     pub(super) fn publish(&mut self) {
         if self.available < self.wanted / 4 {
-            self.wanted = self.count.min(self.wanted * 2);
+            self.wanted = self.count.min(self.wanted.saturating_mul(2));
         }
         self.hand_out_wanted();
     }
