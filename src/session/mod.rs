@@ -224,6 +224,11 @@ impl Session {
         }
     }
 
+    /// Has any live retained message gone out during the present replays?
+    pub fn has_overtaken(&self) -> bool {
+        !self.overtaken.is_empty()
+    }
+
     /// Has the client already seen a newer message of the topic than this retained one, or the
     /// very same since the subscription of the replay with this token? What it had seen before
     /// that, it gets again. `[MQTT5-3.3.1-9]`

@@ -108,10 +108,13 @@ impl Shard {
             }
             let (token, subscription_id) = (replay.token, replay.subscription_id);
             let Some(message) = replay.ready.pop_front() else { return false };
-            let hash = self.shared.hash(message.as_publication().topic);
             // What the client has got live since it subscribed, or something newer, it does not get
             // a second time, nor anything older after it.
-            if !self.directory.session(session).is_overtaken(hash, message.stamp(), token) {
+            let overtaken = state.has_overtaken() && {
+                let hash = self.shared.hash(message.as_publication().topic);
+                self.directory.session(session).is_overtaken(hash, message.stamp(), token)
+            };
+            if !overtaken {
                 self.send_retained(now, session, message, qos, subscription_id);
             }
             return true;
