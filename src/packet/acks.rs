@@ -259,11 +259,14 @@ pub fn encode_disconnect(
     }
 }
 
-/// Appends an AUTH, 5.0 only.
-pub fn encode_auth(out: &mut Vec<u8>, auth: &Auth<'_>) {
+/// Appends an AUTH, 5.0 only; nothing if it would be above `packet_bytes_max`. `[MQTT5-3.1.2-24]`
+pub fn encode_auth(out: &mut Vec<u8>, auth: &Auth<'_>, packet_bytes_max: u32) {
     let mut counter = Counter::default();
     put_auth_properties(&mut counter, auth);
     let remaining_len = 1 + varint_len(counter.0) + counter.0;
+    if packet_len(remaining_len) > packet_bytes_max as usize {
+        return;
+    }
     out.reserve(packet_len(remaining_len));
     out.push(0xF0);
     put_varint(out, remaining_len);
@@ -418,7 +421,9 @@ mod tests {
                 assert_eq!((auth.reason, auth.method), (Reason::ContinueAuthentication, "x/y"));
                 assert_eq!(auth.data, Some(&[0x00, 0xFF][..]));
                 let mut out = Vec::new();
-                encode_auth(&mut out, &auth);
+                encode_auth(&mut out, &auth, 14);
+                assert!(out.is_empty(), "one byte too large");
+                encode_auth(&mut out, &auth, 15);
                 assert_eq!(out, full);
             }
             other => panic!("{other:?}"),

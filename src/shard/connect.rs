@@ -25,8 +25,8 @@ impl Shard {
         let connect = match Connect::decode(packet) {
             Ok(connect) => connect,
             Err(error) => {
-                let version = Connect::version_of(packet);
-                return self.refuse(now, slot, version, "", Violation::from(error));
+                let told = Connect::version_of(packet).map(Told::unread);
+                return self.refuse(now, slot, told, "", Violation::from(error));
             }
         };
         let Some(Stage::Connect { adopted }) = self.connection(slot).map(|connection| &connection.stage)
@@ -40,7 +40,7 @@ impl Shard {
             }
         }
         if let Err(violation) = self.check_policy(&connect) {
-            return self.refuse(now, slot, Some(connect.version), connect.client_id, violation);
+            return self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation);
         }
         match (connect.authentication_method, self.shared.config.auth.test_method) {
             (None, _) => self.accept(now, slot, &connect, None),
@@ -60,7 +60,7 @@ impl Shard {
                     reason: Reason::BadAuthenticationMethod,
                     cause: "authentication method not supported",
                 };
-                self.refuse(now, slot, Some(connect.version), connect.client_id, violation)
+                self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation)
             }
         }
     }
@@ -86,7 +86,9 @@ impl Shard {
             Ok(_) => Violation { reason: Reason::ProtocolError, cause: "only AUTH may come before CONNACK" },
             Err(error) => Violation::from(error),
         };
-        self.refuse(now, slot, Some(ProtocolVersion::V5), "", refusal)
+        let connect = Connect::decode(Frame { first_byte: 0x10, body: &connect, total_len });
+        let told = connect.map_or(Told::unread(ProtocolVersion::V5), |connect| Told::of(&connect));
+        self.refuse(now, slot, Some(told), "", refusal)
     }
 
     fn authenticate(
@@ -102,7 +104,13 @@ impl Shard {
         let connect = match Connect::decode(Frame { first_byte: 0x10, body: &connect_body, total_len }) {
             Ok(connect) => connect,
             Err(error) => {
-                return self.refuse(now, slot, Some(ProtocolVersion::V5), "", Violation::from(error));
+                return self.refuse(
+                    now,
+                    slot,
+                    Some(Told::unread(ProtocolVersion::V5)),
+                    "",
+                    Violation::from(error),
+                );
             }
         };
         match step {
@@ -112,7 +120,15 @@ impl Shard {
                     method: TEST_METHOD,
                     data: Some(challenge),
                 };
-                self.send_packet(slot, |out| encode_auth(out, &auth));
+                if !self.try_send_packet(slot, |out| encode_auth(out, &auth, connect.packet_bytes_max)) {
+                    return self.refuse(
+                        now,
+                        slot,
+                        Some(Told::of(&connect)),
+                        connect.client_id,
+                        AUTH_TOO_LARGE,
+                    );
+                }
                 if let Some(connection) = self.connection_mut(slot) {
                     connection.stage = Stage::Authenticate;
                     connection.rare().connect = Some((connect_body, total_len));
@@ -122,7 +138,7 @@ impl Shard {
             AuthStep::Accept => self.accept(now, slot, &connect, Some(TEST_METHOD)),
             AuthStep::Refuse(reason) => {
                 let violation = Violation { reason, cause: "authentication failed" };
-                self.refuse(now, slot, Some(ProtocolVersion::V5), connect.client_id, violation)
+                self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation)
             }
         }
     }
@@ -165,15 +181,15 @@ impl Shard {
         &mut self,
         now: Time,
         slot: u32,
-        version: Option<ProtocolVersion>,
+        told: Option<Told>,
         client_id: &str,
         violation: Violation,
     ) -> Progress {
-        if let Some(version) = version {
+        if let Some(Told { version, packet_bytes_max }) = told {
             // [MQTT311-3.1.4-1]: a CONNECT of 3.x that is not well formed gets no answer; the
-            // encoder writes none for a reason without a return code.
+            // encoder writes none for a reason without a return code, nor one that is too large.
             self.send_packet(slot, |out| {
-                encode_connack(out, version, violation.reason, &Connack::default(), u32::MAX);
+                encode_connack(out, version, violation.reason, &Connack::default(), packet_bytes_max);
             });
         }
         if let Some(connection) = self.connection(slot) {
@@ -212,7 +228,7 @@ impl Shard {
                 Reason::ServerUnavailable
             };
             let violation = Violation { reason, cause: "limits.sessions is reached" };
-            return self.refuse(now, slot, Some(connect.version), client_id, violation);
+            return self.refuse(now, slot, Some(Told::of(connect)), client_id, violation);
         }
         let terms = Terms::of(connect, &self.shared.config.protocol);
         if !self.send_connack(slot, connect, session_present, assigned.as_deref(), method, terms) {
@@ -221,8 +237,7 @@ impl Shard {
                 reason: Reason::PacketTooLarge,
                 cause: "CONNACK is above the client's Maximum Packet Size",
             };
-            let can_be_told = connect.packet_bytes_max >= REFUSAL_BYTES;
-            return self.refuse(now, slot, can_be_told.then_some(connect.version), client_id, violation);
+            return self.refuse(now, slot, Some(Told::of(connect)), client_id, violation);
         }
         let session = known.unwrap_or_else(|| self.directory.create(client_id));
         if !session_present {
@@ -349,11 +364,9 @@ impl Shard {
             authentication_method: method,
             ..Connack::default()
         };
-        let start = self.outbox.arena_len();
-        self.send_packet(slot, |out| {
+        self.try_send_packet(slot, |out| {
             encode_connack(out, connect.version, Reason::Success, &connack, connect.packet_bytes_max);
-        });
-        self.outbox.arena_len() > start
+        })
     }
 
     /// Sends what the session owes from before. `[MQTT5-4.4.0-1]`
@@ -460,8 +473,27 @@ impl Terms {
     }
 }
 
-/// A CONNACK of 5.0 that says a reason code and nothing else, in bytes.
-const REFUSAL_BYTES: u32 = 5;
+/// A step of enhanced authentication that the client could not take. `[MQTT5-3.1.2-24]`
+pub(super) const AUTH_TOO_LARGE: Violation =
+    Violation { reason: Reason::PacketTooLarge, cause: "AUTH is above the client's Maximum Packet Size" };
+
+/// To whom a refusal goes.
+pub(super) struct Told {
+    version: ProtocolVersion,
+    /// The refusal must not be larger. `[MQTT5-3.1.2-24]`
+    packet_bytes_max: u32,
+}
+
+impl Told {
+    fn of(connect: &Connect<'_>) -> Told {
+        Told { version: connect.version, packet_bytes_max: connect.packet_bytes_max }
+    }
+
+    /// One whose CONNECT could not be read further than its version.
+    pub(super) fn unread(version: ProtocolVersion) -> Told {
+        Told { version, packet_bytes_max: u32::MAX }
+    }
+}
 
 /// The keep alive that is enforced: 3.x has no way to announce another than the client's.
 /// `[MQTT5-3.2.2-21]` `[MQTT5-3.2.2-22]`

@@ -1,5 +1,6 @@
 //! A connection: from the first byte to the close, whoever wants it.
 
+use super::connect::Told;
 use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
 use crate::packet::{
     Connect, DecodeError, Frame, Framing, ProtocolVersion, Reason, encode_disconnect, frame,
@@ -295,7 +296,8 @@ impl Shard {
         {
             // [MQTT5-3.2.2-15]: a CONNECT that is too large hears why, if it has told its version.
             let frame = Frame { first_byte: bytes[0], body, total_len: bytes.len() };
-            return self.refuse(now, slot, Connect::version_of(frame), "", violation);
+            let told = Connect::version_of(frame).map(Told::unread);
+            return self.refuse(now, slot, told, "", violation);
         }
         self.end_connection(now, slot, EndCause::Violation(violation));
         Progress::Gone
@@ -352,6 +354,11 @@ impl Shard {
 
     /// Encodes a packet at the end of the arena and sends it.
     pub(super) fn send_packet(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.try_send_packet(slot, encode);
+    }
+
+    /// The same; false if the encoder wrote none, because the client takes no packet that large.
+    pub(super) fn try_send_packet(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
         let start = self.outbox.arena_len();
         encode(self.outbox.arena_mut());
         let len = self.outbox.arena_len() - start;
@@ -359,6 +366,7 @@ impl Shard {
             self.count(Counter::AnswersSent, 1);
             self.outbox.send(slot, crate::outbox::Range { start, len });
         }
+        len > 0
     }
 
     /// Is the connection still on its way to being served?

@@ -1,5 +1,6 @@
 //! The packets of a client that is in: one match, one method for each.
 
+use super::connect::AUTH_TOO_LARGE;
 use super::connection::Progress;
 use super::{EndCause, Shard, Violation};
 use crate::auth::{AuthStep, TEST_METHOD};
@@ -31,7 +32,7 @@ impl Shard {
                 // [MQTT5 §3.14]: what follows is not processed.
                 return Ok(Progress::Gone);
             }
-            Packet::Auth(auth) => self.handle_reauthentication(slot, &auth)?,
+            Packet::Auth(auth) => self.handle_reauthentication(slot, session, &auth)?,
         }
         // Work for this session may have been put off or have closed the connection meanwhile.
         Ok(if self.connection(slot).is_some() { Progress::Next } else { Progress::Gone })
@@ -105,8 +106,9 @@ impl Shard {
     }
 
     /// AUTH after CONNACK: re-authentication, while everything else goes on. `[MQTT5 §4.12.1]`
-    fn handle_reauthentication(&mut self, slot: u32, auth: &Auth<'_>) -> Result<(), Violation> {
+    fn handle_reauthentication(&mut self, slot: u32, session: u32, auth: &Auth<'_>) -> Result<(), Violation> {
         let refuse = |reason, cause| Err(Violation { reason, cause });
+        let packet_bytes_max = self.directory.slot(session).packet_bytes_max;
         let Some(connection) = self.connection_mut(slot) else { return Ok(()) };
         let rare = connection.rare.as_deref_mut();
         let method = rare.as_ref().and_then(|rare| rare.authentication_method.as_deref());
@@ -131,7 +133,9 @@ impl Shard {
             // [MQTT5-4.12.1-2]
             AuthStep::Refuse(reason) => return refuse(reason, "re-authentication failed"),
         };
-        self.send_packet(slot, |out| encode_auth(out, &answer));
+        if !self.try_send_packet(slot, |out| encode_auth(out, &answer, packet_bytes_max)) {
+            return Err(AUTH_TOO_LARGE);
+        }
         Ok(())
     }
 

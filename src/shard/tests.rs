@@ -250,3 +250,16 @@ fn member_gets_nothing_from_its_group_after_unsuback() {
     world.send(publisher, b"\x32\x07\x00\x01t\x00\x08no");
     assert_eq!(world.take(member), b"\x32\x07\x00\x01t\x00\x01hi\xb0\x02\x00\x02");
 }
+
+#[test]
+fn refusal_is_not_larger_than_the_client_takes() {
+    // [MQTT5-3.1.2-24]: an authentication method that is not there, and CONNACK 0x8C has five bytes.
+    for (max, answer) in [(4, &b""[..]), (5, &b"\x20\x03\x00\x8c\x00"[..])] {
+        let mut world = quiet(1);
+        let client = world.open(0);
+        let connect = b"\x10\x17\x00\x04MQTT\x05\x02\x00\x00\x09\x15\x00\x01x\x27\x00\x00\x00";
+        world.send(client, &[connect, &[max][..], b"\x00\x01c"].concat());
+        assert!(world.is_closed(client));
+        assert_eq!(world.take(client), answer);
+    }
+}

@@ -164,12 +164,7 @@ fn check_answer(scene: &Scene, said: &[u8], answer: &[u8]) {
     if let Ok(Framing::Whole(first)) = midge::packet::frame(said, PACKET_BYTES_LIMIT)
         && let Ok(connect) = Connect::decode(first)
     {
-        // A refusal, and AUTH before CONNACK, do not know the client's maximum.
-        let is_exempt = |packet: &Packet| {
-            packet.kind == Kind::Auth || (packet.kind == Kind::Connack && packet.code >= 0x80)
-        };
-        let is_small =
-            |packet: &Packet| is_exempt(packet) || packet.bytes.len() <= connect.packet_bytes_max as usize;
+        let is_small = |packet: &Packet| packet.bytes.len() <= connect.packet_bytes_max as usize;
         assert!(packets.iter().all(is_small), "a packet is larger than the client takes");
     }
 }

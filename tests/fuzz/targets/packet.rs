@@ -179,7 +179,7 @@ fn check_auth(version: ProtocolVersion, found: Frame<'_>, auth: &Auth<'_>) {
     assert_eq!(version, ProtocolVersion::V5);
     assert!(!found.body.is_empty());
     let mut bytes = Vec::new();
-    encode_auth(&mut bytes, auth);
+    encode_auth(&mut bytes, auth, u32::MAX);
     let Ok(Packet::Auth(again)) = decode(version, whole(&bytes)) else {
         panic!("an AUTH is another packet: {bytes:02X?}");
     };
