@@ -152,6 +152,12 @@ fn connect_at(world: &mut World, shard: usize, stem: &str) -> usize {
     connect(world, shard, &name, 60)
 }
 
+/// SUBSCRIBE with packet identifier 1 (3.x).
+fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
+    let length = u8::try_from(filter.len()).unwrap();
+    [&[0x82, 5 + length, 0, 1, 0, length], filter.as_bytes(), &[qos]].concat()
+}
+
 /// A retained QoS 0 message of one byte.
 fn retained(topic: &str, payload: u8) -> Vec<u8> {
     let length = u8::try_from(topic.len()).unwrap();
@@ -184,9 +190,8 @@ fn live_message_does_not_follow_a_newer_one_from_the_store() {
     let topic = topic_of(&world, home);
     let subscriber = connect_at(&mut world, to, "sub");
     let publisher = connect_at(&mut world, from, "pub");
-    let length = u8::try_from(topic.len()).unwrap();
     world.hold(to, home);
-    world.send(subscriber, &[&[0x82, 5 + length, 0, 1, 0, length], topic.as_bytes(), &[0]].concat());
+    world.send(subscriber, &subscribe(&topic, 0));
     assert_eq!(world.take(subscriber), [0x90, 3, 0, 1, 0]);
     world.hold(from, to);
     world.send(publisher, &retained(&topic, b'1'));
@@ -239,7 +244,7 @@ fn member_gets_nothing_from_its_group_after_unsuback() {
     let member = connect_at(&mut world, 0, "member");
     let publisher = connect_at(&mut world, 1, "pub");
     let length = u8::try_from(filter.len()).unwrap();
-    world.send(member, &[&[0x82, 5 + length, 0, 1, 0, length], filter.as_bytes(), &[1]].concat());
+    world.send(member, &subscribe(&filter, 1));
     assert_eq!(world.take(member), [0x90, 3, 0, 1, 1]);
     world.hold(0, 1);
     world.send(member, &[&[0xa2, 4 + length, 0, 2, 0, length], filter.as_bytes()].concat());
