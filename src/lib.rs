@@ -49,5 +49,6 @@ pub mod packet;
 pub mod router;
 pub mod session;
 pub mod shard;
+pub mod store;
 pub mod time;
 pub mod topic;

@@ -16,9 +16,9 @@ mod summary;
 pub mod value;
 
 pub use address::Address;
-pub use options::{Auth, Limits, Listener, Log, Protocol, Runtime, Shutdown, Sys};
+pub use options::{Auth, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys};
 pub use summary::summary;
-pub use value::{ListenerProtocol, LogFormat, LogLevel, LogTarget};
+pub use value::{ListenerProtocol, LogFormat, LogLevel, LogTarget, SyncPolicy};
 
 use value::Section;
 
@@ -35,6 +35,8 @@ pub struct Config {
     pub protocol: Protocol,
     /// What is held at most.
     pub limits: Limits,
+    /// What survives the end of the process.
+    pub persistence: Persistence,
     /// The broker's own topics.
     pub sys: Sys,
     /// How the broker ends.
@@ -51,6 +53,7 @@ impl Default for Config {
             auth: Auth::default(),
             protocol: Protocol::default(),
             limits: Limits::default(),
+            persistence: Persistence::default(),
             sys: Sys::default(),
             shutdown: Shutdown::default(),
             log: Log::default(),
@@ -59,18 +62,27 @@ impl Default for Config {
 }
 
 /// Sections of the file besides the listeners.
-const SECTIONS: usize = 7;
+const SECTIONS: usize = 8;
 
 impl Config {
     /// The sections besides the listeners, in the order of the manual.
     pub fn sections(&self) -> [&dyn Section; SECTIONS] {
-        [&self.runtime, &self.auth, &self.protocol, &self.limits, &self.sys, &self.shutdown, &self.log]
+        [
+            &self.runtime,
+            &self.auth,
+            &self.protocol,
+            &self.limits,
+            &self.persistence,
+            &self.sys,
+            &self.shutdown,
+            &self.log,
+        ]
     }
 
     /// The same, to be set.
     pub fn sections_mut(&mut self) -> [&mut dyn Section; SECTIONS] {
-        let Config { listeners: _, runtime, auth, protocol, limits, sys, shutdown, log } = self;
-        [runtime, auth, protocol, limits, sys, shutdown, log]
+        let Config { listeners: _, runtime, auth, protocol, limits, persistence, sys, shutdown, log } = self;
+        [runtime, auth, protocol, limits, persistence, sys, shutdown, log]
     }
 
     /// The sessions, retained messages, subscriptions and queued bytes that one of `shards` shards may hold.

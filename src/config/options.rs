@@ -7,6 +7,7 @@
 use super::address::Address;
 use super::value::{
     Allowed, ListenerProtocol, Literal, LogFormat, LogLevel, LogTarget, Refused, Row, Section, Setting,
+    SyncPolicy,
 };
 
 /// Declares the sections: for each its struct, its defaults and its rows.
@@ -224,6 +225,27 @@ sections! {
         sessions: usize = 1_000_000, integer(1, 1_000_000_000), "sessions",
             "Sessions, those of connected clients among them; divided among the shards. A client that has no \
              session yet is then refused: CONNACK 0x97 (3.x: 0x03).";
+    }
+
+    /// What survives the end of the process.
+    "persistence" => Persistence,
+    "What is kept over a restart, and how sure that is: sessions that outlive their connection, with their \
+     subscriptions and messages, retained messages, and delayed wills." {
+        directory: String = "auto".to_string(), Allowed::Text { bytes_max: 4096 }, "",
+            "Where it is kept; made if it is not there. \"auto\": the directory that systemd gives, else \
+             /var/lib/midge for root, else midge in $XDG_STATE_HOME (~/.local/state). Empty: nothing is kept. \
+             Only one midge can use a directory at a time.";
+        sync: SyncPolicy = SyncPolicy::Always, Allowed::Choice(SyncPolicy::WORDS), "",
+            "\"always\": what is acknowledged is on the disk; nothing is lost, whatever fails. \"interval\": \
+             the disk is told to keep it once a second; a power cut may lose the last second, a kill the last \
+             moment. \"off\": the disk is never told; a power cut may lose everything since the last \
+             checkpoint, a kill the last moment.";
+        segment_bytes: usize = 16_777_216, integer(1 << 20, 1 << 30), "bytes",
+            "Size of a file of the log. Full ones are worked into the checkpoint and removed. A larger packet \
+             makes a larger file.";
+        log_bytes: usize = 536_870_912, integer(4 << 20, 1 << 40), "bytes",
+            "Log of all shards that is not yet in the checkpoint. Above it acknowledgements, and so the \
+             publishers, wait for the checkpoint.";
     }
 
     /// The broker's own topics.

@@ -13,7 +13,7 @@ const LIMITS_KEYS: &str = "connections, handshakes, connect_seconds, connect_byt
      retained_messages, retained_bytes, subscriptions_per_client, subscriptions_total, topic_levels, sessions";
 
 const SECTION_HEADERS: &str =
-    "[[listeners]], [runtime], [auth], [protocol], [limits], [sys], [shutdown], [log]";
+    "[[listeners]], [runtime], [auth], [protocol], [limits], [persistence], [sys], [shutdown], [log]";
 
 #[test]
 fn an_empty_file_gives_the_defaults() {

@@ -270,6 +270,18 @@ words! {
 }
 
 words! {
+    /// How sure it is that what was acknowledged survives.
+    SyncPolicy {
+        /// Acknowledged means on the disk.
+        Always = "always",
+        /// The disk is told once a second.
+        Interval = "interval",
+        /// The disk is never told.
+        Off = "off",
+    }
+}
+
+words! {
     /// What a listener speaks.
     ListenerProtocol {
         /// MQTT over plain TCP.
@@ -277,7 +289,7 @@ words! {
     }
 }
 
-word_settings!(LogLevel, LogFormat, LogTarget);
+word_settings!(LogLevel, LogFormat, LogTarget, SyncPolicy);
 
 impl Setting for ListenerProtocol {
     fn read(literal: &Literal, _: &Allowed) -> Result<Self, Refused> {

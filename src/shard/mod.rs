@@ -44,7 +44,7 @@ pub use connection::Hangup;
 pub use counters::{Counter, Counters};
 pub use event::{EndCause, Event, Limit};
 pub use mail::{GroupMember, Mail};
-pub use shared::Shared;
+pub use shared::{Homes, Shared};
 
 use crate::config::ShardShares;
 use crate::message::Message;

@@ -14,8 +14,33 @@ pub struct Shared {
     pub interest: Vec<Arc<InterestBits>>,
     /// What each shard counts.
     pub counters: Vec<Counters>,
+    homes: Homes,
+}
+
+/// Which shard is the home of a client identifier, a topic name or the filter of a group.
+#[derive(Clone, Debug)]
+pub struct Homes {
     hasher: RandomState,
     shards: usize,
+}
+
+impl Homes {
+    /// Of a broker with `shards` shards whose seed is `seed`.
+    pub fn new(shards: usize, seed: u64) -> Homes {
+        assert!((1..=super::SHARDS_MAX).contains(&shards), "1 to 128 shards");
+        let hasher = RandomState::with_seeds(seed, seed.rotate_left(17), seed ^ 0x6d69_6467, 1883);
+        Homes { hasher, shards }
+    }
+
+    /// The home of this text.
+    pub fn home_of(&self, text: &str) -> ShardId {
+        self.home(self.hasher.hash_one(text))
+    }
+
+    fn home(&self, hash: u64) -> ShardId {
+        // The upper bits: the lower ones choose slots in tables.
+        ShardId::try_from((hash >> 32) % self.shards as u64).expect("at most 128 shards")
+    }
 }
 
 impl Shared {
@@ -24,32 +49,30 @@ impl Shared {
     /// With it come the counts behind each shard's interest, for the shards (`Shard::new`); none
     /// when there is but one.
     pub fn new(config: Config, shards: usize, seed: u64) -> (Shared, Vec<Option<InterestCounts>>) {
-        assert!((1..=super::SHARDS_MAX).contains(&shards), "1 to 128 shards");
+        let homes = Homes::new(shards, seed);
         // A single shard asks no one.
         let counts: Vec<_> = (0..shards).map(|_| (shards > 1).then(InterestCounts::new)).collect();
         let shared = Shared {
             config,
             interest: counts.iter().flatten().map(InterestCounts::bits).collect(),
             counters: (0..shards).map(|_| Counters::default()).collect(),
-            hasher: RandomState::with_seeds(seed, seed.rotate_left(17), seed ^ 0x6d69_6467, 1883),
-            shards,
+            homes,
         };
         (shared, counts)
     }
 
     /// Number of shards.
     pub fn shards(&self) -> usize {
-        self.shards
+        self.homes.shards
     }
 
     /// The hash of a client identifier, topic name or filter that all shards agree on.
     pub fn hash(&self, text: &str) -> u64 {
-        self.hasher.hash_one(text)
+        self.homes.hasher.hash_one(text)
     }
 
     /// The home of whatever has this hash.
     pub fn home(&self, hash: u64) -> ShardId {
-        // The upper bits: the lower ones choose slots in tables.
-        ShardId::try_from((hash >> 32) % self.shards as u64).expect("at most 128 shards")
+        self.homes.home(hash)
     }
 }

@@ -1,0 +1,297 @@
+//! The journal of a shard: gathers records into frames until a write takes them.
+
+use super::record::{Encoder, Record, put_varint};
+use super::segment::{FRAME_HEAD, LogName, finish_frame, mark_batch};
+use super::{BadRecord, Decoder};
+
+/// Frames that go to the disk in one write.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The frames.
+    pub bytes: Vec<u8>,
+    /// Sequence of the first frame.
+    pub first: u64,
+    /// Sequence of the last frame: what is durable once the batch is.
+    pub last: u64,
+}
+
+/// The journal. Without a log (`Journal::off`) it takes nothing, and everything is as good as durable.
+#[derive(Debug)]
+pub struct Journal {
+    name: Option<LogName>,
+    /// Frames that no one has taken, and the open one.
+    bytes: Vec<u8>,
+    /// Where the open frame begins.
+    open_at: usize,
+    encoder: Encoder,
+    /// Of the open frame.
+    sequence: u64,
+    /// Of the first frame in `bytes`.
+    first: u64,
+    durable: u64,
+    /// Of the broker's clock, for the next frame.
+    wall_millis: u64,
+}
+
+/// A frame is closed when it has grown to this: a turn may have more than one.
+const FRAME_BYTES_WANTED: usize = 32 << 10;
+
+/// A buffer that a single large batch made larger than this is not kept.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
+impl Journal {
+    /// Nothing is kept.
+    pub fn off() -> Journal {
+        Journal {
+            name: None,
+            bytes: Vec::new(),
+            open_at: 0,
+            encoder: Encoder::default(),
+            sequence: 1,
+            first: 1,
+            durable: 0,
+            wall_millis: 0,
+        }
+    }
+
+    /// The journal of a new log; its first frame has sequence 1.
+    pub fn new(name: LogName) -> Journal {
+        Journal { name: Some(name), ..Journal::off() }
+    }
+
+    /// Is anything kept?
+    pub fn is_on(&self) -> bool {
+        self.name.is_some()
+    }
+
+    /// The wall clock, milliseconds since 1970, for the frames to come.
+    pub fn set_wall_millis(&mut self, millis: u64) {
+        self.wall_millis = millis;
+    }
+
+    /// Takes a change down, in the open frame.
+    pub fn record(&mut self, record: &Record<'_>) {
+        if self.name.is_none() {
+            return;
+        }
+        if self.bytes.len() == self.open_at {
+            self.bytes.resize(self.open_at + FRAME_HEAD, 0);
+            put_varint(&mut self.bytes, self.wall_millis);
+            self.encoder = Encoder::default();
+        }
+        self.encoder.encode(&mut self.bytes, record);
+    }
+
+    /// What has been taken down so far is durable once [`Journal::durable`] is at this mark.
+    pub fn mark(&self) -> u64 {
+        if self.bytes.len() == self.open_at { self.sequence - 1 } else { self.sequence }
+    }
+
+    /// Everything up to this mark is durable.
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// The last batch taken is durable up to this sequence.
+    pub fn set_durable(&mut self, mark: u64) {
+        self.durable = self.durable.max(mark);
+    }
+
+    /// The machine is between two inputs: a frame that is long enough may end here.
+    pub fn seal_if_long(&mut self) {
+        if self.bytes.len() - self.open_at >= FRAME_BYTES_WANTED {
+            self.seal();
+        }
+    }
+
+    /// Bytes that wait to be taken.
+    pub fn waiting_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Ends the open frame and takes all frames that wait; none if there are none.
+    pub fn take(&mut self) -> Option<Batch> {
+        self.seal();
+        if self.bytes.is_empty() {
+            return None;
+        }
+        let capacity = self.bytes.capacity().min(KEPT_BYTES_MAX);
+        let mut bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(capacity));
+        mark_batch(&mut bytes);
+        self.open_at = 0;
+        let first = std::mem::replace(&mut self.first, self.sequence);
+        Some(Batch { bytes, first, last: self.sequence - 1 })
+    }
+
+    fn seal(&mut self) {
+        let Some(name) = self.name else { return };
+        if self.bytes.len() > self.open_at {
+            finish_frame(name, self.sequence, &mut self.bytes[self.open_at..]);
+            self.open_at = self.bytes.len();
+            self.sequence += 1;
+        }
+    }
+}
+
+/// The body of a frame: when it was begun, milliseconds since 1970, and its records.
+///
+/// # Errors
+/// [`BadRecord`] if there is no time.
+pub fn open_body(body: &[u8]) -> Result<(u64, Decoder<'_>), BadRecord> {
+    let mut decoder = Decoder::new(body);
+    let millis = decoder.varint()?;
+    Ok((millis, decoder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::message;
+    use super::super::segment::{BLOCK, Header, SegmentReader, Step};
+    use super::*;
+
+    const NAME: LogName = LogName { epoch: 9, shard: 1 };
+
+    fn header() -> Header {
+        Header { epoch: 9, shard: 1, shards: 2, number: 0, first_sequence: 1, seed: 77 }
+    }
+
+    /// Writes batches as the log writer does.
+    fn segment(batches: &[Batch]) -> Vec<u8> {
+        let mut bytes = header().encode().to_vec();
+        for batch in batches {
+            bytes.extend_from_slice(&batch.bytes);
+            bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+        }
+        bytes.resize(bytes.len() + 4 * BLOCK, 0);
+        bytes
+    }
+
+    fn batch(journal: &mut Journal, payload: &[u8], frames: usize) -> Batch {
+        for _ in 0..frames {
+            journal.record(&Record::Message { number: 5, message: message("t", payload) });
+            journal.seal();
+        }
+        journal.take().unwrap()
+    }
+
+    /// Sequences, and the last step.
+    fn read(bytes: &[u8]) -> (Vec<u64>, Vec<Step<'_>>) {
+        let header = Header::decode(bytes).unwrap();
+        let mut reader = SegmentReader::new(bytes, &header);
+        let (mut sequences, mut others) = (Vec::new(), Vec::new());
+        loop {
+            match reader.step() {
+                Step::Frame(frame) => {
+                    let (millis, mut records) = open_body(frame.body).unwrap();
+                    assert_eq!(millis, 1234);
+                    assert!(matches!(records.read_next(), Ok(Some(Record::Message { number: 5, .. }))));
+                    assert_eq!(records.read_next(), Ok(None));
+                    sequences.push(frame.sequence);
+                }
+                step @ Step::Damage { .. } => others.push(step),
+                step @ Step::End { .. } => {
+                    others.push(step);
+                    return (sequences, others);
+                }
+            }
+        }
+    }
+
+    fn three() -> (Vec<u8>, usize) {
+        let mut journal = Journal::new(NAME);
+        journal.set_wall_millis(1234);
+        let large = [7; 3 * BLOCK];
+        let batches = [
+            batch(&mut journal, b"one", 2),
+            batch(&mut journal, &large, 1),
+            batch(&mut journal, b"three", 3),
+        ];
+        (segment(&batches), batches[1].bytes.len())
+    }
+
+    #[test]
+    fn a_journal_that_is_off_takes_nothing() {
+        let mut journal = Journal::off();
+        journal.record(&Record::Ended { sid: 1 });
+        assert_eq!((journal.mark(), journal.durable(), journal.take()), (0, 0, None));
+    }
+
+    #[test]
+    fn the_mark_covers_what_was_taken_down_before_it() {
+        let mut journal = Journal::new(NAME);
+        assert_eq!(journal.mark(), 0);
+        journal.record(&Record::Ended { sid: 1 });
+        assert_eq!(journal.mark(), 1);
+        let batch = journal.take().unwrap();
+        assert_eq!((batch.first, batch.last, journal.mark()), (1, 1, 1));
+        journal.record(&Record::Ended { sid: 1 });
+        assert_eq!(journal.mark(), 2);
+        journal.set_durable(batch.last);
+        assert_eq!(journal.durable(), 1);
+    }
+
+    #[test]
+    fn frames_come_back_in_order() {
+        let (bytes, _) = three();
+        let (sequences, others) = read(&bytes);
+        assert_eq!(sequences, [1, 2, 3, 4, 5, 6]);
+        assert!(matches!(others[..], [Step::End { torn: false, .. }]), "{others:?}");
+    }
+
+    #[test]
+    fn a_torn_end_is_cut_wherever_it_is_torn() {
+        let (bytes, second_len) = three();
+        let second = 2 * BLOCK;
+        let third = second + second_len.next_multiple_of(BLOCK);
+        // The third batch never began, and of the second any block may be missing.
+        for missing in (second..third).step_by(BLOCK) {
+            let mut torn = bytes.clone();
+            torn[third..].fill(0);
+            torn[missing..missing + BLOCK].fill(0);
+            let (sequences, others) = read(&torn);
+            assert_eq!(sequences, [1, 2], "{missing}");
+            assert!(matches!(others[..], [Step::End { .. }]), "{others:?}");
+        }
+        // Cut off at any byte.
+        for len in (BLOCK..bytes.len()).step_by(97) {
+            let (sequences, others) = read(&bytes[..len]);
+            assert_eq!(sequences, (1..=sequences.len() as u64).collect::<Vec<_>>());
+            assert_eq!(others.len(), 1);
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_read_before_a_later_batch_is_damage_and_the_rest_is_read() {
+        let (mut bytes, second_len) = three();
+        bytes[2 * BLOCK + 100] ^= 1;
+        let (sequences, others) = read(&bytes);
+        assert_eq!(sequences, [1, 2, 4, 5, 6]);
+        let third = 2 * BLOCK + second_len.next_multiple_of(BLOCK);
+        assert_eq!(others[0], Step::Damage { from: 2 * BLOCK, to: third });
+    }
+
+    #[test]
+    fn what_another_log_left_in_the_blocks_is_not_read() {
+        let (bytes, _) = three();
+        let mut mine = segment(&[]);
+        let len = mine.len();
+        mine[BLOCK..].copy_from_slice(&bytes[BLOCK..len]);
+        let other = Header { epoch: 10, ..header() };
+        mine[..BLOCK].copy_from_slice(&other.encode());
+        let (sequences, others) = read(&mine);
+        assert_eq!(sequences, [] as [u64; 0]);
+        assert!(matches!(others[..], [Step::End { at: BLOCK, torn: true }]), "{others:?}");
+    }
+
+    #[test]
+    fn a_header_with_a_flipped_bit_is_none() {
+        let block = header().encode();
+        assert_eq!(Header::decode(&block), Some(header()));
+        for bit in 0..60 * 8 {
+            let mut flipped = block;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Header::decode(&flipped), None, "{bit}");
+        }
+        assert_eq!(Header::decode(&block[..59]), None);
+    }
+}

@@ -1,0 +1,38 @@
+//! Deadlines that survive a restart are on the wall clock.
+
+use crate::time::Time;
+
+/// The wall clock, milliseconds since 1970, at the zero of the broker's own clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wall {
+    /// Milliseconds since 1970 at [`Time::ZERO`].
+    pub zero_millis: u64,
+}
+
+impl Wall {
+    /// Milliseconds since 1970 at this point of the broker's clock.
+    pub fn millis(self, time: Time) -> u64 {
+        self.zero_millis.saturating_add(time.as_millis())
+    }
+
+    /// The point of the broker's clock; what lies before its zero is at its zero.
+    pub fn time(self, millis: u64) -> Time {
+        Time::from_millis(millis.saturating_sub(self.zero_millis))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_goes_on_running_while_the_broker_is_down() {
+        let before = Wall { zero_millis: 1_000_000 };
+        let deadline = before.millis(Time::from_millis(500).after_seconds(60));
+        let after = Wall { zero_millis: 1_040_000 };
+        assert_eq!(after.time(deadline), Time::from_millis(20_500));
+        let late = Wall { zero_millis: 9_000_000 };
+        assert_eq!(late.time(deadline), Time::ZERO);
+        assert_eq!(late.time(u64::MAX), Time::from_millis(u64::MAX - 9_000_000));
+    }
+}
