@@ -85,12 +85,12 @@ fn sent(c: &mut Criterion) {
                     let id = choose(&mut ids, &mut state);
                     if qos == QoS::ExactlyOnce {
                         let outcome = window.handle_ack(AckKind::Pubrec, id, false);
-                        assert!(matches!(outcome, AckOutcome::Release));
+                        assert!(matches!(outcome, AckOutcome::Release(_)));
                         let outcome = window.handle_ack(AckKind::Pubcomp, id, false);
-                        assert!(matches!(outcome, AckOutcome::Settled));
+                        assert!(matches!(outcome, AckOutcome::Settled(_)));
                     } else {
                         let outcome = window.handle_ack(AckKind::Puback, id, false);
-                        assert!(matches!(outcome, AckOutcome::Settled));
+                        assert!(matches!(outcome, AckOutcome::Settled(_)));
                     }
                 };
                 (0..=u16::MAX).for_each(|_| step());

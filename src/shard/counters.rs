@@ -96,6 +96,8 @@ counters! {
     LimitBacklog,
     /// Times that reading was stopped because another shard's box was full.
     LimitMesh,
+    /// Messages refused because the disk is full.
+    LimitDisk,
     /// Clients whose Receive Maximum was overrun.
     LimitReceiveMaximum,
 }

@@ -89,6 +89,8 @@ pub enum Limit {
     Sessions,
     /// `runtime.mesh_capacity`: reading stopped.
     Mesh,
+    /// The disk of `persistence.directory` is full.
+    Disk,
 }
 
 /// Why a connection ended.
@@ -168,6 +170,7 @@ impl Limit {
             Limit::Retained => "limits.retained_messages",
             Limit::Sessions => "limits.sessions",
             Limit::Mesh => "runtime.mesh_capacity",
+            Limit::Disk => "persistence.directory",
         }
     }
 
@@ -183,6 +186,7 @@ impl Limit {
             Limit::Retained => "retained message refused",
             Limit::Sessions => "connect refused",
             Limit::Mesh => "reading stopped, another shard is behind",
+            Limit::Disk => "message refused, the disk is full",
         }
     }
 
@@ -198,6 +202,7 @@ impl Limit {
             Limit::Retained => Counter::LimitRetained,
             Limit::Sessions => Counter::LimitSessions,
             Limit::Mesh => Counter::LimitMesh,
+            Limit::Disk => Counter::LimitDisk,
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct Journal {
     /// Of the first frame in `bytes`.
     first: u64,
     durable: u64,
+    /// Records taken down, ever.
+    count: u64,
     /// Of the broker's clock, for the next frame.
     wall_millis: u64,
 }
@@ -50,6 +52,7 @@ impl Journal {
             sequence: 1,
             first: 1,
             durable: 0,
+            count: 0,
             wall_millis: 0,
         }
     }
@@ -80,6 +83,12 @@ impl Journal {
             self.encoder = Encoder::default();
         }
         self.encoder.encode(&mut self.bytes, record);
+        self.count += 1;
+    }
+
+    /// Records taken down, ever: tells whether something was.
+    pub fn count(&self) -> u64 {
+        self.count
     }
 
     /// What has been taken down so far is durable once [`Journal::durable`] is at this mark.
