@@ -91,6 +91,8 @@ pub enum Limit {
     Mesh,
     /// The disk of `persistence.directory` is full.
     Disk,
+    /// The disk is slower than what must be kept comes in: reading stopped.
+    Log,
 }
 
 /// Why a connection ended.
@@ -171,6 +173,7 @@ impl Limit {
             Limit::Sessions => "limits.sessions",
             Limit::Mesh => "runtime.mesh_capacity",
             Limit::Disk => "persistence.directory",
+            Limit::Log => "persistence.log_bytes",
         }
     }
 
@@ -187,6 +190,7 @@ impl Limit {
             Limit::Sessions => "connect refused",
             Limit::Mesh => "reading stopped, another shard is behind",
             Limit::Disk => "message refused, the disk is full",
+            Limit::Log => "reading stopped, the disk or the checkpoint is behind",
         }
     }
 
@@ -203,6 +207,7 @@ impl Limit {
             Limit::Sessions => Counter::LimitSessions,
             Limit::Mesh => Counter::LimitMesh,
             Limit::Disk => Counter::LimitDisk,
+            Limit::Log => Counter::LimitLog,
         }
     }
 }

@@ -26,8 +26,9 @@ pub struct World {
     pub events: Vec<Event>,
     /// What each shard's log has, if there are logs.
     pub logs: Vec<Vec<Batch>>,
-    /// The write that is under way, by shard: done with the next turn.
+    /// The write that is under way, by shard: done with the next turn, unless the disk is stuck.
     writing: Vec<Option<u64>>,
+    stuck: Vec<usize>,
 }
 
 enum Parcel {
@@ -63,6 +64,7 @@ impl World {
         let mut world = World {
             logs: shards.iter().map(|_| Vec::new()).collect(),
             writing: shards.iter().map(|_| None).collect(),
+            stuck: Vec::new(),
             boxes: shards.iter().map(|_| shards.iter().map(|_| VecDeque::new()).collect()).collect(),
             held: Vec::new(),
             shards,
@@ -204,6 +206,17 @@ impl World {
         self.held.retain(|held| *held != (to, from));
     }
 
+    /// No write of this shard's log comes to its end until `unstick`.
+    pub fn stick(&mut self, shard: usize) {
+        self.stuck.push(shard);
+    }
+
+    /// The disk is well again.
+    pub fn unstick(&mut self, shard: usize) {
+        self.stuck.retain(|&stuck| stuck != shard);
+        self.run();
+    }
+
     /// Turns of all shards until nothing is left to do.
     pub fn run(&mut self) {
         // A parcel may give work to a shard that has had its turn: idle means twice in a row.
@@ -221,7 +234,9 @@ impl World {
     /// One turn of one shard: all that is there for it, then what it had put off. True if there was anything.
     pub fn turn(&mut self, shard: usize) -> bool {
         let mut busy = false;
-        if let Some(last) = self.writing[shard].take() {
+        if !self.stuck.contains(&shard)
+            && let Some(last) = self.writing[shard].take()
+        {
             busy = true;
             self.shards[shard].handle_durable(self.now, last);
             self.carry_out(shard);
@@ -237,7 +252,9 @@ impl World {
         }
         self.shards[shard].handle_turn(self.now);
         self.carry_out(shard);
-        if let Some(batch) = self.shards[shard].take_batch() {
+        if self.writing[shard].is_none()
+            && let Some(batch) = self.shards[shard].take_batch()
+        {
             busy = true;
             self.writing[shard] = Some(batch.last);
             self.logs[shard].push(batch);
