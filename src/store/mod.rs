@@ -4,14 +4,27 @@
 //! A shard's machine says what changed in [`Record`]s, which its [`Journal`] gathers in frames; whoever
 //! drives the machine writes the frames to a segment ([`segment`]) and tells the machine how far they are
 //! durable. No socket, file or clock is known here.
+//!
+//! What a start gets back lies in rows ([`rows`]): those of the last checkpoint, a [`Base`], and those that
+//! the log behind it changes ([`Changes`]). The files of both are the room of the feature `runtime`.
 
+mod base;
+mod error;
+mod intents;
 mod journal;
+mod rebuild;
 mod record;
 mod restored;
+pub mod rows;
 pub mod segment;
+mod state;
 mod wall;
 
+pub use base::{Base, MemoryBase};
+pub use error::StoreError;
 pub use journal::{Batch, Journal, open_body};
+pub use rebuild::RestoredCounts;
 pub use record::{BadRecord, Decoder, Record, StoredMessage, StoredWill};
 pub use restored::{Restored, RestoredDelivery, RestoredSession, RestoredState, RestoredSubscription};
+pub use state::{ApplyError, Changes};
 pub use wall::Wall;
