@@ -1,8 +1,8 @@
 //! Where rows lie: the seam between the state and what keeps it.
 
+use super::StoreError;
 use super::rows::{Row, Table};
 use super::state::Changes;
-use super::StoreError;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 

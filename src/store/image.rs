@@ -3,12 +3,15 @@
 //! The file's checksums are checked whenever it is opened. Without that, the library below trusts the file,
 //! and a flipped bit may be a panic or a wrong row later.
 
+use super::StoreError;
 use super::base::{Base, bounds};
 use super::directory::new_file;
 use super::rows::{META_KEY, Meta, Row, Table};
 use super::state::Changes;
-use super::StoreError;
-use redb::{Database, DatabaseError, Durability, ReadOnlyTable, StorageError, TableDefinition, TableError};
+use redb::{
+    Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, StorageError, TableDefinition,
+    TableError,
+};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -95,7 +98,8 @@ impl Image {
         }
         // What is being read is not written over.
         self.tables.clear();
-        self.write(changes).map_err(|error| StoreError::new("can't write the checkpoint", &self.path, error))?;
+        self.write(changes)
+            .map_err(|error| StoreError::new("can't write the checkpoint", &self.path, error))?;
         changes.clear();
         self.open_tables().map(drop).map_err(StoreError::from)
     }

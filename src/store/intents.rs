@@ -4,11 +4,11 @@
 //! reaches them here: each session and topic that such a shard looked after gets what the shard would have
 //! given it. A shard that has taken the fact down already gets nothing twice. `[MQTT5-4.3.3-1]`
 
+use super::StoreError;
 use super::base::Base;
 use super::record::put_message;
 use super::rows::{self, DeliveryRow, IntentRow, RetainedRow, Row, SessionRow, SubscriptionRow, Table};
 use super::state::Changes;
-use super::StoreError;
 use crate::packet::QoS;
 use crate::shard::{Homes, SHARDS_MAX};
 use crate::topic::{TopicFilter, filter_matches};
@@ -109,7 +109,8 @@ impl Changes {
             match (rows::number_at(key, 0), IntentRow::decode(value)) {
                 (Some(number), Ok(intent)) => {
                     let has_seen = |shard: u16| seen.contains(&(number, shard));
-                    let seen = (0..128).filter(|&shard| has_seen(shard)).fold(0, |mask, shard| mask | 1 << shard);
+                    let seen =
+                        (0..128).filter(|&shard| has_seen(shard)).fold(0, |mask, shard| mask | 1 << shard);
                     intents.push(Open {
                         number,
                         value: Row::from_slice(value),
@@ -160,7 +161,8 @@ impl Changes {
                 }
             };
             if filter.has_wildcard() {
-                let matching = by_topic.iter().filter(|(topic, _)| filter_matches(filter.matching_part(), topic));
+                let matching =
+                    by_topic.iter().filter(|(topic, _)| filter_matches(filter.matching_part(), topic));
                 matching.flat_map(|(_, places)| places).for_each(|&at| add(at));
             } else if let Some(places) = by_topic.get(filter.matching_part()) {
                 places.iter().for_each(|&at| add(at));

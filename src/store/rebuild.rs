@@ -109,7 +109,11 @@ impl Changes {
     }
 
     /// Of sessions with the same client identifier the newest counts: the end of the others was lost.
-    fn end_doubles(&mut self, base: &dyn Base, sessions: &mut Vec<RestoredSession>) -> Result<(), StoreError> {
+    fn end_doubles(
+        &mut self,
+        base: &dyn Base,
+        sessions: &mut Vec<RestoredSession>,
+    ) -> Result<(), StoreError> {
         let mut newest: HashMap<&str, u64, RandomState> =
             HashMap::with_capacity_and_hasher(sessions.len(), RandomState::with_seeds(1, 2, 3, 4));
         let mut ended = BTreeSet::new();
@@ -136,7 +140,8 @@ impl Changes {
             let owner = rows::number_at(key, 0).and_then(|sid| owners.owner(sid));
             // The machine takes filters as checked.
             let filter = rows::filter_of(key).filter(|filter| TopicFilter::parse(filter).is_ok());
-            let (Some(session), Some(filter), Ok(row)) = (owner, filter, SubscriptionRow::decode(value)) else {
+            let (Some(session), Some(filter), Ok(row)) = (owner, filter, SubscriptionRow::decode(value))
+            else {
                 bad.push(Row::from_slice(key));
                 return;
             };
@@ -169,13 +174,14 @@ impl Changes {
     fn restore_messages(&mut self, base: &dyn Base, wall: Wall) -> Result<Messages, StoreError> {
         let mut messages = HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
         let mut bad = Vec::new();
-        self.scan(base, Table::Messages, &[], None, &mut |key, value| {
-            match (rows::number_at(key, 0), decode_message(value)) {
-                (Some(number), Ok(message)) => {
-                    messages.insert(number, Message::restored(&message, expires_at(&message, wall), 0));
-                }
-                _ => bad.push(Row::from_slice(key)),
+        self.scan(base, Table::Messages, &[], None, &mut |key, value| match (
+            rows::number_at(key, 0),
+            decode_message(value),
+        ) {
+            (Some(number), Ok(message)) => {
+                messages.insert(number, Message::restored(&message, expires_at(&message, wall), 0));
             }
+            _ => bad.push(Row::from_slice(key)),
         })?;
         self.drop_bad(Table::Messages, bad);
         Ok(messages)

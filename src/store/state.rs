@@ -69,8 +69,9 @@ impl Changes {
     pub fn new(base: &dyn Base) -> Result<Changes, StoreError> {
         let meta = match base.get(Table::Meta, META_KEY)? {
             None => Meta::default(),
-            Some(value) => Meta::decode(&value)
-                .map_err(|bad| StoreError::new("can't read the summary of the checkpoint", "".as_ref(), bad))?,
+            Some(value) => Meta::decode(&value).map_err(|bad| {
+                StoreError::new("can't read the summary of the checkpoint", "".as_ref(), bad)
+            })?,
         };
         Ok(Changes {
             tables: Default::default(),
@@ -258,7 +259,9 @@ impl Changes {
             Record::Held { sid, packet_id, payload_bytes } => {
                 if self.knows(base, *sid)? {
                     let key = rows::pair_key(*sid, *packet_id);
-                    self.set(Table::Held, &key, |out| super::record::put_varint(out, u64::from(*payload_bytes)));
+                    self.set(Table::Held, &key, |out| {
+                        super::record::put_varint(out, u64::from(*payload_bytes))
+                    });
                 }
                 Ok(())
             }
@@ -455,8 +458,12 @@ impl Changes {
     /// that is open, or, if none is, up to the last.
     fn prune_seen(&mut self, base: &dyn Base) -> Result<(), StoreError> {
         let shards = u64::from(self.meta.shards.max(1));
-        let mut floors: BTreeMap<u64, u64> =
-            self.meta.intents.iter().map(|(&shard, &last)| (u64::from(shard), last.saturating_add(1))).collect();
+        let mut floors: BTreeMap<u64, u64> = self
+            .meta
+            .intents
+            .iter()
+            .map(|(&shard, &last)| (u64::from(shard), last.saturating_add(1)))
+            .collect();
         self.scan(base, Table::Intents, &[], None, &mut |key, _| {
             if let Some(number) = rows::number_at(key, 0) {
                 let floor = floors.entry(number % shards).or_insert(0);
@@ -483,12 +490,7 @@ impl Changes {
     }
 
     /// The value at a key.
-    pub(super) fn row(
-        &self,
-        base: &dyn Base,
-        table: Table,
-        key: &[u8],
-    ) -> Result<Option<Row>, StoreError> {
+    pub(super) fn row(&self, base: &dyn Base, table: Table, key: &[u8]) -> Result<Option<Row>, StoreError> {
         match self.tables[table as usize].get(key) {
             Some(value) => Ok(value.clone()),
             None if self.may_be_in_base(table, key) => base.get(table, key),
