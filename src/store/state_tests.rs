@@ -134,6 +134,13 @@ impl Model {
         records.iter().for_each(|record| self.apply(record));
     }
 
+    /// The broker was killed and starts again.
+    pub(in crate::store) fn begin_epoch(&mut self) {
+        for session in self.sessions.values_mut() {
+            session.left.get_or_insert(self.millis);
+        }
+    }
+
     fn session(&mut self, sid: u64, change: impl FnOnce(&mut ModelSession)) {
         self.sessions.get_mut(&sid).map(change);
     }
@@ -170,7 +177,9 @@ impl Model {
                 session.subscriptions.insert(filter.to_owned(), (options, subscription_id));
             }),
             Record::Unsubscribed { sid, filter } => {
-                self.session(sid, |session| drop(session.subscriptions.remove(filter)));
+                self.session(sid, |session| {
+                    session.subscriptions.remove(filter);
+                });
             }
             Record::Message { number, message } => {
                 self.messages.insert(number, Message::restored(&message, None, 0));

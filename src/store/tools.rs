@@ -266,3 +266,7 @@ fn print(out: &mut impl Write, line: &str) -> Result<(), StoreError> {
 fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
     fs::read(path).map_err(|error| StoreError::new("can't read the segment", path, error))
 }
+
+#[cfg(test)]
+#[path = "tools_tests.rs"]
+mod tests;
