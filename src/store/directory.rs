@@ -172,3 +172,7 @@ fn segments_in(path: &Path) -> Result<Vec<SegmentName>, StoreError> {
 
 /// Damaged files of one name that are kept.
 const COPIES_MAX: usize = 1000;
+
+#[cfg(test)]
+#[path = "directory_tests.rs"]
+mod tests;
