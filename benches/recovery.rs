@@ -126,6 +126,10 @@ struct Log<'a> {
 impl Log<'_> {
     fn record(&mut self, record: &Record<'_>) {
         self.journal.record(record);
+        // A message and its deliveries are of one frame.
+        if matches!(record, Record::Message { .. }) {
+            return;
+        }
         self.journal.seal_if_long();
         if self.journal.waiting_bytes() > 1 << 20 {
             self.take();

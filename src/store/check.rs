@@ -37,31 +37,29 @@ pub fn check_rows(base: &dyn Base) -> Result<Vec<String>, StoreError> {
     owned(Table::Deliveries, |key, value| key.len() == 16 && DeliveryRow::decode(value).is_ok())?;
 
     // Message → deliveries that were counted less those that were found.
-    let mut counts: HashMap<u64, i64> = HashMap::new();
-    base.scan(Table::Counts, &[], None, &mut |key, value| {
-        let count = read_count(value).map_or(0, i64::from);
-        counts.insert(rows::number_at(key, 0).unwrap_or(0), count);
-    })?;
+    let mut left: HashMap<u64, i64> = HashMap::new();
     base.scan(Table::Messages, &[], None, &mut |key, value| {
         let number = rows::number_at(key, 0).unwrap_or(0);
         if decode_message(value).is_err() {
             wrong.push(format!("message {number} can't be read"));
         }
-        if !counts.contains_key(&number) {
-            wrong.push(format!("message {number} is for no one"));
+        left.insert(number, 1);
+    })?;
+    base.scan(Table::Counts, &[], None, &mut |key, value| {
+        let number = rows::number_at(key, 0).unwrap_or(0);
+        match left.get_mut(&number) {
+            Some(count) => *count = read_count(value).map_or(0, i64::from),
+            None => wrong.push(format!("message {number} is counted, and not there")),
         }
     })?;
-    for &number in counts.keys() {
-        if !base.contains(Table::Messages, &rows::key(number))? {
-            wrong.push(format!("message {number} is counted, and not there"));
-        }
-    }
     base.scan(Table::Deliveries, &[], None, &mut |_, value| {
-        if let Ok(row) = DeliveryRow::decode(value) {
-            *counts.entry(row.message).or_default() -= 1;
+        let Ok(row) = DeliveryRow::decode(value) else { return };
+        match left.get_mut(&row.message) {
+            Some(count) => *count -= 1,
+            None => wrong.push(format!("a delivery is of message {}, which is not there", row.message)),
         }
     })?;
-    for (number, left) in counts {
+    for (number, left) in left {
         if left != 0 {
             wrong.push(format!("message {number} is counted {left} times more than it is for someone"));
         }
