@@ -64,6 +64,7 @@ fn what_was_acknowledged_survives_every_kill() {
             world.load(&round, Some(broker), None);
         }
     }
+    println!("seed {}, {kills} kills, {} messages", world.seed, world.messages());
     std::fs::remove_dir_all(&world.directory).expect("the test's own directory");
 }
 
@@ -128,6 +129,11 @@ impl World {
             self.directory.display(),
         );
         Running::start("crash", &rest)
+    }
+
+    fn messages(&self) -> Number {
+        let publishers = self.publishers.iter().chain([&self.keeper]);
+        publishers.flat_map(|publisher| publisher.outbox.sent.values()).sum()
     }
 
     /// Checks what the last kill left.
