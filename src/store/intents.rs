@@ -237,3 +237,7 @@ impl Changes {
         self.meta.highest
     }
 }
+
+#[cfg(test)]
+#[path = "intents_tests.rs"]
+mod tests;

@@ -567,3 +567,7 @@ const ROW_BYTES: usize = 64;
 pub(super) fn read_count(value: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(value.try_into().ok()?))
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+pub(super) mod tests;
