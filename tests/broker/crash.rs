@@ -89,6 +89,9 @@ fn number<N: std::str::FromStr>(variable: &str) -> Option<N> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
 }
 
+/// Clients that are away come back to their queues for one round of so many, to be killed over them.
+const ABSENT_BACK_EVERY: u32 = 4;
+
 const CUTS: u32 = 15;
 
 impl World {
@@ -165,7 +168,10 @@ impl World {
                 let name = publisher.name.clone();
                 clients.push((name, scope.spawn(move || told(is_killed, publisher.load(round, chance)))));
             }
-            for subscriber in self.subscribers.iter_mut().filter(|subscriber| !subscriber.is_absent) {
+            for subscriber in self.subscribers.iter_mut() {
+                if subscriber.is_absent && round.cycle % ABSENT_BACK_EVERY != ABSENT_BACK_EVERY - 1 {
+                    continue;
+                }
                 let name = subscriber.name.clone();
                 clients.push((name, scope.spawn(move || told(is_killed, subscriber.load(round)))));
             }

@@ -126,7 +126,7 @@ pub(super) struct Subscriber {
     pub(super) name: String,
     pub(super) filters: Vec<String>,
     pub(super) qos: u8,
-    /// It is away while there is load.
+    /// It is away while there is load, most of the time.
     pub(super) is_absent: bool,
     pub(super) inbox: Inbox,
     presence: Presence,
@@ -192,6 +192,7 @@ impl Subscriber {
         while Instant::now() < until {
             self.look(&mut link)?;
         }
+        self.inbox.settle();
         Ok(())
     }
 
