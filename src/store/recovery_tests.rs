@@ -4,7 +4,7 @@ use super::super::state::tests::{Frames, Model, delivery, described, session, st
 use super::super::{Base, Journal, Record, check_rows, rows::Table};
 use super::*;
 use crate::packet::QoS;
-use std::path::Path;
+use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(in crate::store) const WALL: Wall = Wall { zero_millis: 0 };
