@@ -187,7 +187,9 @@ impl Changes {
         last_sequence: u64,
     ) -> Result<(), StoreError> {
         self.begin_epoch(header);
-        self.meta.logs.insert(header.shard, LogMark { number: header.number, last_sequence });
+        if header.epoch == self.meta.epoch {
+            self.meta.logs.insert(header.shard, LogMark { number: header.number, last_sequence });
+        }
         self.prune_seen(base)
     }
 
