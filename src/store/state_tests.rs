@@ -135,6 +135,7 @@ impl Model {
     }
 
     /// The broker was killed and starts again.
+    #[cfg(feature = "runtime")]
     pub(in crate::store) fn begin_epoch(&mut self) {
         for session in self.sessions.values_mut() {
             session.left.get_or_insert(self.millis);
