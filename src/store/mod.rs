@@ -22,6 +22,7 @@ mod error;
 mod image;
 mod intents;
 mod journal;
+mod overlay;
 mod rebuild;
 mod record;
 #[cfg(feature = "runtime")]
