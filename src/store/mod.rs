@@ -22,6 +22,7 @@ mod error;
 mod image;
 mod intents;
 mod journal;
+mod overlay;
 mod passing;
 mod rebuild;
 mod record;
