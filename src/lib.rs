@@ -27,8 +27,8 @@
 //!
 //! # The rooms
 //!
-//! [`packet`], [`topic`], [`session`], [`router`], [`store`]'s records and state, and [`shard`] (but for `shard::run`) are plain
-//! synchronous state machines: no sockets, clocks, threads or chance of their own. They build and
+//! [`packet`], [`topic`], [`session`], [`router`], [`shard`] (but for `shard::run`), and the journal and the state
+//! of [`store`] are plain synchronous state machines: no sockets, clocks, threads or chance of their own. They build and
 //! pass their tests without the feature `runtime`. [`driver`] is the only room with `unsafe`.
 
 // The in-memory broker in `tests/world` is compiled into the unit tests too, and names the crate.

@@ -122,6 +122,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         connections_max: connections,
         ready: AtomicUsize::new(0),
         restored: AtomicUsize::new(0),
+        finished: AtomicUsize::new(0),
         started,
     });
     // The lock on the directory is held until the end.

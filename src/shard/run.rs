@@ -50,6 +50,8 @@ pub struct Control {
     pub ready: AtomicUsize,
     /// Shards that know what the sessions of all shards want.
     pub restored: AtomicUsize,
+    /// Shards whose clients are gone, once the broker stops.
+    pub finished: AtomicUsize,
     /// Time zero of every shard's clock.
     pub started: Instant,
 }
@@ -86,6 +88,9 @@ const ARENA_BYTES_MAX: usize = 1 << 20;
 /// How soon a full box is tried again: its reader does not say when it has room.
 const OVERFLOW_RETRY: Duration = Duration::from_micros(200);
 
+/// A shard that ends waits no longer than this for one that does not.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Memory is given back this long after the number of connections began to move far.
 const TIDY_MILLIS: u64 = 300;
 /// Less than so many connections do not make it worth while.
@@ -121,6 +126,7 @@ struct Runner {
     /// Listening sockets, until all shards are ready for clients.
     listeners: Vec<OwnedFd>,
     is_restored: bool,
+    is_finished: bool,
 }
 
 /// Runs a shard until the broker stops.
@@ -161,6 +167,7 @@ pub async fn run(start: Start) -> io::Result<()> {
         store: None,
         listeners: start.listeners,
         is_restored: false,
+        is_finished: false,
     };
     let outstanding = Outstanding::new();
     if let Some(start) = start.store {
@@ -212,8 +219,17 @@ impl Runner {
                 });
                 self.flush()?;
                 if self.net.connections() == 0 || Instant::now() >= until {
-                    self.close_log(now, outstanding).await;
-                    return Ok(());
+                    if !std::mem::replace(&mut self.is_finished, true) {
+                        self.control.finished.fetch_add(1, Ordering::AcqRel);
+                    }
+                    // Wills and what members give back are still on their way to sessions of others.
+                    if self.control.finished.load(Ordering::Acquire) >= self.shared.shards()
+                        || Instant::now() >= until + STOP_PATIENCE
+                    {
+                        self.take_mails()?;
+                        self.close_log(now, outstanding).await;
+                        return Ok(());
+                    }
                 }
             }
             let deadline = self.park_until(now, stopping);

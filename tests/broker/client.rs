@@ -66,6 +66,24 @@ impl Client {
         clean_start: bool,
         expiry_seconds: u32,
     ) -> (Client, u8) {
+        let mut payload = Vec::new();
+        string(&mut payload, id);
+        Client::try_connect_with(address, u8::from(clean_start) << 1, expiry_seconds, &payload)
+    }
+
+    /// With a clean session and a will of QoS 1 on a topic, and is let in.
+    pub(crate) fn connect_with_will(address: SocketAddr, id: &str, topic: &str) -> Client {
+        let mut payload = Vec::new();
+        string(&mut payload, id);
+        payload.push(0);
+        string(&mut payload, topic);
+        string(&mut payload, "gone");
+        let (client, reason) = Client::try_connect_with(address, 0b1110, 0, &payload);
+        assert_eq!(reason, 0, "CONNACK for {id}");
+        client
+    }
+
+    fn try_connect_with(address: SocketAddr, flags: u8, expiry_seconds: u32, payload: &[u8]) -> (Client, u8) {
         let until = Instant::now() + WAIT;
         let stream = loop {
             match TcpStream::connect(address) {
@@ -77,12 +95,12 @@ impl Client {
         let mut client = Client { stream, tally: Tally::default(), messages: Vec::new(), packet_id: 0 };
         let mut body = b"\x00\x04MQTT\x05".to_vec();
         // Keep alive 0: no PINGREQ blurs the figures.
-        body.extend([u8::from(clean_start) << 1, 0, 0, 5, 0x11]);
+        body.extend([flags, 0, 0, 5, 0x11]);
         body.extend(expiry_seconds.to_be_bytes());
-        string(&mut body, id);
+        body.extend(payload);
         client.send(0x10, &body);
         let (head, body) = client.receive();
-        assert_eq!(head, 0x20, "CONNACK for {id}");
+        assert_eq!(head, 0x20, "CONNACK");
         (client, body[1])
     }
 

@@ -136,6 +136,28 @@ fn nothing_is_kept_when_that_is_asked_for() {
     assert!(!directory.exists());
 }
 
+/// [MQTT5-3.1.2-8]: a stop ends connections without DISCONNECT from their clients.
+#[test]
+fn wills_of_a_stop_reach_the_queues_of_other_shards() {
+    let directory = fresh("wills");
+    let mut broker = start("wills", &directory, 3);
+    let mut away = Client::connect(broker.address, "away", false, 3600);
+    away.subscribe("will/#", 1);
+    away.disconnect();
+    let clients: Vec<Client> = (0..20)
+        .map(|n| Client::connect_with_will(broker.address, &format!("c{n}"), &format!("will/{n}")))
+        .collect();
+    broker.signal("-TERM");
+    assert_eq!(broker.wait(Duration::from_secs(10)), 0);
+    drop(clients);
+    let broker = start("wills", &directory, 1);
+    let mut away = Client::connect(broker.address, "away", false, 3600);
+    let mut topics: Vec<String> = (0..20).map(|_| away.message().topic).collect();
+    topics.sort();
+    topics.dedup();
+    assert_eq!(topics.len(), 20);
+}
+
 /// The newest file of the log that holds something.
 fn written_segment(directory: &Path) -> PathBuf {
     let segments = fs::read_dir(directory.join("log")).unwrap().map(|entry| entry.unwrap().path());
@@ -220,7 +242,7 @@ fn a_full_disk_refuses_what_must_be_kept_until_there_is_room() {
     let payload = vec![7; 100_000];
     let mut stored = 0;
     let refused = loop {
-        let reason = publisher.publish_acknowledged(&format!("r/{}", stored % 3), &payload, true);
+        let reason = publisher.publish_acknowledged(&format!("r/{stored}"), &payload, true);
         if reason != 0 && reason != 0x10 {
             break reason;
         }
