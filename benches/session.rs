@@ -72,7 +72,8 @@ fn sent(c: &mut Criterion) {
                 let mut ids = VecDeque::with_capacity(in_flight + 1);
                 let start = |window: &mut InflightWindow, ids: &mut VecDeque<PacketId>| {
                     assert!(window.has_room());
-                    let delivery = Delivery { message: Rc::clone(&message), qos, retain: false, extra: None };
+                    let delivery =
+                        Delivery { message: Rc::clone(&message), qos, retain: false, number: 0, extra: None };
                     ids.push_back(window.start(delivery));
                 };
                 for _ in 0..in_flight {
@@ -110,11 +111,11 @@ fn received(c: &mut Criterion) {
         group.bench_function(name, |b| {
             let mut session = Session::new("publisher".into());
             let start = 40_000 - held;
-            (start..40_000).for_each(|id| assert!(session.hold(id, 64)));
+            (start..40_000).for_each(|id| session.hold(id, 64, 0));
             let mut next = 40_000_u16;
             b.iter(|| {
                 assert!(!session.holds(next));
-                session.hold(next, 64);
+                session.hold(next, 64, 0);
                 assert!(session.release(next.wrapping_sub(lag)));
                 next = next.wrapping_add(1);
                 if lag == 0 && next == start {

@@ -249,7 +249,7 @@ impl Shard {
             self.count(Counter::Sessions, 1);
         }
         self.attach(now, slot, session, connect, method, terms);
-        self.record_session(session);
+        self.record_session(now, session);
         self.effects.push(Effect::Stream { slot });
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
         self.report(Event::Connected {

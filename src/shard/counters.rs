@@ -98,6 +98,8 @@ counters! {
     LimitMesh,
     /// Messages refused because the disk is full.
     LimitDisk,
+    /// Times that reading was stopped because the disk was behind.
+    LimitLog,
     /// Clients whose Receive Maximum was overrun.
     LimitReceiveMaximum,
 }

@@ -73,8 +73,12 @@ pub enum Limit {
     Connections,
     /// `limits.handshakes`.
     Handshakes,
-    /// `limits.session_queue_messages`, `session_queue_bytes` or `queue_bytes_total`.
+    /// `limits.session_queue_messages`, `session_queue_bytes` or `queue_bytes_total`: refused.
     SessionQueue,
+    /// The same: the oldest dropped.
+    SessionQueueOldest,
+    /// The same: the newest dropped.
+    SessionQueueNewest,
     /// `limits.backlog_bytes`, for QoS 0 messages.
     BacklogDrop,
     /// `limits.backlog_bytes`: reading stopped.
@@ -91,6 +95,8 @@ pub enum Limit {
     Mesh,
     /// The disk of `persistence.directory` is full.
     Disk,
+    /// The disk is slower than what must be kept comes in: reading stopped.
+    Log,
 }
 
 /// Why a connection ended.
@@ -163,7 +169,9 @@ impl Limit {
         match self {
             Limit::Connections => "limits.connections",
             Limit::Handshakes => "limits.handshakes",
-            Limit::SessionQueue => "limits.session_queue_messages",
+            Limit::SessionQueue | Limit::SessionQueueOldest | Limit::SessionQueueNewest => {
+                "limits.session_queue_messages"
+            }
             Limit::BacklogDrop | Limit::BacklogPause => "limits.backlog_bytes",
             Limit::Subscriptions => "limits.subscriptions_per_client",
             Limit::TopicLevels => "limits.topic_levels",
@@ -171,6 +179,7 @@ impl Limit {
             Limit::Sessions => "limits.sessions",
             Limit::Mesh => "runtime.mesh_capacity",
             Limit::Disk => "persistence.directory",
+            Limit::Log => "persistence.log_bytes",
         }
     }
 
@@ -179,6 +188,8 @@ impl Limit {
         match self {
             Limit::Connections | Limit::Handshakes => "new connection closed",
             Limit::SessionQueue => "message refused, the session's queue is full",
+            Limit::SessionQueueOldest => "oldest messages dropped, the session's queue is full",
+            Limit::SessionQueueNewest => "new messages dropped, the session's queue is full",
             Limit::BacklogDrop => "QoS 0 messages dropped, the client does not read",
             Limit::BacklogPause => "reading stopped, the client does not read its answers",
             Limit::Subscriptions => "subscription refused",
@@ -187,6 +198,7 @@ impl Limit {
             Limit::Sessions => "connect refused",
             Limit::Mesh => "reading stopped, another shard is behind",
             Limit::Disk => "message refused, the disk is full",
+            Limit::Log => "reading stopped, the disk or the checkpoint is behind",
         }
     }
 
@@ -194,7 +206,9 @@ impl Limit {
         match self {
             Limit::Connections => Counter::LimitConnections,
             Limit::Handshakes => Counter::LimitHandshakes,
-            Limit::SessionQueue => Counter::DroppedQueueFull,
+            Limit::SessionQueue | Limit::SessionQueueOldest | Limit::SessionQueueNewest => {
+                Counter::DroppedQueueFull
+            }
             Limit::BacklogDrop => Counter::DroppedSlow,
             Limit::BacklogPause => Counter::LimitBacklog,
             Limit::Subscriptions => Counter::LimitSubscriptions,
@@ -203,6 +217,7 @@ impl Limit {
             Limit::Sessions => Counter::LimitSessions,
             Limit::Mesh => Counter::LimitMesh,
             Limit::Disk => Counter::LimitDisk,
+            Limit::Log => Counter::LimitLog,
         }
     }
 }

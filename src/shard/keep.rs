@@ -45,9 +45,6 @@ impl Shard {
         self.note_retained();
         self.start_sweep(now);
         self.await_restore(now, token, needed);
-        if self.journal.is_on() && self.id == 0 {
-            self.wheel.schedule(now.after_seconds(ALIVE_SECONDS), Timer::Alive);
-        }
         self.settle(now);
     }
 
@@ -162,9 +159,30 @@ impl Shard {
         self.store_full = full;
     }
 
+    /// The log has failed: nothing more will be durable, and what would have to be kept is refused.
+    pub fn handle_store_failed(&mut self) {
+        self.store_full = true;
+        self.journal.fail();
+    }
+
+    /// Is this connection the machine's?
+    pub fn has_connection(&self, slot: u32) -> bool {
+        self.connection(slot).is_some()
+    }
+
+    /// While anyone is connected whose session is kept.
     pub(super) fn handle_alive(&mut self, now: Time) {
-        self.journal.record(&Record::Alive);
-        self.wheel.schedule(now.after_seconds(ALIVE_SECONDS), Timer::Alive);
+        self.is_telling_alive = false;
+        if self.connection_count > 0 {
+            self.journal.record(&Record::Alive);
+            self.tell_alive(now);
+        }
+    }
+
+    fn tell_alive(&mut self, now: Time) {
+        if !std::mem::replace(&mut self.is_telling_alive, true) {
+            self.wheel.schedule(now.after_seconds(ALIVE_SECONDS), Timer::Alive);
+        }
     }
 
     /// A name that nothing else has or will have.
@@ -186,7 +204,7 @@ impl Shard {
     }
 
     /// A session has a new connection, whose terms and will it has by now.
-    pub(super) fn record_session(&mut self, session: u32) {
+    pub(super) fn record_session(&mut self, now: Time, session: u32) {
         let expiry_seconds = self.directory.session(session).expiry_seconds;
         let sid = self.directory.slot(session).sid;
         if expiry_seconds == 0 || !self.journal.is_on() {
@@ -197,6 +215,7 @@ impl Shard {
             }
             return;
         }
+        self.tell_alive(now);
         let sid = if sid == 0 { self.number() } else { sid };
         let entry: &mut SessionSlot = self.directory.slot_mut(session);
         entry.sid = sid;

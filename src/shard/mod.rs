@@ -193,6 +193,8 @@ pub struct Shard {
     restoring: bool,
     /// The disk is full.
     store_full: bool,
+    /// The timer that tells the log that the broker lives is running.
+    is_telling_alive: bool,
     waits: Waits,
 }
 
@@ -242,6 +244,7 @@ impl Shard {
             stamp_base: 0,
             restoring: false,
             store_full: false,
+            is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
             shared,
         }

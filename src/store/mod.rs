@@ -23,6 +23,7 @@ mod image;
 mod intents;
 mod journal;
 mod overlay;
+mod passing;
 mod rebuild;
 mod record;
 #[cfg(feature = "runtime")]

@@ -5,6 +5,7 @@
 //! not there, as happens after damage, is ignored and counted.
 
 use super::base::{Base, bounds};
+use super::passing::Passing;
 use super::record::put_message;
 use super::rows::{
     self, DeliveryRow, IntentRow, LogMark, META_KEY, Meta, Presence, RetainedRow, Row, SessionRow,
@@ -13,6 +14,7 @@ use super::rows::{
 use super::segment::{Header, LogName};
 use super::{BadRecord, Record, StoreError, StoredMessage, open_body};
 use ahash::RandomState;
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -56,6 +58,8 @@ pub struct Changes {
     /// Messages that are new in the open frame, and the deliveries of each so far. At its end those that
     /// have none are gone; from then on a message without a row of counts has one delivery.
     fresh: HashMap<u64, u32, RandomState>,
+    /// Deliveries that come and go within the segment that is being applied: they leave no trace.
+    pub(super) passing: Passing,
     ignored: u64,
     pub(super) bad_rows: u64,
     pub(super) bytes: usize,
@@ -80,6 +84,7 @@ impl Changes {
             meta,
             sessions: by_number(),
             fresh: by_number(),
+            passing: Passing::default(),
             ignored: 0,
             bad_rows: 0,
             bytes: 0,
@@ -153,7 +158,32 @@ impl Changes {
         self.begin_epoch(header);
         let wall = self.meta.walls.entry(header.epoch).or_default();
         *wall = millis.max(*wall);
+        // Messages of this frame that no delivery has referred to yet.
+        let mut messages: SmallVec<[(u64, StoredMessage<'_>); 4]> = SmallVec::new();
         while let Some(record) = records.read_next().map_err(ApplyError::Bad)? {
+            match record {
+                Record::Message { number, message } => {
+                    self.raise(number);
+                    messages.push((number, message));
+                    continue;
+                }
+                Record::Delivery { number, .. }
+                | Record::Started { number, .. }
+                | Record::Released { number, .. }
+                | Record::Settled { number, .. }
+                    if self.passing.contains(number) =>
+                {
+                    self.raise(number);
+                    continue;
+                }
+                Record::Delivery { message, .. } => {
+                    if let Some(at) = messages.iter().rposition(|(number, _)| *number == message) {
+                        let (number, message) = messages.swap_remove(at);
+                        self.add_message(base, number, &message)?;
+                    }
+                }
+                _ => {}
+            }
             self.apply(base, header, &record)?;
         }
         self.end_fresh();
@@ -239,10 +269,8 @@ impl Changes {
                 }
                 Ok(())
             }
-            Record::Message { number, message } => {
-                self.raise(*number);
-                self.add_message(base, *number, message)
-            }
+            // `apply_frame` adds it with its first delivery.
+            Record::Message { .. } => Ok(()),
             Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids } => {
                 let row = DeliveryRow {
                     message: *message,
