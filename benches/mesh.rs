@@ -30,7 +30,7 @@ fn mail() -> Mail {
         origin: None,
         stamp: 0,
     };
-    Mail::Publish(publication.to_message())
+    Mail::Publish { message: publication.to_message(), ticket: 0, intent: 0 }
 }
 
 fn one_thread(c: &mut Criterion) {

@@ -256,6 +256,7 @@ impl Shard {
     }
 
     /// A delivery that is in its session by now, in the window if it has a packet identifier.
+    #[allow(clippy::too_many_arguments)] // As many as the record has.
     pub(super) fn record_delivery(
         &mut self,
         sid: u64,
