@@ -1,64 +1,100 @@
 //! Deliveries that begin and end within one segment: most of a busy broker's, and none of the
 //! checkpoint's business.
 
+use super::Record;
 use super::segment::{Header, SegmentReader, Step};
-use super::{Record, open_body};
-use ahash::RandomState;
-use std::collections::HashMap;
+use super::{BadRecord, open_body};
 
-/// The numbers of such deliveries.
-#[derive(Debug)]
-pub(super) struct Passing {
-    /// A delivery that begins in the segment; true: it ends there too.
-    deliveries: HashMap<u64, bool, RandomState>,
+/// What a segment holds, read once.
+#[derive(Debug, Default)]
+pub(super) struct Reading<'a> {
+    /// All steps in order, and of each frame whether its records can be read.
+    pub(super) steps: Vec<(Step<'a>, Result<(), BadRecord>)>,
+    pub(super) passing: Passing,
 }
 
-impl Default for Passing {
-    fn default() -> Passing {
-        // The keys are our own numbers: no one can choose them to collide.
-        Passing { deliveries: HashMap::with_hasher(RandomState::with_seeds(5, 6, 7, 8)) }
+/// The numbers of such deliveries.
+#[derive(Debug, Default)]
+pub(super) struct Passing {
+    /// Of the first delivery that begins in the segment; the later ones have higher numbers.
+    first: u64,
+    /// By the distance from the first.
+    deliveries: Vec<Fate>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Fate {
+    #[default]
+    Unknown,
+    Begins,
+    Passes,
+}
+
+/// A delivery whose number is further from the first than this is taken for one that stays.
+const DISTANCE_MAX: u64 = 64 << 20;
+
+impl<'a> Reading<'a> {
+    /// Of a whole segment.
+    pub(super) fn of(bytes: &'a [u8], header: &Header) -> Reading<'a> {
+        let mut reading = Reading::default();
+        let mut reader = SegmentReader::new(bytes, header);
+        let mut settled = Vec::new();
+        loop {
+            let step = reader.step();
+            let read = match step {
+                Step::Frame(frame) => reading.passing.read(frame.body, &mut settled),
+                Step::Damage { .. } | Step::End { .. } => Ok(()),
+            };
+            reading.steps.push((step, read));
+            if let Step::End { .. } = step {
+                return reading;
+            }
+        }
     }
 }
 
 impl Passing {
-    /// Those of a whole segment.
-    pub(super) fn of(bytes: &[u8], header: &Header) -> Passing {
-        let mut passing = Passing::default();
-        let mut reader = SegmentReader::new(bytes, header);
-        let mut settled = Vec::new();
-        loop {
-            match reader.step() {
-                Step::Frame(frame) => passing.read(frame.body, &mut settled),
-                Step::Damage { .. } => {}
-                Step::End { .. } => return passing,
+    fn read(&mut self, body: &[u8], settled: &mut Vec<u64>) -> Result<(), BadRecord> {
+        let (_, mut records) = open_body(body)?;
+        settled.clear();
+        while let Some(record) = records.read_next()? {
+            match record {
+                Record::Delivery { number, .. } => self.begin(number),
+                Record::Settled { number, .. } => settled.push(number),
+                _ => {}
             }
         }
+        // A frame that can't be read will not be applied: what it ends has not ended.
+        for &number in &*settled {
+            if let Some(fate) = self.fate_mut(number)
+                && *fate == Fate::Begins
+            {
+                *fate = Fate::Passes;
+            }
+        }
+        Ok(())
     }
 
-    fn read(&mut self, body: &[u8], settled: &mut Vec<u64>) {
-        let Ok((_, mut records)) = open_body(body) else { return };
-        settled.clear();
-        loop {
-            match records.read_next() {
-                Ok(Some(Record::Delivery { number, .. })) => {
-                    self.deliveries.insert(number, false);
-                }
-                Ok(Some(Record::Settled { number, .. })) => settled.push(number),
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                // A frame that can't be read will not be applied: what it ends has not ended.
-                Err(_) => return,
-            }
+    fn begin(&mut self, number: u64) {
+        if self.deliveries.is_empty() {
+            self.first = number;
         }
-        for number in &*settled {
-            if let Some(ends) = self.deliveries.get_mut(number) {
-                *ends = true;
-            }
+        let Some(at) = number.checked_sub(self.first).filter(|&at| at < DISTANCE_MAX) else { return };
+        let at = usize::try_from(at).expect("the distance is bounded");
+        if self.deliveries.len() <= at {
+            self.deliveries.resize(at + 1, Fate::Unknown);
         }
+        self.deliveries[at] = Fate::Begins;
+    }
+
+    fn fate_mut(&mut self, number: u64) -> Option<&mut Fate> {
+        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.deliveries.get_mut(at)
     }
 
     pub(super) fn contains(&self, number: u64) -> bool {
-        self.deliveries.get(&number) == Some(&true)
+        let at = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        at.and_then(|at| self.deliveries.get(at)) == Some(&Fate::Passes)
     }
 }
 

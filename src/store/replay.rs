@@ -2,9 +2,9 @@
 
 use super::StoreError;
 use super::base::Base;
-use super::passing::Passing;
-use super::segment::{Header, SegmentReader, Step};
-use super::state::{ApplyError, Changes};
+use super::passing::{Passing, Reading};
+use super::segment::{Header, Step};
+use super::state::Changes;
 
 /// A stretch of a segment that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,34 +45,34 @@ impl Changes {
         bytes: &[u8],
     ) -> Result<Replayed, StoreError> {
         let mut replayed = Replayed::default();
-        self.passing = Passing::of(bytes, header);
-        let mut reader = SegmentReader::new(bytes, header);
-        loop {
-            match reader.step() {
-                Step::Frame(frame) => {
+        let Reading { steps, passing } = Reading::of(bytes, header);
+        self.passing = passing;
+        for (step, read) in steps {
+            match (step, read) {
+                (Step::Frame(frame), Ok(())) => {
                     replayed.last_sequence = frame.sequence;
-                    match self.apply_frame(base, header, frame.body) {
-                        Ok(()) => replayed.frames += 1,
-                        Err(ApplyError::Bad(bad)) => replayed.gaps.push(Gap {
-                            from: frame.at,
-                            to: frame.at + frame.body.len(),
-                            what: format!("a frame of another version of midge ({bad})"),
-                        }),
-                        Err(ApplyError::Store(error)) => return Err(error),
-                    }
+                    self.apply_sound_frame(base, header, frame.body)?;
+                    replayed.frames += 1;
                 }
-                Step::Damage { from, to } => {
+                (Step::Frame(frame), Err(bad)) => {
+                    replayed.last_sequence = frame.sequence;
+                    replayed.gaps.push(Gap {
+                        from: frame.at,
+                        to: frame.at + frame.body.len(),
+                        what: format!("a frame of another version of midge ({bad})"),
+                    });
+                }
+                (Step::Damage { from, to }, _) => {
                     replayed.gaps.push(Gap { from, to, what: "bytes that can't be read".to_owned() });
                 }
-                Step::End { at, torn } => {
+                (Step::End { at, torn }, _) => {
                     replayed.end = at;
                     replayed.torn = torn;
-                    break;
                 }
             }
         }
-        let last = replayed.last_sequence.max(header.first_sequence.saturating_sub(1));
         self.passing = Passing::default();
+        let last = replayed.last_sequence.max(header.first_sequence.saturating_sub(1));
         self.finish_segment(base, header, last)?;
         Ok(replayed)
     }

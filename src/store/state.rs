@@ -151,16 +151,27 @@ impl Changes {
     /// # Errors
     /// [`ApplyError`]; the frames after it may be applied all the same if the base did not fail.
     pub fn apply_frame(&mut self, base: &dyn Base, header: &Header, body: &[u8]) -> Result<(), ApplyError> {
-        let (millis, mut records) = open_body(body).map_err(ApplyError::Bad)?;
         // A frame counts wholly or not at all.
         let (_, mut check) = open_body(body).map_err(ApplyError::Bad)?;
         while check.read_next().map_err(ApplyError::Bad)?.is_some() {}
+        self.apply_sound_frame(base, header, body)?;
+        Ok(())
+    }
+
+    /// Applies a frame all of whose records can be read.
+    pub(super) fn apply_sound_frame(
+        &mut self,
+        base: &dyn Base,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), StoreError> {
+        let Ok((millis, mut records)) = open_body(body) else { return Ok(()) };
         self.begin_epoch(header);
         let wall = self.meta.walls.entry(header.epoch).or_default();
         *wall = millis.max(*wall);
         // Messages of this frame that no delivery has referred to yet.
         let mut messages: SmallVec<[(u64, StoredMessage<'_>); 4]> = SmallVec::new();
-        while let Some(record) = records.read_next().map_err(ApplyError::Bad)? {
+        while let Ok(Some(record)) = records.read_next() {
             match record {
                 Record::Message { number, message } => {
                     self.raise(number);
