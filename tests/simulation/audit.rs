@@ -15,6 +15,8 @@ pub struct Audit {
     /// What the CONNECT asked for.
     pub expiry: Option<u64>,
     pub receive_maximum: usize,
+    /// So much above it is a known weakness.
+    receive_maximum_known: usize,
     pub aliases_max: u16,
     pub session: Option<usize>,
     pub accepted: bool,
@@ -44,6 +46,7 @@ impl Audit {
             connect_sent_at: now,
             expiry: Some(0),
             receive_maximum: usize::from(u16::MAX),
+            receive_maximum_known: 0,
             aliases_max: 0,
             session: None,
             accepted: false,
@@ -60,7 +63,10 @@ impl Audit {
 
     /// The client has sent an acknowledgement that frees the identifier.
     pub fn client_settled(&mut self, id: u16) {
-        self.outstanding.remove(&id);
+        // [MQTT5 §4.9]: the end of an exchange that an earlier connection began raises the quota too.
+        if !self.outstanding.remove(&id) {
+            self.receive_maximum_known += 1;
+        }
     }
 
     /// Bytes that the broker has sent. Returns the packets that they completed.
@@ -271,6 +277,9 @@ impl Audit {
     ) -> Result<(), String> {
         self.outstanding.insert(packet.id);
         if self.outstanding.len() > self.receive_maximum {
+            remarks.0.push("over_receive_maximum");
+        }
+        if self.outstanding.len() > self.receive_maximum + self.receive_maximum_known {
             return Err(format!("{} messages inflight, above Receive Maximum", self.outstanding.len()));
         }
         let known = session.unsettled.get_mut(&packet.id);
@@ -335,7 +344,7 @@ fn check_live(
         return Err(format!("m{number} to client {}, which has no subscription for it", session.client));
     }
     let mut grants = possible.iter().flat_map(|coverage| &coverage.grants);
-    let own = session.client == publication.publisher && !publication.is_will;
+    let own = session.client == publication.publisher;
     if own && grants.clone().all(|grant| grant.no_local) {
         return Err(format!("m{number} to its publisher, in spite of No Local"));
     }
@@ -391,6 +400,7 @@ fn check_retained(
         other.topic == publication.topic
             && other.retain
             && !other.refused
+            && !other.doubtful
             && other.run == books.run
             && other.first().is_some_and(|first| first > last)
             && other.last().is_some_and(|end| end + GRACE < asked)

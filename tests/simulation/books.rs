@@ -28,6 +28,8 @@ pub struct Publication {
     pub refused: bool,
     /// A will that must not be published.
     pub dropped: bool,
+    /// A will that may not have been published.
+    pub doubtful: bool,
     pub run: u32,
 }
 
@@ -108,6 +110,8 @@ pub struct Session {
     /// How long it outlives its connection, microseconds; none: for ever.
     pub expiry: Option<u64>,
     pub link: usize,
+    /// When its present connection was accepted.
+    pub connected_at: u64,
     pub closed_at: Option<u64>,
     pub over_at: Option<u64>,
     pub run: u32,
@@ -247,7 +251,7 @@ impl Books {
             self.settle_will(old, present, now);
             let session = &mut self.sessions[at];
             if present {
-                session.link = link;
+                (session.link, session.connected_at) = (link, now);
                 session.closed_at = None;
                 session.expiry = expiry;
                 session.live_retained.clear();
@@ -259,6 +263,7 @@ impl Books {
             client,
             expiry,
             link,
+            connected_at: now,
             closed_at: None,
             over_at: None,
             run: self.run,
@@ -279,15 +284,26 @@ impl Books {
     /// The client is back before or after its will was due.
     fn settle_will(&mut self, link: usize, present: bool, now: u64) {
         let Some(will) = self.wills.get_mut(&link) else { return };
-        let Some(due_at) = will.due_at.filter(|&due| due > now) else { return };
+        let Some(due_at) = will.due_at else { return };
         let publication = &mut self.publications[will.number as usize];
-        if publication.processed.is_empty() {
-            if present && due_at > now + GRACE {
-                publication.dropped = true;
-                will.due_at = None;
-            } else if !present {
-                will.due_at = Some(now);
-            }
+        if due_at <= now {
+            // The timer may have come later than the client.
+            publication.doubtful |= present && will.delay > 0 && due_at + GRACE > now;
+        } else if present {
+            publication.dropped = true;
+            will.due_at = None;
+        } else {
+            will.due_at = Some(now);
+        }
+    }
+
+    /// The session of a will may be ending with the CONNECT that its client has sent: the will is due.
+    pub fn will_may_be_due(&mut self, number: u64, now: u64) {
+        let mut wills = self.wills.values_mut();
+        if let Some(will) = wills.find(|will| will.number == number)
+            && let Some(due) = &mut will.due_at
+        {
+            *due = now.min(*due);
         }
     }
 

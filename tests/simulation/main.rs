@@ -23,6 +23,7 @@ mod world;
 #[allow(dead_code, reason = "the scenarios of conformance use more of it")]
 mod write;
 
+use marks::Marks;
 use plan::Plan;
 use sim::Sim;
 
@@ -35,18 +36,28 @@ fn the_same_seed_is_the_same_run() {
 
 #[test]
 fn seeds_hold() {
-    let seeds: Vec<u64> = match std::env::var("MIDGE_SEED") {
-        Ok(seed) => vec![seed.parse().expect("MIDGE_SEED is a number")],
-        Err(_) => (0..20).collect(),
+    let (seeds, told) = match std::env::var("MIDGE_SEED") {
+        Ok(seed) => {
+            let seed: u64 = seed.parse().expect("MIDGE_SEED is a number");
+            (seed..seed + 1, true)
+        }
+        Err(_) => (0..300, false),
     };
+    let mut marks = Marks::default();
+    let mut failures = Vec::new();
     for seed in seeds {
         let plan = Plan::of(seed);
-        let outcome = Sim::run(&plan, false);
+        let outcome = Sim::run(&plan, told);
+        marks.add(&outcome.marks);
+        for line in outcome.lines {
+            println!("{line}");
+        }
         if let Some(failure) = outcome.failure {
-            for line in Sim::run(&plan, true).lines {
-                println!("{line}");
-            }
-            panic!("seed {seed}: {failure}");
+            failures.push(format!("seed {seed}: {failure}"));
         }
     }
+    for &mark in marks::EVERY_MARK {
+        println!("{mark:?}: {}", marks.count(mark));
+    }
+    assert!(failures.is_empty(), "{} seeds failed:\n{}", failures.len(), failures.join("\n"));
 }

@@ -358,6 +358,7 @@ impl Sim {
             acked: false,
             refused: false,
             dropped: false,
+            doubtful: false,
             run: self.books.run,
         });
         let delay_seconds = if five { will.delay_seconds } else { 0 };
@@ -485,6 +486,7 @@ impl Sim {
             acked: false,
             refused: false,
             dropped: false,
+            doubtful: false,
             run: self.books.run,
         });
         let mut payload = Vec::new();
@@ -554,6 +556,7 @@ impl Sim {
         for packet in packets {
             self.packets += 1;
             self.story.note(now, format_args!("  broker > #{link} client-{client}: {}", described(&packet)));
+            self.expect_will(&packet);
             let audit = self.audits.get_mut(&link).expect("it is audited");
             let links = &self.world.links;
             let consumed = |link: usize| links[link].up_consumed;
@@ -563,8 +566,27 @@ impl Sim {
             for remark in remarks.0 {
                 self.marks.remark(remark);
             }
+            if packet.kind == Kind::Connack && self.world.links[link].closing {
+                self.books.closed(link, now);
+            }
         }
         Ok(())
+    }
+
+    /// A clean start may have ended the session of a will, before CONNACK says so.
+    fn expect_will(&mut self, packet: &Packet) {
+        let Some(number) = number_of(&packet.payload).filter(|_| packet.kind == Kind::Publish) else {
+            return;
+        };
+        let Some(publication) = self.books.publication(number) else { return };
+        let starts_clean =
+            |audit: &Audit| audit.client == publication.publisher && audit.clean && !audit.accepted;
+        if publication.is_will
+            && publication.processed.is_empty()
+            && self.audits.values().rev().any(starts_clean)
+        {
+            self.books.will_may_be_due(number, self.world.now);
+        }
     }
 
     fn received(&mut self, link: usize, bytes: &[u8]) -> Result<(), String> {

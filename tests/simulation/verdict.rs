@@ -19,10 +19,15 @@ pub fn check(sim: &Sim) -> Result<(), String> {
 
 fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result<(), String> {
     let publication = &sim.books.publications[number as usize];
-    if publication.refused || publication.clears || publication.dropped || publication.run != session.run {
+    if publication.refused
+        || publication.clears
+        || publication.dropped
+        || publication.doubtful
+        || publication.run != session.run
+    {
         return Ok(());
     }
-    let own = session.client == publication.publisher && !publication.is_will;
+    let own = session.client == publication.publisher;
     let mut best = None;
     for coverage in session.coverages_of(&publication.topic).filter(|coverage| !coverage.is_shared()) {
         if coverage.surely_covers(publication) && !(own && coverage.grants.iter().any(|g| g.no_local)) {
@@ -39,9 +44,8 @@ fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result
     let link = &sim.world.links[session.link];
     let lossy = if qos == 0 {
         // QoS 0 needs a connection that has lived all the while.
-        let coverages = session.coverages_of(&publication.topic);
-        let began = coverages.filter_map(|coverage| coverage.grants.last().map(|g| g.link)).max();
-        link.was_backlogged || link.severed || link.closed_at.is_some() || began != Some(session.link)
+        let before = publication.first().is_some_and(|first| first <= session.connected_at);
+        before || link.was_backlogged || link.severed || link.closed_at.is_some()
     } else {
         session.lossy
     };

@@ -629,16 +629,18 @@ impl World {
             sent.push((touched.slot, bytes));
         }
         outbox.clear();
+        // In one turn all leaves at the same time; a CONNACK is what the rest of it follows from.
+        for (slot, bytes) in &mut sent {
+            let Some(link) = self.hosts[shard].slots[*slot as usize] else { continue };
+            if !self.links[link].served {
+                let connack: Vec<u8> = bytes.drain(..bytes.len().min(usize::from(bytes[1]) + 2)).collect();
+                self.put(shard, link, connack);
+            }
+        }
         for (slot, bytes) in sent {
             let link = self.hosts[shard].slots[slot as usize].expect("bytes go to connections that are open");
-            self.links[link].served = true;
-            self.links[link].backlog.extend(&bytes);
-            self.happenings.push_back(Happening::Sent { link, bytes });
-            self.transfer(link);
-            let state = &mut self.links[link];
-            if !state.backlog.is_empty() && !state.backlogged {
-                (state.backlogged, state.was_backlogged) = (true, true);
-                self.hosts[shard].ready.push_back(Ready::Backlogged(link));
+            if !bytes.is_empty() {
+                self.put(shard, link, bytes);
             }
         }
         for link in std::mem::take(&mut self.hosts[shard].closes) {
@@ -647,8 +649,19 @@ impl World {
                 self.hosts[shard].free.push(slot);
             }
             self.links[link].closed_at = Some(self.now);
-            self.happenings.push_back(Happening::Closed { link });
             self.transfer(link);
+        }
+    }
+
+    fn put(&mut self, shard: usize, link: usize, bytes: Vec<u8>) {
+        self.links[link].served = true;
+        self.links[link].backlog.extend(&bytes);
+        self.happenings.push_back(Happening::Sent { link, bytes });
+        self.transfer(link);
+        let state = &mut self.links[link];
+        if !state.backlog.is_empty() && !state.backlogged {
+            (state.backlogged, state.was_backlogged) = (true, true);
+            self.hosts[shard].ready.push_back(Ready::Backlogged(link));
         }
     }
 
@@ -666,6 +679,7 @@ impl World {
                 let link = self.link_of(shard, slot);
                 self.links[link].closing = true;
                 self.hosts[shard].closes.push(link);
+                self.happenings.push_back(Happening::Closed { link });
             }
             Effect::HandOver { slot, to, bytes, .. } => {
                 let link = self.link_of(shard, slot);
