@@ -93,8 +93,11 @@ fn check_replayed(
         })
         .collect();
     // Nobody knows better than these what was retained when the SUBSCRIBE came.
-    let settled: Vec<_> =
-        of_topic.iter().filter(|(_, p)| p.last().is_some_and(|last| last + GRACE < asked)).collect();
+    // (One that is refused, because of some other subscriber, may have been kept.)
+    let settled: Vec<_> = of_topic
+        .iter()
+        .filter(|(_, p)| !p.refused && p.last().is_some_and(|last| last + GRACE < asked))
+        .collect();
     let Some(newest) = settled.iter().filter_map(|(_, p)| p.first()).max() else { return Ok(()) };
     let candidates: Vec<_> =
         of_topic.iter().filter(|(_, p)| p.last().is_some_and(|last| last >= newest)).collect();
