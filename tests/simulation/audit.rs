@@ -237,7 +237,7 @@ impl Audit {
         }
         check_live(session, publication, number, packet)?;
         let publication = &books.publications[number as usize];
-        let allowed = if publication.qos == 2 { 1 } else { publication.processed.len() as u32 };
+        let allowed = publication.processed.len() as u32;
         let (retain, processed) = (publication.retain, publication.first().unwrap_or(0));
         let session = &mut books.sessions[at];
         let copies = session.fresh_copies.entry(number).or_default();

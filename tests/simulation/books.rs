@@ -87,7 +87,9 @@ impl Coverage {
     pub fn may_cover(&self, publication: &Publication) -> bool {
         let Some(last) = publication.last() else { return false };
         let first = publication.first().unwrap_or(last);
-        self.from_may <= last + GRACE && self.until_may.is_none_or(|until| until >= first)
+        // What a member of a group has not settled comes later, to whoever is a member then.
+        (self.is_shared() || self.from_may <= last + GRACE)
+            && self.until_may.is_none_or(|until| until >= first)
     }
 }
 
@@ -252,7 +254,7 @@ impl Books {
             let session = &mut self.sessions[at];
             if present {
                 (session.link, session.connected_at) = (link, now);
-                session.closed_at = None;
+                (session.closed_at, session.over_at) = (None, None);
                 session.expiry = expiry;
                 session.live_retained.clear();
                 return at;

@@ -321,9 +321,6 @@ impl Sim {
         state.received.clear();
         state.aliases.clear();
         state.thinks_until = now;
-        if clean {
-            state.forget();
-        }
         let mut audit = Audit::new(client, state.version(), clean, now);
         let expiry = state.expiry_seconds(lasting);
         audit.expiry = (expiry != u32::MAX).then(|| u64::from(expiry) * SECOND);
@@ -535,8 +532,8 @@ impl Sim {
             match items.pop_front() {
                 Some((_, Item::Publish(number))) => {
                     let publication = self.books.publication_mut(number);
-                    // A repeat of a QoS 2 message is none.
-                    if publication.qos < 2 || publication.processed.is_empty() {
+                    // A repeat of a QoS 2 message is none, unless it was refused.
+                    if publication.qos < 2 || publication.processed.is_empty() || publication.refused {
                         publication.processed.push(now);
                     }
                 }
@@ -713,7 +710,7 @@ impl Sim {
         let count = session.got.entry(number).or_default();
         *count += 1;
         if *count > 1 {
-            if publication.qos == 2 && packet.qos == 2 {
+            if publication.qos == 2 && packet.qos == 2 && !publication.refused {
                 return Err(format!("client-{client} has QoS 2 message m{number} twice"));
             }
             return Ok(());
