@@ -22,6 +22,8 @@ pub struct Publication {
     pub sent_at: u64,
     /// When the broker had read it whole, each time.
     pub processed: Vec<u64>,
+    /// The publisher's session when it was processed last.
+    pub session: Option<usize>,
     /// The broker has sent PUBACK or PUBREC for it.
     pub acked: bool,
     /// With a code of 0x80 or above.

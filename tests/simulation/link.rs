@@ -29,6 +29,7 @@ pub struct Link {
     /// Bytes that the kernels between broker and client hold at most.
     pub capacity: usize,
     pub in_flight: usize,
+    pub on_the_way: VecDeque<Vec<u8>>,
     pub down_last: u64,
     pub down_stalled_until: u64,
     pub backlogged: bool,
@@ -66,6 +67,7 @@ impl Link {
             backlog: VecDeque::new(),
             capacity,
             in_flight: 0,
+            on_the_way: VecDeque::new(),
             down_last: 0,
             down_stalled_until: 0,
             backlogged: false,

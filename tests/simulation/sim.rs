@@ -352,6 +352,7 @@ impl Sim {
             is_will: true,
             sent_at: self.world.now,
             processed: Vec::new(),
+            session: None,
             acked: false,
             refused: false,
             dropped: false,
@@ -480,6 +481,7 @@ impl Sim {
             is_will: false,
             sent_at: self.world.now,
             processed: Vec::new(),
+            session: None,
             acked: false,
             refused: false,
             dropped: false,
@@ -527,13 +529,15 @@ impl Sim {
 
     fn consumed(&mut self, link: usize, upto: u64) {
         let now = self.world.now;
+        let session = self.audits.get(&link).and_then(|audit| audit.session);
         let Some(items) = self.sent.get_mut(&link) else { return };
         while items.front().is_some_and(|(end, _)| *end <= upto) {
             match items.pop_front() {
                 Some((_, Item::Publish(number))) => {
                     let publication = self.books.publication_mut(number);
-                    // A repeat of a QoS 2 message is none, unless it was refused.
-                    if publication.qos < 2 || publication.processed.is_empty() || publication.refused {
+                    // A repeat of a QoS 2 message is none, unless it was refused, or the session is another.
+                    if publication.qos < 2 || publication.session != session || publication.refused {
+                        publication.session = session;
                         publication.processed.push(now);
                     }
                 }
@@ -710,7 +714,7 @@ impl Sim {
         let count = session.got.entry(number).or_default();
         *count += 1;
         if *count > 1 {
-            if publication.qos == 2 && packet.qos == 2 && !publication.refused {
+            if publication.qos == 2 && packet.qos == 2 && publication.processed.len() == 1 {
                 return Err(format!("client-{client} has QoS 2 message m{number} twice"));
             }
             return Ok(());

@@ -59,7 +59,7 @@ enum Due {
     Turn { shard: usize, run: u32 },
     UpArrives { link: usize, bytes: Vec<u8> },
     UpEnds { link: usize, hangup: Hangup },
-    DownArrives { link: usize, bytes: Vec<u8> },
+    DownArrives { link: usize },
     DownEnds { link: usize },
     Wake(Wake),
 }
@@ -355,7 +355,7 @@ impl World {
                     self.mark_readable(link);
                 }
             }
-            Due::DownArrives { link, bytes } => self.down_arrives(link, bytes),
+            Due::DownArrives { link } => self.down_arrives(link),
             Due::DownEnds { link } if self.links[link].in_flight > 0 && !self.links[link].severed => {
                 self.schedule(self.now + 100, Due::DownEnds { link });
             }
@@ -398,7 +398,7 @@ impl World {
         self.wake_shard(shard, soon);
     }
 
-    fn down_arrives(&mut self, link: usize, bytes: Vec<u8>) {
+    fn down_arrives(&mut self, link: usize) {
         let state = &mut self.links[link];
         if state.severed {
             return;
@@ -406,8 +406,9 @@ impl World {
         if state.down_stalled_until > self.now {
             let at = state.down_stalled_until;
             state.down_last = state.down_last.max(at);
-            return self.schedule(at, Due::DownArrives { link, bytes });
+            return self.schedule(at, Due::DownArrives { link });
         }
+        let Some(bytes) = state.on_the_way.pop_front() else { return };
         state.in_flight -= bytes.len();
         if !state.ended {
             self.happenings.push_back(Happening::Received { link, bytes });
@@ -426,7 +427,8 @@ impl World {
             state.in_flight += room;
             let at = state.down_last.max(now + state.latency + jitter).max(state.down_stalled_until);
             state.down_last = at;
-            self.schedule(at, Due::DownArrives { link, bytes });
+            state.on_the_way.push_back(bytes);
+            self.schedule(at, Due::DownArrives { link });
         }
         let state = &mut self.links[link];
         if !state.backlog.is_empty() {
