@@ -72,7 +72,8 @@ fn sent(c: &mut Criterion) {
                 let mut ids = VecDeque::with_capacity(in_flight + 1);
                 let start = |window: &mut InflightWindow, ids: &mut VecDeque<PacketId>| {
                     assert!(window.has_room());
-                    let delivery = Delivery { message: Rc::clone(&message), qos, retain: false, extra: None };
+                    let delivery =
+                        Delivery { message: Rc::clone(&message), qos, retain: false, number: 0, extra: None };
                     ids.push_back(window.start(delivery));
                 };
                 for _ in 0..in_flight {
@@ -85,12 +86,12 @@ fn sent(c: &mut Criterion) {
                     let id = choose(&mut ids, &mut state);
                     if qos == QoS::ExactlyOnce {
                         let outcome = window.handle_ack(AckKind::Pubrec, id, false);
-                        assert!(matches!(outcome, AckOutcome::Release));
+                        assert!(matches!(outcome, AckOutcome::Release(_)));
                         let outcome = window.handle_ack(AckKind::Pubcomp, id, false);
-                        assert!(matches!(outcome, AckOutcome::Settled));
+                        assert!(matches!(outcome, AckOutcome::Settled(_)));
                     } else {
                         let outcome = window.handle_ack(AckKind::Puback, id, false);
-                        assert!(matches!(outcome, AckOutcome::Settled));
+                        assert!(matches!(outcome, AckOutcome::Settled(_)));
                     }
                 };
                 (0..=u16::MAX).for_each(|_| step());
@@ -110,11 +111,11 @@ fn received(c: &mut Criterion) {
         group.bench_function(name, |b| {
             let mut session = Session::new("publisher".into());
             let start = 40_000 - held;
-            (start..40_000).for_each(|id| assert!(session.hold(id, 64)));
+            (start..40_000).for_each(|id| session.hold(id, 64, 0));
             let mut next = 40_000_u16;
             b.iter(|| {
                 assert!(!session.holds(next));
-                session.hold(next, 64);
+                session.hold(next, 64, 0);
                 assert!(session.release(next.wrapping_sub(lag)));
                 next = next.wrapping_add(1);
                 if lag == 0 && next == start {

@@ -12,11 +12,13 @@ pub mod open_files;
 pub mod options;
 #[cfg(feature = "runtime")]
 pub mod parse;
+mod state_directory;
 mod summary;
 pub mod value;
 
 pub use address::Address;
 pub use options::{Auth, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys};
+pub use state_directory::state_directory;
 pub use summary::summary;
 pub use value::{ListenerProtocol, LogFormat, LogLevel, LogTarget, SyncPolicy};
 

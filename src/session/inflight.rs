@@ -17,6 +17,8 @@ pub struct Delivery {
     pub qos: QoS,
     /// The RETAIN flag to send.
     pub retain: bool,
+    /// Its name in the log; 0: it is not there.
+    pub number: u64,
     /// What most deliveries do not have.
     pub extra: Option<Box<Extra>>,
 }
@@ -66,10 +68,10 @@ pub struct Inflight {
 /// What an acknowledgement did.
 #[derive(Debug)]
 pub enum AckOutcome {
-    /// The delivery is settled and its identifier free.
-    Settled,
-    /// PUBREL is due.
-    Release,
+    /// The delivery with this number is settled and its identifier free.
+    Settled(u64),
+    /// PUBREL is due for the delivery with this number.
+    Release(u64),
     /// No such identifier.
     Unknown,
     /// The identifier is in another flow or state: a protocol error.
@@ -185,12 +187,29 @@ impl InflightWindow {
                     self.resends -= 1;
                 }
                 entry.state = InflightState::Released;
-                AckOutcome::Release
+                AckOutcome::Release(entry.delivery.number)
             }
-            (AckKind::Pubrec, QoS::ExactlyOnce, InflightState::Released) => AckOutcome::Release,
+            (AckKind::Pubrec, QoS::ExactlyOnce, InflightState::Released) => {
+                AckOutcome::Release(entry.delivery.number)
+            }
             (AckKind::Pubcomp, QoS::ExactlyOnce, InflightState::Released) => self.settle(at),
             _ => AckOutcome::Mismatch,
         }
+    }
+
+    /// Puts a delivery of an earlier run back, behind those that are there.
+    pub fn restore(&mut self, packet_id: PacketId, released: bool, delivery: Delivery) {
+        let state = if released { InflightState::Released } else { InflightState::Sent };
+        self.next_id = packet_id.get().checked_add(1).unwrap_or(1);
+        // Where the earlier run stood in the round is not known.
+        self.crowded = true;
+        self.entries.filled().push_back(Inflight { packet_id, state, delivery });
+    }
+
+    /// The delivery that was sent with this packet identifier and waits for PUBACK or PUBREC.
+    pub fn sent(&self, packet_id: PacketId) -> Option<&Delivery> {
+        let entry = self.position(packet_id).map(|at| &self.entries[at])?;
+        (entry.state == InflightState::Sent).then_some(&entry.delivery)
     }
 
     /// Takes everything out, for the end of the session.
@@ -215,9 +234,12 @@ impl InflightWindow {
     }
 
     fn position(&self, packet_id: PacketId) -> Option<usize> {
-        // Clients acknowledge in order, nearly always.
+        // Clients acknowledge in order, nearly always; what was sent last is asked for next most often.
         if self.entries.front()?.packet_id == packet_id {
             return Some(0);
+        }
+        if self.entries.back()?.packet_id == packet_id {
+            return Some(self.entries.len() - 1);
         }
         self.entries.iter().position(|entry| entry.packet_id == packet_id)
     }
@@ -230,18 +252,15 @@ impl InflightWindow {
             self.quota += 1;
         }
         let entries = self.entries.filled();
-        if at == 0 {
-            entries.pop_front();
-        } else {
-            entries.remove(at);
-        }
+        let settled = if at == 0 { entries.pop_front() } else { entries.remove(at) };
+        let number = settled.map_or(0, |entry| entry.delivery.number);
         if entries.is_empty() {
             self.crowded = false;
             if entries.capacity() > KEPT_CAPACITY {
                 self.entries = Seldom::default();
             }
         }
-        AckOutcome::Settled
+        AckOutcome::Settled(number)
     }
 
     fn free_id(&mut self) -> PacketId {
@@ -279,7 +298,7 @@ mod tests {
             origin: None,
             stamp: 0,
         };
-        Delivery { message: Rc::new(publication.to_message()), qos, retain: false, extra: None }
+        Delivery { message: Rc::new(publication.to_message()), qos, retain: false, number: 0, extra: None }
     }
 
     fn id(n: u16) -> PacketId {
@@ -294,12 +313,12 @@ mod tests {
         let first = window.start(delivery(QoS::AtLeastOnce));
         let second = window.start(delivery(QoS::ExactlyOnce));
         assert!(!window.has_room());
-        assert!(matches!(window.handle_ack(AckKind::Puback, first, false), AckOutcome::Settled));
+        assert!(matches!(window.handle_ack(AckKind::Puback, first, false), AckOutcome::Settled(_)));
         assert!(window.has_room());
         window.start(delivery(QoS::AtLeastOnce));
-        assert!(matches!(window.handle_ack(AckKind::Pubrec, second, false), AckOutcome::Release));
+        assert!(matches!(window.handle_ack(AckKind::Pubrec, second, false), AckOutcome::Release(_)));
         assert!(!window.has_room(), "PUBREC below 0x80 frees nothing");
-        assert!(matches!(window.handle_ack(AckKind::Pubcomp, second, false), AckOutcome::Settled));
+        assert!(matches!(window.handle_ack(AckKind::Pubcomp, second, false), AckOutcome::Settled(_)));
         assert!(window.has_room());
     }
 
@@ -309,7 +328,7 @@ mod tests {
         let mut window = InflightWindow::default();
         window.reconnect(1);
         let first = window.start(delivery(QoS::ExactlyOnce));
-        assert!(matches!(window.handle_ack(AckKind::Pubrec, first, true), AckOutcome::Settled));
+        assert!(matches!(window.handle_ack(AckKind::Pubrec, first, true), AckOutcome::Settled(_)));
         assert!(window.is_empty());
     }
 

@@ -62,7 +62,9 @@ struct Held {
     packet_id: u16,
     /// It came again without DUP.
     repeated: bool,
-    payload_bytes: usize,
+    payload_bytes: u32,
+    /// The ticket that its PUBREC waits for; 0: none.
+    ticket: u64,
 }
 
 // With the allocator's header of eight bytes: 128.
@@ -110,20 +112,21 @@ impl Session {
             && !self.full_reported
     }
 
-    /// Takes note of a received QoS 2 packet identifier, and of how long its message's payload
-    /// was; false if it is held already.
-    pub fn hold(&mut self, packet_id: u16, payload_bytes: usize) -> bool {
+    /// Takes note of a received QoS 2 packet identifier that is not held, of how long its message's
+    /// payload was, and of the ticket that its PUBREC waits for (0: none).
+    pub fn hold(&mut self, packet_id: u16, payload_bytes: u32, ticket: u64) {
         self.received_qos2 = true;
-        let new = !self.holds(packet_id);
-        if new {
-            self.held.filled().push(Held { packet_id, repeated: false, payload_bytes });
-        }
-        new
+        self.held.filled().push(Held { packet_id, repeated: false, payload_bytes, ticket });
+    }
+
+    /// The ticket that the PUBREC of a held identifier waits for, or waited for; 0: none.
+    pub fn held_ticket(&self, packet_id: u16) -> u64 {
+        self.held.iter().find(|held| held.packet_id == packet_id).map_or(0, |held| held.ticket)
     }
 
     /// A held identifier came again without DUP; false if it is the same message as last time,
     /// as far as its length tells, and that was a repeat already.
-    pub fn note_repeat(&mut self, packet_id: u16, payload_bytes: usize) -> bool {
+    pub fn note_repeat(&mut self, packet_id: u16, payload_bytes: u32) -> bool {
         let mut held = self.held.existing().into_iter().flatten();
         let Some(held) = held.find(|held| held.packet_id == packet_id) else { return true };
         let same = std::mem::replace(&mut held.payload_bytes, payload_bytes) == payload_bytes;

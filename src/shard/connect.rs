@@ -4,8 +4,10 @@
 //! read, policy, authentication, takeover, clean start, CONNACK, resumption.
 
 use super::connection::{Progress, Stage};
-use super::directory::{ALIASES, NO_CONNECTION};
+use super::deliver::Fanout;
+use super::directory::{ALIASES, GATED, NO_CONNECTION};
 use super::timers::Timer;
+use super::waits::Owing;
 use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
 use crate::auth::{AuthStep, TEST_METHOD};
 use crate::config::Protocol;
@@ -15,6 +17,7 @@ use crate::packet::{
     encode_auth, encode_connack,
 };
 use crate::session::{NEVER_EXPIRES, Will};
+use crate::store::Record;
 use crate::time::Time;
 use crate::topic::topic_levels;
 use std::net::SocketAddr;
@@ -204,6 +207,7 @@ impl Shard {
     fn accept(&mut self, now: Time, slot: u32, connect: &Connect<'_>, method: Option<&str>) -> Progress {
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        let before = self.journal.count();
         let mut known = self.directory.find(client_id);
         if let Some(session) = known {
             let old = self.directory.slot(session).connection;
@@ -231,7 +235,8 @@ impl Shard {
             return self.refuse(now, slot, Some(Told::of(connect)), client_id, violation);
         }
         let terms = Terms::of(connect, &self.shared.config.protocol);
-        if !self.send_connack(slot, connect, session_present, assigned.as_deref(), method, terms) {
+        let connack = self.connack(connect, session_present, assigned.as_deref(), method, terms);
+        if connack.is_empty() {
             // It can't be told what it needs to know. [MQTT5-3.1.2-24] [MQTT5-3.2.0-1]
             let violation = Violation {
                 reason: Reason::PacketTooLarge,
@@ -244,6 +249,7 @@ impl Shard {
             self.count(Counter::Sessions, 1);
         }
         self.attach(now, slot, session, connect, method, terms);
+        self.record_session(now, session);
         self.effects.push(Effect::Stream { slot });
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
         self.report(Event::Connected {
@@ -255,7 +261,10 @@ impl Shard {
             session_present,
             session_expiry_seconds: terms.expiry_seconds,
         });
-        self.resume(now, session);
+        // What CONNACK says of the session must not be undone.
+        let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
+        self.directory.slot_mut(session).flags |= GATED;
+        self.answer(now, slot, mark, 0, Owing::Connack(connack.into()));
         Progress::Next
     }
 
@@ -327,18 +336,17 @@ impl Shard {
         }
     }
 
-    /// False when the client takes no packet that large; then nothing is sent.
-    fn send_connack(
-        &mut self,
-        slot: u32,
+    /// CONNACK; empty when the client takes no packet that large.
+    fn connack(
+        &self,
         connect: &Connect<'_>,
         session_present: bool,
         assigned: Option<&str>,
         method: Option<&str>,
         terms: Terms,
-    ) -> bool {
-        let shared = std::sync::Arc::clone(&self.shared);
-        let protocol = &shared.config.protocol;
+    ) -> Vec<u8> {
+        let config = &self.shared.config;
+        let protocol = &config.protocol;
         let off = |available: bool| (!available).then_some(false);
         let information = protocol.response_information.as_str();
         let connack = Connack {
@@ -349,7 +357,7 @@ impl Shard {
             // [MQTT5-3.2.2-9]
             maximum_qos: (protocol.maximum_qos < 2).then_some(protocol.maximum_qos),
             retain_available: off(protocol.retain_available),
-            packet_bytes_max: u32::try_from(shared.config.limits.packet_bytes).ok(),
+            packet_bytes_max: u32::try_from(config.limits.packet_bytes).ok(),
             assigned_client_id: assigned,
             topic_alias_maximum: (protocol.topic_alias_maximum > 0).then_some(protocol.topic_alias_maximum),
             wildcard_subscription_available: off(protocol.wildcard_subscriptions),
@@ -364,13 +372,13 @@ impl Shard {
             authentication_method: method,
             ..Connack::default()
         };
-        self.try_send_packet(slot, |out| {
-            encode_connack(out, connect.version, Reason::Success, &connack, connect.packet_bytes_max);
-        })
+        let mut packet = Vec::new();
+        encode_connack(&mut packet, connect.version, Reason::Success, &connack, connect.packet_bytes_max);
+        packet
     }
 
     /// Sends what the session owes from before. `[MQTT5-4.4.0-1]`
-    fn resume(&mut self, now: Time, session: u32) {
+    pub(super) fn resume(&mut self, now: Time, session: u32) {
         let entry = self.directory.slot(session);
         let (slot, version) = (entry.connection, entry.version);
         let owed: Vec<_> = self.directory.session(session).inflight.released().collect();
@@ -408,13 +416,17 @@ impl Shard {
         let state = entry.session_mut();
         state.drop_replays();
         let expiry_seconds = state.expiry_seconds;
-        if drop_will {
-            state.will = None;
-        }
+        let dropped = drop_will && state.will.take().is_some();
         let delay_seconds = state.will.as_ref().map(|will| will.delay_seconds);
         if expiry_seconds == 0 {
             self.end_session(now, session);
             return;
+        }
+        if let Some(sid) = self.sid(session) {
+            if dropped {
+                self.journal.record(&Record::WillGone { sid });
+            }
+            self.journal.record(&Record::Left { sid, at_millis: self.wall.millis(now), expiry_seconds });
         }
         self.tell_groups(session, false);
         if expiry_seconds != NEVER_EXPIRES {
@@ -440,6 +452,9 @@ impl Shard {
         for timer in timers.into_iter().flatten() {
             self.wheel.cancel(timer);
         }
+        if let Some(sid) = self.sid(session) {
+            self.journal.record(&Record::Ended { sid });
+        }
         self.drop_subscriptions(session);
         let mut state = self.directory.remove(session);
         self.shared.counters[usize::from(self.id)].subtract(Counter::Sessions, 1);
@@ -450,10 +465,13 @@ impl Shard {
     /// Publishes the will of a session, if it has one. `[MQTT5-3.1.2-8]` `[MQTT5-3.1.2-10]`
     pub(super) fn publish_will(&mut self, now: Time, session: u32) {
         let Some(will) = self.directory.session_mut(session).will.take() else { return };
+        if let Some(sid) = self.sid(session) {
+            self.journal.record(&Record::WillGone { sid });
+        }
         let mut publication = will.message.as_publication();
         publication.expires_at = will.message_expiry_seconds.map(|seconds| now.after_seconds(seconds));
         publication.stamp = self.next_stamp(now);
-        self.publish(now, publication);
+        self.publish(now, &mut Fanout::new(publication, now, 0));
     }
 }
 

@@ -6,7 +6,7 @@ use crate::packet::{
     Connect, DecodeError, Frame, Framing, ProtocolVersion, Reason, encode_disconnect, frame,
 };
 use crate::session::Seldom;
-use crate::shard::directory::{BACKLOGGED, NO_CONNECTION};
+use crate::shard::directory::{BACKLOGGED, GATED, NO_CONNECTION};
 use crate::shard::peer::Peer;
 use crate::shard::timers::Timer;
 use crate::shard::wheel::TimerId;
@@ -316,7 +316,7 @@ impl Shard {
                 EndCause::Violation(violation) => Some(violation.cause),
                 _ => None,
             };
-            if version == ProtocolVersion::V5 {
+            if version == ProtocolVersion::V5 && entry.flags & GATED == 0 {
                 self.send_packet(slot, |out| encode_disconnect(out, reason, words, packet_bytes_max));
             }
         }
@@ -340,6 +340,7 @@ impl Shard {
     fn forget_connection(&mut self, slot: u32) -> Option<Box<Connection>> {
         let connection = self.connections.get_mut(slot as usize)?.take()?;
         self.connection_count -= 1;
+        self.waits.forget(slot);
         match connection.stage {
             Stage::Serving { .. } => {
                 self.shared.counters[usize::from(self.id)].subtract(Counter::ClientsConnected, 1);
@@ -401,6 +402,14 @@ impl Shard {
             self.effects.push(Effect::Resume { slot });
         }
         self.pump(now, session);
+    }
+
+    /// The session of a connection that is served.
+    pub(super) fn session_of(&self, slot: u32) -> Option<u32> {
+        match self.connection(slot)?.stage {
+            Stage::Serving { session } => Some(session),
+            Stage::Connect { .. } | Stage::Authenticate => None,
+        }
     }
 
     /// The connection that a session uses, if it is this one still.

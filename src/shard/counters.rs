@@ -96,6 +96,10 @@ counters! {
     LimitBacklog,
     /// Times that reading was stopped because another shard's box was full.
     LimitMesh,
+    /// Messages refused because the disk is full.
+    LimitDisk,
+    /// Times that reading was stopped because the disk was behind.
+    LimitLog,
     /// Clients whose Receive Maximum was overrun.
     LimitReceiveMaximum,
 }

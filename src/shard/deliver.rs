@@ -5,13 +5,16 @@
 //! merge. At QoS 1 and 2 the packet identifier makes the difference: subscribers that go in step
 //! have the same one, and share the variant; the others get a copy with two bytes changed.
 
-use super::directory::{ALIASES, BACKLOGGED, DEFERRED, NO_CONNECTION, REPLAYING};
-use super::{Counter, Event, Limit, Shard};
+use super::directory::{ALIASES, BACKLOGGED, DEFERRED, GATED, NO_CONNECTION, REPLAYING};
+use super::waits::ForLog;
+use super::{Counter, Event, Limit, SessionKey, Shard};
 use crate::message::{Message, Publication};
 use crate::outbox::{Outbox, Range};
 use crate::packet::{PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
-use crate::session::{Delivery, Extra, GroupTag, QueueLimits, Session};
+use crate::session::{AckOutcome, Delivery, Extra, GroupTag, QueueLimits, Session};
+use crate::store::Record;
 use crate::time::Time;
+use smallvec::SmallVec;
 use std::rc::Rc;
 
 /// A payload up to this size is copied behind each header; above, all headers refer to one.
@@ -25,8 +28,22 @@ pub(super) struct Fanout<'a> {
     pub topic_hash: u64,
     expiry_seconds: Option<u32>,
     kept: Option<Rc<Message>>,
+    /// Its name in the log; 0: it is not there.
+    number: u64,
     variants: [Option<Variant>; 12],
     payload: Option<Range>,
+    /// The ticket that will count the receipts of other shards; 0: nobody waits for any.
+    pub ticket: u64,
+    /// Receipts that will come.
+    pub missing: u32,
+    /// It went to members of shared subscriptions on other shards.
+    pub group_mails: bool,
+    /// It goes to other shards as an intent, whose number is there once it has one.
+    pub intended: bool,
+    pub intent: u64,
+    /// The publisher, which is served last; and what it gets.
+    pub own: Option<u32>,
+    pub own_delivery: Option<(QoS, bool, SmallVec<[u32; 4]>)>,
 }
 
 /// The bytes of one variant in this turn's arena.
@@ -52,9 +69,23 @@ impl<'a> Fanout<'a> {
             topic_hash,
             expiry_seconds: publication.expiry_seconds_left(now),
             kept: None,
+            number: 0,
             variants: [None; 12],
             payload: None,
+            ticket: 0,
+            missing: 0,
+            group_mails: false,
+            intended: false,
+            intent: 0,
+            own: None,
+            own_delivery: None,
         }
+    }
+
+    /// So many receipts more will come; the ticket to send along.
+    pub(super) fn await_receipts(&mut self, count: u32) -> u64 {
+        self.missing += if self.ticket == 0 { 0 } else { count };
+        self.ticket
     }
 
     /// Of a message that is kept already.
@@ -197,6 +228,10 @@ impl Shard {
             if slot == NO_CONNECTION {
                 return true;
             }
+            if entry.flags & GATED != 0 {
+                // Its CONNACK is not out: it is not connected yet, as far as it knows.
+                return true;
+            }
             if entry.flags & (BACKLOGGED | ALIASES) == 0 && subscription_ids.is_empty() {
                 let packet_bytes_max = entry.packet_bytes_max;
                 let variant = fanout.variant(&mut self.outbox, form, None);
@@ -213,23 +248,105 @@ impl Shard {
             self.send_publish(subscriber, fanout, form, None, false, subscription_ids);
             return true;
         }
-        let sendable = slot != NO_CONNECTION && entry.flags & BACKLOGGED == 0;
-        let state = entry.session_mut();
+        let sendable = slot != NO_CONNECTION && entry.flags & (BACKLOGGED | GATED) == 0;
+        let sid = entry.sid;
+        if sid != 0 && self.store_full {
+            self.report_store_full(subscriber);
+            return false;
+        }
+        let number = if sid == 0 { 0 } else { self.number_of_delivery(fanout) };
+        let state = self.directory.session_mut(subscriber);
         let extra = extra(subscription_ids, group);
         if sendable && state.queue.is_empty() && state.inflight.has_room() {
             if !self.fits(subscriber, fanout, form, subscription_ids) {
                 return self.drop_too_large();
             }
-            let delivery = Delivery { message: fanout.keep(), qos: form.qos, retain: form.retain, extra };
+            let delivery =
+                Delivery { message: fanout.keep(), qos: form.qos, retain: form.retain, number, extra };
             let packet_id = self.directory.session_mut(subscriber).inflight.start(delivery);
+            if sid != 0 {
+                let (qos, retain) = (form.qos, form.retain);
+                self.record_delivery(
+                    sid,
+                    fanout.number,
+                    number,
+                    Some(packet_id),
+                    qos,
+                    retain,
+                    subscription_ids,
+                );
+                if qos == QoS::ExactlyOnce {
+                    self.publish_when_durable(subscriber, packet_id, number);
+                    return true;
+                }
+            }
             self.send_publish(subscriber, fanout, form, Some(packet_id), false, subscription_ids);
             return true;
         }
-        self.enqueue(
-            now,
-            subscriber,
-            Delivery { message: fanout.keep(), qos: form.qos, retain: form.retain, extra },
-        )
+        let delivery = Delivery { message: fanout.keep(), qos: form.qos, retain: form.retain, number, extra };
+        let taken = self.enqueue(now, subscriber, delivery);
+        if taken && sid != 0 {
+            self.record_delivery(sid, fanout.number, number, None, form.qos, form.retain, subscription_ids);
+        }
+        taken
+    }
+
+    /// A number for a delivery to a session that is in the log; the message goes there with the first.
+    fn number_of_delivery(&mut self, fanout: &mut Fanout<'_>) -> u64 {
+        if fanout.number == 0 {
+            fanout.number = self.number();
+            let message = self.stored(&fanout.publication);
+            self.journal.record(&Record::Message { number: fanout.number, message });
+        }
+        self.number()
+    }
+
+    /// Would a session take a message of this size now?
+    pub(super) fn takes(&self, session: u32, fanout: &Fanout<'_>) -> bool {
+        let limits = &self.shared.config.limits;
+        let entry = self.directory.slot(session);
+        let queue = &self.directory.session(session).queue;
+        let bytes = fanout.publication.topic.len() + fanout.publication.payload.len() + limits.connect_bytes;
+        let full = queue.len() >= limits.session_queue_messages
+            || queue.bytes() + bytes > limits.session_queue_bytes
+            || self.queued_bytes + bytes > self.shares.queue_bytes;
+        !full && !(entry.sid != 0 && self.store_full)
+    }
+
+    /// Once the log has the packet identifier, and all that it came from. A session that is not in the
+    /// log ends with its connection: what it gets twice, it gets as another.
+    fn publish_when_durable(&mut self, session: u32, packet_id: PacketId, number: u64) {
+        let session = self.directory.key(session);
+        let mark = self.journal.mark();
+        self.wait_for_log(mark, ForLog::Publish { session, packet_id, number });
+    }
+
+    /// The log has it.
+    pub(super) fn send_durable_publish(
+        &mut self,
+        now: Time,
+        session: SessionKey,
+        packet_id: PacketId,
+        number: u64,
+    ) {
+        let Some(session) = self.directory.resolve(session) else { return };
+        let entry = self.directory.slot(session);
+        if entry.connection == NO_CONNECTION || entry.flags & GATED != 0 {
+            return;
+        }
+        // A new connection sends it again by itself.
+        let sent = self.directory.session(session).inflight.sent(packet_id);
+        let Some(delivery) = sent.filter(|delivery| delivery.number == number) else { return };
+        let form = Form { version: entry.version, qos: delivery.qos, retain: delivery.retain };
+        let (message, ids) = (Rc::clone(&delivery.message), ids_of(&delivery.extra));
+        let mut fanout = Fanout::of(&message, now, 0);
+        self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
+    }
+
+    fn report_store_full(&mut self, session: u32) {
+        self.count(Counter::PublishesDropped, 1);
+        let client = self.directory.session(session).client_id.clone();
+        self.report(Event::LimitReached { limit: Limit::Disk, client });
     }
 
     /// Encodes a PUBLISH for one session, with whatever makes it its own, and sends it.
@@ -334,8 +451,7 @@ impl Shard {
         let bytes = delivery.message.bytes();
         let total = self.shares.queue_bytes;
         let grouped = delivery.extra.as_ref().is_some_and(|extra| extra.group.is_some());
-        let state = self.directory.session_mut(session);
-        let (expired, freed) = drop_expired(state, now);
+        let (expired, freed) = self.drop_expired(session, now);
         if expired > 0 {
             self.note_queued(-(freed as isize), -(expired as isize));
             self.count(Counter::DroppedExpired, expired as u64);
@@ -353,6 +469,21 @@ impl Shard {
         true
     }
 
+    /// Expired messages at the front do not keep a new one out; how many they were, and bytes.
+    fn drop_expired(&mut self, session: u32, now: Time) -> (usize, usize) {
+        let (mut count, mut bytes) = (0, 0);
+        loop {
+            let queue = &mut self.directory.session_mut(session).queue;
+            if !queue.front().is_some_and(|delivery| delivery.message.is_expired(now)) {
+                return (count, bytes);
+            }
+            let Some(expired) = queue.pop() else { return (count, bytes) };
+            count += 1;
+            bytes += expired.message.bytes();
+            self.record_settled(session, expired.number);
+        }
+    }
+
     fn report_queue_full(&mut self, session: u32) {
         self.count(Counter::PublishesDropped, 1);
         let state = self.directory.session_mut(session);
@@ -364,7 +495,7 @@ impl Shard {
         }
     }
 
-    fn note_queued(&mut self, bytes: isize, messages: isize) {
+    pub(super) fn note_queued(&mut self, bytes: isize, messages: isize) {
         self.queued_bytes = self.queued_bytes.saturating_add_signed(bytes);
         let counters = &self.shared.counters[usize::from(self.id)];
         counters.set(Counter::BytesQueued, self.queued_bytes as u64);
@@ -389,7 +520,7 @@ impl Shard {
         self.directory.slot_mut(session).flags &= !DEFERRED;
         loop {
             let entry = self.directory.slot(session);
-            if slot == NO_CONNECTION || entry.flags & BACKLOGGED != 0 {
+            if slot == NO_CONNECTION || entry.flags & (BACKLOGGED | GATED) != 0 {
                 return;
             }
             if self.outbox.pending_bytes(slot) > TURN_BYTES_MAX {
@@ -442,6 +573,7 @@ impl Shard {
             // [MQTT5-3.3.2-5]
             self.count(Counter::DroppedExpired, 1);
             self.count(Counter::PublishesDropped, 1);
+            self.record_settled(session, delivery.number);
             return true;
         }
         self.send_delivery(now, session, delivery);
@@ -460,18 +592,45 @@ impl Shard {
         let mut fanout = Fanout::of(&message, now, 0);
         if !self.fits(session, &fanout, form, &ids) {
             self.drop_too_large();
+            self.record_settled(session, delivery.number);
             return;
         }
-        let packet_id = (form.qos != QoS::AtMostOnce)
-            .then(|| self.directory.session_mut(session).inflight.start(delivery));
-        self.send_publish(session, &mut fanout, form, packet_id, false, &ids);
+        if form.qos == QoS::AtMostOnce {
+            self.send_publish(session, &mut fanout, form, None, false, &ids);
+            return;
+        }
+        let Some(sid) = self.sid(session) else {
+            let packet_id = self.directory.session_mut(session).inflight.start(delivery);
+            self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
+            return;
+        };
+        let mut delivery = delivery;
+        let queued = delivery.number != 0;
+        if !queued {
+            delivery.number = self.number_of_delivery(&mut fanout);
+        }
+        let number = delivery.number;
+        let packet_id = self.directory.session_mut(session).inflight.start(delivery);
+        if queued {
+            self.journal.record(&Record::Started { sid, number, packet_id: packet_id.get() });
+        } else {
+            let (message, packet_id) = (fanout.number, Some(packet_id));
+            self.record_delivery(sid, message, number, packet_id, form.qos, form.retain, &ids);
+        }
+        if form.qos == QoS::ExactlyOnce {
+            self.publish_when_durable(session, packet_id, number);
+        } else {
+            self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
+        }
     }
 
     fn settle_unsent(&mut self, session: u32, packet_id: PacketId, qos: QoS) {
         use crate::packet::AckKind;
         let window = &mut self.directory.session_mut(session).inflight;
         let kind = if qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
-        window.handle_ack(kind, packet_id, true);
+        if let AckOutcome::Settled(number) = window.handle_ack(kind, packet_id, true) {
+            self.record_settled(session, number);
+        }
     }
 }
 
@@ -483,15 +642,6 @@ fn extra(subscription_ids: &[u32], group: Option<GroupTag>) -> Option<Box<Extra>
         .then(|| Box::new(Extra { subscription_ids: subscription_ids.into(), group }))
 }
 
-fn ids_of(extra: &Option<Box<Extra>>) -> smallvec::SmallVec<[u32; 4]> {
+fn ids_of(extra: &Option<Box<Extra>>) -> SmallVec<[u32; 4]> {
     extra.as_ref().map(|extra| extra.subscription_ids.clone()).unwrap_or_default()
-}
-
-/// Expired messages at the front do not keep a new one out; how many they were, and bytes.
-fn drop_expired(state: &mut Session, now: Time) -> (usize, usize) {
-    let before = (state.queue.len(), state.queue.bytes());
-    while state.queue.front().is_some_and(|delivery| delivery.message.is_expired(now)) {
-        state.queue.pop();
-    }
-    (before.0 - state.queue.len(), before.1 - state.queue.bytes())
 }

@@ -17,6 +17,8 @@ pub(super) const ALIASES: u8 = 2;
 pub(super) const REPLAYING: u8 = 4;
 /// The session is on the list for the next turn.
 pub(super) const DEFERRED: u8 = 8;
+/// The connection's CONNACK waits for the log: nothing may be sent before it.
+pub(super) const GATED: u8 = 16;
 
 /// What fan-out looks at for each session: kept apart from the session itself so that a
 /// thousand subscribers are a thousand times 32 bytes side by side.
@@ -29,6 +31,8 @@ pub(super) struct SessionSlot {
     pub packet_bytes_max: u32,
     pub version: ProtocolVersion,
     pub flags: u8,
+    /// The session's name in the log; 0: it is not there.
+    pub sid: u64,
     session: Option<Box<Session>>,
 }
 
@@ -75,6 +79,7 @@ impl Directory {
             packet_bytes_max: u32::MAX,
             version: ProtocolVersion::V311,
             flags: 0,
+            sid: 0,
             session: Some(Box::new(Session::new(client_id.into()))),
         };
         self.generation = self.generation.wrapping_add(1);

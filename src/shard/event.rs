@@ -89,6 +89,10 @@ pub enum Limit {
     Sessions,
     /// `runtime.mesh_capacity`: reading stopped.
     Mesh,
+    /// The disk of `persistence.directory` is full.
+    Disk,
+    /// The disk is slower than what must be kept comes in: reading stopped.
+    Log,
 }
 
 /// Why a connection ended.
@@ -168,6 +172,8 @@ impl Limit {
             Limit::Retained => "limits.retained_messages",
             Limit::Sessions => "limits.sessions",
             Limit::Mesh => "runtime.mesh_capacity",
+            Limit::Disk => "persistence.directory",
+            Limit::Log => "persistence.log_bytes",
         }
     }
 
@@ -183,6 +189,8 @@ impl Limit {
             Limit::Retained => "retained message refused",
             Limit::Sessions => "connect refused",
             Limit::Mesh => "reading stopped, another shard is behind",
+            Limit::Disk => "message refused, the disk is full",
+            Limit::Log => "reading stopped, the disk or the checkpoint is behind",
         }
     }
 
@@ -198,6 +206,8 @@ impl Limit {
             Limit::Retained => Counter::LimitRetained,
             Limit::Sessions => Counter::LimitSessions,
             Limit::Mesh => Counter::LimitMesh,
+            Limit::Disk => Counter::LimitDisk,
+            Limit::Log => Counter::LimitLog,
         }
     }
 }

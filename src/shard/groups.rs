@@ -6,7 +6,8 @@
 //! settled.
 
 use super::deliver::Fanout;
-use super::directory::{BACKLOGGED, NO_CONNECTION};
+use super::directory::{BACKLOGGED, GATED, NO_CONNECTION};
+use super::waits::Outcome;
 use super::{Effect, GroupMember, Mail, SessionKey, Shard, ShardId};
 use crate::message::Message;
 use crate::packet::QoS;
@@ -139,77 +140,110 @@ impl Group {
     }
 }
 
+/// A session as a member.
+pub(super) fn member_of(key: SessionKey, options: SubscriptionOptions, subscription_id: u32) -> GroupMember {
+    let SubscriptionOptions { qos, retain_as_published, .. } = options;
+    GroupMember { key, qos, retain_as_published, subscription_id }
+}
+
 impl Shard {
     pub(super) fn group_home(&self, filter: &str) -> ShardId {
         self.shared.home(self.shared.hash(filter))
     }
 
-    /// To one member of every group that matches; how many groups that were.
-    pub(super) fn route_groups(&mut self, now: Time, fanout: &mut Fanout<'_>) -> usize {
+    /// To one member of every group that matches.
+    pub(super) fn route_groups(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
         let mut matches = std::mem::take(&mut self.groups.matches);
         self.groups.index.matches(fanout.publication.topic, None, &mut matches);
-        let count = matches.as_slice().len();
+        let mut outcome = Outcome::default();
         for matched in matches.as_slice() {
             let tag = self.groups.tag(matched.subscriber);
-            self.deliver_to_group(now, tag, fanout);
+            outcome.matched = true;
+            outcome.refused |= !self.deliver_to_group(now, tag, fanout);
         }
         self.groups.matches = matches;
-        count
+        outcome
     }
 
-    fn deliver_to_group(&mut self, now: Time, tag: GroupTag, fanout: &mut Fanout<'_>) {
+    /// False if the member that was chosen refuses it.
+    fn deliver_to_group(&mut self, now: Time, tag: GroupTag, fanout: &mut Fanout<'_>) -> bool {
         let directory = &self.directory;
-        let Some(group) = self.groups.get_mut(tag) else { return };
+        let Some(group) = self.groups.get_mut(tag) else { return true };
         let chosen = group.choose(|member| match directory.resolve(member.member.key) {
             Some(session) => {
                 let entry = directory.slot(session);
                 let state = directory.session(session);
                 entry.connection != NO_CONNECTION
-                    && entry.flags & BACKLOGGED == 0
+                    && entry.flags & (BACKLOGGED | GATED) == 0
                     && state.queue.is_empty()
                     && state.inflight.has_room()
             }
             None => member.ready && member.member.key.shard != tag.home,
         });
         if chosen.key.shard == self.id {
-            self.deliver_to_member(now, tag, chosen, fanout);
+            self.deliver_to_member(now, tag, chosen, fanout)
         } else {
+            fanout.group_mails = true;
+            let ticket = fanout.await_receipts(1);
             let message = fanout.to_message();
             self.effects.push(Effect::Mail {
                 to: chosen.key.shard,
-                mail: Mail::GroupDeliver { tag, member: chosen, message },
+                mail: Mail::GroupDeliver { tag, member: chosen, message, ticket },
             });
+            true
         }
     }
 
-    fn deliver_to_member(&mut self, now: Time, tag: GroupTag, member: GroupMember, fanout: &mut Fanout<'_>) {
+    fn deliver_to_member(
+        &mut self,
+        now: Time,
+        tag: GroupTag,
+        member: GroupMember,
+        fanout: &mut Fanout<'_>,
+    ) -> bool {
         let Some(session) = self.directory.resolve(member.key) else {
             // It left while the message was on its way; it is no member any more by the time
             // this comes home, since mails keep their order.
+            let ticket = fanout.await_receipts(1);
             let message = fanout.to_message();
-            self.post(tag.home, Mail::GroupReturn { tag, message });
-            return;
+            self.post(tag.home, Mail::GroupReturn { tag, message, ticket });
+            return true;
         };
         let id = [member.subscription_id];
         let ids = if member.subscription_id == 0 { &id[..0] } else { &id[..] };
-        self.deliver(now, fanout, session, member.qos, member.retain_as_published, ids, Some(tag));
+        self.deliver(now, fanout, session, member.qos, member.retain_as_published, ids, Some(tag))
     }
 
     pub(super) fn handle_group_deliver(
         &mut self,
         now: Time,
+        from: ShardId,
         tag: GroupTag,
         member: GroupMember,
         message: Message,
+        ticket: u64,
     ) {
         let message = Rc::new(message);
-        self.deliver_to_member(now, tag, member, &mut Fanout::of(&message, now, 0));
+        self.track(from, ticket, &mut Fanout::of(&message, now, 0), |shard, fanout| {
+            let taken = shard.deliver_to_member(now, tag, member, fanout);
+            Outcome { matched: true, refused: !taken }
+        });
     }
 
     /// `[MQTT5 §4.8.2]`: what a member did not settle goes to another.
-    pub(super) fn handle_group_return(&mut self, now: Time, tag: GroupTag, message: Message) {
+    pub(super) fn handle_group_return(
+        &mut self,
+        now: Time,
+        from: ShardId,
+        tag: GroupTag,
+        message: Message,
+        ticket: u64,
+    ) {
         let message = Rc::new(message);
-        self.deliver_to_group(now, tag, &mut Fanout::of(&message, now, 0));
+        self.track(from, ticket, &mut Fanout::of(&message, now, 0), |shard, fanout| {
+            let taken = shard.deliver_to_group(now, tag, fanout);
+            Outcome { matched: true, refused: !taken }
+        });
     }
 
     pub(super) fn handle_group_leave(
@@ -269,7 +303,7 @@ impl Shard {
             }
         }
         for (tag, message) in back {
-            self.post(tag.home, Mail::GroupReturn { tag, message: (*message).clone() });
+            self.post(tag.home, Mail::GroupReturn { tag, message: (*message).clone(), ticket: 0 });
         }
     }
 }

@@ -2,13 +2,16 @@
 
 use super::connect::AUTH_TOO_LARGE;
 use super::connection::Progress;
-use super::{EndCause, Shard, Violation};
+use super::directory::GATED;
+use super::waits::{ForLog, Owing};
+use super::{EndCause, SessionKey, Shard, Violation};
 use crate::auth::{AuthStep, TEST_METHOD};
 use crate::packet::{
-    Ack, AckKind, Auth, Disconnect, Frame, Packet, ProtocolVersion, Reason, decode, encode_ack, encode_auth,
-    encode_pingresp,
+    Ack, AckKind, Auth, Disconnect, Frame, Packet, PacketId, ProtocolVersion, Reason, decode, encode_ack,
+    encode_auth, encode_pingresp,
 };
 use crate::session::AckOutcome;
+use crate::store::Record;
 use crate::time::Time;
 
 impl Shard {
@@ -25,8 +28,7 @@ impl Shard {
             Packet::Ack(ack) => self.handle_ack(now, slot, session, ack)?,
             Packet::Subscribe(subscribe) => self.handle_subscribe(now, slot, session, &subscribe)?,
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, slot, session, &unsubscribe),
-            // [MQTT5-3.12.4-1]
-            Packet::Pingreq => self.send_packet(slot, encode_pingresp),
+            Packet::Pingreq => self.handle_ping(now, slot, session),
             Packet::Disconnect(disconnect) => {
                 self.handle_disconnect(now, slot, session, disconnect)?;
                 // [MQTT5 §3.14]: what follows is not processed.
@@ -46,21 +48,25 @@ impl Shard {
             // "Not an error during recovery": on a connection that has begun no QoS 2 exchange,
             // it can only be left over from a session that one side has lost, and 0x00 lets the
             // client come to its end.
-            let known = state.release(ack.packet_id.get()) || !state.received_qos2;
-            let reason = if known { Reason::Success } else { Reason::PacketIdentifierNotFound };
+            let fresh = !state.received_qos2;
+            let held = self.release_held(session, ack.packet_id);
+            let reason = if held || fresh { Reason::Success } else { Reason::PacketIdentifierNotFound };
+            // The client uses the identifier anew after PUBCOMP: the release must not be lost.
+            let mark = if held && self.sid(session).is_some() { self.journal.mark() } else { 0 };
             let pubcomp = Ack { kind: AckKind::Pubcomp, packet_id: ack.packet_id, reason };
-            self.send_packet(slot, |out| encode_ack(out, version, pubcomp));
+            self.answer(now, slot, mark, 0, Owing::Ack(pubcomp));
             return Ok(());
         }
         match state.inflight.handle_ack(ack.kind, ack.packet_id, ack.reason.is_error()) {
-            // Nearly always nothing waits for the place.
-            AckOutcome::Settled if state.is_at_rest() => {}
-            AckOutcome::Settled => self.pump(now, session),
-            AckOutcome::Release => {
-                // [MQTT5-4.3.3-4]
-                let pubrel = Ack { kind: AckKind::Pubrel, packet_id: ack.packet_id, reason: Reason::Success };
-                self.send_packet(slot, |out| encode_ack(out, version, pubrel));
+            AckOutcome::Settled(number) => {
+                // Nearly always nothing waits for the place.
+                let at_rest = state.is_at_rest();
+                self.record_settled(session, number);
+                if !at_rest {
+                    self.pump(now, session);
+                }
             }
+            AckOutcome::Release(number) => self.release_delivery(slot, session, ack.packet_id, number),
             AckOutcome::Unknown if ack.kind == AckKind::Pubrec && !ack.reason.is_error() => {
                 // [MQTT5-3.6.2-1], and in recovery as above.
                 let reason = if state.inflight.sent_qos2() {
@@ -80,6 +86,41 @@ impl Shard {
             }
         }
         Ok(())
+    }
+
+    /// PUBREC came: PUBREL is due. `[MQTT5-4.3.3-4]`
+    fn release_delivery(&mut self, slot: u32, session: u32, packet_id: PacketId, number: u64) {
+        let version = self.version_of_session(session);
+        if let (Some(sid), Some(connection)) = (self.sid(session), self.connection(slot)) {
+            let serial = connection.serial;
+            self.journal.record(&Record::Released { sid, number });
+            let session = self.directory.key(session);
+            self.wait_for_log(self.journal.mark(), ForLog::Pubrel { session, serial, packet_id });
+            return;
+        }
+        let pubrel = Ack { kind: AckKind::Pubrel, packet_id, reason: Reason::Success };
+        self.send_packet(slot, |out| encode_ack(out, version, pubrel));
+    }
+
+    /// The log has it. A newer connection has been sent it by `resume`.
+    pub(super) fn send_durable_pubrel(&mut self, session: SessionKey, serial: u32, packet_id: PacketId) {
+        let Some(session) = self.directory.resolve(session) else { return };
+        let entry = self.directory.slot(session);
+        let (slot, version) = (entry.connection, entry.version);
+        if self.is_served_by(session, slot, serial) {
+            let pubrel = Ack { kind: AckKind::Pubrel, packet_id, reason: Reason::Success };
+            self.send_packet(slot, |out| encode_ack(out, version, pubrel));
+        }
+    }
+
+    /// `[MQTT5-3.12.4-1]`
+    fn handle_ping(&mut self, now: Time, slot: u32, session: u32) {
+        if self.directory.slot(session).flags & GATED != 0 {
+            // Behind CONNACK.
+            self.answer(now, slot, self.journal.mark(), 0, Owing::Pong);
+        } else {
+            self.send_packet(slot, encode_pingresp);
+        }
     }
 
     fn handle_disconnect(

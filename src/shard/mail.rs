@@ -1,6 +1,7 @@
 //! What shards tell each other.
 
 use super::SessionKey;
+use super::waits::Receipt;
 use crate::message::Message;
 use crate::packet::QoS;
 use crate::session::GroupTag;
@@ -22,7 +23,16 @@ pub struct GroupMember {
 #[derive(Debug)]
 pub enum Mail {
     /// A publish that the receiver may have subscriptions for, or is the home of as retained.
-    Publish(Message),
+    Publish {
+        /// The message.
+        message: Message,
+        /// To be given back in a receipt; 0: nobody waits for one.
+        ticket: u64,
+        /// Its number as an intent in the sender's log; 0: it is none.
+        intent: u64,
+    },
+    /// What became of messages that the receiver has sent.
+    Receipts(Vec<Receipt>),
     /// The sender has subscriptions with this wildcard filter. Answer: `InterestKnown`.
     InterestAdd {
         /// Topic filter, matching part.
@@ -85,6 +95,8 @@ pub enum Mail {
         member: GroupMember,
         /// The message.
         message: Message,
+        /// To be given back in a receipt; 0: nobody waits for one.
+        ticket: u64,
     },
     /// A member's session ended before it settled the message: choose another.
     GroupReturn {
@@ -92,6 +104,8 @@ pub enum Mail {
         tag: GroupTag,
         /// The message.
         message: Message,
+        /// To be given back in a receipt; 0: nobody waits for one.
+        ticket: u64,
     },
     /// Retained messages for a replay, please.
     RetainedQuery {

@@ -19,6 +19,7 @@ mod directory;
 mod event;
 mod groups;
 mod inbound;
+mod keep;
 #[cfg(feature = "runtime")]
 mod log;
 mod mail;
@@ -34,6 +35,7 @@ mod sys;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod waits;
 pub mod wheel;
 #[cfg(test)]
 #[path = "../../tests/world/mod.rs"]
@@ -44,7 +46,9 @@ pub use connection::Hangup;
 pub use counters::{Counter, Counters};
 pub use event::{EndCause, Event, Limit};
 pub use mail::{GroupMember, Mail};
+pub use publish::Forward;
 pub use shared::{Homes, Shared};
+pub use waits::{Outcome, Receipt};
 
 use crate::config::ShardShares;
 use crate::message::Message;
@@ -52,6 +56,7 @@ use crate::outbox::Outbox;
 use crate::packet::Reason;
 use crate::router::interest::InterestCounts;
 use crate::router::retained::{Retained, RetainedLimits};
+use crate::store::{Journal, Wall};
 use crate::time::Time;
 use crate::topic::{Matches, TopicIndex};
 use connection::Connection;
@@ -62,6 +67,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use subscribe::{OwnWildcards, Pending};
 use timers::Timer;
+use waits::Waits;
 use wheel::Wheel;
 
 /// Number of a shard, 0 to 127.
@@ -123,15 +129,10 @@ pub enum Effect {
         /// The mail.
         mail: Mail,
     },
-    /// Send a retained message on to every shard that `Shard::interested` names now, but not to
-    /// `home`, whose mail has just gone out. Asking only now closes a gap: a shard that
-    /// subscribes meanwhile either is named, or asks `home` later than the message got there.
-    Forward {
-        /// The message.
-        message: Message,
-        /// The home of its topic as a retained one.
-        home: ShardId,
-    },
+    /// Send a retained message on, with the mails that `Shard::forward_now` makes of this. The mail to its
+    /// home has just gone out. Asking only now closes a gap: a shard that subscribes meanwhile either is
+    /// among those that get a mail, or asks the home later than the message got there.
+    Forward(Box<Forward>),
     /// Tell the operator.
     Event(Event),
 }
@@ -181,6 +182,20 @@ pub struct Shard {
     queued_bytes: usize,
     sys: sys::SysState,
     closing: bool,
+    /// What must survive.
+    journal: Journal,
+    wall: Wall,
+    /// The next name in the log.
+    next_number: u64,
+    /// Stamps of an earlier run are below.
+    stamp_base: u64,
+    /// Other shards do not know yet what the sessions of an earlier run want.
+    restoring: bool,
+    /// The disk is full.
+    store_full: bool,
+    /// The timer that tells the log that the broker lives is running.
+    is_telling_alive: bool,
+    waits: Waits,
 }
 
 impl Shard {
@@ -223,6 +238,14 @@ impl Shard {
             queued_bytes: 0,
             sys: sys::SysState::default(),
             closing: false,
+            journal: Journal::off(),
+            wall: Wall::default(),
+            next_number: 1 + u64::from(id),
+            stamp_base: 0,
+            restoring: false,
+            store_full: false,
+            is_telling_alive: false,
+            waits: Waits::new(shared.shards(), seed ^ 5),
             shared,
         }
     }
@@ -284,6 +307,11 @@ impl Shard {
         }
         self.handle_late(now);
         self.settle(now);
+        // What a receipt sets going may bring about others.
+        while self.post_receipts() {
+            self.settle(now);
+        }
+        self.journal.set_wall_millis(self.wall.millis(now));
     }
 
     /// Is there work for the next turn even if nothing comes in?
@@ -336,6 +364,7 @@ impl Shard {
         self.effects.shrink_to_fit();
         self.due.shrink_to_fit();
         self.loopback.shrink_to_fit();
+        self.waits.give_memory_back();
     }
 
     /// What is to be sent.
@@ -358,6 +387,7 @@ impl Shard {
         while let Some(mail) = self.loopback.pop_front() {
             self.deliver_mail(now, self.id, mail);
         }
+        self.journal.seal_if_long();
     }
 
     fn post(&mut self, to: ShardId, mail: Mail) {

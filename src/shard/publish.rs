@@ -1,12 +1,15 @@
 //! PUBLISH from a client: checks, the acknowledgement, and the way to every subscriber.
 
 use super::deliver::Fanout;
+use super::waits::{ForLog, Outcome, Owing, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer};
 use super::{Counter, Effect, Event, Limit, Mail, Shard, ShardId, Violation};
-use crate::message::Publication;
-use crate::outbox::Range;
-use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, Publish, QoS, Reason, encode_ack};
+use crate::message::{Message, Publication};
+use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, Publish, QoS, Reason};
+use crate::store::Record;
 use crate::time::Time;
 use crate::topic::topic_levels;
+use smallvec::SmallVec;
+use std::rc::Rc;
 
 /// Topics that clients may read and not write. `[MQTT5 §4.7.2]`
 pub(super) fn is_reserved(topic: &str) -> bool {
@@ -26,11 +29,25 @@ fn begins_level(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with('/')
 }
 
-/// How many sessions a message reached, and how many refused it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Outcome {
-    pub matched: usize,
-    pub refused: usize,
+/// A QoS 2 message that is to go to other shards once the log has it, with the packet identifier that is
+/// held for it: whatever happens then, each of them gets it once.
+pub(super) struct Intent {
+    number: u64,
+    ticket: u64,
+    targets: u128,
+    retained_home: Option<ShardId>,
+    message: Message,
+}
+
+/// A retained message on its way, once its home has been told: see `Effect::Forward`.
+#[derive(Debug)]
+pub struct Forward {
+    message: Message,
+    home: ShardId,
+    ticket: u64,
+    /// Number of the intent, or 0, and the shards that it names.
+    intent: u64,
+    targets: u128,
 }
 
 impl Shard {
@@ -91,7 +108,6 @@ impl Shard {
         topic: &str,
     ) -> Result<(), Violation> {
         self.check_capabilities(session, publish)?;
-        let version = self.version_of_session(session);
         let publication = Publication {
             topic,
             forward: publish.forward,
@@ -107,49 +123,87 @@ impl Shard {
                 self.report_refused(session, violation);
                 return Ok(());
             }
-            self.publish(now, publication);
+            self.publish(now, &mut Fanout::new(publication, now, 0));
             return Ok(());
         };
         let kind = if publish.qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
         if kind == AckKind::Pubrec && self.directory.session(session).holds(packet_id.get()) {
             // [MQTT5-4.3.3-10]
             self.check_repeat(session, publish, packet_id)?;
-            let pubrec = Ack { kind, packet_id, reason: Reason::Success };
-            self.send_packet(slot, |out| encode_ack(out, version, pubrec));
+            self.answer_repeat(now, slot, session, packet_id);
             return Ok(());
         }
         if let Err(violation) = self.check_topic(topic) {
-            return self.refuse_publish(
+            self.refuse_publish(
+                now,
                 slot,
                 session,
                 Ack { kind, packet_id, reason: violation.reason },
                 violation,
             );
+            return Ok(());
         }
-        // PUBREC stands before whatever the publisher gets of its own message, as clients and
-        // test suites know it; its code is filled in once it is known. PUBACK comes after.
-        let placeholder = (kind == AckKind::Pubrec).then(|| self.reserve_pubrec(slot, version, packet_id));
-        let reason = match self.publish(now, publication) {
-            // As mosquitto: 0x10 in PUBACK alone.
-            Reason::NoMatchingSubscribers if kind == AckKind::Pubrec => Reason::Success,
-            reason => reason,
-        };
-        let ack = Ack { kind, packet_id, reason };
-        if reason == Reason::QuotaExceeded {
-            let violation = Violation { reason, cause: "a bound for queued or retained messages is reached" };
-            self.report_refused(session, violation);
-            if version < ProtocolVersion::V5 && kind == AckKind::Pubrec {
-                // 3.x has no code to say so: it is acknowledged, as to the many who got it.
-                self.directory.session_mut(session).hold(packet_id.get(), publish.payload.len());
-            }
-        } else if kind == AckKind::Pubrec {
-            self.directory.session_mut(session).hold(packet_id.get(), publish.payload.len());
-        }
-        match placeholder {
-            Some(range) => self.fill_pubrec(range, version, reason),
-            None => self.send_packet(slot, |out| encode_ack(out, version, ack)),
-        }
+        self.take_acknowledged(now, slot, session, publication, kind, packet_id);
         Ok(())
+    }
+
+    /// A message that is acknowledged, on its way to everyone, and its acknowledgement.
+    fn take_acknowledged(
+        &mut self,
+        now: Time,
+        slot: u32,
+        session: u32,
+        publication: Publication<'_>,
+        kind: AckKind,
+        packet_id: PacketId,
+    ) {
+        let before = self.journal.count();
+        let is_kept = self.directory.slot(session).sid != 0;
+        let mut fanout = Fanout::new(publication, now, 0);
+        fanout.ticket = self.waits.next_ticket();
+        if kind == AckKind::Pubrec {
+            fanout.own = Some(session);
+            fanout.intended = is_kept;
+        }
+        let outcome = self.publish(now, &mut fanout);
+        let ticket = if fanout.missing > 0 { fanout.ticket } else { 0 };
+        let mut hold_late = None;
+        if kind == AckKind::Pubrec && (ticket != 0 || !outcome.refused) {
+            let payload_bytes = u32::try_from(publication.payload.len()).unwrap_or(u32::MAX);
+            self.directory.session_mut(session).hold(packet_id.get(), payload_bytes, ticket);
+            if fanout.group_mails {
+                // A member on another shard gets it at once, and not by an intent: if we fail before
+                // it has it, the client must send it again, and to this end we must not know it.
+                hold_late = is_kept.then_some(payload_bytes);
+            } else {
+                self.record_held(session, packet_id, payload_bytes);
+            }
+        }
+        let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
+        let version = self.version_of_session(session);
+        let key = self.directory.key(session);
+        if ticket == 0 && outcome.refused {
+            self.report_quota(session);
+        }
+        if ticket != 0 {
+            let answer =
+                PublishAnswer { slot, session: key, kind, packet_id, intent: fanout.intent, hold_late };
+            self.open_ticket(fanout.missing, outcome, Purpose::Answer(answer));
+        }
+        // PUBREC stands before what the publisher gets of its own message, as clients and test suites
+        // know it; PUBACK comes after.
+        self.answer(now, slot, mark, ticket, publish_answer(version, kind, packet_id, outcome));
+        self.deliver_own(now, &mut fanout);
+    }
+
+    /// A QoS 2 message came again: its PUBREC, once what the first one promises is there.
+    fn answer_repeat(&mut self, now: Time, slot: u32, session: u32, packet_id: PacketId) {
+        let ticket = self.directory.session(session).held_ticket(packet_id.get());
+        let ticket = if self.is_ticket_open(ticket) { ticket } else { 0 };
+        self.redirect_ticket(ticket, slot);
+        let mark = if self.directory.slot(session).sid != 0 { self.journal.mark() } else { 0 };
+        let pubrec = Ack { kind: AckKind::Pubrec, packet_id, reason: Reason::Success };
+        self.answer(now, slot, mark, ticket, Owing::Ack(pubrec));
     }
 
     /// What the connection was told in CONNACK. Each is the end of it.
@@ -184,7 +238,7 @@ impl Shard {
         publish: &Publish<'_>,
         packet_id: PacketId,
     ) -> Result<(), Violation> {
-        let bytes = publish.payload.len();
+        let bytes = u32::try_from(publish.payload.len()).unwrap_or(u32::MAX);
         if !publish.dup && !self.directory.session_mut(session).note_repeat(packet_id.get(), bytes) {
             return Err(Violation {
                 reason: Reason::ProtocolError,
@@ -206,20 +260,16 @@ impl Shard {
     }
 
     /// 5.0 hears the truth; 3.x gets an acknowledgement without meaning. `[MQTT311-3.3.5-2]`
-    fn refuse_publish(
-        &mut self,
-        slot: u32,
-        session: u32,
-        ack: Ack,
-        violation: Violation,
-    ) -> Result<(), Violation> {
+    fn refuse_publish(&mut self, now: Time, slot: u32, session: u32, ack: Ack, violation: Violation) {
         let version = self.version_of_session(session);
         self.report_refused(session, violation);
+        let mut mark = 0;
         if version < ProtocolVersion::V5 && ack.kind == AckKind::Pubrec {
-            self.directory.session_mut(session).hold(ack.packet_id.get(), 0);
+            self.directory.session_mut(session).hold(ack.packet_id.get(), 0, 0);
+            self.record_held(session, ack.packet_id, 0);
+            mark = self.journal.mark();
         }
-        self.send_packet(slot, |out| encode_ack(out, version, ack));
-        Ok(())
+        self.answer(now, slot, mark, 0, Owing::Ack(ack));
     }
 
     fn report_refused(&mut self, session: u32, violation: Violation) {
@@ -230,46 +280,34 @@ impl Shard {
         self.report(Event::PublishRefused { client, violation });
     }
 
-    fn reserve_pubrec(&mut self, slot: u32, version: ProtocolVersion, packet_id: PacketId) -> Range {
-        // Encoded with a code that is never the short form, so that the code's byte is there.
-        let reason = if version == ProtocolVersion::V5 { Reason::UnspecifiedError } else { Reason::Success };
-        let start = self.outbox.arena_len();
-        self.send_packet(slot, |out| {
-            encode_ack(out, version, Ack { kind: AckKind::Pubrec, packet_id, reason })
-        });
-        Range { start, len: self.outbox.arena_len() - start }
-    }
-
-    fn fill_pubrec(&mut self, range: Range, version: ProtocolVersion, reason: Reason) {
-        if version == ProtocolVersion::V5 {
-            let at = range.start as usize + 4;
-            self.outbox.arena_mut()[at] = reason.code();
-        }
+    pub(super) fn report_quota(&mut self, session: u32) {
+        self.report_refused(session, QUOTA);
     }
 
     /// Distributes a message that has passed every check: retained store, own subscriptions,
-    /// other shards. The reason is what an acknowledgement says.
-    pub(super) fn publish(&mut self, now: Time, publication: Publication<'_>) -> Reason {
-        let alone = self.shared.shards() == 1;
-        let hash = if publication.retain { self.shared.hash(publication.topic) } else { 0 };
-        let mut fanout = Fanout::new(publication, now, hash);
-        let retained_home = publication.retain.then(|| self.shared.home(hash));
-        if retained_home == Some(self.id) && !self.retain(now, &mut fanout) {
-            return Reason::QuotaExceeded;
+    /// other shards.
+    pub(super) fn publish(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
+        let publication = fanout.publication;
+        let mut retained_home = None;
+        if publication.retain {
+            fanout.topic_hash = self.shared.hash(publication.topic);
+            retained_home = Some(self.shared.home(fanout.topic_hash));
         }
-        let outcome = self.route(now, &mut fanout);
-        let forwarded = match retained_home.filter(|&home| home != self.id) {
-            _ if alone => 0,
-            Some(home) => self.forward_retained(&fanout, home),
-            None => self.forward(&fanout),
-        };
-        if outcome.refused > 0 {
-            Reason::QuotaExceeded
-        } else if outcome.matched == 0 && forwarded == 0 {
-            Reason::NoMatchingSubscribers
-        } else {
-            Reason::Success
+        if retained_home == Some(self.id) && !self.retain(now, fanout) {
+            return Outcome { matched: true, refused: true };
         }
+        let outcome = self.route(now, fanout);
+        if self.shared.shards() > 1 {
+            let retained_home = retained_home.filter(|&home| home != self.id);
+            if fanout.intended {
+                self.intend(fanout, retained_home);
+            } else if let Some(home) = retained_home {
+                self.forward_retained(fanout, home);
+            } else {
+                self.forward(fanout);
+            }
+        }
+        outcome
     }
 
     /// To the subscribers of this shard.
@@ -280,51 +318,164 @@ impl Shard {
         let origin = publication.origin.and_then(|key| self.directory.resolve(key));
         self.subscriptions.matches(publication.topic, origin, &mut matches);
         // One whose only subscription has No Local is a matching subscriber too.
-        outcome.matched = matches.filters();
+        outcome.matched = matches.filters() > 0;
         for matched in matches.as_slice() {
             let ids = matches.subscription_ids(matched);
-            if !self.deliver(
-                now,
-                fanout,
-                matched.subscriber,
-                matched.qos,
-                matched.retain_as_published,
-                ids,
-                None,
-            ) {
-                outcome.refused += 1;
+            let (qos, retain) = (matched.qos, matched.retain_as_published);
+            if fanout.own == Some(matched.subscriber) && self.takes(matched.subscriber, fanout) {
+                fanout.own_delivery = Some((qos, retain, ids.into()));
+            } else if !self.deliver(now, fanout, matched.subscriber, qos, retain, ids, None) {
+                outcome.refused = true;
             }
         }
         self.matches = matches;
         if !self.groups.is_empty() {
-            outcome.matched += self.route_groups(now, fanout);
+            let groups = self.route_groups(now, fanout);
+            outcome.matched |= groups.matched;
+            outcome.refused |= groups.refused;
         }
         outcome
     }
 
-    /// To every shard that may have subscribers; how many those were.
-    fn forward(&mut self, fanout: &Fanout<'_>) -> usize {
+    /// To the publisher itself, what `route` has left for the end.
+    fn deliver_own(&mut self, now: Time, fanout: &mut Fanout<'_>) {
+        let Some((qos, retain, ids)) = fanout.own_delivery.take() else { return };
+        let own = fanout.publication.origin.and_then(|key| self.directory.resolve(key));
+        if let Some(session) = own {
+            self.deliver(now, fanout, session, qos, retain, &ids, None);
+        }
+    }
+
+    /// To every shard that may have subscribers.
+    fn forward(&mut self, fanout: &mut Fanout<'_>) {
         let targets = self.interested(fanout.publication.topic);
         self.count(Counter::Forwarded, u64::from(targets.count_ones()));
+        let ticket = fanout.await_receipts(targets.count_ones());
         let mut others = shards_of(targets);
         if let Some(first) = others.next() {
             let message = fanout.to_message();
             for to in others {
-                self.effects.push(Effect::Mail { to, mail: Mail::Publish(message.clone()) });
+                let mail = Mail::Publish { message: message.clone(), ticket, intent: 0 };
+                self.effects.push(Effect::Mail { to, mail });
             }
-            self.effects.push(Effect::Mail { to: first, mail: Mail::Publish(message) });
+            self.effects.push(Effect::Mail { to: first, mail: Mail::Publish { message, ticket, intent: 0 } });
         }
-        targets.count_ones() as usize
     }
 
     /// To the home of a retained message, and then to every shard that may have subscribers.
-    fn forward_retained(&mut self, fanout: &Fanout<'_>, home: ShardId) -> usize {
+    fn forward_retained(&mut self, fanout: &mut Fanout<'_>, home: ShardId) {
+        let ticket = fanout.await_receipts(1);
+        self.start_forward(Forward { message: fanout.to_message(), home, ticket, intent: 0, targets: 0 });
+    }
+
+    fn start_forward(&mut self, forward: Forward) {
         self.count(Counter::Forwarded, 1);
+        let Forward { ref message, home, ticket, intent, .. } = forward;
+        let mail = Mail::Publish { message: message.clone(), ticket, intent };
+        self.effects.push(Effect::Mail { to: home, mail });
+        self.effects.push(Effect::Forward(Box::new(forward)));
+    }
+
+    /// The mails of a `Forward`, to the shards that are interested now.
+    pub fn forward_now(&mut self, forward: Forward) -> SmallVec<[(ShardId, Mail); 4]> {
+        let Forward { message, home, ticket, intent, targets } = forward;
+        let wanted = (self.interested(message.as_publication().topic) | targets) & !(1 << home);
+        self.extend_ticket(ticket, (wanted & !targets).count_ones());
+        let mail = |to: ShardId| {
+            let intent = if targets >> to & 1 == 1 { intent } else { 0 };
+            (to, Mail::Publish { message: message.clone(), ticket, intent })
+        };
+        shards_of(wanted).map(mail).collect()
+    }
+
+    /// Takes down to whom a message is to go: it goes once the log has it.
+    fn intend(&mut self, fanout: &mut Fanout<'_>, retained_home: Option<ShardId>) {
+        let mut targets = self.interested(fanout.publication.topic);
+        if let Some(home) = retained_home {
+            targets |= 1 << home;
+        }
+        if targets == 0 {
+            return;
+        }
+        let ticket = fanout.await_receipts(targets.count_ones());
+        let number = self.number();
+        fanout.intent = number;
+        let stamp = if retained_home.is_some() { fanout.publication.stamp } else { 0 };
+        let message = self.stored(&fanout.publication);
+        self.journal.record(&Record::Intent { number, targets, stamp, message });
         let message = fanout.to_message();
-        self.effects.push(Effect::Mail { to: home, mail: Mail::Publish(message.clone()) });
-        self.effects.push(Effect::Forward { message, home });
-        // How many there are is not known yet: not "surely nobody".
-        1
+        let intent = Intent { number, ticket, targets, retained_home, message };
+        self.wait_for_log(self.journal.mark(), ForLog::Intent(Box::new(intent)));
+    }
+
+    /// The log has it.
+    pub(super) fn forward_intent(&mut self, intent: Intent) {
+        let Intent { number, ticket, targets, retained_home, message } = intent;
+        match retained_home {
+            Some(home) => {
+                let targets = targets & !(1 << home);
+                self.start_forward(Forward { message, home, ticket, intent: number, targets });
+            }
+            None => {
+                self.count(Counter::Forwarded, u64::from(targets.count_ones()));
+                for to in shards_of(targets) {
+                    let mail = Mail::Publish { message: message.clone(), ticket, intent: number };
+                    self.effects.push(Effect::Mail { to, mail });
+                }
+            }
+        }
+    }
+
+    /// A message from another shard.
+    pub(super) fn handle_forwarded(
+        &mut self,
+        now: Time,
+        from: ShardId,
+        message: Message,
+        ticket: u64,
+        intent: u64,
+    ) {
+        if message.qos() == QoS::AtMostOnce && !message.is_retained() {
+            // No session keeps it, and no one waits for a receipt.
+            self.route(now, &mut Fanout::new(message.as_publication(), now, 0));
+            return;
+        }
+        let message = Rc::new(message);
+        let publication = message.as_publication();
+        let hash = if publication.retain { self.shared.hash(publication.topic) } else { 0 };
+        let mut fanout = Fanout::of(&message, now, hash);
+        self.track(from, ticket, &mut fanout, |shard, fanout| {
+            if intent != 0 {
+                shard.journal.record(&Record::IntentSeen { number: intent });
+            }
+            let retained = publication.retain && shard.shared.home(hash) == shard.id;
+            let refused = retained && !shard.retain(now, fanout);
+            let outcome = shard.route(now, fanout);
+            Outcome { refused: outcome.refused | refused, ..outcome }
+        });
+    }
+
+    /// Handles what another shard has sent, and gives a receipt for it once it is durable here and on
+    /// the shards that it was sent on to. Ticket 0: nobody waits for one.
+    pub(super) fn track(
+        &mut self,
+        from: ShardId,
+        ticket: u64,
+        fanout: &mut Fanout<'_>,
+        handle: impl FnOnce(&mut Shard, &mut Fanout<'_>) -> Outcome,
+    ) {
+        let before = self.journal.count();
+        fanout.ticket = if ticket == 0 { 0 } else { self.waits.next_ticket() };
+        let outcome = handle(self, fanout);
+        if ticket == 0 {
+            return;
+        }
+        let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
+        if fanout.missing > 0 {
+            self.open_ticket(fanout.missing, outcome, Purpose::Receipt { to: from, ticket, mark });
+        } else {
+            self.give_receipt(from, mark, Receipt { ticket, outcome });
+        }
     }
 
     /// The other shards that may have subscribers for a topic name, as a bit mask.
@@ -350,7 +501,7 @@ impl Shard {
     /// A stamp that orders retained messages of a topic over all shards: by the clock that all
     /// shards share, in a shard never twice, and between shards never the same.
     pub(super) fn next_stamp(&mut self, now: Time) -> u64 {
-        let by_clock = now.as_micros() << 7;
+        let by_clock = (now.as_micros() << 7).saturating_add(self.stamp_base);
         let next = by_clock.max((self.last_stamp | 127) + 1) | u64::from(self.id);
         self.last_stamp = next;
         next

@@ -6,8 +6,9 @@ use super::directory::REPLAYING;
 use super::{Counter, Event, Limit, Mail, SessionKey, Shard, ShardId};
 use crate::message::Message;
 use crate::packet::QoS;
-use crate::router::retained::{BatchLimits, RetainedMessage};
+use crate::router::retained::{BatchLimits, RetainedMessage, Stored};
 use crate::session::{Delivery, Extra, Replay};
+use crate::store::Record;
 use crate::time::Time;
 use std::rc::Rc;
 
@@ -41,18 +42,33 @@ impl RetainedMessage for Message {
     }
 }
 
+/// The broker's own topics say what is now.
+fn is_kept(topic: &str) -> bool {
+    !topic.starts_with("$SYS/")
+}
+
 impl Shard {
     /// Stores or clears a retained message at home here; false if a bound refuses it.
     pub(super) fn retain(&mut self, now: Time, fanout: &mut Fanout<'_>) -> bool {
         let publication = fanout.publication;
         let stored = if publication.payload.is_empty() {
             // [MQTT5-3.3.1-6] [MQTT5-3.3.1-7]
-            self.retained.remove(publication.topic, publication.stamp);
+            if self.retained.remove(publication.topic, publication.stamp) {
+                self.journal.record(&Record::Unretained { topic: publication.topic });
+            }
             true
+        } else if self.store_full && is_kept(publication.topic) {
+            false
         } else {
             // [MQTT5-3.3.1-5]
-            let message = fanout.to_message();
-            self.retained.store(publication.topic, message).is_ok()
+            let stored = self.retained.store(publication.topic, fanout.to_message());
+            if let Ok(Stored::New | Stored::Replaced) = stored
+                && is_kept(publication.topic)
+            {
+                let message = self.stored(&publication);
+                self.journal.record(&Record::Retained { stamp: publication.stamp, message });
+            }
+            stored.is_ok()
         };
         self.note_retained();
         self.start_sweep(now);
@@ -148,7 +164,11 @@ impl Shard {
         let extra = (subscription_id != 0)
             .then(|| Box::new(Extra { subscription_ids: [subscription_id].as_slice().into(), group: None }));
         // [MQTT5-3.3.1-9]: RETAIN 1, whatever Retain As Published says.
-        self.send_delivery(now, session, Delivery { message: Rc::new(message), qos, retain: true, extra });
+        self.send_delivery(
+            now,
+            session,
+            Delivery { message: Rc::new(message), qos, retain: true, number: 0, extra },
+        );
     }
 
     fn arrive(&mut self, late: Late) {
@@ -208,7 +228,10 @@ impl Shard {
     /// All mails end here.
     pub(super) fn deliver_mail(&mut self, now: Time, from: ShardId, mail: Mail) {
         match mail {
-            Mail::Publish(message) => self.handle_forwarded(now, message),
+            Mail::Publish { message, ticket, intent } => {
+                self.handle_forwarded(now, from, message, ticket, intent)
+            }
+            Mail::Receipts(receipts) => self.handle_receipts(now, &receipts),
             Mail::InterestAdd { filter, token } => self.handle_interest(from, &filter, Some(token)),
             Mail::InterestRemove { filter } => self.handle_interest(from, &filter, None),
             Mail::InterestKnown { token } | Mail::GroupJoined { token } | Mail::GroupLeft { token } => {
@@ -221,10 +244,12 @@ impl Shard {
                 self.handle_group_leave(from, &filter, member, token)
             }
             Mail::GroupReady { filter, member, ready } => self.handle_group_ready(&filter, member, ready),
-            Mail::GroupDeliver { tag, member, message } => {
-                self.handle_group_deliver(now, tag, member, message)
+            Mail::GroupDeliver { tag, member, message, ticket } => {
+                self.handle_group_deliver(now, from, tag, member, message, ticket)
             }
-            Mail::GroupReturn { tag, message } => self.handle_group_return(now, tag, message),
+            Mail::GroupReturn { tag, message, ticket } => {
+                self.handle_group_return(now, from, tag, message, ticket)
+            }
             Mail::RetainedQuery { token, session, filter, after } => {
                 self.arrive(Late::Query { session, token, filter, after });
             }
@@ -235,21 +260,5 @@ impl Shard {
                 self.arrive(Late::Batch { session, token, messages, next });
             }
         }
-    }
-
-    fn handle_forwarded(&mut self, now: Time, message: Message) {
-        if message.qos() == QoS::AtMostOnce && !message.is_retained() {
-            // No session keeps it.
-            self.route(now, &mut Fanout::new(message.as_publication(), now, 0));
-            return;
-        }
-        let message = Rc::new(message);
-        let publication = message.as_publication();
-        let hash = if publication.retain { self.shared.hash(publication.topic) } else { 0 };
-        let mut fanout = Fanout::of(&message, now, hash);
-        if publication.retain && self.shared.home(hash) == self.id {
-            self.retain(now, &mut fanout);
-        }
-        self.route(now, &mut fanout);
     }
 }

@@ -6,7 +6,6 @@
 
 use super::event::{Event, Limit};
 use super::log::EventLog;
-use super::publish::shards_of;
 use super::{Counter, Effect, Hangup, Mail, Shard, ShardId, Shared};
 use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding};
 use crate::router::interest::InterestCounts;
@@ -381,10 +380,9 @@ impl Runner {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Mail { to, mail } => self.send(now, to, Parcel::Mail(mail), cause),
-                Effect::Forward { message, home } => {
-                    let targets = self.machine.interested(message.as_publication().topic) & !(1 << home);
-                    for to in shards_of(targets) {
-                        self.send(now, to, Parcel::Mail(Mail::Publish(message.clone())), cause);
+                Effect::Forward(forward) => {
+                    for (to, mail) in self.machine.forward_now(*forward) {
+                        self.send(now, to, Parcel::Mail(mail), cause);
                     }
                 }
                 Effect::Close { slot } => {

@@ -6,12 +6,15 @@
 //! its home has answered. An UNSUBACK leaves when the homes of its shared subscriptions have taken the
 //! session out: what they had chosen it for comes before.
 
+use super::groups::member_of;
+use super::waits::Owing;
 use super::{Counter, Event, GroupMember, Limit, Mail, Shard, ShardId, Violation};
 use crate::packet::{
     PacketId, ProtocolVersion, QoS, Reason, Subscribe, SubscribeFilter, Unsubscribe, encode_suback,
     encode_unsuback,
 };
 use crate::session::Replay;
+use crate::store::Record;
 use crate::time::Time;
 use crate::topic::{RetainHandling, SubscriptionOptions, TopicFilter};
 use ahash::{AHashMap, RandomState};
@@ -31,7 +34,14 @@ pub(super) struct Needed {
     wildcards: Vec<(Box<str>, u64)>,
 }
 
+impl Needed {
+    pub(super) fn expect(&mut self, answers: usize) {
+        self.remaining += answers;
+    }
+}
+
 enum Completion {
+    Restored,
     Suback(Answer),
     Unsuback(Answer),
     Joined { to: ShardId, token: u64 },
@@ -44,6 +54,8 @@ struct Answer {
     session: u32,
     packet_id: PacketId,
     codes: Vec<Reason>,
+    /// The log must be durable up to here.
+    mark: u64,
 }
 
 /// The wildcard filters of this shard's subscriptions, and who knows them.
@@ -78,7 +90,8 @@ impl Shard {
             self.check_subscribe_capabilities(subscribe)?;
         }
         let token = self.token();
-        let mut answer = self.answer(slot, session, subscribe.packet_id);
+        let before = self.journal.count();
+        let mut answer = self.new_answer(slot, session, subscribe.packet_id);
         let mut needed = Needed::default();
         for wanted in subscribe.filters.clone() {
             let code = match self.check_filter(session, wanted.filter) {
@@ -94,13 +107,25 @@ impl Shard {
             };
             answer.codes.push(code);
         }
+        answer.mark = self.mark_since(before);
         self.await_answers(now, token, Pending { needed, then: Completion::Suback(answer) });
         Ok(())
     }
 
-    fn answer(&self, slot: u32, session: u32, packet_id: PacketId) -> Answer {
+    fn new_answer(&self, slot: u32, session: u32, packet_id: PacketId) -> Answer {
         let serial = self.connection(slot).map_or(0, |connection| connection.serial);
-        Answer { slot, serial, session, packet_id, codes: Vec::new() }
+        Answer { slot, serial, session, packet_id, codes: Vec::new(), mark: 0 }
+    }
+
+    /// What has been taken down since `before`, by `Journal::count`, is durable at this mark.
+    fn mark_since(&self, before: u64) -> u64 {
+        if self.journal.count() > before { self.journal.mark() } else { 0 }
+    }
+
+    /// The shard may serve when the answers of other shards are there.
+    pub(super) fn await_restore(&mut self, now: Time, token: u64, needed: Needed) {
+        self.restoring = true;
+        self.await_answers(now, token, Pending { needed, then: Completion::Restored });
     }
 
     fn await_answers(&mut self, now: Time, token: u64, pending: Pending) {
@@ -176,14 +201,13 @@ impl Shard {
         let qos = wanted.options.qos.min(QoS::from_bits(maximum).unwrap_or(QoS::ExactlyOnce));
         let options = SubscriptionOptions { qos, ..wanted.options };
         let new = self.directory.session_mut(session).add_subscription(filter.as_str());
+        if let Some(sid) = self.sid(session) {
+            let filter = filter.as_str();
+            self.journal.record(&Record::Subscribed { sid, filter, options, subscription_id });
+        }
         if filter.shared().is_some() {
             self.count(Counter::SharedSubscriptions, u64::from(new));
-            let member = GroupMember {
-                key: self.directory.key(session),
-                qos,
-                retain_as_published: options.retain_as_published,
-                subscription_id,
-            };
+            let member = member_of(self.directory.key(session), options, subscription_id);
             needed.remaining += 1;
             let home = self.group_home(filter.as_str());
             self.post(home, Mail::GroupJoin { filter: filter.as_str().into(), member, token });
@@ -235,7 +259,8 @@ impl Shard {
         unsubscribe: &Unsubscribe<'_>,
     ) {
         let token = self.token();
-        let mut answer = self.answer(slot, session, unsubscribe.packet_id);
+        let before = self.journal.count();
+        let mut answer = self.new_answer(slot, session, unsubscribe.packet_id);
         let mut needed = Needed::default();
         for filter in unsubscribe.filters.clone() {
             if !self.directory.session_mut(session).remove_subscription(filter.as_str()) {
@@ -245,8 +270,12 @@ impl Shard {
             // Its group's home may choose the session until it knows. [MQTT5-3.10.4-2]
             needed.remaining += usize::from(filter.shared().is_some());
             self.withdraw(session, filter, Some(token));
+            if let Some(sid) = self.sid(session) {
+                self.journal.record(&Record::Unsubscribed { sid, filter: filter.as_str() });
+            }
             answer.codes.push(Reason::Success);
         }
+        answer.mark = self.mark_since(before);
         self.await_answers(now, token, Pending { needed, then: Completion::Unsuback(answer) });
     }
 
@@ -395,18 +424,20 @@ impl Shard {
         }
         match pending.then {
             Completion::Joined { to, token } => self.post(to, Mail::GroupJoined { token }),
-            Completion::Suback(Answer { slot, serial, session, packet_id, codes }) => {
+            Completion::Restored => self.restoring = false,
+            Completion::Suback(Answer { slot, serial, session, packet_id, codes, mark }) => {
                 if self.is_served_by(session, slot, serial) {
-                    let version = self.version_of_session(session);
-                    self.send_packet(slot, |out| encode_suback(out, version, packet_id, &codes));
-                    self.start_replays(now, session, token);
+                    let mut packet = Vec::new();
+                    encode_suback(&mut packet, self.version_of_session(session), packet_id, &codes);
+                    self.answer(now, slot, mark, 0, Owing::Suback { packet: packet.into(), token });
                 }
             }
             // [MQTT5-3.10.4-5]
-            Completion::Unsuback(Answer { slot, serial, session, packet_id, codes }) => {
+            Completion::Unsuback(Answer { slot, serial, session, packet_id, codes, mark }) => {
                 if self.is_served_by(session, slot, serial) {
-                    let version = self.version_of_session(session);
-                    self.send_packet(slot, |out| encode_unsuback(out, version, packet_id, &codes));
+                    let mut packet = Vec::new();
+                    encode_unsuback(&mut packet, self.version_of_session(session), packet_id, &codes);
+                    self.answer(now, slot, mark, 0, Owing::Packet(packet.into()));
                 }
             }
         }

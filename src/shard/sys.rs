@@ -2,6 +2,7 @@
 
 use super::Shard;
 use super::counters::Counter;
+use super::deliver::Fanout;
 use crate::message::Publication;
 use crate::packet::QoS;
 use crate::time::Time;
@@ -94,7 +95,7 @@ impl Shard {
                 origin: None,
                 stamp: self.next_stamp(now),
             };
-            self.publish(now, publication);
+            self.publish(now, &mut Fanout::new(publication, now, 0));
             *last = value;
         }
         self.sys = state;

@@ -268,3 +268,160 @@ fn refusal_is_not_larger_than_the_client_takes() {
         assert_eq!(world.take(client), answer);
     }
 }
+
+/// CONNECT of 3.1.1 with clean session 0.
+fn connect_kept(world: &mut World, shard: usize, client_id: &str) -> usize {
+    let client = world.open(shard);
+    let length = u8::try_from(client_id.len()).unwrap();
+    let mut packet = vec![0x10, 12 + length, 0, 4];
+    packet.extend_from_slice(b"MQTT\x04\x00\x00");
+    packet.extend_from_slice(&[60, 0, length]);
+    packet.extend_from_slice(client_id.as_bytes());
+    world.send(client, &packet);
+    client
+}
+
+/// A client identifier that is at home on a shard of two.
+fn at_home(shard: usize, name: &str) -> String {
+    let homes = super::Homes::new(2, 7);
+    let mut names = (0..).map(|n| format!("{name}{n}"));
+    names.find(|name| usize::from(homes.home_of(name)) == shard).unwrap()
+}
+
+#[test]
+fn what_promises_something_that_is_kept_waits_for_the_disk() {
+    let mut world = quiet(1);
+    world.stick(0);
+    let client = connect_kept(&mut world, 0, "kept");
+    assert_eq!(world.take(client), b"", "CONNACK of a session that is kept");
+    world.send(client, b"\xC0\x00");
+    assert_eq!(world.take(client), b"", "no PINGRESP before CONNACK");
+    world.unstick(0);
+    assert_eq!(world.take(client), b"\x20\x02\x00\x00\xD0\x00");
+
+    world.stick(0);
+    world.send(client, SUBSCRIBE_AB);
+    assert_eq!(world.take(client), b"", "SUBACK");
+    world.unstick(0);
+    assert_eq!(world.take(client), [0x90, 3, 0, 1, 1]);
+
+    world.stick(0);
+    let publisher = connect(&mut world, 0, "publisher", 60);
+    world.send(publisher, PUBLISH_AB);
+    assert_eq!(world.take(publisher), b"", "PUBACK of a message for a session that is kept");
+    assert_eq!(world.take(client), DELIVERED_AB, "QoS 1 is delivered at once");
+    // A message that no one keeps is acknowledged behind it, in order.
+    world.send(publisher, b"\x32\x08\x00\x02xx\x00\x08hi");
+    assert_eq!(world.take(publisher), b"");
+    let other = connect(&mut world, 0, "other", 60);
+    world.send(other, b"\x32\x08\x00\x02xx\x00\x09hi");
+    assert_eq!(world.take(other), [0x40, 2, 0, 9], "who promises nothing does not wait");
+    world.unstick(0);
+    assert_eq!(world.take(publisher), [0x40, 2, 0, 7, 0x40, 2, 0, 8]);
+
+    world.stick(0);
+    world.send(client, b"\xA2\x07\x00\x02\x00\x03a/b");
+    assert_eq!(world.take(client), b"", "UNSUBACK");
+    world.unstick(0);
+    assert_eq!(world.take(client), [0xB0, 2, 0, 2]);
+}
+
+/// [MQTT5-4.3.3-4]
+#[test]
+fn a_qos_2_message_leaves_when_its_identifier_is_on_the_disk_and_so_does_its_release() {
+    let mut world = quiet(1);
+    let subscriber = connect_kept(&mut world, 0, "kept");
+    world.send(subscriber, b"\x82\x08\x00\x01\x00\x03a/b\x02");
+    world.take(subscriber);
+    let publisher = connect_kept(&mut world, 0, "publisher");
+    world.take(publisher);
+    world.stick(0);
+    world.send(publisher, b"\x34\x09\x00\x03a/b\x00\x07hi");
+    assert_eq!((world.take(publisher), world.take(subscriber)), (vec![], vec![]));
+    // It comes again, and must not be acknowledged either.
+    world.send(publisher, b"\x3C\x09\x00\x03a/b\x00\x07hi");
+    assert_eq!(world.take(publisher), b"");
+    world.unstick(0);
+    assert_eq!(world.take(publisher), [0x50, 2, 0, 7, 0x50, 2, 0, 7]);
+    assert_eq!(world.take(subscriber), b"\x34\x09\x00\x03a/b\x00\x01hi");
+    world.stick(0);
+    world.send(publisher, b"\x62\x02\x00\x07");
+    world.send(subscriber, b"\x50\x02\x00\x01");
+    assert_eq!((world.take(publisher), world.take(subscriber)), (vec![], vec![]));
+    world.unstick(0);
+    assert_eq!(world.take(publisher), [0x70, 2, 0, 7]);
+    assert_eq!(world.take(subscriber), [0x62, 2, 0, 1]);
+}
+
+#[test]
+fn a_message_for_another_shard_is_acknowledged_when_that_shard_has_it() {
+    let mut world = quiet(2);
+    let (here, there) = (at_home(0, "publisher"), at_home(1, "kept"));
+    let subscriber = connect_kept(&mut world, 1, &there);
+    world.send(subscriber, SUBSCRIBE_AB);
+    world.take(subscriber);
+    let publisher = connect(&mut world, 0, &here, 60);
+    world.stick(1);
+    world.send(publisher, PUBLISH_AB);
+    assert_eq!(world.take(publisher), b"");
+    world.unstick(1);
+    assert_eq!(world.take(publisher), [0x40, 2, 0, 7]);
+    assert_eq!(world.take(subscriber), DELIVERED_AB);
+}
+
+#[test]
+fn a_qos_2_message_goes_to_another_shard_once_its_own_has_it() {
+    let mut world = quiet(2);
+    let (here, there) = (at_home(0, "publisher"), at_home(1, "kept"));
+    let subscriber = connect_kept(&mut world, 1, &there);
+    world.send(subscriber, b"\x82\x08\x00\x01\x00\x03a/b\x02");
+    world.take(subscriber);
+    let publisher = connect_kept(&mut world, 0, &here);
+    world.take(publisher);
+    world.stick(0);
+    world.send(publisher, b"\x34\x09\x00\x03a/b\x00\x07hi");
+    assert_eq!((world.take(publisher), world.take(subscriber)), (vec![], vec![]));
+    world.stick(1);
+    world.unstick(0);
+    assert_eq!((world.take(publisher), world.take(subscriber)), (vec![], vec![]));
+    world.unstick(1);
+    assert_eq!(world.take(publisher), [0x50, 2, 0, 7]);
+    assert_eq!(world.take(subscriber), b"\x34\x09\x00\x03a/b\x00\x01hi");
+}
+
+/// The client may be another than the one whose PUBLISH it was: the promise is the session's.
+#[test]
+fn a_repeat_on_a_new_connection_waits_for_the_other_shard_too() {
+    let mut world = quiet(2);
+    let (here, there) = (at_home(0, "publisher"), at_home(1, "kept"));
+    let subscriber = connect_kept(&mut world, 1, &there);
+    world.send(subscriber, b"\x82\x08\x00\x01\x00\x03a/b\x02");
+    let publisher = connect_kept(&mut world, 0, &here);
+    world.stick(1);
+    world.send(publisher, b"\x34\x09\x00\x03a/b\x00\x07hi");
+    world.hang_up(publisher, Hangup::Reset);
+    let publisher = connect_kept(&mut world, 0, &here);
+    assert_eq!(world.take(publisher), [0x20, 2, 1, 0]);
+    world.send(publisher, b"\x3C\x09\x00\x03a/b\x00\x07hi");
+    assert_eq!(world.take(publisher), b"");
+    world.unstick(1);
+    assert_eq!(world.take(publisher), [0x50, 2, 0, 7]);
+}
+
+#[test]
+fn a_publisher_hears_of_a_full_queue_on_another_shard() {
+    let mut config = Config::default();
+    config.sys.interval_seconds = 0;
+    config.limits.session_queue_messages = 1;
+    let mut world = World::new(2, config);
+    let (here, there) = (at_home(0, "publisher"), at_home(1, "kept"));
+    let subscriber = connect_kept(&mut world, 1, &there);
+    world.send(subscriber, SUBSCRIBE_AB);
+    world.hang_up(subscriber, Hangup::Closed);
+    let publisher = connect(&mut world, 0, &here, 60);
+    world.send(publisher, PUBLISH_AB);
+    assert_eq!(world.take(publisher), [0x40, 2, 0, 7]);
+    world.send(publisher, PUBLISH_AB);
+    assert_eq!(world.take(publisher), b"", "3.1.1 has no word for no");
+    assert!(world.is_closed(publisher));
+}

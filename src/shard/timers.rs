@@ -17,6 +17,8 @@ pub(super) enum Timer {
     Sweep,
     /// Publish `$SYS`.
     Sys,
+    /// Tell the log that the broker lives.
+    Alive,
 }
 
 /// Expired retained messages are looked for this often, while there are any messages.
@@ -59,6 +61,7 @@ impl Shard {
                     self.sweeping = false;
                     self.start_sweep(now);
                 }
+                Timer::Alive => self.handle_alive(now),
                 Timer::Sys => {
                     self.publish_sys(now, false);
                     self.wheel

@@ -29,6 +29,10 @@ pub struct Journal {
     /// Of the first frame in `bytes`.
     first: u64,
     durable: u64,
+    /// Records taken down, ever.
+    count: u64,
+    /// No one takes frames any more.
+    has_failed: bool,
     /// Of the broker's clock, for the next frame.
     wall_millis: u64,
 }
@@ -50,6 +54,8 @@ impl Journal {
             sequence: 1,
             first: 1,
             durable: 0,
+            count: 0,
+            has_failed: false,
             wall_millis: 0,
         }
     }
@@ -74,6 +80,10 @@ impl Journal {
         if self.name.is_none() {
             return;
         }
+        self.count += 1;
+        if self.has_failed {
+            return;
+        }
         if self.bytes.len() == self.open_at {
             self.bytes.resize(self.open_at + FRAME_HEAD, 0);
             put_varint(&mut self.bytes, self.wall_millis);
@@ -82,9 +92,24 @@ impl Journal {
         self.encoder.encode(&mut self.bytes, record);
     }
 
+    /// Records taken down, ever: tells whether something was.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     /// What has been taken down so far is durable once [`Journal::durable`] is at this mark.
     pub fn mark(&self) -> u64 {
+        if self.has_failed {
+            return u64::MAX;
+        }
         if self.bytes.len() == self.open_at { self.sequence - 1 } else { self.sequence }
+    }
+
+    /// The log has failed: nothing that is taken down from now on will ever be durable.
+    pub fn fail(&mut self) {
+        self.has_failed = true;
+        self.bytes = Vec::new();
+        self.open_at = 0;
     }
 
     /// Everything up to this mark is durable.

@@ -188,6 +188,8 @@ pub enum Record<'a> {
         /// The intent.
         number: u64,
     },
+    /// Nothing changed, but the broker lives: those that are connected now were so at the frame's time.
+    Alive,
 }
 
 /// Bytes that are no record.
@@ -228,6 +230,7 @@ mod tag {
     pub(super) const INTENT: u8 = 16;
     pub(super) const INTENT_DONE: u8 = 17;
     pub(super) const INTENT_SEEN: u8 = 18;
+    pub(super) const ALIVE: u8 = 19;
 }
 
 /// Appends records to a frame.
@@ -341,6 +344,7 @@ impl Encoder {
                 out.push(tag::INTENT_SEEN);
                 self.put_number(out, *number);
             }
+            Record::Alive => out.push(tag::ALIVE),
         }
     }
 
@@ -421,6 +425,7 @@ impl<'a> Decoder<'a> {
             },
             tag::INTENT_DONE => Record::IntentDone { number: self.number()? },
             tag::INTENT_SEEN => Record::IntentSeen { number: self.number()? },
+            tag::ALIVE => Record::Alive,
             _ => return Err(bad("unknown kind of record")),
         };
         Ok(Some(record))
@@ -660,6 +665,7 @@ pub(super) mod tests {
             Record::Intent { number: 77, targets: u128::MAX - 5, stamp: 1, message },
             Record::IntentDone { number: 77 },
             Record::IntentSeen { number: 78 },
+            Record::Alive,
         ]
     }
 

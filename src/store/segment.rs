@@ -97,6 +97,20 @@ pub struct LogName {
     pub shard: u16,
 }
 
+/// Name of a segment's file: epoch, shard and number, so that names sort as their segments were written.
+pub fn file_name(name: LogName, number: u64) -> String {
+    format!("{:010}-{:03}-{number:010}.log", name.epoch, name.shard)
+}
+
+/// Whose segment a file is, and which; none if it is not named as [`file_name`] names it.
+pub fn parse_file_name(file_name: &str) -> Option<(LogName, u64)> {
+    let mut parts = file_name.strip_suffix(".log")?.split('-');
+    let (epoch, shard, number) = (parts.next()?, parts.next()?, parts.next()?);
+    let name = LogName { epoch: epoch.parse().ok()?, shard: shard.parse().ok()? };
+    let number = number.parse().ok()?;
+    (self::file_name(name, number) == file_name).then_some((name, number))
+}
+
 /// Finishes a frame whose head and body lie in `frame`; the head is filled in.
 pub(super) fn finish_frame(name: LogName, sequence: u64, frame: &mut [u8]) {
     let body_len = u32::try_from(frame.len() - FRAME_HEAD).expect("a turn's records are bounded");
@@ -239,5 +253,38 @@ impl<'a> SegmentReader<'a> {
         self.bytes
             .get(from..to.min(self.bytes.len()))
             .is_some_and(|bytes| bytes.iter().all(|&byte| byte == 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_is_read_back() {
+        let name = LogName { epoch: 7, shard: 2 };
+        assert_eq!(file_name(name, 41), "0000000007-002-0000000041.log");
+        let largest = LogName { epoch: u64::MAX, shard: u16::MAX };
+        for (name, number) in [(name, 41), (name, 0), (largest, u64::MAX)] {
+            assert_eq!(parse_file_name(&file_name(name, number)), Some((name, number)));
+        }
+    }
+
+    #[test]
+    fn what_is_named_otherwise_is_no_segment() {
+        for other in [
+            "",
+            ".log",
+            "0000000007-002-0000000041",
+            "7-2-41.log",
+            "0000000007-002-0000000041.log.bad",
+            "0000000007-002.log",
+            "0000000007-002-0000000041-1.log",
+            "+000000007-002-0000000041.log",
+            "0000000007-0x2-0000000041.log",
+            "0000000007-70000-0000000041.log",
+        ] {
+            assert_eq!(parse_file_name(other), None, "{other}");
+        }
     }
 }

@@ -35,6 +35,8 @@ pub const DEFAULT: Config = Config { name: "DEFAULT", text: "[sys]\ninterval_sec
 /// A running broker.
 pub struct Broker {
     pub shards: usize,
+    /// In memory: has it a log all the same?
+    is_kept: bool,
     place: Place,
     clock: Clock,
 }
@@ -55,26 +57,27 @@ impl Broker {
     }
 
     /// A broker in memory with the default configuration.
-    pub fn in_memory(shards: usize) -> Broker {
-        Self::remembered(shards, &DEFAULT)
+    pub fn in_memory(shards: usize, is_kept: bool) -> Broker {
+        Self::remembered(shards, is_kept, &DEFAULT)
     }
 
-    fn remembered(shards: usize, config: &Config) -> Broker {
+    fn remembered(shards: usize, is_kept: bool, config: &Config) -> Broker {
         let text = configuration("127.0.0.1:1883", shards, config);
-        let config = midge::config::parse::parse(config.name, &text).expect("the configuration is valid");
+        let mut config = midge::config::parse::parse(config.name, &text).expect("the configuration is valid");
+        config.persistence.directory = if is_kept { "log".to_owned() } else { String::new() };
         let memory = Memory::new(World::new(shards, config));
-        Broker { shards, clock: Clock::Virtual(memory.clone()), place: Place::Memory(memory) }
+        Broker { shards, is_kept, clock: Clock::Virtual(memory.clone()), place: Place::Memory(memory) }
     }
 
     fn at(shards: usize, address: String) -> Broker {
-        Broker { shards, clock: Clock::wall(), place: Place::Address(address) }
+        Broker { shards, is_kept: true, clock: Clock::wall(), place: Place::Address(address) }
     }
 
     /// The broker of the same kind and shard count with another configuration.
     pub fn with(&self, config: &'static Config) -> Option<&'static Broker> {
         match self.place {
             Place::Address(_) => Self::shared(self.shards, config),
-            Place::Memory(_) => Some(Self::remembered(self.shards, config)),
+            Place::Memory(_) => Some(Self::remembered(self.shards, self.is_kept, config)),
         }
         .map(|broker| &*Box::leak(Box::new(broker)))
     }
@@ -182,7 +185,7 @@ impl OwnBroker {
         }
         let shards = broker.shards;
         if let Place::Memory(_) = broker.place {
-            return Some(Self { broker: Broker::remembered(shards, config), process: None });
+            return Some(Self { broker: Broker::remembered(shards, broker.is_kept, config), process: None });
         }
         let (address, file) = prepare(shards, config);
         let log = log_file(&file);

@@ -54,7 +54,7 @@ mod prelude {
     pub use std::time::Duration;
 }
 
-/// Makes the registry, and the tests of all scenarios: over loopback and in memory, for every shard count.
+/// Makes the registry, and the tests of all scenarios: over loopback, in memory, and in memory with a log, for every shard count.
 macro_rules! scenarios {
     ($($room:ident { $($name:ident)* })*) => {
         const REGISTRY: &[(&str, runner::Scenario)] =
@@ -65,9 +65,12 @@ macro_rules! scenarios {
         scenarios!(@over_loopback shards_1, 1, $($room { $($name)* })*);
         scenarios!(@over_loopback shards_2, 2, $($room { $($name)* })*);
         scenarios!(@over_loopback shards_7, 7, $($room { $($name)* })*);
-        scenarios!(@in_memory memory_1, 1, $($room { $($name)* })*);
-        scenarios!(@in_memory memory_2, 2, $($room { $($name)* })*);
-        scenarios!(@in_memory memory_7, 7, $($room { $($name)* })*);
+        scenarios!(@in_memory memory_1, 1, false, $($room { $($name)* })*);
+        scenarios!(@in_memory kept_1, 1, true, $($room { $($name)* })*);
+        scenarios!(@in_memory memory_2, 2, false, $($room { $($name)* })*);
+        scenarios!(@in_memory kept_2, 2, true, $($room { $($name)* })*);
+        scenarios!(@in_memory memory_7, 7, false, $($room { $($name)* })*);
+        scenarios!(@in_memory kept_7, 7, true, $($room { $($name)* })*);
     };
     (@over_loopback $place:ident, $shards:literal, $($room:ident { $($name:ident)* })*) => {
         #[cfg(test)]
@@ -76,10 +79,10 @@ macro_rules! scenarios {
             crate::runner::run($shards, name, crate::$room::$name, crate::REGISTRY);
         })* })* }
     };
-    (@in_memory $place:ident, $shards:literal, $($room:ident { $($name:ident)* })*) => {
+    (@in_memory $place:ident, $shards:literal, $kept:literal, $($room:ident { $($name:ident)* })*) => {
         #[cfg(test)]
         mod $place { $(mod $room { $(#[test] fn $name() {
-            crate::runner::run_in_memory($shards, crate::$room::$name);
+            crate::runner::run_in_memory($shards, $kept, crate::$room::$name);
         })* })* }
     };
 }

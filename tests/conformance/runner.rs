@@ -43,11 +43,11 @@ pub fn run(shards: usize, name: &'static str, scenario: Scenario, all: &'static 
     }
 }
 
-/// The body of each test in memory. Nothing there waits, so each runs where it is.
-pub fn run_in_memory(shards: usize, scenario: Scenario) {
+/// The body of each test in memory, with a log or without. Nothing there waits, so each runs where it is.
+pub fn run_in_memory(shards: usize, is_kept: bool, scenario: Scenario) {
     if foreign_target().is_none() {
         remember_panics();
-        scenario(&Broker::in_memory(shards));
+        scenario(&Broker::in_memory(shards, is_kept));
     }
 }
 

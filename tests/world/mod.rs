@@ -3,6 +3,8 @@
 
 use midge::config::Config;
 use midge::shard::{Effect, Event, Hangup, Mail, Shard, ShardId, Shared};
+use midge::store::segment::LogName;
+use midge::store::{Batch, Journal, Restored, Wall};
 use midge::time::Time;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -22,6 +24,11 @@ pub struct World {
     links: Vec<Link>,
     now: Time,
     pub events: Vec<Event>,
+    /// What each shard's log has, if there are logs.
+    pub logs: Vec<Vec<Batch>>,
+    /// The write that is under way, by shard: done with the next turn, unless the disk is stuck.
+    writing: Vec<Option<u64>>,
+    stuck: Vec<usize>,
 }
 
 enum Parcel {
@@ -44,8 +51,9 @@ struct Link {
 }
 
 impl World {
-    /// A broker that has started.
+    /// A broker that has started. Unless `persistence.directory` is empty, it keeps what must survive in `logs`.
     pub fn new(shards: usize, config: Config) -> World {
+        let is_persistent = !config.persistence.directory.is_empty();
         let (shared, interests) = Shared::new(config, shards, 7);
         let shared = Arc::new(shared);
         let shards = interests.into_iter().enumerate().map(|(id, interest)| {
@@ -54,6 +62,9 @@ impl World {
         });
         let shards: Vec<Shard> = shards.collect();
         let mut world = World {
+            logs: shards.iter().map(|_| Vec::new()).collect(),
+            writing: shards.iter().map(|_| None).collect(),
+            stuck: Vec::new(),
             boxes: shards.iter().map(|_| shards.iter().map(|_| VecDeque::new()).collect()).collect(),
             held: Vec::new(),
             shards,
@@ -62,6 +73,15 @@ impl World {
             events: Vec::new(),
         };
         for shard in &mut world.shards {
+            if is_persistent {
+                let journal = Journal::new(LogName { epoch: 1, shard: shard.id() });
+                shard.open_store(
+                    world.now,
+                    journal,
+                    Wall { zero_millis: 1_800_000_000_000 },
+                    Restored::default(),
+                );
+            }
             shard.handle_start(world.now);
         }
         world.run();
@@ -186,6 +206,17 @@ impl World {
         self.held.retain(|held| *held != (to, from));
     }
 
+    /// No write of this shard's log comes to its end until `unstick`.
+    pub fn stick(&mut self, shard: usize) {
+        self.stuck.push(shard);
+    }
+
+    /// The disk is well again.
+    pub fn unstick(&mut self, shard: usize) {
+        self.stuck.retain(|&stuck| stuck != shard);
+        self.run();
+    }
+
     /// Turns of all shards until nothing is left to do.
     pub fn run(&mut self) {
         // A parcel may give work to a shard that has had its turn: idle means twice in a row.
@@ -203,6 +234,13 @@ impl World {
     /// One turn of one shard: all that is there for it, then what it had put off. True if there was anything.
     pub fn turn(&mut self, shard: usize) -> bool {
         let mut busy = false;
+        if !self.stuck.contains(&shard)
+            && let Some(last) = self.writing[shard].take()
+        {
+            busy = true;
+            self.shards[shard].handle_durable(self.now, last);
+            self.carry_out(shard);
+        }
         for from in 0..self.shards.len() {
             if self.held.contains(&(shard, from)) {
                 continue;
@@ -214,6 +252,13 @@ impl World {
         }
         self.shards[shard].handle_turn(self.now);
         self.carry_out(shard);
+        if self.writing[shard].is_none()
+            && let Some(batch) = self.shards[shard].take_batch()
+        {
+            busy = true;
+            self.writing[shard] = Some(batch.last);
+            self.logs[shard].push(batch);
+        }
         busy || self.shards[shard].has_deferred()
     }
 
@@ -257,13 +302,9 @@ impl World {
                 Effect::Mail { to, mail } => {
                     self.boxes[usize::from(to)][shard].push_back(Parcel::Mail { from, mail });
                 }
-                Effect::Forward { message, home } => {
-                    let wanted = self.shards[shard].interested(message.as_publication().topic);
-                    for to in
-                        (0..self.boxes.len()).filter(|&to| wanted >> to & 1 == 1 && to != usize::from(home))
-                    {
-                        let mail = Mail::Publish(message.clone());
-                        self.boxes[to][shard].push_back(Parcel::Mail { from, mail });
+                Effect::Forward(forward) => {
+                    for (to, mail) in self.shards[shard].forward_now(*forward) {
+                        self.boxes[usize::from(to)][shard].push_back(Parcel::Mail { from, mail });
                     }
                 }
                 Effect::Event(event) => self.events.push(event),

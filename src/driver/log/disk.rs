@@ -1,0 +1,216 @@
+//! The files of a log: what is done to them, and what it means when that fails.
+//!
+//! Files are opened for writing only: glommio tries a read to find out whether it may busy-poll for
+//! completions, and a log must not. With [`SyncPolicy::Always`] they are opened with `O_DSYNC`: the write
+//! itself ends when the disk has it, which takes one operation instead of two.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use glommio::GlommioError;
+use glommio::io::{Directory, DmaFile, OpenOptions};
+
+use crate::config::SyncPolicy;
+use crate::store::segment::BLOCK;
+
+/// A segment that is open for writing. Clones share the file.
+#[derive(Clone, Debug)]
+pub(super) struct SegmentFile {
+    file: Rc<DmaFile>,
+    pub(super) path: PathBuf,
+    /// Bytes that have a place on the disk.
+    pub(super) bytes_max: usize,
+}
+
+/// Why there is no new segment.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// It may work later.
+    NoRoom(io::Error),
+    /// The disk did not keep what it was told to keep: what it keeps at all is unknown from now on.
+    NotKept(io::Error),
+}
+
+impl Trouble {
+    pub(super) fn into_cause(self) -> io::Error {
+        match self {
+            Trouble::NoRoom(cause) | Trouble::NotKept(cause) => cause,
+        }
+    }
+}
+
+/// What is done to files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Create,
+    Preallocate,
+    Rename,
+    Write,
+    Sync,
+    SyncDirectory,
+    Remove,
+}
+
+/// The disk; that of the tests fails on demand.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Disk {
+    #[cfg(test)]
+    pub(super) twin: Rc<super::tests::Twin>,
+}
+
+impl Disk {
+    /// Makes a file of `bytes` bytes that is sure to stay, for a segment that begins later.
+    pub(super) async fn create(
+        &self,
+        path: PathBuf,
+        bytes: usize,
+        policy: SyncPolicy,
+    ) -> Result<SegmentFile, Trouble> {
+        let created = self.open_new(&path, policy).await.map_err(Trouble::NoRoom)?;
+        let mut segment = SegmentFile { file: Rc::new(created), path, bytes_max: 0 };
+        if let Err(error) = self.allocate(&mut segment, bytes).await {
+            let path = segment.path.clone();
+            self.close(segment).await;
+            let _ = self.remove(&path).await;
+            return Err(Trouble::NoRoom(error));
+        }
+        self.sync(&segment).await.map_err(Trouble::NotKept)?;
+        self.sync_directory(&segment.path).await.map_err(Trouble::NotKept)?;
+        Ok(segment)
+    }
+
+    /// Makes an old segment the file of a later one; none if it isn't of this size. Its blocks are written
+    /// to already, which saves the file system the work of noting so at each write. What stands in them is
+    /// not taken for the new segment's, see [`crate::store::segment`].
+    pub(super) async fn reuse(
+        &self,
+        old: &Path,
+        path: PathBuf,
+        bytes: usize,
+        policy: SyncPolicy,
+    ) -> Result<Option<SegmentFile>, Trouble> {
+        self.before(Operation::Rename).await.map_err(Trouble::NoRoom)?;
+        let file = open_options(policy).dma_open(old).await;
+        let file = file.map_err(|error| Trouble::NoRoom(explain("open", old, error)))?;
+        if file.file_size().await.ok() != Some(bytes as u64) {
+            let _ = file.close().await;
+            let _ = self.remove(old).await;
+            return Ok(None);
+        }
+        let renamed = glommio::io::rename(old, &path).await;
+        renamed.map_err(|error| Trouble::NoRoom(explain("rename", old, error)))?;
+        self.sync_directory(&path).await.map_err(Trouble::NotKept)?;
+        Ok(Some(SegmentFile { file: Rc::new(file), path, bytes_max: bytes }))
+    }
+
+    /// Gives a file so many bytes on the disk.
+    pub(super) async fn allocate(&self, segment: &mut SegmentFile, bytes: usize) -> io::Result<()> {
+        self.before(Operation::Preallocate).await?;
+        match segment.file.pre_allocate(bytes as u64, false).await {
+            Ok(()) => {}
+            Err(error) => {
+                let error = explain("preallocate", &segment.path, error);
+                // A file system that can't reserve room says so when a write finds none.
+                if error.kind() != io::ErrorKind::Unsupported {
+                    return Err(error);
+                }
+            }
+        }
+        segment.bytes_max = bytes;
+        Ok(())
+    }
+
+    /// Writes the parts, one behind the other, and zeros to the end of the last block, in one go.
+    pub(super) async fn write(&self, segment: &SegmentFile, at: usize, parts: &[&[u8]]) -> io::Result<()> {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        let mut buffer = segment.file.alloc_dma_buffer(bytes.next_multiple_of(BLOCK));
+        let mut rest = buffer.as_bytes_mut();
+        for part in parts {
+            let (head, tail) = rest.split_at_mut(part.len());
+            head.copy_from_slice(part);
+            rest = tail;
+        }
+        rest.fill(0);
+        let wanted = buffer.len();
+        self.before(Operation::Write).await?;
+        match segment.file.write_at(buffer, at as u64).await {
+            Ok(written) if written == wanted => Ok(()),
+            Ok(written) => Err(io::Error::new(
+                io::ErrorKind::WriteZero,
+                format!("{} took {written} of {wanted} bytes", segment.path.display()),
+            )),
+            Err(error) => Err(explain("write", &segment.path, error)),
+        }
+    }
+
+    /// Ends when the disk has all that was written.
+    pub(super) async fn sync(&self, segment: &SegmentFile) -> io::Result<()> {
+        self.before(Operation::Sync).await?;
+        segment.file.fdatasync().await.map_err(|error| explain("sync", &segment.path, error))
+    }
+
+    pub(super) async fn close(&self, segment: SegmentFile) {
+        // What was written is synced or not meant to be: closing tells nothing new.
+        let _ = segment.file.close_rc().await;
+    }
+
+    pub(super) async fn remove(&self, path: &Path) -> io::Result<()> {
+        self.before(Operation::Remove).await?;
+        glommio::io::remove(path).await.map_err(|error| explain("remove", path, error))
+    }
+
+    async fn open_new(&self, path: &Path, policy: SyncPolicy) -> io::Result<DmaFile> {
+        self.before(Operation::Create).await?;
+        let opened = open_options(policy).create_new(true).dma_open(path).await;
+        opened.map_err(|error| {
+            let error = explain("create", path, error);
+            if error.kind() != io::ErrorKind::InvalidInput {
+                return error;
+            }
+            let advice = "the file system of persistence.directory must support direct I/O (O_DIRECT)";
+            io::Error::new(error.kind(), format!("{error}: {advice}"))
+        })
+    }
+
+    /// A file is found after a power cut only if its directory was synced.
+    async fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        self.before(Operation::SyncDirectory).await?;
+        let directory = path.parent().unwrap_or(Path::new("."));
+        let told = async {
+            let opened = Directory::open(directory).await?;
+            let synced = opened.sync().await;
+            opened.close().await?;
+            synced
+        };
+        told.await.map_err(|error| explain("sync", directory, error))
+    }
+
+    #[cfg(test)]
+    async fn before(&self, operation: Operation) -> io::Result<()> {
+        self.twin.before(operation).await
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_async, reason = "the tests' twin waits here")]
+    async fn before(&self, _: Operation) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn open_options(policy: SyncPolicy) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    if policy == SyncPolicy::Always {
+        options.custom_flags(libc::O_DSYNC);
+    }
+    options
+}
+
+fn explain(doing: &str, path: &Path, error: GlommioError<()>) -> io::Error {
+    let error = match error {
+        GlommioError::EnhancedIoError { source, .. } => source,
+        other => io::Error::from(other),
+    };
+    io::Error::new(error.kind(), format!("can't {doing} {}: {error}", path.display()))
+}

@@ -1,0 +1,286 @@
+//! What the machine takes down for its log, and what it gets back at a start.
+//!
+//! Only sessions that outlive their connection are in the log: those have a name there, `sid`, in their
+//! slot of the directory. Everything else leaves no trace.
+
+use super::directory::SessionSlot;
+use super::groups::member_of;
+use super::subscribe::Needed;
+use super::timers::Timer;
+use super::{Counter, Mail, Shard};
+use crate::message::{Message, Publication};
+use crate::packet::{PacketId, QoS};
+use crate::session::{Delivery, Extra, NEVER_EXPIRES, QueueLimits, Will};
+use crate::store::{
+    Journal, Record, Restored, RestoredDelivery, RestoredSession, RestoredState, StoredMessage, StoredWill,
+    Wall,
+};
+use crate::time::Time;
+use crate::topic::TopicFilter;
+use std::rc::Rc;
+
+/// The broker says so often that it lives, so that a start knows when the connections ended.
+const ALIVE_SECONDS: u32 = 60;
+
+impl Shard {
+    /// Once, before `handle_start`: from now on what must survive goes to this journal, and this is what
+    /// survived. `wall` is the wall clock at the zero of the broker's clock.
+    ///
+    /// The shard may be served from once `is_restoring` says that the other shards know what it wants.
+    pub fn open_store(&mut self, now: Time, journal: Journal, wall: Wall, restored: Restored) {
+        self.journal = journal;
+        self.wall = wall;
+        self.journal.set_wall_millis(wall.millis(now));
+        let shards = self.shared.shards() as u64;
+        self.next_number = restored.next_number.max(1).next_multiple_of(shards) + u64::from(self.id);
+        self.stamp_base = (restored.last_stamp | 127).saturating_add(1);
+        for message in restored.retained {
+            self.restore_retained(message);
+        }
+        let token = self.token();
+        let mut needed = Needed::default();
+        for session in restored.sessions {
+            self.restore_session(now, session, token, &mut needed);
+        }
+        self.note_retained();
+        self.start_sweep(now);
+        self.await_restore(now, token, needed);
+        self.settle(now);
+    }
+
+    fn restore_retained(&mut self, message: Message) {
+        let topic: Box<str> = message.as_publication().topic.into();
+        if self.retained.store(&topic, message).is_err() {
+            // A bound that is lower than last time.
+            self.count(Counter::LimitRetained, 1);
+        }
+    }
+
+    fn restore_session(&mut self, now: Time, restored: RestoredSession, token: u64, needed: &mut Needed) {
+        let session = self.directory.create(&restored.client_id);
+        let entry = self.directory.slot_mut(session);
+        entry.sid = restored.sid;
+        entry.version = restored.version;
+        let state = entry.session_mut();
+        state.expiry_seconds = restored.expiry_seconds;
+        state.group_ready = false;
+        for (packet_id, payload_bytes) in restored.held {
+            state.hold(packet_id, u32::try_from(payload_bytes).unwrap_or(u32::MAX), 0);
+        }
+        self.count(Counter::Sessions, 1);
+        for delivery in restored.deliveries {
+            self.restore_delivery(session, delivery);
+        }
+        for subscription in restored.subscriptions {
+            let Ok(filter) = TopicFilter::parse(&subscription.filter) else { continue };
+            let (options, id) = (subscription.options, subscription.subscription_id);
+            self.directory.session_mut(session).add_subscription(filter.as_str());
+            if filter.shared().is_some() {
+                self.count(Counter::SharedSubscriptions, 1);
+                needed.expect(1);
+                let member = member_of(self.directory.key(session), options, id);
+                let home = self.group_home(filter.as_str());
+                self.post(home, Mail::GroupJoin { filter: filter.as_str().into(), member, token });
+                if home != self.id {
+                    let (filter, member) = (filter.as_str().into(), self.directory.key(session));
+                    self.post(home, Mail::GroupReady { filter, member, ready: false });
+                }
+                continue;
+            }
+            self.count(Counter::Subscriptions, 1);
+            self.subscriptions.subscribe(filter.matching_part(), session, options, id);
+            if self.subscriptions.subscriber_count(filter.matching_part()) == 1 {
+                self.acquire_interest(filter.matching_part());
+            }
+            self.announce(filter.matching_part(), token, needed);
+        }
+        // Both have been running while the broker was down.
+        let (wall, left_at) = (self.wall, restored.left_at_millis);
+        let deadline = |seconds: u32| wall.time(left_at.saturating_add(u64::from(seconds) * 1000)).max(now);
+        if restored.expiry_seconds != NEVER_EXPIRES {
+            let timer = self.wheel.schedule(deadline(restored.expiry_seconds), Timer::SessionExpiry(session));
+            self.directory.session_mut(session).expiry_timer = Some(timer);
+        }
+        if let Some(will) = restored.will {
+            let timer = self.wheel.schedule(deadline(will.delay_seconds), Timer::WillDelay(session));
+            let state = self.directory.session_mut(session);
+            state.will = Some(Box::new(will));
+            state.will_timer = Some(timer);
+        }
+    }
+
+    fn restore_delivery(&mut self, session: u32, restored: RestoredDelivery) {
+        let ids = restored.subscription_ids;
+        let extra = (!ids.is_empty()).then(|| Box::new(Extra { subscription_ids: ids.into(), group: None }));
+        let delivery = Delivery {
+            message: Rc::new(restored.message),
+            qos: restored.qos,
+            retain: restored.retain,
+            number: restored.number,
+            extra,
+        };
+        let state = self.directory.session_mut(session);
+        let (packet_id, released) = match restored.state {
+            RestoredState::Queued => (0, false),
+            RestoredState::Sent(packet_id) => (packet_id, false),
+            RestoredState::Released(packet_id) => (packet_id, true),
+        };
+        match PacketId::new(packet_id) {
+            Some(packet_id) => state.inflight.restore(packet_id, released, delivery),
+            None => {
+                // It was acknowledged: no bound that is lower now may drop it.
+                let bytes = delivery.message.bytes();
+                let unlimited = QueueLimits { messages: usize::MAX, bytes: usize::MAX };
+                if state.queue.push(delivery, unlimited).is_ok() {
+                    self.note_queued(bytes.cast_signed(), 1);
+                }
+            }
+        }
+    }
+
+    /// Do the other shards not yet know all that this one's sessions want?
+    pub fn is_restoring(&self) -> bool {
+        self.restoring
+    }
+
+    /// Frames for the log, if there are any: at the end of a turn, when no write is under way.
+    pub fn take_batch(&mut self) -> Option<crate::store::Batch> {
+        self.journal.take()
+    }
+
+    /// Bytes that wait to be taken.
+    pub fn journal_bytes(&self) -> usize {
+        self.journal.waiting_bytes()
+    }
+
+    /// The log has no room for more (`true`), or has again: messages that would have to be kept are
+    /// refused meanwhile.
+    pub fn handle_store_full(&mut self, full: bool) {
+        self.store_full = full;
+    }
+
+    /// The log has failed: nothing more will be durable, and what would have to be kept is refused.
+    pub fn handle_store_failed(&mut self) {
+        self.store_full = true;
+        self.journal.fail();
+    }
+
+    /// Is this connection the machine's?
+    pub fn has_connection(&self, slot: u32) -> bool {
+        self.connection(slot).is_some()
+    }
+
+    /// While anyone is connected whose session is kept.
+    pub(super) fn handle_alive(&mut self, now: Time) {
+        self.is_telling_alive = false;
+        if self.connection_count > 0 {
+            self.journal.record(&Record::Alive);
+            self.tell_alive(now);
+        }
+    }
+
+    fn tell_alive(&mut self, now: Time) {
+        if !std::mem::replace(&mut self.is_telling_alive, true) {
+            self.wheel.schedule(now.after_seconds(ALIVE_SECONDS), Timer::Alive);
+        }
+    }
+
+    /// A name that nothing else has or will have.
+    pub(super) fn number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number += self.shared.shards() as u64;
+        number
+    }
+
+    pub(super) fn stored<'a>(&self, publication: &Publication<'a>) -> StoredMessage<'a> {
+        StoredMessage {
+            topic: publication.topic,
+            properties: publication.forward,
+            payload: publication.payload,
+            qos: publication.qos,
+            retain: publication.retain,
+            expires_at_millis: publication.expires_at.map(|at| self.wall.millis(at)),
+        }
+    }
+
+    /// A session has a new connection, whose terms and will it has by now.
+    pub(super) fn record_session(&mut self, now: Time, session: u32) {
+        let expiry_seconds = self.directory.session(session).expiry_seconds;
+        let sid = self.directory.slot(session).sid;
+        if expiry_seconds == 0 || !self.journal.is_on() {
+            if sid != 0 {
+                // It ends with its connection, whatever becomes of us.
+                self.journal.record(&Record::Ended { sid });
+                self.directory.slot_mut(session).sid = 0;
+            }
+            return;
+        }
+        self.tell_alive(now);
+        let sid = if sid == 0 { self.number() } else { sid };
+        let entry: &mut SessionSlot = self.directory.slot_mut(session);
+        entry.sid = sid;
+        let version = entry.version;
+        let state = self.directory.session(session);
+        let will = state.will.as_deref().map(|will| self.stored_will(will));
+        let client_id = &*state.client_id;
+        self.journal.record(&Record::Session { sid, client_id, version, expiry_seconds, will });
+    }
+
+    fn stored_will<'a>(&self, will: &'a Will) -> StoredWill<'a> {
+        StoredWill {
+            message: self.stored(&will.message.as_publication()),
+            delay_seconds: will.delay_seconds,
+            message_expiry_seconds: will.message_expiry_seconds,
+        }
+    }
+
+    /// The name of a session in the log, if it is there.
+    pub(super) fn sid(&self, session: u32) -> Option<u64> {
+        let sid = self.directory.slot(session).sid;
+        (sid != 0).then_some(sid)
+    }
+
+    pub(super) fn record_held(&mut self, session: u32, packet_id: PacketId, payload_bytes: u32) {
+        if let Some(sid) = self.sid(session) {
+            self.journal.record(&Record::Held { sid, packet_id: packet_id.get(), payload_bytes });
+        }
+    }
+
+    /// A QoS 2 packet identifier of the client is free; false if it was not held.
+    pub(super) fn release_held(&mut self, session: u32, packet_id: PacketId) -> bool {
+        let held = self.directory.session_mut(session).release(packet_id.get());
+        if let (true, Some(sid)) = (held, self.sid(session)) {
+            self.journal.record(&Record::Unheld { sid, packet_id: packet_id.get() });
+        }
+        held
+    }
+
+    /// A delivery that is in its session by now, in the window if it has a packet identifier.
+    pub(super) fn record_delivery(
+        &mut self,
+        sid: u64,
+        message: u64,
+        number: u64,
+        packet_id: Option<PacketId>,
+        qos: QoS,
+        retain: bool,
+        subscription_ids: &[u32],
+    ) {
+        self.journal.record(&Record::Delivery {
+            sid,
+            number,
+            message,
+            qos,
+            retain,
+            packet_id: packet_id.map_or(0, PacketId::get),
+            subscription_ids: subscription_ids.into(),
+        });
+    }
+
+    /// A delivery of a session is done with.
+    pub(super) fn record_settled(&mut self, session: u32, number: u64) {
+        if let (Some(sid), true) = (self.sid(session), number != 0) {
+            self.journal.record(&Record::Settled { sid, number });
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! Answers that wait: for the log to be durable, and for the receipts of other shards.
+//!
+//! Whatever the machine says to someone about something that must survive is said only once the record
+//! of it is durable. A connection's answers keep their order (`[MQTT5-4.6.0-2]`), so each that waits
+//! holds up those behind it; without anything that waits there is no list, and an answer goes out at
+//! once. A ticket counts the receipts that are missing for a publish that other shards take part in.
+
+use super::directory::GATED;
+use super::{EndCause, Mail, SessionKey, Shard, ShardId, Violation};
+use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, Reason, encode_ack, encode_pingresp};
+use crate::store::Record;
+use crate::time::Time;
+use ahash::RandomState;
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+
+/// What a shard says of a message that it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// From the mail.
+    pub ticket: u64,
+    /// What became of the message.
+    pub outcome: Outcome,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Subscriptions that it matched.
+    pub matched: bool,
+    /// A session or the retained store refused it.
+    pub refused: bool,
+}
+
+impl Outcome {
+    fn merge(&mut self, other: Outcome) {
+        self.matched |= other.matched;
+        self.refused |= other.refused;
+    }
+}
+
+/// An answer in its connection's list.
+struct Owed {
+    /// It waits for the log to be durable up to here.
+    mark: u64,
+    /// It waits for this ticket; 0: for none.
+    ticket: u64,
+    answer: Owing,
+}
+
+/// An answer.
+pub(super) enum Owing {
+    Ack(Ack),
+    Packet(Box<[u8]>),
+    /// SUBACK, and the token of the replays that begin behind it.
+    Suback {
+        packet: Box<[u8]>,
+        token: u64,
+    },
+    /// CONNACK; the session is resumed behind it.
+    Connack(Box<[u8]>),
+    Pong,
+    /// No answer but the end of the connection.
+    End(Violation),
+}
+
+/// The receipts that are missing for one message.
+struct Ticket {
+    missing: u32,
+    outcome: Outcome,
+    purpose: Purpose,
+}
+
+/// What is done when all receipts are there.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose {
+    Answer(PublishAnswer),
+    /// This shard was sent the message itself.
+    Receipt {
+        to: ShardId,
+        ticket: u64,
+        mark: u64,
+    },
+}
+
+/// The acknowledgement of a publish.
+#[derive(Clone, Copy)]
+pub(super) struct PublishAnswer {
+    pub slot: u32,
+    pub session: SessionKey,
+    pub kind: AckKind,
+    pub packet_id: PacketId,
+    /// The number of the intent in the log; 0: none.
+    pub intent: u64,
+    /// The packet identifier goes into the log only now, with this length of the payload.
+    pub hold_late: Option<u32>,
+}
+
+/// What waits for the log.
+pub(super) enum ForLog {
+    /// The first answers of this connection.
+    Owed {
+        slot: u32,
+    },
+    /// A QoS 2 PUBLISH, which the client must not get twice, and so only once its packet identifier and
+    /// all that it came from are durable.
+    Publish {
+        session: SessionKey,
+        packet_id: PacketId,
+        number: u64,
+    },
+    /// `[MQTT5-4.3.3-4]`: the client forgets the identifier with it, and so must we.
+    Pubrel {
+        session: SessionKey,
+        serial: u32,
+        packet_id: PacketId,
+    },
+    Receipt {
+        to: ShardId,
+        receipt: Receipt,
+    },
+    /// A QoS 2 message on its way to other shards.
+    Intent(Box<super::publish::Intent>),
+}
+
+/// Everything that waits.
+pub(super) struct Waits {
+    lists: HashMap<u32, VecDeque<Owed>, RandomState>,
+    /// Empty lists, kept for the next.
+    spare: Vec<VecDeque<Owed>>,
+    tickets: VecDeque<Option<Ticket>>,
+    /// Number of the first of `tickets`.
+    first_ticket: u64,
+    /// In the order of marks.
+    for_log: VecDeque<(u64, ForLog)>,
+    /// By receiver.
+    receipts: Vec<Vec<Receipt>>,
+}
+
+/// Lists that are kept though empty.
+const SPARE_MAX: usize = 256;
+
+impl Waits {
+    pub(super) fn new(shards: usize, seed: u64) -> Waits {
+        Waits {
+            lists: HashMap::with_hasher(RandomState::with_seeds(seed, 0x6f77, 0x6564, 0x61)),
+            spare: Vec::new(),
+            tickets: VecDeque::new(),
+            first_ticket: 1,
+            for_log: VecDeque::new(),
+            receipts: (0..shards).map(|_| Vec::new()).collect(),
+        }
+    }
+
+    /// The number that the next ticket will have.
+    pub(super) fn next_ticket(&self) -> u64 {
+        self.first_ticket + self.tickets.len() as u64
+    }
+
+    fn ticket_mut(&mut self, ticket: u64) -> Option<&mut Option<Ticket>> {
+        let at = usize::try_from(ticket.checked_sub(self.first_ticket)?).ok()?;
+        self.tickets.get_mut(at)
+    }
+
+    fn is_open(&self, ticket: u64) -> bool {
+        let Some(at) = ticket.checked_sub(self.first_ticket) else { return false };
+        usize::try_from(at).ok().and_then(|at| self.tickets.get(at)).is_some_and(Option::is_some)
+    }
+
+    pub(super) fn forget(&mut self, slot: u32) {
+        if let Some(mut list) = self.lists.remove(&slot) {
+            list.clear();
+            self.keep(list);
+        }
+    }
+
+    fn keep(&mut self, list: VecDeque<Owed>) {
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(list);
+        }
+    }
+
+    pub(super) fn give_memory_back(&mut self) {
+        self.spare = Vec::new();
+        self.lists.shrink_to_fit();
+        self.tickets.shrink_to_fit();
+        self.for_log.shrink_to_fit();
+    }
+}
+
+impl Shard {
+    /// Answers a connection: now, or once the log is durable up to `mark`, the ticket is complete, and
+    /// whatever the connection was owed before has gone out.
+    pub(super) fn answer(&mut self, now: Time, slot: u32, mark: u64, ticket: u64, answer: Owing) {
+        let waits = mark > self.journal.durable() || ticket != 0;
+        let behind = !self.waits.lists.is_empty() && self.waits.lists.contains_key(&slot);
+        if !waits && !behind {
+            self.send_owed(now, slot, answer);
+            return;
+        }
+        if mark > self.journal.durable() {
+            self.wait_for_log(mark, ForLog::Owed { slot });
+        }
+        let Waits { lists, spare, .. } = &mut self.waits;
+        let list = lists.entry(slot).or_insert_with(|| spare.pop().unwrap_or_default());
+        list.push_back(Owed { mark, ticket, answer });
+    }
+
+    /// `what` is done once the log is durable up to `mark`, and after what waits already.
+    pub(super) fn wait_for_log(&mut self, mark: u64, what: ForLog) {
+        let mark = mark.max(self.waits.for_log.back().map_or(0, |(last, _)| *last));
+        self.waits.for_log.push_back((mark, what));
+    }
+
+    fn send_owed(&mut self, now: Time, slot: u32, answer: Owing) {
+        let Some(session) = self.session_of(slot) else { return };
+        let version = self.version_of_session(session);
+        match answer {
+            Owing::Ack(ack) => self.send_packet(slot, |out| encode_ack(out, version, ack)),
+            Owing::Packet(packet) => self.send_packet(slot, |out| out.extend_from_slice(&packet)),
+            Owing::Suback { packet, token } => {
+                self.send_packet(slot, |out| out.extend_from_slice(&packet));
+                self.start_replays(now, session, token);
+            }
+            Owing::Connack(packet) => {
+                self.send_packet(slot, |out| out.extend_from_slice(&packet));
+                self.directory.slot_mut(session).flags &= !GATED;
+                self.resume(now, session);
+            }
+            Owing::Pong => self.send_packet(slot, encode_pingresp),
+            Owing::End(violation) => self.end_connection(now, slot, EndCause::Violation(violation)),
+        }
+    }
+
+    /// Sends what a connection is owed, as far as nothing waits.
+    fn send_ready(&mut self, now: Time, slot: u32) {
+        let durable = self.journal.durable();
+        loop {
+            // What is sent may end the connection, and with it the list.
+            let Some(list) = self.waits.lists.get_mut(&slot) else { return };
+            match list.front() {
+                Some(owed) if owed.ticket == 0 && owed.mark <= durable => {
+                    if let Some(owed) = list.pop_front() {
+                        self.send_owed(now, slot, owed.answer);
+                    }
+                }
+                Some(_) => return,
+                None => break,
+            }
+        }
+        self.waits.forget(slot);
+    }
+
+    /// The log is durable up to `last`. Takes effect once and for all; what was waiting for it goes out.
+    pub fn handle_durable(&mut self, now: Time, last: u64) {
+        self.journal.set_durable(last);
+        while let Some((mark, _)) = self.waits.for_log.front()
+            && *mark <= self.journal.durable()
+        {
+            let Some((_, what)) = self.waits.for_log.pop_front() else { break };
+            match what {
+                ForLog::Owed { slot } => self.send_ready(now, slot),
+                ForLog::Publish { session, packet_id, number } => {
+                    self.send_durable_publish(now, session, packet_id, number);
+                }
+                ForLog::Pubrel { session, serial, packet_id } => {
+                    self.send_durable_pubrel(session, serial, packet_id);
+                }
+                ForLog::Receipt { to, receipt } => self.waits.receipts[usize::from(to)].push(receipt),
+                ForLog::Intent(intent) => self.forward_intent(*intent),
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Opens a ticket for the number of receipts that the next one was announced to need.
+    pub(super) fn open_ticket(&mut self, missing: u32, outcome: Outcome, purpose: Purpose) {
+        self.waits.tickets.push_back(Some(Ticket { missing, outcome, purpose }));
+    }
+
+    /// More receipts are to come for a ticket that is open.
+    pub(super) fn extend_ticket(&mut self, ticket: u64, by: u32) {
+        if let Some(Some(ticket)) = self.waits.ticket_mut(ticket) {
+            ticket.missing += by;
+        }
+    }
+
+    /// The answer of a ticket goes to this connection, if the ticket is open.
+    pub(super) fn redirect_ticket(&mut self, ticket: u64, to: u32) {
+        if let Some(Some(Ticket { purpose: Purpose::Answer(answer), .. })) = self.waits.ticket_mut(ticket) {
+            answer.slot = to;
+        }
+    }
+
+    /// Does a ticket still wait for receipts?
+    pub(super) fn is_ticket_open(&self, ticket: u64) -> bool {
+        self.waits.is_open(ticket)
+    }
+
+    pub(super) fn handle_receipts(&mut self, now: Time, receipts: &[Receipt]) {
+        for receipt in receipts {
+            let Some(place) = self.waits.ticket_mut(receipt.ticket) else { continue };
+            let Some(ticket) = place else { continue };
+            ticket.outcome.merge(receipt.outcome);
+            ticket.missing -= 1;
+            if ticket.missing > 0 {
+                continue;
+            }
+            let Some(done) = place.take() else { continue };
+            while let Some(None) = self.waits.tickets.front() {
+                self.waits.tickets.pop_front();
+                self.waits.first_ticket += 1;
+            }
+            match done.purpose {
+                Purpose::Answer(answer) => self.finish_publish(now, receipt.ticket, &answer, done.outcome),
+                Purpose::Receipt { to, ticket, mark } => {
+                    self.give_receipt(to, mark, Receipt { ticket, outcome: done.outcome });
+                }
+            }
+        }
+    }
+
+    /// Every shard has the message of a publish, or has refused it.
+    fn finish_publish(&mut self, now: Time, ticket: u64, answer: &PublishAnswer, outcome: Outcome) {
+        let before = self.journal.count();
+        if answer.intent != 0 {
+            self.journal.record(&Record::IntentDone { number: answer.intent });
+        }
+        if let Some(session) = self.directory.resolve(answer.session) {
+            if outcome.refused {
+                self.report_quota(session);
+                if answer.kind == AckKind::Pubrec {
+                    self.release_held(session, answer.packet_id);
+                }
+            } else if let Some(payload_bytes) = answer.hold_late
+                && self.directory.session(session).holds(answer.packet_id.get())
+            {
+                self.record_held(session, answer.packet_id, payload_bytes);
+            }
+        }
+        let mark = if self.journal.count() > before && (outcome.refused || answer.hold_late.is_some()) {
+            self.journal.mark()
+        } else {
+            0
+        };
+        let Some(list) = self.waits.lists.get_mut(&answer.slot) else { return };
+        for owed in list.iter_mut().filter(|owed| owed.ticket == ticket) {
+            owed.ticket = 0;
+            owed.mark = owed.mark.max(mark);
+            let session = self.directory.resolve(answer.session);
+            let version = session.map_or(ProtocolVersion::V5, |session| self.directory.slot(session).version);
+            owed.answer = publish_answer(version, answer.kind, answer.packet_id, outcome);
+        }
+        if mark > self.journal.durable() {
+            self.wait_for_log(mark, ForLog::Owed { slot: answer.slot });
+        }
+        self.send_ready(now, answer.slot);
+    }
+
+    /// Tells another shard what became of its message, once what it became is durable.
+    pub(super) fn give_receipt(&mut self, to: ShardId, mark: u64, receipt: Receipt) {
+        if mark > self.journal.durable() {
+            self.wait_for_log(mark, ForLog::Receipt { to, receipt });
+        } else {
+            self.waits.receipts[usize::from(to)].push(receipt);
+        }
+    }
+
+    /// One mail a turn and shard, whatever came together; false if there was nothing.
+    pub(super) fn post_receipts(&mut self) -> bool {
+        let mut posted = false;
+        for to in 0..self.waits.receipts.len() {
+            if !self.waits.receipts[to].is_empty() {
+                let receipts = std::mem::take(&mut self.waits.receipts[to]);
+                let to = ShardId::try_from(to).expect("at most 128 shards");
+                self.post(to, Mail::Receipts(receipts));
+                posted = true;
+            }
+        }
+        posted
+    }
+}
+
+/// What a publisher is told.
+pub(super) fn publish_answer(
+    version: ProtocolVersion,
+    kind: AckKind,
+    packet_id: PacketId,
+    outcome: Outcome,
+) -> Owing {
+    let reason = if outcome.refused {
+        if version < ProtocolVersion::V5 {
+            // 3.x has no code to say so, and a success would be a lie.
+            return Owing::End(QUOTA);
+        }
+        Reason::QuotaExceeded
+    } else if !outcome.matched && kind == AckKind::Puback {
+        // As mosquitto: 0x10 in PUBACK alone.
+        Reason::NoMatchingSubscribers
+    } else {
+        Reason::Success
+    };
+    Owing::Ack(Ack { kind, packet_id, reason })
+}
+
+/// A bound keeps a message from someone who should get it.
+pub(super) const QUOTA: Violation =
+    Violation { reason: Reason::QuotaExceeded, cause: "a bound for queued or retained messages is reached" };
