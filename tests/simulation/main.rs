@@ -8,6 +8,7 @@
 mod audit;
 mod books;
 mod client;
+mod disk;
 mod link;
 mod marks;
 mod plan;

@@ -12,6 +12,7 @@ pub struct Plan {
     pub seed: u64,
     pub shards: usize,
     pub weather: Weather,
+    pub persistent: bool,
     /// `limits.session_queue_messages`.
     pub queue_messages: usize,
     /// `protocol.topic_alias_maximum_out`.
@@ -155,6 +156,7 @@ impl Plan {
             preempt_permille: rng.pick(&[0, 5, 30, 150]),
             socket_bytes: rng.pick(&[600, 4096, 65536]),
             split_permille: rng.pick(&[0, 100, 500]),
+            write_max: rng.pick(&[100, 300, 5000]),
         };
         let queue_messages = if rng.chance(250) { rng.range(3, 20) as usize } else { 10_000 };
         let count = rng.range(3, 7) as usize;
@@ -171,6 +173,7 @@ impl Plan {
             seed,
             shards,
             weather,
+            persistent: rng.chance(600),
             queue_messages,
             aliases_out: rng.pick(&[0, 2, 10]),
             clients,

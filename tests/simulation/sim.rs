@@ -220,7 +220,7 @@ impl Sim {
                 }
             }
             Wake::Return { client } => {
-                if self.world.is_down() {
+                if !self.world.is_serving() {
                     return self.world.wake_after(100_000, Wake::Return { client });
                 }
                 let up = self.clients[client].link.is_some_and(|link| {
@@ -244,7 +244,7 @@ impl Sim {
     fn act(&mut self, client: usize, action: Action) {
         match action {
             Action::Connect { shard, clean, lasting, will } => {
-                if !self.world.is_down() && !self.clients[client].away {
+                if self.world.is_serving() && !self.clients[client].away {
                     self.connect(client, shard, clean, lasting, will);
                 }
             }
@@ -777,6 +777,8 @@ impl Sim {
 fn config(plan: &Plan) -> Config {
     let mut config = Config::default();
     config.sys.interval_seconds = 0;
+    let directory = if plan.persistent { "kept" } else { "" };
+    config.persistence.directory = directory.to_string();
     config.limits.session_queue_messages = plan.queue_messages;
     config.protocol.topic_alias_maximum_out = plan.aliases_out;
     config

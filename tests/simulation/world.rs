@@ -4,10 +4,13 @@
 //! the clock, what was put off, the flush. Between any two effects it may lose its core for a while; what it
 //! had put into boxes by then is seen by the others, and the rest is not.
 
+use crate::disk::{Disk, Torn};
 use crate::link::Link;
 use crate::rng::Rng;
 use midge::config::Config;
 use midge::shard::{Counter, Effect, Event, Hangup, Mail, Shard, ShardId, Shared};
+use midge::store::segment::{Header, LogName};
+use midge::store::{Journal, Restored, Wall};
 use midge::time::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -56,6 +59,7 @@ pub struct Acked {
 }
 
 enum Due {
+    Written { shard: usize, run: u32 },
     Turn { shard: usize, run: u32 },
     UpArrives { link: usize, bytes: Vec<u8> },
     UpEnds { link: usize, hangup: Hangup },
@@ -74,6 +78,7 @@ enum Ready {
     Read(usize),
     Backlogged(usize),
     Drained(usize),
+    Durable(u64),
 }
 
 enum Job {
@@ -101,6 +106,8 @@ struct Host {
     jobs: VecDeque<Job>,
     effects: VecDeque<(Effect, Option<usize>)>,
     closes: Vec<usize>,
+    /// None: nothing is kept.
+    disk: Option<Disk>,
     /// When its next turn, or the rest of this one, is due.
     due_at: Option<u64>,
     stalled_until: u64,
@@ -117,6 +124,8 @@ pub struct Weather {
     pub socket_bytes: usize,
     /// Times of a thousand that bytes arrive in pieces.
     pub split_permille: u64,
+    /// A write takes as long as this at most, microseconds.
+    pub write_max: u64,
 }
 
 /// See the head of this file.
@@ -133,7 +142,11 @@ pub struct World {
     /// Counts the starts of the broker.
     run: u32,
     down: bool,
+    seed: u64,
 }
+
+/// The wall clock at the zero of the simulation's, milliseconds since 1970.
+pub const WALL: Wall = Wall { zero_millis: 1_800_000_000_000 };
 
 const PAUSED_BY_MACHINE: u8 = 1;
 const PAUSED_BY_MESH: u8 = 2;
@@ -142,34 +155,26 @@ const OVERFLOW_RETRY: u64 = 200;
 
 impl World {
     pub fn new(shards: usize, config: Config, weather: Weather, seed: u64) -> World {
-        let (shared, hosts) = start(shards, config, seed, 0);
         let mut world = World {
             now: 1000,
-            shared,
+            shared: Arc::new(Shared::new(config.clone(), shards, seed).0),
             links: Vec::new(),
             happenings: VecDeque::new(),
             weather,
-            hosts,
+            hosts: Vec::new(),
             due: BTreeMap::new(),
             next_due: 0,
             rng: Rng::new(seed ^ 0x776f_726c_64),
             run: 0,
-            down: false,
+            down: true,
+            seed,
         };
-        world.start_machines();
+        world.power_on(shards, config, Vec::new());
         world
     }
 
-    fn start_machines(&mut self) {
-        for shard in 0..self.hosts.len() {
-            let now = self.time();
-            self.hosts[shard].machine.handle_start(now);
-            self.wake_shard(shard, 0);
-        }
-    }
-
-    /// The power fails: every connection and all that was in memory is gone.
-    pub fn power_off(&mut self) {
+    /// The power fails: every connection and all that was in memory is gone. Returns what the disks have.
+    pub fn power_off(&mut self) -> Vec<(Vec<u8>, Torn)> {
         self.run += 1;
         self.down = true;
         for link in 0..self.links.len() {
@@ -180,14 +185,52 @@ impl World {
                 self.sever(link, None, Some(told), true);
             }
         }
-        self.hosts.clear();
+        let disks = std::mem::take(&mut self.hosts).into_iter().filter_map(|host| host.disk);
+        let rng = &mut self.rng;
+        disks.map(|disk| disk.power_cut(rng)).collect()
     }
 
-    /// It starts again with this configuration.
-    pub fn power_on(&mut self, shards: usize, config: Config, seed: u64) {
-        let (shared, hosts) = start(shards, config, seed, self.run);
-        (self.shared, self.hosts, self.down) = (shared, hosts, false);
-        self.start_machines();
+    /// It starts, with what it kept: a part for each shard, or nothing at all. An empty directory in the
+    /// configuration means that nothing will be kept.
+    pub fn power_on(&mut self, shards: usize, config: Config, mut restored: Vec<Restored>) {
+        let is_persistent = !config.persistence.directory.is_empty();
+        let now = self.time();
+        let (shared, interests) = Shared::new(config, shards, self.seed);
+        (self.shared, self.down) = (Arc::new(shared), false);
+        restored.resize_with(shards, Restored::default);
+        let run = u64::from(self.run);
+        for ((id, interest), restored) in interests.into_iter().enumerate().zip(restored) {
+            let id = ShardId::try_from(id).expect("at most 128 shards");
+            let chance = self.seed.wrapping_add(u64::from(id) << 32).wrapping_add(run << 48);
+            let mut host = Host::new(Shard::new(id, Arc::clone(&self.shared), interest, chance), shards);
+            if is_persistent {
+                let (epoch, shards) = (run + 1, u16::try_from(shards).expect("at most 128 shards"));
+                let header =
+                    Header { epoch, shard: id, shards, number: 0, first_sequence: 1, seed: self.seed };
+                host.disk = Some(Disk::new(&header));
+                let journal = Journal::new(LogName { epoch, shard: id });
+                host.machine.open_store(now, journal, WALL, restored);
+            }
+            host.machine.handle_start(now);
+            let effects = host.machine.take_effects();
+            host.effects.extend(effects.into_iter().map(|effect| (effect, None)));
+            self.hosts.push(host);
+        }
+        for shard in 0..shards {
+            self.begin_turn(shard);
+        }
+    }
+
+    /// Does it take connections?
+    pub fn is_serving(&self) -> bool {
+        !self.down && !self.hosts.iter().any(|host| host.machine.is_restoring())
+    }
+
+    /// The first turn of a start, whatever there is to do.
+    fn begin_turn(&mut self, shard: usize) {
+        let (at, run) = (self.now + 1, self.run);
+        self.hosts[shard].due_at = Some(at);
+        self.schedule(at, Due::Turn { shard, run });
     }
 
     pub fn is_down(&self) -> bool {
@@ -214,7 +257,7 @@ impl World {
         let mut new = Link::new(shard, latency, self.weather.socket_bytes);
         new.up_last = self.now + latency;
         self.links.push(new);
-        if self.down {
+        if !self.is_serving() {
             self.links[link].closed_at = Some(self.now);
             self.sever(link, None, Some(latency), true);
             return link;
@@ -346,6 +389,14 @@ impl World {
                 if run == self.run && self.hosts[shard].due_at == Some(at) {
                     self.hosts[shard].due_at = None;
                     self.go_on(shard);
+                }
+            }
+            Due::Written { shard, run } => {
+                if run == self.run
+                    && let Some(last) = self.hosts[shard].disk.as_mut().and_then(Disk::finish)
+                {
+                    self.hosts[shard].ready.push_back(Ready::Durable(last));
+                    self.wake_shard(shard, 1);
                 }
             }
             Due::UpArrives { link, bytes } => self.up_arrives(link, &bytes),
@@ -492,7 +543,23 @@ impl World {
             let Some(job) = self.hosts[shard].jobs.pop_front() else { break };
             self.work(shard, job);
         }
+        self.write(shard);
         self.plan_next_turn(shard);
+    }
+
+    /// One write at a time is under way.
+    fn write(&mut self, shard: usize) {
+        let took = if self.rng.chance(20) { self.rng.below(30_000) } else { 0 };
+        let took = took + self.rng.range(20, self.weather.write_max);
+        let host = &mut self.hosts[shard];
+        if let Some(disk) = &mut host.disk
+            && !disk.is_writing()
+            && let Some(batch) = host.machine.take_batch()
+        {
+            disk.write(batch);
+            let run = self.run;
+            self.schedule(self.now + took, Due::Written { shard, run });
+        }
     }
 
     fn plan_next_turn(&mut self, shard: usize) {
@@ -528,6 +595,7 @@ impl World {
                     self.hosts[shard].machine.handle_backlog(slot, self.links[link].backlog.len());
                 }
             }
+            Job::Ready(Ready::Durable(last)) => self.hosts[shard].machine.handle_durable(now, last),
             Job::Ready(Ready::Drained(link)) => {
                 if let Some(slot) = self.own_slot(shard, link) {
                     self.hosts[shard].machine.handle_drained(now, slot);
@@ -670,11 +738,9 @@ impl World {
     fn carry_out(&mut self, shard: usize, effect: Effect, cause: Option<usize>) {
         match effect {
             Effect::Mail { to, mail } => self.post(shard, usize::from(to), Parcel::Mail(mail), cause),
-            Effect::Forward { message, home } => {
-                let topic = message.as_publication().topic;
-                let wanted = self.hosts[shard].machine.interested(topic) & !(1 << home);
-                for to in (0..self.hosts.len()).filter(|&to| wanted >> to & 1 == 1) {
-                    self.post(shard, to, Parcel::Mail(Mail::Publish(message.clone())), cause);
+            Effect::Forward(forward) => {
+                for (to, mail) in self.hosts[shard].machine.forward_now(*forward) {
+                    self.post(shard, usize::from(to), Parcel::Mail(mail), cause);
                 }
             }
             Effect::Close { slot } => {
@@ -756,14 +822,10 @@ impl World {
     }
 }
 
-fn start(shards: usize, config: Config, seed: u64, run: u32) -> (Arc<Shared>, Vec<Host>) {
-    let (shared, interests) = Shared::new(config, shards, seed);
-    let shared = Arc::new(shared);
-    let hosts = interests.into_iter().enumerate().map(|(id, interest)| {
-        let id = ShardId::try_from(id).expect("at most 128 shards");
-        let chance = seed.wrapping_add(u64::from(id) << 32).wrapping_add(u64::from(run) << 48);
+impl Host {
+    fn new(machine: Shard, shards: usize) -> Host {
         Host {
-            machine: Shard::new(id, Arc::clone(&shared), interest, chance),
+            machine,
             slots: Vec::new(),
             free: Vec::new(),
             boxes: (0..shards).map(|_| VecDeque::new()).collect(),
@@ -773,11 +835,11 @@ fn start(shards: usize, config: Config, seed: u64, run: u32) -> (Arc<Shared>, Ve
             jobs: VecDeque::new(),
             effects: VecDeque::new(),
             closes: Vec::new(),
+            disk: None,
             due_at: None,
             stalled_until: 0,
         }
-    });
-    (Arc::clone(&shared), hosts.collect())
+    }
 }
 
 fn peer(link: usize) -> SocketAddr {
