@@ -8,6 +8,7 @@
 
 use crate::packet::QoS;
 use crate::shard::SessionKey;
+use crate::store::StoredMessage;
 use crate::time::Time;
 use bytes::Bytes;
 
@@ -79,6 +80,21 @@ impl Publication<'_> {
 }
 
 impl Message {
+    /// A message that an earlier run of the broker wrote down; nobody of this run published it.
+    pub fn restored(stored: &StoredMessage<'_>, expires_at: Option<Time>, stamp: u64) -> Message {
+        let publication = Publication {
+            topic: stored.topic,
+            forward: stored.properties,
+            payload: stored.payload,
+            qos: stored.qos,
+            retain: stored.retain,
+            expires_at,
+            origin: None,
+            stamp,
+        };
+        publication.to_message()
+    }
+
     /// The message as routing sees it.
     pub fn as_publication(&self) -> Publication<'_> {
         let (topic, rest) = self.body.split_at(usize::from(self.topic_len));

@@ -4,14 +4,52 @@
 //! A shard's machine says what changed in [`Record`]s, which its [`Journal`] gathers in frames; whoever
 //! drives the machine writes the frames to a segment ([`segment`]) and tells the machine how far they are
 //! durable. No socket, file or clock is known here.
+//!
+//! What a start gets back lies in rows ([`rows`]): those of the last checkpoint, a [`Base`], and those that
+//! the log behind it changes ([`Changes`]). The files of both are the room of the feature `runtime`.
 
+mod base;
+#[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
+mod checkpoint;
+#[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
+mod directory;
+mod error;
+#[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
+mod image;
+mod intents;
 mod journal;
+mod rebuild;
 mod record;
+#[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
+mod recovery;
+mod replay;
 mod restored;
+pub mod rows;
 pub mod segment;
+mod state;
+#[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
+pub mod tools;
 mod wall;
 
+pub use base::{Base, MemoryBase};
+#[cfg(feature = "runtime")]
+pub use checkpoint::{Checkpoint, Submitter};
+#[cfg(feature = "runtime")]
+pub use directory::{SegmentName, StoreDirectory};
+pub use error::StoreError;
+#[cfg(feature = "runtime")]
+pub use image::{Image, ImageError};
 pub use journal::{Batch, Journal, open_body};
+pub use rebuild::RestoredCounts;
 pub use record::{BadRecord, Decoder, Record, StoredMessage, StoredWill};
+#[cfg(feature = "runtime")]
+pub use recovery::{Damage, Recovery, RecoveryReport, recover};
+pub use replay::{Gap, Replayed};
 pub use restored::{Restored, RestoredDelivery, RestoredSession, RestoredState, RestoredSubscription};
+pub use state::{ApplyError, Changes};
 pub use wall::Wall;

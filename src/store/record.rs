@@ -207,7 +207,7 @@ impl fmt::Display for BadRecord {
 
 impl std::error::Error for BadRecord {}
 
-const fn bad(cause: &'static str) -> BadRecord {
+pub(super) const fn bad(cause: &'static str) -> BadRecord {
     BadRecord { cause }
 }
 
@@ -431,6 +431,11 @@ impl<'a> Decoder<'a> {
         Ok(Some(record))
     }
 
+    /// Is nothing left?
+    pub(super) fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     fn delivery(&mut self) -> Result<Record<'a>, BadRecord> {
         let sid = self.varint()?;
         let message = self.number()?;
@@ -458,7 +463,7 @@ impl<'a> Decoder<'a> {
         Ok(self.previous)
     }
 
-    fn message(&mut self) -> Result<StoredMessage<'a>, BadRecord> {
+    pub(super) fn message(&mut self) -> Result<StoredMessage<'a>, BadRecord> {
         let bits = self.byte()?;
         Ok(StoredMessage {
             qos: QoS::from_bits(bits & 3).ok_or(bad("no QoS"))?,
@@ -470,19 +475,19 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    fn byte(&mut self) -> Result<u8, BadRecord> {
+    pub(super) fn byte(&mut self) -> Result<u8, BadRecord> {
         let (&byte, rest) = self.rest.split_first().ok_or(CUT)?;
         self.rest = rest;
         Ok(byte)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], BadRecord> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], BadRecord> {
         let (array, rest) = self.rest.split_first_chunk::<N>().ok_or(CUT)?;
         self.rest = rest;
         Ok(*array)
     }
 
-    fn u16(&mut self) -> Result<u16, BadRecord> {
+    pub(super) fn u16(&mut self) -> Result<u16, BadRecord> {
         Ok(u16::from_le_bytes(self.array()?))
     }
 
@@ -498,18 +503,18 @@ impl<'a> Decoder<'a> {
         Err(bad("a number has too many bytes"))
     }
 
-    fn varint32(&mut self) -> Result<u32, BadRecord> {
+    pub(super) fn varint32(&mut self) -> Result<u32, BadRecord> {
         u32::try_from(self.varint()?).map_err(|_| bad("a number is above 32 bits"))
     }
 
-    fn option32(&mut self) -> Result<Option<u32>, BadRecord> {
+    pub(super) fn option32(&mut self) -> Result<Option<u32>, BadRecord> {
         match self.byte()? {
             0 => Ok(None),
             _ => Ok(Some(self.varint32()?)),
         }
     }
 
-    fn bytes(&mut self) -> Result<&'a [u8], BadRecord> {
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], BadRecord> {
         let len = usize::try_from(self.varint()?).map_err(|_| CUT)?;
         let (bytes, rest) = self.rest.split_at_checked(len).ok_or(CUT)?;
         self.rest = rest;
@@ -517,7 +522,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Topics, filters and client identifiers: 65,535 bytes at most, as on the wire.
-    fn text(&mut self) -> Result<&'a str, BadRecord> {
+    pub(super) fn text(&mut self) -> Result<&'a str, BadRecord> {
         let bytes = self.bytes()?;
         if bytes.len() > usize::from(u16::MAX) {
             return Err(bad("a text is above 65,535 bytes"));
@@ -525,7 +530,7 @@ impl<'a> Decoder<'a> {
         std::str::from_utf8(bytes).map_err(|_| bad("a text is not UTF-8"))
     }
 
-    fn version(&mut self) -> Result<ProtocolVersion, BadRecord> {
+    pub(super) fn version(&mut self) -> Result<ProtocolVersion, BadRecord> {
         match self.byte()? {
             3 => Ok(ProtocolVersion::V31),
             4 => Ok(ProtocolVersion::V311),
@@ -540,14 +545,14 @@ const CUT: BadRecord = bad("a record is cut off");
 /// From here on the number of subscription identifiers has a place of its own.
 const IDS_MAX: u8 = 15;
 
-fn options_byte(options: SubscriptionOptions) -> u8 {
+pub(super) fn options_byte(options: SubscriptionOptions) -> u8 {
     options.qos as u8
         | u8::from(options.no_local) << 2
         | u8::from(options.retain_as_published) << 3
         | (options.retain_handling as u8) << 4
 }
 
-fn options_of(byte: u8) -> Result<SubscriptionOptions, BadRecord> {
+pub(super) fn options_of(byte: u8) -> Result<SubscriptionOptions, BadRecord> {
     Ok(SubscriptionOptions {
         qos: QoS::from_bits(byte & 3).ok_or(bad("no QoS"))?,
         no_local: byte & 4 != 0,
@@ -566,7 +571,7 @@ fn put_sid(out: &mut Vec<u8>, tag: u8, sid: u64) {
     put_varint(out, sid);
 }
 
-fn put_message(out: &mut Vec<u8>, message: &StoredMessage<'_>) {
+pub(super) fn put_message(out: &mut Vec<u8>, message: &StoredMessage<'_>) {
     let expires = u8::from(message.expires_at_millis.is_some());
     out.push(message.qos as u8 | u8::from(message.retain) << 2 | expires << 3);
     if let Some(at) = message.expires_at_millis {
@@ -580,14 +585,14 @@ fn put_message(out: &mut Vec<u8>, message: &StoredMessage<'_>) {
     put_bytes(out, message.payload);
 }
 
-fn put_option(out: &mut Vec<u8>, value: Option<u64>) {
+pub(super) fn put_option(out: &mut Vec<u8>, value: Option<u64>) {
     out.push(u8::from(value.is_some()));
     if let Some(value) = value {
         put_varint(out, value);
     }
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }

@@ -21,6 +21,9 @@ pub const FRAME_BODY_MAX: usize = 1 << 30;
 /// In the length: the frame is the first of its batch.
 const BATCH_START: u32 = 1 << 31;
 
+/// No segment has more frames: each takes 16 bytes at least.
+const SEQUENCE_GAP_MAX: u64 = 1 << 32;
+
 const MAGIC: &[u8; 8] = b"midgelog";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 60;
@@ -225,7 +228,17 @@ impl<'a> SegmentReader<'a> {
         let after = self.next_sequence;
         (from..self.bytes.len()).step_by(BLOCK).find(|&at| {
             at > self.at
+                && self.has_likely_head(at)
                 && self.frame_at(at, 0).is_some_and(|frame| frame.is_batch_start && frame.sequence > after)
+        })
+    }
+
+    /// Bytes of something else seldom look like a head whose sequence is near: no checksum is computed over
+    /// whatever length they seem to say.
+    fn has_likely_head(&self, at: usize) -> bool {
+        let sequence = self.bytes.get(at + 8..).and_then(|rest| rest.first_chunk::<8>());
+        sequence.is_some_and(|&bytes| {
+            u64::from_le_bytes(bytes).wrapping_sub(self.next_sequence) <= SEQUENCE_GAP_MAX
         })
     }
 

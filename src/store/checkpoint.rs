@@ -1,0 +1,261 @@
+//! The thread that works sealed segments into the checkpoint.
+//!
+//! Segments come in, in the order of each shard's log, from any thread; their changes go into the
+//! checkpoint, several segments in one transaction if several wait, and then their files are removed. While
+//! the checkpoint can't be written, the segments stay, and it is tried again every second.
+
+use super::StoreError;
+use super::directory::{remove, set_aside};
+use super::image::Image;
+use super::recovery::told;
+use super::segment::{Header, LogName, parse_file_name};
+use super::state::Changes;
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// What the threads of the shards see of the checkpoint.
+#[derive(Debug, Default)]
+struct State {
+    log_bytes: AtomicU64,
+    is_failing: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Job {
+    Segment { path: PathBuf, bytes: u64 },
+    Stop,
+}
+
+/// Hands segments to the checkpoint's thread; each shard has one.
+#[derive(Clone, Debug)]
+pub struct Submitter {
+    sender: Sender<Job>,
+    state: Arc<State>,
+}
+
+impl Submitter {
+    /// A segment to which nothing is written any more, with the number of bytes written to it. Those of one
+    /// log come in their order.
+    pub fn submit(&self, path: PathBuf, bytes: u64) {
+        self.state.log_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Without the thread the next start finds the file.
+        let _ = self.sender.send(Job::Segment { path, bytes });
+    }
+
+    /// Bytes of segments that are sealed and not in the checkpoint yet.
+    pub fn log_bytes(&self) -> u64 {
+        self.state.log_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The checkpoint can't be written just now.
+    pub fn is_failing(&self) -> bool {
+        self.state.is_failing.load(Ordering::Relaxed)
+    }
+}
+
+/// The thread. Dropped without [`Checkpoint::stop`], it goes on until its queue is empty.
+#[derive(Debug)]
+pub struct Checkpoint {
+    submitter: Submitter,
+    thread: JoinHandle<()>,
+}
+
+impl Checkpoint {
+    /// Starts the thread. `changes` are those of `pending`, segments that are applied but not kept yet;
+    /// `damaged` is the directory for segments that turn out to be damaged.
+    ///
+    /// # Errors
+    /// [`StoreError`] if there is no thread to be had.
+    pub fn start(
+        image: Image,
+        changes: Changes,
+        pending: Vec<PathBuf>,
+        damaged: PathBuf,
+    ) -> Result<Checkpoint, StoreError> {
+        let (sender, receiver) = channel();
+        let state = Arc::new(State::default());
+        let mut jobs = VecDeque::new();
+        for path in pending {
+            // Not its own length only, which is not known, but what it takes on the disk.
+            let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+            state.log_bytes.fetch_add(bytes, Ordering::Relaxed);
+            jobs.push_back((path, bytes));
+        }
+        let path = image.path().to_owned();
+        let worker = Worker {
+            path: path.clone(),
+            open: Some((image, changes)),
+            applied: jobs.len(),
+            jobs,
+            damaged,
+            state: Arc::clone(&state),
+            is_stopping: false,
+        };
+        let thread = Builder::new()
+            .name("midge-checkpoint".to_owned())
+            .spawn(move || worker.run(&receiver))
+            .map_err(|error| StoreError::new("can't start the thread of the checkpoint", &path, error))?;
+        Ok(Checkpoint { submitter: Submitter { sender, state }, thread })
+    }
+
+    /// A handle for a shard.
+    pub fn submitter(&self) -> Submitter {
+        self.submitter.clone()
+    }
+
+    /// See [`Submitter::submit`].
+    pub fn submit(&self, path: PathBuf, bytes: u64) {
+        self.submitter.submit(path, bytes);
+    }
+
+    /// See [`Submitter::log_bytes`].
+    pub fn log_bytes(&self) -> u64 {
+        self.submitter.log_bytes()
+    }
+
+    /// See [`Submitter::is_failing`].
+    pub fn is_failing(&self) -> bool {
+        self.submitter.is_failing()
+    }
+
+    /// Waits until all that was submitted is in the checkpoint, and ends the thread. What can't be written
+    /// at the first try is left to the next start.
+    pub fn stop(self) {
+        let _ = self.submitter.sender.send(Job::Stop);
+        if self.thread.join().is_err() {
+            tracing::error!("the thread of the checkpoint failed");
+        }
+    }
+}
+
+struct Worker {
+    path: PathBuf,
+    /// None after an error: what the file holds is not known until it is opened anew.
+    open: Option<(Image, Changes)>,
+    /// Segments that are not kept yet, oldest first.
+    jobs: VecDeque<(PathBuf, u64)>,
+    /// How many of them are applied.
+    applied: usize,
+    damaged: PathBuf,
+    state: Arc<State>,
+    is_stopping: bool,
+}
+
+/// No more changes than this are gathered for a transaction, bytes.
+const CHANGES_BYTES_WANTED: usize = 64 << 20;
+/// How long after an error the next try comes.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Worker {
+    fn run(mut self, receiver: &Receiver<Job>) {
+        loop {
+            self.take_all(receiver);
+            match self.work() {
+                Ok(()) => {
+                    if self.state.is_failing.swap(false, Ordering::Relaxed) {
+                        tracing::info!("the checkpoint can be written again");
+                    }
+                }
+                Err(error) => {
+                    self.open = None;
+                    self.applied = 0;
+                    if !self.state.is_failing.swap(true, Ordering::Relaxed) {
+                        tracing::error!("{error}; the log grows until that works again");
+                    }
+                    if self.is_stopping {
+                        return;
+                    }
+                    match receiver.recv_timeout(RETRY) {
+                        Ok(job) => self.take(job),
+                        Err(RecvTimeoutError::Timeout) => {}
+                        Err(RecvTimeoutError::Disconnected) => self.is_stopping = true,
+                    }
+                    continue;
+                }
+            }
+            if self.is_stopping {
+                return;
+            }
+            match receiver.recv() {
+                Ok(job) => self.take(job),
+                Err(_) => self.is_stopping = true,
+            }
+        }
+    }
+
+    fn take_all(&mut self, receiver: &Receiver<Job>) {
+        while let Ok(job) = receiver.try_recv() {
+            self.take(job);
+        }
+    }
+
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::Segment { path, bytes } => self.jobs.push_back((path, bytes)),
+            Job::Stop => self.is_stopping = true,
+        }
+    }
+
+    /// Brings all segments into the checkpoint.
+    fn work(&mut self) -> Result<(), StoreError> {
+        let (mut image, mut changes) = match self.open.take() {
+            Some(open) => open,
+            None => {
+                let image = Image::open(&self.path)?;
+                let changes = Changes::new(&image)?;
+                (image, changes)
+            }
+        };
+        loop {
+            while self.applied < self.jobs.len() && changes.bytes() < CHANGES_BYTES_WANTED {
+                self.apply(&image, &mut changes, &self.jobs[self.applied].0)?;
+                self.applied += 1;
+            }
+            image.commit(&mut changes)?;
+            for (path, bytes) in self.jobs.drain(..std::mem::take(&mut self.applied)) {
+                // A file that can't be removed is found again, and known to be done, at the next start.
+                if let Err(error) = remove(&path) {
+                    tracing::warn!("{error}");
+                }
+                self.state.log_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            }
+            if self.jobs.is_empty() {
+                self.open = Some((image, changes));
+                return Ok(());
+            }
+        }
+    }
+
+    fn apply(&self, image: &Image, changes: &mut Changes, path: &Path) -> Result<(), StoreError> {
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(parse_file_name);
+        if let Some((LogName { epoch, shard }, number)) = name
+            && changes.has_segment(LogName { epoch, shard }, number)
+        {
+            return Ok(());
+        }
+        let bytes = fs::read(path).map_err(|error| StoreError::new("can't read the segment", path, error))?;
+        let what = match Header::decode(&bytes) {
+            None => "the header of the segment can't be read".to_owned(),
+            Some(header) => {
+                let replayed = changes.apply_segment(image, &header, &bytes)?;
+                if replayed.gaps.is_empty() {
+                    return Ok(());
+                }
+                told(&replayed)
+            }
+        };
+        let aside = set_aside(&self.damaged, path)?;
+        tracing::error!(
+            "{}: {what}; changes that it held are lost; the file is now {}",
+            path.display(),
+            aside.display()
+        );
+        Ok(())
+    }
+}

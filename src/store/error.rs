@@ -1,0 +1,39 @@
+//! What goes wrong with the store, told to an operator.
+
+use std::error::Error;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Something about the files of the store that stops what was to be done with them.
+#[derive(Debug)]
+pub struct StoreError {
+    /// What can't be done, without a full stop: "can't create the state directory".
+    pub what: String,
+    /// The file or directory.
+    pub path: PathBuf,
+    /// Why.
+    pub cause: Box<dyn Error + Send + Sync>,
+}
+
+impl StoreError {
+    /// An error of something at `path`.
+    pub fn new(
+        what: impl Into<String>,
+        path: &Path,
+        cause: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> StoreError {
+        StoreError { what: what.into(), path: path.to_owned(), cause: cause.into() }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.what, self.path.display(), self.cause)
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.cause)
+    }
+}

@@ -1,0 +1,221 @@
+//! The checkpoint: rows in one file that survives a crash at any point.
+//!
+//! The file's checksums are checked whenever it is opened. Without that, the library below trusts the file,
+//! and a flipped bit may be a panic or a wrong row later.
+
+use super::StoreError;
+use super::base::{Base, bounds};
+use super::directory::new_file;
+use super::rows::{META_KEY, Meta, Row, Table};
+use super::state::Changes;
+use redb::{
+    Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, StorageError, TableDefinition,
+    TableError,
+};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+/// Why an image could not be opened.
+#[derive(Debug)]
+pub enum ImageError {
+    /// The file is none, or is damaged: no second try will read it.
+    Damaged(StoreError),
+    /// The file may be as it should be, but can't be opened.
+    Other(StoreError),
+}
+
+impl From<ImageError> for StoreError {
+    fn from(error: ImageError) -> StoreError {
+        let (ImageError::Damaged(error) | ImageError::Other(error)) = error;
+        error
+    }
+}
+
+/// The checkpoint's file, open.
+pub struct Image {
+    path: PathBuf,
+    /// As of the last commit, in the order of [`Table::ALL`].
+    tables: Vec<Rows>,
+    database: Database,
+}
+
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Image({})", self.path.display())
+    }
+}
+
+/// Bytes of the file that are kept in memory.
+const CACHE_BYTES: usize = 64 << 20;
+
+impl Image {
+    /// Opens the file, or makes it, and reads all of it once.
+    ///
+    /// # Errors
+    /// [`ImageError`], which tells whether it would help to set the file aside.
+    pub fn open(path: &Path) -> Result<Image, ImageError> {
+        new_file(path).map_err(|error| ImageError::Other(cant_open(path, error)))?;
+        // A file that is wrong in a way the library did not expect is one more damaged file, and must not
+        // keep the broker from starting.
+        catch_unwind(AssertUnwindSafe(|| Image::open_trusting(path))).unwrap_or_else(|_| {
+            let cause = "it is damaged in a way that was not expected";
+            Err(ImageError::Damaged(cant_open(path, cause)))
+        })
+    }
+
+    fn open_trusting(path: &Path) -> Result<Image, ImageError> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+        let database = builder.create(path).map_err(|error| database_error(path, error))?;
+        let mut image = Image { path: path.to_owned(), tables: Vec::new(), database };
+        if !image.open_tables()? {
+            image.make_tables()?;
+            image.open_tables()?;
+        }
+        let meta = image.get(Table::Meta, META_KEY).map_err(ImageError::Damaged)?;
+        if let Some(Err(bad)) = meta.map(|value| Meta::decode(&value)) {
+            return Err(ImageError::Damaged(cant_open(path, bad)));
+        }
+        Ok(image)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes changes over, all or none of them; there are none after it.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they could not be written. Whether they are in the file is not known then: open
+    /// it anew, and begin the changes anew.
+    pub fn commit(&mut self, changes: &mut Changes) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        // What is being read is not written over.
+        self.tables.clear();
+        self.write(changes)
+            .map_err(|error| StoreError::new("can't write the checkpoint", &self.path, error))?;
+        changes.clear();
+        self.open_tables().map(drop).map_err(StoreError::from)
+    }
+
+    fn write(&self, changes: &Changes) -> Result<(), redb::Error> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        {
+            let mut tables = Vec::with_capacity(Table::ALL.len());
+            for table in Table::ALL {
+                tables.push(transaction.open_table(definition(table))?);
+            }
+            let mut result = Ok(());
+            changes.each_changed(|table, key, value| {
+                if result.is_ok() {
+                    let table = &mut tables[table as usize];
+                    result = match value {
+                        Some(value) => table.insert(key, value).map(drop),
+                        None => table.remove(key).map(drop),
+                    };
+                }
+            });
+            result?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// False if there are no tables yet.
+    fn open_tables(&mut self) -> Result<bool, ImageError> {
+        let failed = |error: redb::Error| ImageError::Other(cant_open(&self.path, error));
+        let transaction = self.database.begin_read().map_err(|error| failed(error.into()))?;
+        let mut tables = Vec::with_capacity(Table::ALL.len());
+        for table in Table::ALL {
+            match transaction.open_table(definition(table)) {
+                Ok(table) => tables.push(table),
+                Err(TableError::TableDoesNotExist(_)) => return Ok(false),
+                Err(TableError::Storage(error)) => return Err(storage_error(&self.path, error)),
+                Err(error) => return Err(ImageError::Damaged(cant_open(&self.path, error))),
+            }
+        }
+        self.tables = tables;
+        Ok(true)
+    }
+
+    fn make_tables(&self) -> Result<(), ImageError> {
+        let make = || -> Result<(), redb::Error> {
+            let transaction = self.database.begin_write()?;
+            for table in Table::ALL {
+                transaction.open_table(definition(table))?;
+            }
+            Ok(transaction.commit()?)
+        };
+        make().map_err(|error| ImageError::Other(cant_open(&self.path, error)))
+    }
+
+    fn table(&self, table: Table) -> Result<&Rows, StoreError> {
+        let missing = || cant_read(&self.path, "a write to it failed");
+        self.tables.get(table as usize).ok_or_else(missing)
+    }
+}
+
+impl Base for Image {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Row>, StoreError> {
+        let value = self.table(table)?.get(key).map_err(|error| cant_read(&self.path, error))?;
+        Ok(value.map(|value| Row::from_slice(value.value())))
+    }
+
+    fn contains(&self, table: Table, key: &[u8]) -> Result<bool, StoreError> {
+        let value = self.table(table)?.get(key).map_err(|error| cant_read(&self.path, error))?;
+        Ok(value.is_some())
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        until: Option<&[u8]>,
+        each: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), StoreError> {
+        let failed = |error: StorageError| cant_read(&self.path, error);
+        for row in self.table(table)?.range::<&[u8]>(bounds(from, until)).map_err(failed)? {
+            let (key, value) = row.map_err(failed)?;
+            each(key.value(), value.value());
+        }
+        Ok(())
+    }
+}
+
+fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+    TableDefinition::new(table.name())
+}
+
+fn database_error(path: &Path, error: DatabaseError) -> ImageError {
+    match error {
+        DatabaseError::Storage(error) => storage_error(path, error),
+        DatabaseError::DatabaseAlreadyOpen => ImageError::Other(cant_open(path, error)),
+        error => ImageError::Damaged(cant_open(path, error)),
+    }
+}
+
+fn storage_error(path: &Path, error: StorageError) -> ImageError {
+    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    let is_damage = match &error {
+        StorageError::Corrupted(_) => true,
+        StorageError::Io(error) => matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof),
+        _ => false,
+    };
+    let error = cant_open(path, error);
+    if is_damage { ImageError::Damaged(error) } else { ImageError::Other(error) }
+}
+
+fn cant_open(path: &Path, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
+    StoreError::new("can't open the checkpoint", path, cause)
+}
+
+fn cant_read(path: &Path, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
+    StoreError::new("can't read the checkpoint", path, cause)
+}

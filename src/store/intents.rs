@@ -1,0 +1,239 @@
+//! What becomes of intents when their epoch is over.
+//!
+//! A QoS 2 message that was accepted on one shard, and had not reached all others when the broker ended,
+//! reaches them here: each session and topic that such a shard looked after gets what the shard would have
+//! given it. A shard that has taken the fact down already gets nothing twice. `[MQTT5-4.3.3-1]`
+
+use super::StoreError;
+use super::base::Base;
+use super::record::put_message;
+use super::rows::{self, DeliveryRow, IntentRow, RetainedRow, Row, SessionRow, SubscriptionRow, Table};
+use super::state::Changes;
+use crate::packet::QoS;
+use crate::shard::{Homes, SHARDS_MAX};
+use crate::topic::{TopicFilter, filter_matches};
+use ahash::RandomState;
+use smallvec::SmallVec;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// An intent that is not done.
+struct Open {
+    number: u64,
+    value: Row,
+    unseen: u128,
+    /// Session → what its subscriptions make of the message.
+    direct: BTreeMap<u64, Wanted>,
+    /// Shared filter → the first member.
+    groups: BTreeMap<Box<str>, (u64, Wanted)>,
+}
+
+/// What matching subscriptions ask for together.
+struct Wanted {
+    qos: QoS,
+    retain_as_published: bool,
+    subscription_ids: SmallVec<[u32; 4]>,
+}
+
+impl Wanted {
+    fn new() -> Wanted {
+        Wanted { qos: QoS::AtMostOnce, retain_as_published: false, subscription_ids: SmallVec::new() }
+    }
+
+    /// `[MQTT5-3.3.4-2]` `[MQTT5-3.3.4-4]`
+    fn add(&mut self, row: &SubscriptionRow) {
+        self.qos = self.qos.max(row.options.qos);
+        self.retain_as_published |= row.options.retain_as_published;
+        if row.subscription_id != 0 {
+            self.subscription_ids.push(row.subscription_id);
+        }
+    }
+}
+
+impl Changes {
+    /// Brings the intents of the last epoch to their targets; how many there were. After it there is
+    /// neither an intent nor a sign that one was seen.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the base can't be read.
+    pub fn resolve_intents(&mut self, base: &dyn Base) -> Result<usize, StoreError> {
+        let mut open = self.take_intents(base)?;
+        if open.is_empty() {
+            return Ok(0);
+        }
+        let shards = usize::from(self.meta.shards).clamp(1, SHARDS_MAX);
+        let homes = Homes::new(shards, self.meta.seed);
+        self.find_subscriptions(base, &mut open)?;
+        let mut client_homes = HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
+        for open in &open {
+            // It was read when it was taken.
+            let Ok(intent) = IntentRow::decode(&open.value) else { continue };
+            let reaches = |text: &str| open.unseen >> homes.home_of(text) & 1 == 1;
+            let mut wanted = Vec::new();
+            for (&sid, direct) in &open.direct {
+                let home = match client_homes.get(&sid) {
+                    Some(&home) => home,
+                    None => {
+                        let home = self.home_of_session(base, &homes, sid)?;
+                        client_homes.insert(sid, home);
+                        home
+                    }
+                };
+                if home.is_some_and(|home| open.unseen >> home & 1 == 1) {
+                    wanted.push((sid, direct));
+                }
+            }
+            for (filter, (sid, member)) in &open.groups {
+                if reaches(filter) {
+                    wanted.push((*sid, member));
+                }
+            }
+            self.deliver_intent(base, &intent, &wanted)?;
+            if intent.stamp != 0 && reaches(intent.message.topic) {
+                self.retain_intent(base, &intent)?;
+            }
+        }
+        Ok(open.len())
+    }
+
+    /// The intents, in their order, without their rows.
+    fn take_intents(&mut self, base: &dyn Base) -> Result<Vec<Open>, StoreError> {
+        let (mut seen, mut intents) = (BTreeSet::new(), Vec::new());
+        let (mut keys, mut seen_keys) = (Vec::new(), Vec::new());
+        self.scan(base, Table::Seen, &[], None, &mut |key, _| {
+            seen_keys.push(Row::from_slice(key));
+            seen.extend(rows::read_pair(key));
+        })?;
+        let mut bad = 0;
+        self.scan(base, Table::Intents, &[], None, &mut |key, value| {
+            keys.push(Row::from_slice(key));
+            match (rows::number_at(key, 0), IntentRow::decode(value)) {
+                (Some(number), Ok(intent)) => {
+                    let has_seen = |shard: u16| seen.contains(&(number, shard));
+                    let seen =
+                        (0..128).filter(|&shard| has_seen(shard)).fold(0, |mask, shard| mask | 1 << shard);
+                    intents.push(Open {
+                        number,
+                        value: Row::from_slice(value),
+                        unseen: intent.targets & !seen,
+                        direct: BTreeMap::new(),
+                        groups: BTreeMap::new(),
+                    });
+                }
+                _ => bad += 1,
+            }
+        })?;
+        for _ in 0..bad {
+            self.bad_row();
+        }
+        for key in keys {
+            self.remove(Table::Intents, &key);
+        }
+        for key in seen_keys {
+            self.remove(Table::Seen, &key);
+        }
+        debug_assert!(intents.is_sorted_by_key(|open| open.number));
+        Ok(intents)
+    }
+
+    /// Goes once over all subscriptions: those without a wildcard find their intents by the topic.
+    fn find_subscriptions(&self, base: &dyn Base, open: &mut [Open]) -> Result<(), StoreError> {
+        let mut by_topic: HashMap<Box<str>, Vec<usize>, RandomState> =
+            HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
+        for (at, open) in open.iter().enumerate() {
+            if let Ok(intent) = IntentRow::decode(&open.value) {
+                by_topic.entry(intent.message.topic.into()).or_default().push(at);
+            }
+        }
+        self.scan(base, Table::Subscriptions, &[], None, &mut |key, value| {
+            let (Some(sid), Some(filter)) = (rows::number_at(key, 0), rows::filter_of(key)) else { return };
+            let (Ok(filter), Ok(row)) = (TopicFilter::parse(filter), SubscriptionRow::decode(value)) else {
+                return;
+            };
+            let mut add = |at: usize| {
+                let open: &mut Open = &mut open[at];
+                if filter.shared().is_none() {
+                    open.direct.entry(sid).or_insert_with(Wanted::new).add(&row);
+                } else if !open.groups.contains_key(filter.as_str()) {
+                    // The rows come in the order of the sessions.
+                    let mut wanted = Wanted::new();
+                    wanted.add(&row);
+                    open.groups.insert(filter.as_str().into(), (sid, wanted));
+                }
+            };
+            if filter.has_wildcard() {
+                let matching =
+                    by_topic.iter().filter(|(topic, _)| filter_matches(filter.matching_part(), topic));
+                matching.flat_map(|(_, places)| places).for_each(|&at| add(at));
+            } else if let Some(places) = by_topic.get(filter.matching_part()) {
+                places.iter().for_each(|&at| add(at));
+            }
+        })
+    }
+
+    fn home_of_session(
+        &mut self,
+        base: &dyn Base,
+        homes: &Homes,
+        sid: u64,
+    ) -> Result<Option<u16>, StoreError> {
+        let value = self.row(base, Table::Sessions, &rows::key(sid))?;
+        let row = value.as_deref().and_then(|value| SessionRow::decode(value).ok());
+        Ok(row.map(|row| homes.home_of(row.client_id)))
+    }
+
+    fn deliver_intent(
+        &mut self,
+        base: &dyn Base,
+        intent: &IntentRow<'_>,
+        wanted: &[(u64, &Wanted)],
+    ) -> Result<(), StoreError> {
+        let mut message = None;
+        for &(sid, wanted) in wanted {
+            let qos = wanted.qos.min(intent.message.qos);
+            if qos == QoS::AtMostOnce || !self.has_row(base, Table::Sessions, &rows::key(sid))? {
+                continue;
+            }
+            let message = match message {
+                Some(number) => number,
+                None => {
+                    let number = self.fresh_number();
+                    self.set(Table::Messages, &rows::key(number), |out| put_message(out, &intent.message));
+                    *message.insert(number)
+                }
+            };
+            let row = DeliveryRow {
+                message,
+                qos,
+                // [MQTT5-3.3.1-12] [MQTT5-3.3.1-13]
+                retain: wanted.retain_as_published && intent.message.retain,
+                packet_id: 0,
+                released: false,
+                subscription_ids: wanted.subscription_ids.clone(),
+            };
+            let number = self.fresh_number();
+            self.deliver(base, sid, number, &row)?;
+        }
+        Ok(())
+    }
+
+    /// An empty payload removes the retained message. `[MQTT5-3.3.1-6]`
+    fn retain_intent(&mut self, base: &dyn Base, intent: &IntentRow<'_>) -> Result<(), StoreError> {
+        let topic = intent.message.topic.as_bytes();
+        let value = self.row(base, Table::Retained, topic)?;
+        let present = value.as_deref().and_then(|value| RetainedRow::decode(topic, value).ok());
+        if present.is_some_and(|present| present.stamp >= intent.stamp) {
+            return Ok(());
+        }
+        if intent.message.payload.is_empty() {
+            self.remove(Table::Retained, topic);
+        } else {
+            self.retain(intent.stamp, &intent.message);
+        }
+        Ok(())
+    }
+
+    fn fresh_number(&mut self) -> u64 {
+        self.meta.highest = self.meta.highest.saturating_add(1);
+        self.meta.highest
+    }
+}

@@ -1,0 +1,308 @@
+//! From rows to what each shard of a new start gets.
+
+use super::base::Base;
+use super::rows::{
+    self, DeliveryRow, Presence, RetainedRow, Row, SessionRow, SubscriptionRow, Table, decode_message,
+};
+use super::state::Changes;
+use super::{
+    Restored, RestoredDelivery, RestoredSession, RestoredState, RestoredSubscription, StoreError,
+    StoredMessage, StoredWill, Wall,
+};
+use crate::message::Message;
+use crate::session::Will;
+use crate::shard::Homes;
+use crate::time::Time;
+use crate::topic::TopicFilter;
+use ahash::RandomState;
+use std::collections::{BTreeSet, HashMap};
+
+/// What there was to restore.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestoredCounts {
+    /// Sessions.
+    pub sessions: u64,
+    /// Their subscriptions.
+    pub subscriptions: u64,
+    /// Messages on their way to them, or queued for them.
+    pub deliveries: u64,
+    /// Retained messages.
+    pub retained: u64,
+    /// Queued and retained messages that expired meanwhile.
+    pub expired: u64,
+}
+
+type Messages = HashMap<u64, Message, RandomState>;
+
+impl Changes {
+    /// The sessions and retained messages of base and changes, divided among `shards` shards whose homes
+    /// come of `seed`. What has expired by the zero of `wall`'s clock is dropped, and so is what damage left
+    /// without its session; the rows of both are among the changes then.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the base can't be read.
+    pub fn restore(
+        &mut self,
+        base: &dyn Base,
+        shards: usize,
+        seed: u64,
+        wall: Wall,
+    ) -> Result<(Vec<Restored>, RestoredCounts), StoreError> {
+        let homes = Homes::new(shards, seed);
+        let mut counts = RestoredCounts::default();
+        let next_number = self.meta.highest.saturating_add(1);
+        let part = || Restored { next_number, last_stamp: self.meta.last_stamp, ..Restored::default() };
+        let mut parts: Vec<Restored> = (0..shards).map(|_| part()).collect();
+
+        let mut sessions = self.restore_sessions(base, wall)?;
+        self.end_doubles(base, &mut sessions)?;
+        self.restore_subscriptions(base, &mut sessions)?;
+        self.restore_held(base, &mut sessions)?;
+        let messages = self.restore_messages(base, wall)?;
+        counts.expired += self.restore_deliveries(base, &messages, &mut sessions)?;
+        drop(messages);
+        counts.expired += self.restore_retained(base, wall, |message, topic| {
+            counts.retained += 1;
+            parts[usize::from(homes.home_of(topic))].retained.push(message);
+        })?;
+        for session in sessions {
+            counts.sessions += 1;
+            counts.subscriptions += session.subscriptions.len() as u64;
+            counts.deliveries += session.deliveries.len() as u64;
+            parts[usize::from(homes.home_of(&session.client_id))].sessions.push(session);
+        }
+        Ok((parts, counts))
+    }
+
+    /// The sessions, in the order of their names, with nothing that is theirs.
+    fn restore_sessions(&mut self, base: &dyn Base, wall: Wall) -> Result<Vec<RestoredSession>, StoreError> {
+        let (mut sessions, mut bad) = (Vec::new(), Vec::new());
+        let mut epochs = BTreeSet::from([self.meta.epoch]);
+        self.scan(base, Table::Sessions, &[], None, &mut |key, value| {
+            let (Some(sid), Ok(row)) = (rows::number_at(key, 0), SessionRow::decode(value)) else {
+                bad.push(Row::from_slice(key));
+                return;
+            };
+            let left_at_millis = match row.presence {
+                Presence::Left { at_millis } => at_millis,
+                Presence::Connected { epoch } => {
+                    epochs.insert(epoch);
+                    self.meta.walls.get(&epoch).copied().unwrap_or(wall.zero_millis)
+                }
+            };
+            sessions.push(RestoredSession {
+                sid,
+                client_id: row.client_id.into(),
+                version: row.version,
+                expiry_seconds: row.expiry_seconds,
+                left_at_millis,
+                will: row.will.as_ref().map(restored_will),
+                subscriptions: Vec::new(),
+                deliveries: Vec::new(),
+                held: Vec::new(),
+            });
+        })?;
+        // No session refers to the others any more.
+        self.meta.walls.retain(|epoch, _| epochs.contains(epoch));
+        self.drop_bad(Table::Sessions, bad);
+        Ok(sessions)
+    }
+
+    /// Of sessions with the same client identifier the newest counts: the end of the others was lost.
+    fn end_doubles(
+        &mut self,
+        base: &dyn Base,
+        sessions: &mut Vec<RestoredSession>,
+    ) -> Result<(), StoreError> {
+        let mut newest: HashMap<&str, u64, RandomState> =
+            HashMap::with_capacity_and_hasher(sessions.len(), RandomState::with_seeds(1, 2, 3, 4));
+        let mut ended = BTreeSet::new();
+        for session in sessions.iter() {
+            ended.extend(newest.insert(&session.client_id, session.sid));
+        }
+        if ended.is_empty() {
+            return Ok(());
+        }
+        for &sid in &ended {
+            self.end_session(base, sid)?;
+        }
+        sessions.retain(|session| !ended.contains(&session.sid));
+        Ok(())
+    }
+
+    fn restore_subscriptions(
+        &mut self,
+        base: &dyn Base,
+        sessions: &mut [RestoredSession],
+    ) -> Result<(), StoreError> {
+        let (mut owners, mut bad) = (Owners::of(sessions), Vec::new());
+        self.scan(base, Table::Subscriptions, &[], None, &mut |key, value| {
+            let owner = rows::number_at(key, 0).and_then(|sid| owners.owner(sid));
+            // The machine takes filters as checked.
+            let filter = rows::filter_of(key).filter(|filter| TopicFilter::parse(filter).is_ok());
+            let (Some(session), Some(filter), Ok(row)) = (owner, filter, SubscriptionRow::decode(value))
+            else {
+                bad.push(Row::from_slice(key));
+                return;
+            };
+            session.subscriptions.push(RestoredSubscription {
+                filter: filter.into(),
+                options: row.options,
+                subscription_id: row.subscription_id,
+            });
+        })?;
+        self.drop_bad(Table::Subscriptions, bad);
+        Ok(())
+    }
+
+    fn restore_held(&mut self, base: &dyn Base, sessions: &mut [RestoredSession]) -> Result<(), StoreError> {
+        let (mut owners, mut bad) = (Owners::of(sessions), Vec::new());
+        self.scan(base, Table::Held, &[], None, &mut |key, value| {
+            let pair = rows::read_pair(key);
+            let owner = pair.and_then(|(sid, packet_id)| Some((owners.owner(sid)?, packet_id)));
+            match (owner, rows::decode_held(value)) {
+                (Some((session, packet_id)), Ok(bytes)) if packet_id != 0 => {
+                    session.held.push((packet_id, bytes as usize));
+                }
+                _ => bad.push(Row::from_slice(key)),
+            }
+        })?;
+        self.drop_bad(Table::Held, bad);
+        Ok(())
+    }
+
+    fn restore_messages(&mut self, base: &dyn Base, wall: Wall) -> Result<Messages, StoreError> {
+        let mut messages = HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
+        let mut bad = Vec::new();
+        self.scan(base, Table::Messages, &[], None, &mut |key, value| match (
+            rows::number_at(key, 0),
+            decode_message(value),
+        ) {
+            (Some(number), Ok(message)) => {
+                messages.insert(number, Message::restored(&message, expires_at(&message, wall), 0));
+            }
+            _ => bad.push(Row::from_slice(key)),
+        })?;
+        self.drop_bad(Table::Messages, bad);
+        Ok(messages)
+    }
+
+    /// Returns how many had expired.
+    fn restore_deliveries(
+        &mut self,
+        base: &dyn Base,
+        messages: &Messages,
+        sessions: &mut [RestoredSession],
+    ) -> Result<u64, StoreError> {
+        let (mut owners, mut bad, mut expired) = (Owners::of(sessions), Vec::new(), Vec::new());
+        self.scan(base, Table::Deliveries, &[], None, &mut |key, value| {
+            let owner = rows::number_at(key, 0).and_then(|sid| owners.owner(sid));
+            let (Some(session), Some(number), Ok(row)) =
+                (owner, rows::number_at(key, 8), DeliveryRow::decode(value))
+            else {
+                bad.push(Row::from_slice(key));
+                return;
+            };
+            let Some(message) = messages.get(&row.message) else {
+                bad.push(Row::from_slice(key));
+                return;
+            };
+            let state = match (row.packet_id, row.released) {
+                (0, _) => RestoredState::Queued,
+                (packet_id, false) => RestoredState::Sent(packet_id),
+                (packet_id, true) => RestoredState::Released(packet_id),
+            };
+            // What was sent once is finished. [MQTT5-3.3.2-5]
+            if state == RestoredState::Queued && message.is_expired(Time::ZERO) {
+                expired.push(Row::from_slice(key));
+                return;
+            }
+            session.deliveries.push(RestoredDelivery {
+                number,
+                message: message.clone(),
+                qos: row.qos,
+                retain: row.retain,
+                subscription_ids: row.subscription_ids.to_vec(),
+                state,
+            });
+        })?;
+        for session in sessions {
+            // It is stable: each half stays in its order.
+            session.deliveries.sort_by_key(|delivery| delivery.state == RestoredState::Queued);
+        }
+        let count = expired.len() as u64;
+        for key in bad.iter().chain(&expired) {
+            self.settle(base, key)?;
+        }
+        for _ in &bad {
+            self.bad_row();
+        }
+        Ok(count)
+    }
+
+    /// Returns how many had expired.
+    fn restore_retained(
+        &mut self,
+        base: &dyn Base,
+        wall: Wall,
+        mut each: impl FnMut(Message, &str),
+    ) -> Result<u64, StoreError> {
+        let (mut bad, mut expired) = (Vec::new(), Vec::new());
+        self.scan(base, Table::Retained, &[], None, &mut |key, value| {
+            let Ok(row) = RetainedRow::decode(key, value) else {
+                bad.push(Row::from_slice(key));
+                return;
+            };
+            let message = Message::restored(&row.message, expires_at(&row.message, wall), row.stamp);
+            if message.is_expired(Time::ZERO) {
+                expired.push(Row::from_slice(key));
+            } else {
+                each(message, row.message.topic);
+            }
+        })?;
+        let count = expired.len() as u64;
+        for key in expired {
+            self.remove(Table::Retained, &key);
+        }
+        self.drop_bad(Table::Retained, bad);
+        Ok(count)
+    }
+
+    fn drop_bad(&mut self, table: Table, keys: Vec<Row>) {
+        for key in keys {
+            self.bad_row();
+            self.remove(table, &key);
+        }
+    }
+}
+
+/// Finds the sessions of rows that come in the order of their sessions.
+struct Owners<'a> {
+    sessions: &'a mut [RestoredSession],
+    at: usize,
+}
+
+impl Owners<'_> {
+    fn of(sessions: &mut [RestoredSession]) -> Owners<'_> {
+        Owners { sessions, at: 0 }
+    }
+
+    fn owner(&mut self, sid: u64) -> Option<&mut RestoredSession> {
+        while self.sessions.get(self.at).is_some_and(|session| session.sid < sid) {
+            self.at += 1;
+        }
+        self.sessions.get_mut(self.at).filter(|session| session.sid == sid)
+    }
+}
+
+fn expires_at(message: &StoredMessage<'_>, wall: Wall) -> Option<Time> {
+    message.expires_at_millis.map(|millis| wall.time(millis))
+}
+
+fn restored_will(will: &StoredWill<'_>) -> Will {
+    Will {
+        message: Message::restored(&will.message, None, 0),
+        delay_seconds: will.delay_seconds,
+        message_expiry_seconds: will.message_expiry_seconds,
+    }
+}

@@ -1,0 +1,313 @@
+//! From the files of earlier runs to what the shards of this run start with.
+//!
+//! The checkpoint, then all segments that are not in it, epoch by epoch; at the end of each epoch the
+//! intents that were open are brought to their targets. A torn end is cut. What is damaged is set aside and
+//! told, and everything that can be read is used.
+
+use super::checkpoint::Checkpoint;
+use super::directory::{SegmentName, StoreDirectory, remove, sync};
+use super::image::{Image, ImageError};
+use super::replay::Replayed;
+use super::segment::Header;
+use super::state::Changes;
+use super::{Restored, RestoredCounts, StoreError, Wall};
+use crate::shard::SHARDS_MAX;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+
+/// What a start has.
+#[derive(Debug)]
+pub struct Recovery {
+    /// The number of this start, for its logs: higher than any before it.
+    pub epoch: u64,
+    /// What each shard starts with.
+    pub parts: Vec<Restored>,
+    /// What was found.
+    pub report: RecoveryReport,
+    /// Takes the segments of the logs over.
+    pub checkpoint: Checkpoint,
+}
+
+/// What a recovery found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// What was restored.
+    pub restored: RestoredCounts,
+    /// Segments that were not in the checkpoint.
+    pub segments: u64,
+    /// Frames in them.
+    pub frames: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Segments that ended in an unfinished batch, as happens when a process is killed: path and offset.
+    pub torn: Vec<(PathBuf, usize)>,
+    /// QoS 2 messages that were on their way between shards.
+    pub intents: u64,
+    /// Records that named what was not there; there are none without damage.
+    pub ignored: u64,
+    /// Rows of the checkpoint that could not be used.
+    pub bad_rows: u64,
+    /// What was damaged.
+    pub damage: Vec<Damage>,
+}
+
+/// Something that could not be read. Displayed, it is a sentence for an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file, where it was found.
+    pub path: PathBuf,
+    /// Where it is now, if it was set aside.
+    pub aside: Option<PathBuf>,
+    /// What is wrong with it.
+    pub what: String,
+    /// What that means for clients.
+    pub means: &'static str,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.path.display(), self.what, self.means)?;
+        match &self.aside {
+            Some(aside) => write!(f, "; the file is now {}", aside.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+const MEANS_RECORDS: &str = "changes to sessions, queued and retained messages that it held are lost";
+const MEANS_CHECKPOINT: &str = "sessions and retained messages that are not in the log are lost";
+
+/// Reads everything, and starts the checkpoint's thread. `shards` and `seed` are those of this run, `wall`
+/// its clock, whose zero is now.
+///
+/// # Errors
+/// [`StoreError`] if files can't be read or written. Damage is none.
+pub fn recover(
+    directory: &StoreDirectory,
+    shards: usize,
+    seed: u64,
+    wall: Wall,
+) -> Result<Recovery, StoreError> {
+    let epoch = directory.highest_epoch()?;
+    let mut report = RecoveryReport::default();
+    let mut image = open_image(directory, &mut report)?;
+    let mut tail = Tail::new(directory, Changes::new(&image)?, !report.damage.is_empty());
+    for name in directory.segments()? {
+        tail.apply(&image, &name, &mut report)?;
+    }
+    tail.resolve(&image, &mut report)?;
+    let Tail { mut changes, applied, idle, damaged, .. } = tail;
+    let (parts, restored) = changes.restore(&image, shards, seed, wall)?;
+    report.restored = restored;
+    report.ignored = changes.ignored();
+    report.bad_rows = changes.bad_rows();
+    let epoch = epoch.max(changes.meta().epoch) + 1;
+
+    // What was set aside keeps its first name until its changes are kept elsewhere.
+    let (mut pending, mut done) = (applied, idle);
+    if !damaged.is_empty() || report.intents > 0 || report.bad_rows > 0 {
+        image.commit(&mut changes)?;
+        done.append(&mut pending);
+    }
+    done.extend(damaged);
+    for path in &done {
+        remove(path)?;
+    }
+    sync(&directory.log())?;
+    let checkpoint = Checkpoint::start(image, changes, pending, directory.damaged())?;
+    Ok(Recovery { epoch, parts, report, checkpoint })
+}
+
+/// Opens the checkpoint, or begins a new one in the place of one that can't be read.
+fn open_image(directory: &StoreDirectory, report: &mut RecoveryReport) -> Result<Image, StoreError> {
+    let path = directory.checkpoint();
+    match Image::open(&path) {
+        Ok(image) => Ok(image),
+        Err(ImageError::Other(error)) => Err(error),
+        Err(ImageError::Damaged(error)) => {
+            let aside = directory.set_aside(&path)?;
+            remove(&path)?;
+            sync(directory.path())?;
+            report.damage.push(Damage {
+                path: path.clone(),
+                aside: Some(aside),
+                what: error.cause.to_string(),
+                means: MEANS_CHECKPOINT,
+            });
+            Ok(Image::open(&path)?)
+        }
+    }
+}
+
+/// The segments that are not in the checkpoint.
+pub(super) struct Tail<'a> {
+    directory: &'a StoreDirectory,
+    pub(super) changes: Changes,
+    /// The checkpoint was lost: what it had of the logs is not missing from them.
+    has_lost_image: bool,
+    /// Files whose changes are not in the checkpoint.
+    applied: Vec<PathBuf>,
+    /// Files that hold nothing that is not in the checkpoint.
+    idle: Vec<PathBuf>,
+    /// Files that were set aside.
+    damaged: Vec<PathBuf>,
+    /// Shard → the last segment, if an unfinished batch ends it.
+    torn: BTreeMap<u16, PathBuf>,
+    /// Are damaged files set aside? Whoever only looks does not.
+    pub(super) sets_aside: bool,
+}
+
+/// What a segment's file is.
+pub(super) enum Kind {
+    /// Nothing was ever written to it: it was made for later.
+    Unused,
+    /// Its name is not its header's: it was another segment once, and was kept for a later one.
+    Spare,
+    /// It is a segment.
+    Segment(Header),
+    /// It has no header that can be read.
+    NoHeader,
+}
+
+pub(super) fn kind_of(name: &SegmentName, bytes: &[u8]) -> Kind {
+    match Header::decode(bytes) {
+        None if bytes.iter().all(|&byte| byte == 0) => Kind::Unused,
+        None => Kind::NoHeader,
+        Some(header) if !(1..=SHARDS_MAX).contains(&usize::from(header.shards)) => Kind::NoHeader,
+        Some(header)
+            if (header.epoch, header.shard, header.number) != (name.epoch, name.shard, name.number) =>
+        {
+            Kind::Spare
+        }
+        Some(header) => Kind::Segment(header),
+    }
+}
+
+impl<'a> Tail<'a> {
+    pub(super) fn new(directory: &'a StoreDirectory, changes: Changes, has_lost_image: bool) -> Tail<'a> {
+        Tail {
+            directory,
+            changes,
+            has_lost_image,
+            applied: Vec::new(),
+            idle: Vec::new(),
+            damaged: Vec::new(),
+            torn: BTreeMap::new(),
+            sets_aside: true,
+        }
+    }
+
+    /// Applies the next segment.
+    pub(super) fn apply(
+        &mut self,
+        image: &Image,
+        name: &SegmentName,
+        report: &mut RecoveryReport,
+    ) -> Result<(), StoreError> {
+        let path = self.directory.segment_path(name.epoch, name.shard, name.number);
+        let log = super::segment::LogName { epoch: name.epoch, shard: name.shard };
+        if self.changes.has_segment(log, name.number) {
+            self.idle.push(path);
+            return Ok(());
+        }
+        let bytes =
+            fs::read(&path).map_err(|error| StoreError::new("can't read the segment", &path, error))?;
+        let header = match kind_of(name, &bytes) {
+            Kind::Unused | Kind::Spare => {
+                self.idle.push(path);
+                return Ok(());
+            }
+            Kind::NoHeader => {
+                let what = "the header of the segment can't be read".to_owned();
+                return self.report_damage(path, what, report);
+            }
+            Kind::Segment(header) => header,
+        };
+        if header.epoch > self.changes.meta().epoch {
+            self.resolve(image, report)?;
+        }
+        let missing = self.missing_before(&header);
+        let replayed = self.changes.apply_segment(image, &header, &bytes)?;
+        report.segments += 1;
+        report.frames += replayed.frames;
+        report.bytes += replayed.end as u64;
+        if let (Some(what), true) = (missing, replayed.frames > 0) {
+            if let Some(torn) = self.torn.remove(&header.shard) {
+                // What seemed to be the end was none.
+                report.torn.retain(|(path, _)| *path != torn);
+                self.applied.retain(|path| *path != torn);
+                self.report_damage(torn, what, report)?;
+            } else {
+                report.damage.push(Damage { path: path.clone(), aside: None, what, means: MEANS_RECORDS });
+            }
+        }
+        self.keep(path, &header, &replayed, report)
+    }
+
+    fn keep(
+        &mut self,
+        path: PathBuf,
+        header: &Header,
+        replayed: &Replayed,
+        report: &mut RecoveryReport,
+    ) -> Result<(), StoreError> {
+        self.torn.remove(&header.shard);
+        if replayed.gaps.is_empty() {
+            if replayed.torn {
+                report.torn.push((path.clone(), replayed.end));
+                self.torn.insert(header.shard, path.clone());
+            }
+            self.applied.push(path);
+            return Ok(());
+        }
+        self.report_damage(path, told(replayed), report)
+    }
+
+    fn report_damage(
+        &mut self,
+        path: PathBuf,
+        what: String,
+        report: &mut RecoveryReport,
+    ) -> Result<(), StoreError> {
+        let aside = if self.sets_aside { Some(self.directory.set_aside(&path)?) } else { None };
+        report.damage.push(Damage { path: path.clone(), aside, what, means: MEANS_RECORDS });
+        self.damaged.push(path);
+        Ok(())
+    }
+
+    /// What is not there between the last segment of a log and this one.
+    fn missing_before(&self, header: &Header) -> Option<String> {
+        let meta = self.changes.meta();
+        let mark = if meta.epoch == header.epoch { meta.logs.get(&header.shard) } else { None };
+        let next = mark.map_or(0, |mark| mark.number + 1);
+        if mark.is_none() && self.has_lost_image {
+            return None;
+        }
+        if header.number > next {
+            let last = header.number - 1;
+            return Some(format!("segments {next} to {last} of its log are not there or can't be read"));
+        }
+        let next = mark.map_or(1, |mark| mark.last_sequence + 1);
+        let last = header.first_sequence.saturating_sub(1);
+        (next <= last).then(|| format!("frames {next} to {last} of its log can't be read"))
+    }
+
+    /// The epoch is over.
+    pub(super) fn resolve(&mut self, image: &Image, report: &mut RecoveryReport) -> Result<(), StoreError> {
+        self.torn.clear();
+        report.intents += self.changes.resolve_intents(image)? as u64;
+        Ok(())
+    }
+}
+
+/// The gaps of a segment in words.
+pub(super) fn told(replayed: &Replayed) -> String {
+    let gaps: Vec<String> = replayed
+        .gaps
+        .iter()
+        .map(|gap| format!("{} from byte {} to {}", gap.what, gap.from, gap.to))
+        .collect();
+    gaps.join(", ")
+}

@@ -1,0 +1,532 @@
+//! The state that survives as rows: which tables there are, their keys and their values.
+//!
+//! Numbers in keys are big-endian, so that rows lie in the order of their numbers. A value is read by
+//! [`Decoder`] like a record; one that can't be read is [`BadRecord`], never a panic.
+
+use super::record::{bad, options_byte, options_of, put_bytes, put_message, put_option, put_varint};
+use super::{BadRecord, Decoder, StoredMessage, StoredWill};
+use crate::packet::{ProtocolVersion, QoS};
+use crate::topic::SubscriptionOptions;
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+
+/// A key or a value: those of numbers are kept in place.
+pub type Row = SmallVec<[u8; 16]>;
+
+/// A table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// One row: [`Meta`].
+    Meta = 0,
+    /// sid → [`SessionRow`].
+    Sessions = 1,
+    /// sid, filter → [`SubscriptionRow`].
+    Subscriptions = 2,
+    /// sid, number → [`DeliveryRow`].
+    Deliveries = 3,
+    /// number → message.
+    Messages = 4,
+    /// number → how many deliveries refer to the message, four bytes.
+    Counts = 5,
+    /// sid, packet identifier → length of the payload.
+    Held = 6,
+    /// topic → [`RetainedRow`].
+    Retained = 7,
+    /// number → [`IntentRow`].
+    Intents = 8,
+    /// number, shard → nothing.
+    Seen = 9,
+}
+
+impl Table {
+    /// All of them; each stands at the place of its discriminant.
+    pub const ALL: [Table; 10] = [
+        Table::Meta,
+        Table::Sessions,
+        Table::Subscriptions,
+        Table::Deliveries,
+        Table::Messages,
+        Table::Counts,
+        Table::Held,
+        Table::Retained,
+        Table::Intents,
+        Table::Seen,
+    ];
+
+    /// What it is called in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Table::Meta => "meta",
+            Table::Sessions => "sessions",
+            Table::Subscriptions => "subscriptions",
+            Table::Deliveries => "deliveries",
+            Table::Messages => "messages",
+            Table::Counts => "counts",
+            Table::Held => "held",
+            Table::Retained => "retained",
+            Table::Intents => "intents",
+            Table::Seen => "seen",
+        }
+    }
+
+    /// The number a row of this table can't be older than: no base whose highest number is lower has it.
+    pub(super) fn born(self, key: &[u8]) -> u64 {
+        match self {
+            Table::Meta | Table::Retained => 0,
+            Table::Deliveries => number_at(key, 8).unwrap_or(0),
+            _ => number_at(key, 0).unwrap_or(0),
+        }
+    }
+}
+
+/// A number in a key.
+pub(super) fn number_at(key: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// A number and two bytes: held identifiers and seen intents.
+pub(super) fn read_pair(key: &[u8]) -> Option<(u64, u16)> {
+    let tail: [u8; 2] = key.get(8..)?.try_into().ok()?;
+    Some((number_at(key, 0)?, u16::from_be_bytes(tail)))
+}
+
+pub(super) fn key(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+pub(super) fn pair_key(number: u64, small: u16) -> [u8; 10] {
+    let mut key = [0; 10];
+    key[..8].copy_from_slice(&number.to_be_bytes());
+    key[8..].copy_from_slice(&small.to_be_bytes());
+    key
+}
+
+pub(super) fn delivery_key(sid: u64, number: u64) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&sid.to_be_bytes());
+    key[8..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+pub(super) fn subscription_key(sid: u64, filter: &str) -> Row {
+    let mut key = Row::from_slice(&sid.to_be_bytes());
+    key.extend_from_slice(filter.as_bytes());
+    key
+}
+
+/// The filter in the key of a subscription.
+pub(super) fn filter_of(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key.get(8..)?).ok()
+}
+
+/// Is a session connected?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It was, when the start of the broker with this number ended, unless a record says otherwise.
+    Connected {
+        /// The start of the broker.
+        epoch: u64,
+    },
+    /// It is not.
+    Left {
+        /// Since when, milliseconds since 1970.
+        at_millis: u64,
+    },
+}
+
+/// A session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionRow<'a> {
+    /// Protocol of its last connection.
+    pub version: ProtocolVersion,
+    /// Session Expiry Interval, seconds.
+    pub expiry_seconds: u32,
+    /// Whether it is connected.
+    pub presence: Presence,
+    /// Client identifier.
+    pub client_id: &'a str,
+    /// The will that was not published yet.
+    pub will: Option<StoredWill<'a>>,
+}
+
+impl<'a> SessionRow<'a> {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.push(self.version as u8);
+        put_varint(out, u64::from(self.expiry_seconds));
+        match self.presence {
+            Presence::Left { at_millis } => {
+                out.push(0);
+                put_varint(out, at_millis);
+            }
+            Presence::Connected { epoch } => {
+                out.push(1);
+                put_varint(out, epoch);
+            }
+        }
+        put_bytes(out, self.client_id.as_bytes());
+        out.push(u8::from(self.will.is_some()));
+        if let Some(will) = &self.will {
+            put_message(out, &will.message);
+            put_varint(out, u64::from(will.delay_seconds));
+            put_option(out, will.message_expiry_seconds.map(u64::from));
+        }
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// [`BadRecord`] if it is none.
+    pub fn decode(value: &'a [u8]) -> Result<SessionRow<'a>, BadRecord> {
+        let mut decoder = Decoder::new(value);
+        let row = SessionRow {
+            version: decoder.version()?,
+            expiry_seconds: decoder.varint32()?,
+            presence: match decoder.byte()? {
+                0 => Presence::Left { at_millis: decoder.varint()? },
+                _ => Presence::Connected { epoch: decoder.varint()? },
+            },
+            client_id: decoder.text()?,
+            will: match decoder.byte()? {
+                0 => None,
+                _ => Some(StoredWill {
+                    message: decoder.message()?,
+                    delay_seconds: decoder.varint32()?,
+                    message_expiry_seconds: decoder.option32()?,
+                }),
+            },
+        };
+        whole(decoder, row)
+    }
+}
+
+/// A subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubscriptionRow {
+    /// Options as granted.
+    pub options: SubscriptionOptions,
+    /// Subscription identifier; 0: none.
+    pub subscription_id: u32,
+}
+
+impl SubscriptionRow {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.push(options_byte(self.options));
+        put_varint(out, u64::from(self.subscription_id));
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// [`BadRecord`] if it is none.
+    pub fn decode(value: &[u8]) -> Result<SubscriptionRow, BadRecord> {
+        let mut decoder = Decoder::new(value);
+        let options = options_of(decoder.byte()?)?;
+        let row = SubscriptionRow { options, subscription_id: decoder.varint32()? };
+        whole(decoder, row)
+    }
+}
+
+/// A delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryRow {
+    /// The message.
+    pub message: u64,
+    /// QoS to send with.
+    pub qos: QoS,
+    /// RETAIN flag to send with.
+    pub retain: bool,
+    /// Packet identifier; 0: it waits.
+    pub packet_id: u16,
+    /// PUBREC came.
+    pub released: bool,
+    /// Subscription identifiers.
+    pub subscription_ids: SmallVec<[u32; 4]>,
+}
+
+impl DeliveryRow {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.message);
+        let has_id = self.packet_id != 0;
+        let bits = u8::from(self.retain) << 2 | u8::from(has_id) << 3 | u8::from(self.released) << 4;
+        out.push(self.qos as u8 | bits);
+        if has_id {
+            out.extend_from_slice(&self.packet_id.to_le_bytes());
+        }
+        for &id in &self.subscription_ids {
+            put_varint(out, u64::from(id));
+        }
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// [`BadRecord`] if it is none.
+    pub fn decode(value: &[u8]) -> Result<DeliveryRow, BadRecord> {
+        let mut decoder = Decoder::new(value);
+        let message = decoder.varint()?;
+        let bits = decoder.byte()?;
+        let mut row = DeliveryRow {
+            message,
+            qos: QoS::from_bits(bits & 3).ok_or(bad("no QoS"))?,
+            retain: bits & 4 != 0,
+            packet_id: if bits & 8 != 0 { decoder.u16()? } else { 0 },
+            released: bits & 16 != 0,
+            subscription_ids: SmallVec::new(),
+        };
+        while !decoder.is_at_end() {
+            row.subscription_ids.push(decoder.varint32()?);
+        }
+        Ok(row)
+    }
+}
+
+/// A retained message. Its topic is the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetainedRow<'a> {
+    /// Its place in the order of the topic's messages.
+    pub stamp: u64,
+    /// The message.
+    pub message: StoredMessage<'a>,
+}
+
+impl<'a> RetainedRow<'a> {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.stamp);
+        put_message(out, &StoredMessage { topic: "", ..self.message });
+    }
+
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// [`BadRecord`] if it is none.
+    pub fn decode(key: &'a [u8], value: &'a [u8]) -> Result<RetainedRow<'a>, BadRecord> {
+        let mut decoder = Decoder::new(value);
+        let stamp = decoder.varint()?;
+        let message = decoder.message()?;
+        let topic = std::str::from_utf8(key).map_err(|_| bad("a text is not UTF-8"))?;
+        if topic.len() > usize::from(u16::MAX) {
+            return Err(bad("a text is above 65,535 bytes"));
+        }
+        whole(decoder, RetainedRow { stamp, message: StoredMessage { topic, ..message } })
+    }
+}
+
+/// An intent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IntentRow<'a> {
+    /// Shards it must reach, as a bit mask.
+    pub targets: u128,
+    /// As of a retained message; 0 if it is none.
+    pub stamp: u64,
+    /// The message.
+    pub message: StoredMessage<'a>,
+}
+
+impl<'a> IntentRow<'a> {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.targets.to_le_bytes());
+        put_varint(out, self.stamp);
+        put_message(out, &self.message);
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// [`BadRecord`] if it is none.
+    pub fn decode(value: &'a [u8]) -> Result<IntentRow<'a>, BadRecord> {
+        let mut decoder = Decoder::new(value);
+        let targets = u128::from_le_bytes(decoder.array()?);
+        let row = IntentRow { targets, stamp: decoder.varint()?, message: decoder.message()? };
+        whole(decoder, row)
+    }
+}
+
+/// Reads the value of a message.
+pub(super) fn decode_message(value: &[u8]) -> Result<StoredMessage<'_>, BadRecord> {
+    let mut decoder = Decoder::new(value);
+    let message = decoder.message()?;
+    whole(decoder, message)
+}
+
+/// Reads the value of a held identifier: the length of the payload, bytes.
+pub(super) fn decode_held(value: &[u8]) -> Result<u32, BadRecord> {
+    let mut decoder = Decoder::new(value);
+    let bytes = decoder.varint32()?;
+    whole(decoder, bytes)
+}
+
+fn whole<T>(decoder: Decoder<'_>, row: T) -> Result<T, BadRecord> {
+    if decoder.is_at_end() { Ok(row) } else { Err(bad("a row has bytes to spare")) }
+}
+
+/// How far a shard's log is in the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogMark {
+    /// Number of the last segment.
+    pub number: u64,
+    /// Sequence of its last frame; 0: none can be told.
+    pub last_sequence: u64,
+}
+
+/// What the rows are about, as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// No message, delivery, session or intent has a higher number.
+    pub highest: u64,
+    /// No retained message has a higher stamp.
+    pub last_stamp: u64,
+    /// The start of the broker whose log was applied last; 0: none.
+    pub epoch: u64,
+    /// Shards of that epoch.
+    pub shards: u16,
+    /// Seed of that epoch.
+    pub seed: u64,
+    /// Epoch → the latest time of a frame, milliseconds since 1970: the last sign of life of that start, for
+    /// the sessions that were connected then.
+    pub walls: BTreeMap<u64, u64>,
+    /// Of this epoch: shard → how far its log is applied.
+    pub logs: BTreeMap<u16, LogMark>,
+    /// Of this epoch: shard → the highest number of an intent in its log.
+    pub intents: BTreeMap<u16, u64>,
+}
+
+/// The key of the only row of [`Table::Meta`].
+pub(super) const META_KEY: &[u8] = b"state";
+const META_VERSION: u8 = 1;
+
+impl Meta {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.push(META_VERSION);
+        for number in [self.highest, self.last_stamp, self.epoch, u64::from(self.shards), self.seed] {
+            put_varint(out, number);
+        }
+        put_varint(out, self.walls.len() as u64);
+        for (&epoch, &millis) in &self.walls {
+            put_varint(out, epoch);
+            put_varint(out, millis);
+        }
+        put_varint(out, self.logs.len() as u64);
+        for (&shard, mark) in &self.logs {
+            put_varint(out, u64::from(shard));
+            put_varint(out, mark.number);
+            put_varint(out, mark.last_sequence);
+        }
+        put_varint(out, self.intents.len() as u64);
+        for (&shard, &number) in &self.intents {
+            put_varint(out, u64::from(shard));
+            put_varint(out, number);
+        }
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Result<Meta, BadRecord> {
+        let mut decoder = Decoder::new(value);
+        if decoder.byte()? != META_VERSION {
+            return Err(bad("it was written by another version of midge"));
+        }
+        let mut meta = Meta {
+            highest: decoder.varint()?,
+            last_stamp: decoder.varint()?,
+            epoch: decoder.varint()?,
+            shards: shard(decoder.varint()?)?,
+            seed: decoder.varint()?,
+            ..Meta::default()
+        };
+        for _ in 0..decoder.varint()? {
+            meta.walls.insert(decoder.varint()?, decoder.varint()?);
+        }
+        for _ in 0..decoder.varint()? {
+            let shard = shard(decoder.varint()?)?;
+            let mark = LogMark { number: decoder.varint()?, last_sequence: decoder.varint()? };
+            meta.logs.insert(shard, mark);
+        }
+        for _ in 0..decoder.varint()? {
+            meta.intents.insert(shard(decoder.varint()?)?, decoder.varint()?);
+        }
+        whole(decoder, meta)
+    }
+}
+
+fn shard(number: u64) -> Result<u16, BadRecord> {
+    u16::try_from(number).map_err(|_| bad("a shard is above 16 bits"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::message;
+    use super::*;
+    use smallvec::smallvec;
+
+    fn encoded(encode: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode(&mut out);
+        out
+    }
+
+    #[test]
+    fn rows_come_back_as_they_were_and_none_is_read_when_cut() {
+        let message = message("a/b", b"payload");
+        let will = StoredWill { message, delay_seconds: 7, message_expiry_seconds: Some(9) };
+        for presence in [Presence::Connected { epoch: 300 }, Presence::Left { at_millis: u64::MAX }] {
+            let row = SessionRow {
+                version: ProtocolVersion::V5,
+                expiry_seconds: u32::MAX,
+                presence,
+                client_id: "ä",
+                will: Some(will),
+            };
+            let bytes = encoded(|out| row.encode(out));
+            assert_eq!(SessionRow::decode(&bytes), Ok(row));
+            assert!((0..bytes.len()).all(|len| SessionRow::decode(&bytes[..len]).is_err()));
+        }
+        let row = RetainedRow { stamp: 7, message };
+        let bytes = encoded(|out| row.encode(out));
+        assert_eq!(RetainedRow::decode(b"a/b", &bytes), Ok(row));
+        let row = IntentRow { targets: 1 << 127, stamp: 1, message };
+        let bytes = encoded(|out| row.encode(out));
+        assert_eq!(IntentRow::decode(&bytes), Ok(row));
+        assert!((0..bytes.len()).all(|len| IntentRow::decode(&bytes[..len]).is_err()));
+        for subscription_ids in [smallvec![], smallvec![1, u32::MAX]] {
+            for packet_id in [0, 9] {
+                let row = DeliveryRow {
+                    message: 1 << 50,
+                    qos: QoS::ExactlyOnce,
+                    retain: true,
+                    packet_id,
+                    released: packet_id == 9,
+                    subscription_ids: SmallVec::clone(&subscription_ids),
+                };
+                assert_eq!(DeliveryRow::decode(&encoded(|out| row.encode(out))), Ok(row));
+            }
+        }
+    }
+
+    #[test]
+    fn the_usual_delivery_takes_no_allocation() {
+        let row = DeliveryRow {
+            message: 1 << 55,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            packet_id: 65_535,
+            released: false,
+            subscription_ids: smallvec![],
+        };
+        assert!(!Row::from_slice(&encoded(|out| row.encode(out))).spilled());
+    }
+
+    #[test]
+    fn meta_comes_back_as_it_was() {
+        let meta = Meta {
+            highest: u64::MAX,
+            last_stamp: 1,
+            epoch: 2,
+            shards: 128,
+            seed: u64::MAX,
+            walls: [(1, 10), (2, 20)].into(),
+            logs: [(0, LogMark { number: 3, last_sequence: 4 }), (127, LogMark::default())].into(),
+            intents: [(5, 6)].into(),
+        };
+        let bytes = encoded(|out| meta.encode(out));
+        assert_eq!(Meta::decode(&bytes), Ok(meta));
+        assert!((0..bytes.len()).all(|len| Meta::decode(&bytes[..len]).is_err()));
+    }
+}

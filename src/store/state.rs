@@ -1,0 +1,569 @@
+//! The state that survives, as changed rows over a base.
+//!
+//! Frames of a log come in ([`Changes::apply_frame`]); out go the rows that are other than the base's
+//! ([`Changes::each_changed`]), which the base takes over in one transaction. What a record names that is
+//! not there, as happens after damage, is ignored and counted.
+
+use super::base::{Base, bounds};
+use super::record::put_message;
+use super::rows::{
+    self, DeliveryRow, IntentRow, LogMark, META_KEY, Meta, Presence, RetainedRow, Row, SessionRow,
+    SubscriptionRow, Table,
+};
+use super::segment::{Header, LogName};
+use super::{BadRecord, Record, StoreError, StoredMessage, open_body};
+use ahash::RandomState;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+/// Why a frame was not applied. None of its records were, unless the base failed.
+#[derive(Debug)]
+pub enum ApplyError {
+    /// It holds what is no record, though its checksum is right: another version of midge wrote it.
+    Bad(BadRecord),
+    /// The base can't be read.
+    Store(StoreError),
+}
+
+impl fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ApplyError::Bad(bad) => bad.fmt(f),
+            ApplyError::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ApplyError {}
+
+impl From<StoreError> for ApplyError {
+    fn from(error: StoreError) -> ApplyError {
+        ApplyError::Store(error)
+    }
+}
+
+/// Changed rows, and what they are about as a whole. The base is an argument of every method, always the
+/// same one.
+#[derive(Debug)]
+pub struct Changes {
+    /// Key → the new value, or none: it is gone.
+    tables: [BTreeMap<Row, Option<Row>>; Table::ALL.len()],
+    pub(super) meta: Meta,
+    /// As it is in the base, which has nothing that is named by a higher number than its highest.
+    base_meta: Meta,
+    /// Is there such a session? What was asked once is remembered.
+    sessions: HashMap<u64, bool, RandomState>,
+    /// Messages of the open frame, which must have a delivery at its end.
+    fresh: Vec<u64>,
+    ignored: u64,
+    bad_rows: u64,
+    bytes: usize,
+    buffer: Vec<u8>,
+}
+
+impl Changes {
+    /// No changes of this base.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the base can't be read.
+    pub fn new(base: &dyn Base) -> Result<Changes, StoreError> {
+        let meta = match base.get(Table::Meta, META_KEY)? {
+            None => Meta::default(),
+            Some(value) => Meta::decode(&value).map_err(|bad| {
+                StoreError::new("can't read the summary of the checkpoint", "".as_ref(), bad)
+            })?,
+        };
+        Ok(Changes {
+            tables: Default::default(),
+            base_meta: meta.clone(),
+            meta,
+            // The keys are our own numbers: no one can choose them to collide.
+            sessions: HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4)),
+            fresh: Vec::new(),
+            ignored: 0,
+            bad_rows: 0,
+            bytes: 0,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// What the rows are about.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Records that named what is not there.
+    pub fn ignored(&self) -> u64 {
+        self.ignored
+    }
+
+    /// Rows that could not be read.
+    pub fn bad_rows(&self) -> u64 {
+        self.bad_rows
+    }
+
+    /// About how many bytes the changed rows take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Is there nothing to take over?
+    pub fn is_empty(&self) -> bool {
+        self.meta == self.base_meta && self.tables.iter().all(BTreeMap::is_empty)
+    }
+
+    /// Hands over each changed row, table by table in the order of the keys; no value: it is gone.
+    pub fn each_changed(&self, mut each: impl FnMut(Table, &[u8], Option<&[u8]>)) {
+        for table in Table::ALL {
+            for (key, value) in &self.tables[table as usize] {
+                each(table, key, value.as_deref());
+            }
+        }
+        if self.meta != self.base_meta {
+            let mut value = Vec::new();
+            self.meta.encode(&mut value);
+            each(Table::Meta, META_KEY, Some(&value));
+        }
+    }
+
+    /// The base has taken the changes over.
+    pub fn clear(&mut self) {
+        self.tables = Default::default();
+        self.base_meta = self.meta.clone();
+        self.sessions.clear();
+        self.bytes = 0;
+    }
+
+    /// Is this segment in the rows already? All of an epoch are applied before any of the next.
+    pub fn has_segment(&self, name: LogName, number: u64) -> bool {
+        let mark = self.meta.logs.get(&name.shard);
+        name.epoch < self.meta.epoch
+            || (name.epoch == self.meta.epoch && mark.is_some_and(|mark| number <= mark.number))
+    }
+
+    /// Applies the records of a frame.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; the frames after it may be applied all the same if the base did not fail.
+    pub fn apply_frame(&mut self, base: &dyn Base, header: &Header, body: &[u8]) -> Result<(), ApplyError> {
+        let (millis, mut records) = open_body(body).map_err(ApplyError::Bad)?;
+        // A frame counts wholly or not at all.
+        let (_, mut check) = open_body(body).map_err(ApplyError::Bad)?;
+        while check.read_next().map_err(ApplyError::Bad)?.is_some() {}
+        self.begin_epoch(header);
+        let wall = self.meta.walls.entry(header.epoch).or_default();
+        *wall = millis.max(*wall);
+        while let Some(record) = records.read_next().map_err(ApplyError::Bad)? {
+            self.apply(base, header, &record)?;
+        }
+        // Its delivery found no room in the queue.
+        for number in std::mem::take(&mut self.fresh) {
+            if !self.has_row(base, Table::Counts, &rows::key(number))? {
+                self.remove(Table::Messages, &rows::key(number));
+            }
+        }
+        Ok(())
+    }
+
+    /// All frames of a segment were applied, up to this sequence; 0 if that is not known.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the base can't be read.
+    pub fn finish_segment(
+        &mut self,
+        base: &dyn Base,
+        header: &Header,
+        last_sequence: u64,
+    ) -> Result<(), StoreError> {
+        self.begin_epoch(header);
+        self.meta.logs.insert(header.shard, LogMark { number: header.number, last_sequence });
+        self.prune_seen(base)
+    }
+
+    fn begin_epoch(&mut self, header: &Header) {
+        if header.epoch > self.meta.epoch || self.meta.shards == 0 {
+            self.meta.epoch = header.epoch;
+            self.meta.shards = header.shards;
+            self.meta.seed = header.seed;
+            self.meta.logs.clear();
+            self.meta.intents.clear();
+        }
+    }
+
+    fn apply(&mut self, base: &dyn Base, header: &Header, record: &Record<'_>) -> Result<(), StoreError> {
+        match record {
+            Record::Session { sid, client_id, version, expiry_seconds, will } => {
+                self.raise(*sid);
+                let presence = Presence::Connected { epoch: header.epoch };
+                let row = SessionRow {
+                    version: *version,
+                    expiry_seconds: *expiry_seconds,
+                    presence,
+                    client_id,
+                    will: *will,
+                };
+                self.sessions.insert(*sid, true);
+                self.set(Table::Sessions, &rows::key(*sid), |out| row.encode(out));
+                Ok(())
+            }
+            Record::Left { sid, at_millis, expiry_seconds } => self.change_session(base, *sid, |row| {
+                row.presence = Presence::Left { at_millis: *at_millis };
+                row.expiry_seconds = *expiry_seconds;
+            }),
+            Record::WillGone { sid } => self.change_session(base, *sid, |row| row.will = None),
+            Record::Ended { sid } => self.end_session(base, *sid),
+            Record::Subscribed { sid, filter, options, subscription_id } => {
+                if self.knows(base, *sid)? {
+                    let row = SubscriptionRow { options: *options, subscription_id: *subscription_id };
+                    let key = rows::subscription_key(*sid, filter);
+                    self.set(Table::Subscriptions, &key, |out| row.encode(out));
+                }
+                Ok(())
+            }
+            Record::Unsubscribed { sid, filter } => {
+                if self.knows(base, *sid)? {
+                    self.remove(Table::Subscriptions, &rows::subscription_key(*sid, filter));
+                }
+                Ok(())
+            }
+            Record::Message { number, message } => {
+                self.raise(*number);
+                self.set(Table::Messages, &rows::key(*number), |out| put_message(out, message));
+                self.fresh.push(*number);
+                Ok(())
+            }
+            Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids } => {
+                let row = DeliveryRow {
+                    message: *message,
+                    qos: *qos,
+                    retain: *retain,
+                    packet_id: *packet_id,
+                    released: false,
+                    subscription_ids: subscription_ids.clone(),
+                };
+                self.raise((*number).max(*message));
+                if self.knows(base, *sid)? { self.deliver(base, *sid, *number, &row) } else { Ok(()) }
+            }
+            Record::Started { sid, number, packet_id } => {
+                self.change_delivery(base, *sid, *number, |row| row.packet_id = *packet_id)
+            }
+            Record::Released { sid, number } => {
+                self.change_delivery(base, *sid, *number, |row| row.released = true)
+            }
+            Record::Settled { sid, number } => {
+                self.raise((*sid).max(*number));
+                let was_there = self.settle(base, &rows::delivery_key(*sid, *number))?;
+                self.ignored += u64::from(!was_there);
+                Ok(())
+            }
+            Record::Held { sid, packet_id, payload_bytes } => {
+                if self.knows(base, *sid)? {
+                    let key = rows::pair_key(*sid, *packet_id);
+                    self.set(Table::Held, &key, |out| {
+                        super::record::put_varint(out, u64::from(*payload_bytes))
+                    });
+                }
+                Ok(())
+            }
+            Record::Unheld { sid, packet_id } => {
+                if self.knows(base, *sid)? {
+                    self.remove(Table::Held, &rows::pair_key(*sid, *packet_id));
+                }
+                Ok(())
+            }
+            Record::Retained { stamp, message } => {
+                self.retain(*stamp, message);
+                Ok(())
+            }
+            Record::Unretained { topic } => {
+                self.remove(Table::Retained, topic.as_bytes());
+                Ok(())
+            }
+            Record::Intent { number, targets, stamp, message } => {
+                self.raise(*number);
+                self.meta.last_stamp = self.meta.last_stamp.max(*stamp);
+                let highest = self.meta.intents.entry(header.shard).or_default();
+                *highest = (*highest).max(*number);
+                let row = IntentRow { targets: *targets, stamp: *stamp, message: *message };
+                self.set(Table::Intents, &rows::key(*number), |out| row.encode(out));
+                Ok(())
+            }
+            Record::IntentDone { number } => {
+                self.raise(*number);
+                let was_there = self.has_row(base, Table::Intents, &rows::key(*number))?;
+                self.ignored += u64::from(!was_there);
+                self.remove(Table::Intents, &rows::key(*number));
+                Ok(())
+            }
+            Record::IntentSeen { number } => {
+                self.raise(*number);
+                self.set(Table::Seen, &rows::pair_key(*number, header.shard), |_| {});
+                Ok(())
+            }
+            Record::Alive => Ok(()),
+        }
+    }
+
+    fn raise(&mut self, number: u64) {
+        self.meta.highest = self.meta.highest.max(number);
+    }
+
+    /// Is there such a session? If not, the record that names it is ignored.
+    fn knows(&mut self, base: &dyn Base, sid: u64) -> Result<bool, StoreError> {
+        self.raise(sid);
+        let known = match self.sessions.get(&sid) {
+            Some(&known) => known,
+            None => {
+                let known = self.has_row(base, Table::Sessions, &rows::key(sid))?;
+                self.sessions.insert(sid, known);
+                known
+            }
+        };
+        self.ignored += u64::from(!known);
+        Ok(known)
+    }
+
+    fn change_session(
+        &mut self,
+        base: &dyn Base,
+        sid: u64,
+        change: impl FnOnce(&mut SessionRow<'_>),
+    ) -> Result<(), StoreError> {
+        self.raise(sid);
+        let Some(value) = self.row(base, Table::Sessions, &rows::key(sid))? else {
+            self.ignored += 1;
+            return Ok(());
+        };
+        match SessionRow::decode(&value) {
+            Ok(mut row) => {
+                change(&mut row);
+                self.set(Table::Sessions, &rows::key(sid), |out| row.encode(out));
+            }
+            Err(_) => self.bad_rows += 1,
+        }
+        Ok(())
+    }
+
+    /// Removes a session with all that is its.
+    pub(super) fn end_session(&mut self, base: &dyn Base, sid: u64) -> Result<(), StoreError> {
+        if !self.knows(base, sid)? {
+            return Ok(());
+        }
+        self.sessions.insert(sid, false);
+        self.remove(Table::Sessions, &rows::key(sid));
+        for table in [Table::Subscriptions, Table::Held] {
+            for key in self.keys_of(base, table, sid)? {
+                self.remove(table, &key);
+            }
+        }
+        for key in self.keys_of(base, Table::Deliveries, sid)? {
+            self.settle(base, &key)?;
+        }
+        Ok(())
+    }
+
+    fn keys_of(&self, base: &dyn Base, table: Table, sid: u64) -> Result<Vec<Row>, StoreError> {
+        let (from, until) = (rows::key(sid), sid.checked_add(1).map(rows::key));
+        let until = until.as_ref().map(|key| &key[..]);
+        let mut keys = Vec::new();
+        if sid > self.base_meta.highest {
+            let mine = self.tables[table as usize].range::<[u8], _>(bounds(&from, until));
+            keys.extend(mine.filter(|(_, value)| value.is_some()).map(|(key, _)| key.clone()));
+        } else {
+            self.scan(base, table, &from, until, &mut |key, _| keys.push(Row::from_slice(key)))?;
+        }
+        Ok(keys)
+    }
+
+    /// A delivery is new, or written once more.
+    pub(super) fn deliver(
+        &mut self,
+        base: &dyn Base,
+        sid: u64,
+        number: u64,
+        row: &DeliveryRow,
+    ) -> Result<(), StoreError> {
+        if !self.has_row(base, Table::Messages, &rows::key(row.message))? {
+            self.ignored += 1;
+            return Ok(());
+        }
+        let key = rows::delivery_key(sid, number);
+        let before = self.row(base, Table::Deliveries, &key)?.map(|value| DeliveryRow::decode(&value));
+        let before = before.and_then(Result::ok).map(|row| row.message);
+        self.set(Table::Deliveries, &key, |out| row.encode(out));
+        if before != Some(row.message) {
+            self.count(base, row.message, 1)?;
+            if let Some(before) = before {
+                self.count(base, before, -1)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn change_delivery(
+        &mut self,
+        base: &dyn Base,
+        sid: u64,
+        number: u64,
+        change: impl FnOnce(&mut DeliveryRow),
+    ) -> Result<(), StoreError> {
+        self.raise(sid.max(number));
+        let key = rows::delivery_key(sid, number);
+        let Some(value) = self.row(base, Table::Deliveries, &key)? else {
+            self.ignored += 1;
+            return Ok(());
+        };
+        match DeliveryRow::decode(&value) {
+            Ok(mut row) => {
+                change(&mut row);
+                self.set(Table::Deliveries, &key, |out| row.encode(out));
+            }
+            Err(_) => self.bad_rows += 1,
+        }
+        Ok(())
+    }
+
+    /// Removes a delivery, and its message with the last; false if there is none.
+    pub(super) fn settle(&mut self, base: &dyn Base, key: &[u8]) -> Result<bool, StoreError> {
+        let Some(value) = self.row(base, Table::Deliveries, key)? else { return Ok(false) };
+        self.remove(Table::Deliveries, key);
+        match DeliveryRow::decode(&value) {
+            Ok(row) => self.count(base, row.message, -1)?,
+            Err(_) => self.bad_rows += 1,
+        }
+        Ok(true)
+    }
+
+    /// One delivery more or less refers to a message, which is gone with the last.
+    fn count(&mut self, base: &dyn Base, message: u64, by: i32) -> Result<(), StoreError> {
+        let key = rows::key(message);
+        let value = self.row(base, Table::Counts, &key)?;
+        let count = value.as_deref().and_then(read_count).unwrap_or(0).saturating_add_signed(by);
+        if count == 0 {
+            self.remove(Table::Counts, &key);
+            self.remove(Table::Messages, &key);
+        } else {
+            self.set(Table::Counts, &key, |out| out.extend_from_slice(&count.to_le_bytes()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn retain(&mut self, stamp: u64, message: &StoredMessage<'_>) {
+        self.meta.last_stamp = self.meta.last_stamp.max(stamp);
+        let row = RetainedRow { stamp, message: *message };
+        self.set(Table::Retained, message.topic.as_bytes(), |out| row.encode(out));
+    }
+
+    /// Forgets that targets have seen intents of which all is known to be done: those below the lowest
+    /// that is open, or, if none is, up to the last.
+    fn prune_seen(&mut self, base: &dyn Base) -> Result<(), StoreError> {
+        let shards = u64::from(self.meta.shards.max(1));
+        let mut floors: BTreeMap<u64, u64> = self
+            .meta
+            .intents
+            .iter()
+            .map(|(&shard, &last)| (u64::from(shard), last.saturating_add(1)))
+            .collect();
+        self.scan(base, Table::Intents, &[], None, &mut |key, _| {
+            if let Some(number) = rows::number_at(key, 0) {
+                let floor = floors.entry(number % shards).or_insert(0);
+                *floor = (*floor).min(number);
+            }
+        })?;
+        let mut pruned: Vec<Row> = Vec::new();
+        self.scan(base, Table::Seen, &[], None, &mut |key, _| {
+            let number = rows::number_at(key, 0).unwrap_or(0);
+            if floors.get(&(number % shards)).is_some_and(|&floor| number < floor) {
+                pruned.push(Row::from_slice(key));
+            }
+        })?;
+        for key in pruned {
+            self.remove(Table::Seen, &key);
+        }
+        Ok(())
+    }
+
+    // Rows.
+
+    fn may_be_in_base(&self, table: Table, key: &[u8]) -> bool {
+        table.born(key) <= self.base_meta.highest
+    }
+
+    /// The value at a key.
+    pub(super) fn row(&self, base: &dyn Base, table: Table, key: &[u8]) -> Result<Option<Row>, StoreError> {
+        match self.tables[table as usize].get(key) {
+            Some(value) => Ok(value.clone()),
+            None if self.may_be_in_base(table, key) => base.get(table, key),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn has_row(&self, base: &dyn Base, table: Table, key: &[u8]) -> Result<bool, StoreError> {
+        match self.tables[table as usize].get(key) {
+            Some(value) => Ok(value.is_some()),
+            None if self.may_be_in_base(table, key) => base.contains(table, key),
+            None => Ok(false),
+        }
+    }
+
+    pub(super) fn set(&mut self, table: Table, key: &[u8], encode: impl FnOnce(&mut Vec<u8>)) {
+        self.buffer.clear();
+        encode(&mut self.buffer);
+        self.bytes += key.len() + self.buffer.len() + ROW_BYTES;
+        let value = Row::from_slice(&self.buffer);
+        self.tables[table as usize].insert(Row::from_slice(key), Some(value));
+    }
+
+    pub(super) fn remove(&mut self, table: Table, key: &[u8]) {
+        if self.may_be_in_base(table, key) {
+            self.bytes += key.len() + ROW_BYTES;
+            self.tables[table as usize].insert(Row::from_slice(key), None);
+        } else {
+            self.tables[table as usize].remove(key);
+        }
+    }
+
+    /// Hands over all rows from a key on until another, changed or not, in the order of their keys.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the base can't be read.
+    pub fn scan(
+        &self,
+        base: &dyn Base,
+        table: Table,
+        from: &[u8],
+        until: Option<&[u8]>,
+        each: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), StoreError> {
+        let mut mine = self.tables[table as usize].range::<[u8], _>(bounds(from, until)).peekable();
+        base.scan(table, from, until, &mut |key, value| {
+            while let Some((key, value)) = mine.next_if(|(mine, _)| mine.as_slice() < key) {
+                if let Some(value) = value {
+                    each(key, value);
+                }
+            }
+            match mine.next_if(|(mine, _)| mine.as_slice() == key) {
+                Some((_, Some(changed))) => each(key, changed),
+                Some((_, None)) => {}
+                None => each(key, value),
+            }
+        })?;
+        for (key, value) in mine {
+            if let Some(value) = value {
+                each(key, value);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn bad_row(&mut self) {
+        self.bad_rows += 1;
+    }
+}
+
+/// What a changed row takes beside its bytes.
+const ROW_BYTES: usize = 64;
+
+pub(super) fn read_count(value: &[u8]) -> Option<u32> {
+    Some(u32::from_le_bytes(value.try_into().ok()?))
+}

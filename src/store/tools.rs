@@ -1,0 +1,339 @@
+//! `midge store verify`, `dump` and `repair`: what an operator does to a store that no broker uses.
+
+use super::base::Base;
+use super::directory::StoreDirectory;
+use super::image::{Image, ImageError};
+use super::recovery::{Kind, RecoveryReport, Tail, kind_of, recover};
+use super::rows::{
+    self, DeliveryRow, IntentRow, Presence, RetainedRow, SessionRow, SubscriptionRow, Table, decode_message,
+};
+use super::segment::{Header, SegmentReader, Step};
+use super::state::{Changes, read_count};
+use super::{StoreError, StoredMessage, Wall, open_body};
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+/// Reads everything and writes a line for each file, and one for each thing that is wrong. True: nothing is.
+/// Nothing is changed, but that a checkpoint that was not closed is checked and closed.
+///
+/// # Errors
+/// [`StoreError`] if the directory is in use, or something can't be read or written.
+pub fn verify(path: &Path, out: &mut impl Write) -> Result<bool, StoreError> {
+    let directory = open(path)?;
+    let mut is_sound = true;
+    let mut lines: Vec<String> = Vec::new();
+    match open_image(&directory)? {
+        Some(Ok(image)) => {
+            let wrong = check_rows(&image)?;
+            is_sound &= wrong.is_empty();
+            let sound = if wrong.is_empty() { "sound" } else { "damaged" };
+            lines.push(format!("{}: {sound}", directory.checkpoint().display()));
+            lines.extend(wrong);
+        }
+        Some(Err(error)) => {
+            is_sound = false;
+            lines.push(format!("{}: damaged: {}", directory.checkpoint().display(), error.cause));
+        }
+        None => lines.push(format!("{}: there is none", directory.checkpoint().display())),
+    }
+    for name in directory.segments()? {
+        let path = directory.segment_path(name.epoch, name.shard, name.number);
+        let bytes = read(&path)?;
+        let told = match kind_of(&name, &bytes) {
+            Kind::Unused => "unused".to_owned(),
+            Kind::Spare => "kept for a later segment".to_owned(),
+            Kind::NoHeader => {
+                is_sound = false;
+                "damaged: the header can't be read".to_owned()
+            }
+            Kind::Segment(header) => {
+                let (told, sound) = check_segment(&header, &bytes);
+                is_sound &= sound;
+                told
+            }
+        };
+        lines.push(format!("{}: {told}", path.display()));
+    }
+    for line in lines {
+        print(out, &line)?;
+    }
+    Ok(is_sound)
+}
+
+/// Writes a line for each session, subscription, queued message and retained message, as a start would find
+/// them; of payloads, their length only. Nothing is changed.
+///
+/// # Errors
+/// [`StoreError`] if the directory is in use, or something can't be read or written.
+pub fn dump(path: &Path, out: &mut impl Write) -> Result<(), StoreError> {
+    let directory = open(path)?;
+    let Some(image) = open_image(&directory)? else { return Ok(()) };
+    let image = image?;
+    let mut report = RecoveryReport::default();
+    let mut tail = Tail::new(&directory, Changes::new(&image)?, false);
+    tail.sets_aside = false;
+    for name in directory.segments()? {
+        tail.apply(&image, &name, &mut report)?;
+    }
+    tail.resolve(&image, &mut report)?;
+    let mut printer = Printer { image: &image, changes: &tail.changes, out, failed: None };
+    printer.all()?;
+    for damage in &report.damage {
+        print(out, &format!("damaged {damage}"))?;
+    }
+    Ok(())
+}
+
+/// Recovers what can be read, sets aside what can't, and leaves a checkpoint without a log.
+///
+/// # Errors
+/// [`StoreError`] if the directory is in use, or something can't be read or written.
+pub fn repair(path: &Path, out: &mut impl Write) -> Result<(), StoreError> {
+    let directory = open(path)?;
+    // At this time nothing has expired: that is for the broker to tell.
+    let recovery = recover(&directory, 1, 0, Wall { zero_millis: 0 })?;
+    let report = recovery.report;
+    recovery.checkpoint.stop();
+    for damage in &report.damage {
+        print(out, &damage.to_string())?;
+    }
+    if let Some(left) = directory.segments()?.first() {
+        let path = directory.segment_path(left.epoch, left.shard, left.number);
+        return Err(StoreError::new(
+            "can't work into the checkpoint",
+            &path,
+            "the checkpoint can't be written",
+        ));
+    }
+    let counts = report.restored;
+    let line = format!(
+        "{}: {} sessions, {} subscriptions, {} queued messages, {} retained messages; {} damaged files",
+        directory.checkpoint().display(),
+        counts.sessions,
+        counts.subscriptions,
+        counts.deliveries,
+        counts.retained,
+        report.damage.len()
+    );
+    print(out, &line)
+}
+
+/// A store that is not there is not made by looking at it.
+fn open(path: &Path) -> Result<StoreDirectory, StoreError> {
+    match fs::metadata(path) {
+        Ok(_) => StoreDirectory::open(path),
+        Err(error) => Err(StoreError::new("can't open the state directory", path, error)),
+    }
+}
+
+/// None if there is no file yet.
+fn open_image(directory: &StoreDirectory) -> Result<Option<Result<Image, StoreError>>, StoreError> {
+    let path = directory.checkpoint();
+    if !path.exists() && directory.segments()?.is_empty() {
+        return Ok(None);
+    }
+    match Image::open(&path) {
+        Ok(image) => Ok(Some(Ok(image))),
+        Err(ImageError::Damaged(error)) => Ok(Some(Err(error))),
+        Err(ImageError::Other(error)) => Err(error),
+    }
+}
+
+/// What is to be said of a segment, and whether it is sound.
+fn check_segment(header: &Header, bytes: &[u8]) -> (String, bool) {
+    let mut reader = SegmentReader::new(bytes, header);
+    let (mut frames, mut records, mut sound, mut told) = (0, 0, true, String::new());
+    loop {
+        match reader.step() {
+            Step::Frame(frame) => {
+                frames += 1;
+                match count_records(frame.body) {
+                    Some(count) => records += count,
+                    None => {
+                        sound = false;
+                        told += &format!(", damaged: the frame at byte {} is of another version", frame.at);
+                    }
+                }
+            }
+            Step::Damage { from, to } => {
+                sound = false;
+                told += &format!(", damaged: bytes {from} to {to} can't be read");
+            }
+            Step::End { at, torn } => {
+                let torn = if torn { " in an unfinished batch" } else { "" };
+                return (format!("{frames} frames, {records} records, ends at byte {at}{torn}{told}"), sound);
+            }
+        }
+    }
+}
+
+fn count_records(body: &[u8]) -> Option<u64> {
+    let (_, mut records) = open_body(body).ok()?;
+    let mut count = 0;
+    while records.read_next().ok()?.is_some() {
+        count += 1;
+    }
+    Some(count)
+}
+
+/// What is wrong with the rows: each names only what is there, and messages are counted right.
+pub(super) fn check_rows(base: &dyn Base) -> Result<Vec<String>, StoreError> {
+    let mut wrong = Vec::new();
+    let mut sessions = HashSet::new();
+    base.scan(Table::Sessions, &[], None, &mut |key, value| match rows::number_at(key, 0) {
+        Some(sid) if SessionRow::decode(value).is_ok() => drop(sessions.insert(sid)),
+        sid => wrong.push(format!("session {sid:?} can't be read")),
+    })?;
+    let mut owned = |table: Table, is_row: fn(&[u8], &[u8]) -> bool| {
+        base.scan(table, &[], None, &mut |key, value| {
+            let sid = rows::number_at(key, 0).unwrap_or(0);
+            if !is_row(key, value) {
+                wrong.push(format!("a row of {} of session {sid} can't be read", table.name()));
+            }
+            if !sessions.contains(&sid) {
+                wrong.push(format!("a row of {} names session {sid}, which is not there", table.name()));
+            }
+        })
+    };
+    owned(Table::Subscriptions, |key, value| {
+        rows::filter_of(key).is_some() && SubscriptionRow::decode(value).is_ok()
+    })?;
+    owned(Table::Held, |key, value| rows::read_pair(key).is_some() && rows::decode_held(value).is_ok())?;
+    owned(Table::Deliveries, |key, value| key.len() == 16 && DeliveryRow::decode(value).is_ok())?;
+
+    // Message → deliveries that were counted less those that were found.
+    let mut counts: HashMap<u64, i64> = HashMap::new();
+    base.scan(Table::Counts, &[], None, &mut |key, value| {
+        let count = read_count(value).map_or(0, i64::from);
+        counts.insert(rows::number_at(key, 0).unwrap_or(0), count);
+    })?;
+    base.scan(Table::Messages, &[], None, &mut |key, value| {
+        let number = rows::number_at(key, 0).unwrap_or(0);
+        if decode_message(value).is_err() {
+            wrong.push(format!("message {number} can't be read"));
+        }
+        if !counts.contains_key(&number) {
+            wrong.push(format!("message {number} is for no one"));
+        }
+    })?;
+    for &number in counts.keys() {
+        if !base.contains(Table::Messages, &rows::key(number))? {
+            wrong.push(format!("message {number} is counted, and not there"));
+        }
+    }
+    base.scan(Table::Deliveries, &[], None, &mut |_, value| {
+        if let Ok(row) = DeliveryRow::decode(value) {
+            *counts.entry(row.message).or_default() -= 1;
+        }
+    })?;
+    for (number, left) in counts {
+        if left != 0 {
+            wrong.push(format!("message {number} is counted {left} times more than it is for someone"));
+        }
+    }
+    let mut read = |table: Table, is_row: fn(&[u8], &[u8]) -> bool| {
+        base.scan(table, &[], None, &mut |key, value| {
+            if !is_row(key, value) {
+                wrong.push(format!("a row of {} can't be read", table.name()));
+            }
+        })
+    };
+    read(Table::Retained, |key, value| RetainedRow::decode(key, value).is_ok())?;
+    read(Table::Intents, |_, value| IntentRow::decode(value).is_ok())?;
+    read(Table::Seen, |key, _| rows::read_pair(key).is_some())?;
+    // They were gathered in maps.
+    wrong.sort_unstable();
+    Ok(wrong)
+}
+
+/// Prints rows. Text of clients is quoted, so that it can't forge a line.
+struct Printer<'a, W> {
+    image: &'a Image,
+    changes: &'a Changes,
+    out: &'a mut W,
+    failed: Option<StoreError>,
+}
+
+impl<W: Write> Printer<'_, W> {
+    fn all(&mut self) -> Result<(), StoreError> {
+        self.table(Table::Sessions, |key, value| {
+            let (sid, row) = (rows::number_at(key, 0)?, SessionRow::decode(value).ok()?);
+            let presence = match row.presence {
+                Presence::Connected { .. } => "connected".to_owned(),
+                Presence::Left { at_millis } => format!("left_at_millis={at_millis}"),
+            };
+            let will = row.will.map_or(String::new(), |will| {
+                format!(" will {} delay_seconds={}", shown(&will.message), will.delay_seconds)
+            });
+            Some(format!(
+                "session {sid} client={:?} version={:?} expiry_seconds={} {presence}{will}",
+                row.client_id, row.version, row.expiry_seconds
+            ))
+        })?;
+        self.table(Table::Subscriptions, |key, value| {
+            let (sid, row) = (rows::number_at(key, 0)?, SubscriptionRow::decode(value).ok()?);
+            Some(format!(
+                "subscription {sid} filter={:?} qos={} no_local={} retain_as_published={} \
+                 retain_handling={:?} id={}",
+                rows::filter_of(key)?,
+                row.options.qos as u8,
+                row.options.no_local,
+                row.options.retain_as_published,
+                row.options.retain_handling,
+                row.subscription_id
+            ))
+        })?;
+        let (image, changes) = (self.image, self.changes);
+        self.table(Table::Deliveries, |key, value| {
+            let (sid, number) = (rows::number_at(key, 0)?, rows::number_at(key, 8)?);
+            let row = DeliveryRow::decode(value).ok()?;
+            let message = changes.row(image, Table::Messages, &rows::key(row.message)).ok()??;
+            let state = match (row.packet_id, row.released) {
+                (0, _) => "queued".to_owned(),
+                (packet_id, false) => format!("sent packet_id={packet_id}"),
+                (packet_id, true) => format!("released packet_id={packet_id}"),
+            };
+            let message = shown(&decode_message(&message).ok()?);
+            Some(format!("delivery {sid} {number} {message} send_qos={} {state}", row.qos as u8))
+        })?;
+        self.table(Table::Held, |key, value| {
+            let ((sid, packet_id), bytes) = (rows::read_pair(key)?, rows::decode_held(value).ok()?);
+            Some(format!("held {sid} packet_id={packet_id} payload_bytes={bytes}"))
+        })?;
+        self.table(Table::Retained, |key, value| {
+            let row = RetainedRow::decode(key, value).ok()?;
+            Some(format!("retained {} stamp={}", shown(&row.message), row.stamp))
+        })
+    }
+
+    fn table(
+        &mut self,
+        table: Table,
+        line: impl Fn(&[u8], &[u8]) -> Option<String>,
+    ) -> Result<(), StoreError> {
+        let (image, changes) = (self.image, self.changes);
+        changes.scan(image, table, &[], None, &mut |key, value| {
+            let line = line(key, value).unwrap_or_else(|| format!("a row of {} can't be read", table.name()));
+            if self.failed.is_none() {
+                self.failed = print(self.out, &line).err();
+            }
+        })?;
+        self.failed.take().map_or(Ok(()), Err)
+    }
+}
+
+fn shown(message: &StoredMessage<'_>) -> String {
+    let expires = message.expires_at_millis.map_or(String::new(), |at| format!(" expires_at_millis={at}"));
+    let (topic, qos, bytes) = (message.topic, message.qos as u8, message.payload.len());
+    format!("topic={topic:?} qos={qos} payload_bytes={bytes}{expires}")
+}
+
+fn print(out: &mut impl Write, line: &str) -> Result<(), StoreError> {
+    writeln!(out, "{line}").map_err(|error| StoreError::new("can't write to", Path::new("the output"), error))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
+    fs::read(path).map_err(|error| StoreError::new("can't read the segment", path, error))
+}
