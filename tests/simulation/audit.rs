@@ -19,6 +19,8 @@ pub struct Audit {
     receive_maximum_known: usize,
     pub aliases_max: u16,
     pub session: Option<usize>,
+    /// What CONNACK must say.
+    pub present: Option<bool>,
     pub accepted: bool,
     /// Subscribe packets on their way, by packet identifier: coverage and grant of each filter.
     pub subscribes: BTreeMap<u16, Vec<(usize, usize)>>,
@@ -49,6 +51,7 @@ impl Audit {
             receive_maximum_known: 0,
             aliases_max: 0,
             session: None,
+            present: None,
             accepted: false,
             subscribes: BTreeMap::new(),
             unsubscribes: BTreeMap::new(),
@@ -97,7 +100,7 @@ impl Audit {
             return Err(format!("{:?} before CONNACK", packet.kind));
         }
         match packet.kind {
-            Kind::Connack => self.connack(books, link, packet, now)?,
+            Kind::Connack => self.connack(books, packet, now)?,
             Kind::Publish => self.publish(books, link, packet, now, consumed, &mut remarks)?,
             Kind::Puback | Kind::Pubrec => self.acknowledge(books, packet)?,
             Kind::Pubrel => self.release(books, packet)?,
@@ -114,7 +117,7 @@ impl Audit {
         Ok(remarks)
     }
 
-    fn connack(&mut self, books: &mut Books, link: usize, packet: &Packet, now: u64) -> Result<(), String> {
+    fn connack(&mut self, books: &mut Books, packet: &Packet, now: u64) -> Result<(), String> {
         if self.accepted {
             return Err("a second CONNACK".into());
         }
@@ -122,9 +125,11 @@ impl Audit {
             return Err(format!("CONNACK with {:02X} for a CONNECT that is right", packet.code));
         }
         self.accepted = true;
-        books.pass(now);
-        books.check_present(self.client, self.clean, packet.session_present, now, self.connect_sent_at)?;
-        self.session = Some(books.accepted(self.client, link, packet.session_present, self.expiry, now));
+        if self.present != Some(packet.session_present) {
+            return Err(format!("CONNACK says session present {}", packet.session_present));
+        }
+        let session = self.session_mut(books)?;
+        (session.connected_at, session.is_promised) = (now, true);
         Ok(())
     }
 
@@ -203,7 +208,8 @@ impl Audit {
         let number = number_of(&packet.payload);
         let at = self.session.ok_or("PUBLISH before CONNACK")?;
         if packet.qos > 0 {
-            self.identifier(&mut books.sessions[at], link, packet, number, consumed, remarks)?;
+            let persistent = books.persistent;
+            self.identifier(&mut books.sessions[at], persistent, link, packet, number, consumed, remarks)?;
         }
         let Some(number) = number else {
             return if packet.payload.is_empty() { Ok(()) } else { Err("a payload that nobody sent".into()) };
@@ -237,7 +243,10 @@ impl Audit {
         }
         check_live(session, publication, number, packet)?;
         let publication = &books.publications[number as usize];
-        let allowed = publication.processed.len() as u32;
+        let first = publication.first().unwrap_or(0);
+        let forgets = packet.qos < 2 || publication.qos < 2;
+        let cuts = books.cuts.iter().filter(|&&cut| forgets && cut > first).count();
+        let allowed = (publication.processed.len() + cuts) as u32;
         let (retain, processed) = (publication.retain, publication.first().unwrap_or(0));
         let session = &mut books.sessions[at];
         let copies = session.fresh_copies.entry(number).or_default();
@@ -266,9 +275,11 @@ impl Audit {
         self.aliases.get(&alias).cloned().ok_or(format!("topic alias {alias} is not bound"))
     }
 
+    #[allow(clippy::too_many_arguments, reason = "a packet has that many sides")]
     fn identifier(
         &mut self,
         session: &mut Session,
+        persistent: bool,
         link: usize,
         packet: &Packet,
         number: Option<u64>,
@@ -284,6 +295,15 @@ impl Audit {
         }
         let known = session.unsettled.get_mut(&packet.id);
         if packet.duplicate {
+            let is_other = known.as_ref().is_none_or(|known| known.number != number);
+            if persistent && is_other && known.as_ref().is_none_or(|old| old.acked.is_some() || old.stale) {
+                // It had its identifier before it was sent: in the log, and the connection ended meanwhile.
+                remarks.0.push("dup_at_first");
+                let new =
+                    Unsettled { number, qos: packet.qos, link, acked: None, recorded: false, stale: false };
+                session.unsettled.insert(packet.id, new);
+                return Ok(());
+            }
             let Some(known) = known else {
                 return Err(format!("DUP for identifier {}, which was never used", packet.id));
             };
@@ -295,6 +315,7 @@ impl Audit {
             }
             if let Some((acked_on, upto)) = known.acked
                 && consumed(acked_on) >= upto
+                && !known.stale
             {
                 return Err(format!("DUP for identifier {}, which was acknowledged", packet.id));
             }
@@ -302,13 +323,13 @@ impl Audit {
             if known.recorded {
                 remarks.0.push("resent_though_recorded");
             }
-            known.link = link;
+            (known.link, known.stale) = (link, false);
             return Ok(());
         }
-        if let Some(known) = known.filter(|known| known.acked.is_none()) {
+        if let Some(known) = known.filter(|known| known.acked.is_none() && !known.stale) {
             return Err(format!("identifier {} for m{number:?} while m{:?} has it", packet.id, known.number));
         }
-        let new = Unsettled { number, qos: packet.qos, link, acked: None, recorded: false };
+        let new = Unsettled { number, qos: packet.qos, link, acked: None, recorded: false, stale: false };
         session.unsettled.insert(packet.id, new);
         Ok(())
     }
@@ -340,6 +361,9 @@ fn check_live(
 ) -> Result<(), String> {
     let possible: Vec<_> =
         session.coverages_of(&publication.topic).filter(|coverage| coverage.may_cover(publication)).collect();
+    if session.doubtful {
+        return Ok(());
+    }
     if possible.is_empty() {
         return Err(format!("m{number} to client {}, which has no subscription for it", session.client));
     }
@@ -384,7 +408,7 @@ fn check_retained(
     if !publication.retain {
         return Err("sent as a retained message, which it is not".into());
     }
-    if publication.run != books.run {
+    if !books.persistent && publication.run != books.run {
         return Err("retained from before the power cut".into());
     }
     let asked = session
@@ -401,7 +425,7 @@ fn check_retained(
             && other.retain
             && !other.refused
             && !other.doubtful
-            && other.run == books.run
+            && books.is_kept(other)
             && other.first().is_some_and(|first| first > last)
             && other.last().is_some_and(|end| end + GRACE < asked)
     });

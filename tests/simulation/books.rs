@@ -28,10 +28,11 @@ pub struct Publication {
     pub acked: bool,
     /// With a code of 0x80 or above.
     pub refused: bool,
-    /// A will that must not be published.
-    pub dropped: bool,
+    /// A will that must not be published, and since when.
+    pub dropped_at: Option<u64>,
     /// A will that may not have been published.
     pub doubtful: bool,
+    /// The run of the broker that processed it last.
     pub run: u32,
 }
 
@@ -105,6 +106,8 @@ pub struct Unsettled {
     pub acked: Option<(usize, u64)>,
     /// The client has sent PUBREC.
     pub recorded: bool,
+    /// From before a power cut: the broker may not remember.
+    pub stale: bool,
 }
 
 /// A session of the broker, from the CONNACK that began it.
@@ -130,8 +133,12 @@ pub struct Session {
     pub orders: BTreeMap<(usize, String, u8, u8), u64>,
     /// Retained publications sent live on the present connection, by topic: when each was processed.
     pub live_retained: BTreeMap<String, u64>,
-    /// Its queue was full, or its socket was.
+    /// Its queue was full.
     pub lossy: bool,
+    /// The CONNACK of its present connection has been sent.
+    pub is_promised: bool,
+    /// A power cut came before what became of it was promised.
+    pub doubtful: bool,
 }
 
 impl Session {
@@ -171,6 +178,12 @@ pub struct Books {
     pub run: u32,
     /// Some box was full: the order of retained and live messages has no guarantee.
     pub box_was_full: bool,
+    /// Some queue was full: a message that is refused for one subscriber may come twice to others.
+    pub queue_was_full: bool,
+    /// Does a power cut leave anything?
+    pub persistent: bool,
+    /// When the power was cut.
+    pub cuts: Vec<u64>,
 }
 
 impl Books {
@@ -204,6 +217,9 @@ impl Books {
                 Ok(())
             };
         };
+        if session.doubtful {
+            return Ok(());
+        }
         if clean {
             return if present { Err("session present after a clean start".into()) } else { Ok(()) };
         }
@@ -233,7 +249,7 @@ impl Books {
         }
         if let Some(will) = self.wills.get_mut(&link) {
             if self.farewells.contains(&link) {
-                self.publications[will.number as usize].dropped = true;
+                self.publications[will.number as usize].dropped_at = Some(now);
             } else {
                 will.due_at = Some(now + expiry.map_or(will.delay, |expiry| will.delay.min(expiry)));
             }
@@ -258,6 +274,7 @@ impl Books {
                 (session.link, session.connected_at) = (link, now);
                 (session.closed_at, session.over_at) = (None, None);
                 session.expiry = expiry;
+                session.is_promised = false;
                 session.live_retained.clear();
                 return at;
             }
@@ -279,6 +296,8 @@ impl Books {
             orders: BTreeMap::new(),
             live_retained: BTreeMap::new(),
             lossy: false,
+            is_promised: false,
+            doubtful: false,
         });
         let at = self.sessions.len() - 1;
         self.latest.insert(client, at);
@@ -294,7 +313,7 @@ impl Books {
             // The timer may have come later than the client.
             publication.doubtful |= present && will.delay > 0 && due_at + GRACE > now;
         } else if present {
-            publication.dropped = true;
+            publication.dropped_at = Some(now);
             will.due_at = None;
         } else {
             will.due_at = Some(now);
@@ -318,10 +337,11 @@ impl Books {
             if let Some(due) = will.due_at
                 && due <= now
                 && publication.processed.is_empty()
-                && !publication.dropped
+                && publication.dropped_at.is_none()
             {
                 publication.sent_at = due;
                 publication.processed.push(due);
+                publication.run = self.run;
             }
         }
         for session in &mut self.sessions {
@@ -333,20 +353,51 @@ impl Books {
         }
     }
 
-    /// The power failed, and nothing was kept.
-    pub fn lost_all(&mut self, now: u64) {
+    /// The power failed.
+    pub fn power_cut(&mut self, now: u64) {
+        self.pass(now);
         self.run += 1;
+        self.cuts.push(now);
         for session in &mut self.sessions {
-            session.over_at.get_or_insert(now);
+            let was_over = session.over_at.is_some_and(|over| over + GRACE < now);
+            let was_connected = session.closed_at.is_none();
             session.closed_at.get_or_insert(now);
+            if was_over || !self.persistent || session.expiry == Some(0) {
+                session.over_at.get_or_insert(now);
+            } else {
+                // How long it had been without its connection is not known exactly.
+                session.doubtful |= !session.is_promised || (was_connected && session.expiry.is_some());
+            }
+            for unsettled in session.unsettled.values_mut() {
+                unsettled.stale = true;
+            }
         }
         for will in self.wills.values_mut() {
             let publication = &mut self.publications[will.number as usize];
-            if publication.processed.is_empty() {
-                publication.dropped = true;
+            let is_kept = self.persistent
+                && self.sessions.iter().any(|s| s.client == publication.publisher && s.over_at.is_none());
+            let before = |at: u64| at + GRACE < now;
+            if publication.dropped_at.is_some_and(before) || publication.first().is_some_and(before) {
+                continue;
+            }
+            if is_kept {
+                // Whether it was published, or not to be, is forgotten perhaps.
+                publication.doubtful = true;
+                publication.dropped_at = None;
+                will.due_at = Some(now);
+                if !publication.processed.is_empty() {
+                    publication.processed.push(now);
+                }
+            } else if publication.processed.is_empty() {
+                publication.dropped_at.get_or_insert(now);
                 will.due_at = None;
             }
         }
+    }
+
+    /// Is it surely kept, if it was retained?
+    pub fn is_kept(&self, publication: &Publication) -> bool {
+        publication.run == self.run || (self.persistent && publication.acked)
     }
 }
 

@@ -15,6 +15,7 @@ mod plan;
 #[path = "../conformance/read.rs"]
 #[allow(dead_code, reason = "the scenarios of conformance use more of it")]
 mod read;
+mod recovery;
 mod rng;
 mod sim;
 mod story;

@@ -18,6 +18,13 @@ pub enum Mark {
     Qos2OutResumed,
     ResentThoughRecorded,
     RetainedAfterLive,
+    PowerCut,
+    TornBatch,
+    PowerCutBeforePubrec,
+    IntentRecovered,
+    DeliveryRecovered,
+    DupAtFirst,
+    OverReceiveMaximum,
 }
 
 pub const EVERY_MARK: &[Mark] = &[
@@ -35,6 +42,13 @@ pub const EVERY_MARK: &[Mark] = &[
     Mark::Qos2OutResumed,
     Mark::ResentThoughRecorded,
     Mark::RetainedAfterLive,
+    Mark::PowerCut,
+    Mark::TornBatch,
+    Mark::PowerCutBeforePubrec,
+    Mark::IntentRecovered,
+    Mark::DeliveryRecovered,
+    Mark::DupAtFirst,
+    Mark::OverReceiveMaximum,
 ];
 
 #[derive(Clone, Debug, Default)]
@@ -51,6 +65,8 @@ impl Marks {
             "resent_qos2" => self.reach(Mark::ResentQos2),
             "resent_though_recorded" => self.reach(Mark::ResentThoughRecorded),
             "retained_after_live" => self.reach(Mark::RetainedAfterLive),
+            "dup_at_first" => self.reach(Mark::DupAtFirst),
+            "over_receive_maximum" => self.reach(Mark::OverReceiveMaximum),
             _ => {}
         }
     }

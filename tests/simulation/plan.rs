@@ -86,8 +86,11 @@ pub enum Action {
         shard: usize,
         micros: u64,
     },
+    /// It starts again after so long, with so many shards. `kind`: SIGTERM comes before.
     PowerCut {
         down: u64,
+        shards: usize,
+        kind: bool,
     },
 }
 
@@ -264,8 +267,14 @@ impl Plan {
                 .clone()
             }
             70..85 => Action::HoldAcks { micros: rng.below(2 * SECOND) },
-            _ => Action::StallShard { shard: rng.index(self.shards), micros: rng.below(80_000) },
+            85..95 => Action::StallShard { shard: rng.index(self.shards), micros: rng.below(80_000) },
+            _ => self.power_cut(rng),
         }
+    }
+
+    fn power_cut(&self, rng: &mut Rng) -> Action {
+        let shards = if rng.chance(700) { self.shards } else { rng.range(1, 4) as usize };
+        Action::PowerCut { down: rng.range(1000, SECOND), shards, kind: rng.chance(250) }
     }
 }
 
@@ -274,7 +283,7 @@ fn client(rng: &mut Rng) -> ClientPlan {
     let five = version == Version::V5;
     ClientPlan {
         version,
-        expiry_seconds: if five && rng.chance(400) { rng.range(1, 6) as u32 } else { u32::MAX },
+        expiry_seconds: if five && rng.chance(400) { rng.pick(&[1, 3, 6, 900]) } else { u32::MAX },
         keep_alive: rng.pick(&[0, 1, 2, 5, 60]),
         receive_maximum: (five && rng.chance(400)).then(|| rng.range(1, 5) as u16),
         aliases: if five { rng.pick(&[0, 0, 1, 5]) } else { 0 },

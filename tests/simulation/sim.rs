@@ -3,12 +3,15 @@
 use crate::audit::{Audit, number_of};
 use crate::books::{Books, Coverage, Grant, Publication, Will};
 use crate::client::{Client, Outgoing};
+use crate::disk::Torn;
 use crate::marks::{Mark, Marks};
 use crate::plan::{Action, Cut, FILTERS, FilterPlan, Plan, TOPICS, WillPlan};
 use crate::read::{self, Kind, Packet};
+use crate::recovery::Store;
+use crate::rng::Rng;
 use crate::story::Story;
 use crate::verdict;
-use crate::world::{Acked, Happening, Wake, World};
+use crate::world::{self, Acked, Happening, Wake, World};
 use crate::write::{self, Encode, Version};
 use midge::config::Config;
 use midge::shard::{Event, Limit};
@@ -38,7 +41,8 @@ pub struct Sim {
     packets: u64,
     /// No more faults.
     healed: bool,
-    powered_on: Option<u64>,
+    store: Store,
+    rng: Rng,
 }
 
 /// Something that means something to the books once the broker has read it.
@@ -58,7 +62,7 @@ impl Sim {
         let clients = plan.clients.iter().enumerate().map(|(at, plan)| Client::new(at, plan.clone()));
         let mut sim = Sim {
             world,
-            books: Books::default(),
+            books: Books { persistent: plan.persistent, ..Books::default() },
             clients: clients.collect(),
             marks: Marks::default(),
             audits: BTreeMap::new(),
@@ -67,7 +71,8 @@ impl Sim {
             story: Story::new(told),
             packets: 0,
             healed: false,
-            powered_on: None,
+            store: Store::default(),
+            rng: Rng::new(plan.seed ^ 0x7374_6f72_65),
         };
         let failure = sim.play().err();
         if let Some(failure) = &failure {
@@ -164,10 +169,7 @@ impl Sim {
                 self.books.closed(link, self.world.now);
                 Ok(())
             }
-            Happening::Told(event) => {
-                self.told(&event);
-                Ok(())
-            }
+            Happening::Told(event) => self.told(&event),
             Happening::BoxFull => {
                 self.marks.reach(Mark::MeshBoxFull);
                 self.books.box_was_full = true;
@@ -177,6 +179,7 @@ impl Sim {
                 self.marks.reach(if cut { Mark::HandOverCut } else { Mark::HandOver });
                 Ok(())
             }
+            Happening::Woken(Wake::PowerOn { shards }) => self.power_on(shards),
             Happening::Woken(wake) => {
                 self.woken(wake);
                 Ok(())
@@ -184,19 +187,40 @@ impl Sim {
         }
     }
 
-    fn told(&mut self, event: &Event) {
-        if let Event::LimitReached { limit: Limit::SessionQueue, client } = event {
-            self.marks.reach(Mark::QueueFull);
-            let at = self.clients.iter().position(|known| *known.name == **client);
-            if let Some(&session) = at.and_then(|at| self.books.latest.get(&at)) {
-                self.books.sessions[session].lossy = true;
-            }
-        }
+    fn told(&mut self, event: &Event) -> Result<(), String> {
         match event {
+            Event::LimitReached { limit: Limit::SessionQueue, client } => {
+                self.marks.reach(Mark::QueueFull);
+                self.books.queue_was_full = true;
+                let at = self.clients.iter().position(|known| *known.name == **client);
+                if let Some(&session) = at.and_then(|at| self.books.latest.get(&at)) {
+                    self.books.sessions[session].lossy = true;
+                }
+                self.note(format_args!("broker: the queue of {client} is full"));
+            }
             Event::LimitReached { limit, client } => self.note(format_args!("broker: {limit:?} of {client}")),
             Event::Disconnected { client, cause, .. } => self.note(format_args!("broker: {client} {cause}")),
+            Event::Connected { peer, session_present, .. } => {
+                return self.accepted(world::link_of(*peer), *session_present);
+            }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// The broker has taken a CONNECT in; its CONNACK may have to wait.
+    fn accepted(&mut self, link: usize, present: bool) -> Result<(), String> {
+        let now = self.world.now;
+        let Some(audit) = self.audits.get_mut(&link) else { return Err("nobody's CONNECT".into()) };
+        let client = audit.client;
+        self.books.pass(now);
+        self.books
+            .check_present(client, audit.clean, present, now, audit.connect_sent_at)
+            .map_err(|why| format!("to client-{client} on #{link}: {why}"))?;
+        audit.present = Some(present);
+        audit.session = Some(self.books.accepted(client, link, present, audit.expiry, now));
+        self.note(format_args!("broker: client-{client} on #{link} is in, session present {present}"));
+        Ok(())
     }
 
     fn woken(&mut self, wake: Wake) {
@@ -213,6 +237,8 @@ impl Sim {
                     }
                 }
             }
+            Wake::PowerOff { down, shards } => self.power_cut(down, shards),
+            Wake::PowerOn { .. } => {}
             Wake::Ping { client, link } => {
                 if self.clients[client].link == Some(link) && self.clients[client].up {
                     self.world.send(link, &write::pingreq());
@@ -275,12 +301,60 @@ impl Sim {
                 self.note(format_args!("shard {shard} gets no core for {micros} us"));
                 self.world.stall_shard(shard, micros);
             }
-            Action::PowerCut { down } => self.power_cut(down),
+            Action::PowerCut { down, shards, kind: false } => self.power_cut(down, shards),
+            Action::PowerCut { down, shards, kind: true } => {
+                if self.world.is_serving() {
+                    self.note(format_args!("-- the broker is told to stop"));
+                    self.world.shut_down();
+                    self.world.wake_after(300_000, Wake::PowerOff { down, shards });
+                }
+            }
         }
     }
 
-    fn power_cut(&mut self, _down: u64) {
-        self.powered_on = None;
+    fn power_cut(&mut self, down: u64, shards: usize) {
+        if !self.world.is_serving() {
+            return;
+        }
+        self.note(format_args!("-- the power goes for {down} us; then {shards} shards"));
+        let disks = self.world.power_off();
+        for (_, torn) in &disks {
+            if *torn == Torn::Part {
+                self.marks.reach(Mark::TornBatch);
+            }
+        }
+        self.store.add(disks.into_iter().map(|(segment, _)| segment));
+        self.marks.reach(Mark::PowerCut);
+        let waits = |p: &Publication| p.qos == 2 && !p.acked && !p.processed.is_empty() && !p.is_will;
+        if self.books.publications.iter().any(waits) {
+            self.marks.reach(Mark::PowerCutBeforePubrec);
+        }
+        self.books.power_cut(self.world.now);
+        self.world.wake_after(down, Wake::PowerOn { shards });
+        for client in 0..self.clients.len() {
+            let after = down + self.rng.below(300_000);
+            self.world.wake_after(after, Wake::Return { client });
+        }
+    }
+
+    fn power_on(&mut self, shards: usize) -> Result<(), String> {
+        let mut parts = Vec::new();
+        if self.plan.persistent {
+            let recovered = self.store.recover(shards, self.plan.seed, &mut self.rng)?;
+            self.note(format_args!(
+                "-- recovered {} sessions, {} deliveries, {} intents",
+                recovered.sessions, recovered.deliveries, recovered.intents
+            ));
+            if recovered.intents > 0 {
+                self.marks.reach(Mark::IntentRecovered);
+            }
+            if recovered.deliveries > 0 {
+                self.marks.reach(Mark::DeliveryRecovered);
+            }
+            parts = recovered.parts;
+        }
+        self.world.power_on(shards, config(&self.plan), parts);
+        Ok(())
     }
 
     fn cut(&mut self, client: usize, how: Cut, back_after: u64) {
@@ -355,7 +429,7 @@ impl Sim {
             session: None,
             acked: false,
             refused: false,
-            dropped: false,
+            dropped_at: None,
             doubtful: false,
             run: self.books.run,
         });
@@ -484,7 +558,7 @@ impl Sim {
             session: None,
             acked: false,
             refused: false,
-            dropped: false,
+            dropped_at: None,
             doubtful: false,
             run: self.books.run,
         });
@@ -528,16 +602,19 @@ impl Sim {
     }
 
     fn consumed(&mut self, link: usize, upto: u64) {
-        let now = self.world.now;
+        let (now, run) = (self.world.now, self.books.run);
+        let forgets = self.books.queue_was_full;
         let session = self.audits.get(&link).and_then(|audit| audit.session);
         let Some(items) = self.sent.get_mut(&link) else { return };
         while items.front().is_some_and(|(end, _)| *end <= upto) {
             match items.pop_front() {
                 Some((_, Item::Publish(number))) => {
                     let publication = self.books.publication_mut(number);
-                    // A repeat of a QoS 2 message is none, unless it was refused, or the session is another.
-                    if publication.qos < 2 || publication.session != session || publication.refused {
+                    // A repeat of a QoS 2 message is none, unless it was refused (which may not have
+                    // been said), or the session is another.
+                    if publication.qos < 2 || publication.session != session || publication.refused || forgets {
                         publication.session = session;
+                        publication.run = run;
                         publication.processed.push(now);
                     }
                 }
@@ -567,9 +644,6 @@ impl Sim {
             for remark in remarks.0 {
                 self.marks.remark(remark);
             }
-            if packet.kind == Kind::Connack && self.world.links[link].closing {
-                self.books.closed(link, now);
-            }
         }
         Ok(())
     }
@@ -581,7 +655,7 @@ impl Sim {
         };
         let Some(publication) = self.books.publication(number) else { return };
         let starts_clean =
-            |audit: &Audit| audit.client == publication.publisher && audit.clean && !audit.accepted;
+            |audit: &Audit| audit.client == publication.publisher && audit.clean && audit.session.is_none();
         if publication.is_will
             && publication.processed.is_empty()
             && self.audits.values().rev().any(starts_clean)

@@ -22,9 +22,10 @@ fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result
     let publication = &sim.books.publications[number as usize];
     if publication.refused
         || publication.clears
-        || publication.dropped
+        || publication.dropped_at.is_some()
         || publication.doubtful
-        || publication.run != session.run
+        || session.doubtful
+        || !sim.books.is_kept(publication)
     {
         return Ok(());
     }
@@ -61,7 +62,7 @@ fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result
 fn check_retained_arrived(sim: &Sim, session: &Session) -> Result<(), String> {
     let books = &sim.books;
     let link = &sim.world.links[session.link];
-    if link.severed || link.closed_at.is_some() {
+    if link.severed || link.closed_at.is_some() || session.doubtful {
         return Ok(());
     }
     for coverage in session.coverages.iter().filter(|c| !c.is_shared() && c.until_sure.is_none()) {
@@ -89,13 +90,14 @@ fn check_replayed(
         .publications
         .iter()
         .enumerate()
-        .filter(|(_, p)| p.topic == topic && p.retain && p.run == books.run && p.first().is_some())
+        .filter(|(_, p)| p.topic == topic && p.retain && p.first().is_some())
+        .filter(|(_, p)| !p.doubtful && (books.persistent || p.run == books.run))
         .collect();
     // Nobody knows better than these what was retained when the SUBSCRIBE came.
     // (One that is refused, because of some other subscriber, may have been kept.)
     let settled: Vec<_> = of_topic
         .iter()
-        .filter(|(_, p)| !p.refused && p.last().is_some_and(|last| last + GRACE < asked))
+        .filter(|(_, p)| !p.refused && books.is_kept(p) && p.last().is_some_and(|last| last + GRACE < asked))
         .collect();
     let Some(newest) = settled.iter().filter_map(|(_, p)| p.first()).max() else { return Ok(()) };
     let candidates: Vec<_> =
@@ -127,7 +129,7 @@ fn check_groups(books: &Books) -> Result<(), String> {
         let holders: Vec<&Session> =
             books.sessions.iter().filter(|session| session.fresh_copies.contains_key(&number)).collect();
         let lasting = holders.iter().filter(|session| session.over_at.is_none()).count();
-        if lasting > publication.processed.len() {
+        if lasting > publication.processed.len() + books.cuts.len() && !books.queue_was_full {
             let clients: Vec<_> = holders.iter().map(|session| session.client).collect();
             return Err(format!("m{number} went to more than one member of its group: {clients:?}"));
         }
@@ -145,6 +147,8 @@ fn check_groups(books: &Books) -> Result<(), String> {
         });
         let disturbed = members().any(|session| {
             session.lossy
+                || session.doubtful
+                || !books.cuts.is_empty()
                 || session.over_at.is_some_and(|over| over + GRACE > first)
                 || session.coverages_of(&publication.topic).any(|c| c.until_sure.is_some())
         });

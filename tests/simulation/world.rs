@@ -49,6 +49,10 @@ pub enum Wake {
     Ping { client: usize, link: usize },
     /// A client that comes back.
     Return { client: usize },
+    /// The power goes.
+    PowerOff { down: u64, shards: usize },
+    /// And is back.
+    PowerOn { shards: usize },
 }
 
 /// An acknowledgement as the client's books have it.
@@ -699,19 +703,9 @@ impl World {
             sent.push((touched.slot, bytes));
         }
         outbox.clear();
-        // In one turn all leaves at the same time; a CONNACK is what the rest of it follows from.
-        for (slot, bytes) in &mut sent {
-            let Some(link) = self.hosts[shard].slots[*slot as usize] else { continue };
-            if !self.links[link].served {
-                let connack: Vec<u8> = bytes.drain(..bytes.len().min(usize::from(bytes[1]) + 2)).collect();
-                self.put(shard, link, connack);
-            }
-        }
         for (slot, bytes) in sent {
             let link = self.hosts[shard].slots[slot as usize].expect("bytes go to connections that are open");
-            if !bytes.is_empty() {
-                self.put(shard, link, bytes);
-            }
+            self.put(shard, link, bytes);
         }
         for link in std::mem::take(&mut self.hosts[shard].closes) {
             if let Some(slot) = self.links[link].slot.take() {
@@ -839,6 +833,14 @@ impl Host {
             due_at: None,
             stalled_until: 0,
         }
+    }
+}
+
+/// The connection that has this address at its other end.
+pub fn link_of(peer: SocketAddr) -> usize {
+    match peer {
+        SocketAddr::V4(peer) => u32::from_be_bytes(peer.ip().octets()) as usize & 0xFF_FFFF,
+        SocketAddr::V6(_) => usize::MAX,
     }
 }
 
