@@ -22,6 +22,8 @@ pub struct Publication {
     pub sent_at: u64,
     /// When the broker had read it whole, each time.
     pub processed: Vec<u64>,
+    /// How often it may have been published by that.
+    pub routed: usize,
     /// The publisher's session when it was processed last.
     pub session: Option<usize>,
     /// The broker has sent PUBACK or PUBREC for it.
@@ -82,8 +84,9 @@ impl Coverage {
 
     /// Surely in force while this publication was on its way.
     pub fn surely_covers(&self, publication: &Publication) -> bool {
-        let Some(at) = publication.first() else { return false };
-        self.from_sure.is_some_and(|from| from < at) && self.until_sure.is_none_or(|until| until > at + GRACE)
+        let Some((first, last)) = publication.first().zip(publication.last()) else { return false };
+        self.from_sure.is_some_and(|from| from < first)
+            && self.until_sure.is_none_or(|until| until > last + GRACE)
     }
 
     /// Perhaps in force while this publication was on its way.
@@ -341,6 +344,7 @@ impl Books {
             {
                 publication.sent_at = due;
                 publication.processed.push(due);
+                publication.routed += 1;
                 publication.run = self.run;
             }
         }
@@ -387,6 +391,7 @@ impl Books {
                 will.due_at = Some(now);
                 if !publication.processed.is_empty() {
                     publication.processed.push(now);
+                    publication.routed += 1;
                 }
             } else if publication.processed.is_empty() {
                 publication.dropped_at.get_or_insert(now);

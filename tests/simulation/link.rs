@@ -22,6 +22,8 @@ pub struct Link {
     pub hangup: Option<Hangup>,
     pub readable: bool,
     pub up_consumed: u64,
+    /// What it has surely taken notice of.
+    pub up_sure: u64,
     /// Reasons not to read it.
     pub paused: u8,
     // From the broker to the client.
@@ -63,6 +65,7 @@ impl Link {
             hangup: None,
             readable: false,
             up_consumed: 0,
+            up_sure: 0,
             paused: 0,
             backlog: VecDeque::new(),
             capacity,

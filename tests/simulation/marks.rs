@@ -25,6 +25,7 @@ pub enum Mark {
     DeliveryRecovered,
     DupAtFirst,
     OverReceiveMaximum,
+    KnownSentTwice,
 }
 
 pub const EVERY_MARK: &[Mark] = &[
@@ -49,6 +50,7 @@ pub const EVERY_MARK: &[Mark] = &[
     Mark::DeliveryRecovered,
     Mark::DupAtFirst,
     Mark::OverReceiveMaximum,
+    Mark::KnownSentTwice,
 ];
 
 #[derive(Clone, Debug, Default)]
@@ -65,6 +67,7 @@ impl Marks {
             "resent_qos2" => self.reach(Mark::ResentQos2),
             "resent_though_recorded" => self.reach(Mark::ResentThoughRecorded),
             "retained_after_live" => self.reach(Mark::RetainedAfterLive),
+            "known_sent_twice" => self.reach(Mark::KnownSentTwice),
             "dup_at_first" => self.reach(Mark::DupAtFirst),
             "over_receive_maximum" => self.reach(Mark::OverReceiveMaximum),
             _ => {}

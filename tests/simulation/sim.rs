@@ -43,6 +43,8 @@ pub struct Sim {
     healed: bool,
     store: Store,
     rng: Rng,
+    /// Sockets whose clients had gone when they were to be handed over, in this run of the broker.
+    pub hand_overs_cut: u64,
 }
 
 /// Something that means something to the books once the broker has read it.
@@ -71,6 +73,7 @@ impl Sim {
             story: Story::new(told),
             packets: 0,
             healed: false,
+            hand_overs_cut: 0,
             store: Store::default(),
             rng: Rng::new(plan.seed ^ 0x7374_6f72_65),
         };
@@ -160,8 +163,8 @@ impl Sim {
                 Ok(())
             }
             Happening::Sent { link, bytes } => self.audit(link, &bytes),
-            Happening::Consumed { link, upto } => {
-                self.consumed(link, upto);
+            Happening::Consumed { link, upto, whole } => {
+                self.consumed(link, upto, whole);
                 Ok(())
             }
             Happening::Closed { link } => {
@@ -177,6 +180,7 @@ impl Sim {
             }
             Happening::HandOver { cut } => {
                 self.marks.reach(if cut { Mark::HandOverCut } else { Mark::HandOver });
+                self.hand_overs_cut += u64::from(cut);
                 Ok(())
             }
             Happening::Woken(Wake::PowerOn { shards }) => self.power_on(shards),
@@ -338,6 +342,7 @@ impl Sim {
     }
 
     fn power_on(&mut self, shards: usize) -> Result<(), String> {
+        self.hand_overs_cut = 0;
         let mut parts = Vec::new();
         if self.plan.persistent {
             let recovered = self.store.recover(shards, self.plan.seed, &mut self.rng)?;
@@ -426,6 +431,7 @@ impl Sim {
             is_will: true,
             sent_at: self.world.now,
             processed: Vec::new(),
+            routed: 0,
             session: None,
             acked: false,
             refused: false,
@@ -555,6 +561,7 @@ impl Sim {
             is_will: false,
             sent_at: self.world.now,
             processed: Vec::new(),
+            routed: 0,
             session: None,
             acked: false,
             refused: false,
@@ -601,7 +608,7 @@ impl Sim {
         }
     }
 
-    fn consumed(&mut self, link: usize, upto: u64) {
+    fn consumed(&mut self, link: usize, upto: u64, whole: bool) {
         let (now, run) = (self.world.now, self.books.run);
         let forgets = self.books.queue_was_full;
         let session = self.audits.get(&link).and_then(|audit| audit.session);
@@ -612,11 +619,15 @@ impl Sim {
                     let publication = self.books.publication_mut(number);
                     // A repeat of a QoS 2 message is none, unless it was refused (which may not have
                     // been said), or the session is another.
-                    if publication.qos < 2 || publication.session != session || publication.refused || forgets {
+                    if publication.qos < 2 || publication.session != session || publication.refused || forgets
+                    {
                         publication.session = session;
-                        publication.run = run;
-                        publication.processed.push(now);
+                        publication.routed += 1;
                     }
+                    publication.processed.push(now);
+                    publication.run = run;
+                    // The rest of what it read when the connection ended it may have left.
+                    publication.doubtful = !whole && !publication.acked;
                 }
                 Some((_, Item::Farewell)) => {
                     self.books.farewells.insert(link);
@@ -637,7 +648,7 @@ impl Sim {
             self.expect_will(&packet);
             let audit = self.audits.get_mut(&link).expect("it is audited");
             let links = &self.world.links;
-            let consumed = |link: usize| links[link].up_consumed;
+            let consumed = |link: usize| links[link].up_sure;
             let remarks = audit
                 .judge(&mut self.books, link, &packet, now, consumed)
                 .map_err(|why| format!("to client-{client} on #{link}: {why}"))?;
@@ -788,7 +799,7 @@ impl Sim {
         let count = session.got.entry(number).or_default();
         *count += 1;
         if *count > 1 {
-            if publication.qos == 2 && packet.qos == 2 && publication.processed.len() == 1 {
+            if publication.qos == 2 && packet.qos == 2 && publication.routed == 1 {
                 return Err(format!("client-{client} has QoS 2 message m{number} twice"));
             }
             return Ok(());

@@ -1,7 +1,6 @@
 //! The verdict once all is quiet: what was due has arrived, and once the sessions are over nothing is left.
 
 use crate::books::{Books, Coverage, GRACE, Publication, Session};
-use crate::marks::Mark;
 use crate::sim::Sim;
 use midge::shard::Counter;
 
@@ -129,7 +128,7 @@ fn check_groups(books: &Books) -> Result<(), String> {
         let holders: Vec<&Session> =
             books.sessions.iter().filter(|session| session.fresh_copies.contains_key(&number)).collect();
         let lasting = holders.iter().filter(|session| session.over_at.is_none()).count();
-        if lasting > publication.processed.len() + books.cuts.len() && !books.queue_was_full {
+        if lasting > publication.routed + books.cuts.len() && !books.queue_was_full {
             let clients: Vec<_> = holders.iter().map(|session| session.client).collect();
             return Err(format!("m{number} went to more than one member of its group: {clients:?}"));
         }
@@ -187,7 +186,7 @@ pub fn check_leaks(sim: &Sim) -> Result<(), String> {
     let (opened, closed) =
         (world.counter(Counter::ConnectionsOpened), world.counter(Counter::ConnectionsClosed));
     // A hand-over that finds its client gone is not counted as closed.
-    if opened != closed + sim.marks.count(Mark::HandOverCut) {
+    if opened != closed + sim.hand_overs_cut {
         return Err(format!("leak: {opened} connections opened and {closed} closed"));
     }
     if !world.is_idle() {

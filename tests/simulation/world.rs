@@ -24,8 +24,8 @@ pub enum Happening {
     Ended { link: usize },
     /// The broker has sent these bytes, wherever they get to.
     Sent { link: usize, bytes: Vec<u8> },
-    /// The broker has read so many bytes in all.
-    Consumed { link: usize, upto: u64 },
+    /// The broker has read so many bytes in all. `whole`: the connection has lived through them.
+    Consumed { link: usize, upto: u64, whole: bool },
     /// The broker has no such connection any more.
     Closed { link: usize },
     /// What the broker tells its operator.
@@ -685,8 +685,12 @@ impl World {
             let bytes: Vec<u8> = self.links[link].inbound.drain(..len).collect();
             self.links[link].up_consumed += bytes.len() as u64;
             let upto = self.links[link].up_consumed;
-            self.happenings.push_back(Happening::Consumed { link, upto });
             self.hosts[shard].machine.handle_bytes(now, slot, &bytes);
+            let whole = self.hosts[shard].machine.has_connection(slot);
+            if whole {
+                self.links[link].up_sure = upto;
+            }
+            self.happenings.push_back(Happening::Consumed { link, upto, whole });
         } else if let Some(hangup) = self.links[link].hangup {
             self.hosts[shard].machine.handle_hangup(now, slot, hangup);
             return;
