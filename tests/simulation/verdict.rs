@@ -90,13 +90,15 @@ fn check_replayed(
         .iter()
         .enumerate()
         .filter(|(_, p)| p.topic == topic && p.retain && p.first().is_some())
-        .filter(|(_, p)| !p.doubtful && (books.persistent || p.run == books.run))
+        .filter(|(_, p)| books.persistent || p.run == books.run)
         .collect();
     // Nobody knows better than these what was retained when the SUBSCRIBE came.
     // (One that is refused, because of some other subscriber, may have been kept.)
     let settled: Vec<_> = of_topic
         .iter()
-        .filter(|(_, p)| !p.refused && books.is_kept(p) && p.last().is_some_and(|last| last + GRACE < asked))
+        .filter(|(_, p)| {
+            !p.refused && !p.doubtful && books.is_kept(p) && p.last().is_some_and(|last| last + GRACE < asked)
+        })
         .collect();
     let Some(newest) = settled.iter().filter_map(|(_, p)| p.first()).max() else { return Ok(()) };
     let candidates: Vec<_> =
