@@ -103,7 +103,7 @@ impl Audit {
             Kind::Connack => self.connack(books, packet, now)?,
             Kind::Publish => self.publish(books, link, packet, now, consumed, &mut remarks)?,
             Kind::Puback | Kind::Pubrec => self.acknowledge(books, packet)?,
-            Kind::Pubrel => self.release(books, packet)?,
+            Kind::Pubrel => self.release(books, link, packet, &mut remarks)?,
             Kind::Pubcomp => {
                 if !self.releases.contains(&packet.id) {
                     return Err(format!("PUBCOMP {} that answers no PUBREL", packet.id));
@@ -153,10 +153,21 @@ impl Audit {
         Ok(())
     }
 
-    fn release(&mut self, books: &mut Books, packet: &Packet) -> Result<(), String> {
+    fn release(
+        &mut self,
+        books: &mut Books,
+        link: usize,
+        packet: &Packet,
+        remarks: &mut Remarks,
+    ) -> Result<(), String> {
         let session = self.session_mut(books)?;
         match session.unsettled.get(&packet.id) {
-            Some(unsettled) if unsettled.qos == 2 && unsettled.recorded => Ok(()),
+            Some(unsettled) if unsettled.qos == 2 && unsettled.recorded => {
+                if unsettled.link != link {
+                    remarks.0.push("pubrel_again");
+                }
+                Ok(())
+            }
             _ => Err(format!("PUBREL {} that no PUBREC asked for", packet.id)),
         }
     }

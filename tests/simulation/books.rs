@@ -124,7 +124,6 @@ pub struct Session {
     pub connected_at: u64,
     pub closed_at: Option<u64>,
     pub over_at: Option<u64>,
-    pub run: u32,
     pub coverages: Vec<Coverage>,
     pub unsettled: BTreeMap<u16, Unsettled>,
     /// Live copies sent, without DUP, by message.
@@ -290,7 +289,6 @@ impl Books {
             connected_at: now,
             closed_at: None,
             over_at: None,
-            run: self.run,
             coverages: Vec::new(),
             unsettled: BTreeMap::new(),
             fresh_copies: BTreeMap::new(),

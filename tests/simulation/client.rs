@@ -1,6 +1,6 @@
 //! A client as a device would be: what it remembers over connections, and what it answers.
 
-use crate::plan::{ClientPlan, WillPlan};
+use crate::plan::ClientPlan;
 use crate::write::{self, Encode, Version};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -36,7 +36,6 @@ pub struct Client {
     pub holds_until: u64,
     /// It stays away until the end.
     pub away: bool,
-    pub returns: Option<(usize, bool, bool, Option<WillPlan>)>,
 }
 
 /// Messages that a client has on the way at most.
@@ -59,7 +58,6 @@ impl Client {
             thinks_until: 0,
             holds_until: 0,
             away: false,
-            returns: None,
         }
     }
 

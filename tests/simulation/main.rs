@@ -17,6 +17,7 @@ mod plan;
 mod read;
 mod recovery;
 mod rng;
+mod seeds;
 mod sim;
 mod story;
 mod verdict;
@@ -26,40 +27,64 @@ mod world;
 mod write;
 
 use marks::Marks;
-use plan::Plan;
+use plan::{Action, Plan, Planned};
 use sim::Sim;
+use std::sync::OnceLock;
 
-#[test]
-fn the_same_seed_is_the_same_run() {
-    let plan = Plan::of(1);
-    let (one, two) = (Sim::run(&plan, false), Sim::run(&plan, false));
-    assert_eq!(one.fingerprint, two.fingerprint);
+/// Seeds of a run of the tests.
+const SEEDS: u64 = 1500;
+
+/// What the seeds came to, run once for all tests.
+fn summary() -> &'static seeds::Summary {
+    static SUMMARY: OnceLock<seeds::Summary> = OnceLock::new();
+    SUMMARY.get_or_init(|| {
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        seeds::run(0..SEEDS, jobs)
+    })
 }
 
 #[test]
-fn seeds_hold() {
-    let (seeds, told) = match std::env::var("MIDGE_SEED") {
-        Ok(seed) => {
-            let seed: u64 = seed.parse().expect("MIDGE_SEED is a number");
-            (seed..seed + 1, true)
-        }
-        Err(_) => (0..std::env::var("MIDGE_SEEDS").map_or(300, |n| n.parse().expect("a number")), false),
-    };
-    let mut marks = Marks::default();
-    let mut failures = Vec::new();
-    for seed in seeds {
-        let plan = Plan::of(seed);
-        let outcome = Sim::run(&plan, told);
-        marks.add(&outcome.marks);
+fn whatever_a_seed_brings_the_broker_does_as_the_standard_says() {
+    if let Ok(seed) = std::env::var("MIDGE_SEED") {
+        let seed = seed.parse().expect("MIDGE_SEED is a number");
+        let outcome = Sim::run(&Plan::of(seed), true);
         for line in outcome.lines {
             println!("{line}");
         }
         if let Some(failure) = outcome.failure {
-            failures.push(format!("seed {seed}: {failure}"));
+            println!("{}", seeds::tell(seed));
+            panic!("seed {seed}: {failure}");
         }
+        return;
     }
-    for &mark in marks::EVERY_MARK {
-        println!("{mark:?}: {}", marks.count(mark));
+    let failures = &summary().failures;
+    if let Some((seed, _)) = failures.first() {
+        println!("{}", seeds::tell(*seed));
     }
-    assert!(failures.is_empty(), "{} seeds failed:\n{}", failures.len(), failures.join("\n"));
+    assert!(failures.is_empty(), "{} seeds fail: {failures:#?}", failures.len());
+}
+
+#[test]
+fn the_seeds_reach_every_rare_path() {
+    let marks: &Marks = &summary().marks;
+    let missed: Vec<_> = marks::EVERY_MARK.iter().filter(|&&mark| marks.count(mark) == 0).collect();
+    assert!(missed.is_empty(), "never reached: {missed:?}");
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..20 {
+        let plan = Plan::of(seed);
+        let (one, two) = (Sim::run(&plan, false), Sim::run(&plan, true));
+        assert_eq!(one.fingerprint, two.fingerprint, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_failing_list_of_actions_is_shrunk_to_what_matters() {
+    let plan = Plan::of(3);
+    let is_bad =
+        |planned: &Planned| matches!(planned.action, Action::Subscribe { .. }) && planned.client == 2;
+    let shrunk = seeds::shrink(&plan.actions, &|actions| actions.iter().any(is_bad));
+    assert!(matches!(&shrunk[..], [only] if is_bad(only)), "{shrunk:?}");
 }

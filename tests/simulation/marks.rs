@@ -26,6 +26,13 @@ pub enum Mark {
     DupAtFirst,
     OverReceiveMaximum,
     KnownSentTwice,
+    Qos2OutResumedAtPubrel,
+    WillDelayed,
+    WillCancelled,
+    GroupMemberGone,
+    Backlogged,
+    KeepAliveLapsed,
+    SessionExpired,
 }
 
 pub const EVERY_MARK: &[Mark] = &[
@@ -51,6 +58,13 @@ pub const EVERY_MARK: &[Mark] = &[
     Mark::DupAtFirst,
     Mark::OverReceiveMaximum,
     Mark::KnownSentTwice,
+    Mark::Qos2OutResumedAtPubrel,
+    Mark::WillDelayed,
+    Mark::WillCancelled,
+    Mark::GroupMemberGone,
+    Mark::Backlogged,
+    Mark::KeepAliveLapsed,
+    Mark::SessionExpired,
 ];
 
 #[derive(Clone, Debug, Default)]
@@ -68,6 +82,7 @@ impl Marks {
             "resent_though_recorded" => self.reach(Mark::ResentThoughRecorded),
             "retained_after_live" => self.reach(Mark::RetainedAfterLive),
             "known_sent_twice" => self.reach(Mark::KnownSentTwice),
+            "pubrel_again" => self.reach(Mark::Qos2OutResumedAtPubrel),
             "dup_at_first" => self.reach(Mark::DupAtFirst),
             "over_receive_maximum" => self.reach(Mark::OverReceiveMaximum),
             _ => {}

@@ -49,6 +49,10 @@ pub enum Action {
         lasting: bool,
         will: Option<WillPlan>,
     },
+    /// The same, but the client closes as soon as it has sent CONNECT.
+    Knock {
+        shard: usize,
+    },
     Disconnect {
         keeps_will: bool,
         back_after: Option<u64>,
@@ -86,12 +90,21 @@ pub enum Action {
         shard: usize,
         micros: u64,
     },
-    /// It starts again after so long, with so many shards. `kind`: SIGTERM comes before.
+    /// It starts again after so long, with so many shards.
     PowerCut {
         down: u64,
         shards: usize,
-        kind: bool,
+        when: PowerCut,
     },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum PowerCut {
+    Now,
+    /// After the broker was told to stop.
+    Stopped,
+    /// While a batch of more than one block is being written.
+    Writing,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -223,7 +236,7 @@ impl Plan {
             0..60 => {
                 let topic = rng.index(TOPICS.len());
                 let retain = TOPICS[topic].starts_with("r/") && rng.chance(700);
-                let bytes = if rng.chance(60) { rng.range(500, 6000) } else { rng.range(0, 60) };
+                let bytes = if rng.chance(80) { rng.range(500, 6000) } else { rng.range(0, 60) };
                 let count = if rng.chance(100) { rng.range(5, 40) } else { rng.range(1, 3) };
                 let qos = rng.below(3) as u8;
                 Action::Publish { topic, qos, retain, bytes: bytes as usize, count: count as usize }
@@ -250,7 +263,8 @@ impl Plan {
     fn fault(&self, rng: &mut Rng) -> Action {
         let back_after = if rng.chance(300) { rng.below(5 * SECOND) } else { rng.below(300_000) };
         match rng.below(100) {
-            0..20 => Action::Cut { how: Cut::Reset, back_after },
+            0..5 => Action::Knock { shard: rng.index(self.shards) },
+            5..20 => Action::Cut { how: Cut::Reset, back_after },
             20..30 => Action::Cut { how: Cut::End, back_after },
             30..45 => Action::Cut { how: Cut::AtByte(rng.below(200)), back_after },
             45..55 => Action::Cut { how: Cut::HalfOpen, back_after },
@@ -274,7 +288,11 @@ impl Plan {
 
     fn power_cut(&self, rng: &mut Rng) -> Action {
         let shards = if rng.chance(700) { self.shards } else { rng.range(1, 4) as usize };
-        Action::PowerCut { down: rng.range(1000, SECOND), shards, kind: rng.chance(250) }
+        Action::PowerCut {
+            down: rng.range(1000, SECOND),
+            shards,
+            when: rng.pick(&[PowerCut::Now, PowerCut::Stopped, PowerCut::Writing, PowerCut::Writing]),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::books::{Books, Coverage, Grant, Publication, Will};
 use crate::client::{Client, Outgoing};
 use crate::disk::Torn;
 use crate::marks::{Mark, Marks};
-use crate::plan::{Action, Cut, FILTERS, FilterPlan, Plan, TOPICS, WillPlan};
+use crate::plan::{Action, Cut, FILTERS, FilterPlan, Plan, PowerCut, TOPICS, WillPlan};
 use crate::read::{self, Kind, Packet};
 use crate::recovery::Store;
 use crate::rng::Rng;
@@ -14,8 +14,10 @@ use crate::verdict;
 use crate::world::{self, Acked, Happening, Wake, World};
 use crate::write::{self, Encode, Version};
 use midge::config::Config;
-use midge::shard::{Event, Limit};
+use midge::shard::{EndCause, Event, Limit};
+use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 
 /// How a run ended.
 pub struct Outcome {
@@ -77,7 +79,9 @@ impl Sim {
             store: Store::default(),
             rng: Rng::new(plan.seed ^ 0x7374_6f72_65),
         };
-        let failure = sim.play().err();
+        // (With `panic = "abort"`, as in a release, a panic ends everything.)
+        let played = std::panic::catch_unwind(AssertUnwindSafe(|| sim.play()));
+        let failure = played.unwrap_or_else(|panic| Err(format!("panic: {}", words_of(&*panic)))).err();
         if let Some(failure) = &failure {
             sim.note(format_args!("FAILURE: {failure}"));
         }
@@ -106,6 +110,9 @@ impl Sim {
         self.until(self.world.now + DRAIN)?;
         self.books.pass(self.world.now);
         verdict::check(self)?;
+        for mark in verdict::marks(self) {
+            self.marks.reach(mark);
+        }
         self.end()?;
         verdict::check_leaks(self)
     }
@@ -203,7 +210,12 @@ impl Sim {
                 self.note(format_args!("broker: the queue of {client} is full"));
             }
             Event::LimitReached { limit, client } => self.note(format_args!("broker: {limit:?} of {client}")),
-            Event::Disconnected { client, cause, .. } => self.note(format_args!("broker: {client} {cause}")),
+            Event::Disconnected { client, cause, .. } => {
+                if *cause == EndCause::KeepAlive {
+                    self.marks.reach(Mark::KeepAliveLapsed);
+                }
+                self.note(format_args!("broker: {client} {cause}"));
+            }
             Event::Connected { peer, session_present, .. } => {
                 return self.accepted(world::link_of(*peer), *session_present);
             }
@@ -278,6 +290,17 @@ impl Sim {
                     self.connect(client, shard, clean, lasting, will);
                 }
             }
+            Action::Knock { shard } => {
+                if self.world.is_serving() && !self.clients[client].away {
+                    let lasting = self.clients[client].lasting;
+                    let before = self.clients[client].link;
+                    self.connect(client, shard, false, lasting, None);
+                    if let Some(link) = self.clients[client].link.filter(|&link| Some(link) != before) {
+                        self.world.leave(link);
+                        self.world.wake_after(100_000, Wake::Return { client });
+                    }
+                }
+            }
             Action::Disconnect { keeps_will, back_after } => {
                 self.say_farewell(client, keeps_will);
                 match back_after {
@@ -305,8 +328,11 @@ impl Sim {
                 self.note(format_args!("shard {shard} gets no core for {micros} us"));
                 self.world.stall_shard(shard, micros);
             }
-            Action::PowerCut { down, shards, kind: false } => self.power_cut(down, shards),
-            Action::PowerCut { down, shards, kind: true } => {
+            Action::PowerCut { down, shards, when: PowerCut::Now } => self.power_cut(down, shards),
+            Action::PowerCut { down, shards, when: PowerCut::Writing } => {
+                self.world.cut_power_while_writing(down, shards);
+            }
+            Action::PowerCut { down, shards, when: PowerCut::Stopped } => {
                 if self.world.is_serving() {
                     self.note(format_args!("-- the broker is told to stop"));
                     self.world.shut_down();
@@ -857,6 +883,11 @@ impl Sim {
             self.world.wake_after(10_000, Wake::Return { client });
         }
     }
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without words")
 }
 
 fn config(plan: &Plan) -> Config {

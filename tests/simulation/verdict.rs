@@ -1,6 +1,7 @@
 //! The verdict once all is quiet: what was due has arrived, and once the sessions are over nothing is left.
 
 use crate::books::{Books, Coverage, GRACE, Publication, Session};
+use crate::marks::Mark;
 use crate::sim::Sim;
 use midge::shard::Counter;
 
@@ -164,6 +165,33 @@ fn check_groups(books: &Books) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What only a look back tells.
+pub fn marks(sim: &Sim) -> Vec<Mark> {
+    let books = &sim.books;
+    let mut marks = Vec::new();
+    for (link, will) in books.wills.iter().filter(|(_, will)| will.delay > 0) {
+        let publication = &books.publications[will.number as usize];
+        if will.due_at.is_some() && !publication.processed.is_empty() && !publication.doubtful {
+            marks.push(Mark::WillDelayed);
+        } else if publication.dropped_at.is_some() && !books.farewells.contains(link) {
+            marks.push(Mark::WillCancelled);
+        }
+    }
+    for (number, publication) in books.publications.iter().enumerate() {
+        let has = |session: &&Session| session.fresh_copies.contains_key(&(number as u64));
+        if publication.topic.starts_with("s/") && books.sessions.iter().filter(has).count() > 1 {
+            marks.push(Mark::GroupMemberGone);
+        }
+    }
+    if sim.world.links.iter().any(|link| link.was_backlogged) {
+        marks.push(Mark::Backlogged);
+    }
+    if sim.world.counter(Counter::SessionsExpired) > 0 {
+        marks.push(Mark::SessionExpired);
+    }
+    marks
 }
 
 /// Nothing is left of sessions and connections.

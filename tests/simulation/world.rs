@@ -9,7 +9,7 @@ use crate::link::Link;
 use crate::rng::Rng;
 use midge::config::Config;
 use midge::shard::{Counter, Effect, Event, Hangup, Mail, Shard, ShardId, Shared};
-use midge::store::segment::{Header, LogName};
+use midge::store::segment::{BLOCK, Header, LogName};
 use midge::store::{Journal, Restored, Wall};
 use midge::time::Time;
 use std::collections::{BTreeMap, VecDeque};
@@ -147,6 +147,8 @@ pub struct World {
     run: u32,
     down: bool,
     seed: u64,
+    /// How long the power will be gone, and with how many shards it comes back.
+    cut_while_writing: Option<(u64, usize)>,
 }
 
 /// The wall clock at the zero of the simulation's, milliseconds since 1970.
@@ -172,6 +174,7 @@ impl World {
             run: 0,
             down: true,
             seed,
+            cut_while_writing: None,
         };
         world.power_on(shards, config, Vec::new());
         world
@@ -225,6 +228,11 @@ impl World {
         }
     }
 
+    /// The power goes as soon as a batch of more than one block is being written.
+    pub fn cut_power_while_writing(&mut self, down: u64, shards: usize) {
+        self.cut_while_writing = Some((down, shards));
+    }
+
     /// Does it take connections?
     pub fn is_serving(&self) -> bool {
         !self.down && !self.hosts.iter().any(|host| host.machine.is_restoring())
@@ -235,10 +243,6 @@ impl World {
         let (at, run) = (self.now + 1, self.run);
         self.hosts[shard].due_at = Some(at);
         self.schedule(at, Due::Turn { shard, run });
-    }
-
-    pub fn is_down(&self) -> bool {
-        self.down
     }
 
     pub fn shards(&self) -> usize {
@@ -560,6 +564,13 @@ impl World {
             && !disk.is_writing()
             && let Some(batch) = host.machine.take_batch()
         {
+            if batch.bytes.len() > BLOCK
+                && let Some((down, shards)) = self.cut_while_writing.take()
+            {
+                let wake = Due::Wake(Wake::PowerOff { down, shards });
+                disk.write(batch);
+                return self.schedule(self.now + took / 2, wake);
+            }
             disk.write(batch);
             let run = self.run;
             self.schedule(self.now + took, Due::Written { shard, run });
