@@ -21,6 +21,7 @@ use std::panic::AssertUnwindSafe;
 
 /// How a run ended.
 pub struct Outcome {
+    #[allow(dead_code, reason = "the tests compare it")]
     pub fingerprint: u64,
     pub failure: Option<String>,
     pub lines: Vec<String>,
