@@ -2,8 +2,9 @@
 //! anonymous clients may do.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
-use crate::config::Config;
+use crate::config::{Config, SyncPolicy};
 
 /// What the start found out, besides the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,8 @@ pub struct Started<'a> {
     pub open_files: u64,
     /// Connections that are allowed at a time.
     pub connections: usize,
+    /// Where what survives is kept; `None`: nowhere.
+    pub state_directory: Option<&'a Path>,
 }
 
 /// The lines of the start, in order.
@@ -29,9 +32,7 @@ pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
     });
     lines.push(format!("Listening on {} with {}.", addresses(started.listeners), shards(started.shards)));
     lines.push(connections(config, started));
-    lines.push(
-        "Nothing is kept over a restart: sessions, queued and retained messages live in memory.".to_string(),
-    );
+    lines.push(kept(config.persistence.sync, started.state_directory));
     lines.push(anonymous(config, started.listeners));
     if config.auth.test_method {
         lines.push(
@@ -41,6 +42,26 @@ pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
         );
     }
     lines
+}
+
+fn kept(sync: SyncPolicy, directory: Option<&Path>) -> String {
+    let Some(directory) = directory else {
+        return "Nothing is kept over a restart: sessions, queued and retained messages live in memory."
+            .to_string();
+    };
+    let directory = directory.display();
+    let lost = match sync {
+        SyncPolicy::Always => "what is acknowledged is on the disk",
+        SyncPolicy::Interval => {
+            "the disk is told once a second: a power cut may lose what was acknowledged in the last second, a \
+             kill in the last moment (persistence.sync = \"interval\")"
+        }
+        SyncPolicy::Off => {
+            "the disk is never told: a power cut may lose what was acknowledged since the last checkpoint, a \
+             kill in the last moment (persistence.sync = \"off\")"
+        }
+    };
+    format!("Sessions, their messages and retained messages are kept in {directory}: {lost}.")
 }
 
 fn addresses(listeners: &[SocketAddr]) -> String {
@@ -108,6 +129,7 @@ mod tests {
             config_file: file,
             open_files: 20_000,
             connections: 19_934,
+            state_directory: Some(Path::new("/var/lib/midge")),
         };
         banner(config, &started)
     }
@@ -121,7 +143,8 @@ mod tests {
                 "No configuration file: every option is at its default.",
                 "Listening on 127.0.0.1:1883 with 2 shards (threads, each on a core of its own).",
                 "At most 19934 connections at a time (as many as fit a limit of 20000 open files).",
-                "Nothing is kept over a restart: sessions, queued and retained messages live in memory.",
+                "Sessions, their messages and retained messages are kept in /var/lib/midge: what is acknowledged \
+                 is on the disk.",
                 "Only this machine can reach 127.0.0.1:1883; every client on it may connect, publish and \
                  subscribe (allow_anonymous = true).",
             ]

@@ -19,6 +19,31 @@ pub enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Look at what a broker that does not run has kept.
+    Store(StoreAction),
+}
+
+/// What is to be done with a directory of kept state.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum StoreAction {
+    /// Read everything; exit status 1 when something is damaged
+    Verify {
+        /// The directory, as the start-up lines name it
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// Print sessions, subscriptions, queued and retained messages, a line each, without payloads
+    Dump {
+        /// The directory, as the start-up lines name it
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// Set what is damaged aside, and work the log into the checkpoint
+    Repair {
+        /// The directory, as the start-up lines name it
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
 }
 
 /// How to serve.
@@ -35,6 +60,10 @@ pub struct Serve {
     /// Log at level "debug", whatever log.level says
     #[arg(short, long)]
     pub verbose: bool,
+
+    /// Keep nothing over a restart, whatever persistence.directory says
+    #[arg(long)]
+    pub ephemeral: bool,
 }
 
 impl Serve {
@@ -45,6 +74,9 @@ impl Serve {
         }
         if self.verbose {
             config.log.level = config.log.level.max(LogLevel::Debug);
+        }
+        if self.ephemeral {
+            config.persistence.directory.clear();
         }
     }
 }
@@ -63,6 +95,7 @@ where
         None => Command::Serve(arguments.serve),
         Some(Action::Serve(serve)) => Command::Serve(serve),
         Some(Action::CheckConfig { file }) => Command::CheckConfig { file },
+        Some(Action::Store { action }) => Command::Store(action),
     })
 }
 
@@ -88,6 +121,11 @@ struct Arguments {
 enum Action {
     /// Serve clients until SIGTERM or SIGINT
     Serve(Serve),
+    /// Look at what a broker that does not run has kept: verify, dump, repair
+    Store {
+        #[command(subcommand)]
+        action: StoreAction,
+    },
     /// Check a configuration file; exit status 2 and every error on standard error when it is wrong
     CheckConfig {
         /// The file
@@ -108,7 +146,7 @@ mod tests {
     }
 
     fn serve(config: Option<&str>, port: Option<u16>, verbose: bool) -> Command {
-        Command::Serve(Serve { config: config.map(PathBuf::from), port, verbose })
+        Command::Serve(Serve { config: config.map(PathBuf::from), port, verbose, ephemeral: false })
     }
 
     #[test]

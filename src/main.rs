@@ -3,13 +3,15 @@
 #![allow(clippy::disallowed_methods, reason = "the program owns its threads and the start of the clock")]
 
 use midge::banner::{Started, banner};
-use midge::cli::{self, Command, Serve};
+use midge::cli::{self, Command, Serve, StoreAction};
 use midge::config::open_files::{self, Wanted};
-use midge::config::{Config, parse};
+use midge::config::{Config, parse, state_directory};
 use midge::driver::{self, BindOptions};
 use midge::logging;
-use midge::shard::run::{Control, Start, run};
+use midge::shard::run::{Control, Start, StartStore, run};
 use midge::shard::{SHARDS_MAX, Shared};
+use midge::store::segment::LogName;
+use midge::store::{Checkpoint, Recovery, RecoveryReport, StoreDirectory, StoreError, Wall, recover, tools};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -18,7 +20,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// The configuration or the arguments are wrong.
 const EXIT_USAGE: u8 = 2;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Serve(serve) => start(&serve),
         Command::CheckConfig { file } => check_config(&file),
+        Command::Store(action) => store(&action),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -83,15 +86,28 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let wanted = Wanted { connections: config.limits.connections, shards, listeners: config.listeners.len() };
     let connections = open_files::connections(open_files, wanted).map_err(Failure::new)?;
     let (addresses, mut sockets) = listen(&config, shards)?;
+    let seed = entropy();
+    let started = Instant::now();
+    let wall = Wall { zero_millis: millis_since_1970() };
+    let kept = open_store(&config, shards, seed, wall)?;
     let file = serve.config.as_ref().map(|file| file.display().to_string());
     for line in banner(
         &config,
-        &Started { shards, listeners: &addresses, config_file: file.as_deref(), open_files, connections },
+        &Started {
+            shards,
+            listeners: &addresses,
+            config_file: file.as_deref(),
+            open_files,
+            connections,
+            state_directory: kept.as_ref().map(|kept| kept.directory.path()),
+        },
     ) {
         tracing::info!("{line}");
     }
+    if let Some(kept) = &kept {
+        report(&kept.recovery.report, started);
+    }
 
-    let seed = entropy();
     let mut bells = Vec::new();
     let mut bell_ends = Vec::new();
     for _ in 0..shards {
@@ -105,8 +121,17 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         open: AtomicUsize::new(0),
         connections_max: connections,
         ready: AtomicUsize::new(0),
-        started: Instant::now(),
+        restored: AtomicUsize::new(0),
+        started,
     });
+    // The lock on the directory is held until the end.
+    let (_directory, checkpoint, mut stores) = match kept {
+        Some(kept) => {
+            let (directory, checkpoint, stores) = kept.into_parts(seed, wall);
+            (Some(directory), Some(checkpoint), stores)
+        }
+        None => (None, None, (0..shards).map(|_| None).collect()),
+    };
     let mesh_capacity = config.runtime.mesh_capacity;
     let (shared, interests) = Shared::new(config, shards, seed);
     let shared = Arc::new(shared);
@@ -122,6 +147,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
             listeners: std::mem::take(&mut sockets[number]),
             bell,
             interest,
+            store: stores[number].take(),
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(id) << 32 | 0x5eed),
         }));
     }
@@ -134,17 +160,96 @@ fn start(serve: &Serve) -> Result<(), Failure> {
             let start = start.expect("each shard starts once");
             let id = start.id;
             if let Err(error) = run(start).await {
-                // A shard without its ring is half a broker.
-                let _ = writeln!(std::io::stderr(), "midge: shard {id} lost its ring: {error}");
-                std::process::abort();
+                // A shard without its ring or its log is half a broker.
+                let _ = writeln!(std::io::stderr(), "midge: shard {id} can't go on: {error}");
+                std::process::exit(1);
             }
         }
     })
     .map_err(|error| Failure::new(format!("the shards can't start: {error}")))?;
     running.join().map_err(|error| Failure::new(error.to_string()))?;
+    if let Some(checkpoint) = checkpoint {
+        checkpoint.stop();
+    }
     tracing::info!("stopped");
     drop(log_guard);
     Ok(())
+}
+
+/// What was kept, and where.
+struct Kept {
+    directory: StoreDirectory,
+    recovery: Recovery,
+}
+
+impl Kept {
+    /// The lock, the thread that must be stopped at the end, and what each shard starts with.
+    fn into_parts(self, seed: u64, wall: Wall) -> (StoreDirectory, Checkpoint, Vec<Option<StartStore>>) {
+        let Recovery { epoch, parts, report: _, checkpoint } = self.recovery;
+        let start = |(shard, restored)| StartStore {
+            name: LogName { epoch, shard },
+            directory: self.directory.log(),
+            seed,
+            restored,
+            wall,
+            checkpoint: checkpoint.submitter(),
+        };
+        let stores = (0..).zip(parts).map(|part| Some(start(part))).collect();
+        (self.directory, checkpoint, stores)
+    }
+}
+
+/// Takes the directory and reads what an earlier run has left there.
+fn open_store(config: &Config, shards: usize, seed: u64, wall: Wall) -> Result<Option<Kept>, Failure> {
+    let is_root = rustix::process::geteuid().is_root();
+    let path = state_directory(&config.persistence, is_root, |name| std::env::var_os(name));
+    let Some(path) = path.map_err(Failure::new)? else { return Ok(None) };
+    let hint = |error: StoreError| {
+        Failure::new(format!(
+            "{error} (persistence.directory says where to keep things, --ephemeral keeps nothing)"
+        ))
+    };
+    let directory = StoreDirectory::open(&path).map_err(hint)?;
+    let recovery = recover(&directory, shards, seed, wall).map_err(hint)?;
+    Ok(Some(Kept { directory, recovery }))
+}
+
+fn report(report: &RecoveryReport, started: Instant) {
+    let counts = &report.restored;
+    tracing::info!(
+        "Restored {} sessions with {} subscriptions and {} messages, and {} retained messages, in {} ms.",
+        counts.sessions,
+        counts.subscriptions,
+        counts.deliveries,
+        counts.retained,
+        started.elapsed().as_millis()
+    );
+    for damage in &report.damage {
+        tracing::error!("Damage: {damage}.");
+    }
+    if report.bad_rows > 0 || report.ignored > 0 {
+        tracing::error!(
+            "Damage: {} rows of the checkpoint and {} records of the log could not be used.",
+            report.bad_rows,
+            report.ignored
+        );
+    }
+}
+
+/// `midge store`.
+fn store(action: &StoreAction) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let failed = |error: StoreError| Failure::new(error.to_string());
+    match action {
+        StoreAction::Verify { directory } => {
+            if !tools::verify(directory, &mut out).map_err(failed)? {
+                return Err(Failure::new(format!("{} is damaged", directory.display())));
+            }
+            Ok(())
+        }
+        StoreAction::Dump { directory } => tools::dump(directory, &mut out).map_err(failed),
+        StoreAction::Repair { directory } => tools::repair(directory, &mut out).map_err(failed),
+    }
 }
 
 /// A listening socket for each listener and shard, or a sentence that says what is in the way.
@@ -199,6 +304,11 @@ fn watch_signals(control: Arc<Control>, mut bells: Vec<UnixStream>) -> std::io::
         }
     })?;
     Ok(())
+}
+
+fn millis_since_1970() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A number that no one outside can know, for the keys of hash tables and client identifiers.

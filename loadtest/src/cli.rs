@@ -150,6 +150,11 @@ pub(crate) struct Load {
     /// latency counts from the scheduled time. Replaces the window.
     #[arg(long, value_parser = positive)]
     pub(crate) rate: Option<f64>,
+    /// Sessions that outlive their connection, of publishers and subscribers: the broker has to keep what
+    /// they have not acknowledged. They stay for an hour in 5.0, and for as long as the broker keeps them in
+    /// 3.1.1.
+    #[arg(long)]
+    pub(crate) kept: bool,
     /// Seconds before the measured time.
     #[arg(long, default_value_t = 1.0, value_parser = not_negative)]
     pub(crate) warm_up: f64,
@@ -288,6 +293,9 @@ impl Load {
                 settings.push(("window", self.window.to_string()));
                 settings.push(("burst", self.burst.to_string()));
             }
+        }
+        if self.kept {
+            settings.push(("sessions", "kept".to_owned()));
         }
         settings.push(("warm-up", self.warm_up.to_string()));
         settings.push(("seconds", self.seconds.to_string()));

@@ -15,6 +15,8 @@ pub(crate) struct Plan {
     /// The subscribers are the members of one group, all with the same streams: each message is for
     /// one of them.
     pub(crate) shared: bool,
+    /// Sessions outlive their connection.
+    pub(crate) kept: bool,
     /// Filters in one SUBSCRIBE.
     pub(crate) batch: usize,
 }
@@ -91,7 +93,11 @@ impl Roster for Plan {
             None => format!("s{id}"),
             Some(publisher) => format!("p{publisher}"),
         };
-        self.identity.put_connect(out, &name);
+        if self.kept {
+            self.identity.put_resume(out, &name, None);
+        } else {
+            self.identity.put_connect(out, &name);
+        }
     }
 
     fn filters(&self, id: usize, from: usize) -> Vec<String> {

@@ -20,7 +20,7 @@ pub use address::Address;
 pub use options::{Auth, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys};
 pub use state_directory::state_directory;
 pub use summary::summary;
-pub use value::{ListenerProtocol, LogFormat, LogLevel, LogTarget, SyncPolicy};
+pub use value::{ListenerProtocol, LogFormat, LogLevel, LogTarget, QueuePolicy, SyncPolicy};
 
 use value::Section;
 

@@ -6,8 +6,8 @@
 
 use super::address::Address;
 use super::value::{
-    Allowed, ListenerProtocol, Literal, LogFormat, LogLevel, LogTarget, Refused, Row, Section, Setting,
-    SyncPolicy,
+    Allowed, ListenerProtocol, Literal, LogFormat, LogLevel, LogTarget, QueuePolicy, Refused, Row, Section,
+    Setting, SyncPolicy,
 };
 
 /// Declares the sections: for each its struct, its defaults and its rows.
@@ -195,9 +195,13 @@ sections! {
             "QoS 1 and 2 messages on their way to one client without acknowledgement. A client's Receive \
              Maximum rules when it is lower. The next ones wait in the session's queue.";
         session_queue_messages: usize = 10_000, integer(1, 100_000_000), "messages",
-            "QoS 1 and 2 messages that wait for one session, connected or not. When the queue is full, the \
-             newest message is refused: 0x97 to a 5.0 publisher on the same shard, counted, and logged with the \
-             client.";
+            "QoS 1 and 2 messages that wait for one session, connected or not. What happens when the queue is \
+             full, session_queue_policy says.";
+        session_queue_policy: QueuePolicy = QueuePolicy::Refuse, Allowed::Choice(QueuePolicy::WORDS), "",
+            "What happens when a session's queue is full. \"refuse\": its publisher is told, with 0x97 (3.x has no \
+             code for it: no acknowledgement, and the connection is closed); other sessions may have got the \
+             message. \"drop_oldest\": the oldest message of the queue makes room. \"drop_newest\": the new message \
+             is dropped for this session. Each is counted, and logged with the session's client.";
         session_queue_bytes: usize = 16_777_216, integer(1024, 1 << 40), "bytes",
             "Bytes of the messages that wait for one session; the same happens when they are reached.";
         queue_bytes_total: usize = 1_073_741_824, integer(1 << 20, 1 << 50), "bytes",
@@ -208,9 +212,9 @@ sections! {
              this client are dropped and nothing more is read from it; QoS 1 and 2 messages wait in the \
              session's queue as soon as there is a backlog.";
         retained_messages: usize = 1_000_000, integer(1, 1_000_000_000), "messages",
-            "Retained messages, divided among the shards. One more is refused: its publisher gets 0x97 if \
-             the topic's home is its own shard (3.x, QoS 0 and other shards: swallowed and counted), nothing is \
-             stored, and what was retained stays.";
+            "Retained messages, divided among the shards. One more is refused: its publisher gets 0x97 (3.x: no \
+             acknowledgement and a closed connection; QoS 0: swallowed and counted), nothing is stored, and \
+             what was retained stays.";
         retained_bytes: usize = 1_073_741_824, integer(1024, 1 << 50), "bytes",
             "Bytes of all retained messages with their topics and properties, divided among the shards; the \
              same happens above it.";

@@ -282,6 +282,18 @@ words! {
 }
 
 words! {
+    /// What happens to a message for a session whose queue is full.
+    QueuePolicy {
+        /// Its publisher is told.
+        Refuse = "refuse",
+        /// The oldest of the queue makes room for it.
+        DropOldest = "drop_oldest",
+        /// It is dropped.
+        DropNewest = "drop_newest",
+    }
+}
+
+words! {
     /// What a listener speaks.
     ListenerProtocol {
         /// MQTT over plain TCP.
@@ -289,7 +301,7 @@ words! {
     }
 }
 
-word_settings!(LogLevel, LogFormat, LogTarget, SyncPolicy);
+word_settings!(LogLevel, LogFormat, LogTarget, SyncPolicy, QueuePolicy);
 
 impl Setting for ListenerProtocol {
     fn read(literal: &Literal, _: &Allowed) -> Result<Self, Refused> {

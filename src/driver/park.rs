@@ -6,7 +6,6 @@
 //! does. The slow way has the ring write to an event counter and awaits its read in the executor.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
@@ -15,6 +14,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use glommio::Task;
 use glommio::io::BufferedFile;
 use glommio::timer::Timer;
 
@@ -85,11 +85,10 @@ struct Shared {
 
 /// What parking through the executor needs.
 pub(super) struct Parking {
-    /// The executor's handle on the ring's event counter, made when it is first needed.
-    counter: Option<Rc<BufferedFile>>,
-    counter_fd: Option<OwnedFd>,
-    /// The read of the counter. It stays pending from one park to the next.
-    read: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    /// The ring's event counter, until the first park through the executor.
+    counter: Option<OwnedFd>,
+    /// Reads the counter from then on.
+    watch: Option<Task<()>>,
     executor_seen: Option<Instant>,
 }
 
@@ -104,27 +103,22 @@ impl Parking {
         // SAFETY: the descriptor is new and ours alone.
         let counter = unsafe { OwnedFd::from_raw_fd(fd) };
         ring.attach_eventfd(counter.try_clone()?)?;
-        Ok(Parking { counter: None, counter_fd: Some(counter), read: None, executor_seen: None })
+        Ok(Parking { counter: Some(counter), watch: None, executor_seen: None })
     }
 
-    fn poll_counter(&mut self, context: &mut std::task::Context<'_>) -> Poll<()> {
-        let counter = self.counter.get_or_insert_with(|| {
-            let fd = self.counter_fd.take().expect("the counter is handed over once").into_raw_fd();
-            // SAFETY: the descriptor is ours, and the file takes it over.
-            Rc::new(unsafe { BufferedFile::from_raw_fd(fd) })
-        });
-        let read = self.read.get_or_insert_with(|| {
-            let counter = counter.clone();
-            Box::pin(async move {
-                // Whatever it says, the ring is looked at next.
-                let _ = counter.read_at(0, size_of::<u64>()).await;
-            })
-        });
-        let polled = read.as_mut().poll(context);
-        if polled.is_ready() {
-            self.read = None;
-        }
-        polled
+    /// Has a task read the counter and end the park each time. The driver does not read it itself: an
+    /// operation of the executor keeps one more waker each time it is polled and not ready, and a task
+    /// with 32,767 of them ends the process.
+    fn watch_counter(&mut self, outstanding: &Outstanding) {
+        let Some(counter) = self.counter.take() else { return };
+        // SAFETY: the descriptor is ours, and the file takes it over.
+        let counter = unsafe { BufferedFile::from_raw_fd(counter.into_raw_fd()) };
+        let outstanding = outstanding.clone();
+        self.watch = Some(glommio::spawn_local(async move {
+            while counter.read_at(0, size_of::<u64>()).await.is_ok() {
+                outstanding.notify();
+            }
+        }));
     }
 }
 
@@ -224,16 +218,12 @@ impl Net {
             self.ring.disable_eventfd();
             return self.visit_executor(outstanding).await;
         }
+        self.parking.watch_counter(outstanding);
         let mut timer = self.soonest(deadline).map(Timer::new);
         std::future::poll_fn(|context| {
             *outstanding.shared.waker.borrow_mut() = Some(context.waker().clone());
             let due = timer.as_mut().is_some_and(|timer| Pin::new(timer).poll(context).is_ready());
-            let woken = self.parking.poll_counter(context).is_ready();
-            if due || woken || outstanding.take_notified() || ready() {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
+            if due || outstanding.take_notified() || ready() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
         outstanding.shared.waker.borrow_mut().take();

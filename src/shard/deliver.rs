@@ -8,6 +8,7 @@
 use super::directory::{ALIASES, BACKLOGGED, DEFERRED, GATED, NO_CONNECTION, REPLAYING};
 use super::waits::ForLog;
 use super::{Counter, Event, Limit, SessionKey, Shard};
+use crate::config::QueuePolicy;
 use crate::message::{Message, Publication};
 use crate::outbox::{Outbox, Range};
 use crate::packet::{PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
@@ -175,6 +176,15 @@ fn renumber(outbox: &mut Outbox, variant: Variant, packet_id: Option<PacketId>) 
     Variant { head: Range { start, len: variant.head.len }, packet_id, ..variant }
 }
 
+/// Where a message that can't be sent now has gone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Queued,
+    /// By policy.
+    Dropped,
+    Refused,
+}
+
 /// What makes two subscribers' bytes the same, but for the packet identifier.
 #[derive(Clone, Copy)]
 struct Form {
@@ -284,11 +294,11 @@ impl Shard {
             return true;
         }
         let delivery = Delivery { message: fanout.keep(), qos: form.qos, retain: form.retain, number, extra };
-        let taken = self.enqueue(now, subscriber, delivery);
-        if taken && sid != 0 {
+        let place = self.enqueue(now, subscriber, delivery);
+        if place == Place::Queued && sid != 0 {
             self.record_delivery(sid, fanout.number, number, None, form.qos, form.retain, subscription_ids);
         }
-        taken
+        place != Place::Refused
     }
 
     /// A number for a delivery to a session that is in the log; the message goes there with the first.
@@ -310,7 +320,7 @@ impl Shard {
         let full = queue.len() >= limits.session_queue_messages
             || queue.bytes() + bytes > limits.session_queue_bytes
             || self.queued_bytes + bytes > self.shares.queue_bytes;
-        !full && !(entry.sid != 0 && self.store_full)
+        (!full || limits.session_queue_policy != QueuePolicy::Refuse) && !(entry.sid != 0 && self.store_full)
     }
 
     /// Once the log has the packet identifier, and all that it came from. A session that is not in the
@@ -443,11 +453,12 @@ impl Shard {
         false
     }
 
-    /// Into the queue; false if it is full.
-    fn enqueue(&mut self, now: Time, session: u32, delivery: Delivery) -> bool {
+    /// Into the queue, if there is room, or the policy makes some.
+    fn enqueue(&mut self, now: Time, session: u32, delivery: Delivery) -> Place {
         let limits = &self.shared.config.limits;
         let queue_limits =
             QueueLimits { messages: limits.session_queue_messages, bytes: limits.session_queue_bytes };
+        let policy = limits.session_queue_policy;
         let bytes = delivery.message.bytes();
         let total = self.shares.queue_bytes;
         let grouped = delivery.extra.as_ref().is_some_and(|extra| extra.group.is_some());
@@ -458,15 +469,36 @@ impl Shard {
             self.count(Counter::PublishesDropped, expired as u64);
         }
         let state = self.directory.session_mut(session);
-        if self.queued_bytes + bytes > total || state.queue.push(delivery, queue_limits).is_err() {
-            self.report_queue_full(session);
-            return false;
+        let queue = &state.queue;
+        let full = queue.len() >= queue_limits.messages
+            || queue.bytes().saturating_add(bytes) > queue_limits.bytes
+            || self.queued_bytes + bytes > total;
+        if full {
+            match policy {
+                QueuePolicy::Refuse => {
+                    self.report_queue_full(session, Limit::SessionQueue);
+                    return Place::Refused;
+                }
+                QueuePolicy::DropNewest => {
+                    self.report_queue_full(session, Limit::SessionQueueNewest);
+                    return Place::Dropped;
+                }
+                QueuePolicy::DropOldest => {
+                    self.report_queue_full(session, Limit::SessionQueueOldest);
+                    if !self.drop_oldest(session, bytes, queue_limits) {
+                        return Place::Dropped;
+                    }
+                }
+            }
+        }
+        if self.directory.session_mut(session).queue.push(delivery, queue_limits).is_err() {
+            return Place::Refused;
         }
         self.note_queued(bytes as isize, 1);
         if grouped {
             self.tell_groups(session, false);
         }
-        true
+        Place::Queued
     }
 
     /// Expired messages at the front do not keep a new one out; how many they were, and bytes.
@@ -484,14 +516,31 @@ impl Shard {
         }
     }
 
-    fn report_queue_full(&mut self, session: u32) {
+    /// Makes room for so many bytes in a queue; false if there can't be so much.
+    fn drop_oldest(&mut self, session: u32, bytes: usize, limits: QueueLimits) -> bool {
+        loop {
+            let total = self.queued_bytes + bytes;
+            let queue = &mut self.directory.session_mut(session).queue;
+            if queue.len() < limits.messages
+                && queue.bytes() + bytes <= limits.bytes
+                && total <= self.shares.queue_bytes
+            {
+                return true;
+            }
+            let Some(oldest) = queue.pop() else { return false };
+            self.note_queued(-oldest.message.bytes().cast_signed(), -1);
+            self.record_settled(session, oldest.number);
+        }
+    }
+
+    fn report_queue_full(&mut self, session: u32, limit: Limit) {
         self.count(Counter::PublishesDropped, 1);
         let state = self.directory.session_mut(session);
         if std::mem::replace(&mut state.full_reported, true) {
             self.count(Counter::DroppedQueueFull, 1);
         } else {
             let client = state.client_id.clone();
-            self.report(Event::LimitReached { limit: Limit::SessionQueue, client });
+            self.report(Event::LimitReached { limit, client });
         }
     }
 

@@ -73,8 +73,12 @@ pub enum Limit {
     Connections,
     /// `limits.handshakes`.
     Handshakes,
-    /// `limits.session_queue_messages`, `session_queue_bytes` or `queue_bytes_total`.
+    /// `limits.session_queue_messages`, `session_queue_bytes` or `queue_bytes_total`: refused.
     SessionQueue,
+    /// The same: the oldest dropped.
+    SessionQueueOldest,
+    /// The same: the newest dropped.
+    SessionQueueNewest,
     /// `limits.backlog_bytes`, for QoS 0 messages.
     BacklogDrop,
     /// `limits.backlog_bytes`: reading stopped.
@@ -165,7 +169,9 @@ impl Limit {
         match self {
             Limit::Connections => "limits.connections",
             Limit::Handshakes => "limits.handshakes",
-            Limit::SessionQueue => "limits.session_queue_messages",
+            Limit::SessionQueue | Limit::SessionQueueOldest | Limit::SessionQueueNewest => {
+                "limits.session_queue_messages"
+            }
             Limit::BacklogDrop | Limit::BacklogPause => "limits.backlog_bytes",
             Limit::Subscriptions => "limits.subscriptions_per_client",
             Limit::TopicLevels => "limits.topic_levels",
@@ -182,6 +188,8 @@ impl Limit {
         match self {
             Limit::Connections | Limit::Handshakes => "new connection closed",
             Limit::SessionQueue => "message refused, the session's queue is full",
+            Limit::SessionQueueOldest => "oldest messages dropped, the session's queue is full",
+            Limit::SessionQueueNewest => "new messages dropped, the session's queue is full",
             Limit::BacklogDrop => "QoS 0 messages dropped, the client does not read",
             Limit::BacklogPause => "reading stopped, the client does not read its answers",
             Limit::Subscriptions => "subscription refused",
@@ -198,7 +206,9 @@ impl Limit {
         match self {
             Limit::Connections => Counter::LimitConnections,
             Limit::Handshakes => Counter::LimitHandshakes,
-            Limit::SessionQueue => Counter::DroppedQueueFull,
+            Limit::SessionQueue | Limit::SessionQueueOldest | Limit::SessionQueueNewest => {
+                Counter::DroppedQueueFull
+            }
             Limit::BacklogDrop => Counter::DroppedSlow,
             Limit::BacklogPause => Counter::LimitBacklog,
             Limit::Subscriptions => Counter::LimitSubscriptions,

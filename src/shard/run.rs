@@ -4,6 +4,10 @@
 //! clock, and park, which flushes the outbox in the system call that waits. The clock is read once
 //! a turn, after the completions were reaped, so that what is stamped with it came before.
 
+mod store;
+
+pub use store::StartStore;
+
 use super::event::{Event, Limit};
 use super::log::EventLog;
 use super::{Counter, Effect, Hangup, Mail, Shard, ShardId, Shared};
@@ -17,6 +21,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use store::Store;
 
 /// What goes through the mesh: mails of the machine, and sockets on their way home.
 pub enum Parcel {
@@ -43,6 +48,8 @@ pub struct Control {
     pub connections_max: usize,
     /// Shards that are ready to serve.
     pub ready: AtomicUsize,
+    /// Shards that know what the sessions of all shards want.
+    pub restored: AtomicUsize,
     /// Time zero of every shard's clock.
     pub started: Instant,
 }
@@ -65,6 +72,8 @@ pub struct Start {
     pub interest: Option<InterestCounts>,
     /// Chance: assigned client identifiers, hash keys.
     pub seed: u64,
+    /// What it keeps, if it keeps anything.
+    pub store: Option<StartStore>,
 }
 
 /// A parcel is kept here while the box it is for is full. The connection that caused it is not
@@ -84,6 +93,10 @@ const TIDY_CONNECTIONS_MIN: usize = 256;
 
 const PAUSED_BY_MACHINE: u8 = 1;
 const PAUSED_BY_MESH: u8 = 2;
+const PAUSED_BY_LOG: u8 = 4;
+
+/// How often a shard looks whether the others have restored their sessions too.
+const RESTORE_PATIENCE: Duration = Duration::from_millis(1);
 
 struct Runner {
     machine: Shard,
@@ -104,12 +117,16 @@ struct Runner {
     worked_at: Time,
     /// When it will be the next time.
     tidy_at: Option<Time>,
+    store: Option<Store>,
+    /// Listening sockets, until all shards are ready for clients.
+    listeners: Vec<OwnedFd>,
+    is_restored: bool,
 }
 
 /// Runs a shard until the broker stops.
 ///
 /// # Errors
-/// The ring's: without it there is no shard.
+/// The ring's, or the disk's at the start: without them there is no shard.
 pub async fn run(start: Start) -> io::Result<()> {
     let limits = &start.shared.config.limits;
     let net_config = NetConfig {
@@ -126,9 +143,6 @@ pub async fn run(start: Start) -> io::Result<()> {
         std::thread::yield_now();
     }
     net.watch(start.bell, 0);
-    for (number, socket) in start.listeners.into_iter().enumerate() {
-        net.listen(u16::try_from(number).expect("at most 64 listeners"), socket);
-    }
     let mut runner = Runner {
         machine: Shard::new(start.id, Arc::clone(&start.shared), start.interest, start.seed),
         net,
@@ -144,13 +158,19 @@ pub async fn run(start: Start) -> io::Result<()> {
         tidied_connections: 0,
         worked_at: Time::ZERO,
         tidy_at: None,
+        store: None,
+        listeners: start.listeners,
+        is_restored: false,
     };
-    runner.serve().await
+    let outstanding = Outstanding::new();
+    if let Some(start) = start.store {
+        runner.store = Some(Store::open(&mut runner, start, &outstanding).await?);
+    }
+    runner.serve(&outstanding).await
 }
 
 impl Runner {
-    async fn serve(&mut self) -> io::Result<()> {
-        let outstanding = Outstanding::new();
+    async fn serve(&mut self, outstanding: &Outstanding) -> io::Result<()> {
         let sleeping = self.mesh.sleeping();
         let mut events = Vec::with_capacity(driver::EVENTS_MAX);
         let mut stopping: Option<Instant> = None;
@@ -160,6 +180,8 @@ impl Runner {
         loop {
             self.net.poll(&mut events);
             let now = self.now();
+            self.listen_when_restored();
+            self.read_log(now);
             if !events.is_empty() {
                 self.worked_at = now;
             }
@@ -177,6 +199,7 @@ impl Runner {
             }
             self.machine.handle_turn(now);
             self.carry_out(now, None);
+            self.write_log(now);
             self.report_backlogs(now);
             self.tidy(now);
             if self.control.stop.load(Ordering::Acquire) {
@@ -189,6 +212,7 @@ impl Runner {
                 });
                 self.flush()?;
                 if self.net.connections() == 0 || Instant::now() >= until {
+                    self.close_log(now, outstanding).await;
                     return Ok(());
                 }
             }
@@ -196,9 +220,7 @@ impl Runner {
             self.wake_others();
             let mesh = &self.mesh;
             let outbox = self.machine.outbox();
-            self.net
-                .park(outbox, &mut events, deadline, &outstanding, &sleeping, || mesh.any_ready())
-                .await?;
+            self.net.park(outbox, &mut events, deadline, outstanding, &sleeping, || mesh.any_ready()).await?;
             self.clear_outbox();
         }
     }
@@ -219,7 +241,26 @@ impl Runner {
         let retry = (self.overflowing > 0).then_some(OVERFLOW_RETRY);
         let stop = stopping.map(|_| Duration::from_millis(10));
         let tidy = self.tidy_at.map(|at| Duration::from_micros(at.micros_since(now)));
-        [timer, retry, stop, tidy].into_iter().flatten().min()
+        let log = self.store.as_ref().and_then(Store::due_in);
+        let restore = (!self.listeners.is_empty()).then_some(RESTORE_PATIENCE);
+        [timer, retry, stop, tidy, log, restore].into_iter().flatten().min()
+    }
+
+    /// Lets clients in once every shard knows what the sessions of an earlier run want: a message that came
+    /// before would pass them by.
+    fn listen_when_restored(&mut self) {
+        if self.listeners.is_empty() {
+            return;
+        }
+        if !self.is_restored && !self.machine.is_restoring() {
+            self.is_restored = true;
+            self.control.restored.fetch_add(1, Ordering::AcqRel);
+        }
+        if self.control.restored.load(Ordering::Acquire) >= self.shared.shards() {
+            for (number, socket) in std::mem::take(&mut self.listeners).into_iter().enumerate() {
+                self.net.listen(u16::try_from(number).expect("at most 64 listeners"), socket);
+            }
+        }
     }
 
     /// Gives memory back a while after many connections have come or gone: tables that are far too
@@ -324,6 +365,7 @@ impl Runner {
         self.machine.handle_bytes(now, slot, self.net.bytes(&buffer));
         self.net.give_back(buffer);
         self.carry_out(now, Some(slot));
+        self.hold_back(now, slot);
         if self.machine.is_handshaking(slot) {
             self.net.receive_once(slot);
         }
@@ -389,6 +431,9 @@ impl Runner {
                     self.control.open.fetch_sub(1, Ordering::Relaxed);
                     self.backlogged.retain(|&listed| listed != slot);
                     self.paused.remove(&slot);
+                    if let Some(store) = &mut self.store {
+                        store.forget(slot);
+                    }
                     self.net.close(slot);
                 }
                 Effect::Stream { slot } => self.net.receive_stream(slot),

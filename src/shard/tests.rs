@@ -2,7 +2,7 @@
 
 use super::Hangup;
 use super::world::World;
-use crate::config::Config;
+use crate::config::{Config, QueuePolicy};
 
 fn quiet(shards: usize) -> World {
     let mut config = Config::default();
@@ -408,11 +408,13 @@ fn a_repeat_on_a_new_connection_waits_for_the_other_shard_too() {
     assert_eq!(world.take(publisher), [0x50, 2, 0, 7]);
 }
 
-#[test]
-fn a_publisher_hears_of_a_full_queue_on_another_shard() {
+/// A queue of one message, a message in it, and another; then what the publisher hears, and what the
+/// subscriber gets later.
+fn overflow(policy: QueuePolicy) -> (Vec<u8>, bool, Vec<u8>) {
     let mut config = Config::default();
     config.sys.interval_seconds = 0;
     config.limits.session_queue_messages = 1;
+    config.limits.session_queue_policy = policy;
     let mut world = World::new(2, config);
     let (here, there) = (at_home(0, "publisher"), at_home(1, "kept"));
     let subscriber = connect_kept(&mut world, 1, &there);
@@ -421,7 +423,18 @@ fn a_publisher_hears_of_a_full_queue_on_another_shard() {
     let publisher = connect(&mut world, 0, &here, 60);
     world.send(publisher, PUBLISH_AB);
     assert_eq!(world.take(publisher), [0x40, 2, 0, 7]);
-    world.send(publisher, PUBLISH_AB);
-    assert_eq!(world.take(publisher), b"", "3.1.1 has no word for no");
-    assert!(world.is_closed(publisher));
+    world.send(publisher, b"\x32\x09\x00\x03a/b\x00\x08ho");
+    let heard = world.take(publisher);
+    let subscriber = connect_kept(&mut world, 1, &there);
+    (heard, world.is_closed(publisher), world.take(subscriber))
+}
+
+#[test]
+fn the_policy_says_what_a_full_queue_of_another_shard_means() {
+    let old = b"\x20\x02\x01\x00\x32\x09\x00\x03a/b\x00\x01hi".to_vec();
+    let new = b"\x20\x02\x01\x00\x32\x09\x00\x03a/b\x00\x01ho".to_vec();
+    // 3.1.1 has no word for no.
+    assert_eq!(overflow(QueuePolicy::Refuse), (vec![], true, old.clone()));
+    assert_eq!(overflow(QueuePolicy::DropNewest), (vec![0x40, 2, 0, 8], false, old));
+    assert_eq!(overflow(QueuePolicy::DropOldest), (vec![0x40, 2, 0, 8], false, new));
 }

@@ -59,11 +59,11 @@ impl Submitter {
     }
 }
 
-/// The thread. Dropped without [`Checkpoint::stop`], it goes on until its queue is empty.
+/// The thread. When it is dropped, it ends as with [`Checkpoint::stop`].
 #[derive(Debug)]
 pub struct Checkpoint {
     submitter: Submitter,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Checkpoint {
@@ -101,7 +101,7 @@ impl Checkpoint {
             .name("midge-checkpoint".to_owned())
             .spawn(move || worker.run(&receiver))
             .map_err(|error| StoreError::new("can't start the thread of the checkpoint", &path, error))?;
-        Ok(Checkpoint { submitter: Submitter { sender, state }, thread })
+        Ok(Checkpoint { submitter: Submitter { sender, state }, thread: Some(thread) })
     }
 
     /// A handle for a shard.
@@ -127,8 +127,14 @@ impl Checkpoint {
     /// Waits until all that was submitted is in the checkpoint, and ends the thread. What can't be written
     /// at the first try is left to the next start.
     pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Checkpoint {
+    fn drop(&mut self) {
         let _ = self.submitter.sender.send(Job::Stop);
-        if self.thread.join().is_err() {
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread of the checkpoint failed");
         }
     }
@@ -259,3 +265,7 @@ impl Worker {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

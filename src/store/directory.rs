@@ -41,6 +41,9 @@ impl StoreDirectory {
     /// [`StoreError`] if another process uses it, or it can't be made or written to.
     pub fn open(path: &Path) -> Result<StoreDirectory, StoreError> {
         make(path)?;
+        // Whoever reads of it wants to find it, and not every file operation takes a relative path.
+        let path = &fs::canonicalize(path)
+            .map_err(|error| StoreError::new("can't find the state directory", path, error))?;
         let lock_path = path.join("lock");
         let lock = new_file(&lock_path)
             .map_err(|error| StoreError::new("can't write to the state directory", path, error))?;
@@ -169,3 +172,7 @@ fn segments_in(path: &Path) -> Result<Vec<SegmentName>, StoreError> {
 
 /// Damaged files of one name that are kept.
 const COPIES_MAX: usize = 1000;
+
+#[cfg(test)]
+#[path = "directory_tests.rs"]
+mod tests;

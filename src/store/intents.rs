@@ -6,9 +6,8 @@
 
 use super::StoreError;
 use super::base::Base;
-use super::record::put_message;
 use super::rows::{self, DeliveryRow, IntentRow, RetainedRow, Row, SessionRow, SubscriptionRow, Table};
-use super::state::Changes;
+use super::state::{Changes, by_number};
 use crate::packet::QoS;
 use crate::shard::{Homes, SHARDS_MAX};
 use crate::topic::{TopicFilter, filter_matches};
@@ -63,7 +62,7 @@ impl Changes {
         let shards = usize::from(self.meta.shards).clamp(1, SHARDS_MAX);
         let homes = Homes::new(shards, self.meta.seed);
         self.find_subscriptions(base, &mut open)?;
-        let mut client_homes = HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
+        let mut client_homes = by_number();
         for open in &open {
             // It was read when it was taken.
             let Ok(intent) = IntentRow::decode(&open.value) else { continue };
@@ -138,7 +137,7 @@ impl Changes {
     /// Goes once over all subscriptions: those without a wildcard find their intents by the topic.
     fn find_subscriptions(&self, base: &dyn Base, open: &mut [Open]) -> Result<(), StoreError> {
         let mut by_topic: HashMap<Box<str>, Vec<usize>, RandomState> =
-            HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
+            HashMap::with_hasher(RandomState::with_seeds(self.meta.seed, 2, 3, 4));
         for (at, open) in open.iter().enumerate() {
             if let Ok(intent) = IntentRow::decode(&open.value) {
                 by_topic.entry(intent.message.topic.into()).or_default().push(at);
@@ -197,7 +196,7 @@ impl Changes {
                 Some(number) => number,
                 None => {
                     let number = self.fresh_number();
-                    self.set(Table::Messages, &rows::key(number), |out| put_message(out, &intent.message));
+                    self.add_message(base, number, &intent.message)?;
                     *message.insert(number)
                 }
             };
@@ -213,6 +212,7 @@ impl Changes {
             let number = self.fresh_number();
             self.deliver(base, sid, number, &row)?;
         }
+        self.end_fresh();
         Ok(())
     }
 
@@ -237,3 +237,7 @@ impl Changes {
         self.meta.highest
     }
 }
+
+#[cfg(test)]
+#[path = "intents_tests.rs"]
+mod tests;

@@ -9,6 +9,7 @@
 //! the log behind it changes ([`Changes`]). The files of both are the room of the feature `runtime`.
 
 mod base;
+mod check;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
 mod checkpoint;
@@ -37,6 +38,7 @@ pub mod tools;
 mod wall;
 
 pub use base::{Base, MemoryBase};
+pub use check::check_rows;
 #[cfg(feature = "runtime")]
 pub use checkpoint::{Checkpoint, Submitter};
 #[cfg(feature = "runtime")]

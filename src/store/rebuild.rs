@@ -4,7 +4,7 @@ use super::base::Base;
 use super::rows::{
     self, DeliveryRow, Presence, RetainedRow, Row, SessionRow, SubscriptionRow, Table, decode_message,
 };
-use super::state::Changes;
+use super::state::{Changes, by_number};
 use super::{
     Restored, RestoredDelivery, RestoredSession, RestoredState, RestoredSubscription, StoreError,
     StoredMessage, StoredWill, Wall,
@@ -55,7 +55,7 @@ impl Changes {
         let mut parts: Vec<Restored> = (0..shards).map(|_| part()).collect();
 
         let mut sessions = self.restore_sessions(base, wall)?;
-        self.end_doubles(base, &mut sessions)?;
+        self.end_doubles(base, seed, &mut sessions)?;
         self.restore_subscriptions(base, &mut sessions)?;
         self.restore_held(base, &mut sessions)?;
         let messages = self.restore_messages(base, wall)?;
@@ -112,10 +112,11 @@ impl Changes {
     fn end_doubles(
         &mut self,
         base: &dyn Base,
+        seed: u64,
         sessions: &mut Vec<RestoredSession>,
     ) -> Result<(), StoreError> {
         let mut newest: HashMap<&str, u64, RandomState> =
-            HashMap::with_capacity_and_hasher(sessions.len(), RandomState::with_seeds(1, 2, 3, 4));
+            HashMap::with_capacity_and_hasher(sessions.len(), RandomState::with_seeds(seed, 2, 3, 4));
         let mut ended = BTreeSet::new();
         for session in sessions.iter() {
             ended.extend(newest.insert(&session.client_id, session.sid));
@@ -172,7 +173,8 @@ impl Changes {
     }
 
     fn restore_messages(&mut self, base: &dyn Base, wall: Wall) -> Result<Messages, StoreError> {
-        let mut messages = HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
+        let mut messages: Messages = by_number();
+        messages.reserve(self.changed(Table::Messages));
         let mut bad = Vec::new();
         self.scan(base, Table::Messages, &[], None, &mut |key, value| match (
             rows::number_at(key, 0),

@@ -8,7 +8,7 @@ use super::checkpoint::Checkpoint;
 use super::directory::{SegmentName, StoreDirectory, remove, sync};
 use super::image::{Image, ImageError};
 use super::replay::Replayed;
-use super::segment::Header;
+use super::segment::{BLOCK, Header, LogName};
 use super::state::Changes;
 use super::{Restored, RestoredCounts, StoreError, Wall};
 use crate::shard::SHARDS_MAX;
@@ -173,7 +173,8 @@ pub(super) enum Kind {
 
 pub(super) fn kind_of(name: &SegmentName, bytes: &[u8]) -> Kind {
     match Header::decode(bytes) {
-        None if bytes.iter().all(|&byte| byte == 0) => Kind::Unused,
+        // The header is durable before any frame is.
+        None if bytes.iter().skip(BLOCK).all(|&byte| byte == 0) => Kind::Unused,
         None => Kind::NoHeader,
         Some(header) if !(1..=SHARDS_MAX).contains(&usize::from(header.shards)) => Kind::NoHeader,
         Some(header)
@@ -207,7 +208,7 @@ impl<'a> Tail<'a> {
         report: &mut RecoveryReport,
     ) -> Result<(), StoreError> {
         let path = self.directory.segment_path(name.epoch, name.shard, name.number);
-        let log = super::segment::LogName { epoch: name.epoch, shard: name.shard };
+        let log = LogName { epoch: name.epoch, shard: name.shard };
         if self.changes.has_segment(log, name.number) {
             self.idle.push(path);
             return Ok(());
@@ -311,3 +312,7 @@ pub(super) fn told(replayed: &Replayed) -> String {
         .collect();
     gaps.join(", ")
 }
+
+#[cfg(test)]
+#[path = "recovery_tests.rs"]
+pub(super) mod tests;

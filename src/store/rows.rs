@@ -26,7 +26,7 @@ pub enum Table {
     Deliveries = 3,
     /// number → message.
     Messages = 4,
-    /// number → how many deliveries refer to the message, four bytes.
+    /// number → how many deliveries refer to the message, four bytes; no row if it is one.
     Counts = 5,
     /// sid, packet identifier → length of the payload.
     Held = 6,

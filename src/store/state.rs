@@ -53,8 +53,9 @@ pub struct Changes {
     base_meta: Meta,
     /// Is there such a session? What was asked once is remembered.
     sessions: HashMap<u64, bool, RandomState>,
-    /// Messages of the open frame, which must have a delivery at its end.
-    fresh: Vec<u64>,
+    /// Messages that are new in the open frame, and the deliveries of each so far. At its end those that
+    /// have none are gone; from then on a message without a row of counts has one delivery.
+    fresh: HashMap<u64, u32, RandomState>,
     ignored: u64,
     bad_rows: u64,
     bytes: usize,
@@ -77,9 +78,8 @@ impl Changes {
             tables: Default::default(),
             base_meta: meta.clone(),
             meta,
-            // The keys are our own numbers: no one can choose them to collide.
-            sessions: HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4)),
-            fresh: Vec::new(),
+            sessions: by_number(),
+            fresh: by_number(),
             ignored: 0,
             bad_rows: 0,
             bytes: 0,
@@ -156,13 +156,24 @@ impl Changes {
         while let Some(record) = records.read_next().map_err(ApplyError::Bad)? {
             self.apply(base, header, &record)?;
         }
-        // Its delivery found no room in the queue.
-        for number in std::mem::take(&mut self.fresh) {
-            if !self.has_row(base, Table::Counts, &rows::key(number))? {
-                self.remove(Table::Messages, &rows::key(number));
+        self.end_fresh();
+        Ok(())
+    }
+
+    /// The messages that are new have all their deliveries.
+    pub(super) fn end_fresh(&mut self) {
+        if self.fresh.is_empty() {
+            return;
+        }
+        let fresh = std::mem::replace(&mut self.fresh, by_number());
+        for (number, count) in fresh {
+            match count {
+                // Its delivery found no room in the queue, or is settled.
+                0 => self.remove(Table::Messages, &rows::key(number)),
+                1 => {}
+                _ => self.set_count(number, count),
             }
         }
-        Ok(())
     }
 
     /// All frames of a segment were applied, up to this sequence; 0 if that is not known.
@@ -228,9 +239,7 @@ impl Changes {
             }
             Record::Message { number, message } => {
                 self.raise(*number);
-                self.set(Table::Messages, &rows::key(*number), |out| put_message(out, message));
-                self.fresh.push(*number);
-                Ok(())
+                self.add_message(base, *number, message)
             }
             Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids } => {
                 let row = DeliveryRow {
@@ -375,6 +384,25 @@ impl Changes {
         Ok(keys)
     }
 
+    /// A message that deliveries will refer to, before [`Changes::end_fresh`].
+    pub(super) fn add_message(
+        &mut self,
+        base: &dyn Base,
+        number: u64,
+        message: &StoredMessage<'_>,
+    ) -> Result<(), StoreError> {
+        let key = rows::key(number);
+        let was_there = match self.set(Table::Messages, &key, |out| put_message(out, message)) {
+            Some(before) => before.is_some(),
+            None if self.may_be_in_base(Table::Messages, &key) => base.contains(Table::Messages, &key)?,
+            None => false,
+        };
+        if !was_there {
+            self.fresh.insert(number, 0);
+        }
+        Ok(())
+    }
+
     /// A delivery is new, or written once more.
     pub(super) fn deliver(
         &mut self,
@@ -383,14 +411,19 @@ impl Changes {
         number: u64,
         row: &DeliveryRow,
     ) -> Result<(), StoreError> {
-        if !self.has_row(base, Table::Messages, &rows::key(row.message))? {
+        let is_there = self.fresh.contains_key(&row.message)
+            || self.has_row(base, Table::Messages, &rows::key(row.message))?;
+        if !is_there {
             self.ignored += 1;
             return Ok(());
         }
         let key = rows::delivery_key(sid, number);
-        let before = self.row(base, Table::Deliveries, &key)?.map(|value| DeliveryRow::decode(&value));
-        let before = before.and_then(Result::ok).map(|row| row.message);
-        self.set(Table::Deliveries, &key, |out| row.encode(out));
+        let before = match self.set(Table::Deliveries, &key, |out| row.encode(out)) {
+            Some(before) => before,
+            None if self.may_be_in_base(Table::Deliveries, &key) => base.get(Table::Deliveries, &key)?,
+            None => None,
+        };
+        let before = before.and_then(|value| DeliveryRow::decode(&value).ok()).map(|row| row.message);
         if before != Some(row.message) {
             self.count(base, row.message, 1)?;
             if let Some(before) = before {
@@ -436,16 +469,26 @@ impl Changes {
 
     /// One delivery more or less refers to a message, which is gone with the last.
     fn count(&mut self, base: &dyn Base, message: u64, by: i32) -> Result<(), StoreError> {
+        if let Some(count) = self.fresh.get_mut(&message) {
+            *count = count.saturating_add_signed(by);
+            return Ok(());
+        }
         let key = rows::key(message);
         let value = self.row(base, Table::Counts, &key)?;
-        let count = value.as_deref().and_then(read_count).unwrap_or(0).saturating_add_signed(by);
+        let count = value.as_deref().and_then(read_count).unwrap_or(1).saturating_add_signed(by);
         if count == 0 {
-            self.remove(Table::Counts, &key);
             self.remove(Table::Messages, &key);
-        } else {
-            self.set(Table::Counts, &key, |out| out.extend_from_slice(&count.to_le_bytes()));
+        }
+        if count > 1 {
+            self.set_count(message, count);
+        } else if value.is_some() {
+            self.remove(Table::Counts, &key);
         }
         Ok(())
+    }
+
+    fn set_count(&mut self, message: u64, count: u32) {
+        self.set(Table::Counts, &rows::key(message), |out| out.extend_from_slice(&count.to_le_bytes()));
     }
 
     pub(super) fn retain(&mut self, stamp: u64, message: &StoredMessage<'_>) {
@@ -506,12 +549,23 @@ impl Changes {
         }
     }
 
-    pub(super) fn set(&mut self, table: Table, key: &[u8], encode: impl FnOnce(&mut Vec<u8>)) {
+    /// Returns what there was among the changes: a value, or none if the row was gone.
+    pub(super) fn set(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<Option<Row>> {
         self.buffer.clear();
         encode(&mut self.buffer);
         self.bytes += key.len() + self.buffer.len() + ROW_BYTES;
         let value = Row::from_slice(&self.buffer);
-        self.tables[table as usize].insert(Row::from_slice(key), Some(value));
+        self.tables[table as usize].insert(Row::from_slice(key), Some(value))
+    }
+
+    /// Changed rows of a table.
+    pub(super) fn changed(&self, table: Table) -> usize {
+        self.tables[table as usize].len()
     }
 
     pub(super) fn remove(&mut self, table: Table, key: &[u8]) {
@@ -564,6 +618,15 @@ impl Changes {
 /// What a changed row takes beside its bytes.
 const ROW_BYTES: usize = 64;
 
+/// A map whose keys are our own numbers: no one can choose them to collide.
+pub(super) fn by_number<T>() -> HashMap<u64, T, RandomState> {
+    HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4))
+}
+
 pub(super) fn read_count(value: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(value.try_into().ok()?))
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+pub(super) mod tests;

@@ -1,16 +1,15 @@
 //! `midge store verify`, `dump` and `repair`: what an operator does to a store that no broker uses.
 
-use super::base::Base;
+use super::check_rows;
 use super::directory::StoreDirectory;
 use super::image::{Image, ImageError};
 use super::recovery::{Kind, RecoveryReport, Tail, kind_of, recover};
 use super::rows::{
-    self, DeliveryRow, IntentRow, Presence, RetainedRow, SessionRow, SubscriptionRow, Table, decode_message,
+    self, DeliveryRow, Presence, RetainedRow, SessionRow, SubscriptionRow, Table, decode_message,
 };
 use super::segment::{Header, SegmentReader, Step};
-use super::state::{Changes, read_count};
+use super::state::Changes;
 use super::{StoreError, StoredMessage, Wall, open_body};
-use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -178,76 +177,6 @@ fn count_records(body: &[u8]) -> Option<u64> {
     Some(count)
 }
 
-/// What is wrong with the rows: each names only what is there, and messages are counted right.
-pub(super) fn check_rows(base: &dyn Base) -> Result<Vec<String>, StoreError> {
-    let mut wrong = Vec::new();
-    let mut sessions = HashSet::new();
-    base.scan(Table::Sessions, &[], None, &mut |key, value| match rows::number_at(key, 0) {
-        Some(sid) if SessionRow::decode(value).is_ok() => drop(sessions.insert(sid)),
-        sid => wrong.push(format!("session {sid:?} can't be read")),
-    })?;
-    let mut owned = |table: Table, is_row: fn(&[u8], &[u8]) -> bool| {
-        base.scan(table, &[], None, &mut |key, value| {
-            let sid = rows::number_at(key, 0).unwrap_or(0);
-            if !is_row(key, value) {
-                wrong.push(format!("a row of {} of session {sid} can't be read", table.name()));
-            }
-            if !sessions.contains(&sid) {
-                wrong.push(format!("a row of {} names session {sid}, which is not there", table.name()));
-            }
-        })
-    };
-    owned(Table::Subscriptions, |key, value| {
-        rows::filter_of(key).is_some() && SubscriptionRow::decode(value).is_ok()
-    })?;
-    owned(Table::Held, |key, value| rows::read_pair(key).is_some() && rows::decode_held(value).is_ok())?;
-    owned(Table::Deliveries, |key, value| key.len() == 16 && DeliveryRow::decode(value).is_ok())?;
-
-    // Message → deliveries that were counted less those that were found.
-    let mut counts: HashMap<u64, i64> = HashMap::new();
-    base.scan(Table::Counts, &[], None, &mut |key, value| {
-        let count = read_count(value).map_or(0, i64::from);
-        counts.insert(rows::number_at(key, 0).unwrap_or(0), count);
-    })?;
-    base.scan(Table::Messages, &[], None, &mut |key, value| {
-        let number = rows::number_at(key, 0).unwrap_or(0);
-        if decode_message(value).is_err() {
-            wrong.push(format!("message {number} can't be read"));
-        }
-        if !counts.contains_key(&number) {
-            wrong.push(format!("message {number} is for no one"));
-        }
-    })?;
-    for &number in counts.keys() {
-        if !base.contains(Table::Messages, &rows::key(number))? {
-            wrong.push(format!("message {number} is counted, and not there"));
-        }
-    }
-    base.scan(Table::Deliveries, &[], None, &mut |_, value| {
-        if let Ok(row) = DeliveryRow::decode(value) {
-            *counts.entry(row.message).or_default() -= 1;
-        }
-    })?;
-    for (number, left) in counts {
-        if left != 0 {
-            wrong.push(format!("message {number} is counted {left} times more than it is for someone"));
-        }
-    }
-    let mut read = |table: Table, is_row: fn(&[u8], &[u8]) -> bool| {
-        base.scan(table, &[], None, &mut |key, value| {
-            if !is_row(key, value) {
-                wrong.push(format!("a row of {} can't be read", table.name()));
-            }
-        })
-    };
-    read(Table::Retained, |key, value| RetainedRow::decode(key, value).is_ok())?;
-    read(Table::Intents, |_, value| IntentRow::decode(value).is_ok())?;
-    read(Table::Seen, |key, _| rows::read_pair(key).is_some())?;
-    // They were gathered in maps.
-    wrong.sort_unstable();
-    Ok(wrong)
-}
-
 /// Prints rows. Text of clients is quoted, so that it can't forge a line.
 struct Printer<'a, W> {
     image: &'a Image,
@@ -337,3 +266,7 @@ fn print(out: &mut impl Write, line: &str) -> Result<(), StoreError> {
 fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
     fs::read(path).map_err(|error| StoreError::new("can't read the segment", path, error))
 }
+
+#[cfg(test)]
+#[path = "tools_tests.rs"]
+mod tests;

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test starts programs, binds ports and reads clocks")]
 
 mod client;
+mod crash;
 mod io_uring;
 mod ipv6;
 mod json_log;

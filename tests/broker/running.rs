@@ -16,10 +16,11 @@ pub(crate) fn midge() -> Command {
     command
 }
 
-/// A configuration file of a test, with what the file is to say of itself in errors.
+/// A configuration file of a test. Unless it says otherwise, nothing is kept.
 pub(crate) fn config_file(name: &str, text: &str) -> PathBuf {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("broker-{name}.toml"));
-    std::fs::write(&file, text).expect("the target folder can be written");
+    let rest = if text.contains("[persistence]") { "" } else { "[persistence]\ndirectory = \"\"\n" };
+    std::fs::write(&file, format!("{text}{rest}")).expect("the target folder can be written");
     file
 }
 

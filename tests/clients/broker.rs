@@ -112,6 +112,7 @@ fn spawn(folder: &Path, port: u16, shards: usize) -> Child {
     let text = format!(
         "[[listeners]]\naddress = \"127.0.0.1:{port}\"\n\n\
          [runtime]\nshards = {shards}\n\n\
+         [persistence]\ndirectory = \"state\"\nsegment_bytes = 1048576\n\n\
          [auth]\nallow_anonymous = true\n"
     );
     fs::write(&config, text).expect("a config file in the temporary folder");

@@ -11,7 +11,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::line::{Clock, Line, Memory};
@@ -265,9 +265,30 @@ fn prepare(shards: usize, config: &Config) -> (String, PathBuf) {
     let address = format!("127.0.0.1:{}", free_port());
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("conformance");
     fs::create_dir_all(&folder).expect("the folder of temporary files can be made");
+    static CLEAN: Once = Once::new();
+    CLEAN.call_once(|| remove_old_states(&folder));
     let file = folder.join(format!("{}-{shards}-{}.toml", config.name, std::process::id()));
-    fs::write(&file, configuration(&address, shards, config)).expect("a temporary file can be written");
+    let state = file.with_extension("state");
+    // A scenario's own broker begins with nothing.
+    let _ = fs::remove_dir_all(&state);
+    let text = configuration(&address, shards, config);
+    // The scenarios pass with everything on the disk, as it is by default.
+    let kept = format!("\n[persistence]\ndirectory = \"{}\"\nsegment_bytes = 1048576\n", state.display());
+    fs::write(&file, text + &kept).expect("a temporary file can be written");
     (address, file)
+}
+
+/// What brokers of test processes that are gone have kept.
+fn remove_old_states(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(process) = name.strip_suffix(".state").and_then(|name| name.rsplit('-').next()) else {
+            continue;
+        };
+        if !Path::new("/proc").join(process).exists() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn configuration(address: &str, shards: usize, config: &Config) -> String {

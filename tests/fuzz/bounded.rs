@@ -34,6 +34,17 @@ fn whatever_the_configuration_file_holds_its_errors_name_its_lines() {
     run("config", targets::config::run, 100_000);
 }
 
+#[test]
+fn whatever_a_log_holds_reading_it_ends_and_its_rows_agree() {
+    run("log", targets::log::run, 50_000);
+}
+
+#[cfg(feature = "runtime")]
+#[test]
+fn whatever_the_file_of_the_checkpoint_holds_it_is_read_or_refused() {
+    run("checkpoint", targets::checkpoint::run, 200);
+}
+
 /// The corpus, then `runs` inputs made from it.
 fn run(name: &str, target: fn(&[u8]), runs: u64) {
     let runs = number("MIDGE_FUZZ_RUNS").unwrap_or(runs);

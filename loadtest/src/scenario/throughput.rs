@@ -112,6 +112,7 @@ impl Run<'_> {
             subscribers,
             publishers,
             shared,
+            kept: load.kept,
             batch: self.batch,
         };
         let pace = match load.rate {

@@ -178,6 +178,21 @@ fn a_guard_ends_the_park_it_was_dropped_in() {
     .unwrap();
 }
 
+#[test]
+fn a_shard_may_park_through_its_executor_any_number_of_times() {
+    // What each park left behind on the executor used to end the process after 32,767 of them.
+    on_shard(|| async {
+        let mut host = Host::new(&NetConfig::default());
+        let guard = host.outstanding.enter();
+        for _ in 0..33_000 {
+            host.turn_within(Duration::from_micros(2)).await;
+        }
+        drop(guard);
+    })
+    .join()
+    .unwrap();
+}
+
 /// A socket and the bytes its first shard has read.
 type HandOver = (OwnedFd, Vec<u8>);
 

@@ -1,7 +1,10 @@
 //! One target for each parser of bytes from outside: a function that panics when an invariant breaks.
 
 #[cfg(feature = "runtime")]
+pub mod checkpoint;
+#[cfg(feature = "runtime")]
 pub mod config;
 pub mod connection;
+pub mod log;
 pub mod packet;
 pub mod topic;

@@ -1,0 +1,201 @@
+//! The runner and the log of its shard: batches go to the disk, one at a time, and what is durable goes
+//! back to the machine.
+
+use super::{PAUSED_BY_LOG, Runner};
+use crate::config::SyncPolicy;
+use crate::driver::{LogConfig, LogEvent, LogWriter, Outstanding};
+use crate::shard::{Counter, Event, Limit};
+use crate::store::Submitter;
+use crate::store::segment::LogName;
+use crate::store::{Journal, Restored, Wall};
+use crate::time::Time;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What a shard that keeps something starts with.
+pub struct StartStore {
+    /// Whose log it begins.
+    pub name: LogName,
+    /// Directory of the segments.
+    pub directory: PathBuf,
+    /// The seed of the home shards.
+    pub seed: u64,
+    /// What survived of an earlier run.
+    pub restored: Restored,
+    /// The wall clock at the start of the broker's.
+    pub wall: Wall,
+    /// Takes full segments.
+    pub checkpoint: Submitter,
+}
+
+/// The log of a runner.
+pub(super) struct Store {
+    writer: LogWriter,
+    sync: SyncPolicy,
+    checkpoint: Submitter,
+    /// The most bytes of log, over all shards, that may wait for the checkpoint.
+    log_bytes_max: u64,
+    waits_for_checkpoint: bool,
+    paused: Vec<u32>,
+}
+
+/// Records that wait for the disk; above it who causes more is not read.
+const JOURNAL_BYTES_MAX: usize = 16 << 20;
+
+/// How soon a checkpoint that is behind is looked at again.
+const CHECKPOINT_RETRY: Duration = Duration::from_millis(10);
+
+impl Store {
+    /// Opens the log.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) async fn open(
+        runner: &mut Runner,
+        start: StartStore,
+        outstanding: &Outstanding,
+    ) -> io::Result<Store> {
+        let persistence = &runner.shared.config.persistence;
+        let (sync, log_bytes_max) = (persistence.sync, persistence.log_bytes as u64);
+        let config = LogConfig {
+            directory: start.directory,
+            name: start.name,
+            shards: u16::try_from(runner.shared.shards()).expect("at most 128 shards"),
+            seed: start.seed,
+            segment_bytes: persistence.segment_bytes.next_multiple_of(crate::store::segment::BLOCK),
+            sync,
+        };
+        let writer = LogWriter::start(config, outstanding).await?;
+        let now = runner.now();
+        runner.machine.open_store(now, Journal::new(start.name), start.wall, start.restored);
+        Ok(Store {
+            writer,
+            sync,
+            checkpoint: start.checkpoint,
+            log_bytes_max,
+            waits_for_checkpoint: false,
+            paused: Vec::new(),
+        })
+    }
+
+    /// The connection is closed.
+    pub(super) fn forget(&mut self, slot: u32) {
+        self.paused.retain(|&paused| paused != slot);
+    }
+
+    /// When the log must be looked at though nothing has come.
+    pub(super) fn due_in(&self) -> Option<Duration> {
+        let writer = self.writer.wake_at().map(|at| at.saturating_duration_since(Instant::now()));
+        let checkpoint = self.waits_for_checkpoint.then_some(CHECKPOINT_RETRY);
+        [writer, checkpoint].into_iter().flatten().min()
+    }
+}
+
+impl Runner {
+    /// Takes in what has become of the writes.
+    pub(super) fn read_log(&mut self, now: Time) {
+        loop {
+            let Some(store) = &mut self.store else { return };
+            let Some(event) = store.writer.poll(Instant::now()) else { return };
+            let shard = self.machine.id();
+            match event {
+                LogEvent::Durable { last } => {
+                    self.machine.handle_durable(now, last);
+                    self.carry_out(now, None);
+                }
+                LogEvent::Sealed { path, bytes } => store.checkpoint.submit(path, bytes),
+                LogEvent::Full { cause } => {
+                    tracing::error!(shard, %cause, "the disk is full: messages that must be kept are refused until there is room");
+                    self.machine.handle_store_full(true);
+                }
+                LogEvent::HasRoom => {
+                    tracing::info!(shard, "the disk has room again");
+                    self.machine.handle_store_full(false);
+                }
+                LogEvent::Failed { cause } => {
+                    tracing::error!(
+                        shard,
+                        %cause,
+                        "the disk has failed: nothing that must be kept is acknowledged any more; mend it, and start midge anew"
+                    );
+                    self.machine.handle_store_failed();
+                }
+            }
+        }
+    }
+
+    /// Begins the next write, if none is under way.
+    pub(super) fn write_log(&mut self, now: Time) {
+        let Some(store) = &mut self.store else { return };
+        store.waits_for_checkpoint = store.checkpoint.log_bytes() > store.log_bytes_max;
+        if store.waits_for_checkpoint || !store.writer.is_idle() {
+            return;
+        }
+        if let Some(batch) = self.machine.take_batch() {
+            let last = batch.last;
+            store.writer.submit(batch);
+            if store.sync != SyncPolicy::Always {
+                self.machine.handle_durable(now, last);
+                self.carry_out(now, None);
+            }
+        }
+        self.resume_for_log();
+    }
+
+    /// Stops reading from a connection that brings more than the disk takes.
+    pub(super) fn hold_back(&mut self, now: Time, slot: u32) {
+        if self.machine.journal_bytes() <= JOURNAL_BYTES_MAX || !self.machine.has_connection(slot) {
+            return;
+        }
+        let Some(store) = &mut self.store else { return };
+        if store.paused.is_empty() {
+            self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitLog, 1);
+            self.log.write(now, &Event::LimitReached { limit: Limit::Log, client: "".into() });
+        }
+        if !store.paused.contains(&slot) {
+            store.paused.push(slot);
+            self.pause(slot, PAUSED_BY_LOG);
+        }
+    }
+
+    fn resume_for_log(&mut self) {
+        let Some(store) = &mut self.store else { return };
+        if store.paused.is_empty() || self.machine.journal_bytes() > JOURNAL_BYTES_MAX / 2 {
+            return;
+        }
+        for slot in std::mem::take(&mut store.paused) {
+            self.resume(slot, PAUSED_BY_LOG);
+        }
+    }
+
+    /// Writes what is left, and ends the log.
+    pub(super) async fn close_log(&mut self, now: Time, outstanding: &Outstanding) {
+        let Some(mut store) = self.store.take() else { return };
+        let _guard = outstanding.enter();
+        let end = Instant::now() + Duration::from_secs(5);
+        while !store.writer.is_idle() && Instant::now() < end {
+            glommio::timer::sleep(Duration::from_micros(100)).await;
+            while let Some(event) = store.writer.poll(Instant::now()) {
+                if let LogEvent::Sealed { path, bytes } = event {
+                    store.checkpoint.submit(path, bytes);
+                }
+            }
+        }
+        self.machine.handle_turn(now);
+        if store.writer.is_idle()
+            && let Some(batch) = self.machine.take_batch()
+        {
+            store.writer.submit(batch);
+        }
+        for event in store.writer.close().await {
+            match event {
+                LogEvent::Sealed { path, bytes } => store.checkpoint.submit(path, bytes),
+                LogEvent::Failed { cause } | LogEvent::Full { cause } => {
+                    tracing::error!(shard = self.machine.id(), %cause, "the end of the log could not be written");
+                }
+                LogEvent::Durable { .. } | LogEvent::HasRoom => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+use super::super::recovery::recover;
+use super::super::recovery::tests::{Log, Scratch, WALL};
+use super::super::state::tests::{described, session};
+use super::super::{Record, StoreDirectory};
+use std::fs;
+use std::time::{Duration, Instant};
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{what} takes too long");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn sessions(directory: &StoreDirectory) -> usize {
+    described(&recover(directory, 3, 9, WALL).unwrap().parts).len()
+}
+
+#[test]
+fn sealed_segments_of_several_threads_are_worked_in_and_removed() {
+    let scratch = Scratch::new();
+    let directory = scratch.open();
+    let recovery = recover(&directory, 2, 9, WALL).unwrap();
+    std::thread::scope(|scope| {
+        for shard in 0..4 {
+            let submitter = recovery.checkpoint.submitter();
+            let mut log = Log::new(&directory, recovery.epoch, shard);
+            scope.spawn(move || {
+                for number in 0..20 {
+                    let sid = 4 + 4 * number + u64::from(shard);
+                    log.frame(number, &[session(sid, &format!("client {sid}"))]);
+                    if number > 0 {
+                        log.frame(number, &[Record::Ended { sid: sid - 4 }]);
+                    }
+                    let path = log.seal();
+                    submitter.submit(path, 8192);
+                }
+            });
+        }
+    });
+    wait_until("the checkpoint", || recovery.checkpoint.log_bytes() == 0);
+    assert_eq!(directory.segments().unwrap(), []);
+    assert!(!recovery.checkpoint.is_failing());
+    recovery.checkpoint.stop();
+    assert_eq!(sessions(&directory), 4);
+}
+
+#[test]
+fn while_a_segment_can_not_be_worked_in_the_others_stay_and_it_is_tried_again() {
+    let scratch = Scratch::new();
+    let directory = scratch.open();
+    let recovery = recover(&directory, 2, 9, WALL).unwrap();
+    let mut log = Log::new(&directory, recovery.epoch, 0);
+    log.frame(1, &[session(4, "a")]);
+    let first = log.seal();
+    log.frame(2, &[session(8, "b")]);
+    let second = log.seal();
+    let hidden = first.with_extension("hidden");
+    fs::rename(&first, &hidden).unwrap();
+    recovery.checkpoint.submit(first.clone(), 100);
+    recovery.checkpoint.submit(second.clone(), 200);
+    wait_until("the failure", || recovery.checkpoint.is_failing());
+    assert_eq!(recovery.checkpoint.log_bytes(), 300);
+    assert!(second.exists());
+    fs::rename(&hidden, &first).unwrap();
+    wait_until("the next try", || recovery.checkpoint.log_bytes() == 0);
+    assert!(!first.exists() && !second.exists());
+    recovery.checkpoint.stop();
+    assert_eq!(sessions(&directory), 2);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_what_can_not_be_written() {
+    let scratch = Scratch::new();
+    let directory = scratch.open();
+    let recovery = recover(&directory, 2, 9, WALL).unwrap();
+    let mut log = Log::new(&directory, recovery.epoch, 0);
+    log.frame(1, &[session(4, "a")]);
+    let first = log.seal();
+    recovery.checkpoint.submit(directory.log().join("missing"), 1);
+    recovery.checkpoint.submit(first, 1);
+    recovery.checkpoint.stop();
+    assert_eq!(sessions(&directory), 1);
+}
+
+#[test]
+fn a_segment_that_was_damaged_since_it_was_written_is_set_aside() {
+    let scratch = Scratch::new();
+    let directory = scratch.open();
+    let recovery = recover(&directory, 2, 9, WALL).unwrap();
+    let mut log = Log::new(&directory, recovery.epoch, 0);
+    (1..=3).for_each(|sid| log.frame(sid, &[session(sid, &format!("client {sid}"))]));
+    let path = log.seal();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[2 * 4096 + 20] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    recovery.checkpoint.submit(path.clone(), 1);
+    recovery.checkpoint.stop();
+    assert!(directory.damaged().join(path.file_name().unwrap()).exists() && !path.exists());
+    assert_eq!(sessions(&directory), 2);
+}

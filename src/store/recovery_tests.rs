@@ -1,0 +1,365 @@
+//! Recovery from real files: cut, damaged, and by other numbers of shards.
+
+use super::super::state::tests::{Frames, Model, delivery, described, session, stored, subscribed};
+use super::super::{Base, Journal, Record, check_rows, rows::Table};
+use super::*;
+use crate::packet::QoS;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub(in crate::store) const WALL: Wall = Wall { zero_millis: 0 };
+
+/// A directory of one test, with its name; gone with it.
+pub(in crate::store) struct Scratch(pub(in crate::store) PathBuf);
+
+impl Scratch {
+    pub(in crate::store) fn new() -> Scratch {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("midge-store-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        Scratch(std::env::temp_dir().join(name))
+    }
+
+    pub(in crate::store) fn open(&self) -> StoreDirectory {
+        StoreDirectory::open(&self.0).unwrap()
+    }
+
+    /// As a crash leaves it: the files as they are now.
+    fn copied(&self) -> Scratch {
+        let copy = Scratch::new();
+        let directory = copy.open();
+        for name in ["log", "damaged"] {
+            for entry in fs::read_dir(self.0.join(name)).unwrap() {
+                let from = entry.unwrap().path();
+                fs::copy(&from, directory.path().join(name).join(from.file_name().unwrap())).unwrap();
+            }
+        }
+        let checkpoint = self.0.join("checkpoint.redb");
+        if checkpoint.exists() {
+            fs::copy(checkpoint, directory.checkpoint()).unwrap();
+        }
+        copy
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Writes the log of a shard as the log writer does; a block of zeros follows.
+pub(in crate::store) struct Log {
+    directory: PathBuf,
+    journal: Journal,
+    pub(in crate::store) header: Header,
+    bytes: Vec<u8>,
+}
+
+impl Log {
+    pub(in crate::store) fn new(directory: &StoreDirectory, epoch: u64, shard: u16) -> Log {
+        Log {
+            directory: directory.log(),
+            journal: Journal::new(LogName { epoch, shard }),
+            header: Header { epoch, shard, shards: 4, number: 0, first_sequence: 1, seed: 5 },
+            bytes: Vec::new(),
+        }
+    }
+
+    /// A frame, which is a batch.
+    pub(in crate::store) fn frame(&mut self, millis: u64, records: &[Record<'_>]) {
+        self.journal.set_wall_millis(millis);
+        records.iter().for_each(|record| self.journal.record(record));
+        let Some(batch) = self.journal.take() else { return };
+        if self.bytes.is_empty() {
+            self.header.first_sequence = batch.first;
+            self.bytes = self.header.encode().to_vec();
+        }
+        self.bytes.extend_from_slice(&batch.bytes);
+        self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK), 0);
+    }
+
+    pub(in crate::store) fn path(&self) -> PathBuf {
+        let Header { epoch, shard, number, .. } = self.header;
+        self.directory.join(super::super::segment::file_name(LogName { epoch, shard }, number))
+    }
+
+    /// Writes what there is to the file.
+    pub(in crate::store) fn write(&mut self) -> PathBuf {
+        if self.bytes.is_empty() {
+            self.bytes = self.header.encode().to_vec();
+        }
+        let mut bytes = self.bytes.clone();
+        bytes.resize(bytes.len() + BLOCK, 0);
+        fs::write(self.path(), bytes).unwrap();
+        self.path()
+    }
+
+    /// Ends the segment.
+    pub(in crate::store) fn seal(&mut self) -> PathBuf {
+        let path = self.write();
+        self.bytes.clear();
+        self.header.number += 1;
+        path
+    }
+}
+
+fn recovered(scratch: &Scratch, shards: usize) -> (Vec<String>, RecoveryReport, u64) {
+    let directory = scratch.open();
+    let recovery = recover(&directory, shards, 9, WALL).unwrap();
+    let lines = described(&recovery.parts);
+    recovery.checkpoint.stop();
+    assert_eq!(directory.segments().unwrap(), []);
+    let image = Image::open(&directory.checkpoint()).unwrap();
+    assert_eq!(check_rows(&image).unwrap(), [] as [String; 0]);
+    (lines, recovery.report, recovery.epoch)
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 0x40;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn what_was_written_is_found_by_any_number_of_shards_after_any_number_of_starts() {
+    for seed in 0..12 {
+        let scratch = Scratch::new();
+        let (mut frames, mut model, mut turn) = (Frames::new(seed), Model::default(), 0);
+        let mut epoch = 1;
+        for start in 0..5 {
+            let directory = scratch.open();
+            let mut log = Log::new(&directory, epoch, 0);
+            for _ in 0..3 {
+                for _ in 0..(seed * 7) % 40 {
+                    turn += 1;
+                    let records = frames.next_frame();
+                    model.apply_frame(turn, &records);
+                    log.frame(turn, &records);
+                }
+                log.seal();
+            }
+            drop(directory);
+            for shards in [1, 5] {
+                let (lines, report, next) = recovered(&scratch.copied(), shards);
+                assert_eq!(lines, model.described(), "seed {seed}, start {start}");
+                assert_eq!((&report.damage[..], next), (&[][..], epoch + 1));
+            }
+            // Now and then the checkpoint is worked in, else the epochs pile up.
+            if (seed + start) % 2 == 0 {
+                let (lines, _, _) = recovered(&scratch, 2);
+                assert_eq!(lines, model.described());
+                let (again, report, _) = recovered(&scratch, 3);
+                assert_eq!((again, report.segments), (lines, 0));
+            }
+            model.begin_epoch();
+            epoch += 1;
+        }
+    }
+}
+
+#[test]
+fn a_torn_end_is_cut_and_told_and_the_next_start_is_clean() {
+    let scratch = Scratch::new();
+    let mut log = Log::new(&scratch.open(), 1, 0);
+    log.frame(1, &[session(4, "a")]);
+    log.frame(2, &[session(8, "b")]);
+    let path = log.write();
+    flip(&path, 2 * BLOCK + 20);
+    let (lines, report, epoch) = recovered(&scratch, 2);
+    assert_eq!(lines.len(), 1);
+    assert_eq!((&report.torn[..], report.damage.len(), epoch), (&[(path, 2 * BLOCK)][..], 0, 2));
+    let (again, report, _) = recovered(&scratch, 2);
+    assert_eq!((again, report.torn.len()), (lines, 0));
+}
+
+#[test]
+fn a_segment_cut_at_any_byte_gives_the_frames_before() {
+    let whole = {
+        let scratch = Scratch::new();
+        let mut log = Log::new(&scratch.open(), 1, 0);
+        (1..=3).for_each(|sid| log.frame(sid, &[session(sid, &format!("client {sid}"))]));
+        fs::read(log.write()).unwrap()
+    };
+    for len in (0..whole.len()).step_by(311) {
+        let scratch = Scratch::new();
+        let directory = scratch.open();
+        let path = directory.segment_path(1, 0, 0);
+        fs::write(&path, &whole[..len]).unwrap();
+        drop(directory);
+        let (lines, report, _) = recovered(&scratch, 1);
+        let batches = [BLOCK, 2 * BLOCK, 3 * BLOCK].iter().filter(|&&at| len >= at + 60).count();
+        assert_eq!(lines.len(), batches, "{len}");
+        assert!(report.damage.is_empty(), "{len}: {:?}", report.damage);
+    }
+}
+
+#[test]
+fn a_damaged_segment_is_set_aside_and_what_can_be_read_of_it_is_used() {
+    let scratch = Scratch::new();
+    let mut log = Log::new(&scratch.open(), 1, 3);
+    (1..=3).for_each(|sid| log.frame(sid, &[session(sid, &format!("client {sid}"))]));
+    let path = log.seal();
+    log.frame(4, &[session(4, "client 4")]);
+    log.seal();
+    flip(&path, 2 * BLOCK + 20);
+    let (lines, report, _) = recovered(&scratch, 2);
+    let sids: Vec<&str> = lines.iter().map(|line| line.split(' ').nth(1).unwrap()).collect();
+    assert_eq!(sids, ["1", "3", "4"]);
+    let [damage] = &report.damage[..] else { panic!("{:?}", report.damage) };
+    let aside = scratch.0.join("damaged").join(path.file_name().unwrap());
+    assert_eq!((&damage.path, damage.aside.as_ref()), (&path, Some(&aside)));
+    assert!(damage.to_string().contains("from byte 8192 to 12288"), "{damage}");
+    assert!(aside.exists() && !path.exists());
+    assert_eq!(recovered(&scratch, 2).0, lines);
+}
+
+#[test]
+fn a_torn_end_that_the_log_went_on_after_is_damage() {
+    let scratch = Scratch::new();
+    let mut log = Log::new(&scratch.open(), 1, 0);
+    log.frame(1, &[session(4, "a")]);
+    log.frame(2, &[session(8, "b")]);
+    let path = log.seal();
+    log.frame(3, &[session(12, "c")]);
+    log.seal();
+    flip(&path, 2 * BLOCK + 20);
+    let (lines, report, _) = recovered(&scratch, 2);
+    assert_eq!((lines.len(), report.torn.len(), report.damage.len()), (2, 0, 1));
+    assert!(report.damage[0].what.contains("frames 2 to 2"), "{}", report.damage[0]);
+    assert_eq!(report.damage[0].path, path);
+}
+
+#[test]
+fn a_segment_without_a_header_and_one_that_is_missing_are_told() {
+    let scratch = Scratch::new();
+    let mut log = Log::new(&scratch.open(), 1, 0);
+    for number in 1..=4 {
+        log.frame(number, &[session(number, &format!("client {number}"))]);
+        let path = log.seal();
+        match number {
+            2 => flip(&path, 20),
+            3 => fs::remove_file(&path).unwrap(),
+            _ => {}
+        }
+    }
+    let (lines, report, _) = recovered(&scratch, 2);
+    assert_eq!(lines.len(), 2);
+    let told: Vec<&str> = report.damage.iter().map(|damage| &*damage.what).collect();
+    assert_eq!(
+        told,
+        [
+            "the header of the segment can't be read",
+            "segments 1 to 2 of its log are not there or can't be read"
+        ]
+    );
+}
+
+#[test]
+fn segments_made_for_later_are_no_damage() {
+    let scratch = Scratch::new();
+    let directory = scratch.open();
+    let mut log = Log::new(&directory, 3, 0);
+    log.frame(1, &[session(4, "a")]);
+    let first = log.seal();
+    // One that nothing was written to, an empty one, and one that was another segment once.
+    fs::write(directory.segment_path(3, 0, 1), vec![0; 3 * BLOCK]).unwrap();
+    fs::write(directory.segment_path(3, 1, 0), b"").unwrap();
+    fs::copy(first, directory.segment_path(3, 2, 0)).unwrap();
+    fs::write(directory.log().join("notes.txt"), b"not ours").unwrap();
+    drop(directory);
+    let (lines, report, epoch) = recovered(&scratch, 2);
+    assert_eq!((lines.len(), report.segments, report.damage.len(), epoch), (1, 1, 0, 4));
+    assert!(scratch.0.join("log/notes.txt").exists());
+}
+
+#[test]
+fn a_damaged_checkpoint_is_set_aside_and_the_log_is_used() {
+    for damage in 0..4 {
+        let scratch = Scratch::new();
+        let mut log = Log::new(&scratch.open(), 1, 0);
+        for number in 1..=200 {
+            log.frame(number, &[session(number, &format!("client {number}"))]);
+        }
+        log.seal();
+        assert_eq!(recovered(&scratch, 2).0.len(), 200);
+        let mut log = Log::new(&scratch.open(), 2, 0);
+        log.header.number = 7;
+        let record = [session(300, "client 300"), Record::Left { sid: 1, at_millis: 4, expiry_seconds: 6 }];
+        log.frame(1, &record);
+        log.seal();
+        let path = scratch.0.join("checkpoint.redb");
+        let mut bytes = fs::read(&path).unwrap();
+        match damage {
+            0 => bytes[..512].fill(0xA5),
+            1 => bytes.truncate(100),
+            // A page of rows.
+            2 => {
+                let at = bytes.windows(10).position(|window| window == b"client 150").unwrap();
+                bytes[at] ^= 1;
+            }
+            _ => bytes = b"not a database".to_vec(),
+        }
+        fs::write(&path, bytes).unwrap();
+        let (lines, report, epoch) = recovered(&scratch, 2);
+        assert_eq!((lines.len(), report.ignored, epoch), (1, 1, 3), "{damage}");
+        let [told] = &report.damage[..] else { panic!("{:?}", report.damage) };
+        assert_eq!((&told.path, told.aside.as_ref().unwrap().exists()), (&path, true));
+        assert_eq!(recovered(&scratch, 2).0, lines);
+    }
+}
+
+#[test]
+fn intents_are_resolved_at_the_end_of_their_epoch_and_kept_before_the_shards_start() {
+    // [MQTT5-4.3.3-1]
+    let scratch = Scratch::new();
+    let directory = scratch.open();
+    let homes = crate::shard::Homes::new(4, 5);
+    let client = (0..).map(|salt| format!("c{salt}")).find(|client| homes.home_of(client) == 2).unwrap();
+    let mut target = Log::new(&directory, 1, 2);
+    target.frame(1, &[session(6, &client), subscribed(6, "t", QoS::ExactlyOnce)]);
+    target.write();
+    let mut origin = Log::new(&directory, 1, 0);
+    let message = stored("t", b"m", QoS::ExactlyOnce);
+    origin.frame(1, &[Record::Intent { number: 8, targets: 0b100, stamp: 0, message }]);
+    origin.write();
+    let recovery = recover(&directory, 2, 9, WALL).unwrap();
+    assert_eq!((recovery.report.intents, recovery.report.restored.deliveries), (1, 1));
+    assert_eq!(directory.segments().unwrap(), [], "they are in the checkpoint");
+    let number = recovery.parts.iter().flat_map(|part| &part.sessions).next().unwrap().deliveries[0].number;
+    assert!(recovery.parts.iter().all(|part| part.next_number > number));
+    // The next epoch goes on with what it was given.
+    let mut log = Log::new(&directory, recovery.epoch, 1);
+    log.frame(2, &[Record::Settled { sid: 6, number }]);
+    log.write();
+    drop(recovery);
+    let recovery = recover(&directory, 2, 9, WALL).unwrap();
+    assert_eq!((recovery.report.restored.deliveries, recovery.report.ignored), (0, 0));
+}
+
+#[test]
+fn messages_of_one_log_are_settled_by_another() {
+    let scratch = Scratch::new();
+    let directory = scratch.open();
+    let mut log = Log::new(&directory, 1, 0);
+    let message = stored("t", b"m", QoS::AtLeastOnce);
+    let records = [
+        session(4, "a"),
+        session(8, "b"),
+        Record::Message { number: 12, message },
+        delivery(4, 16, 12),
+        delivery(8, 20, 12),
+    ];
+    log.frame(1, &records);
+    log.write();
+    drop(recover(&directory, 2, 9, WALL).unwrap());
+    for (shard, (sid, number)) in [(0, (4, 16)), (1, (8, 20))] {
+        let mut log = Log::new(&directory, 2, shard);
+        log.frame(2, &[Record::Settled { sid, number }]);
+        log.write();
+    }
+    drop(recover(&directory, 2, 9, WALL).unwrap());
+    let image = Image::open(&directory.checkpoint()).unwrap();
+    let mut rows = 0;
+    image.scan(Table::Messages, &[], None, &mut |_, _| rows += 1).unwrap();
+    assert_eq!(rows, 0);
+}

@@ -1,0 +1,113 @@
+use super::super::Record;
+use super::super::recovery::tests::{Log, Scratch, WALL};
+use super::super::state::tests::{delivery, session, stored, subscribed};
+use super::*;
+use crate::packet::QoS;
+use std::path::PathBuf;
+
+fn text(tool: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut out = Vec::new();
+    tool(&mut out);
+    String::from_utf8(out).unwrap()
+}
+
+/// A part in the checkpoint, a part in the log; the path of the segment.
+fn filled(scratch: &Scratch) -> PathBuf {
+    let directory = scratch.open();
+    let mut log = Log::new(&directory, 1, 0);
+    log.frame(1, &[session(4, "new\nline"), subscribed(4, "t/#", QoS::AtLeastOnce)]);
+    log.write();
+    recover(&directory, 2, 9, WALL).unwrap().checkpoint.stop();
+    let mut log = Log::new(&directory, 2, 0);
+    let message = stored("t/1", b"SECRET", QoS::AtLeastOnce);
+    log.frame(2, &[Record::Message { number: 8, message }, delivery(4, 12, 8)]);
+    log.frame(2, &[Record::Held { sid: 4, packet_id: 9, payload_bytes: 77 }]);
+    log.frame(2, &[Record::Retained { stamp: 3, message }]);
+    log.seal()
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_dump_has_a_line_for_everything_and_no_payload() {
+    let scratch = Scratch::new();
+    filled(&scratch);
+    let first = text(|out| dump(&scratch.0, out).unwrap());
+    let kinds: Vec<&str> = first.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(kinds, ["session", "subscription", "delivery", "held", "retained"], "{first}");
+    assert!(first.contains(r#"client="new\nline""#) && first.contains("payload_bytes=6"), "{first}");
+    assert!(!first.contains("SECRET"));
+    assert_eq!(text(|out| dump(&scratch.0, out).unwrap()), first, "nothing was changed");
+}
+
+#[test]
+fn verify_tells_a_sound_store_from_a_damaged_one() {
+    let scratch = Scratch::new();
+    let segment = filled(&scratch);
+    let told = text(|out| assert!(verify(&scratch.0, out).unwrap()));
+    assert!(told.contains("checkpoint.redb: sound") && told.contains("3 frames, 4 records"), "{told}");
+    flip(&segment, 2 * 4096 + 20);
+    let told = text(|out| assert!(!verify(&scratch.0, out).unwrap()));
+    assert!(told.contains("damaged: bytes 8192 to 12288"), "{told}");
+    flip(&segment, 2 * 4096 + 20);
+    flip(&segment, 20);
+    assert!(text(|out| assert!(!verify(&scratch.0, out).unwrap())).contains("header"));
+    flip(&segment, 20);
+    fs::write(scratch.0.join("checkpoint.redb"), b"no checkpoint").unwrap();
+    let told = text(|out| assert!(!verify(&scratch.0, out).unwrap()));
+    assert!(told.contains("checkpoint.redb: damaged"), "{told}");
+}
+
+#[test]
+fn a_repaired_store_is_sound_and_has_no_log() {
+    let scratch = Scratch::new();
+    let segment = filled(&scratch);
+    flip(&segment, 2 * 4096 + 20);
+    let told = text(|out| repair(&scratch.0, out).unwrap());
+    assert!(told.contains("1 sessions, 1 subscriptions, 1 queued messages, 1 retained"), "{told}");
+    assert!(told.contains("1 damaged files"), "{told}");
+    text(|out| assert!(verify(&scratch.0, out).unwrap()));
+    assert_eq!(scratch.open().segments().unwrap(), []);
+}
+
+#[test]
+fn rows_that_name_what_is_not_there_are_told() {
+    let scratch = Scratch::new();
+    filled(&scratch);
+    let mut image = Image::open(&scratch.0.join("checkpoint.redb")).unwrap();
+    let mut changes = Changes::new(&image).unwrap();
+    changes.set(Table::Deliveries, &rows::delivery_key(4, 5), |out| out.extend([3, 1]));
+    changes.set(Table::Held, &rows::pair_key(77, 1), |out| out.push(1));
+    changes.set(Table::Counts, &rows::key(2), |out| out.extend([1, 0, 0, 0]));
+    image.commit(&mut changes).unwrap();
+    drop(image);
+    let told = text(|out| assert!(!verify(&scratch.0, out).unwrap()));
+    for part in [
+        "a row of held names session 77",
+        "message 2 is counted, and not there",
+        "a delivery is of message 3, which is not there",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+}
+
+#[test]
+fn a_store_in_use_or_not_there_is_refused() {
+    let scratch = Scratch::new();
+    assert!(verify(&scratch.0, &mut Vec::new()).is_err());
+    assert!(!scratch.0.exists());
+    let directory = scratch.open();
+    for refused in [
+        verify(&scratch.0, &mut Vec::new()).map(drop),
+        dump(&scratch.0, &mut Vec::new()),
+        repair(&scratch.0, &mut Vec::new()),
+    ] {
+        assert!(refused.unwrap_err().to_string().contains("another midge"));
+    }
+    drop(directory);
+    verify(&scratch.0, &mut Vec::new()).unwrap();
+}

@@ -1,0 +1,324 @@
+//! The broker is killed at any moment, over and over, and started again with another number of shards;
+//! its clients check that it keeps what it acknowledged.
+//!
+//! `MIDGE_KILLS` says how often (100), `MIDGE_SEED` repeats a run as far as chance is ours: the moment of a
+//! kill falls where the machine has got to by then.
+
+mod clients;
+mod ledger;
+mod link;
+
+use crate::running::Running;
+use clients::{Publisher, Storm, Subscriber};
+use ledger::Number;
+use link::{Link, PATIENCE, Packet, broken};
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// The broker between two kills, as a client knows it.
+struct Round {
+    address: SocketAddr,
+    cycle: u32,
+    /// The clients are to drop their connections; a killed broker does that for them.
+    is_cut: AtomicBool,
+}
+
+impl Round {
+    fn new(broker: &Running, cycle: u32) -> Round {
+        Round { address: broker.address, cycle, is_cut: AtomicBool::new(false) }
+    }
+
+    fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Relaxed)
+    }
+}
+
+/// Everything beside the broker.
+struct World {
+    seed: u64,
+    chance: Chance,
+    directory: PathBuf,
+    publishers: Vec<Publisher>,
+    /// The publisher of retained messages.
+    keeper: Publisher,
+    subscribers: Vec<Subscriber>,
+    storm: Storm,
+}
+
+/// All queues are worked off after so many kills, and at the end.
+const DRAIN_EVERY: u32 = 10;
+
+#[test]
+fn what_was_acknowledged_survives_every_kill() {
+    let kills: u32 = number("MIDGE_KILLS").unwrap_or(100);
+    let mut world = World::new("crash");
+    for cycle in 0..=kills {
+        let broker = world.start(cycle);
+        let round = Round::new(&broker, cycle);
+        world.check(&round, &broker, cycle == kills);
+        if cycle < kills {
+            world.load(&round, Some(broker), None);
+        }
+    }
+    std::fs::remove_dir_all(&world.directory).expect("the test's own directory");
+}
+
+#[test]
+fn what_was_acknowledged_survives_every_cut_connection() {
+    let mut world = World::new("cuts");
+    let broker = Running::start(
+        "cuts",
+        "[runtime]\nshards = 2\n[persistence]\ndirectory = \"\"\n[limits]\nsession_queue_messages = 1000000\n",
+    );
+    for cycle in 0..=CUTS {
+        let round = Round::new(&broker, cycle);
+        world.check(&round, &broker, cycle == CUTS);
+        if cycle < CUTS {
+            world.load(&round, None, Some(&broker));
+        }
+    }
+}
+
+fn number<N: std::str::FromStr>(variable: &str) -> Option<N> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
+}
+
+const CUTS: u32 = 15;
+
+impl World {
+    fn new(name: &str) -> World {
+        let seed = number("MIDGE_SEED").unwrap_or_else(|| {
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            since.map_or(1, |since| since.as_nanos() as u64)
+        });
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        World {
+            seed,
+            chance: Chance { state: seed },
+            directory,
+            publishers: vec![
+                Publisher::new("one", 1, false, &["load/one"]),
+                Publisher::new("one-b", 1, false, &["load/one-b", "load/one-c"]),
+                Publisher::new("two", 2, false, &["load/two"]),
+                Publisher::new("two-b", 2, false, &["load/two-b", "load/two-c"]),
+            ],
+            keeper: Publisher::new("keeper", 1, true, &["kept/a", "kept/b", "kept/c", "kept/d"]),
+            subscribers: vec![
+                Subscriber::new("all-one", &["load/#"], 1, false),
+                Subscriber::new("all-two", &["load/#"], 2, false),
+                Subscriber::new("exact", &["load/two", "load/one", "load/two-c"], 2, false),
+                Subscriber::new("absent-one", &["load/#"], 1, true),
+                Subscriber::new("absent-two", &["load/#"], 2, true),
+            ],
+            storm: Storm::new(),
+        }
+    }
+
+    fn start(&mut self, cycle: u32) -> Running {
+        let shards = cycle % 3 + 1;
+        let rest = format!(
+            "[runtime]\nshards = {shards}\n[persistence]\ndirectory = \"{}\"\nsegment_bytes = 1048576\n\
+             [limits]\nsession_queue_messages = 1000000\n",
+            self.directory.display(),
+        );
+        Running::start("crash", &rest)
+    }
+
+    /// Checks what the last kill left.
+    fn check(&mut self, round: &Round, broker: &Running, is_last: bool) {
+        let mut faults = Vec::new();
+        if round.cycle == 0 {
+            note(&mut faults, "storm", self.storm.enter(round));
+            for subscriber in &mut self.subscribers {
+                let entered = subscriber.enter(round);
+                note(&mut faults, &subscriber.name, entered);
+            }
+        }
+        note(&mut faults, "retained", self.check_retained(round));
+        note(&mut faults, "storm", self.storm.check(round));
+        if faults.is_empty() && (is_last || round.cycle % DRAIN_EVERY == DRAIN_EVERY - 1) {
+            faults.extend(self.drain(round));
+        }
+        self.tell(round, &faults, || broker.lines());
+    }
+
+    /// Loads the broker, and kills it, or has the connections cut.
+    fn load(&mut self, round: &Round, to_kill: Option<Running>, to_keep: Option<&Running>) {
+        let life = Duration::from_millis(100 + self.chance.below(200) as u64);
+        let is_killed = &AtomicBool::new(false);
+        let (faults, lines) = std::thread::scope(|scope| {
+            let mut clients = Vec::new();
+            for publisher in self.publishers.iter_mut().chain([&mut self.keeper]) {
+                let chance = self.chance.child();
+                let name = publisher.name.clone();
+                clients.push((name, scope.spawn(move || told(is_killed, publisher.load(round, chance)))));
+            }
+            for subscriber in self.subscribers.iter_mut().filter(|subscriber| !subscriber.is_absent) {
+                let name = subscriber.name.clone();
+                clients.push((name, scope.spawn(move || told(is_killed, subscriber.load(round)))));
+            }
+            let chance = self.chance.child();
+            let storm = &mut self.storm;
+            let storm = scope.spawn(move || told(is_killed, storm.load(round, chance)));
+            clients.push(("storm".to_owned(), storm));
+            let until = Instant::now() + life;
+            // A fault is told at once.
+            while Instant::now() < until && clients.iter().all(|(_, client)| !client.is_finished()) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let lines = to_kill.as_ref().or(to_keep).map(Running::lines);
+            if let Some(broker) = to_kill {
+                is_killed.store(true, Ordering::SeqCst);
+                // SIGKILL.
+                drop(broker);
+            } else {
+                round.is_cut.store(true, Ordering::Relaxed);
+            }
+            let mut faults = Vec::new();
+            for (name, client) in clients {
+                note(&mut faults, &name, client.join().expect("no client panics"));
+            }
+            (faults, lines)
+        });
+        self.tell(round, &faults, || lines.unwrap_or_default());
+    }
+
+    /// Works everything off, and checks that nothing is missing.
+    fn drain(&mut self, round: &Round) -> Vec<String> {
+        let mut faults = Vec::new();
+        for publisher in self.publishers.iter_mut().chain([&mut self.keeper]) {
+            let finished = publisher.finish(round);
+            note(&mut faults, &publisher.name, finished);
+        }
+        if !faults.is_empty() {
+            return faults;
+        }
+        // Everything sent is acknowledged by now.
+        let sent: BTreeMap<String, Number> =
+            self.publishers.iter().flat_map(|publisher| publisher.outbox.sent.clone()).collect();
+        let results: Vec<(String, io::Result<()>)> = std::thread::scope(|scope| {
+            let clients: Vec<_> = self
+                .subscribers
+                .iter_mut()
+                .map(|subscriber| {
+                    let sent = &sent;
+                    (subscriber.name.clone(), scope.spawn(move || subscriber.finish(round, sent)))
+                })
+                .collect();
+            clients
+                .into_iter()
+                .map(|(name, client)| (name, client.join().expect("no client panics")))
+                .collect()
+        });
+        for (name, result) in results {
+            note(&mut faults, &name, result);
+        }
+        faults
+    }
+
+    /// Each retained message is the last one acknowledged, or a later one.
+    fn check_retained(&self, round: &Round) -> io::Result<()> {
+        let mut link = Link::visit(round.address, "looker")?;
+        link.subscribe(1, "kept/#", 1)?;
+        let mut kept: BTreeMap<String, Number> = BTreeMap::new();
+        let acknowledged = &self.keeper.outbox.acknowledged;
+        let until = Instant::now() + PATIENCE;
+        let mut is_granted = false;
+        while !is_granted || acknowledged.keys().any(|topic| !kept.contains_key(topic)) {
+            match link.receive(Duration::from_millis(50))? {
+                None if Instant::now() > until => {
+                    return Err(broken(format!("acknowledged {acknowledged:?}, came {kept:?}")));
+                }
+                None => {}
+                Some(Packet::Suback { id: 1, reason: 1 }) => is_granted = true,
+                Some(Packet::Publish { id, retain: true, topic, payload, .. }) => {
+                    link.acknowledge(0x40, id)?;
+                    let number = std::str::from_utf8(&payload).ok().and_then(|text| text.parse().ok());
+                    kept.insert(topic, number.ok_or_else(|| broken(format!("{payload:?} is retained")))?);
+                }
+                Some(other) => return Err(broken(format!("{other:?} came"))),
+            }
+        }
+        for (topic, number) in &kept {
+            let last = acknowledged.get(topic).copied().unwrap_or(0);
+            let sent = self.keeper.outbox.sent.get(topic).copied().unwrap_or(0);
+            if !(last..=sent).contains(number) {
+                return Err(broken(format!("{topic} is {number}; acknowledged {last}, sent {sent}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, round: &Round, faults: &[String], lines: impl FnOnce() -> Vec<String>) {
+        assert!(faults.is_empty(), "{}", self.story(round, faults, &lines()));
+    }
+
+    fn story(&self, round: &Round, faults: &[String], lines: &[String]) -> String {
+        let mut story = format!(
+            "seed {} (MIDGE_SEED), cycle {} (of MIDGE_KILLS), {} shards, directory {}\n",
+            self.seed,
+            round.cycle,
+            round.cycle % 3 + 1,
+            self.directory.display()
+        );
+        for fault in faults {
+            story += &format!("BROKEN: {fault}\n");
+        }
+        for publisher in self.publishers.iter().chain([&self.keeper]) {
+            let outbox = &publisher.outbox;
+            story += &format!(
+                "{}: sent {:?}, acknowledged {:?}, on their way {:?}\n",
+                publisher.name, outbox.sent, outbox.acknowledged, outbox.flights
+            );
+        }
+        story += &format!("{:?}\nthe broker said:\n{}\n", self.storm, lines.join("\n"));
+        story
+    }
+}
+
+fn note(faults: &mut Vec<String>, name: &str, result: io::Result<()>) {
+    if let Err(fault) = result {
+        faults.push(format!("{name}: {fault}"));
+    }
+}
+
+/// The end of a connection is the kill's doing if it came after it; a broken promise never is.
+fn told(is_killed: &AtomicBool, result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() != ErrorKind::InvalidData && is_killed.load(Ordering::SeqCst) => Ok(()),
+        other => other,
+    }
+}
+
+/// Chance from a seed.
+struct Chance {
+    state: u64,
+}
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.state;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ mixed >> 31
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    fn is_one_in(&mut self, count: usize) -> bool {
+        self.below(count) == 0
+    }
+
+    fn child(&mut self) -> Chance {
+        Chance { state: self.next() }
+    }
+}

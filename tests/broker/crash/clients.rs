@@ -1,0 +1,375 @@
+//! The clients of the crash tests: each keeps over the broker's ends what the standard has a client keep.
+
+use super::Round;
+use super::ledger::{Inbox, Number, Outbox};
+use super::link::{Link, PATIENCE, Packet, broken};
+use std::collections::BTreeMap;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// How long a client looks for a packet before it sees to something else.
+const GLANCE: Duration = Duration::from_millis(2);
+
+/// A session that was acknowledged once must be there from then on.
+#[derive(Debug, Default)]
+struct Presence {
+    is_acknowledged: bool,
+}
+
+impl Presence {
+    fn resume(&mut self, round: &Round, id: &str) -> io::Result<Link> {
+        let (link, is_present) = Link::resume(round.address, id)?;
+        if self.is_acknowledged && !is_present {
+            return Err(broken("its session is lost: CONNACK says none is present"));
+        }
+        self.is_acknowledged = true;
+        Ok(link)
+    }
+}
+
+/// Sends numbered messages, and what was not acknowledged again.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    pub(super) name: String,
+    pub(super) qos: u8,
+    pub(super) retain: bool,
+    /// It takes them in turn.
+    pub(super) topics: Vec<String>,
+    pub(super) outbox: Outbox,
+    presence: Presence,
+}
+
+impl Publisher {
+    pub(super) fn new(name: &str, qos: u8, retain: bool, topics: &[&str]) -> Publisher {
+        Publisher {
+            name: name.to_owned(),
+            qos,
+            retain,
+            topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
+            outbox: Outbox::default(),
+            presence: Presence::default(),
+        }
+    }
+
+    /// Publishes until the broker ends.
+    pub(super) fn load(&mut self, round: &Round, mut chance: super::Chance) -> io::Result<()> {
+        let mut link = self.resume(round)?;
+        // A retained message is sent again with no later one of its topic on its way.
+        let window = if self.retain { self.topics.len() } else { 8 };
+        let mut turn = self.outbox.sent.values().sum::<Number>();
+        while !round.is_cut() {
+            if self.outbox.flights.len() < window && !chance.is_one_in(3) {
+                let topic = self.topics[turn % self.topics.len()].clone();
+                let is_free = self.outbox.flights.iter().all(|flight| flight.topic != topic);
+                if is_free || !self.retain {
+                    turn += 1;
+                    let flight = self.outbox.begin(&topic);
+                    let payload = flight.number.to_string();
+                    link.publish(self.head(), flight.id, &topic, &payload)?;
+                    continue;
+                }
+            }
+            self.look(&mut link)?;
+        }
+        Ok(())
+    }
+
+    /// Sends nothing new, until all is acknowledged.
+    pub(super) fn finish(&mut self, round: &Round) -> io::Result<()> {
+        let mut link = self.resume(round)?;
+        let until = Instant::now() + PATIENCE;
+        while !self.outbox.flights.is_empty() {
+            self.look(&mut link)?;
+            if Instant::now() > until {
+                return Err(broken(format!("no acknowledgement for {:?}", self.outbox.flights)));
+            }
+        }
+        Ok(())
+    }
+
+    fn head(&self) -> u8 {
+        self.qos << 1 | u8::from(self.retain)
+    }
+
+    fn resume(&mut self, round: &Round) -> io::Result<Link> {
+        let mut link = self.presence.resume(round, &self.name)?;
+        // [MQTT5-4.4.0-1]
+        for flight in &self.outbox.flights {
+            if flight.is_released {
+                link.acknowledge(0x62, flight.id)?;
+            } else {
+                link.publish(self.head() | 8, flight.id, &flight.topic, &flight.number.to_string())?;
+            }
+        }
+        Ok(link)
+    }
+
+    fn look(&mut self, link: &mut Link) -> io::Result<()> {
+        match (self.qos, link.receive(GLANCE)?) {
+            (_, None) => Ok(()),
+            (1, Some(Packet::Puback { id, reason })) => {
+                self.outbox.acknowledge(id, 1, reason).map_err(broken)
+            }
+            (2, Some(Packet::Pubrec { id, reason })) => {
+                self.outbox.acknowledge(id, 2, reason).map_err(broken)?;
+                link.acknowledge(0x62, id)
+            }
+            (2, Some(Packet::Pubcomp { id })) => self.outbox.complete(id).map_err(broken),
+            (_, Some(other)) => Err(broken(format!("{other:?} came"))),
+        }
+    }
+}
+
+/// Receives, and notes what it got.
+#[derive(Debug)]
+pub(super) struct Subscriber {
+    pub(super) name: String,
+    pub(super) filters: Vec<String>,
+    pub(super) qos: u8,
+    /// It is away while there is load.
+    pub(super) is_absent: bool,
+    pub(super) inbox: Inbox,
+    presence: Presence,
+}
+
+impl Subscriber {
+    pub(super) fn new(name: &str, filters: &[&str], qos: u8, is_absent: bool) -> Subscriber {
+        Subscriber {
+            name: name.to_owned(),
+            filters: filters.iter().map(|filter| (*filter).to_owned()).collect(),
+            qos,
+            is_absent,
+            inbox: Inbox::default(),
+            presence: Presence::default(),
+        }
+    }
+
+    /// Subscribes; before any load.
+    pub(super) fn enter(&mut self, round: &Round) -> io::Result<()> {
+        let mut link = self.presence.resume(round, &self.name)?;
+        for filter in &self.filters {
+            link.subscribe(1, filter, self.qos)?;
+            match link.receive(PATIENCE)? {
+                Some(Packet::Suback { id: 1, reason }) if reason == self.qos => {}
+                other => return Err(broken(format!("SUBACK, not {other:?}"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what comes until the broker ends.
+    pub(super) fn load(&mut self, round: &Round) -> io::Result<()> {
+        let mut link = self.presence.resume(round, &self.name)?;
+        while !round.is_cut() {
+            self.look(&mut link)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what comes until everything up to `last` is there, and for a moment more.
+    pub(super) fn finish(&mut self, round: &Round, last: &BTreeMap<String, Number>) -> io::Result<()> {
+        let mut link = self.presence.resume(round, &self.name)?;
+        let mut until = Instant::now() + PATIENCE;
+        loop {
+            if self.look(&mut link)? {
+                until = Instant::now() + PATIENCE;
+                continue;
+            }
+            let missing: Vec<(&String, Vec<Number>)> = last
+                .iter()
+                .filter(|(topic, _)| self.wants(topic))
+                .map(|(topic, &last)| (topic, self.inbox.missing(topic, last)))
+                .filter(|(_, missing)| !missing.is_empty())
+                .collect();
+            if missing.is_empty() {
+                break;
+            }
+            if Instant::now() > until {
+                return Err(broken(format!("acknowledged to the publisher, but never came: {missing:?}")));
+            }
+        }
+        let until = Instant::now() + Duration::from_millis(20);
+        while Instant::now() < until {
+            self.look(&mut link)?;
+        }
+        Ok(())
+    }
+
+    fn wants(&self, topic: &str) -> bool {
+        self.filters.iter().any(|filter| match filter.strip_suffix('#') {
+            Some(prefix) => topic.starts_with(prefix),
+            None => filter == topic,
+        })
+    }
+
+    /// True if something came.
+    fn look(&mut self, link: &mut Link) -> io::Result<bool> {
+        match link.receive(GLANCE)? {
+            None => Ok(false),
+            Some(Packet::Publish { id, qos, topic, payload, .. }) => {
+                let number = std::str::from_utf8(&payload).ok().and_then(|text| text.parse().ok());
+                let number = number.ok_or_else(|| broken(format!("{payload:?} came from {topic}")))?;
+                if !self.wants(&topic) || qos > self.qos {
+                    return Err(broken(format!("{topic} came at QoS {qos}")));
+                }
+                // Noted before it is acknowledged.
+                self.inbox.take(&topic, number, qos, id).map_err(broken)?;
+                link.acknowledge(if qos == 2 { 0x50 } else { 0x40 }, id)?;
+                Ok(true)
+            }
+            Some(Packet::Pubrel { id }) => {
+                self.inbox.release(id);
+                link.acknowledge(0x70, id)?;
+                Ok(true)
+            }
+            Some(other) => Err(broken(format!("{other:?} came"))),
+        }
+    }
+}
+
+/// What is known of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    Subscribed,
+    Unsubscribed,
+    /// The acknowledgement did not come.
+    InDoubt,
+}
+
+/// Subscribes and unsubscribes all the time.
+#[derive(Debug)]
+pub(super) struct Storm {
+    filters: Vec<Known>,
+    /// Filters by the packet identifier of what is on its way, and whether it subscribes.
+    flights: BTreeMap<u16, (usize, bool)>,
+    last_id: u16,
+    presence: Presence,
+}
+
+const STORM: &str = "storm-client";
+const FILTERS: usize = 8;
+
+impl Storm {
+    pub(super) fn new() -> Storm {
+        Storm {
+            filters: vec![Known::Unsubscribed; FILTERS],
+            flights: BTreeMap::new(),
+            last_id: 0,
+            presence: Presence::default(),
+        }
+    }
+
+    pub(super) fn enter(&mut self, round: &Round) -> io::Result<()> {
+        let mut link = self.presence.resume(round, STORM)?;
+        link.subscribe(1, "storm/marker", 1)?;
+        match link.receive(PATIENCE)? {
+            Some(Packet::Suback { id: 1, reason: 1 }) => Ok(()),
+            other => Err(broken(format!("SUBACK, not {other:?}"))),
+        }
+    }
+
+    /// What was acknowledged must be in force.
+    pub(super) fn check(&mut self, round: &Round) -> io::Result<()> {
+        let mut link = self.presence.resume(round, STORM)?;
+        for (index, _) in std::mem::take(&mut self.flights).into_values() {
+            self.filters[index] = Known::InDoubt;
+        }
+        let mut prober = Link::visit(round.address, "prober")?;
+        let marker = FILTERS;
+        for index in 0..=marker {
+            let topic = if index == marker { "storm/marker".to_owned() } else { filter(index) };
+            let payload = format!("{} {index}", round.cycle);
+            prober.publish(2, 1, &topic, &payload)?;
+            match prober.receive(PATIENCE)? {
+                Some(Packet::Puback { id: 1, reason }) if reason < 0x80 => {}
+                other => return Err(broken(format!("PUBACK for the probe, not {other:?}"))),
+            }
+        }
+        let mut came = [false; FILTERS + 1];
+        let mut until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            match link.receive(GLANCE)? {
+                None => {}
+                Some(Packet::Publish { id, qos: 1, topic, payload, .. }) => {
+                    link.acknowledge(0x40, id)?;
+                    let payload = String::from_utf8_lossy(&payload).into_owned();
+                    let (cycle, index) = payload
+                        .split_once(' ')
+                        .and_then(|(cycle, index)| {
+                            Some((cycle.parse::<u32>().ok()?, index.parse::<usize>().ok()?))
+                        })
+                        .ok_or_else(|| broken(format!("{payload:?} came from {topic}")))?;
+                    // An earlier probe may come again until it is acknowledged.
+                    if cycle == round.cycle {
+                        came[index] = true;
+                    }
+                }
+                Some(other) => return Err(broken(format!("{other:?} came"))),
+            }
+            let is_all = came[marker]
+                && (0..FILTERS).all(|index| self.filters[index] != Known::Subscribed || came[index]);
+            if is_all {
+                // What should not come may still.
+                until = until.min(Instant::now() + Duration::from_millis(10));
+            }
+        }
+        for (index, known) in self.filters.iter().enumerate() {
+            match (known, came[index]) {
+                (Known::Subscribed, false) => {
+                    return Err(broken(format!("SUBSCRIBE {} was acknowledged and is lost", filter(index))));
+                }
+                (Known::Unsubscribed, true) => {
+                    return Err(broken(format!(
+                        "UNSUBSCRIBE {} was acknowledged and is lost",
+                        filter(index)
+                    )));
+                }
+                _ => {}
+            }
+        }
+        if came[marker] { Ok(()) } else { Err(broken("storm/marker is lost")) }
+    }
+
+    /// Subscribes and unsubscribes until the broker ends.
+    pub(super) fn load(&mut self, round: &Round, mut chance: super::Chance) -> io::Result<()> {
+        let mut link = self.presence.resume(round, STORM)?;
+        while !round.is_cut() {
+            let index = chance.below(FILTERS);
+            let is_free = self.flights.values().all(|&(flying, _)| flying != index);
+            if is_free && self.flights.len() < 3 {
+                self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+                let subscribes = self.filters[index] != Known::Subscribed;
+                self.flights.insert(self.last_id, (index, subscribes));
+                if subscribes {
+                    link.subscribe(self.last_id, &filter(index), 1)?;
+                } else {
+                    link.unsubscribe(self.last_id, &filter(index))?;
+                }
+                continue;
+            }
+            match link.receive(GLANCE)? {
+                None => {}
+                Some(Packet::Suback { id, reason: 1 }) => self.settle(id, true)?,
+                Some(Packet::Unsuback { id, reason: 0 }) => self.settle(id, false)?,
+                // A probe whose acknowledgement the broker's end overtook.
+                Some(Packet::Publish { id, qos: 1, .. }) => link.acknowledge(0x40, id)?,
+                Some(other) => return Err(broken(format!("{other:?} came"))),
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, id: u16, subscribed: bool) -> io::Result<()> {
+        match self.flights.remove(&id) {
+            Some((index, subscribes)) if subscribes == subscribed => {
+                self.filters[index] = if subscribed { Known::Subscribed } else { Known::Unsubscribed };
+                Ok(())
+            }
+            other => Err(broken(format!("acknowledgement {id} for {other:?}"))),
+        }
+    }
+}
+
+fn filter(index: usize) -> String {
+    format!("storm/{index}")
+}
