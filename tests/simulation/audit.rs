@@ -255,7 +255,7 @@ impl Audit {
         check_live(session, publication, number, packet)?;
         let publication = &books.publications[number as usize];
         let first = publication.first().unwrap_or(0);
-        let forgets = packet.qos < 2 || publication.qos < 2;
+        let forgets = packet.qos < 2 || publication.qos < 2 || topic.starts_with("s/");
         let cuts = books.cuts.iter().filter(|&&cut| forgets && cut > first).count();
         let allowed = (publication.routed + cuts) as u32;
         let (retain, processed) = (publication.retain, publication.first().unwrap_or(0));
@@ -334,7 +334,7 @@ impl Audit {
             if known.recorded {
                 remarks.0.push("resent_though_recorded");
             }
-            (known.link, known.stale) = (link, false);
+            (known.link, known.stale, known.acked) = (link, false, None);
             return Ok(());
         }
         let repeats = known.as_ref().is_some_and(|known| known.link == link && known.number == number);

@@ -33,6 +33,7 @@ pub enum Mark {
     Backlogged,
     KeepAliveLapsed,
     SessionExpired,
+    KnownGroupTwice,
 }
 
 pub const EVERY_MARK: &[Mark] = &[
@@ -65,6 +66,7 @@ pub const EVERY_MARK: &[Mark] = &[
     Mark::Backlogged,
     Mark::KeepAliveLapsed,
     Mark::SessionExpired,
+    Mark::KnownGroupTwice,
 ];
 
 #[derive(Clone, Debug, Default)]
