@@ -255,7 +255,8 @@ impl Audit {
         check_live(session, publication, number, packet)?;
         let publication = &books.publications[number as usize];
         let first = publication.first().unwrap_or(0);
-        let forgets = packet.qos < 2 || publication.qos < 2 || topic.starts_with("s/");
+        let known = topic.starts_with("s/") || books.store_was_full;
+        let forgets = packet.qos < 2 || publication.qos < 2 || known;
         let cuts = books.cuts.iter().filter(|&&cut| forgets && cut > first).count();
         let allowed = (publication.routed + cuts) as u32;
         let (retain, processed) = (publication.retain, publication.first().unwrap_or(0));
@@ -445,6 +446,7 @@ fn check_retained(
             && !other.refused
             && !other.doubtful
             && books.is_kept(other)
+            && (other.acked || !books.store_was_full)
             && other.first().is_some_and(|first| first > last)
             && other.last().is_some_and(|end| end + GRACE < asked)
     });
@@ -453,7 +455,7 @@ fn check_retained(
     }
     let live = session.live_retained.get(&publication.topic);
     // At QoS 2 it waits for the log, and is overtaken meanwhile, which is known.
-    let known = books.box_was_full || (books.persistent && qos == 2);
+    let known = books.box_was_full || books.store_was_full || (books.persistent && qos == 2);
     if !known && live.is_some_and(|&live| live > last) {
         return Err("an older retained message after a newer live one".into());
     }

@@ -186,6 +186,7 @@ pub struct Books {
     pub box_was_full: bool,
     /// Some queue was full: a message that is refused for one subscriber may come twice to others.
     pub queue_was_full: bool,
+    pub store_was_full: bool,
     /// Does a power cut leave anything?
     pub persistent: bool,
     /// When the power was cut.
@@ -303,7 +304,7 @@ impl Books {
             got_retained: BTreeMap::new(),
             orders: BTreeMap::new(),
             live_retained: BTreeMap::new(),
-            lossy: false,
+            lossy: self.store_was_full,
             is_promised: false,
             doubtful: false,
         });
@@ -362,6 +363,15 @@ impl Books {
         }
     }
 
+    /// The log of a shard takes no more: what would have to be kept is refused.
+    pub fn store_was_full(&mut self) {
+        self.queue_was_full = true;
+        self.store_was_full = true;
+        for session in &mut self.sessions {
+            session.lossy = true;
+        }
+    }
+
     /// The power failed.
     pub fn power_cut(&mut self, now: u64) {
         self.pass(now);
@@ -371,7 +381,7 @@ impl Books {
             let was_over = session.over_at.is_some_and(|over| over + GRACE < now);
             let was_connected = session.closed_at.is_none();
             session.closed_at.get_or_insert(now);
-            if was_over || !self.persistent || session.expiry == Some(0) {
+            if was_over || !self.persistent || (session.expiry == Some(0) && session.is_promised) {
                 session.over_at.get_or_insert(now);
             } else {
                 // How long it had been without its connection is not known exactly.

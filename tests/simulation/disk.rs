@@ -9,6 +9,7 @@ pub struct Disk {
     /// All that is durable.
     bytes: Vec<u8>,
     writing: Option<Batch>,
+    failed: bool,
 }
 
 /// What a power cut made of the batch that was being written.
@@ -24,19 +25,32 @@ pub enum Torn {
 
 impl Disk {
     pub fn new(header: &Header) -> Disk {
-        Disk { bytes: header.encode().to_vec(), writing: None }
+        Disk { bytes: header.encode().to_vec(), writing: None, failed: false }
     }
 
+    /// No batch can be taken.
     pub fn is_writing(&self) -> bool {
-        self.writing.is_some()
+        self.writing.is_some() || self.failed
     }
 
     pub fn write(&mut self, batch: Batch) {
         self.writing = Some(batch);
     }
 
+    /// No write comes to its end any more.
+    pub fn fail(&mut self) {
+        self.failed = true;
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
     /// The batch is durable; the sequence of its last frame.
     pub fn finish(&mut self) -> Option<u64> {
+        if self.failed {
+            return None;
+        }
         let batch = self.writing.take()?;
         self.bytes.extend_from_slice(&batch.bytes);
         self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK), 0);

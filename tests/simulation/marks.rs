@@ -34,6 +34,8 @@ pub enum Mark {
     KeepAliveLapsed,
     SessionExpired,
     KnownGroupTwice,
+    DiskFull,
+    DiskFailed,
 }
 
 pub const EVERY_MARK: &[Mark] = &[
@@ -67,6 +69,8 @@ pub const EVERY_MARK: &[Mark] = &[
     Mark::KeepAliveLapsed,
     Mark::SessionExpired,
     Mark::KnownGroupTwice,
+    Mark::DiskFull,
+    Mark::DiskFailed,
 ];
 
 #[derive(Clone, Debug, Default)]

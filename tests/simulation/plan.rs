@@ -96,6 +96,16 @@ pub enum Action {
         shards: usize,
         when: PowerCut,
     },
+    /// The disk of a shard has no room for so long.
+    DiskFull {
+        shard: usize,
+        micros: u64,
+    },
+    /// It fails, and the broker starts again after so long.
+    DiskFails {
+        shard: usize,
+        micros: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -282,6 +292,8 @@ impl Plan {
             }
             70..85 => Action::HoldAcks { micros: rng.below(2 * SECOND) },
             85..95 => Action::StallShard { shard: rng.index(self.shards), micros: rng.below(80_000) },
+            95 => Action::DiskFull { shard: rng.index(self.shards), micros: rng.below(SECOND) },
+            96 => Action::DiskFails { shard: rng.index(self.shards), micros: rng.below(SECOND) },
             _ => self.power_cut(rng),
         }
     }

@@ -78,7 +78,7 @@ impl Sim {
             healed: false,
             hand_overs_cut: 0,
             store: Store::default(),
-            rng: Rng::new(plan.seed ^ 0x7374_6f72_65),
+            rng: Rng::new(plan.seed ^ 0x73_746f_7265),
         };
         // (With `panic = "abort"`, as in a release, a panic ends everything.)
         let played = std::panic::catch_unwind(AssertUnwindSafe(|| sim.play()));
@@ -256,6 +256,9 @@ impl Sim {
             }
             Wake::PowerOff { down, shards } => self.power_cut(down, shards),
             Wake::PowerOn { .. } => {}
+            Wake::DiskHasRoom { shard } => {
+                self.world.set_disk_full(shard, false);
+            }
             Wake::Ping { client, link } => {
                 if self.clients[client].link == Some(link) && self.clients[client].up {
                     self.world.send(link, &write::pingreq());
@@ -328,6 +331,23 @@ impl Sim {
             Action::StallShard { shard, micros } => {
                 self.note(format_args!("shard {shard} gets no core for {micros} us"));
                 self.world.stall_shard(shard, micros);
+            }
+            Action::DiskFull { shard, micros } => {
+                if self.plan.persistent && self.world.set_disk_full(shard, true) {
+                    self.note(format_args!("the disk of shard {shard} is full"));
+                    self.marks.reach(Mark::DiskFull);
+                    self.books.store_was_full();
+                    self.world.wake_after(micros, Wake::DiskHasRoom { shard });
+                }
+            }
+            Action::DiskFails { shard, micros } => {
+                if self.plan.persistent && self.world.fail_disk(shard) {
+                    self.note(format_args!("the disk of shard {shard} fails"));
+                    self.marks.reach(Mark::DiskFailed);
+                    self.books.store_was_full();
+                    let shards = self.plan.shards;
+                    self.world.wake_after(micros, Wake::PowerOff { down: 1000, shards });
+                }
             }
             Action::PowerCut { down, shards, when: PowerCut::Now } => self.power_cut(down, shards),
             Action::PowerCut { down, shards, when: PowerCut::Writing } => {

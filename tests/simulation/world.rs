@@ -53,6 +53,8 @@ pub enum Wake {
     PowerOff { down: u64, shards: usize },
     /// And is back.
     PowerOn { shards: usize },
+    /// A disk that was full is so no more.
+    DiskHasRoom { shard: usize },
 }
 
 /// An acknowledgement as the client's books have it.
@@ -170,7 +172,7 @@ impl World {
             hosts: Vec::new(),
             due: BTreeMap::new(),
             next_due: 0,
-            rng: Rng::new(seed ^ 0x776f_726c_64),
+            rng: Rng::new(seed ^ 0x77_6f72_6c64),
             run: 0,
             down: true,
             seed,
@@ -231,6 +233,20 @@ impl World {
     /// The power goes as soon as a batch of more than one block is being written.
     pub fn cut_power_while_writing(&mut self, down: u64, shards: usize) {
         self.cut_while_writing = Some((down, shards));
+    }
+
+    /// The log of a shard has no room, or has again; false if there is no such shard now.
+    pub fn set_disk_full(&mut self, shard: usize, full: bool) -> bool {
+        let host =
+            self.hosts.get_mut(shard).filter(|host| host.disk.as_ref().is_some_and(|d| !d.has_failed()));
+        host.map(|host| host.machine.handle_store_full(full)).is_some()
+    }
+
+    /// The log of a shard fails: nothing is durable any more.
+    pub fn fail_disk(&mut self, shard: usize) -> bool {
+        let Some(host) = self.hosts.get_mut(shard) else { return false };
+        host.machine.handle_store_failed();
+        host.disk.as_mut().map(Disk::fail).is_some()
     }
 
     /// Does it take connections?
