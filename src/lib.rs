@@ -16,7 +16,10 @@
 //! 5. **Mesh.** Shards that may have subscribers (by a shared bit set for exact filters, by a
 //!    replicated index for wildcards) get one mail with the message, and match their own index. A
 //!    retained message also goes to the home shard of its topic.
-//! 6. **Flush.** At the end of the turn each touched connection has one send, and all of them, the
+//! 6. **Log.** What must survive was taken down in the shard's journal on the way ([`store`]). At the end of
+//!    the turn the journal's frames go to the disk in one write; the acknowledgements that promise them wait
+//!    ([`shard::Shard::handle_durable`]), and those of other shards come as receipts.
+//! 7. **Flush.** At the end of the turn each touched connection has one send, and all of them, the
 //!    wake-ups of other shards and the wait for what comes next are one system call.
 //!
 //! A client identifier has a home shard: the shard that accepts a connection reads its CONNECT and
@@ -24,7 +27,7 @@
 //!
 //! # The rooms
 //!
-//! [`packet`], [`topic`], [`session`], [`router`] and [`shard`] (but for `shard::run`) are plain
+//! [`packet`], [`topic`], [`session`], [`router`], [`store`]'s records and state, and [`shard`] (but for `shard::run`) are plain
 //! synchronous state machines: no sockets, clocks, threads or chance of their own. They build and
 //! pass their tests without the feature `runtime`. [`driver`] is the only room with `unsafe`.
 

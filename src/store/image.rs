@@ -219,3 +219,46 @@ fn cant_open(path: &Path, cause: impl Into<Box<dyn std::error::Error + Send + Sy
 fn cant_read(path: &Path, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
     StoreError::new("can't read the checkpoint", path, cause)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::check_rows;
+    use super::super::recovery::tests::{Scratch, WALL};
+    use super::super::state::tests::{Frames, HEADER, Model, body, described};
+    use super::*;
+
+    #[test]
+    fn random_records_are_kept_over_many_checkpoints_and_openings() {
+        for seed in 0..6 {
+            let scratch = Scratch::new();
+            let path = scratch.open().checkpoint();
+            let (mut frames, mut model) = (Frames::new(1000 + seed), Model::default());
+            let mut image = Image::open(&path).unwrap();
+            let mut changes = Changes::new(&image).unwrap();
+            for turn in 0..80 {
+                let records = frames.next_frame();
+                model.apply_frame(turn, &records);
+                changes.apply_frame(&image, &HEADER, &body(turn, &records)).unwrap();
+                if turn % 7 == seed {
+                    image.commit(&mut changes).unwrap();
+                    assert_eq!(check_rows(&image).unwrap(), [] as [String; 0], "seed {seed}");
+                }
+                if turn % 21 == seed {
+                    drop(image);
+                    image = Image::open(&path).unwrap();
+                    changes = Changes::new(&image).unwrap();
+                }
+            }
+            let (parts, _) = changes.restore(&image, 3, 9, WALL).unwrap();
+            assert_eq!(described(&parts), model.described(), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_open_is_no_damaged_one() {
+        let scratch = Scratch::new();
+        let path = scratch.open().checkpoint();
+        let _image = Image::open(&path).unwrap();
+        assert!(matches!(Image::open(&path), Err(ImageError::Other(_))));
+    }
+}

@@ -22,6 +22,8 @@ mod error;
 mod image;
 mod intents;
 mod journal;
+mod overlay;
+mod passing;
 mod rebuild;
 mod record;
 #[cfg(feature = "runtime")]

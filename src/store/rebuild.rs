@@ -15,7 +15,8 @@ use crate::shard::Homes;
 use crate::time::Time;
 use crate::topic::TopicFilter;
 use ahash::RandomState;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What there was to restore.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,8 +60,7 @@ impl Changes {
         self.restore_subscriptions(base, &mut sessions)?;
         self.restore_held(base, &mut sessions)?;
         let messages = self.restore_messages(base, wall)?;
-        counts.expired += self.restore_deliveries(base, &messages, &mut sessions)?;
-        drop(messages);
+        counts.expired += self.restore_deliveries(base, messages, &mut sessions)?;
         counts.expired += self.restore_retained(base, wall, |message, topic| {
             counts.retained += 1;
             parts[usize::from(homes.home_of(topic))].retained.push(message);
@@ -193,9 +193,17 @@ impl Changes {
     fn restore_deliveries(
         &mut self,
         base: &dyn Base,
-        messages: &Messages,
+        mut messages: Messages,
         sessions: &mut [RestoredSession],
     ) -> Result<u64, StoreError> {
+        let mut shared = HashSet::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
+        self.scan(base, Table::Counts, &[], None, &mut |key, _| shared.extend(rows::number_at(key, 0)))?;
+        let mut message_of = |number: u64| match messages.entry(number) {
+            Entry::Vacant(_) => None,
+            Entry::Occupied(entry) if shared.contains(&number) => Some(entry.get().clone()),
+            // No one else wants it.
+            Entry::Occupied(entry) => Some(entry.remove()),
+        };
         let (mut owners, mut bad, mut expired) = (Owners::of(sessions), Vec::new(), Vec::new());
         self.scan(base, Table::Deliveries, &[], None, &mut |key, value| {
             let owner = rows::number_at(key, 0).and_then(|sid| owners.owner(sid));
@@ -205,7 +213,7 @@ impl Changes {
                 bad.push(Row::from_slice(key));
                 return;
             };
-            let Some(message) = messages.get(&row.message) else {
+            let Some(message) = message_of(row.message) else {
                 bad.push(Row::from_slice(key));
                 return;
             };
@@ -221,7 +229,7 @@ impl Changes {
             }
             session.deliveries.push(RestoredDelivery {
                 number,
-                message: message.clone(),
+                message,
                 qos: row.qos,
                 retain: row.retain,
                 subscription_ids: row.subscription_ids.to_vec(),

@@ -14,8 +14,9 @@ use super::{Restored, RestoredCounts, StoreError, Wall};
 use crate::shard::SHARDS_MAX;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 /// What a start has.
 #[derive(Debug)]
@@ -157,6 +158,8 @@ pub(super) struct Tail<'a> {
     torn: BTreeMap<u16, PathBuf>,
     /// Are damaged files set aside? Whoever only looks does not.
     pub(super) sets_aside: bool,
+    /// Of the segments: one after the other is read into it.
+    buffer: Vec<u8>,
 }
 
 /// What a segment's file is.
@@ -197,6 +200,7 @@ impl<'a> Tail<'a> {
             damaged: Vec::new(),
             torn: BTreeMap::new(),
             sets_aside: true,
+            buffer: Vec::new(),
         }
     }
 
@@ -213,9 +217,23 @@ impl<'a> Tail<'a> {
             self.idle.push(path);
             return Ok(());
         }
-        let bytes =
-            fs::read(&path).map_err(|error| StoreError::new("can't read the segment", &path, error))?;
-        let header = match kind_of(name, &bytes) {
+        let buffer = std::mem::take(&mut self.buffer);
+        let bytes = read_into(buffer, &path)
+            .map_err(|error| StoreError::new("can't read the segment", &path, error))?;
+        let result = self.apply_bytes(image, name, path, &bytes, report);
+        self.buffer = bytes;
+        result
+    }
+
+    fn apply_bytes(
+        &mut self,
+        image: &Image,
+        name: &SegmentName,
+        path: PathBuf,
+        bytes: &[u8],
+        report: &mut RecoveryReport,
+    ) -> Result<(), StoreError> {
+        let header = match kind_of(name, bytes) {
             Kind::Unused | Kind::Spare => {
                 self.idle.push(path);
                 return Ok(());
@@ -230,7 +248,7 @@ impl<'a> Tail<'a> {
             self.resolve(image, report)?;
         }
         let missing = self.missing_before(&header);
-        let replayed = self.changes.apply_segment(image, &header, &bytes)?;
+        let replayed = self.changes.apply_segment(image, &header, bytes)?;
         report.segments += 1;
         report.frames += replayed.frames;
         report.bytes += replayed.end as u64;
@@ -301,6 +319,12 @@ impl<'a> Tail<'a> {
         report.intents += self.changes.resolve_intents(image)? as u64;
         Ok(())
     }
+}
+
+fn read_into(mut buffer: Vec<u8>, path: &Path) -> io::Result<Vec<u8>> {
+    buffer.clear();
+    File::open(path)?.read_to_end(&mut buffer)?;
+    Ok(buffer)
 }
 
 /// The gaps of a segment in words.

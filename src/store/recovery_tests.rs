@@ -4,7 +4,7 @@ use super::super::state::tests::{Frames, Model, delivery, described, session, st
 use super::super::{Base, Journal, Record, check_rows, rows::Table};
 use super::*;
 use crate::packet::QoS;
-use std::path::Path;
+use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(in crate::store) const WALL: Wall = Wall { zero_millis: 0 };
@@ -125,8 +125,8 @@ fn what_was_written_is_found_by_any_number_of_shards_after_any_number_of_starts(
     for seed in 0..12 {
         let scratch = Scratch::new();
         let (mut frames, mut model, mut turn) = (Frames::new(seed), Model::default(), 0);
-        let mut epoch = 1;
         for start in 0..5 {
+            let epoch = start + 1;
             let directory = scratch.open();
             let mut log = Log::new(&directory, epoch, 0);
             for _ in 0..3 {
@@ -152,7 +152,6 @@ fn what_was_written_is_found_by_any_number_of_shards_after_any_number_of_starts(
                 assert_eq!((again, report.segments), (lines, 0));
             }
             model.begin_epoch();
-            epoch += 1;
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::StoreError;
 use super::base::Base;
+use super::passing::Passing;
 use super::segment::{Header, SegmentReader, Step};
 use super::state::{ApplyError, Changes};
 
@@ -44,6 +45,7 @@ impl Changes {
         bytes: &[u8],
     ) -> Result<Replayed, StoreError> {
         let mut replayed = Replayed::default();
+        self.passing = Passing::of(bytes, header);
         let mut reader = SegmentReader::new(bytes, header);
         loop {
             match reader.step() {
@@ -70,6 +72,7 @@ impl Changes {
             }
         }
         let last = replayed.last_sequence.max(header.first_sequence.saturating_sub(1));
+        self.passing = Passing::default();
         self.finish_segment(base, header, last)?;
         Ok(replayed)
     }

@@ -5,6 +5,7 @@
 //! not there, as happens after damage, is ignored and counted.
 
 use super::base::{Base, bounds};
+use super::passing::Passing;
 use super::record::put_message;
 use super::rows::{
     self, DeliveryRow, IntentRow, LogMark, META_KEY, Meta, Presence, RetainedRow, Row, SessionRow,
@@ -13,6 +14,7 @@ use super::rows::{
 use super::segment::{Header, LogName};
 use super::{BadRecord, Record, StoreError, StoredMessage, open_body};
 use ahash::RandomState;
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -47,19 +49,21 @@ impl From<StoreError> for ApplyError {
 #[derive(Debug)]
 pub struct Changes {
     /// Key → the new value, or none: it is gone.
-    tables: [BTreeMap<Row, Option<Row>>; Table::ALL.len()],
+    pub(super) tables: [BTreeMap<Row, Option<Row>>; Table::ALL.len()],
     pub(super) meta: Meta,
     /// As it is in the base, which has nothing that is named by a higher number than its highest.
-    base_meta: Meta,
+    pub(super) base_meta: Meta,
     /// Is there such a session? What was asked once is remembered.
     sessions: HashMap<u64, bool, RandomState>,
     /// Messages that are new in the open frame, and the deliveries of each so far. At its end those that
     /// have none are gone; from then on a message without a row of counts has one delivery.
     fresh: HashMap<u64, u32, RandomState>,
+    /// Deliveries that come and go within the segment that is being applied: they leave no trace.
+    pub(super) passing: Passing,
     ignored: u64,
-    bad_rows: u64,
-    bytes: usize,
-    buffer: Vec<u8>,
+    pub(super) bad_rows: u64,
+    pub(super) bytes: usize,
+    pub(super) buffer: Vec<u8>,
 }
 
 impl Changes {
@@ -80,6 +84,7 @@ impl Changes {
             meta,
             sessions: by_number(),
             fresh: by_number(),
+            passing: Passing::default(),
             ignored: 0,
             bad_rows: 0,
             bytes: 0,
@@ -153,7 +158,32 @@ impl Changes {
         self.begin_epoch(header);
         let wall = self.meta.walls.entry(header.epoch).or_default();
         *wall = millis.max(*wall);
+        // Messages of this frame that no delivery has referred to yet.
+        let mut messages: SmallVec<[(u64, StoredMessage<'_>); 4]> = SmallVec::new();
         while let Some(record) = records.read_next().map_err(ApplyError::Bad)? {
+            match record {
+                Record::Message { number, message } => {
+                    self.raise(number);
+                    messages.push((number, message));
+                    continue;
+                }
+                Record::Delivery { number, .. }
+                | Record::Started { number, .. }
+                | Record::Released { number, .. }
+                | Record::Settled { number, .. }
+                    if self.passing.contains(number) =>
+                {
+                    self.raise(number);
+                    continue;
+                }
+                Record::Delivery { message, .. } => {
+                    if let Some(at) = messages.iter().rposition(|(number, _)| *number == message) {
+                        let (number, message) = messages.swap_remove(at);
+                        self.add_message(base, number, &message)?;
+                    }
+                }
+                _ => {}
+            }
             self.apply(base, header, &record)?;
         }
         self.end_fresh();
@@ -187,7 +217,9 @@ impl Changes {
         last_sequence: u64,
     ) -> Result<(), StoreError> {
         self.begin_epoch(header);
-        self.meta.logs.insert(header.shard, LogMark { number: header.number, last_sequence });
+        if header.epoch == self.meta.epoch {
+            self.meta.logs.insert(header.shard, LogMark { number: header.number, last_sequence });
+        }
         self.prune_seen(base)
     }
 
@@ -237,10 +269,8 @@ impl Changes {
                 }
                 Ok(())
             }
-            Record::Message { number, message } => {
-                self.raise(*number);
-                self.add_message(base, *number, message)
-            }
+            // `apply_frame` adds it with its first delivery.
+            Record::Message { .. } => Ok(()),
             Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids } => {
                 let row = DeliveryRow {
                     message: *message,
@@ -525,98 +555,7 @@ impl Changes {
         }
         Ok(())
     }
-
-    // Rows.
-
-    fn may_be_in_base(&self, table: Table, key: &[u8]) -> bool {
-        table.born(key) <= self.base_meta.highest
-    }
-
-    /// The value at a key.
-    pub(super) fn row(&self, base: &dyn Base, table: Table, key: &[u8]) -> Result<Option<Row>, StoreError> {
-        match self.tables[table as usize].get(key) {
-            Some(value) => Ok(value.clone()),
-            None if self.may_be_in_base(table, key) => base.get(table, key),
-            None => Ok(None),
-        }
-    }
-
-    pub(super) fn has_row(&self, base: &dyn Base, table: Table, key: &[u8]) -> Result<bool, StoreError> {
-        match self.tables[table as usize].get(key) {
-            Some(value) => Ok(value.is_some()),
-            None if self.may_be_in_base(table, key) => base.contains(table, key),
-            None => Ok(false),
-        }
-    }
-
-    /// Returns what there was among the changes: a value, or none if the row was gone.
-    pub(super) fn set(
-        &mut self,
-        table: Table,
-        key: &[u8],
-        encode: impl FnOnce(&mut Vec<u8>),
-    ) -> Option<Option<Row>> {
-        self.buffer.clear();
-        encode(&mut self.buffer);
-        self.bytes += key.len() + self.buffer.len() + ROW_BYTES;
-        let value = Row::from_slice(&self.buffer);
-        self.tables[table as usize].insert(Row::from_slice(key), Some(value))
-    }
-
-    /// Changed rows of a table.
-    pub(super) fn changed(&self, table: Table) -> usize {
-        self.tables[table as usize].len()
-    }
-
-    pub(super) fn remove(&mut self, table: Table, key: &[u8]) {
-        if self.may_be_in_base(table, key) {
-            self.bytes += key.len() + ROW_BYTES;
-            self.tables[table as usize].insert(Row::from_slice(key), None);
-        } else {
-            self.tables[table as usize].remove(key);
-        }
-    }
-
-    /// Hands over all rows from a key on until another, changed or not, in the order of their keys.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the base can't be read.
-    pub fn scan(
-        &self,
-        base: &dyn Base,
-        table: Table,
-        from: &[u8],
-        until: Option<&[u8]>,
-        each: &mut dyn FnMut(&[u8], &[u8]),
-    ) -> Result<(), StoreError> {
-        let mut mine = self.tables[table as usize].range::<[u8], _>(bounds(from, until)).peekable();
-        base.scan(table, from, until, &mut |key, value| {
-            while let Some((key, value)) = mine.next_if(|(mine, _)| mine.as_slice() < key) {
-                if let Some(value) = value {
-                    each(key, value);
-                }
-            }
-            match mine.next_if(|(mine, _)| mine.as_slice() == key) {
-                Some((_, Some(changed))) => each(key, changed),
-                Some((_, None)) => {}
-                None => each(key, value),
-            }
-        })?;
-        for (key, value) in mine {
-            if let Some(value) = value {
-                each(key, value);
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn bad_row(&mut self) {
-        self.bad_rows += 1;
-    }
 }
-
-/// What a changed row takes beside its bytes.
-const ROW_BYTES: usize = 64;
 
 /// A map whose keys are our own numbers: no one can choose them to collide.
 pub(super) fn by_number<T>() -> HashMap<u64, T, RandomState> {

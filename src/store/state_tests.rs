@@ -135,6 +135,7 @@ impl Model {
     }
 
     /// The broker was killed and starts again.
+    #[cfg(feature = "runtime")]
     pub(in crate::store) fn begin_epoch(&mut self) {
         for session in self.sessions.values_mut() {
             session.left.get_or_insert(self.millis);
@@ -191,10 +192,14 @@ impl Model {
                 self.session(sid, |session| drop(session.deliveries.insert(number, row)));
             }
             Record::Started { sid, number, packet_id } => self.session(sid, |session| {
-                session.deliveries.get_mut(&number).map(|row| row.packet_id = packet_id);
+                if let Some(row) = session.deliveries.get_mut(&number) {
+                    row.packet_id = packet_id;
+                }
             }),
             Record::Released { sid, number } => self.session(sid, |session| {
-                session.deliveries.get_mut(&number).map(|row| row.released = true);
+                if let Some(row) = session.deliveries.get_mut(&number) {
+                    row.released = true;
+                }
             }),
             Record::Settled { sid, number } => {
                 self.session(sid, |session| drop(session.deliveries.remove(&number)));

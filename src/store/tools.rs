@@ -121,9 +121,10 @@ pub fn repair(path: &Path, out: &mut impl Write) -> Result<(), StoreError> {
 
 /// A store that is not there is not made by looking at it.
 fn open(path: &Path) -> Result<StoreDirectory, StoreError> {
-    match fs::metadata(path) {
-        Ok(_) => StoreDirectory::open(path),
-        Err(error) => Err(StoreError::new("can't open the state directory", path, error)),
+    if path.join("log").is_dir() {
+        StoreDirectory::open(path)
+    } else {
+        Err(StoreError::new("can't use the state directory", path, "there is no store in it"))
     }
 }
 

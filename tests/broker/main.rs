@@ -7,6 +7,7 @@ mod io_uring;
 mod ipv6;
 mod json_log;
 mod running;
+mod store;
 mod sys;
 
 use running::{Running, config_file, midge, run, stderr};

@@ -49,13 +49,24 @@ impl Running {
     /// With one listener on the given address.
     pub(crate) fn start_on(listener: &str, name: &str, rest: &str) -> Running {
         let text = format!("[[listeners]]\naddress = \"{listener}\"\n{rest}");
-        let mut child =
-            midge().arg("--config").arg(config_file(name, &text)).spawn().expect("midge is built");
+        let mut command = midge();
+        command.arg("--config").arg(config_file(name, &text));
+        Running::start_command(command).unwrap_or_else(|| panic!("{name} did not start"))
+    }
+
+    /// By a command that ends in the broker; none, after what it said, if it ended before that listened.
+    pub(crate) fn start_command(mut command: Command) -> Option<Running> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("midge is built");
         let mut output = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let mut lines = Vec::new();
         let address = loop {
             let mut line = String::new();
-            assert!(output.read_line(&mut line).expect("a line") > 0, "midge ended: {lines:?}");
+            if output.read_line(&mut line).expect("a line") == 0 {
+                eprintln!("it ended: {lines:?}");
+                let _ = child.wait();
+                return None;
+            }
             let address =
                 line.split("Listening on ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
             lines.push(line.trim_end().to_owned());
@@ -72,7 +83,13 @@ impl Running {
                 page.lock().expect("no panic while writing").push(line);
             }
         });
-        Running { child, address, lines, reader: Some(reader) }
+        Some(Running { child, address, lines, reader: Some(reader) })
+    }
+
+    /// As `kill -9` does, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("our child");
+        self.child.wait().expect("our child");
     }
 
     /// A 5.0 client that is in, with a clean session that ends with its connection.

@@ -42,7 +42,7 @@ fn whatever_a_log_holds_reading_it_ends_and_its_rows_agree() {
 #[cfg(feature = "runtime")]
 #[test]
 fn whatever_the_file_of_the_checkpoint_holds_it_is_read_or_refused() {
-    run("checkpoint", targets::checkpoint::run, 200);
+    run("checkpoint", targets::checkpoint::run, 2000);
 }
 
 /// The corpus, then `runs` inputs made from it.

@@ -3,8 +3,8 @@
 
 use midge::config::Config;
 use midge::shard::{Effect, Event, Hangup, Mail, Shard, ShardId, Shared};
-use midge::store::segment::LogName;
-use midge::store::{Batch, Journal, Restored, Wall};
+use midge::store::segment::{BLOCK, Header, LogName};
+use midge::store::{Batch, Changes, Journal, MemoryBase, Restored, Wall};
 use midge::time::Time;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,12 +24,25 @@ pub struct World {
     links: Vec<Link>,
     now: Time,
     pub events: Vec<Event>,
-    /// What each shard's log has, if there are logs.
-    pub logs: Vec<Vec<Batch>>,
+    config: Config,
+    disk: Option<Disk>,
     /// The write that is under way, by shard: done with the next turn, unless the disk is stuck.
     writing: Vec<Option<u64>>,
     stuck: Vec<usize>,
 }
+
+/// What survives a power cut.
+struct Disk {
+    /// Of earlier starts.
+    rows: MemoryBase,
+    epoch: u64,
+    wall: Wall,
+    /// The batches of each shard; the last may be under way.
+    logs: Vec<Vec<Batch>>,
+}
+
+/// Of the homes of clients and topics.
+const SEED: u64 = 7;
 
 enum Parcel {
     Mail { from: ShardId, mail: Mail },
@@ -51,40 +64,80 @@ struct Link {
 }
 
 impl World {
-    /// A broker that has started. Unless `persistence.directory` is empty, it keeps what must survive in `logs`.
+    /// A broker that has started. Unless `persistence.directory` is empty, it keeps what must survive on its disk.
     pub fn new(shards: usize, config: Config) -> World {
-        let is_persistent = !config.persistence.directory.is_empty();
-        let (shared, interests) = Shared::new(config, shards, 7);
+        let disk = (!config.persistence.directory.is_empty()).then(|| Disk {
+            rows: MemoryBase::default(),
+            epoch: 1,
+            wall: Wall { zero_millis: 1_800_000_000_000 },
+            logs: Vec::new(),
+        });
+        World::start(shards, config, disk, Vec::new())
+    }
+
+    /// Cuts the power: all is lost that no write has brought to the disk. After so much time another broker
+    /// starts with the same disk.
+    pub fn cut_power(self, shards: usize, down_millis: u64) -> World {
+        let mut disk = self.disk.expect("there is a disk");
+        let mut changes = Changes::new(&disk.rows).expect("rows in memory");
+        let old_shards = u16::try_from(self.shards.len()).expect("at most 128 shards");
+        for (shard, (batches, writing)) in (0..).zip(disk.logs.iter().zip(&self.writing)) {
+            let written = batches.len() - usize::from(writing.is_some());
+            let header = Header {
+                epoch: disk.epoch,
+                shard,
+                shards: old_shards,
+                number: 0,
+                first_sequence: 1,
+                seed: SEED,
+            };
+            let mut bytes = header.encode().to_vec();
+            for batch in &batches[..written] {
+                bytes.extend_from_slice(&batch.bytes);
+                bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+            }
+            let replayed = changes.apply_segment(&disk.rows, &header, &bytes).expect("rows in memory");
+            assert_eq!(replayed.gaps, []);
+        }
+        changes.resolve_intents(&disk.rows).expect("rows in memory");
+        assert_eq!(changes.ignored(), 0, "records name what is there");
+        let wall = Wall { zero_millis: disk.wall.millis(self.now) + down_millis };
+        let (parts, _) = changes.restore(&disk.rows, shards, SEED, wall).expect("rows in memory");
+        disk.rows.commit(&mut changes);
+        let disk = Disk { epoch: disk.epoch + 1, wall, logs: Vec::new(), ..disk };
+        World::start(shards, self.config, Some(disk), parts)
+    }
+
+    fn start(shards: usize, config: Config, disk: Option<Disk>, parts: Vec<Restored>) -> World {
+        let (shared, interests) = Shared::new(config.clone(), shards, SEED);
         let shared = Arc::new(shared);
-        let shards = interests.into_iter().enumerate().map(|(id, interest)| {
+        let machines = interests.into_iter().enumerate().map(|(id, interest)| {
             let id = ShardId::try_from(id).expect("at most 128 shards");
             Shard::new(id, Arc::clone(&shared), interest, 100 + u64::from(id))
         });
-        let shards: Vec<Shard> = shards.collect();
         let mut world = World {
-            logs: shards.iter().map(|_| Vec::new()).collect(),
-            writing: shards.iter().map(|_| None).collect(),
-            stuck: Vec::new(),
-            boxes: shards.iter().map(|_| shards.iter().map(|_| VecDeque::new()).collect()).collect(),
+            config,
+            shards: machines.collect(),
+            boxes: (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect(),
             held: Vec::new(),
-            shards,
             links: Vec::new(),
             now: Time::from_millis(1),
             events: Vec::new(),
+            disk,
+            writing: (0..shards).map(|_| None).collect(),
+            stuck: Vec::new(),
         };
+        let mut parts = parts.into_iter();
         for shard in &mut world.shards {
-            if is_persistent {
-                let journal = Journal::new(LogName { epoch: 1, shard: shard.id() });
-                shard.open_store(
-                    world.now,
-                    journal,
-                    Wall { zero_millis: 1_800_000_000_000 },
-                    Restored::default(),
-                );
+            if let Some(disk) = &mut world.disk {
+                disk.logs.push(Vec::new());
+                let journal = Journal::new(LogName { epoch: disk.epoch, shard: shard.id() });
+                shard.open_store(world.now, journal, disk.wall, parts.next().unwrap_or_default());
             }
             shard.handle_start(world.now);
         }
         world.run();
+        assert!(world.shards.iter().all(|shard| !shard.is_restoring()), "every shard knows what is wanted");
         world
     }
 
@@ -257,7 +310,7 @@ impl World {
         {
             busy = true;
             self.writing[shard] = Some(batch.last);
-            self.logs[shard].push(batch);
+            self.disk.as_mut().expect("a journal has a disk").logs[shard].push(batch);
         }
         busy || self.shards[shard].has_deferred()
     }

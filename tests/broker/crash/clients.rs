@@ -126,9 +126,12 @@ pub(super) struct Subscriber {
     pub(super) name: String,
     pub(super) filters: Vec<String>,
     pub(super) qos: u8,
-    /// It is away while there is load.
+    /// It is away while there is load, most of the time.
     pub(super) is_absent: bool,
     pub(super) inbox: Inbox,
+    /// Acknowledgements of messages that it has not sent yet, and how many it puts off under load.
+    owed: Vec<(u8, u16)>,
+    owed_max: usize,
     presence: Presence,
 }
 
@@ -140,6 +143,8 @@ impl Subscriber {
             qos,
             is_absent,
             inbox: Inbox::default(),
+            owed: Vec::new(),
+            owed_max: if is_absent { 100 } else { 0 },
             presence: Presence::default(),
         }
     }
@@ -160,8 +165,13 @@ impl Subscriber {
     /// Takes what comes until the broker ends.
     pub(super) fn load(&mut self, round: &Round) -> io::Result<()> {
         let mut link = self.presence.resume(round, &self.name)?;
+        self.owed.clear();
         while !round.is_cut() {
-            self.look(&mut link)?;
+            self.look(&mut link, self.owed_max)?;
+            if self.is_absent {
+                // The queue is to be longer than the broker's life.
+                std::thread::sleep(Duration::from_micros(200));
+            }
         }
         Ok(())
     }
@@ -169,9 +179,10 @@ impl Subscriber {
     /// Takes what comes until everything up to `last` is there, and for a moment more.
     pub(super) fn finish(&mut self, round: &Round, last: &BTreeMap<String, Number>) -> io::Result<()> {
         let mut link = self.presence.resume(round, &self.name)?;
+        self.owed.clear();
         let mut until = Instant::now() + PATIENCE;
         loop {
-            if self.look(&mut link)? {
+            if self.look(&mut link, 0)? {
                 until = Instant::now() + PATIENCE;
                 continue;
             }
@@ -190,8 +201,9 @@ impl Subscriber {
         }
         let until = Instant::now() + Duration::from_millis(20);
         while Instant::now() < until {
-            self.look(&mut link)?;
+            self.look(&mut link, 0)?;
         }
+        self.inbox.settle();
         Ok(())
     }
 
@@ -203,7 +215,7 @@ impl Subscriber {
     }
 
     /// True if something came.
-    fn look(&mut self, link: &mut Link) -> io::Result<bool> {
+    fn look(&mut self, link: &mut Link, owed_max: usize) -> io::Result<bool> {
         match link.receive(GLANCE)? {
             None => Ok(false),
             Some(Packet::Publish { id, qos, topic, payload, .. }) => {
@@ -214,7 +226,12 @@ impl Subscriber {
                 }
                 // Noted before it is acknowledged.
                 self.inbox.take(&topic, number, qos, id).map_err(broken)?;
-                link.acknowledge(if qos == 2 { 0x50 } else { 0x40 }, id)?;
+                self.owed.push((if qos == 2 { 0x50 } else { 0x40 }, id));
+                if self.owed.len() > owed_max {
+                    for (head, id) in self.owed.drain(..) {
+                        link.acknowledge(head, id)?;
+                    }
+                }
                 Ok(true)
             }
             Some(Packet::Pubrel { id }) => {

@@ -12,6 +12,8 @@ pub(super) struct Received {
     times: Vec<u32>,
     /// The highest number so far.
     last: Number,
+    /// Numbers up to here are over: acknowledged by everyone, a while before the last kill.
+    settled: Number,
 }
 
 /// What a subscriber got, and what of it the protocol says it holds.
@@ -41,6 +43,9 @@ impl Inbox {
         if received.times.len() <= number {
             received.times.resize(number + 1, 0);
         }
+        if number <= received.settled {
+            return Err(format!("{what} came though it was over long ago"));
+        }
         received.times[number] += 1;
         if received.times[number] > 1 {
             return if qos == 2 { Err(format!("{what} came twice")) } else { Ok(()) };
@@ -50,6 +55,13 @@ impl Inbox {
         }
         received.last = number;
         Ok(())
+    }
+
+    /// All that came is acknowledged to the end; none of it may come again.
+    pub(super) fn settle(&mut self) {
+        for received in self.received.values_mut() {
+            received.settled = received.last;
+        }
     }
 
     /// PUBREL came.
@@ -179,4 +191,14 @@ fn a_flight_ends_with_its_last_acknowledgement() {
     assert!(outbox.acknowledge(first.id, 1, 0).is_err());
     let third = outbox.begin("t");
     assert!(outbox.acknowledge(third.id, 1, 0x97).unwrap_err().contains("0x97"));
+}
+
+#[test]
+fn what_is_settled_may_not_come_again() {
+    let mut inbox = Inbox::default();
+    inbox.take("t", 1, 1, 7).unwrap();
+    inbox.settle();
+    inbox.take("t", 2, 1, 8).unwrap();
+    inbox.take("t", 2, 1, 8).unwrap();
+    assert!(inbox.take("t", 1, 1, 9).unwrap_err().contains("long ago"));
 }

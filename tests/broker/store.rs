@@ -1,0 +1,245 @@
+//! What is kept, as an operator meets it: the state directory, damage, a full disk, the tools.
+
+use crate::client::Client;
+use crate::running::{Running, config_file, midge, run, stderr};
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+/// A directory that is not there yet.
+fn fresh(name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("store-{name}"));
+    let _ = fs::remove_dir_all(&directory);
+    directory
+}
+
+fn options(directory: &Path, shards: usize) -> String {
+    format!(
+        "[runtime]\nshards = {shards}\n[persistence]\ndirectory = \"{}\"\nsegment_bytes = 1048576\n",
+        directory.display()
+    )
+}
+
+fn start(name: &str, directory: &Path, shards: usize) -> Running {
+    Running::start(&format!("store-{name}"), &options(directory, shards))
+}
+
+fn kill(mut broker: Running) {
+    broker.kill();
+}
+
+fn store(action: &str, directory: &Path) -> Output {
+    run(midge().args(["store", action]).arg(directory))
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A session with a subscription to `kept/#` that is away, a message in its queue, and a retained one.
+fn leave_something(broker: &Running) {
+    let mut away = Client::connect(broker.address, "away", false, 3600);
+    away.subscribe("kept/#", 1);
+    away.disconnect();
+    let mut publisher = broker.client("publisher");
+    assert_eq!(publisher.publish_acknowledged("kept/queued", b"one", false), 0);
+    assert_eq!(publisher.publish_acknowledged("kept/retained", b"two", true), 0);
+}
+
+fn expect_something(broker: &Running) {
+    let mut away = Client::connect(broker.address, "away", false, 3600);
+    let topics = [away.message().topic, away.message().topic];
+    assert_eq!(topics, ["kept/queued", "kept/retained"]);
+    away.disconnect();
+    let mut other = broker.client("other");
+    other.subscribe("kept/retained", 0);
+    let message = other.message();
+    assert!(message.retain && message.payload == b"two");
+}
+
+#[test]
+fn mosquittos_tools_see_what_was_queued_and_retained_before_a_kill() {
+    let directory = fresh("tools");
+    let tool = |name: &str, broker: &Running, arguments: &[&str]| {
+        let port = broker.address.port().to_string();
+        let output = Command::new(name).args(["-p", &port]).args(arguments).output();
+        String::from_utf8_lossy(&output.expect("mosquitto-clients are installed").stdout).into_owned()
+    };
+    let broker = start("tools", &directory, 2);
+    tool("mosquitto_sub", &broker, &["-i", "meter", "-c", "-q", "1", "-t", "cmd/meter", "-E"]);
+    tool("mosquitto_pub", &broker, &["-q", "1", "-t", "cmd/meter", "-m", "read"]);
+    tool("mosquitto_pub", &broker, &["-q", "1", "-r", "-t", "state/meter", "-m", "ok"]);
+    kill(broker);
+    let broker = start("tools", &directory, 3);
+    let arguments = ["-i", "meter", "-c", "-q", "1", "-t", "cmd/meter", "-C", "1", "-W", "10"];
+    assert_eq!(tool("mosquitto_sub", &broker, &arguments), "read\n");
+    let retained = tool("mosquitto_sub", &broker, &["-t", "state/#", "-C", "1", "-W", "10", "-F", "%r %p"]);
+    assert_eq!(retained, "1 ok\n");
+}
+
+#[test]
+fn a_clean_stop_leaves_a_checkpoint_and_no_log() {
+    let directory = fresh("stop");
+    let mut broker = start("stop", &directory, 2);
+    leave_something(&broker);
+    broker.signal("-TERM");
+    assert_eq!(broker.wait(Duration::from_secs(10)), 0);
+    assert_eq!(fs::read_dir(directory.join("log")).unwrap().count(), 0);
+    let broker = start("stop", &directory, 1);
+    broker.line("what was restored", |line| {
+        line.contains("Restored 1 sessions with 1 subscriptions and 2 messages")
+    });
+    expect_something(&broker);
+}
+
+#[test]
+fn only_one_broker_uses_a_directory_and_nobody_else_may_read_it() {
+    let directory = fresh("lock");
+    let broker = start("lock", &directory, 1);
+    leave_something(&broker);
+    let second = config_file(
+        "lock-second",
+        &format!("[[listeners]]\naddress = \"127.0.0.1:0\"\n{}", options(&directory, 1)),
+    );
+    let output = run(midge().arg("--config").arg(second));
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("another midge") && told.contains("store-lock"), "{told}");
+    let verify = store("verify", &directory);
+    assert_eq!(verify.status.code(), Some(1), "a running broker's state is not looked at");
+
+    let mut open = vec![directory];
+    while let Some(path) = open.pop() {
+        let metadata = fs::metadata(&path).unwrap();
+        let mode = metadata.permissions().mode() & 0o777;
+        assert_eq!(mode, if metadata.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
+        if metadata.is_dir() {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_kept_when_that_is_asked_for() {
+    let directory = fresh("ephemeral");
+    let file = config_file(
+        "ephemeral",
+        &format!("[[listeners]]\naddress = \"127.0.0.1:0\"\n{}", options(&directory, 1)),
+    );
+    let mut child = midge().arg("--ephemeral").arg("--config").arg(file).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    child.kill().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(stderr(&output).contains("Nothing is kept over a restart"), "{}", stderr(&output));
+    assert!(!directory.exists());
+}
+
+/// The newest file of the log that holds something.
+fn written_segment(directory: &Path) -> PathBuf {
+    let segments = fs::read_dir(directory.join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let mut written: Vec<PathBuf> =
+        segments.filter(|path| fs::read(path).unwrap()[4096..8192].iter().any(|&byte| byte != 0)).collect();
+    written.sort();
+    written.pop().expect("a segment")
+}
+
+#[test]
+fn damage_is_set_aside_and_told_and_the_broker_starts_with_the_rest() {
+    let directory = fresh("damage");
+    let broker = start("damage", &directory, 1);
+    leave_something(&broker);
+    kill(broker);
+    // The broken batch is the first: the session. What came later was written when that was on the disk.
+    let segment = written_segment(&directory);
+    let file = fs::File::options().read(true).write(true).open(&segment).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 4096 + 40).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], 4096 + 40).unwrap();
+    let verify = store("verify", &directory);
+    assert_eq!(verify.status.code(), Some(1), "{}", said(&verify));
+
+    let broker = start("damage", &directory, 1);
+    broker
+        .line("the damage", |line| line.contains("Damage") && line.contains(".log") && line.contains("lost"));
+    assert_eq!(fs::read_dir(directory.join("damaged")).unwrap().count(), 1);
+    let mut other = broker.client("other");
+    other.subscribe("kept/retained", 0);
+    assert_eq!(other.message().payload, b"two", "what is not damaged is there");
+    kill(broker);
+    let broker = start("damage", &directory, 1);
+    assert!(!broker.lines().iter().any(|line| line.contains("Damage")), "told once");
+}
+
+#[test]
+fn the_tools_verify_dump_and_repair() {
+    let directory = fresh("dump");
+    let broker = start("dump", &directory, 2);
+    leave_something(&broker);
+    kill(broker);
+    let verify = store("verify", &directory);
+    assert_eq!(verify.status.code(), Some(0), "{}", said(&verify));
+    let dump = said(&store("dump", &directory));
+    for what in ["client=\"away\"", "filter=\"kept/#\"", "topic=\"kept/queued\"", "topic=\"kept/retained\""] {
+        assert!(dump.contains(what), "{what} in {dump}");
+    }
+    assert!(!dump.contains("one") && !dump.contains("two"), "no payloads: {dump}");
+    assert_eq!(store("repair", &directory).status.code(), Some(0));
+    assert_eq!(fs::read_dir(directory.join("log")).unwrap().count(), 0);
+    assert_eq!(said(&store("dump", &directory)), dump);
+    assert_eq!(store("verify", &fresh("none")).status.code(), Some(1));
+    expect_something(&start("dump", &directory, 1));
+}
+
+/// A disk of its own, as a file system in memory, with a file that fills it until the test removes it.
+#[test]
+fn a_full_disk_refuses_what_must_be_kept_until_there_is_room() {
+    let directory = fresh("full");
+    fs::create_dir_all(&directory).unwrap();
+    let text = format!("[[listeners]]\naddress = \"127.0.0.1:0\"\n{}", options(&directory.join("state"), 1));
+    let file = config_file("store-full", &text);
+    let script = format!(
+        "mount -t tmpfs -o size=24m tmpfs {0} || exit 77\n\
+         head -c 18m /dev/zero > {0}/filler\n\
+         (while [ ! -e {0}.go ]; do sleep 0.05; done; rm {0}/filler) &\n\
+         exec {1} --config {2}",
+        directory.display(),
+        env!("CARGO_BIN_EXE_midge"),
+        file.display()
+    );
+    let go = directory.with_extension("go");
+    let _ = fs::remove_file(&go);
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", &script]);
+    let Some(broker) = Running::start_command(command) else {
+        eprintln!("skipped: no file system of one's own can be mounted here");
+        return;
+    };
+    let mut publisher = broker.client("publisher");
+    let payload = vec![7; 100_000];
+    let mut stored = 0;
+    let refused = loop {
+        let reason = publisher.publish_acknowledged(&format!("r/{}", stored % 3), &payload, true);
+        if reason != 0 && reason != 0x10 {
+            break reason;
+        }
+        stored += 1;
+        assert!(stored < 1000, "the disk never filled");
+    };
+    assert_eq!(refused, 0x97);
+    broker.line("the full disk", |line| line.contains("disk is full"));
+    // What needs no disk goes on.
+    let mut subscriber = broker.client("subscriber");
+    subscriber.subscribe("live", 1);
+    assert_eq!(publisher.publish_acknowledged("live", b"x", false), 0);
+    assert_eq!(subscriber.message().payload, b"x");
+    fs::write(&go, "").unwrap();
+    broker.line("the room", |line| line.contains("has room again"));
+    let until = Instant::now() + Duration::from_secs(10);
+    while !matches!(publisher.publish_acknowledged("r/1", &payload, true), 0 | 0x10) {
+        assert!(Instant::now() < until, "still refused");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let _ = fs::remove_file(&go);
+}
