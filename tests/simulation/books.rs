@@ -226,7 +226,8 @@ impl Books {
                 Ok(())
             };
         };
-        if session.doubtful {
+        // Of what came after its disk had failed, a start may know nothing.
+        if session.doubtful || (self.store_was_full && !self.cuts.is_empty()) {
             return Ok(());
         }
         if clean {

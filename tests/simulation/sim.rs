@@ -849,7 +849,9 @@ impl Sim {
         if *count > 1 {
             // Known: to a group's member on another shard it may get before the publisher's identifier is
             // durable.
-            let known = publication.topic.starts_with("s/") && !self.books.cuts.is_empty();
+            // And when the disk has failed, it sends on what it can't remember.
+            let known = (publication.topic.starts_with("s/") || self.books.store_was_full)
+                && !self.books.cuts.is_empty();
             if known && publication.qos == 2 && packet.qos == 2 {
                 self.marks.reach(Mark::KnownGroupTwice);
             } else if publication.qos == 2 && packet.qos == 2 && publication.routed == 1 {
