@@ -286,6 +286,7 @@ impl Books {
                 (session.closed_at, session.over_at) = (None, None);
                 session.expiry = expiry;
                 session.is_promised = false;
+                session.doubtful |= self.store_was_full && !self.cuts.is_empty();
                 session.live_retained.clear();
                 return at;
             }

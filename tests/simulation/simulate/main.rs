@@ -6,12 +6,16 @@
 #![allow(unreachable_pub)]
 #![allow(clippy::disallowed_methods, reason = "it measures how long it takes")]
 
+#[path = "../answers.rs"]
+mod answers;
 #[path = "../audit.rs"]
 mod audit;
 #[path = "../books.rs"]
 mod books;
 #[path = "../client.rs"]
 mod client;
+#[path = "../deeds.rs"]
+mod deeds;
 #[path = "../disk.rs"]
 mod disk;
 #[path = "../link.rs"]
@@ -33,8 +37,12 @@ mod seeds;
 mod sim;
 #[path = "../story.rs"]
 mod story;
+#[path = "../turns.rs"]
+mod turns;
 #[path = "../verdict.rs"]
 mod verdict;
+#[path = "../words.rs"]
+mod words;
 #[path = "../world.rs"]
 mod world;
 #[path = "../../conformance/write.rs"]
@@ -70,6 +78,9 @@ fn main() -> ExitCode {
     );
     for &mark in marks::EVERY_MARK {
         println!("{:>10} {mark:?}", summary.marks.count(mark));
+    }
+    for &known in marks::KNOWN_WEAKNESSES {
+        println!("{:>10} known weakness {known:?}", summary.marks.count(known));
     }
     if summary.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
