@@ -393,11 +393,13 @@ impl Books {
                 unsettled.stale = true;
             }
         }
+        // A disk that had failed before may have kept nothing of it.
+        let fails = self.store_was_full;
         for will in self.wills.values_mut() {
             let publication = &mut self.publications[will.number as usize];
             let is_kept = self.persistent
                 && self.sessions.iter().any(|s| s.client == publication.publisher && s.over_at.is_none());
-            let before = |at: u64| at + GRACE < now;
+            let before = |at: u64| at + GRACE < now && !fails;
             if publication.dropped_at.is_some_and(before) || publication.first().is_some_and(before) {
                 continue;
             }
