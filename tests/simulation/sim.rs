@@ -308,6 +308,12 @@ impl Sim {
                     // The rest of what it read when the connection ended it may have left.
                     publication.doubtful = !whole && !publication.acked;
                 }
+                // Something before it may have ended the connection.
+                Some((_, Item::Farewell)) if !whole && self.books.queue_was_full => {
+                    if let Some(number) = self.books.wills.get(&link).map(|will| will.number) {
+                        self.books.publication_mut(number).doubtful = true;
+                    }
+                }
                 Some((_, Item::Farewell)) => {
                     self.books.farewells.insert(link);
                 }
