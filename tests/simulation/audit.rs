@@ -1,0 +1,469 @@
+//! What the broker sent, packet by packet as it left, whether or not it got anywhere: held to what the books
+//! allow.
+
+use crate::books::{Books, GRACE, Publication, Session, Unsettled};
+use crate::read::{self, Kind, Packet};
+use crate::write::{SUBSCRIPTION_ID, TOPIC_ALIAS, Version};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The books' side of a connection.
+pub struct Audit {
+    pub client: usize,
+    pub version: Version,
+    pub clean: bool,
+    pub connect_sent_at: u64,
+    /// What the CONNECT asked for.
+    pub expiry: Option<u64>,
+    pub receive_maximum: usize,
+    /// So much above it is a known weakness.
+    receive_maximum_known: usize,
+    pub aliases_max: u16,
+    pub session: Option<usize>,
+    /// What CONNACK must say.
+    pub present: Option<bool>,
+    pub accepted: bool,
+    /// Subscribe packets on their way, by packet identifier: coverage and grant of each filter.
+    pub subscribes: BTreeMap<u16, Vec<(usize, usize)>>,
+    pub unsubscribes: BTreeMap<u16, usize>,
+    /// Publications on their way, by packet identifier.
+    pub publishes: BTreeMap<u16, u64>,
+    /// PUBREL on their way.
+    pub releases: BTreeSet<u16>,
+    buffer: Vec<u8>,
+    aliases: BTreeMap<u16, String>,
+    outstanding: BTreeSet<u16>,
+    said_farewell: bool,
+}
+
+/// What an audited packet was worth remarking.
+#[derive(Default)]
+pub struct Remarks(pub Vec<&'static str>);
+
+impl Audit {
+    pub fn new(client: usize, version: Version, clean: bool, now: u64) -> Audit {
+        Audit {
+            client,
+            version,
+            clean,
+            connect_sent_at: now,
+            expiry: Some(0),
+            receive_maximum: usize::from(u16::MAX),
+            receive_maximum_known: 0,
+            aliases_max: 0,
+            session: None,
+            present: None,
+            accepted: false,
+            subscribes: BTreeMap::new(),
+            unsubscribes: BTreeMap::new(),
+            publishes: BTreeMap::new(),
+            releases: BTreeSet::new(),
+            buffer: Vec::new(),
+            aliases: BTreeMap::new(),
+            outstanding: BTreeSet::new(),
+            said_farewell: false,
+        }
+    }
+
+    /// The client has sent an acknowledgement that frees the identifier.
+    pub fn client_settled(&mut self, id: u16) {
+        // [MQTT5 §4.9]: the end of an exchange that an earlier connection began raises the quota too.
+        if !self.outstanding.remove(&id) {
+            self.receive_maximum_known += 1;
+        }
+    }
+
+    /// Bytes that the broker has sent. Returns the packets that they completed.
+    pub fn sent(&mut self, bytes: &[u8]) -> Result<Vec<Packet>, String> {
+        self.buffer.extend_from_slice(bytes);
+        let mut packets = Vec::new();
+        while let Some(len) = read::packet_length(&self.buffer)?.filter(|&len| len <= self.buffer.len()) {
+            let bytes: Vec<u8> = self.buffer.drain(..len).collect();
+            packets.push(read::packet(&bytes, self.version)?);
+        }
+        Ok(packets)
+    }
+
+    /// Judges a packet.
+    pub fn judge(
+        &mut self,
+        books: &mut Books,
+        link: usize,
+        packet: &Packet,
+        now: u64,
+        consumed: impl Fn(usize) -> u64,
+    ) -> Result<Remarks, String> {
+        let mut remarks = Remarks::default();
+        if self.said_farewell {
+            return Err(format!("{:?} after DISCONNECT", packet.kind));
+        }
+        if !self.accepted && !matches!(packet.kind, Kind::Connack | Kind::Auth) {
+            return Err(format!("{:?} before CONNACK", packet.kind));
+        }
+        match packet.kind {
+            Kind::Connack => self.connack(books, packet, now)?,
+            Kind::Publish => self.publish(books, link, packet, now, consumed, &mut remarks)?,
+            Kind::Puback | Kind::Pubrec => self.acknowledge(books, packet)?,
+            Kind::Pubrel => self.release(books, link, packet, &mut remarks)?,
+            Kind::Pubcomp => {
+                if !self.releases.contains(&packet.id) {
+                    return Err(format!("PUBCOMP {} that answers no PUBREL", packet.id));
+                }
+            }
+            Kind::Suback => self.suback(books, packet, now)?,
+            Kind::Unsuback => self.unsuback(books, packet, now)?,
+            Kind::Disconnect => self.said_farewell = true,
+            Kind::Pingresp | Kind::Auth => {}
+        }
+        Ok(remarks)
+    }
+
+    fn connack(&mut self, books: &mut Books, packet: &Packet, now: u64) -> Result<(), String> {
+        if self.accepted {
+            return Err("a second CONNACK".into());
+        }
+        if packet.code != 0 {
+            return Err(format!("CONNACK with {:02X} for a CONNECT that is right", packet.code));
+        }
+        self.accepted = true;
+        if self.present != Some(packet.session_present) {
+            return Err(format!("CONNACK says session present {}", packet.session_present));
+        }
+        let session = self.session_mut(books)?;
+        (session.connected_at, session.is_promised) = (now, true);
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, books: &mut Books, packet: &Packet) -> Result<(), String> {
+        let Some(&number) = self.publishes.get(&packet.id) else {
+            return Err(format!("{:?} {} that answers no PUBLISH", packet.kind, packet.id));
+        };
+        let publication = books.publication_mut(number);
+        let expected = if publication.qos == 1 { Kind::Puback } else { Kind::Pubrec };
+        if packet.kind != expected {
+            return Err(format!("{:?} {} for QoS {}", packet.kind, packet.id, publication.qos));
+        }
+        if publication.processed.is_empty() {
+            return Err(format!(
+                "{:?} {} for m{number}, which the broker has not read",
+                packet.kind, packet.id
+            ));
+        }
+        publication.acked = true;
+        publication.refused |= packet.code >= 0x80;
+        Ok(())
+    }
+
+    fn release(
+        &mut self,
+        books: &mut Books,
+        link: usize,
+        packet: &Packet,
+        remarks: &mut Remarks,
+    ) -> Result<(), String> {
+        let session = self.session_mut(books)?;
+        if session.doubtful {
+            return Ok(());
+        }
+        match session.unsettled.get(&packet.id) {
+            Some(unsettled) if unsettled.qos == 2 && unsettled.recorded => {
+                if unsettled.link != link {
+                    remarks.0.push("pubrel_again");
+                }
+                Ok(())
+            }
+            _ => Err(format!("PUBREL {} that no PUBREC asked for", packet.id)),
+        }
+    }
+
+    fn suback(&mut self, books: &mut Books, packet: &Packet, now: u64) -> Result<(), String> {
+        let Some(grants) = self.subscribes.remove(&packet.id) else {
+            return Err(format!("SUBACK {} that answers no SUBSCRIBE", packet.id));
+        };
+        if grants.len() != packet.codes.len() {
+            return Err(format!("SUBACK with {} codes for {} filters", packet.codes.len(), grants.len()));
+        }
+        let session = self.session_mut(books)?;
+        for (&(coverage, grant), &code) in grants.iter().zip(&packet.codes) {
+            let coverage = &mut session.coverages[coverage];
+            if code != coverage.grants[grant].qos {
+                return Err(format!("SUBACK grants {code:02X} for {}", coverage.filter));
+            }
+            coverage.grants[grant].acked_at = Some(now);
+            coverage.from_sure.get_or_insert(now);
+        }
+        Ok(())
+    }
+
+    fn unsuback(&mut self, books: &mut Books, packet: &Packet, now: u64) -> Result<(), String> {
+        let Some(coverage) = self.unsubscribes.remove(&packet.id) else {
+            return Err(format!("UNSUBACK {} that answers no UNSUBSCRIBE", packet.id));
+        };
+        let session = self.session_mut(books)?;
+        session.coverages[coverage].until_may.get_or_insert(now);
+        Ok(())
+    }
+
+    fn session_mut<'a>(&self, books: &'a mut Books) -> Result<&'a mut Session, String> {
+        let at = self.session.ok_or("a packet for a session before CONNACK")?;
+        Ok(&mut books.sessions[at])
+    }
+
+    fn publish(
+        &mut self,
+        books: &mut Books,
+        link: usize,
+        packet: &Packet,
+        now: u64,
+        consumed: impl Fn(usize) -> u64,
+        remarks: &mut Remarks,
+    ) -> Result<(), String> {
+        let topic = self.topic_of(packet)?;
+        books.pass(now);
+        let number = number_of(&packet.payload);
+        let at = self.session.ok_or("PUBLISH before CONNACK")?;
+        if packet.qos > 0 {
+            let persistent = books.persistent;
+            self.identifier(&mut books.sessions[at], persistent, link, packet, number, consumed, remarks)?;
+        }
+        let Some(number) = number else {
+            return if packet.payload.is_empty() { Ok(()) } else { Err("a payload that nobody sent".into()) };
+        };
+        let Some(publication) = books.publication(number) else {
+            return Err(format!("m{number}, which nobody sent"));
+        };
+        if publication.topic != topic {
+            return Err(format!("m{number} to {topic} instead of {}", publication.topic));
+        }
+        if publication.processed.is_empty() {
+            return Err(format!("m{number}, which the broker should not have published: {publication:?}"));
+        }
+        if packet.duplicate {
+            return Ok(());
+        }
+        let session = &books.sessions[at];
+        let live = is_live(session, publication, packet);
+        if live != Some(true) {
+            let as_retained = check_retained(books, session, link, number, now, packet.qos);
+            match (live, as_retained) {
+                (Some(false), Err(why)) => return Err(format!("m{number}: {why}")),
+                (_, Err(_)) => {}
+                (_, Ok(())) => {
+                    if books.sessions[at].live_retained.contains_key(&topic) {
+                        remarks.0.push("retained_after_live");
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        check_live(session, publication, number, packet)?;
+        let publication = &books.publications[number as usize];
+        let first = publication.first().unwrap_or(0);
+        let known = topic.starts_with("s/") || books.store_was_full;
+        let forgets = packet.qos < 2 || publication.qos < 2 || known;
+        let cuts = books.cuts.iter().filter(|&&cut| forgets && cut > first).count();
+        let allowed = (publication.routed + cuts) as u32;
+        let (retain, processed) = (publication.retain, publication.first().unwrap_or(0));
+        let session = &mut books.sessions[at];
+        let copies = session.fresh_copies.entry(number).or_default();
+        *copies += 1;
+        if *copies > allowed && live == Some(true) {
+            return Err(format!("m{number} {copies} times without DUP to client {}", session.client));
+        }
+        if retain {
+            let newest = session.live_retained.entry(topic).or_default();
+            *newest = (*newest).max(processed);
+        }
+        Ok(())
+    }
+
+    fn topic_of(&mut self, packet: &Packet) -> Result<String, String> {
+        let topic = packet.topic_text();
+        let Some(alias) = packet.number(TOPIC_ALIAS) else { return Ok(topic) };
+        let alias = u16::try_from(alias).map_err(|_| "a topic alias above 65535")?;
+        if alias > self.aliases_max {
+            return Err(format!("topic alias {alias}, and the client takes {}", self.aliases_max));
+        }
+        if !topic.is_empty() {
+            self.aliases.insert(alias, topic.clone());
+            return Ok(topic);
+        }
+        self.aliases.get(&alias).cloned().ok_or(format!("topic alias {alias} is not bound"))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a packet has that many sides")]
+    fn identifier(
+        &mut self,
+        session: &mut Session,
+        persistent: bool,
+        link: usize,
+        packet: &Packet,
+        number: Option<u64>,
+        consumed: impl Fn(usize) -> u64,
+        remarks: &mut Remarks,
+    ) -> Result<(), String> {
+        self.outstanding.insert(packet.id);
+        if self.outstanding.len() > self.receive_maximum {
+            remarks.0.push("over_receive_maximum");
+        }
+        if self.outstanding.len() > self.receive_maximum + self.receive_maximum_known {
+            return Err(format!("{} messages inflight, above Receive Maximum", self.outstanding.len()));
+        }
+        let known = session.unsettled.get_mut(&packet.id);
+        if packet.duplicate {
+            let is_other = known.as_ref().is_none_or(|known| known.number != number);
+            if persistent && is_other && known.as_ref().is_none_or(|old| old.acked.is_some() || old.stale) {
+                // It had its identifier before it was sent: in the log, and the connection ended meanwhile.
+                remarks.0.push("dup_at_first");
+                let new =
+                    Unsettled { number, qos: packet.qos, link, acked: None, recorded: false, stale: false };
+                session.unsettled.insert(packet.id, new);
+                return Ok(());
+            }
+            let Some(known) = known else {
+                return Err(format!("DUP for identifier {}, which was never used", packet.id));
+            };
+            if known.number != number || known.qos != packet.qos {
+                return Err(format!("DUP for identifier {} with another message", packet.id));
+            }
+            if known.link == link {
+                return Err(format!("DUP for identifier {} on the same connection", packet.id));
+            }
+            if let Some((acked_on, upto)) = known.acked
+                && consumed(acked_on) >= upto
+                && !known.stale
+            {
+                return Err(format!("DUP for identifier {}, which was acknowledged", packet.id));
+            }
+            remarks.0.push(if packet.qos == 2 { "resent_qos2" } else { "resent_qos1" });
+            if known.recorded {
+                remarks.0.push("resent_though_recorded");
+            }
+            (known.link, known.stale, known.acked) = (link, false, None);
+            return Ok(());
+        }
+        let repeats = known.as_ref().is_some_and(|known| known.link == link && known.number == number);
+        if persistent && packet.qos == 2 && repeats {
+            remarks.0.push("known_sent_twice");
+            return Ok(());
+        }
+        if let Some(known) = known.filter(|known| known.acked.is_none() && !known.stale) {
+            return Err(format!("identifier {} for m{number:?} while m{:?} has it", packet.id, known.number));
+        }
+        let new = Unsettled { number, qos: packet.qos, link, acked: None, recorded: false, stale: false };
+        session.unsettled.insert(packet.id, new);
+        Ok(())
+    }
+}
+
+/// The number that a payload begins with.
+pub fn number_of(payload: &[u8]) -> Option<u64> {
+    let text = payload.strip_prefix(b"m")?;
+    let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+    std::str::from_utf8(&text[..end]).ok()?.parse().ok()
+}
+
+/// Is it a live message? None: both are possible.
+fn is_live(session: &Session, publication: &Publication, packet: &Packet) -> Option<bool> {
+    if !packet.retain {
+        return Some(true);
+    }
+    let as_published = session
+        .coverages_of(&publication.topic)
+        .any(|coverage| coverage.may_cover(publication) && coverage.grants.iter().any(|g| g.as_published));
+    if publication.retain && as_published { None } else { Some(false) }
+}
+
+fn check_live(
+    session: &Session,
+    publication: &Publication,
+    number: u64,
+    packet: &Packet,
+) -> Result<(), String> {
+    let possible: Vec<_> =
+        session.coverages_of(&publication.topic).filter(|coverage| coverage.may_cover(publication)).collect();
+    if session.doubtful {
+        return Ok(());
+    }
+    if possible.is_empty() {
+        return Err(format!("m{number} to client {}, which has no subscription for it", session.client));
+    }
+    let mut grants = possible.iter().flat_map(|coverage| &coverage.grants);
+    let own = session.client == publication.publisher;
+    // After a recovery a will has forgotten whose it is, which is known.
+    let known = publication.is_will && publication.doubtful;
+    if own && !known && grants.clone().all(|grant| grant.no_local) {
+        return Err(format!("m{number} to its publisher, in spite of No Local"));
+    }
+    if !grants.any(|grant| grant.qos.min(publication.qos) == packet.qos) {
+        return Err(format!("m{number} with QoS {}, which no subscription grants", packet.qos));
+    }
+    let mut grants = possible.iter().flat_map(|coverage| &coverage.grants);
+    if !packet.retain && publication.retain && grants.clone().all(|grant| grant.as_published) {
+        return Err(format!("m{number} without RETAIN, in spite of Retain As Published"));
+    }
+    for identifier in packet.identifiers() {
+        if !grants.clone().any(|grant| grant.identifier == identifier) {
+            return Err(format!("m{number} with subscription identifier {identifier}"));
+        }
+    }
+    if let [only] = possible[..]
+        && let [grant] = &only.grants[..]
+        && grant.identifier != 0
+        && only.surely_covers(publication)
+        && packet.number(SUBSCRIPTION_ID).is_none()
+    {
+        return Err(format!("m{number} without its subscription identifier"));
+    }
+    let _ = grants.next();
+    Ok(())
+}
+
+/// May this message come as a retained one now?
+fn check_retained(
+    books: &Books,
+    session: &Session,
+    link: usize,
+    number: u64,
+    now: u64,
+    qos: u8,
+) -> Result<(), String> {
+    let publication = &books.publications[number as usize];
+    if !publication.retain {
+        return Err("sent as a retained message, which it is not".into());
+    }
+    if !books.persistent && publication.run != books.run {
+        return Err("retained from before the power cut".into());
+    }
+    if session.doubtful {
+        return Ok(());
+    }
+    let asked = session
+        .coverages_of(&publication.topic)
+        .filter(|coverage| !coverage.is_shared())
+        .flat_map(|coverage| &coverage.grants)
+        .filter(|grant| grant.link == link && grant.handling != 2)
+        .map(|grant| grant.sent_at)
+        .min();
+    let Some(asked) = asked else { return Err("retained, and nobody has subscribed".into()) };
+    let last = publication.last().unwrap_or(now);
+    let newer = books.publications.iter().find(|other| {
+        other.topic == publication.topic
+            && other.retain
+            && !other.refused
+            && !other.doubtful
+            && books.is_kept(other)
+            && (other.acked || !books.store_was_full)
+            && other.first().is_some_and(|first| first > last)
+            && other.last().is_some_and(|end| end + GRACE < asked)
+    });
+    if let Some(newer) = newer {
+        return Err(format!("retained, though a newer one was there before the SUBSCRIBE: {newer:?}"));
+    }
+    let live = session.live_retained.get(&publication.topic);
+    // At QoS 2 it waits for the log, and is overtaken meanwhile, which is known.
+    let known = books.box_was_full || books.store_was_full || (books.persistent && qos == 2);
+    if !known && live.is_some_and(|&live| live > last) {
+        return Err("an older retained message after a newer live one".into());
+    }
+    Ok(())
+}

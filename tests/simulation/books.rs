@@ -1,0 +1,453 @@
+//! The reference: what was asked of the broker and when, in plain lists, and what follows from it.
+//!
+//! It shares no code with the product and knows nothing of shards. Where the order of two things can't be known
+//! from the outside (a publication on its way while a SUBSCRIBE is), both outcomes are allowed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Within so many microseconds, what a shard has done is known to all: longer than any stall of shards.
+pub const GRACE: u64 = 700_000;
+
+/// A timer comes later than it should by less than this, microseconds.
+const TICK: u64 = 70_000;
+
+/// A message that somebody published, or a will.
+#[derive(Debug)]
+pub struct Publication {
+    pub topic: String,
+    pub qos: u8,
+    pub retain: bool,
+    /// An empty retained one: it removes.
+    pub clears: bool,
+    /// The client; wills are a publisher of their own.
+    pub publisher: usize,
+    pub is_will: bool,
+    pub sent_at: u64,
+    /// When the broker had read it whole, each time.
+    pub processed: Vec<u64>,
+    /// How often it may have been published by that.
+    pub routed: usize,
+    /// The publisher's session when it was processed last.
+    pub session: Option<usize>,
+    /// The broker has sent PUBACK or PUBREC for it.
+    pub acked: bool,
+    /// With a code of 0x80 or above.
+    pub refused: bool,
+    /// A will that must not be published, and since when.
+    pub dropped_at: Option<u64>,
+    /// A will that may not have been published.
+    pub doubtful: bool,
+    /// The run of the broker that processed it last.
+    pub run: u32,
+}
+
+impl Publication {
+    pub fn first(&self) -> Option<u64> {
+        self.processed.first().copied()
+    }
+
+    pub fn last(&self) -> Option<u64> {
+        self.processed.last().copied()
+    }
+}
+
+#[derive(Debug)]
+pub struct Grant {
+    pub qos: u8,
+    pub no_local: bool,
+    pub as_published: bool,
+    pub handling: u8,
+    pub identifier: u32,
+    pub sent_at: u64,
+    pub acked_at: Option<u64>,
+    pub link: usize,
+    /// It made the subscription, as far as is known.
+    pub is_new: bool,
+}
+
+/// A subscription from its SUBSCRIBE to its end.
+#[derive(Debug)]
+pub struct Coverage {
+    pub filter: String,
+    pub from_may: u64,
+    pub from_sure: Option<u64>,
+    pub until_sure: Option<u64>,
+    pub until_may: Option<u64>,
+    pub grants: Vec<Grant>,
+}
+
+impl Coverage {
+    pub fn matches(&self, topic: &str) -> bool {
+        matches(matching_part(&self.filter), topic)
+    }
+
+    pub fn is_shared(&self) -> bool {
+        self.filter.starts_with("$share/")
+    }
+
+    /// Surely in force while this publication was on its way.
+    pub fn surely_covers(&self, publication: &Publication) -> bool {
+        let Some((first, last)) = publication.first().zip(publication.last()) else { return false };
+        self.from_sure.is_some_and(|from| from < first)
+            && self.until_sure.is_none_or(|until| until > last + GRACE)
+    }
+
+    /// Perhaps in force while this publication was on its way.
+    pub fn may_cover(&self, publication: &Publication) -> bool {
+        let Some(last) = publication.last() else { return false };
+        let first = publication.first().unwrap_or(last);
+        // What a member of a group has not settled comes later, to whoever is a member then; and after a
+        // power cut, a will comes when it is due.
+        let late = self.is_shared() || (publication.is_will && publication.doubtful);
+        (late || self.from_may <= last + GRACE) && self.until_may.is_none_or(|until| until >= first)
+    }
+}
+
+/// A QoS 1 or 2 message between the broker and a session.
+#[derive(Debug)]
+pub struct Unsettled {
+    pub number: Option<u64>,
+    pub qos: u8,
+    pub link: usize,
+    /// The client has acknowledged it for good: on which connection, and where in what it sent.
+    pub acked: Option<(usize, u64)>,
+    /// The client has sent PUBREC.
+    pub recorded: bool,
+    /// From before a power cut: the broker may not remember.
+    pub stale: bool,
+}
+
+/// A session of the broker, from the CONNACK that began it.
+#[derive(Debug)]
+pub struct Session {
+    pub client: usize,
+    /// How long it outlives its connection, microseconds; none: for ever.
+    pub expiry: Option<u64>,
+    pub link: usize,
+    /// When its present connection was accepted.
+    pub connected_at: u64,
+    pub closed_at: Option<u64>,
+    pub over_at: Option<u64>,
+    pub coverages: Vec<Coverage>,
+    pub unsettled: BTreeMap<u16, Unsettled>,
+    /// Live copies sent, without DUP, by message.
+    pub fresh_copies: BTreeMap<u64, u32>,
+    /// What the client has got, by message: live, and as a retained one.
+    pub got: BTreeMap<u64, u32>,
+    pub got_retained: BTreeMap<u64, u64>,
+    /// The newest order by publisher, topic and both QoS.
+    pub orders: BTreeMap<(usize, String, u8, u8), u64>,
+    /// Retained publications sent live on the present connection, by topic: when each was processed.
+    pub live_retained: BTreeMap<String, u64>,
+    /// Its queue was full.
+    pub lossy: bool,
+    /// The CONNACK of its present connection has been sent.
+    pub is_promised: bool,
+    /// A power cut came before what became of it was promised.
+    pub doubtful: bool,
+}
+
+impl Session {
+    pub fn coverages_of<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Coverage> {
+        self.coverages.iter().filter(move |coverage| coverage.matches(topic))
+    }
+
+    pub fn has_unacknowledged(&self) -> bool {
+        self.unsettled.values().any(|unsettled| unsettled.acked.is_none())
+    }
+
+    pub fn is_alive_at_end(&self) -> bool {
+        self.over_at.is_none()
+    }
+}
+
+/// The will of a connection.
+#[derive(Debug)]
+pub struct Will {
+    pub number: u64,
+    pub delay: u64,
+    /// When it is to be published, once its connection has ended.
+    pub due_at: Option<u64>,
+}
+
+/// All of it.
+#[derive(Default)]
+pub struct Books {
+    pub publications: Vec<Publication>,
+    pub sessions: Vec<Session>,
+    /// The latest session of each client.
+    pub latest: BTreeMap<usize, usize>,
+    /// By connection.
+    pub wills: BTreeMap<usize, Will>,
+    /// Connections whose DISCONNECT with 0x00 the broker has read.
+    pub farewells: BTreeSet<usize>,
+    pub run: u32,
+    /// Some box was full: the order of retained and live messages has no guarantee.
+    pub box_was_full: bool,
+    /// Some queue was full: a message that is refused for one subscriber may come twice to others.
+    pub queue_was_full: bool,
+    pub store_was_full: bool,
+    /// Does a power cut leave anything?
+    pub persistent: bool,
+    /// When the power was cut.
+    pub cuts: Vec<u64>,
+    /// When the broker started last: a session that ended meanwhile may be there for a tick of its timers.
+    pub started_at: u64,
+}
+
+impl Books {
+    pub fn publish(&mut self, publication: Publication) -> u64 {
+        self.publications.push(publication);
+        self.publications.len() as u64 - 1
+    }
+
+    pub fn publication(&self, number: u64) -> Option<&Publication> {
+        self.publications.get(usize::try_from(number).ok()?)
+    }
+
+    pub fn publication_mut(&mut self, number: u64) -> &mut Publication {
+        let at = usize::try_from(number).expect("numbers are indices");
+        &mut self.publications[at]
+    }
+
+    /// The broker says in CONNACK whether there is a session: may it?
+    pub fn check_present(
+        &self,
+        client: usize,
+        clean: bool,
+        present: bool,
+        now: u64,
+        sent_at: u64,
+    ) -> Result<(), String> {
+        let Some(session) = self.latest.get(&client).map(|&at| &self.sessions[at]) else {
+            return if present {
+                Err("session present for a client that has had none".into())
+            } else {
+                Ok(())
+            };
+        };
+        // Of what came after its disk had failed, a start may know nothing.
+        if session.doubtful || (self.store_was_full && !self.cuts.is_empty()) {
+            return Ok(());
+        }
+        if clean {
+            return if present { Err("session present after a clean start".into()) } else { Ok(()) };
+        }
+        let surely_over = session.over_at.is_some_and(|at| at + GRACE < sent_at)
+            || session.expiry == Some(0)
+            || (session.expiry.zip(session.closed_at))
+                .is_some_and(|(expiry, closed)| closed + expiry + GRACE < sent_at);
+        let surely_there = session.over_at.is_none()
+            && session.expiry.is_none_or(|expiry| {
+                expiry > 0 && session.closed_at.is_none_or(|closed| closed + expiry > now + GRACE)
+            });
+        let just_started = now < self.started_at + TICK;
+        match present {
+            true if surely_over && !just_started => Err("session present, though the session is over".into()),
+            false if surely_there => Err("no session present, though there is one".into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// A connection has ended for the broker.
+    pub fn closed(&mut self, link: usize, now: u64) {
+        let session = self.sessions.iter_mut().rev().find(|session| session.link == link);
+        let Some(session) = session.filter(|session| session.closed_at.is_none()) else { return };
+        session.closed_at = Some(now);
+        let expiry = session.expiry;
+        if expiry == Some(0) {
+            session.over_at.get_or_insert(now);
+        }
+        if let Some(will) = self.wills.get_mut(&link) {
+            if self.farewells.contains(&link) {
+                self.publications[will.number as usize].dropped_at = Some(now);
+            } else {
+                will.due_at = Some(now + expiry.map_or(will.delay, |expiry| will.delay.min(expiry)));
+            }
+        }
+    }
+
+    /// A CONNACK has left: the connection has its session.
+    pub fn accepted(
+        &mut self,
+        client: usize,
+        link: usize,
+        present: bool,
+        expiry: Option<u64>,
+        now: u64,
+    ) -> usize {
+        if let Some(&at) = self.latest.get(&client) {
+            let old = self.sessions[at].link;
+            self.closed(old, now);
+            self.settle_will(old, present, now);
+            let session = &mut self.sessions[at];
+            if present {
+                (session.link, session.connected_at) = (link, now);
+                (session.closed_at, session.over_at) = (None, None);
+                session.expiry = expiry;
+                session.is_promised = false;
+                session.doubtful |= self.store_was_full && !self.cuts.is_empty();
+                session.live_retained.clear();
+                return at;
+            }
+            session.over_at.get_or_insert(now);
+        }
+        self.sessions.push(Session {
+            client,
+            expiry,
+            link,
+            connected_at: now,
+            closed_at: None,
+            over_at: None,
+            coverages: Vec::new(),
+            unsettled: BTreeMap::new(),
+            fresh_copies: BTreeMap::new(),
+            got: BTreeMap::new(),
+            got_retained: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            live_retained: BTreeMap::new(),
+            lossy: self.store_was_full,
+            is_promised: false,
+            doubtful: false,
+        });
+        let at = self.sessions.len() - 1;
+        self.latest.insert(client, at);
+        at
+    }
+
+    /// The client is back before or after its will was due.
+    fn settle_will(&mut self, link: usize, present: bool, now: u64) {
+        let Some(will) = self.wills.get_mut(&link) else { return };
+        let Some(due_at) = will.due_at else { return };
+        let publication = &mut self.publications[will.number as usize];
+        if due_at <= now {
+            // The timer may have come later than the client.
+            publication.doubtful |= present && will.delay > 0 && due_at + GRACE > now;
+        } else if present {
+            publication.dropped_at = Some(now);
+            will.due_at = None;
+        } else {
+            will.due_at = Some(now);
+        }
+    }
+
+    /// The session of a will may be ending with the CONNECT that its client has sent: the will is due.
+    pub fn will_may_be_due(&mut self, number: u64, now: u64) {
+        let mut wills = self.wills.values_mut();
+        if let Some(will) = wills.find(|will| will.number == number)
+            && let Some(due) = &mut will.due_at
+        {
+            *due = now.min(*due);
+        }
+    }
+
+    /// What the clock does to wills and sessions.
+    pub fn pass(&mut self, now: u64) {
+        for will in self.wills.values_mut() {
+            let publication = &mut self.publications[will.number as usize];
+            if let Some(due) = will.due_at
+                && due <= now
+                && publication.processed.is_empty()
+                && publication.dropped_at.is_none()
+            {
+                publication.sent_at = due;
+                publication.processed.push(due);
+                publication.routed += 1;
+                publication.run = self.run;
+            }
+        }
+        for session in &mut self.sessions {
+            if let (Some(closed), Some(expiry)) = (session.closed_at, session.expiry)
+                && closed + expiry <= now
+            {
+                session.over_at.get_or_insert(closed + expiry);
+            }
+        }
+    }
+
+    /// The log of a shard takes no more: what would have to be kept is refused.
+    pub fn store_was_full(&mut self) {
+        self.queue_was_full = true;
+        self.store_was_full = true;
+        for session in &mut self.sessions {
+            session.lossy = true;
+        }
+    }
+
+    /// The power failed.
+    pub fn power_cut(&mut self, now: u64) {
+        self.pass(now);
+        self.run += 1;
+        self.cuts.push(now);
+        for session in &mut self.sessions {
+            let was_over = session.over_at.is_some_and(|over| over + GRACE < now);
+            let was_connected = session.closed_at.is_none();
+            session.closed_at.get_or_insert(now);
+            if was_over || !self.persistent || (session.expiry == Some(0) && session.is_promised) {
+                session.over_at.get_or_insert(now);
+            } else {
+                // How long it had been without its connection is not known exactly.
+                session.doubtful |= !session.is_promised || (was_connected && session.expiry.is_some());
+            }
+            for unsettled in session.unsettled.values_mut() {
+                unsettled.stale = true;
+            }
+        }
+        // A disk that had failed before may have kept nothing of it.
+        let fails = self.store_was_full;
+        for will in self.wills.values_mut() {
+            let publication = &mut self.publications[will.number as usize];
+            let is_kept = self.persistent
+                && self.sessions.iter().any(|s| s.client == publication.publisher && s.over_at.is_none());
+            let before = |at: u64| at + GRACE < now && !fails;
+            if publication.dropped_at.is_some_and(before) || publication.first().is_some_and(before) {
+                continue;
+            }
+            if is_kept {
+                // Whether it was published, or not to be, is forgotten perhaps.
+                publication.doubtful = true;
+                publication.dropped_at = None;
+                will.due_at = Some(now);
+                if !publication.processed.is_empty() {
+                    publication.processed.push(now);
+                    publication.routed += 1;
+                }
+            } else if publication.processed.is_empty() {
+                publication.dropped_at.get_or_insert(now);
+                will.due_at = None;
+            }
+        }
+    }
+
+    /// Is it surely kept, if it was retained?
+    pub fn is_kept(&self, publication: &Publication) -> bool {
+        publication.run == self.run || (self.persistent && publication.acked)
+    }
+}
+
+/// The part of a filter that topic names are compared with.
+pub fn matching_part(filter: &str) -> &str {
+    match filter.strip_prefix("$share/") {
+        Some(rest) => rest.split_once('/').map_or("", |(_, part)| part),
+        None => filter,
+    }
+}
+
+/// Chapter 4.7, word for word.
+pub fn matches(filter: &str, topic: &str) -> bool {
+    let filter: Vec<&str> = filter.split('/').collect();
+    let topic: Vec<&str> = topic.split('/').collect();
+    levels_match(&filter, &topic)
+}
+
+fn levels_match(filter: &[&str], topic: &[&str]) -> bool {
+    match (filter, topic) {
+        (["#"], _) => true,
+        ([], []) => true,
+        ([level, filter @ ..], [name, topic @ ..]) => {
+            (*level == "+" || level == name) && levels_match(filter, topic)
+        }
+        // "sport/#" matches "sport".
+        _ => false,
+    }
+}

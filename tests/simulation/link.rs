@@ -1,0 +1,91 @@
+//! A connection between a client and the broker: bytes on their way in both directions, and all that can
+//! happen to them.
+
+use midge::shard::Hangup;
+use std::collections::VecDeque;
+
+/// A connection. Times are microseconds of the simulation's clock.
+pub struct Link {
+    /// Where it is, or where it is being handed over to.
+    pub shard: usize,
+    /// None before it is accepted, while it is handed over, and once the broker has closed it.
+    pub slot: Option<u32>,
+    pub latency: u64,
+    // From the client to the broker.
+    pub up_sent: u64,
+    pub up_last: u64,
+    pub up_stalled_until: u64,
+    /// What arrives beyond so many bytes does not, and nothing else after it.
+    pub up_cut_after: Option<u64>,
+    pub up_arrived: u64,
+    pub inbound: VecDeque<u8>,
+    pub hangup: Option<Hangup>,
+    pub readable: bool,
+    pub up_consumed: u64,
+    /// What it has surely taken notice of.
+    pub up_sure: u64,
+    /// Reasons not to read it.
+    pub paused: u8,
+    // From the broker to the client.
+    pub backlog: VecDeque<u8>,
+    /// Bytes that the kernels between broker and client hold at most.
+    pub capacity: usize,
+    pub in_flight: usize,
+    pub on_the_way: VecDeque<Vec<u8>>,
+    pub down_last: u64,
+    pub down_stalled_until: u64,
+    pub backlogged: bool,
+    pub was_backlogged: bool,
+    /// The broker has sent something: it has processed the CONNECT.
+    pub served: bool,
+    /// The broker has no connection any more; since when.
+    pub closed_at: Option<u64>,
+    /// The machine wants it closed at the end of the turn.
+    pub closing: bool,
+    /// No byte gets through any more.
+    pub severed: bool,
+    /// The client has closed it.
+    pub left: bool,
+    /// The client knows that it is over.
+    pub ended: bool,
+}
+
+impl Link {
+    pub fn new(shard: usize, latency: u64, capacity: usize) -> Link {
+        Link {
+            shard,
+            slot: None,
+            latency,
+            up_sent: 0,
+            up_last: 0,
+            up_stalled_until: 0,
+            up_cut_after: None,
+            up_arrived: 0,
+            inbound: VecDeque::new(),
+            hangup: None,
+            readable: false,
+            up_consumed: 0,
+            up_sure: 0,
+            paused: 0,
+            backlog: VecDeque::new(),
+            capacity,
+            in_flight: 0,
+            on_the_way: VecDeque::new(),
+            down_last: 0,
+            down_stalled_until: 0,
+            backlogged: false,
+            was_backlogged: false,
+            served: false,
+            closed_at: None,
+            closing: false,
+            severed: false,
+            left: false,
+            ended: false,
+        }
+    }
+
+    /// There is something for the broker to read.
+    pub fn has_input(&self) -> bool {
+        !self.inbound.is_empty() || self.hangup.is_some()
+    }
+}

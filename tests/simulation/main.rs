@@ -1,0 +1,97 @@
+//! Simulation: the shards of the broker, the mesh, the network and some clients on a virtual clock. One number
+//! decides everything that happens, and whatever happens is held to a reference that is too simple to be wrong.
+//!
+//! `MIDGE_SEED=n cargo test --test simulation` repeats one run and tells its story.
+
+#![allow(unreachable_pub)]
+
+mod answers;
+mod audit;
+mod books;
+mod client;
+mod deeds;
+mod disk;
+mod link;
+mod marks;
+mod plan;
+#[path = "../conformance/read.rs"]
+#[allow(dead_code, reason = "the scenarios of conformance use more of it")]
+mod read;
+mod recovery;
+mod rng;
+mod seeds;
+mod sim;
+mod story;
+mod turns;
+mod verdict;
+mod words;
+mod world;
+#[path = "../conformance/write.rs"]
+#[allow(dead_code, reason = "the scenarios of conformance use more of it")]
+mod write;
+
+use marks::Marks;
+use plan::{Action, Plan, Planned};
+use sim::Sim;
+use std::sync::OnceLock;
+
+/// Seeds of a run of the tests.
+const SEEDS: u64 = 3000;
+
+/// What the seeds came to, run once for all tests.
+fn summary() -> &'static seeds::Summary {
+    static SUMMARY: OnceLock<seeds::Summary> = OnceLock::new();
+    SUMMARY.get_or_init(|| {
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        seeds::run(0..SEEDS, jobs)
+    })
+}
+
+#[test]
+fn whatever_a_seed_brings_the_broker_does_as_the_standard_says() {
+    if let Ok(seed) = std::env::var("MIDGE_SEED") {
+        let seed = seed.parse().expect("MIDGE_SEED is a number");
+        let outcome = Sim::run(&Plan::of(seed), true);
+        for line in outcome.lines {
+            println!("{line}");
+        }
+        if let Some(failure) = outcome.failure {
+            println!("{}", seeds::tell(seed));
+            panic!("seed {seed}: {failure}");
+        }
+        return;
+    }
+    let failures = &summary().failures;
+    if let Some((seed, _)) = failures.first() {
+        println!("{}", seeds::tell(*seed));
+    }
+    assert!(failures.is_empty(), "{} seeds fail: {failures:#?}", failures.len());
+}
+
+#[test]
+fn the_seeds_reach_every_rare_path() {
+    let marks: &Marks = &summary().marks;
+    let missed: Vec<_> = marks::EVERY_MARK.iter().filter(|&&mark| marks.count(mark) == 0).collect();
+    assert!(missed.is_empty(), "never reached: {missed:?}");
+    for &known in marks::KNOWN_WEAKNESSES {
+        println!("known weakness {known:?}: {}", marks.count(known));
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..20 {
+        let plan = Plan::of(seed);
+        let (one, two) = (Sim::run(&plan, false), Sim::run(&plan, true));
+        assert_eq!(one.fingerprint, two.fingerprint, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_failing_list_of_actions_is_shrunk_to_what_matters() {
+    let plan = Plan::of(3);
+    let is_bad =
+        |planned: &Planned| matches!(planned.action, Action::Subscribe { .. }) && planned.client == 2;
+    let shrunk = seeds::shrink(&plan.actions, &|actions| actions.iter().any(is_bad));
+    assert!(matches!(&shrunk[..], [only] if is_bad(only)), "{shrunk:?}");
+}

@@ -1,0 +1,105 @@
+//! Many seeds, and what to do about one that fails: make its list of actions as short as it can be and still
+//! fail in the same way, and tell the story of that.
+
+use crate::marks::Marks;
+use crate::plan::{Plan, Planned};
+use crate::sim::Sim;
+use std::fmt::Write;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[derive(Default)]
+pub struct Summary {
+    pub failures: Vec<(u64, String)>,
+    pub marks: Marks,
+    pub packets: u64,
+    pub publications: u64,
+}
+
+/// Runs these seeds in so many threads.
+pub fn run(seeds: Range<u64>, jobs: usize) -> Summary {
+    let next = AtomicU64::new(seeds.start);
+    let summary = Mutex::new(Summary::default());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        break;
+                    }
+                    let outcome = Sim::run(&Plan::of(seed), false);
+                    let mut summary = summary.lock().unwrap_or_else(|poison| poison.into_inner());
+                    summary.marks.add(&outcome.marks);
+                    summary.packets += outcome.packets;
+                    summary.publications += outcome.publications as u64;
+                    summary.failures.extend(outcome.failure.map(|failure| (seed, failure)));
+                }
+            });
+        }
+    });
+    let mut summary = summary.into_inner().unwrap_or_else(|poison| poison.into_inner());
+    summary.failures.sort();
+    summary
+}
+
+/// Runs of a plan that a shrinking may take.
+const ATTEMPTS_MAX: usize = 1500;
+/// Lines of a story that are told.
+const LINES_MAX: usize = 150;
+
+/// The story of a seed that fails, as short as it can be made.
+pub fn tell(seed: u64) -> String {
+    let whole = Plan::of(seed);
+    let Some(failure) = Sim::run(&whole, false).failure else { return format!("seed {seed} holds") };
+    let kind = kind_of(&failure);
+    let actions = shrink(&whole.actions, &|actions| {
+        let plan = Plan { actions: actions.to_vec(), ..whole.clone() };
+        Sim::run(&plan, false).failure.is_some_and(|failure| kind_of(&failure) == kind)
+    });
+    let mut told = format!(
+        "seed {seed}, {} of {} actions, {} shards, persistent {}: the last of its story\n",
+        actions.len(),
+        whole.actions.len(),
+        whole.shards,
+        whole.persistent
+    );
+    let lines = Sim::run(&Plan { actions, ..whole }, true).lines;
+    for line in &lines[lines.len().saturating_sub(LINES_MAX)..] {
+        let _ = writeln!(told, "{line}");
+    }
+    told
+}
+
+/// A failure without its numbers.
+pub fn kind_of(failure: &str) -> String {
+    let head = failure.split_once("Publication {").map_or(failure, |(head, _)| head);
+    head.chars().filter(|c| !c.is_ascii_digit()).collect()
+}
+
+/// The shortest list that was found to fail still, by leaving out ever smaller pieces.
+pub fn shrink(actions: &[Planned], fails: &dyn Fn(&[Planned]) -> bool) -> Vec<Planned> {
+    let mut best = actions.to_vec();
+    let mut piece = best.len().div_ceil(2).max(1);
+    let mut attempts = 0;
+    loop {
+        let mut at = 0;
+        let mut shorter = false;
+        while at < best.len() && attempts < ATTEMPTS_MAX {
+            attempts += 1;
+            let end = (at + piece).min(best.len());
+            let tried = [&best[..at], &best[end..]].concat();
+            if fails(&tried) {
+                best = tried;
+                shorter = true;
+            } else {
+                at = end;
+            }
+        }
+        if (piece == 1 && !shorter) || attempts >= ATTEMPTS_MAX {
+            return best;
+        }
+        piece = piece.div_ceil(2);
+    }
+}

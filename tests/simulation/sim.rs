@@ -1,0 +1,377 @@
+//! A run: the plan's actions, what the clients make of the broker's answers, and the books kept of it all.
+
+use crate::audit::{Audit, number_of};
+use crate::books::Books;
+use crate::client::Client;
+use crate::marks::{Mark, Marks};
+use crate::plan::Plan;
+use crate::read::{Kind, Packet};
+use crate::recovery::Store;
+use crate::rng::Rng;
+use crate::story::Story;
+use crate::verdict;
+use crate::words::described;
+use crate::world::{self, Happening, Wake, World};
+use crate::write::{self, Version};
+use midge::config::Config;
+use midge::shard::{EndCause, Event, Limit};
+use std::any::Any;
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+
+/// How a run ended.
+pub struct Outcome {
+    #[allow(dead_code, reason = "the tests compare it")]
+    pub fingerprint: u64,
+    pub failure: Option<String>,
+    pub lines: Vec<String>,
+    pub marks: Marks,
+    /// Packets that the broker sent.
+    pub packets: u64,
+    pub publications: usize,
+}
+
+pub struct Sim {
+    pub world: World,
+    pub books: Books,
+    pub clients: Vec<Client>,
+    pub marks: Marks,
+    pub audits: BTreeMap<usize, Audit>,
+    /// What each connection's client has sent, with where in its bytes it ends.
+    pub sent: BTreeMap<usize, VecDeque<(u64, Item)>>,
+    pub plan: Plan,
+    pub story: Story,
+    pub packets: u64,
+    /// No more faults.
+    pub healed: bool,
+    pub store: Store,
+    pub rng: Rng,
+    /// Sockets whose clients had gone when they were to be handed over, in this run of the broker.
+    pub hand_overs_cut: u64,
+}
+
+/// Something that means something to the books once the broker has read it.
+pub enum Item {
+    Publish(u64),
+    Farewell,
+}
+
+pub const SECOND: u64 = 1_000_000;
+/// After the faults: by then all that is due must have arrived.
+const DRAIN: u64 = 40 * SECOND;
+
+impl Sim {
+    /// Runs a plan.
+    pub fn run(plan: &Plan, told: bool) -> Outcome {
+        let world = World::new(plan.shards, config(plan), plan.weather, plan.seed);
+        let clients = plan.clients.iter().enumerate().map(|(at, plan)| Client::new(at, plan.clone()));
+        let mut sim = Sim {
+            world,
+            books: Books { persistent: plan.persistent, ..Books::default() },
+            clients: clients.collect(),
+            marks: Marks::default(),
+            audits: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            plan: plan.clone(),
+            story: Story::new(told),
+            packets: 0,
+            healed: false,
+            hand_overs_cut: 0,
+            store: Store::default(),
+            rng: Rng::new(plan.seed ^ 0x73_746f_7265),
+        };
+        // (With `panic = "abort"`, as in a release, a panic ends everything.)
+        let played = std::panic::catch_unwind(AssertUnwindSafe(|| sim.play()));
+        let failure = played.unwrap_or_else(|panic| Err(format!("panic: {}", words_of(&*panic)))).err();
+        if let Some(failure) = &failure {
+            sim.note(format_args!("FAILURE: {failure}"));
+        }
+        Outcome {
+            fingerprint: sim.story.fingerprint(),
+            failure,
+            marks: sim.marks,
+            packets: sim.packets,
+            publications: sim.books.publications.len(),
+            lines: sim.story.into_lines(),
+        }
+    }
+
+    pub fn note(&mut self, what: std::fmt::Arguments<'_>) {
+        self.story.note(self.world.now, what);
+    }
+
+    pub fn play(&mut self) -> Result<(), String> {
+        for at in 0..self.plan.actions.len() {
+            let after = self.plan.actions[at].at;
+            self.world.wake_after(after, Wake::Action(at));
+        }
+        let last = self.plan.actions.last().map_or(0, |planned| planned.at);
+        self.until(self.world.now + last + SECOND)?;
+        self.heal();
+        self.until(self.world.now + DRAIN)?;
+        self.books.pass(self.world.now);
+        verdict::check(self)?;
+        for mark in verdict::marks(self) {
+            self.marks.reach(mark);
+        }
+        self.end()?;
+        verdict::check_leaks(self)
+    }
+
+    /// Everybody gets through again, and comes back to the session that it has.
+    pub fn heal(&mut self) {
+        self.note(format_args!("-- no more faults"));
+        self.healed = true;
+        for client in 0..self.clients.len() {
+            self.clients[client].holds_until = 0;
+            self.clients[client].away = false;
+            let up = self.clients[client].link.is_some_and(|link| !self.world.links[link].severed);
+            if !(up && self.clients[client].up) {
+                self.world.wake_after(client as u64 * 1000 + 1, Wake::Return { client });
+            }
+        }
+    }
+
+    /// Every session is ended.
+    pub fn end(&mut self) -> Result<(), String> {
+        self.note(format_args!("-- the end of all sessions"));
+        for client in 0..self.clients.len() {
+            if self.clients[client].up {
+                self.say_farewell(client, false);
+            }
+        }
+        self.until(self.world.now + 10 * SECOND)?;
+        for client in 0..self.clients.len() {
+            self.connect(client, 0, true, false, None);
+        }
+        self.until(self.world.now + 5 * SECOND)?;
+        for client in 0..self.clients.len() {
+            self.say_farewell(client, false);
+        }
+        self.until(self.world.now + 200 * SECOND)
+    }
+
+    pub fn until(&mut self, end: u64) -> Result<(), String> {
+        loop {
+            let more = self.world.step(end);
+            while let Some(happening) = self.world.happenings.pop_front() {
+                self.handle(happening)?;
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    pub fn handle(&mut self, happening: Happening) -> Result<(), String> {
+        match happening {
+            Happening::Received { link, bytes } => self.received(link, &bytes),
+            Happening::Ended { link } => {
+                self.ended(link);
+                Ok(())
+            }
+            Happening::Sent { link, bytes } => self.audit(link, &bytes),
+            Happening::Consumed { link, upto, whole } => {
+                self.consumed(link, upto, whole);
+                Ok(())
+            }
+            Happening::Closed { link } => {
+                self.note(format_args!("broker closes #{link}"));
+                self.books.closed(link, self.world.now);
+                Ok(())
+            }
+            Happening::Told(event) => self.told(&event),
+            Happening::BoxFull => {
+                self.marks.reach(Mark::MeshBoxFull);
+                self.books.box_was_full = true;
+                Ok(())
+            }
+            Happening::HandOver { cut } => {
+                self.marks.reach(if cut { Mark::HandOverCut } else { Mark::HandOver });
+                self.hand_overs_cut += u64::from(cut);
+                Ok(())
+            }
+            Happening::Woken(Wake::PowerOn { shards }) => self.power_on(shards),
+            Happening::Woken(wake) => {
+                self.woken(wake);
+                Ok(())
+            }
+        }
+    }
+
+    pub fn told(&mut self, event: &Event) -> Result<(), String> {
+        match event {
+            Event::LimitReached { limit: Limit::SessionQueue, client } => {
+                self.marks.reach(Mark::QueueFull);
+                self.books.queue_was_full = true;
+                let at = self.clients.iter().position(|known| *known.name == **client);
+                if let Some(&session) = at.and_then(|at| self.books.latest.get(&at)) {
+                    self.books.sessions[session].lossy = true;
+                }
+                self.note(format_args!("broker: the queue of {client} is full"));
+            }
+            Event::LimitReached { limit, client } => self.note(format_args!("broker: {limit:?} of {client}")),
+            Event::Disconnected { client, cause, .. } => {
+                if *cause == EndCause::KeepAlive {
+                    self.marks.reach(Mark::KeepAliveLapsed);
+                }
+                self.note(format_args!("broker: {client} {cause}"));
+            }
+            Event::Connected { peer, session_present, .. } => {
+                return self.accepted(world::link_of(*peer), *session_present);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The broker has taken a CONNECT in; its CONNACK may have to wait.
+    pub fn accepted(&mut self, link: usize, present: bool) -> Result<(), String> {
+        let now = self.world.now;
+        let Some(audit) = self.audits.get_mut(&link) else { return Err("nobody's CONNECT".into()) };
+        let client = audit.client;
+        self.books.pass(now);
+        self.books
+            .check_present(client, audit.clean, present, now, audit.connect_sent_at)
+            .map_err(|why| format!("to client-{client} on #{link}: {why}"))?;
+        audit.present = Some(present);
+        audit.session = Some(self.books.accepted(client, link, present, audit.expiry, now));
+        self.note(format_args!("broker: client-{client} on #{link} is in, session present {present}"));
+        Ok(())
+    }
+
+    pub fn woken(&mut self, wake: Wake) {
+        match wake {
+            Wake::Action(at) => {
+                let planned = self.plan.actions[at].clone();
+                self.act(planned.client, planned.action);
+            }
+            Wake::Send { client, link, bytes, ack } => {
+                if self.clients[client].link == Some(link) && self.clients[client].up {
+                    self.say(client, link, &bytes);
+                    if let Some(ack) = ack {
+                        self.acknowledged(link, ack);
+                    }
+                }
+            }
+            Wake::PowerOff { down, shards } => self.power_cut(down, shards),
+            Wake::PowerOn { .. } => {}
+            Wake::DiskHasRoom { shard } => {
+                self.world.set_disk_full(shard, false);
+            }
+            Wake::Ping { client, link } => {
+                if self.clients[client].link == Some(link) && self.clients[client].up {
+                    self.world.send(link, &write::pingreq());
+                    self.keep_alive(client, link);
+                }
+            }
+            Wake::Return { client } => {
+                if !self.world.is_serving() {
+                    return self.world.wake_after(100_000, Wake::Return { client });
+                }
+                let up = self.clients[client].link.is_some_and(|link| {
+                    let link = &self.world.links[link];
+                    !link.severed && !link.ended
+                });
+                if up || self.clients[client].away {
+                    return;
+                }
+                if !self.may_connect(client) {
+                    return self.world.wake_after(50_000, Wake::Return { client });
+                }
+                let lasting = self.clients[client].lasting;
+                let clean = !lasting && self.clients[client].version() == Version::V311;
+                let shard = client % self.world.shards();
+                self.connect(client, shard, clean, lasting, None);
+            }
+        }
+    }
+
+    pub fn consumed(&mut self, link: usize, upto: u64, whole: bool) {
+        let (now, run) = (self.world.now, self.books.run);
+        let forgets = self.books.queue_was_full;
+        let session = self.audits.get(&link).and_then(|audit| audit.session);
+        let Some(items) = self.sent.get_mut(&link) else { return };
+        while items.front().is_some_and(|(end, _)| *end <= upto) {
+            match items.pop_front() {
+                Some((_, Item::Publish(number))) => {
+                    let publication = self.books.publication_mut(number);
+                    // A repeat of a QoS 2 message is none, unless it was refused (which may not have
+                    // been said), or the session is another.
+                    if publication.qos < 2 || publication.session != session || publication.refused || forgets
+                    {
+                        publication.session = session;
+                        publication.routed += 1;
+                    }
+                    publication.processed.push(now);
+                    publication.run = run;
+                    // The rest of what it read when the connection ended it may have left.
+                    publication.doubtful = !whole && !publication.acked;
+                }
+                // Something before it may have ended the connection.
+                Some((_, Item::Farewell)) if !whole && self.books.queue_was_full => {
+                    if let Some(number) = self.books.wills.get(&link).map(|will| will.number) {
+                        self.books.publication_mut(number).doubtful = true;
+                    }
+                }
+                Some((_, Item::Farewell)) => {
+                    self.books.farewells.insert(link);
+                }
+                None => {}
+            }
+        }
+    }
+
+    pub fn audit(&mut self, link: usize, bytes: &[u8]) -> Result<(), String> {
+        let now = self.world.now;
+        let Some(audit) = self.audits.get_mut(&link) else { return Err("bytes to nobody".into()) };
+        let client = audit.client;
+        let packets = audit.sent(bytes).map_err(|why| format!("to client-{client} on #{link}: {why}"))?;
+        for packet in packets {
+            self.packets += 1;
+            self.story.note(now, format_args!("  broker > #{link} client-{client}: {}", described(&packet)));
+            self.expect_will(&packet);
+            let audit = self.audits.get_mut(&link).expect("it is audited");
+            let links = &self.world.links;
+            let consumed = |link: usize| links[link].up_sure;
+            let remarks = audit
+                .judge(&mut self.books, link, &packet, now, consumed)
+                .map_err(|why| format!("to client-{client} on #{link}: {why}"))?;
+            for remark in remarks.0 {
+                self.marks.remark(remark);
+            }
+        }
+        Ok(())
+    }
+
+    /// A clean start may have ended the session of a will, before CONNACK says so.
+    pub fn expect_will(&mut self, packet: &Packet) {
+        let Some(number) = number_of(&packet.payload).filter(|_| packet.kind == Kind::Publish) else {
+            return;
+        };
+        let Some(publication) = self.books.publication(number) else { return };
+        let starts_clean =
+            |audit: &Audit| audit.client == publication.publisher && audit.clean && audit.session.is_none();
+        if publication.is_will
+            && publication.processed.is_empty()
+            && self.audits.values().rev().any(starts_clean)
+        {
+            self.books.will_may_be_due(number, self.world.now);
+        }
+    }
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without words")
+}
+
+pub fn config(plan: &Plan) -> Config {
+    let mut config = Config::default();
+    config.sys.interval_seconds = 0;
+    let directory = if plan.persistent { "kept" } else { "" };
+    config.persistence.directory = directory.to_string();
+    config.limits.session_queue_messages = plan.queue_messages;
+    config.protocol.topic_alias_maximum_out = plan.aliases_out;
+    config
+}

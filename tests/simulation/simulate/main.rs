@@ -1,0 +1,104 @@
+//! Runs many seeds of the simulation on all cores, and shrinks those that fail.
+//!
+//! `cargo run --release -p midge-simulate -- --seeds 0..100000`. Without `--release` it runs half as fast, and
+//! with the debug assertions of the product.
+
+#![allow(unreachable_pub)]
+#![allow(clippy::disallowed_methods, reason = "it measures how long it takes")]
+
+#[path = "../answers.rs"]
+mod answers;
+#[path = "../audit.rs"]
+mod audit;
+#[path = "../books.rs"]
+mod books;
+#[path = "../client.rs"]
+mod client;
+#[path = "../deeds.rs"]
+mod deeds;
+#[path = "../disk.rs"]
+mod disk;
+#[path = "../link.rs"]
+mod link;
+#[path = "../marks.rs"]
+mod marks;
+#[path = "../plan.rs"]
+mod plan;
+#[path = "../../conformance/read.rs"]
+#[allow(dead_code, reason = "the scenarios of conformance use more of it")]
+mod read;
+#[path = "../recovery.rs"]
+mod recovery;
+#[path = "../rng.rs"]
+mod rng;
+#[path = "../seeds.rs"]
+mod seeds;
+#[path = "../sim.rs"]
+mod sim;
+#[path = "../story.rs"]
+mod story;
+#[path = "../turns.rs"]
+mod turns;
+#[path = "../verdict.rs"]
+mod verdict;
+#[path = "../words.rs"]
+mod words;
+#[path = "../world.rs"]
+mod world;
+#[path = "../../conformance/write.rs"]
+#[allow(dead_code, reason = "the scenarios of conformance use more of it")]
+mod write;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Failures that are shrunk and told.
+const TOLD_MAX: usize = 10;
+
+fn main() -> ExitCode {
+    let Some((from, to, jobs)) = arguments() else {
+        eprintln!("usage: midge-simulate [--seeds FROM..TO] [--jobs N]");
+        return ExitCode::from(2);
+    };
+    let began = Instant::now();
+    let summary = seeds::run(from..to, jobs);
+    for (seed, failure) in &summary.failures {
+        println!("seed {seed}: {failure}");
+    }
+    for (seed, _) in summary.failures.iter().take(TOLD_MAX) {
+        println!("\n{}", seeds::tell(*seed));
+    }
+    println!(
+        "{} seeds in {:.1} s: {} packets from the broker, {} publications, {} failures",
+        to - from,
+        began.elapsed().as_secs_f64(),
+        summary.packets,
+        summary.publications,
+        summary.failures.len()
+    );
+    for &mark in marks::EVERY_MARK {
+        println!("{:>10} {mark:?}", summary.marks.count(mark));
+    }
+    for &known in marks::KNOWN_WEAKNESSES {
+        println!("{:>10} known weakness {known:?}", summary.marks.count(known));
+    }
+    if summary.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn arguments() -> Option<(u64, u64, usize)> {
+    let (mut from, mut to) = (0, 1000);
+    let mut jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let value = arguments.next()?;
+        match argument.as_str() {
+            "--seeds" => {
+                let (first, last) = value.split_once("..")?;
+                (from, to) = (first.parse().ok()?, last.parse().ok()?);
+            }
+            "--jobs" => jobs = value.parse().ok()?,
+            _ => return None,
+        }
+    }
+    Some((from, to, jobs)).filter(|_| from <= to && jobs > 0)
+}

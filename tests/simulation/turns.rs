@@ -1,0 +1,320 @@
+//! The turns of the shards, as `shard::run` takes them.
+
+use crate::world::{Due, Happening, Job, OVERFLOW_RETRY, PAUSED_BY_MACHINE, PAUSED_BY_MESH, Parcel, Ready};
+use crate::world::{Wake, World, peer};
+use midge::shard::{Effect, ShardId};
+use midge::store::segment::BLOCK;
+use std::collections::VecDeque;
+
+impl World {
+    /// A turn, or the rest of one that was interrupted.
+    pub fn go_on(&mut self, shard: usize) {
+        let now = self.now;
+        let host = &mut self.hosts[shard];
+        if host.stalled_until > now {
+            let at = host.stalled_until;
+            host.due_at = Some(at);
+            let run = self.run;
+            return self.schedule(at, Due::Turn { shard, run });
+        }
+        if host.jobs.is_empty() && host.effects.is_empty() {
+            let ready = std::mem::take(&mut host.ready);
+            host.jobs.extend(ready.into_iter().map(Job::Ready));
+            host.jobs.push_back(Job::Overflow);
+            let boxes = host.boxes.len();
+            host.jobs.extend((0..boxes).filter(|&from| from != shard).map(Job::Boxes));
+            host.jobs.extend([Job::Time, Job::Turn, Job::Backlogs, Job::Flush]);
+        }
+        loop {
+            while let Some((effect, cause)) = self.hosts[shard].effects.pop_front() {
+                self.carry_out(shard, effect, cause);
+                if self.rng.chance(self.weather.preempt_permille) {
+                    let away = self.rng.range(1, 3000);
+                    let run = self.run;
+                    let at = self.now + away;
+                    self.hosts[shard].due_at = Some(at);
+                    return self.schedule(at, Due::Turn { shard, run });
+                }
+            }
+            let Some(job) = self.hosts[shard].jobs.pop_front() else { break };
+            self.work(shard, job);
+        }
+        self.write(shard);
+        self.plan_next_turn(shard);
+    }
+
+    /// One write at a time is under way.
+    pub fn write(&mut self, shard: usize) {
+        let took = if self.rng.chance(20) { self.rng.below(30_000) } else { 0 };
+        let took = took + self.rng.range(20, self.weather.write_max);
+        let host = &mut self.hosts[shard];
+        if let Some(disk) = &mut host.disk
+            && !disk.is_writing()
+            && let Some(batch) = host.machine.take_batch()
+        {
+            if batch.bytes.len() > BLOCK
+                && let Some((down, shards)) = self.cut_while_writing.take()
+            {
+                let wake = Due::Wake(Wake::PowerOff { down, shards });
+                disk.write(batch);
+                return self.schedule(self.now + took / 2, wake);
+            }
+            disk.write(batch);
+            let run = self.run;
+            self.schedule(self.now + took, Due::Written { shard, run });
+        }
+    }
+
+    pub fn plan_next_turn(&mut self, shard: usize) {
+        let soon = self.rng.range(1, 20);
+        let now = self.now;
+        let host = &self.hosts[shard];
+        let busy = host.machine.has_deferred()
+            || !host.ready.is_empty()
+            || host.boxes.iter().any(|parcels| !parcels.is_empty());
+        let timer = host.machine.next_deadline().map(|deadline| deadline.as_micros().max(now + 1));
+        let retry = host.overflow.iter().any(|list| !list.is_empty()).then_some(now + OVERFLOW_RETRY);
+        let at = [busy.then_some(now + soon), timer, retry].into_iter().flatten().min();
+        if let Some(at) = at {
+            self.wake_shard(shard, at - now);
+        }
+    }
+
+    pub fn work(&mut self, shard: usize, job: Job) {
+        let now = self.time();
+        let mut cause = None;
+        match job {
+            Job::Ready(Ready::Accept(link)) => {
+                let slot = self.give_slot(shard, link);
+                self.hosts[shard].machine.handle_open(now, slot, peer(link), false);
+                self.mark_readable(link);
+            }
+            Job::Ready(Ready::Read(link)) => {
+                cause = Some(link);
+                self.read(shard, link);
+            }
+            Job::Ready(Ready::Backlogged(link)) => {
+                if let Some(slot) = self.own_slot(shard, link) {
+                    self.hosts[shard].machine.handle_backlog(slot, self.links[link].backlog.len());
+                }
+            }
+            Job::Ready(Ready::Durable(last)) => self.hosts[shard].machine.handle_durable(now, last),
+            Job::Ready(Ready::Drained(link)) => {
+                if let Some(slot) = self.own_slot(shard, link) {
+                    self.hosts[shard].machine.handle_drained(now, slot);
+                }
+            }
+            Job::Overflow => self.empty_overflow(shard),
+            Job::Boxes(from) => {
+                let waiting = self.hosts[shard].boxes[from].len();
+                for _ in 0..waiting {
+                    self.hosts[shard].jobs.push_front(Job::Mail(from));
+                }
+            }
+            Job::Mail(from) => {
+                let parcel = self.hosts[shard].boxes[from].pop_front();
+                match parcel {
+                    Some(Parcel::Mail(mail)) => {
+                        let from = ShardId::try_from(from).expect("at most 128 shards");
+                        self.hosts[shard].machine.handle_mail(now, from, mail);
+                    }
+                    Some(Parcel::Socket { link, bytes }) => {
+                        let slot = self.give_slot(shard, link);
+                        self.hosts[shard].machine.handle_open(now, slot, peer(link), true);
+                        self.hosts[shard].machine.handle_bytes(now, slot, &bytes);
+                        self.mark_readable(link);
+                    }
+                    None => {}
+                }
+            }
+            Job::Time => {
+                let machine = &mut self.hosts[shard].machine;
+                if machine.next_deadline().is_some_and(|deadline| deadline <= now) {
+                    machine.handle_time(now);
+                }
+            }
+            Job::Turn => self.hosts[shard].machine.handle_turn(now),
+            Job::Backlogs => {
+                for at in 0..self.hosts[shard].slots.len() {
+                    let Some(link) = self.hosts[shard].slots[at] else { continue };
+                    if self.links[link].backlogged && !self.links[link].closing {
+                        let slot = u32::try_from(at).expect("slots are 32 bits");
+                        self.hosts[shard].machine.handle_backlog(slot, self.links[link].backlog.len());
+                    }
+                }
+            }
+            Job::Flush => self.flush(shard),
+        }
+        let host = &mut self.hosts[shard];
+        let effects = host.machine.take_effects();
+        host.effects.extend(effects.into_iter().map(|effect| (effect, cause)));
+    }
+
+    pub fn give_slot(&mut self, shard: usize, link: usize) -> u32 {
+        let host = &mut self.hosts[shard];
+        let slot = match host.free.pop() {
+            Some(slot) => slot,
+            None => {
+                host.slots.push(None);
+                u32::try_from(host.slots.len() - 1).expect("slots are 32 bits")
+            }
+        };
+        host.slots[slot as usize] = Some(link);
+        let state = &mut self.links[link];
+        (state.slot, state.shard, state.readable, state.paused) = (Some(slot), shard, false, 0);
+        slot
+    }
+
+    /// Its slot, if the link is this shard's still.
+    pub fn own_slot(&self, shard: usize, link: usize) -> Option<u32> {
+        let state = &self.links[link];
+        state.slot.filter(|_| state.shard == shard && !state.closing)
+    }
+
+    pub fn read(&mut self, shard: usize, link: usize) {
+        let now = self.time();
+        let Some(slot) = self.own_slot(shard, link) else { return };
+        self.links[link].readable = false;
+        if self.links[link].paused != 0 {
+            return;
+        }
+        let waiting = self.links[link].inbound.len();
+        let len = if waiting > 1 && self.rng.chance(100) { self.rng.index(waiting) + 1 } else { waiting };
+        if len > 0 {
+            let bytes: Vec<u8> = self.links[link].inbound.drain(..len).collect();
+            self.links[link].up_consumed += bytes.len() as u64;
+            let upto = self.links[link].up_consumed;
+            self.hosts[shard].machine.handle_bytes(now, slot, &bytes);
+            let whole = self.hosts[shard].machine.has_connection(slot);
+            if whole {
+                self.links[link].up_sure = upto;
+            }
+            self.happenings.push_back(Happening::Consumed { link, upto, whole });
+        } else if let Some(hangup) = self.links[link].hangup {
+            self.hosts[shard].machine.handle_hangup(now, slot, hangup);
+            return;
+        }
+        self.mark_readable(link);
+    }
+
+    pub fn flush(&mut self, shard: usize) {
+        let mut sent = Vec::new();
+        let outbox = self.hosts[shard].machine.outbox();
+        for touched in outbox.touched() {
+            let bytes: Vec<u8> =
+                outbox.segments_of(touched).flat_map(|range| outbox.bytes(range).to_vec()).collect();
+            sent.push((touched.slot, bytes));
+        }
+        outbox.clear();
+        for (slot, bytes) in sent {
+            let link = self.hosts[shard].slots[slot as usize].expect("bytes go to connections that are open");
+            self.put(shard, link, bytes);
+        }
+        for link in std::mem::take(&mut self.hosts[shard].closes) {
+            if let Some(slot) = self.links[link].slot.take() {
+                self.hosts[shard].slots[slot as usize] = None;
+                self.hosts[shard].free.push(slot);
+            }
+            self.links[link].closed_at = Some(self.now);
+            self.transfer(link);
+        }
+    }
+
+    pub fn put(&mut self, shard: usize, link: usize, bytes: Vec<u8>) {
+        self.links[link].served = true;
+        self.links[link].backlog.extend(&bytes);
+        self.happenings.push_back(Happening::Sent { link, bytes });
+        self.transfer(link);
+        let state = &mut self.links[link];
+        if !state.backlog.is_empty() && !state.backlogged {
+            (state.backlogged, state.was_backlogged) = (true, true);
+            self.hosts[shard].ready.push_back(Ready::Backlogged(link));
+        }
+    }
+
+    pub fn carry_out(&mut self, shard: usize, effect: Effect, cause: Option<usize>) {
+        match effect {
+            Effect::Mail { to, mail } => self.post(shard, usize::from(to), Parcel::Mail(mail), cause),
+            Effect::Forward(forward) => {
+                for (to, mail) in self.hosts[shard].machine.forward_now(*forward) {
+                    self.post(shard, usize::from(to), Parcel::Mail(mail), cause);
+                }
+            }
+            Effect::Close { slot } => {
+                let link = self.link_of(shard, slot);
+                self.links[link].closing = true;
+                self.hosts[shard].closes.push(link);
+                self.happenings.push_back(Happening::Closed { link });
+            }
+            Effect::HandOver { slot, to, bytes, .. } => {
+                let link = self.link_of(shard, slot);
+                self.hosts[shard].slots[slot as usize] = None;
+                self.hosts[shard].free.push(slot);
+                self.links[link].slot = None;
+                let cut = self.links[link].hangup.is_some();
+                self.happenings.push_back(Happening::HandOver { cut });
+                if cut {
+                    self.links[link].closed_at = Some(self.now);
+                    self.happenings.push_back(Happening::Closed { link });
+                    return;
+                }
+                self.links[link].shard = usize::from(to);
+                self.post(shard, usize::from(to), Parcel::Socket { link, bytes }, None);
+            }
+            Effect::Pause { slot } => {
+                let link = self.link_of(shard, slot);
+                self.links[link].paused |= PAUSED_BY_MACHINE;
+            }
+            Effect::Resume { slot } => {
+                let link = self.link_of(shard, slot);
+                self.resume(link, PAUSED_BY_MACHINE);
+            }
+            Effect::Stream { .. } => {}
+            Effect::Event(event) => self.happenings.push_back(Happening::Told(event)),
+        }
+    }
+
+    pub fn link_of(&self, shard: usize, slot: u32) -> usize {
+        self.hosts[shard].slots[slot as usize].expect("effects name connections that are open")
+    }
+
+    pub fn resume(&mut self, link: usize, why: u8) {
+        self.links[link].paused &= !why;
+        self.mark_readable(link);
+    }
+
+    pub fn post(&mut self, from: usize, to: usize, parcel: Parcel, cause: Option<usize>) {
+        if self.hosts[from].overflow[to].is_empty()
+            && self.hosts[to].boxes[from].len() < self.weather.box_capacity
+        {
+            self.hosts[to].boxes[from].push_back(parcel);
+            let soon = self.rng.range(1, 40);
+            return self.wake_shard(to, soon);
+        }
+        self.happenings.push_back(Happening::BoxFull);
+        self.hosts[from].overflow[to].push_back(parcel);
+        if let Some(link) = cause
+            && self.links[link].paused & PAUSED_BY_MESH == 0
+        {
+            self.links[link].paused |= PAUSED_BY_MESH;
+            self.hosts[from].paused_by_mesh.push(link);
+        }
+    }
+
+    pub fn empty_overflow(&mut self, from: usize) {
+        for to in 0..self.hosts.len() {
+            while self.hosts[to].boxes[from].len() < self.weather.box_capacity {
+                let Some(parcel) = self.hosts[from].overflow[to].pop_front() else { break };
+                self.hosts[to].boxes[from].push_back(parcel);
+                self.wake_shard(to, 1);
+            }
+        }
+        if self.hosts[from].overflow.iter().all(VecDeque::is_empty) {
+            for link in std::mem::take(&mut self.hosts[from].paused_by_mesh) {
+                if self.links[link].shard == from {
+                    self.resume(link, PAUSED_BY_MESH);
+                }
+            }
+        }
+    }
+}

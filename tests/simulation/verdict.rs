@@ -1,0 +1,255 @@
+//! The verdict once all is quiet: what was due has arrived, and once the sessions are over nothing is left.
+
+use crate::books::{Books, Coverage, GRACE, Publication, Session};
+use crate::marks::Mark;
+use crate::sim::Sim;
+use midge::shard::Counter;
+
+/// Every exchange of a client that is connected has come to its end.
+fn check_exchanges(sim: &Sim) -> Result<(), String> {
+    for (at, client) in sim.clients.iter().enumerate() {
+        if !client.up {
+            return Err(format!("client-{at} has not got in"));
+        }
+        if let Some(out) = client.outgoing.front() {
+            return Err(format!(
+                "client-{at} waits for the end of m{} with identifier {}",
+                out.number, out.id
+            ));
+        }
+        let Some(session) = sim.books.latest.get(&at).map(|&session| &sim.books.sessions[session]) else {
+            continue;
+        };
+        // (What is left of a session that has ended without the client's knowledge, nobody waits for.)
+        let known = |id| session.unsettled.get(id);
+        if let Some((id, number)) =
+            client.held.iter().find(|(id, number)| known(id).is_some_and(|known| known.number == **number))
+        {
+            return Err(format!("client-{at} waits for PUBREL {id} of m{number:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Is everything there that must be?
+pub fn check(sim: &Sim) -> Result<(), String> {
+    for (at, session) in sim.books.sessions.iter().enumerate() {
+        if session.is_alive_at_end() {
+            for number in 0..sim.books.publications.len() {
+                check_arrival(sim, at, session, number as u64)?;
+            }
+            check_retained_arrived(sim, session)?;
+        }
+    }
+    check_groups(&sim.books)?;
+    check_exchanges(sim)
+}
+
+fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result<(), String> {
+    let publication = &sim.books.publications[number as usize];
+    if publication.refused
+        || publication.clears
+        || publication.dropped_at.is_some()
+        || publication.doubtful
+        || session.doubtful
+        || !sim.books.is_kept(publication)
+    {
+        return Ok(());
+    }
+    let own = session.client == publication.publisher;
+    let mut best = None;
+    for coverage in session.coverages_of(&publication.topic).filter(|coverage| !coverage.is_shared()) {
+        if coverage.surely_covers(publication) && !(own && coverage.grants.iter().any(|g| g.no_local)) {
+            let qos = coverage.grants.iter().map(|grant| grant.qos).min().unwrap_or(0);
+            best = best.max(Some(qos.min(publication.qos)));
+        }
+    }
+    let Some(qos) = best else { return Ok(()) };
+    let got =
+        session.got.get(&number).copied().unwrap_or(0) > 0 || session.got_retained.contains_key(&number);
+    if got {
+        return Ok(());
+    }
+    let link = &sim.world.links[session.link];
+    let lossy = if qos == 0 {
+        // QoS 0 needs a connection that has lived all the while.
+        let before = publication.first().is_some_and(|first| first <= session.connected_at);
+        session.lossy || before || link.was_backlogged || link.severed || link.closed_at.is_some()
+    } else {
+        // A success code is for a message that nobody's full queue has refused. (Known: a power cut that
+        // comes between the refusal and its answer makes one of it.)
+        session.lossy && (!publication.acked || !sim.books.cuts.is_empty())
+    };
+    if lossy {
+        return Ok(());
+    }
+    let client = session.client;
+    Err(format!("m{number} has not reached client-{client} (session {at}, QoS {qos}): {publication:?}"))
+}
+
+/// A new subscription has got the retained message of each topic.
+fn check_retained_arrived(sim: &Sim, session: &Session) -> Result<(), String> {
+    let books = &sim.books;
+    let link = &sim.world.links[session.link];
+    if link.severed || link.closed_at.is_some() || session.doubtful {
+        return Ok(());
+    }
+    for coverage in session.coverages.iter().filter(|c| !c.is_shared() && c.until_sure.is_none()) {
+        for grant in &coverage.grants {
+            let asks = grant.handling == 0 || (grant.handling == 1 && grant.is_new);
+            if grant.link != session.link || grant.acked_at.is_none() || !asks {
+                continue;
+            }
+            for topic in crate::plan::TOPICS.iter().filter(|topic| coverage.matches(topic)) {
+                check_replayed(books, session, coverage, grant.sent_at, topic)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_replayed(
+    books: &Books,
+    session: &Session,
+    coverage: &Coverage,
+    asked: u64,
+    topic: &str,
+) -> Result<(), String> {
+    let of_topic: Vec<(usize, &Publication)> = books
+        .publications
+        .iter()
+        .enumerate()
+        .filter(|(_, p)| p.topic == topic && p.retain && p.first().is_some())
+        .filter(|(_, p)| books.persistent || p.run == books.run)
+        .collect();
+    // Nobody knows better than these what was retained when the SUBSCRIBE came.
+    // (One that is refused, because of some other subscriber, may have been kept.)
+    let settled: Vec<_> = of_topic
+        .iter()
+        .filter(|(_, p)| {
+            !p.refused && !p.doubtful && books.is_kept(p) && p.last().is_some_and(|last| last + GRACE < asked)
+        })
+        .collect();
+    let Some(newest) = settled.iter().filter_map(|(_, p)| p.first()).max() else { return Ok(()) };
+    let candidates: Vec<_> =
+        of_topic.iter().filter(|(_, p)| p.last().is_some_and(|last| last >= newest)).collect();
+    if candidates.iter().any(|(_, p)| p.clears) {
+        return Ok(());
+    }
+    let got = candidates.iter().any(|&&(number, _)| {
+        let number = number as u64;
+        session.got_retained.get(&number).is_some_and(|&at| at >= asked) || session.got.contains_key(&number)
+    });
+    if got || session.lossy {
+        return Ok(());
+    }
+    let client = session.client;
+    Err(format!(
+        "client-{client} has subscribed to {} and has not got the retained message of {topic}: {candidates:?}",
+        coverage.filter
+    ))
+}
+
+/// Each message goes to one member of each group.
+fn check_groups(books: &Books) -> Result<(), String> {
+    for (number, publication) in books.publications.iter().enumerate() {
+        let Some(first) = publication.first().filter(|_| publication.topic.starts_with("s/")) else {
+            continue;
+        };
+        let number = number as u64;
+        let holders: Vec<&Session> =
+            books.sessions.iter().filter(|session| session.fresh_copies.contains_key(&number)).collect();
+        let lasting = holders.iter().filter(|session| session.over_at.is_none()).count();
+        if lasting > publication.routed + books.cuts.len() && !books.queue_was_full {
+            let clients: Vec<_> = holders.iter().map(|session| session.client).collect();
+            return Err(format!("m{number} went to more than one member of its group: {clients:?}"));
+        }
+        let members = || {
+            books.sessions.iter().filter(|session| {
+                session.coverages_of(&publication.topic).any(|coverage| coverage.may_cover(publication))
+            })
+        };
+        let certain = members().any(|session| {
+            session.is_alive_at_end()
+                && !session.lossy
+                && session
+                    .coverages_of(&publication.topic)
+                    .any(|coverage| coverage.surely_covers(publication))
+        });
+        let disturbed = members().any(|session| {
+            session.lossy
+                || session.doubtful
+                || !books.cuts.is_empty()
+                || session.over_at.is_some_and(|over| over + GRACE > first)
+                || session.coverages_of(&publication.topic).any(|c| c.until_sure.is_some())
+        });
+        if certain
+            && !disturbed
+            && publication.qos > 0
+            && !publication.refused
+            && publication.run == books.run
+            && !books.sessions.iter().any(|session| session.got.contains_key(&number))
+        {
+            return Err(format!("m{number} has reached no member of its group: {publication:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// What only a look back tells.
+pub fn marks(sim: &Sim) -> Vec<Mark> {
+    let books = &sim.books;
+    let mut marks = Vec::new();
+    for (link, will) in books.wills.iter().filter(|(_, will)| will.delay > 0) {
+        let publication = &books.publications[will.number as usize];
+        if will.due_at.is_some() && !publication.processed.is_empty() && !publication.doubtful {
+            marks.push(Mark::WillDelayed);
+        } else if publication.dropped_at.is_some() && !books.farewells.contains(link) {
+            marks.push(Mark::WillCancelled);
+        }
+    }
+    for (number, publication) in books.publications.iter().enumerate() {
+        let has = |session: &&Session| session.fresh_copies.contains_key(&(number as u64));
+        if publication.topic.starts_with("s/") && books.sessions.iter().filter(has).count() > 1 {
+            marks.push(Mark::GroupMemberGone);
+        }
+    }
+    if sim.world.links.iter().any(|link| link.was_backlogged) {
+        marks.push(Mark::Backlogged);
+    }
+    if sim.world.counter(Counter::SessionsExpired) > 0 {
+        marks.push(Mark::SessionExpired);
+    }
+    marks
+}
+
+/// Nothing is left of sessions and connections.
+pub fn check_leaks(sim: &Sim) -> Result<(), String> {
+    let world = &sim.world;
+    if world.connections() != 0 {
+        return Err(format!("leak: {} connections", world.connections()));
+    }
+    for counter in [
+        Counter::ClientsConnected,
+        Counter::Sessions,
+        Counter::Subscriptions,
+        Counter::SharedSubscriptions,
+        Counter::MessagesQueued,
+        Counter::BytesQueued,
+    ] {
+        let count = world.counter(counter);
+        if count != 0 {
+            return Err(format!("leak: {counter:?} is {count}"));
+        }
+    }
+    let (opened, closed) =
+        (world.counter(Counter::ConnectionsOpened), world.counter(Counter::ConnectionsClosed));
+    // A hand-over that finds its client gone is not counted as closed.
+    if opened != closed + sim.hand_overs_cut {
+        return Err(format!("leak: {opened} connections opened and {closed} closed"));
+    }
+    if !world.is_idle() {
+        return Err("leak: a timer or a mail is left".into());
+    }
+    Ok(())
+}
