@@ -471,6 +471,8 @@ impl Shard {
         let mut publication = will.message.as_publication();
         publication.expires_at = will.message_expiry_seconds.map(|seconds| now.after_seconds(seconds));
         publication.stamp = self.next_stamp(now);
+        // One of an earlier run does not know any more.
+        publication.origin = Some(self.directory.key(session));
         self.publish(now, &mut Fanout::new(publication, now, 0));
     }
 }

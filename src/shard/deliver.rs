@@ -326,25 +326,26 @@ impl Shard {
     /// Once the log has the packet identifier, and all that it came from. A session that is not in the
     /// log ends with its connection: what it gets twice, it gets as another.
     fn publish_when_durable(&mut self, session: u32, packet_id: PacketId, number: u64) {
+        let slot = self.directory.slot(session).connection;
+        let Some(serial) = self.connection(slot).map(|connection| connection.serial) else { return };
         let session = self.directory.key(session);
-        let mark = self.journal.mark();
-        self.wait_for_log(mark, ForLog::Publish { session, packet_id, number });
+        self.wait_for_log(self.journal.mark(), ForLog::Publish { session, serial, packet_id, number });
     }
 
-    /// The log has it.
+    /// The log has it. A newer connection sends it again by itself.
     pub(super) fn send_durable_publish(
         &mut self,
         now: Time,
         session: SessionKey,
+        serial: u32,
         packet_id: PacketId,
         number: u64,
     ) {
         let Some(session) = self.directory.resolve(session) else { return };
         let entry = self.directory.slot(session);
-        if entry.connection == NO_CONNECTION || entry.flags & GATED != 0 {
+        if !self.is_served_by(session, entry.connection, serial) {
             return;
         }
-        // A new connection sends it again by itself.
         let sent = self.directory.session(session).inflight.sent(packet_id);
         let Some(delivery) = sent.filter(|delivery| delivery.number == number) else { return };
         let form = Form { version: entry.version, qos: delivery.qos, retain: delivery.retain };

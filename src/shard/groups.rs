@@ -226,7 +226,7 @@ impl Shard {
         let message = Rc::new(message);
         self.track(from, ticket, &mut Fanout::of(&message, now, 0), |shard, fanout| {
             let taken = shard.deliver_to_member(now, tag, member, fanout);
-            Outcome { matched: true, refused: !taken }
+            Outcome { matched: true, refused: !taken, refused_by_own: false }
         });
     }
 
@@ -242,7 +242,7 @@ impl Shard {
         let message = Rc::new(message);
         self.track(from, ticket, &mut Fanout::of(&message, now, 0), |shard, fanout| {
             let taken = shard.deliver_to_group(now, tag, fanout);
-            Outcome { matched: true, refused: !taken }
+            Outcome { matched: true, refused: !taken, refused_by_own: false }
         });
     }
 

@@ -31,6 +31,11 @@ pub enum Mail {
         /// Its number as an intent in the sender's log; 0: it is none.
         intent: u64,
     },
+    /// A message that the receiver is the home of as retained, and will be sent once more to deliver.
+    Retain {
+        /// The message.
+        message: Message,
+    },
     /// What became of messages that the receiver has sent.
     Receipts(Vec<Receipt>),
     /// The sender has subscriptions with this wildcard filter. Answer: `InterestKnown`.

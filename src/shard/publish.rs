@@ -168,7 +168,7 @@ impl Shard {
         let outcome = self.publish(now, &mut fanout);
         let ticket = if fanout.missing > 0 { fanout.ticket } else { 0 };
         let mut hold_late = None;
-        if kind == AckKind::Pubrec && (ticket != 0 || !outcome.refused) {
+        if kind == AckKind::Pubrec && (ticket != 0 || !outcome.is_refused()) {
             let payload_bytes = u32::try_from(publication.payload.len()).unwrap_or(u32::MAX);
             self.directory.session_mut(session).hold(packet_id.get(), payload_bytes, ticket);
             if fanout.group_mails {
@@ -182,7 +182,7 @@ impl Shard {
         let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
         let version = self.version_of_session(session);
         let key = self.directory.key(session);
-        if ticket == 0 && outcome.refused {
+        if ticket == 0 && outcome.is_refused() {
             self.report_quota(session);
         }
         if ticket != 0 {
@@ -294,7 +294,7 @@ impl Shard {
             retained_home = Some(self.shared.home(fanout.topic_hash));
         }
         if retained_home == Some(self.id) && !self.retain(now, fanout) {
-            return Outcome { matched: true, refused: true };
+            return Outcome { matched: true, refused: true, refused_by_own: false };
         }
         let outcome = self.route(now, fanout);
         if self.shared.shards() > 1 {
@@ -325,7 +325,9 @@ impl Shard {
             if fanout.own == Some(matched.subscriber) && self.takes(matched.subscriber, fanout) {
                 fanout.own_delivery = Some((qos, retain, ids.into()));
             } else if !self.deliver(now, fanout, matched.subscriber, qos, retain, ids, None) {
-                outcome.refused = true;
+                let by_own = origin == Some(matched.subscriber);
+                outcome.refused |= !by_own;
+                outcome.refused_by_own |= by_own;
             }
         }
         self.matches = matches;
@@ -396,6 +398,12 @@ impl Shard {
         }
         if targets == 0 {
             return;
+        }
+        if let Some(home) = retained_home {
+            // It keeps the message at once, and delivers it with the intent: who has seen it live here must
+            // not get an older one from there.
+            let mail = Mail::Retain { message: fanout.to_message() };
+            self.effects.push(Effect::Mail { to: home, mail });
         }
         let ticket = fanout.await_receipts(targets.count_ones());
         let number = self.number();

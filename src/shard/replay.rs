@@ -231,6 +231,11 @@ impl Shard {
             Mail::Publish { message, ticket, intent } => {
                 self.handle_forwarded(now, from, message, ticket, intent)
             }
+            Mail::Retain { message } => {
+                let message = Rc::new(message);
+                let hash = self.shared.hash(message.as_publication().topic);
+                self.retain(now, &mut Fanout::of(&message, now, hash));
+            }
             Mail::Receipts(receipts) => self.handle_receipts(now, &receipts),
             Mail::InterestAdd { filter, token } => self.handle_interest(from, &filter, Some(token)),
             Mail::InterestRemove { filter } => self.handle_interest(from, &filter, None),

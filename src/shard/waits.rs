@@ -30,12 +30,20 @@ pub struct Outcome {
     pub matched: bool,
     /// A session or the retained store refused it.
     pub refused: bool,
+    /// The publisher's own session did.
+    pub refused_by_own: bool,
 }
 
 impl Outcome {
     fn merge(&mut self, other: Outcome) {
         self.matched |= other.matched;
         self.refused |= other.refused;
+        self.refused_by_own |= other.refused_by_own;
+    }
+
+    /// Did anyone refuse it?
+    pub(super) fn is_refused(self) -> bool {
+        self.refused || self.refused_by_own
     }
 }
 
@@ -62,6 +70,8 @@ pub(super) enum Owing {
     Pong,
     /// No answer but the end of the connection.
     End(Violation),
+    /// No answer.
+    Nothing,
 }
 
 /// The receipts that are missing for one message.
@@ -106,6 +116,7 @@ pub(super) enum ForLog {
     /// all that it came from are durable.
     Publish {
         session: SessionKey,
+        serial: u32,
         packet_id: PacketId,
         number: u64,
     },
@@ -229,6 +240,7 @@ impl Shard {
             }
             Owing::Pong => self.send_packet(slot, encode_pingresp),
             Owing::End(violation) => self.end_connection(now, slot, EndCause::Violation(violation)),
+            Owing::Nothing => {}
         }
     }
 
@@ -260,8 +272,8 @@ impl Shard {
             let Some((_, what)) = self.waits.for_log.pop_front() else { break };
             match what {
                 ForLog::Owed { slot } => self.send_ready(now, slot),
-                ForLog::Publish { session, packet_id, number } => {
-                    self.send_durable_publish(now, session, packet_id, number);
+                ForLog::Publish { session, serial, packet_id, number } => {
+                    self.send_durable_publish(now, session, serial, packet_id, number);
                 }
                 ForLog::Pubrel { session, serial, packet_id } => {
                     self.send_durable_pubrel(session, serial, packet_id);
@@ -327,7 +339,7 @@ impl Shard {
             self.journal.record(&Record::IntentDone { number: answer.intent });
         }
         if let Some(session) = self.directory.resolve(answer.session) {
-            if outcome.refused {
+            if outcome.is_refused() {
                 self.report_quota(session);
                 if answer.kind == AckKind::Pubrec {
                     self.release_held(session, answer.packet_id);
@@ -338,7 +350,7 @@ impl Shard {
                 self.record_held(session, answer.packet_id, payload_bytes);
             }
         }
-        let mark = if self.journal.count() > before && (outcome.refused || answer.hold_late.is_some()) {
+        let mark = if self.journal.count() > before && (outcome.is_refused() || answer.hold_late.is_some()) {
             self.journal.mark()
         } else {
             0
@@ -388,10 +400,11 @@ pub(super) fn publish_answer(
     packet_id: PacketId,
     outcome: Outcome,
 ) -> Owing {
-    let reason = if outcome.refused {
+    let reason = if outcome.is_refused() {
         if version < ProtocolVersion::V5 {
-            // 3.x has no code to say so, and a success would be a lie.
-            return Owing::End(QUOTA);
+            // 3.x has no code to say so, and a success would be a lie. A client whose own queue is full
+            // must not be cut off from what would empty it.
+            return if outcome.refused { Owing::End(QUOTA) } else { Owing::Nothing };
         }
         Reason::QuotaExceeded
     } else if !outcome.matched && kind == AckKind::Puback {
