@@ -54,6 +54,8 @@ pub struct Session {
     pub group_ready: bool,
     /// The operator has been told that the queue is full; said again once it has been empty.
     pub full_reported: bool,
+    /// The connection is to end once the queue is empty.
+    pub ends_when_empty: bool,
 }
 
 /// A QoS 2 message that waits for its PUBREL.
@@ -100,6 +102,7 @@ impl Session {
             overtaken: Seldom::default(),
             group_ready: true,
             full_reported: false,
+            ends_when_empty: false,
         }
     }
 
@@ -110,6 +113,7 @@ impl Session {
             && !self.inflight.has_resends()
             && self.group_ready
             && !self.full_reported
+            && !self.ends_when_empty
     }
 
     /// Takes note of a received QoS 2 packet identifier that is not held, of how long its message's
@@ -261,6 +265,7 @@ impl Session {
     pub fn resume(&mut self, window: u16) {
         self.inflight.reconnect(window);
         self.received_qos2 = false;
+        self.ends_when_empty = false;
         self.drop_replays();
     }
 }

@@ -6,8 +6,8 @@
 //! have the same one, and share the variant; the others get a copy with two bytes changed.
 
 use super::directory::{ALIASES, BACKLOGGED, DEFERRED, GATED, NO_CONNECTION, REPLAYING};
-use super::waits::ForLog;
-use super::{Counter, Event, Limit, SessionKey, Shard};
+use super::waits::{ForLog, QUOTA};
+use super::{Counter, EndCause, Event, Limit, SessionKey, Shard};
 use crate::config::QueuePolicy;
 use crate::message::{Message, Publication};
 use crate::outbox::{Outbox, Range};
@@ -584,8 +584,19 @@ impl Shard {
         let state = self.directory.session_mut(session);
         if state.queue.is_empty() {
             state.full_reported = false;
+            let ends = std::mem::take(&mut state.ends_when_empty);
             self.tell_groups(session, true);
+            if ends {
+                // It comes back, and sends again what was refused.
+                self.end_connection(now, slot, EndCause::Violation(QUOTA));
+            }
         }
+    }
+
+    /// A 3.x client's own queue has refused a message of its own.
+    pub(super) fn end_when_empty(&mut self, now: Time, session: u32) {
+        self.directory.session_mut(session).ends_when_empty = true;
+        self.pump(now, session);
     }
 
     pub(super) fn defer(&mut self, session: u32) {

@@ -70,8 +70,8 @@ pub(super) enum Owing {
     Pong,
     /// No answer but the end of the connection.
     End(Violation),
-    /// No answer.
-    Nothing,
+    /// No answer, and the end of the connection once the client has emptied its queue.
+    EndWhenEmpty,
 }
 
 /// The receipts that are missing for one message.
@@ -240,7 +240,7 @@ impl Shard {
             }
             Owing::Pong => self.send_packet(slot, encode_pingresp),
             Owing::End(violation) => self.end_connection(now, slot, EndCause::Violation(violation)),
-            Owing::Nothing => {}
+            Owing::EndWhenEmpty => self.end_when_empty(now, session),
         }
     }
 
@@ -403,8 +403,8 @@ pub(super) fn publish_answer(
     let reason = if outcome.is_refused() {
         if version < ProtocolVersion::V5 {
             // 3.x has no code to say so, and a success would be a lie. A client whose own queue is full
-            // must not be cut off from what would empty it.
-            return if outcome.refused { Owing::End(QUOTA) } else { Owing::Nothing };
+            // must not be cut off from what empties it.
+            return if outcome.refused { Owing::End(QUOTA) } else { Owing::EndWhenEmpty };
         }
         Reason::QuotaExceeded
     } else if !outcome.matched && kind == AckKind::Puback {
