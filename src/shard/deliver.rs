@@ -6,7 +6,7 @@
 //! have the same one, and share the variant; the others get a copy with two bytes changed.
 
 use super::directory::{ALIASES, BACKLOGGED, DEFERRED, GATED, NO_CONNECTION, REPLAYING};
-use super::waits::{ForLog, QUOTA};
+use super::waits::{ForLog, Intents, QUOTA};
 use super::{Counter, EndCause, Event, Limit, SessionKey, Shard};
 use crate::config::QueuePolicy;
 use crate::message::{Message, Publication};
@@ -37,11 +37,9 @@ pub(super) struct Fanout<'a> {
     pub ticket: u64,
     /// Receipts that will come.
     pub missing: u32,
-    /// It went to members of shared subscriptions on other shards.
-    pub group_mails: bool,
-    /// It goes to other shards as an intent, whose number is there once it has one.
+    /// It goes to other shards by intents, and these are their numbers.
     pub intended: bool,
-    pub intent: u64,
+    pub intents: Intents,
     /// The publisher, which is served last; and what it gets.
     pub own: Option<u32>,
     pub own_delivery: Option<(QoS, bool, SmallVec<[u32; 4]>)>,
@@ -75,9 +73,8 @@ impl<'a> Fanout<'a> {
             payload: None,
             ticket: 0,
             missing: 0,
-            group_mails: false,
             intended: false,
-            intent: 0,
+            intents: Intents::new(),
             own: None,
             own_delivery: None,
         }

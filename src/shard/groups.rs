@@ -7,11 +7,12 @@
 
 use super::deliver::Fanout;
 use super::directory::{BACKLOGGED, GATED, NO_CONNECTION};
-use super::waits::Outcome;
+use super::waits::{ForLog, Outcome};
 use super::{Effect, GroupMember, Mail, SessionKey, Shard, ShardId};
 use crate::message::Message;
 use crate::packet::QoS;
 use crate::session::{GroupTag, InflightState, Session};
+use crate::store::Record;
 use crate::time::Time;
 use crate::topic::{Matches, RetainHandling, SubscriptionOptions, TopicIndex};
 use ahash::{AHashMap, RandomState};
@@ -183,13 +184,27 @@ impl Shard {
         if chosen.key.shard == self.id {
             self.deliver_to_member(now, tag, chosen, fanout)
         } else {
-            fanout.group_mails = true;
+            let to = chosen.key.shard;
             let ticket = fanout.await_receipts(1);
             let message = fanout.to_message();
-            self.effects.push(Effect::Mail {
-                to: chosen.key.shard,
-                mail: Mail::GroupDeliver { tag, member: chosen, message, ticket },
+            if !fanout.intended {
+                let mail = Mail::GroupDeliver { tag, member: chosen, message, ticket, intent: 0 };
+                self.effects.push(Effect::Mail { to, mail });
+                return true;
+            }
+            let filter = group.filter.clone();
+            let intent = self.number();
+            fanout.intents.push(intent);
+            let stored = self.stored(&fanout.publication);
+            self.journal.record(&Record::Intent {
+                number: intent,
+                targets: 1 << to,
+                stamp: 0,
+                group: &filter,
+                message: stored,
             });
+            let mail = Mail::GroupDeliver { tag, member: chosen, message, ticket, intent };
+            self.wait_for_log(self.journal.mark(), ForLog::Mail(to, Box::new(mail)));
             true
         }
     }
@@ -217,17 +232,17 @@ impl Shard {
     pub(super) fn handle_group_deliver(
         &mut self,
         now: Time,
-        from: ShardId,
         tag: GroupTag,
         member: GroupMember,
-        message: Message,
-        ticket: u64,
-    ) {
-        let message = Rc::new(message);
-        self.track(from, ticket, &mut Fanout::of(&message, now, 0), |shard, fanout| {
-            let taken = shard.deliver_to_member(now, tag, member, fanout);
-            Outcome { matched: true, refused: !taken, refused_by_own: false }
-        });
+        intent: u64,
+        fanout: &mut Fanout<'_>,
+    ) -> Outcome {
+        // One that goes back to its group has not been seen: the group's home may find another member.
+        if intent != 0 && self.directory.resolve(member.key).is_some() {
+            self.journal.record(&Record::IntentSeen { number: intent });
+        }
+        let taken = self.deliver_to_member(now, tag, member, fanout);
+        Outcome { matched: true, refused: !taken, refused_by_own: false }
     }
 
     /// `[MQTT5 §4.8.2]`: what a member did not settle goes to another.

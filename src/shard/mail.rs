@@ -102,6 +102,8 @@ pub enum Mail {
         message: Message,
         /// To be given back in a receipt; 0: nobody waits for one.
         ticket: u64,
+        /// Its number as an intent in the sender's log; 0: it is none.
+        intent: u64,
     },
     /// A member's session ended before it settled the message: choose another.
     GroupReturn {

@@ -158,26 +158,18 @@ impl Shard {
         packet_id: PacketId,
     ) {
         let before = self.journal.count();
-        let is_kept = self.directory.slot(session).sid != 0;
         let mut fanout = Fanout::new(publication, now, 0);
         fanout.ticket = self.waits.next_ticket();
         if kind == AckKind::Pubrec {
             fanout.own = Some(session);
-            fanout.intended = is_kept;
+            fanout.intended = self.sid(session).is_some();
         }
         let outcome = self.publish(now, &mut fanout);
         let ticket = if fanout.missing > 0 { fanout.ticket } else { 0 };
-        let mut hold_late = None;
         if kind == AckKind::Pubrec && (ticket != 0 || !outcome.is_refused()) {
             let payload_bytes = u32::try_from(publication.payload.len()).unwrap_or(u32::MAX);
             self.directory.session_mut(session).hold(packet_id.get(), payload_bytes, ticket);
-            if fanout.group_mails {
-                // A member on another shard gets it at once, and not by an intent: if we fail before
-                // it has it, the client must send it again, and to this end we must not know it.
-                hold_late = is_kept.then_some(payload_bytes);
-            } else {
-                self.record_held(session, packet_id, payload_bytes);
-            }
+            self.record_held(session, packet_id, payload_bytes);
         }
         let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
         let version = self.version_of_session(session);
@@ -186,9 +178,9 @@ impl Shard {
             self.report_quota(session);
         }
         if ticket != 0 {
-            let answer =
-                PublishAnswer { slot, session: key, kind, packet_id, intent: fanout.intent, hold_late };
-            self.open_ticket(fanout.missing, outcome, Purpose::Answer(answer));
+            let answer = PublishAnswer { slot, session: key, kind, packet_id };
+            let intents = std::mem::take(&mut fanout.intents);
+            self.open_ticket(fanout.missing, outcome, intents, Purpose::Answer(answer));
         }
         // PUBREC stands before what the publisher gets of its own message, as clients and test suites
         // know it; PUBACK comes after.
@@ -407,10 +399,10 @@ impl Shard {
         }
         let ticket = fanout.await_receipts(targets.count_ones());
         let number = self.number();
-        fanout.intent = number;
+        fanout.intents.push(number);
         let stamp = if retained_home.is_some() { fanout.publication.stamp } else { 0 };
         let message = self.stored(&fanout.publication);
-        self.journal.record(&Record::Intent { number, targets, stamp, message });
+        self.journal.record(&Record::Intent { number, targets, stamp, group: "", message });
         let message = fanout.to_message();
         let intent = Intent { number, ticket, targets, retained_home, message };
         self.wait_for_log(self.journal.mark(), ForLog::Intent(Box::new(intent)));
@@ -455,6 +447,8 @@ impl Shard {
         self.track(from, ticket, &mut fanout, |shard, fanout| {
             if intent != 0 {
                 shard.journal.record(&Record::IntentSeen { number: intent });
+                // What goes on from here to members of shared subscriptions must not be lost either.
+                fanout.intended = true;
             }
             let retained = publication.retain && shard.shared.home(hash) == shard.id;
             let refused = retained && !shard.retain(now, fanout);
@@ -480,7 +474,8 @@ impl Shard {
         }
         let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
         if fanout.missing > 0 {
-            self.open_ticket(fanout.missing, outcome, Purpose::Receipt { to: from, ticket, mark });
+            let intents = std::mem::take(&mut fanout.intents);
+            self.open_ticket(fanout.missing, outcome, intents, Purpose::Receipt { to: from, ticket, mark });
         } else {
             self.give_receipt(from, mark, Receipt { ticket, outcome });
         }

@@ -12,6 +12,7 @@ use crate::store::Record;
 use crate::time::Time;
 use ahash::RandomState;
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 
 /// What a shard says of a message that it was sent.
@@ -78,8 +79,13 @@ pub(super) enum Owing {
 struct Ticket {
     missing: u32,
     outcome: Outcome,
+    /// Intents that are done with the last of them.
+    intents: Intents,
     purpose: Purpose,
 }
+
+/// Numbers of intents in the log.
+pub(super) type Intents = SmallVec<[u64; 2]>;
 
 /// What is done when all receipts are there.
 #[derive(Clone, Copy)]
@@ -100,10 +106,6 @@ pub(super) struct PublishAnswer {
     pub session: SessionKey,
     pub kind: AckKind,
     pub packet_id: PacketId,
-    /// The number of the intent in the log; 0: none.
-    pub intent: u64,
-    /// The packet identifier goes into the log only now, with this length of the payload.
-    pub hold_late: Option<u32>,
 }
 
 /// What waits for the log.
@@ -132,6 +134,8 @@ pub(super) enum ForLog {
     },
     /// A QoS 2 message on its way to other shards.
     Intent(Box<super::publish::Intent>),
+    /// The same, to a member of a shared subscription.
+    Mail(ShardId, Box<Mail>),
 }
 
 /// Everything that waits.
@@ -280,14 +284,15 @@ impl Shard {
                 }
                 ForLog::Receipt { to, receipt } => self.waits.receipts[usize::from(to)].push(receipt),
                 ForLog::Intent(intent) => self.forward_intent(*intent),
+                ForLog::Mail(to, mail) => self.post(to, *mail),
             }
         }
         self.settle(now);
     }
 
     /// Opens a ticket for the number of receipts that the next one was announced to need.
-    pub(super) fn open_ticket(&mut self, missing: u32, outcome: Outcome, purpose: Purpose) {
-        self.waits.tickets.push_back(Some(Ticket { missing, outcome, purpose }));
+    pub(super) fn open_ticket(&mut self, missing: u32, outcome: Outcome, intents: Intents, purpose: Purpose) {
+        self.waits.tickets.push_back(Some(Ticket { missing, outcome, intents, purpose }));
     }
 
     /// More receipts are to come for a ticket that is open.
@@ -323,6 +328,9 @@ impl Shard {
                 self.waits.tickets.pop_front();
                 self.waits.first_ticket += 1;
             }
+            for &number in &done.intents {
+                self.journal.record(&Record::IntentDone { number });
+            }
             match done.purpose {
                 Purpose::Answer(answer) => self.finish_publish(now, receipt.ticket, &answer, done.outcome),
                 Purpose::Receipt { to, ticket, mark } => {
@@ -334,27 +342,18 @@ impl Shard {
 
     /// Every shard has the message of a publish, or has refused it.
     fn finish_publish(&mut self, now: Time, ticket: u64, answer: &PublishAnswer, outcome: Outcome) {
-        let before = self.journal.count();
-        if answer.intent != 0 {
-            self.journal.record(&Record::IntentDone { number: answer.intent });
-        }
-        if let Some(session) = self.directory.resolve(answer.session) {
-            if outcome.is_refused() {
-                self.report_quota(session);
-                if answer.kind == AckKind::Pubrec {
-                    self.release_held(session, answer.packet_id);
-                }
-            } else if let Some(payload_bytes) = answer.hold_late
-                && self.directory.session(session).holds(answer.packet_id.get())
+        let mut mark = 0;
+        if outcome.is_refused()
+            && let Some(session) = self.directory.resolve(answer.session)
+        {
+            self.report_quota(session);
+            if answer.kind == AckKind::Pubrec
+                && self.release_held(session, answer.packet_id)
+                && self.sid(session).is_some()
             {
-                self.record_held(session, answer.packet_id, payload_bytes);
+                mark = self.journal.mark();
             }
         }
-        let mark = if self.journal.count() > before && (outcome.is_refused() || answer.hold_late.is_some()) {
-            self.journal.mark()
-        } else {
-            0
-        };
         let Some(list) = self.waits.lists.get_mut(&answer.slot) else { return };
         for owed in list.iter_mut().filter(|owed| owed.ticket == ticket) {
             owed.ticket = 0;

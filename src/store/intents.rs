@@ -68,6 +68,12 @@ impl Changes {
             let Ok(intent) = IntentRow::decode(&open.value) else { continue };
             let reaches = |text: &str| open.unseen >> homes.home_of(text) & 1 == 1;
             let mut wanted = Vec::new();
+            if !intent.group.is_empty() {
+                let member = open.groups.get(intent.group).filter(|_| open.unseen != 0);
+                wanted.extend(member.map(|(sid, member)| (*sid, member)));
+                self.deliver_intent(base, &intent, &wanted)?;
+                continue;
+            }
             for (&sid, direct) in &open.direct {
                 let home = match client_homes.get(&sid) {
                     Some(&home) => home,

@@ -32,7 +32,7 @@ fn count(changes: &Changes, base: &MemoryBase, table: Table) -> usize {
 }
 
 fn intent(number: u64, targets: u128, stamp: u64, message: StoredMessage<'_>) -> Record<'_> {
-    Record::Intent { number, targets, stamp, message }
+    Record::Intent { number, targets, stamp, group: "", message }
 }
 
 /// Payloads that each session would get.

@@ -175,6 +175,9 @@ pub enum Record<'a> {
         targets: u128,
         /// As of a retained message; 0 if it is none.
         stamp: u64,
+        /// The filter of the shared subscription for one of whose members it is; empty: it is for whatever
+        /// the targets are at home to.
+        group: &'a str,
         /// The message.
         message: StoredMessage<'a>,
     },
@@ -329,11 +332,12 @@ impl Encoder {
                 out.push(tag::UNRETAINED);
                 put_bytes(out, topic.as_bytes());
             }
-            Record::Intent { number, targets, stamp, message } => {
+            Record::Intent { number, targets, stamp, group, message } => {
                 out.push(tag::INTENT);
                 self.put_number(out, *number);
                 out.extend_from_slice(&targets.to_le_bytes());
                 put_varint(out, *stamp);
+                put_bytes(out, group.as_bytes());
                 put_message(out, message);
             }
             Record::IntentDone { number } => {
@@ -421,6 +425,7 @@ impl<'a> Decoder<'a> {
                 number: self.number()?,
                 targets: u128::from_le_bytes(self.array()?),
                 stamp: self.varint()?,
+                group: self.text()?,
                 message: self.message()?,
             },
             tag::INTENT_DONE => Record::IntentDone { number: self.number()? },
@@ -667,7 +672,8 @@ pub(super) mod tests {
             Record::Unheld { sid, packet_id: 9 },
             Record::Retained { stamp: 99, message: plain },
             Record::Unretained { topic: "a/b" },
-            Record::Intent { number: 77, targets: u128::MAX - 5, stamp: 1, message },
+            Record::Intent { number: 77, targets: u128::MAX - 5, stamp: 1, group: "", message },
+            Record::Intent { number: 79, targets: 2, stamp: 0, group: "$share/g/a", message },
             Record::IntentDone { number: 77 },
             Record::IntentSeen { number: 78 },
             Record::Alive,

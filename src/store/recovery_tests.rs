@@ -319,7 +319,7 @@ fn intents_are_resolved_at_the_end_of_their_epoch_and_kept_before_the_shards_sta
     target.write();
     let mut origin = Log::new(&directory, 1, 0);
     let message = stored("t", b"m", QoS::ExactlyOnce);
-    origin.frame(1, &[Record::Intent { number: 8, targets: 0b100, stamp: 0, message }]);
+    origin.frame(1, &[Record::Intent { number: 8, targets: 0b100, stamp: 0, group: "", message }]);
     origin.write();
     let recovery = recover(&directory, 2, 9, WALL).unwrap();
     assert_eq!((recovery.report.intents, recovery.report.restored.deliveries), (1, 1));

@@ -318,6 +318,8 @@ pub struct IntentRow<'a> {
     pub targets: u128,
     /// As of a retained message; 0 if it is none.
     pub stamp: u64,
+    /// The shared subscription for one of whose members it is; empty: it is none's.
+    pub group: &'a str,
     /// The message.
     pub message: StoredMessage<'a>,
 }
@@ -326,6 +328,7 @@ impl<'a> IntentRow<'a> {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.targets.to_le_bytes());
         put_varint(out, self.stamp);
+        put_bytes(out, self.group.as_bytes());
         put_message(out, &self.message);
     }
 
@@ -336,7 +339,12 @@ impl<'a> IntentRow<'a> {
     pub fn decode(value: &'a [u8]) -> Result<IntentRow<'a>, BadRecord> {
         let mut decoder = Decoder::new(value);
         let targets = u128::from_le_bytes(decoder.array()?);
-        let row = IntentRow { targets, stamp: decoder.varint()?, message: decoder.message()? };
+        let row = IntentRow {
+            targets,
+            stamp: decoder.varint()?,
+            group: decoder.text()?,
+            message: decoder.message()?,
+        };
         whole(decoder, row)
     }
 }
@@ -481,7 +489,7 @@ mod tests {
         let row = RetainedRow { stamp: 7, message };
         let bytes = encoded(|out| row.encode(out));
         assert_eq!(RetainedRow::decode(b"a/b", &bytes), Ok(row));
-        let row = IntentRow { targets: 1 << 127, stamp: 1, message };
+        let row = IntentRow { targets: 1 << 127, stamp: 1, group: "$share/g/a", message };
         let bytes = encoded(|out| row.encode(out));
         assert_eq!(IntentRow::decode(&bytes), Ok(row));
         assert!((0..bytes.len()).all(|len| IntentRow::decode(&bytes[..len]).is_err()));

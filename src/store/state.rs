@@ -329,12 +329,12 @@ impl Changes {
                 self.remove(Table::Retained, topic.as_bytes());
                 Ok(())
             }
-            Record::Intent { number, targets, stamp, message } => {
+            Record::Intent { number, targets, stamp, group, message } => {
                 self.raise(*number);
                 self.meta.last_stamp = self.meta.last_stamp.max(*stamp);
                 let highest = self.meta.intents.entry(header.shard).or_default();
                 *highest = (*highest).max(*number);
-                let row = IntentRow { targets: *targets, stamp: *stamp, message: *message };
+                let row = IntentRow { targets: *targets, stamp: *stamp, group, message: *message };
                 self.set(Table::Intents, &rows::key(*number), |out| row.encode(out));
                 Ok(())
             }

@@ -132,13 +132,12 @@ impl Sim {
         let count = session.got.entry(number).or_default();
         *count += 1;
         if *count > 1 {
-            // Known: to a group's member on another shard it may get before the publisher's identifier is
-            // durable.
-            // And when the disk has failed, it sends on what it can't remember.
-            let known = (publication.topic.starts_with("s/") || self.books.store_was_full)
-                && !self.books.cuts.is_empty();
+            // Known: one subscriber refused it for want of disk, the others got it, and its publisher, who did
+            // not hear of the refusal, sends it again. And when the disk has failed, it sends on what it can't
+            // remember.
+            let known = self.books.store_was_full && !self.books.cuts.is_empty();
             if known && publication.qos == 2 && packet.qos == 2 {
-                self.marks.reach(Mark::KnownGroupTwice);
+                self.marks.reach(Mark::KnownRefusedTwice);
             } else if publication.qos == 2 && packet.qos == 2 && publication.routed == 1 {
                 return Err(format!("client-{client} has QoS 2 message m{number} twice"));
             }

@@ -33,7 +33,7 @@ pub enum Mark {
     Backlogged,
     KeepAliveLapsed,
     SessionExpired,
-    KnownGroupTwice,
+    KnownRefusedTwice,
     DiskFull,
     DiskFailed,
 }
@@ -71,7 +71,7 @@ pub const EVERY_MARK: &[Mark] = &[
 
 /// What the broker is known to do and should not: counted, so that it is seen when it is over.
 pub const KNOWN_WEAKNESSES: &[Mark] =
-    &[Mark::DupAtFirst, Mark::OverReceiveMaximum, Mark::KnownSentTwice, Mark::KnownGroupTwice];
+    &[Mark::DupAtFirst, Mark::OverReceiveMaximum, Mark::KnownSentTwice, Mark::KnownRefusedTwice];
 
 #[derive(Clone, Debug, Default)]
 pub struct Marks(BTreeMap<Mark, u64>);
