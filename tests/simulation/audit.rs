@@ -15,8 +15,6 @@ pub struct Audit {
     /// What the CONNECT asked for.
     pub expiry: Option<u64>,
     pub receive_maximum: usize,
-    /// So much above it is a known weakness.
-    receive_maximum_known: usize,
     pub aliases_max: u16,
     pub session: Option<usize>,
     /// What CONNACK must say.
@@ -48,7 +46,6 @@ impl Audit {
             connect_sent_at: now,
             expiry: Some(0),
             receive_maximum: usize::from(u16::MAX),
-            receive_maximum_known: 0,
             aliases_max: 0,
             session: None,
             present: None,
@@ -66,10 +63,7 @@ impl Audit {
 
     /// The client has sent an acknowledgement that frees the identifier.
     pub fn client_settled(&mut self, id: u16) {
-        // [MQTT5 §4.9]: the end of an exchange that an earlier connection began raises the quota too.
-        if !self.outstanding.remove(&id) {
-            self.receive_maximum_known += 1;
-        }
+        self.outstanding.remove(&id);
     }
 
     /// Bytes that the broker has sent. Returns the packets that they completed.
@@ -303,9 +297,6 @@ impl Audit {
     ) -> Result<(), String> {
         self.outstanding.insert(packet.id);
         if self.outstanding.len() > self.receive_maximum {
-            remarks.0.push("over_receive_maximum");
-        }
-        if self.outstanding.len() > self.receive_maximum + self.receive_maximum_known {
             return Err(format!("{} messages inflight, above Receive Maximum", self.outstanding.len()));
         }
         let known = session.unsettled.get_mut(&packet.id);
@@ -343,8 +334,7 @@ impl Audit {
         }
         let repeats = known.as_ref().is_some_and(|known| known.link == link && known.number == number);
         if persistent && packet.qos == 2 && repeats {
-            remarks.0.push("known_sent_twice");
-            return Ok(());
+            return Err(format!("m{number:?} went out twice on a connection"));
         }
         if let Some(known) = known.filter(|known| known.acked.is_none() && !known.stale) {
             return Err(format!("identifier {} for m{number:?} while m{:?} has it", packet.id, known.number));

@@ -24,8 +24,6 @@ pub enum Mark {
     IntentRecovered,
     DeliveryRecovered,
     DupAtFirst,
-    OverReceiveMaximum,
-    KnownSentTwice,
     Qos2OutResumedAtPubrel,
     WillDelayed,
     WillCancelled,
@@ -70,8 +68,7 @@ pub const EVERY_MARK: &[Mark] = &[
 ];
 
 /// What the broker is known to do and should not: counted, so that it is seen when it is over.
-pub const KNOWN_WEAKNESSES: &[Mark] =
-    &[Mark::DupAtFirst, Mark::OverReceiveMaximum, Mark::KnownSentTwice, Mark::KnownRefusedTwice];
+pub const KNOWN_WEAKNESSES: &[Mark] = &[Mark::DupAtFirst, Mark::KnownRefusedTwice];
 
 #[derive(Clone, Debug, Default)]
 pub struct Marks(BTreeMap<Mark, u64>);
@@ -87,10 +84,8 @@ impl Marks {
             "resent_qos2" => self.reach(Mark::ResentQos2),
             "resent_though_recorded" => self.reach(Mark::ResentThoughRecorded),
             "retained_after_live" => self.reach(Mark::RetainedAfterLive),
-            "known_sent_twice" => self.reach(Mark::KnownSentTwice),
             "pubrel_again" => self.reach(Mark::Qos2OutResumedAtPubrel),
             "dup_at_first" => self.reach(Mark::DupAtFirst),
-            "over_receive_maximum" => self.reach(Mark::OverReceiveMaximum),
             _ => {}
         }
     }
