@@ -148,6 +148,11 @@ impl Shard {
         self.journal.take()
     }
 
+    /// Does anyone wait for the log to be durable?
+    pub fn awaits_log(&self) -> bool {
+        self.waits.awaits_log()
+    }
+
     /// Bytes that wait to be taken.
     pub fn journal_bytes(&self) -> usize {
         self.journal.waiting_bytes()

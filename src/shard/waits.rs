@@ -182,6 +182,10 @@ impl Waits {
         usize::try_from(at).ok().and_then(|at| self.tickets.get(at)).is_some_and(Option::is_some)
     }
 
+    pub(super) fn awaits_log(&self) -> bool {
+        !self.for_log.is_empty()
+    }
+
     pub(super) fn forget(&mut self, slot: u32) {
         if let Some(mut list) = self.lists.remove(&slot) {
             list.clear();

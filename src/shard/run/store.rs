@@ -4,7 +4,7 @@
 use super::{PAUSED_BY_LOG, Runner};
 use crate::config::SyncPolicy;
 use crate::driver::{LogConfig, LogEvent, LogWriter, Outstanding};
-use crate::shard::{Counter, Event, Limit};
+use crate::shard::{Counter, Event, Limit, Shard};
 use crate::store::Submitter;
 use crate::store::segment::LogName;
 use crate::store::{Journal, Restored, Wall};
@@ -37,11 +37,19 @@ pub(super) struct Store {
     /// The most bytes of log, over all shards, that may wait for the checkpoint.
     log_bytes_max: u64,
     waits_for_checkpoint: bool,
+    /// When records that nobody waits for are written.
+    lazy_until: Option<Instant>,
     paused: Vec<u32>,
 }
 
 /// Records that wait for the disk; above it who causes more is not read.
 const JOURNAL_BYTES_MAX: usize = 16 << 20;
+
+/// Records that nobody waits for, such as that a delivery is settled, are written with the next ones that
+/// someone does wait for, or after this time: a write of their own would hold up the next.
+const LAZY: Duration = Duration::from_millis(10);
+/// Or when there are so many bytes of them.
+const LAZY_BYTES_MAX: usize = 64 << 10;
 
 /// How soon a checkpoint that is behind is looked at again.
 const CHECKPOINT_RETRY: Duration = Duration::from_millis(10);
@@ -75,8 +83,19 @@ impl Store {
             checkpoint: start.checkpoint,
             log_bytes_max,
             waits_for_checkpoint: false,
+            lazy_until: None,
             paused: Vec::new(),
         })
+    }
+
+    /// Is there nothing to write for which anyone waits?
+    fn may_wait(&mut self, machine: &Shard) -> bool {
+        let bytes = machine.journal_bytes();
+        if bytes == 0 || machine.awaits_log() || bytes > LAZY_BYTES_MAX {
+            return false;
+        }
+        let now = Instant::now();
+        *self.lazy_until.get_or_insert(now + LAZY) > now
     }
 
     /// The connection is closed.
@@ -88,7 +107,8 @@ impl Store {
     pub(super) fn due_in(&self) -> Option<Duration> {
         let writer = self.writer.wake_at().map(|at| at.saturating_duration_since(Instant::now()));
         let checkpoint = self.waits_for_checkpoint.then_some(CHECKPOINT_RETRY);
-        [writer, checkpoint].into_iter().flatten().min()
+        let lazy = self.lazy_until.map(|at| at.saturating_duration_since(Instant::now()));
+        [writer, checkpoint, lazy].into_iter().flatten().min()
     }
 }
 
@@ -129,9 +149,10 @@ impl Runner {
     pub(super) fn write_log(&mut self, now: Time) {
         let Some(store) = &mut self.store else { return };
         store.waits_for_checkpoint = store.checkpoint.log_bytes() > store.log_bytes_max;
-        if store.waits_for_checkpoint || !store.writer.is_idle() {
+        if store.waits_for_checkpoint || !store.writer.is_idle() || store.may_wait(&self.machine) {
             return;
         }
+        store.lazy_until = None;
         if let Some(batch) = self.machine.take_batch() {
             let last = batch.last;
             store.writer.submit(batch);
