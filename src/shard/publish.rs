@@ -1,7 +1,9 @@
 //! PUBLISH from a client: checks, the acknowledgement, and the way to every subscriber.
 
 use super::deliver::Fanout;
-use super::waits::{ForLog, Outcome, Owing, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer};
+use super::waits::{
+    ForLog, Outcome, Owing, OwnDelivery, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer,
+};
 use super::{Counter, Effect, Event, Limit, Mail, Shard, ShardId, Violation};
 use crate::message::{Message, Publication};
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, Publish, QoS, Reason};
@@ -185,7 +187,7 @@ impl Shard {
         // PUBREC stands before what the publisher gets of its own message, as clients and test suites
         // know it; PUBACK comes after.
         self.answer(now, slot, mark, ticket, publish_answer(version, kind, packet_id, outcome));
-        self.deliver_own(now, &mut fanout);
+        self.deliver_own(now, slot, &mut fanout);
     }
 
     /// A QoS 2 message came again: its PUBREC, once what the first one promises is there.
@@ -332,12 +334,24 @@ impl Shard {
     }
 
     /// To the publisher itself, what `route` has left for the end.
-    fn deliver_own(&mut self, now: Time, fanout: &mut Fanout<'_>) {
-        let Some((qos, retain, ids)) = fanout.own_delivery.take() else { return };
+    fn deliver_own(&mut self, now: Time, slot: u32, fanout: &mut Fanout<'_>) {
+        let Some((granted, retain_as_published, ids)) = fanout.own_delivery.take() else { return };
         let own = fanout.publication.origin.and_then(|key| self.directory.resolve(key));
-        if let Some(session) = own {
-            self.deliver(now, fanout, session, qos, retain, &ids, None);
+        let Some(session) = own else { return };
+        // What the session must have, though the connection should end now, can't wait for the PUBREC.
+        let is_kept = granted != QoS::AtMostOnce && self.directory.session(session).expiry_seconds != 0;
+        if is_kept || !self.is_owed(slot) {
+            self.deliver(now, fanout, session, granted, retain_as_published, &ids, None);
+            return;
         }
+        let own = OwnDelivery {
+            message: fanout.keep(),
+            topic_hash: fanout.topic_hash,
+            granted,
+            retain_as_published,
+            subscription_ids: ids,
+        };
+        self.answer(now, slot, 0, 0, Owing::Own(Box::new(own)));
     }
 
     /// To every shard that may have subscribers.

@@ -609,3 +609,17 @@ fn a_member_of_a_shared_subscription_is_one_after_a_power_cut() {
     }
     assert_eq!(got, 4);
 }
+
+#[test]
+fn a_publisher_gets_its_own_message_behind_the_pubrec_that_waits() {
+    let mut world = quiet(1);
+    let client = connect(&mut world, 0, "client", 60);
+    world.send(client, b"\x82\x08\x00\x01\x00\x03a/b\x00");
+    world.take(client);
+    world.stick(0);
+    // Retained, so that the log must have it.
+    world.send(client, b"\x35\x09\x00\x03a/b\x00\x07hi");
+    assert_eq!(world.take(client), b"");
+    world.unstick(0);
+    assert_eq!(world.take(client), b"\x50\x02\x00\x07\x30\x07\x00\x03a/bhi");
+}

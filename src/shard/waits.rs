@@ -5,15 +5,18 @@
 //! holds up those behind it; without anything that waits there is no list, and an answer goes out at
 //! once. A ticket counts the receipts that are missing for a publish that other shards take part in.
 
+use super::deliver::Fanout;
 use super::directory::GATED;
 use super::{EndCause, Mail, SessionKey, Shard, ShardId, Violation};
-use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, Reason, encode_ack, encode_pingresp};
+use crate::message::Message;
+use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, QoS, Reason, encode_ack, encode_pingresp};
 use crate::store::Record;
 use crate::time::Time;
 use ahash::RandomState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 /// What a shard says of a message that it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +72,21 @@ pub(super) enum Owing {
     /// CONNACK; the session is resumed behind it.
     Connack(Box<[u8]>),
     Pong,
+    /// What the publisher gets of its own message, behind its PUBREC.
+    Own(Box<OwnDelivery>),
     /// No answer but the end of the connection.
     End(Violation),
     /// No answer, and the end of the connection once the client has emptied its queue.
     EndWhenEmpty,
+}
+
+/// A message on its way back to its publisher.
+pub(super) struct OwnDelivery {
+    pub message: Rc<Message>,
+    pub topic_hash: u64,
+    pub granted: QoS,
+    pub retain_as_published: bool,
+    pub subscription_ids: SmallVec<[u32; 4]>,
 }
 
 /// The receipts that are missing for one message.
@@ -212,8 +226,7 @@ impl Shard {
     /// whatever the connection was owed before has gone out.
     pub(super) fn answer(&mut self, now: Time, slot: u32, mark: u64, ticket: u64, answer: Owing) {
         let waits = mark > self.journal.durable() || ticket != 0;
-        let behind = !self.waits.lists.is_empty() && self.waits.lists.contains_key(&slot);
-        if !waits && !behind {
+        if !waits && !self.is_owed(slot) {
             self.send_owed(now, slot, answer);
             return;
         }
@@ -247,9 +260,28 @@ impl Shard {
                 self.resume(now, session);
             }
             Owing::Pong => self.send_packet(slot, encode_pingresp),
+            Owing::Own(own) => {
+                let OwnDelivery { message, topic_hash, granted, retain_as_published, subscription_ids } =
+                    *own;
+                let mut fanout = Fanout::of(&message, now, topic_hash);
+                self.deliver(
+                    now,
+                    &mut fanout,
+                    session,
+                    granted,
+                    retain_as_published,
+                    &subscription_ids,
+                    None,
+                );
+            }
             Owing::End(violation) => self.end_connection(now, slot, EndCause::Violation(violation)),
             Owing::EndWhenEmpty => self.end_when_empty(now, session),
         }
+    }
+
+    /// Does a connection wait for an answer?
+    pub(super) fn is_owed(&self, slot: u32) -> bool {
+        !self.waits.lists.is_empty() && self.waits.lists.contains_key(&slot)
     }
 
     /// Sends what a connection is owed, as far as nothing waits.
