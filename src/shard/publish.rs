@@ -338,9 +338,9 @@ impl Shard {
         let Some((granted, retain_as_published, ids)) = fanout.own_delivery.take() else { return };
         let own = fanout.publication.origin.and_then(|key| self.directory.resolve(key));
         let Some(session) = own else { return };
-        // What the session must have, though the connection should end now, can't wait for the PUBREC.
-        let is_kept = granted != QoS::AtMostOnce && self.directory.session(session).expiry_seconds != 0;
-        if is_kept || !self.is_owed(slot) {
+        // What the session must have, though the connection should end now, or its queue be full by then, can't
+        // wait for the PUBREC.
+        if granted != QoS::AtMostOnce || !self.is_owed(slot) {
             self.deliver(now, fanout, session, granted, retain_as_published, &ids, None);
             return;
         }
