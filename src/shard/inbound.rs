@@ -41,7 +41,6 @@ impl Shard {
     }
 
     fn handle_ack(&mut self, now: Time, slot: u32, session: u32, ack: Ack) -> Result<(), Violation> {
-        let version = self.directory.slot(session).version;
         let state = self.directory.session_mut(session);
         if ack.kind == AckKind::Pubrel {
             // [MQTT5-4.3.3-11]; an identifier that is not held: 0x92 in 5.0. [MQTT5-3.7.2-1]
@@ -66,7 +65,7 @@ impl Shard {
                     self.pump(now, session);
                 }
             }
-            AckOutcome::Release(number) => self.release_delivery(slot, session, ack.packet_id, number),
+            AckOutcome::Release(number) => self.release_delivery(now, slot, session, ack.packet_id, number),
             AckOutcome::Unknown if ack.kind == AckKind::Pubrec && !ack.reason.is_error() => {
                 // [MQTT5-3.6.2-1], and in recovery as above.
                 let reason = if state.inflight.sent_qos2() {
@@ -75,7 +74,7 @@ impl Shard {
                     Reason::Success
                 };
                 let pubrel = Ack { kind: AckKind::Pubrel, packet_id: ack.packet_id, reason };
-                self.send_packet(slot, |out| encode_ack(out, version, pubrel));
+                self.answer(now, slot, 0, 0, Owing::Ack(pubrel));
             }
             AckOutcome::Unknown => {}
             AckOutcome::Mismatch => {
@@ -89,8 +88,7 @@ impl Shard {
     }
 
     /// PUBREC came: PUBREL is due. `[MQTT5-4.3.3-4]`
-    fn release_delivery(&mut self, slot: u32, session: u32, packet_id: PacketId, number: u64) {
-        let version = self.version_of_session(session);
+    fn release_delivery(&mut self, now: Time, slot: u32, session: u32, packet_id: PacketId, number: u64) {
         if let (Some(sid), Some(connection)) = (self.sid(session), self.connection(slot)) {
             let serial = connection.serial;
             self.journal.record(&Record::Released { sid, number });
@@ -99,7 +97,7 @@ impl Shard {
             return;
         }
         let pubrel = Ack { kind: AckKind::Pubrel, packet_id, reason: Reason::Success };
-        self.send_packet(slot, |out| encode_ack(out, version, pubrel));
+        self.answer(now, slot, 0, 0, Owing::Ack(pubrel));
     }
 
     /// The log has it. A newer connection has been sent it by `resume`.
@@ -149,7 +147,12 @@ impl Shard {
     /// AUTH after CONNACK: re-authentication, while everything else goes on. `[MQTT5 §4.12.1]`
     fn handle_reauthentication(&mut self, slot: u32, session: u32, auth: &Auth<'_>) -> Result<(), Violation> {
         let refuse = |reason, cause| Err(Violation { reason, cause });
-        let packet_bytes_max = self.directory.slot(session).packet_bytes_max;
+        let entry = self.directory.slot(session);
+        let packet_bytes_max = entry.packet_bytes_max;
+        if entry.flags & GATED != 0 {
+            // [MQTT5 §4.12.1]
+            return refuse(Reason::ProtocolError, "AUTH before CONNACK");
+        }
         let Some(connection) = self.connection_mut(slot) else { return Ok(()) };
         let rare = connection.rare.as_deref_mut();
         let method = rare.as_ref().and_then(|rare| rare.authentication_method.as_deref());

@@ -16,6 +16,7 @@ mod connection;
 mod counters;
 mod deliver;
 mod directory;
+mod enqueue;
 mod event;
 mod groups;
 mod inbound;

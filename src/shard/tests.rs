@@ -294,10 +294,10 @@ fn what_promises_something_that_is_kept_waits_for_the_disk() {
     world.stick(0);
     let client = connect_kept(&mut world, 0, "kept");
     assert_eq!(world.take(client), b"", "CONNACK of a session that is kept");
-    world.send(client, b"\xC0\x00");
-    assert_eq!(world.take(client), b"", "no PINGRESP before CONNACK");
+    world.send(client, b"\xC0\x00\x50\x02\x00\x07\x62\x02\x00\x07");
+    assert_eq!(world.take(client), b"", "no PINGRESP, PUBREL or PUBCOMP before CONNACK");
     world.unstick(0);
-    assert_eq!(world.take(client), b"\x20\x02\x00\x00\xD0\x00");
+    assert_eq!(world.take(client), b"\x20\x02\x00\x00\xD0\x00\x62\x02\x00\x07\x70\x02\x00\x07");
 
     world.stick(0);
     world.send(client, SUBSCRIBE_AB);

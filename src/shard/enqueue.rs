@@ -1,0 +1,137 @@
+//! The way into a session's queue: its bounds, and what the policy makes of a full one.
+
+use super::deliver::Fanout;
+use super::{Counter, Event, Limit, Shard};
+use crate::config::QueuePolicy;
+use crate::session::{Delivery, QueueLimits, Session};
+use crate::time::Time;
+
+/// Where a message that can't be sent now has gone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Queued,
+    /// By policy.
+    Dropped,
+    Refused,
+}
+
+impl Shard {
+    /// Would a session take a message of this size now?
+    pub(super) fn takes(&self, session: u32, fanout: &Fanout<'_>) -> bool {
+        let limits = &self.shared.config.limits;
+        let entry = self.directory.slot(session);
+        let queue = &self.directory.session(session).queue;
+        let bytes = fanout.publication.topic.len() + fanout.publication.payload.len() + limits.connect_bytes;
+        let full = queue.len() >= limits.session_queue_messages
+            || queue.bytes() + bytes > limits.session_queue_bytes
+            || self.queued_bytes + bytes > self.shares.queue_bytes;
+        (!full || limits.session_queue_policy != QueuePolicy::Refuse) && !(entry.sid != 0 && self.store_full)
+    }
+
+    /// Into the queue, if there is room, or the policy makes some.
+    pub(super) fn enqueue(&mut self, now: Time, session: u32, delivery: Delivery) -> Place {
+        let limits = &self.shared.config.limits;
+        let queue_limits =
+            QueueLimits { messages: limits.session_queue_messages, bytes: limits.session_queue_bytes };
+        let policy = limits.session_queue_policy;
+        let bytes = delivery.message.bytes();
+        let total = self.shares.queue_bytes;
+        let grouped = delivery.extra.as_ref().is_some_and(|extra| extra.group.is_some());
+        let (expired, freed) = self.drop_expired(session, now);
+        if expired > 0 {
+            self.note_queued(-(freed as isize), -(expired as isize));
+            self.count(Counter::DroppedExpired, expired as u64);
+            self.count(Counter::PublishesDropped, expired as u64);
+        }
+        let state = self.directory.session_mut(session);
+        let queue = &state.queue;
+        let full = queue.len() >= queue_limits.messages
+            || queue.bytes().saturating_add(bytes) > queue_limits.bytes
+            || self.queued_bytes + bytes > total;
+        if full {
+            match policy {
+                QueuePolicy::Refuse => {
+                    self.report_queue_full(session, Limit::SessionQueue);
+                    return Place::Refused;
+                }
+                QueuePolicy::DropNewest => {
+                    self.report_queue_full(session, Limit::SessionQueueNewest);
+                    return Place::Dropped;
+                }
+                QueuePolicy::DropOldest => {
+                    self.report_queue_full(session, Limit::SessionQueueOldest);
+                    if !self.drop_oldest(session, bytes, queue_limits) {
+                        return Place::Dropped;
+                    }
+                }
+            }
+        }
+        if self.directory.session_mut(session).queue.push(delivery, queue_limits).is_err() {
+            return Place::Refused;
+        }
+        self.note_queued(bytes as isize, 1);
+        if grouped {
+            self.tell_groups(session, false);
+        }
+        Place::Queued
+    }
+
+    /// Expired messages at the front do not keep a new one out; how many they were, and bytes.
+    fn drop_expired(&mut self, session: u32, now: Time) -> (usize, usize) {
+        let (mut count, mut bytes) = (0, 0);
+        loop {
+            let queue = &mut self.directory.session_mut(session).queue;
+            if !queue.front().is_some_and(|delivery| delivery.message.is_expired(now)) {
+                return (count, bytes);
+            }
+            let Some(expired) = queue.pop() else { return (count, bytes) };
+            count += 1;
+            bytes += expired.message.bytes();
+            self.record_settled(session, expired.number);
+        }
+    }
+
+    /// Makes room for so many bytes in a queue; false if there can't be so much.
+    fn drop_oldest(&mut self, session: u32, bytes: usize, limits: QueueLimits) -> bool {
+        loop {
+            let total = self.queued_bytes + bytes;
+            let queue = &mut self.directory.session_mut(session).queue;
+            if queue.len() < limits.messages
+                && queue.bytes() + bytes <= limits.bytes
+                && total <= self.shares.queue_bytes
+            {
+                return true;
+            }
+            let Some(oldest) = queue.pop() else { return false };
+            self.note_queued(-oldest.message.bytes().cast_signed(), -1);
+            self.record_settled(session, oldest.number);
+        }
+    }
+
+    fn report_queue_full(&mut self, session: u32, limit: Limit) {
+        self.count(Counter::PublishesDropped, 1);
+        let state = self.directory.session_mut(session);
+        if std::mem::replace(&mut state.full_reported, true) {
+            self.count(Counter::DroppedQueueFull, 1);
+        } else {
+            let client = state.client_id.clone();
+            self.report(Event::LimitReached { limit, client });
+        }
+    }
+
+    pub(super) fn note_queued(&mut self, bytes: isize, messages: isize) {
+        self.queued_bytes = self.queued_bytes.saturating_add_signed(bytes);
+        let counters = &self.shared.counters[usize::from(self.id)];
+        counters.set(Counter::BytesQueued, self.queued_bytes as u64);
+        if messages >= 0 {
+            counters.add(Counter::MessagesQueued, messages.unsigned_abs() as u64);
+        } else {
+            counters.subtract(Counter::MessagesQueued, messages.unsigned_abs() as u64);
+        }
+    }
+
+    /// The queue of a session that has ended.
+    pub(super) fn forget_queue(&mut self, state: &Session) {
+        self.note_queued(-(state.queue.bytes() as isize), -(state.queue.len() as isize));
+    }
+}
