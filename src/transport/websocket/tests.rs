@@ -275,6 +275,8 @@ fn requests_that_break_the_rules_are_bad() {
         "dGhlIHNhbXBsZSBub25jZQ=",
         "dGhlIHNhbXBsZSBub25jZQ",
         "dGhlIHNhbXBsZSBub25j",
+        "dGhlIHNhbXBsZSBub25==",
+        "dGhlIHNhbXBsZSBub25jZQQQ==",
         "!GhlIHNhbXBsZSBub25jZQ==",
     ] {
         refused(with(&format!("Sec-WebSocket-Key: {key}")), 400, "16 bytes in base64");
@@ -373,6 +375,9 @@ fn a_ping_is_answered_with_its_payload() {
     let longest = [7; 125];
     assert_eq!(frames(&[&frame(0x89, &longest)]).1, [&[0x8A, 125][..], &longest].concat());
     assert_eq!(frames(&[&frame(0x89, b"")]).1, [0x8A, 0]);
+    let long_header = [&[0x89, 0xFF, 0, 0, 0, 0, 0, 0, 0, 125, 0, 0, 0, 0][..], &longest].concat();
+    assert_eq!(long_header.len(), FRAME_UNIT_BYTES_MAX);
+    assert_eq!(frames(&[&long_header]).1, [&[0x8A, 125][..], &longest].concat());
 }
 
 // [MQTT5-6.0.0-1] [MQTT311-6.0.0-1]
@@ -469,6 +474,12 @@ fn our_close_is_sent_once_and_waits_for_the_peers() {
     let close = frame(0x88, b"\x03\xE9");
     assert_eq!(socket.read(&settings(), &close, &mut payload, &mut out), Ok(Progress::PeerClosed));
     assert_eq!((payload.len(), out.len()), (0, 4), "a Close is the last that is sent");
+
+    let mut socket = opened();
+    socket.close(1001, &mut out);
+    let close = frame(0x88, b"");
+    assert_eq!(socket.read(&settings(), &close, &mut payload, &mut out), Ok(Progress::PeerClosed));
+    assert_eq!((payload.len(), out.len()), (0, 8), "nor is an empty one answered");
 }
 
 #[test]
