@@ -1,0 +1,3 @@
+//! What a listener speaks below MQTT.
+
+pub mod tls;
