@@ -95,6 +95,7 @@ struct RawKey {
 const _: () = assert!(size_of::<RawKey>() <= 56, "this is what a connection keeps twice");
 
 impl RawKey {
+    /// `key` has the length that the algorithm told rustls.
     fn new(algorithm: &'static aead::Algorithm, key: &[u8], iv: Iv) -> RawKey {
         let mut kept = Zeroizing::new([0; KEY_BYTES_MAX]);
         kept[..algorithm.key_len()].copy_from_slice(key);

