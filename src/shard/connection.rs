@@ -17,12 +17,14 @@ use std::fmt;
 use std::net::SocketAddr;
 
 /// How the peer went away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hangup {
     /// It closed.
     Closed,
     /// It reset the connection.
     Reset,
+    /// What lies below MQTT (PROXY header, TLS, WebSocket) has failed, in words.
+    Transport(Box<str>),
     /// Another error of the socket (errno).
     Error(i32),
     /// It does not read, and what waits for it has reached the driver's bound.
@@ -34,6 +36,7 @@ impl fmt::Display for Hangup {
         match self {
             Hangup::Closed => f.write_str("connection closed by the client without DISCONNECT"),
             Hangup::Reset => f.write_str("connection reset by the client"),
+            Hangup::Transport(words) => f.write_str(words),
             Hangup::BacklogFull => {
                 f.write_str("connection ended: the client does not read (limits.backlog_bytes)")
             }
@@ -343,8 +346,9 @@ impl Shard {
         match connection.stage {
             Stage::Serving { session } => {
                 let client = self.directory.session(session).client_id.clone();
+                let drops_will = cause.drops_will();
                 self.report(Event::Disconnected { client, peer, cause });
-                self.detach(now, session, cause.drops_will());
+                self.detach(now, session, drops_will);
             }
             Stage::Connect { .. } | Stage::Authenticate if cause != EndCause::Refused => {
                 self.report(Event::Unconnected { peer, cause });

@@ -102,7 +102,7 @@ pub enum Limit {
 }
 
 /// Why a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndCause {
     /// DISCONNECT from the client.
     Disconnect(Reason),
@@ -124,7 +124,7 @@ pub enum EndCause {
 
 impl EndCause {
     /// The reason code of the DISCONNECT that a 5.0 client gets; none: no DISCONNECT.
-    pub fn reason_sent(self) -> Option<Reason> {
+    pub fn reason_sent(&self) -> Option<Reason> {
         match self {
             EndCause::Violation(violation) => Some(violation.reason),
             EndCause::KeepAlive => Some(Reason::KeepAliveTimeout),
@@ -137,7 +137,7 @@ impl EndCause {
     }
 
     /// Does the will go unpublished? `[MQTT5-3.14.4-3]`
-    pub fn drops_will(self) -> bool {
+    pub fn drops_will(&self) -> bool {
         matches!(self, EndCause::Disconnect(Reason::Success))
     }
 }

@@ -7,10 +7,14 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use super::proxy::{ProxyFailure, ProxyStep, TrustedAddresses, read_proxy_header};
-use super::tls::{self, Tls, TlsConfig, TlsFailure};
+use super::tls::{
+    self, CertificateAndKey, ClientCertificate, Tls, TlsConfig, TlsFailure, TlsSettings, TlsVersion,
+};
 use super::websocket::{self, WebSocket, WebSocketFailure, WebSocketSettings};
+use crate::config::{ClientCertificates, Listener, ListenerProtocol, TlsMinimum};
 
 /// What a listener puts in front of MQTT.
 #[derive(Clone, Default)]
@@ -24,21 +28,81 @@ pub struct Door {
 }
 
 impl Door {
+    /// What a listener of the configuration asks for; reads the files of TLS.
+    ///
+    /// # Errors
+    /// A sentence that names the key or the file, and what is wrong.
+    pub fn of(listener: &Listener) -> Result<Door, String> {
+        let proxy = match listener.proxy_trusted.as_slice() {
+            [] => None,
+            texts => Some(
+                TrustedAddresses::parse(texts)
+                    .map_err(|error| format!("listeners.proxy_trusted: {error}"))?,
+            ),
+        };
+        let websocket = (listener.protocol == ListenerProtocol::WebSocket).then(|| WebSocketSettings {
+            path: listener.websocket_path.clone(),
+            origins: listener.websocket_origins.clone(),
+            ..WebSocketSettings::default()
+        });
+        let tls = tls_settings(listener)?;
+        let tls =
+            tls.map(|settings| TlsConfig::load(&settings).map_err(|error| error.to_string())).transpose()?;
+        Ok(Door { proxy, tls, websocket })
+    }
+
     /// Does MQTT come as it is?
     pub fn is_plain(&self) -> bool {
         self.proxy.is_none() && self.tls.is_none() && self.websocket.is_none()
     }
 
     /// The layers of a new connection from `peer`; none when MQTT comes as it is.
-    pub fn open(&self, peer: IpAddr) -> Option<Box<Layers>> {
+    pub fn open(&self, peer: IpAddr) -> Option<Layers> {
         let layers = Layers {
             header: self.proxy.as_ref().filter(|trusted| trusted.contains(peer)).map(|_| Vec::new()),
             tls: self.tls.as_ref().map(Tls::new),
             websocket: self.websocket.as_ref().map(|_| WebSocket::new()),
         };
         let is_plain = layers.header.is_none() && layers.tls.is_none() && layers.websocket.is_none();
-        (!is_plain).then(|| Box::new(layers))
+        (!is_plain).then_some(layers)
     }
+}
+
+fn tls_settings(listener: &Listener) -> Result<Option<TlsSettings>, String> {
+    let Listener { tls_certificates: chains, tls_keys: keys, .. } = listener;
+    if chains.len() != keys.len() {
+        return Err(format!(
+            "listeners.tls_keys: {} keys for {} certificates in tls_certificates; each needs one",
+            keys.len(),
+            chains.len()
+        ));
+    }
+    let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+    let client_certificate = match listener.tls_client_certificate {
+        ClientCertificates::None => ClientCertificate::None,
+        ClientCertificates::Optional => ClientCertificate::Optional,
+        ClientCertificates::Required => ClientCertificate::Required,
+    };
+    if chains.is_empty() {
+        // What was meant to keep others out must not be passed over.
+        return match client_certificate {
+            ClientCertificate::None => Ok(None),
+            _ => Err("listeners.tls_client_certificate: without tls_certificates there is no TLS".to_owned()),
+        };
+    }
+    let certificates = chains.iter().zip(keys);
+    Ok(Some(TlsSettings {
+        certificates: certificates
+            .map(|(chain, key)| CertificateAndKey { chain: chain.into(), key: key.into() })
+            .collect(),
+        client_ca: path(&listener.tls_client_ca),
+        client_certificate,
+        crl: path(&listener.tls_crl),
+        version_min: match listener.tls_minimum {
+            TlsMinimum::V12 => TlsVersion::V12,
+            TlsMinimum::V13 => TlsVersion::V13,
+        },
+    }))
 }
 
 /// The layers of one connection. It may be moved to another thread.
