@@ -240,6 +240,11 @@ impl Shard {
 
     /// `what` is done once the log is durable up to `mark`, and after what waits already.
     pub(super) fn wait_for_log(&mut self, mark: u64, what: ForLog) {
+        if self.journal.has_failed() {
+            // It would wait for ever, and take room.
+            self.waits.for_log = VecDeque::new();
+            return;
+        }
         let mark = mark.max(self.waits.for_log.back().map_or(0, |(last, _)| *last));
         self.waits.for_log.push_back((mark, what));
     }

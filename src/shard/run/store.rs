@@ -140,6 +140,8 @@ impl Runner {
                         "the disk has failed: nothing that must be kept is acknowledged any more; mend it, and start midge anew"
                     );
                     self.machine.handle_store_failed();
+                    // No write comes any more for which they could wait, and the journal takes nothing down.
+                    self.resume_for_log();
                 }
             }
         }
@@ -149,7 +151,12 @@ impl Runner {
     pub(super) fn write_log(&mut self, now: Time) {
         let Some(store) = &mut self.store else { return };
         store.waits_for_checkpoint = store.checkpoint.log_bytes() > store.log_bytes_max;
-        if store.waits_for_checkpoint || !store.writer.is_idle() || store.may_wait(&self.machine) {
+        if store.waits_for_checkpoint || !store.writer.is_idle() {
+            // That these records have waited long enough must wake no one now.
+            store.lazy_until = None;
+            return;
+        }
+        if store.may_wait(&self.machine) {
             return;
         }
         store.lazy_until = None;
