@@ -100,6 +100,8 @@ counters! {
     LimitDisk,
     /// Times that reading was stopped because the disk was behind.
     LimitLog,
+    /// Times that a log waited for the checkpoint because of `persistence.log_bytes`.
+    LimitLogBytes,
     /// Clients whose Receive Maximum was overrun.
     LimitReceiveMaximum,
 }

@@ -97,6 +97,8 @@ pub enum Limit {
     Disk,
     /// The disk is slower than what must be kept comes in: reading stopped.
     Log,
+    /// `persistence.log_bytes`: the checkpoint is behind.
+    LogBytes,
 }
 
 /// Why a connection ended.
@@ -179,7 +181,7 @@ impl Limit {
             Limit::Sessions => "limits.sessions",
             Limit::Mesh => "runtime.mesh_capacity",
             Limit::Disk => "persistence.directory",
-            Limit::Log => "persistence.log_bytes",
+            Limit::Log | Limit::LogBytes => "persistence.log_bytes",
         }
     }
 
@@ -199,6 +201,7 @@ impl Limit {
             Limit::Mesh => "reading stopped, another shard is behind",
             Limit::Disk => "message refused, the disk is full",
             Limit::Log => "reading stopped, the disk or the checkpoint is behind",
+            Limit::LogBytes => "nothing that must be kept is acknowledged until the checkpoint has caught up",
         }
     }
 
@@ -218,6 +221,7 @@ impl Limit {
             Limit::Mesh => Counter::LimitMesh,
             Limit::Disk => Counter::LimitDisk,
             Limit::Log => Counter::LimitLog,
+            Limit::LogBytes => Counter::LimitLogBytes,
         }
     }
 }
