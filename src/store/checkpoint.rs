@@ -1,14 +1,16 @@
 //! The thread that works sealed segments into the checkpoint.
 //!
 //! Segments come in, in the order of each shard's log, from any thread; their changes go into the
-//! checkpoint, several segments in one transaction if several wait, and then their files are removed. While
-//! the checkpoint can't be written, the segments stay, and it is tried again every second.
+//! checkpoint, several segments in one transaction if several wait, and then their files go back to the logs
+//! ([`Spares`]) or are removed. While the checkpoint can't be written, the segments stay, and it is tried
+//! again every second.
 
 use super::StoreError;
 use super::directory::{remove, set_aside};
 use super::image::Image;
 use super::recovery::told;
 use super::segment::{Header, LogName, parse_file_name};
+use super::spares::Spares;
 use super::state::Changes;
 use std::collections::VecDeque;
 use std::fs;
@@ -37,6 +39,7 @@ enum Job {
 pub struct Submitter {
     sender: Sender<Job>,
     state: Arc<State>,
+    spares: Spares,
 }
 
 impl Submitter {
@@ -46,6 +49,11 @@ impl Submitter {
         self.state.log_bytes.fetch_add(bytes, Ordering::Relaxed);
         // Without the thread the next start finds the file.
         let _ = self.sender.send(Job::Segment { path, bytes });
+    }
+
+    /// Files of segments that are in the checkpoint.
+    pub fn spares(&self) -> Spares {
+        self.spares.clone()
     }
 
     /// Bytes of segments that are sealed and not in the checkpoint yet.
@@ -68,7 +76,8 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Starts the thread. `changes` are those of `pending`, segments that are applied but not kept yet;
-    /// `damaged` is the directory for segments that turn out to be damaged.
+    /// `damaged` is the directory for segments that turn out to be damaged, `spares` takes the files of those
+    /// that are done with.
     ///
     /// # Errors
     /// [`StoreError`] if there is no thread to be had.
@@ -77,6 +86,7 @@ impl Checkpoint {
         changes: Changes,
         pending: Vec<PathBuf>,
         damaged: PathBuf,
+        spares: Spares,
     ) -> Result<Checkpoint, StoreError> {
         let (sender, receiver) = channel();
         let state = Arc::new(State::default());
@@ -94,6 +104,7 @@ impl Checkpoint {
             applied: jobs.len(),
             jobs,
             damaged,
+            spares: spares.clone(),
             state: Arc::clone(&state),
             is_stopping: false,
         };
@@ -101,7 +112,7 @@ impl Checkpoint {
             .name("midge-checkpoint".to_owned())
             .spawn(move || worker.run(&receiver))
             .map_err(|error| StoreError::new("can't start the thread of the checkpoint", &path, error))?;
-        Ok(Checkpoint { submitter: Submitter { sender, state }, thread: Some(thread) })
+        Ok(Checkpoint { submitter: Submitter { sender, state, spares }, thread: Some(thread) })
     }
 
     /// A handle for a shard.
@@ -149,6 +160,7 @@ struct Worker {
     /// How many of them are applied.
     applied: usize,
     damaged: PathBuf,
+    spares: Spares,
     state: Arc<State>,
     is_stopping: bool,
 }
@@ -160,6 +172,13 @@ const RETRY: Duration = Duration::from_secs(1);
 
 impl Worker {
     fn run(mut self, receiver: &Receiver<Job>) {
+        self.serve(receiver);
+        for path in self.spares.take_all() {
+            discard(&path);
+        }
+    }
+
+    fn serve(&mut self, receiver: &Receiver<Job>) {
         loop {
             self.take_all(receiver);
             match self.work() {
@@ -225,9 +244,8 @@ impl Worker {
             }
             image.commit(&mut changes)?;
             for (path, bytes) in self.jobs.drain(..std::mem::take(&mut self.applied)) {
-                // A file that can't be removed is found again, and known to be done, at the next start.
-                if let Err(error) = remove(&path) {
-                    tracing::warn!("{error}");
+                if self.is_stopping || !self.spares.give(&path) {
+                    discard(&path);
                 }
                 self.state.log_bytes.fetch_sub(bytes, Ordering::Relaxed);
             }
@@ -263,6 +281,13 @@ impl Worker {
             aside.display()
         );
         Ok(())
+    }
+}
+
+/// A file that can't be removed is found again, and known to be done, at the next start.
+fn discard(path: &Path) {
+    if let Err(error) = remove(path) {
+        tracing::warn!("{error}");
     }
 }
 

@@ -85,6 +85,7 @@ impl Store {
             seed: start.seed,
             segment_bytes: persistence.segment_bytes.next_multiple_of(crate::store::segment::BLOCK),
             sync,
+            spares: start.checkpoint.spares(),
         };
         let writer = LogWriter::start(config, outstanding).await?;
         let now = runner.now();
