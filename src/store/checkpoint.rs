@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -25,7 +25,6 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 struct State {
     log_bytes: AtomicU64,
-    is_failing: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -59,11 +58,6 @@ impl Submitter {
     /// Bytes of segments that are sealed and not in the checkpoint yet.
     pub fn log_bytes(&self) -> u64 {
         self.state.log_bytes.load(Ordering::Relaxed)
-    }
-
-    /// The checkpoint can't be written just now.
-    pub fn is_failing(&self) -> bool {
-        self.state.is_failing.load(Ordering::Relaxed)
     }
 }
 
@@ -106,6 +100,7 @@ impl Checkpoint {
             damaged,
             spares: spares.clone(),
             state: Arc::clone(&state),
+            is_failing: false,
             is_stopping: false,
         };
         let thread = Builder::new()
@@ -128,11 +123,6 @@ impl Checkpoint {
     /// See [`Submitter::log_bytes`].
     pub fn log_bytes(&self) -> u64 {
         self.submitter.log_bytes()
-    }
-
-    /// See [`Submitter::is_failing`].
-    pub fn is_failing(&self) -> bool {
-        self.submitter.is_failing()
     }
 
     /// Waits until all that was submitted is in the checkpoint, and ends the thread. What can't be written
@@ -162,6 +152,8 @@ struct Worker {
     damaged: PathBuf,
     spares: Spares,
     state: Arc<State>,
+    /// The last try failed, which was told.
+    is_failing: bool,
     is_stopping: bool,
 }
 
@@ -183,14 +175,14 @@ impl Worker {
             self.take_all(receiver);
             match self.work() {
                 Ok(()) => {
-                    if self.state.is_failing.swap(false, Ordering::Relaxed) {
+                    if std::mem::take(&mut self.is_failing) {
                         tracing::info!("the checkpoint can be written again");
                     }
                 }
                 Err(error) => {
                     self.open = None;
                     self.applied = 0;
-                    if !self.state.is_failing.swap(true, Ordering::Relaxed) {
+                    if !std::mem::replace(&mut self.is_failing, true) {
                         tracing::error!("{error}; the log grows until that works again");
                     }
                     if self.is_stopping {
