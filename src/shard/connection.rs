@@ -91,8 +91,8 @@ pub(super) struct Connection {
     pub timer: Option<TimerId>,
     pub keep_alive_seconds: u16,
     pub backlog_bytes: usize,
-    /// Reading is stopped because the client does not read.
-    paused: bool,
+    /// Why reading is stopped: [`PAUSED_BY_BACKLOG`], [`PAUSED_BY_OWED`].
+    paused: u8,
     /// QoS 0 messages are being dropped; said once per backlog.
     pub dropping: bool,
     pub rare: Option<Box<Rare>>,
@@ -116,6 +116,11 @@ pub(super) enum Progress {
     /// All unread bytes, this packet included, go to another shard.
     HandOver { to: super::ShardId },
 }
+
+/// The client does not read.
+const PAUSED_BY_BACKLOG: u8 = 1;
+/// Too many answers wait for the log, or for other shards.
+pub(super) const PAUSED_BY_OWED: u8 = 2;
 
 /// Packet type of CONNECT.
 const CONNECT_TYPE: u8 = 1;
@@ -169,7 +174,7 @@ impl Shard {
             timer: Some(timer),
             keep_alive_seconds: 0,
             backlog_bytes: 0,
-            paused: false,
+            paused: 0,
             dropping: false,
             rare: None,
         };
@@ -379,13 +384,11 @@ impl Shard {
         let limit = self.shared.config.limits.backlog_bytes;
         let Some(connection) = self.connection_mut(slot) else { return };
         connection.backlog_bytes = bytes;
-        let over = bytes > limit && !connection.paused;
-        connection.paused |= over;
+        let over = bytes > limit;
         let Stage::Serving { session } = connection.stage else { return };
         self.directory.slot_mut(session).flags |= BACKLOGGED;
-        if over {
-            // It asks for more than it reads. [DESIGN §7]: stop reading from whoever causes it.
-            self.effects.push(Effect::Pause { slot });
+        // It asks for more than it reads. [DESIGN §7]: stop reading from whoever causes it.
+        if over && self.pause(slot, PAUSED_BY_BACKLOG) {
             let client = self.directory.session(session).client_id.clone();
             self.report(Event::LimitReached { limit: Limit::BacklogPause, client });
         }
@@ -395,13 +398,36 @@ impl Shard {
         let Some(connection) = self.connection_mut(slot) else { return };
         connection.backlog_bytes = 0;
         connection.dropping = false;
-        let paused = std::mem::take(&mut connection.paused);
         let Stage::Serving { session } = connection.stage else { return };
         self.directory.slot_mut(session).flags &= !BACKLOGGED;
-        if paused {
+        self.unpause(slot, PAUSED_BY_BACKLOG);
+        self.pump(now, session);
+    }
+
+    /// Stops reading from a connection; false if it is stopped for this reason already.
+    pub(super) fn pause(&mut self, slot: u32, why: u8) -> bool {
+        let Some(connection) = self.connection_mut(slot).filter(|connection| connection.paused & why == 0)
+        else {
+            return false;
+        };
+        let before = connection.paused;
+        connection.paused |= why;
+        if before == 0 {
+            self.effects.push(Effect::Pause { slot });
+        }
+        true
+    }
+
+    /// The reason is gone; reads from the connection again if there is no other.
+    pub(super) fn unpause(&mut self, slot: u32, why: u8) {
+        let Some(connection) = self.connection_mut(slot).filter(|connection| connection.paused & why != 0)
+        else {
+            return;
+        };
+        connection.paused &= !why;
+        if connection.paused == 0 {
             self.effects.push(Effect::Resume { slot });
         }
-        self.pump(now, session);
     }
 
     /// The session of a connection that is served.

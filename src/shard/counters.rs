@@ -102,6 +102,8 @@ counters! {
     LimitLog,
     /// Times that a log waited for the checkpoint because of `persistence.log_bytes`.
     LimitLogBytes,
+    /// Times that reading was stopped because too many answers waited for the log or for other shards.
+    LimitAnswers,
     /// Clients whose Receive Maximum was overrun.
     LimitReceiveMaximum,
 }
