@@ -21,10 +21,15 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The configuration or the arguments are wrong.
 const EXIT_USAGE: u8 = 2;
+
+/// The kernel lets go of the sockets of a process that was killed a moment after the process is gone, because
+/// io_uring held them too: an address in use is tried again for so long, and so often.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
+const ADDRESS_RETRY: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {
@@ -270,10 +275,16 @@ fn listen(config: &Config, shards: usize) -> Result<(Vec<SocketAddr>, Vec<Vec<(u
     let options = BindOptions::default();
     let mut addresses = Vec::new();
     let mut sockets: Vec<Vec<(u16, OwnedFd)>> = (0..shards).map(|_| Vec::new()).collect();
+    let until = Instant::now() + ADDRESS_PATIENCE;
     for (number, listener) in (0..).zip(&config.listeners) {
         for address in listener.address.resolve().map_err(Failure::new)? {
             let failed = |error: std::io::Error| Failure::new(cannot_listen(address, &error));
-            driver::probe_bind(address, &options).map_err(failed)?;
+            while let Err(error) = driver::probe_bind(address, &options) {
+                if error.kind() != std::io::ErrorKind::AddrInUse || Instant::now() >= until {
+                    return Err(failed(error));
+                }
+                std::thread::sleep(ADDRESS_RETRY);
+            }
             let first = driver::bind(address, &options).map_err(failed)?;
             // Port 0 is the kernel's choice, once.
             let bound = driver::local_address(&first).map_err(failed)?;

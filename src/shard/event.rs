@@ -99,6 +99,8 @@ pub enum Limit {
     Disk,
     /// The disk is slower than what must be kept comes in: reading stopped.
     Log,
+    /// `persistence.log_bytes`: the checkpoint is behind.
+    LogBytes,
 }
 
 /// Why a connection ended.
@@ -182,7 +184,7 @@ impl Limit {
             Limit::Sessions => "limits.sessions",
             Limit::Mesh => "runtime.mesh_capacity",
             Limit::Disk => "persistence.directory",
-            Limit::Log => "persistence.log_bytes",
+            Limit::Log | Limit::LogBytes => "persistence.log_bytes",
         }
     }
 
@@ -202,6 +204,7 @@ impl Limit {
             Limit::Mesh => "reading stopped, another shard is behind",
             Limit::Disk => "message refused, the disk is full",
             Limit::Log => "reading stopped, the disk or the checkpoint is behind",
+            Limit::LogBytes => "nothing that must be kept is acknowledged until the checkpoint has caught up",
         }
     }
 
@@ -221,6 +224,7 @@ impl Limit {
             Limit::Mesh => Counter::LimitMesh,
             Limit::Disk => Counter::LimitDisk,
             Limit::Log => Counter::LimitLog,
+            Limit::LogBytes => Counter::LimitLogBytes,
         }
     }
 }
