@@ -245,13 +245,13 @@ impl Shard {
         let list = lists.entry(slot).or_insert_with(|| spare.pop().unwrap_or_default());
         list.push_back(Owed { mark, ticket, answer });
         let owed = list.len();
-        if owed > self.owed_max() && self.pause(slot, PAUSED_BY_OWED) {
+        if owed > self.owed_max(slot) && self.pause(slot, PAUSED_BY_OWED) {
             self.count(Counter::LimitAnswers, 1);
         }
     }
 
-    fn owed_max(&self) -> usize {
-        OWED_FACTOR * usize::from(self.shared.config.protocol.receive_maximum).max(OWED_BASIS_MIN)
+    fn owed_max(&self, slot: u32) -> usize {
+        OWED_FACTOR * usize::from(self.terms(slot).receive_maximum).max(OWED_BASIS_MIN)
     }
 
     /// `what` is done once the log is durable up to `mark`, and after what waits already.
@@ -321,7 +321,7 @@ impl Shard {
                 None => break 0,
             }
         };
-        if left <= self.owed_max() / 2 {
+        if left <= self.owed_max(slot) / 2 {
             self.unpause(slot, PAUSED_BY_OWED);
         }
         if left == 0 {
