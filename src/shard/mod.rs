@@ -217,7 +217,7 @@ impl Shard {
             directory: Directory::new(id, seed),
             subscriptions: TopicIndex::new(seed ^ 1),
             matches: Matches::default(),
-            groups: Groups::new(id, seed ^ 2),
+            groups: Groups::new(seed ^ 2),
             foreign_wildcards: TopicIndex::new(seed ^ 3),
             foreign_matches: Matches::default(),
             own_exact: interest,

@@ -51,6 +51,7 @@ pub(in crate::store) fn delivery(sid: u64, number: u64, message: u64) -> Record<
         retain: false,
         packet_id: 0,
         subscription_ids: SmallVec::new(),
+        group: "",
     }
 }
 
@@ -83,7 +84,7 @@ fn described_session(session: &RestoredSession) -> String {
         let message = text_of(&row.message);
         line +=
             &format!(" ({} {message} {:?} {} {:?}", row.number, row.qos, row.retain, row.subscription_ids);
-        line += &format!(" {:?})", row.state);
+        line += &format!(" {:?} {:?})", row.state, row.group);
     }
     for (packet_id, bytes) in &session.held {
         line += &format!(" held {packet_id} {bytes}");

@@ -61,6 +61,9 @@ impl<'a> Decoder<'a> {
             }
             tag::RELEASED => Record::Released { sid: self.varint()?, number: self.number()? },
             tag::SETTLED => Record::Settled { sid: self.varint()?, number: self.number()? },
+            tag::RETURNED => {
+                Record::Returned { sid: self.varint()?, delivery: self.number()?, number: self.number()? }
+            }
             tag::HELD => {
                 Record::Held { sid: self.varint()?, packet_id: self.u16()?, payload_bytes: self.varint32()? }
             }
@@ -94,7 +97,7 @@ impl<'a> Decoder<'a> {
         let bits = self.byte()?;
         let qos = QoS::from_bits(bits & 3).ok_or(bad("no QoS"))?;
         let packet_id = if bits & 8 != 0 { self.u16()? } else { 0 };
-        let many = match bits >> 4 {
+        let many = match bits >> 5 {
             IDS_MAX => self.varint()?,
             many => u64::from(many),
         };
@@ -104,7 +107,8 @@ impl<'a> Decoder<'a> {
             subscription_ids.push(self.varint32()?);
         }
         let retain = bits & 4 != 0;
-        Ok(Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids })
+        let group = if bits & 16 != 0 { self.text()? } else { "" };
+        Ok(Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group })
     }
 
     fn number(&mut self) -> Result<u64, BadRecord> {

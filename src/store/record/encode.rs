@@ -52,12 +52,13 @@ impl Encoder {
                 self.put_number(out, *number);
                 put_message(out, message);
             }
-            Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids } => {
+            Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group } => {
                 put_sid(out, tag::DELIVERY, *sid);
                 self.put_number(out, *message);
                 self.put_number(out, *number);
                 let many = u8::try_from(subscription_ids.len()).unwrap_or(u8::MAX).min(IDS_MAX);
-                out.push(*qos as u8 | u8::from(*retain) << 2 | u8::from(*packet_id != 0) << 3 | many << 4);
+                let (has_id, has_group) = (u8::from(*packet_id != 0), u8::from(!group.is_empty()));
+                out.push(*qos as u8 | u8::from(*retain) << 2 | has_id << 3 | has_group << 4 | many << 5);
                 if *packet_id != 0 {
                     out.extend_from_slice(&packet_id.to_le_bytes());
                 }
@@ -66,6 +67,9 @@ impl Encoder {
                 }
                 for &id in subscription_ids {
                     put_varint(out, u64::from(id));
+                }
+                if !group.is_empty() {
+                    put_bytes(out, group.as_bytes());
                 }
             }
             Record::Started { sid, number, packet_id } => {
@@ -79,6 +83,11 @@ impl Encoder {
             }
             Record::Settled { sid, number } => {
                 put_sid(out, tag::SETTLED, *sid);
+                self.put_number(out, *number);
+            }
+            Record::Returned { sid, delivery, number } => {
+                put_sid(out, tag::RETURNED, *sid);
+                self.put_number(out, *delivery);
                 self.put_number(out, *number);
             }
             Record::Held { sid, packet_id, payload_bytes } => {

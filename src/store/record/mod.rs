@@ -123,6 +123,8 @@ pub enum Record<'a> {
         packet_id: u16,
         /// Subscription identifiers.
         subscription_ids: SmallVec<[u32; 4]>,
+        /// The filter of the shared subscription that chose the session; empty: none did.
+        group: &'a str,
     },
     /// A delivery left the queue and has a packet identifier.
     Started {
@@ -145,6 +147,15 @@ pub enum Record<'a> {
         /// The session.
         sid: u64,
         /// The delivery.
+        number: u64,
+    },
+    /// A delivery is its session's no more, but an intent for one member of its group: the session ends.
+    Returned {
+        /// The session.
+        sid: u64,
+        /// The delivery, which names its group.
+        delivery: u64,
+        /// The name of the intent.
         number: u64,
     },
     /// A QoS 2 message of the client waits for PUBREL.
@@ -184,8 +195,8 @@ pub enum Record<'a> {
         targets: u128,
         /// As of a retained message; 0 if it is none.
         stamp: u64,
-        /// The filter of the shared subscription for one of whose members it is; empty: it is for whatever
-        /// the targets are at home to.
+        /// The filter of the shared subscription for one of whose members it is: the first shard that sees it
+        /// has it, whichever that is. Empty: it is for whatever the targets are at home to.
         group: &'a str,
         /// The message.
         message: StoredMessage<'a>,
@@ -243,7 +254,8 @@ mod tag {
     pub(super) const INTENT_DONE: u8 = 17;
     pub(super) const INTENT_SEEN: u8 = 18;
     pub(super) const ALIVE: u8 = 19;
+    pub(super) const RETURNED: u8 = 20;
 }
 
 /// From here on the number of subscription identifiers has a place of its own.
-const IDS_MAX: u8 = 15;
+const IDS_MAX: u8 = 7;

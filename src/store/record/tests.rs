@@ -27,7 +27,7 @@ fn all() -> Vec<Record<'static>> {
     };
     let version = ProtocolVersion::V5;
     let sid = 300;
-    let delivery = |packet_id, subscription_ids| Record::Delivery {
+    let delivery = |packet_id, subscription_ids, group| Record::Delivery {
         sid,
         number: 1_000_001,
         message: 1_000_000,
@@ -35,6 +35,7 @@ fn all() -> Vec<Record<'static>> {
         retain: true,
         packet_id,
         subscription_ids,
+        group,
     };
     vec![
         Record::Session { sid, client_id: "ä", version, expiry_seconds: u32::MAX, will: Some(will) },
@@ -51,12 +52,13 @@ fn all() -> Vec<Record<'static>> {
         },
         Record::Unsubscribed { sid, filter: "+" },
         Record::Message { number: u64::MAX, message },
-        delivery(0, smallvec![]),
-        delivery(65_535, smallvec![1, 2]),
-        delivery(1, (0..20).collect()),
+        delivery(0, smallvec![], ""),
+        delivery(65_535, smallvec![1, 2], "$share/g/ä"),
+        delivery(1, (0..20).collect(), "$share/g/#"),
         Record::Started { sid, number: 0, packet_id: 7 },
         Record::Released { sid, number: 5 },
         Record::Settled { sid, number: u64::MAX },
+        Record::Returned { sid, delivery: 3, number: u64::MAX },
         Record::Held { sid, packet_id: 9, payload_bytes: u32::MAX },
         Record::Unheld { sid, packet_id: 9 },
         Record::Retained { stamp: 99, message: plain },

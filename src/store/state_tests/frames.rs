@@ -145,6 +145,7 @@ impl Frames {
                         retain: self.chance.below(2) == 0,
                         packet_id: self.chance.below(2) as u16 * 7,
                         subscription_ids: (0..self.chance.below(3) as u32).map(|id| id * 200 + 1).collect(),
+                        group: self.chance.of(&["", "", "$share/nobody/#", "$share/nobody/t"]),
                     });
                 }
             }
@@ -155,6 +156,10 @@ impl Frames {
             11 => {
                 let (sid, number) = self.delivery();
                 records.push(Record::Released { sid, number });
+            }
+            12 if self.chance.below(3) == 0 => {
+                let (sid, delivery) = self.delivery();
+                records.push(Record::Returned { sid, delivery, number: self.next_number() });
             }
             12 => {
                 let (sid, number) = self.delivery();

@@ -36,6 +36,7 @@ struct ModelDelivery {
     packet_id: u16,
     released: bool,
     ids: Vec<u32>,
+    group: String,
 }
 
 impl Model {
@@ -95,10 +96,18 @@ impl Model {
             Record::Message { number, message } => {
                 self.messages.insert(number, Message::restored(&message, None, 0));
             }
-            Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids } => {
+            Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group } => {
                 let Some(message) = self.messages.get(&message).cloned() else { return };
                 let ids = subscription_ids.to_vec();
-                let row = ModelDelivery { message, qos, retain, packet_id, released: false, ids };
+                let row = ModelDelivery {
+                    message,
+                    qos,
+                    retain,
+                    packet_id,
+                    released: false,
+                    ids,
+                    group: group.to_owned(),
+                };
                 self.session(sid, |session| drop(session.deliveries.insert(number, row)));
             }
             Record::Started { sid, number, packet_id } => self.session(sid, |session| {
@@ -111,7 +120,8 @@ impl Model {
                     row.released = true;
                 }
             }),
-            Record::Settled { sid, number } => {
+            // Nobody is in those groups.
+            Record::Settled { sid, number } | Record::Returned { sid, delivery: number, .. } => {
                 self.session(sid, |session| drop(session.deliveries.remove(&number)));
             }
             Record::Held { sid, packet_id, payload_bytes } => {
@@ -154,6 +164,7 @@ impl Model {
                 qos: row.qos,
                 retain: row.retain,
                 subscription_ids: row.ids.clone(),
+                group: (!row.group.is_empty()).then(|| (*row.group).into()),
                 state,
             });
         }
