@@ -361,3 +361,7 @@ pub(super) struct Returned {
     /// As an intent; 0: it is none.
     intent: u64,
 }
+
+#[cfg(test)]
+#[path = "groups_tests.rs"]
+mod tests;

@@ -21,6 +21,8 @@ mod event;
 mod groups;
 mod inbound;
 mod keep;
+#[cfg(test)]
+mod kept_tests;
 #[cfg(feature = "runtime")]
 mod log;
 mod mail;

@@ -174,7 +174,29 @@ pub fn foreign_target() -> Option<String> {
 /// A broker of one scenario alone, which it may end.
 pub struct OwnBroker {
     pub broker: Broker,
-    process: Option<Child>,
+    process: Option<Process>,
+}
+
+/// A broker that listens, and what it was started with.
+struct Process {
+    child: Child,
+    config: PathBuf,
+}
+
+impl Process {
+    fn start(config: PathBuf, address: &str) -> Self {
+        let log = log_file(&config);
+        let child = Command::new(env!("CARGO_BIN_EXE_midge"))
+            .args(["serve", "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file handle can be doubled"))
+            .stderr(log)
+            .spawn()
+            .expect("the midge binary starts");
+        await_start(address, &config);
+        Self { child, config }
+    }
 }
 
 impl OwnBroker {
@@ -188,17 +210,25 @@ impl OwnBroker {
             return Some(Self { broker: Broker::remembered(shards, broker.is_kept, config), process: None });
         }
         let (address, file) = prepare(shards, config);
-        let log = log_file(&file);
-        let process = Command::new(env!("CARGO_BIN_EXE_midge"))
-            .args(["serve", "--config"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file handle can be doubled"))
-            .stderr(log)
-            .spawn()
-            .expect("the midge binary starts");
-        await_start(&address, &file);
+        let process = Process::start(file, &address);
         Some(Self { broker: Broker::at(shards, address), process: Some(process) })
+    }
+
+    /// Stops it, and starts it again with what it has kept; false if it keeps nothing.
+    pub fn restart(&mut self) -> bool {
+        if !self.broker.is_kept {
+            return false;
+        }
+        self.stop();
+        self.expect_end();
+        match (&self.broker.place, self.process.take()) {
+            (Place::Memory(memory), _) => memory.restart(),
+            (Place::Address(address), Some(process)) => {
+                self.process = Some(Process::start(process.config, address));
+            }
+            (Place::Address(_), None) => unreachable!("a broker at an address is a process"),
+        }
+        true
     }
 
     /// Asks it to stop, as SIGTERM does.
@@ -207,7 +237,8 @@ impl OwnBroker {
             (Place::Memory(memory), _) => memory.world().shut_down(),
             (Place::Address(_), None) => unreachable!("a broker at an address is a process"),
             (Place::Address(_), Some(process)) => {
-                let status = Command::new("kill").args(["-s", "TERM", &process.id().to_string()]).status();
+                let status =
+                    Command::new("kill").args(["-s", "TERM", &process.child.id().to_string()]).status();
                 assert!(status.is_ok_and(|status| status.success()), "kill works");
             }
         }
@@ -217,7 +248,7 @@ impl OwnBroker {
     pub fn expect_end(&mut self) {
         match (&self.broker.place, &mut self.process) {
             (_, Some(process)) => {
-                let status = process.wait().expect("a child can be waited for");
+                let status = process.child.wait().expect("a child can be waited for");
                 assert!(status.success(), "{status}");
             }
             (Place::Memory(memory), None) => {
@@ -232,8 +263,8 @@ impl OwnBroker {
 impl Drop for OwnBroker {
     fn drop(&mut self) {
         if let Some(process) = &mut self.process {
-            let _ = process.kill();
-            let _ = process.wait();
+            let _ = process.child.kill();
+            let _ = process.child.wait();
         }
     }
 }
