@@ -125,15 +125,16 @@ fn what_finds_its_member_gone_is_there_once_whenever_the_power_goes() {
     for stuck in 0..8 {
         for held in [None, Some((2, 1)), Some((1, 2)), Some((1, 0))] {
             let mut ending = Ending::new(2);
-            let third = connect_kept(&mut ending.world, 0, "third");
+            let name = at_home(0, |salt| format!("third{salt}"));
+            let third = connect_kept(&mut ending.world, 0, &name);
             let filter = at_home(1, |salt| format!("$share/g{salt}/a/b"));
             ending.world.send(third, &subscribe(&filter, 2));
             ending.world.hang_up(third, Hangup::Reset);
+            ending.world.hold(1, 0);
             ending.world.hold(1, 2);
-            ending.world.hold(1, usize::from(crate::shard::Homes::new(3, 7).home_of("third")));
             ending.end();
             // Whichever of them was chosen: the message has not come there yet.
-            for name in [ending.other.clone(), "third".to_owned()] {
+            for name in [ending.other.clone(), name] {
                 let client = connect(&mut ending.world, 0, &name, 60);
                 ending.world.hang_up(client, Hangup::Reset);
             }

@@ -94,6 +94,10 @@ impl Frames {
         for _ in 0..=self.chance.below(3) {
             self.input(&mut records);
         }
+        if records.is_empty() {
+            // A journal writes no frame without a record.
+            records.push(Record::Alive);
+        }
         records
     }
 
