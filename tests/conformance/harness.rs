@@ -209,7 +209,10 @@ impl OwnBroker {
         if let Place::Memory(_) = broker.place {
             return Some(Self { broker: Broker::remembered(shards, broker.is_kept, config), process: None });
         }
-        let (address, file) = prepare(shards, config);
+        // Beside the broker of all scenarios, it has its own files.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let own = format!("{}-own{}", config.name, COUNT.fetch_add(1, Ordering::Relaxed));
+        let (address, file) = prepare(shards, &own, config);
         let process = Process::start(file, &address);
         Some(Self { broker: Broker::at(shards, address), process: Some(process) })
     }
@@ -276,7 +279,7 @@ fn start(shards: usize, config: &Config) -> String {
         "$0" serve --config "$1" 3<&- & broker=$!
         (cat <&3 > /dev/null; kill "$broker"; sleep 2; kill -KILL "$broker") 2> /dev/null & guard=$!
         wait "$broker"; echo "$?" > "${1%.toml}.ended"; kill "$guard" 2> /dev/null"#;
-    let (address, file) = prepare(shards, config);
+    let (address, file) = prepare(shards, config.name, config);
     let log = log_file(&file);
     let guard = Command::new("sh")
         .args(["-c", GUARD, env!("CARGO_BIN_EXE_midge")])
@@ -291,14 +294,14 @@ fn start(shards: usize, config: &Config) -> String {
     address
 }
 
-/// Writes the configuration; gives the address and the file.
-fn prepare(shards: usize, config: &Config) -> (String, PathBuf) {
+/// Writes the configuration under this name; gives the address and the file.
+fn prepare(shards: usize, name: &str, config: &Config) -> (String, PathBuf) {
     let address = format!("127.0.0.1:{}", free_port());
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("conformance");
     fs::create_dir_all(&folder).expect("the folder of temporary files can be made");
     static CLEAN: Once = Once::new();
     CLEAN.call_once(|| remove_old_states(&folder));
-    let file = folder.join(format!("{}-{shards}-{}.toml", config.name, std::process::id()));
+    let file = folder.join(format!("{name}-{shards}-{}.toml", std::process::id()));
     let state = file.with_extension("state");
     // A scenario's own broker begins with nothing.
     let _ = fs::remove_dir_all(&state);

@@ -218,6 +218,8 @@ impl Plan {
         if groups.is_some() {
             (plan.persistent, plan.queue_messages) = (true, 10_000);
             plan.clients.iter_mut().for_each(|client| client.version = Version::V5);
+            // It is a member that stays, and is busy: else no other would ever be chosen while it is away.
+            (plan.clients[0].receive_maximum, plan.clients[0].think_max) = (Some(1), 2 * SECOND);
         }
         plan.begin(&mut rng);
         plan.go_on(&mut rng);
