@@ -261,6 +261,13 @@ impl Plan {
                 _ if rng.chance(faults) => self.fault(rng),
                 _ => self.deed(rng),
             };
+            if self.groups.is_some() && matches!(action, Action::PowerCut { .. }) {
+                // A member's session is ending.
+                let shard = rng.index(self.shards);
+                let ends = Action::Connect { shard, clean: true, lasting: true, will: None };
+                self.actions.push(Planned { at, client, action: ends });
+                at += rng.range(100, 4000);
+            }
             self.actions.push(Planned { at, client, action });
         }
     }
