@@ -102,6 +102,7 @@ fn write_log(directory: &StoreDirectory, shard: u16) -> usize {
                 retain: false,
                 packet_id: 0,
                 subscription_ids: SmallVec::new(),
+                group: "",
             });
         }
     }

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// A message for one session: what the subscription made of it.
 #[derive(Debug)]
@@ -28,19 +29,15 @@ pub struct Delivery {
 pub struct Extra {
     /// Subscription identifiers. `[MQTT5-3.3.4-3]`
     pub subscription_ids: SmallVec<[u32; 4]>,
-    /// The shared subscription that chose this session.
-    pub group: Option<GroupTag>,
+    /// The filter of the shared subscription that chose this session.
+    pub group: Option<Arc<str>>,
 }
 
-/// Names a shared subscription at its home shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GroupTag {
-    /// The shard that chooses the members.
-    pub home: u16,
-    /// Its slot there.
-    pub slot: u32,
-    /// Guards against a reused slot.
-    pub generation: u32,
+impl Delivery {
+    /// The filter of the shared subscription that chose the session.
+    pub fn group(&self) -> Option<&Arc<str>> {
+        self.extra.as_ref()?.group.as_ref()
+    }
 }
 
 /// Where a delivery stands.
@@ -216,10 +213,9 @@ impl InflightWindow {
         (entry.state == InflightState::Sent).then_some(&entry.delivery)
     }
 
-    /// Takes everything out, for the end of the session.
-    pub fn take_all(&mut self) -> VecDeque<Inflight> {
-        self.resends = 0;
-        self.entries.take()
+    /// Unsettled deliveries, in the order of their first sending.
+    pub fn iter(&self) -> impl Iterator<Item = &Inflight> {
+        self.entries.iter()
     }
 
     /// Is there something to be sent again?

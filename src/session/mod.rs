@@ -11,7 +11,7 @@ mod replay;
 mod seldom;
 mod will;
 
-pub use inflight::{AckOutcome, Delivery, Extra, GroupTag, Inflight, InflightState, InflightWindow};
+pub use inflight::{AckOutcome, Delivery, Extra, Inflight, InflightState, InflightWindow};
 pub use queue::{Queue, QueueFull, QueueLimits};
 pub use replay::Replay;
 pub use seldom::{Empty, Seldom};

@@ -65,6 +65,11 @@ impl Queue {
         self.0.deliveries.front()
     }
 
+    /// All, from the oldest on.
+    pub fn iter(&self) -> impl Iterator<Item = &Delivery> {
+        self.0.deliveries.iter()
+    }
+
     /// Nothing waits.
     pub fn is_empty(&self) -> bool {
         self.0.deliveries.is_empty()

@@ -462,14 +462,15 @@ impl Shard {
         for timer in timers.into_iter().flatten() {
             self.wheel.cancel(timer);
         }
+        let (back, ticket) = self.take_shared(session);
         if let Some(sid) = self.sid(session) {
             self.journal.record(&Record::Ended { sid });
         }
         self.drop_subscriptions(session);
-        let mut state = self.directory.remove(session);
+        let state = self.directory.remove(session);
         self.shared.counters[usize::from(self.id)].subtract(Counter::Sessions, 1);
         self.forget_queue(&state);
-        self.return_shared(&mut state);
+        self.return_shared(back, ticket);
     }
 
     /// Publishes the will of a session, if it has one. `[MQTT5-3.1.2-8]` `[MQTT5-3.1.2-10]`

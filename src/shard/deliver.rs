@@ -12,11 +12,12 @@ use super::{Counter, EndCause, Event, Limit, SessionKey, Shard};
 use crate::message::{Message, Publication};
 use crate::outbox::{Outbox, Range};
 use crate::packet::{PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
-use crate::session::{AckOutcome, Delivery, Extra, GroupTag};
+use crate::session::{AckOutcome, Delivery, Extra};
 use crate::store::Record;
 use crate::time::Time;
 use smallvec::SmallVec;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// A payload up to this size is copied behind each header; above, all headers refer to one.
 const COPIED_PAYLOAD_MAX: usize = 512;
@@ -209,7 +210,7 @@ impl Shard {
         granted: QoS,
         retain_as_published: bool,
         subscription_ids: &[u32],
-        group: Option<GroupTag>,
+        group: Option<&Arc<str>>,
     ) -> bool {
         let form = Form {
             version: self.directory.slot(subscriber).version,
@@ -272,6 +273,7 @@ impl Shard {
                     qos,
                     retain,
                     subscription_ids,
+                    group,
                 );
                 if qos == QoS::ExactlyOnce {
                     self.publish_when_durable(subscriber, packet_id, number);
@@ -284,7 +286,8 @@ impl Shard {
         let delivery = Delivery { message: fanout.keep(), qos: form.qos, retain: form.retain, number, extra };
         let place = self.enqueue(now, subscriber, delivery);
         if place == Place::Queued && sid != 0 {
-            self.record_delivery(sid, fanout.number, number, None, form.qos, form.retain, subscription_ids);
+            let (message, qos, retain) = (fanout.number, form.qos, form.retain);
+            self.record_delivery(sid, message, number, None, qos, retain, subscription_ids, group);
         }
         place != Place::Refused
     }
@@ -540,12 +543,14 @@ impl Shard {
             delivery.number = self.number_of_delivery(&mut fanout);
         }
         let number = delivery.number;
+        let group = if queued { None } else { delivery.group().cloned() };
         let packet_id = self.directory.session_mut(session).inflight.start(delivery);
         if queued {
             self.journal.record(&Record::Started { sid, number, packet_id: packet_id.get() });
         } else {
             let (message, packet_id) = (fanout.number, Some(packet_id));
-            self.record_delivery(sid, message, number, packet_id, form.qos, form.retain, &ids);
+            let (qos, retain) = (form.qos, form.retain);
+            self.record_delivery(sid, message, number, packet_id, qos, retain, &ids, group.as_ref());
         }
         if form.qos == QoS::ExactlyOnce {
             self.publish_when_durable(session, packet_id, number);
@@ -567,9 +572,9 @@ impl Shard {
 /// What a topic alias adds to a packet at most: the property, and longer length fields.
 const ALIAS_BYTES: usize = 5;
 
-fn extra(subscription_ids: &[u32], group: Option<GroupTag>) -> Option<Box<Extra>> {
+fn extra(subscription_ids: &[u32], group: Option<&Arc<str>>) -> Option<Box<Extra>> {
     (!subscription_ids.is_empty() || group.is_some())
-        .then(|| Box::new(Extra { subscription_ids: subscription_ids.into(), group }))
+        .then(|| Box::new(Extra { subscription_ids: subscription_ids.into(), group: group.cloned() }))
 }
 
 fn ids_of(extra: &Option<Box<Extra>>) -> SmallVec<[u32; 4]> {

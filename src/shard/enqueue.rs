@@ -37,7 +37,7 @@ impl Shard {
         let policy = self.queue_policy(session);
         let bytes = delivery.message.bytes();
         let total = self.shares.queue_bytes;
-        let grouped = delivery.extra.as_ref().is_some_and(|extra| extra.group.is_some());
+        let grouped = delivery.group().is_some();
         let (expired, freed) = self.drop_expired(session, now);
         if expired > 0 {
             self.note_queued(-(freed as isize), -(expired as isize));

@@ -7,29 +7,29 @@
 
 use super::deliver::Fanout;
 use super::directory::{BACKLOGGED, GATED, NO_CONNECTION};
-use super::waits::{ForLog, Outcome};
-use super::{Effect, GroupMember, Mail, SessionKey, Shard, ShardId};
+use super::waits::{ForLog, Intents, Outcome, Purpose};
+use super::{GroupMember, Mail, SessionKey, Shard, ShardId};
 use crate::message::Message;
 use crate::packet::QoS;
-use crate::session::{GroupTag, InflightState, Session};
+use crate::session::InflightState;
 use crate::store::Record;
 use crate::time::Time;
 use crate::topic::{Matches, RetainHandling, SubscriptionOptions, TopicIndex};
 use ahash::{AHashMap, RandomState};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The groups at home here.
 pub(super) struct Groups {
-    home: ShardId,
-    slots: Vec<(u32, Option<Group>)>,
+    slots: Vec<Option<Group>>,
     free: Vec<u32>,
-    by_filter: AHashMap<Box<str>, u32>,
+    by_filter: AHashMap<Arc<str>, u32>,
     index: TopicIndex,
     matches: Matches,
 }
 
 struct Group {
-    filter: Box<str>,
+    filter: Arc<str>,
     /// The part that matches; interest is announced for it.
     matching: Box<str>,
     members: Vec<Member>,
@@ -44,9 +44,8 @@ struct Member {
 }
 
 impl Groups {
-    pub(super) fn new(home: ShardId, seed: u64) -> Groups {
+    pub(super) fn new(seed: u64) -> Groups {
         Groups {
-            home,
             slots: Vec::new(),
             free: Vec::new(),
             by_filter: AHashMap::with_hasher(RandomState::with_seeds(seed, 0x6772, 0x6f75, 0x7073)),
@@ -62,7 +61,7 @@ impl Groups {
     /// Adds or updates a member; true if the group is new.
     pub(super) fn join(&mut self, filter: &str, matching: &str, member: GroupMember) -> bool {
         if let Some(&slot) = self.by_filter.get(filter) {
-            let group = self.slots[slot as usize].1.as_mut().expect("listed groups exist");
+            let group = self.slots[slot as usize].as_mut().expect("listed groups exist");
             match group.members.iter_mut().find(|have| have.member.key == member.key) {
                 Some(have) => have.member = member,
                 None => group.members.push(Member { member, ready: true }),
@@ -70,14 +69,15 @@ impl Groups {
             return false;
         }
         let members = vec![Member { member, ready: true }];
-        let group = Group { filter: filter.into(), matching: matching.into(), members, next: 0 };
+        let filter: Arc<str> = filter.into();
+        let group = Group { filter: Arc::clone(&filter), matching: matching.into(), members, next: 0 };
         let slot = match self.free.pop() {
             Some(slot) => {
-                self.slots[slot as usize].1 = Some(group);
+                self.slots[slot as usize] = Some(group);
                 slot
             }
             None => {
-                self.slots.push((0, Some(group)));
+                self.slots.push(Some(group));
                 u32::try_from(self.slots.len() - 1).expect("a shard holds less than 2^32 groups")
             }
         };
@@ -87,7 +87,7 @@ impl Groups {
             retain_as_published: true,
             retain_handling: RetainHandling::Never,
         };
-        self.by_filter.insert(filter.into(), slot);
+        self.by_filter.insert(filter, slot);
         self.index.subscribe(matching, slot, options, 0);
         true
     }
@@ -95,13 +95,12 @@ impl Groups {
     /// Removes a member; the matching part if the group is empty now, and so gone.
     fn leave(&mut self, filter: &str, member: SessionKey) -> Option<Box<str>> {
         let &slot = self.by_filter.get(filter)?;
-        let (generation, group) = &mut self.slots[slot as usize];
+        let group = &mut self.slots[slot as usize];
         let live = group.as_mut().expect("listed groups exist");
         live.members.retain(|have| have.member.key != member);
         if !live.members.is_empty() {
             return None;
         }
-        *generation = generation.wrapping_add(1);
         let gone = group.take().expect("listed groups exist");
         self.by_filter.remove(&gone.filter);
         self.index.unsubscribe(&gone.matching, slot);
@@ -111,19 +110,18 @@ impl Groups {
 
     fn set_ready(&mut self, filter: &str, member: SessionKey, ready: bool) {
         let Some(&slot) = self.by_filter.get(filter) else { return };
-        let group = self.slots[slot as usize].1.as_mut().expect("listed groups exist");
+        let group = self.slots[slot as usize].as_mut().expect("listed groups exist");
         if let Some(have) = group.members.iter_mut().find(|have| have.member.key == member) {
             have.ready = ready;
         }
     }
 
-    fn tag(&self, slot: u32) -> GroupTag {
-        GroupTag { home: self.home, slot, generation: self.slots[slot as usize].0 }
+    fn slot_of(&self, filter: &str) -> Option<u32> {
+        self.by_filter.get(filter).copied()
     }
 
-    fn get_mut(&mut self, tag: GroupTag) -> Option<&mut Group> {
-        let (generation, group) = self.slots.get_mut(tag.slot as usize)?;
-        group.as_mut().filter(|_| *generation == tag.generation)
+    fn get_mut(&mut self, slot: u32) -> Option<&mut Group> {
+        self.slots.get_mut(slot as usize)?.as_mut()
     }
 }
 
@@ -158,18 +156,17 @@ impl Shard {
         self.groups.index.matches(fanout.publication.topic, None, &mut matches);
         let mut outcome = Outcome::default();
         for matched in matches.as_slice() {
-            let tag = self.groups.tag(matched.subscriber);
             outcome.matched = true;
-            outcome.refused |= !self.deliver_to_group(now, tag, fanout);
+            outcome.refused |= !self.deliver_to_group(now, matched.subscriber, fanout);
         }
         self.groups.matches = matches;
         outcome
     }
 
     /// False if the member that was chosen refuses it.
-    fn deliver_to_group(&mut self, now: Time, tag: GroupTag, fanout: &mut Fanout<'_>) -> bool {
-        let directory = &self.directory;
-        let Some(group) = self.groups.get_mut(tag) else { return true };
+    fn deliver_to_group(&mut self, now: Time, slot: u32, fanout: &mut Fanout<'_>) -> bool {
+        let (directory, home) = (&self.directory, self.id);
+        let Some(group) = self.groups.get_mut(slot) else { return true };
         let chosen = group.choose(|member| match directory.resolve(member.member.key) {
             Some(session) => {
                 let entry = directory.slot(session);
@@ -179,69 +176,69 @@ impl Shard {
                     && state.queue.is_empty()
                     && state.inflight.has_room()
             }
-            None => member.ready && member.member.key.shard != tag.home,
+            None => member.ready && member.member.key.shard != home,
         });
-        if chosen.key.shard == self.id {
-            self.deliver_to_member(now, tag, chosen, fanout)
-        } else {
-            let to = chosen.key.shard;
-            let ticket = fanout.await_receipts(1);
-            let message = fanout.to_message();
-            if !fanout.intended {
-                let mail = Mail::GroupDeliver { tag, member: chosen, message, ticket, intent: 0 };
-                self.effects.push(Effect::Mail { to, mail });
-                return true;
-            }
-            let filter = group.filter.clone();
-            let intent = self.number();
-            fanout.intents.push(intent);
-            let stored = self.stored(&fanout.publication);
-            self.journal.record(&Record::Intent {
-                number: intent,
-                targets: 1 << to,
-                stamp: 0,
-                group: &filter,
-                message: stored,
-            });
-            let mail = Mail::GroupDeliver { tag, member: chosen, message, ticket, intent };
-            self.wait_for_log(self.journal.mark(), ForLog::Mail(to, Box::new(mail)));
-            true
+        let (to, group) = (chosen.key.shard, Arc::clone(&group.filter));
+        if to == self.id
+            && let Some(session) = self.directory.resolve(chosen.key)
+        {
+            return self.deliver_to_member(now, &group, session, chosen, fanout);
         }
+        let ticket = fanout.await_receipts(1);
+        let message = fanout.to_message();
+        if !fanout.intended {
+            self.post(to, Mail::GroupDeliver { group, member: chosen, message, ticket, intent: 0 });
+            return true;
+        }
+        let intent = self.number();
+        fanout.intents.push(intent);
+        let stored = self.stored(&fanout.publication);
+        self.journal.record(&Record::Intent {
+            number: intent,
+            targets: 1 << to,
+            stamp: 0,
+            group: &group,
+            message: stored,
+        });
+        let mail = Mail::GroupDeliver { group, member: chosen, message, ticket, intent };
+        self.wait_for_log(self.journal.mark(), ForLog::Mail(to, Box::new(mail)));
+        true
     }
 
     fn deliver_to_member(
         &mut self,
         now: Time,
-        tag: GroupTag,
+        group: &Arc<str>,
+        session: u32,
         member: GroupMember,
         fanout: &mut Fanout<'_>,
     ) -> bool {
-        let Some(session) = self.directory.resolve(member.key) else {
-            // It left while the message was on its way; it is no member any more by the time
-            // this comes home, since mails keep their order.
-            let ticket = fanout.await_receipts(1);
-            let message = fanout.to_message();
-            self.post(tag.home, Mail::GroupReturn { tag, message, ticket });
-            return true;
-        };
         let id = [member.subscription_id];
         let ids = if member.subscription_id == 0 { &id[..0] } else { &id[..] };
-        self.deliver(now, fanout, session, member.qos, member.retain_as_published, ids, Some(tag))
+        self.deliver(now, fanout, session, member.qos, member.retain_as_published, ids, Some(group))
     }
 
     pub(super) fn handle_group_deliver(
         &mut self,
         now: Time,
-        tag: GroupTag,
+        group: &Arc<str>,
         member: GroupMember,
         intent: u64,
         fanout: &mut Fanout<'_>,
     ) -> Outcome {
-        // One that goes back to its group has not been seen: the group's home may find another member.
-        if intent != 0 && self.directory.resolve(member.key).is_some() {
+        let Some(session) = self.directory.resolve(member.key) else {
+            // It left while the message was on its way; it is no member any more by the time
+            // this comes home, since mails keep their order. We have not seen the message then: the
+            // group's home may find another member.
+            let ticket = fanout.await_receipts(1);
+            let (group, message) = (Arc::clone(group), fanout.to_message());
+            self.post(self.group_home(&group), Mail::GroupReturn { group, message, ticket, intent });
+            return Outcome { matched: true, ..Outcome::default() };
+        };
+        if intent != 0 {
             self.journal.record(&Record::IntentSeen { number: intent });
         }
-        let taken = self.deliver_to_member(now, tag, member, fanout);
+        let taken = self.deliver_to_member(now, group, session, member, fanout);
         Outcome { matched: true, refused: !taken, refused_by_own: false }
     }
 
@@ -249,16 +246,20 @@ impl Shard {
     pub(super) fn handle_group_return(
         &mut self,
         now: Time,
-        from: ShardId,
-        tag: GroupTag,
-        message: Message,
-        ticket: u64,
-    ) {
-        let message = Rc::new(message);
-        self.track(from, ticket, &mut Fanout::of(&message, now, 0), |shard, fanout| {
-            let taken = shard.deliver_to_group(now, tag, fanout);
-            Outcome { matched: true, refused: !taken, refused_by_own: false }
-        });
+        group: &str,
+        intent: u64,
+        fanout: &mut Fanout<'_>,
+    ) -> Outcome {
+        if intent != 0 {
+            self.journal.record(&Record::IntentSeen { number: intent });
+            // What goes on from here must not be lost either.
+            fanout.intended = true;
+        }
+        let taken = match self.groups.slot_of(group) {
+            Some(slot) => self.deliver_to_group(now, slot, fanout),
+            None => true,
+        };
+        Outcome { matched: true, refused: !taken, refused_by_own: false }
     }
 
     pub(super) fn handle_group_leave(
@@ -303,22 +304,64 @@ impl Shard {
     /// What a session that ends owes to its groups: QoS 1 that was not acknowledged, and all
     /// that was never sent. A QoS 2 delivery that has begun goes to no one else.
     /// `[MQTT5-4.8.2-5]`
-    pub(super) fn return_shared(&mut self, state: &mut Session) {
-        let mut back = Vec::new();
-        for entry in state.inflight.take_all() {
-            let tag = entry.delivery.extra.as_ref().and_then(|extra| extra.group);
-            let unsettled = entry.delivery.qos == QoS::AtLeastOnce && entry.state != InflightState::Released;
-            if let (Some(tag), true) = (tag, unsettled) {
-                back.push((tag, entry.delivery.message));
-            }
+    ///
+    /// In the log it is an intent from now on, or it would be lost with the power, or, if the log should
+    /// not get to know that the session has ended, come twice. The ticket counts what the groups have.
+    pub(super) fn take_shared(&mut self, session: u32) -> (Vec<Returned>, u64) {
+        let state = self.directory.session(session);
+        let unsettled = state
+            .inflight
+            .iter()
+            .filter(|entry| entry.delivery.qos == QoS::AtLeastOnce && entry.state != InflightState::Released);
+        let deliveries = unsettled.map(|entry| &entry.delivery).chain(state.queue.iter());
+        let back = deliveries.filter_map(|delivery| {
+            let (group, message) = (Arc::clone(delivery.group()?), Rc::clone(&delivery.message));
+            Some(Returned { group, message, number: delivery.number, intent: 0 })
+        });
+        let mut back: Vec<Returned> = back.collect();
+        let Some(sid) = self.sid(session) else { return (back, 0) };
+        let mut intents = Intents::new();
+        for returned in back.iter_mut().filter(|returned| returned.number != 0) {
+            let number = self.number();
+            self.journal.record(&Record::Returned { sid, delivery: returned.number, number });
+            returned.intent = number;
+            intents.push(number);
         }
-        while let Some(delivery) = state.queue.pop() {
-            if let Some(tag) = delivery.extra.as_ref().and_then(|extra| extra.group) {
-                back.push((tag, delivery.message));
-            }
+        let missing = u32::try_from(intents.len()).expect("a queue is bounded");
+        if missing == 0 {
+            return (back, 0);
         }
-        for (tag, message) in back {
-            self.post(tag.home, Mail::GroupReturn { tag, message: (*message).clone(), ticket: 0 });
+        let ticket = self.waits.next_ticket();
+        self.open_ticket(missing, Outcome::default(), intents, Purpose::Intents);
+        (back, ticket)
+    }
+
+    /// Gives back to the groups what a session that has ended has owed them: what is in the log, once that
+    /// is durable, or its first member might come back for it.
+    pub(super) fn return_shared(&mut self, back: Vec<Returned>, ticket: u64) {
+        for Returned { group, message, intent, .. } in back {
+            let home = self.group_home(&group);
+            let ticket = if intent == 0 { 0 } else { ticket };
+            let mail = Mail::GroupReturn { group, message: (*message).clone(), ticket, intent };
+            if intent == 0 || home == self.id {
+                self.post(home, mail);
+            } else {
+                self.wait_for_log(self.journal.mark(), ForLog::Mail(home, Box::new(mail)));
+            }
         }
     }
 }
+
+/// A message on its way back to its group.
+pub(super) struct Returned {
+    group: Arc<str>,
+    message: Rc<Message>,
+    /// Its delivery's name in the log; 0: it is not there.
+    number: u64,
+    /// As an intent; 0: it is none.
+    intent: u64,
+}
+
+#[cfg(test)]
+#[path = "groups_tests.rs"]
+mod tests;

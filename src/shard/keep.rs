@@ -18,6 +18,7 @@ use crate::store::{
 use crate::time::Time;
 use crate::topic::TopicFilter;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The broker says so often that it lives, so that a start knows when the connections ended.
 const ALIVE_SECONDS: u32 = 60;
@@ -110,8 +111,9 @@ impl Shard {
     }
 
     fn restore_delivery(&mut self, session: u32, restored: RestoredDelivery) {
-        let ids = restored.subscription_ids;
-        let extra = (!ids.is_empty()).then(|| Box::new(Extra { subscription_ids: ids.into(), group: None }));
+        let (ids, group) = (restored.subscription_ids, restored.group);
+        let extra = (!ids.is_empty() || group.is_some())
+            .then(|| Box::new(Extra { subscription_ids: ids.into(), group }));
         let delivery = Delivery {
             message: Rc::new(restored.message),
             qos: restored.qos,
@@ -271,6 +273,7 @@ impl Shard {
         qos: QoS,
         retain: bool,
         subscription_ids: &[u32],
+        group: Option<&Arc<str>>,
     ) {
         self.journal.record(&Record::Delivery {
             sid,
@@ -280,6 +283,7 @@ impl Shard {
             retain,
             packet_id: packet_id.map_or(0, PacketId::get),
             subscription_ids: subscription_ids.into(),
+            group: group.map_or("", |group| group),
         });
     }
 

@@ -4,7 +4,7 @@ use super::SessionKey;
 use super::waits::Receipt;
 use crate::message::Message;
 use crate::packet::QoS;
-use crate::session::GroupTag;
+use std::sync::Arc;
 
 /// A member of a shared subscription.
 #[derive(Clone, Copy, Debug)]
@@ -94,8 +94,8 @@ pub enum Mail {
     },
     /// A message for the chosen member.
     GroupDeliver {
-        /// The group.
-        tag: GroupTag,
+        /// The group's filter, as written.
+        group: Arc<str>,
         /// The member as the group knows it.
         member: GroupMember,
         /// The message.
@@ -107,12 +107,14 @@ pub enum Mail {
     },
     /// A member's session ended before it settled the message: choose another.
     GroupReturn {
-        /// The group.
-        tag: GroupTag,
+        /// The group's filter, as written.
+        group: Arc<str>,
         /// The message.
         message: Message,
         /// To be given back in a receipt; 0: nobody waits for one.
         ticket: u64,
+        /// Its number as an intent in the log of whichever shard; 0: it is none.
+        intent: u64,
     },
     /// Retained messages for a replay, please.
     RetainedQuery {

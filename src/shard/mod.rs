@@ -21,6 +21,8 @@ mod event;
 mod groups;
 mod inbound;
 mod keep;
+#[cfg(test)]
+mod kept_tests;
 #[cfg(feature = "runtime")]
 mod log;
 mod mail;
@@ -221,7 +223,7 @@ impl Shard {
             directory: Directory::new(id, seed),
             subscriptions: TopicIndex::new(seed ^ 1),
             matches: Matches::default(),
-            groups: Groups::new(id, seed ^ 2),
+            groups: Groups::new(seed ^ 2),
             foreign_wildcards: TopicIndex::new(seed ^ 3),
             foreign_matches: Matches::default(),
             own_exact: interest,

@@ -249,15 +249,19 @@ impl Shard {
                 self.handle_group_leave(from, &filter, member, token)
             }
             Mail::GroupReady { filter, member, ready } => self.handle_group_ready(&filter, member, ready),
-            Mail::GroupDeliver { tag, member, message, ticket, intent } => {
+            Mail::GroupDeliver { group, member, message, ticket, intent } => {
                 let message = Rc::new(message);
                 let mut fanout = Fanout::of(&message, now, 0);
                 self.track(from, ticket, &mut fanout, |shard, fanout| {
-                    shard.handle_group_deliver(now, tag, member, intent, fanout)
+                    shard.handle_group_deliver(now, &group, member, intent, fanout)
                 });
             }
-            Mail::GroupReturn { tag, message, ticket } => {
-                self.handle_group_return(now, from, tag, message, ticket)
+            Mail::GroupReturn { group, message, ticket, intent } => {
+                let message = Rc::new(message);
+                let mut fanout = Fanout::of(&message, now, 0);
+                self.track(from, ticket, &mut fanout, |shard, fanout| {
+                    shard.handle_group_return(now, &group, intent, fanout)
+                });
             }
             Mail::RetainedQuery { token, session, filter, after } => {
                 self.arrive(Late::Query { session, token, filter, after });

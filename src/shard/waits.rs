@@ -112,6 +112,8 @@ pub(super) enum Purpose {
         ticket: u64,
         mark: u64,
     },
+    /// Its intents are done, and nobody waits for more.
+    Intents,
 }
 
 /// The acknowledgement of a publish.
@@ -149,7 +151,7 @@ pub(super) enum ForLog {
     },
     /// A QoS 2 message on its way to other shards.
     Intent(Box<super::publish::Intent>),
-    /// The same, to a member of a shared subscription.
+    /// The same, to a member of a shared subscription, or what one gives back to its group.
     Mail(ShardId, Box<Mail>),
 }
 
@@ -398,6 +400,7 @@ impl Shard {
                 Purpose::Receipt { to, ticket, mark } => {
                     self.give_receipt(to, mark, Receipt { ticket, outcome: done.outcome });
                 }
+                Purpose::Intents => {}
             }
         }
     }

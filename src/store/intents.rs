@@ -3,6 +3,8 @@
 //! A QoS 2 message that was accepted on one shard, and had not reached all others when the broker ended,
 //! reaches them here: each session and topic that such a shard looked after gets what the shard would have
 //! given it. A shard that has taken the fact down already gets nothing twice. `[MQTT5-4.3.3-1]`
+//!
+//! What a member of a shared subscription was giving back to its group goes to another member. `[MQTT5 §4.8.2]`
 
 use super::StoreError;
 use super::base::Base;
@@ -20,9 +22,11 @@ struct Open {
     number: u64,
     value: Row,
     unseen: u128,
+    /// Has any shard seen it?
+    is_seen: bool,
     /// Session → what its subscriptions make of the message.
     direct: BTreeMap<u64, Wanted>,
-    /// Shared filter → the first member.
+    /// Shared filter → the first member that would be kept the message for.
     groups: BTreeMap<Box<str>, (u64, Wanted)>,
 }
 
@@ -36,6 +40,10 @@ struct Wanted {
 impl Wanted {
     fn new() -> Wanted {
         Wanted { qos: QoS::AtMostOnce, retain_as_published: false, subscription_ids: SmallVec::new() }
+    }
+
+    fn is_qos_0(&self) -> bool {
+        self.qos == QoS::AtMostOnce
     }
 
     /// `[MQTT5-3.3.4-2]` `[MQTT5-3.3.4-4]`
@@ -69,8 +77,8 @@ impl Changes {
             let reaches = |text: &str| open.unseen >> homes.home_of(text) & 1 == 1;
             let mut wanted = Vec::new();
             if !intent.group.is_empty() {
-                let member = open.groups.get(intent.group).filter(|_| open.unseen != 0);
-                wanted.extend(member.map(|(sid, member)| (*sid, member)));
+                let member = open.groups.get(intent.group).filter(|_| !open.is_seen);
+                wanted.extend(member.map(|(sid, member)| (*sid, intent.group, member)));
                 self.deliver_intent(base, &intent, &wanted)?;
                 continue;
             }
@@ -84,12 +92,12 @@ impl Changes {
                     }
                 };
                 if home.is_some_and(|home| open.unseen >> home & 1 == 1) {
-                    wanted.push((sid, direct));
+                    wanted.push((sid, "", direct));
                 }
             }
             for (filter, (sid, member)) in &open.groups {
                 if reaches(filter) {
-                    wanted.push((*sid, member));
+                    wanted.push((*sid, &**filter, member));
                 }
             }
             self.deliver_intent(base, &intent, &wanted)?;
@@ -120,6 +128,7 @@ impl Changes {
                         number,
                         value: Row::from_slice(value),
                         unseen: intent.targets & !seen,
+                        is_seen: seen != 0,
                         direct: BTreeMap::new(),
                         groups: BTreeMap::new(),
                     });
@@ -158,8 +167,8 @@ impl Changes {
                 let open: &mut Open = &mut open[at];
                 if filter.shared().is_none() {
                     open.direct.entry(sid).or_insert_with(Wanted::new).add(&row);
-                } else if !open.groups.contains_key(filter.as_str()) {
-                    // The rows come in the order of the sessions.
+                } else if open.groups.get(filter.as_str()).is_none_or(|(_, first)| first.is_qos_0()) {
+                    // The rows come in the order of the sessions; a member of QoS 0 is no one's first choice.
                     let mut wanted = Wanted::new();
                     wanted.add(&row);
                     open.groups.insert(filter.as_str().into(), (sid, wanted));
@@ -190,10 +199,10 @@ impl Changes {
         &mut self,
         base: &dyn Base,
         intent: &IntentRow<'_>,
-        wanted: &[(u64, &Wanted)],
+        wanted: &[(u64, &str, &Wanted)],
     ) -> Result<(), StoreError> {
         let mut message = None;
-        for &(sid, wanted) in wanted {
+        for &(sid, group, wanted) in wanted {
             let qos = wanted.qos.min(intent.message.qos);
             if qos == QoS::AtMostOnce || !self.has_row(base, Table::Sessions, &rows::key(sid))? {
                 continue;
@@ -214,6 +223,7 @@ impl Changes {
                 packet_id: 0,
                 released: false,
                 subscription_ids: wanted.subscription_ids.clone(),
+                group,
             };
             let number = self.fresh_number();
             self.deliver(base, sid, number, &row)?;

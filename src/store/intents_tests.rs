@@ -224,3 +224,88 @@ fn signs_that_an_intent_was_seen_are_forgotten_once_it_and_all_before_it_are_don
     step(2, &[seen(17)], 3);
     step(0, &[intent(16, 2, 0, message), Record::IntentDone { number: 16 }], 1);
 }
+
+/// A member with a message of each state, at home on shard 3: its session ends.
+fn ending_member() -> Vec<Record<'static>> {
+    let group = "$share/g/t";
+    let of = |number, qos, packet_id| Record::Delivery {
+        sid: 43,
+        number,
+        message: 60,
+        qos,
+        retain: true,
+        packet_id,
+        subscription_ids: SmallVec::from_slice(&[5]),
+        group,
+    };
+    vec![
+        session(43, "ends"),
+        subscribed(43, group, QoS::ExactlyOnce),
+        Record::Message { number: 60, message: stored("t", b"m", QoS::ExactlyOnce) },
+        of(64, QoS::ExactlyOnce, 0),
+        of(68, QoS::AtLeastOnce, 9),
+        of(72, QoS::ExactlyOnce, 10),
+        Record::Returned { sid: 43, delivery: 64, number: 75 },
+        Record::Returned { sid: 43, delivery: 68, number: 79 },
+        Record::Ended { sid: 43 },
+    ]
+}
+
+#[test]
+fn what_a_member_was_giving_back_goes_to_another_that_would_keep_it() {
+    // [MQTT5 §4.8.2]
+    for (seen_by, expected) in [(None, 2), (Some(0), 1), (Some(2), 1)] {
+        for commits in [false, true] {
+            let mut base = MemoryBase::default();
+            let mut changes = Changes::new(&base).unwrap();
+            for (sid, client, qos) in [(44, "first", QoS::AtMostOnce), (48, "second", QoS::ExactlyOnce)] {
+                let records = [session(sid, client), subscribed(sid, "$share/g/t", qos)];
+                apply(&mut changes, &base, 1, &records);
+            }
+            let records = ending_member();
+            let (had, ends) = records.split_at(6);
+            apply(&mut changes, &base, 3, had);
+            if commits {
+                base.commit(&mut changes);
+            }
+            apply(&mut changes, &base, 3, ends);
+            if let Some(shard) = seen_by {
+                apply(&mut changes, &base, shard, &[Record::IntentSeen { number: 79 }]);
+            }
+            assert_eq!(changes.resolve_intents(&base).unwrap(), 2);
+            assert_eq!(changes.ignored(), 0);
+            let given = queued(&mut changes, &base);
+            assert_eq!(given, [(44, vec![]), (48, vec![b"m".to_vec(); expected])], "seen by {seen_by:?}");
+            let (parts, _) = changes.restore(&base, 1, 0, Wall { zero_millis: 0 }).unwrap();
+            for row in &parts[0].sessions[1].deliveries {
+                assert_eq!((row.group.as_deref(), &row.subscription_ids[..]), (Some("$share/g/t"), &[][..]));
+            }
+            base.commit(&mut changes);
+            assert_eq!(crate::store::check_rows(&base).unwrap(), [] as [String; 0]);
+        }
+    }
+}
+
+#[test]
+fn what_has_been_given_back_is_gone_with_the_word_that_it_is_done() {
+    let base = MemoryBase::default();
+    let mut changes = Changes::new(&base).unwrap();
+    apply(&mut changes, &base, 3, &ending_member());
+    assert_eq!(count(&changes, &base, Table::Intents), 2);
+    apply(&mut changes, &base, 0, &[Record::IntentSeen { number: 75 }]);
+    assert_eq!(count(&changes, &base, Table::Seen), 1);
+    apply(&mut changes, &base, 3, &[75, 79].map(|number| Record::IntentDone { number }));
+    for table in [Table::Intents, Table::Seen, Table::Messages, Table::Deliveries, Table::Counts] {
+        assert_eq!(count(&changes, &base, table), 0, "{table:?}");
+    }
+}
+
+#[test]
+fn a_member_that_has_ended_is_given_nothing_back() {
+    let base = MemoryBase::default();
+    let mut changes = Changes::new(&base).unwrap();
+    apply(&mut changes, &base, 3, &ending_member());
+    assert_eq!(changes.resolve_intents(&base).unwrap(), 2);
+    assert_eq!(queued(&mut changes, &base), []);
+    assert_eq!(count(&changes, &base, Table::Messages), 0);
+}

@@ -61,6 +61,12 @@ impl Passing {
             match record {
                 Record::Delivery { number, .. } => self.begin(number),
                 Record::Settled { number, .. } => settled.push(number),
+                // What it becomes has to be made of it.
+                Record::Returned { delivery, .. } => {
+                    if let Some(fate) = self.fate_mut(delivery) {
+                        *fate = Fate::Unknown;
+                    }
+                }
                 _ => {}
             }
         }
@@ -117,6 +123,7 @@ mod tests {
             retain: false,
             packet_id: 0,
             subscription_ids: smallvec![],
+            group: "",
         }
     }
 

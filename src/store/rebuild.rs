@@ -17,6 +17,7 @@ use crate::topic::TopicFilter;
 use ahash::RandomState;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 /// What there was to restore.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -205,6 +206,7 @@ impl Changes {
             Entry::Occupied(entry) => Some(entry.remove()),
         };
         let (mut owners, mut bad, mut expired) = (Owners::of(sessions), Vec::new(), Vec::new());
+        let mut groups = HashSet::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
         self.scan(base, Table::Deliveries, &[], None, &mut |key, value| {
             let owner = rows::number_at(key, 0).and_then(|sid| owners.owner(sid));
             let (Some(session), Some(number), Ok(row)) =
@@ -233,6 +235,7 @@ impl Changes {
                 qos: row.qos,
                 retain: row.retain,
                 subscription_ids: row.subscription_ids.to_vec(),
+                group: group_of(row.group, &mut groups),
                 state,
             });
         })?;
@@ -284,6 +287,16 @@ impl Changes {
             self.remove(table, &key);
         }
     }
+}
+
+/// One text for all deliveries of a shared subscription.
+fn group_of(filter: &str, groups: &mut HashSet<Arc<str>, RandomState>) -> Option<Arc<str>> {
+    if filter.is_empty() {
+        return None;
+    }
+    let group = groups.get(filter).cloned().unwrap_or_else(|| filter.into());
+    groups.insert(Arc::clone(&group));
+    Some(group)
 }
 
 /// Finds the sessions of rows that come in the order of their sessions.

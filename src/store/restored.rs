@@ -4,6 +4,7 @@ use crate::message::Message;
 use crate::packet::{ProtocolVersion, QoS};
 use crate::session::Will;
 use crate::topic::SubscriptionOptions;
+use std::sync::Arc;
 
 /// The part of one shard.
 #[derive(Debug, Default)]
@@ -67,6 +68,8 @@ pub struct RestoredDelivery {
     pub retain: bool,
     /// Subscription identifiers.
     pub subscription_ids: Vec<u32>,
+    /// The filter of the shared subscription that chose the session.
+    pub group: Option<Arc<str>>,
     /// How far it has come.
     pub state: RestoredState,
 }

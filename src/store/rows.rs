@@ -228,7 +228,7 @@ impl SubscriptionRow {
 
 /// A delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeliveryRow {
+pub struct DeliveryRow<'a> {
     /// The message.
     pub message: u64,
     /// QoS to send with.
@@ -241,16 +241,21 @@ pub struct DeliveryRow {
     pub released: bool,
     /// Subscription identifiers.
     pub subscription_ids: SmallVec<[u32; 4]>,
+    /// The filter of the shared subscription that chose the session; empty: none did.
+    pub group: &'a str,
 }
 
-impl DeliveryRow {
+impl<'a> DeliveryRow<'a> {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         put_varint(out, self.message);
         let has_id = self.packet_id != 0;
         let bits = u8::from(self.retain) << 2 | u8::from(has_id) << 3 | u8::from(self.released) << 4;
-        out.push(self.qos as u8 | bits);
+        out.push(self.qos as u8 | bits | u8::from(!self.group.is_empty()) << 5);
         if has_id {
             out.extend_from_slice(&self.packet_id.to_le_bytes());
+        }
+        if !self.group.is_empty() {
+            put_bytes(out, self.group.as_bytes());
         }
         for &id in &self.subscription_ids {
             put_varint(out, u64::from(id));
@@ -261,7 +266,7 @@ impl DeliveryRow {
     ///
     /// # Errors
     /// [`BadRecord`] if it is none.
-    pub fn decode(value: &[u8]) -> Result<DeliveryRow, BadRecord> {
+    pub fn decode(value: &'a [u8]) -> Result<DeliveryRow<'a>, BadRecord> {
         let mut decoder = Decoder::new(value);
         let message = decoder.varint()?;
         let bits = decoder.byte()?;
@@ -271,6 +276,7 @@ impl DeliveryRow {
             retain: bits & 4 != 0,
             packet_id: if bits & 8 != 0 { decoder.u16()? } else { 0 },
             released: bits & 16 != 0,
+            group: if bits & 32 != 0 { decoder.text()? } else { "" },
             subscription_ids: SmallVec::new(),
         };
         while !decoder.is_at_end() {
@@ -314,7 +320,7 @@ impl<'a> RetainedRow<'a> {
 /// An intent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IntentRow<'a> {
-    /// Shards it must reach, as a bit mask.
+    /// Shards it must reach, as a bit mask; without meaning for one of a shared subscription.
     pub targets: u128,
     /// As of a retained message; 0 if it is none.
     pub stamp: u64,
@@ -400,7 +406,7 @@ pub struct Meta {
 
 /// The key of the only row of [`Table::Meta`].
 pub(super) const META_KEY: &[u8] = b"state";
-const META_VERSION: u8 = 1;
+const META_VERSION: u8 = 2;
 
 impl Meta {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
@@ -502,6 +508,7 @@ mod tests {
                     packet_id,
                     released: packet_id == 9,
                     subscription_ids: SmallVec::clone(&subscription_ids),
+                    group: if packet_id == 9 { "$share/g/ä" } else { "" },
                 };
                 assert_eq!(DeliveryRow::decode(&encoded(|out| row.encode(out))), Ok(row));
             }
@@ -517,6 +524,7 @@ mod tests {
             packet_id: 65_535,
             released: false,
             subscription_ids: smallvec![],
+            group: "",
         };
         assert!(!Row::from_slice(&encoded(|out| row.encode(out))).spilled());
     }

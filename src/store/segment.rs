@@ -25,7 +25,7 @@ const BATCH_START: u32 = 1 << 31;
 const SEQUENCE_GAP_MAX: u64 = 1 << 32;
 
 const MAGIC: &[u8; 8] = b"midgelog";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 60;
 
 /// What a segment says of itself.

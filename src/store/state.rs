@@ -9,7 +9,7 @@ use super::passing::Passing;
 use super::record::put_message;
 use super::rows::{
     self, DeliveryRow, IntentRow, LogMark, META_KEY, Meta, Presence, RetainedRow, Row, SessionRow,
-    SubscriptionRow, Table,
+    SubscriptionRow, Table, decode_message,
 };
 use super::segment::{Header, LogName};
 use super::{BadRecord, Record, StoreError, StoredMessage, open_body};
@@ -282,7 +282,7 @@ impl Changes {
             }
             // `apply_frame` adds it with its first delivery.
             Record::Message { .. } => Ok(()),
-            Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids } => {
+            Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group } => {
                 let row = DeliveryRow {
                     message: *message,
                     qos: *qos,
@@ -290,6 +290,7 @@ impl Changes {
                     packet_id: *packet_id,
                     released: false,
                     subscription_ids: subscription_ids.clone(),
+                    group,
                 };
                 self.raise((*number).max(*message));
                 if self.knows(base, *sid)? { self.deliver(base, *sid, *number, &row) } else { Ok(()) }
@@ -305,6 +306,11 @@ impl Changes {
                 let was_there = self.settle(base, &rows::delivery_key(*sid, *number))?;
                 self.ignored += u64::from(!was_there);
                 Ok(())
+            }
+            Record::Returned { sid, delivery, number } => {
+                self.raise((*sid).max(*delivery));
+                self.note_intent(header.shard, *number);
+                self.return_delivery(base, &rows::delivery_key(*sid, *delivery), *number)
             }
             Record::Held { sid, packet_id, payload_bytes } => {
                 if self.knows(base, *sid)? {
@@ -330,10 +336,8 @@ impl Changes {
                 Ok(())
             }
             Record::Intent { number, targets, stamp, group, message } => {
-                self.raise(*number);
+                self.note_intent(header.shard, *number);
                 self.meta.last_stamp = self.meta.last_stamp.max(*stamp);
-                let highest = self.meta.intents.entry(header.shard).or_default();
-                *highest = (*highest).max(*number);
                 let row = IntentRow { targets: *targets, stamp: *stamp, group, message: *message };
                 self.set(Table::Intents, &rows::key(*number), |out| row.encode(out));
                 Ok(())
@@ -450,7 +454,7 @@ impl Changes {
         base: &dyn Base,
         sid: u64,
         number: u64,
-        row: &DeliveryRow,
+        row: &DeliveryRow<'_>,
     ) -> Result<(), StoreError> {
         let is_there = self.fresh.contains_key(&row.message)
             || self.has_row(base, Table::Messages, &rows::key(row.message))?;
@@ -464,7 +468,7 @@ impl Changes {
             None if self.may_be_in_base(Table::Deliveries, &key) => base.get(Table::Deliveries, &key)?,
             None => None,
         };
-        let before = before.and_then(|value| DeliveryRow::decode(&value).ok()).map(|row| row.message);
+        let before = before.and_then(|value| DeliveryRow::decode(&value).ok().map(|row| row.message));
         if before != Some(row.message) {
             self.count(base, row.message, 1)?;
             if let Some(before) = before {
@@ -479,7 +483,7 @@ impl Changes {
         base: &dyn Base,
         sid: u64,
         number: u64,
-        change: impl FnOnce(&mut DeliveryRow),
+        change: impl FnOnce(&mut DeliveryRow<'_>),
     ) -> Result<(), StoreError> {
         self.raise(sid.max(number));
         let key = rows::delivery_key(sid, number);
@@ -506,6 +510,34 @@ impl Changes {
             Err(_) => self.bad_rows += 1,
         }
         Ok(true)
+    }
+
+    /// A delivery becomes an intent for its group.
+    fn return_delivery(&mut self, base: &dyn Base, key: &[u8], number: u64) -> Result<(), StoreError> {
+        let Some(value) = self.row(base, Table::Deliveries, key)? else {
+            self.ignored += 1;
+            return Ok(());
+        };
+        if let Ok(DeliveryRow { message, group, .. }) = DeliveryRow::decode(&value)
+            && let Some(stored) = self.row(base, Table::Messages, &rows::key(message))?
+        {
+            match decode_message(&stored) {
+                Ok(message) => {
+                    let row = IntentRow { targets: 0, stamp: 0, group, message };
+                    self.set(Table::Intents, &rows::key(number), |out| row.encode(out));
+                }
+                Err(_) => self.bad_rows += 1,
+            }
+        }
+        self.settle(base, key)?;
+        Ok(())
+    }
+
+    /// An intent is in the log of a shard.
+    fn note_intent(&mut self, shard: u16, number: u64) {
+        self.raise(number);
+        let highest = self.meta.intents.entry(shard).or_default();
+        *highest = (*highest).max(number);
     }
 
     /// One delivery more or less refers to a message, which is gone with the last.

@@ -1,13 +1,20 @@
 //! Rows against plain maps that do what the records say.
 
+#[path = "state_tests/frames.rs"]
+mod frames;
+#[path = "state_tests/model.rs"]
+mod model;
+
+pub(in crate::store) use frames::Frames;
+pub(in crate::store) use model::Model;
+
 use super::super::record::{Encoder, put_varint};
-use super::super::{MemoryBase, Restored, RestoredSession, RestoredState, StoredWill, Wall, check_rows};
+use super::super::{MemoryBase, Restored, RestoredSession, Wall, check_rows};
 use super::*;
 use crate::message::Message;
 use crate::packet::{ProtocolVersion, QoS};
-use crate::topic::{RetainHandling, SubscriptionOptions};
+use crate::topic::SubscriptionOptions;
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
 
 pub(in crate::store) const HEADER: Header =
     Header { epoch: 1, shard: 0, shards: 4, number: 0, first_sequence: 1, seed: 5 };
@@ -44,6 +51,7 @@ pub(in crate::store) fn delivery(sid: u64, number: u64, message: u64) -> Record<
         retain: false,
         packet_id: 0,
         subscription_ids: SmallVec::new(),
+        group: "",
     }
 }
 
@@ -76,7 +84,7 @@ fn described_session(session: &RestoredSession) -> String {
         let message = text_of(&row.message);
         line +=
             &format!(" ({} {message} {:?} {} {:?}", row.number, row.qos, row.retain, row.subscription_ids);
-        line += &format!(" {:?})", row.state);
+        line += &format!(" {:?} {:?})", row.state, row.group);
     }
     for (packet_id, bytes) in &session.held {
         line += &format!(" held {packet_id} {bytes}");
@@ -96,352 +104,6 @@ fn text_of(message: &Message) -> String {
         publication.forward[0]
     )
 }
-
-// The naive model.
-
-#[derive(Default)]
-pub(in crate::store) struct Model {
-    sessions: BTreeMap<u64, ModelSession>,
-    retained: BTreeMap<String, Message>,
-    /// Those of the frame that is being applied.
-    messages: BTreeMap<u64, Message>,
-    millis: u64,
-}
-
-struct ModelSession {
-    client_id: String,
-    version: ProtocolVersion,
-    expiry_seconds: u32,
-    left: Option<u64>,
-    will: Option<crate::session::Will>,
-    subscriptions: BTreeMap<String, (SubscriptionOptions, u32)>,
-    deliveries: BTreeMap<u64, ModelDelivery>,
-    held: BTreeMap<u16, u32>,
-}
-
-struct ModelDelivery {
-    message: Message,
-    qos: QoS,
-    retain: bool,
-    packet_id: u16,
-    released: bool,
-    ids: Vec<u32>,
-}
-
-impl Model {
-    pub(in crate::store) fn apply_frame(&mut self, millis: u64, records: &[Record<'_>]) {
-        self.millis = self.millis.max(millis);
-        records.iter().for_each(|record| self.apply(record));
-    }
-
-    /// The broker was killed and starts again.
-    #[cfg(feature = "runtime")]
-    pub(in crate::store) fn begin_epoch(&mut self) {
-        for session in self.sessions.values_mut() {
-            session.left.get_or_insert(self.millis);
-        }
-    }
-
-    fn session(&mut self, sid: u64, change: impl FnOnce(&mut ModelSession)) {
-        self.sessions.get_mut(&sid).map(change);
-    }
-
-    fn apply(&mut self, record: &Record<'_>) {
-        match record.clone() {
-            Record::Session { sid, client_id, version, expiry_seconds, will } => {
-                let session = self.sessions.entry(sid).or_insert_with(|| ModelSession {
-                    client_id: client_id.to_owned(),
-                    version,
-                    expiry_seconds,
-                    left: None,
-                    will: None,
-                    subscriptions: BTreeMap::new(),
-                    deliveries: BTreeMap::new(),
-                    held: BTreeMap::new(),
-                });
-                session.version = version;
-                session.expiry_seconds = expiry_seconds;
-                session.left = None;
-                session.will = will.map(|will| crate::session::Will {
-                    message: Message::restored(&will.message, None, 0),
-                    delay_seconds: will.delay_seconds,
-                    message_expiry_seconds: will.message_expiry_seconds,
-                });
-            }
-            Record::Left { sid, at_millis, expiry_seconds } => self.session(sid, |session| {
-                session.left = Some(at_millis);
-                session.expiry_seconds = expiry_seconds;
-            }),
-            Record::WillGone { sid } => self.session(sid, |session| session.will = None),
-            Record::Ended { sid } => drop(self.sessions.remove(&sid)),
-            Record::Subscribed { sid, filter, options, subscription_id } => self.session(sid, |session| {
-                session.subscriptions.insert(filter.to_owned(), (options, subscription_id));
-            }),
-            Record::Unsubscribed { sid, filter } => {
-                self.session(sid, |session| {
-                    session.subscriptions.remove(filter);
-                });
-            }
-            Record::Message { number, message } => {
-                self.messages.insert(number, Message::restored(&message, None, 0));
-            }
-            Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids } => {
-                let Some(message) = self.messages.get(&message).cloned() else { return };
-                let ids = subscription_ids.to_vec();
-                let row = ModelDelivery { message, qos, retain, packet_id, released: false, ids };
-                self.session(sid, |session| drop(session.deliveries.insert(number, row)));
-            }
-            Record::Started { sid, number, packet_id } => self.session(sid, |session| {
-                if let Some(row) = session.deliveries.get_mut(&number) {
-                    row.packet_id = packet_id;
-                }
-            }),
-            Record::Released { sid, number } => self.session(sid, |session| {
-                if let Some(row) = session.deliveries.get_mut(&number) {
-                    row.released = true;
-                }
-            }),
-            Record::Settled { sid, number } => {
-                self.session(sid, |session| drop(session.deliveries.remove(&number)));
-            }
-            Record::Held { sid, packet_id, payload_bytes } => {
-                self.session(sid, |session| {
-                    session.held.insert(packet_id, payload_bytes);
-                });
-            }
-            Record::Unheld { sid, packet_id } => {
-                self.session(sid, |session| {
-                    session.held.remove(&packet_id);
-                });
-            }
-            Record::Retained { stamp, message } => {
-                self.retained.insert(message.topic.to_owned(), Message::restored(&message, None, stamp));
-            }
-            Record::Unretained { topic } => drop(self.retained.remove(topic)),
-            Record::Intent { .. } | Record::IntentDone { .. } | Record::IntentSeen { .. } | Record::Alive => {
-            }
-        }
-    }
-
-    /// As [`described`].
-    pub(in crate::store) fn described(&self) -> Vec<String> {
-        let sessions = self.sessions.iter().map(|(&sid, session)| self.restored(sid, session)).collect();
-        let retained = self.retained.values().cloned().collect();
-        described(&[Restored { sessions, retained, ..Restored::default() }])
-    }
-
-    fn restored(&self, sid: u64, session: &ModelSession) -> RestoredSession {
-        let mut deliveries = Vec::new();
-        for (&number, row) in &session.deliveries {
-            let state = match (row.packet_id, row.released) {
-                (0, _) => RestoredState::Queued,
-                (packet_id, false) => RestoredState::Sent(packet_id),
-                (packet_id, true) => RestoredState::Released(packet_id),
-            };
-            deliveries.push(super::super::RestoredDelivery {
-                number,
-                message: row.message.clone(),
-                qos: row.qos,
-                retain: row.retain,
-                subscription_ids: row.ids.clone(),
-                state,
-            });
-        }
-        let (mut sent, queued): (Vec<_>, Vec<_>) =
-            deliveries.into_iter().partition(|row| row.state != RestoredState::Queued);
-        sent.extend(queued);
-        let will = session.will.as_ref().map(|will| crate::session::Will {
-            message: will.message.clone(),
-            delay_seconds: will.delay_seconds,
-            message_expiry_seconds: will.message_expiry_seconds,
-        });
-        let row = |(filter, &(options, subscription_id)): (&String, &(SubscriptionOptions, u32))| {
-            super::super::RestoredSubscription { filter: (**filter).into(), options, subscription_id }
-        };
-        RestoredSession {
-            sid,
-            client_id: (*session.client_id).into(),
-            version: session.version,
-            expiry_seconds: session.expiry_seconds,
-            left_at_millis: session.left.unwrap_or(self.millis),
-            will,
-            subscriptions: session.subscriptions.iter().map(row).collect(),
-            deliveries: sent,
-            held: session.held.iter().map(|(&id, &bytes)| (id, bytes as usize)).collect(),
-        }
-    }
-}
-
-// Random records.
-
-/// SplitMix64.
-pub(in crate::store) struct Chance(pub(in crate::store) u64);
-
-impl Chance {
-    pub(in crate::store) fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ mixed >> 31) % end
-    }
-
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len() as u64) as usize]
-    }
-}
-
-/// Makes frames as a shard would, with strays among them.
-pub(in crate::store) struct Frames {
-    chance: Chance,
-    number: u64,
-    /// sid and client.
-    sessions: Vec<(u64, &'static str)>,
-    deliveries: Vec<(u64, u64)>,
-}
-
-const CLIENTS: [&str; 6] = ["a", "b", "c", "dd", "ää", "f"];
-const TOPICS: [&str; 6] = ["t", "t/1", "t/2", "u", "u/ü", "$x"];
-const FILTERS: [&str; 6] = ["#", "t/+", "t", "$share/g/#", "$share/h/t", "u/#"];
-const BYTES: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz0123456789";
-
-impl Frames {
-    pub(in crate::store) fn new(seed: u64) -> Frames {
-        Frames { chance: Chance(seed), number: 3, sessions: Vec::new(), deliveries: Vec::new() }
-    }
-
-    fn next_number(&mut self) -> u64 {
-        self.number += 4;
-        self.number
-    }
-
-    fn sid(&mut self) -> u64 {
-        if self.sessions.is_empty() || self.chance.below(20) == 0 {
-            return self.chance.below(2 * self.number);
-        }
-        let at = self.chance.below(self.sessions.len() as u64) as usize;
-        self.sessions[at].0
-    }
-
-    fn delivery(&mut self) -> (u64, u64) {
-        if self.deliveries.is_empty() || self.chance.below(20) == 0 {
-            return (self.sid(), self.chance.below(2 * self.number));
-        }
-        let at = self.chance.below(self.deliveries.len() as u64) as usize;
-        self.deliveries[at]
-    }
-
-    fn message(&mut self) -> StoredMessage<'static> {
-        let from = self.chance.below(20) as usize;
-        let len = self.chance.below(25) as usize;
-        StoredMessage {
-            topic: self.chance.of(&TOPICS),
-            properties: [self.chance.of(&[&b""[..], b"\x26\x00\x01a\x00\x01b"]), &[], &[]],
-            payload: &BYTES[from..from + len],
-            qos: self.chance.of(&[QoS::AtLeastOnce, QoS::ExactlyOnce]),
-            retain: self.chance.below(2) == 0,
-            expires_at_millis: None,
-        }
-    }
-
-    fn connect(&mut self, sid: u64, client_id: &'static str) -> Record<'static> {
-        let will = (self.chance.below(3) == 0).then(|| StoredWill {
-            message: self.message(),
-            delay_seconds: 5,
-            message_expiry_seconds: Some(7),
-        });
-        let version = self.chance.of(&[ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V5]);
-        let expiry_seconds = 1 + self.chance.below(1000) as u32;
-        Record::Session { sid, client_id, version, expiry_seconds, will }
-    }
-
-    pub(in crate::store) fn next_frame(&mut self) -> Vec<Record<'static>> {
-        let mut records = Vec::new();
-        for _ in 0..=self.chance.below(3) {
-            self.input(&mut records);
-        }
-        records
-    }
-
-    fn input(&mut self, records: &mut Vec<Record<'static>>) {
-        let sid = self.sid();
-        match self.chance.below(16) {
-            0 => {
-                let client = self.chance.of(&CLIENTS);
-                if let Some(at) = self.sessions.iter().position(|session| session.1 == client) {
-                    records.push(Record::Ended { sid: self.sessions.remove(at).0 });
-                }
-                let sid = self.next_number();
-                self.sessions.push((sid, client));
-                records.push(self.connect(sid, client));
-            }
-            1 => {
-                if let Some(&(sid, client)) = self.sessions.iter().find(|session| session.0 == sid) {
-                    records.push(self.connect(sid, client));
-                }
-            }
-            2 => records.push(Record::Left { sid, at_millis: self.chance.below(900), expiry_seconds: 9 }),
-            3 => records.push(Record::WillGone { sid }),
-            4 if self.chance.below(3) == 0 => {
-                self.sessions.retain(|session| session.0 != sid);
-                records.push(Record::Ended { sid });
-            }
-            4 | 5 => {
-                let options = SubscriptionOptions {
-                    qos: self.chance.of(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]),
-                    no_local: false,
-                    retain_as_published: self.chance.below(2) == 0,
-                    retain_handling: RetainHandling::IfNew,
-                };
-                let (filter, subscription_id) = (self.chance.of(&FILTERS), self.chance.below(300) as u32);
-                records.push(Record::Subscribed { sid, filter, options, subscription_id });
-            }
-            6 => records.push(Record::Unsubscribed { sid, filter: self.chance.of(&FILTERS) }),
-            7..=9 => {
-                let number = self.next_number();
-                records.push(Record::Message { number, message: self.message() });
-                for _ in 0..self.chance.below(4) {
-                    let (sid, delivery) = (self.sid(), self.next_number());
-                    self.deliveries.push((sid, delivery));
-                    records.push(Record::Delivery {
-                        sid,
-                        number: delivery,
-                        message: number,
-                        qos: QoS::AtLeastOnce,
-                        retain: self.chance.below(2) == 0,
-                        packet_id: self.chance.below(2) as u16 * 7,
-                        subscription_ids: (0..self.chance.below(3) as u32).map(|id| id * 200 + 1).collect(),
-                    });
-                }
-            }
-            10 => {
-                let (sid, number) = self.delivery();
-                records.push(Record::Started { sid, number, packet_id: 1 + self.chance.below(500) as u16 });
-            }
-            11 => {
-                let (sid, number) = self.delivery();
-                records.push(Record::Released { sid, number });
-            }
-            12 => {
-                let (sid, number) = self.delivery();
-                records.push(Record::Settled { sid, number });
-            }
-            13 => {
-                let (packet_id, payload_bytes) =
-                    (1 + self.chance.below(5) as u16, self.chance.below(500) as u32);
-                records.push(Record::Held { sid, packet_id, payload_bytes });
-            }
-            14 => records.push(Record::Unheld { sid, packet_id: 1 + self.chance.below(5) as u16 }),
-            _ if self.chance.below(3) == 0 => {
-                records.push(Record::Unretained { topic: self.chance.of(&TOPICS) });
-            }
-            _ => {
-                records.push(Record::Retained { stamp: 1 + self.chance.below(1000), message: self.message() })
-            }
-        }
-    }
-}
-
-// Tests.
 
 const WALL: Wall = Wall { zero_millis: 0 };
 
@@ -466,7 +128,7 @@ fn random_records_are_kept_as_plain_maps_keep_them() {
         for shards in [1, 3] {
             let (parts, _) = changes.restore(&base, shards, 9, WALL).unwrap();
             assert_eq!(described(&parts), model.described(), "seed {seed}");
-            assert!(parts.iter().all(|part| part.next_number > frames.number));
+            assert!(parts.iter().all(|part| part.next_number > frames.highest_number()));
         }
         assert_eq!(changes.bad_rows(), 0);
         base.commit(&mut changes);

@@ -226,7 +226,8 @@ impl<W: Write> Printer<'_, W> {
                 (packet_id, true) => format!("released packet_id={packet_id}"),
             };
             let message = shown(&decode_message(&message).ok()?);
-            Some(format!("delivery {sid} {number} {message} send_qos={} {state}", row.qos as u8))
+            let group = if row.group.is_empty() { String::new() } else { format!(" group={:?}", row.group) };
+            Some(format!("delivery {sid} {number} {message} send_qos={} {state}{group}", row.qos as u8))
         })?;
         self.table(Table::Held, |key, value| {
             let ((sid, packet_id), bytes) = (rows::read_pair(key)?, rows::decode_held(value).ok()?);

@@ -174,7 +174,29 @@ pub fn foreign_target() -> Option<String> {
 /// A broker of one scenario alone, which it may end.
 pub struct OwnBroker {
     pub broker: Broker,
-    process: Option<Child>,
+    process: Option<Process>,
+}
+
+/// A broker that listens, and what it was started with.
+struct Process {
+    child: Child,
+    config: PathBuf,
+}
+
+impl Process {
+    fn start(config: PathBuf, address: &str) -> Self {
+        let log = log_file(&config);
+        let child = Command::new(env!("CARGO_BIN_EXE_midge"))
+            .args(["serve", "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file handle can be doubled"))
+            .stderr(log)
+            .spawn()
+            .expect("the midge binary starts");
+        await_start(address, &config);
+        Self { child, config }
+    }
 }
 
 impl OwnBroker {
@@ -187,18 +209,29 @@ impl OwnBroker {
         if let Place::Memory(_) = broker.place {
             return Some(Self { broker: Broker::remembered(shards, broker.is_kept, config), process: None });
         }
-        let (address, file) = prepare(shards, config);
-        let log = log_file(&file);
-        let process = Command::new(env!("CARGO_BIN_EXE_midge"))
-            .args(["serve", "--config"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file handle can be doubled"))
-            .stderr(log)
-            .spawn()
-            .expect("the midge binary starts");
-        await_start(&address, &file);
+        // Beside the broker of all scenarios, it has its own files.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let own = format!("{}-own{}", config.name, COUNT.fetch_add(1, Ordering::Relaxed));
+        let (address, file) = prepare(shards, &own, config);
+        let process = Process::start(file, &address);
         Some(Self { broker: Broker::at(shards, address), process: Some(process) })
+    }
+
+    /// Stops it, and starts it again with what it has kept; false if it keeps nothing.
+    pub fn restart(&mut self) -> bool {
+        if !self.broker.is_kept {
+            return false;
+        }
+        self.stop();
+        self.expect_end();
+        match (&self.broker.place, self.process.take()) {
+            (Place::Memory(memory), _) => memory.restart(),
+            (Place::Address(address), Some(process)) => {
+                self.process = Some(Process::start(process.config, address));
+            }
+            (Place::Address(_), None) => unreachable!("a broker at an address is a process"),
+        }
+        true
     }
 
     /// Asks it to stop, as SIGTERM does.
@@ -207,7 +240,8 @@ impl OwnBroker {
             (Place::Memory(memory), _) => memory.world().shut_down(),
             (Place::Address(_), None) => unreachable!("a broker at an address is a process"),
             (Place::Address(_), Some(process)) => {
-                let status = Command::new("kill").args(["-s", "TERM", &process.id().to_string()]).status();
+                let status =
+                    Command::new("kill").args(["-s", "TERM", &process.child.id().to_string()]).status();
                 assert!(status.is_ok_and(|status| status.success()), "kill works");
             }
         }
@@ -217,7 +251,7 @@ impl OwnBroker {
     pub fn expect_end(&mut self) {
         match (&self.broker.place, &mut self.process) {
             (_, Some(process)) => {
-                let status = process.wait().expect("a child can be waited for");
+                let status = process.child.wait().expect("a child can be waited for");
                 assert!(status.success(), "{status}");
             }
             (Place::Memory(memory), None) => {
@@ -232,8 +266,8 @@ impl OwnBroker {
 impl Drop for OwnBroker {
     fn drop(&mut self) {
         if let Some(process) = &mut self.process {
-            let _ = process.kill();
-            let _ = process.wait();
+            let _ = process.child.kill();
+            let _ = process.child.wait();
         }
     }
 }
@@ -245,7 +279,7 @@ fn start(shards: usize, config: &Config) -> String {
         "$0" serve --config "$1" 3<&- & broker=$!
         (cat <&3 > /dev/null; kill "$broker"; sleep 2; kill -KILL "$broker") 2> /dev/null & guard=$!
         wait "$broker"; echo "$?" > "${1%.toml}.ended"; kill "$guard" 2> /dev/null"#;
-    let (address, file) = prepare(shards, config);
+    let (address, file) = prepare(shards, config.name, config);
     let log = log_file(&file);
     let guard = Command::new("sh")
         .args(["-c", GUARD, env!("CARGO_BIN_EXE_midge")])
@@ -260,14 +294,14 @@ fn start(shards: usize, config: &Config) -> String {
     address
 }
 
-/// Writes the configuration; gives the address and the file.
-fn prepare(shards: usize, config: &Config) -> (String, PathBuf) {
+/// Writes the configuration under this name; gives the address and the file.
+fn prepare(shards: usize, name: &str, config: &Config) -> (String, PathBuf) {
     let address = format!("127.0.0.1:{}", free_port());
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("conformance");
     fs::create_dir_all(&folder).expect("the folder of temporary files can be made");
     static CLEAN: Once = Once::new();
     CLEAN.call_once(|| remove_old_states(&folder));
-    let file = folder.join(format!("{}-{shards}-{}.toml", config.name, std::process::id()));
+    let file = folder.join(format!("{name}-{shards}-{}.toml", std::process::id()));
     let state = file.with_extension("state");
     // A scenario's own broker begins with nothing.
     let _ = fs::remove_dir_all(&state);

@@ -21,6 +21,13 @@ impl Memory {
         Self(Rc::new(RefCell::new(world)))
     }
 
+    /// Another start of the broker with the same disk. Its connections are no one's any more.
+    pub fn restart(&self) {
+        let mut world = self.0.borrow_mut();
+        let shards = world.shards.len();
+        world.restart(shards);
+    }
+
     pub fn world(&self) -> RefMut<'_, World> {
         self.0.borrow_mut()
     }

@@ -230,6 +230,7 @@ scenarios! {
         qos_2_flow_that_began_is_finished_with_its_member
         qos_2_message_of_a_member_that_ended_goes_to_nobody_else
         qos_1_message_of_a_member_that_ended_goes_to_another
+        what_a_member_had_before_a_restart_goes_to_another_when_its_session_ends
         refused_message_is_offered_to_nobody_else
         second_subscribe_updates_the_membership
         shared_subscription_ends_with_its_last_session

@@ -238,6 +238,34 @@ pub fn qos_1_message_of_a_member_that_ended_goes_to_another(broker: &Broker) {
     assert_eq!(received, ["0", "1", "2"]);
 }
 
+/// [MQTT5-§4.8.2#6] [PITFALL-30]
+pub fn what_a_member_had_before_a_restart_goes_to_another_when_its_session_ends(broker: &Broker) {
+    let Some(mut own) = OwnBroker::like(broker, &DEFAULT) else { return };
+    let filter = "$share/g/kept/#";
+    let mut member = own.broker.connect(connect(V5, "member").lasting());
+    member.subscribe(filter, 2);
+    let mut publisher = own.broker.client(V5);
+    publisher.publish(publish("kept/1", "sent").qos1(1));
+    member.expect_message("kept/1", "sent");
+    member.vanish();
+    for (at, qos) in [(2, 1), (3, 2)] {
+        publisher.publish(publish(format!("kept/{at}"), format!("queued {at}")).qos(qos, 1));
+    }
+    if !own.restart() {
+        return;
+    }
+    let mut other = own.broker.connect(connect(V5, "other").lasting());
+    other.subscribe(filter, 2);
+    other.expect_nothing();
+    own.broker.connect(connect(V5, "member"));
+    let mut received = drain(&mut other);
+    received.sort_unstable();
+    assert_eq!(received, ["queued 2", "queued 3", "sent"]);
+    assert!(own.restart());
+    let mut other = own.broker.connect(connect(V5, "other").lasting());
+    other.expect_nothing();
+}
+
 /// [MQTT5-4.8.2-6] [PITFALL-30]
 pub fn refused_message_is_offered_to_nobody_else(broker: &Broker) {
     for qos in 1..=2 {

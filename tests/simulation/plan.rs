@@ -17,6 +17,8 @@ pub struct Plan {
     pub queue_messages: usize,
     /// `protocol.topic_alias_maximum_out`.
     pub aliases_out: u16,
+    /// All of it is about shared subscriptions of this QoS, whose members' sessions last, and end.
+    pub groups: Option<u8>,
     pub clients: Vec<ClientPlan>,
     pub actions: Vec<Planned>,
 }
@@ -151,6 +153,7 @@ pub struct WillPlan {
 pub const TOPICS: &[&str] = &[
     "t/a", "t/b", "t/c/d", "t/c/e", "r/a", "r/b", "r/c/d", "w/a", "w/b", "s/0/a", "s/0/b", "s/1/a", "s/2/a",
 ];
+const FIRST_SHARED_TOPIC: usize = 9;
 pub const WILLS: [usize; 2] = [7, 8];
 pub const FILTERS: &[&str] = &[
     "t/a",
@@ -184,6 +187,12 @@ impl Plan {
             split_permille: rng.pick(&[0, 100, 500]),
             write_max: rng.pick(&[100, 300, 5000]),
         };
+        // Not drawn, so that the other seeds are what they are without it.
+        let groups = match seed % 16 {
+            5 => Some(1),
+            13 => Some(2),
+            _ => None,
+        };
         let queue_messages = if rng.chance(250) { rng.range(3, 20) as usize } else { 10_000 };
         let count = rng.range(3, 7) as usize;
         let mut clients = vec![ClientPlan {
@@ -202,9 +211,16 @@ impl Plan {
             persistent: rng.chance(600),
             queue_messages,
             aliases_out: rng.pick(&[0, 2, 10]),
+            groups,
             clients,
             actions: Vec::new(),
         };
+        if groups.is_some() {
+            (plan.persistent, plan.queue_messages) = (true, 10_000);
+            plan.clients.iter_mut().for_each(|client| client.version = Version::V5);
+            // It is a member that stays, and is busy: else no other would ever be chosen while it is away.
+            (plan.clients[0].receive_maximum, plan.clients[0].think_max) = (Some(1), 2 * SECOND);
+        }
         plan.begin(&mut rng);
         plan.go_on(&mut rng);
         plan.actions.sort_by_key(|planned| planned.at);
@@ -214,15 +230,19 @@ impl Plan {
     fn begin(&mut self, rng: &mut Rng) {
         for client in 0..self.clients.len() {
             let at = rng.range(1000, 30_000);
-            let lasting = client == 0 || rng.chance(650);
+            let lasting = client == 0 || rng.chance(650) || self.groups.is_some();
             let will = if client == 0 { None } else { will(rng) };
             let action = Action::Connect { shard: rng.index(self.shards), clean: !lasting, lasting, will };
             self.actions.push(Planned { at, client, action });
             let filters = if client == 0 {
                 let all = [3, 8, 11].map(|filter| FilterPlan { filter, ..plain(2) });
-                all.to_vec()
+                let of = |qos| (SHARED_FILTERS..FILTERS.len()).map(move |filter| (filter, qos));
+                let shared = self.groups.into_iter().flat_map(of);
+                all.into_iter()
+                    .chain(shared.map(|(filter, qos)| FilterPlan { filter, ..plain(qos) }))
+                    .collect()
             } else {
-                (0..rng.range(1, 3)).map(|_| filter(rng)).collect()
+                (0..rng.range(1, 3)).map(|_| self.filter(rng)).collect()
             };
             self.actions.push(Planned { at: 60_000 + at, client, action: Action::Subscribe { filters } });
         }
@@ -236,8 +256,56 @@ impl Plan {
         for _ in 0..actions {
             at += if rng.chance(20) { rng.range(SECOND, 4 * SECOND) } else { rng.below(gap) };
             let client = 1 + rng.index(self.clients.len() - 1);
-            let action = if rng.chance(faults) { self.fault(rng) } else { self.deed(rng) };
+            let action = match self.groups {
+                Some(_) if rng.chance(700) => self.deed_of_group(rng),
+                _ if rng.chance(faults) => self.fault(rng),
+                _ => self.deed(rng),
+            };
+            if self.groups.is_some() && matches!(action, Action::PowerCut { .. }) {
+                // A member's session is ending.
+                let shard = rng.index(self.shards);
+                let ends = Action::Connect { shard, clean: true, lasting: true, will: None };
+                self.actions.push(Planned { at, client, action: ends });
+                at += rng.range(100, 4000);
+            }
             self.actions.push(Planned { at, client, action });
+        }
+    }
+
+    /// What members and their publishers do.
+    fn deed_of_group(&self, rng: &mut Rng) -> Action {
+        match rng.below(100) {
+            0..50 => {
+                let topic = rng.range(FIRST_SHARED_TOPIC as u64, TOPICS.len() as u64 - 1) as usize;
+                let qos = rng.range(1, 2) as u8;
+                Action::Publish { topic, qos, retain: false, bytes: 20, count: rng.range(1, 4) as usize }
+            }
+            50..62 => Action::Subscribe { filters: vec![self.filter(rng)] },
+            62..78 => Action::Connect {
+                shard: rng.index(self.shards),
+                clean: rng.chance(600),
+                lasting: true,
+                will: None,
+            },
+            78..90 => {
+                Action::Disconnect { keeps_will: false, back_after: Some(rng.range(SECOND / 10, 3 * SECOND)) }
+            }
+            90..97 => Action::HoldAcks { micros: rng.below(2 * SECOND) },
+            _ => self.power_cut(rng),
+        }
+    }
+
+    /// A filter; one of a group in a run that is about those.
+    fn filter(&self, rng: &mut Rng) -> FilterPlan {
+        let drawn = filter(rng);
+        match self.groups {
+            Some(qos) => FilterPlan {
+                filter: SHARED_FILTERS + drawn.filter % (FILTERS.len() - SHARED_FILTERS),
+                qos,
+                no_local: false,
+                ..drawn
+            },
+            None => drawn,
         }
     }
 
@@ -253,14 +321,14 @@ impl Plan {
             }
             60..64 => Action::Clear { topic: 4 + rng.index(3), qos: rng.below(3) as u8 },
             64..80 => {
-                let filters = (0..rng.range(1, 3)).map(|_| filter(rng)).collect();
+                let filters = (0..rng.range(1, 3)).map(|_| self.filter(rng)).collect();
                 Action::Subscribe { filters }
             }
             80..88 => Action::Unsubscribe { filter: rng.index(FILTERS.len()) },
             88..96 => Action::Connect {
                 shard: rng.index(self.shards),
                 clean: rng.chance(150),
-                lasting: rng.chance(700),
+                lasting: rng.chance(700) || self.groups.is_some(),
                 will: will(rng),
             },
             _ => Action::Disconnect {

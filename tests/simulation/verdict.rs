@@ -192,6 +192,49 @@ fn check_groups(books: &Books) -> Result<(), String> {
         {
             return Err(format!("m{number} has reached no member of its group: {publication:?}"));
         }
+        check_given_back(books, number, publication)?;
+    }
+    Ok(())
+}
+
+/// What was acknowledged is some member's for as long as one stays, whoever ends and whenever the power goes;
+/// and at QoS 2 it is no two members'.
+fn check_given_back(books: &Books, number: u64, publication: &Publication) -> Result<(), String> {
+    if !books.persistent || books.store_was_full || books.queue_was_full || publication.is_will {
+        return Ok(());
+    }
+    let members = || {
+        books.sessions.iter().flat_map(|session| {
+            let coverages = session.coverages_of(&publication.topic);
+            coverages
+                .filter(|coverage| coverage.may_cover(publication))
+                .map(move |coverage| (session, coverage))
+        })
+    };
+    let begins =
+        |coverage: &Coverage| coverage.grants.iter().any(|grant| grant.qos.min(publication.qos) == 2);
+    let is_kept = |session: &Session| session.expiry != Some(0);
+    let stays = members().any(|(session, coverage)| {
+        session.is_alive_at_end()
+            && is_kept(session)
+            && !session.doubtful
+            && coverage.surely_covers(publication)
+            && coverage.until_sure.is_none()
+    });
+    // What only memory had is gone with the power; what a member had begun to get at QoS 2 goes to no one else.
+    let excused = members()
+        .any(|(session, coverage)| begins(coverage) || (!is_kept(session) && !books.cuts.is_empty()));
+    let has = |session: &&Session| session.got.contains_key(&number);
+    let promised = publication.acked && !publication.refused && publication.qos > 0;
+    if stays && promised && !excused && !books.sessions.iter().any(|session| has(&session)) {
+        return Err(format!("m{number} is lost, and its group has members: {publication:?}"));
+    }
+    let all_begin = members()
+        .all(|(_, coverage)| coverage.grants.iter().all(|grant| grant.qos.min(publication.qos) == 2));
+    let holders = books.sessions.iter().filter(|session| is_kept(session)).filter(has);
+    let holders: Vec<usize> = holders.map(|session| session.client).collect();
+    if all_begin && holders.len() > publication.routed {
+        return Err(format!("QoS 2 message m{number} went to {holders:?} of one group: {publication:?}"));
     }
     Ok(())
 }
@@ -213,6 +256,14 @@ pub fn marks(sim: &Sim) -> Vec<Mark> {
         if publication.topic.starts_with("s/") && books.sessions.iter().filter(has).count() > 1 {
             marks.push(Mark::GroupMemberGone);
         }
+    }
+    let ended_after_cut = |session: &Session| {
+        let mut coverages = session.coverages.iter().filter(|coverage| coverage.is_shared());
+        let over = session.over_at.unwrap_or(0);
+        coverages.any(|coverage| books.cuts.iter().any(|&cut| coverage.from_may < cut && cut < over))
+    };
+    if books.persistent && books.sessions.iter().any(ended_after_cut) {
+        marks.push(Mark::GroupMemberEndedAfterPowerCut);
     }
     if sim.world.links.iter().any(|link| link.was_backlogged) {
         marks.push(Mark::Backlogged);

@@ -65,6 +65,19 @@ struct Link {
     hangup: Option<Hangup>,
 }
 
+impl Link {
+    fn of(shard: usize) -> Link {
+        Link {
+            shard: ShardId::try_from(shard).expect("at most 128 shards"),
+            received: Vec::new(),
+            closed: false,
+            paused: false,
+            unread: Vec::new(),
+            hangup: None,
+        }
+    }
+}
+
 impl World {
     /// A broker that has started. Unless `persistence.directory` is empty, it keeps what must survive on its disk.
     pub fn new(shards: usize, config: Config) -> World {
@@ -110,6 +123,15 @@ impl World {
         World::start(shards, self.config, Some(disk), parts)
     }
 
+    /// The same at once, in place. The clock begins anew, and the connections of before are closed.
+    pub fn restart(&mut self, shards: usize) {
+        let nothing = World::start(1, Config::default(), None, Vec::new());
+        let old = std::mem::replace(self, nothing);
+        let links = old.links.len();
+        *self = old.cut_power(shards, 0);
+        self.links.extend((0..links).map(|_| Link { closed: true, ..Link::of(0) }));
+    }
+
     fn start(shards: usize, config: Config, disk: Option<Disk>, parts: Vec<Restored>) -> World {
         let (shared, interests) = Shared::new(config.clone(), shards, SEED);
         let shared = Arc::new(shared);
@@ -152,14 +174,7 @@ impl World {
     /// A connection that `shard` accepts.
     pub fn open(&mut self, shard: usize) -> usize {
         let link = self.links.len();
-        self.links.push(Link {
-            shard: ShardId::try_from(shard).expect("at most 128 shards"),
-            received: Vec::new(),
-            closed: false,
-            paused: false,
-            unread: Vec::new(),
-            hangup: None,
-        });
+        self.links.push(Link::of(shard));
         self.shards[shard].handle_open(self.now, slot(link), peer(), self.listener, false);
         self.run();
         link

@@ -1,0 +1,154 @@
+//! What becomes of the messages of a member that ends, whenever the power goes.
+
+use crate::shard::Hangup;
+use crate::shard::kept_tests::connect_kept;
+use crate::shard::tests::{DELIVERED_AB, PUBLISH_AB, connect, quiet};
+use crate::shard::world::World;
+
+/// At home on this shard of three.
+fn at_home(shard: usize, text: impl Fn(u32) -> String) -> String {
+    let homes = crate::shard::Homes::new(3, 7);
+    (0..).map(text).find(|text| usize::from(homes.home_of(text)) == shard).unwrap()
+}
+
+fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
+    let length = u8::try_from(filter.len()).unwrap();
+    let mut packet = vec![0x82, length + 5, 0, 1, 0, length];
+    packet.extend_from_slice(filter.as_bytes());
+    packet.push(qos);
+    packet
+}
+
+/// How often this payload is among the bytes.
+fn copies(bytes: &[u8], payload: &[u8]) -> usize {
+    bytes.windows(payload.len()).filter(|window| *window == payload).count()
+}
+
+/// `[MQTT5 §4.8.2]` `[MQTT5-4.8.2-5]`
+#[test]
+fn what_a_member_had_before_a_power_cut_goes_to_another_when_its_session_ends_after_it() {
+    for shards in [1, 2, 3, 7] {
+        let mut world = quiet(2);
+        let member = connect_kept(&mut world, 0, "member");
+        world.send(member, &subscribe("$share/g/a/b", 2));
+        let publisher = connect(&mut world, 1, "publisher", 60);
+        world.send(publisher, PUBLISH_AB);
+        world.send(publisher, b"\x34\x09\x00\x03a/b\x00\x08on");
+        world.hang_up(member, Hangup::Reset);
+        world.send(publisher, b"\x34\x09\x00\x03a/b\x00\x09wa");
+
+        let mut world = world.cut_power(2, 0).cut_power(shards, 1000);
+        let other = connect_kept(&mut world, 0, "other");
+        world.send(other, &subscribe("$share/g/a/b", 2));
+        assert_eq!(world.take(other), [0x20, 2, 0, 0, 0x90, 3, 0, 1, 2]);
+        connect(&mut world, 0, "member", 60);
+        // Of QoS 1, not acknowledged; of QoS 2, sent: to no one else; of QoS 2, queued.
+        let expected = [DELIVERED_AB, b"\x34\x09\x00\x03a/b\x00\x02wa"].concat();
+        assert_eq!(world.take(other), expected, "{shards} shards");
+
+        // Member no more, and nothing is left that might come again.
+        let mut world = world.cut_power(shards, 0);
+        let member = connect_kept(&mut world, 0, "member");
+        assert_eq!(world.take(member), [0x20, 2, 0, 0]);
+        let other = connect_kept(&mut world, 0, "other");
+        assert_eq!(world.take(other).len(), 4 + expected.len());
+    }
+}
+
+/// A world of three shards: a member at home on the first is away and has a message, `hi`; its group is at home
+/// on the second, and another member on the third.
+struct Ending {
+    world: World,
+    member: String,
+    other: String,
+}
+
+impl Ending {
+    fn new(qos: u8) -> Ending {
+        let member = at_home(0, |salt| format!("member{salt}"));
+        let other = at_home(2, |salt| format!("other{salt}"));
+        let filter = at_home(1, |salt| format!("$share/g{salt}/a/b"));
+        let mut world = quiet(3);
+        let first = connect_kept(&mut world, 0, &member);
+        world.send(first, &subscribe(&filter, 2));
+        world.hang_up(first, Hangup::Reset);
+        let publisher = connect(&mut world, 1, "publisher", 60);
+        world.send(publisher, &[&[0x30 | qos << 1][..], b"\x09\x00\x03a/b\x00\x07hi"].concat());
+        assert_eq!(world.take(publisher), [if qos == 1 { 0x40 } else { 0x50 }, 2, 0, 7]);
+        let second = connect_kept(&mut world, 2, &other);
+        world.send(second, &subscribe(&filter, 2));
+        world.hang_up(second, Hangup::Reset);
+        Ending { world, member, other }
+    }
+
+    /// The session of the first member ends.
+    fn end(&mut self) {
+        let clean = self.world.open(0);
+        let length = u8::try_from(self.member.len()).unwrap();
+        let mut packet = vec![0x10, 12 + length, 0, 4];
+        packet.extend_from_slice(b"MQTT\x04\x02\x00\x3C\x00");
+        packet.push(length);
+        packet.extend_from_slice(self.member.as_bytes());
+        self.world.send(clean, &packet);
+    }
+
+    /// What the members have after a power cut, in copies of the message.
+    fn left_after_power_cut(self, shards: usize) -> usize {
+        let mut world = self.world.cut_power(shards, 0);
+        let both = [&self.member, &self.other].map(|client| connect_kept(&mut world, 0, client));
+        both.iter().map(|&client| copies(&world.take(client), b"a/b\x00\x01hi")).sum()
+    }
+}
+
+/// `[MQTT5 §4.8.2]` `[MQTT5-4.3.3-1]`
+#[test]
+fn what_a_member_gives_back_is_there_once_whenever_the_power_goes() {
+    for qos in [1, 2] {
+        for stuck in 0..8 {
+            for held in [None, Some((0, 1)), Some((1, 2)), Some((2, 1)), Some((1, 0))] {
+                let mut ending = Ending::new(qos);
+                (0..3).filter(|shard| stuck >> shard & 1 == 1).for_each(|shard| ending.world.stick(shard));
+                if let Some((from, to)) = held {
+                    ending.world.hold(from, to);
+                }
+                ending.end();
+                let case = format!("QoS {qos}, stuck {stuck:03b}, held {held:?}");
+                assert_eq!(ending.left_after_power_cut(1 + stuck % 3), 1, "{case}");
+            }
+        }
+    }
+}
+
+/// The member that is chosen leaves while the message is on its way to it.
+#[test]
+fn what_finds_its_member_gone_is_there_once_whenever_the_power_goes() {
+    for stuck in 0..8 {
+        for held in [None, Some((2, 1)), Some((1, 2)), Some((1, 0))] {
+            let mut ending = Ending::new(2);
+            let name = at_home(0, |salt| format!("third{salt}"));
+            let third = connect_kept(&mut ending.world, 0, &name);
+            let filter = at_home(1, |salt| format!("$share/g{salt}/a/b"));
+            ending.world.send(third, &subscribe(&filter, 2));
+            ending.world.hang_up(third, Hangup::Reset);
+            ending.world.hold(1, 0);
+            ending.world.hold(1, 2);
+            ending.end();
+            // Whichever of them was chosen: the message has not come there yet.
+            for name in [ending.other.clone(), name] {
+                let client = connect(&mut ending.world, 0, &name, 60);
+                ending.world.hang_up(client, Hangup::Reset);
+            }
+            let last = connect_kept(&mut ending.world, 0, &ending.other);
+            ending.world.send(last, &subscribe(&filter, 2));
+            ending.world.hang_up(last, Hangup::Reset);
+            (0..3).filter(|shard| stuck >> shard & 1 == 1).for_each(|shard| ending.world.stick(shard));
+            (0..3).for_each(|to| ending.world.release(1, to));
+            if let Some((from, to)) = held {
+                ending.world.hold(from, to);
+            }
+            ending.world.run();
+            let case = format!("stuck {stuck:03b}, held {held:?}");
+            assert_eq!(ending.left_after_power_cut(2), 1, "{case}");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Bytes to records. What comes from a disk may be anything: it is [`BadRecord`] then, never a panic.
+
+use super::{BadRecord, IDS_MAX, Record, StoredMessage, StoredWill, bad, tag};
+use crate::packet::{ProtocolVersion, QoS};
+use crate::topic::{RetainHandling, SubscriptionOptions};
+use smallvec::SmallVec;
+
+/// Reads the records of a frame.
+#[derive(Debug)]
+pub struct Decoder<'a> {
+    rest: &'a [u8],
+    previous: u64,
+}
+
+impl<'a> Decoder<'a> {
+    /// The records of a frame's body.
+    pub fn new(body: &'a [u8]) -> Decoder<'a> {
+        Decoder { rest: body, previous: 0 }
+    }
+
+    /// The next record; none at the end.
+    ///
+    /// # Errors
+    /// [`BadRecord`] for bytes that are none; nothing after them can be read.
+    pub fn read_next(&mut self) -> Result<Option<Record<'a>>, BadRecord> {
+        let Some((&tag, rest)) = self.rest.split_first() else { return Ok(None) };
+        self.rest = rest;
+        let record = match tag {
+            tag::SESSION => Record::Session {
+                sid: self.varint()?,
+                client_id: self.text()?,
+                version: self.version()?,
+                expiry_seconds: self.varint32()?,
+                will: match self.byte()? {
+                    0 => None,
+                    _ => Some(StoredWill {
+                        message: self.message()?,
+                        delay_seconds: self.varint32()?,
+                        message_expiry_seconds: self.option32()?,
+                    }),
+                },
+            },
+            tag::LEFT => Record::Left {
+                sid: self.varint()?,
+                at_millis: self.varint()?,
+                expiry_seconds: self.varint32()?,
+            },
+            tag::WILL_GONE => Record::WillGone { sid: self.varint()? },
+            tag::ENDED => Record::Ended { sid: self.varint()? },
+            tag::SUBSCRIBED => Record::Subscribed {
+                sid: self.varint()?,
+                filter: self.text()?,
+                options: options_of(self.byte()?)?,
+                subscription_id: self.varint32()?,
+            },
+            tag::UNSUBSCRIBED => Record::Unsubscribed { sid: self.varint()?, filter: self.text()? },
+            tag::MESSAGE => Record::Message { number: self.number()?, message: self.message()? },
+            tag::DELIVERY => self.delivery()?,
+            tag::STARTED => {
+                Record::Started { sid: self.varint()?, number: self.number()?, packet_id: self.u16()? }
+            }
+            tag::RELEASED => Record::Released { sid: self.varint()?, number: self.number()? },
+            tag::SETTLED => Record::Settled { sid: self.varint()?, number: self.number()? },
+            tag::RETURNED => {
+                Record::Returned { sid: self.varint()?, delivery: self.number()?, number: self.number()? }
+            }
+            tag::HELD => {
+                Record::Held { sid: self.varint()?, packet_id: self.u16()?, payload_bytes: self.varint32()? }
+            }
+            tag::UNHELD => Record::Unheld { sid: self.varint()?, packet_id: self.u16()? },
+            tag::RETAINED => Record::Retained { stamp: self.varint()?, message: self.message()? },
+            tag::UNRETAINED => Record::Unretained { topic: self.text()? },
+            tag::INTENT => Record::Intent {
+                number: self.number()?,
+                targets: u128::from_le_bytes(self.array()?),
+                stamp: self.varint()?,
+                group: self.text()?,
+                message: self.message()?,
+            },
+            tag::INTENT_DONE => Record::IntentDone { number: self.number()? },
+            tag::INTENT_SEEN => Record::IntentSeen { number: self.number()? },
+            tag::ALIVE => Record::Alive,
+            _ => return Err(bad("unknown kind of record")),
+        };
+        Ok(Some(record))
+    }
+
+    /// Is nothing left?
+    pub(in crate::store) fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn delivery(&mut self) -> Result<Record<'a>, BadRecord> {
+        let sid = self.varint()?;
+        let message = self.number()?;
+        let number = self.number()?;
+        let bits = self.byte()?;
+        let qos = QoS::from_bits(bits & 3).ok_or(bad("no QoS"))?;
+        let packet_id = if bits & 8 != 0 { self.u16()? } else { 0 };
+        let many = match bits >> 5 {
+            IDS_MAX => self.varint()?,
+            many => u64::from(many),
+        };
+        let mut subscription_ids = SmallVec::new();
+        for _ in 0..many {
+            // Each takes a byte at least, so that a false number ends with the bytes.
+            subscription_ids.push(self.varint32()?);
+        }
+        let retain = bits & 4 != 0;
+        let group = if bits & 16 != 0 { self.text()? } else { "" };
+        Ok(Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group })
+    }
+
+    fn number(&mut self) -> Result<u64, BadRecord> {
+        let coded = self.varint()?;
+        let distance = (coded >> 1) ^ (coded & 1).wrapping_neg();
+        self.previous = self.previous.wrapping_add(distance);
+        Ok(self.previous)
+    }
+
+    pub(in crate::store) fn message(&mut self) -> Result<StoredMessage<'a>, BadRecord> {
+        let bits = self.byte()?;
+        Ok(StoredMessage {
+            qos: QoS::from_bits(bits & 3).ok_or(bad("no QoS"))?,
+            retain: bits & 4 != 0,
+            expires_at_millis: if bits & 8 != 0 { Some(self.varint()?) } else { None },
+            topic: self.text()?,
+            properties: [self.bytes()?, &[], &[]],
+            payload: self.bytes()?,
+        })
+    }
+
+    pub(in crate::store) fn byte(&mut self) -> Result<u8, BadRecord> {
+        let (&byte, rest) = self.rest.split_first().ok_or(CUT)?;
+        self.rest = rest;
+        Ok(byte)
+    }
+
+    pub(in crate::store) fn array<const N: usize>(&mut self) -> Result<[u8; N], BadRecord> {
+        let (array, rest) = self.rest.split_first_chunk::<N>().ok_or(CUT)?;
+        self.rest = rest;
+        Ok(*array)
+    }
+
+    pub(in crate::store) fn u16(&mut self) -> Result<u16, BadRecord> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    pub(in crate::store) fn varint(&mut self) -> Result<u64, BadRecord> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(bad("a number has too many bytes"))
+    }
+
+    pub(in crate::store) fn varint32(&mut self) -> Result<u32, BadRecord> {
+        u32::try_from(self.varint()?).map_err(|_| bad("a number is above 32 bits"))
+    }
+
+    pub(in crate::store) fn option32(&mut self) -> Result<Option<u32>, BadRecord> {
+        match self.byte()? {
+            0 => Ok(None),
+            _ => Ok(Some(self.varint32()?)),
+        }
+    }
+
+    pub(in crate::store) fn bytes(&mut self) -> Result<&'a [u8], BadRecord> {
+        let len = usize::try_from(self.varint()?).map_err(|_| CUT)?;
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(CUT)?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    /// Topics, filters and client identifiers: 65,535 bytes at most, as on the wire.
+    pub(in crate::store) fn text(&mut self) -> Result<&'a str, BadRecord> {
+        let bytes = self.bytes()?;
+        if bytes.len() > usize::from(u16::MAX) {
+            return Err(bad("a text is above 65,535 bytes"));
+        }
+        std::str::from_utf8(bytes).map_err(|_| bad("a text is not UTF-8"))
+    }
+
+    pub(in crate::store) fn version(&mut self) -> Result<ProtocolVersion, BadRecord> {
+        match self.byte()? {
+            3 => Ok(ProtocolVersion::V31),
+            4 => Ok(ProtocolVersion::V311),
+            5 => Ok(ProtocolVersion::V5),
+            _ => Err(bad("no protocol version")),
+        }
+    }
+}
+
+const CUT: BadRecord = bad("a record is cut off");
+
+pub(in crate::store) fn options_of(byte: u8) -> Result<SubscriptionOptions, BadRecord> {
+    Ok(SubscriptionOptions {
+        qos: QoS::from_bits(byte & 3).ok_or(bad("no QoS"))?,
+        no_local: byte & 4 != 0,
+        retain_as_published: byte & 8 != 0,
+        retain_handling: match byte >> 4 {
+            0 => RetainHandling::Always,
+            1 => RetainHandling::IfNew,
+            2 => RetainHandling::Never,
+            _ => return Err(bad("no retain handling")),
+        },
+    })
+}

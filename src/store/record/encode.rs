@@ -1,0 +1,182 @@
+//! Records to bytes.
+
+use super::{IDS_MAX, Record, StoredMessage, tag};
+use crate::topic::SubscriptionOptions;
+
+/// Appends records to a frame.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Encoder {
+    /// The number written last in this frame.
+    previous: u64,
+}
+
+impl Encoder {
+    pub(in crate::store) fn encode(&mut self, out: &mut Vec<u8>, record: &Record<'_>) {
+        match record {
+            Record::Session { sid, client_id, version, expiry_seconds, will } => {
+                out.push(tag::SESSION);
+                put_varint(out, *sid);
+                put_bytes(out, client_id.as_bytes());
+                out.push(*version as u8);
+                put_varint(out, u64::from(*expiry_seconds));
+                match will {
+                    None => out.push(0),
+                    Some(will) => {
+                        out.push(1);
+                        put_message(out, &will.message);
+                        put_varint(out, u64::from(will.delay_seconds));
+                        put_option(out, will.message_expiry_seconds.map(u64::from));
+                    }
+                }
+            }
+            Record::Left { sid, at_millis, expiry_seconds } => {
+                out.push(tag::LEFT);
+                put_varint(out, *sid);
+                put_varint(out, *at_millis);
+                put_varint(out, u64::from(*expiry_seconds));
+            }
+            Record::WillGone { sid } => put_sid(out, tag::WILL_GONE, *sid),
+            Record::Ended { sid } => put_sid(out, tag::ENDED, *sid),
+            Record::Subscribed { sid, filter, options, subscription_id } => {
+                put_sid(out, tag::SUBSCRIBED, *sid);
+                put_bytes(out, filter.as_bytes());
+                out.push(options_byte(*options));
+                put_varint(out, u64::from(*subscription_id));
+            }
+            Record::Unsubscribed { sid, filter } => {
+                put_sid(out, tag::UNSUBSCRIBED, *sid);
+                put_bytes(out, filter.as_bytes());
+            }
+            Record::Message { number, message } => {
+                out.push(tag::MESSAGE);
+                self.put_number(out, *number);
+                put_message(out, message);
+            }
+            Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group } => {
+                put_sid(out, tag::DELIVERY, *sid);
+                self.put_number(out, *message);
+                self.put_number(out, *number);
+                let many = u8::try_from(subscription_ids.len()).unwrap_or(u8::MAX).min(IDS_MAX);
+                let (has_id, has_group) = (u8::from(*packet_id != 0), u8::from(!group.is_empty()));
+                out.push(*qos as u8 | u8::from(*retain) << 2 | has_id << 3 | has_group << 4 | many << 5);
+                if *packet_id != 0 {
+                    out.extend_from_slice(&packet_id.to_le_bytes());
+                }
+                if many == IDS_MAX {
+                    put_varint(out, subscription_ids.len() as u64);
+                }
+                for &id in subscription_ids {
+                    put_varint(out, u64::from(id));
+                }
+                if !group.is_empty() {
+                    put_bytes(out, group.as_bytes());
+                }
+            }
+            Record::Started { sid, number, packet_id } => {
+                put_sid(out, tag::STARTED, *sid);
+                self.put_number(out, *number);
+                out.extend_from_slice(&packet_id.to_le_bytes());
+            }
+            Record::Released { sid, number } => {
+                put_sid(out, tag::RELEASED, *sid);
+                self.put_number(out, *number);
+            }
+            Record::Settled { sid, number } => {
+                put_sid(out, tag::SETTLED, *sid);
+                self.put_number(out, *number);
+            }
+            Record::Returned { sid, delivery, number } => {
+                put_sid(out, tag::RETURNED, *sid);
+                self.put_number(out, *delivery);
+                self.put_number(out, *number);
+            }
+            Record::Held { sid, packet_id, payload_bytes } => {
+                put_sid(out, tag::HELD, *sid);
+                out.extend_from_slice(&packet_id.to_le_bytes());
+                put_varint(out, u64::from(*payload_bytes));
+            }
+            Record::Unheld { sid, packet_id } => {
+                put_sid(out, tag::UNHELD, *sid);
+                out.extend_from_slice(&packet_id.to_le_bytes());
+            }
+            Record::Retained { stamp, message } => {
+                out.push(tag::RETAINED);
+                put_varint(out, *stamp);
+                put_message(out, message);
+            }
+            Record::Unretained { topic } => {
+                out.push(tag::UNRETAINED);
+                put_bytes(out, topic.as_bytes());
+            }
+            Record::Intent { number, targets, stamp, group, message } => {
+                out.push(tag::INTENT);
+                self.put_number(out, *number);
+                out.extend_from_slice(&targets.to_le_bytes());
+                put_varint(out, *stamp);
+                put_bytes(out, group.as_bytes());
+                put_message(out, message);
+            }
+            Record::IntentDone { number } => {
+                out.push(tag::INTENT_DONE);
+                self.put_number(out, *number);
+            }
+            Record::IntentSeen { number } => {
+                out.push(tag::INTENT_SEEN);
+                self.put_number(out, *number);
+            }
+            Record::Alive => out.push(tag::ALIVE),
+        }
+    }
+
+    fn put_number(&mut self, out: &mut Vec<u8>, number: u64) {
+        let distance = number.wrapping_sub(self.previous).cast_signed();
+        put_varint(out, (distance.cast_unsigned() << 1) ^ (distance >> 63).cast_unsigned());
+        self.previous = number;
+    }
+}
+
+pub(in crate::store) fn options_byte(options: SubscriptionOptions) -> u8 {
+    options.qos as u8
+        | u8::from(options.no_local) << 2
+        | u8::from(options.retain_as_published) << 3
+        | (options.retain_handling as u8) << 4
+}
+
+fn put_sid(out: &mut Vec<u8>, tag: u8, sid: u64) {
+    out.push(tag);
+    put_varint(out, sid);
+}
+
+pub(in crate::store) fn put_message(out: &mut Vec<u8>, message: &StoredMessage<'_>) {
+    let expires = u8::from(message.expires_at_millis.is_some());
+    out.push(message.qos as u8 | u8::from(message.retain) << 2 | expires << 3);
+    if let Some(at) = message.expires_at_millis {
+        put_varint(out, at);
+    }
+    put_bytes(out, message.topic.as_bytes());
+    put_varint(out, message.properties.iter().map(|run| run.len() as u64).sum());
+    for run in message.properties {
+        out.extend_from_slice(run);
+    }
+    put_bytes(out, message.payload);
+}
+
+pub(in crate::store) fn put_option(out: &mut Vec<u8>, value: Option<u64>) {
+    out.push(u8::from(value.is_some()));
+    if let Some(value) = value {
+        put_varint(out, value);
+    }
+}
+
+pub(in crate::store) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+pub(in crate::store) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}

@@ -1,0 +1,261 @@
+//! Records: what changed in the state that survives.
+//!
+//! Each record sets or removes something by its name, so that applying one twice does no harm. Numbers
+//! name messages, deliveries and sessions for ever, over all shards and restarts. They rise within a
+//! shard, so within a frame each is written as its distance from the one before.
+
+mod decode;
+mod encode;
+#[cfg(test)]
+pub(super) mod tests;
+
+pub use decode::Decoder;
+pub(super) use decode::options_of;
+pub(super) use encode::{Encoder, options_byte, put_bytes, put_message, put_option, put_varint};
+
+use crate::packet::{ProtocolVersion, QoS};
+use crate::topic::SubscriptionOptions;
+use smallvec::SmallVec;
+use std::fmt;
+
+/// A message as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredMessage<'a> {
+    /// Topic name.
+    pub topic: &'a str,
+    /// Forwarded properties, raw, in up to three runs; read back as one.
+    pub properties: [&'a [u8]; 3],
+    /// Application message.
+    pub payload: &'a [u8],
+    /// QoS of the publisher.
+    pub qos: QoS,
+    /// RETAIN flag of the publisher.
+    pub retain: bool,
+    /// When it expires, milliseconds since 1970.
+    pub expires_at_millis: Option<u64>,
+}
+
+/// A will as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredWill<'a> {
+    /// The message; its expiry is not set yet.
+    pub message: StoredMessage<'a>,
+    /// Will Delay Interval, seconds.
+    pub delay_seconds: u32,
+    /// Message Expiry Interval, seconds, counted from publication.
+    pub message_expiry_seconds: Option<u32>,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// A session is new, or has a new connection and new terms. Its subscriptions, deliveries and held
+    /// identifiers stay. It is connected from now on.
+    Session {
+        /// Its name.
+        sid: u64,
+        /// Client identifier.
+        client_id: &'a str,
+        /// Protocol of the connection.
+        version: ProtocolVersion,
+        /// Session Expiry Interval, seconds; above 0.
+        expiry_seconds: u32,
+        /// The will of the connection.
+        will: Option<StoredWill<'a>>,
+    },
+    /// The connection of a session ended. Its will, if it still has one, waits for its delay.
+    Left {
+        /// The session.
+        sid: u64,
+        /// When, milliseconds since 1970.
+        at_millis: u64,
+        /// Session Expiry Interval, which DISCONNECT may have changed.
+        expiry_seconds: u32,
+    },
+    /// The will was published or dropped.
+    WillGone {
+        /// The session.
+        sid: u64,
+    },
+    /// The session is over, with all that is its.
+    Ended {
+        /// The session.
+        sid: u64,
+    },
+    /// A subscription is new, or its options are.
+    Subscribed {
+        /// The session.
+        sid: u64,
+        /// Topic filter, as written.
+        filter: &'a str,
+        /// Options as granted.
+        options: SubscriptionOptions,
+        /// Subscription identifier; 0: none.
+        subscription_id: u32,
+    },
+    /// A subscription is gone.
+    Unsubscribed {
+        /// The session.
+        sid: u64,
+        /// Topic filter, as written.
+        filter: &'a str,
+    },
+    /// A message that the deliveries after it refer to. It is gone with the last of them.
+    Message {
+        /// Its name.
+        number: u64,
+        /// The message.
+        message: StoredMessage<'a>,
+    },
+    /// A message for a session: into its queue, or, with a packet identifier, on its way.
+    Delivery {
+        /// The session.
+        sid: u64,
+        /// Its name; a session's deliveries go out in this order.
+        number: u64,
+        /// The message.
+        message: u64,
+        /// QoS to send with; never 0.
+        qos: QoS,
+        /// RETAIN flag to send with.
+        retain: bool,
+        /// Packet identifier, or 0.
+        packet_id: u16,
+        /// Subscription identifiers.
+        subscription_ids: SmallVec<[u32; 4]>,
+        /// The filter of the shared subscription that chose the session; empty: none did.
+        group: &'a str,
+    },
+    /// A delivery left the queue and has a packet identifier.
+    Started {
+        /// The session.
+        sid: u64,
+        /// The delivery.
+        number: u64,
+        /// Its packet identifier.
+        packet_id: u16,
+    },
+    /// PUBREC came for a delivery.
+    Released {
+        /// The session.
+        sid: u64,
+        /// The delivery.
+        number: u64,
+    },
+    /// A delivery is acknowledged, expired or dropped.
+    Settled {
+        /// The session.
+        sid: u64,
+        /// The delivery.
+        number: u64,
+    },
+    /// A delivery is its session's no more, but an intent for one member of its group: the session ends.
+    Returned {
+        /// The session.
+        sid: u64,
+        /// The delivery, which names its group.
+        delivery: u64,
+        /// The name of the intent.
+        number: u64,
+    },
+    /// A QoS 2 message of the client waits for PUBREL.
+    Held {
+        /// The session.
+        sid: u64,
+        /// Its packet identifier.
+        packet_id: u16,
+        /// Length of its payload, bytes.
+        payload_bytes: u32,
+    },
+    /// PUBREL came.
+    Unheld {
+        /// The session.
+        sid: u64,
+        /// The packet identifier.
+        packet_id: u16,
+    },
+    /// The retained message of its topic.
+    Retained {
+        /// Its place in the order of the topic's messages.
+        stamp: u64,
+        /// The message.
+        message: StoredMessage<'a>,
+    },
+    /// A topic has no retained message any more.
+    Unretained {
+        /// Topic name.
+        topic: &'a str,
+    },
+    /// A QoS 2 message whose packet identifier is held by the records of the same frame must still reach
+    /// other shards, each exactly once.
+    Intent {
+        /// Its name.
+        number: u64,
+        /// Shards it must reach, as a bit mask.
+        targets: u128,
+        /// As of a retained message; 0 if it is none.
+        stamp: u64,
+        /// The filter of the shared subscription for one of whose members it is: the first shard that sees it
+        /// has it, whichever that is. Empty: it is for whatever the targets are at home to.
+        group: &'a str,
+        /// The message.
+        message: StoredMessage<'a>,
+    },
+    /// Every target has it.
+    IntentDone {
+        /// The intent.
+        number: u64,
+    },
+    /// The records of this frame are what this shard, a target, made of an intent.
+    IntentSeen {
+        /// The intent.
+        number: u64,
+    },
+    /// Nothing changed, but the broker lives: those that are connected now were so at the frame's time.
+    Alive,
+}
+
+/// Bytes that are no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadRecord {
+    /// What is wrong.
+    pub cause: &'static str,
+}
+
+impl fmt::Display for BadRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.cause)
+    }
+}
+
+impl std::error::Error for BadRecord {}
+
+pub(super) const fn bad(cause: &'static str) -> BadRecord {
+    BadRecord { cause }
+}
+
+mod tag {
+    pub(super) const SESSION: u8 = 1;
+    pub(super) const LEFT: u8 = 2;
+    pub(super) const WILL_GONE: u8 = 3;
+    pub(super) const ENDED: u8 = 4;
+    pub(super) const SUBSCRIBED: u8 = 5;
+    pub(super) const UNSUBSCRIBED: u8 = 6;
+    pub(super) const MESSAGE: u8 = 7;
+    pub(super) const DELIVERY: u8 = 8;
+    pub(super) const STARTED: u8 = 9;
+    pub(super) const RELEASED: u8 = 10;
+    pub(super) const SETTLED: u8 = 11;
+    pub(super) const HELD: u8 = 12;
+    pub(super) const UNHELD: u8 = 13;
+    pub(super) const RETAINED: u8 = 14;
+    pub(super) const UNRETAINED: u8 = 15;
+    pub(super) const INTENT: u8 = 16;
+    pub(super) const INTENT_DONE: u8 = 17;
+    pub(super) const INTENT_SEEN: u8 = 18;
+    pub(super) const ALIVE: u8 = 19;
+    pub(super) const RETURNED: u8 = 20;
+}
+
+/// From here on the number of subscription identifiers has a place of its own.
+const IDS_MAX: u8 = 7;

@@ -1,0 +1,186 @@
+//! Random frames, as a shard would make them, with strays among them.
+
+use crate::packet::{ProtocolVersion, QoS};
+use crate::store::{Record, StoredMessage, StoredWill};
+use crate::topic::{RetainHandling, SubscriptionOptions};
+
+/// SplitMix64.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ mixed >> 31) % end
+    }
+
+    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len() as u64) as usize]
+    }
+}
+
+/// Makes frames as a shard would, with strays among them.
+pub(in crate::store) struct Frames {
+    chance: Chance,
+    number: u64,
+    /// sid and client.
+    sessions: Vec<(u64, &'static str)>,
+    deliveries: Vec<(u64, u64)>,
+}
+
+const CLIENTS: [&str; 6] = ["a", "b", "c", "dd", "ää", "f"];
+const TOPICS: [&str; 6] = ["t", "t/1", "t/2", "u", "u/ü", "$x"];
+const FILTERS: [&str; 6] = ["#", "t/+", "t", "$share/g/#", "$share/h/t", "u/#"];
+const BYTES: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz0123456789";
+
+impl Frames {
+    pub(in crate::store) fn new(seed: u64) -> Frames {
+        Frames { chance: Chance(seed), number: 3, sessions: Vec::new(), deliveries: Vec::new() }
+    }
+
+    /// No record names a higher number, but for strays.
+    pub(in crate::store) fn highest_number(&self) -> u64 {
+        self.number
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.number += 4;
+        self.number
+    }
+
+    fn sid(&mut self) -> u64 {
+        if self.sessions.is_empty() || self.chance.below(20) == 0 {
+            return self.chance.below(2 * self.number);
+        }
+        let at = self.chance.below(self.sessions.len() as u64) as usize;
+        self.sessions[at].0
+    }
+
+    fn delivery(&mut self) -> (u64, u64) {
+        if self.deliveries.is_empty() || self.chance.below(20) == 0 {
+            return (self.sid(), self.chance.below(2 * self.number));
+        }
+        let at = self.chance.below(self.deliveries.len() as u64) as usize;
+        self.deliveries[at]
+    }
+
+    fn message(&mut self) -> StoredMessage<'static> {
+        let from = self.chance.below(20) as usize;
+        let len = self.chance.below(25) as usize;
+        StoredMessage {
+            topic: self.chance.of(&TOPICS),
+            properties: [self.chance.of(&[&b""[..], b"\x26\x00\x01a\x00\x01b"]), &[], &[]],
+            payload: &BYTES[from..from + len],
+            qos: self.chance.of(&[QoS::AtLeastOnce, QoS::ExactlyOnce]),
+            retain: self.chance.below(2) == 0,
+            expires_at_millis: None,
+        }
+    }
+
+    fn connect(&mut self, sid: u64, client_id: &'static str) -> Record<'static> {
+        let will = (self.chance.below(3) == 0).then(|| StoredWill {
+            message: self.message(),
+            delay_seconds: 5,
+            message_expiry_seconds: Some(7),
+        });
+        let version = self.chance.of(&[ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V5]);
+        let expiry_seconds = 1 + self.chance.below(1000) as u32;
+        Record::Session { sid, client_id, version, expiry_seconds, will }
+    }
+
+    pub(in crate::store) fn next_frame(&mut self) -> Vec<Record<'static>> {
+        let mut records = Vec::new();
+        for _ in 0..=self.chance.below(3) {
+            self.input(&mut records);
+        }
+        if records.is_empty() {
+            // A journal writes no frame without a record.
+            records.push(Record::Alive);
+        }
+        records
+    }
+
+    fn input(&mut self, records: &mut Vec<Record<'static>>) {
+        let sid = self.sid();
+        match self.chance.below(16) {
+            0 => {
+                let client = self.chance.of(&CLIENTS);
+                if let Some(at) = self.sessions.iter().position(|session| session.1 == client) {
+                    records.push(Record::Ended { sid: self.sessions.remove(at).0 });
+                }
+                let sid = self.next_number();
+                self.sessions.push((sid, client));
+                records.push(self.connect(sid, client));
+            }
+            1 => {
+                if let Some(&(sid, client)) = self.sessions.iter().find(|session| session.0 == sid) {
+                    records.push(self.connect(sid, client));
+                }
+            }
+            2 => records.push(Record::Left { sid, at_millis: self.chance.below(900), expiry_seconds: 9 }),
+            3 => records.push(Record::WillGone { sid }),
+            4 if self.chance.below(3) == 0 => {
+                self.sessions.retain(|session| session.0 != sid);
+                records.push(Record::Ended { sid });
+            }
+            4 | 5 => {
+                let options = SubscriptionOptions {
+                    qos: self.chance.of(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]),
+                    no_local: false,
+                    retain_as_published: self.chance.below(2) == 0,
+                    retain_handling: RetainHandling::IfNew,
+                };
+                let (filter, subscription_id) = (self.chance.of(&FILTERS), self.chance.below(300) as u32);
+                records.push(Record::Subscribed { sid, filter, options, subscription_id });
+            }
+            6 => records.push(Record::Unsubscribed { sid, filter: self.chance.of(&FILTERS) }),
+            7..=9 => {
+                let number = self.next_number();
+                records.push(Record::Message { number, message: self.message() });
+                for _ in 0..self.chance.below(4) {
+                    let (sid, delivery) = (self.sid(), self.next_number());
+                    self.deliveries.push((sid, delivery));
+                    records.push(Record::Delivery {
+                        sid,
+                        number: delivery,
+                        message: number,
+                        qos: QoS::AtLeastOnce,
+                        retain: self.chance.below(2) == 0,
+                        packet_id: self.chance.below(2) as u16 * 7,
+                        subscription_ids: (0..self.chance.below(3) as u32).map(|id| id * 200 + 1).collect(),
+                        group: self.chance.of(&["", "", "$share/nobody/#", "$share/nobody/t"]),
+                    });
+                }
+            }
+            10 => {
+                let (sid, number) = self.delivery();
+                records.push(Record::Started { sid, number, packet_id: 1 + self.chance.below(500) as u16 });
+            }
+            11 => {
+                let (sid, number) = self.delivery();
+                records.push(Record::Released { sid, number });
+            }
+            12 if self.chance.below(3) == 0 => {
+                let (sid, delivery) = self.delivery();
+                records.push(Record::Returned { sid, delivery, number: self.next_number() });
+            }
+            12 => {
+                let (sid, number) = self.delivery();
+                records.push(Record::Settled { sid, number });
+            }
+            13 => {
+                let (packet_id, payload_bytes) =
+                    (1 + self.chance.below(5) as u16, self.chance.below(500) as u32);
+                records.push(Record::Held { sid, packet_id, payload_bytes });
+            }
+            14 => records.push(Record::Unheld { sid, packet_id: 1 + self.chance.below(5) as u16 }),
+            _ if self.chance.below(3) == 0 => {
+                records.push(Record::Unretained { topic: self.chance.of(&TOPICS) });
+            }
+            _ => {
+                records.push(Record::Retained { stamp: 1 + self.chance.below(1000), message: self.message() })
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Plain maps that do what the records say.
+
+use super::super::super::{RestoredDelivery, RestoredSession, RestoredState, RestoredSubscription};
+use super::{Restored, described};
+use crate::message::Message;
+use crate::packet::{ProtocolVersion, QoS};
+use crate::session::Will;
+use crate::store::Record;
+use crate::topic::SubscriptionOptions;
+use std::collections::BTreeMap;
+
+#[derive(Default)]
+pub(in crate::store) struct Model {
+    sessions: BTreeMap<u64, ModelSession>,
+    retained: BTreeMap<String, Message>,
+    /// Those of the frame that is being applied.
+    messages: BTreeMap<u64, Message>,
+    millis: u64,
+}
+
+struct ModelSession {
+    client_id: String,
+    version: ProtocolVersion,
+    expiry_seconds: u32,
+    left: Option<u64>,
+    will: Option<Will>,
+    subscriptions: BTreeMap<String, (SubscriptionOptions, u32)>,
+    deliveries: BTreeMap<u64, ModelDelivery>,
+    held: BTreeMap<u16, u32>,
+}
+
+struct ModelDelivery {
+    message: Message,
+    qos: QoS,
+    retain: bool,
+    packet_id: u16,
+    released: bool,
+    ids: Vec<u32>,
+    group: String,
+}
+
+impl Model {
+    pub(in crate::store) fn apply_frame(&mut self, millis: u64, records: &[Record<'_>]) {
+        self.millis = self.millis.max(millis);
+        records.iter().for_each(|record| self.apply(record));
+    }
+
+    /// The broker was killed and starts again.
+    #[cfg(feature = "runtime")]
+    pub(in crate::store) fn begin_epoch(&mut self) {
+        for session in self.sessions.values_mut() {
+            session.left.get_or_insert(self.millis);
+        }
+    }
+
+    fn session(&mut self, sid: u64, change: impl FnOnce(&mut ModelSession)) {
+        self.sessions.get_mut(&sid).map(change);
+    }
+
+    fn apply(&mut self, record: &Record<'_>) {
+        match record.clone() {
+            Record::Session { sid, client_id, version, expiry_seconds, will } => {
+                let session = self.sessions.entry(sid).or_insert_with(|| ModelSession {
+                    client_id: client_id.to_owned(),
+                    version,
+                    expiry_seconds,
+                    left: None,
+                    will: None,
+                    subscriptions: BTreeMap::new(),
+                    deliveries: BTreeMap::new(),
+                    held: BTreeMap::new(),
+                });
+                session.version = version;
+                session.expiry_seconds = expiry_seconds;
+                session.left = None;
+                session.will = will.map(|will| Will {
+                    message: Message::restored(&will.message, None, 0),
+                    delay_seconds: will.delay_seconds,
+                    message_expiry_seconds: will.message_expiry_seconds,
+                });
+            }
+            Record::Left { sid, at_millis, expiry_seconds } => self.session(sid, |session| {
+                session.left = Some(at_millis);
+                session.expiry_seconds = expiry_seconds;
+            }),
+            Record::WillGone { sid } => self.session(sid, |session| session.will = None),
+            Record::Ended { sid } => drop(self.sessions.remove(&sid)),
+            Record::Subscribed { sid, filter, options, subscription_id } => self.session(sid, |session| {
+                session.subscriptions.insert(filter.to_owned(), (options, subscription_id));
+            }),
+            Record::Unsubscribed { sid, filter } => {
+                self.session(sid, |session| {
+                    session.subscriptions.remove(filter);
+                });
+            }
+            Record::Message { number, message } => {
+                self.messages.insert(number, Message::restored(&message, None, 0));
+            }
+            Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group } => {
+                let Some(message) = self.messages.get(&message).cloned() else { return };
+                let ids = subscription_ids.to_vec();
+                let row = ModelDelivery {
+                    message,
+                    qos,
+                    retain,
+                    packet_id,
+                    released: false,
+                    ids,
+                    group: group.to_owned(),
+                };
+                self.session(sid, |session| drop(session.deliveries.insert(number, row)));
+            }
+            Record::Started { sid, number, packet_id } => self.session(sid, |session| {
+                if let Some(row) = session.deliveries.get_mut(&number) {
+                    row.packet_id = packet_id;
+                }
+            }),
+            Record::Released { sid, number } => self.session(sid, |session| {
+                if let Some(row) = session.deliveries.get_mut(&number) {
+                    row.released = true;
+                }
+            }),
+            // Nobody is in those groups.
+            Record::Settled { sid, number } | Record::Returned { sid, delivery: number, .. } => {
+                self.session(sid, |session| drop(session.deliveries.remove(&number)));
+            }
+            Record::Held { sid, packet_id, payload_bytes } => {
+                self.session(sid, |session| {
+                    session.held.insert(packet_id, payload_bytes);
+                });
+            }
+            Record::Unheld { sid, packet_id } => {
+                self.session(sid, |session| {
+                    session.held.remove(&packet_id);
+                });
+            }
+            Record::Retained { stamp, message } => {
+                self.retained.insert(message.topic.to_owned(), Message::restored(&message, None, stamp));
+            }
+            Record::Unretained { topic } => drop(self.retained.remove(topic)),
+            Record::Intent { .. } | Record::IntentDone { .. } | Record::IntentSeen { .. } | Record::Alive => {
+            }
+        }
+    }
+
+    /// As [`described`].
+    pub(in crate::store) fn described(&self) -> Vec<String> {
+        let sessions = self.sessions.iter().map(|(&sid, session)| self.restored(sid, session)).collect();
+        let retained = self.retained.values().cloned().collect();
+        described(&[Restored { sessions, retained, ..Restored::default() }])
+    }
+
+    fn restored(&self, sid: u64, session: &ModelSession) -> RestoredSession {
+        let mut deliveries = Vec::new();
+        for (&number, row) in &session.deliveries {
+            let state = match (row.packet_id, row.released) {
+                (0, _) => RestoredState::Queued,
+                (packet_id, false) => RestoredState::Sent(packet_id),
+                (packet_id, true) => RestoredState::Released(packet_id),
+            };
+            deliveries.push(RestoredDelivery {
+                number,
+                message: row.message.clone(),
+                qos: row.qos,
+                retain: row.retain,
+                subscription_ids: row.ids.clone(),
+                group: (!row.group.is_empty()).then(|| (*row.group).into()),
+                state,
+            });
+        }
+        let (mut sent, queued): (Vec<_>, Vec<_>) =
+            deliveries.into_iter().partition(|row| row.state != RestoredState::Queued);
+        sent.extend(queued);
+        let will = session.will.as_ref().map(|will| Will {
+            message: will.message.clone(),
+            delay_seconds: will.delay_seconds,
+            message_expiry_seconds: will.message_expiry_seconds,
+        });
+        let row = |(filter, &(options, subscription_id)): (&String, &(SubscriptionOptions, u32))| {
+            RestoredSubscription { filter: (**filter).into(), options, subscription_id }
+        };
+        RestoredSession {
+            sid,
+            client_id: (*session.client_id).into(),
+            version: session.version,
+            expiry_seconds: session.expiry_seconds,
+            left_at_millis: session.left.unwrap_or(self.millis),
+            will,
+            subscriptions: session.subscriptions.iter().map(row).collect(),
+            deliveries: sent,
+            held: session.held.iter().map(|(&id, &bytes)| (id, bytes as usize)).collect(),
+        }
+    }
+}
