@@ -18,7 +18,7 @@ pub(super) struct Connection {
     /// What has come and is not whole. It has no capacity while it is empty.
     pending: Vec<u8>,
     /// Bytes that have come while the handshake was not done.
-    handshake_bytes: usize,
+    handshake_bytes: u32,
     pub(super) established: bool,
     peer_closed: bool,
     pub(super) server_name: Option<Box<str>>,
@@ -47,7 +47,8 @@ impl Connection {
             return Ok(Progress::PeerClosed);
         }
         if !self.established {
-            self.handshake_bytes = self.handshake_bytes.saturating_add(cipher.len());
+            let bytes = u32::try_from(cipher.len()).unwrap_or(u32::MAX);
+            self.handshake_bytes = self.handshake_bytes.saturating_add(bytes);
         }
         self.take(cipher, scratch, plain, out)?;
         if self.pending.len() > PENDING_BYTES_MAX {
@@ -58,7 +59,7 @@ impl Connection {
             (false, true) => Progress::Established,
             _ if self.peer_closed => Progress::PeerClosed,
             (true, _) => Progress::Open,
-            (false, false) if self.handshake_bytes > HANDSHAKE_BYTES_MAX => {
+            (false, false) if self.handshake_bytes as usize > HANDSHAKE_BYTES_MAX => {
                 return Err(TlsFailure::HandshakeTooLong);
             }
             (false, false) => Progress::Handshaking,
