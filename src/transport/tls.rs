@@ -153,7 +153,10 @@ impl Tls {
             None => connection.write(first, out),
             Some(second) => {
                 scratch.plain.clear();
-                [first, second].into_iter().chain(parts).for_each(|part| scratch.plain.extend_from_slice(part));
+                [first, second]
+                    .into_iter()
+                    .chain(parts)
+                    .for_each(|part| scratch.plain.extend_from_slice(part));
                 connection.write(&scratch.plain, out)
             }
         };

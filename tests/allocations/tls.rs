@@ -48,7 +48,8 @@ impl Scene {
         let certificate = params.signed_by(&key, &authority).unwrap();
         let chain = write("chain.pem", &certificate.pem());
         let key = write("key.pem", &key.serialize_pem());
-        let client_ca = (client_certificate != ClientCertificate::None).then(|| write("ca.pem", &authority.pem()));
+        let client_ca =
+            (client_certificate != ClientCertificate::None).then(|| write("ca.pem", &authority.pem()));
         let settings = TlsSettings {
             certificates: vec![CertificateAndKey { chain, key }],
             client_ca,
@@ -60,7 +61,11 @@ impl Scene {
         Scene { directory, authority, config }
     }
 
-    fn client(&self, version: &'static SupportedProtocolVersion, certificate: bool) -> (Arc<ClientConfig>, usize) {
+    fn client(
+        &self,
+        version: &'static SupportedProtocolVersion,
+        certificate: bool,
+    ) -> (Arc<ClientConfig>, usize) {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());

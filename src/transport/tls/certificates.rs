@@ -46,7 +46,8 @@ impl CertificateChoice {
         if files.is_empty() {
             return Err(TlsError::in_settings("TLS needs a certificate and its key"));
         }
-        let certificates = files.iter().map(|files| Named::load(files, provider)).collect::<Result<_, _>>()?;
+        let certificates =
+            files.iter().map(|files| Named::load(files, provider)).collect::<Result<_, _>>()?;
         Ok(CertificateChoice { certificates })
     }
 

@@ -14,9 +14,9 @@ use std::sync::LazyLock;
 use ring::aead::{self, LessSafeKey, UnboundKey};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::cipher::{
-    AeadKey, InboundOpaqueMessage, InboundPlainMessage, Iv, KeyBlockShape, MessageDecrypter, MessageEncrypter,
-    NONCE_LEN, Nonce, OutboundOpaqueMessage, OutboundPlainMessage, PrefixedPayload, Tls12AeadAlgorithm,
-    Tls13AeadAlgorithm, UnsupportedOperationError, make_tls12_aad, make_tls13_aad,
+    AeadKey, InboundOpaqueMessage, InboundPlainMessage, Iv, KeyBlockShape, MessageDecrypter,
+    MessageEncrypter, NONCE_LEN, Nonce, OutboundOpaqueMessage, OutboundPlainMessage, PrefixedPayload,
+    Tls12AeadAlgorithm, Tls13AeadAlgorithm, UnsupportedOperationError, make_tls12_aad, make_tls13_aad,
 };
 use rustls::crypto::ring::default_provider;
 use rustls::{
@@ -46,7 +46,8 @@ fn compact(suite: SupportedCipherSuite) -> SupportedCipherSuite {
                 _ => return suite,
             };
             let common = common(&inner.common);
-            let compact = Tls13CipherSuite { common, aead_alg, quic: None, hkdf_provider: inner.hkdf_provider };
+            let compact =
+                Tls13CipherSuite { common, aead_alg, quic: None, hkdf_provider: inner.hkdf_provider };
             SupportedCipherSuite::Tls13(Box::leak(Box::new(compact)))
         }
         SupportedCipherSuite::Tls12(inner) => {
@@ -172,7 +173,11 @@ impl Tls13AeadAlgorithm for Tls13Aead {
 struct Tls13Record(RawKey);
 
 impl MessageEncrypter for Tls13Record {
-    fn encrypt(&mut self, plain: OutboundPlainMessage<'_>, sequence: u64) -> Result<OutboundOpaqueMessage, Error> {
+    fn encrypt(
+        &mut self,
+        plain: OutboundPlainMessage<'_>,
+        sequence: u64,
+    ) -> Result<OutboundOpaqueMessage, Error> {
         let bytes = self.encrypted_payload_len(plain.payload.len());
         let mut payload = PrefixedPayload::with_capacity(bytes);
         payload.extend_from_chunks(&plain.payload);
@@ -246,7 +251,11 @@ fn gcm_iv(salt: &[u8], explicit: &[u8]) -> Iv {
 struct Tls12GcmRecord(RawKey);
 
 impl MessageEncrypter for Tls12GcmRecord {
-    fn encrypt(&mut self, plain: OutboundPlainMessage<'_>, sequence: u64) -> Result<OutboundOpaqueMessage, Error> {
+    fn encrypt(
+        &mut self,
+        plain: OutboundPlainMessage<'_>,
+        sequence: u64,
+    ) -> Result<OutboundOpaqueMessage, Error> {
         let mut payload = PrefixedPayload::with_capacity(self.encrypted_payload_len(plain.payload.len()));
         let nonce = self.0.nonce(sequence);
         let additional = make_tls12_aad(sequence, plain.typ, plain.version, plain.payload.len());
@@ -268,7 +277,8 @@ impl MessageDecrypter for Tls12GcmRecord {
         sequence: u64,
     ) -> Result<InboundPlainMessage<'a>, Error> {
         let payload = &mut sealed.payload;
-        let plain_bytes = payload.len().checked_sub(GCM_EXPLICIT_BYTES + TAG_BYTES).ok_or(Error::DecryptError)?;
+        let plain_bytes =
+            payload.len().checked_sub(GCM_EXPLICIT_BYTES + TAG_BYTES).ok_or(Error::DecryptError)?;
         let mut nonce = [0; NONCE_LEN];
         nonce[..GCM_SALT_BYTES].copy_from_slice(&self.0.iv.as_ref()[..GCM_SALT_BYTES]);
         nonce[GCM_SALT_BYTES..].copy_from_slice(&payload[..GCM_EXPLICIT_BYTES]);
@@ -311,7 +321,11 @@ impl Tls12AeadAlgorithm for Tls12ChaCha {
 struct Tls12ChaChaRecord(RawKey);
 
 impl MessageEncrypter for Tls12ChaChaRecord {
-    fn encrypt(&mut self, plain: OutboundPlainMessage<'_>, sequence: u64) -> Result<OutboundOpaqueMessage, Error> {
+    fn encrypt(
+        &mut self,
+        plain: OutboundPlainMessage<'_>,
+        sequence: u64,
+    ) -> Result<OutboundOpaqueMessage, Error> {
         let mut payload = PrefixedPayload::with_capacity(self.encrypted_payload_len(plain.payload.len()));
         let additional = make_tls12_aad(sequence, plain.typ, plain.version, plain.payload.len());
         payload.extend_from_chunks(&plain.payload);
@@ -340,7 +354,10 @@ impl MessageDecrypter for Tls12ChaChaRecord {
 
 /// RFC 5246, section 6.2.1: a record has no more than 2^14 bytes. (In 1.3 rustls checks it while it takes the
 /// padding away.)
-fn finish_tls12(mut opened: InboundOpaqueMessage<'_>, plain: usize) -> Result<InboundPlainMessage<'_>, Error> {
+fn finish_tls12(
+    mut opened: InboundOpaqueMessage<'_>,
+    plain: usize,
+) -> Result<InboundPlainMessage<'_>, Error> {
     if plain > PLAIN_BYTES_MAX {
         return Err(Error::PeerSentOversizedRecord);
     }

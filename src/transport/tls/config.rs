@@ -186,14 +186,17 @@ fn client_verifier(
     if settings.client_certificate == ClientCertificate::None {
         return match (&settings.client_ca, &settings.crl) {
             (None, None) => Ok(WebPkiClientVerifier::no_client_auth()),
-            _ => Err(TlsError::in_settings("client_ca and crl need client_certificate = optional or required")),
+            _ => {
+                Err(TlsError::in_settings("client_ca and crl need client_certificate = optional or required"))
+            }
         };
     }
     let Some(ca) = &settings.client_ca else {
         return Err(TlsError::in_settings("client certificates need client_ca, the CAs that issue them"));
     };
-    let mut builder = WebPkiClientVerifier::builder_with_provider(client_roots(ca, validity)?, provider.clone())
-        .enforce_revocation_expiration();
+    let mut builder =
+        WebPkiClientVerifier::builder_with_provider(client_roots(ca, validity)?, provider.clone())
+            .enforce_revocation_expiration();
     if settings.client_certificate == ClientCertificate::Optional {
         builder = builder.allow_unauthenticated();
     }
@@ -242,7 +245,10 @@ pub(super) fn read_pem<T: PemObject>(file: &Path, kind: &'static str) -> Result<
     Ok(items)
 }
 
-#[allow(clippy::disallowed_methods, reason = "certificates are read at the start and at a reload, as the configuration is")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "certificates are read at the start and at a reload, as the configuration is"
+)]
 pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(file).map_err(|error| TlsError::in_file(file, LoadFailure::Unreadable(error.to_string())))
 }

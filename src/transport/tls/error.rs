@@ -74,11 +74,15 @@ impl fmt::Display for LoadFailure {
                 to,
                 "is protected by a password; midge takes keys without one (`openssl pkey -in … -out …` removes it)"
             ),
-            LoadFailure::UnusableKey(why) => write!(to, "has a private key of a kind that can't be used: {why}"),
+            LoadFailure::UnusableKey(why) => {
+                write!(to, "has a private key of a kind that can't be used: {why}")
+            }
             LoadFailure::KeyOfAnotherCertificate(chain) => {
                 write!(to, "does not fit the first certificate of {}", chain.display())
             }
-            LoadFailure::UnusableCertificate(why) => write!(to, "has a certificate that can't be used: {why}"),
+            LoadFailure::UnusableCertificate(why) => {
+                write!(to, "has a certificate that can't be used: {why}")
+            }
             LoadFailure::UnusableCrl(why) => write!(to, "has a revocation list that can't be used: {why}"),
             LoadFailure::Settings(what) => write!(to, "{what}"),
             LoadFailure::Library(why) => write!(to, "TLS can't be set up: {why}"),
@@ -120,8 +124,12 @@ pub enum Spoken {
 impl fmt::Display for TlsFailure {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TlsFailure::NotTls(Spoken::Mqtt) => write!(to, "the client speaks MQTT without TLS to a TLS port"),
-            TlsFailure::NotTls(Spoken::Http) => write!(to, "the client speaks HTTP without TLS to a TLS port"),
+            TlsFailure::NotTls(Spoken::Mqtt) => {
+                write!(to, "the client speaks MQTT without TLS to a TLS port")
+            }
+            TlsFailure::NotTls(Spoken::Http) => {
+                write!(to, "the client speaks HTTP without TLS to a TLS port")
+            }
             TlsFailure::NotTls(Spoken::Unknown) => write!(to, "the first bytes are not TLS"),
             TlsFailure::HandshakeTooLong => write!(to, "the handshake takes too many bytes"),
             TlsFailure::PendingTooLong => write!(to, "too many bytes without a whole record"),

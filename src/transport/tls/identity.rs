@@ -75,7 +75,9 @@ pub(super) fn crl_validity(list: &CertificateRevocationListDer<'_>) -> Result<(i
 }
 
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
-    X509Certificate::from_der(certificate).map(|(_, certificate)| certificate).map_err(|error| error.to_string())
+    X509Certificate::from_der(certificate)
+        .map(|(_, certificate)| certificate)
+        .map_err(|error| error.to_string())
 }
 
 fn alternative_names<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterator<Item = &'a GeneralName<'a>> {
@@ -169,7 +171,9 @@ fn text(value: &Any<'_>) -> Option<String> {
         Tag::T61String => Some(value.data.iter().map(|&byte| char::from(byte)).collect()),
         Tag::BmpString => {
             let (units, []) = value.data.as_chunks::<2>() else { return None };
-            char::decode_utf16(units.iter().map(|unit| u16::from_be_bytes(*unit))).collect::<Result<_, _>>().ok()
+            char::decode_utf16(units.iter().map(|unit| u16::from_be_bytes(*unit)))
+                .collect::<Result<_, _>>()
+                .ok()
         }
         Tag::UniversalString => {
             let (units, []) = value.data.as_chunks::<4>() else { return None };

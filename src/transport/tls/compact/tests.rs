@@ -115,7 +115,9 @@ fn short_side(suite: SupportedCipherSuite) -> Side {
     let key = |iv| RawKey::new(&aead::AES_128_GCM, &[0x5a; 16], iv);
     let iv = || Iv::new([0xa5; NONCE_LEN]);
     match suite {
-        SupportedCipherSuite::Tls13(_) => (Box::new(Tls13Record(key(iv()))), Box::new(Tls13Record(key(iv())))),
+        SupportedCipherSuite::Tls13(_) => {
+            (Box::new(Tls13Record(key(iv()))), Box::new(Tls13Record(key(iv()))))
+        }
         SupportedCipherSuite::Tls12(_) => {
             let encrypter = Tls12GcmRecord(key(gcm_iv(&[0xa5; 4], &[0x33; 8])));
             (Box::new(encrypter), Box::new(Tls12GcmRecord(key(gcm_iv(&[0xa5; 4], &[0; 8])))))
@@ -133,7 +135,11 @@ fn every_suite_seals_as_ring_does_and_opens_what_ring_seals() {
                 let plain = vec![0x77; bytes];
                 for typ in [ContentType::ApplicationData, ContentType::Handshake, ContentType::Alert] {
                     let record = sealed(&mut *ours.0, &plain, typ, sequence);
-                    assert_eq!(opened(&mut *ours.1, &record, sequence), Ok((typ, plain.clone())), "{suite:?}");
+                    assert_eq!(
+                        opened(&mut *ours.1, &record, sequence),
+                        Ok((typ, plain.clone())),
+                        "{suite:?}"
+                    );
                     if let Some(theirs) = theirs {
                         assert_eq!(record, sealed(&mut *theirs.0, &plain, typ, sequence), "{suite:?}");
                         assert_eq!(opened(&mut *theirs.1, &record, sequence), Ok((typ, plain.clone())));
@@ -179,7 +185,11 @@ fn a_record_that_is_cut_or_longer_or_of_another_place_is_refused() {
     for Sides { suite, ours, .. } in &mut sides() {
         let record = sealed(&mut *ours.0, b"a message", ContentType::ApplicationData, 3);
         for length in 5..record.len() {
-            assert_eq!(opened(&mut *ours.1, &record[..length], 3), Err(Error::DecryptError), "{suite:?}: {length}");
+            assert_eq!(
+                opened(&mut *ours.1, &record[..length], 3),
+                Err(Error::DecryptError),
+                "{suite:?}: {length}"
+            );
         }
         let longer = [record.as_slice(), &[0]].concat();
         assert_eq!(opened(&mut *ours.1, &longer, 3), Err(Error::DecryptError));
@@ -192,7 +202,8 @@ fn a_record_that_is_cut_or_longer_or_of_another_place_is_refused() {
 #[test]
 fn a_nonce_does_not_come_twice() {
     for Sides { suite, ours, .. } in &mut sides() {
-        let records = SEQUENCES.map(|sequence| sealed(&mut *ours.0, &[0; 32], ContentType::ApplicationData, sequence));
+        let records =
+            SEQUENCES.map(|sequence| sealed(&mut *ours.0, &[0; 32], ContentType::ApplicationData, sequence));
         for (position, record) in records.iter().enumerate() {
             assert!(!records[..position].contains(record), "{suite:?}");
         }

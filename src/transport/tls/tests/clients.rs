@@ -7,7 +7,11 @@ use super::peer::{Client, V12, V13};
 use super::pki::{Authority, Issued, Listener, client_params, dns, email, uri};
 
 /// What the listener says to a client with this certificate, in both versions.
-fn said(listener: &Listener, issued: &Issued, further: &[&Authority]) -> [Result<Option<ClientIdentity>, String>; 2] {
+fn said(
+    listener: &Listener,
+    issued: &Issued,
+    further: &[&Authority],
+) -> [Result<Option<ClientIdentity>, String>; 2] {
     let config = listener.config();
     [V12, V13].map(|version| {
         let client = Client::with_certificate(version, &listener.authority, &[issued], further);
@@ -61,7 +65,9 @@ fn a_client_with_a_certificate_of_the_ca_gets_in_as_whom_it_names() {
 fn a_subject_is_written_as_openssl_writes_it() {
     let mut params = client_params(" #a, b+c\"d\\e<f>g; ", 1);
     params.distinguished_name.push(DnType::OrganizationName, "#1 Größe");
-    params.distinguished_name.push(DnType::OrganizationalUnitName, DnValue::PrintableString("x=y/z".try_into().unwrap()));
+    params
+        .distinguished_name
+        .push(DnType::OrganizationalUnitName, DnValue::PrintableString("x=y/z".try_into().unwrap()));
     params.distinguished_name.push(DnType::StateOrProvinceName, DnValue::BmpString("Ö".try_into().unwrap()));
     params.distinguished_name.push(DnType::CustomDnType(vec![1, 2, 3, 4]), "unknown");
     let listener = Listener::asking(ClientCertificate::Required);
@@ -85,8 +91,10 @@ fn a_common_name_with_control_characters_is_none() {
 fn a_client_without_a_certificate_gets_in_only_where_it_is_optional() {
     for version in [V12, V13] {
         let listener = Listener::asking(ClientCertificate::Required);
-        let failure =
-            Client::new(version, &listener.authority).connect(&listener.config()).try_handshake().unwrap_err();
+        let failure = Client::new(version, &listener.authority)
+            .connect(&listener.config())
+            .try_handshake()
+            .unwrap_err();
         assert_eq!(failure.to_string(), "the client has sent no certificate, and one is required");
         let listener = Listener::asking(ClientCertificate::Optional);
         let pair = Client::new(version, &listener.authority).connect(&listener.config()).handshake();
@@ -113,7 +121,12 @@ fn a_bad_certificate_is_refused_also_where_it_is_optional() {
 
         let mut server = client_params("device-7", 1);
         server.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
-        is_refused(&listener, &listener.authority.issue(&server), &[], "is not for the authentication of clients");
+        is_refused(
+            &listener,
+            &listener.authority.issue(&server),
+            &[],
+            "is not for the authentication of clients",
+        );
     }
 }
 

@@ -12,7 +12,11 @@ fn fresh(listener: &Listener) -> Pair {
 fn what_is_not_tls_is_told_by_its_first_byte_and_gets_no_answer() {
     let listener = Listener::new();
     let spoken: [(&[u8], Spoken, &str); 4] = [
-        (b"\x10\x0c\0\x04MQTT\x04\x02\0\x3c\0\0", Spoken::Mqtt, "the client speaks MQTT without TLS to a TLS port"),
+        (
+            b"\x10\x0c\0\x04MQTT\x04\x02\0\x3c\0\0",
+            Spoken::Mqtt,
+            "the client speaks MQTT without TLS to a TLS port",
+        ),
         (b"GET / HTTP/1.1\r\n\r\n", Spoken::Http, "the client speaks HTTP without TLS to a TLS port"),
         (b"\0\x01\x02\x03", Spoken::Unknown, "the first bytes are not TLS"),
         (b"\x80\x2e\x01\0\x02", Spoken::Unknown, "the first bytes are not TLS"),
@@ -36,7 +40,10 @@ fn garbage_that_begins_like_tls_fails_with_an_alert() {
         (b"\x16\x03\x01\xff\xff", "a record is longer than TLS allows"),
         (b"\x16\x09\x09\x00\x05hello", "the bytes are not TLS"),
         (b"\x16\x03\x01\x00\x00", "the bytes are not TLS"),
-        (b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", "received corrupt message of type MissingData(\"ProtocolVersion\")"),
+        (
+            b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00",
+            "received corrupt message of type MissingData(\"ProtocolVersion\")",
+        ),
         (b"\x16\x03\x01\x00\x04\x02\x00\x00\x00", ""),
     ];
     for (bytes, why) in garbage {
@@ -164,7 +171,8 @@ fn a_client_that_does_not_trust_us_says_so() {
     let listener = Listener::new();
     let stranger = Authority::new("Another CA");
     for version in [V12, V13] {
-        let failure = Client::new(version, &stranger).connect(&listener.config()).try_handshake().unwrap_err();
+        let failure =
+            Client::new(version, &stranger).connect(&listener.config()).try_handshake().unwrap_err();
         assert_eq!(failure.to_string(), "the client refused us: it does not know the CA of our certificate");
     }
 }

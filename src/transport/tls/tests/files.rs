@@ -19,7 +19,10 @@ fn is_refused(listener: &Listener, file: &str, why: &str) {
 fn settings_that_contradict_each_other_are_refused() {
     let mut listener = Listener::new();
     listener.settings.client_certificate = ClientCertificate::Required;
-    assert_eq!(listener.load_error(), (None, "client certificates need client_ca, the CAs that issue them".into()));
+    assert_eq!(
+        listener.load_error(),
+        (None, "client certificates need client_ca, the CAs that issue them".into())
+    );
     let mut listener = Listener::asking(ClientCertificate::None);
     let why = "client_ca and crl need client_certificate = optional or required";
     assert_eq!(listener.load_error(), (None, why.into()));
@@ -118,12 +121,16 @@ fn an_operator_hears_of_what_has_expired_or_soon_will() {
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.not_before = date_time_ymd(2025, 1, 1);
     params.not_after = date_time_ymd(2025, 3, 1);
-    listener.settings.certificates = vec![listener.files.certificate("short", &listener.authority.issue(&params))];
+    listener.settings.certificates =
+        vec![listener.files.certificate("short", &listener.authority.issue(&params))];
     listener.crl(&listener.authority.revoke(&[], 2030));
     let config = TlsConfig::load(&listener.settings).unwrap();
     let at = |year, month, day| {
         let notices = config.notices(date_time_ymd(year, month, day).unix_timestamp());
-        notices.iter().map(|line| line.rsplit_once('/').map_or("", |(_, rest)| rest).to_owned()).collect::<Vec<_>>()
+        notices
+            .iter()
+            .map(|line| line.rsplit_once('/').map_or("", |(_, rest)| rest).to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(at(2025, 2, 1), [""; 0]);
     assert_eq!(at(2025, 2, 20), ["short.pem: the certificate expires in 9 days"]);

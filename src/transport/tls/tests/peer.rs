@@ -31,8 +31,10 @@ impl Client {
         chain: &[&Issued],
         further: &[&Authority],
     ) -> Client {
-        let certificates =
-            chain.iter().map(|issued| issued.der.clone()).chain(further.iter().map(|authority| authority.der()));
+        let certificates = chain
+            .iter()
+            .map(|issued| issued.der.clone())
+            .chain(further.iter().map(|authority| authority.der()));
         let key = PrivateKeyDer::try_from(chain[0].key_der.clone()).unwrap();
         let identity = (certificates.map(Into::into).collect(), key);
         Client::with(version, trusts, Some(identity), ring::default_provider())

@@ -25,7 +25,8 @@ pub(super) struct Issued {
 
 impl Authority {
     pub(super) fn new(name: &str) -> Authority {
-        let issuer = CertifiedIssuer::self_signed(authority_params(name), KeyPair::generate().unwrap()).unwrap();
+        let issuer =
+            CertifiedIssuer::self_signed(authority_params(name), KeyPair::generate().unwrap()).unwrap();
         Authority { issuer }
     }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use rustls::HandshakeKind;
 use rustls::client::Resumption;
 use rustls::crypto::ring;
-use rustls::HandshakeKind;
 
 use super::super::{ClientCertificate, Progress, TlsFailure, TlsVersion, compact};
 use super::peer::{Client, Pair, V12, V13};
@@ -49,7 +49,8 @@ fn every_suite_and_group_of_the_default_provider_works_against_it() {
             provider.cipher_suites = vec![suite];
             provider.kx_groups = vec![group];
             let version = suite.version();
-            let mut pair = Client::with(version, &listener.authority, None, provider).connect(&config).handshake();
+            let mut pair =
+                Client::with(version, &listener.authority, None, provider).connect(&config).handshake();
             assert_eq!(pair.server.agreed().unwrap().cipher_suite, suite.suite().as_str().unwrap());
             both_can_talk(&mut pair);
             pair.client_writes(&[7; 60_000]);
@@ -82,7 +83,8 @@ fn bytes_may_come_one_at_a_time() {
     let config = listener.config();
     let issued = listener.authority.client("device-7");
     each_version(|version| {
-        let mut pair = Client::with_certificate(version, &listener.authority, &[&issued], &[]).connect(&config);
+        let mut pair =
+            Client::with_certificate(version, &listener.authority, &[&issued], &[]).connect(&config);
         let mut said = Vec::new();
         while pair.client.is_handshaking() || !said.contains(&Progress::Established) {
             for byte in pair.from_client() {
