@@ -1,3 +1,0 @@
-//! What a listener speaks below MQTT.
-
-pub mod tls;
