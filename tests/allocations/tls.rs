@@ -135,7 +135,7 @@ impl Held {
         result.expect("it ran")
     }
 
-    fn from_client(&mut self) -> Vec<u8> {
+    fn client_says(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while self.client.wants_write() {
             self.client.write_tls(&mut bytes).unwrap();
@@ -151,7 +151,7 @@ impl Held {
     }
 
     fn exchange(&mut self) -> Progress {
-        let bytes = self.from_client();
+        let bytes = self.client_says();
         let progress = self.read(&bytes);
         let mut rest = self.out.as_slice();
         while !rest.is_empty() {
@@ -209,7 +209,7 @@ fn an_idle_connection_has_its_keys_and_no_buffer() {
             assert_eq!(held.idle_bytes(), idle, "talking leaves nothing behind");
             // What waits for its end is kept, and given back.
             held.client.writer().write_all(&[7; PARTIAL_BYTES]).unwrap();
-            let record = held.from_client();
+            let record = held.client_says();
             let (most, rest) = record.split_at(record.len() - 1);
             most.chunks(100).for_each(|part| assert_eq!(held.read(part), Progress::Open));
             assert!((PARTIAL_BYTES..2 * PARTIAL_BYTES + 100).contains(&(held.idle_bytes() - idle)));

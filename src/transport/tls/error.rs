@@ -159,9 +159,11 @@ fn explain(error: &rustls::Error, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         Error::PeerIncompatible(
             PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
-            | PeerIncompatible::Tls13RequiredForQuic
             | PeerIncompatible::SupportedVersionsExtensionRequired,
         ) => "the client offers no version of TLS that is accepted here",
+        Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired) => {
+            "the client names no signature algorithms, as versions of TLS before 1.2 do not"
+        }
         Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => {
             "the client offers no cipher suite that is accepted here"
         }
