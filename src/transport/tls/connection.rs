@@ -166,14 +166,17 @@ impl Connection {
         })?
     }
 
-    /// Calls `act` once rustls takes our bytes, which it does when the handshake is done.
+    /// Calls `act` once rustls takes our bytes, which it does when the handshake is done. What is pending is shown
+    /// to it here too: it remembers where in there a message has begun, and looks.
     fn with_traffic<R>(
         &mut self,
         out: &mut Vec<u8>,
         act: impl FnOnce(WriteTraffic<'_, ServerConnectionData>, &mut Vec<u8>) -> R,
     ) -> Result<R, TlsFailure> {
         loop {
-            match self.rustls.process_tls_records(&mut self.pending).state? {
+            let UnbufferedStatus { discard, state } = self.rustls.process_tls_records(&mut self.pending);
+            debug_assert_eq!(discard, 0, "the read has taken whatever was whole");
+            match state? {
                 ConnectionState::EncodeTlsData(mut data) => encode(&mut data, out)?,
                 ConnectionState::TransmitTlsData(data) => data.done(),
                 ConnectionState::WriteTraffic(traffic) => return Ok(act(traffic, out)),
