@@ -198,6 +198,10 @@ fn explain_certificate(error: &CertificateError, to: &mut fmt::Formatter<'_>) ->
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "is not for the authentication of clients"
         }
+        // An error of a library below, of which no more than the name gets here.
+        CertificateError::Other(other) if other.to_string() == "UnsupportedCertVersion" => {
+            "is of X.509 version 1; version 3 is needed"
+        }
         other => return write!(to, "the client's certificate is refused: {other}"),
     };
     write!(to, "the client's certificate {known}")
