@@ -70,6 +70,17 @@ pub enum Progress {
     PeerClosed,
 }
 
+impl Scratch {
+    /// Gives back what an exceptional read or write took.
+    fn trim(&mut self) {
+        for buffer in [&mut self.cipher, &mut self.plain] {
+            if buffer.capacity() > SCRATCH_BYTES_MAX {
+                *buffer = Vec::new();
+            }
+        }
+    }
+}
+
 /// What was agreed on in the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Agreed<'a> {
@@ -102,6 +113,7 @@ impl Tls {
         out: &mut Vec<u8>,
     ) -> Result<Progress, TlsFailure> {
         let progress = self.try_read(cipher, scratch, plain, out);
+        scratch.trim();
         if progress.is_err() {
             self.0 = Stage::Ended;
         }
@@ -160,6 +172,7 @@ impl Tls {
                 connection.write(&scratch.plain, out)
             }
         };
+        scratch.trim();
         if !matches!(written, Ok(()) | Err(TlsFailure::NotEstablished)) {
             self.0 = Stage::Ended;
         }
@@ -209,6 +222,9 @@ impl Tls {
         }
     }
 }
+
+/// A shard's [`Scratch`] keeps no buffer that is longer.
+const SCRATCH_BYTES_MAX: usize = 256 * 1024;
 
 const _: fn() = || {
     fn is_send<T: Send>() {}

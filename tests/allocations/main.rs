@@ -7,6 +7,8 @@
 //!
 //! The counter is one thread's own, so that tests do not disturb each other.
 
+#[cfg(feature = "runtime")]
+mod tls;
 #[path = "../../benches/world/mod.rs"]
 mod world;
 

@@ -9,7 +9,6 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys};
 
 use super::config::{CertificateAndKey, read_file, read_pem};
 use super::error::{LoadFailure, TlsError};
@@ -74,16 +73,16 @@ impl Named {
             .key_provider
             .load_private_key(read_key(&files.key)?)
             .map_err(|error| TlsError::in_file(&files.key, LoadFailure::UnusableKey(error.to_string())))?;
-        let key = CertifiedKey::new(chain, key);
-        match key.keys_match() {
-            // A kind of key that does not tell its public half can't be compared; a handshake will show it.
-            Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
-            Err(Error::InconsistentKeys(_)) => {
-                let cause = LoadFailure::KeyOfAnotherCertificate(files.chain.clone());
-                return Err(TlsError::in_file(&files.key, cause));
-            }
-            Err(error) => return Err(unusable(error.to_string())),
+        // Compared here and not by rustls, which reads certificates of X.509 version 3 only. Ours may be of version 1,
+        // as many a guide makes it: whether that is good enough is for the client to say. A kind of key that does not
+        // tell its public half can't be compared; a handshake will show it.
+        if let (Some(leaf), Some(public)) = (chain.first(), key.public_key())
+            && identity::public_key(leaf).map_err(unusable)? != public.as_ref()
+        {
+            let cause = LoadFailure::KeyOfAnotherCertificate(files.chain.clone());
+            return Err(TlsError::in_file(&files.key, cause));
         }
+        let key = CertifiedKey::new(chain, key);
         Ok(Named { file: files.chain.clone(), names, key: Arc::new(key) })
     }
 

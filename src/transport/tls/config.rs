@@ -130,7 +130,8 @@ impl TlsConfig {
         // Tickets are the only memory of a session, and clients keep them: nothing here grows with their number,
         // and any shard takes up any session. The keys rotate every six hours, and are those of this config
         // alone: a ticket lets a client in without another look at its certificate, so it must not outlive the
-        // list of CAs and of the revoked that it was given under.
+        // list of CAs and of the revoked that it was given under. (It may outlive the certificate itself, by no
+        // more than the twelve hours of a key.)
         silent.ticketer = Ticketer::new().map_err(|error| TlsError::in_library(&error))?;
         silent.session_storage = Arc::new(NoServerSessionStorage {});
         silent.send_tls13_tickets = TICKETS_PER_HANDSHAKE;

@@ -18,7 +18,7 @@ pub(super) struct Connection {
     /// What has come and is not whole. It has no capacity while it is empty.
     pending: Vec<u8>,
     /// Bytes that have come while the handshake was not done.
-    handshake_bytes: usize,
+    handshake_bytes: u32,
     pub(super) established: bool,
     peer_closed: bool,
     pub(super) server_name: Option<Box<str>>,
@@ -47,7 +47,8 @@ impl Connection {
             return Ok(Progress::PeerClosed);
         }
         if !self.established {
-            self.handshake_bytes = self.handshake_bytes.saturating_add(cipher.len());
+            let bytes = u32::try_from(cipher.len()).unwrap_or(u32::MAX);
+            self.handshake_bytes = self.handshake_bytes.saturating_add(bytes);
         }
         self.take(cipher, scratch, plain, out)?;
         if self.pending.len() > PENDING_BYTES_MAX {
@@ -58,7 +59,7 @@ impl Connection {
             (false, true) => Progress::Established,
             _ if self.peer_closed => Progress::PeerClosed,
             (true, _) => Progress::Open,
-            (false, false) if self.handshake_bytes > HANDSHAKE_BYTES_MAX => {
+            (false, false) if self.handshake_bytes as usize > HANDSHAKE_BYTES_MAX => {
                 return Err(TlsFailure::HandshakeTooLong);
             }
             (false, false) => Progress::Handshaking,
@@ -165,14 +166,17 @@ impl Connection {
         })?
     }
 
-    /// Calls `act` once rustls takes our bytes, which it does when the handshake is done.
+    /// Calls `act` once rustls takes our bytes, which it does when the handshake is done. What is pending is shown
+    /// to it here too: it remembers where in there a message has begun, and looks.
     fn with_traffic<R>(
         &mut self,
         out: &mut Vec<u8>,
         act: impl FnOnce(WriteTraffic<'_, ServerConnectionData>, &mut Vec<u8>) -> R,
     ) -> Result<R, TlsFailure> {
         loop {
-            match self.rustls.process_tls_records(&mut self.pending).state? {
+            let UnbufferedStatus { discard, state } = self.rustls.process_tls_records(&mut self.pending);
+            debug_assert_eq!(discard, 0, "the read has taken whatever was whole");
+            match state? {
                 ConnectionState::EncodeTlsData(mut data) => encode(&mut data, out)?,
                 ConnectionState::TransmitTlsData(data) => data.done(),
                 ConnectionState::WriteTraffic(traffic) => return Ok(act(traffic, out)),

@@ -159,9 +159,11 @@ fn explain(error: &rustls::Error, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         Error::PeerIncompatible(
             PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
-            | PeerIncompatible::Tls13RequiredForQuic
             | PeerIncompatible::SupportedVersionsExtensionRequired,
         ) => "the client offers no version of TLS that is accepted here",
+        Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired) => {
+            "the client names no signature algorithms, as versions of TLS before 1.2 do not"
+        }
         Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => {
             "the client offers no cipher suite that is accepted here"
         }
@@ -195,6 +197,10 @@ fn explain_certificate(error: &CertificateError, to: &mut fmt::Formatter<'_>) ->
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "is not for the authentication of clients"
+        }
+        // An error of a library below, of which no more than the name gets here.
+        CertificateError::Other(other) if other.to_string() == "UnsupportedCertVersion" => {
+            "is of X.509 version 1; version 3 is needed"
         }
         other => return write!(to, "the client's certificate is refused: {other}"),
     };

@@ -60,6 +60,11 @@ pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Result<Vec<String>,
     Ok(names.collect())
 }
 
+/// The public key of a certificate, as DER with its kind.
+pub(super) fn public_key(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, String> {
+    parse(certificate).map(|certificate| certificate.public_key().raw.to_vec())
+}
+
 /// From when until when a certificate is valid, in seconds since 1970.
 pub(super) fn validity(certificate: &CertificateDer<'_>) -> Result<(i64, i64), String> {
     let certificate = parse(certificate)?;

@@ -103,9 +103,9 @@ fn a_changed_record_ends_the_connection() {
         let config = listener.config();
         let mut pair = Client::new(version, &listener.authority).connect(&config).handshake();
         pair.client_writes(b"good");
-        let good = pair.from_client();
+        let good = pair.client_says();
         pair.client_writes(b"bad");
-        let mut bytes = pair.from_client();
+        let mut bytes = pair.client_says();
         *bytes.last_mut().unwrap() ^= 1;
         let failure = pair.read(&[good, bytes].concat()).unwrap_err();
         assert_eq!(failure.to_string(), "a record was changed on its way, or encrypted with another key");
@@ -125,13 +125,13 @@ fn records_can_be_neither_repeated_nor_left_out() {
     for version in [V12, V13] {
         let mut pair = Client::new(version, &listener.authority).connect(&config).handshake();
         pair.client_writes(b"one");
-        let one = pair.from_client();
+        let one = pair.client_says();
         pair.read(&one).unwrap();
         assert!(pair.read(&one).is_err());
 
         let mut pair = Client::new(version, &listener.authority).connect(&config).handshake();
         pair.client_writes(b"one");
-        pair.from_client();
+        pair.client_says();
         pair.client_writes(b"two");
         assert!(pair.client_speaks().is_err());
     }
@@ -143,7 +143,7 @@ fn an_unencrypted_message_after_the_handshake_ends_the_connection() {
     let config = listener.config();
     for version in [V12, V13] {
         let mut hello = Client::new(version, &listener.authority).connect(&config);
-        let hello = hello.from_client();
+        let hello = hello.client_says();
         let mut pair = Client::new(version, &listener.authority).connect(&config).handshake();
         assert!(pair.read(&hello).is_err());
         let mut pair = Client::new(version, &listener.authority).connect(&config).handshake();
@@ -188,7 +188,7 @@ fn no_change_of_a_byte_in_the_handshake_panics() {
             for position in (0..400).step_by(3) {
                 let mut pair = client.connect(&config);
                 for round in 0..3 {
-                    let mut bytes = pair.from_client();
+                    let mut bytes = pair.client_says();
                     if round == flight && position < bytes.len() {
                         bytes[position] ^= 1 << (position % 8);
                     }

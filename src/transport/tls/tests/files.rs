@@ -100,6 +100,70 @@ fn a_certificate_or_list_that_can_not_be_read_is_named() {
     is_refused(&listener, "crl.pem", "has a revocation list that can't be used");
 }
 
+/// The same certificate as version 1 has it, without extensions; its signature is not good any more.
+fn version_1(der: &[u8]) -> Vec<u8> {
+    let (certificate, []) = element(der) else { panic!("one element") };
+    let (tbs, rest) = element(content(certificate));
+    let mut kept = Vec::new();
+    let mut fields = content(tbs);
+    while !fields.is_empty() {
+        let (field, further) = element(fields);
+        // The number of the version, and the extensions.
+        if !matches!(field[0], 0xa0 | 0xa3) {
+            kept.extend(field);
+        }
+        fields = further;
+    }
+    sequence(&[sequence(&kept).as_slice(), rest].concat())
+}
+
+fn header_bytes(der: &[u8]) -> usize {
+    if der[1] < 0x80 { 2 } else { 2 + usize::from(der[1] & 0x7f) }
+}
+
+fn element(der: &[u8]) -> (&[u8], &[u8]) {
+    let header = header_bytes(der);
+    let length = match header {
+        2 => usize::from(der[1]),
+        _ => der[2..header].iter().fold(0, |length, byte| length << 8 | usize::from(*byte)),
+    };
+    der.split_at(header + length)
+}
+
+fn content(element: &[u8]) -> &[u8] {
+    &element[header_bytes(element)..]
+}
+
+fn sequence(content: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+    [&[0x30, 0x82, length[0], length[1]], content].concat()
+}
+
+fn pem(der: &[u8]) -> String {
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    for group in der.chunks(3) {
+        let bits = (0..3).fold(0_u32, |bits, at| bits << 8 | u32::from(group.get(at).copied().unwrap_or(0)));
+        for at in 0..4 {
+            let digit = BASE64[(bits >> (18 - 6 * at) & 0x3f) as usize];
+            text.push(if at <= group.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text + "\n-----END CERTIFICATE-----\n"
+}
+
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+#[test]
+fn a_certificate_of_version_1_can_be_ours() {
+    let mut listener = Listener::new();
+    let issued = listener.authority.server(&["localhost"]);
+    let old = pem(&version_1(&issued.der));
+    listener.settings.certificates[0].chain = listener.files.write("old.pem", &old);
+    is_refused(&listener, "localhost.key", "does not fit the first certificate of ");
+    listener.settings.certificates[0].key = listener.files.write("old.key", &issued.key_pem);
+    listener.config();
+}
+
 #[test]
 fn a_chain_may_have_more_than_one_certificate_and_a_ca_file_too() {
     let mut listener = Listener::new();

@@ -94,7 +94,7 @@ pub(super) struct Pair {
 
 impl Pair {
     /// What the client wants to send.
-    pub(super) fn from_client(&mut self) -> Vec<u8> {
+    pub(super) fn client_says(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while self.client.wants_write() {
             self.client.write_tls(&mut bytes).unwrap();
@@ -107,7 +107,7 @@ impl Pair {
     }
 
     pub(super) fn client_speaks(&mut self) -> Result<Progress, TlsFailure> {
-        let bytes = self.from_client();
+        let bytes = self.client_says();
         self.read(&bytes)
     }
 

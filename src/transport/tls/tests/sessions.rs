@@ -87,7 +87,7 @@ fn bytes_may_come_one_at_a_time() {
             Client::with_certificate(version, &listener.authority, &[&issued], &[]).connect(&config);
         let mut said = Vec::new();
         while pair.client.is_handshaking() || !said.contains(&Progress::Established) {
-            for byte in pair.from_client() {
+            for byte in pair.client_says() {
                 said.push(pair.read(&[byte]).unwrap());
             }
             pair.server_speaks().unwrap();
@@ -95,7 +95,7 @@ fn bytes_may_come_one_at_a_time() {
         assert_eq!(said.iter().filter(|&&progress| progress == Progress::Established).count(), 1);
         pair.client_writes(b"one");
         pair.client_writes(b"two");
-        for byte in pair.from_client() {
+        for byte in pair.client_says() {
             assert_eq!(pair.read(&[byte]), Ok(Progress::Open));
         }
         assert_eq!(pair.take_received(), b"onetwo");
@@ -114,7 +114,7 @@ fn many_records_in_one_read_and_a_part_of_the_next() {
             let message = vec![number; 1 + usize::from(number)];
             pair.client_writes(&message);
             plain.extend(message);
-            cipher.extend(pair.from_client());
+            cipher.extend(pair.client_says());
         }
         let cut = cipher.len() - 3;
         assert_eq!(pair.read(&cipher[..cut]), Ok(Progress::Open));
@@ -192,7 +192,7 @@ fn either_side_can_end_the_session() {
         let mut pair = Client::new(version, &listener.authority).connect(&config).handshake();
         pair.client_writes(b"last");
         pair.client.send_close_notify();
-        let mut bytes = pair.from_client();
+        let mut bytes = pair.client_says();
         bytes.extend(b"what comes after it is dropped");
         assert_eq!(pair.read(&bytes), Ok(Progress::PeerClosed));
         assert_eq!(pair.take_received(), b"last");
@@ -232,7 +232,7 @@ fn a_client_can_change_its_keys() {
     for round in 0..3 {
         pair.client.refresh_traffic_keys().unwrap();
         pair.client_writes(b"with new keys");
-        let bytes = pair.from_client();
+        let bytes = pair.client_says();
         if round == 1 {
             // Also when the message of the change comes in pieces, and we speak in between.
             for &byte in &bytes {
@@ -251,13 +251,12 @@ fn a_client_can_change_its_keys() {
 }
 
 #[test]
-fn a_handshake_message_in_pieces_does_not_disturb_what_we_write_in_between() {
-    // Half of a key update in a record of its own can't be had from rustls; a client hello in small records can.
+fn a_hello_in_many_small_records_is_one_hello() {
     let listener = Listener::new();
     let mut client = Client::new(V13, &listener.authority);
     client.config.max_fragment_size = Some(64);
     let mut pair = client.connect(&listener.config());
-    let bytes = pair.from_client();
+    let bytes = pair.client_says();
     assert!(bytes.len() > 3 * 64);
     for &byte in &bytes {
         pair.read(&[byte]).unwrap();
@@ -266,6 +265,113 @@ fn a_handshake_message_in_pieces_does_not_disturb_what_we_write_in_between() {
     pair.server_speaks().unwrap();
     assert_eq!(pair.client_speaks(), Ok(Progress::Established));
     both_can_talk(&mut pair);
+}
+
+/// rustls remembers where in our buffer such a message has begun, and looks there whatever it is called for.
+#[test]
+fn half_a_key_update_does_not_disturb_what_we_write() {
+    let listener = Listener::new();
+    let config = listener.config();
+    for cut in 1..KEY_UPDATE_BYTES {
+        let client = || Client::with(V13, &listener.authority, None, cutting::provider(cut));
+        let mut pair = client().connect(&config).handshake();
+        pair.client.refresh_traffic_keys().unwrap();
+        assert_eq!(pair.client_speaks(), Ok(Progress::Open));
+        for _ in 0..2 {
+            pair.server_writes(b"we go on");
+            assert_eq!(pair.client_reads(), b"we go on");
+            assert_eq!(pair.read(b""), Ok(Progress::Open));
+        }
+        // The client has new keys, and we were not told.
+        pair.client_writes(b"x");
+        assert!(pair.client_speaks().is_err());
+
+        let mut pair = client().connect(&config).handshake();
+        pair.client.refresh_traffic_keys().unwrap();
+        pair.client_speaks().unwrap();
+        pair.server.close(&mut pair.out);
+        pair.client_reads();
+        assert!(pair.client.process_new_packets().unwrap().peer_has_closed());
+    }
+}
+
+const KEY_UPDATE_BYTES: usize = 5;
+
+/// A client that says only the beginning of its key updates.
+mod cutting {
+    use rustls::crypto::cipher::{
+        AeadKey, Iv, MessageDecrypter, MessageEncrypter, OutboundOpaqueMessage, OutboundPlainMessage,
+        Tls13AeadAlgorithm, UnsupportedOperationError,
+    };
+    use rustls::crypto::{CryptoProvider, ring};
+    use rustls::{
+        CipherSuiteCommon, ConnectionTrafficSecrets, ContentType, Error, SupportedCipherSuite,
+        Tls13CipherSuite,
+    };
+
+    use super::KEY_UPDATE_BYTES;
+
+    pub(super) fn provider(cut: usize) -> CryptoProvider {
+        let SupportedCipherSuite::Tls13(inner) = ring::cipher_suite::TLS13_AES_128_GCM_SHA256 else {
+            unreachable!("it is a suite of 1.3")
+        };
+        let suite = Tls13CipherSuite {
+            common: CipherSuiteCommon {
+                suite: inner.common.suite,
+                hash_provider: inner.common.hash_provider,
+                confidentiality_limit: inner.common.confidentiality_limit,
+            },
+            hkdf_provider: inner.hkdf_provider,
+            aead_alg: Box::leak(Box::new(Cutting { inner: inner.aead_alg, cut })),
+            quic: None,
+        };
+        let suite = SupportedCipherSuite::Tls13(Box::leak(Box::new(suite)));
+        CryptoProvider { cipher_suites: vec![suite], ..ring::default_provider() }
+    }
+
+    struct Cutting<T> {
+        inner: T,
+        cut: usize,
+    }
+
+    impl Tls13AeadAlgorithm for Cutting<&'static dyn Tls13AeadAlgorithm> {
+        fn encrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageEncrypter> {
+            Box::new(Cutting { inner: self.inner.encrypter(key, iv), cut: self.cut })
+        }
+
+        fn decrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageDecrypter> {
+            self.inner.decrypter(key, iv)
+        }
+
+        fn key_len(&self) -> usize {
+            self.inner.key_len()
+        }
+
+        fn extract_keys(
+            &self,
+            _: AeadKey,
+            _: Iv,
+        ) -> Result<ConnectionTrafficSecrets, UnsupportedOperationError> {
+            Err(UnsupportedOperationError)
+        }
+    }
+
+    impl MessageEncrypter for Cutting<Box<dyn MessageEncrypter>> {
+        fn encrypt(
+            &mut self,
+            plain: OutboundPlainMessage<'_>,
+            seq: u64,
+        ) -> Result<OutboundOpaqueMessage, Error> {
+            let OutboundPlainMessage { typ, version, payload } = plain;
+            let is_key_update = typ == ContentType::Handshake && payload.len() == KEY_UPDATE_BYTES;
+            let payload = if is_key_update { payload.split_at(self.cut).0 } else { payload };
+            self.inner.encrypt(OutboundPlainMessage { typ, version, payload }, seq)
+        }
+
+        fn encrypted_payload_len(&self, payload_len: usize) -> usize {
+            self.inner.encrypted_payload_len(payload_len)
+        }
+    }
 }
 
 /// Each of them connects twice; says whether the second was a resumption.
