@@ -346,3 +346,40 @@ impl Refused {
         )
     }
 }
+
+/// Files that are a little wrong, for the tests of the readers.
+#[cfg(test)]
+mod mutations {
+    /// Calls back with `count` texts that differ from the seed in one to eight places, always the same ones.
+    pub(super) fn each(seed: &str, count: usize, mut read: impl FnMut(&str)) {
+        const INSERTED: [&str; 20] = [
+            "\n", " ", "\t", "\r", "#", "+", "/", "%", "$", "\"", "'", "[", "]", "=", "{", ",", "\0", "é",
+            "\u{FFFE}", "topic",
+        ];
+        let mut random = 0x2545_F491_4F6C_DD1D_u64;
+        let mut below = |bound: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random >> 33) as usize % bound
+        };
+        for _ in 0..count {
+            let mut characters: Vec<char> = seed.chars().collect();
+            for _ in 0..1 + below(8) {
+                let at = below(characters.len());
+                match below(4) {
+                    0 => drop(characters.remove(at)),
+                    1 => drop(characters.splice(at..at, INSERTED[below(INSERTED.len())].chars())),
+                    2 => characters.truncate((at + 1).max(16)),
+                    _ => {
+                        let end = (at + below(20)).min(characters.len());
+                        let copy: Vec<char> = characters[at..end].to_vec();
+                        let to = below(characters.len());
+                        drop(characters.splice(to..to, copy));
+                    }
+                }
+            }
+            read(&characters.iter().collect::<String>());
+        }
+    }
+}

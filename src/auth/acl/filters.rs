@@ -9,11 +9,7 @@ pub fn covers(wide: &str, narrow: &str) -> bool {
     if begins_with_wildcard(wide) && narrow.starts_with('$') {
         return false;
     }
-    // A topic has a first level, so that there is no parent which only `#` matches.
-    if narrow == "#" {
-        return matches!(wide, "#" | "+/#");
-    }
-    let mut narrow = narrow.split('/');
+    let mut narrow = spelt_out(narrow).split('/');
     for level in wide.split('/') {
         if level == "#" {
             return true;
@@ -33,8 +29,8 @@ pub fn intersects(one: &str, other: &str) -> bool {
     if parts(one, other) || parts(other, one) {
         return false;
     }
-    let mut others = other.split('/');
-    for level in one.split('/') {
+    let mut others = spelt_out(other).split('/');
+    for level in spelt_out(one).split('/') {
         let other = others.next();
         match (level, other) {
             // Whatever follows in the other filter matches something, if only the parent.
@@ -45,6 +41,16 @@ pub fn intersects(one: &str, other: &str) -> bool {
         }
     }
     matches!(others.next(), None | Some("#"))
+}
+
+/// The same filter in words that hide no empty topic: a topic name has at least one character, so that `#` and
+/// `/#` match no parent. `[MQTT5-4.7.3-1]`
+pub(super) fn spelt_out(filter: &str) -> &str {
+    match filter {
+        "#" => "+/#",
+        "/#" => "/+/#",
+        _ => filter,
+    }
 }
 
 fn begins_with_wildcard(filter: &str) -> bool {

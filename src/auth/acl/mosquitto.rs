@@ -18,8 +18,7 @@
 use super::pattern::Placeholders;
 use super::tree::Effects;
 use super::{
-    Acl, AclError, AclErrors, Actions, Builder, Effect, Grant, Principal, Refused, Round,
-    Subscribing,
+    Acl, AclError, AclErrors, Actions, Builder, Effect, Grant, Principal, Refused, Round, Subscribing,
 };
 use crate::config::value::quoted;
 use crate::topic::has_forbidden_character;
@@ -164,3 +163,7 @@ fn first_word(text: &str) -> (&str, &str) {
 fn is_space(character: char) -> bool {
     matches!(character, ' ' | '\t'..='\r')
 }
+
+#[cfg(test)]
+#[path = "mosquitto_tests.rs"]
+mod tests;

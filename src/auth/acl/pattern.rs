@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::filters::spelt_out;
 use crate::topic::{FilterError, TopicFilter};
 
 /// Levels of a topic of a rule. The walks through the rules are as deep as that, and no deeper.
@@ -90,7 +91,8 @@ pub(super) fn parse(topic: &str, placeholders: Placeholders) -> Result<Vec<Level
     if filter.levels() > LEVELS_MAX {
         return Err(PatternError::TooManyLevels);
     }
-    let levels: Vec<Level<'_>> = topic.split('/').map(|level| parse_level(level, placeholders)).collect();
+    let levels: Vec<Level<'_>> =
+        spelt_out(topic).split('/').map(|level| parse_level(level, placeholders)).collect();
     if topic.starts_with('$') && matches!(levels.first(), Some(Level::Named(_))) {
         return Err(PatternError::NameBehindDollar);
     }

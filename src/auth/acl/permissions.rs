@@ -11,9 +11,7 @@ use smallvec::SmallVec;
 
 use super::pattern::Placeholders;
 use super::tree::{Effects, NOTHING, Name, Names, Root};
-use super::{
-    Actions, Builder, Effect, Grant, Principal, Refused, Round, RuleError, Rules, Subscribing,
-};
+use super::{Actions, Builder, Effect, Grant, Principal, Refused, Round, RuleError, Rules, Subscribing};
 use crate::topic::TopicFilter;
 
 /// What a client may publish, subscribe to and receive. A clone is a pointer to the same.
@@ -291,3 +289,7 @@ impl Login {
         Names { user: name(self.user, user), client_id: name(self.client_id, client_id) }
     }
 }
+
+#[cfg(test)]
+#[path = "permissions_tests.rs"]
+mod tests;

@@ -383,3 +383,7 @@ fn unknown_key(key: &str, known: &[&str]) -> String {
     };
     format!("unknown key{hint} Allowed are: {}", known.join(", "))
 }
+
+#[cfg(test)]
+#[path = "toml_tests.rs"]
+mod tests;

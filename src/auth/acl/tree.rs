@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use super::filters::spelt_out;
 use super::pattern::{LEVELS_MAX, Level, Part};
 use super::{Actions, ENTRIES_MAX, Effect, Round};
 
@@ -166,14 +167,14 @@ impl Tree {
     /// What the rules say that match every topic name that a filter matches.
     pub(super) fn covering(&self, root: Root, filter: &str, names: Names<'_>) -> Effects {
         let mut walk = Walk { tree: self, names, dollar: filter.starts_with('$'), found: Effects::default() };
-        walk.covering(root, Some(filter.as_bytes()), true);
+        walk.covering(root, Some(spelt_out(filter).as_bytes()), true);
         walk.found
     }
 
     /// What the rules say that match at least one of the topic names that a filter matches.
     pub(super) fn meeting(&self, root: Root, filter: &str, names: Names<'_>) -> Effects {
         let mut walk = Walk { tree: self, names, dollar: filter.starts_with('$'), found: Effects::default() };
-        walk.meeting(root, Some(filter.as_bytes()), true);
+        walk.meeting(root, Some(spelt_out(filter).as_bytes()), true);
         walk.found
     }
 
@@ -240,11 +241,8 @@ impl<'a> Walk<'a> {
             return self.found.add(node.here);
         };
         let (level, behind) = split(levels);
+        // It matches the parent too, and rules that do so were found above.
         if level == b"#" {
-            // A topic has a first level, so that `+/#` is as wide as `#`. Deeper, the parent makes the difference.
-            if is_first && node.any != 0 {
-                self.found.add(self.tree.node(node.any).rest);
-            }
             return;
         }
         if node.any != 0 && wildcards_match {
@@ -402,7 +400,6 @@ impl Growing {
         let mut number = root;
         for level in levels {
             number = match level {
-                // `#` is the last level.
                 Level::Rest => return self.nodes[number as usize].rest.add(effects),
                 Level::Any => self.any(number),
                 Level::Text(text) => self.child(number, text),
@@ -538,3 +535,7 @@ fn span(start: usize, end: usize) -> Span {
     let number = |count: usize| u32::try_from(count).expect("an access list is smaller than 4 GiB");
     Span { start: number(start), len: number(end - start) }
 }
+
+#[cfg(test)]
+#[path = "tree_tests.rs"]
+mod tests;
