@@ -64,6 +64,7 @@ impl std::error::Error for AclErrors {}
 
 impl AclErrors {
     /// One error alone.
+    #[cfg(any(feature = "runtime", test))]
     pub(super) fn one(file: &str, line: Option<usize>, key: &str, message: String) -> AclErrors {
         let error = AclError { file: file.to_string(), line, key: key.to_string(), message };
         AclErrors { errors: vec![error], more: 0 }

@@ -33,8 +33,6 @@ struct Login {
     user_len: u16,
     user: NameKind,
     client_id: NameKind,
-    /// Is what the second round allows for this client?
-    is_in_second_round: bool,
     /// User name and client identifier, if the rules have use for them.
     names: SmallVec<[u8; NAMES_INLINE_BYTES]>,
 }
@@ -42,15 +40,19 @@ struct Login {
 /// Names up to that many bytes together need no allocation of their own.
 const NAMES_INLINE_BYTES: usize = 24;
 
+/// How a name of a client stands in patterns. Of names that the rules have no use for, only `Wild` is told.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NameKind {
     Missing,
-    Unusable,
     Plain,
+    /// It can't stand for itself.
+    Unusable,
+    /// It can't either, for its `+` or `#`, and shuts the client out of the second round.
+    Wild,
 }
 
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Permissions>() == 8 && size_of::<Inner>() <= 64);
+const _: () = assert!(size_of::<Permissions>() == 8 && size_of::<Inner>() == 56);
 
 impl Permissions {
     /// No access control: all is allowed.
@@ -142,7 +144,6 @@ impl Permissions {
             user_len: 0,
             user: NameKind::Missing,
             client_id: NameKind::Missing,
-            is_in_second_round: true,
             names: SmallVec::new(),
         }))))
     }
@@ -165,24 +166,21 @@ impl Permissions {
             roots[2] = group.map_or(NOTHING, |group| group.client(client_id));
         }
         let uses = rules.tree.uses();
-        let used_user = if uses.user { user.unwrap_or_default() } else { "" };
-        let used_client_id = if uses.client_id { client_id } else { "" };
-        let is_in_second_round = !(user.is_some_and(has_wildcard) || has_wildcard(client_id));
-        let is_common = used_user.is_empty() && used_client_id.is_empty() && is_in_second_round;
-        if is_common && roots[1..] == [NOTHING; 2] && (user.is_none() || user_root == NOTHING) {
+        let user_name = user.unwrap_or_default();
+        let (user_kind, client_kind) = (kind_of(user_name, uses.user), kind_of(client_id, uses.client_id));
+        let is_nameless = user_kind == NameKind::Missing && client_kind == NameKind::Missing;
+        if is_nameless && roots[1..] == [NOTHING; 2] && (user.is_none() || user_root == NOTHING) {
             return common.clone();
         }
-        let (user, client_id) = (kind_of(used_user), kind_of(used_client_id));
-        let mut names = SmallVec::new();
-        if user == NameKind::Plain {
-            names.extend_from_slice(used_user.as_bytes());
-        }
-        let user_len = names.len() as u16;
-        if client_id == NameKind::Plain {
-            names.extend_from_slice(used_client_id.as_bytes());
-        }
+        let kept = |kind, name| if kind == NameKind::Plain { name } else { "" };
+        let (user_name, client_id) = (kept(user_kind, user_name), kept(client_kind, client_id));
+        let mut names = SmallVec::with_capacity(user_name.len() + client_id.len());
+        names.extend_from_slice(user_name.as_bytes());
+        names.extend_from_slice(client_id.as_bytes());
+        // `kind_of` has seen to it that a plain name is short enough.
+        let user_len = user_name.len() as u16;
         let rules = Arc::clone(rules);
-        let login = Login { rules, roots, user_len, user, client_id, is_in_second_round, names };
+        let login = Login { rules, roots, user_len, user: user_kind, client_id: client_kind, names };
         Permissions(Some(Arc::new(Inner::Login(login))))
     }
 }
@@ -197,22 +195,17 @@ impl fmt::Debug for Permissions {
     }
 }
 
-/// How a name may stand in patterns.
-fn kind_of(name: &str) -> NameKind {
-    let is_long = name.len() > NAME_BYTES_MAX;
+fn kind_of(name: &str, is_used: bool) -> NameKind {
     match name {
-        "" => NameKind::Missing,
-        name if is_long || name.contains(['+', '#', '/']) => NameKind::Unusable,
+        name if name.contains(['+', '#']) => NameKind::Wild,
+        name if name.is_empty() || !is_used => NameKind::Missing,
+        name if name.contains('/') || name.len() > NAME_BYTES_MAX => NameKind::Unusable,
         _ => NameKind::Plain,
     }
 }
 
 /// Longest name that a packet can carry, in bytes.
 const NAME_BYTES_MAX: usize = u16::MAX as usize;
-
-fn has_wildcard(name: &str) -> bool {
-    name.contains(['+', '#'])
-}
 
 impl Inner {
     fn may(&self, topic: &str, action: Actions) -> bool {
@@ -276,14 +269,15 @@ impl Login {
                 found.add(of(root));
             }
         }
-        if self.is_in_second_round { found } else { found.second_round_only_denies() }
+        let is_wild = self.user == NameKind::Wild || self.client_id == NameKind::Wild;
+        if is_wild { found.second_round_only_denies() } else { found }
     }
 
     fn names(&self) -> Names<'_> {
         let (user, client_id) = self.names.split_at(usize::from(self.user_len));
         let name = |kind, text| match kind {
             NameKind::Missing => Name::Missing,
-            NameKind::Unusable => Name::Unusable,
+            NameKind::Unusable | NameKind::Wild => Name::Unusable,
             NameKind::Plain => Name::Plain(text),
         };
         Names { user: name(self.user, user), client_id: name(self.client_id, client_id) }
