@@ -9,6 +9,8 @@
 //! - `pattern [read|write|readwrite|deny] FILTER` is for all clients. A level `%u` or `%c` is their user name or
 //!   client identifier. Patterns are heard after the topics of the client: what those grant, no pattern denies.
 //!   A client whose user name or client identifier has `+` or `#` is allowed nothing by any pattern.
+//!   One whose name has `/` is denied what a pattern denies by that name for all names (mosquitto forgets that
+//!   pattern). `%u` and `%c` inside a level are refused, since mosquitto takes them for plain text.
 //! - Lines that begin with `#`, and empty ones, say nothing.
 //!
 //! Among the topics of a client, and among the patterns, deny wins. What nothing allows is refused, so that an

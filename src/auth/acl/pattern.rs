@@ -23,6 +23,8 @@ pub enum PatternError {
     TooManyLevels,
     /// Its first level has `$` and a name: the client's name would choose between `$SYS` and others.
     NameBehindDollar,
+    /// `%u` or `%c` inside a level of a mosquitto pattern, where mosquitto takes them for plain text.
+    NameInsideLevel,
 }
 
 impl fmt::Display for PatternError {
@@ -42,6 +44,9 @@ impl fmt::Display for PatternError {
             PatternError::NameBehindDollar => {
                 f.write_str("%u and %c are not allowed in a first level that begins with $")
             }
+            PatternError::NameInsideLevel => f.write_str(
+                "%u and %c fill a whole level here: inside one, mosquitto takes them for plain text",
+            ),
         }
     }
 }
@@ -54,11 +59,12 @@ pub fn check_pattern(topic: &str) -> Result<(), PatternError> {
     parse(topic, Placeholders::Anywhere).map(drop)
 }
 
-/// Where `%u` and `%c` stand for names; elsewhere they are two characters.
+/// Where `%u` and `%c` stand for names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Placeholders {
+    /// They are two characters like others.
     Nowhere,
-    /// Where they fill a level: mosquitto's patterns.
+    /// Where they fill a level, as in mosquitto's patterns; elsewhere they are refused.
     WholeLevels,
     Anywhere,
 }
@@ -96,6 +102,10 @@ pub(super) fn parse(topic: &str, placeholders: Placeholders) -> Result<Vec<Level
     if topic.starts_with('$') && matches!(levels.first(), Some(Level::Named(_))) {
         return Err(PatternError::NameBehindDollar);
     }
+    let is_inside = |level: &Level<'_>| matches!(level, Level::Named(parts) if parts.len() > 1);
+    if placeholders == Placeholders::WholeLevels && levels.iter().any(is_inside) {
+        return Err(PatternError::NameInsideLevel);
+    }
     Ok(levels)
 }
 
@@ -105,11 +115,7 @@ fn parse_level(level: &str, placeholders: Placeholders) -> Level<'_> {
         "#" => return Level::Rest,
         _ => {}
     }
-    let may_have_names = match placeholders {
-        Placeholders::Nowhere => false,
-        Placeholders::WholeLevels => matches!(level, "%u" | "%c"),
-        Placeholders::Anywhere => true,
-    };
+    let may_have_names = placeholders != Placeholders::Nowhere;
     let mut parts = Vec::new();
     let mut text = level;
     while let Some((at, part)) = may_have_names.then(|| first_name(text)).flatten() {
@@ -160,8 +166,8 @@ mod tests {
             ]
         );
         assert_eq!(
-            named("%u/x%u/%c", Placeholders::WholeLevels),
-            [Level::Named(vec![Part::User]), Level::Text("x%u"), Level::Named(vec![Part::ClientId])]
+            named("%u/x/%c", Placeholders::WholeLevels),
+            [Level::Named(vec![Part::User]), Level::Text("x"), Level::Named(vec![Part::ClientId])]
         );
         assert_eq!(named("%u/%c", Placeholders::Nowhere), [Level::Text("%u"), Level::Text("%c")]);
         assert_eq!(named("50%/%", Placeholders::Anywhere), [Level::Text("50%"), Level::Text("%")]);
@@ -185,6 +191,12 @@ mod tests {
             assert!(!error.to_string().is_empty());
         }
         assert_eq!(check_pattern(&long[2..long.len()]), Ok(()));
-        assert_eq!(parse("$%u", Placeholders::WholeLevels), Ok(vec![Level::Text("$%u")]));
+        for topic in ["a/x%u", "%c%u", "%cx/a", "a/%u%"] {
+            assert_eq!(
+                parse(topic, Placeholders::WholeLevels),
+                Err(PatternError::NameInsideLevel),
+                "{topic}"
+            );
+        }
     }
 }
