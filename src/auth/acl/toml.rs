@@ -142,28 +142,22 @@ impl Reader {
     }
 
     fn read_rules(&mut self, item: &Item, offset: Offset) {
+        let place = |span: Option<std::ops::Range<Offset>>| span.map_or(offset, |span| span.start);
         let tables: Option<Vec<(Offset, &dyn TableLike)>> = match item {
-            Item::ArrayOfTables(tables) => Some(
-                tables
-                    .iter()
-                    .map(|table| (table.span().map_or(offset, |span| span.start), table as &dyn TableLike))
-                    .collect(),
-            ),
+            Item::ArrayOfTables(tables) => {
+                Some(tables.iter().map(|table| (place(table.span()), table as &dyn TableLike)).collect())
+            }
             Item::Value(Value::Array(values)) => values
                 .iter()
                 .map(|value| {
-                    let start = value.span().map_or(offset, |span| span.start);
-                    value.as_inline_table().map(|table| (start, table as &dyn TableLike))
+                    value.as_inline_table().map(|table| (place(value.span()), table as &dyn TableLike))
                 })
                 .collect(),
             _ => None,
         };
         let Some(tables) = tables else {
-            return self.refuse(
-                offset,
-                RULES,
-                format!("got {}; write a table [[rules]] for each rule", got(item)),
-            );
+            let message = format!("got {}; write a table [[rules]] for each rule", got(item));
+            return self.refuse(offset, RULES, message);
         };
         for (number, (offset, table)) in tables.into_iter().enumerate() {
             let wrongs = self.wrongs.len();
@@ -206,11 +200,8 @@ impl Reader {
             self.refuse(offset, prefix, "missing key: topics = [...]");
             return None;
         };
-        let topics = self.topics(
-            key("topics"),
-            item,
-            matches!(&who, Some(Who::Some { users, .. }) if users.is_empty()),
-        );
+        let is_anonymous_only = matches!(&who, Some(Who::Some { users, .. }) if users.is_empty());
+        let topics = self.topics(key("topics"), item, is_anonymous_only);
         Some(Rule { who: who?, clients: clients.unwrap_or_default(), effect, actions, topics })
     }
 
@@ -218,20 +209,16 @@ impl Reader {
         let Subjects { users, has_clients, anonymous, everyone } = subjects;
         if everyone {
             if anonymous || users.is_some() {
-                self.refuse(
-                    offset,
-                    format!("{prefix}.everyone"),
-                    "everyone includes users and anonymous: leave them out",
-                );
+                let message = "everyone includes users and anonymous: leave them out";
+                self.refuse(offset, format!("{prefix}.everyone"), message);
             }
             return Some(Who::Everyone);
         }
         match users {
             None if !anonymous && has_clients => Some(Who::Everyone),
             None if !anonymous => {
-                let message =
-                    "for whom? Give users = [...], clients = [...], anonymous = true or everyone = true";
-                self.refuse(offset, prefix, message);
+                let names = "users = [...], clients = [...], anonymous = true or everyone = true";
+                self.refuse(offset, prefix, format!("for whom? Give {names}"));
                 None
             }
             users => Some(Who::Some { anonymous, users: users.unwrap_or_default() }),
