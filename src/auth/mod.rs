@@ -4,6 +4,8 @@
 //! Real methods, password files and access lists come later; until then everybody may do
 //! everything that is not reserved.
 
+pub mod acl;
+
 use crate::packet::Reason;
 
 /// Authentication Method of the built-in test: a challenge, a fixed answer.
