@@ -1,0 +1,607 @@
+//! What a `mosquitto.conf` says in midge's words: a list of settings, each with the line it comes from.
+//!
+//! This is the one mapping: the text of a `midge.toml` and the configuration in memory are both made from
+//! it. Where mosquitto's default differs from midge's, mosquitto's is set; where midge's is the same, nothing
+//! is. Options that this midge does not have are left to [`Mapping::missing`].
+
+use super::{
+    ConfError, LogDestination, MosquittoConf, MosquittoListener, Place, Protocol, Security, SocketDomain,
+    Spanned, TlsVersion,
+};
+use crate::config::options::Listener;
+use crate::config::value::Section;
+use crate::config::{Config, LogLevel};
+
+/// Why a setting is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A line of the `mosquitto.conf`; its value is the key of the line.
+    Line(Spanned<String>),
+    /// No line: mosquitto's default, which is not midge's.
+    Default,
+    /// The command line.
+    CommandLine,
+}
+
+/// A table of the `midge.toml`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// One of `[[listeners]]`, counted from 0.
+    Listener(usize),
+    /// A section.
+    Section(&'static str),
+}
+
+/// A value of the `midge.toml`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TomlValue {
+    /// A string.
+    Text(String),
+    /// An integer.
+    Integer(u64),
+    /// `true` or `false`.
+    Boolean(bool),
+    /// An array of strings.
+    Texts(Vec<String>),
+}
+
+/// One setting in midge's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapped {
+    /// Where it stands.
+    pub table: Table,
+    /// Its key there.
+    pub key: &'static str,
+    /// Its value.
+    pub value: TomlValue,
+    /// How it differs from what mosquitto does, in words.
+    pub comment: Option<String>,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Whether leaving it out would change who may come in or what flows.
+    pub is_vital: bool,
+}
+
+/// A thing to know that is no setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// What it is about.
+    pub origin: Origin,
+    /// A sentence.
+    pub text: String,
+}
+
+/// A `mosquitto.conf` in midge's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    /// The settings, those of a table together.
+    pub settings: Vec<Mapped>,
+    /// What else there is to say.
+    pub notes: Vec<Note>,
+}
+
+impl Mapping {
+    /// Maps a whole file.
+    pub(super) fn of(conf: &MosquittoConf) -> Mapping {
+        let mut writer = Writer {
+            conf,
+            mapping: Mapping { settings: Vec::new(), notes: Vec::new() },
+            table: Table::Section(""),
+            listeners: 0,
+        };
+        writer.write_remarks();
+        writer.write_listeners();
+        writer.write_access();
+        writer.write_protocol();
+        writer.write_limits();
+        writer.write_queues();
+        writer.write_persistence();
+        writer.write_sys_and_log();
+        writer.mapping
+    }
+
+    /// The vital settings that this midge has no option for.
+    pub(super) fn missing(&self, conf: &MosquittoConf) -> Vec<ConfError> {
+        let missing = self.settings.iter().filter(|setting| setting.is_vital && !setting.is_known());
+        missing
+            .map(|setting| setting.origin.error(conf, setting.key, "this midge has no like of it".to_owned()))
+            .collect()
+    }
+}
+
+impl Mapped {
+    /// Whether this midge has such an option.
+    pub fn is_known(&self) -> bool {
+        let has = |section: &dyn Section| section.rows().iter().any(|row| row.key == self.key);
+        match self.table {
+            Table::Listener(_) => has(&Listener::default()),
+            Table::Section(name) => {
+                Config::default().sections().into_iter().any(|section| section.name() == name && has(section))
+            }
+        }
+    }
+}
+
+impl Origin {
+    /// An error about a setting that comes from here.
+    pub(super) fn error(&self, conf: &MosquittoConf, key: &str, message: String) -> ConfError {
+        match self {
+            Origin::Line(at) => {
+                ConfError { file: at.file.to_string(), line: Some(at.line), key: at.value.clone(), message }
+            }
+            _ => ConfError { file: conf.file.to_string(), line: None, key: key.to_owned(), message },
+        }
+    }
+}
+
+fn line<T>(at: &Spanned<T>, key: &str) -> Origin {
+    Origin::Line(Spanned { file: at.file.clone(), line: at.line, value: key.to_owned() })
+}
+
+/// A setting and the key it has in the `mosquitto.conf`.
+macro_rules! from {
+    ($settings:expr, $key:ident) => {
+        $settings.$key.as_ref().map(|at| (at.value.clone(), line(at, stringify!($key))))
+    };
+}
+
+struct Writer<'a> {
+    conf: &'a MosquittoConf,
+    mapping: Mapping,
+    table: Table,
+    listeners: usize,
+}
+
+impl Writer<'_> {
+    /// Adds a setting to the table at hand. What follows may add a comment or make it vital.
+    fn put(&mut self, key: &'static str, value: TomlValue, origin: Origin) -> &mut Mapped {
+        let table = self.table;
+        let settings = &mut self.mapping.settings;
+        settings.push(Mapped { table, key, value, comment: None, origin, is_vital: false });
+        settings.last_mut().expect("one was pushed")
+    }
+
+    fn note(&mut self, origin: Origin, text: impl Into<String>) {
+        self.mapping.notes.push(Note { origin, text: text.into() });
+    }
+
+    fn write_remarks(&mut self) {
+        for remark in &self.conf.remarks {
+            let at = Spanned { file: remark.file.clone(), line: remark.line, value: remark.key.clone() };
+            self.note(Origin::Line(at), remark.why.clone());
+        }
+        if self.conf.port_override.is_some() && !self.conf.local_only {
+            self.note(
+                Origin::CommandLine,
+                "the port of the command line counts only without listener and port lines",
+            );
+        }
+    }
+
+    fn write_listeners(&mut self) {
+        let conf = self.conf;
+        if conf.local_only {
+            for listener in &conf.listeners {
+                let text = "without a listener or port line mosquitto serves this machine alone, and passes \
+                            over the keys of listeners, from this line on";
+                self.note(line(&listener.place, &listener.opened_by), text);
+            }
+            let (port, origin) = match conf.port_override {
+                Some(port) => (port, Origin::CommandLine),
+                None => (1883, Origin::Default),
+            };
+            for host in if conf.has_ipv6 { &["127.0.0.1", "[::1]"][..] } else { &["127.0.0.1"] } {
+                self.begin_listener();
+                self.put("address", TomlValue::Text(format!("{host}:{port}")), origin.clone());
+            }
+            return;
+        }
+        for listener in &conf.listeners {
+            let addresses = addresses(listener, conf.has_ipv6);
+            if !matches!(listener.opened_by.as_str(), "listener" | "port" | "bind_address") {
+                let text = "no listener stands above this line: it opens mosquitto's default listener";
+                self.note(line(&listener.place, &listener.opened_by), text);
+            }
+            for address in &addresses {
+                self.begin_listener();
+                self.write_listener(listener, address, addresses.len() > 1);
+            }
+            self.note_without_effect(listener);
+        }
+    }
+
+    fn begin_listener(&mut self) {
+        self.table = Table::Listener(self.listeners);
+        self.listeners += 1;
+    }
+
+    fn write_listener(&mut self, listener: &MosquittoListener, address: &str, is_one_of_two: bool) {
+        let settings = &listener.settings;
+        self.put("address", TomlValue::Text(address.to_owned()), line(&listener.place, &listener.opened_by));
+        self.write_web(listener);
+        self.write_tls(listener);
+        if let Some((version, origin)) = from!(settings, enable_proxy_protocol) {
+            let every = ["0.0.0.0/0", "::/0"].map(str::to_owned).to_vec();
+            let setting = self.put("proxy_protocol", TomlValue::Boolean(true), origin.clone());
+            setting.is_vital = true;
+            setting.comment = Some(format!("midge takes both versions of the header, not {version} alone."));
+            let trusted = self.put("proxy_trusted", TomlValue::Texts(every), origin);
+            trusted.comment = Some("mosquitto believes whoever connects; name your proxies here.".to_owned());
+        }
+        if let Some((Some(limit), origin)) = from!(settings, max_connections) {
+            let setting = self.put("connections", TomlValue::Integer(limit.into()), origin);
+            setting.is_vital = true;
+            if is_one_of_two {
+                let text = "For IPv4 and IPv6 each; mosquitto counts both together.";
+                setting.comment = Some(text.to_owned());
+            }
+        }
+        if let Some((versions, origin)) = from!(settings, accept_protocol_versions) {
+            let words = versions.iter().filter_map(|version| match version {
+                3 => Some("3.1".to_owned()),
+                4 => Some("3.1.1".to_owned()),
+                5 => Some("5.0".to_owned()),
+                _ => None,
+            });
+            self.put("versions", TomlValue::Texts(words.collect()), origin).is_vital = true;
+        }
+        if let Some((mount_point, origin)) = from!(settings, mount_point) {
+            self.put("mount_point", TomlValue::Text(mount_point), origin).is_vital = true;
+        }
+        if let Some((qos, origin)) = from!(settings, max_qos) {
+            self.put("maximum_qos", TomlValue::Integer(qos.into()), origin).is_vital = qos < 2;
+        }
+        if let Some((aliases, origin)) = from!(settings, max_topic_alias) {
+            self.put("topic_alias_maximum", TomlValue::Integer(aliases.into()), origin);
+        }
+        if let Some((aliases, origin)) = from!(settings, max_topic_alias_broker) {
+            self.put("topic_alias_maximum_out", TomlValue::Integer(aliases.into()), origin);
+        }
+        if let Some((true, origin)) = from!(settings, use_username_as_clientid) {
+            self.put("user_name_as_client_id", TomlValue::Boolean(true), origin).is_vital = true;
+        }
+        if let Some((interface, origin)) = from!(settings, bind_interface) {
+            self.put("interface", TomlValue::Text(interface), origin).is_vital = true;
+        }
+        if let Some((prefix, origin)) = from!(settings, listener_auto_id_prefix) {
+            self.put("assigned_client_id_prefix", TomlValue::Text(prefix), origin);
+        }
+        self.write_listener_access(listener);
+    }
+
+    fn write_web(&mut self, listener: &MosquittoListener) {
+        let Some((Protocol::Websockets, origin)) = from!(listener.settings, protocol) else { return };
+        self.put("protocol", TomlValue::Text("websocket".to_owned()), origin).is_vital = true;
+        if let Some(first) = listener.websockets_origins.first() {
+            let origins = listener.websockets_origins.iter().map(|origin| origin.value.clone()).collect();
+            let setting =
+                self.put("websocket_origins", TomlValue::Texts(origins), line(first, "websockets_origin"));
+            setting.is_vital = true;
+        }
+    }
+
+    fn write_tls(&mut self, listener: &MosquittoListener) {
+        let settings = &listener.settings;
+        let (Some((certificate, at_certificate)), Some((key, at_key))) =
+            (from!(settings, certfile), from!(settings, keyfile))
+        else {
+            return;
+        };
+        self.put("tls_certificate", TomlValue::Text(certificate), at_certificate).is_vital = true;
+        self.put("tls_key", TomlValue::Text(key), at_key).is_vital = true;
+        if let Some((true, origin)) = from!(settings, require_certificate) {
+            if let Some((authorities, origin)) = from!(settings, cafile) {
+                self.put("tls_client_ca", TomlValue::Text(authorities), origin).is_vital = true;
+            }
+            let required = TomlValue::Text("required".to_owned());
+            self.put("tls_client_certificate", required, origin).is_vital = true;
+            if let Some((revoked, origin)) = from!(settings, crlfile) {
+                self.put("tls_crl", TomlValue::Text(revoked), origin).is_vital = true;
+            }
+            if let Some((true, origin)) = from!(settings, disable_client_cert_date_checks) {
+                self.put("tls_client_certificate_dates", TomlValue::Boolean(false), origin).is_vital = true;
+            }
+        }
+        // Where both are on, mosquitto takes the common name.
+        let common_name = from!(settings, use_identity_as_username).map(|on| (on, "common_name"));
+        let subject = from!(settings, use_subject_as_username).map(|on| (on, "subject"));
+        let user_name = [common_name, subject].into_iter().flatten().find(|((on, _), _)| *on);
+        if let Some(((_, origin), word)) = user_name {
+            self.put("tls_user_name", TomlValue::Text(word.to_owned()), origin).is_vital = true;
+        }
+        if let Some((version, origin)) = from!(settings, tls_version) {
+            let word = match version {
+                TlsVersion::V1_2 => "1.2",
+                TlsVersion::V1_3 => "1.3",
+            };
+            self.put("tls_minimum", TomlValue::Text(word.to_owned()), origin).is_vital =
+                version == TlsVersion::V1_3;
+        }
+    }
+
+    /// Settings of TLS that are there and do nothing, in mosquitto either.
+    fn note_without_effect(&mut self, listener: &MosquittoListener) {
+        let settings = &listener.settings;
+        let has_tls = settings.certfile.is_some();
+        let requires = settings.require_certificate.as_ref().is_some_and(|setting| setting.value);
+        if has_tls && !requires {
+            let text = "without effect, in mosquitto either, as long as require_certificate is off";
+            for origin in [from!(settings, cafile), from!(settings, crlfile)]
+                .into_iter()
+                .flatten()
+                .map(|(_, origin)| origin)
+            {
+                self.note(origin, text);
+            }
+        }
+        if !has_tls {
+            let text = "without effect, in mosquitto either, as long as the listener has no certfile";
+            let on = [
+                from!(settings, require_certificate),
+                from!(settings, use_identity_as_username),
+                from!(settings, use_subject_as_username),
+                from!(settings, disable_client_cert_date_checks),
+            ];
+            for (_, origin) in on.into_iter().flatten().filter(|(on, _)| *on) {
+                self.note(origin, text);
+            }
+            if let Some((_, origin)) = from!(settings, crlfile) {
+                self.note(origin, text);
+            }
+        }
+    }
+
+    fn write_listener_access(&mut self, listener: &MosquittoListener) {
+        if let Some((allowed, origin)) = from!(listener.settings, listener_allow_anonymous) {
+            self.put("allow_anonymous", TomlValue::Boolean(allowed), origin).is_vital = true;
+        }
+        if !self.is_per_listener() {
+            return;
+        }
+        let security = &listener.security;
+        if let Some((allowed, origin)) = from!(security, allow_anonymous) {
+            self.put("allow_anonymous", TomlValue::Boolean(allowed), origin).is_vital = true;
+        }
+        if let Some((file, origin)) = from!(security, password_file) {
+            self.put("password_file", TomlValue::Text(file), origin).is_vital = true;
+        }
+        if let Some((file, origin)) = from!(security, acl_file) {
+            self.put("acl_file", TomlValue::Text(file), origin).is_vital = true;
+        }
+        self.write_client_ids(security);
+    }
+
+    fn write_client_ids(&mut self, security: &Security) {
+        if let Some((false, origin)) = from!(security, allow_zero_length_clientid) {
+            self.put("zero_length_client_id", TomlValue::Boolean(false), origin).is_vital = true;
+        }
+        if let Some((prefix, origin)) = from!(security, auto_id_prefix) {
+            self.put("assigned_client_id_prefix", TomlValue::Text(prefix), origin);
+        }
+    }
+
+    fn is_per_listener(&self) -> bool {
+        self.conf.per_listener_settings.as_ref().is_some_and(|setting| setting.value)
+    }
+
+    fn write_access(&mut self) {
+        let security = &self.conf.security;
+        self.table = Table::Section("auth");
+        let default = (self.conf.local_only, Origin::Default);
+        let (allowed, origin) = from!(security, allow_anonymous).unwrap_or(default);
+        self.put("allow_anonymous", TomlValue::Boolean(allowed), origin).is_vital = true;
+        if let Some((file, origin)) = from!(security, password_file) {
+            self.put("password_file", TomlValue::Text(file), origin).is_vital = true;
+        }
+        if let Some((prefix, origin)) = from!(self.conf.global, clientid_prefixes) {
+            self.put("client_id_prefix", TomlValue::Text(prefix), origin).is_vital = true;
+        }
+        self.table = Table::Section("acl");
+        if let Some((file, origin)) = from!(security, acl_file) {
+            self.put("file", TomlValue::Text(file), origin).is_vital = true;
+        }
+    }
+
+    fn write_protocol(&mut self) {
+        let global = &self.conf.global;
+        self.table = Table::Section("protocol");
+        if let Some((Some(seconds), origin)) = from!(global, max_keepalive) {
+            let longest = TomlValue::Integer(seconds.into());
+            self.put("keep_alive_seconds_max", longest, origin.clone()).is_vital = true;
+            // Only 5.0 has a way to tell a client: mosquitto refuses a 3.x client that asks for more.
+            let refused = TomlValue::Boolean(true);
+            self.put("keep_alive_refused_in_3x", refused, origin);
+        }
+        if let Some((seconds, origin)) = from!(global, persistent_client_expiration) {
+            let seconds = seconds.min(u32::MAX.into());
+            let setting = self.put("session_expiry_seconds_max", TomlValue::Integer(seconds), origin);
+            setting.is_vital = true;
+            setting.comment = Some("midge tells a 5.0 client of it; mosquitto does not.".to_owned());
+        }
+        let (window, origin) = self.window();
+        let setting = self.put("receive_maximum", TomlValue::Integer(window), origin);
+        setting.comment = Some("max_inflight_messages holds in both directions; see limits.".to_owned());
+        if let Some((available, origin)) = from!(global, retain_available) {
+            self.put("retain_available", TomlValue::Boolean(available), origin).is_vital = !available;
+        }
+        if let Some((true, origin)) = from!(global, upgrade_outgoing_qos) {
+            self.put("upgrade_outgoing_qos", TomlValue::Boolean(true), origin).is_vital = true;
+        }
+        let (checked, origin) = from!(global, check_retain_source).unwrap_or((true, Origin::Default));
+        let is_asked_for = checked && origin != Origin::Default;
+        let setting = self.put("check_retain_source", TomlValue::Boolean(checked), origin);
+        setting.is_vital = is_asked_for;
+        if let Some((true, origin)) = from!(global, queue_qos0_messages) {
+            self.put("queue_qos0", TomlValue::Boolean(true), origin).is_vital = true;
+        }
+        if let Some((minutes, origin)) = from!(global, retain_expiry_interval) {
+            let seconds = TomlValue::Integer(u64::from(minutes) * 60);
+            self.put("retained_expiry_seconds", seconds, origin).is_vital = true;
+        }
+        let conf = self.conf;
+        self.write_client_ids(&conf.security);
+    }
+
+    /// The bound on unacknowledged messages. mosquitto's "no limit" is as many as packet identifiers allow.
+    fn window(&self) -> (u64, Origin) {
+        let (limit, origin) =
+            from!(self.conf.global, max_inflight_messages).unwrap_or((Some(20), Origin::Default));
+        (limit.map_or(65_535, u64::from), origin)
+    }
+
+    fn write_limits(&mut self) {
+        let global = &self.conf.global;
+        self.table = Table::Section("limits");
+        if let Some((Some(limit), origin)) = from!(global, global_max_connections) {
+            self.put("connections", TomlValue::Integer(limit.into()), origin).is_vital = true;
+        }
+        if let Some((Some(limit), origin)) = from!(global, global_max_clients) {
+            let setting = self.put("sessions", TomlValue::Integer(limit.into()), origin);
+            setting.is_vital = true;
+            setting.comment = Some("Divided among the shards.".to_owned());
+        }
+        if let Some((bytes, origin)) = from!(global, max_packet_size) {
+            // No header can announce a larger packet.
+            let bytes = u64::from(bytes).min(268_435_460);
+            self.put("packet_bytes", TomlValue::Integer(bytes), origin).is_vital = true;
+        }
+        if let Some((Some(bytes), origin)) = from!(global, message_size_limit) {
+            self.put("payload_bytes", TomlValue::Integer(bytes.into()), origin).is_vital = true;
+        }
+        if let Some((bytes @ 1.., origin)) = from!(global, memory_limit) {
+            let text = "memory_limit bounds all memory: half of it here for the messages that wait, half \
+                        for the retained ones.";
+            let half = bytes / 2;
+            let waiting = TomlValue::Integer(half.clamp(1 << 20, 1 << 50));
+            self.put("queue_bytes_total", waiting, origin.clone()).comment = Some(text.to_owned());
+            self.put("retained_bytes", TomlValue::Integer(half.clamp(1024, 1 << 50)), origin);
+        }
+    }
+
+    fn write_queues(&mut self) {
+        let global = &self.conf.global;
+        let (window, origin) = self.window();
+        self.put("inflight_messages", TomlValue::Integer(window), origin);
+        if let Some((Some(bytes), origin)) = from!(global, max_inflight_bytes) {
+            self.put("inflight_bytes", TomlValue::Integer(bytes.into()), origin);
+        }
+        let (limit, origin) = from!(global, max_queued_messages).unwrap_or((Some(1000), Origin::Default));
+        let messages = limit.map_or(100_000_000, u64::from).min(100_000_000);
+        self.put("session_queue_messages", TomlValue::Integer(messages), origin);
+        let (limit, origin) = from!(global, max_queued_bytes).unwrap_or((None, Origin::Default));
+        let bytes = limit.map_or(1 << 40, u64::from);
+        let setting = self.put("session_queue_bytes", TomlValue::Integer(bytes.max(1024)), origin);
+        if bytes < 1024 {
+            setting.comment = Some(format!("mosquitto's bound is {bytes}; midge's least is 1024."));
+        }
+        let policy = TomlValue::Text("drop_newest".to_owned());
+        let setting = self.put("session_queue_policy", policy, Origin::Default);
+        setting.is_vital = true;
+        let text = "mosquitto drops what no longer fits and tells nobody; midge's own way is \"refuse\".";
+        setting.comment = Some(text.to_owned());
+    }
+
+    fn write_persistence(&mut self) {
+        let global = &self.conf.global;
+        self.table = Table::Section("persistence");
+        let (is_on, origin) = from!(global, persistence).unwrap_or((false, Origin::Default));
+        if !is_on {
+            for at in [&global.persistence_location, &global.persistence_file].into_iter().flatten() {
+                self.note(line(at, "persistence_location"), "without effect as long as persistence is off");
+            }
+            let setting = self.put("directory", TomlValue::Text(String::new()), origin);
+            setting.is_vital = true;
+            return;
+        }
+        let file = global.persistence_file.as_ref().map_or("mosquitto.db", |file| file.value.as_str());
+        let location = global.persistence_location.as_ref().map_or("", |at| at.value.as_str());
+        let slash = if location.is_empty() || location.ends_with('/') { "" } else { "/" };
+        let directory = format!("{location}{slash}{file}.midge");
+        let setting = self.put("directory", TomlValue::Text(directory), origin);
+        setting.is_vital = true;
+        let text = "A directory of its own beside mosquitto's file, which midge neither reads nor writes.";
+        setting.comment = Some(text.to_owned());
+    }
+
+    fn write_sys_and_log(&mut self) {
+        self.table = Table::Section("sys");
+        if let Some((seconds, origin)) = from!(self.conf.global, sys_interval) {
+            self.put("interval_seconds", TomlValue::Integer(seconds.into()), origin);
+        }
+        self.table = Table::Section("log");
+        self.write_log_level();
+        self.write_log_target();
+    }
+
+    fn write_log_level(&mut self) {
+        let mut level = None;
+        for kind in &self.conf.log_types {
+            let (of_kind, resets) = match kind.value.as_str() {
+                "none" => (LogLevel::Error, true),
+                "error" => (LogLevel::Error, false),
+                "warning" => (LogLevel::Warn, false),
+                "notice" | "information" => (LogLevel::Info, false),
+                _ => (LogLevel::Debug, false),
+            };
+            let kept = if resets {
+                LogLevel::Error
+            } else {
+                level.as_ref().map_or(LogLevel::Error, |(kept, _)| *kept)
+            };
+            level = Some((kept.max(of_kind), line(kind, "log_type")));
+        }
+        if let Some((false, origin)) = from!(self.conf.global, connection_messages) {
+            let quiet = level.as_ref().map_or(LogLevel::Info, |(level, _)| *level);
+            level = Some((quiet.min(LogLevel::Warn), origin));
+        }
+        if let Some((level, origin)) = level {
+            let setting = self.put("level", TomlValue::Text(level.word().to_owned()), origin);
+            setting.comment =
+                Some("A level and everything above it; midge has no log without errors.".to_owned());
+        }
+    }
+
+    fn write_log_target(&mut self) {
+        let mut target = None;
+        let conf = self.conf;
+        for destination in &conf.log_destinations {
+            let origin = line(destination, "log_dest");
+            let instead = match &destination.value {
+                LogDestination::Stderr => {
+                    target = Some(("stderr", origin));
+                    continue;
+                }
+                LogDestination::Stdout => {
+                    target = target.or(Some(("stdout", origin)));
+                    continue;
+                }
+                LogDestination::None => "log_dest none".to_owned(),
+                LogDestination::File(path) => format!("the file {path}"),
+                LogDestination::Other(word) => format!("log_dest {word}"),
+            };
+            let text = format!(
+                "midge logs to standard error or output, and not to {instead}; who starts it can send that on"
+            );
+            self.note(origin, text);
+        }
+        if let Some((target, origin)) = target {
+            self.put("target", TomlValue::Text(target.to_owned()), origin);
+        }
+    }
+}
+
+/// The addresses of a listener. Without one, mosquitto opens a socket for each family that the machine has.
+fn addresses(listener: &MosquittoListener, has_ipv6: bool) -> Vec<String> {
+    let domain = listener.settings.socket_domain.as_ref().map(|domain| domain.value);
+    match (&listener.place.value, domain) {
+        (Place::Socket(path), _) => vec![format!("unix:{path}")],
+        (Place::Port(port, Some(host)), _) if host.contains(':') => vec![format!("[{host}]:{port}")],
+        (Place::Port(port, Some(host)), _) => vec![format!("{host}:{port}")],
+        (Place::Port(port, None), Some(SocketDomain::Ipv4)) => vec![format!("0.0.0.0:{port}")],
+        (Place::Port(port, None), Some(SocketDomain::Ipv6)) => vec![format!("[::]:{port}")],
+        (Place::Port(port, None), None) if has_ipv6 => {
+            vec![format!("0.0.0.0:{port}"), format!("[::]:{port}")]
+        }
+        (Place::Port(port, None), None) => vec![format!("0.0.0.0:{port}")],
+    }
+}
