@@ -103,9 +103,13 @@ impl Mapping {
     /// The vital settings that this midge has no option for.
     pub(super) fn missing(&self, conf: &MosquittoConf) -> Vec<ConfError> {
         let missing = self.settings.iter().filter(|setting| setting.is_vital && !setting.is_known());
-        missing
+        let mut errors: Vec<ConfError> = missing
             .map(|setting| setting.origin.error(conf, setting.key, "this midge has no like of it".to_owned()))
-            .collect()
+            .collect();
+        errors.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
+        // A listener for both families of addresses is two tables.
+        errors.dedup();
+        errors
     }
 }
 

@@ -637,15 +637,27 @@ fn plugin(line: &Line<'_>, opened: &mut Opened) -> Result<(), String> {
     match line.key {
         "plugin" | "global_plugin" | "auth_plugin" | "plugin_load" | "plugin_use" => {
             opened.plugin = true;
-            text(line.rest())?;
-            Err("not supported: midge has no plugins; leaving it out could change who may come in and what \
-                 they may do"
-                .to_owned())
+            let path = text(line.rest())?;
+            let instead = PLUGINS_OF_FILES.iter().find(|(name, _)| path.contains(name));
+            Err(match instead {
+                Some((_, key)) => {
+                    format!("not supported: midge has no plugins; write \"{key} FILE\" instead")
+                }
+                None => {
+                    "not supported: midge has no plugins; leaving it out could change who may come in and \
+                         what they may do"
+                        .to_owned()
+                }
+            })
         }
         _ if opened.plugin => Err("not supported: belongs to a plugin".to_owned()),
         _ => Err("belongs to a plugin: plugin, global_plugin or plugin_load must stand above it".to_owned()),
     }
 }
+
+/// mosquitto's own plugins that do what a key does too.
+const PLUGINS_OF_FILES: [(&str, &str); 2] =
+    [("mosquitto_password_file", "password_file"), ("mosquitto_acl_file", "acl_file")];
 
 fn unknown(key: &str) -> String {
     let hint = if key.contains('\t') {

@@ -154,6 +154,7 @@ fn one_line(text: &str) -> String {
 }
 
 fn wrapped(text: &str) -> Vec<String> {
+    let indent = if text.starts_with("- ") { "  " } else { "" };
     let mut lines = vec![String::new()];
     for word in one_line(text).split(' ').filter(|word| !word.is_empty()) {
         let last = lines.last_mut().expect("there is always a line");
@@ -163,7 +164,7 @@ fn wrapped(text: &str) -> Vec<String> {
             last.push(' ');
             last.push_str(word);
         } else {
-            lines.push(format!("  {word}"));
+            lines.push(format!("{indent}{word}"));
         }
     }
     lines
