@@ -239,8 +239,9 @@ pub(super) fn nearest(key: &str) -> Option<&'static str> {
         return None;
     }
     let key = key.to_ascii_lowercase().replace('-', "_");
-    let distance = |known: &str| strsim::damerau_levenshtein(&key, known);
-    let near = KEYS.iter().map(|(name, _)| *name).min_by_key(|name| distance(name))?;
+    let distance = |known: &str| strsim::osa_distance(&key, known);
+    let names = KEYS.iter().map(|(name, _)| *name);
+    let near = names.filter(|name| name.len().abs_diff(key.len()) <= 8).min_by_key(|name| distance(name))?;
     (distance(near) <= (near.len() / 4).max(1)).then_some(near)
 }
 

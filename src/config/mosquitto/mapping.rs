@@ -4,6 +4,8 @@
 //! it. Where mosquitto's default differs from midge's, mosquitto's is set; where midge's is the same, nothing
 //! is. Options that this midge does not have are left to [`Mapping::missing`].
 
+use std::sync::LazyLock;
+
 use super::{
     ConfError, LogDestination, MosquittoConf, MosquittoListener, Place, Protocol, Security, SocketDomain,
     Spanned, TlsVersion,
@@ -116,11 +118,14 @@ impl Mapping {
 impl Mapped {
     /// Whether this midge has such an option.
     pub fn is_known(&self) -> bool {
+        static DEFAULTS: LazyLock<(Listener, Config)> = LazyLock::new(Default::default);
+
         let has = |section: &dyn Section| section.rows().iter().any(|row| row.key == self.key);
+        let (listener, config) = &*DEFAULTS;
         match self.table {
-            Table::Listener(_) => has(&Listener::default()),
+            Table::Listener(_) => has(listener),
             Table::Section(name) => {
-                Config::default().sections().into_iter().any(|section| section.name() == name && has(section))
+                config.sections().into_iter().any(|section| section.name() == name && has(section))
             }
         }
     }

@@ -13,13 +13,15 @@ use crate::config::{Config, parse};
 /// A `midge.toml`.
 pub(super) struct Written {
     pub(super) text: String,
+    /// Lines of it.
+    lines: usize,
     /// Where the settings come from, by line, from 1.
     origins: HashMap<usize, Origin>,
 }
 
 /// Writes what a mapping says.
 pub(super) fn written(conf: &MosquittoConf, mapping: &Mapping) -> Written {
-    let mut written = Written { text: String::new(), origins: HashMap::new() };
+    let mut written = Written { text: String::new(), lines: 0, origins: HashMap::new() };
     written.write_head(conf, mapping);
     let mut table = None;
     for setting in &mapping.settings {
@@ -57,6 +59,7 @@ impl Written {
     fn line(&mut self, line: &str) {
         self.text.push_str(line);
         self.text.push('\n');
+        self.lines += 1;
     }
 
     fn comment(&mut self, text: &str) {
@@ -82,11 +85,11 @@ impl Written {
     }
 
     fn write_table(&mut self, table: Table) {
-        let header = match table {
-            Table::Listener(_) => "\n[[listeners]]".to_owned(),
-            Table::Section(name) => format!("\n[{name}]"),
-        };
-        self.line(&header);
+        self.line("");
+        match table {
+            Table::Listener(_) => self.line("[[listeners]]"),
+            Table::Section(name) => self.line(&format!("[{name}]")),
+        }
     }
 
     fn write_setting(&mut self, setting: &Mapped) {
@@ -102,8 +105,7 @@ impl Written {
                 return self.line(&format!("# {} = {value} # {origin}", setting.key));
             }
         }
-        let number = self.text.matches('\n').count() + 1;
-        self.origins.insert(number, setting.origin.clone());
+        self.origins.insert(self.lines + 1, setting.origin.clone());
         self.line(&format!("{} = {value} # {origin}", setting.key));
     }
 }
