@@ -55,3 +55,4 @@ pub mod shard;
 pub mod store;
 pub mod time;
 pub mod topic;
+pub mod transport;

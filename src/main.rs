@@ -119,6 +119,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let control = Arc::new(Control {
         stop: AtomicBool::new(false),
         open: AtomicUsize::new(0),
+        open_by_listener: config.listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
         connections_max: connections,
         ready: AtomicUsize::new(0),
         restored: AtomicUsize::new(0),
@@ -254,11 +255,11 @@ fn store(action: &StoreAction) -> Result<(), Failure> {
 }
 
 /// A listening socket for each listener and shard, or a sentence that says what is in the way.
-fn listen(config: &Config, shards: usize) -> Result<(Vec<SocketAddr>, Vec<Vec<OwnedFd>>), Failure> {
+fn listen(config: &Config, shards: usize) -> Result<(Vec<SocketAddr>, Vec<Vec<(u16, OwnedFd)>>), Failure> {
     let options = BindOptions::default();
     let mut addresses = Vec::new();
-    let mut sockets: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
-    for listener in &config.listeners {
+    let mut sockets: Vec<Vec<(u16, OwnedFd)>> = (0..shards).map(|_| Vec::new()).collect();
+    for (number, listener) in (0..).zip(&config.listeners) {
         for address in listener.address.resolve().map_err(Failure::new)? {
             let failed = |error: std::io::Error| Failure::new(cannot_listen(address, &error));
             driver::probe_bind(address, &options).map_err(failed)?;
@@ -266,9 +267,9 @@ fn listen(config: &Config, shards: usize) -> Result<(Vec<SocketAddr>, Vec<Vec<Ow
             // Port 0 is the kernel's choice, once.
             let bound = driver::local_address(&first).map_err(failed)?;
             addresses.push(bound);
-            sockets[0].push(first);
+            sockets[0].push((number, first));
             for shard in &mut sockets[1..] {
-                shard.push(driver::bind(bound, &options).map_err(failed)?);
+                shard.push((number, driver::bind(bound, &options).map_err(failed)?));
             }
         }
     }

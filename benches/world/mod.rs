@@ -132,7 +132,7 @@ impl World {
     }
 
     fn connect(&mut self, slot: u32) {
-        self.shard.handle_open(self.now, slot, SocketAddr::from(([127, 0, 0, 1], 1)), false);
+        self.shard.handle_open(self.now, slot, SocketAddr::from(([127, 0, 0, 1], 1)), 0, false);
         let mut body = b"\0\x04MQTT".to_vec();
         body.extend_from_slice(&[self.scene.version as u8, 2, 0, 0]);
         if self.scene.version == ProtocolVersion::V5 {

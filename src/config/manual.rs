@@ -51,7 +51,11 @@ fn option(text: &mut String, section: &dyn Section, row: &Row) {
         comment(text, &format!("Unit: {}. Allowed: {}.", row.unit, row.allowed));
     }
     let value = section.shown(row.key).expect("a row of this section");
-    text.push_str(&format!("{} = {value}\n", row.key));
+    if row.may_be_left_out {
+        comment(text, &format!("{} =", row.key));
+    } else {
+        text.push_str(&format!("{} = {value}\n", row.key));
+    }
 }
 
 /// Appends a text as lines of comment, broken between words.
@@ -99,7 +103,10 @@ fn every_option_stands_in_the_manual_once() {
         let (_, body) = manual.split_once(&header).expect("each section has a header");
         let body = body.split("\n[").next().expect("a first part");
         for row in section.rows() {
-            let line = format!("\n{} = ", row.key);
+            let line = match row.may_be_left_out {
+                true => format!("\n# {} =", row.key),
+                false => format!("\n{} = ", row.key),
+            };
             assert_eq!(body.matches(&line).count(), 1, "{}.{}", section.name(), row.key);
         }
     }

@@ -16,13 +16,17 @@ pub mod options;
 pub mod parse;
 mod state_directory;
 mod summary;
+mod terms;
 pub mod value;
 
 pub use address::Address;
 pub use options::{Auth, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys};
 pub use state_directory::state_directory;
 pub use summary::summary;
-pub use value::{ListenerProtocol, LogFormat, LogLevel, LogTarget, QueuePolicy, SyncPolicy};
+pub use terms::Terms;
+pub use value::{
+    ListenerProtocol, LogFormat, LogLevel, LogTarget, QueuePolicy, SyncPolicy, Version, Versions,
+};
 
 use value::Section;
 

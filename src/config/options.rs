@@ -7,7 +7,7 @@
 use super::address::Address;
 use super::value::{
     Allowed, ListenerProtocol, Literal, LogFormat, LogLevel, LogTarget, QueuePolicy, Refused, Row, Section,
-    Setting, SyncPolicy,
+    Setting, SyncPolicy, Version, Versions,
 };
 
 /// Declares the sections: for each its struct, its defaults and its rows.
@@ -30,7 +30,13 @@ macro_rules! sections {
 
         impl $section {
             const ROWS: &'static [Row] = &[
-                $(Row { key: stringify!($key), allowed: $allowed, unit: $unit, text: $text },)*
+                $(Row {
+                    key: stringify!($key),
+                    allowed: $allowed,
+                    unit: $unit,
+                    text: $text,
+                    may_be_left_out: <$type as Setting>::MAY_BE_LEFT_OUT,
+                },)*
             ];
         }
 
@@ -100,7 +106,33 @@ sections! {
              [::] for every IPv6 address. Port 0 takes a free port, which the start-up lines name. midge does \
              not start when the address is taken or is not this machine's.";
         protocol: ListenerProtocol = ListenerProtocol::Mqtt, Allowed::Choice(ListenerProtocol::WORDS), "",
-            "What is spoken there: MQTT 3.1, 3.1.1 and 5.0 over TCP.";
+            "What is spoken there: MQTT over TCP.";
+        versions: Versions = Versions::ALL, Allowed::Choices(Version::WORDS), "",
+            "Versions of MQTT that clients may speak. Another one is refused: CONNACK 0x84 (3.x: 0x01).";
+        allow_anonymous: Option<bool> = None, Allowed::Boolean, "",
+            "As auth.allow_anonymous, for this listener. Left out: as there.";
+        connections: Option<usize> = None, integer(1, 10_000_000), "connections",
+            "Connections of this listener at a time. One more is closed at once and counted. Left out: as many as \
+             limits.connections allows.";
+        packet_bytes: Option<usize> = None, integer(20, PACKET_BYTES_MAX), "bytes",
+            "As limits.packet_bytes, for this listener. Left out: as there.";
+        keep_alive_seconds_max: Option<u16> = None, integer(1, 65535), "seconds",
+            "As protocol.keep_alive_seconds_max, for this listener. Left out: as there.";
+        receive_maximum: Option<u16> = None, integer(1, 65535), "messages",
+            "As protocol.receive_maximum, for this listener. Left out: as there.";
+        topic_alias_maximum: Option<u16> = None, integer(0, 65535), "aliases",
+            "As protocol.topic_alias_maximum, for this listener. Left out: as there.";
+        maximum_qos: Option<u8> = None, integer(0, 2), "QoS",
+            "As protocol.maximum_qos, for this listener. Left out: as there.";
+        retain_available: Option<bool> = None, Allowed::Boolean, "",
+            "As protocol.retain_available, for this listener. Left out: as there.";
+        wildcard_subscriptions: Option<bool> = None, Allowed::Boolean, "",
+            "As protocol.wildcard_subscriptions, for this listener. Left out: as there.";
+        shared_subscriptions: Option<bool> = None, Allowed::Boolean, "",
+            "As protocol.shared_subscriptions, for this listener. Left out: as there.";
+        session_queue_policy: Option<QueuePolicy> = None, Allowed::Choice(QueuePolicy::WORDS), "",
+            "As limits.session_queue_policy, for the sessions whose client has come in here last. Left out: as \
+             there.";
     }
 
     /// The engine: shards and the mesh between them.
@@ -198,7 +230,7 @@ sections! {
             "QoS 1 and 2 messages that wait for one session, connected or not. What happens when the queue is \
              full, session_queue_policy says.";
         session_queue_policy: QueuePolicy = QueuePolicy::Refuse, Allowed::Choice(QueuePolicy::WORDS), "",
-            "What happens when a session's queue is full. \"refuse\": its publisher is told, with 0x97 (3.x has no \
+            "What happens when a session's queue is full, unless its listener says otherwise. \"refuse\": its publisher is told, with 0x97 (3.x has no \
              code for it: no acknowledgement, and the connection is closed); other sessions may have got the \
              message. \"drop_oldest\": the oldest message of the queue makes room. \"drop_newest\": the new message \
              is dropped for this session. Each is counted, and logged with the session's client.";

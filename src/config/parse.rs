@@ -305,7 +305,11 @@ fn literal_of(item: &Item) -> Literal {
         Item::Value(Value::String(text)) => Literal::Text(text.value().clone()),
         Item::Value(Value::Float(number)) => Literal::Other(format!("the float {}", number.value())),
         Item::Value(Value::Datetime(_)) => Literal::Other("a date or time".to_string()),
-        Item::Value(Value::Array(_)) => Literal::Other("an array".to_string()),
+        Item::Value(Value::Array(values)) => {
+            let texts: Option<Vec<_>> =
+                values.iter().map(|value| value.as_str().map(str::to_string)).collect();
+            texts.map_or_else(|| Literal::Other("an array".to_string()), Literal::Texts)
+        }
         Item::ArrayOfTables(_) => Literal::Other("an array of tables".to_string()),
         Item::Value(Value::InlineTable(_)) | Item::Table(_) => Literal::Other("a table".to_string()),
         Item::None => Literal::Other("nothing".to_string()),

@@ -82,7 +82,9 @@ fn an_unknown_key_is_answered_with_the_nearest_and_all_keys_of_its_section() {
     assert_eq!(
         errors_of("[[listeners]]\naddress = \"[::]:1\"\n[[listeners]]\nadress = \"[::]:2\"\n"),
         "midge.toml:4: listeners[2].adress: unknown key; did you mean \"address\"? Keys of [[listeners]]: \
-         address, protocol"
+         address, protocol, versions, allow_anonymous, connections, packet_bytes, keep_alive_seconds_max, \
+         receive_maximum, topic_alias_maximum, maximum_qos, retain_available, wildcard_subscriptions, \
+         shared_subscriptions, session_queue_policy"
     );
 }
 

@@ -15,6 +15,8 @@ pub enum Literal {
     Boolean(bool),
     /// A string.
     Text(String),
+    /// An array of strings.
+    Texts(Vec<String>),
     /// A value of a type that no option has, in words: "an array", "the float 2.5".
     Other(String),
 }
@@ -26,6 +28,7 @@ impl Literal {
             Literal::Integer(number) => number.to_string(),
             Literal::Boolean(truth) => truth.to_string(),
             Literal::Text(text) => quoted(text),
+            Literal::Texts(texts) => shown_list(texts.iter().map(String::as_str)),
             Literal::Other(words) => words.clone(),
         }
     }
@@ -35,6 +38,7 @@ impl Literal {
         match self {
             Literal::Integer(_) => format!("the integer {}", self.shown()),
             Literal::Text(_) => format!("the string {}", self.shown()),
+            Literal::Texts(_) => format!("the array {}", self.shown()),
             Literal::Boolean(_) | Literal::Other(_) => self.shown(),
         }
     }
@@ -66,6 +70,8 @@ pub enum Allowed {
         /// Longest string, in bytes.
         bytes_max: usize,
     },
+    /// Some of a few words, in an array.
+    Choices(&'static [&'static str]),
     /// `host:port`, where the host is an address or a name.
     Address,
 }
@@ -79,6 +85,7 @@ impl Allowed {
             Allowed::Choice(_) | Allowed::Text { .. } | Allowed::Address => {
                 matches!(literal, Literal::Text(_))
             }
+            Allowed::Choices(_) => matches!(literal, Literal::Texts(_)),
         }
     }
 
@@ -100,13 +107,9 @@ impl fmt::Display for Allowed {
             Allowed::Integer { min, max } => write!(f, "an integer from {min} to {max}"),
             Allowed::PowerOfTwo { min, max } => write!(f, "a power of two from {min} to {max}"),
             Allowed::Boolean => f.write_str("true or false"),
-            Allowed::Choice(words) => {
-                let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
-                match words.as_slice() {
-                    [only] => f.write_str(only),
-                    [start @ .., last] => write!(f, "{} or {last}", start.join(", ")),
-                    [] => f.write_str("nothing"),
-                }
+            Allowed::Choice(words) => f.write_str(&words_in_quotes(words)),
+            Allowed::Choices(words) => {
+                write!(f, "an array with one or more of {}", words_in_quotes(words))
             }
             Allowed::Text { bytes_max } => {
                 write!(f, "a string of at most {bytes_max} bytes without control characters")
@@ -133,8 +136,24 @@ pub trait Setting: Sized {
     /// Reads a literal. Fails when it is of another type or not among what is `allowed`.
     fn read(literal: &Literal, allowed: &Allowed) -> Result<Self, Refused>;
 
-    /// The value as it would stand in the file.
+    /// The value as it would stand in the file; empty for one that is left out.
     fn shown(&self) -> String;
+
+    /// May it be left out, and then mean something else than any value?
+    const MAY_BE_LEFT_OUT: bool = false;
+}
+
+/// Left out: as the whole broker has it.
+impl<T: Setting> Setting for Option<T> {
+    fn read(literal: &Literal, allowed: &Allowed) -> Result<Self, Refused> {
+        T::read(literal, allowed).map(Some)
+    }
+
+    fn shown(&self) -> String {
+        self.as_ref().map(T::shown).unwrap_or_default()
+    }
+
+    const MAY_BE_LEFT_OUT: bool = true;
 }
 
 macro_rules! integer_settings {
@@ -294,6 +313,51 @@ words! {
 }
 
 words! {
+    /// A version of MQTT.
+    Version {
+        /// 3.1, protocol name MQIsdp, level 3.
+        V31 = "3.1",
+        /// 3.1.1, level 4.
+        V311 = "3.1.1",
+        /// 5.0, level 5.
+        V5 = "5.0",
+    }
+}
+
+/// Versions of MQTT that a listener takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Versions(u8);
+
+impl Versions {
+    /// Every one.
+    pub const ALL: Versions = Versions(0b111);
+
+    /// Just these.
+    pub fn of(versions: &[Version]) -> Versions {
+        Versions(versions.iter().fold(0, |set, &version| set | 1 << version as u8))
+    }
+
+    /// Is this one among them?
+    pub fn has(self, version: Version) -> bool {
+        self.0 & (1 << version as u8) != 0
+    }
+}
+
+impl Setting for Versions {
+    fn read(literal: &Literal, _: &Allowed) -> Result<Self, Refused> {
+        let Literal::Texts(words) = literal else { return Err(Refused::NotAllowed) };
+        let versions: Option<Vec<_>> = words.iter().map(|word| Version::from_word(word)).collect();
+        let versions = versions.filter(|versions| !versions.is_empty()).ok_or(Refused::NotAllowed)?;
+        Ok(Versions::of(&versions))
+    }
+
+    fn shown(&self) -> String {
+        let versions = [Version::V31, Version::V311, Version::V5];
+        shown_list(versions.into_iter().filter(|&version| self.has(version)).map(Version::word))
+    }
+}
+
+words! {
     /// What a listener speaks.
     ListenerProtocol {
         /// MQTT over plain TCP.
@@ -332,6 +396,8 @@ pub struct Row {
     pub unit: &'static str,
     /// What it means, and what happens at the bound.
     pub text: &'static str,
+    /// It has no default: the text says what holds when it is left out.
+    pub may_be_left_out: bool,
 }
 
 impl Row {
@@ -362,6 +428,20 @@ pub trait Section {
     /// Sets the option of a row of this section. Fails, and changes nothing, when the literal is not allowed
     /// or the row is another section's.
     fn set(&mut self, row: &Row, literal: &Literal) -> Result<(), Refused>;
+}
+
+/// Words in quotes, for "one of".
+fn words_in_quotes(words: &[&str]) -> String {
+    let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    match words.as_slice() {
+        [start @ .., last] if !start.is_empty() => format!("{} or {last}", start.join(", ")),
+        words => words.concat(),
+    }
+}
+
+/// An array of strings as TOML writes it.
+fn shown_list<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    format!("[{}]", texts.map(quoted).collect::<Vec<_>>().join(", "))
 }
 
 /// A string as TOML writes it, cut to what fits a line of an error.

@@ -17,6 +17,7 @@ pub use replay::Replay;
 pub use seldom::{Empty, Seldom};
 pub use will::Will;
 
+use crate::config::QueuePolicy;
 use crate::shard::wheel::TimerId;
 use std::collections::VecDeque;
 
@@ -56,6 +57,8 @@ pub struct Session {
     pub full_reported: bool,
     /// The connection is to end once the queue is empty.
     pub ends_when_empty: bool,
+    /// What happens when the queue is full; none: as the whole broker has it.
+    pub queue_policy: Option<QueuePolicy>,
 }
 
 /// A QoS 2 message that waits for its PUBREL.
@@ -103,6 +106,7 @@ impl Session {
             group_ready: true,
             full_reported: false,
             ends_when_empty: false,
+            queue_policy: None,
         }
     }
 

@@ -10,7 +10,7 @@ use super::timers::Timer;
 use super::waits::Owing;
 use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
 use crate::auth::{AuthStep, TEST_METHOD};
-use crate::config::Protocol;
+use crate::config::{Terms as ListenerTerms, Version};
 use crate::message::Publication;
 use crate::packet::{
     Ack, AckKind, Auth, Connack, Connect, Frame, Packet, ProtocolVersion, Reason, decode, encode_ack,
@@ -42,7 +42,7 @@ impl Shard {
                 return Progress::HandOver { to: home };
             }
         }
-        if let Err(violation) = self.check_policy(&connect) {
+        if let Err(violation) = self.check_policy(slot, &connect) {
             return self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation);
         }
         match (connect.authentication_method, self.shared.config.auth.test_method) {
@@ -147,9 +147,14 @@ impl Shard {
     }
 
     /// What the standard lets us refuse although the packet is right.
-    fn check_policy(&self, connect: &Connect<'_>) -> Result<(), Violation> {
+    fn check_policy(&self, slot: u32, connect: &Connect<'_>) -> Result<(), Violation> {
         let config = &self.shared.config;
+        let terms = self.terms(slot);
         let refuse = |reason, cause| Err(Violation { reason, cause });
+        if !terms.versions.has(version(connect)) {
+            // [MQTT5-3.1.2-2] [MQTT311-3.1.2-2]
+            return refuse(Reason::UnsupportedProtocolVersion, "this listener does not take this version");
+        }
         if connect.version == ProtocolVersion::V31
             && config.protocol.strict_31
             && connect.client_id.chars().count() > 23
@@ -158,15 +163,15 @@ impl Shard {
             return refuse(Reason::ClientIdentifierNotValid, "client identifier longer than 23 characters");
         }
         let proves_itself = connect.authentication_method == Some(TEST_METHOD) && config.auth.test_method;
-        if !config.auth.allow_anonymous && !proves_itself {
+        if !terms.allow_anonymous && !proves_itself {
             return refuse(Reason::NotAuthorized, "anonymous clients are not allowed");
         }
         let Some(will) = &connect.will else { return Ok(()) };
-        if will.qos as u8 > config.protocol.maximum_qos {
+        if will.qos as u8 > terms.maximum_qos {
             // [MQTT5-3.2.2-12]
             return refuse(Reason::QoSNotSupported, "will QoS above the maximum QoS");
         }
-        if will.retain && !config.protocol.retain_available {
+        if will.retain && !terms.retain_available {
             // [MQTT5-3.2.2-13]
             return refuse(Reason::RetainNotSupported, "retained will, and retain is not available");
         }
@@ -234,8 +239,9 @@ impl Shard {
             let violation = Violation { reason, cause: "limits.sessions is reached" };
             return self.refuse(now, slot, Some(Told::of(connect)), client_id, violation);
         }
-        let terms = Terms::of(connect, &self.shared.config.protocol);
-        let connack = self.connack(connect, session_present, assigned.as_deref(), method, terms);
+        let terms =
+            Terms::of(connect, self.terms(slot), self.shared.config.protocol.session_expiry_seconds_max);
+        let connack = self.connack(slot, connect, session_present, assigned.as_deref(), method, terms);
         if connack.is_empty() {
             // It can't be told what it needs to know. [MQTT5-3.1.2-24] [MQTT5-3.2.0-1]
             let violation = Violation {
@@ -281,6 +287,7 @@ impl Shard {
         let shared = std::sync::Arc::clone(&self.shared);
         let (protocol, limits) = (&shared.config.protocol, &shared.config.limits);
         let origin = self.directory.key(session);
+        let queue_policy = Some(self.terms(slot).session_queue_policy);
         let will = connect.will.as_ref().map(|will| {
             let publication = Publication {
                 topic: will.topic,
@@ -307,6 +314,7 @@ impl Shard {
         let state = entry.session_mut();
         let timers = [state.will_timer.take(), state.expiry_timer.take()];
         state.expiry_seconds = terms.expiry_seconds;
+        state.queue_policy = queue_policy;
         // [MQTT5-3.1.3-9]: a will that waited for its delay is not sent any more.
         state.will = will;
         state
@@ -339,6 +347,7 @@ impl Shard {
     /// CONNACK; empty when the client takes no packet that large.
     fn connack(
         &self,
+        slot: u32,
         connect: &Connect<'_>,
         session_present: bool,
         assigned: Option<&str>,
@@ -347,22 +356,23 @@ impl Shard {
     ) -> Vec<u8> {
         let config = &self.shared.config;
         let protocol = &config.protocol;
+        let own = self.terms(slot);
         let off = |available: bool| (!available).then_some(false);
         let information = protocol.response_information.as_str();
         let connack = Connack {
             session_present,
             session_expiry_seconds: (terms.expiry_seconds != connect.session_expiry_seconds)
                 .then_some(terms.expiry_seconds),
-            receive_maximum: (protocol.receive_maximum < u16::MAX).then_some(protocol.receive_maximum),
+            receive_maximum: (own.receive_maximum < u16::MAX).then_some(own.receive_maximum),
             // [MQTT5-3.2.2-9]
-            maximum_qos: (protocol.maximum_qos < 2).then_some(protocol.maximum_qos),
-            retain_available: off(protocol.retain_available),
-            packet_bytes_max: u32::try_from(config.limits.packet_bytes).ok(),
+            maximum_qos: (own.maximum_qos < 2).then_some(own.maximum_qos),
+            retain_available: off(own.retain_available),
+            packet_bytes_max: u32::try_from(own.packet_bytes).ok(),
             assigned_client_id: assigned,
-            topic_alias_maximum: (protocol.topic_alias_maximum > 0).then_some(protocol.topic_alias_maximum),
-            wildcard_subscription_available: off(protocol.wildcard_subscriptions),
+            topic_alias_maximum: (own.topic_alias_maximum > 0).then_some(own.topic_alias_maximum),
+            wildcard_subscription_available: off(own.wildcard_subscriptions),
             subscription_ids_available: off(protocol.subscription_identifiers),
-            shared_subscription_available: off(protocol.shared_subscriptions),
+            shared_subscription_available: off(own.shared_subscriptions),
             server_keep_alive_seconds: (terms.keep_alive_seconds != connect.keep_alive_seconds)
                 .then_some(terms.keep_alive_seconds),
             // [MQTT5-3.1.2-28]
@@ -485,10 +495,10 @@ struct Terms {
 }
 
 impl Terms {
-    fn of(connect: &Connect<'_>, protocol: &Protocol) -> Terms {
+    fn of(connect: &Connect<'_>, listener: &ListenerTerms, expiry_seconds_max: u32) -> Terms {
         Terms {
-            expiry_seconds: connect.session_expiry_seconds.min(protocol.session_expiry_seconds_max),
-            keep_alive_seconds: keep_alive(connect, protocol.keep_alive_seconds_max),
+            expiry_seconds: connect.session_expiry_seconds.min(expiry_seconds_max),
+            keep_alive_seconds: keep_alive(connect, listener.keep_alive_seconds_max),
         }
     }
 }
@@ -512,6 +522,14 @@ impl Told {
     /// One whose CONNECT could not be read further than its version.
     pub(super) fn unread(version: ProtocolVersion) -> Told {
         Told { version, packet_bytes_max: u32::MAX }
+    }
+}
+
+fn version(connect: &Connect<'_>) -> Version {
+    match connect.version {
+        ProtocolVersion::V31 => Version::V31,
+        ProtocolVersion::V311 => Version::V311,
+        ProtocolVersion::V5 => Version::V5,
     }
 }
 

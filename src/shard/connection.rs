@@ -2,6 +2,7 @@
 
 use super::connect::Told;
 use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
+use crate::config::Terms;
 use crate::packet::{
     Connect, DecodeError, Frame, Framing, ProtocolVersion, Reason, encode_disconnect, frame,
 };
@@ -85,12 +86,15 @@ pub(super) struct Connection {
     /// Tells it from an earlier connection in the same slot.
     pub serial: u32,
     pub peer: Peer,
+    /// Number of the listener that it came in by.
+    pub listener: u16,
     /// The beginning of a packet whose end has not come.
     partial: Seldom<Vec<u8>>,
     pub last_packet: Time,
     pub timer: Option<TimerId>,
     pub keep_alive_seconds: u16,
-    pub backlog_bytes: usize,
+    /// At most 4 GiB are told.
+    pub backlog_bytes: u32,
     /// Reading is stopped because the client does not read.
     paused: bool,
     /// QoS 0 messages are being dropped; said once per backlog.
@@ -142,7 +146,7 @@ impl Shard {
         self.connections.get_mut(slot as usize)?.as_deref_mut()
     }
 
-    pub(super) fn open(&mut self, now: Time, slot: u32, peer: SocketAddr, adopted: bool) {
+    pub(super) fn open(&mut self, now: Time, slot: u32, peer: SocketAddr, listener: u16, adopted: bool) {
         self.count(Counter::ConnectionsOpened, u64::from(!adopted));
         let limit = self.shared.config.limits.handshakes.div_ceil(self.shared.shards());
         let refused = if self.closing {
@@ -164,6 +168,7 @@ impl Shard {
             stage: Stage::Connect { adopted },
             serial: self.next_serial,
             peer: peer.into(),
+            listener,
             partial: Seldom::default(),
             last_packet: now,
             timer: Some(timer),
@@ -246,13 +251,14 @@ impl Shard {
                 Progress::Next => {}
                 Progress::Gone => return None,
                 Progress::HandOver { to } => {
-                    let peer = SocketAddr::from(&self.forget_connection(slot)?.peer);
+                    let connection = self.forget_connection(slot)?;
+                    let (peer, listener) = (SocketAddr::from(&connection.peer), connection.listener);
                     let bytes = bytes[used..].to_vec();
                     // The home reads the CONNECT again, and counts it.
                     let counters = &self.shared.counters[usize::from(self.id)];
                     counters.subtract(Counter::BytesReceived, bytes.len() as u64);
                     counters.subtract(Counter::PacketsReceived, 1);
-                    self.effects.push(Effect::HandOver { slot, to, peer, bytes });
+                    self.effects.push(Effect::HandOver { slot, to, peer, listener, bytes });
                     return None;
                 }
             }
@@ -262,12 +268,23 @@ impl Shard {
     }
 
     fn packet_bytes_max(&self, slot: u32) -> Option<usize> {
-        let limits = &self.shared.config.limits;
-        Some(match self.connection(slot)?.stage {
-            Stage::Serving { .. } => limits.packet_bytes,
+        let connection = self.connection(slot)?;
+        Some(match connection.stage {
+            Stage::Serving { .. } => self.shared.terms[usize::from(connection.listener)].packet_bytes,
             // The cost of a peer that has not said who it is. [DESIGN §7]
-            Stage::Connect { .. } | Stage::Authenticate => limits.connect_bytes,
+            Stage::Connect { .. } | Stage::Authenticate => self.shared.config.limits.connect_bytes,
         })
+    }
+
+    /// What holds on the listener that a connection came in by; on the first one, if it has gone.
+    pub(super) fn terms(&self, slot: u32) -> &Terms {
+        let listener = self.connection(slot).map_or(0, |connection| connection.listener);
+        &self.shared.terms[usize::from(listener)]
+    }
+
+    /// What holds on the listener by which a session's client has come in.
+    pub(super) fn terms_of_session(&self, session: u32) -> &Terms {
+        self.terms(self.directory.slot(session).connection)
     }
 
     /// One packet; every failure ends the connection.
@@ -378,7 +395,7 @@ impl Shard {
     pub(super) fn note_backlog(&mut self, slot: u32, bytes: usize) {
         let limit = self.shared.config.limits.backlog_bytes;
         let Some(connection) = self.connection_mut(slot) else { return };
-        connection.backlog_bytes = bytes;
+        connection.backlog_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let over = bytes > limit && !connection.paused;
         connection.paused |= over;
         let Stage::Serving { session } = connection.stage else { return };

@@ -76,7 +76,7 @@ counters! {
     RetainedBytes,
     /// Publishes forwarded to other shards.
     Forwarded,
-    /// Connections refused because `limits.connections` was reached.
+    /// Connections refused because `limits.connections`, or `connections` of a listener, was reached.
     LimitConnections,
     /// Connections refused because `limits.handshakes` was reached.
     LimitHandshakes,

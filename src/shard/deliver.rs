@@ -416,7 +416,7 @@ impl Shard {
         let limit = self.shared.config.limits.backlog_bytes;
         let pending = self.outbox.pending_bytes(slot) as usize;
         let Some(connection) = self.connection_mut(slot) else { return false };
-        if connection.backlog_bytes + pending < limit {
+        if connection.backlog_bytes as usize + pending < limit {
             return true;
         }
         let first = !std::mem::replace(&mut connection.dropping, true);

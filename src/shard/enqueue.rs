@@ -20,12 +20,13 @@ impl Shard {
     pub(super) fn takes(&self, session: u32, fanout: &Fanout<'_>) -> bool {
         let limits = &self.shared.config.limits;
         let entry = self.directory.slot(session);
+        let policy = self.queue_policy(session);
         let queue = &self.directory.session(session).queue;
         let bytes = fanout.publication.topic.len() + fanout.publication.payload.len() + limits.connect_bytes;
         let full = queue.len() >= limits.session_queue_messages
             || queue.bytes() + bytes > limits.session_queue_bytes
             || self.queued_bytes + bytes > self.shares.queue_bytes;
-        (!full || limits.session_queue_policy != QueuePolicy::Refuse) && !(entry.sid != 0 && self.store_full)
+        (!full || policy != QueuePolicy::Refuse) && !(entry.sid != 0 && self.store_full)
     }
 
     /// Into the queue, if there is room, or the policy makes some.
@@ -33,7 +34,7 @@ impl Shard {
         let limits = &self.shared.config.limits;
         let queue_limits =
             QueueLimits { messages: limits.session_queue_messages, bytes: limits.session_queue_bytes };
-        let policy = limits.session_queue_policy;
+        let policy = self.queue_policy(session);
         let bytes = delivery.message.bytes();
         let total = self.shares.queue_bytes;
         let grouped = delivery.extra.as_ref().is_some_and(|extra| extra.group.is_some());
@@ -74,6 +75,11 @@ impl Shard {
             self.tell_groups(session, false);
         }
         Place::Queued
+    }
+
+    fn queue_policy(&self, session: u32) -> QueuePolicy {
+        let own = self.directory.session(session).queue_policy;
+        own.unwrap_or(self.shared.config.limits.session_queue_policy)
     }
 
     /// Expired messages at the front do not keep a new one out; how many they were, and bytes.

@@ -71,6 +71,8 @@ pub enum Event {
 pub enum Limit {
     /// `limits.connections`.
     Connections,
+    /// `connections` of a listener.
+    ListenerConnections,
     /// `limits.handshakes`.
     Handshakes,
     /// `limits.session_queue_messages`, `session_queue_bytes` or `queue_bytes_total`: refused.
@@ -168,6 +170,7 @@ impl Limit {
     pub fn key(self) -> &'static str {
         match self {
             Limit::Connections => "limits.connections",
+            Limit::ListenerConnections => "listeners.connections",
             Limit::Handshakes => "limits.handshakes",
             Limit::SessionQueue | Limit::SessionQueueOldest | Limit::SessionQueueNewest => {
                 "limits.session_queue_messages"
@@ -186,7 +189,7 @@ impl Limit {
     /// What happened, in words.
     pub fn consequence(self) -> &'static str {
         match self {
-            Limit::Connections | Limit::Handshakes => "new connection closed",
+            Limit::Connections | Limit::ListenerConnections | Limit::Handshakes => "new connection closed",
             Limit::SessionQueue => "message refused, the session's queue is full",
             Limit::SessionQueueOldest => "oldest messages dropped, the session's queue is full",
             Limit::SessionQueueNewest => "new messages dropped, the session's queue is full",
@@ -204,7 +207,7 @@ impl Limit {
 
     fn counter(self) -> Counter {
         match self {
-            Limit::Connections => Counter::LimitConnections,
+            Limit::Connections | Limit::ListenerConnections => Counter::LimitConnections,
             Limit::Handshakes => Counter::LimitHandshakes,
             Limit::SessionQueue | Limit::SessionQueueOldest | Limit::SessionQueueNewest => {
                 Counter::DroppedQueueFull

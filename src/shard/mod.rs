@@ -34,6 +34,8 @@ mod shared;
 mod subscribe;
 mod sys;
 #[cfg(test)]
+mod terms_tests;
+#[cfg(test)]
 mod tests;
 mod timers;
 mod waits;
@@ -110,6 +112,8 @@ pub enum Effect {
         to: ShardId,
         /// The other side's address.
         peer: SocketAddr,
+        /// Number of the listener that it came in by.
+        listener: u16,
         /// Everything that the client has sent.
         bytes: Vec<u8>,
     },
@@ -256,10 +260,10 @@ impl Shard {
         self.start_timers(now);
     }
 
-    /// The driver has a connection under `slot`. `adopted`: another shard has read its CONNECT
-    /// and found that this one is its home.
-    pub fn handle_open(&mut self, now: Time, slot: u32, peer: SocketAddr, adopted: bool) {
-        self.open(now, slot, peer, adopted);
+    /// The driver has a connection under `slot`, which came in by the listener of that number. `adopted`:
+    /// another shard has read its CONNECT and found that this one is its home.
+    pub fn handle_open(&mut self, now: Time, slot: u32, peer: SocketAddr, listener: u16, adopted: bool) {
+        self.open(now, slot, peer, listener, adopted);
         self.settle(now);
     }
 

@@ -87,7 +87,7 @@ impl Shard {
     }
 
     fn take_aliases(&mut self, slot: u32, alias: u16) -> Result<Vec<Option<Box<str>>>, Violation> {
-        let max = self.shared.config.protocol.topic_alias_maximum;
+        let max = self.terms(slot).topic_alias_maximum;
         if alias > max {
             // [MQTT5-3.2.2-17] [MQTT5-3.3.2-9]
             return Err(Violation {
@@ -109,7 +109,7 @@ impl Shard {
         publish: &Publish<'_>,
         topic: &str,
     ) -> Result<(), Violation> {
-        self.check_capabilities(session, publish)?;
+        self.check_capabilities(slot, session, publish)?;
         let publication = Publication {
             topic,
             forward: publish.forward,
@@ -201,21 +201,21 @@ impl Shard {
     }
 
     /// What the connection was told in CONNACK. Each is the end of it.
-    fn check_capabilities(&self, session: u32, publish: &Publish<'_>) -> Result<(), Violation> {
-        let protocol = &self.shared.config.protocol;
+    fn check_capabilities(&self, slot: u32, session: u32, publish: &Publish<'_>) -> Result<(), Violation> {
+        let terms = self.terms(slot);
         let refuse = |reason, cause| Err(Violation { reason, cause });
-        if publish.qos as u8 > protocol.maximum_qos {
+        if publish.qos as u8 > terms.maximum_qos {
             // [MQTT5-3.2.2-11]
             return refuse(Reason::QoSNotSupported, "QoS above the maximum QoS");
         }
-        if publish.retain && !protocol.retain_available {
+        if publish.retain && !terms.retain_available {
             // [MQTT5-3.2.2-14]
             return refuse(Reason::RetainNotSupported, "RETAIN, and retain is not available");
         }
         let Some(packet_id) = publish.packet_id else { return Ok(()) };
         let state = self.directory.session(session);
         let repeated = publish.qos == QoS::ExactlyOnce && state.holds(packet_id.get());
-        let full = state.held_count() >= usize::from(protocol.receive_maximum);
+        let full = state.held_count() >= usize::from(terms.receive_maximum);
         if full && !repeated && self.version_of_session(session) == ProtocolVersion::V5 {
             // [MQTT5-3.3.4-7]
             return refuse(Reason::ReceiveMaximumExceeded, "more unfinished messages than Receive Maximum");

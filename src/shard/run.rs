@@ -11,6 +11,7 @@ pub use store::StartStore;
 use super::event::{Event, Limit};
 use super::log::EventLog;
 use super::{Counter, Effect, Hangup, Mail, Shard, ShardId, Shared};
+use crate::config::Config;
 use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding};
 use crate::router::interest::InterestCounts;
 use crate::time::Time;
@@ -33,6 +34,8 @@ pub enum Parcel {
         socket: OwnedFd,
         /// Where from.
         peer: SocketAddr,
+        /// Number of the listener that it came in by.
+        listener: u16,
         /// What it has sent so far, CONNECT first.
         bytes: Vec<u8>,
     },
@@ -44,6 +47,8 @@ pub struct Control {
     pub stop: AtomicBool,
     /// Connections of all shards, for `limits.connections`.
     pub open: AtomicUsize,
+    /// Connections of the listeners that have a bound of their own.
+    pub open_by_listener: Vec<AtomicUsize>,
     /// The effective `limits.connections`.
     pub connections_max: usize,
     /// Shards that are ready to serve.
@@ -56,6 +61,29 @@ pub struct Control {
     pub started: Instant,
 }
 
+impl Control {
+    /// Counts a connection in, or names the bound that is reached.
+    fn admit(&self, config: &Config, listener: u16) -> Result<(), Limit> {
+        let taken = |open: &AtomicUsize, max| {
+            let taken = open.fetch_add(1, Ordering::Relaxed) < max;
+            if !taken {
+                open.fetch_sub(1, Ordering::Relaxed);
+            }
+            taken
+        };
+        if !taken(&self.open, self.connections_max) {
+            return Err(Limit::Connections);
+        }
+        let listener = usize::from(listener);
+        let Some(max) = config.listeners[listener].connections else { return Ok(()) };
+        if !taken(&self.open_by_listener[listener], max) {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Limit::ListenerConnections);
+        }
+        Ok(())
+    }
+}
+
 /// What one shard starts with.
 pub struct Start {
     /// Its number.
@@ -66,8 +94,8 @@ pub struct Start {
     pub control: Arc<Control>,
     /// Its end of the mesh.
     pub mesh: MeshEnd<Parcel>,
-    /// Listening sockets, by number of the listener.
-    pub listeners: Vec<OwnedFd>,
+    /// Listening sockets, with the number of their listener.
+    pub listeners: Vec<(u16, OwnedFd)>,
     /// An event counter that the main thread writes to when `Control` has changed.
     pub bell: OwnedFd,
     /// Counts behind its interest in exact filters.
@@ -124,7 +152,9 @@ struct Runner {
     tidy_at: Option<Time>,
     store: Option<Store>,
     /// Listening sockets, until all shards are ready for clients.
-    listeners: Vec<OwnedFd>,
+    listeners: Vec<(u16, OwnedFd)>,
+    /// Connections of listeners that have a bound of their own, and their listeners.
+    counted: BTreeMap<u32, u16>,
     is_restored: bool,
     is_finished: bool,
 }
@@ -135,10 +165,11 @@ struct Runner {
 /// The ring's, or the disk's at the start: without them there is no shard.
 pub async fn run(start: Start) -> io::Result<()> {
     let limits = &start.shared.config.limits;
+    let packet_bytes = start.shared.terms.iter().map(|terms| terms.packet_bytes).max().unwrap_or_default();
     let net_config = NetConfig {
         // The machine stops filling at `backlog_bytes`; what it may add after that is a packet
         // and a turn's answers.
-        backlog_bytes_max: limits.backlog_bytes + 2 * limits.packet_bytes + (8 << 20),
+        backlog_bytes_max: limits.backlog_bytes + 2 * packet_bytes + (8 << 20),
         ..NetConfig::default()
     };
     let mut net = Net::new(&net_config)?;
@@ -166,6 +197,7 @@ pub async fn run(start: Start) -> io::Result<()> {
         tidy_at: None,
         store: None,
         listeners: start.listeners,
+        counted: BTreeMap::new(),
         is_restored: false,
         is_finished: false,
     };
@@ -273,8 +305,8 @@ impl Runner {
             self.control.restored.fetch_add(1, Ordering::AcqRel);
         }
         if self.control.restored.load(Ordering::Acquire) >= self.shared.shards() {
-            for (number, socket) in std::mem::take(&mut self.listeners).into_iter().enumerate() {
-                self.net.listen(u16::try_from(number).expect("at most 64 listeners"), socket);
+            for (number, socket) in std::mem::take(&mut self.listeners) {
+                self.net.listen(number, socket);
             }
         }
     }
@@ -324,7 +356,7 @@ impl Runner {
 
     fn handle_event(&mut self, now: Time, event: driver::Event) {
         match event {
-            driver::Event::Accepted { slot, peer, .. } => self.accept(now, slot, peer),
+            driver::Event::Accepted { listener, slot, peer } => self.accept(now, slot, peer, listener),
             driver::Event::AcceptFailed { error, .. } => {
                 let cause = io::Error::from_raw_os_error(error);
                 tracing::warn!(%cause, "a connection could not be accepted");
@@ -359,17 +391,17 @@ impl Runner {
         }
     }
 
-    fn accept(&mut self, now: Time, slot: u32, peer: SocketAddr) {
-        if self.control.open.fetch_add(1, Ordering::Relaxed) >= self.control.connections_max {
-            self.control.open.fetch_sub(1, Ordering::Relaxed);
-            let event = Event::LimitReached { limit: Limit::Connections, client: "".into() };
+    fn accept(&mut self, now: Time, slot: u32, peer: SocketAddr, listener: u16) {
+        if let Err(limit) = self.control.admit(&self.shared.config, listener) {
+            let event = Event::LimitReached { limit, client: "".into() };
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitConnections, 1);
             self.log.write(now, &event);
             self.net.abort(slot);
             return;
         }
         self.paused.remove(&slot);
-        self.machine.handle_open(now, slot, peer, false);
+        self.count_in(slot, listener);
+        self.machine.handle_open(now, slot, peer, listener, false);
         self.carry_out(now, None);
     }
 
@@ -412,10 +444,11 @@ impl Runner {
                             mail,
                         );
                     }
-                    Parcel::Socket { socket, peer, bytes } => {
+                    Parcel::Socket { socket, peer, listener, bytes } => {
                         let slot = self.net.adopt(socket);
                         self.paused.remove(&slot);
-                        self.machine.handle_open(now, slot, peer, true);
+                        self.count_in(slot, listener);
+                        self.machine.handle_open(now, slot, peer, listener, true);
                         self.machine.handle_bytes(now, slot, &bytes);
                         self.carry_out(now, None);
                         if self.machine.is_handshaking(slot) {
@@ -444,7 +477,7 @@ impl Runner {
                     }
                 }
                 Effect::Close { slot } => {
-                    self.control.open.fetch_sub(1, Ordering::Relaxed);
+                    self.count_out(slot);
                     self.backlogged.retain(|&listed| listed != slot);
                     self.paused.remove(&slot);
                     if let Some(store) = &mut self.store {
@@ -453,7 +486,9 @@ impl Runner {
                     self.net.close(slot);
                 }
                 Effect::Stream { slot } => self.net.receive_stream(slot),
-                Effect::HandOver { slot, to, peer, bytes } => self.hand_over(now, slot, to, peer, bytes),
+                Effect::HandOver { slot, to, peer, listener, bytes } => {
+                    self.hand_over(now, slot, to, peer, listener, bytes);
+                }
                 Effect::Pause { slot } => self.pause(slot, PAUSED_BY_MACHINE),
                 Effect::Resume { slot } => self.resume(slot, PAUSED_BY_MACHINE),
                 Effect::Event(event) => self.log.write(now, &event),
@@ -462,12 +497,36 @@ impl Runner {
         self.machine.recycle_effects(effects);
     }
 
-    fn hand_over(&mut self, now: Time, slot: u32, to: ShardId, peer: SocketAddr, bytes: Vec<u8>) {
+    fn count_in(&mut self, slot: u32, listener: u16) {
+        if self.shared.config.listeners[usize::from(listener)].connections.is_some() {
+            self.counted.insert(slot, listener);
+        }
+    }
+
+    fn count_out(&mut self, slot: u32) {
+        self.control.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(listener) = self.counted.remove(&slot) {
+            self.control.open_by_listener[usize::from(listener)].fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn hand_over(
+        &mut self,
+        now: Time,
+        slot: u32,
+        to: ShardId,
+        peer: SocketAddr,
+        listener: u16,
+        bytes: Vec<u8>,
+    ) {
         match self.net.detach(slot) {
-            Some(socket) => self.send(now, to, Parcel::Socket { socket, peer, bytes }, None),
+            Some(socket) => {
+                self.counted.remove(&slot);
+                self.send(now, to, Parcel::Socket { socket, peer, listener, bytes }, None);
+            }
             // The peer has gone while its CONNECT was read.
             None => {
-                self.control.open.fetch_sub(1, Ordering::Relaxed);
+                self.count_out(slot);
                 self.net.close(slot);
             }
         }

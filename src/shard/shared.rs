@@ -1,7 +1,7 @@
 //! What the shards of a broker have in common: read by all, written by one or by none.
 
 use super::{Counters, ShardId};
-use crate::config::Config;
+use crate::config::{Config, Terms};
 use crate::router::interest::{InterestBits, InterestCounts};
 use ahash::RandomState;
 use std::sync::Arc;
@@ -10,6 +10,8 @@ use std::sync::Arc;
 pub struct Shared {
     /// The configuration.
     pub config: Config,
+    /// What holds on each listener.
+    pub terms: Vec<Terms>,
     /// Which exact topic filters each shard has subscriptions for.
     pub interest: Vec<Arc<InterestBits>>,
     /// What each shard counts.
@@ -53,6 +55,7 @@ impl Shared {
         // A single shard asks no one.
         let counts: Vec<_> = (0..shards).map(|_| (shards > 1).then(InterestCounts::new)).collect();
         let shared = Shared {
+            terms: config.listeners.iter().map(|listener| config.terms(listener)).collect(),
             config,
             interest: counts.iter().flatten().map(InterestCounts::bits).collect(),
             counters: (0..shards).map(|_| Counters::default()).collect(),

@@ -87,7 +87,7 @@ impl Shard {
     ) -> Result<(), Violation> {
         let version = self.version_of_session(session);
         if version == ProtocolVersion::V5 {
-            self.check_subscribe_capabilities(subscribe)?;
+            self.check_subscribe_capabilities(session, subscribe)?;
         }
         let token = self.token();
         let before = self.journal.count();
@@ -137,8 +137,9 @@ impl Shard {
     }
 
     /// What CONNACK said is not there.
-    fn check_subscribe_capabilities(&self, subscribe: &Subscribe<'_>) -> Result<(), Violation> {
+    fn check_subscribe_capabilities(&self, session: u32, subscribe: &Subscribe<'_>) -> Result<(), Violation> {
         let protocol = &self.shared.config.protocol;
+        let terms = self.terms_of_session(session);
         let refuse = |reason, cause| Err(Violation { reason, cause });
         if subscribe.subscription_id != 0 && !protocol.subscription_identifiers {
             return refuse(
@@ -147,13 +148,13 @@ impl Shard {
             );
         }
         for wanted in subscribe.filters.clone() {
-            if wanted.filter.shared().is_some() && !protocol.shared_subscriptions {
+            if wanted.filter.shared().is_some() && !terms.shared_subscriptions {
                 return refuse(
                     Reason::SharedSubscriptionsNotSupported,
                     "shared subscriptions are not available",
                 );
             }
-            if wanted.filter.has_wildcard() && !protocol.wildcard_subscriptions {
+            if wanted.filter.has_wildcard() && !terms.wildcard_subscriptions {
                 return refuse(
                     Reason::WildcardSubscriptionsNotSupported,
                     "wildcard subscriptions are not available",
@@ -166,6 +167,7 @@ impl Shard {
     /// A well-formed filter may still be refused, alone. `[MQTT5-3.8.4-7]`
     fn check_filter(&mut self, session: u32, filter: TopicFilter<'_>) -> Result<(), Reason> {
         let config = &self.shared.config;
+        let terms = self.terms_of_session(session);
         let state = self.directory.session(session);
         let limit = if filter.levels() > config.limits.topic_levels {
             (Limit::TopicLevels, Reason::TopicFilterInvalid)
@@ -174,10 +176,10 @@ impl Shard {
                 || self.subscriptions.len() >= self.shares.subscriptions)
         {
             (Limit::Subscriptions, Reason::QuotaExceeded)
-        } else if filter.shared().is_some() && !config.protocol.shared_subscriptions {
+        } else if filter.shared().is_some() && !terms.shared_subscriptions {
             // A 3.x client could not know.
             return Err(Reason::SharedSubscriptionsNotSupported);
-        } else if filter.has_wildcard() && !config.protocol.wildcard_subscriptions {
+        } else if filter.has_wildcard() && !terms.wildcard_subscriptions {
             return Err(Reason::WildcardSubscriptionsNotSupported);
         } else {
             return Ok(());
@@ -196,7 +198,7 @@ impl Shard {
         needed: &mut Needed,
     ) -> Reason {
         let filter = wanted.filter;
-        let maximum = self.shared.config.protocol.maximum_qos;
+        let maximum = self.terms_of_session(session).maximum_qos;
         // [MQTT5-3.2.2-10]
         let qos = wanted.options.qos.min(QoS::from_bits(maximum).unwrap_or(QoS::ExactlyOnce));
         let options = SubscriptionOptions { qos, ..wanted.options };

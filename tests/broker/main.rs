@@ -6,6 +6,7 @@ mod crash;
 mod io_uring;
 mod ipv6;
 mod json_log;
+mod listeners;
 mod running;
 mod store;
 mod sys;

@@ -45,6 +45,16 @@ fn whatever_the_file_of_the_checkpoint_holds_it_is_read_or_refused() {
     run("checkpoint", targets::checkpoint::run, 2000);
 }
 
+#[test]
+fn a_websocket_is_the_same_however_its_bytes_are_cut() {
+    run("websocket", targets::websocket::run, 100_000);
+}
+
+#[test]
+fn a_proxy_header_is_whole_with_its_last_byte_or_refused() {
+    run("proxy", targets::proxy::run, 100_000);
+}
+
 /// The corpus, then `runs` inputs made from it.
 fn run(name: &str, target: fn(&[u8]), runs: u64) {
     let runs = number("MIDGE_FUZZ_RUNS").unwrap_or(runs);

@@ -86,7 +86,7 @@ impl World {
         match job {
             Job::Ready(Ready::Accept(link)) => {
                 let slot = self.give_slot(shard, link);
-                self.hosts[shard].machine.handle_open(now, slot, peer(link), false);
+                self.hosts[shard].machine.handle_open(now, slot, peer(link), 0, false);
                 self.mark_readable(link);
             }
             Job::Ready(Ready::Read(link)) => {
@@ -120,7 +120,7 @@ impl World {
                     }
                     Some(Parcel::Socket { link, bytes }) => {
                         let slot = self.give_slot(shard, link);
-                        self.hosts[shard].machine.handle_open(now, slot, peer(link), true);
+                        self.hosts[shard].machine.handle_open(now, slot, peer(link), 0, true);
                         self.hosts[shard].machine.handle_bytes(now, slot, &bytes);
                         self.mark_readable(link);
                     }

@@ -23,6 +23,8 @@ pub struct World {
     /// A link's number is its slot too, on whichever shard it is.
     links: Vec<Link>,
     now: Time,
+    /// By which listener the next clients come in.
+    pub listener: u16,
     pub events: Vec<Event>,
     config: Config,
     disk: Option<Disk>,
@@ -46,7 +48,7 @@ const SEED: u64 = 7;
 
 enum Parcel {
     Mail { from: ShardId, mail: Mail },
-    Socket { link: usize, peer: SocketAddr, bytes: Vec<u8> },
+    Socket { link: usize, peer: SocketAddr, listener: u16, bytes: Vec<u8> },
 }
 
 /// A connection as its client sees it.
@@ -122,6 +124,7 @@ impl World {
             held: Vec::new(),
             links: Vec::new(),
             now: Time::from_millis(1),
+            listener: 0,
             events: Vec::new(),
             disk,
             writing: (0..shards).map(|_| None).collect(),
@@ -157,7 +160,7 @@ impl World {
             unread: Vec::new(),
             hangup: None,
         });
-        self.shards[shard].handle_open(self.now, slot(link), peer(), false);
+        self.shards[shard].handle_open(self.now, slot(link), peer(), self.listener, false);
         self.run();
         link
     }
@@ -318,9 +321,9 @@ impl World {
     fn handle_parcel(&mut self, shard: usize, parcel: Parcel) {
         match parcel {
             Parcel::Mail { from, mail } => self.shards[shard].handle_mail(self.now, from, mail),
-            Parcel::Socket { link, peer, bytes } => {
+            Parcel::Socket { link, peer, listener, bytes } => {
                 self.links[link].paused = false;
-                self.shards[shard].handle_open(self.now, slot(link), peer, true);
+                self.shards[shard].handle_open(self.now, slot(link), peer, listener, true);
                 self.shards[shard].handle_bytes(self.now, slot(link), &bytes);
                 self.carry_out(shard);
                 self.read(link);
@@ -343,12 +346,13 @@ impl World {
         for effect in self.shards[shard].take_effects() {
             match effect {
                 Effect::Close { slot } => self.own(from, slot).closed = true,
-                Effect::HandOver { slot, to, peer, bytes } => {
+                Effect::HandOver { slot, to, peer, listener, bytes } => {
                     let link = self.own(from, slot);
                     (link.shard, link.paused) = (to, true);
                     self.boxes[usize::from(to)][shard].push_back(Parcel::Socket {
                         link: slot as usize,
                         peer,
+                        listener,
                         bytes,
                     });
                 }

@@ -7,4 +7,6 @@ pub mod config;
 pub mod connection;
 pub mod log;
 pub mod packet;
+pub mod proxy;
 pub mod topic;
+pub mod websocket;

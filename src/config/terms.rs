@@ -1,0 +1,77 @@
+//! What holds on one listener: its own options where it has them, else those of the whole broker.
+
+use super::{Config, Listener, QueuePolicy, Versions};
+
+/// The terms on which a listener's clients are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// Versions that clients may speak.
+    pub versions: Versions,
+    /// May clients come in without proof of who they are?
+    pub allow_anonymous: bool,
+    /// Largest packet from a client after CONNECT, in bytes.
+    pub packet_bytes: usize,
+    /// Longest keep alive, in seconds.
+    pub keep_alive_seconds_max: u16,
+    /// Receive Maximum that is announced.
+    pub receive_maximum: u16,
+    /// Topic aliases that a client may use.
+    pub topic_alias_maximum: u16,
+    /// Highest QoS that clients may publish with.
+    pub maximum_qos: u8,
+    /// Are retained messages accepted?
+    pub retain_available: bool,
+    /// May topic filters hold + and #?
+    pub wildcard_subscriptions: bool,
+    /// Are shared subscriptions accepted?
+    pub shared_subscriptions: bool,
+    /// What happens when the queue of a session is full.
+    pub session_queue_policy: QueuePolicy,
+}
+
+impl Config {
+    /// The terms of one of the listeners.
+    pub fn terms(&self, listener: &Listener) -> Terms {
+        let Config { auth, protocol, limits, .. } = self;
+        Terms {
+            versions: listener.versions,
+            allow_anonymous: listener.allow_anonymous.unwrap_or(auth.allow_anonymous),
+            packet_bytes: listener.packet_bytes.unwrap_or(limits.packet_bytes),
+            keep_alive_seconds_max: listener
+                .keep_alive_seconds_max
+                .unwrap_or(protocol.keep_alive_seconds_max),
+            receive_maximum: listener.receive_maximum.unwrap_or(protocol.receive_maximum),
+            topic_alias_maximum: listener.topic_alias_maximum.unwrap_or(protocol.topic_alias_maximum),
+            maximum_qos: listener.maximum_qos.unwrap_or(protocol.maximum_qos),
+            retain_available: listener.retain_available.unwrap_or(protocol.retain_available),
+            wildcard_subscriptions: listener
+                .wildcard_subscriptions
+                .unwrap_or(protocol.wildcard_subscriptions),
+            shared_subscriptions: listener.shared_subscriptions.unwrap_or(protocol.shared_subscriptions),
+            session_queue_policy: listener.session_queue_policy.unwrap_or(limits.session_queue_policy),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_has_the_terms_of_the_broker_but_for_its_own() {
+        let mut config = Config::default();
+        config.protocol.receive_maximum = 7;
+        config.limits.packet_bytes = 1000;
+        let own = Listener {
+            packet_bytes: Some(500),
+            session_queue_policy: Some(QueuePolicy::DropOldest),
+            ..Listener::default()
+        };
+        let terms = config.terms(&own);
+        assert_eq!((terms.packet_bytes, terms.receive_maximum), (500, 7));
+        assert_eq!(terms.session_queue_policy, QueuePolicy::DropOldest);
+        let common = config.terms(&Listener::default());
+        assert_eq!(common.packet_bytes, 1000);
+        assert_eq!(common.session_queue_policy, config.limits.session_queue_policy);
+    }
+}

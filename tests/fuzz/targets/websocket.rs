@@ -1,0 +1,167 @@
+//! MQTT over WebSocket: the first byte of an input says whether a request that is accepted stands before the
+//! rest of it, or the rest is the request too.
+//!
+//! What comes of a connection does not depend on how its bytes are cut into reads, is bounded by them, and
+//! an answer is well-formed. Behind the request, payload, answers and the end are those of a reader of
+//! frames that is written here a second time.
+
+use midge::transport::websocket::{Progress, WebSocket, WebSocketFailure, WebSocketSettings};
+
+/// A request that is accepted.
+const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+/// Most bytes of an answer to a request.
+const ANSWER_BYTES_MAX: usize = 400;
+/// Small, so that inputs pass it.
+const HEADER_BYTES_MAX: usize = 512;
+
+/// Runs the target.
+pub fn run(input: &[u8]) {
+    let Some((&choice, rest)) = input.split_first() else { return };
+    if choice % 2 == 1 {
+        check(rest);
+    } else {
+        let heard = check(&[REQUEST, rest].concat());
+        let answer = heard.answer.expect("the request is accepted");
+        assert_eq!((heard.payload, heard.out[answer..].to_vec(), heard.end), expected(rest));
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Open,
+    Closed,
+    Refused(u16),
+    Broken(u16),
+}
+
+/// All that came of some bytes.
+#[derive(Debug, PartialEq, Eq)]
+struct Heard {
+    payload: Vec<u8>,
+    out: Vec<u8>,
+    /// Length of the answer to a request that was accepted.
+    answer: Option<usize>,
+    end: End,
+}
+
+fn check(bytes: &[u8]) -> Heard {
+    let heard = hear(bytes, bytes.len().max(1));
+    assert_eq!(heard, hear(bytes, 1), "byte by byte");
+    assert_eq!(heard, hear(bytes, 1 + bytes.len() % 13), "in parts");
+    assert!(heard.payload.len() <= bytes.len());
+    assert!(heard.out.len() <= bytes.len() + ANSWER_BYTES_MAX);
+    if let End::Refused(status) = heard.end {
+        assert!(heard.out.starts_with(format!("HTTP/1.1 {status} ").as_bytes()) && heard.payload.is_empty());
+        assert!(heard.out.is_ascii());
+    }
+    heard
+}
+
+fn hear(bytes: &[u8], size: usize) -> Heard {
+    let settings = WebSocketSettings {
+        path: "/mqtt".into(),
+        origins: vec!["http://a".into()],
+        header_bytes_max: HEADER_BYTES_MAX,
+    };
+    let (mut payload, mut out, mut socket) = (Vec::new(), Vec::new(), WebSocket::new());
+    let mut end = End::Open;
+    for read in bytes.chunks(size) {
+        end = match socket.read(&settings, read, &mut payload, &mut out) {
+            Ok(Progress::PeerClosed) => End::Closed,
+            Ok(_) => continue,
+            Err(WebSocketFailure::Upgrade { status, words }) => {
+                assert!(words.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{words:?}");
+                End::Refused(status)
+            }
+            Err(WebSocketFailure::Frame { code, .. }) => End::Broken(code),
+        };
+        assert!(!socket.is_open());
+        break;
+    }
+    let answer = out.starts_with(b"HTTP/1.1 101 ").then(|| {
+        let empty_line = out.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        empty_line.expect("an answer ends") + 4
+    });
+    Heard { payload, out, answer, end }
+}
+
+// The rules of RFC 6455, a second time.
+
+fn expected(mut bytes: &[u8]) -> (Vec<u8>, Vec<u8>, End) {
+    let (mut payload, mut out, mut fragmented) = (Vec::new(), Vec::new(), false);
+    while let Some((first, len, mask, body)) = header(bytes) {
+        let (last, opcode) = (first & 0x80 != 0, first & 0x0F);
+        let is_control = opcode & 0x08 != 0;
+        let broken = match opcode {
+            3..=7 | 11.. => Some(1002),
+            _ if first & 0x70 != 0 || len >> 63 == 1 => Some(1002),
+            1 => Some(1003),
+            0 if !fragmented => Some(1002),
+            2 if fragmented => Some(1002),
+            _ if is_control && (!last || len > 125) => Some(1002),
+            _ => None,
+        };
+        let broken = broken.or(if mask.is_none() { Some(1002) } else { None });
+        if let Some(code) = broken {
+            return broken_with(payload, out, code);
+        }
+        let mask = mask.unwrap_or_default();
+        let there = usize::try_from(len).unwrap_or(usize::MAX).min(body.len());
+        let clear: Vec<u8> = (0..there).map(|at| body[at] ^ mask[at % 4]).collect();
+        bytes = &body[there..];
+        if !is_control {
+            payload.extend(&clear);
+            fragmented = !last;
+            continue;
+        }
+        if (there as u64) < len {
+            break;
+        }
+        match opcode {
+            9 => out.extend([&[0x8A, len as u8][..], &clear].concat()),
+            8 => match clear[..] {
+                [] => {
+                    out.extend([0x88, 0]);
+                    return (payload, out, End::Closed);
+                }
+                [_] => return broken_with(payload, out, 1002),
+                [high, low, ref reason @ ..] => {
+                    match u16::from_be_bytes([high, low]) {
+                        1000..=1003 | 1007..=1013 | 3000..=4999 => {}
+                        _ => return broken_with(payload, out, 1002),
+                    }
+                    if str::from_utf8(reason).is_err() {
+                        return broken_with(payload, out, 1007);
+                    }
+                    out.extend([0x88, 2, high, low]);
+                    return (payload, out, End::Closed);
+                }
+            },
+            _ => {}
+        }
+    }
+    (payload, out, End::Open)
+}
+
+fn broken_with(payload: Vec<u8>, mut out: Vec<u8>, code: u16) -> (Vec<u8>, Vec<u8>, End) {
+    out.extend([0x88, 2]);
+    out.extend(code.to_be_bytes());
+    (payload, out, End::Broken(code))
+}
+
+/// First byte, length, mask and what is behind them, if they are all there.
+fn header(bytes: &[u8]) -> Option<(u8, u64, Option<[u8; 4]>, &[u8])> {
+    let (&[first, second], rest) = bytes.split_first_chunk::<2>()?;
+    let (len, rest) = match second & 0x7F {
+        126 => rest.split_first_chunk::<2>().map(|(len, rest)| (u16::from_be_bytes(*len).into(), rest))?,
+        127 => rest.split_first_chunk::<8>().map(|(len, rest)| (u64::from_be_bytes(*len), rest))?,
+        len => (len.into(), rest),
+    };
+    if second & 0x80 == 0 {
+        return Some((first, len, None, rest));
+    }
+    let (mask, rest) = rest.split_first_chunk::<4>()?;
+    Some((first, len, Some(*mask), rest))
+}
