@@ -14,8 +14,10 @@
 mod check;
 mod keys;
 mod line;
+mod listeners;
 mod mapping;
 mod read;
+mod set;
 mod toml;
 
 use std::fmt;

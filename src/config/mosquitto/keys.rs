@@ -51,6 +51,13 @@ const AUTOSAVE: &str = "midge writes what it keeps as it happens; persistence.sy
 const CIPHERS: &str = "midge offers a fixed list of suites, all with forward secrecy and authenticated \
                        encryption; a client that has none of them can't connect";
 const ENGINE: &str = "midge has no OpenSSL engines; the key is read from keyfile";
+const CAPATH: &str = "midge reads the authorities from one file: join the certificates of the directory into \
+                      one, and name it with cafile";
+const PID_FILE: &str =
+    "midge stays in the foreground and writes no such file; who starts it knows its process";
+const PROXY_TLS: &str = "midge does not ask a proxy whether its client came over TLS; leaving it out would \
+                         change who may come in";
+const RETRY: &str = "without effect in mosquitto 2 either: nothing is sent again on a live connection";
 const PSK: &str = "midge has no TLS with pre-shared keys; leaving it out would change who may come in";
 
 /// All keys. `plugin_opt_…` and `auth_opt_…` are in [`find`].
@@ -97,12 +104,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("bridge_tls_use_os_certs", Bridge),
     ("bridge_tls_version", Bridge),
     ("cafile", Supported(Listener)),
-    (
-        "capath",
-        NotSupported(
-            "midge reads the authorities from one file: join the certificates of the directory into one and name it with cafile",
-        ),
-    ),
+    ("capath", NotSupported(CAPATH)),
     ("certfile", Supported(ListenerOrDefault)),
     ("check_retain_source", Supported(Anywhere)),
     ("ciphers", Harmless(ListenerOrDefault, Text, CIPHERS)),
@@ -162,25 +164,13 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("persistence_file", Supported(Anywhere)),
     ("persistence_location", Supported(Anywhere)),
     ("persistent_client_expiration", Supported(Anywhere)),
-    (
-        "pid_file",
-        Harmless(
-            Anywhere,
-            Text,
-            "midge stays in the foreground and writes no such file; who starts it knows its process",
-        ),
-    ),
+    ("pid_file", Harmless(Anywhere, Text, PID_FILE)),
     ("plugin", Plugin),
     ("plugin_load", Plugin),
     ("plugin_use", Plugin),
     ("port", Supported(Anywhere)),
     ("protocol", Supported(ListenerOrDefault)),
-    (
-        "proxy_protocol_v2_require_tls",
-        NotSupported(
-            "midge does not ask a proxy whether its client came over TLS; leaving it out would change who may come in",
-        ),
-    ),
+    ("proxy_protocol_v2_require_tls", NotSupported(PROXY_TLS)),
     ("psk_file", NotSupported(PSK)),
     ("psk_hint", NotSupported(PSK)),
     ("queue_qos0_messages", Supported(Anywhere)),
@@ -192,14 +182,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("retain_available", Supported(Anywhere)),
     ("retain_expiry_interval", Supported(Anywhere)),
     ("retained_persistence", Supported(Anywhere)),
-    (
-        "retry_interval",
-        Harmless(
-            Anywhere,
-            Anything,
-            "without effect in mosquitto 2 either: nothing is sent again on a live connection",
-        ),
-    ),
+    ("retry_interval", Harmless(Anywhere, Anything, RETRY)),
     ("round_robin", Bridge),
     ("set_tcp_nodelay", Harmless(Anywhere, Boolean, "midge always sends at once")),
     ("socket_domain", Supported(ListenerOrDefault)),
@@ -232,8 +215,20 @@ pub(super) fn find(key: &str) -> Option<Kind> {
     KEYS.get(index).map(|(_, kind)| *kind)
 }
 
+/// What is wrong with a key that mosquitto does not know, and what may be meant.
+pub(super) fn unknown(key: &str) -> String {
+    let hint = if key.contains('\t') {
+        "; between a key and its value mosquitto wants a space, not a tab".to_owned()
+    } else if key.starts_with('#') {
+        "; a comment must begin in the first column".to_owned()
+    } else {
+        nearest(key).map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"))
+    };
+    format!("Unknown configuration variable{hint}")
+}
+
 /// The known key nearest to an unknown one, if one is near enough to be meant.
-pub(super) fn nearest(key: &str) -> Option<&'static str> {
+fn nearest(key: &str) -> Option<&'static str> {
     // The comparison is quadratic.
     if key.len() > 60 {
         return None;

@@ -293,7 +293,7 @@ fn all_errors_are_told_at_once_and_each_line_of_a_bridge_is_one() {
     let text = "allow_anonymous perhaps\nconnection cloud\naddress example.org:8883\ntopic # out 1\n\
                 listener 100000\nmount_point a/\nplugin /a.so\nplugin_opt_x y\n";
     let errors = errors(text);
-    let lines: Vec<&str> = errors.iter().map(|error| error.split(' ').nth(0).expect("a place")).collect();
+    let lines: Vec<&str> = errors.iter().map(|error| error.split(' ').next().expect("a place")).collect();
     assert_eq!(
         lines,
         ["m.conf:1:", "m.conf:2:", "m.conf:3:", "m.conf:4:", "m.conf:5:", "m.conf:7:", "m.conf:8:"]
@@ -322,7 +322,8 @@ fn every_harmless_key_is_remarked_with_its_line() {
 #[test]
 fn carriage_returns_and_a_missing_last_line_feed_do_no_harm() {
     let conf = conf(
-        "\r\n# c\r\nlistener 1883 127.0.0.1\r\nallow_anonymous true\r\npersistence_location /a b \r\npersistence 1",
+        "\r\n# c\r\nlistener 1883 127.0.0.1\r\nallow_anonymous true\r\npersistence_location /a b \r\n\
+         persistence 1",
     );
     assert_eq!(addresses(&conf), ["127.0.0.1:1883"]);
     assert_eq!(conf.security.allow_anonymous.as_ref().map(|at| (at.line, at.value)), Some((4, true)));
@@ -398,7 +399,8 @@ fn no_limit_is_the_most_that_midge_can_hold() {
 fn limits_and_terms_are_taken_over() {
     let conf = conf(
         "max_inflight_messages 5\nmax_queued_messages 7\nmax_queued_bytes 100\nmax_keepalive 60\n\
-                     max_packet_size 50\nglobal_max_connections 10\nglobal_max_clients 11\nretain_available 0\n\
+                     max_packet_size 50\nglobal_max_connections 10\nglobal_max_clients 11\n\
+                     retain_available 0\n\
                      persistent_client_expiration 2w\nsys_interval 0\nmemory_limit 100000000\n\
                      log_type warning\nlog_type error\nlog_dest stdout\nlistener 1\n",
     );
@@ -443,7 +445,8 @@ fn a_tls_listener_becomes_one() {
 
 #[test]
 fn a_websocket_listener_keeps_its_origins() {
-    let web = "listener 9001 127.0.0.1\nprotocol websockets\nwebsockets_origin a.example\nwebsockets_origin b.example\n";
+    let web = "listener 9001 127.0.0.1\nprotocol websockets\nwebsockets_origin a.example\n\
+               websockets_origin b.example\n";
     assert_eq!(in_listener(web, 0, "protocol"), text("websocket"));
     let origins = ["a.example", "b.example"].map(str::to_owned).to_vec();
     assert_eq!(in_listener(web, 0, "websocket_origins"), Some(TomlValue::Texts(origins)));
@@ -549,10 +552,12 @@ fn mutate(bytes: &mut Vec<u8>, state: &mut u64) {
 #[test]
 fn no_file_makes_the_reader_panic_and_what_it_takes_is_toml() {
     let seeds = [
-        "per_listener_settings true\nlistener 1883\nallow_anonymous true\nmax_connections 10\nlistener 8883 ::1\n\
-         certfile /c\nkeyfile /k\ncafile /a\nrequire_certificate true\nauto_id_prefix x\nlistener_allow_anonymous 1\n",
-        "pid_file /p\npersistence true\npersistence_location /var/lib/\nlog_dest file /l\nlog_type all\nport 1883\n\
-         bind_address 127.0.0.1\nmax_queued_messages 9\nwebsockets_log_level 7\nlistener 9001\nprotocol websockets\n",
+        "per_listener_settings true\nlistener 1883\nallow_anonymous true\nmax_connections 10\n\
+         listener 8883 ::1\ncertfile /c\nkeyfile /k\ncafile /a\nrequire_certificate true\n\
+         auto_id_prefix x\nlistener_allow_anonymous 1\n",
+        "pid_file /p\npersistence true\npersistence_location /var/lib/\nlog_dest file /l\nlog_type all\n\
+         port 1883\nbind_address 127.0.0.1\nmax_queued_messages 9\nwebsockets_log_level 7\n\
+         listener 9001\nprotocol websockets\n",
         "",
     ];
     let mut state = 0x9e37_79b9_7f4a_7c15;
