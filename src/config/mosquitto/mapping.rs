@@ -258,8 +258,12 @@ impl Writer<'_> {
             let seconds = TomlValue::Integer(u64::from(minutes) * 60);
             self.put("retained_expiry_seconds", seconds, origin).is_vital = true;
         }
+        self.put("reason_strings", TomlValue::Boolean(false), Origin::Default);
         let conf = self.conf;
         self.write_client_ids(&conf.security);
+        if conf.security.auto_id_prefix.is_none() {
+            self.put("assigned_client_id_prefix", TomlValue::Text("auto-".to_owned()), Origin::Default);
+        }
     }
 
     /// The bound on unacknowledged messages. mosquitto's "no limit" is as many as packet identifiers allow.
