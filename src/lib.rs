@@ -55,4 +55,5 @@ pub mod shard;
 pub mod store;
 pub mod time;
 pub mod topic;
+#[cfg(feature = "runtime")]
 pub mod transport;

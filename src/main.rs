@@ -5,25 +5,31 @@
 use midge::banner::{Started, banner};
 use midge::cli::{self, Command, Serve, StoreAction};
 use midge::config::open_files::{self, Wanted};
-use midge::config::{Config, parse, state_directory};
+use midge::config::{Config, Listener, parse, state_directory};
 use midge::driver::{self, BindOptions};
 use midge::logging;
 use midge::shard::run::{Control, Start, StartStore, run};
 use midge::shard::{SHARDS_MAX, Shared};
 use midge::store::segment::LogName;
 use midge::store::{Checkpoint, Recovery, RecoveryReport, StoreDirectory, StoreError, Wall, recover, tools};
+use midge::transport::Door;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The configuration or the arguments are wrong.
 const EXIT_USAGE: u8 = 2;
+
+/// The kernel lets go of the sockets of a process that was killed a moment after the process is gone, because
+/// io_uring held them too: an address in use is tried again for so long, and so often.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
+const ADDRESS_RETRY: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {
@@ -121,6 +127,8 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         open: AtomicUsize::new(0),
         open_by_listener: config.listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
         connections_max: connections,
+        doors: Mutex::new((doors(&config)?, 0)),
+        doors_changed: AtomicU64::new(0),
         ready: AtomicUsize::new(0),
         restored: AtomicUsize::new(0),
         finished: AtomicUsize::new(0),
@@ -135,6 +143,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         None => (None, None, (0..shards).map(|_| None).collect()),
     };
     let mesh_capacity = config.runtime.mesh_capacity;
+    let reloadable = config.clone();
     let (shared, interests) = Shared::new(config, shards, seed);
     let shared = Arc::new(shared);
     let mut starts: Vec<Option<Start>> = Vec::new();
@@ -153,7 +162,8 @@ fn start(serve: &Serve) -> Result<(), Failure> {
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(id) << 32 | 0x5eed),
         }));
     }
-    watch_signals(Arc::clone(&control), bells)
+    let reload = Reload { serve: serve.clone(), control: Arc::clone(&control), config: reloadable };
+    watch_signals(Arc::clone(&control), bells, reload)
         .map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
     let starts = Arc::new(Mutex::new(starts));
     let running = driver::start_shards(shards, move |number| {
@@ -176,6 +186,12 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     tracing::info!("stopped");
     drop(log_guard);
     Ok(())
+}
+
+/// What each listener puts in front of MQTT.
+fn doors(config: &Config) -> Result<Arc<[Door]>, Failure> {
+    let doors: Result<Vec<_>, _> = config.listeners.iter().map(Door::of).collect();
+    Ok(doors.map_err(|words| Failure { words: format!("midge: {words}"), status: EXIT_USAGE })?.into())
 }
 
 /// What was kept, and where.
@@ -259,10 +275,16 @@ fn listen(config: &Config, shards: usize) -> Result<(Vec<SocketAddr>, Vec<Vec<(u
     let options = BindOptions::default();
     let mut addresses = Vec::new();
     let mut sockets: Vec<Vec<(u16, OwnedFd)>> = (0..shards).map(|_| Vec::new()).collect();
+    let until = Instant::now() + ADDRESS_PATIENCE;
     for (number, listener) in (0..).zip(&config.listeners) {
         for address in listener.address.resolve().map_err(Failure::new)? {
             let failed = |error: std::io::Error| Failure::new(cannot_listen(address, &error));
-            driver::probe_bind(address, &options).map_err(failed)?;
+            while let Err(error) = driver::probe_bind(address, &options) {
+                if error.kind() != std::io::ErrorKind::AddrInUse || Instant::now() >= until {
+                    return Err(failed(error));
+                }
+                std::thread::sleep(ADDRESS_RETRY);
+            }
             let first = driver::bind(address, &options).map_err(failed)?;
             // Port 0 is the kernel's choice, once.
             let bound = driver::local_address(&first).map_err(failed)?;
@@ -289,16 +311,90 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
     format!("can't listen on {address}: {why}")
 }
 
-/// The first SIGTERM or SIGINT stops in good order, the second at once.
-fn watch_signals(control: Arc<Control>, mut bells: Vec<UnixStream>) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+/// What SIGHUP needs.
+struct Reload {
+    serve: Serve,
+    control: Arc<Control>,
+    /// As it was at the start, or at the last reload.
+    config: Config,
+}
+
+impl Reload {
+    /// Reads the configuration file and the files that it names again. What can't be used changes nothing.
+    fn run(&mut self) {
+        let mut config = match &self.serve.config {
+            Some(file) => match parse::load(file) {
+                Ok(config) => config,
+                Err(errors) => {
+                    return tracing::error!(
+                        "SIGHUP: nothing is changed, the configuration is wrong: {errors}"
+                    );
+                }
+            },
+            None => Config::default(),
+        };
+        self.serve.apply(&mut config);
+        let addresses = |config: &Config| {
+            config.listeners.iter().map(|listener| listener.address.clone()).collect::<Vec<_>>()
+        };
+        if addresses(&config) != addresses(&self.config) {
+            return tracing::error!(
+                "SIGHUP: nothing is changed: the addresses of the listeners are not those of the start; other ones \
+                 need a restart"
+            );
+        }
+        let doors: Result<Vec<_>, _> = config.listeners.iter().map(Door::of).collect();
+        match doors {
+            Ok(doors) => self.control.change_doors(doors.into()),
+            Err(words) => return tracing::error!("SIGHUP: nothing is changed: {words}"),
+        }
+        tracing::info!("SIGHUP: certificates, keys and revocation lists are read again");
+        if without_doors(&config) != without_doors(&self.config) {
+            tracing::warn!(
+                "SIGHUP: the file has other changes too; only what concerns TLS, WebSocket and the PROXY header \
+                 counts before a restart"
+            );
+        }
+        self.config = config;
+    }
+}
+
+/// The configuration without what SIGHUP can change.
+fn without_doors(config: &Config) -> Config {
+    let mut config = config.clone();
+    for listener in &mut config.listeners {
+        let plain = Listener::default();
+        listener.protocol = plain.protocol;
+        listener.websocket_path = plain.websocket_path;
+        listener.websocket_origins = plain.websocket_origins;
+        listener.tls_certificates = plain.tls_certificates;
+        listener.tls_keys = plain.tls_keys;
+        listener.tls_client_ca = plain.tls_client_ca;
+        listener.tls_client_certificate = plain.tls_client_certificate;
+        listener.tls_crl = plain.tls_crl;
+        listener.tls_minimum = plain.tls_minimum;
+        listener.proxy_trusted = plain.proxy_trusted;
+    }
+    config
+}
+
+/// The first SIGTERM or SIGINT stops in good order, the second at once. SIGHUP reads certificates again.
+fn watch_signals(
+    control: Arc<Control>,
+    mut bells: Vec<UnixStream>,
+    mut reload: Reload,
+) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     std::thread::Builder::new().name("midge-signals".into()).spawn(move || {
         for signal in signals.forever() {
-            if control.stop.swap(true, Ordering::AcqRel) {
+            if signal == SIGHUP {
+                reload.run();
+            } else if control.stop.swap(true, Ordering::AcqRel) {
                 std::process::exit(128 + signal);
+            } else {
+                tracing::info!(signal, "stopping: connections are being closed");
             }
-            tracing::info!(signal, "stopping: connections are being closed");
             for bell in &mut bells {
                 // A shard that is gone already needs no bell.
                 let _ = bell.write_all(b"!");

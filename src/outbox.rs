@@ -94,6 +94,36 @@ impl Outbox {
         }
     }
 
+    /// Queues a range for a connection in front of what it already has.
+    pub fn send_first(&mut self, slot: u32, range: Range) {
+        let Some(&place) = self.places.get(slot as usize).filter(|&&place| place != 0) else {
+            return self.send(slot, range);
+        };
+        if range.len == 0 {
+            return;
+        }
+        let touched = &mut self.touched[place as usize - 1];
+        touched.bytes =
+            touched.bytes.checked_add(range.len).expect("the owner bounds what a turn queues per connection");
+        let added = self.segments.len() as u32;
+        self.segments.push(Segment { range: touched.first, next: touched.next });
+        touched.first = range;
+        touched.next = added;
+        if touched.last == NONE {
+            touched.last = added;
+        }
+        touched.segments += 1;
+    }
+
+    /// Puts one range, which may be empty, in the place of all that a touched connection has.
+    pub fn replace(&mut self, slot: u32, range: Range) {
+        debug_assert!(range.end() as usize <= self.arena.len());
+        if let Some(&place) = self.places.get(slot as usize).filter(|&&place| place != 0) {
+            self.touched[place as usize - 1] =
+                Touched { slot, bytes: range.len, segments: 1, first: range, next: NONE, last: NONE };
+        }
+    }
+
     /// Bytes queued for a connection in this turn.
     #[inline]
     pub fn pending_bytes(&self, slot: u32) -> u32 {

@@ -25,7 +25,8 @@ pub use state_directory::state_directory;
 pub use summary::summary;
 pub use terms::Terms;
 pub use value::{
-    ListenerProtocol, LogFormat, LogLevel, LogTarget, QueuePolicy, SyncPolicy, Version, Versions,
+    ClientCertificates, ListenerProtocol, LogFormat, LogLevel, LogTarget, QueuePolicy, SyncPolicy,
+    TlsMinimum, Version, Versions,
 };
 
 use value::Section;

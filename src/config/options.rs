@@ -6,8 +6,8 @@
 
 use super::address::Address;
 use super::value::{
-    Allowed, ListenerProtocol, Literal, LogFormat, LogLevel, LogTarget, QueuePolicy, Refused, Row, Section,
-    Setting, SyncPolicy, Version, Versions,
+    Allowed, ClientCertificates, ListenerProtocol, Literal, LogFormat, LogLevel, LogTarget, QueuePolicy,
+    Refused, Row, Section, Setting, SyncPolicy, TlsMinimum, Version, Versions,
 };
 
 /// Declares the sections: for each its struct, its defaults and its rows.
@@ -106,7 +106,36 @@ sections! {
              [::] for every IPv6 address. Port 0 takes a free port, which the start-up lines name. midge does \
              not start when the address is taken or is not this machine's.";
         protocol: ListenerProtocol = ListenerProtocol::Mqtt, Allowed::Choice(ListenerProtocol::WORDS), "",
-            "What is spoken there: MQTT over TCP.";
+            "What is spoken there. \"mqtt\": MQTT as it is. \"websocket\": MQTT in the binary frames of WebSocket, \
+             for browsers, with the subprotocols mqtt and mqttv3.1. Either of them over TLS, if there are \
+             tls_certificates.";
+        websocket_path: String = String::new(), Allowed::Text { bytes_max: 1024 }, "",
+            "Path that WebSocket clients must ask for, such as \"/mqtt\"; another one is answered with 404. Empty: \
+             any.";
+        websocket_origins: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 1024, count_max: 256 }, "",
+            "Origins from which browsers may open a WebSocket, such as \"https://example.org\"; another one is \
+             answered with 403. A client that names none, as those outside of browsers, gets in. Empty: any.";
+        tls_certificates: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 4096, count_max: 64 }, "",
+            "PEM files of this listener's certificates, each followed by those that lead to its CA. With several, \
+             the client's server name (SNI) chooses, and the first is for the others. Empty: no TLS. SIGHUP reads \
+             them and the other files of TLS again; connections that live stay.";
+        tls_keys: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 4096, count_max: 64 }, "",
+            "PEM files of the private keys, one for each of tls_certificates and in the same order: PKCS #8, PKCS \
+             #1 or SEC 1, without a password.";
+        tls_client_ca: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
+            "PEM file of the CAs that issue the certificates of clients.";
+        tls_client_certificate: ClientCertificates = ClientCertificates::None, Allowed::Choice(ClientCertificates::WORDS), "",
+            "Whether clients are asked for a certificate of tls_client_ca. \"optional\": they may have none, but not \
+             a bad one. \"required\": nobody gets in without a good one.";
+        tls_crl: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
+            "PEM file of the lists of revoked client certificates, one of each CA between the client's certificate \
+             and tls_client_ca. Empty: nothing is revoked.";
+        tls_minimum: TlsMinimum = TlsMinimum::V12, Allowed::Choice(TlsMinimum::WORDS), "",
+            "Oldest version of TLS that is spoken.";
+        proxy_trusted: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 64, count_max: 256 }, "",
+            "Addresses and ranges (\"10.0.0.0/8\") of load balancers that begin each connection with a PROXY header, \
+             version 1 or 2: the client's address is what they say. Connections from elsewhere have none. Empty: \
+             nobody's header is believed.";
         versions: Versions = Versions::ALL, Allowed::Choices(Version::WORDS), "",
             "Versions of MQTT that clients may speak. Another one is refused: CONNACK 0x84 (3.x: 0x01).";
         allow_anonymous: Option<bool> = None, Allowed::Boolean, "",

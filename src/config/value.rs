@@ -70,6 +70,13 @@ pub enum Allowed {
         /// Longest string, in bytes.
         bytes_max: usize,
     },
+    /// An array of at most `count_max` strings, each as with `Text`.
+    Texts {
+        /// Longest string, in bytes.
+        bytes_max: usize,
+        /// Most strings.
+        count_max: usize,
+    },
     /// Some of a few words, in an array.
     Choices(&'static [&'static str]),
     /// `host:port`, where the host is an address or a name.
@@ -85,7 +92,7 @@ impl Allowed {
             Allowed::Choice(_) | Allowed::Text { .. } | Allowed::Address => {
                 matches!(literal, Literal::Text(_))
             }
-            Allowed::Choices(_) => matches!(literal, Literal::Texts(_)),
+            Allowed::Choices(_) | Allowed::Texts { .. } => matches!(literal, Literal::Texts(_)),
         }
     }
 
@@ -108,6 +115,13 @@ impl fmt::Display for Allowed {
             Allowed::PowerOfTwo { min, max } => write!(f, "a power of two from {min} to {max}"),
             Allowed::Boolean => f.write_str("true or false"),
             Allowed::Choice(words) => f.write_str(&words_in_quotes(words)),
+            Allowed::Texts { bytes_max, count_max } => {
+                write!(
+                    f,
+                    "an array of at most {count_max} strings of at most {bytes_max} bytes without control \
+                     characters"
+                )
+            }
             Allowed::Choices(words) => {
                 write!(f, "an array with one or more of {}", words_in_quotes(words))
             }
@@ -201,6 +215,26 @@ impl Setting for String {
 
     fn shown(&self) -> String {
         quoted(self)
+    }
+}
+
+impl Setting for Vec<String> {
+    fn read(literal: &Literal, allowed: &Allowed) -> Result<Self, Refused> {
+        match (literal, allowed) {
+            (Literal::Texts(texts), Allowed::Texts { bytes_max, count_max })
+                if texts.len() <= *count_max
+                    && texts
+                        .iter()
+                        .all(|text| text.len() <= *bytes_max && !text.chars().any(char::is_control)) =>
+            {
+                Ok(texts.clone())
+            }
+            _ => Err(Refused::NotAllowed),
+        }
+    }
+
+    fn shown(&self) -> String {
+        shown_list(self.iter().map(String::as_str))
     }
 }
 
@@ -360,22 +394,44 @@ impl Setting for Versions {
 words! {
     /// What a listener speaks.
     ListenerProtocol {
-        /// MQTT over plain TCP.
+        /// MQTT as it is.
         Mqtt = "mqtt",
+        /// MQTT in the frames of WebSocket.
+        WebSocket = "websocket",
     }
 }
 
-word_settings!(LogLevel, LogFormat, LogTarget, SyncPolicy, QueuePolicy);
+words! {
+    /// Whether clients are asked for a certificate.
+    ClientCertificates {
+        /// They are not.
+        None = "none",
+        /// They are, and may have none.
+        Optional = "optional",
+        /// Without a good one nobody gets in.
+        Required = "required",
+    }
+}
+
+words! {
+    /// The oldest version of TLS that is spoken.
+    TlsMinimum {
+        /// TLS 1.2.
+        V12 = "1.2",
+        /// TLS 1.3.
+        V13 = "1.3",
+    }
+}
+
+word_settings!(LogLevel, LogFormat, LogTarget, SyncPolicy, QueuePolicy, ClientCertificates, TlsMinimum);
 
 impl Setting for ListenerProtocol {
     fn read(literal: &Literal, _: &Allowed) -> Result<Self, Refused> {
         let Literal::Text(word) = literal else { return Err(Refused::NotAllowed) };
         match word.as_str() {
-            "websocket" | "websockets" | "ws" => {
-                Err(Refused::Because("MQTT over WebSocket comes with a later version"))
+            "wss" | "mqtts" | "tls" => {
+                Err(Refused::Because("TLS is not a protocol of its own: see tls_certificates"))
             }
-            "wss" | "websocket-tls" => Err(Refused::Because("WebSocket and TLS come with later versions")),
-            "mqtts" | "tls" | "mqtt-tls" => Err(Refused::Because("TLS comes with a later version")),
             word => ListenerProtocol::from_word(word).ok_or(Refused::NotAllowed),
         }
     }
@@ -483,7 +539,7 @@ mod tests {
     #[test]
     fn choices_are_listed_in_words() {
         assert_eq!(Allowed::Choice(LogFormat::WORDS).to_string(), "\"human\" or \"json\"");
-        assert_eq!(Allowed::Choice(ListenerProtocol::WORDS).to_string(), "\"mqtt\"");
+        assert_eq!(Allowed::Choice(&["mqtt"]).to_string(), "\"mqtt\"");
         assert_eq!(
             Allowed::Choice(LogLevel::WORDS).to_string(),
             "\"error\", \"warn\", \"info\", \"debug\" or \"trace\""
@@ -505,11 +561,13 @@ mod tests {
     }
 
     #[test]
-    fn a_protocol_of_a_later_version_is_refused_with_its_reason() {
+    fn a_protocol_that_names_tls_is_refused_with_the_way_to_have_it() {
         let read = |word: &str| ListenerProtocol::read(&Literal::Text(word.into()), &Allowed::Boolean);
         assert_eq!(read("mqtt"), Ok(ListenerProtocol::Mqtt));
-        assert!(matches!(read("websocket"), Err(Refused::Because(reason)) if reason.contains("WebSocket")));
-        assert!(matches!(read("mqtts"), Err(Refused::Because(reason)) if reason.contains("TLS")));
+        assert_eq!(read("websocket"), Ok(ListenerProtocol::WebSocket));
+        assert!(
+            matches!(read("mqtts"), Err(Refused::Because(reason)) if reason.contains("tls_certificates"))
+        );
         assert_eq!(read("amqp"), Err(Refused::NotAllowed));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Segments are files of a fixed size, written with direct I/O ([`crate::store::segment`] says what stands
 //! in them). One write is in flight at a time; the next batch fills meanwhile. The next segment is made in
-//! advance, so that going over to it costs nothing.
+//! advance, so that going over to it costs nothing, and from the file of an old one if there is one
+//! ([`Spares`]).
 //!
 //! Tasks on the executor do the file work, each under a [`super::Guard`], and say how it went;
 //! [`LogWriter::poll`] draws the conclusions. After a write or sync has failed nothing is written any more
@@ -25,8 +26,8 @@ use glommio::task::JoinHandle;
 use self::disk::{Disk, SegmentFile, Trouble};
 use super::Outstanding;
 use crate::config::SyncPolicy;
-use crate::store::Batch;
 use crate::store::segment::{BLOCK, Header, LogName, file_name};
+use crate::store::{Batch, Spares};
 
 /// Where and how a log is written.
 #[derive(Clone, Debug)]
@@ -44,6 +45,8 @@ pub struct LogConfig {
     pub segment_bytes: usize,
     /// When the disk is told to keep what was written.
     pub sync: SyncPolicy,
+    /// Where the files of old segments come from.
+    pub spares: Spares,
 }
 
 /// What happened to a log.
@@ -95,8 +98,6 @@ pub struct LogWriter {
     /// Of the segment after the current one.
     next_number: u64,
     spare: Spare,
-    /// Old segments the next ones can be made from.
-    recycled: VecDeque<PathBuf>,
     /// A batch for which no segment has room yet.
     waiting: Option<Batch>,
     write: Option<JoinHandle<()>>,
@@ -136,9 +137,6 @@ enum Spare {
     Ready(SegmentFile),
 }
 
-/// Old segments that wait to become new ones; further ones are removed.
-const RECYCLED_MAX: usize = 4;
-
 /// How soon a segment that could not be made is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -172,7 +170,6 @@ impl LogWriter {
             written: BLOCK,
             next_number: 1,
             spare: Spare::Missing,
-            recycled: VecDeque::new(),
             waiting: None,
             write: None,
             sync: None,
@@ -232,29 +229,6 @@ impl LogWriter {
         }
         let sync_at = self.sync_at.filter(|_| self.is_dirty && self.sync.is_none());
         [self.retry_at, sync_at].into_iter().flatten().min()
-    }
-
-    /// Takes an old segment of this directory that nobody needs any more: a later one is made from it, or it
-    /// is removed. It may be of another log. It keeps its name for a while; later it has the name of a
-    /// segment that its header does not agree with, until that segment begins.
-    pub fn recycle(&mut self, path: PathBuf) {
-        if self.recycled.len() < RECYCLED_MAX && !self.has_failed {
-            self.recycled.push_back(path);
-            if self.retry_at.is_some() {
-                // Here is the room that was missing.
-                self.retry_at = Some(Instant::now());
-                self.outstanding.notify();
-            }
-            return;
-        }
-        let disk = self.disk.clone();
-        let guard = self.outstanding.enter();
-        glommio::spawn_local(async move {
-            // A file that can't be removed is found again at the next start.
-            let _ = disk.remove(&path).await;
-            drop(guard);
-        })
-        .detach();
     }
 
     /// Ends the log: what was submitted is written, and synced as the policy says; the spare is removed.
@@ -419,22 +393,30 @@ impl LogWriter {
         self.spare = Spare::InWork;
         let path = self.config.directory.join(file_name(self.config.name, self.next_number));
         let (bytes, policy) = (self.config.segment_bytes, self.config.sync);
-        let (disk, recycled, is_retry) = (self.disk.clone(), self.recycled.pop_front(), self.is_full);
+        let (disk, is_retry) = (self.disk.clone(), self.is_full);
+        let (spares, shard) = (self.config.spares.clone(), self.config.name.shard);
         self.spare_task = Some(self.spawn(async move {
             if is_retry {
                 // What an attempt may have left.
                 let _ = disk.remove(&path).await;
             }
-            if let Some(old) = recycled {
+            if let Some(old) = spares.take(shard) {
                 match disk.reuse(&old, path.clone(), bytes, policy).await {
                     Ok(Some(segment)) => return Outcome::Spare(Some(segment), Ok(())),
-                    Ok(None) | Err(Trouble::NoRoom(_)) => {}
+                    // One that can't be removed is found again, and known to be done, at the next start.
+                    Ok(None) | Err(Trouble::NoRoom(_)) => drop(disk.remove(&old).await),
                     Err(trouble) => return Outcome::Spare(None, Err(trouble)),
                 }
             }
             match disk.create(path, bytes, policy).await {
                 Ok(segment) => Outcome::Spare(Some(segment), Ok(())),
-                Err(trouble) => Outcome::Spare(None, Err(trouble)),
+                Err(trouble) => {
+                    // What others have in reserve is the room for the next attempt.
+                    for old in spares.take_all() {
+                        let _ = disk.remove(&old).await;
+                    }
+                    Outcome::Spare(None, Err(trouble))
+                }
             }
         }));
     }

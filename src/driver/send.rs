@@ -96,7 +96,7 @@ impl Net {
     pub(super) fn queue_sends(&mut self, outbox: &Outbox, events: &mut Vec<Event>) {
         for touched in outbox.touched() {
             let Some(entry) = self.slots.get(touched.slot) else { continue };
-            if entry.has(BROKEN | SHUT) {
+            if entry.has(BROKEN | SHUT) || touched.bytes == 0 {
                 continue;
             }
             if entry.has_backlog() || touched.bytes > SEND_BYTES_MAX {

@@ -17,12 +17,14 @@ use std::fmt;
 use std::net::SocketAddr;
 
 /// How the peer went away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hangup {
     /// It closed.
     Closed,
     /// It reset the connection.
     Reset,
+    /// What lies below MQTT (PROXY header, TLS, WebSocket) has failed, in words.
+    Transport(Box<str>),
     /// Another error of the socket (errno).
     Error(i32),
     /// It does not read, and what waits for it has reached the driver's bound.
@@ -34,6 +36,7 @@ impl fmt::Display for Hangup {
         match self {
             Hangup::Closed => f.write_str("connection closed by the client without DISCONNECT"),
             Hangup::Reset => f.write_str("connection reset by the client"),
+            Hangup::Transport(words) => f.write_str(words),
             Hangup::BacklogFull => {
                 f.write_str("connection ended: the client does not read (limits.backlog_bytes)")
             }
@@ -95,8 +98,8 @@ pub(super) struct Connection {
     pub keep_alive_seconds: u16,
     /// At most 4 GiB are told.
     pub backlog_bytes: u32,
-    /// Reading is stopped because the client does not read.
-    paused: bool,
+    /// Why reading is stopped: [`PAUSED_BY_BACKLOG`], [`PAUSED_BY_OWED`].
+    paused: u8,
     /// QoS 0 messages are being dropped; said once per backlog.
     pub dropping: bool,
     pub rare: Option<Box<Rare>>,
@@ -120,6 +123,11 @@ pub(super) enum Progress {
     /// All unread bytes, this packet included, go to another shard.
     HandOver { to: super::ShardId },
 }
+
+/// The client does not read.
+const PAUSED_BY_BACKLOG: u8 = 1;
+/// Too many answers wait for the log, or for other shards.
+pub(super) const PAUSED_BY_OWED: u8 = 2;
 
 /// Packet type of CONNECT.
 const CONNECT_TYPE: u8 = 1;
@@ -174,7 +182,7 @@ impl Shard {
             timer: Some(timer),
             keep_alive_seconds: 0,
             backlog_bytes: 0,
-            paused: false,
+            paused: 0,
             dropping: false,
             rare: None,
         };
@@ -343,8 +351,9 @@ impl Shard {
         match connection.stage {
             Stage::Serving { session } => {
                 let client = self.directory.session(session).client_id.clone();
+                let drops_will = cause.drops_will();
                 self.report(Event::Disconnected { client, peer, cause });
-                self.detach(now, session, cause.drops_will());
+                self.detach(now, session, drops_will);
             }
             Stage::Connect { .. } | Stage::Authenticate if cause != EndCause::Refused => {
                 self.report(Event::Unconnected { peer, cause });
@@ -396,13 +405,11 @@ impl Shard {
         let limit = self.shared.config.limits.backlog_bytes;
         let Some(connection) = self.connection_mut(slot) else { return };
         connection.backlog_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let over = bytes > limit && !connection.paused;
-        connection.paused |= over;
+        let over = bytes > limit;
         let Stage::Serving { session } = connection.stage else { return };
         self.directory.slot_mut(session).flags |= BACKLOGGED;
-        if over {
-            // It asks for more than it reads. [DESIGN §7]: stop reading from whoever causes it.
-            self.effects.push(Effect::Pause { slot });
+        // It asks for more than it reads. [DESIGN §7]: stop reading from whoever causes it.
+        if over && self.pause(slot, PAUSED_BY_BACKLOG) {
             let client = self.directory.session(session).client_id.clone();
             self.report(Event::LimitReached { limit: Limit::BacklogPause, client });
         }
@@ -412,13 +419,36 @@ impl Shard {
         let Some(connection) = self.connection_mut(slot) else { return };
         connection.backlog_bytes = 0;
         connection.dropping = false;
-        let paused = std::mem::take(&mut connection.paused);
         let Stage::Serving { session } = connection.stage else { return };
         self.directory.slot_mut(session).flags &= !BACKLOGGED;
-        if paused {
+        self.unpause(slot, PAUSED_BY_BACKLOG);
+        self.pump(now, session);
+    }
+
+    /// Stops reading from a connection; false if it is stopped for this reason already.
+    pub(super) fn pause(&mut self, slot: u32, why: u8) -> bool {
+        let Some(connection) = self.connection_mut(slot).filter(|connection| connection.paused & why == 0)
+        else {
+            return false;
+        };
+        let before = connection.paused;
+        connection.paused |= why;
+        if before == 0 {
+            self.effects.push(Effect::Pause { slot });
+        }
+        true
+    }
+
+    /// The reason is gone; reads from the connection again if there is no other.
+    pub(super) fn unpause(&mut self, slot: u32, why: u8) {
+        let Some(connection) = self.connection_mut(slot).filter(|connection| connection.paused & why != 0)
+        else {
+            return;
+        };
+        connection.paused &= !why;
+        if connection.paused == 0 {
             self.effects.push(Effect::Resume { slot });
         }
-        self.pump(now, session);
     }
 
     /// The session of a connection that is served.

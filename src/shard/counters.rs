@@ -100,6 +100,10 @@ counters! {
     LimitDisk,
     /// Times that reading was stopped because the disk was behind.
     LimitLog,
+    /// Times that a log waited for the checkpoint because of `persistence.log_bytes`.
+    LimitLogBytes,
+    /// Times that reading was stopped because too many answers waited for the log or for other shards.
+    LimitAnswers,
     /// Clients whose Receive Maximum was overrun.
     LimitReceiveMaximum,
 }

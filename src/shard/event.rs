@@ -99,10 +99,12 @@ pub enum Limit {
     Disk,
     /// The disk is slower than what must be kept comes in: reading stopped.
     Log,
+    /// `persistence.log_bytes`: the checkpoint is behind.
+    LogBytes,
 }
 
 /// Why a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndCause {
     /// DISCONNECT from the client.
     Disconnect(Reason),
@@ -124,7 +126,7 @@ pub enum EndCause {
 
 impl EndCause {
     /// The reason code of the DISCONNECT that a 5.0 client gets; none: no DISCONNECT.
-    pub fn reason_sent(self) -> Option<Reason> {
+    pub fn reason_sent(&self) -> Option<Reason> {
         match self {
             EndCause::Violation(violation) => Some(violation.reason),
             EndCause::KeepAlive => Some(Reason::KeepAliveTimeout),
@@ -137,7 +139,7 @@ impl EndCause {
     }
 
     /// Does the will go unpublished? `[MQTT5-3.14.4-3]`
-    pub fn drops_will(self) -> bool {
+    pub fn drops_will(&self) -> bool {
         matches!(self, EndCause::Disconnect(Reason::Success))
     }
 }
@@ -182,7 +184,7 @@ impl Limit {
             Limit::Sessions => "limits.sessions",
             Limit::Mesh => "runtime.mesh_capacity",
             Limit::Disk => "persistence.directory",
-            Limit::Log => "persistence.log_bytes",
+            Limit::Log | Limit::LogBytes => "persistence.log_bytes",
         }
     }
 
@@ -202,6 +204,7 @@ impl Limit {
             Limit::Mesh => "reading stopped, another shard is behind",
             Limit::Disk => "message refused, the disk is full",
             Limit::Log => "reading stopped, the disk or the checkpoint is behind",
+            Limit::LogBytes => "nothing that must be kept is acknowledged until the checkpoint has caught up",
         }
     }
 
@@ -221,6 +224,7 @@ impl Limit {
             Limit::Mesh => Counter::LimitMesh,
             Limit::Disk => Counter::LimitDisk,
             Limit::Log => Counter::LimitLog,
+            Limit::LogBytes => Counter::LimitLogBytes,
         }
     }
 }

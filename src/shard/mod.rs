@@ -267,6 +267,13 @@ impl Shard {
         self.settle(now);
     }
 
+    /// A load balancer says whose connection it is.
+    pub fn handle_peer(&mut self, slot: u32, peer: SocketAddr) {
+        if let Some(connection) = self.connection_mut(slot) {
+            connection.peer = peer.into();
+        }
+    }
+
     /// Bytes from a connection. Bytes for one that is closed already are ignored.
     pub fn handle_bytes(&mut self, now: Time, slot: u32, bytes: &[u8]) {
         self.read(now, slot, bytes);

@@ -4,6 +4,7 @@
 //! clock, and park, which flushes the outbox in the system call that waits. The clock is read once
 //! a turn, after the completions were reaped, so that what is stamped with it came before.
 
+mod doors;
 mod store;
 
 pub use store::StartStore;
@@ -15,12 +16,14 @@ use crate::config::Config;
 use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding};
 use crate::router::interest::InterestCounts;
 use crate::time::Time;
+use crate::transport::Door;
+use doors::{Doors, Layered};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use store::Store;
 
@@ -29,16 +32,20 @@ pub enum Parcel {
     /// A mail.
     Mail(Mail),
     /// A connection whose client identifier is at home there.
-    Socket {
-        /// The socket.
-        socket: OwnedFd,
-        /// Where from.
-        peer: SocketAddr,
-        /// Number of the listener that it came in by.
-        listener: u16,
-        /// What it has sent so far, CONNECT first.
-        bytes: Vec<u8>,
-    },
+    Socket(Box<Arrival>),
+}
+
+/// A connection on its way to another shard.
+pub struct Arrival {
+    socket: OwnedFd,
+    peer: SocketAddr,
+    /// Number of the listener that it came in by.
+    listener: u16,
+    /// The MQTT bytes that it has sent so far, CONNECT first.
+    bytes: Vec<u8>,
+    layers: Option<Box<Layered>>,
+    /// What the layers have answered and is not sent yet.
+    unsent: Vec<u8>,
 }
 
 /// What the shards and the main thread share besides `Shared`.
@@ -57,11 +64,27 @@ pub struct Control {
     pub restored: AtomicUsize,
     /// Shards whose clients are gone, once the broker stops.
     pub finished: AtomicUsize,
+    /// What the listeners put in front of MQTT, and how often it was changed.
+    pub doors: Mutex<(Arc<[Door]>, u64)>,
+    /// The same number, to be looked at without the lock.
+    pub doors_changed: AtomicU64,
     /// Time zero of every shard's clock.
     pub started: Instant,
 }
 
 impl Control {
+    /// What the listeners put in front of MQTT, and how often that was changed.
+    fn doors(&self) -> (Arc<[Door]>, u64) {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Other doors for connections that come from now on. The shards see them when their bells ring.
+    pub fn change_doors(&self, doors: Arc<[Door]>) {
+        let mut current = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = (doors, current.1 + 1);
+        self.doors_changed.store(current.1, Ordering::Release);
+    }
+
     /// Counts a connection in, or names the bound that is reached.
     fn admit(&self, config: &Config, listener: u16) -> Result<(), Limit> {
         let taken = |open: &AtomicUsize, max| {
@@ -127,6 +150,8 @@ const TIDY_CONNECTIONS_MIN: usize = 256;
 const PAUSED_BY_MACHINE: u8 = 1;
 const PAUSED_BY_MESH: u8 = 2;
 const PAUSED_BY_LOG: u8 = 4;
+/// The handshake has to wait for the next turn.
+const PAUSED_FOR_TURN: u8 = 8;
 
 /// How often a shard looks whether the others have restored their sessions too.
 const RESTORE_PATIENCE: Duration = Duration::from_millis(1);
@@ -155,6 +180,9 @@ struct Runner {
     listeners: Vec<(u16, OwnedFd)>,
     /// Connections of listeners that have a bound of their own, and their listeners.
     counted: BTreeMap<u32, u16>,
+    doors: Doors,
+    /// See `Control::doors_changed`.
+    doors_seen: u64,
     is_restored: bool,
     is_finished: bool,
 }
@@ -180,6 +208,7 @@ pub async fn run(start: Start) -> io::Result<()> {
         std::thread::yield_now();
     }
     net.watch(start.bell, 0);
+    let (doors, doors_seen) = start.control.doors();
     let mut runner = Runner {
         machine: Shard::new(start.id, Arc::clone(&start.shared), start.interest, start.seed),
         net,
@@ -198,6 +227,8 @@ pub async fn run(start: Start) -> io::Result<()> {
         store: None,
         listeners: start.listeners,
         counted: BTreeMap::new(),
+        doors: Doors::new(doors),
+        doors_seen,
         is_restored: false,
         is_finished: false,
     };
@@ -217,8 +248,10 @@ impl Runner {
         self.machine.handle_start(now);
         self.carry_out(now, None);
         loop {
+            self.resume_handshakes();
             self.net.poll(&mut events);
             let now = self.now();
+            self.look_at_doors();
             self.listen_when_restored();
             self.read_log(now);
             if !events.is_empty() {
@@ -265,11 +298,20 @@ impl Runner {
                 }
             }
             let deadline = self.park_until(now, stopping);
+            self.doors.seal(self.machine.outbox());
             self.wake_others();
             let mesh = &self.mesh;
             let outbox = self.machine.outbox();
             self.net.park(outbox, &mut events, deadline, outstanding, &sleeping, || mesh.any_ready()).await?;
             self.clear_outbox();
+        }
+    }
+
+    fn look_at_doors(&mut self) {
+        if self.control.doors_changed.load(Ordering::Acquire) != self.doors_seen {
+            let (doors, seen) = self.control.doors();
+            self.doors.reload(doors);
+            self.doors_seen = seen;
         }
     }
 
@@ -281,7 +323,7 @@ impl Runner {
     fn park_until(&self, now: Time, stopping: Option<Instant>) -> Option<Duration> {
         let spin = self.shared.config.runtime.spin_microseconds;
         let spins = spin > 0 && now.micros_since(self.worked_at) < spin;
-        if spins || self.machine.has_deferred() || self.mesh.any_ready() {
+        if spins || self.machine.has_deferred() || self.doors.has_waiting() || self.mesh.any_ready() {
             return Some(Duration::ZERO);
         }
         let timer =
@@ -327,6 +369,7 @@ impl Runner {
                 self.tidy_at = None;
                 self.tidied_connections = connections;
                 self.machine.give_memory_back();
+                self.doors.give_memory_back();
                 self.net.give_memory_back();
                 driver::give_heap_back();
             }
@@ -336,6 +379,7 @@ impl Runner {
 
     fn flush(&mut self) -> io::Result<()> {
         let mut events = Vec::new();
+        self.doors.seal(self.machine.outbox());
         self.wake_others();
         self.net.flush(self.machine.outbox(), &mut events)?;
         self.clear_outbox();
@@ -401,6 +445,7 @@ impl Runner {
         }
         self.paused.remove(&slot);
         self.count_in(slot, listener);
+        self.doors.open(slot, listener, peer);
         self.machine.handle_open(now, slot, peer, listener, false);
         self.carry_out(now, None);
     }
@@ -410,11 +455,14 @@ impl Runner {
             self.net.hold(slot, buffer, 0);
             return;
         }
-        self.machine.handle_bytes(now, slot, self.net.bytes(&buffer));
-        self.net.give_back(buffer);
+        if let Some(buffer) = self.receive_layered(now, slot, buffer) {
+            self.machine.handle_bytes(now, slot, self.net.bytes(&buffer));
+            self.net.give_back(buffer);
+        }
         self.carry_out(now, Some(slot));
         self.hold_back(now, slot);
-        if self.machine.is_handshaking(slot) {
+        // One whose handshake waits for the next turn has nothing armed: it may still have to move.
+        if self.machine.is_handshaking(slot) && !self.net.is_held(slot) {
             self.net.receive_once(slot);
         }
     }
@@ -444,10 +492,12 @@ impl Runner {
                             mail,
                         );
                     }
-                    Parcel::Socket { socket, peer, listener, bytes } => {
+                    Parcel::Socket(arrival) => {
+                        let Arrival { socket, peer, listener, bytes, layers, unsent } = *arrival;
                         let slot = self.net.adopt(socket);
                         self.paused.remove(&slot);
                         self.count_in(slot, listener);
+                        self.doors.adopt(slot, layers, &unsent, self.machine.outbox());
                         self.machine.handle_open(now, slot, peer, listener, true);
                         self.machine.handle_bytes(now, slot, &bytes);
                         self.carry_out(now, None);
@@ -483,6 +533,7 @@ impl Runner {
                     if let Some(store) = &mut self.store {
                         store.forget(slot);
                     }
+                    self.doors.close(slot);
                     self.net.close(slot);
                 }
                 Effect::Stream { slot } => self.net.receive_stream(slot),
@@ -519,10 +570,12 @@ impl Runner {
         listener: u16,
         bytes: Vec<u8>,
     ) {
+        let (layers, unsent) = self.doors.take(slot, self.machine.outbox());
         match self.net.detach(slot) {
             Some(socket) => {
                 self.counted.remove(&slot);
-                self.send(now, to, Parcel::Socket { socket, peer, listener, bytes }, None);
+                let arrival = Arrival { socket, peer, listener, bytes, layers, unsent };
+                self.send(now, to, Parcel::Socket(Box::new(arrival)), None);
             }
             // The peer has gone while its CONNECT was read.
             None => {

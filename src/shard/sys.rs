@@ -38,6 +38,8 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/messages/stored", Source::Sum(Counter::MessagesQueued)),
     ("$SYS/broker/store/messages/count", Source::Sum(Counter::MessagesQueued)),
     ("$SYS/broker/store/messages/bytes", Source::Sum(Counter::BytesQueued)),
+    // Ours alone: mosquitto has no log.
+    ("$SYS/broker/store/log/waits", Source::Sum(Counter::LimitLogBytes)),
     ("$SYS/broker/publish/messages/received", Source::Sum(Counter::PublishesReceived)),
     ("$SYS/broker/publish/messages/sent", Source::Sum(Counter::PublishesSent)),
     ("$SYS/broker/publish/messages/dropped", Source::Sum(Counter::PublishesDropped)),

@@ -1,7 +1,7 @@
 //! Short conversations with the machine, and what it keeps afterwards.
 
-use super::Hangup;
 use super::world::World;
+use super::{Counter, Hangup};
 use crate::config::{Config, QueuePolicy};
 
 fn quiet(shards: usize) -> World {
@@ -286,6 +286,29 @@ fn at_home(shard: usize, name: &str) -> String {
     let homes = super::Homes::new(2, 7);
     let mut names = (0..).map(|n| format!("{name}{n}"));
     names.find(|name| usize::from(homes.home_of(name)) == shard).unwrap()
+}
+
+#[test]
+fn who_is_owed_too_many_answers_is_not_read_until_half_of_them_are_out() {
+    let mut world = quiet(1);
+    let publisher = connect(&mut world, 0, "publisher", 60);
+    let count = |world: &World, counter| world.shards[0].shared.counters[0].get(counter);
+    for round in 1..=2 {
+        world.stick(0);
+        let before = count(&world, Counter::PublishesReceived);
+        for _ in 0..9000 {
+            // Retained: each is kept.
+            world.send(publisher, b"\x33\x09\x00\x03a/b\x00\x07hi");
+        }
+        assert_eq!(count(&world, Counter::PublishesReceived) - before, 8001);
+        assert_eq!(count(&world, Counter::LimitAnswers), round);
+        assert_eq!(world.take(publisher), b"");
+        world.unstick(0);
+        assert_eq!(world.take(publisher), b"\x40\x02\x00\x07".repeat(9000));
+    }
+    // Nothing is left behind: it is read as ever.
+    world.send(publisher, b"\xC0\x00");
+    assert_eq!(world.take(publisher), b"\xD0\x00");
 }
 
 #[test]

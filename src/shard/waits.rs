@@ -5,9 +5,10 @@
 //! holds up those behind it; without anything that waits there is no list, and an answer goes out at
 //! once. A ticket counts the receipts that are missing for a publish that other shards take part in.
 
+use super::connection::PAUSED_BY_OWED;
 use super::deliver::Fanout;
 use super::directory::GATED;
-use super::{EndCause, Mail, SessionKey, Shard, ShardId, Violation};
+use super::{Counter, EndCause, Mail, SessionKey, Shard, ShardId, Violation};
 use crate::message::Message;
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, QoS, Reason, encode_ack, encode_pingresp};
 use crate::store::Record;
@@ -166,6 +167,13 @@ pub(super) struct Waits {
     receipts: Vec<Vec<Receipt>>,
 }
 
+/// A connection that is owed more answers than this times Receive Maximum, or [`OWED_BASIS_MIN`], is not read
+/// until it is owed half of that. A client that does not wait for its acknowledgements has no other bound; one
+/// that keeps to Receive Maximum never gets here. No answer that waits needs anything from the client, so it
+/// comes.
+const OWED_FACTOR: usize = 8;
+const OWED_BASIS_MIN: usize = 1000;
+
 /// Lists that are kept though empty.
 const SPARE_MAX: usize = 256;
 
@@ -236,10 +244,23 @@ impl Shard {
         let Waits { lists, spare, .. } = &mut self.waits;
         let list = lists.entry(slot).or_insert_with(|| spare.pop().unwrap_or_default());
         list.push_back(Owed { mark, ticket, answer });
+        let owed = list.len();
+        if owed > self.owed_max() && self.pause(slot, PAUSED_BY_OWED) {
+            self.count(Counter::LimitAnswers, 1);
+        }
+    }
+
+    fn owed_max(&self) -> usize {
+        OWED_FACTOR * usize::from(self.shared.config.protocol.receive_maximum).max(OWED_BASIS_MIN)
     }
 
     /// `what` is done once the log is durable up to `mark`, and after what waits already.
     pub(super) fn wait_for_log(&mut self, mark: u64, what: ForLog) {
+        if self.journal.has_failed() {
+            // It would wait for ever, and take room.
+            self.waits.for_log = VecDeque::new();
+            return;
+        }
         let mark = mark.max(self.waits.for_log.back().map_or(0, |(last, _)| *last));
         self.waits.for_log.push_back((mark, what));
     }
@@ -287,7 +308,7 @@ impl Shard {
     /// Sends what a connection is owed, as far as nothing waits.
     fn send_ready(&mut self, now: Time, slot: u32) {
         let durable = self.journal.durable();
-        loop {
+        let left = loop {
             // What is sent may end the connection, and with it the list.
             let Some(list) = self.waits.lists.get_mut(&slot) else { return };
             match list.front() {
@@ -296,11 +317,16 @@ impl Shard {
                         self.send_owed(now, slot, owed.answer);
                     }
                 }
-                Some(_) => return,
-                None => break,
+                Some(_) => break list.len(),
+                None => break 0,
             }
+        };
+        if left <= self.owed_max() / 2 {
+            self.unpause(slot, PAUSED_BY_OWED);
         }
-        self.waits.forget(slot);
+        if left == 0 {
+            self.waits.forget(slot);
+        }
     }
 
     /// The log is durable up to `last`. Takes effect once and for all; what was waiting for it goes out.

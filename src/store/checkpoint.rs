@@ -1,20 +1,22 @@
 //! The thread that works sealed segments into the checkpoint.
 //!
 //! Segments come in, in the order of each shard's log, from any thread; their changes go into the
-//! checkpoint, several segments in one transaction if several wait, and then their files are removed. While
-//! the checkpoint can't be written, the segments stay, and it is tried again every second.
+//! checkpoint, several segments in one transaction if several wait, and then their files go back to the logs
+//! ([`Spares`]) or are removed. While the checkpoint can't be written, the segments stay, and it is tried
+//! again every second.
 
 use super::StoreError;
 use super::directory::{remove, set_aside};
 use super::image::Image;
 use super::recovery::told;
 use super::segment::{Header, LogName, parse_file_name};
+use super::spares::Spares;
 use super::state::Changes;
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -23,7 +25,6 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 struct State {
     log_bytes: AtomicU64,
-    is_failing: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -37,6 +38,7 @@ enum Job {
 pub struct Submitter {
     sender: Sender<Job>,
     state: Arc<State>,
+    spares: Spares,
 }
 
 impl Submitter {
@@ -48,14 +50,14 @@ impl Submitter {
         let _ = self.sender.send(Job::Segment { path, bytes });
     }
 
+    /// Files of segments that are in the checkpoint.
+    pub fn spares(&self) -> Spares {
+        self.spares.clone()
+    }
+
     /// Bytes of segments that are sealed and not in the checkpoint yet.
     pub fn log_bytes(&self) -> u64 {
         self.state.log_bytes.load(Ordering::Relaxed)
-    }
-
-    /// The checkpoint can't be written just now.
-    pub fn is_failing(&self) -> bool {
-        self.state.is_failing.load(Ordering::Relaxed)
     }
 }
 
@@ -68,7 +70,8 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Starts the thread. `changes` are those of `pending`, segments that are applied but not kept yet;
-    /// `damaged` is the directory for segments that turn out to be damaged.
+    /// `damaged` is the directory for segments that turn out to be damaged, `spares` takes the files of those
+    /// that are done with.
     ///
     /// # Errors
     /// [`StoreError`] if there is no thread to be had.
@@ -77,6 +80,7 @@ impl Checkpoint {
         changes: Changes,
         pending: Vec<PathBuf>,
         damaged: PathBuf,
+        spares: Spares,
     ) -> Result<Checkpoint, StoreError> {
         let (sender, receiver) = channel();
         let state = Arc::new(State::default());
@@ -94,14 +98,16 @@ impl Checkpoint {
             applied: jobs.len(),
             jobs,
             damaged,
+            spares: spares.clone(),
             state: Arc::clone(&state),
+            is_failing: false,
             is_stopping: false,
         };
         let thread = Builder::new()
             .name("midge-checkpoint".to_owned())
             .spawn(move || worker.run(&receiver))
             .map_err(|error| StoreError::new("can't start the thread of the checkpoint", &path, error))?;
-        Ok(Checkpoint { submitter: Submitter { sender, state }, thread: Some(thread) })
+        Ok(Checkpoint { submitter: Submitter { sender, state, spares }, thread: Some(thread) })
     }
 
     /// A handle for a shard.
@@ -117,11 +123,6 @@ impl Checkpoint {
     /// See [`Submitter::log_bytes`].
     pub fn log_bytes(&self) -> u64 {
         self.submitter.log_bytes()
-    }
-
-    /// See [`Submitter::is_failing`].
-    pub fn is_failing(&self) -> bool {
-        self.submitter.is_failing()
     }
 
     /// Waits until all that was submitted is in the checkpoint, and ends the thread. What can't be written
@@ -149,7 +150,10 @@ struct Worker {
     /// How many of them are applied.
     applied: usize,
     damaged: PathBuf,
+    spares: Spares,
     state: Arc<State>,
+    /// The last try failed, which was told.
+    is_failing: bool,
     is_stopping: bool,
 }
 
@@ -160,18 +164,25 @@ const RETRY: Duration = Duration::from_secs(1);
 
 impl Worker {
     fn run(mut self, receiver: &Receiver<Job>) {
+        self.serve(receiver);
+        for path in self.spares.take_all() {
+            discard(&path);
+        }
+    }
+
+    fn serve(&mut self, receiver: &Receiver<Job>) {
         loop {
             self.take_all(receiver);
             match self.work() {
                 Ok(()) => {
-                    if self.state.is_failing.swap(false, Ordering::Relaxed) {
+                    if std::mem::take(&mut self.is_failing) {
                         tracing::info!("the checkpoint can be written again");
                     }
                 }
                 Err(error) => {
                     self.open = None;
                     self.applied = 0;
-                    if !self.state.is_failing.swap(true, Ordering::Relaxed) {
+                    if !std::mem::replace(&mut self.is_failing, true) {
                         tracing::error!("{error}; the log grows until that works again");
                     }
                     if self.is_stopping {
@@ -225,9 +236,8 @@ impl Worker {
             }
             image.commit(&mut changes)?;
             for (path, bytes) in self.jobs.drain(..std::mem::take(&mut self.applied)) {
-                // A file that can't be removed is found again, and known to be done, at the next start.
-                if let Err(error) = remove(&path) {
-                    tracing::warn!("{error}");
+                if self.is_stopping || !self.spares.give(&path) {
+                    discard(&path);
                 }
                 self.state.log_bytes.fetch_sub(bytes, Ordering::Relaxed);
             }
@@ -263,6 +273,13 @@ impl Worker {
             aside.display()
         );
         Ok(())
+    }
+}
+
+/// A file that can't be removed is found again, and known to be done, at the next start.
+fn discard(path: &Path) {
+    if let Err(error) = remove(path) {
+        tracing::warn!("{error}");
     }
 }
 

@@ -112,6 +112,11 @@ impl Journal {
         self.open_at = 0;
     }
 
+    /// Has the log failed?
+    pub fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
     /// Everything up to this mark is durable.
     pub fn durable(&self) -> u64 {
         self.durable
@@ -253,6 +258,22 @@ mod tests {
         assert_eq!(journal.mark(), 2);
         journal.set_durable(batch.last);
         assert_eq!(journal.durable(), 1);
+    }
+
+    #[test]
+    fn after_a_failure_nothing_is_gathered_and_nothing_durable() {
+        let mut journal = Journal::new(NAME);
+        journal.record(&Record::Ended { sid: 1 });
+        journal.fail();
+        assert_eq!((journal.waiting_bytes(), journal.mark()), (0, u64::MAX));
+        let count = journal.count();
+        for sid in 0..1000 {
+            journal.record(&Record::Ended { sid });
+            journal.seal_if_long();
+        }
+        assert_eq!((journal.waiting_bytes(), journal.take()), (0, None));
+        // Who asks whether something was taken down waits for ever.
+        assert_eq!(journal.count(), count + 1000);
     }
 
     #[test]

@@ -33,6 +33,9 @@ mod replay;
 mod restored;
 pub mod rows;
 pub mod segment;
+#[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
+mod spares;
 mod state;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
@@ -55,5 +58,7 @@ pub use record::{BadRecord, Decoder, Record, StoredMessage, StoredWill};
 pub use recovery::{Damage, Recovery, RecoveryReport, recover};
 pub use replay::{Gap, Replayed};
 pub use restored::{Restored, RestoredDelivery, RestoredSession, RestoredState, RestoredSubscription};
+#[cfg(feature = "runtime")]
+pub use spares::Spares;
 pub use state::{ApplyError, Changes};
 pub use wall::Wall;

@@ -9,6 +9,7 @@ use super::directory::{SegmentName, StoreDirectory, remove, sync};
 use super::image::{Image, ImageError};
 use super::replay::Replayed;
 use super::segment::{BLOCK, Header, LogName};
+use super::spares::Spares;
 use super::state::Changes;
 use super::{Restored, RestoredCounts, StoreError, Wall};
 use crate::shard::SHARDS_MAX;
@@ -117,7 +118,8 @@ pub fn recover(
         remove(path)?;
     }
     sync(&directory.log())?;
-    let checkpoint = Checkpoint::start(image, changes, pending, directory.damaged())?;
+    let spares = Spares::new(epoch, shards);
+    let checkpoint = Checkpoint::start(image, changes, pending, directory.damaged(), spares)?;
     Ok(Recovery { epoch, parts, report, checkpoint })
 }
 

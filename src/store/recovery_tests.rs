@@ -94,6 +94,18 @@ impl Log {
         self.path()
     }
 
+    /// Writes it over the blocks of an old file, of which those that a crash left unwritten show: `keeps`
+    /// tells of each block whether it was written.
+    fn write_over(&self, old: &[u8], keeps: impl Fn(usize) -> bool) -> PathBuf {
+        let mut bytes = old.to_vec();
+        bytes.resize(old.len().max(self.bytes.len()), 0);
+        for (block, new) in self.bytes.chunks(BLOCK).enumerate().filter(|&(block, _)| keeps(block)) {
+            bytes[block * BLOCK..][..new.len()].copy_from_slice(new);
+        }
+        fs::write(self.path(), bytes).unwrap();
+        self.path()
+    }
+
     /// Ends the segment.
     pub(in crate::store) fn seal(&mut self) -> PathBuf {
         let path = self.write();
@@ -169,6 +181,74 @@ fn a_torn_end_is_cut_and_told_and_the_next_start_is_clean() {
     assert_eq!((&report.torn[..], report.damage.len(), epoch), (&[(path, 2 * BLOCK)][..], 0, 2));
     let (again, report, _) = recovered(&scratch, 2);
     assert_eq!((again, report.torn.len()), (lines, 0));
+}
+
+/// A log of one session, whose first segment is worked in: its file, full of frames that are none any more.
+/// Some of them are longer than a block.
+fn log_with_an_old_file(scratch: &Scratch) -> (Log, Vec<u8>) {
+    let directory = scratch.open();
+    let mut log = Log::new(&directory, 1, 0);
+    for sid in 1..=20 {
+        let long = "x".repeat(if sid % 3 == 0 { 6000 } else { 10 });
+        log.frame(sid, &[session(sid, &long)]);
+        log.frame(sid, &[Record::Ended { sid }]);
+    }
+    log.frame(21, &[session(21, "the one that stays")]);
+    let old = fs::read(log.seal()).unwrap();
+    drop(directory);
+    // Nothing of it is in the log now.
+    let (lines, _, _) = recovered(scratch, 1);
+    assert_eq!(lines.len(), 1);
+    (log, old)
+}
+
+#[test]
+fn of_a_segment_written_over_an_old_one_its_own_frames_alone_are_read() {
+    let scratch = Scratch::new();
+    let (mut log, old) = log_with_an_old_file(&scratch);
+    log.frame(22, &[session(22, "new")]);
+    log.write_over(&old, |_| true);
+    let (lines, report, _) = recovered(&scratch, 2);
+    assert_eq!((lines.len(), report.frames, report.ignored), (2, 1, 0), "{lines:?}");
+    assert_eq!(report.damage, []);
+}
+
+#[test]
+fn whatever_a_crash_leaves_of_a_write_over_an_old_segment_no_old_frame_is_read() {
+    let long = |letter: &str| letter.repeat(9000);
+    let before = Scratch::new();
+    let (mut log, old) = log_with_an_old_file(&before);
+    log.frame(22, &[session(22, &long("y"))]);
+    let first = log.bytes.len() / BLOCK;
+    log.frame(23, &[session(23, &long("z")), session(24, "w")]);
+    let blocks = log.bytes.len() / BLOCK;
+    assert_eq!((first, blocks), (4, 7));
+    // Of the first write, header and all, any blocks, and nothing of the second; then of that.
+    let of_first = (0..1 << first).map(|kept| (kept, kept == (1 << first) - 1, false));
+    let of_second = (0..1 << (blocks - first))
+        .map(|kept| (kept << first | ((1 << first) - 1), true, kept == (1 << (blocks - first)) - 1));
+    for (kept, has_first, has_second) in of_first.chain(of_second) {
+        let scratch = before.copied();
+        log.directory = scratch.0.join("log");
+        log.write_over(&old, |block| kept >> block & 1 == 1);
+        let (lines, report, _) = recovered(&scratch, 2);
+        let sessions = 1 + usize::from(has_first) + 2 * usize::from(has_second);
+        assert_eq!(lines.len(), sessions, "{kept:b}");
+        assert_eq!(report.frames, u64::from(has_first) + u64::from(has_second), "{kept:b}");
+        assert_eq!((&report.damage[..], report.ignored), (&[][..], 0), "{kept:b}");
+    }
+}
+
+#[test]
+fn a_file_that_waits_for_its_segment_is_none() {
+    let scratch = Scratch::new();
+    let (log, old) = log_with_an_old_file(&scratch);
+    // Under the name of a later segment; under its own it is known to be done.
+    let path = log.write_over(&old, |_| false);
+    fs::write(scratch.open().segment_path(1, 0, 0), &old).unwrap();
+    let (lines, report, _) = recovered(&scratch, 2);
+    assert_eq!((lines.len(), report.segments, report.damage.len(), report.torn.len()), (1, 0, 0, 0));
+    assert!(!path.exists());
 }
 
 #[test]

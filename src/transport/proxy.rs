@@ -5,9 +5,10 @@
 //! header at all is for [`TrustedAddresses`] to say, before this is asked: whoever is believed here may claim any
 //! address and any certificate.
 //!
-//! Written here, since no crate that reads it is well kept and fits (looked at in 2026): `ppp` has had no change
-//! since February 2025 and leaves bounds and the TLS block to its caller, `proxy-header` has seen a handful of
-//! commits, `proxy-protocol` panics on lengths that lie, `proxy-protocol-rs` comes with an asynchronous runtime.
+//! Written here, since no crate that reads it is well kept and fits (looked at in 2026): the newest change of
+//! `ppp` that was found is of February 2025, and it leaves bounds and the TLS block to its caller; `proxy-header`
+//! has seen a handful of commits; `proxy-protocol` has an unanswered report of panics on lengths that lie;
+//! `proxy-protocol-rs` comes with an asynchronous runtime.
 
 mod trusted;
 

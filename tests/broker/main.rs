@@ -71,6 +71,20 @@ fn second_broker_on_the_same_port_is_refused() {
 }
 
 #[test]
+fn a_start_right_after_a_kill_finds_its_port_free() {
+    let name = "after-kill";
+    let mut broker = Running::start(name, "[runtime]\nshards = 2\n");
+    let address = broker.address.to_string();
+    for round in 0..5 {
+        let clients: Vec<_> = (0..20).map(|number| broker.client(&format!("c{round}-{number}"))).collect();
+        broker.kill();
+        broker = Running::start_on(&address, name, "[runtime]\nshards = 2\n");
+        drop(clients);
+    }
+    assert_eq!(broker.address.to_string(), address);
+}
+
+#[test]
 fn too_low_a_limit_on_open_files_is_named() {
     let file =
         config_file("files", "[limits]\nconnections = 5000\n[[listeners]]\naddress = \"127.0.0.1:0\"\n");

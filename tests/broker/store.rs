@@ -167,6 +167,11 @@ fn written_segment(directory: &Path) -> PathBuf {
     written.pop().expect("a segment")
 }
 
+/// A segment of the first start's only shard.
+fn first_epochs_segment(directory: &Path, number: u64) -> PathBuf {
+    directory.join("log").join(format!("0000000001-000-{number:010}.log"))
+}
+
 #[test]
 fn damage_is_set_aside_and_told_and_the_broker_starts_with_the_rest() {
     let directory = fresh("damage");
@@ -212,6 +217,31 @@ fn the_tools_verify_dump_and_repair() {
     assert_eq!(said(&store("dump", &directory)), dump);
     assert_eq!(store("verify", &fresh("none")).status.code(), Some(1));
     expect_something(&start("dump", &directory, 1));
+}
+
+#[test]
+fn a_log_that_waits_for_the_checkpoint_is_told_once_and_so_is_its_end() {
+    let directory = fresh("behind");
+    let rest = format!("{}log_bytes = 4194304\n[sys]\ninterval_seconds = 1\n", options(&directory, 1));
+    let broker = Running::start("store-behind", &rest);
+    let mut publisher = broker.client("publisher");
+    // The checkpoint can't get past a segment that is not there.
+    let first = first_epochs_segment(&directory, 0);
+    let hidden = first.with_extension("hidden");
+    fs::rename(&first, &hidden).unwrap();
+    for number in 0..80 {
+        publisher.publish(&format!("r/{number}"), &[7; 100_000], true);
+    }
+    let line = broker.line("the wait", |line| line.contains("until the checkpoint has caught up"));
+    assert!(line.contains("persistence.log_bytes") && line.contains("4194304"), "{line}");
+    fs::rename(&hidden, &first).unwrap();
+    assert_eq!(publisher.publish_acknowledged("r/end", b"x", true), 0x10);
+    broker.line("the end of the wait", |line| line.contains("the log goes on"));
+    let told = broker.lines().into_iter().filter(|line| line.contains("until the checkpoint has caught up"));
+    assert_eq!(told.count(), 1);
+    let mut watch = broker.client("watch");
+    watch.subscribe("$SYS/broker/store/log/waits", 0);
+    while watch.message().payload != b"1" {}
 }
 
 /// A disk of its own, as a file system in memory, with a file that fills it until the test removes it.

@@ -284,6 +284,7 @@ const TOPICS: &[&str] = &[
     "messages/stored",
     "store/messages/count",
     "store/messages/bytes",
+    "store/log/waits",
     "publish/messages/received",
     "publish/messages/sent",
     "publish/messages/dropped",

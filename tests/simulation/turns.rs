@@ -190,7 +190,7 @@ impl World {
                 self.links[link].up_sure = upto;
             }
             self.happenings.push_back(Happening::Consumed { link, upto, whole });
-        } else if let Some(hangup) = self.links[link].hangup {
+        } else if let Some(hangup) = self.links[link].hangup.clone() {
             self.hosts[shard].machine.handle_hangup(now, slot, hangup);
             return;
         }

@@ -80,7 +80,7 @@ impl Disk {
         Ok(segment)
     }
 
-    /// Makes an old segment the file of a later one; none if it isn't of this size. Its blocks are written
+    /// Makes an old segment of the same log the file of a later one; none if it isn't of this size. Its blocks are written
     /// to already, which saves the file system the work of noting so at each write. What stands in them is
     /// not taken for the new segment's, see [`crate::store::segment`].
     pub(super) async fn reuse(
@@ -95,11 +95,13 @@ impl Disk {
         let file = file.map_err(|error| Trouble::NoRoom(explain("open", old, error)))?;
         if file.file_size().await.ok() != Some(bytes as u64) {
             let _ = file.close().await;
-            let _ = self.remove(old).await;
             return Ok(None);
         }
-        let renamed = glommio::io::rename(old, &path).await;
-        renamed.map_err(|error| Trouble::NoRoom(explain("rename", old, error)))?;
+        if let Err(error) = glommio::io::rename(old, &path).await {
+            let _ = file.close().await;
+            return Err(Trouble::NoRoom(explain("rename", old, error)));
+        }
+        // Else it could come back under its old name with what is written to it from now on.
         self.sync_directory(&path).await.map_err(Trouble::NotKept)?;
         Ok(Some(SegmentFile { file: Rc::new(file), path, bytes_max: bytes }))
     }

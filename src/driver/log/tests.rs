@@ -43,6 +43,7 @@ struct Bench {
     directory: PathBuf,
     twin: Rc<Twin>,
     outstanding: Outstanding,
+    spares: Spares,
     journal: Journal,
     log: LogWriter,
     now: Instant,
@@ -61,10 +62,11 @@ impl Bench {
         let twin = disk.twin.clone();
         let outstanding = Outstanding::new();
         let config = config(directory.clone(), sync);
+        let spares = config.spares.clone();
         let log = LogWriter::start_on(disk, config, &outstanding).await.unwrap();
         let mut journal = Journal::new(NAME);
         journal.set_wall_millis(1);
-        Bench { directory, twin, outstanding, journal, log, now: Instant::now() }
+        Bench { directory, twin, outstanding, spares, journal, log, now: Instant::now() }
     }
 
     /// A batch of one frame, so many blocks long.
@@ -128,7 +130,8 @@ impl Bench {
 }
 
 fn config(directory: PathBuf, sync: SyncPolicy) -> LogConfig {
-    LogConfig { directory, name: NAME, shards: 2, seed: 77, segment_bytes: SEGMENT, sync }
+    let spares = Spares::new(NAME.epoch, 2);
+    LogConfig { directory, name: NAME, shards: 2, seed: 77, segment_bytes: SEGMENT, sync, spares }
 }
 
 fn files(directory: &Path) -> Vec<String> {
@@ -501,7 +504,7 @@ fn a_segment_made_from_an_old_one_holds_nothing_old() {
         // The old one, of the same log, comes back as the segment after the next.
         let Some(LogEvent::Sealed { path, .. }) = bench.write(15).await.into_iter().next() else { panic!() };
         bench.settle().await;
-        bench.log.recycle(path.clone());
+        assert!(bench.spares.give(&path));
         assert_eq!(short(&bench.write(15).await), "sd");
         assert_eq!(files(&bench.directory), [1, 2, 3].map(|number| file_name(NAME, number)));
         assert!(!path.exists());
@@ -513,22 +516,22 @@ fn a_segment_made_from_an_old_one_holds_nothing_old() {
 }
 
 #[test]
-fn an_old_segment_of_another_size_is_removed_and_so_are_too_many() {
+fn an_old_segment_of_another_size_or_that_can_not_be_had_is_removed() {
     on_executor(async {
         let mut bench = Bench::new("recycle-size", SyncPolicy::Always).await;
         bench.settle().await;
-        let other = |number| bench.directory.join(file_name(LogName { epoch: 1, shard: 0 }, number));
-        let paths: Vec<PathBuf> = (0..RECYCLED_MAX as u64 + 2).map(other).collect();
-        for path in &paths {
-            std::fs::write(path, vec![1; BLOCK]).unwrap();
-            bench.log.recycle(path.clone());
+        for (number, bytes) in [(90, BLOCK), (91, SEGMENT)] {
+            let old = bench.directory.join(file_name(NAME, number));
+            std::fs::write(&old, vec![1; bytes]).unwrap();
+            assert!(bench.spares.give(&old));
+            bench.twin.failing.set(Some((Operation::Rename, libc::EIO)).filter(|_| bytes == SEGMENT));
+            let numbers = files(&bench.directory).len();
+            assert_eq!(short(&bench.write(15).await), if bytes == SEGMENT { "sd" } else { "d" });
+            assert_eq!(short(&bench.write(15).await), "sd");
+            assert!(!old.exists());
+            assert!(files(&bench.directory).len() >= numbers);
         }
-        bench.settle().await;
-        assert_eq!(paths.iter().filter(|path| path.exists()).count(), RECYCLED_MAX);
-        bench.write(15).await;
-        bench.write(15).await;
-        assert!(!paths[0].exists());
-        assert_eq!(short(&bench.write(15).await), "sd");
+        assert_eq!(bench.read().len(), 4);
         bench.done();
     });
 }
@@ -542,9 +545,24 @@ fn an_old_segment_is_the_room_that_was_missing() {
         // The next one fails while this one is written to.
         assert_eq!(sorted(&bench.write(15).await), "dfs");
         assert_eq!(short(&bench.write(15).await), "");
-        bench.log.recycle(bench.directory.join(file_name(NAME, 0)));
-        bench.now = Instant::now();
+        assert!(bench.spares.give(&bench.directory.join(file_name(NAME, 0))));
+        bench.now += RETRY;
+        // And none for the one after it.
         assert_eq!(sorted(&bench.settle().await), "dfrs");
+        bench.done();
+    });
+}
+
+#[test]
+fn without_room_what_others_have_in_reserve_is_removed() {
+    on_executor(async {
+        let mut bench = Bench::new("recycle-others", SyncPolicy::Always).await;
+        let reserve = bench.directory.join(file_name(LogName { shard: 0, ..NAME }, 4));
+        std::fs::write(&reserve, vec![1; SEGMENT]).unwrap();
+        assert!(bench.spares.give(&reserve));
+        bench.twin.failing.set(Some((Operation::Preallocate, libc::ENOSPC)));
+        assert_eq!(short(&bench.settle().await), "f");
+        assert!(!reserve.exists());
         bench.done();
     });
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::config::SyncPolicy;
 use crate::store::segment::LogName;
-use crate::store::{Journal, Record};
+use crate::store::{Journal, Record, Spares};
 
 const NAME: LogName = LogName { epoch: 1, shard: 0 };
 
@@ -21,6 +21,7 @@ async fn log_in(directory: &str, outstanding: &Outstanding) -> (PathBuf, LogWrit
         seed: 1,
         segment_bytes: 64 << 10,
         sync: SyncPolicy::Always,
+        spares: Spares::default(),
     };
     (directory, LogWriter::start(config, outstanding).await.unwrap())
 }

@@ -37,9 +37,18 @@ pub(super) struct Store {
     /// The most bytes of log, over all shards, that may wait for the checkpoint.
     log_bytes_max: u64,
     waits_for_checkpoint: bool,
+    /// It has waited for the checkpoint, as the operator was told: since when, and until when.
+    told_wait: Option<ToldWait>,
     /// When records that nobody waits for are written.
     lazy_until: Option<Instant>,
     paused: Vec<u32>,
+}
+
+/// A time in which the log waited for the checkpoint again and again.
+#[derive(Clone, Copy)]
+struct ToldWait {
+    since: Instant,
+    last: Instant,
 }
 
 /// Records that wait for the disk; above it who causes more is not read.
@@ -53,6 +62,9 @@ const LAZY_BYTES_MAX: usize = 64 << 10;
 
 /// How soon a checkpoint that is behind is looked at again.
 const CHECKPOINT_RETRY: Duration = Duration::from_millis(10);
+/// A log that has not waited for the checkpoint for this long goes on. At its bound it waits for each segment
+/// anew, which is no news.
+const CHECKPOINT_QUIET: Duration = Duration::from_secs(1);
 
 impl Store {
     /// Opens the log.
@@ -73,6 +85,7 @@ impl Store {
             seed: start.seed,
             segment_bytes: persistence.segment_bytes.next_multiple_of(crate::store::segment::BLOCK),
             sync,
+            spares: start.checkpoint.spares(),
         };
         let writer = LogWriter::start(config, outstanding).await?;
         let now = runner.now();
@@ -83,6 +96,7 @@ impl Store {
             checkpoint: start.checkpoint,
             log_bytes_max,
             waits_for_checkpoint: false,
+            told_wait: None,
             lazy_until: None,
             paused: Vec::new(),
         })
@@ -108,7 +122,10 @@ impl Store {
         let writer = self.writer.wake_at().map(|at| at.saturating_duration_since(Instant::now()));
         let checkpoint = self.waits_for_checkpoint.then_some(CHECKPOINT_RETRY);
         let lazy = self.lazy_until.map(|at| at.saturating_duration_since(Instant::now()));
-        [writer, checkpoint, lazy].into_iter().flatten().min()
+        let quiet = self
+            .told_wait
+            .map(|told| (told.last + CHECKPOINT_QUIET).saturating_duration_since(Instant::now()));
+        [writer, checkpoint, lazy, quiet].into_iter().flatten().min()
     }
 }
 
@@ -140,6 +157,8 @@ impl Runner {
                         "the disk has failed: nothing that must be kept is acknowledged any more; mend it, and start midge anew"
                     );
                     self.machine.handle_store_failed();
+                    // No write comes any more for which they could wait, and the journal takes nothing down.
+                    self.resume_for_log();
                 }
             }
         }
@@ -149,7 +168,16 @@ impl Runner {
     pub(super) fn write_log(&mut self, now: Time) {
         let Some(store) = &mut self.store else { return };
         store.waits_for_checkpoint = store.checkpoint.log_bytes() > store.log_bytes_max;
-        if store.waits_for_checkpoint || !store.writer.is_idle() || store.may_wait(&self.machine) {
+        if store.waits_for_checkpoint || store.told_wait.is_some() {
+            self.tell_wait(Instant::now());
+        }
+        let Some(store) = &mut self.store else { return };
+        if store.waits_for_checkpoint || !store.writer.is_idle() {
+            // That these records have waited long enough must wake no one now.
+            store.lazy_until = None;
+            return;
+        }
+        if store.may_wait(&self.machine) {
             return;
         }
         store.lazy_until = None;
@@ -162,6 +190,33 @@ impl Runner {
             }
         }
         self.resume_for_log();
+    }
+
+    /// Says once that the log waits for the checkpoint, and once that it goes on.
+    fn tell_wait(&mut self, now: Instant) {
+        let Some(store) = &mut self.store else { return };
+        let shard = self.machine.id();
+        match &mut store.told_wait {
+            None => {
+                store.told_wait = Some(ToldWait { since: now, last: now });
+                self.shared.counters[usize::from(shard)].add(Counter::LimitLogBytes, 1);
+                tracing::warn!(
+                    shard,
+                    limit = Limit::LogBytes.key(),
+                    log_bytes = store.checkpoint.log_bytes(),
+                    log_bytes_max = store.log_bytes_max,
+                    "limit reached: {}",
+                    Limit::LogBytes.consequence()
+                );
+            }
+            Some(told) if store.waits_for_checkpoint => told.last = now,
+            Some(told) if now >= told.last + CHECKPOINT_QUIET => {
+                let millis = told.last.duration_since(told.since).as_millis();
+                store.told_wait = None;
+                tracing::info!(shard, millis, "the checkpoint has caught up, and the log goes on");
+            }
+            Some(_) => {}
+        }
     }
 
     /// Stops reading from a connection that brings more than the disk takes.

@@ -91,7 +91,7 @@ fn hear(bytes: &[u8], size: usize) -> Heard {
 
 fn expected(mut bytes: &[u8]) -> (Vec<u8>, Vec<u8>, End) {
     let (mut payload, mut out, mut fragmented) = (Vec::new(), Vec::new(), false);
-    while let Some((first, len, mask, body)) = header(bytes) {
+    while let Some(Header { first, len, mask, body }) = header(bytes) {
         let (last, opcode) = (first & 0x80 != 0, first & 0x0F);
         let is_control = opcode & 0x08 != 0;
         let broken = match opcode {
@@ -151,8 +151,16 @@ fn broken_with(payload: Vec<u8>, mut out: Vec<u8>, code: u16) -> (Vec<u8>, Vec<u
     (payload, out, End::Broken(code))
 }
 
-/// First byte, length, mask and what is behind them, if they are all there.
-fn header(bytes: &[u8]) -> Option<(u8, u64, Option<[u8; 4]>, &[u8])> {
+struct Header<'a> {
+    first: u8,
+    len: u64,
+    mask: Option<[u8; 4]>,
+    /// What is behind the header, of this frame and of the next.
+    body: &'a [u8],
+}
+
+/// The header, if all of it is there.
+fn header(bytes: &[u8]) -> Option<Header<'_>> {
     let (&[first, second], rest) = bytes.split_first_chunk::<2>()?;
     let (len, rest) = match second & 0x7F {
         126 => rest.split_first_chunk::<2>().map(|(len, rest)| (u16::from_be_bytes(*len).into(), rest))?,
@@ -160,8 +168,8 @@ fn header(bytes: &[u8]) -> Option<(u8, u64, Option<[u8; 4]>, &[u8])> {
         len => (len.into(), rest),
     };
     if second & 0x80 == 0 {
-        return Some((first, len, None, rest));
+        return Some(Header { first, len, mask: None, body: rest });
     }
-    let (mask, rest) = rest.split_first_chunk::<4>()?;
-    Some((first, len, Some(*mask), rest))
+    let (mask, body) = rest.split_first_chunk::<4>()?;
+    Some(Header { first, len, mask: Some(*mask), body })
 }

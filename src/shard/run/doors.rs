@@ -1,0 +1,274 @@
+//! The runner and what its listeners put in front of MQTT: bytes of a socket go through the connection's layers
+//! before the machine sees them, and what the machine sends goes through them at the end of the turn.
+
+use super::{PAUSED_FOR_TURN, Runner};
+use crate::driver::Buffer;
+use crate::outbox::{Outbox, Range};
+use crate::shard::Hangup;
+use crate::time::Time;
+use crate::transport::{Door, Fault, Input, Layers, Scratch};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The layers of a connection, and the listener that it came in by.
+pub(super) struct Layered {
+    listener: u16,
+    layers: Layers,
+}
+
+/// The doors of a shard's listeners, and the layers of its connections.
+pub(super) struct Doors {
+    doors: Arc<[Door]>,
+    /// By slot. Empty as long as every connection is plain.
+    layers: Vec<Option<Box<Layered>>>,
+    scratch: Scratch,
+    cipher: Vec<u8>,
+    /// What layers have answered in this turn; it goes out before what the machine sends.
+    answers: Vec<(u32, Range)>,
+    /// Connections whose last bytes go out with this turn.
+    closing: Vec<(u32, Box<Layered>)>,
+    /// How long handshakes have taken in this turn.
+    spent: Duration,
+    /// Connections whose handshake goes on in a later turn.
+    waiting: VecDeque<u32>,
+}
+
+/// A handshake costs as much as a thousand messages: after so much time of a turn the others wait for the next.
+const HANDSHAKE_BUDGET: Duration = Duration::from_millis(1);
+
+impl Doors {
+    pub(super) fn new(doors: Arc<[Door]>) -> Doors {
+        Doors {
+            doors,
+            layers: Vec::new(),
+            scratch: Scratch::default(),
+            cipher: Vec::new(),
+            answers: Vec::new(),
+            closing: Vec::new(),
+            spent: Duration::ZERO,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// The doors for connections that come from now on.
+    pub(super) fn reload(&mut self, doors: Arc<[Door]>) {
+        self.doors = doors;
+    }
+
+    fn door(&self, listener: u16) -> &Door {
+        &self.doors[usize::from(listener)]
+    }
+
+    /// A connection has come in.
+    pub(super) fn open(&mut self, slot: u32, listener: u16, peer: SocketAddr) {
+        if let Some(layers) = self.door(listener).open(peer.ip()) {
+            self.insert(slot, Box::new(Layered { listener, layers }));
+        }
+    }
+
+    fn insert(&mut self, slot: u32, layered: Box<Layered>) {
+        let at = slot as usize;
+        if self.layers.len() <= at {
+            self.layers.resize_with(at + 1, || None);
+        }
+        self.layers[at] = Some(layered);
+    }
+
+    fn has(&self, slot: u32) -> bool {
+        self.layers.get(slot as usize).is_some_and(Option::is_some)
+    }
+
+    /// The connection moves to another shard: its layers, and what they have answered and is not sent yet.
+    pub(super) fn take(&mut self, slot: u32, outbox: &Outbox) -> (Option<Box<Layered>>, Vec<u8>) {
+        let mut unsent = Vec::new();
+        self.answers.retain(|&(of, range)| {
+            if of == slot {
+                unsent.extend_from_slice(outbox.bytes(range));
+            }
+            of != slot
+        });
+        (self.layers.get_mut(slot as usize).and_then(Option::take), unsent)
+    }
+
+    /// The connection has come from another shard.
+    pub(super) fn adopt(
+        &mut self,
+        slot: u32,
+        layered: Option<Box<Layered>>,
+        unsent: &[u8],
+        outbox: &mut Outbox,
+    ) {
+        let Some(layered) = layered else { return };
+        self.insert(slot, layered);
+        let start = outbox.arena_len();
+        outbox.arena_mut().extend_from_slice(unsent);
+        self.note_answer(slot, start, outbox);
+    }
+
+    /// The connection is closed once this turn is sent.
+    pub(super) fn close(&mut self, slot: u32) {
+        if let Some(layered) = self.layers.get_mut(slot as usize).and_then(Option::take) {
+            self.closing.push((slot, layered));
+        }
+    }
+
+    fn note_answer(&mut self, slot: u32, start: u32, outbox: &Outbox) {
+        let len = outbox.arena_len() - start;
+        if len > 0 {
+            self.answers.push((slot, Range { start, len }));
+        }
+    }
+
+    fn read(&mut self, slot: u32, bytes: &[u8], outbox: &mut Outbox) -> Result<Input, Fault> {
+        let Some(layered) = self.layers.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return Ok(Input::default());
+        };
+        let start = outbox.arena_len();
+        let door = &self.doors[usize::from(layered.listener)];
+        let read = layered.layers.read(door, bytes, &mut self.scratch, outbox.arena_mut());
+        self.note_answer(slot, start, outbox);
+        read
+    }
+
+    /// Puts the turn's bytes of each layered connection into the form that its socket gets.
+    pub(super) fn seal(&mut self, outbox: &mut Outbox) {
+        if self.layers.is_empty() {
+            return;
+        }
+        let touched: Vec<u32> = outbox.touched().iter().map(|touched| touched.slot).collect();
+        for slot in touched {
+            let closing = self.closing.iter_mut().find(|(closing, _)| *closing == slot);
+            let layered = match closing {
+                Some((_, layered)) => Some(layered),
+                None => self.layers.get_mut(slot as usize).and_then(Option::as_mut),
+            };
+            if let Some(layered) = layered {
+                seal_one(slot, &mut layered.layers, &mut self.scratch, &mut self.cipher, outbox);
+            }
+        }
+        for (slot, range) in self.answers.drain(..).rev() {
+            outbox.send_first(slot, range);
+        }
+        for (slot, mut layered) in self.closing.drain(..) {
+            let start = outbox.arena_len();
+            layered.layers.close(&mut self.scratch, outbox.arena_mut());
+            let len = outbox.arena_len() - start;
+            outbox.send(slot, Range { start, len });
+        }
+    }
+
+    /// A turn begins. Connections whose handshake has waited, to be resumed.
+    pub(super) fn begin_turn(&mut self) -> Vec<u32> {
+        self.spent = Duration::ZERO;
+        // As many as are likely to fit; the others would only be put back.
+        let some = self.waiting.len().min(16);
+        self.waiting.drain(..some).collect()
+    }
+
+    /// Handshakes wait for the next turn.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(super) fn give_memory_back(&mut self) {
+        let used = self.layers.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.layers.truncate(used);
+        self.layers.shrink_to_fit();
+        self.cipher = Vec::new();
+        self.scratch = Scratch::default();
+        self.waiting.shrink_to_fit();
+    }
+}
+
+/// Only what is in front of the bytes changes where nothing is encrypted; else there is one range of ciphertext.
+fn seal_one(
+    slot: u32,
+    layers: &mut Layers,
+    scratch: &mut Scratch,
+    cipher: &mut Vec<u8>,
+    outbox: &mut Outbox,
+) {
+    let Some(&touched) = outbox.touched_of(slot) else { return };
+    let bytes = touched.bytes as usize;
+    let start = outbox.arena_len();
+    if layers.only_frames() {
+        if layers.frame(bytes, outbox.arena_mut()) {
+            let len = outbox.arena_len() - start;
+            outbox.send_first(slot, Range { start, len });
+        } else {
+            outbox.replace(slot, Range { start, len: 0 });
+        }
+        return;
+    }
+    cipher.clear();
+    let parts = outbox.segments_of(&touched).map(|range| outbox.bytes(range));
+    // After a failure there is an alert among the answers, or the peer is gone: nothing more can be said.
+    let written = layers.write(parts, bytes, scratch, cipher);
+    if written.is_err() {
+        cipher.clear();
+    }
+    outbox.arena_mut().extend_from_slice(cipher);
+    outbox.replace(slot, Range { start, len: outbox.arena_len() - start });
+    if cipher.capacity() > CIPHER_BYTES_KEPT {
+        *cipher = Vec::new();
+    }
+}
+
+/// What the buffer of ciphertext keeps from one connection to the next.
+const CIPHER_BYTES_KEPT: usize = 1 << 20;
+
+impl Runner {
+    /// Takes bytes of a connection with layers; false, and nothing is done, for a plain one.
+    pub(super) fn receive_layered(&mut self, now: Time, slot: u32, buffer: Buffer) -> Option<Buffer> {
+        if !self.doors.has(slot) {
+            return Some(buffer);
+        }
+        let is_handshaking = self.machine.is_handshaking(slot);
+        if is_handshaking && self.doors.spent >= HANDSHAKE_BUDGET {
+            self.pause(slot, PAUSED_FOR_TURN);
+            self.net.hold(slot, buffer, 0);
+            self.doors.waiting.push_back(slot);
+            return None;
+        }
+        let began = is_handshaking.then(Instant::now);
+        let read = self.doors.read(slot, self.net.bytes(&buffer), self.machine.outbox());
+        self.net.give_back(buffer);
+        if let Some(began) = began {
+            self.doors.spent += began.elapsed();
+        }
+        let mqtt = self.doors.scratch.take_mqtt();
+        let end = match read {
+            Ok(input) => {
+                if let Some(peer) = input.peer {
+                    self.machine.handle_peer(slot, peer);
+                }
+                if let Some(words) = input.secured {
+                    tracing::debug!(shard = self.machine.id(), slot, "TLS is established: {words}");
+                }
+                input.is_closed.then_some(Hangup::Closed)
+            }
+            Err(fault) => Some(Hangup::Transport(fault.to_string().into())),
+        };
+        if !mqtt.is_empty() {
+            self.machine.handle_bytes(now, slot, &mqtt);
+        }
+        self.doors.scratch.give_back(mqtt);
+        if let Some(hangup) = end {
+            // What it has brought about comes first: the connection may have moved or ended by it.
+            self.carry_out(now, Some(slot));
+            if self.machine.has_connection(slot) {
+                self.machine.handle_hangup(now, slot, hangup);
+            }
+        }
+        None
+    }
+
+    /// Goes on with the handshakes that the last turn had no time for.
+    pub(super) fn resume_handshakes(&mut self) {
+        for slot in self.doors.begin_turn() {
+            self.resume(slot, PAUSED_FOR_TURN);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Files of segments that are in the checkpoint, on their way back to the logs.
+//!
+//! A file that was written to before takes writes faster than a new one: the file system need not note for
+//! each block that it holds something now. So the checkpoint gives the files that it is done with, and each
+//! log makes its next segments from them.
+//!
+//! A file goes back only to the log that wrote it, in the run that wrote it. All that stands in it then are
+//! frames of that log with lower sequences than any that is to come, and those are never taken for the new
+//! segment's ([`super::segment`]), whatever a crash leaves of a write.
+
+use super::segment::{LogName, parse_file_name};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// No more files than this wait for a log; further ones are removed.
+const SPARES_MAX: usize = 2;
+
+/// The files; clones share them. Those that nobody takes still have the names under which the next start
+/// knows that it needs them no more.
+#[derive(Clone, Debug, Default)]
+pub struct Spares {
+    epoch: u64,
+    /// By shard.
+    lists: Arc<Mutex<Vec<Vec<PathBuf>>>>,
+}
+
+impl Spares {
+    /// For the logs of a run: its number, and how many shards it has.
+    pub fn new(epoch: u64, shards: usize) -> Spares {
+        Spares { epoch, lists: Arc::new(Mutex::new(vec![Vec::new(); shards])) }
+    }
+
+    /// Takes a segment whose changes are durable elsewhere. False: it is not wanted, and has to be removed.
+    pub fn give(&self, path: &Path) -> bool {
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(parse_file_name);
+        let Some((LogName { shard, .. }, _)) = name.filter(|(name, _)| name.epoch == self.epoch) else {
+            return false;
+        };
+        // With a second name it was set aside, or someone keeps a copy: it must stay as it is.
+        if !fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.nlink() == 1) {
+            return false;
+        }
+        let mut lists = self.lists();
+        match lists.get_mut(usize::from(shard)) {
+            Some(list) if list.len() < SPARES_MAX => {
+                list.push(path.to_owned());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A file for the next segment of a shard's log, if there is one.
+    pub fn take(&self, shard: u16) -> Option<PathBuf> {
+        self.lists().get_mut(usize::from(shard))?.pop()
+    }
+
+    /// The files of all logs, to be removed: where there is no room, or at the end.
+    pub fn take_all(&self) -> Vec<PathBuf> {
+        self.lists().iter_mut().flat_map(std::mem::take).collect()
+    }
+
+    fn lists(&self) -> MutexGuard<'_, Vec<Vec<PathBuf>>> {
+        // No list is ever left half-changed.
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::recovery::tests::Scratch;
+    use super::*;
+
+    #[test]
+    fn a_file_goes_back_to_the_log_that_wrote_it_and_no_more_than_are_wanted() {
+        let scratch = Scratch::new();
+        let directory = scratch.open();
+        let file = |epoch, shard, number| {
+            let path = directory.segment_path(epoch, shard, number);
+            fs::write(&path, b"x").unwrap();
+            path
+        };
+        let spares = Spares::new(7, 2);
+        assert!(!spares.give(&file(6, 0, 0)), "of an earlier run");
+        assert!(!spares.give(&file(7, 2, 0)), "of a shard that is not there");
+        assert!(!spares.give(&directory.log().join("probe")), "no segment");
+        assert!(!spares.give(&directory.segment_path(7, 0, 9)), "not there");
+        let given: Vec<bool> = (0..3).map(|number| spares.give(&file(7, 1, number))).collect();
+        assert_eq!(given, [true, true, false]);
+        assert_eq!(spares.take(0), None);
+        assert_eq!(spares.take(1), Some(directory.segment_path(7, 1, 1)));
+        assert!(spares.give(&file(7, 0, 0)));
+        assert_eq!(spares.take_all().len(), 2);
+        assert_eq!((spares.take(1), spares.take(9), spares.take_all().len()), (None, None, 0));
+    }
+
+    #[test]
+    fn a_file_that_was_set_aside_is_not_written_over() {
+        let scratch = Scratch::new();
+        let directory = scratch.open();
+        let path = directory.segment_path(7, 0, 0);
+        fs::write(&path, b"x").unwrap();
+        directory.set_aside(&path).unwrap();
+        assert!(!Spares::new(7, 1).give(&path));
+    }
+}

@@ -1,0 +1,370 @@
+//! What stands between a socket and the machine for the connections of one listener: PROXY header, TLS and
+//! WebSocket, as many of them as the listener has, in this order.
+//!
+//! A [`Door`] is the listener's part, a [`Layers`] the connection's. Bytes of the socket go into
+//! [`Layers::read`], MQTT bytes come out; MQTT bytes go into [`Layers::write`], bytes for the socket come out.
+//! A plain listener has none of this, and its connections pay nothing.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use super::proxy::{ProxyFailure, ProxyStep, TrustedAddresses, read_proxy_header};
+use super::tls::{
+    self, CertificateAndKey, ClientCertificate, Tls, TlsConfig, TlsFailure, TlsSettings, TlsVersion,
+};
+use super::websocket::{self, WebSocket, WebSocketFailure, WebSocketSettings};
+use crate::config::{ClientCertificates, Listener, ListenerProtocol, TlsMinimum};
+
+/// What a listener puts in front of MQTT.
+#[derive(Clone, Default)]
+pub struct Door {
+    /// Who may send a PROXY header; from these it is expected, from others there is none. None: not spoken.
+    pub proxy: Option<TrustedAddresses>,
+    /// The certificates and rules of TLS.
+    pub tls: Option<TlsConfig>,
+    /// What is asked of a WebSocket request.
+    pub websocket: Option<WebSocketSettings>,
+}
+
+impl Door {
+    /// What a listener of the configuration asks for; reads the files of TLS.
+    ///
+    /// # Errors
+    /// A sentence that names the key or the file, and what is wrong.
+    pub fn of(listener: &Listener) -> Result<Door, String> {
+        let proxy = match listener.proxy_trusted.as_slice() {
+            [] => None,
+            texts => Some(
+                TrustedAddresses::parse(texts)
+                    .map_err(|error| format!("listeners.proxy_trusted: {error}"))?,
+            ),
+        };
+        let websocket = (listener.protocol == ListenerProtocol::WebSocket).then(|| WebSocketSettings {
+            path: listener.websocket_path.clone(),
+            origins: listener.websocket_origins.clone(),
+            ..WebSocketSettings::default()
+        });
+        let tls = tls_settings(listener)?;
+        let tls =
+            tls.map(|settings| TlsConfig::load(&settings).map_err(|error| error.to_string())).transpose()?;
+        Ok(Door { proxy, tls, websocket })
+    }
+
+    /// Does MQTT come as it is?
+    pub fn is_plain(&self) -> bool {
+        self.proxy.is_none() && self.tls.is_none() && self.websocket.is_none()
+    }
+
+    /// The layers of a new connection from `peer`; none when MQTT comes as it is.
+    pub fn open(&self, peer: IpAddr) -> Option<Layers> {
+        let layers = Layers {
+            header: self.proxy.as_ref().filter(|trusted| trusted.contains(peer)).map(|_| Vec::new()),
+            tls: self.tls.as_ref().map(Tls::new),
+            websocket: self.websocket.as_ref().map(|_| WebSocket::new()),
+        };
+        let is_plain = layers.header.is_none() && layers.tls.is_none() && layers.websocket.is_none();
+        (!is_plain).then_some(layers)
+    }
+}
+
+fn tls_settings(listener: &Listener) -> Result<Option<TlsSettings>, String> {
+    let Listener { tls_certificates: chains, tls_keys: keys, .. } = listener;
+    if chains.len() != keys.len() {
+        return Err(format!(
+            "listeners.tls_keys: {} keys for {} certificates in tls_certificates; each needs one",
+            keys.len(),
+            chains.len()
+        ));
+    }
+    let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+    let client_certificate = match listener.tls_client_certificate {
+        ClientCertificates::None => ClientCertificate::None,
+        ClientCertificates::Optional => ClientCertificate::Optional,
+        ClientCertificates::Required => ClientCertificate::Required,
+    };
+    if chains.is_empty() {
+        // What was meant to keep others out must not be passed over.
+        return match client_certificate {
+            ClientCertificate::None => Ok(None),
+            _ => Err("listeners.tls_client_certificate: without tls_certificates there is no TLS".to_owned()),
+        };
+    }
+    let certificates = chains.iter().zip(keys);
+    Ok(Some(TlsSettings {
+        certificates: certificates
+            .map(|(chain, key)| CertificateAndKey { chain: chain.into(), key: key.into() })
+            .collect(),
+        client_ca: path(&listener.tls_client_ca),
+        client_certificate,
+        crl: path(&listener.tls_crl),
+        version_min: match listener.tls_minimum {
+            TlsMinimum::V12 => TlsVersion::V12,
+            TlsMinimum::V13 => TlsVersion::V13,
+        },
+    }))
+}
+
+/// The layers of one connection. It may be moved to another thread.
+pub struct Layers {
+    /// The PROXY header so far, until it is whole.
+    header: Option<Vec<u8>>,
+    tls: Option<Tls>,
+    websocket: Option<WebSocket>,
+}
+
+/// Space for the work on one connection at a time: one for each shard.
+#[derive(Default)]
+pub struct Scratch {
+    tls: tls::Scratch,
+    /// What TLS has decrypted, for WebSocket.
+    decrypted: Vec<u8>,
+    /// What WebSocket answers, for TLS.
+    answers: Vec<u8>,
+    /// MQTT bytes of the last read.
+    mqtt: Vec<u8>,
+    header: Vec<u8>,
+}
+
+impl Scratch {
+    /// The MQTT bytes of the last [`Layers::read`].
+    pub fn mqtt(&self) -> &[u8] {
+        &self.mqtt
+    }
+
+    /// Takes the MQTT bytes of the last [`Layers::read`], to be given back with [`Scratch::give_back`].
+    pub fn take_mqtt(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.mqtt)
+    }
+
+    /// Gives a buffer back, so that it is not allocated for each read.
+    pub fn give_back(&mut self, buffer: Vec<u8>) {
+        if buffer.capacity() <= KEPT_BYTES_MAX {
+            self.mqtt = buffer;
+        }
+    }
+
+    fn trim(&mut self) {
+        for buffer in [&mut self.decrypted, &mut self.answers, &mut self.header] {
+            buffer.clear();
+            if buffer.capacity() > KEPT_BYTES_MAX {
+                *buffer = Vec::new();
+            }
+        }
+    }
+}
+
+/// Who a client is by its certificate, or by what the balancer says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsIdentity {
+    /// The common name of the subject.
+    pub common_name: Option<String>,
+    /// The subject in the form of RFC 2253; the balancer does not tell it.
+    pub subject: Option<String>,
+}
+
+/// What a read has brought, besides MQTT bytes and bytes for the socket.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Input {
+    /// The client's address, as the balancer names it.
+    pub peer: Option<SocketAddr>,
+    /// The client has shown a certificate; told once, before any MQTT byte.
+    pub identity: Option<TlsIdentity>,
+    /// The handshake of TLS was completed with this read, in these words.
+    pub secured: Option<String>,
+    /// The peer sends no more, and has said so.
+    pub is_closed: bool,
+}
+
+/// Why a connection ends below MQTT. What was appended for the socket is to be sent before it is closed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fault {
+    /// Of the PROXY header.
+    Proxy(ProxyFailure),
+    /// Of TLS.
+    Tls(TlsFailure),
+    /// Of WebSocket.
+    WebSocket(WebSocketFailure),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Proxy(failure) => failure.fmt(f),
+            Fault::Tls(failure) => write!(f, "TLS: {failure}"),
+            Fault::WebSocket(failure) => failure.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl Layers {
+    /// Takes bytes of the socket. The MQTT bytes are in `scratch` afterwards, and what goes to the socket is
+    /// appended to `out`, also when a fault comes with it.
+    ///
+    /// # Errors
+    /// The connection is to be closed once `out` is sent. MQTT bytes that came before are in `scratch`.
+    pub fn read(
+        &mut self,
+        door: &Door,
+        bytes: &[u8],
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) -> Result<Input, Fault> {
+        scratch.mqtt.clear();
+        let mut input = Input::default();
+        let read = match self.header.take() {
+            None => self.read_tls(door, bytes, scratch, out, &mut input),
+            Some(mut header) => {
+                header.extend_from_slice(bytes);
+                match read_proxy_header(&header) {
+                    Ok(ProxyStep::More) => {
+                        self.header = Some(header);
+                        Ok(())
+                    }
+                    Ok(ProxyStep::Done { source, used, tls }) => {
+                        input.peer = source;
+                        input.identity = tls
+                            .filter(|tls| tls.verified)
+                            .map(|tls| TlsIdentity { common_name: tls.common_name, subject: None });
+                        match &header[used..] {
+                            [] => Ok(()),
+                            rest => self.read_tls(door, rest, scratch, out, &mut input),
+                        }
+                    }
+                    Err(failure) => Err(Fault::Proxy(failure)),
+                }
+            }
+        };
+        scratch.trim();
+        read.map(|()| input)
+    }
+
+    fn read_tls(
+        &mut self,
+        door: &Door,
+        bytes: &[u8],
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+        input: &mut Input,
+    ) -> Result<(), Fault> {
+        let Some(tls) = &mut self.tls else { return self.read_websocket(door, bytes, scratch, out, input) };
+        let mut decrypted = std::mem::take(&mut scratch.decrypted);
+        let plain = if self.websocket.is_some() { &mut decrypted } else { &mut scratch.mqtt };
+        let progress = tls.read(bytes, &mut scratch.tls, plain, out);
+        if let Ok(tls::Progress::Established) = progress {
+            input.identity = tls.identity().map(|identity| TlsIdentity {
+                common_name: identity.common_name,
+                subject: Some(identity.subject),
+            });
+            input.secured = tls.agreed().map(|agreed| {
+                let resumed = if agreed.resumed { ", resumed" } else { "" };
+                format!("{}, {}{resumed}", agreed.version.name(), agreed.cipher_suite)
+            });
+            tls.take_server_name();
+        }
+        // One that says goodbye in the very read that completes its handshake is told of by the next one.
+        input.is_closed = matches!(progress, Ok(tls::Progress::PeerClosed));
+        let read = match decrypted.is_empty() {
+            true => Ok(()),
+            false => self.read_websocket(door, &decrypted, scratch, out, input),
+        };
+        scratch.decrypted = decrypted;
+        progress.map_err(Fault::Tls)?;
+        read
+    }
+
+    fn read_websocket(
+        &mut self,
+        door: &Door,
+        bytes: &[u8],
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+        input: &mut Input,
+    ) -> Result<(), Fault> {
+        let (Some(websocket), Some(settings)) = (&mut self.websocket, &door.websocket) else {
+            scratch.mqtt.extend_from_slice(bytes);
+            return Ok(());
+        };
+        let Scratch { tls: tls_scratch, answers, mqtt, .. } = scratch;
+        let to_peer = if self.tls.is_some() { &mut *answers } else { &mut *out };
+        let progress = websocket.read(settings, bytes, mqtt, to_peer);
+        if let Some(tls) = self.tls.as_mut().filter(|_| !answers.is_empty()) {
+            tls.write([answers.as_slice()], tls_scratch, out).map_err(Fault::Tls)?;
+        }
+        match progress.map_err(Fault::WebSocket)? {
+            websocket::Progress::PeerClosed => input.is_closed = true,
+            websocket::Progress::Handshaking
+            | websocket::Progress::Established
+            | websocket::Progress::Open => {}
+        }
+        Ok(())
+    }
+
+    /// Does MQTT go out behind a header, but otherwise as it is?
+    pub fn only_frames(&self) -> bool {
+        self.tls.is_none()
+    }
+
+    /// Appends the header for `len` MQTT bytes that follow it as they are. Only if it [only
+    /// frames](Layers::only_frames); nothing is appended, and nothing must follow, once the connection has ended.
+    pub fn frame(&self, len: usize, out: &mut Vec<u8>) -> bool {
+        match &self.websocket {
+            None => true,
+            Some(websocket) if websocket.is_open() => {
+                websocket.write_header(len, out);
+                true
+            }
+            Some(_) => false,
+        }
+    }
+
+    /// Takes MQTT bytes, in several parts, and appends what the socket gets for them to `out`.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub fn write<'a>(
+        &mut self,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+        len: usize,
+        scratch: &'a mut Scratch,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        let Scratch { tls: tls_scratch, header, .. } = scratch;
+        header.clear();
+        if !self.frame(len, header) {
+            return Ok(());
+        }
+        let framed = std::iter::once(header.as_slice()).filter(|header| !header.is_empty()).chain(parts);
+        match &mut self.tls {
+            Some(tls) => tls.write(framed, tls_scratch, out).map_err(Fault::Tls),
+            None => {
+                framed.for_each(|part| out.extend_from_slice(part));
+                Ok(())
+            }
+        }
+    }
+
+    /// Says that we send no more, in each layer that has a word for it.
+    pub fn close(&mut self, scratch: &mut Scratch, out: &mut Vec<u8>) {
+        if let Some(websocket) = &mut self.websocket {
+            let to_peer = if self.tls.is_some() { &mut scratch.answers } else { &mut *out };
+            websocket.close(NORMAL_CLOSURE, to_peer);
+            if let Some(tls) = self.tls.as_mut().filter(|_| !scratch.answers.is_empty()) {
+                // One that can't be written to any more does not hear it.
+                let _ = tls.write([scratch.answers.as_slice()], &mut scratch.tls, out);
+            }
+        }
+        if let Some(tls) = &mut self.tls {
+            tls.close(out);
+        }
+        scratch.trim();
+    }
+}
+
+/// RFC 6455, section 7.4.1.
+const NORMAL_CLOSURE: u16 = 1000;
+
+/// What a scratch buffer keeps from one connection to the next.
+const KEPT_BYTES_MAX: usize = 64 << 10;

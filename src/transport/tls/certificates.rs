@@ -1,0 +1,141 @@
+//! Our certificates, and which of them a client gets.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys};
+
+use super::config::{CertificateAndKey, read_file, read_pem};
+use super::error::{LoadFailure, TlsError};
+use super::identity;
+
+/// Chooses by the name that the client asks for (SNI, RFC 6066): a certificate with just this name before one
+/// with a wildcard, and that before the first of all. Of several that are equal in this, such as one of RSA and one
+/// of ECDSA, it is the first with a key that the client can check.
+pub(super) struct CertificateChoice {
+    /// Never empty.
+    certificates: Vec<Named>,
+}
+
+struct Named {
+    file: PathBuf,
+    /// DNS names in lower case; a wildcard is `*.` and a name.
+    names: Vec<String>,
+    key: Arc<CertifiedKey>,
+}
+
+/// How well a certificate fits a name; the best comes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    Exact,
+    Wildcard,
+    Otherwise,
+}
+
+impl CertificateChoice {
+    pub(super) fn load(
+        files: &[CertificateAndKey],
+        provider: &CryptoProvider,
+    ) -> Result<CertificateChoice, TlsError> {
+        if files.is_empty() {
+            return Err(TlsError::in_settings("TLS needs a certificate and its key"));
+        }
+        let certificates =
+            files.iter().map(|files| Named::load(files, provider)).collect::<Result<_, _>>()?;
+        Ok(CertificateChoice { certificates })
+    }
+
+    /// Each certificate itself, with the file it is from.
+    pub(super) fn leaves(&self) -> impl Iterator<Item = (&Path, &CertificateDer<'static>)> {
+        self.certificates
+            .iter()
+            .filter_map(|named| named.key.cert.first().map(|leaf| (named.file.as_path(), leaf)))
+    }
+
+    fn choose(&self, name: Option<&str>, works: impl Fn(&CertifiedKey) -> bool) -> Option<&Named> {
+        // `min_by_key` gives the first of those that are equal.
+        self.certificates.iter().filter(|named| works(&named.key)).min_by_key(|named| named.fit(name))
+    }
+}
+
+impl Named {
+    fn load(files: &CertificateAndKey, provider: &CryptoProvider) -> Result<Named, TlsError> {
+        let chain = read_pem::<CertificateDer<'static>>(&files.chain, "certificate")?;
+        let unusable = |why| TlsError::in_file(&files.chain, LoadFailure::UnusableCertificate(why));
+        // `read_pem` gives at least one.
+        let names = chain.first().map_or(Ok(Vec::new()), identity::dns_names).map_err(unusable)?;
+        let key = provider
+            .key_provider
+            .load_private_key(read_key(&files.key)?)
+            .map_err(|error| TlsError::in_file(&files.key, LoadFailure::UnusableKey(error.to_string())))?;
+        let key = CertifiedKey::new(chain, key);
+        match key.keys_match() {
+            // A kind of key that does not tell its public half can't be compared; a handshake will show it.
+            Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+            Err(Error::InconsistentKeys(_)) => {
+                let cause = LoadFailure::KeyOfAnotherCertificate(files.chain.clone());
+                return Err(TlsError::in_file(&files.key, cause));
+            }
+            Err(error) => return Err(unusable(error.to_string())),
+        }
+        Ok(Named { file: files.chain.clone(), names, key: Arc::new(key) })
+    }
+
+    fn fit(&self, name: Option<&str>) -> Fit {
+        let Some(name) = name else { return Fit::Otherwise };
+        let fits = |own: &String| match own.strip_prefix("*.") {
+            // A wildcard stands for one label (RFC 6125, section 6.4.3).
+            Some(parent) => name
+                .split_once('.')
+                .filter(|(_, rest)| rest.eq_ignore_ascii_case(parent))
+                .map_or(Fit::Otherwise, |_| Fit::Wildcard),
+            None if own.eq_ignore_ascii_case(name) => Fit::Exact,
+            None => Fit::Otherwise,
+        };
+        self.names.iter().map(fits).min().unwrap_or(Fit::Otherwise)
+    }
+}
+
+fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let bytes = read_file(file)?;
+    if let Some(key) = PrivateKeyDer::pem_slice_iter(&bytes).next() {
+        let key = key.map_err(|error| TlsError::in_file(file, LoadFailure::DamagedPem(error.to_string())));
+        // The older form marks a password with a header inside the section, which then is no base64.
+        return key.map_err(|error| if is_encrypted(&bytes) { encrypted(file) } else { error });
+    }
+    Err(if is_encrypted(&bytes) {
+        encrypted(file)
+    } else {
+        TlsError::in_file(file, LoadFailure::NothingInIt("private key"))
+    })
+}
+
+fn is_encrypted(pem: &[u8]) -> bool {
+    ["BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED"]
+        .iter()
+        .any(|mark| pem.windows(mark.len()).any(|window| window == mark.as_bytes()))
+}
+
+fn encrypted(file: &Path) -> TlsError {
+    TlsError::in_file(file, LoadFailure::EncryptedKey)
+}
+
+impl ResolvesServerCert for CertificateChoice {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let schemes = hello.signature_schemes();
+        self.choose(hello.server_name(), |key| key.key.choose_scheme(schemes).is_some())
+            .map(|named| named.key.clone())
+    }
+}
+
+impl fmt::Debug for CertificateChoice {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_list().entries(self.certificates.iter().map(|named| &named.names)).finish()
+    }
+}

@@ -1,0 +1,262 @@
+//! The TLS of a listener: from the operator's files to what every handshake reads.
+//!
+//! A [`TlsConfig`] never changes. A reload makes a new one from the same settings and gives it to the listeners;
+//! connections that live keep what they were made with.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::Ticketer;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+
+use super::certificates::CertificateChoice;
+use super::compact;
+use super::error::{LoadFailure, TlsError};
+use super::identity;
+
+/// What an operator sets for a TLS listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Our certificates. A client that names none of them gets the first; at least one is needed.
+    pub certificates: Vec<CertificateAndKey>,
+    /// The CAs that issue our clients' certificates, a PEM file of one or several.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients are asked for a certificate.
+    pub client_certificate: ClientCertificate,
+    /// Revocation lists, a PEM file of one or several. With it, every certificate between the client's and the
+    /// CA in `client_ca` must have a list of its issuer in the file, and the list must not have expired.
+    pub crl: Option<PathBuf>,
+    /// The oldest version that is spoken.
+    pub version_min: TlsVersion,
+}
+
+/// A certificate of ours: two PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateAndKey {
+    /// The certificate, followed by those that lead to the CA.
+    pub chain: PathBuf,
+    /// Its private key, without a password: PKCS #8, PKCS #1 or SEC 1.
+    pub key: PathBuf,
+}
+
+/// Whether clients are asked for a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// They are not.
+    None,
+    /// They are; one that has none gets in, one whose certificate is not good does not.
+    Optional,
+    /// None gets in without a good one.
+    Required,
+}
+
+/// A version of TLS. Older ones are not spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    V12,
+    /// TLS 1.3 (RFC 8446).
+    V13,
+}
+
+impl TlsVersion {
+    /// The version as people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            TlsVersion::V12 => "TLS 1.2",
+            TlsVersion::V13 => "TLS 1.3",
+        }
+    }
+}
+
+/// The TLS of a listener, ready for handshakes. It is shared by all shards, and cheap to clone.
+#[derive(Clone)]
+pub struct TlsConfig(Arc<Shared>);
+
+struct Shared {
+    /// For clients that offer no application protocol, or one of ours.
+    negotiating: Arc<ServerConfig>,
+    /// For clients that offer others only. rustls refuses those if it has a list of its own, as RFC 7301,
+    /// section 3.2, wants it; but clients of MQTT put there what their library does by default.
+    silent: Arc<ServerConfig>,
+    validity: Vec<Validity>,
+}
+
+/// Until when a file's content is good.
+struct Validity {
+    file: PathBuf,
+    what: &'static str,
+    /// Seconds since 1970.
+    not_before: i64,
+    /// Seconds since 1970.
+    not_after: i64,
+}
+
+impl TlsConfig {
+    /// Reads the files of `settings`.
+    ///
+    /// # Errors
+    /// The first file that can't be used, and what is wrong with it. A certificate of ours that has expired is no
+    /// error (clients may not look): see [`TlsConfig::notices`].
+    pub fn load(settings: &TlsSettings) -> Result<TlsConfig, TlsError> {
+        let provider = Arc::new(compact::provider());
+        TlsConfig::load_with(settings, &provider)
+    }
+
+    pub(super) fn load_with(
+        settings: &TlsSettings,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<TlsConfig, TlsError> {
+        let mut validity = Vec::new();
+        let certificates = CertificateChoice::load(&settings.certificates, provider)?;
+        for (file, leaf) in certificates.leaves() {
+            validity.push(Validity::of_certificate(file, leaf)?);
+        }
+        let verifier = client_verifier(settings, provider, &mut validity)?;
+        let versions: &[&SupportedProtocolVersion] = match settings.version_min {
+            TlsVersion::V12 => &[&version::TLS13, &version::TLS12],
+            TlsVersion::V13 => &[&version::TLS13],
+        };
+        let mut silent = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(versions)
+            .map_err(|error| TlsError::in_library(&error))?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(certificates));
+        // Tickets are the only memory of a session, and clients keep them: nothing here grows with their number,
+        // and any shard takes up any session. The keys rotate every six hours, and are those of this config
+        // alone: a ticket lets a client in without another look at its certificate, so it must not outlive the
+        // list of CAs and of the revoked that it was given under.
+        silent.ticketer = Ticketer::new().map_err(|error| TlsError::in_library(&error))?;
+        silent.session_storage = Arc::new(NoServerSessionStorage {});
+        silent.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
+        let mut negotiating = silent.clone();
+        negotiating.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+        Ok(TlsConfig(Arc::new(Shared {
+            negotiating: Arc::new(negotiating),
+            silent: Arc::new(silent),
+            validity,
+        })))
+    }
+
+    /// What an operator should know about the files at `now` (seconds since 1970): what has expired, is not valid
+    /// yet, or expires within [`EXPIRY_NOTICE_DAYS`]. One line each.
+    pub fn notices(&self, now: i64) -> Vec<String> {
+        self.0.validity.iter().filter_map(|validity| validity.notice(now)).collect()
+    }
+
+    /// What a connection is made of whose client offers these application protocols.
+    pub(super) fn for_offer<'a>(&self, offered: Option<impl Iterator<Item = &'a [u8]>>) -> Arc<ServerConfig> {
+        let ours = offered.is_none_or(|mut names| names.any(|name| PROTOCOLS.contains(&name)));
+        if ours { self.0.negotiating.clone() } else { self.0.silent.clone() }
+    }
+}
+
+impl Validity {
+    fn of_certificate(file: &Path, certificate: &CertificateDer<'_>) -> Result<Validity, TlsError> {
+        let unusable = |why| TlsError::in_file(file, LoadFailure::UnusableCertificate(why));
+        let (not_before, not_after) = identity::validity(certificate).map_err(unusable)?;
+        Ok(Validity { file: file.to_owned(), what: "certificate", not_before, not_after })
+    }
+
+    fn notice(&self, now: i64) -> Option<String> {
+        let subject = format!("{}: the {}", self.file.display(), self.what);
+        let days = |seconds: i64| seconds / SECONDS_PER_DAY;
+        if now > self.not_after {
+            Some(format!("{subject} has expired {} days ago", days(now - self.not_after)))
+        } else if now < self.not_before {
+            Some(format!("{subject} is not valid yet, but in {} days", days(self.not_before - now)))
+        } else if days(self.not_after - now) < EXPIRY_NOTICE_DAYS {
+            Some(format!("{subject} expires in {} days", days(self.not_after - now)))
+        } else {
+            None
+        }
+    }
+}
+
+fn client_verifier(
+    settings: &TlsSettings,
+    provider: &Arc<CryptoProvider>,
+    validity: &mut Vec<Validity>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    if settings.client_certificate == ClientCertificate::None {
+        return match (&settings.client_ca, &settings.crl) {
+            (None, None) => Ok(WebPkiClientVerifier::no_client_auth()),
+            _ => {
+                Err(TlsError::in_settings("client_ca and crl need client_certificate = optional or required"))
+            }
+        };
+    }
+    let Some(ca) = &settings.client_ca else {
+        return Err(TlsError::in_settings("client certificates need client_ca, the CAs that issue them"));
+    };
+    let mut builder =
+        WebPkiClientVerifier::builder_with_provider(client_roots(ca, validity)?, provider.clone())
+            .enforce_revocation_expiration();
+    if settings.client_certificate == ClientCertificate::Optional {
+        builder = builder.allow_unauthenticated();
+    }
+    if let Some(crl) = &settings.crl {
+        builder = builder.with_crls(revocation_lists(crl, validity)?);
+    }
+    builder.build().map_err(|error| match &settings.crl {
+        Some(crl) => TlsError::in_file(crl, LoadFailure::UnusableCrl(error.to_string())),
+        None => TlsError::in_file(ca, LoadFailure::UnusableCertificate(error.to_string())),
+    })
+}
+
+fn client_roots(ca: &Path, validity: &mut Vec<Validity>) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_pem::<CertificateDer<'static>>(ca, "certificate")? {
+        validity.push(Validity::of_certificate(ca, &certificate)?);
+        roots
+            .add(certificate)
+            .map_err(|error| TlsError::in_file(ca, LoadFailure::UnusableCertificate(error.to_string())))?;
+    }
+    Ok(Arc::new(roots))
+}
+
+fn revocation_lists(
+    crl: &Path,
+    validity: &mut Vec<Validity>,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let lists = read_pem::<CertificateRevocationListDer<'static>>(crl, "revocation list (X509 CRL)")?;
+    for list in &lists {
+        let unusable = |why| TlsError::in_file(crl, LoadFailure::UnusableCrl(why));
+        let (not_before, not_after) = identity::crl_validity(list).map_err(unusable)?;
+        validity.push(Validity { file: crl.to_owned(), what: "revocation list", not_before, not_after });
+    }
+    Ok(lists)
+}
+
+/// All items of one kind in a PEM file, at least one; `kind` is for the error.
+pub(super) fn read_pem<T: PemObject>(file: &Path, kind: &'static str) -> Result<Vec<T>, TlsError> {
+    let bytes = read_file(file)?;
+    let items = T::pem_slice_iter(&bytes)
+        .collect::<Result<Vec<T>, pem::Error>>()
+        .map_err(|error| TlsError::in_file(file, LoadFailure::DamagedPem(error.to_string())))?;
+    if items.is_empty() {
+        return Err(TlsError::in_file(file, LoadFailure::NothingInIt(kind)));
+    }
+    Ok(items)
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "certificates are read at the start and at a reload, as the configuration is"
+)]
+pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(file).map_err(|error| TlsError::in_file(file, LoadFailure::Unreadable(error.to_string())))
+}
+
+/// The application protocols of ours (RFC 7301): MQTT, and what a browser offers before it asks for a WebSocket.
+const PROTOCOLS: [&[u8]; 2] = [b"mqtt", b"http/1.1"];
+/// A ticket of TLS 1.3 is good for one connection, and a client of MQTT has one at a time.
+const TICKETS_PER_HANDSHAKE: usize = 1;
+/// So many days before it expires, a certificate or a revocation list is told of.
+pub const EXPIRY_NOTICE_DAYS: i64 = 14;
+const SECONDS_PER_DAY: i64 = 86_400;

@@ -1,0 +1,242 @@
+//! A connection's TLS from the client's first message on: rustls between two buffers of the caller.
+//!
+//! rustls has no buffer of its own here. What it is given stays where it is until it says how much of it is done
+//! with; what remains is part of a record, or part of a handshake message whose records are decrypted already,
+//! so [`Connection::pending`] must be what it sees first at every call.
+
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
+};
+
+use super::error::TlsFailure;
+use super::hello::Asked;
+use super::{HANDSHAKE_BYTES_MAX, PENDING_BYTES_MAX, Progress, Scratch};
+
+pub(super) struct Connection {
+    pub(super) rustls: UnbufferedServerConnection,
+    /// What has come and is not whole. It has no capacity while it is empty.
+    pending: Vec<u8>,
+    /// Bytes that have come while the handshake was not done.
+    handshake_bytes: usize,
+    pub(super) established: bool,
+    peer_closed: bool,
+    pub(super) server_name: Option<Box<str>>,
+}
+
+impl Connection {
+    pub(super) fn new(asked: Asked) -> Result<Connection, TlsFailure> {
+        Ok(Connection {
+            rustls: UnbufferedServerConnection::new(asked.config)?,
+            pending: Vec::new(),
+            handshake_bytes: 0,
+            established: false,
+            peer_closed: false,
+            server_name: asked.server_name,
+        })
+    }
+
+    pub(super) fn read(
+        &mut self,
+        cipher: &[u8],
+        scratch: &mut Scratch,
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<Progress, TlsFailure> {
+        if self.peer_closed {
+            return Ok(Progress::PeerClosed);
+        }
+        if !self.established {
+            self.handshake_bytes = self.handshake_bytes.saturating_add(cipher.len());
+        }
+        self.take(cipher, scratch, plain, out)?;
+        if self.pending.len() > PENDING_BYTES_MAX {
+            return Err(TlsFailure::PendingTooLong);
+        }
+        let was_established = std::mem::replace(&mut self.established, !self.rustls.is_handshaking());
+        Ok(match (was_established, self.established) {
+            (false, true) => Progress::Established,
+            _ if self.peer_closed => Progress::PeerClosed,
+            (true, _) => Progress::Open,
+            (false, false) if self.handshake_bytes > HANDSHAKE_BYTES_MAX => {
+                return Err(TlsFailure::HandshakeTooLong);
+            }
+            (false, false) => Progress::Handshaking,
+        })
+    }
+
+    /// Works on what is pending and on `cipher`, and keeps what is not whole.
+    fn take(
+        &mut self,
+        cipher: &[u8],
+        scratch: &mut Scratch,
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), TlsFailure> {
+        if self.pending.is_empty() {
+            scratch.cipher.clear();
+            scratch.cipher.extend_from_slice(cipher);
+            let done = self.process(&mut scratch.cipher, plain, out)?;
+            self.pending = scratch.cipher[done..].to_vec();
+        } else {
+            let mut pending = std::mem::take(&mut self.pending);
+            pending.extend_from_slice(cipher);
+            let done = self.process(&mut pending, plain, out)?;
+            if done < pending.len() {
+                pending.drain(..done);
+                self.pending = pending;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets rustls work on `bytes` until it wants more, and says how many of them it is done with.
+    fn process(
+        &mut self,
+        bytes: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, TlsFailure> {
+        let mut done = 0;
+        loop {
+            let UnbufferedStatus { mut discard, state } = self.rustls.process_tls_records(&mut bytes[done..]);
+            let mut wants_more = false;
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record?;
+                        plain.extend_from_slice(record.payload);
+                        discard += record.discard;
+                    }
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, out)?,
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => wants_more = true,
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                    self.peer_closed = true;
+                    // Whatever comes after it is not part of the session (RFC 8446, section 6.1).
+                    return Ok(bytes.len());
+                }
+                // Early data is not accepted: it could be played again.
+                Ok(_) => return Err(TlsFailure::Ended),
+                Err(error) => {
+                    self.flush(&mut bytes[done + discard..], out);
+                    return Err(error.into());
+                }
+            }
+            done += discard;
+            if wants_more {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// Appends what rustls wants to say at the end: the alert. It must not be asked for more than that after a
+    /// failure.
+    fn flush(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) {
+        while self.rustls.wants_write() {
+            let went_on = match self.rustls.process_tls_records(bytes).state {
+                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, out).is_ok(),
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => traffic.next_record().is_some(),
+                _ => false,
+            };
+            if !went_on {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn write(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), TlsFailure> {
+        if plain.is_empty() {
+            return Ok(());
+        }
+        let written = self.with_traffic(out, |mut traffic, out| encrypt(&mut traffic, plain, out))?;
+        if written.is_err() {
+            // It has queued a close_notify.
+            let mut pending = std::mem::take(&mut self.pending);
+            self.flush(&mut pending, out);
+        }
+        written
+    }
+
+    pub(super) fn close(&mut self, out: &mut Vec<u8>) -> Result<(), TlsFailure> {
+        self.with_traffic(out, |mut traffic, out| {
+            append(out, ALERT_BYTES_MAX, |space| traffic.queue_close_notify(space).map_err(needed))
+        })?
+    }
+
+    /// Calls `act` once rustls takes our bytes, which it does when the handshake is done.
+    fn with_traffic<R>(
+        &mut self,
+        out: &mut Vec<u8>,
+        act: impl FnOnce(WriteTraffic<'_, ServerConnectionData>, &mut Vec<u8>) -> R,
+    ) -> Result<R, TlsFailure> {
+        loop {
+            match self.rustls.process_tls_records(&mut self.pending).state? {
+                ConnectionState::EncodeTlsData(mut data) => encode(&mut data, out)?,
+                ConnectionState::TransmitTlsData(data) => data.done(),
+                ConnectionState::WriteTraffic(traffic) => return Ok(act(traffic, out)),
+                ConnectionState::PeerClosed => self.peer_closed = true,
+                ConnectionState::BlockedHandshake => return Err(TlsFailure::NotEstablished),
+                _ => return Err(TlsFailure::Ended),
+            }
+        }
+    }
+}
+
+fn encode(data: &mut EncodeTlsData<'_, ServerConnectionData>, out: &mut Vec<u8>) -> Result<(), TlsFailure> {
+    append(out, 0, |space| {
+        data.encode(space).map_err(|error| match error {
+            EncodeError::InsufficientSize(size) => Some(size.required_size),
+            EncodeError::AlreadyEncoded => None,
+        })
+    })
+}
+
+fn encrypt(
+    traffic: &mut WriteTraffic<'_, ServerConnectionData>,
+    plain: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), TlsFailure> {
+    let records = plain.len().div_ceil(RECORD_PLAIN_BYTES);
+    let bytes = plain.len() + records * RECORD_OVERHEAD_BYTES_MAX;
+    append(out, bytes, |space| traffic.encrypt(plain, space).map_err(needed))
+}
+
+/// How many bytes rustls wants; none if more bytes don't help.
+fn needed(error: EncryptError) -> Option<usize> {
+    match error {
+        EncryptError::InsufficientSize(size) => Some(size.required_size),
+        EncryptError::EncryptExhausted => None,
+    }
+}
+
+/// Appends what `write` puts into the space it is given: `guess` bytes, and as many as it asks for at the second
+/// try.
+fn append(
+    out: &mut Vec<u8>,
+    guess: usize,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
+) -> Result<(), TlsFailure> {
+    let start = out.len();
+    let mut space = guess;
+    for _ in 0..2 {
+        out.resize(start + space, 0);
+        match write(&mut out[start..]) {
+            Ok(written) => {
+                out.truncate(start + written);
+                return Ok(());
+            }
+            Err(Some(needed)) => space = needed,
+            Err(None) => break,
+        }
+    }
+    out.truncate(start);
+    Err(TlsFailure::KeysExhausted)
+}
+
+/// What rustls puts into one record.
+const RECORD_PLAIN_BYTES: usize = 1 << 14;
+/// Header, explicit nonce (AES-GCM in TLS 1.2), type of content (TLS 1.3), tag: more than any suite needs.
+const RECORD_OVERHEAD_BYTES_MAX: usize = 5 + 8 + 1 + 16;
+const ALERT_BYTES_MAX: usize = 2 + RECORD_OVERHEAD_BYTES_MAX;

@@ -1,0 +1,214 @@
+//! What can be wrong with TLS: with our files when a listener is set up, or with a peer's bytes.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible};
+
+/// Why the TLS of a listener can't be set up. It names the file and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsError {
+    /// The file that is to be mended; none when the settings contradict each other.
+    pub file: Option<PathBuf>,
+    /// What is wrong with it.
+    pub cause: LoadFailure,
+}
+
+/// What is wrong with one of the files of a TLS listener, or with its settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadFailure {
+    /// The system doesn't give the file to us, in its words.
+    Unreadable(String),
+    /// It has a PEM section that is damaged.
+    DamagedPem(String),
+    /// It has no PEM section of the kind that is named here.
+    NothingInIt(&'static str),
+    /// The private key needs a password.
+    EncryptedKey,
+    /// The private key is of a kind that can't be used.
+    UnusableKey(String),
+    /// The private key belongs to another certificate than the first one of this file.
+    KeyOfAnotherCertificate(PathBuf),
+    /// A certificate can't be read.
+    UnusableCertificate(String),
+    /// A certificate revocation list can't be read.
+    UnusableCrl(String),
+    /// Two settings contradict each other.
+    Settings(&'static str),
+    /// The TLS library refuses the whole.
+    Library(String),
+}
+
+impl TlsError {
+    pub(super) fn in_file(file: &Path, cause: LoadFailure) -> TlsError {
+        TlsError { file: Some(file.to_owned()), cause }
+    }
+
+    pub(super) fn in_settings(what: &'static str) -> TlsError {
+        TlsError { file: None, cause: LoadFailure::Settings(what) }
+    }
+
+    pub(super) fn in_library(error: &rustls::Error) -> TlsError {
+        TlsError { file: None, cause: LoadFailure::Library(error.to_string()) }
+    }
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => write!(to, "{}: {}", file.display(), self.cause),
+            None => write!(to, "{}", self.cause),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+impl fmt::Display for LoadFailure {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoadFailure::Unreadable(why) => write!(to, "can't be read: {why}"),
+            LoadFailure::DamagedPem(why) => write!(to, "is damaged PEM: {why}"),
+            LoadFailure::NothingInIt(what) => write!(to, "has no {what} in PEM form"),
+            LoadFailure::EncryptedKey => write!(
+                to,
+                "is protected by a password; midge takes keys without one (`openssl pkey -in … -out …` removes it)"
+            ),
+            LoadFailure::UnusableKey(why) => {
+                write!(to, "has a private key of a kind that can't be used: {why}")
+            }
+            LoadFailure::KeyOfAnotherCertificate(chain) => {
+                write!(to, "does not fit the first certificate of {}", chain.display())
+            }
+            LoadFailure::UnusableCertificate(why) => {
+                write!(to, "has a certificate that can't be used: {why}")
+            }
+            LoadFailure::UnusableCrl(why) => write!(to, "has a revocation list that can't be used: {why}"),
+            LoadFailure::Settings(what) => write!(to, "{what}"),
+            LoadFailure::Library(why) => write!(to, "TLS can't be set up: {why}"),
+        }
+    }
+}
+
+/// Why a connection's TLS has ended other than by agreement. The connection is to be closed once what was
+/// appended to `out` has been sent.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TlsFailure {
+    /// The first bytes are not of TLS. Nothing is answered: the peer would not understand it.
+    NotTls(Spoken),
+    /// The handshake has taken more than [`super::HANDSHAKE_BYTES_MAX`] and is still not done.
+    HandshakeTooLong,
+    /// More than [`super::PENDING_BYTES_MAX`] have come that are not a whole record or handshake message.
+    PendingTooLong,
+    /// The library refuses what the peer sent, or tells what the peer refuses.
+    Library(rustls::Error),
+    /// The keys of TLS 1.2 have encrypted as many records as is safe, and that version can't change them.
+    KeysExhausted,
+    /// Nothing can be sent before the handshake is done.
+    NotEstablished,
+    /// The connection has failed before, or has said that it sends no more.
+    Ended,
+}
+
+/// What a peer speaks that doesn't speak TLS, as far as the first byte tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoken {
+    /// A CONNECT packet: a client that is set up without TLS.
+    Mqtt,
+    /// A method's name.
+    Http,
+    /// Anything else.
+    Unknown,
+}
+
+impl fmt::Display for TlsFailure {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TlsFailure::NotTls(Spoken::Mqtt) => {
+                write!(to, "the client speaks MQTT without TLS to a TLS port")
+            }
+            TlsFailure::NotTls(Spoken::Http) => {
+                write!(to, "the client speaks HTTP without TLS to a TLS port")
+            }
+            TlsFailure::NotTls(Spoken::Unknown) => write!(to, "the first bytes are not TLS"),
+            TlsFailure::HandshakeTooLong => write!(to, "the handshake takes too many bytes"),
+            TlsFailure::PendingTooLong => write!(to, "too many bytes without a whole record"),
+            TlsFailure::Library(error) => explain(error, to),
+            TlsFailure::KeysExhausted => write!(to, "the keys of TLS 1.2 have been used as often as is safe"),
+            TlsFailure::NotEstablished => write!(to, "the handshake is not done"),
+            TlsFailure::Ended => write!(to, "TLS has ended"),
+        }
+    }
+}
+
+impl std::error::Error for TlsFailure {}
+
+impl From<rustls::Error> for TlsFailure {
+    fn from(error: rustls::Error) -> TlsFailure {
+        TlsFailure::Library(error)
+    }
+}
+
+/// The library's words, but for what an operator meets often: those say what to look at.
+fn explain(error: &rustls::Error, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+    use rustls::Error;
+    let known = match error {
+        Error::NoCertificatesPresented => "the client has sent no certificate, and one is required",
+        Error::InvalidCertificate(certificate) => return explain_certificate(certificate, to),
+        Error::AlertReceived(alert) => return explain_alert(*alert, to),
+        Error::PeerIncompatible(
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::Tls13RequiredForQuic
+            | PeerIncompatible::SupportedVersionsExtensionRequired,
+        ) => "the client offers no version of TLS that is accepted here",
+        Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => {
+            "the client offers no cipher suite that is accepted here"
+        }
+        Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon) => {
+            "the client offers no key exchange group that is accepted here"
+        }
+        Error::DecryptError => "a record was changed on its way, or encrypted with another key",
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType
+            | InvalidMessage::UnknownProtocolVersion
+            | InvalidMessage::InvalidEmptyPayload,
+        ) => "the bytes are not TLS",
+        Error::InvalidMessage(InvalidMessage::MessageTooLarge) | Error::PeerSentOversizedRecord => {
+            "a record is longer than TLS allows"
+        }
+        other => return write!(to, "{other}"),
+    };
+    write!(to, "{known}")
+}
+
+fn explain_certificate(error: &CertificateError, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let known = match error {
+        CertificateError::UnknownIssuer => "is not issued by a CA of client_ca",
+        CertificateError::BadSignature => "names a CA of client_ca that has not signed it",
+        CertificateError::Revoked => "is revoked",
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "is not valid yet",
+        CertificateError::UnknownRevocationStatus => "has an issuer for which there is no revocation list",
+        CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
+            "can't be checked: the revocation list has expired"
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "is not for the authentication of clients"
+        }
+        other => return write!(to, "the client's certificate is refused: {other}"),
+    };
+    write!(to, "the client's certificate {known}")
+}
+
+fn explain_alert(alert: AlertDescription, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let known = match alert {
+        AlertDescription::UnknownCA => "it does not know the CA of our certificate",
+        AlertDescription::BadCertificate => "it does not accept our certificate",
+        AlertDescription::CertificateExpired => "our certificate has expired",
+        AlertDescription::CertificateUnknown => "it does not accept our certificate",
+        AlertDescription::ProtocolVersion => "it does not accept our version of TLS",
+        other => return write!(to, "the client ended the handshake or the session: alert {other:?}"),
+    };
+    write!(to, "the client refused us: {known}")
+}

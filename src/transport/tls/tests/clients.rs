@@ -1,0 +1,172 @@
+//! Certificates of clients: who gets in, and as whom.
+
+use rcgen::{DnType, DnValue, date_time_ymd};
+
+use super::super::{ClientCertificate, ClientIdentity};
+use super::peer::{Client, V12, V13};
+use super::pki::{Authority, Issued, Listener, client_params, dns, email, uri};
+
+/// What the listener says to a client with this certificate, in both versions.
+fn said(
+    listener: &Listener,
+    issued: &Issued,
+    further: &[&Authority],
+) -> [Result<Option<ClientIdentity>, String>; 2] {
+    let config = listener.config();
+    [V12, V13].map(|version| {
+        let client = Client::with_certificate(version, &listener.authority, &[issued], further);
+        let mut pair = client.connect(&config);
+        match pair.try_handshake() {
+            Ok(()) => Ok(pair.server.identity()),
+            Err(failure) => {
+                // The alert has reached the client by now, or it is told at its next read.
+                assert!(pair.server_speaks().is_err() || pair.client.process_new_packets().is_err());
+                Err(failure.to_string())
+            }
+        }
+    })
+}
+
+#[track_caller]
+fn gets_in(listener: &Listener, issued: &Issued, further: &[&Authority]) -> ClientIdentity {
+    let [old, new] = said(listener, issued, further).map(|said| said.unwrap().unwrap());
+    assert_eq!(old, new);
+    new
+}
+
+#[track_caller]
+fn is_refused(listener: &Listener, issued: &Issued, further: &[&Authority], why: &str) {
+    for said in said(listener, issued, further) {
+        assert_eq!(said.unwrap_err(), format!("the client's certificate {why}"));
+    }
+}
+
+#[test]
+fn a_client_with_a_certificate_of_the_ca_gets_in_as_whom_it_names() {
+    let listener = Listener::asking(ClientCertificate::Required);
+    let mut params = client_params("device-7", 1);
+    params.distinguished_name.push(DnType::OrganizationName, "Example");
+    params.distinguished_name.push(DnType::CountryName, "DE");
+    params.subject_alt_names = vec![
+        dns("device-7.example.org"),
+        uri("spiffe://example.org/device-7"),
+        email("device-7@example.org"),
+        dns("d7.example.org"),
+    ];
+    let identity = gets_in(&listener, &listener.authority.issue(&params), &[]);
+    assert_eq!(identity.common_name.as_deref(), Some("device-7"));
+    assert_eq!(identity.subject, "C=DE,O=Example,CN=device-7");
+    assert_eq!(identity.dns_names, ["device-7.example.org", "d7.example.org"]);
+    assert_eq!(identity.uris, ["spiffe://example.org/device-7"]);
+    assert_eq!(identity.emails, ["device-7@example.org"]);
+}
+
+#[test]
+fn a_subject_is_written_as_openssl_writes_it() {
+    let mut params = client_params(" #a, b+c\"d\\e<f>g; ", 1);
+    params.distinguished_name.push(DnType::OrganizationName, "#1 Größe");
+    params
+        .distinguished_name
+        .push(DnType::OrganizationalUnitName, DnValue::PrintableString("x=y/z".try_into().unwrap()));
+    params.distinguished_name.push(DnType::StateOrProvinceName, DnValue::BmpString("Ö".try_into().unwrap()));
+    params.distinguished_name.push(DnType::CustomDnType(vec![1, 2, 3, 4]), "unknown");
+    let listener = Listener::asking(ClientCertificate::Required);
+    let identity = gets_in(&listener, &listener.authority.issue(&params), &[]);
+    assert_eq!(
+        identity.subject,
+        r##"1.2.3.4=#0C07756E6B6E6F776E,ST=\C3\96,OU=x=y/z,O=\#1 Gr\C3\B6\C3\9Fe,CN=\ #a\, b\+c\"d\\e\<f\>g\;\ "##
+    );
+}
+
+#[test]
+fn a_common_name_with_control_characters_is_none() {
+    let listener = Listener::asking(ClientCertificate::Required);
+    for name in ["admin\0.example.org", "a\nb", ""] {
+        let identity = gets_in(&listener, &listener.authority.issue(&client_params(name, 1)), &[]);
+        assert_eq!(identity.common_name, None, "{name:?}");
+    }
+}
+
+#[test]
+fn a_client_without_a_certificate_gets_in_only_where_it_is_optional() {
+    for version in [V12, V13] {
+        let listener = Listener::asking(ClientCertificate::Required);
+        let failure = Client::new(version, &listener.authority)
+            .connect(&listener.config())
+            .try_handshake()
+            .unwrap_err();
+        assert_eq!(failure.to_string(), "the client has sent no certificate, and one is required");
+        let listener = Listener::asking(ClientCertificate::Optional);
+        let pair = Client::new(version, &listener.authority).connect(&listener.config()).handshake();
+        assert_eq!(pair.server.identity(), None);
+    }
+}
+
+#[test]
+fn a_bad_certificate_is_refused_also_where_it_is_optional() {
+    for wanted in [ClientCertificate::Optional, ClientCertificate::Required] {
+        let listener = Listener::asking(wanted);
+        let other = Authority::new("Another CA").client("device-7");
+        is_refused(&listener, &other, &[], "is not issued by a CA of client_ca");
+        let namesake = Authority::new("Test CA").client("device-7");
+        is_refused(&listener, &namesake, &[], "names a CA of client_ca that has not signed it");
+
+        let mut expired = client_params("device-7", 1);
+        expired.not_after = date_time_ymd(2020, 1, 1);
+        is_refused(&listener, &listener.authority.issue(&expired), &[], "has expired");
+
+        let mut early = client_params("device-7", 1);
+        early.not_before = date_time_ymd(4000, 1, 1);
+        is_refused(&listener, &listener.authority.issue(&early), &[], "is not valid yet");
+
+        let mut server = client_params("device-7", 1);
+        server.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        is_refused(
+            &listener,
+            &listener.authority.issue(&server),
+            &[],
+            "is not for the authentication of clients",
+        );
+    }
+}
+
+#[test]
+fn a_revoked_certificate_is_refused_and_others_are_not() {
+    let mut listener = Listener::asking(ClientCertificate::Required);
+    listener.crl(&listener.authority.revoke(&[7, 9], 4000));
+    for (serial, revoked) in [(6, false), (7, true), (8, false), (9, true)] {
+        let issued = listener.authority.issue(&client_params("device", serial));
+        if revoked {
+            is_refused(&listener, &issued, &[], "is revoked");
+        } else {
+            gets_in(&listener, &issued, &[]);
+        }
+    }
+}
+
+#[test]
+fn a_chain_needs_a_list_for_each_of_its_issuers() {
+    let mut listener = Listener::asking(ClientCertificate::Required);
+    let between = listener.authority.issue_authority("Between");
+    let issued = between.issue(&client_params("device-7", 7));
+    assert_eq!(gets_in(&listener, &issued, &[&between]).common_name.as_deref(), Some("device-7"));
+    is_refused(&listener, &issued, &[], "is not issued by a CA of client_ca");
+
+    let (root, own) = (listener.authority.revoke(&[1234], 4000), between.revoke(&[8], 4000));
+    listener.crl(&own);
+    is_refused(&listener, &issued, &[&between], "has an issuer for which there is no revocation list");
+    listener.crl(&root);
+    is_refused(&listener, &issued, &[&between], "has an issuer for which there is no revocation list");
+    listener.crl(&format!("{root}{own}"));
+    gets_in(&listener, &issued, &[&between]);
+    listener.crl(&format!("{root}{}", between.revoke(&[7], 4000)));
+    is_refused(&listener, &issued, &[&between], "is revoked");
+}
+
+#[test]
+fn an_expired_revocation_list_lets_nobody_in() {
+    let mut listener = Listener::asking(ClientCertificate::Required);
+    listener.crl(&listener.authority.revoke(&[], 2021));
+    let issued = listener.authority.client("device-7");
+    is_refused(&listener, &issued, &[], "can't be checked: the revocation list has expired");
+}

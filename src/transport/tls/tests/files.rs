@@ -1,0 +1,146 @@
+//! Settings and files that can't be used: the error names the file and what is wrong with it.
+
+use rcgen::{CertificateParams, date_time_ymd};
+
+use super::super::{CertificateAndKey, ClientCertificate, TlsConfig};
+use super::peer::{Client, V13};
+use super::pki::{Authority, Listener, ends_with};
+
+#[track_caller]
+fn is_refused(listener: &Listener, file: &str, why: &str) {
+    let (path, text) = listener.load_error();
+    assert!(ends_with(path.as_deref(), file), "{text}");
+    let name = path.unwrap();
+    let rest = text.strip_prefix(&format!("{}: ", name.display())).expect("the text begins with the file");
+    assert!(rest.starts_with(why), "{rest}");
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    let mut listener = Listener::new();
+    listener.settings.client_certificate = ClientCertificate::Required;
+    assert_eq!(
+        listener.load_error(),
+        (None, "client certificates need client_ca, the CAs that issue them".into())
+    );
+    let mut listener = Listener::asking(ClientCertificate::None);
+    let why = "client_ca and crl need client_certificate = optional or required";
+    assert_eq!(listener.load_error(), (None, why.into()));
+    listener.settings.certificates.clear();
+    assert_eq!(listener.load_error(), (None, "TLS needs a certificate and its key".into()));
+}
+
+#[test]
+fn a_file_that_is_missing_or_not_pem_is_named() {
+    let mut listener = Listener::new();
+    let good = listener.settings.certificates[0].clone();
+    let not_pem = listener.files.write("not.pem", b"\x30\x82\x01\x0a");
+    let empty = listener.files.write("empty.pem", "");
+    let cut = listener.files.write("cut.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n");
+    let missing = listener.files.path("missing.pem");
+
+    let mut set = |chain: &std::path::Path, key: &std::path::Path| {
+        listener.settings.certificates = vec![CertificateAndKey { chain: chain.into(), key: key.into() }];
+    };
+    set(&missing, &good.key);
+    is_refused(&listener, "missing.pem", "can't be read: No such file");
+    let mut set = |chain: &std::path::Path, key: &std::path::Path| {
+        listener.settings.certificates = vec![CertificateAndKey { chain: chain.into(), key: key.into() }];
+    };
+    set(&not_pem, &good.key);
+    is_refused(&listener, "not.pem", "has no certificate in PEM form");
+    for (chain, key, file, why) in [
+        (&empty, &good.key, "empty.pem", "has no certificate in PEM form"),
+        (&cut, &good.key, "cut.pem", "is damaged PEM"),
+        (&good.key, &good.key, "localhost.key", "has no certificate in PEM form"),
+        (&good.chain, &missing, "missing.pem", "can't be read"),
+        (&good.chain, &empty, "empty.pem", "has no private key in PEM form"),
+        (&good.chain, &good.chain, "localhost.pem", "has no private key in PEM form"),
+    ] {
+        listener.settings.certificates = vec![CertificateAndKey { chain: chain.clone(), key: key.clone() }];
+        is_refused(&listener, file, why);
+    }
+}
+
+#[test]
+fn a_key_that_can_not_be_used_is_named() {
+    let mut listener = Listener::new();
+    let other = listener.files.certificate("other", &listener.authority.server(&["other"]));
+    listener.settings.certificates[0].key = other.key;
+    is_refused(&listener, "other.key", "does not fit the first certificate of ");
+    for pem in [
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n",
+    ] {
+        listener.settings.certificates[0].key = listener.files.write("encrypted.key", pem);
+        is_refused(&listener, "encrypted.key", "is protected by a password");
+    }
+    let nonsense = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    listener.settings.certificates[0].key = listener.files.write("nonsense.key", nonsense);
+    is_refused(&listener, "nonsense.key", "has a private key of a kind that can't be used");
+}
+
+#[test]
+fn a_certificate_or_list_that_can_not_be_read_is_named() {
+    let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let mut listener = Listener::new();
+    listener.settings.certificates[0].chain = listener.files.write("nonsense.pem", nonsense);
+    is_refused(&listener, "nonsense.pem", "has a certificate that can't be used");
+
+    let mut listener = Listener::asking(ClientCertificate::Required);
+    listener.settings.client_ca = Some(listener.files.write("nonsense.pem", nonsense));
+    is_refused(&listener, "nonsense.pem", "has a certificate that can't be used");
+
+    let mut listener = Listener::asking(ClientCertificate::Required);
+    listener.settings.crl = Some(listener.files.path("missing.crl"));
+    is_refused(&listener, "missing.crl", "can't be read");
+    listener.crl("");
+    is_refused(&listener, "crl.pem", "has no revocation list (X509 CRL) in PEM form");
+    listener.crl("-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n");
+    is_refused(&listener, "crl.pem", "has a revocation list that can't be used");
+}
+
+#[test]
+fn a_chain_may_have_more_than_one_certificate_and_a_ca_file_too() {
+    let mut listener = Listener::new();
+    let between = listener.authority.issue_authority("Between");
+    let issued = between.server(&["localhost"]);
+    listener.settings.certificates[0] = CertificateAndKey {
+        chain: listener.files.write("chain.pem", format!("{}{}", issued.pem, between.pem())),
+        key: listener.files.write("chain.key", &issued.key_pem),
+    };
+    let cas = format!("{}{}", Authority::new("One").pem(), Authority::new("Two").pem());
+    listener.settings.client_ca = Some(listener.files.write("cas.pem", cas));
+    listener.settings.client_certificate = ClientCertificate::Optional;
+    Client::new(V13, &listener.authority).connect(&listener.config()).handshake();
+}
+
+#[test]
+fn an_operator_hears_of_what_has_expired_or_soon_will() {
+    let mut listener = Listener::asking(ClientCertificate::Required);
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_before = date_time_ymd(2025, 1, 1);
+    params.not_after = date_time_ymd(2025, 3, 1);
+    listener.settings.certificates =
+        vec![listener.files.certificate("short", &listener.authority.issue(&params))];
+    listener.crl(&listener.authority.revoke(&[], 2030));
+    let config = TlsConfig::load(&listener.settings).unwrap();
+    let at = |year, month, day| {
+        let notices = config.notices(date_time_ymd(year, month, day).unix_timestamp());
+        notices
+            .iter()
+            .map(|line| line.rsplit_once('/').map_or("", |(_, rest)| rest).to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(at(2025, 2, 1), [""; 0]);
+    assert_eq!(at(2025, 2, 20), ["short.pem: the certificate expires in 9 days"]);
+    assert_eq!(at(2025, 3, 3), ["short.pem: the certificate has expired 2 days ago"]);
+    assert_eq!(at(2024, 12, 30), ["short.pem: the certificate is not valid yet, but in 2 days"]);
+    assert_eq!(
+        at(2030, 1, 2),
+        [
+            "short.pem: the certificate has expired 1768 days ago",
+            "crl.pem: the revocation list has expired 1 days ago",
+        ]
+    );
+}

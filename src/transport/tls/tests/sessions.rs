@@ -1,0 +1,398 @@
+//! Handshakes that succeed, and what is said afterwards.
+
+use std::sync::Arc;
+
+use rustls::HandshakeKind;
+use rustls::client::Resumption;
+use rustls::crypto::ring;
+
+use super::super::{ClientCertificate, Progress, TlsFailure, TlsVersion, compact};
+use super::peer::{Client, Pair, V12, V13};
+use super::pki::Listener;
+
+fn each_version(check: impl Fn(&'static rustls::SupportedProtocolVersion)) {
+    [V12, V13].into_iter().for_each(check);
+}
+
+#[track_caller]
+fn both_can_talk(pair: &mut Pair) {
+    pair.client_writes(b"hello from the client");
+    assert_eq!(pair.client_speaks(), Ok(Progress::Open));
+    assert_eq!(pair.take_received(), b"hello from the client");
+    pair.server_writes(b"hello from the server");
+    assert_eq!(pair.client_reads(), b"hello from the server");
+}
+
+#[test]
+fn a_client_of_either_version_connects_and_both_talk() {
+    let listener = Listener::new();
+    let config = listener.config();
+    for (version, name) in [(V12, TlsVersion::V12), (V13, TlsVersion::V13)] {
+        let mut pair = Client::new(version, &listener.authority).connect(&config).handshake();
+        let agreed = pair.server.agreed().unwrap();
+        assert_eq!((agreed.version, agreed.protocol, agreed.resumed), (name, None, false));
+        assert_eq!(pair.server.identity(), None);
+        both_can_talk(&mut pair);
+    }
+}
+
+#[test]
+fn every_suite_and_group_of_the_default_provider_works_against_it() {
+    let listener = Listener::new();
+    let config = listener.config();
+    for suite in ring::default_provider().cipher_suites {
+        if suite.suite().as_str().is_some_and(|name| name.contains("_RSA_")) {
+            continue; // The certificate is of ECDSA; the record layer of those suites is the same.
+        }
+        for group in ring::default_provider().kx_groups {
+            let mut provider = ring::default_provider();
+            provider.cipher_suites = vec![suite];
+            provider.kx_groups = vec![group];
+            let version = suite.version();
+            let mut pair =
+                Client::with(version, &listener.authority, None, provider).connect(&config).handshake();
+            assert_eq!(pair.server.agreed().unwrap().cipher_suite, suite.suite().as_str().unwrap());
+            both_can_talk(&mut pair);
+            pair.client_writes(&[7; 60_000]);
+            pair.client_speaks().unwrap();
+            assert_eq!(pair.take_received(), [7; 60_000]);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_guesses_the_wrong_group_is_asked_again() {
+    let listener = Listener::new();
+    let mut provider = ring::default_provider();
+    // It sends a key share of the first, and the listener has to ask for the second.
+    let mut server_provider = compact::provider();
+    server_provider.kx_groups = vec![ring::kx_group::SECP256R1];
+    provider.kx_groups = vec![ring::kx_group::X25519, ring::kx_group::SECP256R1];
+    let config = super::super::TlsConfig::load_with(&listener.settings, &Arc::new(server_provider)).unwrap();
+    for protocols in [&[][..], &["mqtt"], &["other"]] {
+        let client = Client::with(V13, &listener.authority, None, provider.clone()).offering(protocols);
+        let mut pair = client.connect(&config).handshake();
+        assert_eq!(pair.client.handshake_kind(), Some(HandshakeKind::FullWithHelloRetryRequest));
+        both_can_talk(&mut pair);
+    }
+}
+
+#[test]
+fn bytes_may_come_one_at_a_time() {
+    let listener = Listener::asking(ClientCertificate::Required);
+    let config = listener.config();
+    let issued = listener.authority.client("device-7");
+    each_version(|version| {
+        let mut pair =
+            Client::with_certificate(version, &listener.authority, &[&issued], &[]).connect(&config);
+        let mut said = Vec::new();
+        while pair.client.is_handshaking() || !said.contains(&Progress::Established) {
+            for byte in pair.from_client() {
+                said.push(pair.read(&[byte]).unwrap());
+            }
+            pair.server_speaks().unwrap();
+        }
+        assert_eq!(said.iter().filter(|&&progress| progress == Progress::Established).count(), 1);
+        pair.client_writes(b"one");
+        pair.client_writes(b"two");
+        for byte in pair.from_client() {
+            assert_eq!(pair.read(&[byte]), Ok(Progress::Open));
+        }
+        assert_eq!(pair.take_received(), b"onetwo");
+    });
+}
+
+#[test]
+fn many_records_in_one_read_and_a_part_of_the_next() {
+    let listener = Listener::new();
+    let config = listener.config();
+    each_version(|version| {
+        let mut pair = Client::new(version, &listener.authority).connect(&config).handshake();
+        let mut plain = Vec::new();
+        let mut cipher = Vec::new();
+        for number in 0..200_u8 {
+            let message = vec![number; 1 + usize::from(number)];
+            pair.client_writes(&message);
+            plain.extend(message);
+            cipher.extend(pair.from_client());
+        }
+        let cut = cipher.len() - 3;
+        assert_eq!(pair.read(&cipher[..cut]), Ok(Progress::Open));
+        assert_eq!(pair.received.len(), plain.len() - 200);
+        assert_eq!(pair.read(&cipher[cut..]), Ok(Progress::Open));
+        assert_eq!(pair.take_received(), plain);
+    });
+}
+
+#[test]
+fn the_first_message_may_come_with_the_end_of_the_handshake() {
+    let listener = Listener::new();
+    let config = listener.config();
+    each_version(|version| {
+        let mut pair = Client::new(version, &listener.authority).connect(&config);
+        let mut progress = pair.client_speaks().unwrap();
+        while progress != Progress::Established {
+            pair.server_speaks().unwrap();
+            // The client buffers until it may send.
+            pair.client_writes(b"x");
+            progress = pair.client_speaks().unwrap();
+        }
+        if version.version == rustls::ProtocolVersion::TLSv1_3 {
+            assert_eq!(pair.take_received(), b"x", "1.3 lets the client speak with its last message");
+        }
+    });
+}
+
+#[test]
+fn a_megabyte_is_split_into_records() {
+    let listener = Listener::new();
+    let config = listener.config();
+    each_version(|version| {
+        let mut pair = Client::new(version, &listener.authority).connect(&config).handshake();
+        let plain: Vec<u8> = (0..1 << 20).map(|number: u32| number.to_le_bytes()[1]).collect();
+        pair.server_writes(&plain);
+        let records = plain.len() / (1 << 14);
+        assert!(pair.out.len() > plain.len() + records * 21 && pair.out.len() < plain.len() + records * 32);
+        assert_eq!(pair.client_reads(), plain);
+    });
+}
+
+#[test]
+fn several_parts_become_one_record() {
+    let listener = Listener::new();
+    let mut pair = Client::new(V13, &listener.authority).connect(&listener.config()).handshake();
+    let parts: [&[u8]; 4] = [b"one", b"", b"two", b"three"];
+    pair.server.write(parts, &mut pair.scratch, &mut pair.out).unwrap();
+    assert_eq!(pair.out.len(), 5 + "onetwothree".len() + 1 + 16);
+    assert_eq!(pair.client_reads(), b"onetwothree");
+    pair.server.write([], &mut pair.scratch, &mut pair.out).unwrap();
+    pair.server.write([&b""[..]], &mut pair.scratch, &mut pair.out).unwrap();
+    assert!(pair.out.is_empty());
+}
+
+#[test]
+fn nothing_can_be_written_before_the_handshake_is_done() {
+    let listener = Listener::new();
+    let mut pair = Client::new(V13, &listener.authority).connect(&listener.config());
+    let write = |pair: &mut Pair| pair.server.write([&b"x"[..]], &mut pair.scratch, &mut pair.out);
+    assert_eq!(write(&mut pair), Err(TlsFailure::NotEstablished));
+    pair.client_speaks().unwrap();
+    assert_eq!(write(&mut pair), Err(TlsFailure::NotEstablished));
+    pair.server.close(&mut Vec::new());
+    pair.server_speaks().unwrap();
+    assert_eq!(pair.client_speaks(), Ok(Progress::Established));
+    assert_eq!(write(&mut pair), Ok(()));
+}
+
+#[test]
+fn either_side_can_end_the_session() {
+    let listener = Listener::new();
+    let config = listener.config();
+    each_version(|version| {
+        let mut pair = Client::new(version, &listener.authority).connect(&config).handshake();
+        pair.client_writes(b"last");
+        pair.client.send_close_notify();
+        let mut bytes = pair.from_client();
+        bytes.extend(b"what comes after it is dropped");
+        assert_eq!(pair.read(&bytes), Ok(Progress::PeerClosed));
+        assert_eq!(pair.take_received(), b"last");
+        assert_eq!(pair.read(b"more"), Ok(Progress::PeerClosed));
+        pair.server_writes(b"and ours");
+        pair.server.close(&mut pair.out);
+        let said = pair.out.len();
+        pair.server.close(&mut pair.out);
+        assert_eq!(pair.out.len(), said, "it is said once");
+        assert_eq!(pair.client_reads(), b"and ours");
+        assert!(pair.client.process_new_packets().unwrap().peer_has_closed());
+
+        let mut pair = Client::new(version, &listener.authority).connect(&config).handshake();
+        pair.server.close(&mut pair.out);
+        pair.client_reads();
+        assert!(pair.client.process_new_packets().unwrap().peer_has_closed());
+    });
+}
+
+#[test]
+fn a_close_that_comes_with_the_end_of_the_handshake_is_told_by_the_next_read() {
+    let listener = Listener::new();
+    let mut pair = Client::new(V13, &listener.authority).connect(&listener.config());
+    pair.client_speaks().unwrap();
+    pair.server_speaks().unwrap();
+    pair.client_writes(b"short");
+    pair.client.send_close_notify();
+    assert_eq!(pair.client_speaks(), Ok(Progress::Established));
+    assert_eq!(pair.take_received(), b"short");
+    assert_eq!(pair.read(b""), Ok(Progress::PeerClosed));
+}
+
+#[test]
+fn a_client_can_change_its_keys() {
+    let listener = Listener::new();
+    let mut pair = Client::new(V13, &listener.authority).connect(&listener.config()).handshake();
+    for round in 0..3 {
+        pair.client.refresh_traffic_keys().unwrap();
+        pair.client_writes(b"with new keys");
+        let bytes = pair.from_client();
+        if round == 1 {
+            // Also when the message of the change comes in pieces, and we speak in between.
+            for &byte in &bytes {
+                pair.read(&[byte]).unwrap();
+                pair.server_writes(b".");
+            }
+            pair.take_received();
+            assert_eq!(pair.client_reads(), vec![b'.'; bytes.len()]);
+        } else {
+            assert_eq!(pair.read(&bytes), Ok(Progress::Open));
+            assert_eq!(pair.take_received(), b"with new keys");
+        }
+        pair.server_writes(b"so do we");
+        assert_eq!(pair.client_reads(), b"so do we");
+    }
+}
+
+#[test]
+fn a_handshake_message_in_pieces_does_not_disturb_what_we_write_in_between() {
+    // Half of a key update in a record of its own can't be had from rustls; a client hello in small records can.
+    let listener = Listener::new();
+    let mut client = Client::new(V13, &listener.authority);
+    client.config.max_fragment_size = Some(64);
+    let mut pair = client.connect(&listener.config());
+    let bytes = pair.from_client();
+    assert!(bytes.len() > 3 * 64);
+    for &byte in &bytes {
+        pair.read(&[byte]).unwrap();
+        pair.server.close(&mut Vec::new());
+    }
+    pair.server_speaks().unwrap();
+    assert_eq!(pair.client_speaks(), Ok(Progress::Established));
+    both_can_talk(&mut pair);
+}
+
+/// Each of them connects twice; says whether the second was a resumption.
+fn resumes(listener: &Listener, version: &'static rustls::SupportedProtocolVersion, reload: bool) -> bool {
+    let config = listener.config();
+    let mut client = Client::new(version, &listener.authority);
+    client.config.resumption = Resumption::in_memory_sessions(8);
+    let first = client.connect(&config).handshake();
+    assert!(!first.server.agreed().unwrap().resumed);
+    let again = if reload { listener.config() } else { config };
+    let mut second = client.connect(&again).handshake();
+    both_can_talk(&mut second);
+    let resumed = second.server.agreed().unwrap().resumed;
+    assert_eq!(resumed, second.client.handshake_kind() == Some(HandshakeKind::Resumed));
+    resumed
+}
+
+#[test]
+fn a_client_comes_back_with_a_ticket_also_to_another_shard() {
+    let listener = Listener::new();
+    each_version(|version| assert!(resumes(&listener, version, false)));
+}
+
+#[test]
+fn a_ticket_does_not_outlive_the_configuration_that_it_was_given_under() {
+    let listener = Listener::new();
+    each_version(|version| assert!(!resumes(&listener, version, true)));
+}
+
+#[test]
+fn a_client_that_resumes_keeps_its_identity() {
+    let listener = Listener::asking(ClientCertificate::Required);
+    let config = listener.config();
+    let issued = listener.authority.client("device-7");
+    each_version(|version| {
+        let mut client = Client::with_certificate(version, &listener.authority, &[&issued], &[]);
+        client.config.resumption = Resumption::in_memory_sessions(8);
+        client.connect(&config).handshake();
+        let second = client.connect(&config).handshake();
+        assert!(second.server.agreed().unwrap().resumed);
+        assert_eq!(second.server.identity().unwrap().common_name.as_deref(), Some("device-7"));
+    });
+}
+
+#[test]
+fn a_living_connection_keeps_its_configuration_over_a_reload() {
+    let listener = Listener::new();
+    let config = listener.config();
+    let mut pair = Client::new(V13, &listener.authority).connect(&config).handshake();
+    drop(config);
+    both_can_talk(&mut pair);
+}
+
+#[test]
+fn ours_is_taken_of_the_application_protocols_and_others_do_no_harm() {
+    let listener = Listener::new();
+    let config = listener.config();
+    let offers: [(&[&str], Option<&[u8]>); 6] = [
+        (&[], None),
+        (&["mqtt"], Some(b"mqtt")),
+        (&["h2", "http/1.1"], Some(b"http/1.1")),
+        (&["http/1.1", "mqtt"], Some(b"mqtt")),
+        (&["h2"], None),
+        (&["x-amzn-mqtt-ca", "h2"], None),
+    ];
+    each_version(|version| {
+        for (offer, taken) in offers {
+            let pair = Client::new(version, &listener.authority).offering(offer).connect(&config).handshake();
+            assert_eq!(pair.server.agreed().unwrap().protocol, taken, "{offer:?}");
+            assert_eq!(pair.client.alpn_protocol(), taken);
+        }
+    });
+}
+
+#[test]
+fn the_name_that_a_client_asks_for_chooses_the_certificate() {
+    let mut listener = Listener::new();
+    let names: [&[&str]; 3] = [&["*.example.org"], &["mqtt.example.org", "B.Example.org"], &["localhost"]];
+    for (number, names) in names.iter().enumerate() {
+        let issued = listener.authority.server(names);
+        listener.settings.certificates.push(listener.files.certificate(&format!("{number}"), &issued));
+    }
+    let config = listener.config();
+    let asked: [(&'static str, usize); 7] = [
+        ("localhost", 0), // of two that fit, the first
+        ("a.example.org", 1),
+        ("mqtt.example.org", 2), // exact before wildcard
+        ("b.example.org", 2),
+        ("example.org", 0),     // a wildcard is one label, not none
+        ("a.b.example.org", 0), // and not two
+        ("unknown.test", 0),    // the first is the default
+    ];
+    for (name, expected) in asked {
+        let file = &listener.settings.certificates[expected].chain;
+        let pem = std::fs::read_to_string(file).unwrap();
+        let mut pair = Client::new(V13, &listener.authority).named(name).connect(&config);
+        // A client refuses the default, but has seen it by then.
+        let seen = pair.try_handshake();
+        let got = pair.client.peer_certificates().map(|chain| chain[0].to_vec());
+        match got {
+            Some(got) => assert!(same(&pem, &got), "{name} got another certificate"),
+            None => assert!(expected == 0 && seen.is_err(), "{name} was refused"),
+        }
+    }
+}
+
+fn same(pem: &str, der: &[u8]) -> bool {
+    use rustls::pki_types::pem::PemObject;
+    rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().as_ref() == der
+}
+
+#[test]
+fn the_name_can_be_taken_for_the_log() {
+    let listener = Listener::new();
+    let mut pair = Client::new(V13, &listener.authority).connect(&listener.config());
+    assert_eq!(pair.server.take_server_name(), None);
+    pair.client_speaks().unwrap();
+    assert_eq!(pair.server.take_server_name().as_deref(), Some("localhost"));
+    assert_eq!(pair.server.take_server_name(), None);
+}
+
+#[test]
+fn the_oldest_version_can_be_1_3() {
+    let mut listener = Listener::new();
+    listener.settings.version_min = TlsVersion::V13;
+    let config = listener.config();
+    Client::new(V13, &listener.authority).connect(&config).handshake();
+    let failure = Client::new(V12, &listener.authority).connect(&config).try_handshake().unwrap_err();
+    assert_eq!(failure.to_string(), "the client offers no version of TLS that is accepted here");
+}
