@@ -48,11 +48,12 @@ impl Writer<'_> {
         self.write_tls(listener);
         if let Some((version, origin)) = from!(settings, enable_proxy_protocol) {
             let every = ["0.0.0.0/0", "::/0"].map(str::to_owned).to_vec();
-            let setting = self.put("proxy_protocol", TomlValue::Boolean(true), origin.clone());
-            setting.is_vital = true;
-            setting.comment = Some(format!("midge takes both versions of the header, not {version} alone."));
             let trusted = self.put("proxy_trusted", TomlValue::Texts(every), origin);
-            trusted.comment = Some("mosquitto believes whoever connects; name your proxies here.".to_owned());
+            trusted.is_vital = true;
+            trusted.comment = Some(format!(
+                "mosquitto believes whoever connects: name your proxies here. midge takes both versions of the \
+                 header, not {version} alone."
+            ));
         }
         if let Some((Some(limit), origin)) = from!(settings, max_connections) {
             let setting = self.put("connections", TomlValue::Integer(limit.into()), origin);
@@ -98,9 +99,7 @@ impl Writer<'_> {
     fn write_web(&mut self, listener: &MosquittoListener) {
         let Some((Protocol::Websockets, origin)) = from!(listener.settings, protocol) else { return };
         let websocket = TomlValue::Text("websocket".to_owned());
-        self.put("protocol", websocket, origin.clone()).is_vital = true;
-        let setting = self.put("websocket_path", TomlValue::Text(String::new()), origin);
-        setting.comment = Some("mosquitto looks at no path.".to_owned());
+        self.put("protocol", websocket, origin).is_vital = true;
         if let Some(first) = listener.websockets_origins.first() {
             let origins = listener.websockets_origins.iter().map(|origin| origin.value.clone()).collect();
             let setting =
@@ -116,8 +115,8 @@ impl Writer<'_> {
         else {
             return;
         };
-        self.put("tls_certificate", TomlValue::Text(certificate), at_certificate).is_vital = true;
-        self.put("tls_key", TomlValue::Text(key), at_key).is_vital = true;
+        self.put("tls_certificates", TomlValue::Texts(vec![certificate]), at_certificate).is_vital = true;
+        self.put("tls_keys", TomlValue::Texts(vec![key]), at_key).is_vital = true;
         if let Some((true, origin)) = from!(settings, require_certificate) {
             if let Some((authorities, origin)) = from!(settings, cafile) {
                 self.put("tls_client_ca", TomlValue::Text(authorities), origin).is_vital = true;

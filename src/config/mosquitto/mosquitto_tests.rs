@@ -428,8 +428,8 @@ fn a_tls_listener_becomes_one() {
     let required =
         format!("{tls}require_certificate true\nuse_identity_as_username true\nuse_subject_as_username 1\n");
     let own = |key: &str| in_listener(&required, 0, key);
-    assert_eq!(own("tls_certificate"), text("/c"));
-    assert_eq!(own("tls_key"), text("/k"));
+    assert_eq!(own("tls_certificates"), Some(TomlValue::Texts(vec!["/c".to_owned()])));
+    assert_eq!(own("tls_keys"), Some(TomlValue::Texts(vec!["/k".to_owned()])));
     assert_eq!(own("tls_client_ca"), text("/ca"));
     assert_eq!(own("tls_client_certificate"), text("required"));
     assert_eq!(own("tls_crl"), text("/r"));
