@@ -8,6 +8,8 @@ mod address;
 #[cfg(test)]
 mod manual;
 #[cfg(feature = "runtime")]
+pub mod mosquitto;
+#[cfg(feature = "runtime")]
 pub mod open_files;
 pub mod options;
 #[cfg(feature = "runtime")]

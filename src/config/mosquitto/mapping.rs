@@ -1,0 +1,415 @@
+//! What a `mosquitto.conf` says in midge's words: a list of settings, each with the line it comes from.
+//!
+//! This is the one mapping: the text of a `midge.toml` and the configuration in memory are both made from
+//! it. Where mosquitto's default differs from midge's, mosquitto's is set; where midge's is the same, nothing
+//! is. Options that this midge does not have are left to [`Mapping::missing`].
+
+use std::sync::LazyLock;
+
+use super::{ConfError, LogDestination, MosquittoConf, Security, Spanned};
+use crate::config::options::Listener;
+use crate::config::value::Section;
+use crate::config::{Config, LogLevel};
+
+/// Why a setting is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A line of the `mosquitto.conf`; its value is the key of the line.
+    Line(Spanned<String>),
+    /// No line: mosquitto's default, which is not midge's.
+    Default,
+    /// The command line.
+    CommandLine,
+}
+
+/// A table of the `midge.toml`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// One of `[[listeners]]`, counted from 0.
+    Listener(usize),
+    /// A section.
+    Section(&'static str),
+}
+
+/// A value of the `midge.toml`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TomlValue {
+    /// A string.
+    Text(String),
+    /// An integer.
+    Integer(u64),
+    /// `true` or `false`.
+    Boolean(bool),
+    /// An array of strings.
+    Texts(Vec<String>),
+}
+
+/// One setting in midge's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapped {
+    /// Where it stands.
+    pub table: Table,
+    /// Its key there.
+    pub key: &'static str,
+    /// Its value.
+    pub value: TomlValue,
+    /// How it differs from what mosquitto does, in words.
+    pub comment: Option<String>,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Whether leaving it out would change who may come in or what flows.
+    pub is_vital: bool,
+}
+
+/// A thing to know that is no setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// What it is about.
+    pub origin: Origin,
+    /// A sentence.
+    pub text: String,
+}
+
+/// A `mosquitto.conf` in midge's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    /// The settings, those of a table together.
+    pub settings: Vec<Mapped>,
+    /// What else there is to say.
+    pub notes: Vec<Note>,
+}
+
+impl Mapping {
+    /// Maps a whole file.
+    pub(super) fn of(conf: &MosquittoConf) -> Mapping {
+        let mut writer = Writer {
+            conf,
+            mapping: Mapping { settings: Vec::new(), notes: Vec::new() },
+            table: Table::Section(""),
+            listeners: 0,
+        };
+        writer.write_remarks();
+        writer.write_listeners();
+        writer.write_access();
+        writer.write_protocol();
+        writer.write_limits();
+        writer.write_queues();
+        writer.write_persistence();
+        writer.write_sys_and_log();
+        writer.mapping
+    }
+
+    /// The vital settings that this midge has no option for.
+    pub(super) fn missing(&self, conf: &MosquittoConf) -> Vec<ConfError> {
+        let missing = self.settings.iter().filter(|setting| setting.is_vital && !setting.is_known());
+        let mut errors: Vec<ConfError> = missing
+            .map(|setting| setting.origin.error(conf, setting.key, "this midge has no like of it".to_owned()))
+            .collect();
+        errors.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
+        // A listener for both families of addresses is two tables.
+        errors.dedup();
+        errors
+    }
+}
+
+impl Mapped {
+    /// Whether this midge has such an option.
+    pub fn is_known(&self) -> bool {
+        static DEFAULTS: LazyLock<(Listener, Config)> = LazyLock::new(Default::default);
+
+        let has = |section: &dyn Section| section.rows().iter().any(|row| row.key == self.key);
+        let (listener, config) = &*DEFAULTS;
+        match self.table {
+            Table::Listener(_) => has(listener),
+            Table::Section(name) => {
+                config.sections().into_iter().any(|section| section.name() == name && has(section))
+            }
+        }
+    }
+}
+
+impl Origin {
+    /// An error about a setting that comes from here.
+    pub(super) fn error(&self, conf: &MosquittoConf, key: &str, message: String) -> ConfError {
+        match self {
+            Origin::Line(at) => {
+                ConfError { file: at.file.to_string(), line: Some(at.line), key: at.value.clone(), message }
+            }
+            _ => ConfError { file: conf.file.to_string(), line: None, key: key.to_owned(), message },
+        }
+    }
+}
+
+pub(super) fn line<T>(at: &Spanned<T>, key: &str) -> Origin {
+    Origin::Line(Spanned { file: at.file.clone(), line: at.line, value: key.to_owned() })
+}
+
+/// A setting and the key it has in the `mosquitto.conf`.
+macro_rules! from {
+    ($settings:expr, $key:ident) => {
+        $settings
+            .$key
+            .as_ref()
+            .map(|at| (at.value.clone(), $crate::config::mosquitto::mapping::line(at, stringify!($key))))
+    };
+}
+pub(super) use from;
+
+/// Writes a mapping, table by table; those of the listeners are in the module `listeners`.
+pub(super) struct Writer<'a> {
+    pub(super) conf: &'a MosquittoConf,
+    mapping: Mapping,
+    /// The table at hand.
+    pub(super) table: Table,
+    /// Tables of listeners so far.
+    pub(super) listeners: usize,
+}
+
+impl Writer<'_> {
+    /// Adds a setting to the table at hand. What follows may add a comment or make it vital.
+    pub(super) fn put(&mut self, key: &'static str, value: TomlValue, origin: Origin) -> &mut Mapped {
+        let table = self.table;
+        let settings = &mut self.mapping.settings;
+        settings.push(Mapped { table, key, value, comment: None, origin, is_vital: false });
+        settings.last_mut().expect("one was pushed")
+    }
+
+    pub(super) fn note(&mut self, origin: Origin, text: impl Into<String>) {
+        self.mapping.notes.push(Note { origin, text: text.into() });
+    }
+
+    fn write_remarks(&mut self) {
+        for remark in &self.conf.remarks {
+            let at = Spanned { file: remark.file.clone(), line: remark.line, value: remark.key.clone() };
+            self.note(Origin::Line(at), remark.why.clone());
+        }
+        if self.conf.port_override.is_some() && !self.conf.local_only {
+            self.note(
+                Origin::CommandLine,
+                "the port of the command line counts only without listener and port lines",
+            );
+        }
+    }
+
+    pub(super) fn write_client_ids(&mut self, security: &Security) {
+        if let Some((false, origin)) = from!(security, allow_zero_length_clientid) {
+            self.put("zero_length_client_id", TomlValue::Boolean(false), origin).is_vital = true;
+        }
+        if let Some((prefix, origin)) = from!(security, auto_id_prefix) {
+            self.put("assigned_client_id_prefix", TomlValue::Text(prefix), origin);
+        }
+    }
+
+    pub(super) fn is_per_listener(&self) -> bool {
+        self.conf.per_listener_settings.as_ref().is_some_and(|setting| setting.value)
+    }
+
+    fn write_access(&mut self) {
+        let security = &self.conf.security;
+        self.table = Table::Section("auth");
+        let default = (self.conf.local_only, Origin::Default);
+        let (allowed, origin) = from!(security, allow_anonymous).unwrap_or(default);
+        self.put("allow_anonymous", TomlValue::Boolean(allowed), origin).is_vital = true;
+        if let Some((file, origin)) = from!(security, password_file) {
+            self.put("password_file", TomlValue::Text(file), origin).is_vital = true;
+        }
+        if let Some((prefix, origin)) = from!(self.conf.global, clientid_prefixes) {
+            self.put("client_id_prefix", TomlValue::Text(prefix), origin).is_vital = true;
+        }
+        self.table = Table::Section("acl");
+        if let Some((file, origin)) = from!(security, acl_file) {
+            self.put("file", TomlValue::Text(file), origin).is_vital = true;
+        }
+    }
+
+    fn write_protocol(&mut self) {
+        let global = &self.conf.global;
+        self.table = Table::Section("protocol");
+        if let Some((Some(seconds), origin)) = from!(global, max_keepalive) {
+            let longest = TomlValue::Integer(seconds.into());
+            self.put("keep_alive_seconds_max", longest, origin.clone()).is_vital = true;
+            // Only 5.0 has a way to tell a client: mosquitto refuses a 3.x client that asks for more.
+            let refused = TomlValue::Boolean(true);
+            self.put("keep_alive_refused_in_3x", refused, origin);
+        }
+        if let Some((seconds, origin)) = from!(global, persistent_client_expiration) {
+            let seconds = seconds.min(u32::MAX.into());
+            let setting = self.put("session_expiry_seconds_max", TomlValue::Integer(seconds), origin);
+            setting.is_vital = true;
+            setting.comment = Some("midge tells a 5.0 client of it; mosquitto does not.".to_owned());
+        }
+        let (window, origin) = self.window();
+        let setting = self.put("receive_maximum", TomlValue::Integer(window), origin);
+        setting.comment = Some("max_inflight_messages holds in both directions; see limits.".to_owned());
+        if let Some((available, origin)) = from!(global, retain_available) {
+            self.put("retain_available", TomlValue::Boolean(available), origin).is_vital = !available;
+        }
+        if let Some((true, origin)) = from!(global, upgrade_outgoing_qos) {
+            self.put("upgrade_outgoing_qos", TomlValue::Boolean(true), origin).is_vital = true;
+        }
+        let (checked, origin) = from!(global, check_retain_source).unwrap_or((true, Origin::Default));
+        let is_asked_for = checked && origin != Origin::Default;
+        let setting = self.put("check_retain_source", TomlValue::Boolean(checked), origin);
+        setting.is_vital = is_asked_for;
+        if let Some((true, origin)) = from!(global, queue_qos0_messages) {
+            self.put("queue_qos0", TomlValue::Boolean(true), origin).is_vital = true;
+        }
+        if let Some((minutes, origin)) = from!(global, retain_expiry_interval) {
+            let seconds = TomlValue::Integer(u64::from(minutes) * 60);
+            self.put("retained_expiry_seconds", seconds, origin).is_vital = true;
+        }
+        self.put("reason_strings", TomlValue::Boolean(false), Origin::Default);
+        let conf = self.conf;
+        self.write_client_ids(&conf.security);
+        if conf.security.auto_id_prefix.is_none() {
+            self.put("assigned_client_id_prefix", TomlValue::Text("auto-".to_owned()), Origin::Default);
+        }
+    }
+
+    /// The bound on unacknowledged messages. mosquitto's "no limit" is as many as packet identifiers allow.
+    fn window(&self) -> (u64, Origin) {
+        let (limit, origin) =
+            from!(self.conf.global, max_inflight_messages).unwrap_or((Some(20), Origin::Default));
+        (limit.map_or(65_535, u64::from), origin)
+    }
+
+    fn write_limits(&mut self) {
+        let global = &self.conf.global;
+        self.table = Table::Section("limits");
+        if let Some((Some(limit), origin)) = from!(global, global_max_connections) {
+            self.put("connections", TomlValue::Integer(limit.into()), origin).is_vital = true;
+        }
+        if let Some((Some(limit), origin)) = from!(global, global_max_clients) {
+            let setting = self.put("sessions", TomlValue::Integer(limit.into()), origin);
+            setting.is_vital = true;
+            setting.comment = Some("Divided among the shards.".to_owned());
+        }
+        if let Some((bytes, origin)) = from!(global, max_packet_size) {
+            // No header can announce a larger packet.
+            let bytes = u64::from(bytes).min(268_435_460);
+            self.put("packet_bytes", TomlValue::Integer(bytes), origin).is_vital = true;
+        }
+        if let Some((Some(bytes), origin)) = from!(global, message_size_limit) {
+            self.put("payload_bytes", TomlValue::Integer(bytes.into()), origin).is_vital = true;
+        }
+        if let Some((bytes @ 1.., origin)) = from!(global, memory_limit) {
+            let text = "memory_limit bounds all memory: half of it here for the messages that wait, half \
+                        for the retained ones.";
+            let half = bytes / 2;
+            let waiting = TomlValue::Integer(half.clamp(1 << 20, 1 << 50));
+            self.put("queue_bytes_total", waiting, origin.clone()).comment = Some(text.to_owned());
+            self.put("retained_bytes", TomlValue::Integer(half.clamp(1024, 1 << 50)), origin);
+        }
+    }
+
+    fn write_queues(&mut self) {
+        let global = &self.conf.global;
+        let (window, origin) = self.window();
+        self.put("inflight_messages", TomlValue::Integer(window), origin);
+        if let Some((Some(bytes), origin)) = from!(global, max_inflight_bytes) {
+            self.put("inflight_bytes", TomlValue::Integer(bytes.into()), origin);
+        }
+        let (limit, origin) = from!(global, max_queued_messages).unwrap_or((Some(1000), Origin::Default));
+        let messages = limit.map_or(100_000_000, u64::from).min(100_000_000);
+        self.put("session_queue_messages", TomlValue::Integer(messages), origin);
+        let (limit, origin) = from!(global, max_queued_bytes).unwrap_or((None, Origin::Default));
+        let bytes = limit.map_or(1 << 40, u64::from);
+        let setting = self.put("session_queue_bytes", TomlValue::Integer(bytes.max(1024)), origin);
+        if bytes < 1024 {
+            setting.comment = Some(format!("mosquitto's bound is {bytes}; midge's least is 1024."));
+        }
+        let policy = TomlValue::Text("drop_newest".to_owned());
+        let setting = self.put("session_queue_policy", policy, Origin::Default);
+        setting.is_vital = true;
+        let text = "mosquitto drops what no longer fits and tells nobody; midge's own way is \"refuse\".";
+        setting.comment = Some(text.to_owned());
+    }
+
+    fn write_persistence(&mut self) {
+        let global = &self.conf.global;
+        self.table = Table::Section("persistence");
+        let (is_on, origin) = from!(global, persistence).unwrap_or((false, Origin::Default));
+        if !is_on {
+            for at in [&global.persistence_location, &global.persistence_file].into_iter().flatten() {
+                self.note(line(at, "persistence_location"), "without effect as long as persistence is off");
+            }
+            let setting = self.put("directory", TomlValue::Text(String::new()), origin);
+            setting.is_vital = true;
+            return;
+        }
+        let file = global.persistence_file.as_ref().map_or("mosquitto.db", |file| file.value.as_str());
+        let location = global.persistence_location.as_ref().map_or("", |at| at.value.as_str());
+        let slash = if location.is_empty() || location.ends_with('/') { "" } else { "/" };
+        let directory = format!("{location}{slash}{file}.midge");
+        let setting = self.put("directory", TomlValue::Text(directory), origin);
+        setting.is_vital = true;
+        let text = "A directory of its own beside mosquitto's file, which midge neither reads nor writes.";
+        setting.comment = Some(text.to_owned());
+    }
+
+    fn write_sys_and_log(&mut self) {
+        self.table = Table::Section("sys");
+        if let Some((seconds, origin)) = from!(self.conf.global, sys_interval) {
+            self.put("interval_seconds", TomlValue::Integer(seconds.into()), origin);
+        }
+        self.table = Table::Section("log");
+        self.write_log_level();
+        self.write_log_target();
+    }
+
+    fn write_log_level(&mut self) {
+        let mut level = None;
+        for kind in &self.conf.log_types {
+            let (of_kind, resets) = match kind.value.as_str() {
+                "none" => (LogLevel::Error, true),
+                "error" => (LogLevel::Error, false),
+                "warning" => (LogLevel::Warn, false),
+                "notice" | "information" => (LogLevel::Info, false),
+                _ => (LogLevel::Debug, false),
+            };
+            let kept = if resets {
+                LogLevel::Error
+            } else {
+                level.as_ref().map_or(LogLevel::Error, |(kept, _)| *kept)
+            };
+            level = Some((kept.max(of_kind), line(kind, "log_type")));
+        }
+        if let Some((false, origin)) = from!(self.conf.global, connection_messages) {
+            let quiet = level.as_ref().map_or(LogLevel::Info, |(level, _)| *level);
+            level = Some((quiet.min(LogLevel::Warn), origin));
+        }
+        if let Some((level, origin)) = level {
+            let setting = self.put("level", TomlValue::Text(level.word().to_owned()), origin);
+            setting.comment =
+                Some("A level and everything above it; midge has no log without errors.".to_owned());
+        }
+    }
+
+    fn write_log_target(&mut self) {
+        let mut target = None;
+        let conf = self.conf;
+        for destination in &conf.log_destinations {
+            let origin = line(destination, "log_dest");
+            let instead = match &destination.value {
+                LogDestination::Stderr => {
+                    target = Some(("stderr", origin));
+                    continue;
+                }
+                LogDestination::Stdout => {
+                    target = target.or(Some(("stdout", origin)));
+                    continue;
+                }
+                LogDestination::None => "log_dest none".to_owned(),
+                LogDestination::File(path) => format!("the file {path}"),
+                LogDestination::Other(word) => format!("log_dest {word}"),
+            };
+            let text = format!(
+                "midge logs to standard error or output, and not to {instead}; who starts it can send that on"
+            );
+            self.note(origin, text);
+        }
+        if let Some((target, origin)) = target {
+            self.put("target", TomlValue::Text(target.to_owned()), origin);
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! Goes through the lines of a file and of those it includes, and puts each setting where it belongs.
+//!
+//! mosquitto ends at the first error; here every line is read, and all errors are told. Which listener a key
+//! belongs to is mosquitto's rule: the last one that was opened *in the same file*, else the default
+//! listener where the key may open it.
+
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::keys::{self, Form, Kind, Stands};
+use super::line::{Line, text};
+use super::set::{
+    host_of, listener_at, listener_place, port_of, refuse_second, second_time, set_global, set_listener,
+    set_security,
+};
+use super::{ConfError, Global, LogDestination, MosquittoConf, Place, Remark, Security, Spanned, check};
+use crate::config::options::LISTENERS_MAX;
+use crate::config::parse::FILE_BYTES_MAX;
+use crate::config::value::quoted;
+
+/// Files that one file may include; more are no configuration.
+const INCLUDED_MAX: usize = 1000;
+
+/// Port of the default listener as long as no `port` line says another.
+const DEFAULT_PORT: u16 = 1883;
+
+/// What the lines of one file have opened so far.
+#[derive(Debug, Default)]
+struct Opened {
+    listener: Option<usize>,
+    /// Line of the bridge.
+    bridge: Option<usize>,
+    plugin: bool,
+}
+
+/// Reads files into a [`MosquittoConf`].
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) conf: MosquittoConf,
+    errors: Vec<ConfError>,
+    default_listener: Option<usize>,
+    /// Whether a key about who may come in was read: `per_listener_settings` must stand before it.
+    security_seen: bool,
+    included: bool,
+}
+
+impl Reader {
+    pub(super) fn new(file: &str, port_override: Option<u16>) -> Reader {
+        let conf = MosquittoConf {
+            file: Arc::from(file),
+            global: Global::default(),
+            security: Security::default(),
+            per_listener_settings: None,
+            listeners: Vec::new(),
+            local_only: true,
+            port_override,
+            log_destinations: Vec::new(),
+            log_types: Vec::new(),
+            remarks: Vec::new(),
+            has_ipv6: true,
+        };
+        Reader { conf, errors: Vec::new(), default_listener: None, security_seen: false, included: false }
+    }
+
+    /// Everything that was read, if nothing was wrong with it.
+    pub(super) fn finish(mut self) -> Result<MosquittoConf, Vec<ConfError>> {
+        if self.errors.is_empty() {
+            check::check(&self.conf, &mut self.errors);
+        }
+        if self.errors.is_empty() { Ok(self.conf) } else { Err(self.errors) }
+    }
+
+    /// Reads the file of the command line.
+    pub(super) fn read_file(&mut self, path: &Path) {
+        let file = self.conf.file.clone();
+        if let Some(bytes) = self.bytes_of(&file, path) {
+            self.read_bytes(&bytes);
+        }
+    }
+
+    /// Reads its text.
+    pub(super) fn read_bytes(&mut self, bytes: &[u8]) {
+        let file = self.conf.file.clone();
+        self.read_lines(&file, bytes);
+    }
+
+    fn bytes_of(&mut self, file: &Arc<str>, path: &Path) -> Option<Vec<u8>> {
+        let problem = match read_bounded(path) {
+            Ok(bytes) if bytes.len() as u64 <= FILE_BYTES_MAX => return Some(bytes),
+            Ok(_) => format!("larger than {FILE_BYTES_MAX} bytes: no configuration file"),
+            Err(_) if path.is_dir() => "is a directory".to_owned(),
+            Err(error) => format!("cannot be read: {error}"),
+        };
+        self.errors.push(ConfError {
+            file: file.to_string(),
+            line: None,
+            key: String::new(),
+            message: problem,
+        });
+        None
+    }
+
+    fn read_lines(&mut self, file: &Arc<str>, bytes: &[u8]) {
+        let mut opened = Opened::default();
+        for (number, raw) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+            let (key, outcome) = match Line::cut(file, number, raw) {
+                Ok(None) => continue,
+                Ok(Some(line)) => (line.key, self.take(&line, &mut opened)),
+                Err(message) => ("", Err(message)),
+            };
+            if let Err(message) = outcome {
+                let (file, key) = (file.to_string(), shown_key(key));
+                self.errors.push(ConfError { file, line: Some(number), key, message });
+            }
+        }
+    }
+
+    /// Takes one line. The error says what is wrong with it.
+    fn take(&mut self, line: &Line<'_>, opened: &mut Opened) -> Result<(), String> {
+        match keys::find(line.key).ok_or_else(|| keys::unknown(line.key))? {
+            Kind::Bridge => bridge(line, opened),
+            Kind::Plugin => plugin(line, opened),
+            Kind::NotSupported(why) => Err(format!("not supported: {why}")),
+            Kind::Harmless(stands, form, why) => {
+                self.place(stands, line, opened)?;
+                self.check_harmless(line, form)?;
+                self.remark(line, why);
+                Ok(())
+            }
+            Kind::Supported(stands) => {
+                let listener = self.place(stands, line, opened)?;
+                self.set(line, listener, opened)
+            }
+        }
+    }
+
+    fn remark(&mut self, line: &Line<'_>, why: impl Into<String>) {
+        let key = line.key.to_owned();
+        self.conf.remarks.push(Remark { file: line.file.clone(), line: line.number, key, why: why.into() });
+    }
+
+    fn check_harmless(&self, line: &Line<'_>, form: Form) -> Result<(), String> {
+        match form {
+            Form::Anything => Ok(()),
+            Form::Boolean => line.boolean().map(drop),
+            Form::Integer(min, max) => line.integer(min..=max).map(drop),
+            Form::Text => {
+                let once = matches!(line.key, "pid_file" | "log_timestamp_format");
+                let first = self.conf.remarks.iter().find(|remark| once && remark.key == line.key);
+                match first {
+                    Some(first) => Err(second_time(&first.file, first.line)),
+                    None => line.text().map(drop),
+                }
+            }
+        }
+    }
+
+    /// The listener that a key belongs to; `None` for a key of the whole broker. Fails when the key may not
+    /// stand here.
+    fn place(
+        &mut self,
+        stands: Stands,
+        line: &Line<'_>,
+        opened: &mut Opened,
+    ) -> Result<Option<usize>, String> {
+        let per_listener = self.conf.per_listener_settings.as_ref().is_some_and(|setting| setting.value);
+        match stands {
+            Stands::Anywhere => Ok(None),
+            Stands::Security => {
+                self.security_seen = true;
+                match (per_listener, opened.listener) {
+                    (false, _) => Ok(None),
+                    (true, Some(listener)) => Ok(Some(listener)),
+                    (true, None) => Err("with per_listener_settings true, a listener line must stand above \
+                                         it in this file"
+                        .to_owned()),
+                }
+            }
+            Stands::ListenerOrDefault => match opened.listener {
+                Some(listener) => Ok(Some(listener)),
+                None => Ok(Some(self.open_default(line, opened))),
+            },
+            Stands::Listener => opened.listener.map(Some).ok_or_else(needs_listener),
+            Stands::NamedListener => match opened.listener {
+                Some(listener) if Some(listener) != self.default_listener => Ok(Some(listener)),
+                _ => Err(needs_listener()),
+            },
+        }
+    }
+
+    fn open_default(&mut self, line: &Line<'_>, opened: &mut Opened) -> usize {
+        let index = match self.default_listener {
+            Some(index) => index,
+            None => {
+                self.conf.listeners.push(listener_at(line, Place::Port(DEFAULT_PORT, None)));
+                self.conf.listeners.len() - 1
+            }
+        };
+        self.default_listener = Some(index);
+        opened.listener = Some(index);
+        index
+    }
+
+    fn set(&mut self, line: &Line<'_>, listener: Option<usize>, opened: &mut Opened) -> Result<(), String> {
+        match line.key {
+            "listener" => self.open_listener(line, opened),
+            "port" | "bind_address" => self.set_default_place(line, opened),
+            "include_dir" => self.include(line),
+            "per_listener_settings" => self.set_per_listener(line),
+            "log_dest" => self.set_log_destination(line),
+            "log_type" => self.set_log_type(line),
+            "tls_keyform" => self.check_key_form(line),
+            "acl_file"
+            | "allow_anonymous"
+            | "allow_zero_length_clientid"
+            | "auto_id_prefix"
+            | "password_file" => {
+                let security = match listener.and_then(|index| self.conf.listeners.get_mut(index)) {
+                    Some(listener) => {
+                        // Here, two keys have two names; the last line counts, and a prefix stands once.
+                        match line.key {
+                            "allow_anonymous" => listener.settings.listener_allow_anonymous = None,
+                            "auto_id_prefix" => {
+                                refuse_second(listener.settings.listener_auto_id_prefix.as_ref())?;
+                            }
+                            _ => {}
+                        }
+                        &mut listener.security
+                    }
+                    None => &mut self.conf.security,
+                };
+                set_security(security, line)
+            }
+            _ => match listener.and_then(|index| self.conf.listeners.get_mut(index)) {
+                Some(listener) => set_listener(listener, line),
+                None => set_global(&mut self.conf.global, line),
+            },
+        }
+    }
+
+    fn open_listener(&mut self, line: &Line<'_>, opened: &mut Opened) -> Result<(), String> {
+        self.conf.local_only = false;
+        if self.conf.listeners.len() >= LISTENERS_MAX {
+            return Err(format!("more than {LISTENERS_MAX} listeners"));
+        }
+        // One whose own line is wrong is opened all the same: the keys below it are not to blame.
+        let place = listener_place(line);
+        let opening = place.clone().unwrap_or(Place::Port(DEFAULT_PORT, None));
+        self.conf.listeners.push(listener_at(line, opening));
+        opened.listener = Some(self.conf.listeners.len() - 1);
+        place.map(drop)
+    }
+
+    fn set_default_place(&mut self, line: &Line<'_>, opened: &mut Opened) -> Result<(), String> {
+        self.conf.local_only = false;
+        let index = self.open_default(line, opened);
+        let Some(listener) = self.conf.listeners.get_mut(index) else { return Ok(()) };
+        let Place::Port(port, host) = listener.place.value.clone() else { return Ok(()) };
+        let place = if line.key == "port" {
+            Place::Port(port_of(line, 1)?, host)
+        } else if host.is_some() {
+            return Err(second_time(&listener.place.file, listener.place.line));
+        } else {
+            Place::Port(port, Some(host_of(&line.text()?.value)?))
+        };
+        listener.place = line.at(place);
+        line.key.clone_into(&mut listener.opened_by);
+        Ok(())
+    }
+
+    fn include(&mut self, line: &Line<'_>) -> Result<(), String> {
+        if self.included {
+            return Err("allowed in the main file only".to_owned());
+        }
+        let directory = text(line.rest())?;
+        let files = included_files(&directory)?;
+        self.included = true;
+        for path in files {
+            let file: Arc<str> = Arc::from(path.display().to_string());
+            if let Some(bytes) = self.bytes_of(&file, &path) {
+                self.read_lines(&file, &bytes);
+            }
+        }
+        self.included = false;
+        Ok(())
+    }
+
+    fn set_per_listener(&mut self, line: &Line<'_>) -> Result<(), String> {
+        if self.conf.per_listener_settings.as_ref().is_some_and(|setting| setting.value) {
+            // Once it is on, mosquitto does not look at the value of another such line.
+            self.remark(line, "it is on since an earlier line, and stays on");
+            return Ok(());
+        }
+        let setting = line.boolean()?;
+        if setting.value && self.security_seen {
+            return Err("must stand above every key about who may come in".to_owned());
+        }
+        self.conf.per_listener_settings = Some(setting);
+        Ok(())
+    }
+
+    fn set_log_destination(&mut self, line: &Line<'_>) -> Result<(), String> {
+        let destination = match line.word()? {
+            "none" => LogDestination::None,
+            "stdout" => LogDestination::Stdout,
+            "stderr" => LogDestination::Stderr,
+            other @ ("syslog" | "topic" | "dlt") => LogDestination::Other(other.to_owned()),
+            "file" => {
+                let same = |other: &&Spanned<LogDestination>| matches!(other.value, LogDestination::File(_));
+                if let Some(first) = self.conf.log_destinations.iter().find(same) {
+                    return Err(second_time(&first.file, first.line));
+                }
+                LogDestination::File(text(line.behind_word())?)
+            }
+            other => {
+                return Err(format!(
+                    "got {}; allowed is none, stdout, stderr, syslog, topic, dlt or \"file PATH\"",
+                    quoted(other)
+                ));
+            }
+        };
+        self.conf.log_destinations.push(line.at(destination));
+        Ok(())
+    }
+
+    fn set_log_type(&mut self, line: &Line<'_>) -> Result<(), String> {
+        let word = line.word()?;
+        if !LOG_TYPES.contains(&word) {
+            return Err(format!("got {}; allowed is {}", quoted(word), LOG_TYPES.join(", ")));
+        }
+        self.conf.log_types.push(line.at(word.to_owned()));
+        Ok(())
+    }
+
+    fn check_key_form(&mut self, line: &Line<'_>) -> Result<(), String> {
+        if line.text()?.value == "engine" {
+            return Err(
+                "not supported: midge reads a key from keyfile, not from an OpenSSL engine".to_owned()
+            );
+        }
+        self.remark(line, "midge reads PEM, and nothing else");
+        Ok(())
+    }
+}
+
+const LOG_TYPES: [&str; 11] = [
+    "none",
+    "error",
+    "warning",
+    "notice",
+    "information",
+    "debug",
+    "subscribe",
+    "unsubscribe",
+    "websockets",
+    "internal",
+    "all",
+];
+
+fn needs_listener() -> String {
+    "a listener line must stand above it in this file".to_owned()
+}
+
+fn bridge(line: &Line<'_>, opened: &mut Opened) -> Result<(), String> {
+    if line.key == "connection" {
+        opened.bridge = Some(line.number);
+        let name = line.word()?;
+        return Err(format!(
+            "not supported: midge has no bridges; without {}, messages that are passed on today would not be",
+            quoted(name)
+        ));
+    }
+    match opened.bridge {
+        Some(first) => Err(format!("not supported: belongs to the bridge of line {first}")),
+        None => Err("belongs to a bridge: a connection line must stand above it in this file".to_owned()),
+    }
+}
+
+fn plugin(line: &Line<'_>, opened: &mut Opened) -> Result<(), String> {
+    match line.key {
+        "plugin" | "global_plugin" | "auth_plugin" | "plugin_load" | "plugin_use" => {
+            opened.plugin = true;
+            let path = text(line.rest())?;
+            let instead = PLUGINS_OF_FILES.iter().find(|(name, _)| path.contains(name));
+            Err(match instead {
+                Some((_, key)) => {
+                    format!("not supported: midge has no plugins; write \"{key} FILE\" instead")
+                }
+                None => {
+                    "not supported: midge has no plugins; leaving it out could change who may come in and \
+                         what they may do"
+                        .to_owned()
+                }
+            })
+        }
+        _ if opened.plugin => Err("not supported: belongs to a plugin".to_owned()),
+        _ => Err("belongs to a plugin: plugin, global_plugin or plugin_load must stand above it".to_owned()),
+    }
+}
+
+/// mosquitto's own plugins that do what a key does too.
+const PLUGINS_OF_FILES: [(&str, &str); 2] =
+    [("mosquitto_password_file", "password_file"), ("mosquitto_acl_file", "acl_file")];
+
+fn shown_key(key: &str) -> String {
+    if key.bytes().all(|byte| byte.is_ascii_graphic()) && key.len() <= 60 {
+        key.to_owned()
+    } else {
+        quoted(key)
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the reader of the configuration")]
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The files of a directory that mosquitto would read, in its order: without regard to case, capital letters
+/// first among equals.
+fn included_files(directory: &str) -> Result<Vec<PathBuf>, String> {
+    let unreadable =
+        |error: std::io::Error| format!("the directory {} cannot be read: {error}", quoted(directory));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name();
+        if name.len() > ".conf".len() && name.as_bytes().ends_with(b".conf") {
+            files.push(Path::new(directory).join(name));
+        }
+        if files.len() > INCLUDED_MAX {
+            return Err(format!("the directory {} has more than {INCLUDED_MAX} files", quoted(directory)));
+        }
+    }
+    files.sort_by_cached_key(|path| -> Vec<(u8, u8)> {
+        path.as_os_str().as_bytes().iter().map(|byte| (byte.to_ascii_uppercase(), *byte)).collect()
+    });
+    Ok(files)
+}
