@@ -42,6 +42,11 @@ impl PasswordFile {
     }
 }
 
+/// Whether the mode lets everybody on this machine read the file; false when there is none.
+pub fn is_readable_by_others(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0)
+}
+
 /// Why a file was not changed. It is then as it was.
 #[derive(Debug)]
 pub enum EditError {
@@ -290,35 +295,43 @@ fn write_beside(beside: &Path, old: &File, bytes: &[u8], target: &Path) -> Resul
     new.sync_all().map_err(failed)
 }
 
+/// A directory of a test's own, gone with it.
+#[cfg(test)]
+pub(super) struct Folder(PathBuf);
+
+#[cfg(test)]
+impl Folder {
+    pub(super) fn new() -> Folder {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("midge-passwords-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::auth::hash::Argon2Cost;
-    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
-    /// A directory of the test's own, gone with it.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Folder {
-            static NUMBER: AtomicU32 = AtomicU32::new(0);
-            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-            let path = std::env::temp_dir().join(format!("midge-passwords-{}-{number}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Folder(path)
-        }
-
-        fn file(&self, text: &str) -> PathBuf {
-            let path = self.0.join("passwords");
-            fs::write(&path, text).unwrap();
-            path
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    fn file_in(folder: &Folder, text: &str) -> PathBuf {
+        let path = folder.path().join("passwords");
+        fs::write(&path, text).unwrap();
+        path
     }
 
     fn small() -> Scheme {
@@ -336,7 +349,7 @@ mod tests {
     #[test]
     fn a_new_file_is_for_its_owner_alone() {
         let folder = Folder::new();
-        let path = folder.0.join("passwords");
+        let path = folder.path().join("passwords");
         assert!(matches!(set(&path, "alice", "x", Create::No), Err(EditError::NoFile(_))));
         assert!(!path.exists());
         assert_eq!(set(&path, "alice", "x", Create::Yes).unwrap(), Edited::Added);
@@ -346,14 +359,14 @@ mod tests {
         assert_eq!(set(&path, "bob", "y", Create::No).unwrap(), Edited::Added);
         let file = PasswordFile::load(&path).unwrap();
         assert!(file.verify("alice", b"x") && file.verify("bob", b"y"));
-        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 
     #[test]
     fn other_lines_and_their_order_are_kept_and_so_is_the_mode() {
         let folder = Folder::new();
         let before = "# head\r\n\nplain:secret\r\n alice :old\n#alice:commented\nlast line";
-        let path = folder.file(before);
+        let path = file_in(&folder, before);
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         assert_eq!(set(&path, "alice", "x", Create::No).unwrap(), Edited::Changed);
         let after = fs::read_to_string(&path).unwrap();
@@ -377,7 +390,7 @@ mod tests {
     #[test]
     fn the_owner_is_kept() {
         let folder = Folder::new();
-        let path = folder.file("");
+        let path = file_in(&folder, "");
         // Only root can give a file away; for others the owner is their own.
         let is_root = std::os::unix::fs::chown(&path, Some(12), Some(34)).is_ok();
         set(&path, "alice", "x", Create::No).unwrap();
@@ -397,8 +410,8 @@ mod tests {
     #[test]
     fn a_link_stays_and_its_file_is_changed() {
         let folder = Folder::new();
-        let path = folder.file("");
-        let link = folder.0.join("link");
+        let path = file_in(&folder, "");
+        let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         set(&link, "alice", "x", Create::No).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
@@ -408,17 +421,17 @@ mod tests {
     #[test]
     fn what_a_killed_change_left_does_not_matter() {
         let folder = Folder::new();
-        let path = folder.file("");
-        fs::write(folder.0.join(".passwords.new"), "half a li").unwrap();
+        let path = file_in(&folder, "");
+        fs::write(folder.path().join(".passwords.new"), "half a li").unwrap();
         set(&path, "alice", "x", Create::No).unwrap();
         assert_eq!(PasswordFile::load(&path).unwrap().len(), 1);
-        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn names_that_no_file_can_hold_change_nothing() {
         let folder = Folder::new();
-        let path = folder.file("# head\n");
+        let path = file_in(&folder, "# head\n");
         for user in ["", "a:b", "a\nroot", "#a", " a"] {
             assert!(matches!(set(&path, user, "x", Create::No), Err(EditError::User(_))), "{user}");
         }
@@ -433,17 +446,17 @@ mod tests {
     #[test]
     fn a_file_that_can_not_be_read_is_told_by_its_name() {
         let folder = Folder::new();
-        let path = folder.0.join("nothing");
+        let path = folder.path().join("nothing");
         let told = PasswordFile::load(&path).unwrap_err().to_string();
         assert!(told.starts_with(&format!("{}: ", path.display())), "{told}");
-        assert!(PasswordFile::load(&folder.0).is_err());
+        assert!(PasswordFile::load(folder.path()).is_err());
     }
 
     #[test]
     #[allow(clippy::disallowed_methods, reason = "the reader of this test is a thread")]
     fn a_reader_sees_the_old_file_or_the_new_one() {
         let folder = Folder::new();
-        let path = folder.file("# head\n");
+        let path = file_in(&folder, "# head\n");
         set(&path, "alice", "x", Create::No).unwrap();
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
