@@ -4,6 +4,18 @@
 //! Real methods, password files and access lists come later; until then everybody may do
 //! everything that is not reserved.
 
+pub mod gate;
+#[cfg(feature = "runtime")]
+pub mod hash;
+#[cfg(feature = "runtime")]
+pub mod passwd;
+#[cfg(feature = "runtime")]
+pub mod password_edit;
+#[cfg(feature = "runtime")]
+pub mod password_file;
+#[cfg(feature = "runtime")]
+pub mod scram;
+
 use crate::packet::Reason;
 
 /// Authentication Method of the built-in test: a challenge, a fixed answer.
