@@ -228,8 +228,8 @@ impl fmt::Display for HashError {
 impl std::error::Error for HashError {}
 
 /// The memory of Argon2id, kept from one verification to the next: fresh pages from the kernel
-/// cost as much as the hash itself. One for each thread of the pool; it stays as large as the
-/// largest hash it has met.
+/// take a twentieth longer at 2 MiB, and half as long again at 46 MiB. One for each thread of the
+/// pool; it stays as large as the largest hash it has met.
 #[derive(Default)]
 pub struct HashScratch {
     blocks: Vec<Block>,
@@ -540,8 +540,7 @@ mod tests {
         assert!(!verify(MOSQUITTO_21, b"correct horsd"));
         assert!(verify(THREE_LANES, b"correct horse"));
         assert!(!verify(THREE_LANES, b"Correct horse"));
-        // The cost that mosquitto 2.1 writes is allowed; verifying it takes a while.
-        assert!(PasswordHash::parse(MOSQUITTO_21_COST).is_ok());
+        assert!(verify(MOSQUITTO_21_COST, b"correct horse"));
     }
 
     #[test]

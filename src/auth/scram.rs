@@ -43,6 +43,9 @@ pub const NONCE_BYTES_MAX: usize = 256;
 
 type Key = [u8; 32];
 
+// Two keys make the longest salt of a stranger.
+const _: () = assert!(SALT_BYTES_MAX <= 2 * size_of::<Key>());
+
 /// What the broker keeps of a user's password. Without `Debug` of the keys.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ScramKeys {
@@ -142,12 +145,12 @@ impl fmt::Debug for FakeUsers {
 
 impl FakeUsers {
     /// Fakes that look like the users whose hashes have these iterations and this length of salt
-    /// (brought into the bounds of [`super::hash`], and to 32 bytes at most).
+    /// (brought into the bounds of [`super::hash`]).
     pub fn new(secret: [u8; 32], iterations: u32, salt_bytes: usize) -> FakeUsers {
         FakeUsers {
             secret: Zeroizing::new(secret),
             iterations: iterations.clamp(SCRAM_ITERATIONS_MIN, ITERATIONS_MAX),
-            salt_bytes: salt_bytes.clamp(SALT_BYTES_MIN, 32),
+            salt_bytes: salt_bytes.clamp(SALT_BYTES_MIN, SALT_BYTES_MAX),
         }
     }
 
@@ -157,10 +160,11 @@ impl FakeUsers {
     }
 
     fn keys(&self, user: &str) -> ScramKeys {
-        let salt = hmac(&*self.secret, &[b"salt", user.as_bytes()]);
+        let lower = hmac(&*self.secret, &[b"salt", user.as_bytes()]);
+        let upper = hmac(&*self.secret, &[b"more salt", user.as_bytes()]);
         ScramKeys {
             iterations: self.iterations,
-            salt: salt.iter().copied().take(self.salt_bytes).collect(),
+            salt: lower.into_iter().chain(upper).take(self.salt_bytes).collect(),
             stored_key: hmac(&*self.secret, &[b"stored", user.as_bytes()]),
             server_key: hmac(&*self.secret, &[b"server", user.as_bytes()]),
         }
@@ -599,6 +603,10 @@ mod tests {
         assert_eq!(one.len(), known.len());
         assert_eq!(one.split(",i=").nth(1), known.split(",i=").nth(1));
         assert_eq!(login("n,,n=stranger,r=abc", "pencil").err(), Some(ScramFailure::Proof));
+        for salt_bytes in [SALT_BYTES_MIN, SALT_BYTES, SALT_BYTES_MAX] {
+            let keys = FakeUsers::new([9; 32], 5000, salt_bytes).keys("stranger");
+            assert_eq!((keys.salt().len(), keys.iterations()), (salt_bytes, 5000));
+        }
     }
 
     #[test]
