@@ -5,6 +5,17 @@
 //! everything that is not reserved.
 
 pub mod acl;
+pub mod gate;
+#[cfg(feature = "runtime")]
+pub mod hash;
+#[cfg(feature = "runtime")]
+pub mod passwd;
+#[cfg(feature = "runtime")]
+pub mod password_edit;
+#[cfg(feature = "runtime")]
+pub mod password_file;
+#[cfg(feature = "runtime")]
+pub mod scram;
 
 use crate::packet::Reason;
 

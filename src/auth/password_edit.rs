@@ -1,0 +1,493 @@
+//! Reading a password file from the disk, and changing one line of it.
+//!
+//! A change writes a new file beside the old one, with the old one's mode and owner (0600 for a new
+//! file), brings it to the disk and renames it over the old one: a broker that reads meanwhile sees the old
+//! file or the new one, whole. Comments, blank lines, and lines that are wrong stay as they are, in
+//! their order. Two changes at once wait for each other (`flock` of the old file). Access control lists and
+//! extended attributes are not kept.
+
+#![allow(clippy::disallowed_methods, reason = "the one place that reads and writes the password file")]
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::hash::{HashError, PasswordHash, SALT_BYTES, Scheme};
+use super::password_file::{
+    LineError, PasswordFile, PasswordFileErrors, UserNameError, check_scram_user, check_user, user_of_line,
+};
+
+/// Largest file that is read, in bytes: some millions of users.
+pub const FILE_BYTES_MAX: u64 = 1 << 30;
+/// How often a change starts over because another one has replaced the file.
+const TRIES_MAX: u32 = 100;
+/// Mode of a new file: nobody but its owner reads it.
+const NEW_MODE: u32 = 0o600;
+
+impl PasswordFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// The system's words when it can't be read, or else every wrong line.
+    pub fn load(path: &Path) -> Result<PasswordFile, PasswordFileErrors> {
+        let name = path.display().to_string();
+        match File::open(path).and_then(|file| read(&file)) {
+            Ok(bytes) => PasswordFile::parse_bytes(&bytes, &name),
+            Err(error) => Err(PasswordFileErrors::unreadable(&name, error)),
+        }
+    }
+}
+
+/// Whether the mode lets everybody on this machine read the file; false when there is none.
+pub fn is_readable_by_others(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0)
+}
+
+/// Why a file was not changed. It is then as it was.
+#[derive(Debug)]
+pub enum EditError {
+    /// There is none, and none was to be made.
+    NoFile(PathBuf),
+    /// There is one, and a new one was to be made.
+    Exists(PathBuf),
+    /// The name.
+    User(UserNameError),
+    /// A name that can't be one of SCRAM.
+    ScramUser(LineError),
+    /// The password or the cost.
+    Hash(HashError),
+    /// The user to be deleted is not in the file.
+    NoUser(String),
+    /// Others keep changing the file.
+    Busy(PathBuf),
+    /// The new file can't have the owner of the old one.
+    Owner(PathBuf, io::Error),
+    /// The system refused.
+    Io(PathBuf, io::Error),
+}
+
+impl fmt::Display for EditError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EditError::NoFile(path) => {
+                write!(f, "{}: there is no such file; --create makes one", path.display())
+            }
+            EditError::Exists(path) => {
+                write!(
+                    f,
+                    "{}: the file exists and has lines; without --create the user is added to it",
+                    path.display()
+                )
+            }
+            EditError::User(error) => write!(f, "{error}"),
+            EditError::ScramUser(error) => write!(f, "{error}"),
+            EditError::Hash(error) => write!(f, "{error}"),
+            EditError::NoUser(user) => write!(f, "there is no user {user:?} in the file"),
+            EditError::Busy(path) => write!(f, "{}: others keep changing the file", path.display()),
+            EditError::Owner(path, error) => {
+                write!(
+                    f,
+                    "{}: can't keep the file's owner: {error}; run as root or as that owner",
+                    path.display()
+                )
+            }
+            EditError::Io(path, error) => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for EditError {}
+
+/// Whether a file may have to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Create {
+    /// It must be there.
+    No,
+    /// It must not be there, or be empty.
+    Yes,
+}
+
+/// What a change has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edited {
+    /// The user is new.
+    Added,
+    /// The user has another password now.
+    Changed,
+    /// The user is gone.
+    Deleted,
+}
+
+/// Gives a user this password, hashed with a fresh salt of the system's random numbers.
+///
+/// # Errors
+/// [`EditError`]; the file is then as it was.
+pub fn set_password(
+    path: &Path,
+    user: &str,
+    password: &[u8],
+    scheme: Scheme,
+    create: Create,
+) -> Result<Edited, EditError> {
+    let mut salt = [0; SALT_BYTES];
+    getrandom::fill(&mut salt).map_err(|error| EditError::Io(path.to_owned(), io::Error::other(error)))?;
+    let hash = PasswordHash::new(scheme, password, &salt).map_err(EditError::Hash)?;
+    set_hash(path, user, &hash, create)
+}
+
+/// Gives a user this hash: in the place of the old one, or on a line at the end.
+///
+/// # Errors
+/// [`EditError`]; the file is then as it was.
+pub fn set_hash(path: &Path, user: &str, hash: &PasswordHash, create: Create) -> Result<Edited, EditError> {
+    check_user(user).map_err(EditError::User)?;
+    check_scram_user(user, hash.scheme()).map_err(EditError::ScramUser)?;
+    let line = Zeroizing::new(format!("{user}:{}", *hash.to_text()));
+    edit(path, create, |old| {
+        let (mut new, found) = replace_line(old, user, Some(line.as_bytes()));
+        if found {
+            return Ok((new, Edited::Changed));
+        }
+        if !new.is_empty() && !new.ends_with(b"\n") {
+            new.push(b'\n');
+        }
+        new.extend_from_slice(line.as_bytes());
+        new.push(b'\n');
+        Ok((new, Edited::Added))
+    })
+}
+
+/// Takes a user out of the file.
+///
+/// # Errors
+/// [`EditError::NoUser`] among others; the file is then as it was.
+pub fn delete_user(path: &Path, user: &str) -> Result<Edited, EditError> {
+    edit(path, Create::No, |old| match replace_line(old, user, None) {
+        (new, true) => Ok((new, Edited::Deleted)),
+        (_, false) => Err(EditError::NoUser(user.to_owned())),
+    })
+}
+
+/// The text with the first line of the user replaced, and further ones (which no file should
+/// have) left out; whether there was one.
+fn replace_line(old: &[u8], user: &str, line: Option<&[u8]>) -> (Vec<u8>, bool) {
+    let mut new = Vec::with_capacity(old.len() + line.map_or(0, <[u8]>::len) + 2);
+    let mut found = false;
+    let mut rest = old;
+    if let Some(after_mark) = old.strip_prefix(b"\xef\xbb\xbf") {
+        new.extend_from_slice(b"\xef\xbb\xbf");
+        rest = after_mark;
+    }
+    for whole in rest.split_inclusive(|&byte| byte == b'\n') {
+        if user_of_line(whole) != Some(user) {
+            new.extend_from_slice(whole);
+            continue;
+        }
+        if let Some(line) = line
+            && !found
+        {
+            new.extend_from_slice(line);
+            new.push(b'\n');
+        }
+        found = true;
+    }
+    (new, found)
+}
+
+fn edit(
+    path: &Path,
+    create: Create,
+    change: impl Fn(&[u8]) -> Result<(Vec<u8>, Edited), EditError>,
+) -> Result<Edited, EditError> {
+    let failed = |error| EditError::Io(path.to_owned(), error);
+    if create == Create::Yes {
+        // An empty file lets nobody in: a broker that sees it for a moment refuses, as it did without one.
+        match OpenOptions::new().write(true).create_new(true).mode(NEW_MODE).open(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    // Behind a symbolic link, the file is replaced and not the link.
+    let target = match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(EditError::NoFile(path.to_owned()));
+        }
+        other => other.map_err(failed)?,
+    };
+    let old = lock(&target)?;
+    let bytes = read(&old).map_err(failed)?;
+    if create == Create::Yes && !bytes.is_empty() {
+        return Err(EditError::Exists(path.to_owned()));
+    }
+    let (new, edited) = change(&bytes)?;
+    replace(&target, &old, &Zeroizing::new(new))?;
+    Ok(edited)
+}
+
+/// The file under this name, locked until it is dropped.
+fn lock(target: &Path) -> Result<File, EditError> {
+    let failed = |error| EditError::Io(target.to_owned(), error);
+    for _ in 0..TRIES_MAX {
+        let file = File::open(target).map_err(failed)?;
+        file.lock().map_err(failed)?;
+        // While we waited, another change may have put a new file under the name.
+        let (ours, theirs) = (file.metadata().map_err(failed)?, fs::metadata(target).map_err(failed)?);
+        if (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()) {
+            return Ok(file);
+        }
+    }
+    Err(EditError::Busy(target.to_owned()))
+}
+
+fn read(file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
+    let length = file.metadata()?.len();
+    // A device or a pipe has no length, and may have no end.
+    let mut bytes =
+        Zeroizing::new(Vec::with_capacity(usize::try_from(length.min(FILE_BYTES_MAX)).unwrap_or(0)));
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("larger than {FILE_BYTES_MAX} bytes"),
+        ));
+    }
+    Ok(bytes)
+}
+
+fn replace(target: &Path, old: &File, bytes: &[u8]) -> Result<(), EditError> {
+    let failed = |error| EditError::Io(target.to_owned(), error);
+    let directory = target.parent().unwrap_or(Path::new("/"));
+    let mut name = std::ffi::OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(".new");
+    let beside = directory.join(name);
+    // Under the lock of the old file there is no other change: what is there is of one that was killed.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let written =
+        write_beside(&beside, old, bytes, target).and_then(|()| fs::rename(&beside, target).map_err(failed));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+        return written;
+    }
+    // The rename itself is durable with the directory.
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+}
+
+fn write_beside(beside: &Path, old: &File, bytes: &[u8], target: &Path) -> Result<(), EditError> {
+    let failed = |error| EditError::Io(beside.to_owned(), error);
+    let mut new =
+        OpenOptions::new().write(true).create_new(true).mode(NEW_MODE).open(beside).map_err(failed)?;
+    let was = old.metadata().map_err(failed)?;
+    let is = new.metadata().map_err(failed)?;
+    if (was.uid(), was.gid()) != (is.uid(), is.gid()) {
+        fchown(&new, Some(was.uid()), Some(was.gid()))
+            .map_err(|error| EditError::Owner(target.to_owned(), error))?;
+    }
+    new.set_permissions(Permissions::from_mode(was.mode() & 0o777)).map_err(failed)?;
+    new.write_all(bytes).map_err(failed)?;
+    new.sync_all().map_err(failed)
+}
+
+/// A directory of a test's own, gone with it.
+#[cfg(test)]
+pub(super) struct Folder(PathBuf);
+
+#[cfg(test)]
+impl Folder {
+    pub(super) fn new() -> Folder {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("midge-passwords-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::hash::Argon2Cost;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn file_in(folder: &Folder, text: &str) -> PathBuf {
+        let path = folder.path().join("passwords");
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn small() -> Scheme {
+        Scheme::Argon2id(Argon2Cost::new(8, 1, 1).unwrap())
+    }
+
+    fn set(path: &Path, user: &str, password: &str, create: Create) -> Result<Edited, EditError> {
+        set_password(path, user, password.as_bytes(), small(), create)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn a_new_file_is_for_its_owner_alone() {
+        let folder = Folder::new();
+        let path = folder.path().join("passwords");
+        assert!(matches!(set(&path, "alice", "x", Create::No), Err(EditError::NoFile(_))));
+        assert!(!path.exists());
+        assert_eq!(set(&path, "alice", "x", Create::Yes).unwrap(), Edited::Added);
+        assert_eq!(mode(&path), 0o600);
+        assert!(PasswordFile::load(&path).unwrap().verify("alice", b"x"));
+        assert!(matches!(set(&path, "bob", "x", Create::Yes), Err(EditError::Exists(_))));
+        assert_eq!(set(&path, "bob", "y", Create::No).unwrap(), Edited::Added);
+        let file = PasswordFile::load(&path).unwrap();
+        assert!(file.verify("alice", b"x") && file.verify("bob", b"y"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn other_lines_and_their_order_are_kept_and_so_is_the_mode() {
+        let folder = Folder::new();
+        let before = "# head\r\n\nplain:secret\r\n alice :old\n#alice:commented\nlast line";
+        let path = file_in(&folder, before);
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(set(&path, "alice", "x", Create::No).unwrap(), Edited::Changed);
+        let after = fs::read_to_string(&path).unwrap();
+        let (head, rest) = after.split_once("alice:$argon2id$").unwrap();
+        let (_, tail) = rest.split_once('\n').unwrap();
+        assert_eq!(head, "# head\r\n\nplain:secret\r\n");
+        assert_eq!(tail, "#alice:commented\nlast line");
+        assert_eq!(mode(&path), 0o640);
+        assert_eq!(set(&path, "bob", "x", Create::No).unwrap(), Edited::Added);
+        let after = fs::read_to_string(&path).unwrap();
+        assert!(after.contains("\nlast line\nbob:$argon2id$") && after.ends_with('\n'), "{after}");
+        assert_eq!(delete_user(&path, "bob").unwrap(), Edited::Deleted);
+        assert_eq!(delete_user(&path, "alice").unwrap(), Edited::Deleted);
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "# head\r\n\nplain:secret\r\n#alice:commented\nlast line\n"
+        );
+        assert!(matches!(delete_user(&path, "alice"), Err(EditError::NoUser(_))));
+    }
+
+    #[test]
+    fn the_owner_is_kept() {
+        let folder = Folder::new();
+        let path = file_in(&folder, "");
+        // Only root can give a file away; for others the owner is their own.
+        let is_root = std::os::unix::fs::chown(&path, Some(12), Some(34)).is_ok();
+        set(&path, "alice", "x", Create::No).unwrap();
+        let owner = fs::metadata(&path).unwrap();
+        assert!(!is_root || (owner.uid(), owner.gid()) == (12, 34));
+    }
+
+    #[test]
+    fn a_second_line_of_the_user_goes_with_the_first() {
+        let (text, found) = replace_line(b"a:1\nb:2\na:3\n", "a", Some(b"a:4"));
+        assert!(found);
+        assert_eq!(text, b"a:4\nb:2\n");
+        assert_eq!(replace_line(b"a:1\nb:2\na:3\n", "a", None).0, b"b:2\n");
+        assert_eq!(replace_line(b"\xef\xbb\xbfa:1\n", "a", Some(b"a:4")).0, b"\xef\xbb\xbfa:4\n");
+    }
+
+    #[test]
+    fn a_link_stays_and_its_file_is_changed() {
+        let folder = Folder::new();
+        let path = file_in(&folder, "");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        set(&link, "alice", "x", Create::No).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(PasswordFile::load(&path).unwrap().verify("alice", b"x"));
+    }
+
+    #[test]
+    fn what_a_killed_change_left_does_not_matter() {
+        let folder = Folder::new();
+        let path = file_in(&folder, "");
+        fs::write(folder.path().join(".passwords.new"), "half a li").unwrap();
+        set(&path, "alice", "x", Create::No).unwrap();
+        assert_eq!(PasswordFile::load(&path).unwrap().len(), 1);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn names_that_no_file_can_hold_change_nothing() {
+        let folder = Folder::new();
+        let path = file_in(&folder, "# head\n");
+        for user in ["", "a:b", "a\nroot", "#a", " a"] {
+            assert!(matches!(set(&path, user, "x", Create::No), Err(EditError::User(_))), "{user}");
+        }
+        let scram = Scheme::ScramSha256 { iterations: 4096 };
+        let done = set_password(&path, "\u{2168}", b"x", scram, Create::No);
+        assert!(matches!(done, Err(EditError::ScramUser(_))));
+        let done = set_password(&path, "user", b"\xff", scram, Create::No);
+        assert!(matches!(done, Err(EditError::Hash(HashError::ScramPassword))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "# head\n");
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_read_is_told_by_its_name() {
+        let folder = Folder::new();
+        let path = folder.path().join("nothing");
+        let told = PasswordFile::load(&path).unwrap_err().to_string();
+        assert!(told.starts_with(&format!("{}: ", path.display())), "{told}");
+        assert!(PasswordFile::load(folder.path()).is_err());
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the reader of this test is a thread")]
+    fn a_reader_sees_the_old_file_or_the_new_one() {
+        let folder = Folder::new();
+        let path = file_in(&folder, "# head\n");
+        set(&path, "alice", "x", Create::No).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut loads = 0;
+                while !done.load(Ordering::Acquire) {
+                    let file = PasswordFile::load(&path).expect("a whole file");
+                    assert!(file.verify("alice", b"x"));
+                    loads += 1;
+                }
+                loads
+            });
+            let writers: Vec<_> = ["bob", "carol"]
+                .map(|user| {
+                    let path = &path;
+                    scope.spawn(move || {
+                        for _ in 0..20 {
+                            set(path, user, "y", Create::No).unwrap();
+                        }
+                    })
+                })
+                .into_iter()
+                .collect();
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            done.store(true, Ordering::Release);
+            assert!(reader.join().unwrap() > 0);
+        });
+        let file = PasswordFile::load(&path).unwrap();
+        assert_eq!(file.len(), 3, "no change was lost to the other writer");
+        assert!(file.verify("bob", b"y") && file.verify("carol", b"y"));
+    }
+}

@@ -1,0 +1,516 @@
+//! The password file: who may come in, one line `user:hash` each; comments begin with `#`.
+//!
+//! In: the text of a file, and the user names and passwords of CONNECT packets. Out: yes or no, and
+//! every line that is wrong, not only the first. mosquitto's files are read as they are; what a
+//! hash may be stands in [`super::hash`]. Files are read and changed in [`super::password_edit`].
+//!
+//! A name that is not in the file costs as much time as one that is: the password is then
+//! checked against a [`PasswordHash::dummy`] of the kind and cost that most lines have. In a file of
+//! several kinds, users of the rarer ones can be told from strangers by a clock; write such a
+//! file anew, or live with it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::hash::{HashError, HashScratch, PasswordHash, Scheme};
+use super::scram::{self, FakeUsers, ScramKeys};
+
+/// Longest user name, in bytes: what MQTT can carry. `[MQTT5-1.5.4]`
+pub const USER_BYTES_MAX: usize = 65_535;
+/// Wrong lines that are told one by one; further ones are counted.
+pub const ERRORS_MAX: usize = 20;
+
+/// What is wrong with a user's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserNameError;
+
+impl fmt::Display for UserNameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "a user name that is not allowed; allowed are 1 to {USER_BYTES_MAX} bytes of UTF-8 without `:` and control \
+             characters, without blanks at either end, and not beginning with `#`"
+        )
+    }
+}
+
+impl std::error::Error for UserNameError {}
+
+/// Checks a name before it is written to a file.
+///
+/// # Errors
+/// [`UserNameError`], whose words say what is allowed.
+pub fn check_user(user: &str) -> Result<(), UserNameError> {
+    let allowed = (1..=USER_BYTES_MAX).contains(&user.len())
+        && !user.chars().any(|character| character == ':' || character.is_control())
+        && !user.starts_with('#')
+        && trim(user) == user;
+    if allowed { Ok(()) } else { Err(UserNameError) }
+}
+
+/// What is wrong with a line, or with the whole file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LineError {
+    /// The file can't be read; the words are the system's.
+    Unreadable(String),
+    /// Bytes that are not UTF-8.
+    NotUtf8,
+    /// No colon.
+    NoColon,
+    /// The name.
+    User(UserNameError),
+    /// The name stands on an earlier line already.
+    Duplicate {
+        /// That line; the first of a file is 1.
+        first_line: usize,
+    },
+    /// The hash.
+    Hash(HashError),
+    /// A SCRAM hash whose user could never be looked up: SASLprep (RFC 4013) changes or forbids
+    /// the name.
+    ScramUser,
+}
+
+impl fmt::Display for LineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LineError::Unreadable(why) => write!(f, "{why}"),
+            LineError::NotUtf8 => write!(f, "not UTF-8; allowed is UTF-8 alone"),
+            LineError::NoColon => {
+                write!(f, "no colon; allowed are `user:hash`, comments that begin with `#`, and blank lines")
+            }
+            LineError::User(error) => write!(f, "{error}"),
+            LineError::Duplicate { first_line } => {
+                write!(f, "the same user as in line {first_line}; allowed is one line for each user")
+            }
+            LineError::Hash(error) => write!(f, "{error}"),
+            LineError::ScramUser => {
+                write!(
+                    f,
+                    "a name that SCRAM changes before it asks; allowed are names as SASLprep (RFC 4013) gives them"
+                )
+            }
+        }
+    }
+}
+
+/// Everything that is wrong with a file; at least one thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PasswordFileErrors {
+    file: String,
+    errors: Vec<(usize, LineError)>,
+    further: usize,
+}
+
+impl PasswordFileErrors {
+    fn new(file: &str) -> PasswordFileErrors {
+        PasswordFileErrors { file: file.to_owned(), errors: Vec::new(), further: 0 }
+    }
+
+    /// The file as a whole can't be used.
+    pub(super) fn unreadable(file: &str, why: impl fmt::Display) -> PasswordFileErrors {
+        let mut errors = PasswordFileErrors::new(file);
+        errors.add(0, LineError::Unreadable(why.to_string()));
+        errors
+    }
+
+    fn add(&mut self, line: usize, error: LineError) {
+        if self.errors.len() < ERRORS_MAX {
+            self.errors.push((line, error));
+        } else {
+            self.further += 1;
+        }
+    }
+
+    /// The first [`ERRORS_MAX`] wrong lines: number from 1 on, or 0 for the whole file, and error.
+    pub fn lines(&self) -> &[(usize, LineError)] {
+        &self.errors
+    }
+}
+
+impl fmt::Display for PasswordFileErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (line, error)) in self.errors.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            match line {
+                0 => write!(f, "{separator}{}: {error}", self.file)?,
+                _ => write!(f, "{separator}{}:{line}: {error}", self.file)?,
+            }
+        }
+        if self.further > 0 {
+            write!(f, "\n{}: and {} wrong lines more", self.file, self.further)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for PasswordFileErrors {}
+
+/// What decides how long a verification takes, and how the `s=` and `i=` of SCRAM look.
+type Shape = (Scheme, usize);
+
+/// The users of one file. Its `Debug` shows their number alone.
+#[derive(Clone, Default)]
+pub struct PasswordFile {
+    users: BTreeMap<Box<str>, PasswordHash>,
+    /// Of the most common shape; `None` when there are no users at all.
+    dummy: Option<PasswordHash>,
+    /// The most common shape of the SCRAM users.
+    scram: Option<Shape>,
+}
+
+impl fmt::Debug for PasswordFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PasswordFile").field("users", &self.users.len()).finish_non_exhaustive()
+    }
+}
+
+impl PasswordFile {
+    /// Reads the text of a file; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// Every wrong line with what is allowed there. A file with a wrong line is no file: nobody
+    /// should be locked out, or let in, by half of one.
+    pub fn parse(text: &str, name: &str) -> Result<PasswordFile, PasswordFileErrors> {
+        PasswordFile::parse_bytes(text.as_bytes(), name)
+    }
+
+    /// [`PasswordFile::parse`] for bytes that may not be UTF-8.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parse_bytes(bytes: &[u8], name: &str) -> Result<PasswordFile, PasswordFileErrors> {
+        let mut errors = PasswordFileErrors::new(name);
+        let mut users = BTreeMap::new();
+        let mut first_lines = BTreeMap::new();
+        for (index, line) in lines(bytes).enumerate() {
+            let number = index + 1;
+            match parse_line(line) {
+                Ok(None) => {}
+                Ok(Some((user, hash))) => match first_lines.get(user) {
+                    Some(&first_line) => errors.add(number, LineError::Duplicate { first_line }),
+                    None => {
+                        first_lines.insert(user, number);
+                        users.insert(Box::from(user), hash);
+                    }
+                },
+                Err(error) => errors.add(number, error),
+            }
+        }
+        if errors.errors.is_empty() { Ok(PasswordFile::of(users)) } else { Err(errors) }
+    }
+
+    fn of(users: BTreeMap<Box<str>, PasswordHash>) -> PasswordFile {
+        let all = most_common(users.values());
+        let dummy = all
+            .and_then(|shape| users.values().find(|hash| shape_of(hash) == shape))
+            .map(PasswordHash::dummy);
+        let scram =
+            most_common(users.values().filter(|hash| matches!(hash.scheme(), Scheme::ScramSha256 { .. })));
+        PasswordFile { users, dummy, scram }
+    }
+
+    /// Whether this is the user's password: about as long for an unknown user as for a known one.
+    ///
+    /// The work takes from microseconds to seconds (see [`super::hash`]) and allocates what an
+    /// Argon2id hash asks for; [`PasswordFile::verify_with`] keeps that memory.
+    pub fn verify(&self, user: &str, password: &[u8]) -> bool {
+        self.verify_with(user, password, &mut HashScratch::default())
+    }
+
+    /// [`PasswordFile::verify`] with memory that is kept from one verification to the next.
+    pub fn verify_with(&self, user: &str, password: &[u8], scratch: &mut HashScratch) -> bool {
+        let known = self.users.get(user);
+        let Some(hash) = known.or(self.dummy.as_ref()) else { return false };
+        let is_right = hash.verify(password, scratch);
+        is_right & known.is_some()
+    }
+
+    /// The keys of a user for [`scram::ScramServer::first`]; `None` for strangers and for users
+    /// with another kind of hash.
+    pub fn scram_keys(&self, user: &str) -> Option<ScramKeys> {
+        self.users.get(user)?.scram_keys()
+    }
+
+    /// Fakes that look like most SCRAM users of this file. What the secret must be stands
+    /// at [`FakeUsers`].
+    pub fn fake_users(&self, secret: [u8; 32]) -> FakeUsers {
+        match self.scram {
+            Some((Scheme::ScramSha256 { iterations }, salt_bytes)) => {
+                FakeUsers::new(secret, iterations, salt_bytes)
+            }
+            _ => FakeUsers::with_defaults(secret),
+        }
+    }
+
+    /// The users and the kinds of their hashes, ordered by name.
+    pub fn users(&self) -> impl Iterator<Item = (&str, Scheme)> {
+        self.users.iter().map(|(user, hash)| (&**user, hash.scheme()))
+    }
+
+    /// Number of users.
+    pub fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Whether there are no users: then nobody comes in.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+}
+
+/// The lines of a file, without a byte order mark at its start. The ends of lines are left for
+/// [`trim`]; an empty last line is one more blank line.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).split(|&byte| byte == b'\n')
+}
+
+/// mosquitto takes blanks off names and hashes; a carriage return is one of them.
+pub(super) fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\t', '\r', '\x0b', '\x0c'])
+}
+
+/// The name on a line, if it is one of a user: also where the rest of the line is wrong.
+pub(super) fn user_of_line(line: &[u8]) -> Option<&str> {
+    let colon = line.iter().position(|&byte| byte == b':')?;
+    let user = std::str::from_utf8(line.get(..colon)?).ok()?;
+    if user.starts_with('#') { None } else { Some(trim(user)) }
+}
+
+fn parse_line(line: &[u8]) -> Result<Option<(&str, PasswordHash)>, LineError> {
+    if line.starts_with(b"#") {
+        return Ok(None);
+    }
+    let line = trim(std::str::from_utf8(line).map_err(|_| LineError::NotUtf8)?);
+    if line.is_empty() {
+        return Ok(None);
+    }
+    let (user, hash) = line.split_once(':').ok_or(LineError::NoColon)?;
+    let user = trim(user);
+    check_user(user).map_err(LineError::User)?;
+    let hash = PasswordHash::parse(trim(hash)).map_err(LineError::Hash)?;
+    check_scram_user(user, hash.scheme())?;
+    Ok(Some((user, hash)))
+}
+
+/// Refuses a SCRAM user whom no exchange could name.
+pub(super) fn check_scram_user(user: &str, scheme: Scheme) -> Result<(), LineError> {
+    let is_scram = matches!(scheme, Scheme::ScramSha256 { .. });
+    if is_scram && scram::prepare(user).as_deref() != Some(user) {
+        return Err(LineError::ScramUser);
+    }
+    Ok(())
+}
+
+fn shape_of(hash: &PasswordHash) -> Shape {
+    (hash.scheme(), hash.salt_bytes())
+}
+
+/// The shape that most have; of several the least in order, so that a file has one answer.
+fn most_common<'a>(hashes: impl Iterator<Item = &'a PasswordHash>) -> Option<Shape> {
+    let mut counts: BTreeMap<Shape, usize> = BTreeMap::new();
+    for hash in hashes {
+        *counts.entry(shape_of(hash)).or_default() += 1;
+    }
+    let mut best: Option<(Shape, usize)> = None;
+    for (shape, count) in counts {
+        if best.is_none_or(|(_, most)| count > most) {
+            best = Some((shape, count));
+        }
+    }
+    best.map(|(shape, _)| shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::hash::Argon2Cost;
+
+    /// Written by `mosquitto_passwd` 2.0.11, but for the comment and the blank line.
+    const MOSQUITTO: &str = "# the gate house
+alice:$7$101$SxnVG6VKWbBORWJv$1VH9VVcKj9PpYQoLIFa83keLFOOVduKNliC3A7+r24IeIvZrTuAKzfbdiOo1FhOM8bUTihXH/hC/JnHmBbMPsA==
+bob:$6$7CC0bYiNxK9O8MaL$sHBd+k3rXt5pUhkaPbkZ0K1HuDrpaopMha3+ze0ikLd0EadCBAyycD6/k0Ue80UfD3SauaUuQzv0BPaJOP0iEg==
+
+empty:$7$101$BKp3XjiI7hg/OdV0$w7gyxFiwwf79FqJ9eQhPCTeaZI5Hk7gJTUWqLH9yXh/DscheZwk10kRNgeJVw9R0Kpy/6atU9rny1awddhTNxQ==
+jörg müller:$7$101$mPuqZygIy4arr3ww$2q4YkegNRD1pmSd1ZACX32h2V3Jv105ra5TO3K90LdTn2B6JrPZkY+FBMTf7CPhq5EEAZ3pzFEBSiJZrM80/vw==
+";
+
+    fn errors(text: &str) -> Vec<(usize, LineError)> {
+        PasswordFile::parse(text, "passwords").expect_err("a wrong file").lines().to_vec()
+    }
+
+    fn line(user: &str, scheme: Scheme, password: &str) -> String {
+        let hash = PasswordHash::new(scheme, password.as_bytes(), &[5; 16]).expect("a good hash");
+        format!("{user}:{}\n", *hash.to_text())
+    }
+
+    fn small() -> Scheme {
+        Scheme::Argon2id(Argon2Cost::new(8, 1, 1).expect("the least cost"))
+    }
+
+    #[test]
+    fn a_file_of_mosquitto_is_read_as_it_is() {
+        let file = PasswordFile::parse(MOSQUITTO, "passwords").unwrap();
+        assert_eq!(file.len(), 4);
+        assert!(file.verify("alice", b"correct horse"));
+        assert!(file.verify("bob", b"swordfish"));
+        assert!(file.verify("jörg müller", "päss wörd".as_bytes()));
+        assert!(file.verify("empty", b""));
+        assert!(!file.verify("alice", b"swordfish"));
+        assert!(!file.verify("alice", b""));
+        assert!(!file.verify("Alice", b"correct horse"));
+        assert!(!file.verify("", b""));
+        assert!(!file.verify("nobody", b""));
+    }
+
+    #[test]
+    fn blanks_and_carriage_returns_around_names_and_hashes_are_taken_off() {
+        let text = format!("\u{feff}{}", MOSQUITTO.replace('\n', " \r\n").replace("bob:", "\tbob : "));
+        let file = PasswordFile::parse(&text, "passwords").unwrap();
+        assert!(file.verify("bob", b"swordfish"));
+        assert!(file.verify("alice", b"correct horse"));
+        assert_eq!(file.len(), 4);
+    }
+
+    #[test]
+    fn every_wrong_line_is_told_with_its_number_and_what_is_allowed() {
+        let text = format!("{MOSQUITTO}nocolon\nplain:secret\n:$6$a$b\nbob:$6$x$y\na\u{1}b:$6$x$y\nnone:\n");
+        assert_eq!(
+            errors(&text),
+            vec![
+                (7, LineError::NoColon),
+                (8, LineError::Hash(HashError::Plaintext)),
+                (9, LineError::User(UserNameError)),
+                (10, LineError::Hash(HashError::Base64)),
+                (11, LineError::User(UserNameError)),
+                (12, LineError::Hash(HashError::Plaintext)),
+            ]
+        );
+        let told = PasswordFile::parse(&text, "etc/passwords").unwrap_err().to_string();
+        assert!(told.contains("etc/passwords:8: a password in the clear"), "{told}");
+        assert!(told.contains("run `midge passwd FILE USER`"), "{told}");
+        assert!(!told.contains("secret"), "a password must not reach the log: {told}");
+    }
+
+    #[test]
+    fn a_user_has_one_line() {
+        let text = format!("{MOSQUITTO}{}", line("alice", small(), "x"));
+        assert_eq!(errors(&text), vec![(7, LineError::Duplicate { first_line: 2 })]);
+    }
+
+    #[test]
+    fn errors_are_counted_beyond_a_bound() {
+        let text = "x\n".repeat(ERRORS_MAX + 5);
+        assert_eq!(errors(&text).len(), ERRORS_MAX);
+        let told = PasswordFile::parse(&text, "passwords").unwrap_err().to_string();
+        assert!(told.ends_with("passwords: and 5 wrong lines more"), "{told}");
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_wrong_but_in_comments() {
+        let wrong = PasswordFile::parse_bytes(b"# caf\xe9\ncaf\xe9:$6$a$b\n", "passwords").unwrap_err();
+        assert_eq!(wrong.lines(), &[(2, LineError::NotUtf8)]);
+    }
+
+    #[test]
+    fn names_are_checked_before_they_are_written() {
+        for user in ["alice", "jörg müller", "a/b+c#", "日本", &"x".repeat(USER_BYTES_MAX)] {
+            assert!(check_user(user).is_ok());
+        }
+        for user in ["", "a:b", "a\nb", "a\u{85}", "a\0", " a", "a\t", "#a", &"x".repeat(USER_BYTES_MAX + 1)]
+        {
+            assert!(check_user(user).is_err(), "{user}");
+        }
+    }
+
+    #[test]
+    fn a_stranger_costs_what_most_users_cost() {
+        let mut text = line("one", Scheme::Sha512, "x");
+        text += &line("two", Scheme::Pbkdf2Sha512 { iterations: 50 }, "x");
+        text += &line("three", Scheme::Pbkdf2Sha512 { iterations: 50 }, "x");
+        text += &line("four", Scheme::Pbkdf2Sha512 { iterations: 60 }, "x");
+        let file = PasswordFile::parse(&text, "passwords").unwrap();
+        let dummy = file.dummy.as_ref().unwrap();
+        assert_eq!(dummy.scheme(), Scheme::Pbkdf2Sha512 { iterations: 50 });
+        assert_eq!(dummy.salt_bytes(), 16);
+        assert!(!file.verify("nobody", b"x"));
+    }
+
+    #[test]
+    fn even_a_password_that_fits_the_dummy_lets_no_stranger_in() {
+        let text = line("one", Scheme::Sha512, "x");
+        let mut file = PasswordFile::parse(&text, "passwords").unwrap();
+        file.dummy = file.users.get("one").cloned();
+        assert!(!file.verify("nobody", b"x"));
+        assert!(file.verify("one", b"x"));
+    }
+
+    #[test]
+    fn an_empty_file_lets_nobody_in() {
+        let file = PasswordFile::parse("# nobody yet\n\n", "passwords").unwrap();
+        assert!(file.is_empty());
+        assert!(!file.verify("", b""));
+        assert!(!file.verify("alice", b"x"));
+    }
+
+    #[test]
+    fn a_scram_user_logs_in_by_both_ways() {
+        let scheme = Scheme::ScramSha256 { iterations: 5000 };
+        let file = PasswordFile::parse(&line("user", scheme, "pencil"), "passwords").unwrap();
+        assert!(file.verify("user", b"pencil"));
+        assert!(!file.verify("user", b"pencils"));
+        assert!(!file.verify("user", b"\xff"));
+        let keys = file.scram_keys("user").unwrap();
+        assert!(Some(&keys) == ScramKeys::derive("pencil", &[5; 16], 5000).as_ref());
+        assert!(file.scram_keys("nobody").is_none());
+        let fakes = file.fake_users([1; 32]);
+        assert_eq!(format!("{fakes:?}"), "FakeUsers { iterations: 5000, .. }");
+    }
+
+    #[test]
+    fn a_scram_name_is_written_as_scram_asks_for_it() {
+        let scheme = Scheme::ScramSha256 { iterations: 4096 };
+        assert_eq!(errors(&line("\u{2168}", scheme, "x")), vec![(1, LineError::ScramUser)]);
+        assert!(PasswordFile::parse(&line("\u{2168}", small(), "x"), "passwords").is_ok());
+        assert!(PasswordFile::parse(&line("jörg", scheme, "x"), "passwords").is_ok());
+    }
+
+    #[test]
+    fn debug_output_shows_no_hash() {
+        let file = PasswordFile::parse(MOSQUITTO, "passwords").unwrap();
+        assert_eq!(format!("{file:?}"), "PasswordFile { users: 4, .. }");
+    }
+
+    #[test]
+    fn fifty_thousand_changed_files_neither_panic_nor_hang() {
+        let mut seed = 42_u64;
+        let mut random = move |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % below
+        };
+        let mut originals: Vec<Vec<u8>> = MOSQUITTO.lines().map(|line| line.as_bytes().to_vec()).collect();
+        originals.push(line("five", small(), "x").into_bytes());
+        originals.push(line("six", Scheme::ScramSha256 { iterations: 4096 }, "x").into_bytes());
+        let telling = b"$:=,#\n\0\xff19+/ ";
+        let mut good = 0;
+        for _ in 0..50_000 {
+            let mut bytes = originals[random(originals.len())].clone();
+            for _ in 0..=random(4) {
+                let at = random(bytes.len() + 1);
+                let byte = if random(2) == 0 { random(256) as u8 } else { telling[random(telling.len())] };
+                match random(4) {
+                    0 => bytes.insert(at, byte),
+                    1 if at < bytes.len() => drop(bytes.remove(at)),
+                    2 => bytes.truncate(at),
+                    _ if at < bytes.len() => bytes[at] = byte,
+                    _ => {}
+                }
+            }
+            match PasswordFile::parse_bytes(&bytes, "passwords") {
+                Ok(file) => good += file.len(),
+                Err(errors) => assert!(!errors.to_string().is_empty()),
+            }
+        }
+        assert!(good > 1000, "mutations that never parse test little: {good}");
+    }
+}
