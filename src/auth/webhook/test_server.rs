@@ -1,5 +1,7 @@
 //! A small HTTP server that answers as a test tells it, on a port that the system chooses.
 
+#![allow(clippy::disallowed_methods, reason = "a test's server has sockets and threads of its own")]
+
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
