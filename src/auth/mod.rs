@@ -4,6 +4,11 @@
 //! Real methods, password files and access lists come later; until then everybody may do
 //! everything that is not reserved.
 
+#[cfg(feature = "runtime")]
+pub mod jwt;
+#[cfg(feature = "runtime")]
+pub mod webhook;
+
 use crate::packet::Reason;
 
 /// Authentication Method of the built-in test: a challenge, a fixed answer.
