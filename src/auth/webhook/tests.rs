@@ -161,15 +161,15 @@ fn whatever_was_not_agreed_lets_nobody_in() {
 
 #[test]
 fn a_slow_server_is_given_up_in_time() {
-    let server = TestServer::start(Reply::Late(Duration::from_secs(5)));
+    let server = TestServer::start(Reply::Close);
     let client = client(&server, |settings| settings.timeout_millis = 300);
-    for reply in [Reply::Late(Duration::from_secs(5)), Reply::Drip(Duration::from_millis(20))] {
+    for reply in [Reply::Late(Duration::from_secs(10)), Reply::Drip(Duration::from_millis(100))] {
         server.set(reply);
         let start = Instant::now();
         let cause = unreachable(client.check(&login("c"), NOW));
         assert!(cause.contains("timeout"), "{cause}");
         let took = start.elapsed();
-        assert!(took >= Duration::from_millis(290) && took < Duration::from_millis(1_500), "{took:?}");
+        assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(5), "{took:?}");
     }
 }
 
@@ -204,8 +204,11 @@ fn an_answer_is_remembered_for_the_same_login_only() {
 
 #[test]
 fn too_many_logins_at_once_are_refused_at_once() {
-    let server = TestServer::start(Reply::Late(Duration::from_millis(800)));
-    let client = client(&server, |settings| settings.concurrent_max = 2);
+    let server = TestServer::start(Reply::Late(Duration::from_secs(2)));
+    let client = client(&server, |settings| {
+        settings.concurrent_max = 2;
+        settings.timeout_millis = 20_000;
+    });
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..2)
             .map(|number| {
@@ -218,11 +221,12 @@ fn too_many_logins_at_once_are_refused_at_once() {
         }
         let start = Instant::now();
         assert_eq!(client.check(&login("third"), NOW), Err(WebhookRefusal::Busy));
-        assert!(start.elapsed() < Duration::from_millis(400));
+        assert!(start.elapsed() < Duration::from_secs(1));
         for thread in running {
             assert_eq!(thread.join().unwrap(), Ok(allow()));
         }
     });
+    server.set(json(r#"{"result":"allow"}"#));
     assert_eq!(client.check(&login("third"), NOW), Ok(allow()));
 }
 
@@ -231,7 +235,7 @@ fn a_dead_server_is_left_alone_for_a_moment() {
     let server = TestServer::start(Reply::Json(500, String::new()));
     let client = client(&server, |settings| {
         settings.failures_max = 3;
-        settings.circuit_open_millis = 400;
+        settings.circuit_open_millis = 1_500;
     });
     for _ in 0..3 {
         unreachable(client.check(&login("c"), NOW));
@@ -239,7 +243,7 @@ fn a_dead_server_is_left_alone_for_a_moment() {
     server.set(json(r#"{"result":"allow"}"#));
     assert_eq!(client.check(&login("c"), NOW), Err(WebhookRefusal::Resting));
     assert_eq!(server.requests(), 3);
-    std::thread::sleep(Duration::from_millis(450));
+    std::thread::sleep(Duration::from_millis(1_550));
     assert_eq!(client.check(&login("c"), NOW), Ok(allow()));
     assert_eq!(server.requests(), 4);
 }
