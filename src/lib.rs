@@ -42,6 +42,8 @@ pub mod banner;
 pub mod cli;
 pub mod config;
 #[cfg(feature = "runtime")]
+pub mod control;
+#[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the driver owns sockets, clocks and threads")]
 pub mod driver;
 #[cfg(feature = "runtime")]

@@ -16,6 +16,10 @@ pub mod password_edit;
 pub mod password_file;
 #[cfg(feature = "runtime")]
 pub mod scram;
+#[cfg(feature = "runtime")]
+pub mod jwt;
+#[cfg(feature = "runtime")]
+pub mod webhook;
 
 use crate::packet::Reason;
 

@@ -1,0 +1,4 @@
+//! The control side: what must not be done on a shard, because it computes long or waits for
+//! others. Shards hand such work over and get the result by a callback.
+
+pub mod pool;

@@ -1,0 +1,494 @@
+//! Threads for work that would hold up a shard: password hashes, which compute long, and requests to
+//! other servers, which wait. Each kind has its lane: threads and a bounded queue of its own, so that
+//! neither delays the other.
+//!
+//! In goes a piece of work and a callback, from any thread and without waiting; the callback runs on
+//! a thread of the pool, exactly once, whatever becomes of the work. The threads have a lower
+//! priority than the shards and may run on any processor of the process: a flood of logins takes the
+//! time that shards leave over.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rustix::process::{getpid, getpriority_process, setpriority_process};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// How large a pool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// The lane [`Lane::Hash`].
+    pub hash: LaneSettings,
+    /// The lane [`Lane::Http`].
+    pub http: LaneSettings,
+}
+
+/// How large a lane is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneSettings {
+    /// Its threads, at most [`THREADS_MAX`]; with 0 the lane takes nothing.
+    pub threads: usize,
+    /// How many pieces of work may wait; above it [`Pool::submit`] says [`NotTaken::Full`].
+    pub queue_max: usize,
+}
+
+/// What kind of work it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// It computes: password hashes, signatures.
+    Hash,
+    /// It waits for another server.
+    Http,
+}
+
+/// What became of a piece of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// It has run.
+    Done(T),
+    /// It has panicked.
+    Panicked,
+    /// The pool has stopped before it ran.
+    Stopped,
+}
+
+/// Why a piece of work is not taken; its callback does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// The lane's queue is full, or the lane has no threads: refuse the login as too busy.
+    Full,
+    /// The pool has stopped.
+    Stopped,
+}
+
+/// The most threads of a lane.
+pub const THREADS_MAX: usize = 256;
+
+/// The priority of the threads: at 10 the kernel gives them about a tenth of a busy processor.
+pub const NICE: i32 = 10;
+
+/// Running threads and their queues. Dropping it stops it.
+#[derive(Debug)]
+pub struct Pool {
+    hash: Queue,
+    http: Queue,
+    stopping: Arc<AtomicBool>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Default for PoolSettings {
+    /// As many hashing threads as processors, at most 4, and 8 that wait for other servers.
+    fn default() -> PoolSettings {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        PoolSettings {
+            hash: LaneSettings { threads: processors.min(4), queue_max: QUEUE_DEFAULT },
+            http: LaneSettings { threads: 8, queue_max: QUEUE_DEFAULT },
+        }
+    }
+}
+
+impl Pool {
+    /// Starts the threads: `midge-auth-N` hash, `midge-http-N` wait.
+    ///
+    /// # Errors
+    ///
+    /// A thread can't be started; those that were have ended again.
+    pub fn start(settings: PoolSettings) -> io::Result<Pool> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (hash, hash_end) = Queue::new(settings.hash);
+        let (http, http_end) = Queue::new(settings.http);
+        // From here on a drop stops the threads that run.
+        let pool = Pool { hash, http, stopping, threads: Mutex::new(Vec::new()) };
+        pool.start_lane("midge-auth", settings.hash, hash_end)?;
+        pool.start_lane("midge-http", settings.http, http_end)?;
+        Ok(pool)
+    }
+
+    /// Hands over `work`; `done` gets what it returned. Both run on a thread of the lane. Never
+    /// waits: a shard may call it.
+    ///
+    /// # Errors
+    ///
+    /// The lane is full or the pool has stopped; then neither closure runs.
+    pub fn submit<T>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce() -> T + Send + 'static,
+        done: impl FnOnce(Outcome<T>) + Send + 'static,
+    ) -> Result<(), NotTaken> {
+        if self.stopping.load(Ordering::SeqCst) {
+            return Err(NotTaken::Stopped);
+        }
+        let job = Job::new(move |run| {
+            done(match run {
+                false => Outcome::Stopped,
+                true => catch_unwind(AssertUnwindSafe(work)).map_or(Outcome::Panicked, Outcome::Done),
+            });
+        });
+        self.queue(lane).push(job)
+    }
+
+    /// How many pieces of work wait in a lane, those that run not among them.
+    pub fn waiting(&self, lane: Lane) -> usize {
+        self.queue(lane).waiting.load(Ordering::Relaxed)
+    }
+
+    /// Takes nothing more, tells what waits that it is stopped, and waits for what runs. A second
+    /// call finds nothing to do. A callback may call it, or drop the pool: its own thread is not waited
+    /// for.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        for queue in [&self.hash, &self.http] {
+            queue.wake();
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let own = std::thread::current().id();
+        for thread in threads.into_iter().filter(|thread| thread.thread().id() != own) {
+            // A thread only ends early by a panic of its own, which has been reported on its way.
+            let _ = thread.join();
+        }
+    }
+
+    fn queue(&self, lane: Lane) -> &Queue {
+        match lane {
+            Lane::Hash => &self.hash,
+            Lane::Http => &self.http,
+        }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "the pool's threads are its own")]
+    fn start_lane(&self, name: &str, settings: LaneSettings, end: QueueEnd) -> io::Result<()> {
+        let end = Arc::new(end);
+        let processors = sched_getaffinity(Some(getpid())).ok();
+        for number in 0..settings.threads.min(THREADS_MAX) {
+            let (end, stopping) = (Arc::clone(&end), Arc::clone(&self.stopping));
+            let thread = std::thread::Builder::new().name(format!("{name}-{number}")).spawn(move || {
+                yield_to_shards(processors);
+                end.work_until(&stopping);
+            })?;
+            self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Lowers the priority of the calling thread, and lets it run wherever the main thread may: a thread
+/// inherits the one processor of a shard that starts it. Where the system refuses, the pool still
+/// works, only less politely.
+fn yield_to_shards(processors: Option<CpuSet>) {
+    // On Linux the priority is the calling thread's, not the process's. One that is lower still, by
+    // whoever started the broker, stays.
+    if getpriority_process(None).is_ok_and(|now| now < NICE) {
+        let _ = setpriority_process(None, NICE);
+    }
+    if let Some(processors) = processors {
+        let _ = sched_setaffinity(None, &processors);
+    }
+}
+
+/// The way into a lane. Pushing takes no lock that a thread of the pool holds while it works or
+/// waits its turn on a busy processor.
+#[derive(Debug)]
+struct Queue {
+    sender: SyncSender<Job>,
+    waiting: Arc<AtomicUsize>,
+    has_threads: bool,
+}
+
+/// The way out of a lane: its threads take turns at it.
+struct QueueEnd {
+    receiver: Mutex<Receiver<Job>>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Queue {
+    fn new(settings: LaneSettings) -> (Queue, QueueEnd) {
+        // With a place for 0 a sender would wait for its receiver's hand.
+        let (sender, receiver) = sync_channel(settings.queue_max.max(1));
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let queue = Queue { sender, waiting: Arc::clone(&waiting), has_threads: settings.threads > 0 };
+        (queue, QueueEnd { receiver: Mutex::new(receiver), waiting })
+    }
+
+    fn push(&self, job: Job) -> Result<(), NotTaken> {
+        if !self.has_threads {
+            job.forget();
+            return Err(NotTaken::Full);
+        }
+        // Counted before it can be taken out, so that the count never falls below zero.
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.sender.try_send(job).map_err(|refused| {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            let (job, cause) = match refused {
+                TrySendError::Full(job) => (job, NotTaken::Full),
+                TrySendError::Disconnected(job) => (job, NotTaken::Stopped),
+            };
+            job.forget();
+            cause
+        })
+    }
+
+    /// Wakes the one thread that waits for work; a full queue means that none does.
+    fn wake(&self) {
+        let _ = self.push(Job::new(|_| {}));
+    }
+}
+
+impl QueueEnd {
+    fn work_until(&self, stopping: &AtomicBool) {
+        loop {
+            let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
+            // The others wait for the lock: a wake-up for this one reaches all, one after the other.
+            let taken =
+                if stopping.load(Ordering::SeqCst) { receiver.try_recv().ok() } else { receiver.recv().ok() };
+            drop(receiver);
+            let Some(job) = taken else { return };
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            if !stopping.load(Ordering::SeqCst) {
+                // The callback's panic ends neither the thread nor what waits behind it.
+                let _ = catch_unwind(AssertUnwindSafe(|| job.run()));
+            } else {
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(job)));
+            }
+        }
+    }
+}
+
+/// A piece of work with its callback, which hears of it even when the job is dropped unrun.
+struct Job(Option<Box<dyn FnOnce(bool) + Send>>);
+
+impl Job {
+    fn new(job: impl FnOnce(bool) + Send + 'static) -> Job {
+        Job(Some(Box::new(job)))
+    }
+
+    fn run(mut self) {
+        if let Some(job) = self.0.take() {
+            job(true);
+        }
+    }
+
+    /// Drops it without a word: whoever submitted it is told otherwise.
+    fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        if let Some(job) = self.0.take() {
+            job(false);
+        }
+    }
+}
+
+const QUEUE_DEFAULT: usize = 1024;
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "the tests time what threads do")]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    fn pool(hash_threads: usize, http_threads: usize, queue_max: usize) -> Pool {
+        Pool::start(PoolSettings {
+            hash: LaneSettings { threads: hash_threads, queue_max },
+            http: LaneSettings { threads: http_threads, queue_max },
+        })
+        .unwrap()
+    }
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn results_come_back_through_the_callback() {
+        let pool = pool(3, 1, 1000);
+        let (results, taken) = channel();
+        for number in 0..500_u64 {
+            let results = results.clone();
+            let lane = if number % 2 == 0 { Lane::Hash } else { Lane::Http };
+            pool.submit(lane, move || number * 2, move |outcome| results.send(outcome).unwrap()).unwrap();
+        }
+        let mut sum = 0;
+        for _ in 0..500 {
+            match taken.recv_timeout(SOON).unwrap() {
+                Outcome::Done(number) => sum += number,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(sum, 499 * 500);
+        assert_eq!((pool.waiting(Lane::Hash), pool.waiting(Lane::Http)), (0, 0));
+    }
+
+    #[test]
+    fn a_full_lane_refuses_at_once_and_the_other_still_works() {
+        let pool = pool(1, 1, 2);
+        let (release, released) = channel::<()>();
+        let (started, starts) = channel();
+        let block = move || {
+            started.send(()).unwrap();
+            released.recv().ok();
+        };
+        pool.submit(Lane::Hash, block, |_| {}).unwrap();
+        starts.recv_timeout(SOON).unwrap();
+        let (results, taken) = channel();
+        for number in 0..2 {
+            let results = results.clone();
+            pool.submit(Lane::Hash, move || number, move |outcome| results.send(outcome).unwrap()).unwrap();
+        }
+        assert_eq!(pool.waiting(Lane::Hash), 2);
+        let refused = pool.submit(Lane::Hash, || (), |_| panic!("neither closure may run"));
+        assert_eq!(refused, Err(NotTaken::Full));
+        assert_eq!(pool.waiting(Lane::Hash), 2);
+
+        let (other, others) = channel();
+        pool.submit(Lane::Http, || (), move |_| other.send(()).unwrap()).unwrap();
+        others.recv_timeout(SOON).unwrap();
+
+        release.send(()).unwrap();
+        assert_eq!(taken.recv_timeout(SOON), Ok(Outcome::Done(0)));
+        assert_eq!(taken.recv_timeout(SOON), Ok(Outcome::Done(1)));
+    }
+
+    #[test]
+    fn a_lane_without_threads_takes_nothing() {
+        let pool = pool(1, 0, 4);
+        assert_eq!(pool.submit(Lane::Http, || (), |_| panic!("must not run")), Err(NotTaken::Full));
+    }
+
+    #[test]
+    fn a_panic_in_the_work_or_in_the_callback_does_not_end_the_thread() {
+        let pool = pool(1, 0, 16);
+        let (results, taken) = channel();
+        let first = results.clone();
+        pool.submit(
+            Lane::Hash,
+            || panic!("on purpose"),
+            move |outcome: Outcome<()>| first.send(outcome).unwrap(),
+        )
+        .unwrap();
+        pool.submit(Lane::Hash, || (), |_| panic!("on purpose, in the callback")).unwrap();
+        pool.submit(Lane::Hash, || (), move |outcome| results.send(outcome).unwrap()).unwrap();
+        assert_eq!(taken.recv_timeout(SOON), Ok(Outcome::Panicked));
+        assert_eq!(taken.recv_timeout(SOON), Ok(Outcome::Done(())));
+    }
+
+    #[test]
+    fn stopping_finishes_what_runs_and_tells_what_waits() {
+        let pool = Arc::new(pool(1, 2, 8));
+        let (release, released) = channel::<()>();
+        let (started, starts) = channel();
+        let (results, taken) = channel();
+        let first = results.clone();
+        let block = move || {
+            started.send(()).unwrap();
+            released.recv().unwrap();
+            1
+        };
+        pool.submit(Lane::Hash, block, move |outcome| first.send(outcome).unwrap()).unwrap();
+        starts.recv_timeout(SOON).unwrap();
+        let second = results.clone();
+        pool.submit(Lane::Hash, || 2, move |outcome| second.send(outcome).unwrap()).unwrap();
+        let stopper = std::thread::spawn({
+            let pool = Arc::clone(&pool);
+            move || pool.stop()
+        });
+        while !pool.stopping.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        assert_eq!(pool.submit(Lane::Hash, || (), |_| panic!("must not run")), Err(NotTaken::Stopped));
+        release.send(()).unwrap();
+        stopper.join().unwrap();
+        assert_eq!(taken.try_recv(), Ok(Outcome::Done(1)));
+        assert_eq!(taken.try_recv(), Ok(Outcome::Stopped));
+        pool.stop();
+    }
+
+    #[test]
+    fn a_callback_may_drop_the_pool() {
+        let pool = Arc::new(pool(2, 1, 8));
+        let (results, taken) = channel();
+        let last = Arc::clone(&pool);
+        let (go, gone) = channel::<()>();
+        let work = move || gone.recv().unwrap();
+        pool.submit(Lane::Hash, work, move |_| {
+            drop(last);
+            results.send(()).unwrap();
+        })
+        .unwrap();
+        drop(pool);
+        go.send(()).unwrap();
+        taken.recv_timeout(SOON).unwrap();
+    }
+
+    #[test]
+    fn idle_and_full_pools_of_any_size_stop() {
+        for threads in [1, 2, 7] {
+            for queue_max in [0, 1, 3] {
+                for jobs in [0, 1, 20] {
+                    let pool = pool(threads, threads, queue_max);
+                    let (results, taken) = channel();
+                    let mut accepted = 0;
+                    for _ in 0..jobs {
+                        let results = results.clone();
+                        let done = move |_| results.send(()).unwrap();
+                        accepted += usize::from(pool.submit(Lane::Hash, || (), done).is_ok());
+                    }
+                    drop(pool);
+                    drop(results);
+                    assert_eq!(taken.iter().count(), accepted, "each callback runs once");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_threads_are_named_and_have_a_lower_priority_and_every_processor() {
+        let before = rustix::process::getpriority_process(None).unwrap();
+        // A thread pinned to one processor, as a shard is, starts the pool.
+        let pinned = std::thread::spawn(|| {
+            let mut one = CpuSet::new();
+            one.set(rustix::thread::sched_getcpu());
+            sched_setaffinity(None, &one).unwrap();
+            pool(2, 1, 8)
+        });
+        let pool = pinned.join().unwrap();
+        let (results, taken) = channel();
+        for lane in [Lane::Hash, Lane::Http] {
+            let results = results.clone();
+            let look = || {
+                let name = std::thread::current().name().unwrap().to_owned();
+                let nice = rustix::process::getpriority_process(None).unwrap();
+                (name, nice, sched_getaffinity(None).unwrap().count())
+            };
+            pool.submit(lane, look, move |outcome| results.send((lane, outcome)).unwrap()).unwrap();
+        }
+        let processors = sched_getaffinity(Some(getpid())).unwrap().count();
+        for _ in 0..2 {
+            let (lane, Outcome::Done((name, nice, count))) = taken.recv_timeout(SOON).unwrap() else {
+                panic!("it did not run");
+            };
+            assert!(
+                name.starts_with(if lane == Lane::Hash { "midge-auth-" } else { "midge-http-" }),
+                "{name}"
+            );
+            assert_eq!(nice, NICE.max(before));
+            assert_eq!(count, processors);
+        }
+        assert_eq!(
+            rustix::process::getpriority_process(None).unwrap(),
+            before,
+            "only the pool's own threads"
+        );
+    }
+}
