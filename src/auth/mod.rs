@@ -4,10 +4,13 @@
 //! Real methods, password files and access lists come later; until then everybody may do
 //! everything that is not reserved.
 
+pub mod access;
 pub mod acl;
 pub mod gate;
 #[cfg(feature = "runtime")]
 pub mod hash;
+#[cfg(feature = "runtime")]
+pub mod jwt;
 #[cfg(feature = "runtime")]
 pub mod passwd;
 #[cfg(feature = "runtime")]
@@ -16,8 +19,6 @@ pub mod password_edit;
 pub mod password_file;
 #[cfg(feature = "runtime")]
 pub mod scram;
-#[cfg(feature = "runtime")]
-pub mod jwt;
 #[cfg(feature = "runtime")]
 pub mod webhook;
 

@@ -49,6 +49,14 @@ impl Address {
         self.port
     }
 
+    /// Can only this machine reach it?
+    pub fn is_loopback(&self) -> bool {
+        match &self.host {
+            Host::Ip(address) => address.ip().is_loopback(),
+            Host::Name(name) => name == "localhost",
+        }
+    }
+
     /// The socket address, when no name has to be resolved for it.
     pub fn socket(&self) -> Option<SocketAddr> {
         match self.host {
