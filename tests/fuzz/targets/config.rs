@@ -51,6 +51,9 @@ fn write_section(text: &mut String, header: &str, section: &dyn Section) {
     let _ = writeln!(text, "{header}");
     for row in section.rows() {
         let value = section.shown(row.key).expect("a section shows its rows");
+        if value.is_empty() && row.may_be_left_out {
+            continue;
+        }
         let _ = writeln!(text, "{} = {value}", row.key);
     }
 }
