@@ -256,7 +256,10 @@ impl Audit {
         let forgets = packet.qos < 2 || publication.qos < 2 || known;
         let cuts = books.cuts.iter().filter(|&&cut| forgets && cut > first).count();
         let allowed = (publication.routed + cuts) as u32;
-        let (retain, processed) = (publication.retain, publication.first().unwrap_or(0));
+        // What was not acknowledged before a power cut, a session on another shard may have kept, and not the home
+        // of retained messages: neither had promised it to anyone.
+        let retain = publication.retain && books.is_kept(publication);
+        let processed = publication.first().unwrap_or(0);
         let session = &mut books.sessions[at];
         let copies = session.fresh_copies.entry(number).or_default();
         *copies += 1;
