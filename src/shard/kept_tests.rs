@@ -382,3 +382,20 @@ fn a_publisher_gets_its_own_message_behind_the_pubrec_that_waits() {
     world.unstick(0);
     assert_eq!(world.take(client), b"\x50\x02\x00\x07\x30\x07\x00\x03a/bhi");
 }
+
+/// [MQTT5-4.6.0-6]
+#[test]
+fn a_publisher_gets_its_own_messages_in_their_order_though_the_disk_fills_between_them() {
+    let mut world = quiet(1);
+    let client = connect_kept(&mut world, 0, "client");
+    world.send(client, b"\x82\x08\x00\x01\x00\x03a/b\x00");
+    world.take(client);
+    world.stick(0);
+    world.send(client, b"\x34\x09\x00\x03a/b\x00\x07h1");
+    world.shards[0].handle_store_full(true);
+    world.send(client, b"\x34\x09\x00\x03a/b\x00\x08h2");
+    assert_eq!(world.take(client), b"");
+    world.unstick(0);
+    let expected = b"\x50\x02\x00\x07\x30\x07\x00\x03a/bh1\x50\x02\x00\x08\x30\x07\x00\x03a/bh2";
+    assert_eq!(world.take(client), expected);
+}

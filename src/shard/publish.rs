@@ -322,7 +322,11 @@ impl Shard {
         for matched in matches.as_slice() {
             let ids = matches.subscription_ids(matched);
             let (qos, retain) = (matched.qos, matched.retain_as_published);
-            if fanout.own == Some(matched.subscriber) && self.takes(matched.subscriber, fanout) {
+            // At QoS 0 no queue has a say, and one that is full now must not let it pass what waits already.
+            // [MQTT5-4.6.0-6]
+            if fanout.own == Some(matched.subscriber)
+                && (qos == QoS::AtMostOnce || self.takes(matched.subscriber, fanout))
+            {
                 fanout.own_delivery = Some((qos, retain, ids.into()));
             } else if !self.deliver(now, fanout, matched.subscriber, qos, retain, ids, None) {
                 let by_own = origin == Some(matched.subscriber);

@@ -253,10 +253,17 @@ impl Audit {
         let publication = &books.publications[number as usize];
         let first = publication.first().unwrap_or(0);
         let known = topic.starts_with("s/") || books.store_was_full;
-        let forgets = packet.qos < 2 || publication.qos < 2 || known;
+        if packet.qos < 2 {
+            books.sessions[at].sent_below_qos2.insert(number);
+        }
+        // A power cut may take back the subscription that made it QoS 1: then it comes again, at QoS 2.
+        let forgets = books.sessions[at].sent_below_qos2.contains(&number) || known;
         let cuts = books.cuts.iter().filter(|&&cut| forgets && cut > first).count();
         let allowed = (publication.routed + cuts) as u32;
-        let (retain, processed) = (publication.retain, publication.first().unwrap_or(0));
+        // What was not acknowledged before a power cut, a session on another shard may have kept, and not the home
+        // of retained messages: neither had promised it to anyone.
+        let retain = publication.retain && books.is_kept(publication);
+        let processed = publication.first().unwrap_or(0);
         let session = &mut books.sessions[at];
         let copies = session.fresh_copies.entry(number).or_default();
         *copies += 1;

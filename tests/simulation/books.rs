@@ -132,6 +132,8 @@ pub struct Session {
     pub unsettled: BTreeMap<u16, Unsettled>,
     /// Live copies sent, without DUP, by message.
     pub fresh_copies: BTreeMap<u64, u32>,
+    /// Messages that were sent live below QoS 2, whatever they are sent at after a power cut.
+    pub sent_below_qos2: BTreeSet<u64>,
     /// What the client has got, by message: live, and as a retained one.
     pub got: BTreeMap<u64, u32>,
     pub got_retained: BTreeMap<u64, u64>,
@@ -302,6 +304,7 @@ impl Books {
             coverages: Vec::new(),
             unsettled: BTreeMap::new(),
             fresh_copies: BTreeMap::new(),
+            sent_below_qos2: BTreeSet::new(),
             got: BTreeMap::new(),
             got_retained: BTreeMap::new(),
             orders: BTreeMap::new(),

@@ -38,6 +38,9 @@ use std::sync::OnceLock;
 /// Seeds of a run of the tests.
 const SEEDS: u64 = 3000;
 
+/// Seeds beyond those that have found something once.
+const FOUND: &[u64] = &[5587, 34013, 38104, 49846];
+
 /// What the seeds came to, run once for all tests.
 fn summary() -> &'static seeds::Summary {
     static SUMMARY: OnceLock<seeds::Summary> = OnceLock::new();
@@ -66,6 +69,15 @@ fn whatever_a_seed_brings_the_broker_does_as_the_standard_says() {
         println!("{}", seeds::tell(*seed));
     }
     assert!(failures.is_empty(), "{} seeds fail: {failures:#?}", failures.len());
+}
+
+#[test]
+fn what_a_seed_has_found_stays_mended() {
+    for &seed in FOUND {
+        if let Some(failure) = Sim::run(&Plan::of(seed), false).failure {
+            panic!("{}seed {seed}: {failure}", seeds::tell(seed));
+        }
+    }
 }
 
 #[test]
