@@ -7,6 +7,7 @@ mod io_uring;
 mod ipv6;
 mod json_log;
 mod listeners;
+mod moving;
 mod running;
 mod store;
 mod sys;
