@@ -25,6 +25,10 @@ pub struct Terms {
     pub wildcard_subscriptions: bool,
     /// Are shared subscriptions accepted?
     pub shared_subscriptions: bool,
+    /// Does the broker choose an identifier for a client without one?
+    pub zero_length_client_id: bool,
+    /// How it begins; empty: in midge's own way.
+    pub assigned_client_id_prefix: String,
     /// What happens when the queue of a session is full.
     pub session_queue_policy: QueuePolicy,
 }
@@ -48,6 +52,12 @@ impl Config {
                 .wildcard_subscriptions
                 .unwrap_or(protocol.wildcard_subscriptions),
             shared_subscriptions: listener.shared_subscriptions.unwrap_or(protocol.shared_subscriptions),
+            zero_length_client_id: listener.zero_length_client_id.unwrap_or(protocol.zero_length_client_id),
+            assigned_client_id_prefix: listener
+                .assigned_client_id_prefix
+                .as_ref()
+                .unwrap_or(&protocol.assigned_client_id_prefix)
+                .clone(),
             session_queue_policy: listener.session_queue_policy.unwrap_or(limits.session_queue_policy),
         }
     }

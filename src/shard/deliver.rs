@@ -212,9 +212,11 @@ impl Shard {
         subscription_ids: &[u32],
         group: Option<&Arc<str>>,
     ) -> bool {
+        let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
         let form = Form {
             version: self.directory.slot(subscriber).version,
-            qos: fanout.publication.qos.min(granted),
+            // [MQTT5-3.8.4-8]
+            qos: if upgrade { granted } else { fanout.publication.qos.min(granted) },
             // [MQTT5-3.3.1-12] [MQTT5-3.3.1-13]
             retain: retain_as_published && fanout.publication.retain,
         };

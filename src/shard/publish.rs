@@ -121,7 +121,7 @@ impl Shard {
             stamp: if publish.retain { self.next_stamp(now) } else { 0 },
         };
         let Some(packet_id) = publish.packet_id else {
-            if let Err(violation) = self.check_topic(topic) {
+            if let Err(violation) = self.check_message(topic, publish.payload) {
                 self.report_refused(session, violation);
                 return Ok(());
             }
@@ -135,7 +135,7 @@ impl Shard {
             self.answer_repeat(now, slot, session, packet_id);
             return Ok(());
         }
-        if let Err(violation) = self.check_topic(topic) {
+        if let Err(violation) = self.check_message(topic, publish.payload) {
             self.refuse_publish(
                 now,
                 slot,
@@ -242,8 +242,14 @@ impl Shard {
         Ok(())
     }
 
-    /// What a well-formed topic name may still be refused for; the connection stays.
-    fn check_topic(&self, topic: &str) -> Result<(), Violation> {
+    /// What a well-formed message may still be refused for; the connection stays.
+    fn check_message(&self, topic: &str, payload: &[u8]) -> Result<(), Violation> {
+        if payload.len() > self.shared.config.limits.payload_bytes {
+            return Err(Violation {
+                reason: Reason::PacketTooLarge,
+                cause: "payload above limits.payload_bytes",
+            });
+        }
         if is_reserved(topic) {
             return Err(Violation { reason: Reason::NotAuthorized, cause: "topic is reserved" });
         }
