@@ -138,6 +138,10 @@ sections! {
              nobody's header is believed.";
         versions: Versions = Versions::ALL, Allowed::Choices(Version::WORDS), "",
             "Versions of MQTT that clients may speak. Another one is refused: CONNACK 0x84 (3.x: 0x01).";
+        mount_point: String = String::new(), Allowed::Text { bytes_max: 1024 }, "",
+            "What is put before every topic that this listener's clients publish to and every filter that they \
+             subscribe to, wills too, and taken away from the topics that they receive: \"site1/\" gives them a \
+             part of the tree as their own. No + and no #. Response Topics stay as they are. Empty: nothing.";
         allow_anonymous: Option<bool> = None, Allowed::Boolean, "",
             "As auth.allow_anonymous, for this listener. Left out: as there.";
         connections: Option<usize> = None, integer(1, 10_000_000), "connections",
@@ -277,6 +281,9 @@ sections! {
         inflight_messages: usize = 1000, integer(1, 65535), "messages",
             "QoS 1 and 2 messages on their way to one client without acknowledgement. A client's Receive \
              Maximum rules when it is lower. The next ones wait in the session's queue.";
+        inflight_bytes: usize = 2_147_483_647, integer(1, 2_147_483_647), "bytes",
+            "Payload bytes of QoS 1 and 2 messages on their way to one client without acknowledgement; the next ones \
+             wait as above once they are reached. 2147483647: no bound.";
         session_queue_messages: usize = 10_000, integer(1, 100_000_000), "messages",
             "QoS 1 and 2 messages that wait for one session, connected or not. What happens when the queue is \
              full, session_queue_policy says.";

@@ -7,6 +7,8 @@ use super::{Config, Listener, QueuePolicy, Versions};
 pub struct Terms {
     /// Versions that clients may speak.
     pub versions: Versions,
+    /// What stands before every topic of its clients; nearly always empty.
+    pub mount_point: String,
     /// May clients come in without proof of who they are?
     pub allow_anonymous: bool,
     /// Largest packet from a client after CONNECT, in bytes.
@@ -39,6 +41,7 @@ impl Config {
         let Config { auth, protocol, limits, .. } = self;
         Terms {
             versions: listener.versions,
+            mount_point: listener.mount_point.clone(),
             allow_anonymous: listener.allow_anonymous.unwrap_or(auth.allow_anonymous),
             packet_bytes: listener.packet_bytes.unwrap_or(limits.packet_bytes),
             keep_alive_seconds_max: listener

@@ -5,7 +5,7 @@
 
 use super::connection::{Progress, Stage};
 use super::deliver::Fanout;
-use super::directory::{ALIASES, GATED, NO_CONNECTION};
+use super::directory::{ALIASES, GATED, MOUNTED, NO_CONNECTION};
 use super::timers::Timer;
 use super::waits::Owing;
 use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
@@ -184,6 +184,9 @@ impl Shard {
         if will.payload.len() > config.limits.payload_bytes {
             return refuse(Reason::PacketTooLarge, "will payload above limits.payload_bytes");
         }
+        if terms.mount_point.len() + will.topic.len() > super::mount::TOPIC_BYTES_MAX {
+            return refuse(Reason::TopicNameInvalid, "will topic is too long behind the mount point");
+        }
         if will.qos as u8 > terms.maximum_qos {
             // [MQTT5-3.2.2-12]
             return refuse(Reason::QoSNotSupported, "will QoS above the maximum QoS");
@@ -305,9 +308,10 @@ impl Shard {
         let (protocol, limits) = (&shared.config.protocol, &shared.config.limits);
         let origin = self.directory.key(session);
         let queue_policy = Some(self.terms(slot).session_queue_policy);
+        let mount_point = self.terms(slot).mount_point.as_str();
         let will = connect.will.as_ref().map(|will| {
             let publication = Publication {
-                topic: will.topic,
+                topic: &super::mount::mounted(mount_point, will.topic),
                 forward: will.forward,
                 payload: will.payload,
                 qos: will.qos,
@@ -322,12 +326,13 @@ impl Shard {
                 message_expiry_seconds: will.message_expiry_seconds,
             })
         });
+        let mounted = if mount_point.is_empty() { 0 } else { MOUNTED };
         let aliases = connect.topic_alias_maximum.min(protocol.topic_alias_maximum_out);
         let entry = self.directory.slot_mut(session);
         entry.connection = slot;
         entry.version = connect.version;
         entry.packet_bytes_max = connect.packet_bytes_max;
-        entry.flags = if aliases > 0 { ALIASES } else { 0 };
+        entry.flags = if aliases > 0 { ALIASES | mounted } else { mounted };
         let state = entry.session_mut();
         let timers = [state.will_timer.take(), state.expiry_timer.take()];
         state.expiry_seconds = terms.expiry_seconds;
@@ -336,6 +341,7 @@ impl Shard {
         state.will = will;
         state
             .resume(connect.receive_maximum.min(u16::try_from(limits.inflight_messages).unwrap_or(u16::MAX)));
+        state.inflight.bound_bytes(limits.inflight_bytes);
         for timer in timers.into_iter().flatten() {
             self.wheel.cancel(timer);
         }

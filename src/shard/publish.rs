@@ -1,6 +1,8 @@
 //! PUBLISH from a client: checks, the acknowledgement, and the way to every subscriber.
 
 use super::deliver::Fanout;
+use super::directory::MOUNTED;
+use super::mount::{TOPIC_BYTES_MAX, mounted};
 use super::waits::{
     ForLog, Outcome, Owing, OwnDelivery, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer,
 };
@@ -11,6 +13,7 @@ use crate::store::Record;
 use crate::time::Time;
 use crate::topic::topic_levels;
 use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::rc::Rc;
 
 /// Topics that clients may read and not write. `[MQTT5 §4.7.2]`
@@ -109,6 +112,11 @@ impl Shard {
         publish: &Publish<'_>,
         topic: &str,
     ) -> Result<(), Violation> {
+        let mut mounted_topic = Cow::Borrowed(topic);
+        if self.directory.slot(session).flags & MOUNTED != 0 {
+            mounted_topic = mounted(&self.terms(slot).mount_point, topic);
+        }
+        let topic = &*mounted_topic;
         self.check_capabilities(slot, session, publish)?;
         let publication = Publication {
             topic,
@@ -248,6 +256,12 @@ impl Shard {
             return Err(Violation {
                 reason: Reason::PacketTooLarge,
                 cause: "payload above limits.payload_bytes",
+            });
+        }
+        if topic.len() > TOPIC_BYTES_MAX {
+            return Err(Violation {
+                reason: Reason::TopicNameInvalid,
+                cause: "topic is too long behind the mount point",
             });
         }
         if is_reserved(topic) {

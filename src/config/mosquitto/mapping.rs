@@ -324,6 +324,7 @@ impl Writer<'_> {
         let (window, origin) = self.window();
         self.put("inflight_messages", TomlValue::Integer(window), origin);
         if let Some((Some(bytes), origin)) = from!(global, max_inflight_bytes) {
+            let bytes = bytes.min(i32::MAX.cast_unsigned());
             self.put("inflight_bytes", TomlValue::Integer(bytes.into()), origin);
         }
         let (limit, origin) = from!(global, max_queued_messages).unwrap_or((Some(1000), Origin::Default));
