@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::auth::passwd::PasswdArgs;
 use crate::config::{Address, Config, Listener, LogLevel};
 
 /// What midge is asked to do.
@@ -19,6 +20,13 @@ pub enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Print the configuration that does what a mosquitto.conf does.
+    ImportMosquitto {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Change a password file.
+    Passwd(PasswdArgs),
     /// Look at what a broker that does not run has kept.
     Store(StoreAction),
 }
@@ -53,7 +61,12 @@ pub struct Serve {
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Listen on 127.0.0.1:PORT instead of the configured listeners; 0: a free port
+    /// Serve as mosquitto 2 would with this mosquitto.conf; what midge can't do the same is an error
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub mosquitto_conf: Option<PathBuf>,
+
+    /// Listen on 127.0.0.1:PORT instead of the configured listeners; 0: a free port. With --mosquitto-conf, as
+    /// mosquitto's own -p: only if the file has no listener
     #[arg(short, long, value_name = "PORT")]
     pub port: Option<u16>,
 
@@ -69,7 +82,8 @@ pub struct Serve {
 impl Serve {
     /// Lets the command line's own options rule over those of the file.
     pub fn apply(&self, config: &mut Config) {
-        if let Some(port) = self.port {
+        // The reader of a mosquitto.conf has given its port a meaning already.
+        if let (Some(port), None) = (self.port, &self.mosquitto_conf) {
             config.listeners = vec![Listener { address: Address::loopback(port), ..Listener::default() }];
         }
         if self.verbose {
@@ -95,6 +109,8 @@ where
         None => Command::Serve(arguments.serve),
         Some(Action::Serve(serve)) => Command::Serve(serve),
         Some(Action::CheckConfig { file }) => Command::CheckConfig { file },
+        Some(Action::ImportMosquitto { file }) => Command::ImportMosquitto { file },
+        Some(Action::Passwd(arguments)) => Command::Passwd(arguments),
         Some(Action::Store { action }) => Command::Store(action),
     })
 }
@@ -121,6 +137,15 @@ struct Arguments {
 enum Action {
     /// Serve clients until SIGTERM or SIGINT
     Serve(Serve),
+    /// Print the midge.toml that does what a mosquitto.conf does; exit status 2 and every error on standard error
+    /// when midge can't
+    ImportMosquitto {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Give a user of a password file a password, or take the user out
+    Passwd(PasswdArgs),
     /// Look at what a broker that does not run has kept: verify, dump, repair
     Store {
         #[command(subcommand)]
@@ -146,7 +171,7 @@ mod tests {
     }
 
     fn serve(config: Option<&str>, port: Option<u16>, verbose: bool) -> Command {
-        Command::Serve(Serve { config: config.map(PathBuf::from), port, verbose, ephemeral: false })
+        Command::Serve(Serve { config: config.map(PathBuf::from), port, verbose, ..Serve::default() })
     }
 
     #[test]
@@ -177,6 +202,33 @@ mod tests {
     }
 
     #[test]
+    fn a_mosquitto_conf_is_served_or_said_in_midges_words() {
+        let conf = Some(PathBuf::from("m.conf"));
+        for line in
+            ["midge serve -v --mosquitto-conf m.conf -p 1884", "midge --mosquitto-conf m.conf -p 1884 -v"]
+        {
+            let expected =
+                Serve { mosquitto_conf: conf.clone(), port: Some(1884), verbose: true, ..Serve::default() };
+            assert_eq!(command(line).expect(line), Command::Serve(expected));
+        }
+        let expected = Command::ImportMosquitto { file: PathBuf::from("m.conf") };
+        assert_eq!(command("midge import-mosquitto m.conf").expect("good usage"), expected);
+        // The port is the reader's business then.
+        let mut config = Config::default();
+        Serve { port: Some(1999), mosquitto_conf: conf, ..Serve::default() }.apply(&mut config);
+        assert_eq!(config.listeners, Config::default().listeners);
+    }
+
+    #[test]
+    fn a_password_file_is_changed() {
+        let Command::Passwd(arguments) = command("midge passwd -c -b users ada secret").expect("good usage")
+        else {
+            panic!("another command");
+        };
+        assert_eq!((arguments.user.as_str(), arguments.create, arguments.batch), ("ada", true, true));
+    }
+
+    #[test]
     fn help_and_version_end_well() {
         for (line, kind) in [
             ("midge --help", ErrorKind::DisplayHelp),
@@ -203,6 +255,9 @@ mod tests {
             "midge -p 1 check-config a",
             "midge check-config -p 1 a",
             "midge a.toml",
+            "midge -c a.toml --mosquitto-conf m.conf",
+            "midge import-mosquitto",
+            "midge passwd",
         ] {
             assert_eq!(command(line).expect_err(line).exit_code(), 2, "{line}");
         }

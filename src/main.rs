@@ -2,10 +2,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "the program owns its threads and the start of the clock")]
 
+mod reload;
+
+use midge::auth::passwd::{self, PasswdArgs};
 use midge::banner::{Started, banner};
 use midge::cli::{self, Command, Serve, StoreAction};
+use midge::config::mosquitto::{ConfError, MosquittoConf};
 use midge::config::open_files::{self, Wanted};
-use midge::config::{Config, Listener, parse, state_directory};
+use midge::config::{Config, parse, state_directory};
 use midge::control::entrance::{Entrance, Logins};
 use midge::driver::{self, BindOptions};
 use midge::logging;
@@ -13,12 +17,13 @@ use midge::shard::run::{Bell, Control, Start, StartStore, run};
 use midge::shard::{SHARDS_MAX, Shared};
 use midge::store::segment::LogName;
 use midge::store::{Checkpoint, Recovery, RecoveryReport, StoreDirectory, StoreError, Wall, recover, tools};
+use reload::{Reload, watch_signals};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -38,6 +43,8 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Serve(serve) => start(&serve),
         Command::CheckConfig { file } => check_config(&file),
+        Command::ImportMosquitto { file } => import_mosquitto(&file),
+        Command::Passwd(arguments) => change_password(&arguments),
         Command::Store(action) => store(&action),
     };
     match done {
@@ -59,12 +66,16 @@ impl Failure {
     fn new(words: impl Into<String>) -> Failure {
         Failure { words: format!("midge: {}", words.into()), status: 1 }
     }
+
+    /// What is wrong with a configuration, as its reader says it.
+    fn usage(words: String) -> Failure {
+        Failure { words, status: EXIT_USAGE }
+    }
 }
 
 fn check_config(file: &Path) -> Result<(), Failure> {
-    let config = load(file)?;
-    Entrance::load(&config)
-        .map_err(|words| Failure { words: format!("midge: {words}"), status: EXIT_USAGE })?;
+    let config = parse::load(file).map_err(|errors| Failure::usage(errors.to_string()))?;
+    Entrance::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
     println!("{}: ok", file.display());
     for listener in &config.listeners {
         println!("  listens on {}", listener.address);
@@ -72,16 +83,30 @@ fn check_config(file: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn load(file: &Path) -> Result<Config, Failure> {
-    parse::load(file).map_err(|errors| Failure { words: errors.to_string(), status: EXIT_USAGE })
+/// Says a `mosquitto.conf` in midge's words; nothing, if midge can't do all of it.
+fn import_mosquitto(file: &Path) -> Result<(), Failure> {
+    let wrong = |errors: Vec<ConfError>| Failure::usage(reload::lines(&errors));
+    let conf = MosquittoConf::load(file, None).map_err(wrong)?;
+    conf.config().map_err(wrong)?;
+    for note in &conf.mapping().notes {
+        eprintln!("{note}");
+    }
+    print!("{}", conf.midge_toml());
+    Ok(())
+}
+
+/// `midge passwd`.
+fn change_password(arguments: &PasswdArgs) -> Result<(), Failure> {
+    let done = passwd::run(arguments).map_err(|error| Failure::new(error.to_string()))?;
+    for warning in &done.warnings {
+        eprintln!("midge: {warning}");
+    }
+    println!("{}", done.words);
+    Ok(())
 }
 
 fn start(serve: &Serve) -> Result<(), Failure> {
-    let mut config = match &serve.config {
-        Some(file) => load(file)?,
-        None => Config::default(),
-    };
-    serve.apply(&mut config);
+    let (config, notes) = reload::read(serve).map_err(Failure::usage)?;
     let log_guard = logging::start(&config.log).map_err(Failure::new)?;
     driver::check_kernel().map_err(|problem| Failure::new(problem.to_string()))?;
 
@@ -92,14 +117,13 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let open_files = open_files::raise();
     let wanted = Wanted { connections: config.limits.connections, shards, listeners: config.listeners.len() };
     let connections = open_files::connections(open_files, wanted).map_err(Failure::new)?;
-    let entrance = Entrance::load(&config)
-        .map_err(|words| Failure { words: format!("midge: {words}"), status: EXIT_USAGE })?;
+    let entrance = Entrance::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
     let (addresses, mut sockets) = listen(&config, shards)?;
     let seed = entropy();
     let started = Instant::now();
     let wall = Wall { zero_millis: millis_since_1970() };
     let kept = open_store(&config, shards, seed, wall)?;
-    let file = serve.config.as_ref().map(|file| file.display().to_string());
+    let file = serve.config.as_ref().or(serve.mosquitto_conf.as_ref()).map(|file| file.display().to_string());
     for line in banner(
         &config,
         &Started {
@@ -112,6 +136,9 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         },
     ) {
         tracing::info!("{line}");
+    }
+    for note in notes {
+        tracing::warn!("{note}");
     }
     if let Some(kept) = &kept {
         report(&kept.recovery.report, started);
@@ -303,95 +330,6 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
         _ => error.to_string(),
     };
     format!("can't listen on {address}: {why}")
-}
-
-/// What SIGHUP needs.
-struct Reload {
-    serve: Serve,
-    control: Arc<Control>,
-    /// As it was at the start, or at the last reload.
-    config: Config,
-}
-
-impl Reload {
-    /// Reads the configuration file and the files that it names again. What can't be used changes nothing.
-    fn run(&mut self) {
-        let mut config = match &self.serve.config {
-            Some(file) => match parse::load(file) {
-                Ok(config) => config,
-                Err(errors) => {
-                    return tracing::error!(
-                        "SIGHUP: nothing is changed, the configuration is wrong: {errors}"
-                    );
-                }
-            },
-            None => Config::default(),
-        };
-        self.serve.apply(&mut config);
-        let addresses = |config: &Config| {
-            config.listeners.iter().map(|listener| listener.address.clone()).collect::<Vec<_>>()
-        };
-        if addresses(&config) != addresses(&self.config) {
-            return tracing::error!(
-                "SIGHUP: nothing is changed: the addresses of the listeners are not those of the start; other ones \
-                 need a restart"
-            );
-        }
-        match Entrance::load(&config) {
-            Ok(entrance) => self.control.change_entrance(entrance),
-            Err(words) => return tracing::error!("SIGHUP: nothing is changed: {words}"),
-        }
-        tracing::info!("SIGHUP: certificates, password files and access lists are read again");
-        if without_entrance(&config) != without_entrance(&self.config) {
-            tracing::warn!(
-                "SIGHUP: the file has other changes too; only what concerns TLS, WebSocket, the PROXY header, \
-                 password files and access lists counts before a restart"
-            );
-        }
-        self.config = config;
-    }
-}
-
-/// The configuration without what SIGHUP can change.
-fn without_entrance(config: &Config) -> Config {
-    let mut config = config.clone();
-    config.auth.password_file = String::new();
-    config.acl.file = String::new();
-    for listener in &mut config.listeners {
-        let plain = Listener::default();
-        listener.protocol = plain.protocol;
-        listener.websocket_path = plain.websocket_path;
-        listener.websocket_origins = plain.websocket_origins;
-        listener.tls_certificates = plain.tls_certificates;
-        listener.tls_keys = plain.tls_keys;
-        listener.tls_client_ca = plain.tls_client_ca;
-        listener.tls_client_certificate = plain.tls_client_certificate;
-        listener.tls_crl = plain.tls_crl;
-        listener.tls_minimum = plain.tls_minimum;
-        listener.proxy_trusted = plain.proxy_trusted;
-        listener.password_file = plain.password_file;
-        listener.acl_file = plain.acl_file;
-    }
-    config
-}
-
-/// The first SIGTERM or SIGINT stops in good order, the second at once. SIGHUP reads certificates again.
-fn watch_signals(control: Arc<Control>, bells: Vec<Bell>, mut reload: Reload) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    std::thread::Builder::new().name("midge-signals".into()).spawn(move || {
-        for signal in signals.forever() {
-            if signal == SIGHUP {
-                reload.run();
-            } else if control.stop.swap(true, Ordering::AcqRel) {
-                std::process::exit(128 + signal);
-            } else {
-                tracing::info!(signal, "stopping: connections are being closed");
-            }
-            bells.iter().for_each(Bell::ring);
-        }
-    })?;
-    Ok(())
 }
 
 fn millis_since_1970() -> u64 {

@@ -142,6 +142,10 @@ sections! {
              nobody's header is believed.";
         versions: Versions = Versions::ALL, Allowed::Choices(Version::WORDS), "",
             "Versions of MQTT that clients may speak. Another one is refused: CONNACK 0x84 (3.x: 0x01).";
+        mount_point: String = String::new(), Allowed::Text { bytes_max: 1024 }, "",
+            "What is put before every topic that this listener's clients publish to and every filter that they \
+             subscribe to, wills too, and taken away from the topics that they receive: \"site1/\" gives them a \
+             part of the tree as their own. No + and no #. Response Topics stay as they are. Empty: nothing.";
         allow_anonymous: Option<bool> = None, Allowed::Boolean, "",
             "As auth.allow_anonymous, for this listener. Left out: as there.";
         password_file: Option<String> = None, Allowed::Text { bytes_max: 4096 }, "",
@@ -167,6 +171,10 @@ sections! {
             "As protocol.wildcard_subscriptions, for this listener. Left out: as there.";
         shared_subscriptions: Option<bool> = None, Allowed::Boolean, "",
             "As protocol.shared_subscriptions, for this listener. Left out: as there.";
+        zero_length_client_id: Option<bool> = None, Allowed::Boolean, "",
+            "As protocol.zero_length_client_id, for this listener. Left out: as there.";
+        assigned_client_id_prefix: Option<String> = None, Allowed::Text { bytes_max: 64 }, "",
+            "As protocol.assigned_client_id_prefix, for this listener. Left out: as there.";
         session_queue_policy: Option<QueuePolicy> = None, Allowed::Choice(QueuePolicy::WORDS), "",
             "As limits.session_queue_policy, for the sessions whose client has come in here last. Left out: as \
              there.";
@@ -219,7 +227,10 @@ sections! {
         keep_alive_seconds_max: u16 = 65535, integer(1, 65535), "seconds",
             "Longest keep alive. An MQTT 5.0 client that asks for more, or for none (0), is told this value as \
              Server Keep Alive when it is below 65535, and held to it. MQTT 3.x has no way to tell a client: \
-             there the client's own value stands.";
+             there the client's own value stands, unless keep_alive_refused_in_3x is on.";
+        keep_alive_refused_in_3x: bool = false, Allowed::Boolean, "",
+            "Whether a 3.x client that asks for a longer keep alive than keep_alive_seconds_max, or for none (0), \
+             is refused with 0x02, as mosquitto does.";
         session_expiry_seconds_max: u32 = u32::MAX, integer(0, 4_294_967_295), "seconds",
             "Longest life of a session without a connection. A client that asks for more is told this value. \
              4294967295: no limit. A 3.x session with clean session 0 lives this long too.";
@@ -249,6 +260,17 @@ sections! {
         strict_31: bool = false, Allowed::Boolean, "",
             "Whether MQTT 3.1 clients are held to its 1 to 23 characters for a client identifier; others are \
              then refused with 0x02.";
+        zero_length_client_id: bool = true, Allowed::Boolean, "",
+            "Whether midge chooses a client identifier for a client that has none. With false, CONNECT is refused \
+             with 0x80 (3.x: 0x02).";
+        assigned_client_id_prefix: String = String::new(), Allowed::Text { bytes_max: 64 }, "",
+            "How the identifiers begin that midge chooses; a random UUID follows. Empty: \"midge-\" and 16 \
+             hexadecimal digits, which an MQTT 3.1 client may have.";
+        upgrade_outgoing_qos: bool = false, Allowed::Boolean, "",
+            "Whether messages go out with the QoS of the subscription even when they came in with a lower one. The \
+             standard says otherwise: the lower of the two.";
+        reason_strings: bool = true, Allowed::Boolean, "",
+            "Whether DISCONNECT tells an MQTT 5.0 client in words why, besides the reason code.";
         response_information: String = String::new(), Allowed::Text { bytes_max: 65535 }, "",
             "Response Information for the clients that ask for it, from which they make the topics of their \
              answers. Empty: none.";
@@ -274,9 +296,16 @@ sections! {
         packet_bytes: usize = 2_000_000, integer(20, PACKET_BYTES_MAX), "bytes",
             "Largest packet from a client after CONNECT; announced as Maximum Packet Size. A larger one: \
              DISCONNECT 0x95 (3.x: closed) as soon as its length is known.";
+        payload_bytes: usize = PACKET_BYTES_MAX as usize, integer(1, PACKET_BYTES_MAX), "bytes",
+            "Largest payload of a message, of a will too. A larger one reaches nobody: its publisher is told with \
+             0x95 (3.x: an acknowledgement like any other; QoS 0: not at all) and stays connected; a CONNECT with a \
+             will that large is refused with 0x95 (3.x: closed).";
         inflight_messages: usize = 1000, integer(1, 65535), "messages",
             "QoS 1 and 2 messages on their way to one client without acknowledgement. A client's Receive \
              Maximum rules when it is lower. The next ones wait in the session's queue.";
+        inflight_bytes: usize = 2_147_483_647, integer(1, 2_147_483_647), "bytes",
+            "Payload bytes of QoS 1 and 2 messages on their way to one client without acknowledgement; the next ones \
+             wait as above once they are reached. 2147483647: no bound.";
         session_queue_messages: usize = 10_000, integer(1, 100_000_000), "messages",
             "QoS 1 and 2 messages that wait for one session, connected or not. What happens when the queue is \
              full, session_queue_policy says.";

@@ -246,6 +246,11 @@ impl Reader<'_> {
             self.read_table(&mut listener, &prefix, *table);
             let place = table.get("address").map_or(offset, |item| offset_of(*table, "address", item));
             self.refuse_double(&listener.address, place, &prefix, &mut lines);
+            if listener.mount_point.contains(['+', '#']) {
+                let place =
+                    table.get("mount_point").map_or(offset, |item| offset_of(*table, "mount_point", item));
+                self.refuse(place, format!("{prefix}.mount_point"), "no + and no # is allowed".to_owned());
+            }
             listeners.push(listener);
         }
         if !listeners.is_empty() {

@@ -7,6 +7,8 @@ use super::{Config, Listener, QueuePolicy, Versions};
 pub struct Terms {
     /// Versions that clients may speak.
     pub versions: Versions,
+    /// What stands before every topic of its clients; nearly always empty.
+    pub mount_point: String,
     /// May clients come in without proof of who they are?
     pub allow_anonymous: bool,
     /// Largest packet from a client after CONNECT, in bytes.
@@ -25,6 +27,10 @@ pub struct Terms {
     pub wildcard_subscriptions: bool,
     /// Are shared subscriptions accepted?
     pub shared_subscriptions: bool,
+    /// Does the broker choose an identifier for a client without one?
+    pub zero_length_client_id: bool,
+    /// How it begins; empty: in midge's own way.
+    pub assigned_client_id_prefix: String,
     /// What happens when the queue of a session is full.
     pub session_queue_policy: QueuePolicy,
 }
@@ -35,6 +41,7 @@ impl Config {
         let Config { auth, protocol, limits, .. } = self;
         Terms {
             versions: listener.versions,
+            mount_point: listener.mount_point.clone(),
             allow_anonymous: listener
                 .allow_anonymous
                 .or(auth.allow_anonymous)
@@ -51,6 +58,12 @@ impl Config {
                 .wildcard_subscriptions
                 .unwrap_or(protocol.wildcard_subscriptions),
             shared_subscriptions: listener.shared_subscriptions.unwrap_or(protocol.shared_subscriptions),
+            zero_length_client_id: listener.zero_length_client_id.unwrap_or(protocol.zero_length_client_id),
+            assigned_client_id_prefix: listener
+                .assigned_client_id_prefix
+                .as_ref()
+                .unwrap_or(&protocol.assigned_client_id_prefix)
+                .clone(),
             session_queue_policy: listener.session_queue_policy.unwrap_or(limits.session_queue_policy),
         }
     }

@@ -215,7 +215,9 @@ fn read_reason(reader: &mut Reader<'_>, allows: impl Fn(Reason) -> bool) -> Resu
 /// Appends an acknowledgement in its shortest form: 4 bytes when the reason is Success or the version
 /// is 3.x, else 5.
 pub fn encode_ack(out: &mut Vec<u8>, version: ProtocolVersion, ack: Ack) {
-    debug_assert!(ack.kind.allows(ack.reason), "{:?} in {:?}", ack.reason, ack.kind);
+    // Packet Too Large is not on the standard's lists; it is what mosquitto says of a payload above its bound.
+    let allowed = ack.kind.allows(ack.reason) || ack.reason == Reason::PacketTooLarge;
+    debug_assert!(allowed, "{:?} in {:?}", ack.reason, ack.kind);
     let [high, low] = ack.packet_id.get().to_be_bytes();
     if version < ProtocolVersion::V5 || ack.reason == Reason::Success {
         out.put(&[ack.kind.first_byte(), 2, high, low]);

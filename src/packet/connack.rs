@@ -98,24 +98,26 @@ fn encode_v5(
     put_properties(out, &said);
 }
 
+/// The standard leaves the order free. This is the one of mosquitto 2.1, whose scripts, and whoever else has
+/// fixed the bytes of a CONNACK, take no other.
 fn put_properties(out: &mut impl Sink, said: &Connack<'_>) {
     let flag = |value: Option<bool>| value.map(u8::from);
-    put_u32(out, id::SESSION_EXPIRY_INTERVAL, said.session_expiry_seconds);
-    put_bytes(out, id::ASSIGNED_CLIENT_IDENTIFIER, said.assigned_client_id.map(str::as_bytes));
     put_u16(out, id::SERVER_KEEP_ALIVE, said.server_keep_alive_seconds);
+    put_u16(out, id::TOPIC_ALIAS_MAXIMUM, said.topic_alias_maximum);
+    put_bytes(out, id::ASSIGNED_CLIENT_IDENTIFIER, said.assigned_client_id.map(str::as_bytes));
     put_bytes(out, id::AUTHENTICATION_METHOD, said.authentication_method.map(str::as_bytes));
     put_bytes(out, id::AUTHENTICATION_DATA, said.authentication_data);
-    put_bytes(out, id::RESPONSE_INFORMATION, said.response_information.map(str::as_bytes));
-    put_bytes(out, id::SERVER_REFERENCE, said.server_reference.map(str::as_bytes));
-    put_bytes(out, id::REASON_STRING, said.reason_string.map(str::as_bytes));
-    put_u16(out, id::RECEIVE_MAXIMUM, said.receive_maximum);
-    put_u16(out, id::TOPIC_ALIAS_MAXIMUM, said.topic_alias_maximum);
-    put_u8(out, id::MAXIMUM_QOS, said.maximum_qos);
     put_u8(out, id::RETAIN_AVAILABLE, flag(said.retain_available));
     put_u32(out, id::MAXIMUM_PACKET_SIZE, said.packet_bytes_max);
+    put_u16(out, id::RECEIVE_MAXIMUM, said.receive_maximum);
+    put_u8(out, id::MAXIMUM_QOS, said.maximum_qos);
+    put_u32(out, id::SESSION_EXPIRY_INTERVAL, said.session_expiry_seconds);
     put_u8(out, id::WILDCARD_SUBSCRIPTION_AVAILABLE, flag(said.wildcard_subscription_available));
     put_u8(out, id::SUBSCRIPTION_IDENTIFIER_AVAILABLE, flag(said.subscription_ids_available));
     put_u8(out, id::SHARED_SUBSCRIPTION_AVAILABLE, flag(said.shared_subscription_available));
+    put_bytes(out, id::RESPONSE_INFORMATION, said.response_information.map(str::as_bytes));
+    put_bytes(out, id::SERVER_REFERENCE, said.server_reference.map(str::as_bytes));
+    put_bytes(out, id::REASON_STRING, said.reason_string.map(str::as_bytes));
 }
 
 #[cfg(test)]
@@ -186,22 +188,22 @@ mod tests {
         };
         let want = [
             &[0x20, 60, 0, 0x9D, 57][..],
-            &[0x11, 0, 0, 1, 2],
-            &[0x12, 0, 2, b'i', b'd'],
             &[0x13, 0, 60],
+            &[0x22, 0, 10],
+            &[0x12, 0, 2, b'i', b'd'],
             &[0x15, 0, 1, b'm'],
             &[0x16, 0, 2, 0, 0xFF],
-            &[0x1A, 0, 2, b'r', b'/'],
-            &[0x1C, 0, 1, b'b'],
-            &[0x1F, 0, 2, b'n', b'o'],
-            &[0x21, 0, 20],
-            &[0x22, 0, 10],
-            &[0x24, 1],
             &[0x25, 0],
             &[0x27, 0x00, 0x1E, 0x84, 0x80],
+            &[0x21, 0, 20],
+            &[0x24, 1],
+            &[0x11, 0, 0, 1, 2],
             &[0x28, 0],
             &[0x29, 1],
             &[0x2A, 0],
+            &[0x1A, 0, 2, b'r', b'/'],
+            &[0x1C, 0, 1, b'b'],
+            &[0x1F, 0, 2, b'n', b'o'],
         ]
         .concat();
         assert_eq!(encode(V5, Reason::ServerMoved, &said, 200), want);

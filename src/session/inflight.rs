@@ -89,6 +89,15 @@ pub struct InflightWindow {
     resends: u16,
     /// A QoS 2 message has been sent on this connection.
     sent_qos2: bool,
+    /// Payload bytes that may still be sent; `UNBOUND`: not counted.
+    bytes_left: i32,
+}
+
+/// No bound on the bytes of a window.
+const UNBOUND: i32 = i32::MAX;
+
+fn payload_bytes(delivery: &Delivery) -> i32 {
+    i32::try_from(delivery.message.as_publication().payload.len()).unwrap_or(i32::MAX)
 }
 
 impl Default for InflightWindow {
@@ -101,6 +110,7 @@ impl Default for InflightWindow {
             crowded: false,
             resends: 0,
             sent_qos2: false,
+            bytes_left: UNBOUND,
         }
     }
 }
@@ -124,9 +134,23 @@ impl InflightWindow {
         }
     }
 
+    /// Lets so many payload bytes be unsettled at a time, those that are already among them: the message that
+    /// reaches the bound still goes.
+    pub fn bound_bytes(&mut self, max: usize) {
+        let max = i32::try_from(max).unwrap_or(UNBOUND);
+        self.bytes_left = max;
+        if max != UNBOUND {
+            let unsettled = self.entries.iter().map(|entry| payload_bytes(&entry.delivery));
+            self.bytes_left = unsettled.fold(max, i32::saturating_sub);
+        }
+    }
+
     /// May a message that was never sent go out now? Older ones go first. `[MQTT5-4.6.0-1]`
     pub fn has_room(&self) -> bool {
-        self.quota > 0 && self.resends == 0 && self.entries.len() < usize::from(u16::MAX)
+        self.quota > 0
+            && self.resends == 0
+            && self.entries.len() < usize::from(u16::MAX)
+            && self.bytes_left > 0
     }
 
     /// Takes a delivery in and gives it a packet identifier. `[MQTT5-2.2.1-4]` `[MQTT5-4.9.0-2]`
@@ -135,6 +159,9 @@ impl InflightWindow {
     pub fn start(&mut self, delivery: Delivery) -> PacketId {
         debug_assert!(self.has_room(), "a delivery starts only where there is room");
         self.quota -= 1;
+        if self.bytes_left != UNBOUND {
+            self.bytes_left = self.bytes_left.saturating_sub(payload_bytes(&delivery));
+        }
         self.sent_qos2 |= delivery.qos == QoS::ExactlyOnce;
         let packet_id = self.free_id();
         self.entries.filled().push_back(Inflight { packet_id, state: InflightState::Sent, delivery });
@@ -253,6 +280,11 @@ impl InflightWindow {
         }
         let entries = self.entries.filled();
         let settled = if at == 0 { entries.pop_front() } else { entries.remove(at) };
+        if let Some(entry) = &settled
+            && self.bytes_left != UNBOUND
+        {
+            self.bytes_left = self.bytes_left.saturating_add(payload_bytes(&entry.delivery)).min(UNBOUND - 1);
+        }
         let number = settled.map_or(0, |entry| entry.delivery.number);
         if entries.is_empty() {
             self.crowded = false;
@@ -319,6 +351,27 @@ mod tests {
         assert!(matches!(window.handle_ack(AckKind::Pubrec, second, false), AckOutcome::Release(_)));
         assert!(!window.has_room(), "PUBREC below 0x80 frees nothing");
         assert!(matches!(window.handle_ack(AckKind::Pubcomp, second, false), AckOutcome::Settled(_)));
+        assert!(window.has_room());
+    }
+
+    #[test]
+    fn bytes_close_the_window_too_and_those_of_an_earlier_connection_count() {
+        let mut window = InflightWindow::default();
+        window.reconnect(10);
+        window.bound_bytes(2);
+        let first = window.start(delivery(QoS::AtLeastOnce));
+        window.start(delivery(QoS::AtLeastOnce));
+        assert!(!window.has_room());
+        assert!(matches!(window.handle_ack(AckKind::Puback, first, false), AckOutcome::Settled(_)));
+        assert!(window.has_room());
+        window.reconnect(10);
+        window.bound_bytes(1);
+        let again = window.next_resend().expect("one is unsettled").packet_id;
+        assert!(!window.has_room());
+        assert!(matches!(window.handle_ack(AckKind::Puback, again, false), AckOutcome::Settled(_)));
+        assert!(window.has_room());
+        window.bound_bytes(i32::MAX as usize);
+        window.start(delivery(QoS::AtLeastOnce));
         assert!(window.has_room());
     }
 

@@ -145,10 +145,12 @@ impl Shard {
     }
 
     fn let_in(&mut self, now: Time, slot: u32, connect: &Connect<'_>, user: Option<Box<str>>) -> Progress {
-        if let Some(will) = &connect.will
-            && !self.permissions_of(slot, user.as_deref(), connect.client_id).may_publish(will.topic)
-        {
-            return self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, WILL_DENIED);
+        if let Some(will) = &connect.will {
+            let topic = super::mount::mounted(&self.terms(slot).mount_point, will.topic);
+            let permissions = self.permissions_of(slot, user.as_deref(), connect.client_id);
+            if !permissions.may_publish(&topic) {
+                return self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, WILL_DENIED);
+            }
         }
         if user.is_some()
             && let Some(connection) = self.connection_mut(slot)

@@ -5,7 +5,7 @@
 
 use super::connection::{Progress, Stage};
 use super::deliver::Fanout;
-use super::directory::{ALIASES, GATED, NO_CONNECTION};
+use super::directory::{ALIASES, GATED, MOUNTED, NO_CONNECTION};
 use super::timers::Timer;
 use super::waits::Owing;
 use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
@@ -162,7 +162,27 @@ impl Shard {
             // [MQTT311 §3.1-c]
             return refuse(Reason::ClientIdentifierNotValid, "client identifier longer than 23 characters");
         }
+        if connect.client_id.is_empty() && !terms.zero_length_client_id {
+            // 0x80 and not 0x85, as mosquitto says it: the option is for those who come from there.
+            let v5 = connect.version == ProtocolVersion::V5;
+            let reason = if v5 { Reason::UnspecifiedError } else { Reason::ClientIdentifierNotValid };
+            return refuse(reason, "protocol.zero_length_client_id = false");
+        }
+        let asked = connect.keep_alive_seconds;
+        if config.protocol.keep_alive_refused_in_3x
+            && connect.version != ProtocolVersion::V5
+            && terms.keep_alive_seconds_max < u16::MAX
+            && (asked == 0 || asked > terms.keep_alive_seconds_max)
+        {
+            return refuse(Reason::ClientIdentifierNotValid, "protocol.keep_alive_refused_in_3x");
+        }
         let Some(will) = &connect.will else { return Ok(()) };
+        if will.payload.len() > config.limits.payload_bytes {
+            return refuse(Reason::PacketTooLarge, "will payload above limits.payload_bytes");
+        }
+        if terms.mount_point.len() + will.topic.len() > super::mount::TOPIC_BYTES_MAX {
+            return refuse(Reason::TopicNameInvalid, "will topic is too long behind the mount point");
+        }
         if will.qos as u8 > terms.maximum_qos {
             // [MQTT5-3.2.2-12]
             return refuse(Reason::QoSNotSupported, "will QoS above the maximum QoS");
@@ -212,7 +232,7 @@ impl Shard {
         connect: &Connect<'_>,
         method: Option<&str>,
     ) -> Progress {
-        let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
+        let assigned = connect.client_id.is_empty().then(|| self.assign_client_id(slot));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let before = self.journal.count();
         let mut known = self.directory.find(client_id);
@@ -291,9 +311,10 @@ impl Shard {
         let (protocol, limits) = (&shared.config.protocol, &shared.config.limits);
         let origin = self.directory.key(session);
         let queue_policy = Some(self.terms(slot).session_queue_policy);
+        let mount_point = self.terms(slot).mount_point.as_str();
         let will = connect.will.as_ref().map(|will| {
             let publication = Publication {
-                topic: will.topic,
+                topic: &super::mount::mounted(mount_point, will.topic),
                 forward: will.forward,
                 payload: will.payload,
                 qos: will.qos,
@@ -308,12 +329,13 @@ impl Shard {
                 message_expiry_seconds: will.message_expiry_seconds,
             })
         });
+        let mounted = if mount_point.is_empty() { 0 } else { MOUNTED };
         let aliases = connect.topic_alias_maximum.min(protocol.topic_alias_maximum_out);
         let entry = self.directory.slot_mut(session);
         entry.connection = slot;
         entry.version = connect.version;
         entry.packet_bytes_max = connect.packet_bytes_max;
-        entry.flags = if aliases > 0 { ALIASES } else { 0 };
+        entry.flags = if aliases > 0 { ALIASES | mounted } else { mounted };
         let state = entry.session_mut();
         let timers = [state.will_timer.take(), state.expiry_timer.take()];
         state.expiry_seconds = terms.expiry_seconds;
@@ -322,6 +344,7 @@ impl Shard {
         state.will = will;
         state
             .resume(connect.receive_maximum.min(u16::try_from(limits.inflight_messages).unwrap_or(u16::MAX)));
+        state.inflight.bound_bytes(limits.inflight_bytes);
         for timer in timers.into_iter().flatten() {
             self.wheel.cancel(timer);
         }
@@ -404,21 +427,30 @@ impl Shard {
     }
 
     /// A client identifier that no session has and whose home this is. `[MQTT5-3.1.3-6]`
-    fn assign_client_id(&mut self) -> Box<str> {
+    fn assign_client_id(&mut self, slot: u32) -> Box<str> {
+        let prefix = self.terms(slot).assigned_client_id_prefix.clone();
         loop {
-            // SplitMix64: the sequence is the seed's, and never comes back within 2^64 steps.
-            self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut mixed = self.entropy;
-            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            mixed ^= mixed >> 31;
-            let candidate = format!("midge-{mixed:016x}");
+            let high = self.next_random();
+            let candidate = if prefix.is_empty() {
+                format!("midge-{high:016x}")
+            } else {
+                uuid(&prefix, high, self.next_random())
+            };
             if self.shared.home(self.shared.hash(&candidate)) == self.id
                 && self.directory.find(&candidate).is_none()
             {
                 return candidate.into();
             }
         }
+    }
+
+    /// SplitMix64: the sequence is the seed's, and never comes back within 2^64 steps.
+    fn next_random(&mut self) -> u64 {
+        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.entropy;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
     }
 
     /// A connection has left its session: the will's hour, or the beginning of its delay.
@@ -527,6 +559,18 @@ impl Told {
     pub(super) fn unread(version: ProtocolVersion) -> Told {
         Told { version, packet_bytes_max: u32::MAX }
     }
+}
+
+/// A random UUID (version 4) behind a prefix.
+fn uuid(prefix: &str, high: u64, low: u64) -> String {
+    format!(
+        "{prefix}{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xfff,
+        low >> 48 & 0x3fff | 0x8000,
+        low & 0xffff_ffff_ffff
+    )
 }
 
 fn version(connect: &Connect<'_>) -> Version {

@@ -353,7 +353,9 @@ impl Shard {
             // [MQTT5-3.1.2-24]
             let (version, packet_bytes_max) = (entry.version, entry.packet_bytes_max);
             let words = match cause {
-                EndCause::Violation(violation) => Some(violation.cause),
+                EndCause::Violation(violation) if self.shared.config.protocol.reason_strings => {
+                    Some(violation.cause)
+                }
                 _ => None,
             };
             if version == ProtocolVersion::V5 && entry.flags & GATED == 0 {

@@ -5,7 +5,7 @@
 //! merge. At QoS 1 and 2 the packet identifier makes the difference: subscribers that go in step
 //! have the same one, and share the variant; the others get a copy with two bytes changed.
 
-use super::directory::{ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, NO_CONNECTION, REPLAYING};
+use super::directory::{ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, REPLAYING};
 use super::enqueue::Place;
 use super::waits::{ForLog, Intents, QUOTA};
 use super::{Counter, EndCause, Event, Limit, SessionKey, Shard};
@@ -212,9 +212,11 @@ impl Shard {
         subscription_ids: &[u32],
         group: Option<&Arc<str>>,
     ) -> bool {
+        let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
         let form = Form {
             version: self.directory.slot(subscriber).version,
-            qos: fanout.publication.qos.min(granted),
+            // [MQTT5-3.8.4-8]
+            qos: if upgrade { granted } else { fanout.publication.qos.min(granted) },
             // [MQTT5-3.3.1-12] [MQTT5-3.3.1-13]
             retain: retain_as_published && fanout.publication.retain,
         };
@@ -234,7 +236,7 @@ impl Shard {
                 // Its CONNACK is not out: it is not connected yet, as far as it knows.
                 return true;
             }
-            if entry.flags & (BACKLOGGED | ALIASES) == 0 && subscription_ids.is_empty() {
+            if entry.flags & (BACKLOGGED | ALIASES | MOUNTED) == 0 && subscription_ids.is_empty() {
                 let packet_bytes_max = entry.packet_bytes_max;
                 let variant = fanout.variant(&mut self.outbox, form, None);
                 if variant.len() > packet_bytes_max {
@@ -355,11 +357,14 @@ impl Shard {
         let entry = self.directory.slot(session);
         let (slot, packet_bytes_max) = (entry.connection, entry.packet_bytes_max);
         let own = dup || (entry.version == ProtocolVersion::V5 && !subscription_ids.is_empty());
-        let variant = if entry.flags & ALIASES == 0 && !own {
+        let variant = if entry.flags & (ALIASES | MOUNTED) == 0 && !own {
             fanout.variant(&mut self.outbox, form, packet_id)
         } else {
             let mut header = fanout.header(form, packet_id);
             header.dup = dup;
+            if entry.flags & MOUNTED != 0 {
+                header.topic = self.unmounted(slot, header.topic);
+            }
             if form.version == ProtocolVersion::V5 {
                 header.subscription_ids = subscription_ids;
             }
@@ -396,11 +401,15 @@ impl Shard {
 
     /// Is the packet within the client's Maximum Packet Size? `[MQTT5-3.1.2-24]`
     fn fits(&self, session: u32, fanout: &Fanout<'_>, form: Form, subscription_ids: &[u32]) -> bool {
-        let max = self.directory.slot(session).packet_bytes_max;
+        let entry = self.directory.slot(session);
+        let max = entry.packet_bytes_max;
         if max == u32::MAX {
             return true;
         }
         let mut header = fanout.header(form, (form.qos != QoS::AtMostOnce).then_some(PacketId::MIN));
+        if entry.flags & MOUNTED != 0 {
+            header.topic = self.unmounted(entry.connection, header.topic);
+        }
         header.subscription_ids = subscription_ids;
         publish_len(&header, fanout.publication.payload.len()) <= max as usize
     }

@@ -22,6 +22,8 @@ pub(super) const GATED: u8 = 16;
 
 /// What the client is sent must be looked at first: it may not receive everything that it has subscribed to.
 pub(super) const CHECKED: u8 = 32;
+/// The client's listener has a mount point.
+pub(super) const MOUNTED: u8 = 64;
 
 /// What fan-out looks at for each session: kept apart from the session itself so that a
 /// thousand subscribers are a thousand times 32 bytes side by side.

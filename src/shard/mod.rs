@@ -29,6 +29,7 @@ mod kept_tests;
 #[cfg(feature = "runtime")]
 mod log;
 mod mail;
+mod mount;
 mod peer;
 mod publish;
 mod replay;

@@ -1,6 +1,8 @@
 //! PUBLISH from a client: checks, the acknowledgement, and the way to every subscriber.
 
 use super::deliver::Fanout;
+use super::directory::MOUNTED;
+use super::mount::{TOPIC_BYTES_MAX, mounted};
 use super::waits::{
     ForLog, Outcome, Owing, OwnDelivery, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer,
 };
@@ -11,6 +13,7 @@ use crate::store::Record;
 use crate::time::Time;
 use crate::topic::topic_levels;
 use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::rc::Rc;
 
 /// Topics that clients may read and not write. `[MQTT5 §4.7.2]`
@@ -109,6 +112,11 @@ impl Shard {
         publish: &Publish<'_>,
         topic: &str,
     ) -> Result<(), Violation> {
+        let mut mounted_topic = Cow::Borrowed(topic);
+        if self.directory.slot(session).flags & MOUNTED != 0 {
+            mounted_topic = mounted(&self.terms(slot).mount_point, topic);
+        }
+        let topic = &*mounted_topic;
         self.check_capabilities(slot, session, publish)?;
         let publication = Publication {
             topic,
@@ -121,7 +129,7 @@ impl Shard {
             stamp: if publish.retain { self.next_stamp(now) } else { 0 },
         };
         let Some(packet_id) = publish.packet_id else {
-            if let Err(violation) = self.check_topic(slot, topic) {
+            if let Err(violation) = self.check_message(slot, topic, publish.payload) {
                 self.report_refused(session, violation);
                 return Ok(());
             }
@@ -135,7 +143,7 @@ impl Shard {
             self.answer_repeat(now, slot, session, packet_id);
             return Ok(());
         }
-        if let Err(violation) = self.check_topic(slot, topic) {
+        if let Err(violation) = self.check_message(slot, topic, publish.payload) {
             self.refuse_publish(
                 now,
                 slot,
@@ -242,8 +250,20 @@ impl Shard {
         Ok(())
     }
 
-    /// What a well-formed topic name may still be refused for; the connection stays.
-    fn check_topic(&self, slot: u32, topic: &str) -> Result<(), Violation> {
+    /// What a well-formed message may still be refused for; the connection stays.
+    fn check_message(&self, slot: u32, topic: &str, payload: &[u8]) -> Result<(), Violation> {
+        if payload.len() > self.shared.config.limits.payload_bytes {
+            return Err(Violation {
+                reason: Reason::PacketTooLarge,
+                cause: "payload above limits.payload_bytes",
+            });
+        }
+        if topic.len() > TOPIC_BYTES_MAX {
+            return Err(Violation {
+                reason: Reason::TopicNameInvalid,
+                cause: "topic is too long behind the mount point",
+            });
+        }
         if is_reserved(topic) {
             return Err(Violation { reason: Reason::NotAuthorized, cause: "topic is reserved" });
         }

@@ -118,7 +118,8 @@ impl Shard {
         let front = state.replays.existing().and_then(|replays| replays.front_mut());
         let Some(replay) = front.filter(|replay| replay.held_by == 0) else { return false };
         if let Some(message) = replay.ready.front() {
-            let qos = message.qos().min(replay.qos);
+            let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
+            let qos = if upgrade { replay.qos } else { message.qos().min(replay.qos) };
             if qos != QoS::AtMostOnce && !has_room {
                 return false;
             }

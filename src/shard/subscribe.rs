@@ -94,6 +94,12 @@ impl Shard {
         let mut answer = self.new_answer(slot, session, subscribe.packet_id);
         let mut needed = Needed::default();
         for wanted in subscribe.filters.clone() {
+            let whole = self.mounted_filter(session, wanted.filter);
+            let Ok(filter) = whole.as_deref().map_or(Ok(wanted.filter), TopicFilter::parse) else {
+                answer.codes.push(Reason::TopicFilterInvalid);
+                continue;
+            };
+            let wanted = SubscribeFilter { filter, ..wanted };
             let code = match self.check_filter(session, wanted.filter) {
                 Ok(()) => self.subscribe_one(session, &wanted, subscribe.subscription_id, token, &mut needed),
                 Err(reason) if version == ProtocolVersion::V31 => {
@@ -268,6 +274,11 @@ impl Shard {
         let mut answer = self.new_answer(slot, session, unsubscribe.packet_id);
         let mut needed = Needed::default();
         for filter in unsubscribe.filters.clone() {
+            let whole = self.mounted_filter(session, filter);
+            let Ok(filter) = whole.as_deref().map_or(Ok(filter), TopicFilter::parse) else {
+                answer.codes.push(Reason::TopicFilterInvalid);
+                continue;
+            };
             if !self.directory.session_mut(session).remove_subscription(filter.as_str()) {
                 answer.codes.push(Reason::NoSubscriptionExisted);
                 continue;

@@ -129,3 +129,146 @@ fn a_listener_may_take_one_version_only_and_no_anonymous_client() {
     only_5.send(client, CONNECT_5);
     assert_eq!(only_5.take(client)[3], 0);
 }
+
+#[test]
+fn a_mount_point_is_before_every_topic_inside_and_in_none_outside() {
+    let mut world =
+        world(Listener { mount_point: "m/".into(), topic_alias_maximum: Some(2), ..Listener::default() });
+    let outside = connect_kept(&mut world, 0, "outside");
+    world.send(outside, b"\x82\x06\x00\x01\x00\x01#\x00");
+    world.take(outside);
+    let inside = connect_kept(&mut world, OWN, "inside");
+    world.send(inside, b"\x82\x06\x00\x01\x00\x01#\x01\x82\x0F\x00\x02\x00\x0A$share/g/s\x00");
+    assert_eq!(world.take(inside), b"\x20\x02\x00\x00\x90\x03\x00\x01\x01\x90\x03\x00\x02\x00");
+    // In from there, in from elsewhere, and what is not below the mount point.
+    world.listener = OWN;
+    let publisher = world.open(0);
+    world.send(publisher, b"\x10\x16\x00\x04MQTT\x05\x06\x00\x00\x00\x00\x01p\x00\x00\x01w\x00\x02by");
+    world.take(publisher);
+    // By a topic alias, too.
+    world.send(publisher, b"\x30\x08\x00\x01a\x03\x23\x00\x011\x30\x07\x00\x00\x03\x23\x00\x012");
+    for (topic, text) in [("m/b", "3"), ("b", "4"), ("m/s", "5")] {
+        let len = u8::try_from(2 + topic.len() + text.len()).unwrap();
+        let head = [0x30, len, 0, u8::try_from(topic.len()).unwrap()];
+        world.send(outside, &[&head, topic.as_bytes(), text.as_bytes()].concat());
+    }
+    assert_eq!(
+        world.take(inside),
+        b"\x30\x04\x00\x01a1\x30\x04\x00\x01a2\x30\x04\x00\x01b3\x30\x04\x00\x01s5\x30\x04\x00\x01s5"
+    );
+    assert_eq!(
+        world.take(outside),
+        b"\x30\x06\x00\x03m/a1\x30\x06\x00\x03m/a2\x30\x06\x00\x03m/b3\x30\x04\x00\x01b4\x30\x06\x00\x03m/s5"
+    );
+    // The will.
+    world.hang_up(publisher, Hangup::Closed);
+    assert_eq!(world.take(outside), b"\x30\x07\x00\x03m/wby");
+    assert_eq!(world.take(inside), b"\x30\x05\x00\x01wby");
+    // UNSUBSCRIBE means the same filter.
+    world.send(inside, b"\xA2\x05\x00\x03\x00\x01#");
+    assert_eq!(world.take(inside), b"\xB0\x02\x00\x03");
+    world.send(outside, b"\x30\x06\x00\x03m/b6");
+    assert_eq!(world.take(inside), b"");
+}
+
+#[test]
+fn a_payload_above_the_bound_reaches_nobody_and_costs_no_connection() {
+    let mut config = Config::default();
+    config.limits.payload_bytes = 1;
+    let mut world = World::new(2, config);
+    let subscriber = connect_kept(&mut world, 0, "s");
+    world.send(subscriber, b"\x82\x06\x00\x01\x00\x01t\x02");
+    world.take(subscriber);
+    let publisher = connect_kept(&mut world, 0, "p");
+    world.take(publisher);
+    world.send(publisher, b"\x30\x05\x00\x01tby\x32\x07\x00\x01t\x00\x01by\x34\x07\x00\x01t\x00\x02by");
+    assert_eq!(world.take(publisher), b"\x40\x02\x00\x01\x50\x02\x00\x02");
+    world.send(publisher, b"\x62\x02\x00\x02");
+    assert_eq!(world.take(publisher), b"\x70\x02\x00\x02");
+    let five = world.open(0);
+    world.send(five, CONNECT_5);
+    world.take(five);
+    world
+        .send(five, b"\x30\x06\x00\x01t\x00by\x32\x08\x00\x01t\x00\x01\x00by\x34\x08\x00\x01t\x00\x02\x00by");
+    assert_eq!(world.take(five), b"\x40\x03\x00\x01\x95\x50\x03\x00\x02\x95");
+    assert_eq!(world.take(subscriber), b"");
+    world.send(five, b"\x30\x05\x00\x01t\x00b");
+    assert_eq!(world.take(subscriber), b"\x30\x04\x00\x01tb");
+    let willing = world.open(0);
+    world.send(willing, b"\x10\x16\x00\x04MQTT\x05\x06\x00\x00\x00\x00\x01w\x00\x00\x01t\x00\x02by");
+    assert_eq!(world.take(willing), b"\x20\x03\x00\x95\x00");
+}
+
+#[test]
+fn qos_can_be_upgraded_to_that_of_the_subscription() {
+    let mut config = Config::default();
+    config.protocol.upgrade_outgoing_qos = true;
+    let mut world = World::new(2, config);
+    let subscriber = connect_kept(&mut world, 0, "s");
+    world.send(subscriber, b"\x82\x06\x00\x01\x00\x01t\x01");
+    world.take(subscriber);
+    let publisher = connect_kept(&mut world, 0, "p");
+    world.send(publisher, b"\x31\x04\x00\x01tx");
+    assert_eq!(world.take(subscriber), b"\x32\x06\x00\x01t\x00\x01x");
+    world.send(subscriber, b"\x40\x02\x00\x01\x82\x06\x00\x02\x00\x01t\x01");
+    assert_eq!(world.take(subscriber), b"\x90\x03\x00\x02\x01\x33\x06\x00\x01t\x00\x02x");
+}
+
+#[test]
+fn clients_without_an_identifier_get_one_with_the_prefix_or_are_refused() {
+    let mut config = Config::default();
+    config.protocol.assigned_client_id_prefix = "auto-".into();
+    config.listeners.push(Listener { zero_length_client_id: Some(false), ..Listener::default() });
+    let mut world = World::new(2, config);
+    let nameless: [&[u8]; 2] = [
+        b"\x10\x0C\x00\x04MQTT\x04\x02\x00\x3C\x00\x00",
+        b"\x10\x0D\x00\x04MQTT\x05\x02\x00\x3C\x00\x00\x00",
+    ];
+    let refusals: [&[u8]; 2] = [b"\x20\x02\x00\x02", b"\x20\x03\x00\x80\x00"];
+    for (connect, refusal) in nameless.into_iter().zip(refusals) {
+        world.listener = OWN;
+        let refused = world.open(0);
+        world.send(refused, connect);
+        assert_eq!(world.take(refused), refusal);
+        world.listener = 0;
+        let taken = world.open(0);
+        world.send(taken, connect);
+        let connack = world.take(taken);
+        assert_eq!(connack[3], 0);
+        if connect[8] == 5 {
+            let at =
+                connack.windows(8).position(|window| window == b"\x12\x00\x29auto-").expect("an identifier");
+            let uuid = std::str::from_utf8(&connack[at + 8..at + 44]).expect("text");
+            let lengths: Vec<_> = uuid.split('-').map(str::len).collect();
+            assert_eq!(lengths, [8, 4, 4, 4, 12], "{uuid}");
+        }
+    }
+}
+
+#[test]
+fn a_keep_alive_of_3x_above_the_longest_can_be_refused() {
+    let mut config = Config::default();
+    config.protocol.keep_alive_seconds_max = 0x3B;
+    for (refused, answer) in [(false, b"\x20\x02\x00\x00"), (true, b"\x20\x02\x00\x02")] {
+        config.protocol.keep_alive_refused_in_3x = refused;
+        let mut world = World::new(1, config.clone());
+        let client = connect_kept(&mut world, 0, "c");
+        assert_eq!(world.take(client), answer);
+    }
+}
+
+#[test]
+fn reason_strings_can_be_left_out() {
+    for (on, longer) in [(true, true), (false, false)] {
+        let mut config = Config::default();
+        config.protocol.reason_strings = on;
+        let mut world = World::new(1, config);
+        let client = world.open(0);
+        world.send(client, CONNECT_5);
+        world.take(client);
+        // Topic alias 11.
+        world.send(client, b"\x30\x09\x00\x01a\x03\x23\x00\x0Bhi");
+        let farewell = world.take(client);
+        assert_eq!((farewell[0], farewell[2], farewell.len() > 4), (0xE0, 0x94, longer), "{farewell:x?}");
+    }
+}

@@ -8,6 +8,7 @@ mod ipv6;
 mod json_log;
 mod listeners;
 mod logins;
+mod moving;
 mod running;
 mod store;
 mod sys;

@@ -4,6 +4,7 @@
 //! it. Where mosquitto's default differs from midge's, mosquitto's is set; where midge's is the same, nothing
 //! is. Options that this midge does not have are left to [`Mapping::missing`].
 
+use std::fmt;
 use std::sync::LazyLock;
 
 use super::{ConfError, LogDestination, MosquittoConf, Security, Spanned};
@@ -20,6 +21,16 @@ pub enum Origin {
     Default,
     /// The command line.
     CommandLine,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Line(at) => write!(f, "{}:{} {}", at.file, at.line, at.value),
+            Origin::Default => f.write_str("mosquitto's default"),
+            Origin::CommandLine => f.write_str("the command line"),
+        }
+    }
 }
 
 /// A table of the `midge.toml`.
@@ -68,6 +79,12 @@ pub struct Note {
     pub origin: Origin,
     /// A sentence.
     pub text: String,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.text)
+    }
 }
 
 /// A `mosquitto.conf` in midge's words.
@@ -307,6 +324,7 @@ impl Writer<'_> {
         let (window, origin) = self.window();
         self.put("inflight_messages", TomlValue::Integer(window), origin);
         if let Some((Some(bytes), origin)) = from!(global, max_inflight_bytes) {
+            let bytes = bytes.min(i32::MAX.cast_unsigned());
             self.put("inflight_bytes", TomlValue::Integer(bytes.into()), origin);
         }
         let (limit, origin) = from!(global, max_queued_messages).unwrap_or((Some(1000), Origin::Default));

@@ -80,7 +80,7 @@ impl Written {
         self.line("#");
         self.comment("Lines that change nothing, and what else is to be known:");
         for note in &mapping.notes {
-            self.comment(&format!("- {}: {}", shown(&note.origin), note.text));
+            self.comment(&format!("- {note}"));
         }
     }
 
@@ -96,7 +96,7 @@ impl Written {
         if let Some(comment) = &setting.comment {
             self.comment(comment);
         }
-        let (value, origin) = (literal(&setting.value), one_line(&shown(&setting.origin)));
+        let (value, origin) = (literal(&setting.value), one_line(&setting.origin.to_string()));
         if !setting.is_known() {
             let stops = if setting.is_vital { ", and does not start with it" } else { "" };
             self.comment(&format!("This midge has no such option{stops}:"));
@@ -107,14 +107,6 @@ impl Written {
         }
         self.origins.insert(self.lines + 1, setting.origin.clone());
         self.line(&format!("{} = {value} # {origin}", setting.key));
-    }
-}
-
-fn shown(origin: &Origin) -> String {
-    match origin {
-        Origin::Line(at) => format!("{}:{} {}", at.file, at.line, at.value),
-        Origin::Default => "mosquitto's default".to_owned(),
-        Origin::CommandLine => "the command line".to_owned(),
     }
 }
 

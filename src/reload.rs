@@ -1,0 +1,122 @@
+//! The configuration as the arguments say it: read at the start, and again at SIGHUP.
+
+use midge::cli::Serve;
+use midge::config::mosquitto::MosquittoConf;
+use midge::config::{Config, Listener, parse};
+use midge::control::entrance::Entrance;
+use midge::shard::run::{Bell, Control};
+use std::fmt::Display;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Reads the file that the arguments name, if they name one, and lets the arguments rule over it. Beside the
+/// configuration come the notes that a `mosquitto.conf` has brought up.
+///
+/// Fails with all errors, a line each.
+pub(crate) fn read(serve: &Serve) -> Result<(Config, Vec<String>), String> {
+    let (mut config, notes) = match (&serve.config, &serve.mosquitto_conf) {
+        (Some(file), _) => (parse::load(file).map_err(|errors| errors.to_string())?, Vec::new()),
+        (None, Some(file)) => {
+            let conf = MosquittoConf::load(file, serve.port).map_err(|errors| lines(&errors))?;
+            let config = conf.config().map_err(|errors| lines(&errors))?;
+            (config, conf.mapping().notes.iter().map(ToString::to_string).collect())
+        }
+        (None, None) => (Config::default(), Vec::new()),
+    };
+    serve.apply(&mut config);
+    Ok((config, notes))
+}
+
+/// One a line.
+pub(crate) fn lines(errors: &[impl Display]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// What SIGHUP needs.
+pub(crate) struct Reload {
+    /// The arguments, which name the file.
+    pub(crate) serve: Serve,
+    /// Where the shards find what has changed.
+    pub(crate) control: Arc<Control>,
+    /// As it was at the start, or at the last reload.
+    pub(crate) config: Config,
+}
+
+impl Reload {
+    /// Reads the configuration file and the files that it names again. What can't be used changes nothing.
+    fn run(&mut self) {
+        let config = match read(&self.serve) {
+            Ok((config, _)) => config,
+            Err(errors) => {
+                return tracing::error!("SIGHUP: nothing is changed, the configuration is wrong: {errors}");
+            }
+        };
+        let addresses = |config: &Config| {
+            config.listeners.iter().map(|listener| listener.address.clone()).collect::<Vec<_>>()
+        };
+        if addresses(&config) != addresses(&self.config) {
+            return tracing::error!(
+                "SIGHUP: nothing is changed: the addresses of the listeners are not those of the start; other ones \
+                 need a restart"
+            );
+        }
+        match Entrance::load(&config) {
+            Ok(entrance) => self.control.change_entrance(entrance),
+            Err(words) => return tracing::error!("SIGHUP: nothing is changed: {words}"),
+        }
+        tracing::info!("SIGHUP: certificates, password files and access lists are read again");
+        if without_entrance(&config) != without_entrance(&self.config) {
+            tracing::warn!(
+                "SIGHUP: the file has other changes too; only what concerns TLS, WebSocket, the PROXY header, \
+                 password files and access lists counts before a restart"
+            );
+        }
+        self.config = config;
+    }
+}
+
+/// The configuration without what SIGHUP can change.
+fn without_entrance(config: &Config) -> Config {
+    let mut config = config.clone();
+    config.auth.password_file = String::new();
+    config.acl.file = String::new();
+    for listener in &mut config.listeners {
+        let plain = Listener::default();
+        listener.protocol = plain.protocol;
+        listener.websocket_path = plain.websocket_path;
+        listener.websocket_origins = plain.websocket_origins;
+        listener.tls_certificates = plain.tls_certificates;
+        listener.tls_keys = plain.tls_keys;
+        listener.tls_client_ca = plain.tls_client_ca;
+        listener.tls_client_certificate = plain.tls_client_certificate;
+        listener.tls_crl = plain.tls_crl;
+        listener.tls_minimum = plain.tls_minimum;
+        listener.proxy_trusted = plain.proxy_trusted;
+        listener.password_file = plain.password_file;
+        listener.acl_file = plain.acl_file;
+    }
+    config
+}
+
+/// The first SIGTERM or SIGINT stops in good order, the second at once. SIGHUP reads certificates again.
+pub(crate) fn watch_signals(
+    control: Arc<Control>,
+    bells: Vec<Bell>,
+    mut reload: Reload,
+) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    std::thread::Builder::new().name("midge-signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                reload.run();
+            } else if control.stop.swap(true, Ordering::AcqRel) {
+                std::process::exit(128 + signal);
+            } else {
+                tracing::info!(signal, "stopping: connections are being closed");
+            }
+            bells.iter().for_each(Bell::ring);
+        }
+    })?;
+    Ok(())
+}
