@@ -122,6 +122,10 @@ sections! {
         tls_keys: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 4096, count_max: 64 }, "",
             "PEM files of the private keys, one for each of tls_certificates and in the same order: PKCS #8, PKCS \
              #1 or SEC 1, without a password.";
+        tls_chain: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
+            "PEM file of CA certificates. A certificate of tls_certificates that stands alone in its file is sent \
+             with those from here that lead to its CA, as mosquitto does with its cafile. Empty: what stands in \
+             tls_certificates is all.";
         tls_client_ca: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
             "PEM file of the CAs that issue the certificates of clients.";
         tls_client_certificate: ClientCertificates = ClientCertificates::None, Allowed::Choice(ClientCertificates::WORDS), "",
