@@ -281,7 +281,7 @@ sections! {
         payload_bytes: usize = PACKET_BYTES_MAX as usize, integer(1, PACKET_BYTES_MAX), "bytes",
             "Largest payload of a message, of a will too. A larger one reaches nobody: its publisher is told with \
              0x95 (3.x: an acknowledgement like any other; QoS 0: not at all) and stays connected; a CONNECT with a \
-             will that large is refused with 0x95 (3.x: closed).";
+             will that large is refused with 0x95 (3.x: 0x05).";
         inflight_messages: usize = 1000, integer(1, 65535), "messages",
             "QoS 1 and 2 messages on their way to one client without acknowledgement. A client's Receive \
              Maximum rules when it is lower. The next ones wait in the session's queue.";
