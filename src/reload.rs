@@ -87,6 +87,7 @@ fn without_entrance(config: &Config) -> Config {
         listener.websocket_origins = plain.websocket_origins;
         listener.tls_certificates = plain.tls_certificates;
         listener.tls_keys = plain.tls_keys;
+        listener.tls_chain = plain.tls_chain;
         listener.tls_client_ca = plain.tls_client_ca;
         listener.tls_client_certificate = plain.tls_client_certificate;
         listener.tls_crl = plain.tls_crl;

@@ -122,6 +122,10 @@ sections! {
         tls_keys: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 4096, count_max: 64 }, "",
             "PEM files of the private keys, one for each of tls_certificates and in the same order: PKCS #8, PKCS \
              #1 or SEC 1, without a password.";
+        tls_chain: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
+            "PEM file of CA certificates. A certificate of tls_certificates that stands alone in its file is sent \
+             with those from here that lead to its CA, as mosquitto does with its cafile. Empty: what stands in \
+             tls_certificates is all.";
         tls_client_ca: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
             "PEM file of the CAs that issue the certificates of clients.";
         tls_client_certificate: ClientCertificates = ClientCertificates::None, Allowed::Choice(ClientCertificates::WORDS), "",
@@ -299,7 +303,7 @@ sections! {
         payload_bytes: usize = PACKET_BYTES_MAX as usize, integer(1, PACKET_BYTES_MAX), "bytes",
             "Largest payload of a message, of a will too. A larger one reaches nobody: its publisher is told with \
              0x95 (3.x: an acknowledgement like any other; QoS 0: not at all) and stays connected; a CONNECT with a \
-             will that large is refused with 0x95 (3.x: closed).";
+             will that large is refused with 0x95 (3.x: 0x05).";
         inflight_messages: usize = 1000, integer(1, 65535), "messages",
             "QoS 1 and 2 messages on their way to one client without acknowledgement. A client's Receive \
              Maximum rules when it is lower. The next ones wait in the session's queue.";

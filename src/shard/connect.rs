@@ -178,7 +178,10 @@ impl Shard {
         }
         let Some(will) = &connect.will else { return Ok(()) };
         if will.payload.len() > config.limits.payload_bytes {
-            return refuse(Reason::PacketTooLarge, "will payload above limits.payload_bytes");
+            // 3.x has no code for the size; of those it has, this is mosquitto's.
+            let v5 = connect.version == ProtocolVersion::V5;
+            let reason = if v5 { Reason::PacketTooLarge } else { Reason::NotAuthorized };
+            return refuse(reason, "will payload above limits.payload_bytes");
         }
         if terms.mount_point.len() + will.topic.len() > super::mount::TOPIC_BYTES_MAX {
             return refuse(Reason::TopicNameInvalid, "will topic is too long behind the mount point");

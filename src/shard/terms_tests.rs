@@ -197,6 +197,9 @@ fn a_payload_above_the_bound_reaches_nobody_and_costs_no_connection() {
     let willing = world.open(0);
     world.send(willing, b"\x10\x16\x00\x04MQTT\x05\x06\x00\x00\x00\x00\x01w\x00\x00\x01t\x00\x02by");
     assert_eq!(world.take(willing), b"\x20\x03\x00\x95\x00");
+    let willing = world.open(0);
+    world.send(willing, b"\x10\x14\x00\x04MQTT\x04\x06\x00\x00\x00\x01w\x00\x01t\x00\x02by");
+    assert_eq!(world.take(willing), b"\x20\x02\x00\x05");
 }
 
 #[test]

@@ -95,6 +95,7 @@ fn tls_settings(listener: &Listener) -> Result<Option<TlsSettings>, String> {
         certificates: certificates
             .map(|(chain, key)| CertificateAndKey { chain: chain.into(), key: key.into() })
             .collect(),
+        chain: path(&listener.tls_chain),
         client_ca: path(&listener.tls_client_ca),
         client_certificate,
         crl: path(&listener.tls_crl),

@@ -52,6 +52,7 @@ impl Scene {
             (client_certificate != ClientCertificate::None).then(|| write("ca.pem", &authority.pem()));
         let settings = TlsSettings {
             certificates: vec![CertificateAndKey { chain, key }],
+            chain: None,
             client_ca,
             client_certificate,
             crl: None,

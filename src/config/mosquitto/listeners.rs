@@ -117,6 +117,9 @@ impl Writer<'_> {
         };
         self.put("tls_certificates", TomlValue::Texts(vec![certificate]), at_certificate).is_vital = true;
         self.put("tls_keys", TomlValue::Texts(vec![key]), at_key).is_vital = true;
+        if let Some((authorities, origin)) = from!(settings, cafile) {
+            self.put("tls_chain", TomlValue::Text(authorities), origin);
+        }
         if let Some((true, origin)) = from!(settings, require_certificate) {
             if let Some((authorities, origin)) = from!(settings, cafile) {
                 self.put("tls_client_ca", TomlValue::Text(authorities), origin).is_vital = true;
@@ -154,11 +157,7 @@ impl Writer<'_> {
         let requires = settings.require_certificate.as_ref().is_some_and(|setting| setting.value);
         if has_tls && !requires {
             let text = "without effect, in mosquitto either, as long as require_certificate is off";
-            for origin in [from!(settings, cafile), from!(settings, crlfile)]
-                .into_iter()
-                .flatten()
-                .map(|(_, origin)| origin)
-            {
+            if let Some((_, origin)) = from!(settings, crlfile) {
                 self.note(origin, text);
             }
         }

@@ -12,7 +12,7 @@ use rustls::sign::CertifiedKey;
 
 use super::config::{CertificateAndKey, read_file, read_pem};
 use super::error::{LoadFailure, TlsError};
-use super::identity;
+use super::identity::{self, Names};
 
 /// Chooses by the name that the client asks for (SNI, RFC 6066): a certificate with just this name before one
 /// with a wildcard, and that before the first of all. Of several that are equal in this, such as one of RSA and one
@@ -40,13 +40,23 @@ enum Fit {
 impl CertificateChoice {
     pub(super) fn load(
         files: &[CertificateAndKey],
+        chain: Option<&Path>,
         provider: &CryptoProvider,
     ) -> Result<CertificateChoice, TlsError> {
         if files.is_empty() {
             return Err(TlsError::in_settings("TLS needs a certificate and its key"));
         }
+        let authorities = match chain {
+            Some(file) => {
+                let authorities = read_pem::<CertificateDer<'static>>(file, "certificate")?;
+                let unusable = |why| TlsError::in_file(file, LoadFailure::UnusableCertificate(why));
+                let named = authorities.into_iter().map(|der| Ok((identity::names(&der)?, der)));
+                named.collect::<Result<Vec<_>, String>>().map_err(unusable)?
+            }
+            None => Vec::new(),
+        };
         let certificates =
-            files.iter().map(|files| Named::load(files, provider)).collect::<Result<_, _>>()?;
+            files.iter().map(|files| Named::load(files, &authorities, provider)).collect::<Result<_, _>>()?;
         Ok(CertificateChoice { certificates })
     }
 
@@ -57,6 +67,12 @@ impl CertificateChoice {
             .filter_map(|named| named.key.cert.first().map(|leaf| (named.file.as_path(), leaf)))
     }
 
+    /// What is sent for each.
+    #[cfg(test)]
+    pub(super) fn chains(&self) -> impl Iterator<Item = &[CertificateDer<'static>]> {
+        self.certificates.iter().map(|named| named.key.cert.as_slice())
+    }
+
     fn choose(&self, name: Option<&str>, works: impl Fn(&CertifiedKey) -> bool) -> Option<&Named> {
         // `min_by_key` gives the first of those that are equal.
         self.certificates.iter().filter(|named| works(&named.key)).min_by_key(|named| named.fit(name))
@@ -64,9 +80,17 @@ impl CertificateChoice {
 }
 
 impl Named {
-    fn load(files: &CertificateAndKey, provider: &CryptoProvider) -> Result<Named, TlsError> {
-        let chain = read_pem::<CertificateDer<'static>>(&files.chain, "certificate")?;
+    fn load(
+        files: &CertificateAndKey,
+        authorities: &[(Names, CertificateDer<'static>)],
+        provider: &CryptoProvider,
+    ) -> Result<Named, TlsError> {
+        let mut chain = read_pem::<CertificateDer<'static>>(&files.chain, "certificate")?;
         let unusable = |why| TlsError::in_file(&files.chain, LoadFailure::UnusableCertificate(why));
+        if let ([leaf], false) = (chain.as_slice(), authorities.is_empty()) {
+            let missing = leading_up(&identity::names(leaf).map_err(unusable)?, authorities);
+            chain.extend(missing);
+        }
         // `read_pem` gives at least one.
         let names = chain.first().map_or(Ok(Vec::new()), identity::dns_names).map_err(unusable)?;
         let key = provider
@@ -99,6 +123,23 @@ impl Named {
         };
         self.names.iter().map(fits).min().unwrap_or(Fit::Otherwise)
     }
+}
+
+/// The certificates from that of an issuer up to the one below its root, which clients have themselves.
+fn leading_up(
+    leaf: &Names,
+    authorities: &[(Names, CertificateDer<'static>)],
+) -> Vec<CertificateDer<'static>> {
+    let mut chain = Vec::new();
+    let mut issuer = &leaf.issuer;
+    // Each is needed once at most: two that have signed each other don't go on for ever.
+    while chain.len() < authorities.len() {
+        let next = authorities.iter().find(|(names, _)| names.subject == *issuer);
+        let Some((names, der)) = next.filter(|(names, _)| names.subject != names.issuer) else { break };
+        chain.push(der.clone());
+        issuer = &names.issuer;
+    }
+    chain
 }
 
 fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {

@@ -24,6 +24,9 @@ use super::identity;
 pub struct TlsSettings {
     /// Our certificates. A client that names none of them gets the first; at least one is needed.
     pub certificates: Vec<CertificateAndKey>,
+    /// Certificates of CAs, a PEM file of one or several: what leads from a certificate of ours that stands alone
+    /// in its file to its CA is sent with it.
+    pub chain: Option<PathBuf>,
     /// The CAs that issue our clients' certificates, a PEM file of one or several.
     pub client_ca: Option<PathBuf>,
     /// Whether clients are asked for a certificate.
@@ -113,7 +116,8 @@ impl TlsConfig {
         provider: &Arc<CryptoProvider>,
     ) -> Result<TlsConfig, TlsError> {
         let mut validity = Vec::new();
-        let certificates = CertificateChoice::load(&settings.certificates, provider)?;
+        let certificates =
+            CertificateChoice::load(&settings.certificates, settings.chain.as_deref(), provider)?;
         for (file, leaf) in certificates.leaves() {
             validity.push(Validity::of_certificate(file, leaf)?);
         }

@@ -60,6 +60,22 @@ pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Result<Vec<String>,
     Ok(names.collect())
 }
 
+/// Whose a certificate is, and by whom: both as DER.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Names {
+    pub(super) subject: Vec<u8>,
+    pub(super) issuer: Vec<u8>,
+}
+
+/// The names in a certificate.
+pub(super) fn names(certificate: &CertificateDer<'_>) -> Result<Names, String> {
+    let certificate = parse(certificate)?;
+    Ok(Names {
+        subject: certificate.subject().as_raw().to_vec(),
+        issuer: certificate.issuer().as_raw().to_vec(),
+    })
+}
+
 /// The public key of a certificate, as DER with its kind.
 pub(super) fn public_key(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, String> {
     parse(certificate).map(|certificate| certificate.public_key().raw.to_vec())

@@ -208,3 +208,31 @@ fn an_operator_hears_of_what_has_expired_or_soon_will() {
         ]
     );
 }
+
+#[test]
+fn a_certificate_that_stands_alone_gets_its_chain_from_another_file() {
+    let mut listener = Listener::new();
+    let middle = listener.authority.issue_authority("Middle CA");
+    let lower = middle.issue_authority("Lower CA");
+    let alone = listener.files.certificate("alone", &lower.server(&["localhost"]));
+    // In no order, with the root, and with one that has nothing to do with it.
+    let pems = [listener.authority.pem(), Authority::new("Other CA").pem(), middle.pem(), lower.pem()];
+    listener.settings.certificates = vec![alone.clone()];
+    let sent = |listener: &Listener| {
+        let provider = rustls::crypto::ring::default_provider();
+        let chain = listener.settings.chain.as_deref();
+        let choice = super::super::certificates::CertificateChoice::load(
+            &listener.settings.certificates,
+            chain,
+            &provider,
+        );
+        choice.unwrap().chains().next().unwrap().len()
+    };
+    assert_eq!(sent(&listener), 1);
+    listener.settings.chain = Some(listener.files.write("chain.pem", pems.concat()));
+    assert_eq!(sent(&listener), 3);
+    // One with a chain of its own keeps it.
+    let whole = std::fs::read_to_string(&alone.chain).unwrap() + &lower.pem();
+    listener.files.write("alone.pem", whole);
+    assert_eq!(sent(&listener), 2);
+}

@@ -168,6 +168,7 @@ impl Listener {
         let certificate = files.certificate("localhost", &authority.server(&["localhost"]));
         let settings = TlsSettings {
             certificates: vec![certificate],
+            chain: None,
             client_ca: None,
             client_certificate: ClientCertificate::None,
             crl: None,
