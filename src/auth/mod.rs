@@ -9,6 +9,8 @@ pub mod gate;
 #[cfg(feature = "runtime")]
 pub mod hash;
 #[cfg(feature = "runtime")]
+pub mod jwt;
+#[cfg(feature = "runtime")]
 pub mod passwd;
 #[cfg(feature = "runtime")]
 pub mod password_edit;
@@ -16,8 +18,6 @@ pub mod password_edit;
 pub mod password_file;
 #[cfg(feature = "runtime")]
 pub mod scram;
-#[cfg(feature = "runtime")]
-pub mod jwt;
 #[cfg(feature = "runtime")]
 pub mod webhook;
 

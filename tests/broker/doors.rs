@@ -1,0 +1,8 @@
+//! What stands before MQTT on a listener: PROXY header, TLS and WebSocket, as clients from outside meet them.
+
+mod pki;
+mod proxy;
+mod reload;
+mod tls;
+mod websocket;
+mod wire;
