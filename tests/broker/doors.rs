@@ -4,5 +4,6 @@ mod pki;
 mod proxy;
 mod reload;
 mod tls;
+mod unix;
 mod websocket;
 mod wire;
