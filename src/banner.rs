@@ -92,14 +92,21 @@ fn connections(config: &Config, started: &Started<'_>) -> String {
 }
 
 fn anonymous(config: &Config, listeners: &[Address]) -> String {
-    if !config.auth.allow_anonymous {
-        return match config.auth.test_method {
-            true => "Only clients that use the method \"midge-test\" may connect (allow_anonymous = false).",
-            false => "No client may connect: allow_anonymous = false, and this version has no other way in.",
-        }
-        .to_string();
+    let anonymous = config.listeners.iter().filter(|listener| config.terms(listener).allow_anonymous).count();
+    if anonymous == 0 {
+        return "Only clients that prove who they are may connect; to let others in, set allow_anonymous = true in \
+                [auth] or for a listener."
+            .to_string();
     }
-    let only_this_machine = listeners.iter().all(Address::is_local);
+    if anonymous < config.listeners.len() {
+        let open = config.listeners.iter().filter(|listener| config.terms(listener).allow_anonymous);
+        let open: Vec<String> = open.map(|listener| listener.address.to_string()).collect();
+        return format!(
+            "Clients that do not prove who they are may connect on {} only (allow_anonymous).",
+            open.join(", ")
+        );
+    }
+    let only_this_machine = listeners.iter().all(Address::is_loopback);
     let who = match only_this_machine {
         true => "Only this machine can reach",
         false => "Anyone who can reach",
@@ -118,6 +125,7 @@ fn anonymous(config: &Config, listeners: &[Address]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Listener;
 
     fn lines(config: &Config, listeners: &[&str], file: Option<&str>) -> Vec<String> {
         let listeners: Vec<Address> =
@@ -164,13 +172,15 @@ mod tests {
     #[test]
     fn a_closed_door_is_named_too() {
         let mut config = Config::default();
-        config.auth.allow_anonymous = false;
-        let closed = lines(&config, &["0.0.0.0:1883"], None);
-        assert!(closed[5].starts_with("No client may connect"), "{closed:?}");
+        config.auth.allow_anonymous = Some(false);
         config.auth.test_method = true;
-        let test = lines(&config, &["0.0.0.0:1883"], None);
-        assert!(test[5].starts_with("Only clients that use the method \"midge-test\""), "{test:?}");
-        assert!(test[6].contains("protects nothing"), "{test:?}");
+        let closed = lines(&config, &["0.0.0.0:1883"], None);
+        assert!(closed[5].starts_with("Only clients that prove who they are"), "{closed:?}");
+        assert!(closed[5].contains("allow_anonymous = true"), "{closed:?}");
+        assert!(closed[6].contains("protects nothing"), "{closed:?}");
+        config.listeners.push(Listener { allow_anonymous: Some(true), ..Listener::default() });
+        let half_open = lines(&config, &["0.0.0.0:1883"], None);
+        assert!(half_open[5].contains("on 127.0.0.1:1883 only"), "{half_open:?}");
     }
 
     #[test]

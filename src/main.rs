@@ -6,16 +6,15 @@ use midge::banner::{Started, banner};
 use midge::cli::{self, Command, Serve, StoreAction};
 use midge::config::open_files::{self, Wanted};
 use midge::config::{Address, Config, Listener, parse, state_directory};
+use midge::control::entrance::{Entrance, Logins};
 use midge::driver::{self, BindOptions, SocketFile};
 use midge::logging;
-use midge::shard::run::{Control, Start, StartStore, run};
+use midge::shard::run::{Bell, Control, Start, StartStore, run};
 use midge::shard::{SHARDS_MAX, Shared};
 use midge::store::segment::LogName;
 use midge::store::{Checkpoint, Recovery, RecoveryReport, StoreDirectory, StoreError, Wall, recover, tools};
-use midge::transport::Door;
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -63,6 +62,8 @@ impl Failure {
 
 fn check_config(file: &Path) -> Result<(), Failure> {
     let config = load(file)?;
+    Entrance::load(&config)
+        .map_err(|words| Failure { words: format!("midge: {words}"), status: EXIT_USAGE })?;
     println!("{}: ok", file.display());
     for listener in &config.listeners {
         println!("  listens on {}", listener.address);
@@ -90,6 +91,8 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let open_files = open_files::raise();
     let wanted = Wanted { connections: config.limits.connections, shards, listeners: config.listeners.len() };
     let connections = open_files::connections(open_files, wanted).map_err(Failure::new)?;
+    let entrance = Entrance::load(&config)
+        .map_err(|words| Failure { words: format!("midge: {words}"), status: EXIT_USAGE })?;
     let Listening { addresses, mut sockets, files: _files } = listen(&config, shards)?;
     let seed = entropy();
     let started = Instant::now();
@@ -114,20 +117,17 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     }
 
     let mut bells = Vec::new();
-    let mut bell_ends = Vec::new();
     for _ in 0..shards {
-        let (bell, end) =
-            UnixStream::pair().map_err(|error| Failure::new(format!("no socket pair: {error}")))?;
-        bells.push(bell);
-        bell_ends.push(OwnedFd::from(end));
+        bells.push(Bell::new().map_err(|error| Failure::new(format!("no event counter: {error}")))?);
     }
     let control = Arc::new(Control {
         stop: AtomicBool::new(false),
         open: AtomicUsize::new(0),
         open_by_listener: config.listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
         connections_max: connections,
-        doors: Mutex::new((doors(&config)?, 0)),
-        doors_changed: AtomicU64::new(0),
+        entrance: Mutex::new((entrance, 0)),
+        entrance_changed: AtomicU64::new(0),
+        logins: Logins::start().map_err(|error| Failure::new(format!("no threads for logins: {error}")))?,
         ready: AtomicUsize::new(0),
         restored: AtomicUsize::new(0),
         finished: AtomicUsize::new(0),
@@ -146,7 +146,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let (shared, interests) = Shared::new(config, shards, seed);
     let shared = Arc::new(shared);
     let mut starts: Vec<Option<Start>> = Vec::new();
-    let ends = driver::mesh(shards, mesh_capacity).into_iter().zip(bell_ends).zip(interests);
+    let ends = driver::mesh(shards, mesh_capacity).into_iter().zip(bells.clone()).zip(interests);
     for (number, ((mesh, bell), interest)) in ends.enumerate() {
         let id = u16::try_from(number).expect("at most 128 shards");
         starts.push(Some(Start {
@@ -185,12 +185,6 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     tracing::info!("stopped");
     drop(log_guard);
     Ok(())
-}
-
-/// What each listener puts in front of MQTT.
-fn doors(config: &Config) -> Result<Arc<[Door]>, Failure> {
-    let doors: Result<Vec<_>, _> = config.listeners.iter().map(Door::of).collect();
-    Ok(doors.map_err(|words| Failure { words: format!("midge: {words}"), status: EXIT_USAGE })?.into())
 }
 
 /// What was kept, and where.
@@ -374,16 +368,15 @@ impl Reload {
                  need a restart"
             );
         }
-        let doors: Result<Vec<_>, _> = config.listeners.iter().map(Door::of).collect();
-        match doors {
-            Ok(doors) => self.control.change_doors(doors.into()),
+        match Entrance::load(&config) {
+            Ok(entrance) => self.control.change_entrance(entrance),
             Err(words) => return tracing::error!("SIGHUP: nothing is changed: {words}"),
         }
-        tracing::info!("SIGHUP: certificates, keys and revocation lists are read again");
-        if without_doors(&config) != without_doors(&self.config) {
+        tracing::info!("SIGHUP: certificates, password files and access lists are read again");
+        if without_entrance(&config) != without_entrance(&self.config) {
             tracing::warn!(
-                "SIGHUP: the file has other changes too; only what concerns TLS, WebSocket and the PROXY header \
-                 counts before a restart"
+                "SIGHUP: the file has other changes too; only what concerns TLS, WebSocket, the PROXY header, \
+                 password files and access lists counts before a restart"
             );
         }
         self.config = config;
@@ -391,8 +384,10 @@ impl Reload {
 }
 
 /// The configuration without what SIGHUP can change.
-fn without_doors(config: &Config) -> Config {
+fn without_entrance(config: &Config) -> Config {
     let mut config = config.clone();
+    config.auth.password_file = String::new();
+    config.acl.file = String::new();
     for listener in &mut config.listeners {
         let plain = Listener::default();
         listener.protocol = plain.protocol;
@@ -405,16 +400,14 @@ fn without_doors(config: &Config) -> Config {
         listener.tls_crl = plain.tls_crl;
         listener.tls_minimum = plain.tls_minimum;
         listener.proxy_trusted = plain.proxy_trusted;
+        listener.password_file = plain.password_file;
+        listener.acl_file = plain.acl_file;
     }
     config
 }
 
 /// The first SIGTERM or SIGINT stops in good order, the second at once. SIGHUP reads certificates again.
-fn watch_signals(
-    control: Arc<Control>,
-    mut bells: Vec<UnixStream>,
-    mut reload: Reload,
-) -> std::io::Result<()> {
+fn watch_signals(control: Arc<Control>, bells: Vec<Bell>, mut reload: Reload) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     std::thread::Builder::new().name("midge-signals".into()).spawn(move || {
@@ -426,10 +419,7 @@ fn watch_signals(
             } else {
                 tracing::info!(signal, "stopping: connections are being closed");
             }
-            for bell in &mut bells {
-                // A shard that is gone already needs no bell.
-                let _ = bell.write_all(b"!");
-            }
+            bells.iter().for_each(Bell::ring);
         }
     })?;
     Ok(())

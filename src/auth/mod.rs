@@ -4,6 +4,7 @@
 //! Real methods, password files and access lists come later; until then everybody may do
 //! everything that is not reserved.
 
+pub mod access;
 pub mod acl;
 pub mod gate;
 #[cfg(feature = "runtime")]

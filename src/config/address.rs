@@ -67,18 +67,18 @@ impl Address {
         }
     }
 
-    /// Is it one that no other machine can reach, as far as can be told without a resolver?
-    pub fn is_local(&self) -> bool {
-        match &self.host {
-            Host::Ip(address) => address.ip().is_loopback(),
-            Host::Unix(_) => true,
-            Host::Name(_) => false,
-        }
-    }
-
     /// The port; 0 for one that the kernel chooses, and for a Unix-domain socket.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Can only this machine reach it?
+    pub fn is_loopback(&self) -> bool {
+        match &self.host {
+            Host::Ip(address) => address.ip().is_loopback(),
+            Host::Name(name) => name == "localhost",
+            Host::Unix(_) => true,
+        }
     }
 
     /// The socket address, when no name has to be resolved for it.
@@ -197,7 +197,7 @@ mod tests {
         let address = Address::parse("unix:/run/midge/midge.sock").expect("a path");
         assert_eq!(address.unix(), Some(Path::new("/run/midge/midge.sock")));
         assert_eq!(address.to_string(), "unix:/run/midge/midge.sock");
-        assert!(address.is_local() && address.socket().is_none());
+        assert!(address.is_loopback() && address.socket().is_none());
         let longest = format!("unix:/{}", "s".repeat(UNIX_PATH_BYTES_MAX - 1));
         assert!(Address::parse(&longest).is_some());
         for text in ["unix:", "unix:midge.sock", "unix:/run/", "unix:/a\0b", &format!("{longest}s")] {

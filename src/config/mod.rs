@@ -20,13 +20,13 @@ mod terms;
 pub mod value;
 
 pub use address::Address;
-pub use options::{Auth, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys};
+pub use options::{Acl, Auth, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys};
 pub use state_directory::state_directory;
 pub use summary::summary;
 pub use terms::Terms;
 pub use value::{
     ClientCertificates, ListenerProtocol, LogFormat, LogLevel, LogTarget, QueuePolicy, SyncPolicy,
-    TlsMinimum, Version, Versions,
+    TlsMinimum, UserNames, Version, Versions,
 };
 
 use value::Section;
@@ -40,6 +40,8 @@ pub struct Config {
     pub runtime: Runtime,
     /// Who may come in.
     pub auth: Auth,
+    /// What clients may do.
+    pub acl: Acl,
     /// What is announced and agreed to.
     pub protocol: Protocol,
     /// What is held at most.
@@ -60,6 +62,7 @@ impl Default for Config {
             listeners: vec![Listener::default()],
             runtime: Runtime::default(),
             auth: Auth::default(),
+            acl: Acl::default(),
             protocol: Protocol::default(),
             limits: Limits::default(),
             persistence: Persistence::default(),
@@ -71,7 +74,7 @@ impl Default for Config {
 }
 
 /// Sections of the file besides the listeners.
-const SECTIONS: usize = 8;
+const SECTIONS: usize = 9;
 
 impl Config {
     /// The sections besides the listeners, in the order of the manual.
@@ -79,6 +82,7 @@ impl Config {
         [
             &self.runtime,
             &self.auth,
+            &self.acl,
             &self.protocol,
             &self.limits,
             &self.persistence,
@@ -90,8 +94,9 @@ impl Config {
 
     /// The same, to be set.
     pub fn sections_mut(&mut self) -> [&mut dyn Section; SECTIONS] {
-        let Config { listeners: _, runtime, auth, protocol, limits, persistence, sys, shutdown, log } = self;
-        [runtime, auth, protocol, limits, persistence, sys, shutdown, log]
+        let Config { listeners: _, runtime, auth, acl, protocol, limits, persistence, sys, shutdown, log } =
+            self;
+        [runtime, auth, acl, protocol, limits, persistence, sys, shutdown, log]
     }
 
     /// The sessions, retained messages, subscriptions and queued bytes that one of `shards` shards may hold.
@@ -131,7 +136,7 @@ mod tests {
         let config = Config::default();
         assert_eq!(config.listeners.len(), 1);
         assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:1883");
-        assert!(config.auth.allow_anonymous);
+        assert!(config.terms(&config.listeners[0]).allow_anonymous);
         assert!(!config.auth.test_method);
     }
 

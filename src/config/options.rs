@@ -7,7 +7,7 @@
 use super::address::Address;
 use super::value::{
     Allowed, ClientCertificates, ListenerProtocol, Literal, LogFormat, LogLevel, LogTarget, QueuePolicy,
-    Refused, Row, Section, Setting, SyncPolicy, TlsMinimum, Version, Versions,
+    Refused, Row, Section, Setting, SyncPolicy, TlsMinimum, UserNames, Version, Versions,
 };
 
 /// Declares the sections: for each its struct, its defaults and its rows.
@@ -136,6 +136,10 @@ sections! {
              and tls_client_ca. Empty: nothing is revoked.";
         tls_minimum: TlsMinimum = TlsMinimum::V12, Allowed::Choice(TlsMinimum::WORDS), "",
             "Oldest version of TLS that is spoken.";
+        tls_user_name: UserNames = UserNames::None, Allowed::Choice(UserNames::WORDS), "",
+            "Name of the client's certificate that is its user name: \"common_name\" of the subject, or the whole \
+             \"subject\" in the form of RFC 2253. A client without one is refused with 0x86 (3.x: 0x04); passwords are \
+             not asked for. \"none\": the user name is the one in CONNECT.";
         proxy_trusted: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 64, count_max: 256 }, "",
             "Addresses and ranges (\"10.0.0.0/8\") of load balancers that begin each connection with a PROXY header, \
              version 1 or 2: the client's address is what they say. Connections from elsewhere have none. Empty: \
@@ -144,6 +148,10 @@ sections! {
             "Versions of MQTT that clients may speak. Another one is refused: CONNACK 0x84 (3.x: 0x01).";
         allow_anonymous: Option<bool> = None, Allowed::Boolean, "",
             "As auth.allow_anonymous, for this listener. Left out: as there.";
+        password_file: Option<String> = None, Allowed::Text { bytes_max: 4096 }, "",
+            "As auth.password_file, for this listener; empty: none. Left out: as there.";
+        acl_file: Option<String> = None, Allowed::Text { bytes_max: 4096 }, "",
+            "As acl.file, for this listener; empty: none. Left out: as there.";
         connections: Option<usize> = None, integer(1, 10_000_000), "connections",
             "Connections of this listener at a time. One more is closed at once and counted. Left out: as many as \
              limits.connections allows.";
@@ -186,13 +194,27 @@ sections! {
     /// Who may come in.
     "auth" => Auth,
     "Who may come in." {
-        allow_anonymous: bool = true, Allowed::Boolean, "",
-            "Whether clients without proof of who they are may connect. True by default only because this \
-             version has no other way in: whoever reaches a listener may publish and subscribe to everything. \
-             With false, CONNECT is refused with 0x87 (3.x: 0x05).";
+        allow_anonymous: Option<bool> = None, Allowed::Boolean, "",
+            "Whether clients without proof of who they are may connect. With false, CONNECT is refused with 0x87 \
+             (3.x: 0x05). Where there is no password file, a user name proves nothing. Left out: true on \
+             listeners that only this machine can reach (127.0.0.0/8, ::1, localhost), false on others.";
+        password_file: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
+            "File with a line `user:hash` for each user, as midge passwd writes it (argon2id); the hashes of \
+             mosquitto_passwd work as they are. A client that gives a user name gets in only with its password. \
+             SIGHUP reads it again. Empty: none.";
         test_method: bool = false, Allowed::Boolean, "",
             "Whether the built-in method \"midge-test\" of enhanced authentication (AUTH packets, MQTT 5.0) is \
              offered, for those who develop clients. It protects nothing: never on in production.";
+    }
+
+    /// What clients may do.
+    "acl" => Acl,
+    "What clients may do." {
+        file: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
+            "Access list: what each client may publish and subscribe to. A name that ends in .toml: as in \
+             config/acl.toml; any other: in the format of mosquitto's acl_file, where subscriptions are granted and \
+             each message is judged. SIGHUP reads it again, also for clients that are in. Empty: everybody may do \
+             everything that is not reserved.";
     }
 
     /// What the broker announces and agrees to in CONNACK.

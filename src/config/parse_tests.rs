@@ -13,7 +13,7 @@ const LIMITS_KEYS: &str = "connections, handshakes, connect_seconds, connect_byt
      backlog_bytes, retained_messages, retained_bytes, subscriptions_per_client, subscriptions_total, topic_levels, sessions";
 
 const SECTION_HEADERS: &str =
-    "[[listeners]], [runtime], [auth], [protocol], [limits], [persistence], [sys], [shutdown], [log]";
+    "[[listeners]], [runtime], [auth], [acl], [protocol], [limits], [persistence], [sys], [shutdown], [log]";
 
 #[test]
 fn an_empty_file_gives_the_defaults() {
@@ -48,7 +48,7 @@ fn a_file_sets_what_it_names_and_nothing_else() {
     assert_eq!(config.listeners[1].protocol, ListenerProtocol::Mqtt);
     let mut expected = Config { listeners: config.listeners.clone(), ..Config::default() };
     expected.runtime.shards = 2;
-    expected.auth.allow_anonymous = false;
+    expected.auth.allow_anonymous = Some(false);
     expected.protocol.response_information = "replies/".to_string();
     expected.limits.packet_bytes = 1000;
     expected.log.level = LogLevel::Debug;
@@ -100,7 +100,7 @@ fn a_key_of_another_section_is_sent_home() {
     assert_eq!(
         errors_of("[auth]\nlevel = \"info\"\n"),
         "midge.toml:2: auth.level: unknown key; it belongs in [log]. Keys of [auth]: allow_anonymous, \
-         test_method"
+         password_file, test_method"
     );
     assert_eq!(
         errors_of("packet_bytes = 5\n"),

@@ -35,7 +35,10 @@ impl Config {
         let Config { auth, protocol, limits, .. } = self;
         Terms {
             versions: listener.versions,
-            allow_anonymous: listener.allow_anonymous.unwrap_or(auth.allow_anonymous),
+            allow_anonymous: listener
+                .allow_anonymous
+                .or(auth.allow_anonymous)
+                .unwrap_or_else(|| listener.address.is_loopback()),
             packet_bytes: listener.packet_bytes.unwrap_or(limits.packet_bytes),
             keep_alive_seconds_max: listener
                 .keep_alive_seconds_max

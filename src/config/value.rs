@@ -414,6 +414,18 @@ words! {
 }
 
 words! {
+    /// Which name of a client's certificate is its user name.
+    UserNames {
+        /// None: clients have the one in CONNECT.
+        None = "none",
+        /// The common name of the subject.
+        CommonName = "common_name",
+        /// The whole subject.
+        Subject = "subject",
+    }
+}
+
+words! {
     /// The oldest version of TLS that is spoken.
     TlsMinimum {
         /// TLS 1.2.
@@ -423,7 +435,16 @@ words! {
     }
 }
 
-word_settings!(LogLevel, LogFormat, LogTarget, SyncPolicy, QueuePolicy, ClientCertificates, TlsMinimum);
+word_settings!(
+    LogLevel,
+    LogFormat,
+    LogTarget,
+    SyncPolicy,
+    QueuePolicy,
+    ClientCertificates,
+    TlsMinimum,
+    UserNames
+);
 
 impl Setting for ListenerProtocol {
     fn read(literal: &Literal, _: &Allowed) -> Result<Self, Refused> {

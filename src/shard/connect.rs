@@ -46,7 +46,7 @@ impl Shard {
             return self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation);
         }
         match (connect.authentication_method, self.shared.config.auth.test_method) {
-            (None, _) => self.accept(now, slot, &connect, None),
+            (None, _) => self.admit(now, slot, &connect, packet),
             (Some(TEST_METHOD), true) => {
                 // The CONNECT is kept until the client has proved itself: at most connect_bytes.
                 self.authenticate(
@@ -162,10 +162,6 @@ impl Shard {
             // [MQTT311 §3.1-c]
             return refuse(Reason::ClientIdentifierNotValid, "client identifier longer than 23 characters");
         }
-        let proves_itself = connect.authentication_method == Some(TEST_METHOD) && config.auth.test_method;
-        if !terms.allow_anonymous && !proves_itself {
-            return refuse(Reason::NotAuthorized, "anonymous clients are not allowed");
-        }
         let Some(will) = &connect.will else { return Ok(()) };
         if will.qos as u8 > terms.maximum_qos {
             // [MQTT5-3.2.2-12]
@@ -209,7 +205,13 @@ impl Shard {
     }
 
     /// The client is in: takeover, clean start, CONNACK, and what the session still owes.
-    fn accept(&mut self, now: Time, slot: u32, connect: &Connect<'_>, method: Option<&str>) -> Progress {
+    pub(super) fn accept(
+        &mut self,
+        now: Time,
+        slot: u32,
+        connect: &Connect<'_>,
+        method: Option<&str>,
+    ) -> Progress {
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let before = self.journal.count();
@@ -255,6 +257,7 @@ impl Shard {
             self.count(Counter::Sessions, 1);
         }
         self.attach(now, slot, session, connect, method, terms);
+        self.grant(slot, session);
         self.record_session(now, session);
         self.effects.push(Effect::Stream { slot });
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
@@ -516,7 +519,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    fn of(connect: &Connect<'_>) -> Told {
+    pub(super) fn of(connect: &Connect<'_>) -> Told {
         Told { version: connect.version, packet_bytes_max: connect.packet_bytes_max }
     }
 

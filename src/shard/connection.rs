@@ -1,5 +1,6 @@
 //! A connection: from the first byte to the close, whoever wants it.
 
+use super::admission::Identity;
 use super::connect::Told;
 use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
 use crate::config::Terms;
@@ -55,6 +56,8 @@ pub(super) enum Stage {
         /// It came from another shard: this one is its home.
         adopted: bool,
     },
+    /// The login of the CONNECT in `Rare` is being checked.
+    Check,
     /// Enhanced authentication is under way for the CONNECT in `Rare`.
     Authenticate,
     /// Accepted.
@@ -73,13 +76,17 @@ pub(super) struct Rare {
     pub aliases_out: BTreeMap<Box<str>, u16>,
     /// How many aliases we may bind.
     pub aliases_out_max: u16,
-    /// While enhanced authentication is under way: the body of the CONNECT packet, and the length
+    /// While a login is checked or enhanced authentication is under way: the body of the CONNECT packet, and the length
     /// of the whole packet.
     pub connect: Option<(Box<[u8]>, usize)>,
     /// Authentication Method of CONNECT. `[MQTT5-4.12.0-5]`
     pub authentication_method: Option<Box<str>>,
     /// Re-authentication: AUTH 0x18 was sent.
     pub reauthenticating: bool,
+    /// The name that the client's certificate gives it.
+    pub certificate_user: Option<Box<str>>,
+    /// Who the client is, and what it may do.
+    pub identity: Identity,
 }
 
 /// A connection. Its memory while idle is what a fleet costs: rare things are boxed, and what the
@@ -229,6 +236,9 @@ impl Shard {
     fn read_packets(&mut self, now: Time, slot: u32, bytes: &[u8]) -> Option<usize> {
         let mut used = 0;
         while used < bytes.len() {
+            if self.awaits_verdict(slot) {
+                return Some(used);
+            }
             let max = self.packet_bytes_max(slot)?;
             let is_first = matches!(self.connection(slot)?.stage, Stage::Connect { .. });
             if is_first && bytes[used] >> 4 != CONNECT_TYPE {
@@ -272,12 +282,13 @@ impl Shard {
                 Progress::HandOver { to } => {
                     let connection = self.forget_connection(slot)?;
                     let (peer, listener) = (SocketAddr::from(&connection.peer), connection.listener);
+                    let user = connection.rare.and_then(|rare| rare.certificate_user);
                     let bytes = bytes[used..].to_vec();
                     // The home reads the CONNECT again, and counts it.
                     let counters = &self.shared.counters[usize::from(self.id)];
                     counters.subtract(Counter::BytesReceived, bytes.len() as u64);
                     counters.subtract(Counter::PacketsReceived, 1);
-                    self.effects.push(Effect::HandOver { slot, to, peer, listener, bytes });
+                    self.effects.push(Effect::HandOver { slot, to, peer, listener, user, bytes });
                     return None;
                 }
             }
@@ -291,7 +302,9 @@ impl Shard {
         Some(match connection.stage {
             Stage::Serving { .. } => self.shared.terms[usize::from(connection.listener)].packet_bytes,
             // The cost of a peer that has not said who it is. [DESIGN §7]
-            Stage::Connect { .. } | Stage::Authenticate => self.shared.config.limits.connect_bytes,
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => {
+                self.shared.config.limits.connect_bytes
+            }
         })
     }
 
@@ -311,6 +324,8 @@ impl Shard {
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
         let served = match connection.stage {
             Stage::Connect { .. } => return self.handle_connect_frame(now, slot, packet),
+            // Nothing is read meanwhile.
+            Stage::Check => return Progress::Gone,
             Stage::Authenticate => return self.handle_authentication(now, slot, packet),
             Stage::Serving { session } => self.handle_served(now, slot, session, packet),
         };
@@ -366,10 +381,10 @@ impl Shard {
                 self.report(Event::Disconnected { client, peer, cause });
                 self.detach(now, session, drops_will);
             }
-            Stage::Connect { .. } | Stage::Authenticate if cause != EndCause::Refused => {
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate if cause != EndCause::Refused => {
                 self.report(Event::Unconnected { peer, cause });
             }
-            Stage::Connect { .. } | Stage::Authenticate => {}
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => {}
         }
     }
 
@@ -382,7 +397,7 @@ impl Shard {
             Stage::Serving { .. } => {
                 self.shared.counters[usize::from(self.id)].subtract(Counter::ClientsConnected, 1);
             }
-            Stage::Connect { .. } | Stage::Authenticate => self.handshakes -= 1,
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => self.handshakes -= 1,
         }
         if let Some(timer) = connection.timer {
             self.wheel.cancel(timer);
@@ -466,7 +481,7 @@ impl Shard {
     pub(super) fn session_of(&self, slot: u32) -> Option<u32> {
         match self.connection(slot)?.stage {
             Stage::Serving { session } => Some(session),
-            Stage::Connect { .. } | Stage::Authenticate => None,
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => None,
         }
     }
 

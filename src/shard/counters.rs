@@ -60,6 +60,8 @@ counters! {
     DroppedTooLarge,
     /// Messages whose expiry interval ran out while they waited.
     DroppedExpired,
+    /// Deliveries that an access list forbids the client to receive.
+    DroppedDenied,
     /// PUBLISH packets refused: reserved topic, levels, retained bound.
     PublishesRefused,
     /// Messages in session queues (a gauge).

@@ -5,7 +5,7 @@
 //! merge. At QoS 1 and 2 the packet identifier makes the difference: subscribers that go in step
 //! have the same one, and share the variant; the others get a copy with two bytes changed.
 
-use super::directory::{ALIASES, BACKLOGGED, DEFERRED, GATED, NO_CONNECTION, REPLAYING};
+use super::directory::{ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, NO_CONNECTION, REPLAYING};
 use super::enqueue::Place;
 use super::waits::{ForLog, Intents, QUOTA};
 use super::{Counter, EndCause, Event, Limit, SessionKey, Shard};
@@ -218,6 +218,9 @@ impl Shard {
             // [MQTT5-3.3.1-12] [MQTT5-3.3.1-13]
             retain: retain_as_published && fanout.publication.retain,
         };
+        if self.is_withheld(subscriber, fanout.publication.topic) {
+            return true;
+        }
         let entry = self.directory.slot_mut(subscriber);
         let slot = entry.connection;
         if entry.flags & REPLAYING != 0 && fanout.publication.retain {
@@ -488,7 +491,10 @@ impl Shard {
             let form = Form { version, qos: resend.delivery.qos, retain: resend.delivery.retain };
             let (packet_id, ids) = (resend.packet_id, ids_of(&resend.delivery.extra));
             let mut fanout = Fanout::of(&message, now, 0);
-            if self.fits(session, &fanout, form, &ids) {
+            if self.is_withheld(session, fanout.publication.topic) {
+                // As good as delivered: the access list has changed.
+                self.settle_unsent(session, packet_id, form.qos);
+            } else if self.fits(session, &fanout, form, &ids) {
                 self.send_publish(session, &mut fanout, form, Some(packet_id), true, &ids);
             } else {
                 // A smaller Maximum Packet Size than last time: as good as delivered.
@@ -523,6 +529,10 @@ impl Shard {
         let message = Rc::clone(&delivery.message);
         let ids = ids_of(&delivery.extra);
         let mut fanout = Fanout::of(&message, now, 0);
+        if self.is_withheld(session, fanout.publication.topic) {
+            self.record_settled(session, delivery.number);
+            return;
+        }
         if !self.fits(session, &fanout, form, &ids) {
             self.drop_too_large();
             self.record_settled(session, delivery.number);
@@ -557,6 +567,11 @@ impl Shard {
         } else {
             self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
         }
+    }
+
+    /// Must the client not get this, though it was meant for it?
+    fn is_withheld(&self, session: u32, topic: &str) -> bool {
+        self.directory.slot(session).flags & CHECKED != 0 && !self.may_receive(session, topic)
     }
 
     fn settle_unsent(&mut self, session: u32, packet_id: PacketId, qos: QoS) {

@@ -20,6 +20,9 @@ pub(super) const DEFERRED: u8 = 8;
 /// The connection's CONNACK waits for the log: nothing may be sent before it.
 pub(super) const GATED: u8 = 16;
 
+/// What the client is sent must be looked at first: it may not receive everything that it has subscribed to.
+pub(super) const CHECKED: u8 = 32;
+
 /// What fan-out looks at for each session: kept apart from the session itself so that a
 /// thousand subscribers are a thousand times 32 bytes side by side.
 #[derive(Debug)]

@@ -11,6 +11,9 @@
 //! effects with [`Shard::take_effects`], hand the outbox to the driver and clear it. Effects are
 //! to be carried out in their order, `Close` after the outbox has been flushed.
 
+mod admission;
+#[cfg(test)]
+mod admission_tests;
 mod connect;
 mod connection;
 mod counters;
@@ -55,6 +58,7 @@ pub use publish::Forward;
 pub use shared::{Homes, Shared};
 pub use waits::{Outcome, Receipt};
 
+use crate::auth::access::{Access, Login};
 use crate::config::ShardShares;
 use crate::message::Message;
 use crate::outbox::Outbox;
@@ -116,8 +120,20 @@ pub enum Effect {
         peer: SocketAddr,
         /// Number of the listener that it came in by.
         listener: u16,
+        /// The name that its certificate gives it.
+        user: Option<Box<str>>,
         /// Everything that the client has sent.
         bytes: Vec<u8>,
+    },
+    /// Check a login, and tell the answer to [`Shard::handle_verdict`]. Nothing is to be read from the connection
+    /// meanwhile.
+    Check {
+        /// Connection.
+        slot: u32,
+        /// Tells it from another one in the same slot.
+        serial: u32,
+        /// The login.
+        login: Box<Login>,
     },
     /// Stop reading from the connection.
     Pause {
@@ -203,6 +219,8 @@ pub struct Shard {
     /// The timer that tells the log that the broker lives is running.
     is_telling_alive: bool,
     waits: Waits,
+    /// What the listeners ask of their clients.
+    access: Arc<[Access]>,
 }
 
 impl Shard {
@@ -253,6 +271,7 @@ impl Shard {
             store_full: false,
             is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
+            access: shared.terms.iter().map(|_| Access::default()).collect(),
             shared,
         }
     }

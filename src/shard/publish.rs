@@ -121,7 +121,7 @@ impl Shard {
             stamp: if publish.retain { self.next_stamp(now) } else { 0 },
         };
         let Some(packet_id) = publish.packet_id else {
-            if let Err(violation) = self.check_topic(topic) {
+            if let Err(violation) = self.check_topic(slot, topic) {
                 self.report_refused(session, violation);
                 return Ok(());
             }
@@ -135,7 +135,7 @@ impl Shard {
             self.answer_repeat(now, slot, session, packet_id);
             return Ok(());
         }
-        if let Err(violation) = self.check_topic(topic) {
+        if let Err(violation) = self.check_topic(slot, topic) {
             self.refuse_publish(
                 now,
                 slot,
@@ -243,9 +243,15 @@ impl Shard {
     }
 
     /// What a well-formed topic name may still be refused for; the connection stays.
-    fn check_topic(&self, topic: &str) -> Result<(), Violation> {
+    fn check_topic(&self, slot: u32, topic: &str) -> Result<(), Violation> {
         if is_reserved(topic) {
             return Err(Violation { reason: Reason::NotAuthorized, cause: "topic is reserved" });
+        }
+        if !self.may_publish(slot, topic) {
+            return Err(Violation {
+                reason: Reason::NotAuthorized,
+                cause: "the access list does not let the client publish to this topic",
+            });
         }
         if topic_levels(topic) > self.shared.config.limits.topic_levels {
             return Err(Violation { reason: Reason::TopicNameInvalid, cause: "topic has too many levels" });

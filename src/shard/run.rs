@@ -5,19 +5,22 @@
 //! a turn, after the completions were reaped, so that what is stamped with it came before.
 
 mod doors;
+mod logins;
 mod store;
 
+pub use logins::Bell;
 pub use store::StartStore;
 
 use super::event::{Event, Limit};
 use super::log::EventLog;
 use super::{Counter, Effect, Hangup, Mail, Shard, ShardId, Shared};
 use crate::config::Config;
+use crate::control::entrance::{Entrance, Logins};
 use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding};
 use crate::router::interest::InterestCounts;
 use crate::time::Time;
-use crate::transport::Door;
 use doors::{Doors, Layered};
+use logins::Verdicts;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -41,6 +44,8 @@ pub struct Arrival {
     peer: SocketAddr,
     /// Number of the listener that it came in by.
     listener: u16,
+    /// The name that its certificate gives it.
+    user: Option<Box<str>>,
     /// The MQTT bytes that it has sent so far, CONNECT first.
     bytes: Vec<u8>,
     layers: Option<Box<Layered>>,
@@ -64,25 +69,27 @@ pub struct Control {
     pub restored: AtomicUsize,
     /// Shards whose clients are gone, once the broker stops.
     pub finished: AtomicUsize,
-    /// What the listeners put in front of MQTT, and how often it was changed.
-    pub doors: Mutex<(Arc<[Door]>, u64)>,
+    /// What is asked of those who want in, and how often it was changed.
+    pub entrance: Mutex<(Entrance, u64)>,
     /// The same number, to be looked at without the lock.
-    pub doors_changed: AtomicU64,
+    pub entrance_changed: AtomicU64,
+    /// Who checks logins.
+    pub logins: Logins,
     /// Time zero of every shard's clock.
     pub started: Instant,
 }
 
 impl Control {
-    /// What the listeners put in front of MQTT, and how often that was changed.
-    fn doors(&self) -> (Arc<[Door]>, u64) {
-        self.doors.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What is asked of those who want in, and how often that was changed.
+    fn entrance(&self) -> (Entrance, u64) {
+        self.entrance.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Other doors for connections that come from now on. The shards see them when their bells ring.
-    pub fn change_doors(&self, doors: Arc<[Door]>) {
-        let mut current = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
-        *current = (doors, current.1 + 1);
-        self.doors_changed.store(current.1, Ordering::Release);
+    /// Something else is asked from now on. The shards see it when their bells ring.
+    pub fn change_entrance(&self, entrance: Entrance) {
+        let mut current = self.entrance.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = (entrance, current.1 + 1);
+        self.entrance_changed.store(current.1, Ordering::Release);
     }
 
     /// Counts a connection in, or names the bound that is reached.
@@ -119,8 +126,8 @@ pub struct Start {
     pub mesh: MeshEnd<Parcel>,
     /// Listening sockets, with the number of their listener.
     pub listeners: Vec<(u16, OwnedFd)>,
-    /// An event counter that the main thread writes to when `Control` has changed.
-    pub bell: OwnedFd,
+    /// Rung by the main thread when `Control` has changed, and by those who answer.
+    pub bell: Bell,
     /// Counts behind its interest in exact filters.
     pub interest: Option<InterestCounts>,
     /// Chance: assigned client identifiers, hash keys.
@@ -181,8 +188,10 @@ struct Runner {
     /// Connections of listeners that have a bound of their own, and their listeners.
     counted: BTreeMap<u32, u16>,
     doors: Doors,
-    /// See `Control::doors_changed`.
-    doors_seen: u64,
+    entrance: Entrance,
+    /// See `Control::entrance_changed`.
+    entrance_seen: u64,
+    verdicts: Verdicts,
     is_restored: bool,
     is_finished: bool,
 }
@@ -207,8 +216,8 @@ pub async fn run(start: Start) -> io::Result<()> {
         // Every ring must be known before the first connection; this is over in a millisecond.
         std::thread::yield_now();
     }
-    net.watch(start.bell, 0);
-    let (doors, doors_seen) = start.control.doors();
+    net.watch(start.bell.to_fd()?, 0);
+    let (entrance, entrance_seen) = start.control.entrance();
     let mut runner = Runner {
         machine: Shard::new(start.id, Arc::clone(&start.shared), start.interest, start.seed),
         net,
@@ -227,8 +236,10 @@ pub async fn run(start: Start) -> io::Result<()> {
         store: None,
         listeners: start.listeners,
         counted: BTreeMap::new(),
-        doors: Doors::new(doors),
-        doors_seen,
+        doors: Doors::new(Arc::clone(&entrance.doors)),
+        entrance,
+        entrance_seen,
+        verdicts: Verdicts::new(start.bell),
         is_restored: false,
         is_finished: false,
     };
@@ -245,13 +256,15 @@ impl Runner {
         let mut events = Vec::with_capacity(driver::EVENTS_MAX);
         let mut stopping: Option<Instant> = None;
         let now = self.now();
+        self.machine.handle_access(Arc::clone(&self.entrance.access));
         self.machine.handle_start(now);
         self.carry_out(now, None);
         loop {
             self.resume_handshakes();
             self.net.poll(&mut events);
             let now = self.now();
-            self.look_at_doors();
+            self.look_at_entrance();
+            self.take_verdicts(now);
             self.listen_when_restored();
             self.read_log(now);
             if !events.is_empty() {
@@ -307,11 +320,11 @@ impl Runner {
         }
     }
 
-    fn look_at_doors(&mut self) {
-        if self.control.doors_changed.load(Ordering::Acquire) != self.doors_seen {
-            let (doors, seen) = self.control.doors();
-            self.doors.reload(doors);
-            self.doors_seen = seen;
+    fn look_at_entrance(&mut self) {
+        if self.control.entrance_changed.load(Ordering::Acquire) != self.entrance_seen {
+            (self.entrance, self.entrance_seen) = self.control.entrance();
+            self.doors.reload(Arc::clone(&self.entrance.doors));
+            self.machine.handle_access(Arc::clone(&self.entrance.access));
         }
     }
 
@@ -323,7 +336,12 @@ impl Runner {
     fn park_until(&self, now: Time, stopping: Option<Instant>) -> Option<Duration> {
         let spin = self.shared.config.runtime.spin_microseconds;
         let spins = spin > 0 && now.micros_since(self.worked_at) < spin;
-        if spins || self.machine.has_deferred() || self.doors.has_waiting() || self.mesh.any_ready() {
+        if spins
+            || self.machine.has_deferred()
+            || self.doors.has_waiting()
+            || self.verdicts.has_some()
+            || self.mesh.any_ready()
+        {
             return Some(Duration::ZERO);
         }
         let timer =
@@ -432,7 +450,8 @@ impl Runner {
                 self.carry_out(now, None);
             }
             // Mails and `Control` are looked at every turn.
-            driver::Event::Woken | driver::Event::Readable { .. } => {}
+            driver::Event::Woken => {}
+            driver::Event::Readable { .. } => self.verdicts.look(),
         }
     }
 
@@ -462,10 +481,16 @@ impl Runner {
         }
         self.carry_out(now, Some(slot));
         self.hold_back(now, slot);
-        // One whose handshake waits for the next turn has nothing armed: it may still have to move.
-        if self.machine.is_handshaking(slot) && !self.net.is_held(slot) {
+        if self.reads_once(slot) {
             self.net.receive_once(slot);
         }
+    }
+
+    /// Is the connection read single shot by single shot, and due for the next one? One whose handshake waits
+    /// for the next turn has nothing armed, since it may still have to move; and one whose login is checked
+    /// waits for the answer.
+    fn reads_once(&self, slot: u32) -> bool {
+        self.machine.is_handshaking(slot) && !self.machine.awaits_verdict(slot) && !self.net.is_held(slot)
     }
 
     fn take_mails(&mut self) -> io::Result<()> {
@@ -494,15 +519,18 @@ impl Runner {
                         );
                     }
                     Parcel::Socket(arrival) => {
-                        let Arrival { socket, peer, listener, bytes, layers, unsent } = *arrival;
+                        let Arrival { socket, peer, listener, user, bytes, layers, unsent } = *arrival;
                         let slot = self.net.adopt(socket);
                         self.paused.remove(&slot);
                         self.count_in(slot, listener);
                         self.doors.adopt(slot, layers, &unsent, self.machine.outbox());
                         self.machine.handle_open(now, slot, peer, listener, true);
+                        if let Some(user) = user {
+                            self.machine.handle_certificate_user(slot, user);
+                        }
                         self.machine.handle_bytes(now, slot, &bytes);
                         self.carry_out(now, None);
-                        if self.machine.is_handshaking(slot) {
+                        if self.reads_once(slot) {
                             self.net.receive_once(slot);
                         }
                     }
@@ -538,9 +566,10 @@ impl Runner {
                     self.net.close(slot);
                 }
                 Effect::Stream { slot } => self.net.receive_stream(slot),
-                Effect::HandOver { slot, to, peer, listener, bytes } => {
-                    self.hand_over(now, slot, to, peer, listener, bytes);
+                Effect::HandOver { slot, to, peer, listener, user, bytes } => {
+                    self.hand_over(now, slot, to, peer, listener, user, bytes);
                 }
+                Effect::Check { slot, serial, login } => self.check_login(slot, serial, login),
                 Effect::Pause { slot } => self.pause(slot, PAUSED_BY_MACHINE),
                 Effect::Resume { slot } => self.resume(slot, PAUSED_BY_MACHINE),
                 Effect::Event(event) => self.log.write(now, &event),
@@ -569,13 +598,14 @@ impl Runner {
         to: ShardId,
         peer: SocketAddr,
         listener: u16,
+        user: Option<Box<str>>,
         bytes: Vec<u8>,
     ) {
         let (layers, unsent) = self.doors.take(slot, self.machine.outbox());
         match self.net.detach(slot) {
             Some(socket) => {
                 self.counted.remove(&slot);
-                let arrival = Arrival { socket, peer, listener, bytes, layers, unsent };
+                let arrival = Arrival { socket, peer, listener, user, bytes, layers, unsent };
                 self.send(now, to, Parcel::Socket(Box::new(arrival)), None);
             }
             // The peer has gone while its CONNECT was read.

@@ -166,6 +166,9 @@ impl Shard {
 
     /// A well-formed filter may still be refused, alone. `[MQTT5-3.8.4-7]`
     fn check_filter(&mut self, session: u32, filter: TopicFilter<'_>) -> Result<(), Reason> {
+        if !self.may_subscribe(session, filter.as_str()) {
+            return Err(Reason::NotAuthorized);
+        }
         let config = &self.shared.config;
         let terms = self.terms_of_session(session);
         let state = self.directory.session(session);

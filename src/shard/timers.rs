@@ -96,7 +96,7 @@ impl Shard {
         let Some(connection) = self.connection_mut(slot) else { return };
         connection.timer = None;
         let cause = match connection.stage {
-            Stage::Connect { .. } | Stage::Authenticate => EndCause::ConnectTimeout,
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => EndCause::ConnectTimeout,
             Stage::Serving { .. } => {
                 let deadline = keep_alive_deadline(connection.last_packet, connection.keep_alive_seconds);
                 if deadline > now {

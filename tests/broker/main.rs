@@ -8,6 +8,7 @@ mod io_uring;
 mod ipv6;
 mod json_log;
 mod listeners;
+mod logins;
 mod running;
 mod store;
 mod sys;

@@ -92,6 +92,13 @@ impl Running {
         self.child.wait().expect("our child");
     }
 
+    /// Sends SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-HUP", &pid]).status();
+        assert!(sent.expect("kill is there").success());
+    }
+
     /// A 5.0 client that is in, with a clean session that ends with its connection.
     pub(crate) fn client(&self, id: &str) -> Client {
         Client::connect(self.address, id, true, 0)

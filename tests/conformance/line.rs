@@ -33,6 +33,9 @@ impl Memory {
     }
 }
 
+/// How long a broker may take to see that its client has gone.
+const VANISHING: Duration = Duration::from_secs(2);
+
 /// Time as a scenario sees it.
 #[derive(Clone)]
 pub enum Clock {
@@ -95,9 +98,17 @@ impl Line {
         self.shut(Shutdown::Write);
     }
 
-    /// Closed by us, both ways.
+    /// Closed by us, both ways; the broker has seen it when this returns, so that what others do next comes after
+    /// it on every shard.
     pub fn vanish(&mut self) {
-        self.shut(Shutdown::Both);
+        self.shut(Shutdown::Write);
+        if let Self::Socket(stream) = self {
+            let end = Instant::now() + VANISHING;
+            let mut rest = [0; 4096];
+            let _ = stream.set_read_timeout(Some(VANISHING));
+            while Instant::now() < end && matches!(stream.read(&mut rest), Ok(1..)) {}
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 
     fn shut(&mut self, how: Shutdown) {

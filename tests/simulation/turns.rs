@@ -269,7 +269,8 @@ impl World {
                 let link = self.link_of(shard, slot);
                 self.resume(link, PAUSED_BY_MACHINE);
             }
-            Effect::Stream { .. } => {}
+            // No client has a password.
+            Effect::Stream { .. } | Effect::Check { .. } => {}
             Effect::Event(event) => self.happenings.push_back(Happening::Told(event)),
         }
     }

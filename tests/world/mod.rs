@@ -1,6 +1,7 @@
 //! The broker without a kernel: its shards, the boxes between them and their connections on a virtual clock, in
 //! one thread. Unit tests and conformance scenarios drive it.
 
+use midge::auth::access::{Access, Login, Verdict};
 use midge::config::Config;
 use midge::shard::{Effect, Event, Hangup, Mail, Shard, ShardId, Shared};
 use midge::store::segment::{BLOCK, Header, LogName};
@@ -25,6 +26,8 @@ pub struct World {
     now: Time,
     /// By which listener the next clients come in.
     pub listener: u16,
+    /// Logins to be checked: slot, serial, and what the client has said.
+    pub logins: Vec<(u32, u32, Box<Login>)>,
     pub events: Vec<Event>,
     config: Config,
     disk: Option<Disk>,
@@ -147,6 +150,7 @@ impl World {
             links: Vec::new(),
             now: Time::from_millis(1),
             listener: 0,
+            logins: Vec::new(),
             events: Vec::new(),
             disk,
             writing: (0..shards).map(|_| None).collect(),
@@ -201,6 +205,24 @@ impl World {
     }
 
     /// The broker has closed this connection.
+    /// What the listeners ask of their clients from now on.
+    pub fn ask(&mut self, access: &[Access]) {
+        for shard in 0..self.shards.len() {
+            self.shards[shard].handle_access(access.into());
+            self.carry_out(shard);
+        }
+        self.run();
+    }
+
+    /// Answers the oldest login that is to be checked.
+    pub fn answer(&mut self, verdict: Verdict) {
+        let (slot, serial, _) = self.logins.remove(0);
+        let shard = usize::from(self.links[slot as usize].shard);
+        self.shards[shard].handle_verdict(self.now, slot, serial, verdict);
+        self.carry_out(shard);
+        self.run();
+    }
+
     pub fn is_closed(&self, link: usize) -> bool {
         self.links[link].closed
     }
@@ -361,7 +383,7 @@ impl World {
         for effect in self.shards[shard].take_effects() {
             match effect {
                 Effect::Close { slot } => self.own(from, slot).closed = true,
-                Effect::HandOver { slot, to, peer, listener, bytes } => {
+                Effect::HandOver { slot, to, peer, listener, bytes, .. } => {
                     let link = self.own(from, slot);
                     (link.shard, link.paused) = (to, true);
                     self.boxes[usize::from(to)][shard].push_back(Parcel::Socket {
@@ -386,6 +408,7 @@ impl World {
                     self.read(slot as usize);
                 }
                 Effect::Stream { .. } => {}
+                Effect::Check { slot, serial, login } => self.logins.push((slot, serial, login)),
             }
         }
     }

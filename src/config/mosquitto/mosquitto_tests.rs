@@ -104,7 +104,7 @@ fn the_stock_file_of_debian_serves_this_machine_and_keeps_its_state() {
     assert!(conf.local_only);
     assert_eq!(addresses(&conf), ["127.0.0.1:1883", "[::1]:1883"]);
     let config = conf.config().expect("all of it is known");
-    assert!(config.auth.allow_anonymous);
+    assert_eq!(config.auth.allow_anonymous, Some(true));
     assert_eq!(config.persistence.directory, "/var/lib/mosquitto/mosquitto.db.midge");
     let remarks: Vec<String> = conf.remarks.iter().map(ToString::to_string).collect();
     assert_eq!(remarks.len(), 1);
@@ -363,7 +363,7 @@ fn who_may_come_in_without_a_name_is_as_in_mosquitto() {
 #[test]
 fn mosquittos_defaults_are_set_where_midge_has_others() {
     let config = conf("listener 1883").config().expect("all of it is known");
-    assert!(!config.auth.allow_anonymous);
+    assert_eq!(config.auth.allow_anonymous, Some(false));
     assert_eq!(config.protocol.receive_maximum, 20);
     assert_eq!(config.protocol.topic_alias_maximum, 10);
     assert_eq!(config.protocol.keep_alive_seconds_max, 65_535);

@@ -2,6 +2,7 @@
 //! before the machine sees them, and what the machine sends goes through them at the end of the turn.
 
 use super::{PAUSED_FOR_TURN, Runner};
+use crate::control::entrance::user_of_certificate;
 use crate::driver::Buffer;
 use crate::outbox::{Outbox, Range};
 use crate::shard::Hangup;
@@ -74,6 +75,10 @@ impl Doors {
             self.layers.resize_with(at + 1, || None);
         }
         self.layers[at] = Some(layered);
+    }
+
+    fn listener_of(&self, slot: u32) -> u16 {
+        self.layers.get(slot as usize).and_then(Option::as_ref).map_or(0, |layered| layered.listener)
     }
 
     fn has(&self, slot: u32) -> bool {
@@ -244,6 +249,13 @@ impl Runner {
             Ok(input) => {
                 if let Some(peer) = input.peer {
                     self.machine.handle_peer(slot, peer);
+                }
+                if let Some(identity) = input.identity {
+                    let listener = &self.shared.config.listeners[usize::from(self.doors.listener_of(slot))];
+                    let user = user_of_certificate(listener, identity.common_name, identity.subject);
+                    if let Some(user) = user {
+                        self.machine.handle_certificate_user(slot, user);
+                    }
                 }
                 if let Some(words) = input.secured {
                     tracing::debug!(shard = self.machine.id(), slot, "TLS is established: {words}");

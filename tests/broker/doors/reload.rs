@@ -40,7 +40,7 @@ fn new_certificate_is_for_new_connections_and_a_bad_one_for_none() {
     assert_eq!(shown(&authority, running.address, "a"), first.der);
 
     let second = authority.server("server");
-    reload(&running, "certificates, keys and revocation lists are read again");
+    reload(&running, "password files and access lists are read again");
     for id in ["b0", "b1", "b2", "b3"] {
         assert_eq!(shown(&authority, running.address, id), second.der);
     }

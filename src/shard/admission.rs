@@ -1,0 +1,218 @@
+//! Who a client is and what it may do: between its CONNECT and the session, and afterwards.
+//!
+//! A login that needs a check is an effect, and the answer comes as [`Shard::handle_verdict`]; meanwhile the CONNECT
+//! is kept and nothing more is read. What a client may do is asked here on the way of a message: without an
+//! access list that is one look at a flag.
+
+use super::connect::Told;
+use super::connection::{Progress, Stage};
+use super::directory::{CHECKED, NO_CONNECTION};
+use super::{Counter, Effect, Shard, Violation};
+use crate::auth::access::{Access, Login, Verdict};
+use crate::auth::acl::Permissions;
+use crate::packet::{Connect, Frame, Reason};
+use crate::time::Time;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What a client has proved, and what it may do.
+#[derive(Debug, Default)]
+pub(super) struct Identity {
+    /// User name.
+    user: Option<Box<str>>,
+    permissions: Option<Permissions>,
+}
+
+/// What becomes of a CONNECT.
+enum Judged {
+    /// The client is let in under this name.
+    In(Option<Box<str>>),
+    Out(Violation),
+    /// Its password is to be checked.
+    Ask(Box<Login>),
+}
+
+const EVERYTHING: &Permissions = &Permissions::everything();
+
+const ANONYMOUS: Violation = Violation {
+    reason: Reason::NotAuthorized,
+    cause: "anonymous clients are not allowed (auth.allow_anonymous)",
+};
+const NO_CERTIFICATE: Violation =
+    Violation { reason: Reason::BadUserNameOrPassword, cause: "no client certificate that names a user" };
+const BAD_LOGIN: Violation =
+    Violation { reason: Reason::NotAuthorized, cause: "unknown user or wrong password" };
+const BUSY: Violation = Violation { reason: Reason::ServerBusy, cause: "too many logins wait to be checked" };
+const WILL_DENIED: Violation =
+    Violation { reason: Reason::NotAuthorized, cause: "the client may not publish to its will's topic" };
+
+impl Shard {
+    /// What the listeners ask of their clients, by number of the listener, from now on. Clients that are in are
+    /// judged anew: what they may not receive any more they do not get.
+    pub fn handle_access(&mut self, access: Arc<[Access]>) {
+        self.access = access;
+        for slot in 0..self.connections.len() {
+            let slot = u32::try_from(slot).expect("slots are 32 bits");
+            if let Some(session) = self.session_of(slot) {
+                self.grant(slot, session);
+            }
+        }
+    }
+
+    /// The name that a client's certificate gives it.
+    pub fn handle_certificate_user(&mut self, slot: u32, user: Box<str>) {
+        if let Some(connection) = self.connection_mut(slot) {
+            connection.rare().certificate_user = Some(user);
+        }
+    }
+
+    /// A login was checked. `serial`: as in [`Effect::Check`].
+    pub fn handle_verdict(&mut self, now: Time, slot: u32, serial: u32, verdict: Verdict) {
+        let Some(connection) = self.connection_mut(slot) else { return };
+        if connection.serial != serial || !matches!(connection.stage, Stage::Check) {
+            return;
+        }
+        let Some((body, total_len)) = connection.rare().connect.take() else { return };
+        let Ok(connect) = Connect::decode(Frame { first_byte: 0x10, body: &body, total_len }) else { return };
+        let progress = match verdict {
+            Verdict::Good => {
+                let user = connect.username.map(Box::from);
+                self.let_in(now, slot, &connect, user)
+            }
+            Verdict::Bad => self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, BAD_LOGIN),
+            Verdict::Busy => self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, BUSY),
+        };
+        self.settle(now);
+        if let Progress::Next = progress {
+            // What the client has sent behind its CONNECT.
+            self.read(now, slot, &[]);
+            self.settle(now);
+        }
+    }
+
+    /// Does the connection wait for the answer to its login? Nothing is to be read meanwhile.
+    pub fn awaits_verdict(&self, slot: u32) -> bool {
+        self.connection(slot).is_some_and(|connection| matches!(connection.stage, Stage::Check))
+    }
+
+    /// A CONNECT without enhanced authentication, which is right otherwise.
+    pub(super) fn admit(
+        &mut self,
+        now: Time,
+        slot: u32,
+        connect: &Connect<'_>,
+        packet: Frame<'_>,
+    ) -> Progress {
+        match self.judge(slot, connect) {
+            Judged::In(user) => self.let_in(now, slot, connect, user),
+            Judged::Out(violation) => {
+                self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, violation)
+            }
+            Judged::Ask(login) => {
+                let Some(connection) = self.connection_mut(slot) else { return Progress::Gone };
+                connection.stage = Stage::Check;
+                // At most connect_bytes.
+                connection.rare().connect = Some((packet.body.into(), packet.total_len));
+                let serial = connection.serial;
+                self.effects.push(Effect::Check { slot, serial, login });
+                Progress::Next
+            }
+        }
+    }
+
+    fn judge(&self, slot: u32, connect: &Connect<'_>) -> Judged {
+        let Some(connection) = self.connection(slot) else { return Judged::Out(ANONYMOUS) };
+        let access = &self.access[usize::from(connection.listener)];
+        if access.names_by_certificate {
+            let user = connection.rare.as_ref().and_then(|rare| rare.certificate_user.clone());
+            return user.map_or(Judged::Out(NO_CERTIFICATE), |user| Judged::In(Some(user)));
+        }
+        let is_anonymous_allowed = self.terms(slot).allow_anonymous;
+        match connect.username {
+            Some(user) if access.checks_passwords => Judged::Ask(Box::new(Login {
+                client_id: connect.client_id.into(),
+                user: user.into(),
+                password: connect.password.map(Box::from),
+                peer: SocketAddr::from(&connection.peer),
+                listener: connection.listener,
+                version: connect.version,
+            })),
+            // Nobody looks at what it has; it is as good as none.
+            Some(user) if is_anonymous_allowed => Judged::In(Some(user.into())),
+            None if is_anonymous_allowed => Judged::In(None),
+            _ => Judged::Out(ANONYMOUS),
+        }
+    }
+
+    fn let_in(&mut self, now: Time, slot: u32, connect: &Connect<'_>, user: Option<Box<str>>) -> Progress {
+        if let Some(will) = &connect.will
+            && !self.permissions_of(slot, user.as_deref(), connect.client_id).may_publish(will.topic)
+        {
+            return self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, WILL_DENIED);
+        }
+        if user.is_some()
+            && let Some(connection) = self.connection_mut(slot)
+        {
+            connection.rare().identity.user = user;
+        }
+        self.accept(now, slot, connect, None)
+    }
+
+    fn permissions_of(&self, slot: u32, user: Option<&str>, client_id: &str) -> Permissions {
+        let listener = self.connection(slot).map_or(0, |connection| connection.listener);
+        self.access[usize::from(listener)].permissions(user, client_id)
+    }
+
+    /// Works out what the client of a session may do, and whether each message for it must be looked at.
+    pub(super) fn grant(&mut self, slot: u32, session: u32) {
+        let user =
+            self.connection(slot).and_then(|connection| connection.rare.as_ref()?.identity.user.clone());
+        let client_id = self.directory.session(session).client_id.clone();
+        let permissions = self.permissions_of(slot, user.as_deref(), &client_id);
+        let filters = self.directory.session(session).subscriptions();
+        let is_checked = filters.iter().any(|filter| !permissions.receives_all_of(filter));
+        let entry = self.directory.slot_mut(session);
+        entry.flags = if is_checked { entry.flags | CHECKED } else { entry.flags & !CHECKED };
+        let Some(connection) = self.connection_mut(slot) else { return };
+        if !permissions.is_everything() {
+            connection.rare().identity.permissions = Some(permissions);
+        } else if let Some(rare) = &mut connection.rare {
+            rare.identity.permissions = None;
+        }
+    }
+
+    fn permissions(&self, slot: u32) -> &Permissions {
+        let rare = self.connection(slot).and_then(|connection| connection.rare.as_ref());
+        rare.and_then(|rare| rare.identity.permissions.as_ref()).unwrap_or(EVERYTHING)
+    }
+
+    /// May the client of this connection publish to a topic name?
+    pub(super) fn may_publish(&self, slot: u32, topic: &str) -> bool {
+        self.permissions(slot).may_publish(topic)
+    }
+
+    /// May the client of a session subscribe to a topic filter? Notes if what it then gets must be looked at.
+    pub(super) fn may_subscribe(&mut self, session: u32, filter: &str) -> bool {
+        let permissions = self.permissions(self.directory.slot(session).connection);
+        if permissions.is_everything() {
+            return true;
+        }
+        let (granted, receives_all) =
+            (permissions.may_subscribe(filter), permissions.receives_all_of(filter));
+        if granted && !receives_all {
+            self.directory.slot_mut(session).flags |= CHECKED;
+        }
+        granted
+    }
+
+    /// May the client of a session be sent a message with this topic name? Only asked when the session is
+    /// [`CHECKED`]. One without a connection is asked when it is back.
+    pub(super) fn may_receive(&self, session: u32, topic: &str) -> bool {
+        let slot = self.directory.slot(session).connection;
+        let may = slot == NO_CONNECTION || self.permissions(slot).may_receive(topic);
+        if !may {
+            self.count(Counter::DroppedDenied, 1);
+        }
+        may
+    }
+}

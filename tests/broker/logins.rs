@@ -1,0 +1,139 @@
+//! Who comes in and what they may do, with the clients and the files of mosquitto.
+
+use crate::Running;
+use midge::auth::hash::{Argon2Cost, Scheme};
+use midge::auth::password_edit::{Create, set_password};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn file(name: &str, text: &str) -> PathBuf {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&file, text).expect("the target folder can be written");
+    file
+}
+
+fn passwords(name: &str, users: &[(&str, &str)]) -> PathBuf {
+    let path = file(name, "");
+    for (user, password) in users {
+        let scheme = Scheme::Argon2id(Argon2Cost::DEFAULT);
+        set_password(&path, user, password.as_bytes(), scheme, Create::No).expect("a line is added");
+    }
+    path
+}
+
+fn has_mosquitto() -> bool {
+    let has = Command::new("mosquitto_pub").arg("--version").stdout(Stdio::null()).status().is_ok();
+    if !has {
+        eprintln!("skipped: mosquitto_pub and mosquitto_sub are not installed");
+    }
+    has
+}
+
+fn publish(running: &Running, version: &str, login: &[&str], topic: &str) -> Output {
+    Command::new("mosquitto_pub")
+        .args(["-h", "127.0.0.1", "-p", &running.address.port().to_string(), "-V", version, "-q", "1"])
+        .args(["-t", topic, "-m", "hello"])
+        .args(login)
+        .output()
+        .expect("it was there just now")
+}
+
+#[test]
+fn password_file_lets_in_who_is_in_it() {
+    if !has_mosquitto() {
+        return;
+    }
+    let path = passwords("logins-passwords", &[("alice", "wonder"), ("bob", "builder")]);
+    for (shards, anonymous) in [(1, false), (2, true)] {
+        let rest = format!(
+            "allow_anonymous = {anonymous}\n[runtime]\nshards = {shards}\n[auth]\npassword_file = {path:?}\n"
+        );
+        let running = Running::start(&format!("passwords{shards}"), &rest);
+        for version in ["31", "311", "5"] {
+            let good = |login: &[&str]| publish(&running, version, login, "a").status.success();
+            assert!(good(&["-u", "alice", "-P", "wonder"]) && good(&["-u", "bob", "-P", "builder"]));
+            assert!(!good(&["-u", "alice", "-P", "builder"]), "another's password");
+            assert!(!good(&["-u", "carol", "-P", "wonder"]), "an unknown user");
+            assert!(!good(&["-u", "alice"]), "no password");
+            assert_eq!(good(&[]), anonymous, "no user name");
+        }
+        running.line("the refusal", |line| line.contains("unknown user or wrong password"));
+        assert!(!running.lines().iter().any(|line| line.contains("wonder") || line.contains("builder")));
+    }
+}
+
+#[test]
+fn listener_beyond_loopback_is_closed_to_anonymous_clients_until_they_are_allowed() {
+    if !has_mosquitto() {
+        return;
+    }
+    for (rest, open) in [("", false), ("[auth]\nallow_anonymous = true\n", true)] {
+        let running = Running::start_on("0.0.0.0:0", &format!("beyond{open}"), rest);
+        assert_eq!(publish(&running, "5", &[], "a").status.success(), open);
+        if !open {
+            running.line("the way to open it", |line| line.contains("allow_anonymous = true in [auth]"));
+        }
+    }
+}
+
+/// The messages that a subscriber of mosquitto's gets while others publish.
+fn heard(running: &Running, filter: &str, publishing: impl FnOnce()) -> String {
+    let port = running.address.port().to_string();
+    let subscriber = Command::new("mosquitto_sub")
+        .args(["-h", "127.0.0.1", "-p", &port, "-i", "listener", "-q", "1", "-v", "-W", "3", "-t", filter])
+        .args(["-u", "reader", "-P", "r"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it comes with mosquitto_pub");
+    running.line("the subscriber", |line| line.contains("client connected") && line.contains("listener"));
+    // Its SUBSCRIBE follows its CONNECT at once.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    publishing();
+    let output = subscriber.wait_with_output().expect("it ends by itself");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn access_list_of_mosquitto_holds_and_is_read_again_on_sighup() {
+    if !has_mosquitto() {
+        return;
+    }
+    let users = passwords("logins-acl-passwords", &[("reader", "r"), ("writer", "w")]);
+    let both = "user reader\ntopic read open/#\ntopic read later/#\nuser writer\ntopic write #\n";
+    let acl = file("logins-acl", both);
+    let rest = format!("[runtime]\nshards = 2\n[auth]\npassword_file = {users:?}\n[acl]\nfile = {acl:?}\n");
+    let running = Running::start("acl", &rest);
+    let write = |topic: &str| {
+        assert!(publish(&running, "5", &["-u", "writer", "-P", "w"], topic).status.success(), "{topic}");
+    };
+    let got = heard(&running, "#", || ["open/a", "closed/a", "later/a"].into_iter().for_each(write));
+    assert_eq!(got, "open/a hello\nlater/a hello\n");
+    // Without permission a publisher of 5.0 is told.
+    let refused = publish(&running, "5", &["-u", "reader", "-P", "r"], "open/a");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("Not authorized"), "{refused:?}");
+
+    std::fs::write(&acl, "user reader\ntopic read open/#\nuser writer\ntopic write #\n").expect("written");
+    running.hang_up();
+    running.line("the reload", |line| line.contains("access lists are read again"));
+    let got = heard(&running, "#", || ["later/b", "open/b"].into_iter().for_each(write));
+    assert_eq!(got, "open/b hello\n");
+
+    std::fs::write(&acl, "user reader\ntopic rread open/#\n").expect("written");
+    running.hang_up();
+    running.line("the mistake", |line| line.contains("nothing is changed") && line.contains("logins-acl:2"));
+    let got = heard(&running, "#", || write("open/c"));
+    assert_eq!(got, "open/c hello\n", "the list that was good holds");
+}
+
+#[test]
+fn file_that_cannot_be_used_is_named_at_the_start() {
+    let wrong = file("logins-wrong", "alice:secret\n");
+    let config = crate::config_file("logins-wrong-config", &format!("[auth]\npassword_file = {wrong:?}\n"));
+    for arguments in [["check-config"].as_slice(), &["serve", "--config"]] {
+        let output = crate::run(crate::midge().args(arguments).arg(&config));
+        let said = crate::stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("logins-wrong:1") && said.contains("midge passwd"), "{said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+}
