@@ -62,6 +62,8 @@ fn another_address_or_a_wrong_file_changes_nothing() {
     let authority = Authority::new("reload-address");
     let rows = authority.server("server").rows();
     let running = Running::start("doors-reload-address", &rows);
+    // Once a client is in, signals are heard.
+    shown(&authority, running.address, "first");
     config_file("doors-reload-address", &format!("[[listeners]]\naddress = \"127.0.0.2:0\"\n{rows}"));
     reload(&running, "the addresses of the listeners are not those of the start");
     config_file("doors-reload-address", "[[listeners]]\naddress = \"127.0.0.1:0\"\ntls_key = []\n");
