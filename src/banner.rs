@@ -1,10 +1,9 @@
 //! What midge says at start, in plain words: version, listeners, shards, bounds, what is kept, and what
 //! anonymous clients may do.
 
-use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::config::{Config, SyncPolicy};
+use crate::config::{Address, Config, SyncPolicy};
 
 /// What the start found out, besides the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -12,7 +11,7 @@ pub struct Started<'a> {
     /// Shards that run.
     pub shards: usize,
     /// Addresses that are listened on, with the ports that the kernel chose.
-    pub listeners: &'a [SocketAddr],
+    pub listeners: &'a [Address],
     /// The configuration file; `None` when all is at its default.
     pub config_file: Option<&'a str>,
     /// Limit on open files; `u64::MAX` for none.
@@ -64,8 +63,8 @@ fn kept(sync: SyncPolicy, directory: Option<&Path>) -> String {
     format!("Sessions, their messages and retained messages are kept in {directory}: {lost}.")
 }
 
-fn addresses(listeners: &[SocketAddr]) -> String {
-    let addresses: Vec<String> = listeners.iter().map(SocketAddr::to_string).collect();
+fn addresses(listeners: &[Address]) -> String {
+    let addresses: Vec<String> = listeners.iter().map(Address::to_string).collect();
     match addresses.as_slice() {
         [] => "no address".to_string(),
         [only] => only.clone(),
@@ -92,7 +91,7 @@ fn connections(config: &Config, started: &Started<'_>) -> String {
     format!("At most {} connections at a time ({reason}).", started.connections)
 }
 
-fn anonymous(config: &Config, listeners: &[SocketAddr]) -> String {
+fn anonymous(config: &Config, listeners: &[Address]) -> String {
     let anonymous = config.listeners.iter().filter(|listener| config.terms(listener).allow_anonymous).count();
     if anonymous == 0 {
         return "Only clients that prove who they are may connect; to let others in, set allow_anonymous = true in \
@@ -107,7 +106,7 @@ fn anonymous(config: &Config, listeners: &[SocketAddr]) -> String {
             open.join(", ")
         );
     }
-    let only_this_machine = listeners.iter().all(|address| address.ip().is_loopback());
+    let only_this_machine = listeners.iter().all(Address::is_loopback);
     let who = match only_this_machine {
         true => "Only this machine can reach",
         false => "Anyone who can reach",
@@ -129,8 +128,8 @@ mod tests {
     use crate::config::Listener;
 
     fn lines(config: &Config, listeners: &[&str], file: Option<&str>) -> Vec<String> {
-        let listeners: Vec<SocketAddr> =
-            listeners.iter().map(|address| address.parse().expect("a socket address")).collect();
+        let listeners: Vec<Address> =
+            listeners.iter().map(|address| Address::parse(address).expect("an address")).collect();
         let started = Started {
             shards: 2,
             listeners: &listeners,

@@ -9,9 +9,9 @@ use midge::banner::{Started, banner};
 use midge::cli::{self, Command, Serve, StoreAction};
 use midge::config::mosquitto::{ConfError, MosquittoConf};
 use midge::config::open_files::{self, Wanted};
-use midge::config::{Config, parse, state_directory};
+use midge::config::{Address, Config, parse, state_directory};
 use midge::control::entrance::{Entrance, Logins};
-use midge::driver::{self, BindOptions};
+use midge::driver::{self, BindOptions, SocketFile};
 use midge::logging;
 use midge::shard::run::{Bell, Control, Start, StartStore, run};
 use midge::shard::{SHARDS_MAX, Shared};
@@ -19,7 +19,6 @@ use midge::store::segment::LogName;
 use midge::store::{Checkpoint, Recovery, RecoveryReport, StoreDirectory, StoreError, Wall, recover, tools};
 use reload::{Reload, watch_signals};
 use std::io::Write;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
@@ -108,6 +107,7 @@ fn change_password(arguments: &PasswdArgs) -> Result<(), Failure> {
 fn start(serve: &Serve) -> Result<(), Failure> {
     let (config, notes) = reload::read(serve).map_err(Failure::usage)?;
     let log_guard = logging::start(&config.log).map_err(Failure::new)?;
+    let signals = reload::signals().map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
     driver::check_kernel().map_err(|problem| Failure::new(problem.to_string()))?;
 
     let shards = match config.runtime.shards {
@@ -118,7 +118,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let wanted = Wanted { connections: config.limits.connections, shards, listeners: config.listeners.len() };
     let connections = open_files::connections(open_files, wanted).map_err(Failure::new)?;
     let entrance = Entrance::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
-    let (addresses, mut sockets) = listen(&config, shards)?;
+    let Listening { addresses, mut sockets, files: _files } = listen(&config, shards)?;
     let seed = entropy();
     let started = Instant::now();
     let wall = Wall { zero_millis: millis_since_1970() };
@@ -190,7 +190,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         }));
     }
     let reload = Reload { serve: serve.clone(), control: Arc::clone(&control), config: reloadable };
-    watch_signals(Arc::clone(&control), bells, reload)
+    watch_signals(Arc::clone(&control), bells, reload, signals)
         .map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
     let starts = Arc::new(Mutex::new(starts));
     let running = driver::start_shards(shards, move |number| {
@@ -291,37 +291,69 @@ fn store(action: &StoreAction) -> Result<(), Failure> {
     }
 }
 
-/// A listening socket for each listener and shard, or a sentence that says what is in the way.
-fn listen(config: &Config, shards: usize) -> Result<(Vec<SocketAddr>, Vec<Vec<(u16, OwnedFd)>>), Failure> {
+/// What the broker listens on.
+struct Listening {
+    /// With the ports that the kernel chose.
+    addresses: Vec<Address>,
+    /// For each shard, with the number of the listener.
+    sockets: Vec<Vec<(u16, OwnedFd)>>,
+    /// Removed at the end.
+    files: Vec<SocketFile>,
+}
+
+/// A listening socket for each port and shard and for each path, or a sentence that says what is in the way.
+fn listen(config: &Config, shards: usize) -> Result<Listening, Failure> {
     let options = BindOptions::default();
-    let mut addresses = Vec::new();
-    let mut sockets: Vec<Vec<(u16, OwnedFd)>> = (0..shards).map(|_| Vec::new()).collect();
+    let sockets = (0..shards).map(|_| Vec::new()).collect();
+    let mut listening = Listening { addresses: Vec::new(), sockets, files: Vec::new() };
     let until = Instant::now() + ADDRESS_PATIENCE;
     for (number, listener) in (0..).zip(&config.listeners) {
+        if let Some(path) = listener.address.unix() {
+            let made = patiently(until, || driver::bind_unix(path, &options));
+            let (socket, file) =
+                made.map_err(|error| Failure::new(cannot_listen(&listener.address, &error)))?;
+            listening.addresses.push(listener.address.clone());
+            listening.files.push(file);
+            // A path has one socket; clients find home from its shard as from any other.
+            listening.sockets[usize::from(number) % shards].push((number, socket));
+            continue;
+        }
         for address in listener.address.resolve().map_err(Failure::new)? {
-            let failed = |error: std::io::Error| Failure::new(cannot_listen(address, &error));
-            while let Err(error) = driver::probe_bind(address, &options) {
-                if error.kind() != std::io::ErrorKind::AddrInUse || Instant::now() >= until {
-                    return Err(failed(error));
-                }
-                std::thread::sleep(ADDRESS_RETRY);
-            }
+            let failed = |error| Failure::new(cannot_listen(&Address::from_socket(address), &error));
+            patiently(until, || driver::probe_bind(address, &options)).map_err(failed)?;
             let first = driver::bind(address, &options).map_err(failed)?;
             // Port 0 is the kernel's choice, once.
             let bound = driver::local_address(&first).map_err(failed)?;
-            addresses.push(bound);
-            sockets[0].push((number, first));
-            for shard in &mut sockets[1..] {
+            listening.addresses.push(Address::from_socket(bound));
+            listening.sockets[0].push((number, first));
+            for shard in &mut listening.sockets[1..] {
                 shard.push((number, driver::bind(bound, &options).map_err(failed)?));
             }
         }
     }
-    Ok((addresses, sockets))
+    Ok(listening)
 }
 
-fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
-    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+/// Tries again while the address is in use.
+fn patiently<T>(until: Instant, bind: impl Fn() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match bind() {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(ADDRESS_RETRY);
+            }
+            done => return done,
+        }
+    }
+}
+
+fn cannot_listen(address: &Address, error: &std::io::Error) -> String {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, AlreadyExists, NotFound, PermissionDenied};
+    let is_path = address.unix().is_some();
     let why = match error.kind() {
+        AddrInUse if is_path => "another process listens there".to_owned(),
+        AlreadyExists => "there is a file that is no socket".to_owned(),
+        NotFound if is_path => "its folder does not exist".to_owned(),
+        PermissionDenied if is_path => "its folder, or what is there, is not midge's to write".to_owned(),
         AddrInUse => {
             "another process listens there; stop it, or choose another port in [[listeners]]".to_owned()
         }

@@ -5,6 +5,8 @@ use midge::config::mosquitto::MosquittoConf;
 use midge::config::{Config, Listener, parse};
 use midge::control::entrance::Entrance;
 use midge::shard::run::{Bell, Control};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -99,14 +101,18 @@ fn without_entrance(config: &Config) -> Config {
     config
 }
 
+/// Catches signals from now on; those that come before [`watch_signals`] wait for it.
+pub(crate) fn signals() -> std::io::Result<Signals> {
+    Signals::new([SIGTERM, SIGINT, SIGHUP])
+}
+
 /// The first SIGTERM or SIGINT stops in good order, the second at once. SIGHUP reads certificates again.
 pub(crate) fn watch_signals(
     control: Arc<Control>,
     bells: Vec<Bell>,
     mut reload: Reload,
+    mut signals: Signals,
 ) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     std::thread::Builder::new().name("midge-signals".into()).spawn(move || {
         for signal in signals.forever() {
             if signal == SIGHUP {

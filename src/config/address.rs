@@ -1,14 +1,16 @@
-//! Where a listener listens: `host:port`, checked for its form when the file is read and resolved at start.
+//! Where a listener listens: `host:port`, checked for its form when the file is read and resolved at start, or
+//! the path of a Unix-domain socket.
 //!
 //! The form is checked without asking a name server, so that `midge check-config` gives the same answer on
 //! every machine.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use super::value::{Allowed, Literal, Refused, Setting, quoted};
 
-/// A checked `host:port`. Port 0 means a free port that the kernel chooses.
+/// A checked `host:port` or `unix:/path`. Port 0 means a free port that the kernel chooses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     host: Host,
@@ -19,7 +21,12 @@ pub struct Address {
 enum Host {
     Ip(SocketAddr),
     Name(String),
+    /// Absolute.
+    Unix(String),
 }
+
+/// Longest path of a Unix-domain socket, in bytes: `sun_path` without the NUL at its end.
+const UNIX_PATH_BYTES_MAX: usize = 107;
 
 impl Address {
     /// The address of a socket.
@@ -32,9 +39,17 @@ impl Address {
         Address::from_socket(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port))
     }
 
-    /// Reads `127.0.0.1:1883`, `[::1]:1883` or `localhost:1883`; `None` when it is neither an address nor a
-    /// host name (letters, digits, `-` and `.`; at most 253 characters), or the port is missing.
+    /// Reads `127.0.0.1:1883`, `[::1]:1883`, `localhost:1883` or `unix:/run/midge/midge.sock`; `None` when it is
+    /// neither an address nor a host name (letters, digits, `-` and `.`; at most 253 characters), or the port is
+    /// missing; or when the path is not absolute, is that of a folder or has more than 107 bytes.
     pub fn parse(text: &str) -> Option<Address> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let is_good = path.starts_with('/')
+                && !path.ends_with('/')
+                && path.len() <= UNIX_PATH_BYTES_MAX
+                && !path.contains('\0');
+            return is_good.then(|| Address { host: Host::Unix(path.to_owned()), port: 0 });
+        }
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Some(Address::from_socket(address));
         }
@@ -44,7 +59,15 @@ impl Address {
         is_host_name(name).then(|| Address { host: Host::Name(name.to_ascii_lowercase()), port })
     }
 
-    /// The port; 0 for one that the kernel chooses.
+    /// The path, for a Unix-domain socket.
+    pub fn unix(&self) -> Option<&Path> {
+        match &self.host {
+            Host::Unix(path) => Some(Path::new(path)),
+            Host::Ip(_) | Host::Name(_) => None,
+        }
+    }
+
+    /// The port; 0 for one that the kernel chooses, and for a Unix-domain socket.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -54,6 +77,7 @@ impl Address {
         match &self.host {
             Host::Ip(address) => address.ip().is_loopback(),
             Host::Name(name) => name == "localhost",
+            Host::Unix(_) => true,
         }
     }
 
@@ -61,11 +85,12 @@ impl Address {
     pub fn socket(&self) -> Option<SocketAddr> {
         match self.host {
             Host::Ip(address) => Some(address),
-            Host::Name(_) => None,
+            Host::Name(_) | Host::Unix(_) => None,
         }
     }
 
-    /// All socket addresses behind the host, each once, in the order of the system's resolver.
+    /// All socket addresses behind the host, each once, in the order of the system's resolver; none for a
+    /// Unix-domain socket.
     ///
     /// Fails with a sentence when the name cannot be resolved. May wait for a name server.
     #[cfg(feature = "runtime")]
@@ -75,6 +100,7 @@ impl Address {
         let name = match &self.host {
             Host::Ip(address) => return Ok(vec![*address]),
             Host::Name(name) => name.as_str(),
+            Host::Unix(_) => return Ok(Vec::new()),
         };
         let mut addresses = Vec::new();
         let found = (name, self.port)
@@ -110,6 +136,7 @@ impl fmt::Display for Address {
         match &self.host {
             Host::Ip(address) => address.fmt(f),
             Host::Name(name) => write!(f, "{name}:{}", self.port),
+            Host::Unix(path) => write!(f, "unix:{path}"),
         }
     }
 }
@@ -163,6 +190,19 @@ mod tests {
             assert_eq!(Address::parse(text), None, "{text}");
         }
         assert_eq!(Address::parse(&format!("{}:1", "a.".repeat(200))), None);
+    }
+
+    #[test]
+    fn path_of_a_unix_socket_is_absolute_and_fits_the_kernel() {
+        let address = Address::parse("unix:/run/midge/midge.sock").expect("a path");
+        assert_eq!(address.unix(), Some(Path::new("/run/midge/midge.sock")));
+        assert_eq!(address.to_string(), "unix:/run/midge/midge.sock");
+        assert!(address.is_loopback() && address.socket().is_none());
+        let longest = format!("unix:/{}", "s".repeat(UNIX_PATH_BYTES_MAX - 1));
+        assert!(Address::parse(&longest).is_some());
+        for text in ["unix:", "unix:midge.sock", "unix:/run/", "unix:/a\0b", &format!("{longest}s")] {
+            assert_eq!(Address::parse(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -104,7 +104,11 @@ sections! {
         address: Address = Address::loopback(1883), Allowed::Address, "",
             "Address and port, or host name and port. 0.0.0.0 stands for every IPv4 address of this machine, \
              [::] for every IPv6 address. Port 0 takes a free port, which the start-up lines name. midge does \
-             not start when the address is taken or is not this machine's.";
+             not start when the address is taken or is not this machine's. Or \"unix:\" and the absolute path, of \
+             at most 107 bytes, of a Unix-domain socket: made with mode 0660, so that midge's user and group can \
+             connect, and removed at the end; one that was left behind is replaced. One shard accepts its \
+             clients, and they are served by all. They count as 127.0.0.1 where addresses are asked for, and log \
+             lines call them unix.";
         protocol: ListenerProtocol = ListenerProtocol::Mqtt, Allowed::Choice(ListenerProtocol::WORDS), "",
             "What is spoken there. \"mqtt\": MQTT as it is. \"websocket\": MQTT in the binary frames of WebSocket, \
              for browsers, with the subprotocols mqtt and mqttv3.1. Either of them over TLS, if there are \

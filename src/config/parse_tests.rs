@@ -161,8 +161,8 @@ fn a_wrong_type_says_what_it_got_and_what_is_allowed_with_its_unit() {
         (
             "[[listeners]]\naddress = 1883",
             "listeners[1].address: got the integer 1883; allowed is \
-          \"ADDRESS:PORT\" or \"HOSTNAME:PORT\", such as \"0.0.0.0:1883\", \"[::]:1883\" or \
-          \"localhost:1883\"",
+          \"ADDRESS:PORT\", \"HOSTNAME:PORT\" or \"unix:PATH\", such as \"0.0.0.0:1883\", \"[::]:1883\", \
+          \"localhost:1883\" or \"unix:/run/midge/midge.sock\"",
         ),
         (
             "[protocol]\nresponse_information = {}",
@@ -202,8 +202,8 @@ fn an_impossible_value_says_what_is_allowed() {
         (
             "[[listeners]]\naddress = \"1883\"",
             "listeners[1].address: got \"1883\"; allowed is \
-          \"ADDRESS:PORT\" or \"HOSTNAME:PORT\", such as \"0.0.0.0:1883\", \"[::]:1883\" or \
-          \"localhost:1883\"",
+          \"ADDRESS:PORT\", \"HOSTNAME:PORT\" or \"unix:PATH\", such as \"0.0.0.0:1883\", \"[::]:1883\", \
+          \"localhost:1883\" or \"unix:/run/midge/midge.sock\"",
         ),
         (
             "[[listeners]]\nprotocol = \"mqtts\"",

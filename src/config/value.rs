@@ -79,7 +79,7 @@ pub enum Allowed {
     },
     /// Some of a few words, in an array.
     Choices(&'static [&'static str]),
-    /// `host:port`, where the host is an address or a name.
+    /// `host:port`, where the host is an address or a name, or `unix:/path`.
     Address,
 }
 
@@ -129,8 +129,8 @@ impl fmt::Display for Allowed {
                 write!(f, "a string of at most {bytes_max} bytes without control characters")
             }
             Allowed::Address => f.write_str(
-                "\"ADDRESS:PORT\" or \"HOSTNAME:PORT\", such as \"0.0.0.0:1883\", \"[::]:1883\" or \
-                 \"localhost:1883\"",
+                "\"ADDRESS:PORT\", \"HOSTNAME:PORT\" or \"unix:PATH\", such as \"0.0.0.0:1883\", \"[::]:1883\", \
+                 \"localhost:1883\" or \"unix:/run/midge/midge.sock\"",
             ),
         }
     }

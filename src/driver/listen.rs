@@ -3,6 +3,10 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
 /// How a listening socket is made.
 #[derive(Clone, Debug)]
@@ -35,6 +39,87 @@ pub fn probe_bind(address: SocketAddr, options: &BindOptions) -> io::Result<()> 
     bound(address, options, false).map(drop)
 }
 
+/// What a client of a Unix-domain socket has for an address: it is on this machine, and no TCP client has port 0.
+pub const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// The file of a listening Unix-domain socket, removed when dropped unless another one has taken its place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if inode_of(&self.path).is_ok_and(|inode| inode == self.inode) {
+            // Nobody is left who could be told.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode_of(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+/// Makes a listening Unix-domain socket that its user and group can connect to (mode 0660). A socket file that
+/// nobody listens on is replaced. Other shards can't share it as they share a port.
+///
+/// # Errors
+/// The kernel's; `AddrInUse` when somebody listens there, `AlreadyExists` when the file is no socket.
+pub fn bind_unix(path: &Path, options: &BindOptions) -> io::Result<(OwnedFd, SocketFile)> {
+    // SAFETY: a system call without pointers.
+    let fd = check(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: the descriptor is new and ours alone.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let address = encode_unix(path)?;
+    let bind = || {
+        let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+        // SAFETY: the storage holds a socket address of the stated length, whose path ends with a NUL.
+        check(unsafe { libc::bind(fd, (&raw const address).cast(), length) })
+    };
+    if let Err(error) = bind() {
+        if error.kind() != io::ErrorKind::AddrInUse {
+            return Err(error);
+        }
+        remove_stale(path)?;
+        bind()?;
+    }
+    let file = SocketFile { path: path.to_owned(), inode: inode_of(path)? };
+    // Nobody can connect before `listen`, so nobody slips in before this.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    // SAFETY: a system call on a descriptor we own; it takes no pointer.
+    check(unsafe { libc::listen(fd, i32::from(options.backlog)) })?;
+    Ok((socket, file))
+}
+
+/// Removes a socket file that nobody listens on.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+        _ => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+fn encode_unix(path: &Path) -> io::Result<libc::sockaddr_un> {
+    let bytes = path.as_os_str().as_bytes();
+    // SAFETY: all-zero is a valid socket address.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    // A NUL stays at the end.
+    if bytes.len() >= address.sun_path.len() || bytes.contains(&0) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, byte) in address.sun_path.iter_mut().zip(bytes) {
+        *to = *byte as libc::c_char;
+    }
+    Ok(address)
+}
+
 /// The address a socket is bound to, for a port that the kernel chose.
 pub fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
     // SAFETY: `getsockname` writes at most the stated length into the storage it is given.
@@ -42,7 +127,7 @@ pub fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
         .ok_or_else(io::Error::last_os_error)
 }
 
-/// The address of a connection's other side; none if it is gone.
+/// The address of a connection's other side, [`UNIX_PEER`] for a Unix-domain socket; none if it is gone.
 pub(super) fn peer_of(socket: &OwnedFd) -> Option<SocketAddr> {
     // SAFETY: as above, for `getpeername`.
     named(|address, length| unsafe { libc::getpeername(socket.as_raw_fd(), address, length) })
@@ -132,6 +217,7 @@ fn named(call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> i32) ->
             let port = u16::from_be(address.sin6_port);
             Some(SocketAddr::V6(SocketAddrV6::new(ip, port, address.sin6_flowinfo, address.sin6_scope_id)))
         }
+        libc::AF_UNIX => Some(UNIX_PEER),
         _ => None,
     }
 }
@@ -152,6 +238,34 @@ mod tests {
         let first = bind(loopback(21000), &options).unwrap();
         let second = bind(loopback(21000), &options).unwrap();
         assert_eq!(local_address(&first).unwrap(), local_address(&second).unwrap());
+    }
+
+    #[test]
+    fn socket_file_is_replaced_only_if_nobody_listens_and_removed_only_if_it_is_ours() {
+        let options = BindOptions::default();
+        let folder = std::env::temp_dir().join(format!("midge-listen-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("midge.sock");
+        let kind = |result: io::Result<_>| {
+            result.map(|(socket, file)| drop::<(OwnedFd, SocketFile)>((socket, file)))
+        };
+
+        let (socket, first) = bind_unix(&path, &options).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        UnixStream::connect(&path).unwrap();
+        assert_eq!(kind(bind_unix(&path, &options)).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+
+        drop(socket);
+        let (_socket, second) = bind_unix(&path, &options).unwrap();
+        drop(first);
+        UnixStream::connect(&path).expect("the second one's file is left alone");
+        drop(second);
+        assert!(!path.exists());
+
+        std::fs::write(&path, "no socket").unwrap();
+        assert_eq!(kind(bind_unix(&path, &options)).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"no socket");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -36,7 +36,7 @@ use std::time::Duration;
 pub use executor::{Shards, start_shards};
 pub use heap::give_heap_back;
 pub use kernel::{KernelProblem, check_kernel};
-pub use listen::{BindOptions, bind, local_address, probe_bind};
+pub use listen::{BindOptions, SocketFile, UNIX_PEER, bind, bind_unix, local_address, probe_bind};
 pub use log::{LogConfig, LogEvent, LogWriter};
 pub use mesh::{MeshEnd, Sleeping, mesh};
 pub use net::{EVENTS_MAX, Net};
@@ -76,7 +76,7 @@ pub enum Event {
         listener: u16,
         /// Its slot.
         slot: u32,
-        /// The other side's address.
+        /// The other side's address; [`UNIX_PEER`] for one that came by a Unix-domain socket.
         peer: SocketAddr,
     },
     /// The kernel could not hand a connection over; the listener goes on, after a pause when we

@@ -138,6 +138,8 @@ pub(super) const PAUSED_BY_OWED: u8 = 2;
 
 /// Packet type of CONNECT.
 const CONNECT_TYPE: u8 = 1;
+/// A record of TLS with a handshake in it, and the first byte of its version.
+const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
 
 /// What has arrived of the body of a CONNECT.
 fn body_so_far(bytes: &[u8]) -> Option<&[u8]> {
@@ -241,9 +243,18 @@ impl Shard {
             let is_first = matches!(self.connection(slot)?.stage, Stage::Connect { .. });
             if is_first && bytes[used] >> 4 != CONNECT_TYPE {
                 // [MQTT5-3.1.0-1]: not a word, and no waiting for the rest of what is no CONNECT:
-                // a browser, a port scanner. (A TLS client looks like a malformed CONNECT.)
+                // a browser, a port scanner.
                 let violation =
                     Violation { reason: Reason::ProtocolError, cause: "the first packet is not CONNECT" };
+                self.end_connection(now, slot, EndCause::Violation(violation));
+                return None;
+            }
+            if is_first && bytes[used..].starts_with(TLS_HANDSHAKE) {
+                // It would be a malformed CONNECT too, but that helps nobody who reads the log.
+                let violation = Violation {
+                    reason: Reason::MalformedPacket,
+                    cause: "the client speaks TLS, and this listener does not",
+                };
                 self.end_connection(now, slot, EndCause::Violation(violation));
                 return None;
             }

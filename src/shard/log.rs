@@ -1,8 +1,11 @@
 //! Events as log lines: one line each, client and cause, and never a flood.
 
 use super::event::Event;
+use crate::driver::UNIX_PEER;
 use crate::packet::ProtocolVersion;
 use crate::time::Time;
+use std::fmt;
+use std::net::SocketAddr;
 
 /// Lines of a kind that a client can bring about at will (refusals, limits) are written this
 /// often per second and shard; the rest is counted and told in one line.
@@ -33,7 +36,7 @@ impl EventLog {
                 let protocol = protocol(*version);
                 tracing::info!(
                     client = shown(client),
-                    %peer,
+                    peer = %Shown(*peer),
                     protocol,
                     keep_alive_seconds,
                     clean_start,
@@ -43,13 +46,13 @@ impl EventLog {
                 );
             }
             Event::Disconnected { client, peer, cause } => {
-                tracing::info!(client = shown(client), %peer, %cause, "client disconnected");
+                tracing::info!(client = shown(client), peer = %Shown(*peer), %cause, "client disconnected");
             }
             Event::Refused { client, peer, violation } => {
-                tracing::info!(client = shown(client), %peer, cause = %violation, "connect refused");
+                tracing::info!(client = shown(client), peer = %Shown(*peer), cause = %violation, "connect refused");
             }
             Event::Unconnected { peer, cause } if self.may_write(now) => {
-                tracing::info!(%peer, %cause, "connection ended before a session began");
+                tracing::info!(peer = %Shown(*peer), %cause, "connection ended before a session began");
             }
             Event::PublishRefused { client, violation } if self.may_write(now) => {
                 tracing::info!(client = shown(client), cause = %violation, "publish refused");
@@ -79,6 +82,15 @@ impl EventLog {
         let may = self.written <= LINES_PER_SECOND;
         self.left_out += u64::from(!may);
         may
+    }
+}
+
+/// An address as log lines have it.
+struct Shown(SocketAddr);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == UNIX_PEER { f.write_str("unix") } else { self.0.fmt(f) }
     }
 }
 

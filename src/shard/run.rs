@@ -357,12 +357,13 @@ impl Runner {
     /// Lets clients in once every shard knows what the sessions of an earlier run want: a message that came
     /// before would pass them by.
     fn listen_when_restored(&mut self) {
-        if self.listeners.is_empty() {
-            return;
-        }
+        // The others wait for a shard without listeners too.
         if !self.is_restored && !self.machine.is_restoring() {
             self.is_restored = true;
             self.control.restored.fetch_add(1, Ordering::AcqRel);
+        }
+        if self.listeners.is_empty() {
+            return;
         }
         if self.control.restored.load(Ordering::Acquire) >= self.shared.shards() {
             for (number, socket) in std::mem::take(&mut self.listeners) {

@@ -284,10 +284,13 @@ impl Layers {
         out: &mut Vec<u8>,
         input: &mut Input,
     ) -> Result<(), Fault> {
-        let (Some(websocket), Some(settings)) = (&mut self.websocket, &door.websocket) else {
+        let Some(websocket) = &mut self.websocket else {
             scratch.mqtt.extend_from_slice(bytes);
             return Ok(());
         };
+        // A listener that has ceased to speak WebSocket goes on with those who do, and asks nothing of them.
+        let none = WebSocketSettings::default();
+        let settings = door.websocket.as_ref().unwrap_or(&none);
         let Scratch { tls: tls_scratch, answers, mqtt, .. } = scratch;
         let to_peer = if self.tls.is_some() { &mut *answers } else { &mut *out };
         let progress = websocket.read(settings, bytes, mqtt, to_peer);

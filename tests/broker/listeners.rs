@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// The address that the start-up lines name second.
-fn second_address(running: &Running) -> SocketAddr {
+pub(crate) fn second_address(running: &Running) -> SocketAddr {
     let line = running.line("the listeners", |line| line.contains("Listening on "));
     let second = line.split(" and ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
     second.unwrap_or_else(|| panic!("a second address in {line}"))

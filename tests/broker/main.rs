@@ -3,6 +3,7 @@
 
 mod client;
 mod crash;
+mod doors;
 mod io_uring;
 mod ipv6;
 mod json_log;

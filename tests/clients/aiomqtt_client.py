@@ -1,7 +1,7 @@
-"""aiomqtt 2 against the broker, MQTT 3.1, 3.1.1 and 5.0: aiomqtt_client.py HOST PORT 3|4|5."""
+"""aiomqtt 2 against the broker, MQTT 3.1, 3.1.1 and 5.0: aiomqtt_client.py HOST PORT 3|4|5
+[mqtt|ws|mqtts|wss CA]."""
 
 import asyncio
-import socket
 import time
 
 import aiomqtt
@@ -9,7 +9,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from check import WAIT_SECONDS, binary, case, equal, main
+from check import WAIT_SECONDS, binary, case, cut, equal, main
 
 ALL = (3, 4, 5)
 
@@ -33,6 +33,8 @@ def connect(spot, who, clean=True, expiry=0, **options):
         identifier=spot.client(who),
         protocol=aiomqtt.ProtocolVersion(spot.level),
         timeout=WAIT_SECONDS,
+        transport=spot.transport,
+        tls_params=aiomqtt.TLSParameters(ca_certs=spot.ca) if spot.ca else None,
         **options,
     )
 
@@ -56,7 +58,7 @@ async def expect(client, topic, payload, qos=None, retain=None):
 
 async def die(client):
     """Ends the connection without DISCONNECT, while inside `async with`."""
-    client._client.socket().shutdown(socket.SHUT_RDWR)
+    cut(client._client.socket())
     try:
         await take(client)
     except aiomqtt.MqttError:

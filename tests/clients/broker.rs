@@ -10,12 +10,48 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
 /// How long a broker may take from its start until it accepts.
 const START_SECONDS_MAX: u64 = 20;
 /// Free ports that may turn out to be taken before the broker has them.
 const PORT_TRIES_MAX: u32 = 5;
 /// Lines of the log that a failed test shows.
 const LOG_LINES_SHOWN: usize = 60;
+
+/// What stands between a client and MQTT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Door {
+    Plain,
+    WebSocket,
+    Tls,
+    WebSocketTls,
+}
+
+impl Door {
+    /// As a URL and the scripts name it.
+    pub(crate) fn scheme(self) -> &'static str {
+        match self {
+            Self::Plain => "mqtt",
+            Self::WebSocket => "ws",
+            Self::Tls => "mqtts",
+            Self::WebSocketTls => "wss",
+        }
+    }
+
+    /// The rows of the listener; the certificates are made in the folder.
+    fn rows(self, folder: &Path) -> String {
+        let mut rows = String::new();
+        if matches!(self, Self::WebSocket | Self::WebSocketTls) {
+            rows.push_str("protocol = \"websocket\"\nwebsocket_path = \"/mqtt\"\n");
+        }
+        if matches!(self, Self::Tls | Self::WebSocketTls) {
+            make_certificates(folder);
+            rows.push_str("tls_certificates = [\"server.pem\"]\ntls_keys = [\"key.pem\"]\n");
+        }
+        rows
+    }
+}
 
 /// A broker that listens. Killed when dropped.
 pub(crate) struct Broker {
@@ -28,6 +64,11 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts a broker with this many shards and returns once it accepts connections.
     pub(crate) fn start(shards: usize) -> Self {
+        Self::start_behind(Door::Plain, shards)
+    }
+
+    /// The same, with something before MQTT on its listener.
+    pub(crate) fn start_behind(door: Door, shards: usize) -> Self {
         let folder = TempFolder::new();
         if let Some(target) = std::env::var_os("MIDGE_TEST_TARGET") {
             let target = target.into_string().expect("MIDGE_TEST_TARGET is HOST:PORT");
@@ -35,13 +76,14 @@ impl Broker {
             let port = port.parse().expect("MIDGE_TEST_TARGET ends with a port");
             return Self { host: host.to_owned(), port, child: None, folder };
         }
+        let rows = door.rows(&folder.path);
         // Between looking for a free port and listening on it, no other test may look for one.
         static STARTING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = STARTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut broker = Self { host: "127.0.0.1".to_owned(), port: 0, child: None, folder };
         for _ in 0..PORT_TRIES_MAX {
             broker.port = free_port();
-            broker.child = Some(spawn(&broker.folder.path, broker.port, shards));
+            broker.child = Some(spawn(&broker.folder.path, broker.port, &rows, shards));
             if broker.accepts() {
                 return broker;
             }
@@ -53,6 +95,11 @@ impl Broker {
     /// A folder that is this test's alone and goes away with the broker.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder.path
+    }
+
+    /// The CA that a TLS client has to trust; no such file for other doors.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.folder.path.join(CA)
     }
 
     /// The start of topics and client identifiers that no other test uses, of at most 12 characters.
@@ -107,10 +154,10 @@ impl Drop for Broker {
     }
 }
 
-fn spawn(folder: &Path, port: u16, shards: usize) -> Child {
+fn spawn(folder: &Path, port: u16, rows: &str, shards: usize) -> Child {
     let config = folder.join("midge.toml");
     let text = format!(
-        "[[listeners]]\naddress = \"127.0.0.1:{port}\"\n\n\
+        "[[listeners]]\naddress = \"127.0.0.1:{port}\"\n{rows}\n\
          [runtime]\nshards = {shards}\n\n\
          [persistence]\ndirectory = \"state\"\nsegment_bytes = 1048576\n\n\
          [auth]\nallow_anonymous = true\n"
@@ -129,6 +176,28 @@ fn spawn(folder: &Path, port: u16, shards: usize) -> Child {
         .spawn()
         .expect("the binary of this package starts")
 }
+
+/// A CA, and a certificate of 127.0.0.1 by it.
+fn make_certificates(folder: &Path) {
+    let named = |name: &str, hosts: &[&str]| {
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let mut params = CertificateParams::new(hosts).expect("good names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+    };
+    let mut params = named("the tests' authority", &[]);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("chance")).expect("a CA");
+    let key = KeyPair::generate().expect("chance");
+    let mut params = named("server", &["127.0.0.1", "localhost"]);
+    params.use_authority_key_identifier_extension = true;
+    let server = params.signed_by(&key, &ca).expect("the CA signs");
+    for (name, text) in [(CA, ca.pem()), ("server.pem", server.pem()), ("key.pem", key.serialize_pem())] {
+        fs::write(folder.join(name), text).expect("a file in the temporary folder");
+    }
+}
+
+const CA: &str = "ca.pem";
 
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");

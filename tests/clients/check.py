@@ -2,12 +2,15 @@
 
 A script registers its cases with `@case(3, 4, 5)`, the protocol levels it is for (3 is MQTT 3.1), and ends
 with `main(...)`. Each case gets a `Spot`: where the broker is, and names of its own, so that all cases run
-at once against one broker. A line is printed for each case, then the sums; the exit status is 1 when a case
+at once against one broker. The command line is HOST PORT LEVEL, then
+mqtt, ws, mqtts or wss and the file of the CA. A line is printed for each case, then the sums; the exit status is 1 when a case
 failed or when there was none.
 """
 
 import asyncio
+import os
 import secrets
+import socket
 import sys
 import time
 import traceback
@@ -31,8 +34,11 @@ def case(*levels):
 class Spot:
     """One case's place: the broker, the protocol level, topics and client identifiers nobody else uses."""
 
-    def __init__(self, host, port, level, name):
+    def __init__(self, host, port, level, scheme, ca, name):
         self.host, self.port, self.level = host, port, level
+        # As paho names what MQTT goes over; the CA is None without TLS.
+        self.transport = "websockets" if scheme in ("ws", "wss") else "tcp"
+        self.ca = ca if scheme in ("mqtts", "wss") else None
         self.name = name
         self.run = secrets.token_hex(4)
 
@@ -42,6 +48,12 @@ class Spot:
     def client(self, who):
         """At most 23 characters, the limit of MQTT 3.1."""
         return f"{self.run}-{who}"[:23]
+
+
+def cut(connection):
+    """Ends a connection below whatever paho has put upon its socket: WebSocket, TLS."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as below:
+        below.shutdown(socket.SHUT_RDWR)
 
 
 def equal(got, wanted, what):
@@ -60,16 +72,17 @@ def binary(length):
 
 def main(run_case):
     """Runs `await run_case(function, spot)` for each case of the level on the command line."""
-    host, port, level = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    level, scheme, ca = int(sys.argv[3]), *(sys.argv[4:] or ("mqtt", None))
+    place = (sys.argv[1], int(sys.argv[2]), level, scheme, ca)
     chosen = [function for levels, function in _cases if level in levels]
-    failed = asyncio.run(_run_all(run_case, chosen, host, port, level))
+    failed = asyncio.run(_run_all(run_case, chosen, place))
     print(f"{len(chosen) - failed} passed, {failed} failed", flush=True)
     sys.exit(1 if failed or not chosen else 0)
 
 
-async def _run_all(run_case, chosen, host, port, level):
+async def _run_all(run_case, chosen, place):
     async def one(function):
-        spot = Spot(host, port, level, function.__name__)
+        spot = Spot(*place, function.__name__)
         start = time.monotonic()
         try:
             await asyncio.wait_for(run_case(function, spot), CASE_SECONDS_MAX)

@@ -1,5 +1,6 @@
 //! Real clients against the real binary: the command line tools of mosquitto, paho-mqtt, aiomqtt and gmqtt
-//! (Python), mqtt.js (Node) and rumqttc (Rust), each at every protocol version it speaks, over 1, 2 and 7 shards.
+//! (Python), mqtt.js (Node) and rumqttc (Rust), each at every protocol version it speaks, over 1, 2 and 7 shards;
+//! paho-mqtt, aiomqtt and mqtt.js over WebSocket, TLS and both too.
 //!
 //! Each test starts a broker of its own, on a free port and with a config file in a folder of its own. What the
 //! Python and Node clients need is installed once, below the target folder; a client that can't be had is a
@@ -19,6 +20,7 @@ mod rumqttc_v5;
 mod scripts;
 mod setup;
 
+use crate::broker::Door;
 use crate::setup::Client;
 
 /// The same tests over one number of shards.
@@ -113,3 +115,51 @@ macro_rules! clients_over {
 clients_over!(over_1_shard, 1);
 clients_over!(over_2_shards, 2);
 clients_over!(over_7_shards, 7);
+
+/// paho-mqtt, aiomqtt and mqtt.js through something before MQTT.
+macro_rules! clients_behind {
+    ($module:ident, $door:expr) => {
+        mod $module {
+            use super::*;
+
+            #[test]
+            fn paho_speaks_mqtt_3_1() {
+                scripts::talk_behind($door, 2, Client::Paho, 3);
+            }
+
+            #[test]
+            fn paho_speaks_mqtt_3_1_1() {
+                scripts::talk_behind($door, 2, Client::Paho, 4);
+            }
+
+            #[test]
+            fn paho_speaks_mqtt_5() {
+                scripts::talk_behind($door, 2, Client::Paho, 5);
+            }
+
+            #[test]
+            fn aiomqtt_speaks_mqtt_5() {
+                scripts::talk_behind($door, 2, Client::Aiomqtt, 5);
+            }
+
+            #[test]
+            fn mqttjs_speaks_mqtt_3_1() {
+                scripts::talk_behind($door, 2, Client::Mqttjs, 3);
+            }
+
+            #[test]
+            fn mqttjs_speaks_mqtt_3_1_1() {
+                scripts::talk_behind($door, 2, Client::Mqttjs, 4);
+            }
+
+            #[test]
+            fn mqttjs_speaks_mqtt_5() {
+                scripts::talk_behind($door, 2, Client::Mqttjs, 5);
+            }
+        }
+    };
+}
+
+clients_behind!(over_websocket, Door::WebSocket);
+clients_behind!(over_tls, Door::Tls);
+clients_behind!(over_websocket_and_tls, Door::WebSocketTls);

@@ -1,14 +1,22 @@
-// mqtt.js 5 against the broker, MQTT 3.1, 3.1.1 and 5.0: node mqttjs_client.mjs HOST PORT 3|4|5.
+// mqtt.js 5 against the broker, MQTT 3.1, 3.1.1 and 5.0: node mqttjs_client.mjs HOST PORT 3|4|5
+// [mqtt|ws|mqtts|wss CA].
 // MIDGE_NODE is the folder whose node_modules has the package `mqtt`: an import would look beside this file.
 
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const mqtt = createRequire(join(process.env.MIDGE_NODE, "package.json"))("mqtt");
 const [host, port, level] = [process.argv[2], Number(process.argv[3]), Number(process.argv[4])];
+const protocol = process.argv[5] ?? "mqtt";
+const over = {
+  protocol,
+  ...(protocol.startsWith("ws") && { path: "/mqtt" }),
+  ...(["mqtts", "wss"].includes(protocol) && { ca: readFileSync(process.argv[6]) }),
+};
 const CASE_SECONDS_MAX = 40;
 const WAIT_SECONDS = 10;
 const ALL = [3, 4, 5];
@@ -57,6 +65,7 @@ class Peer {
     this.client = mqtt.connect({
       host,
       port,
+      ...over,
       clientId,
       protocolId: level === 3 ? "MQIsdp" : "MQTT",
       protocolVersion: level,

@@ -1,4 +1,5 @@
-"""paho-mqtt 2 against the broker, MQTT 3.1, 3.1.1 and 5.0: paho_client.py HOST PORT 3|4|5.
+"""paho-mqtt 2 against the broker, MQTT 3.1, 3.1.1 and 5.0: paho_client.py HOST PORT 3|4|5
+[mqtt|ws|mqtts|wss CA].
 
 The widest of the client scripts: whatever paho can say is said here, and what comes back is compared.
 Silence is proved by a marker: what must not arrive would have come before it.
@@ -7,7 +8,6 @@ Silence is proved by a marker: what must not arrive would have come before it.
 import asyncio
 import concurrent.futures
 import queue
-import socket
 import time
 
 import paho.mqtt.client as mqtt
@@ -15,7 +15,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from check import WAIT_SECONDS, binary, case, equal, main
+from check import WAIT_SECONDS, binary, case, cut, equal, main
 
 ALL = (3, 4, 5)
 
@@ -44,8 +44,11 @@ class Peer:
             client_id=spot.client(who) if client_id is None else client_id,
             protocol=spot.level,
             reconnect_on_failure=False,
+            transport=spot.transport,
             **session,
         )
+        if spot.ca:
+            self.client.tls_set(ca_certs=spot.ca)
         self.client.on_connect = lambda c, u, flags, code, p: self.connack.put((flags, code, p))
         self.client.on_message = lambda c, u, message: self.messages.put(message)
         self.client.on_subscribe = lambda c, u, mid, codes, p: self.acks.put([code.value for code in codes])
@@ -112,7 +115,7 @@ class Peer:
 
     def drop(self):
         """Ends the connection without DISCONNECT."""
-        self.client.socket().shutdown(socket.SHUT_RDWR)
+        cut(self.client.socket())
         self.ended.get(timeout=WAIT_SECONDS)
         self.client.loop_stop()
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Door};
 use crate::process;
 use crate::setup::{self, Client};
 
@@ -13,6 +13,11 @@ const SCRIPT_SECONDS_MAX: u64 = 120;
 
 /// Runs the client's script at a protocol level: 3 is MQTT 3.1, 4 is 3.1.1, 5 is 5.0.
 pub(crate) fn talk(shards: usize, client: Client, level: u8) {
+    talk_behind(Door::Plain, shards, client, level);
+}
+
+/// The same through WebSocket, TLS or both.
+pub(crate) fn talk_behind(door: Door, shards: usize, client: Client, level: u8) {
     if client.is_skipped() {
         return;
     }
@@ -31,12 +36,19 @@ pub(crate) fn talk(shards: usize, client: Client, level: u8) {
         }
         Client::Mosquitto | Client::Rumqttc => unreachable!("{client:?} has no script"),
     };
-    let mut broker = Broker::start(shards);
-    command.args([broker.host.as_str(), &broker.port.to_string(), &level.to_string()]);
+    let mut broker = Broker::start_behind(door, shards);
+    command.args([broker.host.as_str(), &broker.port.to_string(), &level.to_string(), door.scheme()]);
+    command.arg(broker.ca());
     let finished =
         process::run(&mut command, broker.folder(), SCRIPT_SECONDS_MAX).expect("the interpreter starts");
     println!("{}", finished.output);
-    assert!(finished.status.success(), "{} at level {level}: {}", client.name(), finished.status);
+    assert!(
+        finished.status.success(),
+        "{} at level {level} over {}: {}",
+        client.name(),
+        door.scheme(),
+        finished.status
+    );
     assert!(finished.output.contains(" passed, 0 failed"), "the script did not come to its end");
     broker.assert_up();
 }

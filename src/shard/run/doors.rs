@@ -139,7 +139,8 @@ impl Doors {
 
     /// Puts the turn's bytes of each layered connection into the form that its socket gets.
     pub(super) fn seal(&mut self, outbox: &mut Outbox) {
-        if self.layers.is_empty() {
+        // The table may have been given back in the turn in which its last connection has ended.
+        if self.layers.is_empty() && self.closing.is_empty() && self.answers.is_empty() {
             return;
         }
         let touched: Vec<u32> = outbox.touched().iter().map(|touched| touched.slot).collect();
@@ -282,5 +283,25 @@ impl Runner {
         for slot in self.doors.begin_turn() {
             self.resume(slot, PAUSED_FOR_TURN);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::websocket::WebSocketSettings;
+
+    #[test]
+    fn last_words_go_out_when_memory_is_given_back_in_the_same_turn() {
+        let door = Door { websocket: Some(WebSocketSettings::default()), ..Door::default() };
+        let mut doors = Doors::new([door].into());
+        let mut outbox = Outbox::default();
+        doors.open(3, 0, ([127, 0, 0, 1], 4242).into());
+        doors.read(3, b"\x10 is no HTTP", &mut outbox).expect_err("it is no HTTP");
+        doors.close(3);
+        doors.give_memory_back();
+        doors.seal(&mut outbox);
+        assert!(outbox.touched_of(3).is_some_and(|touched| touched.bytes > 0), "the refusal is sent");
+        assert!(doors.answers.is_empty() && doors.closing.is_empty());
     }
 }

@@ -1,0 +1,9 @@
+//! What stands before MQTT on a listener: PROXY header, TLS and WebSocket, as clients from outside meet them.
+
+mod pki;
+mod proxy;
+mod reload;
+mod tls;
+mod unix;
+mod websocket;
+mod wire;

@@ -1,0 +1,110 @@
+//! A certificate authority, the files it issues, and clients that trust it.
+
+use super::wire;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(super) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+
+pub(super) struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: PathBuf,
+    pub(super) ca: PathBuf,
+}
+
+/// The files of a certificate and its key.
+pub(super) struct Issued {
+    pub(super) chain: PathBuf,
+    pub(super) key: PathBuf,
+    pub(super) der: CertificateDer<'static>,
+}
+
+impl Authority {
+    /// Its files are in a folder of this name.
+    pub(super) fn new(name: &str) -> Authority {
+        let mut params = named("the tests' authority", &[]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, key()).expect("it signs itself");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("doors-{name}"));
+        std::fs::create_dir_all(&folder).expect("the target folder can be written");
+        let ca = folder.join("ca.pem");
+        std::fs::write(&ca, issuer.pem()).expect("the target folder can be written");
+        Authority { issuer, folder, ca }
+    }
+
+    /// For 127.0.0.1 and localhost. A second one of the same file name takes the first one's place.
+    pub(super) fn server(&self, file: &str) -> Issued {
+        self.issue(file, &named("server", &["127.0.0.1", "localhost"]))
+    }
+
+    pub(super) fn client(&self, name: &str) -> Issued {
+        let mut params = named(name, &[]);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue(name, &params)
+    }
+
+    fn issue(&self, file: &str, params: &CertificateParams) -> Issued {
+        let key = key();
+        let certificate = params.signed_by(&key, &self.issuer).expect("the authority signs");
+        let write = |kind: &str, text: &str| {
+            let path = self.folder.join(format!("{file}-{kind}.pem"));
+            std::fs::write(&path, text).expect("the target folder can be written");
+            path
+        };
+        Issued {
+            chain: write("chain", &certificate.pem()),
+            key: write("key", &key.serialize_pem()),
+            der: certificate.der().clone(),
+        }
+    }
+
+    /// A client's half of TLS that trusts this authority and shows no certificate.
+    pub(super) fn trusting(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("a CA");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring has both versions");
+        Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+    }
+
+    /// Connects; the handshake goes with the first read or write.
+    pub(super) fn open(&self, address: SocketAddr) -> TlsStream {
+        open_with(&self.trusting(), address)
+    }
+}
+
+pub(super) fn open_with(config: &Arc<ClientConfig>, address: SocketAddr) -> TlsStream {
+    StreamOwned::new(tls_half(config), wire::open(address))
+}
+
+pub(super) fn tls_half(config: &Arc<ClientConfig>) -> ClientConnection {
+    let name = ServerName::try_from("localhost").expect("a name");
+    ClientConnection::new(Arc::clone(config), name).expect("a configuration that fits")
+}
+
+impl Issued {
+    /// The rows of a listener with this certificate.
+    pub(super) fn rows(&self) -> String {
+        format!("tls_certificates = [{:?}]\ntls_keys = [{:?}]\n", self.chain, self.key)
+    }
+}
+
+fn named(name: &str, hosts: &[&str]) -> CertificateParams {
+    let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+    let mut params = CertificateParams::new(hosts).expect("good names");
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate().expect("chance")
+}

@@ -1,0 +1,230 @@
+//! TLS: mosquitto's and OpenSSL's clients, wrong doors, a crowd, and one that stops half way.
+
+use super::pki::{Authority, TlsStream, open_with, tls_half};
+use super::wire::{self, CONNACK, connect, expect, publish};
+use crate::Running;
+use crate::listeners::second_address;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn has(program: &str) -> bool {
+    let is_there =
+        Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !is_there {
+        eprintln!("skipped: {program} is not installed");
+    }
+    is_there
+}
+
+fn mosquitto(program: &str, running: &Running, authority: &Authority, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(["-h", "127.0.0.1", "-p", &running.address.port().to_string(), "-q", "1"]);
+    command.arg("--cafile").arg(&authority.ca).args(arguments).stderr(Stdio::piped()).stdout(Stdio::piped());
+    command
+}
+
+#[test]
+fn mosquitto_clients_come_in_over_tls_on_each_shard() {
+    if !has("mosquitto_pub") {
+        return;
+    }
+    for shards in [1, 2] {
+        let authority = Authority::new(&format!("mosquitto{shards}"));
+        let rest = format!("{}[runtime]\nshards = {shards}\n", authority.server("server").rows());
+        let running = Running::start(&format!("doors-mosquitto{shards}"), &rest);
+        // Names enough for both shards, so that some connections move with the state of their TLS.
+        for number in 0..4 {
+            let (id, topic) = (format!("pub{number}"), format!("tls/{number}"));
+            let version = ["mqttv5", "mqttv311"][number % 2];
+            let arguments = ["-i", &id, "-V", version, "-r", "-t", &topic, "-m", "hello"];
+            let output =
+                mosquitto("mosquitto_pub", &running, &authority, &arguments).output().expect("it runs");
+            assert!(output.status.success(), "{output:?}");
+        }
+        for number in 0..4 {
+            let id = format!("sub{number}");
+            let arguments = ["-i", &id, "-t", "tls/#", "-C", "4", "-W", "20"];
+            let output =
+                mosquitto("mosquitto_sub", &running, &authority, &arguments).output().expect("it runs");
+            assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n".repeat(4), "{output:?}");
+        }
+    }
+}
+
+#[test]
+fn where_a_client_certificate_is_required_nobody_gets_in_without() {
+    if !has("mosquitto_pub") {
+        return;
+    }
+    let authority = Authority::new("required");
+    let rest = format!(
+        "{}tls_client_certificate = \"required\"\ntls_client_ca = {:?}\n[runtime]\nshards = 2\n",
+        authority.server("server").rows(),
+        authority.ca
+    );
+    let running = Running::start("doors-required", &rest);
+    let shown = authority.client("lamp");
+    let stranger = Authority::new("required-stranger").client("stranger");
+    for (certificate, may) in [(Some(&shown), true), (Some(&stranger), false), (None, false)] {
+        for number in 0..2 {
+            let id = format!("lamp{number}");
+            let mut command =
+                mosquitto("mosquitto_pub", &running, &authority, &["-i", &id, "-t", "t", "-m", "x"]);
+            if let Some(issued) = certificate {
+                command.arg("--cert").arg(&issued.chain).arg("--key").arg(&issued.key);
+            }
+            let output = command.output().expect("it runs");
+            assert_eq!(output.status.success(), may, "{output:?}");
+        }
+    }
+    running.line("who has none", |line| {
+        line.contains("peer=127.0.0.1:") && line.contains("the client has sent no certificate")
+    });
+}
+
+#[test]
+fn openssl_speaks_both_versions() {
+    if !has("openssl") {
+        return;
+    }
+    let authority = Authority::new("openssl");
+    let running = Running::start("doors-openssl", &authority.server("server").rows());
+    for version in ["-tls1_2", "-tls1_3"] {
+        let mut client = Command::new("openssl")
+            .args(["s_client", "-quiet", "-verify_return_error", version])
+            .args(["-connect", &running.address.to_string(), "-CAfile"])
+            .arg(&authority.ca)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it was there just now");
+        client.stdin.as_mut().expect("piped").write_all(&connect("openssl")).expect("it reads");
+        let mut answer = [0; 4];
+        let got = client.stdout.as_mut().expect("piped").read_exact(&mut answer);
+        let _ = client.kill();
+        client.wait().expect("our child");
+        got.unwrap_or_else(|error| panic!("{version}: {error}"));
+        assert_eq!(answer, CONNACK, "{version}");
+    }
+}
+
+#[test]
+fn minimum_of_1_3_refuses_1_2_with_words() {
+    if !has("openssl") {
+        return;
+    }
+    let authority = Authority::new("minimum");
+    let rest = format!("{}tls_minimum = \"1.3\"\n", authority.server("server").rows());
+    let running = Running::start("doors-minimum", &rest);
+    let client = Command::new("openssl")
+        .args(["s_client", "-tls1_2", "-connect", &running.address.to_string()])
+        .stdin(Stdio::null())
+        .output()
+        .expect("it was there just now");
+    assert!(!client.status.success(), "{client:?}");
+    running.line("the version", |line| line.contains("no version of TLS that is accepted here"));
+}
+
+#[test]
+fn who_takes_the_wrong_door_is_told_from_the_log() {
+    let authority = Authority::new("wrong");
+    let rest = format!("[[listeners]]\naddress = \"127.0.0.1:0\"\n{}", authority.server("server").rows());
+    let running = Running::start("doors-wrong", &rest);
+    let (plain, tls) = (running.address, second_address(&running));
+
+    let mut stream = wire::open(tls);
+    stream.write_all(&connect("plain")).expect("a socket takes it");
+    assert_eq!(wire::rest(&mut stream), b"");
+    running.line("MQTT to TLS", |line| line.contains("the client speaks MQTT without TLS to a TLS port"));
+
+    let mut stream = authority.open(plain);
+    stream.write_all(&connect("tls")).expect_err("nobody answers the handshake");
+    let peer = stream.sock.local_addr().expect("bound").to_string();
+    let line = running.line("TLS to MQTT", |line| line.contains(&peer));
+    assert!(line.contains("the client speaks TLS, and this listener does not"), "{line}");
+}
+
+#[test]
+fn a_message_of_many_records_arrives_over_tls_whole() {
+    let authority = Authority::new("records");
+    let rest = format!("{}[runtime]\nshards = 2\n", authority.server("server").rows());
+    let running = Running::start("doors-records", &rest);
+    let payload: Vec<u8> = (0..500_000_u32).map(|at| (at % 251) as u8).collect();
+    for number in 0..4 {
+        let mut client = authority.open(running.address);
+        // CONNECT and what follows it in one record: all of it moves.
+        let mut first = connect(&format!("records{number}"));
+        first.extend(wire::subscribe("big"));
+        client.write_all(&first).expect("the broker reads");
+        expect(&mut client, &CONNACK);
+        expect(&mut client, &wire::SUBACK);
+        client.write_all(&publish("big", &payload)).expect("the broker reads");
+        expect(&mut client, &publish("big", &payload));
+    }
+}
+
+#[test]
+fn a_crowd_of_handshakes_gets_in_while_others_are_served() {
+    const CROWD: usize = 200;
+    let authority = Authority::new("crowd");
+    let rest = format!(
+        "[[listeners]]\naddress = \"127.0.0.1:0\"\n{}[limits]\nconnect_seconds = 60\n[runtime]\nshards = 2\n",
+        authority.server("server").rows()
+    );
+    let running = Running::start("doors-crowd", &rest);
+    let tls = second_address(&running);
+    let config = authority.trusting();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let plain = threads.spawn(|| {
+            let mut client = wire::open(running.address);
+            client.write_all(&connect("plain")).expect("the broker reads");
+            expect(&mut client, &CONNACK);
+            let mut served = 0;
+            while !is_over.load(Ordering::Acquire) || served == 0 {
+                wire::echo(&mut client, "plain", b"still here");
+                served += 1;
+            }
+        });
+        let mut crowd: Vec<TlsStream> = (0..CROWD).map(|_| open_with(&config, tls)).collect();
+        for client in &mut crowd {
+            // All have said hello before one of them goes on.
+            client.conn.write_tls(&mut client.sock).expect("a socket takes it");
+        }
+        for (number, client) in crowd.iter_mut().enumerate() {
+            client.write_all(&connect(&format!("crowd{number}"))).expect("the handshake succeeds");
+            expect(client, &CONNACK);
+        }
+        is_over.store(true, Ordering::Release);
+        plain.join().expect("the plain client was served");
+    });
+}
+
+#[test]
+fn a_handshake_that_stops_is_counted_and_ended() {
+    let authority = Authority::new("stops");
+    let rest = format!(
+        "{}[limits]\nconnect_seconds = 3\nhandshakes = 1\n[runtime]\nshards = 1\n",
+        authority.server("server").rows()
+    );
+    let running = Running::start("doors-stops", &rest);
+    let mut slow = wire::open(running.address);
+    let mut hello = Vec::new();
+    tls_half(&authority.trusting()).write_tls(&mut hello).expect("memory takes it");
+    slow.write_all(&hello[..hello.len() / 2]).expect("a socket takes it");
+
+    let mut second = wire::open(running.address);
+    assert_eq!(wire::rest(&mut second), b"", "the one place is taken");
+    running.line("the bound", |line| line.contains("limits.handshakes"));
+
+    assert_eq!(wire::rest(&mut slow), b"");
+    let peer = slow.local_addr().expect("bound").to_string();
+    running.line("the time", |line| {
+        line.contains("no CONNECT within limits.connect_seconds") && line.contains(&peer)
+    });
+    let mut third = authority.open(running.address);
+    third.write_all(&connect("third")).expect("its place is free");
+    expect(&mut third, &CONNACK);
+}

@@ -1,0 +1,79 @@
+//! MQTT 3.1.1 over any stream, a few packets written out byte by byte.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+pub(super) const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
+
+/// A connection that no read of a test waits on for ever.
+pub(super) fn open(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket option");
+    stream
+}
+
+pub(super) fn connect(id: &str) -> Vec<u8> {
+    let mut body = b"\x00\x04MQTT\x04\x02\x00\x00".to_vec();
+    string(&mut body, id);
+    packet(0x10, &body)
+}
+
+/// With QoS 0 and packet identifier 1.
+pub(super) fn subscribe(filter: &str) -> Vec<u8> {
+    let mut body = vec![0, 1];
+    string(&mut body, filter);
+    body.push(0);
+    packet(0x82, &body)
+}
+
+/// The answer to [`subscribe`].
+pub(super) const SUBACK: [u8; 5] = [0x90, 3, 0, 1, 0];
+
+/// With QoS 0; what a subscriber gets is the same.
+pub(super) fn publish(topic: &str, payload: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    string(&mut body, topic);
+    body.extend(payload);
+    packet(0x30, &body)
+}
+
+pub(super) fn expect(stream: &mut impl Read, expected: &[u8]) {
+    let mut got = vec![0; expected.len()];
+    stream.read_exact(&mut got).expect("an answer");
+    assert_eq!(got, expected);
+}
+
+/// Sends a message to itself.
+pub(super) fn echo(stream: &mut (impl Read + Write), topic: &str, payload: &[u8]) {
+    stream.write_all(&subscribe(topic)).expect("the broker reads");
+    expect(stream, &SUBACK);
+    stream.write_all(&publish(topic, payload)).expect("the broker reads");
+    expect(stream, &publish(topic, payload));
+}
+
+/// What still comes until the broker closes or resets.
+pub(super) fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    match stream.read_to_end(&mut rest) {
+        Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => panic!("it stays open: {error}"),
+        _ => rest,
+    }
+}
+
+fn packet(head: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![head];
+    let mut length = body.len();
+    while length > 127 {
+        packet.push((length % 128) as u8 | 128);
+        length /= 128;
+    }
+    packet.push(length as u8);
+    packet.extend(body);
+    packet
+}
+
+fn string(out: &mut Vec<u8>, text: &str) {
+    out.extend(u16::try_from(text.len()).expect("short").to_be_bytes());
+    out.extend(text.as_bytes());
+}
