@@ -10,7 +10,7 @@ fn quiet(shards: usize, access: Access) -> World {
     let mut config = Config::default();
     config.sys.interval_seconds = 0;
     let mut world = World::new(shards, config);
-    world.ask(&[access]);
+    world.ask(&access);
     world
 }
 
@@ -160,10 +160,10 @@ fn what_the_list_does_not_grant_is_refused_on_every_way() {
         assert_eq!(world.take(client)[4], 0x80);
         // 3.x hears nothing of it, and neither does anyone else.
         let listener = enter(&mut world, "listener", 2);
-        world.ask(&[Access::default()]);
+        world.ask(&Access::default());
         world.send(listener, &subscribe("#", 0));
         world.take(listener);
-        world.ask(&[access.clone()]);
+        world.ask(&access);
         world.send(client, &publish(0x32, "out/other", Some(7)));
         assert_eq!(world.take(client), [0x40, 2, 0, 7]);
         world.send(client, &publish(0x30, "in/a", None));
@@ -229,9 +229,9 @@ fn a_change_of_the_list_holds_for_subscriptions_that_are_there() {
         };
         let both = [publish(0x30, "secret/a", None), publish(0x30, "plain/a", None)].concat();
         assert_eq!(said(&mut world), both);
-        world.ask(&[closed.clone()]);
+        world.ask(&closed);
         assert_eq!(said(&mut world), publish(0x30, "plain/a", None));
-        world.ask(&[open.clone()]);
+        world.ask(&open);
         assert_eq!(said(&mut world), both);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::admission::Identity;
 use super::connect::Told;
-use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
+use super::{Counter, Effect, EndCause, Event, Guest, Limit, Shard, Violation};
 use crate::config::Terms;
 use crate::packet::{
     Connect, DecodeError, Frame, Framing, ProtocolVersion, Reason, encode_disconnect, frame,
@@ -281,14 +281,17 @@ impl Shard {
                 Progress::Gone => return None,
                 Progress::HandOver { to } => {
                     let connection = self.forget_connection(slot)?;
-                    let (peer, listener) = (SocketAddr::from(&connection.peer), connection.listener);
-                    let user = connection.rare.and_then(|rare| rare.certificate_user);
-                    let bytes = bytes[used..].to_vec();
+                    let guest = Guest {
+                        peer: SocketAddr::from(&connection.peer),
+                        listener: connection.listener,
+                        user: connection.rare.and_then(|rare| rare.certificate_user),
+                        bytes: bytes[used..].to_vec(),
+                    };
                     // The home reads the CONNECT again, and counts it.
                     let counters = &self.shared.counters[usize::from(self.id)];
-                    counters.subtract(Counter::BytesReceived, bytes.len() as u64);
+                    counters.subtract(Counter::BytesReceived, guest.bytes.len() as u64);
                     counters.subtract(Counter::PacketsReceived, 1);
-                    self.effects.push(Effect::HandOver { slot, to, peer, listener, user, bytes });
+                    self.effects.push(Effect::HandOver { slot, to, guest });
                     return None;
                 }
             }

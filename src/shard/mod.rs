@@ -117,14 +117,8 @@ pub enum Effect {
         slot: u32,
         /// The client identifier's home.
         to: ShardId,
-        /// The other side's address.
-        peer: SocketAddr,
-        /// Number of the listener that it came in by.
-        listener: u16,
-        /// The name that its certificate gives it.
-        user: Option<Box<str>>,
-        /// Everything that the client has sent.
-        bytes: Vec<u8>,
+        /// Who it is.
+        guest: Guest,
     },
     /// Check a login, and tell the answer to [`Shard::handle_verdict`]. Nothing is to be read from the connection
     /// meanwhile.
@@ -159,6 +153,19 @@ pub enum Effect {
     Forward(Box<Forward>),
     /// Tell the operator.
     Event(Event),
+}
+
+/// A connection that moves to another shard.
+#[derive(Debug)]
+pub struct Guest {
+    /// The other side's address.
+    pub peer: SocketAddr,
+    /// Number of the listener that it came in by.
+    pub listener: u16,
+    /// The name that its certificate gives it.
+    pub user: Option<Box<str>>,
+    /// Everything that the client has sent, CONNECT first.
+    pub bytes: Vec<u8>,
 }
 
 /// A rule that the peer broke, and the reason code it gets.

@@ -13,7 +13,7 @@ pub use store::StartStore;
 
 use super::event::{Event, Limit};
 use super::log::EventLog;
-use super::{Counter, Effect, Hangup, Mail, Shard, ShardId, Shared};
+use super::{Counter, Effect, Guest, Hangup, Mail, Shard, ShardId, Shared};
 use crate::config::Config;
 use crate::control::entrance::{Entrance, Logins};
 use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding};
@@ -41,13 +41,7 @@ pub enum Parcel {
 /// A connection on its way to another shard.
 pub struct Arrival {
     socket: OwnedFd,
-    peer: SocketAddr,
-    /// Number of the listener that it came in by.
-    listener: u16,
-    /// The name that its certificate gives it.
-    user: Option<Box<str>>,
-    /// The MQTT bytes that it has sent so far, CONNECT first.
-    bytes: Vec<u8>,
+    guest: Guest,
     layers: Option<Box<Layered>>,
     /// What the layers have answered and is not sent yet.
     unsent: Vec<u8>,
@@ -519,7 +513,8 @@ impl Runner {
                         );
                     }
                     Parcel::Socket(arrival) => {
-                        let Arrival { socket, peer, listener, user, bytes, layers, unsent } = *arrival;
+                        let Arrival { socket, guest: Guest { peer, listener, user, bytes }, layers, unsent } =
+                            *arrival;
                         let slot = self.net.adopt(socket);
                         self.paused.remove(&slot);
                         self.count_in(slot, listener);
@@ -566,9 +561,7 @@ impl Runner {
                     self.net.close(slot);
                 }
                 Effect::Stream { slot } => self.net.receive_stream(slot),
-                Effect::HandOver { slot, to, peer, listener, user, bytes } => {
-                    self.hand_over(now, slot, to, peer, listener, user, bytes);
-                }
+                Effect::HandOver { slot, to, guest } => self.hand_over(now, slot, to, guest),
                 Effect::Check { slot, serial, login } => self.check_login(slot, serial, login),
                 Effect::Pause { slot } => self.pause(slot, PAUSED_BY_MACHINE),
                 Effect::Resume { slot } => self.resume(slot, PAUSED_BY_MACHINE),
@@ -591,21 +584,12 @@ impl Runner {
         }
     }
 
-    fn hand_over(
-        &mut self,
-        now: Time,
-        slot: u32,
-        to: ShardId,
-        peer: SocketAddr,
-        listener: u16,
-        user: Option<Box<str>>,
-        bytes: Vec<u8>,
-    ) {
+    fn hand_over(&mut self, now: Time, slot: u32, to: ShardId, guest: Guest) {
         let (layers, unsent) = self.doors.take(slot, self.machine.outbox());
         match self.net.detach(slot) {
             Some(socket) => {
                 self.counted.remove(&slot);
-                let arrival = Arrival { socket, peer, listener, user, bytes, layers, unsent };
+                let arrival = Arrival { socket, guest, layers, unsent };
                 self.send(now, to, Parcel::Socket(Box::new(arrival)), None);
             }
             // The peer has gone while its CONNECT was read.

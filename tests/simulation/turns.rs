@@ -246,7 +246,7 @@ impl World {
                 self.hosts[shard].closes.push(link);
                 self.happenings.push_back(Happening::Closed { link });
             }
-            Effect::HandOver { slot, to, bytes, .. } => {
+            Effect::HandOver { slot, to, guest } => {
                 let link = self.link_of(shard, slot);
                 self.hosts[shard].slots[slot as usize] = None;
                 self.hosts[shard].free.push(slot);
@@ -259,7 +259,7 @@ impl World {
                     return;
                 }
                 self.links[link].shard = usize::from(to);
-                self.post(shard, usize::from(to), Parcel::Socket { link, bytes }, None);
+                self.post(shard, usize::from(to), Parcel::Socket { link, bytes: guest.bytes }, None);
             }
             Effect::Pause { slot } => {
                 let link = self.link_of(shard, slot);

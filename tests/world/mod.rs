@@ -3,7 +3,7 @@
 
 use midge::auth::access::{Access, Login, Verdict};
 use midge::config::Config;
-use midge::shard::{Effect, Event, Hangup, Mail, Shard, ShardId, Shared};
+use midge::shard::{Effect, Event, Guest, Hangup, Mail, Shard, ShardId, Shared};
 use midge::store::segment::{BLOCK, Header, LogName};
 use midge::store::{Batch, Changes, Journal, MemoryBase, Restored, Wall};
 use midge::time::Time;
@@ -51,7 +51,7 @@ const SEED: u64 = 7;
 
 enum Parcel {
     Mail { from: ShardId, mail: Mail },
-    Socket { link: usize, peer: SocketAddr, listener: u16, bytes: Vec<u8> },
+    Socket { link: usize, guest: Guest },
 }
 
 /// A connection as its client sees it.
@@ -206,9 +206,9 @@ impl World {
 
     /// The broker has closed this connection.
     /// What the listeners ask of their clients from now on.
-    pub fn ask(&mut self, access: &[Access]) {
+    pub fn ask(&mut self, access: &Access) {
         for shard in 0..self.shards.len() {
-            self.shards[shard].handle_access(access.into());
+            self.shards[shard].handle_access([access.clone()].into());
             self.carry_out(shard);
         }
         self.run();
@@ -358,10 +358,10 @@ impl World {
     fn handle_parcel(&mut self, shard: usize, parcel: Parcel) {
         match parcel {
             Parcel::Mail { from, mail } => self.shards[shard].handle_mail(self.now, from, mail),
-            Parcel::Socket { link, peer, listener, bytes } => {
+            Parcel::Socket { link, guest } => {
                 self.links[link].paused = false;
-                self.shards[shard].handle_open(self.now, slot(link), peer, listener, true);
-                self.shards[shard].handle_bytes(self.now, slot(link), &bytes);
+                self.shards[shard].handle_open(self.now, slot(link), guest.peer, guest.listener, true);
+                self.shards[shard].handle_bytes(self.now, slot(link), &guest.bytes);
                 self.carry_out(shard);
                 self.read(link);
             }
@@ -383,15 +383,11 @@ impl World {
         for effect in self.shards[shard].take_effects() {
             match effect {
                 Effect::Close { slot } => self.own(from, slot).closed = true,
-                Effect::HandOver { slot, to, peer, listener, bytes, .. } => {
+                Effect::HandOver { slot, to, guest } => {
                     let link = self.own(from, slot);
                     (link.shard, link.paused) = (to, true);
-                    self.boxes[usize::from(to)][shard].push_back(Parcel::Socket {
-                        link: slot as usize,
-                        peer,
-                        listener,
-                        bytes,
-                    });
+                    self.boxes[usize::from(to)][shard]
+                        .push_back(Parcel::Socket { link: slot as usize, guest });
                 }
                 Effect::Mail { to, mail } => {
                     self.boxes[usize::from(to)][shard].push_back(Parcel::Mail { from, mail });
