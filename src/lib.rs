@@ -27,6 +27,10 @@
 //!
 //! # The rooms
 //!
+//! What a listener puts in front of MQTT (PROXY header, TLS, WebSocket) is in [`transport`]; the runner passes bytes
+//! through it on their way in, and once a turn on their way out. Who may come in and what they may do is in [`auth`];
+//! what takes long to check is checked on the threads of [`control`].
+//!
 //! [`packet`], [`topic`], [`session`], [`router`], [`shard`] (but for `shard::run`), and the journal and the state
 //! of [`store`] are plain synchronous state machines: no sockets, clocks, threads or chance of their own. They build and
 //! pass their tests without the feature `runtime`. [`driver`] is the only room with `unsafe`.

@@ -1,8 +1,9 @@
-//! Who may connect: the seam of enhanced authentication (chapter 4.12), with the method that
-//! client developers and our tests use.
+//! Who may come in, and what they may do: password files, certificates' names and access lists, the parts for
+//! tokens, a webhook and SCRAM, and the seam of enhanced authentication (chapter 4.12) with the method that client
+//! developers and our tests use.
 //!
-//! Real methods, password files and access lists come later; until then everybody may do
-//! everything that is not reserved.
+//! [`access`] is what the machine knows of it all; which files a listener names is read by `control::entrance`, and
+//! what takes long is checked on its threads.
 
 pub mod access;
 pub mod acl;

@@ -4,135 +4,34 @@
 //! clock, and park, which flushes the outbox in the system call that waits. The clock is read once
 //! a turn, after the completions were reaped, so that what is stamped with it came before.
 
+mod control;
 mod doors;
 mod logins;
+mod parcels;
 mod store;
 
+pub use control::{Control, Start};
 pub use logins::Bell;
+pub use parcels::Parcel;
 pub use store::StartStore;
 
-use super::event::{Event, Limit};
+use super::event::Event;
 use super::log::EventLog;
-use super::{Counter, Effect, Guest, Hangup, Mail, Shard, ShardId, Shared};
-use crate::config::Config;
-use crate::control::entrance::{Entrance, Logins};
+use super::{Counter, Effect, Hangup, Shard, Shared};
+use crate::control::entrance::Entrance;
 use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding};
-use crate::router::interest::InterestCounts;
 use crate::time::Time;
-use doors::{Doors, Layered};
+use doors::Doors;
 use logins::Verdicts;
-use std::collections::{BTreeMap, VecDeque};
+use parcels::Overflow;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use store::Store;
-
-/// What goes through the mesh: mails of the machine, and sockets on their way home.
-pub enum Parcel {
-    /// A mail.
-    Mail(Mail),
-    /// A connection whose client identifier is at home there.
-    Socket(Box<Arrival>),
-}
-
-/// A connection on its way to another shard.
-pub struct Arrival {
-    socket: OwnedFd,
-    guest: Guest,
-    layers: Option<Box<Layered>>,
-    /// What the layers have answered and is not sent yet.
-    unsent: Vec<u8>,
-}
-
-/// What the shards and the main thread share besides `Shared`.
-pub struct Control {
-    /// The broker is to stop.
-    pub stop: AtomicBool,
-    /// Connections of all shards, for `limits.connections`.
-    pub open: AtomicUsize,
-    /// Connections of the listeners that have a bound of their own.
-    pub open_by_listener: Vec<AtomicUsize>,
-    /// The effective `limits.connections`.
-    pub connections_max: usize,
-    /// Shards that are ready to serve.
-    pub ready: AtomicUsize,
-    /// Shards that know what the sessions of all shards want.
-    pub restored: AtomicUsize,
-    /// Shards whose clients are gone, once the broker stops.
-    pub finished: AtomicUsize,
-    /// What is asked of those who want in, and how often it was changed.
-    pub entrance: Mutex<(Entrance, u64)>,
-    /// The same number, to be looked at without the lock.
-    pub entrance_changed: AtomicU64,
-    /// Who checks logins.
-    pub logins: Logins,
-    /// Time zero of every shard's clock.
-    pub started: Instant,
-}
-
-impl Control {
-    /// What is asked of those who want in, and how often that was changed.
-    fn entrance(&self) -> (Entrance, u64) {
-        self.entrance.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Something else is asked from now on. The shards see it when their bells ring.
-    pub fn change_entrance(&self, entrance: Entrance) {
-        let mut current = self.entrance.lock().unwrap_or_else(PoisonError::into_inner);
-        *current = (entrance, current.1 + 1);
-        self.entrance_changed.store(current.1, Ordering::Release);
-    }
-
-    /// Counts a connection in, or names the bound that is reached.
-    fn admit(&self, config: &Config, listener: u16) -> Result<(), Limit> {
-        let taken = |open: &AtomicUsize, max| {
-            let taken = open.fetch_add(1, Ordering::Relaxed) < max;
-            if !taken {
-                open.fetch_sub(1, Ordering::Relaxed);
-            }
-            taken
-        };
-        if !taken(&self.open, self.connections_max) {
-            return Err(Limit::Connections);
-        }
-        let listener = usize::from(listener);
-        let Some(max) = config.listeners[listener].connections else { return Ok(()) };
-        if !taken(&self.open_by_listener[listener], max) {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(Limit::ListenerConnections);
-        }
-        Ok(())
-    }
-}
-
-/// What one shard starts with.
-pub struct Start {
-    /// Its number.
-    pub id: ShardId,
-    /// See `Shared`.
-    pub shared: Arc<Shared>,
-    /// See `Control`.
-    pub control: Arc<Control>,
-    /// Its end of the mesh.
-    pub mesh: MeshEnd<Parcel>,
-    /// Listening sockets, with the number of their listener.
-    pub listeners: Vec<(u16, OwnedFd)>,
-    /// Rung by the main thread when `Control` has changed, and by those who answer.
-    pub bell: Bell,
-    /// Counts behind its interest in exact filters.
-    pub interest: Option<InterestCounts>,
-    /// Chance: assigned client identifiers, hash keys.
-    pub seed: u64,
-    /// What it keeps, if it keeps anything.
-    pub store: Option<StartStore>,
-}
-
-/// A parcel is kept here while the box it is for is full. The connection that caused it is not
-/// read meanwhile, so the list is bounded by what a turn and the other shards' answers bring.
-type Overflow = VecDeque<Parcel>;
 
 /// The machine tells how much it wants to send; above this the turn is flushed before more is
 /// taken in.
@@ -487,58 +386,6 @@ impl Runner {
         self.machine.is_handshaking(slot) && !self.machine.awaits_verdict(slot) && !self.net.is_held(slot)
     }
 
-    fn take_mails(&mut self) -> io::Result<()> {
-        if self.shared.shards() == 1 {
-            return Ok(());
-        }
-        self.empty_overflow();
-        let own = usize::from(self.machine.id());
-        for from in (0..self.shared.shards()).filter(|&from| from != own) {
-            // As many as a box holds: all that was there when the turn began, see `handle_late`.
-            let waiting = self.mesh.waiting(from);
-            if waiting == 0 {
-                continue;
-            }
-            // The sender's turn may have begun after this one: its times must not lie ahead.
-            let now = self.now();
-            self.worked_at = now;
-            for _ in 0..waiting {
-                let Some(parcel) = self.mesh.receive(from) else { break };
-                match parcel {
-                    Parcel::Mail(mail) => {
-                        self.machine.handle_mail(
-                            now,
-                            ShardId::try_from(from).expect("at most 128 shards"),
-                            mail,
-                        );
-                    }
-                    Parcel::Socket(arrival) => {
-                        let Arrival { socket, guest: Guest { peer, listener, user, bytes }, layers, unsent } =
-                            *arrival;
-                        let slot = self.net.adopt(socket);
-                        self.paused.remove(&slot);
-                        self.count_in(slot, listener);
-                        self.doors.adopt(slot, layers, &unsent, self.machine.outbox());
-                        self.machine.handle_open(now, slot, peer, listener, true);
-                        if let Some(user) = user {
-                            self.machine.handle_certificate_user(slot, user);
-                        }
-                        self.machine.handle_bytes(now, slot, &bytes);
-                        self.carry_out(now, None);
-                        if self.reads_once(slot) {
-                            self.net.receive_once(slot);
-                        }
-                    }
-                }
-                self.carry_out(now, None);
-                if self.machine.outbox().arena_bytes() > ARENA_BYTES_MAX {
-                    self.flush()?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Carries the machine's effects out. `cause`: the connection whose bytes brought them about.
     fn carry_out(&mut self, now: Time, cause: Option<u32>) {
         let mut effects = self.machine.take_effects();
@@ -581,74 +428,6 @@ impl Runner {
         self.control.open.fetch_sub(1, Ordering::Relaxed);
         if let Some(listener) = self.counted.remove(&slot) {
             self.control.open_by_listener[usize::from(listener)].fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    fn hand_over(&mut self, now: Time, slot: u32, to: ShardId, guest: Guest) {
-        let (layers, unsent) = self.doors.take(slot, self.machine.outbox());
-        match self.net.detach(slot) {
-            Some(socket) => {
-                self.counted.remove(&slot);
-                let arrival = Arrival { socket, guest, layers, unsent };
-                self.send(now, to, Parcel::Socket(Box::new(arrival)), None);
-            }
-            // The peer has gone while its CONNECT was read.
-            None => {
-                self.count_out(slot);
-                self.net.close(slot);
-            }
-        }
-    }
-
-    fn send(&mut self, now: Time, to: ShardId, parcel: Parcel, cause: Option<u32>) {
-        let at = usize::from(to);
-        let parcel = if self.overflow[at].is_empty() {
-            match self.mesh.send(at, parcel) {
-                Ok(()) => return,
-                Err(parcel) => parcel,
-            }
-        } else {
-            parcel
-        };
-        self.overflow[at].push_back(parcel);
-        self.overflowing += 1;
-        if let Some(slot) = cause
-            && self.paused.get(&slot).is_none_or(|why| why & PAUSED_BY_MESH == 0)
-        {
-            self.pause(slot, PAUSED_BY_MESH);
-            self.paused_by_mesh.push(slot);
-            self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitMesh, 1);
-            self.log.write(now, &Event::LimitReached { limit: Limit::Mesh, client: "".into() });
-        }
-    }
-
-    /// Wakes the shards that sleep over what this turn has sent them, with the turn's batch.
-    fn wake_others(&mut self) {
-        for ring in self.mesh.wakes() {
-            self.net.wake(ring);
-        }
-    }
-
-    fn empty_overflow(&mut self) {
-        if self.overflowing == 0 {
-            return;
-        }
-        for to in 0..self.overflow.len() {
-            while let Some(parcel) = self.overflow[to].pop_front() {
-                match self.mesh.send(to, parcel) {
-                    Ok(()) => self.overflowing -= 1,
-                    Err(parcel) => {
-                        self.overflow[to].push_front(parcel);
-                        break;
-                    }
-                }
-            }
-        }
-        if self.overflowing == 0 {
-            self.overflow.iter_mut().for_each(|list| *list = Overflow::new());
-            for slot in std::mem::take(&mut self.paused_by_mesh) {
-                self.resume(slot, PAUSED_BY_MESH);
-            }
         }
     }
 

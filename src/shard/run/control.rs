@@ -1,0 +1,96 @@
+//! What the shards and the main thread share while the broker runs, and what a shard starts with.
+
+use super::{Bell, Parcel, StartStore};
+use crate::config::Config;
+use crate::control::entrance::{Entrance, Logins};
+use crate::driver::MeshEnd;
+use crate::router::interest::InterestCounts;
+use crate::shard::event::Limit;
+use crate::shard::{ShardId, Shared};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// What the shards and the main thread share besides `Shared`.
+pub struct Control {
+    /// The broker is to stop.
+    pub stop: AtomicBool,
+    /// Connections of all shards, for `limits.connections`.
+    pub open: AtomicUsize,
+    /// Connections of the listeners that have a bound of their own.
+    pub open_by_listener: Vec<AtomicUsize>,
+    /// The effective `limits.connections`.
+    pub connections_max: usize,
+    /// Shards that are ready to serve.
+    pub ready: AtomicUsize,
+    /// Shards that know what the sessions of all shards want.
+    pub restored: AtomicUsize,
+    /// Shards whose clients are gone, once the broker stops.
+    pub finished: AtomicUsize,
+    /// What is asked of those who want in, and how often it was changed.
+    pub entrance: Mutex<(Entrance, u64)>,
+    /// The same number, to be looked at without the lock.
+    pub entrance_changed: AtomicU64,
+    /// Who checks logins.
+    pub logins: Logins,
+    /// Time zero of every shard's clock.
+    pub started: Instant,
+}
+
+impl Control {
+    /// What is asked of those who want in, and how often that was changed.
+    pub(super) fn entrance(&self) -> (Entrance, u64) {
+        self.entrance.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Something else is asked from now on. The shards see it when their bells ring.
+    pub fn change_entrance(&self, entrance: Entrance) {
+        let mut current = self.entrance.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = (entrance, current.1 + 1);
+        self.entrance_changed.store(current.1, Ordering::Release);
+    }
+
+    /// Counts a connection in, or names the bound that is reached.
+    pub(super) fn admit(&self, config: &Config, listener: u16) -> Result<(), Limit> {
+        let taken = |open: &AtomicUsize, max| {
+            let taken = open.fetch_add(1, Ordering::Relaxed) < max;
+            if !taken {
+                open.fetch_sub(1, Ordering::Relaxed);
+            }
+            taken
+        };
+        if !taken(&self.open, self.connections_max) {
+            return Err(Limit::Connections);
+        }
+        let listener = usize::from(listener);
+        let Some(max) = config.listeners[listener].connections else { return Ok(()) };
+        if !taken(&self.open_by_listener[listener], max) {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Limit::ListenerConnections);
+        }
+        Ok(())
+    }
+}
+
+/// What one shard starts with.
+pub struct Start {
+    /// Its number.
+    pub id: ShardId,
+    /// See `Shared`.
+    pub shared: Arc<Shared>,
+    /// See `Control`.
+    pub control: Arc<Control>,
+    /// Its end of the mesh.
+    pub mesh: MeshEnd<Parcel>,
+    /// Listening sockets, with the number of their listener.
+    pub listeners: Vec<(u16, OwnedFd)>,
+    /// Rung by the main thread when `Control` has changed, and by those who answer.
+    pub bell: Bell,
+    /// Counts behind its interest in exact filters.
+    pub interest: Option<InterestCounts>,
+    /// Chance: assigned client identifiers, hash keys.
+    pub seed: u64,
+    /// What it keeps, if it keeps anything.
+    pub store: Option<StartStore>,
+}

@@ -1,0 +1,154 @@
+//! The runner and the mesh: mails and connections go into the boxes of other shards, and come out of its own. A box
+//! that is full stops the reading of whoever has filled it.
+
+use super::doors::Layered;
+use super::{ARENA_BYTES_MAX, PAUSED_BY_MESH, Runner};
+use crate::shard::event::{Event, Limit};
+use crate::shard::{Counter, Guest, Mail, ShardId};
+use crate::time::Time;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// What goes through the mesh: mails of the machine, and sockets on their way home.
+pub enum Parcel {
+    /// A mail.
+    Mail(Mail),
+    /// A connection whose client identifier is at home there.
+    Socket(Box<Arrival>),
+}
+
+/// A connection on its way to another shard.
+pub struct Arrival {
+    socket: OwnedFd,
+    guest: Guest,
+    layers: Option<Box<Layered>>,
+    /// What the layers have answered and is not sent yet.
+    unsent: Vec<u8>,
+}
+
+/// A parcel is kept here while the box it is for is full. The connection that caused it is not
+/// read meanwhile, so the list is bounded by what a turn and the other shards' answers bring.
+pub(super) type Overflow = VecDeque<Parcel>;
+
+impl Runner {
+    pub(super) fn take_mails(&mut self) -> io::Result<()> {
+        if self.shared.shards() == 1 {
+            return Ok(());
+        }
+        self.empty_overflow();
+        let own = usize::from(self.machine.id());
+        for from in (0..self.shared.shards()).filter(|&from| from != own) {
+            // As many as a box holds: all that was there when the turn began, see `handle_late`.
+            let waiting = self.mesh.waiting(from);
+            if waiting == 0 {
+                continue;
+            }
+            // The sender's turn may have begun after this one: its times must not lie ahead.
+            let now = self.now();
+            self.worked_at = now;
+            for _ in 0..waiting {
+                let Some(parcel) = self.mesh.receive(from) else { break };
+                match parcel {
+                    Parcel::Mail(mail) => {
+                        self.machine.handle_mail(
+                            now,
+                            ShardId::try_from(from).expect("at most 128 shards"),
+                            mail,
+                        );
+                    }
+                    Parcel::Socket(arrival) => {
+                        let Arrival { socket, guest: Guest { peer, listener, user, bytes }, layers, unsent } =
+                            *arrival;
+                        let slot = self.net.adopt(socket);
+                        self.paused.remove(&slot);
+                        self.count_in(slot, listener);
+                        self.doors.adopt(slot, layers, &unsent, self.machine.outbox());
+                        self.machine.handle_open(now, slot, peer, listener, true);
+                        if let Some(user) = user {
+                            self.machine.handle_certificate_user(slot, user);
+                        }
+                        self.machine.handle_bytes(now, slot, &bytes);
+                        self.carry_out(now, None);
+                        if self.reads_once(slot) {
+                            self.net.receive_once(slot);
+                        }
+                    }
+                }
+                self.carry_out(now, None);
+                if self.machine.outbox().arena_bytes() > ARENA_BYTES_MAX {
+                    self.flush()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn hand_over(&mut self, now: Time, slot: u32, to: ShardId, guest: Guest) {
+        let (layers, unsent) = self.doors.take(slot, self.machine.outbox());
+        match self.net.detach(slot) {
+            Some(socket) => {
+                self.counted.remove(&slot);
+                let arrival = Arrival { socket, guest, layers, unsent };
+                self.send(now, to, Parcel::Socket(Box::new(arrival)), None);
+            }
+            // The peer has gone while its CONNECT was read.
+            None => {
+                self.count_out(slot);
+                self.net.close(slot);
+            }
+        }
+    }
+
+    pub(super) fn send(&mut self, now: Time, to: ShardId, parcel: Parcel, cause: Option<u32>) {
+        let at = usize::from(to);
+        let parcel = if self.overflow[at].is_empty() {
+            match self.mesh.send(at, parcel) {
+                Ok(()) => return,
+                Err(parcel) => parcel,
+            }
+        } else {
+            parcel
+        };
+        self.overflow[at].push_back(parcel);
+        self.overflowing += 1;
+        if let Some(slot) = cause
+            && self.paused.get(&slot).is_none_or(|why| why & PAUSED_BY_MESH == 0)
+        {
+            self.pause(slot, PAUSED_BY_MESH);
+            self.paused_by_mesh.push(slot);
+            self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitMesh, 1);
+            self.log.write(now, &Event::LimitReached { limit: Limit::Mesh, client: "".into() });
+        }
+    }
+
+    /// Wakes the shards that sleep over what this turn has sent them, with the turn's batch.
+    pub(super) fn wake_others(&mut self) {
+        for ring in self.mesh.wakes() {
+            self.net.wake(ring);
+        }
+    }
+
+    fn empty_overflow(&mut self) {
+        if self.overflowing == 0 {
+            return;
+        }
+        for to in 0..self.overflow.len() {
+            while let Some(parcel) = self.overflow[to].pop_front() {
+                match self.mesh.send(to, parcel) {
+                    Ok(()) => self.overflowing -= 1,
+                    Err(parcel) => {
+                        self.overflow[to].push_front(parcel);
+                        break;
+                    }
+                }
+            }
+        }
+        if self.overflowing == 0 {
+            self.overflow.iter_mut().for_each(|list| *list = Overflow::new());
+            for slot in std::mem::take(&mut self.paused_by_mesh) {
+                self.resume(slot, PAUSED_BY_MESH);
+            }
+        }
+    }
+}
