@@ -46,20 +46,30 @@ pub const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    inode: (u64, u64),
+    identity: Identity,
+}
+
+/// Tells a file from another one at its place: a file system gives the number of an inode that is free to the next
+/// file, so the time of the last change belongs to it.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    changed: (i64, i64),
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if inode_of(&self.path).is_ok_and(|inode| inode == self.inode) {
+        if identity_of(&self.path).is_ok_and(|identity| identity == self.identity) {
             // Nobody is left who could be told.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-fn inode_of(path: &Path) -> io::Result<(u64, u64)> {
-    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+fn identity_of(path: &Path) -> io::Result<Identity> {
+    let file = std::fs::symlink_metadata(path)?;
+    Ok(Identity { device: file.dev(), inode: file.ino(), changed: (file.ctime(), file.ctime_nsec()) })
 }
 
 /// Makes a listening Unix-domain socket that its user and group can connect to (mode 0660). A socket file that
@@ -85,9 +95,9 @@ pub fn bind_unix(path: &Path, options: &BindOptions) -> io::Result<(OwnedFd, Soc
         remove_stale(path)?;
         bind()?;
     }
-    let file = SocketFile { path: path.to_owned(), inode: inode_of(path)? };
     // Nobody can connect before `listen`, so nobody slips in before this.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    let file = SocketFile { path: path.to_owned(), identity: identity_of(path)? };
     // SAFETY: a system call on a descriptor we own; it takes no pointer.
     check(unsafe { libc::listen(fd, i32::from(options.backlog)) })?;
     Ok((socket, file))
@@ -256,6 +266,8 @@ mod tests {
         assert_eq!(kind(bind_unix(&path, &options)).unwrap_err().kind(), io::ErrorKind::AddrInUse);
 
         drop(socket);
+        // The clock of a file system has a few milliseconds.
+        std::thread::sleep(std::time::Duration::from_millis(50));
         let (_socket, second) = bind_unix(&path, &options).unwrap();
         drop(first);
         UnixStream::connect(&path).expect("the second one's file is left alone");
