@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::hash::{HashError, HashScratch, PasswordHash, Scheme};
-use super::scram::{self, FakeUsers, ScramKeys};
+use super::scram::{self, FakeUsers, ScramKeys, sha256};
+use sha2::{Digest as _, Sha256};
 
 /// Longest user name, in bytes: what MQTT can carry. `[MQTT5-1.5.4]`
 pub const USER_BYTES_MAX: usize = 65_535;
@@ -232,15 +233,23 @@ impl PasswordFile {
         self.users.get(user)?.scram_keys()
     }
 
-    /// Fakes that look like most SCRAM users of this file. What the secret must be stands
-    /// at [`FakeUsers`].
-    pub fn fake_users(&self, secret: [u8; 32]) -> FakeUsers {
-        match self.scram {
-            Some((Scheme::ScramSha256 { iterations }, salt_bytes)) => {
-                FakeUsers::new(secret, iterations, salt_bytes)
+    /// Fakes that look like most SCRAM users of this file; none if it has no such user.
+    ///
+    /// Their secret is a hash of all SCRAM keys of the file: the same after a restart and on each broker that has
+    /// the same file, and unknown to whoever does not know every one of them (a user knows its own). It changes
+    /// with them: who asks for the salt of a name, and again when a SCRAM line was added, taken out or written
+    /// anew, can tell a stranger, whose salt has changed, from a user.
+    pub fn fake_users(&self) -> Option<FakeUsers> {
+        let (Scheme::ScramSha256 { iterations }, salt_bytes) = self.scram? else { return None };
+        let mut secret = Sha256::new();
+        for (user, hash) in &self.users {
+            if let Some(keys) = hash.scram_keys() {
+                secret.update(sha256(user.as_bytes()));
+                secret.update(keys.stored_key());
+                secret.update(keys.server_key());
             }
-            _ => FakeUsers::with_defaults(secret),
         }
+        Some(FakeUsers::new(secret.finalize().into(), iterations, salt_bytes))
     }
 
     /// The users and the kinds of their hashes, ordered by name.
@@ -463,8 +472,10 @@ jörg müller:$7$101$mPuqZygIy4arr3ww$2q4YkegNRD1pmSd1ZACX32h2V3Jv105ra5TO3K90Ld
         let keys = file.scram_keys("user").unwrap();
         assert!(Some(&keys) == ScramKeys::derive("pencil", &[5; 16], 5000).as_ref());
         assert!(file.scram_keys("nobody").is_none());
-        let fakes = file.fake_users([1; 32]);
+        let fakes = file.fake_users().unwrap();
         assert_eq!(format!("{fakes:?}"), "FakeUsers { iterations: 5000, .. }");
+        let file = PasswordFile::parse(&line("user", small(), "pencil"), "passwords").unwrap();
+        assert!(file.scram_keys("user").is_none() && file.fake_users().is_none());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::auth::access::{Access, Login, Verdict};
 use crate::auth::acl::{self, Acl};
 use crate::auth::hash::HashScratch;
 use crate::auth::password_file::PasswordFile;
+use crate::auth::scram_users::ScramUsers;
 use crate::config::{Config, Listener, UserNames};
 use crate::control::pool::{Lane, LaneSettings, Outcome, Pool, PoolSettings};
 use crate::transport::Door;
@@ -44,6 +45,7 @@ impl Entrance {
                 acl: once(&mut acl_files, file, load_acl)?,
                 checks_passwords: passwords_here.is_some(),
                 names_by_certificate: listener.tls_user_name != UserNames::None,
+                scram: passwords_here.as_ref().map(scram).transpose()?.flatten(),
             });
             passwords.push(passwords_here);
         }
@@ -58,10 +60,17 @@ impl Entrance {
         let file = self.passwords.get(usize::from(login.listener)).and_then(Option::as_ref);
         let Some(file) = file else { return Verdict::Bad };
         // None is not an empty one; but it takes as long.
-        let password = login.password.as_deref().unwrap_or_default();
+        let password = login.password.as_ref().map_or(&[][..], |password| password);
         let good = SCRATCH.with_borrow_mut(|scratch| file.verify_with(&login.user, password, scratch));
         if good && login.password.is_some() { Verdict::Good } else { Verdict::Bad }
     }
+}
+
+/// Those users of a password file who can log in by SCRAM.
+fn scram(file: &Arc<PasswordFile>) -> Result<Option<Arc<ScramUsers>>, String> {
+    let mut nonce_key = [0; 32];
+    getrandom::fill(&mut nonce_key).map_err(|error| format!("no random numbers: {error}"))?;
+    Ok(ScramUsers::new(file, nonce_key).map(Arc::new))
 }
 
 /// The file of a name, read once; none for an empty name.

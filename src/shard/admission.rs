@@ -5,7 +5,7 @@
 //! access list that is one look at a flag.
 
 use super::connect::Told;
-use super::connection::{Progress, Stage};
+use super::connection::{KeptConnect, Progress, Stage};
 use super::directory::{CHECKED, NO_CONNECTION};
 use super::{Counter, Effect, Shard, Violation};
 use crate::auth::access::{Access, Login, Verdict};
@@ -14,6 +14,7 @@ use crate::packet::{Connect, Frame, Reason};
 use crate::time::Time;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// What a client has proved, and what it may do.
 #[derive(Debug, Default)]
@@ -40,7 +41,7 @@ const ANONYMOUS: Violation = Violation {
 };
 const NO_CERTIFICATE: Violation =
     Violation { reason: Reason::BadUserNameOrPassword, cause: "no client certificate that names a user" };
-const BAD_LOGIN: Violation =
+pub(super) const BAD_LOGIN: Violation =
     Violation { reason: Reason::NotAuthorized, cause: "unknown user or wrong password" };
 const BUSY: Violation = Violation { reason: Reason::ServerBusy, cause: "too many logins wait to be checked" };
 const WILL_DENIED: Violation =
@@ -72,8 +73,8 @@ impl Shard {
         if connection.serial != serial || !matches!(connection.stage, Stage::Check) {
             return;
         }
-        let Some((body, total_len)) = connection.rare().connect.take() else { return };
-        let Ok(connect) = Connect::decode(Frame { first_byte: 0x10, body: &body, total_len }) else { return };
+        let Some(kept) = connection.rare().connect.take() else { return };
+        let Ok(connect) = kept.decode() else { return };
         let progress = match verdict {
             Verdict::Good => {
                 let user = connect.username.map(Box::from);
@@ -111,8 +112,7 @@ impl Shard {
             Judged::Ask(login) => {
                 let Some(connection) = self.connection_mut(slot) else { return Progress::Gone };
                 connection.stage = Stage::Check;
-                // At most connect_bytes.
-                connection.rare().connect = Some((packet.body.into(), packet.total_len));
+                connection.rare().connect = Some(KeptConnect::of(packet));
                 let serial = connection.serial;
                 self.effects.push(Effect::Check { slot, serial, login });
                 Progress::Next
@@ -132,7 +132,7 @@ impl Shard {
             Some(user) if access.checks_passwords => Judged::Ask(Box::new(Login {
                 client_id: connect.client_id.into(),
                 user: user.into(),
-                password: connect.password.map(Box::from),
+                password: connect.password.map(|password| Zeroizing::new(password.into())),
                 peer: SocketAddr::from(&connection.peer),
                 listener: connection.listener,
                 version: connect.version,
@@ -144,7 +144,14 @@ impl Shard {
         }
     }
 
-    fn let_in(&mut self, now: Time, slot: u32, connect: &Connect<'_>, user: Option<Box<str>>) -> Progress {
+    /// The client is who it says: this user, or nobody in particular.
+    pub(super) fn let_in(
+        &mut self,
+        now: Time,
+        slot: u32,
+        connect: &Connect<'_>,
+        user: Option<Box<str>>,
+    ) -> Progress {
         if let Some(will) = &connect.will {
             let topic = super::mount::mounted(&self.terms(slot).mount_point, will.topic);
             let permissions = self.permissions_of(slot, user.as_deref(), connect.client_id);
@@ -157,7 +164,12 @@ impl Shard {
         {
             connection.rare().identity.user = user;
         }
-        self.accept(now, slot, connect, None)
+        self.accept(now, slot, connect)
+    }
+
+    /// The user that the client of a connection has proved to be.
+    pub(super) fn user(&self, slot: u32) -> Option<&str> {
+        self.connection(slot)?.rare.as_ref()?.identity.user.as_deref()
     }
 
     fn permissions_of(&self, slot: u32, user: Option<&str>, client_id: &str) -> Permissions {
@@ -167,10 +179,8 @@ impl Shard {
 
     /// Works out what the client of a session may do, and whether each message for it must be looked at.
     pub(super) fn grant(&mut self, slot: u32, session: u32) {
-        let user =
-            self.connection(slot).and_then(|connection| connection.rare.as_ref()?.identity.user.clone());
         let client_id = self.directory.session(session).client_id.clone();
-        let permissions = self.permissions_of(slot, user.as_deref(), &client_id);
+        let permissions = self.permissions_of(slot, self.user(slot), &client_id);
         let filters = self.directory.session(session).subscriptions();
         let is_checked = filters.iter().any(|filter| !permissions.receives_all_of(filter));
         let entry = self.directory.slot_mut(session);

@@ -14,6 +14,9 @@
 mod admission;
 #[cfg(test)]
 mod admission_tests;
+mod authentication;
+#[cfg(all(test, feature = "runtime"))]
+mod authentication_tests;
 mod connect;
 mod connection;
 mod counters;
