@@ -55,6 +55,12 @@ fn a_proxy_header_is_whole_with_its_last_byte_or_refused() {
     run("proxy", targets::proxy::run, 100_000);
 }
 
+#[cfg(feature = "runtime")]
+#[test]
+fn whatever_a_client_says_in_scram_only_its_password_lets_it_in() {
+    run("scram", targets::scram::run, 100_000);
+}
+
 /// The corpus, then `runs` inputs made from it.
 fn run(name: &str, target: fn(&[u8]), runs: u64) {
     let runs = number("MIDGE_FUZZ_RUNS").unwrap_or(runs);
