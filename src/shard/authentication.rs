@@ -4,11 +4,11 @@
 //! Both go the same way: a first step opens an exchange and is answered by AUTH 0x18, a second one closes it. The
 //! CONNECT is kept between the two, and nothing else may come; a client that is in goes on with what it does.
 
-use super::admission::BAD_LOGIN;
 use super::connect::Told;
 use super::connection::{KeptConnect, Progress, Stage};
 use super::directory::GATED;
 use super::{EndCause, Shard, Violation};
+use crate::auth::access::Grant;
 use crate::auth::method::{Exchange, ExchangeId, MethodFailure, Proved};
 use crate::packet::{Auth, Connect, Frame, Packet, ProtocolVersion, Reason, decode, encode_auth};
 use crate::time::Time;
@@ -32,6 +32,9 @@ pub(super) struct ProofTold {
 
 const BAD_METHOD: Violation =
     Violation { reason: Reason::BadAuthenticationMethod, cause: "authentication method not offered here" };
+/// What a wrong password in CONNECT is refused with.
+const BAD_PROOF: Violation =
+    Violation { reason: Reason::NotAuthorized, cause: "unknown user or wrong password" };
 const OTHER_USER: Violation = Violation {
     reason: Reason::NotAuthorized,
     cause: "the user of the authentication data is not that of the user name, or of the session",
@@ -48,7 +51,7 @@ impl From<MethodFailure> for Violation {
     fn from(failure: MethodFailure) -> Violation {
         match failure {
             MethodFailure::Malformed(cause) => protocol_error(cause),
-            MethodFailure::Proof => BAD_LOGIN,
+            MethodFailure::Proof => BAD_PROOF,
             MethodFailure::Refused(cause) => Violation { reason: Reason::NotAuthorized, cause },
         }
     }
@@ -99,7 +102,7 @@ impl Shard {
                 if let Some(authentication) = self.authentication_mut(slot) {
                     authentication.last_data = data;
                 }
-                self.let_in(now, slot, &connect, user)
+                self.let_in(now, slot, &connect, Grant { user, ..Grant::default() })
             }
             // [MQTT5-4.12.0-4]
             Err(violation) => self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation),

@@ -61,6 +61,12 @@ fn whatever_a_client_says_in_scram_only_its_password_lets_it_in() {
     run("scram", targets::scram::run, 100_000);
 }
 
+#[cfg(feature = "runtime")]
+#[test]
+fn whatever_comes_over_tls_is_what_a_client_has_sent_or_nothing() {
+    run("tls", targets::tls::run, 3000);
+}
+
 /// The corpus, then `runs` inputs made from it.
 fn run(name: &str, target: fn(&[u8]), runs: u64) {
     let runs = number("MIDGE_FUZZ_RUNS").unwrap_or(runs);

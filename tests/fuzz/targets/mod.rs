@@ -10,5 +10,7 @@ pub mod packet;
 pub mod proxy;
 #[cfg(feature = "runtime")]
 pub mod scram;
+#[cfg(feature = "runtime")]
+pub mod tls;
 pub mod topic;
 pub mod websocket;
