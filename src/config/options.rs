@@ -217,10 +217,13 @@ sections! {
         password_file: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
             "File with a line `user:hash` for each user, as midge passwd writes it (argon2id); the hashes of \
              mosquitto_passwd work as they are. A client that gives a user name gets in only with its password. \
+             Users whom midge passwd --scram has written can prove their password without sending it, by \
+             enhanced authentication (MQTT 5.0) with the method SCRAM-SHA-256, also again while they are in. \
              SIGHUP reads it again. Empty: none.";
         test_method: bool = false, Allowed::Boolean, "",
             "Whether the built-in method \"midge-test\" of enhanced authentication (AUTH packets, MQTT 5.0) is \
-             offered, for those who develop clients. It protects nothing: never on in production.";
+             offered, for those who develop clients. It protects nothing: never on in production. Listeners with \
+             a password file or tls_user_name do not offer it.";
     }
 
     /// Tokens as passwords.

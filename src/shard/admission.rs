@@ -5,7 +5,7 @@
 //! access list that is one look at a flag.
 
 use super::connect::Told;
-use super::connection::{Progress, Stage};
+use super::connection::{KeptConnect, Progress, Stage};
 use super::directory::{CHECKED, NO_CONNECTION};
 use super::timers::Timer;
 use super::wheel::TimerId;
@@ -16,6 +16,7 @@ use crate::packet::{Connect, Frame, Reason};
 use crate::time::Time;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// What a client has proved, and what it may do.
 #[derive(Debug, Default)]
@@ -80,8 +81,8 @@ impl Shard {
         if connection.serial != serial || !matches!(connection.stage, Stage::Check) {
             return;
         }
-        let Some((body, total_len)) = connection.rare().connect.take() else { return };
-        let Ok(connect) = Connect::decode(Frame { first_byte: 0x10, body: &body, total_len }) else { return };
+        let Some(kept) = connection.rare().connect.take() else { return };
+        let Ok(connect) = kept.decode() else { return };
         let judged = match verdict {
             Verdict::Good(grant) => Ok(grant),
             Verdict::Bad(cause) => Err(Violation { reason: Reason::NotAuthorized, cause }),
@@ -121,8 +122,7 @@ impl Shard {
             Judged::Ask(login) => {
                 let Some(connection) = self.connection_mut(slot) else { return Progress::Gone };
                 connection.stage = Stage::Check;
-                // At most connect_bytes.
-                connection.rare().connect = Some((packet.body.into(), packet.total_len));
+                connection.rare().connect = Some(KeptConnect::of(packet));
                 let serial = connection.serial;
                 self.effects.push(Effect::Check { slot, serial, login });
                 Progress::Next
@@ -154,7 +154,7 @@ impl Shard {
                 client_id: connect.client_id.into(),
                 user,
                 is_certified,
-                password: connect.password.map(Box::from),
+                password: connect.password.map(|password| Zeroizing::new(password.into())),
                 peer: SocketAddr::from(&connection.peer),
                 listener: connection.listener,
                 version: connect.version,
@@ -164,7 +164,8 @@ impl Shard {
         if is_certified || is_anonymous_allowed { Judged::In(user) } else { Judged::Out(ANONYMOUS) }
     }
 
-    fn let_in(&mut self, now: Time, slot: u32, connect: &Connect<'_>, grant: Grant) -> Progress {
+    /// The client is who it says.
+    pub(super) fn let_in(&mut self, now: Time, slot: u32, connect: &Connect<'_>, grant: Grant) -> Progress {
         let Grant { user, seconds, permissions: granted } = grant;
         if let Some(will) = &connect.will {
             let topic = super::mount::mounted(&self.terms(slot).mount_point, will.topic);
@@ -182,7 +183,12 @@ impl Shard {
         {
             connection.rare().identity = Identity { user, granted, ends, permissions: None };
         }
-        self.accept(now, slot, connect, None)
+        self.accept(now, slot, connect)
+    }
+
+    /// The user that the client of a connection has proved to be.
+    pub(super) fn user(&self, slot: u32) -> Option<&str> {
+        self.connection(slot)?.rare.as_ref()?.identity.user.as_deref()
     }
 
     /// What a client was let in with has run out.

@@ -1,6 +1,7 @@
 //! A connection: from the first byte to the close, whoever wants it.
 
 use super::admission::Identity;
+use super::authentication::Authentication;
 use super::connect::Told;
 use super::{Counter, Effect, EndCause, Event, Guest, Limit, Shard, Violation};
 use crate::config::Terms;
@@ -16,6 +17,7 @@ use crate::time::Time;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use zeroize::Zeroizing;
 
 /// How the peer went away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,23 @@ pub(super) enum Stage {
     },
 }
 
+/// A CONNECT that waits: at most `limits.connect_bytes`, wiped when it is dropped for the password that it may hold.
+#[derive(Debug)]
+pub(super) struct KeptConnect {
+    body: Zeroizing<Box<[u8]>>,
+    total_len: usize,
+}
+
+impl KeptConnect {
+    pub(super) fn of(packet: Frame<'_>) -> KeptConnect {
+        KeptConnect { body: Zeroizing::new(packet.body.into()), total_len: packet.total_len }
+    }
+
+    pub(super) fn decode(&self) -> Result<Connect<'_>, DecodeError> {
+        Connect::decode(Frame { first_byte: CONNECT_TYPE << 4, body: &self.body, total_len: self.total_len })
+    }
+}
+
 /// What few connections have.
 #[derive(Debug, Default)]
 pub(super) struct Rare {
@@ -76,13 +95,10 @@ pub(super) struct Rare {
     pub aliases_out: BTreeMap<Box<str>, u16>,
     /// How many aliases we may bind.
     pub aliases_out_max: u16,
-    /// While a login is checked or enhanced authentication is under way: the body of the CONNECT packet, and the length
-    /// of the whole packet.
-    pub connect: Option<(Box<[u8]>, usize)>,
-    /// Authentication Method of CONNECT. `[MQTT5-4.12.0-5]`
-    pub authentication_method: Option<Box<str>>,
-    /// Re-authentication: AUTH 0x18 was sent.
-    pub reauthenticating: bool,
+    /// The CONNECT, while a login is checked or enhanced authentication is under way.
+    pub connect: Option<KeptConnect>,
+    /// Enhanced authentication.
+    pub authentication: Option<Box<Authentication>>,
     /// The name that the client's certificate gives it.
     pub certificate_user: Option<Box<str>>,
     /// Who the client is, and what it may do.

@@ -14,6 +14,9 @@
 mod admission;
 #[cfg(test)]
 mod admission_tests;
+mod authentication;
+#[cfg(all(test, feature = "runtime"))]
+mod authentication_tests;
 mod connect;
 mod connection;
 mod counters;
@@ -233,7 +236,7 @@ pub struct Shard {
 
 impl Shard {
     /// An empty shard. `seed` is the only source of chance: assigned client identifiers and the
-    /// keys of hash tables come from it.
+    /// keys of hash tables come from it, and nothing that must not be guessed.
     pub fn new(id: ShardId, shared: Arc<Shared>, interest: Option<InterestCounts>, seed: u64) -> Shard {
         let shares = shared.config.shares(shared.shards());
         let retained = Retained::new(RetainedLimits {
