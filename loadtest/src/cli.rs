@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::door::DoorFlags;
 use crate::flags::{Mixed, Offline, Retained, Shared, Slow, Wildcard};
 use crate::payload::STAMP_LEN;
 use crate::wire::Version;
@@ -184,6 +185,8 @@ pub(crate) struct Common {
     /// Password for every connection.
     #[arg(long, requires = "username")]
     pub(crate) password: Option<String>,
+    #[command(flatten)]
+    pub(crate) door: DoorFlags,
     /// Process id of the broker, on this machine: reports its CPU time and memory.
     #[arg(long)]
     pub(crate) broker_pid: Option<u32>,
@@ -256,6 +259,7 @@ impl Common {
             Mqtt::V5 => "5.0",
         };
         let mut settings = vec![("host", format!("{}:{}", self.host, self.port)), ("mqtt", mqtt.to_owned())];
+        settings.extend(self.door.settings());
         if let Some(cpu) = self.cpu {
             settings.push(("cpu", cpu.to_string()));
         }

@@ -79,6 +79,7 @@ pub(super) fn run(flags: &Offline) -> Result<Report, String> {
     report.figure("delivered", "delivered and verified", away.delivered as f64, "messages in all", 0);
     report.figure("queued_lost", "lost without a word", away.faults.lost as f64, "messages", 0);
     report.figure("queued_refused", "refused with a reason", away.refused as f64, "messages", 0);
+    report.handshakes(stage.net.handshakes());
     if let (Some(before), Some(filled), Some(left)) = (stage.before, filled, left) {
         report.broker_memory(&[
             ("broker_memory_before_kib", "broker memory, before", before),

@@ -73,6 +73,7 @@ pub(super) fn run(flags: &Retained) -> Result<Report, String> {
     stage.net.send(0, wire::put_disconnect);
     stage.net.close(0);
     stage.rest(&mut replay, SETTLE_SECONDS)?;
+    report.handshakes(stage.net.handshakes());
     if let (Some(before), Some(stored), Some(left)) = (stage.before, memory, stage.memory()?) {
         report.broker_memory(&[
             ("broker_memory_before_kib", "broker memory, before", before),

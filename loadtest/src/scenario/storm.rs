@@ -30,12 +30,13 @@ pub(super) fn run(flags: &Storm) -> Result<Report, String> {
     let warm = stage.clock.now() + (flags.warm_up * 1e9) as u64;
     drive(&mut stage, &mut dial, schedule, warm, "warming up")?;
     let start = Moment::now(&stage)?;
-    let accepted = dial.accepted;
+    let (accepted, handshakes) = (dial.accepted, stage.net.handshakes().clone());
     dial.recording = true;
     drive(&mut stage, &mut dial, schedule, start.nanos + (flags.seconds * 1e9) as u64, "measuring")?;
     let end = Moment::now(&stage)?;
     dial.recording = false;
     let accepted = dial.accepted - accepted;
+    let handshakes = stage.net.handshakes().since(&handshakes);
     let behind = schedule.map_or(0, |schedule| schedule.due(end.nanos).saturating_sub(dial.started));
 
     let patience = end.nanos + PATIENCE_NANOS;
@@ -58,6 +59,7 @@ pub(super) fn run(flags: &Storm) -> Result<Report, String> {
     let wall_seconds = (end.nanos - start.nanos) as f64 / 1e9;
     end.report(&start, accepted, "us per connection", &mut report);
     report.figure("connections_per_second", "connected", accepted as f64 / wall_seconds, "connections/s", 0);
+    report.handshakes(&handshakes);
     report.figure("accepted", "connected and answered", dial.accepted as f64, "connections in all", 0);
     if let (Some(before), Some(left)) = (stage.before, left) {
         report.broker_memory(&[

@@ -170,6 +170,7 @@ fn measure(stage: &mut Stage, traffic: &mut Traffic, load: &Load, report: &mut R
 
     let wall_seconds = (end.nanos - start.nanos) as f64 / 1e9;
     end.report(&start, delivered, "us per delivery", report);
+    report.handshakes(stage.net.handshakes());
     report.figure("published_per_second", "published", published as f64 / wall_seconds, "messages/s", 0);
     report.figure("delivered_per_second", "delivered", delivered as f64 / wall_seconds, "messages/s", 0);
     report.figure("delivered", "delivered and verified", traffic.delivered as f64, "messages in all", 0);

@@ -69,6 +69,7 @@ pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
     report.figure("delivered_per_second", "delivered", delivered as f64 / wall_seconds, "messages/s", 0);
     report.course("deliveries", stage.progress.timeline());
     crew.figures(&mut report);
+    report.handshakes(stage.net.handshakes());
     if let (Some(before), Some(connected), Some(loaded), Some(left)) = (stage.before, connected, loaded, left)
     {
         report.broker_memory(&[
