@@ -1,7 +1,9 @@
 //! The harness against a toy broker: a clean one gives no fault, and whatever a broker with a vice
 //! does wrong is counted under its name, as often as it was done, and ends with exit status 1.
 
+mod doors;
 mod patterns;
+mod relay;
 mod toy;
 
 use std::process::{Command, Output};
@@ -51,7 +53,10 @@ fn harness(port: u16, arguments: &str) -> Output {
 }
 
 fn outcome(toy: &Toy, arguments: &str) -> Outcome {
-    let output = harness(toy.port, arguments);
+    read(harness(toy.port, arguments))
+}
+
+fn read(output: Output) -> Outcome {
     let json = String::from_utf8(output.stdout).unwrap();
     let status = output.status.code().unwrap();
     assert!(status < 2, "{}", String::from_utf8_lossy(&output.stderr));
