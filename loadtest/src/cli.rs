@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::door::DoorFlags;
-use crate::flags::{Mixed, Offline, Retained, Shared, Slow, Wildcard};
+use crate::flags::{Logins, Mixed, Offline, Retained, Shared, Slow, Wildcard};
 use crate::payload::STAMP_LEN;
 use crate::wire::Version;
 
@@ -40,6 +40,8 @@ pub(crate) enum Scenario {
     Idle(Idle),
     /// Connect, disconnect, connect: connections a second and CPU per connection.
     Storm(Storm),
+    /// Steady pairs, without and with clients that log in beside them: what that costs the pairs.
+    Logins(Logins),
     /// A large population of wildcard filters, of which each message matches a known few.
     Wildcard(Wildcard),
     /// Publishers to one shared subscription: each message to exactly one member of the group.
@@ -228,6 +230,7 @@ impl Scenario {
             Scenario::FanIn(flags) => &flags.common,
             Scenario::Idle(flags) => &flags.common,
             Scenario::Storm(flags) => &flags.common,
+            Scenario::Logins(flags) => &flags.common,
             Scenario::Wildcard(flags) => &flags.common,
             Scenario::Shared(flags) => &flags.common,
             Scenario::Retained(flags) => &flags.common,

@@ -1,6 +1,7 @@
 //! The scenarios: each turns its flags into clients, runs them, and writes a report.
 
 mod idle;
+mod logins;
 mod mixed;
 mod offline;
 mod retained;
@@ -31,6 +32,7 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Report, String> {
         Scenario::FanIn(flags) => throughput::fan_in(flags),
         Scenario::Idle(flags) => idle::run(flags),
         Scenario::Storm(flags) => storm::run(flags),
+        Scenario::Logins(flags) => logins::run(flags),
         Scenario::Wildcard(flags) => wildcard::run(flags),
         Scenario::Shared(flags) => shared::run(flags),
         Scenario::Retained(flags) => retained::run(flags),

@@ -126,6 +126,22 @@ fn wills_that_are_lost_or_come_again_or_unasked_are_counted() {
 }
 
 #[test]
+fn logins_beside_pairs_are_timed_and_their_faults_and_those_of_the_pairs_counted() {
+    const LOGINS: &str = "logins --pairs 3 --rate 500 --logins 300 --rounds 2 --warm-up 0.1 --seconds 0.3 \
+                          --stall 1 --username u --password p";
+    let toy = Toy::start(Vice::None);
+    for qos in 0..3 {
+        let outcome = outcome(&toy, &format!("{LOGINS} --qos {qos}"));
+        assert_eq!((outcome.status, outcome.faults()), (0, vec![]), "{}", outcome.json);
+        for key in ["calm_p99_ms", "logins_p99_ms", "logins_served_per_second", "login_p50_ms"] {
+            assert!(outcome.number(key) > 0.0, "{key}: {}", outcome.json);
+        }
+    }
+    counts(Vice::RefuseConnect, LOGINS, &["refused"]);
+    counts(Vice::Drop, LOGINS, &["lost"]);
+}
+
+#[test]
 fn commands_that_are_lost_while_a_device_is_away_are_counted() {
     counts(Vice::LoseQueued, &format!("{FLEET} {BREAKS}"), &["lost"]);
 }
