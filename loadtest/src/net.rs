@@ -109,6 +109,8 @@ struct Link {
     partial: Vec<u8>,
     /// What the socket had no room for.
     unsent: Vec<u8>,
+    /// A PINGREQ of [`Net::probe`] has not been answered.
+    probed: bool,
     /// What is between MQTT and the socket.
     layers: Option<Box<Layers>>,
 }
@@ -156,7 +158,8 @@ impl Net {
         let layers = self.door.as_ref().map(|door| door.layers().map(Box::new)).transpose();
         let layers = layers.map_err(io::Error::other)?;
         let (partial, unsent) = (Vec::new(), Vec::new());
-        self.links[id] = Some(Link { stream, connected: false, paused: false, partial, unsent, layers });
+        let link = Link { stream, connected: false, paused: false, partial, unsent, probed: false, layers };
+        self.links[id] = Some(link);
         Ok(())
     }
 
@@ -216,6 +219,20 @@ impl Net {
         self.out.clear();
         fill(&mut self.out);
         link.send(&self.out, &mut self.behind);
+    }
+
+    /// Sends a PINGREQ whose answer the handler does not see: it tells that the broker has read what
+    /// was sent before, and that what it had sent by then has come.
+    pub(crate) fn probe(&mut self, id: usize) {
+        if let Some(Some(link)) = self.links.get_mut(id) {
+            link.probed = true;
+            self.send(id, wire::put_pingreq);
+        }
+    }
+
+    /// Whether the connection stands and has not answered to [`Net::probe`].
+    pub(crate) fn is_probed(&self, id: usize) -> bool {
+        matches!(self.links.get(id), Some(Some(link)) if link.probed)
     }
 
     /// Waits at most `timeout` and serves all that is ready.
@@ -361,6 +378,10 @@ impl Net {
             match wire::split(bytes) {
                 Ok(Some((packet, used))) => {
                     bytes = &bytes[used..];
+                    if link.probed && packet.kind() == wire::PINGRESP {
+                        link.probed = false;
+                        continue;
+                    }
                     if handler.packet(id, now, packet, &mut self.out) == Next::Close {
                         link.send(&self.out, &mut self.behind);
                         self.close(id);

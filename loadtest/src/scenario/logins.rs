@@ -54,6 +54,9 @@ pub(super) fn run(flags: &Logins) -> Result<Report, String> {
     while !both.traffic.is_drained() && !stall.is_over(stage.clock.now(), both.traffic.delivered) {
         step(&mut stage, &mut both, None, u64::MAX, "draining")?;
     }
+    for ids in [pairs..2 * pairs, 0..pairs] {
+        both.traffic.faults.unanswered += stage.look_again(&mut both, ids, flags.stall)?;
+    }
     both.traffic.settle();
     for id in 0..2 * pairs {
         stage.net.send(id, wire::put_disconnect);

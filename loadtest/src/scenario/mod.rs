@@ -134,6 +134,29 @@ impl Stage {
         Ok(())
     }
 
+    /// Waits until the broker has answered a PINGREQ of each of these connections, and serves the
+    /// sockets meanwhile: what nobody waits for, such as a message too many, has come by then,
+    /// however busy the machine is. How many have not answered after `seconds`.
+    fn look_again(
+        &mut self,
+        handler: &mut impl Handler,
+        ids: std::ops::Range<usize>,
+        seconds: f64,
+    ) -> Result<u64, String> {
+        ids.clone().for_each(|id| self.net.probe(id));
+        let until = self.clock.now() + nanos(seconds);
+        let mut silent = ids.start;
+        // Each id is passed once: a connection that has answered stays answered.
+        while let Some(id) = (silent..ids.end).find(|&id| self.net.is_probed(id)) {
+            silent = id;
+            if self.clock.now() >= until {
+                return Ok((silent..ids.end).filter(|&id| self.net.is_probed(id)).count() as u64);
+            }
+            self.wait(handler, until)?;
+        }
+        Ok(0)
+    }
+
     fn memory(&self) -> Result<Option<Memory>, String> {
         Ok(self.broker()?.map(|sample| sample.memory))
     }

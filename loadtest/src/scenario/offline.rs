@@ -45,11 +45,11 @@ pub(super) fn run(flags: &Offline) -> Result<Report, String> {
         stage.progress.turn(now, away.delivered, || format!("catching up: {} delivered", away.delivered));
     }
     let end = Moment::now(&stage)?;
-    stage.rest(&mut away, SETTLE_SECONDS)?;
+    away.faults.unanswered += stage.look_again(&mut away, everyone.clone(), flags.stall)?;
     depart(&mut stage, &mut away, everyone.clone())?;
 
     bring_up(&mut stage, &mut away, flags, everyone.clone(), Life::Again)?;
-    stage.rest(&mut away, SETTLE_SECONDS)?;
+    away.faults.unanswered += stage.look_again(&mut away, everyone.clone(), flags.stall)?;
     depart(&mut stage, &mut away, everyone.clone())?;
     away.settle(flags);
     bring_up(&mut stage, &mut away, flags, everyone.clone(), Life::Last)?;

@@ -169,7 +169,7 @@ fn read_all(stage: &mut Stage, replay: &mut Replay, flags: &Retained, reader: us
     if replay.got == flags.messages {
         replay.replays.saturating_record(last - begun);
     }
-    stage.rest(replay, SETTLE_SECONDS)?;
+    replay.faults.unanswered += stage.look_again(replay, reader..reader + 1, flags.stall)?;
     replay.finish(reader, flags.messages);
     depart(stage, replay, reader);
     Ok(last - begun)
@@ -185,7 +185,7 @@ fn clear(stage: &mut Stage, replay: &mut Replay, flags: &Retained) -> Result<(),
     let filter = format!("{}/#", replay.roster.prefix);
     let (version, qos) = (replay.version, flags.qos);
     stage.net.send(checker, |out| wire::put_subscribe(out, version, 1, [filter.as_str()].into_iter(), qos));
-    stage.rest(replay, SETTLE_SECONDS)?;
+    replay.faults.unanswered += stage.look_again(replay, checker..checker + 1, flags.stall)?;
     depart(stage, replay, checker);
     Ok(())
 }

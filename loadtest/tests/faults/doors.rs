@@ -30,8 +30,8 @@ fn a_clean_broker_gives_no_fault_behind_any_door() {
                 &format!("{FAN_OUT} --rate 500"),
                 "storm --concurrency 8 --warm-up 0 --seconds 0.3",
                 "idle --connections 20 --ping-interval 0.1 --seconds 0.3",
-                "retained --messages 300 --subscribers 2 --stall 1",
-                "offline --sessions 3 --messages 100 --stall 1",
+                "retained --messages 300 --subscribers 2 --stall 4",
+                "offline --sessions 3 --messages 100 --stall 4",
             ] {
                 let outcome = through(&relay, &format!("{scenario} {door}"));
                 assert_eq!((outcome.status, outcome.faults()), (0, vec![]), "{door}: {}", outcome.json);

@@ -75,8 +75,8 @@ fn counts(vice: Vice, arguments: &str, faults: &[&str]) {
     assert_eq!(outcome.status, 1);
 }
 
-const PAIRS: &str = "pairs --pairs 3 --warm-up 0.1 --seconds 0.3 --stall 1";
-const FAN_OUT: &str = "fan-out --subscribers 5 --publishers 2 --warm-up 0.1 --seconds 0.3 --stall 1";
+const PAIRS: &str = "pairs --pairs 3 --warm-up 0.1 --seconds 0.3 --stall 4";
+const FAN_OUT: &str = "fan-out --subscribers 5 --publishers 2 --warm-up 0.1 --seconds 0.3 --stall 4";
 
 #[test]
 fn a_clean_broker_gives_no_fault_in_any_scenario() {
@@ -200,7 +200,7 @@ fn unanswered_pings_and_connects_are_counted() {
     counts(Vice::ForgetPing, "idle --connections 40 --ping-interval 0.2 --seconds 0.5", &["unanswered"]);
     counts(
         Vice::ForgetConnack,
-        "storm --concurrency 200 --rate 150 --warm-up 0 --seconds 0.5",
+        "storm --concurrency 200 --rate 150 --warm-up 0 --seconds 1",
         &["unanswered"],
     );
     counts(Vice::RefuseConnect, "storm --warm-up 0 --seconds 0.3", &["refused"]);

@@ -45,6 +45,7 @@ pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
     }
     // What comes although it should not.
     stage.rest(&mut crew, 0.3)?;
+    crew.faults.unanswered += stage.look_again(&mut crew, 0..clients, flags.stall)?;
     crew.settle();
     let loaded = stage.memory()?;
     end_sessions(&mut stage, &mut crew, flags)?;
