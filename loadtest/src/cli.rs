@@ -23,7 +23,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
     #[command(flatten)]
-    Run(Scenario),
+    Run(Box<Scenario>),
     Compare(crate::compare::Compare),
     Hold(crate::hold::Hold),
 }
