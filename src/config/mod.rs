@@ -9,6 +9,7 @@ mod address;
 mod manual;
 #[cfg(feature = "runtime")]
 pub mod mosquitto;
+mod network;
 #[cfg(feature = "runtime")]
 pub mod open_files;
 pub mod options;
@@ -20,7 +21,8 @@ mod terms;
 pub mod value;
 
 pub use address::Address;
-pub use options::{Acl, Auth, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys};
+pub use network::Network;
+pub use options::{Acl, Auth, Gate, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys};
 pub use state_directory::state_directory;
 pub use summary::summary;
 pub use terms::Terms;
@@ -46,6 +48,8 @@ pub struct Config {
     pub protocol: Protocol,
     /// What is held at most.
     pub limits: Limits,
+    /// Which addresses may come in.
+    pub gate: Gate,
     /// What survives the end of the process.
     pub persistence: Persistence,
     /// The broker's own topics.
@@ -65,6 +69,7 @@ impl Default for Config {
             acl: Acl::default(),
             protocol: Protocol::default(),
             limits: Limits::default(),
+            gate: Gate::default(),
             persistence: Persistence::default(),
             sys: Sys::default(),
             shutdown: Shutdown::default(),
@@ -74,7 +79,7 @@ impl Default for Config {
 }
 
 /// Sections of the file besides the listeners.
-const SECTIONS: usize = 9;
+const SECTIONS: usize = 10;
 
 impl Config {
     /// The sections besides the listeners, in the order of the manual.
@@ -85,6 +90,7 @@ impl Config {
             &self.acl,
             &self.protocol,
             &self.limits,
+            &self.gate,
             &self.persistence,
             &self.sys,
             &self.shutdown,
@@ -94,9 +100,20 @@ impl Config {
 
     /// The same, to be set.
     pub fn sections_mut(&mut self) -> [&mut dyn Section; SECTIONS] {
-        let Config { listeners: _, runtime, auth, acl, protocol, limits, persistence, sys, shutdown, log } =
-            self;
-        [runtime, auth, acl, protocol, limits, persistence, sys, shutdown, log]
+        let Config {
+            listeners: _,
+            runtime,
+            auth,
+            acl,
+            protocol,
+            limits,
+            gate,
+            persistence,
+            sys,
+            shutdown,
+            log,
+        } = self;
+        [runtime, auth, acl, protocol, limits, gate, persistence, sys, shutdown, log]
     }
 
     /// The sessions, retained messages, subscriptions and queued bytes that one of `shards` shards may hold.
