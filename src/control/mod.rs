@@ -2,4 +2,5 @@
 //! others. Shards hand such work over and get the result by a callback.
 
 pub mod entrance;
+pub mod gate;
 pub mod pool;
