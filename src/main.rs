@@ -11,6 +11,7 @@ use midge::config::mosquitto::{ConfError, MosquittoConf};
 use midge::config::open_files::{self, Wanted};
 use midge::config::{Address, Config, parse, state_directory};
 use midge::control::entrance::{Entrance, Logins};
+use midge::control::gate::SharedGate;
 use midge::driver::{self, BindOptions, SocketFile};
 use midge::logging;
 use midge::shard::run::{Bell, Control, Start, StartStore, run};
@@ -153,6 +154,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         open: AtomicUsize::new(0),
         open_by_listener: config.listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
         connections_max: connections,
+        gate: SharedGate::new(&entrance.gate, seed),
         entrance: Mutex::new((entrance, 0)),
         entrance_changed: AtomicU64::new(0),
         logins: Logins::start().map_err(|error| Failure::new(format!("no threads for logins: {error}")))?,

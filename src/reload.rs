@@ -2,7 +2,7 @@
 
 use midge::cli::Serve;
 use midge::config::mosquitto::MosquittoConf;
-use midge::config::{Config, Listener, parse};
+use midge::config::{Config, Gate, Listener, parse};
 use midge::control::entrance::Entrance;
 use midge::shard::run::{Bell, Control};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -70,7 +70,7 @@ impl Reload {
         if without_entrance(&config) != without_entrance(&self.config) {
             tracing::warn!(
                 "SIGHUP: the file has other changes too; only what concerns TLS, WebSocket, the PROXY header, \
-                 password files and access lists counts before a restart"
+                 password files, access lists, [gate] and limits.connect_rate counts before a restart"
             );
         }
         self.config = config;
@@ -82,6 +82,8 @@ fn without_entrance(config: &Config) -> Config {
     let mut config = config.clone();
     config.auth.password_file = String::new();
     config.acl.file = String::new();
+    config.gate = Gate::default();
+    (config.limits.connect_rate, config.limits.connect_burst) = (0, 0);
     for listener in &mut config.listeners {
         let plain = Listener::default();
         listener.protocol = plain.protocol;

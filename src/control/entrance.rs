@@ -3,6 +3,7 @@
 
 use crate::auth::access::{Access, Login, Verdict};
 use crate::auth::acl::{self, Acl};
+use crate::auth::gate::GateSettings;
 use crate::auth::hash::HashScratch;
 use crate::auth::password_file::PasswordFile;
 use crate::config::{Config, Listener, UserNames};
@@ -22,6 +23,8 @@ pub struct Entrance {
     /// What the machine asks of clients.
     pub access: Arc<[Access]>,
     passwords: Arc<[Option<Arc<PasswordFile>>]>,
+    /// Which addresses may come in, by all listeners.
+    pub gate: Arc<GateSettings>,
 }
 
 impl Entrance {
@@ -47,7 +50,12 @@ impl Entrance {
             });
             passwords.push(passwords_here);
         }
-        Ok(Entrance { doors: doors.into(), access: access.into(), passwords: passwords.into() })
+        Ok(Entrance {
+            doors: doors.into(),
+            access: access.into(),
+            passwords: passwords.into(),
+            gate: Arc::new(GateSettings::from(config)),
+        })
     }
 
     /// Checks a login. It may take a hundred milliseconds, the same for users that are there and others.

@@ -76,10 +76,11 @@ impl Shard {
         let Ok(connect) = Connect::decode(Frame { first_byte: 0x10, body: &body, total_len }) else { return };
         let progress = match verdict {
             Verdict::Good => {
+                self.note_proof(slot);
                 let user = connect.username.map(Box::from);
                 self.let_in(now, slot, &connect, user)
             }
-            Verdict::Bad => self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, BAD_LOGIN),
+            Verdict::Bad => self.refuse_login(slot, &Told::of(&connect), connect.client_id, BAD_LOGIN),
             Verdict::Busy => self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, BUSY),
         };
         self.settle(now);
@@ -92,7 +93,8 @@ impl Shard {
 
     /// Does the connection wait for the answer to its login? Nothing is to be read meanwhile.
     pub fn awaits_verdict(&self, slot: u32) -> bool {
-        self.connection(slot).is_some_and(|connection| matches!(connection.stage, Stage::Check))
+        let waits = |stage: &Stage| matches!(stage, Stage::Check | Stage::Refuse);
+        self.connection(slot).is_some_and(|connection| waits(&connection.stage))
     }
 
     /// A CONNECT without enhanced authentication, which is right otherwise.
@@ -104,7 +106,15 @@ impl Shard {
         packet: Frame<'_>,
     ) -> Progress {
         match self.judge(slot, connect) {
-            Judged::In(user) => self.let_in(now, slot, connect, user),
+            Judged::In(user) => {
+                if self.access_of(slot).names_by_certificate {
+                    self.note_proof(slot);
+                }
+                self.let_in(now, slot, connect, user)
+            }
+            Judged::Out(violation) if violation == NO_CERTIFICATE => {
+                self.refuse_login(slot, &Told::of(connect), connect.client_id, violation)
+            }
             Judged::Out(violation) => {
                 self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, violation)
             }
@@ -160,9 +170,13 @@ impl Shard {
         self.accept(now, slot, connect, None)
     }
 
-    fn permissions_of(&self, slot: u32, user: Option<&str>, client_id: &str) -> Permissions {
+    fn access_of(&self, slot: u32) -> &Access {
         let listener = self.connection(slot).map_or(0, |connection| connection.listener);
-        self.access[usize::from(listener)].permissions(user, client_id)
+        &self.access[usize::from(listener)]
+    }
+
+    fn permissions_of(&self, slot: u32, user: Option<&str>, client_id: &str) -> Permissions {
+        self.access_of(slot).permissions(user, client_id)
     }
 
     /// Works out what the client of a session may do, and whether each message for it must be looked at.

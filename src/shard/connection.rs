@@ -60,6 +60,8 @@ pub(super) enum Stage {
     Check,
     /// Enhanced authentication is under way for the CONNECT in `Rare`.
     Authenticate,
+    /// The login was wrong, and the refusal in `Rare` waits for its time.
+    Refuse,
     /// Accepted.
     Serving {
         /// Slot in the directory.
@@ -87,6 +89,8 @@ pub(super) struct Rare {
     pub certificate_user: Option<Box<str>>,
     /// Who the client is, and what it may do.
     pub identity: Identity,
+    /// A CONNACK that waits; empty where there is nothing to say.
+    pub refusal: Box<[u8]>,
 }
 
 /// A connection. Its memory while idle is what a fleet costs: rare things are boxed, and what the
@@ -305,7 +309,7 @@ impl Shard {
         Some(match connection.stage {
             Stage::Serving { .. } => self.shared.terms[usize::from(connection.listener)].packet_bytes,
             // The cost of a peer that has not said who it is. [DESIGN §7]
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => {
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {
                 self.shared.config.limits.connect_bytes
             }
         })
@@ -328,7 +332,7 @@ impl Shard {
         let served = match connection.stage {
             Stage::Connect { .. } => return self.handle_connect_frame(now, slot, packet),
             // Nothing is read meanwhile.
-            Stage::Check => return Progress::Gone,
+            Stage::Check | Stage::Refuse => return Progress::Gone,
             Stage::Authenticate => return self.handle_authentication(now, slot, packet),
             Stage::Serving { session } => self.handle_served(now, slot, session, packet),
         };
@@ -389,7 +393,8 @@ impl Shard {
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate if cause != EndCause::Refused => {
                 self.report(Event::Unconnected { peer, cause });
             }
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => {}
+            // The refusal was reported when it was due.
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {}
         }
     }
 
@@ -403,6 +408,10 @@ impl Shard {
                 self.shared.counters[usize::from(self.id)].subtract(Counter::ClientsConnected, 1);
             }
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate => self.handshakes -= 1,
+            Stage::Refuse => {
+                self.handshakes -= 1;
+                self.refusals_waiting -= 1;
+            }
         }
         if let Some(timer) = connection.timer {
             self.wheel.cancel(timer);
@@ -486,7 +495,7 @@ impl Shard {
     pub(super) fn session_of(&self, slot: u32) -> Option<u32> {
         match self.connection(slot)?.stage {
             Stage::Serving { session } => Some(session),
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => None,
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => None,
         }
     }
 

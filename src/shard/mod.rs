@@ -31,6 +31,9 @@ mod log;
 mod mail;
 mod mount;
 mod peer;
+mod penalty;
+#[cfg(test)]
+mod penalty_tests;
 mod publish;
 mod replay;
 #[cfg(feature = "runtime")]
@@ -55,6 +58,7 @@ pub use connection::Hangup;
 pub use counters::{Counter, Counters};
 pub use event::{EndCause, Event, Limit};
 pub use mail::{GroupMember, Mail};
+pub use penalty::REFUSALS_WAITING_MAX;
 pub use publish::Forward;
 pub use shared::{Homes, Shared};
 pub use waits::{Outcome, Receipt};
@@ -130,6 +134,23 @@ pub enum Effect {
         /// The login.
         login: Box<Login>,
     },
+    /// A login was wrong: [`Shard::handle_penalty`] wants to know how long its refusal is to wait. Nothing is to be
+    /// read from the connection meanwhile.
+    LoginFailed {
+        /// Connection.
+        slot: u32,
+        /// Tells it from another one in the same slot.
+        serial: u32,
+        /// Where from.
+        peer: SocketAddr,
+    },
+    /// A login was right.
+    LoginSucceeded {
+        /// Connection.
+        slot: u32,
+        /// Where from.
+        peer: SocketAddr,
+    },
     /// Stop reading from the connection.
     Pause {
         /// Connection.
@@ -184,6 +205,8 @@ pub struct Shard {
     connections: Vec<Option<Box<Connection>>>,
     connection_count: usize,
     handshakes: usize,
+    /// Those of them whose login was wrong and whose refusal waits.
+    refusals_waiting: usize,
     next_serial: u32,
     directory: Directory,
     subscriptions: TopicIndex,
@@ -245,6 +268,7 @@ impl Shard {
             connections: Vec::new(),
             connection_count: 0,
             handshakes: 0,
+            refusals_waiting: 0,
             next_serial: 0,
             directory: Directory::new(id, seed),
             subscriptions: TopicIndex::new(seed ^ 1),

@@ -12,7 +12,7 @@ fn file(name: &str, text: &str) -> PathBuf {
     file
 }
 
-fn passwords(name: &str, users: &[(&str, &str)]) -> PathBuf {
+pub(crate) fn passwords(name: &str, users: &[(&str, &str)]) -> PathBuf {
     let path = file(name, "");
     for (user, password) in users {
         let scheme = Scheme::Argon2id(Argon2Cost::DEFAULT);
@@ -21,7 +21,7 @@ fn passwords(name: &str, users: &[(&str, &str)]) -> PathBuf {
     path
 }
 
-fn has_mosquitto() -> bool {
+pub(crate) fn has_mosquitto() -> bool {
     let has = Command::new("mosquitto_pub").arg("--version").stdout(Stdio::null()).status().is_ok();
     if !has {
         eprintln!("skipped: mosquitto_pub and mosquitto_sub are not installed");

@@ -4,6 +4,7 @@
 mod client;
 mod crash;
 mod doors;
+mod gate;
 mod io_uring;
 mod ipv6;
 mod json_log;
