@@ -22,13 +22,15 @@ pub mod value;
 
 pub use address::Address;
 pub use network::Network;
-pub use options::{Acl, Auth, Gate, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys};
+pub use options::{
+    Acl, Auth, Gate, Jwt, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys, Webhook,
+};
 pub use state_directory::state_directory;
 pub use summary::summary;
 pub use terms::Terms;
 pub use value::{
     ClientCertificates, ListenerProtocol, LogFormat, LogLevel, LogTarget, QueuePolicy, SyncPolicy,
-    TlsMinimum, UserNames, Version, Versions,
+    TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,
 };
 
 use value::Section;
@@ -42,6 +44,10 @@ pub struct Config {
     pub runtime: Runtime,
     /// Who may come in.
     pub auth: Auth,
+    /// Tokens as passwords.
+    pub jwt: Jwt,
+    /// A server that decides.
+    pub webhook: Webhook,
     /// What clients may do.
     pub acl: Acl,
     /// What is announced and agreed to.
@@ -66,6 +72,8 @@ impl Default for Config {
             listeners: vec![Listener::default()],
             runtime: Runtime::default(),
             auth: Auth::default(),
+            jwt: Jwt::default(),
+            webhook: Webhook::default(),
             acl: Acl::default(),
             protocol: Protocol::default(),
             limits: Limits::default(),
@@ -79,7 +87,7 @@ impl Default for Config {
 }
 
 /// Sections of the file besides the listeners.
-const SECTIONS: usize = 10;
+const SECTIONS: usize = 12;
 
 impl Config {
     /// The sections besides the listeners, in the order of the manual.
@@ -87,6 +95,8 @@ impl Config {
         [
             &self.runtime,
             &self.auth,
+            &self.jwt,
+            &self.webhook,
             &self.acl,
             &self.protocol,
             &self.limits,
@@ -104,6 +114,8 @@ impl Config {
             listeners: _,
             runtime,
             auth,
+            jwt,
+            webhook,
             acl,
             protocol,
             limits,
@@ -113,7 +125,7 @@ impl Config {
             shutdown,
             log,
         } = self;
-        [runtime, auth, acl, protocol, limits, gate, persistence, sys, shutdown, log]
+        [runtime, auth, jwt, webhook, acl, protocol, limits, gate, persistence, sys, shutdown, log]
     }
 
     /// The sessions, retained messages, subscriptions and queued bytes that one of `shards` shards may hold.

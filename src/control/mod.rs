@@ -3,4 +3,6 @@
 
 pub mod entrance;
 pub mod gate;
+pub mod logins;
 pub mod pool;
+pub mod proofs;

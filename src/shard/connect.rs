@@ -283,6 +283,7 @@ impl Shard {
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
         self.report(Event::Connected {
             client: client_id.into(),
+            user: connection.rare.as_ref().and_then(|rare| rare.identity.user.clone()),
             peer: SocketAddr::from(&connection.peer),
             version: connect.version,
             keep_alive_seconds: terms.keep_alive_seconds,
@@ -555,8 +556,7 @@ impl Told {
         Told { version: connect.version, packet_bytes_max: connect.packet_bytes_max }
     }
 
-    /// CONNACK with a reason; nothing for a reason that the version has no return code for, nor one that is too
-    /// large.
+    /// CONNACK with a reason; nothing where the version has no return code for it, or it would be too large.
     pub(super) fn encode(&self, out: &mut Vec<u8>, reason: Reason) {
         encode_connack(out, self.version, reason, &Connack::default(), self.packet_bytes_max);
     }

@@ -2,7 +2,7 @@
 
 use super::world::World;
 use super::{Counter, EndCause, Event, Hangup, REFUSALS_WAITING_MAX};
-use crate::auth::access::{Access, Verdict};
+use crate::auth::access::{Access, Grant, Verdict};
 use crate::config::Config;
 
 /// CONNECT of 3.1.1 with a user name, and behind it a PINGREQ.
@@ -22,7 +22,7 @@ fn strict(penalty_millis: u64) -> World {
 fn fail(world: &mut World) -> usize {
     let client = world.open(0);
     world.send(client, LOGIN);
-    world.answer(Verdict::Bad);
+    world.answer(Verdict::Bad("for a reason"));
     client
 }
 
@@ -61,7 +61,7 @@ fn without_a_penalty_the_refusal_is_sent_at_once_in_the_words_of_the_version() {
     assert_eq!(world.take(client), REFUSED);
     let client = world.open(0);
     world.send(client, LOGIN_V5);
-    world.answer(Verdict::Bad);
+    world.answer(Verdict::Bad("for a reason"));
     assert_eq!(world.take(client), [0x20, 3, 0, 0x87, 0]);
     assert!(world.is_closed(client));
     assert_eq!(counted(&world, Counter::RefusalsDelayed), 0);
@@ -89,7 +89,7 @@ fn only_a_proof_counts_as_a_good_login() {
     let mut world = strict(0);
     let client = world.open(0);
     world.send(client, LOGIN);
-    world.answer(Verdict::Good);
+    world.answer(Verdict::Good(Grant::default()));
     assert_eq!(world.take(client)[..4], [0x20, 2, 0, 0]);
     assert_eq!(world.proofs, 1);
     world.ask(&Access::default());

@@ -6,7 +6,7 @@ use midge::auth::password_edit::{Create, set_password};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-fn file(name: &str, text: &str) -> PathBuf {
+pub(super) fn file(name: &str, text: &str) -> PathBuf {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::write(&file, text).expect("the target folder can be written");
     file
@@ -29,7 +29,7 @@ pub(crate) fn has_mosquitto() -> bool {
     has
 }
 
-fn publish(running: &Running, version: &str, login: &[&str], topic: &str) -> Output {
+pub(super) fn publish(running: &Running, version: &str, login: &[&str], topic: &str) -> Output {
     Command::new("mosquitto_pub")
         .args(["-h", "127.0.0.1", "-p", &running.address.port().to_string(), "-V", version, "-q", "1"])
         .args(["-t", topic, "-m", "hello"])

@@ -14,6 +14,7 @@ mod moving;
 mod running;
 mod store;
 mod sys;
+mod tokens;
 
 use running::{Running, config_file, midge, run, stderr};
 use std::io::Read;

@@ -3,8 +3,9 @@
 use super::{Bell, Parcel, StartStore};
 use crate::auth::gate::Ban;
 use crate::config::Config;
-use crate::control::entrance::{Entrance, Logins};
+use crate::control::entrance::Entrance;
 use crate::control::gate::SharedGate;
+use crate::control::logins::Logins;
 use crate::driver::MeshEnd;
 use crate::router::interest::InterestCounts;
 use crate::shard::event::Limit;
