@@ -408,10 +408,7 @@ impl Shard {
                 self.shared.counters[usize::from(self.id)].subtract(Counter::ClientsConnected, 1);
             }
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate => self.handshakes -= 1,
-            Stage::Refuse => {
-                self.handshakes -= 1;
-                self.refusals_waiting -= 1;
-            }
+            Stage::Refuse => self.refusals_waiting -= 1,
         }
         let ends = connection.rare.as_ref().and_then(|rare| rare.identity.ends);
         for timer in [connection.timer, ends].into_iter().flatten() {

@@ -205,7 +205,7 @@ pub struct Shard {
     connections: Vec<Option<Box<Connection>>>,
     connection_count: usize,
     handshakes: usize,
-    /// Those of them whose login was wrong and whose refusal waits.
+    /// Connections whose login was wrong and whose refusal waits.
     refusals_waiting: usize,
     next_serial: u32,
     directory: Directory,

@@ -65,6 +65,8 @@ impl Shard {
         connection.stage = Stage::Refuse;
         connection.rare().refusal = refusal.into();
         let (serial, peer) = (connection.serial, SocketAddr::from(&connection.peer));
+        // Its CONNECT is finished: it takes no place from those who log in.
+        self.handshakes -= 1;
         self.refusals_waiting += 1;
         self.count(Counter::LoginsFailed, 1);
         self.report(Event::Refused { client: client_id.into(), peer, violation });

@@ -37,6 +37,7 @@ fn refusal_of_a_wrong_login_waits_and_nothing_is_read_meanwhile() {
         let mut world = strict(penalty);
         let client = fail(&mut world);
         assert!(world.shards[0].awaits_verdict(0));
+        assert_eq!(world.shards[0].handshakes, 0, "it takes no place from those who log in");
         let refused = |event: &&Event| matches!(event, Event::Refused { .. });
         assert_eq!(world.events.iter().filter(refused).count(), 1, "it is told at once");
         world.send(client, &[0xC0, 0]);
