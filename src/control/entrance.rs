@@ -59,6 +59,13 @@ impl Entrance {
                 names_by_certificate: listener.tls_user_name != UserNames::None,
             });
             let asks_any = passwords.is_some() || tokens.is_some() || webhook.is_some();
+            let has_names = asks_any || listener.tls_user_name != UserNames::None;
+            if !file.is_empty() && !has_names && config.terms(listener).allow_anonymous {
+                notes.push(format!(
+                    "listener {}: its access list goes by user names, and nothing proves them there",
+                    listener.address
+                ));
+            }
             proofs.push(asks_any.then(|| {
                 Arc::new(Proofs {
                     passwords,

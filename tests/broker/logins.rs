@@ -12,7 +12,7 @@ pub(super) fn file(name: &str, text: &str) -> PathBuf {
     file
 }
 
-pub(crate) fn passwords(name: &str, users: &[(&str, &str)]) -> PathBuf {
+pub(super) fn passwords(name: &str, users: &[(&str, &str)]) -> PathBuf {
     let path = file(name, "");
     for (user, password) in users {
         let scheme = Scheme::Argon2id(Argon2Cost::DEFAULT);
