@@ -21,7 +21,7 @@ pub(super) fn passwords(name: &str, users: &[(&str, &str)]) -> PathBuf {
     path
 }
 
-pub(crate) fn has_mosquitto() -> bool {
+pub(super) fn has_mosquitto() -> bool {
     let has = Command::new("mosquitto_pub").arg("--version").stdout(Stdio::null()).status().is_ok();
     if !has {
         eprintln!("skipped: mosquitto_pub and mosquitto_sub are not installed");
