@@ -3,6 +3,7 @@
 
 use crate::auth::access::Access;
 use crate::auth::acl::{self, Acl};
+use crate::auth::gate::GateSettings;
 use crate::auth::jwt::{JwtKeySource, JwtSettings, JwtVerifier, SecretAlgorithm};
 use crate::auth::password_file::PasswordFile;
 use crate::auth::scram_users::ScramUsers;
@@ -23,6 +24,8 @@ pub struct Entrance {
     pub access: Arc<[Access]>,
     /// What the operator should know of the files that were read.
     pub notes: Vec<String>,
+    /// Which addresses may come in, by all listeners.
+    pub gate: Arc<GateSettings>,
     proofs: Arc<[Option<Arc<Proofs>>]>,
     requests_max: usize,
 }
@@ -80,6 +83,7 @@ impl Entrance {
             doors: doors.into(),
             access: access.into(),
             notes,
+            gate: Arc::new(GateSettings::from(config)),
             proofs: proofs.into(),
             requests_max,
         })

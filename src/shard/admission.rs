@@ -83,15 +83,23 @@ impl Shard {
         }
         let Some(kept) = connection.rare().connect.take() else { return };
         let Ok(connect) = kept.decode() else { return };
-        let judged = match verdict {
-            Verdict::Good(grant) => Ok(grant),
-            Verdict::Bad(cause) => Err(Violation { reason: Reason::NotAuthorized, cause }),
-            Verdict::Busy => Err(BUSY),
-            Verdict::Unavailable => Err(UNAVAILABLE),
+        let refuse = |shard: &mut Shard, violation| {
+            shard.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation)
         };
-        let progress = match judged {
-            Ok(grant) => self.let_in(now, slot, &connect, grant),
-            Err(violation) => self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation),
+        let progress = match verdict {
+            Verdict::Good(grant) => {
+                // A server that is asked for all lets in clients without any proof too.
+                if connect.username.is_some() || connect.password.is_some() {
+                    self.note_proof(slot);
+                }
+                self.let_in(now, slot, &connect, grant)
+            }
+            Verdict::Bad(cause) => {
+                let violation = Violation { reason: Reason::NotAuthorized, cause };
+                self.refuse_login(slot, &Told::of(&connect), connect.client_id, violation)
+            }
+            Verdict::Busy => refuse(self, BUSY),
+            Verdict::Unavailable => refuse(self, UNAVAILABLE),
         };
         self.settle(now);
         if let Progress::Next = progress {
@@ -103,7 +111,8 @@ impl Shard {
 
     /// Does the connection wait for the answer to its login? Nothing is to be read meanwhile.
     pub fn awaits_verdict(&self, slot: u32) -> bool {
-        self.connection(slot).is_some_and(|connection| matches!(connection.stage, Stage::Check))
+        let waits = |stage: &Stage| matches!(stage, Stage::Check | Stage::Refuse);
+        self.connection(slot).is_some_and(|connection| waits(&connection.stage))
     }
 
     /// A CONNECT without enhanced authentication, which is right otherwise.
@@ -115,7 +124,15 @@ impl Shard {
         packet: Frame<'_>,
     ) -> Progress {
         match self.judge(slot, connect) {
-            Judged::In(user) => self.let_in(now, slot, connect, Grant { user, ..Grant::default() }),
+            Judged::In(user) => {
+                if self.access_of(slot).names_by_certificate {
+                    self.note_proof(slot);
+                }
+                self.let_in(now, slot, connect, Grant { user, ..Grant::default() })
+            }
+            Judged::Out(violation) if violation == NO_CERTIFICATE => {
+                self.refuse_login(slot, &Told::of(connect), connect.client_id, violation)
+            }
             Judged::Out(violation) => {
                 self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, violation)
             }
@@ -199,9 +216,13 @@ impl Shard {
         }
     }
 
-    fn permissions_of(&self, slot: u32, user: Option<&str>, client_id: &str) -> Permissions {
+    fn access_of(&self, slot: u32) -> &Access {
         let listener = self.connection(slot).map_or(0, |connection| connection.listener);
-        self.access[usize::from(listener)].permissions(user, client_id)
+        &self.access[usize::from(listener)]
+    }
+
+    fn permissions_of(&self, slot: u32, user: Option<&str>, client_id: &str) -> Permissions {
+        self.access_of(slot).permissions(user, client_id)
     }
 
     /// Works out what the client of a session may do, and whether each message for it must be looked at.

@@ -102,9 +102,15 @@ impl Shard {
                 if let Some(authentication) = self.authentication_mut(slot) {
                     authentication.last_data = data;
                 }
+                if user.is_some() {
+                    self.note_proof(slot);
+                }
                 self.let_in(now, slot, &connect, Grant { user, ..Grant::default() })
             }
             // [MQTT5-4.12.0-4]
+            Err(violation) if violation == BAD_PROOF => {
+                self.refuse_login(slot, &Told::of(&connect), connect.client_id, violation)
+            }
             Err(violation) => self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation),
         }
     }

@@ -116,12 +116,9 @@ impl Shard {
         client_id: &str,
         violation: Violation,
     ) -> Progress {
-        if let Some(Told { version, packet_bytes_max }) = told {
-            // [MQTT311-3.1.4-1]: a CONNECT of 3.x that is not well formed gets no answer; the
-            // encoder writes none for a reason without a return code, nor one that is too large.
-            self.send_packet(slot, |out| {
-                encode_connack(out, version, violation.reason, &Connack::default(), packet_bytes_max);
-            });
+        if let Some(told) = told {
+            // [MQTT311-3.1.4-1]: a CONNECT of 3.x that is not well formed gets no answer.
+            self.send_packet(slot, |out| told.encode(out, violation.reason));
         }
         if let Some(connection) = self.connection(slot) {
             let peer = SocketAddr::from(&connection.peer);
@@ -442,6 +439,11 @@ pub(super) struct Told {
 impl Told {
     pub(super) fn of(connect: &Connect<'_>) -> Told {
         Told { version: connect.version, packet_bytes_max: connect.packet_bytes_max }
+    }
+
+    /// CONNACK with a reason; nothing where the version has no return code for it, or it would be too large.
+    pub(super) fn encode(&self, out: &mut Vec<u8>, reason: Reason) {
+        encode_connack(out, self.version, reason, &Connack::default(), self.packet_bytes_max);
     }
 
     /// One whose CONNECT could not be read further than its version.

@@ -62,6 +62,8 @@ pub(super) enum Stage {
     Check,
     /// Enhanced authentication is under way for the CONNECT in `Rare`.
     Authenticate,
+    /// The login was wrong, and the refusal in `Rare` waits for its time.
+    Refuse,
     /// Accepted.
     Serving {
         /// Slot in the directory.
@@ -103,6 +105,8 @@ pub(super) struct Rare {
     pub certificate_user: Option<Box<str>>,
     /// Who the client is, and what it may do.
     pub identity: Identity,
+    /// A CONNACK that waits; empty where there is nothing to say.
+    pub refusal: Box<[u8]>,
 }
 
 /// A connection. Its memory while idle is what a fleet costs: rare things are boxed, and what the
@@ -321,7 +325,7 @@ impl Shard {
         Some(match connection.stage {
             Stage::Serving { .. } => self.shared.terms[usize::from(connection.listener)].packet_bytes,
             // The cost of a peer that has not said who it is. [DESIGN §7]
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => {
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {
                 self.shared.config.limits.connect_bytes
             }
         })
@@ -344,7 +348,7 @@ impl Shard {
         let served = match connection.stage {
             Stage::Connect { .. } => return self.handle_connect_frame(now, slot, packet),
             // Nothing is read meanwhile.
-            Stage::Check => return Progress::Gone,
+            Stage::Check | Stage::Refuse => return Progress::Gone,
             Stage::Authenticate => return self.handle_authentication(now, slot, packet),
             Stage::Serving { session } => self.handle_served(now, slot, session, packet),
         };
@@ -405,7 +409,8 @@ impl Shard {
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate if cause != EndCause::Refused => {
                 self.report(Event::Unconnected { peer, cause });
             }
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => {}
+            // The refusal was reported when it was due.
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {}
         }
     }
 
@@ -419,6 +424,7 @@ impl Shard {
                 self.shared.counters[usize::from(self.id)].subtract(Counter::ClientsConnected, 1);
             }
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate => self.handshakes -= 1,
+            Stage::Refuse => self.refusals_waiting -= 1,
         }
         let ends = connection.rare.as_ref().and_then(|rare| rare.identity.ends);
         for timer in [connection.timer, ends].into_iter().flatten() {
@@ -503,7 +509,7 @@ impl Shard {
     pub(super) fn session_of(&self, slot: u32) -> Option<u32> {
         match self.connection(slot)?.stage {
             Stage::Serving { session } => Some(session),
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => None,
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => None,
         }
     }
 

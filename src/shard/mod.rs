@@ -34,6 +34,9 @@ mod log;
 mod mail;
 mod mount;
 mod peer;
+mod penalty;
+#[cfg(test)]
+mod penalty_tests;
 mod publish;
 mod replay;
 #[cfg(feature = "runtime")]
@@ -58,6 +61,7 @@ pub use connection::Hangup;
 pub use counters::{Counter, Counters};
 pub use event::{EndCause, Event, Limit};
 pub use mail::{GroupMember, Mail};
+pub use penalty::REFUSALS_WAITING_MAX;
 pub use publish::Forward;
 pub use shared::{Homes, Shared};
 pub use waits::{Outcome, Receipt};
@@ -133,6 +137,23 @@ pub enum Effect {
         /// The login.
         login: Box<Login>,
     },
+    /// A login was wrong: [`Shard::handle_penalty`] wants to know how long its refusal is to wait. Nothing is to be
+    /// read from the connection meanwhile.
+    LoginFailed {
+        /// Connection.
+        slot: u32,
+        /// Tells it from another one in the same slot.
+        serial: u32,
+        /// Where from.
+        peer: SocketAddr,
+    },
+    /// A login was right.
+    LoginSucceeded {
+        /// Connection.
+        slot: u32,
+        /// Where from.
+        peer: SocketAddr,
+    },
     /// Stop reading from the connection.
     Pause {
         /// Connection.
@@ -187,6 +208,8 @@ pub struct Shard {
     connections: Vec<Option<Box<Connection>>>,
     connection_count: usize,
     handshakes: usize,
+    /// Connections whose login was wrong and whose refusal waits.
+    refusals_waiting: usize,
     next_serial: u32,
     directory: Directory,
     subscriptions: TopicIndex,
@@ -248,6 +271,7 @@ impl Shard {
             connections: Vec::new(),
             connection_count: 0,
             handshakes: 0,
+            refusals_waiting: 0,
             next_serial: 0,
             directory: Directory::new(id, seed),
             subscriptions: TopicIndex::new(seed ^ 1),
