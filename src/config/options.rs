@@ -347,8 +347,8 @@ sections! {
             "Levels of a topic name or filter, which / separates. A filter with more gets 0x8F in SUBACK (3.x: \
              0x80), a PUBLISH with more 0x90.";
         sessions: usize = 1_000_000, integer(1, 1_000_000_000), "sessions",
-            "Sessions, those of connected clients among them; divided among the shards. A client that has no \
-             session yet is then refused: CONNACK 0x97 (3.x: 0x03).";
+            "Sessions, those of connected clients among them. A client that has no session yet is then refused: \
+             CONNACK 0x89 (3.x: 0x03).";
     }
 
     /// What survives the end of the process.

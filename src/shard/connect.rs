@@ -254,16 +254,6 @@ impl Shard {
             known = None;
         }
         let session_present = known.is_some();
-        if known.is_none() && self.directory.len() >= self.shares.sessions {
-            self.report(Event::LimitReached { limit: Limit::Sessions, client: client_id.into() });
-            let reason = if connect.version == ProtocolVersion::V5 {
-                Reason::QuotaExceeded
-            } else {
-                Reason::ServerUnavailable
-            };
-            let violation = Violation { reason, cause: "limits.sessions is reached" };
-            return self.refuse(now, slot, Some(Told::of(connect)), client_id, violation);
-        }
         let terms =
             Terms::of(connect, self.terms(slot), self.shared.config.protocol.session_expiry_seconds_max);
         let connack = self.connack(slot, connect, session_present, assigned.as_deref(), method, terms);
@@ -275,10 +265,21 @@ impl Shard {
             };
             return self.refuse(now, slot, Some(Told::of(connect)), client_id, violation);
         }
-        let session = known.unwrap_or_else(|| self.directory.create(client_id));
-        if !session_present {
-            self.count(Counter::Sessions, 1);
-        }
+        let session = match known {
+            Some(session) => session,
+            None if self.shared.begin_session() => {
+                self.count(Counter::Sessions, 1);
+                self.directory.create(client_id)
+            }
+            None => {
+                self.report(Event::LimitReached { limit: Limit::Sessions, client: client_id.into() });
+                let v5 = connect.version == ProtocolVersion::V5;
+                // As mosquitto says it: there is room again when another session ends.
+                let reason = if v5 { Reason::ServerBusy } else { Reason::ServerUnavailable };
+                let violation = Violation { reason, cause: "limits.sessions is reached" };
+                return self.refuse(now, slot, Some(Told::of(connect)), client_id, violation);
+            }
+        };
         self.attach(now, slot, session, connect, method, terms);
         self.grant(slot, session);
         self.record_session(now, session);
@@ -506,6 +507,7 @@ impl Shard {
         }
         self.drop_subscriptions(session);
         let state = self.directory.remove(session);
+        self.shared.end_session();
         self.shared.counters[usize::from(self.id)].subtract(Counter::Sessions, 1);
         self.forget_queue(&state);
         self.return_shared(back, ticket);

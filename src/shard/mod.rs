@@ -32,6 +32,8 @@ mod mail;
 mod mount;
 mod peer;
 mod publish;
+#[cfg(test)]
+mod quota_tests;
 mod replay;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "joins the machine to the clock and the ring")]
