@@ -282,6 +282,7 @@ impl Shard {
         };
         self.attach(now, slot, session, connect, method, terms);
         self.grant(slot, session);
+        self.start_pace(now, slot);
         self.record_session(now, session);
         self.effects.push(Effect::Stream { slot });
         let Some(connection) = self.connection(slot) else { return Progress::Gone };

@@ -101,6 +101,14 @@ pub enum Limit {
     Log,
     /// `persistence.log_bytes`: the checkpoint is behind.
     LogBytes,
+    /// `limits.client_messages_per_second`: reading stopped.
+    ClientMessages,
+    /// `limits.client_bytes_per_second`: reading stopped.
+    ClientBytes,
+    /// `messages_per_second` of a listener: reading stopped.
+    ListenerMessages,
+    /// `bytes_per_second` of a listener: reading stopped.
+    ListenerBytes,
 }
 
 /// Why a connection ended.
@@ -185,6 +193,10 @@ impl Limit {
             Limit::Mesh => "runtime.mesh_capacity",
             Limit::Disk => "persistence.directory",
             Limit::Log | Limit::LogBytes => "persistence.log_bytes",
+            Limit::ClientMessages => "limits.client_messages_per_second",
+            Limit::ClientBytes => "limits.client_bytes_per_second",
+            Limit::ListenerMessages => "listeners.messages_per_second",
+            Limit::ListenerBytes => "listeners.bytes_per_second",
         }
     }
 
@@ -205,10 +217,14 @@ impl Limit {
             Limit::Disk => "message refused, the disk is full",
             Limit::Log => "reading stopped, the disk or the checkpoint is behind",
             Limit::LogBytes => "nothing that must be kept is acknowledged until the checkpoint has caught up",
+            Limit::ClientMessages | Limit::ClientBytes => "the client sends faster, and is read no faster",
+            Limit::ListenerMessages | Limit::ListenerBytes => {
+                "the listener's clients send faster together, and are read no faster"
+            }
         }
     }
 
-    fn counter(self) -> Counter {
+    pub(super) fn counter(self) -> Counter {
         match self {
             Limit::Connections | Limit::ListenerConnections => Counter::LimitConnections,
             Limit::Handshakes => Counter::LimitHandshakes,
@@ -225,6 +241,8 @@ impl Limit {
             Limit::Disk => Counter::LimitDisk,
             Limit::Log => Counter::LimitLog,
             Limit::LogBytes => Counter::LimitLogBytes,
+            Limit::ClientMessages | Limit::ClientBytes => Counter::LimitClientRate,
+            Limit::ListenerMessages | Limit::ListenerBytes => Counter::LimitListenerRate,
         }
     }
 }

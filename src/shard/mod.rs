@@ -14,6 +14,7 @@
 mod admission;
 #[cfg(test)]
 mod admission_tests;
+mod bucket;
 mod connect;
 mod connection;
 mod counters;
@@ -30,6 +31,7 @@ mod kept_tests;
 mod log;
 mod mail;
 mod mount;
+mod pace;
 mod peer;
 mod publish;
 #[cfg(test)]
@@ -231,6 +233,8 @@ pub struct Shard {
     waits: Waits,
     /// What the listeners ask of their clients.
     access: Arc<[Access]>,
+    /// The buckets of the listeners, by their numbers.
+    lanes: Box<[pace::Lane]>,
 }
 
 impl Shard {
@@ -282,6 +286,7 @@ impl Shard {
             is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
             access: shared.terms.iter().map(|_| Access::default()).collect(),
+            lanes: shared.terms.iter().map(|terms| pace::Lane::new(terms, shared.shards())).collect(),
             shared,
         }
     }
@@ -313,9 +318,7 @@ impl Shard {
 
     /// The peer is gone.
     pub fn handle_hangup(&mut self, now: Time, slot: u32, hangup: Hangup) {
-        if self.connection(slot).is_some() {
-            self.end_connection(now, slot, EndCause::Hangup(hangup));
-        }
+        self.hang_up(now, slot, hangup);
         self.settle(now);
     }
 
@@ -408,6 +411,7 @@ impl Shard {
         self.due.shrink_to_fit();
         self.loopback.shrink_to_fit();
         self.waits.give_memory_back();
+        self.lanes.iter_mut().for_each(pace::Lane::give_memory_back);
     }
 
     /// What is to be sent.

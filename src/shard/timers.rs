@@ -13,6 +13,10 @@ pub(super) enum Timer {
     WillDelay(u32),
     /// A session's expiry interval is over.
     SessionExpiry(u32),
+    /// There is enough in the bucket of a connection.
+    Rate(u32),
+    /// There is enough in the bucket of a listener.
+    Lane(u16),
     /// Look for expired retained messages.
     Sweep,
     /// Publish `$SYS`.
@@ -55,6 +59,8 @@ impl Shard {
                 Timer::Connection(slot) => self.handle_connection_timer(now, slot),
                 Timer::WillDelay(session) => self.handle_will_delay(now, session),
                 Timer::SessionExpiry(session) => self.handle_session_expiry(now, session),
+                Timer::Rate(slot) => self.handle_rate_timer(now, slot),
+                Timer::Lane(listener) => self.handle_lane_timer(now, listener),
                 Timer::Sweep => {
                     self.retained.sweep(now, SWEEP_VISITS);
                     self.note_retained();
@@ -98,6 +104,10 @@ impl Shard {
         let cause = match connection.stage {
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate => EndCause::ConnectTimeout,
             Stage::Serving { .. } => {
+                if connection.waits_for_rate() {
+                    // Its silence is our doing.
+                    connection.last_packet = now;
+                }
                 let deadline = keep_alive_deadline(connection.last_packet, connection.keep_alive_seconds);
                 if deadline > now {
                     // Packets came since the timer was set: they do not touch the wheel.

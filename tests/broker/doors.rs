@@ -2,6 +2,7 @@
 
 mod pki;
 mod proxy;
+mod rates;
 mod reload;
 mod tls;
 mod unix;
