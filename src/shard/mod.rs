@@ -57,7 +57,7 @@ mod world;
 
 pub use connection::Hangup;
 pub use counters::{Counter, Counters};
-pub use event::{EndCause, Event, Limit};
+pub use event::{EndCause, Event, Limit, QueueBound};
 pub use mail::{GroupMember, Mail};
 pub use publish::Forward;
 pub use shared::{Homes, Shared};
