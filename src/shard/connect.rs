@@ -288,6 +288,7 @@ impl Shard {
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
         self.report(Event::Connected {
             client: client_id.into(),
+            user: connection.rare.as_ref().and_then(|rare| rare.identity.user.clone()),
             peer: SocketAddr::from(&connection.peer),
             version: connect.version,
             keep_alive_seconds: terms.keep_alive_seconds,
