@@ -8,7 +8,7 @@ use super::deliver::Fanout;
 use super::directory::{ALIASES, GATED, MOUNTED, NO_CONNECTION};
 use super::timers::Timer;
 use super::waits::Owing;
-use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
+use super::{Counter, Effect, EndCause, Event, Shard, Violation};
 use crate::auth::{AuthStep, TEST_METHOD};
 use crate::config::{Terms as ListenerTerms, Version};
 use crate::message::Publication;
@@ -271,14 +271,7 @@ impl Shard {
                 self.count(Counter::Sessions, 1);
                 self.directory.create(client_id)
             }
-            None => {
-                self.report(Event::LimitReached { limit: Limit::Sessions, client: client_id.into() });
-                let v5 = connect.version == ProtocolVersion::V5;
-                // As mosquitto says it: there is room again when another session ends.
-                let reason = if v5 { Reason::ServerBusy } else { Reason::ServerUnavailable };
-                let violation = Violation { reason, cause: "limits.sessions is reached" };
-                return self.refuse(now, slot, Some(Told::of(connect)), client_id, violation);
-            }
+            None => return self.refuse_session(now, slot, connect, client_id),
         };
         self.attach(now, slot, session, connect, method, terms);
         self.grant(slot, session);
