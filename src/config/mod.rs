@@ -128,11 +128,10 @@ impl Config {
         [runtime, auth, jwt, webhook, acl, protocol, limits, gate, persistence, sys, shutdown, log]
     }
 
-    /// The sessions, retained messages, subscriptions and queued bytes that one of `shards` shards may hold.
+    /// The retained messages, subscriptions and queued bytes that one of `shards` shards may hold.
     pub fn shares(&self, shards: usize) -> ShardShares {
         let share = |total: usize| total.div_ceil(shards.max(1));
         ShardShares {
-            sessions: share(self.limits.sessions),
             subscriptions: share(self.limits.subscriptions_total),
             retained_messages: share(self.limits.retained_messages),
             retained_bytes: share(self.limits.retained_bytes),
@@ -144,8 +143,6 @@ impl Config {
 /// One shard's even part of the limits that are divided among the shards, rounded up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardShares {
-    /// Of `limits.sessions`.
-    pub sessions: usize,
     /// Of `limits.subscriptions_total`.
     pub subscriptions: usize,
     /// Of `limits.retained_messages`.
@@ -181,8 +178,9 @@ mod tests {
         let config = Config::default();
         for shards in [0, 1, 2, 7, 128] {
             let shares = config.shares(shards);
-            let total = shares.sessions * shards.max(1);
-            assert!((config.limits.sessions..config.limits.sessions + 128).contains(&total));
+            let total = shares.subscriptions * shards.max(1);
+            let limit = config.limits.subscriptions_total;
+            assert!((limit..limit + 128).contains(&total));
         }
     }
 }

@@ -103,6 +103,9 @@ const GIB: u64 = 1 << 30;
 
 /// Longest time that an address is banned or remembered for, in seconds: a year.
 const GATE_SECONDS_MAX: u64 = 31_536_000;
+/// Rates above these would be none.
+const MESSAGES_PER_SECOND_MAX: u64 = 1_000_000_000;
+const BYTES_PER_SECOND_MAX: u64 = 1 << 40;
 
 sections! {
     /// One address where clients come in.
@@ -198,6 +201,16 @@ sections! {
         session_queue_policy: Option<QueuePolicy> = None, Allowed::Choice(QueuePolicy::WORDS), "",
             "As limits.session_queue_policy, for the sessions whose client has come in here last. Left out: as \
              there.";
+        client_messages_per_second: Option<u64> = None, integer(0, MESSAGES_PER_SECOND_MAX), "messages per second",
+            "As limits.client_messages_per_second, for this listener. Left out: as there.";
+        client_bytes_per_second: Option<u64> = None, integer(0, BYTES_PER_SECOND_MAX), "bytes per second",
+            "As limits.client_bytes_per_second, for this listener. Left out: as there.";
+        messages_per_second: u64 = 0, integer(0, MESSAGES_PER_SECOND_MAX), "messages per second",
+            "PUBLISH packets that all clients of this listener may send together; divided among the shards. Above \
+             it, those who send are read in turn, and no faster; nothing is dropped. 0: any number.";
+        bytes_per_second: u64 = 0, integer(0, BYTES_PER_SECOND_MAX), "bytes per second",
+            "Bytes of MQTT packets that all clients of this listener may send together after their CONNECT; divided \
+             among the shards. Above it, the same happens. 0: any number.";
     }
 
     /// The engine: shards and the mesh between them.
@@ -434,8 +447,15 @@ sections! {
             "Levels of a topic name or filter, which / separates. A filter with more gets 0x8F in SUBACK (3.x: \
              0x80), a PUBLISH with more 0x90.";
         sessions: usize = 1_000_000, integer(1, 1_000_000_000), "sessions",
-            "Sessions, those of connected clients among them; divided among the shards. A client that has no \
-             session yet is then refused: CONNACK 0x97 (3.x: 0x03).";
+            "Sessions, those of connected clients among them. A client that has no session yet is then refused: \
+             CONNACK 0x89 (3.x: 0x03).";
+        client_messages_per_second: u64 = 0, integer(0, MESSAGES_PER_SECOND_MAX), "messages per second",
+            "PUBLISH packets that one client may send. So many may come at once; after that midge reads from the \
+             client no faster, whose keep alive does not end it meanwhile. Nothing is dropped; it is counted, and \
+             logged once for each connection. 0: any number.";
+        client_bytes_per_second: u64 = 0, integer(0, BYTES_PER_SECOND_MAX), "bytes per second",
+            "Bytes of MQTT packets that one client may send after its CONNECT, in the same way. A larger packet is \
+             taken, and what follows waits the longer. 0: any number.";
     }
 
     /// Which addresses may come in.

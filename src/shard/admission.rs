@@ -9,10 +9,10 @@ use super::connection::{KeptConnect, Progress, Stage};
 use super::directory::{CHECKED, NO_CONNECTION};
 use super::timers::Timer;
 use super::wheel::TimerId;
-use super::{Counter, Effect, EndCause, Shard, Violation};
+use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
 use crate::auth::access::{Access, Grant, Login, Verdict};
 use crate::auth::acl::Permissions;
-use crate::packet::{Connect, Frame, Reason};
+use crate::packet::{Connect, Frame, ProtocolVersion, Reason};
 use crate::time::Time;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -214,6 +214,22 @@ impl Shard {
         if connection.rare().identity.ends.take().is_some() {
             self.end_connection(now, slot, EndCause::PermissionEnded);
         }
+    }
+
+    /// There are as many sessions as there may be, and the client has none of them.
+    pub(super) fn refuse_session(
+        &mut self,
+        now: Time,
+        slot: u32,
+        connect: &Connect<'_>,
+        client_id: &str,
+    ) -> Progress {
+        self.report(Event::LimitReached { limit: Limit::Sessions, client: client_id.into() });
+        // As mosquitto says it: there is room again when another session ends.
+        let is_3 = connect.version < ProtocolVersion::V5;
+        let reason = if is_3 { Reason::ServerUnavailable } else { Reason::ServerBusy };
+        let violation = Violation { reason, cause: "limits.sessions is reached" };
+        self.refuse(now, slot, Some(Told::of(connect)), client_id, violation)
     }
 
     fn access_of(&self, slot: u32) -> &Access {

@@ -9,7 +9,7 @@ use super::deliver::Fanout;
 use super::directory::{ALIASES, GATED, MOUNTED, NO_CONNECTION};
 use super::timers::Timer;
 use super::waits::Owing;
-use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
+use super::{Counter, Effect, EndCause, Event, Shard, Violation};
 use crate::config::{Terms as ListenerTerms, Version};
 use crate::message::Publication;
 use crate::packet::{
@@ -149,16 +149,6 @@ impl Shard {
             known = None;
         }
         let session_present = known.is_some();
-        if known.is_none() && self.directory.len() >= self.shares.sessions {
-            self.report(Event::LimitReached { limit: Limit::Sessions, client: client_id.into() });
-            let reason = if connect.version == ProtocolVersion::V5 {
-                Reason::QuotaExceeded
-            } else {
-                Reason::ServerUnavailable
-            };
-            let violation = Violation { reason, cause: "limits.sessions is reached" };
-            return self.refuse(now, slot, Some(Told::of(connect)), client_id, violation);
-        }
         let terms =
             Terms::of(connect, self.terms(slot), self.shared.config.protocol.session_expiry_seconds_max);
         let proof = self.take_proof(slot);
@@ -171,12 +161,17 @@ impl Shard {
             };
             return self.refuse(now, slot, Some(Told::of(connect)), client_id, violation);
         }
-        let session = known.unwrap_or_else(|| self.directory.create(client_id));
-        if !session_present {
-            self.count(Counter::Sessions, 1);
-        }
+        let session = match known {
+            Some(session) => session,
+            None if self.shared.begin_session() => {
+                self.count(Counter::Sessions, 1);
+                self.directory.create(client_id)
+            }
+            None => return self.refuse_session(now, slot, connect, client_id),
+        };
         self.attach(now, slot, session, connect, terms);
         self.grant(slot, session);
+        self.start_pace(now, slot);
         self.record_session(now, session);
         self.effects.push(Effect::Stream { slot });
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
@@ -393,6 +388,7 @@ impl Shard {
         }
         self.drop_subscriptions(session);
         let state = self.directory.remove(session);
+        self.shared.end_session();
         self.shared.counters[usize::from(self.id)].subtract(Counter::Sessions, 1);
         self.forget_queue(&state);
         self.return_shared(back, ticket);

@@ -10,6 +10,7 @@ use crate::packet::{
 };
 use crate::session::Seldom;
 use crate::shard::directory::{BACKLOGGED, GATED, NO_CONNECTION};
+use crate::shard::pace::Pace;
 use crate::shard::peer::Peer;
 use crate::shard::timers::Timer;
 use crate::shard::wheel::TimerId;
@@ -107,6 +108,8 @@ pub(super) struct Rare {
     pub identity: Identity,
     /// A CONNACK that waits; empty where there is nothing to say.
     pub refusal: Box<[u8]>,
+    /// How fast it may send, where there are rates.
+    pub pace: Option<Box<Pace>>,
 }
 
 /// A connection. Its memory while idle is what a fleet costs: rare things are boxed, and what the
@@ -125,8 +128,10 @@ pub(super) struct Connection {
     pub keep_alive_seconds: u16,
     /// At most 4 GiB are told.
     pub backlog_bytes: u32,
-    /// Why reading is stopped: [`PAUSED_BY_BACKLOG`], [`PAUSED_BY_OWED`].
+    /// Why reading is stopped: [`PAUSED_BY_BACKLOG`] and the like.
     paused: u8,
+    /// Each packet is asked for in [`Shard::takes_packet`].
+    pub is_paced: bool,
     /// QoS 0 messages are being dropped; said once per backlog.
     pub dropping: bool,
     pub rare: Option<Box<Rare>>,
@@ -138,6 +143,30 @@ const _: () = assert!(size_of::<Connection>() <= 72);
 impl Connection {
     pub(super) fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
+    }
+
+    pub(super) fn pace_mut(&mut self) -> Option<&mut Pace> {
+        self.rare.as_mut()?.pace.as_deref_mut()
+    }
+
+    pub(super) fn is_paused_by(&self, why: u8) -> bool {
+        self.paused & why != 0
+    }
+
+    /// Must its next packet wait for a bucket?
+    pub(super) fn waits_for_rate(&self) -> bool {
+        self.is_paused_by(PAUSED_BY_RATE | PAUSED_BY_LANE)
+    }
+
+    /// Its next packet may be taken, while nothing more is read.
+    pub(super) fn begin_going_on(&mut self, why: u8) {
+        self.paused = self.paused & !why | GOES_ON;
+    }
+
+    /// The packets that were there have been taken; true if it stays paused.
+    pub(super) fn end_going_on(&mut self) -> bool {
+        self.paused &= !GOES_ON;
+        self.paused != 0
     }
 }
 
@@ -155,6 +184,12 @@ pub(super) enum Progress {
 const PAUSED_BY_BACKLOG: u8 = 1;
 /// Too many answers wait for the log, or for other shards.
 pub(super) const PAUSED_BY_OWED: u8 = 2;
+/// It waits for its own bucket.
+pub(super) const PAUSED_BY_RATE: u8 = 4;
+/// It waits for the bucket of its listener.
+pub(super) const PAUSED_BY_LANE: u8 = 8;
+/// What it has sent before it was paused is being handled.
+pub(super) const GOES_ON: u8 = 16;
 
 /// Packet type of CONNECT.
 const CONNECT_TYPE: u8 = 1;
@@ -212,6 +247,7 @@ impl Shard {
             keep_alive_seconds: 0,
             backlog_bytes: 0,
             paused: 0,
+            is_paced: false,
             dropping: false,
             rare: None,
         };
@@ -282,10 +318,12 @@ impl Shard {
                 Ok(Framing::Incomplete { .. }) => return Some(used),
                 Ok(Framing::Whole(packet)) => {
                     let len = packet.total_len;
-                    self.count(Counter::PacketsReceived, 1);
-                    if let Some(connection) = self.connection_mut(slot) {
-                        connection.last_packet = now;
+                    let connection = self.connection_mut(slot)?;
+                    connection.last_packet = now;
+                    if connection.is_paced && !self.takes_packet(now, slot, &packet) {
+                        return Some(used);
                     }
+                    self.count(Counter::PacketsReceived, 1);
                     let progress = self.handle_packet(now, slot, packet);
                     // What a packet set going here is done before the next one is looked at.
                     self.settle(now);
@@ -416,9 +454,12 @@ impl Shard {
 
     /// The connection is not this machine's any more.
     fn forget_connection(&mut self, slot: u32) -> Option<Box<Connection>> {
-        let connection = self.connections.get_mut(slot as usize)?.take()?;
+        let mut connection = self.connections.get_mut(slot as usize)?.take()?;
         self.connection_count -= 1;
         self.waits.forget(slot);
+        if connection.is_paced {
+            self.end_pace(&mut connection);
+        }
         match connection.stage {
             Stage::Serving { .. } => {
                 self.shared.counters[usize::from(self.id)].subtract(Counter::ClientsConnected, 1);

@@ -118,6 +118,10 @@ counters! {
     LimitLogBytes,
     /// Times that reading was stopped because too many answers waited for the log or for other shards.
     LimitAnswers,
+    /// Times that reading was stopped because a client sent faster than it may.
+    LimitClientRate,
+    /// Times that reading was stopped because the clients of a listener sent faster than they may together.
+    LimitListenerRate,
     /// Clients whose Receive Maximum was overrun.
     LimitReceiveMaximum,
 }

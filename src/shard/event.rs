@@ -94,22 +94,26 @@ pub enum Limit {
     ListenerConnections,
     /// `limits.handshakes`.
     Handshakes,
-    /// `limits.session_queue_messages`, `session_queue_bytes` or `queue_bytes_total`: refused.
-    SessionQueue,
+    /// A session's queue is full: refused.
+    SessionQueue(QueueBound),
     /// The same: the oldest dropped.
-    SessionQueueOldest,
+    SessionQueueOldest(QueueBound),
     /// The same: the newest dropped.
-    SessionQueueNewest,
+    SessionQueueNewest(QueueBound),
     /// `limits.backlog_bytes`, for QoS 0 messages.
     BacklogDrop,
     /// `limits.backlog_bytes`: reading stopped.
     BacklogPause,
     /// `limits.subscriptions_per_client`.
     Subscriptions,
+    /// `limits.subscriptions_total`.
+    SubscriptionsTotal,
     /// `limits.topic_levels`.
     TopicLevels,
-    /// `limits.retained_messages` or `retained_bytes`.
+    /// `limits.retained_messages`.
     Retained,
+    /// `limits.retained_bytes`.
+    RetainedBytes,
     /// `limits.sessions`.
     Sessions,
     /// `runtime.mesh_capacity`: reading stopped.
@@ -120,6 +124,25 @@ pub enum Limit {
     Log,
     /// `persistence.log_bytes`: the checkpoint is behind.
     LogBytes,
+    /// `limits.client_messages_per_second`: reading stopped.
+    ClientMessages,
+    /// `limits.client_bytes_per_second`: reading stopped.
+    ClientBytes,
+    /// `messages_per_second` of a listener: reading stopped.
+    ListenerMessages,
+    /// `bytes_per_second` of a listener: reading stopped.
+    ListenerBytes,
+}
+
+/// What makes a session's queue full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueBound {
+    /// `limits.session_queue_messages`.
+    Messages,
+    /// `limits.session_queue_bytes`.
+    Bytes,
+    /// `limits.queue_bytes_total`.
+    Total,
 }
 
 /// Why a connection ended.
@@ -195,6 +218,16 @@ impl fmt::Display for Violation {
     }
 }
 
+impl QueueBound {
+    fn key(self) -> &'static str {
+        match self {
+            QueueBound::Messages => "limits.session_queue_messages",
+            QueueBound::Bytes => "limits.session_queue_bytes",
+            QueueBound::Total => "limits.queue_bytes_total",
+        }
+    }
+}
+
 impl Limit {
     /// The key that an operator would change.
     pub fn key(self) -> &'static str {
@@ -202,17 +235,23 @@ impl Limit {
             Limit::Connections => "limits.connections",
             Limit::ListenerConnections => "listeners.connections",
             Limit::Handshakes => "limits.handshakes",
-            Limit::SessionQueue | Limit::SessionQueueOldest | Limit::SessionQueueNewest => {
-                "limits.session_queue_messages"
-            }
+            Limit::SessionQueue(bound)
+            | Limit::SessionQueueOldest(bound)
+            | Limit::SessionQueueNewest(bound) => bound.key(),
             Limit::BacklogDrop | Limit::BacklogPause => "limits.backlog_bytes",
             Limit::Subscriptions => "limits.subscriptions_per_client",
+            Limit::SubscriptionsTotal => "limits.subscriptions_total",
             Limit::TopicLevels => "limits.topic_levels",
             Limit::Retained => "limits.retained_messages",
+            Limit::RetainedBytes => "limits.retained_bytes",
             Limit::Sessions => "limits.sessions",
             Limit::Mesh => "runtime.mesh_capacity",
             Limit::Disk => "persistence.directory",
             Limit::Log | Limit::LogBytes => "persistence.log_bytes",
+            Limit::ClientMessages => "limits.client_messages_per_second",
+            Limit::ClientBytes => "limits.client_bytes_per_second",
+            Limit::ListenerMessages => "listeners.messages_per_second",
+            Limit::ListenerBytes => "listeners.bytes_per_second",
         }
     }
 
@@ -220,39 +259,45 @@ impl Limit {
     pub fn consequence(self) -> &'static str {
         match self {
             Limit::Connections | Limit::ListenerConnections | Limit::Handshakes => "new connection closed",
-            Limit::SessionQueue => "message refused, the session's queue is full",
-            Limit::SessionQueueOldest => "oldest messages dropped, the session's queue is full",
-            Limit::SessionQueueNewest => "new messages dropped, the session's queue is full",
+            Limit::SessionQueue(_) => "message refused, the session's queue is full",
+            Limit::SessionQueueOldest(_) => "oldest messages dropped, the session's queue is full",
+            Limit::SessionQueueNewest(_) => "new messages dropped, the session's queue is full",
             Limit::BacklogDrop => "QoS 0 messages dropped, the client does not read",
             Limit::BacklogPause => "reading stopped, the client does not read its answers",
-            Limit::Subscriptions => "subscription refused",
+            Limit::Subscriptions | Limit::SubscriptionsTotal => "subscription refused",
             Limit::TopicLevels => "topic refused",
-            Limit::Retained => "retained message refused",
+            Limit::Retained | Limit::RetainedBytes => "retained message refused",
             Limit::Sessions => "connect refused",
             Limit::Mesh => "reading stopped, another shard is behind",
             Limit::Disk => "message refused, the disk is full",
             Limit::Log => "reading stopped, the disk or the checkpoint is behind",
             Limit::LogBytes => "nothing that must be kept is acknowledged until the checkpoint has caught up",
+            Limit::ClientMessages | Limit::ClientBytes => "the client sends faster, and is read no faster",
+            Limit::ListenerMessages | Limit::ListenerBytes => {
+                "the listener's clients send faster together, and are read no faster"
+            }
         }
     }
 
-    fn counter(self) -> Counter {
+    pub(super) fn counter(self) -> Counter {
         match self {
             Limit::Connections | Limit::ListenerConnections => Counter::LimitConnections,
             Limit::Handshakes => Counter::LimitHandshakes,
-            Limit::SessionQueue | Limit::SessionQueueOldest | Limit::SessionQueueNewest => {
+            Limit::SessionQueue(_) | Limit::SessionQueueOldest(_) | Limit::SessionQueueNewest(_) => {
                 Counter::DroppedQueueFull
             }
             Limit::BacklogDrop => Counter::DroppedSlow,
             Limit::BacklogPause => Counter::LimitBacklog,
-            Limit::Subscriptions => Counter::LimitSubscriptions,
+            Limit::Subscriptions | Limit::SubscriptionsTotal => Counter::LimitSubscriptions,
             Limit::TopicLevels => Counter::LimitTopicLevels,
-            Limit::Retained => Counter::LimitRetained,
+            Limit::Retained | Limit::RetainedBytes => Counter::LimitRetained,
             Limit::Sessions => Counter::LimitSessions,
             Limit::Mesh => Counter::LimitMesh,
             Limit::Disk => Counter::LimitDisk,
             Limit::Log => Counter::LimitLog,
             Limit::LogBytes => Counter::LimitLogBytes,
+            Limit::ClientMessages | Limit::ClientBytes => Counter::LimitClientRate,
+            Limit::ListenerMessages | Limit::ListenerBytes => Counter::LimitListenerRate,
         }
     }
 }

@@ -17,6 +17,7 @@ mod admission_tests;
 mod authentication;
 #[cfg(all(test, feature = "runtime"))]
 mod authentication_tests;
+mod bucket;
 mod connect;
 mod connection;
 mod counters;
@@ -33,11 +34,14 @@ mod kept_tests;
 mod log;
 mod mail;
 mod mount;
+mod pace;
 mod peer;
 mod penalty;
 #[cfg(test)]
 mod penalty_tests;
 mod publish;
+#[cfg(test)]
+mod quota_tests;
 mod replay;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "joins the machine to the clock and the ring")]
@@ -59,7 +63,7 @@ mod world;
 
 pub use connection::Hangup;
 pub use counters::{Counter, Counters};
-pub use event::{EndCause, Event, Limit};
+pub use event::{EndCause, Event, Limit, QueueBound};
 pub use mail::{GroupMember, Mail};
 pub use penalty::REFUSALS_WAITING_MAX;
 pub use publish::Forward;
@@ -255,6 +259,8 @@ pub struct Shard {
     waits: Waits,
     /// What the listeners ask of their clients.
     access: Arc<[Access]>,
+    /// The buckets of the listeners, by their numbers.
+    lanes: Box<[pace::Lane]>,
 }
 
 impl Shard {
@@ -307,6 +313,7 @@ impl Shard {
             is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
             access: shared.terms.iter().map(|_| Access::default()).collect(),
+            lanes: shared.terms.iter().map(|terms| pace::Lane::new(terms, shared.shards())).collect(),
             shared,
         }
     }
@@ -338,9 +345,7 @@ impl Shard {
 
     /// The peer is gone.
     pub fn handle_hangup(&mut self, now: Time, slot: u32, hangup: Hangup) {
-        if self.connection(slot).is_some() {
-            self.end_connection(now, slot, EndCause::Hangup(hangup));
-        }
+        self.hang_up(now, slot, hangup);
         self.settle(now);
     }
 
@@ -433,6 +438,7 @@ impl Shard {
         self.due.shrink_to_fit();
         self.loopback.shrink_to_fit();
         self.waits.give_memory_back();
+        self.lanes.iter_mut().for_each(pace::Lane::give_memory_back);
     }
 
     /// What is to be sent.

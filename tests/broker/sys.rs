@@ -285,6 +285,8 @@ const TOPICS: &[&str] = &[
     "store/messages/count",
     "store/messages/bytes",
     "store/log/waits",
+    "limits/client_rate",
+    "limits/listener_rate",
     "publish/messages/received",
     "publish/messages/sent",
     "publish/messages/dropped",
