@@ -263,6 +263,7 @@ impl Shard {
         let extra = extra(subscription_ids, group);
         if sendable && state.queue.is_empty() && state.inflight.has_room() {
             if !self.fits(subscriber, fanout, form, subscription_ids) {
+                self.directory.session_mut(subscriber).inflight.pass_id();
                 return self.drop_too_large();
             }
             let delivery =
@@ -521,7 +522,7 @@ impl Shard {
             // [MQTT5-3.3.2-5]
             self.count(Counter::DroppedExpired, 1);
             self.count(Counter::PublishesDropped, 1);
-            self.record_settled(session, delivery.number);
+            self.settle_unnumbered(session, &delivery);
             return true;
         }
         self.send_delivery(now, session, delivery);
@@ -539,12 +540,12 @@ impl Shard {
         let ids = ids_of(&delivery.extra);
         let mut fanout = Fanout::of(&message, now, 0);
         if self.is_withheld(session, fanout.publication.topic) {
-            self.record_settled(session, delivery.number);
+            self.settle_unnumbered(session, &delivery);
             return;
         }
         if !self.fits(session, &fanout, form, &ids) {
             self.drop_too_large();
-            self.record_settled(session, delivery.number);
+            self.settle_unnumbered(session, &delivery);
             return;
         }
         if form.qos == QoS::AtMostOnce {
@@ -581,6 +582,14 @@ impl Shard {
     /// Must the client not get this, though it was meant for it?
     fn is_withheld(&self, session: u32, topic: &str) -> bool {
         self.directory.slot(session).flags & CHECKED != 0 && !self.may_receive(session, topic)
+    }
+
+    /// A delivery that waited is not sent at all.
+    pub(super) fn settle_unnumbered(&mut self, session: u32, delivery: &Delivery) {
+        if delivery.qos != QoS::AtMostOnce {
+            self.directory.session_mut(session).inflight.pass_id();
+        }
+        self.record_settled(session, delivery.number);
     }
 
     fn settle_unsent(&mut self, session: u32, packet_id: PacketId, qos: QoS) {

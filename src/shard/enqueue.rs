@@ -93,7 +93,7 @@ impl Shard {
             let Some(expired) = queue.pop() else { return (count, bytes) };
             count += 1;
             bytes += expired.message.bytes();
-            self.record_settled(session, expired.number);
+            self.settle_unnumbered(session, &expired);
         }
     }
 

@@ -30,6 +30,8 @@ mod kept_tests;
 mod log;
 mod mail;
 mod mount;
+#[cfg(test)]
+mod moved_tests;
 mod peer;
 mod publish;
 mod replay;
