@@ -25,13 +25,17 @@ use std::net::SocketAddr;
 impl Shard {
     /// The first packet of a connection. `[MQTT5-3.1.0-1]`
     pub(super) fn handle_connect_frame(&mut self, now: Time, slot: u32, packet: Frame<'_>) -> Progress {
-        let connect = match Connect::decode(packet) {
+        let mut connect = match Connect::decode(packet) {
             Ok(connect) => connect,
             Err(error) => {
                 let told = Connect::version_of(packet).map(Told::unread);
                 return self.refuse(now, slot, told, "", Violation::from(error));
             }
         };
+        let user = self.certificate_user(slot);
+        if let Err(violation) = self.name_after_user(slot, &mut connect, user.as_deref()) {
+            return self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation);
+        }
         let Some(Stage::Connect { adopted }) = self.connection(slot).map(|connection| &connection.stage)
         else {
             return Progress::Gone;
@@ -104,7 +108,7 @@ impl Shard {
     ) -> Progress {
         let again = matches!(self.connection(slot).map(|c| &c.stage), Some(Stage::Authenticate));
         let step = crate::auth::test_method(again, data);
-        let connect = match Connect::decode(Frame { first_byte: 0x10, body: &connect_body, total_len }) {
+        let mut connect = match Connect::decode(Frame { first_byte: 0x10, body: &connect_body, total_len }) {
             Ok(connect) => connect,
             Err(error) => {
                 return self.refuse(
@@ -116,6 +120,10 @@ impl Shard {
                 );
             }
         };
+        let user = self.certificate_user(slot);
+        if let Err(violation) = self.name_after_user(slot, &mut connect, user.as_deref()) {
+            return self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation);
+        }
         match step {
             AuthStep::Continue(challenge) => {
                 let auth = Auth {
@@ -155,19 +163,7 @@ impl Shard {
             // [MQTT5-3.1.2-2] [MQTT311-3.1.2-2]
             return refuse(Reason::UnsupportedProtocolVersion, "this listener does not take this version");
         }
-        if connect.version == ProtocolVersion::V31
-            && config.protocol.strict_31
-            && connect.client_id.chars().count() > 23
-        {
-            // [MQTT311 §3.1-c]
-            return refuse(Reason::ClientIdentifierNotValid, "client identifier longer than 23 characters");
-        }
-        if connect.client_id.is_empty() && !terms.zero_length_client_id {
-            // 0x80 and not 0x85, as mosquitto says it: the option is for those who come from there.
-            let v5 = connect.version == ProtocolVersion::V5;
-            let reason = if v5 { Reason::UnspecifiedError } else { Reason::ClientIdentifierNotValid };
-            return refuse(reason, "protocol.zero_length_client_id = false");
-        }
+        self.check_client_id(slot, connect)?;
         let asked = connect.keep_alive_seconds;
         if config.protocol.keep_alive_refused_in_3x
             && connect.version != ProtocolVersion::V5
@@ -266,7 +262,8 @@ impl Shard {
         }
         let terms =
             Terms::of(connect, self.terms(slot), self.shared.config.protocol.session_expiry_seconds_max);
-        let connack = self.connack(slot, connect, session_present, assigned.as_deref(), method, terms);
+        let told_id = (!connect.has_client_id).then_some(client_id);
+        let connack = self.connack(slot, connect, session_present, told_id, method, terms);
         if connack.is_empty() {
             // It can't be told what it needs to know. [MQTT5-3.1.2-24] [MQTT5-3.2.0-1]
             let violation = Violation {
@@ -431,11 +428,12 @@ impl Shard {
 
     /// A client identifier that no session has and whose home this is. `[MQTT5-3.1.3-6]`
     fn assign_client_id(&mut self, slot: u32) -> Box<str> {
-        let prefix = self.terms(slot).assigned_client_id_prefix.clone();
+        let is_ours = self.terms(slot).assigned_client_id_prefix.is_empty();
+        let prefix = assigned_prefix(self.terms(slot)).to_owned();
         loop {
             let high = self.next_random();
-            let candidate = if prefix.is_empty() {
-                format!("midge-{high:016x}")
+            let candidate = if is_ours {
+                format!("{prefix}{high:016x}")
             } else {
                 uuid(&prefix, high, self.next_random())
             };
@@ -562,6 +560,11 @@ impl Told {
     pub(super) fn unread(version: ProtocolVersion) -> Told {
         Told { version, packet_bytes_max: u32::MAX }
     }
+}
+
+/// How the identifiers begin that the broker chooses.
+pub(super) fn assigned_prefix(terms: &ListenerTerms) -> &str {
+    if terms.assigned_client_id_prefix.is_empty() { "midge-" } else { &terms.assigned_client_id_prefix }
 }
 
 /// A random UUID (version 4) behind a prefix.

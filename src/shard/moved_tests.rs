@@ -3,9 +3,9 @@
 use super::Hangup;
 use super::kept_tests::connect_kept;
 use super::world::World;
-use crate::auth::access::Access;
+use crate::auth::access::{Access, Verdict};
 use crate::auth::acl::{Acl, Actions, Effect, Rule, Subscribing, Who};
-use crate::config::Config;
+use crate::config::{Config, Listener};
 
 fn config() -> Config {
     let mut config = Config::default();
@@ -105,4 +105,102 @@ fn a_message_that_is_not_sent_uses_its_packet_identifier_up() {
     assert_eq!(world.take(client), b"\x32\x0B\x00\x01t\x00\x08\x00alive");
     world.send(client, b"\xC0\x00");
     assert_eq!(world.take(client), PINGRESP);
+}
+
+/// CONNECT of 3.1.1 or 5.0 with clean session.
+fn connect_as(level: u8, client_id: &str, user: Option<&str>) -> Vec<u8> {
+    let flags = if user.is_some() { 0x82 } else { 0x02 };
+    let head = [b"\x00\x04MQTT".as_slice(), &[level, flags, 0, 60]].concat();
+    let properties: &[u8] = if level == 5 { &[0] } else { &[] };
+    let user = user.map(string).unwrap_or_default();
+    packet(0x10, &[&head, properties, &string(client_id), &user])
+}
+
+#[test]
+fn a_user_name_can_be_the_client_identifier() {
+    let mut config = config();
+    config.listeners[0].user_name_as_client_id = true;
+    for shards in [1, 3] {
+        let mut world = World::new(shards, config.clone());
+        let enter = |world: &mut World, level, client_id, user| {
+            let client = world.open(0);
+            world.send(client, &connect_as(level, client_id, user));
+            (client, world.take(client))
+        };
+        let (first, connack) = enter(&mut world, 4, "a", Some("user"));
+        assert_eq!(connack, b"\x20\x02\x00\x00");
+        // Another user is another client, whatever identifier it names.
+        let (_, connack) = enter(&mut world, 4, "user", Some("other"));
+        assert_eq!(connack, b"\x20\x02\x00\x00");
+        assert!(!world.is_closed(first));
+        // [MQTT5-3.2.2-16]: who names none is told what it is called, and who names one is not.
+        let (second, connack) = enter(&mut world, 5, "", Some("user"));
+        assert!(connack.windows(7).any(|window| window == b"\x12\x00\x04user"), "{connack:x?}");
+        assert!(world.is_closed(first), "one session for each user");
+        let (_, connack) = enter(&mut world, 5, "b", Some("user"));
+        assert!(!connack.windows(4).any(|window| window == b"user"), "{connack:x?}");
+        assert!(world.is_closed(second));
+        for user in [None, Some("")] {
+            assert_eq!(enter(&mut world, 4, "a", user).1, b"\x20\x02\x00\x05");
+            assert_eq!(enter(&mut world, 5, "a", user).1, b"\x20\x03\x00\x87\x00");
+        }
+    }
+}
+
+#[test]
+fn a_user_name_is_the_client_identifier_also_where_it_must_be_proved() {
+    let mut config = config();
+    config.listeners[0].user_name_as_client_id = true;
+    let mut world = World::new(2, config.clone());
+    world.ask(&Access { checks_passwords: true, ..Access::default() });
+    let mut clients = Vec::new();
+    for client_id in ["a", "b"] {
+        let client = world.open(0);
+        world.send(client, &connect_as(4, client_id, Some("user")));
+        assert_eq!(&*world.logins[0].2.client_id, "user");
+        world.answer(Verdict::Good);
+        assert_eq!(world.take(client), b"\x20\x02\x00\x00");
+        clients.push(client);
+    }
+    assert!(world.is_closed(clients[0]) && !world.is_closed(clients[1]));
+
+    // A certificate's name goes before the one in CONNECT.
+    let mut world = World::new(1, config);
+    world.ask(&Access { names_by_certificate: true, ..Access::default() });
+    let mut clients = Vec::new();
+    for client_id in ["a", "b"] {
+        let client = world.open(0);
+        world.shards[0].handle_certificate_user(u32::try_from(client).unwrap(), "device".into());
+        world.send(client, &connect_as(4, client_id, Some(client_id)));
+        assert_eq!(world.take(client), b"\x20\x02\x00\x00");
+        clients.push(client);
+    }
+    assert!(world.is_closed(clients[0]) && !world.is_closed(clients[1]));
+}
+
+#[test]
+fn client_identifiers_can_be_asked_to_begin_so() {
+    let mut config = config();
+    config.auth.client_id_prefix = "a-".into();
+    config
+        .listeners
+        .push(Listener { assigned_client_id_prefix: Some("a-auto-".into()), ..Listener::default() });
+    let mut world = World::new(2, config);
+    for (listener, client_id, is_in) in [
+        (0, "a-1", true),
+        (0, "a-", true),
+        (0, "a", false),
+        (0, "b-a-", false),
+        (0, "", false),
+        (1, "", true),
+    ] {
+        for (level, refusal) in [(4, &b"\x20\x02\x00\x05"[..]), (5, b"\x20\x03\x00\x87\x00")] {
+            world.listener = listener;
+            let client = world.open(0);
+            world.send(client, &connect_as(level, client_id, None));
+            let connack = world.take(client);
+            let expected = if is_in { connack[3] == 0 } else { connack == refusal };
+            assert!(expected, "{client_id}: {connack:x?}");
+        }
+    }
 }

@@ -98,6 +98,7 @@ fn tls_settings(listener: &Listener) -> Result<Option<TlsSettings>, String> {
         chain: path(&listener.tls_chain),
         client_ca: path(&listener.tls_client_ca),
         client_certificate,
+        client_certificate_dates: listener.tls_client_certificate_dates,
         crl: path(&listener.tls_crl),
         version_min: match listener.tls_minimum {
             TlsMinimum::V12 => TlsVersion::V12,
