@@ -10,7 +10,7 @@ use super::directory::{CHECKED, NO_CONNECTION};
 use super::{Counter, Effect, Shard, Violation};
 use crate::auth::access::{Access, Login, Verdict};
 use crate::auth::acl::Permissions;
-use crate::packet::{Connect, Frame, ProtocolVersion, Reason};
+use crate::packet::{Connect, Frame, Reason};
 use crate::time::Time;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,10 +40,6 @@ const ANONYMOUS: Violation = Violation {
 };
 const NO_CERTIFICATE: Violation =
     Violation { reason: Reason::BadUserNameOrPassword, cause: "no client certificate that names a user" };
-const NO_USER: Violation = Violation {
-    reason: Reason::NotAuthorized,
-    cause: "no user name to be the client identifier (listeners.user_name_as_client_id)",
-};
 const BAD_LOGIN: Violation =
     Violation { reason: Reason::NotAuthorized, cause: "unknown user or wrong password" };
 const BUSY: Violation = Violation { reason: Reason::ServerBusy, cause: "too many logins wait to be checked" };
@@ -103,55 +99,6 @@ impl Shard {
     /// Does the connection wait for the answer to its login? Nothing is to be read meanwhile.
     pub fn awaits_verdict(&self, slot: u32) -> bool {
         self.connection(slot).is_some_and(|connection| matches!(connection.stage, Stage::Check))
-    }
-
-    pub(super) fn certificate_user(&self, slot: u32) -> Option<Box<str>> {
-        self.connection(slot)?.rare.as_ref()?.certificate_user.clone()
-    }
-
-    /// Puts the user name in the place of the client identifier, on a listener that wants it so. `by_certificate`:
-    /// see [`Shard::certificate_user`].
-    pub(super) fn name_after_user<'a>(
-        &self,
-        slot: u32,
-        connect: &mut Connect<'a>,
-        by_certificate: Option<&'a str>,
-    ) -> Result<(), Violation> {
-        if !self.terms(slot).user_name_as_client_id {
-            return Ok(());
-        }
-        let user = by_certificate.or(connect.username).filter(|user| !user.is_empty());
-        connect.client_id = user.ok_or(NO_USER)?;
-        Ok(())
-    }
-
-    /// What is asked of a client identifier, besides that it can be read.
-    pub(super) fn check_client_id(&self, slot: u32, connect: &Connect<'_>) -> Result<(), Violation> {
-        let config = &self.shared.config;
-        let terms = self.terms(slot);
-        let refuse = |reason, cause| Err(Violation { reason, cause });
-        if connect.version == ProtocolVersion::V31
-            && config.protocol.strict_31
-            && connect.client_id.chars().count() > 23
-        {
-            // [MQTT311 §3.1-c]
-            return refuse(Reason::ClientIdentifierNotValid, "client identifier longer than 23 characters");
-        }
-        if connect.client_id.is_empty() && !terms.zero_length_client_id {
-            // 0x80 and not 0x85, as mosquitto says it: the option is for those who come from there.
-            let v5 = connect.version == ProtocolVersion::V5;
-            let reason = if v5 { Reason::UnspecifiedError } else { Reason::ClientIdentifierNotValid };
-            return refuse(reason, "protocol.zero_length_client_id = false");
-        }
-        let begins = match connect.client_id {
-            // We will choose one that begins so.
-            "" => super::connect::assigned_prefix(terms),
-            client_id => client_id,
-        };
-        if !begins.starts_with(config.auth.client_id_prefix.as_str()) {
-            return refuse(Reason::NotAuthorized, "client identifier without auth.client_id_prefix");
-        }
-        Ok(())
     }
 
     /// A CONNECT without enhanced authentication, which is right otherwise.

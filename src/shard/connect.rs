@@ -5,7 +5,7 @@
 
 use super::connection::{Progress, Stage};
 use super::deliver::Fanout;
-use super::directory::{ALIASES, GATED, MOUNTED, NO_CONNECTION};
+use super::directory::{ALIASES, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
 use super::timers::Timer;
 use super::waits::Owing;
 use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
@@ -335,7 +335,7 @@ impl Shard {
         entry.connection = slot;
         entry.version = connect.version;
         entry.packet_bytes_max = connect.packet_bytes_max;
-        entry.flags = if aliases > 0 { ALIASES | mounted } else { mounted };
+        entry.flags = (entry.flags & QUEUES_QOS0) | mounted | if aliases > 0 { ALIASES } else { 0 };
         let state = entry.session_mut();
         let timers = [state.will_timer.take(), state.expiry_timer.take()];
         state.expiry_seconds = terms.expiry_seconds;
@@ -426,39 +426,11 @@ impl Shard {
         self.pump(now, session);
     }
 
-    /// A client identifier that no session has and whose home this is. `[MQTT5-3.1.3-6]`
-    fn assign_client_id(&mut self, slot: u32) -> Box<str> {
-        let is_ours = self.terms(slot).assigned_client_id_prefix.is_empty();
-        let prefix = assigned_prefix(self.terms(slot)).to_owned();
-        loop {
-            let high = self.next_random();
-            let candidate = if is_ours {
-                format!("{prefix}{high:016x}")
-            } else {
-                uuid(&prefix, high, self.next_random())
-            };
-            if self.shared.home(self.shared.hash(&candidate)) == self.id
-                && self.directory.find(&candidate).is_none()
-            {
-                return candidate.into();
-            }
-        }
-    }
-
-    /// SplitMix64: the sequence is the seed's, and never comes back within 2^64 steps.
-    fn next_random(&mut self) -> u64 {
-        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.entropy;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
     /// A connection has left its session: the will's hour, or the beginning of its delay.
     pub(super) fn detach(&mut self, now: Time, session: u32, drop_will: bool) {
         let entry = self.directory.slot_mut(session);
         entry.connection = NO_CONNECTION;
-        entry.flags = 0;
+        entry.flags &= QUEUES_QOS0;
         let state = entry.session_mut();
         state.drop_replays();
         let expiry_seconds = state.expiry_seconds;
@@ -560,23 +532,6 @@ impl Told {
     pub(super) fn unread(version: ProtocolVersion) -> Told {
         Told { version, packet_bytes_max: u32::MAX }
     }
-}
-
-/// How the identifiers begin that the broker chooses.
-pub(super) fn assigned_prefix(terms: &ListenerTerms) -> &str {
-    if terms.assigned_client_id_prefix.is_empty() { "midge-" } else { &terms.assigned_client_id_prefix }
-}
-
-/// A random UUID (version 4) behind a prefix.
-fn uuid(prefix: &str, high: u64, low: u64) -> String {
-    format!(
-        "{prefix}{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
-        high >> 32,
-        high >> 16 & 0xffff,
-        high & 0xfff,
-        low >> 48 & 0x3fff | 0x8000,
-        low & 0xffff_ffff_ffff
-    )
 }
 
 fn version(connect: &Connect<'_>) -> Version {

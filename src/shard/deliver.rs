@@ -5,14 +5,16 @@
 //! merge. At QoS 1 and 2 the packet identifier makes the difference: subscribers that go in step
 //! have the same one, and share the variant; the others get a copy with two bytes changed.
 
-use super::directory::{ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, REPLAYING};
+use super::directory::{
+    ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0, REPLAYING,
+};
 use super::enqueue::Place;
 use super::waits::{ForLog, Intents, QUOTA};
 use super::{Counter, EndCause, Event, Limit, SessionKey, Shard};
 use crate::message::{Message, Publication};
 use crate::outbox::{Outbox, Range};
 use crate::packet::{PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
-use crate::session::{AckOutcome, Delivery, Extra};
+use crate::session::{Delivery, Extra};
 use crate::store::Record;
 use crate::time::Time;
 use smallvec::SmallVec;
@@ -229,11 +231,11 @@ impl Shard {
             entry.session_mut().note_overtaken(fanout.topic_hash, fanout.publication.stamp);
         }
         if form.qos == QoS::AtMostOnce {
-            if slot == NO_CONNECTION {
-                return true;
-            }
-            if entry.flags & GATED != 0 {
-                // Its CONNACK is not out: it is not connected yet, as far as it knows.
+            // Before its CONNACK is out it is not connected yet, as far as it knows.
+            if slot == NO_CONNECTION || entry.flags & (GATED | QUEUES_QOS0) != 0 {
+                if self.shared.config.protocol.queue_qos0 && group.is_none() {
+                    self.enqueue_qos0(now, subscriber, fanout, form.retain, subscription_ids);
+                }
                 return true;
             }
             if entry.flags & (BACKLOGGED | ALIASES | MOUNTED) == 0 && subscription_ids.is_empty() {
@@ -337,12 +339,6 @@ impl Shard {
         let (message, ids) = (Rc::clone(&delivery.message), ids_of(&delivery.extra));
         let mut fanout = Fanout::of(&message, now, 0);
         self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
-    }
-
-    fn report_store_full(&mut self, session: u32) {
-        self.count(Counter::PublishesDropped, 1);
-        let client = self.directory.session(session).client_id.clone();
-        self.report(Event::LimitReached { limit: Limit::Disk, client });
     }
 
     /// Encodes a PUBLISH for one session, with whatever makes it its own, and sends it.
@@ -466,8 +462,10 @@ impl Shard {
                 break;
             }
         }
-        let state = self.directory.session_mut(session);
-        if state.queue.is_empty() {
+        let entry = self.directory.slot_mut(session);
+        if entry.session_mut().queue.is_empty() {
+            entry.flags &= !QUEUES_QOS0;
+            let state = entry.session_mut();
             state.full_reported = false;
             let ends = std::mem::take(&mut state.ends_when_empty);
             self.tell_groups(session, true);
@@ -583,29 +581,12 @@ impl Shard {
     fn is_withheld(&self, session: u32, topic: &str) -> bool {
         self.directory.slot(session).flags & CHECKED != 0 && !self.may_receive(session, topic)
     }
-
-    /// A delivery that waited is not sent at all.
-    pub(super) fn settle_unnumbered(&mut self, session: u32, delivery: &Delivery) {
-        if delivery.qos != QoS::AtMostOnce {
-            self.directory.session_mut(session).inflight.pass_id();
-        }
-        self.record_settled(session, delivery.number);
-    }
-
-    fn settle_unsent(&mut self, session: u32, packet_id: PacketId, qos: QoS) {
-        use crate::packet::AckKind;
-        let window = &mut self.directory.session_mut(session).inflight;
-        let kind = if qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
-        if let AckOutcome::Settled(number) = window.handle_ack(kind, packet_id, true) {
-            self.record_settled(session, number);
-        }
-    }
 }
 
 /// What a topic alias adds to a packet at most: the property, and longer length fields.
 const ALIAS_BYTES: usize = 5;
 
-fn extra(subscription_ids: &[u32], group: Option<&Arc<str>>) -> Option<Box<Extra>> {
+pub(super) fn extra(subscription_ids: &[u32], group: Option<&Arc<str>>) -> Option<Box<Extra>> {
     (!subscription_ids.is_empty() || group.is_some())
         .then(|| Box::new(Extra { subscription_ids: subscription_ids.into(), group: group.cloned() }))
 }

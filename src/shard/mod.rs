@@ -14,6 +14,7 @@
 mod admission;
 #[cfg(test)]
 mod admission_tests;
+mod client_id;
 mod connect;
 mod connection;
 mod counters;

@@ -204,3 +204,46 @@ fn client_identifiers_can_be_asked_to_begin_so() {
         }
     }
 }
+
+#[test]
+fn qos_0_messages_can_wait_for_a_session_without_a_connection() {
+    let mut config = config();
+    config.protocol.queue_qos0 = true;
+    config.limits.session_queue_messages = 3;
+    config.limits.inflight_messages = 1;
+    for shards in [1, 2] {
+        let mut world = World::new(shards, config.clone());
+        let subscriber = connect_kept(&mut world, 0, "subscriber");
+        world.send(subscriber, b"\x82\x06\x00\x01\x00\x01t\x01");
+        world.take(subscriber);
+        world.hang_up(subscriber, Hangup::Closed);
+        let publisher = connect_kept(&mut world, 0, "publisher");
+        world.take(publisher);
+        world.send(publisher, b"\x30\x04\x00\x01ta\x32\x06\x00\x01t\x00\x01b\x30\x04\x00\x01tc");
+        // There is no room for more, and nobody is told.
+        world.send(publisher, b"\x30\x04\x00\x01td");
+        assert_eq!(world.take(publisher), b"\x40\x02\x00\x01");
+        let subscriber = connect_kept(&mut world, 0, "subscriber");
+        assert_eq!(world.take(subscriber), b"\x20\x02\x01\x00\x30\x04\x00\x01ta\x32\x06\x00\x01t\x00\x01b");
+        // [MQTT5-4.6.0-6]: those that come now go behind those that wait.
+        world.send(publisher, b"\x30\x04\x00\x01te");
+        assert_eq!(world.take(subscriber), b"");
+        world.send(subscriber, b"\x40\x02\x00\x01");
+        assert_eq!(world.take(subscriber), b"\x30\x04\x00\x01tc\x30\x04\x00\x01te");
+        world.send(publisher, b"\x32\x06\x00\x01t\x00\x02f\x30\x04\x00\x01tg");
+        assert_eq!(
+            world.take(subscriber),
+            b"\x32\x06\x00\x01t\x00\x02f\x30\x04\x00\x01tg",
+            "none waits any more"
+        );
+    }
+    config.protocol.queue_qos0 = false;
+    let mut world = World::new(1, config);
+    let subscriber = connect_kept(&mut world, 0, "subscriber");
+    world.send(subscriber, b"\x82\x06\x00\x01\x00\x01t\x01");
+    world.hang_up(subscriber, Hangup::Closed);
+    let publisher = connect_kept(&mut world, 0, "publisher");
+    world.send(publisher, b"\x30\x04\x00\x01ta");
+    let subscriber = connect_kept(&mut world, 0, "subscriber");
+    assert_eq!(world.take(subscriber), b"\x20\x02\x01\x00");
+}
