@@ -335,6 +335,7 @@ mod tests {
             expires_at: None,
             origin: None,
             stamp: 0,
+            source: &[],
         };
         Delivery { message: Rc::new(publication.to_message()), qos, retain: false, number: 0, extra: None }
     }

@@ -23,6 +23,13 @@ pub(super) struct Identity {
     permissions: Option<Permissions>,
 }
 
+impl Identity {
+    /// The user name.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+}
+
 /// What becomes of a CONNECT.
 enum Judged {
     /// The client is let in under this name.

@@ -322,6 +322,7 @@ impl Shard {
                 expires_at: None,
                 origin: Some(origin),
                 stamp: 0,
+                source: &self.source_of(slot, session, will.retain),
             };
             Box::new(Will {
                 message: publication.to_message(),

@@ -15,7 +15,7 @@ use crate::message::{Message, Publication};
 use crate::outbox::{Outbox, Range};
 use crate::packet::{PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
 use crate::session::{Delivery, Extra};
-use crate::store::Record;
+use crate::store::{Record, StoredMessage};
 use crate::time::Time;
 use smallvec::SmallVec;
 use std::rc::Rc;
@@ -304,7 +304,7 @@ impl Shard {
     fn number_of_delivery(&mut self, fanout: &mut Fanout<'_>) -> u64 {
         if fanout.number == 0 {
             fanout.number = self.number();
-            let message = self.stored(&fanout.publication);
+            let message = StoredMessage { source: &[], ..self.stored(&fanout.publication) };
             self.journal.record(&Record::Message { number: fanout.number, message });
         }
         self.number()

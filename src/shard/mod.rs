@@ -40,6 +40,7 @@ mod replay;
 #[allow(clippy::disallowed_methods, reason = "joins the machine to the clock and the ring")]
 pub mod run;
 mod shared;
+mod source;
 mod subscribe;
 mod sys;
 #[cfg(test)]

@@ -247,3 +247,81 @@ fn qos_0_messages_can_wait_for_a_session_without_a_connection() {
     let subscriber = connect_kept(&mut world, 0, "subscriber");
     assert_eq!(world.take(subscriber), b"\x20\x02\x01\x00");
 }
+
+/// What a new subscription to everything gets, without its SUBACK.
+fn retained(world: &mut World) -> Vec<u8> {
+    let reader = world.open(0);
+    world.send(reader, &connect_as(4, "reader", None));
+    world.take(reader);
+    world.send(reader, b"\x82\x06\x00\x01\x00\x01#\x00");
+    let got = world.take(reader);
+    world.hang_up(reader, Hangup::Closed);
+    got.strip_prefix(b"\x90\x03\x00\x01\x00").expect("SUBACK").to_vec()
+}
+
+/// Everyone may read everything, and the user "writer" may write to it as well.
+fn writer_may_write() -> Access {
+    let rule = |who, actions| Rule {
+        who,
+        clients: Vec::new(),
+        effect: Effect::Allow,
+        actions,
+        topics: vec!["#".to_owned()],
+    };
+    let writer = Who::Some { anonymous: false, users: vec!["writer".into()] };
+    let rules = [rule(Who::Everyone, Actions::READ), rule(writer, Actions::PUBLISH)];
+    Access {
+        acl: Some(Acl::new(Effect::Deny, Subscribing::Filtered, &rules).expect("good rules")),
+        ..Access::default()
+    }
+}
+
+#[test]
+fn a_retained_message_is_sent_as_long_as_its_publisher_may_publish_it() {
+    let mut config = config();
+    config.protocol.check_retain_source = true;
+    for shards in [1, 3] {
+        let mut world = World::new(shards, config.clone());
+        let publisher = world.open(0);
+        world.send(publisher, &connect_as(4, "before", Some("writer")));
+        // Without an access list nobody asks who it was.
+        world.send(publisher, b"\x31\x04\x00\x01a1");
+        world.ask(&writer_may_write());
+        // In each of the ways to publish: QoS 0 and 2, and a will.
+        world.send(publisher, b"\x31\x04\x00\x01b2\x35\x06\x00\x01c\x00\x013\x62\x02\x00\x01");
+        world.take(publisher);
+        let willing = world.open(0);
+        world.send(willing, b"\x10\x1B\x00\x04MQTT\x04\xA6\x00\x3C\x00\x01w\x00\x01d\x00\x014\x00\x06writer");
+        world.hang_up(willing, Hangup::Reset);
+        let all = b"\x31\x04\x00\x01a1\x31\x04\x00\x01b2\x31\x04\x00\x01c3\x31\x04\x00\x01d4";
+        let in_order = |got: Vec<u8>| {
+            let mut packets: Vec<_> = got.chunks(6).collect();
+            packets.sort();
+            packets.concat()
+        };
+        assert_eq!(in_order(retained(&mut world)), all, "{shards} shards");
+
+        // And after a power cut too.
+        let mut world = world.cut_power(shards, 0);
+        world.ask(&everyone_may(Actions::READ));
+        assert_eq!(in_order(retained(&mut world)), b"\x31\x04\x00\x01a1", "{shards} shards");
+        world.ask(&writer_may_write());
+        assert_eq!(in_order(retained(&mut world)), all);
+        // A live message is no retained one, and the newest publisher is asked.
+        let publisher = world.open(0);
+        world.send(publisher, &connect_as(4, "c", Some("writer")));
+        world.send(publisher, b"\x31\x04\x00\x01a5");
+        world.ask(&everyone_may(Actions::READ));
+        assert_eq!(in_order(retained(&mut world)), b"");
+        world.ask(&Access::default());
+        assert_eq!(retained(&mut world).len(), 4 * 6);
+    }
+    config.protocol.check_retain_source = false;
+    let mut world = World::new(1, config);
+    world.ask(&writer_may_write());
+    let publisher = world.open(0);
+    world.send(publisher, &connect_as(4, "c", Some("writer")));
+    world.send(publisher, b"\x31\x04\x00\x01b2");
+    world.ask(&everyone_may(Actions::READ));
+    assert_eq!(retained(&mut world), b"\x31\x04\x00\x01b2");
+}
