@@ -10,7 +10,8 @@ use midge::cli::{self, Command, Serve, StoreAction};
 use midge::config::mosquitto::{ConfError, MosquittoConf};
 use midge::config::open_files::{self, Wanted};
 use midge::config::{Address, Config, Listener, parse, state_directory};
-use midge::control::entrance::{Entrance, Logins};
+use midge::control::entrance::Entrance;
+use midge::control::logins::Logins;
 use midge::driver::{self, BindOptions, SocketFile};
 use midge::logging;
 use midge::shard::run::{Bell, Control, Start, StartStore, run};
@@ -138,7 +139,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     ) {
         tracing::info!("{line}");
     }
-    for note in notes {
+    for note in notes.iter().chain(&entrance.notes) {
         tracing::warn!("{note}");
     }
     if let Some(kept) = &kept {
@@ -154,9 +155,10 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         open: AtomicUsize::new(0),
         open_by_listener: config.listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
         connections_max: connections,
+        logins: Logins::start(&entrance)
+            .map_err(|error| Failure::new(format!("no threads for logins: {error}")))?,
         entrance: Mutex::new((entrance, 0)),
         entrance_changed: AtomicU64::new(0),
-        logins: Logins::start().map_err(|error| Failure::new(format!("no threads for logins: {error}")))?,
         ready: AtomicUsize::new(0),
         restored: AtomicUsize::new(0),
         finished: AtomicUsize::new(0),

@@ -2,7 +2,7 @@
 
 use midge::cli::Serve;
 use midge::config::mosquitto::MosquittoConf;
-use midge::config::{Config, Listener, parse};
+use midge::config::{Config, Jwt, Listener, Webhook, parse};
 use midge::control::entrance::Entrance;
 use midge::shard::run::{Bell, Control};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -63,14 +63,22 @@ impl Reload {
             );
         }
         match Entrance::load(&config) {
-            Ok(entrance) => self.control.change_entrance(entrance),
+            Ok(entrance) => {
+                if let Err(error) = self.control.logins.prepare(&entrance) {
+                    return tracing::error!("SIGHUP: nothing is changed: no threads for logins: {error}");
+                }
+                for note in &entrance.notes {
+                    tracing::warn!("{note}");
+                }
+                self.control.change_entrance(entrance);
+            }
             Err(words) => return tracing::error!("SIGHUP: nothing is changed: {words}"),
         }
-        tracing::info!("SIGHUP: certificates, password files and access lists are read again");
+        tracing::info!("SIGHUP: certificates, keys, password files and access lists are read again");
         if without_entrance(&config) != without_entrance(&self.config) {
             tracing::warn!(
                 "SIGHUP: the file has other changes too; only what concerns TLS, WebSocket, the PROXY header, \
-                 password files and access lists counts before a restart"
+                 logins and access lists counts before a restart"
             );
         }
         self.config = config;
@@ -82,6 +90,8 @@ fn without_entrance(config: &Config) -> Config {
     let mut config = config.clone();
     config.auth.password_file = String::new();
     config.acl.file = String::new();
+    config.jwt = Jwt::default();
+    config.webhook = Webhook::default();
     for listener in &mut config.listeners {
         let plain = Listener::default();
         listener.protocol = plain.protocol;
@@ -98,6 +108,8 @@ fn without_entrance(config: &Config) -> Config {
         listener.proxy_trusted = plain.proxy_trusted;
         listener.password_file = plain.password_file;
         listener.acl_file = plain.acl_file;
+        listener.jwt = plain.jwt;
+        listener.webhook = plain.webhook;
     }
     config
 }

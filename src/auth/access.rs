@@ -11,8 +11,10 @@ use std::net::SocketAddr;
 pub struct Access {
     /// What each client may do; none: everything that is not reserved.
     pub acl: Option<Acl>,
-    /// Names and passwords are checked; otherwise any is as good as none.
+    /// Names and passwords are checked, or passwords that are tokens; otherwise any is as good as none.
     pub checks_passwords: bool,
+    /// Whoever can't show a password may be let in all the same, by somebody who is asked.
+    pub asks_for_all: bool,
     /// The client's certificate is its user name, and no password is asked for.
     pub names_by_certificate: bool,
 }
@@ -29,8 +31,10 @@ impl Access {
 pub struct Login {
     /// Client identifier; empty if the client leaves it to us.
     pub client_id: Box<str>,
-    /// User name.
-    pub user: Box<str>,
+    /// User name of CONNECT, or of the client's certificate.
+    pub user: Option<Box<str>>,
+    /// The user name is a certificate's: nothing else has to prove it.
+    pub is_certified: bool,
     /// Password; none is not the same as an empty one.
     pub password: Option<Box<[u8]>>,
     /// Where from.
@@ -54,14 +58,27 @@ impl fmt::Debug for Login {
 }
 
 /// The answer to a login.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Verdict {
-    /// The client is who it says.
-    Good,
-    /// It is not; whether the name or the password is wrong is told to nobody.
-    Bad,
-    /// The check could not be made now.
+    /// The client is in.
+    Good(Grant),
+    /// It is not who it says, or may not come in, for this cause. The client is not told which it was.
+    Bad(&'static str),
+    /// Too many logins wait to be checked.
     Busy,
+    /// Who should have said it does not answer.
+    Unavailable,
+}
+
+/// With what a client comes in.
+#[derive(Clone, Debug, Default)]
+pub struct Grant {
+    /// Its user name; none: it is anonymous.
+    pub user: Option<Box<str>>,
+    /// How long it counts, in seconds; none: as long as the connection lives.
+    pub seconds: Option<u64>,
+    /// What the client may do at most, whatever the access list says.
+    pub permissions: Permissions,
 }
 
 #[cfg(test)]
@@ -72,7 +89,8 @@ mod tests {
     fn a_login_does_not_show_its_password() {
         let login = Login {
             client_id: "c".into(),
-            user: "u".into(),
+            user: Some("u".into()),
+            is_certified: false,
             password: Some(b"secret".as_slice().into()),
             peer: SocketAddr::from(([127, 0, 0, 1], 1)),
             listener: 0,
@@ -80,7 +98,7 @@ mod tests {
         };
         let shown = format!("{login:?}");
         assert!(
-            shown.contains("user: \"u\"") && !shown.contains("secret") && !shown.contains("115"),
+            shown.contains("user: Some(\"u\")") && !shown.contains("secret") && !shown.contains("115"),
             "{shown}"
         );
     }

@@ -264,9 +264,10 @@ impl SecretAlgorithm {
     }
 }
 
-impl fmt::Display for TokenRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl TokenRefusal {
+    /// The refusal in words, without the name of a claim.
+    pub fn words(&self) -> &'static str {
+        match self {
             TokenRefusal::TooLong => "the token is longer than 16 KiB",
             TokenRefusal::Malformed => "the password is not a signed JSON web token",
             TokenRefusal::Critical => "the token has critical header extensions",
@@ -280,11 +281,20 @@ impl fmt::Display for TokenRefusal {
             TokenRefusal::Audience => "the token is for another audience",
             TokenRefusal::User => "the user name is not the user of the token",
             TokenRefusal::ClientId => "the client identifier is not that of the token",
-            TokenRefusal::Missing(claim) => return write!(f, "the token has no claim {claim:?}"),
-            TokenRefusal::Unusable(claim) => {
-                return write!(f, "the token's claim {claim:?} can't be used");
+            TokenRefusal::Missing(_) => "the token lacks a claim",
+            TokenRefusal::Unusable(_) => "a claim of the token can't be used",
+        }
+    }
+}
+
+impl fmt::Display for TokenRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TokenRefusal::Missing(claim) | TokenRefusal::Unusable(claim) => {
+                write!(f, "{}: {claim:?}", self.words())
             }
-        })
+            _ => f.write_str(self.words()),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! (`control::pool`), while [`WebhookClient::remembered`] is quick enough for a shard.
 //!
 //! The request: `{"client_id": …, "username": …, "password": …, "peer": …, "protocol_version": …,
-//! "listener": …, "mount": …, "certificate_common_name": …}`. All names are always there, those without
+//! "listener": …, "mount": …, "username_certified": …}`. All names are always there, those without
 //! a value are `null`. A password that is no text is in `"password_base64"` instead.
 //!
 //! The answer: 200 with `{"result": "allow" | "deny" | "ignore", "user": …, "expires_at": …, "acl":
@@ -77,7 +77,7 @@ pub struct WebhookHeader {
 pub struct LoginRequest {
     /// Client identifier, as it will be (an assigned one, if it was empty).
     pub client_id: String,
-    /// User name of the CONNECT.
+    /// User name of the CONNECT, or of the client's certificate.
     pub username: Option<String>,
     /// Password of the CONNECT, any bytes.
     pub password: Option<Vec<u8>>,
@@ -89,8 +89,8 @@ pub struct LoginRequest {
     pub listener: String,
     /// Topic prefix of the listener, if it has one.
     pub mount: Option<String>,
-    /// Common name of the client's certificate, if it has one.
-    pub certificate_common_name: Option<String>,
+    /// The user name is that of the client's certificate, which has been checked.
+    pub is_certified: bool,
 }
 
 /// What the server decided.
@@ -344,7 +344,7 @@ fn request_body(login: &LoginRequest) -> Vec<u8> {
         "protocol_version": login.protocol_version,
         "listener": login.listener,
         "mount": login.mount,
-        "certificate_common_name": login.certificate_common_name,
+        "username_certified": login.is_certified,
     });
     if let (Some(bytes), None) = (&login.password, text) {
         body["password_base64"] = STANDARD.encode(bytes).into();

@@ -20,13 +20,15 @@ mod terms;
 pub mod value;
 
 pub use address::Address;
-pub use options::{Acl, Auth, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys};
+pub use options::{
+    Acl, Auth, Jwt, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys, Webhook,
+};
 pub use state_directory::state_directory;
 pub use summary::summary;
 pub use terms::Terms;
 pub use value::{
     ClientCertificates, ListenerProtocol, LogFormat, LogLevel, LogTarget, QueuePolicy, SyncPolicy,
-    TlsMinimum, UserNames, Version, Versions,
+    TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,
 };
 
 use value::Section;
@@ -40,6 +42,10 @@ pub struct Config {
     pub runtime: Runtime,
     /// Who may come in.
     pub auth: Auth,
+    /// Tokens as passwords.
+    pub jwt: Jwt,
+    /// A server that decides.
+    pub webhook: Webhook,
     /// What clients may do.
     pub acl: Acl,
     /// What is announced and agreed to.
@@ -62,6 +68,8 @@ impl Default for Config {
             listeners: vec![Listener::default()],
             runtime: Runtime::default(),
             auth: Auth::default(),
+            jwt: Jwt::default(),
+            webhook: Webhook::default(),
             acl: Acl::default(),
             protocol: Protocol::default(),
             limits: Limits::default(),
@@ -74,7 +82,7 @@ impl Default for Config {
 }
 
 /// Sections of the file besides the listeners.
-const SECTIONS: usize = 9;
+const SECTIONS: usize = 11;
 
 impl Config {
     /// The sections besides the listeners, in the order of the manual.
@@ -82,6 +90,8 @@ impl Config {
         [
             &self.runtime,
             &self.auth,
+            &self.jwt,
+            &self.webhook,
             &self.acl,
             &self.protocol,
             &self.limits,
@@ -94,9 +104,21 @@ impl Config {
 
     /// The same, to be set.
     pub fn sections_mut(&mut self) -> [&mut dyn Section; SECTIONS] {
-        let Config { listeners: _, runtime, auth, acl, protocol, limits, persistence, sys, shutdown, log } =
-            self;
-        [runtime, auth, acl, protocol, limits, persistence, sys, shutdown, log]
+        let Config {
+            listeners: _,
+            runtime,
+            auth,
+            jwt,
+            webhook,
+            acl,
+            protocol,
+            limits,
+            persistence,
+            sys,
+            shutdown,
+            log,
+        } = self;
+        [runtime, auth, jwt, webhook, acl, protocol, limits, persistence, sys, shutdown, log]
     }
 
     /// The sessions, retained messages, subscriptions and queued bytes that one of `shards` shards may hold.

@@ -7,7 +7,7 @@
 use super::address::Address;
 use super::value::{
     Allowed, ClientCertificates, ListenerProtocol, Literal, LogFormat, LogLevel, LogTarget, QueuePolicy,
-    Refused, Row, Section, Setting, SyncPolicy, TlsMinimum, UserNames, Version, Versions,
+    Refused, Row, Section, Setting, SyncPolicy, TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,
 };
 
 /// Declares the sections: for each its struct, its defaults and its rows.
@@ -167,6 +167,10 @@ sections! {
             "As auth.allow_anonymous, for this listener. Left out: as there.";
         password_file: Option<String> = None, Allowed::Text { bytes_max: 4096 }, "",
             "As auth.password_file, for this listener; empty: none. Left out: as there.";
+        jwt: Option<bool> = None, Allowed::Boolean, "",
+            "Whether tokens are taken as passwords here. Left out: if [jwt] has keys.";
+        webhook: Option<bool> = None, Allowed::Boolean, "",
+            "Whether the webhook is asked here. Left out: if [webhook] has a url.";
         acl_file: Option<String> = None, Allowed::Text { bytes_max: 4096 }, "",
             "As acl.file, for this listener; empty: none. Left out: as there.";
         connections: Option<usize> = None, integer(1, 10_000_000), "connections",
@@ -229,6 +233,72 @@ sections! {
         test_method: bool = false, Allowed::Boolean, "",
             "Whether the built-in method \"midge-test\" of enhanced authentication (AUTH packets, MQTT 5.0) is \
              offered, for those who develop clients. It protects nothing: never on in production.";
+    }
+
+    /// Tokens as passwords.
+    "jwt" => Jwt,
+    "JSON Web Tokens as passwords. A password that looks like a token (base64 of a JSON object, and three parts) is \
+     taken for one: it lets its client in, or keeps it out. The client is then the user that the token names. When a \
+     token expires its client is disconnected with 0xA0 (3.x: closed). SIGHUP reads the keys again." {
+        keys: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 4096, count_max: 64 }, "",
+            "Files with public keys: a key in PEM (RSA from 2048 bits: RS and PS; P-256: ES256; P-384: ES384; \
+             Ed25519: EdDSA), or a JSON Web Key Set, whose name ends in .json. No keys and no secrets: tokens count for nothing.";
+        secrets: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 4096, count_max: 64 }, "",
+            "Files with secrets that are shared with those who sign, as raw bytes and at least as long as the hash.";
+        secret_algorithm: TokenAlgorithm = TokenAlgorithm::Hs256, Allowed::Choice(TokenAlgorithm::WORDS), "",
+            "What tokens are signed with that are signed with a secret.";
+        issuer: String = String::new(), Allowed::Text { bytes_max: 1024 }, "",
+            "What the claim iss must be. Empty: anything.";
+        audience: String = String::new(), Allowed::Text { bytes_max: 1024 }, "",
+            "What must be among the claim aud. Empty: anything.";
+        user_claim: String = "sub".to_string(), Allowed::Text { bytes_max: 256 }, "",
+            "Claim with the user name.";
+        user_name_must_match: bool = false, Allowed::Boolean, "",
+            "Whether the user name in CONNECT must be the token's.";
+        publish_claim: String = String::new(), Allowed::Text { bytes_max: 256 }, "",
+            "Claim with an array of topic filters: its client may publish to what they match and to nothing else. \
+             An access list narrows that. Empty, or a token without the claim: no limit.";
+        subscribe_claim: String = String::new(), Allowed::Text { bytes_max: 256 }, "",
+            "The same for what it may subscribe to and receive.";
+        leeway_seconds: u32 = 30, integer(0, 3600), "seconds",
+            "How far the clocks of midge and of those who sign may be apart.";
+        expiry_required: bool = true, Allowed::Boolean, "",
+            "Whether a token without the claim exp is refused.";
+    }
+
+    /// A server that decides.
+    "webhook" => Webhook,
+    "A server of yours that decides over HTTP who comes in. It is asked with a POST of JSON (client_id, username, \
+     password or password_base64, peer, protocol_version, listener, mount, username_certified), and answers 200 \
+     with {\"result\": \"allow\" | \"deny\" | \"ignore\"}, and if it likes \"user\", \"expires_at\" (seconds since 1970) \
+     and \"acl\": {\"publish\": [...], \"subscribe\": [...]}; or 204 to allow, 401 or 403 to deny. Asked are clients that \
+     neither a token nor the password file lets in, all clients with names of certificates, and those without a name \
+     where anonymous ones are not allowed. While the server does not answer they are refused with 0x88 (3.x: 0x03)." {
+        url: String = String::new(), Allowed::Text { bytes_max: 2048 }, "",
+            "Where it is: http:// or https://. Empty: nobody is asked.";
+        header: String = String::new(), Allowed::Text { bytes_max: 256 }, "",
+            "Name of a header that shows who asks, such as \"Authorization\". Empty: none.";
+        header_file: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
+            "File with the value of that header.";
+        ca_file: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
+            "PEM file of the CAs that its certificate is checked against. Empty: those that browsers trust.";
+        connect_milliseconds: u32 = 1000, integer(1, 60_000), "milliseconds",
+            "Time for a connection to it.";
+        answer_milliseconds: u32 = 3000, integer(1, 60_000), "milliseconds",
+            "Time for everything, from its name to the last byte of its answer. limits.connect_seconds goes on meanwhile.";
+        requests: usize = 8, integer(1, 256), "requests",
+            "Requests at a time, each by a thread of its own. 1024 logins more may wait; those beyond are refused with \
+             0x89 (3.x: 0x03).";
+        cache_seconds: u32 = 60, integer(0, 86_400), "seconds",
+            "How long an answer that allows counts for the same login again. 0: not at all.";
+        refusal_cache_milliseconds: u32 = 1000, integer(0, 2000), "milliseconds",
+            "The same for answers that do not allow.";
+        cache_logins: usize = 10_000, integer(1, 10_000_000), "logins",
+            "Logins whose answers are remembered, and as many that were not allowed.";
+        failures: u32 = 5, integer(1, 1000), "failures",
+            "After so many requests without an answer, one after the other, it is not asked for a while.";
+        rest_milliseconds: u32 = 1000, integer(1, 600_000), "milliseconds",
+            "How long; then one login tries whether it is back.";
     }
 
     /// What clients may do.

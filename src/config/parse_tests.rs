@@ -12,8 +12,7 @@ const LIMITS_KEYS: &str = "connections, handshakes, connect_seconds, connect_byt
      payload_bytes, inflight_messages, inflight_bytes, session_queue_messages, session_queue_policy, session_queue_bytes, queue_bytes_total, \
      backlog_bytes, retained_messages, retained_bytes, subscriptions_per_client, subscriptions_total, topic_levels, sessions";
 
-const SECTION_HEADERS: &str =
-    "[[listeners]], [runtime], [auth], [acl], [protocol], [limits], [persistence], [sys], [shutdown], [log]";
+const SECTION_HEADERS: &str = "[[listeners]], [runtime], [auth], [jwt], [webhook], [acl], [protocol], [limits], [persistence], [sys], [shutdown], [log]";
 
 #[test]
 fn an_empty_file_gives_the_defaults() {

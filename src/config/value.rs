@@ -435,6 +435,18 @@ words! {
     }
 }
 
+words! {
+    /// How tokens are signed with a shared secret.
+    TokenAlgorithm {
+        /// HMAC with SHA-256.
+        Hs256 = "HS256",
+        /// HMAC with SHA-384.
+        Hs384 = "HS384",
+        /// HMAC with SHA-512.
+        Hs512 = "HS512",
+    }
+}
+
 word_settings!(
     LogLevel,
     LogFormat,
@@ -443,6 +455,7 @@ word_settings!(
     QueuePolicy,
     ClientCertificates,
     TlsMinimum,
+    TokenAlgorithm,
     UserNames
 );
 

@@ -1,16 +1,15 @@
 //! What the configuration says of those who want in: doors, password files and access lists of all listeners,
 //! read at the start and again on SIGHUP, all of it or nothing.
 
-use crate::auth::access::{Access, Login, Verdict};
+use crate::auth::access::Access;
 use crate::auth::acl::{self, Acl};
-use crate::auth::hash::HashScratch;
+use crate::auth::jwt::{JwtKeySource, JwtSettings, JwtVerifier, SecretAlgorithm};
 use crate::auth::password_file::PasswordFile;
-use crate::config::{Config, Listener, UserNames};
-use crate::control::pool::{Lane, LaneSettings, Outcome, Pool, PoolSettings};
+use crate::auth::webhook::{WebhookClient, WebhookHeader, WebhookSettings};
+use crate::config::{Config, Jwt, Listener, TokenAlgorithm, UserNames, Webhook};
+use crate::control::proofs::Proofs;
 use crate::transport::Door;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,8 +20,14 @@ pub struct Entrance {
     pub doors: Arc<[Door]>,
     /// What the machine asks of clients.
     pub access: Arc<[Access]>,
-    passwords: Arc<[Option<Arc<PasswordFile>>]>,
+    /// What the operator should know of the files that were read.
+    pub notes: Vec<String>,
+    proofs: Arc<[Option<Arc<Proofs>>]>,
+    requests_max: usize,
 }
+
+/// Most threads that compute: with more, a flood of logins would be felt.
+const HASH_THREADS_MAX: usize = 4;
 
 impl Entrance {
     /// Reads every file that the listeners name, each once.
@@ -30,38 +35,147 @@ impl Entrance {
     /// # Errors
     /// What is wrong with the first that can't be used: file, line, and what is allowed.
     pub fn load(config: &Config) -> Result<Entrance, String> {
-        let (mut doors, mut access, mut passwords) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut doors, mut access, mut proofs, mut notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut password_files = BTreeMap::new();
         let mut acl_files = BTreeMap::new();
+        let all_tokens = load_tokens(&config.jwt, &mut notes)?;
+        let all_webhook = load_webhook(&config.webhook, &mut notes)?;
         for listener in &config.listeners {
             doors.push(Door::of(listener)?);
             let file = listener.password_file.as_ref().unwrap_or(&config.auth.password_file);
-            let passwords_here = once(&mut password_files, file, |path| {
+            let passwords = once(&mut password_files, file, |path| {
                 PasswordFile::load(path).map(Arc::new).map_err(|errors| errors.to_string())
             })?;
+            let tokens = chosen(listener, "jwt", listener.jwt, &all_tokens)?;
+            let webhook = chosen(listener, "webhook", listener.webhook, &all_webhook)?;
             let file = listener.acl_file.as_ref().unwrap_or(&config.acl.file);
             access.push(Access {
                 acl: once(&mut acl_files, file, load_acl)?,
-                checks_passwords: passwords_here.is_some(),
+                checks_passwords: passwords.is_some() || tokens.is_some(),
+                asks_for_all: webhook.is_some(),
                 names_by_certificate: listener.tls_user_name != UserNames::None,
             });
-            passwords.push(passwords_here);
+            let asks_any = passwords.is_some() || tokens.is_some() || webhook.is_some();
+            let has_names = asks_any || listener.tls_user_name != UserNames::None;
+            if !file.is_empty() && !has_names && config.terms(listener).allow_anonymous {
+                notes.push(format!(
+                    "listener {}: its access list goes by user names, and nothing proves them there",
+                    listener.address
+                ));
+            }
+            proofs.push(asks_any.then(|| {
+                Arc::new(Proofs {
+                    passwords,
+                    tokens,
+                    webhook,
+                    listener: listener.address.to_string(),
+                    mount_point: Some(listener.mount_point.clone()).filter(|mount| !mount.is_empty()),
+                })
+            }));
         }
-        Ok(Entrance { doors: doors.into(), access: access.into(), passwords: passwords.into() })
+        let requests_max = if all_webhook.is_some() { config.webhook.requests } else { 0 };
+        Ok(Entrance {
+            doors: doors.into(),
+            access: access.into(),
+            notes,
+            proofs: proofs.into(),
+            requests_max,
+        })
     }
 
-    /// Checks a login. It may take a hundred milliseconds, the same for users that are there and others.
-    fn check(&self, login: &Login) -> Verdict {
-        thread_local! {
-            static SCRATCH: RefCell<HashScratch> = RefCell::new(HashScratch::default());
-        }
-        let file = self.passwords.get(usize::from(login.listener)).and_then(Option::as_ref);
-        let Some(file) = file else { return Verdict::Bad };
-        // None is not an empty one; but it takes as long.
-        let password = login.password.as_deref().unwrap_or_default();
-        let good = SCRATCH.with_borrow_mut(|scratch| file.verify_with(&login.user, password, scratch));
-        if good && login.password.is_some() { Verdict::Good } else { Verdict::Bad }
+    /// What proves who a client of a listener is, if it asks for any proof.
+    pub fn proofs(&self, listener: u16) -> Option<Arc<Proofs>> {
+        self.proofs.get(usize::from(listener)).cloned().flatten()
     }
+
+    /// How many threads its logins need: those that compute, as many as processors and at most
+    /// [`HASH_THREADS_MAX`], and those that wait for the webhook.
+    pub fn threads(&self) -> (usize, usize) {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let asks_any = self.proofs.iter().any(Option::is_some);
+        (if asks_any { processors.min(HASH_THREADS_MAX) } else { 0 }, self.requests_max)
+    }
+}
+
+/// What the broker has of a kind of proof, unless the listener wants none of it.
+fn chosen<T: Clone>(
+    listener: &Listener,
+    section: &str,
+    wanted: Option<bool>,
+    all: &Option<T>,
+) -> Result<Option<T>, String> {
+    match wanted {
+        Some(false) => Ok(None),
+        Some(true) if all.is_none() => {
+            Err(format!("listener {}: {section} = true, but [{section}] is empty", listener.address))
+        }
+        _ => Ok(all.clone()),
+    }
+}
+
+/// The keys of tokens, if there are any.
+fn load_tokens(jwt: &Jwt, notes: &mut Vec<String>) -> Result<Option<Arc<JwtVerifier>>, String> {
+    let algorithm = match jwt.secret_algorithm {
+        TokenAlgorithm::Hs256 => SecretAlgorithm::Hs256,
+        TokenAlgorithm::Hs384 => SecretAlgorithm::Hs384,
+        TokenAlgorithm::Hs512 => SecretAlgorithm::Hs512,
+    };
+    let public = jwt.keys.iter().map(|file| match Path::new(file).extension() {
+        Some(extension) if extension == "json" => JwtKeySource::Jwks { file: file.into() },
+        _ => JwtKeySource::PublicKey { file: file.into() },
+    });
+    let secret = jwt.secrets.iter().map(|file| JwtKeySource::Secret { algorithm, file: file.into() });
+    let keys: Vec<JwtKeySource> = public.chain(secret).collect();
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let settings = JwtSettings {
+        keys,
+        issuer: given(&jwt.issuer),
+        audience: given(&jwt.audience),
+        user_claim: jwt.user_claim.clone(),
+        require_user_match: jwt.user_name_must_match,
+        publish_claim: given(&jwt.publish_claim),
+        subscribe_claim: given(&jwt.subscribe_claim),
+        leeway_seconds: u64::from(jwt.leeway_seconds),
+        require_expiry: jwt.expiry_required,
+    };
+    let verifier = JwtVerifier::load(&settings).map_err(|error| format!("[jwt]: {error}"))?;
+    notes.extend(verifier.left_out().iter().map(|words| format!("[jwt]: {words}")));
+    Ok(Some(Arc::new(verifier)))
+}
+
+/// The server that decides, if there is one.
+fn load_webhook(webhook: &Webhook, notes: &mut Vec<String>) -> Result<Option<Arc<WebhookClient>>, String> {
+    if webhook.url.is_empty() {
+        return Ok(None);
+    }
+    let header = match (webhook.header.as_str(), webhook.header_file.as_str()) {
+        ("", "") => None,
+        ("", _) | (_, "") => {
+            return Err("[webhook]: header and header_file are the two halves of one".to_owned());
+        }
+        (name, file) => Some(WebhookHeader { name: name.to_owned(), value_file: file.into() }),
+    };
+    let settings = WebhookSettings {
+        url: webhook.url.clone(),
+        header,
+        ca_file: Some(&webhook.ca_file).filter(|file| !file.is_empty()).map(Into::into),
+        connect_timeout_millis: u64::from(webhook.connect_milliseconds),
+        timeout_millis: u64::from(webhook.answer_milliseconds),
+        concurrent_max: webhook.requests,
+        cache_seconds: u64::from(webhook.cache_seconds),
+        deny_cache_millis: u64::from(webhook.refusal_cache_milliseconds),
+        cache_entries_max: webhook.cache_logins,
+        failures_max: webhook.failures,
+        circuit_open_millis: u64::from(webhook.rest_milliseconds),
+    };
+    let client = WebhookClient::load(&settings).map_err(|error| format!("[webhook]: {error}"))?;
+    if client.sends_passwords_in_clear() {
+        notes.push(format!("[webhook]: passwords go to {} unencrypted", webhook.url));
+    }
+    Ok(Some(Arc::new(client)))
 }
 
 /// The file of a name, read once; none for an empty name.
@@ -102,38 +216,4 @@ pub fn user_of_certificate(
         UserNames::Subject => subject,
     };
     name.filter(|name| !name.is_empty()).map(String::into_boxed_str)
-}
-
-/// The threads that check logins, with a lower priority than the shards.
-pub struct Logins {
-    pool: Pool,
-}
-
-impl Logins {
-    /// Starts them.
-    ///
-    /// # Errors
-    /// A thread can't be started.
-    pub fn start() -> io::Result<Logins> {
-        let settings = PoolSettings::default();
-        // Nothing waits for other servers yet.
-        let http = LaneSettings { threads: 0, ..settings.http };
-        Ok(Logins { pool: Pool::start(PoolSettings { http, ..settings })? })
-    }
-
-    /// Has a login checked; `done` is told the answer, on another thread, exactly once, unless this says at once
-    /// that too many wait.
-    pub fn check(
-        &self,
-        entrance: &Entrance,
-        login: Box<Login>,
-        done: impl FnOnce(Verdict) + Send + 'static,
-    ) -> Result<(), Verdict> {
-        let entrance = entrance.clone();
-        let checked = move |outcome| match outcome {
-            Outcome::Done(verdict) => done(verdict),
-            Outcome::Panicked | Outcome::Stopped => done(Verdict::Busy),
-        };
-        self.pool.submit(Lane::Hash, move || entrance.check(&login), checked).map_err(|_| Verdict::Busy)
-    }
 }

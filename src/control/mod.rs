@@ -2,4 +2,6 @@
 //! others. Shards hand such work over and get the result by a callback.
 
 pub mod entrance;
+pub mod logins;
 pub mod pool;
+pub mod proofs;

@@ -71,23 +71,11 @@ pub const THREADS_MAX: usize = 256;
 pub const NICE: i32 = 10;
 
 /// Running threads and their queues. Dropping it stops it.
-#[derive(Debug)]
 pub struct Pool {
     hash: Queue,
     http: Queue,
     stopping: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-impl Default for PoolSettings {
-    /// As many hashing threads as processors, at most 4, and 8 that wait for other servers.
-    fn default() -> PoolSettings {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        PoolSettings {
-            hash: LaneSettings { threads: processors.min(4), queue_max: QUEUE_DEFAULT },
-            http: LaneSettings { threads: 8, queue_max: QUEUE_DEFAULT },
-        }
-    }
 }
 
 impl Pool {
@@ -98,13 +86,37 @@ impl Pool {
     /// A thread can't be started; those that were have ended again.
     pub fn start(settings: PoolSettings) -> io::Result<Pool> {
         let stopping = Arc::new(AtomicBool::new(false));
-        let (hash, hash_end) = Queue::new(settings.hash);
-        let (http, http_end) = Queue::new(settings.http);
+        let (hash, http) = (Queue::new(settings.hash.queue_max), Queue::new(settings.http.queue_max));
         // From here on a drop stops the threads that run.
         let pool = Pool { hash, http, stopping, threads: Mutex::new(Vec::new()) };
-        pool.start_lane("midge-auth", settings.hash, hash_end)?;
-        pool.start_lane("midge-http", settings.http, http_end)?;
+        pool.grow(Lane::Hash, settings.hash.threads)?;
+        pool.grow(Lane::Http, settings.http.threads)?;
         Ok(pool)
+    }
+
+    /// Starts threads until a lane has that many, at most [`THREADS_MAX`]. It never has fewer again.
+    ///
+    /// # Errors
+    ///
+    /// A thread can't be started; those that were stay.
+    #[allow(clippy::disallowed_methods, reason = "the pool's threads are its own")]
+    pub fn grow(&self, lane: Lane, threads: usize) -> io::Result<()> {
+        let name = match lane {
+            Lane::Hash => "midge-auth",
+            Lane::Http => "midge-http",
+        };
+        let queue = self.queue(lane);
+        let processors = sched_getaffinity(Some(getpid())).ok();
+        let mut all = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for number in queue.threads.load(Ordering::Relaxed)..threads.min(THREADS_MAX) {
+            let (end, stopping) = (Arc::clone(&queue.end), Arc::clone(&self.stopping));
+            all.push(std::thread::Builder::new().name(format!("{name}-{number}")).spawn(move || {
+                yield_to_shards(processors);
+                end.work_until(&stopping);
+            })?);
+            queue.threads.store(number + 1, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Hands over `work`; `done` gets what it returned. Both run on a thread of the lane. Never
@@ -158,21 +170,6 @@ impl Pool {
             Lane::Http => &self.http,
         }
     }
-
-    #[allow(clippy::disallowed_methods, reason = "the pool's threads are its own")]
-    fn start_lane(&self, name: &str, settings: LaneSettings, end: QueueEnd) -> io::Result<()> {
-        let end = Arc::new(end);
-        let processors = sched_getaffinity(Some(getpid())).ok();
-        for number in 0..settings.threads.min(THREADS_MAX) {
-            let (end, stopping) = (Arc::clone(&end), Arc::clone(&self.stopping));
-            let thread = std::thread::Builder::new().name(format!("{name}-{number}")).spawn(move || {
-                yield_to_shards(processors);
-                end.work_until(&stopping);
-            })?;
-            self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
-        }
-        Ok(())
-    }
 }
 
 impl Drop for Pool {
@@ -197,11 +194,11 @@ fn yield_to_shards(processors: Option<CpuSet>) {
 
 /// The way into a lane. Pushing takes no lock that a thread of the pool holds while it works or
 /// waits its turn on a busy processor.
-#[derive(Debug)]
 struct Queue {
     sender: SyncSender<Job>,
     waiting: Arc<AtomicUsize>,
-    has_threads: bool,
+    threads: AtomicUsize,
+    end: Arc<QueueEnd>,
 }
 
 /// The way out of a lane: its threads take turns at it.
@@ -211,16 +208,16 @@ struct QueueEnd {
 }
 
 impl Queue {
-    fn new(settings: LaneSettings) -> (Queue, QueueEnd) {
+    fn new(queue_max: usize) -> Queue {
         // With a place for 0 a sender would wait for its receiver's hand.
-        let (sender, receiver) = sync_channel(settings.queue_max.max(1));
+        let (sender, receiver) = sync_channel(queue_max.max(1));
         let waiting = Arc::new(AtomicUsize::new(0));
-        let queue = Queue { sender, waiting: Arc::clone(&waiting), has_threads: settings.threads > 0 };
-        (queue, QueueEnd { receiver: Mutex::new(receiver), waiting })
+        let end = QueueEnd { receiver: Mutex::new(receiver), waiting: Arc::clone(&waiting) };
+        Queue { sender, waiting, threads: AtomicUsize::new(0), end: Arc::new(end) }
     }
 
     fn push(&self, job: Job) -> Result<(), NotTaken> {
-        if !self.has_threads {
+        if self.threads.load(Ordering::Relaxed) == 0 {
             job.forget();
             return Err(NotTaken::Full);
         }
@@ -290,8 +287,6 @@ impl Drop for Job {
         }
     }
 }
-
-const QUEUE_DEFAULT: usize = 1024;
 
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "the tests time what threads do")]

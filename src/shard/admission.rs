@@ -7,8 +7,10 @@
 use super::connect::Told;
 use super::connection::{Progress, Stage};
 use super::directory::{CHECKED, NO_CONNECTION};
-use super::{Counter, Effect, Shard, Violation};
-use crate::auth::access::{Access, Login, Verdict};
+use super::timers::Timer;
+use super::wheel::TimerId;
+use super::{Counter, Effect, EndCause, Shard, Violation};
+use crate::auth::access::{Access, Grant, Login, Verdict};
 use crate::auth::acl::Permissions;
 use crate::packet::{Connect, Frame, Reason};
 use crate::time::Time;
@@ -19,15 +21,12 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct Identity {
     /// User name.
-    user: Option<Box<str>>,
+    pub user: Option<Box<str>>,
+    /// What came with its login.
+    granted: Permissions,
+    /// When that ends.
+    pub ends: Option<TimerId>,
     permissions: Option<Permissions>,
-}
-
-impl Identity {
-    /// The user name.
-    pub(super) fn user(&self) -> Option<&str> {
-        self.user.as_deref()
-    }
 }
 
 /// What becomes of a CONNECT.
@@ -47,9 +46,11 @@ const ANONYMOUS: Violation = Violation {
 };
 const NO_CERTIFICATE: Violation =
     Violation { reason: Reason::BadUserNameOrPassword, cause: "no client certificate that names a user" };
-const BAD_LOGIN: Violation =
-    Violation { reason: Reason::NotAuthorized, cause: "unknown user or wrong password" };
 const BUSY: Violation = Violation { reason: Reason::ServerBusy, cause: "too many logins wait to be checked" };
+const UNAVAILABLE: Violation = Violation {
+    reason: Reason::ServerUnavailable,
+    cause: "the server that decides on logins does not answer",
+};
 const WILL_DENIED: Violation =
     Violation { reason: Reason::NotAuthorized, cause: "the client may not publish to its will's topic" };
 
@@ -87,13 +88,15 @@ impl Shard {
         if self.name_after_user(slot, &mut connect, user.as_deref()).is_err() {
             return;
         }
-        let progress = match verdict {
-            Verdict::Good => {
-                let user = connect.username.map(Box::from);
-                self.let_in(now, slot, &connect, user)
-            }
-            Verdict::Bad => self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, BAD_LOGIN),
-            Verdict::Busy => self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, BUSY),
+        let judged = match verdict {
+            Verdict::Good(grant) => Ok(grant),
+            Verdict::Bad(cause) => Err(Violation { reason: Reason::NotAuthorized, cause }),
+            Verdict::Busy => Err(BUSY),
+            Verdict::Unavailable => Err(UNAVAILABLE),
+        };
+        let progress = match judged {
+            Ok(grant) => self.let_in(now, slot, &connect, grant),
+            Err(violation) => self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation),
         };
         self.settle(now);
         if let Progress::Next = progress {
@@ -117,7 +120,7 @@ impl Shard {
         packet: Frame<'_>,
     ) -> Progress {
         match self.judge(slot, connect) {
-            Judged::In(user) => self.let_in(now, slot, connect, user),
+            Judged::In(user) => self.let_in(now, slot, connect, Grant { user, ..Grant::default() }),
             Judged::Out(violation) => {
                 self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, violation)
             }
@@ -136,41 +139,64 @@ impl Shard {
     fn judge(&self, slot: u32, connect: &Connect<'_>) -> Judged {
         let Some(connection) = self.connection(slot) else { return Judged::Out(ANONYMOUS) };
         let access = &self.access[usize::from(connection.listener)];
-        if access.names_by_certificate {
-            let user = self.certificate_user(slot);
-            return user.map_or(Judged::Out(NO_CERTIFICATE), |user| Judged::In(Some(user)));
+        let certified = match &connection.rare {
+            Some(rare) if access.names_by_certificate => rare.certificate_user.clone(),
+            _ => None,
+        };
+        if access.names_by_certificate && certified.is_none() {
+            return Judged::Out(NO_CERTIFICATE);
         }
+        let is_certified = certified.is_some();
+        let user = certified.or_else(|| connect.username.map(Box::from));
         let is_anonymous_allowed = self.terms(slot).allow_anonymous;
-        match connect.username {
-            Some(user) if access.checks_passwords => Judged::Ask(Box::new(Login {
+        let is_nobody = user.is_none() && connect.password.is_none();
+        let is_asked = match (is_certified, is_nobody) {
+            (true, _) => access.asks_for_all,
+            (false, true) => access.asks_for_all && !is_anonymous_allowed,
+            (false, false) => access.asks_for_all || access.checks_passwords,
+        };
+        if is_asked {
+            return Judged::Ask(Box::new(Login {
                 client_id: connect.client_id.into(),
-                user: user.into(),
+                user,
+                is_certified,
                 password: connect.password.map(Box::from),
                 peer: SocketAddr::from(&connection.peer),
                 listener: connection.listener,
                 version: connect.version,
-            })),
-            // Nobody looks at what it has; it is as good as none.
-            Some(user) if is_anonymous_allowed => Judged::In(Some(user.into())),
-            None if is_anonymous_allowed => Judged::In(None),
-            _ => Judged::Out(ANONYMOUS),
+            }));
         }
+        // A name that nobody looks at is as good as none.
+        if is_certified || is_anonymous_allowed { Judged::In(user) } else { Judged::Out(ANONYMOUS) }
     }
 
-    fn let_in(&mut self, now: Time, slot: u32, connect: &Connect<'_>, user: Option<Box<str>>) -> Progress {
+    fn let_in(&mut self, now: Time, slot: u32, connect: &Connect<'_>, grant: Grant) -> Progress {
+        let Grant { user, seconds, permissions: granted } = grant;
         if let Some(will) = &connect.will {
             let topic = super::mount::mounted(&self.terms(slot).mount_point, will.topic);
-            let permissions = self.permissions_of(slot, user.as_deref(), connect.client_id);
+            let permissions = self.permissions_of(slot, user.as_deref(), connect.client_id).and(&granted);
             if !permissions.may_publish(&topic) {
                 return self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, WILL_DENIED);
             }
         }
-        if user.is_some()
+        let ends = seconds.map(|seconds| {
+            let end = now.after_millis(seconds.saturating_mul(1000));
+            self.wheel.schedule(end, Timer::Permission(slot))
+        });
+        if (user.is_some() || ends.is_some() || !granted.is_everything())
             && let Some(connection) = self.connection_mut(slot)
         {
-            connection.rare().identity.user = user;
+            connection.rare().identity = Identity { user, granted, ends, permissions: None };
         }
         self.accept(now, slot, connect, None)
+    }
+
+    /// What a client was let in with has run out.
+    pub(super) fn handle_permission_end(&mut self, now: Time, slot: u32) {
+        let Some(connection) = self.connection_mut(slot) else { return };
+        if connection.rare().identity.ends.take().is_some() {
+            self.end_connection(now, slot, EndCause::PermissionEnded);
+        }
     }
 
     fn permissions_of(&self, slot: u32, user: Option<&str>, client_id: &str) -> Permissions {
@@ -180,10 +206,14 @@ impl Shard {
 
     /// Works out what the client of a session may do, and whether each message for it must be looked at.
     pub(super) fn grant(&mut self, slot: u32, session: u32) {
-        let user =
-            self.connection(slot).and_then(|connection| connection.rare.as_ref()?.identity.user.clone());
-        let client_id = self.directory.session(session).client_id.clone();
-        let permissions = self.permissions_of(slot, user.as_deref(), &client_id);
+        let identity =
+            self.connection(slot).and_then(|connection| connection.rare.as_ref()).map(|rare| &rare.identity);
+        let user = identity.and_then(|identity| identity.user.as_deref());
+        let client_id = &self.directory.session(session).client_id;
+        let mut permissions = self.permissions_of(slot, user, client_id);
+        if let Some(identity) = identity {
+            permissions = permissions.and(&identity.granted);
+        }
         let filters = self.directory.session(session).subscriptions();
         let is_checked = filters.iter().any(|filter| !permissions.receives_all_of(filter));
         let entry = self.directory.slot_mut(session);

@@ -2,8 +2,8 @@
 
 use super::Hangup;
 use super::world::World;
-use crate::auth::access::{Access, Verdict};
-use crate::auth::acl::{Acl, Actions, Effect, Rule, Subscribing, Who};
+use crate::auth::access::{Access, Grant, Verdict};
+use crate::auth::acl::{Acl, Actions, Effect, Permissions, Rule, Subscribing, Who};
 use crate::config::Config;
 
 fn quiet(shards: usize, access: Access) -> World {
@@ -79,8 +79,8 @@ fn a_login_waits_for_its_answer_and_what_was_sent_behind_it_too() {
     for shards in [1, 2] {
         let mut world = quiet(shards, with_passwords());
         for (name, verdict, answer) in [
-            ("good", Verdict::Good, [IN, &[0xD0, 0]].concat()),
-            ("bad", Verdict::Bad, vec![0x20, 2, 0, 5]),
+            ("good", Verdict::Good(Grant::default()), [IN, &[0xD0, 0]].concat()),
+            ("bad", Verdict::Bad("for a reason"), vec![0x20, 2, 0, 5]),
             ("busy", Verdict::Busy, vec![0x20, 2, 0, 3]),
         ] {
             let client = world.open(0);
@@ -88,12 +88,13 @@ fn a_login_waits_for_its_answer_and_what_was_sent_behind_it_too() {
             assert_eq!(world.take(client), b"", "{name}");
             let login = &world.logins[0].2;
             assert_eq!(
-                (&*login.client_id, &*login.user, login.password.as_deref()),
-                (name, "u", Some(&b"p"[..]))
+                (&*login.client_id, login.user.as_deref(), login.password.as_deref()),
+                (name, Some("u"), Some(&b"p"[..]))
             );
+            let is_good = matches!(verdict, Verdict::Good(_));
             world.answer(verdict);
             assert_eq!(world.take(client), answer, "{name}");
-            assert_eq!(world.is_closed(client), verdict != Verdict::Good);
+            assert_eq!(world.is_closed(client), !is_good);
         }
     }
 }
@@ -104,14 +105,14 @@ fn an_answer_that_comes_too_late_is_for_nobody() {
     let client = world.open(0);
     world.send(client, &connect("c", 2, Some(("u", "p"))));
     world.hang_up(client, Hangup::Reset);
-    world.answer(Verdict::Good);
+    world.answer(Verdict::Good(Grant::default()));
     assert_eq!(world.shards[0].connections(), 0);
     // And the time for a whole CONNECT is also that for its login.
     let client = world.open(0);
     world.send(client, &connect("c", 2, Some(("u", "p"))));
     world.pass(11_000);
     assert!(world.is_closed(client));
-    world.answer(Verdict::Good);
+    world.answer(Verdict::Good(Grant::default()));
     assert_eq!(world.shards[0].connections(), 0);
 }
 
@@ -234,4 +235,87 @@ fn a_change_of_the_list_holds_for_subscriptions_that_are_there() {
         world.ask(&open);
         assert_eq!(said(&mut world), both);
     }
+}
+
+fn granted(user: &str, seconds: Option<u64>, publish: &str, subscribe: &str) -> Verdict {
+    let lists = [vec![publish.to_owned()], vec![subscribe.to_owned()]];
+    let permissions = Permissions::of_lists(Some(&lists[0]), Some(&lists[1])).expect("good filters");
+    Verdict::Good(Grant { user: Some(user.into()), seconds, permissions })
+}
+
+#[test]
+fn what_came_with_a_login_limits_its_client_beside_the_list_also_after_a_reload() {
+    let asking = |topics: &[&str]| {
+        let grants: Vec<_> = topics.iter().map(|&topic| (Effect::Allow, Actions::ALL, topic)).collect();
+        Access { asks_for_all: true, ..list(Subscribing::Strict, &grants) }
+    };
+    let mut world = quiet(1, asking(&["a/#", "b"]));
+    let client = world.open(0);
+    world.send(client, &connect("c", 2, Some(("u", "p"))));
+    world.answer(granted("u", None, "#", "a/1"));
+    assert_eq!(world.take(client), IN);
+    world.send(client, &subscribe("a/1", 0));
+    assert_eq!(world.take(client), [0x90, 3, 0, 1, 0]);
+    // The list has it, the grant has not.
+    world.send(client, &subscribe("b", 0));
+    assert_eq!(world.take(client), [0x90, 3, 0, 1, 0x80]);
+    world.send(client, &publish(0x30, "a/1", None));
+    assert_eq!(world.take(client), publish(0x30, "a/1", None));
+    world.ask(&asking(&["#"]));
+    world.send(client, &subscribe("b", 0));
+    assert_eq!(world.take(client), [0x90, 3, 0, 1, 0x80], "the grant still holds");
+    world.ask(&asking(&["b"]));
+    world.send(client, &publish(0x30, "a/1", None));
+    assert_eq!(world.take(client), b"", "the new list holds too");
+}
+
+#[test]
+fn client_is_let_go_when_its_permission_ends_and_its_will_is_published() {
+    let mut world = quiet(1, Access { asks_for_all: true, ..Access::default() });
+    let watcher = enter(&mut world, "watcher", 2);
+    world.send(watcher, &subscribe("gone", 0));
+    world.take(watcher);
+    // CONNECT of 5.0 with a will.
+    let mut body = b"\x00\x04MQTT\x05\x86\x00\x3c\x00\x00\x01c\x00\x00\x04gone\x00\x02hi".to_vec();
+    string(&mut body, "u");
+    let client = world.open(0);
+    world.send(client, &[vec![0x10, u8::try_from(body.len()).unwrap()], body].concat());
+    world.answer(Verdict::Good(Grant { user: Some("u".into()), seconds: Some(5), ..Grant::default() }));
+    assert_eq!(world.take(client)[0], 0x20);
+    world.pass(4_900);
+    assert!(!world.is_closed(client));
+    world.pass(200);
+    assert!(world.is_closed(client));
+    let bye = world.take(client);
+    assert_eq!((bye[0], bye[2]), (0xE0, 0xA0));
+    assert_eq!(world.take(watcher), publish(0x30, "gone", None));
+    // One that leaves earlier leaves no timer behind for whoever comes next.
+    let early = world.open(0);
+    world.send(early, &connect("early", 2, Some(("u", "p"))));
+    world.answer(Verdict::Good(Grant { seconds: Some(5), ..Grant::default() }));
+    world.hang_up(early, Hangup::Closed);
+    let next = enter(&mut world, "next", 2);
+    world.pass(6_000);
+    assert!(!world.is_closed(next));
+}
+
+#[test]
+fn who_can_show_nothing_is_asked_for_where_somebody_decides() {
+    let mut world = quiet(1, Access { asks_for_all: true, ..Access::default() });
+    let anonymous = enter(&mut world, "anonymous", 2);
+    assert!(!world.is_closed(anonymous), "it is allowed by itself");
+    let mut config = Config::default();
+    config.auth.allow_anonymous = Some(false);
+    config.sys.interval_seconds = 0;
+    let mut world = World::new(1, config);
+    world.ask(&Access { asks_for_all: true, ..Access::default() });
+    let client = world.open(0);
+    world.send(client, &connect("c", 2, None));
+    assert_eq!(world.logins[0].2.user, None);
+    world.answer(Verdict::Good(Grant::default()));
+    assert_eq!(world.take(client), IN);
+    let client = world.open(0);
+    world.send(client, &connect("d", 2, None));
+    world.answer(Verdict::Unavailable);
+    assert_eq!(world.take(client), [0x20, 2, 0, 3]);
 }

@@ -8,6 +8,11 @@ const NO_USER: Violation = Violation {
     reason: Reason::NotAuthorized,
     cause: "no user name to be the client identifier (listeners.user_name_as_client_id)",
 };
+const OTHER_USER: Violation = Violation {
+    reason: Reason::NotAuthorized,
+    cause: "the user name that was proved is not that of CONNECT (listeners.user_name_as_client_id)",
+};
+
 impl Shard {
     /// The name that the certificate of a connection's client gives it.
     pub(super) fn certificate_user(&self, slot: u32) -> Option<Box<str>> {
@@ -28,6 +33,15 @@ impl Shard {
         let user = by_certificate.or(connect.username).filter(|user| !user.is_empty());
         connect.client_id = user.ok_or(NO_USER)?;
         Ok(())
+    }
+
+    /// On such a listener, is the client that is about to come in the user that it is called after? One that has
+    /// proved another name by then, with a token for example, must not have the session of this one.
+    pub(super) fn check_name_after_user(&self, slot: u32, client_id: &str) -> Result<(), Violation> {
+        let rare = self.connection(slot).and_then(|connection| connection.rare.as_ref());
+        let user = rare.and_then(|rare| rare.identity.user.as_deref());
+        let is_free = !self.terms(slot).user_name_as_client_id;
+        if is_free || user == Some(client_id) { Ok(()) } else { Err(OTHER_USER) }
     }
 
     /// What is asked of a client identifier, besides that it can be read.

@@ -231,6 +231,9 @@ impl Shard {
         connect: &Connect<'_>,
         method: Option<&str>,
     ) -> Progress {
+        if let Err(violation) = self.check_name_after_user(slot, connect.client_id) {
+            return self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, violation);
+        }
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id(slot));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let before = self.journal.count();
@@ -283,6 +286,7 @@ impl Shard {
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
         self.report(Event::Connected {
             client: client_id.into(),
+            user: connection.rare.as_ref().and_then(|rare| rare.identity.user.clone()),
             peer: SocketAddr::from(&connection.peer),
             version: connect.version,
             keep_alive_seconds: terms.keep_alive_seconds,

@@ -404,7 +404,8 @@ impl Shard {
             }
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate => self.handshakes -= 1,
         }
-        if let Some(timer) = connection.timer {
+        let ends = connection.rare.as_ref().and_then(|rare| rare.identity.ends);
+        for timer in [connection.timer, ends].into_iter().flatten() {
             self.wheel.cancel(timer);
         }
         Some(connection)

@@ -30,6 +30,8 @@ counters! {
     Violations,
     /// Connections that ended by their keep alive.
     KeepAliveTimeouts,
+    /// Connections that ended because what let them in has expired.
+    PermissionsEnded,
     /// Sessions that ended by their expiry interval.
     SessionsExpired,
     /// Sessions taken over by a new connection.

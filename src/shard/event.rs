@@ -12,6 +12,8 @@ pub enum Event {
     Connected {
         /// Client identifier.
         client: Box<str>,
+        /// User name.
+        user: Option<Box<str>>,
         /// Where from.
         peer: SocketAddr,
         /// Protocol.
@@ -114,6 +116,8 @@ pub enum EndCause {
     Violation(Violation),
     /// Nothing came for one and a half times the keep alive. `[MQTT5-3.1.2-22]`
     KeepAlive,
+    /// What the client was let in with, a token for example, has expired.
+    PermissionEnded,
     /// No CONNECT came in time.
     ConnectTimeout,
     /// The client identifier connected again. `[MQTT5-3.1.4-3]`
@@ -130,6 +134,7 @@ impl EndCause {
         match self {
             EndCause::Violation(violation) => Some(violation.reason),
             EndCause::KeepAlive => Some(Reason::KeepAliveTimeout),
+            EndCause::PermissionEnded => Some(Reason::MaximumConnectTime),
             EndCause::TakenOver => Some(Reason::SessionTakenOver),
             EndCause::Shutdown => Some(Reason::ServerShuttingDown),
             EndCause::Disconnect(_) | EndCause::Hangup(_) | EndCause::ConnectTimeout | EndCause::Refused => {
@@ -153,6 +158,7 @@ impl fmt::Display for EndCause {
             EndCause::Hangup(hangup) => write!(f, "{hangup}"),
             EndCause::Violation(violation) => write!(f, "{violation}"),
             EndCause::KeepAlive => f.write_str("keep alive timeout (0x8D)"),
+            EndCause::PermissionEnded => f.write_str("what the client was let in with has expired (0xA0)"),
             EndCause::ConnectTimeout => f.write_str("no CONNECT within limits.connect_seconds"),
             EndCause::TakenOver => f.write_str("session taken over by a new connection (0x8E)"),
             EndCause::Shutdown => f.write_str("server shutting down (0x8B)"),
@@ -243,6 +249,7 @@ impl Event {
                 }
                 EndCause::Violation(_) => Some(Counter::Violations),
                 EndCause::KeepAlive => Some(Counter::KeepAliveTimeouts),
+                EndCause::PermissionEnded => Some(Counter::PermissionsEnded),
                 EndCause::ConnectTimeout => Some(Counter::LimitConnectSeconds),
                 EndCause::TakenOver => Some(Counter::Takeovers),
                 EndCause::Disconnect(_) | EndCause::Hangup(_) | EndCause::Shutdown | EndCause::Refused => {

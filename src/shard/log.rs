@@ -26,6 +26,7 @@ impl EventLog {
         match event {
             Event::Connected {
                 client,
+                user,
                 peer,
                 version,
                 keep_alive_seconds,
@@ -36,6 +37,7 @@ impl EventLog {
                 let protocol = protocol(*version);
                 tracing::info!(
                     client = shown(client),
+                    user = user.as_deref().map(shown),
                     peer = %Shown(*peer),
                     protocol,
                     keep_alive_seconds,

@@ -3,7 +3,7 @@
 use super::Hangup;
 use super::kept_tests::connect_kept;
 use super::world::World;
-use crate::auth::access::{Access, Verdict};
+use crate::auth::access::{Access, Grant, Verdict};
 use crate::auth::acl::{Acl, Actions, Effect, Rule, Subscribing, Who};
 use crate::config::{Config, Listener};
 
@@ -158,11 +158,17 @@ fn a_user_name_is_the_client_identifier_also_where_it_must_be_proved() {
         let client = world.open(0);
         world.send(client, &connect_as(4, client_id, Some("user")));
         assert_eq!(&*world.logins[0].2.client_id, "user");
-        world.answer(Verdict::Good);
+        world.answer(Verdict::Good(Grant { user: Some("user".into()), ..Grant::default() }));
         assert_eq!(world.take(client), b"\x20\x02\x00\x00");
         clients.push(client);
     }
     assert!(world.is_closed(clients[0]) && !world.is_closed(clients[1]));
+    // Who proves to be another one does not get this one's session.
+    let other = world.open(0);
+    world.send(other, &connect_as(4, "c", Some("user")));
+    world.answer(Verdict::Good(Grant { user: Some("other".into()), ..Grant::default() }));
+    assert_eq!(world.take(other), b"\x20\x02\x00\x05");
+    assert!(!world.is_closed(clients[1]));
 
     // A certificate's name goes before the one in CONNECT.
     let mut world = World::new(1, config);

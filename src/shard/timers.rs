@@ -9,6 +9,8 @@ use crate::time::Time;
 pub(super) enum Timer {
     /// Time for CONNECT, later keep alive.
     Connection(u32),
+    /// What a client was let in with runs out.
+    Permission(u32),
     /// A will's delay is over.
     WillDelay(u32),
     /// A session's expiry interval is over.
@@ -53,6 +55,7 @@ impl Shard {
         for timer in due.drain(..) {
             match timer {
                 Timer::Connection(slot) => self.handle_connection_timer(now, slot),
+                Timer::Permission(slot) => self.handle_permission_end(now, slot),
                 Timer::WillDelay(session) => self.handle_will_delay(now, session),
                 Timer::SessionExpiry(session) => self.handle_session_expiry(now, session),
                 Timer::Sweep => {

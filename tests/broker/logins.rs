@@ -6,13 +6,13 @@ use midge::auth::password_edit::{Create, set_password};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-fn file(name: &str, text: &str) -> PathBuf {
+pub(super) fn file(name: &str, text: &str) -> PathBuf {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::write(&file, text).expect("the target folder can be written");
     file
 }
 
-fn passwords(name: &str, users: &[(&str, &str)]) -> PathBuf {
+pub(super) fn passwords(name: &str, users: &[(&str, &str)]) -> PathBuf {
     let path = file(name, "");
     for (user, password) in users {
         let scheme = Scheme::Argon2id(Argon2Cost::DEFAULT);
@@ -21,7 +21,7 @@ fn passwords(name: &str, users: &[(&str, &str)]) -> PathBuf {
     path
 }
 
-fn has_mosquitto() -> bool {
+pub(super) fn has_mosquitto() -> bool {
     let has = Command::new("mosquitto_pub").arg("--version").stdout(Stdio::null()).status().is_ok();
     if !has {
         eprintln!("skipped: mosquitto_pub and mosquitto_sub are not installed");
@@ -29,7 +29,7 @@ fn has_mosquitto() -> bool {
     has
 }
 
-fn publish(running: &Running, version: &str, login: &[&str], topic: &str) -> Output {
+pub(super) fn publish(running: &Running, version: &str, login: &[&str], topic: &str) -> Output {
     Command::new("mosquitto_pub")
         .args(["-h", "127.0.0.1", "-p", &running.address.port().to_string(), "-V", version, "-q", "1"])
         .args(["-t", topic, "-m", "hello"])

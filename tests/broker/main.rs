@@ -1,6 +1,7 @@
 //! The program as an operator meets it: exit status, messages, signals, log lines and figures.
 #![allow(clippy::disallowed_methods, reason = "a test starts programs, binds ports and reads clocks")]
 
+mod attacks;
 mod client;
 mod crash;
 mod doors;
@@ -13,6 +14,7 @@ mod moving;
 mod running;
 mod store;
 mod sys;
+mod tokens;
 
 use running::{Running, config_file, midge, run, stderr};
 use std::io::Read;

@@ -55,6 +55,12 @@ fn a_proxy_header_is_whole_with_its_last_byte_or_refused() {
     run("proxy", targets::proxy::run, 100_000);
 }
 
+#[cfg(feature = "runtime")]
+#[test]
+fn whatever_comes_over_tls_is_what_a_client_has_sent_or_nothing() {
+    run("tls", targets::tls::run, 3000);
+}
+
 /// The corpus, then `runs` inputs made from it.
 fn run(name: &str, target: fn(&[u8]), runs: u64) {
     let runs = number("MIDGE_FUZZ_RUNS").unwrap_or(runs);

@@ -163,6 +163,8 @@ fn measure(stage: &mut Stage, traffic: &mut Traffic, load: &Load, report: &mut R
     }
     let paused = stage.memory()?;
     catch_up(stage, traffic, &slow, load.stall)?;
+    // What nobody asked for comes behind what was waited for, and is a fault all the same.
+    stage.rest(traffic, LAST_LOOK_SECONDS)?;
     traffic.settle();
     let loaded = stage.memory()?;
     leave(stage, traffic.client_count())?;
@@ -212,6 +214,9 @@ fn measure(stage: &mut Stage, traffic: &mut Traffic, load: &Load, report: &mut R
     report.details.clone_from(&traffic.details);
     Ok(())
 }
+
+/// How long a run looks for surplus messages once it has everything.
+const LAST_LOOK_SECONDS: f64 = 0.05;
 
 /// A schedule that ends further behind than this was not kept.
 const BEHIND_SECONDS_MAX: f64 = 0.1;

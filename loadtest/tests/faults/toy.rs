@@ -404,6 +404,15 @@ impl State {
 
     fn distribute(&self, topic: &[u8], payload: &[u8], qos: u8) {
         let subscribers = self.subscribers.lock().unwrap().clone();
+        // First, so that it lies in its socket before the harness has all that it waits for.
+        if self.vice == Vice::Misroute && self.nth(&self.deliveries) {
+            let asked = |client: &[u8]| {
+                subscribers.iter().any(|other| other.client == client && matches(&other.filter, topic))
+            };
+            if let Some(wrong) = subscribers.iter().find(|subscriber| !asked(&subscriber.client)) {
+                wrong.to.lock().unwrap().send(wrong.version, 0x30 | qos << 1, topic, payload);
+            }
+        }
         let matching = subscribers.iter().filter(|subscriber| matches(&subscriber.filter, topic));
         let (members, others): (Vec<_>, Vec<_>) = matching.partition(|subscriber| subscriber.group.is_some());
         for subscriber in others {
@@ -415,14 +424,6 @@ impl State {
             let times = 1 + usize::from(self.vice == Vice::RepeatInGroup && self.nth(&self.pings));
             for member in (turn..turn + times).map(|at| members[at % members.len()]) {
                 self.deliver(member, qos.min(member.qos), topic, payload);
-            }
-        }
-        if self.vice == Vice::Misroute && self.nth(&self.deliveries) {
-            let asked = |client: &[u8]| {
-                subscribers.iter().any(|other| other.client == client && matches(&other.filter, topic))
-            };
-            if let Some(wrong) = subscribers.iter().find(|subscriber| !asked(&subscriber.client)) {
-                wrong.to.lock().unwrap().send(wrong.version, 0x30 | qos << 1, topic, payload);
             }
         }
     }

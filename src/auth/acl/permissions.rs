@@ -54,6 +54,12 @@ enum NameKind {
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Permissions>() == 8 && size_of::<Inner>() == 56);
 
+impl Default for Permissions {
+    fn default() -> Permissions {
+        Permissions::everything()
+    }
+}
+
 impl Permissions {
     /// No access control: all is allowed.
     pub const fn everything() -> Permissions {

@@ -42,7 +42,7 @@ impl Hasher {
             protocol_version,
             listener,
             mount,
-            certificate_common_name,
+            is_certified,
         } = login;
         let mut hash = hmac::Context::with_key(&self.0);
         let mut field = |bytes: Option<&[u8]>| {
@@ -57,7 +57,7 @@ impl Hasher {
         field(Some(&[*protocol_version]));
         field(Some(listener.as_bytes()));
         field(mount.as_deref().map(str::as_bytes));
-        field(certificate_common_name.as_deref().map(str::as_bytes));
+        field(Some(&[u8::from(*is_certified)]));
         let mut key = Key::default();
         key.copy_from_slice(hash.sign().as_ref());
         key
@@ -274,7 +274,7 @@ mod tests {
             protocol_version: 5,
             listener: "l".into(),
             mount: Some("m".into()),
-            certificate_common_name: Some("n".into()),
+            is_certified: true,
         };
         let key = hasher.key(&login);
         assert_eq!(key, hasher.key(&login.clone()));
@@ -289,7 +289,7 @@ mod tests {
             |login| login.protocol_version = 4,
             |login| login.listener = "k".into(),
             |login| login.mount = None,
-            |login| login.certificate_common_name = None,
+            |login| login.is_certified = false,
             |login| (login.client_id, login.username) = ("cu".into(), Some(String::new())),
             |login| (login.username, login.password) = (Some("up".into()), Some(Vec::new())),
         ];

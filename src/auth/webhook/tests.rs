@@ -14,7 +14,7 @@ fn login(client_id: &str) -> LoginRequest {
         protocol_version: 5,
         listener: "tls".into(),
         mount: None,
-        certificate_common_name: Some("device".into()),
+        is_certified: true,
     }
 }
 
@@ -79,12 +79,12 @@ fn the_server_is_told_everything_and_its_answer_comes_back() {
     }
     let expected = serde_json::json!({
         "client_id": "c1", "username": "user", "password": "hunter2", "peer": "127.0.0.9", "protocol_version": 5,
-        "listener": "tls", "mount": null, "certificate_common_name": "device",
+        "listener": "tls", "mount": null, "username_certified": true,
     });
     assert_eq!(received[0].body, expected);
     let expected = serde_json::json!({
         "client_id": "c2", "username": null, "password": null, "password_base64": "/wA=", "peer": "2001:db8::1",
-        "protocol_version": 5, "listener": "tls", "mount": "site/", "certificate_common_name": "device",
+        "protocol_version": 5, "listener": "tls", "mount": "site/", "username_certified": true,
     });
     assert_eq!(received[1].body, expected);
     assert!(received[2].body["password"].is_null() && received[2].body.get("password_base64").is_none());

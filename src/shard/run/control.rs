@@ -2,7 +2,8 @@
 
 use super::{Bell, Parcel, StartStore};
 use crate::config::Config;
-use crate::control::entrance::{Entrance, Logins};
+use crate::control::entrance::Entrance;
+use crate::control::logins::Logins;
 use crate::driver::MeshEnd;
 use crate::router::interest::InterestCounts;
 use crate::shard::event::Limit;

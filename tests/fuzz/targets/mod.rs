@@ -8,5 +8,7 @@ pub mod connection;
 pub mod log;
 pub mod packet;
 pub mod proxy;
+#[cfg(feature = "runtime")]
+pub mod tls;
 pub mod topic;
 pub mod websocket;

@@ -1,0 +1,76 @@
+//! Who checks logins: threads with a lower priority than the shards, as many as what is configured needs.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::auth::access::{Login, Verdict};
+use crate::control::entrance::Entrance;
+use crate::control::pool::{Lane, LaneSettings, Outcome, Pool, PoolSettings};
+
+/// How many logins may wait for a thread, and as many for the webhook; one more is refused as too many.
+const QUEUE_MAX: usize = 1024;
+
+/// The threads.
+pub struct Logins {
+    pool: Arc<Pool>,
+}
+
+impl Logins {
+    /// Starts those that an entrance needs.
+    ///
+    /// # Errors
+    /// A thread can't be started.
+    pub fn start(entrance: &Entrance) -> io::Result<Logins> {
+        let none = LaneSettings { threads: 0, queue_max: QUEUE_MAX };
+        let pool = Pool::start(PoolSettings { hash: none, http: none })?;
+        let logins = Logins { pool: Arc::new(pool) };
+        logins.prepare(entrance)?;
+        Ok(logins)
+    }
+
+    /// Starts those that another entrance needs besides.
+    ///
+    /// # Errors
+    /// A thread can't be started.
+    pub fn prepare(&self, entrance: &Entrance) -> io::Result<()> {
+        let (hash, http) = entrance.threads();
+        self.pool.grow(Lane::Hash, hash)?;
+        self.pool.grow(Lane::Http, http)
+    }
+
+    /// Has a login checked; `done` is told the answer, on another thread, exactly once, unless this says at once
+    /// that too many wait.
+    pub fn check(
+        &self,
+        entrance: &Entrance,
+        login: Box<Login>,
+        done: impl Fn(Verdict) + Clone + Send + 'static,
+    ) -> Result<(), Verdict> {
+        let Some(proofs) = entrance.proofs(login.listener) else {
+            return Err(Verdict::Bad("its listener asks for nothing any more"));
+        };
+        let pool = Arc::clone(&self.pool);
+        let work = {
+            let proofs = Arc::clone(&proofs);
+            move || match proofs.check(&login) {
+                Some(verdict) => Ok(verdict),
+                None => Err(login),
+            }
+        };
+        let checked = move |outcome: Outcome<Result<Verdict, Box<Login>>>| match outcome {
+            Outcome::Done(Ok(verdict)) => done(verdict),
+            Outcome::Done(Err(login)) => {
+                let told = done.clone();
+                let answered = move |outcome| match outcome {
+                    Outcome::Done(verdict) => told(verdict),
+                    Outcome::Panicked | Outcome::Stopped => told(Verdict::Busy),
+                };
+                if pool.submit(Lane::Http, move || proofs.ask(&login), answered).is_err() {
+                    done(Verdict::Busy);
+                }
+            }
+            Outcome::Panicked | Outcome::Stopped => done(Verdict::Busy),
+        };
+        self.pool.submit(Lane::Hash, work, checked).map_err(|_| Verdict::Busy)
+    }
+}

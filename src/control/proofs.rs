@@ -1,0 +1,153 @@
+//! What proves on one listener who a client is: a password, a token, or the word of the operator's own server.
+//!
+//! In comes a login, out goes a verdict. [`Proofs::check`] computes, for a tenth of a second at most; what it can't
+//! decide is for [`Proofs::ask`], which waits for the server. Both are for the threads of `control::logins`.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crate::auth::access::{Grant, Login, Verdict};
+use crate::auth::acl::Permissions;
+use crate::auth::hash::HashScratch;
+use crate::auth::jwt::{JwtVerifier, TokenRefusal};
+use crate::auth::password_file::PasswordFile;
+use crate::auth::webhook::{LoginRequest, WebhookAnswer, WebhookClient, WebhookRefusal};
+use crate::packet::ProtocolVersion;
+
+/// The proofs that a listener takes. What is not there is not asked for.
+#[derive(Clone, Default)]
+pub struct Proofs {
+    /// Names and the hashes of their passwords.
+    pub passwords: Option<Arc<PasswordFile>>,
+    /// The keys of tokens.
+    pub tokens: Option<Arc<JwtVerifier>>,
+    /// The server that is asked.
+    pub webhook: Option<Arc<WebhookClient>>,
+    /// What the server is told of the listener: its address.
+    pub listener: String,
+    /// And its mount point.
+    pub mount_point: Option<String>,
+}
+
+const BAD_PASSWORD: &str = "unknown user or wrong password";
+
+impl Proofs {
+    /// Checks whatever can be checked here; `None`: the server has to be asked. A password that looks like a token is
+    /// taken for one where tokens count. An unknown user and a wrong password take the same time.
+    pub fn check(&self, login: &Login) -> Option<Verdict> {
+        thread_local! {
+            static SCRATCH: RefCell<HashScratch> = RefCell::new(HashScratch::default());
+        }
+        if !login.is_certified {
+            let password = login.password.as_deref();
+            match (&self.tokens, password) {
+                (Some(tokens), Some(token)) if looks_like_token(token) => {
+                    return Some(by_token(tokens, login, token, unix_seconds()));
+                }
+                _ => {}
+            }
+            if let (Some(file), Some(user)) = (&self.passwords, login.user.as_deref()) {
+                // None is not an empty one; but it takes as long.
+                let given = password.unwrap_or_default();
+                let good = SCRATCH.with_borrow_mut(|scratch| file.verify_with(user, given, scratch));
+                if good && password.is_some() {
+                    return Some(Verdict::Good(Grant { user: login.user.clone(), ..Grant::default() }));
+                }
+            }
+        }
+        let Some(webhook) = &self.webhook else {
+            return Some(Verdict::Bad(if self.passwords.is_some() {
+                BAD_PASSWORD
+            } else {
+                TokenRefusal::Malformed.words()
+            }));
+        };
+        let remembered = webhook.remembered(&self.request(login), instant())?;
+        Some(by_webhook(remembered, login, unix_seconds()))
+    }
+
+    /// Asks the server. Waits for as long as `webhook.timeout_milliseconds` says.
+    pub fn ask(&self, login: &Login) -> Verdict {
+        let Some(webhook) = &self.webhook else { return Verdict::Bad(BAD_PASSWORD) };
+        let now = unix_seconds();
+        match webhook.check(&self.request(login), now) {
+            Ok(answer) => by_webhook(answer, login, now),
+            Err(WebhookRefusal::Busy) => Verdict::Busy,
+            Err(WebhookRefusal::Resting) => Verdict::Unavailable,
+            Err(WebhookRefusal::Unreachable(words)) => {
+                // Not a line for each login: after some of these in a row the server is left alone.
+                tracing::warn!("webhook: {words}; the login is refused");
+                Verdict::Unavailable
+            }
+        }
+    }
+
+    fn request(&self, login: &Login) -> LoginRequest {
+        LoginRequest {
+            client_id: login.client_id.to_string(),
+            username: login.user.as_deref().map(str::to_owned),
+            password: login.password.as_deref().map(<[u8]>::to_vec),
+            peer: login.peer.ip(),
+            protocol_version: match login.version {
+                ProtocolVersion::V31 => 3,
+                ProtocolVersion::V311 => 4,
+                ProtocolVersion::V5 => 5,
+            },
+            listener: self.listener.clone(),
+            mount: self.mount_point.clone(),
+            is_certified: login.is_certified,
+        }
+    }
+}
+
+/// Three parts, of which the first is base64 of a JSON object.
+fn looks_like_token(password: &[u8]) -> bool {
+    password.starts_with(b"eyJ") && password.iter().filter(|&&byte| byte == b'.').count() == 2
+}
+
+fn by_token(tokens: &JwtVerifier, login: &Login, token: &[u8], now: u64) -> Verdict {
+    let granted = match tokens.verify(token, login.user.as_deref(), &login.client_id, now) {
+        Ok(granted) => granted,
+        Err(refusal) => return Verdict::Bad(refusal.words()),
+    };
+    match Permissions::of_lists(granted.publish.as_deref(), granted.subscribe.as_deref()) {
+        Ok(permissions) => Verdict::Good(Grant {
+            user: Some(granted.user.into()),
+            seconds: granted.expires_at.map(|end| end.saturating_sub(now)),
+            permissions,
+        }),
+        Err(_) => Verdict::Bad("a claim of the token holds what is no topic filter"),
+    }
+}
+
+fn by_webhook(answer: WebhookAnswer, login: &Login, now: u64) -> Verdict {
+    let granted = match answer {
+        WebhookAnswer::Allow(granted) => granted,
+        WebhookAnswer::Deny => return Verdict::Bad("the webhook denies it"),
+        WebhookAnswer::Ignore => return Verdict::Bad(BAD_PASSWORD),
+    };
+    match Permissions::of_lists(granted.publish.as_deref(), granted.subscribe.as_deref()) {
+        Ok(permissions) => Verdict::Good(Grant {
+            user: granted.user.as_deref().map(Box::from).or_else(|| login.user.clone()),
+            seconds: granted.expires_at.map(|end| end.saturating_sub(now)),
+            permissions,
+        }),
+        Err(error) => {
+            tracing::warn!(
+                "webhook: its answer holds what is no topic filter: {error}; the login is refused"
+            );
+            Verdict::Bad("the webhook's answer can't be used")
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "tokens and grants end by the wall clock")]
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[allow(clippy::disallowed_methods, reason = "the age of what is remembered")]
+fn instant() -> Instant {
+    Instant::now()
+}
