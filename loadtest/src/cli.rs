@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::flags::{Mixed, Offline, Retained, Shared, Slow, Wildcard};
+use crate::door::DoorFlags;
+use crate::flags::{Logins, Mixed, Offline, Retained, Shared, Slow, Wildcard};
 use crate::payload::STAMP_LEN;
 use crate::wire::Version;
 
@@ -22,7 +23,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
     #[command(flatten)]
-    Run(Scenario),
+    Run(Box<Scenario>),
     Compare(crate::compare::Compare),
     Hold(crate::hold::Hold),
 }
@@ -39,6 +40,8 @@ pub(crate) enum Scenario {
     Idle(Idle),
     /// Connect, disconnect, connect: connections a second and CPU per connection.
     Storm(Storm),
+    /// Steady pairs, without and with clients that log in beside them: what that costs the pairs.
+    Logins(Logins),
     /// A large population of wildcard filters, of which each message matches a known few.
     Wildcard(Wildcard),
     /// Publishers to one shared subscription: each message to exactly one member of the group.
@@ -184,6 +187,8 @@ pub(crate) struct Common {
     /// Password for every connection.
     #[arg(long, requires = "username")]
     pub(crate) password: Option<String>,
+    #[command(flatten)]
+    pub(crate) door: DoorFlags,
     /// Process id of the broker, on this machine: reports its CPU time and memory.
     #[arg(long)]
     pub(crate) broker_pid: Option<u32>,
@@ -225,6 +230,7 @@ impl Scenario {
             Scenario::FanIn(flags) => &flags.common,
             Scenario::Idle(flags) => &flags.common,
             Scenario::Storm(flags) => &flags.common,
+            Scenario::Logins(flags) => &flags.common,
             Scenario::Wildcard(flags) => &flags.common,
             Scenario::Shared(flags) => &flags.common,
             Scenario::Retained(flags) => &flags.common,
@@ -256,6 +262,7 @@ impl Common {
             Mqtt::V5 => "5.0",
         };
         let mut settings = vec![("host", format!("{}:{}", self.host, self.port)), ("mqtt", mqtt.to_owned())];
+        settings.extend(self.door.settings());
         if let Some(cpu) = self.cpu {
             settings.push(("cpu", cpu.to_string()));
         }

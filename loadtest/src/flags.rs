@@ -5,6 +5,42 @@ use clap::Args;
 use crate::cli::{Common, Load, not_negative, payload, positive};
 
 #[derive(Args, Debug)]
+pub(crate) struct Logins {
+    /// Pairs of one publisher and one subscriber, whose latency is watched.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pairs: u32,
+    /// Messages published a second, by all pairs together, on a fixed schedule.
+    #[arg(long, default_value_t = 2000.0, value_parser = positive)]
+    pub(crate) rate: f64,
+    /// QoS of publications and subscriptions.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub(crate) qos: u8,
+    /// Bytes of payload; 32 of them are the stamp by which messages are verified.
+    #[arg(long, default_value_t = 64, value_parser = payload)]
+    pub(crate) payload: usize,
+    /// Clients a second that connect, with --username and --password, and leave.
+    #[arg(long, default_value_t = 1000.0, value_parser = positive)]
+    pub(crate) logins: f64,
+    /// Logins that may be under way; those that are due beyond them wait.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) concurrency: u32,
+    /// Times that a calm stretch and one with logins follow each other.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+    /// Seconds before the measured time of each stretch.
+    #[arg(long, default_value_t = 0.5, value_parser = not_negative)]
+    pub(crate) warm_up: f64,
+    /// Measured seconds of each stretch.
+    #[arg(long, default_value_t = 3.0, value_parser = positive)]
+    pub(crate) seconds: f64,
+    /// Seconds without any delivery after which what is missing counts as lost.
+    #[arg(long, default_value_t = 5.0, value_parser = positive)]
+    pub(crate) stall: f64,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Wildcard {
     /// Topic filters with wildcards over all subscribers, rounded down to a multiple of --matches.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]

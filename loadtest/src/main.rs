@@ -9,6 +9,7 @@ mod bulk;
 mod cli;
 mod compare;
 mod context;
+mod door;
 mod flags;
 mod fleet;
 mod hold;

@@ -3,6 +3,7 @@
 //! [`Net`] opens connections, from several source addresses if need be, reads into one large
 //! buffer that all connections share, cuts packets out of it where they lie, and hands them to a
 //! [`Handler`], whose answers to one read leave in one write. Nothing is allocated per message.
+//! Behind a [`Door`] what is read and written passes through the connection's layers on its way.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
@@ -17,6 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::Timespec;
 
+use crate::door::{Came, Door, Layers, Scratch};
 use crate::wire::{self, Packet};
 
 /// Nanoseconds since the start of the run; the time of all stamps and schedules.
@@ -45,7 +47,7 @@ pub(crate) enum Next {
 /// A scenario, as the sockets see it. `id` is the number given to [`Net::open`]; what is appended
 /// to `out` goes to that connection.
 pub(crate) trait Handler {
-    /// The TCP connection stands.
+    /// The connection stands, TLS and WebSocket included.
     fn connected(&mut self, id: usize, out: &mut Vec<u8>);
     /// One packet came, in the read that returned at `now`.
     fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next;
@@ -74,9 +76,30 @@ pub(crate) struct Net {
     events: Vec<epoll::Event>,
     buffer: Box<[u8]>,
     out: Vec<u8>,
+    door: Option<Door>,
+    behind: Behind,
+    handshakes: Handshakes,
 }
 
-#[derive(Debug)]
+/// Buffers of the connections that have layers.
+#[derive(Default)]
+struct Behind {
+    scratch: Scratch,
+    /// What a read became.
+    mqtt: Vec<u8>,
+    /// What a write became.
+    wire: Vec<u8>,
+}
+
+/// TLS handshakes that were completed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Handshakes {
+    pub(crate) full: u64,
+    pub(crate) resumed: u64,
+    /// Version, cipher suite and group of the first.
+    pub(crate) suite: Option<String>,
+}
+
 struct Link {
     stream: TcpStream,
     connected: bool,
@@ -86,13 +109,22 @@ struct Link {
     partial: Vec<u8>,
     /// What the socket had no room for.
     unsent: Vec<u8>,
+    /// A PINGREQ of [`Net::probe`] has not been answered.
+    probed: bool,
+    /// What is between MQTT and the socket.
+    layers: Option<Box<Layers>>,
 }
 
 const BUFFER_LEN: usize = 256 * 1024;
 const EVENTS_MAX: usize = 1024;
 
 impl Net {
-    pub(crate) fn new(target: SocketAddr, sources: Sources, clock: Clock) -> io::Result<Net> {
+    pub(crate) fn new(
+        target: SocketAddr,
+        sources: Sources,
+        door: Option<Door>,
+        clock: Clock,
+    ) -> io::Result<Net> {
         Ok(Net {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             target,
@@ -102,7 +134,15 @@ impl Net {
             events: Vec::with_capacity(EVENTS_MAX),
             buffer: vec![0; BUFFER_LEN].into(),
             out: Vec::with_capacity(BUFFER_LEN),
+            door,
+            behind: Behind::default(),
+            handshakes: Handshakes::default(),
         })
+    }
+
+    /// The TLS handshakes so far.
+    pub(crate) fn handshakes(&self) -> &Handshakes {
+        &self.handshakes
     }
 
     /// Starts a connection under the number `id`; `connected` or `closed` will follow.
@@ -115,13 +155,23 @@ impl Net {
         if self.links.len() <= id {
             self.links.resize_with(id + 1, || None);
         }
-        let link = Link { stream, connected: false, paused: false, partial: Vec::new(), unsent: Vec::new() };
+        let layers = self.door.as_ref().map(|door| door.layers().map(Box::new)).transpose();
+        let layers = layers.map_err(io::Error::other)?;
+        let (partial, unsent) = (Vec::new(), Vec::new());
+        let link = Link { stream, connected: false, paused: false, partial, unsent, probed: false, layers };
         self.links[id] = Some(link);
         Ok(())
     }
 
-    /// Closes a connection at once; `closed` is not called.
+    /// Closes a connection at once, with the farewells of its layers; `closed` is not called.
     pub(crate) fn close(&mut self, id: usize) {
+        if let Some(Some(link)) = self.links.get_mut(id) {
+            link.leave(&mut self.behind);
+        }
+        self.forget(id);
+    }
+
+    fn forget(&mut self, id: usize) {
         if let Some(link) = self.links.get_mut(id) {
             *link = None;
         }
@@ -134,7 +184,7 @@ impl Net {
             // Without it the close is gentler than meant, and nothing else is wrong.
             let _ = sockopt::set_socket_linger(&link.stream, Some(Duration::ZERO));
         }
-        self.close(id);
+        self.forget(id);
     }
 
     /// Reads nothing more from a connection. Its receive buffer stays small by itself, because the
@@ -168,7 +218,21 @@ impl Net {
         let Some(Some(link)) = self.links.get_mut(id) else { return };
         self.out.clear();
         fill(&mut self.out);
-        link.write(&self.out);
+        link.send(&self.out, &mut self.behind);
+    }
+
+    /// Sends a PINGREQ whose answer the handler does not see: it tells that the broker has read what
+    /// was sent before, and that what it had sent by then has come.
+    pub(crate) fn probe(&mut self, id: usize) {
+        if let Some(Some(link)) = self.links.get_mut(id) {
+            link.probed = true;
+            self.send(id, wire::put_pingreq);
+        }
+    }
+
+    /// Whether the connection stands and has not answered to [`Net::probe`].
+    pub(crate) fn is_probed(&self, id: usize) -> bool {
+        matches!(self.links.get(id), Some(Some(link)) if link.probed)
     }
 
     /// Waits at most `timeout` and serves all that is ready.
@@ -198,7 +262,15 @@ impl Net {
                 return;
             }
             self.out.clear();
-            handler.connected(id, &mut self.out);
+            match &mut link.layers {
+                None => handler.connected(id, &mut self.out),
+                Some(layers) => {
+                    if let Err(why) = layers.start(&mut self.out) {
+                        self.links[id] = None;
+                        return handler.closed(id, why);
+                    }
+                }
+            }
             link.write(&self.out);
         } else if flags.contains(EventFlags::OUT) && !link.unsent.is_empty() {
             link.write(&[]);
@@ -217,49 +289,102 @@ impl Net {
     /// Reads until the socket is empty: a read that does not fill the buffer has emptied it, except
     /// that an end of stream behind the bytes needs one more read (`to_the_end`).
     fn read(&mut self, id: usize, to_the_end: bool, handler: &mut impl Handler) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.read_into(&mut buffer, id, to_the_end, handler);
+        self.buffer = buffer;
+    }
+
+    fn read_into(&mut self, buffer: &mut Box<[u8]>, id: usize, to_the_end: bool, handler: &mut impl Handler) {
         while let Some(Some(link)) = self.links.get_mut(id) {
-            let held = link.partial.len();
-            if held + BUFFER_LEN / 2 > self.buffer.len() {
+            // Behind layers it is put before what they make of the bytes.
+            let held = if link.layers.is_none() { link.partial.len() } else { 0 };
+            if held + BUFFER_LEN / 2 > buffer.len() {
                 // A packet larger than the buffer: it grows to hold it, once.
-                self.buffer = vec![0; 2 * self.buffer.len()].into();
+                *buffer = vec![0; 2 * buffer.len()].into();
             }
-            self.buffer[..held].copy_from_slice(&link.partial);
-            link.partial.clear();
-            let room = self.buffer.len() - held;
-            let count = match link.stream.read(&mut self.buffer[held..]) {
+            if held > 0 {
+                buffer[..held].copy_from_slice(&link.partial);
+                link.partial.clear();
+            }
+            let room = buffer.len() - held;
+            let count = match link.stream.read(&mut buffer[held..]) {
                 Ok(0) => return self.lost(id, "closed by the broker", handler),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    link.partial.extend_from_slice(&self.buffer[..held]);
+                    link.partial.extend_from_slice(&buffer[..held]);
                     return;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {
-                    link.partial.extend_from_slice(&self.buffer[..held]);
+                    link.partial.extend_from_slice(&buffer[..held]);
                     continue;
                 }
                 Err(error) => return self.lost(id, &error.to_string(), handler),
             };
             let now = self.clock.now();
-            if self.take_packets(id, now, held + count, handler) && (count == room || to_the_end) {
+            let stands = if link.layers.is_none() {
+                self.take_packets(id, now, &buffer[..held + count], handler)
+            } else {
+                self.take_layered(id, now, &mut buffer[..count], handler)
+            };
+            if stands && (count == room || to_the_end) {
                 continue;
             }
             return;
         }
     }
 
-    /// Hands on the packets in the first `filled` bytes of the buffer and sends the answers.
-    /// Whether the connection still stands.
-    fn take_packets(&mut self, id: usize, now: u64, filled: usize, handler: &mut impl Handler) -> bool {
+    /// Takes what was read through the layers, and what is MQTT in it as [`Net::take_packets`] does.
+    fn take_layered(&mut self, id: usize, now: u64, came: &mut [u8], handler: &mut impl Handler) -> bool {
+        let Some(Some(link)) = self.links.get_mut(id) else { return false };
+        let Some(layers) = &mut link.layers else { return false };
+        let Behind { scratch, mqtt, wire } = &mut self.behind;
+        mqtt.clear();
+        mqtt.append(&mut link.partial);
+        wire.clear();
+        let came = layers.receive(came, scratch, mqtt, wire);
+        if came == Ok(Came::Standing) {
+            self.handshakes.count(layers);
+            self.out.clear();
+            handler.connected(id, &mut self.out);
+            layers.send(&self.out, scratch, wire);
+        }
+        if !wire.is_empty() {
+            link.write(wire);
+        }
+        let mqtt = std::mem::take(mqtt);
+        let stands = self.take_packets(id, now, &mqtt, handler);
+        self.behind.mqtt = mqtt;
+        match came {
+            _ if !stands => false,
+            Ok(Came::Nothing | Came::Standing) => true,
+            Ok(Came::Ended) => {
+                self.lost(id, "closed by the broker", handler);
+                false
+            }
+            Err(why) => {
+                self.links[id] = None;
+                handler.closed(id, why);
+                false
+            }
+        }
+    }
+
+    /// Hands on the packets in `bytes`, sends the answers, and keeps the rest. Whether the
+    /// connection still stands.
+    fn take_packets(&mut self, id: usize, now: u64, mut bytes: &[u8], handler: &mut impl Handler) -> bool {
         let Some(Some(link)) = self.links.get_mut(id) else { return false };
         self.out.clear();
-        let mut bytes = &self.buffer[..filled];
         loop {
             match wire::split(bytes) {
                 Ok(Some((packet, used))) => {
                     bytes = &bytes[used..];
+                    if link.probed && packet.kind() == wire::PINGRESP {
+                        link.probed = false;
+                        continue;
+                    }
                     if handler.packet(id, now, packet, &mut self.out) == Next::Close {
-                        link.write(&self.out);
-                        self.links[id] = None;
+                        link.send(&self.out, &mut self.behind);
+                        self.close(id);
                         return false;
                     }
                 }
@@ -273,7 +398,7 @@ impl Net {
         }
         link.partial.extend_from_slice(bytes);
         if !self.out.is_empty() {
-            link.write(&self.out);
+            link.send(&self.out, &mut self.behind);
         }
         true
     }
@@ -284,11 +409,51 @@ impl Net {
     }
 }
 
+impl Handshakes {
+    /// Those that were not yet made `earlier`.
+    pub(crate) fn since(&self, earlier: &Handshakes) -> Handshakes {
+        let (full, resumed) = (self.full - earlier.full, self.resumed - earlier.resumed);
+        Handshakes { full, resumed, suite: self.suite.clone() }
+    }
+
+    fn count(&mut self, layers: &Layers) {
+        match layers.is_resumed() {
+            None => return,
+            Some(false) => self.full += 1,
+            Some(true) => self.resumed += 1,
+        }
+        if self.suite.is_none() {
+            self.suite = layers.suite();
+        }
+    }
+}
+
 impl Link {
     fn finish_connect(&mut self, flags: EventFlags) -> io::Result<()> {
         sockopt::socket_error(&self.stream)??;
         self.connected = flags.contains(EventFlags::OUT) && !flags.contains(EventFlags::HUP);
         Ok(())
+    }
+
+    /// Sends MQTT, by way of the layers if there are any.
+    #[inline]
+    fn send(&mut self, mqtt: &[u8], behind: &mut Behind) {
+        match &mut self.layers {
+            None => self.write(mqtt),
+            Some(layers) => {
+                behind.wire.clear();
+                layers.send(mqtt, &mut behind.scratch, &mut behind.wire);
+                self.write(&behind.wire);
+            }
+        }
+    }
+
+    fn leave(&mut self, behind: &mut Behind) {
+        if let Some(layers) = &mut self.layers {
+            behind.wire.clear();
+            layers.leave(&mut behind.wire);
+            self.write(&behind.wire);
+        }
     }
 
     /// Sends what waits and then `bytes`; keeps what the socket refuses. An error is left to the

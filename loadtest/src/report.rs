@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 
 use crate::context::Context;
 use crate::latency::bins;
+use crate::net::Handshakes;
 use crate::probe::{Memory, Used};
 use crate::timeline::Timeline;
 use crate::verify::Faults;
@@ -137,6 +138,15 @@ impl Report {
     pub(crate) fn broker_memory(&mut self, stages: &[(&'static str, &'static str, Memory)]) {
         for &(key, label, memory) in stages {
             self.figure(key, label, memory.resident as f64 / 1024.0, "KiB resident", 0);
+        }
+    }
+
+    /// The TLS handshakes that were made, if there were any.
+    pub(crate) fn handshakes(&mut self, made: &Handshakes) {
+        if let Some(suite) = &made.suite {
+            self.settings.push(("agreed on", suite.clone()));
+            self.figure("tls_full", "TLS handshakes in full", made.full as f64, "", 0);
+            self.figure("tls_resumed", "  resumed", made.resumed as f64, "", 0);
         }
     }
 

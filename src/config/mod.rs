@@ -9,6 +9,7 @@ mod address;
 mod manual;
 #[cfg(feature = "runtime")]
 pub mod mosquitto;
+mod network;
 #[cfg(feature = "runtime")]
 pub mod open_files;
 pub mod options;
@@ -20,8 +21,9 @@ mod terms;
 pub mod value;
 
 pub use address::Address;
+pub use network::Network;
 pub use options::{
-    Acl, Auth, Jwt, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys, Webhook,
+    Acl, Auth, Gate, Jwt, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys, Webhook,
 };
 pub use state_directory::state_directory;
 pub use summary::summary;
@@ -52,6 +54,8 @@ pub struct Config {
     pub protocol: Protocol,
     /// What is held at most.
     pub limits: Limits,
+    /// Which addresses may come in.
+    pub gate: Gate,
     /// What survives the end of the process.
     pub persistence: Persistence,
     /// The broker's own topics.
@@ -73,6 +77,7 @@ impl Default for Config {
             acl: Acl::default(),
             protocol: Protocol::default(),
             limits: Limits::default(),
+            gate: Gate::default(),
             persistence: Persistence::default(),
             sys: Sys::default(),
             shutdown: Shutdown::default(),
@@ -82,7 +87,7 @@ impl Default for Config {
 }
 
 /// Sections of the file besides the listeners.
-const SECTIONS: usize = 11;
+const SECTIONS: usize = 12;
 
 impl Config {
     /// The sections besides the listeners, in the order of the manual.
@@ -95,6 +100,7 @@ impl Config {
             &self.acl,
             &self.protocol,
             &self.limits,
+            &self.gate,
             &self.persistence,
             &self.sys,
             &self.shutdown,
@@ -113,12 +119,13 @@ impl Config {
             acl,
             protocol,
             limits,
+            gate,
             persistence,
             sys,
             shutdown,
             log,
         } = self;
-        [runtime, auth, jwt, webhook, acl, protocol, limits, persistence, sys, shutdown, log]
+        [runtime, auth, jwt, webhook, acl, protocol, limits, gate, persistence, sys, shutdown, log]
     }
 
     /// The sessions, retained messages, subscriptions and queued bytes that one of `shards` shards may hold.

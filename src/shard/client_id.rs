@@ -38,10 +38,8 @@ impl Shard {
     /// On such a listener, is the client that is about to come in the user that it is called after? One that has
     /// proved another name by then, with a token for example, must not have the session of this one.
     pub(super) fn check_name_after_user(&self, slot: u32, client_id: &str) -> Result<(), Violation> {
-        let rare = self.connection(slot).and_then(|connection| connection.rare.as_ref());
-        let user = rare.and_then(|rare| rare.identity.user.as_deref());
         let is_free = !self.terms(slot).user_name_as_client_id;
-        if is_free || user == Some(client_id) { Ok(()) } else { Err(OTHER_USER) }
+        if is_free || self.user(slot) == Some(client_id) { Ok(()) } else { Err(OTHER_USER) }
     }
 
     /// What is asked of a client identifier, besides that it can be read.

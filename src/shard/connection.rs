@@ -1,6 +1,7 @@
 //! A connection: from the first byte to the close, whoever wants it.
 
 use super::admission::Identity;
+use super::authentication::Authentication;
 use super::connect::Told;
 use super::{Counter, Effect, EndCause, Event, Guest, Limit, Shard, Violation};
 use crate::config::Terms;
@@ -16,6 +17,7 @@ use crate::time::Time;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use zeroize::Zeroizing;
 
 /// How the peer went away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,11 +62,30 @@ pub(super) enum Stage {
     Check,
     /// Enhanced authentication is under way for the CONNECT in `Rare`.
     Authenticate,
+    /// The login was wrong, and the refusal in `Rare` waits for its time.
+    Refuse,
     /// Accepted.
     Serving {
         /// Slot in the directory.
         session: u32,
     },
+}
+
+/// A CONNECT that waits: at most `limits.connect_bytes`, wiped when it is dropped for the password that it may hold.
+#[derive(Debug)]
+pub(super) struct KeptConnect {
+    body: Zeroizing<Box<[u8]>>,
+    total_len: usize,
+}
+
+impl KeptConnect {
+    pub(super) fn of(packet: Frame<'_>) -> KeptConnect {
+        KeptConnect { body: Zeroizing::new(packet.body.into()), total_len: packet.total_len }
+    }
+
+    pub(super) fn decode(&self) -> Result<Connect<'_>, DecodeError> {
+        Connect::decode(Frame { first_byte: CONNECT_TYPE << 4, body: &self.body, total_len: self.total_len })
+    }
 }
 
 /// What few connections have.
@@ -76,17 +97,16 @@ pub(super) struct Rare {
     pub aliases_out: BTreeMap<Box<str>, u16>,
     /// How many aliases we may bind.
     pub aliases_out_max: u16,
-    /// While a login is checked or enhanced authentication is under way: the body of the CONNECT packet, and the length
-    /// of the whole packet.
-    pub connect: Option<(Box<[u8]>, usize)>,
-    /// Authentication Method of CONNECT. `[MQTT5-4.12.0-5]`
-    pub authentication_method: Option<Box<str>>,
-    /// Re-authentication: AUTH 0x18 was sent.
-    pub reauthenticating: bool,
+    /// The CONNECT, while a login is checked or enhanced authentication is under way.
+    pub connect: Option<KeptConnect>,
+    /// Enhanced authentication.
+    pub authentication: Option<Box<Authentication>>,
     /// The name that the client's certificate gives it.
     pub certificate_user: Option<Box<str>>,
     /// Who the client is, and what it may do.
     pub identity: Identity,
+    /// A CONNACK that waits; empty where there is nothing to say.
+    pub refusal: Box<[u8]>,
 }
 
 /// A connection. Its memory while idle is what a fleet costs: rare things are boxed, and what the
@@ -305,7 +325,7 @@ impl Shard {
         Some(match connection.stage {
             Stage::Serving { .. } => self.shared.terms[usize::from(connection.listener)].packet_bytes,
             // The cost of a peer that has not said who it is. [DESIGN §7]
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => {
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {
                 self.shared.config.limits.connect_bytes
             }
         })
@@ -328,7 +348,7 @@ impl Shard {
         let served = match connection.stage {
             Stage::Connect { .. } => return self.handle_connect_frame(now, slot, packet),
             // Nothing is read meanwhile.
-            Stage::Check => return Progress::Gone,
+            Stage::Check | Stage::Refuse => return Progress::Gone,
             Stage::Authenticate => return self.handle_authentication(now, slot, packet),
             Stage::Serving { session } => self.handle_served(now, slot, session, packet),
         };
@@ -389,7 +409,8 @@ impl Shard {
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate if cause != EndCause::Refused => {
                 self.report(Event::Unconnected { peer, cause });
             }
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => {}
+            // The refusal was reported when it was due.
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {}
         }
     }
 
@@ -403,6 +424,7 @@ impl Shard {
                 self.shared.counters[usize::from(self.id)].subtract(Counter::ClientsConnected, 1);
             }
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate => self.handshakes -= 1,
+            Stage::Refuse => self.refusals_waiting -= 1,
         }
         let ends = connection.rare.as_ref().and_then(|rare| rare.identity.ends);
         for timer in [connection.timer, ends].into_iter().flatten() {
@@ -487,7 +509,7 @@ impl Shard {
     pub(super) fn session_of(&self, slot: u32) -> Option<u32> {
         match self.connection(slot)?.stage {
             Stage::Serving { session } => Some(session),
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => None,
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => None,
         }
     }
 

@@ -26,6 +26,16 @@ counters! {
     Sessions,
     /// CONNECTs refused.
     ConnectsRefused,
+    /// CONNECTs refused because of a wrong login.
+    LoginsFailed,
+    /// Those of them whose refusal had to wait.
+    RefusalsDelayed,
+    /// Connections closed because of `limits.connect_rate`.
+    TurnedAwayTooFast,
+    /// Connections closed because their address was banned.
+    TurnedAwayBanned,
+    /// Addresses banned because of wrong logins or flapping.
+    AddressesBanned,
     /// Connections that ended by a malformed packet or a protocol error.
     Violations,
     /// Connections that ended by their keep alive.

@@ -1,6 +1,7 @@
 //! What is worth telling: declared once, and so the log line, the counter and what tests see.
 
 use super::{Counter, Hangup, Violation};
+use crate::config::Network;
 use crate::packet::{ProtocolVersion, Reason};
 use std::fmt;
 use std::net::SocketAddr;
@@ -44,6 +45,22 @@ pub enum Event {
         peer: SocketAddr,
         /// Reason code and words.
         violation: Violation,
+    },
+    /// A connection was closed before a byte of it was read; told once in a while for each address.
+    TurnedAway {
+        /// The address, or the IPv6 network that counts as one.
+        network: Network,
+        /// Else it opens connections too fast.
+        is_banned: bool,
+    },
+    /// An address is banned from now on.
+    Banned {
+        /// The address, or the IPv6 network that counts as one.
+        network: Network,
+        /// Else it flaps.
+        by_failures: bool,
+        /// For so long.
+        seconds: u64,
     },
     /// A connection ended before any CONNECT.
     Unconnected {
@@ -124,6 +141,8 @@ pub enum EndCause {
     TakenOver,
     /// The broker stops.
     Shutdown,
+    /// Its address was put on the list of the banned.
+    Banned,
     /// Refused at CONNECT; said in `Event::Refused`.
     Refused,
 }
@@ -137,6 +156,8 @@ impl EndCause {
             EndCause::PermissionEnded => Some(Reason::MaximumConnectTime),
             EndCause::TakenOver => Some(Reason::SessionTakenOver),
             EndCause::Shutdown => Some(Reason::ServerShuttingDown),
+            // [MQTT5-3.14.2-1]: DISCONNECT has no 0x8A.
+            EndCause::Banned => Some(Reason::AdministrativeAction),
             EndCause::Disconnect(_) | EndCause::Hangup(_) | EndCause::ConnectTimeout | EndCause::Refused => {
                 None
             }
@@ -162,6 +183,7 @@ impl fmt::Display for EndCause {
             EndCause::ConnectTimeout => f.write_str("no CONNECT within limits.connect_seconds"),
             EndCause::TakenOver => f.write_str("session taken over by a new connection (0x8E)"),
             EndCause::Shutdown => f.write_str("server shutting down (0x8B)"),
+            EndCause::Banned => f.write_str("address banned by gate.banned (0x98)"),
             EndCause::Refused => f.write_str("refused"),
         }
     }
@@ -252,10 +274,15 @@ impl Event {
                 EndCause::PermissionEnded => Some(Counter::PermissionsEnded),
                 EndCause::ConnectTimeout => Some(Counter::LimitConnectSeconds),
                 EndCause::TakenOver => Some(Counter::Takeovers),
-                EndCause::Disconnect(_) | EndCause::Hangup(_) | EndCause::Shutdown | EndCause::Refused => {
-                    None
-                }
+                EndCause::Disconnect(_)
+                | EndCause::Hangup(_)
+                | EndCause::Shutdown
+                | EndCause::Banned
+                | EndCause::Refused => None,
             },
+            // Each connection that is turned away is counted, told or not.
+            Event::TurnedAway { .. } => None,
+            Event::Banned { .. } => Some(Counter::AddressesBanned),
             Event::Refused { .. } => Some(Counter::ConnectsRefused),
             Event::PublishRefused { .. } => Some(Counter::PublishesRefused),
             Event::LimitReached { limit, .. } => Some(limit.counter()),

@@ -14,6 +14,9 @@
 mod admission;
 #[cfg(test)]
 mod admission_tests;
+mod authentication;
+#[cfg(all(test, feature = "runtime"))]
+mod authentication_tests;
 mod client_id;
 mod connect;
 mod connection;
@@ -34,6 +37,9 @@ mod mount;
 #[cfg(test)]
 mod moved_tests;
 mod peer;
+mod penalty;
+#[cfg(test)]
+mod penalty_tests;
 mod publish;
 mod replay;
 #[cfg(feature = "runtime")]
@@ -59,6 +65,7 @@ pub use connection::Hangup;
 pub use counters::{Counter, Counters};
 pub use event::{EndCause, Event, Limit};
 pub use mail::{GroupMember, Mail};
+pub use penalty::REFUSALS_WAITING_MAX;
 pub use publish::Forward;
 pub use shared::{Homes, Shared};
 pub use waits::{Outcome, Receipt};
@@ -134,6 +141,23 @@ pub enum Effect {
         /// The login.
         login: Box<Login>,
     },
+    /// A login was wrong: [`Shard::handle_penalty`] wants to know how long its refusal is to wait. Nothing is to be
+    /// read from the connection meanwhile.
+    LoginFailed {
+        /// Connection.
+        slot: u32,
+        /// Tells it from another one in the same slot.
+        serial: u32,
+        /// Where from.
+        peer: SocketAddr,
+    },
+    /// A login was right.
+    LoginSucceeded {
+        /// Connection.
+        slot: u32,
+        /// Where from.
+        peer: SocketAddr,
+    },
     /// Stop reading from the connection.
     Pause {
         /// Connection.
@@ -188,6 +212,8 @@ pub struct Shard {
     connections: Vec<Option<Box<Connection>>>,
     connection_count: usize,
     handshakes: usize,
+    /// Connections whose login was wrong and whose refusal waits.
+    refusals_waiting: usize,
     next_serial: u32,
     directory: Directory,
     subscriptions: TopicIndex,
@@ -237,7 +263,7 @@ pub struct Shard {
 
 impl Shard {
     /// An empty shard. `seed` is the only source of chance: assigned client identifiers and the
-    /// keys of hash tables come from it.
+    /// keys of hash tables come from it, and nothing that must not be guessed.
     pub fn new(id: ShardId, shared: Arc<Shared>, interest: Option<InterestCounts>, seed: u64) -> Shard {
         let shares = shared.config.shares(shared.shards());
         let retained = Retained::new(RetainedLimits {
@@ -249,6 +275,7 @@ impl Shard {
             connections: Vec::new(),
             connection_count: 0,
             handshakes: 0,
+            refusals_waiting: 0,
             next_serial: 0,
             directory: Directory::new(id, seed),
             subscriptions: TopicIndex::new(seed ^ 1),

@@ -59,7 +59,7 @@ impl Shard {
         if self.access.get(usize::from(listener)).is_none_or(|access| access.acl.is_none()) {
             return Vec::new();
         }
-        let user = connection.rare.as_ref().and_then(|rare| rare.identity.user.as_deref());
+        let user = self.user(slot);
         Source { listener, user, client_id: &self.directory.session(session).client_id }.encode()
     }
 }

@@ -54,6 +54,12 @@ const TOPICS: &[(&str, Source)] = &[
         "$SYS/broker/connections/socket/count",
         Source::Difference(Counter::ConnectionsOpened, Counter::ConnectionsClosed),
     ),
+    // Ours alone.
+    ("$SYS/broker/connections/refused/rate", Source::Sum(Counter::TurnedAwayTooFast)),
+    ("$SYS/broker/connections/refused/banned", Source::Sum(Counter::TurnedAwayBanned)),
+    ("$SYS/broker/logins/failed", Source::Sum(Counter::LoginsFailed)),
+    ("$SYS/broker/logins/delayed", Source::Sum(Counter::RefusalsDelayed)),
+    ("$SYS/broker/addresses/banned", Source::Sum(Counter::AddressesBanned)),
 ];
 
 /// What was last published, so that only changes are.

@@ -7,7 +7,7 @@ use crate::time::Time;
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timer {
-    /// Time for CONNECT, later keep alive.
+    /// Time for CONNECT, later keep alive; or the time of a refusal that waits.
     Connection(u32),
     /// What a client was let in with runs out.
     Permission(u32),
@@ -99,6 +99,7 @@ impl Shard {
         let Some(connection) = self.connection_mut(slot) else { return };
         connection.timer = None;
         let cause = match connection.stage {
+            Stage::Refuse => return self.send_refusal(now, slot),
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate => EndCause::ConnectTimeout,
             Stage::Serving { .. } => {
                 let deadline = keep_alive_deadline(connection.last_packet, connection.keep_alive_seconds);

@@ -296,4 +296,9 @@ const TOPICS: &[&str] = &[
     "shared_subscriptions/count",
     "retained messages/count",
     "connections/socket/count",
+    "connections/refused/rate",
+    "connections/refused/banned",
+    "logins/failed",
+    "logins/delayed",
+    "addresses/banned",
 ];

@@ -101,6 +101,7 @@ pub(super) fn run(flags: &Idle) -> Result<Report, String> {
     report.figure("connections", "connections held", open as f64, "at the end", 0);
     report.figure("join_per_second", "connecting", connections as f64 / join_seconds, "connections/s", 0);
     end.report(&start, sent, "us per ping", &mut report);
+    report.handshakes(stage.net.handshakes());
     if idle.latency.is_empty() {
         report.notes.push("no ping was answered: the run was shorter than its schedule".to_owned());
     } else {

@@ -1,6 +1,7 @@
 //! The scenarios: each turns its flags into clients, runs them, and writes a report.
 
 mod idle;
+mod logins;
 mod mixed;
 mod offline;
 mod retained;
@@ -13,6 +14,7 @@ mod wildcard;
 use std::time::Duration;
 
 use crate::cli::{Common, Scenario};
+use crate::door::Door;
 use crate::fleet::Identity;
 use crate::net::{self, Clock, Handler, Net, Sources};
 use crate::probe::{Memory, Sample};
@@ -30,6 +32,7 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Report, String> {
         Scenario::FanIn(flags) => throughput::fan_in(flags),
         Scenario::Idle(flags) => idle::run(flags),
         Scenario::Storm(flags) => storm::run(flags),
+        Scenario::Logins(flags) => logins::run(flags),
         Scenario::Wildcard(flags) => wildcard::run(flags),
         Scenario::Shared(flags) => shared::run(flags),
         Scenario::Retained(flags) => retained::run(flags),
@@ -81,7 +84,8 @@ impl Stage {
         let clock = Clock::start();
         let run = run_number();
         let sources = Sources::new(addresses, run);
-        let net = Net::new(target, sources, clock).map_err(|error| error.to_string())?;
+        let door = Door::new(&common.door, &common.host, common.port)?;
+        let net = Net::new(target, sources, door, clock).map_err(|error| error.to_string())?;
         let identity = Identity {
             version: common.version(),
             prefix: format!("lt{run:08x}-"),
@@ -128,6 +132,29 @@ impl Stage {
             self.wait(handler, until)?;
         }
         Ok(())
+    }
+
+    /// Waits until the broker has answered a PINGREQ of each of these connections, and serves the
+    /// sockets meanwhile: what nobody waits for, such as a message too many, has come by then,
+    /// however busy the machine is. How many have not answered after `seconds`.
+    fn look_again(
+        &mut self,
+        handler: &mut impl Handler,
+        ids: std::ops::Range<usize>,
+        seconds: f64,
+    ) -> Result<u64, String> {
+        ids.clone().for_each(|id| self.net.probe(id));
+        let until = self.clock.now() + nanos(seconds);
+        let mut silent = ids.start;
+        // Each id is passed once: a connection that has answered stays answered.
+        while let Some(id) = (silent..ids.end).find(|&id| self.net.is_probed(id)) {
+            silent = id;
+            if self.clock.now() >= until {
+                return Ok((silent..ids.end).filter(|&id| self.net.is_probed(id)).count() as u64);
+            }
+            self.wait(handler, until)?;
+        }
+        Ok(0)
     }
 
     fn memory(&self) -> Result<Option<Memory>, String> {

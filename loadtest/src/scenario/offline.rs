@@ -45,11 +45,11 @@ pub(super) fn run(flags: &Offline) -> Result<Report, String> {
         stage.progress.turn(now, away.delivered, || format!("catching up: {} delivered", away.delivered));
     }
     let end = Moment::now(&stage)?;
-    stage.rest(&mut away, SETTLE_SECONDS)?;
+    away.faults.unanswered += stage.look_again(&mut away, everyone.clone(), flags.stall)?;
     depart(&mut stage, &mut away, everyone.clone())?;
 
     bring_up(&mut stage, &mut away, flags, everyone.clone(), Life::Again)?;
-    stage.rest(&mut away, SETTLE_SECONDS)?;
+    away.faults.unanswered += stage.look_again(&mut away, everyone.clone(), flags.stall)?;
     depart(&mut stage, &mut away, everyone.clone())?;
     away.settle(flags);
     bring_up(&mut stage, &mut away, flags, everyone.clone(), Life::Last)?;
@@ -79,6 +79,7 @@ pub(super) fn run(flags: &Offline) -> Result<Report, String> {
     report.figure("delivered", "delivered and verified", away.delivered as f64, "messages in all", 0);
     report.figure("queued_lost", "lost without a word", away.faults.lost as f64, "messages", 0);
     report.figure("queued_refused", "refused with a reason", away.refused as f64, "messages", 0);
+    report.handshakes(stage.net.handshakes());
     if let (Some(before), Some(filled), Some(left)) = (stage.before, filled, left) {
         report.broker_memory(&[
             ("broker_memory_before_kib", "broker memory, before", before),

@@ -73,6 +73,7 @@ pub(super) fn run(flags: &Retained) -> Result<Report, String> {
     stage.net.send(0, wire::put_disconnect);
     stage.net.close(0);
     stage.rest(&mut replay, SETTLE_SECONDS)?;
+    report.handshakes(stage.net.handshakes());
     if let (Some(before), Some(stored), Some(left)) = (stage.before, memory, stage.memory()?) {
         report.broker_memory(&[
             ("broker_memory_before_kib", "broker memory, before", before),
@@ -168,7 +169,7 @@ fn read_all(stage: &mut Stage, replay: &mut Replay, flags: &Retained, reader: us
     if replay.got == flags.messages {
         replay.replays.saturating_record(last - begun);
     }
-    stage.rest(replay, SETTLE_SECONDS)?;
+    replay.faults.unanswered += stage.look_again(replay, reader..reader + 1, flags.stall)?;
     replay.finish(reader, flags.messages);
     depart(stage, replay, reader);
     Ok(last - begun)
@@ -184,7 +185,7 @@ fn clear(stage: &mut Stage, replay: &mut Replay, flags: &Retained) -> Result<(),
     let filter = format!("{}/#", replay.roster.prefix);
     let (version, qos) = (replay.version, flags.qos);
     stage.net.send(checker, |out| wire::put_subscribe(out, version, 1, [filter.as_str()].into_iter(), qos));
-    stage.rest(replay, SETTLE_SECONDS)?;
+    replay.faults.unanswered += stage.look_again(replay, checker..checker + 1, flags.stall)?;
     depart(stage, replay, checker);
     Ok(())
 }

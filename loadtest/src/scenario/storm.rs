@@ -8,13 +8,13 @@ use hdrhistogram::Histogram;
 use super::{Moment, Stage};
 use crate::cli::Storm;
 use crate::fleet::{Identity, count_closed, detail};
-use crate::net::{Closed, Handler, Next};
+use crate::net::{Clock, Closed, Handler, Net, Next};
 use crate::report::{Report, histogram};
 use crate::verify::Faults;
 use crate::wire::{self, Packet};
 
 /// Ports of closed connections rest for a while: enough addresses not to run out of them.
-const SOURCES: usize = 16;
+pub(super) const SOURCES: usize = 16;
 /// A connection without CONNACK for so long never gets one.
 const PATIENCE_NANOS: u64 = 5_000_000_000;
 
@@ -24,18 +24,19 @@ const BEHIND_SECONDS_MAX: f64 = 0.1;
 pub(super) fn run(flags: &Storm) -> Result<Report, String> {
     let slots = flags.concurrency as usize;
     let mut stage = Stage::set(&flags.common, slots, SOURCES, 60)?;
-    let mut dial = Dial::new(stage.identity.clone(), slots);
+    let mut dial = Dial::new(stage.identity.clone(), 0, slots);
     let schedule = flags.rate.map(|per_second| Schedule { start: stage.clock.now(), per_second });
 
     let warm = stage.clock.now() + (flags.warm_up * 1e9) as u64;
     drive(&mut stage, &mut dial, schedule, warm, "warming up")?;
     let start = Moment::now(&stage)?;
-    let accepted = dial.accepted;
+    let (accepted, handshakes) = (dial.accepted, stage.net.handshakes().clone());
     dial.recording = true;
     drive(&mut stage, &mut dial, schedule, start.nanos + (flags.seconds * 1e9) as u64, "measuring")?;
     let end = Moment::now(&stage)?;
     dial.recording = false;
     let accepted = dial.accepted - accepted;
+    let handshakes = stage.net.handshakes().since(&handshakes);
     let behind = schedule.map_or(0, |schedule| schedule.due(end.nanos).saturating_sub(dial.started));
 
     let patience = end.nanos + PATIENCE_NANOS;
@@ -58,6 +59,7 @@ pub(super) fn run(flags: &Storm) -> Result<Report, String> {
     let wall_seconds = (end.nanos - start.nanos) as f64 / 1e9;
     end.report(&start, accepted, "us per connection", &mut report);
     report.figure("connections_per_second", "connected", accepted as f64 / wall_seconds, "connections/s", 0);
+    report.handshakes(&handshakes);
     report.figure("accepted", "connected and answered", dial.accepted as f64, "connections in all", 0);
     if let (Some(before), Some(left)) = (stage.before, left) {
         report.broker_memory(&[
@@ -83,10 +85,11 @@ pub(super) fn run(flags: &Storm) -> Result<Report, String> {
     Ok(report)
 }
 
+/// When connections are to be made.
 #[derive(Clone, Copy)]
-struct Schedule {
-    start: u64,
-    per_second: f64,
+pub(super) struct Schedule {
+    pub(super) start: u64,
+    pub(super) per_second: f64,
 }
 
 impl Schedule {
@@ -96,7 +99,7 @@ impl Schedule {
     }
 
     /// Connections that should have been started by `now`.
-    fn due(&self, now: u64) -> u64 {
+    pub(super) fn due(&self, now: u64) -> u64 {
         ((now - self.start) as f64 * self.per_second / 1e9) as u64
     }
 }
@@ -108,29 +111,11 @@ fn drive(
     until: u64,
     what: &str,
 ) -> Result<(), String> {
-    loop {
-        let now = stage.clock.now();
-        if now >= until {
-            return Ok(());
-        }
-        let mut wake = until;
-        while let Some(&slot) = dial.free.last() {
-            let begun = match schedule {
-                None => stage.clock.now(),
-                Some(schedule) if schedule.time(dial.started) <= now => schedule.time(dial.started),
-                Some(schedule) => {
-                    wake = schedule.time(dial.started).min(until);
-                    break;
-                }
-            };
-            stage.net.open(slot).map_err(|error| format!("connection {}: {error}", dial.started))?;
-            dial.free.pop();
-            dial.begun[slot] = begun;
-            dial.number[slot] = dial.started;
-            dial.started += 1;
-        }
-        wait(stage, dial, wake, what)?;
+    while stage.clock.now() < until {
+        let wake = dial.open_due(&mut stage.net, stage.clock, schedule)?;
+        wait(stage, dial, wake.min(until), what)?;
     }
+    Ok(())
 }
 
 fn wait(stage: &mut Stage, dial: &mut Dial, until: u64, what: &str) -> Result<(), String> {
@@ -141,25 +126,29 @@ fn wait(stage: &mut Stage, dial: &mut Dial, until: u64, what: &str) -> Result<()
     Ok(())
 }
 
-struct Dial {
+/// Connections that are made, answered, and left.
+pub(super) struct Dial {
+    /// The number of slot 0 among the connections of the run.
+    first: usize,
     identity: Identity,
     /// Slots without a connection.
-    free: Vec<usize>,
+    pub(super) free: Vec<usize>,
     /// Per slot, the time that its connection's latency counts from.
     begun: Vec<u64>,
     /// Per slot, the number of its connection, which names the client.
     number: Vec<u64>,
-    started: u64,
-    accepted: u64,
-    recording: bool,
-    latency: Histogram<u64>,
-    faults: Faults,
-    details: Vec<String>,
+    pub(super) started: u64,
+    pub(super) accepted: u64,
+    pub(super) recording: bool,
+    pub(super) latency: Histogram<u64>,
+    pub(super) faults: Faults,
+    pub(super) details: Vec<String>,
 }
 
 impl Dial {
-    fn new(identity: Identity, slots: usize) -> Dial {
+    pub(super) fn new(identity: Identity, first: usize, slots: usize) -> Dial {
         Dial {
+            first,
             identity,
             free: (0..slots).collect(),
             begun: vec![0; slots],
@@ -171,6 +160,36 @@ impl Dial {
             faults: Faults::default(),
             details: Vec::new(),
         }
+    }
+
+    /// Opens the connections that are due, as far as there are slots for them, and tells when the
+    /// next one will be.
+    ///
+    /// # Errors
+    /// A socket that can't be opened.
+    pub(super) fn open_due(
+        &mut self,
+        net: &mut Net,
+        clock: Clock,
+        schedule: Option<Schedule>,
+    ) -> Result<u64, String> {
+        let now = clock.now();
+        while let Some(&slot) = self.free.last() {
+            let begun = match schedule {
+                None => clock.now(),
+                Some(schedule) => schedule.time(self.started),
+            };
+            if begun > now && schedule.is_some() {
+                return Ok(begun);
+            }
+            let opened = net.open(self.first + slot);
+            opened.map_err(|error| format!("connection {}: {error}", self.started))?;
+            self.free.pop();
+            self.begun[slot] = begun;
+            self.number[slot] = self.started;
+            self.started += 1;
+        }
+        Ok(u64::MAX)
     }
 
     fn accept(&mut self, slot: usize, now: u64, packet: Packet<'_>) {
@@ -206,11 +225,13 @@ impl Dial {
 }
 
 impl Handler for Dial {
-    fn connected(&mut self, slot: usize, out: &mut Vec<u8>) {
-        self.identity.put_connect(out, &format!("c{}", self.number[slot]));
+    fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
+        let number = self.number[id - self.first];
+        self.identity.put_connect(out, &format!("c{number}"));
     }
 
-    fn packet(&mut self, slot: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
+    fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
+        let slot = id - self.first;
         self.accept(slot, now, packet);
         wire::put_disconnect(out);
         self.free.push(slot);
@@ -219,8 +240,8 @@ impl Handler for Dial {
 
     fn writable(&mut self, _: usize) {}
 
-    fn closed(&mut self, slot: usize, why: Closed) {
-        count_closed(&mut self.faults, &mut self.details, slot, &why);
-        self.free.push(slot);
+    fn closed(&mut self, id: usize, why: Closed) {
+        count_closed(&mut self.faults, &mut self.details, id, &why);
+        self.free.push(id - self.first);
     }
 }

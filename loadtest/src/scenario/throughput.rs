@@ -164,7 +164,11 @@ fn measure(stage: &mut Stage, traffic: &mut Traffic, load: &Load, report: &mut R
     let paused = stage.memory()?;
     catch_up(stage, traffic, &slow, load.stall)?;
     // What nobody asked for comes behind what was waited for, and is a fault all the same.
-    stage.rest(traffic, LAST_LOOK_SECONDS)?;
+    // Publishers first: when they are answered, the broker has passed on all that they sent.
+    let (subscribers, clients) = (traffic.subscriber_count(), traffic.client_count());
+    for ids in [subscribers..clients, 0..subscribers] {
+        traffic.faults.unanswered += stage.look_again(traffic, ids, load.stall)?;
+    }
     traffic.settle();
     let loaded = stage.memory()?;
     leave(stage, traffic.client_count())?;
@@ -172,6 +176,7 @@ fn measure(stage: &mut Stage, traffic: &mut Traffic, load: &Load, report: &mut R
 
     let wall_seconds = (end.nanos - start.nanos) as f64 / 1e9;
     end.report(&start, delivered, "us per delivery", report);
+    report.handshakes(stage.net.handshakes());
     report.figure("published_per_second", "published", published as f64 / wall_seconds, "messages/s", 0);
     report.figure("delivered_per_second", "delivered", delivered as f64 / wall_seconds, "messages/s", 0);
     report.figure("delivered", "delivered and verified", traffic.delivered as f64, "messages in all", 0);
@@ -214,9 +219,6 @@ fn measure(stage: &mut Stage, traffic: &mut Traffic, load: &Load, report: &mut R
     report.details.clone_from(&traffic.details);
     Ok(())
 }
-
-/// How long a run looks for surplus messages once it has everything.
-const LAST_LOOK_SECONDS: f64 = 0.05;
 
 /// A schedule that ends further behind than this was not kept.
 const BEHIND_SECONDS_MAX: f64 = 0.1;

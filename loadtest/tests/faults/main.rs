@@ -1,7 +1,9 @@
 //! The harness against a toy broker: a clean one gives no fault, and whatever a broker with a vice
 //! does wrong is counted under its name, as often as it was done, and ends with exit status 1.
 
+mod doors;
 mod patterns;
+mod relay;
 mod toy;
 
 use std::process::{Command, Output};
@@ -51,7 +53,10 @@ fn harness(port: u16, arguments: &str) -> Output {
 }
 
 fn outcome(toy: &Toy, arguments: &str) -> Outcome {
-    let output = harness(toy.port, arguments);
+    read(harness(toy.port, arguments))
+}
+
+fn read(output: Output) -> Outcome {
     let json = String::from_utf8(output.stdout).unwrap();
     let status = output.status.code().unwrap();
     assert!(status < 2, "{}", String::from_utf8_lossy(&output.stderr));
@@ -70,8 +75,8 @@ fn counts(vice: Vice, arguments: &str, faults: &[&str]) {
     assert_eq!(outcome.status, 1);
 }
 
-const PAIRS: &str = "pairs --pairs 3 --warm-up 0.1 --seconds 0.3 --stall 1";
-const FAN_OUT: &str = "fan-out --subscribers 5 --publishers 2 --warm-up 0.1 --seconds 0.3 --stall 1";
+const PAIRS: &str = "pairs --pairs 3 --warm-up 0.1 --seconds 0.3 --stall 4";
+const FAN_OUT: &str = "fan-out --subscribers 5 --publishers 2 --warm-up 0.1 --seconds 0.3 --stall 4";
 
 #[test]
 fn a_clean_broker_gives_no_fault_in_any_scenario() {
@@ -195,7 +200,7 @@ fn unanswered_pings_and_connects_are_counted() {
     counts(Vice::ForgetPing, "idle --connections 40 --ping-interval 0.2 --seconds 0.5", &["unanswered"]);
     counts(
         Vice::ForgetConnack,
-        "storm --concurrency 200 --rate 150 --warm-up 0 --seconds 0.5",
+        "storm --concurrency 200 --rate 150 --warm-up 0 --seconds 1",
         &["unanswered"],
     );
     counts(Vice::RefuseConnect, "storm --warm-up 0 --seconds 0.3", &["refused"]);

@@ -4,13 +4,13 @@ use super::toy::{Toy, Vice};
 use super::{counts, outcome};
 
 const WILDCARD: &str = "wildcard --filters 300 --subscribers 10 --batch 7 --topics 20 --publishers 2 \
-                        --matches 3 --warm-up 0.1 --seconds 0.3 --stall 1";
-const SHARED: &str = "shared --publishers 3 --members 4 --warm-up 0.1 --seconds 0.3 --stall 1";
-const RETAINED: &str = "retained --messages 500 --subscribers 2 --stall 1";
-const OFFLINE: &str = "offline --sessions 5 --messages 200 --stall 1";
-const SLOW: &str = "slow --subscribers 5 --slow 2 --warm-up 0.1 --seconds 0.3 --stall 1";
+                        --matches 3 --warm-up 0.1 --seconds 0.3 --stall 4";
+const SHARED: &str = "shared --publishers 3 --members 4 --warm-up 0.1 --seconds 0.3 --stall 4";
+const RETAINED: &str = "retained --messages 500 --subscribers 2 --stall 4";
+const OFFLINE: &str = "offline --sessions 5 --messages 200 --stall 4";
+const SLOW: &str = "slow --subscribers 5 --slow 2 --warm-up 0.1 --seconds 0.3 --stall 4";
 const FLEET: &str = "mixed --devices 40 --backends 1 --telemetry-rate 5 --command-rate 9 --away 0.2 \
-                     --seconds 2.5 --stall 1";
+                     --seconds 2.5 --stall 4";
 /// At QoS 0 and 1 only: the toy does not know a QoS 2 message that is sent again.
 const BREAKS: &str = "--telemetry-qos 60,40,0 --drop-rate 1 --reconnect-rate 1";
 
@@ -88,7 +88,7 @@ fn queued_messages_that_are_lost_or_come_again_are_counted() {
 #[test]
 fn a_session_that_is_gone_is_a_fault_and_so_is_what_was_queued_for_it() {
     let toy = Toy::start(Vice::LoseSession);
-    let outcome = outcome(&toy, "offline --sessions 40 --messages 3 --stall 1");
+    let outcome = outcome(&toy, "offline --sessions 40 --messages 3 --stall 4");
     let faults = outcome.faults();
     let count = |name| faults.iter().find(|fault| fault.0 == name).map_or(0, |fault| fault.1);
     assert!(toy.done() > 0 && count("protocol") == toy.done(), "{}", outcome.json);
@@ -108,7 +108,7 @@ fn losses_of_the_fast_subscribers_are_faults_and_those_of_slow_ones_are_told() {
 #[test]
 fn slow_subscribers_that_are_cut_off_are_no_fault() {
     let toy = Toy::start(Vice::None);
-    let outcome = outcome(&toy, &format!("{SLOW} --payload 100000"));
+    let outcome = outcome(&toy, &format!("{SLOW} --payload 1000000"));
     assert_eq!((outcome.status, outcome.faults()), (0, vec![]), "{}", outcome.json);
     assert_eq!(outcome.number("slow_cut_off"), 2.0, "{}", outcome.json);
 }
@@ -123,6 +123,22 @@ fn wills_that_are_lost_or_come_again_or_unasked_are_counted() {
     // Those at the end of the run, when everybody leaves, are seen by nobody.
     let faults = outcome.faults();
     assert!(matches!(faults[..], [("misrouted", count)] if count <= toy.done()), "{}", outcome.json);
+}
+
+#[test]
+fn logins_beside_pairs_are_timed_and_their_faults_and_those_of_the_pairs_counted() {
+    const LOGINS: &str = "logins --pairs 3 --rate 500 --logins 300 --rounds 2 --warm-up 0.1 --seconds 0.3 \
+                          --stall 4 --username u --password p";
+    let toy = Toy::start(Vice::None);
+    for qos in 0..3 {
+        let outcome = outcome(&toy, &format!("{LOGINS} --qos {qos}"));
+        assert_eq!((outcome.status, outcome.faults()), (0, vec![]), "{}", outcome.json);
+        for key in ["calm_p99_ms", "logins_p99_ms", "logins_served_per_second", "login_p50_ms"] {
+            assert!(outcome.number(key) > 0.0, "{key}: {}", outcome.json);
+        }
+    }
+    counts(Vice::RefuseConnect, LOGINS, &["refused"]);
+    counts(Vice::Drop, LOGINS, &["lost"]);
 }
 
 #[test]

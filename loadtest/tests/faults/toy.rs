@@ -140,7 +140,7 @@ struct Client {
 }
 
 /// A client that does not take its messages for so long is cut off.
-const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
+const WRITE_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Toy {
     pub(crate) fn start(vice: Vice) -> Toy {

@@ -45,7 +45,7 @@ pub(super) struct Crew {
     wills: Kind,
     redelivered: u64,
     doubtful: u64,
-    faults: Faults,
+    pub(super) faults: Faults,
     details: Vec<String>,
 }
 

@@ -45,6 +45,7 @@ pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
     }
     // What comes although it should not.
     stage.rest(&mut crew, 0.3)?;
+    crew.faults.unanswered += stage.look_again(&mut crew, 0..clients, flags.stall)?;
     crew.settle();
     let loaded = stage.memory()?;
     end_sessions(&mut stage, &mut crew, flags)?;
@@ -69,6 +70,7 @@ pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
     report.figure("delivered_per_second", "delivered", delivered as f64 / wall_seconds, "messages/s", 0);
     report.course("deliveries", stage.progress.timeline());
     crew.figures(&mut report);
+    report.handshakes(stage.net.handshakes());
     if let (Some(before), Some(connected), Some(loaded), Some(left)) = (stage.before, connected, loaded, left)
     {
         report.broker_memory(&[

@@ -1,0 +1,304 @@
+//! A door before the toy: ends TLS and WebSockets, and passes what is in them on to it and back.
+//!
+//! Its WebSocket is tungstenite's and its TLS the server's half of rustls, so that the harness's
+//! own reading of RFC 6455 meets another one.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
+use tungstenite::handshake::derive_accept_key;
+use tungstenite::protocol::Role;
+use tungstenite::{Error, Message, WebSocket};
+
+/// What a relay ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ends {
+    pub(crate) tls: bool,
+    pub(crate) websocket: bool,
+    /// Clients need a certificate.
+    pub(crate) client_certificate: bool,
+}
+
+pub(crate) struct Relay {
+    pub(crate) port: u16,
+    folder: PathBuf,
+}
+
+impl Relay {
+    /// In front of the port `to`.
+    pub(crate) fn start(to: u16, ends: Ends) -> Relay {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let folder = std::env::temp_dir().join(format!("midge-loadtest-relay-{port}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let relay = Relay { port, folder };
+        let config = relay.certify(ends);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let config = Arc::clone(&config);
+                let broker = TcpStream::connect(("127.0.0.1", to)).unwrap();
+                thread::spawn(move || {
+                    let tls = ends.tls.then(|| {
+                        let mut tls = ServerConnection::new(config).unwrap();
+                        tls.set_buffer_limit(None);
+                        tls
+                    });
+                    let socket = if ends.websocket { Socket::Asked(Vec::new()) } else { Socket::None };
+                    relay_both_ways(&client, &broker, Way { tls, socket });
+                });
+            }
+        });
+        relay
+    }
+
+    /// The file of this name: `ca`, `cert` and `key` of clients, `other-ca`.
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.folder.join(format!("{name}.pem")).display().to_string()
+    }
+
+    /// The server's half of TLS; writes the files of the other half.
+    fn certify(&self, ends: Ends) -> Arc<ServerConfig> {
+        let [ours, other] = [(); 2].map(|()| {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+        });
+        let issue = || {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+            (params.signed_by(&key, &ours).unwrap(), key)
+        };
+        let (client, client_key) = issue();
+        for (name, pem) in [
+            ("ca", ours.pem()),
+            ("other-ca", other.pem()),
+            ("cert", client.pem()),
+            ("key", client_key.serialize_pem()),
+        ] {
+            std::fs::write(self.file(name), pem).unwrap();
+        }
+        let (certificate, key) = issue();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(ours.der().clone()).unwrap();
+        let builder = if ends.client_certificate {
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            builder.with_no_client_auth()
+        };
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let mut config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+        config.ticketer = rustls::crypto::ring::Ticketer::new().unwrap();
+        Arc::new(config)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn relay_both_ways(client: &TcpStream, broker: &TcpStream, way: Way) {
+    for stream in [client, broker] {
+        stream.set_nodelay(true).unwrap();
+    }
+    let way = Mutex::new(way);
+    // Whoever ends ends both: errors are ends too.
+    let to_broker = || -> io::Result<()> {
+        let (mut client_end, mut broker_end) = (client, broker);
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let count = client_end.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(());
+            }
+            let mut mqtt = Vec::new();
+            let mut way = way.lock().unwrap();
+            let open = way.take(&buffer[..count], &mut mqtt);
+            way.flush(client)?;
+            drop(way);
+            broker_end.write_all(&mqtt)?;
+            if !open {
+                return Ok(());
+            }
+        }
+    };
+    let to_client = || -> io::Result<()> {
+        let mut broker_end = broker;
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let count = broker_end.read(&mut buffer)?;
+            let mut way = way.lock().unwrap();
+            if count == 0 {
+                way.close();
+                return way.flush(client);
+            }
+            way.put(&buffer[..count]);
+            way.flush(client)?;
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = to_client();
+            let _ = client.shutdown(Shutdown::Both);
+        });
+        let _ = to_broker();
+        let _ = broker.shutdown(Shutdown::Both);
+    });
+}
+
+/// One connection's layers, as a server has them.
+struct Way {
+    tls: Option<ServerConnection>,
+    socket: Socket,
+}
+
+enum Socket {
+    None,
+    /// The request so far.
+    Asked(Vec<u8>),
+    Open(Box<WebSocket<Pipe>>),
+}
+
+/// What a WebSocket reads and writes.
+#[derive(Default)]
+struct Pipe {
+    came: VecDeque<u8>,
+    wire: Vec<u8>,
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.came.is_empty() { Err(ErrorKind::WouldBlock.into()) } else { self.came.read(buffer) }
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.wire.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Way {
+    /// Appends to `mqtt` what came is; whether more may come.
+    fn take(&mut self, mut came: &[u8], mqtt: &mut Vec<u8>) -> bool {
+        let mut plain = Vec::new();
+        match &mut self.tls {
+            None => plain.extend_from_slice(came),
+            Some(tls) => {
+                while !came.is_empty() {
+                    tls.read_tls(&mut came).unwrap();
+                    if tls.process_new_packets().is_err() {
+                        return false;
+                    }
+                    // Nothing is left to read, or the peer's farewell: neither is an error here.
+                    let _ = tls.reader().read_to_end(&mut plain);
+                }
+            }
+        }
+        self.unframe(&plain, mqtt)
+    }
+
+    fn unframe(&mut self, plain: &[u8], mqtt: &mut Vec<u8>) -> bool {
+        match &mut self.socket {
+            Socket::None => {
+                mqtt.extend_from_slice(plain);
+                true
+            }
+            Socket::Asked(request) => {
+                request.extend_from_slice(plain);
+                let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") else { return true };
+                let text = String::from_utf8(request[..end].to_vec()).unwrap();
+                let key = text.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+                if !text.starts_with("GET /mqtt HTTP/1.1") {
+                    let pipe =
+                        Pipe { came: VecDeque::new(), wire: b"HTTP/1.1 404 Not Found\r\n\r\n".to_vec() };
+                    let socket = WebSocket::from_raw_socket(pipe, Role::Server, None);
+                    self.socket = Socket::Open(Box::new(socket));
+                    return false;
+                }
+                let answer = format!(
+                    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                     Sec-WebSocket-Accept: {}\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n",
+                    derive_accept_key(key.as_bytes())
+                );
+                let pipe = Pipe { came: VecDeque::new(), wire: answer.into_bytes() };
+                let rest = request[end + 4..].to_vec();
+                let socket = WebSocket::from_partially_read(pipe, rest, Role::Server, None);
+                self.socket = Socket::Open(Box::new(socket));
+                self.unframe(&[], mqtt)
+            }
+            Socket::Open(socket) => {
+                socket.get_mut().came.extend(plain);
+                loop {
+                    match socket.read() {
+                        Ok(Message::Binary(data)) => mqtt.extend_from_slice(&data),
+                        Ok(Message::Close(_)) => return false,
+                        Ok(_) => {}
+                        Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => return true,
+                        Err(_) => return false,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Frames and encrypts what the broker said, in two frames with a ping between them.
+    fn put(&mut self, mqtt: &[u8]) {
+        if let Socket::Open(socket) = &mut self.socket {
+            let (first, second) = mqtt.split_at(mqtt.len() / 2);
+            let _ = socket.send(Message::Binary(first.to_vec().into()));
+            let _ = socket.send(Message::Ping(b"still there?".to_vec().into()));
+            let _ = socket.send(Message::Binary(second.to_vec().into()));
+        } else if let Some(tls) = &mut self.tls {
+            tls.writer().write_all(mqtt).unwrap();
+        }
+    }
+
+    fn close(&mut self) {
+        if let Socket::Open(socket) = &mut self.socket {
+            let _ = socket.close(None);
+        }
+        self.encrypt();
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+        }
+    }
+
+    /// Moves what the WebSocket wants to say into TLS.
+    fn encrypt(&mut self) {
+        if let (Some(tls), Socket::Open(socket)) = (&mut self.tls, &mut self.socket) {
+            tls.writer().write_all(&std::mem::take(&mut socket.get_mut().wire)).unwrap();
+        }
+    }
+
+    fn flush(&mut self, mut client: &TcpStream) -> io::Result<()> {
+        self.encrypt();
+        match (&mut self.tls, &mut self.socket) {
+            (Some(tls), _) => {
+                while tls.wants_write() {
+                    tls.write_tls(&mut client)?;
+                }
+                Ok(())
+            }
+            (None, Socket::Open(socket)) => client.write_all(&std::mem::take(&mut socket.get_mut().wire)),
+            (None, _) => Ok(()),
+        }
+    }
+}
