@@ -29,6 +29,7 @@ fn mail() -> Mail {
         expires_at: None,
         origin: None,
         stamp: 0,
+        source: &[],
     };
     Mail::Publish { message: publication.to_message(), ticket: 0, intent: 0 }
 }

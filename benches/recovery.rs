@@ -118,7 +118,15 @@ fn write_log(directory: &StoreDirectory, shard: u16) -> usize {
 
 fn stored(topic: &str, retain: bool) -> StoredMessage<'_> {
     let qos = QoS::AtLeastOnce;
-    StoredMessage { topic, properties: [&[]; 3], payload: &PAYLOAD, qos, retain, expires_at_millis: None }
+    StoredMessage {
+        topic,
+        properties: [&[]; 3],
+        payload: &PAYLOAD,
+        qos,
+        retain,
+        expires_at_millis: None,
+        source: &[],
+    }
 }
 
 /// Writes as the log writer does.

@@ -57,6 +57,7 @@ fn message() -> Rc<Message> {
         expires_at: None,
         origin: None,
         stamp: 0,
+        source: &[],
     };
     Rc::new(publication.to_message())
 }

@@ -9,7 +9,7 @@ use midge::banner::{Started, banner};
 use midge::cli::{self, Command, Serve, StoreAction};
 use midge::config::mosquitto::{ConfError, MosquittoConf};
 use midge::config::open_files::{self, Wanted};
-use midge::config::{Address, Config, parse, state_directory};
+use midge::config::{Address, Config, Listener, parse, state_directory};
 use midge::control::entrance::Entrance;
 use midge::control::gate::SharedGate;
 use midge::control::logins::Logins;
@@ -21,6 +21,7 @@ use midge::store::segment::LogName;
 use midge::store::{Checkpoint, Recovery, RecoveryReport, StoreDirectory, StoreError, Wall, recover, tools};
 use reload::{Reload, watch_signals};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
@@ -323,6 +324,9 @@ fn listen(config: &Config, shards: usize) -> Result<Listening, Failure> {
             continue;
         }
         for address in listener.address.resolve().map_err(Failure::new)? {
+            let Some(address) = on_interface(config, listener, address).map_err(Failure::new)? else {
+                continue;
+            };
             let failed = |error| Failure::new(cannot_listen(&Address::from_socket(address), &error));
             patiently(until, || driver::probe_bind(address, &options)).map_err(failed)?;
             let first = driver::bind(address, &options).map_err(failed)?;
@@ -336,6 +340,44 @@ fn listen(config: &Config, shards: usize) -> Result<Listening, Failure> {
         }
     }
     Ok(listening)
+}
+
+/// The address to listen on instead of this one: that of the listener's interface. None if the interface has none
+/// of this family, and the same port of the other family is listened on.
+fn on_interface(
+    config: &Config,
+    listener: &Listener,
+    address: SocketAddr,
+) -> Result<Option<SocketAddr>, String> {
+    let interface = listener.interface.as_str();
+    if interface.is_empty() {
+        return Ok(Some(address));
+    }
+    let found = driver::interface_addresses(interface)
+        .map_err(|error| format!("the network interfaces can't be read: {error}"))?;
+    if found.is_empty() {
+        return Err(format!("there is no network interface \"{interface}\", or it has no address"));
+    }
+    let is_meant = |found: &&SocketAddr| match address.ip() {
+        ip if ip.is_unspecified() => found.is_ipv4() == address.is_ipv4(),
+        ip => found.ip() == ip,
+    };
+    if let Some(mut found) = found.iter().find(is_meant).copied() {
+        found.set_port(address.port());
+        return Ok(Some(found));
+    }
+    let is_pair = |other: &&Listener| {
+        let (one, other) = (&listener.address, (&other.address, &other.interface));
+        other.0 != one && other.0.port() == one.port() && other.1 == interface
+    };
+    if address.ip().is_unspecified() && config.listeners.iter().any(|other| is_pair(&other)) {
+        tracing::warn!("the network interface \"{interface}\" has no address for {}", listener.address);
+        return Ok(None);
+    }
+    Err(format!(
+        "can't listen on {}: the network interface \"{interface}\" has no such address",
+        listener.address
+    ))
 }
 
 /// Tries again while the address is in use.

@@ -31,6 +31,9 @@ pub struct Publication<'a> {
     pub origin: Option<SessionKey>,
     /// Order among retained messages of one topic, over all shards. See `Shard::next_stamp`.
     pub stamp: u64,
+    /// Who published it, as bytes, for the retained ones that are sent only as long as the publisher may publish
+    /// them; nearly always empty.
+    pub source: &'a [u8],
 }
 
 /// A message that is kept: queued, inflight, retained, or on its way to another shard.
@@ -40,11 +43,17 @@ pub struct Message {
     topic_len: u16,
     properties_len: u32,
     qos: QoS,
-    retain: bool,
+    /// [`RETAIN`] and [`SOURCE`].
+    marks: u8,
     expires_at: Option<Time>,
     origin: Option<SessionKey>,
     stamp: u64,
 }
+
+/// The RETAIN flag of the publisher.
+const RETAIN: u8 = 1;
+/// Behind the payload stands the source, and behind that its length in four bytes.
+const SOURCE: u8 = 2;
 
 impl Publication<'_> {
     /// Copies what is borrowed into one allocation.
@@ -56,12 +65,20 @@ impl Publication<'_> {
             body.extend_from_slice(run);
         }
         body.extend_from_slice(self.payload);
+        let mut marks = if self.retain { RETAIN } else { 0 };
+        if !self.source.is_empty() {
+            marks |= SOURCE;
+            let len = u32::try_from(self.source.len()).expect("two texts have less than 2^18 bytes");
+            body.reserve_exact(self.source.len() + 4);
+            body.extend_from_slice(self.source);
+            body.extend_from_slice(&len.to_le_bytes());
+        }
         Message {
             body: Bytes::from(body),
             topic_len: u16::try_from(self.topic.len()).expect("a topic name has at most 65,535 bytes"),
             properties_len: u32::try_from(properties_len).expect("a packet has less than 2^28 bytes"),
             qos: self.qos,
-            retain: self.retain,
+            marks,
             expires_at: self.expires_at,
             origin: self.origin,
             stamp: self.stamp,
@@ -91,24 +108,40 @@ impl Message {
             expires_at,
             origin: None,
             stamp,
+            source: stored.source,
         };
         publication.to_message()
     }
 
     /// The message as routing sees it.
     pub fn as_publication(&self) -> Publication<'_> {
-        let (topic, rest) = self.body.split_at(usize::from(self.topic_len));
+        let (body, source) = self.split_source();
+        let (topic, rest) = body.split_at(usize::from(self.topic_len));
         let (properties, payload) = rest.split_at(self.properties_len as usize);
         Publication {
             topic: std::str::from_utf8(topic).expect("a message's topic name was UTF-8 when it came in"),
             forward: [properties, &[], &[]],
             payload,
             qos: self.qos,
-            retain: self.retain,
+            retain: self.is_retained(),
             expires_at: self.expires_at,
             origin: self.origin,
             stamp: self.stamp,
+            source,
         }
+    }
+
+    fn split_source(&self) -> (&[u8], &[u8]) {
+        if self.marks & SOURCE == 0 {
+            return (&self.body, &[]);
+        }
+        let (rest, len) = self.body.split_last_chunk().expect("the mark says that a length is there");
+        rest.split_at(rest.len() - u32::from_le_bytes(*len) as usize)
+    }
+
+    /// Who published it; see [`Publication::source`].
+    pub fn source(&self) -> &[u8] {
+        self.split_source().1
     }
 
     /// QoS of the publisher.
@@ -118,7 +151,7 @@ impl Message {
 
     /// RETAIN flag of the publisher.
     pub fn is_retained(&self) -> bool {
-        self.retain
+        self.marks & RETAIN != 0
     }
 
     /// Has the message expiry interval passed?

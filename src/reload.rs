@@ -104,6 +104,7 @@ fn without_entrance(config: &Config) -> Config {
         listener.tls_chain = plain.tls_chain;
         listener.tls_client_ca = plain.tls_client_ca;
         listener.tls_client_certificate = plain.tls_client_certificate;
+        listener.tls_client_certificate_dates = plain.tls_client_certificate_dates;
         listener.tls_crl = plain.tls_crl;
         listener.tls_minimum = plain.tls_minimum;
         listener.proxy_trusted = plain.proxy_trusted;

@@ -112,8 +112,6 @@ settings! {
         queue_qos0_messages: bool,
         /// Whether retained messages are accepted.
         retain_available: bool,
-        /// Life of a retained message, in minutes.
-        retain_expiry_interval: u32,
         /// Seconds between two updates of `$SYS`; 0: none.
         sys_interval: u32,
         /// Whether messages go out with the subscription's QoS even when they came in with a lower one.

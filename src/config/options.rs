@@ -120,6 +120,9 @@ sections! {
              connect, and removed at the end; one that was left behind is replaced. One shard accepts its \
              clients, and they are served by all. They count as 127.0.0.1 where addresses are asked for, and log \
              lines call them unix.";
+        interface: String = String::new(), Allowed::Text { bytes_max: 15 }, "",
+            "Name of the network interface, such as \"eth0\", whose first address of the family of address is listened \
+             on instead; address must be 0.0.0.0, [::] or that very one. Empty: what address says.";
         protocol: ListenerProtocol = ListenerProtocol::Mqtt, Allowed::Choice(ListenerProtocol::WORDS), "",
             "What is spoken there. \"mqtt\": MQTT as it is. \"websocket\": MQTT in the binary frames of WebSocket, \
              for browsers, with the subprotocols mqtt and mqttv3.1. Either of them over TLS, if there are \
@@ -146,6 +149,9 @@ sections! {
         tls_client_certificate: ClientCertificates = ClientCertificates::None, Allowed::Choice(ClientCertificates::WORDS), "",
             "Whether clients are asked for a certificate of tls_client_ca. \"optional\": they may have none, but not \
              a bad one. \"required\": nobody gets in without a good one.";
+        tls_client_certificate_dates: bool = true, Allowed::Boolean, "",
+            "Whether a client's certificate, and what leads from it to its CA, must be valid today. With false they \
+             count for ever, for devices whose certificates nobody renews; tls_crl still counts.";
         tls_crl: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
             "PEM file of the lists of revoked client certificates, one of each CA between the client's certificate \
              and tls_client_ca. Empty: nothing is revoked.";
@@ -155,6 +161,9 @@ sections! {
             "Name of the client's certificate that is its user name: \"common_name\" of the subject, or the whole \
              \"subject\" in the form of RFC 2253. A client without one is refused with 0x86 (3.x: 0x04); passwords are \
              not asked for. \"none\": the user name is the one in CONNECT.";
+        user_name_as_client_id: bool = false, Allowed::Boolean, "",
+            "Whether the user name, of CONNECT or of the certificate, takes the place of the client identifier, so \
+             that nobody takes another user's session over. A client without one is refused with 0x87 (3.x: 0x05).";
         proxy_trusted: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 64, count_max: 256 }, "",
             "Addresses and ranges (\"10.0.0.0/8\") of load balancers that begin each connection with a PROXY header, \
              version 1 or 2: the client's address is what they say. Connections from elsewhere have none. Empty: \
@@ -241,6 +250,9 @@ sections! {
              Users whom midge passwd --scram has written can prove their password without sending it, by \
              enhanced authentication (MQTT 5.0) with the method SCRAM-SHA-256, also again while they are in. \
              SIGHUP reads it again. Empty: none.";
+        client_id_prefix: String = String::new(), Allowed::Text { bytes_max: 65535 }, "",
+            "How the identifiers must begin of the clients that may connect, those that midge chooses among them; \
+             another one is refused with 0x87 (3.x: 0x05). Empty: as they like.";
         test_method: bool = false, Allowed::Boolean, "",
             "Whether the built-in method \"midge-test\" of enhanced authentication (AUTH packets, MQTT 5.0) is \
              offered, for those who develop clients. It protects nothing: never on in production. Listeners with \
@@ -371,6 +383,14 @@ sections! {
         upgrade_outgoing_qos: bool = false, Allowed::Boolean, "",
             "Whether messages go out with the QoS of the subscription even when they came in with a lower one. The \
              standard says otherwise: the lower of the two.";
+        queue_qos0: bool = false, Allowed::Boolean, "",
+            "Whether QoS 0 messages wait too for a session without a connection, in its queue and within its bounds; \
+             what does not fit is dropped. They are not kept over a restart.";
+        check_retain_source: bool = false, Allowed::Boolean, "",
+            "Whether a retained message is sent to a new subscription only as long as the access list of its \
+             publisher's listener lets the publisher write to the topic. Where there is an access list, each retained \
+             message then carries its publisher's client identifier and user name, in memory and on the disk; what \
+             was retained without them counts as allowed.";
         reason_strings: bool = true, Allowed::Boolean, "",
             "Whether DISCONNECT tells an MQTT 5.0 client in words why, besides the reason code.";
         response_information: String = String::new(), Allowed::Text { bytes_max: 65535 }, "",

@@ -11,9 +11,9 @@ use std::path::Path;
 
 use toml_edit::{Document, Item, Key, TableLike, Value};
 
+use super::Config;
 use super::options::{LISTENERS_MAX, Listener};
 use super::value::{Literal, Refused, Row, Section, quoted};
-use super::{Address, Config};
 
 /// Errors of one file that are reported one by one; the others are counted.
 pub const ERRORS_MAX: usize = 20;
@@ -245,7 +245,16 @@ impl Reader<'_> {
             let prefix = format!("{LISTENERS}[{}]", number + 1);
             self.read_table(&mut listener, &prefix, *table);
             let place = table.get("address").map_or(offset, |item| offset_of(*table, "address", item));
-            self.refuse_double(&listener.address, place, &prefix, &mut lines);
+            self.refuse_double(&listener, place, &prefix, &mut lines);
+            if listener.address.unix().is_some() && !listener.interface.is_empty() {
+                let place =
+                    table.get("interface").map_or(offset, |item| offset_of(*table, "interface", item));
+                self.refuse(
+                    place,
+                    format!("{prefix}.interface"),
+                    "a path has no network interface".to_owned(),
+                );
+            }
             if listener.mount_point.contains(['+', '#']) {
                 let place =
                     table.get("mount_point").map_or(offset, |item| offset_of(*table, "mount_point", item));
@@ -262,16 +271,17 @@ impl Reader<'_> {
     /// ourselves.
     fn refuse_double(
         &mut self,
-        address: &Address,
+        listener: &Listener,
         place: Offset,
         prefix: &str,
         lines: &mut HashMap<String, usize>,
     ) {
+        let Listener { address, interface, .. } = listener;
         if address.port() == 0 {
             return;
         }
         let line = line_of(self.text, place);
-        if let Some(first) = lines.insert(address.to_string(), line) {
+        if let Some(first) = lines.insert(format!("{address} {interface}"), line) {
             let message = format!("\"{address}\" is also the address of the listener of line {first}");
             self.refuse(place, format!("{prefix}.address"), message);
         }

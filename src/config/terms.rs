@@ -31,6 +31,8 @@ pub struct Terms {
     pub zero_length_client_id: bool,
     /// How it begins; empty: in midge's own way.
     pub assigned_client_id_prefix: String,
+    /// Is the user name a client's identifier?
+    pub user_name_as_client_id: bool,
     /// What happens when the queue of a session is full.
     pub session_queue_policy: QueuePolicy,
     /// PUBLISH packets that each client may send in a second; 0: any number.
@@ -85,6 +87,7 @@ impl Config {
                 .as_ref()
                 .unwrap_or(&protocol.assigned_client_id_prefix)
                 .clone(),
+            user_name_as_client_id: listener.user_name_as_client_id,
             session_queue_policy: listener.session_queue_policy.unwrap_or(limits.session_queue_policy),
             client_messages_per_second: listener
                 .client_messages_per_second

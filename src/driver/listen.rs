@@ -1,5 +1,6 @@
 //! Listening sockets, made before the shards start.
 
+use std::ffi::CStr;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -130,6 +131,29 @@ fn encode_unix(path: &Path) -> io::Result<libc::sockaddr_un> {
     Ok(address)
 }
 
+/// The addresses of a network interface, with port 0 and in the kernel's order; none if there is no such interface,
+/// or it has none.
+pub fn interface_addresses(interface: &str) -> io::Result<Vec<SocketAddr>> {
+    let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: the call writes one pointer, to a list that is ours until `freeifaddrs`.
+    check(unsafe { libc::getifaddrs(&raw mut list) })?;
+    let mut addresses = Vec::new();
+    let mut at = list;
+    while !at.is_null() {
+        // SAFETY: a live entry of the list: its name ends with a NUL, its address is whole or null.
+        let (name, address) = unsafe { (CStr::from_ptr((*at).ifa_name), (*at).ifa_addr) };
+        if name.to_bytes() == interface.as_bytes() && !address.is_null() {
+            // SAFETY: as above.
+            addresses.extend(unsafe { read_address(address) });
+        }
+        // SAFETY: as above.
+        at = unsafe { (*at).ifa_next };
+    }
+    // SAFETY: the list is whole, and nothing points into it any more.
+    unsafe { libc::freeifaddrs(list) };
+    Ok(addresses)
+}
+
 /// The address a socket is bound to, for a port that the kernel chose.
 pub fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
     // SAFETY: `getsockname` writes at most the stated length into the storage it is given.
@@ -213,16 +237,26 @@ fn named(call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> i32) ->
     if call((&raw mut storage).cast(), &raw mut length) != 0 {
         return None;
     }
-    match i32::from(storage.ss_family) {
+    // SAFETY: the call has written an address, and the storage is large enough for every kind.
+    unsafe { read_address((&raw const storage).cast()) }
+}
+
+/// Reads a socket address of whatever family.
+///
+/// # Safety
+/// It is one that the kernel or libc has written, as long as its family wants.
+unsafe fn read_address(address: *const libc::sockaddr) -> Option<SocketAddr> {
+    // SAFETY: every address begins with its family.
+    match i32::from(unsafe { (&raw const (*address).sa_family).read_unaligned() }) {
         libc::AF_INET => {
-            // SAFETY: the family says what the storage holds.
-            let address = unsafe { (&raw const storage).cast::<libc::sockaddr_in>().read() };
+            // SAFETY: the family says what it is.
+            let address = unsafe { address.cast::<libc::sockaddr_in>().read_unaligned() };
             let ip = Ipv4Addr::from(address.sin_addr.s_addr.to_ne_bytes());
             Some(SocketAddr::new(IpAddr::V4(ip), u16::from_be(address.sin_port)))
         }
         libc::AF_INET6 => {
             // SAFETY: as above.
-            let address = unsafe { (&raw const storage).cast::<libc::sockaddr_in6>().read() };
+            let address = unsafe { address.cast::<libc::sockaddr_in6>().read_unaligned() };
             let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
             let port = u16::from_be(address.sin6_port);
             Some(SocketAddr::V6(SocketAddrV6::new(ip, port, address.sin6_flowinfo, address.sin6_scope_id)))
@@ -278,6 +312,14 @@ mod tests {
         assert_eq!(kind(bind_unix(&path, &options)).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read(&path).unwrap(), b"no socket");
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn an_interface_is_known_by_its_addresses() {
+        let addresses = interface_addresses("lo").unwrap();
+        assert!(addresses.contains(&loopback(0)), "{addresses:?}");
+        assert!(addresses.iter().all(|address| address.ip().is_loopback()), "{addresses:?}");
+        assert_eq!(interface_addresses("no such").unwrap(), []);
     }
 
     #[test]

@@ -36,7 +36,9 @@ use std::time::Duration;
 pub use executor::{Shards, start_shards};
 pub use heap::give_heap_back;
 pub use kernel::{KernelProblem, check_kernel};
-pub use listen::{BindOptions, SocketFile, UNIX_PEER, bind, bind_unix, local_address, probe_bind};
+pub use listen::{
+    BindOptions, SocketFile, UNIX_PEER, bind, bind_unix, interface_addresses, local_address, probe_bind,
+};
 pub use log::{LogConfig, LogEvent, LogWriter};
 pub use mesh::{MeshEnd, Sleeping, mesh};
 pub use net::{EVENTS_MAX, Net};

@@ -20,6 +20,8 @@ pub struct Connect<'a> {
     pub keep_alive_seconds: u16,
     /// Empty: the server is to assign one. `[MQTT5-3.1.3-6]` `[MQTT311-3.1.3-6]`
     pub client_id: &'a str,
+    /// Is `client_id` the client's own? If not, whatever the server puts in is told in CONNACK.
+    pub has_client_id: bool,
     /// Present exactly when the Will Flag is set.
     pub will: Option<ConnectWill<'a>>,
     /// User name.
@@ -121,6 +123,7 @@ impl<'a> Connect<'a> {
             clean_start,
             keep_alive_seconds,
             client_id: "",
+            has_client_id: false,
             will: None,
             username: None,
             password: None,
@@ -165,6 +168,7 @@ impl<'a> Connect<'a> {
     fn read_payload(&mut self, reader: &mut Reader<'a>, flags: &ConnectFlags) -> Result<(), DecodeError> {
         // [MQTT5-3.1.3-3] [MQTT5-3.1.3-4] [MQTT311-3.1.3-3] [MQTT311-3.1.3-4]
         self.client_id = reader.plain_text()?;
+        self.has_client_id = !self.client_id.is_empty();
         if let Some(will) = &flags.will {
             // [MQTT5-3.1.2-9] [MQTT311-3.1.2-9]
             self.will = Some(ConnectWill::read(reader, self.version, will)?);

@@ -168,6 +168,12 @@ impl InflightWindow {
         packet_id
     }
 
+    /// A message that could have had the next identifier goes nowhere. mosquitto numbers messages as it takes them
+    /// in, and those who count on that find the same numbers here.
+    pub fn pass_id(&mut self) {
+        self.free_id();
+    }
+
     /// Takes the next delivery to be sent again, if the quota allows: the caller sends it with
     /// DUP 1. `[MQTT5-3.3.1-1]`
     pub fn next_resend(&mut self) -> Option<&Inflight> {
@@ -329,6 +335,7 @@ mod tests {
             expires_at: None,
             origin: None,
             stamp: 0,
+            source: &[],
         };
         Delivery { message: Rc::new(publication.to_message()), qos, retain: false, number: 0, extra: None }
     }

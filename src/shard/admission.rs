@@ -82,7 +82,11 @@ impl Shard {
             return;
         }
         let Some(kept) = connection.rare().connect.take() else { return };
-        let Ok(connect) = kept.decode() else { return };
+        let Ok(mut connect) = kept.decode() else { return };
+        let user = self.certificate_user(slot);
+        if self.name_after_user(slot, &mut connect, user.as_deref()).is_err() {
+            return;
+        }
         let refuse = |shard: &mut Shard, violation| {
             shard.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation)
         };

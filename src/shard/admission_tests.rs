@@ -206,7 +206,7 @@ fn a_filtered_subscription_gets_what_it_may_and_so_do_its_queue_and_the_retained
         }
         let client = world.open(0);
         world.send(client, &connect("c", 0, None));
-        let resumed = [vec![0x20, 2, 1, 0], publish(0x32, "open/q", Some(1))].concat();
+        let resumed = [vec![0x20, 2, 1, 0], publish(0x32, "open/q", Some(2))].concat();
         assert_eq!(world.take(client), resumed, "{shards}");
     }
 }

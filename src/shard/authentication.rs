@@ -87,7 +87,11 @@ impl Shard {
     pub(super) fn handle_authentication(&mut self, now: Time, slot: u32, packet: Frame<'_>) -> Progress {
         let Some(connection) = self.connection_mut(slot) else { return Progress::Gone };
         let Some(kept) = connection.rare().connect.take() else { return Progress::Gone };
-        let Ok(connect) = kept.decode() else { return Progress::Gone };
+        let Ok(mut connect) = kept.decode() else { return Progress::Gone };
+        let certified = self.certificate_user(slot);
+        if self.name_after_user(slot, &mut connect, certified.as_deref()).is_err() {
+            return Progress::Gone;
+        }
         let proved = match decode(ProtocolVersion::V5, packet) {
             Ok(Packet::Auth(auth)) => self.close_exchange(slot, &auth),
             Ok(Packet::Disconnect(disconnect)) => {

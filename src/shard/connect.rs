@@ -6,7 +6,7 @@
 use super::authentication::ProofTold;
 use super::connection::{Progress, Stage};
 use super::deliver::Fanout;
-use super::directory::{ALIASES, GATED, MOUNTED, NO_CONNECTION};
+use super::directory::{ALIASES, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
 use super::timers::Timer;
 use super::waits::Owing;
 use super::{Counter, Effect, EndCause, Event, Shard, Violation};
@@ -24,13 +24,17 @@ use std::net::SocketAddr;
 impl Shard {
     /// The first packet of a connection. `[MQTT5-3.1.0-1]`
     pub(super) fn handle_connect_frame(&mut self, now: Time, slot: u32, packet: Frame<'_>) -> Progress {
-        let connect = match Connect::decode(packet) {
+        let mut connect = match Connect::decode(packet) {
             Ok(connect) => connect,
             Err(error) => {
                 let told = Connect::version_of(packet).map(Told::unread);
                 return self.refuse(now, slot, told, "", Violation::from(error));
             }
         };
+        let user = self.certificate_user(slot);
+        if let Err(violation) = self.name_after_user(slot, &mut connect, user.as_deref()) {
+            return self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation);
+        }
         let Some(Stage::Connect { adopted }) = self.connection(slot).map(|connection| &connection.stage)
         else {
             return Progress::Gone;
@@ -59,19 +63,7 @@ impl Shard {
             // [MQTT5-3.1.2-2] [MQTT311-3.1.2-2]
             return refuse(Reason::UnsupportedProtocolVersion, "this listener does not take this version");
         }
-        if connect.version == ProtocolVersion::V31
-            && config.protocol.strict_31
-            && connect.client_id.chars().count() > 23
-        {
-            // [MQTT311 §3.1-c]
-            return refuse(Reason::ClientIdentifierNotValid, "client identifier longer than 23 characters");
-        }
-        if connect.client_id.is_empty() && !terms.zero_length_client_id {
-            // 0x80 and not 0x85, as mosquitto says it: the option is for those who come from there.
-            let v5 = connect.version == ProtocolVersion::V5;
-            let reason = if v5 { Reason::UnspecifiedError } else { Reason::ClientIdentifierNotValid };
-            return refuse(reason, "protocol.zero_length_client_id = false");
-        }
+        self.check_client_id(slot, connect)?;
         let asked = connect.keep_alive_seconds;
         if config.protocol.keep_alive_refused_in_3x
             && connect.version != ProtocolVersion::V5
@@ -130,6 +122,9 @@ impl Shard {
 
     /// The client is in: takeover, clean start, CONNACK, and what the session still owes.
     pub(super) fn accept(&mut self, now: Time, slot: u32, connect: &Connect<'_>) -> Progress {
+        if let Err(violation) = self.check_name_after_user(slot, connect.client_id) {
+            return self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, violation);
+        }
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id(slot));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let before = self.journal.count();
@@ -152,7 +147,8 @@ impl Shard {
         let terms =
             Terms::of(connect, self.terms(slot), self.shared.config.protocol.session_expiry_seconds_max);
         let proof = self.take_proof(slot);
-        let connack = self.connack(slot, connect, session_present, assigned.as_deref(), proof, terms);
+        let told_id = (!connect.has_client_id).then_some(client_id);
+        let connack = self.connack(slot, connect, session_present, told_id, proof, terms);
         if connack.is_empty() {
             // It can't be told what it needs to know. [MQTT5-3.1.2-24] [MQTT5-3.2.0-1]
             let violation = Violation {
@@ -209,6 +205,7 @@ impl Shard {
                 expires_at: None,
                 origin: Some(origin),
                 stamp: 0,
+                source: &self.source_of(slot, session, will.retain),
             };
             Box::new(Will {
                 message: publication.to_message(),
@@ -222,7 +219,7 @@ impl Shard {
         entry.connection = slot;
         entry.version = connect.version;
         entry.packet_bytes_max = connect.packet_bytes_max;
-        entry.flags = if aliases > 0 { ALIASES | mounted } else { mounted };
+        entry.flags = (entry.flags & QUEUES_QOS0) | mounted | if aliases > 0 { ALIASES } else { 0 };
         let state = entry.session_mut();
         let timers = [state.will_timer.take(), state.expiry_timer.take()];
         state.expiry_seconds = terms.expiry_seconds;
@@ -311,38 +308,11 @@ impl Shard {
         self.pump(now, session);
     }
 
-    /// A client identifier that no session has and whose home this is. `[MQTT5-3.1.3-6]`
-    fn assign_client_id(&mut self, slot: u32) -> Box<str> {
-        let prefix = self.terms(slot).assigned_client_id_prefix.clone();
-        loop {
-            let high = self.next_random();
-            let candidate = if prefix.is_empty() {
-                format!("midge-{high:016x}")
-            } else {
-                uuid(&prefix, high, self.next_random())
-            };
-            if self.shared.home(self.shared.hash(&candidate)) == self.id
-                && self.directory.find(&candidate).is_none()
-            {
-                return candidate.into();
-            }
-        }
-    }
-
-    /// SplitMix64: the sequence is the seed's, and never comes back within 2^64 steps.
-    fn next_random(&mut self) -> u64 {
-        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.entropy;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
     /// A connection has left its session: the will's hour, or the beginning of its delay.
     pub(super) fn detach(&mut self, now: Time, session: u32, drop_will: bool) {
         let entry = self.directory.slot_mut(session);
         entry.connection = NO_CONNECTION;
-        entry.flags = 0;
+        entry.flags &= QUEUES_QOS0;
         let state = entry.session_mut();
         state.drop_replays();
         let expiry_seconds = state.expiry_seconds;
@@ -446,18 +416,6 @@ impl Told {
     pub(super) fn unread(version: ProtocolVersion) -> Told {
         Told { version, packet_bytes_max: u32::MAX }
     }
-}
-
-/// A random UUID (version 4) behind a prefix.
-fn uuid(prefix: &str, high: u64, low: u64) -> String {
-    format!(
-        "{prefix}{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
-        high >> 32,
-        high >> 16 & 0xffff,
-        high & 0xfff,
-        low >> 48 & 0x3fff | 0x8000,
-        low & 0xffff_ffff_ffff
-    )
 }
 
 fn version(connect: &Connect<'_>) -> Version {

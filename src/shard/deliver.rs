@@ -5,15 +5,17 @@
 //! merge. At QoS 1 and 2 the packet identifier makes the difference: subscribers that go in step
 //! have the same one, and share the variant; the others get a copy with two bytes changed.
 
-use super::directory::{ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, REPLAYING};
+use super::directory::{
+    ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0, REPLAYING,
+};
 use super::enqueue::Place;
 use super::waits::{ForLog, Intents, QUOTA};
 use super::{Counter, EndCause, Event, Limit, SessionKey, Shard};
 use crate::message::{Message, Publication};
 use crate::outbox::{Outbox, Range};
 use crate::packet::{PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
-use crate::session::{AckOutcome, Delivery, Extra};
-use crate::store::Record;
+use crate::session::{Delivery, Extra};
+use crate::store::{Record, StoredMessage};
 use crate::time::Time;
 use smallvec::SmallVec;
 use std::rc::Rc;
@@ -229,11 +231,11 @@ impl Shard {
             entry.session_mut().note_overtaken(fanout.topic_hash, fanout.publication.stamp);
         }
         if form.qos == QoS::AtMostOnce {
-            if slot == NO_CONNECTION {
-                return true;
-            }
-            if entry.flags & GATED != 0 {
-                // Its CONNACK is not out: it is not connected yet, as far as it knows.
+            // Before its CONNACK is out it is not connected yet, as far as it knows.
+            if slot == NO_CONNECTION || entry.flags & (GATED | QUEUES_QOS0) != 0 {
+                if self.shared.config.protocol.queue_qos0 && group.is_none() {
+                    self.enqueue_qos0(now, subscriber, fanout, form.retain, subscription_ids);
+                }
                 return true;
             }
             if entry.flags & (BACKLOGGED | ALIASES | MOUNTED) == 0 && subscription_ids.is_empty() {
@@ -263,6 +265,7 @@ impl Shard {
         let extra = extra(subscription_ids, group);
         if sendable && state.queue.is_empty() && state.inflight.has_room() {
             if !self.fits(subscriber, fanout, form, subscription_ids) {
+                self.directory.session_mut(subscriber).inflight.pass_id();
                 return self.drop_too_large();
             }
             let delivery =
@@ -301,7 +304,7 @@ impl Shard {
     fn number_of_delivery(&mut self, fanout: &mut Fanout<'_>) -> u64 {
         if fanout.number == 0 {
             fanout.number = self.number();
-            let message = self.stored(&fanout.publication);
+            let message = StoredMessage { source: &[], ..self.stored(&fanout.publication) };
             self.journal.record(&Record::Message { number: fanout.number, message });
         }
         self.number()
@@ -336,12 +339,6 @@ impl Shard {
         let (message, ids) = (Rc::clone(&delivery.message), ids_of(&delivery.extra));
         let mut fanout = Fanout::of(&message, now, 0);
         self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
-    }
-
-    fn report_store_full(&mut self, session: u32) {
-        self.count(Counter::PublishesDropped, 1);
-        let client = self.directory.session(session).client_id.clone();
-        self.report(Event::LimitReached { limit: Limit::Disk, client });
     }
 
     /// Encodes a PUBLISH for one session, with whatever makes it its own, and sends it.
@@ -465,8 +462,10 @@ impl Shard {
                 break;
             }
         }
-        let state = self.directory.session_mut(session);
-        if state.queue.is_empty() {
+        let entry = self.directory.slot_mut(session);
+        if entry.session_mut().queue.is_empty() {
+            entry.flags &= !QUEUES_QOS0;
+            let state = entry.session_mut();
             state.full_reported = false;
             let ends = std::mem::take(&mut state.ends_when_empty);
             self.tell_groups(session, true);
@@ -521,7 +520,7 @@ impl Shard {
             // [MQTT5-3.3.2-5]
             self.count(Counter::DroppedExpired, 1);
             self.count(Counter::PublishesDropped, 1);
-            self.record_settled(session, delivery.number);
+            self.settle_unnumbered(session, &delivery);
             return true;
         }
         self.send_delivery(now, session, delivery);
@@ -539,12 +538,12 @@ impl Shard {
         let ids = ids_of(&delivery.extra);
         let mut fanout = Fanout::of(&message, now, 0);
         if self.is_withheld(session, fanout.publication.topic) {
-            self.record_settled(session, delivery.number);
+            self.settle_unnumbered(session, &delivery);
             return;
         }
         if !self.fits(session, &fanout, form, &ids) {
             self.drop_too_large();
-            self.record_settled(session, delivery.number);
+            self.settle_unnumbered(session, &delivery);
             return;
         }
         if form.qos == QoS::AtMostOnce {
@@ -582,21 +581,12 @@ impl Shard {
     fn is_withheld(&self, session: u32, topic: &str) -> bool {
         self.directory.slot(session).flags & CHECKED != 0 && !self.may_receive(session, topic)
     }
-
-    fn settle_unsent(&mut self, session: u32, packet_id: PacketId, qos: QoS) {
-        use crate::packet::AckKind;
-        let window = &mut self.directory.session_mut(session).inflight;
-        let kind = if qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
-        if let AckOutcome::Settled(number) = window.handle_ack(kind, packet_id, true) {
-            self.record_settled(session, number);
-        }
-    }
 }
 
 /// What a topic alias adds to a packet at most: the property, and longer length fields.
 const ALIAS_BYTES: usize = 5;
 
-fn extra(subscription_ids: &[u32], group: Option<&Arc<str>>) -> Option<Box<Extra>> {
+pub(super) fn extra(subscription_ids: &[u32], group: Option<&Arc<str>>) -> Option<Box<Extra>> {
     (!subscription_ids.is_empty() || group.is_some())
         .then(|| Box::new(Extra { subscription_ids: subscription_ids.into(), group: group.cloned() }))
 }

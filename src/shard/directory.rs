@@ -24,6 +24,8 @@ pub(super) const GATED: u8 = 16;
 pub(super) const CHECKED: u8 = 32;
 /// The client's listener has a mount point.
 pub(super) const MOUNTED: u8 = 64;
+/// QoS 0 messages wait in the queue: those that come now go behind them.
+pub(super) const QUEUES_QOS0: u8 = 128;
 
 /// What fan-out looks at for each session: kept apart from the session itself so that a
 /// thousand subscribers are a thousand times 32 bytes side by side.

@@ -1,9 +1,11 @@
 //! The way into a session's queue: its bounds, and what the policy makes of a full one.
 
 use super::deliver::Fanout;
+use super::directory::QUEUES_QOS0;
 use super::{Counter, Event, Limit, QueueBound, Shard};
 use crate::config::QueuePolicy;
-use crate::session::{Delivery, QueueLimits, Session};
+use crate::packet::{AckKind, PacketId, QoS};
+use crate::session::{AckOutcome, Delivery, QueueLimits, Session};
 use crate::time::Time;
 
 /// Where a message that can't be sent now has gone.
@@ -34,7 +36,11 @@ impl Shard {
         let limits = &self.shared.config.limits;
         let queue_limits =
             QueueLimits { messages: limits.session_queue_messages, bytes: limits.session_queue_bytes };
-        let policy = self.queue_policy(session);
+        let policy = match self.queue_policy(session) {
+            // Nobody waits to hear of it.
+            QueuePolicy::Refuse if delivery.qos == QoS::AtMostOnce => QueuePolicy::DropNewest,
+            policy => policy,
+        };
         let bytes = delivery.message.bytes();
         let grouped = delivery.group().is_some();
         let (expired, freed) = self.drop_expired(session, now);
@@ -83,6 +89,22 @@ impl Shard {
         }
     }
 
+    /// A QoS 0 message that can't be sent now waits too, as long as nothing is restarted: it is in no log.
+    pub(super) fn enqueue_qos0(
+        &mut self,
+        now: Time,
+        session: u32,
+        fanout: &mut Fanout<'_>,
+        retain: bool,
+        subscription_ids: &[u32],
+    ) {
+        let extra = super::deliver::extra(subscription_ids, None);
+        let delivery = Delivery { message: fanout.keep(), qos: QoS::AtMostOnce, retain, number: 0, extra };
+        if self.enqueue(now, session, delivery) == Place::Queued {
+            self.directory.slot_mut(session).flags |= QUEUES_QOS0;
+        }
+    }
+
     fn queue_policy(&self, session: u32) -> QueuePolicy {
         let own = self.directory.session(session).queue_policy;
         own.unwrap_or(self.shared.config.limits.session_queue_policy)
@@ -99,7 +121,7 @@ impl Shard {
             let Some(expired) = queue.pop() else { return (count, bytes) };
             count += 1;
             bytes += expired.message.bytes();
-            self.record_settled(session, expired.number);
+            self.settle_unnumbered(session, &expired);
         }
     }
 
@@ -135,6 +157,29 @@ impl Shard {
         } else {
             counters.subtract(Counter::MessagesQueued, messages.unsigned_abs() as u64);
         }
+    }
+
+    /// A delivery that waited is not sent at all.
+    pub(super) fn settle_unnumbered(&mut self, session: u32, delivery: &Delivery) {
+        if delivery.qos != QoS::AtMostOnce {
+            self.directory.session_mut(session).inflight.pass_id();
+        }
+        self.record_settled(session, delivery.number);
+    }
+
+    /// One that was sent on an earlier connection is not sent again.
+    pub(super) fn settle_unsent(&mut self, session: u32, packet_id: PacketId, qos: QoS) {
+        let window = &mut self.directory.session_mut(session).inflight;
+        let kind = if qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
+        if let AckOutcome::Settled(number) = window.handle_ack(kind, packet_id, true) {
+            self.record_settled(session, number);
+        }
+    }
+
+    pub(super) fn report_store_full(&mut self, session: u32) {
+        self.count(Counter::PublishesDropped, 1);
+        let client = self.directory.session(session).client_id.clone();
+        self.report(Event::LimitReached { limit: Limit::Disk, client });
     }
 
     /// The queue of a session that has ended.

@@ -208,6 +208,7 @@ impl Shard {
             qos: publication.qos,
             retain: publication.retain,
             expires_at_millis: publication.expires_at.map(|at| self.wall.millis(at)),
+            source: publication.source,
         }
     }
 

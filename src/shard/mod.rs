@@ -18,6 +18,7 @@ mod authentication;
 #[cfg(all(test, feature = "runtime"))]
 mod authentication_tests;
 mod bucket;
+mod client_id;
 mod connect;
 mod connection;
 mod counters;
@@ -34,6 +35,8 @@ mod kept_tests;
 mod log;
 mod mail;
 mod mount;
+#[cfg(test)]
+mod moved_tests;
 mod pace;
 mod peer;
 mod penalty;
@@ -47,6 +50,7 @@ mod replay;
 #[allow(clippy::disallowed_methods, reason = "joins the machine to the clock and the ring")]
 pub mod run;
 mod shared;
+mod source;
 mod subscribe;
 mod sys;
 #[cfg(test)]

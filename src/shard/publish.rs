@@ -118,6 +118,7 @@ impl Shard {
         }
         let topic = &*mounted_topic;
         self.check_capabilities(slot, session, publish)?;
+        let source = self.source_of(slot, session, publish.retain);
         let publication = Publication {
             topic,
             forward: publish.forward,
@@ -127,6 +128,7 @@ impl Shard {
             expires_at: publish.message_expiry_seconds.map(|seconds| now.after_seconds(seconds)),
             origin: Some(self.directory.key(session)),
             stamp: if publish.retain { self.next_stamp(now) } else { 0 },
+            source: &source,
         };
         let Some(packet_id) = publish.packet_id else {
             if let Err(violation) = self.check_message(slot, topic, publish.payload) {

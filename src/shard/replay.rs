@@ -3,6 +3,7 @@
 
 use super::deliver::Fanout;
 use super::directory::REPLAYING;
+use super::source::SourceCheck;
 use super::{Counter, Event, Limit, Mail, SessionKey, Shard, ShardId};
 use crate::message::Message;
 use crate::packet::QoS;
@@ -189,15 +190,20 @@ impl Shard {
             match late {
                 Late::Query { session, token, filter, after } => {
                     let mut messages = Vec::new();
+                    let mut denied = 0;
+                    let is_asked = self.shared.config.protocol.check_retain_source;
+                    let mut check = SourceCheck::new(is_asked, &self.access);
                     let next = self.retained.matching(
                         &filter,
                         after.as_deref(),
                         now,
                         BATCH,
-                        |_, message: &Message| {
-                            messages.push(message.clone());
+                        |topic, message: &Message| match check.lets(topic, message) {
+                            true => messages.push(message.clone()),
+                            false => denied += 1,
                         },
                     );
+                    self.count(Counter::DroppedDenied, denied);
                     self.post(session.shard, Mail::RetainedBatch { token, session, messages, next });
                 }
                 Late::Batch { session, token, messages, next } => {

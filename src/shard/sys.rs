@@ -105,6 +105,7 @@ impl Shard {
                 expires_at: None,
                 origin: None,
                 stamp: self.next_stamp(now),
+                source: &[],
             };
             self.publish(now, &mut Fanout::new(publication, now, 0));
             *last = value;

@@ -30,7 +30,15 @@ pub(in crate::store) fn body(millis: u64, records: &[Record<'_>]) -> Vec<u8> {
 }
 
 pub(in crate::store) fn stored<'a>(topic: &'a str, payload: &'a [u8], qos: QoS) -> StoredMessage<'a> {
-    StoredMessage { topic, properties: [&[]; 3], payload, qos, retain: false, expires_at_millis: None }
+    StoredMessage {
+        topic,
+        properties: [&[]; 3],
+        payload,
+        qos,
+        retain: false,
+        expires_at_millis: None,
+        source: &[],
+    }
 }
 
 pub(in crate::store) fn session<'a>(sid: u64, client_id: &'a str) -> Record<'a> {

@@ -105,6 +105,7 @@ fn tls_settings(listener: &Listener) -> Result<Option<TlsSettings>, String> {
         chain: path(&listener.tls_chain),
         client_ca: path(&listener.tls_client_ca),
         client_certificate,
+        client_certificate_dates: listener.tls_client_certificate_dates,
         crl: path(&listener.tls_crl),
         version_min: match listener.tls_minimum {
             TlsMinimum::V12 => TlsVersion::V12,
@@ -336,9 +337,9 @@ impl Layers {
         Ok(())
     }
 
-    /// Does MQTT go out behind a header, but otherwise as it is?
-    pub fn only_frames(&self) -> bool {
-        self.tls.is_none()
+    /// Do `len` MQTT bytes, of which `first` is the beginning, go out behind a header, but otherwise as they are?
+    pub fn only_frames(&self, first: &[u8], len: usize) -> bool {
+        self.tls.is_none() && (self.websocket.is_none() || packet_len(first) == len)
     }
 
     /// Appends the header for `len` MQTT bytes that follow it as they are. Only if it [only
@@ -354,7 +355,9 @@ impl Layers {
         }
     }
 
-    /// Takes MQTT bytes, in several parts, and appends what the socket gets for them to `out`.
+    /// Takes whole MQTT packets, in several parts of which none ends within a fixed header, and appends
+    /// what the socket gets for them to `out`. Each packet has a WebSocket frame of its own: several in one are allowed
+    /// [MQTT5-6.0.0-2], but some clients read the first alone.
     ///
     /// # Errors
     /// The connection is to be closed.
@@ -367,14 +370,26 @@ impl Layers {
     ) -> Result<(), Fault> {
         let Scratch { tls: tls_scratch, header, .. } = scratch;
         header.clear();
-        if !self.frame(len, header) {
-            return Ok(());
-        }
-        let framed = std::iter::once(header.as_slice()).filter(|header| !header.is_empty()).chain(parts);
-        match &mut self.tls {
-            Some(tls) => tls.write(framed, tls_scratch, out).map_err(Fault::Tls),
-            None => {
-                framed.for_each(|part| out.extend_from_slice(part));
+        let mut parts = parts.into_iter().peekable();
+        let is_one = parts.peek().is_some_and(|first| packet_len(first) == len);
+        match (&mut self.tls, &self.websocket) {
+            (_, Some(websocket)) if !websocket.is_open() => Ok(()),
+            (Some(tls), Some(websocket)) if is_one => {
+                websocket.write_header(len, header);
+                let framed = std::iter::once(header.as_slice()).chain(parts);
+                tls.write(framed, tls_scratch, out).map_err(Fault::Tls)
+            }
+            (Some(tls), Some(websocket)) => {
+                frame_each(websocket, parts, header);
+                tls.write([header.as_slice()], tls_scratch, out).map_err(Fault::Tls)
+            }
+            (Some(tls), None) => tls.write(parts, tls_scratch, out).map_err(Fault::Tls),
+            (None, Some(websocket)) => {
+                frame_each(websocket, parts, out);
+                Ok(())
+            }
+            (None, None) => {
+                parts.for_each(|part| out.extend_from_slice(part));
                 Ok(())
             }
         }
@@ -395,6 +410,38 @@ impl Layers {
         }
         scratch.trim();
     }
+}
+
+/// Each packet in a frame.
+fn frame_each<'a>(websocket: &WebSocket, parts: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
+    // Of the packet at hand, still to come.
+    let mut left = 0;
+    for mut part in parts {
+        while !part.is_empty() {
+            if left == 0 {
+                left = packet_len(part);
+                websocket.write_header(left, out);
+            }
+            let (now, rest) = part.split_at(left.min(part.len()));
+            out.extend_from_slice(now);
+            left -= now.len();
+            part = rest;
+        }
+    }
+    debug_assert_eq!(left, 0, "only whole packets are sent");
+}
+
+/// Length of the packet that begins here, whose fixed header is whole.
+fn packet_len(bytes: &[u8]) -> usize {
+    let mut len = 0;
+    for (at, &byte) in bytes.iter().enumerate().skip(1).take(4) {
+        len |= usize::from(byte & 0x7F) << (7 * (at - 1));
+        if byte & 0x80 == 0 {
+            return at + 1 + len;
+        }
+    }
+    // Nothing of ours; as good as the end of it, since frames need not be packets.
+    bytes.len()
 }
 
 /// RFC 6455, section 7.4.1.

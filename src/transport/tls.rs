@@ -15,6 +15,7 @@ mod connection;
 mod error;
 mod hello;
 mod identity;
+mod undated;
 
 pub use config::{
     CertificateAndKey, ClientCertificate, EXPIRY_NOTICE_DAYS, TlsConfig, TlsSettings, TlsVersion,

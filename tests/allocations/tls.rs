@@ -55,6 +55,7 @@ impl Scene {
             chain: None,
             client_ca,
             client_certificate,
+            client_certificate_dates: true,
             crl: None,
             version_min: TlsVersion::V12,
         };

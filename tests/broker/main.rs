@@ -48,6 +48,12 @@ fn shipped_manual_is_a_good_configuration() {
 }
 
 #[test]
+fn configuration_for_the_suites_of_paho_is_a_good_one() {
+    let output = run(midge().args(["check-config", "tests/conformance/paho.toml"]));
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
 fn version_and_help_are_told_and_bad_usage_is_2() {
     let version = run(midge().arg("--version"));
     assert_eq!(version.status.code(), Some(0));

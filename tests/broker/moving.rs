@@ -132,6 +132,92 @@ fn debians_file_with_two_listeners_is_served_to_mosquitto_sub_and_mqttjs() {
     }
 }
 
+/// What a client of mosquitto's says, and whether it ended well.
+fn mosquitto(program: &str, port: u16, arguments: &[&str]) -> (String, bool) {
+    let mut command = Command::new(program);
+    command.args(["-h", "127.0.0.1", "-p", &port.to_string()]).args(arguments);
+    let output = command.output().expect("it was there just now");
+    (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success())
+}
+
+#[test]
+fn qos_0_messages_wait_for_mosquitto_sub_where_the_file_says_so() {
+    if !is_there("mosquitto_sub") {
+        return;
+    }
+    let port = free_port();
+    let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nqueue_qos0_messages true\n");
+    let _running = serve(&written(&folder("qos0"), &text), &[]);
+    let subscribe = ["-c", "-i", "away", "-q", "1", "-t", "qos0/#"];
+    assert!(mosquitto("mosquitto_sub", port, &[&subscribe[..], &["-E"]].concat()).1);
+    assert!(mosquitto("mosquitto_pub", port, &["-t", "qos0/a", "-m", "waits", "-q", "0"]).1);
+    let got = mosquitto("mosquitto_sub", port, &[&subscribe[..], &["-C", "1", "-W", "30"]].concat());
+    assert_eq!(got, ("waits\n".to_owned(), true));
+}
+
+#[test]
+fn client_identifiers_of_mosquitto_pub_are_what_the_file_says() {
+    if !is_there("mosquitto_pub") {
+        return;
+    }
+    let (by_user, by_prefix) = (free_port(), free_port());
+    let named =
+        format!("allow_anonymous true\nlistener {by_user} 127.0.0.1\nuse_username_as_clientid true\n");
+    let running = serve(&written(&folder("by-user"), &named), &[]);
+    let publish = ["-t", "a", "-m", "b", "-q", "1", "-i", "own"];
+    assert!(mosquitto("mosquitto_pub", by_user, &[&publish[..], &["-u", "ada"]].concat()).1);
+    running.line("the user", |line| line.contains("client connected") && line.contains("client=\"ada\""));
+    assert!(!mosquitto("mosquitto_pub", by_user, &publish).1);
+    running.line("the refusal", |line| line.contains("user_name_as_client_id"));
+
+    let begins = format!("clientid_prefixes dev-\nlistener {by_prefix} 127.0.0.1\nallow_anonymous true\n");
+    let running = serve(&written(&folder("by-prefix"), &begins), &[]);
+    assert!(mosquitto("mosquitto_pub", by_prefix, &["-t", "a", "-m", "b", "-i", "dev-1"]).1);
+    assert!(!mosquitto("mosquitto_pub", by_prefix, &publish).1);
+    running.line("the refusal", |line| line.contains("auth.client_id_prefix"));
+}
+
+#[test]
+fn an_interface_of_the_file_is_listened_on_by_its_addresses() {
+    let port = free_port();
+    let text = format!("listener {port}\nbind_interface lo\nallow_anonymous true\n");
+    let running = serve(&written(&folder("interface"), &text), &[]);
+    assert_eq!(running.address, SocketAddr::from(([127, 0, 0, 1], port)));
+    running.client("c").disconnect();
+    for (interface, words) in
+        [("nosuch0", "no network interface \"nosuch0\""), ("lo", "\"lo\" has no such address")]
+    {
+        let text = format!("listener {port} 192.0.2.1\nbind_interface {interface}\nallow_anonymous true\n");
+        let file = written(&folder("no-interface"), &text);
+        let output = run(midge().arg("serve").arg("--mosquitto-conf").arg(&file));
+        assert!(!output.status.success() && stderr(&output).contains(words), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn what_is_retained_is_withheld_when_its_publisher_loses_the_right_to_it() {
+    if !is_there("mosquitto_sub") {
+        return;
+    }
+    let (port, folder) = (free_port(), folder("source"));
+    let acl = folder.join("acl");
+    std::fs::write(&acl, "topic readwrite #\n").expect("a file of ours");
+    let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nacl_file {}\n", acl.display());
+    let running = serve(&written(&folder, &text), &[]);
+    for topic in ["a", "b"] {
+        assert!(mosquitto("mosquitto_pub", port, &["-t", topic, "-m", topic, "-q", "1", "-r"]).1);
+    }
+    let first = || mosquitto("mosquitto_sub", port, &["-t", "#", "-C", "1", "-W", "30"]);
+    assert_eq!(first(), ("a\n".to_owned(), true));
+    std::fs::write(&acl, "topic read #\ntopic readwrite b\n").expect("a file of ours");
+    running.hang_up();
+    running.line("the reload", |line| line.contains("are read again"));
+    // The shards take the new list up one by one, soon.
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    while first() == ("a\n".to_owned(), true) && std::time::Instant::now() < until {}
+    assert_eq!(first(), ("b\n".to_owned(), true));
+}
+
 #[test]
 fn port_of_the_command_line_counts_where_the_file_has_no_listener() {
     let port = free_port();

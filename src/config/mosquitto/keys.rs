@@ -57,6 +57,8 @@ const PID_FILE: &str =
     "midge stays in the foreground and writes no such file; who starts it knows its process";
 const PROXY_TLS: &str = "midge does not ask a proxy whether its client came over TLS; leaving it out would \
                          change who may come in";
+const SWEPT: &str =
+    "it says how often mosquitto looks for expired retained messages; midge removes them all the time";
 const RETRY: &str = "without effect in mosquitto 2 either: nothing is sent again on a live connection";
 const PSK: &str = "midge has no TLS with pre-shared keys; leaving it out would change who may come in";
 
@@ -180,7 +182,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("require_certificate", Supported(ListenerOrDefault)),
     ("restart_timeout", Bridge),
     ("retain_available", Supported(Anywhere)),
-    ("retain_expiry_interval", Supported(Anywhere)),
+    ("retain_expiry_interval", Harmless(Anywhere, Integer(1, INT_MAX), SWEPT)),
     ("retained_persistence", Supported(Anywhere)),
     ("retry_interval", Harmless(Anywhere, Anything, RETRY)),
     ("round_robin", Bridge),

@@ -271,10 +271,6 @@ impl Writer<'_> {
         if let Some((true, origin)) = from!(global, queue_qos0_messages) {
             self.put("queue_qos0", TomlValue::Boolean(true), origin).is_vital = true;
         }
-        if let Some((minutes, origin)) = from!(global, retain_expiry_interval) {
-            let seconds = TomlValue::Integer(u64::from(minutes) * 60);
-            self.put("retained_expiry_seconds", seconds, origin).is_vital = true;
-        }
         self.put("reason_strings", TomlValue::Boolean(false), Origin::Default);
         let conf = self.conf;
         self.write_client_ids(&conf.security);

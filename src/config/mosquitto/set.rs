@@ -44,10 +44,6 @@ pub(super) fn set_global(global: &mut Global, line: &Line<'_>) -> Result<(), Str
         }
         "queue_qos0_messages" => global.queue_qos0_messages = Some(line.boolean()?),
         "retain_available" => global.retain_available = Some(line.boolean()?),
-        "retain_expiry_interval" => {
-            let minutes = line.unsigned(1..=INT_MAX)?;
-            global.retain_expiry_interval = Some(line.at(minutes.value.min(RETAIN_MINUTES_MAX)));
-        }
         "sys_interval" => global.sys_interval = Some(line.unsigned(0..=65_535)?),
         "upgrade_outgoing_qos" => global.upgrade_outgoing_qos = Some(line.boolean()?),
         key => return Err(keys::unknown(key)),
@@ -59,9 +55,6 @@ const INT_MAX: u32 = i32::MAX as u32;
 
 /// Largest payload that a PUBLISH can carry, in bytes.
 const PAYLOAD_BYTES_MAX: i64 = 268_435_455;
-
-/// mosquitto goes no further than nineteen years.
-const RETAIN_MINUTES_MAX: u32 = 10_000_000;
 
 pub(super) fn set_security(security: &mut Security, line: &Line<'_>) -> Result<(), String> {
     match line.key {

@@ -81,6 +81,7 @@ impl Bench {
             qos,
             retain: false,
             expires_at_millis: None,
+            source: &[],
         };
         self.journal.record(&Record::Message { number: 5, message });
         let batch = self.journal.take().unwrap();

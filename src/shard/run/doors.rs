@@ -216,7 +216,8 @@ fn seal_one(
     let Some(&touched) = outbox.touched_of(slot) else { return };
     let bytes = touched.bytes as usize;
     let start = outbox.arena_len();
-    if layers.only_frames() {
+    let first = outbox.segments_of(&touched).next().map_or(&[][..], |range| outbox.bytes(range));
+    if layers.only_frames(first, bytes) {
         if layers.frame(bytes, outbox.arena_mut()) {
             let len = outbox.arena_len() - start;
             outbox.send_first(slot, Range { start, len });
@@ -350,5 +351,44 @@ mod tests {
         doors.seal(&mut outbox);
         assert!(outbox.touched_of(3).is_some_and(|touched| touched.bytes > 0), "the refusal is sent");
         assert!(doors.answers.is_empty() && doors.closing.is_empty());
+    }
+
+    #[test]
+    fn each_packet_has_a_websocket_frame_of_its_own() {
+        const PINGRESP: &[u8] = b"\xD0\x00";
+        const PUBLISH: &[u8] = b"\x30\x04\x00\x01ta";
+        let request: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+        let door = Door { websocket: Some(WebSocketSettings::default()), ..Door::default() };
+        let mut doors = Doors::new([door].into());
+        let mut outbox = Outbox::default();
+        doors.open(0, 0, ([127, 0, 0, 1], 4242).into());
+        doors.read(0, request, &mut outbox).expect("a good request");
+        doors.seal(&mut outbox);
+        outbox.clear();
+        let sent = |doors: &mut Doors, outbox: &mut Outbox, parts: &[&[u8]]| {
+            for part in parts {
+                let start = outbox.arena_len();
+                outbox.arena_mut().extend_from_slice(part);
+                // Something of another connection's between them.
+                outbox.send(0, Range { start, len: outbox.arena_len() - start });
+                outbox.arena_mut().push(0);
+            }
+            doors.seal(outbox);
+            let touched = *outbox.touched_of(0).expect("something is sent");
+            let bytes: Vec<_> = outbox.segments_of(&touched).map(|range| outbox.bytes(range)).collect();
+            let bytes = bytes.concat();
+            assert_eq!(bytes.len(), touched.bytes as usize);
+            outbox.clear();
+            bytes
+        };
+        assert_eq!(sent(&mut doors, &mut outbox, &[PINGRESP]), b"\x82\x02\xD0\x00");
+        // One after the other, and a payload apart from its header.
+        let both = b"\x82\x02\xD0\x00\x82\x06\x30\x04\x00\x01ta\x82\x02\xD0\x00";
+        assert_eq!(sent(&mut doors, &mut outbox, &[PINGRESP, PUBLISH, PINGRESP]), both);
+        let joined = [PINGRESP, &PUBLISH[..5]].concat();
+        assert_eq!(sent(&mut doors, &mut outbox, &[&joined, &PUBLISH[5..], PINGRESP]), both);
+        assert_eq!(sent(&mut doors, &mut outbox, &[&PUBLISH[..5], &PUBLISH[5..]]), both[4..12]);
     }
 }

@@ -127,6 +127,7 @@ impl<'a> Decoder<'a> {
             topic: self.text()?,
             properties: [self.bytes()?, &[], &[]],
             payload: self.bytes()?,
+            source: if bits & 16 != 0 { self.bytes()? } else { &[] },
         })
     }
 

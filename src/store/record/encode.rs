@@ -149,7 +149,8 @@ fn put_sid(out: &mut Vec<u8>, tag: u8, sid: u64) {
 
 pub(in crate::store) fn put_message(out: &mut Vec<u8>, message: &StoredMessage<'_>) {
     let expires = u8::from(message.expires_at_millis.is_some());
-    out.push(message.qos as u8 | u8::from(message.retain) << 2 | expires << 3);
+    let sourced = u8::from(!message.source.is_empty());
+    out.push(message.qos as u8 | u8::from(message.retain) << 2 | expires << 3 | sourced << 4);
     if let Some(at) = message.expires_at_millis {
         put_varint(out, at);
     }
@@ -159,6 +160,9 @@ pub(in crate::store) fn put_message(out: &mut Vec<u8>, message: &StoredMessage<'
         out.extend_from_slice(run);
     }
     put_bytes(out, message.payload);
+    if !message.source.is_empty() {
+        put_bytes(out, message.source);
+    }
 }
 
 pub(in crate::store) fn put_option(out: &mut Vec<u8>, value: Option<u64>) {

@@ -33,6 +33,8 @@ pub struct StoredMessage<'a> {
     pub retain: bool,
     /// When it expires, milliseconds since 1970.
     pub expires_at_millis: Option<u64>,
+    /// Who published it, for a retained message whose publisher is asked about; else empty.
+    pub source: &'a [u8],
 }
 
 /// A will as it is written.

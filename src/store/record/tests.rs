@@ -12,12 +12,19 @@ pub(in crate::store) fn message<'a>(topic: &'a str, payload: &'a [u8]) -> Stored
         qos: QoS::AtLeastOnce,
         retain: true,
         expires_at_millis: Some(1_700_000_000_000),
+        source: b"s",
     }
 }
 
 fn all() -> Vec<Record<'static>> {
     let message = message("a/b", b"payload");
-    let plain = StoredMessage { properties: [&[]; 3], expires_at_millis: None, retain: false, ..message };
+    let plain = StoredMessage {
+        properties: [&[]; 3],
+        expires_at_millis: None,
+        retain: false,
+        source: &[],
+        ..message
+    };
     let will = StoredWill { message: plain, delay_seconds: 60, message_expiry_seconds: Some(u32::MAX) };
     let options = SubscriptionOptions {
         qos: QoS::ExactlyOnce,

@@ -75,6 +75,7 @@ impl Frames {
             qos: self.chance.of(&[QoS::AtLeastOnce, QoS::ExactlyOnce]),
             retain: self.chance.below(2) == 0,
             expires_at_millis: None,
+            source: self.chance.of(&[&b""[..], b"source"]),
         }
     }
 

@@ -18,6 +18,7 @@ use super::certificates::CertificateChoice;
 use super::compact;
 use super::error::{LoadFailure, TlsError};
 use super::identity;
+use super::undated::Undated;
 
 /// What an operator sets for a TLS listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct TlsSettings {
     pub client_ca: Option<PathBuf>,
     /// Whether clients are asked for a certificate.
     pub client_certificate: ClientCertificate,
+    /// Whether what leads from a client's certificate to its CA, and the revocation lists, must be valid at the time.
+    pub client_certificate_dates: bool,
     /// Revocation lists, a PEM file of one or several. With it, every certificate between the client's and the
     /// CA in `client_ca` must have a list of its issuer in the file, and the list must not have expired.
     pub crl: Option<PathBuf>,
@@ -200,18 +203,21 @@ fn client_verifier(
         return Err(TlsError::in_settings("client certificates need client_ca, the CAs that issue them"));
     };
     let mut builder =
-        WebPkiClientVerifier::builder_with_provider(client_roots(ca, validity)?, provider.clone())
-            .enforce_revocation_expiration();
+        WebPkiClientVerifier::builder_with_provider(client_roots(ca, validity)?, provider.clone());
+    if settings.client_certificate_dates {
+        builder = builder.enforce_revocation_expiration();
+    }
     if settings.client_certificate == ClientCertificate::Optional {
         builder = builder.allow_unauthenticated();
     }
     if let Some(crl) = &settings.crl {
         builder = builder.with_crls(revocation_lists(crl, validity)?);
     }
-    builder.build().map_err(|error| match &settings.crl {
+    let verifier = builder.build().map_err(|error| match &settings.crl {
         Some(crl) => TlsError::in_file(crl, LoadFailure::UnusableCrl(error.to_string())),
         None => TlsError::in_file(ca, LoadFailure::UnusableCertificate(error.to_string())),
-    })
+    })?;
+    Ok(if settings.client_certificate_dates { verifier } else { Arc::new(Undated(verifier)) })
 }
 
 fn client_roots(ca: &Path, validity: &mut Vec<Validity>) -> Result<Arc<RootCertStore>, TlsError> {

@@ -44,6 +44,7 @@ fn scene() -> &'static (TlsConfig, RootCertStore) {
             chain: None,
             client_ca: None,
             client_certificate: ClientCertificate::None,
+            client_certificate_dates: true,
             crl: None,
             version_min: TlsVersion::V12,
         };

@@ -170,3 +170,25 @@ fn an_expired_revocation_list_lets_nobody_in() {
     let issued = listener.authority.client("device-7");
     is_refused(&listener, &issued, &[], "can't be checked: the revocation list has expired");
 }
+
+#[test]
+fn dates_of_what_clients_show_count_only_where_they_are_asked_for() {
+    let mut listener = Listener::asking(ClientCertificate::Required);
+    listener.settings.client_certificate_dates = false;
+    let mut expired = client_params("device-7", 1);
+    expired.not_before = date_time_ymd(2010, 1, 1);
+    expired.not_after = date_time_ymd(2020, 1, 1);
+    let mut early = client_params("device-7", 2);
+    early.not_before = date_time_ymd(4000, 1, 1);
+    let between = listener.authority.issue_authority("Between");
+    for params in [&expired, &early] {
+        gets_in(&listener, &listener.authority.issue(params), &[]);
+        gets_in(&listener, &between.issue(params), &[&between]);
+    }
+    // All else counts as ever.
+    let other = Authority::new("Another CA").issue(&expired);
+    is_refused(&listener, &other, &[], "is not issued by a CA of client_ca");
+    listener.crl(&listener.authority.revoke(&[1], 2021));
+    is_refused(&listener, &listener.authority.issue(&expired), &[], "is revoked");
+    gets_in(&listener, &listener.authority.issue(&early), &[]);
+}

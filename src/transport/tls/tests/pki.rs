@@ -171,6 +171,7 @@ impl Listener {
             chain: None,
             client_ca: None,
             client_certificate: ClientCertificate::None,
+            client_certificate_dates: true,
             crl: None,
             version_min: TlsVersion::V12,
         };
