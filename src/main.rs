@@ -11,6 +11,7 @@ use midge::config::mosquitto::{ConfError, MosquittoConf};
 use midge::config::open_files::{self, Wanted};
 use midge::config::{Address, Config, parse, state_directory};
 use midge::control::entrance::Entrance;
+use midge::control::gate::SharedGate;
 use midge::control::logins::Logins;
 use midge::driver::{self, BindOptions, SocketFile};
 use midge::logging;
@@ -154,6 +155,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         open: AtomicUsize::new(0),
         open_by_listener: config.listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
         connections_max: connections,
+        gate: SharedGate::new(&entrance.gate, seed),
         logins: Logins::start(&entrance)
             .map_err(|error| Failure::new(format!("no threads for logins: {error}")))?,
         entrance: Mutex::new((entrance, 0)),

@@ -2,7 +2,7 @@
 
 use midge::cli::Serve;
 use midge::config::mosquitto::MosquittoConf;
-use midge::config::{Config, Jwt, Listener, Webhook, parse};
+use midge::config::{Config, Gate, Jwt, Listener, Webhook, parse};
 use midge::control::entrance::Entrance;
 use midge::shard::run::{Bell, Control};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -78,7 +78,7 @@ impl Reload {
         if without_entrance(&config) != without_entrance(&self.config) {
             tracing::warn!(
                 "SIGHUP: the file has other changes too; only what concerns TLS, WebSocket, the PROXY header, \
-                 logins and access lists counts before a restart"
+                 logins, access lists, [gate] and limits.connect_rate counts before a restart"
             );
         }
         self.config = config;
@@ -90,6 +90,8 @@ fn without_entrance(config: &Config) -> Config {
     let mut config = config.clone();
     config.auth.password_file = String::new();
     config.acl.file = String::new();
+    config.gate = Gate::default();
+    (config.limits.connect_rate, config.limits.connect_burst) = (0, 0);
     config.jwt = Jwt::default();
     config.webhook = Webhook::default();
     for listener in &mut config.listeners {

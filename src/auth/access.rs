@@ -2,9 +2,15 @@
 //! proof, what a login is made of, and what an answer to it means. How a proof is checked is not known here.
 
 use super::acl::{Acl, Permissions};
+use super::method::{Method, TEST_METHOD};
+#[cfg(feature = "runtime")]
+use super::scram_users::ScramUsers;
 use crate::packet::ProtocolVersion;
 use std::fmt;
 use std::net::SocketAddr;
+#[cfg(feature = "runtime")]
+use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// The rules of one listener.
 #[derive(Clone, Debug, Default)]
@@ -17,12 +23,31 @@ pub struct Access {
     pub asks_for_all: bool,
     /// The client's certificate is its user name, and no password is asked for.
     pub names_by_certificate: bool,
+    /// Those who can log in by SCRAM; none: it is not offered.
+    #[cfg(feature = "runtime")]
+    pub scram: Option<Arc<ScramUsers>>,
 }
 
 impl Access {
     /// What a client may do.
     pub fn permissions(&self, user: Option<&str>, client_id: &str) -> Permissions {
         self.acl.as_ref().map_or(Permissions::everything(), |acl| acl.permissions(user, client_id))
+    }
+
+    /// The method of enhanced authentication of this name, if it is offered. `[MQTT5-4.12.0-1]`
+    ///
+    /// `test_method`: the test method is on. It proves nothing, so it opens no door where proofs are asked for; and
+    /// where certificates name the users, no other name counts.
+    pub fn method(&self, name: &str, test_method: bool) -> Option<Method> {
+        if self.names_by_certificate {
+            return None;
+        }
+        match name {
+            TEST_METHOD if test_method && !self.checks_passwords && !self.asks_for_all => Some(Method::Test),
+            #[cfg(feature = "runtime")]
+            super::scram::METHOD => self.scram.clone().map(Method::Scram),
+            _ => None,
+        }
     }
 }
 
@@ -36,13 +61,20 @@ pub struct Login {
     /// The user name is a certificate's: nothing else has to prove it.
     pub is_certified: bool,
     /// Password; none is not the same as an empty one.
-    pub password: Option<Box<[u8]>>,
+    pub password: Option<Zeroizing<Box<[u8]>>>,
     /// Where from.
     pub peer: SocketAddr,
     /// Number of the listener.
     pub listener: u16,
     /// Version that the client speaks.
     pub version: ProtocolVersion,
+}
+
+impl Login {
+    /// The password.
+    pub fn password(&self) -> Option<&[u8]> {
+        self.password.as_ref().map(|password| &***password)
+    }
 }
 
 /// Never the password.
@@ -91,7 +123,7 @@ mod tests {
             client_id: "c".into(),
             user: Some("u".into()),
             is_certified: false,
-            password: Some(b"secret".as_slice().into()),
+            password: Some(Zeroizing::new(b"secret".as_slice().into())),
             peer: SocketAddr::from(([127, 0, 0, 1], 1)),
             listener: 0,
             version: ProtocolVersion::V5,
@@ -101,6 +133,19 @@ mod tests {
             shown.contains("user: Some(\"u\")") && !shown.contains("secret") && !shown.contains("115"),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn test_method_opens_no_door_where_proofs_are_asked_for() {
+        let open = Access::default();
+        assert!(open.method(TEST_METHOD, true).is_some() && open.method(TEST_METHOD, false).is_none());
+        for closed in [
+            Access { checks_passwords: true, ..Access::default() },
+            Access { asks_for_all: true, ..Access::default() },
+            Access { names_by_certificate: true, ..Access::default() },
+        ] {
+            assert!(closed.method(TEST_METHOD, true).is_none());
+        }
     }
 
     #[test]

@@ -14,13 +14,12 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
 
+use std::sync::Arc;
+
+use crate::config::{Config, Network};
 use ahash::RandomState;
 use hashbrown::HashTable;
-
-/// Most networks in [`GateSettings::exempt`]: they are tried one by one at each connection.
-pub const EXEMPT_MAX: usize = 256;
 
 /// What the gate allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +48,10 @@ pub struct GateSettings {
     /// Sources that are remembered at once, about 80 bytes each; 0 counts as 1. Beyond, the least
     /// bad and longest unseen are forgotten.
     pub addresses_max: usize,
-    /// Networks that are always admitted and never counted; from the [`EXEMPT_MAX`]th on, ignored.
-    pub exempt: Vec<Network>,
+    /// Networks that are always admitted and never counted, even if they are among the banned.
+    pub exempt: Arc<[Network]>,
+    /// Networks that are never admitted.
+    pub banned: Arc<[Network]>,
 }
 
 impl Default for GateSettings {
@@ -68,8 +69,41 @@ impl Default for GateSettings {
             flap_connects: 0,
             flap_seconds: 60,
             addresses_max: 100_000,
-            exempt: Vec::new(),
+            exempt: [].into(),
+            banned: [].into(),
         }
+    }
+}
+
+impl From<&Config> for GateSettings {
+    fn from(config: &Config) -> GateSettings {
+        let (gate, limits) = (&config.gate, &config.limits);
+        GateSettings {
+            connects_per_second: limits.connect_rate,
+            connects_burst: limits.connect_burst,
+            failures_before_delay: gate.failures_before_delay,
+            delay_base_millis: gate.delay_milliseconds,
+            delay_max_millis: gate.delay_milliseconds_max,
+            ban_after_failures: gate.ban_after_failures,
+            ban_seconds: gate.ban_seconds,
+            failures_forget_seconds: gate.forget_seconds,
+            flap_connects: gate.flap_connections,
+            flap_seconds: gate.flap_seconds,
+            addresses_max: gate.addresses,
+            exempt: gate.exempt.as_slice().into(),
+            banned: gate.banned.as_slice().into(),
+        }
+    }
+}
+
+impl GateSettings {
+    /// Whether a network of [`GateSettings::banned`] holds the address, and none of the exempt does.
+    pub fn is_banned(&self, address: IpAddr) -> bool {
+        self.banned.iter().any(|network| network.contains(address)) && !self.is_exempt(address)
+    }
+
+    fn is_exempt(&self, address: IpAddr) -> bool {
+        self.exempt.iter().any(|network| network.contains(address))
     }
 }
 
@@ -82,7 +116,7 @@ pub enum Admission {
     TooFast,
     /// The source is banned: close it.
     Banned {
-        /// The end of the ban, on the clock of `now`.
+        /// The end of the ban, on the clock of `now`; `u64::MAX`: none.
         until_millis: u64,
     },
 }
@@ -97,96 +131,16 @@ pub enum Penalty {
         /// At most [`GateSettings::delay_max_millis`].
         millis: u64,
     },
-    /// Refuse at once; the source is banned.
+    /// Refuse at once; the source is banned from now on.
     Ban {
         /// The end of the ban, on the clock of `now`.
         until_millis: u64,
     },
 }
 
-/// A network: an address and how many of its leading bits count. Reads and shows as `10.0.0.0/8`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    prefix_bits: u8,
-}
-
-impl Network {
-    /// `None` when there are more bits than the address has. Bits behind the prefix are cleared.
-    pub fn new(address: IpAddr, prefix_bits: u8) -> Option<Network> {
-        let (address, prefix_bits) = match (address, address.to_canonical()) {
-            // ::ffff:10.0.0.0/104 is 10.0.0.0/8.
-            (IpAddr::V6(_), v4 @ IpAddr::V4(_)) if (96..=128).contains(&prefix_bits) => {
-                (v4, prefix_bits - 96)
-            }
-            (address, _) => (address, prefix_bits),
-        };
-        let address = match address {
-            IpAddr::V4(v4) if prefix_bits <= 32 => {
-                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & mask_v4(prefix_bits)))
-            }
-            IpAddr::V6(v6) if prefix_bits <= 128 => {
-                IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask_v6(prefix_bits)))
-            }
-            _ => return None,
-        };
-        Some(Network { address, prefix_bits })
-    }
-
-    /// Whether the address lies in the network.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(network), IpAddr::V4(v4)) => {
-                v4.to_bits() & mask_v4(self.prefix_bits) == network.to_bits()
-            }
-            (IpAddr::V6(network), IpAddr::V6(v6)) => {
-                v6.to_bits() & mask_v6(self.prefix_bits) == network.to_bits()
-            }
-            _ => false,
-        }
-    }
-}
-
-fn mask_v4(bits: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0)
-}
-
-fn mask_v6(bits: u8) -> u128 {
-    u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0)
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix_bits)
-    }
-}
-
-/// A text that is no [`Network`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NetworkError;
-
-impl fmt::Display for NetworkError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not a network; allowed are addresses, and networks such as 10.0.0.0/8 and 2001:db8::/32")
-    }
-}
-
-impl std::error::Error for NetworkError {}
-
-impl FromStr for Network {
-    type Err = NetworkError;
-
-    fn from_str(text: &str) -> Result<Network, NetworkError> {
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) if bits.bytes().all(|byte| byte.is_ascii_digit()) => (address, Some(bits)),
-            Some(_) => return Err(NetworkError),
-            None => (text, None),
-        };
-        let address = IpAddr::from_str(address).map_err(|_| NetworkError)?;
-        let whole = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(whole), |bits| bits.parse().map_err(|_| NetworkError))?;
-        Network::new(address, bits).ok_or(NetworkError)
-    }
+/// The network that an address is counted with: its own (/32) for IPv4, its /64 for IPv6.
+pub fn counted_with(address: IpAddr) -> Network {
+    Source::of(address).network()
 }
 
 /// A ban that has not lapsed.
@@ -216,12 +170,10 @@ impl Source {
 
     fn network(self) -> Network {
         match self {
-            Source::V4(bits) => Network { address: IpAddr::V4(Ipv4Addr::from_bits(bits)), prefix_bits: 32 },
-            Source::V6(upper) => {
-                let address = Ipv6Addr::from_bits(u128::from(upper) << 64);
-                Network { address: IpAddr::V6(address), prefix_bits: 64 }
-            }
+            Source::V4(bits) => Network::new(IpAddr::V4(Ipv4Addr::from_bits(bits)), 32),
+            Source::V6(upper) => Network::new(IpAddr::V6(Ipv6Addr::from_bits(u128::from(upper) << 64)), 64),
         }
+        .expect("an address has as many bits")
     }
 }
 
@@ -234,6 +186,8 @@ enum Class {
 }
 
 const CLASSES: [Class; 3] = [Class::Clean, Class::Failing, Class::Banned];
+/// How often a source that is not admitted is worth a log line.
+pub const TELL_SECONDS: u32 = 60;
 /// No entry.
 const NONE: u32 = u32::MAX;
 
@@ -246,6 +200,8 @@ struct Entry {
     banned_until_millis: u64,
     failed_at_millis: u64,
     flaps_since_millis: u64,
+    /// When a connection that is closed is next worth a log line.
+    tell_at_seconds: u32,
     failures: u32,
     flaps: u32,
     newer: u32,
@@ -263,6 +219,7 @@ impl Entry {
             banned_until_millis: 0,
             failed_at_millis: 0,
             flaps_since_millis: 0,
+            tell_at_seconds: 0,
             failures: 0,
             flaps: 0,
             newer: NONE,
@@ -328,7 +285,6 @@ impl AddressGate {
     /// A gate that knows nobody yet. The seed keys the table, so that nobody can choose addresses that
     /// collide.
     pub fn new(mut settings: GateSettings, seed: u64) -> AddressGate {
-        settings.exempt.truncate(EXEMPT_MAX);
         // A place is a u32, and one value of it says "none".
         settings.addresses_max = settings.addresses_max.clamp(1, NONE as usize - 1);
         AddressGate {
@@ -340,10 +296,41 @@ impl AddressGate {
         }
     }
 
+    /// Other settings from now on. Whoever is banned stays so until the time that was set.
+    pub fn change(&mut self, settings: GateSettings) {
+        let empty = AddressGate { hasher: self.hasher.clone(), ..AddressGate::new(settings, 0) };
+        let old = std::mem::replace(self, empty);
+        if old.entries.len() <= self.settings.addresses_max {
+            let settings = std::mem::take(&mut self.settings);
+            *self = AddressGate { settings, ..old };
+            return;
+        }
+        // Put in from the least bad and longest unseen on, they make room for each other.
+        for ends in old.lists {
+            let mut place = ends.oldest;
+            while let Some(entry) = old.entries.get(place as usize) {
+                let new = self.find_or_insert(entry.source);
+                self.unlink(new);
+                let kept = &mut self.entries[new as usize];
+                *kept = Entry { ..*entry };
+                self.link(new, entry.class);
+                place = entry.newer;
+            }
+        }
+    }
+
+    /// Whether every connection may come in as things are, without being asked for.
+    pub fn is_open_to_all(&self) -> bool {
+        self.entries.is_empty() && self.settings.connects_per_second == 0 && self.settings.banned.is_empty()
+    }
+
     /// A connection opens, before a byte of it is read.
     pub fn open(&mut self, now_millis: u64, address: IpAddr) -> Admission {
-        if self.is_exempt(address) {
+        if self.settings.is_exempt(address) {
             return Admission::Admit;
+        }
+        if self.settings.is_banned(address) {
+            return Admission::Banned { until_millis: u64::MAX };
         }
         let per_second = u64::from(self.settings.connects_per_second);
         let source = Source::of(address);
@@ -368,15 +355,31 @@ impl AddressGate {
         })
     }
 
+    /// A connection was not admitted: is it worth a log line? Once for each source and
+    /// [`TELL_SECONDS`], with the network that is counted as one.
+    pub fn tell(&mut self, now_millis: u64, address: IpAddr) -> Option<Network> {
+        let source = Source::of(address);
+        let place = self.find_or_insert(source);
+        self.update(place, now_millis, |entry, _| {
+            let now_seconds = u32::try_from(now_millis / 1000).unwrap_or(u32::MAX);
+            let is_due = entry.tell_at_seconds <= now_seconds;
+            if is_due {
+                entry.tell_at_seconds = now_seconds.saturating_add(TELL_SECONDS);
+            }
+            is_due.then(|| source.network())
+        })
+    }
+
     /// A login of the source has failed; says what to do with the refusal.
     pub fn failed(&mut self, now_millis: u64, address: IpAddr) -> Penalty {
-        if self.is_exempt(address) {
+        if self.settings.is_exempt(address) {
             return Penalty::None;
         }
         let place = self.find_or_insert(Source::of(address));
         self.update(place, now_millis, |entry, settings| {
+            // A connection that was open before the ban: it adds nothing to it.
             if entry.banned_until_millis > 0 {
-                return Penalty::Ban { until_millis: entry.banned_until_millis };
+                return Penalty::None;
             }
             entry.failures = entry.failures.saturating_add(1);
             entry.failed_at_millis = now_millis;
@@ -402,7 +405,7 @@ impl AddressGate {
     /// `lived_millis` is the time since it opened.
     pub fn closed(&mut self, now_millis: u64, address: IpAddr, lived_millis: u64) -> Option<u64> {
         let window = seconds(self.settings.flap_seconds);
-        if self.settings.flap_connects == 0 || lived_millis >= window || self.is_exempt(address) {
+        if self.settings.flap_connects == 0 || lived_millis >= window || self.settings.is_exempt(address) {
             return None;
         }
         let place = self.find_or_insert(Source::of(address));
@@ -422,7 +425,7 @@ impl AddressGate {
     /// Bans a source by hand, in place of another ban of it; `u64::MAX`: until it is taken back. Gives false,
     /// and does nothing, for an address that is exempt.
     pub fn ban(&mut self, now_millis: u64, address: IpAddr, until_millis: u64) -> bool {
-        if self.is_exempt(address) {
+        if self.settings.is_exempt(address) {
             return false;
         }
         let place = self.find_or_insert(Source::of(address));
@@ -462,10 +465,6 @@ impl AddressGate {
     /// Whether no source is remembered.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
-    }
-
-    fn is_exempt(&self, address: IpAddr) -> bool {
-        self.settings.exempt.iter().any(|network| network.contains(address))
     }
 
     fn find(&self, source: Source) -> Option<u32> {
@@ -569,310 +568,5 @@ fn delay(failures: u32, settings: &GateSettings) -> Penalty {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn off() -> GateSettings {
-        GateSettings { delay_base_millis: 0, addresses_max: 1000, ..GateSettings::default() }
-    }
-
-    fn gate(settings: GateSettings) -> AddressGate {
-        AddressGate::new(settings, 7)
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    fn v4(number: u32) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::from_bits(number))
-    }
-
-    /// Each entry is in the table, and in one list: the one of its class.
-    fn check(gate: &AddressGate) {
-        assert!(gate.entries.len() <= gate.settings.addresses_max);
-        assert_eq!(gate.by_source.len(), gate.entries.len());
-        let mut linked = 0;
-        for class in CLASSES {
-            let (mut newer, mut place) = (NONE, gate.lists[class as usize].newest);
-            while place != NONE {
-                let entry = &gate.entries[place as usize];
-                assert!(entry.newer == newer && entry.class == class && entry.class_now() == class);
-                assert_eq!(gate.find(entry.source), Some(place));
-                linked += 1;
-                (newer, place) = (place, entry.older);
-            }
-            assert_eq!(gate.lists[class as usize].oldest, newer);
-        }
-        assert_eq!(linked, gate.entries.len());
-    }
-
-    #[test]
-    fn a_source_may_open_a_burst_and_then_its_rate() {
-        let mut gate = gate(GateSettings { connects_per_second: 10, connects_burst: 5, ..off() });
-        let (one, other) = (ip("192.0.2.1"), ip("192.0.2.2"));
-        let start = 1_000_000;
-        for _ in 0..5 {
-            assert_eq!(gate.open(start, one), Admission::Admit);
-        }
-        assert_eq!(gate.open(start, one), Admission::TooFast);
-        assert_eq!(gate.open(start + 99, one), Admission::TooFast);
-        assert_eq!(gate.open(start + 100, one), Admission::Admit);
-        assert_eq!(gate.open(start + 100, one), Admission::TooFast);
-        assert_eq!(gate.open(start, other), Admission::Admit, "each source has a rate of its own");
-        // After a rest the burst is there again, and no more than the burst.
-        let admitted = (0..20).filter(|_| gate.open(start + 60_000, one) == Admission::Admit).count();
-        assert_eq!(admitted, 5);
-        check(&gate);
-    }
-
-    #[test]
-    fn over_a_long_time_the_rate_is_kept() {
-        let mut gate = gate(GateSettings { connects_per_second: 3, connects_burst: 0, ..off() });
-        let admitted = (0..100_000).filter(|&now| gate.open(now, v4(1)) == Admission::Admit).count();
-        assert!((295..=301).contains(&admitted), "{admitted} in 100 s");
-    }
-
-    #[test]
-    fn rate_zero_admits_all_and_remembers_nobody() {
-        let mut gate = gate(off());
-        for number in 0..10_000 {
-            assert_eq!(gate.open(5, v4(number % 10)), Admission::Admit);
-        }
-        assert!(gate.is_empty());
-    }
-
-    #[test]
-    fn refusals_are_delayed_twice_as_long_each_time_up_to_a_maximum() {
-        let settings = GateSettings {
-            failures_before_delay: 2,
-            delay_base_millis: 100,
-            delay_max_millis: 1000,
-            failures_forget_seconds: 60,
-            ..off()
-        };
-        let mut gate = gate(settings);
-        let delays: Vec<u64> = (0..100)
-            .map(|now| match gate.failed(now, v4(1)) {
-                Penalty::None => 0,
-                Penalty::Delay { millis } => millis,
-                Penalty::Ban { .. } => panic!("bans are off"),
-            })
-            .collect();
-        assert_eq!(delays[..8], [0, 0, 100, 200, 400, 800, 1000, 1000]);
-        assert!(delays[8..].iter().all(|&millis| millis == 1000));
-        assert_eq!(gate.failed(99 + 60_000, v4(1)), Penalty::None, "a minute without failures heals");
-    }
-
-    #[test]
-    fn a_success_forgives_one_failure() {
-        let mut gate = gate(GateSettings { ban_after_failures: 3, ..off() });
-        assert_eq!(gate.failed(0, v4(1)), Penalty::None);
-        assert_eq!(gate.failed(1, v4(1)), Penalty::None);
-        gate.succeeded(2, v4(1));
-        gate.succeeded(2, v4(2));
-        assert_eq!(gate.failed(3, v4(1)), Penalty::None);
-        assert_eq!(gate.failed(4, v4(1)), Penalty::Ban { until_millis: 300_004 });
-        check(&gate);
-    }
-
-    #[test]
-    fn a_banned_source_is_refused_until_its_time_is_over() {
-        let mut gate = gate(GateSettings { ban_after_failures: 2, ban_seconds: 10, ..off() });
-        gate.failed(1000, v4(1));
-        assert_eq!(gate.failed(1000, v4(1)), Penalty::Ban { until_millis: 11_000 });
-        assert_eq!(gate.open(1001, v4(1)), Admission::Banned { until_millis: 11_000 });
-        // Connections that were open before the ban add nothing to it.
-        assert_eq!(gate.failed(5000, v4(1)), Penalty::Ban { until_millis: 11_000 });
-        assert_eq!(gate.open(10_999, v4(1)), Admission::Banned { until_millis: 11_000 });
-        assert_eq!(gate.bans(10_999).count(), 1);
-        assert_eq!(gate.bans(11_000).count(), 0);
-        assert_eq!(gate.open(11_000, v4(1)), Admission::Admit);
-        assert_eq!(gate.failed(11_001, v4(1)), Penalty::None, "the count begins anew");
-        check(&gate);
-    }
-
-    #[test]
-    fn flapping_bans() {
-        let mut gate = gate(GateSettings { flap_connects: 3, flap_seconds: 10, ban_seconds: 60, ..off() });
-        assert_eq!(gate.closed(0, v4(1), 10_000), None, "it lived long enough");
-        assert!(gate.is_empty());
-        assert_eq!(gate.closed(1000, v4(1), 5), None);
-        assert_eq!(gate.closed(2000, v4(1), 9_999), None);
-        // The time is over: a new count.
-        assert_eq!(gate.closed(11_000, v4(1), 5), None);
-        assert_eq!(gate.closed(12_000, v4(1), 5), None);
-        assert_eq!(gate.closed(13_000, v4(1), 5), Some(73_000));
-        assert_eq!(gate.closed(13_000, v4(1), 5), None);
-        assert_eq!(gate.open(13_001, v4(1)), Admission::Banned { until_millis: 73_000 });
-        check(&gate);
-    }
-
-    #[test]
-    fn bans_by_hand_come_and_go() {
-        let mut gate = gate(off());
-        assert!(gate.ban(0, ip("192.0.2.7"), u64::MAX));
-        assert!(gate.ban(0, ip("2001:db8::1"), 500));
-        assert!(gate.ban(0, ip("192.0.2.8"), 0), "a ban that has ended is none");
-        let bans: Vec<String> =
-            gate.bans(1).map(|ban| format!("{} {}", ban.network, ban.until_millis)).collect();
-        assert_eq!(bans, ["2001:db8::/64 500", "192.0.2.7/32 18446744073709551615"]);
-        assert_eq!(gate.open(u64::MAX - 1, ip("192.0.2.7")), Admission::Banned { until_millis: u64::MAX });
-        assert!(gate.unban(1, ip("192.0.2.7")));
-        assert!(!gate.unban(1, ip("192.0.2.7")));
-        assert!(!gate.unban(1, ip("192.0.2.9")));
-        assert_eq!(gate.open(1, ip("192.0.2.7")), Admission::Admit);
-        check(&gate);
-    }
-
-    #[test]
-    fn an_ipv6_network_is_one_source_and_a_mapped_address_is_ipv4() {
-        let mut gate = gate(off());
-        gate.ban(0, ip("2001:db8:0:1::1"), 100);
-        assert_eq!(
-            gate.open(1, ip("2001:db8:0:1:ffff:ffff:ffff:ffff")),
-            Admission::Banned { until_millis: 100 }
-        );
-        assert_eq!(gate.open(1, ip("2001:db8:0:2::1")), Admission::Admit);
-        gate.ban(0, ip("192.0.2.1"), 100);
-        assert_eq!(gate.open(1, ip("::ffff:192.0.2.1")), Admission::Banned { until_millis: 100 });
-        assert_eq!(gate.open(1, ip("::ffff:192.0.2.2")), Admission::Admit);
-        // The same bits as upper half and as IPv4 address are two sources.
-        gate.ban(0, ip("0:0:0:5::"), 100);
-        assert_eq!(gate.open(1, ip("0.0.0.5")), Admission::Admit);
-    }
-
-    #[test]
-    fn exempt_networks_are_never_counted() {
-        let exempt = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
-        let mut gate = gate(GateSettings {
-            connects_per_second: 1,
-            connects_burst: 1,
-            ban_after_failures: 1,
-            flap_connects: 1,
-            exempt,
-            ..off()
-        });
-        for address in ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8:5::1"] {
-            for now in 0..5 {
-                assert_eq!(gate.open(now, ip(address)), Admission::Admit);
-                assert_eq!(gate.failed(now, ip(address)), Penalty::None);
-                assert_eq!(gate.closed(now, ip(address), 0), None);
-            }
-            assert!(!gate.ban(0, ip(address), 100));
-        }
-        assert!(gate.is_empty());
-        assert!(matches!(gate.failed(0, ip("11.0.0.1")), Penalty::Ban { .. }));
-    }
-
-    #[test]
-    fn networks_are_read_and_shown() {
-        for (text, shown) in [
-            ("10.1.2.3/8", "10.0.0.0/8"),
-            ("192.0.2.1", "192.0.2.1/32"),
-            ("0.0.0.0/0", "0.0.0.0/0"),
-            ("2001:db8::1/32", "2001:db8::/32"),
-            ("::1", "::1/128"),
-            ("::/0", "::/0"),
-            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
-            ("::ffff:10.1.2.3", "10.1.2.3/32"),
-        ] {
-            assert_eq!(text.parse::<Network>().unwrap().to_string(), shown);
-        }
-        for text in
-            ["", "10", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.0/256", "a/8", "/8"]
-        {
-            assert_eq!(text.parse::<Network>(), Err(NetworkError), "{text}");
-        }
-        assert!("0.0.0.0/0".parse::<Network>().unwrap().contains(ip("255.0.0.1")));
-        assert!(!"0.0.0.0/0".parse::<Network>().unwrap().contains(ip("::1")));
-    }
-
-    #[test]
-    fn a_million_addresses_stay_within_the_bound_and_free_nobody() {
-        let settings = GateSettings {
-            connects_per_second: 1,
-            connects_burst: 1,
-            ban_after_failures: 3,
-            ban_seconds: 3600,
-            addresses_max: 10_000,
-            ..off()
-        };
-        let mut gate = gate(settings);
-        gate.ban(0, ip("192.0.2.1"), 3_600_000);
-        gate.failed(0, ip("192.0.2.2"));
-        gate.failed(0, ip("192.0.2.2"));
-        for number in 0..1_000_000_u32 {
-            let address = match number % 2 {
-                0 => v4(0x0a00_0000 + number),
-                _ => IpAddr::V6(Ipv6Addr::from_bits(u128::from(number) << 64)),
-            };
-            assert_eq!(gate.open(u64::from(number / 1000), address), Admission::Admit);
-        }
-        assert_eq!(gate.len(), 10_000);
-        assert!(gate.entries.capacity() <= 16_384);
-        assert!(matches!(gate.open(1000, ip("192.0.2.1")), Admission::Banned { .. }));
-        assert!(
-            matches!(gate.failed(1000, ip("192.0.2.2")), Penalty::Ban { .. }),
-            "failures outlast the flood too"
-        );
-        check(&gate);
-    }
-
-    #[test]
-    fn room_is_made_by_the_clean_then_the_failing_then_the_banned() {
-        let mut gate = gate(GateSettings { connects_per_second: 1, addresses_max: 4, ..off() });
-        gate.ban(0, v4(1), 1000);
-        gate.ban(0, v4(2), 1000);
-        gate.failed(0, v4(3));
-        gate.open(0, v4(4));
-        gate.open(0, v4(5));
-        assert_eq!(gate.find(Source::V4(4)), None);
-        gate.failed(0, v4(5));
-        gate.open(0, v4(6));
-        assert_eq!(gate.find(Source::V4(3)), None, "of the failing, the one seen longest ago");
-        gate.failed(0, v4(6));
-        gate.ban(0, v4(5), 1000);
-        gate.ban(0, v4(6), 1000);
-        gate.open(1, v4(1));
-        gate.open(1, v4(7));
-        assert_eq!(gate.find(Source::V4(2)), None, "of the banned, the one seen longest ago");
-        check(&gate);
-    }
-
-    #[test]
-    fn whatever_happens_the_lists_hold_together() {
-        let settings = GateSettings {
-            connects_per_second: 2,
-            connects_burst: 3,
-            ban_after_failures: 4,
-            ban_seconds: 1,
-            failures_forget_seconds: 2,
-            flap_connects: 3,
-            flap_seconds: 1,
-            addresses_max: 50,
-            ..off()
-        };
-        let mut gate = gate(settings);
-        let mut seed = 3_u64;
-        let mut now = 0;
-        for step in 0..50_000 {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let number = (seed >> 33) as u32;
-            let address = v4(number % 100);
-            now += u64::from(number >> 8 & 31);
-            match number >> 16 & 7 {
-                0..=2 => drop(gate.open(now, address)),
-                3 => drop(gate.failed(now, address)),
-                4 => gate.succeeded(now, address),
-                5 => drop(gate.closed(now, address, 5)),
-                6 => drop(gate.ban(now, address, now + 100)),
-                _ => drop(gate.unban(now, address)),
-            }
-            if step % 100 == 0 {
-                check(&gate);
-            }
-        }
-        check(&gate);
-    }
-}
+#[path = "gate_tests.rs"]
+mod tests;

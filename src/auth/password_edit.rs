@@ -18,7 +18,8 @@ use zeroize::Zeroizing;
 
 use super::hash::{HashError, PasswordHash, SALT_BYTES, Scheme};
 use super::password_file::{
-    LineError, PasswordFile, PasswordFileErrors, UserNameError, check_scram_user, check_user, user_of_line,
+    LineError, PasswordFile, PasswordFileErrors, UserNameError, check_scram_user, check_user, has_secret,
+    secret_line, user_of_line,
 };
 
 /// Largest file that is read, in bytes: some millions of users.
@@ -139,26 +140,36 @@ pub fn set_password(
     set_hash(path, user, &hash, create)
 }
 
-/// Gives a user this hash: in the place of the old one, or on a line at the end.
+/// Gives a user this hash: in the place of the old one, or on a line at the end. With the first one of SCRAM
+/// the file gets a secret for it, of the system's random numbers.
 ///
 /// # Errors
 /// [`EditError`]; the file is then as it was.
 pub fn set_hash(path: &Path, user: &str, hash: &PasswordHash, create: Create) -> Result<Edited, EditError> {
     check_user(user).map_err(EditError::User)?;
     check_scram_user(user, hash.scheme()).map_err(EditError::ScramUser)?;
-    let line = Zeroizing::new(format!("{user}:{}", *hash.to_text()));
+    let line = Zeroizing::new(format!("{user}:{}\n", *hash.to_text()));
+    let mut secret = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *secret).map_err(|error| EditError::Io(path.to_owned(), io::Error::other(error)))?;
+    let is_scram = matches!(hash.scheme(), Scheme::ScramSha256 { .. });
     edit(path, create, |old| {
         let (mut new, found) = replace_line(old, user, Some(line.as_bytes()));
-        if found {
-            return Ok((new, Edited::Changed));
+        if !found {
+            append(&mut new, line.as_bytes());
         }
-        if !new.is_empty() && !new.ends_with(b"\n") {
-            new.push(b'\n');
+        if is_scram && !has_secret(&new) {
+            append(&mut new, &secret_line(&secret));
         }
-        new.extend_from_slice(line.as_bytes());
-        new.push(b'\n');
-        Ok((new, Edited::Added))
+        Ok((new, if found { Edited::Changed } else { Edited::Added }))
     })
+}
+
+/// Adds a line; the one before it may lack its end.
+fn append(text: &mut Vec<u8>, line: &[u8]) {
+    if !text.is_empty() && !text.ends_with(b"\n") {
+        text.push(b'\n');
+    }
+    text.extend_from_slice(line);
 }
 
 /// Takes a user out of the file.
@@ -173,7 +184,7 @@ pub fn delete_user(path: &Path, user: &str) -> Result<Edited, EditError> {
 }
 
 /// The text with the first line of the user replaced, and further ones (which no file should
-/// have) left out; whether there was one.
+/// have) left out; whether there was one. `line` has its end.
 fn replace_line(old: &[u8], user: &str, line: Option<&[u8]>) -> (Vec<u8>, bool) {
     let mut new = Vec::with_capacity(old.len() + line.map_or(0, <[u8]>::len) + 2);
     let mut found = false;
@@ -191,7 +202,6 @@ fn replace_line(old: &[u8], user: &str, line: Option<&[u8]>) -> (Vec<u8>, bool) 
             && !found
         {
             new.extend_from_slice(line);
-            new.push(b'\n');
         }
         found = true;
     }
@@ -399,12 +409,35 @@ mod tests {
     }
 
     #[test]
+    fn the_first_scram_user_brings_the_secret_that_stays() {
+        let folder = Folder::new();
+        let path = file_in(&folder, "");
+        let secrets = || {
+            let text = fs::read_to_string(&path).unwrap();
+            text.lines().filter(|line| line.starts_with("#midge-scram-secret:")).map(str::to_owned).collect()
+        };
+        let scram = |user: &str| {
+            set_password(&path, user, b"x", Scheme::ScramSha256 { iterations: 4096 }, Create::No).unwrap()
+        };
+        set(&path, "alice", "x", Create::No).unwrap();
+        assert_eq!(secrets(), Vec::<String>::new());
+        // In the place of the old line, then on one of its own.
+        assert_eq!(scram("alice"), Edited::Changed);
+        let first: Vec<String> = secrets();
+        assert_eq!(first.len(), 1);
+        assert_eq!(scram("bob"), Edited::Added);
+        delete_user(&path, "alice").unwrap();
+        assert_eq!(secrets(), first);
+        assert!(PasswordFile::load(&path).unwrap().fake_users().is_some());
+    }
+
+    #[test]
     fn a_second_line_of_the_user_goes_with_the_first() {
-        let (text, found) = replace_line(b"a:1\nb:2\na:3\n", "a", Some(b"a:4"));
+        let (text, found) = replace_line(b"a:1\nb:2\na:3\n", "a", Some(b"a:4\n"));
         assert!(found);
         assert_eq!(text, b"a:4\nb:2\n");
         assert_eq!(replace_line(b"a:1\nb:2\na:3\n", "a", None).0, b"b:2\n");
-        assert_eq!(replace_line(b"\xef\xbb\xbfa:1\n", "a", Some(b"a:4")).0, b"\xef\xbb\xbfa:4\n");
+        assert_eq!(replace_line(b"\xef\xbb\xbfa:1\n", "a", Some(b"a:4\n")).0, b"\xef\xbb\xbfa:4\n");
     }
 
     #[test]

@@ -8,17 +8,27 @@
 //! checked against a [`PasswordHash::dummy`] of the kind and cost that most lines have. In a file of
 //! several kinds, users of the rarer ones can be told from strangers by a clock; write such a
 //! file anew, or live with it.
+//!
+//! A comment `#midge-scram-secret:` with 32 bytes in base64 is the secret behind the salts that strangers are shown
+//! in SCRAM (see [`FakeUsers`]). It is in this file because it has to go where the users go, and to stay when they
+//! change; [`super::password_edit`] adds it with the first SCRAM user.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::hash::{HashError, HashScratch, PasswordHash, Scheme};
-use super::scram::{self, FakeUsers, ScramKeys};
+use super::scram::{self, FakeUsers, ScramKeys, sha256};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 /// Longest user name, in bytes: what MQTT can carry. `[MQTT5-1.5.4]`
 pub const USER_BYTES_MAX: usize = 65_535;
 /// Wrong lines that are told one by one; further ones are counted.
 pub const ERRORS_MAX: usize = 20;
+/// How the comment with the secret of SCRAM begins.
+const SECRET_MARK: &[u8] = b"#midge-scram-secret:";
 
 /// What is wrong with a user's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +79,8 @@ pub enum LineError {
     /// A SCRAM hash whose user could never be looked up: SASLprep (RFC 4013) changes or forbids
     /// the name.
     ScramUser,
+    /// The comment with the secret of SCRAM.
+    ScramSecret,
 }
 
 impl fmt::Display for LineError {
@@ -90,6 +102,11 @@ impl fmt::Display for LineError {
                     "a name that SCRAM changes before it asks; allowed are names as SASLprep (RFC 4013) gives them"
                 )
             }
+            LineError::ScramSecret => write!(
+                f,
+                "the secret of SCRAM is not 32 bytes in base64; allowed is the line as midge passwd has written it, \
+                 or none, for midge passwd to write another"
+            ),
         }
     }
 }
@@ -157,6 +174,8 @@ pub struct PasswordFile {
     dummy: Option<PasswordHash>,
     /// The most common shape of the SCRAM users.
     scram: Option<Shape>,
+    /// Of the first line that has one.
+    secret: Option<Zeroizing<[u8; 32]>>,
 }
 
 impl fmt::Debug for PasswordFile {
@@ -183,8 +202,14 @@ impl PasswordFile {
         let mut errors = PasswordFileErrors::new(name);
         let mut users = BTreeMap::new();
         let mut first_lines = BTreeMap::new();
+        let mut secret = None;
         for (index, line) in lines(bytes).enumerate() {
             let number = index + 1;
+            match secret_of_line(line) {
+                Some(Ok(found)) => secret = secret.or(Some(found)),
+                Some(Err(error)) => errors.add(number, error),
+                None => {}
+            }
             match parse_line(line) {
                 Ok(None) => {}
                 Ok(Some((user, hash))) => match first_lines.get(user) {
@@ -197,17 +222,17 @@ impl PasswordFile {
                 Err(error) => errors.add(number, error),
             }
         }
-        if errors.errors.is_empty() { Ok(PasswordFile::of(users)) } else { Err(errors) }
+        if errors.errors.is_empty() { Ok(PasswordFile::of(users, secret)) } else { Err(errors) }
     }
 
-    fn of(users: BTreeMap<Box<str>, PasswordHash>) -> PasswordFile {
+    fn of(users: BTreeMap<Box<str>, PasswordHash>, secret: Option<Zeroizing<[u8; 32]>>) -> PasswordFile {
         let all = most_common(users.values());
         let dummy = all
             .and_then(|shape| users.values().find(|hash| shape_of(hash) == shape))
             .map(PasswordHash::dummy);
         let scram =
             most_common(users.values().filter(|hash| matches!(hash.scheme(), Scheme::ScramSha256 { .. })));
-        PasswordFile { users, dummy, scram }
+        PasswordFile { users, dummy, scram, secret }
     }
 
     /// Whether this is the user's password: about as long for an unknown user as for a known one.
@@ -232,15 +257,27 @@ impl PasswordFile {
         self.users.get(user)?.scram_keys()
     }
 
-    /// Fakes that look like most SCRAM users of this file. What the secret must be stands
-    /// at [`FakeUsers`].
-    pub fn fake_users(&self, secret: [u8; 32]) -> FakeUsers {
-        match self.scram {
-            Some((Scheme::ScramSha256 { iterations }, salt_bytes)) => {
-                FakeUsers::new(secret, iterations, salt_bytes)
-            }
-            _ => FakeUsers::with_defaults(secret),
+    /// Fakes that look like most SCRAM users of this file; none if it has no such user.
+    ///
+    /// Their secret is the one in the file. A file without it (written by hand) has a hash of all its SCRAM keys
+    /// instead: that too is the same after a restart and on each broker with the file, and unknown to whoever does
+    /// not know every one of them (a user knows its own). But it changes with them: who asks for the salt of a name,
+    /// and again when a SCRAM user was added, taken out or given another password, can then tell strangers, whose
+    /// salts have all changed, from users.
+    pub fn fake_users(&self) -> Option<FakeUsers> {
+        let (Scheme::ScramSha256 { iterations }, salt_bytes) = self.scram? else { return None };
+        let secret = self.secret.as_deref().copied().unwrap_or_else(|| self.hash_of_scram_keys());
+        Some(FakeUsers::new(secret, iterations, salt_bytes))
+    }
+
+    fn hash_of_scram_keys(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for (user, keys) in self.users.iter().filter_map(|(user, hash)| Some((user, hash.scram_keys()?))) {
+            hash.update(sha256(user.as_bytes()));
+            hash.update(keys.stored_key());
+            hash.update(keys.server_key());
         }
+        hash.finalize().into()
     }
 
     /// The users and the kinds of their hashes, ordered by name.
@@ -275,6 +312,24 @@ pub(super) fn user_of_line(line: &[u8]) -> Option<&str> {
     let colon = line.iter().position(|&byte| byte == b':')?;
     let user = std::str::from_utf8(line.get(..colon)?).ok()?;
     if user.starts_with('#') { None } else { Some(trim(user)) }
+}
+
+/// The secret of SCRAM, if this is its line.
+fn secret_of_line(line: &[u8]) -> Option<Result<Zeroizing<[u8; 32]>, LineError>> {
+    let text = line.strip_prefix(SECRET_MARK)?.trim_ascii();
+    let bytes = BASE64.decode(text).map(Zeroizing::new).ok();
+    let secret = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
+    Some(secret.map(Zeroizing::new).ok_or(LineError::ScramSecret))
+}
+
+/// Whether the text of a file has the secret of SCRAM.
+pub(super) fn has_secret(bytes: &[u8]) -> bool {
+    lines(bytes).any(|line| line.starts_with(SECRET_MARK))
+}
+
+/// The line of a secret, with its end.
+pub(super) fn secret_line(secret: &[u8; 32]) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new([SECRET_MARK, BASE64.encode(secret).as_bytes(), b"\n"].concat())
 }
 
 fn parse_line(line: &[u8]) -> Result<Option<(&str, PasswordHash)>, LineError> {
@@ -463,8 +518,36 @@ jörg müller:$7$101$mPuqZygIy4arr3ww$2q4YkegNRD1pmSd1ZACX32h2V3Jv105ra5TO3K90Ld
         let keys = file.scram_keys("user").unwrap();
         assert!(Some(&keys) == ScramKeys::derive("pencil", &[5; 16], 5000).as_ref());
         assert!(file.scram_keys("nobody").is_none());
-        let fakes = file.fake_users([1; 32]);
+        let fakes = file.fake_users().unwrap();
         assert_eq!(format!("{fakes:?}"), "FakeUsers { iterations: 5000, .. }");
+        let file = PasswordFile::parse(&line("user", small(), "pencil"), "passwords").unwrap();
+        assert!(file.scram_keys("user").is_none() && file.fake_users().is_none());
+    }
+
+    #[test]
+    fn with_a_secret_in_the_file_what_strangers_are_shown_stays_when_users_change() {
+        let scram = Scheme::ScramSha256 { iterations: 4096 };
+        let (one, two) = (line("one", scram, "a"), line("two", scram, "b"));
+        let secret = String::from_utf8(secret_line(&[3; 32]).to_vec()).unwrap();
+        assert!(has_secret(format!("{one}{secret}").as_bytes()) && !has_secret(one.as_bytes()));
+        let shown = |text: &str| {
+            let file = PasswordFile::parse(text, "passwords").unwrap();
+            let nonce = scram::ServerNonce::from_text("x").unwrap();
+            let first = b"n,,n=stranger,r=abc";
+            let fakes = file.fake_users().unwrap();
+            scram::ScramServer::first(first, &nonce, |user| file.scram_keys(user), &fakes).unwrap().1
+        };
+        let before = shown(&format!("{secret}{one}"));
+        assert_eq!(before, shown(&format!("{one}\r\n{two}{secret}")));
+        assert_ne!(before, shown(&one));
+        // Without it, they follow from the keys.
+        assert_eq!(shown(&format!("{one}{two}")), shown(&format!("{two}{one}")));
+        assert_ne!(shown(&one), shown(&format!("{one}{two}")));
+        assert_ne!(shown(&one), shown(&line("one", scram, "other")));
+        for wrong in ["", "AAAA", "not base64"] {
+            let text = format!("{one}#midge-scram-secret:{wrong}\n");
+            assert_eq!(errors(&text), vec![(2, LineError::ScramSecret)]);
+        }
     }
 
     #[test]

@@ -205,33 +205,24 @@ pub enum ScramFailure {
 }
 
 impl ScramFailure {
-    /// The `e=` message for the client, should the broker want to send one (RFC 5802, chapter 7).
-    pub fn server_error(self) -> &'static str {
+    /// In words, for the log.
+    pub fn words(self) -> &'static str {
         match self {
-            ScramFailure::Malformed(_) => "e=invalid-encoding",
-            ScramFailure::ChannelBinding => "e=channel-binding-not-supported",
-            ScramFailure::Extension => "e=extensions-not-supported",
-            ScramFailure::Authorization | ScramFailure::Mismatch => "e=other-error",
-            ScramFailure::Proof => "e=invalid-proof",
+            ScramFailure::Malformed(_) => "malformed SCRAM message",
+            ScramFailure::ChannelBinding => "the client insists on channel binding",
+            ScramFailure::Extension => "the client demands an unknown SCRAM extension",
+            ScramFailure::Authorization => "the client asks to act as another user",
+            ScramFailure::Mismatch => "nonce or header differ from those of the first message",
+            ScramFailure::Proof => "unknown user or wrong password",
         }
-    }
-
-    /// Whether the peer broke the protocol (Reason Code 0x82 or 0x87 as the caller likes) rather
-    /// than failed to prove itself (0x87). `[MQTT5-4.12.0-4]`
-    pub fn is_protocol_error(self) -> bool {
-        matches!(self, ScramFailure::Malformed(_) | ScramFailure::Mismatch)
     }
 }
 
 impl fmt::Display for ScramFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ScramFailure::Malformed(what) => write!(f, "malformed SCRAM message: {what}"),
-            ScramFailure::ChannelBinding => write!(f, "the client insists on channel binding"),
-            ScramFailure::Extension => write!(f, "the client demands an unknown SCRAM extension"),
-            ScramFailure::Authorization => write!(f, "the client asks to act as another user"),
-            ScramFailure::Mismatch => write!(f, "nonce or header differ from those of the first message"),
-            ScramFailure::Proof => write!(f, "unknown user or wrong password"),
+            ScramFailure::Malformed(what) => write!(f, "{}: {what}", self.words()),
+            _ => f.write_str(self.words()),
         }
     }
 }
@@ -457,11 +448,11 @@ fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> Zeroizing<K
     salted
 }
 
-fn sha256(bytes: &[u8]) -> Key {
+pub(super) fn sha256(bytes: &[u8]) -> Key {
     Sha256::digest(bytes).into()
 }
 
-fn hmac(key: &[u8], parts: &[&[u8]]) -> Key {
+pub(super) fn hmac(key: &[u8], parts: &[&[u8]]) -> Key {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     for part in parts {
         mac.update(part);
@@ -470,7 +461,7 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> Key {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     // The exchange of RFC 7677, chapter 3: user "user", password "pencil".
@@ -504,7 +495,7 @@ mod tests {
     }
 
     /// What a client with this password answers; also the server's signature that it expects.
-    fn client_final(client_first: &str, server_first: &str, password: &str) -> (String, String) {
+    pub(crate) fn client_final(client_first: &str, server_first: &str, password: &str) -> (String, String) {
         let (flag, rest) = client_first.split_once(',').unwrap();
         let (acting_as, bare) = rest.split_once(',').unwrap();
         let mut attributes = server_first.split(',');

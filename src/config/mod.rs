@@ -9,6 +9,7 @@ mod address;
 mod manual;
 #[cfg(feature = "runtime")]
 pub mod mosquitto;
+mod network;
 #[cfg(feature = "runtime")]
 pub mod open_files;
 pub mod options;
@@ -20,8 +21,9 @@ mod terms;
 pub mod value;
 
 pub use address::Address;
+pub use network::Network;
 pub use options::{
-    Acl, Auth, Jwt, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys, Webhook,
+    Acl, Auth, Gate, Jwt, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys, Webhook,
 };
 pub use state_directory::state_directory;
 pub use summary::summary;
@@ -52,6 +54,8 @@ pub struct Config {
     pub protocol: Protocol,
     /// What is held at most.
     pub limits: Limits,
+    /// Which addresses may come in.
+    pub gate: Gate,
     /// What survives the end of the process.
     pub persistence: Persistence,
     /// The broker's own topics.
@@ -73,6 +77,7 @@ impl Default for Config {
             acl: Acl::default(),
             protocol: Protocol::default(),
             limits: Limits::default(),
+            gate: Gate::default(),
             persistence: Persistence::default(),
             sys: Sys::default(),
             shutdown: Shutdown::default(),
@@ -82,7 +87,7 @@ impl Default for Config {
 }
 
 /// Sections of the file besides the listeners.
-const SECTIONS: usize = 11;
+const SECTIONS: usize = 12;
 
 impl Config {
     /// The sections besides the listeners, in the order of the manual.
@@ -95,6 +100,7 @@ impl Config {
             &self.acl,
             &self.protocol,
             &self.limits,
+            &self.gate,
             &self.persistence,
             &self.sys,
             &self.shutdown,
@@ -113,19 +119,19 @@ impl Config {
             acl,
             protocol,
             limits,
+            gate,
             persistence,
             sys,
             shutdown,
             log,
         } = self;
-        [runtime, auth, jwt, webhook, acl, protocol, limits, persistence, sys, shutdown, log]
+        [runtime, auth, jwt, webhook, acl, protocol, limits, gate, persistence, sys, shutdown, log]
     }
 
-    /// The sessions, retained messages, subscriptions and queued bytes that one of `shards` shards may hold.
+    /// The retained messages, subscriptions and queued bytes that one of `shards` shards may hold.
     pub fn shares(&self, shards: usize) -> ShardShares {
         let share = |total: usize| total.div_ceil(shards.max(1));
         ShardShares {
-            sessions: share(self.limits.sessions),
             subscriptions: share(self.limits.subscriptions_total),
             retained_messages: share(self.limits.retained_messages),
             retained_bytes: share(self.limits.retained_bytes),
@@ -137,8 +143,6 @@ impl Config {
 /// One shard's even part of the limits that are divided among the shards, rounded up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardShares {
-    /// Of `limits.sessions`.
-    pub sessions: usize,
     /// Of `limits.subscriptions_total`.
     pub subscriptions: usize,
     /// Of `limits.retained_messages`.
@@ -174,8 +178,9 @@ mod tests {
         let config = Config::default();
         for shards in [0, 1, 2, 7, 128] {
             let shares = config.shares(shards);
-            let total = shares.sessions * shards.max(1);
-            assert!((config.limits.sessions..config.limits.sessions + 128).contains(&total));
+            let total = shares.subscriptions * shards.max(1);
+            let limit = config.limits.subscriptions_total;
+            assert!((limit..limit + 128).contains(&total));
         }
     }
 }

@@ -5,6 +5,7 @@
 //! with `MIDGE_WRITE_MANUAL=1`.
 
 use super::address::Address;
+use super::network::Network;
 use super::value::{
     Allowed, ClientCertificates, ListenerProtocol, Literal, LogFormat, LogLevel, LogTarget, QueuePolicy,
     Refused, Row, Section, Setting, SyncPolicy, TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,
@@ -91,10 +92,20 @@ pub const SHARDS_MAX: u64 = 128;
 /// Most tables of listeners in one file.
 pub const LISTENERS_MAX: usize = 64;
 
+/// Most networks in `gate.banned` and `gate.exempt`: they are tried one by one at each connection.
+const BANNED_MAX: usize = 1024;
+const EXEMPT_MAX: usize = 256;
+
 /// Largest packet that MQTT's fixed header can announce, header included, in bytes.
 const PACKET_BYTES_MAX: u64 = 268_435_460;
 
 const GIB: u64 = 1 << 30;
+
+/// Longest time that an address is banned or remembered for, in seconds: a year.
+const GATE_SECONDS_MAX: u64 = 31_536_000;
+/// Rates above these would be none.
+const MESSAGES_PER_SECOND_MAX: u64 = 1_000_000_000;
+const BYTES_PER_SECOND_MAX: u64 = 1 << 40;
 
 sections! {
     /// One address where clients come in.
@@ -190,6 +201,16 @@ sections! {
         session_queue_policy: Option<QueuePolicy> = None, Allowed::Choice(QueuePolicy::WORDS), "",
             "As limits.session_queue_policy, for the sessions whose client has come in here last. Left out: as \
              there.";
+        client_messages_per_second: Option<u64> = None, integer(0, MESSAGES_PER_SECOND_MAX), "messages per second",
+            "As limits.client_messages_per_second, for this listener. Left out: as there.";
+        client_bytes_per_second: Option<u64> = None, integer(0, BYTES_PER_SECOND_MAX), "bytes per second",
+            "As limits.client_bytes_per_second, for this listener. Left out: as there.";
+        messages_per_second: u64 = 0, integer(0, MESSAGES_PER_SECOND_MAX), "messages per second",
+            "PUBLISH packets that all clients of this listener may send together; divided among the shards. Above \
+             it, those who send are read in turn, and no faster; nothing is dropped. 0: any number.";
+        bytes_per_second: u64 = 0, integer(0, BYTES_PER_SECOND_MAX), "bytes per second",
+            "Bytes of MQTT packets that all clients of this listener may send together after their CONNECT; divided \
+             among the shards. Above it, the same happens. 0: any number.";
     }
 
     /// The engine: shards and the mesh between them.
@@ -217,10 +238,13 @@ sections! {
         password_file: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
             "File with a line `user:hash` for each user, as midge passwd writes it (argon2id); the hashes of \
              mosquitto_passwd work as they are. A client that gives a user name gets in only with its password. \
+             Users whom midge passwd --scram has written can prove their password without sending it, by \
+             enhanced authentication (MQTT 5.0) with the method SCRAM-SHA-256, also again while they are in. \
              SIGHUP reads it again. Empty: none.";
         test_method: bool = false, Allowed::Boolean, "",
             "Whether the built-in method \"midge-test\" of enhanced authentication (AUTH packets, MQTT 5.0) is \
-             offered, for those who develop clients. It protects nothing: never on in production.";
+             offered, for those who develop clients. It protects nothing: never on in production. Listeners with \
+             a password file or tls_user_name do not offer it.";
     }
 
     /// Tokens as passwords.
@@ -365,6 +389,12 @@ sections! {
              does not start when that limit is too low for the number given here.";
         handshakes: usize = 10_000, integer(1, 10_000_000), "connections",
             "Connections at a time that have not finished CONNECT. One more is closed at once and counted.";
+        connect_rate: u32 = 0, integer(0, 1_000_000), "connections a second",
+            "Connections that one address may open in the long run, over all listeners and shards. One more is \
+             closed before a byte of it is read, and counted; a log line names the address once a minute. What counts \
+             as one address, [gate] says. 0: any number.";
+        connect_burst: u32 = 100, integer(1, 1_000_000), "connections",
+            "Connections that one address may open at once after a rest. Only with connect_rate.";
         connect_seconds: u32 = 10, integer(1, 3600), "seconds",
             "Time for the whole CONNECT to arrive, and for enhanced authentication to finish. After it the \
              connection is closed.";
@@ -417,8 +447,53 @@ sections! {
             "Levels of a topic name or filter, which / separates. A filter with more gets 0x8F in SUBACK (3.x: \
              0x80), a PUBLISH with more 0x90.";
         sessions: usize = 1_000_000, integer(1, 1_000_000_000), "sessions",
-            "Sessions, those of connected clients among them; divided among the shards. A client that has no \
-             session yet is then refused: CONNACK 0x97 (3.x: 0x03).";
+            "Sessions, those of connected clients among them. A client that has no session yet is then refused: \
+             CONNACK 0x89 (3.x: 0x03).";
+        client_messages_per_second: u64 = 0, integer(0, MESSAGES_PER_SECOND_MAX), "messages per second",
+            "PUBLISH packets that one client may send. So many may come at once; after that midge reads from the \
+             client no faster, whose keep alive does not end it meanwhile. Nothing is dropped; it is counted, and \
+             logged once for each connection. 0: any number.";
+        client_bytes_per_second: u64 = 0, integer(0, BYTES_PER_SECOND_MAX), "bytes per second",
+            "Bytes of MQTT packets that one client may send after its CONNECT, in the same way. A larger packet is \
+             taken, and what follows waits the longer. 0: any number.";
+    }
+
+    /// Which addresses may come in.
+    "gate" => Gate,
+    "Which addresses may come in, and what wrong logins and restless clients cost the one that they come from. An \
+     IPv6 network of 64 bits counts as one address. Behind a load balancer of proxy_trusted it is the client's own \
+     address that counts; clients of Unix-domain sockets have none. SIGHUP reads this section and \
+     limits.connect_rate again; bans and counts stay." {
+        banned: Vec<Network> = Vec::new(), Allowed::Networks { count_max: BANNED_MAX }, "",
+            "Addresses and networks whose connections are closed before a byte of them is read, and counted; a log \
+             line names each address once a minute. Clients of theirs that are in when SIGHUP reads it are \
+             disconnected with 0x98.";
+        exempt: Vec<Network> = Vec::new(), Allowed::Networks { count_max: EXEMPT_MAX }, "",
+            "Addresses and networks that nothing of all this concerns, limits.connect_rate and banned included.";
+        failures_before_delay: u32 = 3, integer(0, 1_000_000), "logins",
+            "Wrong logins of an address that are refused at once; the next ones wait for their refusal, each twice \
+             as long as the one before. A good login makes up for one.";
+        delay_milliseconds: u64 = 250, integer(0, 60_000), "milliseconds",
+            "How long the first of those waits. 0: none does.";
+        delay_milliseconds_max: u64 = 5000, integer(0, 60_000), "milliseconds",
+            "Longest time that a refusal waits. At most 1000 wait on each shard; one more is sent at once.";
+        ban_after_failures: u32 = 0, integer(0, 1_000_000), "logins",
+            "Wrong logins that ban an address. 0: none do. Take care where many clients share one: a single wrong \
+             device would lock all of them out.";
+        forget_seconds: u64 = 600, integer(0, GATE_SECONDS_MAX), "seconds",
+            "After so long without a wrong login from an address, the earlier ones are forgotten. 0: never.";
+        flap_connections: u32 = 0, integer(0, 1_000_000), "connections",
+            "Connections of an address that end within flap_seconds of their start, counted over as long a time, \
+             that ban it. Clients that connect only to publish something count too. 0: none do.";
+        flap_seconds: u64 = 60, integer(1, 86_400), "seconds",
+            "See flap_connections.";
+        ban_seconds: u64 = 300, integer(1, GATE_SECONDS_MAX), "seconds",
+            "How long wrong logins and flapping ban an address: its connections are closed as with banned. Clients \
+             that are in stay.";
+        addresses: usize = 100_000, integer(1, 100_000_000), "addresses",
+            "Addresses that are remembered at a time, about 80 bytes each. Beyond, the one makes room that was not \
+             seen for longest: of those that did nothing wrong if there are any, then of those with wrong logins, \
+             then of the banned.";
     }
 
     /// What survives the end of the process.

@@ -330,6 +330,7 @@ fn refused_value(row: &Row, literal: &Literal, refused: &Refused) -> String {
     match refused {
         Refused::NotAllowed => format!("got {got}; allowed is {allowed}"),
         Refused::Because(reason) => format!("got {got}: {reason}; allowed is {allowed}"),
+        Refused::Element(element) => format!("got {} among others; allowed is {allowed}", quoted(element)),
     }
 }
 

@@ -8,11 +8,11 @@ fn errors_of(text: &str) -> String {
     parse("midge.toml", text).expect_err("the text is wrong").to_string()
 }
 
-const LIMITS_KEYS: &str = "connections, handshakes, connect_seconds, connect_bytes, packet_bytes, \
+const LIMITS_KEYS: &str = "connections, handshakes, connect_rate, connect_burst, connect_seconds, connect_bytes, packet_bytes, \
      payload_bytes, inflight_messages, inflight_bytes, session_queue_messages, session_queue_policy, session_queue_bytes, queue_bytes_total, \
-     backlog_bytes, retained_messages, retained_bytes, subscriptions_per_client, subscriptions_total, topic_levels, sessions";
+     backlog_bytes, retained_messages, retained_bytes, subscriptions_per_client, subscriptions_total, topic_levels, sessions, client_messages_per_second, client_bytes_per_second";
 
-const SECTION_HEADERS: &str = "[[listeners]], [runtime], [auth], [jwt], [webhook], [acl], [protocol], [limits], [persistence], [sys], [shutdown], [log]";
+const SECTION_HEADERS: &str = "[[listeners]], [runtime], [auth], [jwt], [webhook], [acl], [protocol], [limits], [gate], [persistence], [sys], [shutdown], [log]";
 
 #[test]
 fn an_empty_file_gives_the_defaults() {
@@ -336,4 +336,18 @@ fn a_file_that_is_not_there_is_refused_by_name() {
 fn an_endless_file_is_refused() {
     let error = load(Path::new("/dev/zero")).expect_err("endless");
     assert_eq!(error.to_string(), "/dev/zero: larger than 1048576 bytes: no configuration file");
+}
+
+#[test]
+fn what_is_no_network_is_named_among_those_that_are() {
+    let config = parse("midge.toml", "[gate]\nbanned = [\"10.0.0.0/8\", \"::1\"]\n").expect("a good file");
+    assert_eq!(config.gate.banned, ["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()]);
+    let errors = errors_of("[gate]\n\nexempt = [\"192.0.2.7\", \"10.1.2.3/8\"]\nbanned = \"::1\"\n");
+    assert_eq!(
+        errors,
+        "midge.toml:3: gate.exempt: got \"10.1.2.3/8\" among others; allowed is an array of at most 256 addresses and \
+         networks, such as \"192.0.2.7\", \"10.0.0.0/8\" and \"2001:db8::/32\"\n\
+         midge.toml:4: gate.banned: got the string \"::1\"; allowed is an array of at most 1024 addresses and \
+         networks, such as \"192.0.2.7\", \"10.0.0.0/8\" and \"2001:db8::/32\""
+    );
 }

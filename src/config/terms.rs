@@ -33,6 +33,27 @@ pub struct Terms {
     pub assigned_client_id_prefix: String,
     /// What happens when the queue of a session is full.
     pub session_queue_policy: QueuePolicy,
+    /// PUBLISH packets that each client may send in a second; 0: any number.
+    pub client_messages_per_second: u64,
+    /// Bytes that each client may send in a second; 0: any number.
+    pub client_bytes_per_second: u64,
+    /// The same of all clients of the listener together.
+    pub messages_per_second: u64,
+    /// The same of all clients of the listener together.
+    pub bytes_per_second: u64,
+}
+
+impl Terms {
+    /// Is there a bound on how fast clients may send?
+    pub fn is_paced(&self) -> bool {
+        let rates = [
+            self.client_messages_per_second,
+            self.client_bytes_per_second,
+            self.messages_per_second,
+            self.bytes_per_second,
+        ];
+        rates.into_iter().any(|rate| rate > 0)
+    }
 }
 
 impl Config {
@@ -65,6 +86,14 @@ impl Config {
                 .unwrap_or(&protocol.assigned_client_id_prefix)
                 .clone(),
             session_queue_policy: listener.session_queue_policy.unwrap_or(limits.session_queue_policy),
+            client_messages_per_second: listener
+                .client_messages_per_second
+                .unwrap_or(limits.client_messages_per_second),
+            client_bytes_per_second: listener
+                .client_bytes_per_second
+                .unwrap_or(limits.client_bytes_per_second),
+            messages_per_second: listener.messages_per_second,
+            bytes_per_second: listener.bytes_per_second,
         }
     }
 }
@@ -78,7 +107,10 @@ mod tests {
         let mut config = Config::default();
         config.protocol.receive_maximum = 7;
         config.limits.packet_bytes = 1000;
+        config.limits.client_bytes_per_second = 3;
+        config.limits.client_messages_per_second = 4;
         let own = Listener {
+            client_messages_per_second: Some(0),
             packet_bytes: Some(500),
             session_queue_policy: Some(QueuePolicy::DropOldest),
             ..Listener::default()
@@ -86,6 +118,8 @@ mod tests {
         let terms = config.terms(&own);
         assert_eq!((terms.packet_bytes, terms.receive_maximum), (500, 7));
         assert_eq!(terms.session_queue_policy, QueuePolicy::DropOldest);
+        assert_eq!((terms.client_messages_per_second, terms.client_bytes_per_second), (0, 3));
+        assert!(terms.is_paced() && !Config::default().terms(&Listener::default()).is_paced());
         let common = config.terms(&Listener::default());
         assert_eq!(common.packet_bytes, 1000);
         assert_eq!(common.session_queue_policy, config.limits.session_queue_policy);

@@ -4,6 +4,7 @@
 //! In comes a literal of any type; out goes either a value inside its bounds or a [`Refused`] that the
 //! reader of the file turns into a sentence. Nothing here knows TOML.
 
+use super::Network;
 use std::fmt;
 
 /// A value as it stands in a configuration file, before it is checked.
@@ -79,6 +80,11 @@ pub enum Allowed {
     },
     /// Some of a few words, in an array.
     Choices(&'static [&'static str]),
+    /// An array of at most `count_max` addresses and networks.
+    Networks {
+        /// Most of them.
+        count_max: usize,
+    },
     /// `host:port`, where the host is an address or a name, or `unix:/path`.
     Address,
 }
@@ -92,7 +98,9 @@ impl Allowed {
             Allowed::Choice(_) | Allowed::Text { .. } | Allowed::Address => {
                 matches!(literal, Literal::Text(_))
             }
-            Allowed::Choices(_) | Allowed::Texts { .. } => matches!(literal, Literal::Texts(_)),
+            Allowed::Choices(_) | Allowed::Texts { .. } | Allowed::Networks { .. } => {
+                matches!(literal, Literal::Texts(_))
+            }
         }
     }
 
@@ -125,6 +133,13 @@ impl fmt::Display for Allowed {
             Allowed::Choices(words) => {
                 write!(f, "an array with one or more of {}", words_in_quotes(words))
             }
+            Allowed::Networks { count_max } => {
+                write!(
+                    f,
+                    "an array of at most {count_max} addresses and networks, such as \"192.0.2.7\", \"10.0.0.0/8\" and \
+                     \"2001:db8::/32\""
+                )
+            }
             Allowed::Text { bytes_max } => {
                 write!(f, "a string of at most {bytes_max} bytes without control characters")
             }
@@ -143,6 +158,8 @@ pub enum Refused {
     NotAllowed,
     /// It has a reason of its own, in words.
     Because(&'static str),
+    /// This one of an array is not allowed.
+    Element(String),
 }
 
 /// A type that an option can have.
@@ -235,6 +252,24 @@ impl Setting for Vec<String> {
 
     fn shown(&self) -> String {
         shown_list(self.iter().map(String::as_str))
+    }
+}
+
+impl Setting for Vec<Network> {
+    fn read(literal: &Literal, allowed: &Allowed) -> Result<Self, Refused> {
+        let (Literal::Texts(texts), Allowed::Networks { count_max }) = (literal, allowed) else {
+            return Err(Refused::NotAllowed);
+        };
+        if texts.len() > *count_max {
+            return Err(Refused::NotAllowed);
+        }
+        let network = |text: &String| text.parse().map_err(|_| Refused::Element(text.clone()));
+        texts.iter().map(network).collect()
+    }
+
+    fn shown(&self) -> String {
+        let texts: Vec<String> = self.iter().map(ToString::to_string).collect();
+        shown_list(texts.iter().map(String::as_str))
     }
 }
 

@@ -3,8 +3,10 @@
 
 use crate::auth::access::Access;
 use crate::auth::acl::{self, Acl};
+use crate::auth::gate::GateSettings;
 use crate::auth::jwt::{JwtKeySource, JwtSettings, JwtVerifier, SecretAlgorithm};
 use crate::auth::password_file::PasswordFile;
+use crate::auth::scram_users::ScramUsers;
 use crate::auth::webhook::{WebhookClient, WebhookHeader, WebhookSettings};
 use crate::config::{Config, Jwt, Listener, TokenAlgorithm, UserNames, Webhook};
 use crate::control::proofs::Proofs;
@@ -22,6 +24,8 @@ pub struct Entrance {
     pub access: Arc<[Access]>,
     /// What the operator should know of the files that were read.
     pub notes: Vec<String>,
+    /// Which addresses may come in, by all listeners.
+    pub gate: Arc<GateSettings>,
     proofs: Arc<[Option<Arc<Proofs>>]>,
     requests_max: usize,
 }
@@ -54,6 +58,7 @@ impl Entrance {
                 checks_passwords: passwords.is_some() || tokens.is_some(),
                 asks_for_all: webhook.is_some(),
                 names_by_certificate: listener.tls_user_name != UserNames::None,
+                scram: passwords.as_ref().map(scram).transpose()?.flatten(),
             });
             let asks_any = passwords.is_some() || tokens.is_some() || webhook.is_some();
             let has_names = asks_any || listener.tls_user_name != UserNames::None;
@@ -78,6 +83,7 @@ impl Entrance {
             doors: doors.into(),
             access: access.into(),
             notes,
+            gate: Arc::new(GateSettings::from(config)),
             proofs: proofs.into(),
             requests_max,
         })
@@ -176,6 +182,13 @@ fn load_webhook(webhook: &Webhook, notes: &mut Vec<String>) -> Result<Option<Arc
         notes.push(format!("[webhook]: passwords go to {} unencrypted", webhook.url));
     }
     Ok(Some(Arc::new(client)))
+}
+
+/// Those users of a password file who can log in by SCRAM.
+fn scram(file: &Arc<PasswordFile>) -> Result<Option<Arc<ScramUsers>>, String> {
+    let mut nonce_key = [0; 32];
+    getrandom::fill(&mut nonce_key).map_err(|error| format!("no random numbers: {error}"))?;
+    Ok(ScramUsers::new(file, nonce_key).map(Arc::new))
 }
 
 /// The file of a name, read once; none for an empty name.

@@ -2,6 +2,7 @@
 //! others. Shards hand such work over and get the result by a callback.
 
 pub mod entrance;
+pub mod gate;
 pub mod logins;
 pub mod pool;
 pub mod proofs;

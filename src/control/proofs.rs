@@ -40,7 +40,7 @@ impl Proofs {
             static SCRATCH: RefCell<HashScratch> = RefCell::new(HashScratch::default());
         }
         if !login.is_certified {
-            let password = login.password.as_deref();
+            let password = login.password();
             match (&self.tokens, password) {
                 (Some(tokens), Some(token)) if looks_like_token(token) => {
                     return Some(by_token(tokens, login, token, unix_seconds()));
@@ -87,7 +87,7 @@ impl Proofs {
         LoginRequest {
             client_id: login.client_id.to_string(),
             username: login.user.as_deref().map(str::to_owned),
-            password: login.password.as_deref().map(<[u8]>::to_vec),
+            password: login.password().map(<[u8]>::to_vec),
             peer: login.peer.ip(),
             protocol_version: match login.version {
                 ProtocolVersion::V31 => 3,

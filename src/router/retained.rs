@@ -58,7 +58,12 @@ pub enum Stored {
 
 /// A message was refused because a bound of [`RetainedLimits`] is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetainedFull;
+pub enum RetainedFull {
+    /// [`RetainedLimits::messages`].
+    Messages,
+    /// [`RetainedLimits::bytes`].
+    Bytes,
+}
 
 /// The retained messages of a shard, by topic name.
 #[derive(Debug)]
@@ -123,7 +128,7 @@ impl<M: RetainedMessage> Retained<M> {
             }
             let bytes = (self.bytes - self::charge(topic, present)).saturating_add(charge);
             if bytes > self.limits.bytes {
-                return Err(RetainedFull);
+                return Err(RetainedFull::Bytes);
             }
             self.bytes = bytes;
             self.expiring -= usize::from(present.expires_at().is_some());
@@ -136,8 +141,11 @@ impl<M: RetainedMessage> Retained<M> {
             return Ok(Stored::Outdated);
         }
         let bytes = self.bytes.saturating_add(charge);
-        if self.messages.len() >= self.limits.messages || bytes > self.limits.bytes {
-            return Err(RetainedFull);
+        if self.messages.len() >= self.limits.messages {
+            return Err(RetainedFull::Messages);
+        }
+        if bytes > self.limits.bytes {
+            return Err(RetainedFull::Bytes);
         }
         self.bytes = bytes;
         self.expiring += expiring;
@@ -590,14 +598,14 @@ mod tests {
         for topic in ["a", "b", "c"] {
             assert_eq!(retained.store(topic, note(1)), Ok(Stored::New));
         }
-        assert_eq!(retained.store("d", note(2)), Err(RetainedFull));
+        assert_eq!(retained.store("d", note(2)), Err(RetainedFull::Messages));
         assert_eq!(retained.store("a", Note { bytes: 17, ..note(2) }), Ok(Stored::Replaced));
         assert_eq!(retained.bytes(), 40);
-        assert_eq!(retained.store("b", Note { bytes: 11, ..note(2) }), Err(RetainedFull));
-        assert_eq!(retained.store("b", Note { bytes: usize::MAX, ..note(2) }), Err(RetainedFull));
+        assert_eq!(retained.store("b", Note { bytes: 11, ..note(2) }), Err(RetainedFull::Bytes));
+        assert_eq!(retained.store("b", Note { bytes: usize::MAX, ..note(2) }), Err(RetainedFull::Bytes));
         assert_eq!(retained.get("b", NOW), Some(&note(1)));
         assert!(retained.remove("c", 1));
-        assert_eq!(retained.store("d", Note { bytes: 11, ..note(2) }), Err(RetainedFull));
+        assert_eq!(retained.store("d", Note { bytes: 11, ..note(2) }), Err(RetainedFull::Bytes));
         assert_eq!(retained.store("d", note(2)), Ok(Stored::New));
         assert_eq!((retained.len(), retained.bytes()), (3, 40));
     }

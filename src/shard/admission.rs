@@ -5,17 +5,18 @@
 //! access list that is one look at a flag.
 
 use super::connect::Told;
-use super::connection::{Progress, Stage};
+use super::connection::{KeptConnect, Progress, Stage};
 use super::directory::{CHECKED, NO_CONNECTION};
 use super::timers::Timer;
 use super::wheel::TimerId;
-use super::{Counter, Effect, EndCause, Shard, Violation};
+use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
 use crate::auth::access::{Access, Grant, Login, Verdict};
 use crate::auth::acl::Permissions;
-use crate::packet::{Connect, Frame, Reason};
+use crate::packet::{Connect, Frame, ProtocolVersion, Reason};
 use crate::time::Time;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// What a client has proved, and what it may do.
 #[derive(Debug, Default)]
@@ -80,17 +81,25 @@ impl Shard {
         if connection.serial != serial || !matches!(connection.stage, Stage::Check) {
             return;
         }
-        let Some((body, total_len)) = connection.rare().connect.take() else { return };
-        let Ok(connect) = Connect::decode(Frame { first_byte: 0x10, body: &body, total_len }) else { return };
-        let judged = match verdict {
-            Verdict::Good(grant) => Ok(grant),
-            Verdict::Bad(cause) => Err(Violation { reason: Reason::NotAuthorized, cause }),
-            Verdict::Busy => Err(BUSY),
-            Verdict::Unavailable => Err(UNAVAILABLE),
+        let Some(kept) = connection.rare().connect.take() else { return };
+        let Ok(connect) = kept.decode() else { return };
+        let refuse = |shard: &mut Shard, violation| {
+            shard.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation)
         };
-        let progress = match judged {
-            Ok(grant) => self.let_in(now, slot, &connect, grant),
-            Err(violation) => self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation),
+        let progress = match verdict {
+            Verdict::Good(grant) => {
+                // A server that is asked for all lets in clients without any proof too.
+                if connect.username.is_some() || connect.password.is_some() {
+                    self.note_proof(slot);
+                }
+                self.let_in(now, slot, &connect, grant)
+            }
+            Verdict::Bad(cause) => {
+                let violation = Violation { reason: Reason::NotAuthorized, cause };
+                self.refuse_login(slot, &Told::of(&connect), connect.client_id, violation)
+            }
+            Verdict::Busy => refuse(self, BUSY),
+            Verdict::Unavailable => refuse(self, UNAVAILABLE),
         };
         self.settle(now);
         if let Progress::Next = progress {
@@ -102,7 +111,8 @@ impl Shard {
 
     /// Does the connection wait for the answer to its login? Nothing is to be read meanwhile.
     pub fn awaits_verdict(&self, slot: u32) -> bool {
-        self.connection(slot).is_some_and(|connection| matches!(connection.stage, Stage::Check))
+        let waits = |stage: &Stage| matches!(stage, Stage::Check | Stage::Refuse);
+        self.connection(slot).is_some_and(|connection| waits(&connection.stage))
     }
 
     /// A CONNECT without enhanced authentication, which is right otherwise.
@@ -114,15 +124,22 @@ impl Shard {
         packet: Frame<'_>,
     ) -> Progress {
         match self.judge(slot, connect) {
-            Judged::In(user) => self.let_in(now, slot, connect, Grant { user, ..Grant::default() }),
+            Judged::In(user) => {
+                if self.access_of(slot).names_by_certificate {
+                    self.note_proof(slot);
+                }
+                self.let_in(now, slot, connect, Grant { user, ..Grant::default() })
+            }
+            Judged::Out(violation) if violation == NO_CERTIFICATE => {
+                self.refuse_login(slot, &Told::of(connect), connect.client_id, violation)
+            }
             Judged::Out(violation) => {
                 self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, violation)
             }
             Judged::Ask(login) => {
                 let Some(connection) = self.connection_mut(slot) else { return Progress::Gone };
                 connection.stage = Stage::Check;
-                // At most connect_bytes.
-                connection.rare().connect = Some((packet.body.into(), packet.total_len));
+                connection.rare().connect = Some(KeptConnect::of(packet));
                 let serial = connection.serial;
                 self.effects.push(Effect::Check { slot, serial, login });
                 Progress::Next
@@ -154,7 +171,7 @@ impl Shard {
                 client_id: connect.client_id.into(),
                 user,
                 is_certified,
-                password: connect.password.map(Box::from),
+                password: connect.password.map(|password| Zeroizing::new(password.into())),
                 peer: SocketAddr::from(&connection.peer),
                 listener: connection.listener,
                 version: connect.version,
@@ -164,7 +181,8 @@ impl Shard {
         if is_certified || is_anonymous_allowed { Judged::In(user) } else { Judged::Out(ANONYMOUS) }
     }
 
-    fn let_in(&mut self, now: Time, slot: u32, connect: &Connect<'_>, grant: Grant) -> Progress {
+    /// The client is who it says.
+    pub(super) fn let_in(&mut self, now: Time, slot: u32, connect: &Connect<'_>, grant: Grant) -> Progress {
         let Grant { user, seconds, permissions: granted } = grant;
         if let Some(will) = &connect.will {
             let topic = super::mount::mounted(&self.terms(slot).mount_point, will.topic);
@@ -182,7 +200,12 @@ impl Shard {
         {
             connection.rare().identity = Identity { user, granted, ends, permissions: None };
         }
-        self.accept(now, slot, connect, None)
+        self.accept(now, slot, connect)
+    }
+
+    /// The user that the client of a connection has proved to be.
+    pub(super) fn user(&self, slot: u32) -> Option<&str> {
+        self.connection(slot)?.rare.as_ref()?.identity.user.as_deref()
     }
 
     /// What a client was let in with has run out.
@@ -193,9 +216,29 @@ impl Shard {
         }
     }
 
-    fn permissions_of(&self, slot: u32, user: Option<&str>, client_id: &str) -> Permissions {
+    /// There are as many sessions as there may be, and the client has none of them.
+    pub(super) fn refuse_session(
+        &mut self,
+        now: Time,
+        slot: u32,
+        connect: &Connect<'_>,
+        client_id: &str,
+    ) -> Progress {
+        self.report(Event::LimitReached { limit: Limit::Sessions, client: client_id.into() });
+        // As mosquitto says it: there is room again when another session ends.
+        let is_3 = connect.version < ProtocolVersion::V5;
+        let reason = if is_3 { Reason::ServerUnavailable } else { Reason::ServerBusy };
+        let violation = Violation { reason, cause: "limits.sessions is reached" };
+        self.refuse(now, slot, Some(Told::of(connect)), client_id, violation)
+    }
+
+    fn access_of(&self, slot: u32) -> &Access {
         let listener = self.connection(slot).map_or(0, |connection| connection.listener);
-        self.access[usize::from(listener)].permissions(user, client_id)
+        &self.access[usize::from(listener)]
+    }
+
+    fn permissions_of(&self, slot: u32, user: Option<&str>, client_id: &str) -> Permissions {
+        self.access_of(slot).permissions(user, client_id)
     }
 
     /// Works out what the client of a session may do, and whether each message for it must be looked at.

@@ -6,7 +6,7 @@ use crate::auth::access::{Access, Grant, Verdict};
 use crate::auth::acl::{Acl, Actions, Effect, Permissions, Rule, Subscribing, Who};
 use crate::config::Config;
 
-fn quiet(shards: usize, access: Access) -> World {
+pub(super) fn quiet(shards: usize, access: Access) -> World {
     let mut config = Config::default();
     config.sys.interval_seconds = 0;
     let mut world = World::new(shards, config);
@@ -19,7 +19,7 @@ fn with_passwords() -> Access {
 }
 
 /// What everyone may do with some topics, and nothing else.
-fn list(subscribing: Subscribing, grants: &[(Effect, Actions, &str)]) -> Access {
+pub(super) fn list(subscribing: Subscribing, grants: &[(Effect, Actions, &str)]) -> Access {
     let rule = |&(effect, actions, topic): &(Effect, Actions, &str)| Rule {
         who: Who::Everyone,
         clients: Vec::new(),
@@ -32,7 +32,7 @@ fn list(subscribing: Subscribing, grants: &[(Effect, Actions, &str)]) -> Access 
     Access { acl: Some(acl), ..Access::default() }
 }
 
-fn string(packet: &mut Vec<u8>, text: &str) {
+pub(super) fn string(packet: &mut Vec<u8>, text: &str) {
     packet.extend_from_slice(&u16::try_from(text.len()).unwrap().to_be_bytes());
     packet.extend_from_slice(text.as_bytes());
 }
@@ -88,7 +88,7 @@ fn a_login_waits_for_its_answer_and_what_was_sent_behind_it_too() {
             assert_eq!(world.take(client), b"", "{name}");
             let login = &world.logins[0].2;
             assert_eq!(
-                (&*login.client_id, login.user.as_deref(), login.password.as_deref()),
+                (&*login.client_id, login.user.as_deref(), login.password()),
                 (name, Some("u"), Some(&b"p"[..]))
             );
             let is_good = matches!(verdict, Verdict::Good(_));

@@ -1,20 +1,19 @@
 //! CONNECT: from the packet to a served session, or to a truthful refusal.
 //!
-//! Keeps chapters 3.1, 3.2 and 4.12 (enhanced authentication). The order is the standard's:
+//! Keeps chapters 3.1 and 3.2. The order is the standard's:
 //! read, policy, authentication, takeover, clean start, CONNACK, resumption.
 
+use super::authentication::ProofTold;
 use super::connection::{Progress, Stage};
 use super::deliver::Fanout;
 use super::directory::{ALIASES, GATED, MOUNTED, NO_CONNECTION};
 use super::timers::Timer;
 use super::waits::Owing;
-use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
-use crate::auth::{AuthStep, TEST_METHOD};
+use super::{Counter, Effect, EndCause, Event, Shard, Violation};
 use crate::config::{Terms as ListenerTerms, Version};
 use crate::message::Publication;
 use crate::packet::{
-    Ack, AckKind, Auth, Connack, Connect, Frame, Packet, ProtocolVersion, Reason, decode, encode_ack,
-    encode_auth, encode_connack,
+    Ack, AckKind, Connack, Connect, Frame, ProtocolVersion, Reason, encode_ack, encode_connack,
 };
 use crate::session::{NEVER_EXPIRES, Will};
 use crate::store::Record;
@@ -45,104 +44,9 @@ impl Shard {
         if let Err(violation) = self.check_policy(slot, &connect) {
             return self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation);
         }
-        match (connect.authentication_method, self.shared.config.auth.test_method) {
-            (None, _) => self.admit(now, slot, &connect, packet),
-            (Some(TEST_METHOD), true) => {
-                // The CONNECT is kept until the client has proved itself: at most connect_bytes.
-                self.authenticate(
-                    now,
-                    slot,
-                    packet.body.into(),
-                    packet.total_len,
-                    connect.authentication_data,
-                )
-            }
-            (Some(_), _) => {
-                // [MQTT5-4.12.0-1]
-                let violation = Violation {
-                    reason: Reason::BadAuthenticationMethod,
-                    cause: "authentication method not supported",
-                };
-                self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation)
-            }
-        }
-    }
-
-    /// AUTH (or DISCONNECT) while enhanced authentication is under way. `[MQTT5-3.1.2-30]`
-    pub(super) fn handle_authentication(&mut self, now: Time, slot: u32, packet: Frame<'_>) -> Progress {
-        let Some(connection) = self.connection_mut(slot) else { return Progress::Gone };
-        let Some((connect, total_len)) = connection.rare().connect.take() else { return Progress::Gone };
-        let refusal = match decode(ProtocolVersion::V5, packet) {
-            // [MQTT5-4.12.0-3]
-            Ok(Packet::Auth(auth))
-                if auth.reason == Reason::ContinueAuthentication && auth.method == TEST_METHOD =>
-            {
-                return self.authenticate(now, slot, connect, total_len, auth.data);
-            }
-            Ok(Packet::Auth(_)) => {
-                Violation { reason: Reason::ProtocolError, cause: "AUTH does not continue CONNECT" }
-            }
-            Ok(Packet::Disconnect(disconnect)) => {
-                self.end_connection(now, slot, EndCause::Disconnect(disconnect.reason));
-                return Progress::Gone;
-            }
-            Ok(_) => Violation { reason: Reason::ProtocolError, cause: "only AUTH may come before CONNACK" },
-            Err(error) => Violation::from(error),
-        };
-        let connect = Connect::decode(Frame { first_byte: 0x10, body: &connect, total_len });
-        let told = connect.map_or(Told::unread(ProtocolVersion::V5), |connect| Told::of(&connect));
-        self.refuse(now, slot, Some(told), "", refusal)
-    }
-
-    fn authenticate(
-        &mut self,
-        now: Time,
-        slot: u32,
-        connect_body: Box<[u8]>,
-        total_len: usize,
-        data: Option<&[u8]>,
-    ) -> Progress {
-        let again = matches!(self.connection(slot).map(|c| &c.stage), Some(Stage::Authenticate));
-        let step = crate::auth::test_method(again, data);
-        let connect = match Connect::decode(Frame { first_byte: 0x10, body: &connect_body, total_len }) {
-            Ok(connect) => connect,
-            Err(error) => {
-                return self.refuse(
-                    now,
-                    slot,
-                    Some(Told::unread(ProtocolVersion::V5)),
-                    "",
-                    Violation::from(error),
-                );
-            }
-        };
-        match step {
-            AuthStep::Continue(challenge) => {
-                let auth = Auth {
-                    reason: Reason::ContinueAuthentication,
-                    method: TEST_METHOD,
-                    data: Some(challenge),
-                };
-                if !self.try_send_packet(slot, |out| encode_auth(out, &auth, connect.packet_bytes_max)) {
-                    return self.refuse(
-                        now,
-                        slot,
-                        Some(Told::of(&connect)),
-                        connect.client_id,
-                        AUTH_TOO_LARGE,
-                    );
-                }
-                if let Some(connection) = self.connection_mut(slot) {
-                    connection.stage = Stage::Authenticate;
-                    connection.rare().connect = Some((connect_body, total_len));
-                }
-                Progress::Next
-            }
-            AuthStep::Accept => self.accept(now, slot, &connect, Some(TEST_METHOD)),
-            AuthStep::Refuse(reason) => {
-                let violation = Violation { reason, cause: "authentication failed" };
-                self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation)
-            }
+        match connect.authentication_method {
+            None => self.admit(now, slot, &connect, packet),
+            Some(method) => self.challenge(now, slot, &connect, method, packet),
         }
     }
 
@@ -212,12 +116,9 @@ impl Shard {
         client_id: &str,
         violation: Violation,
     ) -> Progress {
-        if let Some(Told { version, packet_bytes_max }) = told {
-            // [MQTT311-3.1.4-1]: a CONNECT of 3.x that is not well formed gets no answer; the
-            // encoder writes none for a reason without a return code, nor one that is too large.
-            self.send_packet(slot, |out| {
-                encode_connack(out, version, violation.reason, &Connack::default(), packet_bytes_max);
-            });
+        if let Some(told) = told {
+            // [MQTT311-3.1.4-1]: a CONNECT of 3.x that is not well formed gets no answer.
+            self.send_packet(slot, |out| told.encode(out, violation.reason));
         }
         if let Some(connection) = self.connection(slot) {
             let peer = SocketAddr::from(&connection.peer);
@@ -228,13 +129,7 @@ impl Shard {
     }
 
     /// The client is in: takeover, clean start, CONNACK, and what the session still owes.
-    pub(super) fn accept(
-        &mut self,
-        now: Time,
-        slot: u32,
-        connect: &Connect<'_>,
-        method: Option<&str>,
-    ) -> Progress {
+    pub(super) fn accept(&mut self, now: Time, slot: u32, connect: &Connect<'_>) -> Progress {
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id(slot));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let before = self.journal.count();
@@ -254,19 +149,10 @@ impl Shard {
             known = None;
         }
         let session_present = known.is_some();
-        if known.is_none() && self.directory.len() >= self.shares.sessions {
-            self.report(Event::LimitReached { limit: Limit::Sessions, client: client_id.into() });
-            let reason = if connect.version == ProtocolVersion::V5 {
-                Reason::QuotaExceeded
-            } else {
-                Reason::ServerUnavailable
-            };
-            let violation = Violation { reason, cause: "limits.sessions is reached" };
-            return self.refuse(now, slot, Some(Told::of(connect)), client_id, violation);
-        }
         let terms =
             Terms::of(connect, self.terms(slot), self.shared.config.protocol.session_expiry_seconds_max);
-        let connack = self.connack(slot, connect, session_present, assigned.as_deref(), method, terms);
+        let proof = self.take_proof(slot);
+        let connack = self.connack(slot, connect, session_present, assigned.as_deref(), proof, terms);
         if connack.is_empty() {
             // It can't be told what it needs to know. [MQTT5-3.1.2-24] [MQTT5-3.2.0-1]
             let violation = Violation {
@@ -275,12 +161,17 @@ impl Shard {
             };
             return self.refuse(now, slot, Some(Told::of(connect)), client_id, violation);
         }
-        let session = known.unwrap_or_else(|| self.directory.create(client_id));
-        if !session_present {
-            self.count(Counter::Sessions, 1);
-        }
-        self.attach(now, slot, session, connect, method, terms);
+        let session = match known {
+            Some(session) => session,
+            None if self.shared.begin_session() => {
+                self.count(Counter::Sessions, 1);
+                self.directory.create(client_id)
+            }
+            None => return self.refuse_session(now, slot, connect, client_id),
+        };
+        self.attach(now, slot, session, connect, terms);
         self.grant(slot, session);
+        self.start_pace(now, slot);
         self.record_session(now, session);
         self.effects.push(Effect::Stream { slot });
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
@@ -302,15 +193,7 @@ impl Shard {
     }
 
     /// Joins connection and session under the terms of this CONNECT.
-    fn attach(
-        &mut self,
-        now: Time,
-        slot: u32,
-        session: u32,
-        connect: &Connect<'_>,
-        method: Option<&str>,
-        terms: Terms,
-    ) {
+    fn attach(&mut self, now: Time, slot: u32, session: u32, connect: &Connect<'_>, terms: Terms) {
         let shared = std::sync::Arc::clone(&self.shared);
         let (protocol, limits) = (&shared.config.protocol, &shared.config.limits);
         let origin = self.directory.key(session);
@@ -365,9 +248,6 @@ impl Shard {
             if aliases > 0 {
                 connection.rare().aliases_out_max = aliases;
             }
-            if let Some(method) = method {
-                connection.rare().authentication_method = Some(method.into());
-            }
             if let Some(timer) = connect_timer {
                 self.wheel.cancel(timer);
             }
@@ -381,7 +261,7 @@ impl Shard {
         connect: &Connect<'_>,
         session_present: bool,
         assigned: Option<&str>,
-        method: Option<&str>,
+        proof: Option<ProofTold>,
         terms: Terms,
     ) -> Vec<u8> {
         let config = &self.shared.config;
@@ -409,7 +289,8 @@ impl Shard {
             response_information: (connect.request_response_information && !information.is_empty())
                 .then_some(information),
             // [MQTT5-4.12.0-5]
-            authentication_method: method,
+            authentication_method: proof.as_ref().map(|proof| proof.method),
+            authentication_data: proof.as_ref().and_then(|proof| proof.data.as_deref()),
             ..Connack::default()
         };
         let mut packet = Vec::new();
@@ -507,6 +388,7 @@ impl Shard {
         }
         self.drop_subscriptions(session);
         let state = self.directory.remove(session);
+        self.shared.end_session();
         self.shared.counters[usize::from(self.id)].subtract(Counter::Sessions, 1);
         self.forget_queue(&state);
         self.return_shared(back, ticket);
@@ -543,10 +425,6 @@ impl Terms {
     }
 }
 
-/// A step of enhanced authentication that the client could not take. `[MQTT5-3.1.2-24]`
-pub(super) const AUTH_TOO_LARGE: Violation =
-    Violation { reason: Reason::PacketTooLarge, cause: "AUTH is above the client's Maximum Packet Size" };
-
 /// To whom a refusal goes.
 pub(super) struct Told {
     version: ProtocolVersion,
@@ -557,6 +435,11 @@ pub(super) struct Told {
 impl Told {
     pub(super) fn of(connect: &Connect<'_>) -> Told {
         Told { version: connect.version, packet_bytes_max: connect.packet_bytes_max }
+    }
+
+    /// CONNACK with a reason; nothing where the version has no return code for it, or it would be too large.
+    pub(super) fn encode(&self, out: &mut Vec<u8>, reason: Reason) {
+        encode_connack(out, self.version, reason, &Connack::default(), self.packet_bytes_max);
     }
 
     /// One whose CONNECT could not be read further than its version.

@@ -1,6 +1,7 @@
 //! A connection: from the first byte to the close, whoever wants it.
 
 use super::admission::Identity;
+use super::authentication::Authentication;
 use super::connect::Told;
 use super::{Counter, Effect, EndCause, Event, Guest, Limit, Shard, Violation};
 use crate::config::Terms;
@@ -9,6 +10,7 @@ use crate::packet::{
 };
 use crate::session::Seldom;
 use crate::shard::directory::{BACKLOGGED, GATED, NO_CONNECTION};
+use crate::shard::pace::Pace;
 use crate::shard::peer::Peer;
 use crate::shard::timers::Timer;
 use crate::shard::wheel::TimerId;
@@ -16,6 +18,7 @@ use crate::time::Time;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use zeroize::Zeroizing;
 
 /// How the peer went away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,11 +63,30 @@ pub(super) enum Stage {
     Check,
     /// Enhanced authentication is under way for the CONNECT in `Rare`.
     Authenticate,
+    /// The login was wrong, and the refusal in `Rare` waits for its time.
+    Refuse,
     /// Accepted.
     Serving {
         /// Slot in the directory.
         session: u32,
     },
+}
+
+/// A CONNECT that waits: at most `limits.connect_bytes`, wiped when it is dropped for the password that it may hold.
+#[derive(Debug)]
+pub(super) struct KeptConnect {
+    body: Zeroizing<Box<[u8]>>,
+    total_len: usize,
+}
+
+impl KeptConnect {
+    pub(super) fn of(packet: Frame<'_>) -> KeptConnect {
+        KeptConnect { body: Zeroizing::new(packet.body.into()), total_len: packet.total_len }
+    }
+
+    pub(super) fn decode(&self) -> Result<Connect<'_>, DecodeError> {
+        Connect::decode(Frame { first_byte: CONNECT_TYPE << 4, body: &self.body, total_len: self.total_len })
+    }
 }
 
 /// What few connections have.
@@ -76,17 +98,18 @@ pub(super) struct Rare {
     pub aliases_out: BTreeMap<Box<str>, u16>,
     /// How many aliases we may bind.
     pub aliases_out_max: u16,
-    /// While a login is checked or enhanced authentication is under way: the body of the CONNECT packet, and the length
-    /// of the whole packet.
-    pub connect: Option<(Box<[u8]>, usize)>,
-    /// Authentication Method of CONNECT. `[MQTT5-4.12.0-5]`
-    pub authentication_method: Option<Box<str>>,
-    /// Re-authentication: AUTH 0x18 was sent.
-    pub reauthenticating: bool,
+    /// The CONNECT, while a login is checked or enhanced authentication is under way.
+    pub connect: Option<KeptConnect>,
+    /// Enhanced authentication.
+    pub authentication: Option<Box<Authentication>>,
     /// The name that the client's certificate gives it.
     pub certificate_user: Option<Box<str>>,
     /// Who the client is, and what it may do.
     pub identity: Identity,
+    /// A CONNACK that waits; empty where there is nothing to say.
+    pub refusal: Box<[u8]>,
+    /// How fast it may send, where there are rates.
+    pub pace: Option<Box<Pace>>,
 }
 
 /// A connection. Its memory while idle is what a fleet costs: rare things are boxed, and what the
@@ -105,8 +128,10 @@ pub(super) struct Connection {
     pub keep_alive_seconds: u16,
     /// At most 4 GiB are told.
     pub backlog_bytes: u32,
-    /// Why reading is stopped: [`PAUSED_BY_BACKLOG`], [`PAUSED_BY_OWED`].
+    /// Why reading is stopped: [`PAUSED_BY_BACKLOG`] and the like.
     paused: u8,
+    /// Each packet is asked for in [`Shard::takes_packet`].
+    pub is_paced: bool,
     /// QoS 0 messages are being dropped; said once per backlog.
     pub dropping: bool,
     pub rare: Option<Box<Rare>>,
@@ -118,6 +143,30 @@ const _: () = assert!(size_of::<Connection>() <= 72);
 impl Connection {
     pub(super) fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
+    }
+
+    pub(super) fn pace_mut(&mut self) -> Option<&mut Pace> {
+        self.rare.as_mut()?.pace.as_deref_mut()
+    }
+
+    pub(super) fn is_paused_by(&self, why: u8) -> bool {
+        self.paused & why != 0
+    }
+
+    /// Must its next packet wait for a bucket?
+    pub(super) fn waits_for_rate(&self) -> bool {
+        self.is_paused_by(PAUSED_BY_RATE | PAUSED_BY_LANE)
+    }
+
+    /// Its next packet may be taken, while nothing more is read.
+    pub(super) fn begin_going_on(&mut self, why: u8) {
+        self.paused = self.paused & !why | GOES_ON;
+    }
+
+    /// The packets that were there have been taken; true if it stays paused.
+    pub(super) fn end_going_on(&mut self) -> bool {
+        self.paused &= !GOES_ON;
+        self.paused != 0
     }
 }
 
@@ -135,6 +184,12 @@ pub(super) enum Progress {
 const PAUSED_BY_BACKLOG: u8 = 1;
 /// Too many answers wait for the log, or for other shards.
 pub(super) const PAUSED_BY_OWED: u8 = 2;
+/// It waits for its own bucket.
+pub(super) const PAUSED_BY_RATE: u8 = 4;
+/// It waits for the bucket of its listener.
+pub(super) const PAUSED_BY_LANE: u8 = 8;
+/// What it has sent before it was paused is being handled.
+pub(super) const GOES_ON: u8 = 16;
 
 /// Packet type of CONNECT.
 const CONNECT_TYPE: u8 = 1;
@@ -192,6 +247,7 @@ impl Shard {
             keep_alive_seconds: 0,
             backlog_bytes: 0,
             paused: 0,
+            is_paced: false,
             dropping: false,
             rare: None,
         };
@@ -262,10 +318,12 @@ impl Shard {
                 Ok(Framing::Incomplete { .. }) => return Some(used),
                 Ok(Framing::Whole(packet)) => {
                     let len = packet.total_len;
-                    self.count(Counter::PacketsReceived, 1);
-                    if let Some(connection) = self.connection_mut(slot) {
-                        connection.last_packet = now;
+                    let connection = self.connection_mut(slot)?;
+                    connection.last_packet = now;
+                    if connection.is_paced && !self.takes_packet(now, slot, &packet) {
+                        return Some(used);
                     }
+                    self.count(Counter::PacketsReceived, 1);
                     let progress = self.handle_packet(now, slot, packet);
                     // What a packet set going here is done before the next one is looked at.
                     self.settle(now);
@@ -305,7 +363,7 @@ impl Shard {
         Some(match connection.stage {
             Stage::Serving { .. } => self.shared.terms[usize::from(connection.listener)].packet_bytes,
             // The cost of a peer that has not said who it is. [DESIGN §7]
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => {
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {
                 self.shared.config.limits.connect_bytes
             }
         })
@@ -328,7 +386,7 @@ impl Shard {
         let served = match connection.stage {
             Stage::Connect { .. } => return self.handle_connect_frame(now, slot, packet),
             // Nothing is read meanwhile.
-            Stage::Check => return Progress::Gone,
+            Stage::Check | Stage::Refuse => return Progress::Gone,
             Stage::Authenticate => return self.handle_authentication(now, slot, packet),
             Stage::Serving { session } => self.handle_served(now, slot, session, packet),
         };
@@ -389,20 +447,25 @@ impl Shard {
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate if cause != EndCause::Refused => {
                 self.report(Event::Unconnected { peer, cause });
             }
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => {}
+            // The refusal was reported when it was due.
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {}
         }
     }
 
     /// The connection is not this machine's any more.
     fn forget_connection(&mut self, slot: u32) -> Option<Box<Connection>> {
-        let connection = self.connections.get_mut(slot as usize)?.take()?;
+        let mut connection = self.connections.get_mut(slot as usize)?.take()?;
         self.connection_count -= 1;
         self.waits.forget(slot);
+        if connection.is_paced {
+            self.end_pace(&mut connection);
+        }
         match connection.stage {
             Stage::Serving { .. } => {
                 self.shared.counters[usize::from(self.id)].subtract(Counter::ClientsConnected, 1);
             }
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate => self.handshakes -= 1,
+            Stage::Refuse => self.refusals_waiting -= 1,
         }
         let ends = connection.rare.as_ref().and_then(|rare| rare.identity.ends);
         for timer in [connection.timer, ends].into_iter().flatten() {
@@ -487,7 +550,7 @@ impl Shard {
     pub(super) fn session_of(&self, slot: u32) -> Option<u32> {
         match self.connection(slot)?.stage {
             Stage::Serving { session } => Some(session),
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => None,
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => None,
         }
     }
 

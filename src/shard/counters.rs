@@ -26,6 +26,16 @@ counters! {
     Sessions,
     /// CONNECTs refused.
     ConnectsRefused,
+    /// CONNECTs refused because of a wrong login.
+    LoginsFailed,
+    /// Those of them whose refusal had to wait.
+    RefusalsDelayed,
+    /// Connections closed because of `limits.connect_rate`.
+    TurnedAwayTooFast,
+    /// Connections closed because their address was banned.
+    TurnedAwayBanned,
+    /// Addresses banned because of wrong logins or flapping.
+    AddressesBanned,
     /// Connections that ended by a malformed packet or a protocol error.
     Violations,
     /// Connections that ended by their keep alive.
@@ -108,6 +118,10 @@ counters! {
     LimitLogBytes,
     /// Times that reading was stopped because too many answers waited for the log or for other shards.
     LimitAnswers,
+    /// Times that reading was stopped because a client sent faster than it may.
+    LimitClientRate,
+    /// Times that reading was stopped because the clients of a listener sent faster than they may together.
+    LimitListenerRate,
     /// Clients whose Receive Maximum was overrun.
     LimitReceiveMaximum,
 }

@@ -1,7 +1,7 @@
 //! The way into a session's queue: its bounds, and what the policy makes of a full one.
 
 use super::deliver::Fanout;
-use super::{Counter, Event, Limit, Shard};
+use super::{Counter, Event, Limit, QueueBound, Shard};
 use crate::config::QueuePolicy;
 use crate::session::{Delivery, QueueLimits, Session};
 use crate::time::Time;
@@ -36,7 +36,6 @@ impl Shard {
             QueueLimits { messages: limits.session_queue_messages, bytes: limits.session_queue_bytes };
         let policy = self.queue_policy(session);
         let bytes = delivery.message.bytes();
-        let total = self.shares.queue_bytes;
         let grouped = delivery.group().is_some();
         let (expired, freed) = self.drop_expired(session, now);
         if expired > 0 {
@@ -44,23 +43,18 @@ impl Shard {
             self.count(Counter::DroppedExpired, expired as u64);
             self.count(Counter::PublishesDropped, expired as u64);
         }
-        let state = self.directory.session_mut(session);
-        let queue = &state.queue;
-        let full = queue.len() >= queue_limits.messages
-            || queue.bytes().saturating_add(bytes) > queue_limits.bytes
-            || self.queued_bytes + bytes > total;
-        if full {
+        if let Some(bound) = self.queue_bound(session, bytes, queue_limits) {
             match policy {
                 QueuePolicy::Refuse => {
-                    self.report_queue_full(session, Limit::SessionQueue);
+                    self.report_queue_full(session, Limit::SessionQueue(bound));
                     return Place::Refused;
                 }
                 QueuePolicy::DropNewest => {
-                    self.report_queue_full(session, Limit::SessionQueueNewest);
+                    self.report_queue_full(session, Limit::SessionQueueNewest(bound));
                     return Place::Dropped;
                 }
                 QueuePolicy::DropOldest => {
-                    self.report_queue_full(session, Limit::SessionQueueOldest);
+                    self.report_queue_full(session, Limit::SessionQueueOldest(bound));
                     if !self.drop_oldest(session, bytes, queue_limits) {
                         return Place::Dropped;
                     }
@@ -75,6 +69,18 @@ impl Shard {
             self.tell_groups(session, false);
         }
         Place::Queued
+    }
+
+    /// What keeps a message of so many bytes out of a queue, if anything does.
+    fn queue_bound(&self, session: u32, bytes: usize, limits: QueueLimits) -> Option<QueueBound> {
+        let queue = &self.directory.session(session).queue;
+        if queue.len() >= limits.messages {
+            Some(QueueBound::Messages)
+        } else if queue.bytes().saturating_add(bytes) > limits.bytes {
+            Some(QueueBound::Bytes)
+        } else {
+            (self.queued_bytes + bytes > self.shares.queue_bytes).then_some(QueueBound::Total)
+        }
     }
 
     fn queue_policy(&self, session: u32) -> QueuePolicy {
@@ -100,15 +106,10 @@ impl Shard {
     /// Makes room for so many bytes in a queue; false if there can't be so much.
     fn drop_oldest(&mut self, session: u32, bytes: usize, limits: QueueLimits) -> bool {
         loop {
-            let total = self.queued_bytes + bytes;
-            let queue = &mut self.directory.session_mut(session).queue;
-            if queue.len() < limits.messages
-                && queue.bytes() + bytes <= limits.bytes
-                && total <= self.shares.queue_bytes
-            {
+            if self.queue_bound(session, bytes, limits).is_none() {
                 return true;
             }
-            let Some(oldest) = queue.pop() else { return false };
+            let Some(oldest) = self.directory.session_mut(session).queue.pop() else { return false };
             self.note_queued(-oldest.message.bytes().cast_signed(), -1);
             self.record_settled(session, oldest.number);
         }

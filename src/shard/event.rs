@@ -1,6 +1,7 @@
 //! What is worth telling: declared once, and so the log line, the counter and what tests see.
 
 use super::{Counter, Hangup, Violation};
+use crate::config::Network;
 use crate::packet::{ProtocolVersion, Reason};
 use std::fmt;
 use std::net::SocketAddr;
@@ -45,6 +46,22 @@ pub enum Event {
         /// Reason code and words.
         violation: Violation,
     },
+    /// A connection was closed before a byte of it was read; told once in a while for each address.
+    TurnedAway {
+        /// The address, or the IPv6 network that counts as one.
+        network: Network,
+        /// Else it opens connections too fast.
+        is_banned: bool,
+    },
+    /// An address is banned from now on.
+    Banned {
+        /// The address, or the IPv6 network that counts as one.
+        network: Network,
+        /// Else it flaps.
+        by_failures: bool,
+        /// For so long.
+        seconds: u64,
+    },
     /// A connection ended before any CONNECT.
     Unconnected {
         /// Where from.
@@ -77,22 +94,26 @@ pub enum Limit {
     ListenerConnections,
     /// `limits.handshakes`.
     Handshakes,
-    /// `limits.session_queue_messages`, `session_queue_bytes` or `queue_bytes_total`: refused.
-    SessionQueue,
+    /// A session's queue is full: refused.
+    SessionQueue(QueueBound),
     /// The same: the oldest dropped.
-    SessionQueueOldest,
+    SessionQueueOldest(QueueBound),
     /// The same: the newest dropped.
-    SessionQueueNewest,
+    SessionQueueNewest(QueueBound),
     /// `limits.backlog_bytes`, for QoS 0 messages.
     BacklogDrop,
     /// `limits.backlog_bytes`: reading stopped.
     BacklogPause,
     /// `limits.subscriptions_per_client`.
     Subscriptions,
+    /// `limits.subscriptions_total`.
+    SubscriptionsTotal,
     /// `limits.topic_levels`.
     TopicLevels,
-    /// `limits.retained_messages` or `retained_bytes`.
+    /// `limits.retained_messages`.
     Retained,
+    /// `limits.retained_bytes`.
+    RetainedBytes,
     /// `limits.sessions`.
     Sessions,
     /// `runtime.mesh_capacity`: reading stopped.
@@ -103,6 +124,25 @@ pub enum Limit {
     Log,
     /// `persistence.log_bytes`: the checkpoint is behind.
     LogBytes,
+    /// `limits.client_messages_per_second`: reading stopped.
+    ClientMessages,
+    /// `limits.client_bytes_per_second`: reading stopped.
+    ClientBytes,
+    /// `messages_per_second` of a listener: reading stopped.
+    ListenerMessages,
+    /// `bytes_per_second` of a listener: reading stopped.
+    ListenerBytes,
+}
+
+/// What makes a session's queue full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueBound {
+    /// `limits.session_queue_messages`.
+    Messages,
+    /// `limits.session_queue_bytes`.
+    Bytes,
+    /// `limits.queue_bytes_total`.
+    Total,
 }
 
 /// Why a connection ended.
@@ -124,6 +164,8 @@ pub enum EndCause {
     TakenOver,
     /// The broker stops.
     Shutdown,
+    /// Its address was put on the list of the banned.
+    Banned,
     /// Refused at CONNECT; said in `Event::Refused`.
     Refused,
 }
@@ -137,6 +179,8 @@ impl EndCause {
             EndCause::PermissionEnded => Some(Reason::MaximumConnectTime),
             EndCause::TakenOver => Some(Reason::SessionTakenOver),
             EndCause::Shutdown => Some(Reason::ServerShuttingDown),
+            // [MQTT5-3.14.2-1]: DISCONNECT has no 0x8A.
+            EndCause::Banned => Some(Reason::AdministrativeAction),
             EndCause::Disconnect(_) | EndCause::Hangup(_) | EndCause::ConnectTimeout | EndCause::Refused => {
                 None
             }
@@ -162,6 +206,7 @@ impl fmt::Display for EndCause {
             EndCause::ConnectTimeout => f.write_str("no CONNECT within limits.connect_seconds"),
             EndCause::TakenOver => f.write_str("session taken over by a new connection (0x8E)"),
             EndCause::Shutdown => f.write_str("server shutting down (0x8B)"),
+            EndCause::Banned => f.write_str("address banned by gate.banned (0x98)"),
             EndCause::Refused => f.write_str("refused"),
         }
     }
@@ -173,6 +218,16 @@ impl fmt::Display for Violation {
     }
 }
 
+impl QueueBound {
+    fn key(self) -> &'static str {
+        match self {
+            QueueBound::Messages => "limits.session_queue_messages",
+            QueueBound::Bytes => "limits.session_queue_bytes",
+            QueueBound::Total => "limits.queue_bytes_total",
+        }
+    }
+}
+
 impl Limit {
     /// The key that an operator would change.
     pub fn key(self) -> &'static str {
@@ -180,17 +235,23 @@ impl Limit {
             Limit::Connections => "limits.connections",
             Limit::ListenerConnections => "listeners.connections",
             Limit::Handshakes => "limits.handshakes",
-            Limit::SessionQueue | Limit::SessionQueueOldest | Limit::SessionQueueNewest => {
-                "limits.session_queue_messages"
-            }
+            Limit::SessionQueue(bound)
+            | Limit::SessionQueueOldest(bound)
+            | Limit::SessionQueueNewest(bound) => bound.key(),
             Limit::BacklogDrop | Limit::BacklogPause => "limits.backlog_bytes",
             Limit::Subscriptions => "limits.subscriptions_per_client",
+            Limit::SubscriptionsTotal => "limits.subscriptions_total",
             Limit::TopicLevels => "limits.topic_levels",
             Limit::Retained => "limits.retained_messages",
+            Limit::RetainedBytes => "limits.retained_bytes",
             Limit::Sessions => "limits.sessions",
             Limit::Mesh => "runtime.mesh_capacity",
             Limit::Disk => "persistence.directory",
             Limit::Log | Limit::LogBytes => "persistence.log_bytes",
+            Limit::ClientMessages => "limits.client_messages_per_second",
+            Limit::ClientBytes => "limits.client_bytes_per_second",
+            Limit::ListenerMessages => "listeners.messages_per_second",
+            Limit::ListenerBytes => "listeners.bytes_per_second",
         }
     }
 
@@ -198,39 +259,45 @@ impl Limit {
     pub fn consequence(self) -> &'static str {
         match self {
             Limit::Connections | Limit::ListenerConnections | Limit::Handshakes => "new connection closed",
-            Limit::SessionQueue => "message refused, the session's queue is full",
-            Limit::SessionQueueOldest => "oldest messages dropped, the session's queue is full",
-            Limit::SessionQueueNewest => "new messages dropped, the session's queue is full",
+            Limit::SessionQueue(_) => "message refused, the session's queue is full",
+            Limit::SessionQueueOldest(_) => "oldest messages dropped, the session's queue is full",
+            Limit::SessionQueueNewest(_) => "new messages dropped, the session's queue is full",
             Limit::BacklogDrop => "QoS 0 messages dropped, the client does not read",
             Limit::BacklogPause => "reading stopped, the client does not read its answers",
-            Limit::Subscriptions => "subscription refused",
+            Limit::Subscriptions | Limit::SubscriptionsTotal => "subscription refused",
             Limit::TopicLevels => "topic refused",
-            Limit::Retained => "retained message refused",
+            Limit::Retained | Limit::RetainedBytes => "retained message refused",
             Limit::Sessions => "connect refused",
             Limit::Mesh => "reading stopped, another shard is behind",
             Limit::Disk => "message refused, the disk is full",
             Limit::Log => "reading stopped, the disk or the checkpoint is behind",
             Limit::LogBytes => "nothing that must be kept is acknowledged until the checkpoint has caught up",
+            Limit::ClientMessages | Limit::ClientBytes => "the client sends faster, and is read no faster",
+            Limit::ListenerMessages | Limit::ListenerBytes => {
+                "the listener's clients send faster together, and are read no faster"
+            }
         }
     }
 
-    fn counter(self) -> Counter {
+    pub(super) fn counter(self) -> Counter {
         match self {
             Limit::Connections | Limit::ListenerConnections => Counter::LimitConnections,
             Limit::Handshakes => Counter::LimitHandshakes,
-            Limit::SessionQueue | Limit::SessionQueueOldest | Limit::SessionQueueNewest => {
+            Limit::SessionQueue(_) | Limit::SessionQueueOldest(_) | Limit::SessionQueueNewest(_) => {
                 Counter::DroppedQueueFull
             }
             Limit::BacklogDrop => Counter::DroppedSlow,
             Limit::BacklogPause => Counter::LimitBacklog,
-            Limit::Subscriptions => Counter::LimitSubscriptions,
+            Limit::Subscriptions | Limit::SubscriptionsTotal => Counter::LimitSubscriptions,
             Limit::TopicLevels => Counter::LimitTopicLevels,
-            Limit::Retained => Counter::LimitRetained,
+            Limit::Retained | Limit::RetainedBytes => Counter::LimitRetained,
             Limit::Sessions => Counter::LimitSessions,
             Limit::Mesh => Counter::LimitMesh,
             Limit::Disk => Counter::LimitDisk,
             Limit::Log => Counter::LimitLog,
             Limit::LogBytes => Counter::LimitLogBytes,
+            Limit::ClientMessages | Limit::ClientBytes => Counter::LimitClientRate,
+            Limit::ListenerMessages | Limit::ListenerBytes => Counter::LimitListenerRate,
         }
     }
 }
@@ -252,10 +319,15 @@ impl Event {
                 EndCause::PermissionEnded => Some(Counter::PermissionsEnded),
                 EndCause::ConnectTimeout => Some(Counter::LimitConnectSeconds),
                 EndCause::TakenOver => Some(Counter::Takeovers),
-                EndCause::Disconnect(_) | EndCause::Hangup(_) | EndCause::Shutdown | EndCause::Refused => {
-                    None
-                }
+                EndCause::Disconnect(_)
+                | EndCause::Hangup(_)
+                | EndCause::Shutdown
+                | EndCause::Banned
+                | EndCause::Refused => None,
             },
+            // Each connection that is turned away is counted, told or not.
+            Event::TurnedAway { .. } => None,
+            Event::Banned { .. } => Some(Counter::AddressesBanned),
             Event::Refused { .. } => Some(Counter::ConnectsRefused),
             Event::PublishRefused { .. } => Some(Counter::PublishesRefused),
             Event::LimitReached { limit, .. } => Some(limit.counter()),

@@ -1,14 +1,12 @@
 //! The packets of a client that is in: one match, one method for each.
 
-use super::connect::AUTH_TOO_LARGE;
 use super::connection::Progress;
 use super::directory::GATED;
 use super::waits::{ForLog, Owing};
 use super::{EndCause, SessionKey, Shard, Violation};
-use crate::auth::{AuthStep, TEST_METHOD};
 use crate::packet::{
-    Ack, AckKind, Auth, Disconnect, Frame, Packet, PacketId, ProtocolVersion, Reason, decode, encode_ack,
-    encode_auth, encode_pingresp,
+    Ack, AckKind, Disconnect, Frame, Packet, PacketId, ProtocolVersion, Reason, decode, encode_ack,
+    encode_pingresp,
 };
 use crate::session::AckOutcome;
 use crate::store::Record;
@@ -141,45 +139,6 @@ impl Shard {
             state.expiry_seconds = seconds.min(max);
         }
         self.end_connection(now, slot, EndCause::Disconnect(disconnect.reason));
-        Ok(())
-    }
-
-    /// AUTH after CONNACK: re-authentication, while everything else goes on. `[MQTT5 §4.12.1]`
-    fn handle_reauthentication(&mut self, slot: u32, session: u32, auth: &Auth<'_>) -> Result<(), Violation> {
-        let refuse = |reason, cause| Err(Violation { reason, cause });
-        let entry = self.directory.slot(session);
-        let packet_bytes_max = entry.packet_bytes_max;
-        if entry.flags & GATED != 0 {
-            // [MQTT5 §4.12.1]
-            return refuse(Reason::ProtocolError, "AUTH before CONNACK");
-        }
-        let Some(connection) = self.connection_mut(slot) else { return Ok(()) };
-        let rare = connection.rare.as_deref_mut();
-        let method = rare.as_ref().and_then(|rare| rare.authentication_method.as_deref());
-        if method != Some(auth.method) {
-            // [MQTT5-4.12.0-7] [MQTT5-4.12.1-1]
-            return refuse(Reason::ProtocolError, "AUTH without, or with another method than CONNECT");
-        }
-        let Some(rare) = rare else { return Ok(()) };
-        match (auth.reason, rare.reauthenticating) {
-            (Reason::ReAuthenticate, false) | (Reason::ContinueAuthentication, true) => {}
-            _ => return refuse(Reason::ProtocolError, "AUTH out of turn"),
-        }
-        let answer = match crate::auth::test_method(rare.reauthenticating, auth.data) {
-            AuthStep::Continue(challenge) => {
-                rare.reauthenticating = true;
-                Auth { reason: Reason::ContinueAuthentication, method: TEST_METHOD, data: Some(challenge) }
-            }
-            AuthStep::Accept => {
-                rare.reauthenticating = false;
-                Auth { reason: Reason::Success, method: TEST_METHOD, data: None }
-            }
-            // [MQTT5-4.12.1-2]
-            AuthStep::Refuse(reason) => return refuse(reason, "re-authentication failed"),
-        };
-        if !self.try_send_packet(slot, |out| encode_auth(out, &answer, packet_bytes_max)) {
-            return Err(AUTH_TOO_LARGE);
-        }
         Ok(())
     }
 

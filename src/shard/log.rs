@@ -53,6 +53,20 @@ impl EventLog {
             Event::Refused { client, peer, violation } => {
                 tracing::info!(client = shown(client), peer = %Shown(*peer), cause = %violation, "connect refused");
             }
+            Event::TurnedAway { network, is_banned: true } if self.may_write(now) => {
+                tracing::warn!(address = %network, "connections of this address are closed: it is banned");
+            }
+            Event::TurnedAway { network, is_banned: false } if self.may_write(now) => {
+                tracing::warn!(
+                    address = %network,
+                    limit = "limits.connect_rate",
+                    "limit reached: new connections of this address are closed"
+                );
+            }
+            Event::Banned { network, by_failures, seconds } if self.may_write(now) => {
+                let cause = if *by_failures { "gate.ban_after_failures" } else { "gate.flap_connections" };
+                tracing::warn!(address = %network, cause, seconds, "address is banned");
+            }
             Event::Unconnected { peer, cause } if self.may_write(now) => {
                 tracing::info!(peer = %Shown(*peer), %cause, "connection ended before a session began");
             }
@@ -67,7 +81,11 @@ impl EventLog {
                     limit.consequence()
                 );
             }
-            Event::Unconnected { .. } | Event::PublishRefused { .. } | Event::LimitReached { .. } => {}
+            Event::TurnedAway { .. }
+            | Event::Banned { .. }
+            | Event::Unconnected { .. }
+            | Event::PublishRefused { .. }
+            | Event::LimitReached { .. } => {}
         }
     }
 

@@ -14,6 +14,10 @@
 mod admission;
 #[cfg(test)]
 mod admission_tests;
+mod authentication;
+#[cfg(all(test, feature = "runtime"))]
+mod authentication_tests;
+mod bucket;
 mod connect;
 mod connection;
 mod counters;
@@ -30,8 +34,14 @@ mod kept_tests;
 mod log;
 mod mail;
 mod mount;
+mod pace;
 mod peer;
+mod penalty;
+#[cfg(test)]
+mod penalty_tests;
 mod publish;
+#[cfg(test)]
+mod quota_tests;
 mod replay;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "joins the machine to the clock and the ring")]
@@ -53,8 +63,9 @@ mod world;
 
 pub use connection::Hangup;
 pub use counters::{Counter, Counters};
-pub use event::{EndCause, Event, Limit};
+pub use event::{EndCause, Event, Limit, QueueBound};
 pub use mail::{GroupMember, Mail};
+pub use penalty::REFUSALS_WAITING_MAX;
 pub use publish::Forward;
 pub use shared::{Homes, Shared};
 pub use waits::{Outcome, Receipt};
@@ -130,6 +141,23 @@ pub enum Effect {
         /// The login.
         login: Box<Login>,
     },
+    /// A login was wrong: [`Shard::handle_penalty`] wants to know how long its refusal is to wait. Nothing is to be
+    /// read from the connection meanwhile.
+    LoginFailed {
+        /// Connection.
+        slot: u32,
+        /// Tells it from another one in the same slot.
+        serial: u32,
+        /// Where from.
+        peer: SocketAddr,
+    },
+    /// A login was right.
+    LoginSucceeded {
+        /// Connection.
+        slot: u32,
+        /// Where from.
+        peer: SocketAddr,
+    },
     /// Stop reading from the connection.
     Pause {
         /// Connection.
@@ -184,6 +212,8 @@ pub struct Shard {
     connections: Vec<Option<Box<Connection>>>,
     connection_count: usize,
     handshakes: usize,
+    /// Connections whose login was wrong and whose refusal waits.
+    refusals_waiting: usize,
     next_serial: u32,
     directory: Directory,
     subscriptions: TopicIndex,
@@ -229,11 +259,13 @@ pub struct Shard {
     waits: Waits,
     /// What the listeners ask of their clients.
     access: Arc<[Access]>,
+    /// The buckets of the listeners, by their numbers.
+    lanes: Box<[pace::Lane]>,
 }
 
 impl Shard {
     /// An empty shard. `seed` is the only source of chance: assigned client identifiers and the
-    /// keys of hash tables come from it.
+    /// keys of hash tables come from it, and nothing that must not be guessed.
     pub fn new(id: ShardId, shared: Arc<Shared>, interest: Option<InterestCounts>, seed: u64) -> Shard {
         let shares = shared.config.shares(shared.shards());
         let retained = Retained::new(RetainedLimits {
@@ -245,6 +277,7 @@ impl Shard {
             connections: Vec::new(),
             connection_count: 0,
             handshakes: 0,
+            refusals_waiting: 0,
             next_serial: 0,
             directory: Directory::new(id, seed),
             subscriptions: TopicIndex::new(seed ^ 1),
@@ -280,6 +313,7 @@ impl Shard {
             is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
             access: shared.terms.iter().map(|_| Access::default()).collect(),
+            lanes: shared.terms.iter().map(|terms| pace::Lane::new(terms, shared.shards())).collect(),
             shared,
         }
     }
@@ -311,9 +345,7 @@ impl Shard {
 
     /// The peer is gone.
     pub fn handle_hangup(&mut self, now: Time, slot: u32, hangup: Hangup) {
-        if self.connection(slot).is_some() {
-            self.end_connection(now, slot, EndCause::Hangup(hangup));
-        }
+        self.hang_up(now, slot, hangup);
         self.settle(now);
     }
 
@@ -406,6 +438,7 @@ impl Shard {
         self.due.shrink_to_fit();
         self.loopback.shrink_to_fit();
         self.waits.give_memory_back();
+        self.lanes.iter_mut().for_each(pace::Lane::give_memory_back);
     }
 
     /// What is to be sent.

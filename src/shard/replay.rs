@@ -6,7 +6,7 @@ use super::directory::REPLAYING;
 use super::{Counter, Event, Limit, Mail, SessionKey, Shard, ShardId};
 use crate::message::Message;
 use crate::packet::QoS;
-use crate::router::retained::{BatchLimits, RetainedMessage, Stored};
+use crate::router::retained::{BatchLimits, RetainedFull, RetainedMessage, Stored};
 use crate::session::{Delivery, Extra, Replay};
 use crate::store::Record;
 use crate::time::Time;
@@ -51,14 +51,14 @@ impl Shard {
     /// Stores or clears a retained message at home here; false if a bound refuses it.
     pub(super) fn retain(&mut self, now: Time, fanout: &mut Fanout<'_>) -> bool {
         let publication = fanout.publication;
-        let stored = if publication.payload.is_empty() {
+        let refused = if publication.payload.is_empty() {
             // [MQTT5-3.3.1-6] [MQTT5-3.3.1-7]
             if self.retained.remove(publication.topic, publication.stamp) {
                 self.journal.record(&Record::Unretained { topic: publication.topic });
             }
-            true
+            None
         } else if self.store_full && is_kept(publication.topic) {
-            false
+            Some(Limit::Disk)
         } else {
             // [MQTT5-3.3.1-5]
             let stored = self.retained.store(publication.topic, fanout.to_message());
@@ -68,18 +68,21 @@ impl Shard {
                 let message = self.stored(&publication);
                 self.journal.record(&Record::Retained { stamp: publication.stamp, message });
             }
-            stored.is_ok()
+            stored.err().map(|full| match full {
+                RetainedFull::Messages => Limit::Retained,
+                RetainedFull::Bytes => Limit::RetainedBytes,
+            })
         };
         self.note_retained();
         self.start_sweep(now);
-        if !stored {
+        if let Some(limit) = refused {
             let client = publication
                 .origin
                 .and_then(|key| self.directory.resolve(key))
                 .map_or_else(|| "".into(), |session| self.directory.session(session).client_id.clone());
-            self.report(Event::LimitReached { limit: Limit::Retained, client });
+            self.report(Event::LimitReached { limit, client });
         }
-        stored
+        refused.is_none()
     }
 
     pub(super) fn note_retained(&self) {

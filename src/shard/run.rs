@@ -6,6 +6,7 @@
 
 mod control;
 mod doors;
+mod gate;
 mod logins;
 mod parcels;
 mod store;
@@ -22,6 +23,7 @@ use crate::control::entrance::Entrance;
 use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding};
 use crate::time::Time;
 use doors::Doors;
+use gate::{AtGate, FailedLogin};
 use logins::Verdicts;
 use parcels::Overflow;
 use std::collections::BTreeMap;
@@ -85,6 +87,7 @@ struct Runner {
     /// See `Control::entrance_changed`.
     entrance_seen: u64,
     verdicts: Verdicts,
+    at_gate: AtGate,
     is_restored: bool,
     is_finished: bool,
 }
@@ -133,6 +136,7 @@ pub async fn run(start: Start) -> io::Result<()> {
         entrance,
         entrance_seen,
         verdicts: Verdicts::new(start.bell),
+        at_gate: AtGate::default(),
         is_restored: false,
         is_finished: false,
     };
@@ -156,7 +160,7 @@ impl Runner {
             self.resume_handshakes();
             self.net.poll(&mut events);
             let now = self.now();
-            self.look_at_entrance();
+            self.look_at_entrance(now);
             self.take_verdicts(now);
             self.listen_when_restored();
             self.read_log(now);
@@ -213,17 +217,17 @@ impl Runner {
         }
     }
 
-    fn look_at_entrance(&mut self) {
+    fn look_at_entrance(&mut self, now: Time) {
         if self.control.entrance_changed.load(Ordering::Acquire) != self.entrance_seen {
             (self.entrance, self.entrance_seen) = self.control.entrance();
             self.doors.reload(Arc::clone(&self.entrance.doors));
             self.machine.handle_access(Arc::clone(&self.entrance.access));
+            self.end_banned(now);
         }
     }
 
     fn now(&self) -> Time {
-        let micros = self.control.started.elapsed().as_micros();
-        Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+        self.control.now()
     }
 
     fn park_until(&self, now: Time, stopping: Option<Instant>) -> Option<Duration> {
@@ -349,6 +353,12 @@ impl Runner {
     }
 
     fn accept(&mut self, now: Time, slot: u32, peer: SocketAddr, listener: u16) {
+        // A load balancer is asked for its client's address, once it has named it.
+        let counts = peer != driver::UNIX_PEER && !self.doors.is_balancer(listener, peer.ip());
+        if counts && !self.lets_in(now, peer.ip()) {
+            self.net.abort(slot);
+            return;
+        }
         if let Err(limit) = self.control.admit(&self.shared.config, listener) {
             let event = Event::LimitReached { limit, client: "".into() };
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitConnections, 1);
@@ -359,6 +369,9 @@ impl Runner {
         self.paused.remove(&slot);
         self.count_in(slot, listener);
         self.doors.open(slot, listener, peer);
+        if counts {
+            self.begin_visit(now, slot, peer.ip());
+        }
         self.machine.handle_open(now, slot, peer, listener, false);
         self.carry_out(now, None);
     }
@@ -399,6 +412,7 @@ impl Runner {
                 }
                 Effect::Close { slot } => {
                     self.count_out(slot);
+                    self.end_visit(now, slot);
                     self.backlogged.retain(|&listed| listed != slot);
                     self.paused.remove(&slot);
                     if let Some(store) = &mut self.store {
@@ -410,12 +424,19 @@ impl Runner {
                 Effect::Stream { slot } => self.net.receive_stream(slot),
                 Effect::HandOver { slot, to, guest } => self.hand_over(now, slot, to, guest),
                 Effect::Check { slot, serial, login } => self.check_login(slot, serial, login),
+                Effect::LoginFailed { slot, serial, peer } => {
+                    self.at_gate.failed.push(FailedLogin { slot, serial, peer });
+                }
+                Effect::LoginSucceeded { slot, peer } => self.note_success(now, slot, peer),
                 Effect::Pause { slot } => self.pause(slot, PAUSED_BY_MACHINE),
                 Effect::Resume { slot } => self.resume(slot, PAUSED_BY_MACHINE),
                 Effect::Event(event) => self.log.write(now, &event),
             }
         }
         self.machine.recycle_effects(effects);
+        if !self.at_gate.failed.is_empty() {
+            self.judge_failures(now);
+        }
     }
 
     fn count_in(&mut self, slot: u32, listener: u16) {

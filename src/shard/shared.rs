@@ -5,6 +5,7 @@ use crate::config::{Config, Terms};
 use crate::router::interest::{InterestBits, InterestCounts};
 use ahash::RandomState;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Made once at start.
 pub struct Shared {
@@ -16,6 +17,8 @@ pub struct Shared {
     pub interest: Vec<Arc<InterestBits>>,
     /// What each shard counts.
     pub counters: Vec<Counters>,
+    /// Sessions of all shards, for `limits.sessions`.
+    sessions: AtomicUsize,
     homes: Homes,
 }
 
@@ -59,6 +62,7 @@ impl Shared {
             config,
             interest: counts.iter().flatten().map(InterestCounts::bits).collect(),
             counters: (0..shards).map(|_| Counters::default()).collect(),
+            sessions: AtomicUsize::new(0),
             homes,
         };
         (shared, counts)
@@ -67,6 +71,23 @@ impl Shared {
     /// Number of shards.
     pub fn shards(&self) -> usize {
         self.homes.shards
+    }
+
+    /// Counts a session that is about to begin, unless there are as many as `limits.sessions` allows.
+    pub(super) fn begin_session(&self) -> bool {
+        let max = self.config.limits.sessions;
+        let more = |sessions| (sessions < max).then_some(sessions + 1);
+        self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Counts a session of an earlier run, which stays even if there are more than are allowed now.
+    pub(super) fn restore_session(&self) {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a session that is over.
+    pub(super) fn end_session(&self) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The hash of a client identifier, topic name or filter that all shards agree on.

@@ -178,13 +178,13 @@ impl Shard {
         let config = &self.shared.config;
         let terms = self.terms_of_session(session);
         let state = self.directory.session(session);
+        let is_new = !state.has_subscription(filter.as_str());
         let limit = if filter.levels() > config.limits.topic_levels {
             (Limit::TopicLevels, Reason::TopicFilterInvalid)
-        } else if !state.has_subscription(filter.as_str())
-            && (state.subscriptions().len() >= config.limits.subscriptions_per_client
-                || self.subscriptions.len() >= self.shares.subscriptions)
-        {
+        } else if is_new && state.subscriptions().len() >= config.limits.subscriptions_per_client {
             (Limit::Subscriptions, Reason::QuotaExceeded)
+        } else if is_new && self.subscriptions.len() >= self.shares.subscriptions {
+            (Limit::SubscriptionsTotal, Reason::QuotaExceeded)
         } else if filter.shared().is_some() && !terms.shared_subscriptions {
             // A 3.x client could not know.
             return Err(Reason::SharedSubscriptionsNotSupported);

@@ -40,6 +40,9 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/store/messages/bytes", Source::Sum(Counter::BytesQueued)),
     // Ours alone: mosquitto has no log.
     ("$SYS/broker/store/log/waits", Source::Sum(Counter::LimitLogBytes)),
+    // Ours alone too: how often reading was stopped for a rate.
+    ("$SYS/broker/limits/client_rate", Source::Sum(Counter::LimitClientRate)),
+    ("$SYS/broker/limits/listener_rate", Source::Sum(Counter::LimitListenerRate)),
     ("$SYS/broker/publish/messages/received", Source::Sum(Counter::PublishesReceived)),
     ("$SYS/broker/publish/messages/sent", Source::Sum(Counter::PublishesSent)),
     ("$SYS/broker/publish/messages/dropped", Source::Sum(Counter::PublishesDropped)),
@@ -54,6 +57,12 @@ const TOPICS: &[(&str, Source)] = &[
         "$SYS/broker/connections/socket/count",
         Source::Difference(Counter::ConnectionsOpened, Counter::ConnectionsClosed),
     ),
+    // Ours alone.
+    ("$SYS/broker/connections/refused/rate", Source::Sum(Counter::TurnedAwayTooFast)),
+    ("$SYS/broker/connections/refused/banned", Source::Sum(Counter::TurnedAwayBanned)),
+    ("$SYS/broker/logins/failed", Source::Sum(Counter::LoginsFailed)),
+    ("$SYS/broker/logins/delayed", Source::Sum(Counter::RefusalsDelayed)),
+    ("$SYS/broker/addresses/banned", Source::Sum(Counter::AddressesBanned)),
 ];
 
 /// What was last published, so that only changes are.

@@ -7,7 +7,7 @@ use crate::time::Time;
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timer {
-    /// Time for CONNECT, later keep alive.
+    /// Time for CONNECT, later keep alive; or the time of a refusal that waits.
     Connection(u32),
     /// What a client was let in with runs out.
     Permission(u32),
@@ -15,6 +15,10 @@ pub(super) enum Timer {
     WillDelay(u32),
     /// A session's expiry interval is over.
     SessionExpiry(u32),
+    /// There is enough in the bucket of a connection.
+    Rate(u32),
+    /// There is enough in the bucket of a listener.
+    Lane(u16),
     /// Look for expired retained messages.
     Sweep,
     /// Publish `$SYS`.
@@ -58,6 +62,8 @@ impl Shard {
                 Timer::Permission(slot) => self.handle_permission_end(now, slot),
                 Timer::WillDelay(session) => self.handle_will_delay(now, session),
                 Timer::SessionExpiry(session) => self.handle_session_expiry(now, session),
+                Timer::Rate(slot) => self.handle_rate_timer(now, slot),
+                Timer::Lane(listener) => self.handle_lane_timer(now, listener),
                 Timer::Sweep => {
                     self.retained.sweep(now, SWEEP_VISITS);
                     self.note_retained();
@@ -99,8 +105,13 @@ impl Shard {
         let Some(connection) = self.connection_mut(slot) else { return };
         connection.timer = None;
         let cause = match connection.stage {
+            Stage::Refuse => return self.send_refusal(now, slot),
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate => EndCause::ConnectTimeout,
             Stage::Serving { .. } => {
+                if connection.waits_for_rate() {
+                    // Its silence is our doing.
+                    connection.last_packet = now;
+                }
                 let deadline = keep_alive_deadline(connection.last_packet, connection.keep_alive_seconds);
                 if deadline > now {
                     // Packets came since the timer was set: they do not touch the wheel.

@@ -56,10 +56,17 @@ impl Door {
         self.proxy.is_none() && self.tls.is_none() && self.websocket.is_none()
     }
 
+    /// Is it a load balancer, which will say for whom it speaks?
+    pub fn is_balancer(&self, peer: IpAddr) -> bool {
+        self.proxy.as_ref().is_some_and(|trusted| trusted.contains(peer))
+    }
+
     /// The layers of a new connection from `peer`; none when MQTT comes as it is.
     pub fn open(&self, peer: IpAddr) -> Option<Layers> {
+        let is_balancer = self.is_balancer(peer);
         let layers = Layers {
-            header: self.proxy.as_ref().filter(|trusted| trusted.contains(peer)).map(|_| Vec::new()),
+            header: is_balancer.then(Vec::new),
+            is_balancers_own: is_balancer,
             tls: self.tls.as_ref().map(Tls::new),
             websocket: self.websocket.as_ref().map(|_| WebSocket::new()),
         };
@@ -110,6 +117,8 @@ fn tls_settings(listener: &Listener) -> Result<Option<TlsSettings>, String> {
 pub struct Layers {
     /// The PROXY header so far, until it is whole.
     header: Option<Vec<u8>>,
+    /// A load balancer's own connection, as long as it has named no client.
+    is_balancers_own: bool,
     tls: Option<Tls>,
     websocket: Option<WebSocket>,
 }
@@ -139,7 +148,8 @@ impl Scratch {
     }
 
     /// Gives a buffer back, so that it is not allocated for each read.
-    pub fn give_back(&mut self, buffer: Vec<u8>) {
+    pub fn give_back(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
         if buffer.capacity() <= KEPT_BYTES_MAX {
             self.mqtt = buffer;
         }
@@ -164,11 +174,20 @@ pub struct TlsIdentity {
     pub subject: Option<String>,
 }
 
+/// What a PROXY header says, and the bytes that followed it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// The client's address; none if the balancer speaks for itself.
+    pub peer: Option<SocketAddr>,
+    /// The client has shown a certificate to the balancer.
+    pub identity: Option<TlsIdentity>,
+    /// To be read next.
+    pub rest: Vec<u8>,
+}
+
 /// What a read has brought, besides MQTT bytes and bytes for the socket.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Input {
-    /// The client's address, as the balancer names it.
-    pub peer: Option<SocketAddr>,
     /// The client has shown a certificate; told once, before any MQTT byte.
     pub identity: Option<TlsIdentity>,
     /// The handshake of TLS was completed with this read, in these words.
@@ -201,7 +220,40 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 impl Layers {
-    /// Takes bytes of the socket. The MQTT bytes are in `scratch` afterwards, and what goes to the socket is
+    /// Is the PROXY header still to come? Then bytes go to [`Layers::read_header`].
+    pub fn awaits_header(&self) -> bool {
+        self.header.is_some()
+    }
+
+    /// Is it a load balancer's own connection, which has named no client, or not yet?
+    pub fn is_balancers_own(&self) -> bool {
+        self.is_balancers_own
+    }
+
+    /// Takes bytes of a connection that begins with a PROXY header; none until it is whole. What follows it is not
+    /// looked at, so that nothing is spent on a client before its address is known.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub fn read_header(&mut self, bytes: &[u8]) -> Result<Option<Header>, Fault> {
+        let mut header = self.header.take().unwrap_or_default();
+        header.extend_from_slice(bytes);
+        match read_proxy_header(&header).map_err(Fault::Proxy)? {
+            ProxyStep::More => {
+                self.header = Some(header);
+                Ok(None)
+            }
+            ProxyStep::Done { source, used, tls } => {
+                self.is_balancers_own = source.is_none();
+                let identity = tls
+                    .filter(|tls| tls.verified)
+                    .map(|tls| TlsIdentity { common_name: tls.common_name, subject: None });
+                Ok(Some(Header { peer: source, identity, rest: header.split_off(used) }))
+            }
+        }
+    }
+
+    /// Takes bytes of the socket, behind the PROXY header. The MQTT bytes are in `scratch` afterwards, and what goes to the socket is
     /// appended to `out`, also when a fault comes with it.
     ///
     /// # Errors
@@ -215,29 +267,7 @@ impl Layers {
     ) -> Result<Input, Fault> {
         scratch.mqtt.clear();
         let mut input = Input::default();
-        let read = match self.header.take() {
-            None => self.read_tls(door, bytes, scratch, out, &mut input),
-            Some(mut header) => {
-                header.extend_from_slice(bytes);
-                match read_proxy_header(&header) {
-                    Ok(ProxyStep::More) => {
-                        self.header = Some(header);
-                        Ok(())
-                    }
-                    Ok(ProxyStep::Done { source, used, tls }) => {
-                        input.peer = source;
-                        input.identity = tls
-                            .filter(|tls| tls.verified)
-                            .map(|tls| TlsIdentity { common_name: tls.common_name, subject: None });
-                        match &header[used..] {
-                            [] => Ok(()),
-                            rest => self.read_tls(door, rest, scratch, out, &mut input),
-                        }
-                    }
-                    Err(failure) => Err(Fault::Proxy(failure)),
-                }
-            }
-        };
+        let read = self.read_tls(door, bytes, scratch, out, &mut input);
         scratch.trim();
         read.map(|()| input)
     }

@@ -3,6 +3,7 @@
 mod identity;
 mod pki;
 mod proxy;
+mod rates;
 mod reload;
 mod tls;
 mod unix;

@@ -46,7 +46,7 @@ fn each_event_is_one_json_object_on_a_line_with_level_client_and_cause() {
     let awkward = running.client(AWKWARD);
     let peer = awkward.local_address().to_string();
     let (_, reason) = crate::client::Client::try_connect(running.address, "second", true, 0);
-    assert_eq!(reason, 0x97);
+    assert_eq!(reason, 0x89);
     let mut stranger = TcpStream::connect(running.address).expect("it listens");
     stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("a socket takes it");
     let _ = stranger.read_to_end(&mut Vec::new());
@@ -91,7 +91,7 @@ fn each_event_is_one_json_object_on_a_line_with_level_client_and_cause() {
 
     let refused = the_only(&objects, "connect refused", "second");
     assert_eq!(text(refused, "level"), "INFO");
-    assert!(text(refused, "cause").contains("limits.sessions is reached (0x97)"), "{refused:?}");
+    assert!(text(refused, "cause").contains("limits.sessions is reached (0x89)"), "{refused:?}");
 
     let limit = objects.iter().find(|object| object.contains_key("limit")).expect("the limit is named");
     assert_eq!((text(limit, "level"), text(limit, "limit")), ("WARN", "limits.sessions"));

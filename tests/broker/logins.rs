@@ -63,6 +63,31 @@ fn password_file_lets_in_who_is_in_it() {
 }
 
 #[test]
+fn users_whom_passwd_has_written_for_scram_come_in_by_plain_passwords_too() {
+    if !has_mosquitto() {
+        return;
+    }
+    let path = file("logins-scram", "");
+    let write = |user: &str, password: &str| {
+        let mut passwd = crate::midge();
+        let output = crate::run(passwd.args(["passwd", "--scram", "-b"]).arg(&path).args([user, password]));
+        assert!(output.status.success(), "{}", crate::stderr(&output));
+    };
+    write("alice", "wonder");
+    let text = std::fs::read_to_string(&path).expect("the file is there");
+    assert!(text.starts_with("alice:$scram-sha-256$4096$"), "{text}");
+    let rest = format!("allow_anonymous = false\n[auth]\npassword_file = {path:?}\n");
+    let running = Running::start("scram", &rest);
+    let good = |login: &[&str]| publish(&running, "5", login, "a").status.success();
+    assert!(good(&["-u", "alice", "-P", "wonder"]));
+    assert!(!good(&["-u", "alice", "-P", "wander"]) && !good(&["-u", "bob", "-P", "builder"]));
+    write("bob", "builder");
+    running.hang_up();
+    running.line("the reload", |line| line.contains("password files and access lists are read again"));
+    assert!(good(&["-u", "bob", "-P", "builder"]));
+}
+
+#[test]
 fn listener_beyond_loopback_is_closed_to_anonymous_clients_until_they_are_allowed() {
     if !has_mosquitto() {
         return;

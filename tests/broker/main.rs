@@ -5,6 +5,7 @@ mod attacks;
 mod client;
 mod crash;
 mod doors;
+mod gate;
 mod io_uring;
 mod ipv6;
 mod json_log;

@@ -285,6 +285,8 @@ const TOPICS: &[&str] = &[
     "store/messages/count",
     "store/messages/bytes",
     "store/log/waits",
+    "limits/client_rate",
+    "limits/listener_rate",
     "publish/messages/received",
     "publish/messages/sent",
     "publish/messages/dropped",
@@ -296,4 +298,9 @@ const TOPICS: &[&str] = &[
     "shared_subscriptions/count",
     "retained messages/count",
     "connections/socket/count",
+    "connections/refused/rate",
+    "connections/refused/banned",
+    "logins/failed",
+    "logins/delayed",
+    "addresses/banned",
 ];

@@ -69,6 +69,11 @@ impl Broker {
 
     /// The same, with something before MQTT on its listener.
     pub(crate) fn start_behind(door: Door, shards: usize) -> Self {
+        Self::start_with(|folder| door.rows(folder), shards)
+    }
+
+    /// The same, with rows for its listener; what they name is made in the folder.
+    pub(crate) fn start_with(rows: impl FnOnce(&Path) -> String, shards: usize) -> Self {
         let folder = TempFolder::new();
         if let Some(target) = std::env::var_os("MIDGE_TEST_TARGET") {
             let target = target.into_string().expect("MIDGE_TEST_TARGET is HOST:PORT");
@@ -76,7 +81,7 @@ impl Broker {
             let port = port.parse().expect("MIDGE_TEST_TARGET ends with a port");
             return Self { host: host.to_owned(), port, child: None, folder };
         }
-        let rows = door.rows(&folder.path);
+        let rows = rows(&folder.path);
         // Between looking for a free port and listening on it, no other test may look for one.
         static STARTING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = STARTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

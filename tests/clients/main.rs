@@ -100,6 +100,11 @@ macro_rules! clients_over {
             }
 
             #[test]
+            fn mqttjs_proves_itself_by_scram() {
+                scripts::prove($shards);
+            }
+
+            #[test]
             fn rumqttc_speaks_mqtt_3_1_1() {
                 rumqttc_v4::talk($shards);
             }

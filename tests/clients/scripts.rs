@@ -39,16 +39,36 @@ pub(crate) fn talk_behind(door: Door, shards: usize, client: Client, level: u8) 
     let mut broker = Broker::start_behind(door, shards);
     command.args([broker.host.as_str(), &broker.port.to_string(), &level.to_string(), door.scheme()]);
     command.arg(broker.ca());
+    run(&mut command, &mut broker, &format!("{} at level {level} over {}", client.name(), door.scheme()));
+}
+
+/// mqtt.js proves by SCRAM-SHA-256 who it is, with users whom `midge passwd` has written.
+pub(crate) fn prove(shards: usize) {
+    if Client::Mqttjs.is_skipped() || std::env::var_os("MIDGE_TEST_TARGET").is_some() {
+        return;
+    }
+    let rows = |folder: &Path| {
+        for (user, kind) in [("old", "argon2id"), ("user", "scram-sha-256"), ("other", "scram-sha-256")] {
+            let mut passwd = Command::new(env!("CARGO_BIN_EXE_midge"));
+            passwd.arg("passwd").args(if user == "old" { &["-c"][..] } else { &[] });
+            passwd.args(["-H", kind, "-b"]).arg(folder.join("users")).args([user, "pencil"]);
+            assert!(passwd.output().expect("the binary of this package starts").status.success());
+        }
+        "password_file = \"users\"\nallow_anonymous = false\n".to_owned()
+    };
+    let mut broker = Broker::start_with(rows, shards);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/mqttjs_scram.mjs");
+    let mut command = Command::new("node");
+    command.env("MIDGE_NODE", setup::node()).arg(script);
+    command.args([broker.host.as_str(), &broker.port.to_string()]);
+    run(&mut command, &mut broker, "mqttjs by SCRAM");
+}
+
+fn run(command: &mut Command, broker: &mut Broker, what: &str) {
     let finished =
-        process::run(&mut command, broker.folder(), SCRIPT_SECONDS_MAX).expect("the interpreter starts");
+        process::run(command, broker.folder(), SCRIPT_SECONDS_MAX).expect("the interpreter starts");
     println!("{}", finished.output);
-    assert!(
-        finished.status.success(),
-        "{} at level {level} over {}: {}",
-        client.name(),
-        door.scheme(),
-        finished.status
-    );
+    assert!(finished.status.success(), "{what}: {}", finished.status);
     assert!(finished.output.contains(" passed, 0 failed"), "the script did not come to its end");
     broker.assert_up();
 }

@@ -28,7 +28,7 @@ pub const QOS_0: Config = Config { name: "QOS_0", text: "[protocol]\nmaximum_qos
 /// MQTT 3.1 by the letter.
 pub const STRICT_31: Config = Config { name: "STRICT_31", text: "[protocol]\nstrict_31 = true\n" };
 
-/// Room for two sessions on each of seven shards.
+/// Room for fourteen sessions, on all shards together.
 pub const FEW_SESSIONS: Config = Config { name: "FEW_SESSIONS", text: "[limits]\nsessions = 14\n" };
 
 /// Response Information for those who ask.

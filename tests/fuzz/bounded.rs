@@ -57,6 +57,12 @@ fn a_proxy_header_is_whole_with_its_last_byte_or_refused() {
 
 #[cfg(feature = "runtime")]
 #[test]
+fn whatever_a_client_says_in_scram_only_its_password_lets_it_in() {
+    run("scram", targets::scram::run, 100_000);
+}
+
+#[cfg(feature = "runtime")]
+#[test]
 fn whatever_comes_over_tls_is_what_a_client_has_sent_or_nothing() {
     run("tls", targets::tls::run, 3000);
 }

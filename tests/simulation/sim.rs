@@ -201,7 +201,7 @@ impl Sim {
 
     pub fn told(&mut self, event: &Event) -> Result<(), String> {
         match event {
-            Event::LimitReached { limit: Limit::SessionQueue, client } => {
+            Event::LimitReached { limit: Limit::SessionQueue(_), client } => {
                 self.marks.reach(Mark::QueueFull);
                 self.books.queue_was_full = true;
                 let at = self.clients.iter().position(|known| *known.name == **client);

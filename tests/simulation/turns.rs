@@ -270,7 +270,10 @@ impl World {
                 self.resume(link, PAUSED_BY_MACHINE);
             }
             // No client has a password.
-            Effect::Stream { .. } | Effect::Check { .. } => {}
+            Effect::Stream { .. }
+            | Effect::Check { .. }
+            | Effect::LoginFailed { .. }
+            | Effect::LoginSucceeded { .. } => {}
             Effect::Event(event) => self.happenings.push_back(Happening::Told(event)),
         }
     }

@@ -29,6 +29,10 @@ pub struct World {
     /// Logins to be checked: slot, serial, and what the client has said.
     pub logins: Vec<(u32, u32, Box<Login>)>,
     pub events: Vec<Event>,
+    /// How long the refusal of a wrong login waits.
+    pub penalty_millis: u64,
+    /// Logins that were right.
+    pub proofs: usize,
     config: Config,
     disk: Option<Disk>,
     /// The write that is under way, by shard: done with the next turn, unless the disk is stuck.
@@ -152,6 +156,8 @@ impl World {
             listener: 0,
             logins: Vec::new(),
             events: Vec::new(),
+            penalty_millis: 0,
+            proofs: 0,
             disk,
             writing: (0..shards).map(|_| None).collect(),
             stuck: Vec::new(),
@@ -380,6 +386,7 @@ impl World {
             }
         }
         outbox.clear();
+        let mut failed = Vec::new();
         for effect in self.shards[shard].take_effects() {
             match effect {
                 Effect::Close { slot } => self.own(from, slot).closed = true,
@@ -405,7 +412,13 @@ impl World {
                 }
                 Effect::Stream { .. } => {}
                 Effect::Check { slot, serial, login } => self.logins.push((slot, serial, login)),
+                Effect::LoginFailed { slot, serial, .. } => failed.push((slot, serial)),
+                Effect::LoginSucceeded { .. } => self.proofs += 1,
             }
+        }
+        for (slot, serial) in failed {
+            self.shards[shard].handle_penalty(self.now, slot, serial, self.penalty_millis);
+            self.carry_out(shard);
         }
     }
 

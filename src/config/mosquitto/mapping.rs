@@ -297,9 +297,7 @@ impl Writer<'_> {
             self.put("connections", TomlValue::Integer(limit.into()), origin).is_vital = true;
         }
         if let Some((Some(limit), origin)) = from!(global, global_max_clients) {
-            let setting = self.put("sessions", TomlValue::Integer(limit.into()), origin);
-            setting.is_vital = true;
-            setting.comment = Some("Divided among the shards.".to_owned());
+            self.put("sessions", TomlValue::Integer(limit.into()), origin).is_vital = true;
         }
         if let Some((bytes, origin)) = from!(global, max_packet_size) {
             // No header can announce a larger packet.

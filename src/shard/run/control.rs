@@ -1,13 +1,17 @@
 //! What the shards and the main thread share while the broker runs, and what a shard starts with.
 
 use super::{Bell, Parcel, StartStore};
+use crate::auth::gate::Ban;
 use crate::config::Config;
 use crate::control::entrance::Entrance;
+use crate::control::gate::SharedGate;
 use crate::control::logins::Logins;
 use crate::driver::MeshEnd;
 use crate::router::interest::InterestCounts;
 use crate::shard::event::Limit;
 use crate::shard::{ShardId, Shared};
+use crate::time::Time;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +39,8 @@ pub struct Control {
     pub entrance_changed: AtomicU64,
     /// Who checks logins.
     pub logins: Logins,
+    /// Which addresses may come in.
+    pub gate: SharedGate,
     /// Time zero of every shard's clock.
     pub started: Instant,
 }
@@ -47,9 +53,33 @@ impl Control {
 
     /// Something else is asked from now on. The shards see it when their bells ring.
     pub fn change_entrance(&self, entrance: Entrance) {
+        self.gate.change(&entrance.gate);
         let mut current = self.entrance.lock().unwrap_or_else(PoisonError::into_inner);
         *current = (entrance, current.1 + 1);
         self.entrance_changed.store(current.1, Ordering::Release);
+    }
+
+    /// The clock of every shard.
+    pub fn now(&self) -> Time {
+        let micros = self.started.elapsed().as_micros();
+        Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    /// Bans an address by hand, or with IPv6 its /64, for so many seconds or until [`Control::unban`]. False, and
+    /// nothing is done, for one of `gate.exempt`. Clients that are in stay.
+    pub fn ban(&self, address: IpAddr, seconds: Option<u32>) -> bool {
+        let now = self.now();
+        self.gate.ban(now, address, seconds.map_or(Time::MAX, |seconds| now.after_seconds(seconds)))
+    }
+
+    /// Takes a ban back, whatever made it but `gate.banned`; gives whether there was one.
+    pub fn unban(&self, address: IpAddr) -> bool {
+        self.gate.unban(self.now(), address)
+    }
+
+    /// The bans of this moment but for those of `gate.banned`, on the clock of [`Control::now`] and in no order.
+    pub fn bans(&self) -> Vec<Ban> {
+        self.gate.bans(self.now())
     }
 
     /// Counts a connection in, or names the bound that is reached.

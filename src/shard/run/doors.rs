@@ -7,9 +7,9 @@ use crate::driver::Buffer;
 use crate::outbox::{Outbox, Range};
 use crate::shard::Hangup;
 use crate::time::Time;
-use crate::transport::{Door, Fault, Input, Layers, Scratch};
+use crate::transport::{Door, Fault, Header, Input, Layers, Scratch, TlsIdentity};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -126,6 +126,23 @@ impl Doors {
         }
     }
 
+    /// Does whoever comes from there speak for others?
+    pub(super) fn is_balancer(&self, listener: u16, address: IpAddr) -> bool {
+        self.door(listener).is_balancer(address)
+    }
+
+    /// Is it a load balancer's own connection, which has named no client?
+    pub(super) fn is_balancers_own(&self, slot: u32) -> bool {
+        let layered = self.layers.get(slot as usize).and_then(Option::as_ref);
+        layered.is_some_and(|layered| layered.layers.is_balancers_own())
+    }
+
+    /// Takes bytes of a connection whose PROXY header is still to come; none for others.
+    fn read_header(&mut self, slot: u32, bytes: &[u8]) -> Option<Result<Option<Header>, Fault>> {
+        let layered = self.layers.get_mut(slot as usize).and_then(Option::as_mut)?;
+        layered.layers.awaits_header().then(|| layered.layers.read_header(bytes))
+    }
+
     fn read(&mut self, slot: u32, bytes: &[u8], outbox: &mut Outbox) -> Result<Input, Fault> {
         let Some(layered) = self.layers.get_mut(slot as usize).and_then(Option::as_mut) else {
             return Ok(Input::default());
@@ -239,7 +256,11 @@ impl Runner {
             return None;
         }
         let began = is_handshaking.then(Instant::now);
-        let read = self.doors.read(slot, self.net.bytes(&buffer), self.machine.outbox());
+        let header = self.doors.read_header(slot, self.net.bytes(&buffer));
+        let read = match header {
+            None => self.doors.read(slot, self.net.bytes(&buffer), self.machine.outbox()),
+            Some(header) => self.follow_header(now, slot, header),
+        };
         self.net.give_back(buffer);
         if let Some(began) = began {
             self.doors.spent += began.elapsed();
@@ -247,15 +268,8 @@ impl Runner {
         let mqtt = self.doors.scratch.take_mqtt();
         let end = match read {
             Ok(input) => {
-                if let Some(peer) = input.peer {
-                    self.machine.handle_peer(slot, peer);
-                }
                 if let Some(identity) = input.identity {
-                    let listener = &self.shared.config.listeners[usize::from(self.doors.listener_of(slot))];
-                    let user = user_of_certificate(listener, identity.common_name, identity.subject);
-                    if let Some(user) = user {
-                        self.machine.handle_certificate_user(slot, user);
-                    }
+                    self.note_identity(slot, identity);
                 }
                 if let Some(words) = input.secured {
                     tracing::debug!(shard = self.machine.id(), slot, "TLS is established: {words}");
@@ -276,6 +290,39 @@ impl Runner {
             }
         }
         None
+    }
+
+    /// The PROXY header has come, if it is whole: asks the gate for the client, and goes on with what follows.
+    fn follow_header(
+        &mut self,
+        now: Time,
+        slot: u32,
+        header: Result<Option<Header>, Fault>,
+    ) -> Result<Input, Fault> {
+        let Some(Header { peer, identity, rest }) = header? else { return Ok(Input::default()) };
+        if let Some(peer) = peer {
+            self.machine.handle_peer(slot, peer);
+            if !self.lets_in(now, peer.ip()) {
+                self.machine.handle_turned_away(now, slot);
+                return Ok(Input::default());
+            }
+            self.begin_visit(now, slot, peer.ip());
+        }
+        if let Some(identity) = identity {
+            self.note_identity(slot, identity);
+        }
+        if rest.is_empty() {
+            return Ok(Input::default());
+        }
+        self.doors.read(slot, &rest, self.machine.outbox())
+    }
+
+    fn note_identity(&mut self, slot: u32, identity: TlsIdentity) {
+        let listener = &self.shared.config.listeners[usize::from(self.doors.listener_of(slot))];
+        let user = user_of_certificate(listener, identity.common_name, identity.subject);
+        if let Some(user) = user {
+            self.machine.handle_certificate_user(slot, user);
+        }
     }
 
     /// Goes on with the handshakes that the last turn had no time for.

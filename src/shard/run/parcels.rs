@@ -2,6 +2,7 @@
 //! that is full stops the reading of whoever has filled it.
 
 use super::doors::Layered;
+use super::gate::Visit;
 use super::{ARENA_BYTES_MAX, PAUSED_BY_MESH, Runner};
 use crate::shard::event::{Event, Limit};
 use crate::shard::{Counter, Guest, Mail, ShardId};
@@ -25,6 +26,7 @@ pub struct Arrival {
     layers: Option<Box<Layered>>,
     /// What the layers have answered and is not sent yet.
     unsent: Vec<u8>,
+    visit: Option<Visit>,
 }
 
 /// A parcel is kept here while the box it is for is full. The connection that caused it is not
@@ -58,11 +60,12 @@ impl Runner {
                         );
                     }
                     Parcel::Socket(arrival) => {
-                        let Arrival { socket, guest: Guest { peer, listener, user, bytes }, layers, unsent } =
-                            *arrival;
+                        let Arrival { socket, guest, layers, unsent, visit } = *arrival;
+                        let Guest { peer, listener, user, bytes } = guest;
                         let slot = self.net.adopt(socket);
                         self.paused.remove(&slot);
                         self.count_in(slot, listener);
+                        self.at_gate.visits.extend(visit.map(|visit| (slot, visit)));
                         self.doors.adopt(slot, layers, &unsent, self.machine.outbox());
                         self.machine.handle_open(now, slot, peer, listener, true);
                         if let Some(user) = user {
@@ -89,12 +92,14 @@ impl Runner {
         match self.net.detach(slot) {
             Some(socket) => {
                 self.counted.remove(&slot);
-                let arrival = Arrival { socket, guest, layers, unsent };
+                let visit = self.at_gate.visits.remove(&slot);
+                let arrival = Arrival { socket, guest, layers, unsent, visit };
                 self.send(now, to, Parcel::Socket(Box::new(arrival)), None);
             }
             // The peer has gone while its CONNECT was read.
             None => {
                 self.count_out(slot);
+                self.end_visit(now, slot);
                 self.net.close(slot);
             }
         }

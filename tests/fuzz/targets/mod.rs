@@ -9,6 +9,8 @@ pub mod log;
 pub mod packet;
 pub mod proxy;
 #[cfg(feature = "runtime")]
+pub mod scram;
+#[cfg(feature = "runtime")]
 pub mod tls;
 pub mod topic;
 pub mod websocket;

@@ -1,0 +1,338 @@
+//! The gate, source by source and second by second.
+
+use super::*;
+
+fn off() -> GateSettings {
+    GateSettings { delay_base_millis: 0, addresses_max: 1000, ..GateSettings::default() }
+}
+
+fn gate(settings: GateSettings) -> AddressGate {
+    AddressGate::new(settings, 7)
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn v4(number: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits(number))
+}
+
+/// Each entry is in the table, and in one list: the one of its class.
+fn check(gate: &AddressGate) {
+    assert!(gate.entries.len() <= gate.settings.addresses_max);
+    assert_eq!(gate.by_source.len(), gate.entries.len());
+    let mut linked = 0;
+    for class in CLASSES {
+        let (mut newer, mut place) = (NONE, gate.lists[class as usize].newest);
+        while place != NONE {
+            let entry = &gate.entries[place as usize];
+            assert!(entry.newer == newer && entry.class == class && entry.class_now() == class);
+            assert_eq!(gate.find(entry.source), Some(place));
+            linked += 1;
+            (newer, place) = (place, entry.older);
+        }
+        assert_eq!(gate.lists[class as usize].oldest, newer);
+    }
+    assert_eq!(linked, gate.entries.len());
+}
+
+#[test]
+fn a_source_may_open_a_burst_and_then_its_rate() {
+    let mut gate = gate(GateSettings { connects_per_second: 10, connects_burst: 5, ..off() });
+    let (one, other) = (ip("192.0.2.1"), ip("192.0.2.2"));
+    let start = 1_000_000;
+    for _ in 0..5 {
+        assert_eq!(gate.open(start, one), Admission::Admit);
+    }
+    assert_eq!(gate.open(start, one), Admission::TooFast);
+    assert_eq!(gate.open(start + 99, one), Admission::TooFast);
+    assert_eq!(gate.open(start + 100, one), Admission::Admit);
+    assert_eq!(gate.open(start + 100, one), Admission::TooFast);
+    assert_eq!(gate.open(start, other), Admission::Admit, "each source has a rate of its own");
+    // After a rest the burst is there again, and no more than the burst.
+    let admitted = (0..20).filter(|_| gate.open(start + 60_000, one) == Admission::Admit).count();
+    assert_eq!(admitted, 5);
+    check(&gate);
+}
+
+#[test]
+fn over_a_long_time_the_rate_is_kept() {
+    let mut gate = gate(GateSettings { connects_per_second: 3, connects_burst: 0, ..off() });
+    let admitted = (0..100_000).filter(|&now| gate.open(now, v4(1)) == Admission::Admit).count();
+    assert!((295..=301).contains(&admitted), "{admitted} in 100 s");
+}
+
+#[test]
+fn rate_zero_admits_all_and_remembers_nobody() {
+    let mut gate = gate(off());
+    for number in 0..10_000 {
+        assert_eq!(gate.open(5, v4(number % 10)), Admission::Admit);
+    }
+    assert!(gate.is_empty());
+}
+
+#[test]
+fn refusals_are_delayed_twice_as_long_each_time_up_to_a_maximum() {
+    let settings = GateSettings {
+        failures_before_delay: 2,
+        delay_base_millis: 100,
+        delay_max_millis: 1000,
+        failures_forget_seconds: 60,
+        ..off()
+    };
+    let mut gate = gate(settings);
+    let delays: Vec<u64> = (0..100)
+        .map(|now| match gate.failed(now, v4(1)) {
+            Penalty::None => 0,
+            Penalty::Delay { millis } => millis,
+            Penalty::Ban { .. } => panic!("bans are off"),
+        })
+        .collect();
+    assert_eq!(delays[..8], [0, 0, 100, 200, 400, 800, 1000, 1000]);
+    assert!(delays[8..].iter().all(|&millis| millis == 1000));
+    assert_eq!(gate.failed(99 + 60_000, v4(1)), Penalty::None, "a minute without failures heals");
+}
+
+#[test]
+fn a_success_forgives_one_failure() {
+    let mut gate = gate(GateSettings { ban_after_failures: 3, ..off() });
+    assert_eq!(gate.failed(0, v4(1)), Penalty::None);
+    assert_eq!(gate.failed(1, v4(1)), Penalty::None);
+    gate.succeeded(2, v4(1));
+    gate.succeeded(2, v4(2));
+    assert_eq!(gate.failed(3, v4(1)), Penalty::None);
+    assert_eq!(gate.failed(4, v4(1)), Penalty::Ban { until_millis: 300_004 });
+    check(&gate);
+}
+
+#[test]
+fn a_banned_source_is_refused_until_its_time_is_over() {
+    let mut gate = gate(GateSettings { ban_after_failures: 2, ban_seconds: 10, ..off() });
+    gate.failed(1000, v4(1));
+    assert_eq!(gate.failed(1000, v4(1)), Penalty::Ban { until_millis: 11_000 });
+    assert_eq!(gate.open(1001, v4(1)), Admission::Banned { until_millis: 11_000 });
+    // Connections that were open before the ban add nothing to it.
+    assert_eq!(gate.failed(5000, v4(1)), Penalty::None);
+    assert_eq!(gate.open(10_999, v4(1)), Admission::Banned { until_millis: 11_000 });
+    assert_eq!(gate.bans(10_999).count(), 1);
+    assert_eq!(gate.bans(11_000).count(), 0);
+    assert_eq!(gate.open(11_000, v4(1)), Admission::Admit);
+    assert_eq!(gate.failed(11_001, v4(1)), Penalty::None, "the count begins anew");
+    check(&gate);
+}
+
+#[test]
+fn flapping_bans() {
+    let mut gate = gate(GateSettings { flap_connects: 3, flap_seconds: 10, ban_seconds: 60, ..off() });
+    assert_eq!(gate.closed(0, v4(1), 10_000), None, "it lived long enough");
+    assert!(gate.is_empty());
+    assert_eq!(gate.closed(1000, v4(1), 5), None);
+    assert_eq!(gate.closed(2000, v4(1), 9_999), None);
+    // The time is over: a new count.
+    assert_eq!(gate.closed(11_000, v4(1), 5), None);
+    assert_eq!(gate.closed(12_000, v4(1), 5), None);
+    assert_eq!(gate.closed(13_000, v4(1), 5), Some(73_000));
+    assert_eq!(gate.closed(13_000, v4(1), 5), None);
+    assert_eq!(gate.open(13_001, v4(1)), Admission::Banned { until_millis: 73_000 });
+    check(&gate);
+}
+
+#[test]
+fn bans_by_hand_come_and_go() {
+    let mut gate = gate(off());
+    assert!(gate.ban(0, ip("192.0.2.7"), u64::MAX));
+    assert!(gate.ban(0, ip("2001:db8::1"), 500));
+    assert!(gate.ban(0, ip("192.0.2.8"), 0), "a ban that has ended is none");
+    let bans: Vec<String> = gate.bans(1).map(|ban| format!("{} {}", ban.network, ban.until_millis)).collect();
+    assert_eq!(bans, ["2001:db8::/64 500", "192.0.2.7/32 18446744073709551615"]);
+    assert_eq!(gate.open(u64::MAX - 1, ip("192.0.2.7")), Admission::Banned { until_millis: u64::MAX });
+    assert!(gate.unban(1, ip("192.0.2.7")));
+    assert!(!gate.unban(1, ip("192.0.2.7")));
+    assert!(!gate.unban(1, ip("192.0.2.9")));
+    assert_eq!(gate.open(1, ip("192.0.2.7")), Admission::Admit);
+    check(&gate);
+}
+
+#[test]
+fn an_ipv6_network_is_one_source_and_a_mapped_address_is_ipv4() {
+    let mut gate = gate(off());
+    gate.ban(0, ip("2001:db8:0:1::1"), 100);
+    assert_eq!(gate.open(1, ip("2001:db8:0:1:ffff:ffff:ffff:ffff")), Admission::Banned { until_millis: 100 });
+    assert_eq!(gate.open(1, ip("2001:db8:0:2::1")), Admission::Admit);
+    gate.ban(0, ip("192.0.2.1"), 100);
+    assert_eq!(gate.open(1, ip("::ffff:192.0.2.1")), Admission::Banned { until_millis: 100 });
+    assert_eq!(gate.open(1, ip("::ffff:192.0.2.2")), Admission::Admit);
+    // The same bits as upper half and as IPv4 address are two sources.
+    gate.ban(0, ip("0:0:0:5::"), 100);
+    assert_eq!(gate.open(1, ip("0.0.0.5")), Admission::Admit);
+}
+
+#[test]
+fn exempt_networks_are_never_counted() {
+    let exempt = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()].into();
+    let mut gate = gate(GateSettings {
+        connects_per_second: 1,
+        connects_burst: 1,
+        ban_after_failures: 1,
+        flap_connects: 1,
+        exempt,
+        ..off()
+    });
+    for address in ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8:5::1"] {
+        for now in 0..5 {
+            assert_eq!(gate.open(now, ip(address)), Admission::Admit);
+            assert_eq!(gate.failed(now, ip(address)), Penalty::None);
+            assert_eq!(gate.closed(now, ip(address), 0), None);
+        }
+        assert!(!gate.ban(0, ip(address), 100));
+    }
+    assert!(gate.is_empty());
+    assert!(matches!(gate.failed(0, ip("11.0.0.1")), Penalty::Ban { .. }));
+}
+
+#[test]
+fn a_million_addresses_stay_within_the_bound_and_free_nobody() {
+    let settings = GateSettings {
+        connects_per_second: 1,
+        connects_burst: 1,
+        ban_after_failures: 3,
+        ban_seconds: 3600,
+        addresses_max: 10_000,
+        ..off()
+    };
+    let mut gate = gate(settings);
+    gate.ban(0, ip("192.0.2.1"), 3_600_000);
+    gate.failed(0, ip("192.0.2.2"));
+    gate.failed(0, ip("192.0.2.2"));
+    for number in 0..1_000_000_u32 {
+        let address = match number % 2 {
+            0 => v4(0x0a00_0000 + number),
+            _ => IpAddr::V6(Ipv6Addr::from_bits(u128::from(number) << 64)),
+        };
+        assert_eq!(gate.open(u64::from(number / 1000), address), Admission::Admit);
+    }
+    assert_eq!(gate.len(), 10_000);
+    assert!(gate.entries.capacity() <= 16_384);
+    assert!(matches!(gate.open(1000, ip("192.0.2.1")), Admission::Banned { .. }));
+    assert!(
+        matches!(gate.failed(1000, ip("192.0.2.2")), Penalty::Ban { .. }),
+        "failures outlast the flood too"
+    );
+    check(&gate);
+}
+
+#[test]
+fn room_is_made_by_the_clean_then_the_failing_then_the_banned() {
+    let mut gate = gate(GateSettings { connects_per_second: 1, addresses_max: 4, ..off() });
+    gate.ban(0, v4(1), 1000);
+    gate.ban(0, v4(2), 1000);
+    gate.failed(0, v4(3));
+    gate.open(0, v4(4));
+    gate.open(0, v4(5));
+    assert_eq!(gate.find(Source::V4(4)), None);
+    gate.failed(0, v4(5));
+    gate.open(0, v4(6));
+    assert_eq!(gate.find(Source::V4(3)), None, "of the failing, the one seen longest ago");
+    gate.failed(0, v4(6));
+    gate.ban(0, v4(5), 1000);
+    gate.ban(0, v4(6), 1000);
+    gate.open(1, v4(1));
+    gate.open(1, v4(7));
+    assert_eq!(gate.find(Source::V4(2)), None, "of the banned, the one seen longest ago");
+    check(&gate);
+}
+
+#[test]
+fn whatever_happens_the_lists_hold_together() {
+    let settings = GateSettings {
+        connects_per_second: 2,
+        connects_burst: 3,
+        ban_after_failures: 4,
+        ban_seconds: 1,
+        failures_forget_seconds: 2,
+        flap_connects: 3,
+        flap_seconds: 1,
+        addresses_max: 50,
+        ..off()
+    };
+    let mut gate = gate(settings);
+    let mut seed = 3_u64;
+    let mut now = 0;
+    for step in 0..50_000 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let number = (seed >> 33) as u32;
+        let address = v4(number % 100);
+        now += u64::from(number >> 8 & 31);
+        match number >> 16 & 7 {
+            0..=2 => drop(gate.open(now, address)),
+            3 => drop(gate.failed(now, address)),
+            4 => gate.succeeded(now, address),
+            5 => drop(gate.closed(now, address, 5)),
+            6 => drop(gate.ban(now, address, now + 100)),
+            _ => drop(gate.unban(now, address)),
+        }
+        if step % 100 == 0 {
+            check(&gate);
+        }
+    }
+    check(&gate);
+}
+
+#[test]
+fn settings_without_a_file_are_the_defaults() {
+    assert_eq!(GateSettings::from(&Config::default()), GateSettings::default());
+}
+
+#[test]
+fn listed_networks_are_banned_for_ever_but_for_the_exempt() {
+    let settings = GateSettings {
+        banned: ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()].into(),
+        exempt: ["10.1.0.0/16".parse().unwrap()].into(),
+        ..off()
+    };
+    let mut gate = gate(settings);
+    assert!(!gate.is_open_to_all());
+    for address in ["10.0.0.1", "::ffff:10.2.0.1", "2001:db8::1"] {
+        assert_eq!(gate.open(5, ip(address)), Admission::Banned { until_millis: u64::MAX }, "{address}");
+    }
+    for address in ["10.1.0.1", "11.0.0.1", "2001:db9::1"] {
+        assert_eq!(gate.open(5, ip(address)), Admission::Admit, "{address}");
+    }
+    assert!(gate.is_empty(), "whoever stands in a list need not be remembered");
+}
+
+#[test]
+fn a_source_that_is_not_admitted_is_told_of_once_a_minute() {
+    let mut gate = gate(off());
+    let told =
+        |gate: &mut AddressGate, now, text| gate.tell(now, ip(text)).map(|network| network.to_string());
+    assert_eq!(told(&mut gate, 500, "192.0.2.1").as_deref(), Some("192.0.2.1/32"));
+    assert_eq!(told(&mut gate, 59_999, "192.0.2.1"), None);
+    assert_eq!(told(&mut gate, 59_999, "2001:db8::1").as_deref(), Some("2001:db8::/64"));
+    assert_eq!(told(&mut gate, 60_000, "2001:db8::2"), None);
+    assert!(told(&mut gate, 60_000, "192.0.2.1").is_some());
+    check(&gate);
+}
+
+#[test]
+fn other_settings_forget_no_ban_and_no_failure() {
+    let settings = GateSettings { ban_after_failures: 2, ban_seconds: 10, ..off() };
+    let mut gate = gate(settings);
+    gate.failed(0, v4(1));
+    gate.failed(0, v4(1));
+    gate.failed(0, v4(2));
+    gate.tell(0, v4(3));
+    gate.change(GateSettings { ban_after_failures: 2, ban_seconds: 99, ..off() });
+    assert_eq!(gate.open(1, v4(1)), Admission::Banned { until_millis: 10_000 });
+    assert_eq!(gate.failed(1, v4(2)), Penalty::Ban { until_millis: 99_001 });
+    assert_eq!(gate.len(), 3);
+    check(&gate);
+    // Fewer places: the clean go first, and of the banned those seen longest ago.
+    gate.open(2, v4(1));
+    gate.change(GateSettings { addresses_max: 1, ..off() });
+    assert_eq!(gate.open(3, v4(1)), Admission::Banned { until_millis: 10_000 });
+    assert_eq!(gate.open(3, v4(2)), Admission::Admit);
+    assert_eq!(gate.len(), 1);
+    check(&gate);
+}

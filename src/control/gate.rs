@@ -1,0 +1,219 @@
+//! The gate of the whole broker: all shards ask the same one, so that a rate counts connections whichever shard
+//! accepts them, and a ban holds on all of them at once. Bans by hand come in here too.
+//!
+//! It is divided by address into parts, each with a lock that is held for one look into a table: two shards wait
+//! for each other only when clients of the same part come in at the very same moment. Where nothing has to be
+//! remembered of anyone (no rate, no list of bans, no failures yet) no lock is taken at all.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ahash::RandomState;
+
+use crate::auth::gate::{AddressGate, Admission, Ban, GateSettings, Penalty, counted_with};
+use crate::config::Network;
+use crate::time::Time;
+
+/// Enough that a hundred shards seldom meet. Each has an equal share of the addresses that are remembered.
+const PARTS: usize = 64;
+
+/// See the module. Every `now` is a point on the clock that the shards share.
+pub struct SharedGate {
+    parts: Box<[Part]>,
+    hasher: RandomState,
+}
+
+/// On a cache line of its own.
+#[repr(align(128))]
+struct Part {
+    gate: Mutex<AddressGate>,
+    /// See [`AddressGate::is_open_to_all`].
+    is_open_to_all: AtomicBool,
+}
+
+/// A connection that is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TurnedAway {
+    /// Else it comes too fast.
+    pub is_banned: bool,
+    /// What a log line should name, if there should be one.
+    pub tell: Option<Network>,
+}
+
+impl SharedGate {
+    /// A gate that knows nobody yet. The seed keys its tables.
+    pub fn new(settings: &GateSettings, seed: u64) -> SharedGate {
+        let share = share(settings);
+        let part = |number| {
+            let gate = AddressGate::new(share.clone(), seed.wrapping_add(number));
+            Part { is_open_to_all: AtomicBool::new(gate.is_open_to_all()), gate: Mutex::new(gate) }
+        };
+        SharedGate {
+            parts: (0..PARTS as u64).map(part).collect(),
+            hasher: RandomState::with_seeds(seed, 0x7061, 0x7274, 0x73),
+        }
+    }
+
+    /// Other settings from now on; bans and counts stay.
+    pub fn change(&self, settings: &GateSettings) {
+        let share = share(settings);
+        for part in &self.parts {
+            part.with(|gate| gate.change(share.clone()));
+        }
+    }
+
+    /// A connection opens, before a byte of it is read.
+    ///
+    /// # Errors
+    /// It is to be closed.
+    pub fn open(&self, now: Time, address: IpAddr) -> Result<(), TurnedAway> {
+        let part = self.part(address);
+        if part.is_open_to_all.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let now_millis = now.as_millis();
+        part.with(|gate| {
+            let is_banned = match gate.open(now_millis, address) {
+                Admission::Admit => return Ok(()),
+                Admission::TooFast => false,
+                Admission::Banned { .. } => true,
+            };
+            Err(TurnedAway { is_banned, tell: gate.tell(now_millis, address) })
+        })
+    }
+
+    /// A login has failed; says what to do with the refusal.
+    pub fn failed(&self, now: Time, address: IpAddr) -> Penalty {
+        self.part(address).with(|gate| gate.failed(now.as_millis(), address))
+    }
+
+    /// A login has succeeded.
+    pub fn succeeded(&self, now: Time, address: IpAddr) {
+        let part = self.part(address);
+        if !part.is_open_to_all.load(Ordering::Acquire) {
+            part.with(|gate| gate.succeeded(now.as_millis(), address));
+        }
+    }
+
+    /// A connection that was admitted has ended after so long a life; true if that makes a ban.
+    pub fn closed(&self, now: Time, address: IpAddr, lived_millis: u64) -> bool {
+        self.part(address).with(|gate| gate.closed(now.as_millis(), address, lived_millis)).is_some()
+    }
+
+    /// Bans an address by hand, or with IPv6 its /64, until a point in time; `Time::MAX`: until it is taken back.
+    /// Gives false, and does nothing, for one that is exempt. Connections that live stay.
+    pub fn ban(&self, now: Time, address: IpAddr, until: Time) -> bool {
+        let until_millis = if until == Time::MAX { u64::MAX } else { until.as_millis() };
+        self.part(address).with(|gate| gate.ban(now.as_millis(), address, until_millis))
+    }
+
+    /// Takes a ban back, whatever made it but the configuration; gives whether there was one.
+    pub fn unban(&self, now: Time, address: IpAddr) -> bool {
+        self.part(address).with(|gate| gate.unban(now.as_millis(), address))
+    }
+
+    /// The bans of this moment but for those of the configuration, in no order.
+    pub fn bans(&self, now: Time) -> Vec<Ban> {
+        let of_part = |part: &Part| part.with(|gate| gate.bans(now.as_millis()).collect::<Vec<_>>());
+        self.parts.iter().flat_map(of_part).collect()
+    }
+
+    fn part(&self, address: IpAddr) -> &Part {
+        // A network that is counted as one lies in one part.
+        let hash = self.hasher.hash_one(counted_with(address));
+        &self.parts[(hash % PARTS as u64) as usize]
+    }
+}
+
+impl Part {
+    fn with<T>(&self, ask: impl FnOnce(&mut AddressGate) -> T) -> T {
+        let mut gate: MutexGuard<'_, AddressGate> = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = ask(&mut gate);
+        self.is_open_to_all.store(gate.is_open_to_all(), Ordering::Release);
+        answer
+    }
+}
+
+/// What one part has to keep to.
+fn share(settings: &GateSettings) -> GateSettings {
+    GateSettings { addresses_max: settings.addresses_max.div_ceil(PARTS), ..settings.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use std::sync::atomic::AtomicUsize;
+
+    fn v4(number: u32) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::from_bits(number))
+    }
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    #[test]
+    fn a_rate_holds_over_all_threads_that_ask() {
+        let settings =
+            GateSettings { connects_per_second: 10, connects_burst: 50, ..GateSettings::default() };
+        let gate = SharedGate::new(&settings, 7);
+        let (admitted, told) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        match gate.open(at(1000), v4(1)) {
+                            Ok(()) => admitted.fetch_add(1, Ordering::Relaxed),
+                            Err(away) => told.fetch_add(usize::from(away.tell.is_some()), Ordering::Relaxed),
+                        };
+                    }
+                });
+            }
+        });
+        assert_eq!((admitted.into_inner(), told.into_inner()), (50, 1), "and one log line");
+        assert_eq!(gate.open(at(1000), v4(2)), Ok(()), "each address has a rate of its own");
+    }
+
+    #[test]
+    fn a_gate_that_has_nothing_to_remember_is_passed_without_its_locks() {
+        let gate = SharedGate::new(&GateSettings::default(), 7);
+        let locks: Vec<_> = gate.parts.iter().map(|part| part.gate.lock().unwrap()).collect();
+        for number in 0..1000 {
+            assert_eq!(gate.open(at(0), v4(number)), Ok(()));
+            gate.succeeded(at(0), v4(number));
+        }
+        drop(locks);
+        gate.failed(at(0), v4(1));
+        assert!(!gate.part(v4(1)).is_open_to_all.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn bans_by_hand_hold_until_their_time_or_until_they_are_taken_back() {
+        let gate = SharedGate::new(&GateSettings::default(), 7);
+        let banned = |now, number| gate.open(now, v4(number)).is_err_and(|away| away.is_banned);
+        assert!(gate.ban(at(0), v4(1), at(500)) && gate.ban(at(0), v4(2), Time::MAX));
+        assert_eq!(gate.bans(at(1)).len(), 2);
+        assert!(banned(at(499), 1) && !banned(at(500), 1));
+        assert!(banned(at(u64::MAX / 1000), 2));
+        gate.change(&GateSettings { connects_per_second: 5, ..GateSettings::default() });
+        assert!(banned(at(1000), 2), "other settings forget no ban");
+        assert!(gate.unban(at(1000), v4(2)) && !gate.unban(at(1000), v4(2)));
+        assert!(!banned(at(1000), 2));
+        assert_eq!(gate.bans(at(1000)), []);
+    }
+
+    #[test]
+    fn what_is_changed_holds_for_every_address_at_once() {
+        let gate = SharedGate::new(&GateSettings::default(), 7);
+        let banned = ["10.0.0.0/8".parse().unwrap()].into();
+        gate.change(&GateSettings { banned, ..GateSettings::default() });
+        for number in 0..1000 {
+            assert!(gate.open(at(0), v4(0x0a00_0000 + number)).is_err_and(|away| away.is_banned));
+            assert_eq!(gate.open(at(0), v4(0x0b00_0000 + number)), Ok(()));
+        }
+        gate.change(&GateSettings::default());
+        assert_eq!(gate.open(at(0), v4(0x0a00_0000)), Ok(()));
+    }
+}
