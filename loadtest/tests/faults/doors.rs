@@ -79,12 +79,13 @@ fn sessions_are_resumed_when_asked_to_and_only_then() {
     let toy = Toy::start(Vice::None);
     let relay = Relay::start(toy.port, TLS);
     for version in ["1.2", "1.3"] {
-        let storm = format!("storm --concurrency 8 --seconds 0.3 --tls --ca CA --tls-version {version}");
-        let full = through(&relay, &format!("{storm} --warm-up 0.3"));
-        assert!(full.number("tls_full") > 0.0 && full.number("tls_resumed") == 0.0, "{}", full.json);
-        let resumed = through(&relay, &format!("{storm} --warm-up 0 --resume"));
-        // The first of each slot have nothing to resume.
-        assert!(resumed.number("tls_resumed") > 0.0 && resumed.number("tls_full") <= 8.0, "{}", resumed.json);
+        // One after the other, so that only the first has nothing to resume.
+        let pairs = format!("{PAIRS} --connecting 1 --tls --ca CA --tls-version {version}");
+        for (flag, expected) in [("", (6.0, 0.0)), ("--resume", (1.0, 5.0))] {
+            let outcome = through(&relay, &format!("{pairs} {flag}"));
+            let made = (outcome.number("tls_full"), outcome.number("tls_resumed"));
+            assert_eq!(made, expected, "{version} {flag}: {}", outcome.json);
+        }
     }
 }
 

@@ -119,7 +119,7 @@ fn wills_that_are_lost_or_come_again_or_unasked_are_counted() {
     counts(Vice::RepeatWill, &format!("{FLEET} {BREAKS} --mqtt 5.0"), &["duplicate"]);
 
     let toy = Toy::start(Vice::WillOnDisconnect);
-    let outcome = outcome(&toy, &format!("{FLEET} --drop-rate 0 --reconnect-rate 1"));
+    let outcome = outcome(&toy, &format!("{FLEET} --telemetry-qos 60,40,0 --drop-rate 0 --reconnect-rate 1"));
     // Those at the end of the run, when everybody leaves, are seen by nobody.
     let faults = outcome.faults();
     assert!(matches!(faults[..], [("misrouted", count)] if count <= toy.done()), "{}", outcome.json);
