@@ -47,7 +47,8 @@ impl Logins {
         done: impl Fn(Verdict) + Clone + Send + 'static,
     ) -> Result<(), Verdict> {
         let Some(proofs) = entrance.proofs(login.listener) else {
-            return Err(Verdict::Bad("its listener asks for nothing any more"));
+            // A reload has come between: the client's next try is judged by the new rules.
+            return Err(Verdict::Unavailable);
         };
         let pool = Arc::clone(&self.pool);
         let work = {

@@ -137,7 +137,7 @@ fn by_webhook(answer: WebhookAnswer, login: &Login, now: u64) -> Verdict {
             tracing::warn!(
                 "webhook: its answer holds what is no topic filter: {error}; the login is refused"
             );
-            Verdict::Bad("the webhook's answer can't be used")
+            Verdict::Unavailable
         }
     }
 }

@@ -151,7 +151,11 @@ impl Shard {
             return self.send_challenge(slot, &challenge, packet_bytes_max);
         }
         // [MQTT5-4.12.1-2]
-        let proved = self.close_exchange(slot, auth)?;
+        let proved = self.close_exchange(slot, auth).inspect_err(|violation| {
+            if *violation == BAD_PROOF {
+                self.note_failed_again(slot);
+            }
+        })?;
         let answer = Auth { reason: Reason::Success, method, data: proved.data.as_deref() };
         self.send_auth(slot, &answer, packet_bytes_max)
     }

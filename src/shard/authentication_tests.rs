@@ -1,8 +1,8 @@
 //! Enhanced authentication by SCRAM-SHA-256: on the way in, again later, and what goes wrong.
 
-use super::Event;
 use super::admission_tests::{list, quiet, string};
 use super::world::World;
+use super::{Counter, Event};
 use crate::auth::access::Access;
 use crate::auth::acl::{Actions, Effect, Subscribing};
 use crate::auth::hash::{PasswordHash, Scheme};
@@ -358,6 +358,8 @@ fn failed_proof_and_wrong_steps_end_the_connection_of_a_client_that_is_in() {
     let (last, _) = answer("user", &challenge(&mut world, client), "pencils");
     world.send(client, &last);
     assert_eq!(cut(&mut world, client), 0x87);
+    // It counts as a wrong login.
+    assert_eq!(world.shards[0].shared.counters[0].get(Counter::LoginsFailed), 1);
 
     let again = || auth(0x19, METHOD, Some(&client_first("user")));
     for (steps, code) in [

@@ -68,10 +68,21 @@ impl Shard {
         // Its CONNECT is finished: it takes no place from those who log in.
         self.handshakes -= 1;
         self.refusals_waiting += 1;
-        self.count(Counter::LoginsFailed, 1);
         self.report(Event::Refused { client: client_id.into(), peer, violation });
-        self.effects.push(Effect::LoginFailed { slot, serial, peer });
+        self.note_failure(slot, serial, peer);
         Progress::Next
+    }
+
+    fn note_failure(&mut self, slot: u32, serial: u32, peer: SocketAddr) {
+        self.count(Counter::LoginsFailed, 1);
+        self.effects.push(Effect::LoginFailed { slot, serial, peer });
+    }
+
+    /// A client that is in has not proved itself again: it counts as any wrong login, and has its end at once.
+    pub(super) fn note_failed_again(&mut self, slot: u32) {
+        if let Some(connection) = self.connection(slot) {
+            self.note_failure(slot, connection.serial, SocketAddr::from(&connection.peer));
+        }
     }
 
     /// The client has proved who it is, whatever becomes of it.
