@@ -5,9 +5,7 @@
 //! merge. At QoS 1 and 2 the packet identifier makes the difference: subscribers that go in step
 //! have the same one, and share the variant; the others get a copy with two bytes changed.
 
-use super::directory::{
-    ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0, REPLAYING,
-};
+use super::directory::{ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
 use super::enqueue::Place;
 use super::waits::{ForLog, Intents, QUOTA};
 use super::{Counter, EndCause, Event, Limit, SessionKey, Shard};
@@ -225,11 +223,9 @@ impl Shard {
         if self.is_withheld(subscriber, fanout.publication.topic) {
             return true;
         }
+        self.note_live(subscriber, fanout);
         let entry = self.directory.slot_mut(subscriber);
         let slot = entry.connection;
-        if entry.flags & REPLAYING != 0 && fanout.publication.retain {
-            entry.session_mut().note_overtaken(fanout.topic_hash, fanout.publication.stamp);
-        }
         if form.qos == QoS::AtMostOnce {
             // Before its CONNACK is out it is not connected yet, as far as it knows.
             if slot == NO_CONNECTION || entry.flags & (GATED | QUEUES_QOS0) != 0 {

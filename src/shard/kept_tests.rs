@@ -399,3 +399,26 @@ fn a_publisher_gets_its_own_messages_in_their_order_though_the_disk_fills_betwee
     let expected = b"\x50\x02\x00\x07\x30\x07\x00\x03a/bh1\x50\x02\x00\x08\x30\x07\x00\x03a/bh2";
     assert_eq!(world.take(client), expected);
 }
+
+#[test]
+fn a_publisher_that_waits_for_its_pubrec_does_not_get_its_own_message_as_a_retained_one_before() {
+    for home in [0, 1] {
+        let mut world = quiet(2);
+        let (name, topic) = (at_home(0, "c"), at_home(home, "t"));
+        let client = connect(&mut world, 0, &name, 60);
+        world.stick(home);
+        let length = u8::try_from(topic.len()).unwrap();
+        // The question for what is retained is on its way when the message follows it.
+        let subscribe = [&[0x82, 5 + length, 0, 1, 0, length], topic.as_bytes(), &[0]].concat();
+        let publish = [&[0x35, 6 + length, 0, length], topic.as_bytes(), &[0, 7], b"hi"].concat();
+        world.send(client, &[subscribe, publish].concat());
+        assert_eq!(
+            world.take(client),
+            [0x90, 3, 0, 1, 0],
+            "the message is not on the disk of its home {home}"
+        );
+        world.unstick(home);
+        let live = [&[0x30, 4 + length, 0, length], topic.as_bytes(), b"hi"].concat();
+        assert_eq!(world.take(client), [b"\x50\x02\x00\x07", live.as_slice()].concat());
+    }
+}

@@ -376,6 +376,8 @@ impl Shard {
             self.deliver(now, fanout, session, granted, retain_as_published, &ids, None);
             return;
         }
+        // It comes behind the PUBREC, which may wait for a disk; what is retained of it does not wait.
+        self.note_live(session, fanout);
         let own = OwnDelivery {
             message: fanout.keep(),
             topic_hash: fanout.topic_hash,

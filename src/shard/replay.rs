@@ -103,6 +103,15 @@ impl Shard {
         self.directory.slot_mut(session).flags |= REPLAYING;
     }
 
+    /// A session gets a live message: a replay that is under way must not bring it, nor an older one.
+    #[inline]
+    pub(super) fn note_live(&mut self, session: u32, fanout: &Fanout<'_>) {
+        let entry = self.directory.slot_mut(session);
+        if entry.flags & REPLAYING != 0 && fanout.publication.retain {
+            entry.session_mut().note_overtaken(fanout.topic_hash, fanout.publication.stamp);
+        }
+    }
+
     /// The SUBACK of this SUBSCRIBE is out.
     pub(super) fn start_replays(&mut self, now: Time, session: u32, subscribe: u64) {
         let replays = self.directory.session_mut(session).replays.existing();
