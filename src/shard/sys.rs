@@ -33,6 +33,11 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/clients/disconnected", Source::Difference(Counter::Sessions, Counter::ClientsConnected)),
     ("$SYS/broker/clients/inactive", Source::Difference(Counter::Sessions, Counter::ClientsConnected)),
     ("$SYS/broker/clients/expired", Source::Sum(Counter::SessionsExpired)),
+    // Ours alone: why clients lost their connections.
+    ("$SYS/broker/clients/ended/taken_over", Source::Sum(Counter::Takeovers)),
+    ("$SYS/broker/clients/ended/keep_alive", Source::Sum(Counter::KeepAliveTimeouts)),
+    ("$SYS/broker/clients/ended/permission", Source::Sum(Counter::PermissionsEnded)),
+    ("$SYS/broker/clients/ended/violation", Source::Sum(Counter::Violations)),
     ("$SYS/broker/messages/received", Source::Sum(Counter::PacketsReceived)),
     ("$SYS/broker/messages/sent", Source::Both(Counter::AnswersSent, Counter::PublishesSent)),
     ("$SYS/broker/messages/stored", Source::Sum(Counter::MessagesQueued)),
@@ -40,12 +45,34 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/store/messages/bytes", Source::Sum(Counter::BytesQueued)),
     // Ours alone: mosquitto has no log.
     ("$SYS/broker/store/log/waits", Source::Sum(Counter::LimitLogBytes)),
-    // Ours alone too: how often reading was stopped for a rate.
+    // Ours alone too: how often each limit was reached.
+    ("$SYS/broker/limits/connections", Source::Sum(Counter::LimitConnections)),
+    ("$SYS/broker/limits/handshakes", Source::Sum(Counter::LimitHandshakes)),
+    ("$SYS/broker/limits/connect_seconds", Source::Sum(Counter::LimitConnectSeconds)),
+    ("$SYS/broker/limits/sessions", Source::Sum(Counter::LimitSessions)),
+    ("$SYS/broker/limits/packet_bytes", Source::Sum(Counter::LimitPacketBytes)),
+    ("$SYS/broker/limits/topic_levels", Source::Sum(Counter::LimitTopicLevels)),
+    ("$SYS/broker/limits/subscriptions_per_client", Source::Sum(Counter::LimitSubscriptions)),
+    ("$SYS/broker/limits/retained", Source::Sum(Counter::LimitRetained)),
+    ("$SYS/broker/limits/receive_maximum", Source::Sum(Counter::LimitReceiveMaximum)),
+    ("$SYS/broker/limits/disk", Source::Sum(Counter::LimitDisk)),
+    // How often reading was stopped for each cause.
     ("$SYS/broker/limits/client_rate", Source::Sum(Counter::LimitClientRate)),
     ("$SYS/broker/limits/listener_rate", Source::Sum(Counter::LimitListenerRate)),
+    ("$SYS/broker/limits/backlog", Source::Sum(Counter::LimitBacklog)),
+    ("$SYS/broker/limits/answers", Source::Sum(Counter::LimitAnswers)),
+    ("$SYS/broker/limits/log", Source::Sum(Counter::LimitLog)),
+    ("$SYS/broker/limits/mesh", Source::Sum(Counter::LimitMesh)),
     ("$SYS/broker/publish/messages/received", Source::Sum(Counter::PublishesReceived)),
     ("$SYS/broker/publish/messages/sent", Source::Sum(Counter::PublishesSent)),
     ("$SYS/broker/publish/messages/dropped", Source::Sum(Counter::PublishesDropped)),
+    ("$SYS/broker/publish/messages/dropped/slow", Source::Sum(Counter::DroppedSlow)),
+    ("$SYS/broker/publish/messages/dropped/queue_full", Source::Sum(Counter::DroppedQueueFull)),
+    ("$SYS/broker/publish/messages/dropped/too_large", Source::Sum(Counter::DroppedTooLarge)),
+    ("$SYS/broker/publish/messages/dropped/expired", Source::Sum(Counter::DroppedExpired)),
+    ("$SYS/broker/publish/messages/dropped/denied", Source::Sum(Counter::DroppedDenied)),
+    ("$SYS/broker/publish/messages/refused", Source::Sum(Counter::PublishesRefused)),
+    ("$SYS/broker/publish/messages/forwarded", Source::Sum(Counter::Forwarded)),
     ("$SYS/broker/publish/bytes/received", Source::Sum(Counter::PublishBytesReceived)),
     ("$SYS/broker/publish/bytes/sent", Source::Sum(Counter::PublishBytesSent)),
     ("$SYS/broker/bytes/received", Source::Sum(Counter::BytesReceived)),
@@ -53,11 +80,13 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/subscriptions/count", Source::Sum(Counter::Subscriptions)),
     ("$SYS/broker/shared_subscriptions/count", Source::Sum(Counter::SharedSubscriptions)),
     ("$SYS/broker/retained messages/count", Source::Sum(Counter::Retained)),
+    ("$SYS/broker/retained messages/bytes", Source::Sum(Counter::RetainedBytes)),
     (
         "$SYS/broker/connections/socket/count",
         Source::Difference(Counter::ConnectionsOpened, Counter::ConnectionsClosed),
     ),
     // Ours alone.
+    ("$SYS/broker/connections/refused/connect", Source::Sum(Counter::ConnectsRefused)),
     ("$SYS/broker/connections/refused/rate", Source::Sum(Counter::TurnedAwayTooFast)),
     ("$SYS/broker/connections/refused/banned", Source::Sum(Counter::TurnedAwayBanned)),
     ("$SYS/broker/logins/failed", Source::Sum(Counter::LoginsFailed)),
@@ -115,5 +144,24 @@ impl Shard {
 
     fn total(&self, counter: Counter) -> u64 {
         self.shared.counters.iter().fold(0, |sum: u64, counters| sum.wrapping_add(counters.get(counter)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::counters::ALL_COUNTERS;
+
+    #[test]
+    fn every_counter_is_told() {
+        let is_told = |wanted: Counter| {
+            TOPICS.iter().any(|(_, source)| match *source {
+                Source::Sum(counter) => counter == wanted,
+                Source::Both(one, other) | Source::Difference(one, other) => one == wanted || other == wanted,
+                Source::Text(_) | Source::Uptime | Source::SessionsMaximum => false,
+            })
+        };
+        let untold: Vec<_> = ALL_COUNTERS.iter().filter(|&&counter| !is_told(counter)).collect();
+        assert!(untold.is_empty(), "{untold:?}");
     }
 }
