@@ -4,6 +4,8 @@
 use super::acl::{Acl, Permissions};
 use super::method::{Method, TEST_METHOD};
 #[cfg(feature = "runtime")]
+use super::password_file::PasswordFile;
+#[cfg(feature = "runtime")]
 use super::scram_users::ScramUsers;
 use crate::packet::ProtocolVersion;
 use std::fmt;
@@ -23,6 +25,9 @@ pub struct Access {
     pub asks_for_all: bool,
     /// The client's certificate is its user name, and no password is asked for.
     pub names_by_certificate: bool,
+    /// Those who can log in by password: who has done so stays only as long as its line here is the same.
+    #[cfg(feature = "runtime")]
+    pub passwords: Option<Arc<PasswordFile>>,
     /// Those who can log in by SCRAM; none: it is not offered.
     #[cfg(feature = "runtime")]
     pub scram: Option<Arc<ScramUsers>>,
@@ -32,6 +37,15 @@ impl Access {
     /// What a client may do.
     pub fn permissions(&self, user: Option<&str>, client_id: &str) -> Permissions {
         self.acl.as_ref().map_or(Permissions::everything(), |acl| acl.permissions(user, client_id))
+    }
+
+    /// Does the password file still have the line by which a user has come in?
+    #[cfg_attr(not(feature = "runtime"), allow(unused_variables, reason = "nobody comes in by a file"))]
+    pub fn has_line(&self, user: &str, line: PasswordLine) -> bool {
+        #[cfg(feature = "runtime")]
+        return self.passwords.as_ref().and_then(|file| file.line(user)) == Some(line);
+        #[cfg(not(feature = "runtime"))]
+        false
     }
 
     /// The method of enhanced authentication of this name, if it is offered. `[MQTT5-4.12.0-1]`
@@ -102,11 +116,32 @@ pub enum Verdict {
     Unavailable,
 }
 
+/// Tells a line of a password file from what a user's line is after a change: of user and password alike, since
+/// another password has another hash. Its `Debug` shows nothing of the hash.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PasswordLine(u64);
+
+impl PasswordLine {
+    /// Of the line with this digest.
+    #[cfg(feature = "runtime")]
+    pub(super) fn of(digest: &[u8]) -> PasswordLine {
+        PasswordLine(digest.iter().take(8).fold(0, |line, &byte| line << 8 | u64::from(byte)))
+    }
+}
+
+impl fmt::Debug for PasswordLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PasswordLine").finish_non_exhaustive()
+    }
+}
+
 /// With what a client comes in.
 #[derive(Clone, Debug, Default)]
 pub struct Grant {
     /// Its user name; none: it is anonymous.
     pub user: Option<Box<str>>,
+    /// The line of the password file that proved it; none: something else did.
+    pub line: Option<PasswordLine>,
     /// How long it counts, in seconds; none: as long as the connection lives.
     pub seconds: Option<u64>,
     /// What the client may do at most, whatever the access list says.

@@ -28,6 +28,7 @@ use sha2::{Digest as _, Sha512};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use super::access::PasswordLine;
 use super::scram::{self, ScramKeys};
 
 /// Most memory one Argon2id verification may take, in KiB: 256 MiB.
@@ -347,6 +348,11 @@ impl PasswordHash {
         let Scheme::ScramSha256 { iterations } = self.scheme else { return None };
         let stored_key = <[u8; 32]>::try_from(&*self.digest).ok()?;
         ScramKeys::new(iterations, &self.salt, stored_key, **self.server_key.as_ref()?)
+    }
+
+    /// What tells it from the hash of another password, or of the same one with another salt.
+    pub fn line(&self) -> PasswordLine {
+        PasswordLine::of(&self.digest)
     }
 
     fn from_scram(keys: ScramKeys) -> PasswordHash {

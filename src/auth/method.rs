@@ -4,6 +4,7 @@
 //! Every method has two steps of the client; the second consumes what the first has made. What an exchange needs of
 //! chance follows from its number and from a secret that the method was made with.
 
+use super::access::PasswordLine;
 #[cfg(feature = "runtime")]
 use super::scram::{self, ScramFailure, ScramServer};
 #[cfg(feature = "runtime")]
@@ -49,6 +50,8 @@ enum Stage {
 pub struct Proved {
     /// The user that it has proved to be; none where the method proves nobody.
     pub user: Option<Box<str>>,
+    /// The line of the password file behind that.
+    pub line: Option<PasswordLine>,
     /// Authentication Data of CONNACK, or of the last AUTH of a re-authentication.
     pub data: Option<Vec<u8>>,
 }
@@ -109,13 +112,17 @@ impl Exchange {
     /// [`MethodFailure`]. `[MQTT5-4.12.0-4]`
     pub fn finish(self, data: Option<&[u8]>) -> Result<Proved, MethodFailure> {
         match self.0 {
-            Stage::Test if data == Some(b"response") => Ok(Proved { user: None, data: None }),
+            Stage::Test if data == Some(b"response") => Ok(Proved { user: None, line: None, data: None }),
             Stage::Test => Err(MethodFailure::Refused("the challenge was answered wrong")),
             #[cfg(feature = "runtime")]
             Stage::Scram(server) => {
                 let data = data.ok_or(MethodFailure::Malformed("SCRAM ends with data of the client"))?;
                 let accepted = server.finish(data)?;
-                Ok(Proved { user: Some(accepted.user.into()), data: Some(accepted.server_final) })
+                Ok(Proved {
+                    user: Some(accepted.user.into()),
+                    line: Some(accepted.line),
+                    data: Some(accepted.server_final),
+                })
             }
         }
     }
@@ -147,7 +154,7 @@ mod tests {
             assert!(exchange.is_by("anybody"));
             exchange.finish(data)
         };
-        assert_eq!(finish(Some(b"response")), Ok(Proved { user: None, data: None }));
+        assert_eq!(finish(Some(b"response")), Ok(Proved { user: None, line: None, data: None }));
         for data in [Some(b"respons".as_slice()), None] {
             assert!(matches!(finish(data), Err(MethodFailure::Refused(_))));
         }

@@ -16,6 +16,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::access::PasswordLine;
 use super::hash::{HashError, HashScratch, PasswordHash, Scheme};
 use super::scram::{self, FakeUsers, ScramKeys, sha256};
 use base64::Engine as _;
@@ -249,6 +250,11 @@ impl PasswordFile {
         let Some(hash) = known.or(self.dummy.as_ref()) else { return false };
         let is_right = hash.verify(password, scratch);
         is_right & known.is_some()
+    }
+
+    /// What tells a user's line from what stands there after a change; none for strangers.
+    pub fn line(&self, user: &str) -> Option<PasswordLine> {
+        self.users.get(user).map(PasswordHash::line)
     }
 
     /// The keys of a user for [`scram::ScramServer::first`]; `None` for strangers and for users

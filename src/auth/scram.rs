@@ -30,6 +30,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::access::PasswordLine;
 use super::hash::{ITERATIONS_MAX, SALT_BYTES, SALT_BYTES_MAX, SALT_BYTES_MIN, SCRAM_ITERATIONS_MIN};
 
 /// The Authentication Method of CONNECT and AUTH.
@@ -234,6 +235,8 @@ impl std::error::Error for ScramFailure {}
 pub struct ScramAccepted {
     /// The name, prepared: the one that `lookup` was asked for.
     pub user: String,
+    /// The user's line of the password file.
+    pub line: PasswordLine,
     /// `v=…`, by which the client knows that the broker has the user's keys. It goes into the
     /// Authentication Data of CONNACK, or of the last AUTH of a re-authentication.
     pub server_final: Vec<u8>,
@@ -326,7 +329,8 @@ impl ScramServer {
             return Err(ScramFailure::Proof);
         }
         let server_final = format!("v={}", BASE64.encode(server_signature)).into_bytes();
-        Ok(ScramAccepted { user: self.user.clone(), server_final })
+        let line = PasswordLine::of(&self.keys.stored_key);
+        Ok(ScramAccepted { user: self.user.clone(), line, server_final })
     }
 }
 

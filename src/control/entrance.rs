@@ -59,6 +59,7 @@ impl Entrance {
                 asks_for_all: webhook.is_some(),
                 names_by_certificate: listener.tls_user_name != UserNames::None,
                 scram: passwords.as_ref().map(scram).transpose()?.flatten(),
+                passwords: passwords.clone(),
             });
             let asks_any = passwords.is_some() || tokens.is_some() || webhook.is_some();
             let has_names = asks_any || listener.tls_user_name != UserNames::None;

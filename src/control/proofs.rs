@@ -52,7 +52,8 @@ impl Proofs {
                 let given = password.unwrap_or_default();
                 let good = SCRATCH.with_borrow_mut(|scratch| file.verify_with(user, given, scratch));
                 if good && password.is_some() {
-                    return Some(Verdict::Good(Grant { user: login.user.clone(), ..Grant::default() }));
+                    let (user, line) = (login.user.clone(), file.line(user));
+                    return Some(Verdict::Good(Grant { user, line, ..Grant::default() }));
                 }
             }
         }
@@ -114,6 +115,7 @@ fn by_token(tokens: &JwtVerifier, login: &Login, token: &[u8], now: u64) -> Verd
     match Permissions::of_lists(granted.publish.as_deref(), granted.subscribe.as_deref()) {
         Ok(permissions) => Verdict::Good(Grant {
             user: Some(granted.user.into()),
+            line: None,
             seconds: granted.expires_at.map(|end| end.saturating_sub(now)),
             permissions,
         }),
@@ -130,6 +132,7 @@ fn by_webhook(answer: WebhookAnswer, login: &Login, now: u64) -> Verdict {
     match Permissions::of_lists(granted.publish.as_deref(), granted.subscribe.as_deref()) {
         Ok(permissions) => Verdict::Good(Grant {
             user: granted.user.as_deref().map(Box::from).or_else(|| login.user.clone()),
+            line: None,
             seconds: granted.expires_at.map(|end| end.saturating_sub(now)),
             permissions,
         }),

@@ -9,8 +9,8 @@ use super::connection::{KeptConnect, Progress, Stage};
 use super::directory::{CHECKED, NO_CONNECTION};
 use super::timers::Timer;
 use super::wheel::TimerId;
-use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
-use crate::auth::access::{Access, Grant, Login, Verdict};
+use super::{Counter, Effect, EndCause, Event, Limit, SLOTS_A_TURN, Shard, Violation};
+use crate::auth::access::{Access, Grant, Login, PasswordLine, Verdict};
 use crate::auth::acl::Permissions;
 use crate::packet::{Connect, Frame, ProtocolVersion, Reason};
 use crate::time::Time;
@@ -23,6 +23,8 @@ use zeroize::Zeroizing;
 pub(super) struct Identity {
     /// User name.
     pub user: Option<Box<str>>,
+    /// The line of the password file that has proved it.
+    pub line: Option<PasswordLine>,
     /// What came with its login.
     granted: Permissions,
     /// When that ends.
@@ -52,19 +54,46 @@ const UNAVAILABLE: Violation = Violation {
     reason: Reason::ServerUnavailable,
     cause: "the server that decides on logins does not answer",
 };
+const OUTDATED: Violation = Violation {
+    reason: Reason::ServerUnavailable,
+    cause: "the password file has changed since the password was checked",
+};
 const WILL_DENIED: Violation =
     Violation { reason: Reason::NotAuthorized, cause: "the client may not publish to its will's topic" };
 
 impl Shard {
     /// What the listeners ask of their clients, by number of the listener, from now on. Clients that are in are
-    /// judged anew: what they may not receive any more they do not get.
+    /// judged anew, some in each turn: what they may not receive any more they do not get, and whose line in the
+    /// password file is gone, or another, has to come in anew.
     pub fn handle_access(&mut self, access: Arc<[Access]>) {
         self.access = access;
-        for slot in 0..self.connections.len() {
-            let slot = u32::try_from(slot).expect("slots are 32 bits");
-            if let Some(session) = self.session_of(slot) {
+        self.judged_to = Some(0);
+    }
+
+    /// Goes on with judging those who are in.
+    pub(super) fn judge_again(&mut self, now: Time) {
+        let Some(from) = self.judged_to else { return };
+        let slots = self.slots();
+        let to = from.saturating_add(SLOTS_A_TURN).min(slots);
+        for slot in from..to {
+            let Some(session) = self.session_of(slot) else { continue };
+            if self.is_proof_gone(slot) {
+                self.end_connection(now, slot, EndCause::Revoked);
+            } else {
                 self.grant(slot, session);
             }
+        }
+        self.judged_to = (to < slots).then_some(to);
+    }
+
+    fn is_proof_gone(&self, slot: u32) -> bool {
+        let identity =
+            self.connection(slot).and_then(|connection| connection.rare.as_ref()).map(|rare| &rare.identity);
+        match identity {
+            Some(Identity { user: Some(user), line: Some(line), .. }) => {
+                !self.access_of(slot).has_line(user, *line)
+            }
+            _ => false,
         }
     }
 
@@ -187,7 +216,13 @@ impl Shard {
 
     /// The client is who it says.
     pub(super) fn let_in(&mut self, now: Time, slot: u32, connect: &Connect<'_>, grant: Grant) -> Progress {
-        let Grant { user, seconds, permissions: granted } = grant;
+        let Grant { user, line, seconds, permissions: granted } = grant;
+        if let (Some(user), Some(line)) = (&user, line)
+            && !self.access_of(slot).has_line(user, line)
+        {
+            // The file has changed while the proof was on its way: the next try is judged by the new one.
+            return self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, OUTDATED);
+        }
         if let Some(will) = &connect.will {
             let topic = super::mount::mounted(&self.terms(slot).mount_point, will.topic);
             let permissions = self.permissions_of(slot, user.as_deref(), connect.client_id).and(&granted);
@@ -202,7 +237,7 @@ impl Shard {
         if (user.is_some() || ends.is_some() || !granted.is_everything())
             && let Some(connection) = self.connection_mut(slot)
         {
-            connection.rare().identity = Identity { user, granted, ends, permissions: None };
+            connection.rare().identity = Identity { user, line, granted, ends, permissions: None };
         }
         self.accept(now, slot, connect)
     }

@@ -240,7 +240,7 @@ fn a_change_of_the_list_holds_for_subscriptions_that_are_there() {
 fn granted(user: &str, seconds: Option<u64>, publish: &str, subscribe: &str) -> Verdict {
     let lists = [vec![publish.to_owned()], vec![subscribe.to_owned()]];
     let permissions = Permissions::of_lists(Some(&lists[0]), Some(&lists[1])).expect("good filters");
-    Verdict::Good(Grant { user: Some(user.into()), seconds, permissions })
+    Verdict::Good(Grant { user: Some(user.into()), line: None, seconds, permissions })
 }
 
 #[test]

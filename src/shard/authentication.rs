@@ -102,14 +102,14 @@ impl Shard {
             Err(error) => Err(Violation::from(error)),
         };
         match proved {
-            Ok(Proved { user, data }) => {
+            Ok(Proved { user, line, data }) => {
                 if let Some(authentication) = self.authentication_mut(slot) {
                     authentication.last_data = data;
                 }
                 if user.is_some() {
                     self.note_proof(slot);
                 }
-                self.let_in(now, slot, &connect, Grant { user, ..Grant::default() })
+                self.let_in(now, slot, &connect, Grant { user, line, ..Grant::default() })
             }
             // [MQTT5-4.12.0-4]
             Err(violation) if violation == BAD_PROOF => {
@@ -156,6 +156,9 @@ impl Shard {
                 self.note_failed_again(slot);
             }
         })?;
+        if let Some(connection) = self.connection_mut(slot) {
+            connection.rare().identity.line = proved.line;
+        }
         let answer = Auth { reason: Reason::Success, method, data: proved.data.as_deref() };
         self.send_auth(slot, &answer, packet_bytes_max)
     }

@@ -3,7 +3,7 @@
 use super::admission_tests::{list, quiet, string};
 use super::world::World;
 use super::{Counter, Event};
-use crate::auth::access::Access;
+use crate::auth::access::{Access, Grant, Verdict};
 use crate::auth::acl::{Actions, Effect, Subscribing};
 use crate::auth::hash::{PasswordHash, Scheme};
 use crate::auth::method::TEST_METHOD;
@@ -14,20 +14,25 @@ use crate::auth::scram_users::ScramUsers;
 use crate::config::Config;
 use std::sync::Arc;
 
-/// The users `user` and `other` with the password `pencil`; `old`, whose line is of another kind.
-fn users() -> Arc<ScramUsers> {
+/// The users `user` and `other` with the password `pencil`, and a salt all of this byte; `old`, whose line is of
+/// another kind.
+fn users(salt: u8) -> Arc<PasswordFile> {
     let line = |user: &str, scheme| {
-        let hash = PasswordHash::new(scheme, b"pencil", &[7; 16]).expect("good arguments");
+        let hash = PasswordHash::new(scheme, b"pencil", &[salt; 16]).expect("good arguments");
         format!("{user}:{}\n", *hash.to_text())
     };
     let scram = Scheme::ScramSha256 { iterations: 4096 };
     let text = [line("user", scram), line("other", scram), line("old", Scheme::Sha512)].concat();
-    let file = Arc::new(PasswordFile::parse(&text, "users").expect("good lines"));
-    Arc::new(ScramUsers::new(&file, [9; 32]).expect("lines of SCRAM"))
+    Arc::new(PasswordFile::parse(&text, "users").expect("good lines"))
+}
+
+fn with_users(file: Arc<PasswordFile>) -> Access {
+    let scram = ScramUsers::new(&file, [9; 32]).map(Arc::new);
+    Access { checks_passwords: true, passwords: Some(file), scram, ..Access::default() }
 }
 
 fn with_scram() -> Access {
-    Access { checks_passwords: true, scram: Some(users()), ..Access::default() }
+    with_users(users(7))
 }
 
 fn property(id: u8, bytes: &[u8]) -> Vec<u8> {
@@ -161,9 +166,8 @@ fn subscribe(topic: &str) -> Vec<u8> {
 /// [MQTT5-4.12.0-2] [MQTT5-4.12.0-5]
 #[test]
 fn client_comes_in_as_the_user_that_it_has_proved_to_be() {
-    let mut access = list(Subscribing::Strict, &[(Effect::Allow, Actions::ALL, "of/%u/#")]);
-    access.scram = Some(users());
-    access.checks_passwords = true;
+    let acl = list(Subscribing::Strict, &[(Effect::Allow, Actions::ALL, "of/%u/#")]).acl;
+    let access = Access { acl, ..with_scram() };
     for shards in [1, 2] {
         let mut world = quiet(shards, access.clone());
         for client_id in ["a", "b", ""] {
@@ -387,11 +391,58 @@ fn failed_proof_and_wrong_steps_end_the_connection_of_a_client_that_is_in() {
 fn change_of_the_password_file_holds_for_the_next_proof() {
     let mut world = quiet(1, with_scram());
     let client = enter(&mut world, "c", "user");
-    world.ask(&Access { checks_passwords: true, ..Access::default() });
+    world.ask(&Access { scram: None, ..with_scram() });
     world.send(client, &[0xC0, 0]);
     assert_eq!(world.take(client), [0xD0, 0], "who is in stays in");
     world.send(client, &auth(0x19, METHOD, Some(&client_first("user"))));
     assert_eq!(cut(&mut world, client), 0x8C);
+}
+
+#[test]
+fn who_has_another_line_in_the_password_file_or_none_has_to_come_in_anew() {
+    let without_other = || {
+        let text = PasswordHash::new(Scheme::ScramSha256 { iterations: 4096 }, b"pencil", &[7; 16])
+            .expect("good arguments")
+            .to_text();
+        with_users(Arc::new(PasswordFile::parse(&format!("user:{}\n", *text), "users").expect("a good line")))
+    };
+    for (changed, stay) in [(without_other(), [true, false, false]), (with_users(users(8)), [false; 3])] {
+        let mut world = quiet(1, with_scram());
+        let mut clients = vec![enter(&mut world, "c", "user"), enter(&mut world, "d", "other")];
+        // By a plain password, which the pool has checked.
+        clients.push(world.open(0));
+        let said = Said { client_id: "e", user: Some("old"), ..Said::default() };
+        world.send(clients[2], &said.packet());
+        let line = with_scram().passwords.expect("a file").line("old");
+        assert!(line.is_some());
+        world.answer(Verdict::Good(Grant { user: Some("old".into()), line, ..Grant::default() }));
+        assert_eq!(world.take(clients[2])[0], 0x20);
+        world.ask(&with_scram());
+        assert!(clients.iter().all(|&client| !world.is_closed(client)), "the same lines");
+        world.ask(&changed);
+        for (client, stays) in clients.into_iter().zip(stay) {
+            assert_eq!(world.is_closed(client), !stays);
+            assert!(stays || cut(&mut world, client) == 0x87);
+        }
+    }
+}
+
+#[test]
+fn proof_by_a_line_that_has_changed_meanwhile_opens_nothing() {
+    let mut world = quiet(1, with_scram());
+    let client = offer(&mut world, "c", "user");
+    let (last, _) = answer("user", &challenge(&mut world, client), "pencil");
+    world.ask(&with_users(users(8)));
+    world.send(client, &last);
+    assert_eq!(refused(&mut world, client), 0x88);
+}
+
+#[test]
+fn more_clients_than_a_turn_looks_at_are_judged_in_the_next_ones() {
+    let mut world = quiet(1, with_scram());
+    let clients: Vec<_> = (0..600).map(|number| enter(&mut world, &format!("c{number}"), "user")).collect();
+    world.ask(&Access { checks_passwords: true, ..Access::default() });
+    assert!(clients.iter().all(|&client| world.is_closed(client)));
 }
 
 /// [MQTT5-3.1.2-24]

@@ -40,7 +40,7 @@ counters! {
     Violations,
     /// Connections that ended by their keep alive.
     KeepAliveTimeouts,
-    /// Connections that ended because what let them in has expired.
+    /// Connections that ended because what let them in has expired, or was taken back.
     PermissionsEnded,
     /// Sessions that ended by their expiry interval.
     SessionsExpired,

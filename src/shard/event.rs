@@ -158,6 +158,8 @@ pub enum EndCause {
     KeepAlive,
     /// What the client was let in with, a token for example, has expired.
     PermissionEnded,
+    /// The password file has another line for its user, or none, than when it came in.
+    Revoked,
     /// No CONNECT came in time.
     ConnectTimeout,
     /// The client identifier connected again. `[MQTT5-3.1.4-3]`
@@ -177,6 +179,7 @@ impl EndCause {
             EndCause::Violation(violation) => Some(violation.reason),
             EndCause::KeepAlive => Some(Reason::KeepAliveTimeout),
             EndCause::PermissionEnded => Some(Reason::MaximumConnectTime),
+            EndCause::Revoked => Some(Reason::NotAuthorized),
             EndCause::TakenOver => Some(Reason::SessionTakenOver),
             EndCause::Shutdown => Some(Reason::ServerShuttingDown),
             // [MQTT5-3.14.2-1]: DISCONNECT has no 0x8A.
@@ -203,6 +206,9 @@ impl fmt::Display for EndCause {
             EndCause::Violation(violation) => write!(f, "{violation}"),
             EndCause::KeepAlive => f.write_str("keep alive timeout (0x8D)"),
             EndCause::PermissionEnded => f.write_str("what the client was let in with has expired (0xA0)"),
+            EndCause::Revoked => {
+                f.write_str("its user's line in the password file is another, or gone (0x87)")
+            }
             EndCause::ConnectTimeout => f.write_str("no CONNECT within limits.connect_seconds"),
             EndCause::TakenOver => f.write_str("session taken over by a new connection (0x8E)"),
             EndCause::Shutdown => f.write_str("server shutting down (0x8B)"),
@@ -316,7 +322,7 @@ impl Event {
                 }
                 EndCause::Violation(_) => Some(Counter::Violations),
                 EndCause::KeepAlive => Some(Counter::KeepAliveTimeouts),
-                EndCause::PermissionEnded => Some(Counter::PermissionsEnded),
+                EndCause::PermissionEnded | EndCause::Revoked => Some(Counter::PermissionsEnded),
                 EndCause::ConnectTimeout => Some(Counter::LimitConnectSeconds),
                 EndCause::TakenOver => Some(Counter::Takeovers),
                 EndCause::Disconnect(_)

@@ -209,6 +209,9 @@ pub struct Violation {
     pub cause: &'static str,
 }
 
+/// How many slots a turn looks at after new rules: some tenths of a millisecond.
+const SLOTS_A_TURN: u32 = 256;
+
 /// The machine of one shard.
 pub struct Shard {
     id: ShardId,
@@ -263,6 +266,8 @@ pub struct Shard {
     waits: Waits,
     /// What the listeners ask of their clients.
     access: Arc<[Access]>,
+    /// Those who are in, in slots from this one on, are still to be judged by them.
+    judged_to: Option<u32>,
     /// The buckets of the listeners, by their numbers.
     lanes: Box<[pace::Lane]>,
 }
@@ -317,6 +322,7 @@ impl Shard {
             is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
             access: shared.terms.iter().map(|_| Access::default()).collect(),
+            judged_to: None,
             lanes: shared.terms.iter().map(|terms| pace::Lane::new(terms, shared.shards())).collect(),
             shared,
         }
@@ -383,6 +389,7 @@ impl Shard {
             self.pump(now, session);
         }
         self.handle_late(now);
+        self.judge_again(now);
         self.settle(now);
         // What a receipt sets going may bring about others.
         while self.post_receipts() {
@@ -393,7 +400,7 @@ impl Shard {
 
     /// Is there work for the next turn even if nothing comes in?
     pub fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty() || self.late.iter().any(|late| !late.is_empty())
+        !self.deferred.is_empty() || self.judged_to.is_some() || self.late.iter().any(|late| !late.is_empty())
     }
 
     /// When `handle_time` is due next.
@@ -404,8 +411,7 @@ impl Shard {
     /// DISCONNECT 0x8B to 5.0 clients, and every connection closed. Sessions stay.
     pub fn handle_shutdown(&mut self, now: Time) {
         self.closing = true;
-        for slot in 0..self.connections.len() {
-            let slot = u32::try_from(slot).expect("slots are 32 bits");
+        for slot in 0..self.slots() {
             if self.connection(slot).is_some() {
                 self.end_connection(now, slot, EndCause::Shutdown);
             }
@@ -453,6 +459,11 @@ impl Shard {
     /// Connections, whatever their stage.
     pub fn connections(&self) -> usize {
         self.connection_count
+    }
+
+    /// Slots, taken or free.
+    fn slots(&self) -> u32 {
+        u32::try_from(self.connections.len()).expect("slots are 32 bits")
     }
 
     /// Its number.

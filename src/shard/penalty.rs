@@ -5,7 +5,7 @@
 use super::connect::Told;
 use super::connection::{Progress, Stage};
 use super::timers::Timer;
-use super::{Counter, Effect, EndCause, Event, Shard, Violation};
+use super::{Counter, Effect, EndCause, Event, SLOTS_A_TURN, Shard, Violation};
 use crate::time::Time;
 use std::net::SocketAddr;
 
@@ -33,16 +33,24 @@ impl Shard {
         }
     }
 
-    /// Ends the connections of those who are banned from now on.
-    pub fn handle_bans(&mut self, now: Time, is_banned: impl Fn(u32, SocketAddr) -> bool) {
-        for slot in 0..self.connections.len() {
-            let slot = u32::try_from(slot).expect("slots are 32 bits");
+    /// Ends the connections of those who are banned from now on, in some slots from this one on. Gives where to go on
+    /// in the next turn, if not all is done.
+    pub fn handle_bans(
+        &mut self,
+        now: Time,
+        from: u32,
+        is_banned: impl Fn(u32, SocketAddr) -> bool,
+    ) -> Option<u32> {
+        let slots = self.slots();
+        let to = from.saturating_add(SLOTS_A_TURN).min(slots);
+        for slot in from..to {
             let peer = self.connection(slot).map(|connection| SocketAddr::from(&connection.peer));
             if peer.is_some_and(|peer| is_banned(slot, peer)) {
                 self.end_connection(now, slot, EndCause::Banned);
             }
         }
         self.settle(now);
+        (to < slots).then_some(to)
     }
 
     /// The address of a connection is known, and the gate is closed to it. Not a word, and no log line of its own.

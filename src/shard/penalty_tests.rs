@@ -123,7 +123,7 @@ fn who_is_banned_is_disconnected_and_the_others_stay() {
     let waits = fail(&mut world);
     let now = world.now();
     let gone = [goes, waits].map(|client| u32::try_from(client).unwrap());
-    world.shards[0].handle_bans(now, |slot, _| gone.contains(&slot));
+    world.shards[0].handle_bans(now, 0, |slot, _| gone.contains(&slot));
     // Carried out with the next turn.
     world.pass(1);
     assert_eq!(world.take(goes), [0xE0, 1, 0x98]);

@@ -222,8 +222,9 @@ impl Runner {
             (self.entrance, self.entrance_seen) = self.control.entrance();
             self.doors.reload(Arc::clone(&self.entrance.doors));
             self.machine.handle_access(Arc::clone(&self.entrance.access));
-            self.end_banned(now);
+            self.at_gate.banned_to = Some(0);
         }
+        self.end_banned(now);
     }
 
     fn now(&self) -> Time {
@@ -237,6 +238,7 @@ impl Runner {
             || self.machine.has_deferred()
             || self.doors.has_waiting()
             || self.verdicts.has_some()
+            || self.at_gate.banned_to.is_some()
             || self.mesh.any_ready()
         {
             return Some(Duration::ZERO);

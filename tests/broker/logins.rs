@@ -2,7 +2,7 @@
 
 use crate::Running;
 use midge::auth::hash::{Argon2Cost, Scheme};
-use midge::auth::password_edit::{Create, set_password};
+use midge::auth::password_edit::{Create, delete_user, set_password};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -148,6 +148,51 @@ fn access_list_of_mosquitto_holds_and_is_read_again_on_sighup() {
     running.line("the mistake", |line| line.contains("nothing is changed") && line.contains("logins-acl:2"));
     let got = heard(&running, "#", || write("open/c"));
     assert_eq!(got, "open/c hello\n", "the list that was good holds");
+}
+
+#[test]
+fn user_who_is_taken_out_of_the_password_file_is_let_go_on_sighup_and_others_stay() {
+    if !has_mosquitto() {
+        return;
+    }
+    let users = [("alice", "wonder"), ("bob", "builder"), ("carol", "singer")];
+    let path = passwords("logins-revoked", &users);
+    let rest = format!("allow_anonymous = false\n[runtime]\nshards = 2\n[auth]\npassword_file = {path:?}\n");
+    let running = Running::start("revoked", &rest);
+    let port = running.address.port().to_string();
+    let mut listeners = users.map(|(user, password)| {
+        let listener = Command::new("mosquitto_sub")
+            .args(["-h", "127.0.0.1", "-p", &port, "-V", "5", "-i", user, "-u", user, "-P", password])
+            .args(["-t", "news", "-C", "1", "-W", "60"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it comes with mosquitto_pub");
+        running.line("the listener", |line| line.contains("client connected") && line.contains(user));
+        listener
+    });
+    delete_user(&path, "bob").expect("he is there");
+    let scheme = Scheme::Argon2id(Argon2Cost::DEFAULT);
+    set_password(&path, "carol", b"dancer", scheme, Create::No).expect("she is there");
+    running.hang_up();
+    for (user, password) in &users[1..] {
+        running.line("who is let go", |line| {
+            line.contains("line in the password file is another, or gone (0x87)") && line.contains(user)
+        });
+        assert!(!publish(&running, "5", &["-u", user, "-P", password], "news").status.success());
+    }
+    assert!(!running.lines().iter().any(|line| line.contains("another, or gone") && line.contains("alice")));
+    // Her SUBSCRIBE may still be on its way.
+    let [alice, bob, carol] = &mut listeners;
+    while alice.try_wait().expect("our child").is_none() {
+        assert!(publish(&running, "5", &["-u", "alice", "-P", "wonder"], "news").status.success());
+    }
+    for listener in [bob, carol] {
+        listener.kill().expect("our child");
+        listener.wait().expect("our child");
+    }
+    let got = listeners.map(|listener| listener.wait_with_output().expect("it has ended").stdout);
+    assert_eq!(got, [b"hello\n".to_vec(), vec![], vec![]]);
 }
 
 #[test]

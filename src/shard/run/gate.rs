@@ -32,6 +32,8 @@ pub(super) struct AtGate {
     /// By slot.
     pub(super) visits: BTreeMap<u32, Visit>,
     pub(super) failed: Vec<FailedLogin>,
+    /// The list of the banned is new: connections in slots from this one on are still to be looked at.
+    pub(super) banned_to: Option<u32>,
 }
 
 /// The address that a connection counts for; none for a Unix-domain socket, and for a load balancer that does not
@@ -94,8 +96,9 @@ impl Runner {
         }
     }
 
-    /// Ends the connections of those who stand in the list of the banned.
+    /// Goes on with ending the connections of those who stand in a new list of the banned.
     pub(super) fn end_banned(&mut self, now: Time) {
+        let Some(from) = self.at_gate.banned_to.take() else { return };
         let settings = Arc::clone(&self.entrance.gate);
         if settings.banned.is_empty() {
             return;
@@ -103,7 +106,7 @@ impl Runner {
         let doors = &self.doors;
         let is_banned =
             |slot, peer| source(doors, slot, peer).is_some_and(|address| settings.is_banned(address));
-        self.machine.handle_bans(now, is_banned);
+        self.at_gate.banned_to = self.machine.handle_bans(now, from, is_banned);
         self.carry_out(now, None);
     }
 
