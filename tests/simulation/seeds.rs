@@ -65,7 +65,9 @@ pub fn tell(seed: u64) -> String {
         whole.shards,
         whole.persistent
     );
-    let lines = Sim::run(&Plan { actions, ..whole }, true).lines;
+    let mut lines = Sim::run(&Plan { actions, ..whole }, true).lines;
+    // While nothing happens, pings fill the end of a story.
+    lines.retain(|line| !line.contains("Pingresp") && !line.ends_with("PINGREQ"));
     for line in &lines[lines.len().saturating_sub(LINES_MAX)..] {
         let _ = writeln!(told, "{line}");
     }

@@ -122,6 +122,8 @@ impl Sim {
     pub fn heal(&mut self) {
         self.note(format_args!("-- no more faults"));
         self.healed = true;
+        // A cut that waits for bytes would come at any time later: pings are bytes too.
+        self.world.links.iter_mut().for_each(|link| link.up_cut_after = None);
         for client in 0..self.clients.len() {
             self.clients[client].holds_until = 0;
             self.clients[client].away = false;

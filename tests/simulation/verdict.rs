@@ -187,6 +187,7 @@ fn check_groups(books: &Books) -> Result<(), String> {
             && !disturbed
             && publication.qos > 0
             && !publication.refused
+            && !publication.doubtful
             && publication.run == books.run
             && !books.sessions.iter().any(|session| session.got.contains_key(&number))
         {
