@@ -181,6 +181,11 @@ impl Acl {
         Permissions::at_login(&self.rules, common, user, client_id)
     }
 
+    /// Does any rule go by user names?
+    pub fn names_users(&self) -> bool {
+        self.rules.names_users
+    }
+
     /// How a SUBSCRIBE is judged.
     pub fn subscribing(&self) -> Subscribing {
         self.rules.subscribing
@@ -203,6 +208,7 @@ struct Rules {
     default: Actions,
     subscribing: Subscribing,
     has_client_groups: bool,
+    names_users: bool,
 }
 
 /// The rules of one kind of user: for all its clients, and for those that a rule names.
@@ -266,6 +272,7 @@ impl Builder {
             default,
             subscribing,
             has_client_groups: false,
+            names_users: false,
         };
         Builder { growing: Growing::default(), rules, entries: 0 }
     }
@@ -308,6 +315,8 @@ impl Builder {
         }
         self.entries += 1;
         self.rules.has_client_groups |= client.is_some();
+        self.rules.names_users |= matches!(who, Principal::User(_))
+            || (grant.placeholders != Placeholders::Nowhere && grant.topic.contains("%u"));
         let group = match who {
             Principal::Everyone => &mut self.rules.everyone,
             Principal::Anonymous => &mut self.rules.anonymous,

@@ -53,8 +53,10 @@ impl Entrance {
             let tokens = chosen(listener, "jwt", listener.jwt, &all_tokens)?;
             let webhook = chosen(listener, "webhook", listener.webhook, &all_webhook)?;
             let file = listener.acl_file.as_ref().unwrap_or(&config.acl.file);
+            let acl = once(&mut acl_files, file, load_acl)?;
+            let names_users = acl.as_ref().is_some_and(Acl::names_users);
             access.push(Access {
-                acl: once(&mut acl_files, file, load_acl)?,
+                acl,
                 checks_passwords: passwords.is_some() || tokens.is_some(),
                 asks_for_all: webhook.is_some(),
                 names_by_certificate: listener.tls_user_name != UserNames::None,
@@ -63,7 +65,7 @@ impl Entrance {
             });
             let asks_any = passwords.is_some() || tokens.is_some() || webhook.is_some();
             let has_names = asks_any || listener.tls_user_name != UserNames::None;
-            if !file.is_empty() && !has_names && config.terms(listener).allow_anonymous {
+            if names_users && !has_names && config.terms(listener).allow_anonymous {
                 notes.push(format!(
                     "listener {}: its access list goes by user names, and nothing proves them there",
                     listener.address

@@ -63,6 +63,13 @@ fn patterns_are_heard_after_the_topics_and_deny_wins_among_each() {
 }
 
 #[test]
+fn a_list_tells_whether_it_goes_by_user_names() {
+    let goes = |text: &str| acl(text).names_users();
+    assert!(goes("topic read r\nuser ann\ntopic read s\n") && goes("pattern read u/%u\n"));
+    assert!(!goes("topic readwrite t/%u\npattern read c/%c\n"), "in a topic line %u is plain text");
+}
+
+#[test]
 fn names_with_wildcards_get_nothing_from_patterns() {
     let acl = acl("topic anonymous\npattern d/%c/#\npattern all\nuser #\ntopic own\n");
     for (user, client_id) in
