@@ -8,14 +8,23 @@ use std::fmt;
 use std::net::SocketAddr;
 
 /// Lines of a kind that a client can bring about at will (refusals, limits) are written this
-/// often per second and shard; the rest is counted and told in one line.
+/// often per second and shard; the rest is counted and told in one line. Refused clients have as many of their own.
 const LINES_PER_SECOND: u32 = 20;
+
+const OTHERS: &str = "connections without a session, publish refused, limits";
 
 const CLIENT_CHARACTERS_SHOWN: usize = 128;
 
 /// Writes events to the log.
 #[derive(Debug, Default)]
 pub(super) struct EventLog {
+    /// A flood of other lines hides no refusal.
+    refusals: Budget,
+    others: Budget,
+}
+
+#[derive(Debug, Default)]
+struct Budget {
     window: Time,
     written: u32,
     left_out: u64,
@@ -50,30 +59,30 @@ impl EventLog {
             Event::Disconnected { client, peer, cause } => {
                 tracing::info!(client = shown(client), peer = %Shown(*peer), %cause, "client disconnected");
             }
-            Event::Refused { client, peer, violation } => {
+            Event::Refused { client, peer, violation } if self.refusals.allows(now, "connect refused") => {
                 tracing::info!(client = shown(client), peer = %Shown(*peer), cause = %violation, "connect refused");
             }
-            Event::TurnedAway { network, is_banned: true } if self.may_write(now) => {
+            Event::TurnedAway { network, is_banned: true } if self.others.allows(now, OTHERS) => {
                 tracing::warn!(address = %network, "connections of this address are closed: it is banned");
             }
-            Event::TurnedAway { network, is_banned: false } if self.may_write(now) => {
+            Event::TurnedAway { network, is_banned: false } if self.others.allows(now, OTHERS) => {
                 tracing::warn!(
                     address = %network,
                     limit = "limits.connect_rate",
                     "limit reached: new connections of this address are closed"
                 );
             }
-            Event::Banned { network, by_failures, seconds } if self.may_write(now) => {
+            Event::Banned { network, by_failures, seconds } if self.others.allows(now, OTHERS) => {
                 let cause = if *by_failures { "gate.ban_after_failures" } else { "gate.flap_connections" };
                 tracing::warn!(address = %network, cause, seconds, "address is banned");
             }
-            Event::Unconnected { peer, cause } if self.may_write(now) => {
+            Event::Unconnected { peer, cause } if self.others.allows(now, OTHERS) => {
                 tracing::info!(peer = %Shown(*peer), %cause, "connection ended before a session began");
             }
-            Event::PublishRefused { client, violation } if self.may_write(now) => {
+            Event::PublishRefused { client, violation } if self.others.allows(now, OTHERS) => {
                 tracing::info!(client = shown(client), cause = %violation, "publish refused");
             }
-            Event::LimitReached { limit, client } if self.may_write(now) => {
+            Event::LimitReached { limit, client } if self.others.allows(now, OTHERS) => {
                 tracing::warn!(
                     client = shown(client),
                     limit = limit.key(),
@@ -81,20 +90,24 @@ impl EventLog {
                     limit.consequence()
                 );
             }
-            Event::TurnedAway { .. }
+            Event::Refused { .. }
+            | Event::TurnedAway { .. }
             | Event::Banned { .. }
             | Event::Unconnected { .. }
             | Event::PublishRefused { .. }
             | Event::LimitReached { .. } => {}
         }
     }
+}
 
-    fn may_write(&mut self, now: Time) -> bool {
+impl Budget {
+    /// May one more line be written? How many could not, is told in the first second that has room again.
+    fn allows(&mut self, now: Time, kind: &str) -> bool {
         if now.millis_since(self.window) >= 1000 {
             self.window = now;
             self.written = 0;
             if self.left_out > 0 {
-                tracing::warn!(lines = self.left_out, "log lines about refusals and limits were left out");
+                tracing::warn!(lines = self.left_out, "log lines were left out: {kind}");
                 self.left_out = 0;
             }
         }
@@ -128,5 +141,19 @@ fn protocol(version: ProtocolVersion) -> &'static str {
         ProtocolVersion::V31 => "3.1",
         ProtocolVersion::V311 => "3.1.1",
         ProtocolVersion::V5 => "5.0",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_to_some_lines_a_second_and_counted() {
+        let mut budget = Budget::default();
+        let mut flood =
+            |now| (0..100).filter(|_| budget.allows(Time::ZERO.after_millis(now), "of a kind")).count();
+        assert_eq!([0, 999, 1000, 5000].map(&mut flood), [20, 0, 20, 20]);
+        assert_eq!(budget.left_out, 80);
     }
 }
