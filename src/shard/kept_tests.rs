@@ -87,6 +87,34 @@ fn what_promises_something_that_is_kept_waits_for_the_disk() {
 
 /// [MQTT5-4.3.3-4]
 #[test]
+fn a_retained_message_that_changes_nothing_waits_for_what_another_publisher_has_changed() {
+    let clear = b"\x33\x07\x00\x03a/b\x00\x07";
+    let puback = b"\x40\x02\x00\x07";
+    for fails in [false, true] {
+        let mut world = quiet(1);
+        let (one, other) = (connect(&mut world, 0, "one", 60), connect(&mut world, 0, "other", 60));
+        // Where nothing has changed, nobody waits.
+        world.send(one, clear);
+        assert_eq!(world.take(one), puback);
+        world.send(one, b"\x31\x07\x00\x03a/bhi");
+        world.stick(0);
+        world.send(one, clear);
+        world.send(other, clear);
+        assert_eq!((world.take(one), world.take(other)), (vec![], vec![]));
+        if fails {
+            world = world.cut_power(1, 1);
+            let client = connect(&mut world, 0, "client", 60);
+            world.send(client, SUBSCRIBE_AB);
+            let got = world.take(client);
+            assert_eq!(got, [&[0x90, 3, 0, 1, 1], b"\x31\x07\x00\x03a/bhi".as_slice()].concat());
+        } else {
+            world.unstick(0);
+            assert_eq!((world.take(one), world.take(other)), (puback.to_vec(), puback.to_vec()));
+        }
+    }
+}
+
+#[test]
 fn a_qos_2_message_leaves_when_its_identifier_is_on_the_disk_and_so_does_its_release() {
     let mut world = quiet(1);
     let subscriber = connect_kept(&mut world, 0, "kept");

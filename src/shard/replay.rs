@@ -52,6 +52,7 @@ impl Shard {
     /// Stores or clears a retained message at home here; false if a bound refuses it.
     pub(super) fn retain(&mut self, now: Time, fanout: &mut Fanout<'_>) -> bool {
         let publication = fanout.publication;
+        let before = self.journal.count();
         let refused = if publication.payload.is_empty() {
             // [MQTT5-3.3.1-6] [MQTT5-3.3.1-7]
             if self.retained.remove(publication.topic, publication.stamp) {
@@ -74,6 +75,10 @@ impl Shard {
                 RetainedFull::Bytes => Limit::RetainedBytes,
             })
         };
+        if self.journal.count() == before && is_kept(publication.topic) {
+            // It is gone already, or a newer one is there: by what another publisher did a moment ago.
+            self.journal.rely_on_earlier();
+        }
         self.note_retained();
         self.start_sweep(now);
         if let Some(limit) = refused {

@@ -92,7 +92,13 @@ impl Journal {
         self.encoder.encode(&mut self.bytes, record);
     }
 
-    /// Records taken down, ever: tells whether something was.
+    /// Nothing changes, and so nothing is taken down; but whoever is told so relies on what others have changed
+    /// before: as if something was taken down, its answer waits for all of it.
+    pub fn rely_on_earlier(&mut self) {
+        self.count += u64::from(self.name.is_some());
+    }
+
+    /// Records taken down, ever, and times that one was relied on: tells whether an answer has to wait.
     pub fn count(&self) -> u64 {
         self.count
     }
