@@ -120,22 +120,30 @@ impl Groups {
         self.by_filter.get(filter).copied()
     }
 
-    fn get_mut(&mut self, slot: u32) -> Option<&mut Group> {
-        self.slots.get_mut(slot as usize)?.as_mut()
+    fn get(&self, slot: u32) -> Option<&Group> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
+    /// The member at `chosen` has had its turn.
+    fn set_next(&mut self, slot: u32, chosen: usize) {
+        if let Some(Some(group)) = self.slots.get_mut(slot as usize) {
+            group.next = chosen + 1;
+        }
     }
 }
 
 impl Group {
-    /// The next member that can take a message now; if none can, the next in turn.
-    fn choose(&mut self, can_take: impl Fn(&Member) -> bool) -> GroupMember {
+    /// Where in the list the next member is that can take a message now; if none can, one where it can wait; if it
+    /// can't, the next in turn.
+    fn choose(&self, can_take: impl Fn(&Member) -> bool, has_room: impl Fn(&Member) -> bool) -> usize {
         // A member may have left since.
         let start = if self.next < self.members.len() { self.next } else { 0 };
-        let chosen = (start..self.members.len())
-            .chain(0..start)
+        let mut turns = (start..self.members.len()).chain(0..start);
+        let mut others = turns.clone();
+        turns
             .find(|&at| can_take(&self.members[at]))
-            .unwrap_or(start);
-        self.next = chosen + 1;
-        self.members[chosen].member
+            .or_else(|| others.find(|&at| has_room(&self.members[at])))
+            .unwrap_or(start)
     }
 }
 
@@ -156,29 +164,37 @@ impl Shard {
         self.groups.index.matches(fanout.publication.topic, None, &mut matches);
         let mut outcome = Outcome::default();
         for matched in matches.as_slice() {
-            outcome.matched = true;
-            outcome.refused |= !self.deliver_to_group(now, matched.subscriber, fanout);
+            outcome.merge(self.deliver_to_group(now, matched.subscriber, fanout));
         }
         self.groups.matches = matches;
         outcome
     }
 
-    /// False if the member that was chosen refuses it.
-    fn deliver_to_group(&mut self, now: Time, slot: u32, fanout: &mut Fanout<'_>) -> bool {
-        let (directory, home) = (&self.directory, self.id);
-        let Some(group) = self.groups.get_mut(slot) else { return true };
-        let chosen = group.choose(|member| match directory.resolve(member.member.key) {
+    fn deliver_to_group(&mut self, now: Time, slot: u32, fanout: &mut Fanout<'_>) -> Outcome {
+        let reached = Outcome { matched: true, ..Outcome::default() };
+        let Some(group) = self.groups.get(slot) else { return reached };
+        let can_take = |member: &Member| match self.directory.resolve(member.member.key) {
             Some(session) => {
-                let entry = directory.slot(session);
-                let state = directory.session(session);
+                let entry = self.directory.slot(session);
+                let state = self.directory.session(session);
                 entry.connection != NO_CONNECTION
                     && entry.flags & (BACKLOGGED | GATED) == 0
                     && state.queue.is_empty()
                     && state.inflight.has_room()
             }
-            None => member.ready && member.member.key.shard != home,
-        });
-        let (to, group) = (chosen.key.shard, Arc::clone(&group.filter));
+            None => member.ready && member.member.key.shard != self.id,
+        };
+        let waits = fanout.publication.qos != QoS::AtMostOnce;
+        let has_room = |member: &Member| {
+            let session = self.directory.resolve(member.member.key);
+            waits
+                && member.member.qos != QoS::AtMostOnce
+                && session.is_some_and(|session| self.takes(session, fanout))
+        };
+        let at = group.choose(can_take, has_room);
+        let (chosen, group) = (group.members[at].member, Arc::clone(&group.filter));
+        let to = chosen.key.shard;
+        self.groups.set_next(slot, at);
         if to == self.id
             && let Some(session) = self.directory.resolve(chosen.key)
         {
@@ -188,7 +204,7 @@ impl Shard {
         let message = fanout.to_message();
         if !fanout.intended {
             self.post(to, Mail::GroupDeliver { group, member: chosen, message, ticket, intent: 0 });
-            return true;
+            return reached;
         }
         let intent = self.number();
         fanout.intents.push(intent);
@@ -202,7 +218,7 @@ impl Shard {
         });
         let mail = Mail::GroupDeliver { group, member: chosen, message, ticket, intent };
         self.wait_for_log(self.journal.mark(), ForLog::Mail(to, Box::new(mail)));
-        true
+        reached
     }
 
     fn deliver_to_member(
@@ -212,10 +228,13 @@ impl Shard {
         session: u32,
         member: GroupMember,
         fanout: &mut Fanout<'_>,
-    ) -> bool {
+    ) -> Outcome {
         let id = [member.subscription_id];
         let ids = if member.subscription_id == 0 { &id[..0] } else { &id[..] };
-        self.deliver(now, fanout, session, member.qos, member.retain_as_published, ids, Some(group))
+        let by_own = fanout.publication.origin == Some(member.key);
+        let refused =
+            !self.deliver(now, fanout, session, member.qos, member.retain_as_published, ids, Some(group));
+        Outcome { matched: true, refused: refused && !by_own, refused_by_own: refused && by_own }
     }
 
     pub(super) fn handle_group_deliver(
@@ -238,8 +257,7 @@ impl Shard {
         if intent != 0 {
             self.journal.record(&Record::IntentSeen { number: intent });
         }
-        let taken = self.deliver_to_member(now, group, session, member, fanout);
-        Outcome { matched: true, refused: !taken, refused_by_own: false }
+        self.deliver_to_member(now, group, session, member, fanout)
     }
 
     /// `[MQTT5 §4.8.2]`: what a member did not settle goes to another.
@@ -255,11 +273,10 @@ impl Shard {
             // What goes on from here must not be lost either.
             fanout.intended = true;
         }
-        let taken = match self.groups.slot_of(group) {
+        match self.groups.slot_of(group) {
             Some(slot) => self.deliver_to_group(now, slot, fanout),
-            None => true,
-        };
-        Outcome { matched: true, refused: !taken, refused_by_own: false }
+            None => Outcome { matched: true, ..Outcome::default() },
+        }
     }
 
     pub(super) fn handle_group_leave(

@@ -1,5 +1,6 @@
-//! What becomes of the messages of a member that ends, whenever the power goes.
+//! Which member gets a message, and what becomes of those of a member that ends, whenever the power goes.
 
+use crate::config::Config;
 use crate::shard::Hangup;
 use crate::shard::kept_tests::connect_kept;
 use crate::shard::tests::{DELIVERED_AB, PUBLISH_AB, connect, quiet};
@@ -151,4 +152,63 @@ fn what_finds_its_member_gone_is_there_once_whenever_the_power_goes() {
             assert_eq!(ending.left_after_power_cut(2), 1, "{case}");
         }
     }
+}
+
+/// Sessions with one message on its way and one more in the queue.
+fn narrow(shards: usize) -> World {
+    let mut config = Config::default();
+    config.sys.interval_seconds = 0;
+    config.limits.inflight_messages = 1;
+    config.limits.session_queue_messages = 1;
+    World::new(shards, config)
+}
+
+fn publish(id: u8) -> Vec<u8> {
+    [b"\x32\x08\x00\x03a/b\x00".as_slice(), &[id, b'w' + id]].concat()
+}
+
+fn puback(id: u8) -> [u8; 4] {
+    [0x40, 2, 0, id]
+}
+
+#[test]
+fn a_publisher_whose_own_queue_is_full_as_a_member_may_empty_it_before_it_is_cut_off() {
+    for home in 0..3 {
+        let mut world = narrow(3);
+        let client = connect_kept(&mut world, 0, &at_home(0, |salt| format!("client{salt}")));
+        world.send(client, &subscribe(&at_home(home, |salt| format!("$share/g{salt}/a/b")), 1));
+        assert_eq!(world.take(client), [0x20, 2, 0, 0, 0x90, 3, 0, 1, 1]);
+        world.send(client, &publish(1));
+        assert_eq!(world.take(client).len(), 10 + 4);
+        world.send(client, &publish(2));
+        assert_eq!(world.take(client), puback(2));
+        world.send(client, &publish(3));
+        assert_eq!(world.take(client), b"");
+        assert!(!world.is_closed(client), "group at home on shard {home}");
+        world.send(client, &puback(1));
+        assert_eq!(copies(&world.take(client), b"y"), 1);
+        world.send(client, &puback(2));
+        // 3.1.1 has no word for no.
+        assert!(world.is_closed(client));
+    }
+}
+
+#[test]
+fn a_message_waits_with_a_member_that_has_room_before_it_is_refused() {
+    let mut world = narrow(1);
+    let away = connect_kept(&mut world, 0, "away");
+    world.send(away, &subscribe("$share/g/a/b", 1));
+    world.hang_up(away, Hangup::Closed);
+    let publisher = connect(&mut world, 0, "publisher", 60);
+    world.send(publisher, &publish(1));
+    let busy = connect_kept(&mut world, 0, "busy");
+    world.send(busy, &subscribe("$share/g/a/b", 1));
+    world.take(busy);
+    world.send(publisher, &publish(2));
+    // It is the turn of the one that is away, whose queue is full.
+    world.send(publisher, &publish(3));
+    assert_eq!(world.take(publisher), [puback(1), puback(2), puback(3)].concat());
+    assert_eq!(copies(&world.take(busy), b"y"), 1);
+    world.send(busy, &puback(1));
+    assert_eq!(copies(&world.take(busy), b"z"), 1);
 }

@@ -358,9 +358,7 @@ impl Shard {
         }
         self.matches = matches;
         if !self.groups.is_empty() {
-            let groups = self.route_groups(now, fanout);
-            outcome.matched |= groups.matched;
-            outcome.refused |= groups.refused;
+            outcome.merge(self.route_groups(now, fanout));
         }
         outcome
     }

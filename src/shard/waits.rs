@@ -40,7 +40,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn merge(&mut self, other: Outcome) {
+    pub(super) fn merge(&mut self, other: Outcome) {
         self.matched |= other.matched;
         self.refused |= other.refused;
         self.refused_by_own |= other.refused_by_own;
