@@ -67,6 +67,7 @@ impl Sim {
         if !present {
             self.clients[client].forget();
         }
+        self.clients[client].is_brief = !self.clients[client].lasting;
         if self.clients[client].plan.keep_alive > 0 {
             self.keep_alive(client, link);
         }

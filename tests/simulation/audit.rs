@@ -259,7 +259,8 @@ impl Audit {
         // A power cut may take back the subscription that made it QoS 1: then it comes again, at QoS 2.
         let forgets = books.sessions[at].sent_below_qos2.contains(&number) || known;
         let cuts = books.cuts.iter().filter(|&&cut| forgets && cut > first).count();
-        let allowed = (publication.routed + cuts) as u32;
+        // Each of its copies may come again after each.
+        let allowed = (publication.routed * (1 + cuts)) as u32;
         // What was not acknowledged before a power cut, a session on another shard may have kept, and not the home
         // of retained messages: neither had promised it to anyone.
         let retain = publication.retain && books.is_kept(publication);

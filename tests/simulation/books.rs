@@ -400,9 +400,12 @@ impl Books {
         let fails = self.store_was_full;
         for will in self.wills.values_mut() {
             let publication = &mut self.publications[will.number as usize];
-            let is_kept = self.persistent
-                && self.sessions.iter().any(|s| s.client == publication.publisher && s.over_at.is_none());
             let before = |at: u64| at + GRACE < now && !fails;
+            // Its session may have ended without a word of it on the disk.
+            let is_kept = self.persistent
+                && self.sessions.iter().any(|session| {
+                    session.client == publication.publisher && !session.over_at.is_some_and(before)
+                });
             if publication.dropped_at.is_some_and(before) || publication.first().is_some_and(before) {
                 continue;
             }

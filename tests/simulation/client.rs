@@ -27,6 +27,8 @@ pub struct Client {
     pub received: Vec<u8>,
     /// As the last CONNECT asked.
     pub lasting: bool,
+    /// The session of the last connection that was up ends with it.
+    pub is_brief: bool,
     pub outgoing: VecDeque<Outgoing>,
     /// Incoming QoS 2 messages that wait for PUBREL.
     pub held: BTreeMap<u16, Option<u64>>,
@@ -51,6 +53,7 @@ impl Client {
             connect_len: 0,
             received: Vec::new(),
             lasting: false,
+            is_brief: false,
             outgoing: VecDeque::new(),
             held: BTreeMap::new(),
             aliases: BTreeMap::new(),

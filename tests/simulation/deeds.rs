@@ -175,6 +175,10 @@ impl Sim {
         let bytes = self.clients[client].connect(clean, lasting, will);
         let now = self.world.now;
         let state = &mut self.clients[client];
+        if std::mem::take(&mut state.is_brief) {
+            // Whatever CONNACK will say: the broker's side of it is gone too.
+            state.forget();
+        }
         (state.link, state.up, state.lasting) = (Some(link), false, lasting);
         state.connect_len = bytes.len() as u64;
         state.received.clear();
