@@ -181,8 +181,8 @@ impl Shard {
             session_present,
             session_expiry_seconds: terms.expiry_seconds,
         });
-        // What CONNACK says of the session must not be undone.
-        let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
+        // What CONNACK says of the session must not be undone, nor what it says of one that is gone.
+        let mark = if self.journal.count() > before { self.journal.mark() } else { self.end_mark(client_id) };
         self.directory.slot_mut(session).flags |= GATED;
         self.answer(now, slot, mark, 0, Owing::Connack(connack.into()));
         Progress::Next
@@ -354,7 +354,7 @@ impl Shard {
         }
         let (back, ticket) = self.take_shared(session);
         if let Some(sid) = self.sid(session) {
-            self.journal.record(&Record::Ended { sid });
+            self.record_end(session, sid);
         }
         self.drop_subscriptions(session);
         let state = self.directory.remove(session);

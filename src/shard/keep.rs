@@ -219,7 +219,7 @@ impl Shard {
         if expiry_seconds == 0 || !self.journal.is_on() {
             if sid != 0 {
                 // It ends with its connection, whatever becomes of us.
-                self.journal.record(&Record::Ended { sid });
+                self.record_end(session, sid);
                 self.directory.slot_mut(session).sid = 0;
             }
             return;
@@ -233,6 +233,34 @@ impl Shard {
         let will = state.will.as_deref().map(|will| self.stored_will(will));
         let client_id = &*state.client_id;
         self.journal.record(&Record::Session { sid, client_id, version, expiry_seconds, will });
+    }
+
+    /// A session that is kept ends.
+    pub(super) fn record_end(&mut self, session: u32, sid: u64) {
+        self.journal.record(&Record::Ended { sid });
+        self.forget_durable_ends();
+        if self.journal.is_on() && !self.journal.has_failed() {
+            let client = self.shared.hash(&self.directory.session(session).client_id);
+            self.ends.push_back((self.journal.mark(), client));
+        }
+    }
+
+    /// When the end of the last session of a client is durable that has none: a power cut before brings it back.
+    pub(super) fn end_mark(&mut self, client_id: &str) -> u64 {
+        self.forget_durable_ends();
+        if self.ends.is_empty() {
+            return 0;
+        }
+        let client = self.shared.hash(client_id);
+        self.ends.iter().rev().find(|(_, ended)| *ended == client).map_or(0, |(mark, _)| *mark)
+    }
+
+    /// After a failure no end will ever be durable, and nobody shall wait for one.
+    fn forget_durable_ends(&mut self) {
+        let (durable, has_failed) = (self.journal.durable(), self.journal.has_failed());
+        while self.ends.front().is_some_and(|(mark, _)| has_failed || *mark <= durable) {
+            self.ends.pop_front();
+        }
     }
 
     fn stored_will<'a>(&self, will: &'a Will) -> StoredWill<'a> {

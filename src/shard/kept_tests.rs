@@ -87,6 +87,32 @@ fn what_promises_something_that_is_kept_waits_for_the_disk() {
 
 /// [MQTT5-4.3.3-4]
 #[test]
+fn a_clean_start_waits_until_the_end_of_the_session_before_it_is_durable() {
+    let mut world = quiet(1);
+    let kept = connect_kept(&mut world, 0, "client");
+    world.hang_up(kept, Hangup::Closed);
+    world.stick(0);
+    let clean_start = |world: &mut World| {
+        let client = world.open(0);
+        world.send(client, b"\x10\x12\x00\x04MQTT\x04\x02\x00\x3C\x00\x06client");
+        client
+    };
+    let first = clean_start(&mut world);
+    assert_eq!(world.take(first), b"");
+    world.hang_up(first, Hangup::Reset);
+    let second = clean_start(&mut world);
+    assert_eq!(world.take(second), b"", "a power cut would bring the session back");
+    // Who never had one does not wait.
+    connect(&mut world, 0, "other", 60);
+    world.unstick(0);
+    assert_eq!(world.take(second), [0x20, 2, 0, 0]);
+    world.hang_up(second, Hangup::Reset);
+    world.stick(0);
+    let third = clean_start(&mut world);
+    assert_eq!(world.take(third), [0x20, 2, 0, 0], "nothing of it is on its way any more");
+}
+
+#[test]
 fn a_retained_message_that_changes_nothing_waits_for_what_another_publisher_has_changed() {
     let clear = b"\x33\x07\x00\x03a/b\x00\x07";
     let puback = b"\x40\x02\x00\x07";

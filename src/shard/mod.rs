@@ -264,6 +264,8 @@ pub struct Shard {
     /// The timer that tells the log that the broker lives is running.
     is_telling_alive: bool,
     waits: Waits,
+    /// Ends of sessions that are not durable yet: mark, and hash of the client identifier.
+    ends: VecDeque<(u64, u64)>,
     /// What the listeners ask of their clients.
     access: Arc<[Access]>,
     /// Those who are in, in slots from this one on, are still to be judged by them.
@@ -321,6 +323,7 @@ impl Shard {
             store_full: false,
             is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
+            ends: VecDeque::new(),
             access: shared.terms.iter().map(|_| Access::default()).collect(),
             judged_to: None,
             lanes: shared.terms.iter().map(|terms| pace::Lane::new(terms, shared.shards())).collect(),
@@ -448,6 +451,7 @@ impl Shard {
         self.due.shrink_to_fit();
         self.loopback.shrink_to_fit();
         self.waits.give_memory_back();
+        self.ends.shrink_to_fit();
         self.lanes.iter_mut().for_each(pace::Lane::give_memory_back);
     }
 
