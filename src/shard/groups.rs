@@ -133,8 +133,8 @@ impl Groups {
 }
 
 impl Group {
-    /// Where in the list the next member is that can take a message now; if none can, one where it can wait; if it
-    /// can't, the next in turn.
+    /// Where in the list the next member is that can take a message now; if none can, the next whose queue
+    /// is not known to be full; if all are, the next in turn.
     fn choose(&self, can_take: impl Fn(&Member) -> bool, has_room: impl Fn(&Member) -> bool) -> usize {
         // A member may have left since.
         let start = if self.next < self.members.len() { self.next } else { 0 };
@@ -184,12 +184,13 @@ impl Shard {
             }
             None => member.ready && member.member.key.shard != self.id,
         };
-        let waits = fanout.publication.qos != QoS::AtMostOnce;
-        let has_room = |member: &Member| {
-            let session = self.directory.resolve(member.member.key);
-            waits
-                && member.member.qos != QoS::AtMostOnce
-                && session.is_some_and(|session| self.takes(session, fanout))
+        let has_room = |member: &Member| match self.directory.resolve(member.member.key) {
+            Some(session) => {
+                member.member.qos.min(fanout.publication.qos) == QoS::AtMostOnce
+                    || self.takes(session, fanout)
+            }
+            // Its shard may know better.
+            None => member.member.key.shard != self.id,
         };
         let at = group.choose(can_take, has_room);
         let (chosen, group) = (group.members[at].member, Arc::clone(&group.filter));
