@@ -238,7 +238,11 @@ impl Shard {
         let Some(session) = self.directory.resolve(session) else { return };
         let state = self.directory.session_mut(session);
         let mut replays = state.replays.existing().into_iter().flatten();
-        let Some(replay) = replays.find(|replay| replay.token == token) else { return };
+        let Some(replay) = replays.find(|replay| replay.token == token) else {
+            // Its subscription has ended meanwhile: the next one has waited for its turn.
+            self.pump(now, session);
+            return;
+        };
         let fruitless = messages.is_empty() && next.is_some();
         replay.handle_batch(messages, next);
         if fruitless {

@@ -268,3 +268,23 @@ fn refusal_is_not_larger_than_the_client_takes() {
         assert_eq!(world.take(client), answer);
     }
 }
+
+#[test]
+fn a_subscription_that_ends_during_its_replay_does_not_hold_up_that_of_the_next() {
+    let mut world = quiet(2);
+    let homes = super::Homes::new(2, 7);
+    let mut topics = (b'a'..=b'z').filter(|&letter| homes.home_of(&char::from(letter).to_string()) == 1);
+    let (first, second) = (topics.next().unwrap(), topics.next().unwrap());
+    let publisher = connect(&mut world, 0, "publisher", 60);
+    world.send(publisher, &[0x31, 5, 0, 1, second, b'h', b'i']);
+    let name = (0..).map(|number| format!("c{number}")).find(|name| homes.home_of(name) == 0).unwrap();
+    let client = connect(&mut world, 0, &name, 60);
+    world.hold(1, 0);
+    world.send(client, &[0x82, 10, 0, 1, 0, 1, first, 0, 0, 1, second, 0]);
+    assert_eq!(world.take(client), [0x90, 4, 0, 1, 0, 0]);
+    world.send(client, &[0xA2, 5, 0, 2, 0, 1, first]);
+    assert_eq!(world.take(client), [0xB0, 2, 0, 2]);
+    world.release(1, 0);
+    world.pass(1);
+    assert_eq!(world.take(client), [0x31, 5, 0, 1, second, b'h', b'i']);
+}
