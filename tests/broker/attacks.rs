@@ -4,6 +4,15 @@
 //! reserved topics and wills in `tests/conformance`, the meaning of access lists with injected names beside
 //! `auth::acl`, failed reloads and borrowed names of certificates in `doors`, passwords in the log in `logins`.
 
+mod absent;
+mod inflight;
+mod log;
+mod logins;
+mod memory;
+mod stuck;
+mod turns;
+mod wills;
+
 use crate::Running;
 use crate::client::Client;
 use crate::logins::passwords;

@@ -1,0 +1,1 @@
+//! An absent or full subscriber, and what its publishers see.

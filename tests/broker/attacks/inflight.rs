@@ -1,0 +1,1 @@
+//! Packet identifiers and inflight windows at their bounds.

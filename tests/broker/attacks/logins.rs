@@ -1,0 +1,1 @@
+//! Guesses and half handshakes: the logins of others go on.

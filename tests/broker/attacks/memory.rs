@@ -1,0 +1,1 @@
+//! Floods of memory, in a small cgroup.

@@ -1,0 +1,1 @@
+//! Clients that stand still, slowly read, slowly write, or vanish.

@@ -1,0 +1,1 @@
+//! Work and bytes of one turn have a budget.

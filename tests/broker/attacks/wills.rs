@@ -1,0 +1,1 @@
+//! Wills of clients whose right was withdrawn, and wills over a restart.
