@@ -456,10 +456,10 @@ sections! {
         memory_bytes: usize = 0, integer(0, 1 << 50), "bytes",
             "Memory that clients may make midge keep, of every kind: messages that wait or are on their way, retained \
              messages, bytes that slow clients have not taken, packets under way, sessions, subscriptions, wills, topic \
-             aliases. It is counted as the allocator takes it and shown under $SYS/broker/memory. From seven eighths \
-             of it on, packets of more than 16 KiB are read no further, new sessions, wills, subscriptions and larger \
-             retained messages are refused with 0x97 (3.x: 0x03 in CONNACK, 0x80 in SUBACK), and QoS 0 messages for \
-             slow clients are dropped sooner. At the bound the connection that holds the most is ended with 0x97, one \
+             aliases. It is counted as the allocator takes it and shown under $SYS/broker/memory. From three quarters \
+             of it on, QoS 0 messages are dropped for clients with more than 64 KiB of backlog. From seven eighths on, \
+             packets of more than 16 KiB are read no further, and new sessions, wills, subscriptions and larger \
+             retained messages are refused with 0x97 (3.x: 0x03 in CONNACK, 0x80 in SUBACK). At the bound the connection that holds the most is ended with 0x97, one \
              after the other. What was acknowledged is never given up for it. 0: half of the memory that the machine, \
              the cgroup or \"ulimit -v\" allows, which the start-up lines name.";
         retained_messages: usize = 1_000_000, integer(1, 1_000_000_000), "messages",

@@ -382,7 +382,7 @@ impl Shard {
             let len = publish_len(&header, fanout.publication.payload.len());
             // An alias is bound only by a packet that is sure to be sent.
             if entry.flags & ALIASES != 0 && len + ALIAS_BYTES <= packet_bytes_max as usize {
-                let is_tight = self.is_memory_tight();
+                let is_short = self.is_memory_short();
                 let mut bound = 0;
                 let connection =
                     self.connections[slot as usize].as_mut().expect("a served session has its connection");
@@ -392,7 +392,7 @@ impl Shard {
                         header.topic_alias = Some(alias);
                         header.topic = "";
                     }
-                    None if rare.aliases_out.len() < usize::from(rare.aliases_out_max) && !is_tight => {
+                    None if rare.aliases_out.len() < usize::from(rare.aliases_out_max) && !is_short => {
                         // First come, first bound; the packet that binds is surely sent: it goes
                         // into the connection's stream. [MQTT5 §3.3.4]
                         let alias = u16::try_from(rare.aliases_out.len() + 1).expect("bounded by a u16");
@@ -446,8 +446,8 @@ impl Shard {
     /// May a QoS 0 message be added to what a slow client has not taken yet?
     fn takes_more(&mut self, session: u32, slot: u32) -> bool {
         let mut limit = self.shared.config.limits.backlog_bytes;
-        if self.is_memory_tight() {
-            limit = limit.min(super::memory::BACKLOG_BYTES_TIGHT);
+        if self.is_memory_short() {
+            limit = limit.min(super::memory::BACKLOG_BYTES_SHORT);
         }
         let pending = self.outbox.pending_bytes(slot) as usize;
         let Some(connection) = self.connection_mut(slot) else { return false };

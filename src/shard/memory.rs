@@ -1,12 +1,13 @@
 //! What a shard does when memory is short.
 //!
 //! The account ([`MemoryAccount`]) says how much clients make all shards keep; `limits.memory_bytes` is the
-//! bound. From seven eighths of it on memory is *tight*: packets under way are read no further, what is
-//! new is refused, QoS 0 messages for slow clients are dropped. When it is *full*, or tight for long, the
+//! bound. From three quarters of it on memory is *short*: QoS 0 messages for slow clients are dropped. From
+//! seven eighths on it is *tight*: packets under way are read no further, and what is new is refused. When it is *full*, or tight for long, the
 //! connection that holds the most is ended, one after the other. Nothing that was acknowledged is given up.
 //! [DESIGN §7]
 
 use super::connection::{PAUSED_BY_MEMORY, Stage};
+use super::timers::Timer;
 use super::{Counter, EndCause, Event, Limit, Shard, Violation};
 use crate::memory::{MEMORY_KINDS, MemoryKind, allocated};
 use crate::packet::Reason;
@@ -35,6 +36,8 @@ pub(super) struct Pressure {
     others: usize,
     /// Memory has been tight since then.
     tight_since: Option<Time>,
+    /// A timer for the next look is running.
+    is_watching: bool,
     /// Connections that are not read until it is not.
     paused: Vec<(u32, u32)>,
     search: Search,
@@ -58,12 +61,14 @@ struct Worst {
 
 /// A packet under way goes on being read up to this size however tight memory is.
 const PARTIAL_BYTES_FREE: usize = 16 * 1024;
-/// While memory is tight, a slow client gets no QoS 0 message once this much waits for it.
-pub(super) const BACKLOG_BYTES_TIGHT: usize = 64 * 1024;
+/// While memory is short, a slow client gets no QoS 0 message once this much waits for it.
+pub(super) const BACKLOG_BYTES_SHORT: usize = 64 * 1024;
 /// A connection that holds less is never ended for memory.
 const WORST_BYTES_MIN: usize = 64 * 1024;
 /// Memory that stays tight for so long is made free as if it were full.
 const TIGHT_MILLIS_MAX: u64 = 5000;
+/// While memory is tight, a shard looks at it at least this often.
+const WATCH_MILLIS: u64 = 100;
 /// A search that found nothing begins again after so long.
 const REST_MILLIS: u64 = 1000;
 /// Slots that a turn looks at: about 50 µs.
@@ -91,6 +96,13 @@ impl Shard {
     pub(super) fn is_memory_tight(&self) -> bool {
         let max = self.shared.memory_bytes_max;
         self.memory_used() >= max - max / 8
+    }
+
+    /// Is there less than a quarter of `limits.memory_bytes` left? What slow clients have not taken stays below
+    /// that, so that they alone never stop anyone else.
+    pub(super) fn is_memory_short(&self) -> bool {
+        let max = self.shared.memory_bytes_max;
+        self.memory_used() >= max - max / 4
     }
 
     /// Do the messages that are kept for sessions fill this shard's part of `limits.queue_bytes_total`?
@@ -144,12 +156,21 @@ impl Shard {
             return;
         }
         let Some(connection) = self.connection(slot) else { return };
+        if !matches!(connection.stage, Stage::Serving { .. }) {
+            // A CONNECT has bounds of its own, and is refused when it is whole.
+            return;
+        }
         let (bytes, serial) = (connection.partial_bytes(), connection.serial);
         if bytes > PARTIAL_BYTES_FREE && self.pause(slot, PAUSED_BY_MEMORY) {
             self.pressure.paused.push((slot, serial));
             let client = self.client_of(slot);
             self.report_memory(MemoryRelief::Read, &client);
         }
+    }
+
+    /// The turn's end looks.
+    pub(super) fn handle_memory_timer(&mut self) {
+        self.pressure.is_watching = false;
     }
 
     fn client_of(&self, slot: u32) -> Box<str> {
@@ -180,6 +201,10 @@ impl Shard {
             return;
         }
         self.pressure.tight_since.get_or_insert(now);
+        if !std::mem::replace(&mut self.pressure.is_watching, true) {
+            // Another shard may make room, and nothing else tells this one.
+            self.wheel.schedule(now.after_millis(WATCH_MILLIS), Timer::Memory);
+        }
         if self.must_make_room(now) {
             self.search_worst(now);
         }

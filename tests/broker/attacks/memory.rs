@@ -41,8 +41,14 @@ impl Drop for Cgroup {
     }
 }
 
+/// The cgroup can be removed only after the broker has gone.
+struct Small {
+    running: Running,
+    _cgroup: Option<Cgroup>,
+}
+
 /// A broker with little memory: in a cgroup where there can be one, else by its own bound alone.
-fn start(name: &str, rest: &str) -> (Running, Option<Cgroup>) {
+fn start(name: &str, rest: &str) -> Small {
     let cgroup = Cgroup::new(name);
     let bound = match &cgroup {
         Some(_) => String::new(),
@@ -69,7 +75,7 @@ fn start(name: &str, rest: &str) -> (Running, Option<Cgroup>) {
             line.contains("At most 256 MiB of memory") && line.contains("the cgroup allows 512 MiB")
         });
     }
-    (running, cgroup)
+    Small { running, _cgroup: cgroup }
 }
 
 fn packet(head: u8, body: &[u8]) -> Vec<u8> {
@@ -143,8 +149,10 @@ fn witness(running: &Running) -> Client {
 
 #[test]
 fn messages_that_nobody_acknowledges_are_bounded_in_all() {
-    let (running, _cgroup) = start("memory-inflight", "inflight_bytes = 2147483647\n");
-    let mut witness = witness(&running);
+    let small =
+        start("memory-inflight", "inflight_bytes = 2147483647\nsession_queue_policy = \"drop_oldest\"\n");
+    let running = &small.running;
+    let mut witness = witness(running);
     let mut hoarders: Vec<TcpStream> = (0..3)
         .map(|number| {
             let mut stream = raw(running.address, &format!("hoarder{number}"), b"", b"").expect("it is in");
@@ -162,15 +170,16 @@ fn messages_that_nobody_acknowledges_are_bounded_in_all() {
             assert_eq!(code, 0, "the publisher is not to blame, in round {round}");
         }
     }
-    check(&running, &mut witness, "in flight");
+    check(running, &mut witness, "in flight");
     hoarders.drain(..).for_each(|stream| drop(stream.shutdown(std::net::Shutdown::Both)));
-    recovered(&running, "in flight");
+    recovered(running, "in flight");
 }
 
 #[test]
 fn half_packets_are_read_no_further_when_memory_is_short() {
-    let (running, _cgroup) = start("memory-partial", "");
-    let mut witness = witness(&running);
+    let small = start("memory-partial", "");
+    let running = &small.running;
+    let mut witness = witness(running);
     let mut body = text("large");
     body.push(0);
     body.resize(1_990_000, b'x');
@@ -184,16 +193,17 @@ fn half_packets_are_read_no_further_when_memory_is_short() {
         senders.push(stream);
     }
     assert!(senders.len() > 100, "{}", senders.len());
-    check(&running, &mut witness, "half packets");
+    check(running, &mut witness, "half packets");
     running.line("the bound", |line| line.contains("limits.memory_bytes"));
     drop(senders);
-    recovered(&running, "half packets");
+    recovered(running, "half packets");
 }
 
 #[test]
 fn backlogs_of_clients_that_do_not_read_are_bounded_in_all() {
-    let (running, _cgroup) = start("memory-backlog", "backlog_bytes = 33554432\n");
-    let mut witness = witness(&running);
+    let small = start("memory-backlog", "backlog_bytes = 33554432\n");
+    let running = &small.running;
+    let mut witness = witness(running);
     let readers: Vec<TcpStream> = (0..24)
         .map(|number| {
             let mut stream = raw(running.address, &format!("stuck{number}"), b"", b"").expect("it is in");
@@ -207,15 +217,16 @@ fn backlogs_of_clients_that_do_not_read_are_bounded_in_all() {
         witness.publish("firehose", &payload, false);
         assert_eq!(witness.publish_acknowledged("nobody", b"", false), 0x10, "the turn has passed");
     }
-    check(&running, &mut witness, "backlogs");
+    check(running, &mut witness, "backlogs");
     drop(readers);
-    recovered(&running, "backlogs");
+    recovered(running, "backlogs");
 }
 
 #[test]
 fn filters_wills_and_aliases_are_bounded_in_all() {
-    let (running, _cgroup) = start("memory-texts", "subscription_bytes_per_client = 100000000\n");
-    let mut witness = witness(&running);
+    let small = start("memory-texts", "subscription_bytes_per_client = 100000000\n");
+    let running = &small.running;
+    let mut witness = witness(running);
     // Filters: up to 60 MB for each of ten clients, on two shards.
     let mut filters = Vec::new();
     let mut refused = 0;
@@ -235,9 +246,9 @@ fn filters_wills_and_aliases_are_bounded_in_all() {
         filters.push(stream);
     }
     assert!(refused > 0);
-    check(&running, &mut witness, "filters");
+    check(running, &mut witness, "filters");
     drop(filters);
-    recovered(&running, "filters");
+    recovered(running, "filters");
     // Wills that wait for their delay: 120 KB each, of 4,000 clients that have gone.
     let will = {
         let mut will = b"\x05\x18\x00\x00\x0e\x10".to_vec();
@@ -250,5 +261,28 @@ fn filters_wills_and_aliases_are_bounded_in_all() {
     let in_all =
         (0..4000).filter(|n| raw(running.address, &format!("will{n}"), &expiry, &will).is_some()).count();
     assert!((500..3500).contains(&in_all), "{in_all}");
-    check(&running, &mut witness, "wills");
+    check(running, &mut witness, "wills");
+}
+
+#[test]
+fn topic_aliases_are_bounded_in_all() {
+    let (small, mut binders) = (start("memory-aliases", ""), Vec::new());
+    let running = &small.running;
+    let mut witness = witness(running);
+    // 600 KB for each: 360 MB, were there no bound.
+    for number in 0..600 {
+        let Some(mut stream) = raw(running.address, &format!("alias{number}"), b"", b"") else { continue };
+        for alias in 1..=10u8 {
+            let mut body = text(&"x".repeat(60_000));
+            body.extend([3, 0x23, 0, alias]);
+            if stream.write_all(&packet(0x30, &body)).is_err() {
+                // It held the most.
+                break;
+            }
+        }
+        binders.push(stream);
+    }
+    check(running, &mut witness, "aliases");
+    drop(binders);
+    recovered(running, "aliases");
 }
