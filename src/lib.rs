@@ -52,6 +52,7 @@ pub mod control;
 pub mod driver;
 #[cfg(feature = "runtime")]
 pub mod logging;
+pub mod memory;
 pub mod message;
 pub mod outbox;
 pub mod packet;

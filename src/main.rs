@@ -7,6 +7,7 @@ mod reload;
 use midge::auth::passwd::{self, PasswdArgs};
 use midge::banner::{Started, banner};
 use midge::cli::{self, Command, Serve, StoreAction};
+use midge::config::memory_limit;
 use midge::config::mosquitto::{ConfError, MosquittoConf};
 use midge::config::open_files::{self, Wanted};
 use midge::config::{Address, Config, Listener, parse, state_directory};
@@ -126,6 +127,12 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let started = Instant::now();
     let wall = Wall { zero_millis: millis_since_1970() };
     let kept = open_store(&config, shards, seed, wall)?;
+    let memory_allowed = memory_limit::allowed();
+    let memory_bytes = match (config.limits.memory_bytes, memory_allowed) {
+        (0, None) => usize::MAX,
+        (0, Some((allowed, _))) => allowed / 2,
+        (bytes, _) => bytes,
+    };
     let file = serve.config.as_ref().or(serve.mosquitto_conf.as_ref()).map(|file| file.display().to_string());
     for line in banner(
         &config,
@@ -135,6 +142,8 @@ fn start(serve: &Serve) -> Result<(), Failure> {
             config_file: file.as_deref(),
             open_files,
             connections,
+            memory_bytes,
+            memory_allowed,
             state_directory: kept.as_ref().map(|kept| kept.directory.path()),
         },
     ) {
@@ -176,7 +185,8 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     };
     let mesh_capacity = config.runtime.mesh_capacity;
     let reloadable = config.clone();
-    let (shared, interests) = Shared::new(config, shards, seed);
+    let (mut shared, interests) = Shared::new(config, shards, seed);
+    shared.memory_bytes_max = memory_bytes;
     let shared = Arc::new(shared);
     let mut starts: Vec<Option<Start>> = Vec::new();
     let ends = driver::mesh(shards, mesh_capacity).into_iter().zip(bells.clone()).zip(interests);

@@ -1,7 +1,7 @@
 //! Messages sent at QoS 1 and 2 and not yet settled: packet identifiers, states, the window.
 
 use super::Seldom;
-use crate::message::Message;
+use crate::memory::KeptMessage;
 use crate::packet::{AckKind, PacketId, QoS};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Delivery {
     /// The message, shared with the other sessions of the shard.
-    pub message: Rc<Message>,
+    pub message: Rc<KeptMessage>,
     /// The smaller of published and granted QoS. `[MQTT5-3.8.4-8]`
     pub qos: QoS,
     /// The RETAIN flag to send.
@@ -323,6 +323,7 @@ const KEPT_CAPACITY: usize = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::MemoryAccount;
     use crate::message::Publication;
 
     fn delivery(qos: QoS) -> Delivery {
@@ -337,7 +338,8 @@ mod tests {
             stamp: 0,
             source: &[],
         };
-        Delivery { message: Rc::new(publication.to_message()), qos, retain: false, number: 0, extra: None }
+        let message = KeptMessage::new(publication.to_message(), &MemoryAccount::default());
+        Delivery { message, qos, retain: false, number: 0, extra: None }
     }
 
     fn id(n: u16) -> PacketId {

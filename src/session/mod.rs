@@ -18,6 +18,7 @@ pub use seldom::{Empty, Seldom};
 pub use will::Will;
 
 use crate::config::QueuePolicy;
+use crate::memory::Charged;
 use crate::shard::wheel::TimerId;
 use std::collections::VecDeque;
 
@@ -40,9 +41,9 @@ pub struct Session {
     /// A QoS 2 message has come on this connection.
     pub received_qos2: bool,
     /// Topic filters as the client wrote them, sorted.
-    subscriptions: Seldom<Vec<Box<str>>>,
+    subscriptions: Seldom<Filters>,
     /// The will of the present connection, or the one that waits for its delay.
-    pub will: Option<Box<Will>>,
+    pub will: Option<Box<Charged<Will>>>,
     /// Runs while a will waits for its delay.
     pub will_timer: Option<TimerId>,
     /// Runs while the session is offline and may end.
@@ -59,6 +60,24 @@ pub struct Session {
     pub ends_when_empty: bool,
     /// What happens when the queue is full; none: as the whole broker has it.
     pub queue_policy: Option<QueuePolicy>,
+}
+
+/// Topic filters, sorted, and their bytes.
+#[derive(Debug, Default)]
+struct Filters {
+    sorted: Vec<Box<str>>,
+    bytes: usize,
+}
+
+impl Empty for Filters {
+    const EMPTY: &Self = &Filters { sorted: Vec::new(), bytes: 0 };
+}
+
+impl Filters {
+    /// Where the filter is, or belongs.
+    fn position(&self, filter: &str) -> Result<usize, usize> {
+        self.sorted.binary_search_by(|have| (**have).cmp(filter))
+    }
 }
 
 /// A QoS 2 message that waits for its PUBREL.
@@ -165,15 +184,16 @@ impl Session {
 
     /// Adds a filter; false if the session has it already.
     pub fn add_subscription(&mut self, filter: &str) -> bool {
-        match self.subscriptions.binary_search_by(|have| (**have).cmp(filter)) {
+        match self.subscriptions.position(filter) {
             Ok(_) => false,
             Err(at) => {
-                let subscriptions = self.subscriptions.filled();
-                if subscriptions.is_empty() {
+                let Filters { sorted, bytes } = self.subscriptions.filled();
+                if sorted.is_empty() {
                     // Most devices have one.
-                    subscriptions.reserve_exact(1);
+                    sorted.reserve_exact(1);
                 }
-                subscriptions.insert(at, filter.into());
+                sorted.insert(at, filter.into());
+                *bytes += filter.len();
                 true
             }
         }
@@ -181,14 +201,21 @@ impl Session {
 
     /// Does the session have this very filter? `[MQTT5-3.10.4-1]`
     pub fn has_subscription(&self, filter: &str) -> bool {
-        self.subscriptions.binary_search_by(|have| (**have).cmp(filter)).is_ok()
+        self.subscriptions.position(filter).is_ok()
+    }
+
+    /// Bytes of all filters.
+    pub fn subscription_text_bytes(&self) -> usize {
+        self.subscriptions.bytes
     }
 
     /// Removes a filter; false if there was none.
     pub fn remove_subscription(&mut self, filter: &str) -> bool {
-        match self.subscriptions.binary_search_by(|have| (**have).cmp(filter)) {
+        match self.subscriptions.position(filter) {
             Ok(at) => {
-                self.subscriptions.filled().remove(at);
+                let Filters { sorted, bytes } = self.subscriptions.filled();
+                sorted.remove(at);
+                *bytes -= filter.len();
                 if let Some(replays) = self.replays.existing() {
                     replays.retain(|replay| &*replay.filter != filter);
                 }
@@ -200,13 +227,13 @@ impl Session {
 
     /// All filters, sorted.
     pub fn subscriptions(&self) -> &[Box<str>] {
-        &self.subscriptions
+        &self.subscriptions.sorted
     }
 
     /// The filters of shared subscriptions: sorting puts them side by side.
     pub fn shared_subscriptions(&self) -> impl Iterator<Item = &str> {
-        let first = self.subscriptions.partition_point(|filter| &**filter < "$share/");
-        self.subscriptions[first..]
+        let first = self.subscriptions.sorted.partition_point(|filter| &**filter < "$share/");
+        self.subscriptions.sorted[first..]
             .iter()
             .map(|filter| &**filter)
             .take_while(|filter| filter.starts_with("$share/"))
@@ -214,7 +241,7 @@ impl Session {
 
     /// Takes all filters out, for the end of the session.
     pub fn take_subscriptions(&mut self) -> Vec<Box<str>> {
-        self.subscriptions.take()
+        self.subscriptions.take().sorted
     }
 
     /// A live retained message went out while retained messages are being replayed: an older

@@ -9,7 +9,7 @@ use super::connection::{KeptConnect, Progress, Stage};
 use super::directory::{CHECKED, NO_CONNECTION};
 use super::timers::Timer;
 use super::wheel::TimerId;
-use super::{Counter, Effect, EndCause, Event, Limit, SLOTS_A_TURN, Shard, Violation};
+use super::{Counter, Effect, EndCause, Event, Limit, MemoryRelief, SLOTS_A_TURN, Shard, Violation};
 use crate::auth::access::{Access, Grant, Login, PasswordLine, Verdict};
 use crate::auth::acl::Permissions;
 use crate::packet::{Connect, Frame, ProtocolVersion, Reason};
@@ -268,6 +268,21 @@ impl Shard {
         let is_3 = connect.version < ProtocolVersion::V5;
         let reason = if is_3 { Reason::ServerUnavailable } else { Reason::ServerBusy };
         let violation = Violation { reason, cause: "limits.sessions is reached" };
+        self.refuse(now, slot, Some(Told::of(connect)), client_id, violation)
+    }
+
+    /// The session or the will of a client would take memory that is short.
+    pub(super) fn refuse_for_memory(
+        &mut self,
+        now: Time,
+        slot: u32,
+        connect: &Connect<'_>,
+        client_id: &str,
+    ) -> Progress {
+        self.report_memory(MemoryRelief::Connect, client_id);
+        let is_3 = connect.version < ProtocolVersion::V5;
+        let reason = if is_3 { Reason::ServerUnavailable } else { Reason::QuotaExceeded };
+        let violation = Violation { reason, cause: "limits.memory_bytes is nearly reached" };
         self.refuse(now, slot, Some(Told::of(connect)), client_id, violation)
     }
 

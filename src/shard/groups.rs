@@ -9,6 +9,7 @@ use super::deliver::Fanout;
 use super::directory::{BACKLOGGED, GATED, NO_CONNECTION};
 use super::waits::{ForLog, Intents, Outcome, Purpose};
 use super::{GroupMember, Mail, SessionKey, Shard, ShardId};
+use crate::memory::KeptMessage;
 use crate::message::Message;
 use crate::packet::QoS;
 use crate::session::InflightState;
@@ -360,7 +361,7 @@ impl Shard {
         for Returned { group, message, intent, .. } in back {
             let home = self.group_home(&group);
             let ticket = if intent == 0 { 0 } else { ticket };
-            let mail = Mail::GroupReturn { group, message: (*message).clone(), ticket, intent };
+            let mail = Mail::GroupReturn { group, message: Message::clone(&message), ticket, intent };
             if intent == 0 || home == self.id {
                 self.post(home, mail);
             } else {
@@ -373,7 +374,7 @@ impl Shard {
 /// A message on its way back to its group.
 pub(super) struct Returned {
     group: Arc<str>,
-    message: Rc<Message>,
+    message: Rc<KeptMessage>,
     /// Its delivery's name in the log; 0: it is not there.
     number: u64,
     /// As an intent; 0: it is none.

@@ -34,6 +34,9 @@ mod kept_tests;
 #[cfg(feature = "runtime")]
 mod log;
 mod mail;
+mod memory;
+#[cfg(test)]
+mod memory_tests;
 mod mount;
 #[cfg(test)]
 mod moved_tests;
@@ -69,6 +72,7 @@ pub use connection::Hangup;
 pub use counters::{Counter, Counters};
 pub use event::{EndCause, Event, Limit, QueueBound};
 pub use mail::{GroupMember, Mail};
+pub use memory::MemoryRelief;
 pub use penalty::REFUSALS_WAITING_MAX;
 pub use publish::Forward;
 pub use shared::{Homes, Shared};
@@ -76,6 +80,7 @@ pub use waits::{Outcome, Receipt};
 
 use crate::auth::access::{Access, Login};
 use crate::config::ShardShares;
+use crate::memory::MemoryAccount;
 use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::packet::Reason;
@@ -248,6 +253,8 @@ pub struct Shard {
     /// Questions for retained messages and their answers: what came in this turn, and what is due in it.
     late: [Vec<replay::Late>; 2],
     queued_bytes: usize,
+    memory: MemoryAccount,
+    pressure: memory::Pressure,
     sys: sys::SysState,
     closing: bool,
     /// What must survive.
@@ -278,7 +285,7 @@ impl Shard {
     /// An empty shard. `seed` is the only source of chance: assigned client identifiers and the
     /// keys of hash tables come from it, and nothing that must not be guessed.
     pub fn new(id: ShardId, shared: Arc<Shared>, interest: Option<InterestCounts>, seed: u64) -> Shard {
-        let shares = shared.config.shares(shared.shards());
+        let shares = shared.shares();
         let retained = Retained::new(RetainedLimits {
             messages: shares.retained_messages,
             bytes: shares.retained_bytes,
@@ -313,6 +320,8 @@ impl Shard {
             deferred: Vec::new(),
             late: [Vec::new(), Vec::new()],
             queued_bytes: 0,
+            memory: MemoryAccount::default(),
+            pressure: memory::Pressure::default(),
             sys: sys::SysState::default(),
             closing: false,
             journal: Journal::off(),
@@ -399,11 +408,15 @@ impl Shard {
             self.settle(now);
         }
         self.journal.set_wall_millis(self.wall.millis(now));
+        self.look_at_memory(now);
     }
 
     /// Is there work for the next turn even if nothing comes in?
     pub fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty() || self.judged_to.is_some() || self.late.iter().any(|late| !late.is_empty())
+        !self.deferred.is_empty()
+            || self.judged_to.is_some()
+            || self.is_making_room()
+            || self.late.iter().any(|late| !late.is_empty())
     }
 
     /// When `handle_time` is due next.

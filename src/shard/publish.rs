@@ -7,6 +7,7 @@ use super::waits::{
     ForLog, Outcome, Owing, OwnDelivery, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer,
 };
 use super::{Counter, Effect, Event, Limit, Mail, Shard, ShardId, Violation};
+use crate::memory::{KeptMessage, MemoryKind, allocated};
 use crate::message::{Message, Publication};
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, Publish, QoS, Reason};
 use crate::store::Record;
@@ -14,7 +15,6 @@ use crate::time::Time;
 use crate::topic::topic_levels;
 use smallvec::SmallVec;
 use std::borrow::Cow;
-use std::rc::Rc;
 
 /// Topics that clients may read and not write. `[MQTT5 §4.7.2]`
 pub(super) fn is_reserved(topic: &str) -> bool {
@@ -72,7 +72,9 @@ impl Shard {
                 let mut aliases = self.take_aliases(slot, alias)?;
                 let bound = &mut aliases[usize::from(alias) - 1];
                 if !publish.topic.is_empty() {
+                    let before = bound.as_ref().map_or(0, |topic| allocated(topic.len()));
                     *bound = Some(publish.topic.into());
+                    self.note_alias(slot, before, allocated(publish.topic.len()));
                 }
                 let taken = match bound.as_deref() {
                     Some(topic) => self.take_publish(now, slot, session, publish, topic),
@@ -87,6 +89,15 @@ impl Shard {
                 taken
             }
         }
+    }
+
+    /// The text of a connection's topic alias is another one.
+    pub(super) fn note_alias(&mut self, slot: u32, before: usize, after: usize) {
+        let account = self.memory.clone();
+        let Some(connection) = self.connection_mut(slot) else { return };
+        let charge =
+            connection.rare().alias_charge.get_or_insert_with(|| account.charge(MemoryKind::Aliases, 0));
+        charge.set(charge.bytes() - before + after);
     }
 
     fn take_aliases(&mut self, slot: u32, alias: u16) -> Result<Vec<Option<Box<str>>>, Violation> {
@@ -377,7 +388,7 @@ impl Shard {
         // It comes behind the PUBREC, which may wait for a disk; what is retained of it does not wait.
         self.note_live(session, fanout);
         let own = OwnDelivery {
-            message: fanout.keep(),
+            message: fanout.keep(&self.memory),
             topic_hash: fanout.topic_hash,
             granted,
             retain_as_published,
@@ -486,7 +497,7 @@ impl Shard {
             self.route(now, &mut Fanout::new(message.as_publication(), now, 0));
             return;
         }
-        let message = Rc::new(message);
+        let message = KeptMessage::new(message, &self.memory);
         let publication = message.as_publication();
         let hash = if publication.retain { self.shared.hash(publication.topic) } else { 0 };
         let mut fanout = Fanout::of(&message, now, hash);

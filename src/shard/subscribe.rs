@@ -8,7 +8,7 @@
 
 use super::groups::member_of;
 use super::waits::Owing;
-use super::{Counter, Event, GroupMember, Limit, Mail, Shard, ShardId, Violation};
+use super::{Counter, Event, GroupMember, Limit, Mail, MemoryRelief, Shard, ShardId, Violation};
 use crate::packet::{
     PacketId, ProtocolVersion, QoS, Reason, Subscribe, SubscribeFilter, Unsubscribe, encode_suback,
     encode_unsuback,
@@ -183,6 +183,13 @@ impl Shard {
             (Limit::TopicLevels, Reason::TopicFilterInvalid)
         } else if is_new && state.subscriptions().len() >= config.limits.subscriptions_per_client {
             (Limit::Subscriptions, Reason::QuotaExceeded)
+        } else if is_new
+            && state.subscription_text_bytes() + filter.as_str().len()
+                > config.limits.subscription_bytes_per_client
+        {
+            (Limit::SubscriptionBytes, Reason::QuotaExceeded)
+        } else if is_new && self.is_memory_tight() {
+            (Limit::Memory(MemoryRelief::Subscribe), Reason::QuotaExceeded)
         } else if is_new && self.subscriptions.len() >= self.shares.subscriptions {
             (Limit::SubscriptionsTotal, Reason::QuotaExceeded)
         } else if filter.shared().is_some() && !terms.shared_subscriptions {
@@ -212,6 +219,9 @@ impl Shard {
         let qos = wanted.options.qos.min(QoS::from_bits(maximum).unwrap_or(QoS::ExactlyOnce));
         let options = SubscriptionOptions { qos, ..wanted.options };
         let new = self.directory.session_mut(session).add_subscription(filter.as_str());
+        if new {
+            self.note_subscription(filter.as_str(), true);
+        }
         if let Some(sid) = self.sid(session) {
             let filter = filter.as_str();
             self.journal.record(&Record::Subscribed { sid, filter, options, subscription_id });
@@ -296,6 +306,7 @@ impl Shard {
     }
 
     fn withdraw(&mut self, session: u32, filter: TopicFilter<'_>, token: Option<u64>) {
+        self.note_subscription(filter.as_str(), false);
         let counters = &self.shared.counters[usize::from(self.id)];
         if filter.shared().is_some() {
             counters.subtract(Counter::SharedSubscriptions, 1);

@@ -9,7 +9,7 @@ use super::connection::PAUSED_BY_OWED;
 use super::deliver::Fanout;
 use super::directory::GATED;
 use super::{Counter, EndCause, Mail, SessionKey, Shard, ShardId, Violation};
-use crate::message::Message;
+use crate::memory::KeptMessage;
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, QoS, Reason, encode_ack, encode_pingresp};
 use crate::store::Record;
 use crate::time::Time;
@@ -83,7 +83,7 @@ pub(super) enum Owing {
 
 /// A message on its way back to its publisher.
 pub(super) struct OwnDelivery {
-    pub message: Rc<Message>,
+    pub message: Rc<KeptMessage>,
     pub topic_hash: u64,
     pub granted: QoS,
     pub retain_as_published: bool,
