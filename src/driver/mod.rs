@@ -18,6 +18,7 @@ mod close;
 mod executor;
 mod heap;
 mod kernel;
+mod lent;
 mod listen;
 mod log;
 mod mesh;

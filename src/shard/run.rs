@@ -417,9 +417,6 @@ impl Runner {
                     self.end_visit(now, slot);
                     self.backlogged.retain(|&listed| listed != slot);
                     self.paused.remove(&slot);
-                    if let Some(store) = &mut self.store {
-                        store.forget(slot);
-                    }
                     self.doors.close(slot);
                     self.net.close(slot);
                 }
