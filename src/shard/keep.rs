@@ -76,7 +76,9 @@ impl Shard {
         for subscription in restored.subscriptions {
             let Ok(filter) = TopicFilter::parse(&subscription.filter) else { continue };
             let (options, id) = (subscription.options, subscription.subscription_id);
-            self.directory.session_mut(session).add_subscription(filter.as_str());
+            if self.directory.session_mut(session).add_subscription(filter.as_str()) {
+                self.filter_bytes += filter.as_str().len();
+            }
             if filter.shared().is_some() {
                 self.count(Counter::SharedSubscriptions, 1);
                 needed.expect(1);

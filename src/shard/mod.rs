@@ -212,6 +212,12 @@ pub struct Violation {
     pub cause: &'static str,
 }
 
+/// A filter is in its session and in the index, by levels there if it has a wildcard.
+const FILTER_COPIES: usize = 2;
+/// What each costs beside its bytes, and a session, about.
+const FILTER_BYTES: usize = 100;
+const SESSION_BYTES: usize = 256;
+
 /// How many slots a turn looks at after new rules: some tenths of a millisecond.
 const SLOTS_A_TURN: u32 = 256;
 
@@ -251,6 +257,8 @@ pub struct Shard {
     /// Questions for retained messages and their answers: what came in this turn, and what is due in it.
     late: [Vec<replay::Late>; 2],
     queued_bytes: usize,
+    /// Bytes of the filters of sessions, and of the wildcard filters of other shards.
+    filter_bytes: usize,
     sys: sys::SysState,
     closing: bool,
     /// What must survive.
@@ -314,6 +322,7 @@ impl Shard {
             deferred: Vec::new(),
             late: [Vec::new(), Vec::new()],
             queued_bytes: 0,
+            filter_bytes: 0,
             sys: sys::SysState::default(),
             closing: false,
             journal: Journal::off(),
@@ -454,8 +463,19 @@ impl Shard {
         self.waits.give_memory_back();
         self.ends.give_memory_back();
         self.groups.give_memory_back();
+        self.own_wildcards.give_memory_back();
         self.judging.give_memory_back();
         self.lanes.iter_mut().for_each(pace::Lane::give_memory_back);
+    }
+
+    /// About the bytes that sessions, their filters and messages that wait take: enough to see that most are gone.
+    pub fn kept_bytes(&self) -> usize {
+        let filters = self.subscriptions.len() + self.foreign_wildcards.len();
+        self.queued_bytes
+            + self.retained.bytes()
+            + self.filter_bytes * FILTER_COPIES
+            + filters * FILTER_BYTES
+            + self.directory.len() * SESSION_BYTES
     }
 
     /// What is to be sent.

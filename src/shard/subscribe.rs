@@ -69,6 +69,10 @@ impl OwnWildcards {
         let hasher = RandomState::with_seeds(seed, 0x7769, 0x6c64, 0x6361);
         OwnWildcards { filters: AHashMap::with_hasher(hasher), next_serial: 0 }
     }
+
+    pub(super) fn give_memory_back(&mut self) {
+        self.filters.shrink_to_fit();
+    }
 }
 
 struct OwnWildcard {
@@ -212,6 +216,7 @@ impl Shard {
         let qos = wanted.options.qos.min(QoS::from_bits(maximum).unwrap_or(QoS::ExactlyOnce));
         let options = SubscriptionOptions { qos, ..wanted.options };
         let new = self.directory.session_mut(session).add_subscription(filter.as_str());
+        self.filter_bytes += if new { filter.as_str().len() } else { 0 };
         if let Some(sid) = self.sid(session) {
             let filter = filter.as_str();
             self.journal.record(&Record::Subscribed { sid, filter, options, subscription_id });
@@ -296,6 +301,7 @@ impl Shard {
     }
 
     fn withdraw(&mut self, session: u32, filter: TopicFilter<'_>, token: Option<u64>) {
+        self.filter_bytes = self.filter_bytes.saturating_sub(filter.as_str().len());
         let counters = &self.shared.counters[usize::from(self.id)];
         if filter.shared().is_some() {
             counters.subtract(Counter::SharedSubscriptions, 1);
@@ -390,11 +396,14 @@ impl Shard {
                     retain_as_published: false,
                     retain_handling: RetainHandling::Never,
                 };
-                self.foreign_wildcards.subscribe(filter, u32::from(from), options, 0);
+                let known = self.foreign_wildcards.subscribe(filter, u32::from(from), options, 0);
+                self.filter_bytes += if known { 0 } else { filter.len() };
                 self.post(from, Mail::InterestKnown { token });
             }
             None => {
-                self.foreign_wildcards.unsubscribe(filter, u32::from(from));
+                if self.foreign_wildcards.unsubscribe(filter, u32::from(from)) {
+                    self.filter_bytes = self.filter_bytes.saturating_sub(filter.len());
+                }
             }
         }
     }
