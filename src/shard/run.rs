@@ -99,7 +99,8 @@ pub async fn run(start: Start) -> io::Result<()> {
         backlog_bytes_max: limits.backlog_bytes + 2 * packet_bytes + (8 << 20),
         ..NetConfig::default()
     };
-    let mut net = Net::new(&net_config)?;
+    let shards = start.shared.shards();
+    let mut net = Net::new(&net_config).map_err(|error| driver::explain_start(error, shards))?;
     start.mesh.set_ring(net.ring_fd());
     start.control.ready.fetch_add(1, Ordering::AcqRel);
     while start.control.ready.load(Ordering::Acquire) < start.shared.shards() {
