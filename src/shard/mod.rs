@@ -22,6 +22,8 @@ mod client_id;
 mod connect;
 mod connection;
 mod counters;
+#[cfg(test)]
+mod curves_tests;
 mod deliver;
 mod directory;
 mod ends;
