@@ -59,6 +59,7 @@ pub mod packet;
 pub mod router;
 pub mod session;
 pub mod shard;
+mod steps;
 pub mod store;
 pub mod time;
 pub mod topic;

@@ -112,12 +112,11 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let (config, notes) = reload::read(serve).map_err(Failure::usage)?;
     let log_guard = logging::start(&config.log).map_err(Failure::new)?;
     let signals = reload::signals().map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
-    driver::check_kernel().map_err(|problem| Failure::new(problem.to_string()))?;
-
     let shards = match config.runtime.shards {
         0 => std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX),
         shards => shards,
     };
+    driver::check_kernel(shards).map_err(|problem| Failure::new(problem.to_string()))?;
     let open_files = open_files::raise();
     let wanted = Wanted { connections: config.limits.connections, shards, listeners: config.listeners.len() };
     let connections = open_files::connections(open_files, wanted).map_err(Failure::new)?;

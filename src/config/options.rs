@@ -350,7 +350,9 @@ sections! {
              4294967295: no limit. A 3.x session with clean session 0 lives this long too.";
         receive_maximum: u16 = 100, integer(1, 65535), "messages",
             "Receive Maximum that is announced: QoS 1 and 2 messages that a client may have unacknowledged \
-             towards midge. One that sends more is disconnected with 0x93.";
+             towards midge. One that sends more is disconnected with 0x93. A 3.x client, which can't be told, may \
+             have eight times as many QoS 2 messages without PUBREL, and at least 8000; with one more it is \
+             disconnected.";
         topic_alias_maximum: u16 = 10, integer(0, 65535), "aliases",
             "Topic aliases that each client may use towards midge; 0: none. An alias above it: disconnected \
              with 0x94.";

@@ -245,7 +245,7 @@ impl Shard {
         self.forget_durable_ends();
         if self.journal.is_on() && !self.journal.has_failed() {
             let client = self.shared.hash(&self.directory.session(session).client_id);
-            self.ends.push_back((self.journal.mark(), client));
+            self.ends.note(client, self.journal.mark());
         }
     }
 
@@ -255,16 +255,13 @@ impl Shard {
         if self.ends.is_empty() {
             return 0;
         }
-        let client = self.shared.hash(client_id);
-        self.ends.iter().rev().find(|(_, ended)| *ended == client).map_or(0, |(mark, _)| *mark)
+        self.ends.mark_of(self.shared.hash(client_id))
     }
 
     /// After a failure no end will ever be durable, and nobody shall wait for one.
     fn forget_durable_ends(&mut self) {
-        let (durable, has_failed) = (self.journal.durable(), self.journal.has_failed());
-        while self.ends.front().is_some_and(|(mark, _)| has_failed || *mark <= durable) {
-            self.ends.pop_front();
-        }
+        let durable = if self.journal.has_failed() { u64::MAX } else { self.journal.durable() };
+        self.ends.forget_to(durable);
     }
 
     fn stored_will<'a>(&self, will: &'a Will) -> StoredWill<'a> {

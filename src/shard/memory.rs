@@ -78,8 +78,8 @@ const SLOTS_A_TURN: u32 = 1024;
 const SESSION_BYTES: usize = allocated(size_of::<Session>()) + 64;
 /// A connection with its slots in machine and driver.
 const CONNECTION_BYTES: usize = allocated(size_of::<super::connection::Connection>()) + 96;
-/// A topic filter's places in a list and an index, but for its text.
-const FILTER_BYTES: usize = 160;
+/// A topic filter's place in a list or an index, but for its text.
+const FILTER_BYTES: usize = 80;
 
 const THE_WORST: Violation = Violation {
     reason: Reason::QuotaExceeded,
@@ -141,13 +141,21 @@ impl Shard {
         }
     }
 
-    /// What a subscription takes: its text stands in the session and in the index; that of a wildcard filter
-    /// or a group on every shard too.
+    /// What a subscription takes on this shard: its text stands in the session and in the index, and that of a
+    /// wildcard filter in the list of those that other shards know.
     fn subscription_bytes(&self, filter: &str) -> usize {
-        let shards = self.shared.shards();
-        let is_known_everywhere = shards > 1 && filter.bytes().any(|byte| matches!(byte, b'+' | b'#' | b'$'));
-        let copies = 2 + if is_known_everywhere { shards } else { 0 };
-        copies * (allocated(filter.len()) + FILTER_BYTES / 2)
+        let is_listed = self.shared.shards() > 1 && filter.bytes().any(|byte| matches!(byte, b'+' | b'#'));
+        (2 + usize::from(is_listed)) * (FILTER_BYTES + allocated(filter.len()))
+    }
+
+    /// A wildcard filter of another shard came into the index, or left it.
+    pub(super) fn note_foreign_filter(&self, filter: &str, begins: bool) {
+        let bytes = FILTER_BYTES + allocated(filter.len());
+        if begins {
+            self.memory.add(MemoryKind::Subscriptions, bytes);
+        } else {
+            self.memory.subtract(MemoryKind::Subscriptions, bytes);
+        }
     }
 
     /// A packet under way has grown: may the connection be read on?

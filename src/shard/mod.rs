@@ -22,8 +22,11 @@ mod client_id;
 mod connect;
 mod connection;
 mod counters;
+#[cfg(test)]
+mod curves_tests;
 mod deliver;
 mod directory;
+mod ends;
 mod enqueue;
 mod event;
 mod groups;
@@ -34,12 +37,14 @@ mod kept_tests;
 #[cfg(feature = "runtime")]
 mod log;
 mod mail;
+mod members;
 mod memory;
 #[cfg(test)]
 mod memory_tests;
 mod mount;
 #[cfg(test)]
 mod moved_tests;
+mod owed;
 mod pace;
 mod peer;
 mod penalty;
@@ -271,12 +276,10 @@ pub struct Shard {
     /// The timer that tells the log that the broker lives is running.
     is_telling_alive: bool,
     waits: Waits,
-    /// Ends of sessions that are not durable yet: mark, and hash of the client identifier.
-    ends: VecDeque<(u64, u64)>,
+    ends: ends::Ends,
     /// What the listeners ask of their clients.
     access: Arc<[Access]>,
-    /// Those who are in, in slots from this one on, are still to be judged by them.
-    judged_to: Option<u32>,
+    judging: admission::Judging,
     /// The buckets of the listeners, by their numbers.
     lanes: Box<[pace::Lane]>,
 }
@@ -332,9 +335,9 @@ impl Shard {
             store_full: false,
             is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
-            ends: VecDeque::new(),
+            ends: ends::Ends::new(seed ^ 6),
             access: shared.terms.iter().map(|_| Access::default()).collect(),
-            judged_to: None,
+            judging: admission::Judging::default(),
             lanes: shared.terms.iter().map(|terms| pace::Lane::new(terms, shared.shards())).collect(),
             shared,
         }
@@ -414,7 +417,7 @@ impl Shard {
     /// Is there work for the next turn even if nothing comes in?
     pub fn has_deferred(&self) -> bool {
         !self.deferred.is_empty()
-            || self.judged_to.is_some()
+            || self.is_judging()
             || self.is_making_room()
             || self.late.iter().any(|late| !late.is_empty())
     }
@@ -464,8 +467,16 @@ impl Shard {
         self.due.shrink_to_fit();
         self.loopback.shrink_to_fit();
         self.waits.give_memory_back();
-        self.ends.shrink_to_fit();
+        self.ends.give_memory_back();
+        self.groups.give_memory_back();
+        self.own_wildcards.give_memory_back();
+        self.judging.give_memory_back();
         self.lanes.iter_mut().for_each(pace::Lane::give_memory_back);
+    }
+
+    /// The bytes that clients make it keep: enough to see that most are gone.
+    pub fn kept_bytes(&self) -> usize {
+        self.memory.total()
     }
 
     /// What is to be sent.

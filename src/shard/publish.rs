@@ -30,6 +30,18 @@ fn is_bridge_state(topic: &str) -> bool {
     topic.strip_prefix("$SYS/broker/connection/").is_some_and(|rest| rest.ends_with("/state"))
 }
 
+/// QoS 2 messages that a 3.x client may have received PUBREC for, and not released. The standard gives it no bound
+/// but the number of identifiers, and no way to be told of ours: this is far above what client libraries have under
+/// way (10 to 100 by default). One that exceeds it is disconnected: its PUBRELs stand behind its next PUBLISH in the
+/// same stream, so that a connection that is not read would never go on. A new connection releases them first.
+/// `[MQTT311-4.4.0-1]`
+fn unreleased_max(receive_maximum: usize) -> usize {
+    UNRELEASED_FACTOR * receive_maximum.max(UNRELEASED_BASIS_MIN)
+}
+
+const UNRELEASED_FACTOR: usize = 8;
+const UNRELEASED_BASIS_MIN: usize = 1000;
+
 fn begins_level(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with('/')
 }
@@ -201,7 +213,7 @@ impl Shard {
             self.report_quota(session);
         }
         if ticket != 0 {
-            let answer = PublishAnswer { slot, session: key, kind, packet_id };
+            let answer = PublishAnswer { slot, session: key, kind, packet_id, owed: None };
             let intents = std::mem::take(&mut fanout.intents);
             self.open_ticket(fanout.missing, outcome, intents, Purpose::Answer(answer));
         }
@@ -236,10 +248,23 @@ impl Shard {
         let Some(packet_id) = publish.packet_id else { return Ok(()) };
         let state = self.directory.session(session);
         let repeated = publish.qos == QoS::ExactlyOnce && state.holds(packet_id.get());
-        let full = state.held_count() >= usize::from(terms.receive_maximum);
-        if full && !repeated && self.version_of_session(session) == ProtocolVersion::V5 {
-            // [MQTT5-3.3.4-7]
-            return refuse(Reason::ReceiveMaximumExceeded, "more unfinished messages than Receive Maximum");
+        if repeated {
+            return Ok(());
+        }
+        let (held, receive_maximum) = (state.held_count(), usize::from(terms.receive_maximum));
+        if self.version_of_session(session) == ProtocolVersion::V5 {
+            if held >= receive_maximum {
+                // [MQTT5-3.3.4-7]
+                return refuse(
+                    Reason::ReceiveMaximumExceeded,
+                    "more unfinished messages than Receive Maximum",
+                );
+            }
+        } else if publish.qos == QoS::ExactlyOnce && held >= unreleased_max(receive_maximum) {
+            return refuse(
+                Reason::ReceiveMaximumExceeded,
+                "more QoS 2 messages without PUBREL than protocol.receive_maximum lets a 3.x client have",
+            );
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::memory::{KeptMessage, MemoryKind};
 use crate::message::{Message, Publication};
 use crate::packet::QoS;
 use crate::router::retained::{BatchLimits, RetainedFull, RetainedMessage, Stored};
-use crate::session::{Delivery, Extra, Replay};
+use crate::session::{Delivery, Extra, Replay, Replays};
 use crate::store::Record;
 use crate::time::Time;
 
@@ -111,9 +111,9 @@ impl Shard {
         let state = self.directory.session_mut(session);
         if state.replays.len() >= REPLAYS_MAX {
             // Who subscribes again and again without reading gets the last one.
-            state.replays.filled().retain(|have| have.filter != replay.filter);
+            state.replays.filled().drop_filter(&replay.filter);
         }
-        state.replays.filled().push_back(replay);
+        state.replays.filled().push(replay);
         self.directory.slot_mut(session).flags |= REPLAYING;
     }
 
@@ -129,12 +129,9 @@ impl Shard {
     /// The SUBACK of this SUBSCRIBE is out.
     pub(super) fn start_replays(&mut self, now: Time, session: u32, subscribe: u64) {
         let replays = self.directory.session_mut(session).replays.existing();
-        let mut held = replays.into_iter().flatten().filter(|replay| replay.held_by == subscribe).peekable();
-        if held.peek().is_none() {
-            return;
+        if replays.is_some_and(|replays| replays.start(subscribe)) {
+            self.pump(now, session);
         }
-        held.for_each(|replay| replay.held_by = 0);
-        self.pump(now, session);
     }
 
     /// One retained message, or one query for more; false when there is nothing to be done now.
@@ -142,7 +139,7 @@ impl Shard {
         let key = self.directory.key(session);
         let state = self.directory.session_mut(session);
         let has_room = state.inflight.has_room();
-        let front = state.replays.existing().and_then(|replays| replays.front_mut());
+        let front = state.replays.existing().and_then(Replays::front_mut);
         let Some(replay) = front.filter(|replay| replay.held_by == 0) else { return false };
         if let Some(message) = replay.ready.front() {
             let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
@@ -176,7 +173,7 @@ impl Shard {
             let query = Mail::RetainedQuery {
                 token: replay.token,
                 session: key,
-                filter: replay.filter.clone(),
+                filter: (*replay.filter).into(),
                 after: replay.cursor.take(),
             };
             let to = replay.shards[0];
@@ -252,8 +249,8 @@ impl Shard {
     ) {
         let Some(session) = self.directory.resolve(session) else { return };
         let state = self.directory.session_mut(session);
-        let mut replays = state.replays.existing().into_iter().flatten();
-        let Some(replay) = replays.find(|replay| replay.token == token) else {
+        let replay = state.replays.existing().and_then(|replays| replays.get_mut(token));
+        let Some(replay) = replay else {
             // Its subscription has ended meanwhile: the next one has waited for its turn.
             self.pump(now, session);
             return;

@@ -69,6 +69,10 @@ impl OwnWildcards {
         let hasher = RandomState::with_seeds(seed, 0x7769, 0x6c64, 0x6361);
         OwnWildcards { filters: AHashMap::with_hasher(hasher), next_serial: 0 }
     }
+
+    pub(super) fn give_memory_back(&mut self) {
+        self.filters.shrink_to_fit();
+    }
 }
 
 struct OwnWildcard {
@@ -401,11 +405,16 @@ impl Shard {
                     retain_as_published: false,
                     retain_handling: RetainHandling::Never,
                 };
-                self.foreign_wildcards.subscribe(filter, u32::from(from), options, 0);
+                let known = self.foreign_wildcards.subscribe(filter, u32::from(from), options, 0);
+                if !known {
+                    self.note_foreign_filter(filter, true);
+                }
                 self.post(from, Mail::InterestKnown { token });
             }
             None => {
-                self.foreign_wildcards.unsubscribe(filter, u32::from(from));
+                if self.foreign_wildcards.unsubscribe(filter, u32::from(from)) {
+                    self.note_foreign_filter(filter, false);
+                }
             }
         }
     }
