@@ -14,6 +14,10 @@ use glommio::io::{Directory, DmaFile, OpenOptions};
 use crate::config::SyncPolicy;
 use crate::store::segment::BLOCK;
 
+/// A longer batch is written piece by piece: the kernel takes no write of 2 GiB, and each needs a buffer of its
+/// size.
+const WRITE_BYTES_MAX: usize = 8 << 20;
+
 /// A segment that is open for writing. Clones share the file.
 #[derive(Clone, Debug)]
 pub(super) struct SegmentFile {
@@ -123,27 +127,30 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes the parts, one behind the other, and zeros to the end of the last block, in one go.
+    /// Writes the parts, one behind the other, and zeros to the end of the last block: in one go, if it is not
+    /// long, and if the kernel takes all of it. What a write leaves is written by the next one; there is an error
+    /// if a write takes nothing.
     pub(super) async fn write(&self, segment: &SegmentFile, at: usize, parts: &[&[u8]]) -> io::Result<()> {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        let mut buffer = segment.file.alloc_dma_buffer(bytes.next_multiple_of(BLOCK));
-        let mut rest = buffer.as_bytes_mut();
-        for part in parts {
-            let (head, tail) = rest.split_at_mut(part.len());
-            head.copy_from_slice(part);
-            rest = tail;
+        let wanted = bytes.next_multiple_of(BLOCK);
+        let mut done = 0;
+        while done < wanted {
+            let mut buffer = segment.file.alloc_dma_buffer(self.takes((wanted - done).min(WRITE_BYTES_MAX)));
+            fill(buffer.as_bytes_mut(), parts, done);
+            self.before(Operation::Write).await?;
+            let written = segment.file.write_at(buffer, (at + done) as u64).await;
+            let written = written.map_err(|error| explain("write", &segment.path, error))?;
+            let written = self.tells(written);
+            // The part of a block is written again.
+            let taken = written / BLOCK * BLOCK;
+            if taken == 0 {
+                let (path, rest) = (segment.path.display(), wanted - done);
+                let cause = format!("{path} took {written} of {rest} bytes from byte {}", at + done);
+                return Err(io::Error::new(io::ErrorKind::WriteZero, cause));
+            }
+            done += taken;
         }
-        rest.fill(0);
-        let wanted = buffer.len();
-        self.before(Operation::Write).await?;
-        match segment.file.write_at(buffer, at as u64).await {
-            Ok(written) if written == wanted => Ok(()),
-            Ok(written) => Err(io::Error::new(
-                io::ErrorKind::WriteZero,
-                format!("{} took {written} of {wanted} bytes", segment.path.display()),
-            )),
-            Err(error) => Err(explain("write", &segment.path, error)),
-        }
+        Ok(())
     }
 
     /// Ends when the disk has all that was written.
@@ -188,6 +195,30 @@ impl Disk {
         told.await.map_err(|error| explain("sync", directory, error))
     }
 
+    /// Of so many bytes, those that the next write takes.
+    #[cfg(test)]
+    fn takes(&self, bytes: usize) -> usize {
+        self.twin.takes(bytes)
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "the tests' twin takes less")]
+    fn takes(&self, bytes: usize) -> usize {
+        bytes
+    }
+
+    /// Of so many bytes that a write took, those that it says it took.
+    #[cfg(test)]
+    fn tells(&self, written: usize) -> usize {
+        self.twin.tells(written)
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "the tests' twin tells less")]
+    fn tells(&self, written: usize) -> usize {
+        written
+    }
+
     #[cfg(test)]
     async fn before(&self, operation: Operation) -> io::Result<()> {
         self.twin.before(operation).await
@@ -198,6 +229,20 @@ impl Disk {
     async fn before(&self, _: Operation) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Copies what stands from byte `from` on in the parts, and zeros behind it.
+fn fill(mut buffer: &mut [u8], parts: &[&[u8]], mut from: usize) {
+    for part in parts {
+        let passed = from.min(part.len());
+        from -= passed;
+        let part = &part[passed..];
+        let len = part.len().min(buffer.len());
+        let (head, rest) = buffer.split_at_mut(len);
+        head.copy_from_slice(&part[..len]);
+        buffer = rest;
+    }
+    buffer.fill(0);
 }
 
 fn open_options(policy: SyncPolicy) -> OpenOptions {

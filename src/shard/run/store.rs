@@ -250,18 +250,18 @@ impl Runner {
         let Some(mut store) = self.store.take() else { return };
         let _guard = outstanding.enter();
         let end = Instant::now() + Duration::from_secs(5);
-        while !store.writer.is_idle() && Instant::now() < end {
-            glommio::timer::sleep(Duration::from_micros(100)).await;
-            while let Some(event) = store.writer.poll(Instant::now()) {
-                if let LogEvent::Sealed { path, bytes } = event {
-                    store.checkpoint.submit(path, bytes);
+        self.machine.handle_turn(now);
+        loop {
+            while !store.writer.is_idle() && Instant::now() < end {
+                glommio::timer::sleep(Duration::from_micros(100)).await;
+                while let Some(event) = store.writer.poll(Instant::now()) {
+                    if let LogEvent::Sealed { path, bytes } = event {
+                        store.checkpoint.submit(path, bytes);
+                    }
                 }
             }
-        }
-        self.machine.handle_turn(now);
-        if store.writer.is_idle()
-            && let Some(batch) = self.machine.take_batch()
-        {
+            let is_idle = store.writer.is_idle();
+            let Some(batch) = self.machine.take_batch().filter(|_| is_idle) else { break };
             store.writer.submit(batch);
         }
         for event in store.writer.close().await {
