@@ -1,6 +1,6 @@
 use super::*;
 use crate::packet::QoS;
-use crate::store::segment::{SegmentReader, Step, parse_file_name};
+use crate::store::segment::{SegmentReader, Step, UNFINISHED, parse_file_name};
 use crate::store::{Journal, Record, StoredMessage};
 use std::cell::Cell;
 use std::future::Future;
@@ -707,6 +707,73 @@ fn a_log_begins_only_where_it_can_be_written() {
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().contains("can't create"), "{error}");
         assert_eq!(outstanding.count(), 0);
+    });
+}
+
+#[test]
+fn a_file_for_later_has_its_length_before_its_name_and_comes_after_the_segment_before_it_has_begun() {
+    on_executor(async {
+        let mut bench = Bench::new("names", SyncPolicy::Always).await;
+        bench.write(15).await;
+        bench.twin.held.set(Some(Operation::Write));
+        bench.submit(1);
+        for _ in 0..5 {
+            assert_eq!(short(&bench.poll().await), "");
+        }
+        // The second segment has not begun, and there is none behind it.
+        assert_eq!(files(&bench.directory), [0, 1].map(|number| file_name(NAME, number)));
+        bench.twin.held.set(Some(Operation::Preallocate));
+        let mut events = Vec::new();
+        while files(&bench.directory).len() < 3 {
+            events.extend(bench.poll().await);
+        }
+        assert_eq!(files(&bench.directory)[2], file_name(NAME, 2) + UNFINISHED);
+        assert_eq!(short(&events), "sd");
+        bench.twin.held.set(None);
+        bench.settle().await;
+        assert_eq!(files(&bench.directory)[2], file_name(NAME, 2));
+        for file in files(&bench.directory) {
+            assert_eq!(std::fs::metadata(bench.directory.join(file)).unwrap().len(), SEGMENT as u64);
+        }
+        bench.done();
+    });
+}
+
+#[test]
+fn a_log_whose_directory_is_removed_or_moved_ends_and_says_so() {
+    on_executor(async {
+        for (way, moves) in [("removed", false), ("moved", true)] {
+            let mut bench = Bench::new(way, SyncPolicy::Always).await;
+            bench.settle().await;
+            bench.now += LOOK_INTERVAL;
+            assert_eq!(short(&bench.write(1).await), "d");
+            let away = bench.directory.with_extension("away");
+            std::fs::rename(&bench.directory, &away).unwrap();
+            if !moves {
+                std::fs::remove_dir_all(&away).unwrap();
+            }
+            // Found out before what was written is called durable, if it was not looked at just before.
+            bench.now += LOOK_INTERVAL;
+            let events = bench.write(1).await;
+            let [LogEvent::Failed { cause }] = &events[..] else { panic!("{events:?}") };
+            assert_eq!(cause.kind(), io::ErrorKind::NotFound);
+            assert!(cause.to_string().contains("can't find"), "{cause}");
+            assert!(!bench.log.is_idle());
+            let _ = std::fs::remove_dir_all(away);
+        }
+    });
+}
+
+#[test]
+fn the_next_segment_of_a_log_whose_directory_is_gone_is_no_full_disk() {
+    on_executor(async {
+        let mut bench = Bench::new("gone", SyncPolicy::Always).await;
+        bench.write(15).await;
+        std::fs::remove_dir_all(&bench.directory).unwrap();
+        let events = bench.write(1).await;
+        let Some(LogEvent::Failed { cause }) = events.last() else { panic!("{events:?}") };
+        assert!(cause.to_string().contains("can't create"), "{cause}");
+        assert!(!short(&events).contains('f'), "{events:?}");
     });
 }
 

@@ -4,7 +4,7 @@
 use super::{PAUSED_BY_LOG, Runner};
 use crate::config::SyncPolicy;
 use crate::driver::{LogConfig, LogEvent, LogWriter, Outstanding};
-use crate::shard::{Counter, Event, Limit, Shard};
+use crate::shard::{Counter, Event, Limit, Shard, ShardId};
 use crate::store::Submitter;
 use crate::store::segment::LogName;
 use crate::store::{Journal, Restored, Wall};
@@ -129,6 +129,23 @@ impl Store {
     }
 }
 
+fn tell_failure(shard: ShardId, cause: &io::Error) {
+    if cause.kind() == io::ErrorKind::NotFound {
+        tracing::error!(
+            shard,
+            %cause,
+            "the state directory was removed or moved while midge runs: nothing that must be kept is acknowledged \
+             any more; put it back, and start midge anew"
+        );
+    } else {
+        tracing::error!(
+            shard,
+            %cause,
+            "the disk has failed: nothing that must be kept is acknowledged any more; mend it, and start midge anew"
+        );
+    }
+}
+
 impl Runner {
     /// Takes in what has become of the writes.
     pub(super) fn read_log(&mut self, now: Time) {
@@ -151,11 +168,7 @@ impl Runner {
                     self.machine.handle_store_full(false);
                 }
                 LogEvent::Failed { cause } => {
-                    tracing::error!(
-                        shard,
-                        %cause,
-                        "the disk has failed: nothing that must be kept is acknowledged any more; mend it, and start midge anew"
-                    );
+                    tell_failure(shard, &cause);
                     self.machine.handle_store_failed();
                     // No write comes any more for which they could wait, and the journal takes nothing down.
                     self.resume_for_log();
