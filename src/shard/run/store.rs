@@ -51,9 +51,6 @@ struct ToldWait {
     last: Instant,
 }
 
-/// Records that wait for the disk; above it who causes more is not read.
-const JOURNAL_BYTES_MAX: usize = 16 << 20;
-
 /// Records that nobody waits for, such as that a delivery is settled, are written with the next ones that
 /// someone does wait for, or after this time: a write of their own would hold up the next.
 const LAZY: Duration = Duration::from_millis(10);
@@ -232,25 +229,24 @@ impl Runner {
         }
     }
 
-    /// Stops reading from a connection that brings more than the disk takes.
-    pub(super) fn hold_back(&mut self, now: Time, slot: u32) {
-        if self.machine.journal_bytes() <= JOURNAL_BYTES_MAX || !self.machine.has_connection(slot) {
-            return;
+    /// Is the log so far behind that nothing of a connection may be handled? Then the connection is paused.
+    pub(super) fn hold_back(&mut self, now: Time, slot: u32) -> bool {
+        if !self.machine.is_log_far_behind() || !self.machine.has_connection(slot) {
+            return false;
         }
-        let Some(store) = &mut self.store else { return };
+        let Some(store) = &mut self.store else { return false };
         if store.paused.is_empty() {
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitLog, 1);
             self.log.write(now, &Event::LimitReached { limit: Limit::Log, client: "".into() });
         }
-        if !store.paused.contains(&slot) {
-            store.paused.push(slot);
-            self.pause(slot, PAUSED_BY_LOG);
-        }
+        store.paused.push(slot);
+        self.pause(slot, PAUSED_BY_LOG);
+        true
     }
 
     fn resume_for_log(&mut self) {
         let Some(store) = &mut self.store else { return };
-        if store.paused.is_empty() || self.machine.journal_bytes() > JOURNAL_BYTES_MAX / 2 {
+        if store.paused.is_empty() || self.machine.is_log_behind() {
             return;
         }
         for slot in std::mem::take(&mut store.paused) {
