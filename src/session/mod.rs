@@ -55,8 +55,6 @@ pub struct Session {
     pub group_ready: bool,
     /// The operator has been told that the queue is full; said again once it has been empty.
     pub full_reported: bool,
-    /// The connection is to end once the queue is empty.
-    pub ends_when_empty: bool,
     /// What happens when the queue is full; none: as the whole broker has it.
     pub queue_policy: Option<QueuePolicy>,
 }
@@ -105,7 +103,6 @@ impl Session {
             overtaken: Seldom::default(),
             group_ready: true,
             full_reported: false,
-            ends_when_empty: false,
             queue_policy: None,
         }
     }
@@ -117,7 +114,6 @@ impl Session {
             && !self.inflight.has_resends()
             && self.group_ready
             && !self.full_reported
-            && !self.ends_when_empty
     }
 
     /// Takes note of a received QoS 2 packet identifier that is not held, of how long its message's
@@ -269,7 +265,6 @@ impl Session {
     pub fn resume(&mut self, window: u16) {
         self.inflight.reconnect(window);
         self.received_qos2 = false;
-        self.ends_when_empty = false;
         self.drop_replays();
     }
 }

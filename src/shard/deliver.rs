@@ -6,9 +6,9 @@
 //! have the same one, and share the variant; the others get a copy with two bytes changed.
 
 use super::directory::{ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
-use super::enqueue::Place;
-use super::waits::{ForLog, Intents, QUOTA};
-use super::{Counter, EndCause, Event, Limit, SessionKey, Shard};
+use super::enqueue::{Place, Taken};
+use super::waits::{ForLog, Intents};
+use super::{Counter, Event, Limit, SessionKey, Shard};
 use crate::message::{Message, Publication};
 use crate::outbox::{Outbox, Range};
 use crate::packet::{PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
@@ -199,8 +199,7 @@ fn send_variant(outbox: &mut Outbox, slot: u32, variant: Variant) {
 }
 
 impl Shard {
-    /// Delivers to one session: now, into its queue, or not at all. False only if a QoS 1 or 2
-    /// message had to be refused because the queue is full.
+    /// Delivers to one session: now, into its queue, or not at all.
     #[allow(clippy::too_many_arguments)] // A delivery has that many sides; a struct would be built per delivery.
     pub(super) fn deliver(
         &mut self,
@@ -211,7 +210,7 @@ impl Shard {
         retain_as_published: bool,
         subscription_ids: &[u32],
         group: Option<&Arc<str>>,
-    ) -> bool {
+    ) -> Taken {
         let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
         let form = Form {
             version: self.directory.slot(subscriber).version,
@@ -221,7 +220,7 @@ impl Shard {
             retain: retain_as_published && fanout.publication.retain,
         };
         if self.is_withheld(subscriber, fanout.publication.topic) {
-            return true;
+            return Taken::Yes;
         }
         self.note_live(subscriber, fanout);
         let entry = self.directory.slot_mut(subscriber);
@@ -232,29 +231,30 @@ impl Shard {
                 if self.shared.config.protocol.queue_qos0 && group.is_none() {
                     self.enqueue_qos0(now, subscriber, fanout, form.retain, subscription_ids);
                 }
-                return true;
+                return Taken::Yes;
             }
             if entry.flags & (BACKLOGGED | ALIASES | MOUNTED) == 0 && subscription_ids.is_empty() {
                 let packet_bytes_max = entry.packet_bytes_max;
                 let variant = fanout.variant(&mut self.outbox, form, None);
                 if variant.len() > packet_bytes_max {
-                    return self.drop_too_large();
+                    self.drop_too_large();
+                    return Taken::Yes;
                 }
                 send_variant(&mut self.outbox, slot, variant);
                 self.count_sent(fanout.publication.payload.len());
-                return true;
+                return Taken::Yes;
             }
             if entry.flags & BACKLOGGED != 0 && !self.takes_more(subscriber, slot) {
-                return true;
+                return Taken::Yes;
             }
             self.send_publish(subscriber, fanout, form, None, false, subscription_ids);
-            return true;
+            return Taken::Yes;
         }
         let sendable = slot != NO_CONNECTION && entry.flags & (BACKLOGGED | GATED) == 0;
         let sid = entry.sid;
         if sid != 0 && self.store_full {
             self.report_store_full(subscriber);
-            return false;
+            return Taken::Unkept;
         }
         let number = if sid == 0 { 0 } else { self.number_of_delivery(fanout) };
         let state = self.directory.session_mut(subscriber);
@@ -262,7 +262,8 @@ impl Shard {
         if sendable && state.queue.is_empty() && state.inflight.has_room() {
             if !self.fits(subscriber, fanout, form, subscription_ids) {
                 self.directory.session_mut(subscriber).inflight.pass_id();
-                return self.drop_too_large();
+                self.drop_too_large();
+                return Taken::Yes;
             }
             let delivery =
                 Delivery { message: fanout.keep(), qos: form.qos, retain: form.retain, number, extra };
@@ -281,11 +282,11 @@ impl Shard {
                 );
                 if qos == QoS::ExactlyOnce {
                     self.publish_when_durable(subscriber, packet_id, number);
-                    return true;
+                    return Taken::Yes;
                 }
             }
             self.send_publish(subscriber, fanout, form, Some(packet_id), false, subscription_ids);
-            return true;
+            return Taken::Yes;
         }
         let delivery = Delivery { message: fanout.keep(), qos: form.qos, retain: form.retain, number, extra };
         let place = self.enqueue(now, subscriber, delivery);
@@ -293,7 +294,7 @@ impl Shard {
             let (message, qos, retain) = (fanout.number, form.qos, form.retain);
             self.record_delivery(sid, message, number, None, qos, retain, subscription_ids, group);
         }
-        place != Place::Refused
+        if place == Place::Refused { Taken::Refused } else { Taken::Yes }
     }
 
     /// A number for a delivery to a session that is in the log; the message goes there with the first.
@@ -408,10 +409,9 @@ impl Shard {
     }
 
     /// Dropped, and the sender need not know. `[MQTT5-3.1.2-25]`
-    fn drop_too_large(&self) -> bool {
+    fn drop_too_large(&self) {
         self.count(Counter::DroppedTooLarge, 1);
         self.count(Counter::PublishesDropped, 1);
-        true
     }
 
     fn count_sent(&self, payload_len: usize) {
@@ -463,19 +463,8 @@ impl Shard {
             entry.flags &= !QUEUES_QOS0;
             let state = entry.session_mut();
             state.full_reported = false;
-            let ends = std::mem::take(&mut state.ends_when_empty);
             self.tell_groups(session, true);
-            if ends {
-                // It comes back, and sends again what was refused.
-                self.end_connection(now, slot, EndCause::Violation(QUOTA));
-            }
         }
-    }
-
-    /// A 3.x client's own queue has refused a message of its own.
-    pub(super) fn end_when_empty(&mut self, now: Time, session: u32) {
-        self.directory.session_mut(session).ends_when_empty = true;
-        self.pump(now, session);
     }
 
     pub(super) fn defer(&mut self, session: u32) {

@@ -94,7 +94,7 @@ pub enum Limit {
     ListenerConnections,
     /// `limits.handshakes`.
     Handshakes,
-    /// A session's queue is full: refused.
+    /// A session's queue is full: refused; of a 3.x publisher, dropped.
     SessionQueue(QueueBound),
     /// The same: the oldest dropped.
     SessionQueueOldest(QueueBound),
@@ -118,8 +118,10 @@ pub enum Limit {
     Sessions,
     /// `runtime.mesh_capacity`: reading stopped.
     Mesh,
-    /// The disk of `persistence.directory` is full.
+    /// The disk of `persistence.directory` is full: refused.
     Disk,
+    /// The same: reading stopped, since 3.x has no code for it.
+    DiskPause,
     /// The disk is slower than what must be kept comes in: reading stopped.
     Log,
     /// `persistence.log_bytes`: the checkpoint is behind.
@@ -252,7 +254,7 @@ impl Limit {
             Limit::RetainedBytes => "limits.retained_bytes",
             Limit::Sessions => "limits.sessions",
             Limit::Mesh => "runtime.mesh_capacity",
-            Limit::Disk => "persistence.directory",
+            Limit::Disk | Limit::DiskPause => "persistence.directory",
             Limit::Log | Limit::LogBytes => "persistence.log_bytes",
             Limit::ClientMessages => "limits.client_messages_per_second",
             Limit::ClientBytes => "limits.client_bytes_per_second",
@@ -265,7 +267,9 @@ impl Limit {
     pub fn consequence(self) -> &'static str {
         match self {
             Limit::Connections | Limit::ListenerConnections | Limit::Handshakes => "new connection closed",
-            Limit::SessionQueue(_) => "message refused, the session's queue is full",
+            Limit::SessionQueue(_) => {
+                "messages refused (those of 3.x publishers dropped), the session's queue is full"
+            }
             Limit::SessionQueueOldest(_) => "oldest messages dropped, the session's queue is full",
             Limit::SessionQueueNewest(_) => "new messages dropped, the session's queue is full",
             Limit::BacklogDrop => "QoS 0 messages dropped, the client does not read",
@@ -276,6 +280,7 @@ impl Limit {
             Limit::Sessions => "connect refused",
             Limit::Mesh => "reading stopped, another shard is behind",
             Limit::Disk => "message refused, the disk is full",
+            Limit::DiskPause => "reading stopped, the disk is full, and 3.x has no code to say so",
             Limit::Log => "reading stopped, the disk or the checkpoint is behind",
             Limit::LogBytes => "nothing that must be kept is acknowledged until the checkpoint has caught up",
             Limit::ClientMessages | Limit::ClientBytes => "the client sends faster, and is read no faster",
@@ -299,7 +304,7 @@ impl Limit {
             Limit::Retained | Limit::RetainedBytes => Counter::LimitRetained,
             Limit::Sessions => Counter::LimitSessions,
             Limit::Mesh => Counter::LimitMesh,
-            Limit::Disk => Counter::LimitDisk,
+            Limit::Disk | Limit::DiskPause => Counter::LimitDisk,
             Limit::Log => Counter::LimitLog,
             Limit::LogBytes => Counter::LimitLogBytes,
             Limit::ClientMessages | Limit::ClientBytes => Counter::LimitClientRate,

@@ -161,18 +161,6 @@ impl Shard {
         self.journal.waiting_bytes()
     }
 
-    /// The log has no room for more (`true`), or has again: messages that would have to be kept are
-    /// refused meanwhile.
-    pub fn handle_store_full(&mut self, full: bool) {
-        self.store_full = full;
-    }
-
-    /// The log has failed: nothing more will be durable, and what would have to be kept is refused.
-    pub fn handle_store_failed(&mut self) {
-        self.store_full = true;
-        self.journal.fail();
-    }
-
     /// Is this connection the machine's?
     pub fn has_connection(&self, slot: u32) -> bool {
         self.connection(slot).is_some()

@@ -26,6 +26,7 @@ mod deliver;
 mod directory;
 mod enqueue;
 mod event;
+mod full_disk;
 mod groups;
 mod inbound;
 mod keep;
@@ -261,6 +262,8 @@ pub struct Shard {
     restoring: bool,
     /// The disk is full.
     store_full: bool,
+    /// Connections of 3.x clients whose next message waits for room on a disk.
+    wait_for_disk: full_disk::WaitForDisk,
     /// The timer that tells the log that the broker lives is running.
     is_telling_alive: bool,
     waits: Waits,
@@ -321,6 +324,7 @@ impl Shard {
             stamp_base: 0,
             restoring: false,
             store_full: false,
+            wait_for_disk: full_disk::WaitForDisk::default(),
             is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
             ends: VecDeque::new(),
