@@ -216,10 +216,9 @@ mod tests {
     #[test]
     fn each_policy_of_a_full_queue_says_what_it_costs() {
         let mut config = Config::default();
-        config.listeners.push(Listener {
-            session_queue_policy: Some(QueuePolicy::DropNewest),
-            ..Listener::default()
-        });
+        config
+            .listeners
+            .push(Listener { session_queue_policy: Some(QueuePolicy::DropNewest), ..Listener::default() });
         for (policy, words) in [
             (QueuePolicy::DropOldest, "oldest messages make room"),
             (QueuePolicy::DropNewest, "new messages are dropped for it, though they are acknowledged"),

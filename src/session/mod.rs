@@ -6,12 +6,14 @@
 //! 4.9 of the standard; knows neither sockets nor other sessions.
 
 mod inflight;
+mod losses;
 mod queue;
 mod replay;
 mod seldom;
 mod will;
 
 pub use inflight::{AckOutcome, Delivery, Extra, Inflight, InflightState, InflightWindow};
+pub use losses::{LOSS_CAUSES, LossCause, Losses};
 pub use queue::{Queue, QueueFull, QueueLimits};
 pub use replay::Replay;
 pub use seldom::{Empty, Seldom};
@@ -57,6 +59,8 @@ pub struct Session {
     pub full_reported: bool,
     /// What happens when the queue is full; none: as the whole broker has it.
     pub queue_policy: Option<QueuePolicy>,
+    /// Messages that were lost for it.
+    losses: Option<Box<Losses>>,
 }
 
 /// A QoS 2 message that waits for its PUBREL.
@@ -104,6 +108,26 @@ impl Session {
             group_ready: true,
             full_reported: false,
             queue_policy: None,
+            losses: None,
+        }
+    }
+
+    /// Messages that were lost for it since its client was told last; none: none were.
+    pub fn losses(&self) -> Option<&Losses> {
+        self.losses.as_deref()
+    }
+
+    /// To add to them.
+    pub fn losses_mut(&mut self) -> &mut Losses {
+        self.losses.get_or_insert_default()
+    }
+
+    /// The client was told; so many are left.
+    pub fn leave_losses(&mut self, left: [u32; LOSS_CAUSES]) {
+        if left == [0; LOSS_CAUSES] {
+            self.losses = None;
+        } else {
+            self.losses_mut().leave(left);
         }
     }
 

@@ -12,7 +12,7 @@ use super::{Counter, Event, Limit, SessionKey, Shard};
 use crate::message::{Message, Publication};
 use crate::outbox::{Outbox, Range};
 use crate::packet::{PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
-use crate::session::{Delivery, Extra};
+use crate::session::{Delivery, Extra, LossCause};
 use crate::store::{Record, StoredMessage};
 use crate::time::Time;
 use smallvec::SmallVec;
@@ -263,6 +263,7 @@ impl Shard {
             if !self.fits(subscriber, fanout, form, subscription_ids) {
                 self.directory.session_mut(subscriber).inflight.pass_id();
                 self.drop_too_large();
+                self.lose(subscriber, 0, LossCause::TooLarge);
                 return Taken::Yes;
             }
             let delivery =
@@ -486,13 +487,13 @@ impl Shard {
             let mut fanout = Fanout::of(&message, now, 0);
             if self.is_withheld(session, fanout.publication.topic) {
                 // As good as delivered: the access list has changed.
-                self.settle_unsent(session, packet_id, form.qos);
+                self.drop_unsent(session, packet_id, form.qos, LossCause::Withdrawn);
             } else if self.fits(session, &fanout, form, &ids) {
                 self.send_publish(session, &mut fanout, form, Some(packet_id), true, &ids);
             } else {
                 // A smaller Maximum Packet Size than last time: as good as delivered.
                 self.drop_too_large();
-                self.settle_unsent(session, packet_id, form.qos);
+                self.drop_unsent(session, packet_id, form.qos, LossCause::TooLarge);
             }
             return true;
         }
@@ -505,14 +506,18 @@ impl Shard {
             // [MQTT5-3.3.2-5]
             self.count(Counter::DroppedExpired, 1);
             self.count(Counter::PublishesDropped, 1);
-            self.settle_unnumbered(session, &delivery);
+            self.drop_waiting(session, &delivery, LossCause::Expired);
+            return true;
+        }
+        if self.is_withheld(session, delivery.message.as_publication().topic) {
+            self.drop_waiting(session, &delivery, LossCause::Withdrawn);
             return true;
         }
         self.send_delivery(now, session, delivery);
         true
     }
 
-    /// Sends a delivery that no one has sent yet, of whatever QoS.
+    /// Sends a delivery that no one has sent yet, of whatever QoS, and that the client may receive.
     pub(super) fn send_delivery(&mut self, now: Time, session: u32, delivery: Delivery) {
         let form = Form {
             version: self.directory.slot(session).version,
@@ -522,13 +527,9 @@ impl Shard {
         let message = Rc::clone(&delivery.message);
         let ids = ids_of(&delivery.extra);
         let mut fanout = Fanout::of(&message, now, 0);
-        if self.is_withheld(session, fanout.publication.topic) {
-            self.settle_unnumbered(session, &delivery);
-            return;
-        }
         if !self.fits(session, &fanout, form, &ids) {
             self.drop_too_large();
-            self.settle_unnumbered(session, &delivery);
+            self.drop_waiting(session, &delivery, LossCause::TooLarge);
             return;
         }
         if form.qos == QoS::AtMostOnce {
@@ -563,7 +564,7 @@ impl Shard {
     }
 
     /// Must the client not get this, though it was meant for it?
-    fn is_withheld(&self, session: u32, topic: &str) -> bool {
+    pub(super) fn is_withheld(&self, session: u32, topic: &str) -> bool {
         self.directory.slot(session).flags & CHECKED != 0 && !self.may_receive(session, topic)
     }
 }

@@ -5,7 +5,7 @@ use super::directory::QUEUES_QOS0;
 use super::{Counter, Event, Limit, QueueBound, Shard};
 use crate::config::QueuePolicy;
 use crate::packet::{AckKind, PacketId, QoS};
-use crate::session::{AckOutcome, Delivery, QueueLimits, Session};
+use crate::session::{AckOutcome, Delivery, LossCause, QueueLimits, Session};
 use crate::time::Time;
 
 /// Where a message that can't be sent now has gone.
@@ -27,6 +27,10 @@ pub(super) enum Taken {
     /// The disk has no room for it.
     Unkept,
 }
+
+/// So many of a queue's oldest messages are looked at when its client is back: some tenths of a millisecond. What
+/// expires behind them is told the next time.
+const EXPIRY_VISITS_MAX: usize = 16_384;
 
 impl Shard {
     /// Would a session take a message of this size now, or drop one by its policy?
@@ -72,6 +76,7 @@ impl Shard {
         if let Some(bound) = self.queue_bound(session, bytes, queue_limits) {
             match policy {
                 QueuePolicy::Refuse => {
+                    self.lose_new(session, &delivery);
                     self.report_queue_full(session, Limit::SessionQueue(bound), 1);
                     return Place::Refused;
                 }
@@ -80,6 +85,7 @@ impl Shard {
                     self.report_queue_full(session, Limit::SessionQueueOldest(bound), dropped);
                 }
                 QueuePolicy::DropOldest | QueuePolicy::DropNewest => {
+                    self.lose_new(session, &delivery);
                     self.report_queue_full(session, Limit::SessionQueueNewest(bound), 1);
                     return Place::Dropped;
                 }
@@ -128,6 +134,17 @@ impl Shard {
         own.unwrap_or(self.shared.config.limits.session_queue_policy)
     }
 
+    /// A client that comes back is told of what has expired while it was away.
+    pub(super) fn drop_all_expired(&mut self, now: Time, session: u32) {
+        let expired = self.directory.session_mut(session).queue.take_expired(now, EXPIRY_VISITS_MAX);
+        for delivery in &expired {
+            self.note_queued(-delivery.message.bytes().cast_signed(), -1);
+            self.drop_waiting(session, delivery, LossCause::Expired);
+        }
+        self.count(Counter::DroppedExpired, expired.len() as u64);
+        self.count(Counter::PublishesDropped, expired.len() as u64);
+    }
+
     /// Expired messages at the front do not keep a new one out; how many they were, and bytes.
     fn drop_expired(&mut self, session: u32, now: Time) -> (usize, usize) {
         let (mut count, mut bytes) = (0, 0);
@@ -139,7 +156,7 @@ impl Shard {
             let Some(expired) = queue.pop() else { return (count, bytes) };
             count += 1;
             bytes += expired.message.bytes();
-            self.settle_unnumbered(session, &expired);
+            self.drop_waiting(session, &expired, LossCause::Expired);
         }
     }
 
@@ -156,7 +173,9 @@ impl Shard {
         while self.queue_bound(session, bytes, limits).is_some() {
             let Some(oldest) = self.directory.session_mut(session).queue.pop() else { break };
             self.note_queued(-oldest.message.bytes().cast_signed(), -1);
-            self.record_settled(session, oldest.number);
+            if oldest.qos != QoS::AtMostOnce {
+                self.lose(session, oldest.number, LossCause::QueueFull);
+            }
             dropped += 1;
         }
         dropped
@@ -187,20 +206,27 @@ impl Shard {
         }
     }
 
+    /// A message that its queue has no room for. Its delivery is in no record.
+    fn lose_new(&mut self, session: u32, delivery: &Delivery) {
+        if delivery.qos != QoS::AtMostOnce {
+            self.lose(session, 0, LossCause::QueueFull);
+        }
+    }
+
     /// A delivery that waited is not sent at all.
-    pub(super) fn settle_unnumbered(&mut self, session: u32, delivery: &Delivery) {
+    pub(super) fn drop_waiting(&mut self, session: u32, delivery: &Delivery, cause: LossCause) {
         if delivery.qos != QoS::AtMostOnce {
             self.directory.session_mut(session).inflight.pass_id();
+            self.lose(session, delivery.number, cause);
         }
-        self.record_settled(session, delivery.number);
     }
 
     /// One that was sent on an earlier connection is not sent again.
-    pub(super) fn settle_unsent(&mut self, session: u32, packet_id: PacketId, qos: QoS) {
+    pub(super) fn drop_unsent(&mut self, session: u32, packet_id: PacketId, qos: QoS, cause: LossCause) {
         let window = &mut self.directory.session_mut(session).inflight;
         let kind = if qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
         if let AckOutcome::Settled(number) = window.handle_ack(kind, packet_id, true) {
-            self.record_settled(session, number);
+            self.lose(session, number, cause);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::{Counter, Hangup, Violation};
 use crate::config::Network;
 use crate::packet::{ProtocolVersion, Reason};
+use crate::session::Losses;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -75,6 +76,15 @@ pub enum Event {
         client: Box<str>,
         /// Reason code and words.
         violation: Violation,
+    },
+    /// A client is back, and its session has lost messages since it was told last.
+    LossesTold {
+        /// Client identifier.
+        client: Box<str>,
+        /// What it has lost.
+        losses: Losses,
+        /// Now, by the clock of their times.
+        now_millis: u64,
     },
     /// A bound was reached.
     LimitReached {
@@ -317,7 +327,8 @@ impl Event {
     /// The counter that moves with the event.
     pub fn counter(&self) -> Option<Counter> {
         match self {
-            Event::Connected { .. } => None,
+            // Each message was counted when it was lost.
+            Event::Connected { .. } | Event::LossesTold { .. } => None,
             Event::Disconnected { cause, .. } | Event::Unconnected { cause, .. } => match cause {
                 EndCause::Violation(violation) if violation.reason == Reason::PacketTooLarge => {
                     Some(Counter::LimitPacketBytes)

@@ -60,7 +60,8 @@ impl Shard {
             return false;
         }
         let Some(packet_id) = publish.packet_id else { return false };
-        let is_repeat = publish.qos == QoS::ExactlyOnce && self.directory.session(session).holds(packet_id.get());
+        let is_repeat =
+            publish.qos == QoS::ExactlyOnce && self.directory.session(session).holds(packet_id.get());
         let topic: Cow<'_, str> = mounted(&self.terms(slot).mount_point, publish.topic);
         if is_repeat
             || self.check_message(slot, &topic, publish.payload).is_err()
@@ -86,7 +87,9 @@ impl Shard {
 
     /// Is there a session here that keeps it, or may there be one on another shard?
     fn may_have_to_be_kept(&mut self, session: u32, publish: &Publish<'_>, topic: &str) -> bool {
-        if (publish.retain && !publish.payload.is_empty()) || self.interested(topic) != 0 || self.has_group(topic)
+        if (publish.retain && !publish.payload.is_empty())
+            || self.interested(topic) != 0
+            || self.has_group(topic)
         {
             return true;
         }
@@ -96,8 +99,9 @@ impl Shard {
         let mut matches = std::mem::take(&mut self.matches);
         self.subscriptions.matches(topic, Some(session), &mut matches);
         let mut matched = matches.as_slice().iter();
-        let kept = matched
-            .any(|matched| matched.qos != QoS::AtMostOnce && self.directory.slot(matched.subscriber).sid != 0);
+        let kept = matched.any(|matched| {
+            matched.qos != QoS::AtMostOnce && self.directory.slot(matched.subscriber).sid != 0
+        });
         self.matches = matches;
         kept
     }

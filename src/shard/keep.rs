@@ -68,6 +68,9 @@ impl Shard {
         for (packet_id, payload_bytes) in restored.held {
             state.hold(packet_id, u32::try_from(payload_bytes).unwrap_or(u32::MAX), 0);
         }
+        if !restored.losses.is_empty() {
+            *state.losses_mut() = restored.losses;
+        }
         self.shared.restore_session();
         self.count(Counter::Sessions, 1);
         for delivery in restored.deliveries {

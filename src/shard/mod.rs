@@ -34,6 +34,9 @@ mod keep;
 mod kept_tests;
 #[cfg(feature = "runtime")]
 mod log;
+mod losses;
+#[cfg(test)]
+mod losses_tests;
 mod mail;
 mod mount;
 #[cfg(test)]

@@ -185,6 +185,12 @@ impl Shard {
         if message.is_expired(now) {
             return;
         }
+        if self.is_withheld(session, message.as_publication().topic) {
+            if qos != QoS::AtMostOnce {
+                self.directory.session_mut(session).inflight.pass_id();
+            }
+            return;
+        }
         let extra = (subscription_id != 0)
             .then(|| Box::new(Extra { subscription_ids: [subscription_id].as_slice().into(), group: None }));
         // [MQTT5-3.3.1-9]: RETAIN 1, whatever Retain As Published says.

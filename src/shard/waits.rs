@@ -12,6 +12,7 @@ use super::enqueue::Taken;
 use super::{Counter, Mail, SessionKey, Shard, ShardId, Violation};
 use crate::message::Message;
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, QoS, Reason, encode_ack, encode_pingresp};
+use crate::session::Losses;
 use crate::store::Record;
 use crate::time::Time;
 use ahash::RandomState;
@@ -81,8 +82,11 @@ pub(super) enum Owing {
         packet: Box<[u8]>,
         token: u64,
     },
-    /// CONNACK; the session is resumed behind it.
-    Connack(Box<[u8]>),
+    /// CONNACK; the session is resumed behind it, and its client has been told of these losses.
+    Connack {
+        packet: Box<[u8]>,
+        told: Option<Box<Losses>>,
+    },
     Pong,
     /// What the publisher gets of its own message, behind its PUBREC.
     Own(Box<OwnDelivery>),
@@ -286,9 +290,12 @@ impl Shard {
                 self.send_packet(slot, |out| out.extend_from_slice(&packet));
                 self.start_replays(now, session, token);
             }
-            Owing::Connack(packet) => {
+            Owing::Connack { packet, told } => {
                 self.send_packet(slot, |out| out.extend_from_slice(&packet));
                 self.directory.slot_mut(session).flags &= !GATED;
+                if let Some(told) = told {
+                    self.note_losses_told(session, &told);
+                }
                 self.resume(now, session);
             }
             Owing::Pong => self.send_packet(slot, encode_pingresp),

@@ -15,8 +15,10 @@ pub const DROP_OLDEST: Config =
     Config { name: "DROP_OLDEST", text: "[limits]\nsession_queue_messages = 10\n" };
 
 /// Queues of ten messages that refuse one more.
-pub const REFUSE: Config =
-    Config { name: "REFUSE", text: "[limits]\nsession_queue_messages = 10\nsession_queue_policy = \"refuse\"\n" };
+pub const REFUSE: Config = Config {
+    name: "REFUSE",
+    text: "[limits]\nsession_queue_messages = 10\nsession_queue_policy = \"refuse\"\n",
+};
 
 /// A short keep alive of the server's own.
 pub const KEEP_ALIVE: Config =

@@ -58,8 +58,11 @@ fn numbers(range: std::ops::Range<u8>) -> Vec<String> {
 fn a_3x_publisher_is_acknowledged_and_stays_while_one_session_is_away_and_full() {
     for (shards, policy) in [(1, ""), (2, ""), (2, "refuse")] {
         for qos in [1, 2] {
-            let option =
-                if policy.is_empty() { String::new() } else { format!("session_queue_policy = {policy:?}\n") };
+            let option = if policy.is_empty() {
+                String::new()
+            } else {
+                format!("session_queue_policy = {policy:?}\n")
+            };
             let rest =
                 format!("[runtime]\nshards = {shards}\n[limits]\nsession_queue_messages = 3\n{option}");
             let running = Running::start(&format!("absent-{shards}-{policy}-{qos}"), &rest);
@@ -72,7 +75,10 @@ fn a_3x_publisher_is_acknowledged_and_stays_while_one_session_is_away_and_full()
             }
             assert_eq!(payloads(&mut live, 12), numbers(1..13), "each once");
             // Behind all of them.
-            assert_eq!(live.publish_acknowledged("fleet/end", b"end", false) & 0x7F, if policy.is_empty() { 0 } else { 0x17 });
+            assert_eq!(
+                live.publish_acknowledged("fleet/end", b"end", false) & 0x7F,
+                if policy.is_empty() { 0 } else { 0x17 }
+            );
             assert_eq!(payloads(&mut live, 1), ["end"]);
             let lines = running.lines();
             let about = |line: &&String| line.contains("client=\"away\"") && line.contains("limit reached");
@@ -89,7 +95,8 @@ fn a_3x_publisher_is_acknowledged_and_stays_while_one_session_is_away_and_full()
 
 #[test]
 fn a_5_0_publisher_is_told_what_a_full_queue_refuses_and_stays() {
-    let rest = "[runtime]\nshards = 2\n[limits]\nsession_queue_messages = 3\nsession_queue_policy = \"refuse\"\n";
+    let rest =
+        "[runtime]\nshards = 2\n[limits]\nsession_queue_messages = 3\nsession_queue_policy = \"refuse\"\n";
     let running = Running::start("absent-told", rest);
     absent(&running);
     let mut live = running.client("live");
