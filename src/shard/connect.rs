@@ -211,7 +211,7 @@ impl Shard {
                 expires_at: None,
                 origin: Some(origin),
                 stamp: 0,
-                source: &self.source_of(slot, session, will.retain),
+                source: &self.source_of_will(slot, session),
             };
             Box::new(Will {
                 message: publication.to_message(),
@@ -383,6 +383,14 @@ impl Shard {
             self.journal.record(&Record::WillGone { sid });
         }
         let mut publication = will.message.as_publication();
+        if !self.lets_will(&publication) {
+            // What was allowed at CONNECT has been taken back since.
+            self.report_refused(session, WILL_REVOKED);
+            return;
+        }
+        if !(publication.retain && self.shared.config.protocol.check_retain_source) {
+            publication.source = &[];
+        }
         publication.expires_at = will.message_expiry_seconds.map(|seconds| now.after_seconds(seconds));
         publication.stamp = self.next_stamp(now);
         // One of an earlier run does not know any more.
@@ -390,6 +398,11 @@ impl Shard {
         self.publish(now, &mut Fanout::new(publication, now, 0));
     }
 }
+
+const WILL_REVOKED: Violation = Violation {
+    reason: Reason::NotAuthorized,
+    cause: "the access list does not let the client publish its will any more",
+};
 
 /// What CONNACK grants.
 #[derive(Clone, Copy)]

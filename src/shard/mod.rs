@@ -65,6 +65,8 @@ mod timers;
 mod waits;
 pub mod wheel;
 #[cfg(test)]
+mod will_tests;
+#[cfg(test)]
 #[path = "../../tests/world/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the conformance scenarios use more of it")]
 mod world;

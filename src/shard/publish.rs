@@ -294,7 +294,7 @@ impl Shard {
         self.answer(now, slot, mark, 0, Owing::Ack(ack));
     }
 
-    fn report_refused(&mut self, session: u32, violation: Violation) {
+    pub(super) fn report_refused(&mut self, session: u32, violation: Violation) {
         let client = self.directory.session(session).client_id.clone();
         if violation.reason == Reason::TopicNameInvalid {
             self.report(Event::LimitReached { limit: Limit::TopicLevels, client: client.clone() });
