@@ -77,7 +77,10 @@ impl Failure {
 
 fn check_config(file: &Path) -> Result<(), Failure> {
     let config = parse::load(file).map_err(|errors| Failure::usage(errors.to_string()))?;
-    Entrance::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
+    let entrance = Entrance::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
+    for note in &entrance.notes {
+        eprintln!("{}: warning: {note}", file.display());
+    }
     println!("{}: ok", file.display());
     for listener in &config.listeners {
         println!("  listens on {}", listener.address);
@@ -298,8 +301,8 @@ fn store(action: &StoreAction) -> Result<(), Failure> {
 
 /// What the broker listens on.
 struct Listening {
-    /// With the ports that the kernel chose.
-    addresses: Vec<Address>,
+    /// With the numbers of their listeners, and the ports that the kernel chose.
+    addresses: Vec<(u16, Address)>,
     /// For each shard, with the number of the listener.
     sockets: Vec<Vec<(u16, OwnedFd)>>,
     /// Removed at the end.
@@ -317,7 +320,7 @@ fn listen(config: &Config, shards: usize) -> Result<Listening, Failure> {
             let made = patiently(until, || driver::bind_unix(path, &options));
             let (socket, file) =
                 made.map_err(|error| Failure::new(cannot_listen(&listener.address, &error)))?;
-            listening.addresses.push(listener.address.clone());
+            listening.addresses.push((number, listener.address.clone()));
             listening.files.push(file);
             // A path has one socket; clients find home from its shard as from any other.
             listening.sockets[usize::from(number) % shards].push((number, socket));
@@ -332,7 +335,7 @@ fn listen(config: &Config, shards: usize) -> Result<Listening, Failure> {
             let first = driver::bind(address, &options).map_err(failed)?;
             // Port 0 is the kernel's choice, once.
             let bound = driver::local_address(&first).map_err(failed)?;
-            listening.addresses.push(Address::from_socket(bound));
+            listening.addresses.push((number, Address::from_socket(bound)));
             listening.sockets[0].push((number, first));
             for shard in &mut listening.sockets[1..] {
                 shard.push((number, driver::bind(bound, &options).map_err(failed)?));

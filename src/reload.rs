@@ -89,6 +89,7 @@ impl Reload {
 fn without_entrance(config: &Config) -> Config {
     let mut config = config.clone();
     config.auth.password_file = String::new();
+    config.auth.allow_anonymous = None;
     config.acl.file = String::new();
     config.gate = Gate::default();
     (config.limits.connect_rate, config.limits.connect_burst) = (0, 0);
@@ -108,6 +109,7 @@ fn without_entrance(config: &Config) -> Config {
         listener.tls_crl = plain.tls_crl;
         listener.tls_minimum = plain.tls_minimum;
         listener.proxy_trusted = plain.proxy_trusted;
+        listener.allow_anonymous = plain.allow_anonymous;
         listener.password_file = plain.password_file;
         listener.acl_file = plain.acl_file;
         listener.jwt = plain.jwt;

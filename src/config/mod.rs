@@ -7,6 +7,7 @@
 mod address;
 #[cfg(test)]
 mod manual;
+mod means;
 #[cfg(feature = "runtime")]
 pub mod mosquitto;
 mod network;
@@ -21,6 +22,7 @@ mod terms;
 pub mod value;
 
 pub use address::Address;
+pub use means::Means;
 pub use network::Network;
 pub use options::{
     Acl, Auth, Gate, Jwt, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys, Webhook,

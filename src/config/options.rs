@@ -243,7 +243,10 @@ sections! {
         allow_anonymous: Option<bool> = None, Allowed::Boolean, "",
             "Whether clients without proof of who they are may connect. With false, CONNECT is refused with 0x87 \
              (3.x: 0x05). Where there is no password file, a user name proves nothing. Left out: true on \
-             listeners that only this machine can reach (127.0.0.0/8, ::1, localhost), false on others.";
+             listeners that only this machine can reach (127.0.0.0/8, ::1, localhost, Unix-domain sockets) and that \
+             have no means of proof (password_file, [jwt], [webhook], tls_user_name) and no proxy_trusted; false on \
+             all others. An access list is no means of proof. SIGHUP reads it again, for clients that come then; the \
+             start-up lines say for each listener what holds.";
         password_file: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
             "File with a line `user:hash` for each user, as midge passwd writes it (argon2id); the hashes of \
              mosquitto_passwd work as they are. A client that gives a user name gets in only with its password. \

@@ -8,7 +8,7 @@ use crate::auth::jwt::{JwtKeySource, JwtSettings, JwtVerifier, SecretAlgorithm};
 use crate::auth::password_file::PasswordFile;
 use crate::auth::scram_users::ScramUsers;
 use crate::auth::webhook::{WebhookClient, WebhookHeader, WebhookSettings};
-use crate::config::{Config, Jwt, Listener, TokenAlgorithm, UserNames, Webhook};
+use crate::config::{ClientCertificates, Config, Jwt, Listener, Means, TokenAlgorithm, UserNames, Webhook};
 use crate::control::proofs::Proofs;
 use crate::transport::Door;
 use std::collections::BTreeMap;
@@ -55,8 +55,10 @@ impl Entrance {
             let file = listener.acl_file.as_ref().unwrap_or(&config.acl.file);
             let acl = once(&mut acl_files, file, load_acl)?;
             let names_users = acl.as_ref().is_some_and(Acl::names_users);
+            let allow_anonymous = config.terms(listener).allow_anonymous;
             access.push(Access {
                 acl,
+                allow_anonymous: Some(allow_anonymous),
                 checks_passwords: passwords.is_some() || tokens.is_some(),
                 asks_for_all: webhook.is_some(),
                 names_by_certificate: listener.tls_user_name != UserNames::None,
@@ -64,8 +66,11 @@ impl Entrance {
                 passwords: passwords.clone(),
             });
             let asks_any = passwords.is_some() || tokens.is_some() || webhook.is_some();
-            let has_names = asks_any || listener.tls_user_name != UserNames::None;
-            if names_users && !has_names && config.terms(listener).allow_anonymous {
+            let means = config.means(listener);
+            if let Some(why) = shut_because(config, listener, passwords.as_deref()) {
+                notes.push(format!("listener {}: no client can connect: {why}", listener.address));
+            }
+            if names_users && !means.any() && allow_anonymous {
                 notes.push(format!(
                     "listener {}: its access list goes by user names, and nothing proves them there",
                     listener.address
@@ -104,6 +109,37 @@ impl Entrance {
         let asks_any = self.proofs.iter().any(Option::is_some);
         (if asks_any { processors.min(HASH_THREADS_MAX) } else { 0 }, self.requests_max)
     }
+}
+
+/// What keeps every client out of a listener, if anything does, and how to change it.
+fn shut_because(config: &Config, listener: &Listener, passwords: Option<&PasswordFile>) -> Option<String> {
+    let means = config.means(listener);
+    if means.certificates {
+        let by_balancer =
+            listener.tls_user_name == UserNames::CommonName && !listener.proxy_trusted.is_empty();
+        let is_asked_for = listener.tls_client_certificate != ClientCertificates::None;
+        return (!is_asked_for && !by_balancer).then(|| {
+            "tls_user_name calls clients after their certificates, and none is asked for; set \
+             tls_client_certificate"
+                .to_owned()
+        });
+    }
+    if config.terms(listener).allow_anonymous {
+        return None;
+    }
+    // The test method proves nothing, but lets its clients in where nothing else is asked for.
+    if !means.any() && !config.auth.test_method {
+        return Some(
+            "nothing there proves who a client is, and allow_anonymous is false; give it a password_file, [jwt] keys, \
+             a [webhook] or tls_user_name, or set allow_anonymous = true in [auth] or for the listener"
+                .to_owned(),
+        );
+    }
+    let has_no_user = passwords.is_some_and(PasswordFile::is_empty);
+    (has_no_user && means == Means { passwords: true, ..Means::default() }).then(|| {
+        let file = listener.password_file.as_ref().unwrap_or(&config.auth.password_file);
+        format!("its password file {file} has no user; add one with midge passwd {file} NAME")
+    })
 }
 
 /// What the broker has of a kind of proof, unless the listener wants none of it.

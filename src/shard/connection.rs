@@ -369,15 +369,15 @@ impl Shard {
         })
     }
 
-    /// What holds on the listener that a connection came in by; on the first one, if it has gone.
+    /// What holds on the listener that a connection came in by; if it has gone, nothing is allowed.
     pub(super) fn terms(&self, slot: u32) -> &Terms {
-        let listener = self.connection(slot).map_or(0, |connection| connection.listener);
-        &self.shared.terms[usize::from(listener)]
+        self.shared.terms_of(self.connection(slot).map(|connection| connection.listener))
     }
 
-    /// What holds on the listener by which a session's client has come in.
+    /// What holds on the listener by which a session's client has come in last, also when its connection has gone. Of a
+    /// session of an earlier run that is not known until its client is back: nothing is allowed.
     pub(super) fn terms_of_session(&self, session: u32) -> &Terms {
-        self.terms(self.directory.slot(session).connection)
+        self.shared.terms_of(self.directory.slot(session).listener.map(u16::from))
     }
 
     /// One packet; every failure ends the connection.

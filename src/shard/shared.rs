@@ -13,6 +13,8 @@ pub struct Shared {
     pub config: Config,
     /// What holds on each listener.
     pub terms: Vec<Terms>,
+    /// What holds where the listener is not known: nothing is allowed.
+    pub(super) denied: Terms,
     /// Which exact topic filters each shard has subscriptions for.
     pub interest: Vec<Arc<InterestBits>>,
     /// What each shard counts.
@@ -59,6 +61,7 @@ impl Shared {
         let counts: Vec<_> = (0..shards).map(|_| (shards > 1).then(InterestCounts::new)).collect();
         let shared = Shared {
             terms: config.listeners.iter().map(|listener| config.terms(listener)).collect(),
+            denied: Terms::denied(),
             config,
             interest: counts.iter().flatten().map(InterestCounts::bits).collect(),
             counters: (0..shards).map(|_| Counters::default()).collect(),
@@ -66,6 +69,11 @@ impl Shared {
             homes,
         };
         (shared, counts)
+    }
+
+    /// What holds on a listener.
+    pub(super) fn terms_of(&self, listener: Option<u16>) -> &Terms {
+        listener.and_then(|listener| self.terms.get(usize::from(listener))).unwrap_or(&self.denied)
     }
 
     /// Number of shards.

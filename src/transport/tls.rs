@@ -22,6 +22,7 @@ pub use config::{
 };
 pub use error::{LoadFailure, Spoken, TlsError, TlsFailure};
 pub use identity::ClientIdentity;
+pub(crate) use identity::is_user_name;
 
 use rustls::{HandshakeKind, ProtocolVersion};
 

@@ -1,5 +1,6 @@
 //! What stands before MQTT on a listener: PROXY header, TLS and WebSocket, as clients from outside meet them.
 
+mod anonymous;
 mod identity;
 mod pki;
 mod proxy;

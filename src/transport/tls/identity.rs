@@ -106,11 +106,14 @@ fn alternative_names<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterator<
     extension.into_iter().flat_map(|extension| extension.value.general_names.iter())
 }
 
-/// A name with a NUL in it reads as its beginning to whoever stops there, and no control character belongs into a
-/// user name.
 fn common_name(subject: &X509Name<'_>) -> Option<String> {
-    let name = text(subject.iter_common_name().next()?.attr_value())?;
-    (!name.is_empty() && !name.chars().any(char::is_control)).then_some(name)
+    text(subject.iter_common_name().next()?.attr_value()).filter(|name| is_user_name(name))
+}
+
+/// Can a common name be a user name? A name with a NUL in it reads as its beginning to programs that stop there, and
+/// no control character belongs into a user name.
+pub(crate) fn is_user_name(name: &str) -> bool {
+    !name.is_empty() && !name.chars().any(char::is_control)
 }
 
 fn rfc2253(subject: &X509Name<'_>) -> String {
