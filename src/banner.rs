@@ -51,7 +51,8 @@ pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
     lines
 }
 
-fn kept(sync: SyncPolicy, directory: Option<&Path>) -> String {
+/// What is kept over a restart, and what may be lost.
+pub fn kept(sync: SyncPolicy, directory: Option<&Path>) -> String {
     let Some(directory) = directory else {
         return "Nothing is kept over a restart: sessions, queued and retained messages live in memory."
             .to_string();

@@ -3,15 +3,17 @@
 #![allow(clippy::disallowed_methods, reason = "the program owns its threads and the start of the clock")]
 
 mod reload;
+mod signals;
 
 use midge::auth::passwd::{self, PasswdArgs};
-use midge::banner::{Started, banner};
+use midge::banner::{self, Started, banner};
 use midge::cli::{self, Command, Serve, StoreAction};
 use midge::config::mosquitto::{ConfError, MosquittoConf};
 use midge::config::open_files::{self, Wanted};
 use midge::config::{Address, Config, Listener, parse, state_directory};
 use midge::control::entrance::Entrance;
 use midge::control::gate::SharedGate;
+use midge::control::housekeeping;
 use midge::control::logins::Logins;
 use midge::driver::{self, BindOptions, SocketFile};
 use midge::logging;
@@ -19,7 +21,8 @@ use midge::shard::run::{Bell, Control, Start, StartStore, run};
 use midge::shard::{SHARDS_MAX, Shared};
 use midge::store::segment::LogName;
 use midge::store::{Checkpoint, Recovery, RecoveryReport, StoreDirectory, StoreError, Wall, recover, tools};
-use reload::{Reload, watch_signals};
+use reload::{Reload, unix_seconds};
+use signals::{Serving, Signals};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -78,8 +81,8 @@ impl Failure {
 fn check_config(file: &Path) -> Result<(), Failure> {
     let config = parse::load(file).map_err(|errors| Failure::usage(errors.to_string()))?;
     let entrance = Entrance::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
-    for note in &entrance.notes {
-        eprintln!("{}: warning: {note}", file.display());
+    for warning in entrance.warnings(unix_seconds()) {
+        eprintln!("{}: warning: {warning}", file.display());
     }
     println!("{}: ok", file.display());
     for listener in &config.listeners {
@@ -113,7 +116,7 @@ fn change_password(arguments: &PasswdArgs) -> Result<(), Failure> {
 fn start(serve: &Serve) -> Result<(), Failure> {
     let (config, notes) = reload::read(serve).map_err(Failure::usage)?;
     let log_guard = logging::start(&config.log).map_err(Failure::new)?;
-    let signals = reload::signals().map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
+    let signals = Signals::catch().map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
     driver::check_kernel().map_err(|problem| Failure::new(problem.to_string()))?;
 
     let shards = match config.runtime.shards {
@@ -129,6 +132,8 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let started = Instant::now();
     let wall = Wall { zero_millis: millis_since_1970() };
     let kept = open_store(&config, shards, seed, wall)?;
+    let kept_words =
+        banner::kept(config.persistence.sync, kept.as_ref().map(|kept| kept.directory.path()));
     let file = serve.config.as_ref().or(serve.mosquitto_conf.as_ref()).map(|file| file.display().to_string());
     for line in banner(
         &config,
@@ -143,9 +148,11 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     ) {
         tracing::info!("{line}");
     }
-    for note in notes.iter().chain(&entrance.notes) {
-        tracing::warn!("{note}");
+    for certificate in entrance.certificates() {
+        tracing::info!("{certificate}");
     }
+    reload::tell(&notes);
+    reload::tell(&entrance.warnings(unix_seconds()));
     if let Some(kept) = &kept {
         report(&kept.recovery.report, started);
     }
@@ -197,9 +204,16 @@ fn start(serve: &Serve) -> Result<(), Failure> {
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(id) << 32 | 0x5eed),
         }));
     }
-    let reload = Reload { serve: serve.clone(), control: Arc::clone(&control), config: reloadable };
-    watch_signals(Arc::clone(&control), bells, reload, signals)
-        .map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
+    let (requests, asked) = housekeeping::requests();
+    let reload = Reload {
+        serve: serve.clone(),
+        control: Arc::clone(&control),
+        bells: bells.clone(),
+        config: reloadable,
+    };
+    reload::keep_house(asked, reload)
+        .map_err(|error| Failure::new(format!("no thread for SIGHUP: {error}")))?;
+    signals.serve(Serving { control: Arc::clone(&control), bells, requests, kept: kept_words });
     let starts = Arc::new(Mutex::new(starts));
     let running = driver::start_shards(shards, move |number| {
         let start = starts.lock().expect("no shard panics while it holds the lock")[number].take();

@@ -5,6 +5,8 @@
 //! kernel allows in open files is weighed in [`open_files`] (feature `runtime`).
 
 mod address;
+#[cfg(feature = "runtime")]
+pub(crate) mod file;
 #[cfg(test)]
 mod manual;
 mod means;

@@ -150,8 +150,8 @@ sections! {
             "Whether clients are asked for a certificate of tls_client_ca. \"optional\": they may have none, but not \
              a bad one. \"required\": nobody gets in without a good one.";
         tls_client_certificate_dates: bool = true, Allowed::Boolean, "",
-            "Whether a client's certificate, and what leads from it to its CA, must be valid today. With false they \
-             count for ever, for devices whose certificates nobody renews; tls_crl still counts.";
+            "Whether a client's certificate, what leads from it to its CA, and the CA's own in tls_client_ca must be \
+             valid today. With false they count for ever, for devices whose certificates nobody renews; tls_crl still counts.";
         tls_crl: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
             "PEM file of the lists of revoked client certificates, one of each CA between the client's certificate \
              and tls_client_ca. Empty: nothing is revoked.";

@@ -335,7 +335,7 @@ fn a_file_that_is_not_there_is_refused_by_name() {
 #[test]
 fn an_endless_file_is_refused() {
     let error = load(Path::new("/dev/zero")).expect_err("endless");
-    assert_eq!(error.to_string(), "/dev/zero: larger than 1048576 bytes: no configuration file");
+    assert_eq!(error.to_string(), "/dev/zero: cannot be read: it is a device; a regular file is needed");
 }
 
 #[test]

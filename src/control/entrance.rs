@@ -9,9 +9,11 @@ use crate::auth::password_file::PasswordFile;
 use crate::auth::scram_users::ScramUsers;
 use crate::auth::webhook::{WebhookClient, WebhookHeader, WebhookSettings};
 use crate::config::{ClientCertificates, Config, Jwt, Listener, Means, TokenAlgorithm, UserNames, Webhook};
+use crate::control::exposed;
 use crate::control::proofs::Proofs;
 use crate::transport::Door;
-use std::collections::BTreeMap;
+use crate::transport::tls::TlsConfig;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,8 +24,8 @@ pub struct Entrance {
     pub doors: Arc<[Door]>,
     /// What the machine asks of clients.
     pub access: Arc<[Access]>,
-    /// What the operator should know of the files that were read.
-    pub notes: Vec<String>,
+    /// What the operator should know of the files that were read, whatever the day: see [`Entrance::warnings`].
+    notes: Vec<String>,
     /// Which addresses may come in, by all listeners.
     pub gate: Arc<GateSettings>,
     proofs: Arc<[Option<Arc<Proofs>>]>,
@@ -86,6 +88,7 @@ impl Entrance {
                 })
             }));
         }
+        notes.extend(exposed::warnings(config));
         let requests_max = if all_webhook.is_some() { config.webhook.requests } else { 0 };
         Ok(Entrance {
             doors: doors.into(),
@@ -95,6 +98,23 @@ impl Entrance {
             proofs: proofs.into(),
             requests_max,
         })
+    }
+
+    /// What the operator should know at `now`, in seconds since 1970. A line each.
+    pub fn warnings(&self, now: i64) -> Vec<String> {
+        let mut warnings = self.notes.clone();
+        warnings.extend(self.outdated(now));
+        warnings
+    }
+
+    /// What at `now` has expired of TLS, is not valid yet, or soon ends. A line each.
+    pub fn outdated(&self, now: i64) -> Vec<String> {
+        once_each(self.doors.iter().filter_map(|door| door.tls.as_ref()).flat_map(|tls| tls.notices(now)))
+    }
+
+    /// Our certificates: a line each, with subject, serial number and end.
+    pub fn certificates(&self) -> Vec<String> {
+        once_each(self.doors.iter().filter_map(|door| door.tls.as_ref()).flat_map(TlsConfig::loaded))
     }
 
     /// What proves who a client of a listener is, if it asks for any proof.
@@ -109,6 +129,12 @@ impl Entrance {
         let asks_any = self.proofs.iter().any(Option::is_some);
         (if asks_any { processors.min(HASH_THREADS_MAX) } else { 0 }, self.requests_max)
     }
+}
+
+/// Listeners that share a file would have its lines twice.
+fn once_each(lines: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    lines.filter(|line| seen.insert(line.clone())).collect()
 }
 
 /// What keeps every client out of a listener, if anything does, and how to change it.

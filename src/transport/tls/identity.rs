@@ -95,6 +95,18 @@ pub(super) fn crl_validity(list: &CertificateRevocationListDer<'_>) -> Result<(i
     Ok((list.last_update().timestamp(), not_after))
 }
 
+/// The subject of a certificate in the form of RFC 2253, and its serial number in hexadecimal.
+pub(super) fn subject_and_serial(certificate: &CertificateDer<'_>) -> Result<(String, String), String> {
+    let certificate = parse(certificate)?;
+    Ok((rfc2253(certificate.subject()), certificate.raw_serial_as_string()))
+}
+
+/// Who issues a revocation list.
+pub(super) fn crl_issuer(list: &CertificateRevocationListDer<'_>) -> Result<String, String> {
+    let (_, list) = CertificateRevocationList::from_der(list).map_err(|error| error.to_string())?;
+    Ok(rfc2253(list.issuer()))
+}
+
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
     X509Certificate::from_der(certificate)
         .map(|(_, certificate)| certificate)
