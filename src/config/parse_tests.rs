@@ -8,7 +8,8 @@ fn errors_of(text: &str) -> String {
     parse("midge.toml", text).expect_err("the text is wrong").to_string()
 }
 
-const LIMITS_KEYS: &str = "connections, handshakes, connect_rate, connect_burst, connect_seconds, connect_bytes, packet_bytes, \
+const LIMITS_KEYS: &str = "connections, handshakes, handshakes_per_address, connect_rate, connect_burst, connect_seconds, \
+     connect_bytes, connect_bytes_unnamed, packet_bytes, \
      payload_bytes, inflight_messages, inflight_bytes, session_queue_messages, session_queue_policy, session_queue_bytes, queue_bytes_total, \
      backlog_bytes, retained_messages, retained_bytes, subscriptions_per_client, subscriptions_total, topic_levels, sessions, client_messages_per_second, client_bytes_per_second";
 

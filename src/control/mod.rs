@@ -5,6 +5,7 @@ pub mod entrance;
 mod exposed;
 pub mod gate;
 pub mod housekeeping;
+pub mod login_queue;
 pub mod logins;
 pub mod pool;
 pub mod proofs;

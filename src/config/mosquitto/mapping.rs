@@ -310,6 +310,8 @@ impl Writer<'_> {
             let bytes = u64::from(bytes).min(268_435_460);
             self.put("packet_bytes", TomlValue::Integer(bytes), origin).is_vital = true;
         }
+        // What mosquitto takes before a client is in: 100,000 bytes behind the fixed header.
+        self.put("connect_bytes_unnamed", TomlValue::Integer(100_004), Origin::Default);
         if let Some((Some(bytes), origin)) = from!(global, message_size_limit) {
             self.put("payload_bytes", TomlValue::Integer(bytes.into()), origin).is_vital = true;
         }

@@ -303,7 +303,7 @@ impl Runner {
         let Some(Header { peer, identity, rest }) = header? else { return Ok(Input::default()) };
         if let Some(peer) = peer {
             self.machine.handle_peer(slot, peer);
-            if !self.lets_in(now, peer.ip()) {
+            if !self.lets_in(now, peer.ip()) || !self.begin_handshake(now, slot, peer.ip()) {
                 self.machine.handle_turned_away(now, slot);
                 return Ok(Input::default());
             }

@@ -96,3 +96,36 @@ fn client_ca_that_has_expired_lets_nobody_in_unless_dates_do_not_count() {
         }
     }
 }
+
+#[test]
+fn client_that_its_certificate_has_named_may_have_a_large_connect() {
+    let authority = Authority::new("large-connect");
+    let rows = format!(
+        "{}tls_client_ca = {:?}\ntls_client_certificate = \"optional\"\n",
+        authority.server("server").rows(),
+        authority.ca
+    );
+    let config = showing(&authority, &authority.client("lamp"));
+    // A will of 40,000 bytes, at once and named for both shards.
+    let large = |id: &str| {
+        let mut body = b"\x00\x04MQTT\x04\x06\x00\x00\x00".to_vec();
+        body.push(u8::try_from(id.len()).expect("short"));
+        body.extend(id.as_bytes());
+        body.extend(b"\x00\x01w\x9C\x40");
+        body.resize(body.len() + 40_000, b'x');
+        let length = body.len();
+        let head = [0x10, (length % 128) as u8 | 128, (length / 128 % 128) as u8 | 128, (length / 16384) as u8];
+        [&head[..], &body].concat()
+    };
+    for (names, good) in [("common_name", true), ("none", false)] {
+        let rows = format!("{rows}tls_user_name = {names:?}\nallow_anonymous = true\n[runtime]\nshards = 2\n");
+        let running = Running::start(&format!("large-connect-{names}"), &rows);
+        for number in 0..4 {
+            let mut stream = super::pki::open_with(&config, running.address);
+            let mut answer = [0; 4];
+            let got =
+                stream.write_all(&large(&format!("lamp{number}"))).and_then(|()| stream.read_exact(&mut answer));
+            assert_eq!(got.is_ok() && answer == CONNACK, good, "{names}: {answer:?}");
+        }
+    }
+}
