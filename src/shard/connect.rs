@@ -80,7 +80,9 @@ impl Shard {
             let reason = if v5 { Reason::PacketTooLarge } else { Reason::NotAuthorized };
             return refuse(reason, "will payload above limits.payload_bytes");
         }
-        if terms.mount_point.len() + will.topic.len() > super::mount::TOPIC_BYTES_MAX {
+        // The same topic as a PUBLISH to it would have, and so the same rules.
+        let topic = super::mount::mounted(&terms.mount_point, will.topic);
+        if topic.len() > super::mount::TOPIC_BYTES_MAX {
             return refuse(Reason::TopicNameInvalid, "will topic is too long behind the mount point");
         }
         if will.qos as u8 > terms.maximum_qos {
@@ -91,10 +93,10 @@ impl Shard {
             // [MQTT5-3.2.2-13]
             return refuse(Reason::RetainNotSupported, "retained will, and retain is not available");
         }
-        if super::publish::is_reserved(will.topic) {
+        if super::publish::is_reserved(&topic) {
             return refuse(Reason::NotAuthorized, "will topic is reserved");
         }
-        if topic_levels(will.topic) > config.limits.topic_levels {
+        if topic_levels(&topic) > config.limits.topic_levels {
             return refuse(Reason::TopicNameInvalid, "will topic has too many levels");
         }
         Ok(())
@@ -225,9 +227,11 @@ impl Shard {
             will.kept(&self.memory)
         });
         let mounted = if mount_point.is_empty() { 0 } else { MOUNTED };
+        let listener = self.connection(slot).and_then(|connection| u8::try_from(connection.listener).ok());
         let aliases = connect.topic_alias_maximum.min(protocol.topic_alias_maximum_out);
         let entry = self.directory.slot_mut(session);
         entry.connection = slot;
+        entry.listener = listener;
         entry.version = connect.version;
         entry.packet_bytes_max = connect.packet_bytes_max;
         entry.flags = (entry.flags & QUEUES_QOS0) | mounted | if aliases > 0 { ALIASES } else { 0 };

@@ -410,20 +410,36 @@ impl Shard {
             Stage::Serving { .. } => self.shared.terms[usize::from(connection.listener)].packet_bytes,
             // The cost of a peer that has not said who it is. [DESIGN §7]
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {
-                self.shared.config.limits.connect_bytes
+                let limits = &self.shared.config.limits;
+                let is_named = connection.rare.as_ref().is_some_and(|rare| rare.certificate_user.is_some());
+                match is_named {
+                    true => limits.connect_bytes,
+                    false => limits.connect_bytes.min(limits.connect_bytes_unnamed),
+                }
             }
         })
     }
 
-    /// What holds on the listener that a connection came in by; on the first one, if it has gone.
-    pub(super) fn terms(&self, slot: u32) -> &Terms {
-        let listener = self.connection(slot).map_or(0, |connection| connection.listener);
-        &self.shared.terms[usize::from(listener)]
+    /// A CONNECT is above its bound: counted, and its cause names the bound.
+    fn connect_too_large(&self, slot: u32) -> Violation {
+        self.count(Counter::LimitConnectBytes, 1);
+        let is_unnamed = self.packet_bytes_max(slot) < Some(self.shared.config.limits.connect_bytes);
+        let cause = match is_unnamed {
+            true => "CONNECT above limits.connect_bytes_unnamed",
+            false => "CONNECT above limits.connect_bytes",
+        };
+        Violation { reason: Reason::PacketTooLarge, cause }
     }
 
-    /// What holds on the listener by which a session's client has come in.
+    /// What holds on the listener that a connection came in by; if it has gone, nothing is allowed.
+    pub(super) fn terms(&self, slot: u32) -> &Terms {
+        self.shared.terms_of(self.connection(slot).map(|connection| connection.listener))
+    }
+
+    /// What holds on the listener by which a session's client has come in last, also when its connection has gone. Of a
+    /// session of an earlier run that is not known until its client is back: nothing is allowed.
     pub(super) fn terms_of_session(&self, session: u32) -> &Terms {
-        self.terms(self.directory.slot(session).connection)
+        self.shared.terms_of(self.directory.slot(session).listener.map(u16::from))
     }
 
     /// One packet; every failure ends the connection.
@@ -447,11 +463,13 @@ impl Shard {
 
     /// Bytes that are no packet, or one that is too large.
     fn handle_unreadable(&mut self, now: Time, slot: u32, bytes: &[u8], error: DecodeError) -> Progress {
-        let violation = Violation::from(error);
+        let mut violation = Violation::from(error);
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
-        if let Stage::Connect { .. } = connection.stage
-            && let Some(body) = body_so_far(bytes)
-        {
+        let is_connect = matches!(connection.stage, Stage::Connect { .. });
+        if is_connect && violation.reason == Reason::PacketTooLarge {
+            violation = self.connect_too_large(slot);
+        }
+        if is_connect && let Some(body) = body_so_far(bytes) {
             // [MQTT5-3.2.2-15]: a CONNECT that is too large hears why, if it has told its version.
             let frame = Frame { first_byte: bytes[0], body, total_len: bytes.len() };
             let told = Connect::version_of(frame).map(Told::unread);
