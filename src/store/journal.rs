@@ -2,7 +2,8 @@
 
 use super::record::{Encoder, Record, put_varint};
 use super::segment::{FRAME_HEAD, LogName, finish_frame, mark_batch};
-use super::{BadRecord, Decoder};
+use super::{BadRecord, Decoder, Wall};
+use crate::time::Time;
 
 /// Frames that go to the disk in one write.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,8 +34,9 @@ pub struct Journal {
     count: u64,
     /// No one takes frames any more.
     has_failed: bool,
-    /// Of the broker's clock, for the next frame.
-    wall_millis: u64,
+    /// For the times of frames.
+    wall: Wall,
+    now: Time,
 }
 
 /// A frame is closed when it has grown to this: a turn may have more than one.
@@ -56,7 +58,8 @@ impl Journal {
             durable: 0,
             count: 0,
             has_failed: false,
-            wall_millis: 0,
+            wall: Wall::default(),
+            now: Time::ZERO,
         }
     }
 
@@ -70,9 +73,14 @@ impl Journal {
         self.name.is_some()
     }
 
-    /// The wall clock, milliseconds since 1970, for the frames to come.
-    pub fn set_wall_millis(&mut self, millis: u64) {
-        self.wall_millis = millis;
+    /// The log's clock.
+    pub fn set_wall(&mut self, wall: Wall) {
+        self.wall = wall;
+    }
+
+    /// What is taken down from now on happens at this time.
+    pub fn set_now(&mut self, now: Time) {
+        self.now = now;
     }
 
     /// Takes a change down, in the open frame.
@@ -86,7 +94,7 @@ impl Journal {
         }
         if self.bytes.len() == self.open_at {
             self.bytes.resize(self.open_at + FRAME_HEAD, 0);
-            put_varint(&mut self.bytes, self.wall_millis);
+            put_varint(&mut self.bytes, self.wall.millis(self.now));
             self.encoder = Encoder::default();
         }
         self.encoder.encode(&mut self.bytes, record);
@@ -169,7 +177,7 @@ impl Journal {
     }
 }
 
-/// The body of a frame: when it was begun, milliseconds since 1970, and its records.
+/// The body of a frame: when it was begun, on the log's clock, and its records.
 ///
 /// # Errors
 /// [`BadRecord`] if there is no time.
@@ -235,7 +243,8 @@ mod tests {
 
     fn three() -> (Vec<u8>, usize) {
         let mut journal = Journal::new(NAME);
-        journal.set_wall_millis(1234);
+        journal.set_wall(Wall { zero_millis: 1000 });
+        journal.set_now(Time::from_millis(234));
         let large = [7; 3 * BLOCK];
         let batches = [
             batch(&mut journal, b"one", 2),

@@ -11,7 +11,7 @@ use super::replay::Replayed;
 use super::segment::{BLOCK, Header, LogName};
 use super::spares::Spares;
 use super::state::Changes;
-use super::{Restored, RestoredCounts, StoreError, Wall};
+use super::{ClockReading, LogClock, Restored, RestoredCounts, StoreError};
 use crate::shard::SHARDS_MAX;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,6 +28,8 @@ pub struct Recovery {
     pub parts: Vec<Restored>,
     /// What was found.
     pub report: RecoveryReport,
+    /// The log's clock.
+    pub clock: LogClock,
     /// Takes the segments of the logs over.
     pub checkpoint: Checkpoint,
 }
@@ -81,8 +83,8 @@ impl fmt::Display for Damage {
 const MEANS_RECORDS: &str = "changes to sessions, queued and retained messages that it held are lost";
 const MEANS_CHECKPOINT: &str = "sessions and retained messages that are not in the log are lost";
 
-/// Reads everything, and starts the checkpoint's thread. `shards` and `seed` are those of this run, `wall`
-/// its clock, whose zero is now.
+/// Reads everything, and starts the checkpoint's thread. `shards` and `seed` are those of this run. `now` was read at
+/// the zero of its clock; without it nothing has expired, which is for a broker to tell.
 ///
 /// # Errors
 /// [`StoreError`] if files can't be read or written. Damage is none.
@@ -90,7 +92,7 @@ pub fn recover(
     directory: &StoreDirectory,
     shards: usize,
     seed: u64,
-    wall: Wall,
+    now: Option<ClockReading>,
 ) -> Result<Recovery, StoreError> {
     let epoch = directory.highest_epoch()?;
     let mut report = RecoveryReport::default();
@@ -101,7 +103,8 @@ pub fn recover(
     }
     tail.resolve(&image, &mut report)?;
     let Tail { mut changes, applied, idle, damaged, .. } = tail;
-    let (parts, restored) = changes.restore(&image, shards, seed, wall)?;
+    let clock = now.map_or_else(LogClock::default, |now| changes.log_clock(now));
+    let (parts, restored) = changes.restore(&image, shards, seed, clock.wall)?;
     report.restored = restored;
     report.ignored = changes.ignored();
     report.bad_rows = changes.bad_rows();
@@ -120,7 +123,7 @@ pub fn recover(
     sync(&directory.log())?;
     let spares = Spares::new(epoch, shards);
     let checkpoint = Checkpoint::start(image, changes, pending, directory.damaged(), spares)?;
-    Ok(Recovery { epoch, parts, report, checkpoint })
+    Ok(Recovery { epoch, parts, report, clock, checkpoint })
 }
 
 /// Opens the checkpoint, or begins a new one in the place of one that can't be read.

@@ -5,11 +5,11 @@ use super::directory::StoreDirectory;
 use super::image::{Image, ImageError};
 use super::recovery::{Kind, RecoveryReport, Tail, kind_of, recover};
 use super::rows::{
-    self, DeliveryRow, Presence, RetainedRow, SessionRow, SubscriptionRow, Table, decode_message,
+    self, DeliveryRow, Presence, RetainedRow, SessionRow, SubscriptionRow, Table, WillRow, decode_message,
 };
 use super::segment::{Header, SegmentReader, Step};
 use super::state::Changes;
-use super::{StoreError, StoredMessage, Wall, open_body};
+use super::{StoreError, StoredMessage, open_body};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -92,7 +92,7 @@ pub fn dump(path: &Path, out: &mut impl Write) -> Result<(), StoreError> {
 pub fn repair(path: &Path, out: &mut impl Write) -> Result<(), StoreError> {
     let directory = open(path)?;
     // At this time nothing has expired: that is for the broker to tell.
-    let recovery = recover(&directory, 1, 0, Wall { zero_millis: 0 })?;
+    let recovery = recover(&directory, 1, 0, None)?;
     let report = recovery.report;
     recovery.checkpoint.stop();
     for damage in &report.damage {
@@ -236,6 +236,10 @@ impl<W: Write> Printer<'_, W> {
         self.table(Table::Retained, |key, value| {
             let row = RetainedRow::decode(key, value).ok()?;
             Some(format!("retained {} stamp={}", shown(&row.message), row.stamp))
+        })?;
+        self.table(Table::Wills, |key, value| {
+            let (number, row) = (rows::number_at(key, 0)?, WillRow::decode(value).ok()?);
+            Some(format!("will {number} client={:?} {}", row.client_id, shown(&row.will.message)))
         })
     }
 

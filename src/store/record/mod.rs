@@ -11,8 +11,9 @@ pub(super) mod tests;
 
 pub use decode::Decoder;
 pub(super) use decode::options_of;
-pub(super) use encode::{Encoder, options_byte, put_bytes, put_message, put_option, put_varint};
+pub(super) use encode::{Encoder, options_byte, put_bytes, put_clock, put_message, put_varint, put_will};
 
+use super::ClockMark;
 use crate::packet::{ProtocolVersion, QoS};
 use crate::topic::SubscriptionOptions;
 use smallvec::SmallVec;
@@ -31,7 +32,7 @@ pub struct StoredMessage<'a> {
     pub qos: QoS,
     /// RETAIN flag of the publisher.
     pub retain: bool,
-    /// When it expires, milliseconds since 1970.
+    /// When it expires, on the log's clock.
     pub expires_at_millis: Option<u64>,
     /// Who published it, for a retained message whose publisher is asked about; else empty.
     pub source: &'a [u8],
@@ -69,7 +70,7 @@ pub enum Record<'a> {
     Left {
         /// The session.
         sid: u64,
-        /// When, milliseconds since 1970.
+        /// When, on the log's clock.
         at_millis: u64,
         /// Session Expiry Interval, which DISCONNECT may have changed.
         expiry_seconds: u32,
@@ -215,6 +216,22 @@ pub enum Record<'a> {
     },
     /// Nothing changed, but the broker lives: those that are connected now were so at the frame's time.
     Alive,
+    /// What the machine's clocks say: at the start of the log, and when the wall clock was set.
+    Clock(ClockMark),
+    /// The will of a connection whose session ends with it, and so is not in the log.
+    Will {
+        /// Its name.
+        number: u64,
+        /// Client identifier.
+        client_id: &'a str,
+        /// The will. Its delay has no meaning: the session ends first.
+        will: StoredWill<'a>,
+    },
+    /// Such a will was published or dropped.
+    WillOver {
+        /// Its name.
+        number: u64,
+    },
 }
 
 /// Bytes that are no record.
@@ -257,6 +274,9 @@ mod tag {
     pub(super) const INTENT_SEEN: u8 = 18;
     pub(super) const ALIVE: u8 = 19;
     pub(super) const RETURNED: u8 = 20;
+    pub(super) const CLOCK: u8 = 30;
+    pub(super) const WILL: u8 = 31;
+    pub(super) const WILL_OVER: u8 = 32;
 }
 
 /// From here on the number of subscription identifiers has a place of its own.
