@@ -170,6 +170,8 @@ pub struct Will {
     pub delay: u64,
     /// When it is to be published, once its connection has ended.
     pub due_at: Option<u64>,
+    /// Its session ended with the broker: it is due at the next start.
+    pub due_at_start: bool,
 }
 
 /// All of it.
@@ -377,11 +379,26 @@ impl Books {
         }
     }
 
+    /// The broker starts.
+    pub fn started(&mut self, now: u64) {
+        self.started_at = now;
+        for will in self.wills.values_mut() {
+            if std::mem::take(&mut will.due_at_start) {
+                will.due_at = Some(now);
+            }
+        }
+    }
+
     /// The power failed.
     pub fn power_cut(&mut self, now: u64) {
         self.pass(now);
         self.run += 1;
         self.cuts.push(now);
+        let is_clean = |session: &&Session| session.expiry == Some(0) && session.is_promised;
+        let was_open: BTreeSet<usize> = (self.sessions.iter().filter(|session| session.closed_at.is_none()))
+            .filter(is_clean)
+            .map(|session| session.link)
+            .collect();
         for session in &mut self.sessions {
             let was_over = session.over_at.is_some_and(|over| over + GRACE < now);
             let was_connected = session.closed_at.is_none();
@@ -398,7 +415,7 @@ impl Books {
         }
         // A disk that had failed before may have kept nothing of it.
         let fails = self.store_was_full;
-        for will in self.wills.values_mut() {
+        for (link, will) in &mut self.wills {
             let publication = &mut self.publications[will.number as usize];
             let before = |at: u64| at + GRACE < now && !fails;
             // Its session may have ended without a word of it on the disk.
@@ -407,6 +424,12 @@ impl Books {
                     session.client == publication.publisher && !session.over_at.is_some_and(before)
                 });
             if publication.dropped_at.is_some_and(before) || publication.first().is_some_and(before) {
+                continue;
+            }
+            let is_open = was_open.contains(link) && !self.farewells.contains(link);
+            if self.persistent && is_open && !fails && publication.processed.is_empty() {
+                // [MQTT5-3.1.2-8]
+                will.due_at_start = true;
                 continue;
             }
             if is_kept {

@@ -12,6 +12,8 @@ mod answers;
 mod audit;
 #[path = "../books.rs"]
 mod books;
+#[path = "../clocks.rs"]
+mod clocks;
 #[path = "../client.rs"]
 mod client;
 #[path = "../deeds.rs"]
