@@ -8,9 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Within so many microseconds, what a shard has done is known to all: longer than any stall of shards.
 pub const GRACE: u64 = 700_000;
 
-/// A timer comes later than it should by less than this, microseconds.
-const TICK: u64 = 70_000;
-
 /// A message that somebody published, or a will.
 #[derive(Debug)]
 pub struct Publication {
@@ -195,8 +192,8 @@ pub struct Books {
     pub persistent: bool,
     /// When the power was cut.
     pub cuts: Vec<u64>,
-    /// When the broker started last: a session that ended meanwhile may be there for a tick of its timers.
-    pub started_at: u64,
+    /// When the broker started without knowing how long it had been down.
+    pub clock_lost_at: Vec<u64>,
 }
 
 impl Books {
@@ -237,17 +234,19 @@ impl Books {
         if clean {
             return if present { Err("session present after a clean start".into()) } else { Ok(()) };
         }
+        let is_counted = |closed: u64| self.clock_lost_at.iter().all(|&lost| lost < closed);
         let surely_over = session.over_at.is_some_and(|at| at + GRACE < sent_at)
             || session.expiry == Some(0)
             || (session.expiry.zip(session.closed_at))
                 .is_some_and(|(expiry, closed)| closed + expiry + GRACE < sent_at);
+        let surely_over =
+            surely_over && (session.expiry == Some(0) || session.closed_at.is_none_or(is_counted));
         let surely_there = session.over_at.is_none()
             && session.expiry.is_none_or(|expiry| {
                 expiry > 0 && session.closed_at.is_none_or(|closed| closed + expiry > now + GRACE)
             });
-        let just_started = now < self.started_at + TICK;
         match present {
-            true if surely_over && !just_started => Err("session present, though the session is over".into()),
+            true if surely_over => Err("session present, though the session is over".into()),
             false if surely_there => Err("no session present, though there is one".into()),
             _ => Ok(()),
         }
@@ -381,7 +380,6 @@ impl Books {
 
     /// The broker starts.
     pub fn started(&mut self, now: u64) {
-        self.started_at = now;
         for will in self.wills.values_mut() {
             if std::mem::take(&mut will.due_at_start) {
                 will.due_at = Some(now);

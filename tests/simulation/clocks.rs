@@ -19,6 +19,9 @@ const HOUR_MILLIS: u64 = 3_600_000;
 /// Milliseconds since 1970 at the zero of the simulation.
 const BEGIN_MILLIS: u64 = 1_800_000_000_000;
 
+/// A wall clock that is earlier, 2025, is taken for one that was never set.
+const SET_MILLIS_MIN: u64 = 1_735_689_600_000;
+
 /// The clocks of the machine.
 pub struct Clocks {
     /// By how much the wall clock is wrong.
@@ -84,7 +87,8 @@ impl Clocks {
             // Whether it has been off so long or its clock is ahead, no machine can tell: up to a day counts.
             step = step.saturating_add(self.wrong_millis).min(self.known_millis) - self.wrong_millis;
             (self.boot, self.booted_at) = (self.boot + 1, now - down.min(1000));
-            if self.wrong_millis + step != self.known_millis {
+            let was_set = BEGIN_MILLIS.saturating_add_signed(self.known_millis) >= SET_MILLIS_MIN;
+            if self.wrong_millis + step != self.known_millis || !was_set {
                 self.lost_at.push(now);
             }
         }

@@ -10,8 +10,8 @@ use crate::plan::{Action, Cut, FILTERS, FilterPlan, PowerCut, TOPICS, WillPlan};
 use crate::sim::{Item, SECOND, Sim, config};
 use crate::words::shown;
 use crate::world::Wake;
-use midge::store::Wall;
 use crate::write::{self, Encode, Version};
+use midge::store::Wall;
 
 impl Sim {
     pub fn act(&mut self, client: usize, action: Action) {
@@ -146,6 +146,7 @@ impl Sim {
             parts = recovered.parts;
         }
         self.books.started(now);
+        self.books.clock_lost_at.clone_from(&self.world.clocks.lost_at);
         self.world.power_on(shards, config(&self.plan), wall, parts);
         Ok(())
     }
@@ -239,9 +240,10 @@ impl Sim {
             run: self.books.run,
         });
         let delay_seconds = if five { will.delay_seconds } else { 0 };
-        self.books
-            .wills
-            .insert(link, Will { number, delay: u64::from(delay_seconds) * SECOND, due_at: None, due_at_start: false });
+        self.books.wills.insert(
+            link,
+            Will { number, delay: u64::from(delay_seconds) * SECOND, due_at: None, due_at_start: false },
+        );
         let mut made = write::will(topic, format!("m{number};")).qos(will.qos);
         made.retain = will.retain;
         if delay_seconds > 0 { made.delay(delay_seconds) } else { made }

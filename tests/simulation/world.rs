@@ -4,6 +4,7 @@
 //! the clock, what was put off, the flush. Between any two effects it may lose its core for a while; what it
 //! had put into boxes by then is seen by the others, and the rest is not.
 
+use crate::clocks::{self, Clocks};
 use crate::disk::{Disk, Torn};
 use crate::link::Link;
 use crate::rng::Rng;
@@ -11,7 +12,6 @@ use midge::config::Config;
 use midge::shard::{Counter, Effect, Event, Hangup, Mail, Shard, ShardId, Shared};
 use midge::store::segment::{Header, LogName};
 use midge::store::{Journal, Restored, Wall};
-use crate::clocks::{self, Clocks};
 use midge::time::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;

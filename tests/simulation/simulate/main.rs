@@ -12,10 +12,10 @@ mod answers;
 mod audit;
 #[path = "../books.rs"]
 mod books;
-#[path = "../clocks.rs"]
-mod clocks;
 #[path = "../client.rs"]
 mod client;
+#[path = "../clocks.rs"]
+mod clocks;
 #[path = "../deeds.rs"]
 mod deeds;
 #[path = "../disk.rs"]
