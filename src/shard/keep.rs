@@ -9,6 +9,7 @@ use super::restart::Overdue;
 use super::subscribe::Needed;
 use super::timers::Timer;
 use super::{Counter, Mail, Shard};
+use crate::memory::KeptMessage;
 use crate::message::{Message, Publication};
 use crate::packet::{PacketId, QoS};
 use crate::session::{Delivery, Extra, QueueLimits, Will};
@@ -18,7 +19,6 @@ use crate::store::{
 };
 use crate::time::Time;
 use crate::topic::TopicFilter;
-use std::rc::Rc;
 use std::sync::Arc;
 
 impl Shard {
@@ -59,6 +59,7 @@ impl Shard {
 
     fn restore_session(&mut self, now: Time, restored: RestoredSession, token: u64, needed: &mut Needed) {
         let session = self.directory.create(&restored.client_id);
+        self.note_session(&restored.client_id, true);
         let entry = self.directory.slot_mut(session);
         entry.sid = restored.sid;
         entry.version = restored.version;
@@ -76,7 +77,9 @@ impl Shard {
         for subscription in restored.subscriptions {
             let Ok(filter) = TopicFilter::parse(&subscription.filter) else { continue };
             let (options, id) = (subscription.options, subscription.subscription_id);
-            self.directory.session_mut(session).add_subscription(filter.as_str());
+            if self.directory.session_mut(session).add_subscription(filter.as_str()) {
+                self.note_subscription(filter.as_str(), true);
+            }
             if filter.shared().is_some() {
                 self.count(Counter::SharedSubscriptions, 1);
                 needed.expect(1);
@@ -104,7 +107,7 @@ impl Shard {
         let extra = (!ids.is_empty() || group.is_some())
             .then(|| Box::new(Extra { subscription_ids: ids.into(), group }));
         let delivery = Delivery {
-            message: Rc::new(restored.message),
+            message: KeptMessage::new(restored.message, &self.memory),
             qos: restored.qos,
             retain: restored.retain,
             number: restored.number,
@@ -231,23 +234,18 @@ impl Shard {
         self.journal.record(&Record::Session { sid, client_id, version, expiry_seconds, will });
     }
 
-    /// A session that ends with its connection leaves nothing but its will, should the broker end before it.
-    /// `[MQTT5-3.1.2-8]` While the log takes nothing down the will is kept in memory alone: to let no client in would
+    /// The name of a new will in the log; 0: it has none, as it is its session's. A session that ends with its
+    /// connection leaves nothing but its will, should the broker end before it. `[MQTT5-3.1.2-8]` While the log takes nothing down the will is kept in memory alone: to let no client in would
     /// be worse.
+    pub(super) fn will_number(&mut self, expiry_seconds: u32) -> u64 {
+        let takes = self.journal.is_on() && !self.journal.has_failed() && !self.store_full;
+        if expiry_seconds == 0 && takes { self.number() } else { 0 }
+    }
+
     fn record_will(&mut self, session: u32) {
-        if !self.journal.is_on() || self.journal.has_failed() || self.store_full {
-            return;
-        }
-        if self.directory.session(session).will.is_none() {
-            return;
-        }
-        let number = self.number();
-        let state = self.directory.session_mut(session);
-        let Some(will) = state.will.as_mut() else { return };
-        will.number = number;
         let state = self.directory.session(session);
-        let Some(will) = state.will.as_deref() else { return };
-        let (client_id, will) = (&*state.client_id, self.stored_will(will));
+        let Some(will) = state.will.as_deref().filter(|will| will.number != 0) else { return };
+        let (number, client_id, will) = (will.number, &*state.client_id, self.stored_will(will));
         self.journal.record(&Record::Will { number, client_id, will });
     }
 
@@ -271,7 +269,7 @@ impl Shard {
         self.forget_durable_ends();
         if self.journal.is_on() && !self.journal.has_failed() {
             let client = self.shared.hash(&self.directory.session(session).client_id);
-            self.ends.push_back((self.journal.mark(), client));
+            self.ends.note(client, self.journal.mark());
         }
     }
 
@@ -281,16 +279,13 @@ impl Shard {
         if self.ends.is_empty() {
             return 0;
         }
-        let client = self.shared.hash(client_id);
-        self.ends.iter().rev().find(|(_, ended)| *ended == client).map_or(0, |(mark, _)| *mark)
+        self.ends.mark_of(self.shared.hash(client_id))
     }
 
     /// After a failure no end will ever be durable, and nobody shall wait for one.
     fn forget_durable_ends(&mut self) {
-        let (durable, has_failed) = (self.journal.durable(), self.journal.has_failed());
-        while self.ends.front().is_some_and(|(mark, _)| has_failed || *mark <= durable) {
-            self.ends.pop_front();
-        }
+        let durable = if self.journal.has_failed() { u64::MAX } else { self.journal.durable() };
+        self.ends.forget_to(durable);
     }
 
     fn stored_will<'a>(&self, will: &'a Will) -> StoredWill<'a> {

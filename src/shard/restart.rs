@@ -83,6 +83,7 @@ impl Shard {
         let wall = self.wall;
         let deadline = |seconds: u32| wall.time(left_at_millis.saturating_add(u64::from(seconds) * 1000));
         if let Some(will) = will {
+            let will = will.kept(&self.memory);
             let ends = deadline(will.delay_seconds);
             let timer = if ends <= now {
                 self.overdue.add_will(session);
@@ -91,7 +92,7 @@ impl Shard {
                 Some(self.wheel.schedule(ends, Timer::WillDelay(session)))
             };
             let state = self.directory.session_mut(session);
-            state.will = Some(Box::new(will));
+            state.will = Some(will);
             state.will_timer = timer;
         }
         let expiry_seconds = self.directory.session(session).expiry_seconds;
