@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::config::memory_limit::MemorySource;
 use crate::config::{Address, Config, Listener, SyncPolicy};
 
 /// What the start found out, besides the configuration.
@@ -18,6 +19,10 @@ pub struct Started<'a> {
     pub open_files: u64,
     /// Connections that are allowed at a time.
     pub connections: usize,
+    /// What clients may make the broker keep, in bytes, and what the system allows.
+    pub memory_bytes: usize,
+    /// See [`crate::config::memory_limit::allowed`].
+    pub memory_allowed: Option<(usize, MemorySource)>,
     /// Where what survives is kept; `None`: nowhere.
     pub state_directory: Option<&'a Path>,
 }
@@ -32,6 +37,7 @@ pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
     let all: Vec<&Address> = started.listeners.iter().map(|(_, address)| address).collect();
     lines.push(format!("Listening on {} with {}.", addresses(&all), shards(started.shards)));
     lines.push(connections(config, started));
+    lines.push(memory(config, started));
     lines.push(kept(config.persistence.sync, started.state_directory));
     for (number, listener) in (0..).zip(&config.listeners) {
         let own: Vec<&Address> =
@@ -100,6 +106,23 @@ fn connections(config: &Config, started: &Started<'_>) -> String {
     format!("At most {} connections at a time ({reason}).", started.connections)
 }
 
+fn memory(config: &Config, started: &Started<'_>) -> String {
+    let mib = |bytes: usize| bytes >> 20;
+    let allowed = started.memory_allowed.map(|(bytes, source)| format!("{source} {} MiB", mib(bytes)));
+    let reason = match (config.limits.memory_bytes, allowed) {
+        (0, Some(allowed)) => format!("half of what is allowed; {allowed}"),
+        (0, None) => {
+            return "No bound on the memory that clients may make midge keep: the system tells none.".into();
+        }
+        (_, Some(allowed)) => format!("limits.memory_bytes; {allowed}"),
+        (_, None) => "limits.memory_bytes".into(),
+    };
+    format!(
+        "At most {} MiB of memory for what clients make midge keep ({reason}).",
+        mib(started.memory_bytes)
+    )
+}
+
 /// Who may come in by a listener, and what clients may do there.
 fn admitted(config: &Config, listener: &Listener, addresses: &[&Address]) -> String {
     let means = config.means(listener);
@@ -144,6 +167,8 @@ mod tests {
             config_file: file,
             open_files: 20_000,
             connections: 19_934,
+            memory_bytes: 4 << 30,
+            memory_allowed: Some((8 << 30, MemorySource::Cgroup)),
             state_directory: Some(Path::new("/var/lib/midge")),
         };
         banner(config, &started)
@@ -158,6 +183,8 @@ mod tests {
                 "No configuration file: every option is at its default.",
                 "Listening on 127.0.0.1:1883 with 2 shards (threads, each on a core of its own).",
                 "At most 19934 connections at a time (as many as fit a limit of 20000 open files).",
+                "At most 4096 MiB of memory for what clients make midge keep (half of what is allowed; the cgroup \
+                 allows 8192 MiB).",
                 "Sessions, their messages and retained messages are kept in /var/lib/midge: what is acknowledged \
                  is on the disk.",
                 "Listener 127.0.0.1:1883: only this machine can reach it; every client on it may connect, and \
@@ -171,7 +198,7 @@ mod tests {
         let mut config = Config::default();
         config.listeners[0].address = Address::parse("0.0.0.0:1883").expect("an address");
         set(&mut config);
-        lines(&config, &["0.0.0.0:1883"], Some("midge.toml")).split_off(5)
+        lines(&config, &["0.0.0.0:1883"], Some("midge.toml")).split_off(6)
     }
 
     #[test]
@@ -207,7 +234,7 @@ mod tests {
         config.listeners[0].proxy_trusted = vec!["127.0.0.1".into()];
         config.listeners[0].allow_anonymous = Some(true);
         let lines = lines(&config, &["127.0.0.1:1883"], None);
-        assert!(lines[5].starts_with("Listener 127.0.0.1:1883: anyone who can reach it"), "{lines:?}");
+        assert!(lines[6].starts_with("Listener 127.0.0.1:1883: anyone who can reach it"), "{lines:?}");
     }
 
     #[test]
@@ -216,9 +243,9 @@ mod tests {
         config.auth.test_method = true;
         config.listeners.push(Listener { allow_anonymous: Some(false), ..Listener::default() });
         let lines = lines(&config, &["127.0.0.1:1883", "127.0.0.1:1884"], None);
-        assert!(lines[5].contains("127.0.0.1:1883: only this machine"), "{lines:?}");
-        assert!(lines[6].contains("127.0.0.1:1884: nothing proves"), "{lines:?}");
-        assert!(lines[7].contains("protects nothing"), "{lines:?}");
+        assert!(lines[6].contains("127.0.0.1:1883: only this machine"), "{lines:?}");
+        assert!(lines[7].contains("127.0.0.1:1884: nothing proves"), "{lines:?}");
+        assert!(lines[8].contains("protects nothing"), "{lines:?}");
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub(crate) mod file;
 mod manual;
 mod means;
 #[cfg(feature = "runtime")]
+pub mod memory_limit;
+#[cfg(feature = "runtime")]
 pub mod mosquitto;
 mod network;
 #[cfg(feature = "runtime")]

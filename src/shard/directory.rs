@@ -73,7 +73,6 @@ impl Directory {
         }
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.by_client.len()
     }

@@ -22,8 +22,11 @@ mod client_id;
 mod connect;
 mod connection;
 mod counters;
+#[cfg(test)]
+mod curves_tests;
 mod deliver;
 mod directory;
+mod ends;
 mod enqueue;
 mod event;
 mod groups;
@@ -34,9 +37,14 @@ mod kept_tests;
 #[cfg(feature = "runtime")]
 mod log;
 mod mail;
+mod members;
+mod memory;
+#[cfg(test)]
+mod memory_tests;
 mod mount;
 #[cfg(test)]
 mod moved_tests;
+mod owed;
 mod pace;
 mod peer;
 mod penalty;
@@ -69,6 +77,7 @@ pub use connection::Hangup;
 pub use counters::{Counter, Counters};
 pub use event::{EndCause, Event, Limit, QueueBound};
 pub use mail::{GroupMember, Mail};
+pub use memory::MemoryRelief;
 pub use penalty::REFUSALS_WAITING_MAX;
 pub use publish::Forward;
 pub use shared::{Homes, Shared};
@@ -76,6 +85,7 @@ pub use waits::{Outcome, Receipt};
 
 use crate::auth::access::{Access, Login};
 use crate::config::ShardShares;
+use crate::memory::MemoryAccount;
 use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::packet::Reason;
@@ -248,6 +258,8 @@ pub struct Shard {
     /// Questions for retained messages and their answers: what came in this turn, and what is due in it.
     late: [Vec<replay::Late>; 2],
     queued_bytes: usize,
+    memory: MemoryAccount,
+    pressure: memory::Pressure,
     sys: sys::SysState,
     closing: bool,
     /// What must survive.
@@ -264,12 +276,10 @@ pub struct Shard {
     /// The timer that tells the log that the broker lives is running.
     is_telling_alive: bool,
     waits: Waits,
-    /// Ends of sessions that are not durable yet: mark, and hash of the client identifier.
-    ends: VecDeque<(u64, u64)>,
+    ends: ends::Ends,
     /// What the listeners ask of their clients.
     access: Arc<[Access]>,
-    /// Those who are in, in slots from this one on, are still to be judged by them.
-    judged_to: Option<u32>,
+    judging: admission::Judging,
     /// The buckets of the listeners, by their numbers.
     lanes: Box<[pace::Lane]>,
 }
@@ -278,7 +288,7 @@ impl Shard {
     /// An empty shard. `seed` is the only source of chance: assigned client identifiers and the
     /// keys of hash tables come from it, and nothing that must not be guessed.
     pub fn new(id: ShardId, shared: Arc<Shared>, interest: Option<InterestCounts>, seed: u64) -> Shard {
-        let shares = shared.config.shares(shared.shards());
+        let shares = shared.shares();
         let retained = Retained::new(RetainedLimits {
             messages: shares.retained_messages,
             bytes: shares.retained_bytes,
@@ -313,6 +323,8 @@ impl Shard {
             deferred: Vec::new(),
             late: [Vec::new(), Vec::new()],
             queued_bytes: 0,
+            memory: MemoryAccount::default(),
+            pressure: memory::Pressure::default(),
             sys: sys::SysState::default(),
             closing: false,
             journal: Journal::off(),
@@ -323,9 +335,9 @@ impl Shard {
             store_full: false,
             is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
-            ends: VecDeque::new(),
+            ends: ends::Ends::new(seed ^ 6),
             access: shared.terms.iter().map(|_| Access::default()).collect(),
-            judged_to: None,
+            judging: admission::Judging::default(),
             lanes: shared.terms.iter().map(|terms| pace::Lane::new(terms, shared.shards())).collect(),
             shared,
         }
@@ -399,11 +411,15 @@ impl Shard {
             self.settle(now);
         }
         self.journal.set_wall_millis(self.wall.millis(now));
+        self.look_at_memory(now);
     }
 
     /// Is there work for the next turn even if nothing comes in?
     pub fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty() || self.judged_to.is_some() || self.late.iter().any(|late| !late.is_empty())
+        !self.deferred.is_empty()
+            || self.is_judging()
+            || self.is_making_room()
+            || self.late.iter().any(|late| !late.is_empty())
     }
 
     /// When `handle_time` is due next.
@@ -451,8 +467,16 @@ impl Shard {
         self.due.shrink_to_fit();
         self.loopback.shrink_to_fit();
         self.waits.give_memory_back();
-        self.ends.shrink_to_fit();
+        self.ends.give_memory_back();
+        self.groups.give_memory_back();
+        self.own_wildcards.give_memory_back();
+        self.judging.give_memory_back();
         self.lanes.iter_mut().for_each(pace::Lane::give_memory_back);
+    }
+
+    /// The bytes that clients make it keep: enough to see that most are gone.
+    pub fn kept_bytes(&self) -> usize {
+        self.memory.total()
     }
 
     /// What is to be sent.

@@ -11,6 +11,7 @@ mod handshakes;
 mod logins;
 mod parcels;
 mod store;
+mod tidy;
 
 pub use control::{Control, Start};
 pub use logins::Bell;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use store::Store;
+use tidy::Tidy;
 
 /// The machine tells how much it wants to send; above this the turn is flushed before more is
 /// taken in.
@@ -45,11 +47,6 @@ const OVERFLOW_RETRY: Duration = Duration::from_micros(200);
 
 /// A shard that ends waits no longer than this for one that does not.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Memory is given back this long after the number of connections began to move far.
-const TIDY_MILLIS: u64 = 300;
-/// Less than so many connections do not make it worth while.
-const TIDY_CONNECTIONS_MIN: usize = 256;
 
 const PAUSED_BY_MACHINE: u8 = 1;
 const PAUSED_BY_MESH: u8 = 2;
@@ -73,12 +70,9 @@ struct Runner {
     paused_by_mesh: Vec<u32>,
     backlogged: Vec<u32>,
     log: EventLog,
-    /// How many connections there were when memory was last given back.
-    tidied_connections: usize,
     /// When there was something to do last.
     worked_at: Time,
-    /// When it will be the next time.
-    tidy_at: Option<Time>,
+    tidy: Tidy,
     store: Option<Store>,
     /// Listening sockets, until all shards are ready for clients.
     listeners: Vec<(u16, OwnedFd)>,
@@ -107,7 +101,8 @@ pub async fn run(start: Start) -> io::Result<()> {
         backlog_bytes_max: limits.backlog_bytes + 2 * packet_bytes + (8 << 20),
         ..NetConfig::default()
     };
-    let mut net = Net::new(&net_config)?;
+    let shards = start.shared.shards();
+    let mut net = Net::new(&net_config).map_err(|error| driver::explain_start(error, shards))?;
     start.mesh.set_ring(net.ring_fd());
     start.control.ready.fetch_add(1, Ordering::AcqRel);
     while start.control.ready.load(Ordering::Acquire) < start.shared.shards() {
@@ -131,9 +126,8 @@ pub async fn run(start: Start) -> io::Result<()> {
         paused_by_mesh: Vec::new(),
         backlogged: Vec::new(),
         log: EventLog::default(),
-        tidied_connections: 0,
         worked_at: Time::ZERO,
-        tidy_at: None,
+        tidy: Tidy::default(),
         store: None,
         listeners: start.listeners,
         counted: BTreeMap::new(),
@@ -188,7 +182,7 @@ impl Runner {
             self.carry_out(now, None);
             self.write_log(now);
             self.report_backlogs(now);
-            self.tidy(now);
+            self.give_memory_back(now);
             if self.control.stop.load(Ordering::Acquire) {
                 let grace = Duration::from_secs(self.shared.config.shutdown.grace_seconds.into());
                 let until = *stopping.get_or_insert_with(|| {
@@ -207,6 +201,7 @@ impl Runner {
                         || Instant::now() >= until + STOP_PATIENCE
                     {
                         self.take_mails()?;
+                        self.log.close();
                         self.close_log(now, outstanding).await;
                         return Ok(());
                     }
@@ -252,7 +247,7 @@ impl Runner {
             self.machine.next_deadline().map(|deadline| Duration::from_micros(deadline.micros_since(now)));
         let retry = (self.overflowing > 0).then_some(OVERFLOW_RETRY);
         let stop = stopping.map(|_| Duration::from_millis(10));
-        let tidy = self.tidy_at.map(|at| Duration::from_micros(at.micros_since(now)));
+        let tidy = self.tidy.at().map(|at| Duration::from_micros(at.micros_since(now)));
         let log = self.store.as_ref().and_then(Store::due_in);
         let restore = (!self.listeners.is_empty()).then_some(RESTORE_PATIENCE);
         let logins = self.logins_due().map(|due| Duration::from_micros(due.micros_since(now)));
@@ -277,28 +272,14 @@ impl Runner {
         }
     }
 
-    /// Gives memory back a while after many connections have come or gone: tables that are far too
-    /// large, buffers that only the storm needed, and what the allocator keeps of it all. A number of
-    /// connections that stays sets no timer.
-    fn tidy(&mut self, now: Time) {
-        let connections = self.net.connections();
-        match self.tidy_at {
-            None => {
-                let far = (self.tidied_connections / 2).max(TIDY_CONNECTIONS_MIN);
-                if connections.abs_diff(self.tidied_connections) > far {
-                    self.tidy_at = Some(now.after_millis(TIDY_MILLIS));
-                }
-            }
-            Some(at) if at <= now => {
-                self.tidy_at = None;
-                self.tidied_connections = connections;
-                self.machine.give_memory_back();
-                self.doors.give_memory_back();
-                self.at_gate.handshakes.give_memory_back();
-                self.net.give_memory_back();
-                driver::give_heap_back();
-            }
-            Some(_) => {}
+    /// If it is time to.
+    fn give_memory_back(&mut self, now: Time) {
+        if self.tidy.is_due(now, self.net.connections(), self.machine.kept_bytes()) {
+            self.machine.give_memory_back();
+            self.doors.give_memory_back();
+            self.at_gate.handshakes.give_memory_back();
+            self.net.give_memory_back();
+            driver::give_heap_back();
         }
     }
 
@@ -427,9 +408,6 @@ impl Runner {
                     self.paused.remove(&slot);
                     self.verdicts.forget(slot);
                     self.at_gate.handshakes.end(slot);
-                    if let Some(store) = &mut self.store {
-                        store.forget(slot);
-                    }
                     self.doors.close(slot);
                     self.net.close(slot);
                 }

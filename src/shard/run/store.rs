@@ -41,6 +41,7 @@ pub(super) struct Store {
     told_wait: Option<ToldWait>,
     /// When records that nobody waits for are written.
     lazy_until: Option<Instant>,
+    /// Connections that are not read for the log's sake; some may have ended since.
     paused: Vec<u32>,
 }
 
@@ -110,11 +111,6 @@ impl Store {
         }
         let now = Instant::now();
         *self.lazy_until.get_or_insert(now + LAZY) > now
-    }
-
-    /// The connection is closed.
-    pub(super) fn forget(&mut self, slot: u32) {
-        self.paused.retain(|&paused| paused != slot);
     }
 
     /// When the log must be looked at though nothing has come.
@@ -229,10 +225,16 @@ impl Runner {
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitLog, 1);
             self.log.write(now, &Event::LimitReached { limit: Limit::Log, client: "".into() });
         }
-        if !store.paused.contains(&slot) {
-            store.paused.push(slot);
-            self.pause(slot, PAUSED_BY_LOG);
+        if self.paused.get(&slot).is_some_and(|why| why & PAUSED_BY_LOG != 0) {
+            return;
         }
+        if store.paused.len() > 2 * self.paused.len() + 64 {
+            // More than half have ended.
+            let is_paused = |slot: &u32| self.paused.get(slot).is_some_and(|why| why & PAUSED_BY_LOG != 0);
+            store.paused.retain(is_paused);
+        }
+        store.paused.push(slot);
+        self.pause(slot, PAUSED_BY_LOG);
     }
 
     fn resume_for_log(&mut self) {
