@@ -212,6 +212,8 @@ pub(super) const PAUSED_BY_OWED: u8 = 2;
 pub(super) const PAUSED_BY_RATE: u8 = 4;
 /// It waits for the bucket of its listener.
 pub(super) const PAUSED_BY_LANE: u8 = 8;
+/// It brings more than the disk or another shard takes.
+pub(super) const PAUSED_BY_ROOM: u8 = 64;
 /// What it has sent before it was paused is being handled.
 pub(super) const GOES_ON: u8 = 16;
 /// Memory is short, and it is sending a large packet.
@@ -325,8 +327,9 @@ impl Shard {
     /// not here any more.
     fn read_packets(&mut self, now: Time, slot: u32, bytes: &[u8]) -> Option<usize> {
         let mut used = 0;
+        let before = self.brought();
         while used < bytes.len() {
-            if self.awaits_verdict(slot) {
+            if self.awaits_verdict(slot) || self.waits_for_room(slot, before) {
                 return Some(used);
             }
             let max = self.packet_bytes_max(slot)?;

@@ -258,7 +258,6 @@ impl Shard {
             self.report_store_full(subscriber);
             return false;
         }
-        let number = if sid == 0 { 0 } else { self.number_of_delivery(fanout) };
         let is_full = self.is_message_memory_full();
         let state = self.directory.session_mut(subscriber);
         let extra = extra(subscription_ids, group);
@@ -271,6 +270,7 @@ impl Shard {
                 self.directory.session_mut(subscriber).inflight.pass_id();
                 return self.drop_too_large();
             }
+            let number = if sid == 0 { 0 } else { self.number_of_delivery(fanout) };
             let delivery = Delivery {
                 message: fanout.keep(&self.memory),
                 qos: form.qos,
@@ -299,22 +299,20 @@ impl Shard {
             self.send_publish(subscriber, fanout, form, Some(packet_id), false, subscription_ids);
             return true;
         }
-        let delivery = Delivery {
-            message: fanout.keep(&self.memory),
-            qos: form.qos,
-            retain: form.retain,
-            number,
-            extra,
-        };
+        let (qos, retain) = (form.qos, form.retain);
+        let delivery = Delivery { message: fanout.keep(&self.memory), qos, retain, number: 0, extra };
         let place = self.enqueue(now, subscriber, delivery);
         if place == Place::Queued && sid != 0 {
-            let (message, qos, retain) = (fanout.number, form.qos, form.retain);
+            // What the queue does not take is not taken down.
+            let number = self.number_of_delivery(fanout);
+            self.directory.session_mut(subscriber).queue.number_newest(number);
+            let message = fanout.number;
             self.record_delivery(sid, message, number, None, qos, retain, subscription_ids, group);
         }
         place != Place::Refused
     }
 
-    /// A number for a delivery to a session that is in the log; the message goes there with the first.
+    /// A number for a delivery that a session takes which is in the log; the message goes there with the first.
     fn number_of_delivery(&mut self, fanout: &mut Fanout<'_>) -> u64 {
         if fanout.number == 0 {
             fanout.number = self.number();

@@ -68,6 +68,7 @@ impl Directory {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.by_client.len()
     }

@@ -139,7 +139,9 @@ impl Shard {
 
     /// Frames for the log, if there are any: at the end of a turn, when no write is under way.
     pub fn take_batch(&mut self) -> Option<crate::store::Batch> {
-        self.journal.take()
+        let batch = self.journal.take();
+        self.note_journal();
+        batch
     }
 
     /// Does anyone wait for the log to be durable?
@@ -162,6 +164,7 @@ impl Shard {
     pub fn handle_store_failed(&mut self) {
         self.store_full = true;
         self.journal.fail();
+        self.note_journal();
     }
 
     /// Is this connection the machine's?

@@ -17,6 +17,9 @@ mod admission_tests;
 mod authentication;
 #[cfg(all(test, feature = "runtime"))]
 mod authentication_tests;
+mod behind;
+#[cfg(test)]
+mod behind_tests;
 mod bucket;
 mod client_id;
 mod connect;
@@ -257,6 +260,7 @@ pub struct Shard {
     next_token: u64,
     last_stamp: u64,
     entropy: u64,
+    behind: behind::Behind,
     deferred: Vec<u32>,
     /// Questions for retained messages and their answers: what came in this turn, and what is due in it.
     late: [Vec<replay::Late>; 2],
@@ -326,6 +330,7 @@ impl Shard {
             next_token: 0,
             last_stamp: 0,
             entropy: seed,
+            behind: behind::Behind::default(),
             deferred: Vec::new(),
             late: [Vec::new(), Vec::new()],
             queued_bytes: 0,
@@ -421,6 +426,7 @@ impl Shard {
         self.handle_late(now);
         self.judge_again(now);
         self.settle(now);
+        self.read_waiting(now);
         // What a receipt sets going may bring about others.
         while self.post_receipts() {
             self.settle(now);
@@ -433,6 +439,7 @@ impl Shard {
         !self.deferred.is_empty()
             || self.is_judging()
             || self.is_making_room()
+            || self.has_room_for_waiting()
             || self.late.iter().any(|late| !late.is_empty())
             || self.overdue.has_work()
     }
@@ -456,6 +463,7 @@ impl Shard {
 
     /// What the driver is to do, in order.
     pub fn take_effects(&mut self) -> Vec<Effect> {
+        self.behind.forget_effects();
         std::mem::take(&mut self.effects)
     }
 
@@ -479,6 +487,7 @@ impl Shard {
         self.matches = Matches::default();
         self.foreign_matches = Matches::default();
         self.deferred.shrink_to_fit();
+        self.behind.give_memory_back();
         self.effects.shrink_to_fit();
         self.due.shrink_to_fit();
         self.loopback.shrink_to_fit();
@@ -521,6 +530,7 @@ impl Shard {
             self.deliver_mail(now, self.id, mail);
         }
         self.journal.seal_if_long();
+        self.note_journal();
     }
 
     fn post(&mut self, to: ShardId, mail: Mail) {

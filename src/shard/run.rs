@@ -219,9 +219,11 @@ impl Runner {
             let deadline = self.park_until(now, stopping);
             self.doors.seal(self.machine.outbox());
             self.wake_others();
-            let mesh = &self.mesh;
+            // A mail that must wait for the log must not keep the shard awake: the end of the write wakes it.
+            let (mesh, takes_mails) = (&self.mesh, self.machine.takes_mails());
+            let has_mails = || takes_mails && mesh.any_ready();
             let outbox = self.machine.outbox();
-            self.net.park(outbox, &mut events, deadline, outstanding, &sleeping, || mesh.any_ready()).await?;
+            self.net.park(outbox, &mut events, deadline, outstanding, &sleeping, has_mails).await?;
             self.clear_outbox();
         }
     }
@@ -248,7 +250,7 @@ impl Runner {
             || self.doors.has_waiting()
             || self.verdicts.has_some()
             || self.at_gate.banned_to.is_some()
-            || self.mesh.any_ready()
+            || self.has_mails()
         {
             return Some(Duration::ZERO);
         }
@@ -381,7 +383,7 @@ impl Runner {
     }
 
     fn receive(&mut self, now: Time, slot: u32, buffer: Buffer) {
-        if self.net.is_held(slot) {
+        if self.net.is_held(slot) || self.hold_back(now, slot) {
             self.net.hold(slot, buffer, 0);
             return;
         }
@@ -390,7 +392,6 @@ impl Runner {
             self.net.give_back(buffer);
         }
         self.carry_out(now, Some(slot));
-        self.hold_back(now, slot);
         if self.reads_once(slot) {
             self.net.receive_once(slot);
         }

@@ -1,6 +1,6 @@
 //! What the clock does: keep alive, time for CONNECT, will delay, session expiry, house-keeping.
 
-use super::connection::Stage;
+use super::connection::{PAUSED_BY_ROOM, Stage};
 use super::wheel::TimerId;
 use super::{Counter, EndCause, Shard};
 use crate::time::Time;
@@ -135,7 +135,7 @@ impl Shard {
             Stage::Refuse => return self.send_refusal(now, slot),
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate => EndCause::ConnectTimeout,
             Stage::Serving { .. } => {
-                if connection.waits_for_rate() {
+                if connection.waits_for_rate() || connection.is_paused_by(PAUSED_BY_ROOM) {
                     // Its silence is our doing.
                     connection.last_packet = now;
                 }
