@@ -22,8 +22,11 @@ fn a_device_with_a_clean_session_is_shown_offline_after_the_broker_was_killed() 
         device.publish(&topic, "online", true, None);
         devices.push(device);
     }
-    // These say that they go.
+    // These say that they go. What their sessions say next is on the disk behind that.
     devices.drain(6..).for_each(Device::leave);
+    for number in 6..8 {
+        Device::connect(broker.address, &format!("device{number}"), 1_000_000, None).leave();
+    }
     broker.kill();
     for (round, shards) in [(1, 3), (2, 1)] {
         let mut broker = start("offline", &directory, shards);
@@ -88,6 +91,10 @@ fn a_session_that_ended_while_the_broker_was_down_is_not_resumed_by_the_first_co
     let mut broker = start("over", &directory, 2);
     for number in 0..20 {
         Device::connect(broker.address, &format!("device{number}"), 1, None).leave();
+    }
+    // These are on the disk behind those, on both shards.
+    for number in 0..20 {
+        Device::connect(broker.address, &format!("other{number}"), 1_000_000, None).leave();
     }
     broker.kill();
     // Longer is as good.
