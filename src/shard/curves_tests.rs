@@ -187,7 +187,9 @@ fn a_member_of_thousands_of_groups_tells_each_shard_once_that_it_is_busy() {
             world.send(publisher, &packet(0x32, &body));
             world.take(publisher);
         };
-        [member, other].map(|client| world.take(client));
+        for client in [member, other] {
+            world.take(client);
+        }
         // Groups of its own: the second message waits, so it is busy.
         publish(&mut world, 1000, 1);
         let ((), steps) = steps::of(|| publish(&mut world, 1001, 2));

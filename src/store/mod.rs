@@ -9,10 +9,13 @@
 //! the log behind it changes ([`Changes`]). The files of both are the room of the feature `runtime`.
 
 mod base;
+#[cfg(feature = "runtime")]
+mod chain;
 mod check;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
 mod checkpoint;
+mod clock;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
 mod directory;
@@ -33,6 +36,8 @@ mod replay;
 mod restored;
 pub mod rows;
 pub mod segment;
+#[cfg_attr(feature = "runtime", allow(clippy::disallowed_methods, reason = "the store owns its files"))]
+mod source;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
 mod spares;
@@ -46,6 +51,7 @@ pub use base::{Base, MemoryBase};
 pub use check::check_rows;
 #[cfg(feature = "runtime")]
 pub use checkpoint::{Checkpoint, Submitter};
+pub use clock::{ALIVE_SECONDS, ClockMark, ClockReading, LogClock, Measure, STEP_MILLIS_MIN};
 #[cfg(feature = "runtime")]
 pub use directory::{SegmentName, StoreDirectory};
 pub use error::StoreError;

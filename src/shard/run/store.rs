@@ -1,10 +1,11 @@
 //! The runner and the log of its shard: batches go to the disk, one at a time, and what is durable goes
 //! back to the machine.
 
+use super::clock::ClockWatch;
 use super::{PAUSED_BY_LOG, Runner};
 use crate::config::SyncPolicy;
 use crate::driver::{LogConfig, LogEvent, LogWriter, Outstanding};
-use crate::shard::{Counter, Event, Limit, Shard};
+use crate::shard::{Counter, Event, Limit, Shard, ShardId};
 use crate::store::Submitter;
 use crate::store::segment::LogName;
 use crate::store::{Journal, Restored, Wall};
@@ -23,7 +24,7 @@ pub struct StartStore {
     pub seed: u64,
     /// What survived of an earlier run.
     pub restored: Restored,
-    /// The wall clock at the start of the broker's.
+    /// The log's clock.
     pub wall: Wall,
     /// Takes full segments.
     pub checkpoint: Submitter,
@@ -32,6 +33,7 @@ pub struct StartStore {
 /// The log of a runner.
 pub(super) struct Store {
     writer: LogWriter,
+    clock: ClockWatch,
     sync: SyncPolicy,
     checkpoint: Submitter,
     /// The most bytes of log, over all shards, that may wait for the checkpoint.
@@ -52,9 +54,6 @@ struct ToldWait {
     last: Instant,
 }
 
-/// Records that wait for the disk; above it who causes more is not read.
-const JOURNAL_BYTES_MAX: usize = 16 << 20;
-
 /// Records that nobody waits for, such as that a delivery is settled, are written with the next ones that
 /// someone does wait for, or after this time: a write of their own would hold up the next.
 const LAZY: Duration = Duration::from_millis(10);
@@ -68,6 +67,10 @@ const CHECKPOINT_RETRY: Duration = Duration::from_millis(10);
 const CHECKPOINT_QUIET: Duration = Duration::from_secs(1);
 
 impl Store {
+    pub(super) fn clock_mut(&mut self) -> &mut ClockWatch {
+        &mut self.clock
+    }
+
     /// Opens the log.
     ///
     /// # Errors
@@ -91,8 +94,10 @@ impl Store {
         let writer = LogWriter::start(config, outstanding).await?;
         let now = runner.now();
         runner.machine.open_store(now, Journal::new(start.name), start.wall, start.restored);
+        let clock = ClockWatch::start(runner, start.wall);
         Ok(Store {
             writer,
+            clock,
             sync,
             checkpoint: start.checkpoint,
             log_bytes_max,
@@ -125,6 +130,23 @@ impl Store {
     }
 }
 
+fn tell_failure(shard: ShardId, cause: &io::Error) {
+    if cause.kind() == io::ErrorKind::NotFound {
+        tracing::error!(
+            shard,
+            %cause,
+            "the state directory was removed or moved while midge runs: nothing that must be kept is acknowledged \
+             any more; put it back, and start midge anew"
+        );
+    } else {
+        tracing::error!(
+            shard,
+            %cause,
+            "the disk has failed: nothing that must be kept is acknowledged any more; mend it, and start midge anew"
+        );
+    }
+}
+
 impl Runner {
     /// Takes in what has become of the writes.
     pub(super) fn read_log(&mut self, now: Time) {
@@ -147,11 +169,7 @@ impl Runner {
                     self.machine.handle_store_full(false);
                 }
                 LogEvent::Failed { cause } => {
-                    tracing::error!(
-                        shard,
-                        %cause,
-                        "the disk has failed: nothing that must be kept is acknowledged any more; mend it, and start midge anew"
-                    );
+                    tell_failure(shard, &cause);
                     self.machine.handle_store_failed();
                     // No write comes any more for which they could wait, and the journal takes nothing down.
                     self.resume_for_log();
@@ -162,6 +180,7 @@ impl Runner {
 
     /// Begins the next write, if none is under way.
     pub(super) fn write_log(&mut self, now: Time) {
+        self.watch_clock(now);
         let Some(store) = &mut self.store else { return };
         store.waits_for_checkpoint = store.checkpoint.log_bytes() > store.log_bytes_max;
         if store.waits_for_checkpoint || store.told_wait.is_some() {
@@ -215,18 +234,18 @@ impl Runner {
         }
     }
 
-    /// Stops reading from a connection that brings more than the disk takes.
-    pub(super) fn hold_back(&mut self, now: Time, slot: u32) {
-        if self.machine.journal_bytes() <= JOURNAL_BYTES_MAX || !self.machine.has_connection(slot) {
-            return;
+    /// Is the log so far behind that nothing of a connection may be handled? Then the connection is paused.
+    pub(super) fn hold_back(&mut self, now: Time, slot: u32) -> bool {
+        if !self.machine.is_log_far_behind() || !self.machine.has_connection(slot) {
+            return false;
         }
-        let Some(store) = &mut self.store else { return };
+        let Some(store) = &mut self.store else { return false };
         if store.paused.is_empty() {
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitLog, 1);
             self.log.write(now, &Event::LimitReached { limit: Limit::Log, client: "".into() });
         }
         if self.paused.get(&slot).is_some_and(|why| why & PAUSED_BY_LOG != 0) {
-            return;
+            return true;
         }
         if store.paused.len() > 2 * self.paused.len() + 64 {
             // More than half have ended.
@@ -235,11 +254,12 @@ impl Runner {
         }
         store.paused.push(slot);
         self.pause(slot, PAUSED_BY_LOG);
+        true
     }
 
     fn resume_for_log(&mut self) {
         let Some(store) = &mut self.store else { return };
-        if store.paused.is_empty() || self.machine.journal_bytes() > JOURNAL_BYTES_MAX / 2 {
+        if store.paused.is_empty() || self.machine.is_log_behind() {
             return;
         }
         for slot in std::mem::take(&mut store.paused) {
@@ -252,18 +272,18 @@ impl Runner {
         let Some(mut store) = self.store.take() else { return };
         let _guard = outstanding.enter();
         let end = Instant::now() + Duration::from_secs(5);
-        while !store.writer.is_idle() && Instant::now() < end {
-            glommio::timer::sleep(Duration::from_micros(100)).await;
-            while let Some(event) = store.writer.poll(Instant::now()) {
-                if let LogEvent::Sealed { path, bytes } = event {
-                    store.checkpoint.submit(path, bytes);
+        self.machine.handle_turn(now);
+        loop {
+            while !store.writer.is_idle() && Instant::now() < end {
+                glommio::timer::sleep(Duration::from_micros(100)).await;
+                while let Some(event) = store.writer.poll(Instant::now()) {
+                    if let LogEvent::Sealed { path, bytes } = event {
+                        store.checkpoint.submit(path, bytes);
+                    }
                 }
             }
-        }
-        self.machine.handle_turn(now);
-        if store.writer.is_idle()
-            && let Some(batch) = self.machine.take_batch()
-        {
+            let is_idle = store.writer.is_idle();
+            let Some(batch) = self.machine.take_batch().filter(|_| is_idle) else { break };
             store.writer.submit(batch);
         }
         for event in store.writer.close().await {
