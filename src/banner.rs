@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::config::memory_limit::MemorySource;
-use crate::config::{Address, Config, Listener, SyncPolicy};
+use crate::config::{Address, Config, Listener, QueuePolicy, SyncPolicy};
 
 /// What the start found out, besides the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +39,7 @@ pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
     lines.push(connections(config, started));
     lines.push(memory(config, started));
     lines.push(kept(config.persistence.sync, started.state_directory));
+    lines.push(full_queue(config));
     for (number, listener) in (0..).zip(&config.listeners) {
         let own: Vec<&Address> =
             started.listeners.iter().filter(|(of, _)| *of == number).map(|(_, address)| address).collect();
@@ -65,7 +66,7 @@ pub fn kept(sync: SyncPolicy, directory: Option<&Path>) -> String {
     };
     let directory = directory.display();
     let lost = match sync {
-        SyncPolicy::Always => "what is acknowledged is on the disk",
+        SyncPolicy::Always => "what is acknowledged is on the disk, and no crash loses it",
         SyncPolicy::Interval => {
             "the disk is told once a second: a power cut may lose what was acknowledged in the last second, a \
              kill in the last moment (persistence.sync = \"interval\")"
@@ -76,6 +77,32 @@ pub fn kept(sync: SyncPolicy, directory: Option<&Path>) -> String {
         }
     };
     format!("Sessions, their messages and retained messages are kept in {directory}: {lost}.")
+}
+
+/// What an acknowledgement does not promise.
+fn full_queue(config: &Config) -> String {
+    let limits = &config.limits;
+    let consequence = match limits.session_queue_policy {
+        QueuePolicy::DropOldest => "its oldest messages make room, though they were acknowledged",
+        QueuePolicy::DropNewest => "new messages are dropped for it, though they are acknowledged",
+        QueuePolicy::Refuse => {
+            "new messages are dropped for it; their 5.0 publishers are told with 0x97, those of 3.x get an acknowledgement"
+        }
+    };
+    let own = |listener: &Listener| {
+        listener.session_queue_policy.is_some_and(|policy| policy != limits.session_queue_policy)
+    };
+    let some = match config.listeners.iter().any(own) {
+        true => " Some listeners have a policy of their own.",
+        false => "",
+    };
+    format!(
+        "When the queue of a session that is away or slow is full ({} messages or {} bytes), {consequence} \
+         (limits.session_queue_policy = \"{}\").{some}",
+        limits.session_queue_messages,
+        limits.session_queue_bytes,
+        limits.session_queue_policy.word()
+    )
 }
 
 fn addresses(listeners: &[&Address]) -> String {
@@ -186,7 +213,10 @@ mod tests {
                 "At most 4096 MiB of memory for what clients make midge keep (half of what is allowed; the cgroup \
                  allows 8192 MiB).",
                 "Sessions, their messages and retained messages are kept in /var/lib/midge: what is acknowledged \
-                 is on the disk.",
+                 is on the disk, and no crash loses it.",
+                "When the queue of a session that is away or slow is full (10000 messages or 16777216 bytes), its \
+                 oldest messages make room, though they were acknowledged (limits.session_queue_policy = \
+                 \"drop_oldest\").",
                 "Listener 127.0.0.1:1883: only this machine can reach it; every client on it may connect, and \
                  publish and subscribe (allow_anonymous = true).",
             ]
@@ -198,7 +228,7 @@ mod tests {
         let mut config = Config::default();
         config.listeners[0].address = Address::parse("0.0.0.0:1883").expect("an address");
         set(&mut config);
-        lines(&config, &["0.0.0.0:1883"], Some("midge.toml")).split_off(6)
+        lines(&config, &["0.0.0.0:1883"], Some("midge.toml")).split_off(7)
     }
 
     #[test]
@@ -234,7 +264,7 @@ mod tests {
         config.listeners[0].proxy_trusted = vec!["127.0.0.1".into()];
         config.listeners[0].allow_anonymous = Some(true);
         let lines = lines(&config, &["127.0.0.1:1883"], None);
-        assert!(lines[6].starts_with("Listener 127.0.0.1:1883: anyone who can reach it"), "{lines:?}");
+        assert!(lines[7].starts_with("Listener 127.0.0.1:1883: anyone who can reach it"), "{lines:?}");
     }
 
     #[test]
@@ -243,9 +273,28 @@ mod tests {
         config.auth.test_method = true;
         config.listeners.push(Listener { allow_anonymous: Some(false), ..Listener::default() });
         let lines = lines(&config, &["127.0.0.1:1883", "127.0.0.1:1884"], None);
-        assert!(lines[6].contains("127.0.0.1:1883: only this machine"), "{lines:?}");
-        assert!(lines[7].contains("127.0.0.1:1884: nothing proves"), "{lines:?}");
-        assert!(lines[8].contains("protects nothing"), "{lines:?}");
+        assert!(lines[7].contains("127.0.0.1:1883: only this machine"), "{lines:?}");
+        assert!(lines[8].contains("127.0.0.1:1884: nothing proves"), "{lines:?}");
+        assert!(lines[9].contains("protects nothing"), "{lines:?}");
+    }
+
+    #[test]
+    fn each_policy_of_a_full_queue_says_what_it_costs() {
+        let mut config = Config::default();
+        config
+            .listeners
+            .push(Listener { session_queue_policy: Some(QueuePolicy::DropNewest), ..Listener::default() });
+        for (policy, words) in [
+            (QueuePolicy::DropOldest, "oldest messages make room"),
+            (QueuePolicy::DropNewest, "new messages are dropped for it, though they are acknowledged"),
+            (QueuePolicy::Refuse, "5.0 publishers are told with 0x97"),
+        ] {
+            config.limits.session_queue_policy = policy;
+            let line = lines(&config, &["127.0.0.1:1883"], None).swap_remove(6);
+            assert!(line.contains(words) && line.contains(policy.word()), "{line}");
+            let differs = policy != QueuePolicy::DropNewest;
+            assert_eq!(line.ends_with("Some listeners have a policy of their own."), differs, "{line}");
+        }
     }
 
     #[test]

@@ -21,7 +21,9 @@ use midge::logging;
 use midge::shard::run::{Bell, Control, Start, StartStore, run};
 use midge::shard::{SHARDS_MAX, Shared};
 use midge::store::segment::LogName;
-use midge::store::{Checkpoint, Recovery, RecoveryReport, StoreDirectory, StoreError, Wall, recover, tools};
+use midge::store::{
+    Checkpoint, ClockReading, LogClock, Measure, Recovery, StoreDirectory, StoreError, recover, tools,
+};
 use reload::{Reload, unix_seconds};
 use signals::{Serving, Signals};
 use std::io::Write;
@@ -29,9 +31,9 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// The configuration or the arguments are wrong.
 const EXIT_USAGE: u8 = 2;
@@ -130,16 +132,15 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let Listening { addresses, mut sockets, files: _files } = listen(&config, shards)?;
     let seed = entropy();
     let started = Instant::now();
-    let wall = Wall { zero_millis: millis_since_1970() };
-    let kept = open_store(&config, shards, seed, wall)?;
-    let kept_words =
-        banner::kept(config.persistence.sync, kept.as_ref().map(|kept| kept.directory.path()));
+    let (clock, reading) = driver::Clock::start();
+    let kept = open_store(&config, shards, seed, reading)?;
     let memory_allowed = memory_limit::allowed();
     let memory_bytes = match (config.limits.memory_bytes, memory_allowed) {
         (0, None) => usize::MAX,
         (0, Some((allowed, _))) => allowed / 2,
         (bytes, _) => bytes,
     };
+    let kept_words = banner::kept(config.persistence.sync, kept.as_ref().map(|kept| kept.directory.path()));
     let file = serve.config.as_ref().or(serve.mosquitto_conf.as_ref()).map(|file| file.display().to_string());
     for line in banner(
         &config,
@@ -162,7 +163,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     reload::tell(&notes);
     reload::tell(&entrance.warnings(unix_seconds()));
     if let Some(kept) = &kept {
-        report(&kept.recovery.report, started);
+        report(&kept.recovery, started);
     }
 
     let mut bells = Vec::new();
@@ -181,13 +182,15 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         entrance_changed: AtomicU64::new(0),
         ready: AtomicUsize::new(0),
         restored: AtomicUsize::new(0),
+        settled: AtomicUsize::new(0),
         finished: AtomicUsize::new(0),
-        started,
+        clock,
+        told_step_millis: AtomicI64::new(0),
     });
     // The lock on the directory is held until the end.
     let (_directory, checkpoint, mut stores) = match kept {
         Some(kept) => {
-            let (directory, checkpoint, stores) = kept.into_parts(seed, wall);
+            let (directory, checkpoint, stores) = kept.into_parts(seed);
             (Some(directory), Some(checkpoint), stores)
         }
         None => (None, None, (0..shards).map(|_| None).collect()),
@@ -254,14 +257,14 @@ struct Kept {
 
 impl Kept {
     /// The lock, the thread that must be stopped at the end, and what each shard starts with.
-    fn into_parts(self, seed: u64, wall: Wall) -> (StoreDirectory, Checkpoint, Vec<Option<StartStore>>) {
-        let Recovery { epoch, parts, report: _, checkpoint } = self.recovery;
+    fn into_parts(self, seed: u64) -> (StoreDirectory, Checkpoint, Vec<Option<StartStore>>) {
+        let Recovery { epoch, parts, report: _, clock, checkpoint } = self.recovery;
         let start = |(shard, restored)| StartStore {
             name: LogName { epoch, shard },
             directory: self.directory.log(),
             seed,
             restored,
-            wall,
+            wall: clock.wall,
             checkpoint: checkpoint.submitter(),
         };
         let stores = (0..).zip(parts).map(|part| Some(start(part))).collect();
@@ -270,7 +273,7 @@ impl Kept {
 }
 
 /// Takes the directory and reads what an earlier run has left there.
-fn open_store(config: &Config, shards: usize, seed: u64, wall: Wall) -> Result<Option<Kept>, Failure> {
+fn open_store(config: &Config, shards: usize, seed: u64, now: ClockReading) -> Result<Option<Kept>, Failure> {
     let is_root = rustix::process::geteuid().is_root();
     let path = state_directory(&config.persistence, is_root, |name| std::env::var_os(name));
     let Some(path) = path.map_err(Failure::new)? else { return Ok(None) };
@@ -280,11 +283,31 @@ fn open_store(config: &Config, shards: usize, seed: u64, wall: Wall) -> Result<O
         ))
     };
     let directory = StoreDirectory::open(&path).map_err(hint)?;
-    let recovery = recover(&directory, shards, seed, wall).map_err(hint)?;
+    let recovery = recover(&directory, shards, seed, Some(now)).map_err(hint)?;
     Ok(Some(Kept { directory, recovery }))
 }
 
-fn report(report: &RecoveryReport, started: Instant) {
+/// What the clocks have in doubt.
+fn report_clock(clock: &LogClock) {
+    let counted = clock.down_millis / 1000;
+    match clock.measure {
+        Measure::First | Measure::Steady | Measure::Wall => {}
+        Measure::Bounded { told } => tracing::warn!(
+            "The wall clock says that {} s have passed since the last record, which it may not have been right about: \
+             {counted} s count for expiries and delays.",
+            told / 1000
+        ),
+        Measure::Unknown { told } => tracing::warn!(
+            "The wall clock has moved by {} s since the last record, and one of the two times is not right: no time \
+             counts for expiries and delays.",
+            told / 1000
+        ),
+    }
+}
+
+fn report(recovery: &Recovery, started: Instant) {
+    let report = &recovery.report;
+    report_clock(&recovery.clock);
     let counts = &report.restored;
     tracing::info!(
         "Restored {} sessions with {} subscriptions and {} messages, and {} retained messages, in {} ms.",
@@ -294,6 +317,9 @@ fn report(report: &RecoveryReport, started: Instant) {
         counts.retained,
         started.elapsed().as_millis()
     );
+    if counts.wills > 0 {
+        tracing::info!("Publishing the wills of {} sessions that ended with the broker.", counts.wills);
+    }
     for damage in &report.damage {
         tracing::error!("Damage: {damage}.");
     }
@@ -434,11 +460,6 @@ fn cannot_listen(address: &Address, error: &std::io::Error) -> String {
         _ => error.to_string(),
     };
     format!("can't listen on {address}: {why}")
-}
-
-fn millis_since_1970() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A number that no one outside can know, for the keys of hash tables and client identifiers.

@@ -18,7 +18,7 @@ const CONNECTION_LINES_PER_SECOND: u32 = 50;
 const CONNECTED: &str = "client connected";
 const DISCONNECTED: &str = "client disconnected";
 const REFUSED: &str = "connect refused";
-const OTHERS: &str = "connections without a session, publish refused, limits";
+const OTHERS: &str = "connections without a session, publish refused, losses, limits";
 
 const CLIENT_CHARACTERS_SHOWN: usize = 128;
 
@@ -116,6 +116,20 @@ impl EventLog {
             Event::PublishRefused { client, violation } if self.others.allows(now) => {
                 tracing::info!(client = shown(client), cause = %violation, "publish refused");
             }
+            Event::LossesTold { client, losses, now_millis } if self.others.allows(now) => {
+                let [queue_full, expired, too_large, withdrawn] = losses.counts();
+                let (first, last) = losses.times_millis();
+                tracing::warn!(
+                    client = shown(client),
+                    queue_full,
+                    expired,
+                    too_large,
+                    withdrawn,
+                    first_seconds_ago = now_millis.saturating_sub(first) / 1000,
+                    last_seconds_ago = now_millis.saturating_sub(last) / 1000,
+                    "the client is back, and its session has lost messages"
+                );
+            }
             Event::LimitReached { limit, client } if self.others.allows(now) => {
                 tracing::warn!(
                     client = shown(client),
@@ -131,6 +145,7 @@ impl EventLog {
             | Event::Banned { .. }
             | Event::Unconnected { .. }
             | Event::PublishRefused { .. }
+            | Event::LossesTold { .. }
             | Event::LimitReached { .. } => {}
         }
     }

@@ -4,6 +4,7 @@
 //! clock, and park, which flushes the outbox in the system call that waits. The clock is read once
 //! a turn, after the completions were reaped, so that what is stamped with it came before.
 
+mod clock;
 mod control;
 mod doors;
 mod gate;
@@ -84,8 +85,21 @@ struct Runner {
     entrance_seen: u64,
     verdicts: Verdicts,
     at_gate: AtGate,
-    is_restored: bool,
+    restore: Restore,
     is_finished: bool,
+}
+
+/// How far a start has come. The shards wait for each other after each step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Restore {
+    /// Others do not know all that this shard's sessions want.
+    Begun,
+    /// They do.
+    Known,
+    /// It does what fell due while the broker was down.
+    Settling,
+    /// It is done.
+    Settled,
 }
 
 /// Runs a shard until the broker stops.
@@ -136,7 +150,7 @@ pub async fn run(start: Start) -> io::Result<()> {
         entrance_seen,
         verdicts: Verdicts::new(start.bell, shards, start.seed),
         at_gate: AtGate::new(handshakes),
-        is_restored: false,
+        restore: Restore::Begun,
         is_finished: false,
     };
     let outstanding = Outstanding::new();
@@ -161,7 +175,7 @@ impl Runner {
             let now = self.now();
             self.look_at_entrance(now);
             self.take_verdicts(now);
-            self.listen_when_restored();
+            self.listen_when_settled();
             self.read_log(now);
             if !events.is_empty() {
                 self.worked_at = now;
@@ -251,23 +265,30 @@ impl Runner {
         let stop = stopping.map(|_| Duration::from_millis(10));
         let tidy = self.tidy.at().map(|at| Duration::from_micros(at.micros_since(now)));
         let log = self.store.as_ref().and_then(Store::due_in);
-        let restore = (!self.listeners.is_empty()).then_some(RESTORE_PATIENCE);
+        let starts = self.restore != Restore::Settled || !self.listeners.is_empty();
+        let restore = starts.then_some(RESTORE_PATIENCE);
         let logins = self.logins_due().map(|due| Duration::from_micros(due.micros_since(now)));
         [timer, retry, stop, tidy, log, restore, logins].into_iter().flatten().min()
     }
 
-    /// Lets clients in once every shard knows what the sessions of an earlier run want: a message that came
-    /// before would pass them by.
-    fn listen_when_restored(&mut self) {
+    /// Lets clients in once every shard knows what the sessions of an earlier run want, as a message that came before
+    /// would pass them by, and has done what fell due while the broker was down.
+    fn listen_when_settled(&mut self) {
         // The others wait for a shard without listeners too.
-        if !self.is_restored && !self.machine.is_restoring() {
-            self.is_restored = true;
+        let shards = self.shared.shards();
+        if self.restore == Restore::Begun && !self.machine.is_restoring() {
+            self.restore = Restore::Known;
             self.control.restored.fetch_add(1, Ordering::AcqRel);
         }
-        if self.listeners.is_empty() {
-            return;
+        if self.restore == Restore::Known && self.control.restored.load(Ordering::Acquire) >= shards {
+            self.restore = Restore::Settling;
+            self.machine.handle_restored();
         }
-        if self.control.restored.load(Ordering::Acquire) >= self.shared.shards() {
+        if self.restore == Restore::Settling && self.machine.is_settled() {
+            self.restore = Restore::Settled;
+            self.control.settled.fetch_add(1, Ordering::AcqRel);
+        }
+        if !self.listeners.is_empty() && self.control.settled.load(Ordering::Acquire) >= shards {
             for (number, socket) in std::mem::take(&mut self.listeners) {
                 self.net.listen(number, socket);
             }
