@@ -427,7 +427,7 @@ sections! {
             "Connections that one address may open at once after a rest. Only with connect_rate.";
         connect_seconds: u32 = 10, integer(1, 3600), "seconds",
             "Time for the whole CONNECT to arrive, and for enhanced authentication to finish. After it the \
-             connection is closed.";
+             connection is closed. A login that could not be checked in that time is refused with 0x89 (3.x: 0x03).";
         connect_bytes: usize = 131_072, integer(128, 16_777_216), "bytes",
             "Largest CONNECT packet, will message included, of a client whose certificate has named it \
              (tls_user_name). A larger one is refused as soon as its length is known: CONNACK 0x95 (3.x: closed).";

@@ -136,7 +136,8 @@ impl Shard {
         connection.timer = None;
         let cause = match connection.stage {
             Stage::Refuse => return self.send_refusal(now, slot),
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => EndCause::ConnectTimeout,
+            Stage::Check => return self.refuse_unchecked(now, slot),
+            Stage::Connect { .. } | Stage::Authenticate => EndCause::ConnectTimeout,
             Stage::Serving { .. } => {
                 if connection.waits_for_rate() || connection.is_paused_by(PAUSED_BY_ROOM | PAUSED_BY_DISK) {
                     // Its silence is our doing.
