@@ -3,9 +3,10 @@
 #![allow(clippy::disallowed_methods, reason = "the program owns its threads and the start of the clock")]
 
 mod reload;
+mod signals;
 
 use midge::auth::passwd::{self, PasswdArgs};
-use midge::banner::{Started, banner};
+use midge::banner::{self, Started, banner};
 use midge::cli::{self, Command, Serve, StoreAction};
 use midge::config::memory_limit;
 use midge::config::mosquitto::{ConfError, MosquittoConf};
@@ -13,6 +14,7 @@ use midge::config::open_files::{self, Wanted};
 use midge::config::{Address, Config, Listener, parse, state_directory};
 use midge::control::entrance::Entrance;
 use midge::control::gate::SharedGate;
+use midge::control::housekeeping;
 use midge::control::logins::Logins;
 use midge::driver::{self, BindOptions, SocketFile};
 use midge::logging;
@@ -22,7 +24,8 @@ use midge::store::segment::LogName;
 use midge::store::{
     Checkpoint, ClockReading, LogClock, Measure, Recovery, StoreDirectory, StoreError, recover, tools,
 };
-use reload::{Reload, watch_signals};
+use reload::{Reload, unix_seconds};
+use signals::{Serving, Signals};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -80,7 +83,10 @@ impl Failure {
 
 fn check_config(file: &Path) -> Result<(), Failure> {
     let config = parse::load(file).map_err(|errors| Failure::usage(errors.to_string()))?;
-    Entrance::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
+    let entrance = Entrance::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
+    for warning in entrance.warnings(unix_seconds()) {
+        eprintln!("{}: warning: {warning}", file.display());
+    }
     println!("{}: ok", file.display());
     for listener in &config.listeners {
         println!("  listens on {}", listener.address);
@@ -113,7 +119,7 @@ fn change_password(arguments: &PasswdArgs) -> Result<(), Failure> {
 fn start(serve: &Serve) -> Result<(), Failure> {
     let (config, notes) = reload::read(serve).map_err(Failure::usage)?;
     let log_guard = logging::start(&config.log).map_err(Failure::new)?;
-    let signals = reload::signals().map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
+    let signals = Signals::catch().map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
     let shards = match config.runtime.shards {
         0 => std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX),
         shards => shards,
@@ -134,6 +140,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         (0, Some((allowed, _))) => allowed / 2,
         (bytes, _) => bytes,
     };
+    let kept_words = banner::kept(config.persistence.sync, kept.as_ref().map(|kept| kept.directory.path()));
     let file = serve.config.as_ref().or(serve.mosquitto_conf.as_ref()).map(|file| file.display().to_string());
     for line in banner(
         &config,
@@ -150,9 +157,11 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     ) {
         tracing::info!("{line}");
     }
-    for note in notes.iter().chain(&entrance.notes) {
-        tracing::warn!("{note}");
+    for certificate in entrance.certificates() {
+        tracing::info!("{certificate}");
     }
+    reload::tell(&notes);
+    reload::tell(&entrance.warnings(unix_seconds()));
     if let Some(kept) = &kept {
         report(&kept.recovery, started);
     }
@@ -207,9 +216,16 @@ fn start(serve: &Serve) -> Result<(), Failure> {
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(id) << 32 | 0x5eed),
         }));
     }
-    let reload = Reload { serve: serve.clone(), control: Arc::clone(&control), config: reloadable };
-    watch_signals(Arc::clone(&control), bells, reload, signals)
-        .map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
+    let (requests, asked) = housekeeping::requests();
+    let reload = Reload {
+        serve: serve.clone(),
+        control: Arc::clone(&control),
+        bells: bells.clone(),
+        config: reloadable,
+    };
+    reload::keep_house(asked, reload)
+        .map_err(|error| Failure::new(format!("no thread for SIGHUP: {error}")))?;
+    signals.serve(Serving { control: Arc::clone(&control), bells, requests, kept: kept_words });
     let starts = Arc::new(Mutex::new(starts));
     let running = driver::start_shards(shards, move |number| {
         let start = starts.lock().expect("no shard panics while it holds the lock")[number].take();
@@ -334,8 +350,8 @@ fn store(action: &StoreAction) -> Result<(), Failure> {
 
 /// What the broker listens on.
 struct Listening {
-    /// With the ports that the kernel chose.
-    addresses: Vec<Address>,
+    /// With the numbers of their listeners, and the ports that the kernel chose.
+    addresses: Vec<(u16, Address)>,
     /// For each shard, with the number of the listener.
     sockets: Vec<Vec<(u16, OwnedFd)>>,
     /// Removed at the end.
@@ -353,7 +369,7 @@ fn listen(config: &Config, shards: usize) -> Result<Listening, Failure> {
             let made = patiently(until, || driver::bind_unix(path, &options));
             let (socket, file) =
                 made.map_err(|error| Failure::new(cannot_listen(&listener.address, &error)))?;
-            listening.addresses.push(listener.address.clone());
+            listening.addresses.push((number, listener.address.clone()));
             listening.files.push(file);
             // A path has one socket; clients find home from its shard as from any other.
             listening.sockets[usize::from(number) % shards].push((number, socket));
@@ -368,7 +384,7 @@ fn listen(config: &Config, shards: usize) -> Result<Listening, Failure> {
             let first = driver::bind(address, &options).map_err(failed)?;
             // Port 0 is the kernel's choice, once.
             let bound = driver::local_address(&first).map_err(failed)?;
-            listening.addresses.push(Address::from_socket(bound));
+            listening.addresses.push((number, Address::from_socket(bound)));
             listening.sockets[0].push((number, first));
             for shard in &mut listening.sockets[1..] {
                 shard.push((number, driver::bind(bound, &options).map_err(failed)?));

@@ -7,6 +7,7 @@ use super::authentication::ProofTold;
 use super::connection::{Progress, Stage};
 use super::deliver::Fanout;
 use super::directory::{ALIASES, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
+use super::source::client_of_source;
 use super::timers::Timer;
 use super::waits::{Owing, Purpose};
 use super::{Counter, Effect, EndCause, Event, Shard, Violation};
@@ -15,10 +16,11 @@ use crate::message::Publication;
 use crate::packet::{
     Ack, AckKind, Connack, Connect, Frame, ProtocolVersion, QoS, Reason, encode_ack, encode_connack,
 };
-use crate::session::{NEVER_EXPIRES, Will};
+use crate::session::{Losses, NEVER_EXPIRES, Will};
 use crate::store::Record;
 use crate::time::Time;
 use crate::topic::topic_levels;
+use smallvec::SmallVec;
 use std::net::SocketAddr;
 
 impl Shard {
@@ -79,7 +81,9 @@ impl Shard {
             let reason = if v5 { Reason::PacketTooLarge } else { Reason::NotAuthorized };
             return refuse(reason, "will payload above limits.payload_bytes");
         }
-        if terms.mount_point.len() + will.topic.len() > super::mount::TOPIC_BYTES_MAX {
+        // The same topic as a PUBLISH to it would have, and so the same rules.
+        let topic = super::mount::mounted(&terms.mount_point, will.topic);
+        if topic.len() > super::mount::TOPIC_BYTES_MAX {
             return refuse(Reason::TopicNameInvalid, "will topic is too long behind the mount point");
         }
         if will.qos as u8 > terms.maximum_qos {
@@ -90,10 +94,10 @@ impl Shard {
             // [MQTT5-3.2.2-13]
             return refuse(Reason::RetainNotSupported, "retained will, and retain is not available");
         }
-        if super::publish::is_reserved(will.topic) {
+        if super::publish::is_reserved(&topic) {
             return refuse(Reason::NotAuthorized, "will topic is reserved");
         }
-        if topic_levels(will.topic) > config.limits.topic_levels {
+        if topic_levels(&topic) > config.limits.topic_levels {
             return refuse(Reason::TopicNameInvalid, "will topic has too many levels");
         }
         Ok(())
@@ -152,7 +156,11 @@ impl Shard {
             Terms::of(connect, self.terms(slot), self.shared.config.protocol.session_expiry_seconds_max);
         let proof = self.take_proof(slot);
         let told_id = (!connect.has_client_id).then_some(client_id);
-        let connack = self.connack(slot, connect, session_present, told_id, proof, terms);
+        if let Some(session) = known {
+            self.drop_all_expired(now, session);
+        }
+        let losses = known.and_then(|session| self.directory.session(session).losses().copied());
+        let connack = self.connack(slot, connect, session_present, told_id, proof, terms, losses.as_ref());
         if connack.is_empty() {
             // It can't be told what it needs to know. [MQTT5-3.1.2-24] [MQTT5-3.2.0-1]
             let violation = Violation {
@@ -192,7 +200,8 @@ impl Shard {
         // What CONNACK says of the session must not be undone, nor what it says of one that is gone.
         let mark = if self.journal.count() > before { self.journal.mark() } else { self.end_mark(client_id) };
         self.directory.slot_mut(session).flags |= GATED;
-        self.answer(now, slot, mark, 0, Owing::Connack(connack.into()));
+        let connack = Owing::Connack { packet: connack.into(), told: losses.map(Box::new) };
+        self.answer(now, slot, mark, 0, connack);
         Progress::Next
     }
 
@@ -214,7 +223,7 @@ impl Shard {
                 expires_at: None,
                 origin: Some(origin),
                 stamp: 0,
-                source: &self.source_of(slot, session, will.retain),
+                source: &self.source_of_will(slot, session),
             };
             let will = Will {
                 message: publication.to_message(),
@@ -225,9 +234,11 @@ impl Shard {
             will.kept(&self.memory)
         });
         let mounted = if mount_point.is_empty() { 0 } else { MOUNTED };
+        let listener = self.connection(slot).and_then(|connection| u8::try_from(connection.listener).ok());
         let aliases = connect.topic_alias_maximum.min(protocol.topic_alias_maximum_out);
         let entry = self.directory.slot_mut(session);
         entry.connection = slot;
+        entry.listener = listener;
         entry.version = connect.version;
         entry.packet_bytes_max = connect.packet_bytes_max;
         entry.flags = (entry.flags & QUEUES_QOS0) | mounted | if aliases > 0 { ALIASES } else { 0 };
@@ -263,6 +274,7 @@ impl Shard {
     }
 
     /// CONNACK; empty when the client takes no packet that large.
+    #[allow(clippy::too_many_arguments)] // As many as CONNACK has to say.
     fn connack(
         &self,
         slot: u32,
@@ -271,12 +283,16 @@ impl Shard {
         assigned: Option<&str>,
         proof: Option<ProofTold>,
         terms: Terms,
+        losses: Option<&Losses>,
     ) -> Vec<u8> {
         let config = &self.shared.config;
         let protocol = &config.protocol;
         let own = self.terms(slot);
         let off = |available: bool| (!available).then_some(false);
         let information = protocol.response_information.as_str();
+        let losses = losses.map(super::losses::user_properties).unwrap_or_default();
+        let losses: SmallVec<[(&str, &str); 2]> =
+            losses.iter().map(|(name, count)| (*name, count.as_str())).collect();
         let connack = Connack {
             session_present,
             session_expiry_seconds: (terms.expiry_seconds != connect.session_expiry_seconds)
@@ -299,6 +315,7 @@ impl Shard {
             // [MQTT5-4.12.0-5]
             authentication_method: proof.as_ref().map(|proof| proof.method),
             authentication_data: proof.as_ref().and_then(|proof| proof.data.as_deref()),
+            user_properties: &losses,
             ..Connack::default()
         };
         let mut packet = Vec::new();
@@ -370,6 +387,7 @@ impl Shard {
         self.drop_subscriptions(session);
         let state = self.directory.remove(session);
         self.note_session(&state.client_id, false);
+        self.note_released(state.held_count());
         self.shared.end_session();
         self.shared.counters[usize::from(self.id)].subtract(Counter::Sessions, 1);
         self.forget_queue(&state);
@@ -386,6 +404,15 @@ impl Shard {
     pub(super) fn publish_will_of(&mut self, now: Time, will: &Will, session: Option<u32>) {
         self.record_will_gone(will, session);
         let mut publication = will.message.as_publication();
+        if !self.lets_will(&publication) {
+            // What was allowed at CONNECT has been taken back since.
+            let client = client_of_source(publication.source).into();
+            self.report(Event::PublishRefused { client, violation: WILL_REVOKED });
+            return;
+        }
+        if !(publication.retain && self.shared.config.protocol.check_retain_source) {
+            publication.source = &[];
+        }
         publication.expires_at = will.message_expiry_seconds.map(|seconds| now.after_seconds(seconds));
         publication.stamp = self.next_stamp(now);
         // One of an earlier run does not know any more.
@@ -409,6 +436,11 @@ impl Shard {
         }
     }
 }
+
+const WILL_REVOKED: Violation = Violation {
+    reason: Reason::NotAuthorized,
+    cause: "the access list does not let the client publish its will any more",
+};
 
 /// What CONNACK grants.
 #[derive(Clone, Copy)]

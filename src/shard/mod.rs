@@ -32,6 +32,7 @@ mod directory;
 mod ends;
 mod enqueue;
 mod event;
+mod full_disk;
 mod groups;
 mod inbound;
 mod keep;
@@ -39,6 +40,9 @@ mod keep;
 mod kept_tests;
 #[cfg(feature = "runtime")]
 mod log;
+mod losses;
+#[cfg(test)]
+mod losses_tests;
 mod mail;
 mod members;
 mod memory;
@@ -74,6 +78,8 @@ mod tests;
 mod timers;
 mod waits;
 pub mod wheel;
+#[cfg(test)]
+mod will_tests;
 #[cfg(test)]
 #[path = "../../tests/world/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the conformance scenarios use more of it")]
@@ -283,6 +289,8 @@ pub struct Shard {
     overdue: restart::Overdue,
     /// The disk is full.
     store_full: bool,
+    /// Connections of 3.x clients whose next message waits for room on a disk.
+    wait_for_disk: full_disk::WaitForDisk,
     /// The timer that tells the log that the broker lives is running.
     is_telling_alive: bool,
     waits: Waits,
@@ -345,6 +353,7 @@ impl Shard {
             restoring: false,
             overdue: restart::Overdue::default(),
             store_full: false,
+            wait_for_disk: full_disk::WaitForDisk::default(),
             is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
             ends: ends::Ends::new(seed ^ 6),

@@ -8,6 +8,7 @@ mod clock;
 mod control;
 mod doors;
 mod gate;
+mod handshakes;
 mod logins;
 mod parcels;
 mod store;
@@ -27,6 +28,7 @@ use crate::time::Time;
 use clock::ClockWatch;
 use doors::Doors;
 use gate::{AtGate, FailedLogin};
+use handshakes::Handshakes;
 use logins::Verdicts;
 use parcels::Overflow;
 use std::collections::BTreeMap;
@@ -125,6 +127,9 @@ pub async fn run(start: Start) -> io::Result<()> {
     }
     net.watch(start.bell.to_fd()?, 0);
     let (entrance, entrance_seen) = start.control.entrance();
+    let shards = start.shared.shards();
+    let share = start.shared.config.limits.handshakes_per_address.div_ceil(shards);
+    let handshakes = Handshakes::new(share, start.seed);
     let mut runner = Runner {
         machine: Shard::new(start.id, Arc::clone(&start.shared), start.interest, start.seed),
         net,
@@ -144,8 +149,8 @@ pub async fn run(start: Start) -> io::Result<()> {
         doors: Doors::new(Arc::clone(&entrance.doors)),
         entrance,
         entrance_seen,
-        verdicts: Verdicts::new(start.bell),
-        at_gate: AtGate::default(),
+        verdicts: Verdicts::new(start.bell, shards, start.seed),
+        at_gate: AtGate::new(handshakes),
         clock: ClockWatch::new(&start.control),
         restore: Restore::Begun,
         is_finished: false,
@@ -266,7 +271,8 @@ impl Runner {
         let log = self.store.as_ref().and_then(Store::due_in);
         let starts = self.restore != Restore::Settled || !self.listeners.is_empty();
         let restore = starts.then_some(RESTORE_PATIENCE);
-        [timer, retry, stop, tidy, log, restore].into_iter().flatten().min()
+        let logins = self.logins_due().map(|due| Duration::from_micros(due.micros_since(now)));
+        [timer, retry, stop, tidy, log, restore, logins].into_iter().flatten().min()
     }
 
     /// Lets clients in once every shard knows what the sessions of an earlier run want, as a message that came before
@@ -298,6 +304,7 @@ impl Runner {
         if self.tidy.is_due(now, self.net.connections(), self.machine.kept_bytes()) {
             self.machine.give_memory_back();
             self.doors.give_memory_back();
+            self.at_gate.handshakes.give_memory_back();
             self.net.give_memory_back();
             driver::give_heap_back();
         }
@@ -365,11 +372,12 @@ impl Runner {
     fn accept(&mut self, now: Time, slot: u32, peer: SocketAddr, listener: u16) {
         // A load balancer is asked for its client's address, once it has named it.
         let counts = peer != driver::UNIX_PEER && !self.doors.is_balancer(listener, peer.ip());
-        if counts && !self.lets_in(now, peer.ip()) {
+        if counts && !(self.lets_in(now, peer.ip()) && self.begin_handshake(now, slot, peer.ip())) {
             self.net.abort(slot);
             return;
         }
         if let Err(limit) = self.control.admit(&self.shared.config, listener) {
+            self.at_gate.handshakes.end(slot);
             let event = Event::LimitReached { limit, client: "".into() };
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitConnections, 1);
             self.log.write(now, &event);
@@ -424,13 +432,20 @@ impl Runner {
                     self.end_visit(now, slot);
                     self.backlogged.retain(|&listed| listed != slot);
                     self.paused.remove(&slot);
+                    self.verdicts.forget(slot);
+                    self.at_gate.handshakes.end(slot);
                     self.doors.close(slot);
                     self.net.close(slot);
                 }
-                Effect::Stream { slot } => self.net.receive_stream(slot),
+                Effect::Stream { slot } => {
+                    self.at_gate.handshakes.end(slot);
+                    self.net.receive_stream(slot);
+                }
                 Effect::HandOver { slot, to, guest } => self.hand_over(now, slot, to, guest),
-                Effect::Check { slot, serial, login } => self.check_login(slot, serial, login),
+                Effect::Check { slot, serial, login } => self.check_login(now, slot, serial, login),
                 Effect::LoginFailed { slot, serial, peer } => {
+                    // Its CONNECT is finished.
+                    self.at_gate.handshakes.end(slot);
                     self.at_gate.failed.push(FailedLogin { slot, serial, peer });
                 }
                 Effect::LoginSucceeded { slot, peer } => self.note_success(now, slot, peer),

@@ -93,6 +93,11 @@ impl Journal {
         self.now = now;
     }
 
+    /// The log's clock as it is now, in milliseconds since 1970.
+    pub fn wall_millis(&self) -> u64 {
+        self.wall.millis(self.now)
+    }
+
     /// Takes a change down, in the open frame.
     pub fn record(&mut self, record: &Record<'_>) {
         if self.name.is_none() {

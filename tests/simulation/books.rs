@@ -34,6 +34,8 @@ pub struct Publication {
     pub dropped_at: Option<u64>,
     /// A will that may not have been published.
     pub doubtful: bool,
+    /// It was read, and waited for room on the disk before it was handled.
+    pub waited: bool,
     /// The run of the broker that processed it last.
     pub run: u32,
 }
@@ -85,7 +87,8 @@ impl Coverage {
     /// Surely in force while this publication was on its way.
     pub fn surely_covers(&self, publication: &Publication) -> bool {
         let Some((first, last)) = publication.first().zip(publication.last()) else { return false };
-        self.from_sure.is_some_and(|from| from < first)
+        !publication.waited
+            && self.from_sure.is_some_and(|from| from < first)
             && self.until_sure.is_none_or(|until| until > last + GRACE)
     }
 
@@ -95,7 +98,7 @@ impl Coverage {
         let first = publication.first().unwrap_or(last);
         // What a member of a group has not settled comes later, to whoever is a member then; and after a
         // power cut, a will comes when it is due.
-        let late = self.is_shared() || (publication.is_will && publication.doubtful);
+        let late = self.is_shared() || publication.waited || (publication.is_will && publication.doubtful);
         (late || self.from_may <= last + GRACE) && self.until_may.is_none_or(|until| until >= first)
     }
 }
@@ -138,8 +141,10 @@ pub struct Session {
     pub orders: BTreeMap<(usize, String, u8, u8), u64>,
     /// Retained publications sent live on the present connection, by topic: when each was processed.
     pub live_retained: BTreeMap<String, u64>,
-    /// Its queue was full.
+    /// Its queue, or a disk, was full.
     pub lossy: bool,
+    /// Its queue was.
+    pub was_full: bool,
     /// The CONNACK of its present connection has been sent.
     pub is_promised: bool,
     /// A power cut came before what became of it was promised.
@@ -311,6 +316,7 @@ impl Books {
             orders: BTreeMap::new(),
             live_retained: BTreeMap::new(),
             lossy: self.store_was_full,
+            was_full: false,
             is_promised: false,
             doubtful: false,
         });
@@ -366,6 +372,14 @@ impl Books {
             {
                 session.over_at.get_or_insert(closed + expiry);
             }
+        }
+    }
+
+    /// What a 3.x client has sent at QoS 1 or 2 and has no answer for is handled when there is room.
+    pub fn waits_for_disk(&mut self, client: usize) {
+        let mut mine = self.publications.iter_mut().filter(|publication| publication.publisher == client);
+        for publication in mine.by_ref().filter(|mine| mine.qos > 0 && !mine.acked && !mine.is_will) {
+            publication.waited = true;
         }
     }
 

@@ -237,6 +237,7 @@ impl Sim {
             refused: false,
             dropped_at: None,
             doubtful: false,
+            waited: false,
             run: self.books.run,
         });
         let delay_seconds = if five { will.delay_seconds } else { 0 };
@@ -368,6 +369,7 @@ impl Sim {
             refused: false,
             dropped_at: None,
             doubtful: false,
+            waited: false,
             run: self.books.run,
         });
         let mut payload = Vec::new();

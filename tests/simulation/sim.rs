@@ -205,14 +205,24 @@ impl Sim {
 
     pub fn told(&mut self, event: &Event) -> Result<(), String> {
         match event {
-            Event::LimitReached { limit: Limit::SessionQueue(_), client } => {
+            Event::LimitReached {
+                limit: Limit::SessionQueue(_) | Limit::SessionQueueOldest(_) | Limit::SessionQueueNewest(_),
+                client,
+            } => {
                 self.marks.reach(Mark::QueueFull);
                 self.books.queue_was_full = true;
                 let at = self.clients.iter().position(|known| *known.name == **client);
                 if let Some(&session) = at.and_then(|at| self.books.latest.get(&at)) {
-                    self.books.sessions[session].lossy = true;
+                    let session = &mut self.books.sessions[session];
+                    (session.lossy, session.was_full) = (true, true);
                 }
                 self.note(format_args!("broker: the queue of {client} is full"));
+            }
+            Event::LimitReached { limit: Limit::DiskPause, client } => {
+                if let Some(at) = self.clients.iter().position(|known| *known.name == **client) {
+                    self.books.waits_for_disk(at);
+                }
+                self.note(format_args!("broker: {client} waits for the disk"));
             }
             Event::LimitReached { limit, client } => self.note(format_args!("broker: {limit:?} of {client}")),
             Event::Disconnected { client, cause, .. } => {
@@ -293,7 +303,10 @@ impl Sim {
 
     pub fn consumed(&mut self, link: usize, upto: u64, whole: bool) {
         let (now, run) = (self.world.now, self.books.run);
-        let forgets = self.books.queue_was_full;
+        // A queue that is full refuses nothing of a 3.x client: what it sends again is held. [MQTT311-4.3.3-2]
+        let tells = |audit: &Audit| self.clients[audit.client].version() == Version::V5;
+        let forgets = self.books.queue_was_full
+            && (self.books.store_was_full || self.audits.get(&link).is_some_and(tells));
         let session = self.audits.get(&link).and_then(|audit| audit.session);
         let Some(items) = self.sent.get_mut(&link) else { return };
         while items.front().is_some_and(|(end, _)| *end <= upto) {
@@ -390,6 +403,7 @@ pub fn config(plan: &Plan) -> Config {
     let directory = if plan.persistent { "kept" } else { "" };
     config.persistence.directory = directory.to_string();
     config.limits.session_queue_messages = plan.queue_messages;
+    config.limits.session_queue_policy = plan.queue_policy;
     config.protocol.topic_alias_maximum_out = plan.aliases_out;
     config
 }

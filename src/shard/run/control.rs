@@ -62,6 +62,11 @@ impl Control {
         self.entrance_changed.store(current.1, Ordering::Release);
     }
 
+    /// What of TLS has expired, is not valid yet or soon ends at `now`, in seconds since 1970. A line each.
+    pub fn outdated(&self, now: i64) -> Vec<String> {
+        self.entrance().0.outdated(now)
+    }
+
     /// The clock of every shard.
     pub fn now(&self) -> Time {
         self.clock.now()
