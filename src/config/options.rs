@@ -555,7 +555,8 @@ sections! {
     /// What survives the end of the process.
     "persistence" => Persistence,
     "What is kept over a restart, and how sure that is: sessions that outlive their connection, with their \
-     subscriptions and messages, retained messages, and delayed wills." {
+     subscriptions and messages, retained messages, and wills. Expiries and delays run on while midge is \
+     down, by the time that passes and not by a wall clock that is set: README, \"What survives\"." {
         directory: String = "auto".to_string(), Allowed::Text { bytes_max: 4096 }, "",
             "Where it is kept; made if it is not there. \"auto\": the directory that systemd gives, else \
              /var/lib/midge for root, else midge in $XDG_STATE_HOME (~/.local/state). Empty: nothing is kept. \

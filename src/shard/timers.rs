@@ -122,7 +122,8 @@ impl Shard {
     /// A timer fires up to a tick late: its client is back after the deadline all the same.
     pub(super) fn run_due(&mut self, now: Time, session: u32) {
         let state = self.directory.session(session);
-        let is_due = |timer: Option<TimerId>| timer.filter(|&timer| self.wheel.has_passed(timer, now));
+        let has_passed = |timer| self.wheel.deadline(timer).is_some_and(|deadline| deadline <= now);
+        let is_due = |timer: Option<TimerId>| timer.filter(|&timer| has_passed(timer));
         let (will, expiry) = (is_due(state.will_timer), is_due(state.expiry_timer));
         if let Some(timer) = will {
             self.wheel.cancel(timer);
