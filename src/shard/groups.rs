@@ -58,6 +58,15 @@ impl Groups {
         self.by_filter.is_empty()
     }
 
+    /// Is a group at home here for this topic name?
+    fn has_one_for(&mut self, topic: &str) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        self.index.matches(topic, None, &mut self.matches);
+        !self.matches.as_slice().is_empty()
+    }
+
     /// Adds or updates a member; true if the group is new.
     pub(super) fn join(&mut self, filter: &str, matching: &str, member: GroupMember) -> bool {
         if let Some(&slot) = self.by_filter.get(filter) {
@@ -155,6 +164,10 @@ impl Shard {
         self.shared.home(self.shared.hash(filter))
     }
 
+    pub(super) fn has_group(&mut self, topic: &str) -> bool {
+        self.groups.has_one_for(topic)
+    }
+
     /// To one member of every group that matches.
     pub(super) fn route_groups(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
         let mut matches = std::mem::take(&mut self.groups.matches);
@@ -216,7 +229,7 @@ impl Shard {
         }
         let members = &self.groups.get(slot)?.members;
         let has_room =
-            |&place: &usize| members.get(place).is_some_and(|member| self.has_room(member, fanout));
+            |&place: &usize| members.get(place).is_some_and(|member| self.member_has_room(member, fanout));
         let place = members.in_turn().find(has_room).or_else(|| {
             let mut in_turn = members.in_turn();
             // Behind those that were looked at the next message goes on.
@@ -242,10 +255,11 @@ impl Shard {
             && state.inflight.has_room()
     }
 
-    fn has_room(&self, member: &GroupMember, fanout: &Fanout<'_>) -> bool {
+    fn member_has_room(&self, member: &GroupMember, fanout: &Fanout<'_>) -> bool {
         match self.directory.resolve(member.key) {
             Some(session) => {
-                member.qos.min(fanout.publication.qos) == QoS::AtMostOnce || self.takes(session, fanout)
+                member.qos.min(fanout.publication.qos) == QoS::AtMostOnce
+                    || self.has_room(session, fanout)
             }
             // Its shard may know better.
             None => member.key.shard != self.id,
@@ -262,10 +276,17 @@ impl Shard {
     ) -> Outcome {
         let id = [member.subscription_id];
         let ids = if member.subscription_id == 0 { &id[..0] } else { &id[..] };
-        let by_own = fanout.publication.origin == Some(member.key);
-        let refused =
-            !self.deliver(now, fanout, session, member.qos, member.retain_as_published, ids, Some(group));
-        Outcome { matched: true, refused: refused && !by_own, refused_by_own: refused && by_own }
+        let mut outcome = Outcome { matched: true, ..Outcome::default() };
+        outcome.note(self.deliver(
+            now,
+            fanout,
+            session,
+            member.qos,
+            member.retain_as_published,
+            ids,
+            Some(group),
+        ));
+        outcome
     }
 
     pub(super) fn handle_group_deliver(
