@@ -140,8 +140,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         (0, Some((allowed, _))) => allowed / 2,
         (bytes, _) => bytes,
     };
-    let kept_words =
-        banner::kept(config.persistence.sync, kept.as_ref().map(|kept| kept.directory.path()));
+    let kept_words = banner::kept(config.persistence.sync, kept.as_ref().map(|kept| kept.directory.path()));
     let file = serve.config.as_ref().or(serve.mosquitto_conf.as_ref()).map(|file| file.display().to_string());
     for line in banner(
         &config,

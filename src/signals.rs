@@ -67,10 +67,14 @@ impl Phase {
                 std::process::exit(0);
             }
             (Phase::Serving(serving), SIGHUP) => serving.requests.reload(),
-            (Phase::Serving(serving), SIGUSR1) => tracing::info!("SIGUSR1: nothing to save. {}", serving.kept),
+            (Phase::Serving(serving), SIGUSR1) => {
+                tracing::info!("SIGUSR1: nothing to save. {}", serving.kept)
+            }
             (Phase::Serving(serving), SIGUSR2) => {
                 let open = serving.control.open.load(Ordering::Relaxed);
-                tracing::info!("SIGUSR2: {open} connections are open; the $SYS topics have the other figures");
+                tracing::info!(
+                    "SIGUSR2: {open} connections are open; the $SYS topics have the other figures"
+                );
             }
             (Phase::Serving(serving), _) => serving.stop(signal),
         }

@@ -59,11 +59,7 @@ pub(crate) fn open_to_all(path: &Path) -> OpenToAll {
     let mut folders = path.ancestors().skip(1);
     let is_reachable =
         folders.all(|folder| std::fs::metadata(folder).is_ok_and(|metadata| metadata.mode() & 0o001 != 0));
-    OpenToAll {
-        reading: is_reachable && mode & 0o004 != 0,
-        writing: is_reachable && mode & 0o002 != 0,
-        mode,
-    }
+    OpenToAll { reading: is_reachable && mode & 0o004 != 0, writing: is_reachable && mode & 0o002 != 0, mode }
 }
 
 #[cfg(test)]
@@ -97,10 +93,7 @@ mod tests {
         assert_eq!(refused(&pipe), "it is a named pipe; a regular file is needed");
         assert_eq!(refused(Path::new("/dev/zero")), "it is a device; a regular file is needed");
         assert!(refused(&folder).contains("directory"), "{}", refused(&folder));
-        assert_eq!(
-            read(&folder.join("none"), 1).map_err(|error| error.kind()),
-            Err(io::ErrorKind::NotFound)
-        );
+        assert_eq!(read(&folder.join("none"), 1).map_err(|error| error.kind()), Err(io::ErrorKind::NotFound));
         fs::remove_dir_all(&folder).unwrap();
     }
 

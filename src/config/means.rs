@@ -56,9 +56,7 @@ impl Config {
     pub(super) fn allows_anonymous(&self, listener: &Listener) -> bool {
         let chosen = listener.allow_anonymous.or(self.auth.allow_anonymous);
         chosen.unwrap_or_else(|| {
-            listener.address.is_loopback()
-                && listener.proxy_trusted.is_empty()
-                && !self.means(listener).any()
+            listener.address.is_loopback() && listener.proxy_trusted.is_empty() && !self.means(listener).any()
         })
     }
 }

@@ -79,7 +79,8 @@ impl std::error::Error for ConfigErrors {}
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     let file = path.display().to_string();
     let whole = |message: String| whole_file(&file, None, message);
-    let bytes = super::file::read(path, FILE_BYTES_MAX).map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let bytes =
+        super::file::read(path, FILE_BYTES_MAX).map_err(|error| whole(format!("cannot be read: {error}")))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(whole(format!("larger than {FILE_BYTES_MAX} bytes: no configuration file")));
     }

@@ -284,7 +284,11 @@ mod tests {
         queue.push(origin, slot, slot)
     }
 
-    fn checked(queue: &mut LoginQueue<u32>, now: Time, turn: impl Fn(IpAddr) -> LoginTurn) -> Option<(Origin, u32)> {
+    fn checked(
+        queue: &mut LoginQueue<u32>,
+        now: Time,
+        turn: impl Fn(IpAddr) -> LoginTurn,
+    ) -> Option<(Origin, u32)> {
         match queue.next(now, turn)? {
             Next::Check(origin, slot) => Some((origin, slot)),
             Next::Refuse(slot) => panic!("{slot} is refused"),
@@ -301,7 +305,8 @@ mod tests {
         }
         push(&mut queue, 1, "good", 500);
         push(&mut queue, 2, "good", 501);
-        let order: Vec<u32> = (0..6).filter_map(|_| checked(&mut queue, at(0), FREE)).map(|(_, slot)| slot).collect();
+        let order: Vec<u32> =
+            (0..6).filter_map(|_| checked(&mut queue, at(0), FREE)).map(|(_, slot)| slot).collect();
         assert_eq!(order, [0, 500, 501, 1, 2, 3]);
         assert_eq!((queue.waiting(), queue.checked()), (96, 6));
     }
@@ -326,9 +331,11 @@ mod tests {
     #[test]
     fn nothing_of_an_address_is_checked_while_its_refusals_wait() {
         let mut queue = queue(100);
-        let turn = |now: u64| move |address: IpAddr| match address == ip(9) && now < 500 {
-            true => LoginTurn::Until(at(500)),
-            false => LoginTurn::Free,
+        let turn = |now: u64| {
+            move |address: IpAddr| match address == ip(9) && now < 500 {
+                true => LoginTurn::Until(at(500)),
+                false => LoginTurn::Free,
+            }
         };
         push(&mut queue, 9, "guess", 1);
         push(&mut queue, 1, "good", 2);

@@ -71,7 +71,8 @@ pub struct Replays {
 }
 
 impl Empty for Replays {
-    const EMPTY: &Self = &Replays { by_token: BTreeMap::new(), by_filter: BTreeSet::new(), overtaken: Vec::new() };
+    const EMPTY: &Self =
+        &Replays { by_token: BTreeMap::new(), by_filter: BTreeSet::new(), overtaken: Vec::new() };
 }
 
 impl Replays {

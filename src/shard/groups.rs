@@ -258,8 +258,7 @@ impl Shard {
     fn member_has_room(&self, member: &GroupMember, fanout: &Fanout<'_>) -> bool {
         match self.directory.resolve(member.key) {
             Some(session) => {
-                member.qos.min(fanout.publication.qos) == QoS::AtMostOnce
-                    || self.has_room(session, fanout)
+                member.qos.min(fanout.publication.qos) == QoS::AtMostOnce || self.has_room(session, fanout)
             }
             // Its shard may know better.
             None => member.key.shard != self.id,

@@ -328,6 +328,7 @@ mod tests {
     #[test]
     fn batches_are_bounded_and_a_longer_one_holds_a_single_frame() {
         let mut journal = Journal::new(NAME);
+        journal.set_wall(Wall { zero_millis: 1234 });
         let short = std::iter::repeat_n(40_000, 300);
         for size in short.chain([5_000_000, 70_000, 9_000_000, 33_000, 5_000_000]) {
             journal.record(&Record::Message { number: 5, message: message("t", &vec![3; size]) });

@@ -1,7 +1,7 @@
 //! Real checkpoints with flipped bits and lost blocks, and what a start makes of them.
 
 use super::super::check_rows;
-use super::super::recovery::tests::{Log, Scratch, WALL};
+use super::super::recovery::tests::{Log, Scratch};
 use super::super::recovery::{RecoveryReport, recover};
 use super::super::state::tests::{delivery, described, session, stored, subscribed};
 use super::super::{Record, RestoredCounts, StoreDirectory};
@@ -44,7 +44,7 @@ fn fill(scratch: &Scratch) -> RestoredCounts {
         }
         log.seal();
         drop(directory);
-        recover(&scratch.open(), 2, 9, WALL).unwrap().checkpoint.stop();
+        recover(&scratch.open(), 2, 9, None).unwrap().checkpoint.stop();
     }
     let (_, report) = recovered(scratch);
     assert_eq!(report.damage, []);
@@ -54,7 +54,7 @@ fn fill(scratch: &Scratch) -> RestoredCounts {
 /// What a start finds, after which all is as it should be, for good.
 fn recovered(scratch: &Scratch) -> (Vec<String>, RecoveryReport) {
     let directory = scratch.open();
-    let recovery = recover(&directory, 2, 9, WALL).unwrap();
+    let recovery = recover(&directory, 2, 9, None).unwrap();
     let lines = described(&recovery.parts);
     recovery.checkpoint.stop();
     let image = Image::open(&directory.checkpoint()).unwrap();
@@ -89,7 +89,7 @@ fn files() -> ([Vec<u8>; 2], Vec<String>, RestoredCounts) {
     let scratch = Scratch::new();
     let counts = fill(&scratch);
     let directory = scratch.open();
-    let recovery = recover(&directory, 2, 9, WALL).unwrap();
+    let recovery = recover(&directory, 2, 9, None).unwrap();
     let lines = described(&recovery.parts);
     let mut log = Log::new(&directory, recovery.epoch, 0);
     log.frame(1, &[Record::Ended { sid: 77 }]);
@@ -188,7 +188,7 @@ fn a_lost_summary_is_made_anew_and_no_number_is_given_twice() {
     }
     fs::write(&path, bytes).unwrap();
     let directory = scratch.open();
-    let recovery = recover(&directory, 2, 9, WALL).unwrap();
+    let recovery = recover(&directory, 2, 9, None).unwrap();
     // But for when each session was connected last.
     assert_eq!((described(&recovery.parts).len(), recovery.report.restored), (lines.len(), counts));
     let highest = 4_000_000 + 10 * (SESSIONS - 1) + 1;

@@ -6,7 +6,8 @@ use super::directory::StoreDirectory;
 use super::image::{Image, ImageError};
 use super::recovery::{Kind, RecoveryReport, Tail, kind_of, recover};
 use super::rows::{
-    self, DeliveryRow, Meta, Presence, RetainedRow, SessionRow, SubscriptionRow, Table, WillRow, decode_message,
+    self, DeliveryRow, Meta, Presence, RetainedRow, SessionRow, SubscriptionRow, Table, WillRow,
+    decode_message,
 };
 use super::salvage::look;
 use super::segment::{Header, Place, Walk};

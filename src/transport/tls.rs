@@ -19,9 +19,7 @@ mod identity;
 mod undated;
 mod validity;
 
-pub use config::{
-    CertificateAndKey, ClientCertificate, TlsConfig, TlsSettings, TlsVersion,
-};
+pub use config::{CertificateAndKey, ClientCertificate, TlsConfig, TlsSettings, TlsVersion};
 pub use error::{LoadFailure, Spoken, TlsError, TlsFailure};
 pub use identity::ClientIdentity;
 pub(crate) use identity::is_user_name;

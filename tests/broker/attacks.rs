@@ -146,11 +146,10 @@ fn wrong_password_takes_no_session_over_and_of_a_crowd_one_client_is_left() {
 fn login_that_waits_for_its_check_holds_up_nobody() {
     // A hash that takes long, and many that want it checked at once.
     let users = passwords("attacks-slow", &[("alice", "wonder")]);
-    let rest =
-        format!(
-            "allow_anonymous = true\n[runtime]\nshards = 1\n[auth]\npassword_file = {users:?}\n\
+    let rest = format!(
+        "allow_anonymous = true\n[runtime]\nshards = 1\n[auth]\npassword_file = {users:?}\n\
              [gate]\ndelay_milliseconds = 0\n"
-        );
+    );
     let running = Running::start("slow-logins", &rest);
     let mut other: Client = running.client("other");
     other.subscribe("a", 1);

@@ -214,8 +214,7 @@ struct Rules {
 
 impl Rules {
     fn verifier(&self, roots: RootCertStore) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
-        let mut builder =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), self.provider.clone());
+        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), self.provider.clone());
         if self.counts_dates {
             builder = builder.enforce_revocation_expiration();
         }

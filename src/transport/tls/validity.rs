@@ -88,7 +88,11 @@ impl Validity {
     pub(super) fn loaded(&self) -> Option<String> {
         (self.role == Role::Own).then(|| {
             let Validity { file, subject, serial, not_after, .. } = self;
-            format!("certificate {}: {subject}, serial {serial}, ends on {}", file.display(), date(*not_after))
+            format!(
+                "certificate {}: {subject}, serial {serial}, ends on {}",
+                file.display(),
+                date(*not_after)
+            )
         })
     }
 

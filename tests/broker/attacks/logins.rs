@@ -110,7 +110,13 @@ fn device_with_an_old_password_does_not_lock_out_the_others_behind_its_router() 
     for round in 0..6 {
         // It has been wrong before, and waits again in several places.
         let old: Vec<TcpStream> = (0..4)
-            .map(|number| open_from(running.address, "203.0.113.9", &connect(&format!("old{number}"), Some(("alice", "old")))))
+            .map(|number| {
+                open_from(
+                    running.address,
+                    "203.0.113.9",
+                    &connect(&format!("old{number}"), Some(("alice", "old"))),
+                )
+            })
             .collect();
         let good = connect(&format!("good{round}"), Some(("alice", "wonder")));
         assert_eq!(return_code(&mut open_from(running.address, "203.0.113.9", &good)), Some(0));
@@ -208,8 +214,11 @@ fn load_balancer_is_not_one_address() {
                 [limits]\nhandshakes_per_address = 2\nconnect_seconds = 600\n";
     let running = Running::start("half-balancer", rest);
     // Its own connections, which have named no client yet, and one of each of many clients.
-    let mut open: Vec<TcpStream> = (0..10).map(|_| TcpStream::connect(running.address).expect("it listens")).collect();
-    open.extend((0..30).map(|number| open_from(running.address, &format!("203.0.113.{number}"), &half_connect())));
+    let mut open: Vec<TcpStream> =
+        (0..10).map(|_| TcpStream::connect(running.address).expect("it listens")).collect();
+    open.extend(
+        (0..30).map(|number| open_from(running.address, &format!("203.0.113.{number}"), &half_connect())),
+    );
     assert_eq!(return_code(&mut open_from(running.address, "203.0.113.99", &connect("c", None))), Some(0));
     assert!(!running.lines().iter().any(|line| line.contains("limits.handshakes_per_address")));
     assert_eq!(open.iter_mut().filter_map(|stream| is_answered(stream).then_some(())).count(), 0);

@@ -46,7 +46,10 @@ fn every_other_proof_of_a_local_listener_keeps_strangers_out_too() {
         assert_eq!(code, if name == "webhook" { 3 } else { NOT_AUTHORIZED }, "{name}");
         assert!(line_of_listener(&running).contains("allow_anonymous = false"), "{name}");
     }
-    let running = Running::start("anonymous-asked-for", &format!("[auth]\nallow_anonymous = true\n[jwt]\nsecrets = [{secret:?}]\n"));
+    let running = Running::start(
+        "anonymous-asked-for",
+        &format!("[auth]\nallow_anonymous = true\n[jwt]\nsecrets = [{secret:?}]\n"),
+    );
     assert_eq!(return_code(running.address, &connect("guest")), 0, "it is asked for");
 }
 
@@ -88,11 +91,22 @@ fn listener_that_can_let_no_client_in_is_warned_of_at_start_and_check() {
     let empty = file("anonymous-empty", "# nobody yet\n");
     for (name, address, rows, words) in [
         ("far", "0.0.0.0:0", String::new(), "allow_anonymous = true in [auth]"),
-        ("no-user", "127.0.0.1:0", format!("password_file = {empty:?}\n"), "has no user; add one with midge passwd"),
-        ("no-certificate", "127.0.0.1:0", "tls_user_name = \"common_name\"\n".to_owned(), "set tls_client_certificate"),
+        (
+            "no-user",
+            "127.0.0.1:0",
+            format!("password_file = {empty:?}\n"),
+            "has no user; add one with midge passwd",
+        ),
+        (
+            "no-certificate",
+            "127.0.0.1:0",
+            "tls_user_name = \"common_name\"\n".to_owned(),
+            "set tls_client_certificate",
+        ),
     ] {
         let running = Running::start_on(address, &format!("anonymous-shut-{name}"), &rows);
-        let line = running.line("the warning", |line| line.contains("WARN") && line.contains("no client can connect"));
+        let line = running
+            .line("the warning", |line| line.contains("WARN") && line.contains("no client can connect"));
         assert!(line.contains(words), "{line}");
         assert_ne!(return_code(running.address, &connect("any")), 0, "{name}");
         let file = config_file(
@@ -110,14 +124,16 @@ fn listener_that_can_let_no_client_in_is_warned_of_at_start_and_check() {
 fn first_configuration_of_the_readme_works_for_a_stranger() {
     let readme = include_str!("../../../README.md");
     let begin = readme.find("    [[listeners]]\n").expect("the README shows a configuration");
-    let block: Vec<&str> = readme[begin..].lines().take_while(|line| line.is_empty() || line.starts_with("    ")).collect();
+    let block: Vec<&str> =
+        readme[begin..].lines().take_while(|line| line.is_empty() || line.starts_with("    ")).collect();
     let text = block.iter().map(|line| line.trim_start()).collect::<Vec<_>>().join("\n");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("the target folder can be written");
     // Another port, and fewer threads than the reader's machine has.
     let text = text.replace("0.0.0.0:1883", "0.0.0.0:0").replace("shards = 4", "shards = 2");
-    std::fs::write(folder.join("my.toml"), format!("{text}\n[persistence]\ndirectory = \"\"\n")).expect("written");
+    std::fs::write(folder.join("my.toml"), format!("{text}\n[persistence]\ndirectory = \"\"\n"))
+        .expect("written");
     // Its next commands, with the password from a pipe.
     assert!(readme.contains("    midge passwd -c passwords alice\n"));
     let mut passwd = midge();
@@ -130,7 +146,11 @@ fn first_configuration_of_the_readme_works_for_a_stranger() {
     let running = Running::start_command(serve).expect("it starts");
     assert_eq!(return_code(running.address, &connect_as("stranger", "alice", "secret")), 0);
     assert_eq!(return_code(running.address, &connect("nobody")), NOT_AUTHORIZED);
-    assert!(!running.lines().iter().any(|line| line.contains("no client can connect")), "{:#?}", running.lines());
+    assert!(
+        !running.lines().iter().any(|line| line.contains("no client can connect")),
+        "{:#?}",
+        running.lines()
+    );
 }
 
 #[test]
@@ -146,7 +166,9 @@ fn mosquitto_conf_keeps_its_own_rule_and_the_password_file_is_noted() {
     serve.args(["serve", "-p", &port, "--mosquitto-conf"]).arg(conf);
     let running = Running::start_command(serve).expect("it starts");
     assert_eq!(return_code(running.address, &connect("guest")), 0);
-    running.line("the note", |line| line.contains("WARN") && line.contains("allow_anonymous false keeps them out"));
+    running.line("the note", |line| {
+        line.contains("WARN") && line.contains("allow_anonymous false keeps them out")
+    });
 }
 
 #[test]

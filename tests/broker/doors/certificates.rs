@@ -82,14 +82,18 @@ fn client_ca_that_has_expired_lets_nobody_in_unless_dates_do_not_count() {
         );
         let running = Running::start(&format!("dates-ca-{counts}"), &rows);
         running.line("the date", |line| {
-            line.contains("WARN") && line.contains("the client CA CN=the tests' authority") && line.contains("has expired on ")
+            line.contains("WARN")
+                && line.contains("the client CA CN=the tests' authority")
+                && line.contains("has expired on ")
         });
         let mut stream = super::pki::open_with(&config, running.address);
         if counts {
             let mut answer = [0; 4];
             let got = stream.write_all(&connect("lamp")).and_then(|()| stream.read_exact(&mut answer));
             assert!(got.is_err(), "{answer:?}");
-            running.line("why", |line| line.contains("the certificate of its CA has expired or is not valid yet"));
+            running.line("why", |line| {
+                line.contains("the certificate of its CA has expired or is not valid yet")
+            });
         } else {
             stream.write_all(&connect("lamp")).expect("the handshake succeeds");
             expect(&mut stream, &CONNACK);
@@ -114,17 +118,20 @@ fn client_that_its_certificate_has_named_may_have_a_large_connect() {
         body.extend(b"\x00\x01w\x9C\x40");
         body.resize(body.len() + 40_000, b'x');
         let length = body.len();
-        let head = [0x10, (length % 128) as u8 | 128, (length / 128 % 128) as u8 | 128, (length / 16384) as u8];
+        let head =
+            [0x10, (length % 128) as u8 | 128, (length / 128 % 128) as u8 | 128, (length / 16384) as u8];
         [&head[..], &body].concat()
     };
     for (names, good) in [("common_name", true), ("none", false)] {
-        let rows = format!("{rows}tls_user_name = {names:?}\nallow_anonymous = true\n[runtime]\nshards = 2\n");
+        let rows =
+            format!("{rows}tls_user_name = {names:?}\nallow_anonymous = true\n[runtime]\nshards = 2\n");
         let running = Running::start(&format!("large-connect-{names}"), &rows);
         for number in 0..4 {
             let mut stream = super::pki::open_with(&config, running.address);
             let mut answer = [0; 4];
-            let got =
-                stream.write_all(&large(&format!("lamp{number}"))).and_then(|()| stream.read_exact(&mut answer));
+            let got = stream
+                .write_all(&large(&format!("lamp{number}")))
+                .and_then(|()| stream.read_exact(&mut answer));
             assert_eq!(got.is_ok() && answer == CONNACK, good, "{names}: {answer:?}");
         }
     }

@@ -88,7 +88,8 @@ fn pipe_in_the_place_of_any_file_is_refused_by_check_config_and_start() {
     std::fs::create_dir_all(&included).expect("it is ours");
     make_pipe(&included.join("a.conf"));
     let conf = folder.join("mosquitto.conf");
-    std::fs::write(&conf, format!("listener 1883 127.0.0.1\ninclude_dir {}\n", included.display())).expect("written");
+    std::fs::write(&conf, format!("listener 1883 127.0.0.1\ninclude_dir {}\n", included.display()))
+        .expect("written");
     for arguments in [
         vec!["check-config".as_ref(), pipe.as_os_str()],
         vec!["serve".as_ref(), "--config".as_ref(), pipe.as_os_str()],
@@ -109,7 +110,8 @@ fn key_and_password_file_that_everybody_can_read_are_warned_of() {
     let issued = Authority::new("files-modes").server("server");
     std::fs::copy(passwords("files-modes", &[("alice", "wonder")]), &users).expect("a copy");
     std::fs::copy(&issued.key, &key).expect("a copy");
-    let rows = format!("tls_certificates = [{:?}]\ntls_keys = [{key:?}]\npassword_file = {users:?}\n", issued.chain);
+    let rows =
+        format!("tls_certificates = [{:?}]\ntls_keys = [{key:?}]\npassword_file = {users:?}\n", issued.chain);
     let set = |mode| {
         for path in [&users, &key] {
             std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
@@ -145,6 +147,10 @@ fn key_and_password_file_that_everybody_can_read_are_warned_of() {
     // To change it everybody must not be let either.
     set(0o642);
     let output = run(midge().arg("check-config").arg(&file));
-    assert!(stderr(&output).contains("everybody on this machine can change this private key"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("everybody on this machine can change this private key"),
+        "{}",
+        stderr(&output)
+    );
     std::fs::remove_dir_all(folder).expect("it is ours");
 }

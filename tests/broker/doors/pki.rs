@@ -127,7 +127,8 @@ fn named(name: &str, hosts: &[&str]) -> CertificateParams {
 }
 
 fn set_days(params: &mut CertificateParams, days: std::ops::Range<i64>) {
-    let now = rcgen::date_time_ymd(1970, 1, 1) + std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+    let now =
+        rcgen::date_time_ymd(1970, 1, 1) + std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
     let day = std::time::Duration::from_secs(86_400);
     let at = |days: i64| {
         let far = day * u32::try_from(days.unsigned_abs()).expect("a short time");

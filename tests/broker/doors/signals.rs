@@ -17,7 +17,9 @@ fn what_scripts_for_mosquitto_send_is_answered_with_a_line() {
         running.signal("-USR1");
         running.signal("-USR2");
     }
-    running.line("what is kept", |line| line.contains("SIGUSR1") && line.contains("Nothing is kept over a restart"));
+    running.line("what is kept", |line| {
+        line.contains("SIGUSR1") && line.contains("Nothing is kept over a restart")
+    });
     running.line("the figures", |line| line.contains("SIGUSR2: 1 connections are open"));
     echo(&mut client, "lives", b"after all of them");
     running.signal("-QUIT");
@@ -42,7 +44,8 @@ fn start_that_waits_for_something_is_ended_by_a_signal() {
         let tasks = std::fs::read_dir(&task).expect("it runs");
         let named = |entry: std::io::Result<std::fs::DirEntry>| {
             entry.is_ok_and(|entry| {
-                std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.trim() == "midge-signals")
+                std::fs::read_to_string(entry.path().join("comm"))
+                    .is_ok_and(|name| name.trim() == "midge-signals")
             })
         };
         tasks.into_iter().any(named)

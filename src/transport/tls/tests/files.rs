@@ -214,10 +214,16 @@ fn an_operator_hears_of_what_has_expired_or_soon_will() {
     assert!(lapsed[1].starts_with("crl.pem: the revocation list of "), "{lapsed:?}");
     assert!(lapsed[1].contains("CN=Test CA has expired on 2030-01-01 00:00 UTC; no client"), "{lapsed:?}");
     let far = at(4097, 1, 1);
-    assert!(far.iter().any(|line| line.contains("ca.pem: the client CA ") && line.contains("Test CA")), "{far:?}");
+    assert!(
+        far.iter().any(|line| line.contains("ca.pem: the client CA ") && line.contains("Test CA")),
+        "{far:?}"
+    );
     let loaded = config.loaded();
     assert_eq!(loaded.len(), 1);
-    assert!(loaded[0].ends_with("short.pem: CN=server, serial 01:02, ends on 2025-03-01 00:00 UTC"), "{loaded:?}");
+    assert!(
+        loaded[0].ends_with("short.pem: CN=server, serial 01:02, ends on 2025-03-01 00:00 UTC"),
+        "{loaded:?}"
+    );
 }
 
 #[test]
