@@ -387,6 +387,7 @@ impl Shard {
         self.drop_subscriptions(session);
         let state = self.directory.remove(session);
         self.note_session(&state.client_id, false);
+        self.note_released(state.held_count());
         self.shared.end_session();
         self.shared.counters[usize::from(self.id)].subtract(Counter::Sessions, 1);
         self.forget_queue(&state);

@@ -72,6 +72,8 @@ impl Shard {
         if !restored.losses.is_empty() {
             *state.losses_mut() = restored.losses;
         }
+        let held = state.held_count();
+        self.note_held(held);
         self.shared.restore_session();
         self.count(Counter::Sessions, 1);
         for delivery in restored.deliveries {
@@ -90,8 +92,8 @@ impl Shard {
                 let home = self.group_home(filter.as_str());
                 self.post(home, Mail::GroupJoin { filter: filter.as_str().into(), member, token });
                 if home != self.id {
-                    let (filter, member) = (filter.as_str().into(), self.directory.key(session));
-                    self.post(home, Mail::GroupReady { filter, member, ready: false });
+                    let member = self.directory.key(session);
+                    self.post(home, Mail::GroupReady { member, ready: false });
                 }
                 continue;
             }
@@ -295,7 +297,10 @@ impl Shard {
         (sid != 0).then_some(sid)
     }
 
-    pub(super) fn record_held(&mut self, session: u32, packet_id: PacketId, payload_bytes: u32) {
+    /// A QoS 2 packet identifier of the client is in use until its PUBREL. `ticket`: that its PUBREC waits for, or 0.
+    pub(super) fn hold(&mut self, session: u32, packet_id: PacketId, payload_bytes: u32, ticket: u64) {
+        self.directory.session_mut(session).hold(packet_id.get(), payload_bytes, ticket);
+        self.note_held(1);
         if let Some(sid) = self.sid(session) {
             self.journal.record(&Record::Held { sid, packet_id: packet_id.get(), payload_bytes });
         }
@@ -304,6 +309,7 @@ impl Shard {
     /// A QoS 2 packet identifier of the client is free; false if it was not held.
     pub(super) fn release_held(&mut self, session: u32, packet_id: PacketId) -> bool {
         let held = self.directory.session_mut(session).release(packet_id.get());
+        self.note_released(usize::from(held));
         if let (true, Some(sid)) = (held, self.sid(session)) {
             self.journal.record(&Record::Unheld { sid, packet_id: packet_id.get() });
         }

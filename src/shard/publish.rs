@@ -204,8 +204,7 @@ impl Shard {
         let ticket = if fanout.missing > 0 { fanout.ticket } else { 0 };
         if kind == AckKind::Pubrec && (ticket != 0 || !outcome.is_refused_for(version)) {
             let payload_bytes = u32::try_from(publication.payload.len()).unwrap_or(u32::MAX);
-            self.directory.session_mut(session).hold(packet_id.get(), payload_bytes, ticket);
-            self.record_held(session, packet_id, payload_bytes);
+            self.hold(session, packet_id, payload_bytes, ticket);
         }
         let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
         let key = self.directory.key(session);
@@ -323,8 +322,7 @@ impl Shard {
         self.report_refused(session, violation);
         let mut mark = 0;
         if version < ProtocolVersion::V5 && ack.kind == AckKind::Pubrec {
-            self.directory.session_mut(session).hold(ack.packet_id.get(), 0, 0);
-            self.record_held(session, ack.packet_id, 0);
+            self.hold(session, ack.packet_id, 0, 0);
             mark = self.journal.mark();
         }
         self.answer(now, slot, mark, 0, Owing::Ack(ack));

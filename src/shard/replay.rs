@@ -299,7 +299,7 @@ impl Shard {
             Mail::GroupLeave { filter, member, token } => {
                 self.handle_group_leave(from, &filter, member, token)
             }
-            Mail::GroupReady { filter, member, ready } => self.handle_group_ready(&filter, member, ready),
+            Mail::GroupReady { member, ready } => self.handle_group_ready(member, ready),
             Mail::GroupDeliver { group, member, message, ticket, intent } => {
                 let message = KeptMessage::new(message, &self.memory);
                 let mut fanout = Fanout::of(&message, now, 0);
