@@ -34,7 +34,7 @@ impl Shard {
         self.journal.set_wall_millis(wall.millis(now));
         let shards = self.shared.shards() as u64;
         self.next_number = restored.next_number.max(1).next_multiple_of(shards) + u64::from(self.id);
-        self.stamp_base = (restored.last_stamp | 127).saturating_add(1);
+        self.begin_stamps(restored.last_stamp);
         for message in restored.retained {
             self.restore_retained(message);
         }

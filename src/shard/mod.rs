@@ -37,6 +37,8 @@ mod mail;
 mod mount;
 #[cfg(test)]
 mod moved_tests;
+#[cfg(test)]
+mod order_tests;
 mod pace;
 mod peer;
 mod penalty;

@@ -6,7 +6,7 @@ use super::mount::{TOPIC_BYTES_MAX, mounted};
 use super::waits::{
     ForLog, Outcome, Owing, OwnDelivery, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer,
 };
-use super::{Counter, Effect, Event, Limit, Mail, Shard, ShardId, Violation};
+use super::{Counter, Effect, Event, Limit, Mail, SHARDS_MAX, Shard, ShardId, Violation};
 use crate::message::{Message, Publication};
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, Publish, QoS, Reason};
 use crate::store::Record;
@@ -488,7 +488,11 @@ impl Shard {
         }
         let message = Rc::new(message);
         let publication = message.as_publication();
-        let hash = if publication.retain { self.shared.hash(publication.topic) } else { 0 };
+        let mut hash = 0;
+        if publication.retain {
+            hash = self.shared.hash(publication.topic);
+            self.note_stamp(publication.stamp);
+        }
         let mut fanout = Fanout::of(&message, now, hash);
         self.track(from, ticket, &mut fanout, |shard, fanout| {
             if intent != 0 {
@@ -548,14 +552,33 @@ impl Shard {
     }
 
     /// A stamp that orders retained messages of a topic over all shards: by the clock that all
-    /// shards share, in a shard never twice, and between shards never the same.
+    /// shards share, in a shard never twice, and between shards never the same. It does not run ahead of the
+    /// clock, or the next message of another shard would be taken for the older one: none takes a shard less
+    /// than 1/64 of a microsecond.
     pub(super) fn next_stamp(&mut self, now: Time) -> u64 {
-        let by_clock = (now.as_micros() << 7).saturating_add(self.stamp_base);
-        let next = by_clock.max((self.last_stamp | 127) + 1) | u64::from(self.id);
+        let by_clock = (now.as_micros() << STAMP_CLOCK_SHIFT).saturating_add(self.stamp_base);
+        let next = by_clock.max((self.last_stamp | STAMP_SHARD_MASK) + 1) | u64::from(self.id);
         self.last_stamp = next;
         next
     }
+
+    /// A message of another shard is here: whatever is published here from now on is newer.
+    pub(super) fn note_stamp(&mut self, stamp: u64) {
+        self.last_stamp = self.last_stamp.max(stamp);
+    }
+
+    /// Stamps of this run are above those of all runs before.
+    pub(super) fn begin_stamps(&mut self, last: u64) {
+        self.stamp_base = (last | ((1 << STAMP_CLOCK_SHIFT) - 1)).saturating_add(1);
+    }
 }
+
+/// The lowest bits of a stamp are the shard's number.
+const STAMP_SHARD_MASK: u64 = 127;
+/// Before them six bits number the messages of a microsecond, and the rest is the clock: microseconds for 71 years.
+const STAMP_CLOCK_SHIFT: u32 = 7 + 6;
+
+const _: () = assert!(SHARDS_MAX == STAMP_SHARD_MASK as usize + 1);
 
 /// The shards of a bit mask, in order.
 pub(super) fn shards_of(mut mask: u128) -> impl Iterator<Item = ShardId> {

@@ -262,6 +262,7 @@ impl Shard {
             Mail::Retain { message } => {
                 let message = Rc::new(message);
                 let hash = self.shared.hash(message.as_publication().topic);
+                self.note_stamp(message.stamp());
                 self.retain(now, &mut Fanout::of(&message, now, hash));
             }
             Mail::Receipts(receipts) => self.handle_receipts(now, &receipts),
