@@ -248,6 +248,11 @@ impl Session {
         notes.any(|note| note.stamp > stamp || (note.stamp == stamp && note.replay >= replay))
     }
 
+    /// The replay with this token, if it is still under way.
+    pub fn replay_mut(&mut self, token: u64) -> Option<&mut Replay> {
+        self.replays.existing()?.iter_mut().find(|replay| replay.token == token)
+    }
+
     /// Ends a replay; forgets what it had to remember when it was the last.
     pub fn finish_replay(&mut self) {
         if let Some(replays) = self.replays.existing() {

@@ -150,7 +150,7 @@ impl Shard {
                 self.directory.session(session).is_overtaken(hash, message.stamp(), token)
             };
             if !overtaken {
-                self.send_retained(now, session, message, qos, subscription_id);
+                self.send_retained(now, session, message, qos, subscription_id, token);
             }
             return true;
         }
@@ -162,7 +162,8 @@ impl Shard {
             }
             return more;
         }
-        if !replay.waiting {
+        // Without a shard to ask, only the log is missing.
+        if let Some(&to) = replay.shards.front().filter(|_| !replay.waiting) {
             replay.waiting = true;
             let query = Mail::RetainedQuery {
                 token: replay.token,
@@ -170,13 +171,20 @@ impl Shard {
                 filter: replay.filter.clone(),
                 after: replay.cursor.take(),
             };
-            let to = replay.shards[0];
             self.post(to, query);
         }
         false
     }
 
-    fn send_retained(&mut self, now: Time, session: u32, message: Message, qos: QoS, subscription_id: u32) {
+    fn send_retained(
+        &mut self,
+        now: Time,
+        session: u32,
+        message: Message,
+        qos: QoS,
+        subscription_id: u32,
+        replay: u64,
+    ) {
         if message.is_expired(now) {
             return;
         }
@@ -187,6 +195,7 @@ impl Shard {
             now,
             session,
             Delivery { message: Rc::new(message), qos, retain: true, number: 0, extra },
+            replay,
         );
     }
 

@@ -132,12 +132,13 @@ pub(super) enum ForLog {
         slot: u32,
     },
     /// A QoS 2 PUBLISH, which the client must not get twice, and so only once its packet identifier and
-    /// all that it came from are durable.
+    /// all that it came from are durable. `replay`: the token of the replay that it is of; 0: of none.
     Publish {
         session: SessionKey,
         serial: u32,
         packet_id: PacketId,
         number: u64,
+        replay: u64,
     },
     /// `[MQTT5-4.3.3-4]`: the client forgets the identifier with it, and so must we.
     Pubrel {
@@ -340,8 +341,8 @@ impl Shard {
             let Some((_, what)) = self.waits.for_log.pop_front() else { break };
             match what {
                 ForLog::Owed { slot } => self.send_ready(now, slot),
-                ForLog::Publish { session, serial, packet_id, number } => {
-                    self.send_durable_publish(now, session, serial, packet_id, number);
+                ForLog::Publish { session, serial, packet_id, number, replay } => {
+                    self.send_durable_publish(now, session, serial, packet_id, number, replay);
                 }
                 ForLog::Pubrel { session, serial, packet_id } => {
                     self.send_durable_pubrel(session, serial, packet_id);
