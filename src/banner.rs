@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::config::{Address, Config, SyncPolicy};
+use crate::config::{Address, Config, Listener, QueuePolicy, SyncPolicy};
 
 /// What the start found out, besides the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,7 @@ pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
     lines.push(format!("Listening on {} with {}.", addresses(started.listeners), shards(started.shards)));
     lines.push(connections(config, started));
     lines.push(kept(config.persistence.sync, started.state_directory));
+    lines.push(full_queue(config));
     lines.push(anonymous(config, started.listeners));
     if config.auth.test_method {
         lines.push(
@@ -50,7 +51,7 @@ fn kept(sync: SyncPolicy, directory: Option<&Path>) -> String {
     };
     let directory = directory.display();
     let lost = match sync {
-        SyncPolicy::Always => "what is acknowledged is on the disk",
+        SyncPolicy::Always => "what is acknowledged is on the disk, and no crash loses it",
         SyncPolicy::Interval => {
             "the disk is told once a second: a power cut may lose what was acknowledged in the last second, a \
              kill in the last moment (persistence.sync = \"interval\")"
@@ -61,6 +62,32 @@ fn kept(sync: SyncPolicy, directory: Option<&Path>) -> String {
         }
     };
     format!("Sessions, their messages and retained messages are kept in {directory}: {lost}.")
+}
+
+/// What an acknowledgement does not promise.
+fn full_queue(config: &Config) -> String {
+    let limits = &config.limits;
+    let consequence = match limits.session_queue_policy {
+        QueuePolicy::DropOldest => "its oldest messages make room, though they were acknowledged",
+        QueuePolicy::DropNewest => "new messages are dropped for it, though they are acknowledged",
+        QueuePolicy::Refuse => {
+            "new messages are dropped for it; their 5.0 publishers are told with 0x97, those of 3.x get an acknowledgement"
+        }
+    };
+    let own = |listener: &Listener| {
+        listener.session_queue_policy.is_some_and(|policy| policy != limits.session_queue_policy)
+    };
+    let some = match config.listeners.iter().any(own) {
+        true => " Some listeners have a policy of their own.",
+        false => "",
+    };
+    format!(
+        "When the queue of a session that is away or slow is full ({} messages or {} bytes), {consequence} \
+         (limits.session_queue_policy = \"{}\").{some}",
+        limits.session_queue_messages,
+        limits.session_queue_bytes,
+        limits.session_queue_policy.word()
+    )
 }
 
 fn addresses(listeners: &[Address]) -> String {
@@ -151,7 +178,10 @@ mod tests {
                 "Listening on 127.0.0.1:1883 with 2 shards (threads, each on a core of its own).",
                 "At most 19934 connections at a time (as many as fit a limit of 20000 open files).",
                 "Sessions, their messages and retained messages are kept in /var/lib/midge: what is acknowledged \
-                 is on the disk.",
+                 is on the disk, and no crash loses it.",
+                "When the queue of a session that is away or slow is full (10000 messages or 16777216 bytes), its \
+                 oldest messages make room, though they were acknowledged (limits.session_queue_policy = \
+                 \"drop_oldest\").",
                 "Only this machine can reach 127.0.0.1:1883; every client on it may connect, publish and \
                  subscribe (allow_anonymous = true).",
             ]
@@ -163,7 +193,7 @@ mod tests {
         let lines = lines(&Config::default(), &["0.0.0.0:1883", "127.0.0.1:1884"], Some("midge.toml"));
         assert_eq!(lines[1], "Configuration: midge.toml.");
         assert_eq!(
-            lines[5],
+            lines[6],
             "Anyone who can reach 0.0.0.0:1883 and 127.0.0.1:1884 may connect, publish and subscribe \
              (allow_anonymous = true)."
         );
@@ -175,12 +205,31 @@ mod tests {
         config.auth.allow_anonymous = Some(false);
         config.auth.test_method = true;
         let closed = lines(&config, &["0.0.0.0:1883"], None);
-        assert!(closed[5].starts_with("Only clients that prove who they are"), "{closed:?}");
-        assert!(closed[5].contains("allow_anonymous = true"), "{closed:?}");
-        assert!(closed[6].contains("protects nothing"), "{closed:?}");
+        assert!(closed[6].starts_with("Only clients that prove who they are"), "{closed:?}");
+        assert!(closed[6].contains("allow_anonymous = true"), "{closed:?}");
+        assert!(closed[7].contains("protects nothing"), "{closed:?}");
         config.listeners.push(Listener { allow_anonymous: Some(true), ..Listener::default() });
         let half_open = lines(&config, &["0.0.0.0:1883"], None);
-        assert!(half_open[5].contains("on 127.0.0.1:1883 only"), "{half_open:?}");
+        assert!(half_open[6].contains("on 127.0.0.1:1883 only"), "{half_open:?}");
+    }
+
+    #[test]
+    fn each_policy_of_a_full_queue_says_what_it_costs() {
+        let mut config = Config::default();
+        config
+            .listeners
+            .push(Listener { session_queue_policy: Some(QueuePolicy::DropNewest), ..Listener::default() });
+        for (policy, words) in [
+            (QueuePolicy::DropOldest, "oldest messages make room"),
+            (QueuePolicy::DropNewest, "new messages are dropped for it, though they are acknowledged"),
+            (QueuePolicy::Refuse, "5.0 publishers are told with 0x97"),
+        ] {
+            config.limits.session_queue_policy = policy;
+            let line = lines(&config, &["127.0.0.1:1883"], None).swap_remove(5);
+            assert!(line.contains(words) && line.contains(policy.word()), "{line}");
+            let differs = policy != QueuePolicy::DropNewest;
+            assert_eq!(line.ends_with("Some listeners have a policy of their own."), differs, "{line}");
+        }
     }
 
     #[test]

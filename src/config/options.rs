@@ -437,24 +437,29 @@ sections! {
         session_queue_messages: usize = 10_000, integer(1, 100_000_000), "messages",
             "QoS 1 and 2 messages that wait for one session, connected or not. What happens when the queue is \
              full, session_queue_policy says.";
-        session_queue_policy: QueuePolicy = QueuePolicy::Refuse, Allowed::Choice(QueuePolicy::WORDS), "",
-            "What happens when a session's queue is full, unless its listener says otherwise. \"refuse\": its publisher is told, with 0x97 (3.x has no \
-             code for it: no acknowledgement, and the connection is closed); other sessions may have got the \
-             message. \"drop_oldest\": the oldest message of the queue makes room. \"drop_newest\": the new message \
-             is dropped for this session. Each is counted, and logged with the session's client.";
+        session_queue_policy: QueuePolicy = QueuePolicy::DropOldest, Allowed::Choice(QueuePolicy::WORDS), "",
+            "What happens when a session's queue is full, unless its listener says otherwise. No publisher waits or is \
+             closed for it, and every other session gets the message. \"drop_oldest\": the oldest message of the \
+             queue makes room, though its publisher has its acknowledgement. \"drop_newest\": the new message is \
+             dropped for this session, and acknowledged. \"refuse\": the same, but a 5.0 publisher gets 0x97 and stays \
+             connected; all sessions that had room have the message, and get it once more if it is published again. 3.x \
+             has no such code: its publishers get an acknowledgement. A message of QoS 0 (protocol.queue_qos0) never \
+             pushes out another. What is dropped is counted for the session, logged once with its client until the \
+             queue has been empty, and told when its client is back: in the log, and to 5.0 clients as User Property \
+             midge-dropped in CONNACK.";
         session_queue_bytes: usize = 16_777_216, integer(1024, 1 << 40), "bytes",
             "Bytes of the messages that wait for one session; the same happens when they are reached.";
         queue_bytes_total: usize = 1_073_741_824, integer(1 << 20, 1 << 50), "bytes",
             "Bytes of all messages that wait, over all sessions; divided among the shards. The same happens \
-             when they are reached.";
+             when they are reached; but a queue is not emptied for what the others hold: then the new message is dropped.";
         backlog_bytes: usize = 1_048_576, integer(4096, GIB), "bytes",
             "Bytes written for one connection that its socket has not taken yet. Above it, QoS 0 messages for \
              this client are dropped and nothing more is read from it; QoS 1 and 2 messages wait in the \
              session's queue as soon as there is a backlog.";
         retained_messages: usize = 1_000_000, integer(1, 1_000_000_000), "messages",
-            "Retained messages, divided among the shards. One more is refused: its publisher gets 0x97 (3.x: no \
-             acknowledgement and a closed connection; QoS 0: swallowed and counted), nothing is stored, and \
-             what was retained stays.";
+            "Retained messages, divided among the shards. One more is not retained, and what was retained stays: its \
+             publisher gets 0x97 (3.x has no such code: an acknowledgement; QoS 0: nothing). Those who are subscribed now \
+             get it all the same. It is counted and logged.";
         retained_bytes: usize = 1_073_741_824, integer(1024, 1 << 50), "bytes",
             "Bytes of all retained messages with their topics and properties, divided among the shards; the \
              same happens above it.";

@@ -6,12 +6,14 @@
 //! 4.9 of the standard; knows neither sockets nor other sessions.
 
 mod inflight;
+mod losses;
 mod queue;
 mod replay;
 mod seldom;
 mod will;
 
 pub use inflight::{AckOutcome, Delivery, Extra, Inflight, InflightState, InflightWindow};
+pub use losses::{LOSS_CAUSES, LossCause, Losses};
 pub use queue::{Queue, QueueFull, QueueLimits};
 pub use replay::Replay;
 pub use seldom::{Empty, Seldom};
@@ -55,10 +57,10 @@ pub struct Session {
     pub group_ready: bool,
     /// The operator has been told that the queue is full; said again once it has been empty.
     pub full_reported: bool,
-    /// The connection is to end once the queue is empty.
-    pub ends_when_empty: bool,
     /// What happens when the queue is full; none: as the whole broker has it.
     pub queue_policy: Option<QueuePolicy>,
+    /// Messages that were lost for it.
+    losses: Option<Box<Losses>>,
 }
 
 /// A QoS 2 message that waits for its PUBREL.
@@ -105,8 +107,27 @@ impl Session {
             overtaken: Seldom::default(),
             group_ready: true,
             full_reported: false,
-            ends_when_empty: false,
             queue_policy: None,
+            losses: None,
+        }
+    }
+
+    /// Messages that were lost for it since its client was told last; none: none were.
+    pub fn losses(&self) -> Option<&Losses> {
+        self.losses.as_deref()
+    }
+
+    /// To add to them.
+    pub fn losses_mut(&mut self) -> &mut Losses {
+        self.losses.get_or_insert_default()
+    }
+
+    /// The client was told; so many are left.
+    pub fn leave_losses(&mut self, left: [u32; LOSS_CAUSES]) {
+        if left == [0; LOSS_CAUSES] {
+            self.losses = None;
+        } else {
+            self.losses_mut().leave(left);
         }
     }
 
@@ -117,7 +138,6 @@ impl Session {
             && !self.inflight.has_resends()
             && self.group_ready
             && !self.full_reported
-            && !self.ends_when_empty
     }
 
     /// Takes note of a received QoS 2 packet identifier that is not held, of how long its message's
@@ -274,7 +294,6 @@ impl Session {
     pub fn resume(&mut self, window: u16) {
         self.inflight.reconnect(window);
         self.received_qos2 = false;
-        self.ends_when_empty = false;
         self.drop_replays();
     }
 }

@@ -15,10 +15,11 @@ use crate::message::Publication;
 use crate::packet::{
     Ack, AckKind, Connack, Connect, Frame, ProtocolVersion, Reason, encode_ack, encode_connack,
 };
-use crate::session::{NEVER_EXPIRES, Will};
+use crate::session::{Losses, NEVER_EXPIRES, Will};
 use crate::store::Record;
 use crate::time::Time;
 use crate::topic::topic_levels;
+use smallvec::SmallVec;
 use std::net::SocketAddr;
 
 impl Shard {
@@ -148,7 +149,11 @@ impl Shard {
             Terms::of(connect, self.terms(slot), self.shared.config.protocol.session_expiry_seconds_max);
         let proof = self.take_proof(slot);
         let told_id = (!connect.has_client_id).then_some(client_id);
-        let connack = self.connack(slot, connect, session_present, told_id, proof, terms);
+        if let Some(session) = known {
+            self.drop_all_expired(now, session);
+        }
+        let losses = known.and_then(|session| self.directory.session(session).losses().copied());
+        let connack = self.connack(slot, connect, session_present, told_id, proof, terms, losses.as_ref());
         if connack.is_empty() {
             // It can't be told what it needs to know. [MQTT5-3.1.2-24] [MQTT5-3.2.0-1]
             let violation = Violation {
@@ -184,7 +189,8 @@ impl Shard {
         // What CONNACK says of the session must not be undone, nor what it says of one that is gone.
         let mark = if self.journal.count() > before { self.journal.mark() } else { self.end_mark(client_id) };
         self.directory.slot_mut(session).flags |= GATED;
-        self.answer(now, slot, mark, 0, Owing::Connack(connack.into()));
+        let connack = Owing::Connack { packet: connack.into(), told: losses.map(Box::new) };
+        self.answer(now, slot, mark, 0, connack);
         Progress::Next
     }
 
@@ -205,7 +211,7 @@ impl Shard {
                 expires_at: None,
                 origin: Some(origin),
                 stamp: 0,
-                source: &self.source_of(slot, session, will.retain),
+                source: &self.source_of_will(slot, session),
             };
             Box::new(Will {
                 message: publication.to_message(),
@@ -252,6 +258,7 @@ impl Shard {
     }
 
     /// CONNACK; empty when the client takes no packet that large.
+    #[allow(clippy::too_many_arguments)] // As many as CONNACK has to say.
     fn connack(
         &self,
         slot: u32,
@@ -260,12 +267,16 @@ impl Shard {
         assigned: Option<&str>,
         proof: Option<ProofTold>,
         terms: Terms,
+        losses: Option<&Losses>,
     ) -> Vec<u8> {
         let config = &self.shared.config;
         let protocol = &config.protocol;
         let own = self.terms(slot);
         let off = |available: bool| (!available).then_some(false);
         let information = protocol.response_information.as_str();
+        let losses = losses.map(super::losses::user_properties).unwrap_or_default();
+        let losses: SmallVec<[(&str, &str); 2]> =
+            losses.iter().map(|(name, count)| (*name, count.as_str())).collect();
         let connack = Connack {
             session_present,
             session_expiry_seconds: (terms.expiry_seconds != connect.session_expiry_seconds)
@@ -288,6 +299,7 @@ impl Shard {
             // [MQTT5-4.12.0-5]
             authentication_method: proof.as_ref().map(|proof| proof.method),
             authentication_data: proof.as_ref().and_then(|proof| proof.data.as_deref()),
+            user_properties: &losses,
             ..Connack::default()
         };
         let mut packet = Vec::new();
@@ -371,6 +383,14 @@ impl Shard {
             self.journal.record(&Record::WillGone { sid });
         }
         let mut publication = will.message.as_publication();
+        if !self.lets_will(&publication) {
+            // What was allowed at CONNECT has been taken back since.
+            self.report_refused(session, WILL_REVOKED);
+            return;
+        }
+        if !(publication.retain && self.shared.config.protocol.check_retain_source) {
+            publication.source = &[];
+        }
         publication.expires_at = will.message_expiry_seconds.map(|seconds| now.after_seconds(seconds));
         publication.stamp = self.next_stamp(now);
         // One of an earlier run does not know any more.
@@ -378,6 +398,11 @@ impl Shard {
         self.publish(now, &mut Fanout::new(publication, now, 0));
     }
 }
+
+const WILL_REVOKED: Violation = Violation {
+    reason: Reason::NotAuthorized,
+    cause: "the access list does not let the client publish its will any more",
+};
 
 /// What CONNACK grants.
 #[derive(Clone, Copy)]

@@ -174,6 +174,8 @@ impl Connection {
 pub(super) enum Progress {
     /// Go on with the next one.
     Next,
+    /// It stays with the unread bytes until the connection goes on.
+    Wait,
     /// The connection is closed or has left this shard.
     Gone,
     /// All unread bytes, this packet included, go to another shard.
@@ -190,6 +192,8 @@ pub(super) const PAUSED_BY_RATE: u8 = 4;
 pub(super) const PAUSED_BY_LANE: u8 = 8;
 /// What it has sent before it was paused is being handled.
 pub(super) const GOES_ON: u8 = 16;
+/// Its next message must be kept, and the disk is full.
+pub(super) const PAUSED_BY_DISK: u8 = 32;
 
 /// Packet type of CONNECT.
 const CONNECT_TYPE: u8 = 1;
@@ -336,6 +340,11 @@ impl Shard {
             };
             match progress {
                 Progress::Next => {}
+                Progress::Wait => {
+                    // It is counted when it is taken.
+                    self.shared.counters[usize::from(self.id)].subtract(Counter::PacketsReceived, 1);
+                    return Some(used);
+                }
                 Progress::Gone => return None,
                 Progress::HandOver { to } => {
                     let connection = self.forget_connection(slot)?;
@@ -459,6 +468,9 @@ impl Shard {
         self.waits.forget(slot);
         if connection.is_paced {
             self.end_pace(&mut connection);
+        }
+        if connection.is_paused_by(PAUSED_BY_DISK) {
+            self.wait_for_disk.forget(slot);
         }
         match connection.stage {
             Stage::Serving { .. } => {

@@ -6,13 +6,13 @@
 //! have the same one, and share the variant; the others get a copy with two bytes changed.
 
 use super::directory::{ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
-use super::enqueue::Place;
-use super::waits::{ForLog, Intents, QUOTA};
-use super::{Counter, EndCause, Event, Limit, SessionKey, Shard};
+use super::enqueue::{Place, Taken};
+use super::waits::{ForLog, Intents};
+use super::{Counter, Event, Limit, SessionKey, Shard};
 use crate::message::{Message, Publication};
 use crate::outbox::{Outbox, Range};
-use crate::packet::{PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
-use crate::session::{Delivery, Extra};
+use crate::packet::{AckKind, PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
+use crate::session::{AckOutcome, Delivery, Extra, LossCause};
 use crate::store::{Record, StoredMessage};
 use crate::time::Time;
 use smallvec::SmallVec;
@@ -199,8 +199,7 @@ fn send_variant(outbox: &mut Outbox, slot: u32, variant: Variant) {
 }
 
 impl Shard {
-    /// Delivers to one session: now, into its queue, or not at all. False only if a QoS 1 or 2
-    /// message had to be refused because the queue is full.
+    /// Delivers to one session: now, into its queue, or not at all.
     #[allow(clippy::too_many_arguments)] // A delivery has that many sides; a struct would be built per delivery.
     pub(super) fn deliver(
         &mut self,
@@ -211,7 +210,7 @@ impl Shard {
         retain_as_published: bool,
         subscription_ids: &[u32],
         group: Option<&Arc<str>>,
-    ) -> bool {
+    ) -> Taken {
         let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
         let form = Form {
             version: self.directory.slot(subscriber).version,
@@ -221,7 +220,7 @@ impl Shard {
             retain: retain_as_published && fanout.publication.retain,
         };
         if self.is_withheld(subscriber, fanout.publication.topic) {
-            return true;
+            return Taken::Yes;
         }
         self.note_live(subscriber, fanout);
         let entry = self.directory.slot_mut(subscriber);
@@ -232,29 +231,30 @@ impl Shard {
                 if self.shared.config.protocol.queue_qos0 && group.is_none() {
                     self.enqueue_qos0(now, subscriber, fanout, form.retain, subscription_ids);
                 }
-                return true;
+                return Taken::Yes;
             }
             if entry.flags & (BACKLOGGED | ALIASES | MOUNTED) == 0 && subscription_ids.is_empty() {
                 let packet_bytes_max = entry.packet_bytes_max;
                 let variant = fanout.variant(&mut self.outbox, form, None);
                 if variant.len() > packet_bytes_max {
-                    return self.drop_too_large();
+                    self.drop_too_large();
+                    return Taken::Yes;
                 }
                 send_variant(&mut self.outbox, slot, variant);
                 self.count_sent(fanout.publication.payload.len());
-                return true;
+                return Taken::Yes;
             }
             if entry.flags & BACKLOGGED != 0 && !self.takes_more(subscriber, slot) {
-                return true;
+                return Taken::Yes;
             }
             self.send_publish(subscriber, fanout, form, None, false, subscription_ids);
-            return true;
+            return Taken::Yes;
         }
         let sendable = slot != NO_CONNECTION && entry.flags & (BACKLOGGED | GATED) == 0;
         let sid = entry.sid;
         if sid != 0 && self.store_full {
             self.report_store_full(subscriber);
-            return false;
+            return Taken::Unkept;
         }
         let number = if sid == 0 { 0 } else { self.number_of_delivery(fanout) };
         let state = self.directory.session_mut(subscriber);
@@ -262,7 +262,9 @@ impl Shard {
         if sendable && state.queue.is_empty() && state.inflight.has_room() {
             if !self.fits(subscriber, fanout, form, subscription_ids) {
                 self.directory.session_mut(subscriber).inflight.pass_id();
-                return self.drop_too_large();
+                self.drop_too_large();
+                self.lose(subscriber, 0, LossCause::TooLarge);
+                return Taken::Yes;
             }
             let delivery =
                 Delivery { message: fanout.keep(), qos: form.qos, retain: form.retain, number, extra };
@@ -283,11 +285,11 @@ impl Shard {
                 );
                 if waits {
                     self.publish_when_durable(subscriber, packet_id, number, 0);
-                    return true;
+                    return Taken::Yes;
                 }
             }
             self.send_publish(subscriber, fanout, form, Some(packet_id), false, subscription_ids);
-            return true;
+            return Taken::Yes;
         }
         let delivery = Delivery { message: fanout.keep(), qos: form.qos, retain: form.retain, number, extra };
         let place = self.enqueue(now, subscriber, delivery);
@@ -295,7 +297,7 @@ impl Shard {
             let (message, qos, retain) = (fanout.number, form.qos, form.retain);
             self.record_delivery(sid, message, number, None, qos, retain, subscription_ids, group);
         }
-        place != Place::Refused
+        if place == Place::Refused { Taken::Refused } else { Taken::Yes }
     }
 
     /// A number for a delivery to a session that is in the log; the message goes there with the first.
@@ -363,7 +365,10 @@ impl Shard {
             })
         };
         if overtaken {
-            self.settle_unsent(session, packet_id, QoS::ExactlyOnce);
+            let window = &mut self.directory.session_mut(session).inflight;
+            if let AckOutcome::Settled(number) = window.handle_ack(AckKind::Pubrec, packet_id, true) {
+                self.record_settled(session, number);
+            }
         } else {
             self.send_first(now, session, packet_id, number);
         }
@@ -452,10 +457,9 @@ impl Shard {
     }
 
     /// Dropped, and the sender need not know. `[MQTT5-3.1.2-25]`
-    fn drop_too_large(&self) -> bool {
+    fn drop_too_large(&self) {
         self.count(Counter::DroppedTooLarge, 1);
         self.count(Counter::PublishesDropped, 1);
-        true
     }
 
     fn count_sent(&self, payload_len: usize) {
@@ -507,19 +511,8 @@ impl Shard {
             entry.flags &= !QUEUES_QOS0;
             let state = entry.session_mut();
             state.full_reported = false;
-            let ends = std::mem::take(&mut state.ends_when_empty);
             self.tell_groups(session, true);
-            if ends {
-                // It comes back, and sends again what was refused.
-                self.end_connection(now, slot, EndCause::Violation(QUOTA));
-            }
         }
-    }
-
-    /// A 3.x client's own queue has refused a message of its own.
-    pub(super) fn end_when_empty(&mut self, now: Time, session: u32) {
-        self.directory.session_mut(session).ends_when_empty = true;
-        self.pump(now, session);
     }
 
     pub(super) fn defer(&mut self, session: u32) {
@@ -541,13 +534,13 @@ impl Shard {
             let mut fanout = Fanout::of(&message, now, 0);
             if self.is_withheld(session, fanout.publication.topic) {
                 // As good as delivered: the access list has changed.
-                self.settle_unsent(session, packet_id, form.qos);
+                self.drop_unsent(session, packet_id, form.qos, LossCause::Withdrawn);
             } else if self.fits(session, &fanout, form, &ids) {
                 self.send_publish(session, &mut fanout, form, Some(packet_id), duplicate, &ids);
             } else {
                 // A smaller Maximum Packet Size than last time: as good as delivered.
                 self.drop_too_large();
-                self.settle_unsent(session, packet_id, form.qos);
+                self.drop_unsent(session, packet_id, form.qos, LossCause::TooLarge);
             }
             return true;
         }
@@ -560,15 +553,19 @@ impl Shard {
             // [MQTT5-3.3.2-5]
             self.count(Counter::DroppedExpired, 1);
             self.count(Counter::PublishesDropped, 1);
-            self.settle_unnumbered(session, &delivery);
+            self.drop_waiting(session, &delivery, LossCause::Expired);
+            return true;
+        }
+        if self.is_withheld(session, delivery.message.as_publication().topic) {
+            self.drop_waiting(session, &delivery, LossCause::Withdrawn);
             return true;
         }
         self.send_delivery(now, session, delivery, 0);
         true
     }
 
-    /// Sends a delivery that no one has sent yet, of whatever QoS. `replay`: the token of the replay that brings
-    /// it, or 0.
+    /// Sends a delivery that no one has sent yet, of whatever QoS, and that the client may receive. `replay`:
+    /// the token of the replay that brings it, or 0.
     pub(super) fn send_delivery(&mut self, now: Time, session: u32, delivery: Delivery, replay: u64) {
         let form = Form {
             version: self.directory.slot(session).version,
@@ -578,13 +575,9 @@ impl Shard {
         let message = Rc::clone(&delivery.message);
         let ids = ids_of(&delivery.extra);
         let mut fanout = Fanout::of(&message, now, 0);
-        if self.is_withheld(session, fanout.publication.topic) {
-            self.settle_unnumbered(session, &delivery);
-            return;
-        }
         if !self.fits(session, &fanout, form, &ids) {
             self.drop_too_large();
-            self.settle_unnumbered(session, &delivery);
+            self.drop_waiting(session, &delivery, LossCause::TooLarge);
             return;
         }
         if form.qos == QoS::AtMostOnce {
@@ -621,7 +614,7 @@ impl Shard {
     }
 
     /// Must the client not get this, though it was meant for it?
-    fn is_withheld(&self, session: u32, topic: &str) -> bool {
+    pub(super) fn is_withheld(&self, session: u32, topic: &str) -> bool {
         self.directory.slot(session).flags & CHECKED != 0 && !self.may_receive(session, topic)
     }
 }

@@ -3,6 +3,7 @@
 use super::{Counter, Hangup, Violation};
 use crate::config::Network;
 use crate::packet::{ProtocolVersion, Reason};
+use crate::session::Losses;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -76,6 +77,15 @@ pub enum Event {
         /// Reason code and words.
         violation: Violation,
     },
+    /// A client is back, and its session has lost messages since it was told last.
+    LossesTold {
+        /// Client identifier.
+        client: Box<str>,
+        /// What it has lost.
+        losses: Losses,
+        /// Now, by the clock of their times.
+        now_millis: u64,
+    },
     /// A bound was reached.
     LimitReached {
         /// Which.
@@ -94,7 +104,7 @@ pub enum Limit {
     ListenerConnections,
     /// `limits.handshakes`.
     Handshakes,
-    /// A session's queue is full: refused.
+    /// A session's queue is full: refused; of a 3.x publisher, dropped.
     SessionQueue(QueueBound),
     /// The same: the oldest dropped.
     SessionQueueOldest(QueueBound),
@@ -118,8 +128,10 @@ pub enum Limit {
     Sessions,
     /// `runtime.mesh_capacity`: reading stopped.
     Mesh,
-    /// The disk of `persistence.directory` is full.
+    /// The disk of `persistence.directory` is full: refused.
     Disk,
+    /// The same: reading stopped, since 3.x has no code for it.
+    DiskPause,
     /// The disk is slower than what must be kept comes in: reading stopped.
     Log,
     /// `persistence.log_bytes`: the checkpoint is behind.
@@ -252,7 +264,7 @@ impl Limit {
             Limit::RetainedBytes => "limits.retained_bytes",
             Limit::Sessions => "limits.sessions",
             Limit::Mesh => "runtime.mesh_capacity",
-            Limit::Disk => "persistence.directory",
+            Limit::Disk | Limit::DiskPause => "persistence.directory",
             Limit::Log | Limit::LogBytes => "persistence.log_bytes",
             Limit::ClientMessages => "limits.client_messages_per_second",
             Limit::ClientBytes => "limits.client_bytes_per_second",
@@ -265,7 +277,9 @@ impl Limit {
     pub fn consequence(self) -> &'static str {
         match self {
             Limit::Connections | Limit::ListenerConnections | Limit::Handshakes => "new connection closed",
-            Limit::SessionQueue(_) => "message refused, the session's queue is full",
+            Limit::SessionQueue(_) => {
+                "messages refused (those of 3.x publishers dropped), the session's queue is full"
+            }
             Limit::SessionQueueOldest(_) => "oldest messages dropped, the session's queue is full",
             Limit::SessionQueueNewest(_) => "new messages dropped, the session's queue is full",
             Limit::BacklogDrop => "QoS 0 messages dropped, the client does not read",
@@ -276,6 +290,7 @@ impl Limit {
             Limit::Sessions => "connect refused",
             Limit::Mesh => "reading stopped, another shard is behind",
             Limit::Disk => "message refused, the disk is full",
+            Limit::DiskPause => "reading stopped, the disk is full, and 3.x has no code to say so",
             Limit::Log => "reading stopped, the disk or the checkpoint is behind",
             Limit::LogBytes => "nothing that must be kept is acknowledged until the checkpoint has caught up",
             Limit::ClientMessages | Limit::ClientBytes => "the client sends faster, and is read no faster",
@@ -299,7 +314,7 @@ impl Limit {
             Limit::Retained | Limit::RetainedBytes => Counter::LimitRetained,
             Limit::Sessions => Counter::LimitSessions,
             Limit::Mesh => Counter::LimitMesh,
-            Limit::Disk => Counter::LimitDisk,
+            Limit::Disk | Limit::DiskPause => Counter::LimitDisk,
             Limit::Log => Counter::LimitLog,
             Limit::LogBytes => Counter::LimitLogBytes,
             Limit::ClientMessages | Limit::ClientBytes => Counter::LimitClientRate,
@@ -312,7 +327,8 @@ impl Event {
     /// The counter that moves with the event.
     pub fn counter(&self) -> Option<Counter> {
         match self {
-            Event::Connected { .. } => None,
+            // Each message was counted when it was lost.
+            Event::Connected { .. } | Event::LossesTold { .. } => None,
             Event::Disconnected { cause, .. } | Event::Unconnected { cause, .. } => match cause {
                 EndCause::Violation(violation) if violation.reason == Reason::PacketTooLarge => {
                     Some(Counter::LimitPacketBytes)

@@ -58,6 +58,15 @@ impl Groups {
         self.by_filter.is_empty()
     }
 
+    /// Is a group at home here for this topic name?
+    fn has_one_for(&mut self, topic: &str) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        self.index.matches(topic, None, &mut self.matches);
+        !self.matches.as_slice().is_empty()
+    }
+
     /// Adds or updates a member; true if the group is new.
     pub(super) fn join(&mut self, filter: &str, matching: &str, member: GroupMember) -> bool {
         if let Some(&slot) = self.by_filter.get(filter) {
@@ -158,6 +167,10 @@ impl Shard {
         self.shared.home(self.shared.hash(filter))
     }
 
+    pub(super) fn has_group(&mut self, topic: &str) -> bool {
+        self.groups.has_one_for(topic)
+    }
+
     /// To one member of every group that matches.
     pub(super) fn route_groups(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
         let mut matches = std::mem::take(&mut self.groups.matches);
@@ -187,7 +200,7 @@ impl Shard {
         let has_room = |member: &Member| match self.directory.resolve(member.member.key) {
             Some(session) => {
                 member.member.qos.min(fanout.publication.qos) == QoS::AtMostOnce
-                    || self.takes(session, fanout)
+                    || self.has_room(session, fanout)
             }
             // Its shard may know better.
             None => member.member.key.shard != self.id,
@@ -232,10 +245,17 @@ impl Shard {
     ) -> Outcome {
         let id = [member.subscription_id];
         let ids = if member.subscription_id == 0 { &id[..0] } else { &id[..] };
-        let by_own = fanout.publication.origin == Some(member.key);
-        let refused =
-            !self.deliver(now, fanout, session, member.qos, member.retain_as_published, ids, Some(group));
-        Outcome { matched: true, refused: refused && !by_own, refused_by_own: refused && by_own }
+        let mut outcome = Outcome { matched: true, ..Outcome::default() };
+        outcome.note(self.deliver(
+            now,
+            fanout,
+            session,
+            member.qos,
+            member.retain_as_published,
+            ids,
+            Some(group),
+        ));
+        outcome
     }
 
     pub(super) fn handle_group_deliver(

@@ -68,6 +68,9 @@ impl Shard {
         for (packet_id, payload_bytes) in restored.held {
             state.hold(packet_id, u32::try_from(payload_bytes).unwrap_or(u32::MAX), 0);
         }
+        if !restored.losses.is_empty() {
+            *state.losses_mut() = restored.losses;
+        }
         self.shared.restore_session();
         self.count(Counter::Sessions, 1);
         for delivery in restored.deliveries {
@@ -159,18 +162,6 @@ impl Shard {
     /// Bytes that wait to be taken.
     pub fn journal_bytes(&self) -> usize {
         self.journal.waiting_bytes()
-    }
-
-    /// The log has no room for more (`true`), or has again: messages that would have to be kept are
-    /// refused meanwhile.
-    pub fn handle_store_full(&mut self, full: bool) {
-        self.store_full = full;
-    }
-
-    /// The log has failed: nothing more will be durable, and what would have to be kept is refused.
-    pub fn handle_store_failed(&mut self) {
-        self.store_full = true;
-        self.journal.fail();
     }
 
     /// Is this connection the machine's?

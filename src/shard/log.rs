@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 /// often per second and shard; the rest is counted and told in one line. Refused clients have as many of their own.
 const LINES_PER_SECOND: u32 = 20;
 
-const OTHERS: &str = "connections without a session, publish refused, limits";
+const OTHERS: &str = "connections without a session, publish refused, losses, limits";
 
 const CLIENT_CHARACTERS_SHOWN: usize = 128;
 
@@ -82,6 +82,20 @@ impl EventLog {
             Event::PublishRefused { client, violation } if self.others.allows(now, OTHERS) => {
                 tracing::info!(client = shown(client), cause = %violation, "publish refused");
             }
+            Event::LossesTold { client, losses, now_millis } if self.others.allows(now, OTHERS) => {
+                let [queue_full, expired, too_large, withdrawn] = losses.counts();
+                let (first, last) = losses.times_millis();
+                tracing::warn!(
+                    client = shown(client),
+                    queue_full,
+                    expired,
+                    too_large,
+                    withdrawn,
+                    first_seconds_ago = now_millis.saturating_sub(first) / 1000,
+                    last_seconds_ago = now_millis.saturating_sub(last) / 1000,
+                    "the client is back, and its session has lost messages"
+                );
+            }
             Event::LimitReached { limit, client } if self.others.allows(now, OTHERS) => {
                 tracing::warn!(
                     client = shown(client),
@@ -95,6 +109,7 @@ impl EventLog {
             | Event::Banned { .. }
             | Event::Unconnected { .. }
             | Event::PublishRefused { .. }
+            | Event::LossesTold { .. }
             | Event::LimitReached { .. } => {}
         }
     }

@@ -26,6 +26,7 @@ mod deliver;
 mod directory;
 mod enqueue;
 mod event;
+mod full_disk;
 mod groups;
 mod inbound;
 mod keep;
@@ -33,6 +34,9 @@ mod keep;
 mod kept_tests;
 #[cfg(feature = "runtime")]
 mod log;
+mod losses;
+#[cfg(test)]
+mod losses_tests;
 mod mail;
 mod mount;
 #[cfg(test)]
@@ -62,6 +66,8 @@ mod tests;
 mod timers;
 mod waits;
 pub mod wheel;
+#[cfg(test)]
+mod will_tests;
 #[cfg(test)]
 #[path = "../../tests/world/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the conformance scenarios use more of it")]
@@ -263,6 +269,8 @@ pub struct Shard {
     restoring: bool,
     /// The disk is full.
     store_full: bool,
+    /// Connections of 3.x clients whose next message waits for room on a disk.
+    wait_for_disk: full_disk::WaitForDisk,
     /// The timer that tells the log that the broker lives is running.
     is_telling_alive: bool,
     waits: Waits,
@@ -323,6 +331,7 @@ impl Shard {
             stamp_base: 0,
             restoring: false,
             store_full: false,
+            wait_for_disk: full_disk::WaitForDisk::default(),
             is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
             ends: VecDeque::new(),

@@ -239,7 +239,7 @@ impl Shard {
     }
 
     /// Handles what a connection has sent before it was paused, and reads from it again when that is done.
-    fn go_on(&mut self, now: Time, slot: u32, why: u8) {
+    pub(super) fn go_on(&mut self, now: Time, slot: u32, why: u8) {
         let Some(connection) = self.connection_mut(slot) else { return };
         connection.begin_going_on(why);
         // What the client has sent meanwhile, and be it PINGREQ, is unread. [MQTT5-3.1.2-22]

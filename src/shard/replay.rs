@@ -4,6 +4,7 @@
 use super::deliver::Fanout;
 use super::directory::REPLAYING;
 use super::source::SourceCheck;
+use super::waits::Outcome;
 use super::{Counter, Event, Limit, Mail, SessionKey, Shard, ShardId};
 use crate::message::Message;
 use crate::packet::QoS;
@@ -49,8 +50,8 @@ fn is_kept(topic: &str) -> bool {
 }
 
 impl Shard {
-    /// Stores or clears a retained message at home here; false if a bound refuses it.
-    pub(super) fn retain(&mut self, now: Time, fanout: &mut Fanout<'_>) -> bool {
+    /// Stores or clears a retained message at home here, unless a bound or a full disk refuses it.
+    pub(super) fn retain(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
         let publication = fanout.publication;
         let before = self.journal.count();
         let refused = if publication.payload.is_empty() {
@@ -88,7 +89,11 @@ impl Shard {
                 .map_or_else(|| "".into(), |session| self.directory.session(session).client_id.clone());
             self.report(Event::LimitReached { limit, client });
         }
-        refused.is_none()
+        Outcome {
+            refused: refused.is_some_and(|limit| limit != Limit::Disk),
+            unkept: refused == Some(Limit::Disk),
+            ..Outcome::default()
+        }
     }
 
     pub(super) fn note_retained(&self) {
@@ -186,6 +191,12 @@ impl Shard {
         replay: u64,
     ) {
         if message.is_expired(now) {
+            return;
+        }
+        if self.is_withheld(session, message.as_publication().topic) {
+            if qos != QoS::AtMostOnce {
+                self.directory.session_mut(session).inflight.pass_id();
+            }
             return;
         }
         let extra = (subscription_id != 0)

@@ -19,6 +19,8 @@ pub struct Shared {
     pub counters: Vec<Counters>,
     /// Sessions of all shards, for `limits.sessions`.
     sessions: AtomicUsize,
+    /// Shards whose disk has no room.
+    stores_full: AtomicUsize,
     homes: Homes,
 }
 
@@ -63,6 +65,7 @@ impl Shared {
             interest: counts.iter().flatten().map(InterestCounts::bits).collect(),
             counters: (0..shards).map(|_| Counters::default()).collect(),
             sessions: AtomicUsize::new(0),
+            stores_full: AtomicUsize::new(0),
             homes,
         };
         (shared, counts)
@@ -88,6 +91,20 @@ impl Shared {
     /// Counts a session that is over.
     pub(super) fn end_session(&self) {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The disk of one more shard has no room (`true`), or has again.
+    pub(super) fn note_store_full(&self, full: bool) {
+        if full {
+            self.stores_full.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.stores_full.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Is there a shard whose disk has no room?
+    pub(super) fn is_a_store_full(&self) -> bool {
+        self.stores_full.load(Ordering::Relaxed) > 0
     }
 
     /// The hash of a client identifier, topic name or filter that all shards agree on.

@@ -11,6 +11,7 @@ fn world(own: Listener) -> World {
     let mut config = Config::default();
     config.sys.interval_seconds = 0;
     config.limits.session_queue_messages = 1;
+    config.limits.session_queue_policy = QueuePolicy::Refuse;
     config.listeners.push(own);
     World::new(2, config)
 }
@@ -41,16 +42,16 @@ fn a_full_queue_is_what_the_listener_of_its_session_says_it_is() {
         world.hang_up(subscriber, Hangup::Closed);
     }
     // The publisher's own listener has no say in it.
-    for (listener, topic, second) in [(OWN, b'0', false), (0, b'1', true)] {
+    for (listener, topic) in [(OWN, b'0'), (0, b'1')] {
         let publisher = connect_kept(&mut world, listener, "publisher");
         world.take(publisher);
         for (text, id) in [(b'x', 1), (b'y', 2)] {
             world.send(publisher, &[0x32, 8, 0, 3, b'a', b'/', topic, 0, id, text]);
         }
-        let both = b"\x40\x02\x00\x01\x40\x02\x00\x02";
-        assert_eq!(world.take(publisher), if second { &both[..] } else { &both[..4] });
-        assert_eq!(world.is_closed(publisher), !second);
+        assert_eq!(world.take(publisher), b"\x40\x02\x00\x01\x40\x02\x00\x02");
     }
+    let refuses = connect_kept(&mut world, 0, "refuses");
+    assert_eq!(world.take(refuses), b"\x20\x02\x01\x00\x32\x08\x00\x03a/0\x00\x01x");
     let drops = connect_kept(&mut world, OWN, "drops");
     assert_eq!(world.take(drops), b"\x20\x02\x01\x00\x32\x08\x00\x03a/1\x00\x01y");
 }

@@ -1,6 +1,6 @@
 //! What the clock does: keep alive, time for CONNECT, will delay, session expiry, house-keeping.
 
-use super::connection::Stage;
+use super::connection::{PAUSED_BY_DISK, Stage};
 use super::{Counter, EndCause, Shard};
 use crate::time::Time;
 
@@ -19,6 +19,8 @@ pub(super) enum Timer {
     Rate(u32),
     /// There is enough in the bucket of a listener.
     Lane(u16),
+    /// Look whether the disks have room for those who wait.
+    Disk,
     /// Look for expired retained messages.
     Sweep,
     /// Publish `$SYS`.
@@ -64,6 +66,7 @@ impl Shard {
                 Timer::SessionExpiry(session) => self.handle_session_expiry(now, session),
                 Timer::Rate(slot) => self.handle_rate_timer(now, slot),
                 Timer::Lane(listener) => self.handle_lane_timer(now, listener),
+                Timer::Disk => self.handle_disk_timer(now),
                 Timer::Sweep => {
                     self.retained.sweep(now, SWEEP_VISITS);
                     self.note_retained();
@@ -108,7 +111,7 @@ impl Shard {
             Stage::Refuse => return self.send_refusal(now, slot),
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate => EndCause::ConnectTimeout,
             Stage::Serving { .. } => {
-                if connection.waits_for_rate() {
+                if connection.waits_for_rate() || connection.is_paused_by(PAUSED_BY_DISK) {
                     // Its silence is our doing.
                     connection.last_packet = now;
                 }

@@ -33,6 +33,7 @@ pub fn check_rows(base: &dyn Base) -> Result<Vec<String>, StoreError> {
     owned(Table::Subscriptions, |key, value| {
         rows::filter_of(key).is_some() && SubscriptionRow::decode(value).is_ok()
     })?;
+    owned(Table::Losses, |_, value| rows::decode_losses(value).is_ok())?;
     owned(Table::Held, |key, value| rows::read_pair(key).is_some() && rows::decode_held(value).is_ok())?;
     owned(Table::Deliveries, |key, value| key.len() == 16 && DeliveryRow::decode(value).is_ok())?;
 

@@ -75,6 +75,11 @@ impl Journal {
         self.wall_millis = millis;
     }
 
+    /// The same, as it is now.
+    pub fn wall_millis(&self) -> u64 {
+        self.wall_millis
+    }
+
     /// Takes a change down, in the open frame.
     pub fn record(&mut self, record: &Record<'_>) {
         if self.name.is_none() {

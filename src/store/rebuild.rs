@@ -10,7 +10,7 @@ use super::{
     StoredMessage, StoredWill, Wall,
 };
 use crate::message::Message;
-use crate::session::Will;
+use crate::session::{LossCause, Losses, Will};
 use crate::shard::Homes;
 use crate::time::Time;
 use crate::topic::TopicFilter;
@@ -60,8 +60,9 @@ impl Changes {
         self.end_doubles(base, seed, &mut sessions)?;
         self.restore_subscriptions(base, &mut sessions)?;
         self.restore_held(base, &mut sessions)?;
+        self.restore_losses(base, &mut sessions)?;
         let messages = self.restore_messages(base, wall)?;
-        counts.expired += self.restore_deliveries(base, messages, &mut sessions)?;
+        counts.expired += self.restore_deliveries(base, messages, &mut sessions, wall)?;
         counts.expired += self.restore_retained(base, wall, |message, topic| {
             counts.retained += 1;
             parts[usize::from(homes.home_of(topic))].retained.push(message);
@@ -101,6 +102,7 @@ impl Changes {
                 subscriptions: Vec::new(),
                 deliveries: Vec::new(),
                 held: Vec::new(),
+                losses: Losses::default(),
             });
         })?;
         // No session refers to the others any more.
@@ -173,6 +175,23 @@ impl Changes {
         Ok(())
     }
 
+    fn restore_losses(
+        &mut self,
+        base: &dyn Base,
+        sessions: &mut [RestoredSession],
+    ) -> Result<(), StoreError> {
+        let (mut owners, mut bad) = (Owners::of(sessions), Vec::new());
+        self.scan(base, Table::Losses, &[], None, &mut |key, value| {
+            let owner = rows::number_at(key, 0).and_then(|sid| owners.owner(sid));
+            match (owner, rows::decode_losses(value)) {
+                (Some(session), Ok(losses)) => session.losses = losses,
+                _ => bad.push(Row::from_slice(key)),
+            }
+        })?;
+        self.drop_bad(Table::Losses, bad);
+        Ok(())
+    }
+
     fn restore_messages(&mut self, base: &dyn Base, wall: Wall) -> Result<Messages, StoreError> {
         let mut messages: Messages = by_number();
         messages.reserve(self.changed(Table::Messages));
@@ -196,6 +215,7 @@ impl Changes {
         base: &dyn Base,
         mut messages: Messages,
         sessions: &mut [RestoredSession],
+        wall: Wall,
     ) -> Result<u64, StoreError> {
         let mut shared = HashSet::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
         self.scan(base, Table::Counts, &[], None, &mut |key, _| shared.extend(rows::number_at(key, 0)))?;
@@ -227,6 +247,7 @@ impl Changes {
             // What was sent once is finished. [MQTT5-3.3.2-5]
             if state == RestoredState::Queued && message.is_expired(Time::ZERO) {
                 expired.push(Row::from_slice(key));
+                session.losses.note(LossCause::Expired, wall.zero_millis);
                 return;
             }
             session.deliveries.push(RestoredDelivery {
@@ -239,7 +260,13 @@ impl Changes {
                 state,
             });
         })?;
+        let mut losers: Vec<u64> = expired.iter().filter_map(|key| rows::number_at(key, 0)).collect();
+        losers.dedup();
         for session in sessions {
+            if losers.binary_search(&session.sid).is_ok() {
+                let losses = session.losses;
+                self.set(Table::Losses, &rows::key(session.sid), |out| rows::encode_losses(&losses, out));
+            }
             // It is stable: each half stays in its order.
             session.deliveries.sort_by_key(|delivery| delivery.state == RestoredState::Queued);
         }

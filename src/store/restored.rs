@@ -2,7 +2,7 @@
 
 use crate::message::Message;
 use crate::packet::{ProtocolVersion, QoS};
-use crate::session::Will;
+use crate::session::{Losses, Will};
 use crate::topic::SubscriptionOptions;
 use std::sync::Arc;
 
@@ -42,6 +42,8 @@ pub struct RestoredSession {
     pub deliveries: Vec<RestoredDelivery>,
     /// QoS 2 packet identifiers that wait for PUBREL, and the length of each message's payload.
     pub held: Vec<(u16, usize)>,
+    /// What it has lost since its client was told last.
+    pub losses: Losses,
 }
 
 /// A subscription.

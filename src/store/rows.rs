@@ -3,9 +3,12 @@
 //! Numbers in keys are big-endian, so that rows lie in the order of their numbers. A value is read by
 //! [`Decoder`] like a record; one that can't be read is [`BadRecord`], never a panic.
 
-use super::record::{bad, options_byte, options_of, put_bytes, put_message, put_option, put_varint};
+use super::record::{
+    bad, options_byte, options_of, put_bytes, put_counts, put_message, put_option, put_varint,
+};
 use super::{BadRecord, Decoder, StoredMessage, StoredWill};
 use crate::packet::{ProtocolVersion, QoS};
+use crate::session::Losses;
 use crate::topic::SubscriptionOptions;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -36,11 +39,13 @@ pub enum Table {
     Intents = 8,
     /// number, shard → nothing.
     Seen = 9,
+    /// sid → [`Losses`]; no row if there are none.
+    Losses = 10,
 }
 
 impl Table {
     /// All of them; each stands at the place of its discriminant.
-    pub const ALL: [Table; 10] = [
+    pub const ALL: [Table; 11] = [
         Table::Meta,
         Table::Sessions,
         Table::Subscriptions,
@@ -51,6 +56,7 @@ impl Table {
         Table::Retained,
         Table::Intents,
         Table::Seen,
+        Table::Losses,
     ];
 
     /// What it is called in the file.
@@ -66,6 +72,7 @@ impl Table {
             Table::Retained => "retained",
             Table::Intents => "intents",
             Table::Seen => "seen",
+            Table::Losses => "losses",
         }
     }
 
@@ -355,6 +362,20 @@ impl<'a> IntentRow<'a> {
     }
 }
 
+pub(super) fn encode_losses(losses: &Losses, out: &mut Vec<u8>) {
+    put_counts(out, losses.counts());
+    let (first_millis, last_millis) = losses.times_millis();
+    put_varint(out, first_millis);
+    put_varint(out, last_millis);
+}
+
+/// Reads the value of what a session has lost.
+pub(super) fn decode_losses(value: &[u8]) -> Result<Losses, BadRecord> {
+    let mut decoder = Decoder::new(value);
+    let losses = Losses::new(decoder.counts()?, decoder.varint()?, decoder.varint()?);
+    whole(decoder, losses)
+}
+
 /// Reads the value of a message.
 pub(super) fn decode_message(value: &[u8]) -> Result<StoredMessage<'_>, BadRecord> {
     let mut decoder = Decoder::new(value);
@@ -492,6 +513,10 @@ mod tests {
             assert_eq!(SessionRow::decode(&bytes), Ok(row));
             assert!((0..bytes.len()).all(|len| SessionRow::decode(&bytes[..len]).is_err()));
         }
+        let losses = Losses::new([1, 0, u32::MAX, 300], 7, u64::MAX);
+        let bytes = encoded(|out| encode_losses(&losses, out));
+        assert_eq!(decode_losses(&bytes), Ok(losses));
+        assert!((0..bytes.len()).all(|len| decode_losses(&bytes[..len]).is_err()));
         let row = RetainedRow { stamp: 7, message };
         let bytes = encoded(|out| row.encode(out));
         assert_eq!(RetainedRow::decode(b"a/b", &bytes), Ok(row));

@@ -13,6 +13,7 @@ use super::rows::{
 };
 use super::segment::{Header, LogName};
 use super::{BadRecord, Record, StoreError, StoredMessage, open_body};
+use crate::session::Losses;
 use ahash::RandomState;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
@@ -173,6 +174,15 @@ impl Changes {
         let mut messages: SmallVec<[(u64, StoredMessage<'_>); 4]> = SmallVec::new();
         while let Ok(Some(record)) = records.read_next() {
             match record {
+                Record::Lost { sid, number, cause, count } => {
+                    self.raise(number);
+                    self.change_losses(base, sid, |losses| losses.set(cause, count, millis))?;
+                    if number != 0 && !self.passing.contains(number) {
+                        let was_there = self.settle(base, &rows::delivery_key(sid, number))?;
+                        self.ignored += u64::from(!was_there);
+                    }
+                    continue;
+                }
                 Record::Message { number, message } => {
                     self.raise(number);
                     messages.push((number, message));
@@ -280,8 +290,9 @@ impl Changes {
                 }
                 Ok(())
             }
-            // `apply_frame` adds it with its first delivery.
-            Record::Message { .. } => Ok(()),
+            // `apply_frame` adds it with its first delivery, and knows when a message was lost.
+            Record::Message { .. } | Record::Lost { .. } => Ok(()),
+            Record::LossesTold { sid, left } => self.change_losses(base, *sid, |losses| losses.leave(*left)),
             Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group } => {
                 let row = DeliveryRow {
                     message: *message,
@@ -398,6 +409,30 @@ impl Changes {
         Ok(())
     }
 
+    /// Changes what a session has lost.
+    fn change_losses(
+        &mut self,
+        base: &dyn Base,
+        sid: u64,
+        change: impl FnOnce(&mut Losses),
+    ) -> Result<(), StoreError> {
+        if !self.knows(base, sid)? {
+            return Ok(());
+        }
+        let key = rows::key(sid);
+        let before = self.row(base, Table::Losses, &key)?;
+        let decoded = before.as_deref().map(rows::decode_losses);
+        self.bad_rows += u64::from(matches!(decoded, Some(Err(_))));
+        let mut losses = decoded.and_then(Result::ok).unwrap_or_default();
+        change(&mut losses);
+        if !losses.is_empty() {
+            self.set(Table::Losses, &key, |out| rows::encode_losses(&losses, out));
+        } else if before.is_some() {
+            self.remove(Table::Losses, &key);
+        }
+        Ok(())
+    }
+
     /// Removes a session with all that is its.
     pub(super) fn end_session(&mut self, base: &dyn Base, sid: u64) -> Result<(), StoreError> {
         if !self.knows(base, sid)? {
@@ -405,6 +440,9 @@ impl Changes {
         }
         self.sessions.insert(sid, false);
         self.remove(Table::Sessions, &rows::key(sid));
+        if self.has_row(base, Table::Losses, &rows::key(sid))? {
+            self.remove(Table::Losses, &rows::key(sid));
+        }
         for table in [Table::Subscriptions, Table::Held] {
             for key in self.keys_of(base, table, sid)? {
                 self.remove(table, &key);

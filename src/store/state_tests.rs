@@ -97,6 +97,9 @@ fn described_session(session: &RestoredSession) -> String {
     for (packet_id, bytes) in &session.held {
         line += &format!(" held {packet_id} {bytes}");
     }
+    if !session.losses.is_empty() {
+        line += &format!(" lost {:?}", session.losses);
+    }
     line
 }
 

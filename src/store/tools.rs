@@ -61,7 +61,7 @@ pub fn verify(path: &Path, out: &mut impl Write) -> Result<bool, StoreError> {
     Ok(is_sound)
 }
 
-/// Writes a line for each session, subscription, queued message and retained message, as a start would find
+/// Writes a line for each session, its losses, subscription, queued message and retained message, as a start would find
 /// them; of payloads, their length only. Nothing is changed.
 ///
 /// # Errors
@@ -200,6 +200,15 @@ impl<W: Write> Printer<'_, W> {
             Some(format!(
                 "session {sid} client={:?} version={:?} expiry_seconds={} {presence}{will}",
                 row.client_id, row.version, row.expiry_seconds
+            ))
+        })?;
+        self.table(Table::Losses, |key, value| {
+            let (sid, losses) = (rows::number_at(key, 0)?, rows::decode_losses(value).ok()?);
+            let [queue_full, expired, too_large, withdrawn] = losses.counts();
+            let (first, last) = losses.times_millis();
+            Some(format!(
+                "lost {sid} queue_full={queue_full} expired={expired} too_large={too_large} \
+                 withdrawn={withdrawn} first_millis={first} last_millis={last}"
             ))
         })?;
         self.table(Table::Subscriptions, |key, value| {

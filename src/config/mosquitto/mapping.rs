@@ -333,7 +333,8 @@ impl Writer<'_> {
         let policy = TomlValue::Text("drop_newest".to_owned());
         let setting = self.put("session_queue_policy", policy, Origin::Default);
         setting.is_vital = true;
-        let text = "mosquitto drops what no longer fits and tells nobody; midge's own way is \"refuse\".";
+        let text =
+            "mosquitto drops the new message when a queue is full; midge's own default is \"drop_oldest\".";
         setting.comment = Some(text.to_owned());
     }
 

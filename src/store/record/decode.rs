@@ -2,6 +2,7 @@
 
 use super::{BadRecord, IDS_MAX, Record, StoredMessage, StoredWill, bad, tag};
 use crate::packet::{ProtocolVersion, QoS};
+use crate::session::{LOSS_CAUSES, LossCause};
 use crate::topic::{RetainHandling, SubscriptionOptions};
 use smallvec::SmallVec;
 
@@ -61,6 +62,13 @@ impl<'a> Decoder<'a> {
             }
             tag::RELEASED => Record::Released { sid: self.varint()?, number: self.number()? },
             tag::SETTLED => Record::Settled { sid: self.varint()?, number: self.number()? },
+            tag::LOST => Record::Lost {
+                sid: self.varint()?,
+                number: self.number()?,
+                cause: *LossCause::ALL.get(usize::from(self.byte()?)).ok_or(bad("no cause of a loss"))?,
+                count: self.varint32()?,
+            },
+            tag::LOSSES_TOLD => Record::LossesTold { sid: self.varint()?, left: self.counts()? },
             tag::RETURNED => {
                 Record::Returned { sid: self.varint()?, delivery: self.number()?, number: self.number()? }
             }
@@ -157,6 +165,14 @@ impl<'a> Decoder<'a> {
             }
         }
         Err(bad("a number has too many bytes"))
+    }
+
+    pub(in crate::store) fn counts(&mut self) -> Result<[u32; LOSS_CAUSES], BadRecord> {
+        let mut counts = [0; LOSS_CAUSES];
+        for count in &mut counts {
+            *count = self.varint32()?;
+        }
+        Ok(counts)
     }
 
     pub(in crate::store) fn varint32(&mut self) -> Result<u32, BadRecord> {

@@ -1,6 +1,7 @@
 //! Records to bytes.
 
 use super::{IDS_MAX, Record, StoredMessage, tag};
+use crate::session::LOSS_CAUSES;
 use crate::topic::SubscriptionOptions;
 
 /// Appends records to a frame.
@@ -85,6 +86,16 @@ impl Encoder {
                 put_sid(out, tag::SETTLED, *sid);
                 self.put_number(out, *number);
             }
+            Record::Lost { sid, number, cause, count } => {
+                put_sid(out, tag::LOST, *sid);
+                self.put_number(out, *number);
+                out.push(*cause as u8);
+                put_varint(out, u64::from(*count));
+            }
+            Record::LossesTold { sid, left } => {
+                put_sid(out, tag::LOSSES_TOLD, *sid);
+                put_counts(out, *left);
+            }
             Record::Returned { sid, delivery, number } => {
                 put_sid(out, tag::RETURNED, *sid);
                 self.put_number(out, *delivery);
@@ -145,6 +156,12 @@ pub(in crate::store) fn options_byte(options: SubscriptionOptions) -> u8 {
 fn put_sid(out: &mut Vec<u8>, tag: u8, sid: u64) {
     out.push(tag);
     put_varint(out, sid);
+}
+
+pub(in crate::store) fn put_counts(out: &mut Vec<u8>, counts: [u32; LOSS_CAUSES]) {
+    for count in counts {
+        put_varint(out, u64::from(count));
+    }
 }
 
 pub(in crate::store) fn put_message(out: &mut Vec<u8>, message: &StoredMessage<'_>) {

@@ -11,9 +11,10 @@ pub(super) mod tests;
 
 pub use decode::Decoder;
 pub(super) use decode::options_of;
-pub(super) use encode::{Encoder, options_byte, put_bytes, put_message, put_option, put_varint};
+pub(super) use encode::{Encoder, options_byte, put_bytes, put_counts, put_message, put_option, put_varint};
 
 use crate::packet::{ProtocolVersion, QoS};
+use crate::session::{LOSS_CAUSES, LossCause};
 use crate::topic::SubscriptionOptions;
 use smallvec::SmallVec;
 use std::fmt;
@@ -151,6 +152,24 @@ pub enum Record<'a> {
         /// The delivery.
         number: u64,
     },
+    /// A QoS 1 or 2 message is lost for a session.
+    Lost {
+        /// The session.
+        sid: u64,
+        /// The delivery, which is settled by it; 0: there was none.
+        number: u64,
+        /// Why.
+        cause: LossCause,
+        /// With it, so many were lost for this cause since the client was told last.
+        count: u32,
+    },
+    /// The client of a session was told what it has lost.
+    LossesTold {
+        /// The session.
+        sid: u64,
+        /// By cause, what it was not told of.
+        left: [u32; LOSS_CAUSES],
+    },
     /// A delivery is its session's no more, but an intent for one member of its group: the session ends.
     Returned {
         /// The session.
@@ -257,6 +276,8 @@ mod tag {
     pub(super) const INTENT_SEEN: u8 = 18;
     pub(super) const ALIVE: u8 = 19;
     pub(super) const RETURNED: u8 = 20;
+    pub(super) const LOST: u8 = 21;
+    pub(super) const LOSSES_TOLD: u8 = 22;
 }
 
 /// From here on the number of subscription identifiers has a place of its own.

@@ -1,6 +1,7 @@
 //! Random frames, as a shard would make them, with strays among them.
 
 use crate::packet::{ProtocolVersion, QoS};
+use crate::session::LossCause;
 use crate::store::{Record, StoredMessage, StoredWill};
 use crate::topic::{RetainHandling, SubscriptionOptions};
 
@@ -104,7 +105,16 @@ impl Frames {
 
     fn input(&mut self, records: &mut Vec<Record<'static>>) {
         let sid = self.sid();
-        match self.chance.below(16) {
+        match self.chance.below(18) {
+            16 => {
+                let (sid, number) = if self.chance.below(3) == 0 { (sid, 0) } else { self.delivery() };
+                let (cause, count) = (self.chance.of(&LossCause::ALL), 1 + self.chance.below(300) as u32);
+                records.push(Record::Lost { sid, number, cause, count });
+            }
+            17 => {
+                let left = self.chance.of(&[[0; 4], [0, 1, 0, 0]]);
+                records.push(Record::LossesTold { sid, left });
+            }
             0 => {
                 let client = self.chance.of(&CLIENTS);
                 if let Some(at) = self.sessions.iter().position(|session| session.1 == client) {

@@ -4,7 +4,7 @@ use super::super::super::{RestoredDelivery, RestoredSession, RestoredState, Rest
 use super::{Restored, described};
 use crate::message::Message;
 use crate::packet::{ProtocolVersion, QoS};
-use crate::session::Will;
+use crate::session::{Losses, Will};
 use crate::store::Record;
 use crate::topic::SubscriptionOptions;
 use std::collections::BTreeMap;
@@ -16,6 +16,7 @@ pub(in crate::store) struct Model {
     /// Those of the frame that is being applied.
     messages: BTreeMap<u64, Message>,
     millis: u64,
+    frame_millis: u64,
 }
 
 struct ModelSession {
@@ -27,6 +28,7 @@ struct ModelSession {
     subscriptions: BTreeMap<String, (SubscriptionOptions, u32)>,
     deliveries: BTreeMap<u64, ModelDelivery>,
     held: BTreeMap<u16, u32>,
+    losses: Losses,
 }
 
 struct ModelDelivery {
@@ -42,6 +44,7 @@ struct ModelDelivery {
 impl Model {
     pub(in crate::store) fn apply_frame(&mut self, millis: u64, records: &[Record<'_>]) {
         self.millis = self.millis.max(millis);
+        self.frame_millis = millis;
         records.iter().for_each(|record| self.apply(record));
     }
 
@@ -69,6 +72,7 @@ impl Model {
                     subscriptions: BTreeMap::new(),
                     deliveries: BTreeMap::new(),
                     held: BTreeMap::new(),
+                    losses: Losses::default(),
                 });
                 session.version = version;
                 session.expiry_seconds = expiry_seconds;
@@ -124,6 +128,14 @@ impl Model {
             Record::Settled { sid, number } | Record::Returned { sid, delivery: number, .. } => {
                 self.session(sid, |session| drop(session.deliveries.remove(&number)));
             }
+            Record::Lost { sid, number, cause, count } => {
+                let millis = self.frame_millis;
+                self.session(sid, |session| {
+                    session.deliveries.remove(&number);
+                    session.losses.set(cause, count, millis);
+                });
+            }
+            Record::LossesTold { sid, left } => self.session(sid, |session| session.losses.leave(left)),
             Record::Held { sid, packet_id, payload_bytes } => {
                 self.session(sid, |session| {
                     session.held.insert(packet_id, payload_bytes);
@@ -188,6 +200,7 @@ impl Model {
             will,
             subscriptions: session.subscriptions.iter().map(row).collect(),
             deliveries: sent,
+            losses: session.losses,
             held: session.held.iter().map(|(&id, &bytes)| (id, bytes as usize)).collect(),
         }
     }
