@@ -41,6 +41,9 @@ pub(super) struct Fanout<'a> {
     /// It goes to other shards by intents, and these are their numbers.
     pub intended: bool,
     pub intents: Intents,
+    /// Another shard's log has it for this one: a disk that is full only since then does not refuse it, or the
+    /// sessions that have taken it would get it again when its publisher repeats it. Its receipt waits for room.
+    pub promised: bool,
     /// The publisher, which is served last; and what it gets.
     pub own: Option<u32>,
     pub own_delivery: Option<(QoS, bool, SmallVec<[u32; 4]>)>,
@@ -76,6 +79,7 @@ impl<'a> Fanout<'a> {
             missing: 0,
             intended: false,
             intents: Intents::new(),
+            promised: false,
             own: None,
             own_delivery: None,
         }
@@ -252,7 +256,7 @@ impl Shard {
         }
         let sendable = slot != NO_CONNECTION && entry.flags & (BACKLOGGED | GATED) == 0;
         let sid = entry.sid;
-        if sid != 0 && self.store_full {
+        if sid != 0 && self.store_full && !fanout.promised {
             self.report_store_full(subscriber);
             return Taken::Unkept;
         }

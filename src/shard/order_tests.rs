@@ -3,6 +3,7 @@
 use super::Hangup;
 use super::kept_tests::{at_home, connect_kept};
 use super::tests::{connect, quiet};
+use super::world::World;
 
 fn subscribe(topic: &str, qos: u8) -> Vec<u8> {
     let length = u8::try_from(topic.len()).unwrap();
@@ -113,5 +114,84 @@ fn retained_message_that_waits_for_the_disk_gives_way_to_a_newer_live_one() {
         assert!(next.ends_with(b"hi"), "{next:?}");
         world.send(subscriber, &subscribe("x/y", 0));
         assert_eq!(world.take(subscriber), [0x90, 3, 0, 1, 0]);
+    }
+}
+
+/// CONNECT of 5.0 with a session of 100 s.
+fn connect_kept_v5(world: &mut World, shard: usize, client_id: &str) -> usize {
+    let client = world.open(shard);
+    let length = u8::try_from(client_id.len()).unwrap();
+    let head = [&[0x10, 18 + length], b"\x00\x04MQTT\x05\x00\x00\x3C\x05\x11\x00\x00\x00\x64\x00".as_slice()];
+    world.send(client, &[&head.concat(), [length].as_slice(), client_id.as_bytes()].concat());
+    assert_eq!(world.take(client)[3], 0, "{client_id} is in");
+    client
+}
+
+/// Kept sessions with a subscription of QoS 2 at home on shards 0 and 1, and their names.
+fn subscribers(world: &mut World) -> [(usize, String); 2] {
+    [0, 1].map(|shard| {
+        let name = at_home(shard, "kept");
+        let client = connect_kept(world, shard, &name);
+        world.send(client, &subscribe("a/b", 2));
+        assert_eq!(world.take(client).len(), 4 + 5);
+        (client, name)
+    })
+}
+
+/// [MQTT5-4.3.3-10]: its repeat would be a second copy for the sessions that have it.
+#[test]
+fn qos_2_message_that_a_full_disk_refuses_reaches_no_session() {
+    let mut world = quiet(2);
+    let [(one, _), (two, _)] = subscribers(&mut world);
+    let publisher = connect_kept_v5(&mut world, 0, &at_home(0, "publisher"));
+    world.shards[1].handle_store_full(true);
+    world.send(publisher, b"\x34\x0A\x00\x03a/b\x00\x07\x00hi");
+    let refused = world.take(publisher);
+    assert_eq!((refused[0], &refused[2..5]), (0x50, [0, 7, 0x97].as_slice()));
+    assert_eq!((world.take(one), world.take(two)), (vec![], vec![]));
+    // The power goes before the publisher has read the answer.
+    world.shards[1].handle_store_full(false);
+    let mut world = world.cut_power(2, 0);
+    let publisher = connect_kept_v5(&mut world, 0, &at_home(0, "publisher"));
+    world.send(publisher, b"\x3C\x0A\x00\x03a/b\x00\x07\x00hi");
+    assert_eq!(&world.take(publisher)[..4], [0x50, 2, 0, 7]);
+    for shard in [0, 1] {
+        let client = connect_kept(&mut world, shard, &at_home(shard, "kept"));
+        assert_eq!(world.take(client), b"\x20\x02\x01\x00\x34\x09\x00\x03a/b\x00\x01hi", "once");
+    }
+}
+
+/// The disk becomes full while the message is between two shards: the publisher's log has it for both.
+#[test]
+fn qos_2_message_on_its_way_to_a_disk_that_becomes_full_arrives_once_everywhere() {
+    for cut in [false, true] {
+        let mut world = quiet(2);
+        let [(one, _), (two, _)] = subscribers(&mut world);
+        let name = at_home(0, "publisher");
+        let publisher = connect_kept(&mut world, 0, &name);
+        world.take(publisher);
+        world.hold(0, 1);
+        world.send(publisher, b"\x34\x09\x00\x03a/b\x00\x07hi");
+        world.shards[1].handle_store_full(true);
+        world.stick(1);
+        world.release(0, 1);
+        world.run();
+        assert_eq!(world.take(one), b"\x34\x09\x00\x03a/b\x00\x01hi");
+        assert_eq!((world.take(publisher), world.take(two)), (vec![], vec![]), "neither acknowledged nor sent");
+        if !cut {
+            world.shards[1].handle_store_full(false);
+            world.unstick(1);
+            assert_eq!(world.take(publisher), [0x50, 2, 0, 7]);
+            assert_eq!(world.take(two), b"\x34\x09\x00\x03a/b\x00\x01hi");
+            continue;
+        }
+        let mut world = world.cut_power(2, 0);
+        let publisher = connect_kept(&mut world, 0, &name);
+        world.send(publisher, b"\x3C\x09\x00\x03a/b\x00\x07hi");
+        assert_eq!(world.take(publisher), b"\x20\x02\x01\x00\x50\x02\x00\x07");
+        let one = connect_kept(&mut world, 0, &at_home(0, "kept"));
+        assert_eq!(world.take(one), b"\x20\x02\x01\x00\x3C\x09\x00\x03a/b\x00\x01hi", "a repeat");
+        let two = connect_kept(&mut world, 1, &at_home(1, "kept"));
+        assert_eq!(world.take(two), b"\x20\x02\x01\x00\x34\x09\x00\x03a/b\x00\x01hi");
     }
 }

@@ -6,6 +6,7 @@ use super::mount::{TOPIC_BYTES_MAX, mounted};
 use super::waits::{
     ForLog, Outcome, Owing, OwnDelivery, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer,
 };
+use super::full_disk::DISK;
 use super::{Counter, Effect, Event, Limit, Mail, SHARDS_MAX, Shard, ShardId, Violation};
 use crate::message::{Message, Publication};
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, Publish, QoS, Reason};
@@ -153,6 +154,11 @@ impl Shard {
                 Ack { kind, packet_id, reason: violation.reason },
                 violation,
             );
+            return Ok(());
+        }
+        if kind == AckKind::Pubrec && self.has_no_room_on_disk(session, publish, topic) {
+            let ack = Ack { kind, packet_id, reason: DISK.reason };
+            self.refuse_publish(now, slot, session, ack, DISK);
             return Ok(());
         }
         self.take_acknowledged(now, slot, session, publication, kind, packet_id);
@@ -496,7 +502,7 @@ impl Shard {
             if intent != 0 {
                 shard.journal.record(&Record::IntentSeen { number: intent });
                 // What goes on from here to members of shared subscriptions must not be lost either.
-                fanout.intended = true;
+                (fanout.intended, fanout.promised) = (true, true);
             }
             let is_home = publication.retain && shard.shared.home(hash) == shard.id;
             let kept = if is_home { shard.retain(now, fanout) } else { Outcome::default() };

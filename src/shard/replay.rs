@@ -60,7 +60,7 @@ impl Shard {
                 self.journal.record(&Record::Unretained { topic: publication.topic });
             }
             None
-        } else if self.store_full && is_kept(publication.topic) {
+        } else if self.store_full && is_kept(publication.topic) && !fanout.promised {
             Some(Limit::Disk)
         } else {
             // [MQTT5-3.3.1-5]
@@ -283,7 +283,9 @@ impl Shard {
                 let message = Rc::new(message);
                 let hash = self.shared.hash(message.as_publication().topic);
                 self.note_stamp(message.stamp());
-                self.retain(now, &mut Fanout::of(&message, now, hash));
+                let mut fanout = Fanout::of(&message, now, hash);
+                fanout.promised = true;
+                self.retain(now, &mut fanout);
             }
             Mail::Receipts(receipts) => self.handle_receipts(now, &receipts),
             Mail::InterestAdd { filter, token } => self.handle_interest(from, &filter, Some(token)),
