@@ -72,6 +72,8 @@ struct Held {
     payload_bytes: u32,
     /// The ticket that its PUBREC waits for; 0: none.
     ticket: u64,
+    /// It was refused, and its PUBREC has not been sent yet.
+    refused: bool,
 }
 
 // With the allocator's header of eight bytes: 128.
@@ -144,12 +146,24 @@ impl Session {
     /// payload was, and of the ticket that its PUBREC waits for (0: none).
     pub fn hold(&mut self, packet_id: u16, payload_bytes: u32, ticket: u64) {
         self.received_qos2 = true;
-        self.held.filled().push(Held { packet_id, repeated: false, payload_bytes, ticket });
+        self.held.filled().push(Held { packet_id, repeated: false, payload_bytes, ticket, refused: false });
     }
 
     /// The ticket that the PUBREC of a held identifier waits for, or waited for; 0: none.
     pub fn held_ticket(&self, packet_id: u16) -> u64 {
         self.held.iter().find(|held| held.packet_id == packet_id).map_or(0, |held| held.ticket)
+    }
+
+    /// The message of a held identifier is refused. Until its PUBREC says so it stays held, or a repeat would be
+    /// a new message. `[MQTT5-4.3.3-9]` `[MQTT5-4.3.3-10]` False if it was not held.
+    pub fn refuse_held(&mut self, packet_id: u16) -> bool {
+        let mut held = self.held.existing().into_iter().flatten();
+        held.find(|held| held.packet_id == packet_id).map(|held| held.refused = true).is_some()
+    }
+
+    /// Is the PUBREC of a held identifier one that refuses?
+    pub fn is_held_refused(&self, packet_id: u16) -> bool {
+        self.held.iter().any(|held| held.packet_id == packet_id && held.refused)
     }
 
     /// A held identifier came again without DUP; false if it is the same message as last time,

@@ -141,6 +141,10 @@ pub(super) struct Connection {
 const _: () = assert!(size_of::<Connection>() <= 72);
 
 impl Connection {
+    pub(super) fn unread_bytes(&self) -> usize {
+        self.partial.len()
+    }
+
     pub(super) fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }

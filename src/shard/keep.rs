@@ -169,6 +169,11 @@ impl Shard {
         self.connection(slot).is_some()
     }
 
+    /// Bytes of a connection that wait in the machine: of a packet that is not whole, or that is not read on yet.
+    pub fn unread_bytes(&self, slot: u32) -> usize {
+        self.connection(slot).map_or(0, |connection| connection.unread_bytes())
+    }
+
     /// While anyone is connected whose session is kept.
     pub(super) fn handle_alive(&mut self, now: Time) {
         self.is_telling_alive = false;
@@ -276,7 +281,19 @@ impl Shard {
 
     /// A QoS 2 packet identifier of the client is free; false if it was not held.
     pub(super) fn release_held(&mut self, session: u32, packet_id: PacketId) -> bool {
-        let held = self.directory.session_mut(session).release(packet_id.get());
+        let state = self.directory.session_mut(session);
+        let in_log = !state.is_held_refused(packet_id.get());
+        let held = state.release(packet_id.get());
+        if let (true, true, Some(sid)) = (held, in_log, self.sid(session)) {
+            self.journal.record(&Record::Unheld { sid, packet_id: packet_id.get() });
+        }
+        held
+    }
+
+    /// The message of a held identifier is refused; false if it was not held. The log lets the identifier go, so
+    /// that a start takes what comes with it for a new message; memory does when the PUBREC is sent.
+    pub(super) fn refuse_held(&mut self, session: u32, packet_id: PacketId) -> bool {
+        let held = self.directory.session_mut(session).refuse_held(packet_id.get());
         if let (true, Some(sid)) = (held, self.sid(session)) {
             self.journal.record(&Record::Unheld { sid, packet_id: packet_id.get() });
         }

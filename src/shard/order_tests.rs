@@ -2,8 +2,9 @@
 
 use super::Hangup;
 use super::kept_tests::{at_home, connect_kept};
-use super::tests::{connect, quiet};
+use super::tests::{PUBLISH_AB, SUBSCRIBE_AB, connect, quiet};
 use super::world::World;
+use crate::config::{Config, QueuePolicy};
 
 fn subscribe(topic: &str, qos: u8) -> Vec<u8> {
     let length = u8::try_from(topic.len()).unwrap();
@@ -193,5 +194,43 @@ fn qos_2_message_on_its_way_to_a_disk_that_becomes_full_arrives_once_everywhere(
         assert_eq!(world.take(one), b"\x20\x02\x01\x00\x3C\x09\x00\x03a/b\x00\x01hi", "a repeat");
         let two = connect_kept(&mut world, 1, &at_home(1, "kept"));
         assert_eq!(world.take(two), b"\x20\x02\x01\x00\x34\x09\x00\x03a/b\x00\x01hi");
+    }
+}
+
+/// [MQTT5-4.3.3-10]: what its PUBREC has not refused yet is a repeat; once it has, a new message. [MQTT5-4.3.3-9]
+#[test]
+fn qos_2_message_whose_refusal_was_not_sent_reaches_nobody_twice() {
+    for (shards, home) in [(1, 0), (2, 1)] {
+        let mut config = Config::default();
+        config.sys.interval_seconds = 0;
+        config.limits.session_queue_messages = 1;
+        config.limits.session_queue_policy = QueuePolicy::Refuse;
+        let mut world = World::new(shards, config);
+        let away = connect_kept(&mut world, home, &at_home(home, "kept"));
+        world.send(away, SUBSCRIBE_AB);
+        world.hang_up(away, Hangup::Closed);
+        let filler = connect(&mut world, 0, &at_home(0, "filler"), 60);
+        world.send(filler, PUBLISH_AB);
+        // Its queue is full. This one has room.
+        let live = connect(&mut world, 0, &at_home(0, "live"), 60);
+        world.send(live, &subscribe("a/b", 2));
+        world.take(live);
+        let name = at_home(0, "publisher");
+        let publisher = connect_kept_v5(&mut world, 0, &name);
+        let publish = |flags| [&[flags, 10], b"\x00\x03a/b\x00\x07\x00hi".as_slice()].concat();
+        world.stick(0);
+        world.stick(home);
+        world.send(publisher, &publish(0x34));
+        world.hang_up(publisher, Hangup::Reset);
+        world.unstick(home);
+        world.unstick(0);
+        assert_eq!(world.take(live), b"\x34\x09\x00\x03a/b\x00\x01hi");
+        let publisher = connect_kept_v5(&mut world, 0, &name);
+        world.send(publisher, &publish(0x3C));
+        let refused = world.take(publisher);
+        assert_eq!((refused[0], &refused[2..5]), (0x50, [0, 7, 0x97].as_slice()), "{shards} shards");
+        assert_eq!(world.take(live), b"", "{shards} shards");
+        world.send(publisher, &publish(0x34));
+        assert_eq!(world.take(live), b"\x34\x09\x00\x03a/b\x00\x02hi", "it has heard, and sends a new one");
     }
 }

@@ -185,14 +185,21 @@ impl Shard {
         let outcome = self.publish(now, &mut fanout);
         let version = self.version_of_session(session);
         let ticket = if fanout.missing > 0 { fanout.ticket } else { 0 };
-        if kind == AckKind::Pubrec && (ticket != 0 || !outcome.is_refused_for(version)) {
+        let refused = ticket == 0 && outcome.is_refused_for(version);
+        if kind == AckKind::Pubrec && (!refused || version == ProtocolVersion::V5) {
             let payload_bytes = u32::try_from(publication.payload.len()).unwrap_or(u32::MAX);
-            self.directory.session_mut(session).hold(packet_id.get(), payload_bytes, ticket);
-            self.record_held(session, packet_id, payload_bytes);
+            let state = self.directory.session_mut(session);
+            state.hold(packet_id.get(), payload_bytes, ticket);
+            if refused {
+                // Until its PUBREC is sent.
+                state.refuse_held(packet_id.get());
+            } else {
+                self.record_held(session, packet_id, payload_bytes);
+            }
         }
         let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
         let key = self.directory.key(session);
-        if ticket == 0 && outcome.is_refused_for(version) {
+        if refused {
             self.report_quota(session);
         }
         if ticket != 0 {
@@ -212,7 +219,9 @@ impl Shard {
         let ticket = if self.is_ticket_open(ticket) { ticket } else { 0 };
         self.redirect_ticket(ticket, slot);
         let mark = if self.directory.slot(session).sid != 0 { self.journal.mark() } else { 0 };
-        let pubrec = Ack { kind: AckKind::Pubrec, packet_id, reason: Reason::Success };
+        let refused = self.directory.session(session).is_held_refused(packet_id.get());
+        let reason = if refused { QUOTA.reason } else { Reason::Success };
+        let pubrec = Ack { kind: AckKind::Pubrec, packet_id, reason };
         self.answer(now, slot, mark, ticket, Owing::Ack(pubrec));
     }
 

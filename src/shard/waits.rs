@@ -285,7 +285,13 @@ impl Shard {
         let Some(session) = self.session_of(slot) else { return };
         let version = self.version_of_session(session);
         match answer {
-            Owing::Ack(ack) => self.send_packet(slot, |out| encode_ack(out, version, ack)),
+            Owing::Ack(ack) => {
+                if ack.kind == AckKind::Pubrec && ack.reason.is_error() {
+                    // From now on the identifier's next message is a new one. [MQTT5-4.3.3-9]
+                    self.directory.session_mut(session).release(ack.packet_id.get());
+                }
+                self.send_packet(slot, |out| encode_ack(out, version, ack));
+            }
             Owing::Packet(packet) => self.send_packet(slot, |out| out.extend_from_slice(&packet)),
             Owing::Suback { packet, token } => {
                 self.send_packet(slot, |out| out.extend_from_slice(&packet));
@@ -430,10 +436,13 @@ impl Shard {
             && let Some(session) = session
         {
             self.report_quota(session);
-            if answer.kind == AckKind::Pubrec
-                && self.release_held(session, answer.packet_id)
-                && self.sid(session).is_some()
-            {
+            let is_held = answer.kind == AckKind::Pubrec
+                && if version == ProtocolVersion::V5 {
+                    self.refuse_held(session, answer.packet_id)
+                } else {
+                    self.release_held(session, answer.packet_id)
+                };
+            if is_held && self.sid(session).is_some() {
                 mark = self.journal.mark();
             }
         }
