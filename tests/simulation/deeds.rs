@@ -61,7 +61,8 @@ impl Sim {
                 if self.plan.persistent && self.world.set_disk_full(shard, true) {
                     self.note(format_args!("the disk of shard {shard} is full"));
                     self.marks.reach(Mark::DiskFull);
-                    self.books.store_was_full();
+                    self.books.disk_full.begin(self.world.now);
+                    self.books.full_disks.insert(shard);
                     self.world.wake_after(micros, Wake::DiskHasRoom { shard });
                 }
             }
@@ -69,7 +70,7 @@ impl Sim {
                 if self.plan.persistent && self.world.fail_disk(shard) {
                     self.note(format_args!("the disk of shard {shard} fails"));
                     self.marks.reach(Mark::DiskFailed);
-                    self.books.store_was_full();
+                    self.books.disk_failed.begin(self.world.now);
                     let shards = self.plan.shards;
                     self.world.wake_after(micros, Wake::PowerOff { down: 1000, shards });
                 }
@@ -101,7 +102,7 @@ impl Sim {
         }
         self.store.add(disks.into_iter().map(|(segment, _)| segment));
         self.marks.reach(Mark::PowerCut);
-        let waits = |p: &Publication| p.qos == 2 && !p.acked && !p.processed.is_empty() && !p.is_will;
+        let waits = |p: &Publication| p.qos == 2 && p.acked_at.is_none() && !p.processed.is_empty() && !p.is_will;
         if self.books.publications.iter().any(waits) {
             self.marks.reach(Mark::PowerCutBeforePubrec);
         }
@@ -217,7 +218,7 @@ impl Sim {
             processed: Vec::new(),
             routed: 0,
             session: None,
-            acked: false,
+            acked_at: None,
             refused: false,
             dropped_at: None,
             doubtful: false,
@@ -347,7 +348,7 @@ impl Sim {
             processed: Vec::new(),
             routed: 0,
             session: None,
-            acked: false,
+            acked_at: None,
             refused: false,
             dropped_at: None,
             doubtful: false,

@@ -21,6 +21,7 @@ mod recovery;
 mod rng;
 mod seeds;
 mod sim;
+mod spans;
 mod story;
 mod turns;
 mod verdict;
@@ -30,7 +31,7 @@ mod world;
 #[allow(dead_code, reason = "the scenarios of conformance use more of it")]
 mod write;
 
-use marks::Marks;
+use marks::{Mark, Marks};
 use plan::{Action, Plan, Planned};
 use sim::Sim;
 use std::sync::OnceLock;
@@ -83,11 +84,8 @@ fn what_a_seed_has_found_stays_mended() {
 #[test]
 fn the_seeds_reach_every_rare_path() {
     let marks: &Marks = &summary().marks;
-    let missed: Vec<_> = marks::EVERY_MARK.iter().filter(|&&mark| marks.count(mark) == 0).collect();
+    let missed: Vec<_> = Mark::EVERY.iter().filter(|&&mark| marks.count(mark) == 0).collect();
     assert!(missed.is_empty(), "never reached: {missed:?}");
-    for &known in marks::KNOWN_WEAKNESSES {
-        println!("known weakness {known:?}: {}", marks.count(known));
-    }
 }
 
 #[test]
