@@ -155,8 +155,11 @@ pub struct Session {
     pub missing: u64,
     /// The CONNACK of its present connection has been sent.
     pub is_promised: bool,
-    /// A power cut came before what became of it was promised.
+    /// A power cut came before it was promised: which of its client's sessions is there after it is not known.
     pub doubtful: bool,
+    /// A power cut ended its connection at a time that the broker knows to a minute: until its client is back, it
+    /// may have expired or not.
+    pub expiry_doubtful: bool,
 }
 
 impl Session {
@@ -242,7 +245,7 @@ impl Books {
                 Ok(())
             };
         };
-        if session.doubtful {
+        if session.doubtful || session.expiry_doubtful {
             return Ok(());
         }
         if clean {
@@ -301,6 +304,7 @@ impl Books {
                 (session.closed_at, session.over_at) = (None, None);
                 session.expiry = expiry;
                 session.is_promised = false;
+                session.expiry_doubtful = false;
                 session.live_retained.clear();
                 return at;
             }
@@ -326,6 +330,7 @@ impl Books {
             missing: 0,
             is_promised: false,
             doubtful: false,
+            expiry_doubtful: false,
         });
         let at = self.sessions.len() - 1;
         self.latest.insert(client, at);
@@ -420,7 +425,8 @@ impl Books {
                 session.over_at.get_or_insert(now);
             } else {
                 // How long it had been without its connection is not known exactly.
-                session.doubtful |= !session.is_promised || (was_connected && session.expiry.is_some());
+                session.doubtful |= !session.is_promised;
+                session.expiry_doubtful |= was_connected && session.expiry.is_some();
             }
             for unsettled in session.unsettled.values_mut() {
                 unsettled.stale = true;

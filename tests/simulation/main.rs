@@ -19,6 +19,7 @@ mod plan;
 mod read;
 mod recovery;
 mod rng;
+mod scripted;
 mod seeds;
 mod sim;
 mod spans;
@@ -39,8 +40,11 @@ use std::sync::OnceLock;
 /// Seeds of a run of the tests.
 const SEEDS: u64 = 3000;
 
-/// Seeds beyond those that have found something once.
-const FOUND: &[u64] = &[5587, 34013, 38104, 49846];
+/// Seeds beyond those that have found something once, in the broker or in what judges it.
+const FOUND: &[u64] = &[
+    5587, 18991, 21905, 25094, 29568, 34013, 38104, 39582, 43323, 47934, 49846, 226327, 290176, 321811, 327540,
+    412487, 424030, 429279, 429346, 7008700, 7009362, 7014172, 7025702, 7029568, 7075880, 7076170,
+];
 
 /// What the seeds came to, run once for all tests.
 fn summary() -> &'static seeds::Summary {
