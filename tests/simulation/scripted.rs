@@ -80,8 +80,9 @@ fn wills_on_w_a(plan: &Plan) -> usize {
 fn will_is_published_when_the_broker_stops_before_it_has_read_the_disconnect() {
     let stopped = |disconnect_after| {
         let mut actions = vec![
-            (1000, 0, connect(false, true, None)),
+            // A broker that stops ends its connections in this order.
             (1000, 1, connect(true, false, Some(0))),
+            (5000, 0, connect(false, true, None)),
             (50_000, 0, subscribe(TO_ALL_W)),
             (200_000, 1, Action::StallShard { shard: 0, micros: 77_000 }),
             (
@@ -106,20 +107,27 @@ fn will_is_published_when_the_broker_stops_before_it_has_read_the_disconnect() {
 /// Of seed 7008700. The delay begins when the broker ends the connection, though its turn goes on for long.
 #[test]
 fn delay_of_a_will_counts_from_the_end_of_its_connection() {
-    let mut long_turn = plan(
-        &[five(50), five(20)],
-        vec![
+    let mut actions: Vec<_> =
+        (0..4).map(|shard| (99_000, 0, Action::StallShard { shard, micros: 5000 })).collect();
+    for subscriber in 2..6 {
+        actions.push((1000, subscriber, connect(false, true, None)));
+        actions.push((60_000, subscriber, subscribe(TO_T_A)));
+    }
+    actions.extend(
+        [
             (1000, 0, connect(false, true, None)),
             (1000, 1, connect(false, true, Some(1))),
             (50_000, 0, subscribe(TO_ALL_W)),
-            (60_000, 1, subscribe(TO_T_A)),
             (100_000, 1, publish(2, 40)),
             (101_000, 1, Action::Disconnect { keeps_will: true, back_after: None }),
+            (3 * SECOND, 0, Action::HoldAcks { micros: 0 }),
         ],
     );
-    // An effect that puts the shard off for up to three milliseconds stands before the close.
+    actions.sort_by_key(|(at, _, _)| *at);
+    let mut long_turn = plan(&[five(50), five(20), five(20), five(20), five(20), five(20)], actions);
+    // Each of forty mails to the shards of the subscribers, before the close, takes a millisecond or two.
+    long_turn.shards = 4;
     long_turn.weather.preempt_permille = 1000;
-    long_turn.queue_messages = 4;
     holds(&long_turn);
     assert_eq!(wills_on_w_a(&long_turn), 1);
 }
