@@ -335,6 +335,7 @@ impl Shard {
         };
         if intent != 0 {
             self.journal.record(&Record::IntentSeen { number: intent });
+            fanout.promised = true;
         }
         self.deliver_to_member(now, group, session, member, fanout)
     }
@@ -350,7 +351,7 @@ impl Shard {
         if intent != 0 {
             self.journal.record(&Record::IntentSeen { number: intent });
             // What goes on from here must not be lost either.
-            fanout.intended = true;
+            (fanout.intended, fanout.promised) = (true, true);
         }
         match self.groups.slot_of(group) {
             Some(slot) => self.deliver_to_group(now, slot, fanout),

@@ -51,6 +51,8 @@ mod memory_tests;
 mod mount;
 #[cfg(test)]
 mod moved_tests;
+#[cfg(test)]
+mod order_tests;
 mod owed;
 mod pace;
 mod peer;
