@@ -4,12 +4,13 @@
 //! is kept and nothing more is read. What a client may do is asked here on the way of a message: without an
 //! access list that is one look at a flag.
 
+use super::budget::WORK_A_JUDGEMENT;
 use super::connect::Told;
 use super::connection::{KeptConnect, Progress, Stage};
 use super::directory::{CHECKED, NO_CONNECTION};
 use super::timers::Timer;
 use super::wheel::TimerId;
-use super::{Counter, Effect, EndCause, Event, Limit, SLOTS_A_TURN, Shard, Violation};
+use super::{Counter, Effect, EndCause, Event, Limit, Shard, Violation};
 use crate::auth::access::{Access, Grant, Login, PasswordLine, Verdict};
 use crate::auth::acl::Permissions;
 use crate::packet::{Connect, Frame, ProtocolVersion, Reason};
@@ -74,12 +75,17 @@ impl Shard {
     pub(super) fn judge_again(&mut self, now: Time) {
         let Some(from) = self.judged_to else { return };
         let slots = self.slots();
-        let to = from.saturating_add(SLOTS_A_TURN).min(slots);
-        for slot in from..to {
+        let mut to = from;
+        while to < slots && !self.is_spent() {
+            let slot = to;
+            to += 1;
+            self.spend(1);
             let Some(session) = self.session_of(slot) else { continue };
             if self.is_proof_gone(slot) {
                 self.end_connection(now, slot, EndCause::Revoked);
             } else {
+                let filters = self.directory.session(session).subscriptions().len();
+                self.spend(WORK_A_JUDGEMENT * (1 + filters as u64));
                 self.grant(slot, session);
             }
         }
@@ -249,8 +255,9 @@ impl Shard {
 
     /// What a client was let in with has run out.
     pub(super) fn handle_permission_end(&mut self, now: Time, slot: u32) {
-        let Some(connection) = self.connection_mut(slot) else { return };
-        if connection.rare().identity.ends.take().is_some() {
+        let Some(connection) = self.connections.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let has_ended = Shard::take_fired(&self.wheel, &mut connection.rare().identity.ends);
+        if has_ended {
             self.end_connection(now, slot, EndCause::PermissionEnded);
         }
     }

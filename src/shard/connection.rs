@@ -2,6 +2,7 @@
 
 use super::admission::Identity;
 use super::authentication::Authentication;
+use super::budget::{Visit, WORK_A_PACKET};
 use super::connect::Told;
 use super::{Counter, Effect, EndCause, Event, Guest, Limit, Shard, Violation};
 use crate::config::Terms;
@@ -188,6 +189,8 @@ pub(super) const PAUSED_BY_OWED: u8 = 2;
 pub(super) const PAUSED_BY_RATE: u8 = 4;
 /// It waits for the bucket of its listener.
 pub(super) const PAUSED_BY_LANE: u8 = 8;
+/// Its turn is over, or a packet of it is still being worked on; what it has sent is handled later.
+pub(super) const PAUSED_BY_WORK: u8 = 32;
 /// What it has sent before it was paused is being handled.
 pub(super) const GOES_ON: u8 = 16;
 
@@ -291,8 +294,9 @@ impl Shard {
     /// not here any more.
     fn read_packets(&mut self, now: Time, slot: u32, bytes: &[u8]) -> Option<usize> {
         let mut used = 0;
+        let visit = self.begin_visit();
         while used < bytes.len() {
-            if self.awaits_verdict(slot) {
+            if self.awaits_verdict(slot) || self.waits_for_turn(slot, &visit) {
                 return Some(used);
             }
             let max = self.packet_bytes_max(slot)?;
@@ -324,6 +328,7 @@ impl Shard {
                         return Some(used);
                     }
                     self.count(Counter::PacketsReceived, 1);
+                    self.spend(WORK_A_PACKET);
                     let progress = self.handle_packet(now, slot, packet);
                     // What a packet set going here is done before the next one is looked at.
                     self.settle(now);
@@ -356,6 +361,22 @@ impl Shard {
         }
         self.connection(slot)?;
         Some(used)
+    }
+
+    /// Must the next packet wait for a later visit? Logins go on: they take no place from those who are in.
+    fn waits_for_turn(&mut self, slot: u32, visit: &Visit) -> bool {
+        let Some(connection) = self.connection(slot) else { return false };
+        if !matches!(connection.stage, Stage::Serving { .. }) {
+            return false;
+        }
+        if connection.is_paused_by(PAUSED_BY_WORK) {
+            return true;
+        }
+        if !self.is_over(visit) && !self.is_spent() {
+            return false;
+        }
+        self.put_off_reading(slot);
+        true
     }
 
     fn packet_bytes_max(&self, slot: u32) -> Option<usize> {
@@ -481,14 +502,18 @@ impl Shard {
 
     /// The same; false if the encoder wrote none, because the client takes no packet that large.
     pub(super) fn try_send_packet(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
-        let start = self.outbox.arena_len();
-        encode(self.outbox.arena_mut());
-        let len = self.outbox.arena_len() - start;
-        if len > 0 {
-            self.count(Counter::AnswersSent, 1);
-            self.outbox.send(slot, crate::outbox::Range { start, len });
+        if self.outbox.is_full() {
+            self.outbox.note_overrun(slot);
+            return true;
         }
-        len > 0
+        let start = self.outbox.arena_bytes();
+        encode(self.outbox.arena_mut());
+        let range = self.outbox.range_since(start);
+        if range.len > 0 {
+            self.count(Counter::AnswersSent, 1);
+            self.outbox.send(slot, range);
+        }
+        range.len > 0
     }
 
     /// Is the connection still on its way to being served?

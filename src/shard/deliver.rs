@@ -8,6 +8,7 @@
 use super::directory::{ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
 use super::enqueue::Place;
 use super::waits::{ForLog, Intents, QUOTA};
+use super::budget::WORK_A_QUEUED;
 use super::{Counter, EndCause, Event, Limit, SessionKey, Shard};
 use crate::message::{Message, Publication};
 use crate::outbox::{Outbox, Range};
@@ -31,9 +32,8 @@ pub(super) struct Fanout<'a> {
     expiry_seconds: Option<u32>,
     kept: Option<Rc<Message>>,
     /// Its name in the log; 0: it is not there.
-    number: u64,
-    variants: [Option<Variant>; 12],
-    payload: Option<Range>,
+    pub number: u64,
+    encoded: Encoded,
     /// The ticket that will count the receipts of other shards; 0: nobody waits for any.
     pub ticket: u64,
     /// Receipts that will come.
@@ -43,7 +43,27 @@ pub(super) struct Fanout<'a> {
     pub intents: Intents,
     /// The publisher, which is served last; and what it gets.
     pub own: Option<u32>,
-    pub own_delivery: Option<(QoS, bool, SmallVec<[u32; 4]>)>,
+    pub own_delivery: Option<OwnMatch>,
+}
+
+/// What the publisher gets of its own message: granted QoS, Retain As Published, subscription identifiers.
+pub(super) type OwnMatch = (QoS, bool, SmallVec<[u32; 4]>);
+
+/// What of a message is in this turn's arena already.
+#[derive(Default)]
+struct Encoded {
+    variants: [Option<Variant>; 12],
+    payload: Option<Range>,
+}
+
+/// The message that was last sent to one session after the other, each for itself: out of queues, or once the log had
+/// it. It is encoded once for those who follow in the same turn.
+pub(super) struct Recent {
+    message: Rc<Message>,
+    expiry_seconds: Option<u32>,
+    /// Of the outbox.
+    turn: u64,
+    encoded: Encoded,
 }
 
 /// The bytes of one variant in this turn's arena.
@@ -57,6 +77,10 @@ struct Variant {
 }
 
 impl Variant {
+    /// Of an outbox that is full: who is sent this is noted there.
+    const NOTHING: Variant =
+        Variant { head: Range { start: 0, len: 0 }, payload: None, packet_id: None, id_at: 0 };
+
     fn len(&self) -> u32 {
         self.head.len + self.payload.map_or(0, |range| range.len)
     }
@@ -70,8 +94,7 @@ impl<'a> Fanout<'a> {
             expiry_seconds: publication.expiry_seconds_left(now),
             kept: None,
             number: 0,
-            variants: [None; 12],
-            payload: None,
+            encoded: Encoded::default(),
             ticket: 0,
             missing: 0,
             intended: false,
@@ -123,55 +146,54 @@ impl<'a> Fanout<'a> {
     /// The variant with this packet identifier, encoded at most once.
     fn variant(&mut self, outbox: &mut Outbox, form: Form, packet_id: Option<PacketId>) -> Variant {
         let at = form.index();
-        let variant = match self.variants[at] {
+        let variant = match self.encoded.variants[at] {
             Some(variant) if variant.packet_id == packet_id => return variant,
             Some(variant) => renumber(outbox, variant, packet_id),
             None => self.encode(outbox, &self.header(form, packet_id)),
         };
-        self.variants[at] = Some(variant);
+        self.encoded.variants[at] = Some(variant);
         variant
     }
 
     fn encode(&mut self, outbox: &mut Outbox, header: &PublishHeader<'_>) -> Variant {
-        let payload = self.publication.payload;
-        let arena = outbox.arena_mut();
-        let start = arena.len();
-        let id_at = encode_publish(arena, header, payload.len());
-        let head_end = arena.len();
-        let copied = payload.len() <= COPIED_PAYLOAD_MAX;
-        if copied || self.payload.is_none() {
-            arena.extend_from_slice(payload);
+        if outbox.is_full() {
+            return Variant::NOTHING;
         }
-        if !copied && self.payload.is_none() {
-            self.payload = Some(range(head_end, arena.len()));
+        let payload = self.publication.payload;
+        let start = outbox.arena_bytes();
+        let id_at = encode_publish(outbox.arena_mut(), header, payload.len());
+        let mut head = outbox.range_since(start);
+        if payload.len() <= COPIED_PAYLOAD_MAX {
+            outbox.arena_mut().extend_from_slice(payload);
+            head = outbox.range_since(start);
+        } else if self.encoded.payload.is_none() {
+            let start = outbox.arena_bytes();
+            outbox.arena_mut().extend_from_slice(payload);
+            self.encoded.payload = Some(outbox.range_since(start));
         }
         Variant {
-            head: range(start, if copied { arena.len() } else { head_end }),
-            payload: if copied { None } else { self.payload },
+            head,
+            payload: if payload.len() <= COPIED_PAYLOAD_MAX { None } else { self.encoded.payload },
             packet_id: header.packet_id,
             id_at: u32::try_from(id_at.saturating_sub(start)).expect("a header has less than 2^28 bytes"),
         }
     }
 }
 
-fn range(from: usize, to: usize) -> Range {
-    Range {
-        start: u32::try_from(from).expect("the arena is flushed long before 4 GiB"),
-        len: u32::try_from(to - from).expect("a packet has less than 2^28 bytes"),
-    }
-}
-
 /// A copy of a variant's head with another packet identifier.
 fn renumber(outbox: &mut Outbox, variant: Variant, packet_id: Option<PacketId>) -> Variant {
+    if outbox.is_full() || variant.head.len == 0 {
+        return Variant::NOTHING;
+    }
     let from = variant.head.start as usize;
-    let start = outbox.arena_len();
+    let start = outbox.arena_bytes();
     let arena = outbox.arena_mut();
     arena.extend_from_within(from..from + variant.head.len as usize);
     if let Some(packet_id) = packet_id {
-        let at = start as usize + variant.id_at as usize;
+        let at = start + variant.id_at as usize;
         arena[at..at + 2].copy_from_slice(&packet_id.get().to_be_bytes());
     }
-    Variant { head: Range { start, len: variant.head.len }, packet_id, ..variant }
+    Variant { head: outbox.range_since(start), packet_id, ..variant }
 }
 
 /// What makes two subscribers' bytes the same, but for the packet identifier.
@@ -333,8 +355,31 @@ impl Shard {
         let Some(delivery) = sent.filter(|delivery| delivery.number == number) else { return };
         let form = Form { version: entry.version, qos: delivery.qos, retain: delivery.retain };
         let (message, ids) = (Rc::clone(&delivery.message), ids_of(&delivery.extra));
-        let mut fanout = Fanout::of(&message, now, 0);
+        let mut fanout = self.fanout_of(&message, now);
         self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
+        self.note_encoded(&message, fanout);
+    }
+
+    /// Of a kept message, with what of it is in the arena already.
+    fn fanout_of<'a>(&mut self, message: &'a Rc<Message>, now: Time) -> Fanout<'a> {
+        let mut fanout = Fanout::of(message, now, 0);
+        if let Some(recent) = self.recent.take()
+            && Rc::ptr_eq(&recent.message, message)
+            && recent.turn == self.outbox.turn()
+            && recent.expiry_seconds == fanout.expiry_seconds
+        {
+            fanout.encoded = recent.encoded;
+        }
+        fanout
+    }
+
+    fn note_encoded(&mut self, message: &Rc<Message>, fanout: Fanout<'_>) {
+        self.recent = Some(Recent {
+            message: Rc::clone(message),
+            expiry_seconds: fanout.expiry_seconds,
+            turn: self.outbox.turn(),
+            encoded: fanout.encoded,
+        });
     }
 
     /// Encodes a PUBLISH for one session, with whatever makes it its own, and sends it.
@@ -450,13 +495,14 @@ impl Shard {
             if slot == NO_CONNECTION || entry.flags & (BACKLOGGED | GATED) != 0 {
                 return;
             }
-            if self.outbox.pending_bytes(slot) > TURN_BYTES_MAX {
+            if self.outbox.pending_bytes(slot) > TURN_BYTES_MAX || self.is_spent() {
                 self.defer(session);
                 return;
             }
             if !self.pump_one(now, session) {
                 break;
             }
+            self.spend(WORK_A_QUEUED);
         }
         let entry = self.directory.slot_mut(session);
         if entry.session_mut().queue.is_empty() {
@@ -482,7 +528,7 @@ impl Shard {
         let entry = self.directory.slot_mut(session);
         if entry.flags & DEFERRED == 0 {
             entry.flags |= DEFERRED;
-            self.deferred.push(session);
+            self.deferred.push_back(session);
         }
     }
 
@@ -531,30 +577,35 @@ impl Shard {
             retain: delivery.retain,
         };
         let message = Rc::clone(&delivery.message);
+        let mut fanout = self.fanout_of(&message, now);
+        self.send_unsent(session, &mut fanout, form, delivery);
+        self.note_encoded(&message, fanout);
+    }
+
+    fn send_unsent(&mut self, session: u32, fanout: &mut Fanout<'_>, form: Form, delivery: Delivery) {
         let ids = ids_of(&delivery.extra);
-        let mut fanout = Fanout::of(&message, now, 0);
         if self.is_withheld(session, fanout.publication.topic) {
             self.settle_unnumbered(session, &delivery);
             return;
         }
-        if !self.fits(session, &fanout, form, &ids) {
+        if !self.fits(session, fanout, form, &ids) {
             self.drop_too_large();
             self.settle_unnumbered(session, &delivery);
             return;
         }
         if form.qos == QoS::AtMostOnce {
-            self.send_publish(session, &mut fanout, form, None, false, &ids);
+            self.send_publish(session, fanout, form, None, false, &ids);
             return;
         }
         let Some(sid) = self.sid(session) else {
             let packet_id = self.directory.session_mut(session).inflight.start(delivery);
-            self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
+            self.send_publish(session, fanout, form, Some(packet_id), false, &ids);
             return;
         };
         let mut delivery = delivery;
         let queued = delivery.number != 0;
         if !queued {
-            delivery.number = self.number_of_delivery(&mut fanout);
+            delivery.number = self.number_of_delivery(fanout);
         }
         let number = delivery.number;
         let group = if queued { None } else { delivery.group().cloned() };
@@ -569,7 +620,7 @@ impl Shard {
         if form.qos == QoS::ExactlyOnce {
             self.publish_when_durable(session, packet_id, number);
         } else {
-            self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
+            self.send_publish(session, fanout, form, Some(packet_id), false, &ids);
         }
     }
 

@@ -1,5 +1,6 @@
 //! PUBLISH from a client: checks, the acknowledgement, and the way to every subscriber.
 
+use super::convoy::{step_of, work_of};
 use super::deliver::Fanout;
 use super::directory::MOUNTED;
 use super::mount::{TOPIC_BYTES_MAX, mounted};
@@ -332,39 +333,80 @@ impl Shard {
         outcome
     }
 
-    /// To the subscribers of this shard.
+    /// To the subscribers of this shard: to all of them now, or to the rest of them later.
     pub(super) fn route(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
-        let publication = fanout.publication;
         let mut outcome = Outcome::default();
+        if !self.convoys.is_empty() && self.join_line(fanout) {
+            outcome.matched = true;
+            return outcome;
+        }
+        let publication = fanout.publication;
         let mut matches = std::mem::take(&mut self.matches);
         let origin = publication.origin.and_then(|key| self.directory.resolve(key));
         self.subscriptions.matches(publication.topic, origin, &mut matches);
         // One whose only subscription has No Local is a matching subscriber too.
         outcome.matched = matches.filters() > 0;
-        for matched in matches.as_slice() {
-            let ids = matches.subscription_ids(matched);
-            let (qos, retain) = (matched.qos, matched.retain_as_published);
-            // At QoS 0 no queue has a say, and one that is full now must not let it pass what waits already.
-            // [MQTT5-4.6.0-6]
-            if fanout.own == Some(matched.subscriber)
-                && (qos == QoS::AtMostOnce || self.takes(matched.subscriber, fanout))
-            {
-                fanout.own_delivery = Some((qos, retain, ids.into()));
-            } else if !self.deliver(now, fanout, matched.subscriber, qos, retain, ids, None) {
-                let by_own = origin == Some(matched.subscriber);
-                outcome.refused |= !by_own;
-                outcome.refused_by_own |= by_own;
+        let all = matches.as_slice();
+        let step = step_of(fanout);
+        let visit = self.begin_visit();
+        let mut served = 0;
+        if all.len() > step && (self.is_spent() || !self.has_room_for_convoy()) {
+            self.put_off_fanout(fanout);
+            self.matches = matches;
+            return outcome;
+        }
+        loop {
+            let some = &all[served..all.len().min(served + step)];
+            for matched in some {
+                let (session, ids) = (matched.subscriber, matches.subscription_ids(matched));
+                let (qos, retain, own) = (matched.qos, matched.retain_as_published, fanout.own);
+                if !self.deliver_matched(now, fanout, session, qos, retain, ids, own) {
+                    outcome.refuse(origin == Some(session));
+                }
+            }
+            served += some.len();
+            self.spend(work_of(fanout) * some.len() as u64);
+            if served == all.len() {
+                break;
+            }
+            if self.is_over(&visit) || self.is_spent() {
+                self.go_on_later(fanout, &matches, served, 0);
+                self.matches = matches;
+                return outcome;
             }
         }
-        self.matches = matches;
         if !self.groups.is_empty() {
-            outcome.merge(self.route_groups(now, fanout));
+            outcome.merge(self.route_groups(now, fanout, &matches));
         }
+        self.matches = matches;
         outcome
     }
 
+    /// To one of those whom the index has found; false if it refuses the message. `own`: the publisher, if it is
+    /// served last.
+    #[inline]
+    #[allow(clippy::too_many_arguments)] // As many sides as a delivery has.
+    pub(super) fn deliver_matched(
+        &mut self,
+        now: Time,
+        fanout: &mut Fanout<'_>,
+        session: u32,
+        qos: QoS,
+        retain: bool,
+        ids: &[u32],
+        own: Option<u32>,
+    ) -> bool {
+        // At QoS 0 no queue has a say, and one that is full now must not let it pass what waits already.
+        // [MQTT5-4.6.0-6]
+        if own == Some(session) && (qos == QoS::AtMostOnce || self.takes(session, fanout)) {
+            fanout.own_delivery = Some((qos, retain, ids.into()));
+            return true;
+        }
+        self.deliver(now, fanout, session, qos, retain, ids, None)
+    }
+
     /// To the publisher itself, what `route` has left for the end.
-    fn deliver_own(&mut self, now: Time, slot: u32, fanout: &mut Fanout<'_>) {
+    pub(super) fn deliver_own(&mut self, now: Time, slot: u32, fanout: &mut Fanout<'_>) {
         let Some((granted, retain_as_published, ids)) = fanout.own_delivery.take() else { return };
         let own = fanout.publication.origin.and_then(|key| self.directory.resolve(key));
         let Some(session) = own else { return };

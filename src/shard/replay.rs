@@ -1,6 +1,7 @@
 //! Retained messages: keeping them, and sending them to a new subscription at the pace of its
 //! client.
 
+use super::budget::WORK_A_VISIT;
 use super::deliver::Fanout;
 use super::directory::REPLAYING;
 use super::source::SourceCheck;
@@ -11,13 +12,11 @@ use crate::router::retained::{BatchLimits, RetainedFull, RetainedMessage, Stored
 use crate::session::{Delivery, Extra, Replay};
 use crate::store::Record;
 use crate::time::Time;
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 /// One answer to a query: so much at a time that neither shard is held up.
-const BATCH: BatchLimits = BatchLimits { messages: 64, bytes: 64 * 1024, visits: 4096 };
-
-/// Above this, a session has one replay for each of its filters, whose number has its own bound.
-const REPLAYS_MAX: usize = 64;
+const BATCH: BatchLimits = BatchLimits { messages: 64, bytes: 64 * 1024, visits: 1024 };
 
 /// What waits for the next turn: by then every box has been emptied once more.
 pub(super) enum Late {
@@ -27,6 +26,22 @@ pub(super) enum Late {
     /// Another shard answers. What was published before it answered is here when the answer is sent, and so no
     /// live message follows a newer one from the store.
     Batch { session: SessionKey, token: u64, messages: Vec<Message>, next: Option<Box<str>> },
+}
+
+/// Mails that wait for a later turn, by when they have come.
+#[derive(Default)]
+pub(super) struct LateMails {
+    /// Since the boxes were last emptied.
+    arrived: Vec<Late>,
+    /// Before that: due when they have been emptied once more.
+    next: Vec<Late>,
+    due: VecDeque<Late>,
+}
+
+impl LateMails {
+    pub(super) fn is_empty(&self) -> bool {
+        self.arrived.is_empty() && self.next.is_empty() && self.due.is_empty()
+    }
 }
 
 impl RetainedMessage for Message {
@@ -97,15 +112,19 @@ impl Shard {
         counters.set(Counter::RetainedBytes, self.retained.bytes() as u64);
     }
 
-    /// From now on live messages are noted, so that none is followed by an older one from the store.
-    pub(super) fn add_replay(&mut self, session: u32, replay: Replay) {
+    /// From now on live messages are noted, so that none is followed by an older one from the store. `again`: the
+    /// session has subscribed with this filter before, and gets the last replay of it only.
+    pub(super) fn add_replay(&mut self, session: u32, replay: Replay, again: bool) {
         let state = self.directory.session_mut(session);
-        if state.replays.len() >= REPLAYS_MAX {
-            // Who subscribes again and again without reading gets the last one.
+        let before = state.replays.len();
+        if again {
             state.replays.filled().retain(|have| have.filter != replay.filter);
         }
         state.replays.filled().push_back(replay);
         self.directory.slot_mut(session).flags |= REPLAYING;
+        if again {
+            self.spend(before as u64 / 16);
+        }
     }
 
     /// A session gets a live message: a replay that is under way must not bring it, nor an older one.
@@ -142,6 +161,13 @@ impl Shard {
                 return false;
             }
             let (token, subscription_id) = (replay.token, replay.subscription_id);
+            if !self.convoys.is_empty() && self.has_line_for_replay(session) {
+                self.defer(session);
+                return false;
+            }
+            let state = self.directory.session_mut(session);
+            let front = state.replays.existing().and_then(|replays| replays.front_mut());
+            let Some(replay) = front else { return false };
             let Some(message) = replay.ready.pop_front() else { return false };
             // What the client has got live since it subscribed, or something newer, it does not get
             // a second time, nor anything older after it.
@@ -176,6 +202,12 @@ impl Shard {
         false
     }
 
+    fn has_line_for_replay(&self, session: u32) -> bool {
+        let front = self.directory.session(session).replays.front();
+        let message = front.and_then(|replay| replay.ready.front());
+        message.is_some_and(|message| self.has_line(message.as_publication().topic))
+    }
+
     fn send_retained(&mut self, now: Time, session: u32, message: Message, qos: QoS, subscription_id: u32) {
         if message.is_expired(now) {
             return;
@@ -191,40 +223,58 @@ impl Shard {
     }
 
     fn arrive(&mut self, late: Late) {
-        self.late[0].push(late);
+        self.late.arrived.push(late);
     }
 
-    /// Handles what came in the last turn, and keeps what came in this one for the next. A single shard has
-    /// nothing to wait for.
+    /// Before [`Shard::handle_turn`]: have mails been left in the boxes that were there when they were last looked at?
+    pub fn note_mails_left(&mut self, are_left: bool) {
+        self.has_mails_left = are_left;
+    }
+
+    /// Handles what came before the boxes were last emptied, as far as the turn allows, and keeps what came since. A
+    /// single shard has nothing to wait for.
     pub(super) fn handle_late(&mut self, now: Time) {
-        if self.shared.shards() > 1 {
-            self.late.swap(0, 1);
+        let LateMails { arrived, next, due } = &mut self.late;
+        if self.shared.shards() == 1 {
+            due.extend(arrived.drain(..));
+        } else if !self.has_mails_left {
+            due.extend(next.drain(..));
+            std::mem::swap(arrived, next);
         }
-        for late in std::mem::take(&mut self.late[0]) {
+        while !self.is_spent()
+            && let Some(late) = self.late.due.pop_front()
+        {
             match late {
                 Late::Query { session, token, filter, after } => {
-                    let mut messages = Vec::new();
-                    let mut denied = 0;
-                    let is_asked = self.shared.config.protocol.check_retain_source;
-                    let mut check = SourceCheck::new(is_asked, &self.access);
-                    let next = self.retained.matching(
-                        &filter,
-                        after.as_deref(),
-                        now,
-                        BATCH,
-                        |topic, message: &Message| match check.lets(topic, message) {
-                            true => messages.push(message.clone()),
-                            false => denied += 1,
-                        },
-                    );
-                    self.count(Counter::DroppedDenied, denied);
-                    self.post(session.shard, Mail::RetainedBatch { token, session, messages, next });
+                    self.answer_query(now, session, token, &filter, after.as_deref());
                 }
                 Late::Batch { session, token, messages, next } => {
                     self.handle_retained_batch(now, session, token, messages, next);
                 }
             }
         }
+    }
+
+    fn answer_query(
+        &mut self,
+        now: Time,
+        session: SessionKey,
+        token: u64,
+        filter: &str,
+        after: Option<&str>,
+    ) {
+        let mut messages = Vec::new();
+        let (mut denied, mut visits) = (0, 1);
+        let is_asked = self.shared.config.protocol.check_retain_source;
+        let mut check = SourceCheck::new(is_asked, &self.access);
+        let found = |topic: &str, message: &Message| match check.lets(topic, message) {
+            true => messages.push(message.clone()),
+            false => denied += 1,
+        };
+        let next = self.retained.matching_counted(filter, after, now, BATCH, &mut visits, found);
+        self.count(Counter::DroppedDenied, denied);
+        self.spend(WORK_A_VISIT * visits as u64);
+        self.post(session.shard, Mail::RetainedBatch { token, session, messages, next });
     }
 
     pub(super) fn handle_retained_batch(

@@ -5,6 +5,7 @@
 //! holds up those behind it; without anything that waits there is no list, and an answer goes out at
 //! once. A ticket counts the receipts that are missing for a publish that other shards take part in.
 
+use super::budget::WORK_AN_ANSWER;
 use super::connection::PAUSED_BY_OWED;
 use super::deliver::Fanout;
 use super::directory::GATED;
@@ -44,6 +45,12 @@ impl Outcome {
         self.matched |= other.matched;
         self.refused |= other.refused;
         self.refused_by_own |= other.refused_by_own;
+    }
+
+    /// A session did; `by_own`: that of the publisher.
+    pub(super) fn refuse(&mut self, by_own: bool) {
+        self.refused |= !by_own;
+        self.refused_by_own |= by_own;
     }
 
     /// Did anyone refuse it?
@@ -334,10 +341,23 @@ impl Shard {
     /// The log is durable up to `last`. Takes effect once and for all; what was waiting for it goes out.
     pub fn handle_durable(&mut self, now: Time, last: u64) {
         self.journal.set_durable(last);
-        while let Some((mark, _)) = self.waits.for_log.front()
+        self.release_durable(now);
+        self.settle(now);
+    }
+
+    /// Is there something that the log has, and that has not gone out?
+    pub(super) fn has_durable(&self) -> bool {
+        self.waits.for_log.front().is_some_and(|(mark, _)| *mark <= self.journal.durable())
+    }
+
+    /// What has waited for the log and need not any more, as far as the turn allows.
+    pub(super) fn release_durable(&mut self, now: Time) {
+        while !self.is_spent()
+            && let Some((mark, _)) = self.waits.for_log.front()
             && *mark <= self.journal.durable()
         {
             let Some((_, what)) = self.waits.for_log.pop_front() else { break };
+            self.spend(WORK_AN_ANSWER);
             match what {
                 ForLog::Owed { slot } => self.send_ready(now, slot),
                 ForLog::Publish { session, serial, packet_id, number } => {
@@ -351,7 +371,6 @@ impl Shard {
                 ForLog::Mail(to, mail) => self.post(to, *mail),
             }
         }
-        self.settle(now);
     }
 
     /// Opens a ticket for the number of receipts that the next one was announced to need.
@@ -363,6 +382,14 @@ impl Shard {
     pub(super) fn extend_ticket(&mut self, ticket: u64, by: u32) {
         if let Some(Some(ticket)) = self.waits.ticket_mut(ticket) {
             ticket.missing += by;
+        }
+    }
+
+    /// The same, and intents are done with the last of them.
+    pub(super) fn add_to_ticket(&mut self, ticket: u64, missing: u32, intents: Intents) {
+        if let Some(Some(ticket)) = self.waits.ticket_mut(ticket) {
+            ticket.missing += missing;
+            ticket.intents.extend(intents);
         }
     }
 
