@@ -1,7 +1,7 @@
 //! What stands before MQTT on a listener: PROXY header, TLS and WebSocket, as clients from outside meet them.
 
 mod identity;
-mod pki;
+pub(crate) mod pki;
 mod proxy;
 mod rates;
 mod reload;
