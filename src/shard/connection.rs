@@ -150,6 +150,11 @@ impl Connection {
         self.rare.as_mut()?.pace.as_deref_mut()
     }
 
+    /// Bytes that have come and belong to packets that are not handled yet.
+    pub(super) fn partial_bytes(&self) -> usize {
+        self.partial.len()
+    }
+
     pub(super) fn is_paused_by(&self, why: u8) -> bool {
         self.paused & why != 0
     }

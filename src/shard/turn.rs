@@ -5,7 +5,7 @@
 //! next turn, which comes at once.
 
 use super::budget::WORK_A_FAREWELL;
-use super::connection::PAUSED_BY_WORK;
+use super::connection::{Connection, PAUSED_BY_WORK};
 use super::{EndCause, Hangup, Shard};
 use crate::time::Time;
 
@@ -115,6 +115,12 @@ impl Shard {
         {
             self.unread.push_back((slot, connection.serial));
         }
+    }
+
+    /// Bytes of a connection that have come and wait for a later turn.
+    pub fn unread_bytes(&self, slot: u32) -> usize {
+        let waits = |connection: &&Connection| connection.is_paused_by(PAUSED_BY_WORK);
+        self.connection(slot).filter(waits).map_or(0, Connection::partial_bytes)
     }
 
     /// What a connection has been waiting for is done.

@@ -22,6 +22,8 @@ pub struct Link {
     pub hangup: Option<Hangup>,
     pub readable: bool,
     pub up_consumed: u64,
+    /// Of that, what the broker has put off to a later turn.
+    pub up_unread: u64,
     /// What it has surely taken notice of.
     pub up_sure: u64,
     /// Reasons not to read it.
@@ -65,6 +67,7 @@ impl Link {
             hangup: None,
             readable: false,
             up_consumed: 0,
+            up_unread: 0,
             up_sure: 0,
             paused: 0,
             backlog: VecDeque::new(),

@@ -150,6 +150,7 @@ impl World {
                 let host = &mut self.hosts[shard];
                 host.machine.note_mails_left(host.mails_left.iter().any(|&left| left > 0));
                 host.machine.handle_turn(now);
+                self.note_read_on(shard);
             }
             Job::Backlogs => {
                 for at in 0..self.hosts[shard].slots.len() {
@@ -200,18 +201,38 @@ impl World {
         if len > 0 {
             let bytes: Vec<u8> = self.links[link].inbound.drain(..len).collect();
             self.links[link].up_consumed += bytes.len() as u64;
-            let upto = self.links[link].up_consumed;
             self.hosts[shard].machine.handle_bytes(now, slot, &bytes);
-            let whole = self.hosts[shard].machine.has_connection(slot);
-            if whole {
-                self.links[link].up_sure = upto;
-            }
-            self.happenings.push_back(Happening::Consumed { link, upto, whole });
+            self.note_consumed(shard, link, slot);
         } else if let Some(hangup) = self.links[link].hangup.clone() {
             self.hosts[shard].machine.handle_hangup(now, slot, hangup);
             return;
         }
         self.mark_readable(link);
+    }
+
+    /// How far the broker has taken in what a client has sent.
+    fn note_consumed(&mut self, shard: usize, link: usize, slot: u32) {
+        let machine = &self.hosts[shard].machine;
+        let (whole, unread) = (machine.has_connection(slot), machine.unread_bytes(slot) as u64);
+        let state = &mut self.links[link];
+        let upto = state.up_consumed - unread;
+        state.up_unread = unread;
+        if whole {
+            state.up_sure = upto;
+        }
+        self.happenings.push_back(Happening::Consumed { link, upto, whole });
+    }
+
+    /// What was put off has gone on.
+    fn note_read_on(&mut self, shard: usize) {
+        for at in 0..self.hosts[shard].slots.len() {
+            if let Some(link) = self.hosts[shard].slots[at]
+                && self.links[link].up_unread > 0
+                && let Some(slot) = self.own_slot(shard, link)
+            {
+                self.note_consumed(shard, link, slot);
+            }
+        }
     }
 
     pub fn flush(&mut self, shard: usize) {
