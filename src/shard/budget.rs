@@ -71,6 +71,11 @@ impl Shard {
         self.renew(1);
     }
 
+    /// Steps that were done, ever: what a turn has taken, for those who measure.
+    pub fn work_done(&self) -> u64 {
+        self.budget.work
+    }
+
     /// Has this turn done what it may? What comes in then is better left for the next one; nothing is lost if it is
     /// not.
     pub fn is_spent(&self) -> bool {

@@ -415,12 +415,16 @@ pub(super) fn work_of(fanout: &Fanout<'_>) -> u64 {
     if fanout.publication.qos == QoS::AtMostOnce { 1 } else { WORK_A_NUMBERED }
 }
 
-/// How many deliveries may be made before the budget is asked again: few of large messages.
-pub(super) fn step_of(fanout: &Fanout<'_>) -> usize {
+/// What a message takes in an arena or a box, about.
+pub(super) fn size_of_message(fanout: &Fanout<'_>) -> usize {
     let publication = &fanout.publication;
     let forward: usize = publication.forward.iter().map(|run| run.len()).sum();
-    let bytes = publication.topic.len() + forward + publication.payload.len();
-    (STEP_BYTES_MAX / bytes.max(1)).clamp(1, STEP_MAX)
+    publication.topic.len() + forward + publication.payload.len()
+}
+
+/// How many deliveries may be made before the budget is asked again: few of large messages.
+pub(super) fn step_of(fanout: &Fanout<'_>) -> usize {
+    (STEP_BYTES_MAX / size_of_message(fanout).max(1)).clamp(1, STEP_MAX)
 }
 
 /// Asked so seldom, the budget costs a fan-out nothing.

@@ -108,6 +108,8 @@ pub enum Limit {
     Subscriptions,
     /// `limits.subscriptions_total`.
     SubscriptionsTotal,
+    /// `limits.wildcard_patterns_per_client`.
+    WildcardPatterns,
     /// `limits.topic_levels`.
     TopicLevels,
     /// `limits.retained_messages`.
@@ -247,6 +249,7 @@ impl Limit {
             Limit::BacklogDrop | Limit::BacklogPause => "limits.backlog_bytes",
             Limit::Subscriptions => "limits.subscriptions_per_client",
             Limit::SubscriptionsTotal => "limits.subscriptions_total",
+            Limit::WildcardPatterns => "limits.wildcard_patterns_per_client",
             Limit::TopicLevels => "limits.topic_levels",
             Limit::Retained => "limits.retained_messages",
             Limit::RetainedBytes => "limits.retained_bytes",
@@ -270,7 +273,9 @@ impl Limit {
             Limit::SessionQueueNewest(_) => "new messages dropped, the session's queue is full",
             Limit::BacklogDrop => "QoS 0 messages dropped, the client does not read",
             Limit::BacklogPause => "reading stopped, the client does not read its answers",
-            Limit::Subscriptions | Limit::SubscriptionsTotal => "subscription refused",
+            Limit::Subscriptions | Limit::SubscriptionsTotal | Limit::WildcardPatterns => {
+                "subscription refused"
+            }
             Limit::TopicLevels => "topic refused",
             Limit::Retained | Limit::RetainedBytes => "retained message refused",
             Limit::Sessions => "connect refused",
@@ -294,7 +299,9 @@ impl Limit {
             }
             Limit::BacklogDrop => Counter::DroppedSlow,
             Limit::BacklogPause => Counter::LimitBacklog,
-            Limit::Subscriptions | Limit::SubscriptionsTotal => Counter::LimitSubscriptions,
+            Limit::Subscriptions | Limit::SubscriptionsTotal | Limit::WildcardPatterns => {
+                Counter::LimitSubscriptions
+            }
             Limit::TopicLevels => Counter::LimitTopicLevels,
             Limit::Retained | Limit::RetainedBytes => Counter::LimitRetained,
             Limit::Sessions => Counter::LimitSessions,

@@ -76,7 +76,10 @@ impl Shard {
         for subscription in restored.subscriptions {
             let Ok(filter) = TopicFilter::parse(&subscription.filter) else { continue };
             let (options, id) = (subscription.options, subscription.subscription_id);
-            self.directory.session_mut(session).add_subscription(filter.as_str());
+            let new = self.directory.session_mut(session).add_subscription(filter.as_str());
+            if new && filter.has_wildcard() {
+                self.patterns.add(filter.matching_part(), session);
+            }
             if filter.shared().is_some() {
                 self.count(Counter::SharedSubscriptions, 1);
                 needed.expect(1);

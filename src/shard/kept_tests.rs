@@ -18,7 +18,7 @@ pub(super) fn connect_kept(world: &mut World, shard: usize, client_id: &str) -> 
 }
 
 /// A client identifier that is at home on a shard of two.
-fn at_home(shard: usize, name: &str) -> String {
+pub(super) fn at_home(shard: usize, name: &str) -> String {
     let homes = super::Homes::new(2, 7);
     let mut names = (0..).map(|n| format!("{name}{n}"));
     names.find(|name| usize::from(homes.home_of(name)) == shard).unwrap()

@@ -89,7 +89,7 @@ use crate::router::interest::InterestCounts;
 use crate::router::retained::{Retained, RetainedLimits};
 use crate::store::{Journal, Wall};
 use crate::time::Time;
-use crate::topic::{Matches, TopicIndex};
+use crate::topic::{Matches, Patterns, TopicIndex};
 use connection::Connection;
 use directory::Directory;
 use groups::Groups;
@@ -232,6 +232,8 @@ pub struct Shard {
     subscriptions: TopicIndex,
     matches: Matches,
     groups: Groups,
+    /// Of the filters of this shard's sessions.
+    patterns: Patterns,
     /// Wildcard filters of other shards: the subscribers are shard numbers.
     foreign_wildcards: TopicIndex,
     foreign_matches: Matches,
@@ -314,6 +316,7 @@ impl Shard {
             subscriptions: TopicIndex::new(seed ^ 1),
             matches: Matches::default(),
             groups: Groups::new(seed ^ 2),
+            patterns: Patterns::new(seed ^ 7),
             foreign_wildcards: TopicIndex::new(seed ^ 3),
             foreign_matches: Matches::default(),
             own_exact: interest,

@@ -1,6 +1,7 @@
 //! PUBLISH from a client: checks, the acknowledgement, and the way to every subscriber.
 
-use super::convoy::{step_of, work_of};
+use super::connection::PAUSED_BY_WORK;
+use super::convoy::{size_of_message, step_of, work_of};
 use super::deliver::Fanout;
 use super::directory::MOUNTED;
 use super::mount::{TOPIC_BYTES_MAX, mounted};
@@ -136,7 +137,18 @@ impl Shard {
                 self.report_refused(session, violation);
                 return Ok(());
             }
-            self.publish(now, &mut Fanout::new(publication, now, 0));
+            let mut fanout = Fanout::new(publication, now, 0);
+            if self.waits_for_others(&fanout) {
+                fanout.ticket = self.waits.next_ticket();
+            }
+            self.publish(now, &mut fanout);
+            if fanout.missing > 0
+                && let Some(serial) = self.hold_until_received(slot)
+            {
+                let intents = std::mem::take(&mut fanout.intents);
+                let then = Purpose::ReadOn { slot, serial };
+                self.open_ticket(fanout.missing, Outcome::default(), intents, then);
+            }
             return Ok(());
         };
         let kind = if publish.qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
@@ -191,7 +203,9 @@ impl Shard {
             self.report_quota(session);
         }
         if ticket != 0 {
-            let answer = PublishAnswer { slot, session: key, kind, packet_id };
+            let reads_on =
+                if self.waits_for_others(&fanout) { self.hold_until_received(slot) } else { None };
+            let answer = PublishAnswer { slot, session: key, kind, packet_id, reads_on };
             let intents = std::mem::take(&mut fanout.intents);
             self.open_ticket(fanout.missing, outcome, intents, Purpose::Answer(answer));
         }
@@ -199,6 +213,19 @@ impl Shard {
         // know it; PUBACK comes after.
         self.answer(now, slot, mark, ticket, publish_answer(version, kind, packet_id, outcome));
         self.deliver_own(now, slot, &mut fanout);
+    }
+
+    /// Is a message so large that its publisher is not read until every other shard has it? Boxes are bounded in mails,
+    /// and a client that has to wait for its own messages can't fill them with large ones.
+    fn waits_for_others(&self, fanout: &Fanout<'_>) -> bool {
+        size_of_message(fanout) > MAIL_BYTES_MAX && self.shared.shards() > 1
+    }
+
+    /// Stops reading from a publisher; its serial, for [`Shard::read_on_later`].
+    fn hold_until_received(&mut self, slot: u32) -> Option<u32> {
+        let serial = self.connection(slot)?.serial;
+        self.pause(slot, PAUSED_BY_WORK);
+        Some(serial)
     }
 
     /// A QoS 2 message came again: its PUBREC, once what the first one promises is there.
@@ -346,6 +373,7 @@ impl Shard {
         self.subscriptions.matches(publication.topic, origin, &mut matches);
         // One whose only subscription has No Local is a matching subscriber too.
         outcome.matched = matches.filters() > 0;
+        self.spend(matches.visited() as u64 / VISITED_A_STEP);
         let all = matches.as_slice();
         let step = step_of(fanout);
         let visit = self.begin_visit();
@@ -523,7 +551,7 @@ impl Shard {
         ticket: u64,
         intent: u64,
     ) {
-        if message.qos() == QoS::AtMostOnce && !message.is_retained() {
+        if message.qos() == QoS::AtMostOnce && !message.is_retained() && ticket == 0 {
             // No session keeps it, and no one waits for a receipt.
             self.route(now, &mut Fanout::new(message.as_publication(), now, 0));
             return;
@@ -598,6 +626,12 @@ impl Shard {
         next
     }
 }
+
+/// Larger messages go to other shards one at a time from each publisher.
+const MAIL_BYTES_MAX: usize = 32 << 10;
+
+/// So many nodes of the trie are looked at in the time of a delivery.
+const VISITED_A_STEP: u64 = 4;
 
 /// The shards of a bit mask, in order.
 pub(super) fn shards_of(mut mask: u128) -> impl Iterator<Item = ShardId> {

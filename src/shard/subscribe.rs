@@ -360,6 +360,8 @@ impl Shard {
             (Limit::Subscriptions, Reason::QuotaExceeded)
         } else if is_new && self.subscriptions.len() >= self.shares.subscriptions {
             (Limit::SubscriptionsTotal, Reason::QuotaExceeded)
+        } else if is_new && filter.has_wildcard() && !self.has_room_for_pattern(session, filter) {
+            (Limit::WildcardPatterns, Reason::QuotaExceeded)
         } else if filter.shared().is_some() && !terms.shared_subscriptions {
             // A 3.x client could not know.
             return Err(Reason::SharedSubscriptionsNotSupported);
@@ -371,6 +373,15 @@ impl Shard {
         let client = state.client_id.clone();
         self.report(Event::LimitReached { limit: limit.0, client });
         Err(limit.1)
+    }
+
+    /// May a session bring in the patterns that are new with a filter?
+    fn has_room_for_pattern(&self, session: u32, filter: TopicFilter<'_>) -> bool {
+        let new = self.patterns.new_in(filter.matching_part());
+        let max = self.shared.config.limits.wildcard_patterns_per_client;
+        new == 0
+            || (self.patterns.brought_by(session) + new <= max
+                && self.patterns.len() + new <= max * PATTERNS_FACTOR)
     }
 
     fn subscribe_one(
@@ -387,6 +398,9 @@ impl Shard {
         let qos = wanted.options.qos.min(QoS::from_bits(maximum).unwrap_or(QoS::ExactlyOnce));
         let options = SubscriptionOptions { qos, ..wanted.options };
         let new = self.directory.session_mut(session).add_subscription(filter.as_str());
+        if new && filter.has_wildcard() {
+            self.patterns.add(filter.matching_part(), session);
+        }
         if let Some(sid) = self.sid(session) {
             let filter = filter.as_str();
             self.journal.record(&Record::Subscribed { sid, filter, options, subscription_id });
@@ -452,6 +466,9 @@ impl Shard {
     }
 
     fn withdraw(&mut self, session: u32, filter: TopicFilter<'_>, token: Option<u64>) {
+        if filter.has_wildcard() {
+            self.patterns.remove(filter.matching_part());
+        }
         let counters = &self.shared.counters[usize::from(self.id)];
         if filter.shared().is_some() {
             counters.subtract(Counter::SharedSubscriptions, 1);
@@ -615,6 +632,10 @@ impl Shard {
         }
     }
 }
+
+/// The patterns of all clients of a shard are at most so many times those of one: what a search for the subscribers of
+/// a topic name may cost, a millisecond at most by default.
+const PATTERNS_FACTOR: usize = 32;
 
 fn is_wildcard(filter: &str) -> bool {
     filter.bytes().any(|byte| byte == b'+' || byte == b'#')

@@ -1,6 +1,6 @@
 //! Turns have a budget, and what they put off goes on: in order, and nothing is lost.
 
-use super::kept_tests::connect_kept;
+use super::kept_tests::{at_home, connect_kept};
 use super::tests::{connect, quiet};
 use super::world::World;
 use super::{Counter, Hangup, TurnBudget};
@@ -270,6 +270,57 @@ fn packet_with_more_filters_than_a_packet_may_have_ends_its_connection() {
 }
 
 #[test]
+fn filters_with_every_combination_of_wildcards_are_refused_from_a_bound_on() {
+    let mut world = quiet(1);
+    let client = connect(&mut world, 0, "many", 60);
+    let other = connect(&mut world, 0, "other", 60);
+    let level = |bits: u32, at: u32| if bits >> at & 1 == 0 { "a" } else { "+" };
+    let filters: Vec<String> =
+        (0..1_u32 << 12).map(|bits| (0..12).map(|at| level(bits, at)).collect::<Vec<_>>().join("/")).collect();
+    let mut body = vec![0, 9];
+    for filter in &filters {
+        body.extend_from_slice(&text(filter));
+        body.push(0);
+    }
+    world.send(client, &packet(0x82, &body));
+    let codes = packets(&world.take(client))[0].1[2..].to_vec();
+    let granted = codes.iter().filter(|&&code| code == 0).count();
+    assert!(codes.iter().all(|&code| code == 0 || code == 0x80) && granted > 30, "{granted}");
+    let patterns = world.shards[0].patterns.len();
+    assert!((400..=512).contains(&patterns), "{patterns}");
+    // A filter like one that is there is as good as ever, and so is another client's.
+    world.send(client, &subscribe(&format!("+{}", "/b".repeat(11)), 0));
+    assert_eq!(packets(&world.take(client)), [(0x90, vec![0, 1, 0])]);
+    world.send(other, &subscribe("+/x/+/x/+/#", 0));
+    assert_eq!(packets(&world.take(other)), [(0x90, vec![0, 1, 0])]);
+    world.hang_up(client, Hangup::Closed);
+    assert_eq!(world.shards[0].patterns.len(), 5);
+    world.hang_up(other, Hangup::Closed);
+    assert!(world.shards[0].patterns.is_empty());
+}
+
+#[test]
+fn large_messages_of_a_publisher_go_to_another_shard_one_at_a_time() {
+    for qos in [0, 1] {
+        let mut world = quiet(2);
+        let member = connect(&mut world, 1, &at_home(1, "member"), 60);
+        world.send(member, &subscribe("a/b", qos));
+        world.take(member);
+        let publisher = connect(&mut world, 0, &at_home(0, "publisher"), 60);
+        world.hold(0, 1);
+        for n in 0..10 {
+            world.send(publisher, &publish("a/b", u16::from(n) + 1, qos, &[n; 40_000]));
+        }
+        assert_eq!(world.on_the_way(0, 1), 1, "QoS {qos}");
+        world.release(0, 1);
+        world.run();
+        assert_eq!(payloads(&mut world, member), (0..10).collect::<Vec<u8>>());
+        let acks = if qos == 0 { 0 } else { 10 };
+        assert_eq!(packets(&world.take(publisher)).len(), acks);
+    }
+}
+
+#[test]
 fn walks_through_retained_messages_share_a_turn_and_come_to_their_ends() {
     let mut world = quiet(2);
     let publisher = connect(&mut world, 0, "publisher", 60);
@@ -279,6 +330,26 @@ fn walks_through_retained_messages_share_a_turn_and_come_to_their_ends() {
     for shard in &mut world.shards {
         shard.bound_turns(SMALL);
     }
+    let now = crate::time::Time::from_millis(900);
+    let shard = &mut world.shards[0];
+    for at in 0..20 {
+        let walker = 1000 + at;
+        shard.handle_open(now, walker, ([127, 0, 0, 1], 9).into(), 0, true);
+        shard.handle_bytes(now, walker, b"\x10\x0C\x00\x04MQTT\x04\x02\x00\x00\x00\x00");
+        shard.handle_bytes(now, walker, &subscribe("+/+/nomatch", 0));
+    }
+    for _ in 0..40 {
+        let before = shard.work_done();
+        shard.handle_turn(now);
+        let done = shard.work_done() - before;
+        // Each kind of work has its part, and may end with the longest step that there is: 1024 visits.
+        assert!(done < 2 * (64 + 2 * 1024), "{done} in one turn");
+    }
+    for at in 0..20 {
+        shard.handle_hangup(now, 1000 + at, Hangup::Closed);
+    }
+    shard.outbox().clear();
+    shard.take_effects();
     for (filter, expected) in [("+/+/nomatch", 0), ("r/#", 500)] {
         for at in 0..5 {
             let client = connect(&mut world, at % 2, &format!("{filter}{at}"), 60);

@@ -121,6 +121,11 @@ pub(super) enum Purpose {
     },
     /// Its intents are done, and nobody waits for more.
     Intents,
+    /// Its publisher is read on.
+    ReadOn {
+        slot: u32,
+        serial: u32,
+    },
 }
 
 /// The acknowledgement of a publish.
@@ -130,6 +135,8 @@ pub(super) struct PublishAnswer {
     pub session: SessionKey,
     pub kind: AckKind,
     pub packet_id: PacketId,
+    /// The serial of the connection, if it is not read until then.
+    pub reads_on: Option<u32>,
 }
 
 /// What waits for the log.
@@ -428,12 +435,16 @@ impl Shard {
                     self.give_receipt(to, mark, Receipt { ticket, outcome: done.outcome });
                 }
                 Purpose::Intents => {}
+                Purpose::ReadOn { slot, serial } => self.read_on_later(slot, serial),
             }
         }
     }
 
     /// Every shard has the message of a publish, or has refused it.
     fn finish_publish(&mut self, now: Time, ticket: u64, answer: &PublishAnswer, outcome: Outcome) {
+        if let Some(serial) = answer.reads_on {
+            self.read_on_later(answer.slot, serial);
+        }
         let mut mark = 0;
         if outcome.is_refused()
             && let Some(session) = self.directory.resolve(answer.session)

@@ -305,6 +305,11 @@ impl World {
         self.held.push((to, from));
     }
 
+    /// How many mails and sockets are on their way.
+    pub fn on_the_way(&self, from: usize, to: usize) -> usize {
+        self.boxes[to][from].len()
+    }
+
     /// What was held is there with the receiver's next turn.
     pub fn release(&mut self, from: usize, to: usize) {
         self.held.retain(|held| *held != (to, from));
