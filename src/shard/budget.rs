@@ -36,8 +36,6 @@ pub(super) const WORK_A_QUEUED: u64 = 4;
 pub(super) const WORK_A_NUMBERED: u64 = 3;
 /// A filter of a SUBSCRIBE or an UNSUBSCRIBE.
 pub(super) const WORK_A_FILTER: u64 = 16;
-/// A filter that is judged anew.
-pub(super) const WORK_A_JUDGEMENT: u64 = 4;
 /// Something that has waited for the log.
 pub(super) const WORK_AN_ANSWER: u64 = 4;
 /// A timer that is due.

@@ -12,7 +12,7 @@ use super::connection::PAUSED_BY_WORK;
 use super::deliver::{Fanout, OwnMatch};
 use super::waits::{Intents, Outcome, Receipt};
 use super::{SessionKey, Shard};
-use crate::message::Message;
+use crate::memory::KeptMessage;
 use crate::packet::QoS;
 use crate::time::Time;
 use crate::topic::Matches;
@@ -65,7 +65,7 @@ enum Stop {
 
 /// A message on its way round.
 struct Rider {
-    message: Rc<Message>,
+    message: Rc<KeptMessage>,
     topic_hash: u64,
     /// Its name in the log; 0: it is not there.
     number: u64,
@@ -98,6 +98,12 @@ impl Convoys {
         self.order.is_empty()
     }
 
+    /// Do messages of the topic with this hash stand in a line? What is retained of it waits until they are through: a
+    /// subscriber must not see an older message after a newer one, nor the same twice.
+    pub(super) fn has_line(&self, line: u64) -> bool {
+        self.lines.contains_key(&line)
+    }
+
     fn push(&mut self, line: u64, member: Member) {
         let members = self.lines.entry(line).or_default();
         if members.is_empty() {
@@ -126,7 +132,7 @@ impl Convoy {
 
 impl Shard {
     /// Is there room for what other shards send? What is left in a box holds up its sender.
-    pub fn takes_mails(&self) -> bool {
+    pub(super) fn has_turn_for_mails(&self) -> bool {
         !self.is_spent() && self.convoys.riders_by_mail < RIDERS_BY_MAIL_MAX
     }
 
@@ -137,12 +143,6 @@ impl Shard {
 
     fn line_of(&self, fanout: &Fanout<'_>) -> u64 {
         self.shared.hash(fanout.publication.topic)
-    }
-
-    /// Do messages of this topic stand in a line? What is retained of it waits until they are through: a subscriber must
-    /// not see an older message after a newer one, nor the same twice.
-    pub(super) fn has_line(&self, topic: &str) -> bool {
-        !self.convoys.is_empty() && self.convoys.lines.contains_key(&self.shared.hash(topic))
     }
 
     /// A message whose topic has a line goes behind those that stand there.
@@ -242,7 +242,7 @@ impl Shard {
             self.connection(slot).map(|connection| (slot, connection.serial))
         });
         Rider {
-            message: fanout.keep(),
+            message: fanout.keep(&self.memory),
             topic_hash: fanout.topic_hash,
             number: fanout.number,
             ticket: fanout.await_receipts(1),
@@ -322,7 +322,7 @@ impl Shard {
     fn ride(&mut self, now: Time, mut convoy: Convoy) -> Option<Member> {
         let visit = self.begin_visit();
         let before = self.journal.count();
-        let messages: SmallVec<[Rc<Message>; 4]> =
+        let messages: SmallVec<[Rc<KeptMessage>; 4]> =
             convoy.riders.iter().map(|rider| Rc::clone(&rider.message)).collect();
         let mut fanouts = Vec::with_capacity(messages.len());
         for (rider, message) in convoy.riders.iter().zip(&messages) {

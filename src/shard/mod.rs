@@ -17,6 +17,9 @@ mod admission_tests;
 mod authentication;
 #[cfg(all(test, feature = "runtime"))]
 mod authentication_tests;
+mod behind;
+#[cfg(test)]
+mod behind_tests;
 mod bucket;
 mod budget;
 mod client_id;
@@ -24,8 +27,11 @@ mod connect;
 mod connection;
 mod convoy;
 mod counters;
+#[cfg(test)]
+mod curves_tests;
 mod deliver;
 mod directory;
+mod ends;
 mod enqueue;
 mod event;
 mod groups;
@@ -36,9 +42,14 @@ mod kept_tests;
 #[cfg(feature = "runtime")]
 mod log;
 mod mail;
+mod members;
+mod memory;
+#[cfg(test)]
+mod memory_tests;
 mod mount;
 #[cfg(test)]
 mod moved_tests;
+mod owed;
 mod pace;
 mod peer;
 mod penalty;
@@ -75,6 +86,7 @@ pub use connection::Hangup;
 pub use counters::{Counter, Counters};
 pub use event::{EndCause, Event, Limit, QueueBound};
 pub use mail::{GroupMember, Mail};
+pub use memory::MemoryRelief;
 pub use penalty::REFUSALS_WAITING_MAX;
 pub use publish::Forward;
 pub use shared::{Homes, Shared};
@@ -82,6 +94,7 @@ pub use waits::{Outcome, Receipt};
 
 use crate::auth::access::{Access, Login};
 use crate::config::ShardShares;
+use crate::memory::MemoryAccount;
 use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::packet::Reason;
@@ -253,6 +266,7 @@ pub struct Shard {
     next_token: u64,
     last_stamp: u64,
     entropy: u64,
+    behind: behind::Behind,
     budget: budget::Budget,
     /// Sessions whose queues go on later.
     deferred: VecDeque<u32>,
@@ -270,6 +284,8 @@ pub struct Shard {
     /// The broker stops, and connections in slots from this one on are still to be closed.
     farewell_to: Option<u32>,
     queued_bytes: usize,
+    memory: MemoryAccount,
+    pressure: memory::Pressure,
     sys: sys::SysState,
     closing: bool,
     /// What must survive.
@@ -286,12 +302,10 @@ pub struct Shard {
     /// The timer that tells the log that the broker lives is running.
     is_telling_alive: bool,
     waits: Waits,
-    /// Ends of sessions that are not durable yet: mark, and hash of the client identifier.
-    ends: VecDeque<(u64, u64)>,
+    ends: ends::Ends,
     /// What the listeners ask of their clients.
     access: Arc<[Access]>,
-    /// Those who are in, in slots from this one on, are still to be judged by them.
-    judged_to: Option<u32>,
+    judging: admission::Judging,
     /// The buckets of the listeners, by their numbers.
     lanes: Box<[pace::Lane]>,
 }
@@ -300,7 +314,7 @@ impl Shard {
     /// An empty shard. `seed` is the only source of chance: assigned client identifiers and the
     /// keys of hash tables come from it, and nothing that must not be guessed.
     pub fn new(id: ShardId, shared: Arc<Shared>, interest: Option<InterestCounts>, seed: u64) -> Shard {
-        let shares = shared.config.shares(shared.shards());
+        let shares = shared.shares();
         let retained = Retained::new(RetainedLimits {
             messages: shares.retained_messages,
             bytes: shares.retained_bytes,
@@ -333,6 +347,7 @@ impl Shard {
             next_token: 0,
             last_stamp: 0,
             entropy: seed,
+            behind: behind::Behind::default(),
             budget: budget::Budget::default(),
             deferred: VecDeque::new(),
             unread: VecDeque::new(),
@@ -343,6 +358,8 @@ impl Shard {
             has_mails_left: false,
             farewell_to: None,
             queued_bytes: 0,
+            memory: MemoryAccount::default(),
+            pressure: memory::Pressure::default(),
             sys: sys::SysState::default(),
             closing: false,
             journal: Journal::off(),
@@ -353,9 +370,9 @@ impl Shard {
             store_full: false,
             is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
-            ends: VecDeque::new(),
+            ends: ends::Ends::new(seed ^ 6),
             access: shared.terms.iter().map(|_| Access::default()).collect(),
-            judged_to: None,
+            judging: admission::Judging::default(),
             lanes: shared.terms.iter().map(|terms| pace::Lane::new(terms, shared.shards())).collect(),
             shared,
         }
@@ -423,6 +440,7 @@ impl Shard {
 
     /// What the driver is to do, in order.
     pub fn take_effects(&mut self) -> Vec<Effect> {
+        self.behind.forget_effects();
         std::mem::take(&mut self.effects)
     }
 
@@ -448,12 +466,21 @@ impl Shard {
         self.deferred.shrink_to_fit();
         self.unread.shrink_to_fit();
         self.convoys.give_memory_back();
+        self.behind.give_memory_back();
         self.effects.shrink_to_fit();
         self.due.shrink_to_fit();
         self.loopback.shrink_to_fit();
         self.waits.give_memory_back();
-        self.ends.shrink_to_fit();
+        self.ends.give_memory_back();
+        self.groups.give_memory_back();
+        self.own_wildcards.give_memory_back();
+        self.judging.give_memory_back();
         self.lanes.iter_mut().for_each(pace::Lane::give_memory_back);
+    }
+
+    /// The bytes that clients make it keep: enough to see that most are gone.
+    pub fn kept_bytes(&self) -> usize {
+        self.memory.total()
     }
 
     /// What is to be sent.
@@ -482,6 +509,7 @@ impl Shard {
             self.deliver_mail(now, self.id, mail);
         }
         self.journal.seal_if_long();
+        self.note_journal();
     }
 
     fn post(&mut self, to: ShardId, mail: Mail) {

@@ -10,7 +10,9 @@ use super::budget::WORK_A_FILTER;
 use super::connection::PAUSED_BY_WORK;
 use super::groups::member_of;
 use super::waits::Owing;
-use super::{Counter, EndCause, Event, GroupMember, Limit, Mail, SessionKey, Shard, ShardId, Violation};
+use super::{
+    Counter, EndCause, Event, GroupMember, Limit, Mail, MemoryRelief, SessionKey, Shard, ShardId, Violation,
+};
 use crate::packet::{
     PacketId, ProtocolVersion, QoS, Reason, Subscribe, SubscribeFilter, SubscribeFilters, Unsubscribe,
     UnsubscribeFilters, encode_suback, encode_unsuback,
@@ -107,6 +109,10 @@ impl OwnWildcards {
         let hasher = RandomState::with_seeds(seed, 0x7769, 0x6c64, 0x6361);
         OwnWildcards { filters: AHashMap::with_hasher(hasher), next_serial: 0 }
     }
+
+    pub(super) fn give_memory_back(&mut self) {
+        self.filters.shrink_to_fit();
+    }
 }
 
 struct OwnWildcard {
@@ -192,8 +198,7 @@ impl Shard {
                 }
             };
             answer.codes.push(code);
-            let held = self.directory.session(session).subscriptions().len();
-            self.spend(WORK_A_FILTER + held as u64 / 256);
+            self.spend(WORK_A_FILTER);
         }
         answer.mark = answer.mark.max(self.mark_since(before));
         Ok(())
@@ -358,6 +363,13 @@ impl Shard {
             (Limit::TopicLevels, Reason::TopicFilterInvalid)
         } else if is_new && state.subscriptions().len() >= config.limits.subscriptions_per_client {
             (Limit::Subscriptions, Reason::QuotaExceeded)
+        } else if is_new
+            && state.subscription_text_bytes() + filter.as_str().len()
+                > config.limits.subscription_bytes_per_client
+        {
+            (Limit::SubscriptionBytes, Reason::QuotaExceeded)
+        } else if is_new && self.is_memory_tight() {
+            (Limit::Memory(MemoryRelief::Subscribe), Reason::QuotaExceeded)
         } else if is_new && self.subscriptions.len() >= self.shares.subscriptions {
             (Limit::SubscriptionsTotal, Reason::QuotaExceeded)
         } else if is_new && filter.has_wildcard() && !self.has_room_for_pattern(session, filter) {
@@ -398,6 +410,9 @@ impl Shard {
         let qos = wanted.options.qos.min(QoS::from_bits(maximum).unwrap_or(QoS::ExactlyOnce));
         let options = SubscriptionOptions { qos, ..wanted.options };
         let new = self.directory.session_mut(session).add_subscription(filter.as_str());
+        if new {
+            self.note_subscription(filter.as_str(), true);
+        }
         if new && filter.has_wildcard() {
             self.patterns.add(filter.matching_part(), session);
         }
@@ -466,6 +481,7 @@ impl Shard {
     }
 
     fn withdraw(&mut self, session: u32, filter: TopicFilter<'_>, token: Option<u64>) {
+        self.note_subscription(filter.as_str(), false);
         if filter.has_wildcard() {
             self.patterns.remove(filter.matching_part());
         }
@@ -563,11 +579,16 @@ impl Shard {
                     retain_as_published: false,
                     retain_handling: RetainHandling::Never,
                 };
-                self.foreign_wildcards.subscribe(filter, u32::from(from), options, 0);
+                let known = self.foreign_wildcards.subscribe(filter, u32::from(from), options, 0);
+                if !known {
+                    self.note_foreign_filter(filter, true);
+                }
                 self.post(from, Mail::InterestKnown { token });
             }
             None => {
-                self.foreign_wildcards.unsubscribe(filter, u32::from(from));
+                if self.foreign_wildcards.unsubscribe(filter, u32::from(from)) {
+                    self.note_foreign_filter(filter, false);
+                }
             }
         }
     }

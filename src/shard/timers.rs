@@ -1,7 +1,7 @@
 //! What the clock does: keep alive, time for CONNECT, will delay, session expiry, house-keeping.
 
 use super::budget::WORK_A_TIMER;
-use super::connection::{PAUSED_BY_WORK, Stage};
+use super::connection::{PAUSED_BY_ROOM, PAUSED_BY_WORK, Stage};
 use super::wheel::{TimerId, Wheel};
 use super::{Counter, EndCause, Shard};
 use crate::time::Time;
@@ -27,6 +27,8 @@ pub(super) enum Timer {
     Sys,
     /// Tell the log that the broker lives.
     Alive,
+    /// Look whether memory is still tight.
+    Memory,
 }
 
 /// Expired retained messages are looked for this often, while there are any messages.
@@ -87,6 +89,7 @@ impl Shard {
                 self.start_sweep(now);
             }
             Timer::Alive => self.handle_alive(now),
+            Timer::Memory => self.handle_memory_timer(),
             Timer::Sys => {
                 self.publish_sys(now, false);
                 self.wheel.schedule(now.after_seconds(self.shared.config.sys.interval_seconds), Timer::Sys);
@@ -129,7 +132,7 @@ impl Shard {
             Stage::Refuse => return self.send_refusal(now, slot),
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate => EndCause::ConnectTimeout,
             Stage::Serving { .. } => {
-                if connection.waits_for_rate() || connection.is_paused_by(PAUSED_BY_WORK) {
+                if connection.waits_for_rate() || connection.is_paused_by(PAUSED_BY_ROOM | PAUSED_BY_WORK) {
                     // Its silence is our doing.
                     connection.last_packet = now;
                 }

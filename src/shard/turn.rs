@@ -27,6 +27,7 @@ impl Shard {
         self.say_farewell(now);
         self.settle(now);
         self.renew(2);
+        self.read_waiting(now);
         self.read_on(now);
         self.settle(now);
         // What a receipt sets going may bring about others.
@@ -36,6 +37,7 @@ impl Shard {
         self.end_overrun(now);
         self.recent = None;
         self.journal.set_wall_millis(self.wall.millis(now));
+        self.look_at_memory(now);
         self.renew(1);
     }
 
@@ -46,8 +48,10 @@ impl Shard {
             || !self.convoys.is_empty()
             || !self.unfinished.is_empty()
             || !self.due.is_empty()
-            || !self.late.is_empty()
-            || self.judged_to.is_some()
+            || self.has_late()
+            || self.is_judging()
+            || self.is_making_room()
+            || self.has_room_for_waiting()
             || self.farewell_to.is_some()
             || self.has_durable()
     }

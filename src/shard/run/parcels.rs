@@ -10,6 +10,7 @@ use crate::time::Time;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 
 /// What goes through the mesh: mails of the machine, and sockets on their way home.
 pub enum Parcel {
@@ -17,6 +18,16 @@ pub enum Parcel {
     Mail(Mail),
     /// A connection whose client identifier is at home there.
     Socket(Box<Arrival>),
+}
+
+impl Parcel {
+    /// What it takes beside its place in a box.
+    fn bytes(&self) -> usize {
+        match self {
+            Parcel::Mail(mail) => mail.message_bytes(),
+            Parcel::Socket(arrival) => arrival.guest.bytes.len() + arrival.unsent.len(),
+        }
+    }
 }
 
 /// A connection on its way to another shard.
@@ -34,11 +45,17 @@ pub struct Arrival {
 pub(super) type Overflow = VecDeque<Parcel>;
 
 impl Runner {
+    /// Are there mails that may be taken?
+    pub(super) fn has_mails(&self) -> bool {
+        self.mesh.any_ready() && self.machine.takes_mails()
+    }
+
     pub(super) fn take_mails(&mut self) -> io::Result<()> {
         if self.shared.shards() == 1 {
             return Ok(());
         }
         self.empty_overflow();
+        let is_stopping = self.control.stop.load(Ordering::Acquire);
         let own = usize::from(self.machine.id());
         // All that was there when they were last looked at, be it in several turns: see `handle_late`.
         if self.mails_left.iter().all(|&left| left == 0) {
@@ -53,7 +70,8 @@ impl Runner {
             // The sender's turn may have begun after this one: its times must not lie ahead.
             let now = self.now();
             self.worked_at = now;
-            while self.mails_left[from] > 0 && self.machine.takes_mails() {
+            // The boxes fill, and their writers stop reading. The log goes on without them.
+            while self.mails_left[from] > 0 && (self.machine.takes_mails() || is_stopping) {
                 let Some(parcel) = self.mesh.receive(from) else { break };
                 self.mails_left[from] -= 1;
                 match parcel {
@@ -114,7 +132,8 @@ impl Runner {
     pub(super) fn send(&mut self, now: Time, to: ShardId, parcel: Parcel, cause: Option<u32>) {
         let at = usize::from(to);
         let parcel = if self.overflow[at].is_empty() {
-            match self.mesh.send(at, parcel) {
+            let bytes = parcel.bytes();
+            match self.mesh.send(at, parcel, bytes) {
                 Ok(()) => return,
                 Err(parcel) => parcel,
             }
@@ -123,6 +142,7 @@ impl Runner {
         };
         self.overflow[at].push_back(parcel);
         self.overflowing += 1;
+        self.machine.handle_mesh_full(true);
         if let Some(slot) = cause
             && self.paused.get(&slot).is_none_or(|why| why & PAUSED_BY_MESH == 0)
         {
@@ -146,7 +166,8 @@ impl Runner {
         }
         for to in 0..self.overflow.len() {
             while let Some(parcel) = self.overflow[to].pop_front() {
-                match self.mesh.send(to, parcel) {
+                let bytes = parcel.bytes();
+                match self.mesh.send(to, parcel, bytes) {
                     Ok(()) => self.overflowing -= 1,
                     Err(parcel) => {
                         self.overflow[to].push_front(parcel);
@@ -157,6 +178,7 @@ impl Runner {
         }
         if self.overflowing == 0 {
             self.overflow.iter_mut().for_each(|list| *list = Overflow::new());
+            self.machine.handle_mesh_full(false);
             for slot in std::mem::take(&mut self.paused_by_mesh) {
                 self.resume(slot, PAUSED_BY_MESH);
             }
