@@ -117,7 +117,10 @@ const FILTERS_MAX: usize = 65_536;
 fn check_count(count: &mut usize) -> Result<(), DecodeError> {
     *count += 1;
     if *count > FILTERS_MAX {
-        return Err(DecodeError { fault: Fault::TooMany, cause: "more than 65,536 topic filters in one packet" });
+        return Err(DecodeError {
+            fault: Fault::TooMany,
+            cause: "more than 65,536 topic filters in one packet",
+        });
     }
     Ok(())
 }

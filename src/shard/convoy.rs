@@ -67,8 +67,6 @@ enum Stop {
 struct Rider {
     message: Rc<KeptMessage>,
     topic_hash: u64,
-    /// Its name in the log; 0: it is not there.
-    number: u64,
     /// Gets one receipt when it has been everywhere; 0: nobody waits for it.
     ticket: u64,
     intended: bool,
@@ -244,7 +242,6 @@ impl Shard {
         Rider {
             message: fanout.keep(&self.memory),
             topic_hash: fanout.topic_hash,
-            number: fanout.number,
             ticket: fanout.await_receipts(1),
             intended: fanout.intended,
             own_last: fanout.own.is_some(),
@@ -324,10 +321,12 @@ impl Shard {
         let before = self.journal.count();
         let messages: SmallVec<[Rc<KeptMessage>; 4]> =
             convoy.riders.iter().map(|rider| Rc::clone(&rider.message)).collect();
+        // Each visit takes the message down anew, if it goes to sessions that are in the log: there it lives from its
+        // first delivery to its last one, and the first ones may be settled before the next visit.
         let mut fanouts = Vec::with_capacity(messages.len());
         for (rider, message) in convoy.riders.iter().zip(&messages) {
             let mut fanout = Fanout::of(message, now, rider.topic_hash);
-            (fanout.number, fanout.ticket, fanout.intended) = (rider.number, rider.ticket, rider.intended);
+            (fanout.ticket, fanout.intended) = (rider.ticket, rider.intended);
             fanouts.push(fanout);
         }
         // Those that have been everywhere.
@@ -349,7 +348,6 @@ impl Shard {
         }
         let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
         for (rider, fanout) in convoy.riders.iter_mut().zip(&mut fanouts) {
-            rider.number = fanout.number;
             rider.mark = rider.mark.max(mark);
             rider.own_delivery = fanout.own_delivery.take().or(rider.own_delivery.take());
             let intents: Intents = std::mem::take(&mut fanout.intents);

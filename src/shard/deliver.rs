@@ -5,10 +5,11 @@
 //! merge. At QoS 1 and 2 the packet identifier makes the difference: subscribers that go in step
 //! have the same one, and share the variant; the others get a copy with two bytes changed.
 
+use super::budget::WORK_A_QUEUED;
+use super::convoy::size_of_message;
 use super::directory::{ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
 use super::enqueue::Place;
 use super::waits::{ForLog, Intents, QUOTA};
-use super::budget::WORK_A_QUEUED;
 use super::{Counter, EndCause, Event, Limit, SessionKey, Shard};
 use crate::memory::{KeptMessage, MemoryAccount, allocated};
 use crate::message::{Message, Publication};
@@ -23,6 +24,8 @@ use std::sync::Arc;
 
 /// A payload up to this size is copied behind each header; above, all headers refer to one.
 const COPIED_PAYLOAD_MAX: usize = 512;
+/// What goes to a kept session at QoS 1 only when the log has it.
+const LARGE_BYTES_MIN: usize = 32 << 10;
 /// A single session puts no more than this into one turn by itself.
 const TURN_BYTES_MAX: u32 = 64 * 1024;
 
@@ -313,8 +316,8 @@ impl Shard {
                     subscription_ids,
                     group,
                 );
-                if qos == QoS::ExactlyOnce {
-                    self.publish_when_durable(subscriber, packet_id, number);
+                if self.sends_when_durable(subscriber, fanout, qos) {
+                    self.publish_when_durable(subscriber, packet_id, number, qos);
                     return true;
                 }
             }
@@ -344,13 +347,25 @@ impl Shard {
         self.number()
     }
 
+    /// Does a session that is in the log get this only when the log has it? QoS 2 always. Of large messages only the
+    /// records are made in the fan-out, all with one copy of the message in the log; the bytes go out as turns allow.
+    fn sends_when_durable(&self, session: u32, fanout: &Fanout<'_>, qos: QoS) -> bool {
+        qos == QoS::ExactlyOnce
+            || size_of_message(fanout) > LARGE_BYTES_MIN
+            || self.directory.session(session).waiting_qos1 > 0
+    }
+
     /// Once the log has the packet identifier, and all that it came from. A session that is not in the
     /// log ends with its connection: what it gets twice, it gets as another.
-    fn publish_when_durable(&mut self, session: u32, packet_id: PacketId, number: u64) {
+    fn publish_when_durable(&mut self, session: u32, packet_id: PacketId, number: u64, qos: QoS) {
+        if qos == QoS::AtLeastOnce {
+            let waiting = &mut self.directory.session_mut(session).waiting_qos1;
+            *waiting = waiting.saturating_add(1);
+        }
         let slot = self.directory.slot(session).connection;
         let Some(serial) = self.connection(slot).map(|connection| connection.serial) else { return };
         let session = self.directory.key(session);
-        self.wait_for_log(self.journal.mark(), ForLog::Publish { session, serial, packet_id, number });
+        self.wait_for_log(self.journal.mark(), ForLog::Publish { session, serial, packet_id, number, qos });
     }
 
     /// The log has it. A newer connection sends it again by itself.
@@ -361,12 +376,18 @@ impl Shard {
         serial: u32,
         packet_id: PacketId,
         number: u64,
+        qos: QoS,
     ) {
         let Some(session) = self.directory.resolve(session) else { return };
-        let entry = self.directory.slot(session);
-        if !self.is_served_by(session, entry.connection, serial) {
+        let connection = self.directory.slot(session).connection;
+        if !self.is_served_by(session, connection, serial) {
             return;
         }
+        if qos == QoS::AtLeastOnce {
+            let waiting = &mut self.directory.session_mut(session).waiting_qos1;
+            *waiting = waiting.saturating_sub(1);
+        }
+        let entry = self.directory.slot(session);
         let sent = self.directory.session(session).inflight.sent(packet_id);
         let Some(delivery) = sent.filter(|delivery| delivery.number == number) else { return };
         let form = Form { version: entry.version, qos: delivery.qos, retain: delivery.retain };
@@ -642,8 +663,8 @@ impl Shard {
             let (qos, retain) = (form.qos, form.retain);
             self.record_delivery(sid, message, number, packet_id, qos, retain, &ids, group.as_ref());
         }
-        if form.qos == QoS::ExactlyOnce {
-            self.publish_when_durable(session, packet_id, number);
+        if self.sends_when_durable(session, fanout, form.qos) {
+            self.publish_when_durable(session, packet_id, number, form.qos);
         } else {
             self.send_publish(session, fanout, form, Some(packet_id), false, &ids);
         }

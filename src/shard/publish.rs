@@ -226,8 +226,7 @@ impl Shard {
             self.report_quota(session);
         }
         if ticket != 0 {
-            let reads_on =
-                if self.waits_for_others(&fanout) { self.hold_until_received(slot) } else { None };
+            let reads_on = if self.waits_for_others(&fanout) { self.hold_until_received(slot) } else { None };
             let answer = PublishAnswer { slot, session: key, kind, packet_id, reads_on, owed: None };
             let intents = std::mem::take(&mut fanout.intents);
             self.open_ticket(fanout.missing, outcome, intents, Purpose::Answer(answer));

@@ -124,7 +124,9 @@ impl Shard {
     }
 
     fn handle_connection_timer(&mut self, now: Time, slot: u32) {
-        let Some(connection) = self.connections.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let Some(connection) = self.connections.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return;
+        };
         if !Shard::take_fired(&self.wheel, &mut connection.timer) {
             return;
         }

@@ -138,8 +138,9 @@ fn few_bytes_that_ask_for_many_are_answered_in_pieces() {
         world.take(member);
     }
     (world.most_encoded, world.most_queued) = (0, 0);
-    let burst: Vec<u8> =
-        (0..64).flat_map(|n| packet(0x30, &[b"\x00\x00\x03\x23\x00\x01".as_slice(), &[n]].concat())).collect();
+    let burst: Vec<u8> = (0..64)
+        .flat_map(|n| packet(0x30, &[b"\x00\x00\x03\x23\x00\x01".as_slice(), &[n]].concat()))
+        .collect();
     world.send(publisher, &burst);
     for &member in &members {
         assert_eq!(payloads(&mut world, member), (0..64).collect::<Vec<u8>>());
@@ -178,6 +179,68 @@ fn message_that_waits_for_the_log_is_encoded_once_for_all_who_wait() {
         assert_eq!(got[0].1[12..], image);
     }
     assert!(world.most_encoded < 300_000, "{} bytes in one turn", world.most_encoded);
+}
+
+#[test]
+fn large_messages_at_qos_1_reach_kept_sessions_in_order_with_small_ones_behind_them() {
+    let mut world = quiet(1);
+    let mut members = Vec::new();
+    for at in 0..40 {
+        let member = connect_kept(&mut world, 0, &format!("kept{at}"));
+        world.send(member, &subscribe("firmware", 1));
+        world.take(member);
+        members.push(member);
+    }
+    let publisher = connect(&mut world, 0, "publisher", 60);
+    world.shards[0].bound_turns(TurnBudget { bytes: 64 << 10, ..TurnBudget::default() });
+    world.most_queued = 0;
+    let mut burst = Vec::new();
+    for n in 0..6_u8 {
+        let size = if n % 3 == 0 { 50_000 } else { 5 };
+        burst.extend(publish("firmware", u16::from(n) + 1, 1, &vec![n; size]));
+    }
+    world.send(publisher, &burst);
+    assert_eq!(packets(&world.take(publisher)).len(), 6);
+    for member in members {
+        assert_eq!(payloads(&mut world, member), [0, 1, 2, 3, 4, 5]);
+    }
+    assert!(world.most_queued < 600_000, "{} bytes in one turn", world.most_queued);
+}
+
+/// A message whose first subscribers are done with it before the last ones have it.
+#[test]
+fn power_cut_loses_no_message_of_a_fan_out_that_has_gone_on_for_turns() {
+    let mut world = quiet(1);
+    let mut members = Vec::new();
+    for at in 0..60 {
+        let member = connect_kept(&mut world, 0, &format!("kept{at}"));
+        world.send(member, &subscribe("a/b", 1));
+        world.take(member);
+        members.push(member);
+    }
+    for &member in &members[30..] {
+        world.hang_up(member, Hangup::Closed);
+    }
+    let publisher = connect(&mut world, 0, "publisher", 60);
+    world.shards[0].bound_turns(TurnBudget { work: 40, bytes: 1 << 20, touches: 100 });
+    let now = world.now();
+    world.shards[0].handle_bytes(now, slot(publisher), &publish("a/b", 1, 1, b"x"));
+    // Each turn's records are durable, and those who have the message acknowledge it, before the next turn.
+    for _ in 0..40 {
+        world.turn(0);
+        for &member in &members[..30] {
+            if !payloads(&mut world, member).is_empty() {
+                world.shards[0].handle_bytes(now, slot(member), b"\x40\x02\x00\x01");
+            }
+        }
+    }
+    world.run();
+    assert_eq!(packets(&world.take(publisher)), [(0x40, vec![0, 1])]);
+    let mut world = world.cut_power(1, 10);
+    for at in 30..60 {
+        let member = connect_kept(&mut world, 0, &format!("kept{at}"));
+        assert_eq!(payloads(&mut world, member), b"x", "{at}");
+    }
 }
 
 #[test]
@@ -275,8 +338,9 @@ fn filters_with_every_combination_of_wildcards_are_refused_from_a_bound_on() {
     let client = connect(&mut world, 0, "many", 60);
     let other = connect(&mut world, 0, "other", 60);
     let level = |bits: u32, at: u32| if bits >> at & 1 == 0 { "a" } else { "+" };
-    let filters: Vec<String> =
-        (0..1_u32 << 12).map(|bits| (0..12).map(|at| level(bits, at)).collect::<Vec<_>>().join("/")).collect();
+    let filters: Vec<String> = (0..1_u32 << 12)
+        .map(|bits| (0..12).map(|at| level(bits, at)).collect::<Vec<_>>().join("/"))
+        .collect();
     let mut body = vec![0, 9];
     for filter in &filters {
         body.extend_from_slice(&text(filter));

@@ -139,13 +139,14 @@ pub(super) enum ForLog {
     Owed {
         slot: u32,
     },
-    /// A QoS 2 PUBLISH, which the client must not get twice, and so only once its packet identifier and
+    /// A PUBLISH of QoS 1 that is large, or behind one; or one of QoS 2, which the client must not get twice, and so only once its packet identifier and
     /// all that it came from are durable.
     Publish {
         session: SessionKey,
         serial: u32,
         packet_id: PacketId,
         number: u64,
+        qos: QoS,
     },
     /// `[MQTT5-4.3.3-4]`: the client forgets the identifier with it, and so must we.
     Pubrel {
@@ -375,8 +376,8 @@ impl Shard {
             self.spend(WORK_AN_ANSWER);
             match what {
                 ForLog::Owed { slot } => self.send_ready(now, slot),
-                ForLog::Publish { session, serial, packet_id, number } => {
-                    self.send_durable_publish(now, session, serial, packet_id, number);
+                ForLog::Publish { session, serial, packet_id, number, qos } => {
+                    self.send_durable_publish(now, session, serial, packet_id, number, qos);
                 }
                 ForLog::Pubrel { session, serial, packet_id } => {
                     self.send_durable_pubrel(session, serial, packet_id);

@@ -20,8 +20,8 @@ mod trie;
 pub use filter::{FilterError, SharedFilter, TopicFilter, filter_matches};
 pub use index::TopicIndex;
 pub use matches::{Matched, Matches};
-pub use patterns::Patterns;
 pub use name::{TopicError, check_topic_name, has_forbidden_character, topic_levels};
+pub use patterns::Patterns;
 
 use crate::packet::QoS;
 
