@@ -18,6 +18,9 @@ use std::collections::VecDeque;
 /// One answer to a query: so much at a time that neither shard is held up.
 const BATCH: BatchLimits = BatchLimits { messages: 64, bytes: 64 * 1024, visits: 1024 };
 
+/// Above this, a session has one replay for each of its filters, whose number has its own bound.
+const REPLAYS_MAX: usize = 64;
+
 /// What waits for the next turn: by then every box has been emptied once more.
 pub(super) enum Late {
     /// Another shard asks. What was stored before it asked is here when it is answered, and so a subscriber
@@ -121,11 +124,11 @@ impl Shard {
         self.memory.change(MemoryKind::Retained, self.memory.of(MemoryKind::Retained), self.retained.bytes());
     }
 
-    /// From now on live messages are noted, so that none is followed by an older one from the store. `again`: the
-    /// session has subscribed with this filter before, and gets the last replay of it only.
-    pub(super) fn add_replay(&mut self, session: u32, replay: Replay, again: bool) {
+    /// From now on live messages are noted, so that none is followed by an older one from the store.
+    pub(super) fn add_replay(&mut self, session: u32, replay: Replay) {
         let state = self.directory.session_mut(session);
-        if again {
+        if state.replays.len() >= REPLAYS_MAX {
+            // Who subscribes again and again without reading gets the last one.
             state.replays.filled().drop_filter(&replay.filter);
         }
         state.replays.filled().push(replay);

@@ -461,7 +461,7 @@ impl Shard {
                 waiting: false,
                 ready: VecDeque::new(),
             };
-            self.add_replay(session, replay, !new);
+            self.add_replay(session, replay);
         }
         granted(qos)
     }
