@@ -84,6 +84,10 @@ const ANONYMOUS: Violation = Violation {
 const NO_CERTIFICATE: Violation =
     Violation { reason: Reason::BadUserNameOrPassword, cause: "no client certificate that names a user" };
 const BUSY: Violation = Violation { reason: Reason::ServerBusy, cause: "too many logins wait to be checked" };
+const UNCHECKED: Violation = Violation {
+    reason: Reason::ServerBusy,
+    cause: "its login was not checked within limits.connect_seconds",
+};
 const UNAVAILABLE: Violation = Violation {
     reason: Reason::ServerUnavailable,
     cause: "the server that decides on logins does not answer",
@@ -217,6 +221,19 @@ impl Shard {
             // What the client has sent behind its CONNECT.
             self.read(now, slot, &[]);
             self.settle(now);
+        }
+    }
+
+    /// The time for CONNECT is over, and the login was not checked: others were before it, or refusals of its address
+    /// wait. The client hears that it may try again.
+    pub(super) fn refuse_unchecked(&mut self, now: Time, slot: u32) {
+        self.count(Counter::LimitConnectSeconds, 1);
+        let Some(connection) = self.connection_mut(slot) else { return };
+        let Some(kept) = connection.rare().connect.take() else { return };
+        let Ok(mut connect) = kept.decode() else { return };
+        let user = self.certificate_user(slot);
+        if self.name_after_user(slot, &mut connect, user.as_deref()).is_ok() {
+            self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, UNCHECKED);
         }
     }
 

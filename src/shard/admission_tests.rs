@@ -111,6 +111,7 @@ fn an_answer_that_comes_too_late_is_for_nobody() {
     let client = world.open(0);
     world.send(client, &connect("c", 2, Some(("u", "p"))));
     world.pass(11_000);
+    assert_eq!(world.take(client), [0x20, 2, 0, 3], "it may try again");
     assert!(world.is_closed(client));
     world.answer(Verdict::Good(Grant::default()));
     assert_eq!(world.shards[0].connections(), 0);

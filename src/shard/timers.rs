@@ -20,6 +20,8 @@ pub(super) enum Timer {
     Rate(u32),
     /// There is enough in the bucket of a listener.
     Lane(u16),
+    /// Take down what sessions have lost.
+    Losses,
     /// Look whether the disks have room for those who wait.
     Disk,
     /// Look for expired retained messages.
@@ -70,6 +72,7 @@ impl Shard {
                 Timer::Rate(slot) => self.handle_rate_timer(now, slot),
                 Timer::Lane(listener) => self.handle_lane_timer(now, listener),
                 Timer::Disk => self.handle_disk_timer(now),
+                Timer::Losses => self.handle_losses_timer(now),
                 Timer::Sweep => {
                     self.retained.sweep(now, SWEEP_VISITS);
                     self.note_retained();
@@ -137,7 +140,8 @@ impl Shard {
         connection.timer = None;
         let cause = match connection.stage {
             Stage::Refuse => return self.send_refusal(now, slot),
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => EndCause::ConnectTimeout,
+            Stage::Check => return self.refuse_unchecked(now, slot),
+            Stage::Connect { .. } | Stage::Authenticate => EndCause::ConnectTimeout,
             Stage::Serving { .. } => {
                 if connection.waits_for_rate() || connection.is_paused_by(PAUSED_BY_ROOM | PAUSED_BY_DISK) {
                     // Its silence is our doing.
