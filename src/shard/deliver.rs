@@ -339,7 +339,10 @@ impl Shard {
             replay.for_log += 1;
         }
         let session = self.directory.key(session);
-        self.wait_for_log(self.journal.mark(), ForLog::Publish { session, serial, packet_id, number, replay });
+        self.wait_for_log(
+            self.journal.mark(),
+            ForLog::Publish { session, serial, packet_id, number, replay },
+        );
     }
 
     /// The log has it. A newer connection sends it again by itself.
@@ -378,7 +381,8 @@ impl Shard {
             replay.for_log -= 1;
         }
         let overtaken = state.has_overtaken() && {
-            let waiting = state.inflight.first(packet_id, number).map(|delivery| Rc::clone(&delivery.message));
+            let waiting =
+                state.inflight.first(packet_id, number).map(|delivery| Rc::clone(&delivery.message));
             waiting.is_some_and(|message| {
                 let hash = self.shared.hash(message.as_publication().topic);
                 self.directory.session(session).is_overtaken(hash, message.stamp(), replay)

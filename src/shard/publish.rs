@@ -2,11 +2,11 @@
 
 use super::deliver::Fanout;
 use super::directory::MOUNTED;
+use super::full_disk::DISK;
 use super::mount::{TOPIC_BYTES_MAX, mounted};
 use super::waits::{
     ForLog, Outcome, Owing, OwnDelivery, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer,
 };
-use super::full_disk::DISK;
 use super::{Counter, Effect, Event, Limit, Mail, SHARDS_MAX, Shard, ShardId, Violation};
 use crate::memory::{KeptMessage, MemoryKind, allocated};
 use crate::message::{Message, Publication};

@@ -62,7 +62,10 @@ impl Shard {
             None
         } else if self.store_full && is_kept(publication.topic) && !fanout.promised {
             Some(Limit::Disk)
-        } else if self.is_memory_tight() && !fanout.promised && self.is_larger_than_retained(now, &publication) {
+        } else if self.is_memory_tight()
+            && !fanout.promised
+            && self.is_larger_than_retained(now, &publication)
+        {
             Some(Limit::Memory(MemoryRelief::Retain))
         } else {
             // [MQTT5-3.3.1-5]
