@@ -15,9 +15,7 @@ impl Net {
         if buffer.id & HELD == 0 {
             return self.buffers.bytes(buffer.id as u16, buffer.len);
         }
-        self.lent_bytes[(buffer.id & !HELD) as usize]
-            .as_deref()
-            .expect("a buffer is on loan until it is given back")
+        self.lent.get(buffer.id & !HELD).expect("a buffer is on loan until it is given back")
     }
 
     /// Returns a buffer. The kernel gets it at the end of the turn.
@@ -25,7 +23,7 @@ impl Net {
         if buffer.id & HELD == 0 {
             self.buffers.give_back(buffer.id as u16);
         } else {
-            self.lent_bytes[(buffer.id & !HELD) as usize] = None;
+            self.lent.give_back(buffer.id & !HELD);
         }
     }
 
@@ -138,12 +136,7 @@ impl Net {
 
     fn lend_bytes(&mut self, bytes: Vec<u8>) -> Buffer {
         let len = bytes.len() as u32;
-        let index = self.lent_bytes.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.lent_bytes.push(None);
-            self.lent_bytes.len() - 1
-        });
-        self.lent_bytes[index] = Some(bytes);
-        Buffer { id: index as u32 | HELD, len }
+        Buffer { id: self.lent.lend(bytes) | HELD, len }
     }
 
     pub(super) fn received(&mut self, completion: Completion, events: &mut Vec<Event>) {

@@ -5,10 +5,11 @@ use super::authentication::Authentication;
 use super::connect::Told;
 use super::{Counter, Effect, EndCause, Event, Guest, Limit, Shard, Violation};
 use crate::config::Terms;
+use crate::memory::{Charge, MemoryKind, allocated};
 use crate::packet::{
     Connect, DecodeError, Frame, Framing, ProtocolVersion, Reason, encode_disconnect, frame,
 };
-use crate::session::Seldom;
+use crate::session::{Empty, Seldom};
 use crate::shard::directory::{BACKLOGGED, GATED, NO_CONNECTION};
 use crate::shard::pace::Pace;
 use crate::shard::peer::Peer;
@@ -98,6 +99,8 @@ pub(super) struct Rare {
     pub aliases_out: BTreeMap<Box<str>, u16>,
     /// How many aliases we may bind.
     pub aliases_out_max: u16,
+    /// What the aliases count for.
+    pub alias_charge: Option<Charge>,
     /// The CONNECT, while a login is checked or enhanced authentication is under way.
     pub connect: Option<KeptConnect>,
     /// Enhanced authentication.
@@ -112,6 +115,17 @@ pub(super) struct Rare {
     pub pace: Option<Box<Pace>>,
 }
 
+/// The beginning of a packet, and what it counts for.
+#[derive(Debug, Default)]
+struct Partial {
+    bytes: Vec<u8>,
+    charge: Option<Charge>,
+}
+
+impl Empty for Partial {
+    const EMPTY: &Self = &Partial { bytes: Vec::new(), charge: None };
+}
+
 /// A connection. Its memory while idle is what a fleet costs: rare things are boxed, and what the
 /// way of a message asks for is in the directory's slot.
 pub(super) struct Connection {
@@ -122,7 +136,7 @@ pub(super) struct Connection {
     /// Number of the listener that it came in by.
     pub listener: u16,
     /// The beginning of a packet whose end has not come.
-    partial: Seldom<Vec<u8>>,
+    partial: Seldom<Partial>,
     pub last_packet: Time,
     pub timer: Option<TimerId>,
     pub keep_alive_seconds: u16,
@@ -142,7 +156,7 @@ const _: () = assert!(size_of::<Connection>() <= 72);
 
 impl Connection {
     pub(super) fn unread_bytes(&self) -> usize {
-        self.partial.len()
+        self.partial.bytes.len()
     }
 
     pub(super) fn rare(&mut self) -> &mut Rare {
@@ -151,6 +165,16 @@ impl Connection {
 
     pub(super) fn pace_mut(&mut self) -> Option<&mut Pace> {
         self.rare.as_mut()?.pace.as_deref_mut()
+    }
+
+    /// Bytes of the packet whose end has not come.
+    pub(super) fn partial_bytes(&self) -> usize {
+        self.partial.bytes.len()
+    }
+
+    /// Bytes of topic aliases in both directions.
+    pub(super) fn alias_bytes(&self) -> usize {
+        self.rare.as_ref().and_then(|rare| rare.alias_charge.as_ref()).map_or(0, Charge::bytes)
     }
 
     pub(super) fn is_paused_by(&self, why: u8) -> bool {
@@ -194,10 +218,14 @@ pub(super) const PAUSED_BY_OWED: u8 = 2;
 pub(super) const PAUSED_BY_RATE: u8 = 4;
 /// It waits for the bucket of its listener.
 pub(super) const PAUSED_BY_LANE: u8 = 8;
+/// It brings more than the disk or another shard takes.
+pub(super) const PAUSED_BY_ROOM: u8 = 64;
 /// What it has sent before it was paused is being handled.
 pub(super) const GOES_ON: u8 = 16;
+/// Memory is short, and it is sending a large packet.
+pub(super) const PAUSED_BY_MEMORY: u8 = 32;
 /// Its next message must be kept, and the disk is full.
-pub(super) const PAUSED_BY_DISK: u8 = 32;
+pub(super) const PAUSED_BY_DISK: u8 = 128;
 
 /// Packet type of CONNECT.
 const CONNECT_TYPE: u8 = 1;
@@ -266,6 +294,7 @@ impl Shard {
         }
         debug_assert!(self.connections[at].is_none(), "the driver reuses a slot only after its close");
         self.connections[at] = Some(Box::new(connection));
+        self.note_connection(true);
         self.connection_count += 1;
         self.handshakes += 1;
     }
@@ -274,33 +303,41 @@ impl Shard {
     pub(super) fn read(&mut self, now: Time, slot: u32, bytes: &[u8]) {
         self.count(Counter::BytesReceived, bytes.len() as u64);
         let Some(connection) = self.connection_mut(slot) else { return };
-        if connection.partial.is_empty() {
+        if connection.partial.bytes.is_empty() {
             let used = self.read_packets(now, slot, bytes);
-            if let Some(used) = used.filter(|&used| used < bytes.len())
-                && let Some(connection) = self.connection_mut(slot)
-            {
-                connection.partial.filled().extend_from_slice(&bytes[used..]);
+            if let Some(used) = used.filter(|&used| used < bytes.len()) {
+                self.keep_partial(slot, Partial { bytes: bytes[used..].to_vec(), charge: None });
             }
         } else {
             let mut joined = connection.partial.take();
-            joined.extend_from_slice(bytes);
-            let used = self.read_packets(now, slot, &joined);
+            joined.bytes.extend_from_slice(bytes);
+            let used = self.read_packets(now, slot, &joined.bytes);
             // An idle connection keeps no buffer.
-            if let Some(used) = used.filter(|&used| used < joined.len())
-                && let Some(connection) = self.connection_mut(slot)
-            {
-                joined.drain(..used);
-                *connection.partial.filled() = joined;
+            if let Some(used) = used.filter(|&used| used < joined.bytes.len()) {
+                joined.bytes.drain(..used);
+                self.keep_partial(slot, joined);
             }
         }
+    }
+
+    fn keep_partial(&mut self, slot: u32, mut partial: Partial) {
+        let bytes = allocated(partial.bytes.capacity());
+        match &mut partial.charge {
+            Some(charge) => charge.set(bytes),
+            None => partial.charge = Some(self.memory.charge(MemoryKind::Partial, bytes)),
+        }
+        let Some(connection) = self.connection_mut(slot) else { return };
+        *connection.partial.filled() = partial;
+        self.check_partial(slot);
     }
 
     /// Handles every whole packet; how many bytes that were, or `None` when the connection is
     /// not here any more.
     fn read_packets(&mut self, now: Time, slot: u32, bytes: &[u8]) -> Option<usize> {
         let mut used = 0;
+        let before = self.brought();
         while used < bytes.len() {
-            if self.awaits_verdict(slot) {
+            if self.awaits_verdict(slot) || self.waits_for_room(slot, before) {
                 return Some(used);
             }
             let max = self.packet_bytes_max(slot)?;
@@ -469,6 +506,8 @@ impl Shard {
     fn forget_connection(&mut self, slot: u32) -> Option<Box<Connection>> {
         let mut connection = self.connections.get_mut(slot as usize)?.take()?;
         self.connection_count -= 1;
+        self.note_connection(false);
+        self.memory.subtract(MemoryKind::Backlogs, connection.backlog_bytes as usize);
         self.waits.forget(slot);
         if connection.is_paced {
             self.end_pace(&mut connection);
@@ -515,7 +554,11 @@ impl Shard {
     pub(super) fn note_backlog(&mut self, slot: u32, bytes: usize) {
         let limit = self.shared.config.limits.backlog_bytes;
         let Some(connection) = self.connection_mut(slot) else { return };
+        let before = connection.backlog_bytes as usize;
         connection.backlog_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let after = connection.backlog_bytes as usize;
+        self.memory.change(MemoryKind::Backlogs, before, after);
+        let Some(connection) = self.connection(slot) else { return };
         let over = bytes > limit;
         let Stage::Serving { session } = connection.stage else { return };
         self.directory.slot_mut(session).flags |= BACKLOGGED;
@@ -528,9 +571,14 @@ impl Shard {
 
     pub(super) fn note_drained(&mut self, now: Time, slot: u32) {
         let Some(connection) = self.connection_mut(slot) else { return };
-        connection.backlog_bytes = 0;
+        let before = std::mem::take(&mut connection.backlog_bytes) as usize;
         connection.dropping = false;
-        let Stage::Serving { session } = connection.stage else { return };
+        self.memory.subtract(MemoryKind::Backlogs, before);
+        let Some(Stage::Serving { session }) = self.connection(slot).map(|connection| &connection.stage)
+        else {
+            return;
+        };
+        let session = *session;
         self.directory.slot_mut(session).flags &= !BACKLOGGED;
         self.unpause(slot, PAUSED_BY_BACKLOG);
         self.pump(now, session);

@@ -1,6 +1,7 @@
 //! The sessions of a shard: by slot on the way of a message, by client identifier at CONNECT.
 
 use super::{SessionKey, ShardId};
+use crate::config::QueuePolicy;
 use crate::packet::ProtocolVersion;
 use crate::session::Session;
 use ahash::RandomState;
@@ -38,6 +39,8 @@ pub(super) struct SessionSlot {
     pub packet_bytes_max: u32,
     pub version: ProtocolVersion,
     pub flags: u8,
+    /// What happens when its queue is full; none: as the whole broker has it.
+    pub queue_policy: Option<QueuePolicy>,
     /// The session's name in the log; 0: it is not there.
     pub sid: u64,
     session: Option<Box<Session>>,
@@ -87,6 +90,7 @@ impl Directory {
             packet_bytes_max: u32::MAX,
             version: ProtocolVersion::V311,
             flags: 0,
+            queue_policy: None,
             sid: 0,
             session: Some(Box::new(Session::new(client_id.into()))),
         };

@@ -4,6 +4,7 @@ use super::deliver::Fanout;
 use super::directory::QUEUES_QOS0;
 use super::{Counter, Event, Limit, QueueBound, Shard};
 use crate::config::QueuePolicy;
+use crate::memory::MemoryKind;
 use crate::packet::{AckKind, PacketId, QoS};
 use crate::session::{AckOutcome, Delivery, LossCause, QueueLimits, Session};
 use crate::time::Time;
@@ -32,6 +33,10 @@ pub(super) enum Taken {
 /// expires behind them is told the next time.
 const EXPIRY_VISITS_MAX: usize = 16_384;
 
+/// By this part of itself `limits.queue_bytes_total` may be exceeded while many sessions give up one message that they
+/// share for another.
+const TOTAL_SLACK_PART: usize = 16;
+
 impl Shard {
     /// Would a session take a message of this size now, or drop one by its policy?
     pub(super) fn takes(&self, session: u32, fanout: &Fanout<'_>) -> bool {
@@ -46,7 +51,7 @@ impl Shard {
         let bytes = fanout.publication.topic.len() + fanout.publication.payload.len() + limits.connect_bytes;
         let full = queue.len() >= limits.session_queue_messages
             || queue.bytes() + bytes > limits.session_queue_bytes
-            || self.queued_bytes + bytes > self.shares.queue_bytes;
+            || self.memory.of(MemoryKind::Messages) + bytes > self.shares.queue_bytes;
         !full && !self.is_unkept(session)
     }
 
@@ -76,16 +81,21 @@ impl Shard {
         if let Some(bound) = self.queue_bound(session, bytes, queue_limits) {
             match policy {
                 QueuePolicy::Refuse => {
-                    self.lose_new(session, &delivery);
+                    self.lose_new(now, session, &delivery);
                     self.report_queue_full(session, Limit::SessionQueue(bound), 1);
                     return Place::Refused;
                 }
-                QueuePolicy::DropOldest if self.can_make_room(session, bytes, queue_limits) => {
-                    let dropped = self.drop_oldest(session, bytes, queue_limits);
+                QueuePolicy::DropOldest if self.may_make_room(session, bytes, queue_limits) => {
+                    let (dropped, has_room) = self.drop_oldest(now, session, bytes, queue_limits);
                     self.report_queue_full(session, Limit::SessionQueueOldest(bound), dropped);
+                    if !has_room {
+                        self.lose_new(now, session, &delivery);
+                        self.report_queue_full(session, Limit::SessionQueueNewest(bound), 1);
+                        return Place::Dropped;
+                    }
                 }
                 QueuePolicy::DropOldest | QueuePolicy::DropNewest => {
-                    self.lose_new(session, &delivery);
+                    self.lose_new(now, session, &delivery);
                     self.report_queue_full(session, Limit::SessionQueueNewest(bound), 1);
                     return Place::Dropped;
                 }
@@ -109,7 +119,7 @@ impl Shard {
         } else if queue.bytes().saturating_add(bytes) > limits.bytes {
             Some(QueueBound::Bytes)
         } else {
-            (self.queued_bytes + bytes > self.shares.queue_bytes).then_some(QueueBound::Total)
+            self.is_message_memory_full().then_some(QueueBound::Total)
         }
     }
 
@@ -123,14 +133,15 @@ impl Shard {
         subscription_ids: &[u32],
     ) {
         let extra = super::deliver::extra(subscription_ids, None);
-        let delivery = Delivery { message: fanout.keep(), qos: QoS::AtMostOnce, retain, number: 0, extra };
+        let delivery =
+            Delivery { message: fanout.keep(&self.memory), qos: QoS::AtMostOnce, retain, number: 0, extra };
         if self.enqueue(now, session, delivery) == Place::Queued {
             self.directory.slot_mut(session).flags |= QUEUES_QOS0;
         }
     }
 
     fn queue_policy(&self, session: u32) -> QueuePolicy {
-        let own = self.directory.session(session).queue_policy;
+        let own = self.directory.slot(session).queue_policy;
         own.unwrap_or(self.shared.config.limits.session_queue_policy)
     }
 
@@ -139,7 +150,7 @@ impl Shard {
         let expired = self.directory.session_mut(session).queue.take_expired(now, EXPIRY_VISITS_MAX);
         for delivery in &expired {
             self.note_queued(-delivery.message.bytes().cast_signed(), -1);
-            self.drop_waiting(session, delivery, LossCause::Expired);
+            self.drop_waiting(now, session, delivery, LossCause::Expired);
         }
         self.count(Counter::DroppedExpired, expired.len() as u64);
         self.count(Counter::PublishesDropped, expired.len() as u64);
@@ -156,29 +167,44 @@ impl Shard {
             let Some(expired) = queue.pop() else { return (count, bytes) };
             count += 1;
             bytes += expired.message.bytes();
-            self.drop_waiting(session, &expired, LossCause::Expired);
+            self.drop_waiting(now, session, &expired, LossCause::Expired);
         }
     }
 
-    /// Would the session's queue have room for so many bytes if nothing else were in it? What the others have in
+    /// Might the session's queue have room for so many bytes if nothing else were in it? What the others have in
     /// theirs it can't drop, and emptying it for nothing would lose the more.
-    fn can_make_room(&self, session: u32, bytes: usize, limits: QueueLimits) -> bool {
-        let others = self.queued_bytes - self.directory.session(session).queue.bytes();
-        bytes <= limits.bytes && others + bytes <= self.shares.queue_bytes
+    fn may_make_room(&self, session: u32, bytes: usize, limits: QueueLimits) -> bool {
+        let excess = self.memory.of(MemoryKind::Messages).saturating_sub(self.shares.queue_bytes);
+        let own = self.directory.session(session).queue.bytes();
+        bytes <= limits.bytes && (!self.is_message_memory_full() || (own > 0 && excess <= own))
     }
 
-    /// Makes room for so many bytes in a queue, where that can be; how many messages it took.
-    fn drop_oldest(&mut self, session: u32, bytes: usize, limits: QueueLimits) -> u64 {
-        let mut dropped = 0;
-        while self.queue_bound(session, bytes, limits).is_some() {
-            let Some(oldest) = self.directory.session_mut(session).queue.pop() else { break };
+    /// Makes room for so many bytes in a queue; how many messages it took, and whether there is room now.
+    fn drop_oldest(&mut self, now: Time, session: u32, bytes: usize, limits: QueueLimits) -> (u64, bool) {
+        let (mut dropped, mut freed) = (0, 0);
+        loop {
+            match self.queue_bound(session, bytes, limits) {
+                None => return (dropped, true),
+                // Others hold the same messages: giving up more of this session's would free nothing. They give theirs
+                // up for the same new message, one after the other, and so it may be above the bound for a moment.
+                Some(QueueBound::Total) if freed >= bytes => {
+                    let slack = self.shares.queue_bytes / TOTAL_SLACK_PART;
+                    let held = self.memory.of(MemoryKind::Messages);
+                    return (dropped, held <= self.shares.queue_bytes + slack);
+                }
+                Some(_) => {}
+            }
+            let Some(oldest) = self.directory.session_mut(session).queue.pop() else {
+                return (dropped, false);
+            };
+            freed += oldest.message.bytes();
+            self.forget_live(session, &oldest.message);
             self.note_queued(-oldest.message.bytes().cast_signed(), -1);
             if oldest.qos != QoS::AtMostOnce {
-                self.lose(session, oldest.number, LossCause::QueueFull);
+                self.lose(now, session, oldest.number, LossCause::QueueFull);
             }
             dropped += 1;
         }
-        dropped
     }
 
     /// Counted for each message, and told once until the queue has been empty.
@@ -207,26 +233,33 @@ impl Shard {
     }
 
     /// A message that its queue has no room for. Its delivery is in no record.
-    fn lose_new(&mut self, session: u32, delivery: &Delivery) {
+    fn lose_new(&mut self, now: Time, session: u32, delivery: &Delivery) {
         if delivery.qos != QoS::AtMostOnce {
-            self.lose(session, 0, LossCause::QueueFull);
+            self.lose(now, session, 0, LossCause::QueueFull);
         }
     }
 
     /// A delivery that waited is not sent at all.
-    pub(super) fn drop_waiting(&mut self, session: u32, delivery: &Delivery, cause: LossCause) {
+    pub(super) fn drop_waiting(&mut self, now: Time, session: u32, delivery: &Delivery, cause: LossCause) {
         if delivery.qos != QoS::AtMostOnce {
             self.directory.session_mut(session).inflight.pass_id();
-            self.lose(session, delivery.number, cause);
+            self.lose(now, session, delivery.number, cause);
         }
     }
 
     /// One that was sent on an earlier connection is not sent again.
-    pub(super) fn drop_unsent(&mut self, session: u32, packet_id: PacketId, qos: QoS, cause: LossCause) {
+    pub(super) fn drop_unsent(
+        &mut self,
+        now: Time,
+        session: u32,
+        packet_id: PacketId,
+        qos: QoS,
+        cause: LossCause,
+    ) {
         let window = &mut self.directory.session_mut(session).inflight;
         let kind = if qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
         if let AckOutcome::Settled(number) = window.handle_ack(kind, packet_id, true) {
-            self.lose(session, number, cause);
+            self.lose(now, session, number, cause);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is worth telling: declared once, and so the log line, the counter and what tests see.
 
-use super::{Counter, Hangup, Violation};
+use super::{Counter, Hangup, MemoryRelief, Violation};
 use crate::config::Network;
 use crate::packet::{ProtocolVersion, Reason};
 use crate::session::Losses;
@@ -77,10 +77,12 @@ pub enum Event {
         /// Reason code and words.
         violation: Violation,
     },
-    /// A client is back, and its session has lost messages since it was told last.
-    LossesTold {
+    /// A session has lost messages since its client was told last.
+    Losses {
         /// Client identifier.
         client: Box<str>,
+        /// The client is back, and is told; else its session has ended.
+        is_back: bool,
         /// What it has lost.
         losses: Losses,
         /// Now, by the clock of their times.
@@ -144,6 +146,10 @@ pub enum Limit {
     ListenerMessages,
     /// `bytes_per_second` of a listener: reading stopped.
     ListenerBytes,
+    /// `limits.subscription_bytes_per_client`.
+    SubscriptionBytes,
+    /// `limits.memory_bytes`.
+    Memory(MemoryRelief),
 }
 
 /// What makes a session's queue full.
@@ -270,6 +276,8 @@ impl Limit {
             Limit::ClientBytes => "limits.client_bytes_per_second",
             Limit::ListenerMessages => "listeners.messages_per_second",
             Limit::ListenerBytes => "listeners.bytes_per_second",
+            Limit::SubscriptionBytes => "limits.subscription_bytes_per_client",
+            Limit::Memory(_) => "limits.memory_bytes",
         }
     }
 
@@ -284,10 +292,17 @@ impl Limit {
             Limit::SessionQueueNewest(_) => "new messages dropped, the session's queue is full",
             Limit::BacklogDrop => "QoS 0 messages dropped, the client does not read",
             Limit::BacklogPause => "reading stopped, the client does not read its answers",
-            Limit::Subscriptions | Limit::SubscriptionsTotal => "subscription refused",
+            Limit::Subscriptions
+            | Limit::SubscriptionsTotal
+            | Limit::SubscriptionBytes
+            | Limit::Memory(MemoryRelief::Subscribe) => "subscription refused",
             Limit::TopicLevels => "topic refused",
-            Limit::Retained | Limit::RetainedBytes => "retained message refused",
-            Limit::Sessions => "connect refused",
+            Limit::Retained | Limit::RetainedBytes | Limit::Memory(MemoryRelief::Retain) => {
+                "retained message refused"
+            }
+            Limit::Sessions | Limit::Memory(MemoryRelief::Connect) => "connect refused",
+            Limit::Memory(MemoryRelief::Read) => "the packet under way is read no further",
+            Limit::Memory(MemoryRelief::End) => "the connection that holds the most is ended",
             Limit::Mesh => "reading stopped, another shard is behind",
             Limit::Disk => "message refused, the disk is full",
             Limit::DiskPause => "reading stopped, the disk is full, and 3.x has no code to say so",
@@ -309,7 +324,10 @@ impl Limit {
             }
             Limit::BacklogDrop => Counter::DroppedSlow,
             Limit::BacklogPause => Counter::LimitBacklog,
-            Limit::Subscriptions | Limit::SubscriptionsTotal => Counter::LimitSubscriptions,
+            Limit::Subscriptions | Limit::SubscriptionsTotal | Limit::SubscriptionBytes => {
+                Counter::LimitSubscriptions
+            }
+            Limit::Memory(_) => Counter::LimitMemory,
             Limit::TopicLevels => Counter::LimitTopicLevels,
             Limit::Retained | Limit::RetainedBytes => Counter::LimitRetained,
             Limit::Sessions => Counter::LimitSessions,
@@ -328,7 +346,7 @@ impl Event {
     pub fn counter(&self) -> Option<Counter> {
         match self {
             // Each message was counted when it was lost.
-            Event::Connected { .. } | Event::LossesTold { .. } => None,
+            Event::Connected { .. } | Event::Losses { .. } => None,
             Event::Disconnected { cause, .. } | Event::Unconnected { cause, .. } => match cause {
                 EndCause::Violation(violation) if violation.reason == Reason::PacketTooLarge => {
                     Some(Counter::LimitPacketBytes)

@@ -50,9 +50,11 @@ impl Shard {
     pub fn handle_store_failed(&mut self) {
         self.handle_store_full(true);
         self.journal.fail();
+        self.note_journal();
     }
 
-    /// Must a PUBLISH wait until the disk has room? Its connection is not read meanwhile.
+    /// Must a PUBLISH wait until the disk has room? Only asked while some disk has none. Its connection is not read
+    /// meanwhile.
     pub(super) fn waits_for_disk(
         &mut self,
         now: Time,
@@ -60,7 +62,7 @@ impl Shard {
         session: u32,
         publish: &Publish<'_>,
     ) -> bool {
-        if !self.shared.is_a_store_full() || self.version_of_session(session) == ProtocolVersion::V5 {
+        if self.version_of_session(session) == ProtocolVersion::V5 {
             return false;
         }
         let Some(packet_id) = publish.packet_id else { return false };

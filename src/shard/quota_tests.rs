@@ -5,7 +5,8 @@ use super::tests::connect;
 use super::world::World;
 use super::{Counter, Event, Hangup, Limit, QueueBound};
 use crate::config::{Config, QueuePolicy};
-use crate::message::Message;
+use crate::message::Publication;
+use crate::packet::QoS;
 
 fn world(shards: usize, change: impl FnOnce(&mut Config)) -> World {
     let mut config = Config::default();
@@ -80,7 +81,20 @@ fn kept_subscriber(world: &mut World) -> usize {
 }
 
 /// What three messages with a hundred bytes to q count for.
-const THREE_BYTES: usize = 3 * (101 + size_of::<Message>());
+fn three_bytes() -> usize {
+    let publication = Publication {
+        topic: "q",
+        forward: [&[]; 3],
+        payload: &[b'.'; 100],
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        expires_at: None,
+        origin: None,
+        stamp: 0,
+        source: &[],
+    };
+    3 * publication.to_message().bytes()
+}
 
 #[test]
 fn a_queue_is_full_by_the_bound_that_is_named() {
@@ -90,10 +104,10 @@ fn a_queue_is_full_by_the_bound_that_is_named() {
             config.limits.session_queue_messages = 3;
         }),
         (QueueBound::Bytes, "limits.session_queue_bytes", |config| {
-            config.limits.session_queue_bytes = THREE_BYTES;
+            config.limits.session_queue_bytes = three_bytes();
         }),
         (QueueBound::Total, "limits.queue_bytes_total", |config| {
-            config.limits.queue_bytes_total = THREE_BYTES;
+            config.limits.queue_bytes_total = three_bytes();
         }),
     ];
     type Told = fn(QueueBound) -> Limit;
@@ -116,7 +130,7 @@ fn a_queue_is_full_by_the_bound_that_is_named() {
             assert_eq!(told(&world, limit(bound), "kept"), 1, "{key} {policy:?}");
             assert_eq!(limit(bound).key(), key);
             assert_eq!(total(&world, Counter::MessagesQueued), 3);
-            assert_eq!(total(&world, Counter::BytesQueued), THREE_BYTES as u64);
+            assert_eq!(total(&world, Counter::BytesQueued), three_bytes() as u64);
             assert_eq!(total(&world, Counter::DroppedQueueFull), 2);
             assert_eq!(total(&world, Counter::PublishesDropped), 2);
             assert_eq!(total(&world, Counter::PublishesRefused), if code == 0 { 0 } else { 2 });
@@ -164,13 +178,84 @@ fn subscriptions_have_a_bound_for_each_client_and_one_for_all() {
 }
 
 #[test]
+fn what_the_retained_store_has_no_room_for_reaches_those_who_are_there_and_ends_no_3x_publisher() {
+    for shards in [1, 2, 7] {
+        let mut world = world(shards, |config| config.limits.retained_messages = shards);
+        let live = connect(&mut world, 0, "live", 60);
+        world.send(live, b"\x82\x06\x00\x01\x00\x01#\x00");
+        world.take(live);
+        let publisher = connect(&mut world, 0, "old", 60);
+        world.take(publisher);
+        for at in 0..40_u8 {
+            let topic = [b't', b'0' + at / 10, b'0' + at % 10];
+            for (head, id) in [(0x33, at + 1), (0x35, at + 101)] {
+                world.send(publisher, &[&[head, 9, 0, 3], &topic[..], &[0, id], b"hi"].concat());
+                assert_eq!(world.take(publisher), [if head == 0x33 { 0x40 } else { 0x50 }, 2, 0, id]);
+            }
+            world.send(publisher, &[&[0x31, 7, 0, 3], &topic[..], b"hi"].concat());
+            assert_eq!(world.take(live).len(), 3 * 9, "{shards} shards");
+        }
+        assert!(!world.is_closed(publisher));
+        assert!(total(&world, Counter::Retained) <= shards as u64);
+        assert!(total(&world, Counter::LimitRetained) > 0);
+    }
+}
+
+#[test]
+fn a_queue_is_not_emptied_for_what_other_sessions_hold() {
+    let mut world = world(1, |config| config.limits.queue_bytes_total = 1 << 20);
+    for (name, topic) in [("hog", "h"), ("small", "s")] {
+        let subscriber = connect_kept(&mut world, 0, name);
+        world.send(subscriber, &[b"\x82\x06\x00\x01\x00\x01".as_slice(), topic.as_bytes(), &[1]].concat());
+        world.take(subscriber);
+        world.hang_up(subscriber, Hangup::Closed);
+    }
+    let publisher = publisher(&mut world);
+    for _ in 0..3 {
+        assert_eq!(publish(&mut world, publisher, 0x32, "s", 10), 0);
+    }
+    while told(&world, Limit::SessionQueueOldest(QueueBound::Total), "hog") == 0 {
+        assert_eq!(publish(&mut world, publisher, 0x32, "h", 100), 0);
+    }
+    for _ in 0..10 {
+        assert_eq!(publish(&mut world, publisher, 0x32, "s", 10), 0);
+    }
+    let small = connect_kept(&mut world, 0, "small");
+    let kept = world.take(small).len();
+    assert!(kept >= 4 + 3 * 17, "{kept} bytes: it has kept what it had, or as much that is newer");
+}
+
+#[test]
+fn sessions_that_share_their_messages_each_give_up_the_oldest_for_a_new_one() {
+    let mut world = world(1, |config| config.limits.queue_bytes_total = 1 << 20);
+    for name in ["one", "two", "three"] {
+        let subscriber = connect_kept(&mut world, 0, name);
+        world.send(subscriber, b"\x82\x06\x00\x01\x00\x01q\x01");
+        world.take(subscriber);
+        world.hang_up(subscriber, Hangup::Closed);
+    }
+    let publisher = publisher(&mut world);
+    let mut count = 0_u64;
+    while told(&world, Limit::SessionQueueOldest(QueueBound::Total), "three") == 0 {
+        assert_eq!(publish(&mut world, publisher, 0x32, "q", 100), 0);
+        count += 1;
+    }
+    for _ in 0..100 {
+        assert_eq!(publish(&mut world, publisher, 0x32, "q", 100), 0);
+    }
+    // Each of the hundred, and the first that found no room, has cost each session one.
+    assert_eq!(total(&world, Counter::DroppedQueueFull), 3 * 101);
+    assert_eq!(total(&world, Counter::MessagesQueued), 3 * (count - 1));
+}
+
+#[test]
 fn retained_messages_have_a_bound_in_number_and_one_in_bytes() {
     type Change = fn(&mut Config);
     let bounds: [(Limit, &str, Change); 2] = [
         (Limit::Retained, "limits.retained_messages", |config| config.limits.retained_messages = 3),
         (Limit::RetainedBytes, "limits.retained_bytes", |config| {
             // A retained message counts with its topic, and once more as the key that it is found by.
-            config.limits.retained_bytes = THREE_BYTES + 3;
+            config.limits.retained_bytes = three_bytes() + 3;
         }),
     ];
     for (limit, key, change) in bounds {
@@ -183,6 +268,6 @@ fn retained_messages_have_a_bound_in_number_and_one_in_bytes() {
         assert_eq!(total(&world, Counter::LimitRetained), 1);
         assert_eq!(total(&world, Counter::PublishesRefused), 1);
         assert_eq!(total(&world, Counter::Retained), 3);
-        assert_eq!(total(&world, Counter::RetainedBytes), (THREE_BYTES + 3) as u64);
+        assert_eq!(total(&world, Counter::RetainedBytes), (three_bytes() + 3) as u64);
     }
 }

@@ -1,6 +1,6 @@
 //! What the clock does: keep alive, time for CONNECT, will delay, session expiry, house-keeping.
 
-use super::connection::{PAUSED_BY_DISK, Stage};
+use super::connection::{PAUSED_BY_DISK, PAUSED_BY_ROOM, Stage};
 use super::{Counter, EndCause, Shard};
 use crate::time::Time;
 
@@ -19,6 +19,8 @@ pub(super) enum Timer {
     Rate(u32),
     /// There is enough in the bucket of a listener.
     Lane(u16),
+    /// Take down what sessions have lost.
+    Losses,
     /// Look whether the disks have room for those who wait.
     Disk,
     /// Look for expired retained messages.
@@ -27,6 +29,8 @@ pub(super) enum Timer {
     Sys,
     /// Tell the log that the broker lives.
     Alive,
+    /// Look whether memory is still tight.
+    Memory,
 }
 
 /// Expired retained messages are looked for this often, while there are any messages.
@@ -67,6 +71,7 @@ impl Shard {
                 Timer::Rate(slot) => self.handle_rate_timer(now, slot),
                 Timer::Lane(listener) => self.handle_lane_timer(now, listener),
                 Timer::Disk => self.handle_disk_timer(now),
+                Timer::Losses => self.handle_losses_timer(now),
                 Timer::Sweep => {
                     self.retained.sweep(now, SWEEP_VISITS);
                     self.note_retained();
@@ -74,6 +79,7 @@ impl Shard {
                     self.start_sweep(now);
                 }
                 Timer::Alive => self.handle_alive(now),
+                Timer::Memory => self.handle_memory_timer(),
                 Timer::Sys => {
                     self.publish_sys(now, false);
                     self.wheel
@@ -111,7 +117,7 @@ impl Shard {
             Stage::Refuse => return self.send_refusal(now, slot),
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate => EndCause::ConnectTimeout,
             Stage::Serving { .. } => {
-                if connection.waits_for_rate() || connection.is_paused_by(PAUSED_BY_DISK) {
+                if connection.waits_for_rate() || connection.is_paused_by(PAUSED_BY_ROOM | PAUSED_BY_DISK) {
                     // Its silence is our doing.
                     connection.last_packet = now;
                 }

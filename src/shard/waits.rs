@@ -9,8 +9,9 @@ use super::connection::PAUSED_BY_OWED;
 use super::deliver::Fanout;
 use super::directory::GATED;
 use super::enqueue::Taken;
+use super::owed::OwedList;
 use super::{Counter, Mail, SessionKey, Shard, ShardId, Violation};
-use crate::message::Message;
+use crate::memory::KeptMessage;
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, QoS, Reason, encode_ack, encode_pingresp};
 use crate::session::Losses;
 use crate::store::Record;
@@ -64,15 +65,6 @@ impl Outcome {
     }
 }
 
-/// An answer in its connection's list.
-struct Owed {
-    /// It waits for the log to be durable up to here.
-    mark: u64,
-    /// It waits for this ticket; 0: for none.
-    ticket: u64,
-    answer: Owing,
-}
-
 /// An answer.
 pub(super) enum Owing {
     Ack(Ack),
@@ -96,7 +88,7 @@ pub(super) enum Owing {
 
 /// A message on its way back to its publisher.
 pub(super) struct OwnDelivery {
-    pub message: Rc<Message>,
+    pub message: Rc<KeptMessage>,
     pub topic_hash: u64,
     pub granted: QoS,
     pub retain_as_published: bool,
@@ -136,6 +128,8 @@ pub(super) struct PublishAnswer {
     pub session: SessionKey,
     pub kind: AckKind,
     pub packet_id: PacketId,
+    /// The last of the connection's answers that wait for it, by its number in the list.
+    pub owed: Option<u64>,
 }
 
 /// What waits for the log.
@@ -171,9 +165,9 @@ pub(super) enum ForLog {
 
 /// Everything that waits.
 pub(super) struct Waits {
-    lists: HashMap<u32, VecDeque<Owed>, RandomState>,
+    lists: HashMap<u32, OwedList, RandomState>,
     /// Empty lists, kept for the next.
-    spare: Vec<VecDeque<Owed>>,
+    spare: Vec<OwedList>,
     tickets: VecDeque<Option<Ticket>>,
     /// Number of the first of `tickets`.
     first_ticket: u64,
@@ -215,6 +209,16 @@ impl Waits {
         self.tickets.get_mut(at)
     }
 
+    /// The publish of a ticket that is open, if its answer goes to this connection.
+    fn answer_mut(&mut self, ticket: u64, slot: u32) -> Option<&mut PublishAnswer> {
+        match self.ticket_mut(ticket)? {
+            Some(Ticket { purpose: Purpose::Answer(answer), .. }) => {
+                Some(answer).filter(|to| to.slot == slot)
+            }
+            _ => None,
+        }
+    }
+
     fn is_open(&self, ticket: u64) -> bool {
         let Some(at) = ticket.checked_sub(self.first_ticket) else { return false };
         usize::try_from(at).ok().and_then(|at| self.tickets.get(at)).is_some_and(Option::is_some)
@@ -231,7 +235,7 @@ impl Waits {
         }
     }
 
-    fn keep(&mut self, list: VecDeque<Owed>) {
+    fn keep(&mut self, list: OwedList) {
         if self.spare.len() < SPARE_MAX {
             self.spare.push(list);
         }
@@ -257,10 +261,14 @@ impl Shard {
         if mark > self.journal.durable() {
             self.wait_for_log(mark, ForLog::Owed { slot });
         }
+        let newest = self.waits.answer_mut(ticket, slot).and_then(|answer| answer.owed);
         let Waits { lists, spare, .. } = &mut self.waits;
         let list = lists.entry(slot).or_insert_with(|| spare.pop().unwrap_or_default());
-        list.push_back(Owed { mark, ticket, answer });
+        let number = list.push(mark, ticket, newest, answer);
         let owed = list.len();
+        if let Some(answer) = self.waits.answer_mut(ticket, slot) {
+            answer.owed = Some(number);
+        }
         if owed > self.owed_max(slot) && self.pause(slot, PAUSED_BY_OWED) {
             self.count(Counter::LimitAnswers, 1);
         }
@@ -390,8 +398,10 @@ impl Shard {
 
     /// The answer of a ticket goes to this connection, if the ticket is open.
     pub(super) fn redirect_ticket(&mut self, ticket: u64, to: u32) {
-        if let Some(Some(Ticket { purpose: Purpose::Answer(answer), .. })) = self.waits.ticket_mut(ticket) {
-            answer.slot = to;
+        if let Some(Some(Ticket { purpose: Purpose::Answer(answer), .. })) = self.waits.ticket_mut(ticket)
+            && answer.slot != to
+        {
+            (answer.slot, answer.owed) = (to, None);
         }
     }
 
@@ -447,10 +457,12 @@ impl Shard {
             }
         }
         let Some(list) = self.waits.lists.get_mut(&answer.slot) else { return };
-        for owed in list.iter_mut().filter(|owed| owed.ticket == ticket) {
-            owed.ticket = 0;
-            owed.mark = owed.mark.max(mark);
-            owed.answer = publish_answer(version, answer.kind, answer.packet_id, outcome);
+        if let Some(newest) = answer.owed {
+            list.for_ticket(ticket, newest, |owed| {
+                owed.ticket = 0;
+                owed.mark = owed.mark.max(mark);
+                owed.answer = publish_answer(version, answer.kind, answer.packet_id, outcome);
+            });
         }
         if mark > self.journal.durable() {
             self.wait_for_log(mark, ForLog::Owed { slot: answer.slot });
