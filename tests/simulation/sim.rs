@@ -235,7 +235,7 @@ impl Sim {
                 self.note(format_args!("broker: the queue of {client} is full"));
             }
             Event::LimitReached { limit, client } => self.note(format_args!("broker: {limit:?} of {client}")),
-            Event::LossesTold { client, losses, .. } => {
+            Event::Losses { client, is_back: true, losses, .. } => {
                 let at = self.clients.iter().position(|known| *known.name == **client);
                 if let Some(&session) = at.and_then(|at| self.books.latest.get(&at)) {
                     self.books.sessions[session].told_losses += u64::from(losses.of(LossCause::QueueFull));
