@@ -26,6 +26,7 @@ pub use will::Will;
 use crate::memory::Charged;
 use crate::shard::wheel::TimerId;
 use held::{Held, HeldList};
+use replay::Overtaken;
 
 /// Session expiry interval that never ends. `[MQTT5 §3.1.2.11.2]`
 pub const NEVER_EXPIRES: u32 = u32::MAX;
@@ -55,8 +56,6 @@ pub struct Session {
     pub expiry_timer: Option<TimerId>,
     /// Retained messages still to be sent, a replay per subscription, in the order of SUBSCRIBE.
     pub replays: Seldom<Replays>,
-    /// Topics (hash, stamp) whose live retained message overtook a replay.
-    overtaken: Seldom<Vec<Overtaken>>,
     /// Do the homes of this session's shared subscriptions take it for ready?
     pub group_ready: bool,
     /// A group at home on this shard takes it for not ready, since it could not take a message.
@@ -69,15 +68,6 @@ pub struct Session {
 
 // With the allocator's header of eight bytes: 128.
 const _: () = assert!(size_of::<Session>() <= 120);
-
-/// A live retained message that a client got while retained messages were being replayed.
-#[derive(Debug)]
-struct Overtaken {
-    topic_hash: u64,
-    stamp: u64,
-    /// Token of the newest replay at that time.
-    replay: u64,
-}
 
 /// A replay never remembers more live messages than this; beyond it the oldest is forgotten.
 const OVERTAKEN_MAX: usize = 1024;
@@ -97,7 +87,6 @@ impl Session {
             will_timer: None,
             expiry_timer: None,
             replays: Seldom::default(),
-            overtaken: Seldom::default(),
             group_ready: true,
             passed_over: false,
             full_reported: false,
@@ -138,8 +127,7 @@ impl Session {
     /// payload was, and of the ticket that its PUBREC waits for (0: none).
     pub fn hold(&mut self, packet_id: u16, payload_bytes: u32, ticket: u64) {
         self.received_qos2 = true;
-        let held = Held { packet_id, repeated: false, payload_bytes, ticket, refused: false };
-        self.held.filled().insert(held);
+        self.held.filled().insert(Held { packet_id, repeated: false, payload_bytes, ticket, refused: false });
     }
 
     /// The ticket that the PUBREC of a held identifier waits for, or waited for; 0: none.
@@ -228,7 +216,7 @@ impl Session {
     pub fn note_overtaken(&mut self, topic_hash: u64, stamp: u64) {
         let Some(replay) = self.replays.newest() else { return };
         let note = Overtaken { topic_hash, stamp, replay };
-        let overtaken = self.overtaken.filled();
+        let overtaken = &mut self.replays.filled().overtaken;
         match overtaken.iter_mut().find(|have| have.topic_hash == topic_hash) {
             Some(have) if have.stamp > stamp => {}
             Some(have) => *have = note,
@@ -243,21 +231,21 @@ impl Session {
 
     /// A live retained message that was noted does not go out.
     pub fn forget_overtaken(&mut self, topic_hash: u64, stamp: u64) {
-        if let Some(overtaken) = self.overtaken.existing() {
-            overtaken.retain(|note| note.topic_hash != topic_hash || note.stamp != stamp);
+        if let Some(replays) = self.replays.existing() {
+            replays.overtaken.retain(|note| note.topic_hash != topic_hash || note.stamp != stamp);
         }
     }
 
     /// Has any live retained message gone out during the present replays?
     pub fn has_overtaken(&self) -> bool {
-        !self.overtaken.is_empty()
+        !self.replays.overtaken.is_empty()
     }
 
     /// Has the client already seen a newer message of the topic than this retained one, or the
     /// very same since the subscription of the replay with this token? What it had seen before
     /// that, it gets again. `[MQTT5-3.3.1-9]`
     pub fn is_overtaken(&self, topic_hash: u64, stamp: u64, replay: u64) -> bool {
-        let mut notes = self.overtaken.iter().filter(|note| note.topic_hash == topic_hash);
+        let mut notes = self.replays.overtaken.iter().filter(|note| note.topic_hash == topic_hash);
         notes.any(|note| note.stamp > stamp || (note.stamp == stamp && note.replay >= replay))
     }
 
@@ -279,7 +267,6 @@ impl Session {
     /// Forgets the replays and what they had to remember.
     pub fn drop_replays(&mut self) {
         self.replays = Seldom::default();
-        self.overtaken = Seldom::default();
     }
 
     /// Prepares for a new connection: its own window, and everything unacknowledged to be sent

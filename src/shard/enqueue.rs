@@ -141,8 +141,11 @@ impl Shard {
     }
 
     fn queue_policy(&self, session: u32) -> QueuePolicy {
-        let own = self.directory.slot(session).queue_policy;
-        own.unwrap_or(self.shared.config.limits.session_queue_policy)
+        match self.directory.slot(session).listener {
+            Some(listener) => self.shared.terms_of(Some(listener.into())).session_queue_policy,
+            // Its client has not been here in this run.
+            None => self.shared.config.limits.session_queue_policy,
+        }
     }
 
     /// A client that comes back is told of what has expired while it was away.

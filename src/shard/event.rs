@@ -51,8 +51,8 @@ pub enum Event {
     TurnedAway {
         /// The address, or the IPv6 network that counts as one.
         network: Network,
-        /// Else it opens connections too fast.
-        is_banned: bool,
+        /// Why.
+        cause: Away,
     },
     /// An address is banned from now on.
     Banned {
@@ -95,6 +95,28 @@ pub enum Event {
         /// Client identifier, empty where none is known.
         client: Box<str>,
     },
+}
+
+/// Why a connection is closed that has hardly begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Away {
+    /// Its address is banned.
+    Banned,
+    /// Its address opens connections too fast.
+    TooFast,
+    /// Its address has its share of the handshakes.
+    Handshakes,
+}
+
+impl Away {
+    /// The counter that moves with each.
+    pub fn counter(self) -> Counter {
+        match self {
+            Away::Banned => Counter::TurnedAwayBanned,
+            Away::TooFast => Counter::TurnedAwayTooFast,
+            Away::Handshakes => Counter::LimitHandshakesPerAddress,
+        }
+    }
 }
 
 /// The bounds that are reported, by their keys in the configuration file.

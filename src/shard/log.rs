@@ -1,6 +1,6 @@
 //! Events as log lines: one line each, client and cause, and never a flood.
 
-use super::event::Event;
+use super::event::{Away, Event};
 use crate::driver::UNIX_PEER;
 use crate::packet::ProtocolVersion;
 use crate::time::Time;
@@ -92,13 +92,17 @@ impl EventLog {
             Event::Refused { client, peer, violation } if self.refusals.allows(now) => {
                 tracing::info!(client = shown(client), peer = %Shown(*peer), cause = %violation, "connect refused");
             }
-            Event::TurnedAway { network, is_banned: true } if self.others.allows(now) => {
+            Event::TurnedAway { network, cause: Away::Banned } if self.others.allows(now) => {
                 tracing::warn!(address = %network, "connections of this address are closed: it is banned");
             }
-            Event::TurnedAway { network, is_banned: false } if self.others.allows(now) => {
+            Event::TurnedAway { network, cause } if self.others.allows(now) => {
+                let limit = match cause {
+                    Away::Handshakes => "limits.handshakes_per_address",
+                    Away::TooFast | Away::Banned => "limits.connect_rate",
+                };
                 tracing::warn!(
                     address = %network,
-                    limit = "limits.connect_rate",
+                    limit,
                     "limit reached: new connections of this address are closed"
                 );
             }

@@ -63,6 +63,9 @@ mod publish;
 #[cfg(test)]
 mod quota_tests;
 mod replay;
+mod restart;
+#[cfg(test)]
+mod restart_tests;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "joins the machine to the clock and the ring")]
 pub mod run;
@@ -276,6 +279,7 @@ pub struct Shard {
     closing: bool,
     /// What must survive.
     journal: Journal,
+    /// The log's clock.
     wall: Wall,
     /// The next name in the log.
     next_number: u64,
@@ -283,6 +287,8 @@ pub struct Shard {
     stamp_base: u64,
     /// Other shards do not know yet what the sessions of an earlier run want.
     restoring: bool,
+    /// What fell due before the start.
+    overdue: restart::Overdue,
     /// The disk is full.
     store_full: bool,
     /// Connections of 3.x clients whose next message waits for room on a disk.
@@ -348,6 +354,7 @@ impl Shard {
             next_number: 1 + u64::from(id),
             stamp_base: 0,
             restoring: false,
+            overdue: restart::Overdue::default(),
             store_full: false,
             wait_for_disk: full_disk::WaitForDisk::default(),
             unrecorded: losses::Unrecorded::default(),
@@ -369,6 +376,7 @@ impl Shard {
     /// The driver has a connection under `slot`, which came in by the listener of that number. `adopted`:
     /// another shard has read its CONNECT and found that this one is its home.
     pub fn handle_open(&mut self, now: Time, slot: u32, peer: SocketAddr, listener: u16, adopted: bool) {
+        self.journal.set_now(now);
         self.open(now, slot, peer, listener, adopted);
         self.settle(now);
     }
@@ -382,12 +390,14 @@ impl Shard {
 
     /// Bytes from a connection. Bytes for one that is closed already are ignored.
     pub fn handle_bytes(&mut self, now: Time, slot: u32, bytes: &[u8]) {
+        self.journal.set_now(now);
         self.read(now, slot, bytes);
         self.settle(now);
     }
 
     /// The peer is gone.
     pub fn handle_hangup(&mut self, now: Time, slot: u32, hangup: Hangup) {
+        self.journal.set_now(now);
         self.hang_up(now, slot, hangup);
         self.settle(now);
     }
@@ -399,18 +409,21 @@ impl Shard {
 
     /// The socket has taken everything.
     pub fn handle_drained(&mut self, now: Time, slot: u32) {
+        self.journal.set_now(now);
         self.note_drained(now, slot);
         self.settle(now);
     }
 
     /// A mail from another shard.
     pub fn handle_mail(&mut self, now: Time, from: ShardId, mail: Mail) {
+        self.journal.set_now(now);
         self.deliver_mail(now, from, mail);
         self.settle(now);
     }
 
     /// The clock has moved.
     pub fn handle_time(&mut self, now: Time) {
+        self.journal.set_now(now);
         self.run_timers(now);
         self.settle(now);
     }
@@ -418,9 +431,11 @@ impl Shard {
     /// Once a turn, after all input: goes on with what was put off so that no single session
     /// fills a turn.
     pub fn handle_turn(&mut self, now: Time) {
+        self.journal.set_now(now);
         for session in std::mem::take(&mut self.deferred) {
             self.pump(now, session);
         }
+        self.work_off_overdue(now);
         self.handle_late(now);
         self.judge_again(now);
         self.settle(now);
@@ -429,7 +444,6 @@ impl Shard {
         while self.post_receipts() {
             self.settle(now);
         }
-        self.journal.set_wall_millis(self.wall.millis(now));
         self.look_at_memory(now);
     }
 
@@ -440,6 +454,7 @@ impl Shard {
             || self.is_making_room()
             || self.has_room_for_waiting()
             || self.late.iter().any(|late| !late.is_empty())
+            || self.overdue.has_work()
     }
 
     /// When `handle_time` is due next.
@@ -450,6 +465,7 @@ impl Shard {
     /// DISCONNECT 0x8B to 5.0 clients, and every connection closed. Sessions stay.
     pub fn handle_shutdown(&mut self, now: Time) {
         self.closing = true;
+        self.journal.set_now(now);
         self.record_losses(usize::MAX);
         for slot in 0..self.slots() {
             if self.connection(slot).is_some() {

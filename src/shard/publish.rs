@@ -211,13 +211,14 @@ impl Shard {
         let refused = ticket == 0 && outcome.is_refused_for(version);
         if kind == AckKind::Pubrec && (!refused || version == ProtocolVersion::V5) {
             let payload_bytes = u32::try_from(publication.payload.len()).unwrap_or(u32::MAX);
-            let state = self.directory.session_mut(session);
-            state.hold(packet_id.get(), payload_bytes, ticket);
             if refused {
                 // Until its PUBREC is sent.
+                let state = self.directory.session_mut(session);
+                state.hold(packet_id.get(), payload_bytes, ticket);
                 state.refuse_held(packet_id.get());
+                self.note_held(1);
             } else {
-                self.record_held(session, packet_id, payload_bytes);
+                self.hold(session, packet_id, payload_bytes, ticket);
             }
         }
         let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
@@ -338,8 +339,7 @@ impl Shard {
         self.report_refused(session, violation);
         let mut mark = 0;
         if version < ProtocolVersion::V5 && ack.kind == AckKind::Pubrec {
-            self.directory.session_mut(session).hold(ack.packet_id.get(), 0, 0);
-            self.record_held(session, ack.packet_id, 0);
+            self.hold(session, ack.packet_id, 0, 0);
             mark = self.journal.mark();
         }
         self.answer(now, slot, mark, 0, Owing::Ack(ack));

@@ -62,7 +62,7 @@ impl Shard {
             None
         } else if self.store_full && is_kept(publication.topic) && !fanout.promised {
             Some(Limit::Disk)
-        } else if self.is_memory_tight() && self.is_larger_than_retained(now, &publication) {
+        } else if self.is_memory_tight() && !fanout.promised && self.is_larger_than_retained(now, &publication) {
             Some(Limit::Memory(MemoryRelief::Retain))
         } else {
             // [MQTT5-3.3.1-5]
@@ -320,7 +320,7 @@ impl Shard {
             Mail::GroupLeave { filter, member, token } => {
                 self.handle_group_leave(from, &filter, member, token)
             }
-            Mail::GroupReady { filter, member, ready } => self.handle_group_ready(&filter, member, ready),
+            Mail::GroupReady { member, ready } => self.handle_group_ready(member, ready),
             Mail::GroupDeliver { group, member, message, ticket, intent } => {
                 let message = KeptMessage::new(message, &self.memory);
                 let mut fanout = Fanout::of(&message, now, 0);

@@ -13,6 +13,8 @@ pub struct Shared {
     pub config: Config,
     /// What holds on each listener.
     pub terms: Vec<Terms>,
+    /// What holds where the listener is not known: nothing is allowed.
+    pub(super) denied: Terms,
     /// Which exact topic filters each shard has subscriptions for.
     pub interest: Vec<Arc<InterestBits>>,
     /// What each shard counts.
@@ -67,6 +69,7 @@ impl Shared {
                 0 => usize::MAX,
                 bytes => bytes,
             },
+            denied: Terms::denied(),
             config,
             interest: counts.iter().flatten().map(InterestCounts::bits).collect(),
             counters: (0..shards).map(|_| Counters::default()).collect(),
@@ -87,6 +90,11 @@ impl Shared {
             retained_bytes: shares.retained_bytes.min(half),
             ..shares
         }
+    }
+
+    /// What holds on a listener.
+    pub(super) fn terms_of(&self, listener: Option<u16>) -> &Terms {
+        listener.and_then(|listener| self.terms.get(usize::from(listener))).unwrap_or(&self.denied)
     }
 
     /// Number of shards.

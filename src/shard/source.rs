@@ -81,6 +81,11 @@ impl Shard {
     }
 }
 
+/// The client identifier in a source; empty if there is none.
+pub(super) fn client_of_source(source: &[u8]) -> &str {
+    Source::decode(source).map_or("", |source| source.client_id)
+}
+
 /// Asks about one message after the other; those of one publisher tend to come together.
 pub(super) struct SourceCheck<'a> {
     /// By number of the listener; none where nobody asks.

@@ -1,6 +1,7 @@
 //! What the clock does: keep alive, time for CONNECT, will delay, session expiry, house-keeping.
 
 use super::connection::{PAUSED_BY_DISK, PAUSED_BY_ROOM, Stage};
+use super::wheel::TimerId;
 use super::{Counter, EndCause, Shard};
 use crate::time::Time;
 
@@ -95,7 +96,9 @@ impl Shard {
     fn handle_will_delay(&mut self, now: Time, session: u32) {
         let waits = self.directory.get(session).is_some()
             && self.directory.session_mut(session).will_timer.take().is_some();
-        if waits {
+        if waits && self.overdue.is_held() {
+            self.overdue.add_will(session);
+        } else if waits {
             self.publish_will(now, session);
         }
     }
@@ -104,9 +107,31 @@ impl Shard {
     fn handle_session_expiry(&mut self, now: Time, session: u32) {
         let waits = self.directory.get(session).is_some()
             && self.directory.session_mut(session).expiry_timer.take().is_some();
-        if waits {
-            self.count(Counter::SessionsExpired, 1);
-            self.end_session(now, session);
+        if waits && self.overdue.is_held() {
+            self.overdue.add_session(session);
+        } else if waits {
+            self.expire_session(now, session);
+        }
+    }
+
+    pub(super) fn expire_session(&mut self, now: Time, session: u32) {
+        self.count(Counter::SessionsExpired, 1);
+        self.end_session(now, session);
+    }
+
+    /// A timer fires up to a tick late: its client is back after the deadline all the same.
+    pub(super) fn run_due(&mut self, now: Time, session: u32) {
+        let state = self.directory.session(session);
+        let has_passed = |timer| self.wheel.deadline(timer).is_some_and(|deadline| deadline <= now);
+        let is_due = |timer: Option<TimerId>| timer.filter(|&timer| has_passed(timer));
+        let (will, expiry) = (is_due(state.will_timer), is_due(state.expiry_timer));
+        if let Some(timer) = will {
+            self.wheel.cancel(timer);
+            self.handle_will_delay(now, session);
+        }
+        if let Some(timer) = expiry {
+            self.wheel.cancel(timer);
+            self.handle_session_expiry(now, session);
         }
     }
 
@@ -115,7 +140,8 @@ impl Shard {
         connection.timer = None;
         let cause = match connection.stage {
             Stage::Refuse => return self.send_refusal(now, slot),
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => EndCause::ConnectTimeout,
+            Stage::Check => return self.refuse_unchecked(now, slot),
+            Stage::Connect { .. } | Stage::Authenticate => EndCause::ConnectTimeout,
             Stage::Serving { .. } => {
                 if connection.waits_for_rate() || connection.is_paused_by(PAUSED_BY_ROOM | PAUSED_BY_DISK) {
                     // Its silence is our doing.

@@ -363,6 +363,7 @@ impl Shard {
 
     /// The log is durable up to `last`. Takes effect once and for all; what was waiting for it goes out.
     pub fn handle_durable(&mut self, now: Time, last: u64) {
+        self.journal.set_now(now);
         self.journal.set_durable(last);
         while let Some((mark, _)) = self.waits.for_log.front()
             && *mark <= self.journal.durable()

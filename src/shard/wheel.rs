@@ -116,6 +116,12 @@ impl<T: Copy> Wheel<T> {
         running
     }
 
+    /// The deadline of a timer that runs.
+    pub fn deadline(&self, id: TimerId) -> Option<Time> {
+        let entry = self.entries.get(id.entry as usize).filter(|entry| entry.serial == id.serial.get());
+        entry.map(|entry| entry.deadline)
+    }
+
     /// Appends to `out` the tokens of all timers whose deadline, rounded up to a tick, has come:
     /// in the order of their deadlines, those of one deadline in the order of their scheduling.
     /// They are no longer running then. A `now` before that of an earlier call counts as that.

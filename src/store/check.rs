@@ -3,7 +3,7 @@
 use super::StoreError;
 use super::base::Base;
 use super::rows::{
-    self, DeliveryRow, IntentRow, RetainedRow, SessionRow, SubscriptionRow, Table, decode_message,
+    self, DeliveryRow, IntentRow, RetainedRow, SessionRow, SubscriptionRow, Table, WillRow, decode_message,
 };
 use super::state::read_count;
 use std::collections::{HashMap, HashSet};
@@ -74,6 +74,7 @@ pub fn check_rows(base: &dyn Base) -> Result<Vec<String>, StoreError> {
     };
     read(Table::Retained, |key, value| RetainedRow::decode(key, value).is_ok())?;
     read(Table::Intents, |_, value| IntentRow::decode(value).is_ok())?;
+    read(Table::Wills, |key, value| key.len() == 8 && WillRow::decode(value).is_ok())?;
     read(Table::Seen, |key, _| rows::read_pair(key).is_some())?;
     // They were gathered in maps.
     wrong.sort_unstable();

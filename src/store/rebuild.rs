@@ -1,8 +1,10 @@
 //! From rows to what each shard of a new start gets.
 
 use super::base::Base;
+use super::clock::latest_end;
 use super::rows::{
-    self, DeliveryRow, Presence, RetainedRow, Row, SessionRow, SubscriptionRow, Table, decode_message,
+    self, DeliveryRow, Presence, RetainedRow, Row, SessionRow, SubscriptionRow, Table, WillRow,
+    decode_message,
 };
 use super::state::{Changes, by_number};
 use super::{
@@ -30,6 +32,8 @@ pub struct RestoredCounts {
     pub deliveries: u64,
     /// Retained messages.
     pub retained: u64,
+    /// Wills of sessions that ended with the broker.
+    pub wills: u64,
     /// Queued and retained messages that expired meanwhile.
     pub expired: u64,
 }
@@ -67,6 +71,10 @@ impl Changes {
             counts.retained += 1;
             parts[usize::from(homes.home_of(topic))].retained.push(message);
         })?;
+        self.restore_wills(base, |client_id, will| {
+            counts.wills += 1;
+            parts[usize::from(homes.home_of(client_id))].wills.push(will);
+        })?;
         for session in sessions {
             counts.sessions += 1;
             counts.subscriptions += session.subscriptions.len() as u64;
@@ -89,7 +97,8 @@ impl Changes {
                 Presence::Left { at_millis } => at_millis,
                 Presence::Connected { epoch } => {
                     epochs.insert(epoch);
-                    self.meta.walls.get(&epoch).copied().unwrap_or(wall.zero_millis)
+                    let alive = self.meta.walls.get(&epoch);
+                    alive.map_or(wall.zero_millis, |&alive| latest_end(alive, wall.zero_millis))
                 }
             };
             sessions.push(RestoredSession {
@@ -156,6 +165,22 @@ impl Changes {
             });
         })?;
         self.drop_bad(Table::Subscriptions, bad);
+        Ok(())
+    }
+
+    /// In the order of their names.
+    fn restore_wills(&mut self, base: &dyn Base, mut each: impl FnMut(&str, Will)) -> Result<(), StoreError> {
+        let mut bad = Vec::new();
+        self.scan(base, Table::Wills, &[], None, &mut |key, value| match (
+            rows::number_at(key, 0),
+            WillRow::decode(value),
+        ) {
+            (Some(number), Ok(row)) => {
+                each(row.client_id, Will { number, ..restored_will(&row.will) });
+            }
+            _ => bad.push(Row::from_slice(key)),
+        })?;
+        self.drop_bad(Table::Wills, bad);
         Ok(())
     }
 
@@ -354,5 +379,6 @@ fn restored_will(will: &StoredWill<'_>) -> Will {
         message: Message::restored(&will.message, None, 0),
         delay_seconds: will.delay_seconds,
         message_expiry_seconds: will.message_expiry_seconds,
+        number: 0,
     }
 }

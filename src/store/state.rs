@@ -9,10 +9,10 @@ use super::passing::Passing;
 use super::record::put_message;
 use super::rows::{
     self, DeliveryRow, IntentRow, LogMark, META_KEY, Meta, Presence, RetainedRow, Row, SessionRow,
-    SubscriptionRow, Table, decode_message,
+    SubscriptionRow, Table, WillRow, decode_message,
 };
 use super::segment::{Header, LogName};
-use super::{BadRecord, Record, StoreError, StoredMessage, open_body};
+use super::{BadRecord, ClockReading, LogClock, Record, StoreError, StoredMessage, open_body};
 use crate::session::Losses;
 use ahash::RandomState;
 use smallvec::SmallVec;
@@ -96,6 +96,16 @@ impl Changes {
     /// What the rows are about.
     pub fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    /// The time of the last frame, on the log's clock.
+    pub fn last_millis(&self) -> Option<u64> {
+        self.meta.walls.values().copied().max()
+    }
+
+    /// The log's clock of a start; `now` was read at the zero of the broker's clock.
+    pub fn log_clock(&self, now: ClockReading) -> LogClock {
+        LogClock::resume(self.last_millis(), self.meta.clock, now)
     }
 
     /// Records that named what is not there.
@@ -366,6 +376,25 @@ impl Changes {
                 Ok(())
             }
             Record::Alive => Ok(()),
+            Record::Clock(mark) => {
+                if self.meta.clock.is_none_or(|last| last.at_millis <= mark.at_millis) {
+                    self.meta.clock = Some(*mark);
+                }
+                Ok(())
+            }
+            Record::Will { number, client_id, will } => {
+                self.raise(*number);
+                let row = WillRow { client_id, will: *will };
+                self.set(Table::Wills, &rows::key(*number), |out| row.encode(out));
+                Ok(())
+            }
+            Record::WillOver { number } => {
+                self.raise(*number);
+                let was_there = self.has_row(base, Table::Wills, &rows::key(*number))?;
+                self.ignored += u64::from(!was_there);
+                self.remove(Table::Wills, &rows::key(*number));
+                Ok(())
+            }
         }
     }
 

@@ -1,5 +1,5 @@
 use super::super::Record;
-use super::super::recovery::tests::{Log, Scratch, WALL};
+use super::super::recovery::tests::{Log, Scratch};
 use super::super::state::tests::{delivery, session, stored, subscribed};
 use super::*;
 use crate::packet::QoS;
@@ -19,7 +19,7 @@ fn filled(scratch: &Scratch) -> PathBuf {
     let mut log = Log::new(&directory, 1, 0);
     log.frame(1, &[session(4, "new\nline"), subscribed(4, "t/#", QoS::AtLeastOnce)]);
     log.write();
-    recover(&directory, 2, 9, WALL).unwrap().checkpoint.stop();
+    recover(&directory, 2, 9, None).unwrap().checkpoint.stop();
     let mut log = Log::new(&directory, 2, 0);
     let message = stored("t/1", b"SECRET", QoS::AtLeastOnce);
     log.frame(2, &[Record::Message { number: 8, message }, delivery(4, 12, 8)]);

@@ -9,9 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Within so many microseconds, what a shard has done is known to all: longer than any stall of shards.
 pub const GRACE: u64 = 700_000;
 
-/// A timer comes later than it should by less than this, microseconds.
-const TICK: u64 = 70_000;
-
 /// A message that somebody published, or a will.
 #[derive(Debug)]
 pub struct Publication {
@@ -183,6 +180,8 @@ pub struct Will {
     pub delay: u64,
     /// When it is to be published, once its connection has ended.
     pub due_at: Option<u64>,
+    /// Its session ended with the broker: it is due at the next start.
+    pub due_at_start: bool,
 }
 
 /// All of it.
@@ -210,8 +209,8 @@ pub struct Books {
     pub persistent: bool,
     /// When the power was cut.
     pub cuts: Vec<u64>,
-    /// When the broker started last: a session that ended meanwhile may be there for a tick of its timers.
-    pub started_at: u64,
+    /// When the broker started without knowing how long it had been down.
+    pub clock_lost_at: Vec<u64>,
 }
 
 impl Books {
@@ -251,17 +250,19 @@ impl Books {
         if clean {
             return if present { Err("session present after a clean start".into()) } else { Ok(()) };
         }
+        let is_counted = |closed: u64| self.clock_lost_at.iter().all(|&lost| lost < closed);
         let surely_over = session.over_at.is_some_and(|at| at + GRACE < sent_at)
             || session.expiry == Some(0)
             || (session.expiry.zip(session.closed_at))
                 .is_some_and(|(expiry, closed)| closed + expiry + GRACE < sent_at);
+        let surely_over =
+            surely_over && (session.expiry == Some(0) || session.closed_at.is_none_or(is_counted));
         let surely_there = session.over_at.is_none()
             && session.expiry.is_none_or(|expiry| {
                 expiry > 0 && session.closed_at.is_none_or(|closed| closed + expiry > now + GRACE)
             });
-        let just_started = now < self.started_at + TICK;
         match present {
-            true if surely_over && !just_started => Err("session present, though the session is over".into()),
+            true if surely_over => Err("session present, though the session is over".into()),
             false if surely_there => Err("no session present, though there is one".into()),
             _ => Ok(()),
         }
@@ -403,11 +404,25 @@ impl Books {
             && (self.disk_full.touch(first, last + GRACE) || self.disk_failed.touch(first, last + GRACE))
     }
 
+    /// The broker starts.
+    pub fn started(&mut self, now: u64) {
+        for will in self.wills.values_mut() {
+            if std::mem::take(&mut will.due_at_start) {
+                will.due_at = Some(now);
+            }
+        }
+    }
+
     /// The power failed.
     pub fn power_cut(&mut self, now: u64) {
         self.pass(now);
         self.run += 1;
         self.cuts.push(now);
+        let is_clean = |session: &&Session| session.expiry == Some(0) && session.is_promised;
+        let was_open: BTreeSet<usize> = (self.sessions.iter().filter(|session| session.closed_at.is_none()))
+            .filter(is_clean)
+            .map(|session| session.link)
+            .collect();
         // A disk that had failed has kept nothing of what came then.
         let fails = self.disk_failed.is_open();
         self.full_disks.clear();
@@ -432,7 +447,7 @@ impl Books {
                 unsettled.stale = true;
             }
         }
-        for will in self.wills.values_mut() {
+        for (link, will) in &mut self.wills {
             let publication = &mut self.publications[will.number as usize];
             let before = |at: u64| at + GRACE < now && !fails;
             // Its session may have ended without a word of it on the disk.
@@ -441,6 +456,12 @@ impl Books {
                     session.client == publication.publisher && !session.over_at.is_some_and(before)
                 });
             if publication.dropped_at.is_some_and(before) || publication.first().is_some_and(before) {
+                continue;
+            }
+            let is_open = was_open.contains(link) && !self.farewells.contains(link);
+            if self.persistent && is_open && !fails && publication.processed.is_empty() {
+                // [MQTT5-3.1.2-8]
+                will.due_at_start = true;
                 continue;
             }
             if is_kept {

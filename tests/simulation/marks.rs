@@ -46,6 +46,7 @@ marks! {
     SessionExpired,
     DiskFull,
     DiskFailed,
+    ClockSet,
 }
 
 #[derive(Clone, Debug, Default)]

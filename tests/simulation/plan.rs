@@ -106,6 +106,10 @@ pub enum Action {
         shard: usize,
         micros: u64,
     },
+    /// The wall clock is set.
+    SetClock {
+        step_millis: i64,
+    },
     /// It fails, and the broker starts again after so long.
     DiskFails {
         shard: usize,
@@ -232,6 +236,7 @@ impl Plan {
         }
         plan.begin(&mut rng);
         plan.go_on(&mut rng);
+        crate::clocks::add_to(&mut plan);
         plan.actions.sort_by_key(|planned| planned.at);
         plan
     }

@@ -3,6 +3,7 @@
 use crate::audit::{Audit, number_of};
 use crate::books::Books;
 use crate::client::Client;
+use crate::clocks;
 use crate::marks::{Mark, Marks};
 use crate::plan::Plan;
 use crate::read::{Kind, Packet};
@@ -165,7 +166,8 @@ impl Sim {
         for client in 0..self.clients.len() {
             self.say_farewell(client, false);
         }
-        self.until(self.world.now + 200 * SECOND)
+        // Until retained messages have expired that can: their timer is no leak.
+        self.until(self.world.now + 4000 * SECOND)
     }
 
     pub fn until(&mut self, end: u64) -> Result<(), String> {
@@ -382,14 +384,28 @@ impl Sim {
             let audit = self.audits.get_mut(&link).expect("it is audited");
             let links = &self.world.links;
             let consumed = |link: usize| links[link].up_sure;
+            let five = audit.version == Version::V5;
             let remarks = audit
                 .judge(&mut self.books, link, &packet, now, consumed)
                 .map_err(|why| format!("to client-{client} on #{link}: {why}"))?;
             for mark in remarks.0 {
                 self.marks.reach(mark);
             }
+            if five {
+                self.check_expiry(&packet).map_err(|why| format!("to client-{client} on #{link}: {why}"))?;
+            }
         }
         Ok(())
+    }
+
+    fn check_expiry(&self, packet: &Packet) -> Result<(), String> {
+        let Some(number) = number_of(&packet.payload).filter(|_| packet.kind == Kind::Publish) else {
+            return Ok(());
+        };
+        let Some(publication) = self.books.publication(number) else { return Ok(()) };
+        let version = self.clients[publication.publisher].version();
+        let (books, clocks) = (&self.books, &self.world.clocks);
+        clocks::check_expiry((self.plan.seed, version), (books, clocks), (number, packet), self.world.now)
     }
 
     /// A clean start may have ended the session of a will, before CONNACK says so.

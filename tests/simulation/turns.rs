@@ -1,5 +1,6 @@
 //! The turns of the shards, as `shard::run` takes them.
 
+use crate::clocks;
 use crate::world::{Due, Happening, Job, OVERFLOW_RETRY, PAUSED_BY_MACHINE, PAUSED_BY_MESH, Parcel, Ready};
 use crate::world::{Wake, World, link_of, peer};
 use midge::shard::{Effect, Event, ShardId};
@@ -72,7 +73,11 @@ impl World {
         let busy = host.machine.has_deferred()
             || !host.ready.is_empty()
             || host.boxes.iter().any(|parcels| !parcels.is_empty());
-        let timer = host.machine.next_deadline().map(|deadline| deadline.as_micros().max(now + 1));
+        let zero = self.clocks.zero;
+        let timer = host
+            .machine
+            .next_deadline()
+            .map(|deadline| deadline.as_micros().saturating_add(zero).max(now + 1));
         let retry = host.overflow.iter().any(|list| !list.is_empty()).then_some(now + OVERFLOW_RETRY);
         let at = [busy.then_some(now + soon), timer, retry].into_iter().flatten().min();
         if let Some(at) = at {
@@ -133,7 +138,12 @@ impl World {
                     machine.handle_time(now);
                 }
             }
-            Job::Turn => self.hosts[shard].machine.handle_turn(now),
+            Job::Turn => {
+                let host = &mut self.hosts[shard];
+                clocks::watch(&mut host.machine, &self.clocks, &mut host.noted_step, self.now);
+                host.machine.handle_turn(now);
+                self.tell_restored();
+            }
             Job::Backlogs => {
                 for at in 0..self.hosts[shard].slots.len() {
                     let Some(link) = self.hosts[shard].slots[at] else { continue };
@@ -176,6 +186,18 @@ impl World {
                 state.up_consumed = upto;
                 self.happenings.push_back(Happening::Consumed { link, upto, whole });
             }
+        }
+    }
+
+    /// Once all shards know what the sessions of all want, what fell due while the broker was down is due.
+    fn tell_restored(&mut self) {
+        if self.is_restored || self.hosts.iter().any(|host| host.machine.is_restoring()) {
+            return;
+        }
+        self.is_restored = true;
+        for shard in 0..self.hosts.len() {
+            self.hosts[shard].machine.handle_restored();
+            self.wake_shard(shard, 1);
         }
     }
 

@@ -59,6 +59,12 @@ fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result
         || publication.doubtful
         || session.doubtful
         || !sim.books.is_kept(publication)
+        || crate::clocks::is_brief(
+            sim.plan.seed,
+            number,
+            publication,
+            sim.clients[publication.publisher].version(),
+        )
     {
         return Ok(true);
     }

@@ -3,6 +3,7 @@
 use super::{BadRecord, IDS_MAX, Record, StoredMessage, StoredWill, bad, tag};
 use crate::packet::{ProtocolVersion, QoS};
 use crate::session::{LOSS_CAUSES, LossCause};
+use crate::store::{ClockMark, ClockReading};
 use crate::topic::{RetainHandling, SubscriptionOptions};
 use smallvec::SmallVec;
 
@@ -34,11 +35,7 @@ impl<'a> Decoder<'a> {
                 expiry_seconds: self.varint32()?,
                 will: match self.byte()? {
                     0 => None,
-                    _ => Some(StoredWill {
-                        message: self.message()?,
-                        delay_seconds: self.varint32()?,
-                        message_expiry_seconds: self.option32()?,
-                    }),
+                    _ => Some(self.will()?),
                 },
             },
             tag::LEFT => Record::Left {
@@ -88,6 +85,9 @@ impl<'a> Decoder<'a> {
             tag::INTENT_DONE => Record::IntentDone { number: self.number()? },
             tag::INTENT_SEEN => Record::IntentSeen { number: self.number()? },
             tag::ALIVE => Record::Alive,
+            tag::CLOCK => Record::Clock(self.clock()?),
+            tag::WILL => Record::Will { number: self.number()?, client_id: self.text()?, will: self.will()? },
+            tag::WILL_OVER => Record::WillOver { number: self.number()? },
             _ => return Err(bad("unknown kind of record")),
         };
         Ok(Some(record))
@@ -139,6 +139,20 @@ impl<'a> Decoder<'a> {
         })
     }
 
+    pub(in crate::store) fn will(&mut self) -> Result<StoredWill<'a>, BadRecord> {
+        Ok(StoredWill {
+            message: self.message()?,
+            delay_seconds: self.varint32()?,
+            message_expiry_seconds: self.option32()?,
+        })
+    }
+
+    pub(in crate::store) fn clock(&mut self) -> Result<ClockMark, BadRecord> {
+        let at_millis = self.varint()?;
+        let (wall_millis, boot, boot_millis) = (self.varint()?, self.varint()?, self.varint()?);
+        Ok(ClockMark { at_millis, reading: ClockReading { wall_millis, boot, boot_millis } })
+    }
+
     pub(in crate::store) fn byte(&mut self) -> Result<u8, BadRecord> {
         let (&byte, rest) = self.rest.split_first().ok_or(CUT)?;
         self.rest = rest;
@@ -179,7 +193,7 @@ impl<'a> Decoder<'a> {
         u32::try_from(self.varint()?).map_err(|_| bad("a number is above 32 bits"))
     }
 
-    pub(in crate::store) fn option32(&mut self) -> Result<Option<u32>, BadRecord> {
+    fn option32(&mut self) -> Result<Option<u32>, BadRecord> {
         match self.byte()? {
             0 => Ok(None),
             _ => Ok(Some(self.varint32()?)),

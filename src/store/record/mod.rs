@@ -11,8 +11,11 @@ pub(super) mod tests;
 
 pub use decode::Decoder;
 pub(super) use decode::options_of;
-pub(super) use encode::{Encoder, options_byte, put_bytes, put_counts, put_message, put_option, put_varint};
+pub(super) use encode::{
+    Encoder, options_byte, put_bytes, put_clock, put_counts, put_message, put_varint, put_will,
+};
 
+use super::ClockMark;
 use crate::packet::{ProtocolVersion, QoS};
 use crate::session::{LOSS_CAUSES, LossCause};
 use crate::topic::SubscriptionOptions;
@@ -32,7 +35,7 @@ pub struct StoredMessage<'a> {
     pub qos: QoS,
     /// RETAIN flag of the publisher.
     pub retain: bool,
-    /// When it expires, milliseconds since 1970.
+    /// When it expires, on the log's clock.
     pub expires_at_millis: Option<u64>,
     /// Who published it, for a retained message whose publisher is asked about; else empty.
     pub source: &'a [u8],
@@ -70,7 +73,7 @@ pub enum Record<'a> {
     Left {
         /// The session.
         sid: u64,
-        /// When, milliseconds since 1970.
+        /// When, on the log's clock.
         at_millis: u64,
         /// Session Expiry Interval, which DISCONNECT may have changed.
         expiry_seconds: u32,
@@ -234,6 +237,22 @@ pub enum Record<'a> {
     },
     /// Nothing changed, but the broker lives: those that are connected now were so at the frame's time.
     Alive,
+    /// What the machine's clocks say: at the start of the log, and when the wall clock was set.
+    Clock(ClockMark),
+    /// The will of a connection whose session ends with it, and so is not in the log.
+    Will {
+        /// Its name.
+        number: u64,
+        /// Client identifier.
+        client_id: &'a str,
+        /// The will. Its delay has no meaning: the session ends first.
+        will: StoredWill<'a>,
+    },
+    /// Such a will was published or dropped.
+    WillOver {
+        /// Its name.
+        number: u64,
+    },
 }
 
 /// Bytes that are no record.
@@ -278,6 +297,9 @@ mod tag {
     pub(super) const RETURNED: u8 = 20;
     pub(super) const LOST: u8 = 21;
     pub(super) const LOSSES_TOLD: u8 = 22;
+    pub(super) const CLOCK: u8 = 30;
+    pub(super) const WILL: u8 = 31;
+    pub(super) const WILL_OVER: u8 = 32;
 }
 
 /// From here on the number of subscription identifiers has a place of its own.

@@ -1,6 +1,7 @@
 //! Records there and back.
 
 use super::*;
+use crate::store::ClockReading;
 use crate::topic::RetainHandling;
 use smallvec::smallvec;
 
@@ -78,6 +79,12 @@ fn all() -> Vec<Record<'static>> {
         Record::IntentDone { number: 77 },
         Record::IntentSeen { number: 78 },
         Record::Alive,
+        Record::Clock(ClockMark {
+            at_millis: 1_800_000_000_000,
+            reading: ClockReading { wall_millis: 0, boot: u64::MAX, boot_millis: 5 },
+        }),
+        Record::Will { number: 80, client_id: "ä", will },
+        Record::WillOver { number: 80 },
     ]
 }
 
