@@ -232,6 +232,13 @@ impl Session {
         }
     }
 
+    /// A live retained message that was noted does not go out.
+    pub fn forget_overtaken(&mut self, topic_hash: u64, stamp: u64) {
+        if let Some(replays) = self.replays.existing() {
+            replays.overtaken.retain(|note| note.topic_hash != topic_hash || note.stamp != stamp);
+        }
+    }
+
     /// Has any live retained message gone out during the present replays?
     pub fn has_overtaken(&self) -> bool {
         !self.replays.overtaken.is_empty()

@@ -253,7 +253,6 @@ impl Shard {
         if self.is_withheld(subscriber, fanout.publication.topic) {
             return Taken::Yes;
         }
-        self.note_live(subscriber, fanout);
         let entry = self.directory.slot_mut(subscriber);
         let slot = entry.connection;
         if form.qos == QoS::AtMostOnce {
@@ -272,12 +271,14 @@ impl Shard {
                     return Taken::Yes;
                 }
                 send_variant(&mut self.outbox, slot, variant);
+                self.note_live(subscriber, fanout);
                 self.count_sent(fanout.publication.payload.len());
                 return Taken::Yes;
             }
             if entry.flags & BACKLOGGED != 0 && !self.takes_more(subscriber, slot) {
                 return Taken::Yes;
             }
+            self.note_live(subscriber, fanout);
             self.send_publish(subscriber, fanout, form, None, false, subscription_ids);
             return Taken::Yes;
         }
@@ -309,6 +310,7 @@ impl Shard {
                 number,
                 extra,
             };
+            self.note_live(subscriber, fanout);
             let waits = sid != 0 && self.sends_when_durable(subscriber, fanout, form.qos);
             let window = &mut self.directory.session_mut(subscriber).inflight;
             let packet_id = if waits { window.prepare(delivery) } else { window.start(delivery) };
@@ -335,6 +337,9 @@ impl Shard {
         let (qos, retain) = (form.qos, form.retain);
         let delivery = Delivery { message: fanout.keep(&self.memory), qos, retain, number: 0, extra };
         let place = self.enqueue(now, subscriber, delivery);
+        if place == Place::Queued {
+            self.note_live(subscriber, fanout);
+        }
         if place == Place::Queued && sid != 0 {
             // What the queue does not take is not taken down.
             let number = self.number_of_delivery(fanout);

@@ -201,6 +201,7 @@ impl Shard {
                 return (dropped, false);
             };
             freed += oldest.message.bytes();
+            self.forget_live(session, &oldest.message);
             self.note_queued(-oldest.message.bytes().cast_signed(), -1);
             if oldest.qos != QoS::AtMostOnce {
                 self.lose(now, session, oldest.number, LossCause::QueueFull);

@@ -216,7 +216,7 @@ fn qos_2_message_whose_refusal_was_not_sent_reaches_nobody_twice() {
         let filler = connect(&mut world, 0, &at_home(0, "filler"), 60);
         world.send(filler, PUBLISH_AB);
         // Its queue is full. This one has room.
-        let live = connect(&mut world, 0, &at_home(0, "live"), 60);
+        let live = connect_kept(&mut world, 0, &at_home(0, "live"));
         world.send(live, &subscribe("a/b", 2));
         world.take(live);
         let name = at_home(0, "publisher");
@@ -236,5 +236,45 @@ fn qos_2_message_whose_refusal_was_not_sent_reaches_nobody_twice() {
         assert_eq!(world.take(live), b"", "{shards} shards");
         world.send(publisher, &publish(0x34));
         assert_eq!(world.take(live), b"\x34\x09\x00\x03a/b\x00\x02hi", "it has heard, and sends a new one");
+    }
+}
+
+/// [MQTT5-3.3.1-9]: what its full queue has no room for, a client has not seen.
+#[test]
+fn retained_message_comes_from_the_store_though_its_live_copy_found_the_queue_full() {
+    for policy in [QueuePolicy::Refuse, QueuePolicy::DropNewest, QueuePolicy::DropOldest] {
+        let mut config = Config::default();
+        config.sys.interval_seconds = 0;
+        config.limits.inflight_messages = 1;
+        config.limits.session_queue_messages = 1;
+        config.limits.session_queue_policy = policy;
+        let mut world = World::new(2, config);
+        let topic = at_home(1, "t");
+        let client = connect(&mut world, 0, &at_home(0, "client"), 60);
+        world.send(client, &[subscribe("x", 1), subscribe("y", 1)].concat());
+        world.take(client);
+        let publisher = connect(&mut world, 0, &at_home(0, "publisher"), 60);
+        // One on its way, and one in the queue.
+        world.send(publisher, &b"\x32\x06\x00\x01x\x00\x01m".repeat(2));
+        world.take(client);
+        // The question for what is retained is under way when the message comes.
+        world.hold(0, 1);
+        world.send(client, &subscribe(&topic, 1));
+        assert_eq!(world.take(client), [0x90, 3, 0, 1, 1]);
+        let other = connect(&mut world, 1, &at_home(1, "other"), 60);
+        let message = retain(&topic, b"hi");
+        world.send(other, &[&[0x33, message[1] + 2], &message[2..2 + 2 + topic.len()], b"\x00\x07hi"].concat());
+        if policy == QueuePolicy::DropOldest {
+            // It has pushed out the one in the queue, and is pushed out.
+            world.send(publisher, b"\x32\x06\x00\x01y\x00\x01m");
+        }
+        world.release(0, 1);
+        world.run();
+        for id in 1..=3 {
+            world.send(client, &[0x40, 2, 0, id]);
+        }
+        let got = world.take(client);
+        let retained = [topic.as_bytes(), b"\x00\x03hi"].concat();
+        assert!(got.ends_with(&retained), "{policy:?}: {got:02X?}");
     }
 }

@@ -152,6 +152,15 @@ impl Shard {
         }
     }
 
+    /// What was noted so does not reach it after all: as a retained message it may.
+    pub(super) fn forget_live(&mut self, session: u32, message: &Message) {
+        let entry = self.directory.slot_mut(session);
+        if entry.flags & REPLAYING != 0 && message.is_retained() {
+            let hash = self.shared.hash(message.as_publication().topic);
+            entry.session_mut().forget_overtaken(hash, message.stamp());
+        }
+    }
+
     /// The SUBACK of this SUBSCRIBE is out.
     pub(super) fn start_replays(&mut self, now: Time, session: u32, subscribe: u64) {
         let replays = self.directory.session_mut(session).replays.existing();

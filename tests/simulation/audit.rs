@@ -266,8 +266,7 @@ impl Audit {
         let allowed = (publication.routed * (1 + cuts)) as u32;
         // What was not acknowledged before a power cut, a session on another shard may have kept, and not the home
         // of retained messages: neither had promised it to anyone.
-        let retain = publication.retain && books.is_kept(publication) && !books.may_be_unkept(publication);
-        let processed = publication.first().unwrap_or(0);
+        let retain = publication.retain && books.is_kept(publication);
         let session = &mut books.sessions[at];
         let copies = session.fresh_copies.entry(number).or_default();
         *copies += 1;
@@ -275,8 +274,7 @@ impl Audit {
             return Err(format!("m{number} {copies} times without DUP to client {}", session.client));
         }
         if retain {
-            let newest = session.live_retained.entry(topic).or_default();
-            *newest = (*newest).max(processed);
+            session.live_retained.entry(topic).or_default().push(number);
         }
         Ok(())
     }
@@ -467,10 +465,15 @@ fn check_retained(
     if let Some(newer) = newer {
         return Err(format!("retained, though a newer one was there before the SUBSCRIBE: {newer:?}"));
     }
-    let live = session.live_retained.get(&publication.topic);
+    // What its home has refused, for want of disk for example, is not kept there.
+    let live = session.live_retained.get(&publication.topic).into_iter().flatten();
+    let mut live = live.map(|&number| &books.publications[number as usize]);
+    let overtaken = live.any(|live| {
+        live.first().is_some_and(|first| first > last) && !live.refused && !books.may_be_unkept(live)
+    });
     // A batch or a message that waits for room in a box comes later than it should.
     let delayed = books.box_full.touch(last, now);
-    if !delayed && live.is_some_and(|&live| live > last) {
+    if overtaken && !delayed {
         return Err("an older retained message after a newer live one".into());
     }
     Ok(())

@@ -142,8 +142,8 @@ pub struct Session {
     pub got_retained: BTreeMap<u64, u64>,
     /// The newest order by publisher, topic and both QoS.
     pub orders: BTreeMap<(usize, String, u8, u8), u64>,
-    /// Retained publications sent live on the present connection, by topic: when each was processed.
-    pub live_retained: BTreeMap<String, u64>,
+    /// Retained publications sent live on the present connection, by topic.
+    pub live_retained: BTreeMap<String, Vec<u64>>,
     /// Its queue was full: by its policy, something is dropped.
     pub lossy: bool,
     /// So many of its messages were lost for a full queue, as the broker has told.
