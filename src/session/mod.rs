@@ -23,7 +23,6 @@ pub use replay::{Replay, Replays};
 pub use seldom::{Empty, Seldom};
 pub use will::Will;
 
-use crate::config::QueuePolicy;
 use crate::memory::Charged;
 use crate::shard::wheel::TimerId;
 use held::{Held, HeldList};
@@ -63,8 +62,6 @@ pub struct Session {
     pub passed_over: bool,
     /// The operator has been told that the queue is full; said again once it has been empty.
     pub full_reported: bool,
-    /// What happens when the queue is full; none: as the whole broker has it.
-    pub queue_policy: Option<QueuePolicy>,
     /// Messages that were lost for it.
     losses: Option<Box<Losses>>,
 }
@@ -93,7 +90,6 @@ impl Session {
             group_ready: true,
             passed_over: false,
             full_reported: false,
-            queue_policy: None,
             losses: None,
         }
     }
@@ -131,12 +127,24 @@ impl Session {
     /// payload was, and of the ticket that its PUBREC waits for (0: none).
     pub fn hold(&mut self, packet_id: u16, payload_bytes: u32, ticket: u64) {
         self.received_qos2 = true;
-        self.held.filled().insert(Held { packet_id, repeated: false, payload_bytes, ticket });
+        self.held.filled().insert(Held { packet_id, repeated: false, payload_bytes, ticket, refused: false });
     }
 
     /// The ticket that the PUBREC of a held identifier waits for, or waited for; 0: none.
     pub fn held_ticket(&self, packet_id: u16) -> u64 {
         self.held.get(packet_id).map_or(0, |held| held.ticket)
+    }
+
+    /// The message of a held identifier is refused. Until its PUBREC says so it stays held, or a repeat would be
+    /// a new message. `[MQTT5-4.3.3-9]` `[MQTT5-4.3.3-10]` False if it was not held.
+    pub fn refuse_held(&mut self, packet_id: u16) -> bool {
+        let held = self.held.existing().and_then(|held| held.get_mut(packet_id));
+        held.map(|held| held.refused = true).is_some()
+    }
+
+    /// Is the PUBREC of a held identifier one that refuses?
+    pub fn is_held_refused(&self, packet_id: u16) -> bool {
+        self.held.get(packet_id).is_some_and(|held| held.refused)
     }
 
     /// A held identifier came again without DUP; false if it is the same message as last time,
@@ -232,6 +240,11 @@ impl Session {
     pub fn is_overtaken(&self, topic_hash: u64, stamp: u64, replay: u64) -> bool {
         let mut notes = self.replays.overtaken.iter().filter(|note| note.topic_hash == topic_hash);
         notes.any(|note| note.stamp > stamp || (note.stamp == stamp && note.replay >= replay))
+    }
+
+    /// The replay with this token, if it is still under way.
+    pub fn replay_mut(&mut self, token: u64) -> Option<&mut Replay> {
+        self.replays.existing()?.get_mut(token)
     }
 
     /// Ends a replay; forgets what it had to remember when it was the last.

@@ -344,6 +344,26 @@ impl Shard {
         self.connection(slot)?.rare.as_ref()?.identity.user.as_deref()
     }
 
+    /// The wall clock was set by so many milliseconds. What clients were let in with ends by it, and only by it.
+    pub fn handle_wall_step(&mut self, now: Time, step_millis: i64) {
+        for slot in 0..self.slots() {
+            let Some(connection) = self.connection(slot) else { continue };
+            let Some(timer) = connection.rare.as_ref().and_then(|rare| rare.identity.ends) else { continue };
+            let Some(deadline) = self.wheel.deadline(timer) else { continue };
+            let by = step_millis.unsigned_abs();
+            let deadline = if step_millis < 0 {
+                deadline.after_millis(by)
+            } else {
+                now.after_millis(deadline.millis_since(now).saturating_sub(by))
+            };
+            self.wheel.cancel(timer);
+            let timer = self.wheel.schedule(deadline, Timer::Permission(slot));
+            if let Some(connection) = self.connection_mut(slot) {
+                connection.rare().identity.ends = Some(timer);
+            }
+        }
+    }
+
     /// What a client was let in with has run out.
     pub(super) fn handle_permission_end(&mut self, now: Time, slot: u32) {
         let Some(connection) = self.connection_mut(slot) else { return };

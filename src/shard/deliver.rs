@@ -12,8 +12,8 @@ use super::{Counter, Event, Limit, SessionKey, Shard};
 use crate::memory::{KeptMessage, MemoryAccount, allocated};
 use crate::message::{Message, Publication};
 use crate::outbox::{Outbox, Range};
-use crate::packet::{PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
-use crate::session::{Delivery, Extra, LossCause};
+use crate::packet::{AckKind, PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
+use crate::session::{AckOutcome, Delivery, Extra, LossCause};
 use crate::store::{Record, StoredMessage};
 use crate::time::Time;
 use smallvec::SmallVec;
@@ -42,6 +42,9 @@ pub(super) struct Fanout<'a> {
     /// It goes to other shards by intents, and these are their numbers.
     pub intended: bool,
     pub intents: Intents,
+    /// Another shard's log has it for this one: a disk that is full only since then does not refuse it, or the
+    /// sessions that have taken it would get it again when its publisher repeats it. Its receipt waits for room.
+    pub promised: bool,
     /// The publisher, which is served last; and what it gets.
     pub own: Option<u32>,
     pub own_delivery: Option<(QoS, bool, SmallVec<[u32; 4]>)>,
@@ -77,6 +80,7 @@ impl<'a> Fanout<'a> {
             missing: 0,
             intended: false,
             intents: Intents::new(),
+            promised: false,
             own: None,
             own_delivery: None,
         }
@@ -254,7 +258,7 @@ impl Shard {
         }
         let sendable = slot != NO_CONNECTION && entry.flags & (BACKLOGGED | GATED) == 0;
         let sid = entry.sid;
-        if sid != 0 && self.store_full {
+        if sid != 0 && self.store_full && !fanout.promised {
             self.report_store_full(subscriber);
             return Taken::Unkept;
         }
@@ -269,7 +273,7 @@ impl Shard {
             if !self.fits(subscriber, fanout, form, subscription_ids) {
                 self.directory.session_mut(subscriber).inflight.pass_id();
                 self.drop_too_large();
-                self.lose(subscriber, 0, LossCause::TooLarge);
+                self.lose(now, subscriber, 0, LossCause::TooLarge);
                 return Taken::Yes;
             }
             let number = if sid == 0 { 0 } else { self.number_of_delivery(fanout) };
@@ -280,7 +284,9 @@ impl Shard {
                 number,
                 extra,
             };
-            let packet_id = self.directory.session_mut(subscriber).inflight.start(delivery);
+            let waits = sid != 0 && form.qos == QoS::ExactlyOnce;
+            let window = &mut self.directory.session_mut(subscriber).inflight;
+            let packet_id = if waits { window.prepare(delivery) } else { window.start(delivery) };
             if sid != 0 {
                 let (qos, retain) = (form.qos, form.retain);
                 self.record_delivery(
@@ -293,8 +299,8 @@ impl Shard {
                     subscription_ids,
                     group,
                 );
-                if qos == QoS::ExactlyOnce {
-                    self.publish_when_durable(subscriber, packet_id, number);
+                if waits {
+                    self.publish_when_durable(subscriber, packet_id, number, 0);
                     return Taken::Yes;
                 }
             }
@@ -326,11 +332,14 @@ impl Shard {
 
     /// Once the log has the packet identifier, and all that it came from. A session that is not in the
     /// log ends with its connection: what it gets twice, it gets as another.
-    fn publish_when_durable(&mut self, session: u32, packet_id: PacketId, number: u64) {
+    fn publish_when_durable(&mut self, session: u32, packet_id: PacketId, number: u64, replay: u64) {
         let slot = self.directory.slot(session).connection;
         let Some(serial) = self.connection(slot).map(|connection| connection.serial) else { return };
+        if let Some(replay) = self.directory.session_mut(session).replay_mut(replay) {
+            replay.for_log += 1;
+        }
         let session = self.directory.key(session);
-        self.wait_for_log(self.journal.mark(), ForLog::Publish { session, serial, packet_id, number });
+        self.wait_for_log(self.journal.mark(), ForLog::Publish { session, serial, packet_id, number, replay });
     }
 
     /// The log has it. A newer connection sends it again by itself.
@@ -341,15 +350,57 @@ impl Shard {
         serial: u32,
         packet_id: PacketId,
         number: u64,
+        replay: u64,
     ) {
         let Some(session) = self.directory.resolve(session) else { return };
         let entry = self.directory.slot(session);
         if !self.is_served_by(session, entry.connection, serial) {
             return;
         }
-        let sent = self.directory.session(session).inflight.sent(packet_id);
-        let Some(delivery) = sent.filter(|delivery| delivery.number == number) else { return };
-        let form = Form { version: entry.version, qos: delivery.qos, retain: delivery.retain };
+        if replay != 0 {
+            self.send_durable_retained(now, session, packet_id, number, replay);
+            return;
+        }
+        self.send_first(now, session, packet_id, number);
+    }
+
+    /// The same of a retained message: it may have been overtaken by a newer live one while it waited.
+    fn send_durable_retained(
+        &mut self,
+        now: Time,
+        session: u32,
+        packet_id: PacketId,
+        number: u64,
+        replay: u64,
+    ) {
+        let state = self.directory.session_mut(session);
+        if let Some(replay) = state.replay_mut(replay) {
+            replay.for_log -= 1;
+        }
+        let overtaken = state.has_overtaken() && {
+            let waiting = state.inflight.first(packet_id, number).map(|delivery| Rc::clone(&delivery.message));
+            waiting.is_some_and(|message| {
+                let hash = self.shared.hash(message.as_publication().topic);
+                self.directory.session(session).is_overtaken(hash, message.stamp(), replay)
+            })
+        };
+        if overtaken {
+            let window = &mut self.directory.session_mut(session).inflight;
+            if let AckOutcome::Settled(number) = window.handle_ack(AckKind::Pubrec, packet_id, true) {
+                self.record_settled(session, number);
+            }
+        } else {
+            self.send_first(now, session, packet_id, number);
+        }
+        self.pump(now, session);
+    }
+
+    fn send_first(&mut self, now: Time, session: u32, packet_id: PacketId, number: u64) {
+        let entry = self.directory.slot(session);
+        let version = entry.version;
+        let window = &mut self.directory.session_mut(session).inflight;
+        let Some(delivery) = window.send_first(packet_id, number) else { return };
+        let form = Form { version, qos: delivery.qos, retain: delivery.retain };
         let (message, ids) = (Rc::clone(&delivery.message), ids_of(&delivery.extra));
         let mut fanout = Fanout::of(&message, now, 0);
         self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
@@ -505,20 +556,20 @@ impl Shard {
     fn pump_one(&mut self, now: Time, session: u32) -> bool {
         let version = self.directory.slot(session).version;
         let state = self.directory.session_mut(session);
-        if let Some(resend) = state.inflight.next_resend() {
+        if let Some((resend, duplicate)) = state.inflight.next_resend() {
             let message = Rc::clone(&resend.delivery.message);
             let form = Form { version, qos: resend.delivery.qos, retain: resend.delivery.retain };
             let (packet_id, ids) = (resend.packet_id, ids_of(&resend.delivery.extra));
             let mut fanout = Fanout::of(&message, now, 0);
             if self.is_withheld(session, fanout.publication.topic) {
                 // As good as delivered: the access list has changed.
-                self.drop_unsent(session, packet_id, form.qos, LossCause::Withdrawn);
+                self.drop_unsent(now, session, packet_id, form.qos, LossCause::Withdrawn);
             } else if self.fits(session, &fanout, form, &ids) {
-                self.send_publish(session, &mut fanout, form, Some(packet_id), true, &ids);
+                self.send_publish(session, &mut fanout, form, Some(packet_id), duplicate, &ids);
             } else {
                 // A smaller Maximum Packet Size than last time: as good as delivered.
                 self.drop_too_large();
-                self.drop_unsent(session, packet_id, form.qos, LossCause::TooLarge);
+                self.drop_unsent(now, session, packet_id, form.qos, LossCause::TooLarge);
             }
             return true;
         }
@@ -531,19 +582,20 @@ impl Shard {
             // [MQTT5-3.3.2-5]
             self.count(Counter::DroppedExpired, 1);
             self.count(Counter::PublishesDropped, 1);
-            self.drop_waiting(session, &delivery, LossCause::Expired);
+            self.drop_waiting(now, session, &delivery, LossCause::Expired);
             return true;
         }
         if self.is_withheld(session, delivery.message.as_publication().topic) {
-            self.drop_waiting(session, &delivery, LossCause::Withdrawn);
+            self.drop_waiting(now, session, &delivery, LossCause::Withdrawn);
             return true;
         }
-        self.send_delivery(now, session, delivery);
+        self.send_delivery(now, session, delivery, 0);
         true
     }
 
-    /// Sends a delivery that no one has sent yet, of whatever QoS, and that the client may receive.
-    pub(super) fn send_delivery(&mut self, now: Time, session: u32, delivery: Delivery) {
+    /// Sends a delivery that no one has sent yet, of whatever QoS, and that the client may receive. `replay`:
+    /// the token of the replay that brings it, or 0.
+    pub(super) fn send_delivery(&mut self, now: Time, session: u32, delivery: Delivery, replay: u64) {
         let form = Form {
             version: self.directory.slot(session).version,
             qos: delivery.qos,
@@ -554,7 +606,7 @@ impl Shard {
         let mut fanout = Fanout::of(&message, now, 0);
         if !self.fits(session, &fanout, form, &ids) {
             self.drop_too_large();
-            self.drop_waiting(session, &delivery, LossCause::TooLarge);
+            self.drop_waiting(now, session, &delivery, LossCause::TooLarge);
             return;
         }
         if form.qos == QoS::AtMostOnce {
@@ -573,7 +625,9 @@ impl Shard {
         }
         let number = delivery.number;
         let group = if queued { None } else { delivery.group().cloned() };
-        let packet_id = self.directory.session_mut(session).inflight.start(delivery);
+        let window = &mut self.directory.session_mut(session).inflight;
+        let waits = form.qos == QoS::ExactlyOnce;
+        let packet_id = if waits { window.prepare(delivery) } else { window.start(delivery) };
         if queued {
             self.journal.record(&Record::Started { sid, number, packet_id: packet_id.get() });
         } else {
@@ -581,8 +635,8 @@ impl Shard {
             let (qos, retain) = (form.qos, form.retain);
             self.record_delivery(sid, message, number, packet_id, qos, retain, &ids, group.as_ref());
         }
-        if form.qos == QoS::ExactlyOnce {
-            self.publish_when_durable(session, packet_id, number);
+        if waits {
+            self.publish_when_durable(session, packet_id, number, replay);
         } else {
             self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
         }

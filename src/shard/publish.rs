@@ -6,7 +6,8 @@ use super::mount::{TOPIC_BYTES_MAX, mounted};
 use super::waits::{
     ForLog, Outcome, Owing, OwnDelivery, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer,
 };
-use super::{Counter, Effect, Event, Limit, Mail, Shard, ShardId, Violation};
+use super::full_disk::DISK;
+use super::{Counter, Effect, Event, Limit, Mail, SHARDS_MAX, Shard, ShardId, Violation};
 use crate::memory::{KeptMessage, MemoryKind, allocated};
 use crate::message::{Message, Publication};
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, Publish, QoS, Reason};
@@ -178,6 +179,11 @@ impl Shard {
             );
             return Ok(());
         }
+        if kind == AckKind::Pubrec && self.has_no_room_on_disk(session, publish, topic) {
+            let ack = Ack { kind, packet_id, reason: DISK.reason };
+            self.refuse_publish(now, slot, session, ack, DISK);
+            return Ok(());
+        }
         self.take_acknowledged(now, slot, session, publication, kind, packet_id);
         Ok(())
     }
@@ -202,13 +208,22 @@ impl Shard {
         let outcome = self.publish(now, &mut fanout);
         let version = self.version_of_session(session);
         let ticket = if fanout.missing > 0 { fanout.ticket } else { 0 };
-        if kind == AckKind::Pubrec && (ticket != 0 || !outcome.is_refused_for(version)) {
+        let refused = ticket == 0 && outcome.is_refused_for(version);
+        if kind == AckKind::Pubrec && (!refused || version == ProtocolVersion::V5) {
             let payload_bytes = u32::try_from(publication.payload.len()).unwrap_or(u32::MAX);
-            self.hold(session, packet_id, payload_bytes, ticket);
+            if refused {
+                // Until its PUBREC is sent.
+                let state = self.directory.session_mut(session);
+                state.hold(packet_id.get(), payload_bytes, ticket);
+                state.refuse_held(packet_id.get());
+                self.note_held(1);
+            } else {
+                self.hold(session, packet_id, payload_bytes, ticket);
+            }
         }
         let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
         let key = self.directory.key(session);
-        if ticket == 0 && outcome.is_refused_for(version) {
+        if refused {
             self.report_quota(session);
         }
         if ticket != 0 {
@@ -228,7 +243,9 @@ impl Shard {
         let ticket = if self.is_ticket_open(ticket) { ticket } else { 0 };
         self.redirect_ticket(ticket, slot);
         let mark = if self.directory.slot(session).sid != 0 { self.journal.mark() } else { 0 };
-        let pubrec = Ack { kind: AckKind::Pubrec, packet_id, reason: Reason::Success };
+        let refused = self.directory.session(session).is_held_refused(packet_id.get());
+        let reason = if refused { QUOTA.reason } else { Reason::Success };
+        let pubrec = Ack { kind: AckKind::Pubrec, packet_id, reason };
         self.answer(now, slot, mark, ticket, Owing::Ack(pubrec));
     }
 
@@ -520,13 +537,17 @@ impl Shard {
         }
         let message = KeptMessage::new(message, &self.memory);
         let publication = message.as_publication();
-        let hash = if publication.retain { self.shared.hash(publication.topic) } else { 0 };
+        let mut hash = 0;
+        if publication.retain {
+            hash = self.shared.hash(publication.topic);
+            self.note_stamp(publication.stamp);
+        }
         let mut fanout = Fanout::of(&message, now, hash);
         self.track(from, ticket, &mut fanout, |shard, fanout| {
             if intent != 0 {
                 shard.journal.record(&Record::IntentSeen { number: intent });
                 // What goes on from here to members of shared subscriptions must not be lost either.
-                fanout.intended = true;
+                (fanout.intended, fanout.promised) = (true, true);
             }
             let is_home = publication.retain && shard.shared.home(hash) == shard.id;
             let kept = if is_home { shard.retain(now, fanout) } else { Outcome::default() };
@@ -581,14 +602,33 @@ impl Shard {
     }
 
     /// A stamp that orders retained messages of a topic over all shards: by the clock that all
-    /// shards share, in a shard never twice, and between shards never the same.
+    /// shards share, in a shard never twice, and between shards never the same. It does not run ahead of the
+    /// clock, or the next message of another shard would be taken for the older one: none takes a shard less
+    /// than 1/64 of a microsecond.
     pub(super) fn next_stamp(&mut self, now: Time) -> u64 {
-        let by_clock = (now.as_micros() << 7).saturating_add(self.stamp_base);
-        let next = by_clock.max((self.last_stamp | 127) + 1) | u64::from(self.id);
+        let by_clock = (now.as_micros() << STAMP_CLOCK_SHIFT).saturating_add(self.stamp_base);
+        let next = by_clock.max((self.last_stamp | STAMP_SHARD_MASK) + 1) | u64::from(self.id);
         self.last_stamp = next;
         next
     }
+
+    /// A message of another shard is here: whatever is published here from now on is newer.
+    pub(super) fn note_stamp(&mut self, stamp: u64) {
+        self.last_stamp = self.last_stamp.max(stamp);
+    }
+
+    /// Stamps of this run are above those of all runs before.
+    pub(super) fn begin_stamps(&mut self, last: u64) {
+        self.stamp_base = (last | ((1 << STAMP_CLOCK_SHIFT) - 1)).saturating_add(1);
+    }
 }
+
+/// The lowest bits of a stamp are the shard's number.
+const STAMP_SHARD_MASK: u64 = 127;
+/// Before them six bits number the messages of a microsecond, and the rest is the clock: microseconds for 71 years.
+const STAMP_CLOCK_SHIFT: u32 = 7 + 6;
+
+const _: () = assert!(SHARDS_MAX == STAMP_SHARD_MASK as usize + 1);
 
 /// The shards of a bit mask, in order.
 pub(super) fn shards_of(mut mask: u128) -> impl Iterator<Item = ShardId> {

@@ -60,9 +60,9 @@ impl Shard {
                 self.journal.record(&Record::Unretained { topic: publication.topic });
             }
             None
-        } else if self.store_full && is_kept(publication.topic) {
+        } else if self.store_full && is_kept(publication.topic) && !fanout.promised {
             Some(Limit::Disk)
-        } else if self.is_memory_tight() && self.is_larger_than_retained(now, &publication) {
+        } else if self.is_memory_tight() && !fanout.promised && self.is_larger_than_retained(now, &publication) {
             Some(Limit::Memory(MemoryRelief::Retain))
         } else {
             // [MQTT5-3.3.1-5]
@@ -161,7 +161,7 @@ impl Shard {
                 self.directory.session(session).is_overtaken(hash, message.stamp(), token)
             };
             if !overtaken {
-                self.send_retained(now, session, message, qos, subscription_id);
+                self.send_retained(now, session, message, qos, subscription_id, token);
             }
             return true;
         }
@@ -173,7 +173,8 @@ impl Shard {
             }
             return more;
         }
-        if !replay.waiting {
+        // Without a shard to ask, only the log is missing.
+        if let Some(&to) = replay.shards.front().filter(|_| !replay.waiting) {
             replay.waiting = true;
             let query = Mail::RetainedQuery {
                 token: replay.token,
@@ -181,13 +182,20 @@ impl Shard {
                 filter: (*replay.filter).into(),
                 after: replay.cursor.take(),
             };
-            let to = replay.shards[0];
             self.post(to, query);
         }
         false
     }
 
-    fn send_retained(&mut self, now: Time, session: u32, message: Message, qos: QoS, subscription_id: u32) {
+    fn send_retained(
+        &mut self,
+        now: Time,
+        session: u32,
+        message: Message,
+        qos: QoS,
+        subscription_id: u32,
+        replay: u64,
+    ) {
         if message.is_expired(now) {
             return;
         }
@@ -210,6 +218,7 @@ impl Shard {
                 number: 0,
                 extra,
             },
+            replay,
         );
     }
 
@@ -285,7 +294,10 @@ impl Shard {
             Mail::Retain { message } => {
                 let message = KeptMessage::new(message, &self.memory);
                 let hash = self.shared.hash(message.as_publication().topic);
-                self.retain(now, &mut Fanout::of(&message, now, hash));
+                self.note_stamp(message.stamp());
+                let mut fanout = Fanout::of(&message, now, hash);
+                fanout.promised = true;
+                self.retain(now, &mut fanout);
             }
             Mail::Receipts(receipts) => self.handle_receipts(now, &receipts),
             Mail::InterestAdd { filter, token } => self.handle_interest(from, &filter, Some(token)),

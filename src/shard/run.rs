@@ -25,6 +25,7 @@ use super::{Counter, Effect, Hangup, Shard, Shared};
 use crate::control::entrance::Entrance;
 use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding};
 use crate::time::Time;
+use clock::ClockWatch;
 use doors::Doors;
 use gate::{AtGate, FailedLogin};
 use handshakes::Handshakes;
@@ -85,6 +86,7 @@ struct Runner {
     entrance_seen: u64,
     verdicts: Verdicts,
     at_gate: AtGate,
+    clock: ClockWatch,
     restore: Restore,
     is_finished: bool,
 }
@@ -134,7 +136,6 @@ pub async fn run(start: Start) -> io::Result<()> {
         overflow: (0..start.shared.shards()).map(|_| Overflow::new()).collect(),
         mesh: start.mesh,
         shared: start.shared,
-        control: start.control,
         overflowing: 0,
         paused: BTreeMap::new(),
         paused_by_mesh: Vec::new(),
@@ -150,8 +151,10 @@ pub async fn run(start: Start) -> io::Result<()> {
         entrance_seen,
         verdicts: Verdicts::new(start.bell, shards, start.seed),
         at_gate: AtGate::new(handshakes),
+        clock: ClockWatch::new(&start.control),
         restore: Restore::Begun,
         is_finished: false,
+        control: start.control,
     };
     let outstanding = Outstanding::new();
     if let Some(start) = start.store {
@@ -194,6 +197,7 @@ impl Runner {
             }
             self.machine.handle_turn(now);
             self.carry_out(now, None);
+            self.watch_clock(now);
             self.write_log(now);
             self.report_backlogs(now);
             self.give_memory_back(now);

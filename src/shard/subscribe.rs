@@ -270,6 +270,7 @@ impl Shard {
                 held_by: token,
                 waiting: false,
                 ready: VecDeque::new(),
+                for_log: 0,
             };
             self.add_replay(session, replay);
         }

@@ -139,12 +139,13 @@ pub(super) enum ForLog {
         slot: u32,
     },
     /// A QoS 2 PUBLISH, which the client must not get twice, and so only once its packet identifier and
-    /// all that it came from are durable.
+    /// all that it came from are durable. `replay`: the token of the replay that it is of; 0: of none.
     Publish {
         session: SessionKey,
         serial: u32,
         packet_id: PacketId,
         number: u64,
+        replay: u64,
     },
     /// `[MQTT5-4.3.3-4]`: the client forgets the identifier with it, and so must we.
     Pubrel {
@@ -292,7 +293,13 @@ impl Shard {
         let Some(session) = self.session_of(slot) else { return };
         let version = self.version_of_session(session);
         match answer {
-            Owing::Ack(ack) => self.send_packet(slot, |out| encode_ack(out, version, ack)),
+            Owing::Ack(ack) => {
+                if ack.kind == AckKind::Pubrec && ack.reason.is_error() {
+                    // From now on the identifier's next message is a new one. [MQTT5-4.3.3-9]
+                    self.directory.session_mut(session).release(ack.packet_id.get());
+                }
+                self.send_packet(slot, |out| encode_ack(out, version, ack));
+            }
             Owing::Packet(packet) => self.send_packet(slot, |out| out.extend_from_slice(&packet)),
             Owing::Suback { packet, token } => {
                 self.send_packet(slot, |out| out.extend_from_slice(&packet));
@@ -364,8 +371,8 @@ impl Shard {
             let Some((_, what)) = self.waits.for_log.pop_front() else { break };
             match what {
                 ForLog::Owed { slot } => self.send_ready(now, slot),
-                ForLog::Publish { session, serial, packet_id, number } => {
-                    self.send_durable_publish(now, session, serial, packet_id, number);
+                ForLog::Publish { session, serial, packet_id, number, replay } => {
+                    self.send_durable_publish(now, session, serial, packet_id, number, replay);
                 }
                 ForLog::Pubrel { session, serial, packet_id } => {
                     self.send_durable_pubrel(session, serial, packet_id);
@@ -440,16 +447,17 @@ impl Shard {
             && let Some(session) = session
         {
             self.report_quota(session);
-            if answer.kind == AckKind::Pubrec
-                && self.release_held(session, answer.packet_id)
-                && self.sid(session).is_some()
-            {
+            let is_held = answer.kind == AckKind::Pubrec
+                && if version == ProtocolVersion::V5 {
+                    self.refuse_held(session, answer.packet_id)
+                } else {
+                    self.release_held(session, answer.packet_id)
+                };
+            if is_held && self.sid(session).is_some() {
                 mark = self.journal.mark();
             }
         }
         let Some(list) = self.waits.lists.get_mut(&answer.slot) else { return };
-        let session = self.directory.resolve(answer.session);
-        let version = session.map_or(ProtocolVersion::V5, |session| self.directory.slot(session).version);
         if let Some(newest) = answer.owed {
             list.for_ticket(ticket, newest, |owed| {
                 owed.ticket = 0;

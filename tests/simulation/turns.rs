@@ -2,8 +2,8 @@
 
 use crate::clocks;
 use crate::world::{Due, Happening, Job, OVERFLOW_RETRY, PAUSED_BY_MACHINE, PAUSED_BY_MESH, Parcel, Ready};
-use crate::world::{Wake, World, peer};
-use midge::shard::{Effect, ShardId};
+use crate::world::{Wake, World, link_of, peer};
+use midge::shard::{Effect, Event, ShardId};
 use midge::store::segment::BLOCK;
 use std::collections::VecDeque;
 
@@ -155,9 +155,38 @@ impl World {
             }
             Job::Flush => self.flush(shard),
         }
+        self.note_consumed(shard);
         let host = &mut self.hosts[shard];
-        let effects = host.machine.take_effects();
-        host.effects.extend(effects.into_iter().map(|effect| (effect, cause)));
+        for effect in host.machine.take_effects() {
+            // What it does to the session is done by now, whenever the rest of the turn is.
+            if let Effect::Event(Event::Disconnected { peer, cause, .. }) = &effect {
+                let (link, cause) = (link_of(*peer), cause.clone());
+                self.happenings.push_back(Happening::Left { link, cause });
+            }
+            host.effects.push_back((effect, cause));
+        }
+    }
+
+    /// What the machine has taken of the bytes that it was given: the rest waits in it.
+    fn note_consumed(&mut self, shard: usize) {
+        for slot in 0..self.hosts[shard].slots.len() {
+            let Some(link) = self.hosts[shard].slots[slot] else { continue };
+            let state = &mut self.links[link];
+            if state.up_given == state.up_consumed || state.closing {
+                continue;
+            }
+            let slot = u32::try_from(slot).expect("slots are 32 bits");
+            let machine = &self.hosts[shard].machine;
+            let whole = machine.has_connection(slot);
+            let upto = state.up_given - machine.unread_bytes(slot) as u64;
+            if whole {
+                state.up_sure = upto;
+            }
+            if upto > state.up_consumed {
+                state.up_consumed = upto;
+                self.happenings.push_back(Happening::Consumed { link, upto, whole });
+            }
+        }
     }
 
     /// Once all shards know what the sessions of all want, what fell due while the broker was down is due.
@@ -204,14 +233,8 @@ impl World {
         let len = if waiting > 1 && self.rng.chance(100) { self.rng.index(waiting) + 1 } else { waiting };
         if len > 0 {
             let bytes: Vec<u8> = self.links[link].inbound.drain(..len).collect();
-            self.links[link].up_consumed += bytes.len() as u64;
-            let upto = self.links[link].up_consumed;
+            self.links[link].up_given += bytes.len() as u64;
             self.hosts[shard].machine.handle_bytes(now, slot, &bytes);
-            let whole = self.hosts[shard].machine.has_connection(slot);
-            if whole {
-                self.links[link].up_sure = upto;
-            }
-            self.happenings.push_back(Happening::Consumed { link, upto, whole });
         } else if let Some(hangup) = self.links[link].hangup.clone() {
             self.hosts[shard].machine.handle_hangup(now, slot, hangup);
             return;
@@ -336,6 +359,9 @@ impl World {
             }
         }
         if self.hosts[from].overflow.iter().all(VecDeque::is_empty) {
+            if self.hosts.iter().all(|host| host.overflow.iter().all(VecDeque::is_empty)) {
+                self.happenings.push_back(Happening::BoxesHaveRoom);
+            }
             for link in std::mem::take(&mut self.hosts[from].paused_by_mesh) {
                 if self.links[link].shard == from {
                     self.resume(link, PAUSED_BY_MESH);

@@ -9,7 +9,7 @@ use crate::disk::{Disk, Torn};
 use crate::link::Link;
 use crate::rng::Rng;
 use midge::config::Config;
-use midge::shard::{Counter, Effect, Event, Hangup, Mail, Shard, ShardId, Shared};
+use midge::shard::{Counter, Effect, EndCause, Event, Hangup, Mail, Shard, ShardId, Shared};
 use midge::store::segment::{Header, LogName};
 use midge::store::{Journal, Restored, Wall};
 use midge::time::Time;
@@ -27,6 +27,8 @@ pub enum Happening {
     Sent { link: usize, bytes: Vec<u8> },
     /// The broker has read so many bytes in all. `whole`: the connection has lived through them.
     Consumed { link: usize, upto: u64, whole: bool },
+    /// The broker has ended this connection, whose client was in.
+    Left { link: usize, cause: EndCause },
     /// The broker has no such connection any more.
     Closed { link: usize },
     /// What the broker tells its operator.
@@ -35,6 +37,8 @@ pub enum Happening {
     Woken(Wake),
     /// A box was full.
     BoxFull,
+    /// All that found a box full is in it by now.
+    BoxesHaveRoom,
     /// A socket was handed over to another shard; `cut`: or would have been, had its client not gone.
     HandOver { cut: bool },
 }
