@@ -27,12 +27,17 @@ pub struct Net {
     watches: Vec<Watched>,
     /// Held bytes that the owner has on loan, by the number in their buffer.
     pub(super) lent_bytes: Vec<Option<Vec<u8>>>,
+    /// The places in `lent_bytes` that are empty.
+    pub(super) lent_free: Vec<u32>,
     /// Slots whose receive found no buffer.
     pub(super) starved: VecDeque<u32>,
     /// Slots with held bytes to deliver.
     pub(super) resumed: Vec<u32>,
     /// Slots with a backlog whose peer takes bytes again.
     pub(super) writable: Vec<u32>,
+    /// Slots with a backlog whose peer has closed its side: they are tried again at that time.
+    pub(super) shut_peers: Vec<u32>,
+    pub(super) shut_retry_at: Option<Instant>,
     /// Slots to be closed as soon as this turn's sends are out.
     pub(super) closing: Vec<u32>,
     /// Closed slots in the order of their deadlines, with their generation.
@@ -60,9 +65,12 @@ impl Net {
             listeners: Vec::new(),
             watches: Vec::new(),
             lent_bytes: Vec::new(),
+            lent_free: Vec::new(),
             starved: VecDeque::new(),
             resumed: Vec::new(),
             writable: Vec::new(),
+            shut_peers: Vec::new(),
+            shut_retry_at: None,
             closing: Vec::new(),
             lingering: VecDeque::new(),
             batch: Batch::default(),
@@ -127,6 +135,7 @@ impl Net {
             Op::Watch => self.became_readable(completion, events),
             Op::Woken => self.was_woken(events),
             Op::Wake => self.wake_failed(completion),
+            Op::Gone => self.peer_went(completion, events),
             Op::Send | Op::Cancel => {}
         }
     }
@@ -138,7 +147,7 @@ impl Net {
         self.ring.give_memory_back();
         self.lingering.shrink_to_fit();
         self.starved.shrink_to_fit();
-        for list in [&mut self.resumed, &mut self.writable, &mut self.closing] {
+        for list in [&mut self.resumed, &mut self.writable, &mut self.closing, &mut self.shut_peers] {
             list.shrink_to_fit();
         }
         self.ring.reap();
@@ -223,22 +232,26 @@ impl Net {
         }
     }
 
-    /// How long the net itself can wait: the next end of a linger or of a listener's pause.
+    /// How long the net itself can wait: the next end of a linger or of a listener's pause, or the next try with a
+    /// peer that has closed its side.
     pub(super) fn patience(&self) -> Option<Duration> {
         let linger = self.lingering.front().map(|&(deadline, ..)| deadline);
         let pause = self.listeners.iter().filter_map(|listener| listener.paused_until).min();
-        let deadline = [linger, pause].into_iter().flatten().min()?;
+        let deadline = [linger, pause, self.shut_retry_at].into_iter().flatten().min()?;
         Some(deadline.saturating_duration_since(Instant::now()))
     }
 
     fn expire(&mut self) {
-        if self.lingering.is_empty() && self.listeners.iter().all(|listener| listener.paused_until.is_none())
+        if self.lingering.is_empty()
+            && self.shut_retry_at.is_none()
+            && self.listeners.iter().all(|listener| listener.paused_until.is_none())
         {
             return;
         }
         let now = Instant::now();
         self.end_lingering(now);
         self.end_pauses(now);
+        self.retry_shut_peers(now);
     }
 }
 

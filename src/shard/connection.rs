@@ -8,10 +8,12 @@ use crate::config::Terms;
 use crate::packet::{
     Connect, DecodeError, Frame, Framing, ProtocolVersion, Reason, encode_disconnect, frame,
 };
-use crate::session::Seldom;
 use crate::shard::directory::{BACKLOGGED, GATED, NO_CONNECTION};
 use crate::shard::pace::Pace;
+use crate::shard::partial::Partial;
+use crate::shard::pauses::PAUSED_BY_BACKLOG;
 use crate::shard::peer::Peer;
+use crate::shard::slow::{Backlog, Slow};
 use crate::shard::timers::Timer;
 use crate::shard::wheel::TimerId;
 use crate::time::Time;
@@ -69,6 +71,8 @@ pub(super) enum Stage {
     Serving {
         /// Slot in the directory.
         session: u32,
+        /// 0: none.
+        keep_alive_seconds: u16,
     },
 }
 
@@ -122,18 +126,15 @@ pub(super) struct Connection {
     /// Number of the listener that it came in by.
     pub listener: u16,
     /// The beginning of a packet whose end has not come.
-    partial: Seldom<Vec<u8>>,
+    pub(super) partial: Option<Box<Partial>>,
     pub last_packet: Time,
     pub timer: Option<TimerId>,
-    pub keep_alive_seconds: u16,
-    /// At most 4 GiB are told.
-    pub backlog_bytes: u32,
-    /// Why reading is stopped: [`PAUSED_BY_BACKLOG`] and the like.
-    paused: u8,
+    /// While its socket does not take everything.
+    pub slow: Option<Box<Slow>>,
+    /// Why reading is stopped: see [`super::pauses`].
+    pub(super) paused: u8,
     /// Each packet is asked for in [`Shard::takes_packet`].
     pub is_paced: bool,
-    /// QoS 0 messages are being dropped; said once per backlog.
-    pub dropping: bool,
     pub rare: Option<Box<Rare>>,
 }
 
@@ -148,26 +149,6 @@ impl Connection {
     pub(super) fn pace_mut(&mut self) -> Option<&mut Pace> {
         self.rare.as_mut()?.pace.as_deref_mut()
     }
-
-    pub(super) fn is_paused_by(&self, why: u8) -> bool {
-        self.paused & why != 0
-    }
-
-    /// Must its next packet wait for a bucket?
-    pub(super) fn waits_for_rate(&self) -> bool {
-        self.is_paused_by(PAUSED_BY_RATE | PAUSED_BY_LANE)
-    }
-
-    /// Its next packet may be taken, while nothing more is read.
-    pub(super) fn begin_going_on(&mut self, why: u8) {
-        self.paused = self.paused & !why | GOES_ON;
-    }
-
-    /// The packets that were there have been taken; true if it stays paused.
-    pub(super) fn end_going_on(&mut self) -> bool {
-        self.paused &= !GOES_ON;
-        self.paused != 0
-    }
 }
 
 /// What became of a packet.
@@ -179,17 +160,6 @@ pub(super) enum Progress {
     /// All unread bytes, this packet included, go to another shard.
     HandOver { to: super::ShardId },
 }
-
-/// The client does not read.
-const PAUSED_BY_BACKLOG: u8 = 1;
-/// Too many answers wait for the log, or for other shards.
-pub(super) const PAUSED_BY_OWED: u8 = 2;
-/// It waits for its own bucket.
-pub(super) const PAUSED_BY_RATE: u8 = 4;
-/// It waits for the bucket of its listener.
-pub(super) const PAUSED_BY_LANE: u8 = 8;
-/// What it has sent before it was paused is being handled.
-pub(super) const GOES_ON: u8 = 16;
 
 /// Packet type of CONNECT.
 const CONNECT_TYPE: u8 = 1;
@@ -241,14 +211,12 @@ impl Shard {
             serial: self.next_serial,
             peer: peer.into(),
             listener,
-            partial: Seldom::default(),
+            partial: None,
             last_packet: now,
             timer: Some(timer),
-            keep_alive_seconds: 0,
-            backlog_bytes: 0,
+            slow: None,
             paused: 0,
             is_paced: false,
-            dropping: false,
             rare: None,
         };
         self.next_serial = self.next_serial.wrapping_add(1);
@@ -266,24 +234,42 @@ impl Shard {
     pub(super) fn read(&mut self, now: Time, slot: u32, bytes: &[u8]) {
         self.count(Counter::BytesReceived, bytes.len() as u64);
         let Some(connection) = self.connection_mut(slot) else { return };
-        if connection.partial.is_empty() {
-            let used = self.read_packets(now, slot, bytes);
-            if let Some(used) = used.filter(|&used| used < bytes.len())
-                && let Some(connection) = self.connection_mut(slot)
-            {
-                connection.partial.filled().extend_from_slice(&bytes[used..]);
+        if let Some(mut partial) = connection.partial.take() {
+            partial.bytes.extend_from_slice(bytes);
+            let used = self.read_packets(now, slot, &partial.bytes);
+            // An idle connection keeps no buffer.
+            if let Some(used) = used.filter(|&used| used < partial.bytes.len()) {
+                partial.advance(now, used);
+                self.keep_partial(now, slot, partial);
             }
         } else {
-            let mut joined = connection.partial.take();
-            joined.extend_from_slice(bytes);
-            let used = self.read_packets(now, slot, &joined);
-            // An idle connection keeps no buffer.
-            if let Some(used) = used.filter(|&used| used < joined.len())
-                && let Some(connection) = self.connection_mut(slot)
-            {
-                joined.drain(..used);
-                *connection.partial.filled() = joined;
+            let used = self.read_packets(now, slot, bytes);
+            if let Some(used) = used.filter(|&used| used < bytes.len()) {
+                self.keep_partial(now, slot, Box::new(Partial::new(now, bytes[used..].to_vec())));
             }
+        }
+    }
+
+    fn keep_partial(&mut self, now: Time, slot: u32, partial: Box<Partial>) {
+        let Some(connection) = self.connection_mut(slot) else { return };
+        connection.partial = Some(partial);
+        let is_untimed = connection.timer.is_none() && matches!(connection.stage, Stage::Serving { .. });
+        if is_untimed {
+            self.time_untimed_packet(now, slot);
+        }
+    }
+
+    /// Bytes have come that are no MQTT yet; `is_part`: of a record of TLS that is not whole. They are as good as
+    /// bytes of the packet.
+    pub(super) fn read_below(&mut self, now: Time, slot: u32, bytes: usize, is_part: bool) {
+        let Some(connection) = self.connection_mut(slot) else { return };
+        let partial = connection.partial.take();
+        if is_part {
+            let mut partial = partial.unwrap_or_else(|| Box::new(Partial::new(now, Vec::new())));
+            partial.note_below(bytes);
+            self.keep_partial(now, slot, partial);
+        } else {
+            connection.partial = partial.filter(|partial| !partial.bytes.is_empty());
         }
     }
 
@@ -388,7 +374,7 @@ impl Shard {
             // Nothing is read meanwhile.
             Stage::Check | Stage::Refuse => return Progress::Gone,
             Stage::Authenticate => return self.handle_authentication(now, slot, packet),
-            Stage::Serving { session } => self.handle_served(now, slot, session, packet),
+            Stage::Serving { session, .. } => self.handle_served(now, slot, session, packet),
         };
         match served {
             Ok(progress) => progress,
@@ -420,7 +406,7 @@ impl Shard {
     pub(super) fn end_connection(&mut self, now: Time, slot: u32, cause: EndCause) {
         let Some(connection) = self.forget_connection(slot) else { return };
         // [MQTT5-3.14.0-1]: only after a successful CONNACK. [MQTT5-4.13.1-1]
-        if let (Stage::Serving { session }, Some(reason)) = (&connection.stage, cause.reason_sent()) {
+        if let (Stage::Serving { session, .. }, Some(reason)) = (&connection.stage, cause.reason_sent()) {
             let entry = self.directory.slot(*session);
             // [MQTT5-3.1.2-24]
             let (version, packet_bytes_max) = (entry.version, entry.packet_bytes_max);
@@ -438,7 +424,7 @@ impl Shard {
         self.count(Counter::ConnectionsClosed, 1);
         let peer = SocketAddr::from(&connection.peer);
         match connection.stage {
-            Stage::Serving { session } => {
+            Stage::Serving { session, .. } => {
                 let client = self.directory.session(session).client_id.clone();
                 let drops_will = cause.drops_will();
                 self.report(Event::Disconnected { client, peer, cause });
@@ -486,6 +472,7 @@ impl Shard {
         let len = self.outbox.arena_len() - start;
         if len > 0 {
             self.count(Counter::AnswersSent, 1);
+            self.note_asked(slot, len as usize);
             self.outbox.send(slot, crate::outbox::Range { start, len });
         }
         len > 0
@@ -496,60 +483,45 @@ impl Shard {
         self.connection(slot).is_some_and(|connection| !matches!(connection.stage, Stage::Serving { .. }))
     }
 
-    pub(super) fn note_backlog(&mut self, slot: u32, bytes: usize) {
+    pub(super) fn note_backlog(&mut self, now: Time, slot: u32, backlog: Backlog) {
         let limit = self.shared.config.limits.backlog_bytes;
         let Some(connection) = self.connection_mut(slot) else { return };
-        connection.backlog_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let over = bytes > limit;
-        let Stage::Serving { session } = connection.stage else { return };
+        let slow = connection.slow.get_or_insert_with(|| Box::new(Slow::new(now, backlog)));
+        slow.note(now, backlog);
+        let (asks_too_much, may_ask_again) = (slow.asks_too_much(limit), slow.may_ask_again(limit));
+        let Stage::Serving { session, .. } = connection.stage else { return };
         self.directory.slot_mut(session).flags |= BACKLOGGED;
-        // It asks for more than it reads. [DESIGN §7]: stop reading from whoever causes it.
-        if over && self.pause(slot, PAUSED_BY_BACKLOG) {
-            let client = self.directory.session(session).client_id.clone();
-            self.report(Event::LimitReached { limit: Limit::BacklogPause, client });
+        // [DESIGN §7]: stop reading from whoever causes it. What others send to the client is not its doing.
+        if asks_too_much {
+            if self.pause(slot, PAUSED_BY_BACKLOG) {
+                let client = self.directory.session(session).client_id.clone();
+                self.report(Event::LimitReached { limit: Limit::BacklogPause, client });
+            }
+        } else if may_ask_again {
+            self.unpause(now, slot, PAUSED_BY_BACKLOG);
+        }
+    }
+
+    /// So many bytes go to a client because it has asked for them.
+    pub(super) fn note_asked(&mut self, slot: u32, bytes: usize) {
+        if let Some(slow) = self.connection_mut(slot).and_then(|connection| connection.slow.as_mut()) {
+            slow.note_asked(bytes);
         }
     }
 
     pub(super) fn note_drained(&mut self, now: Time, slot: u32) {
         let Some(connection) = self.connection_mut(slot) else { return };
-        connection.backlog_bytes = 0;
-        connection.dropping = false;
-        let Stage::Serving { session } = connection.stage else { return };
+        connection.slow = None;
+        let Stage::Serving { session, .. } = connection.stage else { return };
         self.directory.slot_mut(session).flags &= !BACKLOGGED;
-        self.unpause(slot, PAUSED_BY_BACKLOG);
+        self.unpause(now, slot, PAUSED_BY_BACKLOG);
         self.pump(now, session);
-    }
-
-    /// Stops reading from a connection; false if it is stopped for this reason already.
-    pub(super) fn pause(&mut self, slot: u32, why: u8) -> bool {
-        let Some(connection) = self.connection_mut(slot).filter(|connection| connection.paused & why == 0)
-        else {
-            return false;
-        };
-        let before = connection.paused;
-        connection.paused |= why;
-        if before == 0 {
-            self.effects.push(Effect::Pause { slot });
-        }
-        true
-    }
-
-    /// The reason is gone; reads from the connection again if there is no other.
-    pub(super) fn unpause(&mut self, slot: u32, why: u8) {
-        let Some(connection) = self.connection_mut(slot).filter(|connection| connection.paused & why != 0)
-        else {
-            return;
-        };
-        connection.paused &= !why;
-        if connection.paused == 0 {
-            self.effects.push(Effect::Resume { slot });
-        }
     }
 
     /// The session of a connection that is served.
     pub(super) fn session_of(&self, slot: u32) -> Option<u32> {
         match self.connection(slot)?.stage {
-            Stage::Serving { session } => Some(session),
+            Stage::Serving { session, .. } => Some(session),
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => None,
         }
     }

@@ -244,10 +244,16 @@ impl Shard {
                 self.count_sent(fanout.publication.payload.len());
                 return true;
             }
-            if entry.flags & BACKLOGGED != 0 && !self.takes_more(subscriber, slot) {
+            let is_backlogged = entry.flags & BACKLOGGED != 0;
+            if is_backlogged && !self.takes_more(subscriber, slot) {
                 return true;
             }
+            let before = self.outbox.pending_bytes(slot);
             self.send_publish(subscriber, fanout, form, None, false, subscription_ids);
+            if is_backlogged && fanout.publication.origin == Some(self.directory.key(subscriber)) {
+                let echoed = self.outbox.pending_bytes(slot) - before;
+                self.note_asked(slot, echoed as usize);
+            }
             return true;
         }
         let sendable = slot != NO_CONNECTION && entry.flags & (BACKLOGGED | GATED) == 0;
@@ -424,10 +430,11 @@ impl Shard {
         let limit = self.shared.config.limits.backlog_bytes;
         let pending = self.outbox.pending_bytes(slot) as usize;
         let Some(connection) = self.connection_mut(slot) else { return false };
-        if connection.backlog_bytes as usize + pending < limit {
+        let Some(slow) = &mut connection.slow else { return true };
+        if slow.bytes() + pending < limit {
             return true;
         }
-        let first = !std::mem::replace(&mut connection.dropping, true);
+        let first = !std::mem::replace(&mut slow.dropping, true);
         self.count(Counter::PublishesDropped, 1);
         if first {
             let client = self.directory.session(session).client_id.clone();

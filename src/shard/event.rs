@@ -156,6 +156,8 @@ pub enum EndCause {
     Violation(Violation),
     /// Nothing came for one and a half times the keep alive. `[MQTT5-3.1.2-22]`
     KeepAlive,
+    /// Nothing came but a part of a packet, and that too slowly.
+    SlowPacket,
     /// What the client was let in with, a token for example, has expired.
     PermissionEnded,
     /// The password file has another line for its user, or none, than when it came in.
@@ -177,7 +179,7 @@ impl EndCause {
     pub fn reason_sent(&self) -> Option<Reason> {
         match self {
             EndCause::Violation(violation) => Some(violation.reason),
-            EndCause::KeepAlive => Some(Reason::KeepAliveTimeout),
+            EndCause::KeepAlive | EndCause::SlowPacket => Some(Reason::KeepAliveTimeout),
             EndCause::PermissionEnded => Some(Reason::MaximumConnectTime),
             EndCause::Revoked => Some(Reason::NotAuthorized),
             EndCause::TakenOver => Some(Reason::SessionTakenOver),
@@ -205,6 +207,9 @@ impl fmt::Display for EndCause {
             EndCause::Hangup(hangup) => write!(f, "{hangup}"),
             EndCause::Violation(violation) => write!(f, "{violation}"),
             EndCause::KeepAlive => f.write_str("keep alive timeout (0x8D)"),
+            EndCause::SlowPacket => f.write_str(
+                "keep alive timeout (0x8D): a packet came more slowly than limits.upload_bytes_per_second_min",
+            ),
             EndCause::PermissionEnded => f.write_str("what the client was let in with has expired (0xA0)"),
             EndCause::Revoked => {
                 f.write_str("its user's line in the password file is another, or gone (0x87)")
@@ -269,7 +274,7 @@ impl Limit {
             Limit::SessionQueueOldest(_) => "oldest messages dropped, the session's queue is full",
             Limit::SessionQueueNewest(_) => "new messages dropped, the session's queue is full",
             Limit::BacklogDrop => "QoS 0 messages dropped, the client does not read",
-            Limit::BacklogPause => "reading stopped, the client does not read its answers",
+            Limit::BacklogPause => "reading stopped, the client asks for more than it reads",
             Limit::Subscriptions | Limit::SubscriptionsTotal => "subscription refused",
             Limit::TopicLevels => "topic refused",
             Limit::Retained | Limit::RetainedBytes => "retained message refused",
@@ -322,6 +327,7 @@ impl Event {
                 }
                 EndCause::Violation(_) => Some(Counter::Violations),
                 EndCause::KeepAlive => Some(Counter::KeepAliveTimeouts),
+                EndCause::SlowPacket => Some(Counter::LimitUpload),
                 EndCause::PermissionEnded | EndCause::Revoked => Some(Counter::PermissionsEnded),
                 EndCause::ConnectTimeout => Some(Counter::LimitConnectSeconds),
                 EndCause::TakenOver => Some(Counter::Takeovers),

@@ -6,7 +6,8 @@
 //! bucket of a listener stand in a lane and go on in turn, with as much of what has come together as the others.
 
 use super::bucket::{Cost, Levels, Measure, Meter, Rates};
-use super::connection::{Connection, GOES_ON, PAUSED_BY_LANE, PAUSED_BY_RATE};
+use super::connection::Connection;
+use super::pauses::{GOES_ON, PAUSED_BY_LANE, PAUSED_BY_RATE};
 use super::timers::Timer;
 use super::wheel::TimerId;
 use super::{Effect, EndCause, Event, Hangup, Limit, Shard};
@@ -257,11 +258,12 @@ impl Shard {
         }
     }
 
-    /// The peer is gone. What it has sent before is handled first.
+    /// The peer is gone. What it has sent before it closed is handled first; after a reset nothing of it is owed to
+    /// anyone.
     pub(super) fn hang_up(&mut self, now: Time, slot: u32, hangup: Hangup) {
         let Some(connection) = self.connection_mut(slot) else { return };
         if connection.waits_for_rate()
-            && hangup != Hangup::BacklogFull
+            && matches!(hangup, Hangup::Closed | Hangup::Transport(_))
             && let Some(pace) = connection.pace_mut()
         {
             pace.hangup = Some(hangup);

@@ -5,9 +5,9 @@
 //! holds up those behind it; without anything that waits there is no list, and an answer goes out at
 //! once. A ticket counts the receipts that are missing for a publish that other shards take part in.
 
-use super::connection::PAUSED_BY_OWED;
 use super::deliver::Fanout;
 use super::directory::GATED;
+use super::pauses::PAUSED_BY_OWED;
 use super::{Counter, EndCause, Mail, SessionKey, Shard, ShardId, Violation};
 use crate::message::Message;
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, QoS, Reason, encode_ack, encode_pingresp};
@@ -324,7 +324,7 @@ impl Shard {
             }
         };
         if left <= self.owed_max(slot) / 2 {
-            self.unpause(slot, PAUSED_BY_OWED);
+            self.unpause(now, slot, PAUSED_BY_OWED);
         }
         if left == 0 {
             self.waits.forget(slot);

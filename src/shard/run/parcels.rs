@@ -3,9 +3,9 @@
 
 use super::doors::Layered;
 use super::gate::Visit;
-use super::{ARENA_BYTES_MAX, PAUSED_BY_MESH, Runner};
+use super::{ARENA_BYTES_MAX, Runner};
 use crate::shard::event::{Event, Limit};
-use crate::shard::{Counter, Guest, Mail, ShardId};
+use crate::shard::{Counter, Guest, HoldBack, Mail, ShardId};
 use crate::time::Time;
 use std::collections::VecDeque;
 use std::io;
@@ -38,7 +38,7 @@ impl Runner {
         if self.shared.shards() == 1 {
             return Ok(());
         }
-        self.empty_overflow();
+        self.empty_overflow(self.now());
         let own = usize::from(self.machine.id());
         for from in (0..self.shared.shards()).filter(|&from| from != own) {
             // As many as a box holds: all that was there when the turn began, see `handle_late`.
@@ -63,7 +63,6 @@ impl Runner {
                         let Arrival { socket, guest, layers, unsent, visit } = *arrival;
                         let Guest { peer, listener, user, bytes } = guest;
                         let slot = self.net.adopt(socket);
-                        self.paused.remove(&slot);
                         self.count_in(slot, listener);
                         self.at_gate.visits.extend(visit.map(|visit| (slot, visit)));
                         self.doors.adopt(slot, layers, &unsent, self.machine.outbox());
@@ -118,10 +117,9 @@ impl Runner {
         self.overflow[at].push_back(parcel);
         self.overflowing += 1;
         if let Some(slot) = cause
-            && self.paused.get(&slot).is_none_or(|why| why & PAUSED_BY_MESH == 0)
+            && self.pause(slot, HoldBack::Mesh)
         {
-            self.pause(slot, PAUSED_BY_MESH);
-            self.paused_by_mesh.push(slot);
+            self.paused_by_mesh.insert(slot);
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitMesh, 1);
             self.log.write(now, &Event::LimitReached { limit: Limit::Mesh, client: "".into() });
         }
@@ -134,7 +132,7 @@ impl Runner {
         }
     }
 
-    fn empty_overflow(&mut self) {
+    fn empty_overflow(&mut self, now: Time) {
         if self.overflowing == 0 {
             return;
         }
@@ -152,7 +150,7 @@ impl Runner {
         if self.overflowing == 0 {
             self.overflow.iter_mut().for_each(|list| *list = Overflow::new());
             for slot in std::mem::take(&mut self.paused_by_mesh) {
-                self.resume(slot, PAUSED_BY_MESH);
+                self.resume(now, slot, HoldBack::Mesh);
             }
         }
     }
