@@ -4,11 +4,11 @@
 use io_uring::{opcode, squeue, types};
 
 use super::ring::{Completion, Op, buffer_of, more};
-use super::slots::{
-    AT_END, BROKEN, CANCELLING, CLOSING, HOLDING, HUNG_UP, Mode, PAUSED, PEER_SHUT, POLLING, RECEIVING, STARVED,
-    Slot, WATCHED,
-};
 use super::send::socket_error;
+use super::slots::{
+    AT_END, BROKEN, CANCELLING, CLOSING, HOLDING, HUNG_UP, Mode, PAUSED, PEER_SHUT, POLLING, RECEIVING,
+    STARVED, Slot, WATCHED,
+};
 use super::{Buffer, Event, Hangup, Net, buffers};
 
 impl Net {

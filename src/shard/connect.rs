@@ -221,7 +221,8 @@ impl Shard {
         entry.connection = slot;
         entry.version = connect.version;
         entry.packet_bytes_max = connect.packet_bytes_max;
-        entry.flags = (entry.flags & QUEUES_QOS0) | mounted | backlogged | if aliases > 0 { ALIASES } else { 0 };
+        entry.flags =
+            (entry.flags & QUEUES_QOS0) | mounted | backlogged | if aliases > 0 { ALIASES } else { 0 };
         let state = entry.session_mut();
         let timers = [state.will_timer.take(), state.expiry_timer.take()];
         state.expiry_seconds = terms.expiry_seconds;

@@ -1,11 +1,11 @@
 //! What stands before MQTT on a listener: PROXY header, TLS and WebSocket, as clients from outside meet them.
 
 mod identity;
-mod pki;
+pub(crate) mod pki;
 mod proxy;
 mod rates;
 mod reload;
 mod tls;
 mod unix;
-mod websocket;
+pub(crate) mod websocket;
 mod wire;

@@ -1,9 +1,9 @@
 //! The turns of the shards, as `shard::run` takes them.
 
 use crate::world::{Due, Happening, Job, OVERFLOW_RETRY, Parcel, Ready, Wake, World, peer};
+use midge::shard::Hangup;
 use midge::shard::{Backlog, Effect, HoldBack, ShardId};
 use midge::store::segment::BLOCK;
-use midge::shard::Hangup;
 use std::collections::VecDeque;
 
 impl World {

@@ -1,7 +1,7 @@
 //! The driver over real sockets, ports 21000 to 21099.
 
-mod logs;
 mod hangups;
+mod logs;
 mod shards;
 mod sockets;
 

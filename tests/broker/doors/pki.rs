@@ -10,24 +10,24 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(super) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: PathBuf,
-    pub(super) ca: PathBuf,
+    pub(crate) ca: PathBuf,
 }
 
 /// The files of a certificate and its key.
-pub(super) struct Issued {
-    pub(super) chain: PathBuf,
-    pub(super) key: PathBuf,
-    pub(super) der: CertificateDer<'static>,
+pub(crate) struct Issued {
+    pub(crate) chain: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) der: CertificateDer<'static>,
 }
 
 impl Authority {
     /// Its files are in a folder of this name.
-    pub(super) fn new(name: &str) -> Authority {
+    pub(crate) fn new(name: &str) -> Authority {
         let mut params = named("the tests' authority", &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, key()).expect("it signs itself");
@@ -39,11 +39,11 @@ impl Authority {
     }
 
     /// For 127.0.0.1 and localhost. A second one of the same file name takes the first one's place.
-    pub(super) fn server(&self, file: &str) -> Issued {
+    pub(crate) fn server(&self, file: &str) -> Issued {
         self.issue(file, &named("server", &["127.0.0.1", "localhost"]))
     }
 
-    pub(super) fn client(&self, name: &str) -> Issued {
+    pub(crate) fn client(&self, name: &str) -> Issued {
         let mut params = named(name, &[]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.issue(name, &params)
@@ -65,7 +65,7 @@ impl Authority {
     }
 
     /// A client's half of TLS that trusts this authority and shows no certificate.
-    pub(super) fn trusting(&self) -> Arc<ClientConfig> {
+    pub(crate) fn trusting(&self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).expect("a CA");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -76,23 +76,23 @@ impl Authority {
     }
 
     /// Connects; the handshake goes with the first read or write.
-    pub(super) fn open(&self, address: SocketAddr) -> TlsStream {
+    pub(crate) fn open(&self, address: SocketAddr) -> TlsStream {
         open_with(&self.trusting(), address)
     }
 }
 
-pub(super) fn open_with(config: &Arc<ClientConfig>, address: SocketAddr) -> TlsStream {
+pub(crate) fn open_with(config: &Arc<ClientConfig>, address: SocketAddr) -> TlsStream {
     StreamOwned::new(tls_half(config), wire::open(address))
 }
 
-pub(super) fn tls_half(config: &Arc<ClientConfig>) -> ClientConnection {
+pub(crate) fn tls_half(config: &Arc<ClientConfig>) -> ClientConnection {
     let name = ServerName::try_from("localhost").expect("a name");
     ClientConnection::new(Arc::clone(config), name).expect("a configuration that fits")
 }
 
 impl Issued {
     /// The rows of a listener with this certificate.
-    pub(super) fn rows(&self) -> String {
+    pub(crate) fn rows(&self) -> String {
         format!("tls_certificates = [{:?}]\ntls_keys = [{:?}]\n", self.chain, self.key)
     }
 }
