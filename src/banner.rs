@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::config::memory_limit::MemorySource;
 use crate::config::{Address, Config, SyncPolicy};
 
 /// What the start found out, besides the configuration.
@@ -18,6 +19,10 @@ pub struct Started<'a> {
     pub open_files: u64,
     /// Connections that are allowed at a time.
     pub connections: usize,
+    /// What clients may make the broker keep, in bytes, and what the system allows.
+    pub memory_bytes: usize,
+    /// See [`crate::config::memory_limit::allowed`].
+    pub memory_allowed: Option<(usize, MemorySource)>,
     /// Where what survives is kept; `None`: nowhere.
     pub state_directory: Option<&'a Path>,
 }
@@ -31,6 +36,7 @@ pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
     });
     lines.push(format!("Listening on {} with {}.", addresses(started.listeners), shards(started.shards)));
     lines.push(connections(config, started));
+    lines.push(memory(config, started));
     lines.push(kept(config.persistence.sync, started.state_directory));
     lines.push(anonymous(config, started.listeners));
     if config.auth.test_method {
@@ -91,6 +97,23 @@ fn connections(config: &Config, started: &Started<'_>) -> String {
     format!("At most {} connections at a time ({reason}).", started.connections)
 }
 
+fn memory(config: &Config, started: &Started<'_>) -> String {
+    let mib = |bytes: usize| bytes >> 20;
+    let allowed = started.memory_allowed.map(|(bytes, source)| format!("{source} {} MiB", mib(bytes)));
+    let reason = match (config.limits.memory_bytes, allowed) {
+        (0, Some(allowed)) => format!("half of what is allowed; {allowed}"),
+        (0, None) => {
+            return "No bound on the memory that clients may make midge keep: the system tells none.".into();
+        }
+        (_, Some(allowed)) => format!("limits.memory_bytes; {allowed}"),
+        (_, None) => "limits.memory_bytes".into(),
+    };
+    format!(
+        "At most {} MiB of memory for what clients make midge keep ({reason}).",
+        mib(started.memory_bytes)
+    )
+}
+
 fn anonymous(config: &Config, listeners: &[Address]) -> String {
     let anonymous = config.listeners.iter().filter(|listener| config.terms(listener).allow_anonymous).count();
     if anonymous == 0 {
@@ -136,6 +159,8 @@ mod tests {
             config_file: file,
             open_files: 20_000,
             connections: 19_934,
+            memory_bytes: 4 << 30,
+            memory_allowed: Some((8 << 30, MemorySource::Cgroup)),
             state_directory: Some(Path::new("/var/lib/midge")),
         };
         banner(config, &started)
@@ -150,6 +175,8 @@ mod tests {
                 "No configuration file: every option is at its default.",
                 "Listening on 127.0.0.1:1883 with 2 shards (threads, each on a core of its own).",
                 "At most 19934 connections at a time (as many as fit a limit of 20000 open files).",
+                "At most 4096 MiB of memory for what clients make midge keep (half of what is allowed; the cgroup \
+                 allows 8192 MiB).",
                 "Sessions, their messages and retained messages are kept in /var/lib/midge: what is acknowledged \
                  is on the disk.",
                 "Only this machine can reach 127.0.0.1:1883; every client on it may connect, publish and \
@@ -163,7 +190,7 @@ mod tests {
         let lines = lines(&Config::default(), &["0.0.0.0:1883", "127.0.0.1:1884"], Some("midge.toml"));
         assert_eq!(lines[1], "Configuration: midge.toml.");
         assert_eq!(
-            lines[5],
+            lines[6],
             "Anyone who can reach 0.0.0.0:1883 and 127.0.0.1:1884 may connect, publish and subscribe \
              (allow_anonymous = true)."
         );
@@ -175,12 +202,12 @@ mod tests {
         config.auth.allow_anonymous = Some(false);
         config.auth.test_method = true;
         let closed = lines(&config, &["0.0.0.0:1883"], None);
-        assert!(closed[5].starts_with("Only clients that prove who they are"), "{closed:?}");
-        assert!(closed[5].contains("allow_anonymous = true"), "{closed:?}");
-        assert!(closed[6].contains("protects nothing"), "{closed:?}");
+        assert!(closed[6].starts_with("Only clients that prove who they are"), "{closed:?}");
+        assert!(closed[6].contains("allow_anonymous = true"), "{closed:?}");
+        assert!(closed[7].contains("protects nothing"), "{closed:?}");
         config.listeners.push(Listener { allow_anonymous: Some(true), ..Listener::default() });
         let half_open = lines(&config, &["0.0.0.0:1883"], None);
-        assert!(half_open[5].contains("on 127.0.0.1:1883 only"), "{half_open:?}");
+        assert!(half_open[6].contains("on 127.0.0.1:1883 only"), "{half_open:?}");
     }
 
     #[test]

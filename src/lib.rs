@@ -52,12 +52,14 @@ pub mod control;
 pub mod driver;
 #[cfg(feature = "runtime")]
 pub mod logging;
+pub mod memory;
 pub mod message;
 pub mod outbox;
 pub mod packet;
 pub mod router;
 pub mod session;
 pub mod shard;
+mod steps;
 pub mod store;
 pub mod time;
 pub mod topic;

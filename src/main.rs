@@ -7,6 +7,7 @@ mod reload;
 use midge::auth::passwd::{self, PasswdArgs};
 use midge::banner::{Started, banner};
 use midge::cli::{self, Command, Serve, StoreAction};
+use midge::config::memory_limit;
 use midge::config::mosquitto::{ConfError, MosquittoConf};
 use midge::config::open_files::{self, Wanted};
 use midge::config::{Address, Config, Listener, parse, state_directory};
@@ -111,12 +112,11 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let (config, notes) = reload::read(serve).map_err(Failure::usage)?;
     let log_guard = logging::start(&config.log).map_err(Failure::new)?;
     let signals = reload::signals().map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
-    driver::check_kernel().map_err(|problem| Failure::new(problem.to_string()))?;
-
     let shards = match config.runtime.shards {
         0 => std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX),
         shards => shards,
     };
+    driver::check_kernel(shards).map_err(|problem| Failure::new(problem.to_string()))?;
     let open_files = open_files::raise();
     let wanted = Wanted { connections: config.limits.connections, shards, listeners: config.listeners.len() };
     let connections = open_files::connections(open_files, wanted).map_err(Failure::new)?;
@@ -126,6 +126,12 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let started = Instant::now();
     let wall = Wall { zero_millis: millis_since_1970() };
     let kept = open_store(&config, shards, seed, wall)?;
+    let memory_allowed = memory_limit::allowed();
+    let memory_bytes = match (config.limits.memory_bytes, memory_allowed) {
+        (0, None) => usize::MAX,
+        (0, Some((allowed, _))) => allowed / 2,
+        (bytes, _) => bytes,
+    };
     let file = serve.config.as_ref().or(serve.mosquitto_conf.as_ref()).map(|file| file.display().to_string());
     for line in banner(
         &config,
@@ -135,6 +141,8 @@ fn start(serve: &Serve) -> Result<(), Failure> {
             config_file: file.as_deref(),
             open_files,
             connections,
+            memory_bytes,
+            memory_allowed,
             state_directory: kept.as_ref().map(|kept| kept.directory.path()),
         },
     ) {
@@ -176,7 +184,8 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     };
     let mesh_capacity = config.runtime.mesh_capacity;
     let reloadable = config.clone();
-    let (shared, interests) = Shared::new(config, shards, seed);
+    let (mut shared, interests) = Shared::new(config, shards, seed);
+    shared.memory_bytes_max = memory_bytes;
     let shared = Arc::new(shared);
     let mut starts: Vec<Option<Start>> = Vec::new();
     let ends = driver::mesh(shards, mesh_capacity).into_iter().zip(bells.clone()).zip(interests);

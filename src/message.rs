@@ -6,6 +6,7 @@
 //! is never copied but into the send arena. A [`Message`] is one allocation (topic name,
 //! forwarded properties and payload side by side) that shards share by reference count.
 
+use crate::memory::allocated;
 use crate::packet::QoS;
 use crate::shard::SessionKey;
 use crate::store::StoredMessage;
@@ -54,6 +55,11 @@ pub struct Message {
 const RETAIN: u8 = 1;
 /// Behind the payload stands the source, and behind that its length in four bytes.
 const SOURCE: u8 = 2;
+
+/// The record of a kept message, the count of those who share its body, and one place in a queue or window,
+/// which grow by doubling.
+const RECORD_BYTES: usize = allocated(size_of::<Message>() + 24) + allocated(24) + PLACE_BYTES;
+const PLACE_BYTES: usize = 48;
 
 impl Publication<'_> {
     /// Copies what is borrowed into one allocation.
@@ -159,9 +165,10 @@ impl Message {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// What the message counts for in every limit in bytes: its body and the record itself.
+    /// What the message counts for in every limit in bytes: what the allocator takes for its body and for the
+    /// record, with a place in a queue.
     pub fn bytes(&self) -> usize {
-        self.body.len() + size_of::<Message>()
+        allocated(self.body.len()) + RECORD_BYTES
     }
 
     /// Its place in the order of its topic's retained messages.

@@ -8,6 +8,8 @@ mod address;
 #[cfg(test)]
 mod manual;
 #[cfg(feature = "runtime")]
+pub mod memory_limit;
+#[cfg(feature = "runtime")]
 pub mod mosquitto;
 mod network;
 #[cfg(feature = "runtime")]

@@ -350,7 +350,9 @@ sections! {
              4294967295: no limit. A 3.x session with clean session 0 lives this long too.";
         receive_maximum: u16 = 100, integer(1, 65535), "messages",
             "Receive Maximum that is announced: QoS 1 and 2 messages that a client may have unacknowledged \
-             towards midge. One that sends more is disconnected with 0x93.";
+             towards midge. One that sends more is disconnected with 0x93. A 3.x client, which can't be told, may \
+             have eight times as many QoS 2 messages without PUBREL, and at least 8000; with one more it is \
+             disconnected.";
         topic_alias_maximum: u16 = 10, integer(0, 65535), "aliases",
             "Topic aliases that each client may use towards midge; 0: none. An alias above it: disconnected \
              with 0x94.";
@@ -431,7 +433,7 @@ sections! {
         inflight_messages: usize = 1000, integer(1, 65535), "messages",
             "QoS 1 and 2 messages on their way to one client without acknowledgement. A client's Receive \
              Maximum rules when it is lower. The next ones wait in the session's queue.";
-        inflight_bytes: usize = 2_147_483_647, integer(1, 2_147_483_647), "bytes",
+        inflight_bytes: usize = 16_777_216, integer(1, 2_147_483_647), "bytes",
             "Payload bytes of QoS 1 and 2 messages on their way to one client without acknowledgement; the next ones \
              wait as above once they are reached. 2147483647: no bound.";
         session_queue_messages: usize = 10_000, integer(1, 100_000_000), "messages",
@@ -445,8 +447,10 @@ sections! {
         session_queue_bytes: usize = 16_777_216, integer(1024, 1 << 40), "bytes",
             "Bytes of the messages that wait for one session; the same happens when they are reached.";
         queue_bytes_total: usize = 1_073_741_824, integer(1 << 20, 1 << 50), "bytes",
-            "Bytes of all messages that wait, over all sessions; divided among the shards. The same happens \
-             when they are reached.";
+            "Bytes of all messages that are kept for sessions, waiting or on their way, each counted once for a \
+             shard however many sessions share it; divided among the shards, and never more than half of \
+             memory_bytes. When they are reached, what session_queue_policy says happens to the next message, and a \
+             client has one message at a time on its way.";
         backlog_bytes: usize = 1_048_576, integer(4096, GIB), "bytes",
             "Bytes written for one connection that its socket has not taken yet. Above it, QoS 0 messages for \
              this client are dropped and counted; a message that was begun is sent to its end, whatever its size. \
@@ -460,15 +464,28 @@ sections! {
              alive, however long it takes: packet_bytes bounds it. One that is slower ends the connection with 0x8D \
              (3.x: closed) after one and a half times the keep alive, or after 15 minutes if the client has none, and \
              is counted. 0: any byte counts. What midge itself stops to read is never too slow.";
+        memory_bytes: usize = 0, integer(0, 1 << 50), "bytes",
+            "Memory that clients may make midge keep, of every kind: messages that wait or are on their way, retained \
+             messages, bytes that slow clients have not taken, packets under way, sessions, subscriptions, wills, topic \
+             aliases. It is counted as the allocator takes it and shown under $SYS/broker/memory. From three quarters \
+             of it on, QoS 0 messages are dropped for clients with more than 64 KiB of backlog. From seven eighths on, \
+             packets of more than 16 KiB are read no further, and new sessions, wills, subscriptions and larger \
+             retained messages are refused with 0x97 (3.x: 0x03 in CONNACK, 0x80 in SUBACK). At the bound the connection that holds the most is ended with 0x97, one \
+             after the other. What was acknowledged is never given up for it. 0: half of the memory that the machine, \
+             the cgroup or \"ulimit -v\" allows, which the start-up lines name.";
         retained_messages: usize = 1_000_000, integer(1, 1_000_000_000), "messages",
             "Retained messages, divided among the shards. One more is refused: its publisher gets 0x97 (3.x: no \
              acknowledgement and a closed connection; QoS 0: swallowed and counted), nothing is stored, and \
              what was retained stays.";
         retained_bytes: usize = 1_073_741_824, integer(1024, 1 << 50), "bytes",
-            "Bytes of all retained messages with their topics and properties, divided among the shards; the \
-             same happens above it.";
+            "Bytes of all retained messages with their topics and properties, divided among the shards, and never \
+             more than half of memory_bytes; the same happens above it.";
         subscriptions_per_client: usize = 10_000, integer(1, 10_000_000), "subscriptions",
             "Subscriptions of one session. One more gets 0x97 in SUBACK (3.x: 0x80).";
+        subscription_bytes_per_client: usize = 4_194_304, integer(1024, 1 << 40), "bytes",
+            "Bytes of the topic filters of one session. One more gets 0x97 in SUBACK (3.x: 0x80).";
+        client_id_bytes: usize = 65_535, integer(23, 65_535), "bytes",
+            "Longest client identifier. A longer one is refused with 0x85 (3.x: 0x02).";
         subscriptions_total: usize = 20_000_000, integer(1, 1_000_000_000), "subscriptions",
             "Subscriptions of all sessions, divided among the shards. One more gets 0x97 in SUBACK (3.x: \
              0x80).";

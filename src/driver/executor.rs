@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::thread::JoinHandle;
 
+use super::kernel::explain_start;
 use glommio::{LocalExecutorBuilder, Placement};
 
 /// Starts `count` shards. Each runs the future that `start` makes for its number, on a thread of its
@@ -17,12 +18,13 @@ where
     F: Future<Output = ()>,
 {
     let processors = processors()?;
+    let shards = count;
     let mut threads = Vec::with_capacity(count);
     for shard in 0..count {
         let start = start.clone();
         let processor = processors[shard % processors.len()];
         let thread = std::thread::Builder::new().name(format!("midge-shard-{shard}"));
-        threads.push(thread.spawn(move || run_shard(shard, processor, start))?);
+        threads.push(thread.spawn(move || run_shard(shard, shards, processor, start))?);
     }
     Ok(Shards { threads })
 }
@@ -45,7 +47,7 @@ impl Shards {
     }
 }
 
-fn run_shard<S, F>(shard: usize, processor: usize, start: S) -> io::Result<()>
+fn run_shard<S, F>(shard: usize, shards: usize, processor: usize, start: S) -> io::Result<()>
 where
     S: Fn(usize) -> F,
     F: Future<Output = ()>,
@@ -55,7 +57,10 @@ where
         .io_memory(IO_MEMORY_BYTES)
         .ring_depth(RING_DEPTH)
         .make()
-        .map_err(|error| io::Error::other(format!("shard {shard} can't start its executor: {error}")))?;
+        .map_err(|error| {
+            let error = explain_start(io::Error::from(error), shards);
+            io::Error::other(format!("shard {shard} can't start its executor: {error}"))
+        })?;
     executor.run(start(shard));
     Ok(())
 }

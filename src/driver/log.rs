@@ -95,6 +95,10 @@ pub struct LogWriter {
     current: SegmentFile,
     /// Bytes of the current segment that are written or being written; the next batch begins here.
     written: usize,
+    /// The current segment has its first batch, and so its header.
+    has_begun: bool,
+    /// When the current segment was last looked for.
+    looked_at: Instant,
     /// Of the segment after the current one.
     next_number: u64,
     spare: Spare,
@@ -140,6 +144,10 @@ enum Spare {
 /// How soon a segment that could not be made is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// A write that ends so long after the last look for the segment's file looks for it again. What is acknowledged
+/// meanwhile may go to a file that was removed.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
 /// [`SyncPolicy::Interval`].
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -168,6 +176,8 @@ impl LogWriter {
             events: VecDeque::new(),
             current,
             written: BLOCK,
+            has_begun: true,
+            looked_at: Instant::now(),
             next_number: 1,
             spare: Spare::Missing,
             waiting: None,
@@ -278,6 +288,7 @@ impl LogWriter {
         match outcome {
             Outcome::Written(result) => {
                 self.write = None;
+                let result = result.and_then(|written| self.look_if_due(now).map(|()| written));
                 match result {
                     Ok(written) => self.conclude_write(written, now),
                     Err(cause) => self.fail(cause),
@@ -311,7 +322,16 @@ impl LogWriter {
         }
     }
 
+    fn look_if_due(&mut self, now: Instant) -> io::Result<()> {
+        if now.saturating_duration_since(self.looked_at) < LOOK_INTERVAL {
+            return Ok(());
+        }
+        self.looked_at = now;
+        Disk::look_for(&self.current)
+    }
+
     fn conclude_write(&mut self, written: Written, now: Instant) {
+        self.has_begun = true;
         if let Some((path, bytes)) = written.sealed {
             self.events.push_back(LogEvent::Sealed { path, bytes });
         }
@@ -357,6 +377,7 @@ impl LogWriter {
     fn rotate(&mut self, next: SegmentFile, batch: Batch) {
         let header = header(&self.config, self.next_number, batch.first).encode();
         self.next_number += 1;
+        self.has_begun = false;
         let old = std::mem::replace(&mut self.current, next);
         let sealed = Some((old.path.clone(), self.written as u64));
         self.written = BLOCK + batch.bytes.len().next_multiple_of(BLOCK);
@@ -387,7 +408,8 @@ impl LogWriter {
     fn make_spare_if_due(&mut self, now: Instant) {
         self.retry_at = self.retry_at.filter(|&at| at > now);
         let is_wanted = !self.is_closing || self.waiting.is_some();
-        if !matches!(self.spare, Spare::Missing) || self.retry_at.is_some() || !is_wanted {
+        // The file of a segment proves that the one before it has begun.
+        if !matches!(self.spare, Spare::Missing) || self.retry_at.is_some() || !is_wanted || !self.has_begun {
             return;
         }
         self.spare = Spare::InWork;
@@ -395,10 +417,17 @@ impl LogWriter {
         let (bytes, policy) = (self.config.segment_bytes, self.config.sync);
         let (disk, is_retry) = (self.disk.clone(), self.is_full);
         let (spares, shard) = (self.config.spares.clone(), self.config.name.shard);
+        let current = self.current.clone();
         self.spare_task = Some(self.spawn(async move {
+            if policy != SyncPolicy::Always {
+                // Its header must not be lost when the name of the next file is not.
+                if let Err(cause) = disk.sync(&current).await {
+                    return Outcome::Spare(None, Err(Trouble::NotKept(cause)));
+                }
+            }
+            disk.close(current).await;
             if is_retry {
-                // What an attempt may have left.
-                let _ = disk.remove(&path).await;
+                disk.clear(&path).await;
             }
             if let Some(old) = spares.take(shard) {
                 match disk.reuse(&old, path.clone(), bytes, policy).await {

@@ -10,7 +10,7 @@ use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
 
 /// Makes the ends of a mesh, one for each shard, in order. A ring holds `capacity` items, rounded up
 /// to a power of two.
@@ -25,6 +25,8 @@ pub fn mesh<T: Send>(shards: usize, capacity: usize) -> Vec<MeshEnd<T>> {
         .map(|shard| MeshEnd {
             shard,
             heads_seen: vec![0; shards],
+            put_bytes: vec![0; shards],
+            taken_bytes_seen: vec![0; shards],
             sent: 0,
             sleeping: shared.sleepers[shard].clone(),
             shared: shared.clone(),
@@ -39,6 +41,10 @@ pub struct MeshEnd<T> {
     sleeping: Arc<Sleeping>,
     /// The readers' places in our outgoing rings, as we last saw them.
     heads_seen: Vec<u32>,
+    /// Bytes of the items that we have put into our outgoing rings, ever.
+    put_bytes: Vec<u64>,
+    /// And of those that their readers have taken, as we last saw them.
+    taken_bytes_seen: Vec<u64>,
     /// Whom something was sent to since [`MeshEnd::wakes`], as a bit mask.
     sent: u128,
 }
@@ -64,14 +70,25 @@ impl<T: Send> MeshEnd<T> {
         self.sleeping.clone()
     }
 
-    /// Puts an item into the ring to another shard, or returns it when the ring is full: the caller
-    /// keeps it in a bounded list and stops reading from whoever fills it. A reader that sleeps is
-    /// among [`MeshEnd::wakes`], which must be heeded before the turn ends.
-    pub fn send(&mut self, to: usize, item: T) -> Result<(), T> {
+    /// Puts an item into the ring to another shard, or returns it when the ring is full, by items or by the
+    /// `bytes` that they take elsewhere: the caller keeps it in a bounded list and stops reading from whoever
+    /// fills it. A reader that sleeps is among [`MeshEnd::wakes`], which must be heeded before the turn ends.
+    pub fn send(&mut self, to: usize, item: T, bytes: usize) -> Result<(), T> {
         assert!(to != self.shard && to < self.shared.shards, "mail goes to another shard");
         let mailbox = self.shared.mailbox(self.shard, to);
+        let (put, seen) = (self.put_bytes[to], &mut self.taken_bytes_seen[to]);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if put - *seen + u64::from(bytes) > RING_BYTES_MAX {
+            *seen = mailbox.head.taken_bytes.load(Ordering::Acquire);
+            // An item that is larger by itself goes alone.
+            if put > *seen && put - *seen + u64::from(bytes) > RING_BYTES_MAX {
+                return Err(item);
+            }
+        }
         // SAFETY: this end is the only writer from its shard, and `&mut self` makes it one at a time.
-        unsafe { mailbox.push(item, &mut self.heads_seen[to]) }?;
+        let pushed = unsafe { mailbox.push((item, bytes), &mut self.heads_seen[to]) };
+        pushed.map_err(|(item, _)| item)?;
+        self.put_bytes[to] += u64::from(bytes);
         self.sent |= 1 << to;
         Ok(())
     }
@@ -102,7 +119,12 @@ impl<T: Send> MeshEnd<T> {
         assert!(from < self.shared.shards, "no such shard");
         let mailbox = self.shared.mailbox(from, self.shard);
         // SAFETY: this end is the only reader for its shard, and `&mut self` makes it one at a time.
-        unsafe { mailbox.pop() }
+        let (item, bytes) = unsafe { mailbox.pop() }?;
+        if bytes > 0 {
+            let taken = &mailbox.head.taken_bytes;
+            taken.store(taken.load(Ordering::Relaxed) + u64::from(bytes), Ordering::Release);
+        }
+        Some(item)
     }
 
     /// True when mail is there from any shard.
@@ -158,11 +180,21 @@ impl<T> Shared<T> {
 
 /// A ring with one writer and one reader. Places count on and on; their low bits are the index.
 struct Mailbox<T> {
-    /// Where the reader is. Written by the reader only.
-    head: Padded,
+    /// Written by the reader only.
+    head: Head,
     /// Where the writer is. Written by the writer only.
     tail: Padded,
-    items: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    items: Box<[UnsafeCell<MaybeUninit<Weighed<T>>>]>,
+}
+
+/// An item, and the bytes that it takes elsewhere.
+type Weighed<T> = (T, u32);
+
+/// Where the reader is, and the bytes of what it has taken.
+#[repr(align(128))]
+struct Head {
+    place: AtomicU32,
+    taken_bytes: AtomicU64,
 }
 
 #[repr(align(128))]
@@ -176,13 +208,13 @@ unsafe impl<T: Send> Sync for Mailbox<T> {}
 impl<T> Mailbox<T> {
     fn new(capacity: usize) -> Mailbox<T> {
         Mailbox {
-            head: Padded(AtomicU32::new(0)),
+            head: Head { place: AtomicU32::new(0), taken_bytes: AtomicU64::new(0) },
             tail: Padded(AtomicU32::new(0)),
             items: (0..capacity).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect(),
         }
     }
 
-    fn cell(&self, place: u32) -> *mut MaybeUninit<T> {
+    fn cell(&self, place: u32) -> *mut MaybeUninit<Weighed<T>> {
         self.items[place as usize & (self.items.len() - 1)].get()
     }
 
@@ -192,15 +224,15 @@ impl<T> Mailbox<T> {
 
     /// Asked by the reader.
     fn len(&self) -> usize {
-        self.tail.0.load(Ordering::Acquire).wrapping_sub(self.head.0.load(Ordering::Relaxed)) as usize
+        self.tail.0.load(Ordering::Acquire).wrapping_sub(self.head.place.load(Ordering::Relaxed)) as usize
     }
 
     /// # Safety
     /// Only the one writer calls this. `head_seen` is its own and starts at zero.
-    unsafe fn push(&self, item: T, head_seen: &mut u32) -> Result<(), T> {
+    unsafe fn push(&self, item: Weighed<T>, head_seen: &mut u32) -> Result<(), Weighed<T>> {
         let tail = self.tail.0.load(Ordering::Relaxed);
         if tail.wrapping_sub(*head_seen) as usize == self.items.len() {
-            *head_seen = self.head.0.load(Ordering::Acquire);
+            *head_seen = self.head.place.load(Ordering::Acquire);
             if tail.wrapping_sub(*head_seen) as usize == self.items.len() {
                 return Err(item);
             }
@@ -213,15 +245,15 @@ impl<T> Mailbox<T> {
 
     /// # Safety
     /// Only the one reader calls this.
-    unsafe fn pop(&self) -> Option<T> {
-        let head = self.head.0.load(Ordering::Relaxed);
+    unsafe fn pop(&self) -> Option<Weighed<T>> {
+        let head = self.head.place.load(Ordering::Relaxed);
         if head == self.tail.0.load(Ordering::Acquire) {
             return None;
         }
         // SAFETY: the writer's tail, loaded with acquire, is past this place, so it holds an item,
         // and moving the head on gives it up.
         let item = unsafe { (*self.cell(head)).assume_init_read() };
-        self.head.0.store(head.wrapping_add(1), Ordering::Release);
+        self.head.place.store(head.wrapping_add(1), Ordering::Release);
         Some(item)
     }
 }
@@ -237,6 +269,9 @@ const NO_RING: i32 = -1;
 
 const CAPACITY_MAX: usize = 1 << 24;
 
+/// Items of a ring together take no more elsewhere.
+const RING_BYTES_MAX: u64 = 16 << 20;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,7 +286,7 @@ mod tests {
             scope.spawn(move || {
                 for item in 0..ITEMS {
                     let mut item = item;
-                    while let Err(back) = writer.send(1, item) {
+                    while let Err(back) = writer.send(1, item, 0) {
                         item = back;
                         std::thread::yield_now();
                     }
@@ -275,11 +310,32 @@ mod tests {
     fn a_full_ring_returns_the_item() {
         let mut ends = mesh::<u32>(2, 3);
         for item in 0..4 {
-            assert_eq!(ends[0].send(1, item), Ok(()));
+            assert_eq!(ends[0].send(1, item, 0), Ok(()));
         }
-        assert_eq!(ends[0].send(1, 4), Err(4));
+        assert_eq!(ends[0].send(1, 4, 0), Err(4));
         assert_eq!((ends[1].waiting(0), ends[1].receive(0)), (4, Some(0)));
-        assert_eq!(ends[0].send(1, 4), Ok(()));
+        assert_eq!(ends[0].send(1, 4, 0), Ok(()));
+    }
+
+    #[test]
+    fn a_ring_is_full_by_bytes_too_and_takes_an_item_that_is_larger_alone() {
+        const MAX: usize = RING_BYTES_MAX as usize;
+        let mut ends = mesh::<u32>(2, 64);
+        assert_eq!(ends[0].send(1, 0, MAX - 10), Ok(()));
+        assert_eq!(ends[0].send(1, 1, 11), Err(1));
+        assert_eq!(ends[0].send(1, 1, 10), Ok(()));
+        assert_eq!(ends[0].send(1, 2, 0), Ok(()), "what takes nothing has room");
+        assert_eq!(ends[0].send(1, 3, 1), Err(3));
+        assert_eq!(ends[1].receive(0), Some(0));
+        assert_eq!(ends[0].send(1, 3, 5 * MAX), Err(3));
+        assert_eq!((ends[1].receive(0), ends[1].receive(0)), (Some(1), Some(2)));
+        assert_eq!(ends[0].send(1, 3, 5 * MAX), Ok(()));
+        assert_eq!(ends[0].send(1, 4, 1), Err(4));
+        assert_eq!(ends[1].receive(0), Some(3));
+        for item in 0..1000 {
+            assert_eq!(ends[0].send(1, item, MAX / 2), Ok(()));
+            assert_eq!(ends[1].receive(0), Some(item));
+        }
     }
 
     #[test]
@@ -288,9 +344,9 @@ mod tests {
         ends[2].set_ring(7);
         ends[2].sleeping().set(true);
         assert!(!ends[2].any_ready());
-        ends[0].send(2, 1).unwrap();
-        ends[0].send(1, 1).unwrap();
-        ends[1].send(2, 2).unwrap();
+        ends[0].send(2, 1, 0).unwrap();
+        ends[0].send(1, 1, 0).unwrap();
+        ends[1].send(2, 2, 0).unwrap();
         assert!(ends[2].any_ready());
         assert_eq!(ends[0].wakes().collect::<Vec<_>>(), [7]);
         assert_eq!((ends[0].wakes().count(), ends[1].wakes().count()), (0, 0));
@@ -301,7 +357,7 @@ mod tests {
         let item = Arc::new(());
         let mut ends = mesh::<Arc<()>>(2, 8);
         for _ in 0..5 {
-            ends[0].send(1, item.clone()).unwrap();
+            ends[0].send(1, item.clone(), 9).unwrap();
         }
         drop(ends[1].receive(0));
         drop(ends);

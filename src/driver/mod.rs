@@ -18,6 +18,7 @@ mod close;
 mod executor;
 mod heap;
 mod kernel;
+mod lent;
 mod listen;
 mod log;
 mod mesh;
@@ -35,7 +36,7 @@ use std::time::Duration;
 
 pub use executor::{Shards, start_shards};
 pub use heap::give_heap_back;
-pub use kernel::{KernelProblem, check_kernel};
+pub use kernel::{KernelProblem, check_kernel, explain_start};
 pub use listen::{
     BindOptions, SocketFile, UNIX_PEER, bind, bind_unix, interface_addresses, local_address, probe_bind,
 };

@@ -11,6 +11,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::accept::Listener;
 use super::buffers::Buffers;
+use super::lent::Lent;
 use super::park::Parking;
 use super::ring::{Completion, Op, Ring, Tag, Wait, more};
 use super::send::Batch;
@@ -26,9 +27,7 @@ pub struct Net {
     pub(super) listeners: Vec<Listener>,
     watches: Vec<Watched>,
     /// Held bytes that the owner has on loan, by the number in their buffer.
-    pub(super) lent_bytes: Vec<Option<Vec<u8>>>,
-    /// The places in `lent_bytes` that are empty.
-    pub(super) lent_free: Vec<u32>,
+    pub(super) lent: Lent,
     /// Slots whose receive found no buffer.
     pub(super) starved: VecDeque<u32>,
     /// Slots with held bytes to deliver.
@@ -64,8 +63,7 @@ impl Net {
             config: config.clone(),
             listeners: Vec::new(),
             watches: Vec::new(),
-            lent_bytes: Vec::new(),
-            lent_free: Vec::new(),
+            lent: Lent::default(),
             starved: VecDeque::new(),
             resumed: Vec::new(),
             writable: Vec::new(),
@@ -145,6 +143,7 @@ impl Net {
     pub fn give_memory_back(&mut self) {
         self.slots.give_memory_back();
         self.ring.give_memory_back();
+        self.lent.give_memory_back();
         self.lingering.shrink_to_fit();
         self.starved.shrink_to_fit();
         for list in [&mut self.resumed, &mut self.writable, &mut self.closing, &mut self.shut_peers] {

@@ -17,9 +17,7 @@ impl Net {
         if buffer.id & HELD == 0 {
             return self.buffers.bytes(buffer.id as u16, buffer.len);
         }
-        self.lent_bytes[(buffer.id & !HELD) as usize]
-            .as_deref()
-            .expect("a buffer is on loan until it is given back")
+        self.lent.get(buffer.id & !HELD).expect("a buffer is on loan until it is given back")
     }
 
     /// Returns a buffer. The kernel gets it at the end of the turn.
@@ -27,9 +25,7 @@ impl Net {
         if buffer.id & HELD == 0 {
             self.buffers.give_back(buffer.id as u16);
         } else {
-            let place = buffer.id & !HELD;
-            self.lent_bytes[place as usize] = None;
-            self.lent_free.push(place);
+            self.lent.give_back(buffer.id & !HELD);
         }
     }
 
@@ -145,12 +141,7 @@ impl Net {
 
     fn lend_bytes(&mut self, bytes: Vec<u8>) -> Buffer {
         let len = bytes.len() as u32;
-        let place = self.lent_free.pop().unwrap_or_else(|| {
-            self.lent_bytes.push(None);
-            self.lent_bytes.len() as u32 - 1
-        });
-        self.lent_bytes[place as usize] = Some(bytes);
-        Buffer { id: place | HELD, len }
+        Buffer { id: self.lent.lend(bytes) | HELD, len }
     }
 
     pub(super) fn received(&mut self, completion: Completion, events: &mut Vec<Event>) {

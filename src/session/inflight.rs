@@ -1,11 +1,10 @@
 //! Messages sent at QoS 1 and 2 and not yet settled: packet identifiers, states, the window.
 
 use super::Seldom;
-use crate::message::Message;
+use super::unsettled::{IDS, Unsettled, after};
+use crate::memory::KeptMessage;
 use crate::packet::{AckKind, PacketId, QoS};
 use smallvec::SmallVec;
-use std::collections::VecDeque;
-use std::num::NonZeroU16;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Delivery {
     /// The message, shared with the other sessions of the shard.
-    pub message: Rc<Message>,
+    pub message: Rc<KeptMessage>,
     /// The smaller of published and granted QoS. `[MQTT5-3.8.4-8]`
     pub qos: QoS,
     /// The RETAIN flag to send.
@@ -79,8 +78,8 @@ pub enum AckOutcome {
 /// more may be sent.
 #[derive(Debug)]
 pub struct InflightWindow {
-    entries: Seldom<VecDeque<Inflight>>,
-    next_id: u16,
+    entries: Seldom<Unsettled>,
+    next_id: PacketId,
     quota: u16,
     window: u16,
     /// Identifiers have gone round past one that is still in use: look before each use.
@@ -104,7 +103,7 @@ impl Default for InflightWindow {
     fn default() -> Self {
         InflightWindow {
             entries: Seldom::default(),
-            next_id: 1,
+            next_id: PacketId::MIN,
             quota: 0,
             window: 0,
             crowded: false,
@@ -123,7 +122,9 @@ impl InflightWindow {
         self.quota = window;
         self.resends = 0;
         self.sent_qos2 = !self.entries.is_empty();
-        for entry in self.entries.existing().into_iter().flatten() {
+        let Some(entries) = self.entries.existing() else { return };
+        entries.begin_resending();
+        for entry in entries.iter_mut() {
             if entry.state == InflightState::Released {
                 // Its PUBCOMP will free a place, so it takes one. [MQTT5-3.3.4-9]
                 self.quota = self.quota.saturating_sub(1);
@@ -147,10 +148,7 @@ impl InflightWindow {
 
     /// May a message that was never sent go out now? Older ones go first. `[MQTT5-4.6.0-1]`
     pub fn has_room(&self) -> bool {
-        self.quota > 0
-            && self.resends == 0
-            && self.entries.len() < usize::from(u16::MAX)
-            && self.bytes_left > 0
+        self.quota > 0 && self.resends == 0 && self.entries.len() < IDS && self.bytes_left > 0
     }
 
     /// Takes a delivery in and gives it a packet identifier. `[MQTT5-2.2.1-4]` `[MQTT5-4.9.0-2]`
@@ -163,13 +161,13 @@ impl InflightWindow {
             self.bytes_left = self.bytes_left.saturating_sub(payload_bytes(&delivery));
         }
         self.sent_qos2 |= delivery.qos == QoS::ExactlyOnce;
-        let packet_id = self.free_id();
-        self.entries.filled().push_back(Inflight { packet_id, state: InflightState::Sent, delivery });
+        let packet_id = self.free_id().expect("where there is room an identifier is free");
+        self.entries.filled().push(Inflight { packet_id, state: InflightState::Sent, delivery });
         packet_id
     }
 
     /// A message that could have had the next identifier goes nowhere. mosquitto numbers messages as it takes them
-    /// in, and those who count on that find the same numbers here.
+    /// in, and those who count on that find the same numbers here. Where none is free there is none to pass over.
     pub fn pass_id(&mut self) {
         self.free_id();
     }
@@ -180,7 +178,7 @@ impl InflightWindow {
         if self.resends == 0 || self.quota == 0 {
             return None;
         }
-        let entry = self.entries.existing()?.iter_mut().find(|entry| entry.state == InflightState::Resend)?;
+        let entry = self.entries.existing()?.next_resend()?;
         self.quota -= 1;
         self.resends -= 1;
         entry.state = InflightState::Sent;
@@ -203,8 +201,10 @@ impl InflightWindow {
     /// An acknowledgement came in (PUBACK, PUBREC or PUBCOMP), `refused` if its code is 0x80 or
     /// above.
     pub fn handle_ack(&mut self, kind: AckKind, packet_id: PacketId, refused: bool) -> AckOutcome {
-        let Some(at) = self.position(packet_id) else { return AckOutcome::Unknown };
-        let entry = &mut self.entries.filled()[at];
+        let rises = !self.crowded;
+        let Some(entries) = self.entries.existing() else { return AckOutcome::Unknown };
+        let Some(at) = entries.position_indexed(packet_id, rises) else { return AckOutcome::Unknown };
+        let Some(entry) = entries.get_mut(at) else { return AckOutcome::Unknown };
         match (kind, entry.delivery.qos, entry.state) {
             // An entry that this connection has not seen again yet is acknowledged by a client
             // that remembers it from the last one: as good as sent.
@@ -234,15 +234,16 @@ impl InflightWindow {
     /// Puts a delivery of an earlier run back, behind those that are there.
     pub fn restore(&mut self, packet_id: PacketId, released: bool, delivery: Delivery) {
         let state = if released { InflightState::Released } else { InflightState::Sent };
-        self.next_id = packet_id.get().checked_add(1).unwrap_or(1);
+        self.next_id = after(packet_id);
         // Where the earlier run stood in the round is not known.
         self.crowded = true;
-        self.entries.filled().push_back(Inflight { packet_id, state, delivery });
+        self.entries.filled().push(Inflight { packet_id, state, delivery });
     }
 
     /// The delivery that was sent with this packet identifier and waits for PUBACK or PUBREC.
     pub fn sent(&self, packet_id: PacketId) -> Option<&Delivery> {
-        let entry = self.position(packet_id).map(|at| &self.entries[at])?;
+        let at = self.entries.position(packet_id, !self.crowded)?;
+        let entry = self.entries.get(at)?;
         (entry.state == InflightState::Sent).then_some(&entry.delivery)
     }
 
@@ -266,64 +267,52 @@ impl InflightWindow {
         self.entries.is_empty()
     }
 
-    fn position(&self, packet_id: PacketId) -> Option<usize> {
-        // Clients acknowledge in order, nearly always; what was sent last is asked for next most often.
-        if self.entries.front()?.packet_id == packet_id {
-            return Some(0);
-        }
-        if self.entries.back()?.packet_id == packet_id {
-            return Some(self.entries.len() - 1);
-        }
-        self.entries.iter().position(|entry| entry.packet_id == packet_id)
-    }
-
     fn settle(&mut self, at: usize) -> AckOutcome {
-        if self.entries[at].state == InflightState::Resend {
+        let entries = self.entries.filled();
+        let Some(settled) = entries.remove(at) else { return AckOutcome::Unknown };
+        if entries.is_empty() {
+            self.crowded = false;
+            if entries.trim() {
+                self.entries = Seldom::default();
+            }
+        }
+        if settled.state == InflightState::Resend {
             self.resends -= 1;
         } else if self.quota < self.window {
             // Never above the start value. [MQTT5 §4.9]
             self.quota += 1;
         }
-        let entries = self.entries.filled();
-        let settled = if at == 0 { entries.pop_front() } else { entries.remove(at) };
-        if let Some(entry) = &settled
-            && self.bytes_left != UNBOUND
-        {
-            self.bytes_left = self.bytes_left.saturating_add(payload_bytes(&entry.delivery)).min(UNBOUND - 1);
+        if self.bytes_left != UNBOUND {
+            let bytes = payload_bytes(&settled.delivery);
+            self.bytes_left = self.bytes_left.saturating_add(bytes).min(UNBOUND - 1);
         }
-        let number = settled.map_or(0, |entry| entry.delivery.number);
-        if entries.is_empty() {
-            self.crowded = false;
-            if entries.capacity() > KEPT_CAPACITY {
-                self.entries = Seldom::default();
-            }
-        }
-        AckOutcome::Settled(number)
+        AckOutcome::Settled(settled.delivery.number)
     }
 
-    fn free_id(&mut self) -> PacketId {
-        loop {
-            let id = NonZeroU16::new(self.next_id).unwrap_or(NonZeroU16::MIN);
-            self.next_id = id.get().checked_add(1).unwrap_or(1);
-            let Some(oldest) = self.entries.front() else { return id };
+    /// The next identifier that is not in use; none if all are.
+    fn free_id(&mut self) -> Option<PacketId> {
+        let mut id = self.next_id;
+        if let Some(oldest) = self.entries.first() {
             // Identifiers rise; one can be in use only after a whole round past the oldest.
             self.crowded |= oldest.packet_id == id;
-            if !self.crowded || self.entries.iter().all(|entry| entry.packet_id != id) {
-                return id;
+            if self.crowded {
+                id = self.entries.filled().next_free(id)?;
             }
         }
+        self.next_id = after(id);
+        Some(id)
     }
 }
 
 const _: () = assert!(size_of::<InflightWindow>() <= 24);
 
-/// An idle session keeps room for no more than this many inflight messages.
-const KEPT_CAPACITY: usize = 4;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::MemoryAccount;
     use crate::message::Publication;
+    use crate::steps;
+    use std::num::NonZeroU16;
 
     fn delivery(qos: QoS) -> Delivery {
         let publication = Publication {
@@ -337,7 +326,8 @@ mod tests {
             stamp: 0,
             source: &[],
         };
-        Delivery { message: Rc::new(publication.to_message()), qos, retain: false, number: 0, extra: None }
+        let message = KeptMessage::new(publication.to_message(), &MemoryAccount::default());
+        Delivery { message, qos, retain: false, number: 0, extra: None }
     }
 
     fn id(n: u16) -> PacketId {
@@ -430,6 +420,160 @@ mod tests {
             let next = window.start(delivery(QoS::AtLeastOnce));
             assert_ne!(next, stuck);
             window.handle_ack(AckKind::Puback, next, false);
+        }
+    }
+
+    /// As many as there are identifiers, of QoS 2, and their identifiers.
+    fn full() -> (InflightWindow, Vec<PacketId>) {
+        let mut window = InflightWindow::default();
+        window.reconnect(u16::MAX);
+        let ids = (0..IDS).map(|_| window.start(delivery(QoS::ExactlyOnce))).collect();
+        assert!(!window.has_room());
+        (window, ids)
+    }
+
+    /// What is walked for one of `operations` with everything in flight.
+    fn assert_few(steps: u64, operations: usize, what: &str) {
+        let each = steps / operations as u64;
+        assert!(each <= 40, "{each} steps each for {operations} {what}");
+    }
+
+    #[test]
+    fn with_every_identifier_in_use_one_is_passed_over_without_an_end_to_wait_for() {
+        // [MQTT5-2.2.1-4]
+        let (mut window, ids) = full();
+        let ((), steps) = steps::of(|| (0..1000).for_each(|_| window.pass_id()));
+        assert_few(steps, 1000, "identifiers passed over");
+        for at in [4711, 0, 65_534] {
+            assert!(matches!(window.handle_ack(AckKind::Pubrec, ids[at], true), AckOutcome::Settled(_)));
+            assert_eq!(window.start(delivery(QoS::ExactlyOnce)), ids[at], "the only one that is free");
+        }
+        // A bound for the search of the only free one, wherever the round stands: the words of the index.
+        window.handle_ack(AckKind::Pubrec, ids[9], true);
+        let (id, steps) = steps::of(|| window.start(delivery(QoS::ExactlyOnce)));
+        assert_eq!(id, ids[9]);
+        assert!(steps <= 1100, "{steps}");
+    }
+
+    #[test]
+    fn acknowledgements_in_any_order_cost_few_steps() {
+        let orders: [(&str, fn(usize) -> usize); 4] = [
+            ("in order", |n| n),
+            ("newest first", |n| IDS - 1 - n),
+            ("from both ends", |n| if n % 2 == 0 { n / 2 } else { IDS - 1 - n / 2 }),
+            // 3 and 65,535 have a common factor; 7919 and 65,535 have none.
+            ("scattered", |n| n * 7919 % IDS),
+        ];
+        for goes_round in [false, true] {
+            for (name, order) in orders {
+                let (mut window, mut ids) = full();
+                if goes_round {
+                    // The first identifiers are used again, and so none can be told by its place.
+                    for id in &ids[1000..2000] {
+                        window.handle_ack(AckKind::Pubrec, *id, true);
+                    }
+                    (1000..2000).for_each(|at| ids[at] = window.start(delivery(QoS::ExactlyOnce)));
+                }
+                let ((), steps) = steps::of(|| {
+                    for n in 0..IDS {
+                        let id = ids[order(n)];
+                        assert!(matches!(
+                            window.handle_ack(AckKind::Pubrec, id, false),
+                            AckOutcome::Release(_)
+                        ));
+                        assert!(matches!(
+                            window.handle_ack(AckKind::Pubcomp, id, false),
+                            AckOutcome::Settled(_)
+                        ));
+                        assert!(matches!(
+                            window.handle_ack(AckKind::Pubcomp, id, false),
+                            AckOutcome::Unknown
+                        ));
+                    }
+                });
+                assert_few(steps, 3 * IDS, name);
+                assert!(window.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn everything_is_sent_again_in_order_and_in_few_steps() {
+        // [MQTT5-4.4.0-1] [MQTT5-4.6.0-1]
+        let (mut window, ids) = full();
+        window.reconnect(u16::MAX);
+        // Some are settled before they were sent again.
+        for id in ids.iter().skip(1).step_by(3) {
+            assert!(matches!(window.handle_ack(AckKind::Pubrec, *id, true), AckOutcome::Settled(_)));
+        }
+        let (again, steps) = steps::of(|| {
+            let next = |_| window.next_resend().map(|entry| entry.packet_id);
+            (0..).map_while(next).collect::<Vec<_>>()
+        });
+        let expected: Vec<_> = (0..IDS).filter(|at| at % 3 != 1).map(|at| ids[at]).collect();
+        assert_eq!(again, expected);
+        assert_few(steps, again.len(), "sent again");
+        assert!(!window.has_resends());
+    }
+
+    #[test]
+    fn a_window_agrees_with_a_plain_list_whatever_happens_to_it() {
+        for seed in 1..=60_u64 {
+            let bound = [5, 70, 300, 2000][seed as usize % 4];
+            let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let mut random = |below: usize| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 33) as usize % below
+            };
+            let mut window = InflightWindow::default();
+            window.reconnect(u16::MAX);
+            // Begin where the round soon ends.
+            (0..64_000).for_each(|_| window.pass_id());
+            // Identifier, and whether it is to be sent again.
+            let mut model: Vec<(PacketId, bool)> = Vec::new();
+            for step in 0..6000 {
+                let grows = step / 500 % 2 == 0;
+                match random(20) {
+                    0..12 if grows && model.len() < bound && window.has_room() => {
+                        let id = window.start(delivery(QoS::AtLeastOnce));
+                        assert!(model.iter().all(|(have, _)| *have != id), "seed {seed}: {id} is in use");
+                        model.push((id, false));
+                    }
+                    12 => window.pass_id(),
+                    13 => (0..random(3000)).for_each(|_| window.pass_id()),
+                    14 if random(20) == 0 => {
+                        window.reconnect(u16::MAX);
+                        model.iter_mut().for_each(|entry| entry.1 = true);
+                    }
+                    15 => {
+                        let expected = model.iter_mut().find(|entry| entry.1).map(|entry| {
+                            entry.1 = false;
+                            entry.0
+                        });
+                        assert_eq!(
+                            window.next_resend().map(|entry| entry.packet_id),
+                            expected,
+                            "seed {seed}"
+                        );
+                    }
+                    _ if !model.is_empty() => {
+                        let choice =
+                            [0, model.len() - 1, random(model.len()), random(model.len())][random(4)];
+                        let (id, _) = model.remove(choice);
+                        assert!(matches!(
+                            window.handle_ack(AckKind::Puback, id, false),
+                            AckOutcome::Settled(_)
+                        ));
+                        assert!(matches!(window.handle_ack(AckKind::Puback, id, false), AckOutcome::Unknown));
+                    }
+                    _ => {}
+                }
+                assert_eq!(window.len(), model.len());
+            }
+            let left: Vec<_> = window.iter().map(|entry| entry.packet_id).collect();
+            assert_eq!(left, model.iter().map(|entry| entry.0).collect::<Vec<_>>(), "seed {seed}");
         }
     }
 }

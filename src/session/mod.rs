@@ -5,21 +5,26 @@
 //! a new connection. Goes out: what to send next, in order. Keeps chapters 4.1, 4.3, 4.4 and
 //! 4.9 of the standard; knows neither sockets nor other sessions.
 
+mod filters;
+mod held;
 mod inflight;
 mod queue;
 mod replay;
 mod seldom;
+mod unsettled;
 mod will;
 
+pub use filters::Filters;
 pub use inflight::{AckOutcome, Delivery, Extra, Inflight, InflightState, InflightWindow};
 pub use queue::{Queue, QueueFull, QueueLimits};
-pub use replay::Replay;
+pub use replay::{Replay, Replays};
 pub use seldom::{Empty, Seldom};
 pub use will::Will;
 
 use crate::config::QueuePolicy;
+use crate::memory::Charged;
 use crate::shard::wheel::TimerId;
-use std::collections::VecDeque;
+use held::{Held, HeldList};
 
 /// Session expiry interval that never ends. `[MQTT5 §3.1.2.11.2]`
 pub const NEVER_EXPIRES: u32 = u32::MAX;
@@ -36,40 +41,31 @@ pub struct Session {
     /// Messages that wait for their turn.
     pub queue: Queue,
     /// QoS 2 messages received and not yet released. `[MQTT5-4.3.3-10]`
-    held: Seldom<Vec<Held>>,
+    held: Seldom<HeldList>,
     /// A QoS 2 message has come on this connection.
     pub received_qos2: bool,
     /// Topic filters as the client wrote them, sorted.
-    subscriptions: Seldom<Vec<Box<str>>>,
+    subscriptions: Seldom<Filters>,
     /// The will of the present connection, or the one that waits for its delay.
-    pub will: Option<Box<Will>>,
+    pub will: Option<Box<Charged<Will>>>,
     /// Runs while a will waits for its delay.
     pub will_timer: Option<TimerId>,
     /// Runs while the session is offline and may end.
     pub expiry_timer: Option<TimerId>,
     /// Retained messages still to be sent, a replay per subscription, in the order of SUBSCRIBE.
-    pub replays: Seldom<VecDeque<Replay>>,
+    pub replays: Seldom<Replays>,
     /// Topics (hash, stamp) whose live retained message overtook a replay.
     overtaken: Seldom<Vec<Overtaken>>,
     /// Do the homes of this session's shared subscriptions take it for ready?
     pub group_ready: bool,
+    /// A group at home on this shard takes it for not ready, since it could not take a message.
+    pub passed_over: bool,
     /// The operator has been told that the queue is full; said again once it has been empty.
     pub full_reported: bool,
     /// The connection is to end once the queue is empty.
     pub ends_when_empty: bool,
     /// What happens when the queue is full; none: as the whole broker has it.
     pub queue_policy: Option<QueuePolicy>,
-}
-
-/// A QoS 2 message that waits for its PUBREL.
-#[derive(Debug)]
-struct Held {
-    packet_id: u16,
-    /// It came again without DUP.
-    repeated: bool,
-    payload_bytes: u32,
-    /// The ticket that its PUBREC waits for; 0: none.
-    ticket: u64,
 }
 
 // With the allocator's header of eight bytes: 128.
@@ -104,6 +100,7 @@ impl Session {
             replays: Seldom::default(),
             overtaken: Seldom::default(),
             group_ready: true,
+            passed_over: false,
             full_reported: false,
             ends_when_empty: false,
             queue_policy: None,
@@ -116,6 +113,7 @@ impl Session {
             && self.replays.is_empty()
             && !self.inflight.has_resends()
             && self.group_ready
+            && !self.passed_over
             && !self.full_reported
             && !self.ends_when_empty
     }
@@ -124,19 +122,19 @@ impl Session {
     /// payload was, and of the ticket that its PUBREC waits for (0: none).
     pub fn hold(&mut self, packet_id: u16, payload_bytes: u32, ticket: u64) {
         self.received_qos2 = true;
-        self.held.filled().push(Held { packet_id, repeated: false, payload_bytes, ticket });
+        self.held.filled().insert(Held { packet_id, repeated: false, payload_bytes, ticket });
     }
 
     /// The ticket that the PUBREC of a held identifier waits for, or waited for; 0: none.
     pub fn held_ticket(&self, packet_id: u16) -> u64 {
-        self.held.iter().find(|held| held.packet_id == packet_id).map_or(0, |held| held.ticket)
+        self.held.get(packet_id).map_or(0, |held| held.ticket)
     }
 
     /// A held identifier came again without DUP; false if it is the same message as last time,
     /// as far as its length tells, and that was a repeat already.
     pub fn note_repeat(&mut self, packet_id: u16, payload_bytes: u32) -> bool {
-        let mut held = self.held.existing().into_iter().flatten();
-        let Some(held) = held.find(|held| held.packet_id == packet_id) else { return true };
+        let held = self.held.existing().and_then(|held| held.get_mut(packet_id));
+        let Some(held) = held else { return true };
         let same = std::mem::replace(&mut held.payload_bytes, payload_bytes) == payload_bytes;
         let repeated = std::mem::replace(&mut held.repeated, same);
         !(same && repeated)
@@ -144,18 +142,12 @@ impl Session {
 
     /// Is this QoS 2 packet identifier waiting for its PUBREL?
     pub fn holds(&self, packet_id: u16) -> bool {
-        self.held.iter().any(|held| held.packet_id == packet_id)
+        self.held.get(packet_id).is_some()
     }
 
     /// PUBREL came; false if the identifier was not held.
     pub fn release(&mut self, packet_id: u16) -> bool {
-        match self.held.iter().position(|held| held.packet_id == packet_id) {
-            Some(at) => {
-                self.held.filled().swap_remove(at);
-                true
-            }
-            None => false,
-        }
+        self.held.existing().is_some_and(|held| held.remove(packet_id))
     }
 
     /// QoS 2 messages received and not yet released.
@@ -165,62 +157,47 @@ impl Session {
 
     /// Adds a filter; false if the session has it already.
     pub fn add_subscription(&mut self, filter: &str) -> bool {
-        match self.subscriptions.binary_search_by(|have| (**have).cmp(filter)) {
-            Ok(_) => false,
-            Err(at) => {
-                let subscriptions = self.subscriptions.filled();
-                if subscriptions.is_empty() {
-                    // Most devices have one.
-                    subscriptions.reserve_exact(1);
-                }
-                subscriptions.insert(at, filter.into());
-                true
-            }
-        }
+        self.subscriptions.filled().insert(filter)
     }
 
     /// Does the session have this very filter? `[MQTT5-3.10.4-1]`
     pub fn has_subscription(&self, filter: &str) -> bool {
-        self.subscriptions.binary_search_by(|have| (**have).cmp(filter)).is_ok()
+        self.subscriptions.contains(filter)
+    }
+
+    /// Bytes of all filters.
+    pub fn subscription_text_bytes(&self) -> usize {
+        self.subscriptions.bytes()
     }
 
     /// Removes a filter; false if there was none.
     pub fn remove_subscription(&mut self, filter: &str) -> bool {
-        match self.subscriptions.binary_search_by(|have| (**have).cmp(filter)) {
-            Ok(at) => {
-                self.subscriptions.filled().remove(at);
-                if let Some(replays) = self.replays.existing() {
-                    replays.retain(|replay| &*replay.filter != filter);
-                }
-                true
-            }
-            Err(_) => false,
+        let removed = self.subscriptions.existing().is_some_and(|filters| filters.remove(filter));
+        if removed && let Some(replays) = self.replays.existing() {
+            replays.drop_filter(filter);
         }
+        removed
     }
 
     /// All filters, sorted.
-    pub fn subscriptions(&self) -> &[Box<str>] {
+    pub fn subscriptions(&self) -> &Filters {
         &self.subscriptions
     }
 
-    /// The filters of shared subscriptions: sorting puts them side by side.
+    /// The filters of shared subscriptions.
     pub fn shared_subscriptions(&self) -> impl Iterator<Item = &str> {
-        let first = self.subscriptions.partition_point(|filter| &**filter < "$share/");
-        self.subscriptions[first..]
-            .iter()
-            .map(|filter| &**filter)
-            .take_while(|filter| filter.starts_with("$share/"))
+        self.subscriptions.beginning_with("$share/")
     }
 
     /// Takes all filters out, for the end of the session.
     pub fn take_subscriptions(&mut self) -> Vec<Box<str>> {
-        self.subscriptions.take()
+        self.subscriptions.take().into_vec()
     }
 
     /// A live retained message went out while retained messages are being replayed: an older
     /// one of the same topic must not follow it.
     pub fn note_overtaken(&mut self, topic_hash: u64, stamp: u64) {
-        let Some(replay) = self.replays.back().map(|newest| newest.token) else { return };
+        let Some(replay) = self.replays.newest() else { return };
         let note = Overtaken { topic_hash, stamp, replay };
         let overtaken = self.overtaken.filled();
         match overtaken.iter_mut().find(|have| have.topic_hash == topic_hash) {

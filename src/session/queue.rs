@@ -48,6 +48,13 @@ impl Queue {
         Ok(())
     }
 
+    /// Gives the newest its number in the log.
+    pub fn number_newest(&mut self, number: u64) {
+        if let Some(newest) = self.0.existing().and_then(|waiting| waiting.deliveries.back_mut()) {
+            newest.number = number;
+        }
+    }
+
     /// Takes the oldest.
     pub fn pop(&mut self) -> Option<Delivery> {
         let waiting = self.0.existing()?;

@@ -1,8 +1,11 @@
 //! The paced sending of retained messages to a new subscription.
 
+use super::seldom::Empty;
 use crate::message::Message;
 use crate::packet::QoS;
-use std::collections::VecDeque;
+use crate::steps;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
 /// One subscription's retained messages, fetched in batches from one shard after the other.
 ///
@@ -13,7 +16,7 @@ pub struct Replay {
     /// Names the replay in queries and batches.
     pub token: u64,
     /// The topic filter.
-    pub filter: Box<str>,
+    pub filter: Rc<str>,
     /// Granted QoS.
     pub qos: QoS,
     /// Subscription identifier, 0: none.
@@ -44,5 +47,127 @@ impl Replay {
             self.shards.pop_front();
         }
         self.cursor = next;
+    }
+}
+
+/// The replays of a session, in the order of SUBSCRIBE: one after the other is sent. A client that does not read may
+/// have as many as subscriptions, so each is found without a walk.
+#[derive(Debug, Default)]
+pub struct Replays {
+    /// Tokens rise with each SUBSCRIBE, and with each replay.
+    by_token: BTreeMap<u64, Box<Replay>>,
+    by_filter: BTreeSet<(Rc<str>, u64)>,
+}
+
+impl Empty for Replays {
+    const EMPTY: &Self = &Replays { by_token: BTreeMap::new(), by_filter: BTreeSet::new() };
+}
+
+impl Replays {
+    /// Is there none?
+    pub fn is_empty(&self) -> bool {
+        self.by_token.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_token.len()
+    }
+
+    /// Token of the newest.
+    pub fn newest(&self) -> Option<u64> {
+        self.by_token.last_key_value().map(|(token, _)| *token)
+    }
+
+    /// The one that is being sent.
+    pub fn front_mut(&mut self) -> Option<&mut Replay> {
+        self.by_token.first_entry().map(|entry| &mut **entry.into_mut())
+    }
+
+    /// The one with this token.
+    pub fn get_mut(&mut self, token: u64) -> Option<&mut Replay> {
+        self.by_token.get_mut(&token).map(|replay| &mut **replay)
+    }
+
+    /// One more, the newest.
+    pub fn push(&mut self, replay: Replay) {
+        self.by_filter.insert((Rc::clone(&replay.filter), replay.token));
+        self.by_token.insert(replay.token, Box::new(replay));
+    }
+
+    /// Those of a SUBSCRIBE may begin; false if there is none. `subscribe`: its token, older than theirs.
+    pub fn start(&mut self, subscribe: u64) -> bool {
+        let behind = self.by_token.range_mut(subscribe..).map(|(_, replay)| replay);
+        let own = behind.take_while(|replay| {
+            steps::walked(1);
+            replay.held_by == subscribe
+        });
+        own.map(|replay| replay.held_by = 0).count() > 0
+    }
+
+    /// Forgets those of a filter.
+    pub fn drop_filter(&mut self, filter: &str) {
+        let from = (Rc::from(filter), 0);
+        while let Some((_, token)) =
+            self.by_filter.range(&from..).next().filter(|(have, _)| **have == *filter)
+        {
+            steps::walked(1);
+            let token = *token;
+            self.by_token.remove(&token);
+            self.by_filter.remove(&(Rc::clone(&from.0), token));
+        }
+    }
+
+    /// Forgets the one that was being sent.
+    pub(super) fn pop_front(&mut self) {
+        if let Some((token, replay)) = self.by_token.pop_first() {
+            self.by_filter.remove(&(replay.filter, token));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replay(token: u64, held_by: u64, filter: &str) -> Replay {
+        Replay {
+            token,
+            filter: filter.into(),
+            qos: QoS::AtMostOnce,
+            subscription_id: 0,
+            shards: VecDeque::new(),
+            cursor: None,
+            held_by,
+            waiting: false,
+            ready: VecDeque::new(),
+        }
+    }
+
+    #[test]
+    fn replays_that_nobody_reads_cost_few_steps_each() {
+        const SUBSCRIBES: u64 = 10_000;
+        let mut replays = Replays::default();
+        let ((), steps) = steps::of(|| {
+            for subscribe in 1..=SUBSCRIBES {
+                // Tokens of a SUBSCRIBE with two filters.
+                let token = subscribe * 3;
+                replays.push(replay(token + 1, token, &format!("a/{subscribe}")));
+                replays.push(replay(token + 2, token, "same"));
+            }
+            for subscribe in (1..=SUBSCRIBES).rev() {
+                assert!(replays.start(subscribe * 3) && !replays.start(subscribe * 3));
+                replays.drop_filter(&format!("a/{subscribe}"));
+                replays.drop_filter("other");
+            }
+        });
+        assert!(steps <= SUBSCRIBES * 6, "{steps}");
+        assert_eq!((replays.len() as u64, replays.newest()), (SUBSCRIBES, Some(SUBSCRIBES * 3 + 2)));
+        assert_eq!(replays.front_mut().map(|replay| replay.token), Some(5));
+        replays.pop_front();
+        assert_eq!(replays.front_mut().map(|replay| (replay.token, replay.held_by)), Some((8, 0)));
+        assert!(replays.get_mut(5).is_none() && replays.get_mut(8).is_some());
+        replays.drop_filter("same");
+        assert!(replays.is_empty() && replays.by_filter.is_empty());
     }
 }

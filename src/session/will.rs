@@ -1,5 +1,6 @@
 //! The will: a message that the broker publishes when a connection ends without a farewell.
 
+use crate::memory::{Charged, MemoryAccount, MemoryKind, allocated};
 use crate::message::Message;
 
 /// A will as CONNECT gave it. `[MQTT5-3.1.2-7]`
@@ -11,4 +12,12 @@ pub struct Will {
     pub delay_seconds: u32,
     /// Message Expiry Interval, seconds, counted from publication.
     pub message_expiry_seconds: Option<u32>,
+}
+
+impl Will {
+    /// The will as a session keeps it.
+    pub fn kept(self, account: &MemoryAccount) -> Box<Charged<Will>> {
+        let bytes = self.message.bytes() + allocated(size_of::<Charged<Will>>());
+        Box::new(Charged::new(self, account.charge(MemoryKind::Wills, bytes)))
+    }
 }

@@ -9,12 +9,15 @@ use super::connection::{KeptConnect, Progress, Stage};
 use super::directory::{CHECKED, NO_CONNECTION};
 use super::timers::Timer;
 use super::wheel::TimerId;
-use super::{Counter, Effect, EndCause, Event, Limit, SLOTS_A_TURN, Shard, Violation};
+use super::{Counter, Effect, EndCause, Event, Limit, MemoryRelief, SLOTS_A_TURN, Shard, Violation};
 use crate::auth::access::{Access, Grant, Login, PasswordLine, Verdict};
 use crate::auth::acl::Permissions;
 use crate::packet::{Connect, Frame, ProtocolVersion, Reason};
+use crate::steps;
 use crate::time::Time;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -30,7 +33,38 @@ pub(super) struct Identity {
     /// When that ends.
     pub ends: Option<TimerId>,
     permissions: Option<Permissions>,
+    /// [`CHECKED`] stands until all filters were looked at, in this judgement.
+    judgement: Option<NonZeroU64>,
 }
+
+/// Who is still to be judged by what the listeners ask. A turn looks at so many slots and filters.
+#[derive(Debug, Default)]
+pub(super) struct Judging {
+    /// New rules: those who are in, in slots from this one on.
+    slots_from: Option<u32>,
+    /// Clients with many filters.
+    filters: VecDeque<FiltersLeft>,
+    /// Number of the last one that was put there.
+    last: u64,
+}
+
+impl Judging {
+    pub(super) fn give_memory_back(&mut self) {
+        self.filters.shrink_to_fit();
+    }
+}
+
+/// A client, and its filters behind this one.
+#[derive(Debug)]
+struct FiltersLeft {
+    slot: u32,
+    judgement: NonZeroU64,
+    after: Box<str>,
+}
+
+/// Filters that a turn looks at, and those of one client at a time.
+const FILTERS_A_TURN: usize = 1024;
+const FILTERS_AT_ONCE: usize = 128;
 
 /// What becomes of a CONNECT.
 enum Judged {
@@ -67,23 +101,66 @@ impl Shard {
     /// password file is gone, or another, has to come in anew.
     pub fn handle_access(&mut self, access: Arc<[Access]>) {
         self.access = access;
-        self.judged_to = Some(0);
+        self.judging.slots_from = Some(0);
+    }
+
+    /// Is anyone still to be judged?
+    pub(super) fn is_judging(&self) -> bool {
+        self.judging.slots_from.is_some() || !self.judging.filters.is_empty()
     }
 
     /// Goes on with judging those who are in.
     pub(super) fn judge_again(&mut self, now: Time) {
-        let Some(from) = self.judged_to else { return };
-        let slots = self.slots();
-        let to = from.saturating_add(SLOTS_A_TURN).min(slots);
-        for slot in from..to {
+        let mut looked_at = 0;
+        while let Some(slot) = self.judging.slots_from
+            && looked_at < FILTERS_A_TURN
+        {
+            let slots = self.slots();
+            let to = slot.saturating_add(1);
+            self.judging.slots_from = (to < slots).then_some(to);
+            looked_at += FILTERS_A_TURN / SLOTS_A_TURN as usize;
             let Some(session) = self.session_of(slot) else { continue };
             if self.is_proof_gone(slot) {
                 self.end_connection(now, slot, EndCause::Revoked);
             } else {
-                self.grant(slot, session);
+                looked_at += self.grant(slot, session);
             }
         }
-        self.judged_to = (to < slots).then_some(to);
+        while looked_at < FILTERS_A_TURN
+            && let Some(left) = self.judging.filters.pop_front()
+        {
+            looked_at += 1 + self.judge_filters(left);
+        }
+    }
+
+    /// Goes on with the filters of one client; how many it has looked at.
+    fn judge_filters(&mut self, left: FiltersLeft) -> usize {
+        let FiltersLeft { slot, judgement, after } = left;
+        let Some(session) = self.session_of(slot) else { return 0 };
+        let rare = self.connection(slot).and_then(|connection| connection.rare.as_ref());
+        if rare.is_none_or(|rare| rare.identity.judgement != Some(judgement)) {
+            // Another connection, or another judgement, or what it gets has to be looked at anyhow.
+            return 0;
+        }
+        let filters = self.directory.session(session).subscriptions().after(&after);
+        let judged = judge_some(filters, self.permissions(slot));
+        let looked_at = judged.looked_at;
+        match judged.end {
+            JudgedEnd::More(after) => self.judging.filters.push_back(FiltersLeft { slot, judgement, after }),
+            JudgedEnd::All => {
+                self.directory.slot_mut(session).flags &= !CHECKED;
+                self.forget_judgement(slot);
+            }
+            JudgedEnd::NotAllReceived => self.forget_judgement(slot),
+        }
+        looked_at
+    }
+
+    /// What the client gets is looked at, or it is not, whatever its other filters are.
+    fn forget_judgement(&mut self, slot: u32) {
+        if let Some(rare) = self.connection_mut(slot).and_then(|connection| connection.rare.as_mut()) {
+            rare.identity.judgement = None;
+        }
     }
 
     fn is_proof_gone(&self, slot: u32) -> bool {
@@ -206,7 +283,7 @@ impl Shard {
                 is_certified,
                 password: connect.password.map(|password| Zeroizing::new(password.into())),
                 peer: SocketAddr::from(&connection.peer),
-                listener: connection.listener,
+                listener: connection.listener.into(),
                 version: connect.version,
             }));
         }
@@ -237,7 +314,7 @@ impl Shard {
         if (user.is_some() || ends.is_some() || !granted.is_everything())
             && let Some(connection) = self.connection_mut(slot)
         {
-            connection.rare().identity = Identity { user, line, granted, ends, permissions: None };
+            connection.rare().identity = Identity { user, line, granted, ends, ..Identity::default() };
         }
         self.accept(now, slot, connect)
     }
@@ -271,6 +348,21 @@ impl Shard {
         self.refuse(now, slot, Some(Told::of(connect)), client_id, violation)
     }
 
+    /// The session or the will of a client would take memory that is short.
+    pub(super) fn refuse_for_memory(
+        &mut self,
+        now: Time,
+        slot: u32,
+        connect: &Connect<'_>,
+        client_id: &str,
+    ) -> Progress {
+        self.report_memory(MemoryRelief::Connect, client_id);
+        let is_3 = connect.version < ProtocolVersion::V5;
+        let reason = if is_3 { Reason::ServerUnavailable } else { Reason::QuotaExceeded };
+        let violation = Violation { reason, cause: "limits.memory_bytes is nearly reached" };
+        self.refuse(now, slot, Some(Told::of(connect)), client_id, violation)
+    }
+
     fn access_of(&self, slot: u32) -> &Access {
         let listener = self.connection(slot).map_or(0, |connection| connection.listener);
         &self.access[usize::from(listener)]
@@ -280,8 +372,10 @@ impl Shard {
         self.access_of(slot).permissions(user, client_id)
     }
 
-    /// Works out what the client of a session may do, and whether each message for it must be looked at.
-    pub(super) fn grant(&mut self, slot: u32, session: u32) {
+    /// Works out what the client of a session may do, and whether each message for it must be looked at. Of many
+    /// filters it looks at some, and leaves the others for later; each message is looked at till then. How many it
+    /// has looked at.
+    pub(super) fn grant(&mut self, slot: u32, session: u32) -> usize {
         let identity =
             self.connection(slot).and_then(|connection| connection.rare.as_ref()).map(|rare| &rare.identity);
         let user = identity.and_then(|identity| identity.user.as_deref());
@@ -290,16 +384,29 @@ impl Shard {
         if let Some(identity) = identity {
             permissions = permissions.and(&identity.granted);
         }
-        let filters = self.directory.session(session).subscriptions();
-        let is_checked = filters.iter().any(|filter| !permissions.receives_all_of(filter));
+        let judged = match permissions.is_everything() {
+            true => FiltersJudged { looked_at: 0, end: JudgedEnd::All },
+            false => judge_some(self.directory.session(session).subscriptions().iter(), &permissions),
+        };
+        let is_checked = !matches!(judged.end, JudgedEnd::All);
         let entry = self.directory.slot_mut(session);
         entry.flags = if is_checked { entry.flags | CHECKED } else { entry.flags & !CHECKED };
-        let Some(connection) = self.connection_mut(slot) else { return };
+        self.forget_judgement(slot);
+        let Some(connection) = self.connection_mut(slot) else { return judged.looked_at };
         if !permissions.is_everything() {
             connection.rare().identity.permissions = Some(permissions);
         } else if let Some(rare) = &mut connection.rare {
             rare.identity.permissions = None;
         }
+        if let JudgedEnd::More(after) = judged.end {
+            self.judging.last += 1;
+            let judgement = NonZeroU64::new(self.judging.last).expect("it counts from 1");
+            if let Some(connection) = self.connection_mut(slot) {
+                connection.rare().identity.judgement = Some(judgement);
+            }
+            self.judging.filters.push_back(FiltersLeft { slot, judgement, after });
+        }
+        judged.looked_at
     }
 
     fn permissions(&self, slot: u32) -> &Permissions {
@@ -321,7 +428,10 @@ impl Shard {
         let (granted, receives_all) =
             (permissions.may_subscribe(filter), permissions.receives_all_of(filter));
         if granted && !receives_all {
-            self.directory.slot_mut(session).flags |= CHECKED;
+            let entry = self.directory.slot_mut(session);
+            entry.flags |= CHECKED;
+            let slot = entry.connection;
+            self.forget_judgement(slot);
         }
         granted
     }
@@ -336,4 +446,37 @@ impl Shard {
         }
         may
     }
+}
+
+/// What came of looking at some filters.
+struct FiltersJudged {
+    looked_at: usize,
+    end: JudgedEnd,
+}
+
+enum JudgedEnd {
+    /// All that they match is received.
+    All,
+    /// There is one that matches what the client may not receive.
+    NotAllReceived,
+    /// There are more behind this one.
+    More(Box<str>),
+}
+
+/// Looks at the first [`FILTERS_AT_ONCE`] of some filters.
+fn judge_some<'a>(filters: impl Iterator<Item = &'a str>, permissions: &Permissions) -> FiltersJudged {
+    let mut filters = filters.peekable();
+    for looked_at in 1..=FILTERS_AT_ONCE {
+        let Some(filter) = filters.next() else {
+            return FiltersJudged { looked_at: looked_at - 1, end: JudgedEnd::All };
+        };
+        steps::walked(1);
+        if !permissions.receives_all_of(filter) {
+            return FiltersJudged { looked_at, end: JudgedEnd::NotAllReceived };
+        }
+        if looked_at == FILTERS_AT_ONCE && filters.peek().is_some() {
+            return FiltersJudged { looked_at, end: JudgedEnd::More(filter.into()) };
+        }
+    }
+    FiltersJudged { looked_at: FILTERS_AT_ONCE, end: JudgedEnd::All }
 }

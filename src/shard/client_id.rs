@@ -54,6 +54,12 @@ impl Shard {
             // [MQTT311 §3.1-c]
             return refuse(Reason::ClientIdentifierNotValid, "client identifier longer than 23 characters");
         }
+        if connect.client_id.len() > config.limits.client_id_bytes {
+            return refuse(
+                Reason::ClientIdentifierNotValid,
+                "client identifier above limits.client_id_bytes",
+            );
+        }
         if connect.client_id.is_empty() && !terms.zero_length_client_id {
             // 0x80 and not 0x85, as mosquitto says it: the option is for those who come from there.
             let v5 = connect.version == ProtocolVersion::V5;

@@ -157,10 +157,14 @@ impl Shard {
             };
             return self.refuse(now, slot, Some(Told::of(connect)), client_id, violation);
         }
+        if self.is_memory_tight() && (known.is_none() || connect.will.is_some()) {
+            return self.refuse_for_memory(now, slot, connect, client_id);
+        }
         let session = match known {
             Some(session) => session,
             None if self.shared.begin_session() => {
                 self.count(Counter::Sessions, 1);
+                self.note_session(client_id, true);
                 self.directory.create(client_id)
             }
             None => return self.refuse_session(now, slot, connect, client_id),
@@ -207,11 +211,12 @@ impl Shard {
                 stamp: 0,
                 source: &self.source_of(slot, session, will.retain),
             };
-            Box::new(Will {
+            let will = Will {
                 message: publication.to_message(),
                 delay_seconds: will.delay_seconds,
                 message_expiry_seconds: will.message_expiry_seconds,
-            })
+            };
+            will.kept(&self.memory)
         });
         let mounted = if mount_point.is_empty() { 0 } else { MOUNTED };
         let aliases = connect.topic_alias_maximum.min(protocol.topic_alias_maximum_out);
@@ -360,6 +365,7 @@ impl Shard {
         }
         self.drop_subscriptions(session);
         let state = self.directory.remove(session);
+        self.note_session(&state.client_id, false);
         self.shared.end_session();
         self.shared.counters[usize::from(self.id)].subtract(Counter::Sessions, 1);
         self.forget_queue(&state);

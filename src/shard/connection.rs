@@ -5,6 +5,7 @@ use super::authentication::Authentication;
 use super::connect::Told;
 use super::{Counter, Effect, EndCause, Event, Guest, Limit, Shard, Violation};
 use crate::config::Terms;
+use crate::memory::{Charge, MemoryKind, allocated};
 use crate::packet::{
     Connect, DecodeError, Frame, Framing, ProtocolVersion, Reason, encode_disconnect, frame,
 };
@@ -102,6 +103,8 @@ pub(super) struct Rare {
     pub aliases_out: BTreeMap<Box<str>, u16>,
     /// How many aliases we may bind.
     pub aliases_out_max: u16,
+    /// What the aliases count for.
+    pub alias_charge: Option<Charge>,
     /// The CONNECT, while a login is checked or enhanced authentication is under way.
     pub connect: Option<KeptConnect>,
     /// Enhanced authentication.
@@ -112,6 +115,8 @@ pub(super) struct Rare {
     pub identity: Identity,
     /// A CONNACK that waits; empty where there is nothing to say.
     pub refusal: Box<[u8]>,
+    /// The peer has gone, and not all that it sent is handled.
+    pub hangup: Option<Hangup>,
     /// How fast it may send, where there are rates.
     pub pace: Option<Box<Pace>>,
 }
@@ -124,7 +129,7 @@ pub(super) struct Connection {
     pub serial: u32,
     pub peer: Peer,
     /// Number of the listener that it came in by.
-    pub listener: u16,
+    pub listener: u8,
     /// The beginning of a packet whose end has not come.
     pub(super) partial: Option<Box<Partial>>,
     pub last_packet: Time,
@@ -132,7 +137,7 @@ pub(super) struct Connection {
     /// While its socket does not take everything.
     pub slow: Option<Box<Slow>>,
     /// Why reading is stopped: see [`super::pauses`].
-    pub(super) paused: u8,
+    pub(super) paused: u16,
     /// Each packet is asked for in [`Shard::takes_packet`].
     pub is_paced: bool,
     pub rare: Option<Box<Rare>>,
@@ -148,6 +153,21 @@ impl Connection {
 
     pub(super) fn pace_mut(&mut self) -> Option<&mut Pace> {
         self.rare.as_mut()?.pace.as_deref_mut()
+    }
+
+    /// Bytes of the packet whose end has not come.
+    pub(super) fn partial_bytes(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| partial.bytes.len())
+    }
+
+    /// Bytes that its socket has not taken.
+    pub(super) fn backlog_bytes(&self) -> usize {
+        self.slow.as_ref().map_or(0, |slow| slow.bytes())
+    }
+
+    /// Bytes of topic aliases in both directions.
+    pub(super) fn alias_bytes(&self) -> usize {
+        self.rare.as_ref().and_then(|rare| rare.alias_charge.as_ref()).map_or(0, Charge::bytes)
     }
 }
 
@@ -210,7 +230,7 @@ impl Shard {
             stage: Stage::Connect { adopted },
             serial: self.next_serial,
             peer: peer.into(),
-            listener,
+            listener: u8::try_from(listener).expect("at most 64 listeners"),
             partial: None,
             last_packet: now,
             timer: Some(timer),
@@ -226,6 +246,7 @@ impl Shard {
         }
         debug_assert!(self.connections[at].is_none(), "the driver reuses a slot only after its close");
         self.connections[at] = Some(Box::new(connection));
+        self.note_connection(true);
         self.connection_count += 1;
         self.handshakes += 1;
     }
@@ -250,13 +271,19 @@ impl Shard {
         }
     }
 
-    fn keep_partial(&mut self, now: Time, slot: u32, partial: Box<Partial>) {
+    fn keep_partial(&mut self, now: Time, slot: u32, mut partial: Box<Partial>) {
+        let bytes = allocated(partial.bytes.capacity());
+        match &mut partial.charge {
+            Some(charge) => charge.set(bytes),
+            None => partial.charge = Some(self.memory.charge(MemoryKind::Partial, bytes)),
+        }
         let Some(connection) = self.connection_mut(slot) else { return };
         connection.partial = Some(partial);
         let is_untimed = connection.timer.is_none() && matches!(connection.stage, Stage::Serving { .. });
         if is_untimed {
             self.time_untimed_packet(now, slot);
         }
+        self.check_partial(slot);
     }
 
     /// Bytes have come that are no MQTT yet; `is_part`: of a record of TLS that is not whole. They are as good as
@@ -277,8 +304,9 @@ impl Shard {
     /// not here any more.
     fn read_packets(&mut self, now: Time, slot: u32, bytes: &[u8]) -> Option<usize> {
         let mut used = 0;
+        let before = self.brought();
         while used < bytes.len() {
-            if self.awaits_verdict(slot) {
+            if self.awaits_verdict(slot) || self.waits_for_room(slot, before) {
                 return Some(used);
             }
             let max = self.packet_bytes_max(slot)?;
@@ -327,7 +355,7 @@ impl Shard {
                     let connection = self.forget_connection(slot)?;
                     let guest = Guest {
                         peer: SocketAddr::from(&connection.peer),
-                        listener: connection.listener,
+                        listener: connection.listener.into(),
                         user: connection.rare.and_then(|rare| rare.certificate_user),
                         bytes: bytes[used..].to_vec(),
                     };
@@ -442,6 +470,8 @@ impl Shard {
     fn forget_connection(&mut self, slot: u32) -> Option<Box<Connection>> {
         let mut connection = self.connections.get_mut(slot as usize)?.take()?;
         self.connection_count -= 1;
+        self.note_connection(false);
+        self.memory.subtract(MemoryKind::Backlogs, connection.backlog_bytes());
         self.waits.forget(slot);
         if connection.is_paced {
             self.end_pace(&mut connection);
@@ -486,10 +516,12 @@ impl Shard {
     pub(super) fn note_backlog(&mut self, now: Time, slot: u32, backlog: Backlog) {
         let limit = self.shared.config.limits.backlog_bytes;
         let Some(connection) = self.connection_mut(slot) else { return };
+        let before = connection.backlog_bytes();
         let slow = connection.slow.get_or_insert_with(|| Box::new(Slow::new(now, backlog)));
         slow.note(now, backlog);
         let (asks_too_much, may_ask_again) = (slow.asks_too_much(limit), slow.may_ask_again(limit));
-        let Stage::Serving { session, .. } = connection.stage else { return };
+        self.memory.change(MemoryKind::Backlogs, before, backlog.bytes);
+        let Some(session) = self.session_of(slot) else { return };
         self.directory.slot_mut(session).flags |= BACKLOGGED;
         // [DESIGN §7]: stop reading from whoever causes it. What others send to the client is not its doing.
         if asks_too_much {
@@ -511,8 +543,9 @@ impl Shard {
 
     pub(super) fn note_drained(&mut self, now: Time, slot: u32) {
         let Some(connection) = self.connection_mut(slot) else { return };
-        connection.slow = None;
-        let Stage::Serving { session, .. } = connection.stage else { return };
+        let before = connection.slow.take().map_or(0, |slow| slow.bytes());
+        self.memory.subtract(MemoryKind::Backlogs, before);
+        let Some(session) = self.session_of(slot) else { return };
         self.directory.slot_mut(session).flags &= !BACKLOGGED;
         self.unpause(now, slot, PAUSED_BY_BACKLOG);
         self.pump(now, session);

@@ -126,6 +126,26 @@ counters! {
     LimitUpload,
     /// Clients whose Receive Maximum was overrun.
     LimitReceiveMaximum,
+    /// What was refused, stopped or ended because of `limits.memory_bytes`.
+    LimitMemory,
+    /// Bytes of messages kept for sessions, queued and in flight (a gauge).
+    MemoryMessages,
+    /// Bytes that sockets have not taken (a gauge).
+    MemoryBacklogs,
+    /// Bytes of packets whose end has not come (a gauge).
+    MemoryPartial,
+    /// Bytes of sessions and connections (a gauge).
+    MemorySessions,
+    /// Bytes of subscriptions (a gauge).
+    MemorySubscriptions,
+    /// Bytes of wills (a gauge).
+    MemoryWills,
+    /// Bytes of topic aliases (a gauge).
+    MemoryAliases,
+    /// Bytes of retained messages (a gauge).
+    MemoryRetained,
+    /// Bytes of all of these (a gauge).
+    MemoryTotal,
 }
 
 /// The counters of one shard.

@@ -9,6 +9,7 @@ use super::directory::{ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, N
 use super::enqueue::Place;
 use super::waits::{ForLog, Intents, QUOTA};
 use super::{Counter, EndCause, Event, Limit, SessionKey, Shard};
+use crate::memory::{KeptMessage, MemoryAccount, allocated};
 use crate::message::{Message, Publication};
 use crate::outbox::{Outbox, Range};
 use crate::packet::{PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
@@ -29,7 +30,7 @@ pub(super) struct Fanout<'a> {
     pub publication: Publication<'a>,
     pub topic_hash: u64,
     expiry_seconds: Option<u32>,
-    kept: Option<Rc<Message>>,
+    kept: Option<Rc<KeptMessage>>,
     /// Its name in the log; 0: it is not there.
     number: u64,
     variants: [Option<Variant>; 12],
@@ -88,20 +89,21 @@ impl<'a> Fanout<'a> {
     }
 
     /// Of a message that is kept already.
-    pub(super) fn of(message: &'a Rc<Message>, now: Time, topic_hash: u64) -> Fanout<'a> {
+    pub(super) fn of(message: &'a Rc<KeptMessage>, now: Time, topic_hash: u64) -> Fanout<'a> {
         let mut fanout = Fanout::new(message.as_publication(), now, topic_hash);
         fanout.kept = Some(Rc::clone(message));
         fanout
     }
 
     /// The message as one that outlives the read buffer: copied at most once.
-    pub(super) fn keep(&mut self) -> Rc<Message> {
-        Rc::clone(self.kept.get_or_insert_with(|| Rc::new(self.publication.to_message())))
+    pub(super) fn keep(&mut self, account: &MemoryAccount) -> Rc<KeptMessage> {
+        let kept = || KeptMessage::new(self.publication.to_message(), account);
+        Rc::clone(self.kept.get_or_insert_with(kept))
     }
 
     /// The message to send to another shard: copied only if it is not kept anyway.
     pub(super) fn to_message(&self) -> Message {
-        self.kept.as_deref().map_or_else(|| self.publication.to_message(), Message::clone)
+        self.kept.as_deref().map_or_else(|| self.publication.to_message(), |kept| Message::clone(kept))
     }
 
     /// Header of this message for a subscriber; `version` decides what it can carry.
@@ -262,16 +264,26 @@ impl Shard {
             self.report_store_full(subscriber);
             return false;
         }
-        let number = if sid == 0 { 0 } else { self.number_of_delivery(fanout) };
+        let is_full = self.is_message_memory_full();
         let state = self.directory.session_mut(subscriber);
         let extra = extra(subscription_ids, group);
-        if sendable && state.queue.is_empty() && state.inflight.has_room() {
+        if sendable
+            && state.queue.is_empty()
+            && state.inflight.has_room()
+            && (!is_full || state.inflight.is_empty())
+        {
             if !self.fits(subscriber, fanout, form, subscription_ids) {
                 self.directory.session_mut(subscriber).inflight.pass_id();
                 return self.drop_too_large();
             }
-            let delivery =
-                Delivery { message: fanout.keep(), qos: form.qos, retain: form.retain, number, extra };
+            let number = if sid == 0 { 0 } else { self.number_of_delivery(fanout) };
+            let delivery = Delivery {
+                message: fanout.keep(&self.memory),
+                qos: form.qos,
+                retain: form.retain,
+                number,
+                extra,
+            };
             let packet_id = self.directory.session_mut(subscriber).inflight.start(delivery);
             if sid != 0 {
                 let (qos, retain) = (form.qos, form.retain);
@@ -293,16 +305,20 @@ impl Shard {
             self.send_publish(subscriber, fanout, form, Some(packet_id), false, subscription_ids);
             return true;
         }
-        let delivery = Delivery { message: fanout.keep(), qos: form.qos, retain: form.retain, number, extra };
+        let (qos, retain) = (form.qos, form.retain);
+        let delivery = Delivery { message: fanout.keep(&self.memory), qos, retain, number: 0, extra };
         let place = self.enqueue(now, subscriber, delivery);
         if place == Place::Queued && sid != 0 {
-            let (message, qos, retain) = (fanout.number, form.qos, form.retain);
+            // What the queue does not take is not taken down.
+            let number = self.number_of_delivery(fanout);
+            self.directory.session_mut(subscriber).queue.number_newest(number);
+            let message = fanout.number;
             self.record_delivery(sid, message, number, None, qos, retain, subscription_ids, group);
         }
         place != Place::Refused
     }
 
-    /// A number for a delivery to a session that is in the log; the message goes there with the first.
+    /// A number for a delivery that a session takes which is in the log; the message goes there with the first.
     fn number_of_delivery(&mut self, fanout: &mut Fanout<'_>) -> u64 {
         if fanout.number == 0 {
             fanout.number = self.number();
@@ -370,6 +386,8 @@ impl Shard {
             let len = publish_len(&header, fanout.publication.payload.len());
             // An alias is bound only by a packet that is sure to be sent.
             if entry.flags & ALIASES != 0 && len + ALIAS_BYTES <= packet_bytes_max as usize {
+                let is_short = self.is_memory_short();
+                let mut bound = 0;
                 let connection =
                     self.connections[slot as usize].as_mut().expect("a served session has its connection");
                 let rare = connection.rare();
@@ -378,14 +396,18 @@ impl Shard {
                         header.topic_alias = Some(alias);
                         header.topic = "";
                     }
-                    None if rare.aliases_out.len() < usize::from(rare.aliases_out_max) => {
+                    None if rare.aliases_out.len() < usize::from(rare.aliases_out_max) && !is_short => {
                         // First come, first bound; the packet that binds is surely sent: it goes
                         // into the connection's stream. [MQTT5 §3.3.4]
                         let alias = u16::try_from(rare.aliases_out.len() + 1).expect("bounded by a u16");
                         rare.aliases_out.insert(header.topic.into(), alias);
                         header.topic_alias = Some(alias);
+                        bound = allocated(header.topic.len()) + ALIAS_PLACE_BYTES;
                     }
                     None => {}
+                }
+                if bound > 0 {
+                    self.note_alias(slot, 0, bound);
                 }
             }
             fanout.encode(&mut self.outbox, &header)
@@ -427,7 +449,10 @@ impl Shard {
 
     /// May a QoS 0 message be added to what a slow client has not taken yet?
     fn takes_more(&mut self, session: u32, slot: u32) -> bool {
-        let limit = self.shared.config.limits.backlog_bytes;
+        let mut limit = self.shared.config.limits.backlog_bytes;
+        if self.is_memory_short() {
+            limit = limit.min(super::memory::BACKLOG_BYTES_SHORT);
+        }
         let pending = self.outbox.pending_bytes(slot) as usize;
         let Some(connection) = self.connection_mut(slot) else { return false };
         let Some(slow) = &mut connection.slow else { return true };
@@ -585,6 +610,9 @@ impl Shard {
         self.directory.slot(session).flags & CHECKED != 0 && !self.may_receive(session, topic)
     }
 }
+
+/// An alias's place in the table of a connection.
+const ALIAS_PLACE_BYTES: usize = 40;
 
 /// What a topic alias adds to a packet at most: the property, and longer length fields.
 const ALIAS_BYTES: usize = 5;

@@ -4,6 +4,7 @@ use super::deliver::Fanout;
 use super::directory::QUEUES_QOS0;
 use super::{Counter, Event, Limit, QueueBound, Shard};
 use crate::config::QueuePolicy;
+use crate::memory::MemoryKind;
 use crate::packet::{AckKind, PacketId, QoS};
 use crate::session::{AckOutcome, Delivery, QueueLimits, Session};
 use crate::time::Time;
@@ -27,7 +28,7 @@ impl Shard {
         let bytes = fanout.publication.topic.len() + fanout.publication.payload.len() + limits.connect_bytes;
         let full = queue.len() >= limits.session_queue_messages
             || queue.bytes() + bytes > limits.session_queue_bytes
-            || self.queued_bytes + bytes > self.shares.queue_bytes;
+            || self.memory.of(MemoryKind::Messages) + bytes > self.shares.queue_bytes;
         (!full || policy != QueuePolicy::Refuse) && !(entry.sid != 0 && self.store_full)
     }
 
@@ -85,7 +86,7 @@ impl Shard {
         } else if queue.bytes().saturating_add(bytes) > limits.bytes {
             Some(QueueBound::Bytes)
         } else {
-            (self.queued_bytes + bytes > self.shares.queue_bytes).then_some(QueueBound::Total)
+            self.is_message_memory_full().then_some(QueueBound::Total)
         }
     }
 
@@ -99,7 +100,8 @@ impl Shard {
         subscription_ids: &[u32],
     ) {
         let extra = super::deliver::extra(subscription_ids, None);
-        let delivery = Delivery { message: fanout.keep(), qos: QoS::AtMostOnce, retain, number: 0, extra };
+        let delivery =
+            Delivery { message: fanout.keep(&self.memory), qos: QoS::AtMostOnce, retain, number: 0, extra };
         if self.enqueue(now, session, delivery) == Place::Queued {
             self.directory.slot_mut(session).flags |= QUEUES_QOS0;
         }
@@ -127,11 +129,16 @@ impl Shard {
 
     /// Makes room for so many bytes in a queue; false if there can't be so much.
     fn drop_oldest(&mut self, session: u32, bytes: usize, limits: QueueLimits) -> bool {
+        let mut freed = 0;
         loop {
-            if self.queue_bound(session, bytes, limits).is_none() {
-                return true;
+            match self.queue_bound(session, bytes, limits) {
+                None => return true,
+                // Others hold the same messages: giving up more of this session's would free nothing.
+                Some(QueueBound::Total) if freed >= bytes => return false,
+                Some(_) => {}
             }
             let Some(oldest) = self.directory.session_mut(session).queue.pop() else { return false };
+            freed += oldest.message.bytes();
             self.note_queued(-oldest.message.bytes().cast_signed(), -1);
             self.record_settled(session, oldest.number);
         }

@@ -1,6 +1,6 @@
 //! What is worth telling: declared once, and so the log line, the counter and what tests see.
 
-use super::{Counter, Hangup, Violation};
+use super::{Counter, Hangup, MemoryRelief, Violation};
 use crate::config::Network;
 use crate::packet::{ProtocolVersion, Reason};
 use std::fmt;
@@ -132,6 +132,10 @@ pub enum Limit {
     ListenerMessages,
     /// `bytes_per_second` of a listener: reading stopped.
     ListenerBytes,
+    /// `limits.subscription_bytes_per_client`.
+    SubscriptionBytes,
+    /// `limits.memory_bytes`.
+    Memory(MemoryRelief),
 }
 
 /// What makes a session's queue full.
@@ -263,6 +267,8 @@ impl Limit {
             Limit::ClientBytes => "limits.client_bytes_per_second",
             Limit::ListenerMessages => "listeners.messages_per_second",
             Limit::ListenerBytes => "listeners.bytes_per_second",
+            Limit::SubscriptionBytes => "limits.subscription_bytes_per_client",
+            Limit::Memory(_) => "limits.memory_bytes",
         }
     }
 
@@ -275,10 +281,17 @@ impl Limit {
             Limit::SessionQueueNewest(_) => "new messages dropped, the session's queue is full",
             Limit::BacklogDrop => "QoS 0 messages dropped, the client does not read",
             Limit::BacklogPause => "reading stopped, the client asks for more than it reads",
-            Limit::Subscriptions | Limit::SubscriptionsTotal => "subscription refused",
+            Limit::Subscriptions
+            | Limit::SubscriptionsTotal
+            | Limit::SubscriptionBytes
+            | Limit::Memory(MemoryRelief::Subscribe) => "subscription refused",
             Limit::TopicLevels => "topic refused",
-            Limit::Retained | Limit::RetainedBytes => "retained message refused",
-            Limit::Sessions => "connect refused",
+            Limit::Retained | Limit::RetainedBytes | Limit::Memory(MemoryRelief::Retain) => {
+                "retained message refused"
+            }
+            Limit::Sessions | Limit::Memory(MemoryRelief::Connect) => "connect refused",
+            Limit::Memory(MemoryRelief::Read) => "the packet under way is read no further",
+            Limit::Memory(MemoryRelief::End) => "the connection that holds the most is ended",
             Limit::Mesh => "reading stopped, another shard is behind",
             Limit::Disk => "message refused, the disk is full",
             Limit::Log => "reading stopped, the disk or the checkpoint is behind",
@@ -299,7 +312,10 @@ impl Limit {
             }
             Limit::BacklogDrop => Counter::DroppedSlow,
             Limit::BacklogPause => Counter::LimitBacklog,
-            Limit::Subscriptions | Limit::SubscriptionsTotal => Counter::LimitSubscriptions,
+            Limit::Subscriptions | Limit::SubscriptionsTotal | Limit::SubscriptionBytes => {
+                Counter::LimitSubscriptions
+            }
+            Limit::Memory(_) => Counter::LimitMemory,
             Limit::TopicLevels => Counter::LimitTopicLevels,
             Limit::Retained | Limit::RetainedBytes => Counter::LimitRetained,
             Limit::Sessions => Counter::LimitSessions,

@@ -7,8 +7,10 @@
 
 use super::deliver::Fanout;
 use super::directory::{BACKLOGGED, GATED, NO_CONNECTION};
+use super::members::{LOOKED_AT_MAX, Members};
 use super::waits::{ForLog, Intents, Outcome, Purpose};
 use super::{GroupMember, Mail, SessionKey, Shard, ShardId};
+use crate::memory::KeptMessage;
 use crate::message::Message;
 use crate::packet::QoS;
 use crate::session::InflightState;
@@ -16,6 +18,7 @@ use crate::store::Record;
 use crate::time::Time;
 use crate::topic::{Matches, RetainHandling, SubscriptionOptions, TopicIndex};
 use ahash::{AHashMap, RandomState};
+use smallvec::SmallVec;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -26,21 +29,17 @@ pub(super) struct Groups {
     by_filter: AHashMap<Arc<str>, u32>,
     index: TopicIndex,
     matches: Matches,
+    /// Sessions of this shard that could not take a message when it was their turn, and the groups that have taken
+    /// them for ready till then.
+    passed_over: AHashMap<u32, SmallVec<[u32; 2]>>,
 }
 
 struct Group {
     filter: Arc<str>,
     /// The part that matches; interest is announced for it.
     matching: Box<str>,
-    members: Vec<Member>,
-    /// Whose turn it is.
-    next: usize,
-}
-
-struct Member {
-    member: GroupMember,
-    /// What the member's shard last said. Members of this shard are asked directly.
-    ready: bool,
+    /// Ready is what a member's shard last said. Members of this shard are asked when it is their turn.
+    members: Members,
 }
 
 impl Groups {
@@ -51,6 +50,7 @@ impl Groups {
             by_filter: AHashMap::with_hasher(RandomState::with_seeds(seed, 0x6772, 0x6f75, 0x7073)),
             index: TopicIndex::new(seed),
             matches: Matches::default(),
+            passed_over: AHashMap::with_hasher(RandomState::with_seeds(seed, 0x7061, 0x7373, 0x6564)),
         }
     }
 
@@ -62,15 +62,12 @@ impl Groups {
     pub(super) fn join(&mut self, filter: &str, matching: &str, member: GroupMember) -> bool {
         if let Some(&slot) = self.by_filter.get(filter) {
             let group = self.slots[slot as usize].as_mut().expect("listed groups exist");
-            match group.members.iter_mut().find(|have| have.member.key == member.key) {
-                Some(have) => have.member = member,
-                None => group.members.push(Member { member, ready: true }),
-            }
+            group.members.join(member);
             return false;
         }
-        let members = vec![Member { member, ready: true }];
+        let members = Members::new(member);
         let filter: Arc<str> = filter.into();
-        let group = Group { filter: Arc::clone(&filter), matching: matching.into(), members, next: 0 };
+        let group = Group { filter: Arc::clone(&filter), matching: matching.into(), members };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = Some(group);
@@ -97,7 +94,7 @@ impl Groups {
         let &slot = self.by_filter.get(filter)?;
         let group = &mut self.slots[slot as usize];
         let live = group.as_mut().expect("listed groups exist");
-        live.members.retain(|have| have.member.key != member);
+        live.members.leave(member);
         if !live.members.is_empty() {
             return None;
         }
@@ -111,9 +108,7 @@ impl Groups {
     fn set_ready(&mut self, filter: &str, member: SessionKey, ready: bool) {
         let Some(&slot) = self.by_filter.get(filter) else { return };
         let group = self.slots[slot as usize].as_mut().expect("listed groups exist");
-        if let Some(have) = group.members.iter_mut().find(|have| have.member.key == member) {
-            have.ready = ready;
-        }
+        group.members.set_ready(member, ready);
     }
 
     fn slot_of(&self, filter: &str) -> Option<u32> {
@@ -124,26 +119,28 @@ impl Groups {
         self.slots.get(slot as usize)?.as_ref()
     }
 
-    /// The member at `chosen` has had its turn.
-    fn set_next(&mut self, slot: u32, chosen: usize) {
-        if let Some(Some(group)) = self.slots.get_mut(slot as usize) {
-            group.next = chosen + 1;
+    fn members_mut(&mut self, slot: u32) -> Option<&mut Members> {
+        self.slots.get_mut(slot as usize)?.as_mut().map(|group| &mut group.members)
+    }
+
+    /// A session of this shard can take messages again.
+    fn take_back(&mut self, session: u32, key: SessionKey) {
+        for slot in self.passed_over.remove(&session).into_iter().flatten() {
+            if let Some(members) = self.members_mut(slot) {
+                members.set_ready(key, true);
+            }
         }
     }
-}
 
-impl Group {
-    /// Where in the list the next member is that can take a message now; if none can, the next whose queue
-    /// is not known to be full; if all are, the next in turn.
-    fn choose(&self, can_take: impl Fn(&Member) -> bool, has_room: impl Fn(&Member) -> bool) -> usize {
-        // A member may have left since.
-        let start = if self.next < self.members.len() { self.next } else { 0 };
-        let mut turns = (start..self.members.len()).chain(0..start);
-        let mut others = turns.clone();
-        turns
-            .find(|&at| can_take(&self.members[at]))
-            .or_else(|| others.find(|&at| has_room(&self.members[at])))
-            .unwrap_or(start)
+    /// A session of this shard ends.
+    fn forget(&mut self, session: u32) {
+        self.passed_over.remove(&session);
+    }
+
+    pub(super) fn give_memory_back(&mut self) {
+        self.by_filter.shrink_to_fit();
+        self.passed_over.shrink_to_fit();
+        self.matches = Matches::default();
     }
 }
 
@@ -172,30 +169,8 @@ impl Shard {
 
     fn deliver_to_group(&mut self, now: Time, slot: u32, fanout: &mut Fanout<'_>) -> Outcome {
         let reached = Outcome { matched: true, ..Outcome::default() };
-        let Some(group) = self.groups.get(slot) else { return reached };
-        let can_take = |member: &Member| match self.directory.resolve(member.member.key) {
-            Some(session) => {
-                let entry = self.directory.slot(session);
-                let state = self.directory.session(session);
-                entry.connection != NO_CONNECTION
-                    && entry.flags & (BACKLOGGED | GATED) == 0
-                    && state.queue.is_empty()
-                    && state.inflight.has_room()
-            }
-            None => member.ready && member.member.key.shard != self.id,
-        };
-        let has_room = |member: &Member| match self.directory.resolve(member.member.key) {
-            Some(session) => {
-                member.member.qos.min(fanout.publication.qos) == QoS::AtMostOnce
-                    || self.takes(session, fanout)
-            }
-            // Its shard may know better.
-            None => member.member.key.shard != self.id,
-        };
-        let at = group.choose(can_take, has_room);
-        let (chosen, group) = (group.members[at].member, Arc::clone(&group.filter));
+        let Some((group, chosen)) = self.choose_member(slot, fanout) else { return reached };
         let to = chosen.key.shard;
-        self.groups.set_next(slot, at);
         if to == self.id
             && let Some(session) = self.directory.resolve(chosen.key)
         {
@@ -220,6 +195,61 @@ impl Shard {
         let mail = Mail::GroupDeliver { group, member: chosen, message, ticket, intent };
         self.wait_for_log(self.journal.mark(), ForLog::Mail(to, Box::new(mail)));
         reached
+    }
+
+    /// The next member that can take a message now; if none can, the next whose queue is not known to be full; if
+    /// all are, the next in turn.
+    fn choose_member(&mut self, slot: u32, fanout: &Fanout<'_>) -> Option<(Arc<str>, GroupMember)> {
+        loop {
+            let members = &self.groups.get(slot)?.members;
+            let Some(place) = members.next_ready() else { break };
+            let member = *members.get(place)?;
+            if self.can_take(member.key) {
+                return self.take_turn(slot, place);
+            }
+            // It is asked again when it has been told that it can: each look here is paid for by that.
+            self.groups.members_mut(slot)?.pass_over(place);
+            if let Some(session) = self.directory.resolve(member.key) {
+                self.directory.session_mut(session).passed_over = true;
+                self.groups.passed_over.entry(session).or_default().push(slot);
+            }
+        }
+        let members = &self.groups.get(slot)?.members;
+        let has_room =
+            |&place: &usize| members.get(place).is_some_and(|member| self.has_room(member, fanout));
+        let place = members.in_turn().find(has_room).or_else(|| {
+            let mut in_turn = members.in_turn();
+            // Behind those that were looked at the next message goes on.
+            if members.len() > LOOKED_AT_MAX { in_turn.last() } else { in_turn.next() }
+        })?;
+        self.take_turn(slot, place)
+    }
+
+    fn take_turn(&mut self, slot: u32, place: usize) -> Option<(Arc<str>, GroupMember)> {
+        self.groups.members_mut(slot)?.set_next(place);
+        let group = self.groups.get(slot)?;
+        Some((Arc::clone(&group.filter), *group.members.get(place)?))
+    }
+
+    /// Can a member that is taken for ready take a message now?
+    fn can_take(&self, member: SessionKey) -> bool {
+        let Some(session) = self.directory.resolve(member) else { return member.shard != self.id };
+        let entry = self.directory.slot(session);
+        let state = self.directory.session(session);
+        entry.connection != NO_CONNECTION
+            && entry.flags & (BACKLOGGED | GATED) == 0
+            && state.queue.is_empty()
+            && state.inflight.has_room()
+    }
+
+    fn has_room(&self, member: &GroupMember, fanout: &Fanout<'_>) -> bool {
+        match self.directory.resolve(member.key) {
+            Some(session) => {
+                member.qos.min(fanout.publication.qos) == QoS::AtMostOnce || self.takes(session, fanout)
+            }
+            // Its shard may know better.
+            None => member.key.shard != self.id,
+        }
     }
 
     fn deliver_to_member(
@@ -301,15 +331,19 @@ impl Shard {
 
     /// Tells the homes of a session's shared subscriptions whether it can take messages.
     pub(super) fn tell_groups(&mut self, session: u32, ready: bool) {
+        let member = self.directory.key(session);
+        let state = self.directory.session_mut(session);
+        if ready && std::mem::take(&mut state.passed_over) {
+            self.groups.take_back(session, member);
+        }
         let state = self.directory.session_mut(session);
         if std::mem::replace(&mut state.group_ready, ready) == ready {
             return;
         }
-        let member = self.directory.key(session);
         let mut mails = Vec::new();
         for filter in self.directory.session(session).shared_subscriptions() {
             let home = self.group_home(filter);
-            // The group's own shard looks for itself.
+            // The group's own shard looks for itself: see `choose_member`.
             if home != self.id {
                 mails.push((home, Mail::GroupReady { filter: filter.into(), member, ready }));
             }
@@ -327,6 +361,9 @@ impl Shard {
     /// not get to know that the session has ended, come twice. The ticket counts what the groups have.
     pub(super) fn take_shared(&mut self, session: u32) -> (Vec<Returned>, u64) {
         let state = self.directory.session(session);
+        if state.passed_over {
+            self.groups.forget(session);
+        }
         let unsettled = state
             .inflight
             .iter()
@@ -360,7 +397,7 @@ impl Shard {
         for Returned { group, message, intent, .. } in back {
             let home = self.group_home(&group);
             let ticket = if intent == 0 { 0 } else { ticket };
-            let mail = Mail::GroupReturn { group, message: (*message).clone(), ticket, intent };
+            let mail = Mail::GroupReturn { group, message: Message::clone(&message), ticket, intent };
             if intent == 0 || home == self.id {
                 self.post(home, mail);
             } else {
@@ -373,7 +410,7 @@ impl Shard {
 /// A message on its way back to its group.
 pub(super) struct Returned {
     group: Arc<str>,
-    message: Rc<Message>,
+    message: Rc<KeptMessage>,
     /// Its delivery's name in the log; 0: it is not there.
     number: u64,
     /// As an intent; 0: it is none.

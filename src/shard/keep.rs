@@ -8,6 +8,7 @@ use super::groups::member_of;
 use super::subscribe::Needed;
 use super::timers::Timer;
 use super::{Counter, Mail, Shard};
+use crate::memory::KeptMessage;
 use crate::message::{Message, Publication};
 use crate::packet::{PacketId, QoS};
 use crate::session::{Delivery, Extra, NEVER_EXPIRES, QueueLimits, Will};
@@ -17,7 +18,6 @@ use crate::store::{
 };
 use crate::time::Time;
 use crate::topic::TopicFilter;
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// The broker says so often that it lives, so that a start knows when the connections ended.
@@ -59,6 +59,7 @@ impl Shard {
 
     fn restore_session(&mut self, now: Time, restored: RestoredSession, token: u64, needed: &mut Needed) {
         let session = self.directory.create(&restored.client_id);
+        self.note_session(&restored.client_id, true);
         let entry = self.directory.slot_mut(session);
         entry.sid = restored.sid;
         entry.version = restored.version;
@@ -76,7 +77,9 @@ impl Shard {
         for subscription in restored.subscriptions {
             let Ok(filter) = TopicFilter::parse(&subscription.filter) else { continue };
             let (options, id) = (subscription.options, subscription.subscription_id);
-            self.directory.session_mut(session).add_subscription(filter.as_str());
+            if self.directory.session_mut(session).add_subscription(filter.as_str()) {
+                self.note_subscription(filter.as_str(), true);
+            }
             if filter.shared().is_some() {
                 self.count(Counter::SharedSubscriptions, 1);
                 needed.expect(1);
@@ -104,9 +107,10 @@ impl Shard {
             self.directory.session_mut(session).expiry_timer = Some(timer);
         }
         if let Some(will) = restored.will {
+            let will = will.kept(&self.memory);
             let timer = self.wheel.schedule(deadline(will.delay_seconds), Timer::WillDelay(session));
             let state = self.directory.session_mut(session);
-            state.will = Some(Box::new(will));
+            state.will = Some(will);
             state.will_timer = Some(timer);
         }
     }
@@ -116,7 +120,7 @@ impl Shard {
         let extra = (!ids.is_empty() || group.is_some())
             .then(|| Box::new(Extra { subscription_ids: ids.into(), group }));
         let delivery = Delivery {
-            message: Rc::new(restored.message),
+            message: KeptMessage::new(restored.message, &self.memory),
             qos: restored.qos,
             retain: restored.retain,
             number: restored.number,
@@ -148,7 +152,9 @@ impl Shard {
 
     /// Frames for the log, if there are any: at the end of a turn, when no write is under way.
     pub fn take_batch(&mut self) -> Option<crate::store::Batch> {
-        self.journal.take()
+        let batch = self.journal.take();
+        self.note_journal();
+        batch
     }
 
     /// Does anyone wait for the log to be durable?
@@ -171,6 +177,7 @@ impl Shard {
     pub fn handle_store_failed(&mut self) {
         self.store_full = true;
         self.journal.fail();
+        self.note_journal();
     }
 
     /// Is this connection the machine's?
@@ -241,7 +248,7 @@ impl Shard {
         self.forget_durable_ends();
         if self.journal.is_on() && !self.journal.has_failed() {
             let client = self.shared.hash(&self.directory.session(session).client_id);
-            self.ends.push_back((self.journal.mark(), client));
+            self.ends.note(client, self.journal.mark());
         }
     }
 
@@ -251,16 +258,13 @@ impl Shard {
         if self.ends.is_empty() {
             return 0;
         }
-        let client = self.shared.hash(client_id);
-        self.ends.iter().rev().find(|(_, ended)| *ended == client).map_or(0, |(mark, _)| *mark)
+        self.ends.mark_of(self.shared.hash(client_id))
     }
 
     /// After a failure no end will ever be durable, and nobody shall wait for one.
     fn forget_durable_ends(&mut self) {
-        let (durable, has_failed) = (self.journal.durable(), self.journal.has_failed());
-        while self.ends.front().is_some_and(|(mark, _)| has_failed || *mark <= durable) {
-            self.ends.pop_front();
-        }
+        let durable = if self.journal.has_failed() { u64::MAX } else { self.journal.durable() };
+        self.ends.forget_to(durable);
     }
 
     fn stored_will<'a>(&self, will: &'a Will) -> StoredWill<'a> {

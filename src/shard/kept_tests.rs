@@ -18,7 +18,7 @@ pub(super) fn connect_kept(world: &mut World, shard: usize, client_id: &str) -> 
 }
 
 /// A client identifier that is at home on a shard of two.
-fn at_home(shard: usize, name: &str) -> String {
+pub(super) fn at_home(shard: usize, name: &str) -> String {
     let homes = super::Homes::new(2, 7);
     let mut names = (0..).map(|n| format!("{name}{n}"));
     names.find(|name| usize::from(homes.home_of(name)) == shard).unwrap()
@@ -83,6 +83,45 @@ fn what_promises_something_that_is_kept_waits_for_the_disk() {
     assert_eq!(world.take(client), b"", "UNSUBACK");
     world.unstick(0);
     assert_eq!(world.take(client), [0xB0, 2, 0, 2]);
+}
+
+#[test]
+fn a_message_that_nobody_keeps_is_not_taken_down() {
+    for policy in [QueuePolicy::Refuse, QueuePolicy::DropNewest] {
+        let mut config = Config::default();
+        config.limits.session_queue_messages = 2;
+        config.limits.session_queue_policy = policy;
+        config.persistence.directory = "kept".to_owned();
+        config.sys.interval_seconds = 0;
+        let mut world = World::new(1, config);
+        let away = connect_kept(&mut world, 0, "away");
+        world.send(away, SUBSCRIBE_AB);
+        world.hang_up(away, Hangup::Closed);
+        // A publisher of 5.0, which is told and stays.
+        let publisher = world.open(0);
+        world.send(publisher, b"\x10\x0E\x00\x04MQTT\x05\x02\x00\x3C\x00\x00\x01p");
+        world.take(publisher);
+        let publish = [b"\x32\xA9\x01\x00\x03a/b\x00\x07\x00".as_slice(), &[b'x'; 161]].concat();
+        for _ in 0..2 {
+            world.send(publisher, &publish);
+        }
+        world.take(publisher);
+        world.stick(0);
+        let before = world.shards[0].journal_bytes();
+        for _ in 0..100 {
+            world.send(publisher, &publish);
+        }
+        let answers = world.take(publisher);
+        assert_eq!(answers.len(), 100 * if policy == QueuePolicy::Refuse { 5 } else { 4 }, "{answers:x?}");
+        assert_eq!(world.shards[0].journal_bytes(), before, "{policy:?}: what is refused fills no disk");
+        world.unstick(0);
+        // And what was kept is there after a power cut.
+        let mut world = world.cut_power(1, 0);
+        let away = connect_kept(&mut world, 0, "away");
+        let mut got = world.take(away);
+        got.retain(|&byte| byte == b'x');
+        assert_eq!(got.len(), 2 * 161, "{policy:?}");
+    }
 }
 
 /// [MQTT5-4.3.3-4]

@@ -205,7 +205,7 @@ fn a_reset_ends_a_client_that_waits_for_its_rate_and_a_close_lets_it_finish() {
 
 #[test]
 fn a_packet_under_way_is_life_as_long_as_it_comes_at_the_lowest_rate() {
-    for (bytes_a_second, lives) in [(200, true), (80, false)] {
+    for (bytes_a_second, lives) in [(200, true), (50, false)] {
         let mut world = quiet(1);
         let subscriber = connect(&mut world, 0, "subscriber", 0);
         world.send(subscriber, SUBSCRIBE_F);

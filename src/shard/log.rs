@@ -11,26 +11,56 @@ use std::net::SocketAddr;
 /// often per second and shard; the rest is counted and told in one line. Refused clients have as many of their own.
 const LINES_PER_SECOND: u32 = 20;
 
+/// Clients that come and clients that go have so many each: a fleet that comes and goes all day is told of, and a storm
+/// fills no disk.
+const CONNECTION_LINES_PER_SECOND: u32 = 50;
+
+const CONNECTED: &str = "client connected";
+const DISCONNECTED: &str = "client disconnected";
+const REFUSED: &str = "connect refused";
 const OTHERS: &str = "connections without a session, publish refused, limits";
 
 const CLIENT_CHARACTERS_SHOWN: usize = 128;
 
 /// Writes events to the log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct EventLog {
+    connected: Budget,
+    disconnected: Budget,
     /// A flood of other lines hides no refusal.
     refusals: Budget,
     others: Budget,
 }
 
-#[derive(Debug, Default)]
+/// Lines of a kind: so many in a second.
+#[derive(Debug)]
 struct Budget {
+    kind: &'static str,
+    lines_per_second: u32,
     window: Time,
     written: u32,
     left_out: u64,
 }
 
+impl Default for EventLog {
+    fn default() -> EventLog {
+        EventLog {
+            connected: Budget::new(CONNECTED, CONNECTION_LINES_PER_SECOND),
+            disconnected: Budget::new(DISCONNECTED, CONNECTION_LINES_PER_SECOND),
+            refusals: Budget::new(REFUSED, LINES_PER_SECOND),
+            others: Budget::new(OTHERS, LINES_PER_SECOND),
+        }
+    }
+}
+
 impl EventLog {
+    /// No more lines come: says what was left out.
+    pub(super) fn close(&mut self) {
+        for budget in [&mut self.connected, &mut self.disconnected, &mut self.refusals, &mut self.others] {
+            budget.tell_left_out();
+        }
+    }
+
     pub(super) fn write(&mut self, now: Time, event: &Event) {
         match event {
             Event::Connected {
@@ -42,7 +72,7 @@ impl EventLog {
                 clean_start,
                 session_present,
                 session_expiry_seconds,
-            } => {
+            } if self.connected.allows(now) => {
                 let protocol = protocol(*version);
                 tracing::info!(
                     client = shown(client),
@@ -56,33 +86,33 @@ impl EventLog {
                     "client connected"
                 );
             }
-            Event::Disconnected { client, peer, cause } => {
+            Event::Disconnected { client, peer, cause } if self.disconnected.allows(now) => {
                 tracing::info!(client = shown(client), peer = %Shown(*peer), %cause, "client disconnected");
             }
-            Event::Refused { client, peer, violation } if self.refusals.allows(now, "connect refused") => {
+            Event::Refused { client, peer, violation } if self.refusals.allows(now) => {
                 tracing::info!(client = shown(client), peer = %Shown(*peer), cause = %violation, "connect refused");
             }
-            Event::TurnedAway { network, is_banned: true } if self.others.allows(now, OTHERS) => {
+            Event::TurnedAway { network, is_banned: true } if self.others.allows(now) => {
                 tracing::warn!(address = %network, "connections of this address are closed: it is banned");
             }
-            Event::TurnedAway { network, is_banned: false } if self.others.allows(now, OTHERS) => {
+            Event::TurnedAway { network, is_banned: false } if self.others.allows(now) => {
                 tracing::warn!(
                     address = %network,
                     limit = "limits.connect_rate",
                     "limit reached: new connections of this address are closed"
                 );
             }
-            Event::Banned { network, by_failures, seconds } if self.others.allows(now, OTHERS) => {
+            Event::Banned { network, by_failures, seconds } if self.others.allows(now) => {
                 let cause = if *by_failures { "gate.ban_after_failures" } else { "gate.flap_connections" };
                 tracing::warn!(address = %network, cause, seconds, "address is banned");
             }
-            Event::Unconnected { peer, cause } if self.others.allows(now, OTHERS) => {
+            Event::Unconnected { peer, cause } if self.others.allows(now) => {
                 tracing::info!(peer = %Shown(*peer), %cause, "connection ended before a session began");
             }
-            Event::PublishRefused { client, violation } if self.others.allows(now, OTHERS) => {
+            Event::PublishRefused { client, violation } if self.others.allows(now) => {
                 tracing::info!(client = shown(client), cause = %violation, "publish refused");
             }
-            Event::LimitReached { limit, client } if self.others.allows(now, OTHERS) => {
+            Event::LimitReached { limit, client } if self.others.allows(now) => {
                 tracing::warn!(
                     client = shown(client),
                     limit = limit.key(),
@@ -90,7 +120,9 @@ impl EventLog {
                     limit.consequence()
                 );
             }
-            Event::Refused { .. }
+            Event::Connected { .. }
+            | Event::Disconnected { .. }
+            | Event::Refused { .. }
             | Event::TurnedAway { .. }
             | Event::Banned { .. }
             | Event::Unconnected { .. }
@@ -101,20 +133,29 @@ impl EventLog {
 }
 
 impl Budget {
+    fn new(kind: &'static str, lines_per_second: u32) -> Budget {
+        Budget { kind, lines_per_second, window: Time::ZERO, written: 0, left_out: 0 }
+    }
+
     /// May one more line be written? How many could not, is told in the first second that has room again.
-    fn allows(&mut self, now: Time, kind: &str) -> bool {
+    fn allows(&mut self, now: Time) -> bool {
         if now.millis_since(self.window) >= 1000 {
             self.window = now;
             self.written = 0;
-            if self.left_out > 0 {
-                tracing::warn!(lines = self.left_out, "log lines were left out: {kind}");
-                self.left_out = 0;
-            }
+            self.tell_left_out();
         }
         self.written += 1;
-        let may = self.written <= LINES_PER_SECOND;
+        let may = self.written <= self.lines_per_second;
         self.left_out += u64::from(!may);
         may
+    }
+
+    fn tell_left_out(&mut self) {
+        if self.left_out > 0 {
+            let kind = self.kind;
+            tracing::warn!(lines = self.left_out, "log lines were left out: {kind}");
+            self.left_out = 0;
+        }
     }
 }
 
@@ -150,10 +191,21 @@ mod tests {
 
     #[test]
     fn a_flood_is_cut_to_some_lines_a_second_and_counted() {
-        let mut budget = Budget::default();
-        let mut flood =
-            |now| (0..100).filter(|_| budget.allows(Time::ZERO.after_millis(now), "of a kind")).count();
+        let mut budget = Budget::new("of a kind", LINES_PER_SECOND);
+        let mut flood = |now| (0..100).filter(|_| budget.allows(Time::ZERO.after_millis(now))).count();
         assert_eq!([0, 999, 1000, 5000].map(&mut flood), [20, 0, 20, 20]);
         assert_eq!(budget.left_out, 80);
+    }
+
+    #[test]
+    fn a_storm_of_connections_hides_no_disconnect_and_neither_hides_a_refusal() {
+        let mut log = EventLog::default();
+        let connected = (0..1000).filter(|_| log.connected.allows(Time::ZERO)).count();
+        let disconnected = (0..1000).filter(|_| log.disconnected.allows(Time::ZERO)).count();
+        let lines = CONNECTION_LINES_PER_SECOND as usize;
+        assert_eq!((connected, disconnected), (lines, lines));
+        assert!(log.refusals.allows(Time::ZERO) && log.others.allows(Time::ZERO));
+        log.close();
+        assert_eq!(log.connected.left_out, 0, "they are told");
     }
 }

@@ -139,3 +139,17 @@ pub enum Mail {
         next: Option<Box<str>>,
     },
 }
+
+impl Mail {
+    /// Bytes of the messages in it.
+    pub fn message_bytes(&self) -> usize {
+        match self {
+            Mail::Publish { message, .. }
+            | Mail::Retain { message }
+            | Mail::GroupDeliver { message, .. }
+            | Mail::GroupReturn { message, .. } => message.bytes(),
+            Mail::RetainedBatch { messages, .. } => messages.iter().map(Message::bytes).sum(),
+            _ => 0,
+        }
+    }
+}

@@ -17,13 +17,19 @@ mod admission_tests;
 mod authentication;
 #[cfg(all(test, feature = "runtime"))]
 mod authentication_tests;
+mod behind;
+#[cfg(test)]
+mod behind_tests;
 mod bucket;
 mod client_id;
 mod connect;
 mod connection;
 mod counters;
+#[cfg(test)]
+mod curves_tests;
 mod deliver;
 mod directory;
+mod ends;
 mod enqueue;
 mod event;
 mod groups;
@@ -36,9 +42,14 @@ mod life_tests;
 #[cfg(feature = "runtime")]
 mod log;
 mod mail;
+mod members;
+mod memory;
+#[cfg(test)]
+mod memory_tests;
 mod mount;
 #[cfg(test)]
 mod moved_tests;
+mod owed;
 mod pace;
 mod partial;
 mod pauses;
@@ -74,6 +85,7 @@ pub use connection::Hangup;
 pub use counters::{Counter, Counters};
 pub use event::{EndCause, Event, Limit, QueueBound};
 pub use mail::{GroupMember, Mail};
+pub use memory::MemoryRelief;
 pub use pauses::HoldBack;
 pub use penalty::REFUSALS_WAITING_MAX;
 pub use publish::Forward;
@@ -83,6 +95,7 @@ pub use waits::{Outcome, Receipt};
 
 use crate::auth::access::{Access, Login};
 use crate::config::ShardShares;
+use crate::memory::MemoryAccount;
 use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::packet::Reason;
@@ -251,10 +264,13 @@ pub struct Shard {
     next_token: u64,
     last_stamp: u64,
     entropy: u64,
+    behind: behind::Behind,
     deferred: Vec<u32>,
     /// Questions for retained messages and their answers: what came in this turn, and what is due in it.
     late: [Vec<replay::Late>; 2],
     queued_bytes: usize,
+    memory: MemoryAccount,
+    pressure: memory::Pressure,
     sys: sys::SysState,
     closing: bool,
     /// What must survive.
@@ -271,12 +287,10 @@ pub struct Shard {
     /// The timer that tells the log that the broker lives is running.
     is_telling_alive: bool,
     waits: Waits,
-    /// Ends of sessions that are not durable yet: mark, and hash of the client identifier.
-    ends: VecDeque<(u64, u64)>,
+    ends: ends::Ends,
     /// What the listeners ask of their clients.
     access: Arc<[Access]>,
-    /// Those who are in, in slots from this one on, are still to be judged by them.
-    judged_to: Option<u32>,
+    judging: admission::Judging,
     /// The buckets of the listeners, by their numbers.
     lanes: Box<[pace::Lane]>,
 }
@@ -285,7 +299,7 @@ impl Shard {
     /// An empty shard. `seed` is the only source of chance: assigned client identifiers and the
     /// keys of hash tables come from it, and nothing that must not be guessed.
     pub fn new(id: ShardId, shared: Arc<Shared>, interest: Option<InterestCounts>, seed: u64) -> Shard {
-        let shares = shared.config.shares(shared.shards());
+        let shares = shared.shares();
         let retained = Retained::new(RetainedLimits {
             messages: shares.retained_messages,
             bytes: shares.retained_bytes,
@@ -317,9 +331,12 @@ impl Shard {
             next_token: 0,
             last_stamp: 0,
             entropy: seed,
+            behind: behind::Behind::default(),
             deferred: Vec::new(),
             late: [Vec::new(), Vec::new()],
             queued_bytes: 0,
+            memory: MemoryAccount::default(),
+            pressure: memory::Pressure::default(),
             sys: sys::SysState::default(),
             closing: false,
             journal: Journal::off(),
@@ -330,9 +347,9 @@ impl Shard {
             store_full: false,
             is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
-            ends: VecDeque::new(),
+            ends: ends::Ends::new(seed ^ 6),
             access: shared.terms.iter().map(|_| Access::default()).collect(),
-            judged_to: None,
+            judging: admission::Judging::default(),
             lanes: shared.terms.iter().map(|terms| pace::Lane::new(terms, shared.shards())).collect(),
             shared,
         }
@@ -414,16 +431,22 @@ impl Shard {
         self.handle_late(now);
         self.judge_again(now);
         self.settle(now);
+        self.read_waiting(now);
         // What a receipt sets going may bring about others.
         while self.post_receipts() {
             self.settle(now);
         }
         self.journal.set_wall_millis(self.wall.millis(now));
+        self.look_at_memory(now);
     }
 
     /// Is there work for the next turn even if nothing comes in?
     pub fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty() || self.judged_to.is_some() || self.late.iter().any(|late| !late.is_empty())
+        !self.deferred.is_empty()
+            || self.is_judging()
+            || self.is_making_room()
+            || self.has_room_for_waiting()
+            || self.late.iter().any(|late| !late.is_empty())
     }
 
     /// When `handle_time` is due next.
@@ -444,6 +467,7 @@ impl Shard {
 
     /// What the driver is to do, in order.
     pub fn take_effects(&mut self) -> Vec<Effect> {
+        self.behind.forget_effects();
         std::mem::take(&mut self.effects)
     }
 
@@ -467,12 +491,21 @@ impl Shard {
         self.matches = Matches::default();
         self.foreign_matches = Matches::default();
         self.deferred.shrink_to_fit();
+        self.behind.give_memory_back();
         self.effects.shrink_to_fit();
         self.due.shrink_to_fit();
         self.loopback.shrink_to_fit();
         self.waits.give_memory_back();
-        self.ends.shrink_to_fit();
+        self.ends.give_memory_back();
+        self.groups.give_memory_back();
+        self.own_wildcards.give_memory_back();
+        self.judging.give_memory_back();
         self.lanes.iter_mut().for_each(pace::Lane::give_memory_back);
+    }
+
+    /// The bytes that clients make it keep: enough to see that most are gone.
+    pub fn kept_bytes(&self) -> usize {
+        self.memory.total()
     }
 
     /// What is to be sent.
@@ -501,6 +534,7 @@ impl Shard {
             self.deliver_mail(now, self.id, mail);
         }
         self.journal.seal_if_long();
+        self.note_journal();
     }
 
     fn post(&mut self, to: ShardId, mail: Mail) {

@@ -22,8 +22,6 @@ pub(super) struct Pace {
     meter: Meter,
     /// Runs while it waits for its own bucket.
     timer: Option<TimerId>,
-    /// The peer has gone, and not all that it sent is handled.
-    hangup: Option<Hangup>,
     /// The log has a line about it.
     is_told: bool,
 }
@@ -119,7 +117,7 @@ impl Shard {
             messages_per_second: terms.client_messages_per_second,
             bytes_per_second: terms.client_bytes_per_second,
         };
-        let pace = Pace { meter: Meter::new(now, rates, 1), timer: None, hangup: None, is_told: false };
+        let pace = Pace { meter: Meter::new(now, rates, 1), timer: None, is_told: false };
         if let Some(connection) = self.connection_mut(slot) {
             connection.is_paced = true;
             connection.rare().pace = Some(Box::new(pace));
@@ -160,7 +158,7 @@ impl Shard {
                 Measure::Bytes => Limit::ListenerBytes,
             };
             self.pause_for_rate(slot, PAUSED_BY_LANE, limit);
-            self.start_lane_timer(listener);
+            self.start_lane_timer(listener.into());
             return false;
         }
         if let Some(pace) = self.connection_mut(slot).and_then(Connection::pace_mut) {
@@ -170,7 +168,7 @@ impl Shard {
     }
 
     /// Told once for each connection, and counted each time that reading stops.
-    fn pause_for_rate(&mut self, slot: u32, why: u8, limit: Limit) {
+    fn pause_for_rate(&mut self, slot: u32, why: u16, limit: Limit) {
         let Some(connection) = self.connection_mut(slot) else { return };
         let is_stopped = connection.is_paused_by(GOES_ON);
         let is_told = connection.pace_mut().is_none_or(|pace| std::mem::replace(&mut pace.is_told, true));
@@ -240,7 +238,7 @@ impl Shard {
     }
 
     /// Handles what a connection has sent before it was paused, and reads from it again when that is done.
-    fn go_on(&mut self, now: Time, slot: u32, why: u8) {
+    pub(super) fn go_on(&mut self, now: Time, slot: u32, why: u16) {
         let Some(connection) = self.connection_mut(slot) else { return };
         connection.begin_going_on(why);
         // What the client has sent meanwhile, and be it PINGREQ, is unread. [MQTT5-3.1.2-22]
@@ -248,10 +246,10 @@ impl Shard {
         self.read(now, slot, &[]);
         let Some(connection) = self.connection_mut(slot) else { return };
         let is_paused = connection.end_going_on();
-        if connection.waits_for_rate() {
+        if connection.has_unhandled() {
             return;
         }
-        if let Some(hangup) = connection.pace_mut().and_then(|pace| pace.hangup.take()) {
+        if let Some(hangup) = connection.rare.as_mut().and_then(|rare| rare.hangup.take()) {
             self.end_connection(now, slot, EndCause::Hangup(hangup));
         } else if !is_paused {
             self.effects.push(Effect::Resume { slot });
@@ -262,11 +260,8 @@ impl Shard {
     /// anyone.
     pub(super) fn hang_up(&mut self, now: Time, slot: u32, hangup: Hangup) {
         let Some(connection) = self.connection_mut(slot) else { return };
-        if connection.waits_for_rate()
-            && matches!(hangup, Hangup::Closed | Hangup::Transport(_))
-            && let Some(pace) = connection.pace_mut()
-        {
-            pace.hangup = Some(hangup);
+        if connection.has_unhandled() && matches!(hangup, Hangup::Closed | Hangup::Transport(_)) {
+            connection.rare().hangup = Some(hangup);
             return;
         }
         self.end_connection(now, slot, EndCause::Hangup(hangup));

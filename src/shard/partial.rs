@@ -5,6 +5,7 @@
 //! alive as long as they come at a lowest rate; else a client that sends a byte now and then could hold memory for
 //! ever.
 
+use crate::memory::Charge;
 use crate::time::Time;
 
 /// Of a connection, and only as long as a packet is under way.
@@ -12,6 +13,8 @@ use crate::time::Time;
 pub(super) struct Partial {
     /// What has come of it.
     pub(super) bytes: Vec<u8>,
+    /// What it counts for.
+    pub(super) charge: Option<Charge>,
     /// Since when its bytes are counted, and how many there were by then.
     since: Time,
     counted: usize,
@@ -22,7 +25,7 @@ pub(super) struct Partial {
 impl Partial {
     /// A packet begins.
     pub(super) fn new(now: Time, bytes: Vec<u8>) -> Partial {
-        Partial { bytes, since: now, counted: 0, below: 0 }
+        Partial { bytes, charge: None, since: now, counted: 0, below: 0 }
     }
 
     /// The first `used` bytes were packets, and another one has begun with the rest.

@@ -8,30 +8,35 @@ use super::{Effect, Shard};
 use crate::time::Time;
 
 /// It has asked for more than it reads.
-pub(super) const PAUSED_BY_BACKLOG: u8 = 1;
+pub(super) const PAUSED_BY_BACKLOG: u16 = 1;
 /// Too many answers wait for the log, or for other shards.
-pub(super) const PAUSED_BY_OWED: u8 = 2;
+pub(super) const PAUSED_BY_OWED: u16 = 2;
 /// It waits for its own bucket.
-pub(super) const PAUSED_BY_RATE: u8 = 4;
+pub(super) const PAUSED_BY_RATE: u16 = 4;
 /// It waits for the bucket of its listener.
-pub(super) const PAUSED_BY_LANE: u8 = 8;
+pub(super) const PAUSED_BY_LANE: u16 = 8;
 /// What it has sent before it was paused is being handled.
-pub(super) const GOES_ON: u8 = 16;
+pub(super) const GOES_ON: u16 = 16;
+
+/// Memory is short, and it is sending a large packet.
+pub(super) const PAUSED_BY_MEMORY: u16 = 32;
+/// It brings more than the disk or another shard takes.
+pub(super) const PAUSED_BY_ROOM: u16 = 64;
 
 /// A reason of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[repr(u16)]
 pub enum HoldBack {
     /// The box of another shard is full.
-    Mesh = 32,
+    Mesh = 128,
     /// The disk is behind.
-    Log = 64,
+    Log = 256,
     /// A handshake waits for the next turn.
-    Turn = 128,
+    Turn = 512,
 }
 
 impl Connection {
-    pub(super) fn is_paused_by(&self, why: u8) -> bool {
+    pub(super) fn is_paused_by(&self, why: u16) -> bool {
         self.paused & why != 0
     }
 
@@ -40,8 +45,13 @@ impl Connection {
         self.is_paused_by(PAUSED_BY_RATE | PAUSED_BY_LANE)
     }
 
+    /// Have packets of it come that can't be handled yet?
+    pub(super) fn has_unhandled(&self) -> bool {
+        self.is_paused_by(PAUSED_BY_RATE | PAUSED_BY_LANE | PAUSED_BY_ROOM)
+    }
+
     /// Its next packet may be taken, while nothing more is read.
-    pub(super) fn begin_going_on(&mut self, why: u8) {
+    pub(super) fn begin_going_on(&mut self, why: u16) {
         self.paused = self.paused & !why | GOES_ON;
     }
 
@@ -74,7 +84,7 @@ impl Connection {
 
 impl Shard {
     /// Stops reading from a connection; false if it is stopped for this reason already.
-    pub(super) fn pause(&mut self, slot: u32, why: u8) -> bool {
+    pub(super) fn pause(&mut self, slot: u32, why: u16) -> bool {
         let Some(connection) = self.connection_mut(slot).filter(|connection| connection.paused & why == 0)
         else {
             return false;
@@ -88,14 +98,14 @@ impl Shard {
     }
 
     /// The reason is gone; reads from the connection again if there is no other.
-    pub(super) fn unpause(&mut self, now: Time, slot: u32, why: u8) {
+    pub(super) fn unpause(&mut self, now: Time, slot: u32, why: u16) {
         if self.end_pause(now, slot, why) {
             self.effects.push(Effect::Resume { slot });
         }
     }
 
     /// True if reading may go on by it.
-    fn end_pause(&mut self, now: Time, slot: u32, why: u8) -> bool {
+    fn end_pause(&mut self, now: Time, slot: u32, why: u16) -> bool {
         let Some(connection) = self.connection_mut(slot).filter(|connection| connection.paused & why != 0)
         else {
             return false;
@@ -112,16 +122,16 @@ impl Shard {
     /// The host stops reading from a connection; false if it has for this reason already, or there is no such
     /// connection.
     pub fn hold_back(&mut self, slot: u32, why: HoldBack) -> bool {
-        let Some(connection) = self.connection_mut(slot).filter(|c| !c.is_paused_by(why as u8)) else {
+        let Some(connection) = self.connection_mut(slot).filter(|c| !c.is_paused_by(why as u16)) else {
             return false;
         };
-        connection.paused |= why as u8;
+        connection.paused |= why as u16;
         true
     }
 
     /// The host's reason is gone; true if it may read again.
     pub fn let_go(&mut self, now: Time, slot: u32, why: HoldBack) -> bool {
-        self.end_pause(now, slot, why as u8)
+        self.end_pause(now, slot, why as u16)
     }
 
     /// Is there a reason not to read from this connection?

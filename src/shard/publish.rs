@@ -7,6 +7,7 @@ use super::waits::{
     ForLog, Outcome, Owing, OwnDelivery, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer,
 };
 use super::{Counter, Effect, Event, Limit, Mail, Shard, ShardId, Violation};
+use crate::memory::{KeptMessage, MemoryKind, allocated};
 use crate::message::{Message, Publication};
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, Publish, QoS, Reason};
 use crate::store::Record;
@@ -14,7 +15,6 @@ use crate::time::Time;
 use crate::topic::topic_levels;
 use smallvec::SmallVec;
 use std::borrow::Cow;
-use std::rc::Rc;
 
 /// Topics that clients may read and not write. `[MQTT5 §4.7.2]`
 pub(super) fn is_reserved(topic: &str) -> bool {
@@ -29,6 +29,18 @@ pub(super) fn is_reserved(topic: &str) -> bool {
 fn is_bridge_state(topic: &str) -> bool {
     topic.strip_prefix("$SYS/broker/connection/").is_some_and(|rest| rest.ends_with("/state"))
 }
+
+/// QoS 2 messages that a 3.x client may have received PUBREC for, and not released. The standard gives it no bound
+/// but the number of identifiers, and no way to be told of ours: this is far above what client libraries have under
+/// way (10 to 100 by default). One that exceeds it is disconnected: its PUBRELs stand behind its next PUBLISH in the
+/// same stream, so that a connection that is not read would never go on. A new connection releases them first.
+/// `[MQTT311-4.4.0-1]`
+fn unreleased_max(receive_maximum: usize) -> usize {
+    UNRELEASED_FACTOR * receive_maximum.max(UNRELEASED_BASIS_MIN)
+}
+
+const UNRELEASED_FACTOR: usize = 8;
+const UNRELEASED_BASIS_MIN: usize = 1000;
 
 fn begins_level(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with('/')
@@ -72,7 +84,9 @@ impl Shard {
                 let mut aliases = self.take_aliases(slot, alias)?;
                 let bound = &mut aliases[usize::from(alias) - 1];
                 if !publish.topic.is_empty() {
+                    let before = bound.as_ref().map_or(0, |topic| allocated(topic.len()));
                     *bound = Some(publish.topic.into());
+                    self.note_alias(slot, before, allocated(publish.topic.len()));
                 }
                 let taken = match bound.as_deref() {
                     Some(topic) => self.take_publish(now, slot, session, publish, topic),
@@ -87,6 +101,15 @@ impl Shard {
                 taken
             }
         }
+    }
+
+    /// The text of a connection's topic alias is another one.
+    pub(super) fn note_alias(&mut self, slot: u32, before: usize, after: usize) {
+        let account = self.memory.clone();
+        let Some(connection) = self.connection_mut(slot) else { return };
+        let charge =
+            connection.rare().alias_charge.get_or_insert_with(|| account.charge(MemoryKind::Aliases, 0));
+        charge.set(charge.bytes() - before + after);
     }
 
     fn take_aliases(&mut self, slot: u32, alias: u16) -> Result<Vec<Option<Box<str>>>, Violation> {
@@ -190,7 +213,7 @@ impl Shard {
             self.report_quota(session);
         }
         if ticket != 0 {
-            let answer = PublishAnswer { slot, session: key, kind, packet_id };
+            let answer = PublishAnswer { slot, session: key, kind, packet_id, owed: None };
             let intents = std::mem::take(&mut fanout.intents);
             self.open_ticket(fanout.missing, outcome, intents, Purpose::Answer(answer));
         }
@@ -225,10 +248,23 @@ impl Shard {
         let Some(packet_id) = publish.packet_id else { return Ok(()) };
         let state = self.directory.session(session);
         let repeated = publish.qos == QoS::ExactlyOnce && state.holds(packet_id.get());
-        let full = state.held_count() >= usize::from(terms.receive_maximum);
-        if full && !repeated && self.version_of_session(session) == ProtocolVersion::V5 {
-            // [MQTT5-3.3.4-7]
-            return refuse(Reason::ReceiveMaximumExceeded, "more unfinished messages than Receive Maximum");
+        if repeated {
+            return Ok(());
+        }
+        let (held, receive_maximum) = (state.held_count(), usize::from(terms.receive_maximum));
+        if self.version_of_session(session) == ProtocolVersion::V5 {
+            if held >= receive_maximum {
+                // [MQTT5-3.3.4-7]
+                return refuse(
+                    Reason::ReceiveMaximumExceeded,
+                    "more unfinished messages than Receive Maximum",
+                );
+            }
+        } else if publish.qos == QoS::ExactlyOnce && held >= unreleased_max(receive_maximum) {
+            return refuse(
+                Reason::ReceiveMaximumExceeded,
+                "more QoS 2 messages without PUBREL than protocol.receive_maximum lets a 3.x client have",
+            );
         }
         Ok(())
     }
@@ -377,7 +413,7 @@ impl Shard {
         // It comes behind the PUBREC, which may wait for a disk; what is retained of it does not wait.
         self.note_live(session, fanout);
         let own = OwnDelivery {
-            message: fanout.keep(),
+            message: fanout.keep(&self.memory),
             topic_hash: fanout.topic_hash,
             granted,
             retain_as_published,
@@ -486,7 +522,7 @@ impl Shard {
             self.route(now, &mut Fanout::new(message.as_publication(), now, 0));
             return;
         }
-        let message = Rc::new(message);
+        let message = KeptMessage::new(message, &self.memory);
         let publication = message.as_publication();
         let hash = if publication.retain { self.shared.hash(publication.topic) } else { 0 };
         let mut fanout = Fanout::of(&message, now, hash);

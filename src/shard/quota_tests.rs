@@ -5,7 +5,8 @@ use super::tests::connect;
 use super::world::World;
 use super::{Counter, Event, Hangup, Limit, QueueBound};
 use crate::config::{Config, QueuePolicy};
-use crate::message::Message;
+use crate::message::Publication;
+use crate::packet::QoS;
 
 fn world(shards: usize, change: impl FnOnce(&mut Config)) -> World {
     let mut config = Config::default();
@@ -80,7 +81,20 @@ fn kept_subscriber(world: &mut World) -> usize {
 }
 
 /// What three messages with a hundred bytes to q count for.
-const THREE_BYTES: usize = 3 * (101 + size_of::<Message>());
+fn three_bytes() -> usize {
+    let publication = Publication {
+        topic: "q",
+        forward: [&[]; 3],
+        payload: &[b'.'; 100],
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        expires_at: None,
+        origin: None,
+        stamp: 0,
+        source: &[],
+    };
+    3 * publication.to_message().bytes()
+}
 
 #[test]
 fn a_queue_is_full_by_the_bound_that_is_named() {
@@ -90,10 +104,10 @@ fn a_queue_is_full_by_the_bound_that_is_named() {
             config.limits.session_queue_messages = 3;
         }),
         (QueueBound::Bytes, "limits.session_queue_bytes", |config| {
-            config.limits.session_queue_bytes = THREE_BYTES;
+            config.limits.session_queue_bytes = three_bytes();
         }),
         (QueueBound::Total, "limits.queue_bytes_total", |config| {
-            config.limits.queue_bytes_total = THREE_BYTES;
+            config.limits.queue_bytes_total = three_bytes();
         }),
     ];
     type Told = fn(QueueBound) -> Limit;
@@ -116,7 +130,7 @@ fn a_queue_is_full_by_the_bound_that_is_named() {
             assert_eq!(told(&world, limit(bound), "kept"), 1, "{key} {policy:?}");
             assert_eq!(limit(bound).key(), key);
             assert_eq!(total(&world, Counter::MessagesQueued), 3);
-            assert_eq!(total(&world, Counter::BytesQueued), THREE_BYTES as u64);
+            assert_eq!(total(&world, Counter::BytesQueued), three_bytes() as u64);
             assert_eq!(total(&world, Counter::DroppedQueueFull), 2);
             assert_eq!(total(&world, Counter::PublishesDropped), 2);
             assert_eq!(total(&world, Counter::PublishesRefused), if code == 0 { 0 } else { 2 });
@@ -170,7 +184,7 @@ fn retained_messages_have_a_bound_in_number_and_one_in_bytes() {
         (Limit::Retained, "limits.retained_messages", |config| config.limits.retained_messages = 3),
         (Limit::RetainedBytes, "limits.retained_bytes", |config| {
             // A retained message counts with its topic, and once more as the key that it is found by.
-            config.limits.retained_bytes = THREE_BYTES + 3;
+            config.limits.retained_bytes = three_bytes() + 3;
         }),
     ];
     for (limit, key, change) in bounds {
@@ -183,6 +197,6 @@ fn retained_messages_have_a_bound_in_number_and_one_in_bytes() {
         assert_eq!(total(&world, Counter::LimitRetained), 1);
         assert_eq!(total(&world, Counter::PublishesRefused), 1);
         assert_eq!(total(&world, Counter::Retained), 3);
-        assert_eq!(total(&world, Counter::RetainedBytes), (THREE_BYTES + 3) as u64);
+        assert_eq!(total(&world, Counter::RetainedBytes), (three_bytes() + 3) as u64);
     }
 }

@@ -4,14 +4,14 @@
 use super::deliver::Fanout;
 use super::directory::REPLAYING;
 use super::source::SourceCheck;
-use super::{Counter, Event, Limit, Mail, SessionKey, Shard, ShardId};
-use crate::message::Message;
+use super::{Counter, Event, Limit, Mail, MemoryRelief, SessionKey, Shard, ShardId};
+use crate::memory::{KeptMessage, MemoryKind};
+use crate::message::{Message, Publication};
 use crate::packet::QoS;
 use crate::router::retained::{BatchLimits, RetainedFull, RetainedMessage, Stored};
-use crate::session::{Delivery, Extra, Replay};
+use crate::session::{Delivery, Extra, Replay, Replays};
 use crate::store::Record;
 use crate::time::Time;
-use std::rc::Rc;
 
 /// One answer to a query: so much at a time that neither shard is held up.
 const BATCH: BatchLimits = BatchLimits { messages: 64, bytes: 64 * 1024, visits: 4096 };
@@ -61,6 +61,8 @@ impl Shard {
             None
         } else if self.store_full && is_kept(publication.topic) {
             Some(Limit::Disk)
+        } else if self.is_memory_tight() && self.is_larger_than_retained(now, &publication) {
+            Some(Limit::Memory(MemoryRelief::Retain))
         } else {
             // [MQTT5-3.3.1-5]
             let stored = self.retained.store(publication.topic, fanout.to_message());
@@ -91,10 +93,17 @@ impl Shard {
         refused.is_none()
     }
 
+    /// Would a retained message take more memory than the one of its topic that is there?
+    fn is_larger_than_retained(&self, now: Time, publication: &Publication<'_>) -> bool {
+        let there = self.retained.get(publication.topic, now);
+        there.is_none_or(|there| there.as_publication().payload.len() < publication.payload.len())
+    }
+
     pub(super) fn note_retained(&self) {
         let counters = &self.shared.counters[usize::from(self.id)];
         counters.set(Counter::Retained, self.retained.len() as u64);
         counters.set(Counter::RetainedBytes, self.retained.bytes() as u64);
+        self.memory.change(MemoryKind::Retained, self.memory.of(MemoryKind::Retained), self.retained.bytes());
     }
 
     /// From now on live messages are noted, so that none is followed by an older one from the store.
@@ -102,9 +111,9 @@ impl Shard {
         let state = self.directory.session_mut(session);
         if state.replays.len() >= REPLAYS_MAX {
             // Who subscribes again and again without reading gets the last one.
-            state.replays.filled().retain(|have| have.filter != replay.filter);
+            state.replays.filled().drop_filter(&replay.filter);
         }
-        state.replays.filled().push_back(replay);
+        state.replays.filled().push(replay);
         self.directory.slot_mut(session).flags |= REPLAYING;
     }
 
@@ -120,12 +129,9 @@ impl Shard {
     /// The SUBACK of this SUBSCRIBE is out.
     pub(super) fn start_replays(&mut self, now: Time, session: u32, subscribe: u64) {
         let replays = self.directory.session_mut(session).replays.existing();
-        let mut held = replays.into_iter().flatten().filter(|replay| replay.held_by == subscribe).peekable();
-        if held.peek().is_none() {
-            return;
+        if replays.is_some_and(|replays| replays.start(subscribe)) {
+            self.pump(now, session);
         }
-        held.for_each(|replay| replay.held_by = 0);
-        self.pump(now, session);
     }
 
     /// One retained message, or one query for more; false when there is nothing to be done now.
@@ -133,7 +139,7 @@ impl Shard {
         let key = self.directory.key(session);
         let state = self.directory.session_mut(session);
         let has_room = state.inflight.has_room();
-        let front = state.replays.existing().and_then(|replays| replays.front_mut());
+        let front = state.replays.existing().and_then(Replays::front_mut);
         let Some(replay) = front.filter(|replay| replay.held_by == 0) else { return false };
         if let Some(message) = replay.ready.front() {
             let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
@@ -167,7 +173,7 @@ impl Shard {
             let query = Mail::RetainedQuery {
                 token: replay.token,
                 session: key,
-                filter: replay.filter.clone(),
+                filter: (*replay.filter).into(),
                 after: replay.cursor.take(),
             };
             let to = replay.shards[0];
@@ -186,7 +192,13 @@ impl Shard {
         self.send_delivery(
             now,
             session,
-            Delivery { message: Rc::new(message), qos, retain: true, number: 0, extra },
+            Delivery {
+                message: KeptMessage::new(message, &self.memory),
+                qos,
+                retain: true,
+                number: 0,
+                extra,
+            },
         );
     }
 
@@ -237,8 +249,8 @@ impl Shard {
     ) {
         let Some(session) = self.directory.resolve(session) else { return };
         let state = self.directory.session_mut(session);
-        let mut replays = state.replays.existing().into_iter().flatten();
-        let Some(replay) = replays.find(|replay| replay.token == token) else {
+        let replay = state.replays.existing().and_then(|replays| replays.get_mut(token));
+        let Some(replay) = replay else {
             // Its subscription has ended meanwhile: the next one has waited for its turn.
             self.pump(now, session);
             return;
@@ -260,7 +272,7 @@ impl Shard {
                 self.handle_forwarded(now, from, message, ticket, intent)
             }
             Mail::Retain { message } => {
-                let message = Rc::new(message);
+                let message = KeptMessage::new(message, &self.memory);
                 let hash = self.shared.hash(message.as_publication().topic);
                 self.retain(now, &mut Fanout::of(&message, now, hash));
             }
@@ -278,14 +290,14 @@ impl Shard {
             }
             Mail::GroupReady { filter, member, ready } => self.handle_group_ready(&filter, member, ready),
             Mail::GroupDeliver { group, member, message, ticket, intent } => {
-                let message = Rc::new(message);
+                let message = KeptMessage::new(message, &self.memory);
                 let mut fanout = Fanout::of(&message, now, 0);
                 self.track(from, ticket, &mut fanout, |shard, fanout| {
                     shard.handle_group_deliver(now, &group, member, intent, fanout)
                 });
             }
             Mail::GroupReturn { group, message, ticket, intent } => {
-                let message = Rc::new(message);
+                let message = KeptMessage::new(message, &self.memory);
                 let mut fanout = Fanout::of(&message, now, 0);
                 self.track(from, ticket, &mut fanout, |shard, fanout| {
                     shard.handle_group_return(now, &group, intent, fanout)

@@ -10,6 +10,7 @@ mod gate;
 mod logins;
 mod parcels;
 mod store;
+mod tidy;
 
 pub use control::{Control, Start};
 pub use logins::Bell;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use store::Store;
+use tidy::Tidy;
 
 /// The machine tells how much it wants to send; above this the turn is flushed before more is
 /// taken in.
@@ -43,11 +45,6 @@ const OVERFLOW_RETRY: Duration = Duration::from_micros(200);
 
 /// A shard that ends waits no longer than this for one that does not.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Memory is given back this long after the number of connections began to move far.
-const TIDY_MILLIS: u64 = 300;
-/// Less than so many connections do not make it worth while.
-const TIDY_CONNECTIONS_MIN: usize = 256;
 
 /// How often a shard looks whether the others have restored their sessions too.
 const RESTORE_PATIENCE: Duration = Duration::from_millis(1);
@@ -63,12 +60,9 @@ struct Runner {
     /// Connections that wait for the boxes of others. One that has ended meanwhile is passed over.
     paused_by_mesh: BTreeSet<u32>,
     log: EventLog,
-    /// How many connections there were when memory was last given back.
-    tidied_connections: usize,
     /// When there was something to do last.
     worked_at: Time,
-    /// When it will be the next time.
-    tidy_at: Option<Time>,
+    tidy: Tidy,
     store: Option<Store>,
     /// Listening sockets, until all shards are ready for clients.
     listeners: Vec<(u16, OwnedFd)>,
@@ -97,7 +91,8 @@ pub async fn run(start: Start) -> io::Result<()> {
         backlog_bytes_max: limits.backlog_bytes + 2 * packet_bytes + (8 << 20),
         ..NetConfig::default()
     };
-    let mut net = Net::new(&net_config)?;
+    let shards = start.shared.shards();
+    let mut net = Net::new(&net_config).map_err(|error| driver::explain_start(error, shards))?;
     start.mesh.set_ring(net.ring_fd());
     start.control.ready.fetch_add(1, Ordering::AcqRel);
     while start.control.ready.load(Ordering::Acquire) < start.shared.shards() {
@@ -116,9 +111,8 @@ pub async fn run(start: Start) -> io::Result<()> {
         overflowing: 0,
         paused_by_mesh: BTreeSet::new(),
         log: EventLog::default(),
-        tidied_connections: 0,
         worked_at: Time::ZERO,
-        tidy_at: None,
+        tidy: Tidy::default(),
         store: None,
         listeners: start.listeners,
         counted: BTreeMap::new(),
@@ -173,7 +167,7 @@ impl Runner {
             self.machine.handle_turn(now);
             self.carry_out(now, None);
             self.write_log(now);
-            self.tidy(now);
+            self.give_memory_back(now);
             if self.control.stop.load(Ordering::Acquire) {
                 let grace = Duration::from_secs(self.shared.config.shutdown.grace_seconds.into());
                 let until = *stopping.get_or_insert_with(|| {
@@ -192,6 +186,7 @@ impl Runner {
                         || Instant::now() >= until + STOP_PATIENCE
                     {
                         self.take_mails()?;
+                        self.log.close();
                         self.close_log(now, outstanding).await;
                         return Ok(());
                     }
@@ -200,9 +195,11 @@ impl Runner {
             let deadline = self.park_until(now, stopping);
             self.doors.seal(self.machine.outbox());
             self.wake_others();
-            let mesh = &self.mesh;
+            // A mail that must wait for the log must not keep the shard awake: the end of the write wakes it.
+            let (mesh, takes_mails) = (&self.mesh, self.machine.takes_mails());
+            let has_mails = || takes_mails && mesh.any_ready();
             let outbox = self.machine.outbox();
-            self.net.park(outbox, &mut events, deadline, outstanding, &sleeping, || mesh.any_ready()).await?;
+            self.net.park(outbox, &mut events, deadline, outstanding, &sleeping, has_mails).await?;
             self.clear_outbox();
         }
     }
@@ -229,7 +226,7 @@ impl Runner {
             || self.doors.has_waiting()
             || self.verdicts.has_some()
             || self.at_gate.banned_to.is_some()
-            || self.mesh.any_ready()
+            || self.has_mails()
         {
             return Some(Duration::ZERO);
         }
@@ -237,7 +234,7 @@ impl Runner {
             self.machine.next_deadline().map(|deadline| Duration::from_micros(deadline.micros_since(now)));
         let retry = (self.overflowing > 0).then_some(OVERFLOW_RETRY);
         let stop = stopping.map(|_| Duration::from_millis(10));
-        let tidy = self.tidy_at.map(|at| Duration::from_micros(at.micros_since(now)));
+        let tidy = self.tidy.at().map(|at| Duration::from_micros(at.micros_since(now)));
         let log = self.store.as_ref().and_then(Store::due_in);
         let restore = (!self.listeners.is_empty()).then_some(RESTORE_PATIENCE);
         [timer, retry, stop, tidy, log, restore].into_iter().flatten().min()
@@ -261,27 +258,13 @@ impl Runner {
         }
     }
 
-    /// Gives memory back a while after many connections have come or gone: tables that are far too
-    /// large, buffers that only the storm needed, and what the allocator keeps of it all. A number of
-    /// connections that stays sets no timer.
-    fn tidy(&mut self, now: Time) {
-        let connections = self.net.connections();
-        match self.tidy_at {
-            None => {
-                let far = (self.tidied_connections / 2).max(TIDY_CONNECTIONS_MIN);
-                if connections.abs_diff(self.tidied_connections) > far {
-                    self.tidy_at = Some(now.after_millis(TIDY_MILLIS));
-                }
-            }
-            Some(at) if at <= now => {
-                self.tidy_at = None;
-                self.tidied_connections = connections;
-                self.machine.give_memory_back();
-                self.doors.give_memory_back();
-                self.net.give_memory_back();
-                driver::give_heap_back();
-            }
-            Some(_) => {}
+    /// If it is time to.
+    fn give_memory_back(&mut self, now: Time) {
+        if self.tidy.is_due(now, self.net.connections(), self.machine.kept_bytes()) {
+            self.machine.give_memory_back();
+            self.doors.give_memory_back();
+            self.net.give_memory_back();
+            driver::give_heap_back();
         }
     }
 
@@ -366,7 +349,7 @@ impl Runner {
     }
 
     fn receive(&mut self, now: Time, slot: u32, buffer: Buffer) {
-        if self.net.is_held(slot) {
+        if self.net.is_held(slot) || self.hold_back(now, slot) {
             self.net.hold(slot, buffer, 0);
             return;
         }
@@ -375,7 +358,6 @@ impl Runner {
             self.net.give_back(buffer);
         }
         self.carry_out(now, Some(slot));
-        self.hold_back(now, slot);
         if self.reads_once(slot) {
             self.net.receive_once(slot);
         }

@@ -1,7 +1,7 @@
 //! What the shards of a broker have in common: read by all, written by one or by none.
 
 use super::{Counters, ShardId};
-use crate::config::{Config, Terms};
+use crate::config::{Config, ShardShares, Terms};
 use crate::router::interest::{InterestBits, InterestCounts};
 use ahash::RandomState;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ pub struct Shared {
     pub interest: Vec<Arc<InterestBits>>,
     /// What each shard counts.
     pub counters: Vec<Counters>,
+    /// Bytes that clients may make all shards keep; no bound: `usize::MAX`. See `limits.memory_bytes`.
+    pub memory_bytes_max: usize,
     /// Sessions of all shards, for `limits.sessions`.
     sessions: AtomicUsize,
     homes: Homes,
@@ -59,6 +61,10 @@ impl Shared {
         let counts: Vec<_> = (0..shards).map(|_| (shards > 1).then(InterestCounts::new)).collect();
         let shared = Shared {
             terms: config.listeners.iter().map(|listener| config.terms(listener)).collect(),
+            memory_bytes_max: match config.limits.memory_bytes {
+                0 => usize::MAX,
+                bytes => bytes,
+            },
             config,
             interest: counts.iter().flatten().map(InterestCounts::bits).collect(),
             counters: (0..shards).map(|_| Counters::default()).collect(),
@@ -66,6 +72,18 @@ impl Shared {
             homes,
         };
         (shared, counts)
+    }
+
+    /// One shard's part of what is divided among them. Messages and retained messages have at most half of
+    /// `limits.memory_bytes` each, so that neither takes the room of everything else.
+    pub(super) fn shares(&self) -> ShardShares {
+        let half = (self.memory_bytes_max / 2).div_ceil(self.shards());
+        let shares = self.config.shares(self.shards());
+        ShardShares {
+            queue_bytes: shares.queue_bytes.min(half),
+            retained_bytes: shares.retained_bytes.min(half),
+            ..shares
+        }
     }
 
     /// Number of shards.

@@ -55,7 +55,7 @@ impl Shard {
             return Vec::new();
         }
         let Some(connection) = self.connection(slot) else { return Vec::new() };
-        let listener = connection.listener;
+        let listener = u16::from(connection.listener);
         if self.access.get(usize::from(listener)).is_none_or(|access| access.acl.is_none()) {
             return Vec::new();
         }

@@ -8,7 +8,7 @@
 
 use super::groups::member_of;
 use super::waits::Owing;
-use super::{Counter, Event, GroupMember, Limit, Mail, Shard, ShardId, Violation};
+use super::{Counter, Event, GroupMember, Limit, Mail, MemoryRelief, Shard, ShardId, Violation};
 use crate::packet::{
     PacketId, ProtocolVersion, QoS, Reason, Subscribe, SubscribeFilter, Unsubscribe, encode_suback,
     encode_unsuback,
@@ -68,6 +68,10 @@ impl OwnWildcards {
     pub(super) fn new(seed: u64) -> OwnWildcards {
         let hasher = RandomState::with_seeds(seed, 0x7769, 0x6c64, 0x6361);
         OwnWildcards { filters: AHashMap::with_hasher(hasher), next_serial: 0 }
+    }
+
+    pub(super) fn give_memory_back(&mut self) {
+        self.filters.shrink_to_fit();
     }
 }
 
@@ -183,6 +187,13 @@ impl Shard {
             (Limit::TopicLevels, Reason::TopicFilterInvalid)
         } else if is_new && state.subscriptions().len() >= config.limits.subscriptions_per_client {
             (Limit::Subscriptions, Reason::QuotaExceeded)
+        } else if is_new
+            && state.subscription_text_bytes() + filter.as_str().len()
+                > config.limits.subscription_bytes_per_client
+        {
+            (Limit::SubscriptionBytes, Reason::QuotaExceeded)
+        } else if is_new && self.is_memory_tight() {
+            (Limit::Memory(MemoryRelief::Subscribe), Reason::QuotaExceeded)
         } else if is_new && self.subscriptions.len() >= self.shares.subscriptions {
             (Limit::SubscriptionsTotal, Reason::QuotaExceeded)
         } else if filter.shared().is_some() && !terms.shared_subscriptions {
@@ -212,6 +223,9 @@ impl Shard {
         let qos = wanted.options.qos.min(QoS::from_bits(maximum).unwrap_or(QoS::ExactlyOnce));
         let options = SubscriptionOptions { qos, ..wanted.options };
         let new = self.directory.session_mut(session).add_subscription(filter.as_str());
+        if new {
+            self.note_subscription(filter.as_str(), true);
+        }
         if let Some(sid) = self.sid(session) {
             let filter = filter.as_str();
             self.journal.record(&Record::Subscribed { sid, filter, options, subscription_id });
@@ -296,6 +310,7 @@ impl Shard {
     }
 
     fn withdraw(&mut self, session: u32, filter: TopicFilter<'_>, token: Option<u64>) {
+        self.note_subscription(filter.as_str(), false);
         let counters = &self.shared.counters[usize::from(self.id)];
         if filter.shared().is_some() {
             counters.subtract(Counter::SharedSubscriptions, 1);
@@ -390,11 +405,16 @@ impl Shard {
                     retain_as_published: false,
                     retain_handling: RetainHandling::Never,
                 };
-                self.foreign_wildcards.subscribe(filter, u32::from(from), options, 0);
+                let known = self.foreign_wildcards.subscribe(filter, u32::from(from), options, 0);
+                if !known {
+                    self.note_foreign_filter(filter, true);
+                }
                 self.post(from, Mail::InterestKnown { token });
             }
             None => {
-                self.foreign_wildcards.unsubscribe(filter, u32::from(from));
+                if self.foreign_wildcards.unsubscribe(filter, u32::from(from)) {
+                    self.note_foreign_filter(filter, false);
+                }
             }
         }
     }

@@ -57,6 +57,17 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/limits/retained", Source::Sum(Counter::LimitRetained)),
     ("$SYS/broker/limits/receive_maximum", Source::Sum(Counter::LimitReceiveMaximum)),
     ("$SYS/broker/limits/disk", Source::Sum(Counter::LimitDisk)),
+    ("$SYS/broker/limits/memory", Source::Sum(Counter::LimitMemory)),
+    // What clients make the broker keep, by kind, as limits.memory_bytes counts it.
+    ("$SYS/broker/memory/messages", Source::Sum(Counter::MemoryMessages)),
+    ("$SYS/broker/memory/backlogs", Source::Sum(Counter::MemoryBacklogs)),
+    ("$SYS/broker/memory/packets", Source::Sum(Counter::MemoryPartial)),
+    ("$SYS/broker/memory/sessions", Source::Sum(Counter::MemorySessions)),
+    ("$SYS/broker/memory/subscriptions", Source::Sum(Counter::MemorySubscriptions)),
+    ("$SYS/broker/memory/wills", Source::Sum(Counter::MemoryWills)),
+    ("$SYS/broker/memory/aliases", Source::Sum(Counter::MemoryAliases)),
+    ("$SYS/broker/memory/retained", Source::Sum(Counter::MemoryRetained)),
+    ("$SYS/broker/memory/total", Source::Sum(Counter::MemoryTotal)),
     // How often reading was stopped for each cause.
     ("$SYS/broker/limits/client_rate", Source::Sum(Counter::LimitClientRate)),
     ("$SYS/broker/limits/listener_rate", Source::Sum(Counter::LimitListenerRate)),

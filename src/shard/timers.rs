@@ -25,6 +25,8 @@ pub(super) enum Timer {
     Sys,
     /// Tell the log that the broker lives.
     Alive,
+    /// Look whether memory is still tight.
+    Memory,
 }
 
 /// Expired retained messages are looked for this often, while there are any messages.
@@ -74,6 +76,7 @@ impl Shard {
                     self.start_sweep(now);
                 }
                 Timer::Alive => self.handle_alive(now),
+                Timer::Memory => self.handle_memory_timer(),
                 Timer::Sys => {
                     self.publish_sys(now, false);
                     self.wheel

@@ -7,9 +7,10 @@
 
 use super::deliver::Fanout;
 use super::directory::GATED;
+use super::owed::OwedList;
 use super::pauses::PAUSED_BY_OWED;
 use super::{Counter, EndCause, Mail, SessionKey, Shard, ShardId, Violation};
-use crate::message::Message;
+use crate::memory::KeptMessage;
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, QoS, Reason, encode_ack, encode_pingresp};
 use crate::store::Record;
 use crate::time::Time;
@@ -52,15 +53,6 @@ impl Outcome {
     }
 }
 
-/// An answer in its connection's list.
-struct Owed {
-    /// It waits for the log to be durable up to here.
-    mark: u64,
-    /// It waits for this ticket; 0: for none.
-    ticket: u64,
-    answer: Owing,
-}
-
 /// An answer.
 pub(super) enum Owing {
     Ack(Ack),
@@ -83,7 +75,7 @@ pub(super) enum Owing {
 
 /// A message on its way back to its publisher.
 pub(super) struct OwnDelivery {
-    pub message: Rc<Message>,
+    pub message: Rc<KeptMessage>,
     pub topic_hash: u64,
     pub granted: QoS,
     pub retain_as_published: bool,
@@ -123,6 +115,8 @@ pub(super) struct PublishAnswer {
     pub session: SessionKey,
     pub kind: AckKind,
     pub packet_id: PacketId,
+    /// The last of the connection's answers that wait for it, by its number in the list.
+    pub owed: Option<u64>,
 }
 
 /// What waits for the log.
@@ -157,9 +151,9 @@ pub(super) enum ForLog {
 
 /// Everything that waits.
 pub(super) struct Waits {
-    lists: HashMap<u32, VecDeque<Owed>, RandomState>,
+    lists: HashMap<u32, OwedList, RandomState>,
     /// Empty lists, kept for the next.
-    spare: Vec<VecDeque<Owed>>,
+    spare: Vec<OwedList>,
     tickets: VecDeque<Option<Ticket>>,
     /// Number of the first of `tickets`.
     first_ticket: u64,
@@ -201,6 +195,16 @@ impl Waits {
         self.tickets.get_mut(at)
     }
 
+    /// The publish of a ticket that is open, if its answer goes to this connection.
+    fn answer_mut(&mut self, ticket: u64, slot: u32) -> Option<&mut PublishAnswer> {
+        match self.ticket_mut(ticket)? {
+            Some(Ticket { purpose: Purpose::Answer(answer), .. }) => {
+                Some(answer).filter(|to| to.slot == slot)
+            }
+            _ => None,
+        }
+    }
+
     fn is_open(&self, ticket: u64) -> bool {
         let Some(at) = ticket.checked_sub(self.first_ticket) else { return false };
         usize::try_from(at).ok().and_then(|at| self.tickets.get(at)).is_some_and(Option::is_some)
@@ -217,7 +221,7 @@ impl Waits {
         }
     }
 
-    fn keep(&mut self, list: VecDeque<Owed>) {
+    fn keep(&mut self, list: OwedList) {
         if self.spare.len() < SPARE_MAX {
             self.spare.push(list);
         }
@@ -243,10 +247,14 @@ impl Shard {
         if mark > self.journal.durable() {
             self.wait_for_log(mark, ForLog::Owed { slot });
         }
+        let newest = self.waits.answer_mut(ticket, slot).and_then(|answer| answer.owed);
         let Waits { lists, spare, .. } = &mut self.waits;
         let list = lists.entry(slot).or_insert_with(|| spare.pop().unwrap_or_default());
-        list.push_back(Owed { mark, ticket, answer });
+        let number = list.push(mark, ticket, newest, answer);
         let owed = list.len();
+        if let Some(answer) = self.waits.answer_mut(ticket, slot) {
+            answer.owed = Some(number);
+        }
         if owed > self.owed_max(slot) && self.pause(slot, PAUSED_BY_OWED) {
             self.count(Counter::LimitAnswers, 1);
         }
@@ -368,8 +376,10 @@ impl Shard {
 
     /// The answer of a ticket goes to this connection, if the ticket is open.
     pub(super) fn redirect_ticket(&mut self, ticket: u64, to: u32) {
-        if let Some(Some(Ticket { purpose: Purpose::Answer(answer), .. })) = self.waits.ticket_mut(ticket) {
-            answer.slot = to;
+        if let Some(Some(Ticket { purpose: Purpose::Answer(answer), .. })) = self.waits.ticket_mut(ticket)
+            && answer.slot != to
+        {
+            (answer.slot, answer.owed) = (to, None);
         }
     }
 
@@ -420,12 +430,14 @@ impl Shard {
             }
         }
         let Some(list) = self.waits.lists.get_mut(&answer.slot) else { return };
-        for owed in list.iter_mut().filter(|owed| owed.ticket == ticket) {
-            owed.ticket = 0;
-            owed.mark = owed.mark.max(mark);
-            let session = self.directory.resolve(answer.session);
-            let version = session.map_or(ProtocolVersion::V5, |session| self.directory.slot(session).version);
-            owed.answer = publish_answer(version, answer.kind, answer.packet_id, outcome);
+        let session = self.directory.resolve(answer.session);
+        let version = session.map_or(ProtocolVersion::V5, |session| self.directory.slot(session).version);
+        if let Some(newest) = answer.owed {
+            list.for_ticket(ticket, newest, |owed| {
+                owed.ticket = 0;
+                owed.mark = owed.mark.max(mark);
+                owed.answer = publish_answer(version, answer.kind, answer.packet_id, outcome);
+            });
         }
         if mark > self.journal.durable() {
             self.wait_for_log(mark, ForLog::Owed { slot: answer.slot });

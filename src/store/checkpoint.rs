@@ -9,7 +9,8 @@ use super::StoreError;
 use super::directory::{remove, set_aside};
 use super::image::Image;
 use super::recovery::told;
-use super::segment::{Header, LogName, parse_file_name};
+use super::segment::{BLOCK, Header, LogName, parse_file_name};
+use super::source::{SegmentFile, Source};
 use super::spares::Spares;
 use super::state::Changes;
 use std::collections::VecDeque;
@@ -89,7 +90,7 @@ impl Checkpoint {
             // Not its own length only, which is not known, but what it takes on the disk.
             let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
             state.log_bytes.fetch_add(bytes, Ordering::Relaxed);
-            jobs.push_back((path, bytes));
+            jobs.push_back(Waiting { path, bytes, written: None });
         }
         let path = image.path().to_owned();
         let worker = Worker {
@@ -141,12 +142,21 @@ impl Drop for Checkpoint {
     }
 }
 
+/// A segment that is not kept yet.
+struct Waiting {
+    path: PathBuf,
+    /// What it counts for in the bytes of the log.
+    bytes: u64,
+    /// What was written to it, if that is known.
+    written: Option<u64>,
+}
+
 struct Worker {
     path: PathBuf,
     /// None after an error: what the file holds is not known until it is opened anew.
     open: Option<(Image, Changes)>,
     /// Segments that are not kept yet, oldest first.
-    jobs: VecDeque<(PathBuf, u64)>,
+    jobs: VecDeque<Waiting>,
     /// How many of them are applied.
     applied: usize,
     damaged: PathBuf,
@@ -158,7 +168,7 @@ struct Worker {
 }
 
 /// No more changes than this are gathered for a transaction, bytes.
-const CHANGES_BYTES_WANTED: usize = 64 << 20;
+pub(super) const CHANGES_BYTES_WANTED: usize = 64 << 20;
 /// How long after an error the next try comes.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -214,7 +224,9 @@ impl Worker {
 
     fn take(&mut self, job: Job) {
         match job {
-            Job::Segment { path, bytes } => self.jobs.push_back((path, bytes)),
+            Job::Segment { path, bytes } => {
+                self.jobs.push_back(Waiting { path, bytes, written: Some(bytes) });
+            }
             Job::Stop => self.is_stopping = true,
         }
     }
@@ -231,11 +243,11 @@ impl Worker {
         };
         loop {
             while self.applied < self.jobs.len() && changes.bytes() < CHANGES_BYTES_WANTED {
-                self.apply(&image, &mut changes, &self.jobs[self.applied].0)?;
+                self.apply(&image, &mut changes, &self.jobs[self.applied])?;
                 self.applied += 1;
             }
             image.commit(&mut changes)?;
-            for (path, bytes) in self.jobs.drain(..std::mem::take(&mut self.applied)) {
+            for Waiting { path, bytes, .. } in self.jobs.drain(..std::mem::take(&mut self.applied)) {
                 if self.is_stopping || !self.spares.give(&path) {
                     discard(&path);
                 }
@@ -248,22 +260,28 @@ impl Worker {
         }
     }
 
-    fn apply(&self, image: &Image, changes: &mut Changes, path: &Path) -> Result<(), StoreError> {
+    fn apply(&self, image: &Image, changes: &mut Changes, job: &Waiting) -> Result<(), StoreError> {
+        let path = &job.path;
         let name = path.file_name().and_then(|name| name.to_str()).and_then(parse_file_name);
         if let Some((LogName { epoch, shard }, number)) = name
             && changes.has_segment(LogName { epoch, shard }, number)
         {
             return Ok(());
         }
-        let bytes = fs::read(path).map_err(|error| StoreError::new("can't read the segment", path, error))?;
-        let what = match Header::decode(&bytes) {
+        let mut file = SegmentFile::open(path)?;
+        let what = match Header::decode(file.bytes(0, BLOCK)?) {
             None => "the header of the segment can't be read".to_owned(),
             Some(header) => {
-                let replayed = changes.apply_segment(image, &header, &bytes)?;
-                if replayed.gaps.is_empty() {
+                let replayed = changes.apply_source(image, &header, &mut file)?;
+                if !replayed.gaps.is_empty() {
+                    told(&replayed)
+                } else if let Some(written) =
+                    job.written.filter(|&written| (replayed.end as u64) + BLOCK as u64 <= written)
+                {
+                    format!("it ends at byte {} of {written} that were written", replayed.end)
+                } else {
                     return Ok(());
                 }
-                told(&replayed)
             }
         };
         let aside = set_aside(&self.damaged, path)?;

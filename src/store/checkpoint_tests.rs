@@ -109,3 +109,20 @@ fn a_segment_that_was_damaged_since_it_was_written_is_set_aside() {
     assert!(directory.damaged().join(path.file_name().unwrap()).exists() && !path.exists());
     assert_eq!(sessions(&directory), 2);
 }
+
+#[test]
+fn a_sealed_segment_that_was_cut_is_set_aside_and_what_is_left_of_it_is_used() {
+    let scratch = Scratch::new();
+    let directory = scratch.open();
+    let recovery = recover(&directory, 2, 9, WALL).unwrap();
+    let mut log = Log::new(&directory, recovery.epoch, 0);
+    log.frame(1, &[session(4, "a")]);
+    log.frame(2, &[session(8, "b")]);
+    let path = log.seal();
+    fs::write(&path, &fs::read(&path).unwrap()[..8192]).unwrap();
+    recovery.checkpoint.submit(path.clone(), 3 * 4096);
+    wait_until("the checkpoint", || recovery.checkpoint.log_bytes() == 0);
+    recovery.checkpoint.stop();
+    assert!(directory.damaged().join(path.file_name().unwrap()).exists());
+    assert_eq!(sessions(&directory), 1);
+}

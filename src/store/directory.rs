@@ -10,7 +10,7 @@
 //! Files can be read by their owner alone: they hold what clients send to each other.
 
 use super::StoreError;
-use super::segment::{LogName, file_name, parse_file_name};
+use super::segment::{LogName, UNFINISHED, file_name, parse_file_name};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -99,6 +99,23 @@ impl StoreDirectory {
     /// [`StoreError`] if the directory can't be read.
     pub fn segments(&self) -> Result<Vec<SegmentName>, StoreError> {
         segments_in(&self.log())
+    }
+
+    /// Files that were to become segments, and have not got their length.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the directory can't be read.
+    pub(super) fn unfinished(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let log = self.log();
+        let failed = |error| StoreError::new("can't read the state directory", &log, error);
+        let mut unfinished = Vec::new();
+        for entry in fs::read_dir(&log).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if name.to_str().and_then(|name| parse_file_name(name.strip_suffix(UNFINISHED)?)).is_some() {
+                unfinished.push(log.join(name));
+            }
+        }
+        Ok(unfinished)
     }
 
     /// The highest epoch that a file, damaged or not, is named after; 0: none.

@@ -1,5 +1,6 @@
 //! What goes wrong with the store, told to an operator.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,13 @@ impl StoreError {
         cause: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> StoreError {
         StoreError { what: what.into(), path: path.to_owned(), cause: cause.into() }
+    }
+}
+
+/// Bytes in memory can always be read.
+impl From<Infallible> for StoreError {
+    fn from(never: Infallible) -> StoreError {
+        match never {}
     }
 }
 

@@ -3,6 +3,7 @@
 use super::record::{Encoder, Record, put_varint};
 use super::segment::{FRAME_HEAD, LogName, finish_frame, mark_batch};
 use super::{BadRecord, Decoder};
+use std::collections::VecDeque;
 
 /// Frames that go to the disk in one write.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,7 +20,11 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct Journal {
     name: Option<LogName>,
-    /// Frames that no one has taken, and the open one.
+    /// Batches that are as long as they may be, oldest first.
+    full: VecDeque<Batch>,
+    /// Bytes of them.
+    full_bytes: usize,
+    /// The frames after them, and the open one.
     bytes: Vec<u8>,
     /// Where the open frame begins.
     open_at: usize,
@@ -40,6 +45,9 @@ pub struct Journal {
 /// A frame is closed when it has grown to this: a turn may have more than one.
 const FRAME_BYTES_WANTED: usize = 32 << 10;
 
+/// A batch ends with the frame that makes it this long. Only a frame that is longer by itself makes a longer one.
+pub(super) const BATCH_BYTES_WANTED: usize = 4 << 20;
+
 /// A buffer that a single large batch made larger than this is not kept.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
@@ -48,6 +56,8 @@ impl Journal {
     pub fn off() -> Journal {
         Journal {
             name: None,
+            full: VecDeque::new(),
+            full_bytes: 0,
             bytes: Vec::new(),
             open_at: 0,
             encoder: Encoder::default(),
@@ -114,6 +124,8 @@ impl Journal {
     /// The log has failed: nothing that is taken down from now on will ever be durable.
     pub fn fail(&mut self) {
         self.has_failed = true;
+        self.full = VecDeque::new();
+        self.full_bytes = 0;
         self.bytes = Vec::new();
         self.open_at = 0;
     }
@@ -142,21 +154,19 @@ impl Journal {
 
     /// Bytes that wait to be taken.
     pub fn waiting_bytes(&self) -> usize {
-        self.bytes.len()
+        self.full_bytes + self.bytes.len()
     }
 
-    /// Ends the open frame and takes all frames that wait; none if there are none.
+    /// Takes the oldest frames that wait, a batch of some MB at most; none if there are none. The open frame
+    /// ends if it is among them.
     pub fn take(&mut self) -> Option<Batch> {
-        self.seal();
-        if self.bytes.is_empty() {
-            return None;
+        if self.full.is_empty() {
+            self.seal();
         }
-        let capacity = self.bytes.capacity().min(KEPT_BYTES_MAX);
-        let mut bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(capacity));
-        mark_batch(&mut bytes);
-        self.open_at = 0;
-        let first = std::mem::replace(&mut self.first, self.sequence);
-        Some(Batch { bytes, first, last: self.sequence - 1 })
+        // The seal may have made the batch a full one.
+        let Some(batch) = self.full.pop_front() else { return self.end_batch() };
+        self.full_bytes -= batch.bytes.len();
+        Some(batch)
     }
 
     fn seal(&mut self) {
@@ -166,6 +176,25 @@ impl Journal {
             self.open_at = self.bytes.len();
             self.sequence += 1;
         }
+        if self.open_at >= BATCH_BYTES_WANTED
+            && let Some(batch) = self.end_batch()
+        {
+            self.full_bytes += batch.bytes.len();
+            self.full.push_back(batch);
+        }
+    }
+
+    /// The frames behind the last batch, none of which is open, as a batch.
+    fn end_batch(&mut self) -> Option<Batch> {
+        if self.bytes.is_empty() {
+            return None;
+        }
+        let capacity = self.bytes.capacity().min(KEPT_BYTES_MAX);
+        let mut bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(capacity));
+        mark_batch(&mut bytes);
+        self.open_at = 0;
+        let first = std::mem::replace(&mut self.first, self.sequence);
+        Some(Batch { bytes, first, last: self.sequence - 1 })
     }
 }
 
@@ -280,6 +309,39 @@ mod tests {
         assert_eq!((journal.waiting_bytes(), journal.take()), (0, None));
         // Who asks whether something was taken down waits for ever.
         assert_eq!(journal.count(), count + 1000);
+    }
+
+    #[test]
+    fn batches_are_bounded_and_a_longer_one_holds_a_single_frame() {
+        let mut journal = Journal::new(NAME);
+        journal.set_wall_millis(1234);
+        let short = std::iter::repeat_n(40_000, 300);
+        for size in short.chain([5_000_000, 70_000, 9_000_000, 33_000, 5_000_000]) {
+            journal.record(&Record::Message { number: 5, message: message("t", &vec![3; size]) });
+            journal.seal_if_long();
+        }
+        let waiting = journal.waiting_bytes();
+        let (mut batches, mut taken, mut next) = (Vec::new(), 0, 1);
+        while let Some(batch) = journal.take() {
+            taken += batch.bytes.len();
+            assert_eq!(journal.waiting_bytes(), waiting - taken);
+            assert_eq!(batch.first, next, "no frame is passed over");
+            next = batch.last + 1;
+            let longest = if batch.bytes.len() > BATCH_BYTES_WANTED + 41_000 { 9_000_000 } else { 0 };
+            assert!(batch.bytes.len() < BATCH_BYTES_WANTED + longest + 41_000, "{}", batch.bytes.len());
+            batches.push(batch);
+        }
+        assert_eq!(batches.len(), 5);
+        assert_eq!((taken, journal.mark()), (waiting, next - 1));
+        let bytes = segment(&batches);
+        let (sequences, others) = read(&bytes);
+        assert_eq!(sequences, (1..next).collect::<Vec<_>>());
+        assert!(matches!(others[..], [Step::End { torn: false, .. }]), "{others:?}");
+        // What a turn brings that is short stays one batch, and the buffer is kept.
+        journal.record(&Record::Ended { sid: 1 });
+        journal.record(&Record::Ended { sid: 2 });
+        let batch = journal.take().unwrap();
+        assert_eq!((batch.first, batch.last), (next, next));
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //! the log behind it changes ([`Changes`]). The files of both are the room of the feature `runtime`.
 
 mod base;
+#[cfg(feature = "runtime")]
+mod chain;
 mod check;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
@@ -33,6 +35,8 @@ mod replay;
 mod restored;
 pub mod rows;
 pub mod segment;
+#[cfg_attr(feature = "runtime", allow(clippy::disallowed_methods, reason = "the store owns its files"))]
+mod source;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
 mod spares;

@@ -2,14 +2,16 @@
 //! checkpoint's business.
 
 use super::Record;
-use super::segment::{Header, SegmentReader, Step};
+use super::segment::{Header, Place, Walk};
+use super::source::Source;
 use super::{BadRecord, open_body};
+use std::collections::VecDeque;
 
-/// What a segment holds, read once.
+/// What a segment holds, read once, before any of it is applied.
 #[derive(Debug, Default)]
-pub(super) struct Reading<'a> {
-    /// All steps in order, and of each frame whether its records can be read.
-    pub(super) steps: Vec<(Step<'a>, Result<(), BadRecord>)>,
+pub(super) struct Reading {
+    /// Frames whose records can't be read, in order: where they are, and why.
+    pub(super) bad: VecDeque<(usize, BadRecord)>,
     pub(super) passing: Passing,
 }
 
@@ -33,21 +35,22 @@ enum Fate {
 /// A delivery whose number is further from the first than this is taken for one that stays.
 const DISTANCE_MAX: u64 = 64 << 20;
 
-impl<'a> Reading<'a> {
+impl Reading {
     /// Of a whole segment.
-    pub(super) fn of(bytes: &'a [u8], header: &Header) -> Reading<'a> {
+    pub(super) fn of<S: Source>(source: &mut S, header: &Header) -> Result<Reading, S::Error> {
         let mut reading = Reading::default();
-        let mut reader = SegmentReader::new(bytes, header);
+        let mut walk = Walk::new(header);
         let mut settled = Vec::new();
         loop {
-            let step = reader.step();
-            let read = match step {
-                Step::Frame(frame) => reading.passing.read(frame.body, &mut settled),
-                Step::Damage { .. } | Step::End { .. } => Ok(()),
-            };
-            reading.steps.push((step, read));
-            if let Step::End { .. } = step {
-                return reading;
+            match walk.next(source)? {
+                Place::Frame(frame) => {
+                    let body = source.bytes(frame.body_at(), frame.len)?;
+                    if let Err(bad) = reading.passing.read(body, &mut settled) {
+                        reading.bad.push_back((frame.at, bad));
+                    }
+                }
+                Place::Damage { .. } => {}
+                Place::End { .. } => return Ok(reading),
             }
         }
     }

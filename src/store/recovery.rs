@@ -4,20 +4,20 @@
 //! intents that were open are brought to their targets. A torn end is cut. What is damaged is set aside and
 //! told, and everything that can be read is used.
 
-use super::checkpoint::Checkpoint;
+use super::chain::Chain;
+use super::checkpoint::{CHANGES_BYTES_WANTED, Checkpoint};
 use super::directory::{SegmentName, StoreDirectory, remove, sync};
 use super::image::{Image, ImageError};
 use super::replay::Replayed;
 use super::segment::{BLOCK, Header, LogName};
+use super::source::{SegmentFile, Source};
 use super::spares::Spares;
 use super::state::Changes;
 use super::{Restored, RestoredCounts, StoreError, Wall};
 use crate::shard::SHARDS_MAX;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What a start has.
 #[derive(Debug)]
@@ -92,16 +92,70 @@ pub fn recover(
     seed: u64,
     wall: Wall,
 ) -> Result<Recovery, StoreError> {
-    let epoch = directory.highest_epoch()?;
     let mut report = RecoveryReport::default();
     let mut image = open_image(directory, &mut report)?;
-    let mut tail = Tail::new(directory, Changes::new(&image)?, !report.damage.is_empty());
-    for name in directory.segments()? {
-        tail.apply(&image, &name, &mut report)?;
+    let found = report.clone();
+    match recover_from(directory, &mut image, shards, seed, wall, report, true) {
+        Ok(recovered) => recovered.finish(directory, image, shards),
+        // A full disk must not keep a broker from starting that has the memory for what is not written.
+        Err(Interrupted::Commit(_)) => {
+            drop(image);
+            image = Image::open(&directory.checkpoint())?;
+            match recover_from(directory, &mut image, shards, seed, wall, found, false) {
+                Ok(recovered) => recovered.finish(directory, image, shards),
+                Err(Interrupted::Commit(error) | Interrupted::Other(error)) => Err(error),
+            }
+        }
+        Err(Interrupted::Other(error)) => Err(error),
     }
-    tail.resolve(&image, &mut report)?;
+}
+
+/// Why a recovery has not come to its end.
+enum Interrupted {
+    /// Changes could not be written to the checkpoint, though they need not have been.
+    Commit(StoreError),
+    Other(StoreError),
+}
+
+impl From<StoreError> for Interrupted {
+    fn from(error: StoreError) -> Interrupted {
+        Interrupted::Other(error)
+    }
+}
+
+/// What the files of earlier runs have come to.
+struct Recovered {
+    changes: Changes,
+    parts: Vec<Restored>,
+    report: RecoveryReport,
+    /// Of this run.
+    epoch: u64,
+    /// Segments whose changes are not in the checkpoint.
+    pending: Vec<PathBuf>,
+}
+
+/// `commits`: changes that take much memory go to the checkpoint at once.
+fn recover_from(
+    directory: &StoreDirectory,
+    image: &mut Image,
+    shards: usize,
+    seed: u64,
+    wall: Wall,
+    mut report: RecoveryReport,
+    commits: bool,
+) -> Result<Recovered, Interrupted> {
+    let epoch = directory.highest_epoch()?;
+    let mut tail = Tail::new(directory, Changes::new(image)?, !report.damage.is_empty());
+    for name in directory.segments()? {
+        tail.apply(image, &name, &mut report)?;
+        if commits && tail.changes.bytes() > CHANGES_BYTES_WANTED {
+            image.commit(&mut tail.changes).map_err(Interrupted::Commit)?;
+            tail.are_kept();
+        }
+    }
+    tail.resolve(image, &mut report)?;
     let Tail { mut changes, applied, idle, damaged, .. } = tail;
-    let (parts, restored) = changes.restore(&image, shards, seed, wall)?;
+    let (parts, restored) = changes.restore(image, shards, seed, wall)?;
     report.restored = restored;
     report.ignored = changes.ignored();
     report.bad_rows = changes.bad_rows();
@@ -114,13 +168,21 @@ pub fn recover(
         done.append(&mut pending);
     }
     done.extend(damaged);
+    done.extend(directory.unfinished()?);
     for path in &done {
         remove(path)?;
     }
     sync(&directory.log())?;
-    let spares = Spares::new(epoch, shards);
-    let checkpoint = Checkpoint::start(image, changes, pending, directory.damaged(), spares)?;
-    Ok(Recovery { epoch, parts, report, checkpoint })
+    Ok(Recovered { changes, parts, report, epoch, pending })
+}
+
+impl Recovered {
+    fn finish(self, directory: &StoreDirectory, image: Image, shards: usize) -> Result<Recovery, StoreError> {
+        let Recovered { changes, parts, report, epoch, pending } = self;
+        let spares = Spares::new(epoch, shards);
+        let checkpoint = Checkpoint::start(image, changes, pending, directory.damaged(), spares)?;
+        Ok(Recovery { epoch, parts, report, checkpoint })
+    }
 }
 
 /// Opens the checkpoint, or begins a new one in the place of one that can't be read.
@@ -148,8 +210,7 @@ fn open_image(directory: &StoreDirectory, report: &mut RecoveryReport) -> Result
 pub(super) struct Tail<'a> {
     directory: &'a StoreDirectory,
     pub(super) changes: Changes,
-    /// The checkpoint was lost: what it had of the logs is not missing from them.
-    has_lost_image: bool,
+    chain: Chain,
     /// Files whose changes are not in the checkpoint.
     applied: Vec<PathBuf>,
     /// Files that hold nothing that is not in the checkpoint.
@@ -160,8 +221,6 @@ pub(super) struct Tail<'a> {
     torn: BTreeMap<u16, PathBuf>,
     /// Are damaged files set aside? Whoever only looks does not.
     pub(super) sets_aside: bool,
-    /// Of the segments: one after the other is read into it.
-    buffer: Vec<u8>,
 }
 
 /// What a segment's file is.
@@ -176,10 +235,10 @@ pub(super) enum Kind {
     NoHeader,
 }
 
-pub(super) fn kind_of(name: &SegmentName, bytes: &[u8]) -> Kind {
-    match Header::decode(bytes) {
+pub(super) fn kind_of<S: Source>(name: &SegmentName, source: &mut S) -> Result<Kind, S::Error> {
+    Ok(match Header::decode(source.bytes(0, BLOCK)?) {
         // The header is durable before any frame is.
-        None if bytes.iter().skip(BLOCK).all(|&byte| byte == 0) => Kind::Unused,
+        None if source.is_zero(BLOCK, usize::MAX)? => Kind::Unused,
         None => Kind::NoHeader,
         Some(header) if !(1..=SHARDS_MAX).contains(&usize::from(header.shards)) => Kind::NoHeader,
         Some(header)
@@ -188,21 +247,20 @@ pub(super) fn kind_of(name: &SegmentName, bytes: &[u8]) -> Kind {
             Kind::Spare
         }
         Some(header) => Kind::Segment(header),
-    }
+    })
 }
 
 impl<'a> Tail<'a> {
     pub(super) fn new(directory: &'a StoreDirectory, changes: Changes, has_lost_image: bool) -> Tail<'a> {
         Tail {
             directory,
+            chain: Chain::new(changes.meta(), has_lost_image),
             changes,
-            has_lost_image,
             applied: Vec::new(),
             idle: Vec::new(),
             damaged: Vec::new(),
             torn: BTreeMap::new(),
             sets_aside: true,
-            buffer: Vec::new(),
         }
     }
 
@@ -219,38 +277,39 @@ impl<'a> Tail<'a> {
             self.idle.push(path);
             return Ok(());
         }
-        let buffer = std::mem::take(&mut self.buffer);
-        let bytes = read_into(buffer, &path)
-            .map_err(|error| StoreError::new("can't read the segment", &path, error))?;
-        let result = self.apply_bytes(image, name, path, &bytes, report);
-        self.buffer = bytes;
-        result
-    }
-
-    fn apply_bytes(
-        &mut self,
-        image: &Image,
-        name: &SegmentName,
-        path: PathBuf,
-        bytes: &[u8],
-        report: &mut RecoveryReport,
-    ) -> Result<(), StoreError> {
-        let header = match kind_of(name, bytes) {
+        let mut file = SegmentFile::open(&path)?;
+        let kind = kind_of(name, &mut file)?;
+        if let Some((number, what)) = self.chain.fault_at(name, &kind, file.len()) {
+            let path = self.directory.segment_path(name.epoch, name.shard, number);
+            report.damage.push(Damage { path, aside: None, what, means: MEANS_RECORDS });
+        }
+        match kind {
             Kind::Unused | Kind::Spare => {
                 self.idle.push(path);
-                return Ok(());
+                Ok(())
             }
             Kind::NoHeader => {
                 let what = "the header of the segment can't be read".to_owned();
-                return self.report_damage(path, what, report);
+                self.report_damage(path, what, report)
             }
-            Kind::Segment(header) => header,
-        };
+            Kind::Segment(header) => self.apply_segment(image, &header, path, &mut file, report),
+        }
+    }
+
+    fn apply_segment(
+        &mut self,
+        image: &Image,
+        header: &Header,
+        path: PathBuf,
+        file: &mut SegmentFile,
+        report: &mut RecoveryReport,
+    ) -> Result<(), StoreError> {
         if header.epoch > self.changes.meta().epoch {
             self.resolve(image, report)?;
         }
-        let missing = self.missing_before(&header);
-        let replayed = self.changes.apply_segment(image, &header, bytes)?;
+        let missing = self.chain.missing_before(header);
+        let replayed = self.changes.apply_source(image, header, file)?;
+        self.chain.pass(header, replayed.last_sequence.max(header.first_sequence.saturating_sub(1)));
         report.segments += 1;
         report.frames += replayed.frames;
         report.bytes += replayed.end as u64;
@@ -264,7 +323,7 @@ impl<'a> Tail<'a> {
                 report.damage.push(Damage { path: path.clone(), aside: None, what, means: MEANS_RECORDS });
             }
         }
-        self.keep(path, &header, &replayed, report)
+        self.keep(path, header, &replayed, report)
     }
 
     fn keep(
@@ -298,21 +357,9 @@ impl<'a> Tail<'a> {
         Ok(())
     }
 
-    /// What is not there between the last segment of a log and this one.
-    fn missing_before(&self, header: &Header) -> Option<String> {
-        let meta = self.changes.meta();
-        let mark = if meta.epoch == header.epoch { meta.logs.get(&header.shard) } else { None };
-        let next = mark.map_or(0, |mark| mark.number + 1);
-        if mark.is_none() && self.has_lost_image {
-            return None;
-        }
-        if header.number > next {
-            let last = header.number - 1;
-            return Some(format!("segments {next} to {last} of its log are not there or can't be read"));
-        }
-        let next = mark.map_or(1, |mark| mark.last_sequence + 1);
-        let last = header.first_sequence.saturating_sub(1);
-        (next <= last).then(|| format!("frames {next} to {last} of its log can't be read"))
+    /// All changes so far are in the checkpoint.
+    fn are_kept(&mut self) {
+        self.idle.append(&mut self.applied);
     }
 
     /// The epoch is over.
@@ -321,12 +368,6 @@ impl<'a> Tail<'a> {
         report.intents += self.changes.resolve_intents(image)? as u64;
         Ok(())
     }
-}
-
-fn read_into(mut buffer: Vec<u8>, path: &Path) -> io::Result<Vec<u8>> {
-    buffer.clear();
-    File::open(path)?.read_to_end(&mut buffer)?;
-    Ok(buffer)
 }
 
 /// The gaps of a segment in words.

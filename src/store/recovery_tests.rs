@@ -5,6 +5,7 @@ use super::super::{Base, Journal, Record, check_rows, rows::Table};
 use super::*;
 use crate::packet::QoS;
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(in crate::store) const WALL: Wall = Wall { zero_millis: 0 };
@@ -259,7 +260,7 @@ fn a_segment_cut_at_any_byte_gives_the_frames_before() {
         (1..=3).for_each(|sid| log.frame(sid, &[session(sid, &format!("client {sid}"))]));
         fs::read(log.write()).unwrap()
     };
-    for len in (0..whole.len()).step_by(311) {
+    for len in (1..whole.len()).step_by(311).filter(|len| len % BLOCK != 0) {
         let scratch = Scratch::new();
         let directory = scratch.open();
         let path = directory.segment_path(1, 0, 0);
@@ -268,7 +269,16 @@ fn a_segment_cut_at_any_byte_gives_the_frames_before() {
         let (lines, report, _) = recovered(&scratch, 1);
         let batches = [BLOCK, 2 * BLOCK, 3 * BLOCK].iter().filter(|&&at| len >= at + 60).count();
         assert_eq!(lines.len(), batches, "{len}");
-        assert!(report.damage.is_empty(), "{len}: {:?}", report.damage);
+        let told: Vec<&str> = report.damage.iter().map(|damage| &*damage.what).collect();
+        assert_eq!(told, [format!("the file was cut to {len} bytes")]);
+    }
+    // A whole number of blocks is as a crash leaves it, but for the first.
+    for blocks in 0..5 {
+        let scratch = Scratch::new();
+        fs::write(scratch.open().segment_path(1, 0, 0), &whole[..blocks * BLOCK]).unwrap();
+        let (lines, report, _) = recovered(&scratch, 1);
+        assert_eq!(lines.len(), blocks.saturating_sub(1).min(3), "{blocks}");
+        assert_eq!(report.damage.len(), usize::from(blocks == 0), "{blocks}");
     }
 }
 
@@ -340,15 +350,100 @@ fn segments_made_for_later_are_no_damage() {
     let mut log = Log::new(&directory, 3, 0);
     log.frame(1, &[session(4, "a")]);
     let first = log.seal();
-    // One that nothing was written to, an empty one, and one that was another segment once.
+    // One that nothing was written to, one that was not made to the end, and one that was another segment once.
     fs::write(directory.segment_path(3, 0, 1), vec![0; 3 * BLOCK]).unwrap();
-    fs::write(directory.segment_path(3, 1, 0), b"").unwrap();
+    fs::write(directory.segment_path(3, 1, 0), vec![0; 3 * BLOCK]).unwrap();
+    let unfinished = directory.log().join("0000000003-000-0000000002.log.new");
+    fs::write(&unfinished, b"").unwrap();
     fs::copy(first, directory.segment_path(3, 2, 0)).unwrap();
     fs::write(directory.log().join("notes.txt"), b"not ours").unwrap();
     drop(directory);
     let (lines, report, epoch) = recovered(&scratch, 2);
     assert_eq!((lines.len(), report.segments, report.damage.len(), epoch), (1, 1, 0, 4));
     assert!(scratch.0.join("log/notes.txt").exists());
+    assert!(!unfinished.exists());
+}
+
+/// The log of a process that was killed: segments 0 to 2, and the file for the next one.
+fn killed(directory: &StoreDirectory) -> [PathBuf; 4] {
+    let mut log = Log::new(directory, 1, 0);
+    let mut paths = [(); 4].map(|()| PathBuf::new());
+    for (number, path) in paths.iter_mut().enumerate().take(3) {
+        let sid = number as u64 + 1;
+        log.frame(sid, &[session(sid, &format!("client {sid}"))]);
+        *path = log.seal();
+    }
+    paths[3] = log.path();
+    fs::write(&paths[3], vec![0; 3 * BLOCK]).unwrap();
+    paths
+}
+
+#[test]
+fn a_segment_that_is_cut_to_nothing_or_missing_is_told_though_it_is_the_last() {
+    let whole = Scratch::new();
+    killed(&whole.open());
+    assert_eq!(recovered(&whole, 2).1.damage, []);
+    for lost in 0..3 {
+        for way in 0..4 {
+            let scratch = Scratch::new();
+            let paths = killed(&scratch.open());
+            match way {
+                0 => fs::write(&paths[lost], b"").unwrap(),
+                1 => fs::remove_file(&paths[lost]).unwrap(),
+                2 => fs::write(&paths[lost], vec![0; 3 * BLOCK]).unwrap(),
+                // The file of another segment.
+                _ => drop(fs::copy(&paths[(lost + 1) % 3], &paths[lost]).unwrap()),
+            }
+            let (lines, report, _) = recovered(&scratch, 2);
+            assert_eq!(lines.len(), 2, "{lost} {way}");
+            let told: Vec<&str> = report.damage.iter().map(|damage| &*damage.what).collect();
+            let missing = format!("segments {lost} to {lost} of its log are not there or can't be read");
+            let wanted =
+                if way == 0 { vec!["the file was cut to 0 bytes", &missing] } else { vec![&*missing] };
+            assert_eq!(told, wanted, "{lost} {way}");
+            assert!(lost < 2 || report.damage.iter().all(|damage| damage.path == paths[lost]));
+        }
+    }
+    // All of a log but the file for its next segment.
+    let scratch = Scratch::new();
+    let paths = killed(&scratch.open());
+    paths[..3].iter().for_each(|path| fs::remove_file(path).unwrap());
+    let (_, report, _) = recovered(&scratch, 2);
+    assert!(report.damage[0].what.contains("segments 0 to 2"), "{:?}", report.damage);
+    // What the checkpoint has is not missing.
+    let scratch = Scratch::new();
+    let paths = killed(&scratch.open());
+    let spare = fs::read(&paths[3]).unwrap();
+    recovered(&scratch, 2);
+    fs::write(&paths[3], spare).unwrap();
+    assert_eq!(recovered(&scratch, 2).1.damage, []);
+}
+
+#[test]
+fn a_log_of_many_changes_is_kept_piece_by_piece() {
+    let scratch = Scratch::new();
+    let directory = scratch.open();
+    let mut log = Log::new(&directory, 1, 0);
+    let long = "x".repeat(60_000);
+    for number in 1..=2400 {
+        let id = format!("{number}{long}");
+        log.frame(number, &[session(number, &id)]);
+        if number > 500 {
+            log.frame(number, &[Record::Ended { sid: number - 500 }]);
+        }
+        if number % 40 == 0 {
+            log.seal();
+        }
+    }
+    log.seal();
+    let mut report = RecoveryReport::default();
+    let mut image = open_image(&directory, &mut report).unwrap();
+    let recovered = recover_from(&directory, &mut image, 2, 9, WALL, report, true);
+    let Ok(Recovered { changes, parts, report, pending, .. }) = recovered else { panic!("it can be read") };
+    assert_eq!(parts.iter().map(|part| part.sessions.len()).sum::<usize>(), 500);
+    assert!(changes.bytes() < CHANGES_BYTES_WANTED + (8 << 20), "{}", changes.bytes());
+    assert!(!pending.is_empty() && pending.len() < 60, "{}", pending.len());
+    assert_eq!(report.segments, 61);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use super::StoreError;
 use super::base::Base;
 use super::passing::{Passing, Reading};
-use super::segment::{Header, Step};
+use super::segment::{Header, Place, Walk};
+use super::source::Source;
 use super::state::Changes;
 
 /// A stretch of a segment that could not be read.
@@ -44,30 +45,44 @@ impl Changes {
         header: &Header,
         bytes: &[u8],
     ) -> Result<Replayed, StoreError> {
+        self.apply_source(base, header, &mut { bytes })
+    }
+
+    /// As [`Changes::apply_segment`], of a segment that need not be in memory. It is read twice.
+    pub(super) fn apply_source<S: Source>(
+        &mut self,
+        base: &dyn Base,
+        header: &Header,
+        source: &mut S,
+    ) -> Result<Replayed, StoreError>
+    where
+        StoreError: From<S::Error>,
+    {
         let mut replayed = Replayed::default();
-        let Reading { steps, passing } = Reading::of(bytes, header);
+        let Reading { mut bad, passing } = Reading::of(source, header)?;
         self.passing = passing;
-        for (step, read) in steps {
-            match (step, read) {
-                (Step::Frame(frame), Ok(())) => {
+        let mut walk = Walk::new(header);
+        loop {
+            match walk.next(source)? {
+                Place::Frame(frame) => {
                     replayed.last_sequence = frame.sequence;
-                    self.apply_sound_frame(base, header, frame.body)?;
+                    if bad.front().is_some_and(|(at, _)| *at == frame.at) {
+                        let (from, bad) = bad.pop_front().expect("it is there");
+                        let what = format!("a frame of another version of midge ({bad})");
+                        replayed.add_gap(Gap { from, to: frame.body_at() + frame.len, what });
+                        continue;
+                    }
+                    let body = source.bytes(frame.body_at(), frame.len)?;
+                    self.apply_sound_frame(base, header, body)?;
                     replayed.frames += 1;
                 }
-                (Step::Frame(frame), Err(bad)) => {
-                    replayed.last_sequence = frame.sequence;
-                    replayed.gaps.push(Gap {
-                        from: frame.at,
-                        to: frame.at + frame.body.len(),
-                        what: format!("a frame of another version of midge ({bad})"),
-                    });
+                Place::Damage { from, to } => {
+                    replayed.add_gap(Gap { from, to, what: "bytes that can't be read".to_owned() });
                 }
-                (Step::Damage { from, to }, _) => {
-                    replayed.gaps.push(Gap { from, to, what: "bytes that can't be read".to_owned() });
-                }
-                (Step::End { at, torn }, _) => {
+                Place::End { at, torn } => {
                     replayed.end = at;
                     replayed.torn = torn;
+                    break;
                 }
             }
         }
@@ -77,3 +92,20 @@ impl Changes {
         Ok(replayed)
     }
 }
+
+impl Replayed {
+    /// The first ones are told one by one.
+    fn add_gap(&mut self, gap: Gap) {
+        let is_full = self.gaps.len() >= GAPS_MAX;
+        match self.gaps.last_mut() {
+            Some(last) if is_full => {
+                last.what = "frames and bytes that can't be read".to_owned();
+                last.to = gap.to;
+            }
+            _ => self.gaps.push(gap),
+        }
+    }
+}
+
+/// Further gaps of a segment are told as one with the last.
+const GAPS_MAX: usize = 50;

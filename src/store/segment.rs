@@ -9,6 +9,8 @@
 //! A batch is written only when the one before is durable. So a frame that can't be read is a torn end if
 //! no batch begins after it, and damage if one does.
 
+use super::source::{PIECE_BYTES, Source};
+
 /// Segments are written in blocks of this many bytes.
 pub const BLOCK: usize = 4096;
 
@@ -114,6 +116,9 @@ pub fn parse_file_name(file_name: &str) -> Option<(LogName, u64)> {
     (self::file_name(name, number) == file_name).then_some((name, number))
 }
 
+/// What is added to the name of a segment's file as long as the file has not its length.
+pub const UNFINISHED: &str = ".new";
+
 /// Finishes a frame whose head and body lie in `frame`; the head is filled in.
 pub(super) fn finish_frame(name: LogName, sequence: u64, frame: &mut [u8]) {
     let body_len = u32::try_from(frame.len() - FRAME_HEAD).expect("a turn's records are bounded");
@@ -131,13 +136,19 @@ pub(super) fn mark_batch(batch: &mut [u8]) {
 }
 
 fn checksum(name: LogName, sequence: u64, body: &[u8]) -> u32 {
+    let mut hasher = begin_checksum(name, sequence, body.len());
+    hasher.update(body);
+    hasher.finalize()
+}
+
+/// A checksum to which the body is still to be added.
+fn begin_checksum(name: LogName, sequence: u64, body_len: usize) -> crc32fast::Hasher {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&name.epoch.to_le_bytes());
     hasher.update(&name.shard.to_le_bytes());
     hasher.update(&sequence.to_le_bytes());
-    hasher.update(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
-    hasher.update(body);
-    hasher.finalize()
+    hasher.update(&u32::try_from(body_len).unwrap_or(u32::MAX).to_le_bytes());
+    hasher
 }
 
 /// A frame that was read.
@@ -149,7 +160,6 @@ pub struct Frame<'a> {
     pub body: &'a [u8],
     /// Offset in the segment.
     pub at: usize,
-    is_batch_start: bool,
 }
 
 /// What stands at a place of a segment.
@@ -174,98 +184,162 @@ pub enum Step<'a> {
     },
 }
 
-/// Reads a segment frame by frame.
+/// What stands at a place of a segment, as [`Step`], of a segment that need not be in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Frame(FramePlace),
+    Damage { from: usize, to: usize },
+    End { at: usize, torn: bool },
+}
+
+/// Where a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FramePlace {
+    pub(super) sequence: u64,
+    pub(super) at: usize,
+    /// Length of its body.
+    pub(super) len: usize,
+    is_batch_start: bool,
+}
+
+impl FramePlace {
+    /// Where its body begins.
+    pub(super) fn body_at(&self) -> usize {
+        self.at + FRAME_HEAD
+    }
+}
+
+/// Reads a segment in memory frame by frame.
 #[derive(Debug)]
 pub struct SegmentReader<'a> {
     bytes: &'a [u8],
-    name: LogName,
-    at: usize,
-    next_sequence: u64,
+    walk: Walk,
 }
 
 impl<'a> SegmentReader<'a> {
     /// A reader behind the header. `bytes` is the whole segment.
     pub fn new(bytes: &'a [u8], header: &Header) -> SegmentReader<'a> {
-        let name = LogName { epoch: header.epoch, shard: header.shard };
-        SegmentReader { bytes, name, at: BLOCK, next_sequence: header.first_sequence }
+        SegmentReader { bytes, walk: Walk::new(header) }
     }
 
     /// The next frame, a gap, or the end; after the end, the end again.
     pub fn step(&mut self) -> Step<'a> {
-        if let Some(frame) = self.frame_at(self.at, self.next_sequence) {
-            return self.take(frame);
+        let Ok(place) = self.walk.next(&mut self.bytes);
+        match place {
+            Place::Frame(place) => {
+                let FramePlace { sequence, at, len, .. } = place;
+                Step::Frame(Frame { sequence, body: &self.bytes[place.body_at()..][..len], at })
+            }
+            Place::Damage { from, to } => Step::Damage { from, to },
+            Place::End { at, torn } => Step::End { at, torn },
+        }
+    }
+}
+
+/// Goes through a segment frame by frame.
+#[derive(Debug)]
+pub(super) struct Walk {
+    name: LogName,
+    at: usize,
+    next_sequence: u64,
+}
+
+impl Walk {
+    /// Behind the header.
+    pub(super) fn new(header: &Header) -> Walk {
+        let name = LogName { epoch: header.epoch, shard: header.shard };
+        Walk { name, at: BLOCK, next_sequence: header.first_sequence }
+    }
+
+    /// The next frame, a gap, or the end; after the end, the end again.
+    pub(super) fn next<S: Source>(&mut self, source: &mut S) -> Result<Place, S::Error> {
+        if let Some(frame) = self.frame_at(source, self.at, self.next_sequence)? {
+            return Ok(self.take(frame));
         }
         let boundary = self.at.next_multiple_of(BLOCK);
-        if boundary != self.at && self.is_zero(self.at, boundary) {
+        if boundary != self.at && boundary <= source.len() && source.is_zero(self.at, boundary)? {
             // The rest of a batch's last block.
-            if let Some(frame) = self.frame_at(boundary, self.next_sequence) {
-                return self.take(frame);
+            if let Some(frame) = self.frame_at(source, boundary, self.next_sequence)? {
+                return Ok(self.take(frame));
             }
             self.at = boundary;
         }
         let from = self.at;
-        match self.find_batch(self.at.next_multiple_of(BLOCK).max(BLOCK)) {
+        Ok(match self.find_batch(source, self.at.next_multiple_of(BLOCK).max(BLOCK))? {
             Some(to) => {
                 self.at = to;
                 self.next_sequence = 0;
-                Step::Damage { from, to }
+                Place::Damage { from, to }
             }
             None => {
-                let head_end = (from + FRAME_HEAD).min(self.bytes.len());
-                Step::End { at: from, torn: from < self.bytes.len() && !self.is_zero(from, head_end) }
+                let head_end = (from + FRAME_HEAD).min(source.len());
+                Place::End { at: from, torn: from < source.len() && !source.is_zero(from, head_end)? }
             }
-        }
+        })
     }
 
-    fn take(&mut self, frame: Frame<'a>) -> Step<'a> {
-        self.at = frame.at + FRAME_HEAD + frame.body.len();
+    fn take(&mut self, frame: FramePlace) -> Place {
+        self.at = frame.body_at() + frame.len;
         self.next_sequence = frame.sequence + 1;
-        Step::Frame(frame)
+        Place::Frame(frame)
     }
 
     /// A batch that begins after this place, in a block of its own.
-    fn find_batch(&self, from: usize) -> Option<usize> {
+    fn find_batch<S: Source>(&self, source: &mut S, from: usize) -> Result<Option<usize>, S::Error> {
         let after = self.next_sequence;
-        (from..self.bytes.len()).step_by(BLOCK).find(|&at| {
-            at > self.at
-                && self.has_likely_head(at)
-                && self.frame_at(at, 0).is_some_and(|frame| frame.is_batch_start && frame.sequence > after)
-        })
+        for at in (from..source.len()).step_by(BLOCK).filter(|&at| at > self.at) {
+            if self.has_likely_head(source, at)?
+                && let Some(frame) = self.frame_at(source, at, 0)?
+                && frame.is_batch_start
+                && frame.sequence > after
+            {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
     }
 
     /// Bytes of something else seldom look like a head whose sequence is near: no checksum is computed over
     /// whatever length they seem to say.
-    fn has_likely_head(&self, at: usize) -> bool {
-        let sequence = self.bytes.get(at + 8..).and_then(|rest| rest.first_chunk::<8>());
-        sequence.is_some_and(|&bytes| {
+    fn has_likely_head<S: Source>(&self, source: &mut S, at: usize) -> Result<bool, S::Error> {
+        let sequence = source.bytes(at, FRAME_HEAD)?.get(8..).and_then(|rest| rest.first_chunk::<8>());
+        Ok(sequence.is_some_and(|&bytes| {
             u64::from_le_bytes(bytes).wrapping_sub(self.next_sequence) <= SEQUENCE_GAP_MAX
-        })
+        }))
     }
 
     /// The frame at a place, if its checksum is right and, unless 0, its sequence is the one expected.
-    fn frame_at(&self, at: usize, expected: u64) -> Option<Frame<'a>> {
-        let head = self.bytes.get(at..at + FRAME_HEAD)?;
+    fn frame_at<S: Source>(
+        &self,
+        source: &mut S,
+        at: usize,
+        expected: u64,
+    ) -> Result<Option<FramePlace>, S::Error> {
+        let Some(&head) = source.bytes(at, FRAME_HEAD)?.first_chunk::<FRAME_HEAD>() else { return Ok(None) };
         let word = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
         let length = word(0);
         let len = (length & !BATCH_START) as usize;
-        if len == 0 || len > FRAME_BODY_MAX {
-            return None;
+        if len == 0 || len > FRAME_BODY_MAX || len > source.len() - (at + FRAME_HEAD) {
+            return Ok(None);
         }
-        let body = self.bytes.get(at + FRAME_HEAD..)?.get(..len)?;
         let sequence = u64::from_le_bytes(head[8..16].try_into().expect("eight bytes"));
-        if (expected != 0 && sequence != expected)
-            || sequence == u64::MAX
-            || checksum(self.name, sequence, body) != word(4)
-        {
-            return None;
+        if (expected != 0 && sequence != expected) || sequence == u64::MAX {
+            return Ok(None);
         }
-        Some(Frame { sequence, body, at, is_batch_start: length & BATCH_START != 0 })
-    }
-
-    fn is_zero(&self, from: usize, to: usize) -> bool {
-        self.bytes
-            .get(from..to.min(self.bytes.len()))
-            .is_some_and(|bytes| bytes.iter().all(|&byte| byte == 0))
+        // A body is seldom longer than a piece; what only seems to be one takes no more memory than that.
+        let mut hasher = begin_checksum(self.name, sequence, len);
+        let (from, mut done) = (at + FRAME_HEAD, 0);
+        while done < len {
+            let piece = source.bytes(from + done, (len - done).min(PIECE_BYTES))?;
+            if piece.is_empty() {
+                return Ok(None);
+            }
+            hasher.update(piece);
+            done += piece.len();
+        }
+        let is_sound = hasher.finalize() == word(4);
+        let is_batch_start = length & BATCH_START != 0;
+        Ok(is_sound.then_some(FramePlace { sequence, at, len, is_batch_start }))
     }
 }
 

@@ -1,16 +1,17 @@
 //! `midge store verify`, `dump` and `repair`: what an operator does to a store that no broker uses.
 
+use super::chain::Chain;
 use super::check_rows;
 use super::directory::StoreDirectory;
 use super::image::{Image, ImageError};
 use super::recovery::{Kind, RecoveryReport, Tail, kind_of, recover};
 use super::rows::{
-    self, DeliveryRow, Presence, RetainedRow, SessionRow, SubscriptionRow, Table, decode_message,
+    self, DeliveryRow, Meta, Presence, RetainedRow, SessionRow, SubscriptionRow, Table, decode_message,
 };
-use super::segment::{Header, SegmentReader, Step};
+use super::segment::{Header, Place, Walk};
+use super::source::{SegmentFile, Source};
 use super::state::Changes;
 use super::{StoreError, StoredMessage, Wall, open_body};
-use std::fs;
 use std::io::Write;
 use std::path::Path;
 
@@ -23,8 +24,10 @@ pub fn verify(path: &Path, out: &mut impl Write) -> Result<bool, StoreError> {
     let directory = open(path)?;
     let mut is_sound = true;
     let mut lines: Vec<String> = Vec::new();
+    let (mut meta, mut has_lost_image) = (Meta::default(), false);
     match open_image(&directory)? {
         Some(Ok(image)) => {
+            meta = Changes::new(&image)?.meta().clone();
             let wrong = check_rows(&image)?;
             is_sound &= wrong.is_empty();
             let sound = if wrong.is_empty() { "sound" } else { "damaged" };
@@ -32,15 +35,22 @@ pub fn verify(path: &Path, out: &mut impl Write) -> Result<bool, StoreError> {
             lines.extend(wrong);
         }
         Some(Err(error)) => {
-            is_sound = false;
+            (is_sound, has_lost_image) = (false, true);
             lines.push(format!("{}: damaged: {}", directory.checkpoint().display(), error.cause));
         }
         None => lines.push(format!("{}: there is none", directory.checkpoint().display())),
     }
+    let mut chain = Chain::new(&meta, has_lost_image);
     for name in directory.segments()? {
         let path = directory.segment_path(name.epoch, name.shard, name.number);
-        let bytes = read(&path)?;
-        let told = match kind_of(&name, &bytes) {
+        if meta.epoch > name.epoch || chain.has_passed(&name) {
+            lines.push(format!("{}: in the checkpoint", path.display()));
+            continue;
+        }
+        let mut file = SegmentFile::open(&path)?;
+        let kind = kind_of(&name, &mut file)?;
+        let fault = chain.fault_at(&name, &kind, file.len());
+        let told = match kind {
             Kind::Unused => "unused".to_owned(),
             Kind::Spare => "kept for a later segment".to_owned(),
             Kind::NoHeader => {
@@ -48,12 +58,23 @@ pub fn verify(path: &Path, out: &mut impl Write) -> Result<bool, StoreError> {
                 "damaged: the header can't be read".to_owned()
             }
             Kind::Segment(header) => {
-                let (told, sound) = check_segment(&header, &bytes);
-                is_sound &= sound;
-                told
+                let missing = chain.missing_before(&header);
+                let checked = check_segment(&header, &mut file)?;
+                chain.pass(&header, checked.last_sequence);
+                is_sound &= checked.is_sound;
+                if let Some(missing) = missing.filter(|_| checked.frames > 0) {
+                    is_sound = false;
+                    lines.push(format!("{}: damaged: {missing}", path.display()));
+                }
+                checked.told
             }
         };
         lines.push(format!("{}: {told}", path.display()));
+        if let Some((number, what)) = fault {
+            is_sound = false;
+            let path = directory.segment_path(name.epoch, name.shard, number);
+            lines.push(format!("{}: damaged: {what}", path.display()));
+        }
     }
     for line in lines {
         print(out, &line)?;
@@ -141,29 +162,41 @@ fn open_image(directory: &StoreDirectory) -> Result<Option<Result<Image, StoreEr
     }
 }
 
-/// What is to be said of a segment, and whether it is sound.
-fn check_segment(header: &Header, bytes: &[u8]) -> (String, bool) {
-    let mut reader = SegmentReader::new(bytes, header);
-    let (mut frames, mut records, mut sound, mut told) = (0, 0, true, String::new());
+/// What was found of a segment.
+struct Checked {
+    told: String,
+    is_sound: bool,
+    frames: u64,
+    last_sequence: u64,
+}
+
+fn check_segment(header: &Header, file: &mut SegmentFile) -> Result<Checked, StoreError> {
+    let mut walk = Walk::new(header);
+    let (mut records, mut damage) = (0, String::new());
+    let last_sequence = header.first_sequence.saturating_sub(1);
+    let mut checked = Checked { told: String::new(), is_sound: true, frames: 0, last_sequence };
     loop {
-        match reader.step() {
-            Step::Frame(frame) => {
-                frames += 1;
-                match count_records(frame.body) {
+        match walk.next(file)? {
+            Place::Frame(frame) => {
+                checked.frames += 1;
+                checked.last_sequence = frame.sequence;
+                match count_records(file.bytes(frame.body_at(), frame.len)?) {
                     Some(count) => records += count,
                     None => {
-                        sound = false;
-                        told += &format!(", damaged: the frame at byte {} is of another version", frame.at);
+                        checked.is_sound = false;
+                        damage += &format!(", damaged: the frame at byte {} is of another version", frame.at);
                     }
                 }
             }
-            Step::Damage { from, to } => {
-                sound = false;
-                told += &format!(", damaged: bytes {from} to {to} can't be read");
+            Place::Damage { from, to } => {
+                checked.is_sound = false;
+                damage += &format!(", damaged: bytes {from} to {to} can't be read");
             }
-            Step::End { at, torn } => {
+            Place::End { at, torn } => {
                 let torn = if torn { " in an unfinished batch" } else { "" };
-                return (format!("{frames} frames, {records} records, ends at byte {at}{torn}{told}"), sound);
+                let frames = checked.frames;
+                checked.told = format!("{frames} frames, {records} records, ends at byte {at}{torn}{damage}");
+                return Ok(checked);
             }
         }
     }
@@ -263,10 +296,6 @@ fn shown(message: &StoredMessage<'_>) -> String {
 
 fn print(out: &mut impl Write, line: &str) -> Result<(), StoreError> {
     writeln!(out, "{line}").map_err(|error| StoreError::new("can't write to", Path::new("the output"), error))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    fs::read(path).map_err(|error| StoreError::new("can't read the segment", path, error))
 }
 
 #[cfg(test)]

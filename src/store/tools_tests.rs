@@ -3,6 +3,7 @@ use super::super::recovery::tests::{Log, Scratch, WALL};
 use super::super::state::tests::{delivery, session, stored, subscribed};
 use super::*;
 use crate::packet::QoS;
+use std::fs;
 use std::path::PathBuf;
 
 fn text(tool: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -60,6 +61,37 @@ fn verify_tells_a_sound_store_from_a_damaged_one() {
     fs::write(scratch.0.join("checkpoint.redb"), b"no checkpoint").unwrap();
     let told = text(|out| assert!(!verify(&scratch.0, out).unwrap()));
     assert!(told.contains("checkpoint.redb: damaged"), "{told}");
+}
+
+#[test]
+fn verify_tells_of_a_segment_that_is_cut_or_missing() {
+    for is_last in [false, true] {
+        for way in 0..3 {
+            let scratch = Scratch::new();
+            filled(&scratch);
+            let directory = scratch.open();
+            let mut log = Log::new(&directory, 3, 1);
+            let mut paths = Vec::new();
+            for number in 0..3 {
+                log.frame(number, &[session(100 + 4 * number, "c")]);
+                paths.push(log.seal());
+            }
+            fs::write(log.path(), vec![0; 3 * 4096]).unwrap();
+            drop(directory);
+            let told = text(|out| assert!(verify(&scratch.0, out).unwrap()));
+            assert!(told.contains("unused"), "{told}");
+            let lost = &paths[if is_last { 2 } else { 0 }];
+            match way {
+                0 => fs::write(lost, b"").unwrap(),
+                1 => fs::remove_file(lost).unwrap(),
+                _ => fs::write(lost, &fs::read(lost).unwrap()[..5000]).unwrap(),
+            }
+            let told = text(|out| assert!(!verify(&scratch.0, out).unwrap()));
+            let what = if way == 2 { "cut to 5000 bytes" } else { "not there or can't be read" };
+            assert!(told.contains(what), "{told}");
+            assert_eq!(text(|out| assert!(!verify(&scratch.0, out).unwrap())), told, "nothing was changed");
+        }
+    }
 }
 
 #[test]

@@ -36,15 +36,14 @@ fn run_refused(call: i32, errno: i32) -> Option<Output> {
         &format!("uring-{call}-{errno}"),
         "[runtime]\nshards = 1\n[[listeners]]\naddress = \"127.0.0.1:0\"\n",
     );
-    let child = Command::new("python3")
-        .args(["-c", REFUSE, &call.to_string(), &errno.to_string()])
-        .arg(env!("CARGO_BIN_EXE_midge"))
-        .arg("--config")
-        .arg(file)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
+    let mut command = Command::new("python3");
+    command.args(["-c", REFUSE, &call.to_string(), &errno.to_string()]);
+    finish(command.arg(env!("CARGO_BIN_EXE_midge")).arg("--config").arg(file))
+}
+
+/// What a command says that ends soon; none where python3, or what it is to arrange, is not there.
+fn finish(command: &mut Command) -> Option<Output> {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = match child {
         Ok(child) => child,
         Err(error) => {
@@ -52,7 +51,7 @@ fn run_refused(call: i32, errno: i32) -> Option<Output> {
             return None;
         }
     };
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(30);
     while child.try_wait().expect("our child").is_none() {
         if Instant::now() > until {
             let _ = child.kill();
@@ -86,4 +85,32 @@ fn refused_io_uring_ends_the_start_with_what_to_do() {
         }
         assert!(!said.contains("Listening") && !said.contains("panicked"), "{said}");
     }
+}
+
+/// Becomes the program that follows, without the right to lock more memory than is allowed (CAP_IPC_LOCK), and with
+/// so many bytes of that.
+const LOCK_LITTLE: &str = r#"
+import ctypes, os, resource, sys
+libc = ctypes.CDLL(None, use_errno=True)
+drop_from_bounding_set, ipc_lock = 24, 14
+if libc.prctl(drop_from_bounding_set, ipc_lock, 0, 0, 0) and os.geteuid() == 0:
+    print("no capabilities:", os.strerror(ctypes.get_errno()), file=sys.stderr)
+    sys.exit(77)
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (int(sys.argv[1]), int(sys.argv[1])))
+os.execv(sys.argv[2], sys.argv[2:])
+"#;
+
+#[test]
+fn too_little_locked_memory_for_all_shards_is_named_with_what_they_need() {
+    // Enough for one shard, and far from enough for all.
+    let file = config_file("memlock", "[runtime]\nshards = 24\n[[listeners]]\naddress = \"127.0.0.1:0\"\n");
+    let mut command = Command::new("python3");
+    command.args(["-c", LOCK_LITTLE, "2097152"]).arg(env!("CARGO_BIN_EXE_midge")).arg("--config").arg(file);
+    let Some(output) = finish(&mut command) else { return };
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for words in ["RLIMIT_MEMLOCK) is 2097152 bytes", "24 shards need ", "LimitMEMLOCK=", "runtime.shards"] {
+        assert!(said.contains(words), "{words} in {said}");
+    }
+    assert!(!said.contains("Listening") && !said.contains("os error 12"), "{said}");
 }

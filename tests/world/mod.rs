@@ -356,7 +356,11 @@ impl World {
             if self.held.contains(&(shard, from)) {
                 continue;
             }
-            for parcel in std::mem::take(&mut self.boxes[shard][from]) {
+            for _ in 0..self.boxes[shard][from].len() {
+                if !self.shards[shard].takes_mails() {
+                    break;
+                }
+                let Some(parcel) = self.boxes[shard][from].pop_front() else { break };
                 busy = true;
                 self.handle_parcel(shard, parcel);
             }

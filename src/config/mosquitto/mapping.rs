@@ -304,8 +304,9 @@ impl Writer<'_> {
             self.put("payload_bytes", TomlValue::Integer(bytes.into()), origin).is_vital = true;
         }
         if let Some((bytes @ 1.., origin)) = from!(global, memory_limit) {
-            let text = "memory_limit bounds all memory: half of it here for the messages that wait, half \
-                        for the retained ones.";
+            self.put("memory_bytes", TomlValue::Integer(bytes.clamp(1, 1 << 50)), origin.clone());
+            let text = "memory_limit bounds all memory: at most half of it is for messages that are kept for \
+                        sessions, and half for the retained ones.";
             let half = bytes / 2;
             let waiting = TomlValue::Integer(half.clamp(1 << 20, 1 << 50));
             self.put("queue_bytes_total", waiting, origin.clone()).comment = Some(text.to_owned());

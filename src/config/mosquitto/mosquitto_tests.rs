@@ -416,6 +416,7 @@ fn limits_and_terms_are_taken_over() {
     assert!(!config.protocol.retain_available);
     assert_eq!(config.protocol.session_expiry_seconds_max, 14 * 86_400);
     assert_eq!(config.sys.interval_seconds, 0);
+    assert_eq!(config.limits.memory_bytes, 100_000_000);
     assert_eq!(config.limits.queue_bytes_total, 50_000_000);
     assert_eq!(config.log.level.word(), "warn");
     assert_eq!(config.log.target.word(), "stdout");

@@ -5,6 +5,7 @@
 //! itself ends when the disk has it, which takes one operation instead of two.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -12,7 +13,11 @@ use glommio::GlommioError;
 use glommio::io::{Directory, DmaFile, OpenOptions};
 
 use crate::config::SyncPolicy;
-use crate::store::segment::BLOCK;
+use crate::store::segment::{BLOCK, UNFINISHED};
+
+/// A longer batch is written piece by piece: the kernel takes no write of 2 GiB, and each needs a buffer of its
+/// size.
+const WRITE_BYTES_MAX: usize = 8 << 20;
 
 /// A segment that is open for writing. Clones share the file.
 #[derive(Clone, Debug)]
@@ -33,6 +38,11 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
+    /// Of a file that can't be had. Without its directory it never will.
+    fn of(error: io::Error) -> Trouble {
+        if is_gone(&error) { Trouble::NotKept(gone(error.to_string())) } else { Trouble::NoRoom(error) }
+    }
+
     pub(super) fn into_cause(self) -> io::Error {
         match self {
             Trouble::NoRoom(cause) | Trouble::NotKept(cause) => cause,
@@ -60,15 +70,17 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Makes a file of `bytes` bytes that is sure to stay, for a segment that begins later.
+    /// Makes a file of `bytes` bytes that is sure to stay, for a segment that begins later. It gets its name when
+    /// it has its length.
     pub(super) async fn create(
         &self,
         path: PathBuf,
         bytes: usize,
         policy: SyncPolicy,
     ) -> Result<SegmentFile, Trouble> {
-        let created = self.open_new(&path, policy).await.map_err(Trouble::NoRoom)?;
-        let mut segment = SegmentFile { file: Rc::new(created), path, bytes_max: 0 };
+        let unfinished = unfinished(&path);
+        let created = self.open_new(&unfinished, policy).await?;
+        let mut segment = SegmentFile { file: Rc::new(created), path: unfinished, bytes_max: 0 };
         if let Err(error) = self.allocate(&mut segment, bytes).await {
             let path = segment.path.clone();
             self.close(segment).await;
@@ -76,8 +88,33 @@ impl Disk {
             return Err(Trouble::NoRoom(error));
         }
         self.sync(&segment).await.map_err(Trouble::NotKept)?;
+        if let Err(error) = glommio::io::rename(&segment.path, &path).await {
+            let error = explain("rename", &segment.path, error);
+            self.close(segment).await;
+            return Err(Trouble::of(error));
+        }
+        segment.path = path;
         self.sync_directory(&segment.path).await.map_err(Trouble::NotKept)?;
         Ok(segment)
+    }
+
+    /// Removes what an attempt to make a file may have left.
+    pub(super) async fn clear(&self, path: &Path) {
+        let _ = self.remove(&unfinished(path)).await;
+        let _ = self.remove(path).await;
+    }
+
+    /// Is the file still the one that is found by its name? What is written to it else is lost with the process.
+    pub(super) fn look_for(segment: &SegmentFile) -> io::Result<()> {
+        let found = std::fs::metadata(&segment.path).map(|metadata| metadata.ino());
+        let cause = match found {
+            Ok(inode) if inode == segment.file.inode() => return Ok(()),
+            Ok(_) => "it is another file".to_owned(),
+            Err(error) if is_gone(&error) => error.to_string(),
+            // That nothing can be told of it is no reason to end the log.
+            Err(_) => return Ok(()),
+        };
+        Err(gone(format!("can't find {}: {cause}", segment.path.display())))
     }
 
     /// Makes an old segment of the same log the file of a later one; none if it isn't of this size. Its blocks are written
@@ -117,33 +154,38 @@ impl Disk {
                 if error.kind() != io::ErrorKind::Unsupported {
                     return Err(error);
                 }
+                let extended = segment.file.truncate(bytes as u64).await;
+                extended.map_err(|error| explain("extend", &segment.path, error))?;
             }
         }
         segment.bytes_max = bytes;
         Ok(())
     }
 
-    /// Writes the parts, one behind the other, and zeros to the end of the last block, in one go.
+    /// Writes the parts, one behind the other, and zeros to the end of the last block: in one go, if it is not
+    /// long, and if the kernel takes all of it. What a write leaves is written by the next one; there is an error
+    /// if a write takes nothing.
     pub(super) async fn write(&self, segment: &SegmentFile, at: usize, parts: &[&[u8]]) -> io::Result<()> {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        let mut buffer = segment.file.alloc_dma_buffer(bytes.next_multiple_of(BLOCK));
-        let mut rest = buffer.as_bytes_mut();
-        for part in parts {
-            let (head, tail) = rest.split_at_mut(part.len());
-            head.copy_from_slice(part);
-            rest = tail;
+        let wanted = bytes.next_multiple_of(BLOCK);
+        let mut done = 0;
+        while done < wanted {
+            let mut buffer = segment.file.alloc_dma_buffer(self.takes((wanted - done).min(WRITE_BYTES_MAX)));
+            fill(buffer.as_bytes_mut(), parts, done);
+            self.before(Operation::Write).await?;
+            let written = segment.file.write_at(buffer, (at + done) as u64).await;
+            let written = written.map_err(|error| explain("write", &segment.path, error))?;
+            let written = self.tells(written);
+            // The part of a block is written again.
+            let taken = written / BLOCK * BLOCK;
+            if taken == 0 {
+                let (path, rest) = (segment.path.display(), wanted - done);
+                let cause = format!("{path} took {written} of {rest} bytes from byte {}", at + done);
+                return Err(io::Error::new(io::ErrorKind::WriteZero, cause));
+            }
+            done += taken;
         }
-        rest.fill(0);
-        let wanted = buffer.len();
-        self.before(Operation::Write).await?;
-        match segment.file.write_at(buffer, at as u64).await {
-            Ok(written) if written == wanted => Ok(()),
-            Ok(written) => Err(io::Error::new(
-                io::ErrorKind::WriteZero,
-                format!("{} took {written} of {wanted} bytes", segment.path.display()),
-            )),
-            Err(error) => Err(explain("write", &segment.path, error)),
-        }
+        Ok(())
     }
 
     /// Ends when the disk has all that was written.
@@ -162,16 +204,16 @@ impl Disk {
         glommio::io::remove(path).await.map_err(|error| explain("remove", path, error))
     }
 
-    async fn open_new(&self, path: &Path, policy: SyncPolicy) -> io::Result<DmaFile> {
-        self.before(Operation::Create).await?;
+    async fn open_new(&self, path: &Path, policy: SyncPolicy) -> Result<DmaFile, Trouble> {
+        self.before(Operation::Create).await.map_err(Trouble::NoRoom)?;
         let opened = open_options(policy).create_new(true).dma_open(path).await;
         opened.map_err(|error| {
             let error = explain("create", path, error);
             if error.kind() != io::ErrorKind::InvalidInput {
-                return error;
+                return Trouble::of(error);
             }
             let advice = "the file system of persistence.directory must support direct I/O (O_DIRECT)";
-            io::Error::new(error.kind(), format!("{error}: {advice}"))
+            Trouble::NoRoom(io::Error::new(error.kind(), format!("{error}: {advice}")))
         })
     }
 
@@ -188,6 +230,30 @@ impl Disk {
         told.await.map_err(|error| explain("sync", directory, error))
     }
 
+    /// Of so many bytes, those that the next write takes.
+    #[cfg(test)]
+    fn takes(&self, bytes: usize) -> usize {
+        self.twin.takes(bytes)
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "the tests' twin takes less")]
+    fn takes(&self, bytes: usize) -> usize {
+        bytes
+    }
+
+    /// Of so many bytes that a write took, those that it says it took.
+    #[cfg(test)]
+    fn tells(&self, written: usize) -> usize {
+        self.twin.tells(written)
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "the tests' twin tells less")]
+    fn tells(&self, written: usize) -> usize {
+        written
+    }
+
     #[cfg(test)]
     async fn before(&self, operation: Operation) -> io::Result<()> {
         self.twin.before(operation).await
@@ -198,6 +264,36 @@ impl Disk {
     async fn before(&self, _: Operation) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The name of a file that has not its length yet.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(UNFINISHED);
+    name.into()
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// The error of a log whose directory is gone, by which it is known.
+fn gone(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, what)
+}
+
+/// Copies what stands from byte `from` on in the parts, and zeros behind it.
+fn fill(mut buffer: &mut [u8], parts: &[&[u8]], mut from: usize) {
+    for part in parts {
+        let passed = from.min(part.len());
+        from -= passed;
+        let part = &part[passed..];
+        let len = part.len().min(buffer.len());
+        let (head, rest) = buffer.split_at_mut(len);
+        head.copy_from_slice(&part[..len]);
+        buffer = rest;
+    }
+    buffer.fill(0);
 }
 
 fn open_options(policy: SyncPolicy) -> OpenOptions {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::packet::QoS;
-use crate::store::segment::{SegmentReader, Step, parse_file_name};
+use crate::store::segment::{SegmentReader, Step, UNFINISHED, parse_file_name};
 use crate::store::{Journal, Record, StoredMessage};
 use std::cell::Cell;
 use std::future::Future;
@@ -16,6 +16,10 @@ pub(super) struct Twin {
     failing: Cell<Option<(Operation, i32)>>,
     held: Cell<Option<Operation>>,
     done: RefCell<Vec<Operation>>,
+    /// The most bytes that a write takes.
+    takes: Cell<Option<usize>>,
+    /// The most bytes that a write says it took.
+    tells: Cell<Option<usize>>,
 }
 
 impl Twin {
@@ -28,6 +32,14 @@ impl Twin {
             Some((failing, error)) if failing == operation => Err(io::Error::from_raw_os_error(error)),
             _ => Ok(()),
         }
+    }
+
+    pub(super) fn takes(&self, bytes: usize) -> usize {
+        self.takes.get().map_or(bytes, |max| max.min(bytes))
+    }
+
+    pub(super) fn tells(&self, written: usize) -> usize {
+        self.tells.get().map_or(written, |max| max.min(written))
     }
 
     fn count(&self, operation: Operation) -> usize {
@@ -218,6 +230,79 @@ fn a_batch_is_not_durable_before_its_write_is_over() {
         bench.twin.held.set(None);
         assert_eq!(short(&bench.settle().await), "d");
         assert!(bench.log.is_idle());
+        bench.done();
+    });
+}
+
+#[test]
+fn a_write_that_takes_a_part_is_gone_on_with() {
+    on_executor(async {
+        for sync in [SyncPolicy::Always, SyncPolicy::Interval, SyncPolicy::Off] {
+            let mut bench = Bench::new("short", sync).await;
+            bench.settle().await;
+            bench.twin.takes.set(Some(3 * BLOCK));
+            let before = bench.twin.count(Operation::Write);
+            assert_eq!(short(&bench.write(13).await), "d", "a short write is no failed disk");
+            assert_eq!(bench.twin.count(Operation::Write) - before, 5);
+            // The first batch of the next segment, with its header.
+            assert_eq!(short(&bench.write(5).await), "sd");
+            bench.twin.takes.set(None);
+            // A part of a block is written again; what is told as written is what counts.
+            bench.twin.tells.set(Some(BLOCK + 100));
+            let before = bench.twin.count(Operation::Write);
+            assert_eq!(short(&bench.write(4).await), "d");
+            assert_eq!(bench.twin.count(Operation::Write) - before, 4);
+            bench.twin.tells.set(None);
+            assert_eq!(short(&bench.write(1).await), "d");
+            assert_eq!(bench.read(), [(0, vec![1]), (1, vec![2, 3, 4])]);
+            bench.done();
+        }
+    });
+}
+
+#[test]
+fn a_part_of_a_batch_is_not_durable() {
+    on_executor(async {
+        let mut bench = Bench::new("short-held", SyncPolicy::Always).await;
+        bench.settle().await;
+        bench.twin.takes.set(Some(2 * BLOCK));
+        bench.submit(9);
+        // Each part waits for the next one.
+        while bench.twin.count(Operation::Write) < 4 {
+            assert_eq!(short(&bench.poll().await), "");
+        }
+        bench.twin.failing.set(Some((Operation::Write, libc::EIO)));
+        assert_eq!(short(&bench.settle().await), "x");
+        assert_eq!(bench.read(), [(0, vec![])], "a torn batch is none");
+        bench.done();
+    });
+}
+
+#[test]
+fn a_write_that_takes_nothing_is_a_failure() {
+    on_executor(async {
+        for taken in [0, BLOCK - 1] {
+            let mut bench = Bench::new("takes-nothing", SyncPolicy::Always).await;
+            bench.settle().await;
+            bench.twin.tells.set(Some(taken));
+            let events = bench.write(2).await;
+            assert!(matches!(&events[..], [LogEvent::Failed { cause }]
+                if cause.kind() == io::ErrorKind::WriteZero && cause.to_string().contains("of 8192 bytes")));
+            bench.done();
+        }
+    });
+}
+
+#[test]
+fn a_long_frame_is_written_in_parts() {
+    on_executor(async {
+        let mut bench = Bench::new("parts", SyncPolicy::Always).await;
+        bench.settle().await;
+        bench.twin.done.borrow_mut().clear();
+        // 20 MiB and the header.
+        assert_eq!(short(&bench.write(5120).await), "sd");
+        assert_eq!(bench.twin.count(Operation::Write), 3);
+        assert_eq!(bench.read(), [(0, vec![]), (1, vec![1])]);
         bench.done();
     });
 }
@@ -622,6 +707,73 @@ fn a_log_begins_only_where_it_can_be_written() {
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().contains("can't create"), "{error}");
         assert_eq!(outstanding.count(), 0);
+    });
+}
+
+#[test]
+fn a_file_for_later_has_its_length_before_its_name_and_comes_after_the_segment_before_it_has_begun() {
+    on_executor(async {
+        let mut bench = Bench::new("names", SyncPolicy::Always).await;
+        bench.write(15).await;
+        bench.twin.held.set(Some(Operation::Write));
+        bench.submit(1);
+        for _ in 0..5 {
+            assert_eq!(short(&bench.poll().await), "");
+        }
+        // The second segment has not begun, and there is none behind it.
+        assert_eq!(files(&bench.directory), [0, 1].map(|number| file_name(NAME, number)));
+        bench.twin.held.set(Some(Operation::Preallocate));
+        let mut events = Vec::new();
+        while files(&bench.directory).len() < 3 {
+            events.extend(bench.poll().await);
+        }
+        assert_eq!(files(&bench.directory)[2], file_name(NAME, 2) + UNFINISHED);
+        assert_eq!(short(&events), "sd");
+        bench.twin.held.set(None);
+        bench.settle().await;
+        assert_eq!(files(&bench.directory)[2], file_name(NAME, 2));
+        for file in files(&bench.directory) {
+            assert_eq!(std::fs::metadata(bench.directory.join(file)).unwrap().len(), SEGMENT as u64);
+        }
+        bench.done();
+    });
+}
+
+#[test]
+fn a_log_whose_directory_is_removed_or_moved_ends_and_says_so() {
+    on_executor(async {
+        for (way, moves) in [("removed", false), ("moved", true)] {
+            let mut bench = Bench::new(way, SyncPolicy::Always).await;
+            bench.settle().await;
+            bench.now += LOOK_INTERVAL;
+            assert_eq!(short(&bench.write(1).await), "d");
+            let away = bench.directory.with_extension("away");
+            std::fs::rename(&bench.directory, &away).unwrap();
+            if !moves {
+                std::fs::remove_dir_all(&away).unwrap();
+            }
+            // Found out before what was written is called durable, if it was not looked at just before.
+            bench.now += LOOK_INTERVAL;
+            let events = bench.write(1).await;
+            let [LogEvent::Failed { cause }] = &events[..] else { panic!("{events:?}") };
+            assert_eq!(cause.kind(), io::ErrorKind::NotFound);
+            assert!(cause.to_string().contains("can't find"), "{cause}");
+            assert!(!bench.log.is_idle());
+            let _ = std::fs::remove_dir_all(away);
+        }
+    });
+}
+
+#[test]
+fn the_next_segment_of_a_log_whose_directory_is_gone_is_no_full_disk() {
+    on_executor(async {
+        let mut bench = Bench::new("gone", SyncPolicy::Always).await;
+        bench.write(15).await;
+        std::fs::remove_dir_all(&bench.directory).unwrap();
+        let events = bench.write(1).await;
+        let Some(LogEvent::Failed { cause }) = events.last() else { panic!("{events:?}") };
+        assert!(cause.to_string().contains("can't create"), "{cause}");
+        assert!(!short(&events).contains('f'), "{events:?}");
     });
 }
 

@@ -48,7 +48,7 @@ async fn ping_pong(mut end: MeshEnd<u64>, asks: bool, busy_executor: bool) {
 }
 
 fn post(end: &mut MeshEnd<u64>, host: &mut Host, to: usize, item: u64) {
-    end.send(to, item).unwrap();
+    end.send(to, item, 0).unwrap();
     for ring in end.wakes() {
         host.net.wake(ring);
     }
@@ -210,7 +210,7 @@ fn a_connection_moves_to_another_shard_with_all_its_bytes() {
                 let Event::Received { slot, buffer } = event else { continue };
                 let bytes = host.take(buffer);
                 let socket = host.net.detach(slot).unwrap();
-                door.send(1, (socket, bytes)).unwrap();
+                door.send(1, (socket, bytes), 0).unwrap();
                 for ring in door.wakes() {
                     host.net.wake(ring);
                 }

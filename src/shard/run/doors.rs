@@ -6,6 +6,7 @@ use crate::control::entrance::user_of_certificate;
 use crate::driver::Buffer;
 use crate::outbox::{Outbox, Range};
 use crate::shard::{Hangup, HoldBack};
+use crate::steps;
 use crate::time::Time;
 use crate::transport::{Door, Fault, Header, Input, Layers, Scratch, TlsIdentity};
 use std::collections::VecDeque;
@@ -165,12 +166,17 @@ impl Doors {
         if self.layers.is_empty() && self.closing.is_empty() && self.answers.is_empty() {
             return;
         }
+        // All clients of a listener may be closed in one turn.
+        self.closing.sort_unstable_by_key(|(slot, _)| *slot);
         let touched: Vec<u32> = outbox.touched().iter().map(|touched| touched.slot).collect();
         for slot in touched {
-            let closing = self.closing.iter_mut().find(|(closing, _)| *closing == slot);
+            let closing = self.closing.binary_search_by_key(&slot, |(closing, _)| {
+                steps::walked(1);
+                *closing
+            });
             let layered = match closing {
-                Some((_, layered)) => Some(layered),
-                None => self.layers.get_mut(slot as usize).and_then(Option::as_mut),
+                Ok(at) => Some(&mut self.closing[at].1),
+                Err(_) => self.layers.get_mut(slot as usize).and_then(Option::as_mut),
             };
             if let Some(layered) = layered {
                 seal_one(slot, &mut layered.layers, &mut self.scratch, &mut self.cipher, outbox);
@@ -364,6 +370,26 @@ mod tests {
         doors.seal(&mut outbox);
         assert!(outbox.touched_of(3).is_some_and(|touched| touched.bytes > 0), "the refusal is sent");
         assert!(doors.answers.is_empty() && doors.closing.is_empty());
+    }
+
+    #[test]
+    fn a_listener_full_of_clients_is_closed_in_few_steps() {
+        const CLIENTS: u32 = 5000;
+        let door = Door { websocket: Some(WebSocketSettings::default()), ..Door::default() };
+        let mut doors = Doors::new([door].into());
+        let mut outbox = Outbox::default();
+        for slot in 0..CLIENTS {
+            doors.open(slot, 0, ([127, 0, 0, 1], 4242).into());
+        }
+        for slot in (0..CLIENTS).rev() {
+            let start = outbox.arena_len();
+            outbox.arena_mut().extend_from_slice(b"\xE0\x01\x8B");
+            outbox.send(slot, Range { start, len: 3 });
+            doors.close(slot);
+        }
+        let ((), steps) = steps::of(|| doors.seal(&mut outbox));
+        assert!(steps <= u64::from(CLIENTS) * 16, "{steps} steps for {CLIENTS} clients");
+        assert!(doors.closing.is_empty() && outbox.touched().len() == CLIENTS as usize);
     }
 
     #[test]

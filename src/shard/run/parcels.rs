@@ -10,6 +10,7 @@ use crate::time::Time;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 
 /// What goes through the mesh: mails of the machine, and sockets on their way home.
 pub enum Parcel {
@@ -17,6 +18,16 @@ pub enum Parcel {
     Mail(Mail),
     /// A connection whose client identifier is at home there.
     Socket(Box<Arrival>),
+}
+
+impl Parcel {
+    /// What it takes beside its place in a box.
+    fn bytes(&self) -> usize {
+        match self {
+            Parcel::Mail(mail) => mail.message_bytes(),
+            Parcel::Socket(arrival) => arrival.guest.bytes.len() + arrival.unsent.len(),
+        }
+    }
 }
 
 /// A connection on its way to another shard.
@@ -34,11 +45,17 @@ pub struct Arrival {
 pub(super) type Overflow = VecDeque<Parcel>;
 
 impl Runner {
+    /// Are there mails that may be taken?
+    pub(super) fn has_mails(&self) -> bool {
+        self.mesh.any_ready() && self.machine.takes_mails()
+    }
+
     pub(super) fn take_mails(&mut self) -> io::Result<()> {
         if self.shared.shards() == 1 {
             return Ok(());
         }
         self.empty_overflow(self.now());
+        let is_stopping = self.control.stop.load(Ordering::Acquire);
         let own = usize::from(self.machine.id());
         for from in (0..self.shared.shards()).filter(|&from| from != own) {
             // As many as a box holds: all that was there when the turn began, see `handle_late`.
@@ -50,6 +67,10 @@ impl Runner {
             let now = self.now();
             self.worked_at = now;
             for _ in 0..waiting {
+                // The boxes fill, and their writers stop reading. The log goes on without them.
+                if !self.machine.takes_mails() && !is_stopping {
+                    return Ok(());
+                }
                 let Some(parcel) = self.mesh.receive(from) else { break };
                 match parcel {
                     Parcel::Mail(mail) => {
@@ -107,7 +128,8 @@ impl Runner {
     pub(super) fn send(&mut self, now: Time, to: ShardId, parcel: Parcel, cause: Option<u32>) {
         let at = usize::from(to);
         let parcel = if self.overflow[at].is_empty() {
-            match self.mesh.send(at, parcel) {
+            let bytes = parcel.bytes();
+            match self.mesh.send(at, parcel, bytes) {
                 Ok(()) => return,
                 Err(parcel) => parcel,
             }
@@ -116,6 +138,7 @@ impl Runner {
         };
         self.overflow[at].push_back(parcel);
         self.overflowing += 1;
+        self.machine.handle_mesh_full(true);
         if let Some(slot) = cause
             && self.pause(slot, HoldBack::Mesh)
         {
@@ -138,7 +161,8 @@ impl Runner {
         }
         for to in 0..self.overflow.len() {
             while let Some(parcel) = self.overflow[to].pop_front() {
-                match self.mesh.send(to, parcel) {
+                let bytes = parcel.bytes();
+                match self.mesh.send(to, parcel, bytes) {
                     Ok(()) => self.overflowing -= 1,
                     Err(parcel) => {
                         self.overflow[to].push_front(parcel);
@@ -149,6 +173,7 @@ impl Runner {
         }
         if self.overflowing == 0 {
             self.overflow.iter_mut().for_each(|list| *list = Overflow::new());
+            self.machine.handle_mesh_full(false);
             for slot in std::mem::take(&mut self.paused_by_mesh) {
                 self.resume(now, slot, HoldBack::Mesh);
             }

@@ -4,7 +4,7 @@
 use super::Runner;
 use crate::config::SyncPolicy;
 use crate::driver::{LogConfig, LogEvent, LogWriter, Outstanding};
-use crate::shard::{Counter, Event, HoldBack, Limit, Shard};
+use crate::shard::{Counter, Event, HoldBack, Limit, Shard, ShardId};
 use crate::store::Submitter;
 use crate::store::segment::LogName;
 use crate::store::{Journal, Restored, Wall};
@@ -52,9 +52,6 @@ struct ToldWait {
     since: Instant,
     last: Instant,
 }
-
-/// Records that wait for the disk; above it who causes more is not read.
-const JOURNAL_BYTES_MAX: usize = 16 << 20;
 
 /// Records that nobody waits for, such as that a delivery is settled, are written with the next ones that
 /// someone does wait for, or after this time: a write of their own would hold up the next.
@@ -126,6 +123,23 @@ impl Store {
     }
 }
 
+fn tell_failure(shard: ShardId, cause: &io::Error) {
+    if cause.kind() == io::ErrorKind::NotFound {
+        tracing::error!(
+            shard,
+            %cause,
+            "the state directory was removed or moved while midge runs: nothing that must be kept is acknowledged \
+             any more; put it back, and start midge anew"
+        );
+    } else {
+        tracing::error!(
+            shard,
+            %cause,
+            "the disk has failed: nothing that must be kept is acknowledged any more; mend it, and start midge anew"
+        );
+    }
+}
+
 impl Runner {
     /// Takes in what has become of the writes.
     pub(super) fn read_log(&mut self, now: Time) {
@@ -148,11 +162,7 @@ impl Runner {
                     self.machine.handle_store_full(false);
                 }
                 LogEvent::Failed { cause } => {
-                    tracing::error!(
-                        shard,
-                        %cause,
-                        "the disk has failed: nothing that must be kept is acknowledged any more; mend it, and start midge anew"
-                    );
+                    tell_failure(shard, &cause);
                     self.machine.handle_store_failed();
                     // No write comes any more for which they could wait, and the journal takes nothing down.
                     self.resume_for_log(now);
@@ -216,12 +226,12 @@ impl Runner {
         }
     }
 
-    /// Stops reading from a connection that brings more than the disk takes.
-    pub(super) fn hold_back(&mut self, now: Time, slot: u32) {
-        if self.machine.journal_bytes() <= JOURNAL_BYTES_MAX || !self.machine.has_connection(slot) {
-            return;
+    /// Is the log so far behind that nothing of a connection may be handled? Then the connection is paused.
+    pub(super) fn hold_back(&mut self, now: Time, slot: u32) -> bool {
+        if !self.machine.is_log_far_behind() || !self.machine.has_connection(slot) {
+            return false;
         }
-        let Some(store) = &mut self.store else { return };
+        let Some(store) = &mut self.store else { return false };
         if store.paused.is_empty() {
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitLog, 1);
             self.log.write(now, &Event::LimitReached { limit: Limit::Log, client: "".into() });
@@ -231,11 +241,12 @@ impl Runner {
         {
             store.paused.insert(slot);
         }
+        true
     }
 
     fn resume_for_log(&mut self, now: Time) {
         let Some(store) = &mut self.store else { return };
-        if store.paused.is_empty() || self.machine.journal_bytes() > JOURNAL_BYTES_MAX / 2 {
+        if store.paused.is_empty() || self.machine.is_log_behind() {
             return;
         }
         for slot in std::mem::take(&mut store.paused) {
@@ -248,18 +259,18 @@ impl Runner {
         let Some(mut store) = self.store.take() else { return };
         let _guard = outstanding.enter();
         let end = Instant::now() + Duration::from_secs(5);
-        while !store.writer.is_idle() && Instant::now() < end {
-            glommio::timer::sleep(Duration::from_micros(100)).await;
-            while let Some(event) = store.writer.poll(Instant::now()) {
-                if let LogEvent::Sealed { path, bytes } = event {
-                    store.checkpoint.submit(path, bytes);
+        self.machine.handle_turn(now);
+        loop {
+            while !store.writer.is_idle() && Instant::now() < end {
+                glommio::timer::sleep(Duration::from_micros(100)).await;
+                while let Some(event) = store.writer.poll(Instant::now()) {
+                    if let LogEvent::Sealed { path, bytes } = event {
+                        store.checkpoint.submit(path, bytes);
+                    }
                 }
             }
-        }
-        self.machine.handle_turn(now);
-        if store.writer.is_idle()
-            && let Some(batch) = self.machine.take_batch()
-        {
+            let is_idle = store.writer.is_idle();
+            let Some(batch) = self.machine.take_batch().filter(|_| is_idle) else { break };
             store.writer.submit(batch);
         }
         for event in store.writer.close().await {

@@ -1,1 +1,288 @@
 //! Floods of memory, in a small cgroup.
+
+use crate::client::Client;
+use crate::running::{Running, config_file, midge};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const MIB: u64 = 1 << 20;
+/// What the broker may take in all; half of it is for what clients make it keep.
+const ALLOWED: u64 = 512 * MIB;
+
+/// A memory cgroup of our own, where the system lets us make one.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(name: &str) -> Option<Cgroup> {
+        let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        let group =
+            own.lines().find_map(|line| line.split_once(":memory:").map(|(_, path)| path.to_owned()))?;
+        let name = format!("midge-{name}-{}", std::process::id());
+        let folder = PathBuf::from(format!("/sys/fs/cgroup/memory{group}")).join(name);
+        std::fs::create_dir(&folder).ok()?;
+        let cgroup = Cgroup(folder);
+        std::fs::write(cgroup.0.join("memory.limit_in_bytes"), ALLOWED.to_string()).ok()?;
+        Some(cgroup)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // It is empty only when the kernel has noticed that the process is gone.
+        for _ in 0..100 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// The cgroup can be removed only after the broker has gone.
+struct Small {
+    running: Running,
+    _cgroup: Option<Cgroup>,
+}
+
+/// A broker with little memory: in a cgroup where there can be one, else by its own bound alone.
+fn start(name: &str, rest: &str) -> Small {
+    let cgroup = Cgroup::new(name);
+    let bound = match &cgroup {
+        Some(_) => String::new(),
+        None => {
+            println!("no memory cgroup can be made here: limits.memory_bytes stands in for it");
+            format!("memory_bytes = {}\n", ALLOWED / 2)
+        }
+    };
+    let text =
+        format!("[[listeners]]\naddress = \"127.0.0.1:0\"\n[runtime]\nshards = 2\n[limits]\n{bound}{rest}");
+    let file = config_file(name, &text);
+    let mut command = midge();
+    command.arg("--config").arg(&file);
+    if let Some(cgroup) = &cgroup {
+        let mut shell = Command::new("sh");
+        let join = "echo $$ > \"$1\" && shift && exec \"$@\"";
+        shell.args(["-c", join, "sh"]).arg(cgroup.0.join("cgroup.procs")).arg(command.get_program());
+        shell.args(command.get_args());
+        command = shell;
+    }
+    let running = Running::start_command(command).expect("it starts");
+    if cgroup.is_some() {
+        running.line("the memory", |line| {
+            line.contains("At most 256 MiB of memory") && line.contains("the cgroup allows 512 MiB")
+        });
+    }
+    Small { running, _cgroup: cgroup }
+}
+
+fn packet(head: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![head];
+    let mut length = body.len();
+    while length > 127 {
+        packet.push((length % 128) as u8 | 128);
+        length /= 128;
+    }
+    packet.push(length as u8);
+    packet.extend_from_slice(body);
+    packet
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&u16::try_from(text.len()).expect("short").to_be_bytes(), text.as_bytes()].concat()
+}
+
+/// A 5.0 client whose bytes the test writes itself; none if it is not let in.
+fn raw(address: SocketAddr, id: &str, properties: &[u8], will: &[u8]) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket option");
+    stream.set_write_timeout(Some(Duration::from_secs(60))).expect("a socket option");
+    let mut body = b"\x00\x04MQTT\x05".to_vec();
+    body.extend([if will.is_empty() { 0x02 } else { 0x06 }, 0, 0]);
+    body.push(u8::try_from(properties.len()).expect("short"));
+    body.extend(properties);
+    body.extend(text(id));
+    body.extend(will);
+    stream.write_all(&packet(0x10, &body)).ok()?;
+    let mut head = [0; 4];
+    stream.read_exact(&mut head).ok()?;
+    let mut rest = vec![0; usize::from(head[1]) - 2];
+    stream.read_exact(&mut rest).ok()?;
+    (head[3] == 0).then_some(stream)
+}
+
+fn subscribe(stream: &mut TcpStream, filter: &str, qos: u8) {
+    let body = [&[0, 1, 0], &text(filter)[..], &[qos]].concat();
+    stream.write_all(&packet(0x82, &body)).expect("the broker reads");
+    let mut suback = [0; 6];
+    stream.read_exact(&mut suback).expect("SUBACK");
+    assert_eq!(suback[0], 0x90);
+}
+
+/// The broker serves those who are in, and has kept to its memory.
+fn check(running: &Running, witness: &mut Client, flood: &str) {
+    for _ in 0..10 {
+        assert_eq!(witness.publish_acknowledged("witness", b"well", false), 0, "{flood}");
+        assert_eq!(witness.message().payload, b"well", "{flood}");
+    }
+    let memory = running.memory_kib() / 1024;
+    assert!(memory < ALLOWED / MIB, "{flood}: {memory} MiB");
+    println!("{flood}: {memory} MiB");
+}
+
+/// Once the flood is over, strangers are let in again.
+fn recovered(running: &Running, flood: &str) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while raw(running.address, "stranger", b"", b"").is_none() {
+        assert!(Instant::now() < until, "{flood}: nobody gets in any more");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn witness(running: &Running) -> Client {
+    let mut witness = running.client("witness");
+    witness.subscribe("witness", 1);
+    witness
+}
+
+#[test]
+fn messages_that_nobody_acknowledges_are_bounded_in_all() {
+    let small =
+        start("memory-inflight", "inflight_bytes = 2147483647\nsession_queue_policy = \"drop_oldest\"\n");
+    let running = &small.running;
+    let mut witness = witness(running);
+    let mut hoarders: Vec<TcpStream> = (0..3)
+        .map(|number| {
+            let mut stream = raw(running.address, &format!("hoarder{number}"), b"", b"").expect("it is in");
+            subscribe(&mut stream, &format!("hoard/{number}"), 1);
+            let mut reader = stream.try_clone().expect("a descriptor");
+            std::thread::spawn(move || while reader.read(&mut [0; 65536]).is_ok_and(|read| read > 0) {});
+            stream
+        })
+        .collect();
+    let payload = vec![b'x'; 1_000_000];
+    // 600 MB, were there no bound.
+    for round in 0..200 {
+        for number in 0..hoarders.len() {
+            let code = witness.publish_acknowledged(&format!("hoard/{number}"), &payload, false);
+            assert_eq!(code, 0, "the publisher is not to blame, in round {round}");
+        }
+    }
+    check(running, &mut witness, "in flight");
+    hoarders.drain(..).for_each(|stream| drop(stream.shutdown(std::net::Shutdown::Both)));
+    recovered(running, "in flight");
+}
+
+#[test]
+fn half_packets_are_read_no_further_when_memory_is_short() {
+    let small = start("memory-partial", "");
+    let running = &small.running;
+    let mut witness = witness(running);
+    let mut body = text("large");
+    body.push(0);
+    body.resize(1_990_000, b'x');
+    let half = &packet(0x30, &body)[..1_900_000];
+    // 570 MB in all. What is not read waits in the sockets of the senders, which give up soon.
+    let mut senders = Vec::new();
+    for number in 0..300 {
+        let Some(mut stream) = raw(running.address, &format!("half{number}"), b"", b"") else { continue };
+        stream.set_write_timeout(Some(Duration::from_millis(200))).expect("a socket option");
+        let _ = stream.write_all(half);
+        senders.push(stream);
+    }
+    assert!(senders.len() > 100, "{}", senders.len());
+    check(running, &mut witness, "half packets");
+    running.line("the bound", |line| line.contains("limits.memory_bytes"));
+    drop(senders);
+    recovered(running, "half packets");
+}
+
+#[test]
+fn backlogs_of_clients_that_do_not_read_are_bounded_in_all() {
+    let small = start("memory-backlog", "backlog_bytes = 33554432\n");
+    let running = &small.running;
+    let mut witness = witness(running);
+    let readers: Vec<TcpStream> = (0..24)
+        .map(|number| {
+            let mut stream = raw(running.address, &format!("stuck{number}"), b"", b"").expect("it is in");
+            subscribe(&mut stream, "firehose", 0);
+            stream
+        })
+        .collect();
+    let payload = vec![b'x'; 500_000];
+    // 30 MB for each: the sockets take some of it.
+    for _ in 0..60 {
+        witness.publish("firehose", &payload, false);
+        assert_eq!(witness.publish_acknowledged("nobody", b"", false), 0x10, "the turn has passed");
+    }
+    check(running, &mut witness, "backlogs");
+    drop(readers);
+    recovered(running, "backlogs");
+}
+
+#[test]
+fn filters_wills_and_aliases_are_bounded_in_all() {
+    let small = start("memory-texts", "subscription_bytes_per_client = 100000000\n");
+    let running = &small.running;
+    let mut witness = witness(running);
+    // Filters: up to 60 MB for each of ten clients, on two shards.
+    let mut filters = Vec::new();
+    let mut refused = 0;
+    for number in 0..10 {
+        let Some(mut stream) = raw(running.address, &format!("filters{number}"), b"", b"") else { break };
+        for chunk in 0..100 {
+            let mut body = vec![0, 1, 0];
+            for at in 0..10 {
+                body.extend(text(&format!("{number}/{chunk}/{at}/+/{}", "x".repeat(60_000))));
+                body.push(0);
+            }
+            stream.write_all(&packet(0x82, &body)).expect("the broker reads");
+            let mut suback = [0; 15];
+            stream.read_exact(&mut suback).expect("SUBACK");
+            refused += suback[5..].iter().filter(|&&code| code == 0x97).count();
+        }
+        filters.push(stream);
+    }
+    assert!(refused > 0);
+    check(running, &mut witness, "filters");
+    drop(filters);
+    recovered(running, "filters");
+    // Wills that wait for their delay: 120 KB each, of 4,000 clients that have gone.
+    let will = {
+        let mut will = b"\x05\x18\x00\x00\x0e\x10".to_vec();
+        will.extend(text(&format!("w/{}", "x".repeat(60_000))));
+        will.extend(60_000u16.to_be_bytes());
+        will.resize(will.len() + 60_000, b'x');
+        will
+    };
+    let expiry = [0x11, 0, 0, 0x0e, 0x10];
+    let in_all =
+        (0..4000).filter(|n| raw(running.address, &format!("will{n}"), &expiry, &will).is_some()).count();
+    assert!((500..3500).contains(&in_all), "{in_all}");
+    check(running, &mut witness, "wills");
+}
+
+#[test]
+fn topic_aliases_are_bounded_in_all() {
+    let (small, mut binders) = (start("memory-aliases", ""), Vec::new());
+    let running = &small.running;
+    let mut witness = witness(running);
+    // 600 KB for each: 360 MB, were there no bound.
+    for number in 0..600 {
+        let Some(mut stream) = raw(running.address, &format!("alias{number}"), b"", b"") else { continue };
+        for alias in 1..=10u8 {
+            let mut body = text(&"x".repeat(60_000));
+            body.extend([3, 0x23, 0, alias]);
+            if stream.write_all(&packet(0x30, &body)).is_err() {
+                // It held the most.
+                break;
+            }
+        }
+        binders.push(stream);
+    }
+    check(running, &mut witness, "aliases");
+    drop(binders);
+    recovered(running, "aliases");
+}

@@ -1,0 +1,377 @@
+//! The unsettled deliveries of a session: in the order of their first sending, and found by their packet
+//! identifiers without a walk, however many there are and in whatever order they are settled.
+//!
+//! A short list is walked. In a long one a settled delivery leaves its place behind, so that nothing moves. As
+//! long as identifiers have not gone round, they rise from place to place and are searched by halves; after that
+//! there is an index.
+
+use super::inflight::{Inflight, InflightState};
+use super::seldom::Empty;
+use crate::packet::PacketId;
+use crate::steps;
+use hashbrown::HashTable;
+use std::collections::VecDeque;
+use std::num::NonZeroU16;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled {
+    /// Neither the first nor the last is settled.
+    places: VecDeque<Place>,
+    /// What only a long list needs.
+    aside: Option<Box<Aside>>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Unsettled(Inflight),
+    /// Left behind, with the identifier that it had.
+    Settled(PacketId),
+}
+
+const _: () = assert!(size_of::<Place>() <= 40);
+
+#[derive(Debug, Default)]
+struct Aside {
+    /// Places left behind.
+    settled: usize,
+    /// Places that have gone from the front: what is remembered of a place is its number, and the first of `places`
+    /// has this one.
+    gone: u64,
+    /// Before the place of this number none is to be sent again.
+    resend_from: u64,
+    index: Option<Index>,
+}
+
+/// Identifiers that are in use, and where.
+#[derive(Debug)]
+struct Index {
+    /// Identifier, and the lower half of the number of its place.
+    numbers: HashTable<(u16, u32)>,
+    used: Box<UsedIds>,
+}
+
+/// A bit for each identifier. That of 0, which is none, is set.
+#[derive(Debug)]
+struct UsedIds([u64; WORDS]);
+
+const WORDS: usize = 1 << 10;
+
+/// Up to this length a walk is as good as anything else.
+const SCAN_MAX: usize = 64;
+
+/// Identifiers there are.
+pub(super) const IDS: usize = u16::MAX as usize;
+
+/// An idle session keeps room for no more than this many.
+const KEPT_CAPACITY: usize = 4;
+
+impl Empty for Unsettled {
+    const EMPTY: &Self = &Unsettled { places: VecDeque::new(), aside: None };
+}
+
+impl Unsettled {
+    pub(super) fn len(&self) -> usize {
+        self.places.len() - self.aside.as_ref().map_or(0, |aside| aside.settled)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    pub(super) fn first(&self) -> Option<&Inflight> {
+        self.places.front().and_then(Place::unsettled)
+    }
+
+    pub(super) fn get(&self, at: usize) -> Option<&Inflight> {
+        self.places.get(at).and_then(Place::unsettled)
+    }
+
+    pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut Inflight> {
+        self.places.get_mut(at).and_then(Place::unsettled_mut)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Inflight> {
+        self.places.iter().filter_map(Place::unsettled)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Inflight> {
+        self.places.iter_mut().filter_map(Place::unsettled_mut)
+    }
+
+    pub(super) fn push(&mut self, inflight: Inflight) {
+        if let Some(aside) = &mut self.aside
+            && let Some(index) = &mut aside.index
+        {
+            index.insert(inflight.packet_id, aside.gone + self.places.len() as u64);
+        }
+        self.places.push_back(Place::Unsettled(inflight));
+    }
+
+    /// Where the delivery with this identifier is. `rises`: identifiers rise from place to place.
+    pub(super) fn position(&self, packet_id: PacketId, rises: bool) -> Option<usize> {
+        // Clients acknowledge in order, nearly always; what was sent last is asked for next most often.
+        let first = self.places.front()?.packet_id();
+        if first == packet_id {
+            return Some(0);
+        }
+        if self.places.back()?.packet_id() == packet_id {
+            return Some(self.places.len() - 1);
+        }
+        if rises && self.places.len() > SCAN_MAX {
+            return self.search(first, packet_id);
+        }
+        let index = self.aside.as_ref().and_then(|aside| Some((aside.gone, aside.index.as_ref()?)));
+        match index {
+            Some((gone, index)) => {
+                index.find(packet_id).map(|number| number.wrapping_sub(gone as u32) as usize)
+            }
+            None => self.walk(packet_id),
+        }
+    }
+
+    /// The same, for a list that may be long: from now on there is an index, if one is needed.
+    pub(super) fn position_indexed(&mut self, packet_id: PacketId, rises: bool) -> Option<usize> {
+        if !rises && self.places.len() > SCAN_MAX {
+            self.index();
+        }
+        self.position(packet_id, rises)
+    }
+
+    fn walk(&self, packet_id: PacketId) -> Option<usize> {
+        let is_it = |place: &Place| {
+            steps::walked(1);
+            place.unsettled().is_some_and(|inflight| inflight.packet_id == packet_id)
+        };
+        self.places.iter().position(is_it)
+    }
+
+    fn search(&self, first: PacketId, packet_id: PacketId) -> Option<usize> {
+        let distance = |id: PacketId| {
+            steps::walked(1);
+            id.get().wrapping_sub(first.get())
+        };
+        let wanted = distance(packet_id);
+        // Where no identifier was passed over, it stands at its distance.
+        if self.get(wanted.into()).is_some_and(|inflight| inflight.packet_id == packet_id) {
+            return Some(wanted.into());
+        }
+        let at = self.places.binary_search_by_key(&wanted, |place| distance(place.packet_id())).ok()?;
+        self.get(at).map(|_| at)
+    }
+
+    /// Takes the delivery at a place out.
+    pub(super) fn remove(&mut self, at: usize) -> Option<Inflight> {
+        let packet_id = self.get(at)?.packet_id;
+        if let Some(index) = self.aside.as_mut().and_then(|aside| aside.index.as_mut()) {
+            index.remove(packet_id);
+        }
+        let removed = if at == 0 {
+            let first = self.places.pop_front();
+            self.note_gone();
+            first
+        } else if at + 1 == self.places.len() {
+            let last = self.places.pop_back();
+            while matches!(self.places.back(), Some(Place::Settled(_))) {
+                self.places.pop_back();
+                self.aside.get_or_insert_default().settled -= 1;
+            }
+            last
+        } else if self.places.len() <= SCAN_MAX && self.aside.is_none() {
+            self.places.remove(at)
+        } else {
+            let left = std::mem::replace(&mut self.places[at], Place::Settled(packet_id));
+            let aside = self.aside.get_or_insert_default();
+            aside.settled += 1;
+            if aside.settled * 2 > self.places.len() {
+                self.close_up();
+            }
+            Some(left)
+        };
+        removed.and_then(Place::into_unsettled)
+    }
+
+    /// The first has gone, and those that were left behind after it go too.
+    fn note_gone(&mut self) {
+        let Some(aside) = &mut self.aside else { return };
+        aside.gone += 1;
+        while matches!(self.places.front(), Some(Place::Settled(_))) {
+            self.places.pop_front();
+            aside.gone += 1;
+            aside.settled -= 1;
+        }
+    }
+
+    /// More than half of the places are left behind.
+    fn close_up(&mut self) {
+        steps::walked(self.places.len());
+        self.places.retain(|place| matches!(place, Place::Unsettled(_)));
+        let Some(aside) = &mut self.aside else { return };
+        aside.settled = 0;
+        aside.resend_from = aside.gone;
+        if let Some(index) = &mut aside.index {
+            index.renumber(aside.gone, &self.places);
+        }
+    }
+
+    /// Frees what an empty list does not need; true if its room is more than an idle session keeps.
+    pub(super) fn trim(&mut self) -> bool {
+        self.aside = None;
+        self.places.capacity() > KEPT_CAPACITY
+    }
+
+    /// All that is to be sent again will be asked for from the first on.
+    pub(super) fn begin_resending(&mut self) {
+        if self.places.len() > SCAN_MAX || self.aside.is_some() {
+            let aside = self.aside.get_or_insert_default();
+            aside.resend_from = aside.gone;
+        }
+    }
+
+    /// The next delivery to be sent again.
+    pub(super) fn next_resend(&mut self) -> Option<&mut Inflight> {
+        let from = self.aside.as_ref().map_or(0, |aside| aside.resend_from.saturating_sub(aside.gone));
+        let from = usize::try_from(from).unwrap_or(usize::MAX).min(self.places.len());
+        let is_next = |place: &Place| {
+            steps::walked(1);
+            place.unsettled().is_some_and(|inflight| inflight.state == InflightState::Resend)
+        };
+        let at = from + self.places.range(from..).position(is_next)?;
+        if let Some(aside) = &mut self.aside {
+            aside.resend_from = aside.gone + at as u64 + 1;
+        }
+        self.get_mut(at)
+    }
+
+    /// The first identifier from this one on that is not in use; none if all are.
+    pub(super) fn next_free(&mut self, from: PacketId) -> Option<PacketId> {
+        if self.len() >= IDS {
+            return None;
+        }
+        if self.places.len() > SCAN_MAX {
+            return self.index().used.next_free(from);
+        }
+        // At most one try more than there are deliveries.
+        let mut id = from;
+        while self.walk(id).is_some() {
+            id = after(id);
+        }
+        Some(id)
+    }
+
+    fn index(&mut self) -> &mut Index {
+        let Aside { gone, index, .. } = &mut **self.aside.get_or_insert_default();
+        index.get_or_insert_with(|| {
+            let mut index = Index { numbers: HashTable::new(), used: Box::new(UsedIds::none()) };
+            index.renumber(*gone, &self.places);
+            index
+        })
+    }
+}
+
+/// Identifiers go round.
+pub(super) fn after(id: PacketId) -> PacketId {
+    id.checked_add(1).unwrap_or(NonZeroU16::MIN)
+}
+
+impl Place {
+    fn packet_id(&self) -> PacketId {
+        match self {
+            Place::Unsettled(inflight) => inflight.packet_id,
+            Place::Settled(packet_id) => *packet_id,
+        }
+    }
+
+    fn unsettled(&self) -> Option<&Inflight> {
+        match self {
+            Place::Unsettled(inflight) => Some(inflight),
+            Place::Settled(_) => None,
+        }
+    }
+
+    fn unsettled_mut(&mut self) -> Option<&mut Inflight> {
+        match self {
+            Place::Unsettled(inflight) => Some(inflight),
+            Place::Settled(_) => None,
+        }
+    }
+
+    fn into_unsettled(self) -> Option<Inflight> {
+        match self {
+            Place::Unsettled(inflight) => Some(inflight),
+            Place::Settled(_) => None,
+        }
+    }
+}
+
+impl Index {
+    fn insert(&mut self, packet_id: PacketId, number: u64) {
+        let id = packet_id.get();
+        self.used.set(id);
+        self.numbers.insert_unique(spread(id), (id, number as u32), |(id, _)| spread(*id));
+    }
+
+    fn remove(&mut self, packet_id: PacketId) {
+        let id = packet_id.get();
+        self.used.clear(id);
+        if let Ok(entry) = self.numbers.find_entry(spread(id), |found| found.0 == id) {
+            entry.remove();
+        }
+    }
+
+    fn find(&self, packet_id: PacketId) -> Option<u32> {
+        let id = packet_id.get();
+        self.numbers.find(spread(id), |found| found.0 == id).map(|found| found.1)
+    }
+
+    fn renumber(&mut self, first: u64, places: &VecDeque<Place>) {
+        steps::walked(places.len());
+        self.numbers.clear();
+        for (number, place) in (first..).zip(places) {
+            if let Place::Unsettled(inflight) = place {
+                self.insert(inflight.packet_id, number);
+            }
+        }
+    }
+}
+
+impl UsedIds {
+    fn none() -> UsedIds {
+        let mut words = [0; WORDS];
+        words[0] = 1;
+        UsedIds(words)
+    }
+
+    fn set(&mut self, id: u16) {
+        self.0[usize::from(id) / 64] |= 1 << (id % 64);
+    }
+
+    fn clear(&mut self, id: u16) {
+        self.0[usize::from(id) / 64] &= !(1 << (id % 64));
+    }
+
+    fn next_free(&self, from: PacketId) -> Option<PacketId> {
+        let (word, bit) = (usize::from(from.get()) / 64, from.get() % 64);
+        let here = !self.0[word] & (u64::MAX << bit);
+        if here != 0 {
+            return id_at(word, here);
+        }
+        // Round, to the first word again for what is before `from`.
+        let mut others = (1..=WORDS).map(|step| (word + step) % WORDS);
+        let word = others.find(|&word| {
+            steps::walked(1);
+            self.0[word] != u64::MAX
+        })?;
+        id_at(word, !self.0[word])
+    }
+}
+
+fn id_at(word: usize, free: u64) -> Option<PacketId> {
+    let id = word * 64 + free.trailing_zeros() as usize;
+    u16::try_from(id).ok().and_then(PacketId::new)
+}
+
+/// An odd factor spreads identifiers over the low bits without a collision.
+fn spread(id: u16) -> u64 {
+    u64::from(id).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
