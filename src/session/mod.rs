@@ -8,6 +8,7 @@
 mod filters;
 mod held;
 mod inflight;
+mod losses;
 mod queue;
 mod replay;
 mod seldom;
@@ -16,6 +17,7 @@ mod will;
 
 pub use filters::Filters;
 pub use inflight::{AckOutcome, Delivery, Extra, Inflight, InflightState, InflightWindow};
+pub use losses::{LOSS_CAUSES, LossCause, Losses};
 pub use queue::{Queue, QueueFull, QueueLimits};
 pub use replay::{Replay, Replays};
 pub use seldom::{Empty, Seldom};
@@ -25,6 +27,7 @@ use crate::config::QueuePolicy;
 use crate::memory::Charged;
 use crate::shard::wheel::TimerId;
 use held::{Held, HeldList};
+use replay::Overtaken;
 
 /// Session expiry interval that never ends. `[MQTT5 §3.1.2.11.2]`
 pub const NEVER_EXPIRES: u32 = u32::MAX;
@@ -54,31 +57,20 @@ pub struct Session {
     pub expiry_timer: Option<TimerId>,
     /// Retained messages still to be sent, a replay per subscription, in the order of SUBSCRIBE.
     pub replays: Seldom<Replays>,
-    /// Topics (hash, stamp) whose live retained message overtook a replay.
-    overtaken: Seldom<Vec<Overtaken>>,
     /// Do the homes of this session's shared subscriptions take it for ready?
     pub group_ready: bool,
     /// A group at home on this shard takes it for not ready, since it could not take a message.
     pub passed_over: bool,
     /// The operator has been told that the queue is full; said again once it has been empty.
     pub full_reported: bool,
-    /// The connection is to end once the queue is empty.
-    pub ends_when_empty: bool,
     /// What happens when the queue is full; none: as the whole broker has it.
     pub queue_policy: Option<QueuePolicy>,
+    /// Messages that were lost for it.
+    losses: Option<Box<Losses>>,
 }
 
 // With the allocator's header of eight bytes: 128.
 const _: () = assert!(size_of::<Session>() <= 120);
-
-/// A live retained message that a client got while retained messages were being replayed.
-#[derive(Debug)]
-struct Overtaken {
-    topic_hash: u64,
-    stamp: u64,
-    /// Token of the newest replay at that time.
-    replay: u64,
-}
 
 /// A replay never remembers more live messages than this; beyond it the oldest is forgotten.
 const OVERTAKEN_MAX: usize = 1024;
@@ -98,12 +90,30 @@ impl Session {
             will_timer: None,
             expiry_timer: None,
             replays: Seldom::default(),
-            overtaken: Seldom::default(),
             group_ready: true,
             passed_over: false,
             full_reported: false,
-            ends_when_empty: false,
             queue_policy: None,
+            losses: None,
+        }
+    }
+
+    /// Messages that were lost for it since its client was told last; none: none were.
+    pub fn losses(&self) -> Option<&Losses> {
+        self.losses.as_deref()
+    }
+
+    /// To add to them.
+    pub fn losses_mut(&mut self) -> &mut Losses {
+        self.losses.get_or_insert_default()
+    }
+
+    /// The client was told; so many are left.
+    pub fn leave_losses(&mut self, left: [u32; LOSS_CAUSES]) {
+        if left == [0; LOSS_CAUSES] {
+            self.losses = None;
+        } else {
+            self.losses_mut().leave(left);
         }
     }
 
@@ -115,7 +125,6 @@ impl Session {
             && self.group_ready
             && !self.passed_over
             && !self.full_reported
-            && !self.ends_when_empty
     }
 
     /// Takes note of a received QoS 2 packet identifier that is not held, of how long its message's
@@ -199,7 +208,7 @@ impl Session {
     pub fn note_overtaken(&mut self, topic_hash: u64, stamp: u64) {
         let Some(replay) = self.replays.newest() else { return };
         let note = Overtaken { topic_hash, stamp, replay };
-        let overtaken = self.overtaken.filled();
+        let overtaken = &mut self.replays.filled().overtaken;
         match overtaken.iter_mut().find(|have| have.topic_hash == topic_hash) {
             Some(have) if have.stamp > stamp => {}
             Some(have) => *have = note,
@@ -214,14 +223,14 @@ impl Session {
 
     /// Has any live retained message gone out during the present replays?
     pub fn has_overtaken(&self) -> bool {
-        !self.overtaken.is_empty()
+        !self.replays.overtaken.is_empty()
     }
 
     /// Has the client already seen a newer message of the topic than this retained one, or the
     /// very same since the subscription of the replay with this token? What it had seen before
     /// that, it gets again. `[MQTT5-3.3.1-9]`
     pub fn is_overtaken(&self, topic_hash: u64, stamp: u64, replay: u64) -> bool {
-        let mut notes = self.overtaken.iter().filter(|note| note.topic_hash == topic_hash);
+        let mut notes = self.replays.overtaken.iter().filter(|note| note.topic_hash == topic_hash);
         notes.any(|note| note.stamp > stamp || (note.stamp == stamp && note.replay >= replay))
     }
 
@@ -238,7 +247,6 @@ impl Session {
     /// Forgets the replays and what they had to remember.
     pub fn drop_replays(&mut self) {
         self.replays = Seldom::default();
-        self.overtaken = Seldom::default();
     }
 
     /// Prepares for a new connection: its own window, and everything unacknowledged to be sent
@@ -246,7 +254,6 @@ impl Session {
     pub fn resume(&mut self, window: u16) {
         self.inflight.reconnect(window);
         self.received_qos2 = false;
-        self.ends_when_empty = false;
         self.drop_replays();
     }
 }

@@ -12,7 +12,7 @@ use crate::packet::{
 use crate::shard::directory::{BACKLOGGED, GATED, NO_CONNECTION};
 use crate::shard::pace::Pace;
 use crate::shard::partial::Partial;
-use crate::shard::pauses::PAUSED_BY_BACKLOG;
+use crate::shard::pauses::{PAUSED_BY_BACKLOG, PAUSED_BY_DISK};
 use crate::shard::peer::Peer;
 use crate::shard::slow::{Backlog, Slow};
 use crate::shard::timers::Timer;
@@ -175,6 +175,8 @@ impl Connection {
 pub(super) enum Progress {
     /// Go on with the next one.
     Next,
+    /// It stays with the unread bytes until the connection goes on.
+    Wait,
     /// The connection is closed or has left this shard.
     Gone,
     /// All unread bytes, this packet included, go to another shard.
@@ -350,6 +352,11 @@ impl Shard {
             };
             match progress {
                 Progress::Next => {}
+                Progress::Wait => {
+                    // It is counted when it is taken.
+                    self.shared.counters[usize::from(self.id)].subtract(Counter::PacketsReceived, 1);
+                    return Some(used);
+                }
                 Progress::Gone => return None,
                 Progress::HandOver { to } => {
                     let connection = self.forget_connection(slot)?;
@@ -378,20 +385,36 @@ impl Shard {
             Stage::Serving { .. } => self.shared.terms[usize::from(connection.listener)].packet_bytes,
             // The cost of a peer that has not said who it is. [DESIGN §7]
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {
-                self.shared.config.limits.connect_bytes
+                let limits = &self.shared.config.limits;
+                let is_named = connection.rare.as_ref().is_some_and(|rare| rare.certificate_user.is_some());
+                match is_named {
+                    true => limits.connect_bytes,
+                    false => limits.connect_bytes.min(limits.connect_bytes_unnamed),
+                }
             }
         })
     }
 
-    /// What holds on the listener that a connection came in by; on the first one, if it has gone.
-    pub(super) fn terms(&self, slot: u32) -> &Terms {
-        let listener = self.connection(slot).map_or(0, |connection| connection.listener);
-        &self.shared.terms[usize::from(listener)]
+    /// A CONNECT is above its bound: counted, and its cause names the bound.
+    fn connect_too_large(&self, slot: u32) -> Violation {
+        self.count(Counter::LimitConnectBytes, 1);
+        let is_unnamed = self.packet_bytes_max(slot) < Some(self.shared.config.limits.connect_bytes);
+        let cause = match is_unnamed {
+            true => "CONNECT above limits.connect_bytes_unnamed",
+            false => "CONNECT above limits.connect_bytes",
+        };
+        Violation { reason: Reason::PacketTooLarge, cause }
     }
 
-    /// What holds on the listener by which a session's client has come in.
+    /// What holds on the listener that a connection came in by; if it has gone, nothing is allowed.
+    pub(super) fn terms(&self, slot: u32) -> &Terms {
+        self.shared.terms_of(self.connection(slot).map(|connection| connection.listener.into()))
+    }
+
+    /// What holds on the listener by which a session's client has come in last, also when its connection has gone. Of a
+    /// session of an earlier run that is not known until its client is back: nothing is allowed.
     pub(super) fn terms_of_session(&self, session: u32) -> &Terms {
-        self.terms(self.directory.slot(session).connection)
+        self.shared.terms_of(self.directory.slot(session).listener.map(u16::from))
     }
 
     /// One packet; every failure ends the connection.
@@ -415,11 +438,13 @@ impl Shard {
 
     /// Bytes that are no packet, or one that is too large.
     fn handle_unreadable(&mut self, now: Time, slot: u32, bytes: &[u8], error: DecodeError) -> Progress {
-        let violation = Violation::from(error);
+        let mut violation = Violation::from(error);
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
-        if let Stage::Connect { .. } = connection.stage
-            && let Some(body) = body_so_far(bytes)
-        {
+        let is_connect = matches!(connection.stage, Stage::Connect { .. });
+        if is_connect && violation.reason == Reason::PacketTooLarge {
+            violation = self.connect_too_large(slot);
+        }
+        if is_connect && let Some(body) = body_so_far(bytes) {
             // [MQTT5-3.2.2-15]: a CONNECT that is too large hears why, if it has told its version.
             let frame = Frame { first_byte: bytes[0], body, total_len: bytes.len() };
             let told = Connect::version_of(frame).map(Told::unread);
@@ -455,6 +480,7 @@ impl Shard {
             Stage::Serving { session, .. } => {
                 let client = self.directory.session(session).client_id.clone();
                 let drops_will = cause.drops_will();
+                self.tell_dropped(session, connection.slow.as_deref());
                 self.report(Event::Disconnected { client, peer, cause });
                 self.detach(now, session, drops_will);
             }
@@ -475,6 +501,9 @@ impl Shard {
         self.waits.forget(slot);
         if connection.is_paced {
             self.end_pace(&mut connection);
+        }
+        if connection.is_paused_by(PAUSED_BY_DISK) {
+            self.wait_for_disk.forget(slot);
         }
         match connection.stage {
             Stage::Serving { .. } => {
@@ -534,6 +563,13 @@ impl Shard {
         }
     }
 
+    /// Says once for each backlog what it has cost its client.
+    fn tell_dropped(&mut self, session: u32, slow: Option<&Slow>) {
+        let Some(messages) = slow.map(|slow| slow.dropped).filter(|&messages| messages > 0) else { return };
+        let client = self.directory.session(session).client_id.clone();
+        self.report(Event::DroppedForSlow { client, messages });
+    }
+
     /// So many bytes go to a client because it has asked for them.
     pub(super) fn note_asked(&mut self, slot: u32, bytes: usize) {
         if let Some(slow) = self.connection_mut(slot).and_then(|connection| connection.slow.as_mut()) {
@@ -543,9 +579,10 @@ impl Shard {
 
     pub(super) fn note_drained(&mut self, now: Time, slot: u32) {
         let Some(connection) = self.connection_mut(slot) else { return };
-        let before = connection.slow.take().map_or(0, |slow| slow.bytes());
-        self.memory.subtract(MemoryKind::Backlogs, before);
+        let slow = connection.slow.take();
+        self.memory.subtract(MemoryKind::Backlogs, slow.as_ref().map_or(0, |slow| slow.bytes()));
         let Some(session) = self.session_of(slot) else { return };
+        self.tell_dropped(session, slow.as_deref());
         self.directory.slot_mut(session).flags &= !BACKLOGGED;
         self.unpause(now, slot, PAUSED_BY_BACKLOG);
         self.pump(now, session);

@@ -6,14 +6,14 @@
 //! have the same one, and share the variant; the others get a copy with two bytes changed.
 
 use super::directory::{ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
-use super::enqueue::Place;
-use super::waits::{ForLog, Intents, QUOTA};
-use super::{Counter, EndCause, Event, Limit, SessionKey, Shard};
+use super::enqueue::{Place, Taken};
+use super::waits::{ForLog, Intents};
+use super::{Counter, Event, Limit, SessionKey, Shard};
 use crate::memory::{KeptMessage, MemoryAccount, allocated};
 use crate::message::{Message, Publication};
 use crate::outbox::{Outbox, Range};
 use crate::packet::{PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
-use crate::session::{Delivery, Extra};
+use crate::session::{Delivery, Extra, LossCause};
 use crate::store::{Record, StoredMessage};
 use crate::time::Time;
 use smallvec::SmallVec;
@@ -201,8 +201,7 @@ fn send_variant(outbox: &mut Outbox, slot: u32, variant: Variant) {
 }
 
 impl Shard {
-    /// Delivers to one session: now, into its queue, or not at all. False only if a QoS 1 or 2
-    /// message had to be refused because the queue is full.
+    /// Delivers to one session: now, into its queue, or not at all.
     #[allow(clippy::too_many_arguments)] // A delivery has that many sides; a struct would be built per delivery.
     pub(super) fn deliver(
         &mut self,
@@ -213,7 +212,7 @@ impl Shard {
         retain_as_published: bool,
         subscription_ids: &[u32],
         group: Option<&Arc<str>>,
-    ) -> bool {
+    ) -> Taken {
         let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
         let form = Form {
             version: self.directory.slot(subscriber).version,
@@ -223,7 +222,7 @@ impl Shard {
             retain: retain_as_published && fanout.publication.retain,
         };
         if self.is_withheld(subscriber, fanout.publication.topic) {
-            return true;
+            return Taken::Yes;
         }
         self.note_live(subscriber, fanout);
         let entry = self.directory.slot_mut(subscriber);
@@ -234,21 +233,22 @@ impl Shard {
                 if self.shared.config.protocol.queue_qos0 && group.is_none() {
                     self.enqueue_qos0(now, subscriber, fanout, form.retain, subscription_ids);
                 }
-                return true;
+                return Taken::Yes;
             }
             if entry.flags & (BACKLOGGED | ALIASES | MOUNTED) == 0 && subscription_ids.is_empty() {
                 let packet_bytes_max = entry.packet_bytes_max;
                 let variant = fanout.variant(&mut self.outbox, form, None);
                 if variant.len() > packet_bytes_max {
-                    return self.drop_too_large();
+                    self.drop_too_large();
+                    return Taken::Yes;
                 }
                 send_variant(&mut self.outbox, slot, variant);
                 self.count_sent(fanout.publication.payload.len());
-                return true;
+                return Taken::Yes;
             }
             let is_backlogged = entry.flags & BACKLOGGED != 0;
             if is_backlogged && !self.takes_more(subscriber, slot) {
-                return true;
+                return Taken::Yes;
             }
             let before = self.outbox.pending_bytes(slot);
             self.send_publish(subscriber, fanout, form, None, false, subscription_ids);
@@ -256,13 +256,13 @@ impl Shard {
                 let echoed = self.outbox.pending_bytes(slot) - before;
                 self.note_asked(slot, echoed as usize);
             }
-            return true;
+            return Taken::Yes;
         }
         let sendable = slot != NO_CONNECTION && entry.flags & (BACKLOGGED | GATED) == 0;
         let sid = entry.sid;
         if sid != 0 && self.store_full {
             self.report_store_full(subscriber);
-            return false;
+            return Taken::Unkept;
         }
         let is_full = self.is_message_memory_full();
         let state = self.directory.session_mut(subscriber);
@@ -274,7 +274,9 @@ impl Shard {
         {
             if !self.fits(subscriber, fanout, form, subscription_ids) {
                 self.directory.session_mut(subscriber).inflight.pass_id();
-                return self.drop_too_large();
+                self.drop_too_large();
+                self.lose(subscriber, 0, LossCause::TooLarge);
+                return Taken::Yes;
             }
             let number = if sid == 0 { 0 } else { self.number_of_delivery(fanout) };
             let delivery = Delivery {
@@ -299,11 +301,11 @@ impl Shard {
                 );
                 if qos == QoS::ExactlyOnce {
                     self.publish_when_durable(subscriber, packet_id, number);
-                    return true;
+                    return Taken::Yes;
                 }
             }
             self.send_publish(subscriber, fanout, form, Some(packet_id), false, subscription_ids);
-            return true;
+            return Taken::Yes;
         }
         let (qos, retain) = (form.qos, form.retain);
         let delivery = Delivery { message: fanout.keep(&self.memory), qos, retain, number: 0, extra };
@@ -315,7 +317,7 @@ impl Shard {
             let message = fanout.number;
             self.record_delivery(sid, message, number, None, qos, retain, subscription_ids, group);
         }
-        place != Place::Refused
+        if place == Place::Refused { Taken::Refused } else { Taken::Yes }
     }
 
     /// A number for a delivery that a session takes which is in the log; the message goes there with the first.
@@ -436,10 +438,9 @@ impl Shard {
     }
 
     /// Dropped, and the sender need not know. `[MQTT5-3.1.2-25]`
-    fn drop_too_large(&self) -> bool {
+    fn drop_too_large(&self) {
         self.count(Counter::DroppedTooLarge, 1);
         self.count(Counter::PublishesDropped, 1);
-        true
     }
 
     fn count_sent(&self, payload_len: usize) {
@@ -459,7 +460,8 @@ impl Shard {
         if slow.bytes() + pending < limit {
             return true;
         }
-        let first = !std::mem::replace(&mut slow.dropping, true);
+        slow.dropped += 1;
+        let first = slow.dropped == 1;
         self.count(Counter::PublishesDropped, 1);
         if first {
             let client = self.directory.session(session).client_id.clone();
@@ -495,19 +497,8 @@ impl Shard {
             entry.flags &= !QUEUES_QOS0;
             let state = entry.session_mut();
             state.full_reported = false;
-            let ends = std::mem::take(&mut state.ends_when_empty);
             self.tell_groups(session, true);
-            if ends {
-                // It comes back, and sends again what was refused.
-                self.end_connection(now, slot, EndCause::Violation(QUOTA));
-            }
         }
-    }
-
-    /// A 3.x client's own queue has refused a message of its own.
-    pub(super) fn end_when_empty(&mut self, now: Time, session: u32) {
-        self.directory.session_mut(session).ends_when_empty = true;
-        self.pump(now, session);
     }
 
     pub(super) fn defer(&mut self, session: u32) {
@@ -529,13 +520,13 @@ impl Shard {
             let mut fanout = Fanout::of(&message, now, 0);
             if self.is_withheld(session, fanout.publication.topic) {
                 // As good as delivered: the access list has changed.
-                self.settle_unsent(session, packet_id, form.qos);
+                self.drop_unsent(session, packet_id, form.qos, LossCause::Withdrawn);
             } else if self.fits(session, &fanout, form, &ids) {
                 self.send_publish(session, &mut fanout, form, Some(packet_id), true, &ids);
             } else {
                 // A smaller Maximum Packet Size than last time: as good as delivered.
                 self.drop_too_large();
-                self.settle_unsent(session, packet_id, form.qos);
+                self.drop_unsent(session, packet_id, form.qos, LossCause::TooLarge);
             }
             return true;
         }
@@ -548,14 +539,18 @@ impl Shard {
             // [MQTT5-3.3.2-5]
             self.count(Counter::DroppedExpired, 1);
             self.count(Counter::PublishesDropped, 1);
-            self.settle_unnumbered(session, &delivery);
+            self.drop_waiting(session, &delivery, LossCause::Expired);
+            return true;
+        }
+        if self.is_withheld(session, delivery.message.as_publication().topic) {
+            self.drop_waiting(session, &delivery, LossCause::Withdrawn);
             return true;
         }
         self.send_delivery(now, session, delivery);
         true
     }
 
-    /// Sends a delivery that no one has sent yet, of whatever QoS.
+    /// Sends a delivery that no one has sent yet, of whatever QoS, and that the client may receive.
     pub(super) fn send_delivery(&mut self, now: Time, session: u32, delivery: Delivery) {
         let form = Form {
             version: self.directory.slot(session).version,
@@ -565,13 +560,9 @@ impl Shard {
         let message = Rc::clone(&delivery.message);
         let ids = ids_of(&delivery.extra);
         let mut fanout = Fanout::of(&message, now, 0);
-        if self.is_withheld(session, fanout.publication.topic) {
-            self.settle_unnumbered(session, &delivery);
-            return;
-        }
         if !self.fits(session, &fanout, form, &ids) {
             self.drop_too_large();
-            self.settle_unnumbered(session, &delivery);
+            self.drop_waiting(session, &delivery, LossCause::TooLarge);
             return;
         }
         if form.qos == QoS::AtMostOnce {
@@ -606,7 +597,7 @@ impl Shard {
     }
 
     /// Must the client not get this, though it was meant for it?
-    fn is_withheld(&self, session: u32, topic: &str) -> bool {
+    pub(super) fn is_withheld(&self, session: u32, topic: &str) -> bool {
         self.directory.slot(session).flags & CHECKED != 0 && !self.may_receive(session, topic)
     }
 }

@@ -34,6 +34,15 @@ fn cause(world: &World, name: &str) -> Option<EndCause> {
     })
 }
 
+/// How many messages the operator was told that a slow client has lost.
+fn dropped(world: &World, name: &str) -> Vec<u64> {
+    let told = world.events.iter().filter_map(|event| match event {
+        Event::DroppedForSlow { client, messages } if **client == *name => Some(*messages),
+        _ => None,
+    });
+    told.collect()
+}
+
 /// The driver says how much waits for a client, and how much its socket has taken.
 fn backlog(world: &mut World, client: usize, bytes: usize, taken: u64) {
     let now = world.now();
@@ -79,10 +88,15 @@ fn a_client_whose_backlog_comes_from_others_is_read_on() {
     world.send(other, &message(100));
     assert_eq!(world.take(slow), b"");
     assert_eq!(total(&world, Counter::PublishesDropped), 1);
+    assert!(dropped(&world, "slow").is_empty());
     backlog(&mut world, slow, 7000, 43_000);
     world.send(other, &message(100_000));
     assert!(world.take(slow) == message(100_000), "a single message may be larger than the bound");
     assert_eq!(total(&world, Counter::LimitBacklog), 0);
+    let now = world.now();
+    world.shards[0].handle_drained(now, slow as u32);
+    world.run();
+    assert_eq!(dropped(&world, "slow"), [1], "said once the backlog is over");
     world.pass(4000);
     assert_eq!(cause(&world, "slow"), Some(EndCause::KeepAlive), "it is silent itself");
 }

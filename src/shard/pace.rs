@@ -7,7 +7,7 @@
 
 use super::bucket::{Cost, Levels, Measure, Meter, Rates};
 use super::connection::Connection;
-use super::pauses::{GOES_ON, PAUSED_BY_LANE, PAUSED_BY_RATE};
+use super::pauses::{GOES_ON, PAUSED_BY_DISK, PAUSED_BY_LANE, PAUSED_BY_RATE};
 use super::timers::Timer;
 use super::wheel::TimerId;
 use super::{Effect, EndCause, Event, Hangup, Limit, Shard};
@@ -256,11 +256,12 @@ impl Shard {
         }
     }
 
-    /// The peer is gone. What it has sent before it closed is handled first; after a reset nothing of it is owed to
-    /// anyone.
+    /// The peer is gone. What it has sent before it closed is handled first, unless that waits for a full disk, which
+    /// may take for ever; after a reset nothing of it is owed to anyone.
     pub(super) fn hang_up(&mut self, now: Time, slot: u32, hangup: Hangup) {
         let Some(connection) = self.connection_mut(slot) else { return };
-        if connection.has_unhandled() && matches!(hangup, Hangup::Closed | Hangup::Transport(_)) {
+        let is_soon = connection.has_unhandled() && !connection.is_paused_by(PAUSED_BY_DISK);
+        if is_soon && matches!(hangup, Hangup::Closed | Hangup::Transport(_)) {
             connection.rare().hangup = Some(hangup);
             return;
         }

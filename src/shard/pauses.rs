@@ -22,17 +22,19 @@ pub(super) const GOES_ON: u16 = 16;
 pub(super) const PAUSED_BY_MEMORY: u16 = 32;
 /// It brings more than the disk or another shard takes.
 pub(super) const PAUSED_BY_ROOM: u16 = 64;
+/// Its next message must be kept, and the disk is full.
+pub(super) const PAUSED_BY_DISK: u16 = 128;
 
 /// A reason of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum HoldBack {
     /// The box of another shard is full.
-    Mesh = 128,
+    Mesh = 256,
     /// The disk is behind.
-    Log = 256,
+    Log = 512,
     /// A handshake waits for the next turn.
-    Turn = 512,
+    Turn = 1024,
 }
 
 impl Connection {
@@ -47,7 +49,7 @@ impl Connection {
 
     /// Have packets of it come that can't be handled yet?
     pub(super) fn has_unhandled(&self) -> bool {
-        self.is_paused_by(PAUSED_BY_RATE | PAUSED_BY_LANE | PAUSED_BY_ROOM)
+        self.is_paused_by(PAUSED_BY_RATE | PAUSED_BY_LANE | PAUSED_BY_ROOM | PAUSED_BY_DISK)
     }
 
     /// Its next packet may be taken, while nothing more is read.

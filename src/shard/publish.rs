@@ -200,16 +200,15 @@ impl Shard {
             fanout.intended = self.sid(session).is_some();
         }
         let outcome = self.publish(now, &mut fanout);
+        let version = self.version_of_session(session);
         let ticket = if fanout.missing > 0 { fanout.ticket } else { 0 };
-        if kind == AckKind::Pubrec && (ticket != 0 || !outcome.is_refused()) {
+        if kind == AckKind::Pubrec && (ticket != 0 || !outcome.is_refused_for(version)) {
             let payload_bytes = u32::try_from(publication.payload.len()).unwrap_or(u32::MAX);
-            self.directory.session_mut(session).hold(packet_id.get(), payload_bytes, ticket);
-            self.record_held(session, packet_id, payload_bytes);
+            self.hold(session, packet_id, payload_bytes, ticket);
         }
         let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
-        let version = self.version_of_session(session);
         let key = self.directory.key(session);
-        if ticket == 0 && outcome.is_refused() {
+        if ticket == 0 && outcome.is_refused_for(version) {
             self.report_quota(session);
         }
         if ticket != 0 {
@@ -289,7 +288,7 @@ impl Shard {
     }
 
     /// What a well-formed message may still be refused for; the connection stays.
-    fn check_message(&self, slot: u32, topic: &str, payload: &[u8]) -> Result<(), Violation> {
+    pub(super) fn check_message(&self, slot: u32, topic: &str, payload: &[u8]) -> Result<(), Violation> {
         if payload.len() > self.shared.config.limits.payload_bytes {
             return Err(Violation {
                 reason: Reason::PacketTooLarge,
@@ -323,14 +322,13 @@ impl Shard {
         self.report_refused(session, violation);
         let mut mark = 0;
         if version < ProtocolVersion::V5 && ack.kind == AckKind::Pubrec {
-            self.directory.session_mut(session).hold(ack.packet_id.get(), 0, 0);
-            self.record_held(session, ack.packet_id, 0);
+            self.hold(session, ack.packet_id, 0, 0);
             mark = self.journal.mark();
         }
         self.answer(now, slot, mark, 0, Owing::Ack(ack));
     }
 
-    fn report_refused(&mut self, session: u32, violation: Violation) {
+    pub(super) fn report_refused(&mut self, session: u32, violation: Violation) {
         let client = self.directory.session(session).client_id.clone();
         if violation.reason == Reason::TopicNameInvalid {
             self.report(Event::LimitReached { limit: Limit::TopicLevels, client: client.clone() });
@@ -351,10 +349,10 @@ impl Shard {
             fanout.topic_hash = self.shared.hash(publication.topic);
             retained_home = Some(self.shared.home(fanout.topic_hash));
         }
-        if retained_home == Some(self.id) && !self.retain(now, fanout) {
-            return Outcome { matched: true, refused: true, refused_by_own: false };
-        }
-        let outcome = self.route(now, fanout);
+        // What the retained store has no room for reaches those who are subscribed now.
+        let kept = if retained_home == Some(self.id) { self.retain(now, fanout) } else { Outcome::default() };
+        let mut outcome = self.route(now, fanout);
+        outcome.merge(kept);
         if self.shared.shards() > 1 {
             let retained_home = retained_home.filter(|&home| home != self.id);
             if fanout.intended {
@@ -386,10 +384,8 @@ impl Shard {
                 && (qos == QoS::AtMostOnce || self.takes(matched.subscriber, fanout))
             {
                 fanout.own_delivery = Some((qos, retain, ids.into()));
-            } else if !self.deliver(now, fanout, matched.subscriber, qos, retain, ids, None) {
-                let by_own = origin == Some(matched.subscriber);
-                outcome.refused |= !by_own;
-                outcome.refused_by_own |= by_own;
+            } else {
+                outcome.note(self.deliver(now, fanout, matched.subscriber, qos, retain, ids, None));
             }
         }
         self.matches = matches;
@@ -532,10 +528,11 @@ impl Shard {
                 // What goes on from here to members of shared subscriptions must not be lost either.
                 fanout.intended = true;
             }
-            let retained = publication.retain && shard.shared.home(hash) == shard.id;
-            let refused = retained && !shard.retain(now, fanout);
-            let outcome = shard.route(now, fanout);
-            Outcome { refused: outcome.refused | refused, ..outcome }
+            let is_home = publication.retain && shard.shared.home(hash) == shard.id;
+            let kept = if is_home { shard.retain(now, fanout) } else { Outcome::default() };
+            let mut outcome = shard.route(now, fanout);
+            outcome.merge(kept);
+            outcome
         });
     }
 

@@ -4,6 +4,7 @@
 use super::deliver::Fanout;
 use super::directory::REPLAYING;
 use super::source::SourceCheck;
+use super::waits::Outcome;
 use super::{Counter, Event, Limit, Mail, MemoryRelief, SessionKey, Shard, ShardId};
 use crate::memory::{KeptMessage, MemoryKind};
 use crate::message::{Message, Publication};
@@ -49,8 +50,8 @@ fn is_kept(topic: &str) -> bool {
 }
 
 impl Shard {
-    /// Stores or clears a retained message at home here; false if a bound refuses it.
-    pub(super) fn retain(&mut self, now: Time, fanout: &mut Fanout<'_>) -> bool {
+    /// Stores or clears a retained message at home here, unless a bound or a full disk refuses it.
+    pub(super) fn retain(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
         let publication = fanout.publication;
         let before = self.journal.count();
         let refused = if publication.payload.is_empty() {
@@ -90,7 +91,11 @@ impl Shard {
                 .map_or_else(|| "".into(), |session| self.directory.session(session).client_id.clone());
             self.report(Event::LimitReached { limit, client });
         }
-        refused.is_none()
+        Outcome {
+            refused: refused.is_some_and(|limit| limit != Limit::Disk),
+            unkept: refused == Some(Limit::Disk),
+            ..Outcome::default()
+        }
     }
 
     /// Would a retained message take more memory than the one of its topic that is there?
@@ -184,6 +189,12 @@ impl Shard {
 
     fn send_retained(&mut self, now: Time, session: u32, message: Message, qos: QoS, subscription_id: u32) {
         if message.is_expired(now) {
+            return;
+        }
+        if self.is_withheld(session, message.as_publication().topic) {
+            if qos != QoS::AtMostOnce {
+                self.directory.session_mut(session).inflight.pass_id();
+            }
             return;
         }
         let extra = (subscription_id != 0)
@@ -288,7 +299,7 @@ impl Shard {
             Mail::GroupLeave { filter, member, token } => {
                 self.handle_group_leave(from, &filter, member, token)
             }
-            Mail::GroupReady { filter, member, ready } => self.handle_group_ready(&filter, member, ready),
+            Mail::GroupReady { member, ready } => self.handle_group_ready(member, ready),
             Mail::GroupDeliver { group, member, message, ticket, intent } => {
                 let message = KeptMessage::new(message, &self.memory);
                 let mut fanout = Fanout::of(&message, now, 0);

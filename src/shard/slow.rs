@@ -28,8 +28,8 @@ pub(super) struct Slow {
     mark: u64,
     /// When the socket has last taken something.
     pub(super) progressed_at: Time,
-    /// QoS 0 messages are being dropped; said once per backlog.
-    pub(super) dropping: bool,
+    /// QoS 0 messages that were dropped for want of room.
+    pub(super) dropped: u64,
 }
 
 /// Of the bytes that a backlog may have, this part may be what the client has asked for itself.
@@ -38,7 +38,7 @@ const ASKED_PART: usize = 8;
 impl Slow {
     pub(super) fn new(now: Time, backlog: Backlog) -> Slow {
         let mark = backlog.taken + backlog.bytes as u64;
-        Slow { backlog, asked: 0, asked_before: 0, mark, progressed_at: now, dropping: false }
+        Slow { backlog, asked: 0, asked_before: 0, mark, progressed_at: now, dropped: 0 }
     }
 
     /// The backlog has grown or shrunk.

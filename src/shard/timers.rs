@@ -1,6 +1,7 @@
 //! What the clock does: keep alive, time for CONNECT, will delay, session expiry, house-keeping.
 
 use super::connection::Stage;
+use super::wheel::TimerId;
 use super::{Counter, EndCause, Shard};
 use crate::time::Time;
 
@@ -19,6 +20,8 @@ pub(super) enum Timer {
     Rate(u32),
     /// There is enough in the bucket of a listener.
     Lane(u16),
+    /// Look whether the disks have room for those who wait.
+    Disk,
     /// Look for expired retained messages.
     Sweep,
     /// Publish `$SYS`.
@@ -69,6 +72,7 @@ impl Shard {
                 Timer::SessionExpiry(session) => self.handle_session_expiry(now, session),
                 Timer::Rate(slot) => self.handle_rate_timer(now, slot),
                 Timer::Lane(listener) => self.handle_lane_timer(now, listener),
+                Timer::Disk => self.handle_disk_timer(now),
                 Timer::Sweep => {
                     self.retained.sweep(now, SWEEP_VISITS);
                     self.note_retained();
@@ -92,7 +96,9 @@ impl Shard {
     fn handle_will_delay(&mut self, now: Time, session: u32) {
         let waits = self.directory.get(session).is_some()
             && self.directory.session_mut(session).will_timer.take().is_some();
-        if waits {
+        if waits && self.overdue.is_held() {
+            self.overdue.add_will(session);
+        } else if waits {
             self.publish_will(now, session);
         }
     }
@@ -101,9 +107,30 @@ impl Shard {
     fn handle_session_expiry(&mut self, now: Time, session: u32) {
         let waits = self.directory.get(session).is_some()
             && self.directory.session_mut(session).expiry_timer.take().is_some();
-        if waits {
-            self.count(Counter::SessionsExpired, 1);
-            self.end_session(now, session);
+        if waits && self.overdue.is_held() {
+            self.overdue.add_session(session);
+        } else if waits {
+            self.expire_session(now, session);
+        }
+    }
+
+    pub(super) fn expire_session(&mut self, now: Time, session: u32) {
+        self.count(Counter::SessionsExpired, 1);
+        self.end_session(now, session);
+    }
+
+    /// A timer fires up to a tick late: its client is back after the deadline all the same.
+    pub(super) fn run_due(&mut self, now: Time, session: u32) {
+        let state = self.directory.session(session);
+        let is_due = |timer: Option<TimerId>| timer.filter(|&timer| self.wheel.has_passed(timer, now));
+        let (will, expiry) = (is_due(state.will_timer), is_due(state.expiry_timer));
+        if let Some(timer) = will {
+            self.wheel.cancel(timer);
+            self.handle_will_delay(now, session);
+        }
+        if let Some(timer) = expiry {
+            self.wheel.cancel(timer);
+            self.handle_session_expiry(now, session);
         }
     }
 

@@ -116,6 +116,12 @@ impl<T: Copy> Wheel<T> {
         running
     }
 
+    /// Has the deadline of a timer passed, though it runs still?
+    pub fn has_passed(&self, id: TimerId, now: Time) -> bool {
+        let entry = self.entries.get(id.entry as usize);
+        entry.is_some_and(|entry| entry.serial == id.serial.get() && entry.deadline <= now)
+    }
+
     /// Appends to `out` the tokens of all timers whose deadline, rounded up to a tick, has come:
     /// in the order of their deadlines, those of one deadline in the order of their scheduling.
     /// They are no longer running then. A `now` before that of an earlier call counts as that.

@@ -222,9 +222,9 @@ fn cant_read(path: &Path, cause: impl Into<Box<dyn std::error::Error + Send + Sy
 
 #[cfg(test)]
 mod tests {
-    use super::super::check_rows;
     use super::super::recovery::tests::{Scratch, WALL};
     use super::super::state::tests::{Frames, HEADER, Model, body, described};
+    use super::super::{Record, check_rows};
     use super::*;
 
     #[test]
@@ -252,6 +252,33 @@ mod tests {
             let (parts, _) = changes.restore(&image, 3, 9, WALL).unwrap();
             assert_eq!(described(&parts), model.described(), "seed {seed}");
         }
+    }
+
+    /// One of an earlier version has fewer tables.
+    #[test]
+    fn a_file_without_a_table_gets_it_and_keeps_its_rows() {
+        let scratch = Scratch::new();
+        let path = scratch.open().checkpoint();
+        let (mut frames, mut model) = (Frames::new(3), Model::default());
+        let mut image = Image::open(&path).unwrap();
+        let mut changes = Changes::new(&image).unwrap();
+        for turn in 0..80 {
+            let mut records = frames.next_frame();
+            records.retain(|record| !matches!(record, Record::Lost { .. } | Record::LossesTold { .. }));
+            model.apply_frame(turn, &records);
+            changes.apply_frame(&image, &HEADER, &body(turn, &records)).unwrap();
+        }
+        image.commit(&mut changes).unwrap();
+        drop(image);
+        let database = Database::open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        assert!(transaction.delete_table(definition(Table::Losses)).unwrap());
+        transaction.commit().unwrap();
+        drop(database);
+        let image = Image::open(&path).unwrap();
+        let (parts, _) = Changes::new(&image).unwrap().restore(&image, 3, 9, WALL).unwrap();
+        assert_eq!(described(&parts), model.described());
+        assert_eq!(check_rows(&image).unwrap(), [] as [String; 0]);
     }
 
     #[test]

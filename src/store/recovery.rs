@@ -13,7 +13,7 @@ use super::segment::{BLOCK, Header, LogName};
 use super::source::{SegmentFile, Source};
 use super::spares::Spares;
 use super::state::Changes;
-use super::{Restored, RestoredCounts, StoreError, Wall};
+use super::{ClockReading, LogClock, Restored, RestoredCounts, StoreError};
 use crate::shard::SHARDS_MAX;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,6 +28,8 @@ pub struct Recovery {
     pub parts: Vec<Restored>,
     /// What was found.
     pub report: RecoveryReport,
+    /// The log's clock.
+    pub clock: LogClock,
     /// Takes the segments of the logs over.
     pub checkpoint: Checkpoint,
 }
@@ -81,8 +83,8 @@ impl fmt::Display for Damage {
 const MEANS_RECORDS: &str = "changes to sessions, queued and retained messages that it held are lost";
 const MEANS_CHECKPOINT: &str = "sessions and retained messages that are not in the log are lost";
 
-/// Reads everything, and starts the checkpoint's thread. `shards` and `seed` are those of this run, `wall`
-/// its clock, whose zero is now.
+/// Reads everything, and starts the checkpoint's thread. `shards` and `seed` are those of this run. `now` was read at
+/// the zero of its clock; without it nothing has expired, which is for a broker to tell.
 ///
 /// # Errors
 /// [`StoreError`] if files can't be read or written. Damage is none.
@@ -90,18 +92,18 @@ pub fn recover(
     directory: &StoreDirectory,
     shards: usize,
     seed: u64,
-    wall: Wall,
+    now: Option<ClockReading>,
 ) -> Result<Recovery, StoreError> {
     let mut report = RecoveryReport::default();
     let mut image = open_image(directory, &mut report)?;
     let found = report.clone();
-    match recover_from(directory, &mut image, shards, seed, wall, report, true) {
+    match recover_from(directory, &mut image, shards, seed, now, report, true) {
         Ok(recovered) => recovered.finish(directory, image, shards),
         // A full disk must not keep a broker from starting that has the memory for what is not written.
         Err(Interrupted::Commit(_)) => {
             drop(image);
             image = Image::open(&directory.checkpoint())?;
-            match recover_from(directory, &mut image, shards, seed, wall, found, false) {
+            match recover_from(directory, &mut image, shards, seed, now, found, false) {
                 Ok(recovered) => recovered.finish(directory, image, shards),
                 Err(Interrupted::Commit(error) | Interrupted::Other(error)) => Err(error),
             }
@@ -130,6 +132,7 @@ struct Recovered {
     report: RecoveryReport,
     /// Of this run.
     epoch: u64,
+    clock: LogClock,
     /// Segments whose changes are not in the checkpoint.
     pending: Vec<PathBuf>,
 }
@@ -140,7 +143,7 @@ fn recover_from(
     image: &mut Image,
     shards: usize,
     seed: u64,
-    wall: Wall,
+    now: Option<ClockReading>,
     mut report: RecoveryReport,
     commits: bool,
 ) -> Result<Recovered, Interrupted> {
@@ -155,7 +158,8 @@ fn recover_from(
     }
     tail.resolve(image, &mut report)?;
     let Tail { mut changes, applied, idle, damaged, .. } = tail;
-    let (parts, restored) = changes.restore(image, shards, seed, wall)?;
+    let clock = now.map_or_else(LogClock::default, |now| changes.log_clock(now));
+    let (parts, restored) = changes.restore(image, shards, seed, clock.wall)?;
     report.restored = restored;
     report.ignored = changes.ignored();
     report.bad_rows = changes.bad_rows();
@@ -173,15 +177,15 @@ fn recover_from(
         remove(path)?;
     }
     sync(&directory.log())?;
-    Ok(Recovered { changes, parts, report, epoch, pending })
+    Ok(Recovered { changes, parts, report, epoch, clock, pending })
 }
 
 impl Recovered {
     fn finish(self, directory: &StoreDirectory, image: Image, shards: usize) -> Result<Recovery, StoreError> {
-        let Recovered { changes, parts, report, epoch, pending } = self;
+        let Recovered { changes, parts, report, epoch, clock, pending } = self;
         let spares = Spares::new(epoch, shards);
         let checkpoint = Checkpoint::start(image, changes, pending, directory.damaged(), spares)?;
-        Ok(Recovery { epoch, parts, report, checkpoint })
+        Ok(Recovery { epoch, parts, report, clock, checkpoint })
     }
 }
 

@@ -124,6 +124,13 @@ impl Running {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
+    /// The most memory that it has held so far, in KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it has memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// What has been logged so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.lock().expect("no panic while writing").clone()

@@ -294,6 +294,8 @@ const TOPICS: &[&str] = &[
     "store/log/waits",
     "limits/connections",
     "limits/handshakes",
+    "limits/handshakes_per_address",
+    "limits/connect_bytes",
     "limits/connect_seconds",
     "limits/sessions",
     "limits/packet_bytes",

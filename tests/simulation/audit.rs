@@ -96,7 +96,7 @@ impl Audit {
         match packet.kind {
             Kind::Connack => self.connack(books, packet, now)?,
             Kind::Publish => self.publish(books, link, packet, now, consumed, &mut remarks)?,
-            Kind::Puback | Kind::Pubrec => self.acknowledge(books, packet)?,
+            Kind::Puback | Kind::Pubrec => self.acknowledge(books, packet, now)?,
             Kind::Pubrel => self.release(books, link, packet, &mut remarks)?,
             Kind::Pubcomp => {
                 if !self.releases.contains(&packet.id) {
@@ -127,7 +127,7 @@ impl Audit {
         Ok(())
     }
 
-    fn acknowledge(&mut self, books: &mut Books, packet: &Packet) -> Result<(), String> {
+    fn acknowledge(&mut self, books: &mut Books, packet: &Packet, now: u64) -> Result<(), String> {
         let Some(&number) = self.publishes.get(&packet.id) else {
             return Err(format!("{:?} {} that answers no PUBLISH", packet.kind, packet.id));
         };
@@ -143,6 +143,9 @@ impl Audit {
             ));
         }
         publication.acked = true;
+        if publication.waited {
+            publication.processed.push(now);
+        }
         publication.refused |= packet.code >= 0x80;
         Ok(())
     }

@@ -8,9 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Within so many microseconds, what a shard has done is known to all: longer than any stall of shards.
 pub const GRACE: u64 = 700_000;
 
-/// A timer comes later than it should by less than this, microseconds.
-const TICK: u64 = 70_000;
-
 /// A message that somebody published, or a will.
 #[derive(Debug)]
 pub struct Publication {
@@ -37,6 +34,8 @@ pub struct Publication {
     pub dropped_at: Option<u64>,
     /// A will that may not have been published.
     pub doubtful: bool,
+    /// It was read, and waited for room on the disk before it was handled.
+    pub waited: bool,
     /// The run of the broker that processed it last.
     pub run: u32,
 }
@@ -88,7 +87,8 @@ impl Coverage {
     /// Surely in force while this publication was on its way.
     pub fn surely_covers(&self, publication: &Publication) -> bool {
         let Some((first, last)) = publication.first().zip(publication.last()) else { return false };
-        self.from_sure.is_some_and(|from| from < first)
+        !publication.waited
+            && self.from_sure.is_some_and(|from| from < first)
             && self.until_sure.is_none_or(|until| until > last + GRACE)
     }
 
@@ -98,7 +98,7 @@ impl Coverage {
         let first = publication.first().unwrap_or(last);
         // What a member of a group has not settled comes later, to whoever is a member then; and after a
         // power cut, a will comes when it is due.
-        let late = self.is_shared() || (publication.is_will && publication.doubtful);
+        let late = self.is_shared() || publication.waited || (publication.is_will && publication.doubtful);
         (late || self.from_may <= last + GRACE) && self.until_may.is_none_or(|until| until >= first)
     }
 }
@@ -141,8 +141,10 @@ pub struct Session {
     pub orders: BTreeMap<(usize, String, u8, u8), u64>,
     /// Retained publications sent live on the present connection, by topic: when each was processed.
     pub live_retained: BTreeMap<String, u64>,
-    /// Its queue was full.
+    /// Its queue, or a disk, was full.
     pub lossy: bool,
+    /// Its queue was.
+    pub was_full: bool,
     /// The CONNACK of its present connection has been sent.
     pub is_promised: bool,
     /// A power cut came before what became of it was promised.
@@ -170,6 +172,8 @@ pub struct Will {
     pub delay: u64,
     /// When it is to be published, once its connection has ended.
     pub due_at: Option<u64>,
+    /// Its session ended with the broker: it is due at the next start.
+    pub due_at_start: bool,
 }
 
 /// All of it.
@@ -193,8 +197,8 @@ pub struct Books {
     pub persistent: bool,
     /// When the power was cut.
     pub cuts: Vec<u64>,
-    /// When the broker started last: a session that ended meanwhile may be there for a tick of its timers.
-    pub started_at: u64,
+    /// When the broker started without knowing how long it had been down.
+    pub clock_lost_at: Vec<u64>,
 }
 
 impl Books {
@@ -235,17 +239,19 @@ impl Books {
         if clean {
             return if present { Err("session present after a clean start".into()) } else { Ok(()) };
         }
+        let is_counted = |closed: u64| self.clock_lost_at.iter().all(|&lost| lost < closed);
         let surely_over = session.over_at.is_some_and(|at| at + GRACE < sent_at)
             || session.expiry == Some(0)
             || (session.expiry.zip(session.closed_at))
                 .is_some_and(|(expiry, closed)| closed + expiry + GRACE < sent_at);
+        let surely_over =
+            surely_over && (session.expiry == Some(0) || session.closed_at.is_none_or(is_counted));
         let surely_there = session.over_at.is_none()
             && session.expiry.is_none_or(|expiry| {
                 expiry > 0 && session.closed_at.is_none_or(|closed| closed + expiry > now + GRACE)
             });
-        let just_started = now < self.started_at + TICK;
         match present {
-            true if surely_over && !just_started => Err("session present, though the session is over".into()),
+            true if surely_over => Err("session present, though the session is over".into()),
             false if surely_there => Err("no session present, though there is one".into()),
             _ => Ok(()),
         }
@@ -310,6 +316,7 @@ impl Books {
             orders: BTreeMap::new(),
             live_retained: BTreeMap::new(),
             lossy: self.store_was_full,
+            was_full: false,
             is_promised: false,
             doubtful: false,
         });
@@ -368,6 +375,14 @@ impl Books {
         }
     }
 
+    /// What a 3.x client has sent at QoS 1 or 2 and has no answer for is handled when there is room.
+    pub fn waits_for_disk(&mut self, client: usize) {
+        let mut mine = self.publications.iter_mut().filter(|publication| publication.publisher == client);
+        for publication in mine.by_ref().filter(|mine| mine.qos > 0 && !mine.acked && !mine.is_will) {
+            publication.waited = true;
+        }
+    }
+
     /// The log of a shard takes no more: what would have to be kept is refused.
     pub fn store_was_full(&mut self) {
         self.queue_was_full = true;
@@ -377,11 +392,25 @@ impl Books {
         }
     }
 
+    /// The broker starts.
+    pub fn started(&mut self, now: u64) {
+        for will in self.wills.values_mut() {
+            if std::mem::take(&mut will.due_at_start) {
+                will.due_at = Some(now);
+            }
+        }
+    }
+
     /// The power failed.
     pub fn power_cut(&mut self, now: u64) {
         self.pass(now);
         self.run += 1;
         self.cuts.push(now);
+        let is_clean = |session: &&Session| session.expiry == Some(0) && session.is_promised;
+        let was_open: BTreeSet<usize> = (self.sessions.iter().filter(|session| session.closed_at.is_none()))
+            .filter(is_clean)
+            .map(|session| session.link)
+            .collect();
         for session in &mut self.sessions {
             let was_over = session.over_at.is_some_and(|over| over + GRACE < now);
             let was_connected = session.closed_at.is_none();
@@ -398,7 +427,7 @@ impl Books {
         }
         // A disk that had failed before may have kept nothing of it.
         let fails = self.store_was_full;
-        for will in self.wills.values_mut() {
+        for (link, will) in &mut self.wills {
             let publication = &mut self.publications[will.number as usize];
             let before = |at: u64| at + GRACE < now && !fails;
             // Its session may have ended without a word of it on the disk.
@@ -407,6 +436,12 @@ impl Books {
                     session.client == publication.publisher && !session.over_at.is_some_and(before)
                 });
             if publication.dropped_at.is_some_and(before) || publication.first().is_some_and(before) {
+                continue;
+            }
+            let is_open = was_open.contains(link) && !self.farewells.contains(link);
+            if self.persistent && is_open && !fails && publication.processed.is_empty() {
+                // [MQTT5-3.1.2-8]
+                will.due_at_start = true;
                 continue;
             }
             if is_kept {

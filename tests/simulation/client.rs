@@ -110,10 +110,13 @@ impl Client {
         connect.encode(self.version())
     }
 
-    pub fn publish(&self, out: &Outgoing, duplicate: bool) -> Vec<u8> {
+    pub fn publish(&self, out: &Outgoing, duplicate: bool, expiry: Option<u32>) -> Vec<u8> {
         let mut message = write::publish(&out.topic, &out.payload).qos(out.qos, out.id);
         message.retain = out.retain;
         message.duplicate = duplicate;
+        if let (Some(seconds), Version::V5) = (expiry, self.version()) {
+            message = message.with(write::four(write::MESSAGE_EXPIRY, seconds));
+        }
         message.encode(self.version())
     }
 }

@@ -9,6 +9,7 @@ mod answers;
 mod audit;
 mod books;
 mod client;
+mod clocks;
 mod deeds;
 mod disk;
 mod link;

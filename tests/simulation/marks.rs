@@ -35,6 +35,7 @@ pub enum Mark {
     KnownRefusedTwice,
     DiskFull,
     DiskFailed,
+    ClockSet,
 }
 
 pub const EVERY_MARK: &[Mark] = &[
@@ -67,6 +68,7 @@ pub const EVERY_MARK: &[Mark] = &[
     Mark::SessionExpired,
     Mark::DiskFull,
     Mark::DiskFailed,
+    Mark::ClockSet,
 ];
 
 /// What the broker is known to do and should not: counted, so that it is seen when it is over.

@@ -5,6 +5,7 @@
 use crate::rng::Rng;
 use crate::world::Weather;
 use crate::write::Version;
+use midge::config::QueuePolicy;
 
 /// Everything of a run.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Plan {
     pub persistent: bool,
     /// `limits.session_queue_messages`.
     pub queue_messages: usize,
+    /// `limits.session_queue_policy`.
+    pub queue_policy: QueuePolicy,
     /// `protocol.topic_alias_maximum_out`.
     pub aliases_out: u16,
     /// All of it is about shared subscriptions of this QoS, whose members' sessions last, and end.
@@ -102,6 +105,10 @@ pub enum Action {
     DiskFull {
         shard: usize,
         micros: u64,
+    },
+    /// The wall clock is set.
+    SetClock {
+        step_millis: i64,
     },
     /// It fails, and the broker starts again after so long.
     DiskFails {
@@ -210,6 +217,9 @@ impl Plan {
             weather,
             persistent: rng.chance(600),
             queue_messages,
+            // Not drawn either.
+            queue_policy: [QueuePolicy::Refuse, QueuePolicy::DropOldest, QueuePolicy::DropNewest]
+                [(seed / 16 % 3) as usize],
             aliases_out: rng.pick(&[0, 2, 10]),
             groups,
             clients,
@@ -223,6 +233,7 @@ impl Plan {
         }
         plan.begin(&mut rng);
         plan.go_on(&mut rng);
+        crate::clocks::add_to(&mut plan);
         plan.actions.sort_by_key(|planned| planned.at);
         plan
     }

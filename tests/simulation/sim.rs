@@ -3,6 +3,7 @@
 use crate::audit::{Audit, number_of};
 use crate::books::Books;
 use crate::client::Client;
+use crate::clocks;
 use crate::marks::{Mark, Marks};
 use crate::plan::Plan;
 use crate::read::{Kind, Packet};
@@ -150,7 +151,8 @@ impl Sim {
         for client in 0..self.clients.len() {
             self.say_farewell(client, false);
         }
-        self.until(self.world.now + 200 * SECOND)
+        // Until retained messages have expired that can: their timer is no leak.
+        self.until(self.world.now + 4000 * SECOND)
     }
 
     pub fn until(&mut self, end: u64) -> Result<(), String> {
@@ -203,14 +205,24 @@ impl Sim {
 
     pub fn told(&mut self, event: &Event) -> Result<(), String> {
         match event {
-            Event::LimitReached { limit: Limit::SessionQueue(_), client } => {
+            Event::LimitReached {
+                limit: Limit::SessionQueue(_) | Limit::SessionQueueOldest(_) | Limit::SessionQueueNewest(_),
+                client,
+            } => {
                 self.marks.reach(Mark::QueueFull);
                 self.books.queue_was_full = true;
                 let at = self.clients.iter().position(|known| *known.name == **client);
                 if let Some(&session) = at.and_then(|at| self.books.latest.get(&at)) {
-                    self.books.sessions[session].lossy = true;
+                    let session = &mut self.books.sessions[session];
+                    (session.lossy, session.was_full) = (true, true);
                 }
                 self.note(format_args!("broker: the queue of {client} is full"));
+            }
+            Event::LimitReached { limit: Limit::DiskPause, client } => {
+                if let Some(at) = self.clients.iter().position(|known| *known.name == **client) {
+                    self.books.waits_for_disk(at);
+                }
+                self.note(format_args!("broker: {client} waits for the disk"));
             }
             Event::LimitReached { limit, client } => self.note(format_args!("broker: {limit:?} of {client}")),
             Event::Disconnected { client, cause, .. } => {
@@ -291,7 +303,10 @@ impl Sim {
 
     pub fn consumed(&mut self, link: usize, upto: u64, whole: bool) {
         let (now, run) = (self.world.now, self.books.run);
-        let forgets = self.books.queue_was_full;
+        // A queue that is full refuses nothing of a 3.x client: what it sends again is held. [MQTT311-4.3.3-2]
+        let tells = |audit: &Audit| self.clients[audit.client].version() == Version::V5;
+        let forgets = self.books.queue_was_full
+            && (self.books.store_was_full || self.audits.get(&link).is_some_and(tells));
         let session = self.audits.get(&link).and_then(|audit| audit.session);
         let Some(items) = self.sent.get_mut(&link) else { return };
         while items.front().is_some_and(|(end, _)| *end <= upto) {
@@ -336,14 +351,28 @@ impl Sim {
             let audit = self.audits.get_mut(&link).expect("it is audited");
             let links = &self.world.links;
             let consumed = |link: usize| links[link].up_sure;
+            let five = audit.version == Version::V5;
             let remarks = audit
                 .judge(&mut self.books, link, &packet, now, consumed)
                 .map_err(|why| format!("to client-{client} on #{link}: {why}"))?;
             for remark in remarks.0 {
                 self.marks.remark(remark);
             }
+            if five {
+                self.check_expiry(&packet).map_err(|why| format!("to client-{client} on #{link}: {why}"))?;
+            }
         }
         Ok(())
+    }
+
+    fn check_expiry(&self, packet: &Packet) -> Result<(), String> {
+        let Some(number) = number_of(&packet.payload).filter(|_| packet.kind == Kind::Publish) else {
+            return Ok(());
+        };
+        let Some(publication) = self.books.publication(number) else { return Ok(()) };
+        let version = self.clients[publication.publisher].version();
+        let (books, clocks) = (&self.books, &self.world.clocks);
+        clocks::check_expiry((self.plan.seed, version), (books, clocks), (number, packet), self.world.now)
     }
 
     /// A clean start may have ended the session of a will, before CONNACK says so.
@@ -374,6 +403,7 @@ pub fn config(plan: &Plan) -> Config {
     let directory = if plan.persistent { "kept" } else { "" };
     config.persistence.directory = directory.to_string();
     config.limits.session_queue_messages = plan.queue_messages;
+    config.limits.session_queue_policy = plan.queue_policy;
     config.protocol.topic_alias_maximum_out = plan.aliases_out;
     config
 }

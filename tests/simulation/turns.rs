@@ -1,8 +1,8 @@
 //! The turns of the shards, as `shard::run` takes them.
 
+use crate::clocks;
 use crate::world::{Due, Happening, Job, OVERFLOW_RETRY, Parcel, Ready, Wake, World, peer};
-use midge::shard::Hangup;
-use midge::shard::{Backlog, Effect, HoldBack, ShardId};
+use midge::shard::{Backlog, Effect, Hangup, HoldBack, ShardId};
 use midge::store::segment::BLOCK;
 use std::collections::VecDeque;
 
@@ -72,7 +72,11 @@ impl World {
         let busy = host.machine.has_deferred()
             || !host.ready.is_empty()
             || host.boxes.iter().any(|parcels| !parcels.is_empty());
-        let timer = host.machine.next_deadline().map(|deadline| deadline.as_micros().max(now + 1));
+        let zero = self.clocks.zero;
+        let timer = host
+            .machine
+            .next_deadline()
+            .map(|deadline| deadline.as_micros().saturating_add(zero).max(now + 1));
         let retry = host.overflow.iter().any(|list| !list.is_empty()).then_some(now + OVERFLOW_RETRY);
         let at = [busy.then_some(now + soon), timer, retry].into_iter().flatten().min();
         if let Some(at) = at {
@@ -136,12 +140,29 @@ impl World {
                     machine.handle_time(now);
                 }
             }
-            Job::Turn => self.hosts[shard].machine.handle_turn(now),
+            Job::Turn => {
+                let host = &mut self.hosts[shard];
+                clocks::watch(&mut host.machine, &self.clocks, &mut host.noted_step, self.now);
+                host.machine.handle_turn(now);
+                self.tell_restored();
+            }
             Job::Flush => self.flush(shard),
         }
         let host = &mut self.hosts[shard];
         let effects = host.machine.take_effects();
         host.effects.extend(effects.into_iter().map(|effect| (effect, cause)));
+    }
+
+    /// Once all shards know what the sessions of all want, what fell due while the broker was down is due.
+    fn tell_restored(&mut self) {
+        if self.is_restored || self.hosts.iter().any(|host| host.machine.is_restoring()) {
+            return;
+        }
+        self.is_restored = true;
+        for shard in 0..self.hosts.len() {
+            self.hosts[shard].machine.handle_restored();
+            self.wake_shard(shard, 1);
+        }
     }
 
     pub fn give_slot(&mut self, shard: usize, link: usize) -> u32 {

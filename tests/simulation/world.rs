@@ -4,6 +4,7 @@
 //! the clock, what was put off, the flush. Between any two effects it may lose its core for a while; what it
 //! had put into boxes by then is seen by the others, and the rest is not.
 
+use crate::clocks::{self, Clocks};
 use crate::disk::{Disk, Torn};
 use crate::link::Link;
 use crate::rng::Rng;
@@ -116,6 +117,8 @@ pub struct Host {
     /// When its next turn, or the rest of this one, is due.
     pub due_at: Option<u64>,
     pub stalled_until: u64,
+    /// See [`clocks::watch`].
+    pub noted_step: i64,
 }
 
 /// How unkind the world is.
@@ -150,10 +153,10 @@ pub struct World {
     pub seed: u64,
     /// How long the power will be gone, and with how many shards it comes back.
     pub cut_while_writing: Option<(u64, usize)>,
+    pub clocks: Clocks,
+    /// The shards know what the sessions of all want.
+    pub is_restored: bool,
 }
-
-/// The wall clock at the zero of the simulation's, milliseconds since 1970.
-pub const WALL: Wall = Wall { zero_millis: 1_800_000_000_000 };
 
 /// How soon a full box is tried again, microseconds.
 pub const OVERFLOW_RETRY: u64 = 200;
@@ -174,8 +177,11 @@ impl World {
             down: true,
             seed,
             cut_while_writing: None,
+            clocks: Clocks::new(seed),
+            is_restored: false,
         };
-        world.power_on(shards, config, Vec::new());
+        let wall = Wall { zero_millis: world.clocks.reading(0).wall_millis };
+        world.power_on(shards, config, wall, Vec::new());
         world
     }
 
@@ -198,7 +204,8 @@ impl World {
 
     /// It starts, with what it kept: a part for each shard, or nothing at all. An empty directory in the
     /// configuration means that nothing will be kept.
-    pub fn power_on(&mut self, shards: usize, config: Config, mut restored: Vec<Restored>) {
+    pub fn power_on(&mut self, shards: usize, config: Config, wall: Wall, mut restored: Vec<Restored>) {
+        self.is_restored = false;
         let is_persistent = !config.persistence.directory.is_empty();
         let now = self.time();
         let (shared, interests) = Shared::new(config, shards, self.seed);
@@ -215,7 +222,9 @@ impl World {
                     Header { epoch, shard: id, shards, number: 0, first_sequence: 1, seed: self.seed };
                 host.disk = Some(Disk::new(&header));
                 let journal = Journal::new(LogName { epoch, shard: id });
-                host.machine.open_store(now, journal, WALL, restored);
+                host.machine.open_store(now, journal, wall, restored);
+                host.machine.handle_clock(now, self.clocks.reading(self.now));
+                host.noted_step = clocks::noted(&self.clocks);
             }
             host.machine.handle_start(now);
             let effects = host.machine.take_effects();
@@ -248,7 +257,7 @@ impl World {
 
     /// Does it take connections?
     pub fn is_serving(&self) -> bool {
-        !self.down && !self.hosts.iter().any(|host| host.machine.is_restoring())
+        !self.down && self.hosts.iter().all(|host| host.machine.is_settled())
     }
 
     /// The first turn of a start, whatever there is to do.
@@ -263,7 +272,7 @@ impl World {
     }
 
     pub fn time(&self) -> Time {
-        Time::from_micros(self.now)
+        self.clocks.time(self.now)
     }
 
     /// Asks to be woken after so many microseconds.
@@ -565,6 +574,7 @@ impl Host {
             disk: None,
             due_at: None,
             stalled_until: 0,
+            noted_step: 0,
         }
     }
 }

@@ -263,6 +263,8 @@ fn slow_reader_that_pings_is_not_thrown_out<S: Read + Write>(running: &Running, 
     is_told_of(running, "slow", "QoS 0 messages dropped");
     read_slowly(&mut slow, 2_500_000, Duration::from_millis(50));
     assert!(!is_gone(running, "slow"));
+    drop(slow);
+    is_told_of(running, "slow", "QoS 0 messages were dropped while the client did not read");
 }
 
 #[test]

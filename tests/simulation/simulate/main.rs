@@ -14,6 +14,8 @@ mod audit;
 mod books;
 #[path = "../client.rs"]
 mod client;
+#[path = "../clocks.rs"]
+mod clocks;
 #[path = "../deeds.rs"]
 mod deeds;
 #[path = "../disk.rs"]
