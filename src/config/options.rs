@@ -427,7 +427,7 @@ sections! {
             "Connections that one address may open at once after a rest. Only with connect_rate.";
         connect_seconds: u32 = 10, integer(1, 3600), "seconds",
             "Time for the whole CONNECT to arrive, and for enhanced authentication to finish. After it the \
-             connection is closed.";
+             connection is closed. A login that could not be checked in that time is refused with 0x89 (3.x: 0x03).";
         connect_bytes: usize = 131_072, integer(128, 16_777_216), "bytes",
             "Largest CONNECT packet, will message included, of a client whose certificate has named it \
              (tls_user_name). A larger one is refused as soon as its length is known: CONNACK 0x95 (3.x: closed).";
@@ -466,8 +466,9 @@ sections! {
         queue_bytes_total: usize = 1_073_741_824, integer(1 << 20, 1 << 50), "bytes",
             "Bytes of all messages that are kept for sessions, waiting or on their way, each counted once for a \
              shard however many sessions share it; divided among the shards, and never more than half of \
-             memory_bytes. When they are reached, what session_queue_policy says happens to the next message, and a \
-             client has one message at a time on its way.";
+             memory_bytes. When they are reached, what session_queue_policy says happens to the next message (but no \
+             queue is emptied for what others hold: then the new message is dropped), and a client has one message at a \
+             time on its way.";
         backlog_bytes: usize = 1_048_576, integer(4096, GIB), "bytes",
             "Bytes written for one connection that its socket has not taken yet. Above it, QoS 0 messages for \
              this client are dropped and counted; a message that was begun is sent to its end, whatever its size. \
@@ -563,7 +564,8 @@ sections! {
     /// What survives the end of the process.
     "persistence" => Persistence,
     "What is kept over a restart, and how sure that is: sessions that outlive their connection, with their \
-     subscriptions and messages, retained messages, and delayed wills." {
+     subscriptions and messages, retained messages, and wills. Expiries and delays run on while midge is \
+     down, by the time that passes and not by a wall clock that is set: README, \"What survives\"." {
         directory: String = "auto".to_string(), Allowed::Text { bytes_max: 4096 }, "",
             "Where it is kept; made if it is not there. \"auto\": the directory that systemd gives, else \
              /var/lib/midge for root, else midge in $XDG_STATE_HOME (~/.local/state). Empty: nothing is kept. \

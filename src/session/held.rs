@@ -29,8 +29,8 @@ pub(super) struct HeldList {
 /// Up to this length a walk is as good as a table.
 const SCAN_MAX: usize = 64;
 
-/// An empty list keeps room for no more than this many.
-const KEPT_CAPACITY: usize = 8;
+/// An empty list keeps room for no more than this many: a kilobyte, so that bursts cost no allocations.
+const KEPT_CAPACITY: usize = SCAN_MAX;
 
 impl Empty for HeldList {
     const EMPTY: &Self = &HeldList { items: Vec::new(), places: None };

@@ -23,7 +23,6 @@ pub use replay::{Replay, Replays};
 pub use seldom::{Empty, Seldom};
 pub use will::Will;
 
-use crate::config::QueuePolicy;
 use crate::memory::Charged;
 use crate::shard::wheel::TimerId;
 use held::{Held, HeldList};
@@ -63,8 +62,6 @@ pub struct Session {
     pub passed_over: bool,
     /// The operator has been told that the queue is full; said again once it has been empty.
     pub full_reported: bool,
-    /// What happens when the queue is full; none: as the whole broker has it.
-    pub queue_policy: Option<QueuePolicy>,
     /// Messages that were lost for it.
     losses: Option<Box<Losses>>,
 }
@@ -93,7 +90,6 @@ impl Session {
             group_ready: true,
             passed_over: false,
             full_reported: false,
-            queue_policy: None,
             losses: None,
         }
     }

@@ -84,6 +84,10 @@ const ANONYMOUS: Violation = Violation {
 const NO_CERTIFICATE: Violation =
     Violation { reason: Reason::BadUserNameOrPassword, cause: "no client certificate that names a user" };
 const BUSY: Violation = Violation { reason: Reason::ServerBusy, cause: "too many logins wait to be checked" };
+const UNCHECKED: Violation = Violation {
+    reason: Reason::ServerBusy,
+    cause: "its login was not checked within limits.connect_seconds",
+};
 const UNAVAILABLE: Violation = Violation {
     reason: Reason::ServerUnavailable,
     cause: "the server that decides on logins does not answer",
@@ -220,6 +224,19 @@ impl Shard {
         }
     }
 
+    /// The time for CONNECT is over, and the login was not checked: others were before it, or refusals of its address
+    /// wait. The client hears that it may try again.
+    pub(super) fn refuse_unchecked(&mut self, now: Time, slot: u32) {
+        self.count(Counter::LimitConnectSeconds, 1);
+        let Some(connection) = self.connection_mut(slot) else { return };
+        let Some(kept) = connection.rare().connect.take() else { return };
+        let Ok(mut connect) = kept.decode() else { return };
+        let user = self.certificate_user(slot);
+        if self.name_after_user(slot, &mut connect, user.as_deref()).is_ok() {
+            self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, UNCHECKED);
+        }
+    }
+
     /// Does the connection wait for the answer to its login? Nothing is to be read meanwhile.
     pub fn awaits_verdict(&self, slot: u32) -> bool {
         let waits = |stage: &Stage| matches!(stage, Stage::Check | Stage::Refuse);
@@ -325,6 +342,26 @@ impl Shard {
     /// The user that the client of a connection has proved to be.
     pub(super) fn user(&self, slot: u32) -> Option<&str> {
         self.connection(slot)?.rare.as_ref()?.identity.user.as_deref()
+    }
+
+    /// The wall clock was set by so many milliseconds. What clients were let in with ends by it, and only by it.
+    pub fn handle_wall_step(&mut self, now: Time, step_millis: i64) {
+        for slot in 0..self.slots() {
+            let Some(connection) = self.connection(slot) else { continue };
+            let Some(timer) = connection.rare.as_ref().and_then(|rare| rare.identity.ends) else { continue };
+            let Some(deadline) = self.wheel.deadline(timer) else { continue };
+            let by = step_millis.unsigned_abs();
+            let deadline = if step_millis < 0 {
+                deadline.after_millis(by)
+            } else {
+                now.after_millis(deadline.millis_since(now).saturating_sub(by))
+            };
+            self.wheel.cancel(timer);
+            let timer = self.wheel.schedule(deadline, Timer::Permission(slot));
+            if let Some(connection) = self.connection_mut(slot) {
+                connection.rare().identity.ends = Some(timer);
+            }
+        }
     }
 
     /// What a client was let in with has run out.

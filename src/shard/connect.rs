@@ -211,7 +211,6 @@ impl Shard {
         let (protocol, limits) = (&shared.config.protocol, &shared.config.limits);
         let origin = self.directory.key(session);
         let will_number = if connect.will.is_some() { self.will_number(terms.expiry_seconds) } else { 0 };
-        let queue_policy = Some(self.terms(slot).session_queue_policy);
         let mount_point = self.terms(slot).mount_point.as_str();
         let will = connect.will.as_ref().map(|will| {
             let publication = Publication {
@@ -248,7 +247,6 @@ impl Shard {
         let state = entry.session_mut();
         let timers = [state.will_timer.take(), state.expiry_timer.take()];
         state.expiry_seconds = terms.expiry_seconds;
-        state.queue_policy = queue_policy;
         // [MQTT5-3.1.3-9]: a will that waited for its delay is not sent any more.
         state.will = will;
         state
@@ -393,6 +391,7 @@ impl Shard {
         self.shared.end_session();
         self.shared.counters[usize::from(self.id)].subtract(Counter::Sessions, 1);
         self.forget_queue(&state);
+        self.report_untold(&state);
         self.return_shared(back, ticket);
     }
 

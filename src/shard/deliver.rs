@@ -275,7 +275,7 @@ impl Shard {
             if !self.fits(subscriber, fanout, form, subscription_ids) {
                 self.directory.session_mut(subscriber).inflight.pass_id();
                 self.drop_too_large();
-                self.lose(subscriber, 0, LossCause::TooLarge);
+                self.lose(now, subscriber, 0, LossCause::TooLarge);
                 return Taken::Yes;
             }
             let number = if sid == 0 { 0 } else { self.number_of_delivery(fanout) };
@@ -520,13 +520,13 @@ impl Shard {
             let mut fanout = Fanout::of(&message, now, 0);
             if self.is_withheld(session, fanout.publication.topic) {
                 // As good as delivered: the access list has changed.
-                self.drop_unsent(session, packet_id, form.qos, LossCause::Withdrawn);
+                self.drop_unsent(now, session, packet_id, form.qos, LossCause::Withdrawn);
             } else if self.fits(session, &fanout, form, &ids) {
                 self.send_publish(session, &mut fanout, form, Some(packet_id), true, &ids);
             } else {
                 // A smaller Maximum Packet Size than last time: as good as delivered.
                 self.drop_too_large();
-                self.drop_unsent(session, packet_id, form.qos, LossCause::TooLarge);
+                self.drop_unsent(now, session, packet_id, form.qos, LossCause::TooLarge);
             }
             return true;
         }
@@ -539,11 +539,11 @@ impl Shard {
             // [MQTT5-3.3.2-5]
             self.count(Counter::DroppedExpired, 1);
             self.count(Counter::PublishesDropped, 1);
-            self.drop_waiting(session, &delivery, LossCause::Expired);
+            self.drop_waiting(now, session, &delivery, LossCause::Expired);
             return true;
         }
         if self.is_withheld(session, delivery.message.as_publication().topic) {
-            self.drop_waiting(session, &delivery, LossCause::Withdrawn);
+            self.drop_waiting(now, session, &delivery, LossCause::Withdrawn);
             return true;
         }
         self.send_delivery(now, session, delivery);
@@ -562,7 +562,7 @@ impl Shard {
         let mut fanout = Fanout::of(&message, now, 0);
         if !self.fits(session, &fanout, form, &ids) {
             self.drop_too_large();
-            self.drop_waiting(session, &delivery, LossCause::TooLarge);
+            self.drop_waiting(now, session, &delivery, LossCause::TooLarge);
             return;
         }
         if form.qos == QoS::AtMostOnce {

@@ -33,6 +33,10 @@ pub(super) enum Taken {
 /// expires behind them is told the next time.
 const EXPIRY_VISITS_MAX: usize = 16_384;
 
+/// By this part of itself `limits.queue_bytes_total` may be exceeded while many sessions give up one message that they
+/// share for another.
+const TOTAL_SLACK_PART: usize = 16;
+
 impl Shard {
     /// Would a session take a message of this size now, or drop one by its policy?
     pub(super) fn takes(&self, session: u32, fanout: &Fanout<'_>) -> bool {
@@ -77,21 +81,21 @@ impl Shard {
         if let Some(bound) = self.queue_bound(session, bytes, queue_limits) {
             match policy {
                 QueuePolicy::Refuse => {
-                    self.lose_new(session, &delivery);
+                    self.lose_new(now, session, &delivery);
                     self.report_queue_full(session, Limit::SessionQueue(bound), 1);
                     return Place::Refused;
                 }
-                QueuePolicy::DropOldest if self.can_make_room(session, bytes, queue_limits) => {
-                    let dropped = self.drop_oldest(session, bytes, queue_limits);
+                QueuePolicy::DropOldest if self.may_make_room(session, bytes, queue_limits) => {
+                    let (dropped, has_room) = self.drop_oldest(now, session, bytes, queue_limits);
                     self.report_queue_full(session, Limit::SessionQueueOldest(bound), dropped);
-                    if let Some(bound) = self.queue_bound(session, bytes, queue_limits) {
-                        self.lose_new(session, &delivery);
+                    if !has_room {
+                        self.lose_new(now, session, &delivery);
                         self.report_queue_full(session, Limit::SessionQueueNewest(bound), 1);
                         return Place::Dropped;
                     }
                 }
                 QueuePolicy::DropOldest | QueuePolicy::DropNewest => {
-                    self.lose_new(session, &delivery);
+                    self.lose_new(now, session, &delivery);
                     self.report_queue_full(session, Limit::SessionQueueNewest(bound), 1);
                     return Place::Dropped;
                 }
@@ -137,8 +141,11 @@ impl Shard {
     }
 
     fn queue_policy(&self, session: u32) -> QueuePolicy {
-        let own = self.directory.session(session).queue_policy;
-        own.unwrap_or(self.shared.config.limits.session_queue_policy)
+        match self.directory.slot(session).listener {
+            Some(listener) => self.shared.terms_of(Some(listener.into())).session_queue_policy,
+            // Its client has not been here in this run.
+            None => self.shared.config.limits.session_queue_policy,
+        }
     }
 
     /// A client that comes back is told of what has expired while it was away.
@@ -146,7 +153,7 @@ impl Shard {
         let expired = self.directory.session_mut(session).queue.take_expired(now, EXPIRY_VISITS_MAX);
         for delivery in &expired {
             self.note_queued(-delivery.message.bytes().cast_signed(), -1);
-            self.drop_waiting(session, delivery, LossCause::Expired);
+            self.drop_waiting(now, session, delivery, LossCause::Expired);
         }
         self.count(Counter::DroppedExpired, expired.len() as u64);
         self.count(Counter::PublishesDropped, expired.len() as u64);
@@ -163,35 +170,43 @@ impl Shard {
             let Some(expired) = queue.pop() else { return (count, bytes) };
             count += 1;
             bytes += expired.message.bytes();
-            self.drop_waiting(session, &expired, LossCause::Expired);
+            self.drop_waiting(now, session, &expired, LossCause::Expired);
         }
     }
 
-    /// Would there be room for so many bytes in the session's queue if nothing else were in it? What others hold it
-    /// can't drop, and emptying it for nothing would lose the more.
-    fn can_make_room(&self, session: u32, bytes: usize, limits: QueueLimits) -> bool {
+    /// Might the session's queue have room for so many bytes if nothing else were in it? What the others have in
+    /// theirs it can't drop, and emptying it for nothing would lose the more.
+    fn may_make_room(&self, session: u32, bytes: usize, limits: QueueLimits) -> bool {
+        let excess = self.memory.of(MemoryKind::Messages).saturating_sub(self.shares.queue_bytes);
         let own = self.directory.session(session).queue.bytes();
-        let messages = self.memory.of(MemoryKind::Messages);
-        bytes <= limits.bytes && messages.saturating_sub(own) <= self.shares.queue_bytes
+        bytes <= limits.bytes && (!self.is_message_memory_full() || (own > 0 && excess <= own))
     }
 
-    /// Makes room for so many bytes in a queue, where that can be; how many messages it took.
-    fn drop_oldest(&mut self, session: u32, bytes: usize, limits: QueueLimits) -> u64 {
+    /// Makes room for so many bytes in a queue; how many messages it took, and whether there is room now.
+    fn drop_oldest(&mut self, now: Time, session: u32, bytes: usize, limits: QueueLimits) -> (u64, bool) {
         let (mut dropped, mut freed) = (0, 0);
-        while let Some(bound) = self.queue_bound(session, bytes, limits) {
-            if bound == QueueBound::Total && freed >= bytes {
-                // Others hold the same messages: giving up more of this session's would free nothing.
-                break;
+        loop {
+            match self.queue_bound(session, bytes, limits) {
+                None => return (dropped, true),
+                // Others hold the same messages: giving up more of this session's would free nothing. They give theirs
+                // up for the same new message, one after the other, and so it may be above the bound for a moment.
+                Some(QueueBound::Total) if freed >= bytes => {
+                    let slack = self.shares.queue_bytes / TOTAL_SLACK_PART;
+                    let held = self.memory.of(MemoryKind::Messages);
+                    return (dropped, held <= self.shares.queue_bytes + slack);
+                }
+                Some(_) => {}
             }
-            let Some(oldest) = self.directory.session_mut(session).queue.pop() else { break };
+            let Some(oldest) = self.directory.session_mut(session).queue.pop() else {
+                return (dropped, false);
+            };
             freed += oldest.message.bytes();
             self.note_queued(-oldest.message.bytes().cast_signed(), -1);
             if oldest.qos != QoS::AtMostOnce {
-                self.lose(session, oldest.number, LossCause::QueueFull);
+                self.lose(now, session, oldest.number, LossCause::QueueFull);
             }
             dropped += 1;
         }
-        dropped
     }
 
     /// Counted for each message, and told once until the queue has been empty.
@@ -220,26 +235,33 @@ impl Shard {
     }
 
     /// A message that its queue has no room for. Its delivery is in no record.
-    fn lose_new(&mut self, session: u32, delivery: &Delivery) {
+    fn lose_new(&mut self, now: Time, session: u32, delivery: &Delivery) {
         if delivery.qos != QoS::AtMostOnce {
-            self.lose(session, 0, LossCause::QueueFull);
+            self.lose(now, session, 0, LossCause::QueueFull);
         }
     }
 
     /// A delivery that waited is not sent at all.
-    pub(super) fn drop_waiting(&mut self, session: u32, delivery: &Delivery, cause: LossCause) {
+    pub(super) fn drop_waiting(&mut self, now: Time, session: u32, delivery: &Delivery, cause: LossCause) {
         if delivery.qos != QoS::AtMostOnce {
             self.directory.session_mut(session).inflight.pass_id();
-            self.lose(session, delivery.number, cause);
+            self.lose(now, session, delivery.number, cause);
         }
     }
 
     /// One that was sent on an earlier connection is not sent again.
-    pub(super) fn drop_unsent(&mut self, session: u32, packet_id: PacketId, qos: QoS, cause: LossCause) {
+    pub(super) fn drop_unsent(
+        &mut self,
+        now: Time,
+        session: u32,
+        packet_id: PacketId,
+        qos: QoS,
+        cause: LossCause,
+    ) {
         let window = &mut self.directory.session_mut(session).inflight;
         let kind = if qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
         if let AckOutcome::Settled(number) = window.handle_ack(kind, packet_id, true) {
-            self.lose(session, number, cause);
+            self.lose(now, session, number, cause);
         }
     }
 

@@ -77,10 +77,12 @@ pub enum Event {
         /// Reason code and words.
         violation: Violation,
     },
-    /// A client is back, and its session has lost messages since it was told last.
-    LossesTold {
+    /// A session has lost messages since its client was told last.
+    Losses {
         /// Client identifier.
         client: Box<str>,
+        /// The client is back, and is told; else its session has ended.
+        is_back: bool,
         /// What it has lost.
         losses: Losses,
         /// Now, by the clock of their times.
@@ -378,7 +380,7 @@ impl Event {
     pub fn counter(&self) -> Option<Counter> {
         match self {
             // Each message was counted when it was lost.
-            Event::Connected { .. } | Event::LossesTold { .. } | Event::DroppedForSlow { .. } => None,
+            Event::Connected { .. } | Event::Losses { .. } | Event::DroppedForSlow { .. } => None,
             Event::Disconnected { cause, .. } | Event::Unconnected { cause, .. } => match cause {
                 EndCause::Violation(violation) if violation.reason == Reason::PacketTooLarge => {
                     Some(Counter::LimitPacketBytes)

@@ -49,7 +49,8 @@ impl Shard {
         self.note_journal();
     }
 
-    /// Must a PUBLISH wait until the disk has room? Its connection is not read meanwhile.
+    /// Must a PUBLISH wait until the disk has room? Only asked while some disk has none. Its connection is not read
+    /// meanwhile.
     pub(super) fn waits_for_disk(
         &mut self,
         now: Time,
@@ -57,7 +58,7 @@ impl Shard {
         session: u32,
         publish: &Publish<'_>,
     ) -> bool {
-        if !self.shared.is_a_store_full() || self.version_of_session(session) == ProtocolVersion::V5 {
+        if self.version_of_session(session) == ProtocolVersion::V5 {
             return false;
         }
         let Some(packet_id) = publish.packet_id else { return false };

@@ -255,7 +255,7 @@ impl Shard {
         }
         let members = &self.groups.get(slot)?.members;
         let has_room =
-            |&place: &usize| members.get(place).is_some_and(|member| self.member_has_room(member, fanout));
+            |&place: &usize| members.get(place).is_some_and(|member| self.may_have_room(member, fanout));
         let place = members.in_turn().find(has_room).or_else(|| {
             let mut in_turn = members.in_turn();
             // Behind those that were looked at the next message goes on.
@@ -283,7 +283,7 @@ impl Shard {
             && state.inflight.has_room()
     }
 
-    fn member_has_room(&self, member: &GroupMember, fanout: &Fanout<'_>) -> bool {
+    fn may_have_room(&self, member: &GroupMember, fanout: &Fanout<'_>) -> bool {
         match self.directory.resolve(member.key) {
             Some(session) => {
                 member.qos.min(fanout.publication.qos) == QoS::AtMostOnce || self.has_room(session, fanout)

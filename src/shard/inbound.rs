@@ -23,7 +23,7 @@ impl Shard {
         let version = self.directory.slot(session).version;
         match decode(version, packet)? {
             Packet::Publish(publish) => {
-                if self.waits_for_disk(now, slot, session, &publish) {
+                if self.shared.is_a_store_full() && self.waits_for_disk(now, slot, session, &publish) {
                     return Ok(Progress::Wait);
                 }
                 self.handle_publish(now, slot, session, &publish)?;

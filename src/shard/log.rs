@@ -116,7 +116,7 @@ impl EventLog {
             Event::PublishRefused { client, violation } if self.others.allows(now) => {
                 tracing::info!(client = shown(client), cause = %violation, "publish refused");
             }
-            Event::LossesTold { client, losses, now_millis } if self.others.allows(now) => {
+            Event::Losses { client, is_back, losses, now_millis } if self.others.allows(now) => {
                 let [queue_full, expired, too_large, withdrawn] = losses.counts();
                 let (first, last) = losses.times_millis();
                 tracing::warn!(
@@ -127,7 +127,8 @@ impl EventLog {
                     withdrawn,
                     first_seconds_ago = now_millis.saturating_sub(first) / 1000,
                     last_seconds_ago = now_millis.saturating_sub(last) / 1000,
-                    "the client is back, and its session has lost messages"
+                    "{}, and the session has lost messages",
+                    if *is_back { "the client is back" } else { "the session has ended" }
                 );
             }
             Event::DroppedForSlow { client, messages } if self.others.allows(now) => {
@@ -152,7 +153,7 @@ impl EventLog {
             | Event::Banned { .. }
             | Event::Unconnected { .. }
             | Event::PublishRefused { .. }
-            | Event::LossesTold { .. }
+            | Event::Losses { .. }
             | Event::DroppedForSlow { .. }
             | Event::LimitReached { .. } => {}
         }

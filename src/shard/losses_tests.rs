@@ -47,7 +47,7 @@ fn told_in(connack: &[u8]) -> [Option<u32>; 2] {
 fn logged(world: &mut World, client_id: &str) -> Vec<[u32; 4]> {
     let events = std::mem::take(&mut world.events);
     let counts = |event: Event| match event {
-        Event::LossesTold { client, losses, .. } if *client == *client_id => Some(losses.counts()),
+        Event::Losses { client, is_back: true, losses, .. } if *client == *client_id => Some(losses.counts()),
         _ => None,
     };
     events.into_iter().filter_map(counts).collect()
@@ -88,6 +88,10 @@ fn what_a_full_queue_loses_is_told_once_and_survives_a_power_cut() {
         // The first message lost is in the log long before the last one.
         world.pass(5000);
         publish(&mut world, publisher, 1, None);
+        if policy == QueuePolicy::DropNewest {
+            // What was never taken is taken down once a second: nobody waits for it.
+            world.pass(2000);
+        }
         let mut world = world.cut_power(3, 1000);
         let away = connect_5(&mut world, 1, "away", b"");
         assert_eq!(told(&mut world, away), [Some(4), None], "{policy:?}");
@@ -205,6 +209,26 @@ fn what_is_lost_while_a_connack_waits_for_the_disk_is_told_by_the_next_one() {
     world.hang_up(away, Hangup::Closed);
     let away = connect_5(&mut world, 0, "away", b"");
     assert_eq!(told(&mut world, away), [Some(1), None]);
+}
+
+#[test]
+fn losses_of_a_session_that_ends_untold_are_logged() {
+    let mut world = world(1, QueuePolicy::DropOldest);
+    absent(&mut world, 0);
+    let publisher = super::tests::connect(&mut world, 0, "publisher", 0);
+    publish_all(&mut world, publisher, 5);
+    // Its expiry interval is 65,535 s.
+    world.pass(70_000_000);
+    let untold = |event: &&Event| {
+        matches!(event, Event::Losses { client, is_back: false, losses, .. }
+            if **client == *"away" && losses.counts() == [3, 0, 0, 0])
+    };
+    assert_eq!(world.events.iter().filter(untold).count(), 1);
+}
+
+fn publish_all(world: &mut World, publisher: usize, count: usize) {
+    world.take(publisher);
+    publish(world, publisher, count, None);
 }
 
 /// QoS 0 promises nothing.

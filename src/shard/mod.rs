@@ -298,6 +298,7 @@ pub struct Shard {
     store_full: bool,
     /// Connections of 3.x clients whose next message waits for room on a disk.
     wait_for_disk: full_disk::WaitForDisk,
+    unrecorded: losses::Unrecorded,
     /// The timer that tells the log that the broker lives is running.
     is_telling_alive: bool,
     waits: Waits,
@@ -361,6 +362,7 @@ impl Shard {
             overdue: restart::Overdue::default(),
             store_full: false,
             wait_for_disk: full_disk::WaitForDisk::default(),
+            unrecorded: losses::Unrecorded::default(),
             is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
             ends: ends::Ends::new(seed ^ 6),
@@ -482,6 +484,7 @@ impl Shard {
     pub fn handle_shutdown(&mut self, now: Time) {
         self.closing = true;
         self.journal.set_now(now);
+        self.record_losses(usize::MAX);
         for slot in 0..self.slots() {
             if self.connection(slot).is_some() {
                 self.end_connection(now, slot, EndCause::Shutdown);

@@ -25,6 +25,7 @@ use super::{Backlog, Counter, Effect, Hangup, HoldBack, Shard, Shared};
 use crate::control::entrance::Entrance;
 use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding};
 use crate::time::Time;
+use clock::ClockWatch;
 use doors::Doors;
 use gate::{AtGate, FailedLogin};
 use handshakes::Handshakes;
@@ -77,6 +78,7 @@ struct Runner {
     entrance_seen: u64,
     verdicts: Verdicts,
     at_gate: AtGate,
+    clock: ClockWatch,
     restore: Restore,
     is_finished: bool,
 }
@@ -126,7 +128,6 @@ pub async fn run(start: Start) -> io::Result<()> {
         overflow: (0..start.shared.shards()).map(|_| Overflow::new()).collect(),
         mesh: start.mesh,
         shared: start.shared,
-        control: start.control,
         overflowing: 0,
         paused_by_mesh: BTreeSet::new(),
         log: EventLog::default(),
@@ -140,8 +141,10 @@ pub async fn run(start: Start) -> io::Result<()> {
         entrance_seen,
         verdicts: Verdicts::new(start.bell, shards, start.seed),
         at_gate: AtGate::new(handshakes),
+        clock: ClockWatch::new(&start.control),
         restore: Restore::Begun,
         is_finished: false,
+        control: start.control,
     };
     let outstanding = Outstanding::new();
     if let Some(start) = start.store {
@@ -185,6 +188,7 @@ impl Runner {
             }
             self.machine.handle_turn(now);
             self.carry_out(now, None);
+            self.watch_clock(now);
             self.write_log(now);
             self.give_memory_back(now);
             if self.control.stop.load(Ordering::Acquire) {

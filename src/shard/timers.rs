@@ -20,6 +20,8 @@ pub(super) enum Timer {
     Rate(u32),
     /// There is enough in the bucket of a listener.
     Lane(u16),
+    /// Take down what sessions have lost.
+    Losses,
     /// Look whether the disks have room for those who wait.
     Disk,
     /// Look for expired retained messages.
@@ -73,6 +75,7 @@ impl Shard {
                 Timer::Rate(slot) => self.handle_rate_timer(now, slot),
                 Timer::Lane(listener) => self.handle_lane_timer(now, listener),
                 Timer::Disk => self.handle_disk_timer(now),
+                Timer::Losses => self.handle_losses_timer(now),
                 Timer::Sweep => {
                     self.retained.sweep(now, SWEEP_VISITS);
                     self.note_retained();
@@ -122,7 +125,8 @@ impl Shard {
     /// A timer fires up to a tick late: its client is back after the deadline all the same.
     pub(super) fn run_due(&mut self, now: Time, session: u32) {
         let state = self.directory.session(session);
-        let is_due = |timer: Option<TimerId>| timer.filter(|&timer| self.wheel.has_passed(timer, now));
+        let has_passed = |timer| self.wheel.deadline(timer).is_some_and(|deadline| deadline <= now);
+        let is_due = |timer: Option<TimerId>| timer.filter(|&timer| has_passed(timer));
         let (will, expiry) = (is_due(state.will_timer), is_due(state.expiry_timer));
         if let Some(timer) = will {
             self.wheel.cancel(timer);
@@ -139,7 +143,8 @@ impl Shard {
         connection.timer = None;
         let cause = match connection.stage {
             Stage::Refuse => return self.send_refusal(now, slot),
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => EndCause::ConnectTimeout,
+            Stage::Check => return self.refuse_unchecked(now, slot),
+            Stage::Connect { .. } | Stage::Authenticate => EndCause::ConnectTimeout,
             Stage::Serving { keep_alive_seconds, .. } => {
                 let Some(cause) = self.judge_silence(now, slot, keep_alive_seconds) else { return };
                 cause

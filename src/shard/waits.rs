@@ -448,8 +448,6 @@ impl Shard {
             }
         }
         let Some(list) = self.waits.lists.get_mut(&answer.slot) else { return };
-        let session = self.directory.resolve(answer.session);
-        let version = session.map_or(ProtocolVersion::V5, |session| self.directory.slot(session).version);
         if let Some(newest) = answer.owed {
             list.for_ticket(ticket, newest, |owed| {
                 owed.ticket = 0;

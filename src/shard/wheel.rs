@@ -116,10 +116,10 @@ impl<T: Copy> Wheel<T> {
         running
     }
 
-    /// Has the deadline of a timer passed, though it runs still?
-    pub fn has_passed(&self, id: TimerId, now: Time) -> bool {
-        let entry = self.entries.get(id.entry as usize);
-        entry.is_some_and(|entry| entry.serial == id.serial.get() && entry.deadline <= now)
+    /// The deadline of a timer that runs.
+    pub fn deadline(&self, id: TimerId) -> Option<Time> {
+        let entry = self.entries.get(id.entry as usize).filter(|entry| entry.serial == id.serial.get());
+        entry.map(|entry| entry.deadline)
     }
 
     /// Appends to `out` the tokens of all timers whose deadline, rounded up to a tick, has come:

@@ -104,16 +104,37 @@ impl Image {
         self.open_tables().map(drop).map_err(StoreError::from)
     }
 
+    /// Takes rows over, all or none of them.
+    ///
+    /// # Errors
+    /// As of [`Image::commit`].
+    pub(super) fn add(&mut self, rows: &[(Table, Row, Row)]) -> Result<(), StoreError> {
+        self.tables.clear();
+        self.transact(|write| rows.iter().for_each(|(table, key, value)| write(*table, key, Some(value))))
+            .map_err(|error| StoreError::new("can't write the checkpoint", &self.path, error))?;
+        self.open_tables().map(drop).map_err(StoreError::from)
+    }
+
     fn write(&self, changes: &Changes) -> Result<(), redb::Error> {
+        self.transact(|write| changes.each_changed(write))
+    }
+
+    /// Writes the rows that it is given, or removes those without a value, in one transaction.
+    fn transact(
+        &self,
+        each: impl FnOnce(&mut dyn FnMut(Table, &[u8], Option<&[u8]>)),
+    ) -> Result<(), redb::Error> {
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
+        // Else the library takes a flipped bit for a commit that was not finished, and goes back to the one before.
+        transaction.set_two_phase_commit(true);
         {
             let mut tables = Vec::with_capacity(Table::ALL.len());
             for table in Table::ALL {
                 tables.push(transaction.open_table(definition(table))?);
             }
             let mut result = Ok(());
-            changes.each_changed(|table, key, value| {
+            each(&mut |table, key, value| {
                 if result.is_ok() {
                     let table = &mut tables[table as usize];
                     result = match value {
@@ -147,7 +168,8 @@ impl Image {
 
     fn make_tables(&self) -> Result<(), ImageError> {
         let make = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
+            let mut transaction = self.database.begin_write()?;
+            transaction.set_two_phase_commit(true);
             for table in Table::ALL {
                 transaction.open_table(definition(table))?;
             }

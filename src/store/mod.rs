@@ -35,6 +35,9 @@ mod recovery;
 mod replay;
 mod restored;
 pub mod rows;
+#[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
+mod salvage;
 pub mod segment;
 #[cfg_attr(feature = "runtime", allow(clippy::disallowed_methods, reason = "the store owns its files"))]
 mod source;

@@ -6,9 +6,10 @@
 
 use super::chain::Chain;
 use super::checkpoint::{CHANGES_BYTES_WANTED, Checkpoint};
-use super::directory::{SegmentName, StoreDirectory, remove, sync};
+use super::directory::{SegmentName, StoreDirectory, remove, rename, sync};
 use super::image::{Image, ImageError};
 use super::replay::Replayed;
+use super::salvage::salvage;
 use super::segment::{BLOCK, Header, LogName};
 use super::source::{SegmentFile, Source};
 use super::spares::Spares;
@@ -55,6 +56,8 @@ pub struct RecoveryReport {
     pub bad_rows: u64,
     /// What was damaged.
     pub damage: Vec<Damage>,
+    /// The checkpoint does not tell any more which segments it has.
+    pub(super) has_lost_meta: bool,
 }
 
 /// Something that could not be read. Displayed, it is a sentence for an operator.
@@ -81,7 +84,9 @@ impl fmt::Display for Damage {
 }
 
 const MEANS_RECORDS: &str = "changes to sessions, queued and retained messages that it held are lost";
-const MEANS_CHECKPOINT: &str = "sessions and retained messages that are not in the log are lost";
+const MEANS_CHECKPOINT: &str =
+    "sessions, queued and retained messages that were in the part that can't be read are lost";
+const MEANS_NOTHING: &str = "nothing is lost, but the disk may be failing";
 
 /// Reads everything, and starts the checkpoint's thread. `shards` and `seed` are those of this run. `now` was read at
 /// the zero of its clock; without it nothing has expired, which is for a broker to tell.
@@ -148,7 +153,7 @@ fn recover_from(
     commits: bool,
 ) -> Result<Recovered, Interrupted> {
     let epoch = directory.highest_epoch()?;
-    let mut tail = Tail::new(directory, Changes::new(image)?, !report.damage.is_empty());
+    let mut tail = Tail::new(directory, Changes::new(image)?, report.has_lost_meta);
     for name in directory.segments()? {
         tail.apply(image, &name, &mut report)?;
         if commits && tail.changes.bytes() > CHANGES_BYTES_WANTED {
@@ -189,25 +194,31 @@ impl Recovered {
     }
 }
 
-/// Opens the checkpoint, or begins a new one in the place of one that can't be read.
+/// Opens the checkpoint; or, if it can't be opened, a new one with what can be read of it.
 fn open_image(directory: &StoreDirectory, report: &mut RecoveryReport) -> Result<Image, StoreError> {
     let path = directory.checkpoint();
-    match Image::open(&path) {
-        Ok(image) => Ok(image),
-        Err(ImageError::Other(error)) => Err(error),
-        Err(ImageError::Damaged(error)) => {
-            let aside = directory.set_aside(&path)?;
-            remove(&path)?;
-            sync(directory.path())?;
-            report.damage.push(Damage {
-                path: path.clone(),
-                aside: Some(aside),
-                what: error.cause.to_string(),
-                means: MEANS_CHECKPOINT,
-            });
-            Ok(Image::open(&path)?)
-        }
-    }
+    let error = match Image::open(&path) {
+        Ok(image) => return Ok(image),
+        Err(ImageError::Other(error)) => return Err(error),
+        Err(ImageError::Damaged(error)) => error,
+    };
+    let aside = directory.set_aside(&path)?;
+    // The damaged one keeps its name until all that can be read of it is elsewhere.
+    let unfinished = directory.unfinished_checkpoint();
+    remove(&unfinished)?;
+    let mut image = Image::open(&unfinished)?;
+    let salvaged = salvage(&path, &mut image)?;
+    drop(image);
+    rename(&unfinished, &path)?;
+    sync(directory.path())?;
+    report.has_lost_meta = !salvaged.has_meta;
+    report.damage.push(Damage {
+        path: path.clone(),
+        aside: Some(aside),
+        what: format!("{}; {salvaged}", error.cause),
+        means: if salvaged.tally.lost == 0 && salvaged.has_meta { MEANS_NOTHING } else { MEANS_CHECKPOINT },
+    });
+    Ok(Image::open(&path)?)
 }
 
 /// The segments that are not in the checkpoint.

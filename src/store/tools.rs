@@ -9,6 +9,7 @@ use super::rows::{
     self, DeliveryRow, Meta, Presence, RetainedRow, SessionRow, SubscriptionRow, Table, WillRow,
     decode_message,
 };
+use super::salvage::look;
 use super::segment::{Header, Place, Walk};
 use super::source::{SegmentFile, Source};
 use super::state::Changes;
@@ -36,8 +37,10 @@ pub fn verify(path: &Path, out: &mut impl Write) -> Result<bool, StoreError> {
             lines.extend(wrong);
         }
         Some(Err(error)) => {
+            // What it has of the log is not known.
             (is_sound, has_lost_image) = (false, true);
-            lines.push(format!("{}: damaged: {}", directory.checkpoint().display(), error.cause));
+            let found = look(&directory.checkpoint())?;
+            lines.push(format!("{}: damaged: {}; {found}", directory.checkpoint().display(), error.cause));
         }
         None => lines.push(format!("{}: there is none", directory.checkpoint().display())),
     }

@@ -32,6 +32,10 @@ pub struct Clocks {
     sets: Vec<(u64, i64)>,
     /// What the disk knows surely of it, at the end of the last run.
     known_millis: i64,
+    /// It was set in the last moments, and the disk may know or not.
+    is_doubtful: bool,
+    /// When the machine started anew.
+    machine_starts: Vec<u64>,
     /// Where the broker's clock has its zero, in the simulation's time.
     pub zero: u64,
     /// The broker started since without knowing how long it had been down: when.
@@ -55,6 +59,8 @@ impl Clocks {
             booted_at: 0,
             sets: Vec::new(),
             known_millis: wrong_millis,
+            is_doubtful: false,
+            machine_starts: Vec::new(),
             zero: 0,
             lost_at: Vec::new(),
             is_set,
@@ -88,7 +94,8 @@ impl Clocks {
             step = step.saturating_add(self.wrong_millis).min(self.known_millis) - self.wrong_millis;
             (self.boot, self.booted_at) = (self.boot + 1, now - down.min(1000));
             let was_set = BEGIN_MILLIS.saturating_add_signed(self.known_millis) >= SET_MILLIS_MIN;
-            if self.wrong_millis + step != self.known_millis || !was_set {
+            self.machine_starts.push(now);
+            if self.wrong_millis + step != self.known_millis || !was_set || self.is_doubtful {
                 self.lost_at.push(now);
             }
         }
@@ -101,6 +108,7 @@ impl Clocks {
     /// full or failed.
     pub fn stop(&mut self, now: u64, is_disk_sound: bool) {
         let lost = self.sets.iter().filter(|(at, _)| !is_disk_sound || at + SECOND > now);
+        self.is_doubtful = lost.clone().next().is_some();
         self.known_millis = lost.map(|&(_, before)| before).chain([self.wrong_millis]).min().unwrap_or(0);
     }
 
@@ -185,8 +193,10 @@ pub fn check_expiry(
     let whole = u64::from(seconds) * SECOND;
     // Of a few milliseconds the log keeps no account.
     let slack = 5000;
-    let most = (last + whole + slack).saturating_sub(now).div_ceil(SECOND);
-    let least = (first + whole).saturating_sub(now + slack) / SECOND;
+    // A step below a second is not noted, and makes the time that the machine was off wrong by as much.
+    let off = clocks.machine_starts.iter().filter(|&&start| start > first).count() as u64 * SECOND;
+    let most = (last + whole + slack + off).saturating_sub(now).div_ceil(SECOND);
+    let least = (first + whole).saturating_sub(now + slack + off) / SECOND;
     if u64::from(told) < least {
         return Err(format!("m{number} with {told} s instead of {least}: some were lost"));
     }

@@ -29,11 +29,15 @@ async fn hangup(host: &mut Host) -> (Hangup, usize) {
 /// Sends until the peer's socket is full.
 async fn fill(host: &mut Host, slot: u32) {
     let piece = pattern(100_000);
+    // No more than sockets hold, and a little.
     for _ in 0..200 {
         host.send(slot, &piece);
         host.turn_within(Duration::ZERO).await;
+        if host.net.backlog_bytes(slot) > 1 << 20 {
+            return;
+        }
     }
-    assert!(host.net.backlog_bytes(slot) > 0);
+    panic!("the socket takes everything");
 }
 
 /// The other end of a connection that is paused, and of which bytes are held.
@@ -201,4 +205,41 @@ fn a_half_closed_peer_that_reads_gets_all_of_it() {
     client.read_to_end(&mut bytes).unwrap();
     assert!(bytes == pattern(LEN));
     server.join().unwrap();
+}
+
+#[test]
+fn a_turn_says_nothing_of_backlogs_that_neither_grow_nor_shrink() {
+    const PEERS: usize = 20;
+    let socket = bound(21037);
+    let server = on_shard(move || async move {
+        let mut host = Host::listening(&NetConfig::default(), socket);
+        let mut slots = Vec::new();
+        while slots.len() < PEERS {
+            for event in host.turn().await {
+                if let Event::Accepted { slot, .. } = event {
+                    slots.push(slot);
+                }
+            }
+        }
+        for &slot in &slots {
+            fill(&mut host, slot).await;
+        }
+        for _ in 0..10 {
+            host.turn().await;
+        }
+        for _ in 0..10 {
+            assert!(host.turn().await.is_empty());
+        }
+        host.send(slots[7], b"more");
+        let events = host.turn().await;
+        let told = |event: &Event| matches!(event, Event::Backlogged { slot, .. } if *slot == slots[7]);
+        assert!(events.len() == 1 && told(&events[0]), "{events:?}");
+        for slot in slots {
+            host.net.abort(slot);
+        }
+        host.settle().await;
+    });
+    let peers: Vec<TcpStream> = (0..PEERS).map(|_| connect(21037)).collect();
+    server.join().unwrap();
+    drop(peers);
 }

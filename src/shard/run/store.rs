@@ -2,7 +2,6 @@
 //! back to the machine.
 
 use super::Runner;
-use super::clock::ClockWatch;
 use crate::config::SyncPolicy;
 use crate::driver::{LogConfig, LogEvent, LogWriter, Outstanding};
 use crate::shard::{Counter, Event, HoldBack, Limit, Shard, ShardId};
@@ -34,7 +33,6 @@ pub struct StartStore {
 /// The log of a runner.
 pub(super) struct Store {
     writer: LogWriter,
-    clock: ClockWatch,
     sync: SyncPolicy,
     checkpoint: Submitter,
     /// The most bytes of log, over all shards, that may wait for the checkpoint.
@@ -68,10 +66,6 @@ const CHECKPOINT_RETRY: Duration = Duration::from_millis(10);
 const CHECKPOINT_QUIET: Duration = Duration::from_secs(1);
 
 impl Store {
-    pub(super) fn clock_mut(&mut self) -> &mut ClockWatch {
-        &mut self.clock
-    }
-
     /// Opens the log.
     ///
     /// # Errors
@@ -95,10 +89,9 @@ impl Store {
         let writer = LogWriter::start(config, outstanding).await?;
         let now = runner.now();
         runner.machine.open_store(now, Journal::new(start.name), start.wall, start.restored);
-        let clock = ClockWatch::start(runner, start.wall);
+        runner.begin_clock(start.wall);
         Ok(Store {
             writer,
-            clock,
             sync,
             checkpoint: start.checkpoint,
             log_bytes_max,
@@ -181,7 +174,6 @@ impl Runner {
 
     /// Begins the next write, if none is under way.
     pub(super) fn write_log(&mut self, now: Time) {
-        self.watch_clock(now);
         let Some(store) = &mut self.store else { return };
         store.waits_for_checkpoint = store.checkpoint.log_bytes() > store.log_bytes_max;
         if store.waits_for_checkpoint || store.told_wait.is_some() {

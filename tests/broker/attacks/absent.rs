@@ -160,7 +160,8 @@ fn what_a_session_has_lost_is_known_after_kill_9_and_told_once() {
 
     let mut running = Running::start("absent-ledger", &rest(1));
     assert_eq!(told(&running, "away"), [Some(9), None]);
-    let line = running.line("the losses", |line| line.contains("has lost messages"));
+    let line = running
+        .line("the losses", |line| line.contains("the client is back, and the session has lost messages"));
     assert!(line.contains("client=\"away\"") && line.contains("queue_full=9"), "{line}");
     assert_eq!(told(&running, "away"), [None, None]);
     running.kill();
