@@ -16,6 +16,10 @@ pub struct Filters {
 #[derive(Debug)]
 enum Form {
     Few(Vec<Box<str>>),
+    #[allow(
+        clippy::box_collection,
+        reason = "the form is no larger than the list that nearly all sessions have"
+    )]
     Many(Box<BTreeSet<Box<str>>>),
 }
 

