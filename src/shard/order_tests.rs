@@ -178,7 +178,11 @@ fn qos_2_message_on_its_way_to_a_disk_that_becomes_full_arrives_once_everywhere(
         world.release(0, 1);
         world.run();
         assert_eq!(world.take(one), b"\x34\x09\x00\x03a/b\x00\x01hi");
-        assert_eq!((world.take(publisher), world.take(two)), (vec![], vec![]), "neither acknowledged nor sent");
+        assert_eq!(
+            (world.take(publisher), world.take(two)),
+            (vec![], vec![]),
+            "neither acknowledged nor sent"
+        );
         if !cut {
             world.shards[1].handle_store_full(false);
             world.unstick(1);

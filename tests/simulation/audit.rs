@@ -266,8 +266,7 @@ impl Audit {
         let allowed = (publication.routed * (1 + cuts)) as u32;
         // What was not acknowledged before a power cut, a session on another shard may have kept, and not the home
         // of retained messages: neither had promised it to anyone.
-        let retain =
-            publication.retain && books.is_kept(publication) && !books.may_be_unkept(publication);
+        let retain = publication.retain && books.is_kept(publication) && !books.may_be_unkept(publication);
         let processed = publication.first().unwrap_or(0);
         let session = &mut books.sessions[at];
         let copies = session.fresh_copies.entry(number).or_default();
