@@ -1,7 +1,9 @@
 //! The turns of the shards, as `shard::run` takes them.
 
 use crate::clocks;
-use crate::world::{Due, Happening, Job, OVERFLOW_RETRY, PAUSED_BY_MACHINE, PAUSED_BY_MESH, Parcel, Ready};
+use crate::world::{
+    Due, Happening, Job, OVERFLOW_RETRY, PAUSED_BY_LOG, PAUSED_BY_MACHINE, PAUSED_BY_MESH, Parcel, Ready,
+};
 use crate::world::{Wake, World, link_of, peer};
 use midge::shard::{Effect, Event, ShardId};
 use midge::store::segment::BLOCK;
@@ -65,6 +67,13 @@ impl World {
             disk.write(batch);
             let run = self.run;
             self.schedule(self.now + took, Due::Written { shard, run });
+        }
+        if !self.hosts[shard].machine.is_log_behind() {
+            for link in std::mem::take(&mut self.hosts[shard].paused_by_log) {
+                if self.links[link].shard == shard {
+                    self.resume(link, PAUSED_BY_LOG);
+                }
+            }
         }
     }
 
@@ -243,6 +252,11 @@ impl World {
         if self.links[link].paused != 0 {
             return;
         }
+        if self.hosts[shard].machine.is_log_far_behind() {
+            self.links[link].paused |= PAUSED_BY_LOG;
+            self.hosts[shard].paused_by_log.push(link);
+            return;
+        }
         let waiting = self.links[link].inbound.len();
         let len = if waiting > 1 && self.rng.chance(100) { self.rng.index(waiting) + 1 } else { waiting };
         if len > 0 {
@@ -356,6 +370,7 @@ impl World {
         }
         self.happenings.push_back(Happening::BoxFull);
         self.hosts[from].overflow[to].push_back(parcel);
+        self.hosts[from].machine.handle_mesh_full(true);
         if let Some(link) = cause
             && self.links[link].paused & PAUSED_BY_MESH == 0
         {
@@ -373,6 +388,7 @@ impl World {
             }
         }
         if self.hosts[from].overflow.iter().all(VecDeque::is_empty) {
+            self.hosts[from].machine.handle_mesh_full(false);
             if self.hosts.iter().all(|host| host.overflow.iter().all(VecDeque::is_empty)) {
                 self.happenings.push_back(Happening::BoxesHaveRoom);
             }
