@@ -66,6 +66,16 @@ impl World {
             let run = self.run;
             self.schedule(self.now + took, Due::Written { shard, run });
         }
+        if !self.hosts[shard].machine.is_log_behind() {
+            for link in std::mem::take(&mut self.hosts[shard].paused_by_log) {
+                let now = self.time();
+                if let Some(slot) = self.own_slot(shard, link)
+                    && self.hosts[shard].machine.let_go(now, slot, HoldBack::Log)
+                {
+                    self.resume(link);
+                }
+            }
+        }
     }
 
     pub fn plan_next_turn(&mut self, shard: usize) {
@@ -242,6 +252,12 @@ impl World {
         if state.paused && !state.tells_hangup() {
             return;
         }
+        if self.hosts[shard].machine.is_log_far_behind() {
+            self.hosts[shard].machine.hold_back(slot, HoldBack::Log);
+            self.links[link].paused = true;
+            self.hosts[shard].paused_by_log.push(link);
+            return;
+        }
         let waiting = self.links[link].inbound.len();
         let len = if waiting > 1 && self.rng.chance(100) { self.rng.index(waiting) + 1 } else { waiting };
         if len > 0 {
@@ -357,6 +373,7 @@ impl World {
         }
         self.happenings.push_back(Happening::BoxFull);
         self.hosts[from].overflow[to].push_back(parcel);
+        self.hosts[from].machine.handle_mesh_full(true);
         if let Some(link) = cause
             && let Some(slot) = self.own_slot(from, link)
             && self.hosts[from].machine.hold_back(slot, HoldBack::Mesh)
@@ -375,6 +392,7 @@ impl World {
             }
         }
         if self.hosts[from].overflow.iter().all(VecDeque::is_empty) {
+            self.hosts[from].machine.handle_mesh_full(false);
             if self.hosts.iter().all(|host| host.overflow.iter().all(VecDeque::is_empty)) {
                 self.happenings.push_back(Happening::BoxesHaveRoom);
             }
