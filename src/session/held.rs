@@ -14,6 +14,8 @@ pub(super) struct Held {
     pub(super) payload_bytes: u32,
     /// The ticket that its PUBREC waits for; 0: none.
     pub(super) ticket: u64,
+    /// It was refused, and its PUBREC has not been sent yet.
+    pub(super) refused: bool,
 }
 
 const _: () = assert!(size_of::<Held>() == 16);
@@ -124,7 +126,7 @@ mod tests {
     use super::*;
 
     fn held(packet_id: u16) -> Held {
-        Held { packet_id, repeated: false, payload_bytes: u32::from(packet_id), ticket: 0 }
+        Held { packet_id, repeated: false, payload_bytes: u32::from(packet_id), ticket: 0, refused: false }
     }
 
     #[test]

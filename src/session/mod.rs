@@ -46,6 +46,8 @@ pub struct Session {
     held: Seldom<HeldList>,
     /// A QoS 2 message has come on this connection.
     pub received_qos2: bool,
+    /// QoS 1 messages in the window that this connection gets when the log has them: what comes later waits too.
+    pub waiting_qos1: u16,
     /// Topic filters as the client wrote them, sorted.
     subscriptions: Seldom<Filters>,
     /// The will of the present connection, or the one that waits for its delay.
@@ -82,6 +84,7 @@ impl Session {
             queue: Queue::default(),
             held: Seldom::default(),
             received_qos2: false,
+            waiting_qos1: 0,
             subscriptions: Seldom::default(),
             will: None,
             will_timer: None,
@@ -127,12 +130,24 @@ impl Session {
     /// payload was, and of the ticket that its PUBREC waits for (0: none).
     pub fn hold(&mut self, packet_id: u16, payload_bytes: u32, ticket: u64) {
         self.received_qos2 = true;
-        self.held.filled().insert(Held { packet_id, repeated: false, payload_bytes, ticket });
+        self.held.filled().insert(Held { packet_id, repeated: false, payload_bytes, ticket, refused: false });
     }
 
     /// The ticket that the PUBREC of a held identifier waits for, or waited for; 0: none.
     pub fn held_ticket(&self, packet_id: u16) -> u64 {
         self.held.get(packet_id).map_or(0, |held| held.ticket)
+    }
+
+    /// The message of a held identifier is refused. Until its PUBREC says so it stays held, or a repeat would be
+    /// a new message. `[MQTT5-4.3.3-9]` `[MQTT5-4.3.3-10]` False if it was not held.
+    pub fn refuse_held(&mut self, packet_id: u16) -> bool {
+        let held = self.held.existing().and_then(|held| held.get_mut(packet_id));
+        held.map(|held| held.refused = true).is_some()
+    }
+
+    /// Is the PUBREC of a held identifier one that refuses?
+    pub fn is_held_refused(&self, packet_id: u16) -> bool {
+        self.held.get(packet_id).is_some_and(|held| held.refused)
     }
 
     /// A held identifier came again without DUP; false if it is the same message as last time,
@@ -230,6 +245,11 @@ impl Session {
         notes.any(|note| note.stamp > stamp || (note.stamp == stamp && note.replay >= replay))
     }
 
+    /// The replay with this token, if it is still under way.
+    pub fn replay_mut(&mut self, token: u64) -> Option<&mut Replay> {
+        self.replays.existing()?.get_mut(token)
+    }
+
     /// Ends a replay; forgets what it had to remember when it was the last.
     pub fn finish_replay(&mut self) {
         if let Some(replays) = self.replays.existing() {
@@ -250,6 +270,7 @@ impl Session {
     pub fn resume(&mut self, window: u16) {
         self.inflight.reconnect(window);
         self.received_qos2 = false;
+        self.waiting_qos1 = 0;
         self.drop_replays();
     }
 }

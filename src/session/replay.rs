@@ -31,12 +31,14 @@ pub struct Replay {
     pub waiting: bool,
     /// Messages that have arrived and are not yet sent.
     pub ready: VecDeque<Message>,
+    /// Messages that wait for the log, to be sent then.
+    pub for_log: u32,
 }
 
 impl Replay {
     /// Everything fetched and sent?
     pub fn is_done(&self) -> bool {
-        !self.waiting && self.ready.is_empty() && self.shards.is_empty()
+        !self.waiting && self.ready.is_empty() && self.shards.is_empty() && self.for_log == 0
     }
 
     /// Takes a batch in. `next` none: the present shard is done.
@@ -153,6 +155,7 @@ mod tests {
             held_by,
             waiting: false,
             ready: VecDeque::new(),
+            for_log: 0,
         }
     }
 

@@ -1,6 +1,7 @@
 //! A disk without room, and the publishers that wait for it.
 //!
-//! What would have to be kept is refused while the disk is full: 5.0 publishers get 0x97. 3.x has no code for it. An
+//! What would have to be kept is refused while the disk is full: 5.0 publishers get 0x97, at QoS 2 before any session
+//! gets the message. 3.x has no code for it. An
 //! acknowledgement would promise what is not there, and a closed connection brings the same message again and again,
 //! once more for each session that has room. So the PUBLISH of a 3.x client waits, before any session gets it: it
 //! stays with the connection's unread bytes, and reading stops until every shard's disk has room.
@@ -8,11 +9,14 @@
 use super::mount::mounted;
 use super::pauses::PAUSED_BY_DISK;
 use super::timers::Timer;
-use super::{Event, Limit, Shard};
-use crate::packet::{ProtocolVersion, Publish, QoS};
+use super::{Event, Limit, Shard, Violation};
+use crate::packet::{ProtocolVersion, Publish, QoS, Reason};
 use crate::time::Time;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+
+/// Why a message is refused that must be kept.
+pub(super) const DISK: Violation = Violation { reason: Reason::QuotaExceeded, cause: "the disk is full" };
 
 /// Connections whose next packet waits for the disk.
 #[derive(Debug, Default)]
@@ -78,6 +82,13 @@ impl Shard {
             self.start_disk_timer(now);
         }
         true
+    }
+
+    /// Must a QoS 2 message of a 5.0 client be refused because of a full disk? Before any session gets it: the
+    /// client may not hear of the refusal, and its repeat would be a second copy for those that have it.
+    /// [MQTT5-4.3.3-10]
+    pub(super) fn has_no_room_on_disk(&mut self, session: u32, publish: &Publish<'_>, topic: &str) -> bool {
+        self.shared.is_a_store_full() && self.may_have_to_be_kept(session, publish, topic)
     }
 
     fn start_disk_timer(&mut self, now: Time) {

@@ -34,7 +34,7 @@ impl Shard {
         self.overdue = Overdue::held(restored.wills);
         let shards = self.shared.shards() as u64;
         self.next_number = restored.next_number.max(1).next_multiple_of(shards) + u64::from(self.id);
-        self.stamp_base = (restored.last_stamp | 127).saturating_add(1);
+        self.begin_stamps(restored.last_stamp);
         for message in restored.retained {
             self.restore_retained(message);
         }
@@ -84,6 +84,9 @@ impl Shard {
             let (options, id) = (subscription.options, subscription.subscription_id);
             if self.directory.session_mut(session).add_subscription(filter.as_str()) {
                 self.note_subscription(filter.as_str(), true);
+                if filter.has_wildcard() {
+                    self.patterns.add(filter.matching_part(), session);
+                }
             }
             if filter.shared().is_some() {
                 self.count(Counter::SharedSubscriptions, 1);
@@ -308,8 +311,20 @@ impl Shard {
 
     /// A QoS 2 packet identifier of the client is free; false if it was not held.
     pub(super) fn release_held(&mut self, session: u32, packet_id: PacketId) -> bool {
-        let held = self.directory.session_mut(session).release(packet_id.get());
+        let state = self.directory.session_mut(session);
+        let in_log = !state.is_held_refused(packet_id.get());
+        let held = state.release(packet_id.get());
         self.note_released(usize::from(held));
+        if let (true, true, Some(sid)) = (held, in_log, self.sid(session)) {
+            self.journal.record(&Record::Unheld { sid, packet_id: packet_id.get() });
+        }
+        held
+    }
+
+    /// The message of a held identifier is refused; false if it was not held. The log lets the identifier go, so
+    /// that a start takes what comes with it for a new message; memory does when the PUBREC is sent.
+    pub(super) fn refuse_held(&mut self, session: u32, packet_id: PacketId) -> bool {
+        let held = self.directory.session_mut(session).refuse_held(packet_id.get());
         if let (true, Some(sid)) = (held, self.sid(session)) {
             self.journal.record(&Record::Unheld { sid, packet_id: packet_id.get() });
         }

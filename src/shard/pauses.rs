@@ -24,17 +24,19 @@ pub(super) const PAUSED_BY_MEMORY: u16 = 32;
 pub(super) const PAUSED_BY_ROOM: u16 = 64;
 /// Its next message must be kept, and the disk is full.
 pub(super) const PAUSED_BY_DISK: u16 = 128;
+/// Its turn is over, or a packet of it is still being worked on; what it has sent is handled later.
+pub(super) const PAUSED_BY_WORK: u16 = 256;
 
 /// A reason of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum HoldBack {
     /// The box of another shard is full.
-    Mesh = 256,
+    Mesh = 512,
     /// The disk is behind.
-    Log = 512,
+    Log = 1024,
     /// A handshake waits for the next turn.
-    Turn = 1024,
+    Turn = 2048,
 }
 
 impl Connection {
@@ -49,7 +51,7 @@ impl Connection {
 
     /// Have packets of it come that can't be handled yet?
     pub(super) fn has_unhandled(&self) -> bool {
-        self.is_paused_by(PAUSED_BY_RATE | PAUSED_BY_LANE | PAUSED_BY_ROOM | PAUSED_BY_DISK)
+        self.is_paused_by(PAUSED_BY_RATE | PAUSED_BY_LANE | PAUSED_BY_ROOM | PAUSED_BY_DISK | PAUSED_BY_WORK)
     }
 
     /// Its next packet may be taken, while nothing more is read.

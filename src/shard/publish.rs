@@ -1,12 +1,16 @@
 //! PUBLISH from a client: checks, the acknowledgement, and the way to every subscriber.
 
+use super::convoy::{size_of_message, step_of, work_of};
 use super::deliver::Fanout;
 use super::directory::MOUNTED;
+use super::enqueue::Taken;
+use super::full_disk::DISK;
 use super::mount::{TOPIC_BYTES_MAX, mounted};
+use super::pauses::PAUSED_BY_WORK;
 use super::waits::{
     ForLog, Outcome, Owing, OwnDelivery, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer,
 };
-use super::{Counter, Effect, Event, Limit, Mail, Shard, ShardId, Violation};
+use super::{Counter, Effect, Event, Limit, Mail, SHARDS_MAX, Shard, ShardId, Violation};
 use crate::memory::{KeptMessage, MemoryKind, allocated};
 use crate::message::{Message, Publication};
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, Publish, QoS, Reason};
@@ -158,7 +162,18 @@ impl Shard {
                 self.report_refused(session, violation);
                 return Ok(());
             }
-            self.publish(now, &mut Fanout::new(publication, now, 0));
+            let mut fanout = Fanout::new(publication, now, 0);
+            if self.waits_for_others(&fanout) {
+                fanout.ticket = self.waits.next_ticket();
+            }
+            self.publish(now, &mut fanout);
+            if fanout.missing > 0
+                && let Some(serial) = self.hold_until_received(slot)
+            {
+                let intents = std::mem::take(&mut fanout.intents);
+                let then = Purpose::ReadOn { slot, serial };
+                self.open_ticket(fanout.missing, Outcome::default(), intents, then);
+            }
             return Ok(());
         };
         let kind = if publish.qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
@@ -176,6 +191,11 @@ impl Shard {
                 Ack { kind, packet_id, reason: violation.reason },
                 violation,
             );
+            return Ok(());
+        }
+        if kind == AckKind::Pubrec && self.has_no_room_on_disk(session, publish, topic) {
+            let ack = Ack { kind, packet_id, reason: DISK.reason };
+            self.refuse_publish(now, slot, session, ack, DISK);
             return Ok(());
         }
         self.take_acknowledged(now, slot, session, publication, kind, packet_id);
@@ -202,17 +222,27 @@ impl Shard {
         let outcome = self.publish(now, &mut fanout);
         let version = self.version_of_session(session);
         let ticket = if fanout.missing > 0 { fanout.ticket } else { 0 };
-        if kind == AckKind::Pubrec && (ticket != 0 || !outcome.is_refused_for(version)) {
+        let refused = ticket == 0 && outcome.is_refused_for(version);
+        if kind == AckKind::Pubrec && (!refused || version == ProtocolVersion::V5) {
             let payload_bytes = u32::try_from(publication.payload.len()).unwrap_or(u32::MAX);
-            self.hold(session, packet_id, payload_bytes, ticket);
+            if refused {
+                // Until its PUBREC is sent.
+                let state = self.directory.session_mut(session);
+                state.hold(packet_id.get(), payload_bytes, ticket);
+                state.refuse_held(packet_id.get());
+                self.note_held(1);
+            } else {
+                self.hold(session, packet_id, payload_bytes, ticket);
+            }
         }
         let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
         let key = self.directory.key(session);
-        if ticket == 0 && outcome.is_refused_for(version) {
+        if refused {
             self.report_quota(session);
         }
         if ticket != 0 {
-            let answer = PublishAnswer { slot, session: key, kind, packet_id, owed: None };
+            let reads_on = if self.waits_for_others(&fanout) { self.hold_until_received(slot) } else { None };
+            let answer = PublishAnswer { slot, session: key, kind, packet_id, reads_on, owed: None };
             let intents = std::mem::take(&mut fanout.intents);
             self.open_ticket(fanout.missing, outcome, intents, Purpose::Answer(answer));
         }
@@ -222,13 +252,28 @@ impl Shard {
         self.deliver_own(now, slot, &mut fanout);
     }
 
+    /// Is a message so large that its publisher is not read until every other shard has it? Boxes are bounded in mails,
+    /// and a client that has to wait for its own messages can't fill them with large ones.
+    fn waits_for_others(&self, fanout: &Fanout<'_>) -> bool {
+        size_of_message(fanout) > MAIL_BYTES_MAX && self.shared.shards() > 1
+    }
+
+    /// Stops reading from a publisher; its serial, for [`Shard::read_on_later`].
+    fn hold_until_received(&mut self, slot: u32) -> Option<u32> {
+        let serial = self.connection(slot)?.serial;
+        self.pause(slot, PAUSED_BY_WORK);
+        Some(serial)
+    }
+
     /// A QoS 2 message came again: its PUBREC, once what the first one promises is there.
     fn answer_repeat(&mut self, now: Time, slot: u32, session: u32, packet_id: PacketId) {
         let ticket = self.directory.session(session).held_ticket(packet_id.get());
         let ticket = if self.is_ticket_open(ticket) { ticket } else { 0 };
         self.redirect_ticket(ticket, slot);
         let mark = if self.directory.slot(session).sid != 0 { self.journal.mark() } else { 0 };
-        let pubrec = Ack { kind: AckKind::Pubrec, packet_id, reason: Reason::Success };
+        let refused = self.directory.session(session).is_held_refused(packet_id.get());
+        let reason = if refused { QUOTA.reason } else { Reason::Success };
+        let pubrec = Ack { kind: AckKind::Pubrec, packet_id, reason };
         self.answer(now, slot, mark, ticket, Owing::Ack(pubrec));
     }
 
@@ -366,37 +411,79 @@ impl Shard {
         outcome
     }
 
-    /// To the subscribers of this shard.
+    /// To the subscribers of this shard: to all of them now, or to the rest of them later.
     pub(super) fn route(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
-        let publication = fanout.publication;
         let mut outcome = Outcome::default();
+        if !self.convoys.is_empty() && self.join_line(fanout) {
+            outcome.matched = true;
+            return outcome;
+        }
+        let publication = fanout.publication;
         let mut matches = std::mem::take(&mut self.matches);
         let origin = publication.origin.and_then(|key| self.directory.resolve(key));
         self.subscriptions.matches(publication.topic, origin, &mut matches);
         // One whose only subscription has No Local is a matching subscriber too.
         outcome.matched = matches.filters() > 0;
-        for matched in matches.as_slice() {
-            let ids = matches.subscription_ids(matched);
-            let (qos, retain) = (matched.qos, matched.retain_as_published);
-            // At QoS 0 no queue has a say, and one that is full now must not let it pass what waits already.
-            // [MQTT5-4.6.0-6]
-            if fanout.own == Some(matched.subscriber)
-                && (qos == QoS::AtMostOnce || self.takes(matched.subscriber, fanout))
-            {
-                fanout.own_delivery = Some((qos, retain, ids.into()));
-            } else {
-                outcome.note(self.deliver(now, fanout, matched.subscriber, qos, retain, ids, None));
+        self.spend(matches.visited() as u64 / VISITED_A_STEP);
+        let all = matches.as_slice();
+        let step = step_of(fanout);
+        let visit = self.begin_visit();
+        let mut served = 0;
+        if all.len() > step && (self.is_spent() || !self.has_room_for_convoy()) {
+            self.put_off_fanout(fanout);
+            self.matches = matches;
+            return outcome;
+        }
+        loop {
+            let some = &all[served..all.len().min(served + step)];
+            for matched in some {
+                let (session, ids) = (matched.subscriber, matches.subscription_ids(matched));
+                let (qos, retain, own) = (matched.qos, matched.retain_as_published, fanout.own);
+                outcome.note(self.deliver_matched(now, fanout, session, qos, retain, ids, own));
+            }
+            served += some.len();
+            self.spend(work_of(fanout) * some.len() as u64);
+            if served == all.len() {
+                break;
+            }
+            if self.is_over(&visit) || self.is_spent() {
+                self.go_on_later(fanout, &matches, served, 0);
+                self.matches = matches;
+                return outcome;
             }
         }
-        self.matches = matches;
         if !self.groups.is_empty() {
-            outcome.merge(self.route_groups(now, fanout));
+            outcome.merge(self.route_groups(now, fanout, &matches));
         }
+        self.matches = matches;
         outcome
     }
 
+    /// To one of those whom the index has found; false if it refuses the message. `own`: the publisher, if it is
+    /// served last.
+    #[inline]
+    #[allow(clippy::too_many_arguments)] // As many sides as a delivery has.
+    pub(super) fn deliver_matched(
+        &mut self,
+        now: Time,
+        fanout: &mut Fanout<'_>,
+        session: u32,
+        qos: QoS,
+        retain: bool,
+        ids: &[u32],
+        own: Option<u32>,
+    ) -> Taken {
+        // At QoS 0 no queue has a say, and one that is full now must not let it pass what waits already.
+        // [MQTT5-4.6.0-6]
+        if own == Some(session) && (qos == QoS::AtMostOnce || self.takes(session, fanout)) {
+            fanout.own_delivery = Some((qos, retain, ids.into()));
+            return Taken::Yes;
+        }
+        self.deliver(now, fanout, session, qos, retain, ids, None)
+    }
+
     /// To the publisher itself, what `route` has left for the end.
-    fn deliver_own(&mut self, now: Time, slot: u32, fanout: &mut Fanout<'_>) {
+    pub(super) fn deliver_own(&mut self, now: Time, slot: u32, fanout: &mut Fanout<'_>) {
         let Some((granted, retain_as_published, ids)) = fanout.own_delivery.take() else { return };
         let own = fanout.publication.origin.and_then(|key| self.directory.resolve(key));
         let Some(session) = own else { return };
@@ -513,20 +600,24 @@ impl Shard {
         ticket: u64,
         intent: u64,
     ) {
-        if message.qos() == QoS::AtMostOnce && !message.is_retained() {
+        if message.qos() == QoS::AtMostOnce && !message.is_retained() && ticket == 0 {
             // No session keeps it, and no one waits for a receipt.
             self.route(now, &mut Fanout::new(message.as_publication(), now, 0));
             return;
         }
         let message = KeptMessage::new(message, &self.memory);
         let publication = message.as_publication();
-        let hash = if publication.retain { self.shared.hash(publication.topic) } else { 0 };
+        let mut hash = 0;
+        if publication.retain {
+            hash = self.shared.hash(publication.topic);
+            self.note_stamp(publication.stamp);
+        }
         let mut fanout = Fanout::of(&message, now, hash);
         self.track(from, ticket, &mut fanout, |shard, fanout| {
             if intent != 0 {
                 shard.journal.record(&Record::IntentSeen { number: intent });
                 // What goes on from here to members of shared subscriptions must not be lost either.
-                fanout.intended = true;
+                (fanout.intended, fanout.promised) = (true, true);
             }
             let is_home = publication.retain && shard.shared.home(hash) == shard.id;
             let kept = if is_home { shard.retain(now, fanout) } else { Outcome::default() };
@@ -581,14 +672,38 @@ impl Shard {
     }
 
     /// A stamp that orders retained messages of a topic over all shards: by the clock that all
-    /// shards share, in a shard never twice, and between shards never the same.
+    /// shards share, in a shard never twice, and between shards never the same. It does not run ahead of the
+    /// clock, or the next message of another shard would be taken for the older one: none takes a shard less
+    /// than 1/64 of a microsecond.
     pub(super) fn next_stamp(&mut self, now: Time) -> u64 {
-        let by_clock = (now.as_micros() << 7).saturating_add(self.stamp_base);
-        let next = by_clock.max((self.last_stamp | 127) + 1) | u64::from(self.id);
+        let by_clock = (now.as_micros() << STAMP_CLOCK_SHIFT).saturating_add(self.stamp_base);
+        let next = by_clock.max((self.last_stamp | STAMP_SHARD_MASK) + 1) | u64::from(self.id);
         self.last_stamp = next;
         next
     }
+
+    /// A message of another shard is here: whatever is published here from now on is newer.
+    pub(super) fn note_stamp(&mut self, stamp: u64) {
+        self.last_stamp = self.last_stamp.max(stamp);
+    }
+
+    /// Stamps of this run are above those of all runs before.
+    pub(super) fn begin_stamps(&mut self, last: u64) {
+        self.stamp_base = (last | ((1 << STAMP_CLOCK_SHIFT) - 1)).saturating_add(1);
+    }
 }
+
+/// The lowest bits of a stamp are the shard's number.
+const STAMP_SHARD_MASK: u64 = 127;
+/// Before them six bits number the messages of a microsecond, and the rest is the clock: microseconds for 71 years.
+const STAMP_CLOCK_SHIFT: u32 = 7 + 6;
+
+const _: () = assert!(SHARDS_MAX == STAMP_SHARD_MASK as usize + 1);
+/// Larger messages go to other shards one at a time from each publisher.
+const MAIL_BYTES_MAX: usize = 32 << 10;
+
+/// So many nodes of the trie are looked at in the time of a delivery.
+const VISITED_A_STEP: u64 = 4;
 
 /// The shards of a bit mask, in order.
 pub(super) fn shards_of(mut mask: u128) -> impl Iterator<Item = ShardId> {

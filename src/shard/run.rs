@@ -31,7 +31,7 @@ use gate::{AtGate, FailedLogin};
 use handshakes::Handshakes;
 use logins::Verdicts;
 use parcels::Overflow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -63,6 +63,8 @@ struct Runner {
     overflowing: usize,
     /// Connections that wait for the boxes of others. One that has ended meanwhile is passed over.
     paused_by_mesh: BTreeSet<u32>,
+    /// By sender: mails that were there when the boxes were last looked at, and are not taken yet.
+    mails_left: Vec<usize>,
     log: EventLog,
     /// When there was something to do last.
     worked_at: Time,
@@ -126,6 +128,7 @@ pub async fn run(start: Start) -> io::Result<()> {
         machine: Shard::new(start.id, Arc::clone(&start.shared), start.interest, start.seed),
         net,
         overflow: (0..start.shared.shards()).map(|_| Overflow::new()).collect(),
+        mails_left: vec![0; start.shared.shards()],
         mesh: start.mesh,
         shared: start.shared,
         overflowing: 0,
@@ -165,7 +168,10 @@ impl Runner {
         loop {
             let now = self.now();
             self.resume_handshakes(now);
-            self.net.poll(&mut events);
+            // Slots are used anew with a poll: not before all that is known of them is handled.
+            if events.is_empty() {
+                self.net.poll(&mut events);
+            }
             let now = self.now();
             self.look_at_entrance(now);
             self.take_verdicts(now);
@@ -174,12 +180,7 @@ impl Runner {
             if !events.is_empty() {
                 self.worked_at = now;
             }
-            for event in events.drain(..) {
-                self.handle_event(now, event);
-                if self.machine.outbox().arena_bytes() > ARENA_BYTES_MAX {
-                    self.flush()?;
-                }
-            }
+            events = self.handle_events(now, events)?;
             self.take_mails()?;
             let now = self.now();
             if self.machine.next_deadline().is_some_and(|deadline| deadline <= now) {
@@ -200,7 +201,8 @@ impl Runner {
                     Instant::now() + grace
                 });
                 self.flush()?;
-                if self.net.connections() == 0 || Instant::now() >= until {
+                let is_done = self.net.connections() == 0 && !self.machine.has_deferred();
+                if is_done || Instant::now() >= until {
                     if !std::mem::replace(&mut self.is_finished, true) {
                         self.control.finished.fetch_add(1, Ordering::AcqRel);
                     }
@@ -209,6 +211,7 @@ impl Runner {
                         || Instant::now() >= until + STOP_PATIENCE
                     {
                         self.take_mails()?;
+                        self.finish_work(now)?;
                         self.log.close();
                         self.close_log(now, outstanding).await;
                         return Ok(());
@@ -227,6 +230,20 @@ impl Runner {
         }
     }
 
+    /// As many events as the turn has room for; the others wait for the next one.
+    fn handle_events(&mut self, now: Time, events: Vec<driver::Event>) -> io::Result<Vec<driver::Event>> {
+        let mut events = VecDeque::from(events);
+        while !self.machine.is_spent()
+            && let Some(event) = events.pop_front()
+        {
+            self.handle_event(now, event);
+            if self.machine.outbox().arena_bytes() > ARENA_BYTES_MAX {
+                self.flush()?;
+            }
+        }
+        Ok(Vec::from(events))
+    }
+
     fn look_at_entrance(&mut self, now: Time) {
         if self.control.entrance_changed.load(Ordering::Acquire) != self.entrance_seen {
             (self.entrance, self.entrance_seen) = self.control.entrance();
@@ -235,6 +252,17 @@ impl Runner {
             self.at_gate.banned_to = Some(0);
         }
         self.end_banned(now);
+    }
+
+    /// Goes on with what was put off, for a while: messages may still be on their way to sessions that are kept.
+    fn finish_work(&mut self, now: Time) -> io::Result<()> {
+        let until = Instant::now() + STOP_PATIENCE;
+        while self.machine.has_deferred() && Instant::now() < until {
+            self.machine.handle_turn(now);
+            self.carry_out(now, None);
+            self.flush()?;
+        }
+        Ok(())
     }
 
     fn now(&self) -> Time {

@@ -3,6 +3,7 @@
 //! It shares no code with the product and knows nothing of shards. Where the order of two things can't be known
 //! from the outside (a publication on its way while a SUBSCRIBE is), both outcomes are allowed.
 
+use crate::spans::Spans;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Within so many microseconds, what a shard has done is known to all: longer than any stall of shards.
@@ -26,16 +27,14 @@ pub struct Publication {
     pub routed: usize,
     /// The publisher's session when it was processed last.
     pub session: Option<usize>,
-    /// The broker has sent PUBACK or PUBREC for it.
-    pub acked: bool,
+    /// When the broker first sent PUBACK or PUBREC for it.
+    pub acked_at: Option<u64>,
     /// With a code of 0x80 or above.
     pub refused: bool,
     /// A will that must not be published, and since when.
     pub dropped_at: Option<u64>,
     /// A will that may not have been published.
     pub doubtful: bool,
-    /// It was read, and waited for room on the disk before it was handled.
-    pub waited: bool,
     /// The run of the broker that processed it last.
     pub run: u32,
 }
@@ -47,6 +46,11 @@ impl Publication {
 
     pub fn last(&self) -> Option<u64> {
         self.processed.last().copied()
+    }
+
+    /// Had it been processed at this time, and was its publisher still to hear what became of it?
+    pub fn waits_at(&self, time: u64) -> bool {
+        self.first().is_some_and(|first| first <= time) && self.acked_at.is_none_or(|acked| acked > time)
     }
 }
 
@@ -87,8 +91,7 @@ impl Coverage {
     /// Surely in force while this publication was on its way.
     pub fn surely_covers(&self, publication: &Publication) -> bool {
         let Some((first, last)) = publication.first().zip(publication.last()) else { return false };
-        !publication.waited
-            && self.from_sure.is_some_and(|from| from < first)
+        self.from_sure.is_some_and(|from| from < first)
             && self.until_sure.is_none_or(|until| until > last + GRACE)
     }
 
@@ -98,7 +101,7 @@ impl Coverage {
         let first = publication.first().unwrap_or(last);
         // What a member of a group has not settled comes later, to whoever is a member then; and after a
         // power cut, a will comes when it is due.
-        let late = self.is_shared() || publication.waited || (publication.is_will && publication.doubtful);
+        let late = self.is_shared() || (publication.is_will && publication.doubtful);
         (late || self.from_may <= last + GRACE) && self.until_may.is_none_or(|until| until >= first)
     }
 }
@@ -141,14 +144,19 @@ pub struct Session {
     pub orders: BTreeMap<(usize, String, u8, u8), u64>,
     /// Retained publications sent live on the present connection, by topic: when each was processed.
     pub live_retained: BTreeMap<String, u64>,
-    /// Its queue, or a disk, was full.
+    /// Its queue was full: by its policy, something is dropped.
     pub lossy: bool,
-    /// Its queue was.
-    pub was_full: bool,
+    /// So many of its messages were lost for a full queue, as the broker has told.
+    pub told_losses: u64,
+    /// So many were excused by that.
+    pub missing: u64,
     /// The CONNACK of its present connection has been sent.
     pub is_promised: bool,
-    /// A power cut came before what became of it was promised.
+    /// A power cut came before it was promised: which of its client's sessions is there after it is not known.
     pub doubtful: bool,
+    /// A power cut ended its connection at a time that the broker knows to a minute: until its client is back, it
+    /// may have expired or not.
+    pub expiry_doubtful: bool,
 }
 
 impl Session {
@@ -185,14 +193,18 @@ pub struct Books {
     pub latest: BTreeMap<usize, usize>,
     /// By connection.
     pub wills: BTreeMap<usize, Will>,
-    /// Connections whose DISCONNECT with 0x00 the broker has read.
+    /// Connections whose DISCONNECT with 0x00 has ended them.
     pub farewells: BTreeSet<usize>,
+    /// Connections whose DISCONNECT with 0x00 the broker has read, whatever has ended them.
+    pub farewells_read: BTreeSet<usize>,
     pub run: u32,
     /// Some box was full: the order of retained and live messages has no guarantee.
-    pub box_was_full: bool,
-    /// Some queue was full: a message that is refused for one subscriber may come twice to others.
-    pub queue_was_full: bool,
-    pub store_was_full: bool,
+    pub box_full: Spans,
+    /// The disk of some shard was full: what would have to be kept is refused or waits.
+    pub disk_full: Spans,
+    pub full_disks: BTreeSet<usize>,
+    /// The disk of some shard had failed: what comes then may be forgotten with the power.
+    pub disk_failed: Spans,
     /// Does a power cut leave anything?
     pub persistent: bool,
     /// When the power was cut.
@@ -232,8 +244,7 @@ impl Books {
                 Ok(())
             };
         };
-        // Of what came after its disk had failed, a start may know nothing.
-        if session.doubtful || (self.store_was_full && !self.cuts.is_empty()) {
+        if session.doubtful || session.expiry_doubtful {
             return Ok(());
         }
         if clean {
@@ -294,7 +305,7 @@ impl Books {
                 (session.closed_at, session.over_at) = (None, None);
                 session.expiry = expiry;
                 session.is_promised = false;
-                session.doubtful |= self.store_was_full && !self.cuts.is_empty();
+                session.expiry_doubtful = false;
                 session.live_retained.clear();
                 return at;
             }
@@ -315,10 +326,12 @@ impl Books {
             got_retained: BTreeMap::new(),
             orders: BTreeMap::new(),
             live_retained: BTreeMap::new(),
-            lossy: self.store_was_full,
-            was_full: false,
+            lossy: false,
+            told_losses: 0,
+            missing: 0,
             is_promised: false,
             doubtful: false,
+            expiry_doubtful: false,
         });
         let at = self.sessions.len() - 1;
         self.latest.insert(client, at);
@@ -375,21 +388,20 @@ impl Books {
         }
     }
 
-    /// What a 3.x client has sent at QoS 1 or 2 and has no answer for is handled when there is room.
-    pub fn waits_for_disk(&mut self, client: usize) {
-        let mut mine = self.publications.iter_mut().filter(|publication| publication.publisher == client);
-        for publication in mine.by_ref().filter(|mine| mine.qos > 0 && !mine.acked && !mine.is_will) {
-            publication.waited = true;
+    /// A disk that was full is so no more.
+    pub fn disk_has_room(&mut self, shard: usize, now: u64) {
+        self.full_disks.remove(&shard);
+        if self.full_disks.is_empty() {
+            self.disk_full.end(now);
         }
     }
 
-    /// The log of a shard takes no more: what would have to be kept is refused.
-    pub fn store_was_full(&mut self) {
-        self.queue_was_full = true;
-        self.store_was_full = true;
-        for session in &mut self.sessions {
-            session.lossy = true;
-        }
+    /// May a message have found a full disk, so that no session and no retained store has kept it? For what is
+    /// acknowledged it is no excuse.
+    pub fn may_be_unkept(&self, publication: &Publication) -> bool {
+        let (first, last) = (publication.first().unwrap_or(0), publication.last().unwrap_or(0));
+        publication.acked_at.is_none()
+            && (self.disk_full.touch(first, last + GRACE) || self.disk_failed.touch(first, last + GRACE))
     }
 
     /// The broker starts.
@@ -411,7 +423,16 @@ impl Books {
             .filter(is_clean)
             .map(|session| session.link)
             .collect();
+        // A disk that had failed has kept nothing of what came then.
+        let fails = self.disk_failed.is_open();
+        self.full_disks.clear();
+        self.disk_full.end(now);
+        self.disk_failed.end(now);
+        self.box_full.end(now);
         for session in &mut self.sessions {
+            let forgotten = self.disk_failed.touch(session.connected_at, session.connected_at)
+                || session.over_at.is_some_and(|over| self.disk_failed.touch(over, over));
+            session.doubtful |= fails && forgotten;
             let was_over = session.over_at.is_some_and(|over| over + GRACE < now);
             let was_connected = session.closed_at.is_none();
             session.closed_at.get_or_insert(now);
@@ -419,14 +440,13 @@ impl Books {
                 session.over_at.get_or_insert(now);
             } else {
                 // How long it had been without its connection is not known exactly.
-                session.doubtful |= !session.is_promised || (was_connected && session.expiry.is_some());
+                session.doubtful |= !session.is_promised;
+                session.expiry_doubtful |= was_connected && session.expiry.is_some();
             }
             for unsettled in session.unsettled.values_mut() {
                 unsettled.stale = true;
             }
         }
-        // A disk that had failed before may have kept nothing of it.
-        let fails = self.store_was_full;
         for (link, will) in &mut self.wills {
             let publication = &mut self.publications[will.number as usize];
             let before = |at: u64| at + GRACE < now && !fails;
@@ -462,7 +482,7 @@ impl Books {
 
     /// Is it surely kept, if it was retained?
     pub fn is_kept(&self, publication: &Publication) -> bool {
-        publication.run == self.run || (self.persistent && publication.acked)
+        publication.run == self.run || (self.persistent && publication.acked_at.is_some())
     }
 }
 

@@ -63,7 +63,8 @@ impl Sim {
                 if self.plan.persistent && self.world.set_disk_full(shard, true) {
                     self.note(format_args!("the disk of shard {shard} is full"));
                     self.marks.reach(Mark::DiskFull);
-                    self.books.store_was_full();
+                    self.books.disk_full.begin(self.world.now);
+                    self.books.full_disks.insert(shard);
                     self.world.wake_after(micros, Wake::DiskHasRoom { shard });
                 }
             }
@@ -76,7 +77,7 @@ impl Sim {
                 if self.plan.persistent && self.world.fail_disk(shard) {
                     self.note(format_args!("the disk of shard {shard} fails"));
                     self.marks.reach(Mark::DiskFailed);
-                    self.books.store_was_full();
+                    self.books.disk_failed.begin(self.world.now);
                     let shards = self.plan.shards;
                     self.world.wake_after(micros, Wake::PowerOff { down: 1000, shards });
                 }
@@ -108,12 +109,15 @@ impl Sim {
         }
         self.store.add(disks.into_iter().map(|(segment, _)| segment));
         self.marks.reach(Mark::PowerCut);
-        let waits = |p: &Publication| p.qos == 2 && !p.acked && !p.processed.is_empty() && !p.is_will;
+        let waits =
+            |p: &Publication| p.qos == 2 && p.acked_at.is_none() && !p.processed.is_empty() && !p.is_will;
         if self.books.publications.iter().any(waits) {
             self.marks.reach(Mark::PowerCutBeforePubrec);
         }
+        // A disk that has failed keeps no clock either.
+        let keeps_clock = !self.books.disk_failed.is_open() && !self.books.disk_full.is_open();
         self.books.power_cut(self.world.now);
-        self.world.clocks.stop(self.world.now, !self.books.store_was_full);
+        self.world.clocks.stop(self.world.now, keeps_clock);
         self.world.wake_after(down, Wake::PowerOn { shards });
         for client in 0..self.clients.len() {
             let after = down + self.rng.below(300_000);
@@ -233,11 +237,10 @@ impl Sim {
             processed: Vec::new(),
             routed: 0,
             session: None,
-            acked: false,
+            acked_at: None,
             refused: false,
             dropped_at: None,
             doubtful: false,
-            waited: false,
             run: self.books.run,
         });
         let delay_seconds = if five { will.delay_seconds } else { 0 };
@@ -365,11 +368,10 @@ impl Sim {
             processed: Vec::new(),
             routed: 0,
             session: None,
-            acked: false,
+            acked_at: None,
             refused: false,
             dropped_at: None,
             doubtful: false,
-            waited: false,
             run: self.books.run,
         });
         let mut payload = Vec::new();

@@ -200,6 +200,11 @@ impl Plan {
             13 => Some(2),
             _ => None,
         };
+        let queue_policy = match seed / 16 % 3 {
+            0 => QueuePolicy::Refuse,
+            2 => QueuePolicy::DropNewest,
+            _ => QueuePolicy::DropOldest,
+        };
         let queue_messages = if rng.chance(250) { rng.range(3, 20) as usize } else { 10_000 };
         let count = rng.range(3, 7) as usize;
         let mut clients = vec![ClientPlan {
@@ -217,9 +222,7 @@ impl Plan {
             weather,
             persistent: rng.chance(600),
             queue_messages,
-            // Not drawn either.
-            queue_policy: [QueuePolicy::Refuse, QueuePolicy::DropOldest, QueuePolicy::DropNewest]
-                [(seed / 16 % 3) as usize],
+            queue_policy,
             aliases_out: rng.pick(&[0, 2, 10]),
             groups,
             clients,

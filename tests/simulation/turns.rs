@@ -1,8 +1,8 @@
 //! The turns of the shards, as `shard::run` takes them.
 
 use crate::clocks;
-use crate::world::{Due, Happening, Job, OVERFLOW_RETRY, Parcel, Ready, Wake, World, peer};
-use midge::shard::{Backlog, Effect, Hangup, HoldBack, ShardId};
+use crate::world::{Due, Happening, Job, OVERFLOW_RETRY, Parcel, Ready, Wake, World, link_of, peer};
+use midge::shard::{Backlog, Effect, Event, Hangup, HoldBack, ShardId};
 use midge::store::segment::BLOCK;
 use std::collections::VecDeque;
 
@@ -18,9 +18,11 @@ impl World {
             return self.schedule(at, Due::Turn { shard, run });
         }
         if host.jobs.is_empty() && host.effects.is_empty() {
+            let left = std::mem::take(&mut host.left);
             let ready = std::mem::take(&mut host.ready);
-            host.jobs.extend(ready.into_iter().map(Job::Ready));
+            host.jobs.extend(left.into_iter().chain(ready).map(Job::Ready));
             host.jobs.push_back(Job::Overflow);
+            host.takes_rest = host.mails_left.iter().any(|&left| left > 0);
             let boxes = host.boxes.len();
             host.jobs.extend((0..boxes).filter(|&from| from != shard).map(Job::Boxes));
             host.jobs.extend([Job::Time, Job::Turn, Job::Flush]);
@@ -71,6 +73,7 @@ impl World {
         let host = &self.hosts[shard];
         let busy = host.machine.has_deferred()
             || !host.ready.is_empty()
+            || !host.left.is_empty()
             || host.boxes.iter().any(|parcels| !parcels.is_empty());
         let zero = self.clocks.zero;
         let timer = host
@@ -88,6 +91,9 @@ impl World {
         let now = self.time();
         let mut cause = None;
         match job {
+            Job::Ready(ready) if self.hosts[shard].machine.is_spent() => {
+                self.hosts[shard].left.push_back(ready);
+            }
             Job::Ready(Ready::Accept(link)) => {
                 let slot = self.give_slot(shard, link);
                 self.hosts[shard].machine.handle_open(now, slot, peer(link), 0, false);
@@ -113,10 +119,17 @@ impl World {
             }
             Job::Overflow => self.empty_overflow(shard),
             Job::Boxes(from) => {
-                let waiting = self.hosts[shard].boxes[from].len();
+                let host = &mut self.hosts[shard];
+                let waiting = match host.takes_rest {
+                    true => std::mem::take(&mut host.mails_left[from]),
+                    false => host.boxes[from].len(),
+                };
                 for _ in 0..waiting {
-                    self.hosts[shard].jobs.push_front(Job::Mail(from));
+                    host.jobs.push_front(Job::Mail(from));
                 }
+            }
+            Job::Mail(from) if !self.hosts[shard].machine.takes_mails() => {
+                self.hosts[shard].mails_left[from] += 1;
             }
             Job::Mail(from) => {
                 let parcel = self.hosts[shard].boxes[from].pop_front();
@@ -143,14 +156,44 @@ impl World {
             Job::Turn => {
                 let host = &mut self.hosts[shard];
                 clocks::watch(&mut host.machine, &self.clocks, &mut host.noted_step, self.now);
+                host.machine.note_mails_left(host.mails_left.iter().any(|&left| left > 0));
                 host.machine.handle_turn(now);
                 self.tell_restored();
             }
             Job::Flush => self.flush(shard),
         }
+        self.note_consumed(shard);
         let host = &mut self.hosts[shard];
-        let effects = host.machine.take_effects();
-        host.effects.extend(effects.into_iter().map(|effect| (effect, cause)));
+        for effect in host.machine.take_effects() {
+            // What it does to the session is done by now, whenever the rest of the turn is.
+            if let Effect::Event(Event::Disconnected { peer, cause, .. }) = &effect {
+                let (link, cause) = (link_of(*peer), cause.clone());
+                self.happenings.push_back(Happening::Left { link, cause });
+            }
+            host.effects.push_back((effect, cause));
+        }
+    }
+
+    /// What the machine has taken of the bytes that it was given: the rest waits in it.
+    fn note_consumed(&mut self, shard: usize) {
+        for slot in 0..self.hosts[shard].slots.len() {
+            let Some(link) = self.hosts[shard].slots[slot] else { continue };
+            let state = &mut self.links[link];
+            if state.up_given == state.up_consumed || state.closing {
+                continue;
+            }
+            let slot = u32::try_from(slot).expect("slots are 32 bits");
+            let machine = &self.hosts[shard].machine;
+            let whole = machine.has_connection(slot);
+            let upto = state.up_given - machine.unread_bytes(slot) as u64;
+            if whole {
+                state.up_sure = upto;
+            }
+            if upto > state.up_consumed {
+                state.up_consumed = upto;
+                self.happenings.push_back(Happening::Consumed { link, upto, whole });
+            }
+        }
     }
 
     /// Once all shards know what the sessions of all want, what fell due while the broker was down is due.
@@ -202,14 +245,8 @@ impl World {
         let len = if waiting > 1 && self.rng.chance(100) { self.rng.index(waiting) + 1 } else { waiting };
         if len > 0 {
             let bytes: Vec<u8> = self.links[link].inbound.drain(..len).collect();
-            self.links[link].up_consumed += bytes.len() as u64;
-            let upto = self.links[link].up_consumed;
+            self.links[link].up_given += bytes.len() as u64;
             self.hosts[shard].machine.handle_bytes(now, slot, &bytes);
-            let whole = self.hosts[shard].machine.has_connection(slot);
-            if whole {
-                self.links[link].up_sure = upto;
-            }
-            self.happenings.push_back(Happening::Consumed { link, upto, whole });
         } else if let Some(hangup) = self.links[link].hangup.clone() {
             self.hosts[shard].machine.handle_hangup(now, slot, hangup);
             return;
@@ -337,6 +374,9 @@ impl World {
             }
         }
         if self.hosts[from].overflow.iter().all(VecDeque::is_empty) {
+            if self.hosts.iter().all(|host| host.overflow.iter().all(VecDeque::is_empty)) {
+                self.happenings.push_back(Happening::BoxesHaveRoom);
+            }
             for link in std::mem::take(&mut self.hosts[from].paused_by_mesh) {
                 let now = self.time();
                 if let Some(slot) = self.own_slot(from, link)
