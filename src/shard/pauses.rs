@@ -25,18 +25,18 @@ pub(super) const PAUSED_BY_ROOM: u16 = 64;
 /// Its next message must be kept, and the disk is full.
 pub(super) const PAUSED_BY_DISK: u16 = 128;
 /// Its turn is over, or a packet of it is still being worked on; what it has sent is handled later.
-pub(super) const PAUSED_BY_WORK: u16 = 2048;
+pub(super) const PAUSED_BY_WORK: u16 = 256;
 
 /// A reason of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum HoldBack {
     /// The box of another shard is full.
-    Mesh = 256,
+    Mesh = 512,
     /// The disk is behind.
-    Log = 512,
+    Log = 1024,
     /// A handshake waits for the next turn.
-    Turn = 1024,
+    Turn = 2048,
 }
 
 impl Connection {
