@@ -6,7 +6,8 @@ use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, criterion_gro
 use midge::auth::access::Access;
 use midge::auth::acl::{Acl, Actions, Effect as AclEffect, Rule, Subscribing, Who};
 use midge::config::Config;
-use midge::message::{Message, Publication};
+use midge::memory::{KeptMessage, MemoryAccount};
+use midge::message::Publication;
 use midge::packet::{AckKind, PacketId, QoS};
 use midge::session::{AckOutcome, Delivery, InflightWindow, Replay, Replays, Session};
 use midge::shard::{Effect, Shard, ShardId, Shared};
@@ -36,11 +37,11 @@ fn sizes<'a>(
 
 // In flight.
 
-fn delivery(message: &Rc<Message>) -> Delivery {
+fn delivery(message: &Rc<KeptMessage>) -> Delivery {
     Delivery { message: Rc::clone(message), qos: QoS::AtLeastOnce, retain: false, number: 0, extra: None }
 }
 
-fn message() -> Rc<Message> {
+fn message() -> Rc<KeptMessage> {
     let publication = Publication {
         topic: "site/00001/state",
         forward: [&[]; 3],
@@ -52,7 +53,7 @@ fn message() -> Rc<Message> {
         stamp: 0,
         source: &[],
     };
-    Rc::new(publication.to_message())
+    KeptMessage::new(publication.to_message(), &MemoryAccount::default())
 }
 
 /// A window with so many in flight, whose identifiers have gone round.

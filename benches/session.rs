@@ -7,7 +7,8 @@
 //! soon each new packet identifier is looked for among those in use.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use midge::message::{Message, Publication};
+use midge::memory::{KeptMessage, MemoryAccount};
+use midge::message::Publication;
 use midge::packet::{AckKind, PacketId, QoS};
 use midge::session::{AckOutcome, Delivery, InflightWindow, Session};
 use std::collections::VecDeque;
@@ -47,7 +48,7 @@ fn random(ids: &mut VecDeque<PacketId>, state: &mut u64) -> PacketId {
     ids.swap_remove_back(at).expect("it is within")
 }
 
-fn message() -> Rc<Message> {
+fn message() -> Rc<KeptMessage> {
     let publication = Publication {
         topic: "site/00001/state",
         forward: [&[]; 3],
@@ -59,7 +60,7 @@ fn message() -> Rc<Message> {
         stamp: 0,
         source: &[],
     };
-    Rc::new(publication.to_message())
+    KeptMessage::new(publication.to_message(), &MemoryAccount::default())
 }
 
 fn sent(c: &mut Criterion) {

@@ -1,18 +1,18 @@
-//! What midge says at start, in plain words: version, listeners, shards, bounds, what is kept, and what
-//! anonymous clients may do.
+//! What midge says at start, in plain words: version, listeners, shards, bounds, what is kept, and for each
+//! listener who may connect.
 
 use std::path::Path;
 
 use crate::config::memory_limit::MemorySource;
-use crate::config::{Address, Config, SyncPolicy};
+use crate::config::{Address, Config, Listener, QueuePolicy, SyncPolicy};
 
 /// What the start found out, besides the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Started<'a> {
     /// Shards that run.
     pub shards: usize,
-    /// Addresses that are listened on, with the ports that the kernel chose.
-    pub listeners: &'a [Address],
+    /// Addresses that are listened on, with the ports that the kernel chose, and the numbers of their listeners.
+    pub listeners: &'a [(u16, Address)],
     /// The configuration file; `None` when all is at its default.
     pub config_file: Option<&'a str>,
     /// Limit on open files; `u64::MAX` for none.
@@ -34,11 +34,20 @@ pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
         Some(file) => format!("Configuration: {file}."),
         None => "No configuration file: every option is at its default.".to_string(),
     });
-    lines.push(format!("Listening on {} with {}.", addresses(started.listeners), shards(started.shards)));
+    let all: Vec<&Address> = started.listeners.iter().map(|(_, address)| address).collect();
+    lines.push(format!("Listening on {} with {}.", addresses(&all), shards(started.shards)));
     lines.push(connections(config, started));
     lines.push(memory(config, started));
     lines.push(kept(config.persistence.sync, started.state_directory));
-    lines.push(anonymous(config, started.listeners));
+    lines.push(full_queue(config));
+    for (number, listener) in (0..).zip(&config.listeners) {
+        let own: Vec<&Address> =
+            started.listeners.iter().filter(|(of, _)| *of == number).map(|(_, address)| address).collect();
+        // None: the network interface has no address of this family.
+        if !own.is_empty() {
+            lines.push(format!("Listener {}: {}.", addresses(&own), admitted(config, listener, &own)));
+        }
+    }
     if config.auth.test_method {
         lines.push(
             "The authentication method \"midge-test\" is on (auth.test_method = true): it protects nothing and \
@@ -49,14 +58,15 @@ pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
     lines
 }
 
-fn kept(sync: SyncPolicy, directory: Option<&Path>) -> String {
+/// What is kept over a restart, and what may be lost.
+pub fn kept(sync: SyncPolicy, directory: Option<&Path>) -> String {
     let Some(directory) = directory else {
         return "Nothing is kept over a restart: sessions, queued and retained messages live in memory."
             .to_string();
     };
     let directory = directory.display();
     let lost = match sync {
-        SyncPolicy::Always => "what is acknowledged is on the disk",
+        SyncPolicy::Always => "what is acknowledged is on the disk, and no crash loses it",
         SyncPolicy::Interval => {
             "the disk is told once a second: a power cut may lose what was acknowledged in the last second, a \
              kill in the last moment (persistence.sync = \"interval\")"
@@ -69,8 +79,34 @@ fn kept(sync: SyncPolicy, directory: Option<&Path>) -> String {
     format!("Sessions, their messages and retained messages are kept in {directory}: {lost}.")
 }
 
-fn addresses(listeners: &[Address]) -> String {
-    let addresses: Vec<String> = listeners.iter().map(Address::to_string).collect();
+/// What an acknowledgement does not promise.
+fn full_queue(config: &Config) -> String {
+    let limits = &config.limits;
+    let consequence = match limits.session_queue_policy {
+        QueuePolicy::DropOldest => "its oldest messages make room, though they were acknowledged",
+        QueuePolicy::DropNewest => "new messages are dropped for it, though they are acknowledged",
+        QueuePolicy::Refuse => {
+            "new messages are dropped for it; their 5.0 publishers are told with 0x97, those of 3.x get an acknowledgement"
+        }
+    };
+    let own = |listener: &Listener| {
+        listener.session_queue_policy.is_some_and(|policy| policy != limits.session_queue_policy)
+    };
+    let some = match config.listeners.iter().any(own) {
+        true => " Some listeners have a policy of their own.",
+        false => "",
+    };
+    format!(
+        "When the queue of a session that is away or slow is full ({} messages or {} bytes), {consequence} \
+         (limits.session_queue_policy = \"{}\").{some}",
+        limits.session_queue_messages,
+        limits.session_queue_bytes,
+        limits.session_queue_policy.word()
+    )
+}
+
+fn addresses(listeners: &[&Address]) -> String {
+    let addresses: Vec<String> = listeners.iter().map(ToString::to_string).collect();
     match addresses.as_slice() {
         [] => "no address".to_string(),
         [only] => only.clone(),
@@ -114,33 +150,32 @@ fn memory(config: &Config, started: &Started<'_>) -> String {
     )
 }
 
-fn anonymous(config: &Config, listeners: &[Address]) -> String {
-    let anonymous = config.listeners.iter().filter(|listener| config.terms(listener).allow_anonymous).count();
-    if anonymous == 0 {
-        return "Only clients that prove who they are may connect; to let others in, set allow_anonymous = true in \
-                [auth] or for a listener."
-            .to_string();
+/// Who may come in by a listener, and what clients may do there.
+fn admitted(config: &Config, listener: &Listener, addresses: &[&Address]) -> String {
+    let means = config.means(listener);
+    let is_open = config.terms(listener).allow_anonymous;
+    let acl = listener.acl_file.as_ref().unwrap_or(&config.acl.file);
+    let rights = if acl.is_empty() { "publish and subscribe" } else { "do what its access list says" };
+    if means.certificates {
+        return format!("only clients whose certificate names them may connect, and {rights}");
     }
-    if anonymous < config.listeners.len() {
-        let open = config.listeners.iter().filter(|listener| config.terms(listener).allow_anonymous);
-        let open: Vec<String> = open.map(|listener| listener.address.to_string()).collect();
-        return format!(
-            "Clients that do not prove who they are may connect on {} only (allow_anonymous).",
-            open.join(", ")
-        );
-    }
-    let only_this_machine = listeners.iter().all(Address::is_loopback);
-    let who = match only_this_machine {
-        true => "Only this machine can reach",
-        false => "Anyone who can reach",
-    };
-    let addresses = addresses(listeners);
-    match only_this_machine {
-        true => format!(
-            "{who} {addresses}; every client on it may connect, publish and subscribe (allow_anonymous = true)."
+    match (is_open, means.any()) {
+        (false, true) => format!(
+            "only clients that prove who they are may connect, by {means}, and {rights} (allow_anonymous = false)"
         ),
-        false => {
-            format!("{who} {addresses} may connect, publish and subscribe (allow_anonymous = true).")
+        (false, false) => "nothing proves who a client is, and clients without proof may not connect \
+                           (allow_anonymous = false)"
+            .to_string(),
+        (true, true) => format!(
+            "clients may connect without proof of who they are, or by {means}, and {rights} (allow_anonymous = true)"
+        ),
+        (true, false) => {
+            let is_local = addresses.iter().all(|address| address.is_loopback());
+            let who = match is_local && listener.proxy_trusted.is_empty() {
+                true => "only this machine can reach it; every client on it",
+                false => "anyone who can reach it",
+            };
+            format!("{who} may connect, and {rights} (allow_anonymous = true)")
         }
     }
 }
@@ -151,8 +186,8 @@ mod tests {
     use crate::config::Listener;
 
     fn lines(config: &Config, listeners: &[&str], file: Option<&str>) -> Vec<String> {
-        let listeners: Vec<Address> =
-            listeners.iter().map(|address| Address::parse(address).expect("an address")).collect();
+        let listeners: Vec<(u16, Address)> =
+            (0..).zip(listeners.iter().map(|address| Address::parse(address).expect("an address"))).collect();
         let started = Started {
             shards: 2,
             listeners: &listeners,
@@ -178,36 +213,88 @@ mod tests {
                 "At most 4096 MiB of memory for what clients make midge keep (half of what is allowed; the cgroup \
                  allows 8192 MiB).",
                 "Sessions, their messages and retained messages are kept in /var/lib/midge: what is acknowledged \
-                 is on the disk.",
-                "Only this machine can reach 127.0.0.1:1883; every client on it may connect, publish and \
-                 subscribe (allow_anonymous = true).",
+                 is on the disk, and no crash loses it.",
+                "When the queue of a session that is away or slow is full (10000 messages or 16777216 bytes), its \
+                 oldest messages make room, though they were acknowledged (limits.session_queue_policy = \
+                 \"drop_oldest\").",
+                "Listener 127.0.0.1:1883: only this machine can reach it; every client on it may connect, and \
+                 publish and subscribe (allow_anonymous = true).",
             ]
         );
     }
 
+    /// The line of a listener on all addresses, and that of the test method if there is one.
+    fn of_listener(set: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = Config::default();
+        config.listeners[0].address = Address::parse("0.0.0.0:1883").expect("an address");
+        set(&mut config);
+        lines(&config, &["0.0.0.0:1883"], Some("midge.toml")).split_off(7)
+    }
+
     #[test]
-    fn an_open_door_is_named() {
-        let lines = lines(&Config::default(), &["0.0.0.0:1883", "127.0.0.1:1884"], Some("midge.toml"));
-        assert_eq!(lines[1], "Configuration: midge.toml.");
-        assert_eq!(
-            lines[6],
-            "Anyone who can reach 0.0.0.0:1883 and 127.0.0.1:1884 may connect, publish and subscribe \
-             (allow_anonymous = true)."
+    fn each_listener_says_who_may_connect() {
+        let says = |set: fn(&mut Config), words: &str| {
+            let lines = of_listener(set);
+            assert!(lines[0].starts_with(&format!("Listener 0.0.0.0:1883: {words}")), "{lines:?}");
+        };
+        says(|config| config.auth.allow_anonymous = Some(true), "anyone who can reach it may connect");
+        says(|_| (), "nothing proves who a client is, and clients without proof may not connect");
+        says(
+            |config| config.auth.password_file = "p".into(),
+            "only clients that prove who they are may connect, by password, and publish and subscribe \
+             (allow_anonymous = false).",
+        );
+        says(
+            |config| {
+                config.auth.password_file = "p".into();
+                config.auth.allow_anonymous = Some(true);
+                config.acl.file = "a".into();
+            },
+            "clients may connect without proof of who they are, or by password, and do what its access list says",
+        );
+        says(
+            |config| config.listeners[0].tls_user_name = crate::config::UserNames::CommonName,
+            "only clients whose certificate names them may connect",
         );
     }
 
     #[test]
-    fn a_closed_door_is_named_too() {
+    fn a_balancer_on_this_machine_speaks_for_anyone() {
         let mut config = Config::default();
-        config.auth.allow_anonymous = Some(false);
+        config.listeners[0].proxy_trusted = vec!["127.0.0.1".into()];
+        config.listeners[0].allow_anonymous = Some(true);
+        let lines = lines(&config, &["127.0.0.1:1883"], None);
+        assert!(lines[7].starts_with("Listener 127.0.0.1:1883: anyone who can reach it"), "{lines:?}");
+    }
+
+    #[test]
+    fn listeners_with_rules_of_their_own_have_lines_of_their_own() {
+        let mut config = Config::default();
         config.auth.test_method = true;
-        let closed = lines(&config, &["0.0.0.0:1883"], None);
-        assert!(closed[6].starts_with("Only clients that prove who they are"), "{closed:?}");
-        assert!(closed[6].contains("allow_anonymous = true"), "{closed:?}");
-        assert!(closed[7].contains("protects nothing"), "{closed:?}");
-        config.listeners.push(Listener { allow_anonymous: Some(true), ..Listener::default() });
-        let half_open = lines(&config, &["0.0.0.0:1883"], None);
-        assert!(half_open[6].contains("on 127.0.0.1:1883 only"), "{half_open:?}");
+        config.listeners.push(Listener { allow_anonymous: Some(false), ..Listener::default() });
+        let lines = lines(&config, &["127.0.0.1:1883", "127.0.0.1:1884"], None);
+        assert!(lines[7].contains("127.0.0.1:1883: only this machine"), "{lines:?}");
+        assert!(lines[8].contains("127.0.0.1:1884: nothing proves"), "{lines:?}");
+        assert!(lines[9].contains("protects nothing"), "{lines:?}");
+    }
+
+    #[test]
+    fn each_policy_of_a_full_queue_says_what_it_costs() {
+        let mut config = Config::default();
+        config
+            .listeners
+            .push(Listener { session_queue_policy: Some(QueuePolicy::DropNewest), ..Listener::default() });
+        for (policy, words) in [
+            (QueuePolicy::DropOldest, "oldest messages make room"),
+            (QueuePolicy::DropNewest, "new messages are dropped for it, though they are acknowledged"),
+            (QueuePolicy::Refuse, "5.0 publishers are told with 0x97"),
+        ] {
+            config.limits.session_queue_policy = policy;
+            let line = lines(&config, &["127.0.0.1:1883"], None).swap_remove(6);
+            assert!(line.contains(words) && line.contains(policy.word()), "{line}");
+            let differs = policy != QueuePolicy::DropNewest;
+            assert_eq!(line.ends_with("Some listeners have a policy of their own."), differs, "{line}");
+        }
     }
 
     #[test]

@@ -120,7 +120,7 @@ where
     name = "midge",
     version,
     about = "An MQTT 3.1, 3.1.1 and 5.0 broker",
-    after_help = "Without a command, midge serves. Exit status: 0 after SIGTERM, SIGINT or a good check; 1 when \
+    after_help = "Without a command, midge serves. Exit status: 0 after SIGTERM, SIGINT, SIGQUIT or a good check; 1 when \
                   it cannot start or go on; 2 for bad usage or a bad configuration file.",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true

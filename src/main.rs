@@ -3,9 +3,10 @@
 #![allow(clippy::disallowed_methods, reason = "the program owns its threads and the start of the clock")]
 
 mod reload;
+mod signals;
 
 use midge::auth::passwd::{self, PasswdArgs};
-use midge::banner::{Started, banner};
+use midge::banner::{self, Started, banner};
 use midge::cli::{self, Command, Serve, StoreAction};
 use midge::config::memory_limit;
 use midge::config::mosquitto::{ConfError, MosquittoConf};
@@ -13,22 +14,26 @@ use midge::config::open_files::{self, Wanted};
 use midge::config::{Address, Config, Listener, parse, state_directory};
 use midge::control::entrance::Entrance;
 use midge::control::gate::SharedGate;
+use midge::control::housekeeping;
 use midge::control::logins::Logins;
 use midge::driver::{self, BindOptions, SocketFile};
 use midge::logging;
 use midge::shard::run::{Bell, Control, Start, StartStore, run};
 use midge::shard::{SHARDS_MAX, Shared};
 use midge::store::segment::LogName;
-use midge::store::{Checkpoint, Recovery, RecoveryReport, StoreDirectory, StoreError, Wall, recover, tools};
-use reload::{Reload, watch_signals};
+use midge::store::{
+    Checkpoint, ClockReading, LogClock, Measure, Recovery, StoreDirectory, StoreError, recover, tools,
+};
+use reload::{Reload, unix_seconds};
+use signals::{Serving, Signals};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// The configuration or the arguments are wrong.
 const EXIT_USAGE: u8 = 2;
@@ -78,7 +83,10 @@ impl Failure {
 
 fn check_config(file: &Path) -> Result<(), Failure> {
     let config = parse::load(file).map_err(|errors| Failure::usage(errors.to_string()))?;
-    Entrance::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
+    let entrance = Entrance::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
+    for warning in entrance.warnings(unix_seconds()) {
+        eprintln!("{}: warning: {warning}", file.display());
+    }
     println!("{}: ok", file.display());
     for listener in &config.listeners {
         println!("  listens on {}", listener.address);
@@ -111,7 +119,7 @@ fn change_password(arguments: &PasswdArgs) -> Result<(), Failure> {
 fn start(serve: &Serve) -> Result<(), Failure> {
     let (config, notes) = reload::read(serve).map_err(Failure::usage)?;
     let log_guard = logging::start(&config.log).map_err(Failure::new)?;
-    let signals = reload::signals().map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
+    let signals = Signals::catch().map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
     let shards = match config.runtime.shards {
         0 => std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX),
         shards => shards,
@@ -124,14 +132,15 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let Listening { addresses, mut sockets, files: _files } = listen(&config, shards)?;
     let seed = entropy();
     let started = Instant::now();
-    let wall = Wall { zero_millis: millis_since_1970() };
-    let kept = open_store(&config, shards, seed, wall)?;
+    let (clock, reading) = driver::Clock::start();
+    let kept = open_store(&config, shards, seed, reading)?;
     let memory_allowed = memory_limit::allowed();
     let memory_bytes = match (config.limits.memory_bytes, memory_allowed) {
         (0, None) => usize::MAX,
         (0, Some((allowed, _))) => allowed / 2,
         (bytes, _) => bytes,
     };
+    let kept_words = banner::kept(config.persistence.sync, kept.as_ref().map(|kept| kept.directory.path()));
     let file = serve.config.as_ref().or(serve.mosquitto_conf.as_ref()).map(|file| file.display().to_string());
     for line in banner(
         &config,
@@ -148,11 +157,13 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     ) {
         tracing::info!("{line}");
     }
-    for note in notes.iter().chain(&entrance.notes) {
-        tracing::warn!("{note}");
+    for certificate in entrance.certificates() {
+        tracing::info!("{certificate}");
     }
+    reload::tell(&notes);
+    reload::tell(&entrance.warnings(unix_seconds()));
     if let Some(kept) = &kept {
-        report(&kept.recovery.report, started);
+        report(&kept.recovery, started);
     }
 
     let mut bells = Vec::new();
@@ -171,13 +182,15 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         entrance_changed: AtomicU64::new(0),
         ready: AtomicUsize::new(0),
         restored: AtomicUsize::new(0),
+        settled: AtomicUsize::new(0),
         finished: AtomicUsize::new(0),
-        started,
+        clock,
+        told_step_millis: AtomicI64::new(0),
     });
     // The lock on the directory is held until the end.
     let (_directory, checkpoint, mut stores) = match kept {
         Some(kept) => {
-            let (directory, checkpoint, stores) = kept.into_parts(seed, wall);
+            let (directory, checkpoint, stores) = kept.into_parts(seed);
             (Some(directory), Some(checkpoint), stores)
         }
         None => (None, None, (0..shards).map(|_| None).collect()),
@@ -203,9 +216,16 @@ fn start(serve: &Serve) -> Result<(), Failure> {
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(id) << 32 | 0x5eed),
         }));
     }
-    let reload = Reload { serve: serve.clone(), control: Arc::clone(&control), config: reloadable };
-    watch_signals(Arc::clone(&control), bells, reload, signals)
-        .map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
+    let (requests, asked) = housekeeping::requests();
+    let reload = Reload {
+        serve: serve.clone(),
+        control: Arc::clone(&control),
+        bells: bells.clone(),
+        config: reloadable,
+    };
+    reload::keep_house(asked, reload)
+        .map_err(|error| Failure::new(format!("no thread for SIGHUP: {error}")))?;
+    signals.serve(Serving { control: Arc::clone(&control), bells, requests, kept: kept_words });
     let starts = Arc::new(Mutex::new(starts));
     let running = driver::start_shards(shards, move |number| {
         let start = starts.lock().expect("no shard panics while it holds the lock")[number].take();
@@ -237,14 +257,14 @@ struct Kept {
 
 impl Kept {
     /// The lock, the thread that must be stopped at the end, and what each shard starts with.
-    fn into_parts(self, seed: u64, wall: Wall) -> (StoreDirectory, Checkpoint, Vec<Option<StartStore>>) {
-        let Recovery { epoch, parts, report: _, checkpoint } = self.recovery;
+    fn into_parts(self, seed: u64) -> (StoreDirectory, Checkpoint, Vec<Option<StartStore>>) {
+        let Recovery { epoch, parts, report: _, clock, checkpoint } = self.recovery;
         let start = |(shard, restored)| StartStore {
             name: LogName { epoch, shard },
             directory: self.directory.log(),
             seed,
             restored,
-            wall,
+            wall: clock.wall,
             checkpoint: checkpoint.submitter(),
         };
         let stores = (0..).zip(parts).map(|part| Some(start(part))).collect();
@@ -253,7 +273,7 @@ impl Kept {
 }
 
 /// Takes the directory and reads what an earlier run has left there.
-fn open_store(config: &Config, shards: usize, seed: u64, wall: Wall) -> Result<Option<Kept>, Failure> {
+fn open_store(config: &Config, shards: usize, seed: u64, now: ClockReading) -> Result<Option<Kept>, Failure> {
     let is_root = rustix::process::geteuid().is_root();
     let path = state_directory(&config.persistence, is_root, |name| std::env::var_os(name));
     let Some(path) = path.map_err(Failure::new)? else { return Ok(None) };
@@ -263,11 +283,31 @@ fn open_store(config: &Config, shards: usize, seed: u64, wall: Wall) -> Result<O
         ))
     };
     let directory = StoreDirectory::open(&path).map_err(hint)?;
-    let recovery = recover(&directory, shards, seed, wall).map_err(hint)?;
+    let recovery = recover(&directory, shards, seed, Some(now)).map_err(hint)?;
     Ok(Some(Kept { directory, recovery }))
 }
 
-fn report(report: &RecoveryReport, started: Instant) {
+/// What the clocks have in doubt.
+fn report_clock(clock: &LogClock) {
+    let counted = clock.down_millis / 1000;
+    match clock.measure {
+        Measure::First | Measure::Steady | Measure::Wall => {}
+        Measure::Bounded { told } => tracing::warn!(
+            "The wall clock says that {} s have passed since the last record, which it may not have been right about: \
+             {counted} s count for expiries and delays.",
+            told / 1000
+        ),
+        Measure::Unknown { told } => tracing::warn!(
+            "The wall clock has moved by {} s since the last record, and one of the two times is not right: no time \
+             counts for expiries and delays.",
+            told / 1000
+        ),
+    }
+}
+
+fn report(recovery: &Recovery, started: Instant) {
+    let report = &recovery.report;
+    report_clock(&recovery.clock);
     let counts = &report.restored;
     tracing::info!(
         "Restored {} sessions with {} subscriptions and {} messages, and {} retained messages, in {} ms.",
@@ -277,6 +317,9 @@ fn report(report: &RecoveryReport, started: Instant) {
         counts.retained,
         started.elapsed().as_millis()
     );
+    if counts.wills > 0 {
+        tracing::info!("Publishing the wills of {} sessions that ended with the broker.", counts.wills);
+    }
     for damage in &report.damage {
         tracing::error!("Damage: {damage}.");
     }
@@ -307,8 +350,8 @@ fn store(action: &StoreAction) -> Result<(), Failure> {
 
 /// What the broker listens on.
 struct Listening {
-    /// With the ports that the kernel chose.
-    addresses: Vec<Address>,
+    /// With the numbers of their listeners, and the ports that the kernel chose.
+    addresses: Vec<(u16, Address)>,
     /// For each shard, with the number of the listener.
     sockets: Vec<Vec<(u16, OwnedFd)>>,
     /// Removed at the end.
@@ -326,7 +369,7 @@ fn listen(config: &Config, shards: usize) -> Result<Listening, Failure> {
             let made = patiently(until, || driver::bind_unix(path, &options));
             let (socket, file) =
                 made.map_err(|error| Failure::new(cannot_listen(&listener.address, &error)))?;
-            listening.addresses.push(listener.address.clone());
+            listening.addresses.push((number, listener.address.clone()));
             listening.files.push(file);
             // A path has one socket; clients find home from its shard as from any other.
             listening.sockets[usize::from(number) % shards].push((number, socket));
@@ -341,7 +384,7 @@ fn listen(config: &Config, shards: usize) -> Result<Listening, Failure> {
             let first = driver::bind(address, &options).map_err(failed)?;
             // Port 0 is the kernel's choice, once.
             let bound = driver::local_address(&first).map_err(failed)?;
-            listening.addresses.push(Address::from_socket(bound));
+            listening.addresses.push((number, Address::from_socket(bound)));
             listening.sockets[0].push((number, first));
             for shard in &mut listening.sockets[1..] {
                 shard.push((number, driver::bind(bound, &options).map_err(failed)?));
@@ -417,11 +460,6 @@ fn cannot_listen(address: &Address, error: &std::io::Error) -> String {
         _ => error.to_string(),
     };
     format!("can't listen on {address}: {why}")
-}
-
-fn millis_since_1970() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A number that no one outside can know, for the keys of hash tables and client identifiers.

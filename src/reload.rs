@@ -4,12 +4,11 @@ use midge::cli::Serve;
 use midge::config::mosquitto::MosquittoConf;
 use midge::config::{Config, Gate, Jwt, Listener, Webhook, parse};
 use midge::control::entrance::Entrance;
+use midge::control::housekeeping::{Asked, LOOK_AFTER};
 use midge::shard::run::{Bell, Control};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 /// Reads the file that the arguments name, if they name one, and lets the arguments rule over it. Beside the
 /// configuration come the notes that a `mosquitto.conf` has brought up.
@@ -40,6 +39,8 @@ pub(crate) struct Reload {
     pub(crate) serve: Serve,
     /// Where the shards find what has changed.
     pub(crate) control: Arc<Control>,
+    /// Wake the shards.
+    pub(crate) bells: Vec<Bell>,
     /// As it was at the start, or at the last reload.
     pub(crate) config: Config,
 }
@@ -67,10 +68,12 @@ impl Reload {
                 if let Err(error) = self.control.logins.prepare(&entrance) {
                     return tracing::error!("SIGHUP: nothing is changed: no threads for logins: {error}");
                 }
-                for note in &entrance.notes {
-                    tracing::warn!("{note}");
+                tell(&entrance.warnings(unix_seconds()));
+                for certificate in entrance.certificates() {
+                    tracing::info!("SIGHUP: {certificate}");
                 }
                 self.control.change_entrance(entrance);
+                self.bells.iter().for_each(Bell::ring);
             }
             Err(words) => return tracing::error!("SIGHUP: nothing is changed: {words}"),
         }
@@ -89,6 +92,7 @@ impl Reload {
 fn without_entrance(config: &Config) -> Config {
     let mut config = config.clone();
     config.auth.password_file = String::new();
+    config.auth.allow_anonymous = None;
     config.acl.file = String::new();
     config.gate = Gate::default();
     (config.limits.connect_rate, config.limits.connect_burst) = (0, 0);
@@ -108,6 +112,7 @@ fn without_entrance(config: &Config) -> Config {
         listener.tls_crl = plain.tls_crl;
         listener.tls_minimum = plain.tls_minimum;
         listener.proxy_trusted = plain.proxy_trusted;
+        listener.allow_anonymous = plain.allow_anonymous;
         listener.password_file = plain.password_file;
         listener.acl_file = plain.acl_file;
         listener.jwt = plain.jwt;
@@ -116,29 +121,27 @@ fn without_entrance(config: &Config) -> Config {
     config
 }
 
-/// Catches signals from now on; those that come before [`watch_signals`] wait for it.
-pub(crate) fn signals() -> std::io::Result<Signals> {
-    Signals::new([SIGTERM, SIGINT, SIGHUP])
+/// Reads the configuration again whenever SIGHUP has come, and looks at the dates of certificates once a day: on a
+/// thread of its own, since a file may lie on a disk that hangs.
+pub(crate) fn keep_house(asked: Asked, mut reload: Reload) -> std::io::Result<()> {
+    let control = Arc::clone(&reload.control);
+    let look = move |now| tell(&control.outdated(now));
+    let looked_at = unix_seconds();
+    std::thread::Builder::new()
+        .name("midge-house".into())
+        .spawn(move || asked.serve(looked_at, LOOK_AFTER, unix_seconds, || reload.run(), look))?;
+    Ok(())
 }
 
-/// The first SIGTERM or SIGINT stops in good order, the second at once. SIGHUP reads certificates again.
-pub(crate) fn watch_signals(
-    control: Arc<Control>,
-    bells: Vec<Bell>,
-    mut reload: Reload,
-    mut signals: Signals,
-) -> std::io::Result<()> {
-    std::thread::Builder::new().name("midge-signals".into()).spawn(move || {
-        for signal in signals.forever() {
-            if signal == SIGHUP {
-                reload.run();
-            } else if control.stop.swap(true, Ordering::AcqRel) {
-                std::process::exit(128 + signal);
-            } else {
-                tracing::info!(signal, "stopping: connections are being closed");
-            }
-            bells.iter().for_each(Bell::ring);
-        }
-    })?;
-    Ok(())
+/// One warning a line.
+pub(crate) fn tell(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// The wall clock.
+pub(crate) fn unix_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -19,6 +19,9 @@ use zeroize::Zeroizing;
 pub struct Access {
     /// What each client may do; none: everything that is not reserved.
     pub acl: Option<Acl>,
+    /// May clients come in without proof of who they are? None: as [`crate::config::Terms`] have it, which are those
+    /// of the start.
+    pub allow_anonymous: Option<bool>,
     /// Names and passwords are checked, or passwords that are tokens; otherwise any is as good as none.
     pub checks_passwords: bool,
     /// Whoever can't show a password may be let in all the same, by somebody who is asked.

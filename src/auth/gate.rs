@@ -18,6 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::config::{Config, Network};
+use crate::time::Time;
 use ahash::RandomState;
 use hashbrown::HashTable;
 
@@ -102,7 +103,8 @@ impl GateSettings {
         self.banned.iter().any(|network| network.contains(address)) && !self.is_exempt(address)
     }
 
-    fn is_exempt(&self, address: IpAddr) -> bool {
+    /// Whether nothing of all this concerns the address.
+    pub fn is_exempt(&self, address: IpAddr) -> bool {
         self.exempt.iter().any(|network| network.contains(address))
     }
 }
@@ -136,6 +138,19 @@ pub enum Penalty {
         /// The end of the ban, on the clock of `now`.
         until_millis: u64,
     },
+}
+
+/// What logins of a source may be checked now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginTurn {
+    /// As many as there are.
+    Free,
+    /// One at a time: if it is wrong, its refusal waits.
+    One,
+    /// None until then: refusals of earlier ones wait.
+    Until(Time),
+    /// None: it is banned.
+    Banned,
 }
 
 /// The network that an address is counted with: its own (/32) for IPv4, its /64 for IPv6.
@@ -388,6 +403,28 @@ impl AddressGate {
             }
             delay(entry.failures, settings)
         })
+    }
+
+    /// What logins of a source may be checked now.
+    pub fn login_turn(&self, now_millis: u64, address: IpAddr) -> LoginTurn {
+        let settings = &self.settings;
+        let entry = self.find(Source::of(address)).and_then(|place| self.entries.get(place as usize));
+        let Some(entry) = entry.filter(|_| !settings.is_exempt(address)) else { return LoginTurn::Free };
+        if entry.banned_until_millis > now_millis {
+            return LoginTurn::Banned;
+        }
+        let forget = seconds(settings.failures_forget_seconds);
+        let since = now_millis.saturating_sub(entry.failed_at_millis);
+        if entry.failures == 0 || forget > 0 && since >= forget {
+            return LoginTurn::Free;
+        }
+        match (delay(entry.failures, settings), delay(entry.failures.saturating_add(1), settings)) {
+            (Penalty::Delay { millis }, _) if since < millis => {
+                LoginTurn::Until(Time::from_millis(entry.failed_at_millis.saturating_add(millis)))
+            }
+            (_, Penalty::Delay { .. }) => LoginTurn::One,
+            _ => LoginTurn::Free,
+        }
     }
 
     /// A login of the source has succeeded: one failure is forgiven.

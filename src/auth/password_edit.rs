@@ -21,6 +21,7 @@ use super::password_file::{
     LineError, PasswordFile, PasswordFileErrors, UserNameError, check_scram_user, check_user, has_secret,
     secret_line, user_of_line,
 };
+use crate::config::file::open;
 
 /// Largest file that is read, in bytes: some millions of users.
 pub const FILE_BYTES_MAX: u64 = 1 << 30;
@@ -36,7 +37,7 @@ impl PasswordFile {
     /// The system's words when it can't be read, or else every wrong line.
     pub fn load(path: &Path) -> Result<PasswordFile, PasswordFileErrors> {
         let name = path.display().to_string();
-        match File::open(path).and_then(|file| read(&file)) {
+        match open(path).and_then(|file| read(&file)) {
             Ok(bytes) => PasswordFile::parse_bytes(&bytes, &name),
             Err(error) => Err(PasswordFileErrors::unreadable(&name, error)),
         }
@@ -242,7 +243,7 @@ fn edit(
 fn lock(target: &Path) -> Result<File, EditError> {
     let failed = |error| EditError::Io(target.to_owned(), error);
     for _ in 0..TRIES_MAX {
-        let file = File::open(target).map_err(failed)?;
+        let file = open(target).map_err(failed)?;
         file.lock().map_err(failed)?;
         // While we waited, another change may have put a new file under the name.
         let (ours, theirs) = (file.metadata().map_err(failed)?, fs::metadata(target).map_err(failed)?);
@@ -255,7 +256,7 @@ fn lock(target: &Path) -> Result<File, EditError> {
 
 fn read(file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
     let length = file.metadata()?.len();
-    // A device or a pipe has no length, and may have no end.
+    // The file may grow while it is read.
     let mut bytes =
         Zeroizing::new(Vec::with_capacity(usize::try_from(length.min(FILE_BYTES_MAX)).unwrap_or(0)));
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;

@@ -13,8 +13,7 @@
 //! {"publish": […], "subscribe": […]}}`, all but `result` optional; 204 is `allow`, 401 and 403 are `deny`.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -398,13 +397,10 @@ fn roots(file: Option<&Path>) -> Result<RootCerts, WebhookError> {
     Ok(RootCerts::new_with_certs(&certificates))
 }
 
-#[allow(clippy::disallowed_methods, reason = "files are read once, at start or on reload, outside the core")]
 fn read(file: &Path) -> Result<Vec<u8>, WebhookError> {
     let at_fault = |cause| WebhookError { file: Some(file.to_owned()), cause };
-    let opened = File::open(file).map_err(|error| at_fault(format!("can't be opened: {error}")))?;
-    let mut bytes = Vec::new();
-    let read = opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes);
-    read.map_err(|error| at_fault(format!("can't be read: {error}")))?;
+    let bytes = crate::config::file::read(file, FILE_BYTES_MAX)
+        .map_err(|error| at_fault(format!("can't be read: {error}")))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(at_fault("is larger than 1 MiB".into()));
     }

@@ -5,8 +5,11 @@
 //! kernel allows in open files is weighed in [`open_files`] (feature `runtime`).
 
 mod address;
+#[cfg(feature = "runtime")]
+pub(crate) mod file;
 #[cfg(test)]
 mod manual;
+mod means;
 #[cfg(feature = "runtime")]
 pub mod memory_limit;
 #[cfg(feature = "runtime")]
@@ -23,6 +26,7 @@ mod terms;
 pub mod value;
 
 pub use address::Address;
+pub use means::Means;
 pub use network::Network;
 pub use options::{
     Acl, Auth, Gate, Jwt, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys, Webhook,

@@ -150,8 +150,8 @@ sections! {
             "Whether clients are asked for a certificate of tls_client_ca. \"optional\": they may have none, but not \
              a bad one. \"required\": nobody gets in without a good one.";
         tls_client_certificate_dates: bool = true, Allowed::Boolean, "",
-            "Whether a client's certificate, and what leads from it to its CA, must be valid today. With false they \
-             count for ever, for devices whose certificates nobody renews; tls_crl still counts.";
+            "Whether a client's certificate, what leads from it to its CA, and the CA's own in tls_client_ca must be \
+             valid today. With false they count for ever, for devices whose certificates nobody renews; tls_crl still counts.";
         tls_crl: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
             "PEM file of the lists of revoked client certificates, one of each CA between the client's certificate \
              and tls_client_ca. Empty: nothing is revoked.";
@@ -243,7 +243,10 @@ sections! {
         allow_anonymous: Option<bool> = None, Allowed::Boolean, "",
             "Whether clients without proof of who they are may connect. With false, CONNECT is refused with 0x87 \
              (3.x: 0x05). Where there is no password file, a user name proves nothing. Left out: true on \
-             listeners that only this machine can reach (127.0.0.0/8, ::1, localhost), false on others.";
+             listeners that only this machine can reach (127.0.0.0/8, ::1, localhost, Unix-domain sockets) and that \
+             have no means of proof (password_file, [jwt], [webhook], tls_user_name) and no proxy_trusted; false on \
+             all others. An access list is no means of proof. SIGHUP reads it again, for clients that come then; the \
+             start-up lines say for each listener what holds.";
         password_file: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
             "File with a line `user:hash` for each user, as midge passwd writes it (argon2id); the hashes of \
              mosquitto_passwd work as they are. A client that gives a user name gets in only with its password. \
@@ -311,7 +314,8 @@ sections! {
         answer_milliseconds: u32 = 3000, integer(1, 60_000), "milliseconds",
             "Time for everything, from its name to the last byte of its answer. limits.connect_seconds goes on meanwhile.";
         requests: usize = 8, integer(1, 256), "requests",
-            "Requests at a time, each by a thread of its own. 1024 logins more may wait; those beyond are refused with \
+            "Requests at a time, each by a thread of its own. 1024 logins more may wait, divided among the shards, and the \
+             addresses that they come from take turns; beyond, the newest of the address with the most is refused with \
              0x89 (3.x: 0x03).";
         cache_seconds: u32 = 60, integer(0, 86_400), "seconds",
             "How long an answer that allows counts for the same login again. 0: not at all.";
@@ -411,6 +415,10 @@ sections! {
              does not start when that limit is too low for the number given here.";
         handshakes: usize = 10_000, integer(1, 10_000_000), "connections",
             "Connections at a time that have not finished CONNECT. One more is closed at once and counted.";
+        handshakes_per_address: usize = 2000, integer(1, 10_000_000), "connections",
+            "The same of one address, divided among the shards: so a few addresses do not lock out all others. One more \
+             is closed at once and counted; a log line names the address once a minute. What counts as one address, \
+             [gate] says; a load balancer of proxy_trusted is none, and gate.exempt counts here too.";
         connect_rate: u32 = 0, integer(0, 1_000_000), "connections a second",
             "Connections that one address may open in the long run, over all listeners and shards. One more is \
              closed before a byte of it is read, and counted; a log line names the address once a minute. What counts \
@@ -419,10 +427,14 @@ sections! {
             "Connections that one address may open at once after a rest. Only with connect_rate.";
         connect_seconds: u32 = 10, integer(1, 3600), "seconds",
             "Time for the whole CONNECT to arrive, and for enhanced authentication to finish. After it the \
-             connection is closed.";
+             connection is closed. A login that could not be checked in that time is refused with 0x89 (3.x: 0x03).";
         connect_bytes: usize = 131_072, integer(128, 16_777_216), "bytes",
-            "Largest CONNECT packet, will message included. A larger one is refused as soon as its length is \
-             known: CONNACK 0x95 (3.x: closed).";
+            "Largest CONNECT packet, will message included, of a client whose certificate has named it \
+             (tls_user_name). A larger one is refused as soon as its length is known: CONNACK 0x95 (3.x: closed).";
+        connect_bytes_unnamed: usize = 16_384, integer(128, 16_777_216), "bytes",
+            "The same for all other clients, whose name is not known before their CONNECT has come whole: so much \
+             memory anybody can take for connect_seconds. The lower of the two holds for them. Raise it for clients \
+             with larger wills or tokens.";
         packet_bytes: usize = 2_000_000, integer(20, PACKET_BYTES_MAX), "bytes",
             "Largest packet from a client after CONNECT; announced as Maximum Packet Size. A larger one: \
              DISCONNECT 0x95 (3.x: closed) as soon as its length is known.";
@@ -439,18 +451,24 @@ sections! {
         session_queue_messages: usize = 10_000, integer(1, 100_000_000), "messages",
             "QoS 1 and 2 messages that wait for one session, connected or not. What happens when the queue is \
              full, session_queue_policy says.";
-        session_queue_policy: QueuePolicy = QueuePolicy::Refuse, Allowed::Choice(QueuePolicy::WORDS), "",
-            "What happens when a session's queue is full, unless its listener says otherwise. \"refuse\": its publisher is told, with 0x97 (3.x has no \
-             code for it: no acknowledgement, and the connection is closed); other sessions may have got the \
-             message. \"drop_oldest\": the oldest message of the queue makes room. \"drop_newest\": the new message \
-             is dropped for this session. Each is counted, and logged with the session's client.";
+        session_queue_policy: QueuePolicy = QueuePolicy::DropOldest, Allowed::Choice(QueuePolicy::WORDS), "",
+            "What happens when a session's queue is full, unless its listener says otherwise. No publisher waits or is \
+             closed for it, and every other session gets the message. \"drop_oldest\": the oldest message of the \
+             queue makes room, though its publisher has its acknowledgement. \"drop_newest\": the new message is \
+             dropped for this session, and acknowledged. \"refuse\": the same, but a 5.0 publisher gets 0x97 and stays \
+             connected; all sessions that had room have the message, and get it once more if it is published again. 3.x \
+             has no such code: its publishers get an acknowledgement. A message of QoS 0 (protocol.queue_qos0) never \
+             pushes out another. What is dropped is counted for the session, logged once with its client until the \
+             queue has been empty, and told when its client is back: in the log, and to 5.0 clients as User Property \
+             midge-dropped in CONNACK.";
         session_queue_bytes: usize = 16_777_216, integer(1024, 1 << 40), "bytes",
             "Bytes of the messages that wait for one session; the same happens when they are reached.";
         queue_bytes_total: usize = 1_073_741_824, integer(1 << 20, 1 << 50), "bytes",
             "Bytes of all messages that are kept for sessions, waiting or on their way, each counted once for a \
              shard however many sessions share it; divided among the shards, and never more than half of \
-             memory_bytes. When they are reached, what session_queue_policy says happens to the next message, and a \
-             client has one message at a time on its way.";
+             memory_bytes. When they are reached, what session_queue_policy says happens to the next message (but no \
+             queue is emptied for what others hold: then the new message is dropped), and a client has one message at a \
+             time on its way.";
         backlog_bytes: usize = 1_048_576, integer(4096, GIB), "bytes",
             "Bytes written for one connection that its socket has not taken yet. Above it, QoS 0 messages for \
              this client are dropped and nothing more is read from it; QoS 1 and 2 messages wait in the \
@@ -465,9 +483,9 @@ sections! {
              after the other. What was acknowledged is never given up for it. 0: half of the memory that the machine, \
              the cgroup or \"ulimit -v\" allows, which the start-up lines name.";
         retained_messages: usize = 1_000_000, integer(1, 1_000_000_000), "messages",
-            "Retained messages, divided among the shards. One more is refused: its publisher gets 0x97 (3.x: no \
-             acknowledgement and a closed connection; QoS 0: swallowed and counted), nothing is stored, and \
-             what was retained stays.";
+            "Retained messages, divided among the shards. One more is not retained, and what was retained stays: its \
+             publisher gets 0x97 (3.x has no such code: an acknowledgement; QoS 0: nothing). Those who are subscribed now \
+             get it all the same. It is counted and logged.";
         retained_bytes: usize = 1_073_741_824, integer(1024, 1 << 50), "bytes",
             "Bytes of all retained messages with their topics and properties, divided among the shards, and never \
              more than half of memory_bytes; the same happens above it.";
@@ -515,7 +533,8 @@ sections! {
             "Addresses and networks that nothing of all this concerns, limits.connect_rate and banned included.";
         failures_before_delay: u32 = 3, integer(0, 1_000_000), "logins",
             "Wrong logins of an address that are refused at once; the next ones wait for their refusal, each twice \
-             as long as the one before. A good login makes up for one.";
+             as long as the one before. Meanwhile no login of that address is checked; those whose last one was not \
+             wrong come first when it is over. A good login makes up for one.";
         delay_milliseconds: u64 = 250, integer(0, 60_000), "milliseconds",
             "How long the first of those waits. 0: none does.";
         delay_milliseconds_max: u64 = 5000, integer(0, 60_000), "milliseconds",
@@ -542,7 +561,8 @@ sections! {
     /// What survives the end of the process.
     "persistence" => Persistence,
     "What is kept over a restart, and how sure that is: sessions that outlive their connection, with their \
-     subscriptions and messages, retained messages, and delayed wills." {
+     subscriptions and messages, retained messages, and wills. Expiries and delays run on while midge is \
+     down, by the time that passes and not by a wall clock that is set: README, \"What survives\"." {
         directory: String = "auto".to_string(), Allowed::Text { bytes_max: 4096 }, "",
             "Where it is kept; made if it is not there. \"auto\": the directory that systemd gives, else \
              /var/lib/midge for root, else midge in $XDG_STATE_HOME (~/.local/state). Empty: nothing is kept. \

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::Read;
 use std::path::Path;
 
 use toml_edit::{Document, Item, Key, TableLike, Value};
@@ -80,7 +79,8 @@ impl std::error::Error for ConfigErrors {}
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     let file = path.display().to_string();
     let whole = |message: String| whole_file(&file, None, message);
-    let bytes = read_file(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let bytes =
+        super::file::read(path, FILE_BYTES_MAX).map_err(|error| whole(format!("cannot be read: {error}")))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(whole(format!("larger than {FILE_BYTES_MAX} bytes: no configuration file")));
     }
@@ -91,13 +91,6 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
             Err(whole_file(&file, Some(line), "not TOML: not UTF-8".to_string()))
         }
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "the one place that reads the configuration file")]
-fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Checks the text of a file; `file` is its name in errors. What it leaves out has its default.

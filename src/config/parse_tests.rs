@@ -8,7 +8,8 @@ fn errors_of(text: &str) -> String {
     parse("midge.toml", text).expect_err("the text is wrong").to_string()
 }
 
-const LIMITS_KEYS: &str = "connections, handshakes, connect_rate, connect_burst, connect_seconds, connect_bytes, packet_bytes, \
+const LIMITS_KEYS: &str = "connections, handshakes, handshakes_per_address, connect_rate, connect_burst, connect_seconds, \
+     connect_bytes, connect_bytes_unnamed, packet_bytes, \
      payload_bytes, inflight_messages, inflight_bytes, session_queue_messages, session_queue_policy, session_queue_bytes, queue_bytes_total, \
      backlog_bytes, memory_bytes, retained_messages, retained_bytes, subscriptions_per_client, subscription_bytes_per_client, client_id_bytes, subscriptions_total, wildcard_patterns_per_client, topic_levels, sessions, client_messages_per_second, client_bytes_per_second";
 
@@ -335,7 +336,7 @@ fn a_file_that_is_not_there_is_refused_by_name() {
 #[test]
 fn an_endless_file_is_refused() {
     let error = load(Path::new("/dev/zero")).expect_err("endless");
-    assert_eq!(error.to_string(), "/dev/zero: larger than 1048576 bytes: no configuration file");
+    assert_eq!(error.to_string(), "/dev/zero: cannot be read: it is a device; a regular file is needed");
 }
 
 #[test]

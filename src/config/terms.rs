@@ -46,6 +46,32 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// Those of nobody's listener: nothing is allowed. For a connection or a session of which it is not known by which
+    /// listener its client has come in.
+    pub fn denied() -> Terms {
+        Terms {
+            versions: Versions::of(&[]),
+            mount_point: String::new(),
+            allow_anonymous: false,
+            packet_bytes: 0,
+            keep_alive_seconds_max: 1,
+            receive_maximum: 1,
+            topic_alias_maximum: 0,
+            maximum_qos: 0,
+            retain_available: false,
+            wildcard_subscriptions: false,
+            shared_subscriptions: false,
+            zero_length_client_id: false,
+            assigned_client_id_prefix: String::new(),
+            user_name_as_client_id: true,
+            session_queue_policy: QueuePolicy::Refuse,
+            client_messages_per_second: 0,
+            client_bytes_per_second: 0,
+            messages_per_second: 0,
+            bytes_per_second: 0,
+        }
+    }
+
     /// Is there a bound on how fast clients may send?
     pub fn is_paced(&self) -> bool {
         let rates = [
@@ -61,14 +87,11 @@ impl Terms {
 impl Config {
     /// The terms of one of the listeners.
     pub fn terms(&self, listener: &Listener) -> Terms {
-        let Config { auth, protocol, limits, .. } = self;
+        let Config { protocol, limits, .. } = self;
         Terms {
             versions: listener.versions,
             mount_point: listener.mount_point.clone(),
-            allow_anonymous: listener
-                .allow_anonymous
-                .or(auth.allow_anonymous)
-                .unwrap_or_else(|| listener.address.is_loopback()),
+            allow_anonymous: self.allows_anonymous(listener),
             packet_bytes: listener.packet_bytes.unwrap_or(limits.packet_bytes),
             keep_alive_seconds_max: listener
                 .keep_alive_seconds_max

@@ -8,10 +8,12 @@ use crate::auth::jwt::{JwtKeySource, JwtSettings, JwtVerifier, SecretAlgorithm};
 use crate::auth::password_file::PasswordFile;
 use crate::auth::scram_users::ScramUsers;
 use crate::auth::webhook::{WebhookClient, WebhookHeader, WebhookSettings};
-use crate::config::{Config, Jwt, Listener, TokenAlgorithm, UserNames, Webhook};
+use crate::config::{ClientCertificates, Config, Jwt, Listener, Means, TokenAlgorithm, UserNames, Webhook};
+use crate::control::exposed;
 use crate::control::proofs::Proofs;
 use crate::transport::Door;
-use std::collections::BTreeMap;
+use crate::transport::tls::TlsConfig;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,8 +24,8 @@ pub struct Entrance {
     pub doors: Arc<[Door]>,
     /// What the machine asks of clients.
     pub access: Arc<[Access]>,
-    /// What the operator should know of the files that were read.
-    pub notes: Vec<String>,
+    /// What the operator should know of the files that were read, whatever the day: see [`Entrance::warnings`].
+    notes: Vec<String>,
     /// Which addresses may come in, by all listeners.
     pub gate: Arc<GateSettings>,
     proofs: Arc<[Option<Arc<Proofs>>]>,
@@ -55,8 +57,10 @@ impl Entrance {
             let file = listener.acl_file.as_ref().unwrap_or(&config.acl.file);
             let acl = once(&mut acl_files, file, load_acl)?;
             let names_users = acl.as_ref().is_some_and(Acl::names_users);
+            let allow_anonymous = config.terms(listener).allow_anonymous;
             access.push(Access {
                 acl,
+                allow_anonymous: Some(allow_anonymous),
                 checks_passwords: passwords.is_some() || tokens.is_some(),
                 asks_for_all: webhook.is_some(),
                 names_by_certificate: listener.tls_user_name != UserNames::None,
@@ -64,8 +68,11 @@ impl Entrance {
                 passwords: passwords.clone(),
             });
             let asks_any = passwords.is_some() || tokens.is_some() || webhook.is_some();
-            let has_names = asks_any || listener.tls_user_name != UserNames::None;
-            if names_users && !has_names && config.terms(listener).allow_anonymous {
+            let means = config.means(listener);
+            if let Some(why) = shut_because(config, listener, passwords.as_deref()) {
+                notes.push(format!("listener {}: no client can connect: {why}", listener.address));
+            }
+            if names_users && !means.any() && allow_anonymous {
                 notes.push(format!(
                     "listener {}: its access list goes by user names, and nothing proves them there",
                     listener.address
@@ -81,6 +88,7 @@ impl Entrance {
                 })
             }));
         }
+        notes.extend(exposed::warnings(config));
         let requests_max = if all_webhook.is_some() { config.webhook.requests } else { 0 };
         Ok(Entrance {
             doors: doors.into(),
@@ -90,6 +98,23 @@ impl Entrance {
             proofs: proofs.into(),
             requests_max,
         })
+    }
+
+    /// What the operator should know at `now`, in seconds since 1970. A line each.
+    pub fn warnings(&self, now: i64) -> Vec<String> {
+        let mut warnings = self.notes.clone();
+        warnings.extend(self.outdated(now));
+        warnings
+    }
+
+    /// What at `now` has expired of TLS, is not valid yet, or soon ends. A line each.
+    pub fn outdated(&self, now: i64) -> Vec<String> {
+        once_each(self.doors.iter().filter_map(|door| door.tls.as_ref()).flat_map(|tls| tls.notices(now)))
+    }
+
+    /// Our certificates: a line each, with subject, serial number and end.
+    pub fn certificates(&self) -> Vec<String> {
+        once_each(self.doors.iter().filter_map(|door| door.tls.as_ref()).flat_map(TlsConfig::loaded))
     }
 
     /// What proves who a client of a listener is, if it asks for any proof.
@@ -104,6 +129,43 @@ impl Entrance {
         let asks_any = self.proofs.iter().any(Option::is_some);
         (if asks_any { processors.min(HASH_THREADS_MAX) } else { 0 }, self.requests_max)
     }
+}
+
+/// Listeners that share a file would have its lines twice.
+fn once_each(lines: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    lines.filter(|line| seen.insert(line.clone())).collect()
+}
+
+/// What keeps every client out of a listener, if anything does, and how to change it.
+fn shut_because(config: &Config, listener: &Listener, passwords: Option<&PasswordFile>) -> Option<String> {
+    let means = config.means(listener);
+    if means.certificates {
+        let by_balancer =
+            listener.tls_user_name == UserNames::CommonName && !listener.proxy_trusted.is_empty();
+        let is_asked_for = listener.tls_client_certificate != ClientCertificates::None;
+        return (!is_asked_for && !by_balancer).then(|| {
+            "tls_user_name calls clients after their certificates, and none is asked for; set \
+             tls_client_certificate"
+                .to_owned()
+        });
+    }
+    if config.terms(listener).allow_anonymous {
+        return None;
+    }
+    // The test method proves nothing, but lets its clients in where nothing else is asked for.
+    if !means.any() && !config.auth.test_method {
+        return Some(
+            "nothing there proves who a client is, and allow_anonymous is false; give it a password_file, [jwt] keys, \
+             a [webhook] or tls_user_name, or set allow_anonymous = true in [auth] or for the listener"
+                .to_owned(),
+        );
+    }
+    let has_no_user = passwords.is_some_and(PasswordFile::is_empty);
+    (has_no_user && means == Means { passwords: true, ..Means::default() }).then(|| {
+        let file = listener.password_file.as_ref().unwrap_or(&config.auth.password_file);
+        format!("its password file {file} has no user; add one with midge passwd {file} NAME")
+    })
 }
 
 /// What the broker has of a kind of proof, unless the listener wants none of it.

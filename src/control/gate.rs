@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 
-use crate::auth::gate::{AddressGate, Admission, Ban, GateSettings, Penalty, counted_with};
+use crate::auth::gate::{AddressGate, Admission, Ban, GateSettings, LoginTurn, Penalty, counted_with};
 use crate::config::Network;
 use crate::time::Time;
 
@@ -83,9 +83,24 @@ impl SharedGate {
         })
     }
 
+    /// A connection of an address is closed for another reason than the gate's: is it worth a log line? See
+    /// [`AddressGate::tell`].
+    pub fn tell(&self, now: Time, address: IpAddr) -> Option<Network> {
+        self.part(address).with(|gate| gate.tell(now.as_millis(), address))
+    }
+
     /// A login has failed; says what to do with the refusal.
     pub fn failed(&self, now: Time, address: IpAddr) -> Penalty {
         self.part(address).with(|gate| gate.failed(now.as_millis(), address))
+    }
+
+    /// What logins of an address may be checked now.
+    pub fn login_turn(&self, now: Time, address: IpAddr) -> LoginTurn {
+        let part = self.part(address);
+        if part.is_open_to_all.load(Ordering::Acquire) {
+            return LoginTurn::Free;
+        }
+        part.with(|gate| gate.login_turn(now.as_millis(), address))
     }
 
     /// A login has succeeded.

@@ -7,8 +7,11 @@ use crate::auth::access::{Login, Verdict};
 use crate::control::entrance::Entrance;
 use crate::control::pool::{Lane, LaneSettings, Outcome, Pool, PoolSettings};
 
-/// How many logins may wait for a thread, and as many for the webhook; one more is refused as too many.
-const QUEUE_MAX: usize = 1024;
+/// How many logins of all shards may wait for their turn; one more is refused as too many.
+pub const WAITING_MAX: usize = 1024;
+
+/// How many may wait for a thread once their turn has come, and as many for the webhook.
+const QUEUE_MAX: usize = 8192;
 
 /// The threads.
 pub struct Logins {
@@ -36,6 +39,13 @@ impl Logins {
         let (hash, http) = entrance.threads();
         self.pool.grow(Lane::Hash, hash)?;
         self.pool.grow(Lane::Http, http)
+    }
+
+    /// How many logins each of so many shards should have with the threads at a time: enough that no thread is idle while
+    /// logins wait, and few, because those that are with the threads go in the order in which they came.
+    pub fn at_once(&self, shards: usize) -> usize {
+        let threads = self.pool.threads(Lane::Hash) + self.pool.threads(Lane::Http);
+        (threads + 1).min(QUEUE_MAX / shards.max(1)).max(1)
     }
 
     /// Has a login checked; `done` is told the answer, on another thread, exactly once, unless this says at once

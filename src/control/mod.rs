@@ -2,7 +2,10 @@
 //! others. Shards hand such work over and get the result by a callback.
 
 pub mod entrance;
+mod exposed;
 pub mod gate;
+pub mod housekeeping;
+pub mod login_queue;
 pub mod logins;
 pub mod pool;
 pub mod proofs;

@@ -143,6 +143,11 @@ impl Pool {
         self.queue(lane).push(job)
     }
 
+    /// How many threads a lane has.
+    pub fn threads(&self, lane: Lane) -> usize {
+        self.queue(lane).threads.load(Ordering::Relaxed)
+    }
+
     /// How many pieces of work wait in a lane, those that run not among them.
     pub fn waiting(&self, lane: Lane) -> usize {
         self.queue(lane).waiting.load(Ordering::Relaxed)

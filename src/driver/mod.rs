@@ -14,6 +14,7 @@
 mod accept;
 mod backlog;
 mod buffers;
+mod clock;
 mod close;
 mod executor;
 mod heap;
@@ -34,6 +35,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use clock::Clock;
 pub use executor::{Shards, start_shards};
 pub use heap::give_heap_back;
 pub use kernel::{KernelProblem, check_kernel, explain_start};

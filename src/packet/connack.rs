@@ -1,7 +1,7 @@
 //! CONNACK: what the server says to a CONNECT. Keeps section 3.2.
 
 use super::property::{id, put_bytes, put_u8, put_u16, put_u32};
-use super::wire::{Counter, Sink, packet_len, put_varint, varint_len};
+use super::wire::{Counter, Sink, packet_len, put_binary, put_varint, varint_len};
 use super::{ProtocolVersion, Reason};
 
 /// What CONNACK says. All but `session_present` is for 5.0; what is `None` is not sent.
@@ -41,13 +41,15 @@ pub struct Connack<'a> {
     pub authentication_data: Option<&'a [u8]>,
     /// Words for a human.
     pub reason_string: Option<&'a str>,
+    /// Names and values.
+    pub user_properties: &'a [(&'a str, &'a str)],
 }
 
 /// Appends a CONNACK; nothing for a reason that has no return code in 3.x. `[MQTT311-3.2.2-6]`
 ///
-/// Optional texts (reason string, response information, server reference, in this order) are dropped
-/// when it would exceed `packet_bytes_max`, which counts the fixed header. `[MQTT5-3.2.2-19]` Nothing
-/// is appended when it still would: then the client can't be told anything. `[MQTT5-3.1.2-24]` For 3.1
+/// Optional texts (reason string, user properties, response information, server reference, in this order) are
+/// dropped when it would exceed `packet_bytes_max`, which counts the fixed header. `[MQTT5-3.2.2-19]`
+/// `[MQTT5-3.2.2-20]` Nothing is appended when it still would: then the client can't be told anything. `[MQTT5-3.1.2-24]` For 3.1
 /// the session present bit stays 0.
 pub fn encode_connack(
     out: &mut Vec<u8>,
@@ -74,8 +76,12 @@ fn encode_v5(
     packet_bytes_max: u32,
 ) {
     let mut said = *connack;
-    let drop_one: [fn(&mut Connack<'_>); 3] =
-        [|c| c.reason_string = None, |c| c.response_information = None, |c| c.server_reference = None];
+    let drop_one: [fn(&mut Connack<'_>); 4] = [
+        |c| c.reason_string = None,
+        |c| c.user_properties = &[],
+        |c| c.response_information = None,
+        |c| c.server_reference = None,
+    ];
     let mut droppable = drop_one.iter();
     let (properties_len, remaining_len) = loop {
         let mut counter = Counter::default();
@@ -118,6 +124,10 @@ fn put_properties(out: &mut impl Sink, said: &Connack<'_>) {
     put_bytes(out, id::RESPONSE_INFORMATION, said.response_information.map(str::as_bytes));
     put_bytes(out, id::SERVER_REFERENCE, said.server_reference.map(str::as_bytes));
     put_bytes(out, id::REASON_STRING, said.reason_string.map(str::as_bytes));
+    for (name, value) in said.user_properties {
+        put_bytes(out, id::USER_PROPERTY, Some(name.as_bytes()));
+        put_binary(out, value.as_bytes());
+    }
 }
 
 #[cfg(test)]
@@ -149,6 +159,7 @@ mod tests {
         authentication_method: None,
         authentication_data: None,
         reason_string: None,
+        user_properties: &[],
     };
 
     // [MQTT5-2.2.2-1] [MQTT5-3.2.2-6] [MQTT311-3.2.2-4] [MQTT311-3.2.2-6], row 3.1-e
@@ -185,9 +196,10 @@ mod tests {
             authentication_method: Some("m"),
             authentication_data: Some(&[0, 0xFF]),
             reason_string: Some("no"),
+            user_properties: &[("a", "1"), ("a", "")],
         };
         let want = [
-            &[0x20, 60, 0, 0x9D, 57][..],
+            &[0x20, 73, 0, 0x9D, 70][..],
             &[0x13, 0, 60],
             &[0x22, 0, 10],
             &[0x12, 0, 2, b'i', b'd'],
@@ -204,22 +216,27 @@ mod tests {
             &[0x1A, 0, 2, b'r', b'/'],
             &[0x1C, 0, 1, b'b'],
             &[0x1F, 0, 2, b'n', b'o'],
+            &[0x26, 0, 1, b'a', 0, 1, b'1'],
+            &[0x26, 0, 1, b'a', 0, 0],
         ]
         .concat();
         assert_eq!(encode(V5, Reason::ServerMoved, &said, 200), want);
     }
 
-    // [MQTT5-3.2.2-19] [MQTT5-3.1.2-24]
+    // [MQTT5-3.2.2-19] [MQTT5-3.2.2-20] [MQTT5-3.1.2-24]
     #[test]
     fn texts_give_way_to_the_clients_maximum_packet_size() {
         let said = Connack {
             reason_string: Some("why"),
             server_reference: Some("host"),
             response_information: Some("r/"),
+            user_properties: &[("a", "1"), ("b", "2")],
             ..Connack::default()
         };
         let len = |max| encode(V5, Reason::ServerMoved, &said, max).len();
-        assert_eq!((len(23), len(22), len(17), len(16)), (23, 17, 17, 12));
+        // All of the user properties or none.
+        assert_eq!((len(37), len(36), len(31), len(30)), (37, 31, 31, 17));
+        assert_eq!((len(17), len(16)), (17, 12));
         assert_eq!((len(12), len(11), len(5), len(4), len(2)), (12, 5, 5, 0, 0));
     }
 }

@@ -14,6 +14,8 @@ pub(super) struct Held {
     pub(super) payload_bytes: u32,
     /// The ticket that its PUBREC waits for; 0: none.
     pub(super) ticket: u64,
+    /// It was refused, and its PUBREC has not been sent yet.
+    pub(super) refused: bool,
 }
 
 const _: () = assert!(size_of::<Held>() == 16);
@@ -29,8 +31,8 @@ pub(super) struct HeldList {
 /// Up to this length a walk is as good as a table.
 const SCAN_MAX: usize = 64;
 
-/// An empty list keeps room for no more than this many.
-const KEPT_CAPACITY: usize = 8;
+/// An empty list keeps room for no more than this many: a kilobyte, so that bursts cost no allocations.
+const KEPT_CAPACITY: usize = SCAN_MAX;
 
 impl Empty for HeldList {
     const EMPTY: &Self = &HeldList { items: Vec::new(), places: None };
@@ -124,7 +126,7 @@ mod tests {
     use super::*;
 
     fn held(packet_id: u16) -> Held {
-        Held { packet_id, repeated: false, payload_bytes: u32::from(packet_id), ticket: 0 }
+        Held { packet_id, repeated: false, payload_bytes: u32::from(packet_id), ticket: 0, refused: false }
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Delivery {
 pub enum InflightState {
     /// Sent on an earlier connection, to be sent again on this one.
     Resend,
-    /// PUBLISH sent, waiting for PUBACK or PUBREC.
+    /// PUBLISH sent, or about to be once the log has it; waiting for PUBACK or PUBREC.
     Sent,
     /// PUBREL sent, waiting for PUBCOMP. `[MQTT5-4.3.3-5]`
     Released,
@@ -57,6 +57,8 @@ pub struct Inflight {
     pub packet_id: PacketId,
     /// Its state.
     pub state: InflightState,
+    /// It may have been sent: from now on it carries DUP. `[MQTT5-3.3.1-1]`
+    pub attempted: bool,
     /// The delivery; the message is not needed once it is released.
     pub delivery: Delivery,
 }
@@ -153,8 +155,17 @@ impl InflightWindow {
 
     /// Takes a delivery in and gives it a packet identifier. `[MQTT5-2.2.1-4]` `[MQTT5-4.9.0-2]`
     ///
-    /// The caller has asked `has_room`.
+    /// The caller has asked `has_room`, and sends it now.
     pub fn start(&mut self, delivery: Delivery) -> PacketId {
+        self.take_in(delivery, true)
+    }
+
+    /// The same; the caller sends it later, if [`InflightWindow::send_first`] still has it.
+    pub fn prepare(&mut self, delivery: Delivery) -> PacketId {
+        self.take_in(delivery, false)
+    }
+
+    fn take_in(&mut self, delivery: Delivery, attempted: bool) -> PacketId {
         debug_assert!(self.has_room(), "a delivery starts only where there is room");
         self.quota -= 1;
         if self.bytes_left != UNBOUND {
@@ -162,7 +173,8 @@ impl InflightWindow {
         }
         self.sent_qos2 |= delivery.qos == QoS::ExactlyOnce;
         let packet_id = self.free_id().expect("where there is room an identifier is free");
-        self.entries.filled().push(Inflight { packet_id, state: InflightState::Sent, delivery });
+        let state = InflightState::Sent;
+        self.entries.filled().push(Inflight { packet_id, state, attempted, delivery });
         packet_id
     }
 
@@ -172,9 +184,9 @@ impl InflightWindow {
         self.free_id();
     }
 
-    /// Takes the next delivery to be sent again, if the quota allows: the caller sends it with
-    /// DUP 1. `[MQTT5-3.3.1-1]`
-    pub fn next_resend(&mut self) -> Option<&Inflight> {
+    /// Takes the next delivery that an earlier connection has left, if the quota allows. True: it may have
+    /// been sent then, and the caller sends it with DUP 1. `[MQTT5-3.3.1-1]`
+    pub fn next_resend(&mut self) -> Option<(&Inflight, bool)> {
         if self.resends == 0 || self.quota == 0 {
             return None;
         }
@@ -182,7 +194,8 @@ impl InflightWindow {
         self.quota -= 1;
         self.resends -= 1;
         entry.state = InflightState::Sent;
-        Some(entry)
+        let duplicate = std::mem::replace(&mut entry.attempted, true);
+        Some((entry, duplicate))
     }
 
     /// Has a QoS 2 exchange been begun or gone on with on this connection?
@@ -237,14 +250,24 @@ impl InflightWindow {
         self.next_id = after(packet_id);
         // Where the earlier run stood in the round is not known.
         self.crowded = true;
-        self.entries.filled().push(Inflight { packet_id, state, delivery });
+        // Nor whether it sent this one: DUP says that it "might be" a re-delivery. [MQTT5 §3.3.1.1]
+        self.entries.filled().push(Inflight { packet_id, state, attempted: true, delivery });
     }
 
-    /// The delivery that was sent with this packet identifier and waits for PUBACK or PUBREC.
-    pub fn sent(&self, packet_id: PacketId) -> Option<&Delivery> {
+    /// The delivery that was prepared with this packet identifier and this number, if it is still to be sent.
+    pub fn first(&self, packet_id: PacketId, number: u64) -> Option<&Delivery> {
+        let entry = self.entries.get(self.entries.position(packet_id, !self.crowded)?)?;
+        let waits = entry.state == InflightState::Sent && !entry.attempted;
+        (waits && entry.delivery.number == number).then_some(&entry.delivery)
+    }
+
+    /// The same; the caller sends it now.
+    pub fn send_first(&mut self, packet_id: PacketId, number: u64) -> Option<&Delivery> {
+        self.first(packet_id, number)?;
         let at = self.entries.position(packet_id, !self.crowded)?;
-        let entry = self.entries.get(at)?;
-        (entry.state == InflightState::Sent).then_some(&entry.delivery)
+        let entry = self.entries.existing()?.get_mut(at)?;
+        entry.attempted = true;
+        Some(&entry.delivery)
     }
 
     /// Unsettled deliveries, in the order of their first sending.
@@ -363,13 +386,38 @@ mod tests {
         assert!(window.has_room());
         window.reconnect(10);
         window.bound_bytes(1);
-        let again = window.next_resend().expect("one is unsettled").packet_id;
+        let again = window.next_resend().expect("one is unsettled").0.packet_id;
         assert!(!window.has_room());
         assert!(matches!(window.handle_ack(AckKind::Puback, again, false), AckOutcome::Settled(_)));
         assert!(window.has_room());
         window.bound_bytes(i32::MAX as usize);
         window.start(delivery(QoS::AtLeastOnce));
         assert!(window.has_room());
+    }
+
+    #[test]
+    fn dup_is_set_only_on_what_may_have_been_sent_before() {
+        // [MQTT5-3.3.1-1] [MQTT5-3.3.1-2]
+        let mut window = InflightWindow::default();
+        window.reconnect(9);
+        let sent = window.start(delivery(QoS::ExactlyOnce));
+        let prepared = window.prepare(delivery(QoS::ExactlyOnce));
+        window.reconnect(9);
+        assert!(
+            window.send_first(prepared, 0).is_none(),
+            "it is to be sent again, on the connection that is"
+        );
+        let mut again = || window.next_resend().map(|(entry, duplicate)| (entry.packet_id, duplicate));
+        assert_eq!(again(), Some((sent, true)));
+        assert_eq!(again(), Some((prepared, false)));
+        assert_eq!(again(), None);
+        window.reconnect(9);
+        window.next_resend();
+        assert!(window.next_resend().is_some_and(|(_, duplicate)| duplicate), "now it has been sent");
+        let last = window.prepare(delivery(QoS::ExactlyOnce));
+        assert!(window.send_first(last, 7).is_none(), "another delivery");
+        assert!(window.send_first(last, 0).is_some());
+        assert!(window.send_first(last, 0).is_none(), "once");
     }
 
     #[test]
@@ -403,11 +451,11 @@ mod tests {
         window.handle_ack(AckKind::Pubrec, ids[1], false);
         window.reconnect(2);
         assert_eq!(window.released().collect::<Vec<_>>(), [ids[1]]);
-        assert_eq!(window.next_resend().map(|entry| entry.packet_id), Some(ids[0]));
+        assert_eq!(window.next_resend().map(|(entry, _)| entry.packet_id), Some(ids[0]));
         assert!(window.next_resend().is_none(), "the released one has the other place");
         assert!(!window.has_room());
         window.handle_ack(AckKind::Pubcomp, ids[1], false);
-        assert_eq!(window.next_resend().map(|entry| entry.packet_id), Some(ids[2]));
+        assert_eq!(window.next_resend().map(|(entry, _)| entry.packet_id), Some(ids[2]));
     }
 
     #[test]
@@ -507,7 +555,7 @@ mod tests {
             assert!(matches!(window.handle_ack(AckKind::Pubrec, *id, true), AckOutcome::Settled(_)));
         }
         let (again, steps) = steps::of(|| {
-            let next = |_| window.next_resend().map(|entry| entry.packet_id);
+            let next = |_| window.next_resend().map(|(entry, _)| entry.packet_id);
             (0..).map_while(next).collect::<Vec<_>>()
         });
         let expected: Vec<_> = (0..IDS).filter(|at| at % 3 != 1).map(|at| ids[at]).collect();
@@ -553,7 +601,7 @@ mod tests {
                             entry.0
                         });
                         assert_eq!(
-                            window.next_resend().map(|entry| entry.packet_id),
+                            window.next_resend().map(|(entry, _)| entry.packet_id),
                             expected,
                             "seed {seed}"
                         );

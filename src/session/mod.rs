@@ -8,6 +8,7 @@
 mod filters;
 mod held;
 mod inflight;
+mod losses;
 mod queue;
 mod replay;
 mod seldom;
@@ -16,15 +17,16 @@ mod will;
 
 pub use filters::Filters;
 pub use inflight::{AckOutcome, Delivery, Extra, Inflight, InflightState, InflightWindow};
+pub use losses::{LOSS_CAUSES, LossCause, Losses};
 pub use queue::{Queue, QueueFull, QueueLimits};
 pub use replay::{Replay, Replays};
 pub use seldom::{Empty, Seldom};
 pub use will::Will;
 
-use crate::config::QueuePolicy;
 use crate::memory::Charged;
 use crate::shard::wheel::TimerId;
 use held::{Held, HeldList};
+use replay::Overtaken;
 
 /// Session expiry interval that never ends. `[MQTT5 §3.1.2.11.2]`
 pub const NEVER_EXPIRES: u32 = u32::MAX;
@@ -56,31 +58,18 @@ pub struct Session {
     pub expiry_timer: Option<TimerId>,
     /// Retained messages still to be sent, a replay per subscription, in the order of SUBSCRIBE.
     pub replays: Seldom<Replays>,
-    /// Topics (hash, stamp) whose live retained message overtook a replay.
-    overtaken: Seldom<Vec<Overtaken>>,
     /// Do the homes of this session's shared subscriptions take it for ready?
     pub group_ready: bool,
     /// A group at home on this shard takes it for not ready, since it could not take a message.
     pub passed_over: bool,
     /// The operator has been told that the queue is full; said again once it has been empty.
     pub full_reported: bool,
-    /// The connection is to end once the queue is empty.
-    pub ends_when_empty: bool,
-    /// What happens when the queue is full; none: as the whole broker has it.
-    pub queue_policy: Option<QueuePolicy>,
+    /// Messages that were lost for it.
+    losses: Option<Box<Losses>>,
 }
 
 // With the allocator's header of eight bytes: 128.
 const _: () = assert!(size_of::<Session>() <= 120);
-
-/// A live retained message that a client got while retained messages were being replayed.
-#[derive(Debug)]
-struct Overtaken {
-    topic_hash: u64,
-    stamp: u64,
-    /// Token of the newest replay at that time.
-    replay: u64,
-}
 
 /// A replay never remembers more live messages than this; beyond it the oldest is forgotten.
 const OVERTAKEN_MAX: usize = 1024;
@@ -101,12 +90,29 @@ impl Session {
             will_timer: None,
             expiry_timer: None,
             replays: Seldom::default(),
-            overtaken: Seldom::default(),
             group_ready: true,
             passed_over: false,
             full_reported: false,
-            ends_when_empty: false,
-            queue_policy: None,
+            losses: None,
+        }
+    }
+
+    /// Messages that were lost for it since its client was told last; none: none were.
+    pub fn losses(&self) -> Option<&Losses> {
+        self.losses.as_deref()
+    }
+
+    /// To add to them.
+    pub fn losses_mut(&mut self) -> &mut Losses {
+        self.losses.get_or_insert_default()
+    }
+
+    /// The client was told; so many are left.
+    pub fn leave_losses(&mut self, left: [u32; LOSS_CAUSES]) {
+        if left == [0; LOSS_CAUSES] {
+            self.losses = None;
+        } else {
+            self.losses_mut().leave(left);
         }
     }
 
@@ -118,19 +124,30 @@ impl Session {
             && self.group_ready
             && !self.passed_over
             && !self.full_reported
-            && !self.ends_when_empty
     }
 
     /// Takes note of a received QoS 2 packet identifier that is not held, of how long its message's
     /// payload was, and of the ticket that its PUBREC waits for (0: none).
     pub fn hold(&mut self, packet_id: u16, payload_bytes: u32, ticket: u64) {
         self.received_qos2 = true;
-        self.held.filled().insert(Held { packet_id, repeated: false, payload_bytes, ticket });
+        self.held.filled().insert(Held { packet_id, repeated: false, payload_bytes, ticket, refused: false });
     }
 
     /// The ticket that the PUBREC of a held identifier waits for, or waited for; 0: none.
     pub fn held_ticket(&self, packet_id: u16) -> u64 {
         self.held.get(packet_id).map_or(0, |held| held.ticket)
+    }
+
+    /// The message of a held identifier is refused. Until its PUBREC says so it stays held, or a repeat would be
+    /// a new message. `[MQTT5-4.3.3-9]` `[MQTT5-4.3.3-10]` False if it was not held.
+    pub fn refuse_held(&mut self, packet_id: u16) -> bool {
+        let held = self.held.existing().and_then(|held| held.get_mut(packet_id));
+        held.map(|held| held.refused = true).is_some()
+    }
+
+    /// Is the PUBREC of a held identifier one that refuses?
+    pub fn is_held_refused(&self, packet_id: u16) -> bool {
+        self.held.get(packet_id).is_some_and(|held| held.refused)
     }
 
     /// A held identifier came again without DUP; false if it is the same message as last time,
@@ -202,7 +219,7 @@ impl Session {
     pub fn note_overtaken(&mut self, topic_hash: u64, stamp: u64) {
         let Some(replay) = self.replays.newest() else { return };
         let note = Overtaken { topic_hash, stamp, replay };
-        let overtaken = self.overtaken.filled();
+        let overtaken = &mut self.replays.filled().overtaken;
         match overtaken.iter_mut().find(|have| have.topic_hash == topic_hash) {
             Some(have) if have.stamp > stamp => {}
             Some(have) => *have = note,
@@ -217,15 +234,20 @@ impl Session {
 
     /// Has any live retained message gone out during the present replays?
     pub fn has_overtaken(&self) -> bool {
-        !self.overtaken.is_empty()
+        !self.replays.overtaken.is_empty()
     }
 
     /// Has the client already seen a newer message of the topic than this retained one, or the
     /// very same since the subscription of the replay with this token? What it had seen before
     /// that, it gets again. `[MQTT5-3.3.1-9]`
     pub fn is_overtaken(&self, topic_hash: u64, stamp: u64, replay: u64) -> bool {
-        let mut notes = self.overtaken.iter().filter(|note| note.topic_hash == topic_hash);
+        let mut notes = self.replays.overtaken.iter().filter(|note| note.topic_hash == topic_hash);
         notes.any(|note| note.stamp > stamp || (note.stamp == stamp && note.replay >= replay))
+    }
+
+    /// The replay with this token, if it is still under way.
+    pub fn replay_mut(&mut self, token: u64) -> Option<&mut Replay> {
+        self.replays.existing()?.get_mut(token)
     }
 
     /// Ends a replay; forgets what it had to remember when it was the last.
@@ -241,7 +263,6 @@ impl Session {
     /// Forgets the replays and what they had to remember.
     pub fn drop_replays(&mut self) {
         self.replays = Seldom::default();
-        self.overtaken = Seldom::default();
     }
 
     /// Prepares for a new connection: its own window, and everything unacknowledged to be sent
@@ -250,7 +271,6 @@ impl Session {
         self.inflight.reconnect(window);
         self.received_qos2 = false;
         self.waiting_qos1 = 0;
-        self.ends_when_empty = false;
         self.drop_replays();
     }
 }

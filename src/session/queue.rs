@@ -2,6 +2,7 @@
 
 use super::Delivery;
 use super::seldom::{Empty, Seldom};
+use crate::time::Time;
 use std::collections::VecDeque;
 
 /// Bounds of one session's queue. At a bound the new message is refused.
@@ -65,6 +66,26 @@ impl Queue {
             self.0 = Seldom::default();
         }
         Some(delivery)
+    }
+
+    /// Takes what has expired out of the oldest ones, as many as are looked at.
+    pub fn take_expired(&mut self, now: Time, visits_max: usize) -> Vec<Delivery> {
+        let has_expired = |delivery: &Delivery| delivery.message.is_expired(now);
+        if !self.iter().take(visits_max).any(has_expired) {
+            return Vec::new();
+        }
+        let Some(waiting) = self.0.existing() else { return Vec::new() };
+        let visits = waiting.deliveries.len().min(visits_max);
+        let visited: Vec<Delivery> = waiting.deliveries.drain(..visits).collect();
+        let (expired, left): (Vec<_>, Vec<_>) = visited.into_iter().partition(has_expired);
+        for delivery in left.into_iter().rev() {
+            waiting.deliveries.push_front(delivery);
+        }
+        waiting.bytes -= expired.iter().map(|delivery| delivery.message.bytes()).sum::<usize>();
+        if waiting.deliveries.is_empty() {
+            self.0 = Seldom::default();
+        }
+        expired
     }
 
     /// The oldest.

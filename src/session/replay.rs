@@ -31,12 +31,14 @@ pub struct Replay {
     pub waiting: bool,
     /// Messages that have arrived and are not yet sent.
     pub ready: VecDeque<Message>,
+    /// Messages that wait for the log, to be sent then.
+    pub for_log: u32,
 }
 
 impl Replay {
     /// Everything fetched and sent?
     pub fn is_done(&self) -> bool {
-        !self.waiting && self.ready.is_empty() && self.shards.is_empty()
+        !self.waiting && self.ready.is_empty() && self.shards.is_empty() && self.for_log == 0
     }
 
     /// Takes a batch in. `next` none: the present shard is done.
@@ -50,6 +52,15 @@ impl Replay {
     }
 }
 
+/// A live retained message that a client got while retained messages were being replayed.
+#[derive(Debug)]
+pub(super) struct Overtaken {
+    pub topic_hash: u64,
+    pub stamp: u64,
+    /// Token of the newest replay at that time.
+    pub replay: u64,
+}
+
 /// The replays of a session, in the order of SUBSCRIBE: one after the other is sent. A client that does not read may
 /// have as many as subscriptions, so each is found without a walk.
 #[derive(Debug, Default)]
@@ -57,10 +68,13 @@ pub struct Replays {
     /// Tokens rise with each SUBSCRIBE, and with each replay.
     by_token: BTreeMap<u64, Box<Replay>>,
     by_filter: BTreeSet<(Rc<str>, u64)>,
+    /// Topics whose live retained message overtook one of them.
+    pub(super) overtaken: Vec<Overtaken>,
 }
 
 impl Empty for Replays {
-    const EMPTY: &Self = &Replays { by_token: BTreeMap::new(), by_filter: BTreeSet::new() };
+    const EMPTY: &Self =
+        &Replays { by_token: BTreeMap::new(), by_filter: BTreeSet::new(), overtaken: Vec::new() };
 }
 
 impl Replays {
@@ -141,6 +155,7 @@ mod tests {
             held_by,
             waiting: false,
             ready: VecDeque::new(),
+            for_log: 0,
         }
     }
 

@@ -12,6 +12,8 @@ pub struct Will {
     pub delay_seconds: u32,
     /// Message Expiry Interval, seconds, counted from publication.
     pub message_expiry_seconds: Option<u32>,
+    /// Its name in the log, if its session is not there; 0: it has none.
+    pub number: u64,
 }
 
 impl Will {

@@ -84,6 +84,10 @@ const ANONYMOUS: Violation = Violation {
 const NO_CERTIFICATE: Violation =
     Violation { reason: Reason::BadUserNameOrPassword, cause: "no client certificate that names a user" };
 const BUSY: Violation = Violation { reason: Reason::ServerBusy, cause: "too many logins wait to be checked" };
+const UNCHECKED: Violation = Violation {
+    reason: Reason::ServerBusy,
+    cause: "its login was not checked within limits.connect_seconds",
+};
 const UNAVAILABLE: Violation = Violation {
     reason: Reason::ServerUnavailable,
     cause: "the server that decides on logins does not answer",
@@ -143,7 +147,8 @@ impl Shard {
             return 0;
         }
         let filters = self.directory.session(session).subscriptions().after(&after);
-        let judged = judge_some(filters, self.permissions(slot));
+        let Some(permissions) = self.permissions(slot) else { return 0 };
+        let judged = judge_some(filters, permissions);
         let looked_at = judged.looked_at;
         match judged.end {
             JudgedEnd::More(after) => self.judging.filters.push_back(FiltersLeft { slot, judgement, after }),
@@ -168,7 +173,7 @@ impl Shard {
             self.connection(slot).and_then(|connection| connection.rare.as_ref()).map(|rare| &rare.identity);
         match identity {
             Some(Identity { user: Some(user), line: Some(line), .. }) => {
-                !self.access_of(slot).has_line(user, *line)
+                self.access_of(slot).is_none_or(|access| !access.has_line(user, *line))
             }
             _ => false,
         }
@@ -219,6 +224,19 @@ impl Shard {
         }
     }
 
+    /// The time for CONNECT is over, and the login was not checked: others were before it, or refusals of its address
+    /// wait. The client hears that it may try again.
+    pub(super) fn refuse_unchecked(&mut self, now: Time, slot: u32) {
+        self.count(Counter::LimitConnectSeconds, 1);
+        let Some(connection) = self.connection_mut(slot) else { return };
+        let Some(kept) = connection.rare().connect.take() else { return };
+        let Ok(mut connect) = kept.decode() else { return };
+        let user = self.certificate_user(slot);
+        if self.name_after_user(slot, &mut connect, user.as_deref()).is_ok() {
+            self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, UNCHECKED);
+        }
+    }
+
     /// Does the connection wait for the answer to its login? Nothing is to be read meanwhile.
     pub fn awaits_verdict(&self, slot: u32) -> bool {
         let waits = |stage: &Stage| matches!(stage, Stage::Check | Stage::Refuse);
@@ -235,7 +253,7 @@ impl Shard {
     ) -> Progress {
         match self.judge(slot, connect) {
             Judged::In(user) => {
-                if self.access_of(slot).names_by_certificate {
+                if self.access_of(slot).is_some_and(|access| access.names_by_certificate) {
                     self.note_proof(slot);
                 }
                 self.let_in(now, slot, connect, Grant { user, ..Grant::default() })
@@ -258,8 +276,9 @@ impl Shard {
     }
 
     fn judge(&self, slot: u32, connect: &Connect<'_>) -> Judged {
-        let Some(connection) = self.connection(slot) else { return Judged::Out(ANONYMOUS) };
-        let access = &self.access[usize::from(connection.listener)];
+        let (Some(connection), Some(access)) = (self.connection(slot), self.access_of(slot)) else {
+            return Judged::Out(ANONYMOUS);
+        };
         let certified = match &connection.rare {
             Some(rare) if access.names_by_certificate => rare.certificate_user.clone(),
             _ => None,
@@ -269,7 +288,7 @@ impl Shard {
         }
         let is_certified = certified.is_some();
         let user = certified.or_else(|| connect.username.map(Box::from));
-        let is_anonymous_allowed = self.terms(slot).allow_anonymous;
+        let is_anonymous_allowed = access.allow_anonymous.unwrap_or(self.terms(slot).allow_anonymous);
         let is_nobody = user.is_none() && connect.password.is_none();
         let is_asked = match (is_certified, is_nobody) {
             (true, _) => access.asks_for_all,
@@ -294,15 +313,16 @@ impl Shard {
     /// The client is who it says.
     pub(super) fn let_in(&mut self, now: Time, slot: u32, connect: &Connect<'_>, grant: Grant) -> Progress {
         let Grant { user, line, seconds, permissions: granted } = grant;
+        let Some(access) = self.access_of(slot) else { return Progress::Gone };
         if let (Some(user), Some(line)) = (&user, line)
-            && !self.access_of(slot).has_line(user, line)
+            && !access.has_line(user, line)
         {
             // The file has changed while the proof was on its way: the next try is judged by the new one.
             return self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, OUTDATED);
         }
         if let Some(will) = &connect.will {
             let topic = super::mount::mounted(&self.terms(slot).mount_point, will.topic);
-            let permissions = self.permissions_of(slot, user.as_deref(), connect.client_id).and(&granted);
+            let permissions = access.permissions(user.as_deref(), connect.client_id).and(&granted);
             if !permissions.may_publish(&topic) {
                 return self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, WILL_DENIED);
             }
@@ -322,6 +342,26 @@ impl Shard {
     /// The user that the client of a connection has proved to be.
     pub(super) fn user(&self, slot: u32) -> Option<&str> {
         self.connection(slot)?.rare.as_ref()?.identity.user.as_deref()
+    }
+
+    /// The wall clock was set by so many milliseconds. What clients were let in with ends by it, and only by it.
+    pub fn handle_wall_step(&mut self, now: Time, step_millis: i64) {
+        for slot in 0..self.slots() {
+            let Some(connection) = self.connection(slot) else { continue };
+            let Some(timer) = connection.rare.as_ref().and_then(|rare| rare.identity.ends) else { continue };
+            let Some(deadline) = self.wheel.deadline(timer) else { continue };
+            let by = step_millis.unsigned_abs();
+            let deadline = if step_millis < 0 {
+                deadline.after_millis(by)
+            } else {
+                now.after_millis(deadline.millis_since(now).saturating_sub(by))
+            };
+            self.wheel.cancel(timer);
+            let timer = self.wheel.schedule(deadline, Timer::Permission(slot));
+            if let Some(connection) = self.connection_mut(slot) {
+                connection.rare().identity.ends = Some(timer);
+            }
+        }
     }
 
     /// What a client was let in with has run out.
@@ -366,24 +406,21 @@ impl Shard {
         self.refuse(now, slot, Some(Told::of(connect)), client_id, violation)
     }
 
-    fn access_of(&self, slot: u32) -> &Access {
-        let listener = self.connection(slot).map_or(0, |connection| connection.listener);
-        &self.access[usize::from(listener)]
-    }
-
-    fn permissions_of(&self, slot: u32, user: Option<&str>, client_id: &str) -> Permissions {
-        self.access_of(slot).permissions(user, client_id)
+    /// The rules of the listener that a connection came in by; none if it has gone.
+    pub(super) fn access_of(&self, slot: u32) -> Option<&Access> {
+        self.access.get(usize::from(self.connection(slot)?.listener))
     }
 
     /// Works out what the client of a session may do, and whether each message for it must be looked at. Of many
     /// filters it looks at some, and leaves the others for later; each message is looked at till then. How many it
     /// has looked at.
     pub(super) fn grant(&mut self, slot: u32, session: u32) -> usize {
+        let Some(access) = self.access_of(slot) else { return 0 };
         let identity =
             self.connection(slot).and_then(|connection| connection.rare.as_ref()).map(|rare| &rare.identity);
         let user = identity.and_then(|identity| identity.user.as_deref());
         let client_id = &self.directory.session(session).client_id;
-        let mut permissions = self.permissions_of(slot, user, client_id);
+        let mut permissions = access.permissions(user, client_id);
         if let Some(identity) = identity {
             permissions = permissions.and(&identity.granted);
         }
@@ -412,19 +449,22 @@ impl Shard {
         judged.looked_at
     }
 
-    fn permissions(&self, slot: u32) -> &Permissions {
-        let rare = self.connection(slot).and_then(|connection| connection.rare.as_ref());
-        rare.and_then(|rare| rare.identity.permissions.as_ref()).unwrap_or(EVERYTHING)
+    /// None for a connection that has gone: its client may do nothing.
+    fn permissions(&self, slot: u32) -> Option<&Permissions> {
+        let rare = self.connection(slot)?.rare.as_ref();
+        Some(rare.and_then(|rare| rare.identity.permissions.as_ref()).unwrap_or(EVERYTHING))
     }
 
     /// May the client of this connection publish to a topic name?
     pub(super) fn may_publish(&self, slot: u32, topic: &str) -> bool {
-        self.permissions(slot).may_publish(topic)
+        self.permissions(slot).is_some_and(|permissions| permissions.may_publish(topic))
     }
 
     /// May the client of a session subscribe to a topic filter? Notes if what it then gets must be looked at.
     pub(super) fn may_subscribe(&mut self, session: u32, filter: &str) -> bool {
-        let permissions = self.permissions(self.directory.slot(session).connection);
+        let Some(permissions) = self.permissions(self.directory.slot(session).connection) else {
+            return false;
+        };
         if permissions.is_everything() {
             return true;
         }
@@ -443,7 +483,8 @@ impl Shard {
     /// [`CHECKED`]. One without a connection is asked when it is back.
     pub(super) fn may_receive(&self, session: u32, topic: &str) -> bool {
         let slot = self.directory.slot(session).connection;
-        let may = slot == NO_CONNECTION || self.permissions(slot).may_receive(topic);
+        let may_now = || self.permissions(slot).is_some_and(|permissions| permissions.may_receive(topic));
+        let may = slot == NO_CONNECTION || may_now();
         if !may {
             self.count(Counter::DroppedDenied, 1);
         }

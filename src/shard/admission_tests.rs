@@ -111,6 +111,7 @@ fn an_answer_that_comes_too_late_is_for_nobody() {
     let client = world.open(0);
     world.send(client, &connect("c", 2, Some(("u", "p"))));
     world.pass(11_000);
+    assert_eq!(world.take(client), [0x20, 2, 0, 3], "it may try again");
     assert!(world.is_closed(client));
     world.answer(Verdict::Good(Grant::default()));
     assert_eq!(world.shards[0].connections(), 0);
@@ -297,6 +298,25 @@ fn client_is_let_go_when_its_permission_ends_and_its_will_is_published() {
     let next = enter(&mut world, "next", 2);
     world.pass(6_000);
     assert!(!world.is_closed(next));
+}
+
+/// A token ends at a time of the wall clock, which NTP has set meanwhile.
+#[test]
+fn a_permission_ends_by_the_wall_clock_though_it_is_set() {
+    for (step_millis, ends_after_millis) in [(20_000, 40_000), (-20_000, 80_000), (90_000, 0)] {
+        let mut world = quiet(1, Access { asks_for_all: true, ..Access::default() });
+        let client = world.open(0);
+        world.send(client, &connect("c", 2, Some(("u", "p"))));
+        world.answer(Verdict::Good(Grant { seconds: Some(60), ..Grant::default() }));
+        let now = world.now();
+        world.shards[0].handle_wall_step(now, step_millis);
+        if ends_after_millis > 0 {
+            world.pass(ends_after_millis - 100);
+            assert!(!world.is_closed(client), "{step_millis}");
+        }
+        world.pass(200);
+        assert!(world.is_closed(client), "{step_millis}");
+    }
 }
 
 #[test]

@@ -178,8 +178,7 @@ impl Shard {
         user: Option<&str>,
     ) -> Result<Vec<u8>, Violation> {
         let id = ExchangeId { shard: self.id, number: self.token() };
-        let listener = self.connection(slot).map_or(0, |connection| connection.listener);
-        let access = &self.access[usize::from(listener)];
+        let access = self.access_of(slot).ok_or(BAD_METHOD)?;
         let method = access.method(method, self.shared.config.auth.test_method).ok_or(BAD_METHOD)?;
         let (exchange, challenge) = method.begin(data, id)?;
         if user.is_some_and(|user| !exchange.is_by(user)) {

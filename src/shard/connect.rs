@@ -7,18 +7,20 @@ use super::authentication::ProofTold;
 use super::connection::{Progress, Stage};
 use super::deliver::Fanout;
 use super::directory::{ALIASES, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
+use super::source::client_of_source;
 use super::timers::Timer;
-use super::waits::Owing;
+use super::waits::{Owing, Purpose};
 use super::{Counter, Effect, EndCause, Event, Shard, Violation};
 use crate::config::{Terms as ListenerTerms, Version};
 use crate::message::Publication;
 use crate::packet::{
-    Ack, AckKind, Connack, Connect, Frame, ProtocolVersion, Reason, encode_ack, encode_connack,
+    Ack, AckKind, Connack, Connect, Frame, ProtocolVersion, QoS, Reason, encode_ack, encode_connack,
 };
-use crate::session::{NEVER_EXPIRES, Will};
+use crate::session::{Losses, NEVER_EXPIRES, Will};
 use crate::store::Record;
 use crate::time::Time;
 use crate::topic::topic_levels;
+use smallvec::SmallVec;
 use std::net::SocketAddr;
 
 impl Shard {
@@ -79,7 +81,9 @@ impl Shard {
             let reason = if v5 { Reason::PacketTooLarge } else { Reason::NotAuthorized };
             return refuse(reason, "will payload above limits.payload_bytes");
         }
-        if terms.mount_point.len() + will.topic.len() > super::mount::TOPIC_BYTES_MAX {
+        // The same topic as a PUBLISH to it would have, and so the same rules.
+        let topic = super::mount::mounted(&terms.mount_point, will.topic);
+        if topic.len() > super::mount::TOPIC_BYTES_MAX {
             return refuse(Reason::TopicNameInvalid, "will topic is too long behind the mount point");
         }
         if will.qos as u8 > terms.maximum_qos {
@@ -90,10 +94,10 @@ impl Shard {
             // [MQTT5-3.2.2-13]
             return refuse(Reason::RetainNotSupported, "retained will, and retain is not available");
         }
-        if super::publish::is_reserved(will.topic) {
+        if super::publish::is_reserved(&topic) {
             return refuse(Reason::NotAuthorized, "will topic is reserved");
         }
-        if topic_levels(will.topic) > config.limits.topic_levels {
+        if topic_levels(&topic) > config.limits.topic_levels {
             return refuse(Reason::TopicNameInvalid, "will topic has too many levels");
         }
         Ok(())
@@ -130,6 +134,10 @@ impl Shard {
         let before = self.journal.count();
         let mut known = self.directory.find(client_id);
         if let Some(session) = known {
+            self.run_due(now, session);
+            known = self.directory.find(client_id);
+        }
+        if let Some(session) = known {
             let old = self.directory.slot(session).connection;
             if old != NO_CONNECTION {
                 // [MQTT5-3.1.4-3]
@@ -148,7 +156,11 @@ impl Shard {
             Terms::of(connect, self.terms(slot), self.shared.config.protocol.session_expiry_seconds_max);
         let proof = self.take_proof(slot);
         let told_id = (!connect.has_client_id).then_some(client_id);
-        let connack = self.connack(slot, connect, session_present, told_id, proof, terms);
+        if let Some(session) = known {
+            self.drop_all_expired(now, session);
+        }
+        let losses = known.and_then(|session| self.directory.session(session).losses().copied());
+        let connack = self.connack(slot, connect, session_present, told_id, proof, terms, losses.as_ref());
         if connack.is_empty() {
             // It can't be told what it needs to know. [MQTT5-3.1.2-24] [MQTT5-3.2.0-1]
             let violation = Violation {
@@ -188,7 +200,8 @@ impl Shard {
         // What CONNACK says of the session must not be undone, nor what it says of one that is gone.
         let mark = if self.journal.count() > before { self.journal.mark() } else { self.end_mark(client_id) };
         self.directory.slot_mut(session).flags |= GATED;
-        self.answer(now, slot, mark, 0, Owing::Connack(connack.into()));
+        let connack = Owing::Connack { packet: connack.into(), told: losses.map(Box::new) };
+        self.answer(now, slot, mark, 0, connack);
         Progress::Next
     }
 
@@ -197,7 +210,7 @@ impl Shard {
         let shared = std::sync::Arc::clone(&self.shared);
         let (protocol, limits) = (&shared.config.protocol, &shared.config.limits);
         let origin = self.directory.key(session);
-        let queue_policy = Some(self.terms(slot).session_queue_policy);
+        let will_number = if connect.will.is_some() { self.will_number(terms.expiry_seconds) } else { 0 };
         let mount_point = self.terms(slot).mount_point.as_str();
         let will = connect.will.as_ref().map(|will| {
             let publication = Publication {
@@ -209,26 +222,28 @@ impl Shard {
                 expires_at: None,
                 origin: Some(origin),
                 stamp: 0,
-                source: &self.source_of(slot, session, will.retain),
+                source: &self.source_of_will(slot, session),
             };
             let will = Will {
                 message: publication.to_message(),
                 delay_seconds: will.delay_seconds,
                 message_expiry_seconds: will.message_expiry_seconds,
+                number: will_number,
             };
             will.kept(&self.memory)
         });
         let mounted = if mount_point.is_empty() { 0 } else { MOUNTED };
+        let listener = self.connection(slot).and_then(|connection| u8::try_from(connection.listener).ok());
         let aliases = connect.topic_alias_maximum.min(protocol.topic_alias_maximum_out);
         let entry = self.directory.slot_mut(session);
         entry.connection = slot;
+        entry.listener = listener;
         entry.version = connect.version;
         entry.packet_bytes_max = connect.packet_bytes_max;
         entry.flags = (entry.flags & QUEUES_QOS0) | mounted | if aliases > 0 { ALIASES } else { 0 };
         let state = entry.session_mut();
         let timers = [state.will_timer.take(), state.expiry_timer.take()];
         state.expiry_seconds = terms.expiry_seconds;
-        state.queue_policy = queue_policy;
         // [MQTT5-3.1.3-9]: a will that waited for its delay is not sent any more.
         state.will = will;
         state
@@ -257,6 +272,7 @@ impl Shard {
     }
 
     /// CONNACK; empty when the client takes no packet that large.
+    #[allow(clippy::too_many_arguments)] // As many as CONNACK has to say.
     fn connack(
         &self,
         slot: u32,
@@ -265,12 +281,16 @@ impl Shard {
         assigned: Option<&str>,
         proof: Option<ProofTold>,
         terms: Terms,
+        losses: Option<&Losses>,
     ) -> Vec<u8> {
         let config = &self.shared.config;
         let protocol = &config.protocol;
         let own = self.terms(slot);
         let off = |available: bool| (!available).then_some(false);
         let information = protocol.response_information.as_str();
+        let losses = losses.map(super::losses::user_properties).unwrap_or_default();
+        let losses: SmallVec<[(&str, &str); 2]> =
+            losses.iter().map(|(name, count)| (*name, count.as_str())).collect();
         let connack = Connack {
             session_present,
             session_expiry_seconds: (terms.expiry_seconds != connect.session_expiry_seconds)
@@ -293,6 +313,7 @@ impl Shard {
             // [MQTT5-4.12.0-5]
             authentication_method: proof.as_ref().map(|proof| proof.method),
             authentication_data: proof.as_ref().and_then(|proof| proof.data.as_deref()),
+            user_properties: &losses,
             ..Connack::default()
         };
         let mut packet = Vec::new();
@@ -321,16 +342,16 @@ impl Shard {
         let state = entry.session_mut();
         state.drop_replays();
         let expiry_seconds = state.expiry_seconds;
-        let dropped = drop_will && state.will.take().is_some();
+        let dropped = if drop_will { state.will.take() } else { None };
         let delay_seconds = state.will.as_ref().map(|will| will.delay_seconds);
+        if let Some(will) = dropped {
+            self.record_will_gone(&will, Some(session));
+        }
         if expiry_seconds == 0 {
             self.end_session(now, session);
             return;
         }
         if let Some(sid) = self.sid(session) {
-            if dropped {
-                self.journal.record(&Record::WillGone { sid });
-            }
             self.journal.record(&Record::Left { sid, at_millis: self.wall.millis(now), expiry_seconds });
         }
         self.tell_groups(session, false);
@@ -364,26 +385,61 @@ impl Shard {
         self.drop_subscriptions(session);
         let state = self.directory.remove(session);
         self.note_session(&state.client_id, false);
+        self.note_released(state.held_count());
         self.shared.end_session();
         self.shared.counters[usize::from(self.id)].subtract(Counter::Sessions, 1);
         self.forget_queue(&state);
+        self.report_untold(&state);
         self.return_shared(back, ticket);
     }
 
     /// Publishes the will of a session, if it has one. `[MQTT5-3.1.2-8]` `[MQTT5-3.1.2-10]`
     pub(super) fn publish_will(&mut self, now: Time, session: u32) {
         let Some(will) = self.directory.session_mut(session).will.take() else { return };
-        if let Some(sid) = self.sid(session) {
-            self.journal.record(&Record::WillGone { sid });
-        }
+        self.publish_will_of(now, &will, Some(session));
+    }
+
+    /// The same of one that is no session's any more, or of this one's.
+    pub(super) fn publish_will_of(&mut self, now: Time, will: &Will, session: Option<u32>) {
+        self.record_will_gone(will, session);
         let mut publication = will.message.as_publication();
+        if !self.lets_will(&publication) {
+            // What was allowed at CONNECT has been taken back since.
+            let client = client_of_source(publication.source).into();
+            self.report(Event::PublishRefused { client, violation: WILL_REVOKED });
+            return;
+        }
+        if !(publication.retain && self.shared.config.protocol.check_retain_source) {
+            publication.source = &[];
+        }
         publication.expires_at = will.message_expiry_seconds.map(|seconds| now.after_seconds(seconds));
         publication.stamp = self.next_stamp(now);
         // One of an earlier run does not know any more.
-        publication.origin = Some(self.directory.key(session));
-        self.publish(now, &mut Fanout::new(publication, now, 0));
+        publication.origin = session.map(|session| self.directory.key(session));
+        let mut fanout = Fanout::new(publication, now, 0);
+        let is_kept = will.number != 0 || session.is_some_and(|session| self.sid(session).is_some());
+        let is_promised = publication.qos != QoS::AtMostOnce || publication.retain;
+        if is_kept && is_promised && !self.journal.has_failed() && !self.store_full {
+            // It reaches the other shards once, though the power should be cut between their records and ours.
+            fanout.ticket = self.waits.next_ticket();
+            fanout.intended = true;
+        }
+        let outcome = self.publish(now, &mut fanout);
+        if fanout.missing > 0 {
+            let intents = std::mem::take(&mut fanout.intents);
+            self.open_ticket(fanout.missing, outcome, intents, Purpose::Intents);
+            if let Some(session) = session {
+                // It waits for the log. What its client publishes when it is back must come later.
+                self.note_end(session);
+            }
+        }
     }
 }
+
+const WILL_REVOKED: Violation = Violation {
+    reason: Reason::NotAuthorized,
+    cause: "the access list does not let the client publish its will any more",
+};
 
 /// What CONNACK grants.
 #[derive(Clone, Copy)]

@@ -144,7 +144,7 @@ pub(super) struct Connection {
     /// At most 4 GiB are told.
     pub backlog_bytes: u32,
     /// Why reading is stopped: [`PAUSED_BY_BACKLOG`] and the like.
-    paused: u8,
+    paused: u16,
     /// Each packet is asked for in [`Shard::takes_packet`].
     pub is_paced: bool,
     /// QoS 0 messages are being dropped; said once per backlog.
@@ -174,7 +174,7 @@ impl Connection {
         self.rare.as_ref().and_then(|rare| rare.alias_charge.as_ref()).map_or(0, Charge::bytes)
     }
 
-    pub(super) fn is_paused_by(&self, why: u8) -> bool {
+    pub(super) fn is_paused_by(&self, why: u16) -> bool {
         self.paused & why != 0
     }
 
@@ -184,7 +184,7 @@ impl Connection {
     }
 
     /// Its next packet may be taken, while nothing more is read.
-    pub(super) fn begin_going_on(&mut self, why: u8) {
+    pub(super) fn begin_going_on(&mut self, why: u16) {
         self.paused = self.paused & !why | GOES_ON;
     }
 
@@ -199,6 +199,8 @@ impl Connection {
 pub(super) enum Progress {
     /// Go on with the next one.
     Next,
+    /// It stays with the unread bytes until the connection goes on.
+    Wait,
     /// The connection is closed or has left this shard.
     Gone,
     /// All unread bytes, this packet included, go to another shard.
@@ -206,21 +208,23 @@ pub(super) enum Progress {
 }
 
 /// The client does not read.
-const PAUSED_BY_BACKLOG: u8 = 1;
+const PAUSED_BY_BACKLOG: u16 = 1;
 /// Too many answers wait for the log, or for other shards.
-pub(super) const PAUSED_BY_OWED: u8 = 2;
+pub(super) const PAUSED_BY_OWED: u16 = 2;
 /// It waits for its own bucket.
-pub(super) const PAUSED_BY_RATE: u8 = 4;
+pub(super) const PAUSED_BY_RATE: u16 = 4;
 /// It waits for the bucket of its listener.
-pub(super) const PAUSED_BY_LANE: u8 = 8;
+pub(super) const PAUSED_BY_LANE: u16 = 8;
 /// It brings more than the disk or another shard takes.
-pub(super) const PAUSED_BY_ROOM: u8 = 64;
+pub(super) const PAUSED_BY_ROOM: u16 = 64;
 /// Its turn is over, or a packet of it is still being worked on; what it has sent is handled later.
-pub(super) const PAUSED_BY_WORK: u8 = 128;
+pub(super) const PAUSED_BY_WORK: u16 = 256;
 /// What it has sent before it was paused is being handled.
-pub(super) const GOES_ON: u8 = 16;
+pub(super) const GOES_ON: u16 = 16;
 /// Memory is short, and it is sending a large packet.
-pub(super) const PAUSED_BY_MEMORY: u8 = 32;
+pub(super) const PAUSED_BY_MEMORY: u16 = 32;
+/// Its next message must be kept, and the disk is full.
+pub(super) const PAUSED_BY_DISK: u16 = 128;
 
 /// Packet type of CONNECT.
 const CONNECT_TYPE: u8 = 1;
@@ -380,6 +384,11 @@ impl Shard {
             };
             match progress {
                 Progress::Next => {}
+                Progress::Wait => {
+                    // It is counted when it is taken.
+                    self.shared.counters[usize::from(self.id)].subtract(Counter::PacketsReceived, 1);
+                    return Some(used);
+                }
                 Progress::Gone => return None,
                 Progress::HandOver { to } => {
                     let connection = self.forget_connection(slot)?;
@@ -424,20 +433,36 @@ impl Shard {
             Stage::Serving { .. } => self.shared.terms[usize::from(connection.listener)].packet_bytes,
             // The cost of a peer that has not said who it is. [DESIGN §7]
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {
-                self.shared.config.limits.connect_bytes
+                let limits = &self.shared.config.limits;
+                let is_named = connection.rare.as_ref().is_some_and(|rare| rare.certificate_user.is_some());
+                match is_named {
+                    true => limits.connect_bytes,
+                    false => limits.connect_bytes.min(limits.connect_bytes_unnamed),
+                }
             }
         })
     }
 
-    /// What holds on the listener that a connection came in by; on the first one, if it has gone.
-    pub(super) fn terms(&self, slot: u32) -> &Terms {
-        let listener = self.connection(slot).map_or(0, |connection| connection.listener);
-        &self.shared.terms[usize::from(listener)]
+    /// A CONNECT is above its bound: counted, and its cause names the bound.
+    fn connect_too_large(&self, slot: u32) -> Violation {
+        self.count(Counter::LimitConnectBytes, 1);
+        let is_unnamed = self.packet_bytes_max(slot) < Some(self.shared.config.limits.connect_bytes);
+        let cause = match is_unnamed {
+            true => "CONNECT above limits.connect_bytes_unnamed",
+            false => "CONNECT above limits.connect_bytes",
+        };
+        Violation { reason: Reason::PacketTooLarge, cause }
     }
 
-    /// What holds on the listener by which a session's client has come in.
+    /// What holds on the listener that a connection came in by; if it has gone, nothing is allowed.
+    pub(super) fn terms(&self, slot: u32) -> &Terms {
+        self.shared.terms_of(self.connection(slot).map(|connection| connection.listener))
+    }
+
+    /// What holds on the listener by which a session's client has come in last, also when its connection has gone. Of a
+    /// session of an earlier run that is not known until its client is back: nothing is allowed.
     pub(super) fn terms_of_session(&self, session: u32) -> &Terms {
-        self.terms(self.directory.slot(session).connection)
+        self.shared.terms_of(self.directory.slot(session).listener.map(u16::from))
     }
 
     /// One packet; every failure ends the connection.
@@ -461,11 +486,13 @@ impl Shard {
 
     /// Bytes that are no packet, or one that is too large.
     fn handle_unreadable(&mut self, now: Time, slot: u32, bytes: &[u8], error: DecodeError) -> Progress {
-        let violation = Violation::from(error);
+        let mut violation = Violation::from(error);
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
-        if let Stage::Connect { .. } = connection.stage
-            && let Some(body) = body_so_far(bytes)
-        {
+        let is_connect = matches!(connection.stage, Stage::Connect { .. });
+        if is_connect && violation.reason == Reason::PacketTooLarge {
+            violation = self.connect_too_large(slot);
+        }
+        if is_connect && let Some(body) = body_so_far(bytes) {
             // [MQTT5-3.2.2-15]: a CONNECT that is too large hears why, if it has told its version.
             let frame = Frame { first_byte: bytes[0], body, total_len: bytes.len() };
             let told = Connect::version_of(frame).map(Told::unread);
@@ -521,6 +548,9 @@ impl Shard {
         self.waits.forget(slot);
         if connection.is_paced {
             self.end_pace(&mut connection);
+        }
+        if connection.is_paused_by(PAUSED_BY_DISK) {
+            self.wait_for_disk.forget(slot);
         }
         match connection.stage {
             Stage::Serving { .. } => {
@@ -596,7 +626,7 @@ impl Shard {
     }
 
     /// Stops reading from a connection; false if it is stopped for this reason already.
-    pub(super) fn pause(&mut self, slot: u32, why: u8) -> bool {
+    pub(super) fn pause(&mut self, slot: u32, why: u16) -> bool {
         let Some(connection) = self.connection_mut(slot).filter(|connection| connection.paused & why == 0)
         else {
             return false;
@@ -610,7 +640,7 @@ impl Shard {
     }
 
     /// The reason is gone; reads from the connection again if there is no other.
-    pub(super) fn unpause(&mut self, slot: u32, why: u8) {
+    pub(super) fn unpause(&mut self, slot: u32, why: u16) {
         let Some(connection) = self.connection_mut(slot).filter(|connection| connection.paused & why != 0)
         else {
             return;

@@ -383,9 +383,7 @@ impl Shard {
                 let ids = &ids[from as usize..to as usize];
                 let origin = fanout.publication.origin.and_then(|key| self.directory.resolve(key));
                 let own = origin.filter(|_| own_last);
-                if !self.deliver_matched(now, fanout, session, qos, retain_as_published, ids, own) {
-                    outcome.refuse(origin == Some(session));
-                }
+                outcome.note(self.deliver_matched(now, fanout, session, qos, retain_as_published, ids, own));
                 outcome
             }
             Stop::Group(ref filter) => match self.groups.slot_of(filter) {

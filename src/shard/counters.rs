@@ -94,6 +94,10 @@ counters! {
     LimitConnections,
     /// Connections refused because `limits.handshakes` was reached.
     LimitHandshakes,
+    /// Connections closed because of `limits.handshakes_per_address`.
+    LimitHandshakesPerAddress,
+    /// CONNECTs refused because of `limits.connect_bytes` or `limits.connect_bytes_unnamed`.
+    LimitConnectBytes,
     /// Connections closed because no CONNECT came in time.
     LimitConnectSeconds,
     /// Connections closed because a packet was too large.

@@ -164,6 +164,73 @@ fn of_a_large_group_only_those_who_can_take_a_message_are_looked_at() {
     );
 }
 
+/// `[MQTT5 §4.8.2]`
+#[test]
+fn a_member_of_thousands_of_groups_tells_each_shard_once_that_it_is_busy() {
+    const GROUPS: usize = 2000;
+    for shards in [1, 3] {
+        let mut world = world(shards, |config| config.limits.inflight_messages = 1);
+        let member = connect_kept(&mut world, 0, "member");
+        for at in 0..GROUPS {
+            world.send(member, &subscribe(&format!("$share/g/q/{at}"), 1));
+        }
+        let other = connect_kept(&mut world, 0, "other");
+        let shared: Vec<usize> = (0..20).collect();
+        for at in &shared {
+            world.send(other, &subscribe(&format!("$share/g/q/{at}"), 0));
+        }
+        let publisher = connect(&mut world, 0, "publisher", 60);
+        let publish = |world: &mut World, at: usize, id: u16| {
+            let mut body = Vec::new();
+            string(&mut body, &format!("q/{at}"));
+            body.extend(id.to_be_bytes());
+            world.send(publisher, &packet(0x32, &body));
+            world.take(publisher);
+        };
+        for client in [member, other] {
+            world.take(client);
+        }
+        // Groups of its own: the second message waits, so it is busy.
+        publish(&mut world, 1000, 1);
+        let ((), steps) = steps::of(|| publish(&mut world, 1001, 2));
+        assert!(steps < 100, "{steps} steps with {shards} shards");
+        assert_eq!(world.take(member).len(), 12, "as many as its window holds");
+        for at in &shared {
+            publish(&mut world, *at, 3);
+        }
+        assert_eq!(
+            copies(&world.take(other)),
+            shared.len(),
+            "none goes to the busy one, with {shards} shards"
+        );
+        // What waits goes, and so does what comes then.
+        let ((), steps) = steps::of(|| world.send(member, b"\x40\x02\x00\x01"));
+        assert!(steps < 100, "{steps} steps with {shards} shards");
+        world.send(member, b"\x40\x02\x00\x02");
+        assert_eq!(copies(&world.take(member)), 1);
+        for at in &shared {
+            publish(&mut world, *at, 4);
+            // It acknowledges each; identifiers count on.
+            let got = world.take(member);
+            if let [.., high, low] = got[..] {
+                world.send(member, &[0x40, 2, high, low]);
+            }
+        }
+        let others = copies(&world.take(other));
+        assert_eq!(others, 0, "it was the turn of the one that had been busy, with {shards} shards");
+    }
+}
+
+/// PUBLISH packets among the bytes that a client was sent.
+fn copies(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
+    while let [head, length, rest @ ..] = bytes {
+        count += usize::from(head >> 4 == 3);
+        bytes = &rest[usize::from(*length)..];
+    }
+    count
+}
+
 fn may_receive(topics: &[&str]) -> Access {
     let grants: Vec<_> = topics.iter().map(|&topic| (Effect::Allow, Actions::ALL, topic)).collect();
     list(Subscribing::Filtered, &grants)

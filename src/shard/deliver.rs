@@ -8,14 +8,14 @@
 use super::budget::WORK_A_QUEUED;
 use super::convoy::size_of_message;
 use super::directory::{ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
-use super::enqueue::Place;
-use super::waits::{ForLog, Intents, QUOTA};
-use super::{Counter, EndCause, Event, Limit, SessionKey, Shard};
+use super::enqueue::{Place, Taken};
+use super::waits::{ForLog, Intents};
+use super::{Counter, Event, Limit, SessionKey, Shard};
 use crate::memory::{KeptMessage, MemoryAccount, allocated};
 use crate::message::{Message, Publication};
 use crate::outbox::{Outbox, Range};
-use crate::packet::{PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
-use crate::session::{Delivery, Extra};
+use crate::packet::{AckKind, PacketId, ProtocolVersion, PublishHeader, QoS, encode_publish, publish_len};
+use crate::session::{AckOutcome, Delivery, Extra, LossCause};
 use crate::store::{Record, StoredMessage};
 use crate::time::Time;
 use smallvec::SmallVec;
@@ -45,6 +45,9 @@ pub(super) struct Fanout<'a> {
     /// It goes to other shards by intents, and these are their numbers.
     pub intended: bool,
     pub intents: Intents,
+    /// Another shard's log has it for this one: a disk that is full only since then does not refuse it, or the
+    /// sessions that have taken it would get it again when its publisher repeats it. Its receipt waits for room.
+    pub promised: bool,
     /// The publisher, which is served last; and what it gets.
     pub own: Option<u32>,
     pub own_delivery: Option<OwnMatch>,
@@ -103,6 +106,7 @@ impl<'a> Fanout<'a> {
             missing: 0,
             intended: false,
             intents: Intents::new(),
+            promised: false,
             own: None,
             own_delivery: None,
         }
@@ -226,8 +230,7 @@ fn send_variant(outbox: &mut Outbox, slot: u32, variant: Variant) {
 }
 
 impl Shard {
-    /// Delivers to one session: now, into its queue, or not at all. False only if a QoS 1 or 2
-    /// message had to be refused because the queue is full.
+    /// Delivers to one session: now, into its queue, or not at all.
     #[allow(clippy::too_many_arguments)] // A delivery has that many sides; a struct would be built per delivery.
     pub(super) fn deliver(
         &mut self,
@@ -238,7 +241,7 @@ impl Shard {
         retain_as_published: bool,
         subscription_ids: &[u32],
         group: Option<&Arc<str>>,
-    ) -> bool {
+    ) -> Taken {
         let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
         let form = Form {
             version: self.directory.slot(subscriber).version,
@@ -248,7 +251,7 @@ impl Shard {
             retain: retain_as_published && fanout.publication.retain,
         };
         if self.is_withheld(subscriber, fanout.publication.topic) {
-            return true;
+            return Taken::Yes;
         }
         self.note_live(subscriber, fanout);
         let entry = self.directory.slot_mut(subscriber);
@@ -259,29 +262,30 @@ impl Shard {
                 if self.shared.config.protocol.queue_qos0 && group.is_none() {
                     self.enqueue_qos0(now, subscriber, fanout, form.retain, subscription_ids);
                 }
-                return true;
+                return Taken::Yes;
             }
             if entry.flags & (BACKLOGGED | ALIASES | MOUNTED) == 0 && subscription_ids.is_empty() {
                 let packet_bytes_max = entry.packet_bytes_max;
                 let variant = fanout.variant(&mut self.outbox, form, None);
                 if variant.len() > packet_bytes_max {
-                    return self.drop_too_large();
+                    self.drop_too_large();
+                    return Taken::Yes;
                 }
                 send_variant(&mut self.outbox, slot, variant);
                 self.count_sent(fanout.publication.payload.len());
-                return true;
+                return Taken::Yes;
             }
             if entry.flags & BACKLOGGED != 0 && !self.takes_more(subscriber, slot) {
-                return true;
+                return Taken::Yes;
             }
             self.send_publish(subscriber, fanout, form, None, false, subscription_ids);
-            return true;
+            return Taken::Yes;
         }
         let sendable = slot != NO_CONNECTION && entry.flags & (BACKLOGGED | GATED) == 0;
         let sid = entry.sid;
-        if sid != 0 && self.store_full {
+        if sid != 0 && self.store_full && !fanout.promised {
             self.report_store_full(subscriber);
-            return false;
+            return Taken::Unkept;
         }
         let is_full = self.is_message_memory_full();
         let state = self.directory.session_mut(subscriber);
@@ -293,7 +297,9 @@ impl Shard {
         {
             if !self.fits(subscriber, fanout, form, subscription_ids) {
                 self.directory.session_mut(subscriber).inflight.pass_id();
-                return self.drop_too_large();
+                self.drop_too_large();
+                self.lose(now, subscriber, 0, LossCause::TooLarge);
+                return Taken::Yes;
             }
             let number = if sid == 0 { 0 } else { self.number_of_delivery(fanout) };
             let delivery = Delivery {
@@ -303,7 +309,9 @@ impl Shard {
                 number,
                 extra,
             };
-            let packet_id = self.directory.session_mut(subscriber).inflight.start(delivery);
+            let waits = sid != 0 && self.sends_when_durable(subscriber, fanout, form.qos);
+            let window = &mut self.directory.session_mut(subscriber).inflight;
+            let packet_id = if waits { window.prepare(delivery) } else { window.start(delivery) };
             if sid != 0 {
                 let (qos, retain) = (form.qos, form.retain);
                 self.record_delivery(
@@ -316,13 +324,13 @@ impl Shard {
                     subscription_ids,
                     group,
                 );
-                if self.sends_when_durable(subscriber, fanout, qos) {
-                    self.publish_when_durable(subscriber, packet_id, number, qos);
-                    return true;
+                if waits {
+                    self.publish_when_durable(subscriber, packet_id, number, 0, qos);
+                    return Taken::Yes;
                 }
             }
             self.send_publish(subscriber, fanout, form, Some(packet_id), false, subscription_ids);
-            return true;
+            return Taken::Yes;
         }
         let (qos, retain) = (form.qos, form.retain);
         let delivery = Delivery { message: fanout.keep(&self.memory), qos, retain, number: 0, extra };
@@ -334,7 +342,7 @@ impl Shard {
             let message = fanout.number;
             self.record_delivery(sid, message, number, None, qos, retain, subscription_ids, group);
         }
-        place != Place::Refused
+        if place == Place::Refused { Taken::Refused } else { Taken::Yes }
     }
 
     /// A number for a delivery that a session takes which is in the log; the message goes there with the first.
@@ -357,15 +365,26 @@ impl Shard {
 
     /// Once the log has the packet identifier, and all that it came from. A session that is not in the
     /// log ends with its connection: what it gets twice, it gets as another.
-    fn publish_when_durable(&mut self, session: u32, packet_id: PacketId, number: u64, qos: QoS) {
+    fn publish_when_durable(
+        &mut self,
+        session: u32,
+        packet_id: PacketId,
+        number: u64,
+        replay: u64,
+        qos: QoS,
+    ) {
         if qos == QoS::AtLeastOnce {
             let waiting = &mut self.directory.session_mut(session).waiting_qos1;
             *waiting = waiting.saturating_add(1);
         }
         let slot = self.directory.slot(session).connection;
         let Some(serial) = self.connection(slot).map(|connection| connection.serial) else { return };
+        if let Some(replay) = self.directory.session_mut(session).replay_mut(replay) {
+            replay.for_log += 1;
+        }
         let session = self.directory.key(session);
-        self.wait_for_log(self.journal.mark(), ForLog::Publish { session, serial, packet_id, number, qos });
+        let what = ForLog::Publish { session, serial, packet_id, number, replay, qos };
+        self.wait_for_log(self.journal.mark(), what);
     }
 
     /// The log has it. A newer connection sends it again by itself.
@@ -376,6 +395,7 @@ impl Shard {
         serial: u32,
         packet_id: PacketId,
         number: u64,
+        replay: u64,
         qos: QoS,
     ) {
         let Some(session) = self.directory.resolve(session) else { return };
@@ -387,10 +407,53 @@ impl Shard {
             let waiting = &mut self.directory.session_mut(session).waiting_qos1;
             *waiting = waiting.saturating_sub(1);
         }
+        if replay != 0 {
+            self.send_durable_retained(now, session, packet_id, number, replay, qos);
+            return;
+        }
+        self.send_first(now, session, packet_id, number);
+    }
+
+    /// The same of a retained message: it may have been overtaken by a newer live one while it waited.
+    fn send_durable_retained(
+        &mut self,
+        now: Time,
+        session: u32,
+        packet_id: PacketId,
+        number: u64,
+        replay: u64,
+        qos: QoS,
+    ) {
+        let state = self.directory.session_mut(session);
+        if let Some(replay) = state.replay_mut(replay) {
+            replay.for_log -= 1;
+        }
+        let overtaken = state.has_overtaken() && {
+            let waiting =
+                state.inflight.first(packet_id, number).map(|delivery| Rc::clone(&delivery.message));
+            waiting.is_some_and(|message| {
+                let hash = self.shared.hash(message.as_publication().topic);
+                self.directory.session(session).is_overtaken(hash, message.stamp(), replay)
+            })
+        };
+        if overtaken {
+            let kind = if qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
+            let window = &mut self.directory.session_mut(session).inflight;
+            if let AckOutcome::Settled(number) = window.handle_ack(kind, packet_id, true) {
+                self.record_settled(session, number);
+            }
+        } else {
+            self.send_first(now, session, packet_id, number);
+        }
+        self.pump(now, session);
+    }
+
+    fn send_first(&mut self, now: Time, session: u32, packet_id: PacketId, number: u64) {
         let entry = self.directory.slot(session);
-        let sent = self.directory.session(session).inflight.sent(packet_id);
-        let Some(delivery) = sent.filter(|delivery| delivery.number == number) else { return };
-        let form = Form { version: entry.version, qos: delivery.qos, retain: delivery.retain };
+        let version = entry.version;
+        let window = &mut self.directory.session_mut(session).inflight;
+        let Some(delivery) = window.send_first(packet_id, number) else { return };
+        let form = Form { version, qos: delivery.qos, retain: delivery.retain };
         let (message, ids) = (Rc::clone(&delivery.message), ids_of(&delivery.extra));
         let mut fanout = self.fanout_of(&message, now);
         self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
@@ -497,10 +560,9 @@ impl Shard {
     }
 
     /// Dropped, and the sender need not know. `[MQTT5-3.1.2-25]`
-    fn drop_too_large(&self) -> bool {
+    fn drop_too_large(&self) {
         self.count(Counter::DroppedTooLarge, 1);
         self.count(Counter::PublishesDropped, 1);
-        true
     }
 
     fn count_sent(&self, payload_len: usize) {
@@ -556,19 +618,8 @@ impl Shard {
             entry.flags &= !QUEUES_QOS0;
             let state = entry.session_mut();
             state.full_reported = false;
-            let ends = std::mem::take(&mut state.ends_when_empty);
             self.tell_groups(session, true);
-            if ends {
-                // It comes back, and sends again what was refused.
-                self.end_connection(now, slot, EndCause::Violation(QUOTA));
-            }
         }
-    }
-
-    /// A 3.x client's own queue has refused a message of its own.
-    pub(super) fn end_when_empty(&mut self, now: Time, session: u32) {
-        self.directory.session_mut(session).ends_when_empty = true;
-        self.pump(now, session);
     }
 
     pub(super) fn defer(&mut self, session: u32) {
@@ -583,20 +634,20 @@ impl Shard {
     fn pump_one(&mut self, now: Time, session: u32) -> bool {
         let version = self.directory.slot(session).version;
         let state = self.directory.session_mut(session);
-        if let Some(resend) = state.inflight.next_resend() {
+        if let Some((resend, duplicate)) = state.inflight.next_resend() {
             let message = Rc::clone(&resend.delivery.message);
             let form = Form { version, qos: resend.delivery.qos, retain: resend.delivery.retain };
             let (packet_id, ids) = (resend.packet_id, ids_of(&resend.delivery.extra));
             let mut fanout = Fanout::of(&message, now, 0);
             if self.is_withheld(session, fanout.publication.topic) {
                 // As good as delivered: the access list has changed.
-                self.settle_unsent(session, packet_id, form.qos);
+                self.drop_unsent(now, session, packet_id, form.qos, LossCause::Withdrawn);
             } else if self.fits(session, &fanout, form, &ids) {
-                self.send_publish(session, &mut fanout, form, Some(packet_id), true, &ids);
+                self.send_publish(session, &mut fanout, form, Some(packet_id), duplicate, &ids);
             } else {
                 // A smaller Maximum Packet Size than last time: as good as delivered.
                 self.drop_too_large();
-                self.settle_unsent(session, packet_id, form.qos);
+                self.drop_unsent(now, session, packet_id, form.qos, LossCause::TooLarge);
             }
             return true;
         }
@@ -609,15 +660,20 @@ impl Shard {
             // [MQTT5-3.3.2-5]
             self.count(Counter::DroppedExpired, 1);
             self.count(Counter::PublishesDropped, 1);
-            self.settle_unnumbered(session, &delivery);
+            self.drop_waiting(now, session, &delivery, LossCause::Expired);
             return true;
         }
-        self.send_delivery(now, session, delivery);
+        if self.is_withheld(session, delivery.message.as_publication().topic) {
+            self.drop_waiting(now, session, &delivery, LossCause::Withdrawn);
+            return true;
+        }
+        self.send_delivery(now, session, delivery, 0);
         true
     }
 
-    /// Sends a delivery that no one has sent yet, of whatever QoS.
-    pub(super) fn send_delivery(&mut self, now: Time, session: u32, delivery: Delivery) {
+    /// Sends a delivery that no one has sent yet, of whatever QoS, and that the client may receive. `replay`:
+    /// the token of the replay that brings it, or 0.
+    pub(super) fn send_delivery(&mut self, now: Time, session: u32, delivery: Delivery, replay: u64) {
         let form = Form {
             version: self.directory.slot(session).version,
             qos: delivery.qos,
@@ -625,19 +681,23 @@ impl Shard {
         };
         let message = Rc::clone(&delivery.message);
         let mut fanout = self.fanout_of(&message, now);
-        self.send_unsent(session, &mut fanout, form, delivery);
+        self.send_unsent(now, session, &mut fanout, form, delivery, replay);
         self.note_encoded(&message, &mut fanout);
     }
 
-    fn send_unsent(&mut self, session: u32, fanout: &mut Fanout<'_>, form: Form, delivery: Delivery) {
+    fn send_unsent(
+        &mut self,
+        now: Time,
+        session: u32,
+        fanout: &mut Fanout<'_>,
+        form: Form,
+        delivery: Delivery,
+        replay: u64,
+    ) {
         let ids = ids_of(&delivery.extra);
-        if self.is_withheld(session, fanout.publication.topic) {
-            self.settle_unnumbered(session, &delivery);
-            return;
-        }
         if !self.fits(session, fanout, form, &ids) {
             self.drop_too_large();
-            self.settle_unnumbered(session, &delivery);
+            self.drop_waiting(now, session, &delivery, LossCause::TooLarge);
             return;
         }
         if form.qos == QoS::AtMostOnce {
@@ -656,7 +716,9 @@ impl Shard {
         }
         let number = delivery.number;
         let group = if queued { None } else { delivery.group().cloned() };
-        let packet_id = self.directory.session_mut(session).inflight.start(delivery);
+        let waits = self.sends_when_durable(session, fanout, form.qos);
+        let window = &mut self.directory.session_mut(session).inflight;
+        let packet_id = if waits { window.prepare(delivery) } else { window.start(delivery) };
         if queued {
             self.journal.record(&Record::Started { sid, number, packet_id: packet_id.get() });
         } else {
@@ -664,15 +726,15 @@ impl Shard {
             let (qos, retain) = (form.qos, form.retain);
             self.record_delivery(sid, message, number, packet_id, qos, retain, &ids, group.as_ref());
         }
-        if self.sends_when_durable(session, fanout, form.qos) {
-            self.publish_when_durable(session, packet_id, number, form.qos);
+        if waits {
+            self.publish_when_durable(session, packet_id, number, replay, form.qos);
         } else {
             self.send_publish(session, fanout, form, Some(packet_id), false, &ids);
         }
     }
 
     /// Must the client not get this, though it was meant for it?
-    fn is_withheld(&self, session: u32, topic: &str) -> bool {
+    pub(super) fn is_withheld(&self, session: u32, topic: &str) -> bool {
         self.directory.slot(session).flags & CHECKED != 0 && !self.may_receive(session, topic)
     }
 }

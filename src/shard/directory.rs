@@ -1,6 +1,7 @@
 //! The sessions of a shard: by slot on the way of a message, by client identifier at CONNECT.
 
 use super::{SessionKey, ShardId};
+use crate::config::options::LISTENERS_MAX;
 use crate::packet::ProtocolVersion;
 use crate::session::Session;
 use ahash::RandomState;
@@ -38,12 +39,16 @@ pub(super) struct SessionSlot {
     pub packet_bytes_max: u32,
     pub version: ProtocolVersion,
     pub flags: u8,
+    /// Number of the listener by which its client has come in last; none: in an earlier run.
+    pub listener: Option<u8>,
     /// The session's name in the log; 0: it is not there.
     pub sid: u64,
     session: Option<Box<Session>>,
 }
 
 const _: () = assert!(size_of::<SessionSlot>() <= 32);
+// Each listener's number fits.
+const _: () = assert!(LISTENERS_MAX <= u8::MAX as usize);
 
 /// All sessions whose client identifiers are at home here.
 pub(super) struct Directory {
@@ -87,6 +92,7 @@ impl Directory {
             packet_bytes_max: u32::MAX,
             version: ProtocolVersion::V311,
             flags: 0,
+            listener: None,
             sid: 0,
             session: Some(Box::new(Session::new(client_id.into()))),
         };

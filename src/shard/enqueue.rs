@@ -6,7 +6,7 @@ use super::{Counter, Event, Limit, QueueBound, Shard};
 use crate::config::QueuePolicy;
 use crate::memory::MemoryKind;
 use crate::packet::{AckKind, PacketId, QoS};
-use crate::session::{AckOutcome, Delivery, QueueLimits, Session};
+use crate::session::{AckOutcome, Delivery, LossCause, QueueLimits, Session};
 use crate::time::Time;
 
 /// Where a message that can't be sent now has gone.
@@ -18,18 +18,46 @@ pub(super) enum Place {
     Refused,
 }
 
+/// What a session made of a message, as far as its publisher is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Sent, queued, or dropped by a rule that concerns this session alone.
+    Yes,
+    /// Its queue is full, and the policy is to say so.
+    Refused,
+    /// The disk has no room for it.
+    Unkept,
+}
+
+/// So many of a queue's oldest messages are looked at when its client is back: some tenths of a millisecond. What
+/// expires behind them is told the next time.
+const EXPIRY_VISITS_MAX: usize = 16_384;
+
+/// By this part of itself `limits.queue_bytes_total` may be exceeded while many sessions give up one message that they
+/// share for another.
+const TOTAL_SLACK_PART: usize = 16;
+
 impl Shard {
-    /// Would a session take a message of this size now?
+    /// Would a session take a message of this size now, or drop one by its policy?
     pub(super) fn takes(&self, session: u32, fanout: &Fanout<'_>) -> bool {
+        self.has_room(session, fanout)
+            || (self.queue_policy(session) != QueuePolicy::Refuse && !self.is_unkept(session))
+    }
+
+    /// Has a session room for a message of this size now?
+    pub(super) fn has_room(&self, session: u32, fanout: &Fanout<'_>) -> bool {
         let limits = &self.shared.config.limits;
-        let entry = self.directory.slot(session);
-        let policy = self.queue_policy(session);
         let queue = &self.directory.session(session).queue;
         let bytes = fanout.publication.topic.len() + fanout.publication.payload.len() + limits.connect_bytes;
         let full = queue.len() >= limits.session_queue_messages
             || queue.bytes() + bytes > limits.session_queue_bytes
             || self.memory.of(MemoryKind::Messages) + bytes > self.shares.queue_bytes;
-        (!full || policy != QueuePolicy::Refuse) && !(entry.sid != 0 && self.store_full)
+        !full && !self.is_unkept(session)
+    }
+
+    /// Would the session's messages have to go to a disk that is full?
+    pub(super) fn is_unkept(&self, session: u32) -> bool {
+        self.store_full && self.directory.slot(session).sid != 0
     }
 
     /// Into the queue, if there is room, or the policy makes some.
@@ -37,10 +65,10 @@ impl Shard {
         let limits = &self.shared.config.limits;
         let queue_limits =
             QueueLimits { messages: limits.session_queue_messages, bytes: limits.session_queue_bytes };
-        let policy = match self.queue_policy(session) {
-            // Nobody waits to hear of it.
-            QueuePolicy::Refuse if delivery.qos == QoS::AtMostOnce => QueuePolicy::DropNewest,
-            policy => policy,
+        let policy = match delivery.qos {
+            // Its publisher waits for no answer, and it must not push out what was acknowledged.
+            QoS::AtMostOnce => QueuePolicy::DropNewest,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => self.queue_policy(session),
         };
         let bytes = delivery.message.bytes();
         let grouped = delivery.group().is_some();
@@ -53,18 +81,23 @@ impl Shard {
         if let Some(bound) = self.queue_bound(session, bytes, queue_limits) {
             match policy {
                 QueuePolicy::Refuse => {
-                    self.report_queue_full(session, Limit::SessionQueue(bound));
+                    self.lose_new(now, session, &delivery);
+                    self.report_queue_full(session, Limit::SessionQueue(bound), 1);
                     return Place::Refused;
                 }
-                QueuePolicy::DropNewest => {
-                    self.report_queue_full(session, Limit::SessionQueueNewest(bound));
-                    return Place::Dropped;
-                }
-                QueuePolicy::DropOldest => {
-                    self.report_queue_full(session, Limit::SessionQueueOldest(bound));
-                    if !self.drop_oldest(session, bytes, queue_limits) {
+                QueuePolicy::DropOldest if self.may_make_room(session, bytes, queue_limits) => {
+                    let (dropped, has_room) = self.drop_oldest(now, session, bytes, queue_limits);
+                    self.report_queue_full(session, Limit::SessionQueueOldest(bound), dropped);
+                    if !has_room {
+                        self.lose_new(now, session, &delivery);
+                        self.report_queue_full(session, Limit::SessionQueueNewest(bound), 1);
                         return Place::Dropped;
                     }
+                }
+                QueuePolicy::DropOldest | QueuePolicy::DropNewest => {
+                    self.lose_new(now, session, &delivery);
+                    self.report_queue_full(session, Limit::SessionQueueNewest(bound), 1);
+                    return Place::Dropped;
                 }
             }
         }
@@ -108,8 +141,22 @@ impl Shard {
     }
 
     fn queue_policy(&self, session: u32) -> QueuePolicy {
-        let own = self.directory.session(session).queue_policy;
-        own.unwrap_or(self.shared.config.limits.session_queue_policy)
+        match self.directory.slot(session).listener {
+            Some(listener) => self.shared.terms_of(Some(listener.into())).session_queue_policy,
+            // Its client has not been here in this run.
+            None => self.shared.config.limits.session_queue_policy,
+        }
+    }
+
+    /// A client that comes back is told of what has expired while it was away.
+    pub(super) fn drop_all_expired(&mut self, now: Time, session: u32) {
+        let expired = self.directory.session_mut(session).queue.take_expired(now, EXPIRY_VISITS_MAX);
+        for delivery in &expired {
+            self.note_queued(-delivery.message.bytes().cast_signed(), -1);
+            self.drop_waiting(now, session, delivery, LossCause::Expired);
+        }
+        self.count(Counter::DroppedExpired, expired.len() as u64);
+        self.count(Counter::PublishesDropped, expired.len() as u64);
     }
 
     /// Expired messages at the front do not keep a new one out; how many they were, and bytes.
@@ -123,36 +170,57 @@ impl Shard {
             let Some(expired) = queue.pop() else { return (count, bytes) };
             count += 1;
             bytes += expired.message.bytes();
-            self.settle_unnumbered(session, &expired);
+            self.drop_waiting(now, session, &expired, LossCause::Expired);
         }
     }
 
-    /// Makes room for so many bytes in a queue; false if there can't be so much.
-    fn drop_oldest(&mut self, session: u32, bytes: usize, limits: QueueLimits) -> bool {
-        let mut freed = 0;
+    /// Might the session's queue have room for so many bytes if nothing else were in it? What the others have in
+    /// theirs it can't drop, and emptying it for nothing would lose the more.
+    fn may_make_room(&self, session: u32, bytes: usize, limits: QueueLimits) -> bool {
+        let excess = self.memory.of(MemoryKind::Messages).saturating_sub(self.shares.queue_bytes);
+        let own = self.directory.session(session).queue.bytes();
+        bytes <= limits.bytes && (!self.is_message_memory_full() || (own > 0 && excess <= own))
+    }
+
+    /// Makes room for so many bytes in a queue; how many messages it took, and whether there is room now.
+    fn drop_oldest(&mut self, now: Time, session: u32, bytes: usize, limits: QueueLimits) -> (u64, bool) {
+        let (mut dropped, mut freed) = (0, 0);
         loop {
             match self.queue_bound(session, bytes, limits) {
-                None => return true,
-                // Others hold the same messages: giving up more of this session's would free nothing.
-                Some(QueueBound::Total) if freed >= bytes => return false,
+                None => return (dropped, true),
+                // Others hold the same messages: giving up more of this session's would free nothing. They give theirs
+                // up for the same new message, one after the other, and so it may be above the bound for a moment.
+                Some(QueueBound::Total) if freed >= bytes => {
+                    let slack = self.shares.queue_bytes / TOTAL_SLACK_PART;
+                    let held = self.memory.of(MemoryKind::Messages);
+                    return (dropped, held <= self.shares.queue_bytes + slack);
+                }
                 Some(_) => {}
             }
-            let Some(oldest) = self.directory.session_mut(session).queue.pop() else { return false };
+            let Some(oldest) = self.directory.session_mut(session).queue.pop() else {
+                return (dropped, false);
+            };
             freed += oldest.message.bytes();
             self.note_queued(-oldest.message.bytes().cast_signed(), -1);
-            self.record_settled(session, oldest.number);
+            if oldest.qos != QoS::AtMostOnce {
+                self.lose(now, session, oldest.number, LossCause::QueueFull);
+            }
+            dropped += 1;
         }
     }
 
-    fn report_queue_full(&mut self, session: u32, limit: Limit) {
-        self.count(Counter::PublishesDropped, 1);
+    /// Counted for each message, and told once until the queue has been empty.
+    fn report_queue_full(&mut self, session: u32, limit: Limit, dropped: u64) {
+        self.count(Counter::PublishesDropped, dropped);
         let state = self.directory.session_mut(session);
-        if std::mem::replace(&mut state.full_reported, true) {
-            self.count(Counter::DroppedQueueFull, 1);
-        } else {
+        let mut untold = dropped;
+        if !std::mem::replace(&mut state.full_reported, true) {
             let client = state.client_id.clone();
+            // Which counts one.
             self.report(Event::LimitReached { limit, client });
+            untold -= 1;
         }
+        self.count(Counter::DroppedQueueFull, untold);
     }
 
     pub(super) fn note_queued(&mut self, bytes: isize, messages: isize) {
@@ -166,20 +234,34 @@ impl Shard {
         }
     }
 
+    /// A message that its queue has no room for. Its delivery is in no record.
+    fn lose_new(&mut self, now: Time, session: u32, delivery: &Delivery) {
+        if delivery.qos != QoS::AtMostOnce {
+            self.lose(now, session, 0, LossCause::QueueFull);
+        }
+    }
+
     /// A delivery that waited is not sent at all.
-    pub(super) fn settle_unnumbered(&mut self, session: u32, delivery: &Delivery) {
+    pub(super) fn drop_waiting(&mut self, now: Time, session: u32, delivery: &Delivery, cause: LossCause) {
         if delivery.qos != QoS::AtMostOnce {
             self.directory.session_mut(session).inflight.pass_id();
+            self.lose(now, session, delivery.number, cause);
         }
-        self.record_settled(session, delivery.number);
     }
 
     /// One that was sent on an earlier connection is not sent again.
-    pub(super) fn settle_unsent(&mut self, session: u32, packet_id: PacketId, qos: QoS) {
+    pub(super) fn drop_unsent(
+        &mut self,
+        now: Time,
+        session: u32,
+        packet_id: PacketId,
+        qos: QoS,
+        cause: LossCause,
+    ) {
         let window = &mut self.directory.session_mut(session).inflight;
         let kind = if qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
         if let AckOutcome::Settled(number) = window.handle_ack(kind, packet_id, true) {
-            self.record_settled(session, number);
+            self.lose(now, session, number, cause);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::{Counter, Hangup, MemoryRelief, Violation};
 use crate::config::Network;
 use crate::packet::{ProtocolVersion, Reason};
+use crate::session::Losses;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -50,8 +51,8 @@ pub enum Event {
     TurnedAway {
         /// The address, or the IPv6 network that counts as one.
         network: Network,
-        /// Else it opens connections too fast.
-        is_banned: bool,
+        /// Why.
+        cause: Away,
     },
     /// An address is banned from now on.
     Banned {
@@ -76,6 +77,17 @@ pub enum Event {
         /// Reason code and words.
         violation: Violation,
     },
+    /// A session has lost messages since its client was told last.
+    Losses {
+        /// Client identifier.
+        client: Box<str>,
+        /// The client is back, and is told; else its session has ended.
+        is_back: bool,
+        /// What it has lost.
+        losses: Losses,
+        /// Now, by the clock of their times.
+        now_millis: u64,
+    },
     /// A bound was reached.
     LimitReached {
         /// Which.
@@ -83,6 +95,28 @@ pub enum Event {
         /// Client identifier, empty where none is known.
         client: Box<str>,
     },
+}
+
+/// Why a connection is closed that has hardly begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Away {
+    /// Its address is banned.
+    Banned,
+    /// Its address opens connections too fast.
+    TooFast,
+    /// Its address has its share of the handshakes.
+    Handshakes,
+}
+
+impl Away {
+    /// The counter that moves with each.
+    pub fn counter(self) -> Counter {
+        match self {
+            Away::Banned => Counter::TurnedAwayBanned,
+            Away::TooFast => Counter::TurnedAwayTooFast,
+            Away::Handshakes => Counter::LimitHandshakesPerAddress,
+        }
+    }
 }
 
 /// The bounds that are reported, by their keys in the configuration file.
@@ -94,7 +128,7 @@ pub enum Limit {
     ListenerConnections,
     /// `limits.handshakes`.
     Handshakes,
-    /// A session's queue is full: refused.
+    /// A session's queue is full: refused; of a 3.x publisher, dropped.
     SessionQueue(QueueBound),
     /// The same: the oldest dropped.
     SessionQueueOldest(QueueBound),
@@ -120,8 +154,10 @@ pub enum Limit {
     Sessions,
     /// `runtime.mesh_capacity`: reading stopped.
     Mesh,
-    /// The disk of `persistence.directory` is full.
+    /// The disk of `persistence.directory` is full: refused.
     Disk,
+    /// The same: reading stopped, since 3.x has no code for it.
+    DiskPause,
     /// The disk is slower than what must be kept comes in: reading stopped.
     Log,
     /// `persistence.log_bytes`: the checkpoint is behind.
@@ -259,7 +295,7 @@ impl Limit {
             Limit::RetainedBytes => "limits.retained_bytes",
             Limit::Sessions => "limits.sessions",
             Limit::Mesh => "runtime.mesh_capacity",
-            Limit::Disk => "persistence.directory",
+            Limit::Disk | Limit::DiskPause => "persistence.directory",
             Limit::Log | Limit::LogBytes => "persistence.log_bytes",
             Limit::ClientMessages => "limits.client_messages_per_second",
             Limit::ClientBytes => "limits.client_bytes_per_second",
@@ -274,7 +310,9 @@ impl Limit {
     pub fn consequence(self) -> &'static str {
         match self {
             Limit::Connections | Limit::ListenerConnections | Limit::Handshakes => "new connection closed",
-            Limit::SessionQueue(_) => "message refused, the session's queue is full",
+            Limit::SessionQueue(_) => {
+                "messages refused (those of 3.x publishers dropped), the session's queue is full"
+            }
             Limit::SessionQueueOldest(_) => "oldest messages dropped, the session's queue is full",
             Limit::SessionQueueNewest(_) => "new messages dropped, the session's queue is full",
             Limit::BacklogDrop => "QoS 0 messages dropped, the client does not read",
@@ -293,6 +331,7 @@ impl Limit {
             Limit::Memory(MemoryRelief::End) => "the connection that holds the most is ended",
             Limit::Mesh => "reading stopped, another shard is behind",
             Limit::Disk => "message refused, the disk is full",
+            Limit::DiskPause => "reading stopped, the disk is full, and 3.x has no code to say so",
             Limit::Log => "reading stopped, the disk or the checkpoint is behind",
             Limit::LogBytes => "nothing that must be kept is acknowledged until the checkpoint has caught up",
             Limit::ClientMessages | Limit::ClientBytes => "the client sends faster, and is read no faster",
@@ -320,7 +359,7 @@ impl Limit {
             Limit::Retained | Limit::RetainedBytes => Counter::LimitRetained,
             Limit::Sessions => Counter::LimitSessions,
             Limit::Mesh => Counter::LimitMesh,
-            Limit::Disk => Counter::LimitDisk,
+            Limit::Disk | Limit::DiskPause => Counter::LimitDisk,
             Limit::Log => Counter::LimitLog,
             Limit::LogBytes => Counter::LimitLogBytes,
             Limit::ClientMessages | Limit::ClientBytes => Counter::LimitClientRate,
@@ -333,7 +372,8 @@ impl Event {
     /// The counter that moves with the event.
     pub fn counter(&self) -> Option<Counter> {
         match self {
-            Event::Connected { .. } => None,
+            // Each message was counted when it was lost.
+            Event::Connected { .. } | Event::Losses { .. } => None,
             Event::Disconnected { cause, .. } | Event::Unconnected { cause, .. } => match cause {
                 EndCause::Violation(violation) if violation.reason == Reason::PacketTooLarge => {
                     Some(Counter::LimitPacketBytes)

@@ -9,12 +9,14 @@ use super::convoy::work_of;
 use super::deliver::Fanout;
 use super::directory::{BACKLOGGED, GATED, NO_CONNECTION};
 use super::members::{LOOKED_AT_MAX, Members};
+use super::publish::shards_of;
 use super::waits::{ForLog, Intents, Outcome, Purpose};
 use super::{GroupMember, Mail, SessionKey, Shard, ShardId};
 use crate::memory::KeptMessage;
 use crate::message::Message;
 use crate::packet::QoS;
 use crate::session::InflightState;
+use crate::steps;
 use crate::store::Record;
 use crate::time::Time;
 use crate::topic::{Matches, RetainHandling, SubscriptionOptions, TopicIndex};
@@ -30,16 +32,24 @@ pub(super) struct Groups {
     by_filter: AHashMap<Arc<str>, u32>,
     index: TopicIndex,
     matches: Matches,
-    /// Sessions of this shard that could not take a message when it was their turn, and the groups that have taken
-    /// them for ready till then.
-    passed_over: AHashMap<u32, SmallVec<[u32; 2]>>,
+    sessions: AHashMap<SessionKey, Participant>,
+}
+
+/// A session that is a member of groups at home here.
+#[derive(Default)]
+struct Participant {
+    groups: u32,
+    /// Its shard has said that it can't take messages. Sessions of this shard are asked when it is their turn.
+    is_busy: bool,
+    /// Groups that had taken it for ready when it was its turn.
+    passed_over: SmallVec<[u32; 2]>,
 }
 
 struct Group {
     filter: Arc<str>,
     /// The part that matches; interest is announced for it.
     matching: Box<str>,
-    /// Ready is what a member's shard last said. Members of this shard are asked when it is their turn.
+    /// Ready are those of whom nothing else is known; whether they are is looked at when it is their turn.
     members: Members,
 }
 
@@ -51,7 +61,7 @@ impl Groups {
             by_filter: AHashMap::with_hasher(RandomState::with_seeds(seed, 0x6772, 0x6f75, 0x7073)),
             index: TopicIndex::new(seed),
             matches: Matches::default(),
-            passed_over: AHashMap::with_hasher(RandomState::with_seeds(seed, 0x7061, 0x7373, 0x6564)),
+            sessions: AHashMap::with_hasher(RandomState::with_seeds(seed, 0x6d65, 0x6d62, 0x6572)),
         }
     }
 
@@ -59,13 +69,25 @@ impl Groups {
         self.by_filter.is_empty()
     }
 
+    /// Is a group at home here for this topic name?
+    fn has_one_for(&mut self, topic: &str) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        self.index.matches(topic, None, &mut self.matches);
+        !self.matches.as_slice().is_empty()
+    }
+
     /// Adds or updates a member; true if the group is new.
     pub(super) fn join(&mut self, filter: &str, matching: &str, member: GroupMember) -> bool {
         if let Some(&slot) = self.by_filter.get(filter) {
             let group = self.slots[slot as usize].as_mut().expect("listed groups exist");
-            group.members.join(member);
+            if group.members.join(member) {
+                self.sessions.entry(member.key).or_default().groups += 1;
+            }
             return false;
         }
+        self.sessions.entry(member.key).or_default().groups += 1;
         let members = Members::new(member);
         let filter: Arc<str> = filter.into();
         let group = Group { filter: Arc::clone(&filter), matching: matching.into(), members };
@@ -95,7 +117,14 @@ impl Groups {
         let &slot = self.by_filter.get(filter)?;
         let group = &mut self.slots[slot as usize];
         let live = group.as_mut().expect("listed groups exist");
-        live.members.leave(member);
+        if live.members.leave(member)
+            && let Some(session) = self.sessions.get_mut(&member)
+        {
+            session.groups -= 1;
+            if session.groups == 0 {
+                self.sessions.remove(&member);
+            }
+        }
         if !live.members.is_empty() {
             return None;
         }
@@ -106,10 +135,32 @@ impl Groups {
         Some(gone.matching)
     }
 
-    fn set_ready(&mut self, filter: &str, member: SessionKey, ready: bool) {
-        let Some(&slot) = self.by_filter.get(filter) else { return };
-        let group = self.slots[slot as usize].as_mut().expect("listed groups exist");
-        group.members.set_ready(member, ready);
+    /// A session can take messages now, or can't. Groups find the latter out when it is its turn.
+    fn set_ready(&mut self, member: SessionKey, ready: bool) {
+        let Some(session) = self.sessions.get_mut(&member) else { return };
+        session.is_busy = !ready;
+        if ready {
+            for slot in std::mem::take(&mut session.passed_over) {
+                if let Some(members) = self.members_mut(slot) {
+                    members.set_ready(member);
+                }
+            }
+        }
+    }
+
+    /// The member at a place could not take a message when it was its turn. It is asked again when it has been told
+    /// that it can: each look at it is paid for by that.
+    fn pass_over(&mut self, slot: u32, place: usize, member: SessionKey) {
+        if let Some(members) = self.members_mut(slot) {
+            members.pass_over(place);
+        }
+        if let Some(session) = self.sessions.get_mut(&member) {
+            session.passed_over.push(slot);
+        }
+    }
+
+    fn is_busy(&self, member: SessionKey) -> bool {
+        self.sessions.get(&member).is_some_and(|session| session.is_busy)
     }
 
     /// Counts the changes of the groups' filters.
@@ -136,23 +187,9 @@ impl Groups {
         self.slots.get_mut(slot as usize)?.as_mut().map(|group| &mut group.members)
     }
 
-    /// A session of this shard can take messages again.
-    fn take_back(&mut self, session: u32, key: SessionKey) {
-        for slot in self.passed_over.remove(&session).into_iter().flatten() {
-            if let Some(members) = self.members_mut(slot) {
-                members.set_ready(key, true);
-            }
-        }
-    }
-
-    /// A session of this shard ends.
-    fn forget(&mut self, session: u32) {
-        self.passed_over.remove(&session);
-    }
-
     pub(super) fn give_memory_back(&mut self) {
         self.by_filter.shrink_to_fit();
-        self.passed_over.shrink_to_fit();
+        self.sessions.shrink_to_fit();
         self.matches = Matches::default();
     }
 }
@@ -166,6 +203,10 @@ pub(super) fn member_of(key: SessionKey, options: SubscriptionOptions, subscript
 impl Shard {
     pub(super) fn group_home(&self, filter: &str) -> ShardId {
         self.shared.home(self.shared.hash(filter))
+    }
+
+    pub(super) fn has_group(&mut self, topic: &str) -> bool {
+        self.groups.has_one_for(topic)
     }
 
     /// To one member of every group that matches; when the visit is over, to the rest of them later. `matches`: the
@@ -229,16 +270,14 @@ impl Shard {
             if self.can_take(member.key) {
                 return self.take_turn(slot, place);
             }
-            // It is asked again when it has been told that it can: each look here is paid for by that.
-            self.groups.members_mut(slot)?.pass_over(place);
+            self.groups.pass_over(slot, place, member.key);
             if let Some(session) = self.directory.resolve(member.key) {
                 self.directory.session_mut(session).passed_over = true;
-                self.groups.passed_over.entry(session).or_default().push(slot);
             }
         }
         let members = &self.groups.get(slot)?.members;
         let has_room =
-            |&place: &usize| members.get(place).is_some_and(|member| self.has_room(member, fanout));
+            |&place: &usize| members.get(place).is_some_and(|member| self.may_have_room(member, fanout));
         let place = members.in_turn().find(has_room).or_else(|| {
             let mut in_turn = members.in_turn();
             // Behind those that were looked at the next message goes on.
@@ -255,7 +294,9 @@ impl Shard {
 
     /// Can a member that is taken for ready take a message now?
     fn can_take(&self, member: SessionKey) -> bool {
-        let Some(session) = self.directory.resolve(member) else { return member.shard != self.id };
+        let Some(session) = self.directory.resolve(member) else {
+            return member.shard != self.id && !self.groups.is_busy(member);
+        };
         let entry = self.directory.slot(session);
         let state = self.directory.session(session);
         entry.connection != NO_CONNECTION
@@ -264,10 +305,10 @@ impl Shard {
             && state.inflight.has_room()
     }
 
-    fn has_room(&self, member: &GroupMember, fanout: &Fanout<'_>) -> bool {
+    fn may_have_room(&self, member: &GroupMember, fanout: &Fanout<'_>) -> bool {
         match self.directory.resolve(member.key) {
             Some(session) => {
-                member.qos.min(fanout.publication.qos) == QoS::AtMostOnce || self.takes(session, fanout)
+                member.qos.min(fanout.publication.qos) == QoS::AtMostOnce || self.has_room(session, fanout)
             }
             // Its shard may know better.
             None => member.key.shard != self.id,
@@ -284,10 +325,17 @@ impl Shard {
     ) -> Outcome {
         let id = [member.subscription_id];
         let ids = if member.subscription_id == 0 { &id[..0] } else { &id[..] };
-        let by_own = fanout.publication.origin == Some(member.key);
-        let refused =
-            !self.deliver(now, fanout, session, member.qos, member.retain_as_published, ids, Some(group));
-        Outcome { matched: true, refused: refused && !by_own, refused_by_own: refused && by_own }
+        let mut outcome = Outcome { matched: true, ..Outcome::default() };
+        outcome.note(self.deliver(
+            now,
+            fanout,
+            session,
+            member.qos,
+            member.retain_as_published,
+            ids,
+            Some(group),
+        ));
+        outcome
     }
 
     pub(super) fn handle_group_deliver(
@@ -309,6 +357,7 @@ impl Shard {
         };
         if intent != 0 {
             self.journal.record(&Record::IntentSeen { number: intent });
+            fanout.promised = true;
         }
         self.deliver_to_member(now, group, session, member, fanout)
     }
@@ -324,7 +373,7 @@ impl Shard {
         if intent != 0 {
             self.journal.record(&Record::IntentSeen { number: intent });
             // What goes on from here must not be lost either.
-            fanout.intended = true;
+            (fanout.intended, fanout.promised) = (true, true);
         }
         match self.groups.slot_of(group) {
             Some(slot) => self.deliver_to_group(now, slot, fanout),
@@ -347,8 +396,8 @@ impl Shard {
         }
     }
 
-    pub(super) fn handle_group_ready(&mut self, filter: &str, member: SessionKey, ready: bool) {
-        self.groups.set_ready(filter, member, ready);
+    pub(super) fn handle_group_ready(&mut self, member: SessionKey, ready: bool) {
+        self.groups.set_ready(member, ready);
     }
 
     /// Tells the homes of a session's shared subscriptions whether it can take messages.
@@ -356,23 +405,28 @@ impl Shard {
         let member = self.directory.key(session);
         let state = self.directory.session_mut(session);
         if ready && std::mem::take(&mut state.passed_over) {
-            self.groups.take_back(session, member);
+            self.groups.set_ready(member, true);
         }
         let state = self.directory.session_mut(session);
         if std::mem::replace(&mut state.group_ready, ready) == ready {
             return;
         }
-        let mut mails = Vec::new();
-        for filter in self.directory.session(session).shared_subscriptions() {
-            let home = self.group_home(filter);
-            // The group's own shard looks for itself: see `choose_member`.
-            if home != self.id {
-                mails.push((home, Mail::GroupReady { filter: filter.into(), member, ready }));
-            }
+        // The group's own shard looks for itself: see `choose_member`.
+        for home in shards_of(self.group_homes(session) & !(1 << self.id)) {
+            self.post(home, Mail::GroupReady { member, ready });
         }
-        for (home, mail) in mails {
-            self.post(home, mail);
-        }
+    }
+
+    /// The homes of a session's shared subscriptions, as a bit mask: all shards, where there are more subscriptions
+    /// than shards.
+    fn group_homes(&self, session: u32) -> u128 {
+        let mut filters = self.directory.session(session).shared_subscriptions();
+        let shards = self.shared.shards();
+        let homes = filters.by_ref().take(shards).fold(0, |homes, filter| {
+            steps::walked(1);
+            homes | 1 << self.group_home(filter)
+        });
+        if filters.next().is_some() { u128::MAX >> (128 - shards) } else { homes }
     }
 
     /// What a session that ends owes to its groups: QoS 1 that was not acknowledged, and all
@@ -383,9 +437,6 @@ impl Shard {
     /// not get to know that the session has ended, come twice. The ticket counts what the groups have.
     pub(super) fn take_shared(&mut self, session: u32) -> (Vec<Returned>, u64) {
         let state = self.directory.session(session);
-        if state.passed_over {
-            self.groups.forget(session);
-        }
         let unsettled = state
             .inflight
             .iter()

@@ -22,7 +22,12 @@ impl Shard {
     ) -> Result<Progress, Violation> {
         let version = self.directory.slot(session).version;
         match decode(version, packet)? {
-            Packet::Publish(publish) => self.handle_publish(now, slot, session, &publish)?,
+            Packet::Publish(publish) => {
+                if self.shared.is_a_store_full() && self.waits_for_disk(now, slot, session, &publish) {
+                    return Ok(Progress::Wait);
+                }
+                self.handle_publish(now, slot, session, &publish)?;
+            }
             Packet::Ack(ack) => self.handle_ack(now, slot, session, ack)?,
             Packet::Subscribe(subscribe) => self.handle_subscribe(now, slot, session, &subscribe)?,
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, slot, session, &unsubscribe)?,

@@ -5,36 +5,36 @@
 
 use super::directory::SessionSlot;
 use super::groups::member_of;
+use super::restart::Overdue;
 use super::subscribe::Needed;
 use super::timers::Timer;
 use super::{Counter, Mail, Shard};
 use crate::memory::KeptMessage;
 use crate::message::{Message, Publication};
 use crate::packet::{PacketId, QoS};
-use crate::session::{Delivery, Extra, NEVER_EXPIRES, QueueLimits, Will};
+use crate::session::{Delivery, Extra, QueueLimits, Will};
 use crate::store::{
-    Journal, Record, Restored, RestoredDelivery, RestoredSession, RestoredState, StoredMessage, StoredWill,
-    Wall,
+    ALIVE_SECONDS, ClockMark, ClockReading, Journal, Record, Restored, RestoredDelivery, RestoredSession,
+    RestoredState, StoredMessage, StoredWill, Wall,
 };
 use crate::time::Time;
 use crate::topic::TopicFilter;
 use std::sync::Arc;
 
-/// The broker says so often that it lives, so that a start knows when the connections ended.
-const ALIVE_SECONDS: u32 = 60;
-
 impl Shard {
     /// Once, before `handle_start`: from now on what must survive goes to this journal, and this is what
-    /// survived. `wall` is the wall clock at the zero of the broker's clock.
+    /// survived. `wall` is the log's clock.
     ///
-    /// The shard may be served from once `is_restoring` says that the other shards know what it wants.
+    /// Once `is_restoring` says of no shard that others do not know yet what it wants, `handle_restored` is due.
     pub fn open_store(&mut self, now: Time, journal: Journal, wall: Wall, restored: Restored) {
         self.journal = journal;
         self.wall = wall;
-        self.journal.set_wall_millis(wall.millis(now));
+        self.journal.set_wall(wall);
+        self.journal.set_now(now);
+        self.overdue = Overdue::held(restored.wills);
         let shards = self.shared.shards() as u64;
         self.next_number = restored.next_number.max(1).next_multiple_of(shards) + u64::from(self.id);
-        self.stamp_base = (restored.last_stamp | 127).saturating_add(1);
+        self.begin_stamps(restored.last_stamp);
         for message in restored.retained {
             self.restore_retained(message);
         }
@@ -69,6 +69,11 @@ impl Shard {
         for (packet_id, payload_bytes) in restored.held {
             state.hold(packet_id, u32::try_from(payload_bytes).unwrap_or(u32::MAX), 0);
         }
+        if !restored.losses.is_empty() {
+            *state.losses_mut() = restored.losses;
+        }
+        let held = state.held_count();
+        self.note_held(held);
         self.shared.restore_session();
         self.count(Counter::Sessions, 1);
         for delivery in restored.deliveries {
@@ -90,8 +95,8 @@ impl Shard {
                 let home = self.group_home(filter.as_str());
                 self.post(home, Mail::GroupJoin { filter: filter.as_str().into(), member, token });
                 if home != self.id {
-                    let (filter, member) = (filter.as_str().into(), self.directory.key(session));
-                    self.post(home, Mail::GroupReady { filter, member, ready: false });
+                    let member = self.directory.key(session);
+                    self.post(home, Mail::GroupReady { member, ready: false });
                 }
                 continue;
             }
@@ -102,20 +107,7 @@ impl Shard {
             }
             self.announce(filter.matching_part(), token, needed);
         }
-        // Both have been running while the broker was down.
-        let (wall, left_at) = (self.wall, restored.left_at_millis);
-        let deadline = |seconds: u32| wall.time(left_at.saturating_add(u64::from(seconds) * 1000)).max(now);
-        if restored.expiry_seconds != NEVER_EXPIRES {
-            let timer = self.wheel.schedule(deadline(restored.expiry_seconds), Timer::SessionExpiry(session));
-            self.directory.session_mut(session).expiry_timer = Some(timer);
-        }
-        if let Some(will) = restored.will {
-            let will = will.kept(&self.memory);
-            let timer = self.wheel.schedule(deadline(will.delay_seconds), Timer::WillDelay(session));
-            let state = self.directory.session_mut(session);
-            state.will = Some(will);
-            state.will_timer = Some(timer);
-        }
+        self.restore_deadlines(now, session, restored.left_at_millis, restored.will);
     }
 
     fn restore_delivery(&mut self, session: u32, restored: RestoredDelivery) {
@@ -170,22 +162,16 @@ impl Shard {
         self.journal.waiting_bytes()
     }
 
-    /// The log has no room for more (`true`), or has again: messages that would have to be kept are
-    /// refused meanwhile.
-    pub fn handle_store_full(&mut self, full: bool) {
-        self.store_full = full;
-    }
-
-    /// The log has failed: nothing more will be durable, and what would have to be kept is refused.
-    pub fn handle_store_failed(&mut self) {
-        self.store_full = true;
-        self.journal.fail();
-        self.note_journal();
-    }
-
     /// Is this connection the machine's?
     pub fn has_connection(&self, slot: u32) -> bool {
         self.connection(slot).is_some()
+    }
+
+    /// The clocks of the machine, at the start of the log and whenever the wall clock was set: what the log says of
+    /// the time from now on goes by them.
+    pub fn handle_clock(&mut self, now: Time, reading: ClockReading) {
+        self.journal.set_now(now);
+        self.journal.record(&Record::Clock(ClockMark { at_millis: self.wall.millis(now), reading }));
     }
 
     /// While anyone is connected whose session is kept.
@@ -232,6 +218,7 @@ impl Shard {
                 self.record_end(session, sid);
                 self.directory.slot_mut(session).sid = 0;
             }
+            self.record_will(session);
             return;
         }
         self.tell_alive(now);
@@ -245,9 +232,38 @@ impl Shard {
         self.journal.record(&Record::Session { sid, client_id, version, expiry_seconds, will });
     }
 
+    /// The name of a new will in the log; 0: it has none, as it is its session's. A session that ends with its
+    /// connection leaves nothing but its will, should the broker end before it. `[MQTT5-3.1.2-8]` While the log takes nothing down the will is kept in memory alone: to let no client in would
+    /// be worse.
+    pub(super) fn will_number(&mut self, expiry_seconds: u32) -> u64 {
+        let takes = self.journal.is_on() && !self.journal.has_failed() && !self.store_full;
+        if expiry_seconds == 0 && takes { self.number() } else { 0 }
+    }
+
+    fn record_will(&mut self, session: u32) {
+        let state = self.directory.session(session);
+        let Some(will) = state.will.as_deref().filter(|will| will.number != 0) else { return };
+        let (number, client_id, will) = (will.number, &*state.client_id, self.stored_will(will));
+        self.journal.record(&Record::Will { number, client_id, will });
+    }
+
+    /// A will is no longer its session's, which may be over: it is published or dropped.
+    pub(super) fn record_will_gone(&mut self, will: &Will, session: Option<u32>) {
+        if will.number != 0 {
+            self.journal.record(&Record::WillOver { number: will.number });
+        } else if let Some(sid) = session.and_then(|session| self.sid(session)) {
+            self.journal.record(&Record::WillGone { sid });
+        }
+    }
+
     /// A session that is kept ends.
     pub(super) fn record_end(&mut self, session: u32, sid: u64) {
         self.journal.record(&Record::Ended { sid });
+        self.note_end(session);
+    }
+
+    /// The client of a session is told nothing before what was taken down until now is durable.
+    pub(super) fn note_end(&mut self, session: u32) {
         self.forget_durable_ends();
         if self.journal.is_on() && !self.journal.has_failed() {
             let client = self.shared.hash(&self.directory.session(session).client_id);
@@ -284,7 +300,10 @@ impl Shard {
         (sid != 0).then_some(sid)
     }
 
-    pub(super) fn record_held(&mut self, session: u32, packet_id: PacketId, payload_bytes: u32) {
+    /// A QoS 2 packet identifier of the client is in use until its PUBREL. `ticket`: that its PUBREC waits for, or 0.
+    pub(super) fn hold(&mut self, session: u32, packet_id: PacketId, payload_bytes: u32, ticket: u64) {
+        self.directory.session_mut(session).hold(packet_id.get(), payload_bytes, ticket);
+        self.note_held(1);
         if let Some(sid) = self.sid(session) {
             self.journal.record(&Record::Held { sid, packet_id: packet_id.get(), payload_bytes });
         }
@@ -292,7 +311,20 @@ impl Shard {
 
     /// A QoS 2 packet identifier of the client is free; false if it was not held.
     pub(super) fn release_held(&mut self, session: u32, packet_id: PacketId) -> bool {
-        let held = self.directory.session_mut(session).release(packet_id.get());
+        let state = self.directory.session_mut(session);
+        let in_log = !state.is_held_refused(packet_id.get());
+        let held = state.release(packet_id.get());
+        self.note_released(usize::from(held));
+        if let (true, true, Some(sid)) = (held, in_log, self.sid(session)) {
+            self.journal.record(&Record::Unheld { sid, packet_id: packet_id.get() });
+        }
+        held
+    }
+
+    /// The message of a held identifier is refused; false if it was not held. The log lets the identifier go, so
+    /// that a start takes what comes with it for a new message; memory does when the PUBREC is sent.
+    pub(super) fn refuse_held(&mut self, session: u32, packet_id: PacketId) -> bool {
+        let held = self.directory.session_mut(session).refuse_held(packet_id.get());
         if let (true, Some(sid)) = (held, self.sid(session)) {
             self.journal.record(&Record::Unheld { sid, packet_id: packet_id.get() });
         }

@@ -111,10 +111,12 @@ fn a_message_that_nobody_keeps_is_not_taken_down() {
         for _ in 0..100 {
             world.send(publisher, &publish);
         }
+        // A message is 170 bytes; what is taken down is that it was lost.
+        let grown = world.shards[0].journal_bytes() - before;
+        assert!(grown < 100 * 30, "{policy:?}: what is refused fills no disk: {grown}");
+        world.unstick(0);
         let answers = world.take(publisher);
         assert_eq!(answers.len(), 100 * if policy == QueuePolicy::Refuse { 5 } else { 4 }, "{answers:x?}");
-        assert_eq!(world.shards[0].journal_bytes(), before, "{policy:?}: what is refused fills no disk");
-        world.unstick(0);
         // And what was kept is there after a power cut.
         let mut world = world.cut_power(1, 0);
         let away = connect_kept(&mut world, 0, "away");
@@ -285,10 +287,78 @@ fn overflow(policy: QueuePolicy) -> (Vec<u8>, bool, Vec<u8>) {
 fn the_policy_says_what_a_full_queue_of_another_shard_means() {
     let old = b"\x20\x02\x01\x00\x32\x09\x00\x03a/b\x00\x01hi".to_vec();
     let new = b"\x20\x02\x01\x00\x32\x09\x00\x03a/b\x00\x01ho".to_vec();
-    // 3.1.1 has no word for no.
-    assert_eq!(overflow(QueuePolicy::Refuse), (vec![], true, old.clone()));
+    // 3.1.1 has no code for it, and a publisher that is closed sends it again.
+    assert_eq!(overflow(QueuePolicy::Refuse), (vec![0x40, 2, 0, 8], false, old.clone()));
     assert_eq!(overflow(QueuePolicy::DropNewest), (vec![0x40, 2, 0, 8], false, old));
     assert_eq!(overflow(QueuePolicy::DropOldest), (vec![0x40, 2, 0, 8], false, new));
+}
+
+/// [MQTT311-4.3.3-2]: a repeat of what a full queue has refused goes to no one a second time.
+#[test]
+fn qos_2_message_that_a_full_queue_refuses_is_held_and_delivered_once_to_the_others() {
+    for shards in [1, 2] {
+        let mut config = Config::default();
+        config.sys.interval_seconds = 0;
+        config.limits.session_queue_messages = 1;
+        config.limits.session_queue_policy = QueuePolicy::Refuse;
+        let mut world = World::new(shards, config);
+        let (here, there) = (at_home(0, "publisher"), at_home(shards - 1, "kept"));
+        let away = connect_kept(&mut world, shards - 1, &there);
+        world.send(away, SUBSCRIBE_AB);
+        world.hang_up(away, Hangup::Closed);
+        let live = connect(&mut world, 0, "live", 60);
+        world.send(live, b"\x82\x08\x00\x01\x00\x03a/b\x00");
+        world.take(live);
+        let publisher = connect_kept(&mut world, 0, &here);
+        world.take(publisher);
+        for id in [7, 8] {
+            world.send(publisher, &[b"\x34\x09\x00\x03a/b\x00".as_slice(), &[id], b"hi"].concat());
+            assert_eq!(world.take(publisher), [0x50, 2, 0, id]);
+        }
+        // Its connection breaks before it has read the last PUBREC.
+        world.hang_up(publisher, Hangup::Reset);
+        let publisher = connect_kept(&mut world, 0, &here);
+        world.send(publisher, b"\x3C\x09\x00\x03a/b\x00\x08hi");
+        assert_eq!(world.take(publisher), b"\x20\x02\x01\x00\x50\x02\x00\x08");
+        assert_eq!(world.take(live), b"\x30\x07\x00\x03a/bhi".repeat(2), "{shards} shards");
+    }
+}
+
+/// A 3.x client can't be told that its message is not kept, and must not be told that it is.
+#[test]
+fn message_of_a_3x_publisher_that_must_be_kept_waits_until_the_disk_has_room() {
+    for (shards, full) in [(1, 0), (2, 0), (2, 1)] {
+        for head in [0x32, 0x34] {
+            let mut world = quiet(shards);
+            let away = connect_kept(&mut world, 0, &at_home(full, "kept"));
+            world.send(away, SUBSCRIBE_AB);
+            world.hang_up(away, Hangup::Closed);
+            let live = connect(&mut world, 0, "live", 0);
+            world.send(live, b"\x82\x08\x00\x01\x00\x03a/b\x00");
+            world.take(live);
+            let publisher = connect(&mut world, 0, &at_home(0, "publisher"), 60);
+            world.shards[full].handle_store_full(true);
+            let publish = [&[head, 9], b"\x00\x03a/b\x00\x07hi".as_slice()].concat();
+            world.send(publisher, &publish);
+            world.pass(100_000);
+            assert_eq!((world.take(publisher), world.take(live)), (vec![], vec![]));
+            assert!(!world.is_closed(publisher), "nor does keep alive end it");
+            // Neither does a repeat on a new connection get through.
+            world.hang_up(publisher, Hangup::Reset);
+            let publisher = connect(&mut world, 0, &at_home(0, "publisher"), 60);
+            world.send(publisher, &publish);
+            // What needs no disk does.
+            world.send(live, b"\x32\x09\x00\x03x/y\x00\x09hi");
+            assert_eq!(world.take(live), [0x40, 2, 0, 9]);
+            world.shards[full].handle_store_full(false);
+            world.pass(1000);
+            let answer = if head == 0x32 { 0x40 } else { 0x50 };
+            assert_eq!(world.take(publisher), [answer, 2, 0, 7]);
+            assert_eq!(world.take(live), b"\x30\x07\x00\x03a/bhi");
+            let away = connect_kept(&mut world, 0, &at_home(full, "kept"));
+            assert_eq!(world.take(away), resumed(DELIVERED_AB));
+        }
+    }
 }
 
 /// What a client that comes back gets first: CONNACK of a session that is there.

@@ -1,6 +1,6 @@
 //! Events as log lines: one line each, client and cause, and never a flood.
 
-use super::event::Event;
+use super::event::{Away, Event};
 use crate::driver::UNIX_PEER;
 use crate::packet::ProtocolVersion;
 use crate::time::Time;
@@ -18,7 +18,7 @@ const CONNECTION_LINES_PER_SECOND: u32 = 50;
 const CONNECTED: &str = "client connected";
 const DISCONNECTED: &str = "client disconnected";
 const REFUSED: &str = "connect refused";
-const OTHERS: &str = "connections without a session, publish refused, limits";
+const OTHERS: &str = "connections without a session, publish refused, losses, limits";
 
 const CLIENT_CHARACTERS_SHOWN: usize = 128;
 
@@ -92,13 +92,17 @@ impl EventLog {
             Event::Refused { client, peer, violation } if self.refusals.allows(now) => {
                 tracing::info!(client = shown(client), peer = %Shown(*peer), cause = %violation, "connect refused");
             }
-            Event::TurnedAway { network, is_banned: true } if self.others.allows(now) => {
+            Event::TurnedAway { network, cause: Away::Banned } if self.others.allows(now) => {
                 tracing::warn!(address = %network, "connections of this address are closed: it is banned");
             }
-            Event::TurnedAway { network, is_banned: false } if self.others.allows(now) => {
+            Event::TurnedAway { network, cause } if self.others.allows(now) => {
+                let limit = match cause {
+                    Away::Handshakes => "limits.handshakes_per_address",
+                    Away::TooFast | Away::Banned => "limits.connect_rate",
+                };
                 tracing::warn!(
                     address = %network,
-                    limit = "limits.connect_rate",
+                    limit,
                     "limit reached: new connections of this address are closed"
                 );
             }
@@ -111,6 +115,21 @@ impl EventLog {
             }
             Event::PublishRefused { client, violation } if self.others.allows(now) => {
                 tracing::info!(client = shown(client), cause = %violation, "publish refused");
+            }
+            Event::Losses { client, is_back, losses, now_millis } if self.others.allows(now) => {
+                let [queue_full, expired, too_large, withdrawn] = losses.counts();
+                let (first, last) = losses.times_millis();
+                tracing::warn!(
+                    client = shown(client),
+                    queue_full,
+                    expired,
+                    too_large,
+                    withdrawn,
+                    first_seconds_ago = now_millis.saturating_sub(first) / 1000,
+                    last_seconds_ago = now_millis.saturating_sub(last) / 1000,
+                    "{}, and the session has lost messages",
+                    if *is_back { "the client is back" } else { "the session has ended" }
+                );
             }
             Event::LimitReached { limit, client } if self.others.allows(now) => {
                 tracing::warn!(
@@ -127,6 +146,7 @@ impl EventLog {
             | Event::Banned { .. }
             | Event::Unconnected { .. }
             | Event::PublishRefused { .. }
+            | Event::Losses { .. }
             | Event::LimitReached { .. } => {}
         }
     }

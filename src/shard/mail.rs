@@ -85,8 +85,6 @@ pub enum Mail {
     },
     /// A member can take messages now, or can't.
     GroupReady {
-        /// `$share/…`, as written.
-        filter: Box<str>,
         /// Who.
         member: SessionKey,
         /// Connected, and nothing waits for it.

@@ -53,11 +53,11 @@ impl Members {
         self.places.get(place)?.as_ref()
     }
 
-    /// Adds a member, which is ready, or updates what is known of it.
-    pub(super) fn join(&mut self, member: GroupMember) {
+    /// Adds a member, which is ready, or updates what is known of it; true if it is new.
+    pub(super) fn join(&mut self, member: GroupMember) -> bool {
         if let Some(place) = self.place(member.key) {
             self.places[place] = Some(member);
-            return;
+            return false;
         }
         let place = self.places.len();
         self.places.push(Some(member));
@@ -68,10 +68,12 @@ impl Members {
             None if self.places.len() > SCAN_MAX => self.index(),
             None => {}
         }
+        true
     }
 
-    pub(super) fn leave(&mut self, key: SessionKey) {
-        let Some(place) = self.place(key) else { return };
+    /// False if there is no such member.
+    pub(super) fn leave(&mut self, key: SessionKey) -> bool {
+        let Some(place) = self.place(key) else { return false };
         if let Some(by_key) = &mut self.by_key
             && let Ok(entry) = by_key.find_entry(hash(key), |&found| found as usize == place)
         {
@@ -83,13 +85,13 @@ impl Members {
         if self.places.len() - self.count > self.count {
             self.close_up();
         }
+        true
     }
 
-    pub(super) fn set_ready(&mut self, key: SessionKey, ready: bool) {
-        match self.place(key) {
-            Some(place) if ready => self.ready.set(place),
-            Some(place) => self.ready.clear(place),
-            None => {}
+    /// A member that was passed over is ready again.
+    pub(super) fn set_ready(&mut self, key: SessionKey) {
+        if let Some(place) = self.place(key) {
+            self.ready.set(place);
         }
     }
 
@@ -228,8 +230,16 @@ mod tests {
 
     fn group(count: u32) -> Members {
         let mut members = Members::new(member(0));
-        (1..count).for_each(|slot| members.join(member(slot)));
+        (1..count).for_each(|slot| assert!(members.join(member(slot))));
         members
+    }
+
+    fn set_ready(members: &mut Members, slot: u32, ready: bool) {
+        match members.place(member(slot).key) {
+            Some(_) if ready => members.set_ready(member(slot).key),
+            Some(place) => members.pass_over(place),
+            None => {}
+        }
     }
 
     /// Whose turn it is; it is used up.
@@ -244,17 +254,17 @@ mod tests {
         let mut members = group(5);
         let turns = |members: &mut Members| (0..7).map(|_| turn(members)).collect::<Vec<_>>();
         assert_eq!(turns(&mut members), [0, 1, 2, 3, 4, 0, 1].map(Some));
-        members.set_ready(member(3).key, false);
+        set_ready(&mut members, 3, false);
         members.leave(member(0).key);
         members.join(member(9));
         assert_eq!(turns(&mut members), [2, 4, 9, 1, 2, 4, 9].map(Some));
-        members.set_ready(member(3).key, true);
+        set_ready(&mut members, 3, true);
         members.join(member(3));
         assert_eq!(turns(&mut members), [1, 2, 3, 4, 9, 1, 2].map(Some));
         // Those who are left keep their order, and the turn its place.
-        [1, 2, 4].into_iter().for_each(|slot| members.leave(member(slot).key));
+        [1, 2, 4].into_iter().for_each(|slot| assert!(members.leave(member(slot).key)));
         assert_eq!(turns(&mut members), [3, 9, 3, 9, 3, 9, 3].map(Some));
-        [3, 9].into_iter().for_each(|slot| members.set_ready(member(slot).key, false));
+        [3, 9].into_iter().for_each(|slot| set_ready(&mut members, slot, false));
         assert_eq!(turn(&mut members), None);
         assert_eq!(members.in_turn().count(), 2);
     }
@@ -266,14 +276,14 @@ mod tests {
         assert!(steps <= 8 * u64::from(MEMBERS), "{steps} to join");
         let ((), steps) = steps::of(|| {
             (0..MEMBERS).for_each(|slot| assert_eq!(turn(&mut members), Some(slot)));
-            (0..MEMBERS).for_each(|slot| members.set_ready(member(slot).key, slot % 1000 == 999));
+            (0..MEMBERS).for_each(|slot| set_ready(&mut members, slot, slot % 1000 == 999));
             (0..MEMBERS).for_each(|at| assert_eq!(turn(&mut members), Some(at % 20 * 1000 + 999)));
         });
         // A thousand that are not ready are sixteen words.
         assert!(steps <= 24 * u64::from(MEMBERS), "{steps} for turns");
         let ((), steps) = steps::of(|| {
-            (0..MEMBERS).rev().step_by(2).for_each(|slot| members.leave(member(slot).key));
-            (0..MEMBERS).step_by(2).for_each(|slot| members.leave(member(slot).key));
+            (0..MEMBERS).rev().step_by(2).for_each(|slot| assert!(members.leave(member(slot).key)));
+            (0..MEMBERS).step_by(2).for_each(|slot| assert!(members.leave(member(slot).key)));
         });
         assert!(steps <= 8 * u64::from(MEMBERS), "{steps} to leave");
         assert!(members.is_empty() && members.next_ready().is_none());
@@ -282,7 +292,7 @@ mod tests {
     #[test]
     fn of_those_who_are_not_ready_some_are_looked_at_for_each_message() {
         let mut members = group(1000);
-        (0..1000).for_each(|slot| members.set_ready(member(slot).key, false));
+        (0..1000).for_each(|slot| set_ready(&mut members, slot, false));
         assert_eq!((members.next_ready(), members.in_turn().count()), (None, LOOKED_AT_MAX));
         let last = members.in_turn().last().expect("there are some");
         members.set_next(last);

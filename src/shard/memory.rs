@@ -78,6 +78,8 @@ const SLOTS_A_TURN: u32 = 1024;
 const SESSION_BYTES: usize = allocated(size_of::<Session>()) + 64;
 /// A connection with its slots in machine and driver.
 const CONNECTION_BYTES: usize = allocated(size_of::<super::connection::Connection>()) + 96;
+/// A QoS 2 packet identifier in its list and table.
+const HELD_BYTES: usize = 24;
 /// A topic filter's place in a list or an index, but for its text.
 const FILTER_BYTES: usize = 80;
 
@@ -122,6 +124,15 @@ impl Shard {
         } else {
             self.memory.subtract(MemoryKind::Sessions, bytes);
         }
+    }
+
+    /// So many more QoS 2 packet identifiers are held.
+    pub(super) fn note_held(&self, count: usize) {
+        self.memory.add(MemoryKind::Sessions, count * HELD_BYTES);
+    }
+
+    pub(super) fn note_released(&self, count: usize) {
+        self.memory.subtract(MemoryKind::Sessions, count * HELD_BYTES);
     }
 
     pub(super) fn note_connection(&self, begins: bool) {

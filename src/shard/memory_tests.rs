@@ -160,7 +160,10 @@ fn a_message_on_its_way_counts_and_a_full_account_lets_each_client_have_one() {
 
 #[test]
 fn tight_memory_refuses_what_is_new_and_keeps_serving_those_who_are_in() {
-    let mut world = world(1, |config| config.limits.memory_bytes = MIB);
+    let mut world = world(1, |config| {
+        config.limits.memory_bytes = MIB;
+        config.limits.connect_bytes_unnamed = config.limits.connect_bytes;
+    });
     let other = client_5(&mut world, "other", 0, 0);
     world.send(other, &packet(0x82, &[&[0, 1, 0], &text("news")[..], &[1]].concat()));
     world.take(other);

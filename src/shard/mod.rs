@@ -34,6 +34,7 @@ mod directory;
 mod ends;
 mod enqueue;
 mod event;
+mod full_disk;
 mod groups;
 mod inbound;
 mod keep;
@@ -41,6 +42,9 @@ mod keep;
 mod kept_tests;
 #[cfg(feature = "runtime")]
 mod log;
+mod losses;
+#[cfg(test)]
+mod losses_tests;
 mod mail;
 mod members;
 mod memory;
@@ -49,6 +53,8 @@ mod memory_tests;
 mod mount;
 #[cfg(test)]
 mod moved_tests;
+#[cfg(test)]
+mod order_tests;
 mod owed;
 mod pace;
 mod peer;
@@ -59,6 +65,9 @@ mod publish;
 #[cfg(test)]
 mod quota_tests;
 mod replay;
+mod restart;
+#[cfg(test)]
+mod restart_tests;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "joins the machine to the clock and the ring")]
 pub mod run;
@@ -76,6 +85,8 @@ mod turn;
 mod turn_tests;
 mod waits;
 pub mod wheel;
+#[cfg(test)]
+mod will_tests;
 #[cfg(test)]
 #[path = "../../tests/world/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the conformance scenarios use more of it")]
@@ -290,6 +301,7 @@ pub struct Shard {
     closing: bool,
     /// What must survive.
     journal: Journal,
+    /// The log's clock.
     wall: Wall,
     /// The next name in the log.
     next_number: u64,
@@ -297,8 +309,13 @@ pub struct Shard {
     stamp_base: u64,
     /// Other shards do not know yet what the sessions of an earlier run want.
     restoring: bool,
+    /// What fell due before the start.
+    overdue: restart::Overdue,
     /// The disk is full.
     store_full: bool,
+    /// Connections of 3.x clients whose next message waits for room on a disk.
+    wait_for_disk: full_disk::WaitForDisk,
+    unrecorded: losses::Unrecorded,
     /// The timer that tells the log that the broker lives is running.
     is_telling_alive: bool,
     waits: Waits,
@@ -367,7 +384,10 @@ impl Shard {
             next_number: 1 + u64::from(id),
             stamp_base: 0,
             restoring: false,
+            overdue: restart::Overdue::default(),
             store_full: false,
+            wait_for_disk: full_disk::WaitForDisk::default(),
+            unrecorded: losses::Unrecorded::default(),
             is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
             ends: ends::Ends::new(seed ^ 6),
@@ -387,6 +407,7 @@ impl Shard {
     /// The driver has a connection under `slot`, which came in by the listener of that number. `adopted`:
     /// another shard has read its CONNECT and found that this one is its home.
     pub fn handle_open(&mut self, now: Time, slot: u32, peer: SocketAddr, listener: u16, adopted: bool) {
+        self.journal.set_now(now);
         self.open(now, slot, peer, listener, adopted);
         self.settle(now);
     }
@@ -400,12 +421,14 @@ impl Shard {
 
     /// Bytes from a connection. Bytes for one that is closed already are ignored.
     pub fn handle_bytes(&mut self, now: Time, slot: u32, bytes: &[u8]) {
+        self.journal.set_now(now);
         self.read(now, slot, bytes);
         self.settle(now);
     }
 
     /// The peer is gone.
     pub fn handle_hangup(&mut self, now: Time, slot: u32, hangup: Hangup) {
+        self.journal.set_now(now);
         self.hang_up(now, slot, hangup);
         self.settle(now);
     }
@@ -417,18 +440,21 @@ impl Shard {
 
     /// The socket has taken everything.
     pub fn handle_drained(&mut self, now: Time, slot: u32) {
+        self.journal.set_now(now);
         self.note_drained(now, slot);
         self.settle(now);
     }
 
     /// A mail from another shard.
     pub fn handle_mail(&mut self, now: Time, from: ShardId, mail: Mail) {
+        self.journal.set_now(now);
         self.deliver_mail(now, from, mail);
         self.settle(now);
     }
 
     /// The clock has moved.
     pub fn handle_time(&mut self, now: Time) {
+        self.journal.set_now(now);
         self.expire_timers(now);
         self.settle(now);
     }

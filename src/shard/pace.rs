@@ -169,7 +169,7 @@ impl Shard {
     }
 
     /// Told once for each connection, and counted each time that reading stops.
-    fn pause_for_rate(&mut self, slot: u32, why: u8, limit: Limit) {
+    fn pause_for_rate(&mut self, slot: u32, why: u16, limit: Limit) {
         let Some(connection) = self.connection_mut(slot) else { return };
         let is_stopped = connection.is_paused_by(GOES_ON);
         let is_told = connection.pace_mut().is_none_or(|pace| std::mem::replace(&mut pace.is_told, true));
@@ -240,7 +240,7 @@ impl Shard {
     }
 
     /// Handles what a connection has sent before it was paused, and reads from it again when that is done.
-    pub(super) fn go_on(&mut self, now: Time, slot: u32, why: u8) {
+    pub(super) fn go_on(&mut self, now: Time, slot: u32, why: u16) {
         let Some(connection) = self.connection_mut(slot) else { return };
         connection.begin_going_on(why);
         // What the client has sent meanwhile, and be it PINGREQ, is unread. [MQTT5-3.1.2-22]

@@ -5,11 +5,13 @@ use super::connection::PAUSED_BY_WORK;
 use super::convoy::{size_of_message, step_of, work_of};
 use super::deliver::Fanout;
 use super::directory::MOUNTED;
+use super::enqueue::Taken;
+use super::full_disk::DISK;
 use super::mount::{TOPIC_BYTES_MAX, mounted};
 use super::waits::{
     ForLog, Outcome, Owing, OwnDelivery, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer,
 };
-use super::{Counter, Effect, Event, Limit, Mail, Shard, ShardId, Violation};
+use super::{Counter, Effect, Event, Limit, Mail, SHARDS_MAX, Shard, ShardId, Violation};
 use crate::memory::{KeptMessage, MemoryKind, allocated};
 use crate::message::{Message, Publication};
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, Publish, QoS, Reason};
@@ -192,6 +194,11 @@ impl Shard {
             );
             return Ok(());
         }
+        if kind == AckKind::Pubrec && self.has_no_room_on_disk(session, publish, topic) {
+            let ack = Ack { kind, packet_id, reason: DISK.reason };
+            self.refuse_publish(now, slot, session, ack, DISK);
+            return Ok(());
+        }
         self.take_acknowledged(now, slot, session, publication, kind, packet_id);
         Ok(())
     }
@@ -214,16 +221,24 @@ impl Shard {
             fanout.intended = self.sid(session).is_some();
         }
         let outcome = self.publish(now, &mut fanout);
+        let version = self.version_of_session(session);
         let ticket = if fanout.missing > 0 { fanout.ticket } else { 0 };
-        if kind == AckKind::Pubrec && (ticket != 0 || !outcome.is_refused()) {
+        let refused = ticket == 0 && outcome.is_refused_for(version);
+        if kind == AckKind::Pubrec && (!refused || version == ProtocolVersion::V5) {
             let payload_bytes = u32::try_from(publication.payload.len()).unwrap_or(u32::MAX);
-            self.directory.session_mut(session).hold(packet_id.get(), payload_bytes, ticket);
-            self.record_held(session, packet_id, payload_bytes);
+            if refused {
+                // Until its PUBREC is sent.
+                let state = self.directory.session_mut(session);
+                state.hold(packet_id.get(), payload_bytes, ticket);
+                state.refuse_held(packet_id.get());
+                self.note_held(1);
+            } else {
+                self.hold(session, packet_id, payload_bytes, ticket);
+            }
         }
         let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
-        let version = self.version_of_session(session);
         let key = self.directory.key(session);
-        if ticket == 0 && outcome.is_refused() {
+        if refused {
             self.report_quota(session);
         }
         if ticket != 0 {
@@ -257,7 +272,9 @@ impl Shard {
         let ticket = if self.is_ticket_open(ticket) { ticket } else { 0 };
         self.redirect_ticket(ticket, slot);
         let mark = if self.directory.slot(session).sid != 0 { self.journal.mark() } else { 0 };
-        let pubrec = Ack { kind: AckKind::Pubrec, packet_id, reason: Reason::Success };
+        let refused = self.directory.session(session).is_held_refused(packet_id.get());
+        let reason = if refused { QUOTA.reason } else { Reason::Success };
+        let pubrec = Ack { kind: AckKind::Pubrec, packet_id, reason };
         self.answer(now, slot, mark, ticket, Owing::Ack(pubrec));
     }
 
@@ -317,7 +334,7 @@ impl Shard {
     }
 
     /// What a well-formed message may still be refused for; the connection stays.
-    fn check_message(&self, slot: u32, topic: &str, payload: &[u8]) -> Result<(), Violation> {
+    pub(super) fn check_message(&self, slot: u32, topic: &str, payload: &[u8]) -> Result<(), Violation> {
         if payload.len() > self.shared.config.limits.payload_bytes {
             return Err(Violation {
                 reason: Reason::PacketTooLarge,
@@ -351,14 +368,13 @@ impl Shard {
         self.report_refused(session, violation);
         let mut mark = 0;
         if version < ProtocolVersion::V5 && ack.kind == AckKind::Pubrec {
-            self.directory.session_mut(session).hold(ack.packet_id.get(), 0, 0);
-            self.record_held(session, ack.packet_id, 0);
+            self.hold(session, ack.packet_id, 0, 0);
             mark = self.journal.mark();
         }
         self.answer(now, slot, mark, 0, Owing::Ack(ack));
     }
 
-    fn report_refused(&mut self, session: u32, violation: Violation) {
+    pub(super) fn report_refused(&mut self, session: u32, violation: Violation) {
         let client = self.directory.session(session).client_id.clone();
         if violation.reason == Reason::TopicNameInvalid {
             self.report(Event::LimitReached { limit: Limit::TopicLevels, client: client.clone() });
@@ -379,10 +395,10 @@ impl Shard {
             fanout.topic_hash = self.shared.hash(publication.topic);
             retained_home = Some(self.shared.home(fanout.topic_hash));
         }
-        if retained_home == Some(self.id) && !self.retain(now, fanout) {
-            return Outcome { matched: true, refused: true, refused_by_own: false };
-        }
-        let outcome = self.route(now, fanout);
+        // What the retained store has no room for reaches those who are subscribed now.
+        let kept = if retained_home == Some(self.id) { self.retain(now, fanout) } else { Outcome::default() };
+        let mut outcome = self.route(now, fanout);
+        outcome.merge(kept);
         if self.shared.shards() > 1 {
             let retained_home = retained_home.filter(|&home| home != self.id);
             if fanout.intended {
@@ -425,9 +441,7 @@ impl Shard {
             for matched in some {
                 let (session, ids) = (matched.subscriber, matches.subscription_ids(matched));
                 let (qos, retain, own) = (matched.qos, matched.retain_as_published, fanout.own);
-                if !self.deliver_matched(now, fanout, session, qos, retain, ids, own) {
-                    outcome.refuse(origin == Some(session));
-                }
+                outcome.note(self.deliver_matched(now, fanout, session, qos, retain, ids, own));
             }
             served += some.len();
             self.spend(work_of(fanout) * some.len() as u64);
@@ -460,12 +474,12 @@ impl Shard {
         retain: bool,
         ids: &[u32],
         own: Option<u32>,
-    ) -> bool {
+    ) -> Taken {
         // At QoS 0 no queue has a say, and one that is full now must not let it pass what waits already.
         // [MQTT5-4.6.0-6]
         if own == Some(session) && (qos == QoS::AtMostOnce || self.takes(session, fanout)) {
             fanout.own_delivery = Some((qos, retain, ids.into()));
-            return true;
+            return Taken::Yes;
         }
         self.deliver(now, fanout, session, qos, retain, ids, None)
     }
@@ -595,18 +609,23 @@ impl Shard {
         }
         let message = KeptMessage::new(message, &self.memory);
         let publication = message.as_publication();
-        let hash = if publication.retain { self.shared.hash(publication.topic) } else { 0 };
+        let mut hash = 0;
+        if publication.retain {
+            hash = self.shared.hash(publication.topic);
+            self.note_stamp(publication.stamp);
+        }
         let mut fanout = Fanout::of(&message, now, hash);
         self.track(from, ticket, &mut fanout, |shard, fanout| {
             if intent != 0 {
                 shard.journal.record(&Record::IntentSeen { number: intent });
                 // What goes on from here to members of shared subscriptions must not be lost either.
-                fanout.intended = true;
+                (fanout.intended, fanout.promised) = (true, true);
             }
-            let retained = publication.retain && shard.shared.home(hash) == shard.id;
-            let refused = retained && !shard.retain(now, fanout);
-            let outcome = shard.route(now, fanout);
-            Outcome { refused: outcome.refused | refused, ..outcome }
+            let is_home = publication.retain && shard.shared.home(hash) == shard.id;
+            let kept = if is_home { shard.retain(now, fanout) } else { Outcome::default() };
+            let mut outcome = shard.route(now, fanout);
+            outcome.merge(kept);
+            outcome
         });
     }
 
@@ -655,15 +674,33 @@ impl Shard {
     }
 
     /// A stamp that orders retained messages of a topic over all shards: by the clock that all
-    /// shards share, in a shard never twice, and between shards never the same.
+    /// shards share, in a shard never twice, and between shards never the same. It does not run ahead of the
+    /// clock, or the next message of another shard would be taken for the older one: none takes a shard less
+    /// than 1/64 of a microsecond.
     pub(super) fn next_stamp(&mut self, now: Time) -> u64 {
-        let by_clock = (now.as_micros() << 7).saturating_add(self.stamp_base);
-        let next = by_clock.max((self.last_stamp | 127) + 1) | u64::from(self.id);
+        let by_clock = (now.as_micros() << STAMP_CLOCK_SHIFT).saturating_add(self.stamp_base);
+        let next = by_clock.max((self.last_stamp | STAMP_SHARD_MASK) + 1) | u64::from(self.id);
         self.last_stamp = next;
         next
     }
+
+    /// A message of another shard is here: whatever is published here from now on is newer.
+    pub(super) fn note_stamp(&mut self, stamp: u64) {
+        self.last_stamp = self.last_stamp.max(stamp);
+    }
+
+    /// Stamps of this run are above those of all runs before.
+    pub(super) fn begin_stamps(&mut self, last: u64) {
+        self.stamp_base = (last | ((1 << STAMP_CLOCK_SHIFT) - 1)).saturating_add(1);
+    }
 }
 
+/// The lowest bits of a stamp are the shard's number.
+const STAMP_SHARD_MASK: u64 = 127;
+/// Before them six bits number the messages of a microsecond, and the rest is the clock: microseconds for 71 years.
+const STAMP_CLOCK_SHIFT: u32 = 7 + 6;
+
+const _: () = assert!(SHARDS_MAX == STAMP_SHARD_MASK as usize + 1);
 /// Larger messages go to other shards one at a time from each publisher.
 const MAIL_BYTES_MAX: usize = 32 << 10;
 

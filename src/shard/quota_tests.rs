@@ -178,6 +178,77 @@ fn subscriptions_have_a_bound_for_each_client_and_one_for_all() {
 }
 
 #[test]
+fn what_the_retained_store_has_no_room_for_reaches_those_who_are_there_and_ends_no_3x_publisher() {
+    for shards in [1, 2, 7] {
+        let mut world = world(shards, |config| config.limits.retained_messages = shards);
+        let live = connect(&mut world, 0, "live", 60);
+        world.send(live, b"\x82\x06\x00\x01\x00\x01#\x00");
+        world.take(live);
+        let publisher = connect(&mut world, 0, "old", 60);
+        world.take(publisher);
+        for at in 0..40_u8 {
+            let topic = [b't', b'0' + at / 10, b'0' + at % 10];
+            for (head, id) in [(0x33, at + 1), (0x35, at + 101)] {
+                world.send(publisher, &[&[head, 9, 0, 3], &topic[..], &[0, id], b"hi"].concat());
+                assert_eq!(world.take(publisher), [if head == 0x33 { 0x40 } else { 0x50 }, 2, 0, id]);
+            }
+            world.send(publisher, &[&[0x31, 7, 0, 3], &topic[..], b"hi"].concat());
+            assert_eq!(world.take(live).len(), 3 * 9, "{shards} shards");
+        }
+        assert!(!world.is_closed(publisher));
+        assert!(total(&world, Counter::Retained) <= shards as u64);
+        assert!(total(&world, Counter::LimitRetained) > 0);
+    }
+}
+
+#[test]
+fn a_queue_is_not_emptied_for_what_other_sessions_hold() {
+    let mut world = world(1, |config| config.limits.queue_bytes_total = 1 << 20);
+    for (name, topic) in [("hog", "h"), ("small", "s")] {
+        let subscriber = connect_kept(&mut world, 0, name);
+        world.send(subscriber, &[b"\x82\x06\x00\x01\x00\x01".as_slice(), topic.as_bytes(), &[1]].concat());
+        world.take(subscriber);
+        world.hang_up(subscriber, Hangup::Closed);
+    }
+    let publisher = publisher(&mut world);
+    for _ in 0..3 {
+        assert_eq!(publish(&mut world, publisher, 0x32, "s", 10), 0);
+    }
+    while told(&world, Limit::SessionQueueOldest(QueueBound::Total), "hog") == 0 {
+        assert_eq!(publish(&mut world, publisher, 0x32, "h", 100), 0);
+    }
+    for _ in 0..10 {
+        assert_eq!(publish(&mut world, publisher, 0x32, "s", 10), 0);
+    }
+    let small = connect_kept(&mut world, 0, "small");
+    let kept = world.take(small).len();
+    assert!(kept >= 4 + 3 * 17, "{kept} bytes: it has kept what it had, or as much that is newer");
+}
+
+#[test]
+fn sessions_that_share_their_messages_each_give_up_the_oldest_for_a_new_one() {
+    let mut world = world(1, |config| config.limits.queue_bytes_total = 1 << 20);
+    for name in ["one", "two", "three"] {
+        let subscriber = connect_kept(&mut world, 0, name);
+        world.send(subscriber, b"\x82\x06\x00\x01\x00\x01q\x01");
+        world.take(subscriber);
+        world.hang_up(subscriber, Hangup::Closed);
+    }
+    let publisher = publisher(&mut world);
+    let mut count = 0_u64;
+    while told(&world, Limit::SessionQueueOldest(QueueBound::Total), "three") == 0 {
+        assert_eq!(publish(&mut world, publisher, 0x32, "q", 100), 0);
+        count += 1;
+    }
+    for _ in 0..100 {
+        assert_eq!(publish(&mut world, publisher, 0x32, "q", 100), 0);
+    }
+    // Each of the hundred, and the first that found no room, has cost each session one.
+    assert_eq!(total(&world, Counter::DroppedQueueFull), 3 * 101);
+    assert_eq!(total(&world, Counter::MessagesQueued), 3 * (count - 1));
+}
+
+#[test]
 fn retained_messages_have_a_bound_in_number_and_one_in_bytes() {
     type Change = fn(&mut Config);
     let bounds: [(Limit, &str, Change); 2] = [

@@ -5,6 +5,7 @@ use super::budget::WORK_A_VISIT;
 use super::deliver::Fanout;
 use super::directory::REPLAYING;
 use super::source::SourceCheck;
+use super::waits::Outcome;
 use super::{Counter, Event, Limit, Mail, MemoryRelief, SessionKey, Shard, ShardId};
 use crate::memory::{KeptMessage, MemoryKind};
 use crate::message::{Message, Publication};
@@ -67,8 +68,8 @@ fn is_kept(topic: &str) -> bool {
 }
 
 impl Shard {
-    /// Stores or clears a retained message at home here; false if a bound refuses it.
-    pub(super) fn retain(&mut self, now: Time, fanout: &mut Fanout<'_>) -> bool {
+    /// Stores or clears a retained message at home here, unless a bound or a full disk refuses it.
+    pub(super) fn retain(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
         let publication = fanout.publication;
         let before = self.journal.count();
         let refused = if publication.payload.is_empty() {
@@ -77,9 +78,12 @@ impl Shard {
                 self.journal.record(&Record::Unretained { topic: publication.topic });
             }
             None
-        } else if self.store_full && is_kept(publication.topic) {
+        } else if self.store_full && is_kept(publication.topic) && !fanout.promised {
             Some(Limit::Disk)
-        } else if self.is_memory_tight() && self.is_larger_than_retained(now, &publication) {
+        } else if self.is_memory_tight()
+            && !fanout.promised
+            && self.is_larger_than_retained(now, &publication)
+        {
             Some(Limit::Memory(MemoryRelief::Retain))
         } else {
             // [MQTT5-3.3.1-5]
@@ -108,7 +112,11 @@ impl Shard {
                 .map_or_else(|| "".into(), |session| self.directory.session(session).client_id.clone());
             self.report(Event::LimitReached { limit, client });
         }
-        refused.is_none()
+        Outcome {
+            refused: refused.is_some_and(|limit| limit != Limit::Disk),
+            unkept: refused == Some(Limit::Disk),
+            ..Outcome::default()
+        }
     }
 
     /// Would a retained message take more memory than the one of its topic that is there?
@@ -179,7 +187,7 @@ impl Shard {
                 self.directory.session(session).is_overtaken(hash, message.stamp(), token)
             };
             if !overtaken {
-                self.send_retained(now, session, message, qos, subscription_id);
+                self.send_retained(now, session, message, qos, subscription_id, token);
             }
             return true;
         }
@@ -191,7 +199,8 @@ impl Shard {
             }
             return more;
         }
-        if !replay.waiting {
+        // Without a shard to ask, only the log is missing.
+        if let Some(&to) = replay.shards.front().filter(|_| !replay.waiting) {
             replay.waiting = true;
             let query = Mail::RetainedQuery {
                 token: replay.token,
@@ -199,14 +208,27 @@ impl Shard {
                 filter: (*replay.filter).into(),
                 after: replay.cursor.take(),
             };
-            let to = replay.shards[0];
             self.post(to, query);
         }
         false
     }
 
-    fn send_retained(&mut self, now: Time, session: u32, message: Message, qos: QoS, subscription_id: u32) {
+    fn send_retained(
+        &mut self,
+        now: Time,
+        session: u32,
+        message: Message,
+        qos: QoS,
+        subscription_id: u32,
+        replay: u64,
+    ) {
         if message.is_expired(now) {
+            return;
+        }
+        if self.is_withheld(session, message.as_publication().topic) {
+            if qos != QoS::AtMostOnce {
+                self.directory.session_mut(session).inflight.pass_id();
+            }
             return;
         }
         let extra = (subscription_id != 0)
@@ -222,6 +244,7 @@ impl Shard {
                 number: 0,
                 extra,
             },
+            replay,
         );
     }
 
@@ -320,7 +343,10 @@ impl Shard {
             Mail::Retain { message } => {
                 let message = KeptMessage::new(message, &self.memory);
                 let hash = self.shared.hash(message.as_publication().topic);
-                self.retain(now, &mut Fanout::of(&message, now, hash));
+                self.note_stamp(message.stamp());
+                let mut fanout = Fanout::of(&message, now, hash);
+                fanout.promised = true;
+                self.retain(now, &mut fanout);
             }
             Mail::Receipts(receipts) => self.handle_receipts(now, &receipts),
             Mail::InterestAdd { filter, token } => self.handle_interest(from, &filter, Some(token)),
@@ -334,7 +360,7 @@ impl Shard {
             Mail::GroupLeave { filter, member, token } => {
                 self.handle_group_leave(from, &filter, member, token)
             }
-            Mail::GroupReady { filter, member, ready } => self.handle_group_ready(&filter, member, ready),
+            Mail::GroupReady { member, ready } => self.handle_group_ready(member, ready),
             Mail::GroupDeliver { group, member, message, ticket, intent } => {
                 let message = KeptMessage::new(message, &self.memory);
                 let mut fanout = Fanout::of(&message, now, 0);

@@ -4,9 +4,11 @@
 //! clock, and park, which flushes the outbox in the system call that waits. The clock is read once
 //! a turn, after the completions were reaped, so that what is stamped with it came before.
 
+mod clock;
 mod control;
 mod doors;
 mod gate;
+mod handshakes;
 mod logins;
 mod parcels;
 mod store;
@@ -23,8 +25,10 @@ use super::{Counter, Effect, Hangup, Shard, Shared};
 use crate::control::entrance::Entrance;
 use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding};
 use crate::time::Time;
+use clock::ClockWatch;
 use doors::Doors;
 use gate::{AtGate, FailedLogin};
+use handshakes::Handshakes;
 use logins::Verdicts;
 use parcels::Overflow;
 use std::collections::{BTreeMap, VecDeque};
@@ -84,8 +88,22 @@ struct Runner {
     entrance_seen: u64,
     verdicts: Verdicts,
     at_gate: AtGate,
-    is_restored: bool,
+    clock: ClockWatch,
+    restore: Restore,
     is_finished: bool,
+}
+
+/// How far a start has come. The shards wait for each other after each step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Restore {
+    /// Others do not know all that this shard's sessions want.
+    Begun,
+    /// They do.
+    Known,
+    /// It does what fell due while the broker was down.
+    Settling,
+    /// It is done.
+    Settled,
 }
 
 /// Runs a shard until the broker stops.
@@ -111,6 +129,9 @@ pub async fn run(start: Start) -> io::Result<()> {
     }
     net.watch(start.bell.to_fd()?, 0);
     let (entrance, entrance_seen) = start.control.entrance();
+    let shards = start.shared.shards();
+    let share = start.shared.config.limits.handshakes_per_address.div_ceil(shards);
+    let handshakes = Handshakes::new(share, start.seed);
     let mut runner = Runner {
         machine: Shard::new(start.id, Arc::clone(&start.shared), start.interest, start.seed),
         net,
@@ -118,7 +139,6 @@ pub async fn run(start: Start) -> io::Result<()> {
         mails_left: vec![0; start.shared.shards()],
         mesh: start.mesh,
         shared: start.shared,
-        control: start.control,
         overflowing: 0,
         paused: BTreeMap::new(),
         paused_by_mesh: Vec::new(),
@@ -132,10 +152,12 @@ pub async fn run(start: Start) -> io::Result<()> {
         doors: Doors::new(Arc::clone(&entrance.doors)),
         entrance,
         entrance_seen,
-        verdicts: Verdicts::new(start.bell),
-        at_gate: AtGate::default(),
-        is_restored: false,
+        verdicts: Verdicts::new(start.bell, shards, start.seed),
+        at_gate: AtGate::new(handshakes),
+        clock: ClockWatch::new(&start.control),
+        restore: Restore::Begun,
         is_finished: false,
+        control: start.control,
     };
     let outstanding = Outstanding::new();
     if let Some(start) = start.store {
@@ -162,7 +184,7 @@ impl Runner {
             let now = self.now();
             self.look_at_entrance(now);
             self.take_verdicts(now);
-            self.listen_when_restored();
+            self.listen_when_settled();
             self.read_log(now);
             if !events.is_empty() {
                 self.worked_at = now;
@@ -176,6 +198,7 @@ impl Runner {
             }
             self.machine.handle_turn(now);
             self.carry_out(now, None);
+            self.watch_clock(now);
             self.write_log(now);
             self.report_backlogs(now);
             self.give_memory_back(now);
@@ -274,22 +297,30 @@ impl Runner {
         let stop = stopping.map(|_| Duration::from_millis(10));
         let tidy = self.tidy.at().map(|at| Duration::from_micros(at.micros_since(now)));
         let log = self.store.as_ref().and_then(Store::due_in);
-        let restore = (!self.listeners.is_empty()).then_some(RESTORE_PATIENCE);
-        [timer, retry, stop, tidy, log, restore].into_iter().flatten().min()
+        let starts = self.restore != Restore::Settled || !self.listeners.is_empty();
+        let restore = starts.then_some(RESTORE_PATIENCE);
+        let logins = self.logins_due().map(|due| Duration::from_micros(due.micros_since(now)));
+        [timer, retry, stop, tidy, log, restore, logins].into_iter().flatten().min()
     }
 
-    /// Lets clients in once every shard knows what the sessions of an earlier run want: a message that came
-    /// before would pass them by.
-    fn listen_when_restored(&mut self) {
+    /// Lets clients in once every shard knows what the sessions of an earlier run want, as a message that came before
+    /// would pass them by, and has done what fell due while the broker was down.
+    fn listen_when_settled(&mut self) {
         // The others wait for a shard without listeners too.
-        if !self.is_restored && !self.machine.is_restoring() {
-            self.is_restored = true;
+        let shards = self.shared.shards();
+        if self.restore == Restore::Begun && !self.machine.is_restoring() {
+            self.restore = Restore::Known;
             self.control.restored.fetch_add(1, Ordering::AcqRel);
         }
-        if self.listeners.is_empty() {
-            return;
+        if self.restore == Restore::Known && self.control.restored.load(Ordering::Acquire) >= shards {
+            self.restore = Restore::Settling;
+            self.machine.handle_restored();
         }
-        if self.control.restored.load(Ordering::Acquire) >= self.shared.shards() {
+        if self.restore == Restore::Settling && self.machine.is_settled() {
+            self.restore = Restore::Settled;
+            self.control.settled.fetch_add(1, Ordering::AcqRel);
+        }
+        if !self.listeners.is_empty() && self.control.settled.load(Ordering::Acquire) >= shards {
             for (number, socket) in std::mem::take(&mut self.listeners) {
                 self.net.listen(number, socket);
             }
@@ -301,6 +332,7 @@ impl Runner {
         if self.tidy.is_due(now, self.net.connections(), self.machine.kept_bytes()) {
             self.machine.give_memory_back();
             self.doors.give_memory_back();
+            self.at_gate.handshakes.give_memory_back();
             self.net.give_memory_back();
             driver::give_heap_back();
         }
@@ -368,11 +400,12 @@ impl Runner {
     fn accept(&mut self, now: Time, slot: u32, peer: SocketAddr, listener: u16) {
         // A load balancer is asked for its client's address, once it has named it.
         let counts = peer != driver::UNIX_PEER && !self.doors.is_balancer(listener, peer.ip());
-        if counts && !self.lets_in(now, peer.ip()) {
+        if counts && !(self.lets_in(now, peer.ip()) && self.begin_handshake(now, slot, peer.ip())) {
             self.net.abort(slot);
             return;
         }
         if let Err(limit) = self.control.admit(&self.shared.config, listener) {
+            self.at_gate.handshakes.end(slot);
             let event = Event::LimitReached { limit, client: "".into() };
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitConnections, 1);
             self.log.write(now, &event);
@@ -427,13 +460,20 @@ impl Runner {
                     self.end_visit(now, slot);
                     self.backlogged.retain(|&listed| listed != slot);
                     self.paused.remove(&slot);
+                    self.verdicts.forget(slot);
+                    self.at_gate.handshakes.end(slot);
                     self.doors.close(slot);
                     self.net.close(slot);
                 }
-                Effect::Stream { slot } => self.net.receive_stream(slot),
+                Effect::Stream { slot } => {
+                    self.at_gate.handshakes.end(slot);
+                    self.net.receive_stream(slot);
+                }
                 Effect::HandOver { slot, to, guest } => self.hand_over(now, slot, to, guest),
-                Effect::Check { slot, serial, login } => self.check_login(slot, serial, login),
+                Effect::Check { slot, serial, login } => self.check_login(now, slot, serial, login),
                 Effect::LoginFailed { slot, serial, peer } => {
+                    // Its CONNECT is finished.
+                    self.at_gate.handshakes.end(slot);
                     self.at_gate.failed.push(FailedLogin { slot, serial, peer });
                 }
                 Effect::LoginSucceeded { slot, peer } => self.note_success(now, slot, peer),

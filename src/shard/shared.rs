@@ -13,6 +13,8 @@ pub struct Shared {
     pub config: Config,
     /// What holds on each listener.
     pub terms: Vec<Terms>,
+    /// What holds where the listener is not known: nothing is allowed.
+    pub(super) denied: Terms,
     /// Which exact topic filters each shard has subscriptions for.
     pub interest: Vec<Arc<InterestBits>>,
     /// What each shard counts.
@@ -21,6 +23,8 @@ pub struct Shared {
     pub memory_bytes_max: usize,
     /// Sessions of all shards, for `limits.sessions`.
     sessions: AtomicUsize,
+    /// Shards whose disk has no room.
+    stores_full: AtomicUsize,
     homes: Homes,
 }
 
@@ -65,10 +69,12 @@ impl Shared {
                 0 => usize::MAX,
                 bytes => bytes,
             },
+            denied: Terms::denied(),
             config,
             interest: counts.iter().flatten().map(InterestCounts::bits).collect(),
             counters: (0..shards).map(|_| Counters::default()).collect(),
             sessions: AtomicUsize::new(0),
+            stores_full: AtomicUsize::new(0),
             homes,
         };
         (shared, counts)
@@ -84,6 +90,11 @@ impl Shared {
             retained_bytes: shares.retained_bytes.min(half),
             ..shares
         }
+    }
+
+    /// What holds on a listener.
+    pub(super) fn terms_of(&self, listener: Option<u16>) -> &Terms {
+        listener.and_then(|listener| self.terms.get(usize::from(listener))).unwrap_or(&self.denied)
     }
 
     /// Number of shards.
@@ -106,6 +117,20 @@ impl Shared {
     /// Counts a session that is over.
     pub(super) fn end_session(&self) {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The disk of one more shard has no room (`true`), or has again.
+    pub(super) fn note_store_full(&self, full: bool) {
+        if full {
+            self.stores_full.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.stores_full.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Is there a shard whose disk has no room?
+    pub(super) fn is_a_store_full(&self) -> bool {
+        self.stores_full.load(Ordering::Relaxed) > 0
     }
 
     /// The hash of a client identifier, topic name or filter that all shards agree on.

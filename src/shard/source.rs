@@ -1,5 +1,5 @@
 //! Who published a retained message, for as long as it is kept: with `protocol.check_retain_source`, the access list
-//! has the last word on retained messages too.
+//! has the last word on retained messages too. And whose a will is: its client is gone when the list is asked again.
 //!
 //! The source goes with the message as bytes, to its home, into its store and onto the disk. Where there is no
 //! access list it is not taken down, and where the option is off it is not looked at.
@@ -7,7 +7,7 @@
 use super::Shard;
 use crate::auth::access::Access;
 use crate::auth::acl::Permissions;
-use crate::message::Message;
+use crate::message::{Message, Publication};
 
 /// A publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +59,31 @@ impl Shard {
         if self.access.get(usize::from(listener)).is_none_or(|access| access.acl.is_none()) {
             return Vec::new();
         }
-        let user = self.user(slot);
+        self.source_of_will(slot, session)
+    }
+
+    /// The source of a will, whatever rules there are now: there may be others when it is published.
+    pub(super) fn source_of_will(&self, slot: u32, session: u32) -> Vec<u8> {
+        let Some(connection) = self.connection(slot) else { return Vec::new() };
+        let (listener, user) = (connection.listener, self.user(slot));
         Source { listener, user, client_id: &self.directory.session(session).client_id }.encode()
     }
+
+    /// Would the client of a will be let publish it now? A listener that has gone lets nobody. A will without a source
+    /// is of an earlier version of midge, and was looked at when it came.
+    pub(super) fn lets_will(&self, will: &Publication<'_>) -> bool {
+        if will.source.is_empty() {
+            return true;
+        }
+        let Some(source) = Source::decode(will.source) else { return false };
+        let access = self.access.get(usize::from(source.listener));
+        access.is_some_and(|access| access.permissions(source.user, source.client_id).may_publish(will.topic))
+    }
+}
+
+/// The client identifier in a source; empty if there is none.
+pub(super) fn client_of_source(source: &[u8]) -> &str {
+    Source::decode(source).map_or("", |source| source.client_id)
 }
 
 /// Asks about one message after the other; those of one publisher tend to come together.

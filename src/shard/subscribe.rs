@@ -463,6 +463,7 @@ impl Shard {
                 held_by: token,
                 waiting: false,
                 ready: VecDeque::new(),
+                for_log: 0,
             };
             self.add_replay(session, replay);
         }

@@ -48,6 +48,8 @@ const TOPICS: &[(&str, Source)] = &[
     // Ours alone too: how often each limit was reached.
     ("$SYS/broker/limits/connections", Source::Sum(Counter::LimitConnections)),
     ("$SYS/broker/limits/handshakes", Source::Sum(Counter::LimitHandshakes)),
+    ("$SYS/broker/limits/handshakes_per_address", Source::Sum(Counter::LimitHandshakesPerAddress)),
+    ("$SYS/broker/limits/connect_bytes", Source::Sum(Counter::LimitConnectBytes)),
     ("$SYS/broker/limits/connect_seconds", Source::Sum(Counter::LimitConnectSeconds)),
     ("$SYS/broker/limits/sessions", Source::Sum(Counter::LimitSessions)),
     ("$SYS/broker/limits/packet_bytes", Source::Sum(Counter::LimitPacketBytes)),

@@ -11,6 +11,7 @@ fn world(own: Listener) -> World {
     let mut config = Config::default();
     config.sys.interval_seconds = 0;
     config.limits.session_queue_messages = 1;
+    config.limits.session_queue_policy = QueuePolicy::Refuse;
     config.listeners.push(own);
     World::new(2, config)
 }
@@ -41,16 +42,16 @@ fn a_full_queue_is_what_the_listener_of_its_session_says_it_is() {
         world.hang_up(subscriber, Hangup::Closed);
     }
     // The publisher's own listener has no say in it.
-    for (listener, topic, second) in [(OWN, b'0', false), (0, b'1', true)] {
+    for (listener, topic) in [(OWN, b'0'), (0, b'1')] {
         let publisher = connect_kept(&mut world, listener, "publisher");
         world.take(publisher);
         for (text, id) in [(b'x', 1), (b'y', 2)] {
             world.send(publisher, &[0x32, 8, 0, 3, b'a', b'/', topic, 0, id, text]);
         }
-        let both = b"\x40\x02\x00\x01\x40\x02\x00\x02";
-        assert_eq!(world.take(publisher), if second { &both[..] } else { &both[..4] });
-        assert_eq!(world.is_closed(publisher), !second);
+        assert_eq!(world.take(publisher), b"\x40\x02\x00\x01\x40\x02\x00\x02");
     }
+    let refuses = connect_kept(&mut world, 0, "refuses");
+    assert_eq!(world.take(refuses), b"\x20\x02\x01\x00\x32\x08\x00\x03a/0\x00\x01x");
     let drops = connect_kept(&mut world, OWN, "drops");
     assert_eq!(world.take(drops), b"\x20\x02\x01\x00\x32\x08\x00\x03a/1\x00\x01y");
 }
@@ -169,6 +170,70 @@ fn a_mount_point_is_before_every_topic_inside_and_in_none_outside() {
     assert_eq!(world.take(inside), b"\xB0\x02\x00\x03");
     world.send(outside, b"\x30\x06\x00\x03m/b6");
     assert_eq!(world.take(inside), b"");
+}
+
+#[test]
+fn a_session_keeps_the_terms_of_its_listener_when_its_connection_has_gone() {
+    let mut world = World::new(1, {
+        let mut config = Config::default();
+        config.sys.interval_seconds = 0;
+        config.persistence.directory = "of a world that is kept".into();
+        config.limits.packet_bytes = 1000;
+        config.listeners.push(Listener { packet_bytes: Some(500), ..Listener::default() });
+        config
+    });
+    let mut sessions = Vec::new();
+    for (listener, name) in [(0, "lax"), (OWN, "strict")] {
+        let client = connect_kept(&mut world, listener, name);
+        world.take(client);
+        world.hang_up(client, Hangup::Closed);
+        let slot = u32::try_from(client).unwrap();
+        let shard = &world.shards[0];
+        assert!(shard.connection(slot).is_none());
+        let bytes = if listener == OWN { 500 } else { 1000 };
+        let session = shard.directory.find(name).expect("it is kept");
+        assert_eq!(shard.terms_of_session(session).packet_bytes, bytes, "{name}");
+        // What has gone may do nothing, whatever the first listener allows.
+        assert_eq!(*shard.terms(slot), crate::config::Terms::denied(), "{name}");
+        assert!(shard.access_of(slot).is_none() && !shard.may_publish(slot, "t"), "{name}");
+        sessions.push(session);
+    }
+    assert_eq!(sessions.len(), 2);
+    // After a restart nobody knows by which listener a client will be back.
+    world.restart(1);
+    for name in ["lax", "strict"] {
+        let shard = &mut world.shards[0];
+        let session = shard.directory.find(name).expect("it is kept");
+        assert_eq!(*shard.terms_of_session(session), crate::config::Terms::denied(), "{name}");
+        assert!(!shard.may_subscribe(session, "t"), "{name}");
+    }
+    let back = connect_kept(&mut world, OWN, "lax");
+    assert_eq!(world.take(back), b"\x20\x02\x01\x00");
+    let session = world.shards[0].directory.find("lax").expect("it is back");
+    assert_eq!(world.shards[0].terms_of_session(session).packet_bytes, 500, "those of its last listener");
+}
+
+#[test]
+fn a_will_below_a_mount_point_follows_the_rules_of_a_publish() {
+    let mut world = world(Listener { mount_point: "m/".into(), ..Listener::default() });
+    let outside = connect_kept(&mut world, 0, "outside");
+    world.send(outside, b"\x82\x06\x00\x01\x00\x01#\x00");
+    world.take(outside);
+    // CONNECT with a will to $SYS/x, and then a PUBLISH to the same.
+    let willing = b"\x10\x18\x00\x04MQTT\x04\x06\x00\x00\x00\x01w\x00\x06$SYS/x\x00\x01y";
+    world.listener = OWN;
+    let client = world.open(0);
+    world.send(client, willing);
+    assert_eq!(world.take(client), b"\x20\x02\x00\x00");
+    world.send(client, b"\x32\x0B\x00\x06$SYS/x\x00\x01z");
+    assert_eq!(world.take(client), b"\x40\x02\x00\x01");
+    world.hang_up(client, Hangup::Closed);
+    assert_eq!(world.take(outside), b"\x30\x0B\x00\x08m/$SYS/xz\x30\x0B\x00\x08m/$SYS/xy");
+    // Where there is no mount point both are refused.
+    world.listener = 0;
+    let client = world.open(0);
+    world.send(client, willing);
+    assert_eq!(world.take(client), b"\x20\x02\x00\x05");
 }
 
 #[test]

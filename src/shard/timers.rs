@@ -1,7 +1,7 @@
 //! What the clock does: keep alive, time for CONNECT, will delay, session expiry, house-keeping.
 
 use super::budget::WORK_A_TIMER;
-use super::connection::{PAUSED_BY_ROOM, PAUSED_BY_WORK, Stage};
+use super::connection::{PAUSED_BY_DISK, PAUSED_BY_ROOM, PAUSED_BY_WORK, Stage};
 use super::wheel::{TimerId, Wheel};
 use super::{Counter, EndCause, Shard};
 use crate::time::Time;
@@ -21,6 +21,10 @@ pub(super) enum Timer {
     Rate(u32),
     /// There is enough in the bucket of a listener.
     Lane(u16),
+    /// Take down what sessions have lost.
+    Losses,
+    /// Look whether the disks have room for those who wait.
+    Disk,
     /// Look for expired retained messages.
     Sweep,
     /// Publish `$SYS`.
@@ -82,6 +86,8 @@ impl Shard {
             Timer::SessionExpiry(session) => self.handle_session_expiry(now, session),
             Timer::Rate(slot) => self.handle_rate_timer(now, slot),
             Timer::Lane(listener) => self.handle_lane_timer(now, listener),
+            Timer::Disk => self.handle_disk_timer(now),
+            Timer::Losses => self.handle_losses_timer(now),
             Timer::Sweep => {
                 self.retained.sweep(now, SWEEP_VISITS);
                 self.note_retained();
@@ -108,7 +114,9 @@ impl Shard {
     fn handle_will_delay(&mut self, now: Time, session: u32) {
         let waits = self.directory.get(session).is_some()
             && Shard::take_fired(&self.wheel, &mut self.directory.session_mut(session).will_timer);
-        if waits {
+        if waits && self.overdue.is_held() {
+            self.overdue.add_will(session);
+        } else if waits {
             self.publish_will(now, session);
         }
     }
@@ -117,9 +125,32 @@ impl Shard {
     fn handle_session_expiry(&mut self, now: Time, session: u32) {
         let waits = self.directory.get(session).is_some()
             && Shard::take_fired(&self.wheel, &mut self.directory.session_mut(session).expiry_timer);
-        if waits {
-            self.count(Counter::SessionsExpired, 1);
-            self.end_session(now, session);
+        if waits && self.overdue.is_held() {
+            self.overdue.add_session(session);
+        } else if waits {
+            self.expire_session(now, session);
+        }
+    }
+
+    pub(super) fn expire_session(&mut self, now: Time, session: u32) {
+        self.count(Counter::SessionsExpired, 1);
+        self.end_session(now, session);
+    }
+
+    /// A timer fires up to a tick late: its client is back after the deadline all the same.
+    pub(super) fn run_due(&mut self, now: Time, session: u32) {
+        let state = self.directory.session(session);
+        // One that has fired waits for its turn.
+        let has_passed = |timer| self.wheel.deadline(timer).is_none_or(|deadline| deadline <= now);
+        let is_due = |timer: Option<TimerId>| timer.filter(|&timer| has_passed(timer));
+        let (will, expiry) = (is_due(state.will_timer), is_due(state.expiry_timer));
+        if let Some(timer) = will {
+            self.wheel.cancel(timer);
+            self.handle_will_delay(now, session);
+        }
+        if let Some(timer) = expiry {
+            self.wheel.cancel(timer);
+            self.handle_session_expiry(now, session);
         }
     }
 
@@ -132,9 +163,11 @@ impl Shard {
         }
         let cause = match connection.stage {
             Stage::Refuse => return self.send_refusal(now, slot),
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => EndCause::ConnectTimeout,
+            Stage::Check => return self.refuse_unchecked(now, slot),
+            Stage::Connect { .. } | Stage::Authenticate => EndCause::ConnectTimeout,
             Stage::Serving { .. } => {
-                if connection.waits_for_rate() || connection.is_paused_by(PAUSED_BY_ROOM | PAUSED_BY_WORK) {
+                let waits = PAUSED_BY_ROOM | PAUSED_BY_DISK | PAUSED_BY_WORK;
+                if connection.waits_for_rate() || connection.is_paused_by(waits) {
                     // Its silence is our doing.
                     connection.last_packet = now;
                 }

@@ -12,6 +12,7 @@ use crate::time::Time;
 impl Shard {
     /// Once a turn, after all input: goes on with what was put off so that nobody fills a turn alone.
     pub fn handle_turn(&mut self, now: Time) {
+        self.journal.set_now(now);
         self.renew(6);
         self.release_durable(now);
         self.settle(now);
@@ -19,6 +20,7 @@ impl Shard {
         self.run_timers(now);
         self.renew(6);
         self.pump_deferred(now);
+        self.work_off_overdue(now);
         self.renew(6);
         self.handle_late(now);
         self.renew(6);
@@ -36,7 +38,6 @@ impl Shard {
         }
         self.end_overrun(now);
         self.recent = None;
-        self.journal.set_wall_millis(self.wall.millis(now));
         self.look_at_memory(now);
         self.renew(1);
     }
@@ -54,11 +55,14 @@ impl Shard {
             || self.has_room_for_waiting()
             || self.farewell_to.is_some()
             || self.has_durable()
+            || self.overdue.has_work()
     }
 
     /// Sends DISCONNECT 0x8B to 5.0 clients and closes every connection, as fast as turns allow. Sessions stay.
     pub fn handle_shutdown(&mut self, now: Time) {
         self.closing = true;
+        self.journal.set_now(now);
+        self.record_losses(usize::MAX);
         self.farewell_to = Some(0);
         self.say_farewell(now);
         self.settle(now);
@@ -121,10 +125,9 @@ impl Shard {
         }
     }
 
-    /// Bytes of a connection that have come and wait for a later turn.
+    /// Bytes of a connection that wait in the machine: of a packet that is not whole, or that is read on later.
     pub fn unread_bytes(&self, slot: u32) -> usize {
-        let waits = |connection: &&Connection| connection.is_paused_by(PAUSED_BY_WORK);
-        self.connection(slot).filter(waits).map_or(0, Connection::partial_bytes)
+        self.connection(slot).map_or(0, Connection::partial_bytes)
     }
 
     /// What a connection has been waiting for is done.

@@ -9,10 +9,12 @@ use super::budget::WORK_AN_ANSWER;
 use super::connection::PAUSED_BY_OWED;
 use super::deliver::Fanout;
 use super::directory::GATED;
+use super::enqueue::Taken;
 use super::owed::OwedList;
-use super::{Counter, EndCause, Mail, SessionKey, Shard, ShardId, Violation};
+use super::{Counter, Mail, SessionKey, Shard, ShardId, Violation};
 use crate::memory::KeptMessage;
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, QoS, Reason, encode_ack, encode_pingresp};
+use crate::session::Losses;
 use crate::store::Record;
 use crate::time::Time;
 use ahash::RandomState;
@@ -35,28 +37,32 @@ pub struct Receipt {
 pub struct Outcome {
     /// Subscriptions that it matched.
     pub matched: bool,
-    /// A session or the retained store refused it.
+    /// A session's queue or the retained store is full, and a publisher that can be told is told.
     pub refused: bool,
-    /// The publisher's own session did.
-    pub refused_by_own: bool,
+    /// The disk has no room to keep it for those who should have it later.
+    pub unkept: bool,
 }
 
 impl Outcome {
     pub(super) fn merge(&mut self, other: Outcome) {
         self.matched |= other.matched;
         self.refused |= other.refused;
-        self.refused_by_own |= other.refused_by_own;
+        self.unkept |= other.unkept;
     }
 
-    /// A session did; `by_own`: that of the publisher.
-    pub(super) fn refuse(&mut self, by_own: bool) {
-        self.refused |= !by_own;
-        self.refused_by_own |= by_own;
+    /// What became of it for one session.
+    pub(super) fn note(&mut self, taken: Taken) {
+        self.refused |= taken == Taken::Refused;
+        self.unkept |= taken == Taken::Unkept;
     }
 
-    /// Did anyone refuse it?
-    pub(super) fn is_refused(self) -> bool {
-        self.refused || self.refused_by_own
+    /// Is it anything but a success for a publisher of this version?
+    ///
+    /// 3.x has no code for a full queue. The message is dropped for the full session alone then, and acknowledged:
+    /// a publisher that is closed sends it again, and every other session gets it once more each time.
+    /// [MQTT311-4.3.3-2] A full disk is another matter: an acknowledgement would promise what is not there.
+    pub(super) fn is_refused_for(self, version: ProtocolVersion) -> bool {
+        self.unkept || (self.refused && version == ProtocolVersion::V5)
     }
 }
 
@@ -69,15 +75,16 @@ pub(super) enum Owing {
         packet: Box<[u8]>,
         token: u64,
     },
-    /// CONNACK; the session is resumed behind it.
-    Connack(Box<[u8]>),
+    /// CONNACK; the session is resumed behind it, and its client has been told of these losses.
+    Connack {
+        packet: Box<[u8]>,
+        told: Option<Box<Losses>>,
+    },
     Pong,
     /// What the publisher gets of its own message, behind its PUBREC.
     Own(Box<OwnDelivery>),
-    /// No answer but the end of the connection.
-    End(Violation),
-    /// No answer, and the end of the connection once the client has emptied its queue.
-    EndWhenEmpty,
+    /// No answer: a client of 3.x has no other way to learn that its message is not kept.
+    Nothing,
 }
 
 /// A message on its way back to its publisher.
@@ -139,13 +146,15 @@ pub(super) enum ForLog {
     Owed {
         slot: u32,
     },
-    /// A PUBLISH of QoS 1 that is large, or behind one; or one of QoS 2, which the client must not get twice, and so only once its packet identifier and
-    /// all that it came from are durable.
+    /// A QoS 1 PUBLISH that is large, or behind one; or a QoS 2 PUBLISH, which the client must not get twice, and so
+    /// only once its packet identifier and all that it came from are durable. `replay`: the token of the replay that
+    /// it is of; 0: of none.
     Publish {
         session: SessionKey,
         serial: u32,
         packet_id: PacketId,
         number: u64,
+        replay: u64,
         qos: QoS,
     },
     /// `[MQTT5-4.3.3-4]`: the client forgets the identifier with it, and so must we.
@@ -294,15 +303,24 @@ impl Shard {
         let Some(session) = self.session_of(slot) else { return };
         let version = self.version_of_session(session);
         match answer {
-            Owing::Ack(ack) => self.send_packet(slot, |out| encode_ack(out, version, ack)),
+            Owing::Ack(ack) => {
+                if ack.kind == AckKind::Pubrec && ack.reason.is_error() {
+                    // From now on the identifier's next message is a new one. [MQTT5-4.3.3-9]
+                    self.directory.session_mut(session).release(ack.packet_id.get());
+                }
+                self.send_packet(slot, |out| encode_ack(out, version, ack));
+            }
             Owing::Packet(packet) => self.send_packet(slot, |out| out.extend_from_slice(&packet)),
             Owing::Suback { packet, token } => {
                 self.send_packet(slot, |out| out.extend_from_slice(&packet));
                 self.start_replays(now, session, token);
             }
-            Owing::Connack(packet) => {
+            Owing::Connack { packet, told } => {
                 self.send_packet(slot, |out| out.extend_from_slice(&packet));
                 self.directory.slot_mut(session).flags &= !GATED;
+                if let Some(told) = told {
+                    self.note_losses_told(session, &told);
+                }
                 self.resume(now, session);
             }
             Owing::Pong => self.send_packet(slot, encode_pingresp),
@@ -320,8 +338,7 @@ impl Shard {
                     None,
                 );
             }
-            Owing::End(violation) => self.end_connection(now, slot, EndCause::Violation(violation)),
-            Owing::EndWhenEmpty => self.end_when_empty(now, session),
+            Owing::Nothing => {}
         }
     }
 
@@ -356,6 +373,7 @@ impl Shard {
 
     /// The log is durable up to `last`. Takes effect once and for all; what was waiting for it goes out.
     pub fn handle_durable(&mut self, now: Time, last: u64) {
+        self.journal.set_now(now);
         self.journal.set_durable(last);
         self.release_durable(now);
         self.settle(now);
@@ -376,8 +394,8 @@ impl Shard {
             self.spend(WORK_AN_ANSWER);
             match what {
                 ForLog::Owed { slot } => self.send_ready(now, slot),
-                ForLog::Publish { session, serial, packet_id, number, qos } => {
-                    self.send_durable_publish(now, session, serial, packet_id, number, qos);
+                ForLog::Publish { session, serial, packet_id, number, replay, qos } => {
+                    self.send_durable_publish(now, session, serial, packet_id, number, replay, qos);
                 }
                 ForLog::Pubrel { session, serial, packet_id } => {
                     self.send_durable_pubrel(session, serial, packet_id);
@@ -457,20 +475,23 @@ impl Shard {
             self.read_on_later(answer.slot, serial);
         }
         let mut mark = 0;
-        if outcome.is_refused()
-            && let Some(session) = self.directory.resolve(answer.session)
+        let session = self.directory.resolve(answer.session);
+        let version = session.map_or(ProtocolVersion::V5, |session| self.directory.slot(session).version);
+        if outcome.is_refused_for(version)
+            && let Some(session) = session
         {
             self.report_quota(session);
-            if answer.kind == AckKind::Pubrec
-                && self.release_held(session, answer.packet_id)
-                && self.sid(session).is_some()
-            {
+            let is_held = answer.kind == AckKind::Pubrec
+                && if version == ProtocolVersion::V5 {
+                    self.refuse_held(session, answer.packet_id)
+                } else {
+                    self.release_held(session, answer.packet_id)
+                };
+            if is_held && self.sid(session).is_some() {
                 mark = self.journal.mark();
             }
         }
         let Some(list) = self.waits.lists.get_mut(&answer.slot) else { return };
-        let session = self.directory.resolve(answer.session);
-        let version = session.map_or(ProtocolVersion::V5, |session| self.directory.slot(session).version);
         if let Some(newest) = answer.owed {
             list.for_ticket(ticket, newest, |owed| {
                 owed.ticket = 0;
@@ -515,11 +536,11 @@ pub(super) fn publish_answer(
     packet_id: PacketId,
     outcome: Outcome,
 ) -> Owing {
-    let reason = if outcome.is_refused() {
+    let reason = if outcome.is_refused_for(version) {
         if version < ProtocolVersion::V5 {
-            // 3.x has no code to say so, and a success would be a lie. A client whose own queue is full
-            // must not be cut off from what empties it.
-            return if outcome.refused { Owing::End(QUOTA) } else { Owing::EndWhenEmpty };
+            // Rare: the disk of another shard has become full since `waits_for_disk` asked. The client sends the
+            // message again when it connects again.
+            return Owing::Nothing;
         }
         Reason::QuotaExceeded
     } else if !outcome.matched && kind == AckKind::Puback {
@@ -531,6 +552,8 @@ pub(super) fn publish_answer(
     Owing::Ack(Ack { kind, packet_id, reason })
 }
 
-/// A bound keeps a message from someone who should get it.
-pub(super) const QUOTA: Violation =
-    Violation { reason: Reason::QuotaExceeded, cause: "a bound for queued or retained messages is reached" };
+/// A bound keeps a message from a session that should get it.
+pub(super) const QUOTA: Violation = Violation {
+    reason: Reason::QuotaExceeded,
+    cause: "a bound for queued or retained messages is reached, or the disk is full",
+};

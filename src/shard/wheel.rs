@@ -115,6 +115,12 @@ impl<T: Copy> Wheel<T> {
         running
     }
 
+    /// The deadline of a timer that runs.
+    pub fn deadline(&self, id: TimerId) -> Option<Time> {
+        let entry = self.entries.get(id.entry as usize).filter(|entry| entry.serial == id.serial.get());
+        entry.map(|entry| entry.deadline)
+    }
+
     /// Is the timer still running? If not, it has fired or was cancelled.
     pub fn is_running(&self, id: TimerId) -> bool {
         self.entries.get(id.entry as usize).is_some_and(|entry| entry.serial == id.serial.get())

@@ -3,7 +3,7 @@
 use super::StoreError;
 use super::base::Base;
 use super::rows::{
-    self, DeliveryRow, IntentRow, RetainedRow, SessionRow, SubscriptionRow, Table, decode_message,
+    self, DeliveryRow, IntentRow, RetainedRow, SessionRow, SubscriptionRow, Table, WillRow, decode_message,
 };
 use super::state::read_count;
 use std::collections::{HashMap, HashSet};
@@ -33,6 +33,7 @@ pub fn check_rows(base: &dyn Base) -> Result<Vec<String>, StoreError> {
     owned(Table::Subscriptions, |key, value| {
         rows::filter_of(key).is_some() && SubscriptionRow::decode(value).is_ok()
     })?;
+    owned(Table::Losses, |_, value| rows::decode_losses(value).is_ok())?;
     owned(Table::Held, |key, value| rows::read_pair(key).is_some() && rows::decode_held(value).is_ok())?;
     owned(Table::Deliveries, |key, value| key.len() == 16 && DeliveryRow::decode(value).is_ok())?;
 
@@ -73,6 +74,7 @@ pub fn check_rows(base: &dyn Base) -> Result<Vec<String>, StoreError> {
     };
     read(Table::Retained, |key, value| RetainedRow::decode(key, value).is_ok())?;
     read(Table::Intents, |_, value| IntentRow::decode(value).is_ok())?;
+    read(Table::Wills, |key, value| key.len() == 8 && WillRow::decode(value).is_ok())?;
     read(Table::Seen, |key, _| rows::read_pair(key).is_some())?;
     // They were gathered in maps.
     wrong.sort_unstable();

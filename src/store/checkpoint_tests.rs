@@ -1,5 +1,5 @@
 use super::super::recovery::recover;
-use super::super::recovery::tests::{Log, Scratch, WALL};
+use super::super::recovery::tests::{Log, Scratch};
 use super::super::state::tests::{described, session};
 use super::super::{Record, StoreDirectory};
 use std::fs;
@@ -14,14 +14,14 @@ fn wait_until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 fn sessions(directory: &StoreDirectory) -> usize {
-    described(&recover(directory, 3, 9, WALL).unwrap().parts).len()
+    described(&recover(directory, 3, 9, None).unwrap().parts).len()
 }
 
 #[test]
 fn sealed_segments_of_several_threads_are_worked_in_and_given_back_or_removed() {
     let scratch = Scratch::new();
     let directory = scratch.open();
-    let recovery = recover(&directory, 2, 9, WALL).unwrap();
+    let recovery = recover(&directory, 2, 9, None).unwrap();
     std::thread::scope(|scope| {
         for shard in 0..4 {
             let submitter = recovery.checkpoint.submitter();
@@ -52,7 +52,7 @@ fn sealed_segments_of_several_threads_are_worked_in_and_given_back_or_removed() 
 fn while_a_segment_can_not_be_worked_in_the_others_stay_and_it_is_tried_again() {
     let scratch = Scratch::new();
     let directory = scratch.open();
-    let recovery = recover(&directory, 2, 9, WALL).unwrap();
+    let recovery = recover(&directory, 2, 9, None).unwrap();
     let mut log = Log::new(&directory, recovery.epoch, 0);
     log.frame(1, &[session(4, "a")]);
     let first = log.seal();
@@ -77,7 +77,7 @@ fn while_a_segment_can_not_be_worked_in_the_others_stay_and_it_is_tried_again() 
 fn a_stop_does_not_wait_for_what_can_not_be_written() {
     let scratch = Scratch::new();
     let directory = scratch.open();
-    let recovery = recover(&directory, 2, 9, WALL).unwrap();
+    let recovery = recover(&directory, 2, 9, None).unwrap();
     let mut log = Log::new(&directory, recovery.epoch, 0);
     log.frame(1, &[session(4, "a")]);
     let first = log.seal();
@@ -91,7 +91,7 @@ fn a_stop_does_not_wait_for_what_can_not_be_written() {
 fn a_segment_that_was_damaged_since_it_was_written_is_set_aside() {
     let scratch = Scratch::new();
     let directory = scratch.open();
-    let recovery = recover(&directory, 2, 9, WALL).unwrap();
+    let recovery = recover(&directory, 2, 9, None).unwrap();
     let mut log = Log::new(&directory, recovery.epoch, 0);
     (1..=3).for_each(|sid| log.frame(sid, &[session(sid, &format!("client {sid}"))]));
     let path = log.seal();
@@ -114,7 +114,7 @@ fn a_segment_that_was_damaged_since_it_was_written_is_set_aside() {
 fn a_sealed_segment_that_was_cut_is_set_aside_and_what_is_left_of_it_is_used() {
     let scratch = Scratch::new();
     let directory = scratch.open();
-    let recovery = recover(&directory, 2, 9, WALL).unwrap();
+    let recovery = recover(&directory, 2, 9, None).unwrap();
     let mut log = Log::new(&directory, recovery.epoch, 0);
     log.frame(1, &[session(4, "a")]);
     log.frame(2, &[session(8, "b")]);

@@ -88,6 +88,11 @@ impl StoreDirectory {
         self.path.join("checkpoint.redb")
     }
 
+    /// A new checkpoint that has not taken the place of a damaged one yet.
+    pub(super) fn unfinished_checkpoint(&self) -> PathBuf {
+        self.path.join("checkpoint.redb.new")
+    }
+
     /// The file of a segment.
     pub fn segment_path(&self, epoch: u64, shard: u16, number: u64) -> PathBuf {
         self.log().join(file_name(LogName { epoch, shard }, number))
@@ -152,6 +157,11 @@ pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Gives a file another name, whatever had it before.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::rename(from, to).map_err(|error| StoreError::new("can't rename", from, error))
 }
 
 /// Makes what was done to the names in a directory last.

@@ -2,7 +2,8 @@
 
 use super::record::{Encoder, Record, put_varint};
 use super::segment::{FRAME_HEAD, LogName, finish_frame, mark_batch};
-use super::{BadRecord, Decoder};
+use super::{BadRecord, Decoder, Wall};
+use crate::time::Time;
 use std::collections::VecDeque;
 
 /// Frames that go to the disk in one write.
@@ -38,8 +39,9 @@ pub struct Journal {
     count: u64,
     /// No one takes frames any more.
     has_failed: bool,
-    /// Of the broker's clock, for the next frame.
-    wall_millis: u64,
+    /// For the times of frames.
+    wall: Wall,
+    now: Time,
 }
 
 /// A frame is closed when it has grown to this: a turn may have more than one.
@@ -66,7 +68,8 @@ impl Journal {
             durable: 0,
             count: 0,
             has_failed: false,
-            wall_millis: 0,
+            wall: Wall::default(),
+            now: Time::ZERO,
         }
     }
 
@@ -80,9 +83,19 @@ impl Journal {
         self.name.is_some()
     }
 
-    /// The wall clock, milliseconds since 1970, for the frames to come.
-    pub fn set_wall_millis(&mut self, millis: u64) {
-        self.wall_millis = millis;
+    /// The log's clock.
+    pub fn set_wall(&mut self, wall: Wall) {
+        self.wall = wall;
+    }
+
+    /// What is taken down from now on happens at this time.
+    pub fn set_now(&mut self, now: Time) {
+        self.now = now;
+    }
+
+    /// The log's clock as it is now, in milliseconds since 1970.
+    pub fn wall_millis(&self) -> u64 {
+        self.wall.millis(self.now)
     }
 
     /// Takes a change down, in the open frame.
@@ -96,7 +109,7 @@ impl Journal {
         }
         if self.bytes.len() == self.open_at {
             self.bytes.resize(self.open_at + FRAME_HEAD, 0);
-            put_varint(&mut self.bytes, self.wall_millis);
+            put_varint(&mut self.bytes, self.wall.millis(self.now));
             self.encoder = Encoder::default();
         }
         self.encoder.encode(&mut self.bytes, record);
@@ -198,7 +211,7 @@ impl Journal {
     }
 }
 
-/// The body of a frame: when it was begun, milliseconds since 1970, and its records.
+/// The body of a frame: when it was begun, on the log's clock, and its records.
 ///
 /// # Errors
 /// [`BadRecord`] if there is no time.
@@ -264,7 +277,8 @@ mod tests {
 
     fn three() -> (Vec<u8>, usize) {
         let mut journal = Journal::new(NAME);
-        journal.set_wall_millis(1234);
+        journal.set_wall(Wall { zero_millis: 1000 });
+        journal.set_now(Time::from_millis(234));
         let large = [7; 3 * BLOCK];
         let batches = [
             batch(&mut journal, b"one", 2),
@@ -314,7 +328,7 @@ mod tests {
     #[test]
     fn batches_are_bounded_and_a_longer_one_holds_a_single_frame() {
         let mut journal = Journal::new(NAME);
-        journal.set_wall_millis(1234);
+        journal.set_wall(Wall { zero_millis: 1234 });
         let short = std::iter::repeat_n(40_000, 300);
         for size in short.chain([5_000_000, 70_000, 9_000_000, 33_000, 5_000_000]) {
             journal.record(&Record::Message { number: 5, message: message("t", &vec![3; size]) });

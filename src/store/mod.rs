@@ -15,6 +15,7 @@ mod check;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
 mod checkpoint;
+mod clock;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
 mod directory;
@@ -34,6 +35,9 @@ mod recovery;
 mod replay;
 mod restored;
 pub mod rows;
+#[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
+mod salvage;
 pub mod segment;
 #[cfg_attr(feature = "runtime", allow(clippy::disallowed_methods, reason = "the store owns its files"))]
 mod source;
@@ -50,6 +54,7 @@ pub use base::{Base, MemoryBase};
 pub use check::check_rows;
 #[cfg(feature = "runtime")]
 pub use checkpoint::{Checkpoint, Submitter};
+pub use clock::{ALIVE_SECONDS, ClockMark, ClockReading, LogClock, Measure, STEP_MILLIS_MIN};
 #[cfg(feature = "runtime")]
 pub use directory::{SegmentName, StoreDirectory};
 pub use error::StoreError;

@@ -63,7 +63,7 @@ impl Passing {
         while let Some(record) = records.read_next()? {
             match record {
                 Record::Delivery { number, .. } => self.begin(number),
-                Record::Settled { number, .. } => settled.push(number),
+                Record::Settled { number, .. } | Record::Lost { number, .. } => settled.push(number),
                 // What it becomes has to be made of it.
                 Record::Returned { delivery, .. } => {
                     if let Some(fate) = self.fate_mut(delivery) {

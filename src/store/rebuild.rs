@@ -1,8 +1,10 @@
 //! From rows to what each shard of a new start gets.
 
 use super::base::Base;
+use super::clock::latest_end;
 use super::rows::{
-    self, DeliveryRow, Presence, RetainedRow, Row, SessionRow, SubscriptionRow, Table, decode_message,
+    self, DeliveryRow, Presence, RetainedRow, Row, SessionRow, SubscriptionRow, Table, WillRow,
+    decode_message,
 };
 use super::state::{Changes, by_number};
 use super::{
@@ -10,7 +12,7 @@ use super::{
     StoredMessage, StoredWill, Wall,
 };
 use crate::message::Message;
-use crate::session::Will;
+use crate::session::{LossCause, Losses, Will};
 use crate::shard::Homes;
 use crate::time::Time;
 use crate::topic::TopicFilter;
@@ -30,6 +32,8 @@ pub struct RestoredCounts {
     pub deliveries: u64,
     /// Retained messages.
     pub retained: u64,
+    /// Wills of sessions that ended with the broker.
+    pub wills: u64,
     /// Queued and retained messages that expired meanwhile.
     pub expired: u64,
 }
@@ -60,11 +64,16 @@ impl Changes {
         self.end_doubles(base, seed, &mut sessions)?;
         self.restore_subscriptions(base, &mut sessions)?;
         self.restore_held(base, &mut sessions)?;
+        self.restore_losses(base, &mut sessions)?;
         let messages = self.restore_messages(base, wall)?;
-        counts.expired += self.restore_deliveries(base, messages, &mut sessions)?;
+        counts.expired += self.restore_deliveries(base, messages, &mut sessions, wall)?;
         counts.expired += self.restore_retained(base, wall, |message, topic| {
             counts.retained += 1;
             parts[usize::from(homes.home_of(topic))].retained.push(message);
+        })?;
+        self.restore_wills(base, |client_id, will| {
+            counts.wills += 1;
+            parts[usize::from(homes.home_of(client_id))].wills.push(will);
         })?;
         for session in sessions {
             counts.sessions += 1;
@@ -88,7 +97,8 @@ impl Changes {
                 Presence::Left { at_millis } => at_millis,
                 Presence::Connected { epoch } => {
                     epochs.insert(epoch);
-                    self.meta.walls.get(&epoch).copied().unwrap_or(wall.zero_millis)
+                    let alive = self.meta.walls.get(&epoch);
+                    alive.map_or(wall.zero_millis, |&alive| latest_end(alive, wall.zero_millis))
                 }
             };
             sessions.push(RestoredSession {
@@ -101,6 +111,7 @@ impl Changes {
                 subscriptions: Vec::new(),
                 deliveries: Vec::new(),
                 held: Vec::new(),
+                losses: Losses::default(),
             });
         })?;
         // No session refers to the others any more.
@@ -157,6 +168,22 @@ impl Changes {
         Ok(())
     }
 
+    /// In the order of their names.
+    fn restore_wills(&mut self, base: &dyn Base, mut each: impl FnMut(&str, Will)) -> Result<(), StoreError> {
+        let mut bad = Vec::new();
+        self.scan(base, Table::Wills, &[], None, &mut |key, value| match (
+            rows::number_at(key, 0),
+            WillRow::decode(value),
+        ) {
+            (Some(number), Ok(row)) => {
+                each(row.client_id, Will { number, ..restored_will(&row.will) });
+            }
+            _ => bad.push(Row::from_slice(key)),
+        })?;
+        self.drop_bad(Table::Wills, bad);
+        Ok(())
+    }
+
     fn restore_held(&mut self, base: &dyn Base, sessions: &mut [RestoredSession]) -> Result<(), StoreError> {
         let (mut owners, mut bad) = (Owners::of(sessions), Vec::new());
         self.scan(base, Table::Held, &[], None, &mut |key, value| {
@@ -170,6 +197,23 @@ impl Changes {
             }
         })?;
         self.drop_bad(Table::Held, bad);
+        Ok(())
+    }
+
+    fn restore_losses(
+        &mut self,
+        base: &dyn Base,
+        sessions: &mut [RestoredSession],
+    ) -> Result<(), StoreError> {
+        let (mut owners, mut bad) = (Owners::of(sessions), Vec::new());
+        self.scan(base, Table::Losses, &[], None, &mut |key, value| {
+            let owner = rows::number_at(key, 0).and_then(|sid| owners.owner(sid));
+            match (owner, rows::decode_losses(value)) {
+                (Some(session), Ok(losses)) => session.losses = losses,
+                _ => bad.push(Row::from_slice(key)),
+            }
+        })?;
+        self.drop_bad(Table::Losses, bad);
         Ok(())
     }
 
@@ -196,6 +240,7 @@ impl Changes {
         base: &dyn Base,
         mut messages: Messages,
         sessions: &mut [RestoredSession],
+        wall: Wall,
     ) -> Result<u64, StoreError> {
         let mut shared = HashSet::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
         self.scan(base, Table::Counts, &[], None, &mut |key, _| shared.extend(rows::number_at(key, 0)))?;
@@ -227,6 +272,7 @@ impl Changes {
             // What was sent once is finished. [MQTT5-3.3.2-5]
             if state == RestoredState::Queued && message.is_expired(Time::ZERO) {
                 expired.push(Row::from_slice(key));
+                session.losses.note(LossCause::Expired, wall.zero_millis);
                 return;
             }
             session.deliveries.push(RestoredDelivery {
@@ -239,7 +285,13 @@ impl Changes {
                 state,
             });
         })?;
+        let mut losers: Vec<u64> = expired.iter().filter_map(|key| rows::number_at(key, 0)).collect();
+        losers.dedup();
         for session in sessions {
+            if losers.binary_search(&session.sid).is_ok() {
+                let losses = session.losses;
+                self.set(Table::Losses, &rows::key(session.sid), |out| rows::encode_losses(&losses, out));
+            }
             // It is stable: each half stays in its order.
             session.deliveries.sort_by_key(|delivery| delivery.state == RestoredState::Queued);
         }
@@ -327,5 +379,6 @@ fn restored_will(will: &StoredWill<'_>) -> Will {
         message: Message::restored(&will.message, None, 0),
         delay_seconds: will.delay_seconds,
         message_expiry_seconds: will.message_expiry_seconds,
+        number: 0,
     }
 }

@@ -6,14 +6,15 @@
 
 use super::chain::Chain;
 use super::checkpoint::{CHANGES_BYTES_WANTED, Checkpoint};
-use super::directory::{SegmentName, StoreDirectory, remove, sync};
+use super::directory::{SegmentName, StoreDirectory, remove, rename, sync};
 use super::image::{Image, ImageError};
 use super::replay::Replayed;
+use super::salvage::salvage;
 use super::segment::{BLOCK, Header, LogName};
 use super::source::{SegmentFile, Source};
 use super::spares::Spares;
 use super::state::Changes;
-use super::{Restored, RestoredCounts, StoreError, Wall};
+use super::{ClockReading, LogClock, Restored, RestoredCounts, StoreError};
 use crate::shard::SHARDS_MAX;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,6 +29,8 @@ pub struct Recovery {
     pub parts: Vec<Restored>,
     /// What was found.
     pub report: RecoveryReport,
+    /// The log's clock.
+    pub clock: LogClock,
     /// Takes the segments of the logs over.
     pub checkpoint: Checkpoint,
 }
@@ -53,6 +56,8 @@ pub struct RecoveryReport {
     pub bad_rows: u64,
     /// What was damaged.
     pub damage: Vec<Damage>,
+    /// The checkpoint does not tell any more which segments it has.
+    pub(super) has_lost_meta: bool,
 }
 
 /// Something that could not be read. Displayed, it is a sentence for an operator.
@@ -79,10 +84,12 @@ impl fmt::Display for Damage {
 }
 
 const MEANS_RECORDS: &str = "changes to sessions, queued and retained messages that it held are lost";
-const MEANS_CHECKPOINT: &str = "sessions and retained messages that are not in the log are lost";
+const MEANS_CHECKPOINT: &str =
+    "sessions, queued and retained messages that were in the part that can't be read are lost";
+const MEANS_NOTHING: &str = "nothing is lost, but the disk may be failing";
 
-/// Reads everything, and starts the checkpoint's thread. `shards` and `seed` are those of this run, `wall`
-/// its clock, whose zero is now.
+/// Reads everything, and starts the checkpoint's thread. `shards` and `seed` are those of this run. `now` was read at
+/// the zero of its clock; without it nothing has expired, which is for a broker to tell.
 ///
 /// # Errors
 /// [`StoreError`] if files can't be read or written. Damage is none.
@@ -90,18 +97,18 @@ pub fn recover(
     directory: &StoreDirectory,
     shards: usize,
     seed: u64,
-    wall: Wall,
+    now: Option<ClockReading>,
 ) -> Result<Recovery, StoreError> {
     let mut report = RecoveryReport::default();
     let mut image = open_image(directory, &mut report)?;
     let found = report.clone();
-    match recover_from(directory, &mut image, shards, seed, wall, report, true) {
+    match recover_from(directory, &mut image, shards, seed, now, report, true) {
         Ok(recovered) => recovered.finish(directory, image, shards),
         // A full disk must not keep a broker from starting that has the memory for what is not written.
         Err(Interrupted::Commit(_)) => {
             drop(image);
             image = Image::open(&directory.checkpoint())?;
-            match recover_from(directory, &mut image, shards, seed, wall, found, false) {
+            match recover_from(directory, &mut image, shards, seed, now, found, false) {
                 Ok(recovered) => recovered.finish(directory, image, shards),
                 Err(Interrupted::Commit(error) | Interrupted::Other(error)) => Err(error),
             }
@@ -130,6 +137,7 @@ struct Recovered {
     report: RecoveryReport,
     /// Of this run.
     epoch: u64,
+    clock: LogClock,
     /// Segments whose changes are not in the checkpoint.
     pending: Vec<PathBuf>,
 }
@@ -140,12 +148,12 @@ fn recover_from(
     image: &mut Image,
     shards: usize,
     seed: u64,
-    wall: Wall,
+    now: Option<ClockReading>,
     mut report: RecoveryReport,
     commits: bool,
 ) -> Result<Recovered, Interrupted> {
     let epoch = directory.highest_epoch()?;
-    let mut tail = Tail::new(directory, Changes::new(image)?, !report.damage.is_empty());
+    let mut tail = Tail::new(directory, Changes::new(image)?, report.has_lost_meta);
     for name in directory.segments()? {
         tail.apply(image, &name, &mut report)?;
         if commits && tail.changes.bytes() > CHANGES_BYTES_WANTED {
@@ -155,7 +163,8 @@ fn recover_from(
     }
     tail.resolve(image, &mut report)?;
     let Tail { mut changes, applied, idle, damaged, .. } = tail;
-    let (parts, restored) = changes.restore(image, shards, seed, wall)?;
+    let clock = now.map_or_else(LogClock::default, |now| changes.log_clock(now));
+    let (parts, restored) = changes.restore(image, shards, seed, clock.wall)?;
     report.restored = restored;
     report.ignored = changes.ignored();
     report.bad_rows = changes.bad_rows();
@@ -173,37 +182,43 @@ fn recover_from(
         remove(path)?;
     }
     sync(&directory.log())?;
-    Ok(Recovered { changes, parts, report, epoch, pending })
+    Ok(Recovered { changes, parts, report, epoch, clock, pending })
 }
 
 impl Recovered {
     fn finish(self, directory: &StoreDirectory, image: Image, shards: usize) -> Result<Recovery, StoreError> {
-        let Recovered { changes, parts, report, epoch, pending } = self;
+        let Recovered { changes, parts, report, epoch, clock, pending } = self;
         let spares = Spares::new(epoch, shards);
         let checkpoint = Checkpoint::start(image, changes, pending, directory.damaged(), spares)?;
-        Ok(Recovery { epoch, parts, report, checkpoint })
+        Ok(Recovery { epoch, parts, report, clock, checkpoint })
     }
 }
 
-/// Opens the checkpoint, or begins a new one in the place of one that can't be read.
+/// Opens the checkpoint; or, if it can't be opened, a new one with what can be read of it.
 fn open_image(directory: &StoreDirectory, report: &mut RecoveryReport) -> Result<Image, StoreError> {
     let path = directory.checkpoint();
-    match Image::open(&path) {
-        Ok(image) => Ok(image),
-        Err(ImageError::Other(error)) => Err(error),
-        Err(ImageError::Damaged(error)) => {
-            let aside = directory.set_aside(&path)?;
-            remove(&path)?;
-            sync(directory.path())?;
-            report.damage.push(Damage {
-                path: path.clone(),
-                aside: Some(aside),
-                what: error.cause.to_string(),
-                means: MEANS_CHECKPOINT,
-            });
-            Ok(Image::open(&path)?)
-        }
-    }
+    let error = match Image::open(&path) {
+        Ok(image) => return Ok(image),
+        Err(ImageError::Other(error)) => return Err(error),
+        Err(ImageError::Damaged(error)) => error,
+    };
+    let aside = directory.set_aside(&path)?;
+    // The damaged one keeps its name until all that can be read of it is elsewhere.
+    let unfinished = directory.unfinished_checkpoint();
+    remove(&unfinished)?;
+    let mut image = Image::open(&unfinished)?;
+    let salvaged = salvage(&path, &mut image)?;
+    drop(image);
+    rename(&unfinished, &path)?;
+    sync(directory.path())?;
+    report.has_lost_meta = !salvaged.has_meta;
+    report.damage.push(Damage {
+        path: path.clone(),
+        aside: Some(aside),
+        what: format!("{}; {salvaged}", error.cause),
+        means: if salvaged.tally.lost == 0 && salvaged.has_meta { MEANS_NOTHING } else { MEANS_CHECKPOINT },
+    });
+    Ok(Image::open(&path)?)
 }
 
 /// The segments that are not in the checkpoint.

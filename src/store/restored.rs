@@ -2,7 +2,7 @@
 
 use crate::message::Message;
 use crate::packet::{ProtocolVersion, QoS};
-use crate::session::Will;
+use crate::session::{Losses, Will};
 use crate::topic::SubscriptionOptions;
 use std::sync::Arc;
 
@@ -17,6 +17,8 @@ pub struct Restored {
     pub sessions: Vec<RestoredSession>,
     /// Retained messages whose topic names are at home on the shard, with their stamps.
     pub retained: Vec<Message>,
+    /// Wills of clients at home on the shard whose sessions ended with the broker: they are due.
+    pub wills: Vec<Will>,
 }
 
 /// A session.
@@ -30,8 +32,8 @@ pub struct RestoredSession {
     pub version: ProtocolVersion,
     /// Session Expiry Interval, seconds; above 0.
     pub expiry_seconds: u32,
-    /// When its connection ended, milliseconds since 1970. One that was connected when the broker ended has
-    /// the time of the last sign of life of the broker.
+    /// When its connection ended, on the log's clock. For one that was connected when the broker ended that is not
+    /// known: it is the latest that it can have been.
     pub left_at_millis: u64,
     /// The will that is to be published, `delay_seconds` after `left_at_millis`.
     pub will: Option<Will>,
@@ -42,6 +44,8 @@ pub struct RestoredSession {
     pub deliveries: Vec<RestoredDelivery>,
     /// QoS 2 packet identifiers that wait for PUBREL, and the length of each message's payload.
     pub held: Vec<(u16, usize)>,
+    /// What it has lost since its client was told last.
+    pub losses: Losses,
 }
 
 /// A subscription.

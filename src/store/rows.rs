@@ -3,9 +3,12 @@
 //! Numbers in keys are big-endian, so that rows lie in the order of their numbers. A value is read by
 //! [`Decoder`] like a record; one that can't be read is [`BadRecord`], never a panic.
 
-use super::record::{bad, options_byte, options_of, put_bytes, put_message, put_option, put_varint};
-use super::{BadRecord, Decoder, StoredMessage, StoredWill};
+use super::record::{
+    bad, options_byte, options_of, put_bytes, put_clock, put_counts, put_message, put_varint, put_will,
+};
+use super::{BadRecord, ClockMark, Decoder, StoredMessage, StoredWill};
 use crate::packet::{ProtocolVersion, QoS};
+use crate::session::Losses;
 use crate::topic::SubscriptionOptions;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -36,11 +39,15 @@ pub enum Table {
     Intents = 8,
     /// number, shard → nothing.
     Seen = 9,
+    /// sid → [`Losses`]; no row if there are none.
+    Losses = 10,
+    /// number → [`WillRow`].
+    Wills = 11,
 }
 
 impl Table {
     /// All of them; each stands at the place of its discriminant.
-    pub const ALL: [Table; 10] = [
+    pub const ALL: [Table; 12] = [
         Table::Meta,
         Table::Sessions,
         Table::Subscriptions,
@@ -51,6 +58,8 @@ impl Table {
         Table::Retained,
         Table::Intents,
         Table::Seen,
+        Table::Losses,
+        Table::Wills,
     ];
 
     /// What it is called in the file.
@@ -66,6 +75,8 @@ impl Table {
             Table::Retained => "retained",
             Table::Intents => "intents",
             Table::Seen => "seen",
+            Table::Losses => "losses",
+            Table::Wills => "wills",
         }
     }
 
@@ -129,7 +140,7 @@ pub enum Presence {
     },
     /// It is not.
     Left {
-        /// Since when, milliseconds since 1970.
+        /// Since when, on the log's clock.
         at_millis: u64,
     },
 }
@@ -166,9 +177,7 @@ impl<'a> SessionRow<'a> {
         put_bytes(out, self.client_id.as_bytes());
         out.push(u8::from(self.will.is_some()));
         if let Some(will) = &self.will {
-            put_message(out, &will.message);
-            put_varint(out, u64::from(will.delay_seconds));
-            put_option(out, will.message_expiry_seconds.map(u64::from));
+            put_will(out, will);
         }
     }
 
@@ -188,11 +197,7 @@ impl<'a> SessionRow<'a> {
             client_id: decoder.text()?,
             will: match decoder.byte()? {
                 0 => None,
-                _ => Some(StoredWill {
-                    message: decoder.message()?,
-                    delay_seconds: decoder.varint32()?,
-                    message_expiry_seconds: decoder.option32()?,
-                }),
+                _ => Some(decoder.will()?),
             },
         };
         whole(decoder, row)
@@ -355,6 +360,46 @@ impl<'a> IntentRow<'a> {
     }
 }
 
+pub(super) fn encode_losses(losses: &Losses, out: &mut Vec<u8>) {
+    put_counts(out, losses.counts());
+    let (first_millis, last_millis) = losses.times_millis();
+    put_varint(out, first_millis);
+    put_varint(out, last_millis);
+}
+
+/// Reads the value of what a session has lost.
+pub(super) fn decode_losses(value: &[u8]) -> Result<Losses, BadRecord> {
+    let mut decoder = Decoder::new(value);
+    let losses = Losses::new(decoder.counts()?, decoder.varint()?, decoder.varint()?);
+    whole(decoder, losses)
+}
+
+/// The will of a connection whose session ends with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WillRow<'a> {
+    /// Client identifier.
+    pub client_id: &'a str,
+    /// The will.
+    pub will: StoredWill<'a>,
+}
+
+impl<'a> WillRow<'a> {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        put_bytes(out, self.client_id.as_bytes());
+        put_will(out, &self.will);
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// [`BadRecord`] if it is none.
+    pub fn decode(value: &'a [u8]) -> Result<WillRow<'a>, BadRecord> {
+        let mut decoder = Decoder::new(value);
+        let row = WillRow { client_id: decoder.text()?, will: decoder.will()? };
+        whole(decoder, row)
+    }
+}
+
 /// Reads the value of a message.
 pub(super) fn decode_message(value: &[u8]) -> Result<StoredMessage<'_>, BadRecord> {
     let mut decoder = Decoder::new(value);
@@ -395,13 +440,15 @@ pub struct Meta {
     pub shards: u16,
     /// Seed of that epoch.
     pub seed: u64,
-    /// Epoch → the latest time of a frame, milliseconds since 1970: the last sign of life of that start, for
-    /// the sessions that were connected then.
+    /// Epoch → the latest time of a frame, on the log's clock: the last sign of life of that start, for the
+    /// sessions that were connected then.
     pub walls: BTreeMap<u64, u64>,
     /// Of this epoch: shard → how far its log is applied.
     pub logs: BTreeMap<u16, LogMark>,
     /// Of this epoch: shard → the highest number of an intent in its log.
     pub intents: BTreeMap<u16, u64>,
+    /// What the machine's clocks said last.
+    pub clock: Option<ClockMark>,
 }
 
 /// The key of the only row of [`Table::Meta`].
@@ -430,6 +477,9 @@ impl Meta {
             put_varint(out, u64::from(shard));
             put_varint(out, number);
         }
+        if let Some(mark) = &self.clock {
+            put_clock(out, mark);
+        }
     }
 
     pub(super) fn decode(value: &[u8]) -> Result<Meta, BadRecord> {
@@ -456,6 +506,10 @@ impl Meta {
         for _ in 0..decoder.varint()? {
             meta.intents.insert(shard(decoder.varint()?)?, decoder.varint()?);
         }
+        // An earlier version had none.
+        if !decoder.is_at_end() {
+            meta.clock = Some(decoder.clock()?);
+        }
         whole(decoder, meta)
     }
 }
@@ -466,6 +520,7 @@ fn shard(number: u64) -> Result<u16, BadRecord> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ClockReading;
     use super::super::record::tests::message;
     use super::*;
     use smallvec::smallvec;
@@ -492,6 +547,14 @@ mod tests {
             assert_eq!(SessionRow::decode(&bytes), Ok(row));
             assert!((0..bytes.len()).all(|len| SessionRow::decode(&bytes[..len]).is_err()));
         }
+        let losses = Losses::new([1, 0, u32::MAX, 300], 7, u64::MAX);
+        let bytes = encoded(|out| encode_losses(&losses, out));
+        assert_eq!(decode_losses(&bytes), Ok(losses));
+        assert!((0..bytes.len()).all(|len| decode_losses(&bytes[..len]).is_err()));
+        let row = WillRow { client_id: "ä", will };
+        let bytes = encoded(|out| row.encode(out));
+        assert_eq!(WillRow::decode(&bytes), Ok(row));
+        assert!((0..bytes.len()).all(|len| WillRow::decode(&bytes[..len]).is_err()));
         let row = RetainedRow { stamp: 7, message };
         let bytes = encoded(|out| row.encode(out));
         assert_eq!(RetainedRow::decode(b"a/b", &bytes), Ok(row));
@@ -540,9 +603,16 @@ mod tests {
             walls: [(1, 10), (2, 20)].into(),
             logs: [(0, LogMark { number: 3, last_sequence: 4 }), (127, LogMark::default())].into(),
             intents: [(5, 6)].into(),
+            clock: None,
         };
+        let earlier = encoded(|out| meta.encode(out));
+        assert_eq!(Meta::decode(&earlier), Ok(meta.clone()));
+        assert!((0..earlier.len()).all(|len| Meta::decode(&earlier[..len]).is_err()));
+        let reading = ClockReading { wall_millis: 0, boot: u64::MAX, boot_millis: 1 };
+        let meta = Meta { clock: Some(ClockMark { at_millis: 9, reading }), ..meta };
         let bytes = encoded(|out| meta.encode(out));
         assert_eq!(Meta::decode(&bytes), Ok(meta));
-        assert!((0..bytes.len()).all(|len| Meta::decode(&bytes[..len]).is_err()));
+        let cut = (0..bytes.len()).filter(|&len| len != earlier.len());
+        assert!(cut.clone().all(|len| Meta::decode(&bytes[..len]).is_err()));
     }
 }

@@ -9,10 +9,11 @@ use super::passing::Passing;
 use super::record::put_message;
 use super::rows::{
     self, DeliveryRow, IntentRow, LogMark, META_KEY, Meta, Presence, RetainedRow, Row, SessionRow,
-    SubscriptionRow, Table, decode_message,
+    SubscriptionRow, Table, WillRow, decode_message,
 };
 use super::segment::{Header, LogName};
-use super::{BadRecord, Record, StoreError, StoredMessage, open_body};
+use super::{BadRecord, ClockReading, LogClock, Record, StoreError, StoredMessage, open_body};
+use crate::session::Losses;
 use ahash::RandomState;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
@@ -97,6 +98,16 @@ impl Changes {
         &self.meta
     }
 
+    /// The time of the last frame, on the log's clock.
+    pub fn last_millis(&self) -> Option<u64> {
+        self.meta.walls.values().copied().max()
+    }
+
+    /// The log's clock of a start; `now` was read at the zero of the broker's clock.
+    pub fn log_clock(&self, now: ClockReading) -> LogClock {
+        LogClock::resume(self.last_millis(), self.meta.clock, now)
+    }
+
     /// Records that named what is not there.
     pub fn ignored(&self) -> u64 {
         self.ignored
@@ -173,6 +184,15 @@ impl Changes {
         let mut messages: SmallVec<[(u64, StoredMessage<'_>); 4]> = SmallVec::new();
         while let Ok(Some(record)) = records.read_next() {
             match record {
+                Record::Lost { sid, number, cause, count } => {
+                    self.raise(number);
+                    self.change_losses(base, sid, |losses| losses.set(cause, count, millis))?;
+                    if number != 0 && !self.passing.contains(number) {
+                        let was_there = self.settle(base, &rows::delivery_key(sid, number))?;
+                        self.ignored += u64::from(!was_there);
+                    }
+                    continue;
+                }
                 Record::Message { number, message } => {
                     self.raise(number);
                     messages.push((number, message));
@@ -280,8 +300,9 @@ impl Changes {
                 }
                 Ok(())
             }
-            // `apply_frame` adds it with its first delivery.
-            Record::Message { .. } => Ok(()),
+            // `apply_frame` adds it with its first delivery, and knows when a message was lost.
+            Record::Message { .. } | Record::Lost { .. } => Ok(()),
+            Record::LossesTold { sid, left } => self.change_losses(base, *sid, |losses| losses.leave(*left)),
             Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group } => {
                 let row = DeliveryRow {
                     message: *message,
@@ -355,6 +376,25 @@ impl Changes {
                 Ok(())
             }
             Record::Alive => Ok(()),
+            Record::Clock(mark) => {
+                if self.meta.clock.is_none_or(|last| last.at_millis <= mark.at_millis) {
+                    self.meta.clock = Some(*mark);
+                }
+                Ok(())
+            }
+            Record::Will { number, client_id, will } => {
+                self.raise(*number);
+                let row = WillRow { client_id, will: *will };
+                self.set(Table::Wills, &rows::key(*number), |out| row.encode(out));
+                Ok(())
+            }
+            Record::WillOver { number } => {
+                self.raise(*number);
+                let was_there = self.has_row(base, Table::Wills, &rows::key(*number))?;
+                self.ignored += u64::from(!was_there);
+                self.remove(Table::Wills, &rows::key(*number));
+                Ok(())
+            }
         }
     }
 
@@ -398,6 +438,30 @@ impl Changes {
         Ok(())
     }
 
+    /// Changes what a session has lost.
+    fn change_losses(
+        &mut self,
+        base: &dyn Base,
+        sid: u64,
+        change: impl FnOnce(&mut Losses),
+    ) -> Result<(), StoreError> {
+        if !self.knows(base, sid)? {
+            return Ok(());
+        }
+        let key = rows::key(sid);
+        let before = self.row(base, Table::Losses, &key)?;
+        let decoded = before.as_deref().map(rows::decode_losses);
+        self.bad_rows += u64::from(matches!(decoded, Some(Err(_))));
+        let mut losses = decoded.and_then(Result::ok).unwrap_or_default();
+        change(&mut losses);
+        if !losses.is_empty() {
+            self.set(Table::Losses, &key, |out| rows::encode_losses(&losses, out));
+        } else if before.is_some() {
+            self.remove(Table::Losses, &key);
+        }
+        Ok(())
+    }
+
     /// Removes a session with all that is its.
     pub(super) fn end_session(&mut self, base: &dyn Base, sid: u64) -> Result<(), StoreError> {
         if !self.knows(base, sid)? {
@@ -405,6 +469,9 @@ impl Changes {
         }
         self.sessions.insert(sid, false);
         self.remove(Table::Sessions, &rows::key(sid));
+        if self.has_row(base, Table::Losses, &rows::key(sid))? {
+            self.remove(Table::Losses, &rows::key(sid));
+        }
         for table in [Table::Subscriptions, Table::Held] {
             for key in self.keys_of(base, table, sid)? {
                 self.remove(table, &key);

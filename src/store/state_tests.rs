@@ -13,6 +13,7 @@ use super::super::{MemoryBase, Restored, RestoredSession, Wall, check_rows};
 use super::*;
 use crate::message::Message;
 use crate::packet::{ProtocolVersion, QoS};
+use crate::session::Will;
 use crate::topic::SubscriptionOptions;
 use smallvec::SmallVec;
 
@@ -73,6 +74,9 @@ pub(in crate::store) fn described(parts: &[Restored]) -> Vec<String> {
         retained.map(|message| format!("retained {}", text_of(message))).collect();
     retained.sort();
     lines.append(&mut retained);
+    let mut wills: Vec<_> = parts.iter().flat_map(|part| &part.wills).collect();
+    wills.sort_by_key(|will| will.number);
+    lines.extend(wills.into_iter().map(|will| format!("will {}{}", will.number, described_will(will))));
     lines
 }
 
@@ -82,8 +86,7 @@ fn described_session(session: &RestoredSession) -> String {
         session.sid, session.client_id, session.version, session.expiry_seconds, session.left_at_millis
     );
     if let Some(will) = &session.will {
-        let delay = will.delay_seconds;
-        line += &format!(" will {} {delay} {:?}", text_of(&will.message), will.message_expiry_seconds);
+        line += &described_will(will);
     }
     for row in &session.subscriptions {
         line += &format!(" [{} {:?} {}]", row.filter, row.options, row.subscription_id);
@@ -97,7 +100,15 @@ fn described_session(session: &RestoredSession) -> String {
     for (packet_id, bytes) in &session.held {
         line += &format!(" held {packet_id} {bytes}");
     }
+    if !session.losses.is_empty() {
+        line += &format!(" lost {:?}", session.losses);
+    }
     line
+}
+
+fn described_will(will: &Will) -> String {
+    let delay = will.delay_seconds;
+    format!(" will {} {delay} {:?}", text_of(&will.message), will.message_expiry_seconds)
 }
 
 fn text_of(message: &Message) -> String {

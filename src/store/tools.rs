@@ -6,12 +6,14 @@ use super::directory::StoreDirectory;
 use super::image::{Image, ImageError};
 use super::recovery::{Kind, RecoveryReport, Tail, kind_of, recover};
 use super::rows::{
-    self, DeliveryRow, Meta, Presence, RetainedRow, SessionRow, SubscriptionRow, Table, decode_message,
+    self, DeliveryRow, Meta, Presence, RetainedRow, SessionRow, SubscriptionRow, Table, WillRow,
+    decode_message,
 };
+use super::salvage::look;
 use super::segment::{Header, Place, Walk};
 use super::source::{SegmentFile, Source};
 use super::state::Changes;
-use super::{StoreError, StoredMessage, Wall, open_body};
+use super::{StoreError, StoredMessage, open_body};
 use std::io::Write;
 use std::path::Path;
 
@@ -35,8 +37,10 @@ pub fn verify(path: &Path, out: &mut impl Write) -> Result<bool, StoreError> {
             lines.extend(wrong);
         }
         Some(Err(error)) => {
+            // What it has of the log is not known.
             (is_sound, has_lost_image) = (false, true);
-            lines.push(format!("{}: damaged: {}", directory.checkpoint().display(), error.cause));
+            let found = look(&directory.checkpoint())?;
+            lines.push(format!("{}: damaged: {}; {found}", directory.checkpoint().display(), error.cause));
         }
         None => lines.push(format!("{}: there is none", directory.checkpoint().display())),
     }
@@ -82,7 +86,7 @@ pub fn verify(path: &Path, out: &mut impl Write) -> Result<bool, StoreError> {
     Ok(is_sound)
 }
 
-/// Writes a line for each session, subscription, queued message and retained message, as a start would find
+/// Writes a line for each session, its losses, subscription, queued message and retained message, as a start would find
 /// them; of payloads, their length only. Nothing is changed.
 ///
 /// # Errors
@@ -113,7 +117,7 @@ pub fn dump(path: &Path, out: &mut impl Write) -> Result<(), StoreError> {
 pub fn repair(path: &Path, out: &mut impl Write) -> Result<(), StoreError> {
     let directory = open(path)?;
     // At this time nothing has expired: that is for the broker to tell.
-    let recovery = recover(&directory, 1, 0, Wall { zero_millis: 0 })?;
+    let recovery = recover(&directory, 1, 0, None)?;
     let report = recovery.report;
     recovery.checkpoint.stop();
     for damage in &report.damage {
@@ -235,6 +239,15 @@ impl<W: Write> Printer<'_, W> {
                 row.client_id, row.version, row.expiry_seconds
             ))
         })?;
+        self.table(Table::Losses, |key, value| {
+            let (sid, losses) = (rows::number_at(key, 0)?, rows::decode_losses(value).ok()?);
+            let [queue_full, expired, too_large, withdrawn] = losses.counts();
+            let (first, last) = losses.times_millis();
+            Some(format!(
+                "lost {sid} queue_full={queue_full} expired={expired} too_large={too_large} \
+                 withdrawn={withdrawn} first_millis={first} last_millis={last}"
+            ))
+        })?;
         self.table(Table::Subscriptions, |key, value| {
             let (sid, row) = (rows::number_at(key, 0)?, SubscriptionRow::decode(value).ok()?);
             Some(format!(
@@ -269,6 +282,10 @@ impl<W: Write> Printer<'_, W> {
         self.table(Table::Retained, |key, value| {
             let row = RetainedRow::decode(key, value).ok()?;
             Some(format!("retained {} stamp={}", shown(&row.message), row.stamp))
+        })?;
+        self.table(Table::Wills, |key, value| {
+            let (number, row) = (rows::number_at(key, 0)?, WillRow::decode(value).ok()?);
+            Some(format!("will {number} client={:?} {}", row.client_id, shown(&row.will.message)))
         })
     }
 

@@ -1,8 +1,9 @@
 use super::super::Record;
-use super::super::recovery::tests::{Log, Scratch, WALL};
+use super::super::recovery::tests::{Log, Scratch};
 use super::super::state::tests::{delivery, session, stored, subscribed};
 use super::*;
 use crate::packet::QoS;
+use crate::session::LossCause;
 use std::fs;
 use std::path::PathBuf;
 
@@ -18,10 +19,11 @@ fn filled(scratch: &Scratch) -> PathBuf {
     let mut log = Log::new(&directory, 1, 0);
     log.frame(1, &[session(4, "new\nline"), subscribed(4, "t/#", QoS::AtLeastOnce)]);
     log.write();
-    recover(&directory, 2, 9, WALL).unwrap().checkpoint.stop();
+    recover(&directory, 2, 9, None).unwrap().checkpoint.stop();
     let mut log = Log::new(&directory, 2, 0);
     let message = stored("t/1", b"SECRET", QoS::AtLeastOnce);
     log.frame(2, &[Record::Message { number: 8, message }, delivery(4, 12, 8)]);
+    log.frame(2, &[Record::Lost { sid: 4, number: 0, cause: LossCause::QueueFull, count: 6 }]);
     log.frame(2, &[Record::Held { sid: 4, packet_id: 9, payload_bytes: 77 }]);
     log.frame(2, &[Record::Retained { stamp: 3, message }]);
     log.seal()
@@ -39,9 +41,11 @@ fn a_dump_has_a_line_for_everything_and_no_payload() {
     filled(&scratch);
     let first = text(|out| dump(&scratch.0, out).unwrap());
     let kinds: Vec<&str> = first.lines().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(kinds, ["session", "subscription", "delivery", "held", "retained"], "{first}");
+    assert_eq!(kinds, ["session", "lost", "subscription", "delivery", "held", "retained"], "{first}");
     assert!(first.contains(r#"client="new\nline""#) && first.contains("payload_bytes=6"), "{first}");
     assert!(!first.contains("SECRET"));
+    let lost = "lost 4 queue_full=6 expired=0 too_large=0 withdrawn=0 first_millis=2 last_millis=2";
+    assert!(first.contains(lost), "{first}");
     assert_eq!(text(|out| dump(&scratch.0, out).unwrap()), first, "nothing was changed");
 }
 
@@ -50,7 +54,7 @@ fn verify_tells_a_sound_store_from_a_damaged_one() {
     let scratch = Scratch::new();
     let segment = filled(&scratch);
     let told = text(|out| assert!(verify(&scratch.0, out).unwrap()));
-    assert!(told.contains("checkpoint.redb: sound") && told.contains("3 frames, 4 records"), "{told}");
+    assert!(told.contains("checkpoint.redb: sound") && told.contains("4 frames, 5 records"), "{told}");
     flip(&segment, 2 * 4096 + 20);
     let told = text(|out| assert!(!verify(&scratch.0, out).unwrap()));
     assert!(told.contains("damaged: bytes 8192 to 12288"), "{told}");

@@ -1,16 +1,16 @@
-//! Deadlines that survive a restart are on the wall clock.
+//! Deadlines that survive a restart are on the log's clock.
 
 use crate::time::Time;
 
-/// The wall clock, milliseconds since 1970, at the zero of the broker's own clock.
+/// The log's clock ([`LogClock`](super::LogClock)), about milliseconds since 1970, at the zero of the broker's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wall {
-    /// Milliseconds since 1970 at [`Time::ZERO`].
+    /// The log's clock at [`Time::ZERO`], milliseconds.
     pub zero_millis: u64,
 }
 
 impl Wall {
-    /// Milliseconds since 1970 at this point of the broker's clock.
+    /// The log's clock at this point of the broker's, milliseconds.
     pub fn millis(self, time: Time) -> u64 {
         self.zero_millis.saturating_add(time.as_millis())
     }

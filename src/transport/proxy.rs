@@ -17,6 +17,8 @@ pub use trusted::{NotAnAddressRange, TrustedAddresses};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::tls::is_user_name;
+
 /// Largest header of version 1 in bytes, its CRLF included.
 pub const V1_BYTES_MAX: usize = 107;
 /// Largest header of version 2 in bytes. The protocol's length field could say 64 KiB; balancers send less than 1.
@@ -241,7 +243,8 @@ fn v2_tls(blocks: &[u8]) -> Result<Option<ProxyTls>, ProxyFailure> {
         return Ok(None);
     }
     Ok(Some(ProxyTls {
-        common_name: common_name.filter(|name| !name.is_empty()),
+        // As of a certificate that we look at ourselves: see `is_user_name`.
+        common_name: common_name.filter(|name| is_user_name(name)),
         verified: client & CLIENT_CERTIFICATE != 0 && verify == [0; 4],
     }))
 }
@@ -438,6 +441,11 @@ mod tests {
         let anonymous = Some(ProxyTls { common_name: None, verified: false });
         assert_eq!(tls(0x01, 0, b""), anonymous);
         assert_eq!(tls(0x01, 0, &block(TLV_SSL_CN, b"")), anonymous);
+        for name in [&b"ad\0min"[..], b"ad\nmin", b"\x1b[31m", b"\x7f", "a\u{85}b".as_bytes()] {
+            let said = tls(0x07, 0, &block(TLV_SSL_CN, name));
+            let nameless = ProxyTls { common_name: None, verified: true };
+            assert_eq!(said, Some(nameless), "as one without: {name:?}");
+        }
     }
 
     #[test]

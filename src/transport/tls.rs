@@ -12,16 +12,18 @@ mod certificates;
 mod compact;
 mod config;
 mod connection;
+mod dated;
 mod error;
 mod hello;
 mod identity;
 mod undated;
+mod validity;
 
-pub use config::{
-    CertificateAndKey, ClientCertificate, EXPIRY_NOTICE_DAYS, TlsConfig, TlsSettings, TlsVersion,
-};
+pub use config::{CertificateAndKey, ClientCertificate, TlsConfig, TlsSettings, TlsVersion};
 pub use error::{LoadFailure, Spoken, TlsError, TlsFailure};
 pub use identity::ClientIdentity;
+pub(crate) use identity::is_user_name;
+pub use validity::EXPIRY_NOTICE_DAYS;
 
 use rustls::{HandshakeKind, ProtocolVersion};
 

@@ -84,7 +84,8 @@ fn who_asks_for_all_retained_messages_again_and_again_and_does_not_read_costs_a_
 
 #[test]
 fn what_comes_before_connect_is_whole_costs_a_bound_and_has_an_end() {
-    let rest = "[limits]\nhandshakes = 40\nconnect_seconds = 2\n[runtime]\nshards = 2\n";
+    let rest = "[limits]\nhandshakes = 40\nconnect_seconds = 2\nconnect_bytes_unnamed = 131072\n\
+                [runtime]\nshards = 2\n";
     let running = Running::start("handshakes", rest);
     let before = running.memory_kib();
     // A CONNECT of 100,000 bytes, of which the last is missing.
@@ -145,7 +146,10 @@ fn wrong_password_takes_no_session_over_and_of_a_crowd_one_client_is_left() {
 fn login_that_waits_for_its_check_holds_up_nobody() {
     // A hash that takes long, and many that want it checked at once.
     let users = passwords("attacks-slow", &[("alice", "wonder")]);
-    let rest = format!("[runtime]\nshards = 1\n[auth]\npassword_file = {users:?}\n");
+    let rest = format!(
+        "allow_anonymous = true\n[runtime]\nshards = 1\n[auth]\npassword_file = {users:?}\n\
+             [gate]\ndelay_milliseconds = 0\n"
+    );
     let running = Running::start("slow-logins", &rest);
     let mut other: Client = running.client("other");
     other.subscribe("a", 1);

@@ -1,10 +1,14 @@
 //! What stands before MQTT on a listener: PROXY header, TLS and WebSocket, as clients from outside meet them.
 
+mod anonymous;
+mod certificates;
+mod files;
 mod identity;
 pub(crate) mod pki;
 mod proxy;
 mod rates;
 mod reload;
+mod signals;
 mod tls;
 mod unix;
 mod websocket;

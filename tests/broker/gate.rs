@@ -186,7 +186,7 @@ fn address_that_connects_too_fast_is_slowed_down_over_all_shards() {
 
 #[test]
 fn behind_a_load_balancer_the_address_of_the_client_counts() {
-    let rest = "proxy_trusted = [\"127.0.0.0/8\"]\n[runtime]\nshards = 2\n\
+    let rest = "proxy_trusted = [\"127.0.0.0/8\"]\nallow_anonymous = true\n[runtime]\nshards = 2\n\
                 [gate]\nbanned = [\"203.0.113.7\", \"127.0.0.0/8\"]\nflap_connections = 2\n";
     let running = Running::start("gate-proxy", rest);
     let through = |client: &str, id: &str| {

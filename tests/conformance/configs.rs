@@ -10,6 +10,16 @@ pub const TIGHT: Config = Config {
            subscriptions_per_client = 3\ntopic_levels = 8\nretained_messages = 70\n",
 };
 
+/// Queues of ten messages, of which the oldest makes room for one more.
+pub const DROP_OLDEST: Config =
+    Config { name: "DROP_OLDEST", text: "[limits]\nsession_queue_messages = 10\n" };
+
+/// Queues of ten messages that refuse one more.
+pub const REFUSE: Config = Config {
+    name: "REFUSE",
+    text: "[limits]\nsession_queue_messages = 10\nsession_queue_policy = \"refuse\"\n",
+};
+
 /// A short keep alive of the server's own.
 pub const KEEP_ALIVE: Config =
     Config { name: "KEEP_ALIVE", text: "[protocol]\nkeep_alive_seconds_max = 2\n" };

@@ -108,6 +108,7 @@ scenarios! {
         order_holds_from_the_queue_into_live_traffic
         stuck_subscriber_delays_nobody
         queue_of_an_absent_client_is_bounded
+        full_queue_ends_no_publisher
     }
     properties {
         properties_are_forwarded_unaltered

@@ -64,9 +64,14 @@ impl Sim {
     /// CONNACK has come.
     pub fn resume(&mut self, client: usize, link: usize, present: bool) {
         self.clients[client].up = true;
-        if !present {
+        // [MQTT5-3.1.2-4]: a clean start whose CONNACK never came has ended the session too, unless the power went
+        // before that was durable.
+        let session = self.audits[&link].session;
+        let is_doubtful = session.is_some_and(|session| self.books.sessions[session].doubtful);
+        if !present || (self.clients[client].session != session && !is_doubtful) {
             self.clients[client].forget();
         }
+        self.clients[client].session = session;
         self.clients[client].is_brief = !self.clients[client].lasting;
         if self.clients[client].plan.keep_alive > 0 {
             self.keep_alive(client, link);
@@ -133,16 +138,10 @@ impl Sim {
         let count = session.got.entry(number).or_default();
         *count += 1;
         if *count > 1 {
-            // Known: one subscriber refused it for want of disk, the others got it, and its publisher, who did
-            // not hear of the refusal, sends it again. And when the disk has failed, it sends on what it can't
-            // remember.
-            let known = self.books.store_was_full && !self.books.cuts.is_empty();
             let first = publication.first().unwrap_or(0);
             let was_below = session.sent_below_qos2.contains(&number);
             let forgets = was_below && self.books.cuts.iter().any(|&cut| cut > first);
-            if known && publication.qos == 2 && packet.qos == 2 {
-                self.marks.reach(Mark::KnownRefusedTwice);
-            } else if publication.qos == 2 && packet.qos == 2 && publication.routed == 1 && !forgets {
+            if publication.qos == 2 && packet.qos == 2 && publication.routed == 1 && !forgets {
                 return Err(format!("client-{client} has QoS 2 message m{number} twice"));
             }
             return Ok(());

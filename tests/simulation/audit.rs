@@ -2,6 +2,7 @@
 //! allow.
 
 use crate::books::{Books, GRACE, Publication, Session, Unsettled};
+use crate::marks::Mark;
 use crate::read::{self, Kind, Packet};
 use crate::write::{SUBSCRIPTION_ID, TOPIC_ALIAS, Version};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,9 +34,9 @@ pub struct Audit {
     said_farewell: bool,
 }
 
-/// What an audited packet was worth remarking.
+/// The rare paths that an audited packet is a sign of.
 #[derive(Default)]
-pub struct Remarks(pub Vec<&'static str>);
+pub struct Remarks(pub Vec<Mark>);
 
 impl Audit {
     pub fn new(client: usize, version: Version, clean: bool, now: u64) -> Audit {
@@ -96,7 +97,7 @@ impl Audit {
         match packet.kind {
             Kind::Connack => self.connack(books, packet, now)?,
             Kind::Publish => self.publish(books, link, packet, now, consumed, &mut remarks)?,
-            Kind::Puback | Kind::Pubrec => self.acknowledge(books, packet)?,
+            Kind::Puback | Kind::Pubrec => self.acknowledge(books, packet, now)?,
             Kind::Pubrel => self.release(books, link, packet, &mut remarks)?,
             Kind::Pubcomp => {
                 if !self.releases.contains(&packet.id) {
@@ -127,7 +128,7 @@ impl Audit {
         Ok(())
     }
 
-    fn acknowledge(&mut self, books: &mut Books, packet: &Packet) -> Result<(), String> {
+    fn acknowledge(&mut self, books: &mut Books, packet: &Packet, now: u64) -> Result<(), String> {
         let Some(&number) = self.publishes.get(&packet.id) else {
             return Err(format!("{:?} {} that answers no PUBLISH", packet.kind, packet.id));
         };
@@ -142,7 +143,7 @@ impl Audit {
                 packet.kind, packet.id
             ));
         }
-        publication.acked = true;
+        publication.acked_at.get_or_insert(now);
         publication.refused |= packet.code >= 0x80;
         Ok(())
     }
@@ -161,7 +162,7 @@ impl Audit {
         match session.unsettled.get(&packet.id) {
             Some(unsettled) if unsettled.qos == 2 && unsettled.recorded => {
                 if unsettled.link != link {
-                    remarks.0.push("pubrel_again");
+                    remarks.0.push(Mark::Qos2OutResumedAtPubrel);
                 }
                 Ok(())
             }
@@ -216,8 +217,10 @@ impl Audit {
         let number = number_of(&packet.payload);
         let at = self.session.ok_or("PUBLISH before CONNACK")?;
         if packet.qos > 0 {
+            let restarted = has_restarted(books, number);
             let persistent = books.persistent;
-            self.identifier(&mut books.sessions[at], persistent, link, packet, number, consumed, remarks)?;
+            let session = &mut books.sessions[at];
+            self.identifier(session, persistent, restarted, link, packet, number, consumed, remarks)?;
         }
         let Some(number) = number else {
             return if packet.payload.is_empty() { Ok(()) } else { Err("a payload that nobody sent".into()) };
@@ -243,7 +246,7 @@ impl Audit {
                 (_, Err(_)) => {}
                 (_, Ok(())) => {
                     if books.sessions[at].live_retained.contains_key(&topic) {
-                        remarks.0.push("retained_after_live");
+                        remarks.0.push(Mark::RetainedAfterLive);
                     }
                     return Ok(());
                 }
@@ -252,18 +255,18 @@ impl Audit {
         check_live(session, publication, number, packet)?;
         let publication = &books.publications[number as usize];
         let first = publication.first().unwrap_or(0);
-        let known = topic.starts_with("s/") || books.store_was_full;
+        let is_shared = topic.starts_with("s/");
         if packet.qos < 2 {
             books.sessions[at].sent_below_qos2.insert(number);
         }
         // A power cut may take back the subscription that made it QoS 1: then it comes again, at QoS 2.
-        let forgets = books.sessions[at].sent_below_qos2.contains(&number) || known;
+        let forgets = books.sessions[at].sent_below_qos2.contains(&number) || is_shared;
         let cuts = books.cuts.iter().filter(|&&cut| forgets && cut > first).count();
         // Each of its copies may come again after each.
         let allowed = (publication.routed * (1 + cuts)) as u32;
         // What was not acknowledged before a power cut, a session on another shard may have kept, and not the home
         // of retained messages: neither had promised it to anyone.
-        let retain = publication.retain && books.is_kept(publication);
+        let retain = publication.retain && books.is_kept(publication) && !books.may_be_unkept(publication);
         let processed = publication.first().unwrap_or(0);
         let session = &mut books.sessions[at];
         let copies = session.fresh_copies.entry(number).or_default();
@@ -297,6 +300,7 @@ impl Audit {
         &mut self,
         session: &mut Session,
         persistent: bool,
+        restarted: bool,
         link: usize,
         packet: &Packet,
         number: Option<u64>,
@@ -310,9 +314,9 @@ impl Audit {
         let known = session.unsettled.get_mut(&packet.id);
         if packet.duplicate {
             let is_other = known.as_ref().is_none_or(|known| known.number != number);
-            if persistent && is_other && known.as_ref().is_none_or(|old| old.acked.is_some() || old.stale) {
-                // It had its identifier before it was sent: in the log, and the connection ended meanwhile.
-                remarks.0.push("dup_at_first");
+            if restarted && is_other && known.as_ref().is_none_or(|old| old.acked.is_some() || old.stale) {
+                // It had its identifier in the log, and a start can't know whether it was sent. DUP says that it
+                // "might be re-delivery of an earlier attempt". [MQTT5 §3.3.1.1]
                 let new =
                     Unsettled { number, qos: packet.qos, link, acked: None, recorded: false, stale: false };
                 session.unsettled.insert(packet.id, new);
@@ -333,9 +337,9 @@ impl Audit {
             {
                 return Err(format!("DUP for identifier {}, which was acknowledged", packet.id));
             }
-            remarks.0.push(if packet.qos == 2 { "resent_qos2" } else { "resent_qos1" });
+            remarks.0.push(if packet.qos == 2 { Mark::ResentQos2 } else { Mark::ResentQos1 });
             if known.recorded {
-                remarks.0.push("resent_though_recorded");
+                remarks.0.push(Mark::ResentThoughRecorded);
             }
             (known.link, known.stale, known.acked) = (link, false, None);
             return Ok(());
@@ -351,6 +355,12 @@ impl Audit {
         session.unsettled.insert(packet.id, new);
         Ok(())
     }
+}
+
+/// Has the power been cut since the broker read this message? One without a number may be any.
+fn has_restarted(books: &Books, number: Option<u64>) -> bool {
+    let first = number.and_then(|number| books.publication(number)).and_then(Publication::first);
+    books.persistent && books.cuts.iter().any(|&cut| cut > first.unwrap_or(0))
 }
 
 /// The number that a payload begins with.
@@ -387,9 +397,7 @@ fn check_live(
     }
     let mut grants = possible.iter().flat_map(|coverage| &coverage.grants);
     let own = session.client == publication.publisher;
-    // After a recovery a will has forgotten whose it is, which is known.
-    let known = publication.is_will && publication.doubtful;
-    if own && !known && grants.clone().all(|grant| grant.no_local) {
+    if own && grants.clone().all(|grant| grant.no_local) {
         return Err(format!("m{number} to its publisher, in spite of No Local"));
     }
     if !grants.any(|grant| grant.qos.min(publication.qos) == packet.qos) {
@@ -435,11 +443,13 @@ fn check_retained(
     if session.doubtful {
         return Ok(());
     }
+    // At QoS 2 it may have waited for the log with its packet identifier, and its connection ended meanwhile.
+    let outlives = books.persistent && qos == 2;
     let asked = session
         .coverages_of(&publication.topic)
         .filter(|coverage| !coverage.is_shared())
         .flat_map(|coverage| &coverage.grants)
-        .filter(|grant| grant.link == link && grant.handling != 2)
+        .filter(|grant| (grant.link == link || outlives) && grant.handling != 2)
         .map(|grant| grant.sent_at)
         .min();
     let Some(asked) = asked else { return Err("retained, and nobody has subscribed".into()) };
@@ -450,7 +460,7 @@ fn check_retained(
             && !other.refused
             && !other.doubtful
             && books.is_kept(other)
-            && (other.acked || !books.store_was_full)
+            && !books.may_be_unkept(other)
             && other.first().is_some_and(|first| first > last)
             && other.last().is_some_and(|end| end + GRACE < asked)
     });
@@ -458,9 +468,9 @@ fn check_retained(
         return Err(format!("retained, though a newer one was there before the SUBSCRIBE: {newer:?}"));
     }
     let live = session.live_retained.get(&publication.topic);
-    // At QoS 2 it waits for the log, and is overtaken meanwhile, which is known.
-    let known = books.box_was_full || books.store_was_full || (books.persistent && qos == 2);
-    if !known && live.is_some_and(|&live| live > last) {
+    // A batch or a message that waits for room in a box comes later than it should.
+    let delayed = books.box_full.touch(last, now);
+    if !delayed && live.is_some_and(|&live| live > last) {
         return Err("an older retained message after a newer live one".into());
     }
     Ok(())

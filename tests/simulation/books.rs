@@ -3,13 +3,11 @@
 //! It shares no code with the product and knows nothing of shards. Where the order of two things can't be known
 //! from the outside (a publication on its way while a SUBSCRIBE is), both outcomes are allowed.
 
+use crate::spans::Spans;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Within so many microseconds, what a shard has done is known to all: longer than any stall of shards.
 pub const GRACE: u64 = 700_000;
-
-/// A timer comes later than it should by less than this, microseconds.
-const TICK: u64 = 70_000;
 
 /// A message that somebody published, or a will.
 #[derive(Debug)]
@@ -29,8 +27,8 @@ pub struct Publication {
     pub routed: usize,
     /// The publisher's session when it was processed last.
     pub session: Option<usize>,
-    /// The broker has sent PUBACK or PUBREC for it.
-    pub acked: bool,
+    /// When the broker first sent PUBACK or PUBREC for it.
+    pub acked_at: Option<u64>,
     /// With a code of 0x80 or above.
     pub refused: bool,
     /// A will that must not be published, and since when.
@@ -48,6 +46,11 @@ impl Publication {
 
     pub fn last(&self) -> Option<u64> {
         self.processed.last().copied()
+    }
+
+    /// Had it been processed at this time, and was its publisher still to hear what became of it?
+    pub fn waits_at(&self, time: u64) -> bool {
+        self.first().is_some_and(|first| first <= time) && self.acked_at.is_none_or(|acked| acked > time)
     }
 }
 
@@ -141,12 +144,19 @@ pub struct Session {
     pub orders: BTreeMap<(usize, String, u8, u8), u64>,
     /// Retained publications sent live on the present connection, by topic: when each was processed.
     pub live_retained: BTreeMap<String, u64>,
-    /// Its queue was full.
+    /// Its queue was full: by its policy, something is dropped.
     pub lossy: bool,
+    /// So many of its messages were lost for a full queue, as the broker has told.
+    pub told_losses: u64,
+    /// So many were excused by that.
+    pub missing: u64,
     /// The CONNACK of its present connection has been sent.
     pub is_promised: bool,
-    /// A power cut came before what became of it was promised.
+    /// A power cut came before it was promised: which of its client's sessions is there after it is not known.
     pub doubtful: bool,
+    /// A power cut ended its connection at a time that the broker knows to a minute: until its client is back, it
+    /// may have expired or not.
+    pub expiry_doubtful: bool,
 }
 
 impl Session {
@@ -170,6 +180,8 @@ pub struct Will {
     pub delay: u64,
     /// When it is to be published, once its connection has ended.
     pub due_at: Option<u64>,
+    /// Its session ended with the broker: it is due at the next start.
+    pub due_at_start: bool,
 }
 
 /// All of it.
@@ -181,20 +193,24 @@ pub struct Books {
     pub latest: BTreeMap<usize, usize>,
     /// By connection.
     pub wills: BTreeMap<usize, Will>,
-    /// Connections whose DISCONNECT with 0x00 the broker has read.
+    /// Connections whose DISCONNECT with 0x00 has ended them.
     pub farewells: BTreeSet<usize>,
+    /// Connections whose DISCONNECT with 0x00 the broker has read, whatever has ended them.
+    pub farewells_read: BTreeSet<usize>,
     pub run: u32,
     /// Some box was full: the order of retained and live messages has no guarantee.
-    pub box_was_full: bool,
-    /// Some queue was full: a message that is refused for one subscriber may come twice to others.
-    pub queue_was_full: bool,
-    pub store_was_full: bool,
+    pub box_full: Spans,
+    /// The disk of some shard was full: what would have to be kept is refused or waits.
+    pub disk_full: Spans,
+    pub full_disks: BTreeSet<usize>,
+    /// The disk of some shard had failed: what comes then may be forgotten with the power.
+    pub disk_failed: Spans,
     /// Does a power cut leave anything?
     pub persistent: bool,
     /// When the power was cut.
     pub cuts: Vec<u64>,
-    /// When the broker started last: a session that ended meanwhile may be there for a tick of its timers.
-    pub started_at: u64,
+    /// When the broker started without knowing how long it had been down.
+    pub clock_lost_at: Vec<u64>,
 }
 
 impl Books {
@@ -228,24 +244,25 @@ impl Books {
                 Ok(())
             };
         };
-        // Of what came after its disk had failed, a start may know nothing.
-        if session.doubtful || (self.store_was_full && !self.cuts.is_empty()) {
+        if session.doubtful || session.expiry_doubtful {
             return Ok(());
         }
         if clean {
             return if present { Err("session present after a clean start".into()) } else { Ok(()) };
         }
+        let is_counted = |closed: u64| self.clock_lost_at.iter().all(|&lost| lost < closed);
         let surely_over = session.over_at.is_some_and(|at| at + GRACE < sent_at)
             || session.expiry == Some(0)
             || (session.expiry.zip(session.closed_at))
                 .is_some_and(|(expiry, closed)| closed + expiry + GRACE < sent_at);
+        let surely_over =
+            surely_over && (session.expiry == Some(0) || session.closed_at.is_none_or(is_counted));
         let surely_there = session.over_at.is_none()
             && session.expiry.is_none_or(|expiry| {
                 expiry > 0 && session.closed_at.is_none_or(|closed| closed + expiry > now + GRACE)
             });
-        let just_started = now < self.started_at + TICK;
         match present {
-            true if surely_over && !just_started => Err("session present, though the session is over".into()),
+            true if surely_over => Err("session present, though the session is over".into()),
             false if surely_there => Err("no session present, though there is one".into()),
             _ => Ok(()),
         }
@@ -288,7 +305,7 @@ impl Books {
                 (session.closed_at, session.over_at) = (None, None);
                 session.expiry = expiry;
                 session.is_promised = false;
-                session.doubtful |= self.store_was_full && !self.cuts.is_empty();
+                session.expiry_doubtful = false;
                 session.live_retained.clear();
                 return at;
             }
@@ -309,9 +326,12 @@ impl Books {
             got_retained: BTreeMap::new(),
             orders: BTreeMap::new(),
             live_retained: BTreeMap::new(),
-            lossy: self.store_was_full,
+            lossy: false,
+            told_losses: 0,
+            missing: 0,
             is_promised: false,
             doubtful: false,
+            expiry_doubtful: false,
         });
         let at = self.sessions.len() - 1;
         self.latest.insert(client, at);
@@ -368,12 +388,28 @@ impl Books {
         }
     }
 
-    /// The log of a shard takes no more: what would have to be kept is refused.
-    pub fn store_was_full(&mut self) {
-        self.queue_was_full = true;
-        self.store_was_full = true;
-        for session in &mut self.sessions {
-            session.lossy = true;
+    /// A disk that was full is so no more.
+    pub fn disk_has_room(&mut self, shard: usize, now: u64) {
+        self.full_disks.remove(&shard);
+        if self.full_disks.is_empty() {
+            self.disk_full.end(now);
+        }
+    }
+
+    /// May a message have found a full disk, so that no session and no retained store has kept it? For what is
+    /// acknowledged it is no excuse.
+    pub fn may_be_unkept(&self, publication: &Publication) -> bool {
+        let (first, last) = (publication.first().unwrap_or(0), publication.last().unwrap_or(0));
+        publication.acked_at.is_none()
+            && (self.disk_full.touch(first, last + GRACE) || self.disk_failed.touch(first, last + GRACE))
+    }
+
+    /// The broker starts.
+    pub fn started(&mut self, now: u64) {
+        for will in self.wills.values_mut() {
+            if std::mem::take(&mut will.due_at_start) {
+                will.due_at = Some(now);
+            }
         }
     }
 
@@ -382,7 +418,21 @@ impl Books {
         self.pass(now);
         self.run += 1;
         self.cuts.push(now);
+        let is_clean = |session: &&Session| session.expiry == Some(0) && session.is_promised;
+        let was_open: BTreeSet<usize> = (self.sessions.iter().filter(|session| session.closed_at.is_none()))
+            .filter(is_clean)
+            .map(|session| session.link)
+            .collect();
+        // A disk that had failed has kept nothing of what came then.
+        let fails = self.disk_failed.is_open();
+        self.full_disks.clear();
+        self.disk_full.end(now);
+        self.disk_failed.end(now);
+        self.box_full.end(now);
         for session in &mut self.sessions {
+            let forgotten = self.disk_failed.touch(session.connected_at, session.connected_at)
+                || session.over_at.is_some_and(|over| self.disk_failed.touch(over, over));
+            session.doubtful |= fails && forgotten;
             let was_over = session.over_at.is_some_and(|over| over + GRACE < now);
             let was_connected = session.closed_at.is_none();
             session.closed_at.get_or_insert(now);
@@ -390,15 +440,14 @@ impl Books {
                 session.over_at.get_or_insert(now);
             } else {
                 // How long it had been without its connection is not known exactly.
-                session.doubtful |= !session.is_promised || (was_connected && session.expiry.is_some());
+                session.doubtful |= !session.is_promised;
+                session.expiry_doubtful |= was_connected && session.expiry.is_some();
             }
             for unsettled in session.unsettled.values_mut() {
                 unsettled.stale = true;
             }
         }
-        // A disk that had failed before may have kept nothing of it.
-        let fails = self.store_was_full;
-        for will in self.wills.values_mut() {
+        for (link, will) in &mut self.wills {
             let publication = &mut self.publications[will.number as usize];
             let before = |at: u64| at + GRACE < now && !fails;
             // Its session may have ended without a word of it on the disk.
@@ -407,6 +456,12 @@ impl Books {
                     session.client == publication.publisher && !session.over_at.is_some_and(before)
                 });
             if publication.dropped_at.is_some_and(before) || publication.first().is_some_and(before) {
+                continue;
+            }
+            let is_open = was_open.contains(link) && !self.farewells.contains(link);
+            if self.persistent && is_open && !fails && publication.processed.is_empty() {
+                // [MQTT5-3.1.2-8]
+                will.due_at_start = true;
                 continue;
             }
             if is_kept {
@@ -427,7 +482,7 @@ impl Books {
 
     /// Is it surely kept, if it was retained?
     pub fn is_kept(&self, publication: &Publication) -> bool {
-        publication.run == self.run || (self.persistent && publication.acked)
+        publication.run == self.run || (self.persistent && publication.acked_at.is_some())
     }
 }
 

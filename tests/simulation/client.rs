@@ -33,6 +33,8 @@ pub struct Client {
     /// Incoming QoS 2 messages that wait for PUBREL.
     pub held: BTreeMap<u16, Option<u64>>,
     pub aliases: BTreeMap<u16, String>,
+    /// The session, in the books, that what it remembers is of.
+    pub session: Option<usize>,
     next_id: u16,
     pub thinks_until: u64,
     pub holds_until: u64,
@@ -57,6 +59,7 @@ impl Client {
             outgoing: VecDeque::new(),
             held: BTreeMap::new(),
             aliases: BTreeMap::new(),
+            session: None,
             next_id: 0,
             thinks_until: 0,
             holds_until: 0,
@@ -110,10 +113,13 @@ impl Client {
         connect.encode(self.version())
     }
 
-    pub fn publish(&self, out: &Outgoing, duplicate: bool) -> Vec<u8> {
+    pub fn publish(&self, out: &Outgoing, duplicate: bool, expiry: Option<u32>) -> Vec<u8> {
         let mut message = write::publish(&out.topic, &out.payload).qos(out.qos, out.id);
         message.retain = out.retain;
         message.duplicate = duplicate;
+        if let (Some(seconds), Version::V5) = (expiry, self.version()) {
+            message = message.with(write::four(write::MESSAGE_EXPIRY, seconds));
+        }
         message.encode(self.version())
     }
 }

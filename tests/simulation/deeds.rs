@@ -3,6 +3,7 @@
 use crate::audit::Audit;
 use crate::books::{Coverage, Grant, Publication, Will};
 use crate::client::Outgoing;
+use crate::clocks;
 use crate::disk::Torn;
 use crate::marks::Mark;
 use crate::plan::{Action, Cut, FILTERS, FilterPlan, PowerCut, TOPICS, WillPlan};
@@ -10,6 +11,7 @@ use crate::sim::{Item, SECOND, Sim, config};
 use crate::words::shown;
 use crate::world::Wake;
 use crate::write::{self, Encode, Version};
+use midge::store::Wall;
 
 impl Sim {
     pub fn act(&mut self, client: usize, action: Action) {
@@ -61,15 +63,21 @@ impl Sim {
                 if self.plan.persistent && self.world.set_disk_full(shard, true) {
                     self.note(format_args!("the disk of shard {shard} is full"));
                     self.marks.reach(Mark::DiskFull);
-                    self.books.store_was_full();
+                    self.books.disk_full.begin(self.world.now);
+                    self.books.full_disks.insert(shard);
                     self.world.wake_after(micros, Wake::DiskHasRoom { shard });
                 }
+            }
+            Action::SetClock { step_millis } => {
+                self.note(format_args!("the wall clock is set by {step_millis} ms"));
+                self.marks.reach(Mark::ClockSet);
+                self.world.clocks.set(self.world.now, step_millis);
             }
             Action::DiskFails { shard, micros } => {
                 if self.plan.persistent && self.world.fail_disk(shard) {
                     self.note(format_args!("the disk of shard {shard} fails"));
                     self.marks.reach(Mark::DiskFailed);
-                    self.books.store_was_full();
+                    self.books.disk_failed.begin(self.world.now);
                     let shards = self.plan.shards;
                     self.world.wake_after(micros, Wake::PowerOff { down: 1000, shards });
                 }
@@ -101,11 +109,15 @@ impl Sim {
         }
         self.store.add(disks.into_iter().map(|(segment, _)| segment));
         self.marks.reach(Mark::PowerCut);
-        let waits = |p: &Publication| p.qos == 2 && !p.acked && !p.processed.is_empty() && !p.is_will;
+        let waits =
+            |p: &Publication| p.qos == 2 && p.acked_at.is_none() && !p.processed.is_empty() && !p.is_will;
         if self.books.publications.iter().any(waits) {
             self.marks.reach(Mark::PowerCutBeforePubrec);
         }
+        // A disk that has failed keeps no clock either.
+        let keeps_clock = !self.books.disk_failed.is_open() && !self.books.disk_full.is_open();
         self.books.power_cut(self.world.now);
+        self.world.clocks.stop(self.world.now, keeps_clock);
         self.world.wake_after(down, Wake::PowerOn { shards });
         for client in 0..self.clients.len() {
             let after = down + self.rng.below(300_000);
@@ -116,10 +128,17 @@ impl Sim {
     pub fn power_on(&mut self, shards: usize) -> Result<(), String> {
         self.hand_overs_cut = 0;
         let mut parts = Vec::new();
+        let now = self.world.now;
+        let down = now - self.books.cuts.last().copied().unwrap_or(now);
+        let clocks = self.world.clocks.start(now, down);
+        // Its zero is a little before now.
+        let reading = self.world.clocks.reading(self.world.clocks.zero);
+        let mut wall = Wall { zero_millis: reading.wall_millis };
         if self.plan.persistent {
-            let recovered = self.store.recover(shards, self.plan.seed, &mut self.rng)?;
+            let recovered = self.store.recover(shards, self.plan.seed, reading, &mut self.rng)?;
+            wall = recovered.wall;
             self.note(format_args!(
-                "-- recovered {} sessions, {} deliveries, {} intents",
+                "-- recovered {} sessions, {} deliveries, {} intents{clocks}",
                 recovered.sessions, recovered.deliveries, recovered.intents
             ));
             if recovered.intents > 0 {
@@ -130,8 +149,9 @@ impl Sim {
             }
             parts = recovered.parts;
         }
-        self.books.started_at = self.world.now;
-        self.world.power_on(shards, config(&self.plan), parts);
+        self.books.started(now);
+        self.books.clock_lost_at.clone_from(&self.world.clocks.lost_at);
+        self.world.power_on(shards, config(&self.plan), wall, parts);
         Ok(())
     }
 
@@ -217,16 +237,17 @@ impl Sim {
             processed: Vec::new(),
             routed: 0,
             session: None,
-            acked: false,
+            acked_at: None,
             refused: false,
             dropped_at: None,
             doubtful: false,
             run: self.books.run,
         });
         let delay_seconds = if five { will.delay_seconds } else { 0 };
-        self.books
-            .wills
-            .insert(link, Will { number, delay: u64::from(delay_seconds) * SECOND, due_at: None });
+        self.books.wills.insert(
+            link,
+            Will { number, delay: u64::from(delay_seconds) * SECOND, due_at: None, due_at_start: false },
+        );
         let mut made = write::will(topic, format!("m{number};")).qos(will.qos);
         made.retain = will.retain;
         if delay_seconds > 0 { made.delay(delay_seconds) } else { made }
@@ -347,7 +368,7 @@ impl Sim {
             processed: Vec::new(),
             routed: 0,
             session: None,
-            acked: false,
+            acked_at: None,
             refused: false,
             dropped_at: None,
             doubtful: false,
@@ -373,7 +394,8 @@ impl Sim {
     }
 
     pub fn send_publish(&mut self, client: usize, link: usize, out: &Outgoing, duplicate: bool) {
-        let bytes = self.clients[client].publish(out, duplicate);
+        let expiry = clocks::expiry_of(self.plan.seed, out.number, &out.topic, out.retain);
+        let bytes = self.clients[client].publish(out, duplicate, expiry);
         let end = self.world.send(link, &bytes);
         self.note(format_args!(
             "client-{client} #{link} > PUBLISH m{} {} QoS {}{}{} id {} ({} bytes)",

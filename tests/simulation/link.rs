@@ -21,9 +21,9 @@ pub struct Link {
     pub inbound: VecDeque<u8>,
     pub hangup: Option<Hangup>,
     pub readable: bool,
+    /// What the machine has been given, and how much of that it has taken.
+    pub up_given: u64,
     pub up_consumed: u64,
-    /// Of that, what the broker has put off to a later turn.
-    pub up_unread: u64,
     /// What it has surely taken notice of.
     pub up_sure: u64,
     /// Reasons not to read it.
@@ -66,8 +66,8 @@ impl Link {
             inbound: VecDeque::new(),
             hangup: None,
             readable: false,
+            up_given: 0,
             up_consumed: 0,
-            up_unread: 0,
             up_sure: 0,
             paused: 0,
             backlog: VecDeque::new(),

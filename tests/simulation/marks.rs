@@ -2,8 +2,21 @@
 
 use std::collections::BTreeMap;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Mark {
+macro_rules! marks {
+    ($($mark:ident),* $(,)?) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Mark {
+            $($mark),*
+        }
+
+        impl Mark {
+            /// All of them.
+            pub const EVERY: &[Mark] = &[$(Mark::$mark),*];
+        }
+    };
+}
+
+marks! {
     Takeover,
     TakeoverDuringInflight,
     MeshBoxFull,
@@ -16,6 +29,7 @@ pub enum Mark {
     Qos2InResumedAtPublish,
     Qos2InResumedAtPubrel,
     Qos2OutResumed,
+    Qos2OutResumedAtPubrel,
     ResentThoughRecorded,
     RetainedAfterLive,
     PowerCut,
@@ -23,8 +37,6 @@ pub enum Mark {
     PowerCutBeforePubrec,
     IntentRecovered,
     DeliveryRecovered,
-    DupAtFirst,
-    Qos2OutResumedAtPubrel,
     WillDelayed,
     WillCancelled,
     GroupMemberGone,
@@ -32,45 +44,10 @@ pub enum Mark {
     Backlogged,
     KeepAliveLapsed,
     SessionExpired,
-    KnownRefusedTwice,
     DiskFull,
     DiskFailed,
+    ClockSet,
 }
-
-pub const EVERY_MARK: &[Mark] = &[
-    Mark::Takeover,
-    Mark::TakeoverDuringInflight,
-    Mark::MeshBoxFull,
-    Mark::HandOver,
-    Mark::HandOverCut,
-    Mark::QueueFull,
-    Mark::ClientResent,
-    Mark::ResentQos1,
-    Mark::ResentQos2,
-    Mark::Qos2InResumedAtPublish,
-    Mark::Qos2InResumedAtPubrel,
-    Mark::Qos2OutResumed,
-    Mark::ResentThoughRecorded,
-    Mark::RetainedAfterLive,
-    Mark::PowerCut,
-    Mark::TornBatch,
-    Mark::PowerCutBeforePubrec,
-    Mark::IntentRecovered,
-    Mark::DeliveryRecovered,
-    Mark::Qos2OutResumedAtPubrel,
-    Mark::WillDelayed,
-    Mark::WillCancelled,
-    Mark::GroupMemberGone,
-    Mark::GroupMemberEndedAfterPowerCut,
-    Mark::Backlogged,
-    Mark::KeepAliveLapsed,
-    Mark::SessionExpired,
-    Mark::DiskFull,
-    Mark::DiskFailed,
-];
-
-/// What the broker is known to do and should not: counted, so that it is seen when it is over.
-pub const KNOWN_WEAKNESSES: &[Mark] = &[Mark::DupAtFirst, Mark::KnownRefusedTwice];
 
 #[derive(Clone, Debug, Default)]
 pub struct Marks(BTreeMap<Mark, u64>);
@@ -78,18 +55,6 @@ pub struct Marks(BTreeMap<Mark, u64>);
 impl Marks {
     pub fn reach(&mut self, mark: Mark) {
         *self.0.entry(mark).or_default() += 1;
-    }
-
-    pub fn remark(&mut self, remark: &str) {
-        match remark {
-            "resent_qos1" => self.reach(Mark::ResentQos1),
-            "resent_qos2" => self.reach(Mark::ResentQos2),
-            "resent_though_recorded" => self.reach(Mark::ResentThoughRecorded),
-            "retained_after_live" => self.reach(Mark::RetainedAfterLive),
-            "pubrel_again" => self.reach(Mark::Qos2OutResumedAtPubrel),
-            "dup_at_first" => self.reach(Mark::DupAtFirst),
-            _ => {}
-        }
     }
 
     pub fn add(&mut self, other: &Marks) {

@@ -5,6 +5,7 @@
 use crate::rng::Rng;
 use crate::world::Weather;
 use crate::write::Version;
+use midge::config::QueuePolicy;
 
 /// Everything of a run.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Plan {
     pub persistent: bool,
     /// `limits.session_queue_messages`.
     pub queue_messages: usize,
+    /// `limits.session_queue_policy`.
+    pub queue_policy: QueuePolicy,
     /// `protocol.topic_alias_maximum_out`.
     pub aliases_out: u16,
     /// All of it is about shared subscriptions of this QoS, whose members' sessions last, and end.
@@ -102,6 +105,10 @@ pub enum Action {
     DiskFull {
         shard: usize,
         micros: u64,
+    },
+    /// The wall clock is set.
+    SetClock {
+        step_millis: i64,
     },
     /// It fails, and the broker starts again after so long.
     DiskFails {
@@ -193,6 +200,11 @@ impl Plan {
             13 => Some(2),
             _ => None,
         };
+        let queue_policy = match seed / 16 % 3 {
+            0 => QueuePolicy::Refuse,
+            2 => QueuePolicy::DropNewest,
+            _ => QueuePolicy::DropOldest,
+        };
         let queue_messages = if rng.chance(250) { rng.range(3, 20) as usize } else { 10_000 };
         let count = rng.range(3, 7) as usize;
         let mut clients = vec![ClientPlan {
@@ -210,6 +222,7 @@ impl Plan {
             weather,
             persistent: rng.chance(600),
             queue_messages,
+            queue_policy,
             aliases_out: rng.pick(&[0, 2, 10]),
             groups,
             clients,
@@ -223,6 +236,7 @@ impl Plan {
         }
         plan.begin(&mut rng);
         plan.go_on(&mut rng);
+        crate::clocks::add_to(&mut plan);
         plan.actions.sort_by_key(|planned| planned.at);
         plan
     }

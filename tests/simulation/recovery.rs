@@ -2,9 +2,8 @@
 //! that must not be there.
 
 use crate::rng::Rng;
-use crate::world::WALL;
 use midge::store::segment::Header;
-use midge::store::{Changes, MemoryBase, Restored};
+use midge::store::{Changes, ClockReading, MemoryBase, Restored, Wall};
 
 /// The store of a broker over its starts.
 #[derive(Default)]
@@ -16,6 +15,7 @@ pub struct Store {
 /// What a recovery did.
 pub struct Recovered {
     pub parts: Vec<Restored>,
+    pub wall: Wall,
     pub intents: usize,
     pub sessions: usize,
     pub deliveries: usize,
@@ -28,7 +28,13 @@ impl Store {
     }
 
     /// For a start with this number of shards.
-    pub fn recover(&mut self, shards: usize, seed: u64, rng: &mut Rng) -> Result<Recovered, String> {
+    pub fn recover(
+        &mut self,
+        shards: usize,
+        seed: u64,
+        now: ClockReading,
+        rng: &mut Rng,
+    ) -> Result<Recovered, String> {
         let failed = |error: midge::store::StoreError| format!("recovery failed: {error}");
         let mut changes = Changes::new(&self.base).map_err(failed)?;
         for segment in &self.segments {
@@ -43,7 +49,8 @@ impl Store {
             let (ignored, bad) = (changes.ignored(), changes.bad_rows());
             return Err(format!("recovery: {ignored} records name what is not there, {bad} rows are bad"));
         }
-        let (parts, _) = changes.restore(&self.base, shards, seed, WALL).map_err(failed)?;
+        let wall = changes.log_clock(now).wall;
+        let (parts, _) = changes.restore(&self.base, shards, seed, wall).map_err(failed)?;
         if intents > 0 || rng.chance(500) {
             self.base.commit(&mut changes);
             self.segments.clear();
@@ -51,6 +58,6 @@ impl Store {
         let sessions = parts.iter().map(|part| part.sessions.len()).sum();
         let deliveries =
             parts.iter().flat_map(|part| &part.sessions).map(|session| session.deliveries.len()).sum();
-        Ok(Recovered { parts, intents, sessions, deliveries })
+        Ok(Recovered { parts, wall, intents, sessions, deliveries })
     }
 }

@@ -3,6 +3,7 @@
 use crate::audit::{Audit, number_of};
 use crate::books::Books;
 use crate::client::Client;
+use crate::clocks;
 use crate::marks::{Mark, Marks};
 use crate::plan::Plan;
 use crate::read::{Kind, Packet};
@@ -13,7 +14,9 @@ use crate::verdict;
 use crate::words::described;
 use crate::world::{self, Happening, Wake, World};
 use crate::write::{self, Version};
-use midge::config::Config;
+use midge::config::{Config, QueuePolicy};
+use midge::packet::Reason;
+use midge::session::LossCause;
 use midge::shard::{EndCause, Event, Limit};
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -53,6 +56,7 @@ pub struct Sim {
 /// Something that means something to the books once the broker has read it.
 pub enum Item {
     Publish(u64),
+    /// DISCONNECT with 0x00.
     Farewell,
 }
 
@@ -111,6 +115,7 @@ impl Sim {
         self.until(self.world.now + DRAIN)?;
         self.books.pass(self.world.now);
         verdict::check(self)?;
+        self.ask_for_losses()?;
         for mark in verdict::marks(self) {
             self.marks.reach(mark);
         }
@@ -134,6 +139,17 @@ impl Sim {
         }
     }
 
+    /// Every session is resumed once more: whatever it has lost is told.
+    pub fn ask_for_losses(&mut self) -> Result<(), String> {
+        for client in 0..self.clients.len() {
+            if self.clients[client].lasting {
+                self.connect(client, 0, false, true, None);
+            }
+        }
+        self.until(self.world.now + 5 * SECOND)?;
+        verdict::check_losses(self)
+    }
+
     /// Every session is ended.
     pub fn end(&mut self) -> Result<(), String> {
         self.note(format_args!("-- the end of all sessions"));
@@ -150,7 +166,8 @@ impl Sim {
         for client in 0..self.clients.len() {
             self.say_farewell(client, false);
         }
-        self.until(self.world.now + 200 * SECOND)
+        // Until retained messages have expired that can: their timer is no leak.
+        self.until(self.world.now + 4000 * SECOND)
     }
 
     pub fn until(&mut self, end: u64) -> Result<(), String> {
@@ -182,10 +199,15 @@ impl Sim {
                 self.books.closed(link, self.world.now);
                 Ok(())
             }
+            Happening::Left { link, cause } => self.left(link, &cause),
             Happening::Told(event) => self.told(&event),
             Happening::BoxFull => {
                 self.marks.reach(Mark::MeshBoxFull);
-                self.books.box_was_full = true;
+                self.books.box_full.begin(self.world.now);
+                Ok(())
+            }
+            Happening::BoxesHaveRoom => {
+                self.books.box_full.end(self.world.now);
                 Ok(())
             }
             Happening::HandOver { cut } => {
@@ -203,9 +225,11 @@ impl Sim {
 
     pub fn told(&mut self, event: &Event) -> Result<(), String> {
         match event {
-            Event::LimitReached { limit: Limit::SessionQueue(_), client } => {
+            Event::LimitReached {
+                limit: Limit::SessionQueue(_) | Limit::SessionQueueOldest(_) | Limit::SessionQueueNewest(_),
+                client,
+            } => {
                 self.marks.reach(Mark::QueueFull);
-                self.books.queue_was_full = true;
                 let at = self.clients.iter().position(|known| *known.name == **client);
                 if let Some(&session) = at.and_then(|at| self.books.latest.get(&at)) {
                     self.books.sessions[session].lossy = true;
@@ -213,6 +237,13 @@ impl Sim {
                 self.note(format_args!("broker: the queue of {client} is full"));
             }
             Event::LimitReached { limit, client } => self.note(format_args!("broker: {limit:?} of {client}")),
+            Event::Losses { client, is_back: true, losses, .. } => {
+                let at = self.clients.iter().position(|known| *known.name == **client);
+                if let Some(&session) = at.and_then(|at| self.books.latest.get(&at)) {
+                    self.books.sessions[session].told_losses += u64::from(losses.of(LossCause::QueueFull));
+                }
+                self.note(format_args!("broker: {client} has lost {:?}", losses.counts()));
+            }
             Event::Disconnected { client, cause, .. } => {
                 if *cause == EndCause::KeepAlive {
                     self.marks.reach(Mark::KeepAliveLapsed);
@@ -224,6 +255,26 @@ impl Sim {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// The broker has ended a connection whose client was in. A will is dropped with a DISCONNECT that was read,
+    /// and with nothing else. [MQTT5-3.1.2-8] [MQTT5-3.14.4-3]
+    pub fn left(&mut self, link: usize, cause: &EndCause) -> Result<(), String> {
+        let has_arrived = self.books.farewells_read.contains(&link);
+        let says_so = matches!(cause, EndCause::Disconnect(Reason::Success));
+        if says_so && !has_arrived {
+            return Err(format!("#{link} is said to have sent a DISCONNECT, which has not arrived"));
+        }
+        // Others end a connection from without, and may come first.
+        let from_without = matches!(cause, EndCause::Shutdown | EndCause::TakenOver);
+        if has_arrived && !says_so && !from_without {
+            return Err(format!("#{link} has sent DISCONNECT, and ended for another cause: {cause}"));
+        }
+        if says_so {
+            self.books.farewells.insert(link);
+        }
+        self.books.closed(link, self.world.now);
         Ok(())
     }
 
@@ -260,6 +311,7 @@ impl Sim {
             Wake::PowerOn { .. } => {}
             Wake::DiskHasRoom { shard } => {
                 self.world.set_disk_full(shard, false);
+                self.books.disk_has_room(shard, self.world.now);
             }
             Wake::Ping { client, link } => {
                 if self.clients[client].link == Some(link) && self.clients[client].up {
@@ -291,16 +343,18 @@ impl Sim {
 
     pub fn consumed(&mut self, link: usize, upto: u64, whole: bool) {
         let (now, run) = (self.world.now, self.books.run);
-        let forgets = self.books.queue_was_full;
+        let may_refuse = self.plan.queue_policy == QueuePolicy::Refuse;
         let session = self.audits.get(&link).and_then(|audit| audit.session);
         let Some(items) = self.sent.get_mut(&link) else { return };
         while items.front().is_some_and(|(end, _)| *end <= upto) {
             match items.pop_front() {
                 Some((_, Item::Publish(number))) => {
+                    let publication = &self.books.publications[number as usize];
+                    // A repeat of a QoS 2 message is none, unless the session is another, or the message was
+                    // refused, [MQTT5-4.3.3-9] which a power cut may have kept from being said.
+                    let unsaid = may_refuse && self.books.cuts.iter().any(|&cut| publication.waits_at(cut));
                     let publication = self.books.publication_mut(number);
-                    // A repeat of a QoS 2 message is none, unless it was refused (which may not have
-                    // been said), or the session is another.
-                    if publication.qos < 2 || publication.session != session || publication.refused || forgets
+                    if publication.qos < 2 || publication.session != session || publication.refused || unsaid
                     {
                         publication.session = session;
                         publication.routed += 1;
@@ -308,16 +362,10 @@ impl Sim {
                     publication.processed.push(now);
                     publication.run = run;
                     // The rest of what it read when the connection ended it may have left.
-                    publication.doubtful = !whole && !publication.acked;
-                }
-                // Something before it may have ended the connection.
-                Some((_, Item::Farewell)) if !whole && self.books.queue_was_full => {
-                    if let Some(number) = self.books.wills.get(&link).map(|will| will.number) {
-                        self.books.publication_mut(number).doubtful = true;
-                    }
+                    publication.doubtful = !whole && publication.acked_at.is_none();
                 }
                 Some((_, Item::Farewell)) => {
-                    self.books.farewells.insert(link);
+                    self.books.farewells_read.insert(link);
                 }
                 None => {}
             }
@@ -336,14 +384,28 @@ impl Sim {
             let audit = self.audits.get_mut(&link).expect("it is audited");
             let links = &self.world.links;
             let consumed = |link: usize| links[link].up_sure;
+            let five = audit.version == Version::V5;
             let remarks = audit
                 .judge(&mut self.books, link, &packet, now, consumed)
                 .map_err(|why| format!("to client-{client} on #{link}: {why}"))?;
-            for remark in remarks.0 {
-                self.marks.remark(remark);
+            for mark in remarks.0 {
+                self.marks.reach(mark);
+            }
+            if five {
+                self.check_expiry(&packet).map_err(|why| format!("to client-{client} on #{link}: {why}"))?;
             }
         }
         Ok(())
+    }
+
+    fn check_expiry(&self, packet: &Packet) -> Result<(), String> {
+        let Some(number) = number_of(&packet.payload).filter(|_| packet.kind == Kind::Publish) else {
+            return Ok(());
+        };
+        let Some(publication) = self.books.publication(number) else { return Ok(()) };
+        let version = self.clients[publication.publisher].version();
+        let (books, clocks) = (&self.books, &self.world.clocks);
+        clocks::check_expiry((self.plan.seed, version), (books, clocks), (number, packet), self.world.now)
     }
 
     /// A clean start may have ended the session of a will, before CONNACK says so.
@@ -374,6 +436,7 @@ pub fn config(plan: &Plan) -> Config {
     let directory = if plan.persistent { "kept" } else { "" };
     config.persistence.directory = directory.to_string();
     config.limits.session_queue_messages = plan.queue_messages;
+    config.limits.session_queue_policy = plan.queue_policy;
     config.protocol.topic_alias_maximum_out = plan.aliases_out;
     config
 }

@@ -1,8 +1,9 @@
 //! The turns of the shards, as `shard::run` takes them.
 
+use crate::clocks;
 use crate::world::{Due, Happening, Job, OVERFLOW_RETRY, PAUSED_BY_MACHINE, PAUSED_BY_MESH, Parcel, Ready};
-use crate::world::{Wake, World, peer};
-use midge::shard::{Effect, ShardId};
+use crate::world::{Wake, World, link_of, peer};
+use midge::shard::{Effect, Event, ShardId};
 use midge::store::segment::BLOCK;
 use std::collections::VecDeque;
 
@@ -75,7 +76,11 @@ impl World {
             || !host.ready.is_empty()
             || !host.left.is_empty()
             || host.boxes.iter().any(|parcels| !parcels.is_empty());
-        let timer = host.machine.next_deadline().map(|deadline| deadline.as_micros().max(now + 1));
+        let zero = self.clocks.zero;
+        let timer = host
+            .machine
+            .next_deadline()
+            .map(|deadline| deadline.as_micros().saturating_add(zero).max(now + 1));
         let retry = host.overflow.iter().any(|list| !list.is_empty()).then_some(now + OVERFLOW_RETRY);
         let at = [busy.then_some(now + soon), timer, retry].into_iter().flatten().min();
         if let Some(at) = at {
@@ -148,9 +153,10 @@ impl World {
             }
             Job::Turn => {
                 let host = &mut self.hosts[shard];
+                clocks::watch(&mut host.machine, &self.clocks, &mut host.noted_step, self.now);
                 host.machine.note_mails_left(host.mails_left.iter().any(|&left| left > 0));
                 host.machine.handle_turn(now);
-                self.note_read_on(shard);
+                self.tell_restored();
             }
             Job::Backlogs => {
                 for at in 0..self.hosts[shard].slots.len() {
@@ -163,9 +169,50 @@ impl World {
             }
             Job::Flush => self.flush(shard),
         }
+        self.note_consumed(shard);
         let host = &mut self.hosts[shard];
-        let effects = host.machine.take_effects();
-        host.effects.extend(effects.into_iter().map(|effect| (effect, cause)));
+        for effect in host.machine.take_effects() {
+            // What it does to the session is done by now, whenever the rest of the turn is.
+            if let Effect::Event(Event::Disconnected { peer, cause, .. }) = &effect {
+                let (link, cause) = (link_of(*peer), cause.clone());
+                self.happenings.push_back(Happening::Left { link, cause });
+            }
+            host.effects.push_back((effect, cause));
+        }
+    }
+
+    /// What the machine has taken of the bytes that it was given: the rest waits in it.
+    fn note_consumed(&mut self, shard: usize) {
+        for slot in 0..self.hosts[shard].slots.len() {
+            let Some(link) = self.hosts[shard].slots[slot] else { continue };
+            let state = &mut self.links[link];
+            if state.up_given == state.up_consumed || state.closing {
+                continue;
+            }
+            let slot = u32::try_from(slot).expect("slots are 32 bits");
+            let machine = &self.hosts[shard].machine;
+            let whole = machine.has_connection(slot);
+            let upto = state.up_given - machine.unread_bytes(slot) as u64;
+            if whole {
+                state.up_sure = upto;
+            }
+            if upto > state.up_consumed {
+                state.up_consumed = upto;
+                self.happenings.push_back(Happening::Consumed { link, upto, whole });
+            }
+        }
+    }
+
+    /// Once all shards know what the sessions of all want, what fell due while the broker was down is due.
+    fn tell_restored(&mut self) {
+        if self.is_restored || self.hosts.iter().any(|host| host.machine.is_restoring()) {
+            return;
+        }
+        self.is_restored = true;
+        for shard in 0..self.hosts.len() {
+            self.hosts[shard].machine.handle_restored();
+            self.wake_shard(shard, 1);
+        }
     }
 
     pub fn give_slot(&mut self, shard: usize, link: usize) -> u32 {
@@ -200,39 +247,13 @@ impl World {
         let len = if waiting > 1 && self.rng.chance(100) { self.rng.index(waiting) + 1 } else { waiting };
         if len > 0 {
             let bytes: Vec<u8> = self.links[link].inbound.drain(..len).collect();
-            self.links[link].up_consumed += bytes.len() as u64;
+            self.links[link].up_given += bytes.len() as u64;
             self.hosts[shard].machine.handle_bytes(now, slot, &bytes);
-            self.note_consumed(shard, link, slot);
         } else if let Some(hangup) = self.links[link].hangup.clone() {
             self.hosts[shard].machine.handle_hangup(now, slot, hangup);
             return;
         }
         self.mark_readable(link);
-    }
-
-    /// How far the broker has taken in what a client has sent.
-    fn note_consumed(&mut self, shard: usize, link: usize, slot: u32) {
-        let machine = &self.hosts[shard].machine;
-        let (whole, unread) = (machine.has_connection(slot), machine.unread_bytes(slot) as u64);
-        let state = &mut self.links[link];
-        let upto = state.up_consumed - unread;
-        state.up_unread = unread;
-        if whole {
-            state.up_sure = upto;
-        }
-        self.happenings.push_back(Happening::Consumed { link, upto, whole });
-    }
-
-    /// What was put off has gone on.
-    fn note_read_on(&mut self, shard: usize) {
-        for at in 0..self.hosts[shard].slots.len() {
-            if let Some(link) = self.hosts[shard].slots[at]
-                && self.links[link].up_unread > 0
-                && let Some(slot) = self.own_slot(shard, link)
-            {
-                self.note_consumed(shard, link, slot);
-            }
-        }
     }
 
     pub fn flush(&mut self, shard: usize) {
@@ -352,6 +373,9 @@ impl World {
             }
         }
         if self.hosts[from].overflow.iter().all(VecDeque::is_empty) {
+            if self.hosts.iter().all(|host| host.overflow.iter().all(VecDeque::is_empty)) {
+                self.happenings.push_back(Happening::BoxesHaveRoom);
+            }
             for link in std::mem::take(&mut self.hosts[from].paused_by_mesh) {
                 if self.links[link].shard == from {
                     self.resume(link, PAUSED_BY_MESH);

@@ -3,6 +3,8 @@
 use crate::books::{Books, Coverage, GRACE, Publication, Session};
 use crate::marks::Mark;
 use crate::sim::Sim;
+use crate::write::Version;
+use midge::config::QueuePolicy;
 use midge::shard::Counter;
 
 /// Every exchange of a client that is connected has come to its end.
@@ -32,20 +34,24 @@ fn check_exchanges(sim: &Sim) -> Result<(), String> {
 }
 
 /// Is everything there that must be?
-pub fn check(sim: &Sim) -> Result<(), String> {
-    for (at, session) in sim.books.sessions.iter().enumerate() {
+pub fn check(sim: &mut Sim) -> Result<(), String> {
+    for at in 0..sim.books.sessions.len() {
+        let session = &sim.books.sessions[at];
         if session.is_alive_at_end() {
+            let mut missing = 0;
             for number in 0..sim.books.publications.len() {
-                check_arrival(sim, at, session, number as u64)?;
+                missing += u64::from(!check_arrival(sim, at, session, number as u64)?);
             }
             check_retained_arrived(sim, session)?;
+            sim.books.sessions[at].missing = missing;
         }
     }
     check_groups(&sim.books)?;
     check_exchanges(sim)
 }
 
-fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result<(), String> {
+/// False: it has not arrived, which its session's full queue excuses.
+fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result<bool, String> {
     let publication = &sim.books.publications[number as usize];
     if publication.refused
         || publication.clears
@@ -53,8 +59,14 @@ fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result
         || publication.doubtful
         || session.doubtful
         || !sim.books.is_kept(publication)
+        || crate::clocks::is_brief(
+            sim.plan.seed,
+            number,
+            publication,
+            sim.clients[publication.publisher].version(),
+        )
     {
-        return Ok(());
+        return Ok(true);
     }
     let own = session.client == publication.publisher;
     let mut best = None;
@@ -64,27 +76,57 @@ fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result
             best = best.max(Some(qos.min(publication.qos)));
         }
     }
-    let Some(qos) = best else { return Ok(()) };
+    let Some(qos) = best else { return Ok(true) };
     let got =
         session.got.get(&number).copied().unwrap_or(0) > 0 || session.got_retained.contains_key(&number);
     if got {
-        return Ok(());
+        return Ok(true);
     }
     let link = &sim.world.links[session.link];
-    let lossy = if qos == 0 {
+    if qos == 0 {
         // QoS 0 needs a connection that has lived all the while.
         let before = publication.first().is_some_and(|first| first <= session.connected_at);
-        session.lossy || before || link.was_backlogged || link.severed || link.closed_at.is_some()
-    } else {
-        // A success code is for a message that nobody's full queue has refused. (Known: a power cut that
-        // comes between the refusal and its answer makes one of it.)
-        session.lossy && (!publication.acked || !sim.books.cuts.is_empty())
-    };
-    if lossy {
-        return Ok(());
+        // Where another subscription may have asked for more, it has been in the queue.
+        let mut grants = session.coverages_of(&publication.topic).flat_map(|coverage| &coverage.grants);
+        let queued = publication.qos > 0 && grants.any(|grant| grant.qos > 0);
+        if session.lossy && queued && may_be_dropped(sim, publication) {
+            return Ok(true);
+        }
+        if before || link.was_backlogged || link.severed || link.closed_at.is_some() {
+            return Ok(true);
+        }
+    } else if sim.books.may_be_unkept(publication) {
+        // Nothing was promised, or, of a will, ever is.
+        return Ok(true);
+    } else if session.lossy && may_be_dropped(sim, publication) {
+        return Ok(false);
     }
     let client = session.client;
     Err(format!("m{number} has not reached client-{client} (session {at}, QoS {qos}): {publication:?}"))
+}
+
+/// May a full queue have dropped it? By the policy that refuses, the success of a 5.0 publisher is for a message
+/// that no queue has refused, unless the power cut came between the refusal and its answer.
+fn may_be_dropped(sim: &Sim, publication: &Publication) -> bool {
+    sim.plan.queue_policy != QueuePolicy::Refuse
+        || publication.acked_at.is_none()
+        || sim.plan.clients[publication.publisher].version == Version::V311
+        || sim.books.cuts.iter().any(|&cut| publication.waits_at(cut))
+}
+
+/// The broker has told of every loss. A count that was to be told when the power went may be gone.
+pub fn check_losses(sim: &Sim) -> Result<(), String> {
+    for (at, session) in sim.books.sessions.iter().enumerate() {
+        let client = &sim.clients[session.client];
+        let asked = session.is_alive_at_end() && client.up && client.lasting && sim.books.cuts.is_empty();
+        if session.lossy && asked && session.missing > session.told_losses {
+            return Err(format!(
+                "client-{} (session {at}) has lost {} messages, and {} are told of",
+                session.client, session.missing, session.told_losses
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A new subscription has got the retained message of each topic.
@@ -127,7 +169,11 @@ fn check_replayed(
     let settled: Vec<_> = of_topic
         .iter()
         .filter(|(_, p)| {
-            !p.refused && !p.doubtful && books.is_kept(p) && p.last().is_some_and(|last| last + GRACE < asked)
+            !p.refused
+                && !p.doubtful
+                && books.is_kept(p)
+                && !books.may_be_unkept(p)
+                && p.last().is_some_and(|last| last + GRACE < asked)
         })
         .collect();
     let Some(newest) = settled.iter().filter_map(|(_, p)| p.first()).max() else { return Ok(()) };
@@ -140,7 +186,7 @@ fn check_replayed(
         let number = number as u64;
         session.got_retained.get(&number).is_some_and(|&at| at >= asked) || session.got.contains_key(&number)
     });
-    if got || session.lossy {
+    if got {
         return Ok(());
     }
     let client = session.client;
@@ -160,7 +206,7 @@ fn check_groups(books: &Books) -> Result<(), String> {
         let holders: Vec<&Session> =
             books.sessions.iter().filter(|session| session.fresh_copies.contains_key(&number)).collect();
         let lasting = holders.iter().filter(|session| session.over_at.is_none()).count();
-        if lasting > publication.routed + books.cuts.len() && !books.queue_was_full {
+        if lasting > publication.routed + books.cuts.len() {
             let clients: Vec<_> = holders.iter().map(|session| session.client).collect();
             return Err(format!("m{number} went to more than one member of its group: {clients:?}"));
         }
@@ -201,7 +247,7 @@ fn check_groups(books: &Books) -> Result<(), String> {
 /// What was acknowledged is some member's for as long as one stays, whoever ends and whenever the power goes;
 /// and at QoS 2 it is no two members'.
 fn check_given_back(books: &Books, number: u64, publication: &Publication) -> Result<(), String> {
-    if !books.persistent || books.store_was_full || books.queue_was_full || publication.is_will {
+    if !books.persistent || publication.is_will {
         return Ok(());
     }
     let members = || {
@@ -223,10 +269,12 @@ fn check_given_back(books: &Books, number: u64, publication: &Publication) -> Re
             && coverage.until_sure.is_none()
     });
     // What only memory had is gone with the power; what a member had begun to get at QoS 2 goes to no one else.
-    let excused = members()
-        .any(|(session, coverage)| begins(coverage) || (!is_kept(session) && !books.cuts.is_empty()));
+    // And what was given to a member whose queue was full, that queue has dropped.
+    let excused = members().any(|(session, coverage)| {
+        begins(coverage) || session.lossy || (!is_kept(session) && !books.cuts.is_empty())
+    });
     let has = |session: &&Session| session.got.contains_key(&number);
-    let promised = publication.acked && !publication.refused && publication.qos > 0;
+    let promised = publication.acked_at.is_some() && !publication.refused && publication.qos > 0;
     if stays && promised && !excused && !books.sessions.iter().any(|session| has(&session)) {
         return Err(format!("m{number} is lost, and its group has members: {publication:?}"));
     }

@@ -4,11 +4,12 @@
 //! the clock, what was put off, the flush. Between any two effects it may lose its core for a while; what it
 //! had put into boxes by then is seen by the others, and the rest is not.
 
+use crate::clocks::{self, Clocks};
 use crate::disk::{Disk, Torn};
 use crate::link::Link;
 use crate::rng::Rng;
 use midge::config::Config;
-use midge::shard::{Counter, Effect, Event, Hangup, Mail, Shard, ShardId, Shared, TurnBudget};
+use midge::shard::{Counter, Effect, EndCause, Event, Hangup, Mail, Shard, ShardId, Shared, TurnBudget};
 use midge::store::segment::{Header, LogName};
 use midge::store::{Journal, Restored, Wall};
 use midge::time::Time;
@@ -26,6 +27,8 @@ pub enum Happening {
     Sent { link: usize, bytes: Vec<u8> },
     /// The broker has read so many bytes in all. `whole`: the connection has lived through them.
     Consumed { link: usize, upto: u64, whole: bool },
+    /// The broker has ended this connection, whose client was in.
+    Left { link: usize, cause: EndCause },
     /// The broker has no such connection any more.
     Closed { link: usize },
     /// What the broker tells its operator.
@@ -34,6 +37,8 @@ pub enum Happening {
     Woken(Wake),
     /// A box was full.
     BoxFull,
+    /// All that found a box full is in it by now.
+    BoxesHaveRoom,
     /// A socket was handed over to another shard; `cut`: or would have been, had its client not gone.
     HandOver { cut: bool },
 }
@@ -123,6 +128,8 @@ pub struct Host {
     /// When its next turn, or the rest of this one, is due.
     pub due_at: Option<u64>,
     pub stalled_until: u64,
+    /// See [`clocks::watch`].
+    pub noted_step: i64,
 }
 
 /// How unkind the world is.
@@ -157,10 +164,10 @@ pub struct World {
     pub seed: u64,
     /// How long the power will be gone, and with how many shards it comes back.
     pub cut_while_writing: Option<(u64, usize)>,
+    pub clocks: Clocks,
+    /// The shards know what the sessions of all want.
+    pub is_restored: bool,
 }
-
-/// The wall clock at the zero of the simulation's, milliseconds since 1970.
-pub const WALL: Wall = Wall { zero_millis: 1_800_000_000_000 };
 
 pub const PAUSED_BY_MACHINE: u8 = 1;
 pub const PAUSED_BY_MESH: u8 = 2;
@@ -183,8 +190,11 @@ impl World {
             down: true,
             seed,
             cut_while_writing: None,
+            clocks: Clocks::new(seed),
+            is_restored: false,
         };
-        world.power_on(shards, config, Vec::new());
+        let wall = Wall { zero_millis: world.clocks.reading(0).wall_millis };
+        world.power_on(shards, config, wall, Vec::new());
         world
     }
 
@@ -207,7 +217,8 @@ impl World {
 
     /// It starts, with what it kept: a part for each shard, or nothing at all. An empty directory in the
     /// configuration means that nothing will be kept.
-    pub fn power_on(&mut self, shards: usize, config: Config, mut restored: Vec<Restored>) {
+    pub fn power_on(&mut self, shards: usize, config: Config, wall: Wall, mut restored: Vec<Restored>) {
+        self.is_restored = false;
         let is_persistent = !config.persistence.directory.is_empty();
         let now = self.time();
         let (shared, interests) = Shared::new(config, shards, self.seed);
@@ -224,7 +235,9 @@ impl World {
                     Header { epoch, shard: id, shards, number: 0, first_sequence: 1, seed: self.seed };
                 host.disk = Some(Disk::new(&header));
                 let journal = Journal::new(LogName { epoch, shard: id });
-                host.machine.open_store(now, journal, WALL, restored);
+                host.machine.open_store(now, journal, wall, restored);
+                host.machine.handle_clock(now, self.clocks.reading(self.now));
+                host.noted_step = clocks::noted(&self.clocks);
             }
             if self.seed >= SHORT_TURNS_FROM && !self.seed.is_multiple_of(4) {
                 let work = [8, 64, 512][self.seed as usize % 4 - 1];
@@ -261,7 +274,7 @@ impl World {
 
     /// Does it take connections?
     pub fn is_serving(&self) -> bool {
-        !self.down && !self.hosts.iter().any(|host| host.machine.is_restoring())
+        !self.down && self.hosts.iter().all(|host| host.machine.is_settled())
     }
 
     /// The first turn of a start, whatever there is to do.
@@ -276,7 +289,7 @@ impl World {
     }
 
     pub fn time(&self) -> Time {
-        Time::from_micros(self.now)
+        self.clocks.time(self.now)
     }
 
     /// Asks to be woken after so many microseconds.
@@ -568,6 +581,7 @@ impl Host {
             disk: None,
             due_at: None,
             stalled_until: 0,
+            noted_step: 0,
         }
     }
 }

@@ -5,7 +5,7 @@ use midge::auth::access::{Access, Login, Verdict};
 use midge::config::Config;
 use midge::shard::{Effect, Event, Guest, Hangup, Mail, Shard, ShardId, Shared};
 use midge::store::segment::{BLOCK, Header, LogName};
-use midge::store::{Batch, Changes, Journal, MemoryBase, Restored, Wall};
+use midge::store::{Batch, Changes, ClockReading, Journal, MemoryBase, Restored, Wall};
 use midge::time::Time;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -43,14 +43,40 @@ pub struct World {
     stuck: Vec<usize>,
 }
 
+/// When the first start of a broker was, milliseconds since 1970.
+const BEGIN_MILLIS: u64 = 1_800_000_000_000;
+
 /// What survives a power cut.
 struct Disk {
     /// Of earlier starts.
     rows: MemoryBase,
     epoch: u64,
     wall: Wall,
+    clocks: Clocks,
     /// The batches of each shard; the last may be under way.
     logs: Vec<Vec<Batch>>,
+}
+
+/// The clocks of the machine.
+#[derive(Clone, Copy)]
+struct Clocks {
+    /// What time it is at the zero of the broker's clock, milliseconds since 1970.
+    zero_millis: u64,
+    /// By how much the wall clock is wrong.
+    wrong_millis: i64,
+    boot: u64,
+    booted_at_millis: u64,
+}
+
+impl Clocks {
+    fn reading(&self, now: Time) -> ClockReading {
+        let millis = self.zero_millis + now.as_millis();
+        ClockReading {
+            wall_millis: millis.saturating_add_signed(self.wrong_millis),
+            boot: self.boot,
+            boot_millis: millis - self.booted_at_millis,
+        }
+    }
 }
 
 /// Of the homes of clients and topics.
@@ -94,7 +120,13 @@ impl World {
         let disk = (!config.persistence.directory.is_empty()).then(|| Disk {
             rows: MemoryBase::default(),
             epoch: 1,
-            wall: Wall { zero_millis: 1_800_000_000_000 },
+            wall: Wall { zero_millis: BEGIN_MILLIS },
+            clocks: Clocks {
+                zero_millis: BEGIN_MILLIS,
+                wrong_millis: 0,
+                boot: 1,
+                booted_at_millis: BEGIN_MILLIS - 1000,
+            },
             logs: Vec::new(),
         });
         World::start(shards, config, disk, Vec::new())
@@ -103,6 +135,17 @@ impl World {
     /// Cuts the power: all is lost that no write has brought to the disk. After so much time another broker
     /// starts with the same disk.
     pub fn cut_power(self, shards: usize, down_millis: u64) -> World {
+        self.start_again(shards, down_millis, 0, true)
+    }
+
+    /// The same. While the broker is down the wall clock is set by so much; and the machine starts anew, or goes on.
+    pub fn start_again(
+        self,
+        shards: usize,
+        down_millis: u64,
+        step_millis: i64,
+        machine_starts: bool,
+    ) -> World {
         let mut disk = self.disk.expect("there is a disk");
         let mut changes = Changes::new(&disk.rows).expect("rows in memory");
         let old_shards = u16::try_from(self.shards.len()).expect("at most 128 shards");
@@ -126,10 +169,17 @@ impl World {
         }
         changes.resolve_intents(&disk.rows).expect("rows in memory");
         assert_eq!(changes.ignored(), 0, "records name what is there");
-        let wall = Wall { zero_millis: disk.wall.millis(self.now) + down_millis };
+        let mut clocks = disk.clocks;
+        clocks.zero_millis += self.now.as_millis() + down_millis;
+        clocks.wrong_millis += step_millis;
+        if machine_starts {
+            (clocks.boot, clocks.booted_at_millis) =
+                (clocks.boot + 1, clocks.zero_millis - 500.min(down_millis));
+        }
+        let wall = changes.log_clock(clocks.reading(Time::ZERO)).wall;
         let (parts, _) = changes.restore(&disk.rows, shards, SEED, wall).expect("rows in memory");
         disk.rows.commit(&mut changes);
-        let disk = Disk { epoch: disk.epoch + 1, wall, logs: Vec::new(), ..disk };
+        let disk = Disk { epoch: disk.epoch + 1, wall, clocks, logs: Vec::new(), ..disk };
         World::start(shards, self.config, Some(disk), parts)
     }
 
@@ -173,12 +223,29 @@ impl World {
                 disk.logs.push(Vec::new());
                 let journal = Journal::new(LogName { epoch: disk.epoch, shard: shard.id() });
                 shard.open_store(world.now, journal, disk.wall, parts.next().unwrap_or_default());
+                shard.handle_clock(world.now, disk.clocks.reading(world.now));
             }
             shard.handle_start(world.now);
         }
         world.run();
         assert!(world.shards.iter().all(|shard| !shard.is_restoring()), "every shard knows what is wanted");
+        world.shards.iter_mut().for_each(Shard::handle_restored);
+        while !world.shards.iter().all(Shard::is_settled) {
+            world.run();
+        }
+        world.run();
         world
+    }
+
+    /// The wall clock is set.
+    pub fn set_wall_clock(&mut self, step_millis: i64) {
+        let clocks = &mut self.disk.as_mut().expect("without a disk it does not matter").clocks;
+        clocks.wrong_millis += step_millis;
+        let reading = clocks.reading(self.now);
+        for shard in &mut self.shards {
+            shard.handle_clock(self.now, reading);
+        }
+        self.run();
     }
 
     /// The clock, since the broker was made.

@@ -87,7 +87,8 @@ impl AclErrors {
 pub(super) fn read_text(path: &std::path::Path) -> Result<String, AclErrors> {
     let file = path.display().to_string();
     let whole = |line, message: String| AclErrors::one(&file, line, "", message);
-    let bytes = read_bytes(path).map_err(|error| whole(None, format!("cannot be read: {error}")))?;
+    let bytes = crate::config::file::read(path, FILE_BYTES_MAX)
+        .map_err(|error| whole(None, format!("cannot be read: {error}")))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(whole(None, format!("larger than {FILE_BYTES_MAX} bytes: no access-control file")));
     }
@@ -97,15 +98,6 @@ pub(super) fn read_text(path: &std::path::Path) -> Result<String, AclErrors> {
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
         whole(Some(line), "not UTF-8".to_string())
     })
-}
-
-#[cfg(feature = "runtime")]
-#[allow(clippy::disallowed_methods, reason = "the one place that reads an access-control file")]
-fn read_bytes(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -2,8 +2,6 @@
 //! a token later is refused here, with its cause.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
@@ -68,14 +66,9 @@ pub(super) fn load(
     loaded.map_err(|cause| JwtError { file: Some(file.clone()), cause })
 }
 
-#[allow(clippy::disallowed_methods, reason = "keys are read once, at start or on reload, outside the core")]
 fn read(file: &Path) -> Result<Vec<u8>, String> {
-    let opened = File::open(file).map_err(|error| format!("can't be opened: {error}"))?;
-    let mut bytes = Vec::new();
-    opened
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| format!("can't be read: {error}"))?;
+    let bytes =
+        crate::config::file::read(file, FILE_BYTES_MAX).map_err(|error| format!("can't be read: {error}"))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err("is larger than 1 MiB".into());
     }

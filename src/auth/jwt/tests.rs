@@ -424,7 +424,7 @@ fn a_key_that_cannot_be_used_names_its_file_and_the_cause() {
     }
     let missing = JwtKeySource::Jwks { file: folder.0.join("missing.json") };
     let error = JwtVerifier::load(&settings(vec![missing])).unwrap_err();
-    assert!(error.to_string().contains("missing.json: can't be opened"), "{error}");
+    assert!(error.to_string().contains("missing.json: can't be read"), "{error}");
     let file = folder.file("short", "0123456789\n");
     let short = JwtKeySource::Secret { algorithm: SecretAlgorithm::Hs384, file };
     let error = JwtVerifier::load(&settings(vec![short])).unwrap_err();

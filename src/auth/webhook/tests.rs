@@ -322,7 +322,7 @@ fn settings_that_do_not_work_are_named() {
     assert!(refused(&|settings| settings.timeout_millis = 0).contains("time-outs"));
     assert!(refused(&|settings| settings.concurrent_max = 0).contains("concurrency"));
     let missing = refused(&|settings| settings.ca_file = Some("/nowhere/ca.pem".into()));
-    assert!(missing.contains("/nowhere/ca.pem: can't be opened"), "{missing}");
+    assert!(missing.contains("/nowhere/ca.pem: can't be read"), "{missing}");
     let empty = file("empty", "");
     assert!(refused(&|settings| settings.ca_file = Some(empty.clone())).contains("no certificate"));
     let with_header = |name: &str, value_file: &Path| {

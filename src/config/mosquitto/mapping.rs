@@ -222,9 +222,19 @@ impl Writer<'_> {
     }
 
     fn write_access(&mut self) {
-        let security = &self.conf.security;
+        let conf = self.conf;
+        let security = &conf.security;
         self.table = Table::Section("auth");
-        let default = (self.conf.local_only, Origin::Default);
+        let default = (conf.local_only, Origin::Default);
+        if let (true, None, Some((file, origin))) =
+            (conf.local_only, &security.allow_anonymous, from!(security, password_file))
+        {
+            let text = format!(
+                "without a listener line mosquitto lets in clients without a user name too, whatever {file} says; \
+                 allow_anonymous false keeps them out"
+            );
+            self.note(origin, text);
+        }
         let (allowed, origin) = from!(security, allow_anonymous).unwrap_or(default);
         self.put("allow_anonymous", TomlValue::Boolean(allowed), origin).is_vital = true;
         if let Some((file, origin)) = from!(security, password_file) {
@@ -300,6 +310,8 @@ impl Writer<'_> {
             let bytes = u64::from(bytes).min(268_435_460);
             self.put("packet_bytes", TomlValue::Integer(bytes), origin).is_vital = true;
         }
+        // What mosquitto takes before a client is in: 100,000 bytes behind the fixed header.
+        self.put("connect_bytes_unnamed", TomlValue::Integer(100_004), Origin::Default);
         if let Some((Some(bytes), origin)) = from!(global, message_size_limit) {
             self.put("payload_bytes", TomlValue::Integer(bytes.into()), origin).is_vital = true;
         }
@@ -334,7 +346,8 @@ impl Writer<'_> {
         let policy = TomlValue::Text("drop_newest".to_owned());
         let setting = self.put("session_queue_policy", policy, Origin::Default);
         setting.is_vital = true;
-        let text = "mosquitto drops what no longer fits and tells nobody; midge's own way is \"refuse\".";
+        let text =
+            "mosquitto drops the new message when a queue is full; midge's own default is \"drop_oldest\".";
         setting.comment = Some(text.to_owned());
     }
 

@@ -4,7 +4,6 @@
 //! belongs to is mosquitto's rule: the last one that was opened *in the same file*, else the default
 //! listener where the key may open it.
 
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,7 +86,7 @@ impl Reader {
     }
 
     fn bytes_of(&mut self, file: &Arc<str>, path: &Path) -> Option<Vec<u8>> {
-        let problem = match read_bounded(path) {
+        let problem = match crate::config::file::read(path, FILE_BYTES_MAX) {
             Ok(bytes) if bytes.len() as u64 <= FILE_BYTES_MAX => return Some(bytes),
             Ok(_) => format!("larger than {FILE_BYTES_MAX} bytes: no configuration file"),
             Err(_) if path.is_dir() => "is a directory".to_owned(),
@@ -410,13 +409,6 @@ fn shown_key(key: &str) -> String {
     } else {
         quoted(key)
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "the reader of the configuration")]
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// The files of a directory that mosquitto would read, in its order: without regard to case, capital letters

@@ -77,7 +77,7 @@ impl Bench {
         let spares = config.spares.clone();
         let log = LogWriter::start_on(disk, config, &outstanding).await.unwrap();
         let mut journal = Journal::new(NAME);
-        journal.set_wall_millis(1);
+        journal.set_wall(crate::store::Wall { zero_millis: 1 });
         Bench { directory, twin, outstanding, spares, journal, log, now: Instant::now() }
     }
 

@@ -6,16 +6,15 @@ use crate::config::Config;
 use crate::control::entrance::Entrance;
 use crate::control::gate::SharedGate;
 use crate::control::logins::Logins;
-use crate::driver::MeshEnd;
+use crate::driver::{Clock, MeshEnd};
 use crate::router::interest::InterestCounts;
 use crate::shard::event::Limit;
 use crate::shard::{ShardId, Shared};
 use crate::time::Time;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 /// What the shards and the main thread share besides `Shared`.
 pub struct Control {
@@ -31,6 +30,8 @@ pub struct Control {
     pub ready: AtomicUsize,
     /// Shards that know what the sessions of all shards want.
     pub restored: AtomicUsize,
+    /// Shards that have done what fell due while the broker was down.
+    pub settled: AtomicUsize,
     /// Shards whose clients are gone, once the broker stops.
     pub finished: AtomicUsize,
     /// What is asked of those who want in, and how often it was changed.
@@ -41,8 +42,10 @@ pub struct Control {
     pub logins: Logins,
     /// Which addresses may come in.
     pub gate: SharedGate,
-    /// Time zero of every shard's clock.
-    pub started: Instant,
+    /// Every shard's.
+    pub clock: Clock,
+    /// By how much the wall clock was set since the start, as the operator was told, milliseconds.
+    pub told_step_millis: AtomicI64,
 }
 
 impl Control {
@@ -59,10 +62,14 @@ impl Control {
         self.entrance_changed.store(current.1, Ordering::Release);
     }
 
+    /// What of TLS has expired, is not valid yet or soon ends at `now`, in seconds since 1970. A line each.
+    pub fn outdated(&self, now: i64) -> Vec<String> {
+        self.entrance().0.outdated(now)
+    }
+
     /// The clock of every shard.
     pub fn now(&self) -> Time {
-        let micros = self.started.elapsed().as_micros();
-        Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+        self.clock.now()
     }
 
     /// Bans an address by hand, or with IPv6 its /64, for so many seconds or until [`Control::unban`]. False, and

@@ -78,8 +78,8 @@ impl Doors {
         self.layers[at] = Some(layered);
     }
 
-    fn listener_of(&self, slot: u32) -> u16 {
-        self.layers.get(slot as usize).and_then(Option::as_ref).map_or(0, |layered| layered.listener)
+    fn listener_of(&self, slot: u32) -> Option<u16> {
+        self.layers.get(slot as usize).and_then(Option::as_ref).map(|layered| layered.listener)
     }
 
     fn has(&self, slot: u32) -> bool {
@@ -321,7 +321,7 @@ impl Runner {
         let Some(Header { peer, identity, rest }) = header? else { return Ok(Input::default()) };
         if let Some(peer) = peer {
             self.machine.handle_peer(slot, peer);
-            if !self.lets_in(now, peer.ip()) {
+            if !self.lets_in(now, peer.ip()) || !self.begin_handshake(now, slot, peer.ip()) {
                 self.machine.handle_turned_away(now, slot);
                 return Ok(Input::default());
             }
@@ -337,7 +337,8 @@ impl Runner {
     }
 
     fn note_identity(&mut self, slot: u32, identity: TlsIdentity) {
-        let listener = &self.shared.config.listeners[usize::from(self.doors.listener_of(slot))];
+        let Some(number) = self.doors.listener_of(slot) else { return };
+        let listener = &self.shared.config.listeners[usize::from(number)];
         let user = user_of_certificate(listener, identity.common_name, identity.subject);
         if let Some(user) = user {
             self.machine.handle_certificate_user(slot, user);

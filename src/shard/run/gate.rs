@@ -3,10 +3,12 @@
 
 use super::Runner;
 use super::doors::Doors;
+use super::handshakes::Handshakes;
 use crate::auth::gate::{Penalty, counted_with};
+use crate::config::Network;
 use crate::driver::UNIX_PEER;
 use crate::shard::Counter;
-use crate::shard::event::Event;
+use crate::shard::event::{Away, Event};
 use crate::time::Time;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -26,19 +28,35 @@ pub(super) struct FailedLogin {
     pub(super) peer: SocketAddr,
 }
 
+/// A wrong login that the gate has judged, and what it costs.
+#[derive(Clone, Copy)]
+pub(super) struct Judged {
+    pub(super) slot: u32,
+    pub(super) serial: u32,
+    pub(super) penalty: Penalty,
+}
+
 /// What of the gate is a shard's own.
-#[derive(Default)]
 pub(super) struct AtGate {
+    pub(super) handshakes: Handshakes,
     /// By slot.
     pub(super) visits: BTreeMap<u32, Visit>,
     pub(super) failed: Vec<FailedLogin>,
+    /// The login whose verdict is being handled.
+    pub(super) judged: Option<Judged>,
     /// The list of the banned is new: connections in slots from this one on are still to be looked at.
     pub(super) banned_to: Option<u32>,
 }
 
+impl AtGate {
+    pub(super) fn new(handshakes: Handshakes) -> AtGate {
+        AtGate { handshakes, visits: BTreeMap::new(), failed: Vec::new(), judged: None, banned_to: None }
+    }
+}
+
 /// The address that a connection counts for; none for a Unix-domain socket, and for a load balancer that does not
 /// speak for a client, or has not yet.
-fn source(doors: &Doors, slot: u32, peer: SocketAddr) -> Option<IpAddr> {
+pub(super) fn source(doors: &Doors, slot: u32, peer: SocketAddr) -> Option<IpAddr> {
     (peer != UNIX_PEER && !doors.is_balancers_own(slot)).then(|| peer.ip())
 }
 
@@ -46,11 +64,26 @@ impl Runner {
     /// May a connection come in from this address? One that may not is counted, and told of once in a while.
     pub(super) fn lets_in(&mut self, now: Time, address: IpAddr) -> bool {
         let Err(away) = self.control.gate.open(now, address) else { return true };
-        let counter = if away.is_banned { Counter::TurnedAwayBanned } else { Counter::TurnedAwayTooFast };
-        self.shared.counters[usize::from(self.machine.id())].add(counter, 1);
-        if let Some(network) = away.tell {
-            self.log.write(now, &Event::TurnedAway { network, is_banned: away.is_banned });
+        let cause = if away.is_banned { Away::Banned } else { Away::TooFast };
+        self.turn_away(now, cause, away.tell);
+        false
+    }
+
+    fn turn_away(&mut self, now: Time, cause: Away, tell: Option<Network>) {
+        self.shared.counters[usize::from(self.machine.id())].add(cause.counter(), 1);
+        if let Some(network) = tell {
+            self.log.write(now, &Event::TurnedAway { network, cause });
         }
+    }
+
+    /// A connection of this address begins its handshake here; false, counted and told of once in a while, if the
+    /// address has its share of them already.
+    pub(super) fn begin_handshake(&mut self, now: Time, slot: u32, address: IpAddr) -> bool {
+        if self.entrance.gate.is_exempt(address) || self.at_gate.handshakes.begin(slot, address) {
+            return true;
+        }
+        let tell = self.control.gate.tell(now, address);
+        self.turn_away(now, Away::Handshakes, tell);
         false
     }
 
@@ -76,18 +109,28 @@ impl Runner {
     /// Tells the machine what the wrong logins cost that it has told of.
     pub(super) fn judge_failures(&mut self, now: Time) {
         for FailedLogin { slot, serial, peer } in std::mem::take(&mut self.at_gate.failed) {
-            let address = source(&self.doors, slot, peer);
-            let penalty = address.map_or(Penalty::None, |address| self.control.gate.failed(now, address));
+            let judged = self.at_gate.judged.filter(|judged| (judged.slot, judged.serial) == (slot, serial));
+            let penalty = match (judged, source(&self.doors, slot, peer)) {
+                (Some(judged), _) => judged.penalty,
+                (None, Some(address)) => self.penalty(now, address),
+                (None, None) => Penalty::None,
+            };
             let delay_millis = match penalty {
                 Penalty::Delay { millis } => millis,
                 Penalty::None | Penalty::Ban { .. } => 0,
             };
-            if let (Penalty::Ban { .. }, Some(address)) = (penalty, address) {
-                self.tell_of_ban(now, address, true);
-            }
             self.machine.handle_penalty(now, slot, serial, delay_millis);
         }
         self.carry_out(now, None);
+    }
+
+    /// A login from this address was wrong: what that costs. Tells of the ban, if it makes one.
+    pub(super) fn penalty(&mut self, now: Time, address: IpAddr) -> Penalty {
+        let penalty = self.control.gate.failed(now, address);
+        if let Penalty::Ban { .. } = penalty {
+            self.tell_of_ban(now, address, true);
+        }
+        penalty
     }
 
     pub(super) fn note_success(&mut self, now: Time, slot: u32, peer: SocketAddr) {

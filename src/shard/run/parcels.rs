@@ -2,7 +2,7 @@
 //! that is full stops the reading of whoever has filled it.
 
 use super::doors::Layered;
-use super::gate::Visit;
+use super::gate::{Visit, source};
 use super::{ARENA_BYTES_MAX, PAUSED_BY_MESH, Runner};
 use crate::shard::event::{Event, Limit};
 use crate::shard::{Counter, Guest, Mail, ShardId};
@@ -90,7 +90,12 @@ impl Runner {
                         self.count_in(slot, listener);
                         self.at_gate.visits.extend(visit.map(|visit| (slot, visit)));
                         self.doors.adopt(slot, layers, &unsent, self.machine.outbox());
+                        let address = source(&self.doors, slot, peer);
+                        let has_room = address.is_none_or(|address| self.begin_handshake(now, slot, address));
                         self.machine.handle_open(now, slot, peer, listener, true);
+                        if !has_room {
+                            self.machine.handle_turned_away(now, slot);
+                        }
                         if let Some(user) = user {
                             self.machine.handle_certificate_user(slot, user);
                         }
@@ -112,6 +117,7 @@ impl Runner {
     }
 
     pub(super) fn hand_over(&mut self, now: Time, slot: u32, to: ShardId, guest: Guest) {
+        self.at_gate.handshakes.end(slot);
         let (layers, unsent) = self.doors.take(slot, self.machine.outbox());
         match self.net.detach(slot) {
             Some(socket) => {

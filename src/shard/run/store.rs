@@ -23,7 +23,7 @@ pub struct StartStore {
     pub seed: u64,
     /// What survived of an earlier run.
     pub restored: Restored,
-    /// The wall clock at the start of the broker's.
+    /// The log's clock.
     pub wall: Wall,
     /// Takes full segments.
     pub checkpoint: Submitter,
@@ -88,6 +88,7 @@ impl Store {
         let writer = LogWriter::start(config, outstanding).await?;
         let now = runner.now();
         runner.machine.open_store(now, Journal::new(start.name), start.wall, start.restored);
+        runner.begin_clock(start.wall);
         Ok(Store {
             writer,
             sync,

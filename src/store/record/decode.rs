@@ -2,6 +2,8 @@
 
 use super::{BadRecord, IDS_MAX, Record, StoredMessage, StoredWill, bad, tag};
 use crate::packet::{ProtocolVersion, QoS};
+use crate::session::{LOSS_CAUSES, LossCause};
+use crate::store::{ClockMark, ClockReading};
 use crate::topic::{RetainHandling, SubscriptionOptions};
 use smallvec::SmallVec;
 
@@ -33,11 +35,7 @@ impl<'a> Decoder<'a> {
                 expiry_seconds: self.varint32()?,
                 will: match self.byte()? {
                     0 => None,
-                    _ => Some(StoredWill {
-                        message: self.message()?,
-                        delay_seconds: self.varint32()?,
-                        message_expiry_seconds: self.option32()?,
-                    }),
+                    _ => Some(self.will()?),
                 },
             },
             tag::LEFT => Record::Left {
@@ -61,6 +59,13 @@ impl<'a> Decoder<'a> {
             }
             tag::RELEASED => Record::Released { sid: self.varint()?, number: self.number()? },
             tag::SETTLED => Record::Settled { sid: self.varint()?, number: self.number()? },
+            tag::LOST => Record::Lost {
+                sid: self.varint()?,
+                number: self.number()?,
+                cause: *LossCause::ALL.get(usize::from(self.byte()?)).ok_or(bad("no cause of a loss"))?,
+                count: self.varint32()?,
+            },
+            tag::LOSSES_TOLD => Record::LossesTold { sid: self.varint()?, left: self.counts()? },
             tag::RETURNED => {
                 Record::Returned { sid: self.varint()?, delivery: self.number()?, number: self.number()? }
             }
@@ -80,6 +85,9 @@ impl<'a> Decoder<'a> {
             tag::INTENT_DONE => Record::IntentDone { number: self.number()? },
             tag::INTENT_SEEN => Record::IntentSeen { number: self.number()? },
             tag::ALIVE => Record::Alive,
+            tag::CLOCK => Record::Clock(self.clock()?),
+            tag::WILL => Record::Will { number: self.number()?, client_id: self.text()?, will: self.will()? },
+            tag::WILL_OVER => Record::WillOver { number: self.number()? },
             _ => return Err(bad("unknown kind of record")),
         };
         Ok(Some(record))
@@ -131,6 +139,20 @@ impl<'a> Decoder<'a> {
         })
     }
 
+    pub(in crate::store) fn will(&mut self) -> Result<StoredWill<'a>, BadRecord> {
+        Ok(StoredWill {
+            message: self.message()?,
+            delay_seconds: self.varint32()?,
+            message_expiry_seconds: self.option32()?,
+        })
+    }
+
+    pub(in crate::store) fn clock(&mut self) -> Result<ClockMark, BadRecord> {
+        let at_millis = self.varint()?;
+        let (wall_millis, boot, boot_millis) = (self.varint()?, self.varint()?, self.varint()?);
+        Ok(ClockMark { at_millis, reading: ClockReading { wall_millis, boot, boot_millis } })
+    }
+
     pub(in crate::store) fn byte(&mut self) -> Result<u8, BadRecord> {
         let (&byte, rest) = self.rest.split_first().ok_or(CUT)?;
         self.rest = rest;
@@ -159,11 +181,19 @@ impl<'a> Decoder<'a> {
         Err(bad("a number has too many bytes"))
     }
 
+    pub(in crate::store) fn counts(&mut self) -> Result<[u32; LOSS_CAUSES], BadRecord> {
+        let mut counts = [0; LOSS_CAUSES];
+        for count in &mut counts {
+            *count = self.varint32()?;
+        }
+        Ok(counts)
+    }
+
     pub(in crate::store) fn varint32(&mut self) -> Result<u32, BadRecord> {
         u32::try_from(self.varint()?).map_err(|_| bad("a number is above 32 bits"))
     }
 
-    pub(in crate::store) fn option32(&mut self) -> Result<Option<u32>, BadRecord> {
+    fn option32(&mut self) -> Result<Option<u32>, BadRecord> {
         match self.byte()? {
             0 => Ok(None),
             _ => Ok(Some(self.varint32()?)),

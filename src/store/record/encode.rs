@@ -1,6 +1,8 @@
 //! Records to bytes.
 
-use super::{IDS_MAX, Record, StoredMessage, tag};
+use super::{IDS_MAX, Record, StoredMessage, StoredWill, tag};
+use crate::session::LOSS_CAUSES;
+use crate::store::ClockMark;
 use crate::topic::SubscriptionOptions;
 
 /// Appends records to a frame.
@@ -19,14 +21,9 @@ impl Encoder {
                 put_bytes(out, client_id.as_bytes());
                 out.push(*version as u8);
                 put_varint(out, u64::from(*expiry_seconds));
-                match will {
-                    None => out.push(0),
-                    Some(will) => {
-                        out.push(1);
-                        put_message(out, &will.message);
-                        put_varint(out, u64::from(will.delay_seconds));
-                        put_option(out, will.message_expiry_seconds.map(u64::from));
-                    }
+                out.push(u8::from(will.is_some()));
+                if let Some(will) = will {
+                    put_will(out, will);
                 }
             }
             Record::Left { sid, at_millis, expiry_seconds } => {
@@ -85,6 +82,16 @@ impl Encoder {
                 put_sid(out, tag::SETTLED, *sid);
                 self.put_number(out, *number);
             }
+            Record::Lost { sid, number, cause, count } => {
+                put_sid(out, tag::LOST, *sid);
+                self.put_number(out, *number);
+                out.push(*cause as u8);
+                put_varint(out, u64::from(*count));
+            }
+            Record::LossesTold { sid, left } => {
+                put_sid(out, tag::LOSSES_TOLD, *sid);
+                put_counts(out, *left);
+            }
             Record::Returned { sid, delivery, number } => {
                 put_sid(out, tag::RETURNED, *sid);
                 self.put_number(out, *delivery);
@@ -125,6 +132,20 @@ impl Encoder {
                 self.put_number(out, *number);
             }
             Record::Alive => out.push(tag::ALIVE),
+            Record::Clock(mark) => {
+                out.push(tag::CLOCK);
+                put_clock(out, mark);
+            }
+            Record::Will { number, client_id, will } => {
+                out.push(tag::WILL);
+                self.put_number(out, *number);
+                put_bytes(out, client_id.as_bytes());
+                put_will(out, will);
+            }
+            Record::WillOver { number } => {
+                out.push(tag::WILL_OVER);
+                self.put_number(out, *number);
+            }
         }
     }
 
@@ -147,6 +168,12 @@ fn put_sid(out: &mut Vec<u8>, tag: u8, sid: u64) {
     put_varint(out, sid);
 }
 
+pub(in crate::store) fn put_counts(out: &mut Vec<u8>, counts: [u32; LOSS_CAUSES]) {
+    for count in counts {
+        put_varint(out, u64::from(count));
+    }
+}
+
 pub(in crate::store) fn put_message(out: &mut Vec<u8>, message: &StoredMessage<'_>) {
     let expires = u8::from(message.expires_at_millis.is_some());
     let sourced = u8::from(!message.source.is_empty());
@@ -165,7 +192,20 @@ pub(in crate::store) fn put_message(out: &mut Vec<u8>, message: &StoredMessage<'
     }
 }
 
-pub(in crate::store) fn put_option(out: &mut Vec<u8>, value: Option<u64>) {
+pub(in crate::store) fn put_will(out: &mut Vec<u8>, will: &StoredWill<'_>) {
+    put_message(out, &will.message);
+    put_varint(out, u64::from(will.delay_seconds));
+    put_option(out, will.message_expiry_seconds.map(u64::from));
+}
+
+pub(in crate::store) fn put_clock(out: &mut Vec<u8>, mark: &ClockMark) {
+    let reading = mark.reading;
+    for number in [mark.at_millis, reading.wall_millis, reading.boot, reading.boot_millis] {
+        put_varint(out, number);
+    }
+}
+
+fn put_option(out: &mut Vec<u8>, value: Option<u64>) {
     out.push(u8::from(value.is_some()));
     if let Some(value) = value {
         put_varint(out, value);

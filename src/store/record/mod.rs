@@ -11,9 +11,13 @@ pub(super) mod tests;
 
 pub use decode::Decoder;
 pub(super) use decode::options_of;
-pub(super) use encode::{Encoder, options_byte, put_bytes, put_message, put_option, put_varint};
+pub(super) use encode::{
+    Encoder, options_byte, put_bytes, put_clock, put_counts, put_message, put_varint, put_will,
+};
 
+use super::ClockMark;
 use crate::packet::{ProtocolVersion, QoS};
+use crate::session::{LOSS_CAUSES, LossCause};
 use crate::topic::SubscriptionOptions;
 use smallvec::SmallVec;
 use std::fmt;
@@ -31,7 +35,7 @@ pub struct StoredMessage<'a> {
     pub qos: QoS,
     /// RETAIN flag of the publisher.
     pub retain: bool,
-    /// When it expires, milliseconds since 1970.
+    /// When it expires, on the log's clock.
     pub expires_at_millis: Option<u64>,
     /// Who published it, for a retained message whose publisher is asked about; else empty.
     pub source: &'a [u8],
@@ -69,7 +73,7 @@ pub enum Record<'a> {
     Left {
         /// The session.
         sid: u64,
-        /// When, milliseconds since 1970.
+        /// When, on the log's clock.
         at_millis: u64,
         /// Session Expiry Interval, which DISCONNECT may have changed.
         expiry_seconds: u32,
@@ -151,6 +155,24 @@ pub enum Record<'a> {
         /// The delivery.
         number: u64,
     },
+    /// A QoS 1 or 2 message is lost for a session.
+    Lost {
+        /// The session.
+        sid: u64,
+        /// The delivery, which is settled by it; 0: there was none.
+        number: u64,
+        /// Why.
+        cause: LossCause,
+        /// With it, so many were lost for this cause since the client was told last.
+        count: u32,
+    },
+    /// The client of a session was told what it has lost.
+    LossesTold {
+        /// The session.
+        sid: u64,
+        /// By cause, what it was not told of.
+        left: [u32; LOSS_CAUSES],
+    },
     /// A delivery is its session's no more, but an intent for one member of its group: the session ends.
     Returned {
         /// The session.
@@ -215,6 +237,22 @@ pub enum Record<'a> {
     },
     /// Nothing changed, but the broker lives: those that are connected now were so at the frame's time.
     Alive,
+    /// What the machine's clocks say: at the start of the log, and when the wall clock was set.
+    Clock(ClockMark),
+    /// The will of a connection whose session ends with it, and so is not in the log.
+    Will {
+        /// Its name.
+        number: u64,
+        /// Client identifier.
+        client_id: &'a str,
+        /// The will. Its delay has no meaning: the session ends first.
+        will: StoredWill<'a>,
+    },
+    /// Such a will was published or dropped.
+    WillOver {
+        /// Its name.
+        number: u64,
+    },
 }
 
 /// Bytes that are no record.
@@ -257,6 +295,11 @@ mod tag {
     pub(super) const INTENT_SEEN: u8 = 18;
     pub(super) const ALIVE: u8 = 19;
     pub(super) const RETURNED: u8 = 20;
+    pub(super) const LOST: u8 = 21;
+    pub(super) const LOSSES_TOLD: u8 = 22;
+    pub(super) const CLOCK: u8 = 30;
+    pub(super) const WILL: u8 = 31;
+    pub(super) const WILL_OVER: u8 = 32;
 }
 
 /// From here on the number of subscription identifiers has a place of its own.

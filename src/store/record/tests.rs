@@ -1,6 +1,7 @@
 //! Records there and back.
 
 use super::*;
+use crate::store::ClockReading;
 use crate::topic::RetainHandling;
 use smallvec::smallvec;
 
@@ -65,6 +66,9 @@ fn all() -> Vec<Record<'static>> {
         Record::Started { sid, number: 0, packet_id: 7 },
         Record::Released { sid, number: 5 },
         Record::Settled { sid, number: u64::MAX },
+        Record::Lost { sid, number: u64::MAX - 1, cause: LossCause::TooLarge, count: u32::MAX },
+        Record::Lost { sid, number: 0, cause: LossCause::QueueFull, count: 1 },
+        Record::LossesTold { sid, left: [0, 1, u32::MAX, 3] },
         Record::Returned { sid, delivery: 3, number: u64::MAX },
         Record::Held { sid, packet_id: 9, payload_bytes: u32::MAX },
         Record::Unheld { sid, packet_id: 9 },
@@ -75,6 +79,12 @@ fn all() -> Vec<Record<'static>> {
         Record::IntentDone { number: 77 },
         Record::IntentSeen { number: 78 },
         Record::Alive,
+        Record::Clock(ClockMark {
+            at_millis: 1_800_000_000_000,
+            reading: ClockReading { wall_millis: 0, boot: u64::MAX, boot_millis: 5 },
+        }),
+        Record::Will { number: 80, client_id: "ä", will },
+        Record::WillOver { number: 80 },
     ]
 }
 

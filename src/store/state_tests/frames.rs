@@ -1,6 +1,7 @@
 //! Random frames, as a shard would make them, with strays among them.
 
 use crate::packet::{ProtocolVersion, QoS};
+use crate::session::LossCause;
 use crate::store::{Record, StoredMessage, StoredWill};
 use crate::topic::{RetainHandling, SubscriptionOptions};
 
@@ -27,6 +28,7 @@ pub(in crate::store) struct Frames {
     /// sid and client.
     sessions: Vec<(u64, &'static str)>,
     deliveries: Vec<(u64, u64)>,
+    wills: Vec<u64>,
 }
 
 const CLIENTS: [&str; 6] = ["a", "b", "c", "dd", "ää", "f"];
@@ -36,7 +38,13 @@ const BYTES: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz0123456789";
 
 impl Frames {
     pub(in crate::store) fn new(seed: u64) -> Frames {
-        Frames { chance: Chance(seed), number: 3, sessions: Vec::new(), deliveries: Vec::new() }
+        Frames {
+            chance: Chance(seed),
+            number: 3,
+            sessions: Vec::new(),
+            deliveries: Vec::new(),
+            wills: Vec::new(),
+        }
     }
 
     /// No record names a higher number, but for strays.
@@ -79,12 +87,12 @@ impl Frames {
         }
     }
 
+    fn will(&mut self) -> StoredWill<'static> {
+        StoredWill { message: self.message(), delay_seconds: 5, message_expiry_seconds: Some(7) }
+    }
+
     fn connect(&mut self, sid: u64, client_id: &'static str) -> Record<'static> {
-        let will = (self.chance.below(3) == 0).then(|| StoredWill {
-            message: self.message(),
-            delay_seconds: 5,
-            message_expiry_seconds: Some(7),
-        });
+        let will = (self.chance.below(3) == 0).then(|| self.will());
         let version = self.chance.of(&[ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V5]);
         let expiry_seconds = 1 + self.chance.below(1000) as u32;
         Record::Session { sid, client_id, version, expiry_seconds, will }
@@ -104,7 +112,16 @@ impl Frames {
 
     fn input(&mut self, records: &mut Vec<Record<'static>>) {
         let sid = self.sid();
-        match self.chance.below(16) {
+        match self.chance.below(18) {
+            16 => {
+                let (sid, number) = if self.chance.below(3) == 0 { (sid, 0) } else { self.delivery() };
+                let (cause, count) = (self.chance.of(&LossCause::ALL), 1 + self.chance.below(300) as u32);
+                records.push(Record::Lost { sid, number, cause, count });
+            }
+            17 => {
+                let left = self.chance.of(&[[0; 4], [0, 1, 0, 0]]);
+                records.push(Record::LossesTold { sid, left });
+            }
             0 => {
                 let client = self.chance.of(&CLIENTS);
                 if let Some(at) = self.sessions.iter().position(|session| session.1 == client) {
@@ -120,7 +137,17 @@ impl Frames {
                 }
             }
             2 => records.push(Record::Left { sid, at_millis: self.chance.below(900), expiry_seconds: 9 }),
-            3 => records.push(Record::WillGone { sid }),
+            3 if self.chance.below(2) == 0 => records.push(Record::WillGone { sid }),
+            3 if !self.wills.is_empty() && self.chance.below(2) == 0 => {
+                let at = self.chance.below(self.wills.len() as u64) as usize;
+                records.push(Record::WillOver { number: self.wills[at] });
+            }
+            3 => {
+                let number = self.next_number();
+                self.wills.push(number);
+                let will = self.will();
+                records.push(Record::Will { number, client_id: self.chance.of(&CLIENTS), will });
+            }
             4 if self.chance.below(3) == 0 => {
                 self.sessions.retain(|session| session.0 != sid);
                 records.push(Record::Ended { sid });

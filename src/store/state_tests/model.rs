@@ -4,8 +4,8 @@ use super::super::super::{RestoredDelivery, RestoredSession, RestoredState, Rest
 use super::{Restored, described};
 use crate::message::Message;
 use crate::packet::{ProtocolVersion, QoS};
-use crate::session::Will;
-use crate::store::Record;
+use crate::session::{Losses, Will};
+use crate::store::{Record, StoredWill};
 use crate::topic::SubscriptionOptions;
 use std::collections::BTreeMap;
 
@@ -13,9 +13,11 @@ use std::collections::BTreeMap;
 pub(in crate::store) struct Model {
     sessions: BTreeMap<u64, ModelSession>,
     retained: BTreeMap<String, Message>,
+    wills: BTreeMap<u64, Will>,
     /// Those of the frame that is being applied.
     messages: BTreeMap<u64, Message>,
     millis: u64,
+    frame_millis: u64,
 }
 
 struct ModelSession {
@@ -27,6 +29,7 @@ struct ModelSession {
     subscriptions: BTreeMap<String, (SubscriptionOptions, u32)>,
     deliveries: BTreeMap<u64, ModelDelivery>,
     held: BTreeMap<u16, u32>,
+    losses: Losses,
 }
 
 struct ModelDelivery {
@@ -42,6 +45,7 @@ struct ModelDelivery {
 impl Model {
     pub(in crate::store) fn apply_frame(&mut self, millis: u64, records: &[Record<'_>]) {
         self.millis = self.millis.max(millis);
+        self.frame_millis = millis;
         records.iter().for_each(|record| self.apply(record));
     }
 
@@ -69,15 +73,12 @@ impl Model {
                     subscriptions: BTreeMap::new(),
                     deliveries: BTreeMap::new(),
                     held: BTreeMap::new(),
+                    losses: Losses::default(),
                 });
                 session.version = version;
                 session.expiry_seconds = expiry_seconds;
                 session.left = None;
-                session.will = will.map(|will| Will {
-                    message: Message::restored(&will.message, None, 0),
-                    delay_seconds: will.delay_seconds,
-                    message_expiry_seconds: will.message_expiry_seconds,
-                });
+                session.will = will.map(|will| will_of(&will, 0));
             }
             Record::Left { sid, at_millis, expiry_seconds } => self.session(sid, |session| {
                 session.left = Some(at_millis);
@@ -124,6 +125,14 @@ impl Model {
             Record::Settled { sid, number } | Record::Returned { sid, delivery: number, .. } => {
                 self.session(sid, |session| drop(session.deliveries.remove(&number)));
             }
+            Record::Lost { sid, number, cause, count } => {
+                let millis = self.frame_millis;
+                self.session(sid, |session| {
+                    session.deliveries.remove(&number);
+                    session.losses.set(cause, count, millis);
+                });
+            }
+            Record::LossesTold { sid, left } => self.session(sid, |session| session.losses.leave(left)),
             Record::Held { sid, packet_id, payload_bytes } => {
                 self.session(sid, |session| {
                     session.held.insert(packet_id, payload_bytes);
@@ -138,8 +147,13 @@ impl Model {
                 self.retained.insert(message.topic.to_owned(), Message::restored(&message, None, stamp));
             }
             Record::Unretained { topic } => drop(self.retained.remove(topic)),
-            Record::Intent { .. } | Record::IntentDone { .. } | Record::IntentSeen { .. } | Record::Alive => {
-            }
+            Record::Will { number, will, .. } => drop(self.wills.insert(number, will_of(&will, number))),
+            Record::WillOver { number } => drop(self.wills.remove(&number)),
+            Record::Intent { .. }
+            | Record::IntentDone { .. }
+            | Record::IntentSeen { .. }
+            | Record::Alive
+            | Record::Clock(_) => {}
         }
     }
 
@@ -147,7 +161,8 @@ impl Model {
     pub(in crate::store) fn described(&self) -> Vec<String> {
         let sessions = self.sessions.iter().map(|(&sid, session)| self.restored(sid, session)).collect();
         let retained = self.retained.values().cloned().collect();
-        described(&[Restored { sessions, retained, ..Restored::default() }])
+        let wills = self.wills.values().map(copied).collect();
+        described(&[Restored { sessions, retained, wills, ..Restored::default() }])
     }
 
     fn restored(&self, sid: u64, session: &ModelSession) -> RestoredSession {
@@ -171,11 +186,7 @@ impl Model {
         let (mut sent, queued): (Vec<_>, Vec<_>) =
             deliveries.into_iter().partition(|row| row.state != RestoredState::Queued);
         sent.extend(queued);
-        let will = session.will.as_ref().map(|will| Will {
-            message: will.message.clone(),
-            delay_seconds: will.delay_seconds,
-            message_expiry_seconds: will.message_expiry_seconds,
-        });
+        let will = session.will.as_ref().map(copied);
         let row = |(filter, &(options, subscription_id)): (&String, &(SubscriptionOptions, u32))| {
             RestoredSubscription { filter: (**filter).into(), options, subscription_id }
         };
@@ -188,7 +199,21 @@ impl Model {
             will,
             subscriptions: session.subscriptions.iter().map(row).collect(),
             deliveries: sent,
+            losses: session.losses,
             held: session.held.iter().map(|(&id, &bytes)| (id, bytes as usize)).collect(),
         }
     }
+}
+
+fn will_of(will: &StoredWill<'_>, number: u64) -> Will {
+    Will {
+        message: Message::restored(&will.message, None, 0),
+        delay_seconds: will.delay_seconds,
+        message_expiry_seconds: will.message_expiry_seconds,
+        number,
+    }
+}
+
+fn copied(will: &Will) -> Will {
+    Will { message: will.message.clone(), ..*will }
 }

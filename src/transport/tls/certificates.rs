@@ -13,6 +13,7 @@ use rustls::sign::CertifiedKey;
 use super::config::{CertificateAndKey, read_file, read_pem};
 use super::error::{LoadFailure, TlsError};
 use super::identity::{self, Names};
+use super::validity::Role;
 
 /// Chooses by the name that the client asks for (SNI, RFC 6066): a certificate with just this name before one
 /// with a wildcard, and that before the first of all. Of several that are equal in this, such as one of RSA and one
@@ -60,11 +61,13 @@ impl CertificateChoice {
         Ok(CertificateChoice { certificates })
     }
 
-    /// Each certificate itself, with the file it is from.
-    pub(super) fn leaves(&self) -> impl Iterator<Item = (&Path, &CertificateDer<'static>)> {
-        self.certificates
-            .iter()
-            .filter_map(|named| named.key.cert.first().map(|leaf| (named.file.as_path(), leaf)))
+    /// Each certificate with those that are sent behind it, and the file that it is from.
+    pub(super) fn sent(&self) -> impl Iterator<Item = (&Path, Role, &CertificateDer<'static>)> {
+        let roles = || std::iter::once(Role::Own).chain(std::iter::repeat(Role::Chain));
+        self.certificates.iter().flat_map(move |named| {
+            let sent = roles().zip(&named.key.cert);
+            sent.map(|(role, certificate)| (named.file.as_path(), role, certificate))
+        })
     }
 
     /// What is sent for each.

@@ -11,14 +11,15 @@ use rustls::crypto::ring::Ticketer;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 
 use super::certificates::CertificateChoice;
 use super::compact;
+use super::dated::{Anchor, Dated};
 use super::error::{LoadFailure, TlsError};
-use super::identity;
 use super::undated::Undated;
+use super::validity::{Role, Validity};
 
 /// What an operator sets for a TLS listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,16 +94,6 @@ struct Shared {
     validity: Vec<Validity>,
 }
 
-/// Until when a file's content is good.
-struct Validity {
-    file: PathBuf,
-    what: &'static str,
-    /// Seconds since 1970.
-    not_before: i64,
-    /// Seconds since 1970.
-    not_after: i64,
-}
-
 impl TlsConfig {
     /// Reads the files of `settings`.
     ///
@@ -121,8 +112,8 @@ impl TlsConfig {
         let mut validity = Vec::new();
         let certificates =
             CertificateChoice::load(&settings.certificates, settings.chain.as_deref(), provider)?;
-        for (file, leaf) in certificates.leaves() {
-            validity.push(Validity::of_certificate(file, leaf)?);
+        for (file, role, certificate) in certificates.sent() {
+            validity.push(Validity::of_certificate(file, role, certificate)?);
         }
         let verifier = client_verifier(settings, provider, &mut validity)?;
         let versions: &[&SupportedProtocolVersion] = match settings.version_min {
@@ -152,37 +143,20 @@ impl TlsConfig {
     }
 
     /// What an operator should know about the files at `now` (seconds since 1970): what has expired, is not valid
-    /// yet, or expires within [`EXPIRY_NOTICE_DAYS`]. One line each.
+    /// yet, or ends within [`super::EXPIRY_NOTICE_DAYS`]. One line each.
     pub fn notices(&self, now: i64) -> Vec<String> {
         self.0.validity.iter().filter_map(|validity| validity.notice(now)).collect()
+    }
+
+    /// Our certificates: file, subject, serial number and end. One line each.
+    pub fn loaded(&self) -> Vec<String> {
+        self.0.validity.iter().filter_map(Validity::loaded).collect()
     }
 
     /// What a connection is made of whose client offers these application protocols.
     pub(super) fn for_offer<'a>(&self, offered: Option<impl Iterator<Item = &'a [u8]>>) -> Arc<ServerConfig> {
         let ours = offered.is_none_or(|mut names| names.any(|name| PROTOCOLS.contains(&name)));
         if ours { self.0.negotiating.clone() } else { self.0.silent.clone() }
-    }
-}
-
-impl Validity {
-    fn of_certificate(file: &Path, certificate: &CertificateDer<'_>) -> Result<Validity, TlsError> {
-        let unusable = |why| TlsError::in_file(file, LoadFailure::UnusableCertificate(why));
-        let (not_before, not_after) = identity::validity(certificate).map_err(unusable)?;
-        Ok(Validity { file: file.to_owned(), what: "certificate", not_before, not_after })
-    }
-
-    fn notice(&self, now: i64) -> Option<String> {
-        let subject = format!("{}: the {}", self.file.display(), self.what);
-        let days = |seconds: i64| seconds / SECONDS_PER_DAY;
-        if now > self.not_after {
-            Some(format!("{subject} has expired {} days ago", days(now - self.not_after)))
-        } else if now < self.not_before {
-            Some(format!("{subject} is not valid yet, but in {} days", days(self.not_before - now)))
-        } else if days(self.not_after - now) < EXPIRY_NOTICE_DAYS {
-            Some(format!("{subject} expires in {} days", days(self.not_after - now)))
-        } else {
-            None
-        }
     }
 }
 
@@ -202,33 +176,64 @@ fn client_verifier(
     let Some(ca) = &settings.client_ca else {
         return Err(TlsError::in_settings("client certificates need client_ca, the CAs that issue them"));
     };
-    let mut builder =
-        WebPkiClientVerifier::builder_with_provider(client_roots(ca, validity)?, provider.clone());
-    if settings.client_certificate_dates {
-        builder = builder.enforce_revocation_expiration();
+    let anchors = client_anchors(ca)?;
+    validity.extend(anchors.iter().map(|(validity, _)| validity.clone()));
+    let lists = match &settings.crl {
+        Some(crl) => revocation_lists(crl, validity)?,
+        None => Vec::new(),
+    };
+    let mut roots = RootCertStore::empty();
+    for (_, certificate) in &anchors {
+        let unusable = |error: rustls::Error| LoadFailure::UnusableCertificate(error.to_string());
+        roots.add(certificate.clone()).map_err(|error| TlsError::in_file(ca, unusable(error)))?;
     }
-    if settings.client_certificate == ClientCertificate::Optional {
-        builder = builder.allow_unauthenticated();
-    }
-    if let Some(crl) = &settings.crl {
-        builder = builder.with_crls(revocation_lists(crl, validity)?);
-    }
-    let verifier = builder.build().map_err(|error| match &settings.crl {
+    let rules = Rules {
+        provider: provider.clone(),
+        counts_dates: settings.client_certificate_dates,
+        is_optional: settings.client_certificate == ClientCertificate::Optional,
+        lists,
+    };
+    let verifier = rules.verifier(roots).map_err(|error| match &settings.crl {
         Some(crl) => TlsError::in_file(crl, LoadFailure::UnusableCrl(error.to_string())),
         None => TlsError::in_file(ca, LoadFailure::UnusableCertificate(error.to_string())),
     })?;
-    Ok(if settings.client_certificate_dates { verifier } else { Arc::new(Undated(verifier)) })
+    if !settings.client_certificate_dates {
+        return Ok(Arc::new(Undated(verifier)));
+    }
+    let make = move |roots| rules.verifier(roots).ok();
+    Ok(Arc::new(Dated::new(verifier, anchors, Box::new(make))))
 }
 
-fn client_roots(ca: &Path, validity: &mut Vec<Validity>) -> Result<Arc<RootCertStore>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in read_pem::<CertificateDer<'static>>(ca, "certificate")? {
-        validity.push(Validity::of_certificate(ca, &certificate)?);
-        roots
-            .add(certificate)
-            .map_err(|error| TlsError::in_file(ca, LoadFailure::UnusableCertificate(error.to_string())))?;
+/// What a client's certificate has to keep to, whichever CAs count.
+struct Rules {
+    provider: Arc<CryptoProvider>,
+    counts_dates: bool,
+    is_optional: bool,
+    lists: Vec<CertificateRevocationListDer<'static>>,
+}
+
+impl Rules {
+    fn verifier(&self, roots: RootCertStore) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), self.provider.clone());
+        if self.counts_dates {
+            builder = builder.enforce_revocation_expiration();
+        }
+        if self.is_optional {
+            builder = builder.allow_unauthenticated();
+        }
+        if !self.lists.is_empty() {
+            builder = builder.with_crls(self.lists.clone());
+        }
+        builder.build()
     }
-    Ok(Arc::new(roots))
+}
+
+fn client_anchors(ca: &Path) -> Result<Vec<Anchor>, TlsError> {
+    let certificates = read_pem::<CertificateDer<'static>>(ca, "certificate")?;
+    let with_dates = |certificate: CertificateDer<'static>| {
+        Ok((Validity::of_certificate(ca, Role::ClientCa, &certificate)?, certificate))
+    };
+    certificates.into_iter().map(with_dates).collect()
 }
 
 fn revocation_lists(
@@ -237,9 +242,7 @@ fn revocation_lists(
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
     let lists = read_pem::<CertificateRevocationListDer<'static>>(crl, "revocation list (X509 CRL)")?;
     for list in &lists {
-        let unusable = |why| TlsError::in_file(crl, LoadFailure::UnusableCrl(why));
-        let (not_before, not_after) = identity::crl_validity(list).map_err(unusable)?;
-        validity.push(Validity { file: crl.to_owned(), what: "revocation list", not_before, not_after });
+        validity.push(Validity::of_revocation_list(crl, list)?);
     }
     Ok(lists)
 }
@@ -256,18 +259,20 @@ pub(super) fn read_pem<T: PemObject>(file: &Path, kind: &'static str) -> Result<
     Ok(items)
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "certificates are read at the start and at a reload, as the configuration is"
-)]
 pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(file).map_err(|error| TlsError::in_file(file, LoadFailure::Unreadable(error.to_string())))
+    let unreadable = |words| TlsError::in_file(file, LoadFailure::Unreadable(words));
+    let bytes =
+        crate::config::file::read(file, FILE_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(unreadable(format!("larger than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(bytes)
 }
+
+/// Largest file of TLS, in bytes: a revocation list of a large CA has tens of megabytes.
+const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// The application protocols of ours (RFC 7301): MQTT, and what a browser offers before it asks for a WebSocket.
 const PROTOCOLS: [&[u8]; 2] = [b"mqtt", b"http/1.1"];
 /// A ticket of TLS 1.3 is good for one connection, and a client of MQTT has one at a time.
 const TICKETS_PER_HANDSHAKE: usize = 1;
-/// So many days before it expires, a certificate or a revocation list is told of.
-pub const EXPIRY_NOTICE_DAYS: i64 = 14;
-const SECONDS_PER_DAY: i64 = 86_400;

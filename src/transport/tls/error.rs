@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::dated::CaOutdated;
 use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible};
 
 /// Why the TLS of a listener can't be set up. It names the file and what is wrong with it.
@@ -199,6 +200,9 @@ fn explain_certificate(error: &CertificateError, to: &mut fmt::Formatter<'_>) ->
             "is not for the authentication of clients"
         }
         // An error of a library below, of which no more than the name gets here.
+        CertificateError::Other(other) if other.0.is::<CaOutdated>() => {
+            return write!(to, "the client's certificate does not count: {CaOutdated}");
+        }
         CertificateError::Other(other) if other.to_string() == "UnsupportedCertVersion" => {
             "is of X.509 version 1; version 3 is needed"
         }

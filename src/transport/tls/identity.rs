@@ -95,6 +95,18 @@ pub(super) fn crl_validity(list: &CertificateRevocationListDer<'_>) -> Result<(i
     Ok((list.last_update().timestamp(), not_after))
 }
 
+/// The subject of a certificate in the form of RFC 2253, and its serial number in hexadecimal.
+pub(super) fn subject_and_serial(certificate: &CertificateDer<'_>) -> Result<(String, String), String> {
+    let certificate = parse(certificate)?;
+    Ok((rfc2253(certificate.subject()), certificate.raw_serial_as_string()))
+}
+
+/// Who issues a revocation list.
+pub(super) fn crl_issuer(list: &CertificateRevocationListDer<'_>) -> Result<String, String> {
+    let (_, list) = CertificateRevocationList::from_der(list).map_err(|error| error.to_string())?;
+    Ok(rfc2253(list.issuer()))
+}
+
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
     X509Certificate::from_der(certificate)
         .map(|(_, certificate)| certificate)
@@ -106,11 +118,14 @@ fn alternative_names<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterator<
     extension.into_iter().flat_map(|extension| extension.value.general_names.iter())
 }
 
-/// A name with a NUL in it reads as its beginning to whoever stops there, and no control character belongs into a
-/// user name.
 fn common_name(subject: &X509Name<'_>) -> Option<String> {
-    let name = text(subject.iter_common_name().next()?.attr_value())?;
-    (!name.is_empty() && !name.chars().any(char::is_control)).then_some(name)
+    text(subject.iter_common_name().next()?.attr_value()).filter(|name| is_user_name(name))
+}
+
+/// Can a common name be a user name? A name with a NUL in it reads as its beginning to programs that stop there, and
+/// no control character belongs into a user name.
+pub(crate) fn is_user_name(name: &str) -> bool {
+    !name.is_empty() && !name.chars().any(char::is_control)
 }
 
 fn rfc2253(subject: &X509Name<'_>) -> String {

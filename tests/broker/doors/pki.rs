@@ -38,6 +38,27 @@ impl Authority {
         Authority { issuer, folder, ca }
     }
 
+    /// The same, valid so many days from now on and up to so many.
+    pub(super) fn valid(name: &str, days: std::ops::Range<i64>) -> Authority {
+        let mut params = named("the tests' authority", &[]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        set_days(&mut params, days);
+        let issuer = CertifiedIssuer::self_signed(params, key()).expect("it signs itself");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("doors-{name}"));
+        std::fs::create_dir_all(&folder).expect("the target folder can be written");
+        let ca = folder.join("ca.pem");
+        std::fs::write(&ca, issuer.pem()).expect("the target folder can be written");
+        Authority { issuer, folder, ca }
+    }
+
+    /// Of a server, valid so many days from now on and up to so many.
+    pub(super) fn server_valid(&self, file: &str, serial: u64, days: std::ops::Range<i64>) -> Issued {
+        let mut params = named("server", &["127.0.0.1", "localhost"]);
+        params.serial_number = Some(rcgen::SerialNumber::from(serial));
+        set_days(&mut params, days);
+        self.issue(file, &params)
+    }
+
     /// For 127.0.0.1 and localhost. A second one of the same file name takes the first one's place.
     pub(crate) fn server(&self, file: &str) -> Issued {
         self.issue(file, &named("server", &["127.0.0.1", "localhost"]))
@@ -103,6 +124,17 @@ fn named(name: &str, hosts: &[&str]) -> CertificateParams {
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     params
+}
+
+fn set_days(params: &mut CertificateParams, days: std::ops::Range<i64>) {
+    let now =
+        rcgen::date_time_ymd(1970, 1, 1) + std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+    let day = std::time::Duration::from_secs(86_400);
+    let at = |days: i64| {
+        let far = day * u32::try_from(days.unsigned_abs()).expect("a short time");
+        if days < 0 { now - far } else { now + far }
+    };
+    (params.not_before, params.not_after) = (at(days.start), at(days.end));
 }
 
 fn key() -> KeyPair {

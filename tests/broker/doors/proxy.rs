@@ -5,7 +5,7 @@ use super::wire::{self, CONNACK, connect, expect};
 use crate::Running;
 use std::io::Write;
 
-const TRUSTED: &str = "proxy_trusted = [\"127.0.0.0/8\"]\n[runtime]\nshards = 2\n";
+const TRUSTED: &str = "proxy_trusted = [\"127.0.0.0/8\"]\nallow_anonymous = true\n[runtime]\nshards = 2\n";
 
 const V1: &[u8] = b"PROXY TCP4 203.0.113.7 192.0.2.1 4242 1883\r\n";
 
@@ -64,7 +64,8 @@ fn header_stands_before_tls() {
 
 #[test]
 fn where_nobody_here_is_trusted_mqtt_comes_as_it_is_and_a_header_is_an_error() {
-    let running = Running::start("doors-proxy-untrusted", "proxy_trusted = [\"10.0.0.0/8\"]\n");
+    let running =
+        Running::start("doors-proxy-untrusted", "proxy_trusted = [\"10.0.0.0/8\"]\nallow_anonymous = true\n");
     let mut stream = wire::open(running.address);
     stream.write_all(&connect("direct")).expect("the broker reads");
     expect(&mut stream, &CONNACK);

@@ -19,6 +19,22 @@ pub(super) fn connect(id: &str) -> Vec<u8> {
     packet(0x10, &body)
 }
 
+/// With a user name and a password.
+pub(super) fn connect_as(id: &str, user: &str, password: &str) -> Vec<u8> {
+    let mut body = b"\x00\x04MQTT\x04\xC2\x00\x00".to_vec();
+    [id, user, password].into_iter().for_each(|text| string(&mut body, text));
+    packet(0x10, &body)
+}
+
+/// The return code with which a connection that sends these bytes is answered.
+pub(super) fn return_code(address: SocketAddr, bytes: &[u8]) -> u8 {
+    let mut stream = open(address);
+    stream.write_all(bytes).expect("a socket takes it");
+    let mut connack = [0; 4];
+    stream.read_exact(&mut connack).expect("CONNACK");
+    connack[3]
+}
+
 /// With QoS 0 and packet identifier 1.
 pub(super) fn subscribe(filter: &str) -> Vec<u8> {
     let mut body = vec![0, 1];

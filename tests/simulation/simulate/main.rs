@@ -14,6 +14,8 @@ mod audit;
 mod books;
 #[path = "../client.rs"]
 mod client;
+#[path = "../clocks.rs"]
+mod clocks;
 #[path = "../deeds.rs"]
 mod deeds;
 #[path = "../disk.rs"]
@@ -35,6 +37,8 @@ mod rng;
 mod seeds;
 #[path = "../sim.rs"]
 mod sim;
+#[path = "../spans.rs"]
+mod spans;
 #[path = "../story.rs"]
 mod story;
 #[path = "../turns.rs"]
@@ -76,11 +80,8 @@ fn main() -> ExitCode {
         summary.publications,
         summary.failures.len()
     );
-    for &mark in marks::EVERY_MARK {
+    for &mark in marks::Mark::EVERY {
         println!("{:>10} {mark:?}", summary.marks.count(mark));
-    }
-    for &known in marks::KNOWN_WEAKNESSES {
-        println!("{:>10} known weakness {known:?}", summary.marks.count(known));
     }
     if summary.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -172,6 +172,35 @@ fn an_expired_revocation_list_lets_nobody_in() {
 }
 
 #[test]
+fn a_ca_that_is_not_valid_lets_nobody_in_unless_dates_do_not_count() {
+    const OUTDATED: &str = "does not count: the certificate of its CA has expired or is not valid yet";
+    let expired = Authority::valid("Expired CA", (2010, 1, 1), (2020, 1, 1));
+    let early = Authority::valid("Early CA", (4000, 1, 1), (4050, 1, 1));
+    let mut listener = Listener::asking(ClientCertificate::Required);
+    let both = [listener.authority.pem(), expired.pem(), early.pem()].concat();
+    listener.settings.client_ca = Some(listener.files.write("cas.pem", both));
+    for outdated in [&expired, &early] {
+        is_refused(&listener, &outdated.client("device-7"), &[], OUTDATED);
+        // Neither does what such a CA has issued further.
+        let between = outdated.issue_authority("Between");
+        is_refused(&listener, &between.client("device-7"), &[&between], OUTDATED);
+    }
+    // The others in the file are none the worse for it, and a fault of the client's own is told as such.
+    gets_in(&listener, &listener.authority.client("device-7"), &[]);
+    let stranger = Authority::new("Another CA").client("device-7");
+    is_refused(&listener, &stranger, &[], "is not issued by a CA of client_ca");
+    listener.settings.client_certificate_dates = false;
+    for outdated in [&expired, &early] {
+        gets_in(&listener, &outdated.client("device-7"), &[]);
+    }
+    // A file of nothing else.
+    listener.settings.client_certificate_dates = true;
+    listener.settings.client_ca = Some(listener.files.write("ca.pem", expired.pem()));
+    is_refused(&listener, &expired.client("device-7"), &[], OUTDATED);
+    is_refused(&listener, &stranger, &[], "is not issued by a CA of client_ca");
+}
+
+#[test]
 fn dates_of_what_clients_show_count_only_where_they_are_asked_for() {
     let mut listener = Listener::asking(ClientCertificate::Required);
     listener.settings.client_certificate_dates = false;

@@ -185,6 +185,9 @@ fn an_operator_hears_of_what_has_expired_or_soon_will() {
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.not_before = date_time_ymd(2025, 1, 1);
     params.not_after = date_time_ymd(2025, 3, 1);
+    params.serial_number = Some(rcgen::SerialNumber::from(0x0102_u64));
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "server");
     listener.settings.certificates =
         vec![listener.files.certificate("short", &listener.authority.issue(&params))];
     listener.crl(&listener.authority.revoke(&[], 2030));
@@ -193,19 +196,33 @@ fn an_operator_hears_of_what_has_expired_or_soon_will() {
         let notices = config.notices(date_time_ymd(year, month, day).unix_timestamp());
         notices
             .iter()
-            .map(|line| line.rsplit_once('/').map_or("", |(_, rest)| rest).to_owned())
+            .map(|line| {
+                let name = line.find(": ").and_then(|end| line[..end].rfind('/')).expect("a path");
+                line[name + 1..].to_owned()
+            })
             .collect::<Vec<_>>()
     };
     assert_eq!(at(2025, 2, 1), [""; 0]);
-    assert_eq!(at(2025, 2, 20), ["short.pem: the certificate expires in 9 days"]);
-    assert_eq!(at(2025, 3, 3), ["short.pem: the certificate has expired 2 days ago"]);
-    assert_eq!(at(2024, 12, 30), ["short.pem: the certificate is not valid yet, but in 2 days"]);
-    assert_eq!(
-        at(2030, 1, 2),
-        [
-            "short.pem: the certificate has expired 1768 days ago",
-            "crl.pem: the revocation list has expired 1 days ago",
-        ]
+    const SHORT: &str = "short.pem: the certificate CN=server (serial 01:02)";
+    const COST: &str = "; clients that look at the date do not connect";
+    assert_eq!(at(2025, 2, 15), [""; 0]);
+    assert_eq!(at(2025, 2, 16), [format!("{SHORT} ends on 2025-03-01 00:00 UTC, in 13 days")]);
+    assert_eq!(at(2025, 3, 3), [format!("{SHORT} has expired on 2025-03-01 00:00 UTC{COST}")]);
+    assert_eq!(at(2024, 12, 30), [format!("{SHORT} is not valid before 2025-01-01 00:00 UTC{COST}")]);
+    let lapsed = at(2030, 1, 2);
+    assert_eq!(lapsed.len(), 2, "{lapsed:?}");
+    assert!(lapsed[1].starts_with("crl.pem: the revocation list of "), "{lapsed:?}");
+    assert!(lapsed[1].contains("CN=Test CA has expired on 2030-01-01 00:00 UTC; no client"), "{lapsed:?}");
+    let far = at(4097, 1, 1);
+    assert!(
+        far.iter().any(|line| line.contains("ca.pem: the client CA ") && line.contains("Test CA")),
+        "{far:?}"
+    );
+    let loaded = config.loaded();
+    assert_eq!(loaded.len(), 1);
+    assert!(
+        loaded[0].ends_with("short.pem: CN=server, serial 01:02, ends on 2025-03-01 00:00 UTC"),
+        "{loaded:?}"
     );
 }
 

@@ -30,6 +30,15 @@ impl Authority {
         Authority { issuer }
     }
 
+    /// Valid from one day on and up to another, each as year, month and day.
+    pub(super) fn valid(name: &str, from: (i32, u8, u8), until: (i32, u8, u8)) -> Authority {
+        let mut params = authority_params(name);
+        params.not_before = date_time_ymd(from.0, from.1, from.2);
+        params.not_after = date_time_ymd(until.0, until.1, until.2);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        Authority { issuer }
+    }
+
     pub(super) fn issue_authority(&self, name: &str) -> Authority {
         let params = authority_params(name);
         let key = KeyPair::generate().unwrap();

@@ -1,0 +1,161 @@
+//! Work that may wait for a disk or a network, and so must hold up neither signals nor shards: a thread of its own reads
+//! the configuration again when it is asked to, and once a day looks whether certificates are about to end.
+//!
+//! The clock and the length of a wait are arguments.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+/// How often the thread looks at the clock. Far more often than once a day, so that a clock that is set, or a machine
+/// that has slept, makes no day longer.
+pub const LOOK_AFTER: Duration = Duration::from_secs(3600);
+
+const SECONDS_PER_DAY: i64 = 86_400;
+/// A clock that goes back by more than this was set.
+const CLOCK_SET_SECONDS: i64 = 3600;
+
+/// Asks the thread for work. Cheap to clone.
+#[derive(Clone)]
+pub struct Requests(SyncSender<()>);
+
+/// What the thread is asked for.
+pub struct Asked(Receiver<()>);
+
+/// Both ends.
+pub fn requests() -> (Requests, Asked) {
+    let (sender, receiver) = sync_channel(1);
+    (Requests(sender), Asked(receiver))
+}
+
+impl Requests {
+    /// Has the configuration read again. Never waits; one that is asked for and not begun stands for this one too.
+    pub fn reload(&self) {
+        match self.0.try_send(()) {
+            // The thread ends with the process.
+            Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+        }
+    }
+}
+
+/// Whether a day has passed since the last look.
+#[derive(Debug, Clone, Copy)]
+struct Day {
+    looked_at: i64,
+}
+
+impl Day {
+    fn is_over(&mut self, now: i64) -> bool {
+        let is_set = now < self.looked_at - CLOCK_SET_SECONDS;
+        let is_over = is_set || now >= self.looked_at.saturating_add(SECONDS_PER_DAY);
+        if is_over {
+            self.looked_at = now;
+        }
+        is_over
+    }
+}
+
+impl Asked {
+    /// Works until nobody can ask any more. `clock` gives seconds since 1970; `looked_at` is when the start has looked.
+    /// Each reload looks at the dates by itself.
+    pub fn serve(
+        self,
+        looked_at: i64,
+        look_after: Duration,
+        clock: impl Fn() -> i64,
+        mut reload: impl FnMut(),
+        mut look: impl FnMut(i64),
+    ) {
+        let mut day = Day { looked_at };
+        loop {
+            match self.0.recv_timeout(look_after) {
+                Ok(()) => {
+                    reload();
+                    day.looked_at = clock();
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let now = clock();
+                    if day.is_over(now) {
+                        look(now);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "the tests run the thread")]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+    use std::sync::mpsc::channel;
+
+    const SOON: Duration = Duration::from_secs(60);
+    /// Some day.
+    const START: i64 = 1_800_000_000;
+
+    #[test]
+    fn a_day_is_a_day_of_the_wall_clock_also_when_that_is_set() {
+        let mut day = Day { looked_at: START };
+        for (after, is_over) in [
+            (0, false),
+            (SECONDS_PER_DAY - 1, false),
+            (SECONDS_PER_DAY, true),
+            (SECONDS_PER_DAY + 1, false),
+            (2 * SECONDS_PER_DAY, true),
+            // A little back is a clock that is kept right; far back or far ahead is one that was set.
+            (2 * SECONDS_PER_DAY - 10, false),
+            (-START, true),
+            (-START + 60, false),
+            (0, true),
+        ] {
+            assert_eq!(day.is_over(START + after), is_over, "{after}");
+        }
+    }
+
+    #[test]
+    fn the_thread_looks_once_a_day_and_reads_again_when_asked() {
+        let clock = AtomicI64::new(START);
+        let (looked, looks) = channel();
+        let reloads = AtomicUsize::new(0);
+        let (requests, asked) = requests();
+        std::thread::scope(|scope| {
+            let (clock, reloads) = (&clock, &reloads);
+            scope.spawn(move || {
+                asked.serve(
+                    START,
+                    Duration::from_millis(1),
+                    || clock.load(Ordering::SeqCst),
+                    || {
+                        reloads.fetch_add(1, Ordering::SeqCst);
+                    },
+                    |now| looked.send(now).unwrap(),
+                );
+            });
+            for day in 1..=3 {
+                clock.store(START + day * SECONDS_PER_DAY, Ordering::SeqCst);
+                assert_eq!(looks.recv_timeout(SOON), Ok(START + day * SECONDS_PER_DAY));
+            }
+            requests.reload();
+            while reloads.load(Ordering::SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            drop(requests);
+        });
+        // It has ended: on no day did it look twice, and the reload was its own look.
+        assert_eq!(looks.iter().count(), 0);
+    }
+
+    #[test]
+    fn whoever_asks_never_waits_and_what_has_not_begun_stands_for_all() {
+        let (requests, asked) = requests();
+        for _ in 0..1000 {
+            requests.reload();
+        }
+        drop(requests);
+        let mut reloads = 0;
+        asked.serve(START, SOON, || START, || reloads += 1, |_| ());
+        assert_eq!(reloads, 1);
+    }
+}

@@ -1,0 +1,77 @@
+//! Wills of clients whose rights have changed since they connected.
+
+use super::admission_tests::{list, quiet, string};
+use super::tests::connect;
+use super::world::World;
+use super::{Counter, Event, Hangup};
+use crate::auth::access::Access;
+use crate::auth::acl::{Actions, Effect, Subscribing};
+
+/// CONNECT of 5.0 with a session that stays, and a will to w/x.
+fn connect_with_will(world: &mut World, retain: bool, delay_seconds: u8) -> usize {
+    let flags = if retain { 0x2C } else { 0x0C };
+    let mut body = [b"\x00\x04MQTT\x05".as_slice(), &[flags], b"\x00\x00\x05\x11\x00\x00\xFF\xFF"].concat();
+    string(&mut body, "alice");
+    body.extend_from_slice(&[5, 0x18, 0, 0, 0, delay_seconds]);
+    string(&mut body, "w/x");
+    string(&mut body, "gone");
+    let client = world.open(0);
+    world.send(client, &[&[0x10, u8::try_from(body.len()).unwrap()], &body[..]].concat());
+    assert_eq!(world.take(client)[3], 0, "is in");
+    client
+}
+
+/// How often a subscriber to w/x has got the will.
+fn wills(world: &mut World, watcher: usize) -> usize {
+    world.take(watcher).windows(4).filter(|window| window == b"gone").count()
+}
+
+fn watch(world: &mut World, name: &str) -> usize {
+    let watcher = connect(world, 0, name, 0);
+    world.send(watcher, b"\x82\x08\x00\x01\x00\x03w/x\x00");
+    watcher
+}
+
+#[test]
+fn a_will_whose_topic_was_taken_back_is_not_published_at_once_or_after_its_delay_or_a_restart() {
+    let allowed = list(Subscribing::Strict, &[(Effect::Allow, Actions::ALL, "#")]);
+    let revoked = list(
+        Subscribing::Strict,
+        &[(Effect::Allow, Actions::READ, "#"), (Effect::Allow, Actions::PUBLISH, "other")],
+    );
+    for (delay, retain, is_down) in [(0, false, false), (0, true, false), (9, true, false), (9, true, true)] {
+        for (rules, published) in [(&allowed, 1), (&revoked, 0)] {
+            let case = format!("delay {delay}, retained {retain}, down {is_down}");
+            let mut world = quiet(2, allowed.clone());
+            let alice = connect_with_will(&mut world, retain, delay);
+            let mut live = watch(&mut world, "live");
+            world.ask(rules);
+            world.hang_up(alice, Hangup::Reset);
+            if is_down {
+                // Its session, and the listener's rules, are back before its hour.
+                world = world.cut_power(2, 3000);
+                world.ask(rules);
+                live = watch(&mut world, "live");
+            }
+            world.pass(12_000);
+            assert_eq!(wills(&mut world, live), published, "{case}");
+            let late = watch(&mut world, "late");
+            assert_eq!(wills(&mut world, late), if retain { published } else { 0 }, "{case}");
+            let refused = |event: &&Event| matches!(event, Event::PublishRefused { client, .. } if **client == *"alice");
+            assert_eq!(world.events.iter().filter(refused).count(), 1 - published, "{case}");
+            let counters = &world.shards[0].shared.counters;
+            let counted: u64 = counters.iter().map(|shard| shard.get(Counter::PublishesRefused)).sum();
+            assert_eq!(counted, 1 - published as u64, "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_will_of_a_listener_that_had_no_rules_obeys_those_that_it_has_got_since() {
+    let mut world = quiet(1, Access::default());
+    let alice = connect_with_will(&mut world, false, 0);
+    let live = watch(&mut world, "live");
+    world.ask(&list(Subscribing::Strict, &[(Effect::Allow, Actions::READ, "#")]));
+    world.hang_up(alice, Hangup::Reset);
+    assert_eq!(wills(&mut world, live), 0);
+}

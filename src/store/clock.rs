@@ -1,0 +1,214 @@
+//! The log's clock: on it are all deadlines on the disk.
+//!
+//! It began as the wall clock of the first start. From then on it moves as the machine's steady clock does, which no
+//! one can set: a wall clock that is set, forwards or backwards, moves no deadline. Only the time between two runs
+//! of the broker has to be measured otherwise. For that each log notes what the machine's clocks say
+//! ([`ClockMark`]): once at its start, and again whenever the wall clock was set, which begins an epoch.
+//!
+//! What can't be measured counts as no time: a message, a session or a will may be kept longer than it should, never
+//! shorter.
+
+use super::Wall;
+
+/// What the clocks of the machine say, all at the same moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockReading {
+    /// The wall clock, milliseconds since 1970.
+    pub wall_millis: u64,
+    /// Names the start of the machine; 0: unknown.
+    pub boot: u64,
+    /// Milliseconds since that start, while the machine was suspended too.
+    pub boot_millis: u64,
+}
+
+/// A reading, and what the log's clock said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockMark {
+    /// The log's clock, milliseconds.
+    pub at_millis: u64,
+    /// The machine's.
+    pub reading: ClockReading,
+}
+
+/// A broker that keeps sessions of clients that are connected says so often that it lives, so that a start knows about
+/// when their connections ended.
+pub const ALIVE_SECONDS: u32 = 60;
+/// The longest time between two such signs, with what a timer and a write add.
+const ALIVE_MILLIS_MAX: u64 = ALIVE_SECONDS as u64 * 1000 + 5000;
+
+/// By how much the wall clock may differ from the steady one before it counts as set.
+pub const STEP_MILLIS_MIN: u64 = 1000;
+
+/// A wall clock that is earlier than this, the beginning of 2025, was never set.
+const SET_MILLIS_MIN: u64 = 1_735_689_600_000;
+
+/// The most that the difference of two wall clocks counts for between two starts of the machine: the earlier one may
+/// have been wrong.
+const DOWN_MILLIS_MAX: u64 = 24 * 3600 * 1000;
+
+impl ClockMark {
+    /// By how much the wall clock was set since, in milliseconds; below 0: back.
+    pub fn step_millis(&self, at_millis: u64, reading: ClockReading) -> i64 {
+        let wall = difference(reading.wall_millis, self.reading.wall_millis);
+        wall.saturating_sub(difference(at_millis, self.at_millis))
+    }
+
+    /// What the wall clock said at this point of the log's clock, unless it was set meanwhile.
+    fn wall_at(&self, at_millis: u64) -> u64 {
+        self.reading.wall_millis.saturating_add_signed(difference(at_millis, self.at_millis))
+    }
+}
+
+/// The latest that connections can have ended of a run that lived at `alive_millis`, for a start whose log's clock begins
+/// at `start_millis`: a session is not to expire early because nothing was written for a while.
+pub(super) fn latest_end(alive_millis: u64, start_millis: u64) -> u64 {
+    alive_millis.saturating_add(ALIVE_MILLIS_MAX).min(start_millis.max(alive_millis))
+}
+
+/// How the time between the last record and a start was measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Measure {
+    /// There is no record.
+    #[default]
+    First,
+    /// By the steady clock: the machine has been running.
+    Steady,
+    /// By the wall clock.
+    Wall,
+    /// The wall clock has moved by so many milliseconds, of which the most counts that may.
+    Bounded {
+        /// Milliseconds.
+        told: u64,
+    },
+    /// It was not: one of the wall clocks was never set, or the later one is behind.
+    Unknown {
+        /// What the wall clock has moved by, milliseconds.
+        told: i64,
+    },
+}
+
+/// The log's clock of a start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogClock {
+    /// It, at the zero of the broker's clock.
+    pub wall: Wall,
+    /// What it has moved by since the last record, milliseconds.
+    pub down_millis: u64,
+    /// How that is known.
+    pub measure: Measure,
+}
+
+impl LogClock {
+    /// Goes on from the last record and the last mark. `now` was read at the zero of the broker's clock.
+    pub fn resume(last_millis: Option<u64>, mark: Option<ClockMark>, now: ClockReading) -> LogClock {
+        let Some(last) = last_millis else {
+            let wall = Wall { zero_millis: now.wall_millis };
+            return LogClock { wall, down_millis: 0, measure: Measure::First };
+        };
+        // Before there were marks, the log's clock was the wall clock.
+        let unset = ClockReading { wall_millis: last, ..ClockReading::default() };
+        let mark = mark.unwrap_or(ClockMark { at_millis: last, reading: unset });
+        let before = mark.reading;
+        let (down_millis, measure) =
+            if before.boot != 0 && before.boot == now.boot && now.boot_millis >= before.boot_millis {
+                let at = mark.at_millis.saturating_add(now.boot_millis - before.boot_millis);
+                (at.saturating_sub(last), Measure::Steady)
+            } else {
+                by_wall(mark.wall_at(last), now.wall_millis)
+            };
+        let wall = Wall { zero_millis: last.saturating_add(down_millis) };
+        LogClock { wall, down_millis, measure }
+    }
+}
+
+/// From two wall clocks, between which the machine was started anew.
+fn by_wall(before: u64, now: u64) -> (u64, Measure) {
+    let told = difference(now, before);
+    match u64::try_from(told) {
+        Ok(millis) if before >= SET_MILLIS_MIN => {
+            if millis <= DOWN_MILLIS_MAX {
+                (millis, Measure::Wall)
+            } else {
+                (DOWN_MILLIS_MAX, Measure::Bounded { told: millis })
+            }
+        }
+        _ => (0, Measure::Unknown { told }),
+    }
+}
+
+fn difference(a: u64, b: u64) -> i64 {
+    let size = i64::try_from(a.abs_diff(b)).unwrap_or(i64::MAX);
+    if a >= b { size } else { -size }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: u64 = 1_800_000_000_000;
+    const HOUR: u64 = 3_600_000;
+    const DECADE: u64 = 10 * 365 * 24 * HOUR;
+
+    fn reading(wall_millis: u64, boot: u64, boot_millis: u64) -> ClockReading {
+        ClockReading { wall_millis, boot, boot_millis }
+    }
+
+    fn mark(wall_millis: u64) -> ClockMark {
+        ClockMark { at_millis: NOON, reading: reading(wall_millis, 7, 5000) }
+    }
+
+    #[test]
+    fn a_log_without_records_begins_with_the_wall_clock() {
+        let clock = LogClock::resume(None, None, reading(12_345, 7, 99));
+        assert_eq!((clock.wall.zero_millis, clock.measure), (12_345, Measure::First));
+    }
+
+    #[test]
+    fn on_a_machine_that_has_been_running_the_wall_clock_does_not_matter() {
+        for wall in [0, NOON - DECADE, NOON - HOUR, NOON, NOON + HOUR, NOON + DECADE] {
+            let clock = LogClock::resume(Some(NOON + 2000), Some(mark(NOON)), reading(wall, 7, 5000 + HOUR));
+            assert_eq!(clock.wall.zero_millis, NOON + HOUR);
+            assert_eq!((clock.down_millis, clock.measure), (HOUR - 2000, Measure::Steady));
+        }
+    }
+
+    #[test]
+    fn after_a_start_of_the_machine_the_wall_clock_tells_a_day_at_most_and_never_runs_back() {
+        let resume = |before: u64, now: u64| {
+            let clock = LogClock::resume(Some(NOON + 2000), Some(mark(before)), reading(now, 8, 60));
+            assert_eq!(clock.wall.zero_millis, NOON + 2000 + clock.down_millis);
+            (clock.down_millis, clock.measure)
+        };
+        assert_eq!(resume(NOON, NOON + HOUR), (HOUR - 2000, Measure::Wall));
+        // The log's clock is not the wall clock: only the difference counts.
+        assert_eq!(resume(NOON + DECADE, NOON + DECADE + HOUR), (HOUR - 2000, Measure::Wall));
+        let told = DECADE - 2000;
+        assert_eq!(resume(NOON, NOON + DECADE), (24 * HOUR, Measure::Bounded { told }));
+        assert_eq!(resume(NOON, NOON - HOUR).0, 0);
+        assert_eq!(resume(NOON, 0).0, 0);
+        // It was 1973 until NTP set the clock, before this start.
+        assert_eq!(resume(SET_MILLIS_MIN - DECADE, NOON).0, 0);
+    }
+
+    #[test]
+    fn a_log_of_an_earlier_version_has_the_wall_clock_for_its_own() {
+        let clock = LogClock::resume(Some(NOON), None, reading(NOON + HOUR, 7, 60));
+        assert_eq!((clock.down_millis, clock.measure), (HOUR, Measure::Wall));
+    }
+
+    #[test]
+    fn connections_ended_a_minute_after_the_last_sign_of_life_or_at_the_start() {
+        assert_eq!(latest_end(NOON, NOON + HOUR), NOON + 65_000);
+        assert_eq!(latest_end(NOON, NOON + 2000), NOON + 2000);
+        assert_eq!(latest_end(NOON, 0), NOON);
+    }
+
+    #[test]
+    fn a_step_is_what_the_wall_clock_has_moved_otherwise_than_the_steady_one() {
+        let step = |wall| mark(NOON).step_millis(NOON + 500, reading(wall, 7, 5500));
+        assert_eq!(step(NOON + 500), 0);
+        assert_eq!(step(NOON + 500 + HOUR), HOUR.cast_signed());
+        assert_eq!(step(NOON + 500 - DECADE), -DECADE.cast_signed());
+        assert_eq!(step(u64::MAX).signum(), 1);
+    }
+}

@@ -1,0 +1,243 @@
+//! Real checkpoints with flipped bits and lost blocks, and what a start makes of them.
+
+use super::super::check_rows;
+use super::super::recovery::tests::{Log, Scratch};
+use super::super::recovery::{RecoveryReport, recover};
+use super::super::state::tests::{delivery, described, session, stored, subscribed};
+use super::super::{Record, RestoredCounts, StoreDirectory};
+use super::*;
+use crate::packet::QoS;
+use std::fs;
+use std::path::PathBuf;
+
+const SESSIONS: u64 = 150;
+
+/// A checkpoint of several commits: sessions with subscriptions and queued messages, some of them of two sessions,
+/// and retained messages. Most rows are small, and one is larger than a page that is mended.
+fn fill(scratch: &Scratch) -> RestoredCounts {
+    for epoch in 1..=4 {
+        let directory = scratch.open();
+        let mut log = Log::new(&directory, epoch, 0);
+        for turn in 0..SESSIONS {
+            let sid = 10 * (1 + turn);
+            if epoch == 1 {
+                let filter = format!("meters/{turn}/#");
+                log.frame(
+                    turn,
+                    &[session(sid, &format!("client {turn}")), subscribed(sid, &filter, QoS::AtLeastOnce)],
+                );
+            }
+            let number = 1_000_000 * epoch + 10 * turn;
+            let payload = vec![b'a' + (turn % 26) as u8; if (epoch, turn) == (2, 7) { 30_000 } else { 300 }];
+            let message = stored("meters/x", &payload, QoS::AtLeastOnce);
+            let other = if turn % 5 == 0 && turn > 0 { sid - 10 } else { sid };
+            let mut records = vec![Record::Message { number, message }, delivery(sid, number + 1, number)];
+            if other != sid {
+                records.push(delivery(other, number + 2, number));
+            }
+            log.frame(turn, &records);
+            let topic = format!("state/{epoch}/{turn}");
+            log.frame(
+                turn,
+                &[Record::Retained { stamp: number, message: stored(&topic, b"on", QoS::AtMostOnce) }],
+            );
+        }
+        log.seal();
+        drop(directory);
+        recover(&scratch.open(), 2, 9, None).unwrap().checkpoint.stop();
+    }
+    let (_, report) = recovered(scratch);
+    assert_eq!(report.damage, []);
+    report.restored
+}
+
+/// What a start finds, after which all is as it should be, for good.
+fn recovered(scratch: &Scratch) -> (Vec<String>, RecoveryReport) {
+    let directory = scratch.open();
+    let recovery = recover(&directory, 2, 9, None).unwrap();
+    let lines = described(&recovery.parts);
+    recovery.checkpoint.stop();
+    let image = Image::open(&directory.checkpoint()).unwrap();
+    assert_eq!(check_rows(&image).unwrap(), [] as [String; 0]);
+    assert!(!directory.unfinished_checkpoint().exists());
+    (lines, recovery.report)
+}
+
+/// The checkpoint, with other bytes, as a store of its own.
+fn with(bytes: &[u8]) -> Scratch {
+    let scratch = Scratch::new();
+    fs::write(scratch.open().checkpoint(), bytes).unwrap();
+    scratch
+}
+
+/// Of sessions, subscriptions, queued and retained messages.
+fn things(counts: &RestoredCounts) -> u64 {
+    counts.sessions + counts.subscriptions + counts.deliveries + counts.retained
+}
+
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+}
+
+/// The file after a clean end, and as a process leaves it that is killed after a commit.
+fn files() -> ([Vec<u8>; 2], Vec<String>, RestoredCounts) {
+    let scratch = Scratch::new();
+    let counts = fill(&scratch);
+    let directory = scratch.open();
+    let recovery = recover(&directory, 2, 9, None).unwrap();
+    let lines = described(&recovery.parts);
+    let mut log = Log::new(&directory, recovery.epoch, 0);
+    log.frame(1, &[Record::Ended { sid: 77 }]);
+    recovery.checkpoint.submit(log.seal(), 8192);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while recovery.checkpoint.log_bytes() > 0 {
+        assert!(std::time::Instant::now() < until);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let killed = fs::read(directory.checkpoint()).unwrap();
+    recovery.checkpoint.stop();
+    let clean = fs::read(directory.checkpoint()).unwrap();
+    ([clean, killed], lines, counts)
+}
+
+#[test]
+fn one_flipped_bit_costs_nothing_but_what_is_in_a_large_page() {
+    let (files, lines, counts) = files();
+    let mut chance = Chance(41);
+    let (mut told, mut lost) = (0, Vec::new());
+    for round in 0..60 {
+        let bytes = &files[round % 2];
+        let mut flipped = bytes.clone();
+        // Also in the head, which is small.
+        let at = if round % 10 == 9 { chance.below(320) } else { chance.below(bytes.len()) };
+        flipped[at] ^= 1 << chance.below(8);
+        let scratch = with(&flipped);
+        let (found, report) = recovered(&scratch);
+        let missing = things(&counts) - things(&report.restored);
+        if missing > 0 {
+            assert!(!report.damage.is_empty(), "byte {at}: a loss is told");
+            lost.push((at, missing));
+        } else {
+            assert_eq!(found, lines, "byte {at}");
+        }
+        told += usize::from(!report.damage.is_empty());
+        for damage in &report.damage {
+            let aside = damage.aside.as_ref().expect("it is set aside");
+            assert_eq!(fs::read(aside).unwrap(), flipped, "as it was found");
+            assert!(damage.what.contains("can be read"), "{damage}");
+        }
+        // For good.
+        assert_eq!(recovered(&scratch).1.damage, [], "byte {at}");
+    }
+    println!("60 bits: {told} told, lost of {}: {lost:?}", things(&counts));
+    assert!(told > 15, "most pages of the file are in use");
+    let large = lost.iter().filter(|(_, missing)| *missing > 1);
+    assert_eq!(large.count(), 0, "{lost:?}");
+}
+
+#[test]
+fn a_block_that_is_lost_costs_what_it_led_to_and_no_more() {
+    let (files, _, counts) = files();
+    let mut chance = Chance(5);
+    let (mut told, mut lost) = (0, Vec::new());
+    for round in 0..60 {
+        let mut bytes = files[round % 2].clone();
+        // Behind the head, without which nothing can be found.
+        let from = 4096 + chance.below(bytes.len() - 4096 - 512);
+        bytes[from..from + 512].fill(0xA5);
+        let scratch = with(&bytes);
+        let (_, report) = recovered(&scratch);
+        told += usize::from(!report.damage.is_empty());
+        let missing = things(&counts) - things(&report.restored);
+        if missing > 0 {
+            assert!(!report.damage.is_empty(), "byte {from}: a loss is told");
+            lost.push(missing);
+        }
+        assert_eq!(recovered(&scratch).1.damage, []);
+    }
+    lost.sort_unstable();
+    println!("60 blocks: {told} told, {} with a loss, of {}: {lost:?}", lost.len(), things(&counts));
+    let all = lost.iter().filter(|&&missing| missing == things(&counts)).count();
+    assert!(told > 15 && all <= 2, "only the list of tables leads to everything: {lost:?}");
+    let few = lost.iter().filter(|&&missing| missing * 10 < things(&counts)).count();
+    assert!(few * 2 > lost.len(), "most cost less than a tenth: {lost:?}");
+}
+
+#[test]
+fn a_lost_summary_is_made_anew_and_no_number_is_given_twice() {
+    let (files, lines, counts) = files();
+    // The summary has a page of its own; its table is the first one.
+    let scratch = with(&files[0]);
+    let path: PathBuf = scratch.0.join("checkpoint.redb");
+    let image = Image::open(&path).unwrap();
+    let meta = super::super::Changes::new(&image).unwrap().meta().clone();
+    drop(image);
+    let mut encoded = Vec::new();
+    meta.encode(&mut encoded);
+    let mut bytes = fs::read(&path).unwrap();
+    let copies: Vec<usize> =
+        (0..bytes.len() - encoded.len()).filter(|&at| bytes[at..].starts_with(&encoded)).collect();
+    assert!(!copies.is_empty());
+    for at in copies {
+        bytes[at..at + 4].copy_from_slice(b"lost");
+    }
+    fs::write(&path, bytes).unwrap();
+    let directory = scratch.open();
+    let recovery = recover(&directory, 2, 9, None).unwrap();
+    // But for when each session was connected last.
+    assert_eq!((described(&recovery.parts).len(), recovery.report.restored), (lines.len(), counts));
+    let highest = 4_000_000 + 10 * (SESSIONS - 1) + 1;
+    assert!(recovery.parts.iter().all(|part| part.next_number > highest && part.last_stamp >= highest - 1));
+    assert_eq!(recovery.report.damage.len(), 1);
+    assert!(recovery.report.has_lost_meta);
+}
+
+#[test]
+fn a_file_of_anything_is_no_checkpoint_and_ends_nothing() {
+    let (files, ..) = files();
+    let mut chance = Chance(1);
+    for round in 0..30 {
+        let mut bytes = files[round % 2].clone();
+        match round % 5 {
+            0 => bytes.truncate(chance.below(bytes.len())),
+            1 => bytes.iter_mut().for_each(|byte| *byte = chance.below(256) as u8),
+            2 => bytes[..4096].fill(0),
+            3 => (0..200).for_each(|_| {
+                let at = chance.below(bytes.len());
+                bytes[at] ^= 1 << chance.below(8);
+            }),
+            _ => {
+                // Blocks in each other's place.
+                let blocks = bytes.len() / 4096;
+                for _ in 0..20 {
+                    let (from, to) = (chance.below(blocks) * 4096, chance.below(blocks) * 4096);
+                    bytes.copy_within(from..from + 4096, to);
+                }
+            }
+        }
+        let scratch = with(&bytes);
+        recovered(&scratch);
+        assert_eq!(recovered(&scratch).1.damage, []);
+    }
+}
+
+#[test]
+fn a_new_checkpoint_that_was_not_finished_is_begun_anew() {
+    let (files, lines, _) = files();
+    let mut bytes = files[0].clone();
+    // In each page that has it, or had it before.
+    let places: Vec<usize> =
+        (0..bytes.len() - 11).filter(|&at| bytes[at..].starts_with(b"state/3/100")).collect();
+    places.iter().for_each(|&at| bytes[at] ^= 4);
+    let scratch = with(&bytes);
+    let directory: StoreDirectory = scratch.open();
+    fs::write(directory.unfinished_checkpoint(), b"half of it").unwrap();
+    drop(directory);
+    let (found, report) = recovered(&scratch);
+    assert_eq!((found, report.damage.len()), (lines, 1));
+}

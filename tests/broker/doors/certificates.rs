@@ -1,0 +1,138 @@
+//! Certificates that have expired, are not valid yet or soon end: what an operator is told, and who gets in.
+
+use super::pki::{Authority, Issued};
+use super::wire::{CONNACK, connect, expect};
+use crate::{Running, config_file, midge, run, stderr};
+use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
+use rustls::{ClientConfig, RootCertStore};
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+#[test]
+fn certificate_that_is_not_good_for_long_is_told_at_check_start_and_reload() {
+    let authority = Authority::new("dates");
+    for (name, days, words) in [
+        ("expired", -60..-30, "has expired on "),
+        ("early", 30..60, "is not valid before "),
+        ("short", -30..10, "days"),
+    ] {
+        let issued = authority.server_valid(name, 0x0a0b, days);
+        let told = |line: &str| {
+            line.contains(&issued.chain.display().to_string())
+                && line.contains("CN=server (serial 0a:0b)")
+                && line.contains(words)
+                && line.contains(" UTC")
+        };
+        let text = format!("[[listeners]]\naddress = \"127.0.0.1:0\"\n{}", issued.rows());
+        let output = run(midge().arg("check-config").arg(config_file(&format!("dates-{name}"), &text)));
+        assert!(output.status.success() && told(&stderr(&output)), "{}", stderr(&output));
+
+        let running = Running::start(&format!("dates-{name}"), &issued.rows());
+        running.line("the date", |line| line.contains("WARN") && told(line));
+        running.hang_up();
+        running.line("the reload", |line| line.contains("SIGHUP") && line.contains("read again"));
+        let count = running.lines().iter().filter(|line| line.contains("WARN") && told(line)).count();
+        assert_eq!(count, 2, "once at the start, once at the reload: {:#?}", running.lines());
+    }
+    // One that is good for long is no matter.
+    let issued = authority.server_valid("good", 1, -30..300);
+    let running = Running::start("dates-good", &issued.rows());
+    let chain = issued.chain.display().to_string();
+    assert!(!running.lines().iter().any(|line| line.contains("WARN") && line.contains(&chain)));
+}
+
+#[test]
+fn reload_says_which_certificate_it_has_loaded() {
+    let authority = Authority::new("loaded");
+    let issued = authority.server_valid("server", 0x0102, -1..100);
+    let running = Running::start("dates-loaded", &issued.rows());
+    running.line("the first", |line| line.contains("CN=server, serial 01:02, ends on "));
+    authority.server_valid("server", 0x0304, -1..200);
+    running.hang_up();
+    let line = running.line("the second", |line| line.contains("SIGHUP") && line.contains("serial"));
+    assert!(line.contains(&issued.chain.display().to_string()), "{line}");
+    assert!(line.contains("CN=server, serial 03:04, ends on ") && line.contains(" UTC"), "{line}");
+}
+
+fn showing(trusted: &Authority, own: &Issued) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let pem = std::fs::read(&trusted.ca).expect("it was written");
+    roots.add(rustls::pki_types::CertificateDer::from_pem_slice(&pem).expect("PEM")).expect("a CA");
+    let key = PrivateKeyDer::from_pem_file(&own.key).expect("PEM");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has both versions")
+        .with_root_certificates(roots);
+    Arc::new(builder.with_client_auth_cert(vec![own.der.clone()], key).expect("a key that fits"))
+}
+
+#[test]
+fn client_ca_that_has_expired_lets_nobody_in_unless_dates_do_not_count() {
+    let server = Authority::new("dates-server");
+    let fleet = Authority::valid("dates-fleet", -400..-30);
+    let lamp = fleet.client("lamp");
+    let config = showing(&server, &lamp);
+    for counts in [true, false] {
+        let rows = format!(
+            "{}tls_client_ca = {:?}\ntls_client_certificate = \"required\"\ntls_user_name = \"common_name\"\n\
+             tls_client_certificate_dates = {counts}\n",
+            server.server("server").rows(),
+            fleet.ca
+        );
+        let running = Running::start(&format!("dates-ca-{counts}"), &rows);
+        running.line("the date", |line| {
+            line.contains("WARN")
+                && line.contains("the client CA CN=the tests' authority")
+                && line.contains("has expired on ")
+        });
+        let mut stream = super::pki::open_with(&config, running.address);
+        if counts {
+            let mut answer = [0; 4];
+            let got = stream.write_all(&connect("lamp")).and_then(|()| stream.read_exact(&mut answer));
+            assert!(got.is_err(), "{answer:?}");
+            running.line("why", |line| {
+                line.contains("the certificate of its CA has expired or is not valid yet")
+            });
+        } else {
+            stream.write_all(&connect("lamp")).expect("the handshake succeeds");
+            expect(&mut stream, &CONNACK);
+        }
+    }
+}
+
+#[test]
+fn client_that_its_certificate_has_named_may_have_a_large_connect() {
+    let authority = Authority::new("large-connect");
+    let rows = format!(
+        "{}tls_client_ca = {:?}\ntls_client_certificate = \"optional\"\n",
+        authority.server("server").rows(),
+        authority.ca
+    );
+    let config = showing(&authority, &authority.client("lamp"));
+    // A will of 40,000 bytes, at once and named for both shards.
+    let large = |id: &str| {
+        let mut body = b"\x00\x04MQTT\x04\x06\x00\x00\x00".to_vec();
+        body.push(u8::try_from(id.len()).expect("short"));
+        body.extend(id.as_bytes());
+        body.extend(b"\x00\x01w\x9C\x40");
+        body.resize(body.len() + 40_000, b'x');
+        let length = body.len();
+        let head =
+            [0x10, (length % 128) as u8 | 128, (length / 128 % 128) as u8 | 128, (length / 16384) as u8];
+        [&head[..], &body].concat()
+    };
+    for (names, good) in [("common_name", true), ("none", false)] {
+        let rows =
+            format!("{rows}tls_user_name = {names:?}\nallow_anonymous = true\n[runtime]\nshards = 2\n");
+        let running = Running::start(&format!("large-connect-{names}"), &rows);
+        for number in 0..4 {
+            let mut stream = super::pki::open_with(&config, running.address);
+            let mut answer = [0; 4];
+            let got = stream
+                .write_all(&large(&format!("lamp{number}")))
+                .and_then(|()| stream.read_exact(&mut answer));
+            assert_eq!(got.is_ok() && answer == CONNACK, good, "{names}: {answer:?}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Signals that stop nothing, and one more that stops in good order.
+
+use super::wire::{CONNACK, connect, echo, expect, open};
+use crate::{Running, midge};
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+#[test]
+fn what_scripts_for_mosquitto_send_is_answered_with_a_line() {
+    let rest = "[runtime]\nshards = 2\n[persistence]\ndirectory = \"\"\n";
+    let mut running = Running::start("signals-user", rest);
+    let mut client = open(running.address);
+    client.write_all(&connect("lives")).expect("the broker reads");
+    expect(&mut client, &CONNACK);
+    for _ in 0..3 {
+        running.signal("-USR1");
+        running.signal("-USR2");
+    }
+    running.line("what is kept", |line| {
+        line.contains("SIGUSR1") && line.contains("Nothing is kept over a restart")
+    });
+    running.line("the figures", |line| line.contains("SIGUSR2: 1 connections are open"));
+    echo(&mut client, "lives", b"after all of them");
+    running.signal("-QUIT");
+    assert_eq!(running.wait(Duration::from_secs(30)), 0);
+    let said = running.lines().concat();
+    assert!(said.contains("stopping: connections are being closed") && said.contains("stopped"), "{said}");
+}
+
+#[test]
+fn start_that_waits_for_something_is_ended_by_a_signal() {
+    // Its address is in use: it tries for two seconds.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("bound").port().to_string();
+    let mut child = midge()
+        .args(["serve", "--ephemeral", "-p", &port])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("midge is built");
+    // Until its thread for signals is there it would be ended by the kernel.
+    let task = format!("/proc/{}/task", child.id());
+    let is_ready = || {
+        let tasks = std::fs::read_dir(&task).expect("it runs");
+        let named = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.is_ok_and(|entry| {
+                std::fs::read_to_string(entry.path().join("comm"))
+                    .is_ok_and(|name| name.trim() == "midge-signals")
+            })
+        };
+        tasks.into_iter().any(named)
+    };
+    let until = Instant::now() + Duration::from_secs(30);
+    while !is_ready() && child.try_wait().expect("our child").is_none() {
+        assert!(Instant::now() < until, "no thread for signals");
+    }
+    let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).stderr(Stdio::null()).status();
+    let output = child.wait_with_output().expect("our child");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    // On a machine that has held us up for those seconds it has ended by itself, and said why.
+    if sent.expect("kill is there").success() && !said.contains("another process listens there") {
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(said.contains("stopped by a signal before it served"), "{said}");
+    }
+}

@@ -1,0 +1,161 @@
+//! Plans that are written down, not drawn: what a seed has shown once stays the same whatever plans are drawn from
+//! a seed later.
+
+use crate::plan::{Action, ClientPlan, FilterPlan, Plan, Planned, PowerCut, WillPlan};
+use crate::sim::Sim;
+use crate::world::Weather;
+use crate::write::Version;
+use midge::config::QueuePolicy;
+
+const SECOND: u64 = 1_000_000;
+/// In `TOPICS`.
+const T_A: usize = 0;
+const W_A: usize = 7;
+/// In `FILTERS`.
+const TO_T_A: usize = 0;
+const TO_ALL_W: usize = 11;
+
+/// A client of 3.1.1 that answers after some thought.
+fn client(think_max: u64) -> ClientPlan {
+    let version = Version::V311;
+    ClientPlan {
+        version,
+        expiry_seconds: u32::MAX,
+        keep_alive: 0,
+        receive_maximum: None,
+        aliases: 0,
+        think_max,
+    }
+}
+
+fn five(think_max: u64) -> ClientPlan {
+    ClientPlan { version: Version::V5, ..client(think_max) }
+}
+
+fn plan(clients: &[ClientPlan], actions: Vec<(u64, usize, Action)>) -> Plan {
+    let planned = |(at, client, action)| Planned { at, client, action };
+    Plan {
+        seed: 1,
+        shards: 1,
+        weather: Weather {
+            box_capacity: 4096,
+            preempt_permille: 0,
+            socket_bytes: 65536,
+            split_permille: 0,
+            write_max: 100,
+        },
+        persistent: false,
+        queue_messages: 10_000,
+        queue_policy: QueuePolicy::DropOldest,
+        aliases_out: 0,
+        groups: None,
+        clients: clients.to_vec(),
+        actions: actions.into_iter().map(planned).collect(),
+    }
+}
+
+fn connect(clean: bool, lasting: bool, will_delay: Option<u32>) -> Action {
+    let will = will_delay.map(|delay_seconds| WillPlan { topic: W_A, delay_seconds, qos: 1, retain: false });
+    Action::Connect { shard: 0, clean, lasting, will }
+}
+
+fn subscribe(filter: usize) -> Action {
+    let filter =
+        FilterPlan { filter, qos: 2, no_local: false, as_published: false, handling: 0, identifier: 0 };
+    Action::Subscribe { filters: vec![filter] }
+}
+
+fn publish(qos: u8, count: usize) -> Action {
+    Action::Publish { topic: T_A, qos, retain: false, bytes: 5, count }
+}
+
+fn holds(plan: &Plan) {
+    let outcome = Sim::run(plan, true);
+    assert!(
+        outcome.failure.is_none(),
+        "{}\n{}",
+        outcome.failure.unwrap_or_default(),
+        outcome.lines.join("\n")
+    );
+}
+
+fn wills_on_w_a(plan: &Plan) -> usize {
+    let lines = Sim::run(plan, true).lines;
+    lines.iter().filter(|line| line.contains("client-0: PUBLISH") && line.contains("w/a")).count()
+}
+
+/// Of seeds 18991, 29568, 39582, 47934, 290176, 327540, 424030, 7014172, 7025702 and 7029568: a DISCONNECT that
+/// has arrived where nobody reads any more. "The Will Message MUST be published after the Network Connection is
+/// subsequently closed ... unless the Will Message has been deleted by the Server on receipt of a DISCONNECT
+/// packet". [MQTT5-3.1.2-8]
+#[test]
+fn will_is_published_when_the_broker_stops_before_it_has_read_the_disconnect() {
+    let stopped = |disconnect_after| {
+        let mut actions = vec![
+            // A broker that stops ends its connections in this order.
+            (1000, 1, connect(true, false, Some(0))),
+            (5000, 0, connect(false, true, None)),
+            (50_000, 0, subscribe(TO_ALL_W)),
+            (200_000, 1, Action::StallShard { shard: 0, micros: 77_000 }),
+            (230_000, 1, Action::PowerCut { down: 300_000, shards: 1, when: PowerCut::Stopped }),
+        ];
+        let farewell = Action::Disconnect { keeps_will: false, back_after: Some(2 * SECOND) };
+        actions.push((disconnect_after, 1, farewell));
+        actions.sort_by_key(|(at, _, _)| *at);
+        plan(&[five(50), client(2000)], actions)
+    };
+    let unread = stopped(250_000);
+    holds(&unread);
+    assert_eq!(wills_on_w_a(&unread), 1);
+    let read = stopped(100_000);
+    holds(&read);
+    assert_eq!(wills_on_w_a(&read), 0);
+}
+
+/// Of seed 7008700. The delay begins when the broker ends the connection, though its turn goes on for long.
+#[test]
+fn delay_of_a_will_counts_from_the_end_of_its_connection() {
+    let mut actions: Vec<_> =
+        (0..4).map(|shard| (99_000, 0, Action::StallShard { shard, micros: 5000 })).collect();
+    for subscriber in 2..6 {
+        actions.push((1000, subscriber, connect(false, true, None)));
+        actions.push((60_000, subscriber, subscribe(TO_T_A)));
+    }
+    actions.extend([
+        (1000, 0, connect(false, true, None)),
+        (1000, 1, connect(false, true, Some(1))),
+        (50_000, 0, subscribe(TO_ALL_W)),
+        (100_000, 1, publish(2, 40)),
+        (101_000, 1, Action::Disconnect { keeps_will: true, back_after: None }),
+        (3 * SECOND, 0, Action::HoldAcks { micros: 0 }),
+    ]);
+    actions.sort_by_key(|(at, _, _)| *at);
+    let mut long_turn = plan(&[five(50), five(20), five(20), five(20), five(20), five(20)], actions);
+    // Each of forty mails to the shards of the subscribers, before the close, takes a millisecond or two.
+    long_turn.shards = 4;
+    long_turn.weather.preempt_permille = 1000;
+    holds(&long_turn);
+    assert_eq!(wills_on_w_a(&long_turn), 1);
+}
+
+/// Of seed 21905. "If a CONNECT packet is received with Clean Start is set to 1, the Client and Server MUST discard
+/// any existing Session": the client too, though it never sees that CONNACK. [MQTT5-3.1.2-4]
+#[test]
+fn packet_identifier_of_before_a_clean_start_is_none_after_it() {
+    holds(&plan(
+        &[five(50), five(50_000), five(20)],
+        vec![
+            (1000, 1, connect(false, true, None)),
+            (1000, 2, connect(false, true, None)),
+            (50_000, 1, subscribe(TO_T_A)),
+            // The client has the message, and thinks.
+            (100_000, 1, Action::HoldAcks { micros: SECOND }),
+            (110_000, 2, publish(2, 1)),
+            (200_000, 1, connect(true, true, None)),
+            // Over the connection whose CONNACK is on its way.
+            (201_700, 1, connect(false, true, None)),
+            (300_000, 1, subscribe(TO_T_A)),
+            (400_000, 2, publish(2, 3)),
+        ],
+    ));
+}
