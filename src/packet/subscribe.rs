@@ -112,14 +112,14 @@ impl<'a> Unsubscribe<'a> {
 }
 
 /// A packet has at most so many filters: to read more, and be it only to refuse them, would hold up others.
-const FILTERS_MAX: usize = 65_536;
+const FILTERS_MAX: usize = 32_768;
 
 fn check_count(count: &mut usize) -> Result<(), DecodeError> {
     *count += 1;
     if *count > FILTERS_MAX {
         return Err(DecodeError {
             fault: Fault::TooMany,
-            cause: "more than 65,536 topic filters in one packet",
+            cause: "more than 32,768 topic filters in one packet",
         });
     }
     Ok(())

@@ -28,6 +28,10 @@ impl Default for TurnBudget {
 /// A visit of one connection, or of one fan-out, has this part of a share; then it is the turn of others.
 const VISITS: u64 = 4;
 
+/// So many bytes are looked at, or copied, in the time of a step.
+pub(super) const BYTES_A_STEP: u64 = 1024;
+/// So many bytes of a topic name are hashed, and matched, in that time.
+pub(super) const TOPIC_BYTES_A_STEP: u64 = 256;
 /// A packet of a client, besides what it sets going.
 pub(super) const WORK_A_PACKET: u64 = 4;
 /// A message out of a queue.

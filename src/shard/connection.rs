@@ -2,7 +2,7 @@
 
 use super::admission::Identity;
 use super::authentication::Authentication;
-use super::budget::{Visit, WORK_A_PACKET};
+use super::budget::{BYTES_A_STEP, Visit, WORK_A_PACKET};
 use super::connect::Told;
 use super::{Counter, Effect, EndCause, Event, Guest, Limit, Shard, Violation};
 use crate::config::Terms;
@@ -344,7 +344,7 @@ impl Shard {
                         return Some(used);
                     }
                     self.count(Counter::PacketsReceived, 1);
-                    self.spend(WORK_A_PACKET);
+                    self.spend(WORK_A_PACKET + len as u64 / BYTES_A_STEP);
                     let progress = self.handle_packet(now, slot, packet);
                     // What a packet set going here is done before the next one is looked at.
                     self.settle(now);

@@ -208,6 +208,7 @@ impl Shard {
             rider.publisher = None;
         }
         rider.left = left;
+        self.note_encoded(&rider.message, fanout);
         self.hold_publisher(rider.publisher);
         convoy.riders.push_back(rider);
         self.convoys.push(line, Member::Convoy(convoy));
@@ -325,7 +326,8 @@ impl Shard {
         // first delivery to its last one, and the first ones may be settled before the next visit.
         let mut fanouts = Vec::with_capacity(messages.len());
         for (rider, message) in convoy.riders.iter().zip(&messages) {
-            let mut fanout = Fanout::of(message, now, rider.topic_hash);
+            let mut fanout = self.fanout_of(message, now);
+            fanout.topic_hash = rider.topic_hash;
             (fanout.ticket, fanout.intended) = (rider.ticket, rider.intended);
             fanouts.push(fanout);
         }
@@ -345,6 +347,9 @@ impl Shard {
                 rider.outcome.merge(outcome);
             }
             convoy.at = if at + 1 < convoy.stops.len() { at + 1 } else { 0 };
+        }
+        if let ([message], [fanout]) = (&messages[..], &mut fanouts[..]) {
+            self.note_encoded(message, fanout);
         }
         let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
         for (rider, fanout) in convoy.riders.iter_mut().zip(&mut fanouts) {

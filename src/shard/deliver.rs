@@ -468,11 +468,11 @@ impl Shard {
         let (message, ids) = (Rc::clone(&delivery.message), ids_of(&delivery.extra));
         let mut fanout = self.fanout_of(&message, now);
         self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
-        self.note_encoded(&message, fanout);
+        self.note_encoded(&message, &mut fanout);
     }
 
     /// Of a kept message, with what of it is in the arena already.
-    fn fanout_of<'a>(&mut self, message: &'a Rc<KeptMessage>, now: Time) -> Fanout<'a> {
+    pub(super) fn fanout_of<'a>(&mut self, message: &'a Rc<KeptMessage>, now: Time) -> Fanout<'a> {
         let mut fanout = Fanout::of(message, now, 0);
         if let Some(recent) = self.recent.take()
             && Rc::ptr_eq(&recent.message, message)
@@ -484,12 +484,13 @@ impl Shard {
         fanout
     }
 
-    fn note_encoded(&mut self, message: &Rc<KeptMessage>, fanout: Fanout<'_>) {
+    /// The message may go on in this turn.
+    pub(super) fn note_encoded(&mut self, message: &Rc<KeptMessage>, fanout: &mut Fanout<'_>) {
         self.recent = Some(Recent {
             message: Rc::clone(message),
             expiry_seconds: fanout.expiry_seconds,
             turn: self.outbox.turn(),
-            encoded: fanout.encoded,
+            encoded: std::mem::take(&mut fanout.encoded),
         });
     }
 
@@ -694,7 +695,7 @@ impl Shard {
         let message = Rc::clone(&delivery.message);
         let mut fanout = self.fanout_of(&message, now);
         self.send_unsent(now, session, &mut fanout, form, delivery, replay);
-        self.note_encoded(&message, fanout);
+        self.note_encoded(&message, &mut fanout);
     }
 
     fn send_unsent(

@@ -1,5 +1,6 @@
 //! PUBLISH from a client: checks, the acknowledgement, and the way to every subscriber.
 
+use super::budget::TOPIC_BYTES_A_STEP;
 use super::convoy::{size_of_message, step_of, work_of};
 use super::deliver::Fanout;
 use super::directory::MOUNTED;
@@ -414,6 +415,7 @@ impl Shard {
     /// To the subscribers of this shard: to all of them now, or to the rest of them later.
     pub(super) fn route(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
         let mut outcome = Outcome::default();
+        self.spend(fanout.publication.topic.len() as u64 / TOPIC_BYTES_A_STEP);
         if !self.convoys.is_empty() && self.join_line(fanout) {
             outcome.matched = true;
             return outcome;

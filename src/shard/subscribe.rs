@@ -333,6 +333,9 @@ impl Shard {
                 "subscription identifiers are not available",
             );
         }
+        if terms.shared_subscriptions && terms.wildcard_subscriptions {
+            return Ok(());
+        }
         for wanted in subscribe.filters.clone() {
             if wanted.filter.shared().is_some() && !terms.shared_subscriptions {
                 return refuse(
