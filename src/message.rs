@@ -155,6 +155,11 @@ impl Message {
         self.qos
     }
 
+    /// The session that published it.
+    pub fn origin(&self) -> Option<SessionKey> {
+        self.origin
+    }
+
     /// RETAIN flag of the publisher.
     pub fn is_retained(&self) -> bool {
         self.marks & RETAIN != 0

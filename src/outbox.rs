@@ -43,6 +43,13 @@ pub struct Outbox {
     touched: Vec<Touched>,
     /// Per slot, one more than its place in `touched`; zero when the slot has nothing to send.
     places: Vec<u32>,
+    /// Bytes queued and connections touched, ever: the owner's budgets look at how they grow.
+    queued_bytes: u64,
+    touches: u64,
+    /// How often it was cleared: ranges of before are void.
+    turn: u64,
+    /// Connections that would have had more in one turn than its ranges can tell.
+    overrun: Vec<u32>,
 }
 
 impl Outbox {
@@ -56,10 +63,24 @@ impl Outbox {
         &mut self.arena
     }
 
-    /// Where the next encoded byte will lie. The owner ends a turn long before [`ARENA_BYTES_MAX`].
+    /// Where the next encoded byte will lie.
     pub fn arena_len(&self) -> u32 {
-        assert!(self.arena.len() <= ARENA_BYTES_MAX, "a turn's arena outgrew its ranges");
-        self.arena.len() as u32
+        u32::try_from(self.arena.len()).unwrap_or(u32::MAX)
+    }
+
+    /// What was encoded since the arena had this length. What the ranges can't name is taken back, and the range is
+    /// empty. The owner's budgets end a turn long before that.
+    pub fn range_since(&mut self, start: usize) -> Range {
+        if self.arena.len() > ARENA_BYTES_MAX {
+            self.arena.truncate(start);
+            return Range { start: 0, len: 0 };
+        }
+        Range { start: start as u32, len: (self.arena.len() - start) as u32 }
+    }
+
+    /// Must nothing more be encoded in this turn? Any packet fits as long as it is not so.
+    pub fn is_full(&self) -> bool {
+        self.arena.len() > ARENA_BYTES_FULL
     }
 
     /// The bytes of a range that lies within the arena.
@@ -67,19 +88,49 @@ impl Outbox {
         &self.arena[range.start as usize..range.end() as usize]
     }
 
+    /// Bytes queued for connections, ever.
+    pub fn queued_bytes(&self) -> u64 {
+        self.queued_bytes
+    }
+
+    /// How often a connection was the first time in its turn given something, ever.
+    pub fn touches(&self) -> u64 {
+        self.touches
+    }
+
+    /// Tells the ranges of one turn from those of another.
+    pub fn turn(&self) -> u64 {
+        self.turn
+    }
+
+    /// A connection did not get what it should have got: its stream must end here.
+    pub fn note_overrun(&mut self, slot: u32) {
+        self.overrun.push(slot);
+    }
+
+    /// The connections whose streams must end.
+    pub fn take_overrun(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.overrun)
+    }
+
     /// Queues a range for a connection, behind what it already has. A range that starts where the
     /// connection's last one ends becomes one with it; an empty range is nothing.
     #[inline]
     pub fn send(&mut self, slot: u32, range: Range) {
         if range.len == 0 {
+            if self.is_full() {
+                self.note_overrun(slot);
+            }
             return;
         }
         debug_assert!(range.end() as usize <= self.arena.len());
+        self.queued_bytes += u64::from(range.len);
         let place = match self.places.get(slot as usize) {
             Some(&place) => place,
             None => self.grow(slot),
         };
         if place == 0 {
+            self.touches += 1;
             self.touched.push(Touched {
                 slot,
                 bytes: range.len,
@@ -103,8 +154,8 @@ impl Outbox {
             return;
         }
         let touched = &mut self.touched[place as usize - 1];
-        touched.bytes =
-            touched.bytes.checked_add(range.len).expect("the owner bounds what a turn queues per connection");
+        let Some(bytes) = touched.bytes.checked_add(range.len) else { return self.overrun.push(slot) };
+        touched.bytes = bytes;
         let added = self.segments.len() as u32;
         self.segments.push(Segment { range: touched.first, next: touched.next });
         touched.first = range;
@@ -159,11 +210,12 @@ impl Outbox {
         self.arena.len()
     }
 
-    /// Forgets the turn. Memory is kept for the next one, up to [`KEPT_BYTES_MAX`] in each list.
+    /// Forgets the turn. What was encoded so far is void. Memory is kept for the next one, up to [`KEPT_BYTES_MAX`] in each list.
     pub fn clear(&mut self) {
         for touched in &self.touched {
             self.places[touched.slot as usize] = 0;
         }
+        self.turn += 1;
         clear_and_trim(&mut self.arena);
         clear_and_trim(&mut self.segments);
         clear_and_trim(&mut self.touched);
@@ -172,7 +224,10 @@ impl Outbox {
     /// Gives all memory back, if nothing is queued.
     pub fn give_memory_back(&mut self) {
         if self.is_empty() && self.arena.is_empty() {
-            *self = Outbox::new();
+            self.arena = Vec::new();
+            self.segments = Vec::new();
+            self.touched = Vec::new();
+            self.places = Vec::new();
         }
     }
 
@@ -184,8 +239,10 @@ impl Outbox {
 
     fn append(&mut self, place: usize, range: Range) {
         let touched = &mut self.touched[place];
-        touched.bytes =
-            touched.bytes.checked_add(range.len).expect("the owner bounds what a turn queues per connection");
+        let Some(bytes) = touched.bytes.checked_add(range.len) else {
+            return self.overrun.push(touched.slot);
+        };
+        touched.bytes = bytes;
         let last = match touched.last {
             NONE => &mut touched.first,
             last => &mut self.segments[last as usize].range,
@@ -206,7 +263,10 @@ impl Outbox {
 }
 
 /// The arena's offsets are 32 bits wide.
-pub const ARENA_BYTES_MAX: usize = u32::MAX as usize;
+const ARENA_BYTES_MAX: usize = u32::MAX as usize;
+/// Below this there is room for a packet of any size, whatever form it takes.
+const ARENA_BYTES_FULL: usize = 1 << 31;
+const _: () = assert!(ARENA_BYTES_FULL + 2 * crate::packet::PACKET_BYTES_LIMIT <= ARENA_BYTES_MAX);
 
 /// What a list may keep over the end of a turn; an exceptional turn's memory is given back.
 pub const KEPT_BYTES_MAX: usize = 4 << 20;

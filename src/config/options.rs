@@ -498,6 +498,12 @@ sections! {
         subscriptions_total: usize = 20_000_000, integer(1, 1_000_000_000), "subscriptions",
             "Subscriptions of all sessions, divided among the shards. One more gets 0x97 in SUBACK (3.x: \
              0x80).";
+        wildcard_patterns_per_client: usize = 512, integer(1, 65535), "patterns",
+            "What one client's filters with wildcards may add to the work that each PUBLISH costs. A pattern is a \
+             beginning of a filter in which all names count alike: a/+/b and c/+/d have the same three, and what another \
+             client's filters have is free. A fleet needs a few dozen; filters with every combination of names and \
+             + have twice as many with each level. One more gets 0x97 in SUBACK (3.x: 0x80); so does one more than 32 \
+             times as many of all clients of a shard.";
         topic_levels: usize = 200, integer(1, 65535), "levels",
             "Levels of a topic name or filter, which / separates. A filter with more gets 0x8F in SUBACK (3.x: \
              0x80), a PUBLISH with more 0x90.";

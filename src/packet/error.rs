@@ -25,6 +25,8 @@ pub enum Fault {
     Protocol,
     /// Larger than announced: 0x95.
     PacketTooLarge,
+    /// More in one packet than we take: 0x97.
+    TooMany,
     /// Topic alias 0: 0x94.
     TopicAliasInvalid,
     /// A protocol name that is none of ours: 0x84, or silence.
@@ -42,6 +44,7 @@ impl DecodeError {
             Fault::Malformed => Reason::MalformedPacket,
             Fault::Protocol => Reason::ProtocolError,
             Fault::PacketTooLarge => Reason::PacketTooLarge,
+            Fault::TooMany => Reason::QuotaExceeded,
             Fault::TopicAliasInvalid => Reason::TopicAliasInvalid,
             Fault::UnsupportedProtocolName | Fault::UnsupportedProtocolVersion => {
                 Reason::UnsupportedProtocolVersion

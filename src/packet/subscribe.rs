@@ -5,7 +5,7 @@
 
 use super::property::{Properties, Property, PropertySet};
 use super::wire::{Reader, Sink, packet_len, put_varint};
-use super::{DecodeError, Frame, PacketId, ProtocolVersion, QoS, Reason};
+use super::{DecodeError, Fault, Frame, PacketId, ProtocolVersion, QoS, Reason};
 use crate::topic::{FilterError, RetainHandling, SubscriptionOptions, TopicFilter};
 
 /// A SUBSCRIBE whose every filter has been checked.
@@ -75,8 +75,10 @@ impl<'a> Subscribe<'a> {
         let filters = SubscribeFilters { rest: reader.rest(), version };
         // [MQTT5-3.8.3-2] [MQTT311-3.8.3-3]
         check_not_empty(&reader)?;
+        let mut count = 0;
         while !reader.is_empty() {
             read_subscription(&mut reader, version)?;
+            check_count(&mut count)?;
         }
         Ok(Subscribe { packet_id, subscription_id, filters })
     }
@@ -100,10 +102,50 @@ impl<'a> Unsubscribe<'a> {
         let filters = UnsubscribeFilters { rest: reader.rest() };
         // [MQTT5-3.10.3-2] [MQTT311-3.10.3-2]
         check_not_empty(&reader)?;
+        let mut count = 0;
         while !reader.is_empty() {
             read_filter(&mut reader)?;
+            check_count(&mut count)?;
         }
         Ok(Unsubscribe { packet_id, filters })
+    }
+}
+
+/// A packet has at most so many filters: to read more, and be it only to refuse them, would hold up others.
+const FILTERS_MAX: usize = 65_536;
+
+fn check_count(count: &mut usize) -> Result<(), DecodeError> {
+    *count += 1;
+    if *count > FILTERS_MAX {
+        return Err(DecodeError {
+            fault: Fault::TooMany,
+            cause: "more than 65,536 topic filters in one packet",
+        });
+    }
+    Ok(())
+}
+
+impl<'a> SubscribeFilters<'a> {
+    /// Goes on where another iterator, of a checked packet, has stopped with these bytes.
+    pub fn go_on(rest: &'a [u8], version: ProtocolVersion) -> SubscribeFilters<'a> {
+        SubscribeFilters { rest, version }
+    }
+
+    /// The bytes that it has not looked at.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+impl<'a> UnsubscribeFilters<'a> {
+    /// Goes on where another iterator, of a checked packet, has stopped with these bytes.
+    pub fn go_on(rest: &'a [u8]) -> UnsubscribeFilters<'a> {
+        UnsubscribeFilters { rest }
+    }
+
+    /// The bytes that it has not looked at.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
     }
 }
 

@@ -188,6 +188,19 @@ impl<M: RetainedMessage> Retained<M> {
         after: Option<&str>,
         now: Time,
         limits: BatchLimits,
+        found: impl FnMut(&str, &M),
+    ) -> Option<Box<str>> {
+        self.matching_counted(filter, after, now, limits, &mut 0, found)
+    }
+
+    /// The same, and adds to `visits` how many topic names it has looked at.
+    pub fn matching_counted(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        now: Time,
+        limits: BatchLimits,
+        visits: &mut usize,
         mut found: impl FnMut(&str, &M),
     ) -> Option<Box<str>> {
         let run = LiteralRun::of(filter);
@@ -200,7 +213,8 @@ impl<M: RetainedMessage> Retained<M> {
             return None;
         }
 
-        let (mut messages, mut bytes, mut visits) = (0, 0usize, 0);
+        let (mut messages, mut bytes) = (0, 0usize);
+        let visits_end = visits.saturating_add(limits.visits.max(1));
         let mut last = after.unwrap_or_default();
         let from = match after {
             Some(after) if after >= run.text => Bound::Excluded(after),
@@ -209,10 +223,10 @@ impl<M: RetainedMessage> Retained<M> {
         let mut walk = self.messages.range::<str, _>((from, Bound::Unbounded));
         let mut seek = String::new();
         while let Some((topic, message)) = walk.next() {
-            if visits >= limits.visits.max(1) {
+            if *visits >= visits_end {
                 return Some(last.into());
             }
-            visits += 1;
+            *visits += 1;
             match step(filter, topic, &mut seek) {
                 Step::Match if is_expired(message, now) => {}
                 Step::Match => {

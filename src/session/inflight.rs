@@ -403,7 +403,10 @@ mod tests {
         let sent = window.start(delivery(QoS::ExactlyOnce));
         let prepared = window.prepare(delivery(QoS::ExactlyOnce));
         window.reconnect(9);
-        assert!(window.send_first(prepared, 0).is_none(), "it is to be sent again, on the connection that is");
+        assert!(
+            window.send_first(prepared, 0).is_none(),
+            "it is to be sent again, on the connection that is"
+        );
         let mut again = || window.next_resend().map(|(entry, duplicate)| (entry.packet_id, duplicate));
         assert_eq!(again(), Some((sent, true)));
         assert_eq!(again(), Some((prepared, false)));

@@ -46,6 +46,8 @@ pub struct Session {
     held: Seldom<HeldList>,
     /// A QoS 2 message has come on this connection.
     pub received_qos2: bool,
+    /// QoS 1 messages in the window that this connection gets when the log has them: what comes later waits too.
+    pub waiting_qos1: u16,
     /// Topic filters as the client wrote them, sorted.
     subscriptions: Seldom<Filters>,
     /// The will of the present connection, or the one that waits for its delay.
@@ -82,6 +84,7 @@ impl Session {
             queue: Queue::default(),
             held: Seldom::default(),
             received_qos2: false,
+            waiting_qos1: 0,
             subscriptions: Seldom::default(),
             will: None,
             will_timer: None,
@@ -274,6 +277,7 @@ impl Session {
     pub fn resume(&mut self, window: u16) {
         self.inflight.reconnect(window);
         self.received_qos2 = false;
+        self.waiting_qos1 = 0;
         self.drop_replays();
     }
 }

@@ -366,8 +366,11 @@ impl Shard {
 
     /// What a client was let in with has run out.
     pub(super) fn handle_permission_end(&mut self, now: Time, slot: u32) {
-        let Some(connection) = self.connection_mut(slot) else { return };
-        if connection.rare().identity.ends.take().is_some() {
+        let Some(connection) = self.connections.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let has_ended = Shard::take_fired(&self.wheel, &mut connection.rare().identity.ends);
+        if has_ended {
             self.end_connection(now, slot, EndCause::PermissionEnded);
         }
     }

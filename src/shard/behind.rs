@@ -84,7 +84,9 @@ impl Shard {
     /// May mails of other shards be handled now? What the log needs to go on does not come by mail.
     pub fn takes_mails(&self) -> bool {
         let bytes_max = FULL_DISK_FACTOR * self.behind.journal_bytes_max;
-        !self.behind.is_log_behind || (self.store_full && self.journal.waiting_bytes() <= bytes_max)
+        let has_room =
+            !self.behind.is_log_behind || (self.store_full && self.journal.waiting_bytes() <= bytes_max);
+        has_room && self.has_turn_for_mails()
     }
 
     /// The box of another shard is full (`true`), or none is any more.

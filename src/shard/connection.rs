@@ -2,6 +2,7 @@
 
 use super::admission::Identity;
 use super::authentication::Authentication;
+use super::budget::{Visit, WORK_A_PACKET};
 use super::connect::Told;
 use super::{Counter, Effect, EndCause, Event, Guest, Limit, Shard, Violation};
 use crate::config::Terms;
@@ -163,7 +164,7 @@ impl Connection {
         self.rare.as_mut()?.pace.as_deref_mut()
     }
 
-    /// Bytes of the packet whose end has not come.
+    /// Bytes that have come and belong to packets that are not handled yet.
     pub(super) fn partial_bytes(&self) -> usize {
         self.partial.bytes.len()
     }
@@ -216,6 +217,8 @@ pub(super) const PAUSED_BY_RATE: u16 = 4;
 pub(super) const PAUSED_BY_LANE: u16 = 8;
 /// It brings more than the disk or another shard takes.
 pub(super) const PAUSED_BY_ROOM: u16 = 64;
+/// Its turn is over, or a packet of it is still being worked on; what it has sent is handled later.
+pub(super) const PAUSED_BY_WORK: u16 = 256;
 /// What it has sent before it was paused is being handled.
 pub(super) const GOES_ON: u16 = 16;
 /// Memory is short, and it is sending a large packet.
@@ -331,9 +334,12 @@ impl Shard {
     /// not here any more.
     fn read_packets(&mut self, now: Time, slot: u32, bytes: &[u8]) -> Option<usize> {
         let mut used = 0;
-        let before = self.brought();
+        let (visit, before) = (self.begin_visit(), self.brought());
         while used < bytes.len() {
-            if self.awaits_verdict(slot) || self.waits_for_room(slot, before) {
+            if self.awaits_verdict(slot)
+                || self.waits_for_turn(slot, &visit)
+                || self.waits_for_room(slot, before)
+            {
                 return Some(used);
             }
             let max = self.packet_bytes_max(slot)?;
@@ -365,6 +371,7 @@ impl Shard {
                         return Some(used);
                     }
                     self.count(Counter::PacketsReceived, 1);
+                    self.spend(WORK_A_PACKET);
                     let progress = self.handle_packet(now, slot, packet);
                     // What a packet set going here is done before the next one is looked at.
                     self.settle(now);
@@ -402,6 +409,22 @@ impl Shard {
         }
         self.connection(slot)?;
         Some(used)
+    }
+
+    /// Must the next packet wait for a later visit? Logins go on: they take no place from those who are in.
+    fn waits_for_turn(&mut self, slot: u32, visit: &Visit) -> bool {
+        let Some(connection) = self.connection(slot) else { return false };
+        if !matches!(connection.stage, Stage::Serving { .. }) {
+            return false;
+        }
+        if connection.is_paused_by(PAUSED_BY_WORK) {
+            return true;
+        }
+        if !self.is_over(visit) && !self.is_spent() {
+            return false;
+        }
+        self.put_off_reading(slot);
+        true
     }
 
     fn packet_bytes_max(&self, slot: u32) -> Option<usize> {
@@ -550,14 +573,18 @@ impl Shard {
 
     /// The same; false if the encoder wrote none, because the client takes no packet that large.
     pub(super) fn try_send_packet(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
-        let start = self.outbox.arena_len();
-        encode(self.outbox.arena_mut());
-        let len = self.outbox.arena_len() - start;
-        if len > 0 {
-            self.count(Counter::AnswersSent, 1);
-            self.outbox.send(slot, crate::outbox::Range { start, len });
+        if self.outbox.is_full() {
+            self.outbox.note_overrun(slot);
+            return true;
         }
-        len > 0
+        let start = self.outbox.arena_bytes();
+        encode(self.outbox.arena_mut());
+        let range = self.outbox.range_since(start);
+        if range.len > 0 {
+            self.count(Counter::AnswersSent, 1);
+            self.outbox.send(slot, range);
+        }
+        range.len > 0
     }
 
     /// Is the connection still on its way to being served?

@@ -5,6 +5,8 @@
 //! merge. At QoS 1 and 2 the packet identifier makes the difference: subscribers that go in step
 //! have the same one, and share the variant; the others get a copy with two bytes changed.
 
+use super::budget::WORK_A_QUEUED;
+use super::convoy::size_of_message;
 use super::directory::{ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
 use super::enqueue::{Place, Taken};
 use super::waits::{ForLog, Intents};
@@ -22,6 +24,8 @@ use std::sync::Arc;
 
 /// A payload up to this size is copied behind each header; above, all headers refer to one.
 const COPIED_PAYLOAD_MAX: usize = 512;
+/// What goes to a kept session at QoS 1 only when the log has it.
+const LARGE_BYTES_MIN: usize = 32 << 10;
 /// A single session puts no more than this into one turn by itself.
 const TURN_BYTES_MAX: u32 = 64 * 1024;
 
@@ -32,9 +36,8 @@ pub(super) struct Fanout<'a> {
     expiry_seconds: Option<u32>,
     kept: Option<Rc<KeptMessage>>,
     /// Its name in the log; 0: it is not there.
-    number: u64,
-    variants: [Option<Variant>; 12],
-    payload: Option<Range>,
+    pub number: u64,
+    encoded: Encoded,
     /// The ticket that will count the receipts of other shards; 0: nobody waits for any.
     pub ticket: u64,
     /// Receipts that will come.
@@ -47,7 +50,27 @@ pub(super) struct Fanout<'a> {
     pub promised: bool,
     /// The publisher, which is served last; and what it gets.
     pub own: Option<u32>,
-    pub own_delivery: Option<(QoS, bool, SmallVec<[u32; 4]>)>,
+    pub own_delivery: Option<OwnMatch>,
+}
+
+/// What the publisher gets of its own message: granted QoS, Retain As Published, subscription identifiers.
+pub(super) type OwnMatch = (QoS, bool, SmallVec<[u32; 4]>);
+
+/// What of a message is in this turn's arena already.
+#[derive(Default)]
+struct Encoded {
+    variants: [Option<Variant>; 12],
+    payload: Option<Range>,
+}
+
+/// The message that was last sent to one session after the other, each for itself: out of queues, or once the log had
+/// it. It is encoded once for those who follow in the same turn.
+pub(super) struct Recent {
+    message: Rc<KeptMessage>,
+    expiry_seconds: Option<u32>,
+    /// Of the outbox.
+    turn: u64,
+    encoded: Encoded,
 }
 
 /// The bytes of one variant in this turn's arena.
@@ -61,6 +84,10 @@ struct Variant {
 }
 
 impl Variant {
+    /// Of an outbox that is full: who is sent this is noted there.
+    const NOTHING: Variant =
+        Variant { head: Range { start: 0, len: 0 }, payload: None, packet_id: None, id_at: 0 };
+
     fn len(&self) -> u32 {
         self.head.len + self.payload.map_or(0, |range| range.len)
     }
@@ -74,8 +101,7 @@ impl<'a> Fanout<'a> {
             expiry_seconds: publication.expiry_seconds_left(now),
             kept: None,
             number: 0,
-            variants: [None; 12],
-            payload: None,
+            encoded: Encoded::default(),
             ticket: 0,
             missing: 0,
             intended: false,
@@ -129,55 +155,54 @@ impl<'a> Fanout<'a> {
     /// The variant with this packet identifier, encoded at most once.
     fn variant(&mut self, outbox: &mut Outbox, form: Form, packet_id: Option<PacketId>) -> Variant {
         let at = form.index();
-        let variant = match self.variants[at] {
+        let variant = match self.encoded.variants[at] {
             Some(variant) if variant.packet_id == packet_id => return variant,
             Some(variant) => renumber(outbox, variant, packet_id),
             None => self.encode(outbox, &self.header(form, packet_id)),
         };
-        self.variants[at] = Some(variant);
+        self.encoded.variants[at] = Some(variant);
         variant
     }
 
     fn encode(&mut self, outbox: &mut Outbox, header: &PublishHeader<'_>) -> Variant {
-        let payload = self.publication.payload;
-        let arena = outbox.arena_mut();
-        let start = arena.len();
-        let id_at = encode_publish(arena, header, payload.len());
-        let head_end = arena.len();
-        let copied = payload.len() <= COPIED_PAYLOAD_MAX;
-        if copied || self.payload.is_none() {
-            arena.extend_from_slice(payload);
+        if outbox.is_full() {
+            return Variant::NOTHING;
         }
-        if !copied && self.payload.is_none() {
-            self.payload = Some(range(head_end, arena.len()));
+        let payload = self.publication.payload;
+        let start = outbox.arena_bytes();
+        let id_at = encode_publish(outbox.arena_mut(), header, payload.len());
+        let mut head = outbox.range_since(start);
+        if payload.len() <= COPIED_PAYLOAD_MAX {
+            outbox.arena_mut().extend_from_slice(payload);
+            head = outbox.range_since(start);
+        } else if self.encoded.payload.is_none() {
+            let start = outbox.arena_bytes();
+            outbox.arena_mut().extend_from_slice(payload);
+            self.encoded.payload = Some(outbox.range_since(start));
         }
         Variant {
-            head: range(start, if copied { arena.len() } else { head_end }),
-            payload: if copied { None } else { self.payload },
+            head,
+            payload: if payload.len() <= COPIED_PAYLOAD_MAX { None } else { self.encoded.payload },
             packet_id: header.packet_id,
             id_at: u32::try_from(id_at.saturating_sub(start)).expect("a header has less than 2^28 bytes"),
         }
     }
 }
 
-fn range(from: usize, to: usize) -> Range {
-    Range {
-        start: u32::try_from(from).expect("the arena is flushed long before 4 GiB"),
-        len: u32::try_from(to - from).expect("a packet has less than 2^28 bytes"),
-    }
-}
-
 /// A copy of a variant's head with another packet identifier.
 fn renumber(outbox: &mut Outbox, variant: Variant, packet_id: Option<PacketId>) -> Variant {
+    if outbox.is_full() || variant.head.len == 0 {
+        return Variant::NOTHING;
+    }
     let from = variant.head.start as usize;
-    let start = outbox.arena_len();
+    let start = outbox.arena_bytes();
     let arena = outbox.arena_mut();
     arena.extend_from_within(from..from + variant.head.len as usize);
     if let Some(packet_id) = packet_id {
-        let at = start as usize + variant.id_at as usize;
+        let at = start + variant.id_at as usize;
         arena[at..at + 2].copy_from_slice(&packet_id.get().to_be_bytes());
     }
-    Variant { head: Range { start, len: variant.head.len }, packet_id, ..variant }
+    Variant { head: outbox.range_since(start), packet_id, ..variant }
 }
 
 /// What makes two subscribers' bytes the same, but for the packet identifier.
@@ -286,7 +311,7 @@ impl Shard {
                 extra,
             };
             self.note_live(subscriber, fanout);
-            let waits = sid != 0 && form.qos == QoS::ExactlyOnce;
+            let waits = sid != 0 && self.sends_when_durable(subscriber, fanout, form.qos);
             let window = &mut self.directory.session_mut(subscriber).inflight;
             let packet_id = if waits { window.prepare(delivery) } else { window.start(delivery) };
             if sid != 0 {
@@ -302,7 +327,7 @@ impl Shard {
                     group,
                 );
                 if waits {
-                    self.publish_when_durable(subscriber, packet_id, number, 0);
+                    self.publish_when_durable(subscriber, packet_id, number, 0, qos);
                     return Taken::Yes;
                 }
             }
@@ -335,16 +360,36 @@ impl Shard {
         self.number()
     }
 
+    /// Does a session that is in the log get this only when the log has it? QoS 2 always. Of large messages only the
+    /// records are made in the fan-out, all with one copy of the message in the log; the bytes go out as turns allow.
+    fn sends_when_durable(&self, session: u32, fanout: &Fanout<'_>, qos: QoS) -> bool {
+        qos == QoS::ExactlyOnce
+            || size_of_message(fanout) > LARGE_BYTES_MIN
+            || self.directory.session(session).waiting_qos1 > 0
+    }
+
     /// Once the log has the packet identifier, and all that it came from. A session that is not in the
     /// log ends with its connection: what it gets twice, it gets as another.
-    fn publish_when_durable(&mut self, session: u32, packet_id: PacketId, number: u64, replay: u64) {
+    fn publish_when_durable(
+        &mut self,
+        session: u32,
+        packet_id: PacketId,
+        number: u64,
+        replay: u64,
+        qos: QoS,
+    ) {
+        if qos == QoS::AtLeastOnce {
+            let waiting = &mut self.directory.session_mut(session).waiting_qos1;
+            *waiting = waiting.saturating_add(1);
+        }
         let slot = self.directory.slot(session).connection;
         let Some(serial) = self.connection(slot).map(|connection| connection.serial) else { return };
         if let Some(replay) = self.directory.session_mut(session).replay_mut(replay) {
             replay.for_log += 1;
         }
         let session = self.directory.key(session);
-        self.wait_for_log(self.journal.mark(), ForLog::Publish { session, serial, packet_id, number, replay });
+        let what = ForLog::Publish { session, serial, packet_id, number, replay, qos };
+        self.wait_for_log(self.journal.mark(), what);
     }
 
     /// The log has it. A newer connection sends it again by itself.
@@ -356,14 +401,19 @@ impl Shard {
         packet_id: PacketId,
         number: u64,
         replay: u64,
+        qos: QoS,
     ) {
         let Some(session) = self.directory.resolve(session) else { return };
-        let entry = self.directory.slot(session);
-        if !self.is_served_by(session, entry.connection, serial) {
+        let connection = self.directory.slot(session).connection;
+        if !self.is_served_by(session, connection, serial) {
             return;
         }
+        if qos == QoS::AtLeastOnce {
+            let waiting = &mut self.directory.session_mut(session).waiting_qos1;
+            *waiting = waiting.saturating_sub(1);
+        }
         if replay != 0 {
-            self.send_durable_retained(now, session, packet_id, number, replay);
+            self.send_durable_retained(now, session, packet_id, number, replay, qos);
             return;
         }
         self.send_first(now, session, packet_id, number);
@@ -377,21 +427,24 @@ impl Shard {
         packet_id: PacketId,
         number: u64,
         replay: u64,
+        qos: QoS,
     ) {
         let state = self.directory.session_mut(session);
         if let Some(replay) = state.replay_mut(replay) {
             replay.for_log -= 1;
         }
         let overtaken = state.has_overtaken() && {
-            let waiting = state.inflight.first(packet_id, number).map(|delivery| Rc::clone(&delivery.message));
+            let waiting =
+                state.inflight.first(packet_id, number).map(|delivery| Rc::clone(&delivery.message));
             waiting.is_some_and(|message| {
                 let hash = self.shared.hash(message.as_publication().topic);
                 self.directory.session(session).is_overtaken(hash, message.stamp(), replay)
             })
         };
         if overtaken {
+            let kind = if qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
             let window = &mut self.directory.session_mut(session).inflight;
-            if let AckOutcome::Settled(number) = window.handle_ack(AckKind::Pubrec, packet_id, true) {
+            if let AckOutcome::Settled(number) = window.handle_ack(kind, packet_id, true) {
                 self.record_settled(session, number);
             }
         } else {
@@ -407,8 +460,31 @@ impl Shard {
         let Some(delivery) = window.send_first(packet_id, number) else { return };
         let form = Form { version, qos: delivery.qos, retain: delivery.retain };
         let (message, ids) = (Rc::clone(&delivery.message), ids_of(&delivery.extra));
-        let mut fanout = Fanout::of(&message, now, 0);
+        let mut fanout = self.fanout_of(&message, now);
         self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
+        self.note_encoded(&message, fanout);
+    }
+
+    /// Of a kept message, with what of it is in the arena already.
+    fn fanout_of<'a>(&mut self, message: &'a Rc<KeptMessage>, now: Time) -> Fanout<'a> {
+        let mut fanout = Fanout::of(message, now, 0);
+        if let Some(recent) = self.recent.take()
+            && Rc::ptr_eq(&recent.message, message)
+            && recent.turn == self.outbox.turn()
+            && recent.expiry_seconds == fanout.expiry_seconds
+        {
+            fanout.encoded = recent.encoded;
+        }
+        fanout
+    }
+
+    fn note_encoded(&mut self, message: &Rc<KeptMessage>, fanout: Fanout<'_>) {
+        self.recent = Some(Recent {
+            message: Rc::clone(message),
+            expiry_seconds: fanout.expiry_seconds,
+            turn: self.outbox.turn(),
+            encoded: fanout.encoded,
+        });
     }
 
     /// Encodes a PUBLISH for one session, with whatever makes it its own, and sends it.
@@ -532,13 +608,14 @@ impl Shard {
             if slot == NO_CONNECTION || entry.flags & (BACKLOGGED | GATED) != 0 {
                 return;
             }
-            if self.outbox.pending_bytes(slot) > TURN_BYTES_MAX {
+            if self.outbox.pending_bytes(slot) > TURN_BYTES_MAX || self.is_spent() {
                 self.defer(session);
                 return;
             }
             if !self.pump_one(now, session) {
                 break;
             }
+            self.spend(WORK_A_QUEUED);
         }
         let entry = self.directory.slot_mut(session);
         if entry.session_mut().queue.is_empty() {
@@ -553,7 +630,7 @@ impl Shard {
         let entry = self.directory.slot_mut(session);
         if entry.flags & DEFERRED == 0 {
             entry.flags |= DEFERRED;
-            self.deferred.push(session);
+            self.deferred.push_back(session);
         }
     }
 
@@ -607,31 +684,44 @@ impl Shard {
             retain: delivery.retain,
         };
         let message = Rc::clone(&delivery.message);
+        let mut fanout = self.fanout_of(&message, now);
+        self.send_unsent(now, session, &mut fanout, form, delivery, replay);
+        self.note_encoded(&message, fanout);
+    }
+
+    fn send_unsent(
+        &mut self,
+        now: Time,
+        session: u32,
+        fanout: &mut Fanout<'_>,
+        form: Form,
+        delivery: Delivery,
+        replay: u64,
+    ) {
         let ids = ids_of(&delivery.extra);
-        let mut fanout = Fanout::of(&message, now, 0);
-        if !self.fits(session, &fanout, form, &ids) {
+        if !self.fits(session, fanout, form, &ids) {
             self.drop_too_large();
             self.drop_waiting(now, session, &delivery, LossCause::TooLarge);
             return;
         }
         if form.qos == QoS::AtMostOnce {
-            self.send_publish(session, &mut fanout, form, None, false, &ids);
+            self.send_publish(session, fanout, form, None, false, &ids);
             return;
         }
         let Some(sid) = self.sid(session) else {
             let packet_id = self.directory.session_mut(session).inflight.start(delivery);
-            self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
+            self.send_publish(session, fanout, form, Some(packet_id), false, &ids);
             return;
         };
         let mut delivery = delivery;
         let queued = delivery.number != 0;
         if !queued {
-            delivery.number = self.number_of_delivery(&mut fanout);
+            delivery.number = self.number_of_delivery(fanout);
         }
         let number = delivery.number;
         let group = if queued { None } else { delivery.group().cloned() };
+        let waits = self.sends_when_durable(session, fanout, form.qos);
         let window = &mut self.directory.session_mut(session).inflight;
-        let waits = form.qos == QoS::ExactlyOnce;
         let packet_id = if waits { window.prepare(delivery) } else { window.start(delivery) };
         if queued {
             self.journal.record(&Record::Started { sid, number, packet_id: packet_id.get() });
@@ -641,9 +731,9 @@ impl Shard {
             self.record_delivery(sid, message, number, packet_id, qos, retain, &ids, group.as_ref());
         }
         if waits {
-            self.publish_when_durable(session, packet_id, number, replay);
+            self.publish_when_durable(session, packet_id, number, replay, form.qos);
         } else {
-            self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
+            self.send_publish(session, fanout, form, Some(packet_id), false, &ids);
         }
     }
 

@@ -142,6 +142,8 @@ pub enum Limit {
     Subscriptions,
     /// `limits.subscriptions_total`.
     SubscriptionsTotal,
+    /// `limits.wildcard_patterns_per_client`.
+    WildcardPatterns,
     /// `limits.topic_levels`.
     TopicLevels,
     /// `limits.retained_messages`.
@@ -287,6 +289,7 @@ impl Limit {
             Limit::BacklogDrop | Limit::BacklogPause => "limits.backlog_bytes",
             Limit::Subscriptions => "limits.subscriptions_per_client",
             Limit::SubscriptionsTotal => "limits.subscriptions_total",
+            Limit::WildcardPatterns => "limits.wildcard_patterns_per_client",
             Limit::TopicLevels => "limits.topic_levels",
             Limit::Retained => "limits.retained_messages",
             Limit::RetainedBytes => "limits.retained_bytes",
@@ -317,6 +320,7 @@ impl Limit {
             Limit::Subscriptions
             | Limit::SubscriptionsTotal
             | Limit::SubscriptionBytes
+            | Limit::WildcardPatterns
             | Limit::Memory(MemoryRelief::Subscribe) => "subscription refused",
             Limit::TopicLevels => "topic refused",
             Limit::Retained | Limit::RetainedBytes | Limit::Memory(MemoryRelief::Retain) => {
@@ -346,9 +350,10 @@ impl Limit {
             }
             Limit::BacklogDrop => Counter::DroppedSlow,
             Limit::BacklogPause => Counter::LimitBacklog,
-            Limit::Subscriptions | Limit::SubscriptionsTotal | Limit::SubscriptionBytes => {
-                Counter::LimitSubscriptions
-            }
+            Limit::Subscriptions
+            | Limit::SubscriptionsTotal
+            | Limit::SubscriptionBytes
+            | Limit::WildcardPatterns => Counter::LimitSubscriptions,
             Limit::Memory(_) => Counter::LimitMemory,
             Limit::TopicLevels => Counter::LimitTopicLevels,
             Limit::Retained | Limit::RetainedBytes => Counter::LimitRetained,

@@ -5,6 +5,7 @@
 //! that can take the message now. A member's session that ends gives back what it has not
 //! settled.
 
+use super::convoy::work_of;
 use super::deliver::Fanout;
 use super::directory::{BACKLOGGED, GATED, NO_CONNECTION};
 use super::members::{LOOKED_AT_MAX, Members};
@@ -162,7 +163,19 @@ impl Groups {
         self.sessions.get(&member).is_some_and(|session| session.is_busy)
     }
 
-    fn slot_of(&self, filter: &str) -> Option<u32> {
+    /// Counts the changes of the groups' filters.
+    pub(super) fn version(&self) -> u64 {
+        self.index.version()
+    }
+
+    /// The filters of the groups that a topic name reaches, in the order in which the index finds them.
+    pub(super) fn matching_filters(&mut self, topic: &str) -> Vec<Arc<str>> {
+        self.index.matches(topic, None, &mut self.matches);
+        let slots = self.matches.as_slice().iter().map(|matched| matched.subscriber);
+        slots.filter_map(|slot| self.get(slot).map(|group| Arc::clone(&group.filter))).collect()
+    }
+
+    pub(super) fn slot_of(&self, filter: &str) -> Option<u32> {
         self.by_filter.get(filter).copied()
     }
 
@@ -196,19 +209,28 @@ impl Shard {
         self.groups.has_one_for(topic)
     }
 
-    /// To one member of every group that matches.
-    pub(super) fn route_groups(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
+    /// To one member of every group that matches; when the visit is over, to the rest of them later. `matches`: the
+    /// sessions, which have the message.
+    pub(super) fn route_groups(&mut self, now: Time, fanout: &mut Fanout<'_>, sessions: &Matches) -> Outcome {
         let mut matches = std::mem::take(&mut self.groups.matches);
         self.groups.index.matches(fanout.publication.topic, None, &mut matches);
         let mut outcome = Outcome::default();
-        for matched in matches.as_slice() {
+        let visit = self.begin_visit();
+        for (at, matched) in matches.as_slice().iter().enumerate() {
+            if self.is_over(&visit) {
+                outcome.matched = true;
+                self.groups.matches = matches;
+                self.go_on_later(fanout, sessions, sessions.as_slice().len(), at);
+                return outcome;
+            }
+            self.spend(work_of(fanout));
             outcome.merge(self.deliver_to_group(now, matched.subscriber, fanout));
         }
         self.groups.matches = matches;
         outcome
     }
 
-    fn deliver_to_group(&mut self, now: Time, slot: u32, fanout: &mut Fanout<'_>) -> Outcome {
+    pub(super) fn deliver_to_group(&mut self, now: Time, slot: u32, fanout: &mut Fanout<'_>) -> Outcome {
         let reached = Outcome { matched: true, ..Outcome::default() };
         let Some((group, chosen)) = self.choose_member(slot, fanout) else { return reached };
         let to = chosen.key.shard;

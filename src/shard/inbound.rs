@@ -30,7 +30,7 @@ impl Shard {
             }
             Packet::Ack(ack) => self.handle_ack(now, slot, session, ack)?,
             Packet::Subscribe(subscribe) => self.handle_subscribe(now, slot, session, &subscribe)?,
-            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, slot, session, &unsubscribe),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, slot, session, &unsubscribe)?,
             Packet::Pingreq => self.handle_ping(now, slot, session),
             Packet::Disconnect(disconnect) => {
                 self.handle_disconnect(now, slot, session, disconnect)?;

@@ -84,6 +84,9 @@ impl Shard {
             let (options, id) = (subscription.options, subscription.subscription_id);
             if self.directory.session_mut(session).add_subscription(filter.as_str()) {
                 self.note_subscription(filter.as_str(), true);
+                if filter.has_wildcard() {
+                    self.patterns.add(filter.matching_part(), session);
+                }
             }
             if filter.shared().is_some() {
                 self.count(Counter::SharedSubscriptions, 1);
@@ -169,11 +172,6 @@ impl Shard {
     pub fn handle_clock(&mut self, now: Time, reading: ClockReading) {
         self.journal.set_now(now);
         self.journal.record(&Record::Clock(ClockMark { at_millis: self.wall.millis(now), reading }));
-    }
-
-    /// Bytes of a connection that wait in the machine: of a packet that is not whole, or that is not read on yet.
-    pub fn unread_bytes(&self, slot: u32) -> usize {
-        self.connection(slot).map_or(0, |connection| connection.partial_bytes())
     }
 
     /// While anyone is connected whose session is kept.

@@ -21,9 +21,11 @@ mod behind;
 #[cfg(test)]
 mod behind_tests;
 mod bucket;
+mod budget;
 mod client_id;
 mod connect;
 mod connection;
+mod convoy;
 mod counters;
 #[cfg(test)]
 mod curves_tests;
@@ -78,6 +80,9 @@ mod terms_tests;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod turn;
+#[cfg(test)]
+mod turn_tests;
 mod waits;
 pub mod wheel;
 #[cfg(test)]
@@ -87,6 +92,7 @@ mod will_tests;
 #[allow(dead_code, unreachable_pub, reason = "the conformance scenarios use more of it")]
 mod world;
 
+pub use budget::TurnBudget;
 pub use connection::Hangup;
 pub use counters::{Counter, Counters};
 pub use event::{EndCause, Event, Limit, QueueBound};
@@ -107,7 +113,7 @@ use crate::router::interest::InterestCounts;
 use crate::router::retained::{Retained, RetainedLimits};
 use crate::store::{Journal, Wall};
 use crate::time::Time;
-use crate::topic::{Matches, TopicIndex};
+use crate::topic::{Matches, Patterns, TopicIndex};
 use connection::Connection;
 use directory::Directory;
 use groups::Groups;
@@ -233,7 +239,7 @@ pub struct Violation {
     pub cause: &'static str,
 }
 
-/// How many slots a turn looks at after new rules: some tenths of a millisecond.
+/// How many slots a turn looks at after a new list of the banned: some tenths of a millisecond.
 const SLOTS_A_TURN: u32 = 256;
 
 /// The machine of one shard.
@@ -250,6 +256,8 @@ pub struct Shard {
     subscriptions: TopicIndex,
     matches: Matches,
     groups: Groups,
+    /// Of the filters of this shard's sessions.
+    patterns: Patterns,
     /// Wildcard filters of other shards: the subscribers are shard numbers.
     foreign_wildcards: TopicIndex,
     foreign_matches: Matches,
@@ -260,7 +268,8 @@ pub struct Shard {
     sweeping: bool,
     shares: ShardShares,
     wheel: Wheel<Timer>,
-    due: Vec<Timer>,
+    /// Timers that have fired and are not handled yet.
+    due: VecDeque<Timer>,
     outbox: Outbox,
     effects: Vec<Effect>,
     loopback: VecDeque<Mail>,
@@ -269,9 +278,22 @@ pub struct Shard {
     last_stamp: u64,
     entropy: u64,
     behind: behind::Behind,
-    deferred: Vec<u32>,
-    /// Questions for retained messages and their answers: what came in this turn, and what is due in it.
-    late: [Vec<replay::Late>; 2],
+    budget: budget::Budget,
+    /// Sessions whose queues go on later.
+    deferred: VecDeque<u32>,
+    /// Connections whose unread packets are handled later, with their serials.
+    unread: VecDeque<(u32, u32)>,
+    convoys: convoy::Convoys,
+    /// SUBSCRIBEs and UNSUBSCRIBEs whose filters are not all done.
+    unfinished: VecDeque<subscribe::Unfinished>,
+    /// The message that was last encoded for a session by itself.
+    recent: Option<deliver::Recent>,
+    /// Questions for retained messages and their answers: what came in this turn, and what is due.
+    late: replay::LateMails,
+    /// Not all mails have been taken that were there when the boxes were last looked at.
+    has_mails_left: bool,
+    /// The broker stops, and connections in slots from this one on are still to be closed.
+    farewell_to: Option<u32>,
     queued_bytes: usize,
     memory: MemoryAccount,
     pressure: memory::Pressure,
@@ -325,6 +347,7 @@ impl Shard {
             subscriptions: TopicIndex::new(seed ^ 1),
             matches: Matches::default(),
             groups: Groups::new(seed ^ 2),
+            patterns: Patterns::new(seed ^ 7),
             foreign_wildcards: TopicIndex::new(seed ^ 3),
             foreign_matches: Matches::default(),
             own_exact: interest,
@@ -333,7 +356,7 @@ impl Shard {
             sweeping: false,
             shares,
             wheel: Wheel::new(),
-            due: Vec::new(),
+            due: VecDeque::new(),
             outbox: Outbox::new(),
             effects: Vec::new(),
             loopback: VecDeque::new(),
@@ -342,8 +365,15 @@ impl Shard {
             last_stamp: 0,
             entropy: seed,
             behind: behind::Behind::default(),
-            deferred: Vec::new(),
-            late: [Vec::new(), Vec::new()],
+            budget: budget::Budget::default(),
+            deferred: VecDeque::new(),
+            unread: VecDeque::new(),
+            convoys: convoy::Convoys::new(seed ^ 6),
+            unfinished: VecDeque::new(),
+            recent: None,
+            late: replay::LateMails::default(),
+            has_mails_left: false,
+            farewell_to: None,
             queued_bytes: 0,
             memory: MemoryAccount::default(),
             pressure: memory::Pressure::default(),
@@ -370,6 +400,7 @@ impl Shard {
 
     /// Once, before anything else.
     pub fn handle_start(&mut self, now: Time) {
+        self.renew(1);
         self.start_timers(now);
     }
 
@@ -424,55 +455,13 @@ impl Shard {
     /// The clock has moved.
     pub fn handle_time(&mut self, now: Time) {
         self.journal.set_now(now);
-        self.run_timers(now);
+        self.expire_timers(now);
         self.settle(now);
-    }
-
-    /// Once a turn, after all input: goes on with what was put off so that no single session
-    /// fills a turn.
-    pub fn handle_turn(&mut self, now: Time) {
-        self.journal.set_now(now);
-        for session in std::mem::take(&mut self.deferred) {
-            self.pump(now, session);
-        }
-        self.work_off_overdue(now);
-        self.handle_late(now);
-        self.judge_again(now);
-        self.settle(now);
-        self.read_waiting(now);
-        // What a receipt sets going may bring about others.
-        while self.post_receipts() {
-            self.settle(now);
-        }
-        self.look_at_memory(now);
-    }
-
-    /// Is there work for the next turn even if nothing comes in?
-    pub fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty()
-            || self.is_judging()
-            || self.is_making_room()
-            || self.has_room_for_waiting()
-            || self.late.iter().any(|late| !late.is_empty())
-            || self.overdue.has_work()
     }
 
     /// When `handle_time` is due next.
     pub fn next_deadline(&self) -> Option<Time> {
         self.wheel.next_deadline()
-    }
-
-    /// DISCONNECT 0x8B to 5.0 clients, and every connection closed. Sessions stay.
-    pub fn handle_shutdown(&mut self, now: Time) {
-        self.closing = true;
-        self.journal.set_now(now);
-        self.record_losses(usize::MAX);
-        for slot in 0..self.slots() {
-            if self.connection(slot).is_some() {
-                self.end_connection(now, slot, EndCause::Shutdown);
-            }
-        }
-        self.settle(now);
     }
 
     /// What the driver is to do, in order.
@@ -501,6 +490,8 @@ impl Shard {
         self.matches = Matches::default();
         self.foreign_matches = Matches::default();
         self.deferred.shrink_to_fit();
+        self.unread.shrink_to_fit();
+        self.convoys.give_memory_back();
         self.behind.give_memory_back();
         self.effects.shrink_to_fit();
         self.due.shrink_to_fit();

@@ -178,7 +178,11 @@ fn qos_2_message_on_its_way_to_a_disk_that_becomes_full_arrives_once_everywhere(
         world.release(0, 1);
         world.run();
         assert_eq!(world.take(one), b"\x34\x09\x00\x03a/b\x00\x01hi");
-        assert_eq!((world.take(publisher), world.take(two)), (vec![], vec![]), "neither acknowledged nor sent");
+        assert_eq!(
+            (world.take(publisher), world.take(two)),
+            (vec![], vec![]),
+            "neither acknowledged nor sent"
+        );
         if !cut {
             world.shards[1].handle_store_full(false);
             world.unstick(1);
@@ -259,7 +263,10 @@ fn retained_message_comes_from_the_store_though_its_live_copy_found_the_queue_fu
         assert_eq!(world.take(client), [0x90, 3, 0, 1, 1]);
         let other = connect(&mut world, 1, &at_home(1, "other"), 60);
         let message = retain(&topic, b"hi");
-        world.send(other, &[&[0x33, message[1] + 2], &message[2..2 + 2 + topic.len()], b"\x00\x07hi"].concat());
+        world.send(
+            other,
+            &[&[0x33, message[1] + 2], &message[2..2 + 2 + topic.len()], b"\x00\x07hi"].concat(),
+        );
         if policy == QueuePolicy::DropOldest {
             // It has pushed out the one in the queue, and is pushed out.
             world.send(publisher, b"\x32\x06\x00\x01y\x00\x01m");

@@ -188,8 +188,9 @@ impl Shard {
 
     /// There is enough in a client's own bucket.
     pub(super) fn handle_rate_timer(&mut self, now: Time, slot: u32) {
-        let pace = self.connection_mut(slot).and_then(Connection::pace_mut);
-        if pace.is_some_and(|pace| pace.timer.take().is_some()) {
+        let connection = self.connections.get_mut(slot as usize).and_then(Option::as_mut);
+        let pace = connection.and_then(|connection| connection.pace_mut());
+        if pace.is_some_and(|pace| Shard::take_fired(&self.wheel, &mut pace.timer)) {
             self.go_on(now, slot, PAUSED_BY_RATE);
         }
     }

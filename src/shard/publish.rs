@@ -1,12 +1,15 @@
 //! PUBLISH from a client: checks, the acknowledgement, and the way to every subscriber.
 
+use super::connection::PAUSED_BY_WORK;
+use super::convoy::{size_of_message, step_of, work_of};
 use super::deliver::Fanout;
 use super::directory::MOUNTED;
+use super::enqueue::Taken;
+use super::full_disk::DISK;
 use super::mount::{TOPIC_BYTES_MAX, mounted};
 use super::waits::{
     ForLog, Outcome, Owing, OwnDelivery, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer,
 };
-use super::full_disk::DISK;
 use super::{Counter, Effect, Event, Limit, Mail, SHARDS_MAX, Shard, ShardId, Violation};
 use crate::memory::{KeptMessage, MemoryKind, allocated};
 use crate::message::{Message, Publication};
@@ -159,7 +162,18 @@ impl Shard {
                 self.report_refused(session, violation);
                 return Ok(());
             }
-            self.publish(now, &mut Fanout::new(publication, now, 0));
+            let mut fanout = Fanout::new(publication, now, 0);
+            if self.waits_for_others(&fanout) {
+                fanout.ticket = self.waits.next_ticket();
+            }
+            self.publish(now, &mut fanout);
+            if fanout.missing > 0
+                && let Some(serial) = self.hold_until_received(slot)
+            {
+                let intents = std::mem::take(&mut fanout.intents);
+                let then = Purpose::ReadOn { slot, serial };
+                self.open_ticket(fanout.missing, Outcome::default(), intents, then);
+            }
             return Ok(());
         };
         let kind = if publish.qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
@@ -227,7 +241,8 @@ impl Shard {
             self.report_quota(session);
         }
         if ticket != 0 {
-            let answer = PublishAnswer { slot, session: key, kind, packet_id, owed: None };
+            let reads_on = if self.waits_for_others(&fanout) { self.hold_until_received(slot) } else { None };
+            let answer = PublishAnswer { slot, session: key, kind, packet_id, reads_on, owed: None };
             let intents = std::mem::take(&mut fanout.intents);
             self.open_ticket(fanout.missing, outcome, intents, Purpose::Answer(answer));
         }
@@ -235,6 +250,19 @@ impl Shard {
         // know it; PUBACK comes after.
         self.answer(now, slot, mark, ticket, publish_answer(version, kind, packet_id, outcome));
         self.deliver_own(now, slot, &mut fanout);
+    }
+
+    /// Is a message so large that its publisher is not read until every other shard has it? Boxes are bounded in mails,
+    /// and a client that has to wait for its own messages can't fill them with large ones.
+    fn waits_for_others(&self, fanout: &Fanout<'_>) -> bool {
+        size_of_message(fanout) > MAIL_BYTES_MAX && self.shared.shards() > 1
+    }
+
+    /// Stops reading from a publisher; its serial, for [`Shard::read_on_later`].
+    fn hold_until_received(&mut self, slot: u32) -> Option<u32> {
+        let serial = self.connection(slot)?.serial;
+        self.pause(slot, PAUSED_BY_WORK);
+        Some(serial)
     }
 
     /// A QoS 2 message came again: its PUBREC, once what the first one promises is there.
@@ -383,37 +411,79 @@ impl Shard {
         outcome
     }
 
-    /// To the subscribers of this shard.
+    /// To the subscribers of this shard: to all of them now, or to the rest of them later.
     pub(super) fn route(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
-        let publication = fanout.publication;
         let mut outcome = Outcome::default();
+        if !self.convoys.is_empty() && self.join_line(fanout) {
+            outcome.matched = true;
+            return outcome;
+        }
+        let publication = fanout.publication;
         let mut matches = std::mem::take(&mut self.matches);
         let origin = publication.origin.and_then(|key| self.directory.resolve(key));
         self.subscriptions.matches(publication.topic, origin, &mut matches);
         // One whose only subscription has No Local is a matching subscriber too.
         outcome.matched = matches.filters() > 0;
-        for matched in matches.as_slice() {
-            let ids = matches.subscription_ids(matched);
-            let (qos, retain) = (matched.qos, matched.retain_as_published);
-            // At QoS 0 no queue has a say, and one that is full now must not let it pass what waits already.
-            // [MQTT5-4.6.0-6]
-            if fanout.own == Some(matched.subscriber)
-                && (qos == QoS::AtMostOnce || self.takes(matched.subscriber, fanout))
-            {
-                fanout.own_delivery = Some((qos, retain, ids.into()));
-            } else {
-                outcome.note(self.deliver(now, fanout, matched.subscriber, qos, retain, ids, None));
+        self.spend(matches.visited() as u64 / VISITED_A_STEP);
+        let all = matches.as_slice();
+        let step = step_of(fanout);
+        let visit = self.begin_visit();
+        let mut served = 0;
+        if all.len() > step && (self.is_spent() || !self.has_room_for_convoy()) {
+            self.put_off_fanout(fanout);
+            self.matches = matches;
+            return outcome;
+        }
+        loop {
+            let some = &all[served..all.len().min(served + step)];
+            for matched in some {
+                let (session, ids) = (matched.subscriber, matches.subscription_ids(matched));
+                let (qos, retain, own) = (matched.qos, matched.retain_as_published, fanout.own);
+                outcome.note(self.deliver_matched(now, fanout, session, qos, retain, ids, own));
+            }
+            served += some.len();
+            self.spend(work_of(fanout) * some.len() as u64);
+            if served == all.len() {
+                break;
+            }
+            if self.is_over(&visit) || self.is_spent() {
+                self.go_on_later(fanout, &matches, served, 0);
+                self.matches = matches;
+                return outcome;
             }
         }
-        self.matches = matches;
         if !self.groups.is_empty() {
-            outcome.merge(self.route_groups(now, fanout));
+            outcome.merge(self.route_groups(now, fanout, &matches));
         }
+        self.matches = matches;
         outcome
     }
 
+    /// To one of those whom the index has found; false if it refuses the message. `own`: the publisher, if it is
+    /// served last.
+    #[inline]
+    #[allow(clippy::too_many_arguments)] // As many sides as a delivery has.
+    pub(super) fn deliver_matched(
+        &mut self,
+        now: Time,
+        fanout: &mut Fanout<'_>,
+        session: u32,
+        qos: QoS,
+        retain: bool,
+        ids: &[u32],
+        own: Option<u32>,
+    ) -> Taken {
+        // At QoS 0 no queue has a say, and one that is full now must not let it pass what waits already.
+        // [MQTT5-4.6.0-6]
+        if own == Some(session) && (qos == QoS::AtMostOnce || self.takes(session, fanout)) {
+            fanout.own_delivery = Some((qos, retain, ids.into()));
+            return Taken::Yes;
+        }
+        self.deliver(now, fanout, session, qos, retain, ids, None)
+    }
+
     /// To the publisher itself, what `route` has left for the end.
-    fn deliver_own(&mut self, now: Time, slot: u32, fanout: &mut Fanout<'_>) {
+    pub(super) fn deliver_own(&mut self, now: Time, slot: u32, fanout: &mut Fanout<'_>) {
         let Some((granted, retain_as_published, ids)) = fanout.own_delivery.take() else { return };
         let own = fanout.publication.origin.and_then(|key| self.directory.resolve(key));
         let Some(session) = own else { return };
@@ -530,7 +600,7 @@ impl Shard {
         ticket: u64,
         intent: u64,
     ) {
-        if message.qos() == QoS::AtMostOnce && !message.is_retained() {
+        if message.qos() == QoS::AtMostOnce && !message.is_retained() && ticket == 0 {
             // No session keeps it, and no one waits for a receipt.
             self.route(now, &mut Fanout::new(message.as_publication(), now, 0));
             return;
@@ -629,6 +699,11 @@ const STAMP_SHARD_MASK: u64 = 127;
 const STAMP_CLOCK_SHIFT: u32 = 7 + 6;
 
 const _: () = assert!(SHARDS_MAX == STAMP_SHARD_MASK as usize + 1);
+/// Larger messages go to other shards one at a time from each publisher.
+const MAIL_BYTES_MAX: usize = 32 << 10;
+
+/// So many nodes of the trie are looked at in the time of a delivery.
+const VISITED_A_STEP: u64 = 4;
 
 /// The shards of a bit mask, in order.
 pub(super) fn shards_of(mut mask: u128) -> impl Iterator<Item = ShardId> {

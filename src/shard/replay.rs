@@ -1,6 +1,7 @@
 //! Retained messages: keeping them, and sending them to a new subscription at the pace of its
 //! client.
 
+use super::budget::WORK_A_VISIT;
 use super::deliver::Fanout;
 use super::directory::REPLAYING;
 use super::source::SourceCheck;
@@ -13,9 +14,10 @@ use crate::router::retained::{BatchLimits, RetainedFull, RetainedMessage, Stored
 use crate::session::{Delivery, Extra, Replay, Replays};
 use crate::store::Record;
 use crate::time::Time;
+use std::collections::VecDeque;
 
 /// One answer to a query: so much at a time that neither shard is held up.
-const BATCH: BatchLimits = BatchLimits { messages: 64, bytes: 64 * 1024, visits: 4096 };
+const BATCH: BatchLimits = BatchLimits { messages: 64, bytes: 64 * 1024, visits: 1024 };
 
 /// Above this, a session has one replay for each of its filters, whose number has its own bound.
 const REPLAYS_MAX: usize = 64;
@@ -28,6 +30,22 @@ pub(super) enum Late {
     /// Another shard answers. What was published before it answered is here when the answer is sent, and so no
     /// live message follows a newer one from the store.
     Batch { session: SessionKey, token: u64, messages: Vec<Message>, next: Option<Box<str>> },
+}
+
+/// Mails that wait for a later turn, by when they have come.
+#[derive(Default)]
+pub(super) struct LateMails {
+    /// Since the boxes were last emptied.
+    arrived: Vec<Late>,
+    /// Before that: due when they have been emptied once more.
+    next: Vec<Late>,
+    due: VecDeque<Late>,
+}
+
+impl LateMails {
+    fn is_empty(&self) -> bool {
+        self.arrived.is_empty() && self.next.is_empty() && self.due.is_empty()
+    }
 }
 
 impl RetainedMessage for Message {
@@ -62,7 +80,10 @@ impl Shard {
             None
         } else if self.store_full && is_kept(publication.topic) && !fanout.promised {
             Some(Limit::Disk)
-        } else if self.is_memory_tight() && !fanout.promised && self.is_larger_than_retained(now, &publication) {
+        } else if self.is_memory_tight()
+            && !fanout.promised
+            && self.is_larger_than_retained(now, &publication)
+        {
             Some(Limit::Memory(MemoryRelief::Retain))
         } else {
             // [MQTT5-3.3.1-5]
@@ -162,6 +183,11 @@ impl Shard {
                 return false;
             }
             let (token, subscription_id) = (replay.token, replay.subscription_id);
+            let topic = message.as_publication().topic;
+            if !self.convoys.is_empty() && self.convoys.has_line(self.shared.hash(topic)) {
+                self.defer(session);
+                return false;
+            }
             let Some(message) = replay.ready.pop_front() else { return false };
             // What the client has got live since it subscribed, or something newer, it does not get
             // a second time, nor anything older after it.
@@ -232,40 +258,63 @@ impl Shard {
     }
 
     fn arrive(&mut self, late: Late) {
-        self.late[0].push(late);
+        self.late.arrived.push(late);
     }
 
-    /// Handles what came in the last turn, and keeps what came in this one for the next. A single shard has
-    /// nothing to wait for.
+    /// Before [`Shard::handle_turn`]: have mails been left in the boxes that were there when they were last looked at?
+    pub fn note_mails_left(&mut self, are_left: bool) {
+        self.has_mails_left = are_left;
+    }
+
+    /// Is there any of these to be handled, or will there be without another mail?
+    pub(super) fn has_late(&self) -> bool {
+        if self.has_mails_left { !self.late.due.is_empty() } else { !self.late.is_empty() }
+    }
+
+    /// Handles what came before the boxes were last emptied, as far as the turn allows, and keeps what came since. A
+    /// single shard has nothing to wait for.
     pub(super) fn handle_late(&mut self, now: Time) {
-        if self.shared.shards() > 1 {
-            self.late.swap(0, 1);
+        let LateMails { arrived, next, due } = &mut self.late;
+        if self.shared.shards() == 1 {
+            due.extend(arrived.drain(..));
+        } else if !self.has_mails_left {
+            due.extend(next.drain(..));
+            std::mem::swap(arrived, next);
         }
-        for late in std::mem::take(&mut self.late[0]) {
+        while !self.is_spent()
+            && let Some(late) = self.late.due.pop_front()
+        {
             match late {
                 Late::Query { session, token, filter, after } => {
-                    let mut messages = Vec::new();
-                    let mut denied = 0;
-                    let is_asked = self.shared.config.protocol.check_retain_source;
-                    let mut check = SourceCheck::new(is_asked, &self.access);
-                    let next = self.retained.matching(
-                        &filter,
-                        after.as_deref(),
-                        now,
-                        BATCH,
-                        |topic, message: &Message| match check.lets(topic, message) {
-                            true => messages.push(message.clone()),
-                            false => denied += 1,
-                        },
-                    );
-                    self.count(Counter::DroppedDenied, denied);
-                    self.post(session.shard, Mail::RetainedBatch { token, session, messages, next });
+                    self.answer_query(now, session, token, &filter, after.as_deref());
                 }
                 Late::Batch { session, token, messages, next } => {
                     self.handle_retained_batch(now, session, token, messages, next);
                 }
             }
         }
+    }
+
+    fn answer_query(
+        &mut self,
+        now: Time,
+        session: SessionKey,
+        token: u64,
+        filter: &str,
+        after: Option<&str>,
+    ) {
+        let mut messages = Vec::new();
+        let (mut denied, mut visits) = (0, 1);
+        let is_asked = self.shared.config.protocol.check_retain_source;
+        let mut check = SourceCheck::new(is_asked, &self.access);
+        let found = |topic: &str, message: &Message| match check.lets(topic, message) {
+            true => messages.push(message.clone()),
+            false => denied += 1,
+        };
+        let next = self.retained.matching_counted(filter, after, now, BATCH, &mut visits, found);
+        self.count(Counter::DroppedDenied, denied);
+        self.spend(WORK_A_VISIT * visits as u64);
+        self.post(session.shard, Mail::RetainedBatch { token, session, messages, next });
     }
 
     pub(super) fn handle_retained_batch(

@@ -31,7 +31,7 @@ use gate::{AtGate, FailedLogin};
 use handshakes::Handshakes;
 use logins::Verdicts;
 use parcels::Overflow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -70,6 +70,8 @@ struct Runner {
     /// Why a connection is not read, by slot.
     paused: BTreeMap<u32, u8>,
     paused_by_mesh: Vec<u32>,
+    /// By sender: mails that were there when the boxes were last looked at, and are not taken yet.
+    mails_left: Vec<usize>,
     backlogged: Vec<u32>,
     log: EventLog,
     /// When there was something to do last.
@@ -134,6 +136,7 @@ pub async fn run(start: Start) -> io::Result<()> {
         machine: Shard::new(start.id, Arc::clone(&start.shared), start.interest, start.seed),
         net,
         overflow: (0..start.shared.shards()).map(|_| Overflow::new()).collect(),
+        mails_left: vec![0; start.shared.shards()],
         mesh: start.mesh,
         shared: start.shared,
         overflowing: 0,
@@ -174,7 +177,10 @@ impl Runner {
         self.carry_out(now, None);
         loop {
             self.resume_handshakes();
-            self.net.poll(&mut events);
+            // Slots are used anew with a poll: not before all that is known of them is handled.
+            if events.is_empty() {
+                self.net.poll(&mut events);
+            }
             let now = self.now();
             self.look_at_entrance(now);
             self.take_verdicts(now);
@@ -183,12 +189,7 @@ impl Runner {
             if !events.is_empty() {
                 self.worked_at = now;
             }
-            for event in events.drain(..) {
-                self.handle_event(now, event);
-                if self.machine.outbox().arena_bytes() > ARENA_BYTES_MAX {
-                    self.flush()?;
-                }
-            }
+            events = self.handle_events(now, events)?;
             self.take_mails()?;
             let now = self.now();
             if self.machine.next_deadline().is_some_and(|deadline| deadline <= now) {
@@ -210,7 +211,8 @@ impl Runner {
                     Instant::now() + grace
                 });
                 self.flush()?;
-                if self.net.connections() == 0 || Instant::now() >= until {
+                let is_done = self.net.connections() == 0 && !self.machine.has_deferred();
+                if is_done || Instant::now() >= until {
                     if !std::mem::replace(&mut self.is_finished, true) {
                         self.control.finished.fetch_add(1, Ordering::AcqRel);
                     }
@@ -219,6 +221,7 @@ impl Runner {
                         || Instant::now() >= until + STOP_PATIENCE
                     {
                         self.take_mails()?;
+                        self.finish_work(now)?;
                         self.log.close();
                         self.close_log(now, outstanding).await;
                         return Ok(());
@@ -237,6 +240,20 @@ impl Runner {
         }
     }
 
+    /// As many events as the turn has room for; the others wait for the next one.
+    fn handle_events(&mut self, now: Time, events: Vec<driver::Event>) -> io::Result<Vec<driver::Event>> {
+        let mut events = VecDeque::from(events);
+        while !self.machine.is_spent()
+            && let Some(event) = events.pop_front()
+        {
+            self.handle_event(now, event);
+            if self.machine.outbox().arena_bytes() > ARENA_BYTES_MAX {
+                self.flush()?;
+            }
+        }
+        Ok(Vec::from(events))
+    }
+
     fn look_at_entrance(&mut self, now: Time) {
         if self.control.entrance_changed.load(Ordering::Acquire) != self.entrance_seen {
             (self.entrance, self.entrance_seen) = self.control.entrance();
@@ -245,6 +262,17 @@ impl Runner {
             self.at_gate.banned_to = Some(0);
         }
         self.end_banned(now);
+    }
+
+    /// Goes on with what was put off, for a while: messages may still be on their way to sessions that are kept.
+    fn finish_work(&mut self, now: Time) -> io::Result<()> {
+        let until = Instant::now() + STOP_PATIENCE;
+        while self.machine.has_deferred() && Instant::now() < until {
+            self.machine.handle_turn(now);
+            self.carry_out(now, None);
+            self.flush()?;
+        }
+        Ok(())
     }
 
     fn now(&self) -> Time {

@@ -6,12 +6,16 @@
 //! its home has answered. An UNSUBACK leaves when the homes of its shared subscriptions have taken the
 //! session out: what they had chosen it for comes before.
 
+use super::budget::WORK_A_FILTER;
+use super::connection::PAUSED_BY_WORK;
 use super::groups::member_of;
 use super::waits::Owing;
-use super::{Counter, Event, GroupMember, Limit, Mail, MemoryRelief, Shard, ShardId, Violation};
+use super::{
+    Counter, EndCause, Event, GroupMember, Limit, Mail, MemoryRelief, SessionKey, Shard, ShardId, Violation,
+};
 use crate::packet::{
-    PacketId, ProtocolVersion, QoS, Reason, Subscribe, SubscribeFilter, Unsubscribe, encode_suback,
-    encode_unsuback,
+    PacketId, ProtocolVersion, QoS, Reason, Subscribe, SubscribeFilter, SubscribeFilters, Unsubscribe,
+    UnsubscribeFilters, encode_suback, encode_unsuback,
 };
 use crate::session::Replay;
 use crate::store::Record;
@@ -58,6 +62,42 @@ struct Answer {
     mark: u64,
 }
 
+/// The filters of a packet that are still to be looked at.
+enum Filters<'a> {
+    /// With the subscription identifier.
+    Subscribe(SubscribeFilters<'a>, u32),
+    Unsubscribe(UnsubscribeFilters<'a>),
+}
+
+impl<'a> Filters<'a> {
+    fn rest(&self) -> &'a [u8] {
+        match self {
+            Filters::Subscribe(filters, _) => filters.rest(),
+            Filters::Unsubscribe(filters) => filters.rest(),
+        }
+    }
+
+    fn subscription_id(&self) -> Option<u32> {
+        match self {
+            Filters::Subscribe(_, id) => Some(*id),
+            Filters::Unsubscribe(_) => None,
+        }
+    }
+}
+
+/// A SUBSCRIBE or an UNSUBSCRIBE whose filters are not all done. Its connection is not read meanwhile.
+pub(super) struct Unfinished {
+    slot: u32,
+    serial: u32,
+    session: SessionKey,
+    token: u64,
+    /// The filters as they came, and how far they are done.
+    rest: Box<[u8]>,
+    at: usize,
+    /// Of a SUBSCRIBE, 0: none.
+    subscription_id: Option<u32>,
+}
+
 /// The wildcard filters of this shard's subscriptions, and who knows them.
 pub(super) struct OwnWildcards {
     filters: AHashMap<Box<str>, OwnWildcard>,
@@ -94,32 +134,168 @@ impl Shard {
             self.check_subscribe_capabilities(session, subscribe)?;
         }
         let token = self.token();
+        let answer = self.new_answer(slot, session, subscribe.packet_id);
+        let pending = Pending { needed: Needed::default(), then: Completion::Suback(answer) };
+        let filters = Filters::Subscribe(subscribe.filters.clone(), subscribe.subscription_id);
+        self.take_filters(now, slot, session, token, pending, filters)
+    }
+
+    /// As many filters as the visit allows; the others, and the answer, come later.
+    fn take_filters(
+        &mut self,
+        now: Time,
+        slot: u32,
+        session: u32,
+        token: u64,
+        mut pending: Pending,
+        mut filters: Filters<'_>,
+    ) -> Result<(), Violation> {
+        self.visit_filters(session, token, &mut pending, &mut filters)?;
+        if filters.rest().is_empty() {
+            self.await_answers(now, token, pending);
+            return Ok(());
+        }
+        // Stands for the rest of the filters.
+        pending.needed.remaining += 1;
+        self.pending.insert(token, pending);
+        let Some(serial) = self.connection(slot).map(|connection| connection.serial) else { return Ok(()) };
+        self.pause(slot, PAUSED_BY_WORK);
+        self.unfinished.push_back(Unfinished {
+            slot,
+            serial,
+            session: self.directory.key(session),
+            token,
+            rest: filters.rest().into(),
+            at: 0,
+            subscription_id: filters.subscription_id(),
+        });
+        Ok(())
+    }
+
+    /// One visit of the filters of a packet.
+    fn visit_filters(
+        &mut self,
+        session: u32,
+        token: u64,
+        pending: &mut Pending,
+        filters: &mut Filters<'_>,
+    ) -> Result<(), Violation> {
+        let visit = self.begin_visit();
         let before = self.journal.count();
-        let mut answer = self.new_answer(slot, session, subscribe.packet_id);
-        let mut needed = Needed::default();
-        for wanted in subscribe.filters.clone() {
-            let whole = self.mounted_filter(session, wanted.filter);
-            let Ok(filter) = whole.as_deref().map_or(Ok(wanted.filter), TopicFilter::parse) else {
-                answer.codes.push(Reason::TopicFilterInvalid);
-                continue;
-            };
-            let wanted = SubscribeFilter { filter, ..wanted };
-            let code = match self.check_filter(session, wanted.filter) {
-                Ok(()) => self.subscribe_one(session, &wanted, subscribe.subscription_id, token, &mut needed),
-                Err(reason) if version == ProtocolVersion::V31 => {
-                    // [MQTT311 §3.1-f]: SUBACK of 3.1 has no way to say no.
-                    return Err(Violation {
-                        reason,
-                        cause: "subscription refused, and 3.1 has no code for it",
-                    });
+        let Pending { needed, then: Completion::Suback(answer) | Completion::Unsuback(answer) } = pending
+        else {
+            return Ok(());
+        };
+        while !filters.rest().is_empty() && !self.is_over(&visit) && !self.is_spent() {
+            let code = match filters {
+                Filters::Subscribe(filters, id) => {
+                    let Some(wanted) = filters.next() else { break };
+                    self.take_filter(session, wanted, *id, token, needed)?
                 }
-                Err(reason) => reason,
+                Filters::Unsubscribe(filters) => {
+                    let Some(filter) = filters.next() else { break };
+                    self.drop_filter(session, filter, token, needed)
+                }
             };
             answer.codes.push(code);
+            self.spend(WORK_A_FILTER);
         }
-        answer.mark = self.mark_since(before);
-        self.await_answers(now, token, Pending { needed, then: Completion::Suback(answer) });
+        answer.mark = answer.mark.max(self.mark_since(before));
         Ok(())
+    }
+
+    /// Goes on with the filters of long packets, each in its turn.
+    pub(super) fn finish_filters(&mut self, now: Time) {
+        while !self.is_spent()
+            && let Some(unfinished) = self.unfinished.pop_front()
+        {
+            let Unfinished { slot, serial, token, .. } = unfinished;
+            let session = self.directory.resolve(unfinished.session);
+            let session = session.filter(|&session| self.is_served_by(session, slot, serial));
+            let Some(session) = session else {
+                self.pending.remove(&token);
+                continue;
+            };
+            match self.go_on_with_filters(session, unfinished) {
+                Ok(Some(left)) => self.unfinished.push_back(left),
+                Ok(None) => {
+                    self.handle_answer(now, token);
+                    self.read_on_later(slot, serial);
+                }
+                Err(violation) => {
+                    self.pending.remove(&token);
+                    self.end_connection(now, slot, EndCause::Violation(violation));
+                }
+            }
+            self.settle(now);
+        }
+    }
+
+    /// One visit of a packet; what is left of it, if anything is.
+    fn go_on_with_filters(
+        &mut self,
+        session: u32,
+        mut unfinished: Unfinished,
+    ) -> Result<Option<Unfinished>, Violation> {
+        let version = self.version_of_session(session);
+        let Some(mut pending) = self.pending.remove(&unfinished.token) else { return Ok(None) };
+        let bytes = &unfinished.rest[unfinished.at..];
+        let mut filters = match unfinished.subscription_id {
+            Some(id) => Filters::Subscribe(SubscribeFilters::go_on(bytes, version), id),
+            None => Filters::Unsubscribe(UnsubscribeFilters::go_on(bytes)),
+        };
+        self.visit_filters(session, unfinished.token, &mut pending, &mut filters)?;
+        unfinished.at = unfinished.rest.len() - filters.rest().len();
+        self.pending.insert(unfinished.token, pending);
+        Ok((unfinished.at < unfinished.rest.len()).then_some(unfinished))
+    }
+
+    /// One filter of a SUBSCRIBE: the code that it gets.
+    fn take_filter(
+        &mut self,
+        session: u32,
+        wanted: SubscribeFilter<'_>,
+        subscription_id: u32,
+        token: u64,
+        needed: &mut Needed,
+    ) -> Result<Reason, Violation> {
+        let whole = self.mounted_filter(session, wanted.filter);
+        let Ok(filter) = whole.as_deref().map_or(Ok(wanted.filter), TopicFilter::parse) else {
+            return Ok(Reason::TopicFilterInvalid);
+        };
+        let wanted = SubscribeFilter { filter, ..wanted };
+        match self.check_filter(session, wanted.filter) {
+            Ok(()) => Ok(self.subscribe_one(session, &wanted, subscription_id, token, needed)),
+            Err(reason) if self.version_of_session(session) == ProtocolVersion::V31 => {
+                // [MQTT311 §3.1-f]: SUBACK of 3.1 has no way to say no.
+                Err(Violation { reason, cause: "subscription refused, and 3.1 has no code for it" })
+            }
+            Err(reason) => Ok(reason),
+        }
+    }
+
+    /// One filter of an UNSUBSCRIBE: the code that it gets.
+    fn drop_filter(
+        &mut self,
+        session: u32,
+        filter: TopicFilter<'_>,
+        token: u64,
+        needed: &mut Needed,
+    ) -> Reason {
+        let whole = self.mounted_filter(session, filter);
+        let Ok(filter) = whole.as_deref().map_or(Ok(filter), TopicFilter::parse) else {
+            return Reason::TopicFilterInvalid;
+        };
+        if !self.directory.session_mut(session).remove_subscription(filter.as_str()) {
+            return Reason::NoSubscriptionExisted;
+        }
+        // Its group's home may choose the session until it knows. [MQTT5-3.10.4-2]
+        needed.remaining += usize::from(filter.shared().is_some());
+        self.withdraw(session, filter, Some(token));
+        if let Some(sid) = self.sid(session) {
+            self.journal.record(&Record::Unsubscribed { sid, filter: filter.as_str() });
+        }
+        Reason::Success
     }
 
     fn new_answer(&self, slot: u32, session: u32, packet_id: PacketId) -> Answer {
@@ -196,6 +372,8 @@ impl Shard {
             (Limit::Memory(MemoryRelief::Subscribe), Reason::QuotaExceeded)
         } else if is_new && self.subscriptions.len() >= self.shares.subscriptions {
             (Limit::SubscriptionsTotal, Reason::QuotaExceeded)
+        } else if is_new && filter.has_wildcard() && !self.has_room_for_pattern(session, filter) {
+            (Limit::WildcardPatterns, Reason::QuotaExceeded)
         } else if filter.shared().is_some() && !terms.shared_subscriptions {
             // A 3.x client could not know.
             return Err(Reason::SharedSubscriptionsNotSupported);
@@ -207,6 +385,15 @@ impl Shard {
         let client = state.client_id.clone();
         self.report(Event::LimitReached { limit: limit.0, client });
         Err(limit.1)
+    }
+
+    /// May a session bring in the patterns that are new with a filter?
+    fn has_room_for_pattern(&self, session: u32, filter: TopicFilter<'_>) -> bool {
+        let new = self.patterns.new_in(filter.matching_part());
+        let max = self.shared.config.limits.wildcard_patterns_per_client;
+        new == 0
+            || (self.patterns.brought_by(session) + new <= max
+                && self.patterns.len() + new <= max * PATTERNS_FACTOR)
     }
 
     fn subscribe_one(
@@ -225,6 +412,9 @@ impl Shard {
         let new = self.directory.session_mut(session).add_subscription(filter.as_str());
         if new {
             self.note_subscription(filter.as_str(), true);
+        }
+        if new && filter.has_wildcard() {
+            self.patterns.add(filter.matching_part(), session);
         }
         if let Some(sid) = self.sid(session) {
             let filter = filter.as_str();
@@ -283,35 +473,19 @@ impl Shard {
         slot: u32,
         session: u32,
         unsubscribe: &Unsubscribe<'_>,
-    ) {
+    ) -> Result<(), Violation> {
         let token = self.token();
-        let before = self.journal.count();
-        let mut answer = self.new_answer(slot, session, unsubscribe.packet_id);
-        let mut needed = Needed::default();
-        for filter in unsubscribe.filters.clone() {
-            let whole = self.mounted_filter(session, filter);
-            let Ok(filter) = whole.as_deref().map_or(Ok(filter), TopicFilter::parse) else {
-                answer.codes.push(Reason::TopicFilterInvalid);
-                continue;
-            };
-            if !self.directory.session_mut(session).remove_subscription(filter.as_str()) {
-                answer.codes.push(Reason::NoSubscriptionExisted);
-                continue;
-            }
-            // Its group's home may choose the session until it knows. [MQTT5-3.10.4-2]
-            needed.remaining += usize::from(filter.shared().is_some());
-            self.withdraw(session, filter, Some(token));
-            if let Some(sid) = self.sid(session) {
-                self.journal.record(&Record::Unsubscribed { sid, filter: filter.as_str() });
-            }
-            answer.codes.push(Reason::Success);
-        }
-        answer.mark = self.mark_since(before);
-        self.await_answers(now, token, Pending { needed, then: Completion::Unsuback(answer) });
+        let answer = self.new_answer(slot, session, unsubscribe.packet_id);
+        let pending = Pending { needed: Needed::default(), then: Completion::Unsuback(answer) };
+        let filters = Filters::Unsubscribe(unsubscribe.filters.clone());
+        self.take_filters(now, slot, session, token, pending, filters)
     }
 
     fn withdraw(&mut self, session: u32, filter: TopicFilter<'_>, token: Option<u64>) {
         self.note_subscription(filter.as_str(), false);
+        if filter.has_wildcard() {
+            self.patterns.remove(filter.matching_part());
+        }
         let counters = &self.shared.counters[usize::from(self.id)];
         if filter.shared().is_some() {
             counters.subtract(Counter::SharedSubscriptions, 1);
@@ -480,6 +654,10 @@ impl Shard {
         }
     }
 }
+
+/// The patterns of all clients of a shard are at most so many times those of one: what a search for the subscribers of
+/// a topic name may cost, a millisecond at most by default.
+const PATTERNS_FACTOR: usize = 32;
 
 fn is_wildcard(filter: &str) -> bool {
     filter.bytes().any(|byte| byte == b'+' || byte == b'#')

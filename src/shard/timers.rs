@@ -1,7 +1,8 @@
 //! What the clock does: keep alive, time for CONNECT, will delay, session expiry, house-keeping.
 
-use super::connection::{PAUSED_BY_DISK, PAUSED_BY_ROOM, Stage};
-use super::wheel::TimerId;
+use super::budget::WORK_A_TIMER;
+use super::connection::{PAUSED_BY_DISK, PAUSED_BY_ROOM, PAUSED_BY_WORK, Stage};
+use super::wheel::{TimerId, Wheel};
 use super::{Counter, EndCause, Shard};
 use crate::time::Time;
 
@@ -60,42 +61,59 @@ impl Shard {
         }
     }
 
-    pub(super) fn run_timers(&mut self, now: Time) {
-        let mut due = std::mem::take(&mut self.due);
-        self.wheel.expire(now, &mut due);
-        for timer in due.drain(..) {
-            match timer {
-                Timer::Connection(slot) => self.handle_connection_timer(now, slot),
-                Timer::Permission(slot) => self.handle_permission_end(now, slot),
-                Timer::WillDelay(session) => self.handle_will_delay(now, session),
-                Timer::SessionExpiry(session) => self.handle_session_expiry(now, session),
-                Timer::Rate(slot) => self.handle_rate_timer(now, slot),
-                Timer::Lane(listener) => self.handle_lane_timer(now, listener),
-                Timer::Disk => self.handle_disk_timer(now),
-                Timer::Losses => self.handle_losses_timer(now),
-                Timer::Sweep => {
-                    self.retained.sweep(now, SWEEP_VISITS);
-                    self.note_retained();
-                    self.sweeping = false;
-                    self.start_sweep(now);
-                }
-                Timer::Alive => self.handle_alive(now),
-                Timer::Memory => self.handle_memory_timer(),
-                Timer::Sys => {
-                    self.publish_sys(now, false);
-                    self.wheel
-                        .schedule(now.after_seconds(self.shared.config.sys.interval_seconds), Timer::Sys);
-                }
-            }
-        }
-        self.due = due;
+    pub(super) fn expire_timers(&mut self, now: Time) {
+        self.wheel.expire(now, &mut self.due);
+        self.run_timers(now);
     }
 
-    // A session may end between two timers that are due at the same time, so both look first.
+    /// Handles the timers that have fired, as far as the turn allows.
+    pub(super) fn run_timers(&mut self, now: Time) {
+        while !self.is_spent()
+            && let Some(timer) = self.due.pop_front()
+        {
+            self.spend(WORK_A_TIMER);
+            self.handle_timer(now, timer);
+            // What it set going here is done before the next one is looked at.
+            self.settle(now);
+        }
+    }
+
+    fn handle_timer(&mut self, now: Time, timer: Timer) {
+        match timer {
+            Timer::Connection(slot) => self.handle_connection_timer(now, slot),
+            Timer::Permission(slot) => self.handle_permission_end(now, slot),
+            Timer::WillDelay(session) => self.handle_will_delay(now, session),
+            Timer::SessionExpiry(session) => self.handle_session_expiry(now, session),
+            Timer::Rate(slot) => self.handle_rate_timer(now, slot),
+            Timer::Lane(listener) => self.handle_lane_timer(now, listener),
+            Timer::Disk => self.handle_disk_timer(now),
+            Timer::Losses => self.handle_losses_timer(now),
+            Timer::Sweep => {
+                self.retained.sweep(now, SWEEP_VISITS);
+                self.note_retained();
+                self.sweeping = false;
+                self.start_sweep(now);
+            }
+            Timer::Alive => self.handle_alive(now),
+            Timer::Memory => self.handle_memory_timer(),
+            Timer::Sys => {
+                self.publish_sys(now, false);
+                self.wheel.schedule(now.after_seconds(self.shared.config.sys.interval_seconds), Timer::Sys);
+            }
+        }
+    }
+
+    // Between the time when a timer fires and its turn, the connection or session may have gone, and another may be in
+    // its place, or the timer may have been replaced: one that is running is not the one that has fired.
+
+    /// Takes a timer out that has fired; false if there is none.
+    pub(super) fn take_fired(wheel: &Wheel<Timer>, timer: &mut Option<TimerId>) -> bool {
+        timer.take_if(|id| !wheel.is_running(*id)).is_some()
+    }
 
     fn handle_will_delay(&mut self, now: Time, session: u32) {
         let waits = self.directory.get(session).is_some()
-            && self.directory.session_mut(session).will_timer.take().is_some();
+            && Shard::take_fired(&self.wheel, &mut self.directory.session_mut(session).will_timer);
         if waits && self.overdue.is_held() {
             self.overdue.add_will(session);
         } else if waits {
@@ -106,7 +124,7 @@ impl Shard {
     /// `[MQTT5-4.1.0-2]`
     fn handle_session_expiry(&mut self, now: Time, session: u32) {
         let waits = self.directory.get(session).is_some()
-            && self.directory.session_mut(session).expiry_timer.take().is_some();
+            && Shard::take_fired(&self.wheel, &mut self.directory.session_mut(session).expiry_timer);
         if waits && self.overdue.is_held() {
             self.overdue.add_session(session);
         } else if waits {
@@ -122,7 +140,8 @@ impl Shard {
     /// A timer fires up to a tick late: its client is back after the deadline all the same.
     pub(super) fn run_due(&mut self, now: Time, session: u32) {
         let state = self.directory.session(session);
-        let has_passed = |timer| self.wheel.deadline(timer).is_some_and(|deadline| deadline <= now);
+        // One that has fired waits for its turn.
+        let has_passed = |timer| self.wheel.deadline(timer).is_none_or(|deadline| deadline <= now);
         let is_due = |timer: Option<TimerId>| timer.filter(|&timer| has_passed(timer));
         let (will, expiry) = (is_due(state.will_timer), is_due(state.expiry_timer));
         if let Some(timer) = will {
@@ -136,14 +155,19 @@ impl Shard {
     }
 
     fn handle_connection_timer(&mut self, now: Time, slot: u32) {
-        let Some(connection) = self.connection_mut(slot) else { return };
-        connection.timer = None;
+        let Some(connection) = self.connections.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        if !Shard::take_fired(&self.wheel, &mut connection.timer) {
+            return;
+        }
         let cause = match connection.stage {
             Stage::Refuse => return self.send_refusal(now, slot),
             Stage::Check => return self.refuse_unchecked(now, slot),
             Stage::Connect { .. } | Stage::Authenticate => EndCause::ConnectTimeout,
             Stage::Serving { .. } => {
-                if connection.waits_for_rate() || connection.is_paused_by(PAUSED_BY_ROOM | PAUSED_BY_DISK) {
+                let waits = PAUSED_BY_ROOM | PAUSED_BY_DISK | PAUSED_BY_WORK;
+                if connection.waits_for_rate() || connection.is_paused_by(waits) {
                     // Its silence is our doing.
                     connection.last_packet = now;
                 }

@@ -5,6 +5,7 @@
 //! holds up those behind it; without anything that waits there is no list, and an answer goes out at
 //! once. A ticket counts the receipts that are missing for a publish that other shards take part in.
 
+use super::budget::WORK_AN_ANSWER;
 use super::connection::PAUSED_BY_OWED;
 use super::deliver::Fanout;
 use super::directory::GATED;
@@ -121,6 +122,11 @@ pub(super) enum Purpose {
     },
     /// Its intents are done, and nobody waits for more.
     Intents,
+    /// Its publisher is read on.
+    ReadOn {
+        slot: u32,
+        serial: u32,
+    },
 }
 
 /// The acknowledgement of a publish.
@@ -130,6 +136,8 @@ pub(super) struct PublishAnswer {
     pub session: SessionKey,
     pub kind: AckKind,
     pub packet_id: PacketId,
+    /// The serial of the connection, if it is not read until then.
+    pub reads_on: Option<u32>,
     /// The last of the connection's answers that wait for it, by its number in the list.
     pub owed: Option<u64>,
 }
@@ -140,14 +148,16 @@ pub(super) enum ForLog {
     Owed {
         slot: u32,
     },
-    /// A QoS 2 PUBLISH, which the client must not get twice, and so only once its packet identifier and
-    /// all that it came from are durable. `replay`: the token of the replay that it is of; 0: of none.
+    /// A QoS 1 PUBLISH that is large, or behind one; or a QoS 2 PUBLISH, which the client must not get twice, and so
+    /// only once its packet identifier and all that it came from are durable. `replay`: the token of the replay that
+    /// it is of; 0: of none.
     Publish {
         session: SessionKey,
         serial: u32,
         packet_id: PacketId,
         number: u64,
         replay: u64,
+        qos: QoS,
     },
     /// `[MQTT5-4.3.3-4]`: the client forgets the identifier with it, and so must we.
     Pubrel {
@@ -367,14 +377,27 @@ impl Shard {
     pub fn handle_durable(&mut self, now: Time, last: u64) {
         self.journal.set_now(now);
         self.journal.set_durable(last);
-        while let Some((mark, _)) = self.waits.for_log.front()
+        self.release_durable(now);
+        self.settle(now);
+    }
+
+    /// Is there something that the log has, and that has not gone out?
+    pub(super) fn has_durable(&self) -> bool {
+        self.waits.for_log.front().is_some_and(|(mark, _)| *mark <= self.journal.durable())
+    }
+
+    /// What has waited for the log and need not any more, as far as the turn allows.
+    pub(super) fn release_durable(&mut self, now: Time) {
+        while !self.is_spent()
+            && let Some((mark, _)) = self.waits.for_log.front()
             && *mark <= self.journal.durable()
         {
             let Some((_, what)) = self.waits.for_log.pop_front() else { break };
+            self.spend(WORK_AN_ANSWER);
             match what {
                 ForLog::Owed { slot } => self.send_ready(now, slot),
-                ForLog::Publish { session, serial, packet_id, number, replay } => {
-                    self.send_durable_publish(now, session, serial, packet_id, number, replay);
+                ForLog::Publish { session, serial, packet_id, number, replay, qos } => {
+                    self.send_durable_publish(now, session, serial, packet_id, number, replay, qos);
                 }
                 ForLog::Pubrel { session, serial, packet_id } => {
                     self.send_durable_pubrel(session, serial, packet_id);
@@ -384,7 +407,6 @@ impl Shard {
                 ForLog::Mail(to, mail) => self.post(to, *mail),
             }
         }
-        self.settle(now);
     }
 
     /// Opens a ticket for the number of receipts that the next one was announced to need.
@@ -396,6 +418,14 @@ impl Shard {
     pub(super) fn extend_ticket(&mut self, ticket: u64, by: u32) {
         if let Some(Some(ticket)) = self.waits.ticket_mut(ticket) {
             ticket.missing += by;
+        }
+    }
+
+    /// The same, and intents are done with the last of them.
+    pub(super) fn add_to_ticket(&mut self, ticket: u64, missing: u32, intents: Intents) {
+        if let Some(Some(ticket)) = self.waits.ticket_mut(ticket) {
+            ticket.missing += missing;
+            ticket.intents.extend(intents);
         }
     }
 
@@ -436,12 +466,16 @@ impl Shard {
                     self.give_receipt(to, mark, Receipt { ticket, outcome: done.outcome });
                 }
                 Purpose::Intents => {}
+                Purpose::ReadOn { slot, serial } => self.read_on_later(slot, serial),
             }
         }
     }
 
     /// Every shard has the message of a publish, or has refused it.
     fn finish_publish(&mut self, now: Time, ticket: u64, answer: &PublishAnswer, outcome: Outcome) {
+        if let Some(serial) = answer.reads_on {
+            self.read_on_later(answer.slot, serial);
+        }
         let mut mark = 0;
         let session = self.directory.resolve(answer.session);
         let version = session.map_or(ProtocolVersion::V5, |session| self.directory.slot(session).version);

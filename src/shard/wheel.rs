@@ -108,8 +108,7 @@ impl<T: Copy> Wheel<T> {
 
     /// Stops a timer, in constant time. False if it has fired or was cancelled before.
     pub fn cancel(&mut self, id: TimerId) -> bool {
-        let running =
-            self.entries.get(id.entry as usize).is_some_and(|entry| entry.serial == id.serial.get());
+        let running = self.is_running(id);
         if running {
             self.release(id.entry);
         }
@@ -122,12 +121,17 @@ impl<T: Copy> Wheel<T> {
         entry.map(|entry| entry.deadline)
     }
 
+    /// Is the timer still running? If not, it has fired or was cancelled.
+    pub fn is_running(&self, id: TimerId) -> bool {
+        self.entries.get(id.entry as usize).is_some_and(|entry| entry.serial == id.serial.get())
+    }
+
     /// Appends to `out` the tokens of all timers whose deadline, rounded up to a tick, has come:
     /// in the order of their deadlines, those of one deadline in the order of their scheduling.
     /// They are no longer running then. A `now` before that of an earlier call counts as that.
     ///
     /// Costs next to nothing when nothing is due, so it may be called every turn.
-    pub fn expire(&mut self, now: Time, out: &mut Vec<T>) {
+    pub fn expire(&mut self, now: Time, out: &mut impl Extend<T>) {
         let now = now.max(self.now);
         let target = tick_reached(now);
         while let Some((list, tick)) = self.first_slot()

@@ -37,6 +37,8 @@ pub struct TopicIndex {
     wildcard: Trie,
     lists: Lists,
     subscriptions: usize,
+    /// Changes, ever.
+    version: u64,
 }
 
 /// A filter without wildcards.
@@ -57,7 +59,13 @@ impl TopicIndex {
             wildcard: Trie::new(),
             lists: Lists::new(),
             subscriptions: 0,
+            version: 0,
         }
+    }
+
+    /// Counts the changes: as long as it is the same, a topic name has the same answer.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// Adds a subscription, or replaces the one that this subscriber has with the same filter,
@@ -90,6 +98,7 @@ impl TopicIndex {
         };
         let replaced = self.lists.put(slot, Subscription::new(subscriber, options, id));
         self.subscriptions += usize::from(!replaced);
+        self.version += 1;
         replaced
     }
 
@@ -102,6 +111,7 @@ impl TopicIndex {
             self.unsubscribe_exact(filter, subscriber)
         };
         self.subscriptions -= usize::from(removed);
+        self.version += u64::from(removed);
         removed
     }
 

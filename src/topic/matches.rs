@@ -66,6 +66,11 @@ impl Matches {
         self.lists.len()
     }
 
+    /// Nodes of the trie, and subscriptions, that the search has looked at.
+    pub fn visited(&self) -> usize {
+        self.frontier.visited
+    }
+
     /// Did the topic name reach nobody?
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
@@ -89,6 +94,7 @@ impl Matches {
         self.found.clear();
         self.ids.clear();
         self.lists.clear();
+        self.frontier.visited = 0;
     }
 
     /// Turns the lists that were found into the answer.
@@ -118,6 +124,7 @@ impl Matches {
 
     fn merge(&mut self, lists: &Lists, slots: &[ListSlot], origin: Option<u32>) {
         let total: usize = slots.iter().map(|slot| lists.items(slot).len()).sum();
+        self.frontier.visited += total;
         let subscriptions =
             slots.iter().flat_map(|slot| lists.items(slot)).filter(|item| !item.is_own(origin));
         if total <= SCAN_MAX {

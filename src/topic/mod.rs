@@ -11,6 +11,7 @@ mod index;
 mod matches;
 mod name;
 mod names;
+mod patterns;
 mod slab;
 mod subscribers;
 mod table;
@@ -20,6 +21,7 @@ pub use filter::{FilterError, SharedFilter, TopicFilter, filter_matches};
 pub use index::TopicIndex;
 pub use matches::{Matched, Matches};
 pub use name::{TopicError, check_topic_name, has_forbidden_character, topic_levels};
+pub use patterns::Patterns;
 
 use crate::packet::QoS;
 

@@ -8,8 +8,8 @@
 //! A search goes level by level with the set of nodes reached so far, never by recursion. The nodes
 //! are a tree, so it looks at each at most once: at level *d* at most at 2^*d* nodes, and never at
 //! more than the trie has. Filters such as `+/+/+/…/x` can make it look at every node that was paid
-//! for with a subscription, but no filter and no topic can make it look twice; the limits on levels
-//! and on subscriptions per client are the limits of this cost.
+//! for with a subscription, but no filter and no topic can make it look twice. The owner bounds the
+//! patterns of wildcards ([`super::Patterns`]), of each of which a topic name reaches one node.
 
 use super::names::LevelNames;
 use super::slab::{NONE, Slab};
@@ -87,6 +87,8 @@ pub(super) struct Place {
 pub(super) struct Frontier {
     reached: Vec<u32>,
     next: Vec<u32>,
+    /// Nodes that the last search has looked at.
+    pub(super) visited: usize,
 }
 
 impl Trie {
@@ -153,7 +155,7 @@ impl Trie {
         if self.root == NONE {
             return;
         }
-        let Frontier { reached, next } = frontier;
+        let Frontier { reached, next, visited } = frontier;
         reached.clear();
         reached.push(self.root);
         // A wildcard in the first place does not match `$…`. [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
@@ -182,6 +184,7 @@ impl Trie {
                 }
             }
             wildcards_match = true;
+            *visited += reached.len();
             std::mem::swap(reached, next);
         }
         for &number in &*reached {

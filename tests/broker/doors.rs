@@ -4,7 +4,7 @@ mod anonymous;
 mod certificates;
 mod files;
 mod identity;
-mod pki;
+pub(crate) mod pki;
 mod proxy;
 mod rates;
 mod reload;

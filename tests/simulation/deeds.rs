@@ -109,7 +109,8 @@ impl Sim {
         }
         self.store.add(disks.into_iter().map(|(segment, _)| segment));
         self.marks.reach(Mark::PowerCut);
-        let waits = |p: &Publication| p.qos == 2 && p.acked_at.is_none() && !p.processed.is_empty() && !p.is_will;
+        let waits =
+            |p: &Publication| p.qos == 2 && p.acked_at.is_none() && !p.processed.is_empty() && !p.is_will;
         if self.books.publications.iter().any(waits) {
             self.marks.reach(Mark::PowerCutBeforePubrec);
         }

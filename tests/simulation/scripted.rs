@@ -18,7 +18,14 @@ const TO_ALL_W: usize = 11;
 /// A client of 3.1.1 that answers after some thought.
 fn client(think_max: u64) -> ClientPlan {
     let version = Version::V311;
-    ClientPlan { version, expiry_seconds: u32::MAX, keep_alive: 0, receive_maximum: None, aliases: 0, think_max }
+    ClientPlan {
+        version,
+        expiry_seconds: u32::MAX,
+        keep_alive: 0,
+        receive_maximum: None,
+        aliases: 0,
+        think_max,
+    }
 }
 
 fn five(think_max: u64) -> ClientPlan {
@@ -64,7 +71,12 @@ fn publish(qos: u8, count: usize) -> Action {
 
 fn holds(plan: &Plan) {
     let outcome = Sim::run(plan, true);
-    assert!(outcome.failure.is_none(), "{}\n{}", outcome.failure.unwrap_or_default(), outcome.lines.join("\n"));
+    assert!(
+        outcome.failure.is_none(),
+        "{}\n{}",
+        outcome.failure.unwrap_or_default(),
+        outcome.lines.join("\n")
+    );
 }
 
 fn wills_on_w_a(plan: &Plan) -> usize {
@@ -85,11 +97,7 @@ fn will_is_published_when_the_broker_stops_before_it_has_read_the_disconnect() {
             (5000, 0, connect(false, true, None)),
             (50_000, 0, subscribe(TO_ALL_W)),
             (200_000, 1, Action::StallShard { shard: 0, micros: 77_000 }),
-            (
-                230_000,
-                1,
-                Action::PowerCut { down: 300_000, shards: 1, when: PowerCut::Stopped },
-            ),
+            (230_000, 1, Action::PowerCut { down: 300_000, shards: 1, when: PowerCut::Stopped }),
         ];
         let farewell = Action::Disconnect { keeps_will: false, back_after: Some(2 * SECOND) };
         actions.push((disconnect_after, 1, farewell));
@@ -113,16 +121,14 @@ fn delay_of_a_will_counts_from_the_end_of_its_connection() {
         actions.push((1000, subscriber, connect(false, true, None)));
         actions.push((60_000, subscriber, subscribe(TO_T_A)));
     }
-    actions.extend(
-        [
-            (1000, 0, connect(false, true, None)),
-            (1000, 1, connect(false, true, Some(1))),
-            (50_000, 0, subscribe(TO_ALL_W)),
-            (100_000, 1, publish(2, 40)),
-            (101_000, 1, Action::Disconnect { keeps_will: true, back_after: None }),
-            (3 * SECOND, 0, Action::HoldAcks { micros: 0 }),
-        ],
-    );
+    actions.extend([
+        (1000, 0, connect(false, true, None)),
+        (1000, 1, connect(false, true, Some(1))),
+        (50_000, 0, subscribe(TO_ALL_W)),
+        (100_000, 1, publish(2, 40)),
+        (101_000, 1, Action::Disconnect { keeps_will: true, back_after: None }),
+        (3 * SECOND, 0, Action::HoldAcks { micros: 0 }),
+    ]);
     actions.sort_by_key(|(at, _, _)| *at);
     let mut long_turn = plan(&[five(50), five(20), five(20), five(20), five(20), five(20)], actions);
     // Each of forty mails to the shards of the subscribers, before the close, takes a millisecond or two.

@@ -19,9 +19,11 @@ impl World {
             return self.schedule(at, Due::Turn { shard, run });
         }
         if host.jobs.is_empty() && host.effects.is_empty() {
+            let left = std::mem::take(&mut host.left);
             let ready = std::mem::take(&mut host.ready);
-            host.jobs.extend(ready.into_iter().map(Job::Ready));
+            host.jobs.extend(left.into_iter().chain(ready).map(Job::Ready));
             host.jobs.push_back(Job::Overflow);
+            host.takes_rest = host.mails_left.iter().any(|&left| left > 0);
             let boxes = host.boxes.len();
             host.jobs.extend((0..boxes).filter(|&from| from != shard).map(Job::Boxes));
             host.jobs.extend([Job::Time, Job::Turn, Job::Backlogs, Job::Flush]);
@@ -72,6 +74,7 @@ impl World {
         let host = &self.hosts[shard];
         let busy = host.machine.has_deferred()
             || !host.ready.is_empty()
+            || !host.left.is_empty()
             || host.boxes.iter().any(|parcels| !parcels.is_empty());
         let zero = self.clocks.zero;
         let timer = host
@@ -89,6 +92,9 @@ impl World {
         let now = self.time();
         let mut cause = None;
         match job {
+            Job::Ready(ready) if self.hosts[shard].machine.is_spent() => {
+                self.hosts[shard].left.push_back(ready);
+            }
             Job::Ready(Ready::Accept(link)) => {
                 let slot = self.give_slot(shard, link);
                 self.hosts[shard].machine.handle_open(now, slot, peer(link), 0, false);
@@ -111,10 +117,17 @@ impl World {
             }
             Job::Overflow => self.empty_overflow(shard),
             Job::Boxes(from) => {
-                let waiting = self.hosts[shard].boxes[from].len();
+                let host = &mut self.hosts[shard];
+                let waiting = match host.takes_rest {
+                    true => std::mem::take(&mut host.mails_left[from]),
+                    false => host.boxes[from].len(),
+                };
                 for _ in 0..waiting {
-                    self.hosts[shard].jobs.push_front(Job::Mail(from));
+                    host.jobs.push_front(Job::Mail(from));
                 }
+            }
+            Job::Mail(from) if !self.hosts[shard].machine.takes_mails() => {
+                self.hosts[shard].mails_left[from] += 1;
             }
             Job::Mail(from) => {
                 let parcel = self.hosts[shard].boxes[from].pop_front();
@@ -141,6 +154,7 @@ impl World {
             Job::Turn => {
                 let host = &mut self.hosts[shard];
                 clocks::watch(&mut host.machine, &self.clocks, &mut host.noted_step, self.now);
+                host.machine.note_mails_left(host.mails_left.iter().any(|&left| left > 0));
                 host.machine.handle_turn(now);
                 self.tell_restored();
             }

@@ -33,6 +33,9 @@ pub struct World {
     pub penalty_millis: u64,
     /// Logins that were right.
     pub proofs: usize,
+    /// The most bytes that were encoded between two flushes, and that were queued for connections.
+    pub most_encoded: usize,
+    pub most_queued: usize,
     config: Config,
     disk: Option<Disk>,
     /// The write that is under way, by shard: done with the next turn, unless the disk is stuck.
@@ -208,6 +211,8 @@ impl World {
             events: Vec::new(),
             penalty_millis: 0,
             proofs: 0,
+            most_encoded: 0,
+            most_queued: 0,
             disk,
             writing: (0..shards).map(|_| None).collect(),
             stuck: Vec::new(),
@@ -367,6 +372,11 @@ impl World {
         self.held.push((to, from));
     }
 
+    /// How many mails and sockets are on their way.
+    pub fn on_the_way(&self, from: usize, to: usize) -> usize {
+        self.boxes[to][from].len()
+    }
+
     /// What was held is there with the receiver's next turn.
     pub fn release(&mut self, from: usize, to: usize) {
         self.held.retain(|held| *held != (to, from));
@@ -449,6 +459,9 @@ impl World {
     fn carry_out(&mut self, shard: usize) {
         let from = self.shards[shard].id();
         let outbox = self.shards[shard].outbox();
+        let queued = outbox.touched().iter().map(|touched| touched.bytes as usize).sum();
+        self.most_encoded = self.most_encoded.max(outbox.arena_bytes());
+        self.most_queued = self.most_queued.max(queued);
         for touched in outbox.touched() {
             let link = &mut self.links[touched.slot as usize];
             assert!(link.shard == from && !link.closed, "bytes go to connections that are the shard's");

@@ -108,7 +108,7 @@ impl Doors {
     ) {
         let Some(layered) = layered else { return };
         self.insert(slot, layered);
-        let start = outbox.arena_len();
+        let start = outbox.arena_bytes();
         outbox.arena_mut().extend_from_slice(unsent);
         self.note_answer(slot, start, outbox);
     }
@@ -120,10 +120,10 @@ impl Doors {
         }
     }
 
-    fn note_answer(&mut self, slot: u32, start: u32, outbox: &Outbox) {
-        let len = outbox.arena_len() - start;
-        if len > 0 {
-            self.answers.push((slot, Range { start, len }));
+    fn note_answer(&mut self, slot: u32, start: usize, outbox: &mut Outbox) {
+        let range = since(slot, start, outbox);
+        if range.len > 0 {
+            self.answers.push((slot, range));
         }
     }
 
@@ -148,7 +148,7 @@ impl Doors {
         let Some(layered) = self.layers.get_mut(slot as usize).and_then(Option::as_mut) else {
             return Ok(Input::default());
         };
-        let start = outbox.arena_len();
+        let start = outbox.arena_bytes();
         let door = &self.doors[usize::from(layered.listener)];
         let read = layered.layers.read(door, bytes, &mut self.scratch, outbox.arena_mut());
         self.note_answer(slot, start, outbox);
@@ -181,10 +181,10 @@ impl Doors {
             outbox.send_first(slot, range);
         }
         for (slot, mut layered) in self.closing.drain(..) {
-            let start = outbox.arena_len();
+            let start = outbox.arena_bytes();
             layered.layers.close(&mut self.scratch, outbox.arena_mut());
-            let len = outbox.arena_len() - start;
-            outbox.send(slot, Range { start, len });
+            let range = since(slot, start, outbox);
+            outbox.send(slot, range);
         }
     }
 
@@ -221,14 +221,14 @@ fn seal_one(
 ) {
     let Some(&touched) = outbox.touched_of(slot) else { return };
     let bytes = touched.bytes as usize;
-    let start = outbox.arena_len();
+    let start = outbox.arena_bytes();
     let first = outbox.segments_of(&touched).next().map_or(&[][..], |range| outbox.bytes(range));
     if layers.only_frames(first, bytes) {
         if layers.frame(bytes, outbox.arena_mut()) {
-            let len = outbox.arena_len() - start;
-            outbox.send_first(slot, Range { start, len });
+            let range = since(slot, start, outbox);
+            outbox.send_first(slot, range);
         } else {
-            outbox.replace(slot, Range { start, len: 0 });
+            outbox.replace(slot, Range { start: 0, len: 0 });
         }
         return;
     }
@@ -240,10 +240,22 @@ fn seal_one(
         cipher.clear();
     }
     outbox.arena_mut().extend_from_slice(cipher);
-    outbox.replace(slot, Range { start, len: outbox.arena_len() - start });
+    let range = since(slot, start, outbox);
+    outbox.replace(slot, range);
     if cipher.capacity() > CIPHER_BYTES_KEPT {
         *cipher = Vec::new();
     }
+}
+
+/// What was appended for a connection. If that is more than a turn can hold, the connection does not get it, and its
+/// stream ends: the budget of a turn is far below.
+fn since(slot: u32, start: usize, outbox: &mut Outbox) -> Range {
+    let has_some = outbox.arena_bytes() > start;
+    let range = outbox.range_since(start);
+    if has_some && range.len == 0 {
+        outbox.note_overrun(slot);
+    }
+    range
 }
 
 /// What the buffer of ciphertext keeps from one connection to the next.

@@ -57,21 +57,23 @@ impl Runner {
         self.empty_overflow();
         let is_stopping = self.control.stop.load(Ordering::Acquire);
         let own = usize::from(self.machine.id());
+        // All that was there when they were last looked at, be it in several turns: see `handle_late`.
+        if self.mails_left.iter().all(|&left| left == 0) {
+            for from in (0..self.shared.shards()).filter(|&from| from != own) {
+                self.mails_left[from] = self.mesh.waiting(from);
+            }
+        }
         for from in (0..self.shared.shards()).filter(|&from| from != own) {
-            // As many as a box holds: all that was there when the turn began, see `handle_late`.
-            let waiting = self.mesh.waiting(from);
-            if waiting == 0 {
+            if self.mails_left[from] == 0 {
                 continue;
             }
             // The sender's turn may have begun after this one: its times must not lie ahead.
             let now = self.now();
             self.worked_at = now;
-            for _ in 0..waiting {
-                // The boxes fill, and their writers stop reading. The log goes on without them.
-                if !self.machine.takes_mails() && !is_stopping {
-                    return Ok(());
-                }
+            // The boxes fill, and their writers stop reading. The log goes on without them.
+            while self.mails_left[from] > 0 && (self.machine.takes_mails() || is_stopping) {
                 let Some(parcel) = self.mesh.receive(from) else { break };
+                self.mails_left[from] -= 1;
                 match parcel {
                     Parcel::Mail(mail) => {
                         self.machine.handle_mail(
@@ -110,6 +112,7 @@ impl Runner {
                 }
             }
         }
+        self.machine.note_mails_left(self.mails_left.iter().any(|&left| left > 0));
         Ok(())
     }
 

@@ -224,7 +224,8 @@ fn backlogs_of_clients_that_do_not_read_are_bounded_in_all() {
 
 #[test]
 fn filters_wills_and_aliases_are_bounded_in_all() {
-    let small = start("memory-texts", "subscription_bytes_per_client = 100000000\nconnect_bytes_unnamed = 131072\n");
+    let small =
+        start("memory-texts", "subscription_bytes_per_client = 100000000\nconnect_bytes_unnamed = 131072\n");
     let running = &small.running;
     let mut witness = witness(running);
     // Filters: up to 60 MB for each of ten clients, on two shards.

@@ -10,16 +10,16 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(super) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: PathBuf,
     pub(super) ca: PathBuf,
 }
 
 /// The files of a certificate and its key.
-pub(super) struct Issued {
+pub(crate) struct Issued {
     pub(super) chain: PathBuf,
     pub(super) key: PathBuf,
     pub(super) der: CertificateDer<'static>,
@@ -27,7 +27,7 @@ pub(super) struct Issued {
 
 impl Authority {
     /// Its files are in a folder of this name.
-    pub(super) fn new(name: &str) -> Authority {
+    pub(crate) fn new(name: &str) -> Authority {
         let mut params = named("the tests' authority", &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, key()).expect("it signs itself");
@@ -60,7 +60,7 @@ impl Authority {
     }
 
     /// For 127.0.0.1 and localhost. A second one of the same file name takes the first one's place.
-    pub(super) fn server(&self, file: &str) -> Issued {
+    pub(crate) fn server(&self, file: &str) -> Issued {
         self.issue(file, &named("server", &["127.0.0.1", "localhost"]))
     }
 
@@ -97,7 +97,7 @@ impl Authority {
     }
 
     /// Connects; the handshake goes with the first read or write.
-    pub(super) fn open(&self, address: SocketAddr) -> TlsStream {
+    pub(crate) fn open(&self, address: SocketAddr) -> TlsStream {
         open_with(&self.trusting(), address)
     }
 }
@@ -113,7 +113,7 @@ pub(super) fn tls_half(config: &Arc<ClientConfig>) -> ClientConnection {
 
 impl Issued {
     /// The rows of a listener with this certificate.
-    pub(super) fn rows(&self) -> String {
+    pub(crate) fn rows(&self) -> String {
         format!("tls_certificates = [{:?}]\ntls_keys = [{:?}]\n", self.chain, self.key)
     }
 }
