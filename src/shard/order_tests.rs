@@ -281,3 +281,26 @@ fn retained_message_comes_from_the_store_though_its_live_copy_found_the_queue_fu
         assert!(got.ends_with(&retained), "{policy:?}: {got:02X?}");
     }
 }
+
+/// An acknowledgement would be false, and a client that waits for one has a place less to send in, for good.
+#[test]
+fn publisher_of_3x_is_not_left_without_an_answer_when_a_disk_becomes_full_behind_its_message() {
+    let mut world = quiet(2);
+    subscribers(&mut world);
+    let name = at_home(0, "publisher");
+    let publisher = connect(&mut world, 0, &name, 60);
+    world.hold(0, 1);
+    world.send(publisher, PUBLISH_AB);
+    world.shards[1].handle_store_full(true);
+    world.release(0, 1);
+    world.run();
+    assert_eq!(world.take(publisher), b"");
+    assert!(world.is_closed(publisher));
+    // It sends the message again, which waits for room.
+    let publisher = connect(&mut world, 0, &name, 60);
+    world.send(publisher, b"\x3A\x09\x00\x03a/b\x00\x07hi");
+    assert!(world.take(publisher).is_empty() && !world.is_closed(publisher));
+    world.shards[1].handle_store_full(false);
+    world.pass(1000);
+    assert_eq!(world.take(publisher), [0x40, 2, 0, 7]);
+}

@@ -9,9 +9,10 @@ use super::budget::WORK_AN_ANSWER;
 use super::deliver::Fanout;
 use super::directory::GATED;
 use super::enqueue::Taken;
+use super::full_disk::DISK;
 use super::owed::OwedList;
 use super::pauses::PAUSED_BY_OWED;
-use super::{Counter, Mail, SessionKey, Shard, ShardId, Violation};
+use super::{Counter, EndCause, Mail, SessionKey, Shard, ShardId, Violation};
 use crate::memory::KeptMessage;
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, QoS, Reason, encode_ack, encode_pingresp};
 use crate::session::Losses;
@@ -83,8 +84,9 @@ pub(super) enum Owing {
     Pong,
     /// What the publisher gets of its own message, behind its PUBREC.
     Own(Box<OwnDelivery>),
-    /// No answer: a client of 3.x has no other way to learn that its message is not kept.
-    Nothing,
+    /// No answer but the end of the connection: a client of 3.x has no other way to learn that its message is not
+    /// kept.
+    End,
 }
 
 /// A message on its way back to its publisher.
@@ -338,7 +340,7 @@ impl Shard {
                     None,
                 );
             }
-            Owing::Nothing => {}
+            Owing::End => self.end_connection(now, slot, EndCause::Violation(DISK)),
         }
     }
 
@@ -538,9 +540,9 @@ pub(super) fn publish_answer(
 ) -> Owing {
     let reason = if outcome.is_refused_for(version) {
         if version < ProtocolVersion::V5 {
-            // Rare: the disk of another shard has become full since `waits_for_disk` asked. The client sends the
-            // message again when it connects again.
-            return Owing::Nothing;
+            // Rare: the disk of another shard has become full since `waits_for_disk` asked. The client connects
+            // and sends the message again, which waits for room then; on this connection it never would.
+            return Owing::End;
         }
         Reason::QuotaExceeded
     } else if !outcome.matched && kind == AckKind::Puback {

@@ -82,6 +82,10 @@ fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result
     if got {
         return Ok(true);
     }
+    if publication.qos > 0 && sim.books.may_be_unkept(publication) {
+        // Nothing was promised, or, of a will, ever is.
+        return Ok(true);
+    }
     let link = &sim.world.links[session.link];
     if qos == 0 {
         // QoS 0 needs a connection that has lived all the while.
@@ -95,9 +99,6 @@ fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result
         if before || link.was_backlogged || link.severed || link.closed_at.is_some() {
             return Ok(true);
         }
-    } else if sim.books.may_be_unkept(publication) {
-        // Nothing was promised, or, of a will, ever is.
-        return Ok(true);
     } else if session.lossy && may_be_dropped(sim, publication) {
         return Ok(false);
     }
