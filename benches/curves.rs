@@ -165,6 +165,7 @@ fn filters(c: &mut Criterion) {
             held_by: token - 1,
             waiting: false,
             ready: VecDeque::new(),
+            for_log: 0,
         };
         let mut replays = Replays::default();
         (0..size).for_each(|number| replays.push(replay(2 * number as u64 + 2, number)));
