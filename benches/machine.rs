@@ -58,9 +58,23 @@ fn pairs(c: &mut Criterion) {
     each(c, "1000 pairs", |scene| scene.publishers = 1000);
 }
 
+/// What a message costs others while so many clients do not read.
+fn beside_stuck(c: &mut Criterion) {
+    let mut group = c.benchmark_group("1 to 1 beside clients that do not read");
+    for stuck in [0, 50, 500, 5000] {
+        let scene = Scene { stuck, ..Scene::new(ProtocolVersion::V5, QoS::AtLeastOnce) };
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(stuck.to_string(), |b| {
+            let mut world = World::new(scene);
+            b.iter(|| world.round());
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(50).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_secs(1));
-    targets = one_to_one, burst, fan_out, pairs
+    targets = one_to_one, burst, fan_out, pairs, beside_stuck
 }
 criterion_main!(benches);

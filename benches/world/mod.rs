@@ -8,7 +8,7 @@
 
 use midge::config::Config;
 use midge::packet::{Framing, PACKET_BYTES_LIMIT, ProtocolVersion, QoS, frame};
-use midge::shard::{Effect, Shard, Shared};
+use midge::shard::{Backlog, Effect, Shard, Shared};
 use midge::time::Time;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub(crate) struct Scene {
     pub(crate) subscription_id: u8,
     /// Receive Maximum of every subscriber (5.0), 0: none.
     pub(crate) receive_maximum: u16,
+    /// Clients beside them whose sockets take nothing of what waits for them.
+    pub(crate) stuck: usize,
 }
 
 impl Scene {
@@ -43,6 +45,7 @@ impl Scene {
             burst: 1,
             subscription_id: 0,
             receive_maximum: 0,
+            stuck: 0,
         }
     }
 
@@ -102,6 +105,12 @@ impl World {
         for subscriber in 0..scene.publishers * scene.subscribers {
             let packet = subscribe(&scene, subscriber % scene.publishers);
             world.shard.handle_bytes(world.now, (scene.publishers + subscriber) as u32, &packet);
+            world.turn();
+        }
+        let served = scene.publishers * (1 + scene.subscribers);
+        for slot in served..served + scene.stuck {
+            world.connect(slot as u32);
+            world.shard.handle_backlog(world.now, slot as u32, Backlog { bytes: 2 << 20, taken: 0 });
             world.turn();
         }
         world

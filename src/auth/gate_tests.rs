@@ -336,3 +336,49 @@ fn other_settings_forget_no_ban_and_no_failure() {
     assert_eq!(gate.len(), 1);
     check(&gate);
 }
+
+#[test]
+fn logins_of_a_source_are_checked_as_its_refusals_allow() {
+    let settings = GateSettings {
+        failures_before_delay: 2,
+        delay_base_millis: 100,
+        delay_max_millis: 1000,
+        failures_forget_seconds: 60,
+        exempt: [Network::new(v4(9), 32).unwrap()].into(),
+        ..off()
+    };
+    let mut gate = gate(settings);
+    let start = 1_000_000;
+    let source = v4(1);
+    assert_eq!(gate.login_turn(start, source), LoginTurn::Free);
+    assert_eq!(gate.len(), 0, "asking remembers nothing");
+    gate.failed(start, source);
+    assert_eq!(gate.login_turn(start, source), LoginTurn::Free, "the next one is refused at once too");
+    gate.failed(start, source);
+    assert_eq!(gate.login_turn(start, source), LoginTurn::One, "the refusal of the next one waits");
+    assert_eq!(gate.failed(start, source), Penalty::Delay { millis: 100 });
+    let until = LoginTurn::Until(Time::from_millis(start + 100));
+    assert_eq!(gate.login_turn(start, source), until);
+    assert_eq!(gate.login_turn(start + 99, source), until);
+    assert_eq!(gate.login_turn(start + 100, source), LoginTurn::One);
+    assert_eq!(gate.login_turn(start, v4(2)), LoginTurn::Free, "another source");
+    // Each further one waits longer, and a good one makes up for one.
+    assert_eq!(gate.failed(start + 100, source), Penalty::Delay { millis: 200 });
+    assert_eq!(gate.login_turn(start + 299, source), LoginTurn::Until(Time::from_millis(start + 300)));
+    gate.succeeded(start + 300, source);
+    gate.succeeded(start + 300, source);
+    gate.succeeded(start + 300, source);
+    assert_eq!(gate.login_turn(start + 300, source), LoginTurn::Free);
+    // What is forgotten does not count, and neither does what is exempt.
+    gate.failed(start + 400, source);
+    gate.failed(start + 400, source);
+    assert_eq!(gate.login_turn(start + 60_399, source), LoginTurn::One);
+    assert_eq!(gate.login_turn(start + 60_400, source), LoginTurn::Free);
+    for _ in 0..5 {
+        gate.failed(start, v4(9));
+    }
+    assert_eq!(gate.login_turn(start, v4(9)), LoginTurn::Free);
+    assert!(gate.ban(start, source, start + 500));
+    assert_eq!(gate.login_turn(start + 499, source), LoginTurn::Banned);
+    check(&gate);
+}

@@ -51,7 +51,7 @@ pub(crate) struct OpenToAll {
 }
 
 /// Whether the permissions of a file, and of every folder on the way to it, let everybody in. A file that is not there
-/// is open to nobody.
+/// is open to none.
 pub(crate) fn open_to_all(path: &Path) -> OpenToAll {
     let closed = OpenToAll { reading: false, writing: false, mode: 0 };
     let Ok(path) = std::fs::canonicalize(path) else { return closed };

@@ -85,7 +85,8 @@ mod tests {
         for far in ["0.0.0.0:1883", "[::]:1883", "192.0.2.1:1883", "example.org:1883"] {
             assert!(!is_open(|config| config.listeners[0].address = address(far)), "{far}");
         }
-        let closing: [(&str, fn(&mut Config)); 8] = [
+        type Change = fn(&mut Config);
+        let closing: [(&str, Change); 8] = [
             ("auth.password_file", |config| config.auth.password_file = "p".into()),
             ("password_file", |config| config.listeners[0].password_file = Some("p".into())),
             ("jwt.keys", |config| config.jwt.keys = vec!["k".into()]),

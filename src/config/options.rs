@@ -471,8 +471,17 @@ sections! {
              time on its way.";
         backlog_bytes: usize = 1_048_576, integer(4096, GIB), "bytes",
             "Bytes written for one connection that its socket has not taken yet. Above it, QoS 0 messages for \
-             this client are dropped and nothing more is read from it; QoS 1 and 2 messages wait in the \
-             session's queue as soon as there is a backlog.";
+             this client are dropped and counted; a message that was begun is sent to its end, whatever its size. \
+             QoS 1 and 2 messages wait in the session's queue as soon as there is a backlog. The client is read on, \
+             so that its PINGREQ and its acknowledgements count. Only one that asks for more than it reads is not: if \
+             an eighth of these bytes are answers to its own packets, or messages that it has sent to itself, nothing \
+             more is read from it until it has read most of them; meanwhile its keep alive ends it only if its socket \
+             takes nothing.";
+        upload_bytes_per_second_min: u32 = 100, integer(0, 1_000_000), "bytes per second",
+            "Lowest rate of a packet that is under way, on average. One that comes at this rate keeps its client \
+             alive, however long it takes: packet_bytes bounds it. One that is slower ends the connection with 0x8D \
+             (3.x: closed) after one and a half times the keep alive, or after 15 minutes if the client has none, and \
+             is counted. 0: any byte counts. What midge itself stops to read is never too slow.";
         memory_bytes: usize = 0, integer(0, 1 << 50), "bytes",
             "Memory that clients may make midge keep, of every kind: messages that wait or are on their way, retained \
              messages, bytes that slow clients have not taken, packets under way, sessions, subscriptions, wills, topic \

@@ -46,8 +46,8 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Those of nobody's listener: nothing is allowed. For a connection or a session of which it is not known by which
-    /// listener its client has come in.
+    /// Nothing is allowed. For a connection or a session of which it is not known by which listener its client has come
+    /// in.
     pub fn denied() -> Terms {
         Terms {
             versions: Versions::of(&[]),

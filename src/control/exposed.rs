@@ -6,7 +6,7 @@ use crate::config::file::open_to_all;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What of a file is nobody else's business.
+/// What others on this machine must not be able to do with a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Guarded {
     /// To read it is enough to come in, or to listen.

@@ -55,7 +55,7 @@ impl Day {
 }
 
 impl Asked {
-    /// Works until nobody can ask any more. `clock` gives seconds since 1970; `looked_at` is when the start has looked.
+    /// Works until no one can ask any more. `clock` gives seconds since 1970; `looked_at` is when the start has looked.
     /// Each reload looks at the dates by itself.
     pub fn serve(
         self,
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_never_waits_and_what_has_not_begun_stands_for_all() {
+    fn asking_never_waits_and_a_reload_that_has_not_begun_stands_for_all() {
         let (requests, asked) = requests();
         for _ in 0..1000 {
             requests.reload();

@@ -142,7 +142,7 @@ impl<T> LoginQueue<T> {
         refused.map(|(_, _, login)| login)
     }
 
-    /// The connection has gone: nobody wants its answer.
+    /// The connection has gone, and its answer is not wanted any more.
     pub fn forget(&mut self, slot: u32) {
         let Some(source) = self.slots.remove(&slot) else { return };
         if let Some(line) = self.lines.get_mut(&source) {

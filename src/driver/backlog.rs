@@ -7,11 +7,17 @@ use std::io;
 pub(super) struct Backlog {
     bytes: Vec<u8>,
     sent: usize,
+    /// What the socket has taken since the backlog began.
+    taken: u64,
 }
 
 impl Backlog {
     pub(super) fn len(&self) -> usize {
         self.bytes.len() - self.sent
+    }
+
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -34,6 +40,7 @@ impl Backlog {
     pub(super) fn advance(&mut self, bytes: usize) {
         assert!(bytes <= self.len(), "no more is sent than there was");
         self.sent += bytes;
+        self.taken += bytes as u64;
         if self.len() == 0 {
             *self = Backlog::default();
         }
@@ -57,6 +64,7 @@ mod tests {
             sent.extend_from_slice(&backlog.unsent()[..take]);
             backlog.advance(take);
         }
+        assert_eq!(backlog.taken(), sent.len() as u64);
         sent.extend_from_slice(backlog.unsent());
         backlog.advance(backlog.len());
         assert_eq!(sent, expected);

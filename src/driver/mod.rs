@@ -57,7 +57,8 @@ pub struct NetConfig {
     /// Unsent bytes a connection may have; one that has more is hung up with
     /// [`Hangup::BacklogFull`]. The owner stops filling at [`Event::Backlogged`], long before.
     pub backlog_bytes_max: usize,
-    /// How long a closed connection may take to send its backlog and to read our end of stream.
+    /// How long a closed connection may take to send its backlog and to read our end of stream; and how long the
+    /// socket of a peer that has closed its own side may take nothing.
     pub linger: Duration,
 }
 
@@ -99,21 +100,24 @@ pub enum Event {
         /// Where they are; must be given back.
         buffer: Buffer,
     },
-    /// A connection is at its end. Comes at most once, and not after the owner closed it. The slot
-    /// stays the owner's until it calls [`Net::close`].
+    /// A connection is at its end, paused or not. Comes at most once, unless the owner has given it back with
+    /// [`Net::hold_hangup`], and not after the owner closed it. The slot stays the owner's until it calls
+    /// [`Net::close`].
     Hangup {
         /// The connection.
         slot: u32,
         /// Why.
         cause: Hangup,
     },
-    /// The peer did not take all that was sent; the rest is kept. Comes once until
-    /// [`Event::Drained`].
+    /// The peer did not take all that was sent; the rest is kept. Comes again each time that the rest has grown
+    /// or shrunk, until [`Event::Drained`].
     Backlogged {
         /// The connection.
         slot: u32,
         /// Unsent bytes.
         bytes: u32,
+        /// What the peer's socket has taken since the backlog began.
+        taken: u64,
     },
     /// A backlog is sent to its end.
     Drained {

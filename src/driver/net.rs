@@ -34,6 +34,9 @@ pub struct Net {
     pub(super) resumed: Vec<u32>,
     /// Slots with a backlog whose peer takes bytes again.
     pub(super) writable: Vec<u32>,
+    /// Slots with a backlog whose peer has closed its side: they are tried again at that time.
+    pub(super) shut_peers: Vec<u32>,
+    pub(super) shut_retry_at: Option<Instant>,
     /// Slots to be closed as soon as this turn's sends are out.
     pub(super) closing: Vec<u32>,
     /// Closed slots in the order of their deadlines, with their generation.
@@ -64,6 +67,8 @@ impl Net {
             starved: VecDeque::new(),
             resumed: Vec::new(),
             writable: Vec::new(),
+            shut_peers: Vec::new(),
+            shut_retry_at: None,
             closing: Vec::new(),
             lingering: VecDeque::new(),
             batch: Batch::default(),
@@ -128,6 +133,7 @@ impl Net {
             Op::Watch => self.became_readable(completion, events),
             Op::Woken => self.was_woken(events),
             Op::Wake => self.wake_failed(completion),
+            Op::Gone => self.peer_went(completion, events),
             Op::Send | Op::Cancel => {}
         }
     }
@@ -140,7 +146,7 @@ impl Net {
         self.lent.give_memory_back();
         self.lingering.shrink_to_fit();
         self.starved.shrink_to_fit();
-        for list in [&mut self.resumed, &mut self.writable, &mut self.closing] {
+        for list in [&mut self.resumed, &mut self.writable, &mut self.closing, &mut self.shut_peers] {
             list.shrink_to_fit();
         }
         self.ring.reap();
@@ -225,22 +231,26 @@ impl Net {
         }
     }
 
-    /// How long the net itself can wait: the next end of a linger or of a listener's pause.
+    /// How long the net itself can wait: the next end of a linger or of a listener's pause, or the next try with a
+    /// peer that has closed its side.
     pub(super) fn patience(&self) -> Option<Duration> {
         let linger = self.lingering.front().map(|&(deadline, ..)| deadline);
         let pause = self.listeners.iter().filter_map(|listener| listener.paused_until).min();
-        let deadline = [linger, pause].into_iter().flatten().min()?;
+        let deadline = [linger, pause, self.shut_retry_at].into_iter().flatten().min()?;
         Some(deadline.saturating_duration_since(Instant::now()))
     }
 
     fn expire(&mut self) {
-        if self.lingering.is_empty() && self.listeners.iter().all(|listener| listener.paused_until.is_none())
+        if self.lingering.is_empty()
+            && self.shut_retry_at.is_none()
+            && self.listeners.iter().all(|listener| listener.paused_until.is_none())
         {
             return;
         }
         let now = Instant::now();
         self.end_lingering(now);
         self.end_pauses(now);
+        self.retry_shut_peers(now);
     }
 }
 

@@ -4,8 +4,10 @@
 use io_uring::{opcode, squeue, types};
 
 use super::ring::{Completion, Op, buffer_of, more};
+use super::send::socket_error;
 use super::slots::{
-    AT_END, BROKEN, CANCELLING, CLOSING, HOLDING, HUNG_UP, Mode, PAUSED, RECEIVING, STARVED, Slot,
+    AT_END, BROKEN, CANCELLING, CLOSING, HOLDING, HUNG_UP, Mode, PAUSED, PEER_SHUT, POLLING, RECEIVING,
+    STARVED, Slot, WATCHED,
 };
 use super::{Buffer, Event, Hangup, Net, buffers};
 
@@ -43,12 +45,13 @@ impl Net {
     /// the first bytes have to be held.
     ///
     /// Events of the connection that [`Net::poll`] has delivered already are the owner's; it gives
-    /// them back with [`Net::hold`] and [`Net::hold_hangup`].
+    /// them back with [`Net::hold`] and [`Net::hold_hangup`]. A reset or an error is told all the same.
     pub fn pause(&mut self, slot: u32) {
         if let Some(entry) = self.slots.get_mut(slot)
             && !entry.has(CLOSING)
         {
             entry.set(PAUSED);
+            self.watch_peer(slot);
         }
     }
 
@@ -80,15 +83,17 @@ impl Net {
         self.hold_bytes(slot, &rest);
     }
 
-    /// Holds a hangup behind the held bytes, to be told again after them: what a peer sent before it
-    /// left is not lost by a pause. For an owner that met it while [`Net::is_held`].
-    pub fn hold_hangup(&mut self, slot: u32, cause: Hangup) {
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        if !entry.has(CLOSING) {
-            entry.clear(HUNG_UP);
-            entry.extra_mut().held_hangup = Some(cause);
-            self.begin_holding(slot);
+    /// Holds a peer's end of stream behind the bytes that are held, to be told again after them: what it sent
+    /// before, and be it that it goes, is not lost by a pause. False if the connection is to end now: nothing is
+    /// held, or its peer can't be reached any more, so that what it has sent helps nobody.
+    pub fn hold_hangup(&mut self, slot: u32, cause: Hangup) -> bool {
+        let Some(entry) = self.slots.get_mut(slot) else { return false };
+        if cause != Hangup::Eof || entry.has(CLOSING | BROKEN) || !entry.has(HOLDING) {
+            return false;
         }
+        entry.clear(HUNG_UP);
+        entry.extra_mut().held_hangup = Some(cause);
+        true
     }
 
     fn hold_bytes(&mut self, slot: u32, bytes: &[u8]) {
@@ -114,7 +119,7 @@ impl Net {
         for index in 0..self.resumed.len() {
             let slot = self.resumed[index];
             let Some(entry) = self.slots.get_mut(slot) else { continue };
-            if !entry.has(HOLDING) || entry.has(PAUSED | CLOSING) {
+            if !entry.has(HOLDING) || entry.has(PAUSED | CLOSING | BROKEN) {
                 continue;
             }
             entry.clear(HOLDING);
@@ -204,6 +209,8 @@ impl Net {
             self.hold(slot, buffer, 0);
             if more && stop {
                 self.stop_receive(slot);
+            } else if !more {
+                self.watch_peer(slot);
             }
             return;
         }
@@ -229,17 +236,47 @@ impl Net {
                 return;
             }
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => return self.arm_receive(slot),
-            libc::ECONNRESET | libc::EPIPE => Hangup::Reset,
-            error => Hangup::Error(error),
+            error => return self.socket_failed(slot, error, events),
         };
-        if cause != Hangup::Eof {
-            entry.set(BROKEN);
-        }
         if entry.has(HOLDING) {
             entry.extra_mut().held_hangup = Some(cause);
         } else {
             self.hang_up(slot, cause, events);
         }
+    }
+
+    /// Asks to be told when the peer of a connection that is not read has gone. A poll for room to send tells that
+    /// too.
+    pub(super) fn watch_peer(&mut self, slot: u32) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        let unfit = RECEIVING | STARVED | POLLING | WATCHED | PEER_SHUT | AT_END | BROKEN | CLOSING;
+        if entry.mode != Mode::Stream || !entry.has(PAUSED) || entry.has(unfit) {
+            return;
+        }
+        entry.set(WATCHED);
+        entry.armed += 1;
+        // Errors and the end of both directions are always told.
+        let poll = opcode::PollAdd::new(types::Fd(entry.fd), libc::POLLRDHUP as u32).build();
+        self.push(self.slots.tag(Op::Gone, slot), poll);
+    }
+
+    pub(super) fn peer_went(&mut self, completion: Completion, events: &mut Vec<Event>) {
+        let slot = completion.tag.slot;
+        let Some(entry) = self.slots.tagged(completion.tag) else { return };
+        entry.armed -= 1;
+        entry.clear(WATCHED);
+        if entry.has(CLOSING | BROKEN) {
+            return self.step_close(slot);
+        }
+        let told = completion.result.max(0);
+        if told & i32::from(libc::POLLERR | libc::POLLHUP) == 0 {
+            // It may still read, and what it has sent waits until the pause is over.
+            entry.set(PEER_SHUT);
+        } else if entry.has(PAUSED) {
+            let error = socket_error(entry.fd);
+            self.socket_failed(slot, error, events);
+        }
+        // One that is read is told of by its receive, behind its last bytes.
     }
 
     /// Tells the owner of a connection's end, once.
@@ -275,7 +312,7 @@ impl Net {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         let unfit = RECEIVING | STARVED | PAUSED | HOLDING | AT_END | BROKEN;
         if entry.mode == Mode::Off || entry.has(unfit) {
-            return;
+            return self.watch_peer(slot);
         }
         entry.set(RECEIVING);
         entry.armed += 1;

@@ -31,6 +31,7 @@ pub(super) enum Op {
     Wake,
     Woken,
     Cancel,
+    Gone,
 }
 
 /// User data: operation, generation of the slot (24 bits), slot.
@@ -56,6 +57,7 @@ impl Tag {
             6 => Op::Wake,
             7 => Op::Woken,
             8 => Op::Cancel,
+            9 => Op::Gone,
             _ => return None,
         };
         Some(Tag { op, generation: (data >> 32) as u32 & GENERATION_MASK, slot: data as u32 })
@@ -258,7 +260,7 @@ mod tests {
         let tag = Tag { op: Op::Cancel, generation: GENERATION_MASK, slot: u32::MAX };
         assert_eq!(Tag::unpack(tag.pack()), Some(tag));
         assert_eq!(Tag::unpack(0), None);
-        assert_eq!(Tag::unpack(9 << 56), None);
+        assert_eq!(Tag::unpack(10 << 56), None);
     }
 
     #[test]

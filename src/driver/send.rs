@@ -5,11 +5,13 @@
 //! connection's backlog; while there is one, everything appends to it, so that the order holds.
 
 use std::io;
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
 
 use io_uring::{opcode, squeue, types};
 
 use super::ring::{Completion, Op, Wait};
-use super::slots::{BROKEN, CLOSING, DRAINING, POLLING, SHORT, SHUT};
+use super::slots::{AT_END, BROKEN, CLOSING, DRAINING, PEER_SHUT, POLLING, SHORT, SHUT, Slot};
 use super::{Event, Hangup, Net};
 use crate::outbox::{Outbox, Touched};
 
@@ -173,12 +175,12 @@ impl Net {
             0.. => send.result as usize,
             error => match -error {
                 libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM => 0,
-                error => return self.send_failed(slot, error, events),
+                error => return self.socket_failed(slot, error, events),
             },
         };
         if entry.has(DRAINING) {
             entry.set(SHORT);
-            entry.extra_mut().backlog.advance(sent);
+            take_from_backlog(entry, sent);
             return;
         }
         let Some(touched) = outbox.touched_of(slot) else { return };
@@ -193,17 +195,27 @@ impl Net {
             return;
         }
         if !short {
-            entry.extra_mut().backlog.advance(tried);
+            take_from_backlog(entry, tried);
         }
         if entry.has_backlog() {
-            return self.poll_writable(slot);
+            self.tell_backlog(slot, events);
+            return self.poll_writable(slot, events);
         }
         entry.trim_extra();
         if entry.has(CLOSING) {
             self.list_closing(slot);
         } else {
             events.push(Event::Drained { slot });
+            self.watch_peer(slot);
         }
+    }
+
+    /// The owner knows how the backlogs grow and shrink without looking at those that do neither.
+    fn tell_backlog(&self, slot: u32, events: &mut Vec<Event>) {
+        let Some(entry) = self.slots.get(slot).filter(|entry| !entry.has(CLOSING)) else { return };
+        let bytes = u32::try_from(entry.backlog_bytes()).unwrap_or(u32::MAX);
+        let taken = entry.extra.as_ref().map_or(0, |extra| extra.backlog.taken());
+        events.push(Event::Backlogged { slot, bytes, taken });
     }
 
     /// Begins a backlog with what a send left over.
@@ -217,17 +229,14 @@ impl Net {
             let skipped = skip.min(bytes.len());
             skip -= skipped;
             if backlog.append(&bytes[skipped..]).is_err() {
-                return self.send_failed(slot, libc::ENOMEM, events);
+                return self.socket_failed(slot, libc::ENOMEM, events);
             }
         }
-        let kept = backlog.len();
-        if kept == 0 {
+        if backlog.len() == 0 {
             return entry.trim_extra();
         }
-        if !entry.has(CLOSING) {
-            events.push(Event::Backlogged { slot, bytes: u32::try_from(kept).unwrap_or(u32::MAX) });
-        }
-        self.poll_writable(slot);
+        self.tell_backlog(slot, events);
+        self.poll_writable(slot, events);
     }
 
     /// Puts the turn's bytes behind an existing backlog, or begins one with what is too much for
@@ -245,12 +254,14 @@ impl Net {
         }
         for range in outbox.segments_of(touched) {
             if backlog.append(outbox.bytes(range)).is_err() {
-                return self.send_failed(slot, libc::ENOMEM, events);
+                return self.socket_failed(slot, libc::ENOMEM, events);
             }
         }
+        self.tell_backlog(slot, events);
     }
 
-    fn send_failed(&mut self, slot: u32, error: i32, events: &mut Vec<Event>) {
+    /// The connection is of no use any more: its owner is told at once, whatever is held of it.
+    pub(super) fn socket_failed(&mut self, slot: u32, error: i32, events: &mut Vec<Event>) {
         self.break_connection(slot);
         let cause = match error {
             libc::EPIPE | libc::ECONNRESET => Hangup::Reset,
@@ -271,10 +282,13 @@ impl Net {
         }
     }
 
-    fn poll_writable(&mut self, slot: u32) {
+    fn poll_writable(&mut self, slot: u32, events: &mut Vec<Event>) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if entry.has(POLLING) {
             return;
+        }
+        if entry.has(PEER_SHUT | AT_END) {
+            return self.retry_shut_peer(slot, events);
         }
         entry.set(POLLING);
         entry.armed += 1;
@@ -290,9 +304,55 @@ impl Net {
         if entry.has(BROKEN) {
             return self.step_close(slot);
         }
+        if completion.result > 0 && completion.result & i32::from(libc::POLLRDHUP) != 0 {
+            entry.set(PEER_SHUT);
+        }
         // An error shows itself when the backlog is sent.
         self.writable.push(slot);
     }
+
+    /// The kernel's poll does not wait for room in the socket of a peer that has closed its side: it comes back at
+    /// once. Such a socket is tried again by the clock. A peer that takes nothing for as long as a closed connection
+    /// may linger has gone.
+    fn retry_shut_peer(&mut self, slot: u32, events: &mut Vec<Event>) {
+        let linger = self.config.linger;
+        let now = Instant::now();
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        let since = *entry.extra_mut().stalled_since.get_or_insert(now);
+        if !entry.has(CLOSING) && now.saturating_duration_since(since) >= linger {
+            self.break_connection(slot);
+            return self.hang_up(slot, Hangup::Eof, events);
+        }
+        self.shut_peers.push(slot);
+        self.shut_retry_at.get_or_insert(now + SHUT_RETRY);
+    }
+
+    pub(super) fn retry_shut_peers(&mut self, now: Instant) {
+        if self.shut_retry_at.is_some_and(|at| at <= now) {
+            self.shut_retry_at = None;
+            self.writable.append(&mut self.shut_peers);
+        }
+    }
+}
+
+fn take_from_backlog(entry: &mut Slot, bytes: usize) {
+    if bytes > 0 {
+        let extra = entry.extra_mut();
+        extra.backlog.advance(bytes);
+        extra.stalled_since = None;
+    }
+}
+
+/// Why a socket has failed, as the kernel tells once.
+pub(super) fn socket_error(fd: RawFd) -> i32 {
+    let mut error: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: a system call on a socket that its slot owns; both pointers are to live values of the stated size.
+    let got = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut error).cast(), &raw mut len)
+    };
+    // Both directions may be closed without an error.
+    if got == 0 && error != 0 { error } else { libc::ECONNRESET }
 }
 
 fn send_entry(fd: types::Fd, bytes: &[u8]) -> squeue::Entry {
@@ -304,6 +364,9 @@ const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIG
 /// The kernel cuts one operation at two GiB without telling; what is larger goes through the
 /// backlog, in pieces.
 const SEND_BYTES_MAX: u32 = 1 << 30;
+
+/// How soon the socket of a peer that has closed its side is tried again.
+const SHUT_RETRY: Duration = Duration::from_millis(20);
 
 /// Ranges sent from where they lie; more are copied into one piece first, which is cheaper.
 const SEGMENTS_IN_PLACE_MAX: u32 = SEGMENTS_MAX as u32;

@@ -5,6 +5,7 @@
 //! generation: neither a late completion nor an event the owner still has can meet its successor.
 
 use std::os::fd::RawFd;
+use std::time::Instant;
 
 use super::ring::{GENERATION_MASK, Op, Tag};
 use super::{Hangup, backlog::Backlog};
@@ -25,7 +26,7 @@ pub(super) enum Mode {
 pub(super) struct Slot {
     pub(super) fd: RawFd,
     pub(super) generation: u32,
-    pub(super) flags: u16,
+    pub(super) flags: u32,
     pub(super) armed: u8,
     pub(super) mode: Mode,
     pub(super) extra: Option<Box<Extra>>,
@@ -41,49 +42,55 @@ pub(super) struct Extra {
     pub(super) held_hangup: Option<Hangup>,
     /// Bytes thrown away since the close.
     pub(super) discarded_bytes: usize,
+    /// Since when the socket has taken nothing, where that is asked: see [`PEER_SHUT`].
+    pub(super) stalled_since: Option<Instant>,
 }
 
 /// A receive is armed.
-pub(super) const RECEIVING: u16 = 1 << 0;
+pub(super) const RECEIVING: u32 = 1 << 0;
 /// A poll for room to send is armed.
-pub(super) const POLLING: u16 = 1 << 1;
+pub(super) const POLLING: u32 = 1 << 1;
 /// A cancel of the receive is under way.
-pub(super) const CANCELLING: u16 = 1 << 2;
+pub(super) const CANCELLING: u32 = 1 << 2;
 /// The owner asked for a pause.
-pub(super) const PAUSED: u16 = 1 << 3;
+pub(super) const PAUSED: u32 = 1 << 3;
 /// Bytes are held, or not delivered yet after a resume: what follows queues up behind them.
-pub(super) const HOLDING: u16 = 1 << 4;
+pub(super) const HOLDING: u32 = 1 << 4;
 /// The owner was told of the end, or must not be any more.
-pub(super) const HUNG_UP: u16 = 1 << 5;
+pub(super) const HUNG_UP: u32 = 1 << 5;
 /// The peer's end of stream was read.
-pub(super) const AT_END: u16 = 1 << 6;
+pub(super) const AT_END: u32 = 1 << 6;
 /// The socket is of no use any more: reset, failed, or aborted.
-pub(super) const BROKEN: u16 = 1 << 7;
+pub(super) const BROKEN: u32 = 1 << 7;
 /// The owner closed the slot; it lives on until nothing is armed.
-pub(super) const CLOSING: u16 = 1 << 8;
+pub(super) const CLOSING: u32 = 1 << 8;
 /// Our end of stream is sent.
-pub(super) const SHUT: u16 = 1 << 9;
+pub(super) const SHUT: u32 = 1 << 9;
 /// Both directions are shut, to end what is armed.
-pub(super) const TORN: u16 = 1 << 10;
+pub(super) const TORN: u32 = 1 << 10;
 /// The receive found no buffer; it is armed again when there are some.
-pub(super) const STARVED: u16 = 1 << 11;
+pub(super) const STARVED: u32 = 1 << 11;
 /// A send from the backlog is in the batch.
-pub(super) const DRAINING: u16 = 1 << 12;
+pub(super) const DRAINING: u32 = 1 << 12;
 /// That send fell short.
-pub(super) const SHORT: u16 = 1 << 13;
+pub(super) const SHORT: u32 = 1 << 13;
 /// The slot is in the list of those to close.
-pub(super) const LISTED: u16 = 1 << 14;
+pub(super) const LISTED: u32 = 1 << 14;
+/// A poll for the peer's going is armed, because no receive is.
+pub(super) const WATCHED: u32 = 1 << 15;
+/// A poll has told that the peer sends no more. Every further poll would come back at once, writable or not.
+pub(super) const PEER_SHUT: u32 = 1 << 16;
 
 impl Slot {
-    pub(super) fn has(&self, flags: u16) -> bool {
+    pub(super) fn has(&self, flags: u32) -> bool {
         self.flags & flags != 0
     }
 
-    pub(super) fn set(&mut self, flags: u16) {
+    pub(super) fn set(&mut self, flags: u32) {
         self.flags |= flags;
     }
 
-    pub(super) fn clear(&mut self, flags: u16) {
+    pub(super) fn clear(&mut self, flags: u32) {
         self.flags &= !flags;
     }
 

@@ -302,7 +302,7 @@ impl Shard {
                 is_certified,
                 password: connect.password.map(|password| Zeroizing::new(password.into())),
                 peer: SocketAddr::from(&connection.peer),
-                listener: connection.listener,
+                listener: connection.listener.into(),
                 version: connect.version,
             }));
         }

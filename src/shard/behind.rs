@@ -4,7 +4,8 @@
 //! hold within a turn: they are looked at before each packet. A connection stops only behind a packet that adds to
 //! what is behind, so that those who need neither the log nor another shard are served meanwhile.
 
-use super::connection::{PAUSED_BY_ROOM, Stage};
+use super::connection::Stage;
+use super::pauses::PAUSED_BY_ROOM;
 use super::{Effect, Event, Limit, Shard};
 use crate::time::Time;
 use std::collections::VecDeque;

@@ -6,7 +6,7 @@
 use super::authentication::ProofTold;
 use super::connection::{Progress, Stage};
 use super::deliver::Fanout;
-use super::directory::{ALIASES, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
+use super::directory::{ALIASES, BACKLOGGED, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
 use super::source::client_of_source;
 use super::timers::Timer;
 use super::waits::{Owing, Purpose};
@@ -233,14 +233,17 @@ impl Shard {
             will.kept(&self.memory)
         });
         let mounted = if mount_point.is_empty() { 0 } else { MOUNTED };
-        let listener = self.connection(slot).and_then(|connection| u8::try_from(connection.listener).ok());
+        let listener = self.connection(slot).map(|connection| connection.listener);
         let aliases = connect.topic_alias_maximum.min(protocol.topic_alias_maximum_out);
+        let is_slow = self.connection(slot).is_some_and(|connection| connection.slow.is_some());
+        let backlogged = if is_slow { BACKLOGGED } else { 0 };
         let entry = self.directory.slot_mut(session);
         entry.connection = slot;
         entry.listener = listener;
         entry.version = connect.version;
         entry.packet_bytes_max = connect.packet_bytes_max;
-        entry.flags = (entry.flags & QUEUES_QOS0) | mounted | if aliases > 0 { ALIASES } else { 0 };
+        entry.flags =
+            (entry.flags & QUEUES_QOS0) | mounted | backlogged | if aliases > 0 { ALIASES } else { 0 };
         let state = entry.session_mut();
         let timers = [state.will_timer.take(), state.expiry_timer.take()];
         state.expiry_seconds = terms.expiry_seconds;
@@ -259,8 +262,7 @@ impl Shard {
             self.wheel.schedule(deadline, Timer::Connection(slot))
         });
         if let Some(connection) = self.connections[slot as usize].as_mut() {
-            connection.stage = Stage::Serving { session };
-            connection.keep_alive_seconds = terms.keep_alive_seconds;
+            connection.stage = Stage::Serving { session, keep_alive_seconds: terms.keep_alive_seconds };
             let connect_timer = std::mem::replace(&mut connection.timer, keep_alive);
             if aliases > 0 {
                 connection.rare().aliases_out_max = aliases;

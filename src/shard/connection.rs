@@ -10,10 +10,12 @@ use crate::memory::{Charge, MemoryKind, allocated};
 use crate::packet::{
     Connect, DecodeError, Frame, Framing, ProtocolVersion, Reason, encode_disconnect, frame,
 };
-use crate::session::{Empty, Seldom};
 use crate::shard::directory::{BACKLOGGED, GATED, NO_CONNECTION};
 use crate::shard::pace::Pace;
+use crate::shard::partial::Partial;
+use crate::shard::pauses::{PAUSED_BY_BACKLOG, PAUSED_BY_DISK, PAUSED_BY_WORK};
 use crate::shard::peer::Peer;
+use crate::shard::slow::{Backlog, Slow};
 use crate::shard::timers::Timer;
 use crate::shard::wheel::TimerId;
 use crate::time::Time;
@@ -71,6 +73,8 @@ pub(super) enum Stage {
     Serving {
         /// Slot in the directory.
         session: u32,
+        /// 0: none.
+        keep_alive_seconds: u16,
     },
 }
 
@@ -112,19 +116,10 @@ pub(super) struct Rare {
     pub identity: Identity,
     /// A CONNACK that waits; empty where there is nothing to say.
     pub refusal: Box<[u8]>,
+    /// The peer has gone, and not all that it sent is handled.
+    pub hangup: Option<Hangup>,
     /// How fast it may send, where there are rates.
     pub pace: Option<Box<Pace>>,
-}
-
-/// The beginning of a packet, and what it counts for.
-#[derive(Debug, Default)]
-struct Partial {
-    bytes: Vec<u8>,
-    charge: Option<Charge>,
-}
-
-impl Empty for Partial {
-    const EMPTY: &Self = &Partial { bytes: Vec::new(), charge: None };
 }
 
 /// A connection. Its memory while idle is what a fleet costs: rare things are boxed, and what the
@@ -135,20 +130,17 @@ pub(super) struct Connection {
     pub serial: u32,
     pub peer: Peer,
     /// Number of the listener that it came in by.
-    pub listener: u16,
+    pub listener: u8,
     /// The beginning of a packet whose end has not come.
-    partial: Seldom<Partial>,
+    pub(super) partial: Option<Box<Partial>>,
     pub last_packet: Time,
     pub timer: Option<TimerId>,
-    pub keep_alive_seconds: u16,
-    /// At most 4 GiB are told.
-    pub backlog_bytes: u32,
-    /// Why reading is stopped: [`PAUSED_BY_BACKLOG`] and the like.
-    paused: u16,
+    /// While its socket does not take everything.
+    pub slow: Option<Box<Slow>>,
+    /// Why reading is stopped: see [`super::pauses`].
+    pub(super) paused: u16,
     /// Each packet is asked for in [`Shard::takes_packet`].
     pub is_paced: bool,
-    /// QoS 0 messages are being dropped; said once per backlog.
-    pub dropping: bool,
     pub rare: Option<Box<Rare>>,
 }
 
@@ -166,32 +158,17 @@ impl Connection {
 
     /// Bytes that have come and belong to packets that are not handled yet.
     pub(super) fn partial_bytes(&self) -> usize {
-        self.partial.bytes.len()
+        self.partial.as_ref().map_or(0, |partial| partial.bytes.len())
+    }
+
+    /// Bytes that its socket has not taken.
+    pub(super) fn backlog_bytes(&self) -> usize {
+        self.slow.as_ref().map_or(0, |slow| slow.bytes())
     }
 
     /// Bytes of topic aliases in both directions.
     pub(super) fn alias_bytes(&self) -> usize {
         self.rare.as_ref().and_then(|rare| rare.alias_charge.as_ref()).map_or(0, Charge::bytes)
-    }
-
-    pub(super) fn is_paused_by(&self, why: u16) -> bool {
-        self.paused & why != 0
-    }
-
-    /// Must its next packet wait for a bucket?
-    pub(super) fn waits_for_rate(&self) -> bool {
-        self.is_paused_by(PAUSED_BY_RATE | PAUSED_BY_LANE)
-    }
-
-    /// Its next packet may be taken, while nothing more is read.
-    pub(super) fn begin_going_on(&mut self, why: u16) {
-        self.paused = self.paused & !why | GOES_ON;
-    }
-
-    /// The packets that were there have been taken; true if it stays paused.
-    pub(super) fn end_going_on(&mut self) -> bool {
-        self.paused &= !GOES_ON;
-        self.paused != 0
     }
 }
 
@@ -206,25 +183,6 @@ pub(super) enum Progress {
     /// All unread bytes, this packet included, go to another shard.
     HandOver { to: super::ShardId },
 }
-
-/// The client does not read.
-const PAUSED_BY_BACKLOG: u16 = 1;
-/// Too many answers wait for the log, or for other shards.
-pub(super) const PAUSED_BY_OWED: u16 = 2;
-/// It waits for its own bucket.
-pub(super) const PAUSED_BY_RATE: u16 = 4;
-/// It waits for the bucket of its listener.
-pub(super) const PAUSED_BY_LANE: u16 = 8;
-/// It brings more than the disk or another shard takes.
-pub(super) const PAUSED_BY_ROOM: u16 = 64;
-/// Its turn is over, or a packet of it is still being worked on; what it has sent is handled later.
-pub(super) const PAUSED_BY_WORK: u16 = 256;
-/// What it has sent before it was paused is being handled.
-pub(super) const GOES_ON: u16 = 16;
-/// Memory is short, and it is sending a large packet.
-pub(super) const PAUSED_BY_MEMORY: u16 = 32;
-/// Its next message must be kept, and the disk is full.
-pub(super) const PAUSED_BY_DISK: u16 = 128;
 
 /// Packet type of CONNECT.
 const CONNECT_TYPE: u8 = 1;
@@ -275,15 +233,13 @@ impl Shard {
             stage: Stage::Connect { adopted },
             serial: self.next_serial,
             peer: peer.into(),
-            listener,
-            partial: Seldom::default(),
+            listener: u8::try_from(listener).expect("at most 64 listeners"),
+            partial: None,
             last_packet: now,
             timer: Some(timer),
-            keep_alive_seconds: 0,
-            backlog_bytes: 0,
+            slow: None,
             paused: 0,
             is_paced: false,
-            dropping: false,
             rare: None,
         };
         self.next_serial = self.next_serial.wrapping_add(1);
@@ -302,32 +258,49 @@ impl Shard {
     pub(super) fn read(&mut self, now: Time, slot: u32, bytes: &[u8]) {
         self.count(Counter::BytesReceived, bytes.len() as u64);
         let Some(connection) = self.connection_mut(slot) else { return };
-        if connection.partial.bytes.is_empty() {
-            let used = self.read_packets(now, slot, bytes);
-            if let Some(used) = used.filter(|&used| used < bytes.len()) {
-                self.keep_partial(slot, Partial { bytes: bytes[used..].to_vec(), charge: None });
+        if let Some(mut partial) = connection.partial.take() {
+            partial.bytes.extend_from_slice(bytes);
+            let used = self.read_packets(now, slot, &partial.bytes);
+            // An idle connection keeps no buffer.
+            if let Some(used) = used.filter(|&used| used < partial.bytes.len()) {
+                partial.advance(now, used);
+                self.keep_partial(now, slot, partial);
             }
         } else {
-            let mut joined = connection.partial.take();
-            joined.bytes.extend_from_slice(bytes);
-            let used = self.read_packets(now, slot, &joined.bytes);
-            // An idle connection keeps no buffer.
-            if let Some(used) = used.filter(|&used| used < joined.bytes.len()) {
-                joined.bytes.drain(..used);
-                self.keep_partial(slot, joined);
+            let used = self.read_packets(now, slot, bytes);
+            if let Some(used) = used.filter(|&used| used < bytes.len()) {
+                self.keep_partial(now, slot, Box::new(Partial::new(now, bytes[used..].to_vec())));
             }
         }
     }
 
-    fn keep_partial(&mut self, slot: u32, mut partial: Partial) {
+    fn keep_partial(&mut self, now: Time, slot: u32, mut partial: Box<Partial>) {
         let bytes = allocated(partial.bytes.capacity());
         match &mut partial.charge {
             Some(charge) => charge.set(bytes),
             None => partial.charge = Some(self.memory.charge(MemoryKind::Partial, bytes)),
         }
         let Some(connection) = self.connection_mut(slot) else { return };
-        *connection.partial.filled() = partial;
+        connection.partial = Some(partial);
+        let is_untimed = connection.timer.is_none() && matches!(connection.stage, Stage::Serving { .. });
+        if is_untimed {
+            self.time_untimed_packet(now, slot);
+        }
         self.check_partial(slot);
+    }
+
+    /// Bytes have come that are no MQTT yet; `is_part`: of a record of TLS that is not whole. They are as good as
+    /// bytes of the packet.
+    pub(super) fn read_below(&mut self, now: Time, slot: u32, bytes: usize, is_part: bool) {
+        let Some(connection) = self.connection_mut(slot) else { return };
+        let partial = connection.partial.take();
+        if is_part {
+            let mut partial = partial.unwrap_or_else(|| Box::new(Partial::new(now, Vec::new())));
+            partial.note_below(bytes);
+            self.keep_partial(now, slot, partial);
+        } else {
+            connection.partial = partial.filter(|partial| !partial.bytes.is_empty());
+        }
     }
 
     /// Handles every whole packet; how many bytes that were, or `None` when the connection is
@@ -394,7 +367,7 @@ impl Shard {
                     let connection = self.forget_connection(slot)?;
                     let guest = Guest {
                         peer: SocketAddr::from(&connection.peer),
-                        listener: connection.listener,
+                        listener: connection.listener.into(),
                         user: connection.rare.and_then(|rare| rare.certificate_user),
                         bytes: bytes[used..].to_vec(),
                     };
@@ -456,7 +429,7 @@ impl Shard {
 
     /// What holds on the listener that a connection came in by; if it has gone, nothing is allowed.
     pub(super) fn terms(&self, slot: u32) -> &Terms {
-        self.shared.terms_of(self.connection(slot).map(|connection| connection.listener))
+        self.shared.terms_of(self.connection(slot).map(|connection| connection.listener.into()))
     }
 
     /// What holds on the listener by which a session's client has come in last, also when its connection has gone. Of a
@@ -473,7 +446,7 @@ impl Shard {
             // Nothing is read meanwhile.
             Stage::Check | Stage::Refuse => return Progress::Gone,
             Stage::Authenticate => return self.handle_authentication(now, slot, packet),
-            Stage::Serving { session } => self.handle_served(now, slot, session, packet),
+            Stage::Serving { session, .. } => self.handle_served(now, slot, session, packet),
         };
         match served {
             Ok(progress) => progress,
@@ -507,7 +480,7 @@ impl Shard {
     pub(super) fn end_connection(&mut self, now: Time, slot: u32, cause: EndCause) {
         let Some(connection) = self.forget_connection(slot) else { return };
         // [MQTT5-3.14.0-1]: only after a successful CONNACK. [MQTT5-4.13.1-1]
-        if let (Stage::Serving { session }, Some(reason)) = (&connection.stage, cause.reason_sent()) {
+        if let (Stage::Serving { session, .. }, Some(reason)) = (&connection.stage, cause.reason_sent()) {
             let entry = self.directory.slot(*session);
             // [MQTT5-3.1.2-24]
             let (version, packet_bytes_max) = (entry.version, entry.packet_bytes_max);
@@ -525,9 +498,10 @@ impl Shard {
         self.count(Counter::ConnectionsClosed, 1);
         let peer = SocketAddr::from(&connection.peer);
         match connection.stage {
-            Stage::Serving { session } => {
+            Stage::Serving { session, .. } => {
                 let client = self.directory.session(session).client_id.clone();
                 let drops_will = cause.drops_will();
+                self.tell_dropped(session, connection.slow.as_deref());
                 self.report(Event::Disconnected { client, peer, cause });
                 self.detach(now, session, drops_will);
             }
@@ -544,7 +518,7 @@ impl Shard {
         let mut connection = self.connections.get_mut(slot as usize)?.take()?;
         self.connection_count -= 1;
         self.note_connection(false);
-        self.memory.subtract(MemoryKind::Backlogs, connection.backlog_bytes as usize);
+        self.memory.subtract(MemoryKind::Backlogs, connection.backlog_bytes());
         self.waits.forget(slot);
         if connection.is_paced {
             self.end_pace(&mut connection);
@@ -582,6 +556,7 @@ impl Shard {
         let range = self.outbox.range_since(start);
         if range.len > 0 {
             self.count(Counter::AnswersSent, 1);
+            self.note_asked(slot, range.len as usize);
             self.outbox.send(slot, range);
         }
         range.len > 0
@@ -592,69 +567,56 @@ impl Shard {
         self.connection(slot).is_some_and(|connection| !matches!(connection.stage, Stage::Serving { .. }))
     }
 
-    pub(super) fn note_backlog(&mut self, slot: u32, bytes: usize) {
+    pub(super) fn note_backlog(&mut self, now: Time, slot: u32, backlog: Backlog) {
         let limit = self.shared.config.limits.backlog_bytes;
         let Some(connection) = self.connection_mut(slot) else { return };
-        let before = connection.backlog_bytes as usize;
-        connection.backlog_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let after = connection.backlog_bytes as usize;
-        self.memory.change(MemoryKind::Backlogs, before, after);
-        let Some(connection) = self.connection(slot) else { return };
-        let over = bytes > limit;
-        let Stage::Serving { session } = connection.stage else { return };
+        let before = connection.backlog_bytes();
+        let slow = connection.slow.get_or_insert_with(|| Box::new(Slow::new(now, backlog)));
+        slow.note(now, backlog);
+        let (asks_too_much, may_ask_again) = (slow.asks_too_much(limit), slow.may_ask_again(limit));
+        self.memory.change(MemoryKind::Backlogs, before, backlog.bytes);
+        let Some(session) = self.session_of(slot) else { return };
         self.directory.slot_mut(session).flags |= BACKLOGGED;
-        // It asks for more than it reads. [DESIGN §7]: stop reading from whoever causes it.
-        if over && self.pause(slot, PAUSED_BY_BACKLOG) {
-            let client = self.directory.session(session).client_id.clone();
-            self.report(Event::LimitReached { limit: Limit::BacklogPause, client });
+        // [DESIGN §7]: stop reading from whoever causes it. What others send to the client is not its doing.
+        if asks_too_much {
+            if self.pause(slot, PAUSED_BY_BACKLOG) {
+                let client = self.directory.session(session).client_id.clone();
+                self.report(Event::LimitReached { limit: Limit::BacklogPause, client });
+            }
+        } else if may_ask_again {
+            self.unpause(now, slot, PAUSED_BY_BACKLOG);
+        }
+    }
+
+    /// Says once for each backlog what it has cost its client.
+    fn tell_dropped(&mut self, session: u32, slow: Option<&Slow>) {
+        let Some(messages) = slow.map(|slow| slow.dropped).filter(|&messages| messages > 0) else { return };
+        let client = self.directory.session(session).client_id.clone();
+        self.report(Event::DroppedForSlow { client, messages });
+    }
+
+    /// So many bytes go to a client because it has asked for them.
+    pub(super) fn note_asked(&mut self, slot: u32, bytes: usize) {
+        if let Some(slow) = self.connection_mut(slot).and_then(|connection| connection.slow.as_mut()) {
+            slow.note_asked(bytes);
         }
     }
 
     pub(super) fn note_drained(&mut self, now: Time, slot: u32) {
         let Some(connection) = self.connection_mut(slot) else { return };
-        let before = std::mem::take(&mut connection.backlog_bytes) as usize;
-        connection.dropping = false;
-        self.memory.subtract(MemoryKind::Backlogs, before);
-        let Some(Stage::Serving { session }) = self.connection(slot).map(|connection| &connection.stage)
-        else {
-            return;
-        };
-        let session = *session;
+        let slow = connection.slow.take();
+        self.memory.subtract(MemoryKind::Backlogs, slow.as_ref().map_or(0, |slow| slow.bytes()));
+        let Some(session) = self.session_of(slot) else { return };
+        self.tell_dropped(session, slow.as_deref());
         self.directory.slot_mut(session).flags &= !BACKLOGGED;
-        self.unpause(slot, PAUSED_BY_BACKLOG);
+        self.unpause(now, slot, PAUSED_BY_BACKLOG);
         self.pump(now, session);
-    }
-
-    /// Stops reading from a connection; false if it is stopped for this reason already.
-    pub(super) fn pause(&mut self, slot: u32, why: u16) -> bool {
-        let Some(connection) = self.connection_mut(slot).filter(|connection| connection.paused & why == 0)
-        else {
-            return false;
-        };
-        let before = connection.paused;
-        connection.paused |= why;
-        if before == 0 {
-            self.effects.push(Effect::Pause { slot });
-        }
-        true
-    }
-
-    /// The reason is gone; reads from the connection again if there is no other.
-    pub(super) fn unpause(&mut self, slot: u32, why: u16) {
-        let Some(connection) = self.connection_mut(slot).filter(|connection| connection.paused & why != 0)
-        else {
-            return;
-        };
-        connection.paused &= !why;
-        if connection.paused == 0 {
-            self.effects.push(Effect::Resume { slot });
-        }
     }
 
     /// The session of a connection that is served.
     pub(super) fn session_of(&self, slot: u32) -> Option<u32> {
         match self.connection(slot)?.stage {
-            Stage::Serving { session } => Some(session),
+            Stage::Serving { session, .. } => Some(session),
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => None,
         }
     }

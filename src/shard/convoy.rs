@@ -8,8 +8,8 @@
 //! message.
 
 use super::budget::WORK_A_NUMBERED;
-use super::connection::PAUSED_BY_WORK;
 use super::deliver::{Fanout, OwnMatch};
+use super::pauses::PAUSED_BY_WORK;
 use super::waits::{Intents, Outcome, Receipt};
 use super::{SessionKey, Shard};
 use crate::memory::KeptMessage;

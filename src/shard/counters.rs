@@ -110,7 +110,7 @@ counters! {
     LimitRetained,
     /// Sessions refused because of `limits.sessions`.
     LimitSessions,
-    /// Times that reading was stopped because the client did not read its answers.
+    /// Times that reading was stopped because a client asked for more than it read.
     LimitBacklog,
     /// Times that reading was stopped because another shard's box was full.
     LimitMesh,
@@ -126,6 +126,8 @@ counters! {
     LimitClientRate,
     /// Times that reading was stopped because the clients of a listener sent faster than they may together.
     LimitListenerRate,
+    /// Connections closed because a packet came too slowly.
+    LimitUpload,
     /// Clients whose Receive Maximum was overrun.
     LimitReceiveMaximum,
     /// What was refused, stopped or ended because of `limits.memory_bytes`.

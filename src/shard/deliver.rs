@@ -275,11 +275,17 @@ impl Shard {
                 self.count_sent(fanout.publication.payload.len());
                 return Taken::Yes;
             }
-            if entry.flags & BACKLOGGED != 0 && !self.takes_more(subscriber, slot) {
+            let is_backlogged = entry.flags & BACKLOGGED != 0;
+            if is_backlogged && !self.takes_more(subscriber, slot) {
                 return Taken::Yes;
             }
             self.note_live(subscriber, fanout);
+            let before = self.outbox.pending_bytes(slot);
             self.send_publish(subscriber, fanout, form, None, false, subscription_ids);
+            if is_backlogged && fanout.publication.origin == Some(self.directory.key(subscriber)) {
+                let echoed = self.outbox.pending_bytes(slot) - before;
+                self.note_asked(slot, echoed as usize);
+            }
             return Taken::Yes;
         }
         let sendable = slot != NO_CONNECTION && entry.flags & (BACKLOGGED | GATED) == 0;
@@ -582,10 +588,12 @@ impl Shard {
         }
         let pending = self.outbox.pending_bytes(slot) as usize;
         let Some(connection) = self.connection_mut(slot) else { return false };
-        if connection.backlog_bytes as usize + pending < limit {
+        let Some(slow) = &mut connection.slow else { return true };
+        if slow.bytes() + pending < limit {
             return true;
         }
-        let first = !std::mem::replace(&mut connection.dropping, true);
+        slow.dropped += 1;
+        let first = slow.dropped == 1;
         self.count(Counter::PublishesDropped, 1);
         if first {
             let client = self.directory.session(session).client_id.clone();

@@ -88,6 +88,13 @@ pub enum Event {
         /// Now, by the clock of their times.
         now_millis: u64,
     },
+    /// A client has read what waited for it, or is out; meanwhile messages for it were dropped.
+    DroppedForSlow {
+        /// Client identifier.
+        client: Box<str>,
+        /// How many.
+        messages: u64,
+    },
     /// A bound was reached.
     LimitReached {
         /// Which.
@@ -198,6 +205,8 @@ pub enum EndCause {
     Violation(Violation),
     /// Nothing came for one and a half times the keep alive. `[MQTT5-3.1.2-22]`
     KeepAlive,
+    /// Nothing came but a part of a packet, and that too slowly.
+    SlowPacket,
     /// What the client was let in with, a token for example, has expired.
     PermissionEnded,
     /// The password file has another line for its user, or none, than when it came in.
@@ -219,7 +228,7 @@ impl EndCause {
     pub fn reason_sent(&self) -> Option<Reason> {
         match self {
             EndCause::Violation(violation) => Some(violation.reason),
-            EndCause::KeepAlive => Some(Reason::KeepAliveTimeout),
+            EndCause::KeepAlive | EndCause::SlowPacket => Some(Reason::KeepAliveTimeout),
             EndCause::PermissionEnded => Some(Reason::MaximumConnectTime),
             EndCause::Revoked => Some(Reason::NotAuthorized),
             EndCause::TakenOver => Some(Reason::SessionTakenOver),
@@ -247,6 +256,9 @@ impl fmt::Display for EndCause {
             EndCause::Hangup(hangup) => write!(f, "{hangup}"),
             EndCause::Violation(violation) => write!(f, "{violation}"),
             EndCause::KeepAlive => f.write_str("keep alive timeout (0x8D)"),
+            EndCause::SlowPacket => f.write_str(
+                "keep alive timeout (0x8D): a packet came more slowly than limits.upload_bytes_per_second_min",
+            ),
             EndCause::PermissionEnded => f.write_str("what the client was let in with has expired (0xA0)"),
             EndCause::Revoked => {
                 f.write_str("its user's line in the password file is another, or gone (0x87)")
@@ -316,7 +328,7 @@ impl Limit {
             Limit::SessionQueueOldest(_) => "oldest messages dropped, the session's queue is full",
             Limit::SessionQueueNewest(_) => "new messages dropped, the session's queue is full",
             Limit::BacklogDrop => "QoS 0 messages dropped, the client does not read",
-            Limit::BacklogPause => "reading stopped, the client does not read its answers",
+            Limit::BacklogPause => "reading stopped, the client asks for more than it reads",
             Limit::Subscriptions
             | Limit::SubscriptionsTotal
             | Limit::SubscriptionBytes
@@ -373,7 +385,7 @@ impl Event {
     pub fn counter(&self) -> Option<Counter> {
         match self {
             // Each message was counted when it was lost.
-            Event::Connected { .. } | Event::Losses { .. } => None,
+            Event::Connected { .. } | Event::Losses { .. } | Event::DroppedForSlow { .. } => None,
             Event::Disconnected { cause, .. } | Event::Unconnected { cause, .. } => match cause {
                 EndCause::Violation(violation) if violation.reason == Reason::PacketTooLarge => {
                     Some(Counter::LimitPacketBytes)
@@ -383,6 +395,7 @@ impl Event {
                 }
                 EndCause::Violation(_) => Some(Counter::Violations),
                 EndCause::KeepAlive => Some(Counter::KeepAliveTimeouts),
+                EndCause::SlowPacket => Some(Counter::LimitUpload),
                 EndCause::PermissionEnded | EndCause::Revoked => Some(Counter::PermissionsEnded),
                 EndCause::ConnectTimeout => Some(Counter::LimitConnectSeconds),
                 EndCause::TakenOver => Some(Counter::Takeovers),

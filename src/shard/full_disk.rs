@@ -6,8 +6,8 @@
 //! once more for each session that has room. So the PUBLISH of a 3.x client waits, before any session gets it: it
 //! stays with the connection's unread bytes, and reading stops until every shard's disk has room.
 
-use super::connection::PAUSED_BY_DISK;
 use super::mount::mounted;
+use super::pauses::PAUSED_BY_DISK;
 use super::timers::Timer;
 use super::{Event, Limit, Shard, Violation};
 use crate::packet::{ProtocolVersion, Publish, QoS, Reason};

@@ -131,6 +131,13 @@ impl EventLog {
                     if *is_back { "the client is back" } else { "the session has ended" }
                 );
             }
+            Event::DroppedForSlow { client, messages } if self.others.allows(now) => {
+                tracing::warn!(
+                    client = shown(client),
+                    messages,
+                    "QoS 0 messages were dropped while the client did not read"
+                );
+            }
             Event::LimitReached { limit, client } if self.others.allows(now) => {
                 tracing::warn!(
                     client = shown(client),
@@ -147,6 +154,7 @@ impl EventLog {
             | Event::Unconnected { .. }
             | Event::PublishRefused { .. }
             | Event::Losses { .. }
+            | Event::DroppedForSlow { .. }
             | Event::LimitReached { .. } => {}
         }
     }

@@ -6,7 +6,8 @@
 //! connection that holds the most is ended, one after the other. Nothing that was acknowledged is given up.
 //! [DESIGN §7]
 
-use super::connection::{PAUSED_BY_MEMORY, Stage};
+use super::connection::Stage;
+use super::pauses::PAUSED_BY_MEMORY;
 use super::timers::Timer;
 use super::{Counter, EndCause, Event, Limit, Shard, Violation};
 use crate::memory::{MEMORY_KINDS, MemoryKind, allocated};
@@ -214,7 +215,7 @@ impl Shard {
             }
             for (slot, serial) in std::mem::take(&mut self.pressure.paused) {
                 if self.connection(slot).is_some_and(|connection| connection.serial == serial) {
-                    self.unpause(slot, PAUSED_BY_MEMORY);
+                    self.unpause(now, slot, PAUSED_BY_MEMORY);
                 }
             }
             return;
@@ -275,8 +276,8 @@ impl Shard {
     /// Bytes that the end of a connection sets free.
     fn held_by(&self, slot: u32) -> usize {
         let Some(connection) = self.connection(slot) else { return 0 };
-        let own = connection.backlog_bytes as usize + connection.partial_bytes() + connection.alias_bytes();
-        let Stage::Serving { session } = connection.stage else { return own };
+        let own = connection.backlog_bytes() + connection.partial_bytes() + connection.alias_bytes();
+        let Stage::Serving { session, .. } = connection.stage else { return own };
         let state = self.directory.session(session);
         if state.expiry_seconds > 0 {
             return own;

@@ -40,6 +40,8 @@ mod inbound;
 mod keep;
 #[cfg(test)]
 mod kept_tests;
+#[cfg(test)]
+mod life_tests;
 #[cfg(feature = "runtime")]
 mod log;
 mod losses;
@@ -57,6 +59,8 @@ mod moved_tests;
 mod order_tests;
 mod owed;
 mod pace;
+mod partial;
+mod pauses;
 mod peer;
 mod penalty;
 #[cfg(test)]
@@ -72,6 +76,7 @@ mod restart_tests;
 #[allow(clippy::disallowed_methods, reason = "joins the machine to the clock and the ring")]
 pub mod run;
 mod shared;
+mod slow;
 mod source;
 mod subscribe;
 mod sys;
@@ -98,9 +103,11 @@ pub use counters::{Counter, Counters};
 pub use event::{EndCause, Event, Limit, QueueBound};
 pub use mail::{GroupMember, Mail};
 pub use memory::MemoryRelief;
+pub use pauses::HoldBack;
 pub use penalty::REFUSALS_WAITING_MAX;
 pub use publish::Forward;
 pub use shared::{Homes, Shared};
+pub use slow::Backlog;
 pub use waits::{Outcome, Receipt};
 
 use crate::auth::access::{Access, Login};
@@ -433,9 +440,22 @@ impl Shard {
         self.settle(now);
     }
 
-    /// The socket has not taken everything: `bytes` wait in the driver.
-    pub fn handle_backlog(&mut self, slot: u32, bytes: usize) {
-        self.note_backlog(slot, bytes);
+    /// Bytes have come for the layers below MQTT, and were not enough for any of MQTT. `is_part`: something has
+    /// begun there whose end has not come.
+    pub fn handle_bytes_below(&mut self, now: Time, slot: u32, bytes: usize, is_part: bool) {
+        if !self.is_handshaking(slot) {
+            self.read_below(now, slot, bytes, is_part);
+        }
+    }
+
+    /// The layers below MQTT have answered the client with so many bytes.
+    pub fn handle_answer_below(&mut self, slot: u32, bytes: usize) {
+        self.note_asked(slot, bytes);
+    }
+
+    /// The socket has not taken everything. To be told each time that the rest has grown or shrunk.
+    pub fn handle_backlog(&mut self, now: Time, slot: u32, backlog: Backlog) {
+        self.note_backlog(now, slot, backlog);
     }
 
     /// The socket has taken everything.

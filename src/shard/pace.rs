@@ -6,7 +6,8 @@
 //! bucket of a listener stand in a lane and go on in turn, with as much of what has come together as the others.
 
 use super::bucket::{Cost, Levels, Measure, Meter, Rates};
-use super::connection::{Connection, GOES_ON, PAUSED_BY_LANE, PAUSED_BY_RATE};
+use super::connection::Connection;
+use super::pauses::{GOES_ON, PAUSED_BY_DISK, PAUSED_BY_LANE, PAUSED_BY_RATE};
 use super::timers::Timer;
 use super::wheel::TimerId;
 use super::{Effect, EndCause, Event, Hangup, Limit, Shard};
@@ -21,8 +22,6 @@ pub(super) struct Pace {
     meter: Meter,
     /// Runs while it waits for its own bucket.
     timer: Option<TimerId>,
-    /// The peer has gone, and not all that it sent is handled.
-    hangup: Option<Hangup>,
     /// The log has a line about it.
     is_told: bool,
 }
@@ -118,7 +117,7 @@ impl Shard {
             messages_per_second: terms.client_messages_per_second,
             bytes_per_second: terms.client_bytes_per_second,
         };
-        let pace = Pace { meter: Meter::new(now, rates, 1), timer: None, hangup: None, is_told: false };
+        let pace = Pace { meter: Meter::new(now, rates, 1), timer: None, is_told: false };
         if let Some(connection) = self.connection_mut(slot) {
             connection.is_paced = true;
             connection.rare().pace = Some(Box::new(pace));
@@ -159,7 +158,7 @@ impl Shard {
                 Measure::Bytes => Limit::ListenerBytes,
             };
             self.pause_for_rate(slot, PAUSED_BY_LANE, limit);
-            self.start_lane_timer(listener);
+            self.start_lane_timer(listener.into());
             return false;
         }
         if let Some(pace) = self.connection_mut(slot).and_then(Connection::pace_mut) {
@@ -248,24 +247,23 @@ impl Shard {
         self.read(now, slot, &[]);
         let Some(connection) = self.connection_mut(slot) else { return };
         let is_paused = connection.end_going_on();
-        if connection.waits_for_rate() {
+        if connection.has_unhandled() {
             return;
         }
-        if let Some(hangup) = connection.pace_mut().and_then(|pace| pace.hangup.take()) {
+        if let Some(hangup) = connection.rare.as_mut().and_then(|rare| rare.hangup.take()) {
             self.end_connection(now, slot, EndCause::Hangup(hangup));
         } else if !is_paused {
             self.effects.push(Effect::Resume { slot });
         }
     }
 
-    /// The peer is gone. What it has sent before is handled first.
+    /// The peer is gone. What it has sent before it closed is handled first, unless that waits for a full disk, which
+    /// may take for ever; after a reset nothing of it is owed to anyone.
     pub(super) fn hang_up(&mut self, now: Time, slot: u32, hangup: Hangup) {
         let Some(connection) = self.connection_mut(slot) else { return };
-        if connection.waits_for_rate()
-            && hangup != Hangup::BacklogFull
-            && let Some(pace) = connection.pace_mut()
-        {
-            pace.hangup = Some(hangup);
+        let is_soon = connection.has_unhandled() && !connection.is_paused_by(PAUSED_BY_DISK);
+        if is_soon && matches!(hangup, Hangup::Closed | Hangup::Transport(_)) {
+            connection.rare().hangup = Some(hangup);
             return;
         }
         self.end_connection(now, slot, EndCause::Hangup(hangup));

@@ -1,12 +1,12 @@
 //! PUBLISH from a client: checks, the acknowledgement, and the way to every subscriber.
 
-use super::connection::PAUSED_BY_WORK;
 use super::convoy::{size_of_message, step_of, work_of};
 use super::deliver::Fanout;
 use super::directory::MOUNTED;
 use super::enqueue::Taken;
 use super::full_disk::DISK;
 use super::mount::{TOPIC_BYTES_MAX, mounted};
+use super::pauses::PAUSED_BY_WORK;
 use super::waits::{
     ForLog, Outcome, Owing, OwnDelivery, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer,
 };

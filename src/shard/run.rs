@@ -21,7 +21,7 @@ pub use store::StartStore;
 
 use super::event::Event;
 use super::log::EventLog;
-use super::{Counter, Effect, Hangup, Shard, Shared};
+use super::{Backlog, Counter, Effect, Hangup, HoldBack, Shard, Shared};
 use crate::control::entrance::Entrance;
 use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding};
 use crate::time::Time;
@@ -31,7 +31,7 @@ use gate::{AtGate, FailedLogin};
 use handshakes::Handshakes;
 use logins::Verdicts;
 use parcels::Overflow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -50,12 +50,6 @@ const OVERFLOW_RETRY: Duration = Duration::from_micros(200);
 /// A shard that ends waits no longer than this for one that does not.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
-const PAUSED_BY_MACHINE: u8 = 1;
-const PAUSED_BY_MESH: u8 = 2;
-const PAUSED_BY_LOG: u8 = 4;
-/// The handshake has to wait for the next turn.
-const PAUSED_FOR_TURN: u8 = 8;
-
 /// How often a shard looks whether the others have restored their sessions too.
 const RESTORE_PATIENCE: Duration = Duration::from_millis(1);
 
@@ -67,12 +61,10 @@ struct Runner {
     control: Arc<Control>,
     overflow: Vec<Overflow>,
     overflowing: usize,
-    /// Why a connection is not read, by slot.
-    paused: BTreeMap<u32, u8>,
-    paused_by_mesh: Vec<u32>,
+    /// Connections that wait for the boxes of others. One that has ended meanwhile is passed over.
+    paused_by_mesh: BTreeSet<u32>,
     /// By sender: mails that were there when the boxes were last looked at, and are not taken yet.
     mails_left: Vec<usize>,
-    backlogged: Vec<u32>,
     log: EventLog,
     /// When there was something to do last.
     worked_at: Time,
@@ -140,9 +132,7 @@ pub async fn run(start: Start) -> io::Result<()> {
         mesh: start.mesh,
         shared: start.shared,
         overflowing: 0,
-        paused: BTreeMap::new(),
-        paused_by_mesh: Vec::new(),
-        backlogged: Vec::new(),
+        paused_by_mesh: BTreeSet::new(),
         log: EventLog::default(),
         worked_at: Time::ZERO,
         tidy: Tidy::default(),
@@ -200,7 +190,6 @@ impl Runner {
             self.carry_out(now, None);
             self.watch_clock(now);
             self.write_log(now);
-            self.report_backlogs(now);
             self.give_memory_back(now);
             if self.control.stop.load(Ordering::Acquire) {
                 let grace = Duration::from_secs(self.shared.config.shutdown.grace_seconds.into());
@@ -374,20 +363,18 @@ impl Runner {
                     driver::Hangup::Error(error) => Hangup::Error(error),
                     driver::Hangup::BacklogFull => Hangup::BacklogFull,
                 };
-                if self.net.is_held(slot) {
-                    // Bytes that came before it are held.
-                    return self.net.hold_hangup(slot, cause);
+                // Bytes that came before it may be held.
+                if self.net.hold_hangup(slot, cause) {
+                    return;
                 }
                 self.machine.handle_hangup(now, slot, hangup);
                 self.carry_out(now, Some(slot));
             }
-            driver::Event::Backlogged { slot, bytes } => {
-                self.backlogged.push(slot);
-                self.machine.handle_backlog(slot, bytes as usize);
+            driver::Event::Backlogged { slot, bytes, taken } => {
+                self.machine.handle_backlog(now, slot, Backlog { bytes: bytes as usize, taken });
                 self.carry_out(now, None);
             }
             driver::Event::Drained { slot } => {
-                self.backlogged.retain(|&listed| listed != slot);
                 self.machine.handle_drained(now, slot);
                 self.carry_out(now, None);
             }
@@ -412,7 +399,6 @@ impl Runner {
             self.net.abort(slot);
             return;
         }
-        self.paused.remove(&slot);
         self.count_in(slot, listener);
         self.doors.open(slot, listener, peer);
         if counts {
@@ -458,8 +444,6 @@ impl Runner {
                 Effect::Close { slot } => {
                     self.count_out(slot);
                     self.end_visit(now, slot);
-                    self.backlogged.retain(|&listed| listed != slot);
-                    self.paused.remove(&slot);
                     self.verdicts.forget(slot);
                     self.at_gate.handshakes.end(slot);
                     self.doors.close(slot);
@@ -477,8 +461,10 @@ impl Runner {
                     self.at_gate.failed.push(FailedLogin { slot, serial, peer });
                 }
                 Effect::LoginSucceeded { slot, peer } => self.note_success(now, slot, peer),
-                Effect::Pause { slot } => self.pause(slot, PAUSED_BY_MACHINE),
-                Effect::Resume { slot } => self.resume(slot, PAUSED_BY_MACHINE),
+                Effect::Pause { slot } => self.net.pause(slot),
+                // By now there may be a reason of our own.
+                Effect::Resume { slot } if self.machine.is_paused(slot) => {}
+                Effect::Resume { slot } => self.net.resume(slot),
                 Effect::Event(event) => self.log.write(now, &event),
             }
         }
@@ -501,31 +487,19 @@ impl Runner {
         }
     }
 
-    fn pause(&mut self, slot: u32, why: u8) {
-        *self.paused.entry(slot).or_default() |= why;
-        self.net.pause(slot);
+    /// Stops reading from a connection; false if it was stopped for this reason before.
+    fn pause(&mut self, slot: u32, why: HoldBack) -> bool {
+        let is_new = self.machine.hold_back(slot, why);
+        if is_new {
+            self.net.pause(slot);
+        }
+        is_new
     }
 
-    fn resume(&mut self, slot: u32, why: u8) {
-        let Some(paused) = self.paused.get_mut(&slot) else { return };
-        if *paused & why != 0 {
-            *paused &= !why;
-            if *paused == 0 {
-                self.paused.remove(&slot);
-                self.net.resume(slot);
-            }
+    /// Reads from it again, unless there is another reason not to.
+    fn resume(&mut self, now: Time, slot: u32, why: HoldBack) {
+        if self.machine.let_go(now, slot, why) {
+            self.net.resume(slot);
         }
-    }
-
-    /// The driver tells of a backlog once; the machine's bounds want to know how it grows.
-    fn report_backlogs(&mut self, now: Time) {
-        for at in 0..self.backlogged.len() {
-            let slot = self.backlogged[at];
-            let bytes = self.net.backlog_bytes(slot);
-            if bytes > 0 {
-                self.machine.handle_backlog(slot, bytes);
-            }
-        }
-        self.carry_out(now, None);
     }
 }

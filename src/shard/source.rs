@@ -55,7 +55,7 @@ impl Shard {
             return Vec::new();
         }
         let Some(connection) = self.connection(slot) else { return Vec::new() };
-        let listener = connection.listener;
+        let listener = u16::from(connection.listener);
         if self.access.get(usize::from(listener)).is_none_or(|access| access.acl.is_none()) {
             return Vec::new();
         }
@@ -65,7 +65,7 @@ impl Shard {
     /// The source of a will, whatever rules there are now: there may be others when it is published.
     pub(super) fn source_of_will(&self, slot: u32, session: u32) -> Vec<u8> {
         let Some(connection) = self.connection(slot) else { return Vec::new() };
-        let (listener, user) = (connection.listener, self.user(slot));
+        let (listener, user) = (u16::from(connection.listener), self.user(slot));
         Source { listener, user, client_id: &self.directory.session(session).client_id }.encode()
     }
 

@@ -7,8 +7,8 @@
 //! session out: what they had chosen it for comes before.
 
 use super::budget::WORK_A_FILTER;
-use super::connection::PAUSED_BY_WORK;
 use super::groups::member_of;
+use super::pauses::PAUSED_BY_WORK;
 use super::waits::Owing;
 use super::{
     Counter, EndCause, Event, GroupMember, Limit, Mail, MemoryRelief, SessionKey, Shard, ShardId, Violation,

@@ -53,6 +53,7 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/limits/connect_seconds", Source::Sum(Counter::LimitConnectSeconds)),
     ("$SYS/broker/limits/sessions", Source::Sum(Counter::LimitSessions)),
     ("$SYS/broker/limits/packet_bytes", Source::Sum(Counter::LimitPacketBytes)),
+    ("$SYS/broker/limits/upload_bytes_per_second_min", Source::Sum(Counter::LimitUpload)),
     ("$SYS/broker/limits/topic_levels", Source::Sum(Counter::LimitTopicLevels)),
     ("$SYS/broker/limits/subscriptions_per_client", Source::Sum(Counter::LimitSubscriptions)),
     ("$SYS/broker/limits/retained", Source::Sum(Counter::LimitRetained)),

@@ -1,7 +1,7 @@
 //! What the clock does: keep alive, time for CONNECT, will delay, session expiry, house-keeping.
 
 use super::budget::WORK_A_TIMER;
-use super::connection::{PAUSED_BY_DISK, PAUSED_BY_ROOM, PAUSED_BY_WORK, Stage};
+use super::connection::Stage;
 use super::wheel::{TimerId, Wheel};
 use super::{Counter, EndCause, Shard};
 use crate::time::Time;
@@ -39,6 +39,9 @@ pub(super) enum Timer {
 const SWEEP_SECONDS: u32 = 10;
 /// And this many entries at a time.
 const SWEEP_VISITS: usize = 4096;
+
+/// A packet of a client without a keep alive is judged as if this were it.
+const UNTIMED_SECONDS: u16 = 600;
 
 /// One and a half times the keep alive after the last packet. `[MQTT5-3.1.2-22]`
 pub(super) fn keep_alive_deadline(last_packet: Time, keep_alive_seconds: u16) -> Time {
@@ -165,24 +168,49 @@ impl Shard {
             Stage::Refuse => return self.send_refusal(now, slot),
             Stage::Check => return self.refuse_unchecked(now, slot),
             Stage::Connect { .. } | Stage::Authenticate => EndCause::ConnectTimeout,
-            Stage::Serving { .. } => {
-                let waits = PAUSED_BY_ROOM | PAUSED_BY_DISK | PAUSED_BY_WORK;
-                if connection.waits_for_rate() || connection.is_paused_by(waits) {
-                    // Its silence is our doing.
-                    connection.last_packet = now;
-                }
-                let deadline = keep_alive_deadline(connection.last_packet, connection.keep_alive_seconds);
-                if deadline > now {
-                    // Packets came since the timer was set: they do not touch the wheel.
-                    let timer = self.wheel.schedule(deadline, Timer::Connection(slot));
-                    if let Some(connection) = self.connection_mut(slot) {
-                        connection.timer = Some(timer);
-                    }
-                    return;
-                }
-                EndCause::KeepAlive
+            Stage::Serving { keep_alive_seconds, .. } => {
+                let Some(cause) = self.judge_silence(now, slot, keep_alive_seconds) else { return };
+                cause
             }
         };
         self.end_connection(now, slot, cause);
+    }
+
+    /// The keep alive of a client may be over: why it ends, or nothing, and the timer is set anew.
+    fn judge_silence(&mut self, now: Time, slot: u32, keep_alive_seconds: u16) -> Option<EndCause> {
+        let rate = self.shared.config.limits.upload_bytes_per_second_min;
+        let connection = self.connection_mut(slot)?;
+        connection.forgive_pauses(now);
+        let is_untimed = keep_alive_seconds == 0;
+        if is_untimed && connection.partial.is_none() {
+            return None;
+        }
+        let (seconds, since) = match &connection.partial {
+            Some(partial) if is_untimed => (UNTIMED_SECONDS, partial.since()),
+            _ => (keep_alive_seconds, connection.last_packet),
+        };
+        // Packets came since the timer was set: they do not touch the wheel.
+        let mut deadline = keep_alive_deadline(since, seconds);
+        if deadline <= now {
+            let Some(partial) = &mut connection.partial else { return Some(EndCause::KeepAlive) };
+            if !partial.comes_at(now, rate.into()) {
+                return Some(EndCause::SlowPacket);
+            }
+            // A packet that is under way is a sign of life.
+            partial.count_anew(now);
+            connection.last_packet = now;
+            deadline = keep_alive_deadline(now, seconds);
+        }
+        let timer = self.wheel.schedule(deadline, Timer::Connection(slot));
+        self.connection_mut(slot)?.timer = Some(timer);
+        None
+    }
+
+    /// A packet of a client without a keep alive has begun, and has not come whole.
+    pub(super) fn time_untimed_packet(&mut self, now: Time, slot: u32) {
+        let timer = self.wheel.schedule(keep_alive_deadline(now, UNTIMED_SECONDS), Timer::Connection(slot));
+        if let Some(connection) = self.connection_mut(slot) {
+            connection.timer = Some(timer);
+        }
     }
 }

@@ -5,7 +5,8 @@
 //! next turn, which comes at once.
 
 use super::budget::WORK_A_FAREWELL;
-use super::connection::{Connection, PAUSED_BY_WORK};
+use super::connection::Connection;
+use super::pauses::PAUSED_BY_WORK;
 use super::{EndCause, Hangup, Shard};
 use crate::time::Time;
 

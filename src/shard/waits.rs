@@ -6,12 +6,12 @@
 //! once. A ticket counts the receipts that are missing for a publish that other shards take part in.
 
 use super::budget::WORK_AN_ANSWER;
-use super::connection::PAUSED_BY_OWED;
 use super::deliver::Fanout;
 use super::directory::GATED;
 use super::enqueue::Taken;
 use super::full_disk::DISK;
 use super::owed::OwedList;
+use super::pauses::PAUSED_BY_OWED;
 use super::{Counter, EndCause, Mail, SessionKey, Shard, ShardId, Violation};
 use crate::memory::KeptMessage;
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, QoS, Reason, encode_ack, encode_pingresp};
@@ -366,7 +366,7 @@ impl Shard {
             }
         };
         if left <= self.owed_max(slot) / 2 {
-            self.unpause(slot, PAUSED_BY_OWED);
+            self.unpause(now, slot, PAUSED_BY_OWED);
         }
         if left == 0 {
             self.waits.forget(slot);

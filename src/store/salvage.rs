@@ -55,7 +55,7 @@ pub(super) fn salvage(from: &Path, into: &mut Image) -> Result<Salvaged, StoreEr
     let mut meta = None;
     let mut derived = Meta::default();
     let mut counts: HashMap<u64, u32, RandomState> = by_number();
-    let salvaged = read(from, &mut |table, key, value| {
+    let salvaged = read(from, |table, key, value| {
         raise(&mut derived, table, key, value);
         match table {
             Table::Meta => {
@@ -94,19 +94,19 @@ pub(super) fn salvage(from: &Path, into: &mut Image) -> Result<Salvaged, StoreEr
 /// # Errors
 /// [`StoreError`] if it can't be opened.
 pub(super) fn look(from: &Path) -> Result<Salvaged, StoreError> {
-    read(from, &mut |_, _, _| Ok(()))
+    read(from, |_, _, _| Ok(()))
 }
 
 /// Hands over the rows, table by table; deliveries come before the messages that they refer to.
 fn read(
     from: &Path,
-    each: &mut dyn FnMut(Table, &[u8], &[u8]) -> Result<(), StoreError>,
+    mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<(), StoreError>,
 ) -> Result<Salvaged, StoreError> {
     let cant_read = |error: io::Error| StoreError::new("can't read the damaged checkpoint", from, error);
     let mut salvaged = Salvaged::default();
     let Some((mut pages, list)) = Pages::open(from).map_err(cant_read)? else { return Ok(salvaged) };
     let mut roots: [Option<Reference>; Table::ALL.len()] = Default::default();
-    let listed = pages.walk(list, &mut |name, definition| {
+    let listed = pages.walk(list, |name, definition| {
         if let Some(table) = Table::ALL.into_iter().find(|table| table.name().as_bytes() == name) {
             roots[table as usize] = root_of(definition);
         }
@@ -116,7 +116,7 @@ fn read(
     for table in Table::ALL {
         let Some(root) = roots[table as usize] else { continue };
         let mut failed = None;
-        let walked = pages.walk(root, &mut |key, value| {
+        let walked = pages.walk(root, |key, value| {
             salvaged.rows += 1;
             salvaged.has_meta |= table == Table::Meta && Meta::decode(value).is_ok();
             each(table, key, value).map_err(|error| {

@@ -16,7 +16,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// The bytes of a segment.
-#[expect(clippy::len_without_is_empty, reason = "a length is all that is asked for")]
 pub(super) trait Source {
     /// Why they can't be read.
     type Error;

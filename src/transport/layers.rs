@@ -231,6 +231,12 @@ impl Layers {
         self.is_balancers_own
     }
 
+    /// Has something come below MQTT of which MQTT will see nothing before more has come? What WebSocket has is
+    /// passed on as it comes.
+    pub fn has_part_of_record(&self) -> bool {
+        self.tls.as_ref().is_some_and(Tls::has_part_of_record)
+    }
+
     /// Takes bytes of a connection that begins with a PROXY header; none until it is whole. What follows it is not
     /// looked at, so that nothing is spent on a client before its address is known.
     ///

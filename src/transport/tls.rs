@@ -218,6 +218,11 @@ impl Tls {
         }
     }
 
+    /// Has something of a record come whose end has not?
+    pub fn has_part_of_record(&self) -> bool {
+        matches!(&self.0, Stage::Connected(connection) if connection.has_pending())
+    }
+
     fn established(&self) -> Option<&Connection> {
         match &self.0 {
             Stage::Connected(connection) => connection.established.then_some(connection),

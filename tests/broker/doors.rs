@@ -11,5 +11,5 @@ mod reload;
 mod signals;
 mod tls;
 mod unix;
-mod websocket;
+pub(crate) mod websocket;
 mod wire;

@@ -299,6 +299,7 @@ const TOPICS: &[&str] = &[
     "limits/connect_seconds",
     "limits/sessions",
     "limits/packet_bytes",
+    "limits/upload_bytes_per_second_min",
     "limits/topic_levels",
     "limits/subscriptions_per_client",
     "limits/retained",

@@ -1,5 +1,6 @@
 //! The disk of a shard: one segment, written batch by batch, of which a power cut keeps what was durable and
-//! any blocks of the batch that was being written.
+//! any blocks of the batch that was being written. A write may take a part, and the next one goes on: then no block
+//! is there behind the first one that is not.
 
 use crate::rng::Rng;
 use midge::store::Batch;
@@ -62,13 +63,16 @@ impl Disk {
         let Some(mut batch) = self.writing.take() else { return (self.bytes, Torn::Idle) };
         batch.bytes.resize(batch.bytes.len().next_multiple_of(BLOCK), 0);
         let (blocks, mode) = (batch.bytes.len() / BLOCK, rng.below(3));
-        let mut kept = 0;
+        // Not drawn, so that nothing else changes by it.
+        let is_short = batch.last % 3 == 0;
+        let (mut kept, mut is_cut) = (0, false);
         for block in batch.bytes.chunks(BLOCK) {
             let keeps = match mode {
                 0 => false,
                 1 => true,
-                _ => rng.chance(500),
+                _ => rng.chance(500) && !is_cut,
             };
+            is_cut |= is_short && !keeps;
             kept += usize::from(keeps);
             let zeros = [0; BLOCK];
             self.bytes.extend_from_slice(if keeps { block } else { &zeros });

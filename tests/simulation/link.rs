@@ -26,10 +26,14 @@ pub struct Link {
     pub up_consumed: u64,
     /// What it has surely taken notice of.
     pub up_sure: u64,
-    /// Reasons not to read it.
-    pub paused: u8,
+    /// The broker does not read it.
+    pub paused: bool,
     // From the broker to the client.
     pub backlog: VecDeque<u8>,
+    /// What the kernels have taken since it began.
+    pub backlog_taken: u64,
+    /// The shard is about to be told of it.
+    pub backlog_told: bool,
     /// Bytes that the kernels between broker and client hold at most.
     pub capacity: usize,
     pub in_flight: usize,
@@ -69,8 +73,10 @@ impl Link {
             up_given: 0,
             up_consumed: 0,
             up_sure: 0,
-            paused: 0,
+            paused: false,
             backlog: VecDeque::new(),
+            backlog_taken: 0,
+            backlog_told: false,
             capacity,
             in_flight: 0,
             on_the_way: VecDeque::new(),
@@ -85,6 +91,11 @@ impl Link {
             left: false,
             ended: false,
         }
+    }
+
+    /// Its end is told though it is paused: nothing that came before is unread.
+    pub fn tells_hangup(&self) -> bool {
+        self.inbound.is_empty() && self.hangup.is_some()
     }
 
     /// There is something for the broker to read.

@@ -1,9 +1,9 @@
 //! The turns of the shards, as `shard::run` takes them.
 
 use crate::clocks;
-use crate::world::{Due, Happening, Job, OVERFLOW_RETRY, PAUSED_BY_MACHINE, PAUSED_BY_MESH, Parcel, Ready};
+use crate::world::{Due, Happening, Job, OVERFLOW_RETRY, Parcel, Ready};
 use crate::world::{Wake, World, link_of, peer};
-use midge::shard::{Effect, Event, ShardId};
+use midge::shard::{Backlog, Effect, Event, Hangup, HoldBack, ShardId};
 use midge::store::segment::BLOCK;
 use std::collections::VecDeque;
 
@@ -26,7 +26,7 @@ impl World {
             host.takes_rest = host.mails_left.iter().any(|&left| left > 0);
             let boxes = host.boxes.len();
             host.jobs.extend((0..boxes).filter(|&from| from != shard).map(Job::Boxes));
-            host.jobs.extend([Job::Time, Job::Turn, Job::Backlogs, Job::Flush]);
+            host.jobs.extend([Job::Time, Job::Turn, Job::Flush]);
         }
         loop {
             while let Some((effect, cause)) = self.hosts[shard].effects.pop_front() {
@@ -105,8 +105,11 @@ impl World {
                 self.read(shard, link);
             }
             Job::Ready(Ready::Backlogged(link)) => {
-                if let Some(slot) = self.own_slot(shard, link) {
-                    self.hosts[shard].machine.handle_backlog(slot, self.links[link].backlog.len());
+                let state = &mut self.links[link];
+                state.backlog_told = false;
+                let backlog = Backlog { bytes: state.backlog.len(), taken: state.backlog_taken };
+                if let Some(slot) = self.own_slot(shard, link).filter(|_| backlog.bytes > 0) {
+                    self.hosts[shard].machine.handle_backlog(now, slot, backlog);
                 }
             }
             Job::Ready(Ready::Durable(last)) => self.hosts[shard].machine.handle_durable(now, last),
@@ -157,15 +160,6 @@ impl World {
                 host.machine.note_mails_left(host.mails_left.iter().any(|&left| left > 0));
                 host.machine.handle_turn(now);
                 self.tell_restored();
-            }
-            Job::Backlogs => {
-                for at in 0..self.hosts[shard].slots.len() {
-                    let Some(link) = self.hosts[shard].slots[at] else { continue };
-                    if self.links[link].backlogged && !self.links[link].closing {
-                        let slot = u32::try_from(at).expect("slots are 32 bits");
-                        self.hosts[shard].machine.handle_backlog(slot, self.links[link].backlog.len());
-                    }
-                }
             }
             Job::Flush => self.flush(shard),
         }
@@ -226,7 +220,7 @@ impl World {
         };
         host.slots[slot as usize] = Some(link);
         let state = &mut self.links[link];
-        (state.slot, state.shard, state.readable, state.paused) = (Some(slot), shard, false, 0);
+        (state.slot, state.shard, state.readable, state.paused) = (Some(slot), shard, false, false);
         slot
     }
 
@@ -240,7 +234,12 @@ impl World {
         let now = self.time();
         let Some(slot) = self.own_slot(shard, link) else { return };
         self.links[link].readable = false;
-        if self.links[link].paused != 0 {
+        let state = &mut self.links[link];
+        if state.paused && state.hangup == Some(Hangup::Reset) {
+            // Told at once: what has come and is not read helps nobody any more.
+            state.inbound.clear();
+        }
+        if state.paused && !state.tells_hangup() {
             return;
         }
         let waiting = self.links[link].inbound.len();
@@ -285,9 +284,9 @@ impl World {
         self.happenings.push_back(Happening::Sent { link, bytes });
         self.transfer(link);
         let state = &mut self.links[link];
-        if !state.backlog.is_empty() && !state.backlogged {
+        if !state.backlog.is_empty() {
             (state.backlogged, state.was_backlogged) = (true, true);
-            self.hosts[shard].ready.push_back(Ready::Backlogged(link));
+            self.tell_backlog(shard, link);
         }
     }
 
@@ -322,11 +321,13 @@ impl World {
             }
             Effect::Pause { slot } => {
                 let link = self.link_of(shard, slot);
-                self.links[link].paused |= PAUSED_BY_MACHINE;
+                self.links[link].paused = true;
             }
             Effect::Resume { slot } => {
                 let link = self.link_of(shard, slot);
-                self.resume(link, PAUSED_BY_MACHINE);
+                if !self.hosts[shard].machine.is_paused(slot) {
+                    self.resume(link);
+                }
             }
             // No client has a password.
             Effect::Stream { .. }
@@ -341,8 +342,8 @@ impl World {
         self.hosts[shard].slots[slot as usize].expect("effects name connections that are open")
     }
 
-    pub fn resume(&mut self, link: usize, why: u8) {
-        self.links[link].paused &= !why;
+    pub fn resume(&mut self, link: usize) {
+        self.links[link].paused = false;
         self.mark_readable(link);
     }
 
@@ -357,9 +358,10 @@ impl World {
         self.happenings.push_back(Happening::BoxFull);
         self.hosts[from].overflow[to].push_back(parcel);
         if let Some(link) = cause
-            && self.links[link].paused & PAUSED_BY_MESH == 0
+            && let Some(slot) = self.own_slot(from, link)
+            && self.hosts[from].machine.hold_back(slot, HoldBack::Mesh)
         {
-            self.links[link].paused |= PAUSED_BY_MESH;
+            self.links[link].paused = true;
             self.hosts[from].paused_by_mesh.push(link);
         }
     }
@@ -377,8 +379,11 @@ impl World {
                 self.happenings.push_back(Happening::BoxesHaveRoom);
             }
             for link in std::mem::take(&mut self.hosts[from].paused_by_mesh) {
-                if self.links[link].shard == from {
-                    self.resume(link, PAUSED_BY_MESH);
+                let now = self.time();
+                if let Some(slot) = self.own_slot(from, link)
+                    && self.hosts[from].machine.let_go(now, slot, HoldBack::Mesh)
+                {
+                    self.resume(link);
                 }
             }
         }

@@ -99,7 +99,6 @@ pub enum Job {
     Mail(usize),
     Time,
     Turn,
-    Backlogs,
     Flush,
 }
 
@@ -169,8 +168,6 @@ pub struct World {
     pub is_restored: bool,
 }
 
-pub const PAUSED_BY_MACHINE: u8 = 1;
-pub const PAUSED_BY_MESH: u8 = 2;
 /// How soon a full box is tried again, microseconds.
 pub const OVERFLOW_RETRY: u64 = 200;
 
@@ -486,7 +483,8 @@ impl World {
 
     pub fn mark_readable(&mut self, link: usize) {
         let state = &mut self.links[link];
-        if state.readable || state.paused != 0 || state.slot.is_none() || !state.has_input() {
+        let is_held = state.paused && !state.tells_hangup() && state.hangup != Some(Hangup::Reset);
+        if state.readable || is_held || state.slot.is_none() || !state.has_input() {
             return;
         }
         state.readable = true;
@@ -523,6 +521,7 @@ impl World {
         if room > 0 {
             let bytes: Vec<u8> = state.backlog.drain(..room).collect();
             state.in_flight += room;
+            state.backlog_taken += room as u64;
             let at = state.down_last.max(now + state.latency + jitter).max(state.down_stalled_until);
             state.down_last = at;
             state.on_the_way.push_back(bytes);
@@ -530,8 +529,13 @@ impl World {
         }
         let state = &mut self.links[link];
         if !state.backlog.is_empty() {
+            if room > 0 && state.backlogged {
+                let shard = state.shard;
+                self.tell_backlog(shard, link);
+            }
             return;
         }
+        state.backlog_taken = 0;
         if state.closed_at.is_some() {
             let at = state.down_last.max(now + state.latency);
             if !state.severed {
@@ -544,6 +548,15 @@ impl World {
                 self.hosts[shard].ready.push_back(Ready::Drained(link));
                 self.wake_shard(shard, 1);
             }
+        }
+    }
+
+    /// The driver tells of each change of a backlog.
+    pub fn tell_backlog(&mut self, shard: usize, link: usize) {
+        let state = &mut self.links[link];
+        if state.slot.is_some() && !std::mem::replace(&mut state.backlog_told, true) {
+            self.hosts[shard].ready.push_back(Ready::Backlogged(link));
+            self.wake_shard(shard, 1);
         }
     }
 

@@ -347,7 +347,19 @@ impl World {
 
     fn read(&mut self, at: usize) {
         let link = &mut self.links[at];
-        if link.closed || link.paused {
+        if link.closed {
+            return;
+        }
+        // A reset, and the end of a client of which nothing is unread, are told though it is paused.
+        let is_told = match &link.hangup {
+            Some(Hangup::Closed) => link.unread.is_empty(),
+            Some(_) => true,
+            None => false,
+        };
+        if link.paused && is_told {
+            (link.paused, link.unread) = (false, Vec::new());
+        }
+        if link.paused {
             return;
         }
         let bytes = std::mem::take(&mut link.unread);

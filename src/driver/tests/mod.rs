@@ -1,5 +1,6 @@
 //! The driver over real sockets, ports 21000 to 21099.
 
+mod hangups;
 mod logs;
 mod shards;
 mod sockets;

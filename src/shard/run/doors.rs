@@ -1,11 +1,11 @@
 //! The runner and what its listeners put in front of MQTT: bytes of a socket go through the connection's layers
 //! before the machine sees them, and what the machine sends goes through them at the end of the turn.
 
-use super::{PAUSED_FOR_TURN, Runner};
+use super::Runner;
 use crate::control::entrance::user_of_certificate;
 use crate::driver::Buffer;
 use crate::outbox::{Outbox, Range};
-use crate::shard::Hangup;
+use crate::shard::{Hangup, HoldBack};
 use crate::steps;
 use crate::time::Time;
 use crate::transport::{Door, Fault, Header, Input, Layers, Scratch, TlsIdentity};
@@ -136,6 +136,11 @@ impl Doors {
     pub(super) fn is_balancers_own(&self, slot: u32) -> bool {
         let layered = self.layers.get(slot as usize).and_then(Option::as_ref);
         layered.is_some_and(|layered| layered.layers.is_balancers_own())
+    }
+
+    fn has_part_of_record(&self, slot: u32) -> bool {
+        let layered = self.layers.get(slot as usize).and_then(Option::as_ref);
+        layered.is_some_and(|layered| layered.layers.has_part_of_record())
     }
 
     /// Takes bytes of a connection whose PROXY header is still to come; none for others.
@@ -269,18 +274,24 @@ impl Runner {
         }
         let is_handshaking = self.machine.is_handshaking(slot);
         if is_handshaking && self.doors.spent >= HANDSHAKE_BUDGET {
-            self.pause(slot, PAUSED_FOR_TURN);
+            self.pause(slot, HoldBack::Turn);
             self.net.hold(slot, buffer, 0);
             self.doors.waiting.push_back(slot);
             return None;
         }
         let began = is_handshaking.then(Instant::now);
+        let unanswered = self.machine.outbox().arena_bytes();
         let header = self.doors.read_header(slot, self.net.bytes(&buffer));
         let read = match header {
             None => self.doors.read(slot, self.net.bytes(&buffer), self.machine.outbox()),
             Some(header) => self.follow_header(now, slot, header),
         };
+        let came = buffer.len();
         self.net.give_back(buffer);
+        let answered = self.machine.outbox().arena_bytes() - unanswered;
+        if answered > 0 {
+            self.machine.handle_answer_below(slot, answered);
+        }
         if let Some(began) = began {
             self.doors.spent += began.elapsed();
         }
@@ -297,7 +308,9 @@ impl Runner {
             }
             Err(fault) => Some(Hangup::Transport(fault.to_string().into())),
         };
-        if !mqtt.is_empty() {
+        if mqtt.is_empty() {
+            self.machine.handle_bytes_below(now, slot, came, self.doors.has_part_of_record(slot));
+        } else {
             self.machine.handle_bytes(now, slot, &mqtt);
         }
         self.doors.scratch.give_back(mqtt);
@@ -348,7 +361,9 @@ impl Runner {
     /// Goes on with the handshakes that the last turn had no time for.
     pub(super) fn resume_handshakes(&mut self) {
         for slot in self.doors.begin_turn() {
-            self.resume(slot, PAUSED_FOR_TURN);
+            // Few turns have one: the clock is read only then.
+            let now = self.now();
+            self.resume(now, slot, HoldBack::Turn);
         }
     }
 }

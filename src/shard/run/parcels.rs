@@ -3,9 +3,9 @@
 
 use super::doors::Layered;
 use super::gate::{Visit, source};
-use super::{ARENA_BYTES_MAX, PAUSED_BY_MESH, Runner};
+use super::{ARENA_BYTES_MAX, Runner};
 use crate::shard::event::{Event, Limit};
-use crate::shard::{Counter, Guest, Mail, ShardId};
+use crate::shard::{Counter, Guest, HoldBack, Mail, ShardId};
 use crate::time::Time;
 use std::collections::VecDeque;
 use std::io;
@@ -54,7 +54,7 @@ impl Runner {
         if self.shared.shards() == 1 {
             return Ok(());
         }
-        self.empty_overflow();
+        self.empty_overflow(self.now());
         let is_stopping = self.control.stop.load(Ordering::Acquire);
         let own = usize::from(self.machine.id());
         // All that was there when they were last looked at, be it in several turns: see `handle_late`.
@@ -86,7 +86,6 @@ impl Runner {
                         let Arrival { socket, guest, layers, unsent, visit } = *arrival;
                         let Guest { peer, listener, user, bytes } = guest;
                         let slot = self.net.adopt(socket);
-                        self.paused.remove(&slot);
                         self.count_in(slot, listener);
                         self.at_gate.visits.extend(visit.map(|visit| (slot, visit)));
                         self.doors.adopt(slot, layers, &unsent, self.machine.outbox());
@@ -150,10 +149,9 @@ impl Runner {
         self.overflowing += 1;
         self.machine.handle_mesh_full(true);
         if let Some(slot) = cause
-            && self.paused.get(&slot).is_none_or(|why| why & PAUSED_BY_MESH == 0)
+            && self.pause(slot, HoldBack::Mesh)
         {
-            self.pause(slot, PAUSED_BY_MESH);
-            self.paused_by_mesh.push(slot);
+            self.paused_by_mesh.insert(slot);
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitMesh, 1);
             self.log.write(now, &Event::LimitReached { limit: Limit::Mesh, client: "".into() });
         }
@@ -166,7 +164,7 @@ impl Runner {
         }
     }
 
-    fn empty_overflow(&mut self) {
+    fn empty_overflow(&mut self, now: Time) {
         if self.overflowing == 0 {
             return;
         }
@@ -186,7 +184,7 @@ impl Runner {
             self.overflow.iter_mut().for_each(|list| *list = Overflow::new());
             self.machine.handle_mesh_full(false);
             for slot in std::mem::take(&mut self.paused_by_mesh) {
-                self.resume(slot, PAUSED_BY_MESH);
+                self.resume(now, slot, HoldBack::Mesh);
             }
         }
     }

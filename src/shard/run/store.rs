@@ -1,14 +1,15 @@
 //! The runner and the log of its shard: batches go to the disk, one at a time, and what is durable goes
 //! back to the machine.
 
-use super::{PAUSED_BY_LOG, Runner};
+use super::Runner;
 use crate::config::SyncPolicy;
 use crate::driver::{LogConfig, LogEvent, LogWriter, Outstanding};
-use crate::shard::{Counter, Event, Limit, Shard, ShardId};
+use crate::shard::{Counter, Event, HoldBack, Limit, Shard, ShardId};
 use crate::store::Submitter;
 use crate::store::segment::LogName;
 use crate::store::{Journal, Restored, Wall};
 use crate::time::Time;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -41,8 +42,8 @@ pub(super) struct Store {
     told_wait: Option<ToldWait>,
     /// When records that nobody waits for are written.
     lazy_until: Option<Instant>,
-    /// Connections that are not read for the log's sake; some may have ended since.
-    paused: Vec<u32>,
+    /// Connections that wait for the disk. One that has ended meanwhile is passed over.
+    paused: BTreeSet<u32>,
 }
 
 /// A time in which the log waited for the checkpoint again and again.
@@ -97,7 +98,7 @@ impl Store {
             waits_for_checkpoint: false,
             told_wait: None,
             lazy_until: None,
-            paused: Vec::new(),
+            paused: BTreeSet::new(),
         })
     }
 
@@ -165,7 +166,7 @@ impl Runner {
                     tell_failure(shard, &cause);
                     self.machine.handle_store_failed();
                     // No write comes any more for which they could wait, and the journal takes nothing down.
-                    self.resume_for_log();
+                    self.resume_for_log(now);
                 }
             }
         }
@@ -196,7 +197,7 @@ impl Runner {
                 self.carry_out(now, None);
             }
         }
-        self.resume_for_log();
+        self.resume_for_log(now);
     }
 
     /// Says once that the log waits for the checkpoint, and once that it goes on.
@@ -236,26 +237,21 @@ impl Runner {
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitLog, 1);
             self.log.write(now, &Event::LimitReached { limit: Limit::Log, client: "".into() });
         }
-        if self.paused.get(&slot).is_some_and(|why| why & PAUSED_BY_LOG != 0) {
-            return true;
+        if self.pause(slot, HoldBack::Log)
+            && let Some(store) = &mut self.store
+        {
+            store.paused.insert(slot);
         }
-        if store.paused.len() > 2 * self.paused.len() + 64 {
-            // More than half have ended.
-            let is_paused = |slot: &u32| self.paused.get(slot).is_some_and(|why| why & PAUSED_BY_LOG != 0);
-            store.paused.retain(is_paused);
-        }
-        store.paused.push(slot);
-        self.pause(slot, PAUSED_BY_LOG);
         true
     }
 
-    fn resume_for_log(&mut self) {
+    fn resume_for_log(&mut self, now: Time) {
         let Some(store) = &mut self.store else { return };
         if store.paused.is_empty() || self.machine.is_log_behind() {
             return;
         }
         for slot in std::mem::take(&mut store.paused) {
-            self.resume(slot, PAUSED_BY_LOG);
+            self.resume(now, slot, HoldBack::Log);
         }
     }
 

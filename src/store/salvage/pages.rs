@@ -108,7 +108,7 @@ impl Pages {
     pub(super) fn walk(
         &mut self,
         root: Reference,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> io::Result<()>,
+        mut each: impl FnMut(&[u8], &[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut stack = vec![root];
         // No tree has more pages than the file.

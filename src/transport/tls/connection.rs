@@ -66,6 +66,10 @@ impl Connection {
         })
     }
 
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Works on what is pending and on `cipher`, and keeps what is not whole.
     fn take(
         &mut self,

@@ -228,6 +228,56 @@ fn a_segment_cut_to_nothing_is_told_by_the_tool_and_at_the_start() {
     running.line("the damage", |line| line.contains("Damage") && line.contains(name));
 }
 
+#[test]
+fn a_flipped_bit_in_the_checkpoint_costs_nothing_and_lost_blocks_not_all() {
+    let directory = fresh("bit");
+    let mut running = start("bit", &directory, 2, "");
+    let mut publisher = running.client("publisher");
+    for number in 0..300 {
+        publisher.publish_acknowledged(&format!("state/{number}"), &[b'x'; 200], true);
+    }
+    running.signal("-TERM");
+    assert_eq!(running.wait(Duration::from_secs(30)), 0);
+    let checkpoint = directory.join("checkpoint.redb");
+    let sound = fs::read(&checkpoint).expect("it is there");
+    // Each page that has this row, or had it before.
+    let row = b"state/150";
+    let places: Vec<usize> =
+        (0..sound.len() - row.len()).filter(|&at| sound[at..].starts_with(row)).collect();
+    for (name, bytes_lost, found) in [("bit", 0, 300..=300), ("block", 512, 200..=299)] {
+        let mut bytes = sound.clone();
+        for &at in &places {
+            match bytes_lost {
+                0 => bytes[at] ^= 0x10,
+                _ => bytes[at..at + bytes_lost].fill(0xA5),
+            }
+        }
+        let _ = fs::remove_dir_all(directory.join("damaged"));
+        fs::write(&checkpoint, &bytes).expect("it is ours");
+        let verified = run(midge().args(["store", "verify"]).arg(&directory));
+        let told = String::from_utf8_lossy(&verified.stdout).into_owned();
+        assert_eq!(verified.status.code(), Some(1), "{told}");
+        assert!(told.contains("checkpoint.redb: damaged") && told.contains("can be read"), "{told}");
+
+        let mut running = start(&format!("{name}-again"), &directory, 1, "");
+        running.line("the damage", |line| line.contains("Damage") && line.contains("checkpoint.redb"));
+        assert!(directory.join("damaged/checkpoint.redb").exists(), "it is set aside");
+        let mut reader = running.client("reader");
+        reader.subscribe("state/#", 1);
+        reader.subscribe("end", 1);
+        let mut count = 0;
+        assert_eq!(running.client("publisher").publish_acknowledged("end", b"", false), 0);
+        while reader.message().topic != "end" {
+            count += 1;
+        }
+        assert!(found.contains(&count), "{name}: {count} of 300");
+        running.signal("-TERM");
+        assert_eq!(running.wait(Duration::from_secs(30)), 0);
+        let verified = run(midge().args(["store", "verify"]).arg(&directory));
+        assert_eq!(verified.status.code(), Some(0), "{}", String::from_utf8_lossy(&verified.stdout));
+    }
+}
+
 /// Does the file begin with the header of its own segment?
 fn has_header(path: &Path) -> bool {
     let bytes = fs::read(path).unwrap_or_default();

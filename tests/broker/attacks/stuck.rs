@@ -1,1 +1,398 @@
 //! Clients that stand still, slowly read, slowly write, or vanish.
+
+use crate::Running;
+use crate::doors::pki::{Authority, TlsStream, tls_half};
+use crate::doors::websocket::{LISTENER, binary, upgrade};
+use crate::listeners::second_address;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
+const PINGREQ: [u8; 2] = [0xC0, 0];
+const PINGRESP: [u8; 2] = [0xD0, 0];
+
+fn string(out: &mut Vec<u8>, text: &str) {
+    out.extend(u16::try_from(text.len()).expect("short").to_be_bytes());
+    out.extend(text.as_bytes());
+}
+
+fn packet(head: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![head];
+    let mut length = body.len();
+    while length > 127 {
+        packet.push((length % 128) as u8 | 128);
+        length /= 128;
+    }
+    packet.push(length as u8);
+    packet.extend(body);
+    packet
+}
+
+/// CONNECT of 3.1.1 with a clean session, whose will says `gone` on `wills`.
+fn connect(id: &str, keep_alive_seconds: u8) -> Vec<u8> {
+    let mut body = b"\x00\x04MQTT\x04\x06\x00".to_vec();
+    body.push(keep_alive_seconds);
+    for text in [id, "wills", "gone"] {
+        string(&mut body, text);
+    }
+    packet(0x10, &body)
+}
+
+fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
+    let mut body = vec![0, 1];
+    string(&mut body, filter);
+    body.push(qos);
+    packet(0x82, &body)
+}
+
+/// With packet identifier 1 if it needs one, as does what the first subscriber gets of it.
+fn publish(topic: &str, qos: u8, payload: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    string(&mut body, topic);
+    if qos > 0 {
+        body.extend([0, 1]);
+    }
+    body.extend(payload);
+    packet(0x30 | qos << 1, &body)
+}
+
+fn expect(stream: &mut impl Read, expected: &[u8]) {
+    let mut got = vec![0; expected.len()];
+    stream.read_exact(&mut got).expect("an answer");
+    assert!(got == expected, "{:?}", &got[..got.len().min(20)]);
+}
+
+fn open(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a socket option");
+    stream
+}
+
+fn client<S: Read + Write>(mut stream: S, id: &str, keep_alive_seconds: u8) -> S {
+    stream.write_all(&connect(id, keep_alive_seconds)).expect("the broker reads");
+    expect(&mut stream, &CONNACK);
+    stream
+}
+
+fn subscriber<S: Read + Write>(stream: S, id: &str, keep_alive_seconds: u8, filter: &str, qos: u8) -> S {
+    let mut stream = client(stream, id, keep_alive_seconds);
+    stream.write_all(&subscribe(filter, qos)).expect("the broker reads");
+    expect(&mut stream, &[0x90, 3, 0, 1, qos]);
+    stream
+}
+
+/// All that it has sent is handled.
+fn ping(stream: &mut (impl Read + Write)) {
+    stream.write_all(&PINGREQ).expect("the broker reads");
+    expect(stream, &PINGRESP);
+}
+
+/// Eight megabytes: more than sockets and a backlog hold together.
+fn flood(publisher: &mut TcpStream, topic: &str) {
+    let message = publish(topic, 0, &[b'x'; 10_000]);
+    for _ in 0..20 {
+        for _ in 0..40 {
+            publisher.write_all(&message).expect("the broker reads");
+        }
+        ping(publisher);
+    }
+}
+
+/// A broker with a second listener, and its address.
+fn with_listener(name: &str, rows: &str) -> (Running, SocketAddr) {
+    let rest = format!("[[listeners]]\naddress = \"127.0.0.1:0\"\n{rows}[runtime]\nshards = 2\n");
+    let running = Running::start(name, &rest);
+    let address = second_address(&running);
+    (running, address)
+}
+
+fn is_told_of(running: &Running, id: &str, what: &str) {
+    let client = format!("client=\"{id}\"");
+    let until = Instant::now() + PATIENCE;
+    while !running.lines().iter().any(|line| line.contains(what) && line.contains(&client)) {
+        assert!(Instant::now() < until, "no line says of {id}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn is_gone(running: &Running, id: &str) -> bool {
+    let client = format!("client=\"{id}\"");
+    running.lines().iter().any(|line| line.contains("client disconnected") && line.contains(&client))
+}
+
+/// MQTT in the frames of WebSocket, of which each read takes a part of one.
+struct WebSocketStream {
+    stream: TcpStream,
+    left: usize,
+}
+
+impl WebSocketStream {
+    fn open(address: SocketAddr) -> WebSocketStream {
+        let mut stream = open(address);
+        upgrade(&mut stream);
+        WebSocketStream { stream, left: 0 }
+    }
+}
+
+impl Read for WebSocketStream {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        if self.left == 0 {
+            let mut head = [0; 2];
+            self.stream.read_exact(&mut head)?;
+            assert_eq!(head[0], 0x82, "a binary frame");
+            let more = match head[1] {
+                126 => 2,
+                127 => 8,
+                _ => 0,
+            };
+            let mut length = [0; 8];
+            self.stream.read_exact(&mut length[8 - more..])?;
+            self.left = if more == 0 { head[1].into() } else { u64::from_be_bytes(length) as usize };
+        }
+        let len = into.len().min(self.left);
+        let len = self.stream.read(&mut into[..len])?;
+        self.left -= len;
+        Ok(len)
+    }
+}
+
+impl Write for WebSocketStream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stream.write_all(&binary(bytes)).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Clients stand still until the broker drops what comes for them, and go; their wills come, and nothing stays.
+fn stuck_clients_that_go_are_noticed<S: Read + Write>(
+    running: &Running,
+    open_one: impl Fn() -> S,
+    go: impl Fn(S) -> Option<S>,
+) {
+    const CLIENTS: usize = 5;
+    let mut watcher = running.client("watcher");
+    watcher.subscribe("wills", 1);
+    let mut publisher = client(open(running.address), "publisher", 0);
+    let before = running.descriptors();
+    let name = |at| format!("stuck{at}");
+    let stuck: Vec<S> = (0..CLIENTS).map(|at| subscriber(open_one(), &name(at), 0, "flood", 0)).collect();
+    flood(&mut publisher, "flood");
+    for at in 0..CLIENTS {
+        is_told_of(running, &name(at), "QoS 0 messages dropped");
+    }
+    // What stays half open is closed at the end.
+    let half_open: Vec<S> = stuck.into_iter().filter_map(go).collect();
+    for _ in 0..CLIENTS {
+        assert_eq!(watcher.message().payload, b"gone");
+    }
+    let until = Instant::now() + PATIENCE;
+    while running.descriptors() > before {
+        assert!(Instant::now() < until, "{} descriptors stay", running.descriptors() - before);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(half_open);
+}
+
+#[test]
+fn stuck_client_that_closes_is_noticed_and_its_will_comes() {
+    for shards in [1, 2] {
+        let rest = format!("[runtime]\nshards = {shards}\n");
+        let running = Running::start(&format!("stuck-close{shards}"), &rest);
+        stuck_clients_that_go_are_noticed(&running, || open(running.address), |_| None);
+    }
+}
+
+#[test]
+fn stuck_client_that_closes_is_noticed_over_tls() {
+    let authority = Authority::new("stuck-tls");
+    let (running, address) = with_listener("stuck-tls", &authority.server("server").rows());
+    let config = authority.trusting();
+    let open_one = || TlsStream::new(tls_half(&config), open(address));
+    stuck_clients_that_go_are_noticed(&running, open_one, |_| None);
+}
+
+#[test]
+fn stuck_client_that_closes_is_noticed_over_websocket() {
+    let (running, address) = with_listener("stuck-websocket", LISTENER);
+    stuck_clients_that_go_are_noticed(&running, || WebSocketStream::open(address), |_| None);
+}
+
+/// It sends no more, and takes nothing of what waits for it.
+#[test]
+fn stuck_client_that_closes_its_side_alone_is_noticed() {
+    let running = Running::start("stuck-half", "[runtime]\nshards = 2\n");
+    let go = |stream: TcpStream| {
+        stream.shutdown(Shutdown::Write).expect("connected");
+        Some(stream)
+    };
+    stuck_clients_that_go_are_noticed(&running, || open(running.address), go);
+}
+
+/// A client of a slow link: it reads a little at a time and pings in time, until so many bytes have come.
+fn read_slowly(stream: &mut (impl Read + Write), bytes: usize, pause: Duration) -> Vec<u8> {
+    let mut got = Vec::new();
+    let mut piece = vec![0; 20_000];
+    let mut pinged = Instant::now();
+    while got.len() < bytes {
+        let want = piece.len().min(bytes - got.len());
+        let len = stream.read(&mut piece[..want]).expect("it stays connected");
+        assert!(len > 0, "closed after {} of {bytes} bytes", got.len());
+        got.extend(&piece[..len]);
+        if pinged.elapsed() > Duration::from_millis(500) {
+            stream.write_all(&PINGREQ).expect("it stays connected");
+            pinged = Instant::now();
+        }
+        std::thread::sleep(pause);
+    }
+    got
+}
+
+/// What waits for it takes longer to read than its keep alive lasts.
+fn slow_reader_that_pings_is_not_thrown_out<S: Read + Write>(running: &Running, stream: S) {
+    let mut slow = subscriber(stream, "slow", 2, "flood", 0);
+    let mut publisher = client(open(running.address), "publisher", 0);
+    flood(&mut publisher, "flood");
+    is_told_of(running, "slow", "QoS 0 messages dropped");
+    read_slowly(&mut slow, 2_500_000, Duration::from_millis(50));
+    assert!(!is_gone(running, "slow"));
+    drop(slow);
+    is_told_of(running, "slow", "QoS 0 messages were dropped while the client did not read");
+}
+
+#[test]
+fn slow_reader_that_pings_in_time_is_not_thrown_out() {
+    let running = Running::start("slow-reader", "[runtime]\nshards = 1\n");
+    slow_reader_that_pings_is_not_thrown_out(&running, open(running.address));
+}
+
+#[test]
+fn slow_reader_that_pings_in_time_is_not_thrown_out_of_tls() {
+    let authority = Authority::new("slow-tls");
+    let (running, address) = with_listener("slow-tls", &authority.server("server").rows());
+    let stream = TlsStream::new(tls_half(&authority.trusting()), open(address));
+    slow_reader_that_pings_is_not_thrown_out(&running, stream);
+}
+
+#[test]
+fn slow_reader_that_pings_in_time_is_not_thrown_out_of_websocket() {
+    let (running, address) = with_listener("slow-websocket", LISTENER);
+    slow_reader_that_pings_is_not_thrown_out(&running, WebSocketStream::open(address));
+}
+
+#[test]
+fn message_larger_than_a_backlog_arrives_on_a_slow_link_once() {
+    let rest = "[limits]\npacket_bytes = 8000000\n[runtime]\nshards = 1\n";
+    let running = Running::start("slow-large", rest);
+    let payload: Vec<u8> = (0..6_000_000_u32).map(|at| (at * 31 >> 3) as u8).collect();
+    std::thread::scope(|scope| {
+        for qos in [0, 1] {
+            let (running, payload) = (&running, &payload);
+            scope.spawn(move || {
+                let topic = format!("firmware/{qos}");
+                let id = format!("slow{qos}");
+                let mut slow = subscriber(open(running.address), &id, 2, &topic, qos);
+                let mut publisher = client(open(running.address), &format!("publisher{qos}"), 0);
+                let message = publish(&topic, qos, payload);
+                publisher.write_all(&message).expect("the broker reads");
+                // Its pings are answered behind the message.
+                let got = read_slowly(&mut slow, message.len(), Duration::from_millis(20));
+                assert!(got == message);
+                if qos == 1 {
+                    slow.write_all(&[0x40, 2, 0, 1]).expect("it stays connected");
+                }
+                slow.write_all(&publish("after", 0, b"")).expect("it stays connected");
+                slow.write_all(&subscribe("nothing", 0)).expect("it stays connected");
+                let mut rest = Vec::new();
+                while !rest.ends_with(&[0x90, 3, 0, 1, 0]) {
+                    let mut byte = [0];
+                    slow.read_exact(&mut byte).expect("it stays connected");
+                    rest.push(byte[0]);
+                }
+                rest.truncate(rest.len() - 5);
+                assert!(rest.chunks(2).all(|answer| answer == PINGRESP), "{} bytes more", rest.len());
+            });
+        }
+    });
+}
+
+/// It reads nothing, and asks for answers without end.
+#[test]
+fn pings_of_a_client_that_does_not_read_cost_a_bound() {
+    let running = Running::start("ping-flood", "[runtime]\nshards = 1\n");
+    let mut stuck = subscriber(open(running.address), "stuck", 0, "flood", 0);
+    let mut publisher = client(open(running.address), "publisher", 0);
+    flood(&mut publisher, "flood");
+    is_told_of(&running, "stuck", "QoS 0 messages dropped");
+    let before = running.memory_kib();
+    stuck.set_write_timeout(Some(Duration::from_secs(2))).expect("a socket option");
+    let pings = PINGREQ.repeat(50_000);
+    let mut sent = 0;
+    let stopped = loop {
+        match stuck.write(&pings) {
+            Ok(len) => sent += len,
+            Err(error) => break error,
+        }
+        assert!(sent < 100_000_000, "it reads on and on");
+    };
+    assert!(matches!(stopped.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{stopped}");
+    is_told_of(&running, "stuck", "reading stopped, the client asks for more than it reads");
+    let grown = running.memory_kib().saturating_sub(before);
+    assert!(grown < 4096, "{grown} KiB more");
+    // Others are served meanwhile.
+    ping(&mut publisher);
+}
+
+/// Sends a piece at a time.
+fn write_slowly(stream: &mut TcpStream, bytes: &[u8], piece: usize, pause: Duration) {
+    for piece in bytes.chunks(piece) {
+        stream.write_all(piece).expect("it stays connected");
+        std::thread::sleep(pause);
+    }
+}
+
+#[test]
+fn upload_that_takes_longer_than_a_keep_alive_arrives() {
+    let authority = Authority::new("slow-upload");
+    let (running, secured) = with_listener("slow-upload", &authority.server("server").rows());
+    let mut watcher = running.client("watcher");
+    watcher.subscribe("upload/#", 1);
+    let payload = vec![b'x'; 25_000];
+    let mut plain = client(open(running.address), "plain", 2);
+    write_slowly(&mut plain, &publish("upload/plain", 0, &payload), 500, Duration::from_millis(100));
+    assert!(watcher.message().payload == payload);
+    ping(&mut plain);
+    // A record of TLS is of no use before it is whole: here the first takes longer than the keep alive.
+    let mut tls = client(TlsStream::new(tls_half(&authority.trusting()), open(secured)), "tls", 2);
+    let mut records = Vec::new();
+    tls.conn.writer().write_all(&publish("upload/tls", 0, &payload)).expect("there is room");
+    while tls.conn.wants_write() {
+        tls.conn.write_tls(&mut records).expect("a vector takes it");
+    }
+    write_slowly(&mut tls.sock, &records, 400, Duration::from_millis(100));
+    assert!(watcher.message().payload == payload);
+    ping(&mut tls);
+}
+
+#[test]
+fn packet_that_comes_a_byte_at_a_time_is_ended_at_the_keep_alive() {
+    let running = Running::start("loris", "[runtime]\nshards = 1\n");
+    let mut slow = client(open(running.address), "loris", 2);
+    let packet = publish("upload", 0, &[b'x'; 10_000]);
+    let until = Instant::now() + PATIENCE;
+    for byte in packet {
+        if slow.write_all(&[byte]).is_err() || is_gone(&running, "loris") {
+            break;
+        }
+        assert!(Instant::now() < until, "it stays connected");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    is_told_of(&running, "loris", "limits.upload_bytes_per_second_min");
+}

@@ -15,14 +15,14 @@ pub(crate) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: PathBuf,
-    pub(super) ca: PathBuf,
+    pub(crate) ca: PathBuf,
 }
 
 /// The files of a certificate and its key.
 pub(crate) struct Issued {
-    pub(super) chain: PathBuf,
-    pub(super) key: PathBuf,
-    pub(super) der: CertificateDer<'static>,
+    pub(crate) chain: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) der: CertificateDer<'static>,
 }
 
 impl Authority {
@@ -64,7 +64,7 @@ impl Authority {
         self.issue(file, &named("server", &["127.0.0.1", "localhost"]))
     }
 
-    pub(super) fn client(&self, name: &str) -> Issued {
+    pub(crate) fn client(&self, name: &str) -> Issued {
         let mut params = named(name, &[]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.issue(name, &params)
@@ -86,7 +86,7 @@ impl Authority {
     }
 
     /// A client's half of TLS that trusts this authority and shows no certificate.
-    pub(super) fn trusting(&self) -> Arc<ClientConfig> {
+    pub(crate) fn trusting(&self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).expect("a CA");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -102,11 +102,11 @@ impl Authority {
     }
 }
 
-pub(super) fn open_with(config: &Arc<ClientConfig>, address: SocketAddr) -> TlsStream {
+pub(crate) fn open_with(config: &Arc<ClientConfig>, address: SocketAddr) -> TlsStream {
     StreamOwned::new(tls_half(config), wire::open(address))
 }
 
-pub(super) fn tls_half(config: &Arc<ClientConfig>) -> ClientConnection {
+pub(crate) fn tls_half(config: &Arc<ClientConfig>) -> ClientConnection {
     let name = ServerName::try_from("localhost").expect("a name");
     ClientConnection::new(Arc::clone(config), name).expect("a configuration that fits")
 }

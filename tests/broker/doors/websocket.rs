@@ -6,7 +6,7 @@ use crate::Running;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-const LISTENER: &str = "protocol = \"websocket\"\nwebsocket_path = \"/mqtt\"\n\
+pub(crate) const LISTENER: &str = "protocol = \"websocket\"\nwebsocket_path = \"/mqtt\"\n\
                         websocket_origins = [\"https://example.org\"]\n";
 
 const TEXT: u8 = 1;
@@ -33,7 +33,7 @@ fn ask(stream: &mut (impl Read + Write), path: &str, origin: &str) -> String {
 }
 
 /// Is in front of MQTT.
-pub(super) fn upgrade(stream: &mut (impl Read + Write)) {
+pub(crate) fn upgrade(stream: &mut (impl Read + Write)) {
     let head = ask(stream, "/mqtt", "https://example.org");
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     assert!(head.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{head}");
@@ -63,7 +63,7 @@ pub(super) fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-pub(super) fn binary(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn binary(payload: &[u8]) -> Vec<u8> {
     frame(BINARY, payload)
 }
 
