@@ -462,6 +462,12 @@ impl Books {
             if self.persistent && is_open && !fails && publication.processed.is_empty() {
                 // [MQTT5-3.1.2-8]
                 will.due_at_start = true;
+                // While the disk is full the will of a session that ends with its connection is in memory alone.
+                let mut sessions = self.sessions.iter().filter(|session| session.link == *link);
+                publication.doubtful |= sessions.any(|session| {
+                    let came = session.connected_at;
+                    session.expiry == Some(0) && self.disk_full.touch(came.saturating_sub(GRACE), came)
+                });
                 continue;
             }
             if is_kept {
