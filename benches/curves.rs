@@ -1,6 +1,8 @@
 //! What one operation costs at 1, 10 and 100 times the size of what a client has piled up: each case is to stay flat,
 //! or nearly so. A group for each case, named after what grows.
 
+#![allow(clippy::disallowed_methods, reason = "a bench reads clocks")]
+
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
 use midge::auth::access::Access;

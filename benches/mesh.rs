@@ -47,7 +47,7 @@ fn push_and_pop<T: Send>(b: &mut criterion::Bencher<'_>, item: T) {
     let (mut reader, mut writer) = (ends.pop().expect("two ends"), ends.pop().expect("two ends"));
     let mut carried = Some(item);
     b.iter(|| {
-        let sent = writer.send(1, carried.take().expect("it came back"));
+        let sent = writer.send(1, carried.take().expect("it came back"), 0);
         assert!(sent.is_ok() && writer.wakes().next().is_none());
         carried = black_box(reader.receive(0));
     });
@@ -67,7 +67,7 @@ fn until<T>(mut ready: impl FnMut() -> Option<T>) -> T {
 }
 
 fn send(end: &mut MeshEnd<u64>, to: usize, item: u64) {
-    until(|| end.send(to, item).ok());
+    until(|| end.send(to, item, 0).ok());
     assert!(end.wakes().next().is_none(), "no one sleeps");
 }
 

@@ -41,7 +41,7 @@ fn main() {
 
 fn timed(what: &str, directory: &StoreDirectory) -> midge::store::Recovery {
     let (begun, cpu) = (Instant::now(), cpu_seconds());
-    let recovery = recover(directory, 2, 7, Wall { zero_millis: NOW_MILLIS }).expect("it can be read");
+    let recovery = recover(directory, 2, 7, None).expect("it can be read");
     println!("{what}: {:.2} s, of which {:.2} on a core", begun.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     let restored = recovery.report.restored;
     assert_eq!((restored.retained, restored.sessions), (RETAINED, SESSIONS));
@@ -65,7 +65,7 @@ fn write_log(directory: &StoreDirectory, shard: u16) -> usize {
         segment: Vec::new(),
         written: 0,
     };
-    log.journal.set_wall_millis(NOW_MILLIS);
+    log.journal.set_wall(Wall { zero_millis: NOW_MILLIS });
     let mut number = u64::from(SHARDS) + u64::from(shard);
     let mut next = || {
         number += u64::from(SHARDS);

@@ -11,6 +11,14 @@ pub(crate) fn walked(items: usize) {
     let _ = items;
 }
 
+/// What `work` gives, and the steps that it took.
+#[cfg(test)]
+pub(crate) fn of<T>(work: impl FnOnce() -> T) -> (T, u64) {
+    let before = counted::STEPS.with(std::cell::Cell::get);
+    let result = work();
+    (result, counted::STEPS.with(std::cell::Cell::get) - before)
+}
+
 #[cfg(test)]
 mod counted {
     use std::cell::Cell;
@@ -18,12 +26,4 @@ mod counted {
     thread_local! {
         pub(super) static STEPS: Cell<u64> = const { Cell::new(0) };
     }
-}
-
-/// What `work` gives, and the steps that it took.
-#[cfg(test)]
-pub(crate) fn of<T>(work: impl FnOnce() -> T) -> (T, u64) {
-    let before = counted::STEPS.with(std::cell::Cell::get);
-    let result = work();
-    (result, counted::STEPS.with(std::cell::Cell::get) - before)
 }

@@ -505,7 +505,8 @@ mod tests {
 
     #[test]
     fn acknowledgements_in_any_order_cost_few_steps() {
-        let orders: [(&str, fn(usize) -> usize); 4] = [
+        type Order = fn(usize) -> usize;
+        let orders: [(&str, Order); 4] = [
             ("in order", |n| n),
             ("newest first", |n| IDS - 1 - n),
             ("from both ends", |n| if n % 2 == 0 { n / 2 } else { IDS - 1 - n / 2 }),

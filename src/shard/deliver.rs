@@ -9,8 +9,8 @@ use super::budget::WORK_A_QUEUED;
 use super::convoy::size_of_message;
 use super::directory::{ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
 use super::enqueue::{Place, Taken};
-use super::waits::{ForLog, Intents};
-use super::{Counter, Event, Limit, SessionKey, Shard};
+use super::waits::{FirstSending, ForLog, Intents};
+use super::{Counter, Event, Limit, Shard};
 use crate::memory::{KeptMessage, MemoryAccount, allocated};
 use crate::message::{Message, Publication};
 use crate::outbox::{Outbox, Range};
@@ -394,21 +394,13 @@ impl Shard {
             replay.for_log += 1;
         }
         let session = self.directory.key(session);
-        let what = ForLog::Publish { session, serial, packet_id, number, replay, qos };
-        self.wait_for_log(self.journal.mark(), what);
+        let sending = FirstSending { session, serial, packet_id, number, replay, qos };
+        self.wait_for_log(self.journal.mark(), ForLog::Publish(sending));
     }
 
     /// The log has it. A newer connection sends it again by itself.
-    pub(super) fn send_durable_publish(
-        &mut self,
-        now: Time,
-        session: SessionKey,
-        serial: u32,
-        packet_id: PacketId,
-        number: u64,
-        replay: u64,
-        qos: QoS,
-    ) {
+    pub(super) fn send_durable_publish(&mut self, now: Time, sending: FirstSending) {
+        let FirstSending { session, serial, packet_id, number, replay, qos } = sending;
         let Some(session) = self.directory.resolve(session) else { return };
         let connection = self.directory.slot(session).connection;
         if !self.is_served_by(session, connection, serial) {

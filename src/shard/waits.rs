@@ -142,23 +142,29 @@ pub(super) struct PublishAnswer {
     pub owed: Option<u64>,
 }
 
+/// A QoS 1 PUBLISH that is large, or behind one; or a QoS 2 PUBLISH, which the client must not get twice, and so only
+/// once its packet identifier and all that it came from are durable.
+#[derive(Clone, Copy)]
+pub(super) struct FirstSending {
+    pub session: SessionKey,
+    /// Of the connection.
+    pub serial: u32,
+    pub packet_id: PacketId,
+    /// Of the delivery.
+    pub number: u64,
+    /// The token of the replay that it is of; 0: of none.
+    pub replay: u64,
+    pub qos: QoS,
+}
+
 /// What waits for the log.
 pub(super) enum ForLog {
     /// The first answers of this connection.
     Owed {
         slot: u32,
     },
-    /// A QoS 1 PUBLISH that is large, or behind one; or a QoS 2 PUBLISH, which the client must not get twice, and so
-    /// only once its packet identifier and all that it came from are durable. `replay`: the token of the replay that
-    /// it is of; 0: of none.
-    Publish {
-        session: SessionKey,
-        serial: u32,
-        packet_id: PacketId,
-        number: u64,
-        replay: u64,
-        qos: QoS,
-    },
+    /// A PUBLISH that is not sent before.
+    Publish(FirstSending),
     /// `[MQTT5-4.3.3-4]`: the client forgets the identifier with it, and so must we.
     Pubrel {
         session: SessionKey,
@@ -396,9 +402,7 @@ impl Shard {
             self.spend(WORK_AN_ANSWER);
             match what {
                 ForLog::Owed { slot } => self.send_ready(now, slot),
-                ForLog::Publish { session, serial, packet_id, number, replay, qos } => {
-                    self.send_durable_publish(now, session, serial, packet_id, number, replay, qos);
-                }
+                ForLog::Publish(sending) => self.send_durable_publish(now, sending),
                 ForLog::Pubrel { session, serial, packet_id } => {
                     self.send_durable_pubrel(session, serial, packet_id);
                 }

@@ -291,7 +291,7 @@ fn slow_reader_that_pings_in_time_is_not_thrown_out_of_websocket() {
 fn message_larger_than_a_backlog_arrives_on_a_slow_link_once() {
     let rest = "[limits]\npacket_bytes = 8000000\n[runtime]\nshards = 1\n";
     let running = Running::start("slow-large", rest);
-    let payload: Vec<u8> = (0..6_000_000_u32).map(|at| (at * 31 >> 3) as u8).collect();
+    let payload: Vec<u8> = (0..6_000_000_u32).map(|at| ((at * 31) >> 3) as u8).collect();
     std::thread::scope(|scope| {
         for qos in [0, 1] {
             let (running, payload) = (&running, &payload);
