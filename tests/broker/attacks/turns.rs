@@ -178,7 +178,8 @@ fn image_for_many_tls_clients_is_encrypted_in_pieces() {
 
 #[test]
 fn wills_with_long_topics_that_are_due_together_cost_no_more_than_backlogs() {
-    let running = Running::start("turns-wills", ONE_SHARD);
+    let limits = format!("{ONE_SHARD}[limits]\nconnect_bytes_unnamed = 131072\n");
+    let running = Running::start("turns-wills", &limits);
     let members: Vec<_> = (0..30)
         .map(|n| {
             let mut member = tcp(&running, &connect_5(&format!("m{n}"), 2, b"", b""));
