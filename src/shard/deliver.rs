@@ -399,6 +399,7 @@ impl Shard {
     }
 
     /// The log has it. A newer connection sends it again by itself.
+    #[allow(clippy::too_many_arguments)] // As many as what waits has.
     pub(super) fn send_durable_publish(
         &mut self,
         now: Time,
