@@ -644,7 +644,12 @@ impl Shard {
             let form = Form { version, qos: resend.delivery.qos, retain: resend.delivery.retain };
             let (packet_id, ids) = (resend.packet_id, ids_of(&resend.delivery.extra));
             let mut fanout = Fanout::of(&message, now, 0);
-            if self.is_withheld(session, fanout.publication.topic) {
+            if !duplicate && message.is_expired(now) {
+                // It had its identifier, and nobody has begun to send it. [MQTT5-3.3.2-5]
+                self.count(Counter::DroppedExpired, 1);
+                self.count(Counter::PublishesDropped, 1);
+                self.drop_unsent(now, session, packet_id, form.qos, LossCause::Expired);
+            } else if self.is_withheld(session, fanout.publication.topic) {
                 // As good as delivered: the access list has changed.
                 self.drop_unsent(now, session, packet_id, form.qos, LossCause::Withdrawn);
             } else if self.fits(session, &fanout, form, &ids) {
