@@ -120,14 +120,18 @@ impl World {
     #[inline(never)]
     pub(crate) fn round(&mut self) -> usize {
         (self.delivered, self.acknowledged) = (0, 0);
-        for (slot, bytes) in (0..).zip(&self.publishes) {
-            self.shard.handle_bytes(self.now, slot, bytes);
+        for slot in 0..self.publishes.len() {
+            self.end_turn_if_spent();
+            self.shard.handle_bytes(self.now, slot as u32, &self.publishes[slot]);
         }
         self.turn();
-        while !self.input.reads.is_empty() {
+        // A burst to many is more than a turn has room for.
+        while !self.input.reads.is_empty() || self.shard.has_deferred() {
             std::mem::swap(&mut self.input, &mut self.arriving);
             let mut start = 0;
-            for &(slot, end) in &self.arriving.reads {
+            for at in 0..self.arriving.reads.len() {
+                self.end_turn_if_spent();
+                let (slot, end) = self.arriving.reads[at];
                 self.shard.handle_bytes(self.now, slot, &self.arriving.bytes[start..end]);
                 start = end;
             }
@@ -155,12 +159,23 @@ impl World {
         self.turn();
     }
 
+    /// A turn takes no more than it has room for, as the driver's.
+    fn end_turn_if_spent(&mut self) {
+        if self.shard.is_spent() {
+            self.turn();
+        }
+    }
+
     /// The end of a turn, as the driver's.
     fn turn(&mut self) {
         self.shard.handle_turn(self.now);
         let mut effects = self.shard.take_effects();
         for effect in effects.drain(..) {
-            assert!(matches!(effect, Effect::Stream { .. } | Effect::Event(_)), "{effect:?}");
+            let is_known = matches!(
+                effect,
+                Effect::Stream { .. } | Effect::Event(_) | Effect::Pause { .. } | Effect::Resume { .. }
+            );
+            assert!(is_known, "{effect:?}");
         }
         self.shard.recycle_effects(effects);
         self.read_outbox();

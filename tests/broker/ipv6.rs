@@ -35,7 +35,7 @@ fn ipv6_listener_serves_and_is_written_with_brackets() {
         assert!(running.address.is_ipv6() && port != 0);
         running.line("the listener", |line| line.contains(&format!("Listening on [::1]:{port} with")));
         running.line("who can come in", |line| {
-            line.contains(&format!("Only this machine can reach [::1]:{port};"))
+            line.contains(&format!("Listener [::1]:{port}: only this machine can reach it;"))
         });
 
         // Enough names for both shards, so that connections are handed over.
