@@ -150,6 +150,12 @@ impl Message {
         self.split_source().1
     }
 
+    /// Bytes of the payload.
+    pub fn payload_len(&self) -> usize {
+        let source = if self.marks & SOURCE == 0 { 0 } else { self.source().len() + 4 };
+        self.body.len() - usize::from(self.topic_len) - self.properties_len as usize - source
+    }
+
     /// QoS of the publisher.
     pub fn qos(&self) -> QoS {
         self.qos

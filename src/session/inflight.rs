@@ -98,7 +98,7 @@ pub struct InflightWindow {
 const UNBOUND: i32 = i32::MAX;
 
 fn payload_bytes(delivery: &Delivery) -> i32 {
-    i32::try_from(delivery.message.as_publication().payload.len()).unwrap_or(i32::MAX)
+    i32::try_from(delivery.message.payload_len()).unwrap_or(i32::MAX)
 }
 
 impl Default for InflightWindow {

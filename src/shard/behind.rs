@@ -103,14 +103,16 @@ impl Shard {
     }
 
     pub(super) fn brought(&mut self) -> Brought {
-        Brought { records: self.journal.count(), mail_bytes: self.mail_bytes() }
+        // A single shard sends no mails.
+        let mail_bytes = if self.shared.shards() > 1 { self.mail_bytes() } else { 0 };
+        Brought { records: self.journal.count(), mail_bytes }
     }
 
     /// Must the next packet of a connection wait until there is room? `before`: as it was before it was read.
     pub(super) fn waits_for_room(&mut self, slot: u32, before: Brought) -> bool {
         let is_log = self.behind.is_log_behind && self.journal.count() > before.records;
-        let mail_bytes = self.mail_bytes();
-        let is_mesh = mail_bytes > before.mail_bytes && !self.has_room_for_mails();
+        let is_mesh =
+            self.shared.shards() > 1 && self.mail_bytes() > before.mail_bytes && !self.has_room_for_mails();
         if !is_log && !is_mesh {
             return false;
         }

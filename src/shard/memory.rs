@@ -33,6 +33,8 @@ pub enum MemoryRelief {
 /// Where the shard stands with its memory.
 #[derive(Debug, Default)]
 pub(super) struct Pressure {
+    /// What the other shards were told last: a turn that has kept nothing new tells nothing.
+    told: usize,
     /// Bytes that the other shards keep, as of this turn.
     others: usize,
     /// Memory has been tight since then.
@@ -202,10 +204,13 @@ impl Shard {
     pub(super) fn look_at_memory(&mut self, now: Time) {
         let counters = &self.shared.counters;
         let own = &counters[usize::from(self.id)];
-        for kind in MEMORY_KINDS {
-            own.set(counter(kind), self.memory.of(kind) as u64);
+        let total = self.memory.total();
+        if total != std::mem::replace(&mut self.pressure.told, total) {
+            for kind in MEMORY_KINDS {
+                own.set(counter(kind), self.memory.of(kind) as u64);
+            }
+            own.set(Counter::MemoryTotal, total as u64);
         }
-        own.set(Counter::MemoryTotal, self.memory.total() as u64);
         let of_others = counters.iter().enumerate().filter(|(shard, _)| *shard != usize::from(self.id));
         let others: u64 = of_others.map(|(_, counters)| counters.get(Counter::MemoryTotal)).sum();
         self.pressure.others = usize::try_from(others).unwrap_or(usize::MAX);
