@@ -14,6 +14,20 @@ impl Shard {
     /// Once a turn, after all input: goes on with what was put off so that nobody fills a turn alone.
     pub fn handle_turn(&mut self, now: Time) {
         self.journal.set_now(now);
+        if self.has_deferred() {
+            self.go_on_with_deferred(now);
+        }
+        // What a receipt sets going may bring about others.
+        while self.post_receipts() {
+            self.settle(now);
+        }
+        self.end_overrun(now);
+        self.recent = None;
+        self.look_at_memory(now);
+        self.renew(1);
+    }
+
+    fn go_on_with_deferred(&mut self, now: Time) {
         self.renew(6);
         self.release_durable(now);
         self.settle(now);
@@ -33,14 +47,6 @@ impl Shard {
         self.read_waiting(now);
         self.read_on(now);
         self.settle(now);
-        // What a receipt sets going may bring about others.
-        while self.post_receipts() {
-            self.settle(now);
-        }
-        self.end_overrun(now);
-        self.recent = None;
-        self.look_at_memory(now);
-        self.renew(1);
     }
 
     /// Is there work for the next turn even if nothing comes in?
