@@ -207,14 +207,7 @@ impl Client {
     }
 
     fn send(&mut self, head: u8, body: &[u8]) {
-        let mut packet = vec![head];
-        let mut length = body.len();
-        while length > 127 {
-            packet.push((length % 128) as u8 | 128);
-            length /= 128;
-        }
-        packet.push(length as u8);
-        packet.extend(body);
+        let packet = packet(head, body);
         self.stream.write_all(&packet).expect("the broker reads");
         self.tally.bytes_sent += packet.len() as u64;
         self.tally.packets_sent += 1;
@@ -277,9 +270,27 @@ impl Client {
     }
 }
 
-fn string(out: &mut Vec<u8>, text: &str) {
-    out.extend(u16::try_from(text.len()).expect("short").to_be_bytes());
-    out.extend(text.as_bytes());
+/// A packet, as bytes.
+pub(crate) fn packet(head: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![head];
+    let mut length = body.len();
+    while length > 127 {
+        packet.push((length % 128) as u8 | 128);
+        length /= 128;
+    }
+    packet.push(length as u8);
+    packet.extend(body);
+    packet
+}
+
+/// A text with its length before it.
+pub(crate) fn text(text: &str) -> Vec<u8> {
+    [&u16::try_from(text.len()).expect("short").to_be_bytes(), text.as_bytes()].concat()
+}
+
+/// The same, at the end of a packet's body.
+pub(crate) fn string(out: &mut Vec<u8>, string: &str) {
+    out.extend(text(string));
 }
 
 /// How long anything may take on a busy machine.

@@ -4,6 +4,7 @@
 mod clocks;
 mod wills;
 
+use crate::client::text;
 use crate::running::{Running, config_file, midge};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -170,10 +171,4 @@ impl Device {
             self.send(0x40, &body[topic_ends..properties]);
         }
     }
-}
-
-fn text(text: &str) -> Vec<u8> {
-    let mut out = u16::try_from(text.len()).expect("short").to_be_bytes().to_vec();
-    out.extend(text.as_bytes());
-    out
 }

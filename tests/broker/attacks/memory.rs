@@ -1,6 +1,6 @@
 //! Floods of memory, in a small cgroup.
 
-use crate::client::Client;
+use crate::client::{Client, packet, text};
 use crate::running::{Running, config_file, midge};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -76,22 +76,6 @@ fn start(name: &str, rest: &str) -> Small {
         });
     }
     Small { running, _cgroup: cgroup }
-}
-
-fn packet(head: u8, body: &[u8]) -> Vec<u8> {
-    let mut packet = vec![head];
-    let mut length = body.len();
-    while length > 127 {
-        packet.push((length % 128) as u8 | 128);
-        length /= 128;
-    }
-    packet.push(length as u8);
-    packet.extend_from_slice(body);
-    packet
-}
-
-fn text(text: &str) -> Vec<u8> {
-    [&u16::try_from(text.len()).expect("short").to_be_bytes(), text.as_bytes()].concat()
 }
 
 /// A 5.0 client whose bytes the test writes itself; none if it is not let in.

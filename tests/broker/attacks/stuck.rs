@@ -1,6 +1,7 @@
 //! Clients that stand still, slowly read, slowly write, or vanish.
 
 use crate::Running;
+use crate::client::{packet, string};
 use crate::doors::pki::{Authority, TlsStream, tls_half};
 use crate::doors::websocket::{LISTENER, binary, upgrade};
 use crate::listeners::second_address;
@@ -14,23 +15,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
 const PINGREQ: [u8; 2] = [0xC0, 0];
 const PINGRESP: [u8; 2] = [0xD0, 0];
-
-fn string(out: &mut Vec<u8>, text: &str) {
-    out.extend(u16::try_from(text.len()).expect("short").to_be_bytes());
-    out.extend(text.as_bytes());
-}
-
-fn packet(head: u8, body: &[u8]) -> Vec<u8> {
-    let mut packet = vec![head];
-    let mut length = body.len();
-    while length > 127 {
-        packet.push((length % 128) as u8 | 128);
-        length /= 128;
-    }
-    packet.push(length as u8);
-    packet.extend(body);
-    packet
-}
 
 /// CONNECT of 3.1.1 with a clean session, whose will says `gone` on `wills`.
 fn connect(id: &str, keep_alive_seconds: u8) -> Vec<u8> {

@@ -5,25 +5,11 @@
 
 use super::{connect, open, return_code};
 use crate::Running;
+use crate::client::{packet, text};
 use crate::doors::pki::{Authority, TlsStream};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
-
-fn text(text: &str) -> Vec<u8> {
-    [&u16::try_from(text.len()).expect("short").to_be_bytes(), text.as_bytes()].concat()
-}
-
-fn packet(first_byte: u8, body: &[u8]) -> Vec<u8> {
-    let mut packet = vec![first_byte];
-    let mut len = body.len();
-    while len > 127 {
-        packet.push((len % 128) as u8 | 128);
-        len /= 128;
-    }
-    packet.push(len as u8);
-    [packet, body.to_vec()].concat()
-}
 
 /// CONNECT of 5.0: flags, properties, and what follows the client identifier.
 fn connect_5(id: &str, flags: u8, properties: &[u8], rest: &[u8]) -> Vec<u8> {

@@ -1,5 +1,6 @@
 //! MQTT 3.1.1 over any stream, a few packets written out byte by byte.
 
+use crate::client::{packet, string};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -75,21 +76,4 @@ pub(super) fn rest(stream: &mut TcpStream) -> Vec<u8> {
         Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => panic!("it stays open: {error}"),
         _ => rest,
     }
-}
-
-fn packet(head: u8, body: &[u8]) -> Vec<u8> {
-    let mut packet = vec![head];
-    let mut length = body.len();
-    while length > 127 {
-        packet.push((length % 128) as u8 | 128);
-        length /= 128;
-    }
-    packet.push(length as u8);
-    packet.extend(body);
-    packet
-}
-
-fn string(out: &mut Vec<u8>, text: &str) {
-    out.extend(u16::try_from(text.len()).expect("short").to_be_bytes());
-    out.extend(text.as_bytes());
 }
