@@ -5,8 +5,8 @@
 //! how long to wait before a refusal is sent. Nothing is due by itself: bans and counts lapse when
 //! the address is next looked at.
 //!
-//! A source is an IPv4 address, or the /64 network of an IPv6 address, since whoever has one of its
-//! addresses has them all. An IPv4 address mapped into IPv6 counts as IPv4.
+//! A source is an IPv4 address, or the /64 network of an IPv6 address, since a host that has
+//! one of its addresses has them all. An IPv4 address mapped into IPv6 counts as IPv4.
 //!
 //! Memory is bounded by [`GateSettings::addresses_max`]. When the table is full, the source seen longest
 //! ago makes room: of those without failures and bans, if there are any, then of those with

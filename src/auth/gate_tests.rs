@@ -299,7 +299,7 @@ fn listed_networks_are_banned_for_ever_but_for_the_exempt() {
     for address in ["10.1.0.1", "11.0.0.1", "2001:db9::1"] {
         assert_eq!(gate.open(5, ip(address)), Admission::Admit, "{address}");
     }
-    assert!(gate.is_empty(), "whoever stands in a list need not be remembered");
+    assert!(gate.is_empty(), "an address that stands in a list need not be remembered");
 }
 
 #[test]

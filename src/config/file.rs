@@ -110,7 +110,7 @@ mod tests {
         }
         fs::set_permissions(&folder, Permissions::from_mode(0o750)).unwrap();
         let closed = open_to_all(&file);
-        assert!(!closed.reading && !closed.writing, "nobody else gets there");
+        assert!(!closed.reading && !closed.writing, "the file is not for others");
         assert_eq!(open_to_all(&folder.join("none")).mode, 0);
         fs::remove_dir_all(&folder).unwrap();
     }

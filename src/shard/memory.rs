@@ -64,6 +64,8 @@ struct Worst {
 
 /// A packet under way goes on being read up to this size however tight memory is.
 const PARTIAL_BYTES_FREE: usize = 16 * 1024;
+/// Up to so many paused connections are listed without a look at which have ended.
+const PAUSED_MIN: usize = 64;
 /// While memory is short, a slow client gets no QoS 0 message once this much waits for it.
 pub(super) const BACKLOG_BYTES_SHORT: usize = 64 * 1024;
 /// A connection that holds less is never ended for memory.
@@ -184,6 +186,14 @@ impl Shard {
         }
         let (bytes, serial) = (connection.partial_bytes(), connection.serial);
         if bytes > PARTIAL_BYTES_FREE && self.pause(slot, PAUSED_BY_MEMORY) {
+            if self.pressure.paused.len() > 2 * self.connection_count + PAUSED_MIN {
+                // More than half have ended while memory stayed tight.
+                let mut paused = std::mem::take(&mut self.pressure.paused);
+                paused.retain(|&(slot, serial)| {
+                    self.connection(slot).is_some_and(|connection| connection.serial == serial)
+                });
+                self.pressure.paused = paused;
+            }
             self.pressure.paused.push((slot, serial));
             let client = self.client_of(slot);
             self.report_memory(MemoryRelief::Read, &client);

@@ -55,8 +55,8 @@ impl Claims {
         }
     }
 
-    /// A list of topic filters; a claim of another type refuses the token, as whoever wrote it meant
-    /// to restrict something.
+    /// A list of topic filters; a claim of another type refuses the token, since it was meant to
+    /// restrict something.
     pub(super) fn filters(&self, name: Option<&str>) -> Result<Option<Vec<String>>, TokenRefusal> {
         let Some(name) = name else { return Ok(None) };
         let unusable = || TokenRefusal::Unusable(name.to_owned().into());
