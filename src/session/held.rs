@@ -69,9 +69,9 @@ impl HeldList {
         }
     }
 
-    /// False if it was not there.
-    pub(super) fn remove(&mut self, packet_id: u16) -> bool {
-        let Some(place) = self.place(packet_id) else { return false };
+    /// Takes it out, if it is there.
+    pub(super) fn remove(&mut self, packet_id: u16) -> Option<Held> {
+        let place = self.place(packet_id)?;
         let last = self.items.len() - 1;
         if let Some(places) = &mut self.places {
             if let Ok(entry) = places.find_entry(spread(packet_id), |found| found.0 == packet_id) {
@@ -82,9 +82,9 @@ impl HeldList {
                 found.1 = place as u16;
             }
         }
-        self.items.swap_remove(place);
+        let removed = self.items.swap_remove(place);
         self.give_back();
-        true
+        Some(removed)
     }
 
     fn give_back(&mut self) {
@@ -148,7 +148,7 @@ mod tests {
             // 7919 and 65,535 have no common factor.
             for n in 0..65_535_u32 {
                 let packet_id = u16::try_from(1 + n * 7919 % 65_535).unwrap();
-                assert!(list.remove(packet_id) && !list.remove(packet_id), "{packet_id}");
+                assert!(list.remove(packet_id).is_some() && list.remove(packet_id).is_none(), "{packet_id}");
             }
         });
         assert!(steps < 65_535, "{steps}");
@@ -162,7 +162,7 @@ mod tests {
             for packet_id in 1..=500 {
                 list.insert(held(packet_id));
             }
-            assert!((1..=500).all(|packet_id| list.remove(packet_id)));
+            assert!((1..=500).all(|packet_id| list.remove(packet_id).is_some()));
             assert_eq!(list.items.capacity(), 0);
         }
         list.insert(held(1));

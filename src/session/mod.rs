@@ -165,9 +165,10 @@ impl Session {
         self.held.get(packet_id).is_some()
     }
 
-    /// PUBREL came; false if the identifier was not held.
-    pub fn release(&mut self, packet_id: u16) -> bool {
-        self.held.existing().is_some_and(|held| held.remove(packet_id))
+    /// PUBREL came, or a PUBREC that refuses has gone out. None if the identifier was not held; true if its message
+    /// had been refused.
+    pub fn release(&mut self, packet_id: u16) -> Option<bool> {
+        self.held.existing().and_then(|held| held.remove(packet_id)).map(|held| held.refused)
     }
 
     /// QoS 2 messages received and not yet released.

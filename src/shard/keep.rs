@@ -311,14 +311,14 @@ impl Shard {
 
     /// A QoS 2 packet identifier of the client is free; false if it was not held.
     pub(super) fn release_held(&mut self, session: u32, packet_id: PacketId) -> bool {
-        let state = self.directory.session_mut(session);
-        let in_log = !state.is_held_refused(packet_id.get());
-        let held = state.release(packet_id.get());
-        self.note_released(usize::from(held));
-        if let (true, true, Some(sid)) = (held, in_log, self.sid(session)) {
+        let Some(was_refused) = self.directory.session_mut(session).release(packet_id.get()) else {
+            return false;
+        };
+        self.note_released(1);
+        if !was_refused && let Some(sid) = self.sid(session) {
             self.journal.record(&Record::Unheld { sid, packet_id: packet_id.get() });
         }
-        held
+        true
     }
 
     /// The message of a held identifier is refused; false if it was not held. The log lets the identifier go, so

@@ -1,10 +1,10 @@
 //! The account of memory: what is kept is counted while it is kept, and what happens when memory is short.
 
-use super::kept_tests::connect_kept;
+use super::kept_tests::{at_home, connect_kept};
 use super::tests::connect;
 use super::world::World;
 use super::{Counter, Event, Hangup, Limit, MemoryRelief};
-use crate::config::Config;
+use crate::config::{Config, QueuePolicy};
 use crate::memory::MemoryKind;
 
 const MIB: usize = 1 << 20;
@@ -126,6 +126,40 @@ fn each_kind_is_counted_while_it_is_kept_and_not_longer() {
         for shard in &world.shards {
             assert_eq!(shard.memory.total(), 0, "{:?}", shard.memory);
         }
+    }
+}
+
+#[test]
+fn identifier_of_a_qos_2_message_that_was_refused_counts_no_longer_than_it_is_held() {
+    // On two shards the refusal may come from the other one, and later.
+    for shards in [1, 2] {
+        let mut world = world(shards, |config| {
+            config.limits.session_queue_policy = QueuePolicy::Refuse;
+            config.limits.session_queue_messages = 1;
+        });
+        for shard in 0..shards {
+            let subscriber = connect_kept(&mut world, shard, &at_home(shard, "kept"));
+            world.send(subscriber, b"\x82\x06\x00\x01\x00\x01q\x02");
+            world.hang_up(subscriber, Hangup::Closed);
+        }
+        let publisher = client_5(&mut world, &at_home(0, "publisher"), 0, 0);
+        let mut codes = Vec::new();
+        let mut before = 0;
+        for round in 0..10 {
+            if round == 1 {
+                before = used(&world, MemoryKind::Sessions);
+            }
+            world.send(publisher, &publish(2, "q", &[], 10));
+            let answer = world.take(publisher);
+            assert_eq!((answer[0], &answer[2..4]), (0x50, &[0, 9][..]));
+            codes.push(answer.get(4).copied().unwrap_or(0));
+            if round == 0 {
+                world.send(publisher, b"\x62\x02\x00\x09");
+                world.take(publisher);
+            }
+        }
+        assert_eq!(codes, [0, 0x97, 0x97, 0x97, 0x97, 0x97, 0x97, 0x97, 0x97, 0x97], "{shards} shards");
+        assert_eq!(used(&world, MemoryKind::Sessions), before, "{shards} shards");
     }
 }
 

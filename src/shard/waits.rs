@@ -314,7 +314,8 @@ impl Shard {
             Owing::Ack(ack) => {
                 if ack.kind == AckKind::Pubrec && ack.reason.is_error() {
                     // From now on the identifier's next message is a new one. [MQTT5-4.3.3-9]
-                    self.directory.session_mut(session).release(ack.packet_id.get());
+                    let released = self.directory.session_mut(session).release(ack.packet_id.get());
+                    self.note_released(released.iter().len());
                 }
                 self.send_packet(slot, |out| encode_ack(out, version, ack));
             }
