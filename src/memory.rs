@@ -66,6 +66,11 @@ impl MemoryAccount {
         self.0.kinds[kind as usize].get()
     }
 
+    /// Bytes of each kind, in the order of [`MEMORY_KINDS`].
+    pub fn of_all(&self) -> [u64; KINDS] {
+        std::array::from_fn(|kind| self.0.kinds[kind].get() as u64)
+    }
+
     /// Counts bytes in.
     pub fn add(&self, kind: MemoryKind, bytes: usize) {
         let (cell, total) = (&self.0.kinds[kind as usize], &self.0.total);
@@ -155,6 +160,7 @@ pub struct KeptMessage {
 
 impl KeptMessage {
     /// Keeps a message.
+    #[inline(always)]
     pub fn new(message: Message, account: &MemoryAccount) -> Rc<KeptMessage> {
         account.add(MemoryKind::Messages, message.bytes());
         Rc::new(KeptMessage { message, account: account.clone() })

@@ -43,9 +43,9 @@ pub struct Outbox {
     touched: Vec<Touched>,
     /// Per slot, one more than its place in `touched`; zero when the slot has nothing to send.
     places: Vec<u32>,
-    /// Bytes queued and connections touched, ever: the owner's budgets look at how they grow.
+    /// Bytes queued, ever, and connections touched before this turn: the owner's budgets look at how they grow.
     queued_bytes: u64,
-    touches: u64,
+    touches_before: u64,
     /// How often it was cleared: ranges of before are void.
     turn: u64,
     /// Connections that would have had more in one turn than its ranges can tell.
@@ -95,7 +95,7 @@ impl Outbox {
 
     /// How often a connection was the first time in its turn given something, ever.
     pub fn touches(&self) -> u64 {
-        self.touches
+        self.touches_before + self.touched.len() as u64
     }
 
     /// Tells the ranges of one turn from those of another.
@@ -108,6 +108,11 @@ impl Outbox {
         self.overrun.push(slot);
     }
 
+    /// Is there a connection whose stream must end?
+    pub fn has_overrun(&self) -> bool {
+        !self.overrun.is_empty()
+    }
+
     /// The connections whose streams must end.
     pub fn take_overrun(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.overrun)
@@ -115,13 +120,10 @@ impl Outbox {
 
     /// Queues a range for a connection, behind what it already has. A range that starts where the
     /// connection's last one ends becomes one with it; an empty range is nothing.
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, slot: u32, range: Range) {
         if range.len == 0 {
-            if self.is_full() {
-                self.note_overrun(slot);
-            }
-            return;
+            return self.send_nothing(slot);
         }
         debug_assert!(range.end() as usize <= self.arena.len());
         self.queued_bytes += u64::from(range.len);
@@ -130,7 +132,6 @@ impl Outbox {
             None => self.grow(slot),
         };
         if place == 0 {
-            self.touches += 1;
             self.touched.push(Touched {
                 slot,
                 bytes: range.len,
@@ -142,6 +143,14 @@ impl Outbox {
             self.places[slot as usize] = self.touched.len() as u32;
         } else {
             self.append(place as usize - 1, range);
+        }
+    }
+
+    /// There was nothing to encode, or no room for it.
+    #[cold]
+    fn send_nothing(&mut self, slot: u32) {
+        if self.is_full() {
+            self.note_overrun(slot);
         }
     }
 
@@ -216,6 +225,7 @@ impl Outbox {
             self.places[touched.slot as usize] = 0;
         }
         self.turn += 1;
+        self.touches_before += self.touched.len() as u64;
         clear_and_trim(&mut self.arena);
         clear_and_trim(&mut self.segments);
         clear_and_trim(&mut self.touched);

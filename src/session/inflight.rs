@@ -97,6 +97,7 @@ pub struct InflightWindow {
 /// No bound on the bytes of a window.
 const UNBOUND: i32 = i32::MAX;
 
+#[inline(always)]
 fn payload_bytes(delivery: &Delivery) -> i32 {
     i32::try_from(delivery.message.payload_len()).unwrap_or(i32::MAX)
 }
@@ -165,6 +166,7 @@ impl InflightWindow {
         self.take_in(delivery, false)
     }
 
+    #[inline(always)]
     fn take_in(&mut self, delivery: Delivery, attempted: bool) -> PacketId {
         debug_assert!(self.has_room(), "a delivery starts only where there is room");
         self.quota -= 1;
@@ -290,6 +292,7 @@ impl InflightWindow {
         self.entries.is_empty()
     }
 
+    #[inline(always)]
     fn settle(&mut self, at: usize) -> AckOutcome {
         let entries = self.entries.filled();
         let Some(settled) = entries.remove(at) else { return AckOutcome::Unknown };
@@ -313,6 +316,7 @@ impl InflightWindow {
     }
 
     /// The next identifier that is not in use; none if all are.
+    #[inline(always)]
     fn free_id(&mut self) -> Option<PacketId> {
         let mut id = self.next_id;
         if let Some(oldest) = self.entries.first() {

@@ -99,6 +99,7 @@ impl Unsettled {
         self.places.iter_mut().filter_map(Place::unsettled_mut)
     }
 
+    #[inline(always)]
     pub(super) fn push(&mut self, inflight: Inflight) {
         if let Some(aside) = &mut self.aside
             && let Some(index) = &mut aside.index
@@ -109,12 +110,15 @@ impl Unsettled {
     }
 
     /// Where the delivery with this identifier is. `rises`: identifiers rise from place to place.
+    #[inline(always)]
     pub(super) fn position(&self, packet_id: PacketId, rises: bool) -> Option<usize> {
-        // Clients acknowledge in order, nearly always; what was sent last is asked for next most often.
+        // Clients acknowledge in order, nearly always.
         let first = self.places.front()?.packet_id();
-        if first == packet_id {
-            return Some(0);
-        }
+        if first == packet_id { Some(0) } else { self.position_behind(first, packet_id, rises) }
+    }
+
+    fn position_behind(&self, first: PacketId, packet_id: PacketId, rises: bool) -> Option<usize> {
+        // What was sent last is asked for next most often.
         if self.places.back()?.packet_id() == packet_id {
             return Some(self.places.len() - 1);
         }
@@ -131,6 +135,7 @@ impl Unsettled {
     }
 
     /// The same, for a list that may be long: from now on there is an index, if one is needed.
+    #[inline(always)]
     pub(super) fn position_indexed(&mut self, packet_id: PacketId, rises: bool) -> Option<usize> {
         if !rises && self.places.len() > SCAN_MAX {
             self.index();
@@ -161,7 +166,15 @@ impl Unsettled {
     }
 
     /// Takes the delivery at a place out.
+    #[inline(always)]
     pub(super) fn remove(&mut self, at: usize) -> Option<Inflight> {
+        if at == 0 && self.aside.is_none() {
+            return self.places.pop_front().and_then(Place::into_unsettled);
+        }
+        self.remove_from_long(at)
+    }
+
+    fn remove_from_long(&mut self, at: usize) -> Option<Inflight> {
         let packet_id = self.get(at)?.packet_id;
         if let Some(index) = self.aside.as_mut().and_then(|aside| aside.index.as_mut()) {
             index.remove(packet_id);
@@ -215,6 +228,7 @@ impl Unsettled {
     }
 
     /// Frees what an empty list does not need; true if its room is more than an idle session keeps.
+    #[inline(always)]
     pub(super) fn trim(&mut self) -> bool {
         self.aside = None;
         self.places.capacity() > KEPT_CAPACITY

@@ -106,6 +106,7 @@ impl Shard {
     pub fn handle_access(&mut self, access: Arc<[Access]>) {
         self.access = access;
         self.judging.slots_from = Some(0);
+        self.has_put_off = true;
     }
 
     /// Is anyone still to be judged?
@@ -445,6 +446,7 @@ impl Shard {
                 connection.rare().identity.judgement = Some(judgement);
             }
             self.judging.filters.push_back(FiltersLeft { slot, judgement, after });
+            self.has_put_off = true;
         }
         judged.looked_at
     }

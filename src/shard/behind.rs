@@ -4,7 +4,6 @@
 //! hold within a turn: they are looked at before each packet. A connection stops only behind a packet that adds to
 //! what is behind, so that those who need neither the log nor another shard are served meanwhile.
 
-use super::connection::Stage;
 use super::pauses::PAUSED_BY_ROOM;
 use super::{Effect, Event, Limit, Shard};
 use crate::time::Time;
@@ -108,7 +107,7 @@ impl Shard {
         Brought { records: self.journal.count(), mail_bytes }
     }
 
-    /// Must the next packet of a connection wait until there is room? `before`: as it was before it was read.
+    /// Must the next packet of a served connection wait until there is room? `before`: as it was before it was read.
     pub(super) fn waits_for_room(&mut self, slot: u32, before: Brought) -> bool {
         let is_log = self.behind.is_log_behind && self.journal.count() > before.records;
         let is_mesh =
@@ -117,9 +116,6 @@ impl Shard {
             return false;
         }
         let Some(connection) = self.connection(slot) else { return false };
-        if !matches!(connection.stage, Stage::Serving { .. }) {
-            return false;
-        }
         let serial = connection.serial;
         if self.behind.waiting.is_empty() && is_log {
             self.report(Event::LimitReached { limit: Limit::Log, client: "".into() });

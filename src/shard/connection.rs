@@ -2,9 +2,10 @@
 
 use super::admission::Identity;
 use super::authentication::Authentication;
+use super::behind::Brought;
 use super::budget::{BYTES_A_STEP, Visit, WORK_A_PACKET};
 use super::connect::Told;
-use super::{Counter, Effect, EndCause, Event, Guest, Limit, Shard, Violation};
+use super::{Counter, Effect, EndCause, Event, Guest, Limit, Shard, ShardId, Violation};
 use crate::config::Terms;
 use crate::memory::{Charge, MemoryKind, allocated};
 use crate::packet::{
@@ -189,6 +190,20 @@ const CONNECT_TYPE: u8 = 1;
 /// A record of TLS with a handshake in it, and the first byte of its version.
 const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
 
+/// Bytes that are not the beginning of a CONNECT: no waiting for the rest of what a browser or a port scanner sends,
+/// and no word to it. `[MQTT5-3.1.0-1]`
+fn no_connect(bytes: &[u8]) -> Option<Violation> {
+    if bytes.starts_with(TLS_HANDSHAKE) {
+        // It would be a malformed CONNECT too, but that helps nobody who reads the log.
+        return Some(Violation {
+            reason: Reason::MalformedPacket,
+            cause: "the client speaks TLS, and this listener does not",
+        });
+    }
+    let is_other = bytes.first().is_some_and(|first| first >> 4 != CONNECT_TYPE);
+    is_other.then_some(Violation { reason: Reason::ProtocolError, cause: "the first packet is not CONNECT" })
+}
+
 /// What has arrived of the body of a CONNECT.
 fn body_so_far(bytes: &[u8]) -> Option<&[u8]> {
     let (&0x10, rest) = bytes.split_first()? else { return None };
@@ -255,6 +270,7 @@ impl Shard {
     }
 
     /// Takes bytes in, packet by packet.
+    #[inline(always)]
     pub(super) fn read(&mut self, now: Time, slot: u32, bytes: &[u8]) {
         self.count(Counter::BytesReceived, bytes.len() as u64);
         let Some(connection) = self.connection_mut(slot) else { return };
@@ -307,33 +323,29 @@ impl Shard {
     /// not here any more.
     fn read_packets(&mut self, now: Time, slot: u32, bytes: &[u8]) -> Option<usize> {
         let mut used = 0;
-        let (visit, before) = (self.begin_visit(), self.brought());
+        // Begun with the first packet that has others behind it: most have none.
+        let mut visit: Option<(Visit, Brought)> = None;
         while used < bytes.len() {
-            if self.awaits_verdict(slot)
-                || self.waits_for_turn(slot, &visit)
-                || self.waits_for_room(slot, before)
-            {
-                return Some(used);
-            }
-            let max = self.packet_bytes_max(slot)?;
-            let is_first = matches!(self.connection(slot)?.stage, Stage::Connect { .. });
-            if is_first && bytes[used] >> 4 != CONNECT_TYPE {
-                // [MQTT5-3.1.0-1]: not a word, and no waiting for the rest of what is no CONNECT:
-                // a browser, a port scanner.
-                let violation =
-                    Violation { reason: Reason::ProtocolError, cause: "the first packet is not CONNECT" };
-                self.end_connection(now, slot, EndCause::Violation(violation));
-                return None;
-            }
-            if is_first && bytes[used..].starts_with(TLS_HANDSHAKE) {
-                // It would be a malformed CONNECT too, but that helps nobody who reads the log.
-                let violation = Violation {
-                    reason: Reason::MalformedPacket,
-                    cause: "the client speaks TLS, and this listener does not",
-                };
-                self.end_connection(now, slot, EndCause::Violation(violation));
-                return None;
-            }
+            let connection = self.connection(slot)?;
+            let (served_as, max) = match connection.stage {
+                Stage::Serving { session, .. } => {
+                    let max = self.shared.terms[usize::from(connection.listener)].packet_bytes;
+                    if connection.is_paused_by(PAUSED_BY_WORK) || self.waits_for_visit(slot, visit.as_ref()) {
+                        return Some(used);
+                    }
+                    (Some(session), max)
+                }
+                Stage::Check | Stage::Refuse => return Some(used),
+                // Logins go on: they take no place from those who are in.
+                Stage::Connect { .. } | Stage::Authenticate => {
+                    let is_first = matches!(connection.stage, Stage::Connect { .. });
+                    if is_first && let Some(violation) = no_connect(&bytes[used..]) {
+                        self.end_connection(now, slot, EndCause::Violation(violation));
+                        return None;
+                    }
+                    (None, self.connect_bytes_max(connection))
+                }
+            };
             let progress = match frame(&bytes[used..], max) {
                 Ok(Framing::Incomplete { .. }) => return Some(used),
                 Ok(Framing::Whole(packet)) => {
@@ -343,9 +355,15 @@ impl Shard {
                     if connection.is_paced && !self.takes_packet(now, slot, &packet) {
                         return Some(used);
                     }
+                    if visit.is_none() && used + len < bytes.len() {
+                        visit = Some((self.begin_visit(), self.brought()));
+                    }
                     self.count(Counter::PacketsReceived, 1);
                     self.spend(WORK_A_PACKET + len as u64 / BYTES_A_STEP);
-                    let progress = self.handle_packet(now, slot, packet);
+                    let progress = match served_as {
+                        Some(session) => self.handle_served_packet(now, slot, session, packet),
+                        None => self.handle_packet(now, slot, packet),
+                    };
                     // What a packet set going here is done before the next one is looked at.
                     self.settle(now);
                     if matches!(progress, Progress::Next) {
@@ -364,18 +382,7 @@ impl Shard {
                 }
                 Progress::Gone => return None,
                 Progress::HandOver { to } => {
-                    let connection = self.forget_connection(slot)?;
-                    let guest = Guest {
-                        peer: SocketAddr::from(&connection.peer),
-                        listener: connection.listener.into(),
-                        user: connection.rare.and_then(|rare| rare.certificate_user),
-                        bytes: bytes[used..].to_vec(),
-                    };
-                    // The home reads the CONNECT again, and counts it.
-                    let counters = &self.shared.counters[usize::from(self.id)];
-                    counters.subtract(Counter::BytesReceived, guest.bytes.len() as u64);
-                    counters.subtract(Counter::PacketsReceived, 1);
-                    self.effects.push(Effect::HandOver { slot, to, guest });
+                    self.hand_over(slot, to, &bytes[used..]);
                     return None;
                 }
             }
@@ -384,42 +391,45 @@ impl Shard {
         Some(used)
     }
 
-    /// Must the next packet wait for a later visit? Logins go on: they take no place from those who are in.
-    fn waits_for_turn(&mut self, slot: u32, visit: &Visit) -> bool {
-        let Some(connection) = self.connection(slot) else { return false };
-        if !matches!(connection.stage, Stage::Serving { .. }) {
-            return false;
-        }
-        if connection.is_paused_by(PAUSED_BY_WORK) {
-            return true;
-        }
-        if !self.is_over(visit) && !self.is_spent() {
-            return false;
-        }
-        self.put_off_reading(slot);
-        true
+    /// The home of a client identifier reads the CONNECT again, and counts it.
+    fn hand_over(&mut self, slot: u32, to: ShardId, unread: &[u8]) {
+        let Some(connection) = self.forget_connection(slot) else { return };
+        let guest = Guest {
+            peer: SocketAddr::from(&connection.peer),
+            listener: connection.listener.into(),
+            user: connection.rare.and_then(|rare| rare.certificate_user),
+            bytes: unread.to_vec(),
+        };
+        let counters = &self.shared.counters[usize::from(self.id)];
+        counters.subtract(Counter::BytesReceived, guest.bytes.len() as u64);
+        counters.subtract(Counter::PacketsReceived, 1);
+        self.effects.push(Effect::HandOver { slot, to, guest });
     }
 
-    fn packet_bytes_max(&self, slot: u32) -> Option<usize> {
-        let connection = self.connection(slot)?;
-        Some(match connection.stage {
-            Stage::Serving { .. } => self.shared.terms[usize::from(connection.listener)].packet_bytes,
-            // The cost of a peer that has not said who it is. [DESIGN §7]
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {
-                let limits = &self.shared.config.limits;
-                let is_named = connection.rare.as_ref().is_some_and(|rare| rare.certificate_user.is_some());
-                match is_named {
-                    true => limits.connect_bytes,
-                    false => limits.connect_bytes.min(limits.connect_bytes_unnamed),
-                }
-            }
-        })
+    /// Must the next packet of a served connection wait, for its turn or for room? `visit`: from its first packet on.
+    fn waits_for_visit(&mut self, slot: u32, visit: Option<&(Visit, Brought)>) -> bool {
+        if self.is_spent() || visit.is_some_and(|(visit, _)| self.is_over(visit)) {
+            self.put_off_reading(slot);
+            return true;
+        }
+        visit.is_some_and(|(_, before)| self.waits_for_room(slot, *before))
+    }
+
+    /// What a packet may have before CONNACK: the cost of a peer that has not said who it is. [DESIGN §7]
+    fn connect_bytes_max(&self, connection: &Connection) -> usize {
+        let limits = &self.shared.config.limits;
+        let is_named = connection.rare.as_ref().is_some_and(|rare| rare.certificate_user.is_some());
+        match is_named {
+            true => limits.connect_bytes,
+            false => limits.connect_bytes.min(limits.connect_bytes_unnamed),
+        }
     }
 
     /// A CONNECT is above its bound: counted, and its cause names the bound.
     fn connect_too_large(&self, slot: u32) -> Violation {
         self.count(Counter::LimitConnectBytes, 1);
-        let is_unnamed = self.packet_bytes_max(slot) < Some(self.shared.config.limits.connect_bytes);
+        let max = self.connection(slot).map(|connection| self.connect_bytes_max(connection));
+        let is_unnamed = max < Some(self.shared.config.limits.connect_bytes);
         let cause = match is_unnamed {
             true => "CONNECT above limits.connect_bytes_unnamed",
             false => "CONNECT above limits.connect_bytes",
@@ -438,17 +448,20 @@ impl Shard {
         self.shared.terms_of(self.directory.slot(session).listener.map(u16::from))
     }
 
-    /// One packet; every failure ends the connection.
+    /// One packet of a login.
     fn handle_packet(&mut self, now: Time, slot: u32, packet: Frame<'_>) -> Progress {
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
-        let served = match connection.stage {
-            Stage::Connect { .. } => return self.handle_connect_frame(now, slot, packet),
+        match connection.stage {
+            Stage::Connect { .. } => self.handle_connect_frame(now, slot, packet),
+            Stage::Authenticate => self.handle_authentication(now, slot, packet),
             // Nothing is read meanwhile.
-            Stage::Check | Stage::Refuse => return Progress::Gone,
-            Stage::Authenticate => return self.handle_authentication(now, slot, packet),
-            Stage::Serving { session, .. } => self.handle_served(now, slot, session, packet),
-        };
-        match served {
+            Stage::Check | Stage::Refuse | Stage::Serving { .. } => Progress::Gone,
+        }
+    }
+
+    /// One packet of a client that is in; every failure ends the connection.
+    fn handle_served_packet(&mut self, now: Time, slot: u32, session: u32, packet: Frame<'_>) -> Progress {
+        match self.handle_served(now, slot, session, packet) {
             Ok(progress) => progress,
             Err(violation) => {
                 self.end_connection(now, slot, EndCause::Violation(violation));

@@ -179,6 +179,7 @@ impl Shard {
     fn wait_in_line(&mut self, line: u64, rider: Rider) {
         self.hold_publisher(rider.publisher);
         self.convoys.push(line, Member::Waiting(rider));
+        self.has_put_off = true;
     }
 
     /// Is there room for one more fan-out that goes on later?
@@ -212,6 +213,7 @@ impl Shard {
         self.hold_publisher(rider.publisher);
         convoy.riders.push_back(rider);
         self.convoys.push(line, Member::Convoy(convoy));
+        self.has_put_off = true;
     }
 
     fn list_stops(&mut self, convoy: &mut Convoy, matches: &Matches, topic: &str) {

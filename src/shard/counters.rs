@@ -180,6 +180,13 @@ impl Counters {
         self.0[counter as usize].store(to, Ordering::Relaxed);
     }
 
+    /// Sets gauges that stand side by side, from the first on.
+    pub fn set_all<const GAUGES: usize>(&self, first: Counter, to: &[u64; GAUGES]) {
+        for (cell, value) in self.0[first as usize..].iter().zip(to) {
+            cell.store(*value, Ordering::Relaxed);
+        }
+    }
+
     /// Reads; anyone may.
     pub fn get(&self, counter: Counter) -> u64 {
         self.0[counter as usize].load(Ordering::Relaxed)

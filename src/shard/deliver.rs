@@ -7,7 +7,9 @@
 
 use super::budget::WORK_A_QUEUED;
 use super::convoy::size_of_message;
-use super::directory::{ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
+use super::directory::{
+    ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0, REPLAYING,
+};
 use super::enqueue::{Place, Taken};
 use super::waits::{FirstSending, ForLog, Intents};
 use super::{Counter, Event, Limit, Shard};
@@ -263,7 +265,8 @@ impl Shard {
                 }
                 return Taken::Yes;
             }
-            if entry.flags & (BACKLOGGED | ALIASES | MOUNTED) == 0 && subscription_ids.is_empty() {
+            let is_plain = entry.flags & (BACKLOGGED | ALIASES | MOUNTED | REPLAYING) == 0;
+            if is_plain && subscription_ids.is_empty() {
                 let packet_bytes_max = entry.packet_bytes_max;
                 let variant = fanout.variant(&mut self.outbox, form, None);
                 if variant.len() > packet_bytes_max {
@@ -271,7 +274,6 @@ impl Shard {
                     return Taken::Yes;
                 }
                 send_variant(&mut self.outbox, slot, variant);
-                self.note_live(subscriber, fanout);
                 self.count_sent(fanout.publication.payload.len());
                 return Taken::Yes;
             }
@@ -289,18 +291,17 @@ impl Shard {
             return Taken::Yes;
         }
         let sendable = slot != NO_CONNECTION && entry.flags & (BACKLOGGED | GATED) == 0;
-        let sid = entry.sid;
+        let (sid, flags) = (entry.sid, entry.flags);
         if sid != 0 && self.store_full && !fanout.promised {
             self.report_store_full(subscriber);
             return Taken::Unkept;
         }
-        let is_full = self.is_message_memory_full();
         let state = self.directory.session_mut(subscriber);
         let extra = extra(subscription_ids, group);
         if sendable
             && state.queue.is_empty()
             && state.inflight.has_room()
-            && (!is_full || state.inflight.is_empty())
+            && (state.inflight.is_empty() || !self.is_message_memory_full())
         {
             if !self.fits(subscriber, fanout, form, subscription_ids) {
                 self.directory.session_mut(subscriber).inflight.pass_id();
@@ -316,7 +317,9 @@ impl Shard {
                 number,
                 extra,
             };
-            self.note_live(subscriber, fanout);
+            if flags & REPLAYING != 0 {
+                self.note_live(subscriber, fanout);
+            }
             let waits = sid != 0 && self.sends_when_durable(subscriber, fanout, form.qos);
             let window = &mut self.directory.session_mut(subscriber).inflight;
             let packet_id = if waits { window.prepare(delivery) } else { window.start(delivery) };
@@ -632,6 +635,7 @@ impl Shard {
         if entry.flags & DEFERRED == 0 {
             entry.flags |= DEFERRED;
             self.deferred.push_back(session);
+            self.has_put_off = true;
         }
     }
 

@@ -21,23 +21,27 @@ impl Shard {
         packet: Frame<'_>,
     ) -> Result<Progress, Violation> {
         let version = self.directory.slot(session).version;
-        match decode(version, packet)? {
-            Packet::Publish(publish) => {
-                if self.shared.is_a_store_full() && self.waits_for_disk(now, slot, session, &publish) {
+        // By reference: a PUBLISH is large, and would be moved twice.
+        match &decode(version, packet) {
+            Err(error) => return Err(Violation::from(*error)),
+            Ok(Packet::Publish(publish)) => {
+                if self.shared.is_a_store_full() && self.waits_for_disk(now, slot, session, publish) {
                     return Ok(Progress::Wait);
                 }
-                self.handle_publish(now, slot, session, &publish)?;
+                self.handle_publish(now, slot, session, publish)?;
             }
-            Packet::Ack(ack) => self.handle_ack(now, slot, session, ack)?,
-            Packet::Subscribe(subscribe) => self.handle_subscribe(now, slot, session, &subscribe)?,
-            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, slot, session, &unsubscribe)?,
-            Packet::Pingreq => self.handle_ping(now, slot, session),
-            Packet::Disconnect(disconnect) => {
+            Ok(Packet::Ack(ack)) => self.handle_ack(now, slot, session, *ack)?,
+            Ok(Packet::Subscribe(subscribe)) => self.handle_subscribe(now, slot, session, subscribe)?,
+            Ok(Packet::Unsubscribe(unsubscribe)) => {
+                self.handle_unsubscribe(now, slot, session, unsubscribe)?;
+            }
+            Ok(Packet::Pingreq) => self.handle_ping(now, slot, session),
+            Ok(Packet::Disconnect(disconnect)) => {
                 self.handle_disconnect(now, slot, session, disconnect)?;
                 // [MQTT5 §3.14]: what follows is not processed.
                 return Ok(Progress::Gone);
             }
-            Packet::Auth(auth) => self.handle_reauthentication(slot, session, &auth)?,
+            Ok(Packet::Auth(auth)) => self.handle_reauthentication(slot, session, auth)?,
         }
         // Work for this session may have been put off or have closed the connection meanwhile.
         Ok(if self.connection(slot).is_some() { Progress::Next } else { Progress::Gone })
@@ -129,7 +133,7 @@ impl Shard {
         now: Time,
         slot: u32,
         session: u32,
-        disconnect: Disconnect,
+        disconnect: &Disconnect,
     ) -> Result<(), Violation> {
         let max = self.shared.config.protocol.session_expiry_seconds_max;
         let state = self.directory.session_mut(session);

@@ -212,29 +212,43 @@ impl Shard {
 
     /// Once a turn: tells the other shards, hears from them, and makes room where it has to.
     pub(super) fn look_at_memory(&mut self, now: Time) {
-        let counters = &self.shared.counters;
-        let own = &counters[usize::from(self.id)];
         let total = self.memory.total();
-        if total != std::mem::replace(&mut self.pressure.told, total) {
-            for kind in MEMORY_KINDS {
-                own.set(counter(kind), self.memory.of(kind) as u64);
-            }
-            own.set(Counter::MemoryTotal, total as u64);
+        if total != self.pressure.told {
+            self.pressure.told = total;
+            self.tell_memory();
         }
-        let of_others = counters.iter().enumerate().filter(|(shard, _)| *shard != usize::from(self.id));
-        let others: u64 = of_others.map(|(_, counters)| counters.get(Counter::MemoryTotal)).sum();
-        self.pressure.others = usize::try_from(others).unwrap_or(usize::MAX);
-        if !self.is_memory_tight() {
-            if self.pressure.tight_since.take().is_some() {
-                self.pressure.search = Search::default();
-            }
-            for (slot, serial) in std::mem::take(&mut self.pressure.paused) {
-                if self.connection(slot).is_some_and(|connection| connection.serial == serial) {
-                    self.unpause(now, slot, PAUSED_BY_MEMORY);
-                }
-            }
-            return;
+        if self.shared.shards() > 1 {
+            let counters = self.shared.counters.iter().enumerate();
+            let of_others = counters.filter(|(shard, _)| *shard != usize::from(self.id));
+            let others: u64 = of_others.map(|(_, counters)| counters.get(Counter::MemoryTotal)).sum();
+            self.pressure.others = usize::try_from(others).unwrap_or(usize::MAX);
         }
+        if self.is_memory_tight() {
+            self.make_room(now);
+        } else if self.pressure.tight_since.is_some() || !self.pressure.paused.is_empty() {
+            self.end_tightness(now);
+        }
+    }
+
+    /// The gauges stand in the order of the kinds.
+    fn tell_memory(&self) {
+        let own = &self.shared.counters[usize::from(self.id)];
+        own.set_all(Counter::MemoryMessages, &self.memory.of_all());
+        own.set(Counter::MemoryTotal, self.memory.total() as u64);
+    }
+
+    /// There is room again.
+    fn end_tightness(&mut self, now: Time) {
+        self.pressure.tight_since = None;
+        self.pressure.search = Search::default();
+        for (slot, serial) in std::mem::take(&mut self.pressure.paused) {
+            if self.connection(slot).is_some_and(|connection| connection.serial == serial) {
+                self.unpause(now, slot, PAUSED_BY_MEMORY);
+            }
+        }
+    }
+
+    fn make_room(&mut self, now: Time) {
         self.pressure.tight_since.get_or_insert(now);
         if !std::mem::replace(&mut self.pressure.is_watching, true) {
             // Another shard may make room, and nothing else tells this one.
@@ -273,6 +287,7 @@ impl Shard {
         }
         if to < self.slots() {
             self.pressure.search.next = to;
+            self.has_put_off = true;
             return;
         }
         let search = std::mem::take(&mut self.pressure.search);
@@ -303,7 +318,7 @@ impl Shard {
 }
 
 /// The gauge that shows a kind.
-fn counter(kind: MemoryKind) -> Counter {
+const fn gauge(kind: MemoryKind) -> Counter {
     match kind {
         MemoryKind::Messages => Counter::MemoryMessages,
         MemoryKind::Backlogs => Counter::MemoryBacklogs,
@@ -315,3 +330,11 @@ fn counter(kind: MemoryKind) -> Counter {
         MemoryKind::Retained => Counter::MemoryRetained,
     }
 }
+
+const _: () = {
+    let mut at = 0;
+    while at < MEMORY_KINDS.len() {
+        assert!(gauge(MEMORY_KINDS[at]) as usize == gauge(MEMORY_KINDS[0]) as usize + at);
+        at += 1;
+    }
+};

@@ -286,6 +286,8 @@ pub struct Shard {
     entropy: u64,
     behind: behind::Behind,
     budget: budget::Budget,
+    /// There may be something in what follows, or elsewhere, that goes on later. Without it there is nothing.
+    has_put_off: bool,
     /// Sessions whose queues go on later.
     deferred: VecDeque<u32>,
     /// Connections whose unread packets are handled later, with their serials.
@@ -373,6 +375,7 @@ impl Shard {
             entropy: seed,
             behind: behind::Behind::default(),
             budget: budget::Budget::default(),
+            has_put_off: false,
             deferred: VecDeque::new(),
             unread: VecDeque::new(),
             convoys: convoy::Convoys::new(seed ^ 6),
@@ -551,11 +554,17 @@ impl Shard {
 
     /// Mails to itself are handled before anyone looks.
     fn settle(&mut self, now: Time) {
-        while let Some(mail) = self.loopback.pop_front() {
-            self.deliver_mail(now, self.id, mail);
+        if !self.loopback.is_empty() {
+            self.deliver_loopback(now);
         }
         self.journal.seal_if_long();
         self.note_journal();
+    }
+
+    fn deliver_loopback(&mut self, now: Time) {
+        while let Some(mail) = self.loopback.pop_front() {
+            self.deliver_mail(now, self.id, mail);
+        }
     }
 
     fn post(&mut self, to: ShardId, mail: Mail) {

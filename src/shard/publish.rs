@@ -17,7 +17,7 @@ use crate::message::{Message, Publication};
 use crate::packet::{Ack, AckKind, PacketId, ProtocolVersion, Publish, QoS, Reason};
 use crate::store::Record;
 use crate::time::Time;
-use crate::topic::topic_levels;
+use crate::topic::{Matches, topic_levels};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 
@@ -256,7 +256,7 @@ impl Shard {
     /// Is a message so large that its publisher is not read until every other shard has it? Boxes are bounded in mails,
     /// and a client that has to wait for its own messages can't fill them with large ones.
     fn waits_for_others(&self, fanout: &Fanout<'_>) -> bool {
-        size_of_message(fanout) > MAIL_BYTES_MAX && self.shared.shards() > 1
+        self.shared.shards() > 1 && size_of_message(fanout) > MAIL_BYTES_MAX
     }
 
     /// Stops reading from a publisher; its serial, for [`Shard::read_on_later`].
@@ -292,20 +292,19 @@ impl Shard {
         }
         let Some(packet_id) = publish.packet_id else { return Ok(()) };
         let state = self.directory.session(session);
-        let repeated = publish.qos == QoS::ExactlyOnce && state.holds(packet_id.get());
-        if repeated {
+        let (held, receive_maximum) = (state.held_count(), usize::from(terms.receive_maximum));
+        if held < receive_maximum {
             return Ok(());
         }
-        let (held, receive_maximum) = (state.held_count(), usize::from(terms.receive_maximum));
+        let is_repeat = publish.qos == QoS::ExactlyOnce && state.holds(packet_id.get());
+        if is_repeat {
+            return Ok(());
+        }
         if self.version_of_session(session) == ProtocolVersion::V5 {
-            if held >= receive_maximum {
-                // [MQTT5-3.3.4-7]
-                return refuse(
-                    Reason::ReceiveMaximumExceeded,
-                    "more unfinished messages than Receive Maximum",
-                );
-            }
-        } else if publish.qos == QoS::ExactlyOnce && held >= unreleased_max(receive_maximum) {
+            // [MQTT5-3.3.4-7]
+            return refuse(Reason::ReceiveMaximumExceeded, "more unfinished messages than Receive Maximum");
+        }
+        if publish.qos == QoS::ExactlyOnce && held >= unreleased_max(receive_maximum) {
             return refuse(
                 Reason::ReceiveMaximumExceeded,
                 "more QoS 2 messages without PUBREL than protocol.receive_maximum lets a 3.x client have",
@@ -415,7 +414,6 @@ impl Shard {
     /// To the subscribers of this shard: to all of them now, or to the rest of them later.
     pub(super) fn route(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
         let mut outcome = Outcome::default();
-        self.spend(fanout.publication.topic.len() as u64 / TOPIC_BYTES_A_STEP);
         if !self.convoys.is_empty() && self.join_line(fanout) {
             outcome.matched = true;
             return outcome;
@@ -426,16 +424,43 @@ impl Shard {
         self.subscriptions.matches(publication.topic, origin, &mut matches);
         // One whose only subscription has No Local is a matching subscriber too.
         outcome.matched = matches.filters() > 0;
-        self.spend(matches.visited() as u64 / VISITED_A_STEP);
+        let topic_bytes = fanout.publication.topic.len() as u64;
+        self.spend(matches.visited() as u64 / VISITED_A_STEP + topic_bytes / TOPIC_BYTES_A_STEP);
+        let is_done = match matches.as_slice() {
+            [] => true,
+            // The way of most messages: no visit is begun for one.
+            [matched] => {
+                self.spend(work_of(fanout));
+                let (session, ids) = (matched.subscriber, matches.subscription_ids(matched));
+                let (qos, retain, own) = (matched.qos, matched.retain_as_published, fanout.own);
+                outcome.note(self.deliver_matched(now, fanout, session, qos, retain, ids, own));
+                true
+            }
+            _ => self.fan_out(now, fanout, &matches, &mut outcome),
+        };
+        if is_done && !self.groups.is_empty() {
+            outcome.merge(self.route_groups(now, fanout, &matches));
+        }
+        self.matches = matches;
+        outcome
+    }
+
+    /// To all matches, as far as a visit goes; false if the rest of them, and the groups, get it later.
+    fn fan_out(
+        &mut self,
+        now: Time,
+        fanout: &mut Fanout<'_>,
+        matches: &Matches,
+        outcome: &mut Outcome,
+    ) -> bool {
         let all = matches.as_slice();
         let step = step_of(fanout);
-        let visit = self.begin_visit();
-        let mut served = 0;
         if all.len() > step && (self.is_spent() || !self.has_room_for_convoy()) {
             self.put_off_fanout(fanout);
-            self.matches = matches;
-            return outcome;
+            return false;
         }
+        let visit = self.begin_visit();
+        let mut served = 0;
         loop {
             let some = &all[served..all.len().min(served + step)];
             for matched in some {
@@ -446,24 +471,18 @@ impl Shard {
             served += some.len();
             self.spend(work_of(fanout) * some.len() as u64);
             if served == all.len() {
-                break;
+                return true;
             }
             if self.is_over(&visit) || self.is_spent() {
-                self.go_on_later(fanout, &matches, served, 0);
-                self.matches = matches;
-                return outcome;
+                self.go_on_later(fanout, matches, served, 0);
+                return false;
             }
         }
-        if !self.groups.is_empty() {
-            outcome.merge(self.route_groups(now, fanout, &matches));
-        }
-        self.matches = matches;
-        outcome
     }
 
     /// To one of those whom the index has found; false if it refuses the message. `own`: the publisher, if it is
     /// served last.
-    #[inline]
+    #[inline(always)]
     #[allow(clippy::too_many_arguments)] // As many sides as a delivery has.
     pub(super) fn deliver_matched(
         &mut self,
@@ -477,15 +496,37 @@ impl Shard {
     ) -> Taken {
         // At QoS 0 no queue has a say, and one that is full now must not let it pass what waits already.
         // [MQTT5-4.6.0-6]
-        if own == Some(session) && (qos == QoS::AtMostOnce || self.takes(session, fanout)) {
-            fanout.own_delivery = Some((qos, retain, ids.into()));
+        if own == Some(session) && self.leaves_for_own(fanout, session, qos, retain, ids) {
             return Taken::Yes;
         }
         self.deliver(now, fanout, session, qos, retain, ids, None)
     }
 
+    /// May the publisher get its own message last? Then it is put aside for that.
+    fn leaves_for_own(
+        &mut self,
+        fanout: &mut Fanout<'_>,
+        session: u32,
+        qos: QoS,
+        retain: bool,
+        ids: &[u32],
+    ) -> bool {
+        let may_wait = qos == QoS::AtMostOnce || self.takes(session, fanout);
+        if may_wait {
+            fanout.own_delivery = Some((qos, retain, ids.into()));
+        }
+        may_wait
+    }
+
     /// To the publisher itself, what `route` has left for the end.
+    #[inline(always)]
     pub(super) fn deliver_own(&mut self, now: Time, slot: u32, fanout: &mut Fanout<'_>) {
+        if fanout.own_delivery.is_some() {
+            self.deliver_left_own(now, slot, fanout);
+        }
+    }
+
+    fn deliver_left_own(&mut self, now: Time, slot: u32, fanout: &mut Fanout<'_>) {
         let Some((granted, retain_as_published, ids)) = fanout.own_delivery.take() else { return };
         let own = fanout.publication.origin.and_then(|key| self.directory.resolve(key));
         let Some(session) = own else { return };

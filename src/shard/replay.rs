@@ -259,11 +259,13 @@ impl Shard {
 
     fn arrive(&mut self, late: Late) {
         self.late.arrived.push(late);
+        self.has_put_off = true;
     }
 
     /// Before [`Shard::handle_turn`]: have mails been left in the boxes that were there when they were last looked at?
     pub fn note_mails_left(&mut self, are_left: bool) {
         self.has_mails_left = are_left;
+        self.has_put_off |= self.has_late();
     }
 
     /// Is there any of these to be handled, or will there be without another mail?

@@ -65,6 +65,7 @@ impl Shard {
     /// with the next turn.
     pub fn handle_restored(&mut self) {
         self.overdue.is_held = false;
+        self.has_put_off |= self.overdue.has_work();
     }
 
     /// May clients come in? Not before what was overdue at the start is done.

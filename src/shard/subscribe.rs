@@ -160,6 +160,7 @@ impl Shard {
         self.pending.insert(token, pending);
         let Some(serial) = self.connection(slot).map(|connection| connection.serial) else { return Ok(()) };
         self.pause(slot, PAUSED_BY_WORK);
+        self.has_put_off = true;
         self.unfinished.push_back(Unfinished {
             slot,
             serial,

@@ -67,6 +67,7 @@ impl Shard {
     pub(super) fn expire_timers(&mut self, now: Time) {
         self.wheel.expire(now, &mut self.due);
         self.run_timers(now);
+        self.has_put_off |= !self.due.is_empty();
     }
 
     /// Handles the timers that have fired, as far as the turn allows.

@@ -16,12 +16,15 @@ impl Shard {
         self.journal.set_now(now);
         if self.has_deferred() {
             self.go_on_with_deferred(now);
+            self.has_put_off = self.look_for_put_off();
         }
         // What a receipt sets going may bring about others.
         while self.post_receipts() {
             self.settle(now);
         }
-        self.end_overrun(now);
+        if self.outbox.has_overrun() {
+            self.end_overrun(now);
+        }
         self.recent = None;
         self.look_at_memory(now);
         self.renew(1);
@@ -51,6 +54,12 @@ impl Shard {
 
     /// Is there work for the next turn even if nothing comes in?
     pub fn has_deferred(&self) -> bool {
+        debug_assert!(self.has_put_off || !self.look_for_put_off(), "what puts something off says so");
+        self.has_put_off || self.has_room_for_waiting()
+    }
+
+    /// Every turn asks, and nearly always there is nothing: [`Shard::has_put_off`] says so without a look.
+    fn look_for_put_off(&self) -> bool {
         !self.deferred.is_empty()
             || !self.unread.is_empty()
             || !self.convoys.is_empty()
@@ -59,7 +68,6 @@ impl Shard {
             || self.has_late()
             || self.is_judging()
             || self.is_making_room()
-            || self.has_room_for_waiting()
             || self.farewell_to.is_some()
             || self.has_durable()
             || self.overdue.has_work()
@@ -71,6 +79,7 @@ impl Shard {
         self.journal.set_now(now);
         self.record_losses(usize::MAX);
         self.farewell_to = Some(0);
+        self.has_put_off = true;
         self.say_farewell(now);
         self.settle(now);
     }
@@ -129,6 +138,7 @@ impl Shard {
             && let Some(connection) = self.connection(slot)
         {
             self.unread.push_back((slot, connection.serial));
+            self.has_put_off = true;
         }
     }
 
@@ -140,6 +150,7 @@ impl Shard {
     /// What a connection has been waiting for is done.
     pub(super) fn read_on_later(&mut self, slot: u32, serial: u32) {
         self.unread.push_back((slot, serial));
+        self.has_put_off = true;
     }
 
     /// Connections for which one turn had more than its arena holds: their streams end before the gap.

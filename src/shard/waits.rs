@@ -305,6 +305,7 @@ impl Shard {
         }
         let mark = mark.max(self.waits.for_log.back().map_or(0, |(last, _)| *last));
         self.waits.for_log.push_back((mark, what));
+        self.has_put_off |= self.has_durable();
     }
 
     fn send_owed(&mut self, now: Time, slot: u32, answer: Owing) {
@@ -385,6 +386,7 @@ impl Shard {
         self.journal.set_now(now);
         self.journal.set_durable(last);
         self.release_durable(now);
+        self.has_put_off |= self.has_durable();
         self.settle(now);
     }
 
