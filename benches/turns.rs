@@ -47,6 +47,7 @@ impl Host {
         let mut config = Config::default();
         config.sys.interval_seconds = 0;
         config.limits.backlog_bytes = 1 << 30;
+        config.limits.connect_bytes_unnamed = config.limits.connect_bytes;
         let (shared, mut interests) = Shared::new(config, 1, 7);
         let mut shard = Shard::new(0, Arc::new(shared), interests.pop().expect("one shard"), 100);
         let now = Time::from_millis(1);
@@ -57,6 +58,7 @@ impl Host {
             Restored::default(),
         );
         shard.handle_start(now);
+        shard.handle_restored();
         Host {
             shard,
             now,
@@ -290,26 +292,27 @@ fn farewell(host: &mut Host) {
     host.event = Some(Box::new(|shard, now| shard.handle_shutdown(now)));
 }
 
-type Scene = (&'static str, fn(&mut Host));
+/// Its name, what it does, and bytes that one of its turns sends at least: a scene that did not happen is no proof.
+type Scene = (&'static str, fn(&mut Host), usize);
 
 const SCENES: &[Scene] = &[
-    ("65 KB topic behind an alias, 64 times, 150 identifiers", alias_and_identifiers),
-    ("2 MB at QoS 2 to 2,200 kept sessions", kept_image),
-    ("2 MB at QoS 0 to 2,200 subscribers", passing_image),
-    ("16 messages to 100,000 subscribers", wide_fan_out),
-    ("700 wills of 60 KB in one tick, 130 identifiers", wills),
-    ("1,000 walks through 200,000 retained messages", walks),
-    ("SUBSCRIBE and UNSUBSCRIBE with 32,768 filters", long_subscribe),
-    ("100 messages through every combination of a and +", combinations),
-    ("a session with 10,000 filters ends", end_of_many_filters),
-    ("20,000 farewells", farewell),
+    ("65 KB topic behind an alias, 64 times, 150 identifiers", alias_and_identifiers, 65_000),
+    ("2 MB at QoS 2 to 2,200 kept sessions", kept_image, 1_900_000),
+    ("2 MB at QoS 0 to 2,200 subscribers", passing_image, 1_900_000),
+    ("16 messages to 100,000 subscribers", wide_fan_out, 100),
+    ("700 wills of 60 KB in one tick, 130 identifiers", wills, 60_000),
+    ("1,000 walks through 200,000 retained messages", walks, 100),
+    ("SUBSCRIBE and UNSUBSCRIBE with 32,768 filters", long_subscribe, 32_768),
+    ("100 messages through every combination of a and +", combinations, 7),
+    ("a session with 10,000 filters ends", end_of_many_filters, 0),
+    ("20,000 farewells", farewell, 2),
 ];
 
 fn main() -> ExitCode {
     let checks = std::env::args().any(|argument| argument == "--check");
     let mut is_good = true;
     println!("{:56} {:>11} {:>8} {:>12}", "", "longest ms", "turns", "bytes at most");
-    for (name, scene) in SCENES {
+    for (name, scene, bytes_min) in SCENES {
         let mut best: Option<(Duration, u64, usize)> = None;
         for _ in 0..3 {
             let mut host = Host::new();
@@ -319,6 +322,7 @@ fn main() -> ExitCode {
             best = Some(best.map_or(this, |best| best.min(this)));
         }
         let (longest, turns, encoded) = best.expect("it was played");
+        assert!(encoded >= *bytes_min, "{name}: nothing happened");
         is_good &= longest <= LONGEST;
         println!("{name:56} {:>11.2} {turns:>8} {encoded:>12}", longest.as_secs_f64() * 1000.0);
     }
