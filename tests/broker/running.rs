@@ -9,6 +9,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// How long anything may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The program, with its output kept for the test.
 pub(crate) fn midge() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_midge"));
