@@ -123,7 +123,7 @@ fn survives(name: &str, before: i64, after: i64, down: i64) {
     let broker = machine.start();
     let mut sleeper = Device::connect(broker.address, "sleeper", 86_400, None);
     assert!(sleeper.is_present, "{name}");
-    check(&sleeper.received(), &["cmd/a", "cmd/b"], began);
+    check(&sleeper.messages(2), &["cmd/a", "cmd/b"], began);
     let mut late = Device::connect(broker.address, "late", 0, None);
     late.subscribe("state/r");
     check(&[late.message()], &["state/r"], began);
