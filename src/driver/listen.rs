@@ -278,10 +278,10 @@ mod tests {
     #[test]
     fn shards_share_a_port() {
         let options = BindOptions::default();
-        probe_bind(loopback(21000), &options).unwrap();
-        let first = bind(loopback(21000), &options).unwrap();
-        let second = bind(loopback(21000), &options).unwrap();
-        assert_eq!(local_address(&first).unwrap(), local_address(&second).unwrap());
+        let first = bind(loopback(0), &options).unwrap();
+        let address = local_address(&first).unwrap();
+        let second = bind(address, &options).unwrap();
+        assert_eq!(local_address(&second).unwrap(), address);
     }
 
     #[test]
@@ -325,33 +325,41 @@ mod tests {
     #[test]
     fn a_port_of_another_broker_that_shares_it_is_found() {
         let options = BindOptions::default();
-        let _other = bind(loopback(21001), &options).unwrap();
-        let error = probe_bind(loopback(21001), &options).unwrap_err();
+        let other = bind(loopback(0), &options).unwrap();
+        let error = probe_bind(local_address(&other).unwrap(), &options).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
     fn a_port_with_old_connections_in_time_wait_is_free() {
         let options = BindOptions::default();
-        let socket = bind(loopback(21002), &options).unwrap();
+        let socket = bind(loopback(0), &options).unwrap();
+        let address = local_address(&socket).unwrap();
         let listener = TcpListener::from(socket);
-        let client = TcpStream::connect(loopback(21002)).unwrap();
+        let client = TcpStream::connect(address).unwrap();
         let (server, _) = listener.accept().unwrap();
         drop((server, listener));
         drop(client);
-        probe_bind(loopback(21002), &options).unwrap();
+        probe_bind(address, &options).unwrap();
     }
 
     #[test]
     fn version_6_addresses_are_kept_apart_from_version_4() {
         let options = BindOptions::default();
-        let v6 = match bind("[::]:21003".parse().unwrap(), &options) {
-            Ok(socket) => socket,
-            // A machine without IPv6.
-            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => return,
-            Err(error) => panic!("{error}"),
-        };
-        assert!(local_address(&v6).unwrap().is_ipv6());
-        probe_bind("0.0.0.0:21003".parse().unwrap(), &options).unwrap();
+        // The port may be in use by some other socket of version 4.
+        for attempt in 0.. {
+            let v6 = match bind("[::]:0".parse().unwrap(), &options) {
+                Ok(socket) => socket,
+                // A machine without IPv6.
+                Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => return,
+                Err(error) => panic!("{error}"),
+            };
+            let address = local_address(&v6).unwrap();
+            assert!(address.is_ipv6());
+            match probe_bind(SocketAddr::from(([0, 0, 0, 0], address.port())), &options) {
+                Ok(()) => return,
+                Err(error) => assert!(attempt < 50, "{error}"),
+            }
+        }
     }
 }

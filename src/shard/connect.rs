@@ -430,9 +430,10 @@ impl Shard {
         if fanout.missing > 0 {
             let intents = std::mem::take(&mut fanout.intents);
             self.open_ticket(fanout.missing, outcome, intents, Purpose::Intents);
-            if let Some(session) = session {
-                // It waits for the log. What its client publishes when it is back must come later.
-                self.note_end(session);
+            // It waits for the log. What its client publishes when it is back must come later.
+            match session {
+                Some(session) => self.note_end(session),
+                None => self.note_unknown_end(),
             }
         }
     }

@@ -11,7 +11,8 @@ pub(super) struct Ends {
     by_client: HashMap<u64, u64, RandomState>,
     /// Marks and clients, in order. A client that has ended again meanwhile is there more than once.
     in_order: VecDeque<(u64, u64)>,
-    /// Of what was forgotten at the bound nobody knows to whom it belonged, so this holds for all clients.
+    /// Of ends whose client is not known: those that were forgotten at the bound, and those of an earlier run. This
+    /// holds for all clients.
     forgotten: u64,
 }
 
@@ -42,6 +43,11 @@ impl Ends {
         }
         self.by_client.insert(client, mark);
         self.in_order.push_back((mark, client));
+    }
+
+    /// A session of some client has ended, and that is durable at this mark.
+    pub(super) fn note_unknown(&mut self, mark: u64) {
+        self.forgotten = self.forgotten.max(mark);
     }
 
     /// When the last end of this client is durable; 0: it is.
@@ -91,6 +97,16 @@ mod tests {
         assert_eq!([7, 8].map(|client| ends.mark_of(client)), [3, 0]);
         ends.forget_to(u64::MAX);
         assert!(ends.is_empty() && ends.by_client.is_empty());
+    }
+
+    #[test]
+    fn an_end_of_an_unknown_client_is_waited_for_by_all() {
+        let mut ends = Ends::new(1);
+        ends.note_unknown(2);
+        ends.note(7, 3);
+        assert_eq!(([7, 8].map(|client| ends.mark_of(client)), ends.is_empty()), ([3, 2], false));
+        ends.forget_to(2);
+        assert_eq!([7, 8].map(|client| ends.mark_of(client)), [3, 0]);
     }
 
     #[test]

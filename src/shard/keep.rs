@@ -271,6 +271,13 @@ impl Shard {
         }
     }
 
+    /// The same of a session of an earlier run, whose client is not known any more.
+    pub(super) fn note_unknown_end(&mut self) {
+        if self.journal.is_on() && !self.journal.has_failed() {
+            self.ends.note_unknown(self.journal.mark());
+        }
+    }
+
     /// When the end of the last session of a client is durable that has none: a power cut before brings it back.
     pub(super) fn end_mark(&mut self, client_id: &str) -> u64 {
         self.forget_durable_ends();

@@ -262,6 +262,32 @@ fn a_client_that_is_back_while_its_will_waits_for_the_disk_is_told_so_after_it()
     assert_eq!(world.take(back)[0], 0x20);
 }
 
+/// Subscribers would see a client offline that is back.
+#[test]
+fn a_client_that_is_back_while_its_will_of_before_the_start_waits_for_the_disk_is_told_so_after_it() {
+    let mut world = quiet(2);
+    let homes = super::Homes::new(2, 7);
+    let home = homes.home_of("state/1");
+    let named = |kind: &str, shard| {
+        let mut names = (0..).map(|n| format!("{kind}{n}"));
+        names.find(|name| homes.home_of(name) == shard).unwrap()
+    };
+    let (device, watcher) = (named("device", 1 - home), named("watcher", home));
+    let (link, ..) = connect(&mut world, 0, &watcher, 1_000_000, None);
+    subscribe(&mut world, link, "state/1");
+    connect(&mut world, 0, &device, 0, Some(OFFLINE));
+    let stuck = usize::from(1 - home);
+    let mut world = world.cut_power_and_stick(2, SECOND, stuck);
+    let (watcher, ..) = connect(&mut world, 0, &watcher, 1_000_000, None);
+    let back = send_connect(&mut world, 0, &device, 0, None);
+    assert_eq!(world.take(back), b"", "what it publishes would come before its will");
+    world.unstick(stuck);
+    assert_eq!(world.take(back)[0], 0x20);
+    publish(&mut world, back, "state/1", false, None);
+    let told: Vec<String> = got(&world.take(watcher)).into_iter().map(|(_, payload, _)| payload).collect();
+    assert_eq!(told, ["offline", "hi"]);
+}
+
 /// [MQTT5-3.1.2-23]
 #[test]
 fn a_session_that_is_over_is_not_resumed_before_its_timer_fires() {

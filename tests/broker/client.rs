@@ -1,9 +1,10 @@
 //! A small MQTT 5.0 client over a blocking socket that counts what goes each way: written out byte
 //! by byte, so that it shares no mistake with the broker.
 
+use crate::running::PATIENCE;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What went over one or more connections, as their clients saw it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,14 +85,14 @@ impl Client {
     }
 
     fn try_connect_with(address: SocketAddr, flags: u8, expiry_seconds: u32, payload: &[u8]) -> (Client, u8) {
-        let until = Instant::now() + WAIT;
+        let until = Instant::now() + PATIENCE;
         let stream = loop {
             match TcpStream::connect(address) {
                 Ok(stream) => break stream,
                 Err(error) => assert!(Instant::now() < until, "{error}"),
             }
         };
-        stream.set_read_timeout(Some(WAIT)).expect("a socket option");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
         let mut client = Client { stream, tally: Tally::default(), messages: Vec::new(), packet_id: 0 };
         let mut body = b"\x00\x04MQTT\x05".to_vec();
         // Keep alive 0: no PINGREQ blurs the figures.
@@ -292,6 +293,3 @@ pub(crate) fn text(text: &str) -> Vec<u8> {
 pub(crate) fn string(out: &mut Vec<u8>, string: &str) {
     out.extend(text(string));
 }
-
-/// How long anything may take on a busy machine.
-const WAIT: Duration = Duration::from_secs(10);

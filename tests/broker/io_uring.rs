@@ -1,5 +1,6 @@
 //! A machine that refuses io_uring: midge ends at once and says what has to be changed.
 
+use crate::running::PATIENCE;
 use crate::{Running, config_file, stderr};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -51,7 +52,7 @@ fn finish(command: &mut Command) -> Option<Output> {
             return None;
         }
     };
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + PATIENCE;
     while child.try_wait().expect("our child").is_none() {
         if Instant::now() > until {
             let _ = child.kill();

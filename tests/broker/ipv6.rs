@@ -98,7 +98,7 @@ fn mosquitto_clients_reach_an_ipv6_listener() {
         .status();
     assert!(published.expect("it was there just now").success());
     let got = Command::new("mosquitto_sub")
-        .args(["-h", "::1", "-p", &port, "-V", "311", "-q", "1", "-C", "1", "-W", "10", "-t", "six/#"])
+        .args(["-h", "::1", "-p", &port, "-V", "311", "-q", "1", "-C", "1", "-W", "60", "-t", "six/#"])
         .output()
         .expect("it comes with mosquitto_pub");
     assert_eq!(String::from_utf8_lossy(&got.stdout), "hello\n", "{got:?}");

@@ -4,7 +4,6 @@ use crate::Running;
 use serde_json::{Map, Value};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 /// Quotes, a backslash and a letter of two bytes: what a formatter gets wrong first.
 const AWKWARD: &str = "lamp \"7\" \\ é";
@@ -64,7 +63,7 @@ fn each_event_is_one_json_object_on_a_line_with_level_client_and_cause() {
     running.signal("-TERM");
     stays.read_to_end(&mut Vec::new()).expect("the broker closes");
     drop(stays);
-    assert_eq!(running.wait(Duration::from_secs(8)), 0);
+    assert_eq!(running.wait(), 0);
 
     let objects = objects(&running);
     for object in &objects {

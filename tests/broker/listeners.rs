@@ -2,9 +2,9 @@
 
 use crate::Running;
 use crate::client::Client;
+use crate::running::PATIENCE;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 /// The address that the start-up lines name second.
 pub(crate) fn second_address(running: &Running) -> SocketAddr {
@@ -23,7 +23,7 @@ fn listener_with_a_bound_of_its_own_keeps_to_it_and_leaves_the_other_alone() {
         let one = Client::connect(bounded, &format!("one{round}"), true, 0);
         let two = Client::connect(bounded, &format!("two{round}"), true, 0);
         let mut three = TcpStream::connect(bounded).expect("the kernel accepts it");
-        three.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket option");
+        three.set_read_timeout(Some(PATIENCE)).expect("a socket option");
         let end = three.read(&mut [0; 1]);
         assert!(
             matches!(end, Ok(0))

@@ -3,6 +3,7 @@
 use crate::Running;
 use midge::auth::hash::{Argon2Cost, Scheme};
 use midge::auth::password_edit::{Create, delete_user, set_password};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -101,21 +102,27 @@ fn listener_beyond_loopback_is_closed_to_anonymous_clients_until_they_are_allowe
     }
 }
 
-/// The messages that a subscriber of mosquitto's gets while others publish.
-fn heard(running: &Running, filter: &str, publishing: impl FnOnce()) -> String {
+/// The first so many messages that a subscriber of mosquitto's gets while others publish.
+fn heard(running: &Running, count: usize, publishing: impl FnOnce()) -> String {
+    // What is retained tells that it has subscribed.
+    let ready = publish(running, "5", &["-u", "writer", "-P", "w", "-r"], "open/ready");
+    assert!(ready.status.success(), "{ready:?}");
     let port = running.address.port().to_string();
-    let subscriber = Command::new("mosquitto_sub")
-        .args(["-h", "127.0.0.1", "-p", &port, "-i", "listener", "-q", "1", "-v", "-W", "3", "-t", filter])
-        .args(["-u", "reader", "-P", "r"])
+    let mut subscriber = Command::new("mosquitto_sub")
+        .args(["-h", "127.0.0.1", "-p", &port, "-i", "listener", "-q", "1", "-v", "-t", "#"])
+        .args(["-W", "60", "-C", &(count + 1).to_string(), "-u", "reader", "-P", "r"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("it comes with mosquitto_pub");
-    running.line("the subscriber", |line| line.contains("client connected") && line.contains("listener"));
-    // Its SUBSCRIBE follows its CONNECT at once.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let mut output = BufReader::new(subscriber.stdout.take().expect("piped"));
+    let mut lines = String::new();
+    output.read_line(&mut lines).expect("text");
+    assert_eq!(lines, "open/ready hello\n");
     publishing();
-    let output = subscriber.wait_with_output().expect("it ends by itself");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    lines.clear();
+    output.read_to_string(&mut lines).expect("text");
+    subscriber.wait().expect("it ends by itself");
+    lines
 }
 
 #[test]
@@ -131,7 +138,7 @@ fn access_list_of_mosquitto_holds_and_is_read_again_on_sighup() {
     let write = |topic: &str| {
         assert!(publish(&running, "5", &["-u", "writer", "-P", "w"], topic).status.success(), "{topic}");
     };
-    let got = heard(&running, "#", || ["open/a", "closed/a", "later/a"].into_iter().for_each(write));
+    let got = heard(&running, 2, || ["open/a", "closed/a", "later/a"].into_iter().for_each(write));
     assert_eq!(got, "open/a hello\nlater/a hello\n");
     // Without permission a publisher of 5.0 is told.
     let refused = publish(&running, "5", &["-u", "reader", "-P", "r"], "open/a");
@@ -140,13 +147,13 @@ fn access_list_of_mosquitto_holds_and_is_read_again_on_sighup() {
     std::fs::write(&acl, "user reader\ntopic read open/#\nuser writer\ntopic write #\n").expect("written");
     running.hang_up();
     running.line("the reload", |line| line.contains("access lists are read again"));
-    let got = heard(&running, "#", || ["later/b", "open/b"].into_iter().for_each(write));
+    let got = heard(&running, 1, || ["later/b", "open/b"].into_iter().for_each(write));
     assert_eq!(got, "open/b hello\n");
 
     std::fs::write(&acl, "user reader\ntopic rread open/#\n").expect("written");
     running.hang_up();
     running.line("the mistake", |line| line.contains("nothing is changed") && line.contains("logins-acl:2"));
-    let got = heard(&running, "#", || write("open/c"));
+    let got = heard(&running, 1, || write("open/c"));
     assert_eq!(got, "open/c hello\n", "the list that was good holds");
 }
 

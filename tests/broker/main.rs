@@ -22,7 +22,7 @@ use running::{Running, config_file, midge, run, stderr};
 use std::io::Read;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn bad_configuration_is_refused_with_file_line_key_and_what_is_allowed() {
@@ -127,7 +127,7 @@ fn first_signal_says_farewell_and_ends_with_0() {
         client.read_to_end(&mut farewell).expect("the end of the stream");
         assert_eq!(farewell, [0xE0, 1, 0x8B]);
         drop(client);
-        assert_eq!(running.wait(Duration::from_secs(8)), 0);
+        assert_eq!(running.wait(), 0);
     }
 }
 
@@ -141,8 +141,10 @@ fn spinning_shards_serve_and_sleep_when_nothing_comes() {
         assert_eq!(subscriber.message().topic, "spin");
         subscriber.disconnect();
     }
-    let before = running.cpu_ticks();
+    let (before, began) = (running.cpu_ticks(), Instant::now());
     std::thread::sleep(Duration::from_secs(2));
     let ticks = running.cpu_ticks() - before;
-    assert!(ticks < 20, "two idle seconds cost {ticks} hundredths of a second");
+    let elapsed = began.elapsed();
+    // One that spins has half of a core even beside others that do.
+    assert!(u128::from(ticks) * 100 < elapsed.as_millis(), "{elapsed:?} cost {ticks} hundredths of a second");
 }

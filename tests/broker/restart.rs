@@ -5,15 +5,11 @@ mod clocks;
 mod wills;
 
 use crate::client::text;
-use crate::running::{Running, config_file, midge};
+use crate::running::{PATIENCE, Running, config_file, midge};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
-
-/// How long anything may take on a busy machine.
-const WAIT: Duration = Duration::from_secs(60);
 
 /// A state directory that is not there yet.
 fn fresh(name: &str) -> PathBuf {
@@ -70,7 +66,7 @@ impl Device {
         body.extend(expiry_seconds.to_be_bytes());
         body.extend(payload);
         let stream = TcpStream::connect(address).expect("it listens");
-        stream.set_read_timeout(Some(WAIT)).expect("a socket option");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
         let mut device = Device { stream, is_present: false, messages: Vec::new() };
         device.send(0x10, &body);
         let (head, body) = device.receive();
@@ -101,6 +97,19 @@ impl Device {
         body.extend(payload.bytes());
         self.send(0x32 | u8::from(retain), &body);
         self.answer(0x40);
+    }
+
+    /// So many messages, for which the broker may take its time, in the order of their topics.
+    fn messages(&mut self, count: usize) -> Vec<Message> {
+        let mut messages: Vec<Message> = (0..count).map(|_| self.message()).collect();
+        messages.sort_by(|a, b| a.topic.cmp(&b.topic));
+        messages
+    }
+
+    /// All that the client of a kept session has acknowledged is on the disk. No acknowledgement of a PUBACK says so: a
+    /// kill may bring its message back. SUBACK is sent when the log has what stands before it.
+    fn await_disk(&mut self) {
+        self.subscribe("nothing/is/published/here");
     }
 
     /// All that comes before the answer to PINGREQ.

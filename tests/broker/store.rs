@@ -1,7 +1,7 @@
 //! What is kept, as an operator meets it: the state directory, damage, a full disk, the tools.
 
 use crate::client::Client;
-use crate::running::{Running, config_file, midge, run, stderr};
+use crate::running::{PATIENCE, Running, can_mount, config_file, midge, run, stderr};
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -73,9 +73,9 @@ fn mosquittos_tools_see_what_was_queued_and_retained_before_a_kill() {
     tool("mosquitto_pub", &broker, &["-q", "1", "-r", "-t", "state/meter", "-m", "ok"]);
     kill(broker);
     let broker = start("tools", &directory, 3);
-    let arguments = ["-i", "meter", "-c", "-q", "1", "-t", "cmd/meter", "-C", "1", "-W", "10"];
+    let arguments = ["-i", "meter", "-c", "-q", "1", "-t", "cmd/meter", "-C", "1", "-W", "60"];
     assert_eq!(tool("mosquitto_sub", &broker, &arguments), "read\n");
-    let retained = tool("mosquitto_sub", &broker, &["-t", "state/#", "-C", "1", "-W", "10", "-F", "%r %p"]);
+    let retained = tool("mosquitto_sub", &broker, &["-t", "state/#", "-C", "1", "-W", "60", "-F", "%r %p"]);
     assert_eq!(retained, "1 ok\n");
 }
 
@@ -85,7 +85,7 @@ fn a_clean_stop_leaves_a_checkpoint_and_no_log() {
     let mut broker = start("stop", &directory, 2);
     leave_something(&broker);
     broker.signal("-TERM");
-    assert_eq!(broker.wait(Duration::from_secs(10)), 0);
+    assert_eq!(broker.wait(), 0);
     assert_eq!(fs::read_dir(directory.join("log")).unwrap().count(), 0);
     let broker = start("stop", &directory, 1);
     broker.line("what was restored", |line| {
@@ -128,11 +128,12 @@ fn nothing_is_kept_when_that_is_asked_for() {
         "ephemeral",
         &format!("[[listeners]]\naddress = \"127.0.0.1:0\"\n{}", options(&directory, 1)),
     );
-    let mut child = midge().arg("--ephemeral").arg("--config").arg(file).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    child.kill().unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(stderr(&output).contains("Nothing is kept over a restart"), "{}", stderr(&output));
+    let mut command = midge();
+    command.arg("--ephemeral").arg("--config").arg(file);
+    let broker = Running::start_command(command).expect("it starts");
+    broker.line("what is kept", |line| line.contains("Nothing is kept over a restart"));
+    leave_something(&broker);
+    kill(broker);
     assert!(!directory.exists());
 }
 
@@ -148,7 +149,7 @@ fn wills_of_a_stop_reach_the_queues_of_other_shards() {
         .map(|n| Client::connect_with_will(broker.address, &format!("c{n}"), &format!("will/{n}")))
         .collect();
     broker.signal("-TERM");
-    assert_eq!(broker.wait(Duration::from_secs(10)), 0);
+    assert_eq!(broker.wait(), 0);
     drop(clients);
     let broker = start("wills", &directory, 1);
     let mut away = Client::connect(broker.address, "away", false, 3600);
@@ -225,14 +226,16 @@ fn a_log_that_waits_for_the_checkpoint_is_told_once_and_so_is_its_end() {
     let rest = format!("{}log_bytes = 4194304\n[sys]\ninterval_seconds = 1\n", options(&directory, 1));
     let broker = Running::start("store-behind", &rest);
     let mut publisher = broker.client("publisher");
-    // The checkpoint can't get past a segment that is not there.
+    // The checkpoint can't get past a segment that is not there. The next message does not fit into it any more: the log
+    // looks for the one that it writes to, by its name.
+    assert_eq!(publisher.publish_acknowledged("r/first", &[7; 900_000], true), 0x10);
     let first = first_epochs_segment(&directory, 0);
     let hidden = first.with_extension("hidden");
     fs::rename(&first, &hidden).unwrap();
     // Segments are counted when they are full: what comes in one batch may lie in one that is not.
     let is_told = || broker.lines().iter().any(|line| line.contains("until the checkpoint has caught up"));
-    for number in 0..400 {
-        publisher.publish(&format!("r/{number}"), &[7; 100_000], true);
+    for number in 0..100 {
+        publisher.publish(&format!("r/{number}"), &[7; 900_000], true);
         if is_told() {
             break;
         }
@@ -243,11 +246,12 @@ fn a_log_that_waits_for_the_checkpoint_is_told_once_and_so_is_its_end() {
     fs::rename(&hidden, &first).unwrap();
     assert_eq!(publisher.publish_acknowledged("r/end", b"x", true), 0x10);
     broker.line("the end of the wait", |line| line.contains("the log goes on"));
-    let told = broker.lines().into_iter().filter(|line| line.contains("until the checkpoint has caught up"));
-    assert_eq!(told.count(), 1);
+    let lines = broker.lines();
+    let told = lines.iter().take_while(|line| !line.contains("the log goes on"));
+    assert_eq!(told.filter(|line| line.contains("until the checkpoint has caught up")).count(), 1);
     let mut watch = broker.client("watch");
     watch.subscribe("$SYS/broker/store/log/waits", 0);
-    while watch.message().payload != b"1" {}
+    while watch.message().payload == b"0" {}
 }
 
 /// A disk of its own, as a file system in memory, with a file that fills it until the test removes it.
@@ -255,10 +259,13 @@ fn a_log_that_waits_for_the_checkpoint_is_told_once_and_so_is_its_end() {
 fn a_full_disk_refuses_what_must_be_kept_until_there_is_room() {
     let directory = fresh("full");
     fs::create_dir_all(&directory).unwrap();
+    if !can_mount(&directory) {
+        return;
+    }
     let text = format!("[[listeners]]\naddress = \"127.0.0.1:0\"\n{}", options(&directory.join("state"), 1));
     let file = config_file("store-full", &text);
     let script = format!(
-        "mount -t tmpfs -o size=24m tmpfs {0} || exit 77\n\
+        "mount -t tmpfs -o size=24m tmpfs {0} || exit 1\n\
          head -c 18m /dev/zero > {0}/filler\n\
          (while [ ! -e {0}.go ]; do sleep 0.05; done; rm {0}/filler) &\n\
          exec {1} --config {2}",
@@ -270,10 +277,7 @@ fn a_full_disk_refuses_what_must_be_kept_until_there_is_room() {
     let _ = fs::remove_file(&go);
     let mut command = Command::new("unshare");
     command.args(["-rm", "sh", "-c", &script]);
-    let Some(broker) = Running::start_command(command) else {
-        eprintln!("skipped: no file system of one's own can be mounted here");
-        return;
-    };
+    let broker = Running::start_command(command).expect("it starts");
     let mut publisher = broker.client("publisher");
     let payload = vec![7; 100_000];
     let mut stored = 0;
@@ -294,7 +298,7 @@ fn a_full_disk_refuses_what_must_be_kept_until_there_is_room() {
     assert_eq!(subscriber.message().payload, b"x");
     fs::write(&go, "").unwrap();
     broker.line("the room", |line| line.contains("has room again"));
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + PATIENCE;
     while !matches!(publisher.publish_acknowledged("r/1", &payload, true), 0 | 0x10) {
         assert!(Instant::now() < until, "still refused");
         std::thread::sleep(Duration::from_millis(50));

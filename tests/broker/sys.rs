@@ -2,6 +2,7 @@
 
 use crate::Running;
 use crate::client::{Client, Tally};
+use crate::running::PATIENCE;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -55,7 +56,7 @@ impl World {
     /// What stands in `$SYS` now.
     fn figures(&mut self) -> Figures {
         let mut figures = Figures::new();
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + PATIENCE;
         self.watch.subscribe("$SYS/#", 0);
         while !TOPICS.iter().all(|topic| figures.contains_key(*topic)) {
             // Live figures come for ever.
@@ -73,7 +74,7 @@ impl World {
 
     /// Waits until these figures and those of the traffic are as they must be.
     fn expect(&mut self, when: &str, wanted: &[(&str, u64)]) -> Figures {
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + PATIENCE;
         loop {
             // Two updates, so that the second knows all that went before.
             std::thread::sleep(Duration::from_millis(2100));

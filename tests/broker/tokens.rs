@@ -2,6 +2,7 @@
 
 use crate::Running;
 use crate::logins::{file, has_mosquitto, publish};
+use crate::running::free_port;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -71,7 +72,7 @@ fn client_is_out_when_its_token_expires_and_comes_back_with_another() {
     }
     let (running, _) = with_tokens("jwt-end", "leeway_seconds = 0\n");
     let port = running.address.port().to_string();
-    let short = token(SECRET, &format!(r#"{{"sub":"meter","exp":{}}}"#, now() + 3));
+    let short = token(SECRET, &format!(r#"{{"sub":"meter","exp":{}}}"#, now() + 10));
     let mut subscriber = Command::new("mosquitto_sub")
         .args(["-h", "127.0.0.1", "-p", &port, "-V", "5", "-i", "short", "-t", "a", "-u", "u", "-P", &short])
         .stderr(Stdio::null())
@@ -137,7 +138,7 @@ impl Decider {
             let body = String::from_utf8(body).expect("JSON is text");
             let answer = match &body {
                 body if body.contains("\"username\":\"slow\"") => {
-                    std::thread::sleep(Duration::from_secs(3));
+                    std::thread::sleep(Duration::from_secs(120));
                     "{\"result\":\"allow\"}"
                 }
                 body if body.contains("\"username\":\"good\"") => {
@@ -166,7 +167,7 @@ fn webhook_decides_who_comes_in_and_what_they_may_publish() {
     }
     let decider = Decider::start();
     let rest = format!(
-        "allow_anonymous = false\n[runtime]\nshards = 2\n[webhook]\nurl = \"http://{}/login\"\nanswer_milliseconds = 1000\n",
+        "allow_anonymous = false\n[runtime]\nshards = 2\n[webhook]\nurl = \"http://{}/login\"\nanswer_milliseconds = 5000\n",
         decider.address
     );
     let running = Running::start("webhook", &rest);
@@ -191,10 +192,11 @@ fn nobody_new_comes_in_while_the_webhook_is_unreachable_and_others_are_served() 
     if !has_mosquitto() {
         return;
     }
-    // A port that was free a moment ago: connections to it are refused.
-    let closed = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
-    let rest =
-        format!("allow_anonymous = true\n[runtime]\nshards = 1\n[webhook]\nurl = \"http://{closed}/\"\n");
+    // Connections to it are refused.
+    let closed = free_port();
+    let rest = format!(
+        "allow_anonymous = true\n[runtime]\nshards = 1\n[webhook]\nurl = \"http://127.0.0.1:{closed}/\"\n"
+    );
     let running = Running::start("webhook-gone", &rest);
     for _ in 0..8 {
         let output = publish(&running, "311", &["-u", "u", "-P", "p"], "a");

@@ -5,8 +5,8 @@ use crate::harness::Config;
 /// Small limits of every kind.
 pub const TIGHT: Config = Config {
     name: "TIGHT",
-    text: "[protocol]\nsession_expiry_seconds_max = 2\nreceive_maximum = 2\ntopic_alias_maximum = 3\n\
-           [limits]\nconnect_seconds = 1\nconnect_bytes = 2000\npacket_bytes = 1000\nsession_queue_messages = 10\n\
+    text: "[protocol]\nsession_expiry_seconds_max = 6\nreceive_maximum = 2\ntopic_alias_maximum = 3\n\
+           [limits]\nconnect_seconds = 4\nconnect_bytes = 2000\npacket_bytes = 1000\nsession_queue_messages = 10\n\
            subscriptions_per_client = 3\ntopic_levels = 8\nretained_messages = 95\n",
 };
 

@@ -15,13 +15,13 @@ use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::line::{Clock, Line, Memory};
-use crate::peer::Peer;
+use crate::peer::{PATIENCE, Peer};
 use crate::read::Kind;
 use crate::world::World;
 use crate::write::*;
 
 /// How long a broker may take to start on a busy machine.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(120);
 
 /// What a broker is configured with beside its listener and its shards.
 #[derive(Debug)]
@@ -85,6 +85,11 @@ impl Broker {
     /// Time since some moment before the scenario.
     pub fn now(&self) -> Duration {
         self.clock.now()
+    }
+
+    /// The longest that something may take which takes so long on an idle machine. In memory every machine is one.
+    pub fn at_most(&self, time: Duration) -> Duration {
+        if self.clock.is_virtual() { time } else { time + PATIENCE }
     }
 
     pub fn sleep(&self, time: Duration) {

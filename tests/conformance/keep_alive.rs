@@ -23,7 +23,7 @@ pub fn silent_client_is_cut_after_one_and_a_half_keep_alives(broker: &Broker) {
         let wanted = connect(version, broker.unique("silent")).keep_alive(2).will(will(&topic, "lost"));
         let mut peer = broker.connect(wanted);
         let took = silence(broker, &mut peer);
-        assert!((2900..6000).contains(&took.as_millis()), "took {took:?}");
+        assert!(took.as_millis() >= 2900 && took < broker.at_most(Duration::from_secs(6)), "took {took:?}");
         watcher.expect_message(&topic, "lost");
     }
 }
@@ -31,18 +31,22 @@ pub fn silent_client_is_cut_after_one_and_a_half_keep_alives(broker: &Broker) {
 /// [MQTT5-3.1.2-20] [MQTT311-3.1.2-23]
 pub fn any_whole_packet_is_a_sign_of_life(broker: &Broker) {
     let topic = broker.unique("alive");
-    for version in EVERY_VERSION {
-        let mut peer = broker.connect(connect(version, broker.unique("alive")).keep_alive(1));
-        for at in 0..8 {
-            broker.sleep(Duration::from_millis(600));
+    let mut peers: Vec<Peer> = EVERY_VERSION
+        .into_iter()
+        .map(|version| broker.connect(connect(version, broker.unique("alive")).keep_alive(4)))
+        .collect();
+    // Each kind alone comes after more than six seconds, which is too late.
+    for at in 0..7 {
+        broker.sleep(Duration::from_millis(2100));
+        for peer in &mut peers {
             match at % 3 {
                 0 => peer.send(publish(&topic, "x")),
                 1 => peer.send(puback(77)),
                 _ => peer.send(pingreq()),
             }
         }
-        peer.ping();
     }
+    peers.iter_mut().for_each(Peer::ping);
 }
 
 /// [MQTT5-§3.1.2.10]
@@ -53,7 +57,7 @@ pub fn messages_to_a_client_are_no_sign_of_its_life(broker: &Broker) {
     let start = broker.now();
     let mut publisher = broker.client(V5);
     let mut ended = None;
-    while ended.is_none() && broker.now() - start < Duration::from_secs(6) {
+    while ended.is_none() && broker.now() - start < broker.at_most(Duration::from_secs(6)) {
         publisher.send(publish(&topic, "x"));
         match peer.next_within(Duration::from_millis(100)) {
             Next::Packet(packet) if packet.kind == Publish => broker.sleep(Duration::from_millis(100)),
@@ -77,7 +81,7 @@ pub fn half_a_packet_is_no_sign_of_life(broker: &Broker) {
     }
     let last = peer.expect_end();
     assert!(last.iter().all(|packet| packet.code == 0x8D));
-    assert!(broker.now() - start < Duration::from_millis(7000));
+    assert!(broker.now() - start < broker.at_most(Duration::from_secs(7)));
 }
 
 /// [MQTT5-§3.1.2.10] [MQTT5-§3.1.2.10#2] [MQTT311-3.1.2-24]
@@ -110,7 +114,10 @@ pub fn keep_alive_of_the_server_is_announced_and_enforced(broker: &Broker) {
         assert_eq!(announced(&peer), Some(2), "asked for {asked}");
         if asked == 600 {
             let took = silence(broker, &mut peer);
-            assert!((2900..6000).contains(&took.as_millis()), "took {took:?}");
+            assert!(
+                took.as_millis() >= 2900 && took < broker.at_most(Duration::from_secs(6)),
+                "took {took:?}"
+            );
         }
     }
     let peer = broker.connect(connect(V5, broker.unique("own")).keep_alive(1));

@@ -34,7 +34,7 @@ impl Memory {
 }
 
 /// How long a broker may take to see that its client has gone.
-const VANISHING: Duration = Duration::from_secs(2);
+const VANISHING: Duration = Duration::from_secs(30);
 
 /// Time as a scenario sees it.
 #[derive(Clone)]
@@ -54,6 +54,11 @@ impl Clock {
             Self::Wall(start) => start.elapsed(),
             Self::Virtual(memory) => Duration::from_micros(memory.world().now().as_micros()),
         }
+    }
+
+    /// Does nothing take longer than it must?
+    pub fn is_virtual(&self) -> bool {
+        matches!(self, Self::Virtual(_))
     }
 
     pub fn sleep(&self, time: Duration) {

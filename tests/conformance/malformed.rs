@@ -105,7 +105,7 @@ pub fn overlong_lengths_are_never_misframed(broker: &Broker) {
     for said in ["C0 8000 C000", "C0 808000 C000"] {
         let mut peer = broker.client(V5);
         peer.send(said);
-        let first = match peer.next_within(Duration::from_secs(5)) {
+        let first = match peer.next_within(PATIENCE) {
             Next::Packet(packet) => packet.kind,
             _ => continue,
         };

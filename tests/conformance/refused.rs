@@ -130,7 +130,7 @@ pub fn will_topics_pass_the_checks_of_publish(broker: &Broker) {
     for version in EVERY_VERSION {
         let id = broker.unique("sys");
         let mut peer = broker.offer(connect(version, id).will(will("$SYS/midge-conformance/will", "forged")));
-        if let Next::Packet(_) = peer.next_within(Duration::from_secs(5)) {
+        if let Next::Packet(_) = peer.next_within(PATIENCE) {
             peer.vanish();
         }
     }

@@ -30,7 +30,7 @@ pub fn names_and_filters_of_shared_subscriptions_are_checked(broker: &Broker) {
     each(wrong, |filter| {
         let mut peer = broker.client(V5);
         peer.send(subscribe(1).filter(filter, 0));
-        if let Next::Packet(answer) = peer.next_within(Duration::from_secs(5)) {
+        if let Next::Packet(answer) = peer.next_within(PATIENCE) {
             match answer.kind {
                 Suback => assert_eq!(answer.codes, [0x8F]),
                 _ => assert!(answer.kind == Disconnect && [0x81, 0x82].contains(&answer.code)),
@@ -390,7 +390,7 @@ pub fn group_loses_nothing_while_members_come_and_go(broker: &Broker) {
             received.insert(message.payload_text());
         }
     }
-    let end = broker.now() + Duration::from_secs(5);
+    let end = broker.now() + PATIENCE;
     while received.len() < 40 && broker.now() < end {
         received.extend(drain(&mut steady));
     }

@@ -31,7 +31,7 @@ pub fn refused_filters_create_nothing_and_spare_the_others(broker: &Broker) {
         peer.send(wanted);
         if version == V31 {
             // 3.1 has no failure code: the end, or any granted QoS; the reader refuses 0x80.
-            match peer.next_within(Duration::from_secs(5)) {
+            match peer.next_within(PATIENCE) {
                 Next::Packet(suback) => assert_eq!(suback.codes.len(), 3),
                 Next::Closed => continue,
                 Next::Nothing => peer.fail("an answer"),

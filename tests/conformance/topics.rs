@@ -219,14 +219,14 @@ pub fn topics_of_many_levels_are_handled(broker: &Broker) {
         let deep = "/".repeat(30_000);
         let mut peer = broker.client(version);
         peer.send(subscribe(1).filter(&deep, 0));
-        match peer.next_within(Duration::from_secs(5)) {
+        match peer.next_within(PATIENCE) {
             Next::Packet(packet) => assert!(packet.kind == Suback || packet.kind == Disconnect),
             Next::Closed => {}
             Next::Nothing => peer.fail("an answer"),
         }
         let mut peer = broker.client(version);
         peer.send(publish(&deep, "x").qos1(1));
-        match peer.next_within(Duration::from_secs(5)) {
+        match peer.next_within(PATIENCE) {
             Next::Packet(packet) => assert!(packet.kind == Puback || packet.kind == Disconnect),
             Next::Closed => {}
             Next::Nothing => peer.fail("an answer"),

@@ -41,6 +41,8 @@ pub struct World {
     /// The write that is under way, by shard: done with the next turn, unless the disk is stuck.
     writing: Vec<Option<u64>>,
     stuck: Vec<usize>,
+    /// Of the next broker.
+    stuck_at_start: Option<usize>,
 }
 
 /// When the first start of a broker was, milliseconds since 1970.
@@ -129,13 +131,19 @@ impl World {
             },
             logs: Vec::new(),
         });
-        World::start(shards, config, disk, Vec::new())
+        World::start(shards, config, disk, Vec::new(), None)
     }
 
     /// Cuts the power: all is lost that no write has brought to the disk. After so much time another broker
     /// starts with the same disk.
     pub fn cut_power(self, shards: usize, down_millis: u64) -> World {
         self.start_again(shards, down_millis, 0, true)
+    }
+
+    /// The same. The new broker's log of one shard is stuck from its start on, see [`World::stick`].
+    pub fn cut_power_and_stick(mut self, shards: usize, down_millis: u64, stuck: usize) -> World {
+        self.stuck_at_start = Some(stuck);
+        self.cut_power(shards, down_millis)
     }
 
     /// The same. While the broker is down the wall clock is set by so much; and the machine starts anew, or goes on.
@@ -180,19 +188,25 @@ impl World {
         let (parts, _) = changes.restore(&disk.rows, shards, SEED, wall).expect("rows in memory");
         disk.rows.commit(&mut changes);
         let disk = Disk { epoch: disk.epoch + 1, wall, clocks, logs: Vec::new(), ..disk };
-        World::start(shards, self.config, Some(disk), parts)
+        World::start(shards, self.config, Some(disk), parts, self.stuck_at_start)
     }
 
     /// The same at once, in place. The clock begins anew, and the connections of before are closed.
     pub fn restart(&mut self, shards: usize) {
-        let nothing = World::start(1, Config::default(), None, Vec::new());
+        let nothing = World::start(1, Config::default(), None, Vec::new(), None);
         let old = std::mem::replace(self, nothing);
         let links = old.links.len();
         *self = old.cut_power(shards, 0);
         self.links.extend((0..links).map(|_| Link { closed: true, ..Link::of(0) }));
     }
 
-    fn start(shards: usize, config: Config, disk: Option<Disk>, parts: Vec<Restored>) -> World {
+    fn start(
+        shards: usize,
+        config: Config,
+        disk: Option<Disk>,
+        parts: Vec<Restored>,
+        stuck: Option<usize>,
+    ) -> World {
         let (shared, interests) = Shared::new(config.clone(), shards, SEED);
         let shared = Arc::new(shared);
         let machines = interests.into_iter().enumerate().map(|(id, interest)| {
@@ -215,7 +229,8 @@ impl World {
             most_queued: 0,
             disk,
             writing: (0..shards).map(|_| None).collect(),
-            stuck: Vec::new(),
+            stuck: Vec::from_iter(stuck),
+            stuck_at_start: None,
         };
         let mut parts = parts.into_iter();
         for shard in &mut world.shards {

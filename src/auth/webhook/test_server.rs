@@ -20,6 +20,8 @@ pub(super) enum Reply {
     Raw(Vec<u8>),
     /// Nothing for a while, then an `allow`.
     Late(Duration),
+    /// An `allow`, once this is set.
+    Once(Arc<AtomicBool>),
     /// An `allow`, one byte after the other with a pause between them.
     Drip(Duration),
     /// It closes without a byte.
@@ -113,7 +115,7 @@ impl Drop for TestServer {
 
 impl Shared {
     fn serve(&self, stream: TcpStream) {
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
         match &self.tls {
             None => self.talk(stream),
             Some(config) => {
@@ -143,6 +145,12 @@ impl Shared {
             Reply::Close => None,
             Reply::Late(pause) => {
                 std::thread::sleep(pause);
+                stream.write_all(&allow()).ok()
+            }
+            Reply::Once(is_set) => {
+                while !is_set.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 stream.write_all(&allow()).ok()
             }
             Reply::Drip(pause) => {

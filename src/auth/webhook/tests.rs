@@ -2,6 +2,7 @@
 
 use super::test_server::{Reply, TestServer, whole};
 use super::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const NOW: u64 = 1_750_000_000;
 
@@ -20,6 +21,8 @@ fn login(client_id: &str) -> LoginRequest {
 
 fn client(server: &TestServer, change: impl FnOnce(&mut WebhookSettings)) -> WebhookClient {
     let mut settings = WebhookSettings::new(&server.url());
+    // On a busy machine an answer may take its time.
+    (settings.timeout_millis, settings.connect_timeout_millis) = (60_000, 60_000);
     change(&mut settings);
     WebhookClient::load(&settings).unwrap()
 }
@@ -143,10 +146,7 @@ fn whatever_was_not_agreed_lets_nobody_in() {
         Reply::Raw(vec![0xff; 1_000]),
     ];
     let server = TestServer::start(Reply::Close);
-    let client = client(&server, |settings| {
-        settings.failures_max = 1_000;
-        settings.timeout_millis = 2_000;
-    });
+    let client = client(&server, |settings| settings.failures_max = 1_000);
     for reply in replies {
         server.set(reply.clone());
         let cause = unreachable(client.check(&login("c"), NOW));
@@ -163,13 +163,13 @@ fn whatever_was_not_agreed_lets_nobody_in() {
 fn a_slow_server_is_given_up_in_time() {
     let server = TestServer::start(Reply::Close);
     let client = client(&server, |settings| settings.timeout_millis = 300);
-    for reply in [Reply::Late(Duration::from_secs(10)), Reply::Drip(Duration::from_millis(100))] {
+    for reply in [Reply::Late(Duration::from_secs(120)), Reply::Drip(Duration::from_secs(1))] {
         server.set(reply);
         let start = Instant::now();
         let cause = unreachable(client.check(&login("c"), NOW));
         assert!(cause.contains("timeout"), "{cause}");
         let took = start.elapsed();
-        assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(5), "{took:?}");
+        assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(60), "{took:?}");
     }
 }
 
@@ -204,11 +204,9 @@ fn an_answer_is_remembered_for_the_same_login_only() {
 
 #[test]
 fn too_many_logins_at_once_are_refused_at_once() {
-    let server = TestServer::start(Reply::Late(Duration::from_secs(2)));
-    let client = client(&server, |settings| {
-        settings.concurrent_max = 2;
-        settings.timeout_millis = 20_000;
-    });
+    let may_answer = Arc::new(AtomicBool::new(false));
+    let server = TestServer::start(Reply::Once(Arc::clone(&may_answer)));
+    let client = client(&server, |settings| settings.concurrent_max = 2);
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..2)
             .map(|number| {
@@ -219,9 +217,9 @@ fn too_many_logins_at_once_are_refused_at_once() {
         while server.requests() < 2 {
             std::thread::sleep(Duration::from_millis(1));
         }
-        let start = Instant::now();
+        // It waits for neither of them.
         assert_eq!(client.check(&login("third"), NOW), Err(WebhookRefusal::Busy));
-        assert!(start.elapsed() < Duration::from_secs(1));
+        may_answer.store(true, Ordering::SeqCst);
         for thread in running {
             assert_eq!(thread.join().unwrap(), Ok(allow()));
         }
@@ -235,7 +233,7 @@ fn a_dead_server_is_left_alone_for_a_moment() {
     let server = TestServer::start(Reply::Json(500, String::new()));
     let client = client(&server, |settings| {
         settings.failures_max = 3;
-        settings.circuit_open_millis = 1_500;
+        settings.circuit_open_millis = 5_000;
     });
     for _ in 0..3 {
         unreachable(client.check(&login("c"), NOW));
@@ -243,7 +241,7 @@ fn a_dead_server_is_left_alone_for_a_moment() {
     server.set(json(r#"{"result":"allow"}"#));
     assert_eq!(client.check(&login("c"), NOW), Err(WebhookRefusal::Resting));
     assert_eq!(server.requests(), 3);
-    std::thread::sleep(Duration::from_millis(1_550));
+    std::thread::sleep(Duration::from_millis(5_050));
     assert_eq!(client.check(&login("c"), NOW), Ok(allow()));
     assert_eq!(server.requests(), 4);
 }

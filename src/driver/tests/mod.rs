@@ -1,4 +1,4 @@
-//! The driver over real sockets, ports 21000 to 21099.
+//! The driver over real sockets, on ports that the system chooses.
 
 mod hangups;
 mod logs;
@@ -7,6 +7,7 @@ mod sockets;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,14 +16,24 @@ use glommio::{LocalExecutorBuilder, Placement};
 use super::*;
 use crate::outbox::{Outbox, Range};
 
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
+/// A listening socket on a port that nothing else has, and the port.
+fn bound() -> (OwnedFd, u16) {
+    let socket = bind(address(0), &BindOptions::default()).unwrap();
+    let port = local_address(&socket).unwrap().port();
+    (socket, port)
+}
+
 fn connect(port: u16) -> TcpStream {
     let socket = TcpStream::connect(address(port)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    socket.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
     socket
 }
 
@@ -57,7 +68,7 @@ impl Host {
     }
 
     /// Listens on a port that is bound before any client can try it.
-    fn listening(config: &NetConfig, socket: std::os::fd::OwnedFd) -> Host {
+    fn listening(config: &NetConfig, socket: OwnedFd) -> Host {
         let mut host = Host::new(config);
         host.net.listen(7, socket);
         host
@@ -98,7 +109,7 @@ impl Host {
 
     /// The slot of the next connection.
     async fn accept(&mut self) -> u32 {
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             match self.turn().await.pop() {
                 Some(Event::Accepted { listener: 7, slot, .. }) => return slot,
@@ -111,7 +122,7 @@ impl Host {
 
     /// Turns until nothing is connected any more. Nobody may connect meanwhile.
     async fn settle(&mut self) {
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + PATIENCE;
         while self.net.connections() > 0 {
             assert!(Instant::now() < until, "{} connections stay", self.net.connections());
             for event in self.turn().await {

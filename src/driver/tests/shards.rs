@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use super::*;
@@ -23,7 +22,7 @@ async fn ping_pong(mut end: MeshEnd<u64>, asks: bool, busy_executor: bool) {
         next = 1;
     }
     // A lost wake-up shows as a park of this length.
-    let patience = Duration::from_secs(5);
+    let patience = PATIENCE;
     while next < ROUNDS {
         let parked =
             host.net.park(&host.outbox, &mut events, Some(patience), &host.outstanding, &sleeping, || {
@@ -76,7 +75,7 @@ fn no_wake_up_is_lost_between_shards_that_sleep_in_their_executors() {
 #[test]
 fn timers_files_and_sockets_go_on_beside_each_other() {
     const TRIPS: usize = 3000;
-    let socket = bind(address(21030), &BindOptions::default()).unwrap();
+    let (socket, port) = bound();
     let path = std::env::temp_dir().join(format!("midge-park-{}", std::process::id()));
     let file_path = path.clone();
     let server = on_shard(move || async move {
@@ -119,7 +118,7 @@ fn timers_files_and_sockets_go_on_beside_each_other() {
         log.await;
         (elapsed, ticks, writes)
     });
-    let mut client = connect(21030);
+    let mut client = connect(port);
     for _ in 0..TRIPS {
         client.write_all(b"ping").unwrap();
         let mut back = [0; 4];
@@ -128,14 +127,16 @@ fn timers_files_and_sockets_go_on_beside_each_other() {
     drop(client);
     let (elapsed, ticks, writes) = server.join().unwrap();
     std::fs::remove_file(path).unwrap();
-    assert!(elapsed < Duration::from_secs(10), "{TRIPS} trips took {elapsed:?}");
-    assert!(ticks as u128 * 8 > elapsed.as_millis(), "{ticks} ticks in {elapsed:?}");
+    // A wake-up that is lost costs the 50 ms of a turn.
+    assert!(elapsed < Duration::from_millis(50 * TRIPS as u64 / 2), "{TRIPS} trips took {elapsed:?}");
+    // However slow the machine is: a timer or a disk that waits for the sockets has next to none.
+    assert!(ticks > 20, "{ticks} ticks in {elapsed:?}");
     assert!(writes > 20, "{writes} writes in {elapsed:?}");
 }
 
 #[test]
 fn a_busy_shard_does_not_stall_its_timers() {
-    let socket = bind(address(21031), &BindOptions::default()).unwrap();
+    let (socket, _) = bound();
     let server = on_shard(move || async move {
         let mut host = Host::listening(&NetConfig::default(), socket);
         let ticks = Rc::new(Cell::new(0u32));
@@ -152,7 +153,7 @@ fn a_busy_shard_does_not_stall_its_timers() {
         let begun = Instant::now();
         // Never parks: the deadline is always now.
         while ticks.get() < 50 {
-            assert!(begun.elapsed() < Duration::from_secs(5), "{} ticks", ticks.get());
+            assert!(begun.elapsed() < PATIENCE, "{} ticks", ticks.get());
             host.turn_within(Duration::ZERO).await;
         }
         ticker.await;
@@ -170,8 +171,8 @@ fn a_guard_ends_the_park_it_was_dropped_in() {
             drop(guard);
         });
         let begun = Instant::now();
-        host.turn_within(Duration::from_secs(10)).await;
-        assert!(begun.elapsed() < Duration::from_secs(1));
+        host.turn_within(2 * PATIENCE).await;
+        assert!(begun.elapsed() < PATIENCE);
         task.await;
     })
     .join()
@@ -199,7 +200,7 @@ type HandOver = (OwnedFd, Vec<u8>);
 #[test]
 fn a_connection_moves_to_another_shard_with_all_its_bytes() {
     const CLIENTS: usize = 50;
-    let socket = bind(address(21032), &BindOptions::default()).unwrap();
+    let (socket, port) = bound();
     let mut ends = mesh::<HandOver>(2, 64);
     let (mut home, mut door) = (ends.pop().unwrap(), ends.pop().unwrap());
     let first = on_shard(move || async move {
@@ -255,7 +256,7 @@ fn a_connection_moves_to_another_shard_with_all_its_bytes() {
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| {
             std::thread::spawn(move || {
-                let mut client = connect(21032);
+                let mut client = connect(port);
                 let sent = pattern(60_000 + number);
                 client.write_all(&sent).unwrap();
                 client.shutdown(std::net::Shutdown::Write).unwrap();
@@ -272,7 +273,7 @@ fn a_connection_moves_to_another_shard_with_all_its_bytes() {
 
 #[test]
 fn a_connection_with_an_armed_receive_stays() {
-    let socket = bind(address(21033), &BindOptions::default()).unwrap();
+    let (socket, port) = bound();
     let server = on_shard(move || async move {
         let mut host = Host::listening(&NetConfig::default(), socket);
         let slot = host.accept().await;
@@ -280,7 +281,7 @@ fn a_connection_with_an_armed_receive_stays() {
         host.net.abort(slot);
         host.settle().await;
     });
-    let mut client = connect(21033);
+    let mut client = connect(port);
     let mut byte = [0];
     assert!(client.read_exact(&mut byte).is_err());
     server.join().unwrap();

@@ -3,17 +3,15 @@
 
 use super::{connect, open, return_code};
 use crate::Running;
+use crate::running::PATIENCE;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// How long anything may take on a busy machine.
-const WAIT: Duration = Duration::from_secs(60);
-
 /// A client of 3.1.1 that is in, with clean session 1.
 fn client(address: SocketAddr, id: &str) -> TcpStream {
     let mut stream = open(address, &connect(id, None));
-    stream.set_read_timeout(Some(WAIT)).expect("a socket option");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
     assert_eq!(return_code(&mut stream), Some(0), "{id}");
     stream
 }
@@ -23,7 +21,7 @@ fn kept_client(address: SocketAddr, id: &str) -> TcpStream {
     let mut packet = connect(id, None);
     packet[9] = 0;
     let mut stream = open(address, &packet);
-    stream.set_read_timeout(Some(WAIT)).expect("a socket option");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
     assert_eq!(return_code(&mut stream), Some(0), "{id}");
     stream
 }
@@ -95,7 +93,8 @@ fn repeats_of_a_client_that_holds_thousands_of_identifiers_cost_what_those_of_ot
         running.cpu_ticks() - before
     };
     let (few, many) = (cost(10), cost(7900));
-    assert!(many <= 3 * few + 20, "{few} hundredths of a second with 10 held, {many} with 7900");
+    // A search through all of them costs hundreds of times as much.
+    assert!(many <= 10 * few + 50, "{few} hundredths of a second with 10 held, {many} with 7900");
 }
 
 #[test]
@@ -141,7 +140,7 @@ fn memory_of_one_clients_filters_comes_back_when_it_has_gone() {
     assert!(most > before + 40_000, "{before} KiB, then {most}");
     greedy.write_all(b"\xE0\x00").expect("the broker reads");
     drop(greedy);
-    let until = Instant::now() + WAIT;
+    let until = Instant::now() + PATIENCE;
     while running.memory_kib() > before + (most - before) / 4 {
         assert!(Instant::now() < until, "{before} KiB, then {most}, and still {}", running.memory_kib());
         // It is given back in a turn; a broker to which nothing happens has one for it too.
@@ -158,17 +157,17 @@ fn lines_about_clients_that_come_and_go_have_a_bound() {
     for number in 0..CLIENTS {
         drop(client(running.address, &format!("c{number}")));
     }
-    let seconds = began.elapsed().as_secs() as usize + 2;
     let mut last = client(running.address, "last");
     assert_served(&mut last);
     let count = |words: &str| running.lines().iter().filter(|line| line.contains(words)).count();
-    for words in ["client connected", "client disconnected"] {
-        let lines = count(words);
-        assert!(lines <= 52 * seconds, "{lines} lines in {seconds} seconds");
+    let told = ["client connected", "client disconnected"].map(|words| (words, count(words)));
+    let seconds = began.elapsed().as_secs() as usize + 2;
+    for (words, lines) in told {
+        assert!(lines <= 52 * seconds, "{lines} times {words} in {seconds} seconds");
     }
     if CLIENTS > 60 * seconds {
         // A later second tells of those that were left out.
-        let until = Instant::now() + WAIT;
+        let until = Instant::now() + PATIENCE;
         while count("log lines were left out: client connected") == 0 {
             assert!(Instant::now() < until, "not told");
             std::thread::sleep(Duration::from_millis(1100));

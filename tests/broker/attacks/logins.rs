@@ -6,12 +6,13 @@ use super::{connect, return_code};
 use crate::Running;
 use crate::listeners::second_address;
 use crate::logins::file;
+use crate::running::PATIENCE;
 use midge::auth::hash::{Argon2Cost, Scheme};
 use midge::auth::password_edit::{Create, set_password};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const BALANCED: &str = "proxy_trusted = [\"127.0.0.0/8\"]\nallow_anonymous = false\n";
 
@@ -19,7 +20,7 @@ const BALANCED: &str = "proxy_trusted = [\"127.0.0.0/8\"]\nallow_anonymous = fal
 fn open_from(balanced: SocketAddr, address: &str, bytes: &[u8]) -> TcpStream {
     let header = format!("PROXY TCP4 {address} 192.0.2.1 4242 1883\r\n").into_bytes();
     let mut stream = TcpStream::connect(balanced).expect("it listens");
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket option");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
     // It may be closed already.
     let _ = stream.write_all(&[header, bytes.to_vec()].concat());
     stream
@@ -75,7 +76,7 @@ fn logins_of_an_address_that_guesses_do_not_stand_before_those_of_others() {
 fn nothing_is_hashed_for_an_address_while_its_refusals_wait() {
     let users = slow_passwords("attacks-held");
     let rest = format!(
-        "{BALANCED}[runtime]\nshards = 2\n[auth]\npassword_file = {users:?}\n[limits]\nconnect_seconds = 4\n\
+        "{BALANCED}[runtime]\nshards = 2\n[auth]\npassword_file = {users:?}\n[limits]\nconnect_seconds = 12\n\
          [gate]\nfailures_before_delay = 0\ndelay_milliseconds = 60000\ndelay_milliseconds_max = 60000\n"
     );
     let running = Running::start("held-logins", &rest);
@@ -102,11 +103,11 @@ fn nothing_is_hashed_for_an_address_while_its_refusals_wait() {
 fn device_with_an_old_password_does_not_lock_out_the_others_behind_its_router() {
     let users = slow_passwords("attacks-router");
     let rest = format!(
-        "{BALANCED}[runtime]\nshards = 2\n[auth]\npassword_file = {users:?}\n[limits]\nconnect_seconds = 60\n\
+        "{BALANCED}[runtime]\nshards = 2\n[auth]\npassword_file = {users:?}\n[limits]\nconnect_seconds = 600\n\
          [gate]\nfailures_before_delay = 0\ndelay_milliseconds = 200\ndelay_milliseconds_max = 200\n"
     );
     let running = Running::start("router", &rest);
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + 5 * PATIENCE;
     for round in 0..6 {
         // It has been wrong before, and waits again in several places.
         let old: Vec<TcpStream> = (0..4)
@@ -184,7 +185,7 @@ fn half_connects_of_one_address_leave_room_for_all_others() {
         assert_eq!(count("limits.handshakes_per_address"), 1, "one line for a flood");
         assert_eq!(count("limit=\"limits.handshakes\""), 0);
         // 20 stay: ten on each of two shards, if as many came to each.
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + PATIENCE;
         while figure(balanced, "limits/handshakes_per_address") < 380 {
             assert!(Instant::now() < until, "{}", figure(balanced, "limits/handshakes_per_address"));
         }
@@ -192,7 +193,7 @@ fn half_connects_of_one_address_leave_room_for_all_others() {
         let mut exempt: Vec<TcpStream> =
             (0..60).map(|_| open_from(balanced, "198.51.100.7", &half_connect())).collect();
         drop(half_open);
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + PATIENCE;
         while return_code(&mut open_or_not(&running, &connect("back", None))) != Some(0) {
             assert!(Instant::now() < until, "its places are not given back");
         }
@@ -203,7 +204,7 @@ fn half_connects_of_one_address_leave_room_for_all_others() {
 /// A connection that may be closed already.
 fn open_or_not(running: &Running, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(running.address).expect("it listens");
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket option");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
     let _ = stream.write_all(bytes);
     stream
 }
@@ -248,7 +249,7 @@ fn connect_of_a_client_without_a_name_is_small() {
     assert_eq!(return_code(&mut stream), Some(0), "{} bytes", small.len());
     let large = with_will("large", 17_000);
     let mut stream = TcpStream::connect(running.address).expect("it listens");
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket option");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
     // As much as tells the version; the rest is not waited for.
     stream.write_all(&large[..100]).expect("the broker reads");
     let mut answer = Vec::new();

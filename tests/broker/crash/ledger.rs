@@ -12,7 +12,7 @@ pub(super) struct Received {
     times: Vec<u32>,
     /// The highest number so far.
     last: Number,
-    /// Numbers up to here are over: acknowledged by everyone, a while before the last kill.
+    /// Numbers up to here are over: acknowledged by everyone, and that was on the disk before the last kill.
     settled: Number,
 }
 

@@ -1,5 +1,6 @@
 //! One connection of a client that must live with the broker's sudden end: every failure is a value.
 
+pub(super) use crate::running::PATIENCE;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -168,6 +169,3 @@ fn string(out: &mut Vec<u8>, text: &str) {
     out.extend(u16::try_from(text.len()).expect("short").to_be_bytes());
     out.extend(text.as_bytes());
 }
-
-/// How long anything may take on a busy machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);

@@ -2,11 +2,12 @@
 
 use super::wire::{connect, connect_as, return_code};
 use crate::logins::{file, passwords};
+use crate::running::{PATIENCE, free_port};
 use crate::{Running, config_file, midge, run, stderr};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const NOT_AUTHORIZED: u8 = 5;
 
@@ -79,7 +80,7 @@ fn password_file_that_comes_with_sighup_closes_the_listener_to_strangers() {
     running.hang_up();
     running.line("the reload", |line| line.contains("SIGHUP") && line.contains("read again"));
     // Each shard sees it with its next turn.
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + PATIENCE;
     while return_code(running.address, &connect("late")) != NOT_AUTHORIZED {
         assert!(Instant::now() < until, "strangers still come in");
     }
@@ -156,10 +157,7 @@ fn first_configuration_of_the_readme_works_for_a_stranger() {
 #[test]
 fn mosquitto_conf_keeps_its_own_rule_and_the_password_file_is_noted() {
     let path = passwords("anonymous-mosquitto-passwords", &[("alice", "wonder")]);
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        free.local_addr().expect("bound").port().to_string()
-    };
+    let port = free_port().to_string();
     // Without a listener mosquitto 2 lets everybody of this machine in.
     let conf = file("anonymous-mosquitto.conf", &format!("password_file {}\n", path.display()));
     let mut serve = midge();

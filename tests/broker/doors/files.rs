@@ -3,6 +3,7 @@
 use super::pki::Authority;
 use super::wire::{connect_as, return_code};
 use crate::logins::passwords;
+use crate::running::PATIENCE;
 use crate::{Running, config_file, midge, run, stderr};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -26,7 +27,7 @@ fn make_pipe(path: &Path) {
 }
 
 fn wait_for(mut child: Child) -> Option<i32> {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
         if let Some(status) = child.try_wait().expect("our child") {
             return status.code();
@@ -50,7 +51,7 @@ fn pipe_in_the_place_of_a_file_is_refused_at_sighup_and_signals_are_heard() {
     assert!(line.contains("a regular file is needed") && line.contains("passwords"), "{line}");
     assert_eq!(return_code(running.address, &connect_as("c", "alice", "wonder")), 0, "the old one holds");
     running.signal("-TERM");
-    assert_eq!(running.wait(Duration::from_secs(30)), 0);
+    assert_eq!(running.wait(), 0);
     std::fs::remove_dir_all(folder).expect("it is ours");
 }
 
@@ -134,7 +135,7 @@ fn key_and_password_file_that_everybody_can_read_are_warned_of() {
     running.line("the key", |line| line.contains("WARN") && line.contains("this private key (mode 0644)"));
     let reload = |nth: usize| {
         running.hang_up();
-        let until = Instant::now() + Duration::from_secs(30);
+        let until = Instant::now() + PATIENCE;
         while running.lines().iter().filter(|line| line.contains("lists are read again")).count() < nth {
             assert!(Instant::now() < until, "{:#?}", running.lines());
             std::thread::sleep(Duration::from_millis(20));

@@ -3,6 +3,7 @@
 use super::pki::Authority;
 use super::websocket::{binary, expect as expect_framed, upgrade};
 use super::wire::{self, CONNACK, connect, echo, expect, publish, subscribe};
+use crate::running::PATIENCE;
 use crate::{Running, config_file};
 use rustls::pki_types::CertificateDer;
 use std::io::Write;
@@ -13,7 +14,7 @@ fn reload(running: &Running, words: &str) {
     let of = |line: &str| line.contains("SIGHUP: ") && line.contains(words);
     let before = running.lines().iter().filter(|line| of(line)).count();
     running.signal("-HUP");
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let until = std::time::Instant::now() + PATIENCE;
     while running.lines().iter().filter(|line| of(line)).count() == before {
         assert!(std::time::Instant::now() < until, "no line with {words} in {:#?}", running.lines());
         std::thread::sleep(std::time::Duration::from_millis(10));

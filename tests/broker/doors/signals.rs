@@ -1,10 +1,11 @@
 //! Signals that stop nothing, and one more that stops in good order.
 
 use super::wire::{CONNACK, connect, echo, expect, open};
+use crate::running::PATIENCE;
 use crate::{Running, midge};
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[test]
 fn what_scripts_for_mosquitto_send_is_answered_with_a_line() {
@@ -23,7 +24,7 @@ fn what_scripts_for_mosquitto_send_is_answered_with_a_line() {
     running.line("the figures", |line| line.contains("SIGUSR2: 1 connections are open"));
     echo(&mut client, "lives", b"after all of them");
     running.signal("-QUIT");
-    assert_eq!(running.wait(Duration::from_secs(30)), 0);
+    assert_eq!(running.wait(), 0);
     let said = running.lines().concat();
     assert!(said.contains("stopping: connections are being closed") && said.contains("stopped"), "{said}");
 }
@@ -50,7 +51,7 @@ fn start_that_waits_for_something_is_ended_by_a_signal() {
         };
         tasks.into_iter().any(named)
     };
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + PATIENCE;
     while !is_ready() && child.try_wait().expect("our child").is_none() {
         assert!(Instant::now() < until, "no thread for signals");
     }

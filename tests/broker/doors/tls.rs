@@ -44,7 +44,7 @@ fn mosquitto_clients_come_in_over_tls_on_each_shard() {
         }
         for number in 0..4 {
             let id = format!("sub{number}");
-            let arguments = ["-i", &id, "-t", "tls/#", "-C", "4", "-W", "20"];
+            let arguments = ["-i", &id, "-t", "tls/#", "-C", "4", "-W", "60"];
             let output =
                 mosquitto("mosquitto_sub", &running, &authority, &arguments).output().expect("it runs");
             assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n".repeat(4), "{output:?}");
@@ -170,7 +170,7 @@ fn a_crowd_of_handshakes_gets_in_while_others_are_served() {
     const CROWD: usize = 200;
     let authority = Authority::new("crowd");
     let rest = format!(
-        "[[listeners]]\naddress = \"127.0.0.1:0\"\n{}[limits]\nconnect_seconds = 60\n[runtime]\nshards = 2\n",
+        "[[listeners]]\naddress = \"127.0.0.1:0\"\n{}[limits]\nconnect_seconds = 600\n[runtime]\nshards = 2\n",
         authority.server("server").rows()
     );
     let running = Running::start("doors-crowd", &rest);
@@ -206,7 +206,7 @@ fn a_crowd_of_handshakes_gets_in_while_others_are_served() {
 fn a_handshake_that_stops_is_counted_and_ended() {
     let authority = Authority::new("stops");
     let rest = format!(
-        "{}[limits]\nconnect_seconds = 3\nhandshakes = 1\n[runtime]\nshards = 1\n",
+        "{}[limits]\nconnect_seconds = 8\nhandshakes = 1\n[runtime]\nshards = 1\n",
         authority.server("server").rows()
     );
     let running = Running::start("doors-stops", &rest);

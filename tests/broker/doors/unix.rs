@@ -2,6 +2,7 @@
 
 use super::websocket::{binary, expect as expect_framed, upgrade};
 use super::wire::{CONNACK, connect, echo, expect};
+use crate::running::PATIENCE;
 use crate::{Running, config_file, midge, run, stderr};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +17,7 @@ fn path(name: &str) -> PathBuf {
 }
 
 fn open(path: &Path) -> UnixStream {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + PATIENCE;
     let stream = loop {
         match UnixStream::connect(path) {
             Ok(stream) => break stream,
@@ -24,7 +25,7 @@ fn open(path: &Path) -> UnixStream {
         }
         std::thread::sleep(Duration::from_millis(20));
     };
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket option");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
     stream
 }
 
@@ -53,7 +54,7 @@ fn clients_of_a_socket_file_are_served_by_every_shard_and_told_as_unix() {
         }
     }
     running.signal("-TERM");
-    assert_eq!(running.wait(Duration::from_secs(8)), 0);
+    assert_eq!(running.wait(), 0);
     assert!(!path.exists(), "the file is removed");
 }
 
@@ -76,7 +77,7 @@ fn mosquitto_clients_come_in_by_a_socket_file() {
         let output = tool("mosquitto_pub", &["-i", &id, "-r", "-t", &topic, "-m", "hello"]);
         assert!(output.status.success(), "{output:?}");
     }
-    let output = tool("mosquitto_sub", &["-t", "unix/#", "-C", "4", "-W", "20"]);
+    let output = tool("mosquitto_sub", &["-t", "unix/#", "-C", "4", "-W", "60"]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n".repeat(4), "{output:?}");
 }
 

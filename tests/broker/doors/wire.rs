@@ -1,16 +1,16 @@
 //! MQTT 3.1.1 over any stream, a few packets written out byte by byte.
 
 use crate::client::{packet, string};
+use crate::running::PATIENCE;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 pub(super) const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
 
 /// A connection that no read of a test waits on for ever.
 pub(super) fn open(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("it listens");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket option");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
     stream
 }
 

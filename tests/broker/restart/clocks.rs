@@ -3,13 +3,13 @@
 //! The program runs with a library before its own that adds to what the kernel's wall clock says: so many seconds as a
 //! file says, at any time.
 
-use super::{Device, Message, WAIT, command, fresh};
-use crate::running::Running;
+use super::{Device, Message, command, fresh};
+use crate::running::{PATIENCE, Running};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const LIBRARY: &str = r#"
 #define _GNU_SOURCE
@@ -82,11 +82,11 @@ impl Machine {
 
 /// Clients come until the broker has looked at its clock.
 fn await_notice(broker: &Running) {
-    let until = Instant::now() + WAIT;
+    let until = Instant::now() + PATIENCE;
     while !broker.lines().iter().any(|line| line.contains("the wall clock was set")) {
         assert!(Instant::now() < until, "no word of it: {:#?}", broker.lines());
         Device::connect(broker.address, "passing", 0, None).leave();
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -123,7 +123,7 @@ fn survives(name: &str, before: i64, after: i64, down: i64) {
     let broker = machine.start();
     let mut sleeper = Device::connect(broker.address, "sleeper", 86_400, None);
     assert!(sleeper.is_present, "{name}");
-    check(&sleeper.received(), &["cmd/a", "cmd/b"], began);
+    check(&sleeper.messages(2), &["cmd/a", "cmd/b"], began);
     let mut late = Device::connect(broker.address, "late", 0, None);
     late.subscribe("state/r");
     check(&[late.message()], &["state/r"], began);
