@@ -491,6 +491,7 @@ impl Shard {
     /// Ends a connection, whoever wants it: says farewell to a 5.0 client, closes, and lets the
     /// session live on or end.
     pub(super) fn end_connection(&mut self, now: Time, slot: u32, cause: EndCause) {
+        let cause = self.cause_with_unread(slot, cause);
         let Some(connection) = self.forget_connection(slot) else { return };
         // [MQTT5-3.14.0-1]: only after a successful CONNACK. [MQTT5-4.13.1-1]
         if let (Stage::Serving { session, .. }, Some(reason)) = (&connection.stage, cause.reason_sent()) {

@@ -1,12 +1,13 @@
 //! The packets of a client that is in: one match, one method for each.
 
-use super::connection::Progress;
+use super::connection::{Progress, Stage};
 use super::directory::GATED;
+use super::full_disk::DISK;
 use super::waits::{ForLog, Owing};
 use super::{EndCause, SessionKey, Shard, Violation};
 use crate::packet::{
-    Ack, AckKind, Disconnect, Frame, Packet, PacketId, ProtocolVersion, Reason, decode, encode_ack,
-    encode_pingresp,
+    Ack, AckKind, Disconnect, Frame, Framing, Packet, PacketId, ProtocolVersion, Reason, decode, encode_ack,
+    encode_pingresp, frame,
 };
 use crate::session::AckOutcome;
 use crate::store::Record;
@@ -135,6 +136,12 @@ impl Shard {
         session: u32,
         disconnect: &Disconnect,
     ) -> Result<(), Violation> {
+        let cause = self.take_farewell(session, disconnect)?;
+        self.end_connection(now, slot, cause);
+        Ok(())
+    }
+
+    fn take_farewell(&mut self, session: u32, disconnect: Disconnect) -> Result<EndCause, Violation> {
         let max = self.shared.config.protocol.session_expiry_seconds_max;
         let state = self.directory.session_mut(session);
         if let Some(seconds) = disconnect.session_expiry_seconds {
@@ -147,8 +154,32 @@ impl Shard {
             }
             state.expiry_seconds = seconds.min(max);
         }
-        self.end_connection(now, slot, EndCause::Disconnect(disconnect.reason));
-        Ok(())
+        Ok(EndCause::Disconnect(disconnect.reason))
+    }
+
+    /// The cause that an end has if the client has sent DISCONNECT behind packets that wait: for room on the disk, for
+    /// a rate, for their turn. The DISCONNECT has been received, so the will is discarded. [MQTT5-3.14.4-3]
+    /// [MQTT311-3.14.4-3] What waits before it is dropped unacknowledged, as at any other end. An end for a fault of
+    /// the client or by the operator keeps its cause.
+    pub(super) fn cause_with_unread(&mut self, slot: u32, cause: EndCause) -> EndCause {
+        let from_without = matches!(cause, EndCause::Hangup(_) | EndCause::TakenOver | EndCause::Shutdown)
+            || cause == EndCause::Violation(DISK);
+        let Some(connection) = self.connection_mut(slot).filter(|_| from_without) else { return cause };
+        let Stage::Serving { session, .. } = connection.stage else { return cause };
+        let Some(partial) = connection.partial.take() else { return cause };
+        let (version, max) = (self.version_of_session(session), self.terms(slot).packet_bytes);
+        let mut bytes = &partial.bytes[..];
+        while let Ok(Framing::Whole(packet)) = frame(bytes, max) {
+            let len = packet.total_len;
+            match decode(version, packet) {
+                Ok(Packet::Disconnect(disconnect)) => {
+                    return self.take_farewell(session, disconnect).unwrap_or(cause);
+                }
+                Ok(_) => bytes = &bytes[len..],
+                Err(_) => break,
+            }
+        }
+        cause
     }
 
     pub(super) fn version_of_session(&self, session: u32) -> ProtocolVersion {

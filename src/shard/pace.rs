@@ -258,7 +258,8 @@ impl Shard {
     }
 
     /// The peer is gone. What it has sent before it closed is handled first, unless that waits for a full disk, which
-    /// may take for ever; after a reset nothing of it is owed to anyone.
+    /// may take for ever; after a reset nothing of it is owed to anyone. A DISCONNECT counts in any case: see
+    /// [`Shard::cause_with_unread`].
     pub(super) fn hang_up(&mut self, now: Time, slot: u32, hangup: Hangup) {
         let Some(connection) = self.connection_mut(slot) else { return };
         let is_soon = connection.has_unhandled() && !connection.is_paused_by(PAUSED_BY_DISK);

@@ -6,6 +6,7 @@ use super::world::World;
 use super::{Counter, Event, Hangup};
 use crate::auth::access::Access;
 use crate::auth::acl::{Actions, Effect, Subscribing};
+use crate::config::Config;
 
 /// CONNECT of 5.0 with a session that stays, and a will to w/x.
 fn connect_with_will(world: &mut World, retain: bool, delay_seconds: u8) -> usize {
@@ -74,4 +75,52 @@ fn a_will_of_a_listener_that_had_no_rules_obeys_those_that_it_has_got_since() {
     world.ask(&list(Subscribing::Strict, &[(Effect::Allow, Actions::READ, "#")]));
     world.hang_up(alice, Hangup::Reset);
     assert_eq!(wills(&mut world, live), 0);
+}
+
+/// [MQTT5-3.14.4-3] [MQTT311-3.14.4-3]: the DISCONNECT has been received, though what is before it waits.
+#[test]
+fn a_disconnect_behind_a_message_that_waits_drops_the_will_however_the_connection_ends() {
+    let waiting: [(&str, &[u8]); 2] =
+        [("disk", b"\x33\x09\x00\x03a/b\x00\x07hi"), ("rate", b"\x30\x05\x00\x03a/b")];
+    let ends: [(&str, End); 4] = [
+        ("closed", |world, client| world.hang_up(client, Hangup::Closed)),
+        ("reset", |world, client| world.hang_up(client, Hangup::Reset)),
+        ("taken over", |world, _| _ = connect_with_will_of_3x(world)),
+        ("stopped", |world, _| world.shut_down()),
+    ];
+    // With PINGREQ, or with half a DISCONNECT, it has not said that it goes.
+    let last: [(&[u8], usize); 3] = [(b"\xE0\x00", 0), (b"\xC0\x00", 1), (b"\xE0", 1)];
+    for (why, message) in waiting {
+        for (end, go) in ends {
+            for (said, published) in last {
+                let case = format!("waits for the {why}, {end}, {said:?}");
+                let mut config = Config::default();
+                config.limits.client_messages_per_second = if why == "rate" { 1 } else { 0 };
+                config.sys.interval_seconds = 0;
+                let mut world = World::new(1, config);
+                let client = connect_with_will_of_3x(&mut world);
+                let watcher = watch(&mut world, "watcher");
+                world.take(watcher);
+                world.shards[0].handle_store_full(why == "disk");
+                world.send(client, &[&message.repeat(3), said].concat());
+                assert!(!world.is_closed(client), "{case}: it waits");
+                go(&mut world, client);
+                // What was sent before a close is handled as fast as the rate allows.
+                world.pass(10_000);
+                assert!(world.is_closed(client), "{case}");
+                assert_eq!(wills(&mut world, watcher), published, "{case}");
+            }
+        }
+    }
+}
+
+/// How a connection ends.
+type End = fn(&mut World, usize);
+
+/// CONNECT of 3.1.1 with a clean session, and a will to w/x.
+fn connect_with_will_of_3x(world: &mut World) -> usize {
+    let client = world.open(0);
+    world.send(client, b"\x10\x18\x00\x04MQTT\x04\x06\x00\x00\x00\x01c\x00\x03w/x\x00\x04gone");
+    assert_eq!(world.take(client)[..2], [0x20, 2], "is in");
+    client
 }

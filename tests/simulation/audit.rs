@@ -451,7 +451,7 @@ fn check_retained(
         .map(|grant| grant.sent_at)
         .min();
     let Some(asked) = asked else { return Err("retained, and nobody has subscribed".into()) };
-    let last = publication.last().unwrap_or(now);
+    let last = publication.latest().unwrap_or(now);
     let newer = books.publications.iter().find(|other| {
         other.topic == publication.topic
             && other.retain
@@ -460,7 +460,7 @@ fn check_retained(
             && books.is_kept(other)
             && !books.may_be_unkept(other)
             && other.first().is_some_and(|first| first > last)
-            && other.last().is_some_and(|end| end + GRACE < asked)
+            && other.latest().is_some_and(|end| end + GRACE < asked)
     });
     if let Some(newer) = newer {
         return Err(format!("retained, though a newer one was there before the SUBSCRIBE: {newer:?}"));

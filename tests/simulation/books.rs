@@ -35,6 +35,9 @@ pub struct Publication {
     pub dropped_at: Option<u64>,
     /// A will that may not have been published.
     pub doubtful: bool,
+    /// A will that is not published in the moment in which it is due: by when it is. See [`Will::by_clock`] and
+    /// [`Books::started`].
+    pub published_by: Option<u64>,
     /// The run of the broker that processed it last.
     pub run: u32,
 }
@@ -46,6 +49,11 @@ impl Publication {
 
     pub fn last(&self) -> Option<u64> {
         self.processed.last().copied()
+    }
+
+    /// When it has surely been processed the last time.
+    pub fn latest(&self) -> Option<u64> {
+        self.last().max(self.published_by)
     }
 
     /// Had it been processed at this time, and was its publisher still to hear what became of it?
@@ -182,6 +190,14 @@ pub struct Will {
     pub due_at: Option<u64>,
     /// Its session ended with the broker: it is due at the next start.
     pub due_at_start: bool,
+    /// It is due when a timer fires, which may be a while after the deadline: "The Server delays publishing the
+    /// Client's Will Message until the Will Delay Interval has passed or the Session ends" [MQTT5 §3.1.3.2.2], and how
+    /// soon after that, the standard leaves open. Another client's will may be published meanwhile, and so be the
+    /// older one of the topic.
+    pub by_clock: bool,
+    /// A power cut came while it waited or was just published: if it is there still, the next start publishes it, or
+    /// what was left of its delay after that.
+    pub waits_for_start: bool,
 }
 
 /// All of it.
@@ -281,7 +297,8 @@ impl Books {
             if self.farewells.contains(&link) {
                 self.publications[will.number as usize].dropped_at = Some(now);
             } else {
-                will.due_at = Some(now + expiry.map_or(will.delay, |expiry| will.delay.min(expiry)));
+                let delay = expiry.map_or(will.delay, |expiry| will.delay.min(expiry));
+                (will.due_at, will.by_clock) = (Some(now + delay), delay > 0);
             }
         }
     }
@@ -350,7 +367,7 @@ impl Books {
             publication.dropped_at = Some(now);
             will.due_at = None;
         } else {
-            will.due_at = Some(now);
+            (will.due_at, will.by_clock) = (Some(now), false);
         }
     }
 
@@ -358,9 +375,9 @@ impl Books {
     pub fn will_may_be_due(&mut self, number: u64, now: u64) {
         let mut wills = self.wills.values_mut();
         if let Some(will) = wills.find(|will| will.number == number)
-            && let Some(due) = &mut will.due_at
+            && will.due_at.is_some_and(|due| due > now)
         {
-            *due = now.min(*due);
+            (will.due_at, will.by_clock) = (Some(now), false);
         }
     }
 
@@ -377,6 +394,9 @@ impl Books {
                 publication.processed.push(due);
                 publication.routed += 1;
                 publication.run = self.run;
+                if will.by_clock {
+                    publication.published_by = publication.published_by.max(Some(due + GRACE));
+                }
             }
         }
         for session in &mut self.sessions {
@@ -404,11 +424,18 @@ impl Books {
             && (self.disk_full.touch(first, last + GRACE) || self.disk_failed.touch(first, last + GRACE))
     }
 
-    /// The broker starts.
+    /// The broker starts, and publishes the wills that are due since the power cut or fell due while it was down. In
+    /// which order, nothing says: order is promised for what comes "from any given Client" [MQTT5-4.6.0-5], and each is
+    /// another client's. So each of them may be the last one of its topic, and so what is retained.
     pub fn started(&mut self, now: u64) {
         for will in self.wills.values_mut() {
-            if std::mem::take(&mut will.due_at_start) {
+            let at_start = std::mem::take(&mut will.due_at_start);
+            if at_start {
                 will.due_at = Some(now);
+            }
+            if std::mem::take(&mut will.waits_for_start) || at_start {
+                let delay = if at_start { 0 } else { will.delay };
+                self.publications[will.number as usize].published_by = Some(now + delay + GRACE);
             }
         }
     }
@@ -475,6 +502,7 @@ impl Books {
                 publication.doubtful = true;
                 publication.dropped_at = None;
                 will.due_at = Some(now);
+                (will.waits_for_start, will.by_clock) = (true, false);
                 if !publication.processed.is_empty() {
                     publication.processed.push(now);
                     publication.routed += 1;

@@ -241,12 +241,20 @@ impl Sim {
             refused: false,
             dropped_at: None,
             doubtful: false,
+            published_by: None,
             run: self.books.run,
         });
         let delay_seconds = if five { will.delay_seconds } else { 0 };
         self.books.wills.insert(
             link,
-            Will { number, delay: u64::from(delay_seconds) * SECOND, due_at: None, due_at_start: false },
+            Will {
+                number,
+                delay: u64::from(delay_seconds) * SECOND,
+                due_at: None,
+                due_at_start: false,
+                by_clock: false,
+                waits_for_start: false,
+            },
         );
         let mut made = write::will(topic, format!("m{number};")).qos(will.qos);
         made.retain = will.retain;
@@ -372,6 +380,7 @@ impl Sim {
             refused: false,
             dropped_at: None,
             doubtful: false,
+            published_by: None,
             run: self.books.run,
         });
         let mut payload = Vec::new();

@@ -3,7 +3,7 @@
 
 use crate::plan::{Action, ClientPlan, FilterPlan, Plan, Planned, PowerCut, WillPlan};
 use crate::sim::Sim;
-use crate::world::Weather;
+use crate::world::{SHORT_TURNS_FROM, Weather};
 use crate::write::Version;
 use midge::config::QueuePolicy;
 
@@ -158,4 +158,33 @@ fn packet_identifier_of_before_a_clean_start_is_none_after_it() {
             (400_000, 2, publish(2, 3)),
         ],
     ));
+}
+
+/// A start publishes the will of a session that ended with the broker, and the power goes again at once: before the
+/// log knows of it, or after. What is published at QoS 2 reaches a session once all the same. [MQTT5-4.3.3-1]
+#[test]
+fn will_of_a_start_is_published_once_whenever_the_power_goes_again() {
+    // With turns that may do much, and with such that may do little.
+    for seed in [1, SHORT_TURNS_FROM + 1, SHORT_TURNS_FROM + 2] {
+        for shards in [1, 3] {
+            for after in (500..12_000).step_by(500) {
+                let will = Some(WillPlan { topic: W_A, delay_seconds: 0, qos: 2, retain: false });
+                let cut = |down| Action::PowerCut { down, shards, when: PowerCut::Now };
+                let mut actions = vec![
+                    (100_000, 4, Action::Connect { shard: 0, clean: true, lasting: false, will }),
+                    (200_000, 4, cut(SECOND)),
+                    (200_000 + SECOND + after, 4, cut(10_000)),
+                ];
+                for subscriber in 0..4 {
+                    actions.push((1000, subscriber, connect(false, true, None)));
+                    actions.push((50_000, subscriber, subscribe(TO_ALL_W)));
+                }
+                actions.sort_by_key(|(at, _, _)| *at);
+                let clients = [client(50), client(50), client(50), client(50), client(50)];
+                let mut plan = Plan { seed, shards, persistent: true, ..plan(&clients, actions) };
+                plan.weather.write_max = 5000;
+                holds(&plan);
+            }
+        }
+    }
 }

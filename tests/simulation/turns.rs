@@ -19,6 +19,8 @@ impl World {
             return self.schedule(at, Due::Turn { shard, run });
         }
         if host.jobs.is_empty() && host.effects.is_empty() {
+            // Between two turns, as in `shard::run`; what has come since the last one is read behind it.
+            host.jobs.extend(std::mem::take(&mut host.stops).then_some(Job::Shutdown));
             let left = std::mem::take(&mut host.left);
             let ready = std::mem::take(&mut host.ready);
             host.jobs.extend(left.into_iter().chain(ready).map(Job::Ready));
@@ -83,6 +85,7 @@ impl World {
         let now = self.now;
         let host = &self.hosts[shard];
         let busy = host.machine.has_deferred()
+            || host.stops
             || !host.ready.is_empty()
             || !host.left.is_empty()
             || host.boxes.iter().any(|parcels| !parcels.is_empty());
@@ -128,6 +131,7 @@ impl World {
                     self.hosts[shard].machine.handle_drained(now, slot);
                 }
             }
+            Job::Shutdown => self.hosts[shard].machine.handle_shutdown(now),
             Job::Overflow => self.empty_overflow(shard),
             Job::Boxes(from) => {
                 let host = &mut self.hosts[shard];

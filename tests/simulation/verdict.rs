@@ -174,12 +174,12 @@ fn check_replayed(
                 && !p.doubtful
                 && books.is_kept(p)
                 && !books.may_be_unkept(p)
-                && p.last().is_some_and(|last| last + GRACE < asked)
+                && p.latest().is_some_and(|last| last + GRACE < asked)
         })
         .collect();
     let Some(newest) = settled.iter().filter_map(|(_, p)| p.first()).max() else { return Ok(()) };
     let candidates: Vec<_> =
-        of_topic.iter().filter(|(_, p)| p.last().is_some_and(|last| last >= newest)).collect();
+        of_topic.iter().filter(|(_, p)| p.latest().is_some_and(|last| last >= newest)).collect();
     if candidates.iter().any(|(_, p)| p.clears) {
         return Ok(());
     }

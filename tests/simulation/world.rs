@@ -93,6 +93,7 @@ pub enum Ready {
 }
 
 pub enum Job {
+    Shutdown,
     Ready(Ready),
     Overflow,
     Boxes(usize),
@@ -120,6 +121,8 @@ pub struct Host {
     pub mails_left: Vec<usize>,
     /// This turn takes those, and no others.
     pub takes_rest: bool,
+    /// It is told to stop, with its next turn.
+    pub stops: bool,
     pub jobs: VecDeque<Job>,
     pub effects: VecDeque<(Effect, Option<usize>)>,
     pub closes: Vec<usize>,
@@ -389,8 +392,7 @@ impl World {
 
     pub fn shut_down(&mut self) {
         for shard in 0..self.hosts.len() {
-            let now = self.time();
-            self.hosts[shard].machine.handle_shutdown(now);
+            self.hosts[shard].stops = true;
             self.wake_shard(shard, 0);
         }
     }
@@ -597,6 +599,7 @@ impl Host {
             left: VecDeque::new(),
             mails_left: vec![0; shards],
             takes_rest: false,
+            stops: false,
             jobs: VecDeque::new(),
             effects: VecDeque::new(),
             closes: Vec::new(),
