@@ -38,7 +38,7 @@ impl Shard {
             }
             Ok(Packet::Pingreq) => self.handle_ping(now, slot, session),
             Ok(Packet::Disconnect(disconnect)) => {
-                self.handle_disconnect(now, slot, session, disconnect)?;
+                self.handle_disconnect(now, slot, session, *disconnect)?;
                 // [MQTT5 §3.14]: what follows is not processed.
                 return Ok(Progress::Gone);
             }
@@ -134,7 +134,7 @@ impl Shard {
         now: Time,
         slot: u32,
         session: u32,
-        disconnect: &Disconnect,
+        disconnect: Disconnect,
     ) -> Result<(), Violation> {
         let cause = self.take_farewell(session, disconnect)?;
         self.end_connection(now, slot, cause);
