@@ -461,7 +461,9 @@ impl Books {
                 || session.over_at.is_some_and(|over| self.disk_failed.touch(over, over));
             session.doubtful |= fails && forgotten;
             let was_over = session.over_at.is_some_and(|over| over + GRACE < now);
-            let was_connected = session.closed_at.is_none();
+            // As far as the disk knows, one that has left while it had failed was there until now.
+            let was_connected =
+                session.closed_at.is_none_or(|closed| fails && self.disk_failed.touch(closed, closed));
             session.closed_at.get_or_insert(now);
             if was_over || !self.persistent || (session.expiry == Some(0) && session.is_promised) {
                 session.over_at.get_or_insert(now);
