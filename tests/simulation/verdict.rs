@@ -235,6 +235,8 @@ fn check_groups(books: &Books) -> Result<(), String> {
             && publication.qos > 0
             && !publication.refused
             && !publication.doubtful
+            // A full disk has refused it, and its publisher was gone before it could be told: nothing was promised.
+            && !books.may_be_unkept(publication)
             && publication.run == books.run
             && !books.sessions.iter().any(|session| session.got.contains_key(&number))
         {
