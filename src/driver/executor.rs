@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::thread::JoinHandle;
 
-use super::kernel::explain_start;
+use super::kernel::{explain_start, make_patiently};
 use glommio::{LocalExecutorBuilder, Placement};
 
 /// Starts `count` shards. Each runs the future that `start` makes for its number, on a thread of its
@@ -53,14 +53,13 @@ where
     F: Future<Output = ()>,
 {
     let _guard = AbortOnPanic { shard };
-    let executor = LocalExecutorBuilder::new(Placement::Fixed(processor))
-        .io_memory(IO_MEMORY_BYTES)
-        .ring_depth(RING_DEPTH)
-        .make()
-        .map_err(|error| {
-            let error = explain_start(io::Error::from(error), shards);
-            io::Error::other(format!("shard {shard} can't start its executor: {error}"))
-        })?;
+    let placement = Placement::Fixed(processor);
+    let builder =
+        || LocalExecutorBuilder::new(placement.clone()).io_memory(IO_MEMORY_BYTES).ring_depth(RING_DEPTH);
+    let executor = make_patiently(|| builder().make().map_err(io::Error::from)).map_err(|error| {
+        let error = explain_start(error, shards);
+        io::Error::other(format!("shard {shard} can't start its executor: {error}"))
+    })?;
     executor.run(start(shard));
     Ok(())
 }

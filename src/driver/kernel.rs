@@ -4,6 +4,7 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use io_uring::{IoUring, Probe, opcode};
 
@@ -145,6 +146,22 @@ pub fn explain_start(error: io::Error, shards: usize) -> io::Error {
     }
 }
 
+/// Makes what needs pages of the kernel's. On a machine whose free memory is full of cached files these may be short for
+/// a moment: the kernel says so at once, and a little later it has them.
+pub(super) fn make_patiently<T>(mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..SHORT_TRIES {
+        match make() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => std::thread::sleep(SHORT_PAUSE),
+            made => return made,
+        }
+    }
+    make()
+}
+
+/// A second, in all.
+const SHORT_TRIES: usize = 21;
+const SHORT_PAUSE: Duration = Duration::from_millis(50);
+
 /// May so many shards lock the memory that they need? The soft limit is raised as far as it may be.
 fn check_locked_memory(ring: &IoUring, shards: usize) -> Result<(), KernelProblem> {
     // The executor insists on this much, whoever we are.
@@ -216,6 +233,21 @@ mod tests {
 
     fn explained(error: i32, disabled: Option<u8>) -> KernelProblem {
         explain(&io::Error::from_raw_os_error(error), disabled, "Linux 5.15", 3)
+    }
+
+    #[test]
+    fn what_the_kernel_has_no_pages_for_is_tried_again_for_a_while_and_nothing_else_is() {
+        let tries = |error: i32, until: usize| {
+            let mut tries = 0;
+            let made = make_patiently(|| {
+                tries += 1;
+                if tries < until { Err(io::Error::from_raw_os_error(error)) } else { Ok(()) }
+            });
+            (made.is_ok(), tries)
+        };
+        assert_eq!(tries(libc::ENOMEM, 3), (true, 3));
+        assert_eq!(tries(libc::ENOMEM, usize::MAX), (false, SHORT_TRIES));
+        assert_eq!(tries(libc::EPERM, 3), (false, 1));
     }
 
     #[test]

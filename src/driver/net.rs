@@ -11,6 +11,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::accept::Listener;
 use super::buffers::Buffers;
+use super::kernel::make_patiently;
 use super::lent::Lent;
 use super::park::Parking;
 use super::ring::{Completion, Op, Ring, Tag, Wait, more};
@@ -53,6 +54,10 @@ impl Net {
     /// Makes the ring and its buffers. Must be called on the shard's own thread, inside its
     /// executor.
     pub fn new(config: &NetConfig) -> io::Result<Net> {
+        make_patiently(|| Net::make(config))
+    }
+
+    fn make(config: &NetConfig) -> io::Result<Net> {
         let mut ring = Ring::new()?;
         let buffers = Buffers::new(&ring.submitter(), config.buffers, config.buffer_bytes)?;
         let parking = Parking::new(&mut ring)?;
