@@ -47,8 +47,9 @@ pub(super) struct Fanout<'a> {
     /// It goes to other shards by intents, and these are their numbers.
     pub intended: bool,
     pub intents: Intents,
-    /// Another shard's log has it for this one: a disk that is full only since then does not refuse it, or the
-    /// sessions that have taken it would get it again when its publisher repeats it. Its receipt waits for room.
+    /// Another shard's log has it for this one, or a member of a group had it that has ended: a disk that is full only
+    /// since then does not refuse it, or it would be lost, or the sessions that have taken it would get it again when
+    /// its publisher repeats it. Its receipt waits for room.
     pub promised: bool,
     /// The publisher, which is served last; and what it gets.
     pub own: Option<u32>,

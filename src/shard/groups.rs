@@ -357,12 +357,13 @@ impl Shard {
         };
         if intent != 0 {
             self.journal.record(&Record::IntentSeen { number: intent });
-            fanout.promised = true;
         }
+        fanout.promised = intent != 0 || fanout.ticket == 0;
         self.deliver_to_member(now, group, session, member, fanout)
     }
 
-    /// `[MQTT5 §4.8.2]`: what a member did not settle goes to another.
+    /// `[MQTT5 §4.8.2]`: what a member did not settle goes to another. If nobody waits for a receipt, its publisher has
+    /// been told that it is taken: a disk that is full does not refuse it, and memory has it until there is room.
     pub(super) fn handle_group_return(
         &mut self,
         now: Time,
@@ -373,8 +374,9 @@ impl Shard {
         if intent != 0 {
             self.journal.record(&Record::IntentSeen { number: intent });
             // What goes on from here must not be lost either.
-            (fanout.intended, fanout.promised) = (true, true);
+            fanout.intended = true;
         }
+        fanout.promised = intent != 0 || fanout.ticket == 0;
         match self.groups.slot_of(group) {
             Some(slot) => self.deliver_to_group(now, slot, fanout),
             None => Outcome { matched: true, ..Outcome::default() },

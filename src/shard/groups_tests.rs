@@ -219,3 +219,35 @@ fn waits_with_a_member_that_has_room(policy: QueuePolicy) {
     world.send(busy, &puback(1));
     assert_eq!(copies(&world.take(busy), b"z"), 1);
 }
+
+/// It was acknowledged to its publisher when a member took it whose session no disk keeps.
+#[test]
+fn what_a_clean_session_of_a_group_leaves_behind_is_not_refused_by_a_full_disk() {
+    for shards in [1, 3] {
+        for home in 0..3 {
+            let filter = at_home(home, |salt| format!("$share/g{salt}/a/b"));
+            for member in 0..3 {
+                let kept = at_home(member, |salt| format!("kept{salt}"));
+                let mut world = quiet(shards);
+                // It is away, so the other one gets the message.
+                let away = connect_kept(&mut world, 0, &kept);
+                world.send(away, &subscribe(&filter, 1));
+                world.hang_up(away, Hangup::Reset);
+                let brief = connect(&mut world, 0, "brief", 60);
+                world.send(brief, &subscribe(&filter, 1));
+                world.take(brief);
+                let publisher = connect(&mut world, 0, "publisher", 60);
+                world.send(publisher, PUBLISH_AB);
+                assert_eq!(world.take(publisher), [0x40, 2, 0, 7]);
+                assert_eq!(world.take(brief), DELIVERED_AB);
+
+                world.shards.iter_mut().for_each(|shard| shard.handle_store_full(true));
+                world.hang_up(brief, Hangup::Reset);
+                world.shards.iter_mut().for_each(|shard| shard.handle_store_full(false));
+                let mut world = world.cut_power(shards, 0);
+                let back = connect_kept(&mut world, 0, &kept);
+                assert_eq!(world.take(back)[4..], *DELIVERED_AB, "{shards} shards, {home}, {member}");
+            }
+        }
+    }
+}
