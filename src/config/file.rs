@@ -1,6 +1,6 @@
 //! The files that an operator names: they are read whole, and nothing that could wait is read at all.
 //!
-//! Only regular files are taken. A named pipe without a writer, a terminal or a device would hold up its reader for
+//! Only regular files are taken, and `/dev/null`, by which people mean an empty one. A named pipe without a writer, a terminal or a device would hold up its reader for
 //! ever, and `/dev/zero` has no end. What can still wait is a regular file of a network file system that hangs: the
 //! files are read before the broker serves, and by a thread of its own after that.
 
@@ -8,6 +8,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+
+/// `/dev/null`, by whatever name: it ends at once.
+const NULL_DEVICE: u64 = libc::makedev(1, 3);
 
 /// Opens a regular file; a symbolic link to one is one.
 ///
@@ -18,8 +21,9 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     // Without O_NONBLOCK the opening of a named pipe waits for its writer. For a regular file it means nothing.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    let kind = file.metadata()?.file_type();
-    if kind.is_file() {
+    let metadata = file.metadata()?;
+    let kind = metadata.file_type();
+    if kind.is_file() || (kind.is_char_device() && metadata.rdev() == NULL_DEVICE) {
         return Ok(file);
     }
     if kind.is_dir() {
@@ -91,6 +95,7 @@ mod tests {
         assert_eq!(read(&regular, 3).unwrap(), b"1234", "one more than the bound shows that it is passed");
         let refused = |path: &Path| read(path, 100).expect_err("no regular file").to_string();
         assert_eq!(refused(&pipe), "it is a named pipe; a regular file is needed");
+        assert_eq!(read(Path::new("/dev/null"), 100).unwrap(), b"", "as good as an empty file");
         assert_eq!(refused(Path::new("/dev/zero")), "it is a device; a regular file is needed");
         assert!(refused(&folder).contains("directory"), "{}", refused(&folder));
         assert_eq!(read(&folder.join("none"), 1).map_err(|error| error.kind()), Err(io::ErrorKind::NotFound));
