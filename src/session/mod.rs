@@ -215,13 +215,15 @@ impl Session {
         self.subscriptions.take().into_vec()
     }
 
-    /// A live retained message went out while retained messages are being replayed: an older
+    /// A live retained message went out, or into the queue, while retained messages are being replayed: an older
     /// one of the same topic must not follow it.
-    pub fn note_overtaken(&mut self, topic_hash: u64, stamp: u64) {
+    pub fn note_overtaken(&mut self, topic_hash: u64, stamp: u64, is_queued: bool) {
         let Some(replay) = self.replays.newest() else { return };
-        let note = Overtaken { topic_hash, stamp, replay };
+        let note = Overtaken { topic_hash, stamp, replay, is_queued };
         let overtaken = &mut self.replays.filled().overtaken;
-        match overtaken.iter_mut().find(|have| have.topic_hash == topic_hash) {
+        // Each that is queued may be dropped by itself.
+        let sent = overtaken.iter_mut().find(|have| have.topic_hash == topic_hash && !have.is_queued);
+        match sent.filter(|_| !is_queued) {
             Some(have) if have.stamp > stamp => {}
             Some(have) => *have = note,
             None => {
@@ -233,10 +235,11 @@ impl Session {
         }
     }
 
-    /// A live retained message that was noted does not go out.
+    /// A live retained message that was noted does not go out: the queue has dropped it.
     pub fn forget_overtaken(&mut self, topic_hash: u64, stamp: u64) {
+        let is_it = |note: &Overtaken| note.is_queued && note.topic_hash == topic_hash && note.stamp == stamp;
         if let Some(replays) = self.replays.existing() {
-            replays.overtaken.retain(|note| note.topic_hash != topic_hash || note.stamp != stamp);
+            replays.overtaken.retain(|note| !is_it(note));
         }
     }
 

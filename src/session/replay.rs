@@ -59,6 +59,8 @@ pub(super) struct Overtaken {
     pub stamp: u64,
     /// Token of the newest replay at that time.
     pub replay: u64,
+    /// It waits in the queue, which may drop it: then what the client has got before counts.
+    pub is_queued: bool,
 }
 
 /// The replays of a session, in the order of SUBSCRIBE: one after the other is sent. A client that does not read may
@@ -143,6 +145,24 @@ impl Replays {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::Session;
+
+    #[test]
+    fn what_the_queue_drops_makes_no_older_message_follow_one_that_was_sent() {
+        let mut session = Session::new("client".into());
+        session.replays.filled().push(replay(1, 0, "r/+"));
+        for (sent, queued) in [(20, [30, 40]), (50, [60, 70])] {
+            session.note_overtaken(7, sent, false);
+            queued.iter().for_each(|&stamp| session.note_overtaken(7, stamp, true));
+            assert!(session.is_overtaken(7, sent + 19, 1));
+            // The oldest first, and none of another topic.
+            queued.iter().for_each(|&stamp| session.forget_overtaken(7, stamp));
+            session.forget_overtaken(7, sent);
+            session.forget_overtaken(8, sent);
+            assert!(session.is_overtaken(7, sent - 1, 1), "the client has a newer one");
+            assert!(!session.is_overtaken(7, queued[0], 1), "as a retained message it may come");
+        }
+    }
 
     fn replay(token: u64, held_by: u64, filter: &str) -> Replay {
         Replay {

@@ -282,7 +282,7 @@ impl Shard {
             if is_backlogged && !self.takes_more(subscriber, slot) {
                 return Taken::Yes;
             }
-            self.note_live(subscriber, fanout);
+            self.note_live(subscriber, fanout, false);
             let before = self.outbox.pending_bytes(slot);
             self.send_publish(subscriber, fanout, form, None, false, subscription_ids);
             if is_backlogged && fanout.publication.origin == Some(self.directory.key(subscriber)) {
@@ -319,7 +319,7 @@ impl Shard {
                 extra,
             };
             if flags & REPLAYING != 0 {
-                self.note_live(subscriber, fanout);
+                self.note_live(subscriber, fanout, false);
             }
             let waits = sid != 0 && self.sends_when_durable(subscriber, fanout, form.qos);
             let window = &mut self.directory.session_mut(subscriber).inflight;
@@ -348,7 +348,7 @@ impl Shard {
         let delivery = Delivery { message: fanout.keep(&self.memory), qos, retain, number: 0, extra };
         let place = self.enqueue(now, subscriber, delivery);
         if place == Place::Queued {
-            self.note_live(subscriber, fanout);
+            self.note_live(subscriber, fanout, true);
         }
         if place == Place::Queued && sid != 0 {
             // What the queue does not take is not taken down.

@@ -537,7 +537,7 @@ impl Shard {
             return;
         }
         // It comes behind the PUBREC, which may wait for a disk; what is retained of it does not wait.
-        self.note_live(session, fanout);
+        self.note_live(session, fanout, false);
         let own = OwnDelivery {
             message: fanout.keep(&self.memory),
             topic_hash: fanout.topic_hash,

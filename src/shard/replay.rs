@@ -143,12 +143,14 @@ impl Shard {
         self.directory.slot_mut(session).flags |= REPLAYING;
     }
 
-    /// A session gets a live message: a replay that is under way must not bring it, nor an older one.
+    /// A session gets a live message: a replay that is under way must not bring it, nor an older one. `is_queued`: it
+    /// gets it later, if [`Shard::forget_live`] does not say otherwise.
     #[inline]
-    pub(super) fn note_live(&mut self, session: u32, fanout: &Fanout<'_>) {
+    pub(super) fn note_live(&mut self, session: u32, fanout: &Fanout<'_>, is_queued: bool) {
         let entry = self.directory.slot_mut(session);
         if entry.flags & REPLAYING != 0 && fanout.publication.retain {
-            entry.session_mut().note_overtaken(fanout.topic_hash, fanout.publication.stamp);
+            let (hash, stamp) = (fanout.topic_hash, fanout.publication.stamp);
+            entry.session_mut().note_overtaken(hash, stamp, is_queued);
         }
     }
 

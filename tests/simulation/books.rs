@@ -461,9 +461,11 @@ impl Books {
                 || session.over_at.is_some_and(|over| self.disk_failed.touch(over, over));
             session.doubtful |= fails && forgotten;
             let was_over = session.over_at.is_some_and(|over| over + GRACE < now);
-            // As far as the disk knows, one that has left while it had failed was there until now.
-            let was_connected =
-                session.closed_at.is_none_or(|closed| fails && self.disk_failed.touch(closed, closed));
+            // As far as the disk knows, one that has left a moment ago, or while it had failed, was there until now; and
+            // every start before the client is back puts its end at that start, for up to a minute.
+            let was_connected = session.closed_at.is_none_or(|closed| {
+                closed + GRACE > now || (fails && self.disk_failed.touch(closed, closed))
+            });
             session.closed_at.get_or_insert(now);
             if was_over || !self.persistent || (session.expiry == Some(0) && session.is_promised) {
                 session.over_at.get_or_insert(now);
