@@ -4,13 +4,15 @@
 use std::path::Path;
 
 use crate::config::memory_limit::MemorySource;
-use crate::config::{Address, Config, Listener, QueuePolicy, SyncPolicy};
+use crate::config::{Address, Config, Listener, QueuePolicy, SyncPolicy, shown_cores};
 
 /// What the start found out, besides the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Started<'a> {
     /// Shards that run.
     pub shards: usize,
+    /// The cores that they take, one after the other; none: the system places them.
+    pub cores: Option<&'a [usize]>,
     /// Addresses that are listened on, with the ports that the kernel chose, and the numbers of their listeners.
     pub listeners: &'a [(u16, Address)],
     /// The configuration file; `None` when all is at its default.
@@ -35,7 +37,7 @@ pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
         None => "No configuration file: every option is at its default.".to_string(),
     });
     let all: Vec<&Address> = started.listeners.iter().map(|(_, address)| address).collect();
-    lines.push(format!("Listening on {} with {}.", addresses(&all), shards(started.shards)));
+    lines.push(format!("Listening on {} with {}.", addresses(&all), shards(started.shards, started.cores)));
     lines.push(connections(config, started));
     lines.push(memory(config, started));
     lines.push(kept(config.persistence.sync, started.state_directory));
@@ -114,10 +116,18 @@ fn addresses(listeners: &[&Address]) -> String {
     }
 }
 
-fn shards(shards: usize) -> String {
-    match shards {
-        1 => "1 shard (one thread on a core of its own)".to_string(),
-        shards => format!("{shards} shards (threads, each on a core of its own)"),
+/// `cores`: none if the system places the threads.
+fn shards(shards: usize, cores: Option<&[usize]>) -> String {
+    let count = if shards == 1 { "1 shard".to_string() } else { format!("{shards} shards") };
+    let Some(cores) = cores else {
+        return format!("{count} (threads that the system places: runtime.pin = \"none\")");
+    };
+    let used = shown_cores(&cores[..shards.min(cores.len())]);
+    match (shards, cores.len()) {
+        (1, _) => format!("{count} (one thread, on core {used})"),
+        (_, 1) => format!("{count} (threads that share core {used})"),
+        (_, available) if shards > available => format!("{count} (threads that share the cores {used})"),
+        _ => format!("{count} (threads on the cores {used}, one on each)"),
     }
 }
 
@@ -190,6 +200,7 @@ mod tests {
             (0..).zip(listeners.iter().map(|address| Address::parse(address).expect("an address"))).collect();
         let started = Started {
             shards: 2,
+            cores: Some(&[0, 1]),
             listeners: &listeners,
             config_file: file,
             open_files: 20_000,
@@ -202,13 +213,26 @@ mod tests {
     }
 
     #[test]
+    fn start_says_on_which_cores_shards_run() {
+        for (count, cores, said) in [
+            (1, Some(&[3, 4][..]), "1 shard (one thread, on core 3)"),
+            (2, Some(&[3]), "2 shards (threads that share core 3)"),
+            (3, Some(&[0, 1, 3, 7]), "3 shards (threads on the cores 0-1,3, one on each)"),
+            (3, Some(&[0, 2]), "3 shards (threads that share the cores 0,2)"),
+            (2, None, "2 shards (threads that the system places: runtime.pin = \"none\")"),
+        ] {
+            assert_eq!(shards(count, cores), said);
+        }
+    }
+
+    #[test]
     fn without_a_file_the_start_says_so_and_what_the_defaults_mean() {
         assert_eq!(
             lines(&Config::default(), &["127.0.0.1:1883"], None),
             [
                 &format!("midge {}: MQTT 3.1, 3.1.1 and 5.0", env!("CARGO_PKG_VERSION")),
                 "No configuration file: every option is at its default.",
-                "Listening on 127.0.0.1:1883 with 2 shards (threads, each on a core of its own).",
+                "Listening on 127.0.0.1:1883 with 2 shards (threads on the cores 0-1, one on each).",
                 "At most 19934 connections at a time (as many as fit a limit of 20000 open files).",
                 "At most 4096 MiB of memory for what clients make midge keep (half of what is allowed; the cgroup \
                  allows 8192 MiB).",

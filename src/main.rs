@@ -11,7 +11,7 @@ use midge::cli::{self, Command, Serve, StoreAction};
 use midge::config::memory_limit;
 use midge::config::mosquitto::{ConfError, MosquittoConf};
 use midge::config::open_files::{self, Wanted};
-use midge::config::{Address, Config, Listener, parse, state_directory};
+use midge::config::{Address, Config, Listener, Pin, parse, shown_cores, state_directory};
 use midge::control::entrance::Entrance;
 use midge::control::gate::SharedGate;
 use midge::control::housekeeping;
@@ -116,13 +116,33 @@ fn change_password(arguments: &PasswdArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The cores that the shards are pinned to; none: to none.
+fn cores(pin: &Pin) -> Result<Option<Vec<usize>>, Failure> {
+    if *pin == Pin::None {
+        return Ok(None);
+    }
+    let usable = driver::processors()
+        .map_err(|error| Failure::new(format!("the cores of this machine can't be told: {error}")))?;
+    let Pin::Cores(wanted) = pin else { return Ok(Some(usable)) };
+    match wanted.iter().find(|core| !usable.contains(core)) {
+        None => Ok(Some(wanted.clone())),
+        Some(core) => Err(Failure::usage(format!(
+            "midge: runtime.pin names core {core}; this process may use {}",
+            shown_cores(&usable)
+        ))),
+    }
+}
+
 fn start(serve: &Serve) -> Result<(), Failure> {
     let (config, notes) = reload::read(serve).map_err(Failure::usage)?;
     let log_guard = logging::start(&config.log).map_err(Failure::new)?;
     let signals = Signals::catch().map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
-    let shards = match config.runtime.shards {
-        0 => std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX),
-        shards => shards,
+    let cores = cores(&config.runtime.pin)?;
+    let shards = match (config.runtime.shards, &cores, &config.runtime.pin) {
+        (0, Some(cores), Pin::Cores(_)) => cores.len().min(SHARDS_MAX),
+        // A quota of the cgroup counts too.
+        (0, ..) => std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX),
+        (shards, ..) => shards,
     };
     driver::check_kernel(shards).map_err(|problem| Failure::new(problem.to_string()))?;
     let open_files = open_files::raise();
@@ -146,6 +166,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         &config,
         &Started {
             shards,
+            cores: cores.as_deref(),
             listeners: &addresses,
             config_file: file.as_deref(),
             open_files,
@@ -227,7 +248,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         .map_err(|error| Failure::new(format!("no thread for SIGHUP: {error}")))?;
     signals.serve(Serving { control: Arc::clone(&control), bells, requests, kept: kept_words });
     let starts = Arc::new(Mutex::new(starts));
-    let running = driver::start_shards(shards, move |number| {
+    let running = driver::start_shards(shards, cores.as_deref(), move |number| {
         let start = starts.lock().expect("no shard panics while it holds the lock")[number].take();
         async move {
             let start = start.expect("each shard starts once");

@@ -20,6 +20,7 @@ pub mod open_files;
 pub mod options;
 #[cfg(feature = "runtime")]
 pub mod parse;
+mod pin;
 mod state_directory;
 mod summary;
 mod terms;
@@ -31,6 +32,7 @@ pub use network::Network;
 pub use options::{
     Acl, Auth, Gate, Jwt, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys, Webhook,
 };
+pub use pin::{Pin, shown_cores};
 pub use state_directory::state_directory;
 pub use summary::summary;
 pub use terms::Terms;

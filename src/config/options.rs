@@ -6,6 +6,7 @@
 
 use super::address::Address;
 use super::network::Network;
+use super::pin::Pin;
 use super::value::{
     Allowed, ClientCertificates, ListenerProtocol, Literal, LogFormat, LogLevel, LogTarget, QueuePolicy,
     Refused, Row, Section, Setting, SyncPolicy, TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,
@@ -227,7 +228,11 @@ sections! {
     "The engine: one thread pinned to a core for each shard." {
         shards: usize = 0, integer(0, SHARDS_MAX), "shards",
             "Threads that serve clients, each on a core of its own. 0: one for each core that this process may \
-             use. More shards than cores work, but are slower.";
+             use, or that pin names. More shards than cores work, but are slower.";
+        pin: Pin = Pin::Auto, Allowed::Pin, "",
+            "Cores that the shards run on, one after the other, as in taskset: \"0\", \"2,4-7\". \"auto\": those that this \
+             process may use, from the first on; so a second broker on the same machine needs others. \"none\": \
+             wherever the system places them. The start-up line names them.";
         mesh_capacity: usize = 4096, power_of_two(2, 1 << 20), "mails",
             "Places in the box from each shard to each other one. When a box is full, its shard stops reading \
              from the publishing clients until there is room again; nothing is dropped.";

@@ -87,6 +87,8 @@ pub enum Allowed {
     },
     /// `host:port`, where the host is an address or a name, or `unix:/path`.
     Address,
+    /// Cores to run on; see [`super::Pin`].
+    Pin,
 }
 
 impl Allowed {
@@ -95,7 +97,7 @@ impl Allowed {
         match self {
             Allowed::Integer { .. } | Allowed::PowerOfTwo { .. } => matches!(literal, Literal::Integer(_)),
             Allowed::Boolean => matches!(literal, Literal::Boolean(_)),
-            Allowed::Choice(_) | Allowed::Text { .. } | Allowed::Address => {
+            Allowed::Choice(_) | Allowed::Text { .. } | Allowed::Address | Allowed::Pin => {
                 matches!(literal, Literal::Text(_))
             }
             Allowed::Choices(_) | Allowed::Texts { .. } | Allowed::Networks { .. } => {
@@ -143,6 +145,10 @@ impl fmt::Display for Allowed {
             Allowed::Text { bytes_max } => {
                 write!(f, "a string of at most {bytes_max} bytes without control characters")
             }
+            Allowed::Pin => f.write_str(
+                "\"auto\", \"none\", or numbers of cores from 0 to 1023 and ranges of them, each once, such as \"0\" and \
+                 \"2,4-7\"",
+            ),
             Allowed::Address => f.write_str(
                 "\"ADDRESS:PORT\", \"HOSTNAME:PORT\" or \"unix:PATH\", such as \"0.0.0.0:1883\", \"[::]:1883\", \
                  \"localhost:1883\" or \"unix:/run/midge/midge.sock\"",

@@ -8,23 +8,25 @@ use super::kernel::{explain_start, make_patiently};
 use glommio::{LocalExecutorBuilder, Placement};
 
 /// Starts `count` shards. Each runs the future that `start` makes for its number, on a thread of its
-/// own named `midge-shard-N`, pinned to one of the processors this process may use; shards share
-/// them when there are more shards than processors.
+/// own named `midge-shard-N`, pinned to one of `processors`; shards share them when there are more
+/// shards than processors. Without any the system places the threads.
 ///
 /// A shard that panics ends the process: half a broker is worse than none.
-pub fn start_shards<S, F>(count: usize, start: S) -> io::Result<Shards>
+pub fn start_shards<S, F>(count: usize, processors: Option<&[usize]>, start: S) -> io::Result<Shards>
 where
     S: Fn(usize) -> F + Send + Clone + 'static,
     F: Future<Output = ()>,
 {
-    let processors = processors()?;
     let shards = count;
     let mut threads = Vec::with_capacity(count);
     for shard in 0..count {
         let start = start.clone();
-        let processor = processors[shard % processors.len()];
+        let placement = match processors {
+            Some(processors) => Placement::Fixed(processors[shard % processors.len()]),
+            None => Placement::Unbound,
+        };
         let thread = std::thread::Builder::new().name(format!("midge-shard-{shard}"));
-        threads.push(thread.spawn(move || run_shard(shard, shards, processor, start))?);
+        threads.push(thread.spawn(move || run_shard(shard, shards, placement, start))?);
     }
     Ok(Shards { threads })
 }
@@ -47,13 +49,12 @@ impl Shards {
     }
 }
 
-fn run_shard<S, F>(shard: usize, shards: usize, processor: usize, start: S) -> io::Result<()>
+fn run_shard<S, F>(shard: usize, shards: usize, placement: Placement, start: S) -> io::Result<()>
 where
     S: Fn(usize) -> F,
     F: Future<Output = ()>,
 {
     let _guard = AbortOnPanic { shard };
-    let placement = Placement::Fixed(processor);
     let builder =
         || LocalExecutorBuilder::new(placement.clone()).io_memory(IO_MEMORY_BYTES).ring_depth(RING_DEPTH);
     let executor = make_patiently(|| builder().make().map_err(io::Error::from)).map_err(|error| {
@@ -77,8 +78,11 @@ impl Drop for AbortOnPanic {
     }
 }
 
-/// The processors this process may run on, at least one.
-fn processors() -> io::Result<Vec<usize>> {
+/// The processors this process may run on, at least one, in order.
+///
+/// # Errors
+/// The kernel does not say, or there is none.
+pub fn processors() -> io::Result<Vec<usize>> {
     // SAFETY: all-zero is a valid, empty processor set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: the set is writable and of the stated size.
@@ -108,7 +112,7 @@ mod tests {
     #[test]
     fn each_shard_runs_once_on_its_own_named_thread() {
         static RAN: AtomicUsize = AtomicUsize::new(0);
-        let shards = start_shards(3, |shard| async move {
+        let shards = start_shards(3, Some(&processors().unwrap()), |shard| async move {
             assert_eq!(std::thread::current().name(), Some(format!("midge-shard-{shard}").as_str()));
             RAN.fetch_add(1 << (8 * shard), Ordering::Relaxed);
         });
@@ -120,7 +124,7 @@ mod tests {
     fn a_panic_in_a_shard_ends_the_process() {
         const MARK: &str = "MIDGE_TEST_SHARD_PANICS";
         if std::env::var_os(MARK).is_some() {
-            let shards = start_shards(1, |_| async { panic!("on purpose") });
+            let shards = start_shards(1, None, |_| async { panic!("on purpose") });
             shards.unwrap().join().unwrap();
             return;
         }

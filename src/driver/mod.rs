@@ -36,7 +36,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use clock::Clock;
-pub use executor::{Shards, start_shards};
+pub use executor::{Shards, processors, start_shards};
 pub use heap::give_heap_back;
 pub use kernel::{KernelProblem, check_kernel, explain_start};
 pub use listen::{

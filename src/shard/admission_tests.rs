@@ -270,6 +270,7 @@ fn what_came_with_a_login_limits_its_client_beside_the_list_also_after_a_reload(
     assert_eq!(world.take(client), b"", "the new list holds too");
 }
 
+// [MQTT5-reason-0xA0]
 #[test]
 fn client_is_let_go_when_its_permission_ends_and_its_will_is_published() {
     let mut world = quiet(1, Access { asks_for_all: true, ..Access::default() });

@@ -427,6 +427,7 @@ fn who_has_another_line_in_the_password_file_or_none_has_to_come_in_anew() {
     }
 }
 
+// [MQTT5-reason-0x88]
 #[test]
 fn proof_by_a_line_that_has_changed_meanwhile_opens_nothing() {
     let mut world = quiet(1, with_scram());

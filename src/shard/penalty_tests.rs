@@ -109,6 +109,7 @@ fn only_a_proof_counts_as_a_good_login() {
     assert_eq!(counted(&world, Counter::LoginsFailed), 1, "no certificate is a wrong login too");
 }
 
+// [MQTT5-reason-0x98]
 #[test]
 fn who_is_banned_is_disconnected_and_the_others_stay() {
     let mut world = strict(60_000);

@@ -12,6 +12,7 @@ mod json_log;
 mod listeners;
 mod logins;
 mod moving;
+mod pin;
 mod restart;
 mod running;
 mod store;

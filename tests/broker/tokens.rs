@@ -65,6 +65,7 @@ fn token_lets_its_user_in_and_limits_what_it_may_do() {
     assert!(!running.lines().iter().any(|line| line.contains("eyJ")), "no token in the log");
 }
 
+// [MQTT5-reason-0xA0]
 #[test]
 fn client_is_out_when_its_token_expires_and_comes_back_with_another() {
     if !has_mosquitto() {

@@ -1,13 +1,18 @@
 //! The table of all normative statements, and what holds it together: every statement has a test or an excuse,
-//! every test exists and carries the statement's tag, and no statement of the checklists is missing.
+//! every test exists and carries the statement's tag, and no statement of `identifiers.txt` is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use crate::REGISTRY;
 
-/// One row: `version`, `id`, the statement in short, and its proof: names of scenarios, or `excuse: …`.
+/// One row: `version`, `id`, the statement in short, and its proof: names of scenarios (`room::name`) and of other
+/// tests (`path.rs::name`), or `excuse: …`.
 const STATEMENTS: &str = include_str!("statements.tsv");
+
+/// A version and an identifier in each line.
+const IDENTIFIERS: &str = include_str!("identifiers.txt");
 
 /// The sources of all scenarios by room.
 const SOURCES: &[(&str, &str)] = crate::SOURCES;
@@ -17,7 +22,17 @@ type Id = (String, String);
 
 enum Proof {
     Tests(Vec<String>),
-    Excuse(String),
+    Excuse(Excuse),
+}
+
+/// Why a statement has no test.
+enum Excuse {
+    /// It binds only the client: nothing that a server does can keep or break it.
+    ClientOnly,
+    /// The standard leaves a choice, and midge has made another.
+    Choice,
+    /// What it is about is not there. Then no code and no test speaks of it either.
+    NotBuilt,
 }
 
 fn statements() -> Vec<(Id, Proof)> {
@@ -26,7 +41,7 @@ fn statements() -> Vec<(Id, Proof)> {
         let [version, id, statement, proof] = cells[..] else { panic!("four cells in {line:?}") };
         assert!(!statement.is_empty(), "{version} {id} says what it is about");
         let proof = match proof.strip_prefix("excuse: ") {
-            Some(excuse) => Proof::Excuse(excuse.to_string()),
+            Some(excuse) => Proof::Excuse(excuse_of(excuse)),
             None => {
                 Proof::Tests(proof.split(", ").filter(|name| !name.is_empty()).map(str::to_string).collect())
             }
@@ -34,6 +49,23 @@ fn statements() -> Vec<(Id, Proof)> {
         ((version.to_string(), id.to_string()), proof)
     });
     rows.collect()
+}
+
+fn excuse_of(text: &str) -> Excuse {
+    let (kind, reason) = text.split_once(": ").unwrap_or((text, ""));
+    match (kind, reason.split(' ').count() > 2) {
+        ("client-only", false) => Excuse::ClientOnly,
+        ("choice", true) => Excuse::Choice,
+        ("not-built", true) => Excuse::NotBuilt,
+        _ => panic!(
+            "{text:?} is none of: client-only; choice: and the reason; not-built: and what is not there"
+        ),
+    }
+}
+
+/// Is it a test outside the scenarios?
+fn is_elsewhere(name: &str) -> bool {
+    name.contains(".rs::")
 }
 
 /// Tags in the comment above each scenario: `[MQTT5-3.1.0-1]`, `[MQTT311-…]`, `[MQTT31-…]`, `[PITFALL-…]`.
@@ -71,19 +103,62 @@ fn tags_in(text: &str) -> Vec<Id> {
     ids.collect()
 }
 
+/// The comments and attributes right above a test of another file; none if there is no such test.
+fn words_above(sources: &BTreeMap<String, String>, test: &str) -> Option<String> {
+    let (path, name) = test.split_once("::")?;
+    let lines: Vec<&str> = sources.get(path)?.lines().collect();
+    let at = lines.iter().position(|line| line.trim_start().starts_with(&format!("fn {name}(")))?;
+    let above = lines[..at].iter().rev().map(|line| line.trim_start());
+    let above: Vec<&str> =
+        above.take_while(|line| line.starts_with("//") || line.starts_with("#[")).collect();
+    above.contains(&"#[test]").then(|| above.join("\n"))
+}
+
+/// Every source of the crate but this file, by its path from the crate's root.
+fn sources() -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = BTreeMap::new();
+    let mut folders: Vec<PathBuf> = vec![root.join("src"), root.join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("the sources are there") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a source is text");
+                let name = path.strip_prefix(root).expect("it is below the root").display().to_string();
+                sources.insert(name, text);
+            }
+        }
+    }
+    sources.remove("tests/conformance/table.rs");
+    sources
+}
+
 #[test]
 fn every_statement_has_a_test_or_an_excuse() {
     let registered: BTreeSet<&str> = REGISTRY.iter().map(|(name, _)| *name).collect();
+    let sources = sources();
+    let spoken_of: BTreeSet<Id> = sources.values().flat_map(|source| tags_in(source)).collect();
     let mut seen = BTreeSet::new();
     for (id, proof) in statements() {
         match proof {
             Proof::Tests(names) => {
                 assert!(!names.is_empty(), "{id:?} has neither a test nor an excuse");
                 for name in names {
-                    assert!(registered.contains(&name[..]), "{id:?} names {name}, which does not exist");
+                    if is_elsewhere(&name) {
+                        let words = words_above(&sources, &name);
+                        let words = words.unwrap_or_else(|| panic!("{id:?} names {name}, which is no test"));
+                        assert!(tags_in(&words).contains(&id), "{id:?} is no tag above {name}");
+                    } else {
+                        assert!(registered.contains(&name[..]), "{id:?} names {name}, which does not exist");
+                    }
                 }
             }
-            Proof::Excuse(excuse) => assert!(excuse.len() > 10, "{id:?} has an excuse that says nothing"),
+            Proof::Excuse(Excuse::NotBuilt) => {
+                assert!(!spoken_of.contains(&id), "{id:?} is not built, and a source has its tag");
+            }
+            Proof::Excuse(Excuse::ClientOnly | Excuse::Choice) => {}
         }
         assert!(seen.insert(id.clone()), "{id:?} is there twice");
     }
@@ -95,7 +170,7 @@ fn rows_and_tags_agree() {
     for (id, proof) in statements() {
         let tagged = tags.remove(&id).unwrap_or_default();
         let named: BTreeSet<String> = match proof {
-            Proof::Tests(names) => names.into_iter().collect(),
+            Proof::Tests(names) => names.into_iter().filter(|name| !is_elsewhere(name)).collect(),
             Proof::Excuse(_) => BTreeSet::new(),
         };
         assert_eq!(named, tagged, "{id:?}: left is statements.tsv, right are the tags above the scenarios");
@@ -115,74 +190,15 @@ fn every_scenario_is_registered_and_proves_something() {
     assert_eq!(tagged, registered, "left are the scenarios with a tag, right the registry");
 }
 
-/// Only where the checklists lie beside the checkout.
 #[test]
-fn no_statement_of_the_checklists_is_missing() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/spec");
-    let mut wanted = BTreeSet::new();
-    for (file, version) in [("mqtt-5.0.md", "5.0"), ("mqtt-3.1.1.md", "3.1.1"), ("pitfalls.md", "pitfall")] {
-        let Ok(text) = std::fs::read_to_string(folder.join(file)) else { return };
-        wanted.extend(ids_of(&text, version));
-    }
+fn every_identifier_has_its_row() {
+    let lines = IDENTIFIERS.lines().filter(|line| !line.starts_with('#'));
+    let wanted = lines.map(|line| line.split_once(' ').expect("a version and an identifier"));
+    let wanted: BTreeSet<Id> = wanted.map(|(version, id)| (version.to_string(), id.to_string())).collect();
+    assert!(wanted.len() > 700, "the list is not whole: {}", wanted.len());
     let listed: BTreeSet<Id> = statements().into_iter().map(|(id, _)| id).collect();
     let missing: Vec<&Id> = wanted.difference(&listed).collect();
     assert!(missing.is_empty(), "not in statements.tsv: {missing:?}");
     let surplus: Vec<&Id> = listed.difference(&wanted).collect();
-    assert!(surplus.is_empty(), "not in the checklists: {surplus:?}");
-}
-
-/// Identifiers of all rows of a checklist: the printed ones, with a number where one comes again, and made-up
-/// ones for the rows of tables without identifiers.
-fn ids_of(text: &str, version: &str) -> Vec<Id> {
-    let mut ids = Vec::new();
-    let mut count: BTreeMap<String, usize> = BTreeMap::new();
-    let mut head: Option<Vec<String>> = None;
-    let mut clients_only = false;
-    for line in text.lines() {
-        if line.starts_with("## ") {
-            clients_only = line.contains("bind only the client");
-        }
-        if !line.starts_with('|') {
-            head = None;
-            if clients_only {
-                let words = line.split(|letter: char| !(letter.is_alphanumeric() || "-.".contains(letter)));
-                ids.extend(words.filter_map(|word| word.strip_prefix("MQTT-")).map(str::to_string));
-            }
-            continue;
-        }
-        let cells: Vec<String> =
-            line.trim_matches('|').split('|').map(|cell| cell.trim().to_string()).collect();
-        let Some(head) = &head else {
-            head = Some(cells);
-            continue;
-        };
-        if cells[0].starts_with("--") {
-            continue;
-        }
-        let mut next = |name: &str| {
-            let number = count.entry(name.to_string()).or_default();
-            *number += 1;
-            *number
-        };
-        let id = match (&head[0][..], head.get(1).map_or("", |second| second)) {
-            ("ID", _) | ("#", _) => {
-                let id: String = cells[0].replace("(P)", "").replace(['✔', '✎', '★'], "");
-                let id = id.trim().trim_start_matches("MQTT-").to_string();
-                match next(&id) {
-                    1 => id,
-                    number => format!("{id}#{number}"),
-                }
-            }
-            ("Hex", _) => format!("property-{}", cells[0]),
-            ("Code", "Meaning") => format!("code-{}", cells[0]),
-            ("Code", _) => format!("reason-{}", cells[0].replace(' ', "-")),
-            ("Role", _) => format!("machine-{}", next("machine")),
-            ("Filter", "Valid") => "filters".to_string(),
-            ("Filter", "Matches") => format!("match-{}", next("match")),
-            _ => continue,
-        };
-        ids.push(id);
-    }
-    let version = |id: &str| if id.starts_with("§3.1-") { "3.1".to_string() } else { version.to_string() };
-    ids.into_iter().map(|id| (version(&id), id)).collect()
+    assert!(surplus.is_empty(), "not in identifiers.txt: {surplus:?}");
 }

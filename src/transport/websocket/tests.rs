@@ -205,6 +205,7 @@ fn an_extension_that_is_offered_is_ignored_and_a_forwarded_address_too() {
 }
 
 // [MQTT5-6.0.0-4] [MQTT311-6.0.0-4]
+// [PITFALL-53]
 #[test]
 fn the_answer_names_mqtt_wherever_it_stands_among_the_offered() {
     accepted(with("Sec-WebSocket-Protocol: foo, mqtt"));
@@ -212,6 +213,7 @@ fn the_answer_names_mqtt_wherever_it_stands_among_the_offered() {
     accepted(lines(&[&LINES[..5], &["Sec-WebSocket-Protocol: mqttv3.1"], &LINES[5..]].concat()));
 }
 
+// [MQTT311-§6#4]
 #[test]
 fn a_client_of_mqtt_3_1_is_answered_with_the_name_it_offers() {
     let heard = conversation(&with("Sec-WebSocket-Protocol: mqttv3.1"));
@@ -228,6 +230,7 @@ fn a_client_that_does_not_offer_mqtt_is_refused() {
     }
 }
 
+// [MQTT5-§6] [MQTT311-§6]
 #[test]
 fn the_query_is_no_part_of_the_path_and_another_path_is_not_found() {
     accepted(first("GET /mqtt?token=a HTTP/1.1"));
@@ -339,6 +342,7 @@ fn frames_behind_the_request_are_read_with_it() {
 }
 
 // [MQTT5-6.0.0-2] [MQTT311-6.0.0-2]
+// [MQTT311-§6#3] [PITFALL-53]
 #[test]
 fn payload_is_one_stream_however_it_is_framed() {
     let message: Vec<u8> = (0..=255).cycle().take(70_000).collect();
@@ -352,6 +356,7 @@ fn payload_is_one_stream_however_it_is_framed() {
     }
 }
 
+// [PITFALL-53]
 #[test]
 fn empty_and_fragmented_frames_pass_with_control_frames_among_them() {
     let (payload, out, end) = frames(&[
@@ -370,6 +375,7 @@ fn empty_and_fragmented_frames_pass_with_control_frames_among_them() {
     assert_eq!(end, Ok(Progress::Established));
 }
 
+// [MQTT5-§6] [MQTT311-§6#2]
 #[test]
 fn a_ping_is_answered_with_its_payload() {
     let longest = [7; 125];
@@ -387,6 +393,7 @@ fn a_text_frame_closes_the_connection() {
     broken(&[&frame(0x01, b"")], 1003, "text");
 }
 
+// [MQTT311-§6#2]
 #[test]
 fn frames_that_break_the_rules_close_the_connection() {
     broken(&[b"\x82\x01a"], 1002, "not masked");
@@ -433,6 +440,7 @@ fn opened() -> WebSocket {
     socket
 }
 
+// [MQTT5-§6] [MQTT311-§6#2]
 #[test]
 fn a_close_is_answered_with_its_code_and_nothing_behind_it_is_read() {
     for (body, echo) in [
@@ -525,6 +533,7 @@ fn everything() -> Vec<u8> {
     sent.concat()
 }
 
+// [MQTT311-§6#3] [PITFALL-53]
 #[test]
 fn a_conversation_is_the_same_at_every_two_cuts() {
     let sent = everything();
