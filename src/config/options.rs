@@ -7,8 +7,9 @@
 use super::address::Address;
 use super::network::Network;
 use super::value::{
-    Allowed, ClientCertificates, ListenerProtocol, Literal, LogFormat, LogLevel, LogTarget, QueuePolicy,
-    Refused, Row, Section, Setting, SyncPolicy, TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,
+    Allowed, ClientCertificateRules, ClientCertificates, CrlScope, ListenerProtocol, Literal, LogFormat,
+    LogLevel, LogTarget, QueuePolicy, Refused, Row, Section, Setting, SyncPolicy, TlsMinimum, TokenAlgorithm,
+    UserNames, Version, Versions,
 };
 
 /// Declares the sections: for each its struct, its defaults and its rows.
@@ -139,22 +140,33 @@ sections! {
              them and the other files of TLS again; connections that live stay.";
         tls_keys: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 4096, count_max: 64 }, "",
             "PEM files of the private keys, one for each of tls_certificates and in the same order: PKCS #8, PKCS \
-             #1 or SEC 1, without a password.";
+             #1 or SEC 1, without a password. RSA of 2048 to 4096 bits, ECDSA on P-256 or P-384, or Ed25519; not P-521.";
         tls_chain: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
             "PEM file of CA certificates. A certificate of tls_certificates that stands alone in its file is sent \
              with those from here that lead to its CA, as mosquitto does with its cafile. Empty: what stands in \
              tls_certificates is all.";
         tls_client_ca: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
-            "PEM file of the CAs that issue the certificates of clients.";
+            "PEM file of the CAs that issue the certificates of clients. Their keys and those of clients are RSA of \
+             2048 to 8192 bits, ECDSA on the curves P-256, P-384 and P-521, or Ed25519; certificates are signed with \
+             SHA-256, SHA-384 or SHA-512 (not SHA-1).";
         tls_client_certificate: ClientCertificates = ClientCertificates::None, Allowed::Choice(ClientCertificates::WORDS), "",
             "Whether clients are asked for a certificate of tls_client_ca. \"optional\": they may have none, but not \
              a bad one. \"required\": nobody gets in without a good one.";
         tls_client_certificate_dates: bool = true, Allowed::Boolean, "",
             "Whether a client's certificate, what leads from it to its CA, and the CA's own in tls_client_ca must be \
              valid today. With false they count for ever, for devices whose certificates nobody renews; tls_crl still counts.";
+        tls_client_certificate_rules: ClientCertificateRules = ClientCertificateRules::Standard, Allowed::Choice(ClientCertificateRules::WORDS), "",
+            "By which rules a client's certificate counts. \"standard\": RFC 5280: it is of X.509 version 3 and no \
+             CA's, and each certificate in tls_client_ca is a CA's. \"openssl\": as OpenSSL and mosquitto have it, for \
+             devices whose certificates can't be changed: it may be of version 1, or a CA's (CA:TRUE), and a \
+             self-signed one counts if it stands itself in tls_client_ca; all others must lead to a self-signed CA \
+             there. Signatures, dates and tls_crl are checked with both.";
         tls_crl: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
-            "PEM file of the lists of revoked client certificates, one of each CA between the client's certificate \
-             and tls_client_ca. Empty: nothing is revoked.";
+            "PEM file of the lists of revoked client certificates, of version 1 or 2. A certificate that is looked up \
+             and whose CA has no list there, or one that has expired, does not count. Empty: nothing is revoked.";
+        tls_crl_scope: CrlScope = CrlScope::Chain, Allowed::Choice(CrlScope::WORDS), "",
+            "What is looked up in tls_crl. \"chain\": the client's certificate and those between it and \
+             tls_client_ca, so that a list of each CA is needed. \"client\": the client's own, as mosquitto does.";
         tls_minimum: TlsMinimum = TlsMinimum::V12, Allowed::Choice(TlsMinimum::WORDS), "",
             "Oldest version of TLS that is spoken.";
         tls_user_name: UserNames = UserNames::None, Allowed::Choice(UserNames::WORDS), "",

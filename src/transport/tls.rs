@@ -12,14 +12,20 @@ mod certificates;
 mod compact;
 mod config;
 mod connection;
-mod dated;
 mod error;
 mod hello;
 mod identity;
-mod undated;
+mod path;
+mod refusal;
+mod revocation;
+mod signatures;
 mod validity;
+mod verifier;
 
-pub use config::{CertificateAndKey, ClientCertificate, TlsConfig, TlsSettings, TlsVersion};
+pub use config::{
+    CertificateAndKey, CertificateRules, ClientCertificate, RevocationScope, TlsConfig, TlsSettings,
+    TlsVersion,
+};
 pub use error::{LoadFailure, Spoken, TlsError, TlsFailure};
 pub use identity::ClientIdentity;
 pub(crate) use identity::is_user_name;

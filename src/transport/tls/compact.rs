@@ -25,11 +25,17 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
+use super::signatures::ALGORITHMS;
+
 /// ring's provider with the same suites in the same order, their record keys kept small.
 ///
 /// A suite that this file does not know stays as ring has it: it works, and takes more memory.
 pub(super) fn provider() -> CryptoProvider {
-    CryptoProvider { cipher_suites: SUITES.clone(), ..default_provider() }
+    CryptoProvider {
+        cipher_suites: SUITES.clone(),
+        signature_verification_algorithms: *ALGORITHMS,
+        ..default_provider()
+    }
 }
 
 /// Made once for the process: rustls wants suites that live forever.

@@ -11,15 +11,15 @@ use rustls::crypto::ring::Ticketer;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{ServerConfig, SupportedProtocolVersion, version};
 
 use super::certificates::CertificateChoice;
 use super::compact;
-use super::dated::{Anchor, Dated};
 use super::error::{LoadFailure, TlsError};
-use super::undated::Undated;
+use super::revocation::Revocations;
 use super::validity::{Role, Validity};
+use super::verifier::{Anchor, Verifier};
 
 /// What an operator sets for a TLS listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +35,13 @@ pub struct TlsSettings {
     pub client_certificate: ClientCertificate,
     /// Whether what leads from a client's certificate to its CA, and the revocation lists, must be valid at the time.
     pub client_certificate_dates: bool,
-    /// Revocation lists, a PEM file of one or several. With it, every certificate between the client's and the
-    /// CA in `client_ca` must have a list of its issuer in the file, and the list must not have expired.
+    /// Which certificates of clients count at all.
+    pub client_certificate_rules: CertificateRules,
+    /// Revocation lists, a PEM file of one or several. What is looked up must have a list of its issuer in the file,
+    /// and the list must not have expired.
     pub crl: Option<PathBuf>,
+    /// What is looked up there.
+    pub crl_scope: RevocationScope,
     /// The oldest version that is spoken.
     pub version_min: TlsVersion,
 }
@@ -60,6 +64,25 @@ pub enum ClientCertificate {
     Optional,
     /// None gets in without a good one.
     Required,
+}
+
+/// By which rules a client's certificate has to lead to one of `client_ca`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateRules {
+    /// RFC 5280: it is of version 3 and no CA's. All of `client_ca` are CAs.
+    Standard,
+    /// OpenSSL's: it may also be of version 1, a CA's, or stand in `client_ca` itself. A path ends at one of
+    /// `client_ca` that is self-signed.
+    OpenSsl,
+}
+
+/// Which certificates are looked up in the revocation lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RevocationScope {
+    /// The client's, and those between it and the CA in `client_ca`.
+    Chain,
+    /// The client's.
+    Client,
 }
 
 /// A version of TLS. Older ones are not spoken.
@@ -115,7 +138,7 @@ impl TlsConfig {
         for (file, role, certificate) in certificates.sent() {
             validity.push(Validity::of_certificate(file, role, certificate)?);
         }
-        let verifier = client_verifier(settings, provider, &mut validity)?;
+        let verifier = client_verifier(settings, &mut validity)?;
         let versions: &[&SupportedProtocolVersion] = match settings.version_min {
             TlsVersion::V12 => &[&version::TLS13, &version::TLS12],
             TlsVersion::V13 => &[&version::TLS13],
@@ -162,7 +185,6 @@ impl TlsConfig {
 
 fn client_verifier(
     settings: &TlsSettings,
-    provider: &Arc<CryptoProvider>,
     validity: &mut Vec<Validity>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     if settings.client_certificate == ClientCertificate::None {
@@ -178,54 +200,18 @@ fn client_verifier(
     };
     let anchors = client_anchors(ca)?;
     validity.extend(anchors.iter().map(|(validity, _)| validity.clone()));
-    let lists = match &settings.crl {
-        Some(crl) => revocation_lists(crl, validity)?,
-        None => Vec::new(),
+    let mut verifier = Verifier::new(ca, anchors)?;
+    verifier.rules = settings.client_certificate_rules;
+    verifier.counts_dates = settings.client_certificate_dates;
+    verifier.is_optional = settings.client_certificate == ClientCertificate::Optional;
+    verifier.revocations = match &settings.crl {
+        Some(crl) => {
+            let lists = revocation_lists(crl, validity)?;
+            Some(Revocations::new(crl, lists, settings.crl_scope, settings.client_certificate_dates)?)
+        }
+        None => None,
     };
-    let mut roots = RootCertStore::empty();
-    for (_, certificate) in &anchors {
-        let unusable = |error: rustls::Error| LoadFailure::UnusableCertificate(error.to_string());
-        roots.add(certificate.clone()).map_err(|error| TlsError::in_file(ca, unusable(error)))?;
-    }
-    let rules = Rules {
-        provider: provider.clone(),
-        counts_dates: settings.client_certificate_dates,
-        is_optional: settings.client_certificate == ClientCertificate::Optional,
-        lists,
-    };
-    let verifier = rules.verifier(roots).map_err(|error| match &settings.crl {
-        Some(crl) => TlsError::in_file(crl, LoadFailure::UnusableCrl(error.to_string())),
-        None => TlsError::in_file(ca, LoadFailure::UnusableCertificate(error.to_string())),
-    })?;
-    if !settings.client_certificate_dates {
-        return Ok(Arc::new(Undated(verifier)));
-    }
-    let make = move |roots| rules.verifier(roots).ok();
-    Ok(Arc::new(Dated::new(verifier, anchors, Box::new(make))))
-}
-
-/// What a client's certificate has to keep to, whichever CAs count.
-struct Rules {
-    provider: Arc<CryptoProvider>,
-    counts_dates: bool,
-    is_optional: bool,
-    lists: Vec<CertificateRevocationListDer<'static>>,
-}
-
-impl Rules {
-    fn verifier(&self, roots: RootCertStore) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
-        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), self.provider.clone());
-        if self.counts_dates {
-            builder = builder.enforce_revocation_expiration();
-        }
-        if self.is_optional {
-            builder = builder.allow_unauthenticated();
-        }
-        if !self.lists.is_empty() {
-            builder = builder.with_crls(self.lists.clone());
-        }
-        builder.build()
-    }
+    Ok(Arc::new(verifier))
 }
 
 fn client_anchors(ca: &Path) -> Result<Vec<Anchor>, TlsError> {

@@ -95,7 +95,8 @@ fn a_client_without_a_certificate_gets_in_only_where_it_is_optional() {
             .connect(&listener.config())
             .try_handshake()
             .unwrap_err();
-        assert_eq!(failure.to_string(), "the client has sent no certificate, and one is required");
+        let said = failure.to_string();
+        assert!(said.starts_with("the client has sent no certificate, and one is required"), "{said}");
         let listener = Listener::asking(ClientCertificate::Optional);
         let pair = Client::new(version, &listener.authority).connect(&listener.config()).handshake();
         assert_eq!(pair.server.identity(), None);

@@ -9,7 +9,10 @@ use rcgen::{
     SerialNumber, date_time_ymd,
 };
 
-use super::super::{CertificateAndKey, ClientCertificate, TlsConfig, TlsSettings, TlsVersion};
+use super::super::{
+    CertificateAndKey, CertificateRules, ClientCertificate, RevocationScope, TlsConfig, TlsSettings,
+    TlsVersion,
+};
 
 pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -181,7 +184,9 @@ impl Listener {
             client_ca: None,
             client_certificate: ClientCertificate::None,
             client_certificate_dates: true,
+            client_certificate_rules: CertificateRules::Standard,
             crl: None,
+            crl_scope: RevocationScope::Chain,
             version_min: TlsVersion::V12,
         };
         Listener { files, authority, settings }
