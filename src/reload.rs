@@ -112,6 +112,7 @@ fn without_entrance(config: &Config) -> Config {
         listener.tls_client_certificate_rules = plain.tls_client_certificate_rules;
         listener.tls_crl = plain.tls_crl;
         listener.tls_crl_scope = plain.tls_crl_scope;
+        listener.tls_record_bytes = plain.tls_record_bytes;
         listener.tls_minimum = plain.tls_minimum;
         listener.proxy_trusted = plain.proxy_trusted;
         listener.allow_anonymous = plain.allow_anonymous;

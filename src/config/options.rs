@@ -167,6 +167,13 @@ sections! {
         tls_crl_scope: CrlScope = CrlScope::Chain, Allowed::Choice(CrlScope::WORDS), "",
             "What is looked up in tls_crl. \"chain\": the client's certificate and those between it and \
              tls_client_ca, so that a list of each CA is needed. \"client\": the client's own, as mosquitto does.";
+        tls_record_bytes: usize = 16_384, integer(512, 16_384), "bytes",
+            "Largest content of a TLS record that is sent here; TLS adds at most 29 bytes to it. For devices with a \
+             small buffer for what they receive, such as 512, 1024, 2048 or 4096 bytes: midge does not negotiate it \
+             (max_fragment_length of RFC 6066, record_size_limit of RFC 8449), so give such devices a listener of \
+             their own. The certificates are sent in such pieces too, but many a device puts a message of the \
+             handshake together in one buffer: then the whole chain must fit, as one ECDSA certificate does in 1024 \
+             bytes. Packets are split among records: what a device can hold, its Maximum Packet Size says (5.0).";
         tls_minimum: TlsMinimum = TlsMinimum::V12, Allowed::Choice(TlsMinimum::WORDS), "",
             "Oldest version of TLS that is spoken.";
         tls_user_name: UserNames = UserNames::None, Allowed::Choice(UserNames::WORDS), "",
@@ -438,8 +445,9 @@ sections! {
         connect_burst: u32 = 100, integer(1, 1_000_000), "connections",
             "Connections that one address may open at once after a rest. Only with connect_rate.";
         connect_seconds: u32 = 10, integer(1, 3600), "seconds",
-            "Time for the whole CONNECT to arrive, and for enhanced authentication to finish. After it the \
-             connection is closed. A login that could not be checked in that time is refused with 0x89 (3.x: 0x03).";
+            "Time for the whole CONNECT to arrive, and for enhanced authentication to finish. The handshakes of TLS \
+             and WebSocket and a PROXY header are in it: devices with slow processors or links need 30 or more. \
+             After it the connection is closed. A login that could not be checked in that time is refused with 0x89 (3.x: 0x03).";
         connect_bytes: usize = 131_072, integer(128, 16_777_216), "bytes",
             "Largest CONNECT packet, will message included, of a client whose certificate has named it \
              (tls_user_name). A larger one is refused as soon as its length is known: CONNACK 0x95 (3.x: closed).";

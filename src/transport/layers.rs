@@ -118,6 +118,7 @@ fn tls_settings(listener: &Listener) -> Result<Option<TlsSettings>, String> {
             CrlScope::Chain => RevocationScope::Chain,
             CrlScope::Client => RevocationScope::Client,
         },
+        record_bytes: listener.tls_record_bytes,
         version_min: match listener.tls_minimum {
             TlsMinimum::V12 => TlsVersion::V12,
             TlsMinimum::V13 => TlsVersion::V13,

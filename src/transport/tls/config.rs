@@ -14,6 +14,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ServerConfig, SupportedProtocolVersion, version};
 
+use super::RECORD_BYTES_MAX;
 use super::certificates::CertificateChoice;
 use super::compact;
 use super::error::{LoadFailure, TlsError};
@@ -42,6 +43,8 @@ pub struct TlsSettings {
     pub crl: Option<PathBuf>,
     /// What is looked up there.
     pub crl_scope: RevocationScope,
+    /// Bytes of content in a record that we send, at most [`super::RECORD_BYTES_MAX`].
+    pub record_bytes: usize,
     /// The oldest version that is spoken.
     pub version_min: TlsVersion,
 }
@@ -154,6 +157,9 @@ impl TlsConfig {
         // list of CAs and of the revoked that it was given under. (It may outlive the certificate itself, by no
         // more than the twelve hours of a key.)
         silent.ticketer = Ticketer::new().map_err(|error| TlsError::in_library(&error))?;
+        // It counts the header of a record too.
+        silent.max_fragment_size =
+            (settings.record_bytes < RECORD_BYTES_MAX).then_some(settings.record_bytes + RECORD_HEADER_BYTES);
         silent.session_storage = Arc::new(NoServerSessionStorage {});
         silent.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
         let mut negotiating = silent.clone();
@@ -174,6 +180,11 @@ impl TlsConfig {
     /// Our certificates: file, subject, serial number and end. One line each.
     pub fn loaded(&self) -> Vec<String> {
         self.0.validity.iter().filter_map(Validity::loaded).collect()
+    }
+
+    /// Bytes of content in a record that we send.
+    pub(super) fn record_bytes(&self) -> usize {
+        self.0.silent.max_fragment_size.map_or(RECORD_BYTES_MAX, |bytes| bytes - RECORD_HEADER_BYTES)
     }
 
     /// What a connection is made of whose client offers these application protocols.
@@ -254,6 +265,8 @@ pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, TlsError> {
     }
     Ok(bytes)
 }
+
+const RECORD_HEADER_BYTES: usize = 5;
 
 /// Largest file of TLS, in bytes: a revocation list of a large CA has tens of megabytes.
 const FILE_BYTES_MAX: u64 = 256 << 20;

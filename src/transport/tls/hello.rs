@@ -23,6 +23,8 @@ pub(super) struct Hello {
 /// What the client's first message asks for.
 pub(super) struct Asked {
     pub(super) config: Arc<ServerConfig>,
+    /// Bytes of content in a record that we send.
+    pub(super) record_bytes: usize,
     pub(super) server_name: Option<Box<str>>,
 }
 
@@ -47,7 +49,12 @@ impl Hello {
                 Ok(Some(accepted)) => {
                     let hello = accepted.client_hello();
                     let config = self.config.for_offer(hello.alpn());
-                    return Ok(Some(Asked { config, server_name: hello.server_name().map(Box::from) }));
+                    let record_bytes = self.config.record_bytes();
+                    return Ok(Some(Asked {
+                        config,
+                        record_bytes,
+                        server_name: hello.server_name().map(Box::from),
+                    }));
                 }
                 Ok(None) => {}
                 Err((error, mut alert)) => {

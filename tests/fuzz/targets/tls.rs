@@ -8,8 +8,8 @@ use std::io::{Read, Write};
 use std::sync::{Arc, OnceLock};
 
 use midge::transport::tls::{
-    CertificateAndKey, CertificateRules, ClientCertificate, RevocationScope, Scratch, Tls, TlsConfig,
-    TlsSettings, TlsVersion,
+    CertificateAndKey, CertificateRules, ClientCertificate, RECORD_BYTES_MAX, RevocationScope, Scratch, Tls,
+    TlsConfig, TlsSettings, TlsVersion,
 };
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::pki_types::ServerName;
@@ -49,6 +49,7 @@ fn scene() -> &'static (TlsConfig, RootCertStore) {
             client_certificate_rules: CertificateRules::Standard,
             crl: None,
             crl_scope: RevocationScope::Chain,
+            record_bytes: RECORD_BYTES_MAX,
             version_min: TlsVersion::V12,
         };
         let config = TlsConfig::load(&settings).expect("good files");

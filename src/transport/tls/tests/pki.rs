@@ -10,8 +10,8 @@ use rcgen::{
 };
 
 use super::super::{
-    CertificateAndKey, CertificateRules, ClientCertificate, RevocationScope, TlsConfig, TlsSettings,
-    TlsVersion,
+    CertificateAndKey, CertificateRules, ClientCertificate, RECORD_BYTES_MAX, RevocationScope, TlsConfig,
+    TlsSettings, TlsVersion,
 };
 
 pub(super) struct Authority {
@@ -187,6 +187,7 @@ impl Listener {
             client_certificate_rules: CertificateRules::Standard,
             crl: None,
             crl_scope: RevocationScope::Chain,
+            record_bytes: RECORD_BYTES_MAX,
             version_min: TlsVersion::V12,
         };
         Listener { files, authority, settings }
