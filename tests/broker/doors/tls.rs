@@ -188,6 +188,67 @@ fn a_client_without_a_common_cipher_suite_gets_a_handshake_failure_and_a_line() 
         .line("the suites", |line| line.contains("the client offers no cipher suite that is accepted here"));
 }
 
+/// What OpenSSL's client gets for a CONNECT, with these arguments.
+fn connack_of_openssl(running: &Running, authority: &Authority, arguments: &[&str]) -> Vec<u8> {
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-quiet", "-connect", &running.address.to_string(), "-CAfile"])
+        .arg(&authority.ca)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it was there just now");
+    // One that is refused has closed its end.
+    let _ = client.stdin.as_mut().expect("piped").write_all(&connect("openssl"));
+    let mut answer = vec![0; 4];
+    let got = client.stdout.as_mut().expect("piped").read_exact(&mut answer);
+    let _ = client.kill();
+    client.wait().expect("our child");
+    got.map_or_else(|_| Vec::new(), |()| answer)
+}
+
+#[test]
+fn a_server_name_that_is_no_dns_name_counts_as_none() {
+    if !has("openssl") {
+        return;
+    }
+    let authority = Authority::new("server-names");
+    let rows = format!(
+        "{}tls_client_certificate = \"optional\"\ntls_client_ca = {:?}\n",
+        authority.server("server").rows(),
+        authority.ca
+    );
+    let running = Running::start("doors-server-names", &rows);
+    let shown = authority.client("lamp");
+    let (chain, key) = (shown.chain.display().to_string(), shown.key.display().to_string());
+    let long = "a".repeat(64);
+    let names =
+        ["mqtt.example.com:8883", "tcp://host", "foo bar", "[host]", "-dash.example", "a..b", &long, "host"];
+    for name in names {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let with_name = ["-servername", name, version];
+            assert_eq!(connack_of_openssl(&running, &authority, &with_name), CONNACK, "{name} {version}");
+        }
+    }
+    // The client signs what it has sent, the name in it; and says hello again, when its group is not taken.
+    for version in ["-tls1_2", "-tls1_3"] {
+        let signed = ["-servername", "foo bar", version, "-cert", &chain, "-key", &key];
+        assert_eq!(
+            connack_of_openssl(&running, &authority, &signed),
+            CONNACK,
+            "{version} with a certificate"
+        );
+    }
+    let ticket = shown.chain.with_file_name("ticket.pem").display().to_string();
+    for option in ["-sess_out", "-sess_in"] {
+        let resumed = ["-servername", "foo bar", "-tls1_3", option, &ticket];
+        assert_eq!(connack_of_openssl(&running, &authority, &resumed), CONNACK, "{option}");
+    }
+    let again = ["-servername", "foo bar", "-tls1_3", "-curves", "P-521:P-256"];
+    assert_eq!(connack_of_openssl(&running, &authority, &again), CONNACK, "a second hello");
+}
+
 #[test]
 fn under_a_mosquitto_conf_a_handshake_may_take_12_seconds() {
     let authority = Authority::new("slow");
