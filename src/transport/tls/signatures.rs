@@ -14,7 +14,7 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{
     AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm as Algorithm, alg_id,
 };
-use x509_parser::asn1_rs::{Any, FromDer, Oid};
+use x509_parser::asn1_rs::{Any, Class, FromDer, Oid, Tag};
 
 /// All that can be verified, and what clients are told of it: P-521 last.
 pub(super) static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> = LazyLock::new(|| {
@@ -144,9 +144,9 @@ pub(super) struct Signed<'a> {
 impl<'a> Signed<'a> {
     /// Takes the DER apart: what is signed, how, and the signature.
     pub(super) fn read(der: &'a [u8]) -> Option<Signed<'a>> {
-        let (_, whole) = Any::from_der(der).ok()?;
-        let (rest, _) = Any::from_der(whole.data).ok()?;
-        let message = &whole.data[..whole.data.len() - rest.len()];
+        let (&[], whole) = element(der, Tag::Sequence)? else { return None };
+        let (rest, _) = element(whole, Tag::Sequence)?;
+        let message = &whole[..whole.len() - rest.len()];
         let (algorithm, signature) = algorithm_and_bits(rest)?;
         Some(Signed { message, algorithm, signature })
     }
@@ -172,17 +172,23 @@ impl<'a> Signed<'a> {
 
 /// Of a SubjectPublicKeyInfo the content of its algorithm, and the key.
 pub(super) fn public_key(key: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (_, whole) = Any::from_der(key).ok()?;
-    algorithm_and_bits(whole.data)
+    let (_, whole) = element(key, Tag::Sequence)?;
+    algorithm_and_bits(whole)
+}
+
+/// What comes after an element of this kind, and its content.
+fn element(der: &[u8], tag: Tag) -> Option<(&[u8], &[u8])> {
+    let (rest, any) = Any::from_der(der).ok()?;
+    (any.class() == Class::Universal && any.tag() == tag).then_some((rest, any.data))
 }
 
 /// An AlgorithmIdentifier, without its header, and the BIT STRING behind it.
 fn algorithm_and_bits(der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (rest, algorithm) = Any::from_der(der).ok()?;
-    let (_, bits) = Any::from_der(rest).ok()?;
-    match bits.data.split_first() {
+    let (rest, algorithm) = element(der, Tag::Sequence)?;
+    let (&[], bits) = element(rest, Tag::BitString)? else { return None };
+    match bits.split_first() {
         // All of these have a whole number of bytes.
-        Some((0, bits)) => Some((algorithm.data, bits)),
+        Some((0, bits)) => Some((algorithm, bits)),
         _ => None,
     }
 }
@@ -210,9 +216,9 @@ pub(super) fn describe_key(key: &[u8]) -> String {
 }
 
 fn rsa_bits(key: &[u8]) -> Option<usize> {
-    let (_, whole) = Any::from_der(key).ok()?;
-    let (_, modulus) = Any::from_der(whole.data).ok()?;
-    let significant = modulus.data.iter().position(|&byte| byte != 0).map(|at| &modulus.data[at..])?;
+    let (_, whole) = element(key, Tag::Sequence)?;
+    let (_, modulus) = element(whole, Tag::Integer)?;
+    let significant = modulus.iter().position(|&byte| byte != 0).map(|at| &modulus[at..])?;
     Some(significant.len() * 8 - significant[0].leading_zeros() as usize)
 }
 
