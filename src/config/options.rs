@@ -169,11 +169,11 @@ sections! {
              tls_client_ca, so that a list of each CA is needed. \"client\": the client's own, as mosquitto does.";
         tls_record_bytes: usize = 16_384, integer(512, 16_384), "bytes",
             "Largest content of a TLS record that is sent here; TLS adds at most 29 bytes to it. For devices with a \
-             small buffer for what they receive, such as 512, 1024, 2048 or 4096 bytes: midge does not negotiate it \
-             (max_fragment_length of RFC 6066, record_size_limit of RFC 8449), so give such devices a listener of \
-             their own. The certificates are sent in such pieces too, but many a device puts a message of the \
-             handshake together in one buffer: then the whole chain must fit, as one ECDSA certificate does in 1024 \
-             bytes. Packets are split among records: what a device can hold, its Maximum Packet Size says (5.0).";
+             small buffer for what they receive. A client that asks for 512, 1024, 2048 or 4096 bytes \
+             (max_fragment_length of RFC 6066, or record_size_limit of RFC 8449) gets no longer records in any case, \
+             but no confirmation. The certificates are sent in such pieces too, but many a device puts a message of \
+             the handshake together in one buffer: then the whole chain must fit, as one ECDSA certificate does in \
+             1024 bytes. Packets are split among records: what a device can hold, its Maximum Packet Size says (5.0).";
         tls_minimum: TlsMinimum = TlsMinimum::V12, Allowed::Choice(TlsMinimum::WORDS), "",
             "Oldest version of TLS that is spoken.";
         tls_user_name: UserNames = UserNames::None, Allowed::Choice(UserNames::WORDS), "",

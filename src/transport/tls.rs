@@ -9,6 +9,7 @@
 //! schemes of its ring provider; a connection at rest keeps its keys and no buffer ([`compact`]).
 
 mod certificates;
+mod client_hello;
 mod compact;
 mod config;
 mod connection;

@@ -112,12 +112,31 @@ impl TlsVersion {
 pub struct TlsConfig(Arc<Shared>);
 
 struct Shared {
+    /// With records as long as the listener sends them, and for each of [`RECORD_BYTES`].
+    servers: [Servers; 1 + RECORD_BYTES.len()],
+    validity: Vec<Validity>,
+}
+
+#[derive(Clone)]
+struct Servers {
+    /// Bytes of content in a record that we send.
+    record_bytes: usize,
     /// For clients that offer no application protocol, or one of ours.
     negotiating: Arc<ServerConfig>,
     /// For clients that offer others only. rustls refuses those if it has a list of its own, as RFC 7301,
     /// section 3.2, wants it; but clients of MQTT put there what their library does by default.
     silent: Arc<ServerConfig>,
-    validity: Vec<Validity>,
+}
+
+impl Servers {
+    fn new(record_bytes: usize, mut silent: ServerConfig) -> Servers {
+        // It counts the header of a record too.
+        silent.max_fragment_size =
+            (record_bytes < RECORD_BYTES_MAX).then_some(record_bytes + RECORD_HEADER_BYTES);
+        let mut negotiating = silent.clone();
+        negotiating.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+        Servers { record_bytes, negotiating: Arc::new(negotiating), silent: Arc::new(silent) }
+    }
 }
 
 impl TlsConfig {
@@ -157,18 +176,15 @@ impl TlsConfig {
         // list of CAs and of the revoked that it was given under. (It may outlive the certificate itself, by no
         // more than the twelve hours of a key.)
         silent.ticketer = Ticketer::new().map_err(|error| TlsError::in_library(&error))?;
-        // It counts the header of a record too.
-        silent.max_fragment_size =
-            (settings.record_bytes < RECORD_BYTES_MAX).then_some(settings.record_bytes + RECORD_HEADER_BYTES);
         silent.session_storage = Arc::new(NoServerSessionStorage {});
         silent.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
-        let mut negotiating = silent.clone();
-        negotiating.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
-        Ok(TlsConfig(Arc::new(Shared {
-            negotiating: Arc::new(negotiating),
-            silent: Arc::new(silent),
-            validity,
-        })))
+        let most = settings.record_bytes;
+        let sizes = std::array::from_fn(|class| match class {
+            0 => most,
+            class => RECORD_BYTES[class - 1].min(most),
+        });
+        let servers = sizes.map(|record_bytes| Servers::new(record_bytes, silent.clone()));
+        Ok(TlsConfig(Arc::new(Shared { servers, validity })))
     }
 
     /// What an operator should know about the files at `now` (seconds since 1970): what has expired, is not valid
@@ -182,15 +198,24 @@ impl TlsConfig {
         self.0.validity.iter().filter_map(Validity::loaded).collect()
     }
 
-    /// Bytes of content in a record that we send.
-    pub(super) fn record_bytes(&self) -> usize {
-        self.0.silent.max_fragment_size.map_or(RECORD_BYTES_MAX, |bytes| bytes - RECORD_HEADER_BYTES)
+    /// Has a client that offers these application protocols one of ours, or does it offer none?
+    pub(super) fn takes<'a>(offered: Option<impl Iterator<Item = &'a [u8]>>) -> bool {
+        offered.is_none_or(|mut names| names.any(|name| PROTOCOLS.contains(&name)))
     }
 
-    /// What a connection is made of whose client offers these application protocols.
-    pub(super) fn for_offer<'a>(&self, offered: Option<impl Iterator<Item = &'a [u8]>>) -> Arc<ServerConfig> {
-        let ours = offered.is_none_or(|mut names| names.any(|name| PROTOCOLS.contains(&name)));
-        if ours { self.0.negotiating.clone() } else { self.0.silent.clone() }
+    /// What the connection of a client is made of, and the bytes of content in a record that it gets: no more than
+    /// it has wanted, as far as [`RECORD_BYTES`] goes.
+    pub(super) fn for_client(&self, is_ours: bool, wanted: Option<usize>) -> (Arc<ServerConfig>, usize) {
+        let class = match wanted {
+            Some(wanted) if wanted < RECORD_BYTES_MAX => {
+                let fitting = RECORD_BYTES.iter().rposition(|bytes| *bytes <= wanted);
+                1 + fitting.unwrap_or(0)
+            }
+            _ => 0,
+        };
+        let servers = &self.0.servers[class];
+        let config = if is_ours { &servers.negotiating } else { &servers.silent };
+        (Arc::clone(config), servers.record_bytes)
     }
 }
 
@@ -267,6 +292,8 @@ pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 const RECORD_HEADER_BYTES: usize = 5;
+/// What clients can ask for by max_fragment_length (RFC 6066, section 4).
+const RECORD_BYTES: [usize; 4] = [512, 1024, 2048, 4096];
 
 /// Largest file of TLS, in bytes: a revocation list of a large CA has tens of megabytes.
 const FILE_BYTES_MAX: u64 = 256 << 20;

@@ -10,6 +10,7 @@ use rustls::server::{AcceptedAlert, Acceptor};
 use rustls::{PeerMisbehaved, ServerConfig};
 
 use super::HANDSHAKE_BYTES_MAX;
+use super::client_hello::record_bytes_wanted;
 use super::config::TlsConfig;
 use super::error::{Spoken, TlsFailure};
 use super::server_name::Unreadable;
@@ -54,7 +55,11 @@ impl Hello {
             }
         }
         match asked {
-            Ok(Some(asked)) => Ok(Some(Asked { unreadable, ..asked })),
+            Ok(Some(Offer { is_ours, server_name })) => {
+                let wanted = record_bytes_wanted(&self.bytes);
+                let (config, record_bytes) = self.config.for_client(is_ours, wanted);
+                Ok(Some(Asked { config, record_bytes, server_name, unreadable }))
+            }
             Ok(None) if self.bytes.len() > HANDSHAKE_BYTES_MAX => Err(TlsFailure::HandshakeTooLong),
             Ok(None) => Ok(None),
             Err(Refused { failure, alert }) => {
@@ -66,7 +71,7 @@ impl Hello {
         }
     }
 
-    fn accept(&mut self, mut rest: &[u8]) -> Result<Option<Asked>, Refused> {
+    fn accept(&mut self, mut rest: &[u8]) -> Result<Option<Offer>, Refused> {
         while !rest.is_empty() {
             // It takes no more than its limit on a message, and none is so long here.
             if !matches!(self.acceptor.read_tls(&mut rest), Ok(1..)) {
@@ -75,11 +80,9 @@ impl Hello {
             match self.acceptor.accept() {
                 Ok(Some(accepted)) => {
                     let hello = accepted.client_hello();
-                    return Ok(Some(Asked {
-                        config: self.config.for_offer(hello.alpn()),
-                        record_bytes: self.config.record_bytes(),
+                    return Ok(Some(Offer {
+                        is_ours: TlsConfig::takes(hello.alpn()),
                         server_name: hello.server_name().map(Box::from),
-                        unreadable: None,
                     }));
                 }
                 Ok(None) => {}
@@ -88,6 +91,13 @@ impl Hello {
         }
         Ok(None)
     }
+}
+
+/// What rustls tells of the client's first message.
+struct Offer {
+    /// It has no application protocols, or one of ours.
+    is_ours: bool,
+    server_name: Option<Box<str>>,
 }
 
 struct Refused {

@@ -11,6 +11,8 @@ use std::cell::RefCell;
 
 use rustls::crypto::hash::{Context, Hash, HashAlgorithm, Output};
 
+use super::client_hello::{content_places, extension};
+
 /// The extension as the client has sent it.
 #[derive(Clone)]
 pub(super) struct Unreadable {
@@ -23,7 +25,8 @@ impl Unreadable {
     pub(super) fn hide(records: &mut [u8]) -> Option<Unreadable> {
         let places = content_places(records);
         let message: Vec<u8> = places.iter().map(|place| records[*place]).collect();
-        let extension = server_name(&message).filter(|extension| extension.len() <= EXTENSION_BYTES_MAX)?;
+        let extension =
+            extension(&message, SERVER_NAME).filter(|extension| extension.len() <= EXTENSION_BYTES_MAX)?;
         for (place, byte) in places[extension.start..].iter().zip(UNKNOWN_EXTENSION) {
             records[*place] = byte;
         }
@@ -73,59 +76,6 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
-/// Where the bytes of the handshake lie in whole records of it.
-fn content_places(records: &[u8]) -> Vec<usize> {
-    let mut places = Vec::with_capacity(records.len());
-    let mut at = 0;
-    while let Some([_, _, _, high, low]) = records.get(at..at + RECORD_HEADER_BYTES) {
-        let start = at + RECORD_HEADER_BYTES;
-        at = start + usize::from(u16::from_be_bytes([*high, *low]));
-        places.extend(start..at.min(records.len()));
-    }
-    places
-}
-
-/// Where the extension is in a ClientHello (RFC 8446, section 4.1.2): its number, its length and its content.
-fn server_name(message: &[u8]) -> Option<std::ops::Range<usize>> {
-    let mut reader = Reader { message, at: HANDSHAKE_HEADER_BYTES + VERSION_AND_RANDOM_BYTES };
-    let session = reader.number(1)?;
-    reader.skip(session)?;
-    let suites = reader.number(2)?;
-    reader.skip(suites)?;
-    let compressions = reader.number(1)?;
-    reader.skip(compressions)?;
-    let end = reader.number(2)? + reader.at;
-    while reader.at < end {
-        let start = reader.at;
-        let kind = reader.number(2)?;
-        let length = reader.number(2)?;
-        reader.skip(length)?;
-        if kind == SERVER_NAME {
-            return Some(start..reader.at);
-        }
-    }
-    None
-}
-
-struct Reader<'a> {
-    message: &'a [u8],
-    at: usize,
-}
-
-impl Reader<'_> {
-    /// Of one byte or two.
-    fn number(&mut self, bytes: usize) -> Option<usize> {
-        let read = self.message.get(self.at..self.at + bytes)?;
-        self.at += bytes;
-        Some(read.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
-    }
-
-    fn skip(&mut self, bytes: usize) -> Option<()> {
-        self.at += bytes;
-        (self.at <= self.message.len()).then_some(())
-    }
-}
-
 /// A hash that gets [`restored`] bytes.
 pub(super) struct Restoring(pub(super) &'static dyn Hash);
 
@@ -169,32 +119,19 @@ impl Context for RestoringContext {
 
 /// So long may the extension be: a name has 255 bytes at most, and it is searched for in all of the handshake.
 const EXTENSION_BYTES_MAX: usize = 512;
-const RECORD_HEADER_BYTES: usize = 5;
-const HANDSHAKE_HEADER_BYTES: usize = 4;
-const VERSION_AND_RANDOM_BYTES: usize = 2 + 32;
 const SERVER_NAME: usize = 0;
 /// Of those for private use (RFC 8447, section 7): nobody has given it a meaning.
 const UNKNOWN_EXTENSION: [u8; 2] = [0xff, 0x7f];
 
 #[cfg(test)]
 mod tests {
+    use super::super::client_hello::tests::{hello_with, length, records};
     use super::*;
 
-    /// A hello with one cipher suite, one extension of another kind, and a server name of these bytes.
     fn hello(name: &[u8]) -> Vec<u8> {
-        let length = |bytes: usize| u16::try_from(bytes).unwrap().to_be_bytes();
         let names = [&[0], &length(name.len())[..], name].concat();
         let list = [&length(names.len())[..], &names].concat();
-        let server_name = [&[0, 0], &length(list.len())[..], &list].concat();
-        let extensions = [&[0, 23, 0, 0], &server_name[..]].concat();
-        let body = [&[3, 3], &[7; 32][..], &[0, 0, 2, 0x13, 1, 1, 0], &length(extensions.len()), &extensions];
-        let body = body.concat();
-        [&[1, 0], &length(body.len())[..], &body].concat()
-    }
-
-    fn records(message: &[u8], bytes: usize) -> Vec<u8> {
-        let record = |part: &[u8]| [&[22, 3, 1, 0, u8::try_from(part.len()).unwrap()], part].concat();
-        message.chunks(bytes).flat_map(record).collect()
+        hello_with(&[(0, &list)])
     }
 
     #[test]

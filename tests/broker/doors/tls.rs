@@ -133,11 +133,19 @@ fn a_device_with_a_small_buffer_gets_small_records() {
         return;
     }
     let authority = Authority::new("records");
-    let rest = format!("{}tls_record_bytes = 512\n", authority.server("server").rows());
-    let running = Running::start("doors-records", &rest);
+    // By the listener's own bound, or by the client's wish.
+    for (rows, wish) in [("tls_record_bytes = 512\n", None), ("", Some("512"))] {
+        let rest = format!("{}{rows}", authority.server("server").rows());
+        let running = Running::start("doors-records", &rest);
+        records_are_small(&running, &authority, wish);
+    }
+}
+
+fn records_are_small(running: &Running, authority: &Authority, wish: Option<&str>) {
     for version in ["-tls1_2", "-tls1_3"] {
         let mut client = Command::new("openssl")
-            .args(["s_client", "-quiet", "-msg", "-maxfraglen", "512", version])
+            .args(["s_client", "-quiet", "-msg", version])
+            .args(wish.into_iter().flat_map(|bytes| ["-maxfraglen", bytes]))
             .args(["-connect", &running.address.to_string(), "-CAfile"])
             .arg(&authority.ca)
             .stdin(Stdio::piped())
