@@ -109,7 +109,10 @@ fn without_entrance(config: &Config) -> Config {
         listener.tls_client_ca = plain.tls_client_ca;
         listener.tls_client_certificate = plain.tls_client_certificate;
         listener.tls_client_certificate_dates = plain.tls_client_certificate_dates;
+        listener.tls_client_certificate_rules = plain.tls_client_certificate_rules;
         listener.tls_crl = plain.tls_crl;
+        listener.tls_crl_scope = plain.tls_crl_scope;
+        listener.tls_record_bytes = plain.tls_record_bytes;
         listener.tls_minimum = plain.tls_minimum;
         listener.proxy_trusted = plain.proxy_trusted;
         listener.allow_anonymous = plain.allow_anonymous;

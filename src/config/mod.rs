@@ -37,8 +37,8 @@ pub use state_directory::state_directory;
 pub use summary::summary;
 pub use terms::Terms;
 pub use value::{
-    ClientCertificates, ListenerProtocol, LogFormat, LogLevel, LogTarget, QueuePolicy, SyncPolicy,
-    TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,
+    ClientCertificateRules, ClientCertificates, CrlScope, ListenerProtocol, LogFormat, LogLevel, LogTarget,
+    QueuePolicy, SyncPolicy, TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,
 };
 
 use value::Section;

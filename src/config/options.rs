@@ -8,8 +8,9 @@ use super::address::Address;
 use super::network::Network;
 use super::pin::Pin;
 use super::value::{
-    Allowed, ClientCertificates, ListenerProtocol, Literal, LogFormat, LogLevel, LogTarget, QueuePolicy,
-    Refused, Row, Section, Setting, SyncPolicy, TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,
+    Allowed, ClientCertificateRules, ClientCertificates, CrlScope, ListenerProtocol, Literal, LogFormat,
+    LogLevel, LogTarget, QueuePolicy, Refused, Row, Section, Setting, SyncPolicy, TlsMinimum, TokenAlgorithm,
+    UserNames, Version, Versions,
 };
 
 /// Declares the sections: for each its struct, its defaults and its rows.
@@ -140,22 +141,40 @@ sections! {
              them and the other files of TLS again; connections that live stay.";
         tls_keys: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 4096, count_max: 64 }, "",
             "PEM files of the private keys, one for each of tls_certificates and in the same order: PKCS #8, PKCS \
-             #1 or SEC 1, without a password.";
+             #1 or SEC 1, without a password. RSA of 2048 to 4096 bits, ECDSA on P-256 or P-384, or Ed25519; not P-521.";
         tls_chain: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
             "PEM file of CA certificates. A certificate of tls_certificates that stands alone in its file is sent \
              with those from here that lead to its CA, as mosquitto does with its cafile. Empty: what stands in \
              tls_certificates is all.";
         tls_client_ca: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
-            "PEM file of the CAs that issue the certificates of clients.";
+            "PEM file of the CAs that issue the certificates of clients. Their keys and those of clients are RSA of \
+             2048 to 8192 bits, ECDSA on the curves P-256, P-384 and P-521, or Ed25519; certificates are signed with \
+             SHA-256, SHA-384 or SHA-512 (not SHA-1).";
         tls_client_certificate: ClientCertificates = ClientCertificates::None, Allowed::Choice(ClientCertificates::WORDS), "",
             "Whether clients are asked for a certificate of tls_client_ca. \"optional\": they may have none, but not \
              a bad one. \"required\": nobody gets in without a good one.";
         tls_client_certificate_dates: bool = true, Allowed::Boolean, "",
             "Whether a client's certificate, what leads from it to its CA, and the CA's own in tls_client_ca must be \
              valid today. With false they count for ever, for devices whose certificates nobody renews; tls_crl still counts.";
+        tls_client_certificate_rules: ClientCertificateRules = ClientCertificateRules::Standard, Allowed::Choice(ClientCertificateRules::WORDS), "",
+            "By which rules a client's certificate counts. \"standard\": RFC 5280: it is of X.509 version 3 and no \
+             CA's, and each certificate in tls_client_ca is a CA's. \"openssl\": as OpenSSL and mosquitto have it, for \
+             devices whose certificates can't be changed: it may be of version 1, or a CA's (CA:TRUE), and a \
+             self-signed one counts if it stands itself in tls_client_ca; all others must lead to a self-signed CA \
+             there. Signatures, dates and tls_crl are checked with both.";
         tls_crl: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
-            "PEM file of the lists of revoked client certificates, one of each CA between the client's certificate \
-             and tls_client_ca. Empty: nothing is revoked.";
+            "PEM file of the lists of revoked client certificates, of version 1 or 2. A certificate that is looked up \
+             and whose CA has no list there, or one that has expired, does not count. Empty: nothing is revoked.";
+        tls_crl_scope: CrlScope = CrlScope::Chain, Allowed::Choice(CrlScope::WORDS), "",
+            "What is looked up in tls_crl. \"chain\": the client's certificate and those between it and \
+             tls_client_ca, so that a list of each CA is needed. \"client\": the client's own, as mosquitto does.";
+        tls_record_bytes: usize = 16_384, integer(512, 16_384), "bytes",
+            "Largest content of a TLS record that is sent here; TLS adds at most 29 bytes to it. For devices with a \
+             small buffer for what they receive. A client that asks for 512, 1024, 2048 or 4096 bytes \
+             (max_fragment_length of RFC 6066, or record_size_limit of RFC 8449) gets no longer records in any case, \
+             but no confirmation. The certificates are sent in such pieces too, but many a device puts a message of \
+             the handshake together in one buffer: then the whole chain must fit, as one ECDSA certificate does in \
+             1024 bytes. Packets are split among records: what a device can hold, its Maximum Packet Size says (5.0).";
         tls_minimum: TlsMinimum = TlsMinimum::V12, Allowed::Choice(TlsMinimum::WORDS), "",
             "Oldest version of TLS that is spoken.";
         tls_user_name: UserNames = UserNames::None, Allowed::Choice(UserNames::WORDS), "",
@@ -431,8 +450,9 @@ sections! {
         connect_burst: u32 = 100, integer(1, 1_000_000), "connections",
             "Connections that one address may open at once after a rest. Only with connect_rate.";
         connect_seconds: u32 = 10, integer(1, 3600), "seconds",
-            "Time for the whole CONNECT to arrive, and for enhanced authentication to finish. After it the \
-             connection is closed. A login that could not be checked in that time is refused with 0x89 (3.x: 0x03).";
+            "Time for the whole CONNECT to arrive, and for enhanced authentication to finish. The handshakes of TLS \
+             and WebSocket and a PROXY header are in it: devices with slow processors or links need 30 or more. \
+             After it the connection is closed. A login that could not be checked in that time is refused with 0x89 (3.x: 0x03).";
         connect_bytes: usize = 131_072, integer(128, 16_777_216), "bytes",
             "Largest CONNECT packet, will message included, of a client whose certificate has named it \
              (tls_user_name). A larger one is refused as soon as its length is known: CONNACK 0x95 (3.x: closed).";

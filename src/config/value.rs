@@ -467,6 +467,26 @@ words! {
 }
 
 words! {
+    /// By which rules a client's certificate counts.
+    ClientCertificateRules {
+        /// Those of RFC 5280.
+        Standard = "standard",
+        /// Those of OpenSSL, and so of mosquitto.
+        OpenSsl = "openssl",
+    }
+}
+
+words! {
+    /// Which certificates are looked up in revocation lists.
+    CrlScope {
+        /// The client's and those between it and its CA.
+        Chain = "chain",
+        /// The client's own.
+        Client = "client",
+    }
+}
+
+words! {
     /// The oldest version of TLS that is spoken.
     TlsMinimum {
         /// TLS 1.2.
@@ -495,6 +515,8 @@ word_settings!(
     SyncPolicy,
     QueuePolicy,
     ClientCertificates,
+    ClientCertificateRules,
+    CrlScope,
     TlsMinimum,
     TokenAlgorithm,
     UserNames

@@ -11,10 +11,13 @@ use std::path::PathBuf;
 
 use super::proxy::{ProxyFailure, ProxyStep, TrustedAddresses, read_proxy_header};
 use super::tls::{
-    self, CertificateAndKey, ClientCertificate, Tls, TlsConfig, TlsFailure, TlsSettings, TlsVersion,
+    self, CertificateAndKey, CertificateRules, ClientCertificate, RevocationScope, Tls, TlsConfig,
+    TlsFailure, TlsSettings, TlsVersion,
 };
 use super::websocket::{self, WebSocket, WebSocketFailure, WebSocketSettings};
-use crate::config::{ClientCertificates, Listener, ListenerProtocol, TlsMinimum};
+use crate::config::{
+    ClientCertificateRules, ClientCertificates, CrlScope, Listener, ListenerProtocol, TlsMinimum,
+};
 
 /// What a listener puts in front of MQTT.
 #[derive(Clone, Default)]
@@ -106,7 +109,16 @@ fn tls_settings(listener: &Listener) -> Result<Option<TlsSettings>, String> {
         client_ca: path(&listener.tls_client_ca),
         client_certificate,
         client_certificate_dates: listener.tls_client_certificate_dates,
+        client_certificate_rules: match listener.tls_client_certificate_rules {
+            ClientCertificateRules::Standard => CertificateRules::Standard,
+            ClientCertificateRules::OpenSsl => CertificateRules::OpenSsl,
+        },
         crl: path(&listener.tls_crl),
+        crl_scope: match listener.tls_crl_scope {
+            CrlScope::Chain => RevocationScope::Chain,
+            CrlScope::Client => RevocationScope::Client,
+        },
+        record_bytes: listener.tls_record_bytes,
         version_min: match listener.tls_minimum {
             TlsMinimum::V12 => TlsVersion::V12,
             TlsMinimum::V13 => TlsVersion::V13,

@@ -9,17 +9,25 @@
 //! schemes of its ring provider; a connection at rest keeps its keys and no buffer ([`compact`]).
 
 mod certificates;
+mod client_hello;
 mod compact;
 mod config;
 mod connection;
-mod dated;
 mod error;
 mod hello;
 mod identity;
-mod undated;
+mod path;
+mod refusal;
+mod revocation;
+mod server_name;
+mod signatures;
 mod validity;
+mod verifier;
 
-pub use config::{CertificateAndKey, ClientCertificate, TlsConfig, TlsSettings, TlsVersion};
+pub use config::{
+    CertificateAndKey, CertificateRules, ClientCertificate, RevocationScope, TlsConfig, TlsSettings,
+    TlsVersion,
+};
 pub use error::{LoadFailure, Spoken, TlsError, TlsFailure};
 pub use identity::ClientIdentity;
 pub(crate) use identity::is_user_name;
@@ -33,6 +41,8 @@ use hello::Hello;
 /// So many bytes a peer may send before the handshake is done; then the connection ends. A client's certificate
 /// chain is what is long in it.
 pub const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
+/// So many bytes of content a record has at most (RFC 8446, section 5.1).
+pub const RECORD_BYTES_MAX: usize = 1 << 14;
 /// So many bytes may wait for the rest of their record or handshake message; then the connection ends. A record
 /// has up to 18 KiB, and what is longer in pieces is of no use to anyone.
 pub const PENDING_BYTES_MAX: usize = 64 * 1024;

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use midge::transport::tls::{
-    CertificateAndKey, ClientCertificate, Progress, Scratch, Tls, TlsConfig, TlsSettings, TlsVersion,
+    CertificateAndKey, CertificateRules, ClientCertificate, Progress, RECORD_BYTES_MAX, RevocationScope,
+    Scratch, Tls, TlsConfig, TlsSettings, TlsVersion,
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::client::Resumption;
@@ -56,7 +57,10 @@ impl Scene {
             client_ca,
             client_certificate,
             client_certificate_dates: true,
+            client_certificate_rules: CertificateRules::Standard,
             crl: None,
+            crl_scope: RevocationScope::Chain,
+            record_bytes: RECORD_BYTES_MAX,
             version_min: TlsVersion::V12,
         };
         let config = TlsConfig::load(&settings).unwrap();

@@ -4,6 +4,7 @@
 mod attacks;
 mod client;
 mod crash;
+mod devices;
 mod doors;
 mod gate;
 mod io_uring;

@@ -107,8 +107,10 @@ impl Running {
                 let _ = child.wait();
                 return None;
             }
-            let address =
-                line.split("Listening on ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+            let address = line
+                .split("Listening on ")
+                .nth(1)
+                .and_then(|rest| rest.split([' ', ',']).next()?.parse().ok());
             lines.push(line.trim_end().to_owned());
             if let Some(address) = address {
                 break address;

@@ -126,8 +126,18 @@ impl Writer<'_> {
             }
             let required = TomlValue::Text("required".to_owned());
             self.put("tls_client_certificate", required, origin).is_vital = true;
+            let rules = TomlValue::Text("openssl".to_owned());
+            let setting = self.put("tls_client_certificate_rules", rules, Origin::Default);
+            setting.is_vital = true;
+            setting.comment = Some(
+                "Takes client certificates of X.509 version 1, and self-signed ones that stand in the CA file, as \
+                 mosquitto does. \"standard\" refuses them."
+                    .to_owned(),
+            );
             if let Some((revoked, origin)) = from!(settings, crlfile) {
-                self.put("tls_crl", TomlValue::Text(revoked), origin).is_vital = true;
+                self.put("tls_crl", TomlValue::Text(revoked), origin.clone()).is_vital = true;
+                let scope = TomlValue::Text("client".to_owned());
+                self.put("tls_crl_scope", scope, origin).is_vital = true;
             }
             if let Some((true, origin)) = from!(settings, disable_client_cert_date_checks) {
                 self.put("tls_client_certificate_dates", TomlValue::Boolean(false), origin).is_vital = true;

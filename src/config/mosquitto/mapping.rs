@@ -310,6 +310,8 @@ impl Writer<'_> {
             let bytes = u64::from(bytes).min(268_435_460);
             self.put("packet_bytes", TomlValue::Integer(bytes), origin).is_vital = true;
         }
+        // mosquitto waits for a CONNECT one and a half times as long as its keep alive of 60 seconds before it.
+        self.put("connect_seconds", TomlValue::Integer(90), Origin::Default);
         // What mosquitto takes before a client is in: 100,000 bytes behind the fixed header.
         self.put("connect_bytes_unnamed", TomlValue::Integer(100_004), Origin::Default);
         if let Some((Some(bytes), origin)) = from!(global, message_size_limit) {

@@ -434,6 +434,8 @@ fn a_tls_listener_becomes_one() {
     assert_eq!(own("tls_client_ca"), text("/ca"));
     assert_eq!(own("tls_client_certificate"), text("required"));
     assert_eq!(own("tls_crl"), text("/r"));
+    assert_eq!(own("tls_crl_scope"), text("client"));
+    assert_eq!(own("tls_client_certificate_rules"), text("openssl"));
     assert_eq!(own("tls_user_name"), text("common_name"));
     assert_eq!(own("tls_minimum"), text("1.3"));
     // mosquitto asks for no certificate then, whatever cafile says.

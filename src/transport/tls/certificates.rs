@@ -13,6 +13,7 @@ use rustls::sign::CertifiedKey;
 use super::config::{CertificateAndKey, read_file, read_pem};
 use super::error::{LoadFailure, TlsError};
 use super::identity::{self, Names};
+use super::signatures::describe_key;
 use super::validity::Role;
 
 /// Chooses by the name that the client asks for (SNI, RFC 6066): a certificate with just this name before one
@@ -99,7 +100,7 @@ impl Named {
         let key = provider
             .key_provider
             .load_private_key(read_key(&files.key)?)
-            .map_err(|error| TlsError::in_file(&files.key, LoadFailure::UnusableKey(error.to_string())))?;
+            .map_err(|_| TlsError::in_file(&files.key, LoadFailure::UnusableKey(kind_of_key(&chain))))?;
         // Compared here and not by rustls, which reads certificates of X.509 version 3 only. Ours may be of version 1,
         // as many a guide makes it: whether that is good enough is for the client to say. A kind of key that does not
         // tell its public half can't be compared; a handshake will show it.
@@ -126,6 +127,15 @@ impl Named {
         };
         self.names.iter().map(fits).min().unwrap_or(Fit::Otherwise)
     }
+}
+
+/// The kind of the key of a certificate, as far as that tells.
+fn kind_of_key(chain: &[CertificateDer<'_>]) -> String {
+    let public = chain.first().and_then(|leaf| identity::public_key(leaf).ok());
+    let kind = public.map_or_else(|| "it can't be read".to_owned(), |key| describe_key(&key));
+    format!(
+        "{kind} by its certificate; midge signs with RSA of 2048 to 4096 bits, ECDSA on P-256 or P-384, and Ed25519"
+    )
 }
 
 /// The certificates from that of an issuer up to the one below its root, which clients have themselves.
@@ -172,8 +182,11 @@ fn encrypted(file: &Path) -> TlsError {
 impl ResolvesServerCert for CertificateChoice {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let schemes = hello.signature_schemes();
-        self.choose(hello.server_name(), |key| key.key.choose_scheme(schemes).is_some())
-            .map(|named| named.key.clone())
+        let fits = |key: &CertifiedKey| key.key.choose_scheme(schemes).is_some();
+        // Without one rustls would say that access is denied. With any it finds for itself that no suite or no
+        // signature is common to both, and says that.
+        let named = self.choose(hello.server_name(), fits).or(self.certificates.first());
+        named.map(|named| named.key.clone())
     }
 }
 

@@ -25,11 +25,18 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
+use super::server_name::Restoring;
+use super::signatures::ALGORITHMS;
+
 /// ring's provider with the same suites in the same order, their record keys kept small.
 ///
 /// A suite that this file does not know stays as ring has it: it works, and takes more memory.
 pub(super) fn provider() -> CryptoProvider {
-    CryptoProvider { cipher_suites: SUITES.clone(), ..default_provider() }
+    CryptoProvider {
+        cipher_suites: SUITES.clone(),
+        signature_verification_algorithms: *ALGORITHMS,
+        ..default_provider()
+    }
 }
 
 /// Made once for the process: rustls wants suites that live forever.
@@ -81,7 +88,7 @@ static TLS12_AES_256_GCM: Tls12Gcm = Tls12Gcm(&aead::AES_256_GCM);
 fn common(of: &CipherSuiteCommon) -> CipherSuiteCommon {
     CipherSuiteCommon {
         suite: of.suite,
-        hash_provider: of.hash_provider,
+        hash_provider: Box::leak(Box::new(Restoring(of.hash_provider))),
         confidentiality_limit: of.confidentiality_limit,
     }
 }

@@ -11,15 +11,16 @@ use rustls::crypto::ring::Ticketer;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{ServerConfig, SupportedProtocolVersion, version};
 
+use super::RECORD_BYTES_MAX;
 use super::certificates::CertificateChoice;
 use super::compact;
-use super::dated::{Anchor, Dated};
 use super::error::{LoadFailure, TlsError};
-use super::undated::Undated;
+use super::revocation::Revocations;
 use super::validity::{Role, Validity};
+use super::verifier::{Anchor, Verifier};
 
 /// What an operator sets for a TLS listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +36,15 @@ pub struct TlsSettings {
     pub client_certificate: ClientCertificate,
     /// Whether what leads from a client's certificate to its CA, and the revocation lists, must be valid at the time.
     pub client_certificate_dates: bool,
-    /// Revocation lists, a PEM file of one or several. With it, every certificate between the client's and the
-    /// CA in `client_ca` must have a list of its issuer in the file, and the list must not have expired.
+    /// Which certificates of clients count at all.
+    pub client_certificate_rules: CertificateRules,
+    /// Revocation lists, a PEM file of one or several. What is looked up must have a list of its issuer in the file,
+    /// and the list must not have expired.
     pub crl: Option<PathBuf>,
+    /// What is looked up there.
+    pub crl_scope: RevocationScope,
+    /// Bytes of content in a record that we send, at most [`super::RECORD_BYTES_MAX`].
+    pub record_bytes: usize,
     /// The oldest version that is spoken.
     pub version_min: TlsVersion,
 }
@@ -60,6 +67,25 @@ pub enum ClientCertificate {
     Optional,
     /// None gets in without a good one.
     Required,
+}
+
+/// By which rules a client's certificate has to lead to one of `client_ca`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateRules {
+    /// RFC 5280: it is of version 3 and no CA's. All of `client_ca` are CAs.
+    Standard,
+    /// OpenSSL's: it may also be of version 1, a CA's, or stand in `client_ca` itself. A path ends at one of
+    /// `client_ca` that is self-signed.
+    OpenSsl,
+}
+
+/// Which certificates are looked up in the revocation lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RevocationScope {
+    /// The client's, and those between it and the CA in `client_ca`.
+    Chain,
+    /// The client's.
+    Client,
 }
 
 /// A version of TLS. Older ones are not spoken.
@@ -86,12 +112,31 @@ impl TlsVersion {
 pub struct TlsConfig(Arc<Shared>);
 
 struct Shared {
+    /// With records as long as the listener sends them, and for each of [`RECORD_BYTES`].
+    servers: [Servers; 1 + RECORD_BYTES.len()],
+    validity: Vec<Validity>,
+}
+
+#[derive(Clone)]
+struct Servers {
+    /// Bytes of content in a record that we send.
+    record_bytes: usize,
     /// For clients that offer no application protocol, or one of ours.
     negotiating: Arc<ServerConfig>,
     /// For clients that offer others only. rustls refuses those if it has a list of its own, as RFC 7301,
     /// section 3.2, wants it; but clients of MQTT put there what their library does by default.
     silent: Arc<ServerConfig>,
-    validity: Vec<Validity>,
+}
+
+impl Servers {
+    fn new(record_bytes: usize, mut silent: ServerConfig) -> Servers {
+        // It counts the header of a record too.
+        silent.max_fragment_size =
+            (record_bytes < RECORD_BYTES_MAX).then_some(record_bytes + RECORD_HEADER_BYTES);
+        let mut negotiating = silent.clone();
+        negotiating.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+        Servers { record_bytes, negotiating: Arc::new(negotiating), silent: Arc::new(silent) }
+    }
 }
 
 impl TlsConfig {
@@ -115,7 +160,7 @@ impl TlsConfig {
         for (file, role, certificate) in certificates.sent() {
             validity.push(Validity::of_certificate(file, role, certificate)?);
         }
-        let verifier = client_verifier(settings, provider, &mut validity)?;
+        let verifier = client_verifier(settings, &mut validity)?;
         let versions: &[&SupportedProtocolVersion] = match settings.version_min {
             TlsVersion::V12 => &[&version::TLS13, &version::TLS12],
             TlsVersion::V13 => &[&version::TLS13],
@@ -133,13 +178,13 @@ impl TlsConfig {
         silent.ticketer = Ticketer::new().map_err(|error| TlsError::in_library(&error))?;
         silent.session_storage = Arc::new(NoServerSessionStorage {});
         silent.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
-        let mut negotiating = silent.clone();
-        negotiating.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
-        Ok(TlsConfig(Arc::new(Shared {
-            negotiating: Arc::new(negotiating),
-            silent: Arc::new(silent),
-            validity,
-        })))
+        let most = settings.record_bytes;
+        let sizes = std::array::from_fn(|class| match class {
+            0 => most,
+            class => RECORD_BYTES[class - 1].min(most),
+        });
+        let servers = sizes.map(|record_bytes| Servers::new(record_bytes, silent.clone()));
+        Ok(TlsConfig(Arc::new(Shared { servers, validity })))
     }
 
     /// What an operator should know about the files at `now` (seconds since 1970): what has expired, is not valid
@@ -153,16 +198,29 @@ impl TlsConfig {
         self.0.validity.iter().filter_map(Validity::loaded).collect()
     }
 
-    /// What a connection is made of whose client offers these application protocols.
-    pub(super) fn for_offer<'a>(&self, offered: Option<impl Iterator<Item = &'a [u8]>>) -> Arc<ServerConfig> {
-        let ours = offered.is_none_or(|mut names| names.any(|name| PROTOCOLS.contains(&name)));
-        if ours { self.0.negotiating.clone() } else { self.0.silent.clone() }
+    /// Has a client that offers these application protocols one of ours, or does it offer none?
+    pub(super) fn takes<'a>(offered: Option<impl Iterator<Item = &'a [u8]>>) -> bool {
+        offered.is_none_or(|mut names| names.any(|name| PROTOCOLS.contains(&name)))
+    }
+
+    /// What the connection of a client is made of, and the bytes of content in a record that it gets: no more than
+    /// it has wanted, as far as [`RECORD_BYTES`] goes.
+    pub(super) fn for_client(&self, is_ours: bool, wanted: Option<usize>) -> (Arc<ServerConfig>, usize) {
+        let class = match wanted {
+            Some(wanted) if wanted < RECORD_BYTES_MAX => {
+                let fitting = RECORD_BYTES.iter().rposition(|bytes| *bytes <= wanted);
+                1 + fitting.unwrap_or(0)
+            }
+            _ => 0,
+        };
+        let servers = &self.0.servers[class];
+        let config = if is_ours { &servers.negotiating } else { &servers.silent };
+        (Arc::clone(config), servers.record_bytes)
     }
 }
 
 fn client_verifier(
     settings: &TlsSettings,
-    provider: &Arc<CryptoProvider>,
     validity: &mut Vec<Validity>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     if settings.client_certificate == ClientCertificate::None {
@@ -178,54 +236,18 @@ fn client_verifier(
     };
     let anchors = client_anchors(ca)?;
     validity.extend(anchors.iter().map(|(validity, _)| validity.clone()));
-    let lists = match &settings.crl {
-        Some(crl) => revocation_lists(crl, validity)?,
-        None => Vec::new(),
+    let mut verifier = Verifier::new(ca, anchors)?;
+    verifier.rules = settings.client_certificate_rules;
+    verifier.counts_dates = settings.client_certificate_dates;
+    verifier.is_optional = settings.client_certificate == ClientCertificate::Optional;
+    verifier.revocations = match &settings.crl {
+        Some(crl) => {
+            let lists = revocation_lists(crl, validity)?;
+            Some(Revocations::new(crl, lists, settings.crl_scope, settings.client_certificate_dates)?)
+        }
+        None => None,
     };
-    let mut roots = RootCertStore::empty();
-    for (_, certificate) in &anchors {
-        let unusable = |error: rustls::Error| LoadFailure::UnusableCertificate(error.to_string());
-        roots.add(certificate.clone()).map_err(|error| TlsError::in_file(ca, unusable(error)))?;
-    }
-    let rules = Rules {
-        provider: provider.clone(),
-        counts_dates: settings.client_certificate_dates,
-        is_optional: settings.client_certificate == ClientCertificate::Optional,
-        lists,
-    };
-    let verifier = rules.verifier(roots).map_err(|error| match &settings.crl {
-        Some(crl) => TlsError::in_file(crl, LoadFailure::UnusableCrl(error.to_string())),
-        None => TlsError::in_file(ca, LoadFailure::UnusableCertificate(error.to_string())),
-    })?;
-    if !settings.client_certificate_dates {
-        return Ok(Arc::new(Undated(verifier)));
-    }
-    let make = move |roots| rules.verifier(roots).ok();
-    Ok(Arc::new(Dated::new(verifier, anchors, Box::new(make))))
-}
-
-/// What a client's certificate has to keep to, whichever CAs count.
-struct Rules {
-    provider: Arc<CryptoProvider>,
-    counts_dates: bool,
-    is_optional: bool,
-    lists: Vec<CertificateRevocationListDer<'static>>,
-}
-
-impl Rules {
-    fn verifier(&self, roots: RootCertStore) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
-        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), self.provider.clone());
-        if self.counts_dates {
-            builder = builder.enforce_revocation_expiration();
-        }
-        if self.is_optional {
-            builder = builder.allow_unauthenticated();
-        }
-        if !self.lists.is_empty() {
-            builder = builder.with_crls(self.lists.clone());
-        }
-        builder.build()
-    }
+    Ok(Arc::new(verifier))
 }
 
 fn client_anchors(ca: &Path) -> Result<Vec<Anchor>, TlsError> {
@@ -268,6 +290,10 @@ pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, TlsError> {
     }
     Ok(bytes)
 }
+
+const RECORD_HEADER_BYTES: usize = 5;
+/// What clients can ask for by max_fragment_length (RFC 6066, section 4).
+const RECORD_BYTES: [usize; 4] = [512, 1024, 2048, 4096];
 
 /// Largest file of TLS, in bytes: a revocation list of a large CA has tens of megabytes.
 const FILE_BYTES_MAX: u64 = 256 << 20;

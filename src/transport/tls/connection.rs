@@ -11,6 +11,7 @@ use rustls::unbuffered::{
 
 use super::error::TlsFailure;
 use super::hello::Asked;
+use super::server_name::Unreadable;
 use super::{HANDSHAKE_BYTES_MAX, PENDING_BYTES_MAX, Progress, Scratch};
 
 pub(super) struct Connection {
@@ -19,9 +20,13 @@ pub(super) struct Connection {
     pending: Vec<u8>,
     /// Bytes that have come while the handshake was not done.
     handshake_bytes: u32,
+    /// Bytes of content in a record that we send.
+    record_bytes: u16,
     pub(super) established: bool,
     peer_closed: bool,
     pub(super) server_name: Option<Box<str>>,
+    /// A server name that is no DNS name, until the handshake is done.
+    unreadable: Option<Box<Unreadable>>,
 }
 
 impl Connection {
@@ -30,9 +35,11 @@ impl Connection {
             rustls: UnbufferedServerConnection::new(asked.config)?,
             pending: Vec::new(),
             handshake_bytes: 0,
+            record_bytes: u16::try_from(asked.record_bytes).unwrap_or(u16::MAX),
             established: false,
             peer_closed: false,
             server_name: asked.server_name,
+            unreadable: asked.unreadable.map(Box::new),
         })
     }
 
@@ -102,6 +109,20 @@ impl Connection {
         plain: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<usize, TlsFailure> {
+        let Some(unreadable) = self.unreadable.take() else { return self.process_shown(bytes, plain, out) };
+        // In the first hello it is hidden already.
+        unreadable.hide_again(bytes);
+        let done = unreadable.restoring(|| self.process_shown(bytes, plain, out));
+        self.unreadable = self.rustls.is_handshaking().then_some(unreadable);
+        done
+    }
+
+    fn process_shown(
+        &mut self,
+        bytes: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, TlsFailure> {
         let mut done = 0;
         loop {
             let UnbufferedStatus { mut discard, state } = self.rustls.process_tls_records(&mut bytes[done..]);
@@ -155,7 +176,11 @@ impl Connection {
         if plain.is_empty() {
             return Ok(());
         }
-        let written = self.with_traffic(out, |mut traffic, out| encrypt(&mut traffic, plain, out))?;
+        let records = plain.len().div_ceil(usize::from(self.record_bytes).max(1));
+        let bytes = plain.len() + records * RECORD_OVERHEAD_BYTES_MAX;
+        let written = self.with_traffic(out, |mut traffic, out| {
+            append(out, bytes, |space| traffic.encrypt(plain, space).map_err(needed))
+        })?;
         if written.is_err() {
             // It has queued a close_notify.
             let mut pending = std::mem::take(&mut self.pending);
@@ -201,16 +226,6 @@ fn encode(data: &mut EncodeTlsData<'_, ServerConnectionData>, out: &mut Vec<u8>)
     })
 }
 
-fn encrypt(
-    traffic: &mut WriteTraffic<'_, ServerConnectionData>,
-    plain: &[u8],
-    out: &mut Vec<u8>,
-) -> Result<(), TlsFailure> {
-    let records = plain.len().div_ceil(RECORD_PLAIN_BYTES);
-    let bytes = plain.len() + records * RECORD_OVERHEAD_BYTES_MAX;
-    append(out, bytes, |space| traffic.encrypt(plain, space).map_err(needed))
-}
-
 /// How many bytes rustls wants; none if more bytes don't help.
 fn needed(error: EncryptError) -> Option<usize> {
     match error {
@@ -243,8 +258,6 @@ fn append(
     Err(TlsFailure::KeysExhausted)
 }
 
-/// What rustls puts into one record.
-const RECORD_PLAIN_BYTES: usize = 1 << 14;
 /// Header, explicit nonce (AES-GCM in TLS 1.2), type of content (TLS 1.3), tag: more than any suite needs.
 const RECORD_OVERHEAD_BYTES_MAX: usize = 5 + 8 + 1 + 16;
 const ALERT_BYTES_MAX: usize = 2 + RECORD_OVERHEAD_BYTES_MAX;

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::dated::CaOutdated;
-use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible};
+use rustls::{AlertDescription, InvalidMessage, PeerIncompatible, PeerMisbehaved};
+
+use super::refusal::Refusal;
 
 /// Why the TLS of a listener can't be set up. It names the file and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,8 +155,13 @@ impl From<rustls::Error> for TlsFailure {
 fn explain(error: &rustls::Error, to: &mut fmt::Formatter<'_>) -> fmt::Result {
     use rustls::Error;
     let known = match error {
-        Error::NoCertificatesPresented => "the client has sent no certificate, and one is required",
-        Error::InvalidCertificate(certificate) => return explain_certificate(certificate, to),
+        Error::NoCertificatesPresented => {
+            "the client has sent no certificate, and one is required; clients do not send one whose key is of a kind \
+             that is not accepted here (the manual of tls_client_ca names them)"
+        }
+        Error::InvalidCertificate(certificate) => {
+            return write!(to, "the client's certificate {}", Refusal::from(certificate));
+        }
         Error::AlertReceived(alert) => return explain_alert(*alert, to),
         Error::PeerIncompatible(
             PeerIncompatible::Tls12NotOffered
@@ -167,6 +173,12 @@ fn explain(error: &rustls::Error, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => {
             "the client offers no cipher suite that is accepted here"
+        }
+        Error::PeerIncompatible(PeerIncompatible::NoSignatureSchemesInCommon) => {
+            "the client takes no signature that our certificate's key can make"
+        }
+        Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => {
+            "the client's server name (SNI) is no DNS name"
         }
         Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon) => {
             "the client offers no key exchange group that is accepted here"
@@ -180,35 +192,15 @@ fn explain(error: &rustls::Error, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         Error::InvalidMessage(InvalidMessage::MessageTooLarge) | Error::PeerSentOversizedRecord => {
             "a record is longer than TLS allows"
         }
+        Error::PeerMisbehaved(how) => return write!(to, "the client does not keep to TLS: {}", words(how)),
+        Error::PeerIncompatible(how) => return write!(to, "the client does TLS otherwise: {}", words(how)),
+        Error::InvalidMessage(how) => return write!(to, "a message can't be read: {}", words(how)),
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
+            "a message came where TLS allows none of its kind"
+        }
         other => return write!(to, "{other}"),
     };
     write!(to, "{known}")
-}
-
-fn explain_certificate(error: &CertificateError, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let known = match error {
-        CertificateError::UnknownIssuer => "is not issued by a CA of client_ca",
-        CertificateError::BadSignature => "names a CA of client_ca that has not signed it",
-        CertificateError::Revoked => "is revoked",
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has expired",
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "is not valid yet",
-        CertificateError::UnknownRevocationStatus => "has an issuer for which there is no revocation list",
-        CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
-            "can't be checked: the revocation list has expired"
-        }
-        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            "is not for the authentication of clients"
-        }
-        // An error of a library below, of which no more than the name gets here.
-        CertificateError::Other(other) if other.0.is::<CaOutdated>() => {
-            return write!(to, "the client's certificate does not count: {CaOutdated}");
-        }
-        CertificateError::Other(other) if other.to_string() == "UnsupportedCertVersion" => {
-            "is of X.509 version 1; version 3 is needed"
-        }
-        other => return write!(to, "the client's certificate is refused: {other}"),
-    };
-    write!(to, "the client's certificate {known}")
 }
 
 fn explain_alert(alert: AlertDescription, to: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -218,7 +210,26 @@ fn explain_alert(alert: AlertDescription, to: &mut fmt::Formatter<'_>) -> fmt::R
         AlertDescription::CertificateExpired => "our certificate has expired",
         AlertDescription::CertificateUnknown => "it does not accept our certificate",
         AlertDescription::ProtocolVersion => "it does not accept our version of TLS",
-        other => return write!(to, "the client ended the handshake or the session: alert {other:?}"),
+        other => {
+            return write!(to, "the client ended the handshake or the session: alert \"{}\"", words(&other));
+        }
     };
     write!(to, "the client refused us: {known}")
+}
+
+/// The library's name for something in words: `NoCipherSuitesInCommon` is "no cipher suites in common". What
+/// belongs to it is left out.
+fn words(name: &impl fmt::Debug) -> String {
+    let name = format!("{name:?}");
+    let name = name.split(|at: char| !at.is_ascii_alphanumeric()).next().unwrap_or_default();
+    let mut words = String::new();
+    let mut is_after_small = false;
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && is_after_small {
+            words.push(' ');
+        }
+        is_after_small = !letter.is_ascii_uppercase();
+        words.push(letter.to_ascii_lowercase());
+    }
+    words
 }

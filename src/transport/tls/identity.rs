@@ -90,7 +90,7 @@ pub(super) fn validity(certificate: &CertificateDer<'_>) -> Result<(i64, i64), S
 
 /// The same of a revocation list. One that doesn't say when the next comes is good for ever.
 pub(super) fn crl_validity(list: &CertificateRevocationListDer<'_>) -> Result<(i64, i64), String> {
-    let (_, list) = CertificateRevocationList::from_der(list).map_err(|error| error.to_string())?;
+    let (_, list) = CertificateRevocationList::from_der(list).map_err(|_| NO_LIST.to_owned())?;
     let not_after = list.next_update().map_or(i64::MAX, |time| time.timestamp());
     Ok((list.last_update().timestamp(), not_after))
 }
@@ -103,14 +103,38 @@ pub(super) fn subject_and_serial(certificate: &CertificateDer<'_>) -> Result<(St
 
 /// Who issues a revocation list.
 pub(super) fn crl_issuer(list: &CertificateRevocationListDer<'_>) -> Result<String, String> {
-    let (_, list) = CertificateRevocationList::from_der(list).map_err(|error| error.to_string())?;
+    let (_, list) = CertificateRevocationList::from_der(list).map_err(|_| NO_LIST.to_owned())?;
     Ok(rfc2253(list.issuer()))
 }
 
-fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
+/// A name in a form in which two that differ only in case, blanks and type of string are the same (RFC 5280, section
+/// 7.1): a CA's name is not always written alike in its own certificate and in those that it issues.
+pub(super) fn canonical(name: &X509Name<'_>) -> Vec<u8> {
+    let mut canonical = Vec::new();
+    let mut put = |bytes: &[u8]| {
+        canonical.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+        canonical.extend_from_slice(bytes);
+    };
+    for part in name.iter_rdn() {
+        put(&part.iter().count().to_be_bytes());
+        for attribute in part.iter() {
+            put(attribute.attr_type().as_bytes());
+            match text(attribute.attr_value()) {
+                Some(text) => {
+                    let words: Vec<_> = text.split_ascii_whitespace().map(str::to_ascii_lowercase).collect();
+                    put(words.join(" ").as_bytes());
+                }
+                None => put(attribute.attr_value().data),
+            }
+        }
+    }
+    canonical
+}
+
+pub(super) fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
     X509Certificate::from_der(certificate)
         .map(|(_, certificate)| certificate)
-        .map_err(|error| error.to_string())
+        .map_err(|_| "what is in it is no certificate".to_owned())
 }
 
 fn alternative_names<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterator<Item = &'a GeneralName<'a>> {
@@ -218,6 +242,8 @@ fn text(value: &Any<'_>) -> Option<String> {
         _ => None,
     }
 }
+
+pub(super) const NO_LIST: &str = "what is in it is no revocation list";
 
 /// The names that OpenSSL has for the parts of a subject.
 const SHORT_NAMES: [(&str, &str); 22] = [

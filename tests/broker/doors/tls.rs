@@ -4,9 +4,11 @@ use super::pki::{Authority, TlsStream, open_with, tls_half};
 use super::wire::{self, CONNACK, connect, expect, publish};
 use crate::Running;
 use crate::listeners::second_address;
+use crate::running::{free_port, midge};
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 fn has(program: &str) -> bool {
     let is_there =
@@ -108,6 +110,174 @@ fn openssl_speaks_both_versions() {
         got.unwrap_or_else(|error| panic!("{version}: {error}"));
         assert_eq!(answer, CONNACK, "{version}");
     }
+}
+
+/// Lengths of the records that `openssl s_client -msg` has shown as received.
+fn received_records(shown: &str) -> Vec<usize> {
+    let mut lines = shown.lines();
+    let mut lengths = Vec::new();
+    while let Some(line) = lines.next() {
+        // It may stand behind what was received.
+        if !(line.contains("<<< ") && line.ends_with("RecordHeader [length 0005]")) {
+            continue;
+        }
+        let header: Vec<_> = lines.next().expect("its bytes").split_whitespace().collect();
+        lengths.push(usize::from_str_radix(&header[3..5].concat(), 16).expect("two bytes"));
+    }
+    lengths
+}
+
+#[test]
+fn a_device_with_a_small_buffer_gets_small_records() {
+    if !has("openssl") {
+        return;
+    }
+    let authority = Authority::new("records");
+    // By the listener's own bound, or by the client's wish.
+    for (rows, wish) in [("tls_record_bytes = 512\n", None), ("", Some("512"))] {
+        let rest = format!("{}{rows}", authority.server("server").rows());
+        let running = Running::start("doors-records", &rest);
+        records_are_small(&running, &authority, wish);
+    }
+}
+
+fn records_are_small(running: &Running, authority: &Authority, wish: Option<&str>) {
+    for version in ["-tls1_2", "-tls1_3"] {
+        let mut client = Command::new("openssl")
+            .args(["s_client", "-quiet", "-msg", version])
+            .args(wish.into_iter().flat_map(|bytes| ["-maxfraglen", bytes]))
+            .args(["-connect", &running.address.to_string(), "-CAfile"])
+            .arg(&authority.ca)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it was there just now");
+        let message = publish("big", &[b'x'; 5000]);
+        let asked = [connect("records"), wire::subscribe("big"), message.clone()].concat();
+        client.stdin.as_mut().expect("piped").write_all(&asked).expect("it reads");
+        let mut shown = Vec::new();
+        let mut output = client.stdout.take().expect("piped");
+        let mut buffer = [0; 4096];
+        while shown.iter().filter(|byte| **byte == b'x').count() < 5000 {
+            match output.read(&mut buffer).expect("a pipe") {
+                0 => break,
+                read => shown.extend_from_slice(&buffer[..read]),
+            }
+        }
+        let _ = client.kill();
+        client.wait().expect("our child");
+        let records = received_records(&String::from_utf8_lossy(&shown));
+        assert!(records.len() > 10, "{version}: {records:?}");
+        assert!(records.iter().all(|length| *length <= 512 + 24), "{version}: {records:?}");
+    }
+}
+
+#[test]
+fn a_client_without_a_common_cipher_suite_gets_a_handshake_failure_and_a_line() {
+    if !has("openssl") {
+        return;
+    }
+    let authority = Authority::new("suites");
+    let running = Running::start("doors-suites", &authority.server("server").rows());
+    for arguments in
+        [["-tls1_2", "-cipher", "AES128-SHA"], ["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"]]
+    {
+        let client = Command::new("openssl")
+            .args(["s_client", "-connect", &running.address.to_string()])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("it was there just now");
+        let said = String::from_utf8_lossy(&client.stderr);
+        assert!(said.contains("alert number 40"), "{arguments:?}: {said}");
+    }
+    running
+        .line("the suites", |line| line.contains("the client offers no cipher suite that is accepted here"));
+}
+
+/// What OpenSSL's client gets for a CONNECT, with these arguments.
+fn connack_of_openssl(running: &Running, authority: &Authority, arguments: &[&str]) -> Vec<u8> {
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-quiet", "-connect", &running.address.to_string(), "-CAfile"])
+        .arg(&authority.ca)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it was there just now");
+    // One that is refused has closed its end.
+    let _ = client.stdin.as_mut().expect("piped").write_all(&connect("openssl"));
+    let mut answer = vec![0; 4];
+    let got = client.stdout.as_mut().expect("piped").read_exact(&mut answer);
+    let _ = client.kill();
+    client.wait().expect("our child");
+    got.map_or_else(|_| Vec::new(), |()| answer)
+}
+
+#[test]
+fn a_server_name_that_is_no_dns_name_counts_as_none() {
+    if !has("openssl") {
+        return;
+    }
+    let authority = Authority::new("server-names");
+    let rows = format!(
+        "{}tls_client_certificate = \"optional\"\ntls_client_ca = {:?}\n",
+        authority.server("server").rows(),
+        authority.ca
+    );
+    let running = Running::start("doors-server-names", &rows);
+    let shown = authority.client("lamp");
+    let (chain, key) = (shown.chain.display().to_string(), shown.key.display().to_string());
+    let long = "a".repeat(64);
+    let names =
+        ["mqtt.example.com:8883", "tcp://host", "foo bar", "[host]", "-dash.example", "a..b", &long, "host"];
+    for name in names {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let with_name = ["-servername", name, version];
+            assert_eq!(connack_of_openssl(&running, &authority, &with_name), CONNACK, "{name} {version}");
+        }
+    }
+    // The client signs what it has sent, the name in it; and says hello again, when its group is not taken.
+    for version in ["-tls1_2", "-tls1_3"] {
+        let signed = ["-servername", "foo bar", version, "-cert", &chain, "-key", &key];
+        assert_eq!(
+            connack_of_openssl(&running, &authority, &signed),
+            CONNACK,
+            "{version} with a certificate"
+        );
+    }
+    let ticket = shown.chain.with_file_name("ticket.pem").display().to_string();
+    for option in ["-sess_out", "-sess_in"] {
+        let resumed = ["-servername", "foo bar", "-tls1_3", option, &ticket];
+        assert_eq!(connack_of_openssl(&running, &authority, &resumed), CONNACK, "{option}");
+    }
+    let again = ["-servername", "foo bar", "-tls1_3", "-curves", "P-521:P-256"];
+    assert_eq!(connack_of_openssl(&running, &authority, &again), CONNACK, "a second hello");
+}
+
+#[test]
+fn under_a_mosquitto_conf_a_handshake_may_take_12_seconds() {
+    let authority = Authority::new("slow");
+    let issued = authority.server("server");
+    let port = free_port();
+    let text = format!(
+        "listener {port} 127.0.0.1\nallow_anonymous true\ncertfile {}\nkeyfile {}\n",
+        issued.chain.display(),
+        issued.key.display()
+    );
+    let file = issued.chain.with_file_name("slow.conf");
+    std::fs::write(&file, text).expect("a file of ours");
+    let mut command = midge();
+    command.arg("serve").arg("--mosquitto-conf").arg(file);
+    let running = Running::start_command(command).expect("it starts");
+    let mut stream = authority.open(running.address);
+    stream.conn.write_tls(&mut stream.sock).expect("the hello goes out");
+    // As long as a device with 48 MHz computes.
+    std::thread::sleep(Duration::from_secs(12));
+    stream.write_all(&connect("slow")).expect("it is still there");
+    expect(&mut stream, &CONNACK);
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::io::{Read, Write};
 use std::sync::{Arc, OnceLock};
 
 use midge::transport::tls::{
-    CertificateAndKey, ClientCertificate, Scratch, Tls, TlsConfig, TlsSettings, TlsVersion,
+    CertificateAndKey, CertificateRules, ClientCertificate, RECORD_BYTES_MAX, RevocationScope, Scratch, Tls,
+    TlsConfig, TlsSettings, TlsVersion,
 };
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::pki_types::ServerName;
@@ -45,7 +46,10 @@ fn scene() -> &'static (TlsConfig, RootCertStore) {
             client_ca: None,
             client_certificate: ClientCertificate::None,
             client_certificate_dates: true,
+            client_certificate_rules: CertificateRules::Standard,
             crl: None,
+            crl_scope: RevocationScope::Chain,
+            record_bytes: RECORD_BYTES_MAX,
             version_min: TlsVersion::V12,
         };
         let config = TlsConfig::load(&settings).expect("good files");

@@ -1,8 +1,15 @@
 //! Certificates of clients: who gets in, and as whom.
 
-use rcgen::{DnType, DnValue, date_time_ymd};
+use std::path::Path;
+use std::time::Duration;
 
-use super::super::{ClientCertificate, ClientIdentity};
+use rcgen::{DnType, DnValue, date_time_ymd};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+
+use super::super::validity::{Role, Validity};
+use super::super::verifier::Verifier;
+use super::super::{CertificateRules, ClientCertificate, ClientIdentity};
 use super::peer::{Client, V12, V13};
 use super::pki::{Authority, Issued, Listener, client_params, dns, email, uri};
 
@@ -95,7 +102,8 @@ fn a_client_without_a_certificate_gets_in_only_where_it_is_optional() {
             .connect(&listener.config())
             .try_handshake()
             .unwrap_err();
-        assert_eq!(failure.to_string(), "the client has sent no certificate, and one is required");
+        let said = failure.to_string();
+        assert!(said.starts_with("the client has sent no certificate, and one is required"), "{said}");
         let listener = Listener::asking(ClientCertificate::Optional);
         let pair = Client::new(version, &listener.authority).connect(&listener.config()).handshake();
         assert_eq!(pair.server.identity(), None);
@@ -220,4 +228,41 @@ fn dates_of_what_clients_show_count_only_where_they_are_asked_for() {
     listener.crl(&listener.authority.revoke(&[1], 2021));
     is_refused(&listener, &listener.authority.issue(&expired), &[], "is revoked");
     gets_in(&listener, &listener.authority.issue(&early), &[]);
+}
+
+#[test]
+fn no_change_of_a_byte_in_a_certificate_lets_it_in() {
+    let authority = Authority::new("Test CA");
+    let between = authority.issue_authority("Between");
+    let itself = Authority::new("device-8");
+    let client = CertificateDer::from(between.client("device-7").der);
+    let further = [CertificateDer::from(between.der())];
+    let anchors = || [&authority, &itself].map(|authority| CertificateDer::from(authority.der()));
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
+    for rules in [CertificateRules::Standard, CertificateRules::OpenSsl] {
+        let file = Path::new("ca.pem");
+        let dated = |der| (Validity::of_certificate(file, Role::ClientCa, &der).unwrap(), der);
+        let mut verifier = Verifier::new(file, anchors().map(dated).into()).unwrap();
+        verifier.rules = rules;
+        let counts = |own: &CertificateDer<'_>, further: &[CertificateDer<'_>]| {
+            verifier.verify_client_cert(own, further, now).is_ok()
+        };
+        assert!(counts(&client, &further) && !counts(&client, &[]));
+        let changed = |der: &CertificateDer<'_>, at: usize| {
+            let mut bytes = der.to_vec();
+            bytes[at] ^= 1 << (at % 8);
+            CertificateDer::from(bytes)
+        };
+        for at in 0..client.len() {
+            assert!(!counts(&changed(&client, at), &further), "{rules:?}: byte {at} of the client's");
+        }
+        for at in 0..further[0].len() {
+            assert!(!counts(&client, &[changed(&further[0], at)]), "{rules:?}: byte {at} of the CA's");
+        }
+        // One that stands in the file counts as it stands there.
+        let own = CertificateDer::from(itself.der());
+        for at in 0..own.len() {
+            assert!(!counts(&changed(&own, at), &[]), "{rules:?}: byte {at} of its own");
+        }
+    }
 }

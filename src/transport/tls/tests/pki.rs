@@ -9,7 +9,10 @@ use rcgen::{
     SerialNumber, date_time_ymd,
 };
 
-use super::super::{CertificateAndKey, ClientCertificate, TlsConfig, TlsSettings, TlsVersion};
+use super::super::{
+    CertificateAndKey, CertificateRules, ClientCertificate, RECORD_BYTES_MAX, RevocationScope, TlsConfig,
+    TlsSettings, TlsVersion,
+};
 
 pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -181,7 +184,10 @@ impl Listener {
             client_ca: None,
             client_certificate: ClientCertificate::None,
             client_certificate_dates: true,
+            client_certificate_rules: CertificateRules::Standard,
             crl: None,
+            crl_scope: RevocationScope::Chain,
+            record_bytes: RECORD_BYTES_MAX,
             version_min: TlsVersion::V12,
         };
         Listener { files, authority, settings }

@@ -157,6 +157,43 @@ fn a_megabyte_is_split_into_records() {
     });
 }
 
+/// Bytes of the content of each record, for those that are encrypted their overhead too.
+fn records(mut bytes: &[u8]) -> Vec<usize> {
+    let mut lengths = Vec::new();
+    while let [_, _, _, high, low, rest @ ..] = bytes {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        lengths.push(length);
+        bytes = &rest[length..];
+    }
+    lengths
+}
+
+#[test]
+fn no_record_is_longer_than_the_listener_says_in_the_handshake_and_after_it() {
+    for record_bytes in [512, 1024, 4096] {
+        let mut listener = Listener::new();
+        listener.settings.record_bytes = record_bytes;
+        let config = listener.config();
+        each_version(|version| {
+            let mut pair = Client::new(version, &listener.authority).connect(&config);
+            let mut sent = Vec::new();
+            while pair.client_speaks().unwrap() != Progress::Established {
+                sent.extend_from_slice(&pair.out);
+                pair.server_speaks().unwrap();
+            }
+            sent.extend_from_slice(&pair.out);
+            pair.server_speaks().unwrap();
+            let plain = vec![7; 5000];
+            pair.server_writes(&plain);
+            sent.extend_from_slice(&pair.out);
+            assert_eq!(pair.client_reads(), plain);
+            let records = records(&sent);
+            assert!(records.iter().all(|length| *length <= record_bytes + 24), "{record_bytes}: {records:?}");
+            assert!(records.len() > 5000 / record_bytes, "{records:?}");
+        });
+    }
+}
+
 #[test]
 fn several_parts_become_one_record() {
     let listener = Listener::new();
