@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test starts programs, binds ports and reads clocks")]
 
 mod attacks;
+mod bridge;
 mod client;
 mod crash;
 mod doors;
