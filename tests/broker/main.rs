@@ -18,6 +18,7 @@ mod running;
 mod store;
 mod sys;
 mod tokens;
+mod vanished;
 
 use running::{Running, config_file, midge, run, stderr};
 use std::io::Read;
