@@ -381,7 +381,11 @@ struct Listening {
 
 /// A listening socket for each port and shard and for each path, or a sentence that says what is in the way.
 fn listen(config: &Config, shards: usize) -> Result<Listening, Failure> {
-    let options = BindOptions::default();
+    let options = BindOptions {
+        keepalive_seconds: config.limits.tcp_keepalive_seconds,
+        user_timeout_seconds: config.limits.tcp_user_timeout_seconds,
+        ..BindOptions::default()
+    };
     let sockets = (0..shards).map(|_| Vec::new()).collect();
     let mut listening = Listening { addresses: Vec::new(), sockets, files: Vec::new() };
     let until = Instant::now() + ADDRESS_PATIENCE;

@@ -453,6 +453,19 @@ sections! {
             "Time for the whole CONNECT to arrive, and for enhanced authentication to finish. The handshakes of TLS \
              and WebSocket and a PROXY header are in it: devices with slow processors or links need 30 or more. \
              After it the connection is closed. A login that could not be checked in that time is refused with 0x89 (3.x: 0x03).";
+        tcp_keepalive_seconds: u32 = 600, integer(0, 32_767), "seconds",
+            "Once nothing has come from a client for so long, the kernel asks its machine whether the connection is \
+             still there (SO_KEEPALIVE), five times and at most a minute apart, and ends it if no answer has come \
+             within tcp_user_timeout_seconds. So a client without a keep alive, or with a long one, does not stay for ever \
+             when its network has gone. Clients whose keep alive is shorter are never asked. Set 0 if devices sleep \
+             for longer than tcp_user_timeout_seconds without a network and go on with the same connection. Not for \
+             Unix-domain sockets. 0: nobody is asked.";
+        tcp_user_timeout_seconds: u32 = 900, integer(0, 86_400), "seconds",
+            "How long a client's machine may leave all that is sent to it unanswered, the questions of \
+             tcp_keepalive_seconds too, or take nothing of what waits for it, before the kernel ends the connection \
+             (TCP_USER_TIMEOUT). Below tcp_keepalive_seconds, a minute without an answer is enough. Not for \
+             Unix-domain sockets. 0: the kernel's rules, about 15 minutes for messages that nobody acknowledges, and \
+             all five questions.";
         connect_bytes: usize = 131_072, integer(128, 16_777_216), "bytes",
             "Largest CONNECT packet, will message included, of a client whose certificate has named it \
              (tls_user_name). A larger one is refused as soon as its length is known: CONNACK 0x95 (3.x: closed).";

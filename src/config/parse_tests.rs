@@ -9,7 +9,7 @@ fn errors_of(text: &str) -> String {
 }
 
 const LIMITS_KEYS: &str = "connections, handshakes, handshakes_per_address, connect_rate, connect_burst, connect_seconds, \
-     connect_bytes, connect_bytes_unnamed, packet_bytes, \
+     tcp_keepalive_seconds, tcp_user_timeout_seconds, connect_bytes, connect_bytes_unnamed, packet_bytes, \
      payload_bytes, inflight_messages, inflight_bytes, session_queue_messages, session_queue_policy, session_queue_bytes, queue_bytes_total, \
      backlog_bytes, upload_bytes_per_second_min, memory_bytes, retained_messages, retained_bytes, subscriptions_per_client, subscription_bytes_per_client, client_id_bytes, subscriptions_total, wildcard_patterns_per_client, topic_levels, sessions, client_messages_per_second, client_bytes_per_second";
 

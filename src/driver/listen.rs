@@ -16,11 +16,17 @@ pub struct BindOptions {
     pub backlog: u16,
     /// An IPv6 socket takes IPv4 connections too.
     pub dual_stack: bool,
+    /// Seconds after which the other side of a connection on which nothing comes is asked whether it is there
+    /// (`SO_KEEPALIVE`); 0: never.
+    pub keepalive_seconds: u32,
+    /// Seconds after which a connection ends whose other side answers nothing (`TCP_USER_TIMEOUT`); 0: the
+    /// kernel's own rules.
+    pub user_timeout_seconds: u32,
 }
 
 impl Default for BindOptions {
     fn default() -> BindOptions {
-        BindOptions { backlog: 4096, dual_stack: false }
+        BindOptions { backlog: 4096, dual_stack: false, keepalive_seconds: 0, user_timeout_seconds: 0 }
     }
 }
 
@@ -28,6 +34,7 @@ impl Default for BindOptions {
 /// (`SO_REUSEPORT`). The port must have been found free by [`probe_bind`] before.
 pub fn bind(address: SocketAddr, options: &BindOptions) -> io::Result<OwnedFd> {
     let socket = bound(address, options, true)?;
+    notice_the_vanished(socket.as_raw_fd(), options)?;
     // SAFETY: a system call on a descriptor we own; it takes no pointer.
     check(unsafe { libc::listen(socket.as_raw_fd(), i32::from(options.backlog)) })?;
     Ok(socket)
@@ -187,6 +194,34 @@ fn bound(address: SocketAddr, options: &BindOptions, share: bool) -> io::Result<
     check(unsafe { libc::bind(fd, (&raw const storage).cast(), length) })?;
     Ok(socket)
 }
+
+/// Accepted sockets inherit this too.
+fn notice_the_vanished(fd: RawFd, options: &BindOptions) -> io::Result<()> {
+    let integer = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
+    if options.keepalive_seconds > 0 {
+        set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+        set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, integer(options.keepalive_seconds))?;
+        set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, probe_seconds(options))?;
+        // With a user timeout, the kernel does not count.
+        set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, PROBES)?;
+    }
+    let milliseconds = integer(options.user_timeout_seconds.saturating_mul(1000));
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, milliseconds)
+}
+
+/// How long the kernel waits for an answer before it asks again or looks at the user timeout: one lost question must not
+/// end a connection.
+fn probe_seconds(options: &BindOptions) -> i32 {
+    let left = i32::try_from(options.user_timeout_seconds.saturating_sub(options.keepalive_seconds));
+    match left {
+        Ok(left @ 1..) => (left / PROBES).clamp(1, PROBE_SECONDS_MAX),
+        _ => PROBE_SECONDS_MAX,
+    }
+}
+
+const PROBE_SECONDS_MAX: i32 = 60;
+/// How often the kernel asks.
+const PROBES: i32 = 5;
 
 fn set_option(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     let length = size_of::<i32>() as libc::socklen_t;

@@ -14,6 +14,9 @@ use crate::topic::check_topic_name;
 pub struct Connect<'a> {
     /// The version that name and level agree on.
     pub version: ProtocolVersion,
+    /// The level has the bit that mosquitto's bridges set: all subscriptions of the connection are to have No Local
+    /// and Retain As Published, which 3.x has no options for. Row 3.1-r of the checklist.
+    pub is_bridge: bool,
     /// Clean Start of 5.0, Clean Session of 3.x.
     pub clean_start: bool,
     /// As sent, in seconds; 0: none.
@@ -79,11 +82,12 @@ impl<'a> Connect<'a> {
             return Err(DecodeError::protocol("first packet is not CONNECT"));
         }
         let mut reader = Reader::new(frame.body);
-        let version = read_version(&mut reader)?;
+        let (version, is_bridge) = read_version(&mut reader)?;
         frame.check_flags(version, 0)?;
         frame.check_length(version)?;
         let flags = ConnectFlags::read(version, &mut reader)?;
         let mut connect = Connect::bare(version, flags.clean_start, reader.u16()?);
+        connect.is_bridge = is_bridge;
         if version == ProtocolVersion::V5 {
             connect.read_properties(&mut reader)?;
         }
@@ -104,15 +108,15 @@ impl<'a> Connect<'a> {
             return None;
         }
         let mut reader = Reader::new(frame.body);
-        let name = ProtocolName::read(&mut reader).ok()?;
-        let level = reader.u8().ok()?;
-        Some(match (name, level) {
-            (ProtocolName::Mqtt, 5) => ProtocolVersion::V5,
-            // Levels next to ours get the 0x84 of 5.0, as from mosquitto. [MQTT5-3.1.2-2]
-            (_, 2 | 6) => ProtocolVersion::V5,
-            // All others get return code 1. [MQTT311-3.1.2-2]
-            (ProtocolName::Mqtt, _) => ProtocolVersion::V311,
-            (ProtocolName::MqIsdp, _) => ProtocolVersion::V31,
+        ProtocolName::read(&mut reader).ok()?;
+        // A client reads the answer in the layout of its own version. Levels 3 and 4, a bridge's among them, get
+        // the return code 1 of 3.x, also under the other one's name. [MQTT311-3.1.2-2] All other levels get the
+        // 0x84 of 5.0: those below 3 were never published, and those above 5 can only have grown out of 5.0.
+        // [MQTT5-3.1.2-2]
+        Some(match reader.u8().ok()? & !BRIDGE_BIT {
+            3 => ProtocolVersion::V31,
+            4 => ProtocolVersion::V311,
+            _ => ProtocolVersion::V5,
         })
     }
 
@@ -120,6 +124,7 @@ impl<'a> Connect<'a> {
     fn bare(version: ProtocolVersion, clean_start: bool, keep_alive_seconds: u16) -> Connect<'a> {
         Connect {
             version,
+            is_bridge: false,
             clean_start,
             keep_alive_seconds,
             client_id: "",
@@ -256,14 +261,22 @@ impl ProtocolName {
     }
 }
 
-fn read_version(reader: &mut Reader<'_>) -> Result<ProtocolVersion, DecodeError> {
+/// What mosquitto's bridges add to the levels of 3.x. They connect again without it, some time later, when they get
+/// return code 1.
+const BRIDGE_BIT: u8 = 0x80;
+
+/// The version, and whether the client is a bridge.
+fn read_version(reader: &mut Reader<'_>) -> Result<(ProtocolVersion, bool), DecodeError> {
     let name = ProtocolName::read(reader)?;
     match (name, reader.u8()?) {
         // Row 3.1-a of the checklist.
-        (ProtocolName::MqIsdp, 3) => Ok(ProtocolVersion::V31),
-        (ProtocolName::Mqtt, 4) => Ok(ProtocolVersion::V311),
-        (ProtocolName::Mqtt, 5) => Ok(ProtocolVersion::V5),
-        // [MQTT5-3.1.2-2] [MQTT311-3.1.2-2], rows 3.1-b and 3.1-r.
+        (ProtocolName::MqIsdp, 3) => Ok((ProtocolVersion::V31, false)),
+        (ProtocolName::Mqtt, 4) => Ok((ProtocolVersion::V311, false)),
+        (ProtocolName::Mqtt, 5) => Ok((ProtocolVersion::V5, false)),
+        // Row 3.1-r. 5.0 has options for what the bit says.
+        (ProtocolName::MqIsdp, 0x83) => Ok((ProtocolVersion::V31, true)),
+        (ProtocolName::Mqtt, 0x84) => Ok((ProtocolVersion::V311, true)),
+        // [MQTT5-3.1.2-2] [MQTT311-3.1.2-2], row 3.1-b.
         _ => Err(DecodeError {
             fault: Fault::UnsupportedProtocolVersion,
             cause: "protocol level not served under this name",
@@ -445,20 +458,18 @@ mod tests {
             bytes.extend_from_slice(&[level, 2, 0, 10, 0, 0]);
             bytes
         };
-        for (name, level, answer) in [
-            (&b"MQIsdp"[..], 4, V31),
-            (b"MQTT", 3, V311),
-            (b"MQTT", 2, V5),
-            (b"MQTT", 6, V5),
-            (b"MQIsdp", 2, V5),
-            (b"MQIsdp", 6, V5),
-            (b"MQTT", 9, V311),
-            (b"MQTT", 0x84, V311),
-            (b"MQIsdp", 0x83, V31),
-        ] {
-            let bytes = begin(name, level);
-            assert_eq!(fault(&bytes), Fault::UnsupportedProtocolVersion);
-            assert_eq!(Connect::version_of(framed(&bytes)), Some(answer), "{name:?} {level}");
+        let served = [(&b"MQIsdp"[..], 3), (b"MQIsdp", 0x83), (b"MQTT", 4), (b"MQTT", 5), (b"MQTT", 0x84)];
+        for name in [&b"MQIsdp"[..], b"MQTT"] {
+            for level in (0..=255).filter(|level| !served.contains(&(name, *level))) {
+                let bytes = begin(name, level);
+                assert_eq!(fault(&bytes), Fault::UnsupportedProtocolVersion, "{name:?} {level}");
+                let answer = match level {
+                    3 | 0x83 => V31,
+                    4 | 0x84 => V311,
+                    _ => V5,
+                };
+                assert_eq!(Connect::version_of(framed(&bytes)), Some(answer), "{name:?} {level}");
+            }
         }
         for name in [&b"MQTX"[..], b"mqtt", b"", b"MQT", b"MQTTT", b"MQIsdpX"] {
             let bytes = begin(name, 4);
@@ -473,6 +484,24 @@ mod tests {
         assert_eq!(fault(&[0xC0, 0]), Fault::Protocol);
         assert_eq!(Connect::version_of(framed(&[0xC0, 0])), None);
         assert_eq!(Connect::version_of(framed(&connect(V5, 3, &[b"p"]))), Some(V5));
+    }
+
+    // Row 3.1-r
+    #[test]
+    fn a_bridge_is_known_by_a_bit_of_its_level() {
+        for version in [V31, V311] {
+            let mut bytes = connect(version, 2, &[b"edge"]);
+            assert!(!read(&bytes).expect("valid").is_bridge);
+            let level = 4 + usize::from(bytes[3]);
+            bytes[level] |= 0x80;
+            let got = read(&bytes).expect("valid");
+            assert_eq!((got.version, got.is_bridge, got.client_id), (version, true, "edge"));
+            assert_eq!(Connect::version_of(framed(&bytes)), Some(version));
+            // What 3.1.1 is strict about, it is strict about with a bridge.
+            bytes[level + 1] |= 1;
+            assert_eq!(read(&bytes).is_ok(), version == V31);
+        }
+        assert!(!read(&connect(V5, 2, &[b"edge"])).expect("valid").is_bridge);
     }
 
     // [MQTT5-3.1.2-3] [MQTT5-3.1.2-11..13] [MQTT311-3.1.2-3] [MQTT311-3.1.2-11..15] [MQTT311-3.1.2-22]

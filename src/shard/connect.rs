@@ -267,6 +267,9 @@ impl Shard {
             if aliases > 0 {
                 connection.rare().aliases_out_max = aliases;
             }
+            if connect.is_bridge {
+                connection.rare().is_bridge = true;
+            }
             if let Some(timer) = connect_timer {
                 self.wheel.cancel(timer);
             }

@@ -121,6 +121,8 @@ pub(super) struct Rare {
     pub hangup: Option<Hangup>,
     /// How fast it may send, where there are rates.
     pub pace: Option<Box<Pace>>,
+    /// Its subscriptions get No Local and Retain As Published.
+    pub is_bridge: bool,
 }
 
 /// A connection. Its memory while idle is what a fleet costs: rare things are boxed, and what the

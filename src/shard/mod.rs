@@ -20,6 +20,8 @@ mod authentication_tests;
 mod behind;
 #[cfg(test)]
 mod behind_tests;
+#[cfg(test)]
+mod bridge_tests;
 mod bucket;
 mod budget;
 mod client_id;

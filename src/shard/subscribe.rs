@@ -121,6 +121,14 @@ struct OwnWildcard {
     serial: u64,
 }
 
+/// What a bridge of 3.x could not ask for: nothing that it has brought goes back to it, and what was published as
+/// retained stays so at its other end. They stay with the subscription, over restarts too. Row 3.1-r of the checklist.
+fn options_of_bridge(wanted: &SubscribeFilter<'_>) -> SubscriptionOptions {
+    // [MQTT5-3.8.3-4]: No Local is not for shared subscriptions.
+    let no_local = wanted.filter.shared().is_none();
+    SubscriptionOptions { no_local, retain_as_published: true, ..wanted.options }
+}
+
 impl Shard {
     pub(super) fn handle_subscribe(
         &mut self,
@@ -264,7 +272,10 @@ impl Shard {
         let Ok(filter) = whole.as_deref().map_or(Ok(wanted.filter), TopicFilter::parse) else {
             return Ok(Reason::TopicFilterInvalid);
         };
-        let wanted = SubscribeFilter { filter, ..wanted };
+        let mut wanted = SubscribeFilter { filter, ..wanted };
+        if self.is_bridge(session) {
+            wanted.options = options_of_bridge(&wanted);
+        }
         match self.check_filter(session, wanted.filter) {
             Ok(()) => Ok(self.subscribe_one(session, &wanted, subscription_id, token, needed)),
             Err(reason) if self.version_of_session(session) == ProtocolVersion::V31 => {
@@ -273,6 +284,12 @@ impl Shard {
             }
             Err(reason) => Ok(reason),
         }
+    }
+
+    /// Is the session's client a bridge that has said so?
+    fn is_bridge(&self, session: u32) -> bool {
+        let connection = self.connection(self.directory.slot(session).connection);
+        connection.and_then(|connection| connection.rare.as_ref()).is_some_and(|rare| rare.is_bridge)
     }
 
     /// One filter of an UNSUBSCRIBE: the code that it gets.

@@ -1,9 +1,12 @@
 //! Who comes in and what they may do, with the clients and the files of mosquitto.
 
 use crate::Running;
+use crate::client::{packet, text};
+use crate::running::PATIENCE;
 use midge::auth::hash::{Argon2Cost, Scheme};
 use midge::auth::password_edit::{Create, delete_user, set_password};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -60,6 +63,53 @@ fn password_file_lets_in_who_is_in_it() {
         }
         running.line("the refusal", |line| line.contains("unknown user or wrong password"));
         assert!(!running.lines().iter().any(|line| line.contains("wonder") || line.contains("builder")));
+    }
+}
+
+/// CONNECT of this user with this password; the return or reason code.
+fn connect(running: &Running, level: u8, user: &str, password: Option<&str>) -> u8 {
+    let mut body = text(if level == 3 { "MQIsdp" } else { "MQTT" });
+    body.extend([level, 0x82 | u8::from(password.is_some()) << 6, 0, 0]);
+    body.extend(if level == 5 { &[0][..] } else { &[] });
+    body.extend(text("nameless"));
+    body.extend(text(user));
+    body.extend(password.map(text).unwrap_or_default());
+    let mut stream = TcpStream::connect(running.address).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+    stream.write_all(&packet(0x10, &body)).expect("it reads");
+    let mut connack = [0; 4];
+    stream.read_exact(&mut connack).expect("CONNACK");
+    connack[3]
+}
+
+/// No password is not the empty one.
+#[test]
+fn user_with_the_hash_of_an_empty_password_does_not_log_in_without_one() {
+    let path = file("logins-empty", "");
+    let cost = Argon2Cost::DEFAULT;
+    let schemes = [
+        ("argon", Scheme::Argon2id(cost)),
+        ("pbkdf", Scheme::Pbkdf2Sha512 { iterations: 101 }),
+        ("sha", Scheme::Sha512),
+        ("scram", Scheme::ScramSha256 { iterations: 4096 }),
+    ];
+    for (user, scheme) in schemes {
+        set_password(&path, user, b"", scheme, Create::No).expect("a line is added");
+    }
+    // With delays, the sixth refusal would take its time.
+    let rest = format!(
+        "allow_anonymous = true\n[auth]\npassword_file = {path:?}\n[gate]\nfailures_before_delay = 1000\n"
+    );
+    let running = Running::start("logins-empty", &rest);
+    for level in [3, 4, 5] {
+        let refused = if level == 5 { 0x87 } else { 5 };
+        for (user, _) in schemes {
+            assert_eq!(connect(&running, level, user, None), refused, "{user} at level {level}");
+            assert_eq!(connect(&running, level, user, Some(" ")), refused, "{user} at level {level}");
+            assert_eq!(connect(&running, level, user, Some("")), 0, "{user} at level {level}");
+        }
+        assert_eq!(connect(&running, level, "stranger", None), refused);
+        assert_eq!(connect(&running, level, "stranger", Some("")), refused);
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test starts programs, binds ports and reads clocks")]
 
 mod attacks;
+mod bridge;
 mod client;
 mod crash;
 mod devices;
@@ -19,6 +20,7 @@ mod running;
 mod store;
 mod sys;
 mod tokens;
+mod vanished;
 
 use running::{Running, config_file, midge, run, stderr};
 use std::io::Read;

@@ -215,7 +215,7 @@ pub fn version_31_keeps_its_23_characters_in_strict_mode(broker: &Broker) {
     strict.connect(connect(V311, &long)).leave();
 }
 
-/// [MQTT31-§3.1-b] [MQTT31-§3.1-r] [MQTT5-3.1.2-1] [MQTT5-3.1.2-2] [MQTT311-3.1.2-1] [MQTT311-3.1.2-2]
+/// [MQTT31-§3.1-b] [MQTT5-3.1.2-1] [MQTT5-3.1.2-2] [MQTT311-3.1.2-1] [MQTT311-3.1.2-2]
 /// [MQTT311-code-1] [MQTT5-reason-0x84]
 pub fn protocol_names_and_levels_that_are_not_served_are_refused(broker: &Broker) {
     let unknown = [
@@ -227,8 +227,9 @@ pub fn protocol_names_and_levels_that_are_not_served_are_refused(broker: &Broker
         ("MQTT", 255, V5),
         ("MQIsdp", 4, V311),
         ("MQIsdp", 5, V311),
-        ("MQIsdp", 0x83, V31),
-        ("MQTT", 0x84, V311),
+        ("MQIsdp", 0x84, V31),
+        ("MQTT", 0x83, V311),
+        ("MQTT", 0x85, V5),
         ("MQTX", 4, V311),
         ("MQTX", 5, V5),
         ("mqtt", 4, V311),
@@ -249,6 +250,23 @@ pub fn protocol_names_and_levels_that_are_not_served_are_refused(broker: &Broker
         assert!(allowed.contains(&&answer[..]), "{name} level {level}: {answer:02X?}");
         let (_, present) = broker.connect_present(connect(V311, &id).lasting());
         assert!(!present, "{name} level {level} left a session");
+    }
+}
+
+/// What mosquitto's bridges set in the level stands for No Local and Retain As Published. [MQTT31-§3.1-r]
+pub fn bridges_get_nothing_back_and_retained_messages_as_retained(broker: &Broker) {
+    for (name, level, version) in [("MQIsdp", 0x83, V31), ("MQTT", 0x84, V311)] {
+        let topic = broker.unique("bridge");
+        let mut bridge = broker.connect(connect(version, broker.unique("edge")).protocol(name, level));
+        bridge.subscribe(&topic, 1);
+        let mut other = broker.client(V5);
+        other.subscribe(&topic, 1 | NO_LOCAL);
+        bridge.publish(publish(&topic, "up").qos1(1).retain());
+        assert!(!other.expect_message(&topic, "up").retain);
+        other.publish(publish(&topic, "down").qos1(1).retain());
+        assert!(bridge.expect_message(&topic, "down").retain, "and nothing before it");
+        other.publish(publish(&topic, "plain").qos1(2));
+        assert!(!bridge.expect_message(&topic, "plain").retain);
     }
 }
 

@@ -41,6 +41,7 @@ scenarios! {
         version_31_has_no_empty_identifier
         version_31_keeps_its_23_characters_in_strict_mode
         protocol_names_and_levels_that_are_not_served_are_refused
+        bridges_get_nothing_back_and_retained_messages_as_retained
         every_field_of_connect_is_read_in_its_order
         properties_of_connect_may_come_in_any_order
         property_length_is_written_even_when_it_is_zero

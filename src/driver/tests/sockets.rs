@@ -588,3 +588,51 @@ fn limit_descriptors(count: u64) {
     // SAFETY: the limit is a live structure of the kind the call reads.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
 }
+
+/// Of a connection of this process, as the kernel has it.
+fn option(descriptor: i32, level: i32, name: i32) -> i32 {
+    let (mut value, mut length) = (-1_i32, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: the option's value and its length are live integers.
+    let result =
+        unsafe { libc::getsockopt(descriptor, level, name, (&raw mut value).cast(), &raw mut length) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    value
+}
+
+#[test]
+fn accepted_sockets_notice_that_their_peer_has_vanished() {
+    const TCP: i32 = libc::IPPROTO_TCP;
+    let settings = [
+        (600, 900, 60),
+        (100, 200, 20),
+        (1, 2, 1),
+        (600, 60, 60),
+        (32_767, 86_400, 60),
+        (1, 0, 60),
+        (0, 7, 0),
+        (0, 0, 0),
+    ];
+    for (keepalive_seconds, user_timeout_seconds, interval) in settings {
+        let options = BindOptions { keepalive_seconds, user_timeout_seconds, ..BindOptions::default() };
+        let socket = bind(address(0), &options).unwrap();
+        let port = local_address(&socket).unwrap().port();
+        let server = on_shard(move || async move {
+            let mut host = Host::listening(&NetConfig::default(), socket);
+            let slot = host.accept().await;
+            let descriptor = host.net.slots.sockets().next().unwrap();
+            let is_on = option(descriptor, libc::SOL_SOCKET, libc::SO_KEEPALIVE);
+            assert_eq!(is_on, i32::from(keepalive_seconds > 0));
+            if keepalive_seconds > 0 {
+                assert_eq!(option(descriptor, TCP, libc::TCP_KEEPIDLE), keepalive_seconds as i32);
+                assert_eq!(option(descriptor, TCP, libc::TCP_KEEPINTVL), interval);
+                assert_eq!(option(descriptor, TCP, libc::TCP_KEEPCNT), 5);
+            }
+            assert_eq!(option(descriptor, TCP, libc::TCP_USER_TIMEOUT), user_timeout_seconds as i32 * 1000);
+            assert_eq!(option(descriptor, TCP, libc::TCP_NODELAY), 1);
+            host.net.close(slot);
+        });
+        let client = connect(port);
+        server.join().unwrap();
+        drop(client);
+    }
+}
