@@ -140,6 +140,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         (0, Some((allowed, _))) => allowed / 2,
         (bytes, _) => bytes,
     };
+    let is_ephemeral = kept.is_none();
     let kept_words = banner::kept(config.persistence.sync, kept.as_ref().map(|kept| kept.directory.path()));
     let file = serve.config.as_ref().or(serve.mosquitto_conf.as_ref()).map(|file| file.display().to_string());
     for line in banner(
@@ -180,6 +181,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
             .map_err(|error| Failure::new(format!("no threads for logins: {error}")))?,
         entrance: Mutex::new((entrance, 0)),
         entrance_changed: AtomicU64::new(0),
+        checkpoints_asked: AtomicU64::new(0),
         ready: AtomicUsize::new(0),
         restored: AtomicUsize::new(0),
         settled: AtomicUsize::new(0),
@@ -225,7 +227,14 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     };
     reload::keep_house(asked, reload)
         .map_err(|error| Failure::new(format!("no thread for SIGHUP: {error}")))?;
-    signals.serve(Serving { control: Arc::clone(&control), bells, requests, kept: kept_words });
+    let unkept = is_ephemeral.then_some(kept_words);
+    signals.serve(Serving {
+        control: Arc::clone(&control),
+        shared: Arc::clone(&shared),
+        bells,
+        requests,
+        unkept,
+    });
     let starts = Arc::new(Mutex::new(starts));
     let running = driver::start_shards(shards, move |number| {
         let start = starts.lock().expect("no shard panics while it holds the lock")[number].take();

@@ -60,6 +60,47 @@ fn expect_something(broker: &Running) {
 }
 
 #[test]
+fn sigusr1_brings_all_that_is_kept_into_the_checkpoint() {
+    let directory = fresh("usr1");
+    let broker = start("usr1", &directory, 2);
+    leave_something(&broker);
+    let written = |broker: &Running| {
+        broker
+            .lines()
+            .iter()
+            .filter(|line| line.contains("the checkpoint that was asked for is written"))
+            .count()
+    };
+    broker.signal("-USR1");
+    broker.line("the checkpoint", |line| line.contains("the checkpoint that was asked for is written"));
+    // Twice, with something and with nothing new: each is answered.
+    for (count, has_news) in [(2, true), (3, false)] {
+        if has_news {
+            let mut publisher = broker.client("publisher");
+            // No one subscribes to it.
+            assert_eq!(publisher.publish_acknowledged("new/later", b"three", true), 0x10);
+        }
+        broker.signal("-USR1");
+        let until = Instant::now() + PATIENCE;
+        while written(&broker) < count {
+            assert!(Instant::now() < until, "no answer {count}: {:#?}", broker.lines());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    kill(broker);
+    // The log is gone: what is left is the checkpoint alone.
+    for entry in fs::read_dir(directory.join("log")).expect("the log's folder") {
+        fs::remove_file(entry.expect("an entry").path()).expect("ours");
+    }
+    let dump = said(&store("dump", &directory));
+    for part in ["client=\"away\"", "kept/queued", "kept/retained", "new/later"] {
+        assert!(dump.contains(part), "{part} in {dump}");
+    }
+    let broker = start("usr1", &directory, 2);
+    expect_something(&broker);
+}
+
+#[test]
 fn mosquittos_tools_see_what_was_queued_and_retained_before_a_kill() {
     let directory = fresh("tools");
     let tool = |name: &str, broker: &Running, arguments: &[&str]| {
