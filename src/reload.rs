@@ -122,6 +122,7 @@ fn without_entrance(config: &Config) -> Config {
 }
 
 /// Reads the configuration again whenever SIGHUP has come, and looks at the dates of certificates once a day: on a
+        listener.websocket_header_bytes = plain.websocket_header_bytes;
 /// thread of its own, since a file may lie on a disk that hangs.
 pub(crate) fn keep_house(asked: Asked, mut reload: Reload) -> std::io::Result<()> {
     let control = Arc::clone(&reload.control);
