@@ -611,7 +611,8 @@ sections! {
     "log" => Log,
     "What is logged. Never payloads or passwords." {
         level: LogLevel = LogLevel::Info, Allowed::Choice(LogLevel::WORDS), "",
-            "Lowest level that is logged. \"info\" has one line for each connect, disconnect and refusal.";
+            "Lowest level that is logged. \"info\" has one line for each connect, disconnect and refusal. SIGHUP \
+             reads it again.";
         format: LogFormat = LogFormat::Human, Allowed::Choice(LogFormat::WORDS), "",
             "\"human\": a line of text; \"json\": one JSON object a line. Times are UTC, RFC 3339.";
         target: LogTarget = LogTarget::Stderr, Allowed::Choice(LogTarget::WORDS), "",

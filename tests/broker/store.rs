@@ -60,6 +60,43 @@ fn expect_something(broker: &Running) {
 }
 
 #[test]
+fn tools_whose_reader_has_left_do_their_work_and_end_in_silence() {
+    let directory = fresh("unread");
+    let broker = start("unread", &directory, 2);
+    leave_something(&broker);
+    kill(broker);
+    let conf = directory.with_extension("conf");
+    fs::write(&conf, "listener 1883\n").expect("the target folder can be written");
+    let users = directory.with_extension("users");
+    let config = config_file("store-unread-check", "");
+    let directory = directory.to_str().expect("UTF-8");
+    let [conf, users, config] = [&conf, &users, &config].map(|file| file.to_str().expect("UTF-8"));
+    for arguments in [
+        &["store", "dump", directory][..],
+        &["store", "verify", directory],
+        &["store", "repair", directory],
+        &["check-config", config],
+        &["import-mosquitto", conf],
+        &["passwd", "-c", "-b", users, "ada", "secret"],
+        &["--help"],
+        &["--version"],
+    ] {
+        let (reader, output) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let errors = Command::new(env!("CARGO_BIN_EXE_midge")).args(arguments).stdout(output).output();
+        let errors = errors.expect("midge is built");
+        assert_eq!(errors.status.code(), Some(0), "{arguments:?}: {errors:?}");
+        assert!(!stderr(&errors).contains("panicked") && !stderr(&errors).contains("pipe"), "{errors:?}");
+    }
+    // The password was written, and no reader of warnings changes that either.
+    assert!(fs::read_to_string(users).expect("a file").starts_with("ada:"));
+    let (reader, output) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let status = midge().args(["check-config", "/not/there.toml"]).stderr(output).status();
+    assert_eq!(status.expect("midge is built").code(), Some(2));
+}
+
+#[test]
 fn sigusr1_brings_all_that_is_kept_into_the_checkpoint() {
     let directory = fresh("usr1");
     let broker = start("usr1", &directory, 2);
