@@ -4,9 +4,11 @@
 //! a blocked terminal or a slow pipe never stops a shard.
 
 use std::io::{IsTerminal, Write, stderr, stdout};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use tracing::level_filters::LevelFilter;
-use tracing::{Dispatch, dispatcher};
+use tracing::{Dispatch, Metadata, Subscriber, dispatcher, span};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 
 use crate::config::{Log, LogFormat, LogLevel, LogTarget};
@@ -17,10 +19,16 @@ use crate::config::{Log, LogFormat, LogLevel, LogTarget};
 #[must_use = "the lines that wait are lost without it"]
 pub struct LogGuard {
     dropped: ErrorCounter,
+    level: LevelSwitch,
     _worker: WorkerGuard,
 }
 
 impl LogGuard {
+    /// Changes `log.level` while midge runs.
+    pub fn level(&self) -> LevelSwitch {
+        self.level.clone()
+    }
+
     /// Lines that were dropped since the start because `log.queue_lines` lines were waiting.
     pub fn dropped_lines(&self) -> u64 {
         self.dropped.dropped_lines() as u64
@@ -29,6 +37,78 @@ impl LogGuard {
     /// A counter of the dropped lines that may outlive this borrow, for whoever publishes counters.
     pub fn dropped_lines_counter(&self) -> ErrorCounter {
         self.dropped.clone()
+    }
+}
+
+/// The level above which nothing is logged. A clone switches the same log.
+#[derive(Clone, Debug)]
+pub struct LevelSwitch(Arc<AtomicU8>);
+
+impl LevelSwitch {
+    fn new(level: LogLevel) -> LevelSwitch {
+        LevelSwitch(Arc::new(AtomicU8::new(level as u8)))
+    }
+
+    /// From now on this level counts.
+    pub fn set(&self, level: LogLevel) {
+        self.0.store(level as u8, Ordering::Relaxed);
+        // What each place in the program was told, it remembers.
+        tracing::callsite::rebuild_interest_cache();
+    }
+
+    fn filter(&self) -> LevelFilter {
+        let level = self.0.load(Ordering::Relaxed);
+        const LEVELS: [LogLevel; 5] =
+            [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
+        filter(LEVELS.into_iter().find(|&known| known as u8 == level).unwrap_or(LogLevel::Trace))
+    }
+}
+
+/// Lines up to the level of a switch go on to another subscriber, which takes all levels.
+struct Switched<S> {
+    level: LevelSwitch,
+    lines: S,
+}
+
+impl<S: Subscriber> Subscriber for Switched<S> {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= self.level.filter() && self.lines.enabled(metadata)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.level.filter())
+    }
+
+    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
+        self.lines.new_span(span)
+    }
+
+    fn record(&self, span: &span::Id, values: &span::Record<'_>) {
+        self.lines.record(span, values);
+    }
+
+    fn record_follows_from(&self, span: &span::Id, follows: &span::Id) {
+        self.lines.record_follows_from(span, follows);
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        self.lines.event(event);
+    }
+
+    fn enter(&self, span: &span::Id) {
+        self.lines.enter(span);
+    }
+
+    fn exit(&self, span: &span::Id) {
+        self.lines.exit(span);
+    }
+
+    fn clone_span(&self, id: &span::Id) -> span::Id {
+        self.lines.clone_span(id)
+    }
+
+    fn try_close(&self, id: span::Id) -> bool {
+        self.lines.try_close(id)
     }
 }
 
@@ -51,13 +131,17 @@ fn to_writer<W: Write + Send + 'static>(log: &Log, writer: W, is_terminal: bool)
         .lossy(true)
         .thread_name("midge-log")
         .finish(writer);
-    let guard = LogGuard { dropped: writer.error_counter(), _worker: worker };
-    let lines = tracing_subscriber::fmt().with_max_level(filter(log.level)).with_writer(writer);
+    let level = LevelSwitch::new(log.level);
+    let guard = LogGuard { dropped: writer.error_counter(), level: level.clone(), _worker: worker };
+    let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(writer);
     let dispatch = match log.format {
-        LogFormat::Human => Dispatch::new(lines.with_target(false).with_ansi(is_terminal).finish()),
+        LogFormat::Human => {
+            let lines = lines.with_target(false).with_ansi(is_terminal).finish();
+            Dispatch::new(Switched { level, lines })
+        }
         LogFormat::Json => {
-            let json = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
-            Dispatch::new(json.finish())
+            let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            Dispatch::new(Switched { level, lines: lines.finish() })
         }
     };
     (dispatch, guard)
@@ -166,6 +250,26 @@ mod tests {
             tracing::warn!("this");
         });
         assert!(text.contains("this") && !text.contains("not this"));
+    }
+
+    #[test]
+    fn the_level_is_switched_while_lines_are_written() {
+        let page = Page::default();
+        let (dispatch, guard) = to_writer(&Log::default(), page.clone(), false);
+        dispatcher::with_default(&dispatch, || {
+            let said = |text| tracing::debug!("{text}");
+            said("too soon");
+            guard.level().set(LogLevel::Debug);
+            said("now");
+            guard.level().set(LogLevel::Error);
+            said("too late");
+            tracing::warn!("too late");
+            tracing::error!("always");
+        });
+        drop(guard);
+        let text = String::from_utf8(page.0.lock().expect("no panic while writing").clone()).expect("UTF-8");
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.contains("DEBUG now") && text.contains("ERROR always"), "{text}");
     }
 
     #[test]

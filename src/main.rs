@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let _ = writeln!(std::io::stderr(), "{}", failure.words);
+            warn(&failure.words);
             ExitCode::from(failure.status)
         }
     }
@@ -85,13 +85,29 @@ fn check_config(file: &Path) -> Result<(), Failure> {
     let config = parse::load(file).map_err(|errors| Failure::usage(errors.to_string()))?;
     let entrance = Entrance::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
     for warning in entrance.warnings(unix_seconds()) {
-        eprintln!("{}: warning: {warning}", file.display());
+        warn(&format!("{}: warning: {warning}", file.display()));
     }
-    println!("{}: ok", file.display());
+    let mut words = format!("{}: ok\n", file.display());
     for listener in &config.listeners {
-        println!("  listens on {}", listener.address);
+        words += &format!("  listens on {}\n", listener.address);
     }
-    Ok(())
+    print(&words)
+}
+
+/// Writes to standard output. A reader that has closed it, such as `head`, has read enough.
+fn print(words: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(words.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(format!("can't write to the output: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Writes a line to standard error, if it still has a reader.
+fn warn(words: &str) {
+    let _ = writeln!(std::io::stderr(), "{words}");
 }
 
 /// Says a `mosquitto.conf` in midge's words; nothing, if midge can't do all of it.
@@ -100,20 +116,18 @@ fn import_mosquitto(file: &Path) -> Result<(), Failure> {
     let conf = MosquittoConf::load(file, None).map_err(wrong)?;
     conf.config().map_err(wrong)?;
     for note in &conf.mapping().notes {
-        eprintln!("{note}");
+        warn(&note.to_string());
     }
-    print!("{}", conf.midge_toml());
-    Ok(())
+    print(&conf.midge_toml().to_string())
 }
 
 /// `midge passwd`.
 fn change_password(arguments: &PasswdArgs) -> Result<(), Failure> {
     let done = passwd::run(arguments).map_err(|error| Failure::new(error.to_string()))?;
     for warning in &done.warnings {
-        eprintln!("midge: {warning}");
+        warn(&format!("midge: {warning}"));
     }
-    println!("{}", done.words);
-    Ok(())
+    print(&format!("{}\n", done.words))
 }
 
 /// The cores that the shards are pinned to; none: to none.
@@ -160,6 +174,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         (0, Some((allowed, _))) => allowed / 2,
         (bytes, _) => bytes,
     };
+    let is_ephemeral = kept.is_none();
     let kept_words = banner::kept(config.persistence.sync, kept.as_ref().map(|kept| kept.directory.path()));
     let file = serve.config.as_ref().or(serve.mosquitto_conf.as_ref()).map(|file| file.display().to_string());
     for line in banner(
@@ -201,6 +216,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
             .map_err(|error| Failure::new(format!("no threads for logins: {error}")))?,
         entrance: Mutex::new((entrance, 0)),
         entrance_changed: AtomicU64::new(0),
+        checkpoints_asked: AtomicU64::new(0),
         ready: AtomicUsize::new(0),
         restored: AtomicUsize::new(0),
         settled: AtomicUsize::new(0),
@@ -243,10 +259,18 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         control: Arc::clone(&control),
         bells: bells.clone(),
         config: reloadable,
+        level: log_guard.level(),
     };
     reload::keep_house(asked, reload)
         .map_err(|error| Failure::new(format!("no thread for SIGHUP: {error}")))?;
-    signals.serve(Serving { control: Arc::clone(&control), bells, requests, kept: kept_words });
+    let unkept = is_ephemeral.then_some(kept_words);
+    signals.serve(Serving {
+        control: Arc::clone(&control),
+        shared: Arc::clone(&shared),
+        bells,
+        requests,
+        unkept,
+    });
     let starts = Arc::new(Mutex::new(starts));
     let running = driver::start_shards(shards, cores.as_deref(), move |number| {
         let start = starts.lock().expect("no shard panics while it holds the lock")[number].take();
@@ -355,7 +379,7 @@ fn report(recovery: &Recovery, started: Instant) {
 
 /// `midge store`.
 fn store(action: &StoreAction) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
+    let mut out = Unread(std::io::stdout().lock());
     let failed = |error: StoreError| Failure::new(error.to_string());
     match action {
         StoreAction::Verify { directory } => {
@@ -364,8 +388,31 @@ fn store(action: &StoreAction) -> Result<(), Failure> {
             }
             Ok(())
         }
-        StoreAction::Dump { directory } => tools::dump(directory, &mut out).map_err(failed),
+        // What no one reads is not looked up.
+        StoreAction::Dump { directory } => match tools::dump(directory, &mut out.0) {
+            Err(error) if error.is_broken_pipe() => Ok(()),
+            done => done.map_err(failed),
+        },
         StoreAction::Repair { directory } => tools::repair(directory, &mut out).map_err(failed),
+    }
+}
+
+/// An output whose reader may leave before the work is done, which is done all the same.
+struct Unread<W>(W);
+
+impl<W: Write> Write for Unread<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(bytes.len()),
+            done => done,
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self.0.flush() {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            done => done,
+        }
     }
 }
 

@@ -2,9 +2,10 @@
 
 use midge::cli::Serve;
 use midge::config::mosquitto::MosquittoConf;
-use midge::config::{Config, Gate, Jwt, Listener, Webhook, parse};
+use midge::config::{Config, Gate, Jwt, Listener, LogLevel, Webhook, parse};
 use midge::control::entrance::Entrance;
 use midge::control::housekeeping::{Asked, LOOK_AFTER};
+use midge::logging::LevelSwitch;
 use midge::shard::run::{Bell, Control};
 use std::fmt::Display;
 use std::sync::Arc;
@@ -43,6 +44,8 @@ pub(crate) struct Reload {
     pub(crate) bells: Vec<Bell>,
     /// As it was at the start, or at the last reload.
     pub(crate) config: Config,
+    /// Of the log.
+    pub(crate) level: LevelSwitch,
 }
 
 impl Reload {
@@ -78,13 +81,28 @@ impl Reload {
             Err(words) => return tracing::error!("SIGHUP: nothing is changed: {words}"),
         }
         tracing::info!("SIGHUP: certificates, keys, password files and access lists are read again");
+        self.change_level(config.log.level);
         if without_entrance(&config) != without_entrance(&self.config) {
             tracing::warn!(
                 "SIGHUP: the file has other changes too; only what concerns TLS, WebSocket, the PROXY header, \
-                 logins, access lists, [gate] and limits.connect_rate counts before a restart"
+                 logins, access lists, [gate], limits.connect_rate and log.level counts before a restart"
             );
         }
         self.config = config;
+    }
+
+    /// The line that tells of it is written on whichever side shows more.
+    fn change_level(&self, level: LogLevel) {
+        let old = self.config.log.level;
+        if level > old {
+            self.level.set(level);
+        }
+        if level != old {
+            tracing::info!("SIGHUP: log.level is now \"{}\", and was \"{}\"", level.word(), old.word());
+        }
+        if level < old {
+            self.level.set(level);
+        }
     }
 }
 
@@ -96,6 +114,7 @@ fn without_entrance(config: &Config) -> Config {
     config.acl.file = String::new();
     config.gate = Gate::default();
     (config.limits.connect_rate, config.limits.connect_burst) = (0, 0);
+    config.log.level = LogLevel::Info;
     config.jwt = Jwt::default();
     config.webhook = Webhook::default();
     for listener in &mut config.listeners {
@@ -103,6 +122,7 @@ fn without_entrance(config: &Config) -> Config {
         listener.protocol = plain.protocol;
         listener.websocket_path = plain.websocket_path;
         listener.websocket_origins = plain.websocket_origins;
+        listener.websocket_header_bytes = plain.websocket_header_bytes;
         listener.tls_certificates = plain.tls_certificates;
         listener.tls_keys = plain.tls_keys;
         listener.tls_chain = plain.tls_chain;

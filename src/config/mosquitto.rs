@@ -116,6 +116,8 @@ settings! {
         sys_interval: u32,
         /// Whether messages go out with the subscription's QoS even when they came in with a lower one.
         upgrade_outgoing_qos: bool,
+        /// Bytes of the headers that a WebSocket client may send; 0: as libwebsockets has it.
+        websockets_headers_size: u32,
     }
 }
 

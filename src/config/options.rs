@@ -135,6 +135,9 @@ sections! {
         websocket_origins: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 1024, count_max: 256 }, "",
             "Origins from which browsers may open a WebSocket, such as \"https://example.org\"; another one is \
              answered with 403. A client that names none, as those outside of browsers, gets in. Empty: any.";
+        websocket_header_bytes: usize = 16_384, integer(1024, 131_072), "bytes",
+            "Largest request that opens a WebSocket, with all its headers; a larger one is answered with 431. The \
+             cookies of single sign-on are in it.";
         tls_certificates: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 4096, count_max: 64 }, "",
             "PEM files of this listener's certificates, each followed by those that lead to its CA. With several, \
              the client's server name (SNI) chooses, and the first is for the others. Empty: no TLS. SIGHUP reads \
@@ -646,7 +649,8 @@ sections! {
     "log" => Log,
     "What is logged. Never payloads or passwords." {
         level: LogLevel = LogLevel::Info, Allowed::Choice(LogLevel::WORDS), "",
-            "Lowest level that is logged. \"info\" has one line for each connect, disconnect and refusal.";
+            "Lowest level that is logged. \"info\" has one line for each connect, disconnect and refusal. SIGHUP \
+             reads it again.";
         format: LogFormat = LogFormat::Human, Allowed::Choice(LogFormat::WORDS), "",
             "\"human\": a line of text; \"json\": one JSON object a line. Times are UTC, RFC 3339.";
         target: LogTarget = LogTarget::Stderr, Allowed::Choice(LogTarget::WORDS), "",

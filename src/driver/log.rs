@@ -104,6 +104,9 @@ pub struct LogWriter {
     spare: Spare,
     /// A batch for which no segment has room yet.
     waiting: Option<Batch>,
+    /// Sequence of the last frame of the last batch.
+    last: u64,
+    early_seal: EarlySeal,
     write: Option<JoinHandle<()>>,
     sync: Option<JoinHandle<()>>,
     spare_task: Option<JoinHandle<()>>,
@@ -139,6 +142,17 @@ enum Spare {
     Missing,
     InWork,
     Ready(SegmentFile),
+}
+
+/// How far the sealing of a segment that is not full has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EarlySeal {
+    /// It was not asked for, or is done.
+    No,
+    /// A write is under way, or the next segment is not there.
+    Wanted,
+    /// The next segment is being begun.
+    UnderWay,
 }
 
 /// How soon a segment that could not be made is tried again.
@@ -181,6 +195,8 @@ impl LogWriter {
             next_number: 1,
             spare: Spare::Missing,
             waiting: None,
+            last: 0,
+            early_seal: EarlySeal::No,
             write: None,
             sync: None,
             spare_task: None,
@@ -203,12 +219,37 @@ impl LogWriter {
     pub fn submit(&mut self, batch: Batch) {
         assert!(self.is_idle(), "one write at a time");
         assert!(!batch.bytes.is_empty());
+        self.last = batch.last;
         if self.written + batch.bytes.len().next_multiple_of(BLOCK) <= self.current.bytes_max {
             self.write_behind(batch);
         } else {
             self.waiting = Some(batch);
             self.place_waiting();
         }
+    }
+
+    /// Seals the current segment as soon as what was submitted is written and the next one can be had, full or not.
+    /// [`LogWriter::is_sealing`] until then.
+    pub fn seal(&mut self) {
+        if !self.has_failed {
+            self.early_seal = EarlySeal::Wanted;
+            self.seal_early();
+        }
+    }
+
+    /// Was a segment to be sealed early, and is not yet?
+    pub fn is_sealing(&self) -> bool {
+        self.early_seal != EarlySeal::No
+    }
+
+    /// Is the log at its end, after [`LogEvent::Failed`]?
+    pub fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
+    /// Sequence of the last frame that was submitted.
+    pub fn last(&self) -> u64 {
+        self.last
     }
 
     /// What has happened since, in order.
@@ -227,6 +268,7 @@ impl LogWriter {
         if !self.has_failed {
             self.make_spare_if_due(now);
             self.place_waiting();
+            self.seal_early();
             self.sync_if_due(now);
         }
         self.events.pop_front()
@@ -334,6 +376,9 @@ impl LogWriter {
         self.has_begun = true;
         if let Some((path, bytes)) = written.sealed {
             self.events.push_back(LogEvent::Sealed { path, bytes });
+            if self.early_seal == EarlySeal::UnderWay {
+                self.early_seal = EarlySeal::No;
+            }
         }
         if self.config.sync == SyncPolicy::Interval && !self.is_dirty {
             self.is_dirty = true;
@@ -343,6 +388,7 @@ impl LogWriter {
     }
 
     fn fail(&mut self, cause: io::Error) {
+        self.early_seal = EarlySeal::No;
         if !self.has_failed {
             self.has_failed = true;
             self.events.push_back(LogEvent::Failed { cause });
@@ -370,6 +416,25 @@ impl LogWriter {
                 self.rotate(segment, batch);
             }
             Spare::Ready(segment) if self.retry_at.is_none() => self.grow(segment, needed),
+            other => self.spare = other,
+        }
+    }
+
+    /// Goes over to the next segment without a batch. One that has nothing yet stays.
+    fn seal_early(&mut self) {
+        let may = self.write.is_none() && self.waiting.is_none() && !self.is_closing;
+        if self.early_seal != EarlySeal::Wanted || !may {
+            return;
+        }
+        if self.written <= BLOCK {
+            self.early_seal = EarlySeal::No;
+            return;
+        }
+        match std::mem::replace(&mut self.spare, Spare::Missing) {
+            Spare::Ready(segment) => {
+                self.early_seal = EarlySeal::UnderWay;
+                self.rotate(segment, Batch { bytes: Vec::new(), first: self.last + 1, last: self.last });
+            }
             other => self.spare = other,
         }
     }

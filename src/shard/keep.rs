@@ -162,6 +162,11 @@ impl Shard {
         self.journal.waiting_bytes()
     }
 
+    /// All that was taken down so far has sequences up to this one.
+    pub fn journal_mark(&self) -> u64 {
+        self.journal.mark()
+    }
+
     /// Is this connection the machine's?
     pub fn has_connection(&self, slot: u32) -> bool {
         self.connection(slot).is_some()

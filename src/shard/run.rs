@@ -380,7 +380,10 @@ impl Runner {
             }
             // Mails and `Control` are looked at every turn.
             driver::Event::Woken => {}
-            driver::Event::Readable { .. } => self.verdicts.look(),
+            driver::Event::Readable { .. } => {
+                self.verdicts.look();
+                self.look_for_checkpoint();
+            }
         }
     }
 

@@ -1,11 +1,13 @@
 //! `$SYS`: what the broker counts, under the names that operators know from mosquitto.
 
 use super::Shard;
-use super::counters::Counter;
+use super::counters::{Counter, Counters};
 use super::deliver::Fanout;
 use crate::message::Publication;
 use crate::packet::QoS;
 use crate::time::Time;
+use std::collections::BTreeMap;
+use std::fmt::Write;
 
 /// What stands behind a topic.
 enum Source {
@@ -116,6 +118,30 @@ pub(super) struct SysState {
     last: Vec<String>,
 }
 
+/// What all shards have counted, under the names of `$SYS`, as lines for the log: one for each level below
+/// `$SYS/broker`.
+pub fn counted(counters: &[Counters]) -> Vec<String> {
+    let total = |counter| total(counters, counter);
+    let mut lines: BTreeMap<&str, String> = BTreeMap::new();
+    for (topic, source) in TOPICS {
+        let value = match *source {
+            Source::Sum(counter) => total(counter),
+            Source::Both(one, other) => total(one).wrapping_add(total(other)),
+            Source::Difference(whole, part) => total(whole).saturating_sub(total(part)),
+            Source::Text(_) | Source::Uptime | Source::SessionsMaximum => continue,
+        };
+        let name = topic.strip_prefix("$SYS/broker/").unwrap_or(topic);
+        let (level, rest) = name.split_once('/').unwrap_or((name, ""));
+        let line = lines.entry(level).or_insert_with(|| format!("{level}:"));
+        let _ = write!(line, " {rest}={value}");
+    }
+    lines.into_values().collect()
+}
+
+fn total(counters: &[Counters], counter: Counter) -> u64 {
+    counters.iter().fold(0, |sum: u64, counters| sum.wrapping_add(counters.get(counter)))
+}
+
 impl Shard {
     /// Publishes what has changed; all of it, and the start of the uptime, when `first`.
     pub(super) fn publish_sys(&mut self, now: Time, first: bool) {
@@ -157,7 +183,7 @@ impl Shard {
     }
 
     fn total(&self, counter: Counter) -> u64 {
-        self.shared.counters.iter().fold(0, |sum: u64, counters| sum.wrapping_add(counters.get(counter)))
+        total(&self.shared.counters, counter)
     }
 }
 

@@ -13,7 +13,7 @@ use super::segment::{BLOCK, Header, LogName, parse_file_name};
 use super::source::{SegmentFile, Source};
 use super::spares::Spares;
 use super::state::Changes;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +31,19 @@ struct State {
 #[derive(Debug)]
 enum Job {
     Segment { path: PathBuf, bytes: u64 },
+    Mark(Mark),
     Stop,
+}
+
+/// A shard has submitted what it had when a checkpoint was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// The shard.
+    pub shard: u16,
+    /// How many shards there are.
+    pub shards: usize,
+    /// The number of the request. A later one stands for those before it.
+    pub request: u64,
 }
 
 /// Hands segments to the checkpoint's thread; each shard has one.
@@ -49,6 +61,13 @@ impl Submitter {
         self.state.log_bytes.fetch_add(bytes, Ordering::Relaxed);
         // Without the thread the next start finds the file.
         let _ = self.sender.send(Job::Segment { path, bytes });
+    }
+
+    /// All that this shard was asked for is submitted. Once this is so for all shards, and all of it is in the
+    /// checkpoint, a log line says so.
+    pub fn mark(&self, mark: Mark) {
+        // Without the thread there is no one to ask.
+        let _ = self.sender.send(Job::Mark(mark));
     }
 
     /// Files of segments that are in the checkpoint.
@@ -101,6 +120,7 @@ impl Checkpoint {
             damaged,
             spares: spares.clone(),
             state: Arc::clone(&state),
+            marks: Marks::default(),
             is_failing: false,
             is_stopping: false,
         };
@@ -162,9 +182,35 @@ struct Worker {
     damaged: PathBuf,
     spares: Spares,
     state: Arc<State>,
+    marks: Marks,
     /// The last try failed, which was told.
     is_failing: bool,
     is_stopping: bool,
+}
+
+/// Which requests for a checkpoint the shards have answered.
+#[derive(Debug, Default)]
+struct Marks {
+    /// Of each shard that has answered one, the last.
+    last: BTreeMap<u16, u64>,
+    shards: usize,
+    told: u64,
+}
+
+impl Marks {
+    fn take(&mut self, mark: Mark) {
+        self.shards = mark.shards;
+        self.last.insert(mark.shard, mark.request);
+    }
+
+    /// Is there a request that all shards have answered, and that was not told? It is told now.
+    fn take_done(&mut self) -> bool {
+        if self.last.len() < self.shards.max(1) {
+            return false;
+        }
+        let done = self.last.values().copied().min().unwrap_or_default();
+        std::mem::replace(&mut self.told, done) < done
+    }
 }
 
 /// No more changes than this are gathered for a transaction, bytes.
@@ -187,6 +233,12 @@ impl Worker {
                 Ok(()) => {
                     if std::mem::take(&mut self.is_failing) {
                         tracing::info!("the checkpoint can be written again");
+                    }
+                    if self.marks.take_done() {
+                        tracing::info!(
+                            "the checkpoint that was asked for is written: {}",
+                            self.path.display()
+                        );
                     }
                 }
                 Err(error) => {
@@ -227,6 +279,7 @@ impl Worker {
             Job::Segment { path, bytes } => {
                 self.jobs.push_back(Waiting { path, bytes, written: Some(bytes) });
             }
+            Job::Mark(mark) => self.marks.take(mark),
             Job::Stop => self.is_stopping = true,
         }
     }

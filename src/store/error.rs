@@ -27,6 +27,14 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// Has the reader of an output closed it?
+    pub fn is_broken_pipe(&self) -> bool {
+        let cause = self.cause.downcast_ref::<std::io::Error>();
+        cause.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+}
+
 /// Bytes in memory can always be read.
 impl From<Infallible> for StoreError {
     fn from(never: Infallible) -> StoreError {

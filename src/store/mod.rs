@@ -53,7 +53,7 @@ mod wall;
 pub use base::{Base, MemoryBase};
 pub use check::check_rows;
 #[cfg(feature = "runtime")]
-pub use checkpoint::{Checkpoint, Submitter};
+pub use checkpoint::{Checkpoint, Mark, Submitter};
 pub use clock::{ALIVE_SECONDS, ClockMark, ClockReading, LogClock, Measure, STEP_MILLIS_MIN};
 #[cfg(feature = "runtime")]
 pub use directory::{SegmentName, StoreDirectory};

@@ -46,7 +46,7 @@ impl Door {
         let websocket = (listener.protocol == ListenerProtocol::WebSocket).then(|| WebSocketSettings {
             path: listener.websocket_path.clone(),
             origins: listener.websocket_origins.clone(),
-            ..WebSocketSettings::default()
+            header_bytes_max: listener.websocket_header_bytes,
         });
         let tls = tls_settings(listener)?;
         let tls =

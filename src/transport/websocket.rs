@@ -33,7 +33,7 @@ pub struct WebSocketSettings {
 }
 
 /// Largest request in bytes unless the listener says otherwise.
-pub const HEADER_BYTES_MAX_DEFAULT: usize = 8 * 1024;
+pub const HEADER_BYTES_MAX_DEFAULT: usize = 16 * 1024;
 
 impl Default for WebSocketSettings {
     fn default() -> WebSocketSettings {

@@ -60,6 +60,84 @@ fn expect_something(broker: &Running) {
 }
 
 #[test]
+fn tools_whose_reader_has_left_do_their_work_and_end_in_silence() {
+    let directory = fresh("unread");
+    let broker = start("unread", &directory, 2);
+    leave_something(&broker);
+    kill(broker);
+    let conf = directory.with_extension("conf");
+    fs::write(&conf, "listener 1883\n").expect("the target folder can be written");
+    let users = directory.with_extension("users");
+    let config = config_file("store-unread-check", "");
+    let directory = directory.to_str().expect("UTF-8");
+    let [conf, users, config] = [&conf, &users, &config].map(|file| file.to_str().expect("UTF-8"));
+    for arguments in [
+        &["store", "dump", directory][..],
+        &["store", "verify", directory],
+        &["store", "repair", directory],
+        &["check-config", config],
+        &["import-mosquitto", conf],
+        &["passwd", "-c", "-b", users, "ada", "secret"],
+        &["--help"],
+        &["--version"],
+    ] {
+        let (reader, output) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let errors = Command::new(env!("CARGO_BIN_EXE_midge")).args(arguments).stdout(output).output();
+        let errors = errors.expect("midge is built");
+        assert_eq!(errors.status.code(), Some(0), "{arguments:?}: {errors:?}");
+        assert!(!stderr(&errors).contains("panicked") && !stderr(&errors).contains("pipe"), "{errors:?}");
+    }
+    // The password was written, and no reader of warnings changes that either.
+    assert!(fs::read_to_string(users).expect("a file").starts_with("ada:"));
+    let (reader, output) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let status = midge().args(["check-config", "/not/there.toml"]).stderr(output).status();
+    assert_eq!(status.expect("midge is built").code(), Some(2));
+}
+
+#[test]
+fn sigusr1_brings_all_that_is_kept_into_the_checkpoint() {
+    let directory = fresh("usr1");
+    let broker = start("usr1", &directory, 2);
+    leave_something(&broker);
+    let written = |broker: &Running| {
+        broker
+            .lines()
+            .iter()
+            .filter(|line| line.contains("the checkpoint that was asked for is written"))
+            .count()
+    };
+    broker.signal("-USR1");
+    broker.line("the checkpoint", |line| line.contains("the checkpoint that was asked for is written"));
+    // Twice, with something and with nothing new: each is answered.
+    for (count, has_news) in [(2, true), (3, false)] {
+        if has_news {
+            let mut publisher = broker.client("publisher");
+            // No one subscribes to it.
+            assert_eq!(publisher.publish_acknowledged("new/later", b"three", true), 0x10);
+        }
+        broker.signal("-USR1");
+        let until = Instant::now() + PATIENCE;
+        while written(&broker) < count {
+            assert!(Instant::now() < until, "no answer {count}: {:#?}", broker.lines());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    kill(broker);
+    // The log is gone: what is left is the checkpoint alone.
+    for entry in fs::read_dir(directory.join("log")).expect("the log's folder") {
+        fs::remove_file(entry.expect("an entry").path()).expect("ours");
+    }
+    let dump = said(&store("dump", &directory));
+    for part in ["client=\"away\"", "kept/queued", "kept/retained", "new/later"] {
+        assert!(dump.contains(part), "{part} in {dump}");
+    }
+    let broker = start("usr1", &directory, 2);
+    expect_something(&broker);
+}
+
+#[test]
 fn mosquittos_tools_see_what_was_queued_and_retained_before_a_kill() {
     let directory = fresh("tools");
     let tool = |name: &str, broker: &Running, arguments: &[&str]| {

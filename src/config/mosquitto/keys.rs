@@ -203,7 +203,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("use_username_as_clientid", Supported(ListenerOrDefault)),
     ("user", Harmless(Anywhere, Text, "midge runs as whoever starts it: start it as this user")),
     ("username", Bridge),
-    ("websockets_headers_size", Harmless(Anywhere, Integer(0, 65_535), "midge's buffers need no size")),
+    ("websockets_headers_size", Supported(Anywhere)),
     ("websockets_log_level", Harmless(Anywhere, Anything, "WebSocket is logged as everything else")),
     ("websockets_origin", Supported(Listener)),
 ];

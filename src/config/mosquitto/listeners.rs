@@ -3,6 +3,12 @@
 use super::mapping::{Origin, Table, TomlValue, Writer, from, line};
 use super::{MosquittoListener, Place, Protocol, SocketDomain, TlsVersion};
 
+/// For the request's first line and the names of its headers.
+const WEBSOCKET_NAMES_BYTES: u64 = 4096;
+
+/// The default of `websocket_header_bytes`.
+const HEADER_BYTES_DEFAULT: u64 = 16_384;
+
 impl Writer<'_> {
     pub(super) fn write_listeners(&mut self) {
         let conf = self.conf;
@@ -100,6 +106,13 @@ impl Writer<'_> {
         let Some((Protocol::Websockets, origin)) = from!(listener.settings, protocol) else { return };
         let websocket = TomlValue::Text("websocket".to_owned());
         self.put("protocol", websocket, origin).is_vital = true;
+        if let Some((bytes, origin)) = from!(self.conf.global, websockets_headers_size) {
+            // libwebsockets counts the values alone, midge the whole request. What is below the default guards
+            // nothing.
+            let bytes = u64::from(bytes) + WEBSOCKET_NAMES_BYTES;
+            let bytes = bytes.max(HEADER_BYTES_DEFAULT);
+            self.put("websocket_header_bytes", TomlValue::Integer(bytes), origin);
+        }
         if let Some(first) = listener.websockets_origins.first() {
             let origins = listener.websockets_origins.iter().map(|origin| origin.value.clone()).collect();
             let setting =

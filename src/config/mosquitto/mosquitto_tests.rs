@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::keys::{Form, KEYS, Kind, Stands};
 use super::*;
-use crate::config::QueuePolicy;
+use crate::config::{Listener, QueuePolicy};
 
 fn conf(text: &str) -> MosquittoConf {
     match MosquittoConf::parse("m.conf", text.as_bytes(), None) {
@@ -450,6 +450,17 @@ fn a_tls_listener_becomes_one() {
 
 #[test]
 fn a_websocket_listener_keeps_its_origins() {
+    let header_bytes = |size: &str, protocol: &str| {
+        let text = format!("websockets_headers_size {size}\nlistener 9001\nprotocol {protocol}\n");
+        in_listener(&text, 0, "websocket_header_bytes")
+    };
+    assert_eq!(header_bytes("65535", "websockets"), integer(65_535 + 4096));
+    assert_eq!(
+        header_bytes("4096", "websockets"),
+        integer(Listener::default().websocket_header_bytes as u64)
+    );
+    assert_eq!(header_bytes("0", "websockets"), header_bytes("4096", "websockets"));
+    assert_eq!(header_bytes("65535", "mqtt"), None);
     let web = "listener 9001 127.0.0.1\nprotocol websockets\nwebsockets_origin a.example\n\
                websockets_origin b.example\n";
     assert_eq!(in_listener(web, 0, "protocol"), text("websocket"));

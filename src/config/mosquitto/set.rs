@@ -46,6 +46,7 @@ pub(super) fn set_global(global: &mut Global, line: &Line<'_>) -> Result<(), Str
         "retain_available" => global.retain_available = Some(line.boolean()?),
         "sys_interval" => global.sys_interval = Some(line.unsigned(0..=65_535)?),
         "upgrade_outgoing_qos" => global.upgrade_outgoing_qos = Some(line.boolean()?),
+        "websockets_headers_size" => global.websockets_headers_size = Some(line.unsigned(0..=65_535)?),
         key => return Err(keys::unknown(key)),
     }
     Ok(())

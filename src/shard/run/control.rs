@@ -38,6 +38,8 @@ pub struct Control {
     pub entrance: Mutex<(Entrance, u64)>,
     /// The same number, to be looked at without the lock.
     pub entrance_changed: AtomicU64,
+    /// How often a checkpoint was asked for. Looked at when the bell rings.
+    pub checkpoints_asked: AtomicU64,
     /// Who checks logins.
     pub logins: Logins,
     /// Which addresses may come in.

@@ -5,13 +5,13 @@ use super::Runner;
 use crate::config::SyncPolicy;
 use crate::driver::{LogConfig, LogEvent, LogWriter, Outstanding};
 use crate::shard::{Counter, Event, HoldBack, Limit, Shard, ShardId};
-use crate::store::Submitter;
 use crate::store::segment::LogName;
-use crate::store::{Journal, Restored, Wall};
+use crate::store::{Journal, Mark, Restored, Submitter, Wall};
 use crate::time::Time;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// What a shard that keeps something starts with.
@@ -42,8 +42,22 @@ pub(super) struct Store {
     told_wait: Option<ToldWait>,
     /// When records that nobody waits for are written.
     lazy_until: Option<Instant>,
+    /// The last request for a checkpoint that was seen: `Control::checkpoints_asked`.
+    checkpoint_asked: u64,
+    answer: Answer,
     /// Connections that wait for the disk. One that has ended meanwhile is passed over.
     paused: BTreeSet<u32>,
+}
+
+/// What the shard has done of a request for a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// All of it.
+    Given,
+    /// What was taken down before it, up to this mark of the journal, is being written.
+    Writing { mark: u64 },
+    /// The segment is being sealed.
+    Sealing,
 }
 
 /// A time in which the log waited for the checkpoint again and again.
@@ -98,6 +112,8 @@ impl Store {
             waits_for_checkpoint: false,
             told_wait: None,
             lazy_until: None,
+            checkpoint_asked: 0,
+            answer: Answer::Given,
             paused: BTreeSet::new(),
         })
     }
@@ -105,7 +121,8 @@ impl Store {
     /// Is there nothing to write for which anyone waits?
     fn may_wait(&mut self, machine: &Shard) -> bool {
         let bytes = machine.journal_bytes();
-        if bytes == 0 || machine.awaits_log() || bytes > LAZY_BYTES_MAX {
+        let is_asked = self.answer != Answer::Given;
+        if bytes == 0 || machine.awaits_log() || bytes > LAZY_BYTES_MAX || is_asked {
             return false;
         }
         let now = Instant::now();
@@ -146,7 +163,7 @@ impl Runner {
     pub(super) fn read_log(&mut self, now: Time) {
         loop {
             let Some(store) = &mut self.store else { return };
-            let Some(event) = store.writer.poll(Instant::now()) else { return };
+            let Some(event) = store.writer.poll(Instant::now()) else { break };
             let shard = self.machine.id();
             match event {
                 LogEvent::Durable { last } => {
@@ -169,6 +186,37 @@ impl Runner {
                     self.resume_for_log(now);
                 }
             }
+        }
+        self.answer_when_sealed();
+    }
+
+    /// The bell has rung: has a checkpoint been asked for?
+    pub(super) fn look_for_checkpoint(&mut self) {
+        let asked = self.control.checkpoints_asked.load(Ordering::Acquire);
+        let Some(store) = &mut self.store else { return };
+        if std::mem::replace(&mut store.checkpoint_asked, asked) != asked {
+            store.answer = Answer::Writing { mark: self.machine.journal_mark() };
+        }
+    }
+
+    /// Seals the segment once it has all that was there when a checkpoint was asked for.
+    fn seal_if_asked(&mut self) {
+        let Some(store) = &mut self.store else { return };
+        if let Answer::Writing { mark } = store.answer
+            && store.writer.last() >= mark
+        {
+            store.writer.seal();
+            store.answer = Answer::Sealing;
+            self.answer_when_sealed();
+        }
+    }
+
+    fn answer_when_sealed(&mut self) {
+        let (shard, shards) = (self.machine.id(), self.shared.shards());
+        let Some(store) = &mut self.store else { return };
+        if store.answer == Answer::Sealing && !store.writer.is_sealing() && !store.writer.has_failed() {
+            store.answer = Answer::Given;
+            store.checkpoint.mark(Mark { shard, shards, request: store.checkpoint_asked });
         }
     }
 
@@ -197,6 +245,7 @@ impl Runner {
                 self.carry_out(now, None);
             }
         }
+        self.seal_if_asked();
         self.resume_for_log(now);
     }
 

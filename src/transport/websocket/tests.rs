@@ -323,7 +323,7 @@ fn a_request_above_its_bounds_is_too_large() {
         request
     };
     accepted(padded(HEADER_BYTES_MAX_DEFAULT));
-    refused(padded(HEADER_BYTES_MAX_DEFAULT + 1), 431, "too large: more than 8192 bytes");
+    refused(padded(HEADER_BYTES_MAX_DEFAULT + 1), 431, "too large: more than 16384 bytes");
     refused(padded(HEADER_BYTES_MAX_DEFAULT + 2), 431, "too large");
     refused(padded(3 * HEADER_BYTES_MAX_DEFAULT), 431, "too large");
     refused([b'A'; HEADER_BYTES_MAX_DEFAULT + 1], 431, "too large");

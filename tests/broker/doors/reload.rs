@@ -30,6 +30,26 @@ fn shown(authority: &Authority, address: SocketAddr, id: &str) -> CertificateDer
 }
 
 #[test]
+fn the_level_of_the_log_changes_without_a_restart() {
+    let text =
+        |level: &str| format!("[[listeners]]\naddress = \"127.0.0.1:0\"\n[log]\nlevel = \"{level}\"\n");
+    let file = config_file("doors-level", &text("info"));
+    let mut command = crate::midge();
+    command.arg("--config").arg(&file);
+    let running = Running::start_command(command).expect("it starts");
+    config_file("doors-level", &text("error"));
+    reload(&running, "log.level is now \"error\", and was \"info\"");
+    running.client("quiet").disconnect();
+    config_file("doors-level", &text("debug"));
+    reload(&running, "log.level is now \"debug\", and was \"error\"");
+    running.client("loud").disconnect();
+    running.line("a connect", |line| line.contains("client connected") && line.contains("loud"));
+    assert!(!running.lines().concat().contains("quiet"), "{:#?}", running.lines());
+    // Nothing else has changed.
+    assert!(!running.lines().concat().contains("the file has other changes too"));
+}
+
+#[test]
 fn new_certificate_is_for_new_connections_and_a_bad_one_for_none() {
     let authority = Authority::new("reload");
     let first = authority.server("server");

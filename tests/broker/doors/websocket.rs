@@ -40,6 +40,20 @@ pub(crate) fn upgrade(stream: &mut (impl Read + Write)) {
     assert!(head.contains("Sec-WebSocket-Protocol: mqtt\r\n"), "{head}");
 }
 
+#[test]
+fn cookies_of_single_sign_on_fit_into_the_request_and_an_option_says_how_many() {
+    let ask = |address, cookie: usize| {
+        let cookie = format!("https://example.org\r\nCookie: s={}", "c".repeat(cookie));
+        ask(&mut wire::open(address), "/mqtt", &cookie)
+    };
+    let usual = Running::start("doors-cookies", LISTENER);
+    assert!(ask(usual.address, 12_000).starts_with("HTTP/1.1 101 "));
+    assert!(ask(usual.address, 17_000).starts_with("HTTP/1.1 431 "));
+    let large = Running::start("doors-more-cookies", &format!("{LISTENER}websocket_header_bytes = 65536\n"));
+    assert!(ask(large.address, 64_000).starts_with("HTTP/1.1 101 "));
+    assert!(ask(large.address, 66_000).starts_with("HTTP/1.1 431 "));
+}
+
 fn open(address: SocketAddr) -> TcpStream {
     let mut stream = wire::open(address);
     upgrade(&mut stream);
