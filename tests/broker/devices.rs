@@ -209,7 +209,7 @@ fn by_the_standard_rules_the_log_says_which_option_or_what_is_wrong() {
         let mut command = midge();
         command.arg("--config").arg(file).current_dir(&folder);
         let running = Running::start_command(command).expect("it starts");
-        for (client, why) in *clients {
+        for (client, why) in clients.iter().filter(|(client, _)| is_made(&folder, client)) {
             // TLS 1.2, in which a client shows a certificate of any kind.
             let output = publish(&folder, running.address.port(), client, "tlsv1.2");
             assert_eq!(output.status.success(), why.is_none(), "{client} with {rows}: {output:?}");
@@ -276,7 +276,17 @@ fn certificates(name: &str) -> Option<PathBuf> {
     }
     let made = Command::new("sh").args(["-c", CERTIFICATES]).current_dir(&folder).output().expect("a shell");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    for (mark, what) in [("no-version1", "certificates"), ("no-version1-lists", "revocation lists")] {
+        if folder.join(mark).exists() {
+            eprintln!("left out: this openssl makes no {what} of version 1 (3.0 does)");
+        }
+    }
     Some(folder)
+}
+
+/// Whether openssl has made this client's certificate as its name says.
+fn is_made(folder: &Path, client: &str) -> bool {
+    !client.contains("version1") || !folder.join("no-version1").exists()
 }
 
 /// A `mosquitto.conf` with all doors, and their ports.
@@ -352,7 +362,7 @@ fn midge_and_the_real_mosquitto_let_in_the_same_certificates() {
 
     let mut wrong = Vec::new();
     for ((authorities, lists, clients), (theirs, ours)) in DOORS.iter().zip(theirs.iter().zip(&ours)) {
-        for (client, expected) in *clients {
+        for (client, expected) in clients.iter().filter(|(client, _)| is_made(&folder, client)) {
             for version in ["tlsv1.2", "tlsv1.3"] {
                 let [mosquitto, midge] =
                     [theirs, ours].map(|port| publish(&folder, *port, client, version).status.success());
