@@ -35,6 +35,11 @@ fn is_bridge_state(topic: &str) -> bool {
     topic.strip_prefix("$SYS/broker/connection/").is_some_and(|rest| rest.ends_with("/state"))
 }
 
+/// What the broker alone publishes to: a value for each topic, and as many topics as it has.
+pub(super) fn is_brokers_own(topic: &str) -> bool {
+    topic.starts_with("$SYS/") && !is_bridge_state(topic)
+}
+
 /// QoS 2 messages that a 3.x client may have received PUBREC for, and not released. The standard gives it no bound
 /// but the number of identifiers, and no way to be told of ours: this is far above what client libraries have under
 /// way (10 to 100 by default). One that exceeds it is disconnected: its PUBRELs stand behind its next PUBLISH in the
