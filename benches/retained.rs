@@ -24,6 +24,10 @@ impl RetainedMessage for Message {
     fn bytes(&self) -> usize {
         100
     }
+
+    fn is_own(_: &str) -> bool {
+        false
+    }
 }
 
 const DEVICES: u64 = 100_000;

@@ -29,7 +29,7 @@ mod tree;
 pub use error::{AclError, AclErrors, ERRORS_MAX, FILE_BYTES_MAX};
 pub use filters::{covers, intersects};
 pub use pattern::{LEVELS_MAX, PatternError, check_pattern};
-pub use permissions::Permissions;
+pub use permissions::{Permissions, RuleHit};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -170,7 +170,7 @@ impl Acl {
     pub fn new(default: Effect, subscribing: Subscribing, rules: &[Rule]) -> Result<Acl, RuleError> {
         let mut builder = Builder::new(default, subscribing);
         for (number, rule) in rules.iter().enumerate() {
-            builder.add_rule(number, rule)?;
+            builder.add_rule(number, rule, 0)?;
         }
         Ok(builder.finish())
     }
@@ -209,6 +209,8 @@ struct Rules {
     subscribing: Subscribing,
     has_client_groups: bool,
     names_users: bool,
+    /// The file that they are from; empty: from none.
+    file: Box<str>,
 }
 
 /// The rules of one kind of user: for all its clients, and for those that a rule names.
@@ -248,6 +250,8 @@ struct Grant<'a> {
     topic: &'a str,
     placeholders: Placeholders,
     effects: Effects,
+    /// Of the file; 0: there is none.
+    line: u32,
 }
 
 /// Gathers rules, from whatever source.
@@ -273,14 +277,15 @@ impl Builder {
             subscribing,
             has_client_groups: false,
             names_users: false,
+            file: "".into(),
         };
         Builder { growing: Growing::default(), rules, entries: 0 }
     }
 
-    fn add_rule(&mut self, number: usize, rule: &Rule) -> Result<(), RuleError> {
+    fn add_rule(&mut self, number: usize, rule: &Rule, line: u32) -> Result<(), RuleError> {
         let effects = Effects::of(rule.effect, rule.actions, Round::First);
         for topic in &rule.topics {
-            let grant = Grant { topic, placeholders: Placeholders::Anywhere, effects };
+            let grant = Grant { topic, placeholders: Placeholders::Anywhere, effects, line };
             self.add_for_all(rule, grant).map_err(|refused| match refused {
                 Refused::Pattern(error) => RuleError::Pattern { rule: number, topic: topic.clone(), error },
                 Refused::TooMany => RuleError::TooMany,
@@ -329,8 +334,14 @@ impl Builder {
         if *root == NOTHING {
             *root = self.growing.new_root();
         }
-        self.growing.insert(*root, &levels, grant.effects);
+        self.growing.insert(*root, &levels, grant.effects, grant.line);
         Ok(())
+    }
+
+    /// What refusals call the list.
+    fn with_file(mut self, file: &str) -> Builder {
+        self.rules.file = file.into();
+        self
     }
 
     fn finish(self) -> Acl {

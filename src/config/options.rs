@@ -533,7 +533,7 @@ sections! {
              after the other. What was acknowledged is never given up for it. 0: half of the memory that the machine, \
              the cgroup or \"ulimit -v\" allows, which the start-up lines name.";
         retained_messages: usize = 1_000_000, integer(1, 1_000_000_000), "messages",
-            "Retained messages, divided among the shards. One more is not retained, and what was retained stays: its \
+            "Retained messages, divided among the shards; midge's own below $SYS do not count. One more is not retained, and what was retained stays: its \
              publisher gets 0x97 (3.x has no such code: an acknowledgement; QoS 0: nothing). Those who are subscribed now \
              get it all the same. It is counted and logged.";
         retained_bytes: usize = 1_073_741_824, integer(1024, 1 << 50), "bytes",

@@ -23,9 +23,12 @@ pub trait RetainedMessage {
     fn stamp(&self) -> u64;
     /// Bytes that it counts for.
     fn bytes(&self) -> usize;
+    /// Is what is retained under this topic name the broker's own? There are few such topics, and no client can make
+    /// them more or larger: they count in no bound.
+    fn is_own(topic: &str) -> bool;
 }
 
-/// Bounds of one shard's retained messages. At a bound a message is refused.
+/// Bounds of one shard's retained messages, the broker's own left out. At a bound a message is refused.
 #[derive(Clone, Copy, Debug)]
 pub struct RetainedLimits {
     /// Messages.
@@ -71,6 +74,9 @@ pub struct Retained<M> {
     messages: BTreeMap<Box<str>, M>,
     limits: RetainedLimits,
     bytes: usize,
+    /// The broker's own among the messages, and their bytes.
+    own: usize,
+    own_bytes: usize,
     /// Messages that have an expiry.
     expiring: usize,
     /// The last topic name that `sweep` looked at; none at the start of a round.
@@ -85,6 +91,8 @@ impl<M: RetainedMessage> Retained<M> {
             messages: BTreeMap::new(),
             limits,
             bytes: 0,
+            own: 0,
+            own_bytes: 0,
             expiring: 0,
             swept: None,
             tombs: Tombs::default(),
@@ -101,7 +109,7 @@ impl<M: RetainedMessage> Retained<M> {
         self.messages.is_empty()
     }
 
-    /// Bytes kept, as [`RetainedLimits::bytes`] counts them.
+    /// Bytes kept, as [`RetainedLimits::bytes`] counts them, and those of the broker's own too.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -121,13 +129,17 @@ impl<M: RetainedMessage> Retained<M> {
     /// was accepted before. Expired messages count until they are swept.
     pub fn store(&mut self, topic: &str, message: M) -> Result<Stored, RetainedFull> {
         let charge = charge(topic, &message);
+        let is_own = M::is_own(topic);
         let expiring = usize::from(message.expires_at().is_some());
         if let Some(present) = self.messages.get_mut(topic) {
             if message.stamp() < present.stamp() {
                 return Ok(Stored::Outdated);
             }
-            let bytes = (self.bytes - self::charge(topic, present)).saturating_add(charge);
-            if bytes > self.limits.bytes {
+            let before = self::charge(topic, present);
+            let bytes = (self.bytes - before).saturating_add(charge);
+            if is_own {
+                self.own_bytes = (self.own_bytes - before).saturating_add(charge);
+            } else if bytes.saturating_sub(self.own_bytes) > self.limits.bytes {
                 return Err(RetainedFull::Bytes);
             }
             self.bytes = bytes;
@@ -141,10 +153,12 @@ impl<M: RetainedMessage> Retained<M> {
             return Ok(Stored::Outdated);
         }
         let bytes = self.bytes.saturating_add(charge);
-        if self.messages.len() >= self.limits.messages {
+        if is_own {
+            self.own += 1;
+            self.own_bytes = self.own_bytes.saturating_add(charge);
+        } else if self.messages.len() - self.own >= self.limits.messages {
             return Err(RetainedFull::Messages);
-        }
-        if bytes > self.limits.bytes {
+        } else if bytes.saturating_sub(self.own_bytes) > self.limits.bytes {
             return Err(RetainedFull::Bytes);
         }
         self.bytes = bytes;
@@ -283,7 +297,12 @@ impl<M: RetainedMessage> Retained<M> {
     /// Removes a message and what it counted for.
     fn take(&mut self, topic: &str) -> bool {
         let Some(message) = self.messages.remove(topic) else { return false };
-        self.bytes -= charge(topic, &message);
+        let charge = charge(topic, &message);
+        self.bytes -= charge;
+        if M::is_own(topic) {
+            self.own -= 1;
+            self.own_bytes -= charge;
+        }
         self.expiring -= usize::from(message.expires_at().is_some());
         true
     }
@@ -501,6 +520,10 @@ mod tests {
         fn bytes(&self) -> usize {
             self.bytes
         }
+
+        fn is_own(topic: &str) -> bool {
+            topic.starts_with("own/")
+        }
     }
 
     fn note(stamp: u64) -> Note {
@@ -604,6 +627,25 @@ mod tests {
             let bytes: usize = retained.tombs.young.keys().map(|topic| topic.len()).sum();
             assert!(bytes <= TOMB_BYTES_MAX && bytes == retained.tombs.young_bytes);
         }
+    }
+
+    #[test]
+    fn what_is_the_brokers_own_counts_in_no_bound() {
+        let mut retained = Retained::new(RetainedLimits { messages: 2, bytes: 22 });
+        for topic in ["own/1", "a", "own/2", "b", "own/3"] {
+            assert_eq!(retained.store(topic, note(1)), Ok(Stored::New));
+        }
+        assert_eq!((retained.len(), retained.bytes()), (5, 2 * 11 + 3 * 15));
+        assert_eq!(retained.store("own/2", Note { bytes: 1000, ..note(2) }), Ok(Stored::Replaced));
+        assert_eq!(retained.store("c", note(2)), Err(RetainedFull::Messages));
+        assert_eq!(retained.store("b", Note { bytes: 11, ..note(2) }), Err(RetainedFull::Bytes));
+        // Nor does what has gone of it make room for others.
+        assert!(retained.remove("own/1", 3) && retained.remove("own/2", 3));
+        assert_eq!(retained.store("c", note(2)), Err(RetainedFull::Messages));
+        assert_eq!(retained.store("b", Note { bytes: 11, ..note(2) }), Err(RetainedFull::Bytes));
+        assert!(retained.remove("a", 3));
+        assert_eq!(retained.store("c", note(2)), Ok(Stored::New));
+        assert_eq!((retained.len(), retained.bytes()), (3, 2 * 11 + 15));
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub struct Session {
     pub passed_over: bool,
     /// The operator has been told that the queue is full; said again once it has been empty.
     pub full_reported: bool,
+    /// When its last connection was let in, on the shard's clock.
+    pub connected_at_seconds: u32,
     /// Messages that were lost for it.
     losses: Option<Box<Losses>>,
 }
@@ -82,6 +84,7 @@ impl Session {
             expiry_seconds: 0,
             inflight: InflightWindow::default(),
             queue: Queue::default(),
+            connected_at_seconds: 0,
             held: Seldom::default(),
             received_qos2: false,
             waiting_qos1: 0,

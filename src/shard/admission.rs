@@ -452,7 +452,7 @@ impl Shard {
     }
 
     /// None for a connection that has gone: its client may do nothing.
-    fn permissions(&self, slot: u32) -> Option<&Permissions> {
+    pub(super) fn permissions(&self, slot: u32) -> Option<&Permissions> {
         let rare = self.connection(slot)?.rare.as_ref();
         Some(rare.and_then(|rare| rare.identity.permissions.as_ref()).unwrap_or(EVERYTHING))
     }

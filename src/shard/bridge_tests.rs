@@ -19,12 +19,17 @@ fn connect_at(world: &mut World, name: &str, level: u8) -> (usize, Vec<u8>) {
 
 /// A SUBSCRIBE at QoS 1.
 fn subscribe(world: &mut World, link: usize, filter: &str) {
+    subscribe_only(world, link, filter);
+    assert_eq!(world.take(link), b"\x90\x03\x00\x01\x01", "{filter}");
+}
+
+/// The same, and its answer is not read.
+fn subscribe_only(world: &mut World, link: usize, filter: &str) {
     let length = u8::try_from(filter.len()).unwrap();
     let mut packet = vec![0x82, 5 + length, 0, 1, 0, length];
     packet.extend_from_slice(filter.as_bytes());
     packet.push(1);
     world.send(link, &packet);
-    assert_eq!(world.take(link), b"\x90\x03\x00\x01\x01", "{filter}");
 }
 
 const RETAINED_UP: &[u8] = b"\x31\x0A\x00\x07site1/u1";
@@ -110,4 +115,22 @@ fn the_session_of_a_bridge_stays_one_over_a_restart() {
         world.send(edge, RETAINED_UP);
         assert_eq!(world.take(edge).is_empty(), is_bridge);
     }
+}
+
+/// It is the client's own, though it stands below `$SYS`.
+#[test]
+fn the_state_that_a_bridge_tells_is_kept_over_a_restart() {
+    const STATE: &str = "$SYS/broker/connection/edge/state";
+    let mut world = quiet(2);
+    let (edge, _) = connect_at(&mut world, "MQTT", 0x84);
+    let mut packet = vec![0x33, 38, 0, 33];
+    packet.extend_from_slice(STATE.as_bytes());
+    packet.extend_from_slice(b"\x00\x091");
+    world.send(edge, &packet);
+    assert_eq!(world.take(edge), b"\x40\x02\x00\x09");
+    let mut world = world.cut_power(2, 0);
+    let watcher = connect(&mut world, 0, "watcher", 60);
+    subscribe_only(&mut world, watcher, STATE);
+    let bytes = world.take(watcher);
+    assert_eq!((bytes[..2].to_vec(), bytes.last()), (vec![0x90, 3], Some(&b'1')), "{bytes:?}");
 }

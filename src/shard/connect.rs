@@ -4,9 +4,10 @@
 //! read, policy, authentication, takeover, clean start, CONNACK, resumption.
 
 use super::authentication::ProofTold;
-use super::connection::{Progress, Stage};
+use super::connection::{Progress, Stage, seconds_of};
 use super::deliver::Fanout;
 use super::directory::{ALIASES, BACKLOGGED, GATED, MOUNTED, NO_CONNECTION, QUEUES_QOS0};
+use super::event::beginning;
 use super::source::client_of_source;
 use super::timers::Timer;
 use super::waits::{Owing, Purpose};
@@ -112,16 +113,23 @@ impl Shard {
         client_id: &str,
         violation: Violation,
     ) -> Progress {
+        let user = self.user_tried(slot, told.as_ref());
         if let Some(told) = told {
             // [MQTT311-3.1.4-1]: a CONNECT of 3.x that is not well formed gets no answer.
             self.send_packet(slot, |out| told.encode(out, violation.reason));
         }
         if let Some(connection) = self.connection(slot) {
-            let peer = SocketAddr::from(&connection.peer);
-            self.report(Event::Refused { client: client_id.into(), peer, violation });
+            let (peer, listener) = (SocketAddr::from(&connection.peer), connection.listener.into());
+            self.report(Event::Refused { client: client_id.into(), peer, user, listener, violation });
         }
         self.end_connection(now, slot, EndCause::Refused);
         Progress::Gone
+    }
+
+    /// The user name with which a client that is refused has tried: that of its certificate rules.
+    pub(super) fn user_tried(&self, slot: u32, told: Option<&Told>) -> Option<Box<str>> {
+        let certified = self.certificate_user(slot);
+        certified.as_deref().map(beginning).or_else(|| told?.user.clone())
     }
 
     /// The client is in: takeover, clean start, CONNACK, and what the session still owes.
@@ -191,6 +199,7 @@ impl Shard {
             client: client_id.into(),
             user: connection.rare.as_ref().and_then(|rare| rare.identity.user.clone()),
             peer: SocketAddr::from(&connection.peer),
+            listener: connection.listener.into(),
             version: connect.version,
             keep_alive_seconds: terms.keep_alive_seconds,
             clean_start: connect.clean_start,
@@ -207,6 +216,7 @@ impl Shard {
 
     /// Joins connection and session under the terms of this CONNECT.
     fn attach(&mut self, now: Time, slot: u32, session: u32, connect: &Connect<'_>, terms: Terms) {
+        self.directory.session_mut(session).connected_at_seconds = seconds_of(now);
         let shared = std::sync::Arc::clone(&self.shared);
         let (protocol, limits) = (&shared.config.protocol, &shared.config.limits);
         let origin = self.directory.key(session);
@@ -411,7 +421,8 @@ impl Shard {
         if !self.lets_will(&publication) {
             // What was allowed at CONNECT has been taken back since.
             let client = client_of_source(publication.source).into();
-            self.report(Event::PublishRefused { client, violation: WILL_REVOKED });
+            let topic = beginning(publication.topic);
+            self.report(Event::PublishRefused { client, topic, rule: None, violation: WILL_REVOKED });
             return;
         }
         if !(publication.retain && self.shared.config.protocol.check_retain_source) {
@@ -468,11 +479,14 @@ pub(super) struct Told {
     version: ProtocolVersion,
     /// The refusal must not be larger. `[MQTT5-3.1.2-24]`
     packet_bytes_max: u32,
+    /// The beginning of its user name, for the log.
+    user: Option<Box<str>>,
 }
 
 impl Told {
     pub(super) fn of(connect: &Connect<'_>) -> Told {
-        Told { version: connect.version, packet_bytes_max: connect.packet_bytes_max }
+        let user = connect.username.map(beginning);
+        Told { version: connect.version, packet_bytes_max: connect.packet_bytes_max, user }
     }
 
     /// CONNACK with a reason; nothing where the version has no return code for it, or it would be too large.
@@ -482,7 +496,7 @@ impl Told {
 
     /// One whose CONNECT could not be read further than its version.
     pub(super) fn unread(version: ProtocolVersion) -> Told {
-        Told { version, packet_bytes_max: u32::MAX }
+        Told { version, packet_bytes_max: u32::MAX, user: None }
     }
 }
 

@@ -175,6 +175,11 @@ impl Connection {
     }
 }
 
+/// On the shard's clock.
+pub(super) fn seconds_of(now: Time) -> u32 {
+    u32::try_from(now.millis_since(Time::ZERO) / 1000).unwrap_or(u32::MAX)
+}
+
 /// What became of a packet.
 pub(super) enum Progress {
     /// Go on with the next one.
@@ -234,7 +239,7 @@ impl Shard {
         let refused = if self.closing {
             true
         } else if !adopted && self.handshakes >= limit {
-            self.report(Event::LimitReached { limit: Limit::Handshakes, client: "".into() });
+            self.report(Event::ConnectionRefused { limit: Limit::Handshakes, peer, listener });
             true
         } else {
             false
@@ -512,17 +517,21 @@ impl Shard {
         }
         self.effects.push(Effect::Close { slot });
         self.count(Counter::ConnectionsClosed, 1);
-        let peer = SocketAddr::from(&connection.peer);
+        let (peer, listener) = (SocketAddr::from(&connection.peer), connection.listener.into());
         match connection.stage {
             Stage::Serving { session, .. } => {
                 let client = self.directory.session(session).client_id.clone();
                 let drops_will = cause.drops_will();
                 self.tell_dropped(session, connection.slow.as_deref());
-                self.report(Event::Disconnected { client, peer, cause });
+                let queued = self.directory.session(session).queue.len();
+                let since = self.directory.session(session).connected_at_seconds;
+                let seconds = u64::from(seconds_of(now).saturating_sub(since));
+                let user = connection.rare.and_then(|rare| rare.identity.user);
+                self.report(Event::Disconnected { client, peer, user, listener, seconds, queued, cause });
                 self.detach(now, session, drops_will);
             }
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate if cause != EndCause::Refused => {
-                self.report(Event::Unconnected { peer, cause });
+                self.report(Event::Unconnected { peer, listener, cause });
             }
             // The refusal was reported when it was due.
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {}

@@ -1,6 +1,7 @@
 //! What is worth telling: declared once, and so the log line, the counter and what tests see.
 
 use super::{Counter, Hangup, MemoryRelief, Violation};
+use crate::auth::acl::RuleHit;
 use crate::config::Network;
 use crate::packet::{ProtocolVersion, Reason};
 use crate::session::Losses;
@@ -18,6 +19,8 @@ pub enum Event {
         user: Option<Box<str>>,
         /// Where from.
         peer: SocketAddr,
+        /// Number of the listener.
+        listener: u16,
         /// Protocol.
         version: ProtocolVersion,
         /// Effective keep alive, seconds; 0: none.
@@ -35,6 +38,14 @@ pub enum Event {
         client: Box<str>,
         /// Where from.
         peer: SocketAddr,
+        /// User name.
+        user: Option<Box<str>>,
+        /// Number of the listener.
+        listener: u16,
+        /// How long the client was in.
+        seconds: u64,
+        /// Messages that its session has left for it.
+        queued: usize,
         /// Why.
         cause: EndCause,
     },
@@ -44,8 +55,21 @@ pub enum Event {
         client: Box<str>,
         /// Where from.
         peer: SocketAddr,
+        /// The user name that was tried.
+        user: Option<Box<str>>,
+        /// Number of the listener.
+        listener: u16,
         /// Reason code and words.
         violation: Violation,
+    },
+    /// A connection was closed because of a bound on connections.
+    ConnectionRefused {
+        /// Which.
+        limit: Limit,
+        /// Where from.
+        peer: SocketAddr,
+        /// Number of the listener.
+        listener: u16,
     },
     /// A connection was closed before a byte of it was read; told once in a while for each address.
     TurnedAway {
@@ -67,6 +91,8 @@ pub enum Event {
     Unconnected {
         /// Where from.
         peer: SocketAddr,
+        /// Number of the listener.
+        listener: u16,
         /// Why.
         cause: EndCause,
     },
@@ -74,8 +100,25 @@ pub enum Event {
     PublishRefused {
         /// Client identifier of the publisher.
         client: Box<str>,
+        /// The beginning of the topic; empty where it is not known any more.
+        topic: Box<str>,
+        /// What of an access list has refused it, if one has.
+        rule: Option<RuleHit>,
         /// Reason code and words.
         violation: Violation,
+    },
+    /// A topic filter of a SUBSCRIBE was refused, but not because of a bound.
+    SubscribeRefused {
+        /// Client identifier.
+        client: Box<str>,
+        /// User name.
+        user: Option<Box<str>>,
+        /// The beginning of the filter.
+        filter: Box<str>,
+        /// What of an access list has refused it, if one has.
+        rule: Option<RuleHit>,
+        /// What the client is told.
+        reason: Reason,
     },
     /// A session has lost messages since its client was told last.
     Losses {
@@ -241,11 +284,30 @@ impl EndCause {
         }
     }
 
+    /// The reason code that says why: of the DISCONNECT that was sent or that has come.
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            EndCause::Disconnect(reason) => Some(*reason),
+            other => other.reason_sent(),
+        }
+    }
+
     /// Does the will go unpublished? `[MQTT5-3.14.4-3]`
     pub fn drops_will(&self) -> bool {
         matches!(self, EndCause::Disconnect(Reason::Success))
     }
 }
+
+/// The beginning of a client's text, as far as it is worth telling.
+pub(super) fn beginning(text: &str) -> Box<str> {
+    match text.char_indices().nth(CHARACTERS_TOLD) {
+        Some((end, _)) => text[..end].into(),
+        None => text.into(),
+    }
+}
+
+/// Of texts of clients: identifiers, user names, topics.
+pub(super) const CHARACTERS_TOLD: usize = 128;
 
 impl fmt::Display for EndCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -410,7 +472,11 @@ impl Event {
             Event::Banned { .. } => Some(Counter::AddressesBanned),
             Event::Refused { .. } => Some(Counter::ConnectsRefused),
             Event::PublishRefused { .. } => Some(Counter::PublishesRefused),
-            Event::LimitReached { limit, .. } => Some(limit.counter()),
+            // The code in the SUBACK is all that there is of it.
+            Event::SubscribeRefused { .. } => None,
+            Event::LimitReached { limit, .. } | Event::ConnectionRefused { limit, .. } => {
+                Some(limit.counter())
+            }
         }
     }
 }

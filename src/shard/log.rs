@@ -1,8 +1,9 @@
 //! Events as log lines: one line each, client and cause, and never a flood.
 
-use super::event::{Away, Event};
+use super::event::{Away, CHARACTERS_TOLD, Event};
+use crate::config::Config;
 use crate::driver::UNIX_PEER;
-use crate::packet::ProtocolVersion;
+use crate::packet::{ProtocolVersion, Reason};
 use crate::time::Time;
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,9 +19,7 @@ const CONNECTION_LINES_PER_SECOND: u32 = 50;
 const CONNECTED: &str = "client connected";
 const DISCONNECTED: &str = "client disconnected";
 const REFUSED: &str = "connect refused";
-const OTHERS: &str = "connections without a session, publish refused, losses, limits";
-
-const CLIENT_CHARACTERS_SHOWN: usize = 128;
+const OTHERS: &str = "connections without a session, publish and subscribe refused, losses, limits";
 
 /// Writes events to the log.
 #[derive(Debug)]
@@ -30,6 +29,8 @@ pub(super) struct EventLog {
     /// A flood of other lines hides no refusal.
     refusals: Budget,
     others: Budget,
+    /// The addresses of the listeners.
+    listeners: Vec<String>,
 }
 
 /// Lines of a kind: so many in a second.
@@ -49,11 +50,22 @@ impl Default for EventLog {
             disconnected: Budget::new(DISCONNECTED, CONNECTION_LINES_PER_SECOND),
             refusals: Budget::new(REFUSED, LINES_PER_SECOND),
             others: Budget::new(OTHERS, LINES_PER_SECOND),
+            listeners: Vec::new(),
         }
     }
 }
 
 impl EventLog {
+    /// For the listeners of a configuration.
+    pub(super) fn new(config: &Config) -> EventLog {
+        let listeners = config.listeners.iter().map(|listener| listener.address.to_string()).collect();
+        EventLog { listeners, ..EventLog::default() }
+    }
+
+    fn listener(&self, number: u16) -> &str {
+        self.listeners.get(usize::from(number)).map_or("", String::as_str)
+    }
+
     /// No more lines come: says what was left out.
     pub(super) fn close(&mut self) {
         for budget in [&mut self.connected, &mut self.disconnected, &mut self.refusals, &mut self.others] {
@@ -67,6 +79,7 @@ impl EventLog {
                 client,
                 user,
                 peer,
+                listener,
                 version,
                 keep_alive_seconds,
                 clean_start,
@@ -78,6 +91,7 @@ impl EventLog {
                     client = shown(client),
                     user = user.as_deref().map(shown),
                     peer = %Shown(*peer),
+                    listener = self.listener(*listener),
                     protocol,
                     keep_alive_seconds,
                     clean_start,
@@ -86,11 +100,40 @@ impl EventLog {
                     "client connected"
                 );
             }
-            Event::Disconnected { client, peer, cause } if self.disconnected.allows(now) => {
-                tracing::info!(client = shown(client), peer = %Shown(*peer), %cause, "client disconnected");
+            Event::Disconnected { client, peer, user, listener, seconds, queued, cause }
+                if self.disconnected.allows(now) =>
+            {
+                tracing::info!(
+                    client = shown(client),
+                    user = user.as_deref().map(shown),
+                    peer = %Shown(*peer),
+                    listener = self.listener(*listener),
+                    seconds,
+                    queued,
+                    reason_code = cause.reason().map(Reason::code),
+                    %cause,
+                    "client disconnected"
+                );
             }
-            Event::Refused { client, peer, violation } if self.refusals.allows(now) => {
-                tracing::info!(client = shown(client), peer = %Shown(*peer), cause = %violation, "connect refused");
+            Event::Refused { client, peer, user, listener, violation } if self.refusals.allows(now) => {
+                tracing::info!(
+                    client = shown(client),
+                    user = user.as_deref().map(shown),
+                    peer = %Shown(*peer),
+                    listener = self.listener(*listener),
+                    reason_code = violation.reason.code(),
+                    cause = %violation,
+                    "connect refused"
+                );
+            }
+            Event::ConnectionRefused { limit, peer, listener } if self.others.allows(now) => {
+                tracing::warn!(
+                    peer = %Shown(*peer),
+                    listener = self.listener(*listener),
+                    limit = limit.key(),
+                    "limit reached: {}",
+                    limit.consequence()
+                );
             }
             Event::TurnedAway { network, cause: Away::Banned } if self.others.allows(now) => {
                 tracing::warn!(address = %network, "connections of this address are closed: it is banned");
@@ -110,11 +153,30 @@ impl EventLog {
                 let cause = if *by_failures { "gate.ban_after_failures" } else { "gate.flap_connections" };
                 tracing::warn!(address = %network, cause, seconds, "address is banned");
             }
-            Event::Unconnected { peer, cause } if self.others.allows(now) => {
-                tracing::info!(peer = %Shown(*peer), %cause, "connection ended before a session began");
+            Event::Unconnected { peer, listener, cause } if self.others.allows(now) => {
+                let listener = self.listener(*listener);
+                tracing::info!(peer = %Shown(*peer), listener, %cause, "connection ended before a session began");
             }
-            Event::PublishRefused { client, violation } if self.others.allows(now) => {
-                tracing::info!(client = shown(client), cause = %violation, "publish refused");
+            Event::PublishRefused { client, topic, rule, violation } if self.others.allows(now) => {
+                tracing::info!(
+                    client = shown(client),
+                    topic = told(topic),
+                    rule = rule.as_ref().map(tracing::field::display),
+                    reason_code = violation.reason.code(),
+                    cause = %violation,
+                    "publish refused"
+                );
+            }
+            Event::SubscribeRefused { client, user, filter, rule, reason } if self.others.allows(now) => {
+                tracing::info!(
+                    client = shown(client),
+                    user = user.as_deref().map(shown),
+                    topic = told(filter),
+                    rule = rule.as_ref().map(tracing::field::display),
+                    reason_code = reason.code(),
+                    cause = reason.words(),
+                    "subscribe refused"
+                );
             }
             Event::Losses { client, is_back, losses, now_millis } if self.others.allows(now) => {
                 let [queue_full, expired, too_large, withdrawn] = losses.counts();
@@ -152,7 +214,9 @@ impl EventLog {
             | Event::TurnedAway { .. }
             | Event::Banned { .. }
             | Event::Unconnected { .. }
+            | Event::ConnectionRefused { .. }
             | Event::PublishRefused { .. }
+            | Event::SubscribeRefused { .. }
             | Event::Losses { .. }
             | Event::DroppedForSlow { .. }
             | Event::LimitReached { .. } => {}
@@ -199,10 +263,15 @@ impl fmt::Display for Shown {
 /// A client identifier may have 65,535 bytes; a log line shows the beginning. Control characters
 /// never got past the decoder, so it can't forge a line.
 fn shown(client: &str) -> &str {
-    match client.char_indices().nth(CLIENT_CHARACTERS_SHOWN) {
+    match client.char_indices().nth(CHARACTERS_TOLD) {
         Some((end, _)) => &client[..end],
         None => client,
     }
+}
+
+/// A text that is not known is left out.
+fn told(text: &str) -> Option<&str> {
+    (!text.is_empty()).then(|| shown(text))
 }
 
 fn protocol(version: ProtocolVersion) -> &'static str {

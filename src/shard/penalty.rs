@@ -67,16 +67,18 @@ impl Shard {
         client_id: &str,
         violation: Violation,
     ) -> Progress {
+        let user = self.user_tried(slot, Some(told));
         let mut refusal = Vec::new();
         told.encode(&mut refusal, violation.reason);
         let Some(connection) = self.connection_mut(slot) else { return Progress::Gone };
         connection.stage = Stage::Refuse;
         connection.rare().refusal = refusal.into();
         let (serial, peer) = (connection.serial, SocketAddr::from(&connection.peer));
+        let listener = connection.listener.into();
         // Its CONNECT is finished: it takes no place from those who log in.
         self.handshakes -= 1;
         self.refusals_waiting += 1;
-        self.report(Event::Refused { client: client_id.into(), peer, violation });
+        self.report(Event::Refused { client: client_id.into(), peer, user, listener, violation });
         self.note_failure(slot, serial, peer);
         Progress::Next
     }

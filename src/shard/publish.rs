@@ -5,6 +5,7 @@ use super::convoy::{size_of_message, step_of, work_of};
 use super::deliver::Fanout;
 use super::directory::MOUNTED;
 use super::enqueue::Taken;
+use super::event::beginning;
 use super::full_disk::DISK;
 use super::mount::{TOPIC_BYTES_MAX, mounted};
 use super::pauses::PAUSED_BY_WORK;
@@ -21,6 +22,11 @@ use crate::topic::{Matches, topic_levels};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 
+const DENIED: Violation = Violation {
+    reason: Reason::NotAuthorized,
+    cause: "the access list does not let the client publish to this topic",
+};
+
 /// Topics that clients may read and not write. `[MQTT5 §4.7.2]`
 pub(super) fn is_reserved(topic: &str) -> bool {
     // `$share/…` is a form of filters; as a topic name it would reach no one who means it.
@@ -33,6 +39,11 @@ pub(super) fn is_reserved(topic: &str) -> bool {
 /// one below `$SYS` that mosquitto lets clients write, and so do we.
 fn is_bridge_state(topic: &str) -> bool {
     topic.strip_prefix("$SYS/broker/connection/").is_some_and(|rest| rest.ends_with("/state"))
+}
+
+/// What the broker alone publishes to: a value for each topic, and as many topics as it has.
+pub(super) fn is_brokers_own(topic: &str) -> bool {
+    topic.starts_with("$SYS/") && !is_bridge_state(topic)
 }
 
 /// QoS 2 messages that a 3.x client may have received PUBREC for, and not released. The standard gives it no bound
@@ -160,7 +171,7 @@ impl Shard {
         };
         let Some(packet_id) = publish.packet_id else {
             if let Err(violation) = self.check_message(slot, topic, publish.payload) {
-                self.report_refused(session, violation);
+                self.report_refused(session, topic, violation);
                 return Ok(());
             }
             let mut fanout = Fanout::new(publication, now, 0);
@@ -185,18 +196,14 @@ impl Shard {
             return Ok(());
         }
         if let Err(violation) = self.check_message(slot, topic, publish.payload) {
-            self.refuse_publish(
-                now,
-                slot,
-                session,
-                Ack { kind, packet_id, reason: violation.reason },
-                violation,
-            );
+            self.report_refused(session, topic, violation);
+            self.refuse_publish(now, slot, session, Ack { kind, packet_id, reason: violation.reason });
             return Ok(());
         }
         if kind == AckKind::Pubrec && self.has_no_room_on_disk(session, publish, topic) {
             let ack = Ack { kind, packet_id, reason: DISK.reason };
-            self.refuse_publish(now, slot, session, ack, DISK);
+            self.report_refused(session, topic, DISK);
+            self.refuse_publish(now, slot, session, ack);
             return Ok(());
         }
         self.take_acknowledged(now, slot, session, publication, kind, packet_id);
@@ -350,10 +357,7 @@ impl Shard {
             return Err(Violation { reason: Reason::NotAuthorized, cause: "topic is reserved" });
         }
         if !self.may_publish(slot, topic) {
-            return Err(Violation {
-                reason: Reason::NotAuthorized,
-                cause: "the access list does not let the client publish to this topic",
-            });
+            return Err(DENIED);
         }
         if topic_levels(topic) > self.shared.config.limits.topic_levels {
             return Err(Violation { reason: Reason::TopicNameInvalid, cause: "topic has too many levels" });
@@ -361,10 +365,9 @@ impl Shard {
         Ok(())
     }
 
-    /// 5.0 hears the truth; 3.x gets an acknowledgement without meaning. `[MQTT311-3.3.5-2]`
-    fn refuse_publish(&mut self, now: Time, slot: u32, session: u32, ack: Ack, violation: Violation) {
+    /// Answers a message that was refused: 5.0 hears the truth; 3.x gets an acknowledgement without meaning. `[MQTT311-3.3.5-2]`
+    fn refuse_publish(&mut self, now: Time, slot: u32, session: u32, ack: Ack) {
         let version = self.version_of_session(session);
-        self.report_refused(session, violation);
         let mut mark = 0;
         if version < ProtocolVersion::V5 && ack.kind == AckKind::Pubrec {
             self.hold(session, ack.packet_id, 0, 0);
@@ -373,16 +376,21 @@ impl Shard {
         self.answer(now, slot, mark, 0, Owing::Ack(ack));
     }
 
-    pub(super) fn report_refused(&mut self, session: u32, violation: Violation) {
+    pub(super) fn report_refused(&mut self, session: u32, topic: &str, violation: Violation) {
         let client = self.directory.session(session).client_id.clone();
+        let slot = self.directory.slot(session).connection;
+        let rule = (violation == DENIED)
+            .then(|| self.permissions(slot).map(|permissions| permissions.why_no_publish(topic)))
+            .flatten();
         if violation.reason == Reason::TopicNameInvalid {
             self.report(Event::LimitReached { limit: Limit::TopicLevels, client: client.clone() });
         }
-        self.report(Event::PublishRefused { client, violation });
+        self.report(Event::PublishRefused { client, topic: beginning(topic), rule, violation });
     }
 
+    /// Of a message that is not there any more.
     pub(super) fn report_quota(&mut self, session: u32) {
-        self.report_refused(session, QUOTA);
+        self.report_refused(session, "", QUOTA);
     }
 
     /// Distributes a message that has passed every check: retained store, own subscriptions,

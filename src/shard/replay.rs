@@ -4,6 +4,7 @@
 use super::budget::WORK_A_VISIT;
 use super::deliver::Fanout;
 use super::directory::REPLAYING;
+use super::publish::is_brokers_own;
 use super::source::SourceCheck;
 use super::waits::Outcome;
 use super::{Counter, Event, Limit, Mail, MemoryRelief, SessionKey, Shard, ShardId};
@@ -60,11 +61,15 @@ impl RetainedMessage for Message {
     fn bytes(&self) -> usize {
         Message::bytes(self)
     }
+
+    fn is_own(topic: &str) -> bool {
+        is_brokers_own(topic)
+    }
 }
 
-/// The broker's own topics say what is now.
+/// The broker's own topics say what is now: they are not for the disk.
 fn is_kept(topic: &str) -> bool {
-    !topic.starts_with("$SYS/")
+    !is_brokers_own(topic)
 }
 
 impl Shard {
@@ -82,6 +87,7 @@ impl Shard {
             Some(Limit::Disk)
         } else if self.is_memory_tight()
             && !fanout.promised
+            && !is_brokers_own(publication.topic)
             && self.is_larger_than_retained(now, &publication)
         {
             Some(Limit::Memory(MemoryRelief::Retain))

@@ -124,6 +124,7 @@ pub async fn run(start: Start) -> io::Result<()> {
     let shards = start.shared.shards();
     let share = start.shared.config.limits.handshakes_per_address.div_ceil(shards);
     let handshakes = Handshakes::new(share, start.seed);
+    let log = EventLog::new(&start.shared.config);
     let mut runner = Runner {
         machine: Shard::new(start.id, Arc::clone(&start.shared), start.interest, start.seed),
         net,
@@ -133,7 +134,7 @@ pub async fn run(start: Start) -> io::Result<()> {
         shared: start.shared,
         overflowing: 0,
         paused_by_mesh: BTreeSet::new(),
-        log: EventLog::default(),
+        log,
         worked_at: Time::ZERO,
         tidy: Tidy::default(),
         store: None,
@@ -396,7 +397,7 @@ impl Runner {
         }
         if let Err(limit) = self.control.admit(&self.shared.config, listener) {
             self.at_gate.handshakes.end(slot);
-            let event = Event::LimitReached { limit, client: "".into() };
+            let event = Event::ConnectionRefused { limit, peer, listener };
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitConnections, 1);
             self.log.write(now, &event);
             self.net.abort(slot);

@@ -7,6 +7,7 @@
 //! session out: what they had chosen it for comes before.
 
 use super::budget::WORK_A_FILTER;
+use super::event::beginning;
 use super::groups::member_of;
 use super::pauses::PAUSED_BY_WORK;
 use super::waits::Owing;
@@ -374,7 +375,7 @@ impl Shard {
     /// A well-formed filter may still be refused, alone. `[MQTT5-3.8.4-7]`
     fn check_filter(&mut self, session: u32, filter: TopicFilter<'_>) -> Result<(), Reason> {
         if !self.may_subscribe(session, filter.as_str()) {
-            return Err(Reason::NotAuthorized);
+            return Err(self.report_unsubscribed(session, filter, Reason::NotAuthorized));
         }
         let config = &self.shared.config;
         let terms = self.terms_of_session(session);
@@ -397,15 +398,29 @@ impl Shard {
             (Limit::WildcardPatterns, Reason::QuotaExceeded)
         } else if filter.shared().is_some() && !terms.shared_subscriptions {
             // A 3.x client could not know.
-            return Err(Reason::SharedSubscriptionsNotSupported);
+            return Err(self.report_unsubscribed(session, filter, Reason::SharedSubscriptionsNotSupported));
         } else if filter.has_wildcard() && !terms.wildcard_subscriptions {
-            return Err(Reason::WildcardSubscriptionsNotSupported);
+            return Err(self.report_unsubscribed(session, filter, Reason::WildcardSubscriptionsNotSupported));
         } else {
             return Ok(());
         };
         let client = state.client_id.clone();
         self.report(Event::LimitReached { limit: limit.0, client });
         Err(limit.1)
+    }
+
+    /// Tells of a filter that was refused, and gives the reason back.
+    fn report_unsubscribed(&mut self, session: u32, filter: TopicFilter<'_>, reason: Reason) -> Reason {
+        let slot = self.directory.slot(session).connection;
+        let client = beginning(&self.directory.session(session).client_id);
+        let user = self.connection(slot).and_then(|connection| connection.rare.as_ref());
+        let user = user.and_then(|rare| rare.identity.user.as_deref()).map(beginning);
+        let rule = (reason == Reason::NotAuthorized)
+            .then(|| self.permissions(slot).map(|permissions| permissions.why_no_subscribe(filter.as_str())))
+            .flatten();
+        let filter = beginning(filter.as_str());
+        self.report(Event::SubscribeRefused { client, user, filter, rule, reason });
+        reason
     }
 
     /// May a session bring in the patterns that are new with a filter?

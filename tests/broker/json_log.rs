@@ -1,6 +1,8 @@
 //! `[log] format = "json"`: what a log collector reads.
 
 use crate::Running;
+use crate::client::{packet, text as string};
+use crate::logins::{file, passwords};
 use serde_json::{Map, Value};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -99,4 +101,84 @@ fn each_event_is_one_json_object_on_a_line_with_level_client_and_cause() {
         .find(|object| text(object, "message") == "connection ended before a session began")
         .expect("who is no client is named too");
     assert!(!text(stranger, "cause").is_empty() && text(stranger, "peer").starts_with("127.0.0.1:"));
+}
+
+/// A number of an object.
+fn number(object: &Map<String, Value>, key: &str) -> u64 {
+    object.get(key).and_then(Value::as_u64).unwrap_or_else(|| panic!("no number {key} in {object:?}"))
+}
+
+#[test]
+fn what_was_refused_is_told_with_who_what_and_the_rule() {
+    let acl = file(
+        "json-acl.toml",
+        "[[rules]]\neveryone = true\nallow = [\"all\"]\ntopics = [\"open/#\"]\n\n\
+         [[rules]]\neveryone = true\ndeny = [\"all\"]\ntopics = [\"open/secret/#\"]\n",
+    );
+    let users = passwords("json-passwords", &[("alice", "wonder")]);
+    let rest = format!(
+        "allow_anonymous = true\n[runtime]\nshards = 2\n[log]\nformat = \"json\"\n[auth]\npassword_file = {users:?}\n\
+         [acl]\nfile = {acl:?}\n[limits]\nconnections = 2\n"
+    );
+    let mut running = Running::start("json-why", &rest);
+    // A CONNECT with a user name and a password.
+    let connect = |id: &str, password: &str| {
+        let head = [&string("MQTT")[..], &[5, 0xC2, 0, 60, 0]].concat();
+        let body = [head, string(id), string("alice"), string(password)].concat();
+        let mut stream = TcpStream::connect(running.address).expect("it listens");
+        stream.write_all(&packet(0x10, &body)).expect("a socket takes it");
+        stream
+    };
+    let mut stream = connect("burglar", "guessed");
+    running.line("the wrong login", |line| line.contains("connect refused"));
+    let _ = stream.read_to_end(&mut Vec::new());
+    drop(stream);
+
+    let mut stream = connect("wonder", "wonder");
+    stream.read_exact(&mut [0; 2]).expect("a CONNACK");
+    for filter in ["closed/#", "open/secret/1"] {
+        let body = [&[0, 7, 0][..], &string(filter), &[0]].concat();
+        stream.write_all(&packet(0x82, &body)).expect("a socket takes it");
+        running.line("a filter", |line| line.contains("subscribe refused") && line.contains(filter));
+    }
+    let mut publisher = running.client("publisher");
+    assert_eq!(publisher.publish_acknowledged("open/secret/2", b"x", false), 0x87);
+    assert_eq!(publisher.publish_acknowledged("closed/2", b"x", false), 0x87);
+    let _third = TcpStream::connect(running.address).expect("it listens");
+    running.line("the bound", |line| line.contains("limits.connections"));
+    publisher.disconnect();
+    running.signal("-TERM");
+    assert_eq!(running.wait(), 0);
+
+    let objects = objects(&running);
+    let address = "127.0.0.1:0";
+    let refused = the_only(&objects, "connect refused", "burglar");
+    assert_eq!((text(refused, "user"), text(refused, "listener")), ("alice", address));
+    assert_eq!(number(refused, "reason_code"), 0x87);
+    let about = |message: &str, topic: &str| {
+        let fits = |object: &&Map<String, Value>| {
+            text(object, "message") == message && object.get("topic").is_some_and(|have| have == topic)
+        };
+        let found: Vec<_> = objects.iter().filter(fits).collect();
+        assert_eq!(found.len(), 1, "{message} {topic} in {objects:#?}");
+        assert_eq!(number(found[0], "reason_code"), 0x87);
+        found[0]
+    };
+    let (acl, none) = (acl.display().to_string(), format!("{}: no rule allows it", acl.display()));
+    for (topic, rule) in [("closed/#", &none), ("open/secret/1", &format!("{acl}:6"))] {
+        let refused = about("subscribe refused", topic);
+        assert_eq!((text(refused, "user"), text(refused, "client")), ("alice", "wonder"));
+        assert_eq!(text(refused, "rule"), rule);
+    }
+    for (topic, rule) in [("closed/2", &none), ("open/secret/2", &format!("{acl}:6"))] {
+        let refused = about("publish refused", topic);
+        assert_eq!((text(refused, "client"), text(refused, "rule")), ("publisher", rule.as_str()));
+    }
+    let full =
+        objects.iter().find(|object| object.get("limit").is_some_and(|limit| limit == "limits.connections"));
+    let full = full.expect("the bound is told");
+    assert!(text(full, "peer").starts_with("127.0.0.1:") && text(full, "listener") == address, "{full:?}");
+    let gone = the_only(&objects, "client disconnected", "publisher");
+    assert_eq!((number(gone, "queued"), number(gone, "reason_code")), (0, 0));
+    assert!(number(gone, "seconds") < 600 && text(gone, "listener") == address, "{gone:?}");
 }

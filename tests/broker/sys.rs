@@ -104,6 +104,26 @@ impl World {
     }
 }
 
+/// The figures are many more than the limit, and are there all the same.
+#[test]
+fn figures_do_not_count_in_the_limits_of_retained_messages() {
+    let rest = "[runtime]\nshards = 1\n[sys]\ninterval_seconds = 1\n\
+                [limits]\nretained_messages = 2\nretained_bytes = 1024\n";
+    let running = Running::start("sys-limits", rest);
+    let mut client = running.client("client");
+    client.subscribe("$SYS/broker/+/#", 0);
+    let mut figures = std::collections::BTreeSet::new();
+    while figures.len() < TOPICS.len() {
+        figures.insert(client.message().topic);
+    }
+    // 0x10: no one has subscribed to it.
+    for (topic, reason) in [("a", 0x10), ("b", 0x10), ("c", 0x97), ("b", 0x10)] {
+        assert_eq!(client.publish_acknowledged(topic, b"kept", true), reason, "{topic}");
+    }
+    // A bridge's state is a client's.
+    assert_eq!(client.publish_acknowledged("$SYS/broker/connection/edge/state", b"1", true), 0x97);
+}
+
 fn uptime_seconds(figures: &Figures) -> u64 {
     let seconds = figures["uptime"].strip_suffix(" seconds").expect("mosquitto's words");
     seconds.parse().expect("a number")

@@ -41,14 +41,16 @@ pub fn load(path: &std::path::Path) -> Result<Acl, AclErrors> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(file: &str, text: &str) -> Result<Acl, AclErrors> {
-    let builder = Builder::new(Effect::Deny, Subscribing::Filtered);
-    let mut reader = Reader { builder, user: None, errors: AclErrors { errors: Vec::new(), more: 0 } };
+    let builder = Builder::new(Effect::Deny, Subscribing::Filtered).with_file(file);
+    let mut reader =
+        Reader { builder, line: 0, user: None, errors: AclErrors { errors: Vec::new(), more: 0 } };
     for (number, line) in text.split('\n').enumerate() {
         let line = line.trim_end_matches(is_space);
         // A comment's `#` is the first character: mosquitto takes no other.
         if line.starts_with('#') {
             continue;
         }
+        reader.line = u32::try_from(number + 1).unwrap_or(u32::MAX);
         if let Err(wrong) = reader.read_line(line) {
             reader.errors.add(AclError {
                 file: file.to_string(),
@@ -63,6 +65,8 @@ pub fn parse(file: &str, text: &str) -> Result<Acl, AclErrors> {
 
 struct Reader<'a> {
     builder: Builder,
+    /// The number of the line.
+    line: u32,
     user: Option<&'a str>,
     errors: AclErrors,
 }
@@ -137,7 +141,7 @@ impl<'a> Reader<'a> {
             }
         };
         let effects = Effects::of(effect, actions, form.round);
-        let grant = Grant { topic, placeholders: form.placeholders, effects };
+        let grant = Grant { topic, placeholders: form.placeholders, effects, line: self.line };
         self.builder.add(who, None, grant).map_err(|refused| {
             wrong(match refused {
                 Refused::Pattern(error) => format!("got {}: {error}", quoted(topic)),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::pattern::Placeholders;
-use super::tree::{Effects, NOTHING, Name, Names, Root};
+use super::tree::{Asked, Effects, NOTHING, Name, Names, Root};
 use super::{Actions, Builder, Effect, Grant, Principal, Refused, Round, RuleError, Rules, Subscribing};
 use crate::topic::TopicFilter;
 
@@ -88,7 +88,7 @@ impl Permissions {
         for (rule, (list, actions)) in lists.into_iter().enumerate() {
             let effects = Effects::of(Effect::Allow, actions, Round::First);
             for topic in list.unwrap_or_default() {
-                let grant = Grant { topic, placeholders: Placeholders::Nowhere, effects };
+                let grant = Grant { topic, placeholders: Placeholders::Nowhere, effects, line: 0 };
                 builder.add(Principal::Everyone, None, grant).map_err(|refused| match refused {
                     Refused::Pattern(error) => RuleError::Pattern { rule, topic: topic.clone(), error },
                     Refused::TooMany => RuleError::TooMany,
@@ -133,6 +133,27 @@ impl Permissions {
     pub fn may_subscribe(&self, filter: &str) -> bool {
         let Some(inner) = &self.0 else { return true };
         TopicFilter::parse(filter).is_ok_and(|filter| inner.may_subscribe(filter.matching_part()))
+    }
+
+    /// Why the client may not publish to a topic name.
+    pub fn why_no_publish(&self, topic: &str) -> RuleHit {
+        self.0.as_ref().map_or_else(RuleHit::default, |inner| {
+            inner.why(&|inner| inner.may(topic, Actions::PUBLISH), &|login| {
+                login.denial_line(Asked::Topic(topic), Actions::PUBLISH)
+            })
+        })
+    }
+
+    /// Why the client may not subscribe to a topic filter.
+    pub fn why_no_subscribe(&self, filter: &str) -> RuleHit {
+        let (Some(inner), Ok(filter)) = (&self.0, TopicFilter::parse(filter)) else {
+            return RuleHit::default();
+        };
+        let filter = filter.matching_part();
+        inner.why(&|inner| inner.may_subscribe(filter), &|login| match login.rules.subscribing {
+            Subscribing::Strict => login.denial_line(Asked::Met(filter), Actions::READ),
+            Subscribing::Filtered => login.denial_line(Asked::Covered(filter), Actions::SUBSCRIBE),
+        })
     }
 
     /// May the client receive all that this topic filter can match, so that no message has to be checked?
@@ -213,7 +234,37 @@ fn kind_of(name: &str, is_used: bool) -> NameKind {
 /// Longest name that a packet can carry, in bytes.
 const NAME_BYTES_MAX: usize = u16::MAX as usize;
 
+/// What has refused something, for the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleHit {
+    /// The access list; empty: what came with the login, such as the lists of a token.
+    file: Box<str>,
+    /// The line of the rule that denies; 0: no rule allows it.
+    line: u32,
+}
+
+impl fmt::Display for RuleHit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&*self.file, self.line) {
+            ("", _) => f.write_str("no list that came with the login has it"),
+            (file, 0) => write!(f, "{file}: no rule allows it"),
+            (file, line) => write!(f, "{file}:{line}"),
+        }
+    }
+}
+
 impl Inner {
+    /// The first of the lists that does not allow something, and where.
+    fn why(&self, may: &dyn Fn(&Inner) -> bool, line: &dyn Fn(&Login) -> u32) -> RuleHit {
+        match self {
+            Inner::Login(login) => RuleHit { file: login.rules.file.clone(), line: line(login) },
+            Inner::Both(one, two) => {
+                let halves = [one, two].into_iter().flat_map(|half| &half.0);
+                halves.filter(|half| !may(half)).map(|half| half.why(may, line)).next().unwrap_or_default()
+            }
+        }
+    }
+
     fn may(&self, topic: &str, action: Actions) -> bool {
         match self {
             Inner::Login(login) => login.may(topic, action),
@@ -264,6 +315,17 @@ impl Login {
         let covering = self.gather(|root| self.rules.tree.covering(root, filter, names));
         let meeting = self.gather(|root| self.rules.tree.meeting(root, filter, names));
         covering.with_denials_of(meeting).granted(self.rules.default).contains(actions)
+    }
+
+    fn denial_line(&self, what: Asked<'_>, actions: Actions) -> u32 {
+        let names = self.names();
+        let everyone = self.rules.everyone.any_client;
+        let roots = [everyone, self.roots[0], self.roots[1], self.roots[2]].into_iter();
+        roots
+            .filter(|&root| root != NOTHING)
+            .map(|root| self.rules.tree.denial_line(root, what, names, actions))
+            .find(|&line| line != 0)
+            .unwrap_or_default()
     }
 
     #[inline]

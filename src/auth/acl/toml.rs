@@ -79,11 +79,12 @@ const ACTIONS: [(&str, Actions); 6] = [
 
 impl Reader {
     fn finish(mut self, file: &str, text: &str) -> Result<Acl, AclErrors> {
-        let mut builder = Builder::new(self.default, self.subscribing);
+        let mut builder = Builder::new(self.default, self.subscribing).with_file(file);
+        let mut lines = Lines { text, counted: 0, line: 1 };
         // The first rule that the limit stops is to blame: another error is found before this.
         if self.wrongs.is_empty() {
             for (number, (offset, rule)) in self.rules.iter().enumerate() {
-                if let Err(error) = builder.add_rule(number, rule) {
+                if let Err(error) = builder.add_rule(number, rule, lines.at(*offset)) {
                     let message = match error {
                         RuleError::TooMany => error.to_string(),
                         RuleError::Pattern { topic, error, .. } => format!("got {}: {error}", quoted(&topic)),
@@ -317,6 +318,26 @@ fn offset_of(table: &dyn TableLike, key: &str, item: &Item) -> Offset {
 
 fn start_of(item: &Item) -> Offset {
     item.span().map_or(0, |span| span.start)
+}
+
+/// Counts lines; cheap while the offsets rise.
+struct Lines<'a> {
+    text: &'a str,
+    counted: Offset,
+    line: u32,
+}
+
+impl Lines<'_> {
+    fn at(&mut self, offset: Offset) -> u32 {
+        let offset = offset.min(self.text.len());
+        if offset < self.counted {
+            (self.counted, self.line) = (0, 1);
+        }
+        let new = newlines(&self.text.as_bytes()[self.counted..offset]);
+        self.counted = offset;
+        self.line = self.line.saturating_add(u32::try_from(new).unwrap_or(u32::MAX));
+        self.line
+    }
 }
 
 fn newlines(bytes: &[u8]) -> usize {

@@ -90,6 +90,17 @@ pub(super) struct Names<'a> {
     pub(super) client_id: Name<'a>,
 }
 
+/// Of what a denial is looked for.
+#[derive(Clone, Copy)]
+pub(super) enum Asked<'a> {
+    /// A topic name.
+    Topic(&'a str),
+    /// All that a filter matches.
+    Covered(&'a str),
+    /// Any of it.
+    Met(&'a str),
+}
+
 /// The tree of all rules of an access list.
 #[derive(Default)]
 pub(super) struct Tree {
@@ -100,6 +111,8 @@ pub(super) struct Tree {
     pieces: Box<[Piece]>,
     texts: Box<[u8]>,
     uses: Uses,
+    /// By node: the lines of the first rules that deny here, and with `#` here. Looked at only to explain.
+    denial_lines: Box<[[u32; 2]]>,
 }
 
 /// Which names the patterns have.
@@ -159,23 +172,37 @@ impl Tree {
     /// What the rules say that match a topic name.
     #[inline]
     pub(super) fn matching(&self, root: Root, topic: &str, names: Names<'_>) -> Effects {
-        let mut walk = Walk { tree: self, names, dollar: topic.starts_with('$'), found: Effects::default() };
+        let mut walk = Walk::<false>::new(self, names, topic);
         walk.matching(root, Some(topic.as_bytes()), true);
         walk.found
     }
 
     /// What the rules say that match every topic name that a filter matches.
     pub(super) fn covering(&self, root: Root, filter: &str, names: Names<'_>) -> Effects {
-        let mut walk = Walk { tree: self, names, dollar: filter.starts_with('$'), found: Effects::default() };
+        let mut walk = Walk::<false>::new(self, names, filter);
         walk.covering(root, Some(spelt_out(filter).as_bytes()), true);
         walk.found
     }
 
     /// What the rules say that match at least one of the topic names that a filter matches.
     pub(super) fn meeting(&self, root: Root, filter: &str, names: Names<'_>) -> Effects {
-        let mut walk = Walk { tree: self, names, dollar: filter.starts_with('$'), found: Effects::default() };
+        let mut walk = Walk::<false>::new(self, names, filter);
         walk.meeting(root, Some(spelt_out(filter).as_bytes()), true);
         walk.found
+    }
+
+    /// The line of a rule that denies one of these actions, among those that match a topic name; or that cover or meet
+    /// a filter. 0: there is none, or it has no line.
+    pub(super) fn denial_line(&self, root: Root, what: Asked<'_>, names: Names<'_>, actions: Actions) -> u32 {
+        let (Asked::Topic(text) | Asked::Covered(text) | Asked::Met(text)) = what;
+        let mut walk = Walk::<true>::new(self, names, text);
+        walk.denial.0 = actions.0 | actions.0 << SECOND_SHIFT;
+        match what {
+            Asked::Topic(topic) => walk.matching(root, Some(topic.as_bytes()), true),
+            Asked::Covered(filter) => walk.covering(root, Some(spelt_out(filter).as_bytes()), true),
+            Asked::Met(filter) => walk.meeting(root, Some(spelt_out(filter).as_bytes()), true),
+        }
+        walk.denial.1
     }
 
     pub(super) fn uses(&self) -> Uses {
@@ -195,23 +222,41 @@ impl Tree {
 
 /// One walk. `dollar`: what is looked up begins with `$`. Each step has the node, the levels that are left
 /// (`None` behind the last one), and whether it is the first.
-struct Walk<'a> {
+struct Walk<'a, const WHY: bool> {
     tree: &'a Tree,
     names: Names<'a>,
     dollar: bool,
     found: Effects,
+    /// With `WHY`: the bits of which a denial is looked for, and the line of the first one that was met.
+    denial: (u8, u32),
 }
 
-impl<'a> Walk<'a> {
+/// Which of a node's rules: those that end there, or those that end with `#` there.
+const HERE: usize = 0;
+const REST: usize = 1;
+
+impl<'a, const WHY: bool> Walk<'a, WHY> {
+    fn new(tree: &'a Tree, names: Names<'a>, text: &str) -> Walk<'a, WHY> {
+        Walk { tree, names, dollar: text.starts_with('$'), found: Effects::default(), denial: (0, 0) }
+    }
+
+    #[inline]
+    fn note(&mut self, effects: Effects, number: u32, of: usize) {
+        self.found.add(effects);
+        if WHY && effects.deny & self.denial.0 != 0 && self.denial.1 == 0 {
+            self.denial.1 = self.tree.denial_lines.get(number as usize).map_or(0, |lines| lines[of]);
+        }
+    }
+
     fn matching(&mut self, mut number: u32, mut rest: Option<&[u8]>, mut is_first: bool) {
         loop {
             let node = self.tree.node(number);
             let wildcards_match = !(is_first && self.dollar);
             if wildcards_match {
-                self.found.add(node.rest);
+                self.note(node.rest, number, REST);
             }
             let Some(levels) = rest else {
-                return self.found.add(node.here);
+                return self.note(node.here, number, HERE);
             };
             let (level, behind) = split(levels);
             if node.any != 0 && wildcards_match {
@@ -235,10 +280,10 @@ impl<'a> Walk<'a> {
         let node = self.tree.node(number);
         let wildcards_match = !(is_first && self.dollar);
         if wildcards_match {
-            self.found.add(node.rest);
+            self.note(node.rest, number, REST);
         }
         let Some(levels) = rest else {
-            return self.found.add(node.here);
+            return self.note(node.here, number, HERE);
         };
         let (level, behind) = split(levels);
         // It matches the parent too, and rules that do so were found above.
@@ -268,15 +313,15 @@ impl<'a> Walk<'a> {
         let node = self.tree.node(number);
         let wildcards_match = !(is_first && self.dollar);
         if wildcards_match {
-            self.found.add(node.rest);
+            self.note(node.rest, number, REST);
         }
         let Some(levels) = rest else {
-            return self.found.add(node.here);
+            return self.note(node.here, number, HERE);
         };
         let (level, behind) = split(levels);
         let is_rest = level == b"#";
         if is_rest {
-            self.found.add(node.here);
+            self.note(node.here, number, HERE);
         }
         // Behind `#` comes whatever the rules have.
         let behind = if is_rest { Some(&b"#"[..]) } else { behind };
@@ -374,6 +419,20 @@ struct GrowingNode {
     any: u32,
     here: Effects,
     rest: Effects,
+    denial_lines: [u32; 2],
+}
+
+impl GrowingNode {
+    fn add(&mut self, of: usize, effects: Effects, line: u32) {
+        if of == HERE {
+            self.here.add(effects)
+        } else {
+            self.rest.add(effects)
+        }
+        if effects.deny != 0 && self.denial_lines[of] == 0 {
+            self.denial_lines[of] = line;
+        }
+    }
 }
 
 #[derive(PartialEq, Eq)]
@@ -396,17 +455,17 @@ impl Growing {
         number
     }
 
-    pub(super) fn insert(&mut self, root: Root, levels: &[Level<'_>], effects: Effects) {
+    pub(super) fn insert(&mut self, root: Root, levels: &[Level<'_>], effects: Effects, line: u32) {
         let mut number = root;
         for level in levels {
             number = match level {
-                Level::Rest => return self.nodes[number as usize].rest.add(effects),
+                Level::Rest => return self.nodes[number as usize].add(REST, effects, line),
                 Level::Any => self.any(number),
                 Level::Text(text) => self.child(number, text),
                 Level::Named(parts) => self.named(number, parts),
             };
         }
-        self.nodes[number as usize].here.add(effects);
+        self.nodes[number as usize].add(HERE, effects, line);
     }
 
     fn any(&mut self, number: u32) -> u32 {
@@ -444,6 +503,8 @@ impl Growing {
 
     pub(super) fn finish(self) -> Tree {
         let denied_below = self.denied_below();
+        let has_denials = self.nodes.iter().any(|node| node.denial_lines != [0; 2]);
+        let lines = self.nodes.iter().filter(|_| has_denials).map(|node| node.denial_lines).collect();
         let mut packing = Packing::default();
         let nodes = self.nodes.into_iter().map(|node| packing.node(node, &denied_below)).collect();
         Tree {
@@ -453,6 +514,7 @@ impl Growing {
             pieces: packing.pieces.into(),
             texts: packing.texts.into(),
             uses: packing.uses,
+            denial_lines: lines,
         }
     }
 

@@ -80,7 +80,7 @@ fn the_tree_says_what_its_rules_say_one_by_one() {
             let actions = *random.pick(&[Actions::PUBLISH, Actions::READ, Actions::RECEIVE]);
             let round = *random.pick(&[Round::First, Round::Second]);
             let effects = Effects::of(effect, actions, round);
-            growing.insert(root, &parse(pattern, Placeholders::Anywhere).expect("valid"), effects);
+            growing.insert(root, &parse(pattern, Placeholders::Anywhere).expect("valid"), effects, 0);
             rules.push((pattern, effects));
         }
         let tree = growing.finish();
@@ -122,7 +122,7 @@ fn a_topic_of_a_packets_length_costs_no_more_depth_than_the_rules_have() {
     let root = growing.new_root();
     let deep = format!("{}#", "+/".repeat(LEVELS_MAX - 1));
     let allow = Effects::of(Effect::Allow, Actions::ALL, Round::First);
-    growing.insert(root, &parse(&deep, Placeholders::Anywhere).expect("valid"), allow);
+    growing.insert(root, &parse(&deep, Placeholders::Anywhere).expect("valid"), allow, 0);
     let tree = growing.finish();
     let names = Names { user: Name::Missing, client_id: Name::Missing };
     let topic = "/".repeat(65_535);
