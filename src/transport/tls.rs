@@ -19,7 +19,6 @@ mod identity;
 mod path;
 mod refusal;
 mod revocation;
-mod server_name;
 mod signatures;
 mod validity;
 mod verifier;

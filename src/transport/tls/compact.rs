@@ -25,7 +25,6 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
-use super::server_name::Restoring;
 use super::signatures::ALGORITHMS;
 
 /// ring's provider with the same suites in the same order, their record keys kept small.
@@ -88,7 +87,7 @@ static TLS12_AES_256_GCM: Tls12Gcm = Tls12Gcm(&aead::AES_256_GCM);
 fn common(of: &CipherSuiteCommon) -> CipherSuiteCommon {
     CipherSuiteCommon {
         suite: of.suite,
-        hash_provider: Box::leak(Box::new(Restoring(of.hash_provider))),
+        hash_provider: of.hash_provider,
         confidentiality_limit: of.confidentiality_limit,
     }
 }

@@ -11,7 +11,6 @@ use rustls::unbuffered::{
 
 use super::error::TlsFailure;
 use super::hello::Asked;
-use super::server_name::Unreadable;
 use super::{HANDSHAKE_BYTES_MAX, PENDING_BYTES_MAX, Progress, Scratch};
 
 pub(super) struct Connection {
@@ -25,8 +24,6 @@ pub(super) struct Connection {
     pub(super) established: bool,
     peer_closed: bool,
     pub(super) server_name: Option<Box<str>>,
-    /// A server name that is no DNS name, until the handshake is done.
-    unreadable: Option<Box<Unreadable>>,
 }
 
 impl Connection {
@@ -39,7 +36,6 @@ impl Connection {
             established: false,
             peer_closed: false,
             server_name: asked.server_name,
-            unreadable: asked.unreadable.map(Box::new),
         })
     }
 
@@ -104,20 +100,6 @@ impl Connection {
 
     /// Lets rustls work on `bytes` until it wants more, and says how many of them it is done with.
     fn process(
-        &mut self,
-        bytes: &mut [u8],
-        plain: &mut Vec<u8>,
-        out: &mut Vec<u8>,
-    ) -> Result<usize, TlsFailure> {
-        let Some(unreadable) = self.unreadable.take() else { return self.process_shown(bytes, plain, out) };
-        // In the first hello it is hidden already.
-        unreadable.hide_again(bytes);
-        let done = unreadable.restoring(|| self.process_shown(bytes, plain, out));
-        self.unreadable = self.rustls.is_handshaking().then_some(unreadable);
-        done
-    }
-
-    fn process_shown(
         &mut self,
         bytes: &mut [u8],
         plain: &mut Vec<u8>,

@@ -6,14 +6,13 @@
 
 use std::sync::Arc;
 
-use rustls::server::{AcceptedAlert, Acceptor};
-use rustls::{PeerMisbehaved, ServerConfig};
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
 
 use super::HANDSHAKE_BYTES_MAX;
 use super::client_hello::record_bytes_wanted;
 use super::config::TlsConfig;
 use super::error::{Spoken, TlsFailure};
-use super::server_name::Unreadable;
 
 pub(super) struct Hello {
     config: TlsConfig,
@@ -28,8 +27,6 @@ pub(super) struct Asked {
     /// Bytes of content in a record that we send.
     pub(super) record_bytes: usize,
     pub(super) server_name: Option<Box<str>>,
-    /// A server name that is no DNS name.
-    pub(super) unreadable: Option<Unreadable>,
 }
 
 impl Hello {
@@ -43,72 +40,35 @@ impl Hello {
             check_first_byte(first)?;
         }
         self.bytes.extend_from_slice(cipher);
-        let mut asked = self.accept(cipher);
-        let mut unreadable = None;
-        if matches!(&asked, Err(refused) if refused.is_for_server_name()) {
-            unreadable = Unreadable::hide(&mut self.bytes);
-            if unreadable.is_some() {
-                self.acceptor = Acceptor::default();
-                let bytes = std::mem::take(&mut self.bytes);
-                asked = self.accept(&bytes);
-                self.bytes = bytes;
-            }
-        }
-        match asked {
-            Ok(Some(Offer { is_ours, server_name })) => {
-                let wanted = record_bytes_wanted(&self.bytes);
-                let (config, record_bytes) = self.config.for_client(is_ours, wanted);
-                Ok(Some(Asked { config, record_bytes, server_name, unreadable }))
-            }
-            Ok(None) if self.bytes.len() > HANDSHAKE_BYTES_MAX => Err(TlsFailure::HandshakeTooLong),
-            Ok(None) => Ok(None),
-            Err(Refused { failure, alert }) => {
-                if let Some(mut alert) = alert {
-                    alert.write_all(out).expect("writing to a vector does not fail");
-                }
-                Err(failure)
-            }
-        }
-    }
-
-    fn accept(&mut self, mut rest: &[u8]) -> Result<Option<Offer>, Refused> {
+        let mut rest = cipher;
         while !rest.is_empty() {
             // It takes no more than its limit on a message, and none is so long here.
-            if !matches!(self.acceptor.read_tls(&mut rest), Ok(1..)) {
-                return Err(Refused { failure: TlsFailure::HandshakeTooLong, alert: None });
+            if self.acceptor.read_tls(&mut rest).map_err(|_| TlsFailure::HandshakeTooLong)? == 0 {
+                return Err(TlsFailure::HandshakeTooLong);
             }
             match self.acceptor.accept() {
                 Ok(Some(accepted)) => {
                     let hello = accepted.client_hello();
-                    return Ok(Some(Offer {
-                        is_ours: TlsConfig::takes(hello.alpn()),
+                    let wanted = record_bytes_wanted(&self.bytes);
+                    let (config, record_bytes) =
+                        self.config.for_client(TlsConfig::takes(hello.alpn()), wanted);
+                    return Ok(Some(Asked {
+                        config,
+                        record_bytes,
                         server_name: hello.server_name().map(Box::from),
                     }));
                 }
+                Ok(None) if self.bytes.len() > HANDSHAKE_BYTES_MAX => {
+                    return Err(TlsFailure::HandshakeTooLong);
+                }
                 Ok(None) => {}
-                Err((error, alert)) => return Err(Refused { failure: error.into(), alert: Some(alert) }),
+                Err((error, mut alert)) => {
+                    alert.write_all(out).expect("writing to a vector does not fail");
+                    return Err(error.into());
+                }
             }
         }
         Ok(None)
-    }
-}
-
-/// What rustls tells of the client's first message.
-struct Offer {
-    /// It has no application protocols, or one of ours.
-    is_ours: bool,
-    server_name: Option<Box<str>>,
-}
-
-struct Refused {
-    failure: TlsFailure,
-    alert: Option<AcceptedAlert>,
-}
-
-impl Refused {
-    fn is_for_server_name(&self) -> bool {
-        let refused = PeerMisbehaved::ServerNameMustContainOneHostName;
-        self.failure == TlsFailure::Library(refused.into())
     }
 }
 

@@ -22,7 +22,6 @@ use super::identity;
 use super::path::Search;
 use super::refusal::Refusal;
 use super::revocation::Revocations;
-use super::server_name::restored;
 use super::signatures::{ALGORITHMS, BadSignature, Signed, describe_key, public_key};
 use super::validity::Validity;
 
@@ -243,7 +242,7 @@ impl ClientCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_signature(&restored(message), certificate, signed, usize::MAX)
+        verify_signature(message, certificate, signed, usize::MAX)
     }
 
     /// A scheme has one curve, which the list of algorithms has first (RFC 8446, section 4.2.3).
