@@ -111,6 +111,7 @@ fn without_entrance(config: &Config) -> Config {
     let mut config = config.clone();
     config.auth.password_file = String::new();
     config.auth.allow_anonymous = None;
+    config.auth.skip_bad_password_lines = false;
     config.acl.file = String::new();
     config.gate = Gate::default();
     (config.limits.connect_rate, config.limits.connect_burst) = (0, 0);

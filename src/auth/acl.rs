@@ -11,7 +11,8 @@
 //!
 //! A name that a client chose must not widen a rule. One that is empty, has `+`, `#` or `/`, or would put a `$`
 //! at the beginning of the topic does not stand for itself: a rule that allows does not apply to such a client,
-//! and a rule that denies reaches from the level with the name downwards, so that nobody escapes it by his name.
+//! and a rule that denies reaches from the level with the name downwards, so that nobody escapes it by his name. In
+//! mosquitto's files a name with `/` is text like any other, as in mosquitto 2.0.
 //!
 //! The files, from the rim inwards: `toml` (feature `runtime`) and `mosquitto` read files, `error` is what they
 //! say; `permissions` answers; `tree` holds the topics of the rules, `pattern` reads them; `filters` compares
@@ -209,6 +210,8 @@ struct Rules {
     subscribing: Subscribing,
     has_client_groups: bool,
     names_users: bool,
+    /// Names with `/` stand for themselves, and for several levels, as in mosquitto 2.0.
+    takes_slashes: bool,
     /// The file that they are from; empty: from none.
     file: Box<str>,
 }
@@ -277,6 +280,7 @@ impl Builder {
             subscribing,
             has_client_groups: false,
             names_users: false,
+            takes_slashes: false,
             file: "".into(),
         };
         Builder { growing: Growing::default(), rules, entries: 0 }

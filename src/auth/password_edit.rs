@@ -42,6 +42,18 @@ impl PasswordFile {
             Err(error) => Err(PasswordFileErrors::unreadable(&name, error)),
         }
     }
+
+    /// Reads a file as mosquitto does: a line that can't be used is passed over. What is wrong with such lines comes
+    /// beside the users of the others.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn load_lines(path: &Path) -> Result<(PasswordFile, Option<PasswordFileErrors>), PasswordFileErrors> {
+        let name = path.display().to_string();
+        let bytes = open(path).and_then(|file| read(&file));
+        let bytes = bytes.map_err(|error| PasswordFileErrors::unreadable(&name, error))?;
+        Ok(PasswordFile::parse_lines(&bytes, &name))
+    }
 }
 
 /// Whether the mode lets everybody on this machine read the file; false when there is none.

@@ -200,6 +200,15 @@ impl PasswordFile {
     /// # Errors
     /// As there.
     pub fn parse_bytes(bytes: &[u8], name: &str) -> Result<PasswordFile, PasswordFileErrors> {
+        match PasswordFile::parse_lines(bytes, name) {
+            (file, None) => Ok(file),
+            (_, Some(errors)) => Err(errors),
+        }
+    }
+
+    /// The users of the lines that are right, and what is wrong with the others. Of two lines of one user the first
+    /// counts.
+    pub fn parse_lines(bytes: &[u8], name: &str) -> (PasswordFile, Option<PasswordFileErrors>) {
         let mut errors = PasswordFileErrors::new(name);
         let mut users = BTreeMap::new();
         let mut first_lines = BTreeMap::new();
@@ -223,7 +232,8 @@ impl PasswordFile {
                 Err(error) => errors.add(number, error),
             }
         }
-        if errors.errors.is_empty() { Ok(PasswordFile::of(users, secret)) } else { Err(errors) }
+        let file = PasswordFile::of(users, secret);
+        (file, Some(errors).filter(|errors| !errors.errors.is_empty()))
     }
 
     fn of(users: BTreeMap<Box<str>, PasswordHash>, secret: Option<Zeroizing<[u8; 32]>>) -> PasswordFile {

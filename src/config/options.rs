@@ -280,6 +280,9 @@ sections! {
              Users whom midge passwd --scram has written can prove their password without sending it, by \
              enhanced authentication (MQTT 5.0) with the method SCRAM-SHA-256, also again while they are in. \
              SIGHUP reads it again, and lets those go whose line is gone or another. Empty: none.";
+        skip_bad_password_lines: bool = false, Allowed::Boolean, "",
+            "Whether a line of a password file that can't be used is named in the log and passed over, as mosquitto \
+             does. false: such a file stops the start, and changes nothing at SIGHUP.";
         client_id_prefix: String = String::new(), Allowed::Text { bytes_max: 65535 }, "",
             "How the identifiers must begin of the clients that may connect, those that midge chooses among them; \
              another one is refused with 0x87 (3.x: 0x05). Empty: as they like.";

@@ -49,9 +49,8 @@ impl Entrance {
         for listener in &config.listeners {
             doors.push(Door::of(listener)?);
             let file = listener.password_file.as_ref().unwrap_or(&config.auth.password_file);
-            let passwords = once(&mut password_files, file, |path| {
-                PasswordFile::load(path).map(Arc::new).map_err(|errors| errors.to_string())
-            })?;
+            let skips = config.auth.skip_bad_password_lines;
+            let passwords = once(&mut password_files, file, |path| load_passwords(path, skips, &mut notes))?;
             let tokens = chosen(listener, "jwt", listener.jwt, &all_tokens)?;
             let webhook = chosen(listener, "webhook", listener.webhook, &all_webhook)?;
             let file = listener.acl_file.as_ref().unwrap_or(&config.acl.file);
@@ -254,6 +253,17 @@ fn scram(file: &Arc<PasswordFile>) -> Result<Option<Arc<ScramUsers>>, String> {
     let mut nonce_key = [0; 32];
     getrandom::fill(&mut nonce_key).map_err(|error| format!("no random numbers: {error}"))?;
     Ok(ScramUsers::new(file, nonce_key).map(Arc::new))
+}
+
+/// `skips`: a wrong line is passed over and noted.
+fn load_passwords(path: &Path, skips: bool, notes: &mut Vec<String>) -> Result<Arc<PasswordFile>, String> {
+    if !skips {
+        return PasswordFile::load(path).map(Arc::new).map_err(|errors| errors.to_string());
+    }
+    let (file, errors) = PasswordFile::load_lines(path).map_err(|errors| errors.to_string())?;
+    let words = errors.map(|errors| errors.to_string()).unwrap_or_default();
+    notes.extend(words.lines().map(|line| format!("passed over: {line}")));
+    Ok(Arc::new(file))
 }
 
 /// The file of a name, read once; none for an empty name.

@@ -221,6 +221,56 @@ fn what_is_retained_is_withheld_when_its_publisher_loses_the_right_to_it() {
 }
 
 #[test]
+fn a_bad_line_of_a_password_file_is_told_and_passed_over_and_names_with_slashes_are_text() {
+    if !is_there("mosquitto_pub") {
+        return;
+    }
+    let (port, folder) = (free_port(), folder("lines"));
+    let (users, acl) = (folder.join("users"), folder.join("acl"));
+    let _ = std::fs::remove_file(&users);
+    for (user, create) in [("arch/x86", &["-c"][..]), ("7", &[])] {
+        let made = run(midge().arg("passwd").args(create).arg("-b").arg(&users).args([user, "secret"]));
+        assert!(made.status.success(), "{}", stderr(&made));
+    }
+    let bad = std::fs::read_to_string(&users).expect("a file of ours") + "eve:no hash\nno colon\n";
+    std::fs::write(&users, bad).expect("a file of ours");
+    std::fs::write(&acl, "pattern write builders/%u/#\npattern write dev-%u/x\n").expect("a file of ours");
+    let text = format!(
+        "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\nacl_file {}\n",
+        users.display(),
+        acl.display()
+    );
+    let file = written(&folder, &text);
+    let running = serve(&file, &[]);
+    for line in [3, 4] {
+        let place = format!("passed over: {}:{line}: ", users.display());
+        running.line("the bad line", |line| line.contains(&place));
+    }
+    let send = |user: &str, topic: &str| {
+        let login = ["-u", user, "-P", "secret", "-V", "5", "-q", "1", "-m", "x", "-t", topic];
+        // The client ends well all the same: what it was told is in our log, and there before it was told.
+        mosquitto("mosquitto_pub", port, &login);
+    };
+    let is_refusal = |line: &str, topic: &str| {
+        line.contains("publish refused") && line.contains(&format!("topic=\"{topic}\""))
+    };
+    let allowed = [("arch/x86", "builders/arch/x86/log"), ("7", "dev-7/x")];
+    allowed.into_iter().for_each(|(user, topic)| send(user, topic));
+    for (user, topic) in [("arch/x86", "builders/arch/arm/log"), ("7", "dev-8/x")] {
+        send(user, topic);
+        running.line("a refusal", |line| is_refusal(line, topic));
+    }
+    for (_, topic) in allowed {
+        assert!(!running.lines().iter().any(|line| is_refusal(line, topic)), "{topic}");
+    }
+    assert!(!mosquitto("mosquitto_pub", port, &["-u", "eve", "-P", "no hash", "-t", "a", "-m", "x"]).1);
+    // In a configuration of midge's own such a file stops the start.
+    let own = format!("[auth]\npassword_file = {users:?}\n");
+    let checked = run(midge().arg("check-config").arg(crate::config_file("moving-lines", &own)));
+    assert!(!checked.status.success() && stderr(&checked).contains("users:3: "), "{}", stderr(&checked));
+}
+
+#[test]
 fn port_of_the_command_line_counts_where_the_file_has_no_listener() {
     let port = free_port();
     let file = written(&folder("port"), "max_queued_messages 10\n");

@@ -1,4 +1,4 @@
-//! Reads mosquitto's ACL file, with the meaning that mosquitto 2.1 gives it.
+//! Reads mosquitto's ACL file, with the meaning that mosquitto 2 gives it.
 //!
 //! In comes the text of a file; out goes an [`Acl`], or up to [`ERRORS_MAX`](super::ERRORS_MAX) errors. The
 //! lines:
@@ -6,11 +6,10 @@
 //! - `topic [read|write|readwrite|deny] FILTER` is for the user of the last `user` line; before the first one,
 //!   for clients without a user name, and for them only. A filter with spaces needs the word before it.
 //! - `user NAME` begins the rules of a user. The name goes to the end of the line and may have spaces.
-//! - `pattern [read|write|readwrite|deny] FILTER` is for all clients. A level `%u` or `%c` is their user name or
-//!   client identifier. Patterns are heard after the topics of the client: what those grant, no pattern denies.
+//! - `pattern [read|write|readwrite|deny] FILTER` is for all clients. `%u` and `%c` are their user name and client
+//!   identifier, wherever they stand, and as text, as in mosquitto 2.0: a name with `/` fills several levels (2.1
+//!   refuses such a client). Patterns are heard after the topics of the client: what those grant, no pattern denies.
 //!   A client whose user name or client identifier has `+` or `#` is allowed nothing by any pattern.
-//!   One whose name has `/` is denied what a pattern denies by that name for all names (mosquitto forgets that
-//!   pattern). `%u` and `%c` inside a level are refused, since mosquitto takes them for plain text.
 //! - Lines that begin with `#`, and empty ones, say nothing.
 //!
 //! Among the topics of a client, and among the patterns, deny wins. What nothing allows is refused, so that an
@@ -41,7 +40,8 @@ pub fn load(path: &std::path::Path) -> Result<Acl, AclErrors> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(file: &str, text: &str) -> Result<Acl, AclErrors> {
-    let builder = Builder::new(Effect::Deny, Subscribing::Filtered).with_file(file);
+    let mut builder = Builder::new(Effect::Deny, Subscribing::Filtered).with_file(file);
+    builder.rules.takes_slashes = true;
     let mut reader =
         Reader { builder, line: 0, user: None, errors: AclErrors { errors: Vec::new(), more: 0 } };
     for (number, line) in text.split('\n').enumerate() {
@@ -89,7 +89,7 @@ impl<'a> Reader<'a> {
             }
             "pattern" => {
                 let form =
-                    Form { key: "pattern", placeholders: Placeholders::WholeLevels, round: Round::Second };
+                    Form { key: "pattern", placeholders: Placeholders::Anywhere, round: Round::Second };
                 self.read_grant(Principal::Everyone, form, rest)
             }
             "user" => self.read_user(rest),

@@ -23,8 +23,6 @@ pub enum PatternError {
     TooManyLevels,
     /// Its first level has `$` and a name: the client's name would choose between `$SYS` and others.
     NameBehindDollar,
-    /// `%u` or `%c` inside a level of a mosquitto pattern, where mosquitto takes them for plain text.
-    NameInsideLevel,
 }
 
 impl fmt::Display for PatternError {
@@ -44,9 +42,6 @@ impl fmt::Display for PatternError {
             PatternError::NameBehindDollar => {
                 f.write_str("%u and %c are not allowed in a first level that begins with $")
             }
-            PatternError::NameInsideLevel => f.write_str(
-                "%u and %c fill a whole level here: inside one, mosquitto takes them for plain text",
-            ),
         }
     }
 }
@@ -64,8 +59,6 @@ pub fn check_pattern(topic: &str) -> Result<(), PatternError> {
 pub(super) enum Placeholders {
     /// They are two characters like others.
     Nowhere,
-    /// Where they fill a level, as in mosquitto's patterns; elsewhere they are refused.
-    WholeLevels,
     Anywhere,
 }
 
@@ -101,10 +94,6 @@ pub(super) fn parse(topic: &str, placeholders: Placeholders) -> Result<Vec<Level
         spelt_out(topic).split('/').map(|level| parse_level(level, placeholders)).collect();
     if topic.starts_with('$') && matches!(levels.first(), Some(Level::Named(_))) {
         return Err(PatternError::NameBehindDollar);
-    }
-    let is_inside = |level: &Level<'_>| matches!(level, Level::Named(parts) if parts.len() > 1);
-    if placeholders == Placeholders::WholeLevels && levels.iter().any(is_inside) {
-        return Err(PatternError::NameInsideLevel);
     }
     Ok(levels)
 }
@@ -165,10 +154,6 @@ mod tests {
                 Level::Rest,
             ]
         );
-        assert_eq!(
-            named("%u/x/%c", Placeholders::WholeLevels),
-            [Level::Named(vec![Part::User]), Level::Text("x"), Level::Named(vec![Part::ClientId])]
-        );
         assert_eq!(named("%u/%c", Placeholders::Nowhere), [Level::Text("%u"), Level::Text("%c")]);
         assert_eq!(named("50%/%", Placeholders::Anywhere), [Level::Text("50%"), Level::Text("%")]);
     }
@@ -191,12 +176,5 @@ mod tests {
             assert!(!error.to_string().is_empty());
         }
         assert_eq!(check_pattern(&long[2..long.len()]), Ok(()));
-        for topic in ["a/x%u", "%c%u", "%cx/a", "a/%u%"] {
-            assert_eq!(
-                parse(topic, Placeholders::WholeLevels),
-                Err(PatternError::NameInsideLevel),
-                "{topic}"
-            );
-        }
     }
 }

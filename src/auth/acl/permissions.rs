@@ -194,7 +194,8 @@ impl Permissions {
         }
         let uses = rules.tree.uses();
         let user_name = user.unwrap_or_default();
-        let (user_kind, client_kind) = (kind_of(user_name, uses.user), kind_of(client_id, uses.client_id));
+        let kind = |name, is_used| kind_of(name, is_used, rules.takes_slashes);
+        let (user_kind, client_kind) = (kind(user_name, uses.user), kind(client_id, uses.client_id));
         let is_nameless = user_kind == NameKind::Missing && client_kind == NameKind::Missing;
         if is_nameless && roots[1..] == [NOTHING; 2] && (user.is_none() || user_root == NOTHING) {
             return common.clone();
@@ -222,11 +223,11 @@ impl fmt::Debug for Permissions {
     }
 }
 
-fn kind_of(name: &str, is_used: bool) -> NameKind {
+fn kind_of(name: &str, is_used: bool, takes_slashes: bool) -> NameKind {
     match name {
         name if name.contains(['+', '#']) => NameKind::Wild,
         name if name.is_empty() || !is_used => NameKind::Missing,
-        name if name.contains('/') || name.len() > NAME_BYTES_MAX => NameKind::Unusable,
+        name if name.contains('/') && !takes_slashes || name.len() > NAME_BYTES_MAX => NameKind::Unusable,
         _ => NameKind::Plain,
     }
 }

@@ -264,11 +264,13 @@ impl<'a, const WHY: bool> Walk<'a, WHY> {
             }
             for named in node.named.of(&self.tree.named) {
                 match self.expansion(named, is_first) {
-                    Expansion::Usable if self.is_named(named, level) => {
-                        self.matching(named.node, behind, false);
+                    Expansion::Usable => {
+                        if let Some(behind) = self.behind_name(named, levels) {
+                            self.matching(named.node, behind, false);
+                        }
                     }
                     Expansion::Unusable => self.found.add(named.denied_below),
-                    _ => {}
+                    Expansion::Never => {}
                 }
             }
             let Some(child) = self.tree.child(node, level) else { return };
@@ -295,11 +297,13 @@ impl<'a, const WHY: bool> Walk<'a, WHY> {
         }
         for named in node.named.of(&self.tree.named) {
             match self.expansion(named, is_first) {
-                Expansion::Usable if level != b"+" && self.is_named(named, level) => {
-                    self.covering(named.node, behind, false);
+                Expansion::Usable => {
+                    if let Some(behind) = self.behind_name(named, levels) {
+                        self.covering(named.node, behind, false);
+                    }
                 }
                 Expansion::Unusable => self.found.add(named.denied_below),
-                _ => {}
+                Expansion::Never => {}
             }
         }
         if level != b"+"
@@ -331,11 +335,13 @@ impl<'a, const WHY: bool> Walk<'a, WHY> {
         }
         for named in node.named.of(&self.tree.named) {
             match self.expansion(named, is_first) {
-                Expansion::Usable if is_wild || self.is_named(named, level) => {
-                    self.meeting(named.node, behind, false);
+                Expansion::Usable => {
+                    if let Some(behind) = self.behind_met_name(named, levels) {
+                        self.meeting(named.node, behind, false);
+                    }
                 }
                 Expansion::Unusable => self.found.add(named.denied_below),
-                _ => {}
+                Expansion::Never => {}
             }
         }
         if is_wild {
@@ -365,21 +371,60 @@ impl<'a, const WHY: bool> Walk<'a, WHY> {
         expansion
     }
 
-    /// Is a level what a usable pattern comes to?
-    fn is_named(&self, named: &Named, level: &[u8]) -> bool {
-        let mut left = level;
+    /// What is behind the levels that a usable pattern comes to, if these levels begin with them: one, or more if a
+    /// name has slashes.
+    fn behind_name<'b>(&self, named: &Named, levels: &'b [u8]) -> Option<Option<&'b [u8]>> {
+        let mut left = levels;
         for piece in named.pieces.of(&self.tree.pieces) {
-            let text = match (self.name(*piece), piece) {
-                (Some(Name::Plain(name)), _) => name,
-                (None, Piece::Text(text)) => text.of(&self.tree.texts),
-                _ => return false,
-            };
-            match left.strip_prefix(text) {
-                Some(behind) => left = behind,
-                None => return false,
+            left = left.strip_prefix(self.text(*piece)?)?;
+        }
+        match left {
+            [] => Some(None),
+            [b'/', behind @ ..] => Some(Some(behind)),
+            _ => None,
+        }
+    }
+
+    /// The same where the levels are those of a filter, whose wildcards stand for what the pattern comes to.
+    fn behind_met_name<'b>(&self, named: &Named, levels: &'b [u8]) -> Option<Option<&'b [u8]>> {
+        let pieces = named.pieces.of(&self.tree.pieces);
+        if pieces.iter().any(|piece| self.text(*piece).is_none()) {
+            return None;
+        }
+        let mut bytes =
+            pieces.iter().flat_map(|piece| self.text(*piece).unwrap_or_default()).copied().peekable();
+        let mut rest = Some(levels);
+        loop {
+            // The filter ends above what the pattern comes to, unless a `#` stands there.
+            let (level, behind) = split(rest?);
+            if level == b"#" {
+                return Some(Some(b"#"));
+            }
+            let mut wanted = level.iter();
+            let is_any = level == b"+";
+            while let Some(byte) = bytes.next_if(|byte| *byte != b'/') {
+                if !is_any && wanted.next() != Some(&byte) {
+                    return None;
+                }
+            }
+            if !is_any && wanted.next().is_some() {
+                return None;
+            }
+            rest = behind;
+            // The slash, if there is another level.
+            if bytes.next().is_none() {
+                return Some(rest);
             }
         }
-        left.is_empty()
+    }
+
+    /// What a piece of a usable pattern comes to.
+    fn text(&self, piece: Piece) -> Option<&'a [u8]> {
+        match (self.name(piece), piece) {
+            (Some(Name::Plain(name)), _) => Some(name),
+            (None, Piece::Text(text)) => Some(text.of(&self.tree.texts)),
+            _ => None,
+        }
     }
 
     fn name(&self, piece: Piece) -> Option<Name<'a>> {

@@ -15,7 +15,8 @@ enum Plain {
     Everything,
 }
 
-fn plain(pattern: &str, is_denial: bool, user: &str, client_id: &str) -> Plain {
+/// `slashes`: names with `/` stand for themselves.
+fn plain(pattern: &str, is_denial: bool, user: &str, client_id: &str, slashes: bool) -> Plain {
     let mut expanded: Vec<String> = Vec::new();
     for level in pattern.split('/') {
         let used = [("%u", user), ("%c", client_id)].into_iter().filter(|(sign, _)| level.contains(sign));
@@ -26,7 +27,8 @@ fn plain(pattern: &str, is_denial: bool, user: &str, client_id: &str) -> Plain {
         let begins_with_dollar = |sign, name: &str| level.starts_with(sign) && name.starts_with('$');
         let is_first = expanded.is_empty();
         let takes_dollar = begins_with_dollar("%u", user) || begins_with_dollar("%c", client_id);
-        if names.iter().any(|name| name.contains(['+', '#', '/'])) || is_first && takes_dollar {
+        let is_wild = |name: &&str| name.contains(['+', '#']) || name.contains('/') && !slashes;
+        if names.iter().any(is_wild) || is_first && takes_dollar {
             return match (is_denial, is_first) {
                 (false, _) => Plain::Never,
                 (true, true) => Plain::Everything,
@@ -54,10 +56,10 @@ impl Random {
     }
 }
 
-fn name(text: &str) -> Name<'_> {
+fn name(text: &str, slashes: bool) -> Name<'_> {
     match text {
         "" => Name::Missing,
-        text if text.contains(['+', '#', '/']) => Name::Unusable,
+        text if text.contains(['+', '#']) || text.contains('/') && !slashes => Name::Unusable,
         text => Name::Plain(text.as_bytes()),
     }
 }
@@ -84,12 +86,13 @@ fn the_tree_says_what_its_rules_say_one_by_one() {
             rules.push((pattern, effects));
         }
         let tree = growing.finish();
-        let user = *random.pick(&["", "a", "b", "$x", "a/b", "+", "#"]);
-        let client_id = *random.pick(&["", "a", "b", "ab", "$x", "b/", "#"]);
-        let names = Names { user: name(user), client_id: name(client_id) };
+        let user = *random.pick(&["", "a", "b", "$x", "a/b", "a/$x", "+", "#"]);
+        let client_id = *random.pick(&["", "a", "b", "ab", "$x", "b/", "/", "a//b", "#"]);
+        let slashes = random.below(2) == 0;
+        let names = Names { user: name(user, slashes), client_id: name(client_id, slashes) };
         let plain: Vec<(Plain, Effects)> = rules
             .iter()
-            .map(|(pattern, effects)| (plain(pattern, effects.deny != 0, user, client_id), *effects))
+            .map(|(pattern, effects)| (plain(pattern, effects.deny != 0, user, client_id, slashes), *effects))
             .collect();
         let sum = |of: &dyn Fn(&str) -> bool| {
             let mut found = Effects::default();

@@ -240,6 +240,11 @@ impl Writer<'_> {
         if let Some((file, origin)) = from!(security, password_file) {
             self.put("password_file", TomlValue::Text(file), origin).is_vital = true;
         }
+        let per_listener = self.conf.listeners.iter().map(|listener| &listener.security);
+        let mut all = per_listener.chain([&self.conf.security]);
+        if let Some((_, origin)) = all.find_map(|security| from!(security, password_file)) {
+            self.put("skip_bad_password_lines", TomlValue::Boolean(true), origin);
+        }
         if let Some((prefix, origin)) = from!(self.conf.global, clientid_prefixes) {
             self.put("client_id_prefix", TomlValue::Text(prefix), origin).is_vital = true;
         }

@@ -337,6 +337,9 @@ fn who_may_come_in_without_a_name_is_as_in_mosquitto() {
     assert_eq!(auth(""), truth(true));
     assert_eq!(auth("max_connections 10"), truth(true));
     assert_eq!(auth("password_file /p"), truth(true));
+    let skips = |text: &str| in_section(text, "auth", "skip_bad_password_lines");
+    assert_eq!((skips("password_file /p"), skips("listener 1")), (truth(true), None));
+    assert_eq!(skips("per_listener_settings true\nlistener 1\npassword_file /p"), truth(true));
     assert_eq!(auth("allow_anonymous false"), truth(false));
     assert_eq!(auth("port 1"), truth(false));
     assert_eq!(auth("listener 1"), truth(false));
