@@ -100,7 +100,7 @@ fn a_key_of_another_section_is_sent_home() {
     assert_eq!(
         errors_of("[auth]\nlevel = \"info\"\n"),
         "midge.toml:2: auth.level: unknown key; it belongs in [log]. Keys of [auth]: allow_anonymous, \
-         password_file, client_id_prefix, test_method"
+         password_file, skip_bad_password_lines, client_id_prefix, test_method"
     );
     assert_eq!(
         errors_of("packet_bytes = 5\n"),
