@@ -8,7 +8,7 @@ const SCRIPT: &str = r#"
 ip link set lo up || exit 1
 broker=$$
 client() {
-  until exec 3<>/dev/tcp/127.0.0.1/1883; do sleep 0.1; done
+  until exec 3<>/dev/tcp/127.0.0.1/1883; do kill -0 "$broker" || exit; sleep 0.1; done
   printf '\x10\x10\x00\x04MQTT\x04\x02\x00\x00\x00\x04gone' >&3
   head -c 4 <&3 >/dev/null
   ip link set lo down
