@@ -305,6 +305,8 @@ impl Sim {
             packet = packet.filter(filter, options);
             let coverages = &mut self.books.sessions[session].coverages;
             let open = coverages.iter().rposition(|have| have.filter == filter && have.until_sure.is_none());
+            // An UNSUBSCRIBE without its UNSUBACK may never have come. [MQTT5-3.3.1-10]
+            let is_new = coverages.iter().all(|have| have.filter != filter || have.until_may.is_some());
             let at = open.unwrap_or_else(|| {
                 coverages.push(Coverage {
                     filter: filter.into(),
@@ -325,7 +327,7 @@ impl Sim {
                 sent_at: now,
                 acked_at: None,
                 link,
-                is_new: open.is_none(),
+                is_new,
             });
             grants.push((at, coverages[at].grants.len() - 1));
         }
