@@ -257,10 +257,14 @@ pub fn protocol_names_and_levels_that_are_not_served_are_refused(broker: &Broker
 pub fn bridges_get_nothing_back_and_retained_messages_as_retained(broker: &Broker) {
     for (name, level, version) in [("MQIsdp", 0x83, V31), ("MQTT", 0x84, V311)] {
         let topic = broker.unique("bridge");
+        let mut other = broker.client(V5);
+        other.publish(publish(&topic, "before").qos1(1).retain());
         let mut bridge = broker.connect(connect(version, broker.unique("edge")).protocol(name, level));
         bridge.subscribe(&topic, 1);
-        let mut other = broker.client(V5);
+        // What was retained is asked for on its shard: from here on that is over.
+        assert!(bridge.expect_message(&topic, "before").retain);
         other.subscribe(&topic, 1 | NO_LOCAL);
+        assert!(other.expect_message(&topic, "before").retain);
         bridge.publish(publish(&topic, "up").qos1(1).retain());
         assert!(!other.expect_message(&topic, "up").retain);
         other.publish(publish(&topic, "down").qos1(1).retain());
