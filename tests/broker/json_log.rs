@@ -145,7 +145,7 @@ fn what_was_refused_is_told_with_who_what_and_the_rule() {
     assert_eq!(publisher.publish_acknowledged("open/secret/2", b"x", false), 0x87);
     assert_eq!(publisher.publish_acknowledged("closed/2", b"x", false), 0x87);
     let _third = TcpStream::connect(running.address).expect("it listens");
-    running.line("the bound", |line| line.contains("limits.connections"));
+    running.line("the bound", |line| line.contains("limit reached") && line.contains("limits.connections"));
     publisher.disconnect();
     running.signal("-TERM");
     assert_eq!(running.wait(), 0);
