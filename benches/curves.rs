@@ -162,6 +162,7 @@ fn filters(c: &mut Criterion) {
             filter: filter(number).into(),
             qos: QoS::AtMostOnce,
             subscription_id: 0,
+            hides_own_after: None,
             shards: VecDeque::new(),
             cursor: None,
             held_by: token - 1,

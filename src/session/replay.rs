@@ -21,6 +21,9 @@ pub struct Replay {
     pub qos: QoS,
     /// Subscription identifier, 0: none.
     pub subscription_id: u32,
+    /// With No Local: the newest stamp here when the client subscribed. What it publishes after that is hidden from it
+    /// as a live message, and comes as no retained one either. `[MQTT5-3.8.3-3]`
+    pub hides_own_after: Option<u64>,
     /// Shards still to be asked, the present one first.
     pub shards: VecDeque<u16>,
     /// Where the present shard goes on; none: from its start.
@@ -39,6 +42,11 @@ impl Replay {
     /// Everything fetched and sent?
     pub fn is_done(&self) -> bool {
         !self.waiting && self.ready.is_empty() && self.shards.is_empty() && self.for_log == 0
+    }
+
+    /// Is this message, which the session itself has published, hidden from it?
+    pub fn hides_own(&self, stamp: u64) -> bool {
+        self.hides_own_after.is_some_and(|newest| stamp > newest)
     }
 
     /// Takes a batch in. `next` none: the present shard is done.
@@ -170,6 +178,7 @@ mod tests {
             filter: filter.into(),
             qos: QoS::AtMostOnce,
             subscription_id: 0,
+            hides_own_after: None,
             shards: VecDeque::new(),
             cursor: None,
             held_by,

@@ -282,6 +282,37 @@ fn retained_message_comes_from_the_store_though_its_live_copy_found_the_queue_fu
     }
 }
 
+/// A live message that No Local has hidden comes by no other way; what the client had published before it subscribed
+/// does. [MQTT5-3.8.3-3]
+#[test]
+fn message_that_no_local_hides_comes_as_no_retained_one_either() {
+    const NO_LOCAL: u8 = 4;
+    let mut world = quiet(2);
+    let topic = at_home(1, "t");
+    let client = connect_kept_v5(&mut world, 0, &at_home(0, "client"));
+    // Without properties.
+    let v5 = |packet: &[u8], at: usize| {
+        [&[packet[0], packet[1] + 1], &packet[2..at], &[0], &packet[at..]].concat()
+    };
+    let ask = v5(&subscribe(&topic, NO_LOCAL), 4);
+    let publish = |payload: &[u8]| v5(&retain(&topic, payload), 4 + topic.len());
+    world.send(client, &publish(b"before"));
+    for hidden in [&b"after"[..], b"once more"] {
+        // The question for what is retained is under way when the message comes.
+        world.hold(0, 1);
+        world.send(client, &ask);
+        assert_eq!(world.take(client), [0x90, 4, 0, 1, 0, 0]);
+        world.send(client, &publish(hidden));
+        world.release(0, 1);
+        world.run();
+        assert_eq!(world.take(client), [0; 0], "{hidden:?} is its own");
+        // Now it is one of those from before.
+        world.send(client, &ask);
+        let got = world.take(client);
+        assert!(got.ends_with(hidden), "{got:02X?}");
+    }
+}
+
 /// An acknowledgement would be false, and a client that waits for one has a place less to send in, for good.
 #[test]
 fn publisher_of_3x_is_not_left_without_an_answer_when_a_disk_becomes_full_behind_its_message() {

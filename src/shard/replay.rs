@@ -197,13 +197,14 @@ impl Shard {
                 return false;
             }
             let Some(message) = replay.ready.pop_front() else { return false };
+            let hidden = message.origin() == Some(key) && replay.hides_own(message.stamp());
             // What the client has got live since it subscribed, or something newer, it does not get
             // a second time, nor anything older after it.
             let overtaken = state.has_overtaken() && {
                 let hash = self.shared.hash(message.as_publication().topic);
                 self.directory.session(session).is_overtaken(hash, message.stamp(), token)
             };
-            if !overtaken {
+            if !overtaken && !hidden {
                 self.send_retained(now, session, message, qos, subscription_id, token);
             }
             return true;

@@ -491,6 +491,7 @@ impl Shard {
                 filter: filter.as_str().into(),
                 qos,
                 subscription_id,
+                hides_own_after: options.no_local.then_some(self.last_stamp),
                 shards,
                 cursor: None,
                 held_by: token,

@@ -68,6 +68,8 @@ fn tools_whose_reader_has_left_do_their_work_and_end_in_silence() {
     let conf = directory.with_extension("conf");
     fs::write(&conf, "listener 1883\n").expect("the target folder can be written");
     let users = directory.with_extension("users");
+    // An earlier run's.
+    let _ = fs::remove_file(&users);
     let config = config_file("store-unread-check", "");
     let directory = directory.to_str().expect("UTF-8");
     let [conf, users, config] = [&conf, &users, &config].map(|file| file.to_str().expect("UTF-8"));

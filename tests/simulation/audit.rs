@@ -1,7 +1,7 @@
 //! What the broker sent, packet by packet as it left, whether or not it got anywhere: held to what the books
 //! allow.
 
-use crate::books::{Books, GRACE, Publication, Session, Unsettled};
+use crate::books::{Books, GRACE, Grant, Publication, Session, Unsettled};
 use crate::marks::Mark;
 use crate::read::{self, Kind, Packet};
 use crate::write::{SUBSCRIPTION_ID, TOPIC_ALIAS, Version};
@@ -443,14 +443,20 @@ fn check_retained(
     }
     // At QoS 2 it may have waited for the log with its packet identifier, and its connection ended meanwhile.
     let outlives = books.persistent && qos == 2;
-    let asked = session
+    let asked: Vec<&Grant> = session
         .coverages_of(&publication.topic)
         .filter(|coverage| !coverage.is_shared())
         .flat_map(|coverage| &coverage.grants)
         .filter(|grant| (grant.link == link || outlives) && grant.handling != 2)
-        .map(|grant| grant.sent_at)
-        .min();
-    let Some(asked) = asked else { return Err("retained, and nobody has subscribed".into()) };
+        .collect();
+    let Some(first_asked) = asked.iter().map(|grant| grant.sent_at).min() else {
+        return Err("retained, and nobody has subscribed".into());
+    };
+    // A client's packets are read in their order: what it publishes after its SUBSCRIBE is live, and hidden.
+    let own = session.client == publication.publisher && !publication.is_will;
+    if own && asked.iter().all(|grant| grant.no_local && grant.sent_at < publication.sent_at) {
+        return Err(format!("m{number} to its publisher as a retained message, in spite of No Local"));
+    }
     let last = publication.latest().unwrap_or(now);
     let newer = books.publications.iter().find(|other| {
         other.topic == publication.topic
@@ -460,7 +466,7 @@ fn check_retained(
             && books.is_kept(other)
             && !books.may_be_unkept(other)
             && other.first().is_some_and(|first| first > last)
-            && other.latest().is_some_and(|end| end + GRACE < asked)
+            && other.latest().is_some_and(|end| end + GRACE < first_asked)
     });
     if let Some(newer) = newer {
         return Err(format!("retained, though a newer one was there before the SUBSCRIBE: {newer:?}"));
