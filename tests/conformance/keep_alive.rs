@@ -2,9 +2,9 @@
 
 use crate::prelude::*;
 
-/// How long the broker waits before it closes this silent connection.
-fn silence(broker: &Broker, peer: &mut Peer) -> Duration {
-    let start = broker.now();
+/// How long the broker waits before it closes this connection, which is silent since its CONNECT: at most, as that was
+/// sent after `start`.
+fn silence(broker: &Broker, peer: &mut Peer, start: Duration) -> Duration {
     let last = peer.expect_end();
     assert!(
         last.iter()
@@ -21,8 +21,9 @@ pub fn silent_client_is_cut_after_one_and_a_half_keep_alives(broker: &Broker) {
         let mut watcher = broker.client(V5);
         watcher.subscribe(&topic, 0);
         let wanted = connect(version, broker.unique("silent")).keep_alive(2).will(will(&topic, "lost"));
+        let start = broker.now();
         let mut peer = broker.connect(wanted);
-        let took = silence(broker, &mut peer);
+        let took = silence(broker, &mut peer, start);
         assert!(took.as_millis() >= 2900 && took < broker.at_most(Duration::from_secs(6)), "took {took:?}");
         watcher.expect_message(&topic, "lost");
     }
@@ -53,8 +54,8 @@ pub fn any_whole_packet_is_a_sign_of_life(broker: &Broker) {
 pub fn messages_to_a_client_are_no_sign_of_its_life(broker: &Broker) {
     let topic = broker.unique("busy");
     let mut peer = broker.connect(connect(V5, broker.unique("busy")).keep_alive(1));
-    peer.subscribe(&topic, 0);
     let start = broker.now();
+    peer.subscribe(&topic, 0);
     let mut publisher = broker.client(V5);
     let mut ended = None;
     while ended.is_none() && broker.now() - start < broker.at_most(Duration::from_secs(6)) {
@@ -110,10 +111,11 @@ pub fn keep_alive_of_the_server_is_announced_and_enforced(broker: &Broker) {
     );
     let Some(broker) = broker.with(&KEEP_ALIVE) else { return };
     for asked in [0, 3, 600] {
+        let start = broker.now();
         let mut peer = broker.connect(connect(V5, broker.unique("own")).keep_alive(asked));
         assert_eq!(announced(&peer), Some(2), "asked for {asked}");
         if asked == 600 {
-            let took = silence(broker, &mut peer);
+            let took = silence(broker, &mut peer, start);
             assert!(
                 took.as_millis() >= 2900 && took < broker.at_most(Duration::from_secs(6)),
                 "took {took:?}"

@@ -263,6 +263,18 @@ impl Peer {
         message
     }
 
+    /// A live message with this payload. Published right after a SUBSCRIBE, it may come as a retained one before: the
+    /// question for those may still be under way.
+    pub fn expect_live(&mut self, topic: &str, payload: impl AsRef<[u8]>) -> Packet {
+        loop {
+            let message = self.expect_message(topic, &payload);
+            if !message.retain {
+                return message;
+            }
+            self.acknowledge(&message);
+        }
+    }
+
     /// Nothing at all arrives for so long, nor is anything unread.
     pub fn expect_nothing_for(&mut self, milliseconds: u64) {
         match self.next_within(Duration::from_millis(milliseconds)) {
