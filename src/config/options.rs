@@ -528,12 +528,13 @@ sections! {
              is counted. 0: any byte counts. What midge itself stops to read is never too slow.";
         memory_bytes: usize = 0, integer(0, 1 << 50), "bytes",
             "Memory that clients may make midge keep, of every kind: messages that wait or are on their way, retained \
-             messages, bytes that slow clients have not taken, packets under way, sessions, subscriptions, wills, topic \
-             aliases. It is counted as the allocator takes it and shown under $SYS/broker/memory. From three quarters \
+             messages, bytes that slow clients have not taken, packets and handshakes under way, sessions, \
+             subscriptions, wills, topic aliases. It is counted as the allocator takes it and shown under $SYS/broker/memory. From three quarters \
              of it on, QoS 0 messages are dropped for clients with more than 64 KiB of backlog. From seven eighths on, \
              packets of more than 16 KiB are read no further, and new sessions, wills, subscriptions and larger \
-             retained messages are refused with 0x97 (3.x: 0x03 in CONNACK, 0x80 in SUBACK). At the bound the connection that holds the most is ended with 0x97, one \
-             after the other. What was acknowledged is never given up for it. 0: half of the memory that the machine, \
+             retained messages are refused with 0x97 (3.x: 0x03 in CONNACK, 0x80 in SUBACK). At the bound the connection \
+             that holds the most is ended with 0x97, one after the other, and one that is not in yet is closed when \
+             more than 4 KiB of its handshake or CONNECT would have to be kept. What was acknowledged is never given up for it. 0: half of the memory that the machine, \
              the cgroup or \"ulimit -v\" allows, which the start-up lines name.";
         retained_messages: usize = 1_000_000, integer(1, 1_000_000_000), "messages",
             "Retained messages, divided among the shards; midge's own below $SYS do not count. One more is not retained, and what was retained stays: its \

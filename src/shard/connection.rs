@@ -7,7 +7,7 @@ use super::budget::{BYTES_A_STEP, Visit, WORK_A_PACKET};
 use super::connect::Told;
 use super::{Counter, Effect, EndCause, Event, Guest, Limit, Shard, ShardId, Violation};
 use crate::config::Terms;
-use crate::memory::{Charge, MemoryKind, allocated};
+use crate::memory::{Charge, MemoryKind};
 use crate::packet::{
     Connect, DecodeError, Frame, Framing, ProtocolVersion, Reason, encode_disconnect, frame,
 };
@@ -161,7 +161,7 @@ impl Connection {
 
     /// Bytes that have come and belong to packets that are not handled yet.
     pub(super) fn partial_bytes(&self) -> usize {
-        self.partial.as_ref().map_or(0, |partial| partial.bytes.len())
+        self.partial.as_ref().map_or(0, |partial| partial.len())
     }
 
     /// Bytes that its socket has not taken.
@@ -251,11 +251,12 @@ impl Shard {
         }
         let deadline = now.after_seconds(self.shared.config.limits.connect_seconds);
         let timer = self.wheel.schedule(deadline, Timer::Connection(slot));
+        let listener = u8::try_from(listener).expect("at most 64 listeners");
         let connection = Connection {
             stage: Stage::Connect { adopted },
             serial: self.next_serial,
             peer: peer.into(),
-            listener: u8::try_from(listener).expect("at most 64 listeners"),
+            listener,
             partial: None,
             last_packet: now,
             timer: Some(timer),
@@ -271,7 +272,7 @@ impl Shard {
         }
         debug_assert!(self.connections[at].is_none(), "the driver reuses a slot only after its close");
         self.connections[at] = Some(Box::new(connection));
-        self.note_connection(true);
+        self.note_connection(listener, true);
         self.connection_count += 1;
         self.handshakes += 1;
     }
@@ -298,7 +299,7 @@ impl Shard {
     }
 
     fn keep_partial(&mut self, now: Time, slot: u32, mut partial: Box<Partial>) {
-        let bytes = allocated(partial.bytes.capacity());
+        let bytes = partial.memory_bytes();
         match &mut partial.charge {
             Some(charge) => charge.set(bytes),
             None => partial.charge = Some(self.memory.charge(MemoryKind::Partial, bytes)),
@@ -309,20 +310,21 @@ impl Shard {
         if is_untimed {
             self.time_untimed_packet(now, slot);
         }
-        self.check_partial(slot);
+        self.check_partial(now, slot);
     }
 
-    /// Bytes have come that are no MQTT yet; `is_part`: of a record of TLS that is not whole. They are as good as
-    /// bytes of the packet.
-    pub(super) fn read_below(&mut self, now: Time, slot: u32, bytes: usize, is_part: bool) {
+    /// Bytes have come of which MQTT has seen nothing, and the layers below it hold so much now, of those and of
+    /// earlier ones. They are as good as bytes of the packet.
+    pub(super) fn read_below(&mut self, now: Time, slot: u32, bytes: usize, held: usize) {
         let Some(connection) = self.connection_mut(slot) else { return };
         let partial = connection.partial.take();
-        if is_part {
-            let mut partial = partial.unwrap_or_else(|| Box::new(Partial::new(now, Vec::new())));
-            partial.note_below(bytes);
+        if held == 0 && partial.is_none() {
+            return;
+        }
+        let mut partial = partial.unwrap_or_else(|| Box::new(Partial::new(now, Vec::new())));
+        partial.note_below(bytes, held);
+        if !partial.is_empty() {
             self.keep_partial(now, slot, partial);
-        } else {
-            connection.partial = partial.filter(|partial| !partial.bytes.is_empty());
         }
     }
 
@@ -542,7 +544,7 @@ impl Shard {
     fn forget_connection(&mut self, slot: u32) -> Option<Box<Connection>> {
         let mut connection = self.connections.get_mut(slot as usize)?.take()?;
         self.connection_count -= 1;
-        self.note_connection(false);
+        self.note_connection(connection.listener, false);
         self.memory.subtract(MemoryKind::Backlogs, connection.backlog_bytes());
         self.waits.forget(slot);
         if connection.is_paced {

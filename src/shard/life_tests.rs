@@ -275,12 +275,12 @@ fn bytes_of_a_record_that_is_not_whole_are_as_good_as_those_of_a_packet() {
     for _ in 0..30 {
         world.pass(1000);
         let now = world.now();
-        world.shards[0].handle_bytes_below(now, sender as u32, 200, true);
+        world.shards[0].handle_bytes_below(now, sender as u32, 200, 300);
     }
     assert!(!world.is_closed(sender));
     // The record was whole, and had nothing for MQTT: nothing is under way.
     let now = world.now();
-    world.shards[0].handle_bytes_below(now, sender as u32, 200, false);
+    world.shards[0].handle_bytes_below(now, sender as u32, 200, 0);
     world.pass(3100);
     assert_eq!(cause(&world, "sender"), Some(EndCause::KeepAlive));
 }

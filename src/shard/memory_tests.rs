@@ -229,6 +229,36 @@ fn tight_memory_refuses_what_is_new_and_keeps_serving_those_who_are_in() {
 }
 
 #[test]
+fn half_handshakes_count_and_end_when_memory_is_full() {
+    let mut world = world(1, |config| config.limits.memory_bytes = MIB);
+    let before = world.shards[0].memory.total();
+    let other = client_5(&mut world, "other", 0, 0);
+    let links: Vec<usize> = (0..100).map(|_| world.open(0)).collect();
+    for &link in &links {
+        let now = world.now();
+        // TLS has a half of a first message.
+        world.shards[0].handle_bytes_below(now, link as u32, 15_000, 30_000);
+        world.run();
+    }
+    let open = links.iter().filter(|&&link| !world.is_closed(link)).count();
+    assert!((20..36).contains(&open), "{open}");
+    assert_eq!(used(&world, MemoryKind::Partial), open * 30_000);
+    assert_eq!(told(&world, MemoryRelief::Connect), 100 - open);
+    let new = world.open(0);
+    let now = world.now();
+    world.shards[0].handle_bytes_below(now, new as u32, 1500, 3000);
+    world.run();
+    assert!(!world.is_closed(new), "a usual one is kept");
+    for &link in links.iter().chain([&new, &other]) {
+        if !world.is_closed(link) {
+            world.hang_up(link, Hangup::Closed);
+        }
+    }
+    assert_eq!(used(&world, MemoryKind::Partial), 0);
+    assert_eq!(world.shards[0].memory.total(), before);
+}
+
+#[test]
 fn large_packets_under_way_wait_and_the_connection_that_holds_the_most_is_ended() {
     let mut world = world(1, |config| config.limits.memory_bytes = MIB);
     let small = client_5(&mut world, "small", 0, 0);

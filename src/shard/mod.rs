@@ -446,12 +446,10 @@ impl Shard {
         self.settle(now);
     }
 
-    /// Bytes have come for the layers below MQTT, and were not enough for any of MQTT. `is_part`: something has
-    /// begun there whose end has not come.
-    pub fn handle_bytes_below(&mut self, now: Time, slot: u32, bytes: usize, is_part: bool) {
-        if !self.is_handshaking(slot) {
-            self.read_below(now, slot, bytes, is_part);
-        }
+    /// So many bytes have come of which the layers below MQTT have made none of MQTT; `held` is the memory in which
+    /// they keep what is not whole.
+    pub fn handle_bytes_below(&mut self, now: Time, slot: u32, bytes: usize, held: usize) {
+        self.read_below(now, slot, bytes, held);
     }
 
     /// The layers below MQTT have answered the client with so many bytes.

@@ -5,7 +5,7 @@
 //! alive as long as they come at a lowest rate; else a client that sends a byte now and then could hold memory for
 //! ever.
 
-use crate::memory::Charge;
+use crate::memory::{Charge, allocated};
 use crate::time::Time;
 
 /// Of a connection, and only as long as a packet is under way.
@@ -18,14 +18,16 @@ pub(super) struct Partial {
     /// Since when its bytes are counted, and how many there were by then.
     since: Time,
     counted: usize,
-    /// Bytes that have come since then and that TLS can't make anything of yet.
+    /// Bytes that have come since then and that the layers below MQTT can't make anything of yet.
     below: usize,
+    /// What those layers hold, in bytes of memory.
+    held_below: usize,
 }
 
 impl Partial {
     /// A packet begins.
     pub(super) fn new(now: Time, bytes: Vec<u8>) -> Partial {
-        Partial { bytes, charge: None, since: now, counted: 0, below: 0 }
+        Partial { bytes, charge: None, since: now, counted: 0, below: 0, held_below: 0 }
     }
 
     /// The first `used` bytes were packets, and another one has begun with the rest.
@@ -36,9 +38,25 @@ impl Partial {
         }
     }
 
-    /// Bytes have come of a record of TLS that is not whole.
-    pub(super) fn note_below(&mut self, bytes: usize) {
+    /// Bytes have come for the layers below MQTT, which hold so much now.
+    pub(super) fn note_below(&mut self, bytes: usize, held: usize) {
         self.below = self.below.saturating_add(bytes);
+        self.held_below = held;
+    }
+
+    /// Nothing has come that is not handled.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.held_below == 0
+    }
+
+    /// Bytes of the client that it holds, here and below.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() + self.held_below
+    }
+
+    /// The memory that it takes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        allocated(self.bytes.capacity()) + self.held_below
     }
 
     /// When its bytes were begun to be counted.
@@ -71,7 +89,7 @@ mod tests {
         assert!(!partial.comes_at(Time::from_millis(3100), 50));
         partial.count_anew(Time::from_millis(3000));
         assert!(!partial.comes_at(Time::from_millis(3000), 0), "nothing has come since");
-        partial.note_below(50);
+        partial.note_below(50, 50);
         assert!(partial.comes_at(Time::from_millis(4000), 50));
         partial.bytes.extend([0; 50]);
         assert!(partial.comes_at(Time::from_millis(5000), 50));

@@ -243,10 +243,11 @@ impl Layers {
         self.is_balancers_own
     }
 
-    /// Has something come below MQTT of which MQTT will see nothing before more has come? What WebSocket has is
-    /// passed on as it comes.
-    pub fn has_part_of_record(&self) -> bool {
-        self.tls.as_ref().is_some_and(Tls::has_part_of_record)
+    /// Bytes of memory that hold what has come and can't be passed on before more comes.
+    pub fn held_bytes(&self) -> usize {
+        self.header.as_ref().map_or(0, Vec::capacity)
+            + self.tls.as_ref().map_or(0, Tls::held_bytes)
+            + self.websocket.as_ref().map_or(0, WebSocket::held_bytes)
     }
 
     /// Takes bytes of a connection that begins with a PROXY header; none until it is whole. What follows it is not

@@ -227,9 +227,13 @@ impl Tls {
         }
     }
 
-    /// Has something of a record come whose end has not?
-    pub fn has_part_of_record(&self) -> bool {
-        matches!(&self.0, Stage::Connected(connection) if connection.has_pending())
+    /// Bytes of memory that hold what has come of a message of the handshake, or a record, whose end has not.
+    pub fn held_bytes(&self) -> usize {
+        match &self.0 {
+            Stage::Hello(hello) => hello.held_bytes(),
+            Stage::Connected(connection) => connection.held_bytes(),
+            Stage::Ended => 0,
+        }
     }
 
     fn established(&self) -> Option<&Connection> {

@@ -173,6 +173,11 @@ impl WebSocket {
         self.stage == Stage::Open
     }
 
+    /// Bytes of memory that hold what has come and is not whole.
+    pub fn held_bytes(&self) -> usize {
+        self.pending.capacity()
+    }
+
     /// Appends the header of one binary frame for `len` MQTT bytes, which follow it unmasked, in one or several
     /// slices. Only for a connection that [is open](WebSocket::is_open). `[MQTT5-6.0.0-1]`
     pub fn write_header(&self, len: usize, out: &mut Vec<u8>) {

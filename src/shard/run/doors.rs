@@ -138,9 +138,9 @@ impl Doors {
         layered.is_some_and(|layered| layered.layers.is_balancers_own())
     }
 
-    fn has_part_of_record(&self, slot: u32) -> bool {
+    fn held_bytes(&self, slot: u32) -> usize {
         let layered = self.layers.get(slot as usize).and_then(Option::as_ref);
-        layered.is_some_and(|layered| layered.layers.has_part_of_record())
+        layered.map_or(0, |layered| layered.layers.held_bytes())
     }
 
     /// Takes bytes of a connection whose PROXY header is still to come; none for others.
@@ -308,11 +308,11 @@ impl Runner {
             }
             Err(fault) => Some(Hangup::Transport(fault.to_string().into())),
         };
-        if mqtt.is_empty() {
-            self.machine.handle_bytes_below(now, slot, came, self.doors.has_part_of_record(slot));
-        } else {
+        let below = if mqtt.is_empty() { came } else { 0 };
+        if !mqtt.is_empty() {
             self.machine.handle_bytes(now, slot, &mqtt);
         }
+        self.machine.handle_bytes_below(now, slot, below, self.doors.held_bytes(slot));
         self.doors.scratch.give_back(mqtt);
         if let Some(hangup) = end {
             // What it has brought about comes first: the connection may have moved or ended by it.

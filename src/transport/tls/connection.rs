@@ -69,8 +69,8 @@ impl Connection {
         })
     }
 
-    pub(super) fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+    pub(super) fn held_bytes(&self) -> usize {
+        self.pending.capacity()
     }
 
     /// Works on what is pending and on `cipher`, and keeps what is not whole.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
 
-use super::HANDSHAKE_BYTES_MAX;
 use super::client_hello::record_bytes_wanted;
 use super::config::TlsConfig;
 use super::error::{Spoken, TlsFailure};
@@ -34,11 +33,18 @@ impl Hello {
         Hello { config: config.clone(), acceptor: Acceptor::default(), bytes: Vec::new() }
     }
 
+    pub(super) fn held_bytes(&self) -> usize {
+        // The acceptor has a copy.
+        2 * self.bytes.capacity()
+    }
+
     /// Takes bytes; says what is asked for once the message is whole. All bytes are then in `self.bytes`.
     pub(super) fn read(&mut self, cipher: &[u8], out: &mut Vec<u8>) -> Result<Option<Asked>, TlsFailure> {
         if let (true, Some(&first)) = (self.bytes.is_empty(), cipher.first()) {
             check_first_byte(first)?;
         }
+        // A second piece is rare, and no reason to keep room for more.
+        self.bytes.reserve_exact(cipher.len());
         self.bytes.extend_from_slice(cipher);
         let mut rest = cipher;
         while !rest.is_empty() {
@@ -58,7 +64,7 @@ impl Hello {
                         server_name: hello.server_name().map(Box::from),
                     }));
                 }
-                Ok(None) if self.bytes.len() > HANDSHAKE_BYTES_MAX => {
+                Ok(None) if self.bytes.len() > HELLO_BYTES_MAX => {
                     return Err(TlsFailure::HandshakeTooLong);
                 }
                 Ok(None) => {}
@@ -81,6 +87,10 @@ fn check_first_byte(first: u8) -> Result<(), TlsFailure> {
         _ => Err(TlsFailure::NotTls(Spoken::Unknown)),
     }
 }
+
+/// Above this the first message is refused: anybody may send one. A client's chain of certificates comes later, or
+/// within a ticket of ours, which has room here.
+const HELLO_BYTES_MAX: usize = 16 * 1024;
 
 const RECORD_OF_HANDSHAKE: u8 = 0x16;
 const MQTT_CONNECT: u8 = 0x10;

@@ -1,6 +1,8 @@
 //! Floods of memory, in a small cgroup.
 
 use crate::client::{Client, packet, text};
+use crate::doors::pki::Authority;
+use crate::listeners::second_address;
 use crate::running::{PATIENCE, Running, config_file, midge};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -189,6 +191,55 @@ fn half_packets_are_read_no_further_when_memory_is_short() {
     running.line("the bound", |line| line.contains("limits.memory_bytes"));
     drop(senders);
     recovered(running, "half packets");
+}
+
+/// A first message of TLS, of this many bytes in records of 16,000.
+fn hello(bytes: usize) -> Vec<u8> {
+    let mut message = vec![1, 0];
+    message.extend(u16::try_from(bytes - 4).expect("a message of less than 64 KiB").to_be_bytes());
+    message.extend([3, 3]);
+    message.resize(bytes, b'x');
+    let record = |piece: &[u8]| [&[22, 3, 1][..], &(piece.len() as u16).to_be_bytes(), piece].concat();
+    message.chunks(16_000).flat_map(record).collect()
+}
+
+#[test]
+fn half_handshakes_are_bounded_each_and_counted_in_all() {
+    let listener = "[[listeners]]\naddress = \"127.0.0.1:0\"\n";
+    let rows = Authority::new("memory-hello").server("server").rows();
+    let rest = format!(
+        "handshakes_per_address = 10000\nconnect_seconds = 600\n{listener}{rows}[sys]\ninterval_seconds = 1\n"
+    );
+    let small = start("memory-hello", &rest);
+    let running = &small.running;
+    let mut witness = witness(running);
+    let secured = second_address(running);
+    let (long, short) = (hello(60_000), hello(16_000));
+    // 3,500 of each; the long ones would take half a gigabyte.
+    for half in [&long[..long.len() - 1], &short[..short.len() - 1]] {
+        let mut senders = Vec::new();
+        for _ in 0..3500 {
+            let mut stream = TcpStream::connect(secured).expect("it listens");
+            stream.set_write_timeout(Some(PATIENCE)).expect("a socket option");
+            // Of the long ones the connection is closed.
+            let _ = stream.write_all(half);
+            senders.push(stream);
+        }
+        check(running, &mut witness, "half handshakes");
+        if half.len() < 20_000 {
+            witness.subscribe("$SYS/broker/memory/packets", 0);
+            let until = Instant::now() + PATIENCE;
+            loop {
+                let message = witness.message();
+                let held: u64 = String::from_utf8_lossy(&message.payload).parse().expect("a number");
+                if message.topic == "$SYS/broker/memory/packets" && held > 3500 * 2 * 16_000 {
+                    break;
+                }
+                assert!(Instant::now() < until, "the account says {held} bytes");
+            }
+        }
+    }
+    running.line("the long ones", |line| line.contains("the handshake takes too many bytes"));
 }
 
 #[test]
