@@ -184,7 +184,8 @@ struct Mailbox<T> {
     head: Head,
     /// Where the writer is. Written by the writer only.
     tail: Padded,
-    items: Box<[UnsafeCell<MaybeUninit<Weighed<T>>>]>,
+    /// Memory that no item has been in stays untouched: there are as many rings as pairs of shards.
+    items: Box<[MaybeUninit<UnsafeCell<Weighed<T>>>]>,
 }
 
 /// An item, and the bytes that it takes elsewhere.
@@ -210,12 +211,12 @@ impl<T> Mailbox<T> {
         Mailbox {
             head: Head { place: AtomicU32::new(0), taken_bytes: AtomicU64::new(0) },
             tail: Padded(AtomicU32::new(0)),
-            items: (0..capacity).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect(),
+            items: Box::new_uninit_slice(capacity),
         }
     }
 
-    fn cell(&self, place: u32) -> *mut MaybeUninit<Weighed<T>> {
-        self.items[place as usize & (self.items.len() - 1)].get()
+    fn cell(&self, place: u32) -> *mut Weighed<T> {
+        UnsafeCell::raw_get(self.items[place as usize & (self.items.len() - 1)].as_ptr())
     }
 
     fn is_empty(&self) -> bool {
@@ -238,7 +239,7 @@ impl<T> Mailbox<T> {
             }
         }
         // SAFETY: the place is free: the reader's head, loaded with acquire, is past its last item.
-        unsafe { (*self.cell(tail)).write(item) };
+        unsafe { self.cell(tail).write(item) };
         self.tail.0.store(tail.wrapping_add(1), Ordering::Release);
         Ok(())
     }
@@ -252,7 +253,7 @@ impl<T> Mailbox<T> {
         }
         // SAFETY: the writer's tail, loaded with acquire, is past this place, so it holds an item,
         // and moving the head on gives it up.
-        let item = unsafe { (*self.cell(head)).assume_init_read() };
+        let item = unsafe { self.cell(head).read() };
         self.head.place.store(head.wrapping_add(1), Ordering::Release);
         Some(item)
     }
