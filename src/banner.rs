@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::config::memory_limit::MemorySource;
 use crate::config::{Address, Config, Listener, QueuePolicy, SyncPolicy, shown_cores};
+use crate::driver::RingSize;
 
 /// What the start found out, besides the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +14,8 @@ pub struct Started<'a> {
     pub shards: usize,
     /// The cores that they take, one after the other; none: the system places them.
     pub cores: Option<&'a [usize]>,
+    /// The size of their rings.
+    pub ring: RingSize,
     /// Addresses that are listened on, with the ports that the kernel chose, and the numbers of their listeners.
     pub listeners: &'a [(u16, Address)],
     /// The configuration file; `None` when all is at its default.
@@ -38,6 +41,9 @@ pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
     });
     let all: Vec<&Address> = started.listeners.iter().map(|(_, address)| address).collect();
     lines.push(format!("Listening on {} with {}.", addresses(&all), shards(started.shards, started.cores)));
+    if started.ring != RingSize::FULL {
+        lines.push(small_rings(started.ring));
+    }
     lines.push(connections(config, started));
     lines.push(memory(config, started));
     lines.push(kept(config.persistence.sync, started.state_directory));
@@ -58,6 +64,16 @@ pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
         );
     }
     lines
+}
+
+/// What the limit of locked memory has made smaller.
+fn small_rings(ring: RingSize) -> String {
+    format!(
+        "To fit the limit of locked memory (RLIMIT_MEMLOCK) the io_uring of each shard has {} entries instead of {}, \
+         which costs system calls under load. LimitMEMLOCK= in the systemd unit or ulimit -l raises the limit.",
+        ring.submissions(),
+        RingSize::FULL.submissions(),
+    )
 }
 
 /// What is kept over a restart, and what may be lost.
@@ -201,6 +217,7 @@ mod tests {
         let started = Started {
             shards: 2,
             cores: Some(&[0, 1]),
+            ring: RingSize::FULL,
             listeners: &listeners,
             config_file: file,
             open_files: 20_000,

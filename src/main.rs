@@ -16,7 +16,7 @@ use midge::control::entrance::Entrance;
 use midge::control::gate::SharedGate;
 use midge::control::housekeeping;
 use midge::control::logins::Logins;
-use midge::driver::{self, BindOptions, SocketFile};
+use midge::driver::{self, BindOptions, NetConfig, SocketFile};
 use midge::logging;
 use midge::shard::run::{Bell, Control, Start, StartStore, run};
 use midge::shard::{SHARDS_MAX, Shared};
@@ -158,11 +158,15 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         (0, ..) => std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX),
         (shards, ..) => shards,
     };
-    driver::check_kernel(shards).map_err(|problem| Failure::new(problem.to_string()))?;
+    let ring = driver::check_kernel(shards).map_err(|problem| Failure::new(problem.to_string()))?;
     let open_files = open_files::raise();
     let wanted = Wanted { connections: config.limits.connections, shards, listeners: config.listeners.len() };
     let connections = open_files::connections(open_files, wanted).map_err(Failure::new)?;
     let entrance = Entrance::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
+    // Before anyone can connect: what the kernel refuses ends the start here.
+    let prepared =
+        driver::prepare_shards(shards, cores.as_deref(), &NetConfig { ring, ..NetConfig::default() })
+            .map_err(|error| Failure::new(error.to_string()))?;
     let Listening { addresses, mut sockets, files: _files } = listen(&config, shards)?;
     let seed = entropy();
     let started = Instant::now();
@@ -182,6 +186,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         &Started {
             shards,
             cores: cores.as_deref(),
+            ring,
             listeners: &addresses,
             config_file: file.as_deref(),
             open_files,
@@ -272,20 +277,19 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         unkept,
     });
     let starts = Arc::new(Mutex::new(starts));
-    let running = driver::start_shards(shards, cores.as_deref(), move |number| {
+    let running = prepared.start(move |number, net| {
         let start = starts.lock().expect("no shard panics while it holds the lock")[number].take();
         async move {
             let start = start.expect("each shard starts once");
             let id = start.id;
-            if let Err(error) = run(start).await {
+            if let Err(error) = run(start, net).await {
                 // A shard without its ring or its log is half a broker.
                 let _ = writeln!(std::io::stderr(), "midge: shard {id} can't go on: {error}");
                 std::process::exit(1);
             }
         }
-    })
-    .map_err(|error| Failure::new(format!("the shards can't start: {error}")))?;
-    running.join().map_err(|error| Failure::new(error.to_string()))?;
+    });
+    running.join();
     if let Some(checkpoint) = checkpoint {
         checkpoint.stop();
     }

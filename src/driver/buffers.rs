@@ -34,7 +34,7 @@ impl Buffers {
         if !count.is_power_of_two() || count > COUNT_MAX || buffer_bytes == 0 {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
+        let entries = Mapping::new(entries_bytes(count))?;
         let memory = Mapping::new(usize::from(count) * buffer_bytes as usize)?;
         // SAFETY: the mapping is page aligned, as large as `count` entries, and outlives the
         // registration, which `unregister` ends before the mapping is dropped.
@@ -163,6 +163,11 @@ impl Buffers {
     }
 }
 
+/// What the ring of so many buffers takes, beside the buffers themselves.
+pub(super) fn entries_bytes(count: u16) -> usize {
+    usize::from(count) * size_of::<BufRingEntry>()
+}
+
 /// The only buffer group of a ring.
 pub(super) const GROUP: u16 = 0;
 
@@ -172,13 +177,13 @@ const COUNT_MAX: u16 = 32_768;
 const WANTED_MIN: u16 = 64;
 
 /// Anonymous memory, page aligned and zero, untouched until it is used.
-struct Mapping {
+pub(super) struct Mapping {
     base: NonNull<u8>,
     bytes: usize,
 }
 
 impl Mapping {
-    fn new(bytes: usize) -> io::Result<Mapping> {
+    pub(super) fn new(bytes: usize) -> io::Result<Mapping> {
         // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no
         // existing memory.
         let base = unsafe {
@@ -196,6 +201,16 @@ impl Mapping {
         }
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at zero"))?;
         Ok(Mapping { base, bytes })
+    }
+
+    pub(super) fn start(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    /// Asks for ordinary pages, not huge ones.
+    pub(super) fn use_small_pages(&self) {
+        // SAFETY: base and length are those of our own mapping, whose contents the advice leaves alone.
+        unsafe { libc::madvise(self.base.as_ptr().cast(), self.bytes, libc::MADV_NOHUGEPAGE) };
     }
 
     /// Gives a part of the memory to the system, if it is made of whole pages; it reads as zero
@@ -225,12 +240,12 @@ impl Drop for Mapping {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ring::Ring;
+    use super::super::ring::{Ring, RingSize};
     use super::*;
 
     #[test]
     fn buffers_come_back_and_lie_apart() {
-        let ring = Ring::new().unwrap();
+        let ring = Ring::new(RingSize::LEAST).unwrap();
         let mut buffers = Buffers::new(&ring.submitter(), 4, 64).unwrap();
         assert_eq!(buffers.available(), 4);
         buffers.lend();
@@ -244,7 +259,7 @@ mod tests {
 
     #[test]
     fn the_kernel_gets_more_buffers_when_a_turn_uses_them_up_and_loses_them_again() {
-        let ring = Ring::new().unwrap();
+        let ring = Ring::new(RingSize::LEAST).unwrap();
         let mut buffers = Buffers::new(&ring.submitter(), 256, 64).unwrap();
         assert_eq!(buffers.available(), WANTED_MIN);
         for _ in 0..WANTED_MIN - 10 {
@@ -267,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_count_that_is_no_power_of_two_is_refused() {
-        let ring = Ring::new().unwrap();
+        let ring = Ring::new(RingSize::LEAST).unwrap();
         assert!(Buffers::new(&ring.submitter(), 3, 64).is_err());
         assert!(Buffers::new(&ring.submitter(), 0, 64).is_err());
     }

@@ -1,68 +1,170 @@
-//! The threads of the shards: one executor each, pinned to a processor.
+//! The threads of the shards: one executor and one [`Net`] each, pinned to a processor. All of them have what they need
+//! of the kernel before the first begins: what can't be had ends the start while no one can connect yet.
 
+use std::fs;
 use std::future::Future;
 use std::io;
+use std::os::fd::RawFd;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use super::kernel::{explain_start, make_patiently};
-use glommio::{LocalExecutorBuilder, Placement};
+use super::{Net, NetConfig};
+use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 
-/// Starts `count` shards. Each runs the future that `start` makes for its number, on a thread of its
-/// own named `midge-shard-N`, pinned to one of `processors`; shards share them when there are more
-/// shards than processors. Without any the system places the threads.
+/// Makes the executors and nets of `count` shards, on a thread named `midge-shard-N` each, pinned to one of
+/// `processors`; shards share them when there are more shards than processors. Without any the system places the
+/// threads.
 ///
-/// A shard that panics ends the process: half a broker is worse than none.
-pub fn start_shards<S, F>(count: usize, processors: Option<&[usize]>, start: S) -> io::Result<Shards>
-where
-    S: Fn(usize) -> F + Send + Clone + 'static,
-    F: Future<Output = ()>,
-{
-    let shards = count;
+/// # Errors
+/// A thread, an executor or a net can't be had. The others end.
+pub fn prepare_shards(count: usize, processors: Option<&[usize]>, net: &NetConfig) -> io::Result<Prepared> {
+    let (done, made) = channel();
     let mut threads = Vec::with_capacity(count);
     for shard in 0..count {
-        let start = start.clone();
         let placement = match processors {
             Some(processors) => Placement::Fixed(processors[shard % processors.len()]),
             None => Placement::Unbound,
         };
+        let (net, done) = (net.clone(), done.clone());
+        let (begin, begun) = channel();
         let thread = std::thread::Builder::new().name(format!("midge-shard-{shard}"));
-        threads.push(thread.spawn(move || run_shard(shard, shards, placement, start))?);
+        let thread = thread.spawn(move || {
+            let _guard = AbortOnPanic { shard };
+            let made = make_shard(placement, &net);
+            let made = made.map_err(|error| (shard, explain_start(error, count, net.ring)));
+            run_shard(made, &done, &begun);
+        })?;
+        threads.push(Thread { thread, begin });
     }
-    Ok(Shards { threads })
+    drop(done);
+    for _ in 0..count {
+        match made.recv() {
+            Ok(Ok(())) => {}
+            Ok(Err((shard, error))) => {
+                return Err(io::Error::new(error.kind(), format!("shard {shard} can't start: {error}")));
+            }
+            // A panic ends the process, so each thread has answered.
+            Err(_) => return Err(io::Error::other("a shard can't start")),
+        }
+    }
+    Ok(Prepared { threads })
+}
+
+/// Shards that wait for what they are to do. Dropping this ends them.
+#[derive(Debug)]
+pub struct Prepared {
+    threads: Vec<Thread>,
+}
+
+impl Prepared {
+    /// Each shard runs the future that `start` makes for its number and its net, on its own thread.
+    ///
+    /// A shard that panics ends the process: half a broker is worse than none.
+    pub fn start<S, F>(self, start: S) -> Shards
+    where
+        S: Fn(usize, Net) -> F + Send + Clone + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let threads = self.threads.into_iter().enumerate().map(|(shard, thread)| {
+            let start = start.clone();
+            // A thread that is gone has panicked, and the process with it.
+            let _ = thread.begin.send(Box::new(move |net| Box::pin(start(shard, net))));
+            thread.thread
+        });
+        Shards { threads: threads.collect() }
+    }
 }
 
 /// The running shards.
 #[derive(Debug)]
 pub struct Shards {
-    threads: Vec<JoinHandle<io::Result<()>>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Shards {
-    /// Waits until every shard's future has ended; an executor that could not start is an error.
-    pub fn join(self) -> io::Result<()> {
-        let mut result = Ok(());
+    /// Waits until every shard's future has ended.
+    pub fn join(self) {
         for thread in self.threads {
-            let ended = thread.join().unwrap_or_else(|_| std::process::abort());
-            result = result.and(ended);
+            thread.join().unwrap_or_else(|_| std::process::abort());
         }
-        result
     }
 }
 
-fn run_shard<S, F>(shard: usize, shards: usize, placement: Placement, start: S) -> io::Result<()>
-where
-    S: Fn(usize) -> F,
-    F: Future<Output = ()>,
-{
-    let _guard = AbortOnPanic { shard };
-    let builder =
-        || LocalExecutorBuilder::new(placement.clone()).io_memory(IO_MEMORY_BYTES).ring_depth(RING_DEPTH);
-    let executor = make_patiently(|| builder().make().map_err(io::Error::from)).map_err(|error| {
-        let error = explain_start(error, shards);
-        io::Error::other(format!("shard {shard} can't start its executor: {error}"))
-    })?;
-    executor.run(start(shard));
-    Ok(())
+#[derive(Debug)]
+struct Thread {
+    thread: JoinHandle<()>,
+    begin: Sender<Begin>,
+}
+
+/// Makes the future of a shard, on its thread.
+type Begin = Box<dyn FnOnce(Net) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+type Made = Result<(LocalExecutor, Net), (usize, io::Error)>;
+
+/// Says whether the shard could be made, waits until it may begin, and runs.
+fn run_shard(made: Made, done: &Sender<Result<(), (usize, io::Error)>>, begun: &Receiver<Begin>) {
+    let (executor, net) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            let _ = done.send(Err(error));
+            return;
+        }
+    };
+    if done.send(Ok(())).is_err() {
+        return;
+    }
+    if let Ok(begin) = begun.recv() {
+        executor.run(async move { begin(net).await });
+    }
+}
+
+fn make_shard(placement: Placement, config: &NetConfig) -> io::Result<(LocalExecutor, Net)> {
+    let executor = make_executor(placement)?;
+    Ok((executor, Net::new(config)?))
+}
+
+/// Makes an executor without registered buffers.
+///
+/// The executor registers a buffer with each of its three rings. All of it counts as locked memory, for every shard,
+/// and nothing would be the faster for it: a log writes from buffers of its own. So the registrations are taken back,
+/// and no buffer of the executor's may be used for files (see clippy.toml).
+pub(super) fn make_executor(placement: Placement) -> io::Result<LocalExecutor> {
+    // While one executor is made no other thread of the process loses a registration that it still relies on.
+    static MAKING: Mutex<()> = Mutex::new(());
+    make_patiently(|| {
+        let _one_at_a_time = MAKING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let builder = LocalExecutorBuilder::new(placement.clone()).io_memory(IO_MEMORY_BYTES);
+        let executor = builder.ring_depth(RING_DEPTH).make().map_err(io::Error::from)?;
+        for ring in rings()? {
+            unregister_buffers(ring);
+        }
+        Ok(executor)
+    })
+}
+
+/// The rings of this process.
+fn rings() -> io::Result<Vec<RawFd>> {
+    let mut rings = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let entry = entry?;
+        // One that is closed meanwhile is none.
+        let is_ring = fs::read_link(entry.path()).is_ok_and(|of| of.as_os_str() == "anon_inode:[io_uring]");
+        if let (true, Some(fd)) = (is_ring, entry.file_name().to_str().and_then(|name| name.parse().ok())) {
+            rings.push(fd);
+        }
+    }
+    Ok(rings)
+}
+
+/// Refused where none are registered, and by rings of other threads that are theirs alone.
+fn unregister_buffers(ring: RawFd) {
+    const UNREGISTER_BUFFERS: libc::c_uint = 1;
+    // SAFETY: the call takes no memory: it only ends what the kernel knows of ours. An operation that named such a
+    // buffer would fail from now on, and nothing names one.
+    unsafe { libc::syscall(libc::SYS_io_uring_register, ring, UNREGISTER_BUFFERS, 0_usize, 0) };
 }
 
 struct AbortOnPanic {
@@ -98,11 +200,11 @@ pub fn processors() -> io::Result<Vec<usize>> {
     Ok(processors)
 }
 
-/// Pinned memory for the executor's file reads and writes, beside what a log brings itself.
+/// The executor's memory for file reads and writes: the least that it takes. It stays untouched.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 
 /// Entries of the executor's own rings, which serve timers and files only.
-const RING_DEPTH: usize = 32;
+pub(super) const RING_DEPTH: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -112,11 +214,12 @@ mod tests {
     #[test]
     fn each_shard_runs_once_on_its_own_named_thread() {
         static RAN: AtomicUsize = AtomicUsize::new(0);
-        let shards = start_shards(3, Some(&processors().unwrap()), |shard| async move {
+        let shards = prepare_shards(3, Some(&processors().unwrap()), &NetConfig::default()).unwrap();
+        let shards = shards.start(|shard, _net| async move {
             assert_eq!(std::thread::current().name(), Some(format!("midge-shard-{shard}").as_str()));
             RAN.fetch_add(1 << (8 * shard), Ordering::Relaxed);
         });
-        shards.unwrap().join().unwrap();
+        shards.join();
         assert_eq!(RAN.load(Ordering::Relaxed), 0x01_01_01);
     }
 
@@ -124,8 +227,8 @@ mod tests {
     fn a_panic_in_a_shard_ends_the_process() {
         const MARK: &str = "MIDGE_TEST_SHARD_PANICS";
         if std::env::var_os(MARK).is_some() {
-            let shards = start_shards(1, None, |_| async { panic!("on purpose") });
-            shards.unwrap().join().unwrap();
+            let shards = prepare_shards(1, None, &NetConfig::default()).unwrap();
+            shards.start(|_, _| async { panic!("on purpose") }).join();
             return;
         }
         let test = "driver::executor::tests::a_panic_in_a_shard_ends_the_process";

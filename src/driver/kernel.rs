@@ -6,15 +6,16 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{Probe, opcode};
 
 use super::buffers::Buffers;
-use super::ring;
+use super::locked;
+use super::ring::{self, RingSize};
 
-/// Makes a ring as the shards will, tries what they use, and takes it down again; and looks whether so many shards may
-/// lock the memory that they need.
-pub fn check_kernel(shards: usize) -> Result<(), KernelProblem> {
-    let explain = |error: io::Error| explain(&error, disabled_level(), &release(), shards);
+/// Makes a ring as the shards will, tries what they use, and takes it down again; and tells how large the rings of so
+/// many shards may be.
+pub fn check_kernel(shards: usize) -> Result<RingSize, KernelProblem> {
+    let explain = |error: io::Error| explain(&error, disabled_level(), &release(), shards, RingSize::LEAST);
     let ring = ring::build(8, 16).map_err(explain)?;
     let mut buffers = Buffers::new(&ring.submitter(), 8, 4096).map_err(explain)?;
     buffers.unregister(&ring.submitter());
@@ -22,11 +23,11 @@ pub fn check_kernel(shards: usize) -> Result<(), KernelProblem> {
     ring.submitter().submit().map_err(explain)?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(explain)?;
-    check_locked_memory(&ring, shards)?;
+    let size = locked::choose(&ring, shards)?;
     let needed =
         [opcode::MsgRingData::CODE, opcode::Send::CODE, opcode::RecvMulti::CODE, opcode::AcceptMulti::CODE];
     if needed.into_iter().all(|code| probe.is_supported(code)) {
-        Ok(())
+        Ok(size)
     } else {
         Err(KernelProblem::TooOld { release: release() })
     }
@@ -112,15 +113,21 @@ impl fmt::Display for KernelProblem {
 
 impl std::error::Error for KernelProblem {}
 
-fn explain(error: &io::Error, disabled: Option<u8>, release: &str, shards: usize) -> KernelProblem {
+fn explain(
+    error: &io::Error,
+    disabled: Option<u8>,
+    release: &str,
+    shards: usize,
+    size: RingSize,
+) -> KernelProblem {
     match (error.raw_os_error(), disabled) {
         (Some(libc::EPERM | libc::EACCES), Some(level @ 1..)) => KernelProblem::Disabled { level },
         (Some(libc::EPERM | libc::EACCES), _) => KernelProblem::Forbidden,
         (Some(libc::ENOSYS), _) => KernelProblem::Missing { release: release.to_owned() },
         (Some(libc::EINVAL), _) => KernelProblem::TooOld { release: release.to_owned() },
         (Some(libc::ENOMEM), _) => KernelProblem::LockedMemory {
-            limit_bytes: soft(locked_memory_limit()),
-            needed_bytes: SHARD_LOCKED_BYTES * shards as u64,
+            limit_bytes: locked::soft(),
+            needed_bytes: locked::needed_bytes(size, shards),
             shards,
         },
         _ => KernelProblem::Other(error.to_string()),
@@ -137,10 +144,10 @@ fn release() -> String {
 }
 
 /// What a shard's start has failed with, in words where it lacks memory: the limit counts what all programs of a user
-/// have locked, so the check at the start can't see everything.
-pub fn explain_start(error: io::Error, shards: usize) -> io::Error {
+/// have locked, and another may have taken what the check at the start has seen.
+pub(super) fn explain_start(error: io::Error, shards: usize, size: RingSize) -> io::Error {
     if error.raw_os_error() == Some(libc::ENOMEM) {
-        io::Error::other(format!("{error}: {}", explain(&error, None, "", shards)))
+        io::Error::other(format!("{error}: {}", explain(&error, None, "", shards, size)))
     } else {
         error
     }
@@ -162,77 +169,12 @@ pub(super) fn make_patiently<T>(mut make: impl FnMut() -> io::Result<T>) -> io::
 const SHORT_TRIES: usize = 21;
 const SHORT_PAUSE: Duration = Duration::from_millis(50);
 
-/// May so many shards lock the memory that they need? The soft limit is raised as far as it may be.
-fn check_locked_memory(ring: &IoUring, shards: usize) -> Result<(), KernelProblem> {
-    // The executor insists on this much, whoever we are.
-    let needed_bytes = EXECUTOR_LOCKED_BYTES_MIN.max(counted_bytes(ring) * shards as u64);
-    let Some(limit) = locked_memory_limit() else { return Ok(()) };
-    if limit.rlim_cur >= needed_bytes {
-        return Ok(());
-    }
-    let raised = libc::rlimit { rlim_cur: needed_bytes.min(limit.rlim_max), ..limit };
-    set_locked_memory_limit(&raised);
-    match soft(locked_memory_limit()) {
-        Some(limit) if limit < needed_bytes => {
-            Err(KernelProblem::LockedMemory { limit_bytes: Some(limit), needed_bytes, shards })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// What counts against the limit for each shard: nothing for a privileged process (CAP_IPC_LOCK), registered buffers
-/// for others, and the rings themselves with some kernels. Told by trying it with nothing allowed.
-fn counted_bytes(ring: &IoUring) -> u64 {
-    let Some(limit) = locked_memory_limit() else { return 0 };
-    let page = [0_u8; 4096];
-    let buffer = libc::iovec { iov_base: page.as_ptr().cast_mut().cast(), iov_len: page.len() };
-    set_locked_memory_limit(&libc::rlimit { rlim_cur: 0, ..limit });
-    let is_short = |error: &io::Error| error.raw_os_error() == Some(libc::ENOMEM);
-    let rings_count = ring::build(8, 16).is_err_and(|error| is_short(&error));
-    // SAFETY: the page outlives the registration, which ends below or with the ring, and nothing is read into it.
-    let registered = unsafe { ring.submitter().register_buffers(&[buffer]) };
-    set_locked_memory_limit(&limit);
-    if registered.is_ok() {
-        let _ = ring.submitter().unregister_buffers();
-    }
-    match (rings_count, registered.is_err_and(|error| is_short(&error))) {
-        (true, _) => SHARD_LOCKED_BYTES,
-        (false, true) => SHARD_BUFFER_BYTES,
-        (false, false) => 0,
-    }
-}
-
-/// None if it can't be told.
-fn locked_memory_limit() -> Option<libc::rlimit> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the limit is a writable structure of the kind the call fills.
-    let told = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } == 0;
-    told.then_some(limit)
-}
-
-/// The soft limit in bytes; none if there is no limit.
-fn soft(limit: Option<libc::rlimit>) -> Option<u64> {
-    limit.map(|limit| limit.rlim_cur).filter(|&bytes| bytes != libc::RLIM_INFINITY)
-}
-
-fn set_locked_memory_limit(limit: &libc::rlimit) {
-    // SAFETY: the limit is a structure of the kind the call reads. A refusal is seen by whoever asks for it again.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, limit) };
-}
-
-/// What the executor insists on.
-const EXECUTOR_LOCKED_BYTES_MIN: u64 = 512 << 10;
-/// The buffers that the three rings of a shard's executor register.
-const SHARD_BUFFER_BYTES: u64 = 3 * (64 << 10);
-/// Those, its rings, and the shard's own with its ring of buffers, as measured.
-const SHARD_LOCKED_BYTES: u64 = 784 << 10;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn explained(error: i32, disabled: Option<u8>) -> KernelProblem {
-        explain(&io::Error::from_raw_os_error(error), disabled, "Linux 5.15", 3)
+        explain(&io::Error::from_raw_os_error(error), disabled, "Linux 5.15", 3, RingSize::LEAST)
     }
 
     #[test]
@@ -283,17 +225,16 @@ mod tests {
     #[test]
     fn too_little_locked_memory_is_told_with_limit_and_need() {
         let told = |limit_bytes| {
-            KernelProblem::LockedMemory { limit_bytes, needed_bytes: 24 * SHARD_LOCKED_BYTES, shards: 24 }
-                .to_string()
+            KernelProblem::LockedMemory { limit_bytes, needed_bytes: 19_267_584, shards: 24 }.to_string()
         };
         let words = told(Some(8 << 20));
         for word in ["RLIMIT_MEMLOCK", "8388608 bytes", "24 shards need 19267584", "ulimit -l 18816"] {
             assert!(words.contains(word), "{word} in {words}");
         }
         assert!(told(None).contains("24 shards"));
-        let short = explain_start(io::Error::from_raw_os_error(libc::ENOMEM), 24).to_string();
+        let short = explain_start(io::Error::from_raw_os_error(libc::ENOMEM), 24, RingSize::FULL).to_string();
         assert!(short.contains("os error 12") && short.contains("24 shards"), "{short}");
-        let other = explain_start(io::Error::from_raw_os_error(libc::EIO), 24);
+        let other = explain_start(io::Error::from_raw_os_error(libc::EIO), 24, RingSize::FULL);
         assert_eq!(other.raw_os_error(), Some(libc::EIO));
     }
 }

@@ -21,6 +21,7 @@ mod heap;
 mod kernel;
 mod lent;
 mod listen;
+mod locked;
 mod log;
 mod mesh;
 mod net;
@@ -36,9 +37,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use clock::Clock;
-pub use executor::{Shards, processors, start_shards};
+pub use executor::{Prepared, Shards, prepare_shards, processors};
 pub use heap::give_heap_back;
-pub use kernel::{KernelProblem, check_kernel, explain_start};
+pub use kernel::{KernelProblem, check_kernel};
 pub use listen::{
     BindOptions, SocketFile, UNIX_PEER, bind, bind_unix, interface_addresses, local_address, probe_bind,
 };
@@ -46,10 +47,13 @@ pub use log::{LogConfig, LogEvent, LogWriter};
 pub use mesh::{MeshEnd, Sleeping, mesh};
 pub use net::{EVENTS_MAX, Net};
 pub use park::{Guard, Outstanding};
+pub use ring::RingSize;
 
 /// The sizes and limits of a [`Net`].
 #[derive(Clone, Debug)]
 pub struct NetConfig {
+    /// The size of the ring, see [`check_kernel`].
+    pub ring: RingSize,
     /// Receive buffers, a power of two up to 32,768.
     pub buffers: u16,
     /// Size of a receive buffer in bytes.
@@ -65,6 +69,7 @@ pub struct NetConfig {
 impl Default for NetConfig {
     fn default() -> NetConfig {
         NetConfig {
+            ring: RingSize::FULL,
             buffers: 1024,
             buffer_bytes: 4096,
             backlog_bytes_max: 512 << 20,

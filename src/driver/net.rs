@@ -51,14 +51,13 @@ pub struct Net {
 }
 
 impl Net {
-    /// Makes the ring and its buffers. Must be called on the shard's own thread, inside its
-    /// executor.
+    /// Makes the ring and its buffers. Must be called on the shard's own thread.
     pub fn new(config: &NetConfig) -> io::Result<Net> {
         make_patiently(|| Net::make(config))
     }
 
     fn make(config: &NetConfig) -> io::Result<Net> {
-        let mut ring = Ring::new()?;
+        let mut ring = Ring::new(config.ring)?;
         let buffers = Buffers::new(&ring.submitter(), config.buffers, config.buffer_bytes)?;
         let parking = Parking::new(&mut ring)?;
         Ok(Net {
@@ -82,6 +81,11 @@ impl Net {
             failure: None,
             _not_send: PhantomData,
         })
+    }
+
+    /// Sets [`NetConfig::backlog_bytes_max`].
+    pub fn set_backlog_bytes_max(&mut self, bytes: usize) {
+        self.config.backlog_bytes_max = bytes;
     }
 
     /// The ring, for other shards to wake this one.

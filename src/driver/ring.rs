@@ -83,9 +83,38 @@ pub(super) struct Ring {
     eventfd: Option<OwnedFd>,
 }
 
+/// How many operations a ring has room for: a power of two from 128 to 4096 of them, and four times as many
+/// completions. What has no room goes in another batch, or waits in a list of the kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingSize {
+    submissions: u32,
+}
+
+impl RingSize {
+    /// What a ring has unless the limit of locked memory is too small for it.
+    pub const FULL: RingSize = RingSize { submissions: 4096 };
+    pub(super) const LEAST: RingSize = RingSize { submissions: 128 };
+
+    /// From the largest to the smallest.
+    pub(super) fn all() -> impl Iterator<Item = RingSize> {
+        let halved = |size: &RingSize| Some(RingSize { submissions: size.submissions / 2 });
+        std::iter::successors(Some(RingSize::FULL), halved)
+            .take_while(|size| size.submissions >= RingSize::LEAST.submissions)
+    }
+
+    /// Operations that wait to be handed to the kernel.
+    pub fn submissions(self) -> u32 {
+        self.submissions
+    }
+
+    pub(super) fn completions(self) -> u32 {
+        self.submissions * 4
+    }
+}
+
 impl Ring {
-    pub(super) fn new() -> io::Result<Ring> {
-        let ring = build(SUBMISSIONS, COMPLETIONS)?;
+    pub(super) fn new(size: RingSize) -> io::Result<Ring> {
+        let ring = build(size.submissions(), size.completions())?;
         Ok(Ring { ring, waiting: VecDeque::new(), sends: Vec::new(), eventfd: None })
     }
 
@@ -244,9 +273,6 @@ pub(super) fn buffer_of(flags: u32) -> Option<u16> {
 /// Generations count modulo this.
 pub(super) const GENERATION_MASK: u32 = 0x00ff_ffff;
 
-const SUBMISSIONS: u32 = 4096;
-const COMPLETIONS: u32 = 16384;
-
 /// The kernel refuses a batch only while it lacks memory; after so many refusals the shard ends.
 const ENTER_TRIES_MAX: usize = 10_000;
 
@@ -265,8 +291,14 @@ mod tests {
 
     #[test]
     fn more_operations_than_the_queue_holds_all_complete() {
-        let mut ring = Ring::new().unwrap();
-        let count = COMPLETIONS * 2 + 17;
+        for size in RingSize::all() {
+            all_complete(size);
+        }
+    }
+
+    fn all_complete(size: RingSize) {
+        let mut ring = Ring::new(size).unwrap();
+        let count = size.completions() * 2 + 17;
         for slot in 0..count {
             let tag = Tag { op: Op::Watch, generation: 0, slot };
             let entry = opcode::Nop::new().build().user_data(tag.pack());
@@ -282,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_wait_ends_at_its_timeout() {
-        let mut ring = Ring::new().unwrap();
+        let mut ring = Ring::new(RingSize::FULL).unwrap();
         ring.enter(Wait::Until(Some(Duration::from_millis(5)))).unwrap();
         assert!(!ring.has_waiting());
     }

@@ -23,7 +23,7 @@ use super::event::Event;
 use super::log::EventLog;
 use super::{Backlog, Counter, Effect, Hangup, HoldBack, Shard, Shared};
 use crate::control::entrance::Entrance;
-use crate::driver::{self, Buffer, MeshEnd, Net, NetConfig, Outstanding};
+use crate::driver::{self, Buffer, MeshEnd, Net, Outstanding};
 use crate::time::Time;
 use clock::ClockWatch;
 use doors::Doors;
@@ -102,17 +102,11 @@ enum Restore {
 ///
 /// # Errors
 /// The ring's, or the disk's at the start: without them there is no shard.
-pub async fn run(start: Start) -> io::Result<()> {
+pub async fn run(start: Start, mut net: Net) -> io::Result<()> {
     let limits = &start.shared.config.limits;
     let packet_bytes = start.shared.terms.iter().map(|terms| terms.packet_bytes).max().unwrap_or_default();
-    let net_config = NetConfig {
-        // The machine stops filling at `backlog_bytes`; what it may add after that is a packet
-        // and a turn's answers.
-        backlog_bytes_max: limits.backlog_bytes + 2 * packet_bytes + (8 << 20),
-        ..NetConfig::default()
-    };
-    let shards = start.shared.shards();
-    let mut net = Net::new(&net_config).map_err(|error| driver::explain_start(error, shards))?;
+    // The machine stops filling at `backlog_bytes`; what it may add after that is a packet and a turn's answers.
+    net.set_backlog_bytes_max(limits.backlog_bytes + 2 * packet_bytes + (8 << 20));
     start.mesh.set_ring(net.ring_fd());
     start.control.ready.fetch_add(1, Ordering::AcqRel);
     while start.control.ready.load(Ordering::Acquire) < start.shared.shards() {

@@ -170,7 +170,9 @@ impl Disk {
         let wanted = bytes.next_multiple_of(BLOCK);
         let mut done = 0;
         while done < wanted {
-            let mut buffer = segment.file.alloc_dma_buffer(self.takes((wanted - done).min(WRITE_BYTES_MAX)));
+            // Not one of the executor's buffers, whose registration it has lost: see [`super::super::executor`].
+            let mut buffer =
+                glommio::allocate_dma_buffer_global(self.takes((wanted - done).min(WRITE_BYTES_MAX)));
             fill(buffer.as_bytes_mut(), parts, done);
             self.before(Operation::Write).await?;
             let written = segment.file.write_at(buffer, (at + done) as u64).await;

@@ -6,9 +6,10 @@ use std::cell::Cell;
 use std::future::Future;
 use std::path::Path;
 
+use super::super::executor::make_executor;
 use super::disk::Operation;
+use glommio::Placement;
 use glommio::timer::sleep;
-use glommio::{LocalExecutorBuilder, Placement};
 
 /// Makes the disk fail, or wait, and remembers what was done to it.
 #[derive(Debug, Default)]
@@ -204,8 +205,7 @@ fn sorted(events: &[LogEvent]) -> String {
 }
 
 fn on_executor<F: Future<Output = ()>>(test: F) {
-    let builder = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).ring_depth(32);
-    builder.make().unwrap().run(test);
+    make_executor(Placement::Unbound).unwrap().run(test);
 }
 
 #[test]

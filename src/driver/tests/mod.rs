@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::Placement;
 
 use super::*;
 use crate::outbox::{Outbox, Range};
@@ -43,10 +43,7 @@ where
     R: Send + 'static,
     F: Future<Output = R>,
 {
-    std::thread::spawn(move || {
-        let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).ring_depth(32);
-        executor.make().unwrap().run(start())
-    })
+    std::thread::spawn(move || executor::make_executor(Placement::Unbound).unwrap().run(start()))
 }
 
 /// A net with what its owner has.

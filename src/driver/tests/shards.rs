@@ -99,7 +99,7 @@ fn timers_files_and_sockets_go_on_beside_each_other() {
                 let _guard = guard;
                 let file = glommio::io::DmaFile::create(&file_path).await.unwrap();
                 while !stop.get() {
-                    let buffer = file.alloc_dma_buffer(4096);
+                    let buffer = glommio::allocate_dma_buffer_global(4096);
                     file.write_at(buffer, 0).await.unwrap();
                     writes.set(writes.get() + 1);
                 }

@@ -494,6 +494,31 @@ fn a_tiny_buffer_ring_starves_nobody() {
 }
 
 #[test]
+fn a_small_ring_loses_nothing_when_more_completes_than_it_holds() {
+    const CLIENTS: usize = 200;
+    let (socket, port) = bound();
+    let (all_sent, sent) = std::sync::mpsc::channel();
+    let server = on_shard(move || async move {
+        let config = NetConfig { ring: RingSize::LEAST, ..NetConfig::default() };
+        let mut host = Host::listening(&config, socket);
+        // Four completions and more for each client wait by then, and the ring holds 512.
+        sent.recv().unwrap();
+        host.echo(CLIENTS).await;
+    });
+    let bytes = pattern(16 << 10);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect(port)).collect();
+    clients.iter_mut().for_each(|client| client.write_all(&bytes).unwrap());
+    all_sent.send(()).unwrap();
+    for client in &mut clients {
+        let mut back = vec![0; bytes.len()];
+        client.read_exact(&mut back).unwrap();
+        assert_eq!(back, bytes);
+    }
+    drop(clients);
+    server.join().unwrap();
+}
+
+#[test]
 fn a_stopped_listener_refuses_and_connections_go_on() {
     let (socket, port) = bound();
     let server = on_shard(move || async move {

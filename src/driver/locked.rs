@@ -1,0 +1,176 @@
+//! Locked memory: what the rings of the shards take of it, and how large they may be.
+//!
+//! The kernel lets a user lock `RLIMIT_MEMLOCK` bytes, 8 MiB as a rule, in all programs together. From Linux 6.14 on a
+//! ring and a ring of buffers count as locked memory, with older ones only registered buffers do, and nothing does for
+//! a process with `CAP_IPC_LOCK`. So the rings become smaller before a start is refused: the smallest ones of 128
+//! shards fit 8 MiB. Registered buffers are given up by [`super::executor`].
+
+use std::io;
+use std::time::Duration;
+
+use io_uring::IoUring;
+
+use super::NetConfig;
+use super::buffers::{Mapping, entries_bytes};
+use super::executor::RING_DEPTH;
+use super::kernel::KernelProblem;
+use super::ring::{self, RingSize};
+
+/// The largest rings that so many shards may have. Half of the limit stays free, if there are rings that leave it: for
+/// another broker of the user, and for what the kernel has not taken back yet of one that was killed.
+pub(super) fn choose(probe: &IoUring, shards: usize) -> Result<RingSize, KernelProblem> {
+    let Some(limit) = raised() else { return Ok(RingSize::FULL) };
+    let short = |needed_bytes| KernelProblem::LockedMemory { limit_bytes: Some(limit), needed_bytes, shards };
+    if limit < EXECUTOR_BYTES_MIN {
+        // The executor insists on this much, even where nothing counts.
+        return Err(short(EXECUTOR_BYTES_MIN));
+    }
+    if !rings_count() {
+        return Ok(RingSize::FULL);
+    }
+    let needed = |size| needed_bytes(size, shards);
+    let least = needed(RingSize::LEAST).max(EXECUTOR_BYTES_MIN);
+    if limit < least {
+        return Err(short(least));
+    }
+    let fits = |size: &RingSize| needed(*size) * 2 <= limit;
+    let wanted = RingSize::all().find(fits).unwrap_or(RingSize::LEAST);
+    // Others of the user may hold what the limit allows, or a broker that was killed a moment ago.
+    for tries in 0..ROOM_TRIES {
+        let smaller = RingSize::all().skip_while(|&size| size != wanted);
+        let tried = if tries < WANTED_TRIES { 1 } else { usize::MAX };
+        if let Some(size) = smaller.take(tried).find(|&size| is_free(probe, needed(size))) {
+            return Ok(size);
+        }
+        std::thread::sleep(ROOM_PAUSE);
+    }
+    Err(short(least))
+}
+
+/// What so many shards lock with rings of this size, on a kernel that counts rings.
+pub(super) fn needed_bytes(size: RingSize, shards: usize) -> u64 {
+    needed_with_pages(size, shards, page_bytes())
+}
+
+fn needed_with_pages(size: RingSize, shards: usize, page: u64) -> u64 {
+    let pages = |bytes: u64| bytes.next_multiple_of(page);
+    let ring = |submissions: u64, completions: u64| {
+        pages(submissions * SUBMISSION_BYTES)
+            + pages(RING_HEADER_BYTES + completions * COMPLETION_BYTES + submissions * INDEX_BYTES)
+    };
+    let own = ring(size.submissions().into(), size.completions().into());
+    let depth = RING_DEPTH as u64;
+    let executor = EXECUTOR_RINGS * ring(depth, 2 * depth);
+    let buffers = pages(entries_bytes(NetConfig::default().buffers) as u64);
+    (own + executor + buffers) * shards as u64 + START_BYTES
+}
+
+/// The soft limit, raised as far as it may be; none if there is no limit, or if it can't be told.
+fn raised() -> Option<u64> {
+    let limit = limit()?;
+    if limit.rlim_cur < limit.rlim_max {
+        set_limit(&libc::rlimit { rlim_cur: limit.rlim_max, ..limit });
+    }
+    soft()
+}
+
+/// The soft limit in bytes; none if there is no limit.
+pub(super) fn soft() -> Option<u64> {
+    limit().map(|limit| limit.rlim_cur).filter(|&bytes| bytes != libc::RLIM_INFINITY)
+}
+
+/// Do rings count as locked memory, for this process and with this kernel? Told by asking for one with nothing allowed.
+fn rings_count() -> bool {
+    let Some(limit) = limit() else { return false };
+    set_limit(&libc::rlimit { rlim_cur: 0, ..limit });
+    let made = ring::build(8, 16);
+    set_limit(&limit);
+    made.is_err_and(|error| error.raw_os_error() == Some(libc::ENOMEM))
+}
+
+/// May so many bytes be locked at this moment? Told by registering them as buffers of a ring, which count at once and
+/// stop counting at once: few pages, over and over.
+fn is_free(probe: &IoUring, bytes: u64) -> bool {
+    let Ok(memory) = Mapping::new(PROBE_BYTES) else { return false };
+    memory.use_small_pages();
+    let count = (bytes as usize).div_ceil(PROBE_BYTES).min(PROBES_MAX);
+    let buffer = libc::iovec { iov_base: memory.start().cast(), iov_len: PROBE_BYTES };
+    let buffers = vec![buffer; count];
+    // SAFETY: the mapping outlives the registration, which ends below or has failed, and no operation names its
+    // buffers: nothing is written to it.
+    let registered = unsafe { probe.submitter().register_buffers(&buffers) };
+    match registered {
+        Ok(()) => probe.submitter().unregister_buffers().is_ok(),
+        Err(error) => !is_short(&error),
+    }
+}
+
+fn is_short(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOMEM)
+}
+
+/// None if it can't be told.
+fn limit() -> Option<libc::rlimit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit is a writable structure of the kind the call fills.
+    let told = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } == 0;
+    told.then_some(limit)
+}
+
+fn set_limit(limit: &libc::rlimit) {
+    // SAFETY: the limit is a structure of the kind the call reads. A refusal shows when the limit is read again.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, limit) };
+}
+
+fn page_bytes() -> u64 {
+    // SAFETY: a call without pointers.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
+}
+
+/// What the executor insists on.
+const EXECUTOR_BYTES_MIN: u64 = 512 << 10;
+/// The rings of a shard's executor.
+const EXECUTOR_RINGS: u64 = 3;
+/// What the start itself locks for a moment: the rings with which it looks what the kernel can do.
+const START_BYTES: u64 = 64 << 10;
+
+// What the kernel's structures of a ring take.
+const SUBMISSION_BYTES: u64 = 64;
+const COMPLETION_BYTES: u64 = 16;
+const INDEX_BYTES: u64 = 4;
+const RING_HEADER_BYTES: u64 = 512;
+
+const PROBE_BYTES: usize = 64 << 10;
+/// The kernel takes so many buffers.
+const PROBES_MAX: usize = 1 << 14;
+
+/// The rings that are wanted are waited for, for a second; then smaller ones do.
+const WANTED_TRIES: usize = 20;
+/// Ten seconds, in all.
+const ROOM_TRIES: usize = 200;
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_rings_of_all_shards_fit_the_usual_limit() {
+        const USUAL_LIMIT: u64 = 8 << 20;
+        assert!(
+            needed_with_pages(RingSize::LEAST, crate::shard::SHARDS_MAX, 4096) <= USUAL_LIMIT - (256 << 10)
+        );
+        assert!(
+            needed_with_pages(RingSize::FULL, 4, 4096) * 2 <= USUAL_LIMIT,
+            "four shards need no smaller ones"
+        );
+    }
+
+    #[test]
+    fn what_is_free_can_be_asked_for_again_and_again() {
+        let probe = ring::build(8, 16).unwrap();
+        for _ in 0..3 {
+            assert!(is_free(&probe, 100_000));
+        }
+    }
+}
