@@ -143,10 +143,7 @@ impl fmt::Display for Address {
 
 impl Setting for Address {
     fn read(literal: &Literal, _: &Allowed) -> Result<Self, Refused> {
-        match literal {
-            Literal::Text(text) => Address::parse(text).ok_or(Refused::NotAllowed),
-            _ => Err(Refused::NotAllowed),
-        }
+        literal.parsed(Address::parse)
     }
 
     fn shown(&self) -> String {

@@ -69,10 +69,7 @@ impl fmt::Display for Pin {
 
 impl Setting for Pin {
     fn read(literal: &Literal, _: &Allowed) -> Result<Self, Refused> {
-        match literal {
-            Literal::Text(text) => Pin::parse(text).ok_or(Refused::NotAllowed),
-            _ => Err(Refused::NotAllowed),
-        }
+        literal.parsed(Pin::parse)
     }
 
     fn shown(&self) -> String {

@@ -23,6 +23,14 @@ pub enum Literal {
 }
 
 impl Literal {
+    /// What a string says, by its own grammar; anything else is not allowed.
+    pub(super) fn parsed<T>(&self, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Refused> {
+        match self {
+            Literal::Text(text) => parse(text).ok_or(Refused::NotAllowed),
+            _ => Err(Refused::NotAllowed),
+        }
+    }
+
     /// The value in words, for "got …": `500`, `"loud"`, `an array`. Long strings are cut.
     pub fn shown(&self) -> String {
         match self {
@@ -314,10 +322,7 @@ macro_rules! word_settings {
     ($($name:ident),*) => {$(
         impl Setting for $name {
             fn read(literal: &Literal, _: &Allowed) -> Result<Self, Refused> {
-                match literal {
-                    Literal::Text(word) => $name::from_word(word).ok_or(Refused::NotAllowed),
-                    _ => Err(Refused::NotAllowed),
-                }
+                literal.parsed($name::from_word)
             }
 
             fn shown(&self) -> String {
