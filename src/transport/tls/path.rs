@@ -5,54 +5,87 @@
 //! The rest is as there: signatures, dates, who may issue, for how long a path and for which purpose, and no critical
 //! extension that is not known. What names a CA may issue for (name constraints) is left to the caller.
 
+use std::cell::OnceCell;
+
+use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 
-use super::identity::canonical;
+use super::identity::{self, canonical};
 use super::refusal::Refusal;
 use super::signatures::{BadSignature, Signed};
 
+/// A certificate of the operator's file. It is read when its turn comes: the file may have many, and a path has few.
+pub(super) struct Trusted<'d> {
+    /// See [`canonical`].
+    subject: &'d [u8],
+    certificate: &'d CertificateDer<'d>,
+    read: OnceCell<Option<Box<X509Certificate<'d>>>>,
+}
+
+impl<'d> Trusted<'d> {
+    pub(super) fn new(subject: &'d [u8], certificate: &'d CertificateDer<'d>) -> Trusted<'d> {
+        Trusted { subject, certificate, read: OnceCell::new() }
+    }
+
+    /// None can't be read of those that were loaded.
+    fn read(&self) -> Option<&X509Certificate<'d>> {
+        let read = || identity::parse(self.certificate).ok().map(Box::new);
+        self.read.get_or_init(read).as_deref()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_read(&self) -> bool {
+        self.read.get().is_some()
+    }
+}
+
 /// Where a path may lead.
-pub(super) struct Search<'a> {
+pub(super) struct Search<'a, 'd> {
     /// The operator's file.
-    pub(super) trusted: &'a [X509Certificate<'a>],
+    trusted: &'a [Trusted<'d>],
     /// What the client has sent with its own.
-    pub(super) shown: &'a [X509Certificate<'a>],
+    shown: &'a [X509Certificate<'d>],
     /// Seconds since 1970; none if dates don't count.
-    pub(super) now: Option<i64>,
+    now: Option<i64>,
     /// What else a whole path has to pass.
-    pub(super) accept: &'a dyn Fn(&[&X509Certificate<'_>]) -> Result<(), Refusal>,
+    accept: &'a dyn Fn(&[&X509Certificate<'_>]) -> Result<(), Refusal>,
     signatures_left: usize,
 }
 
-impl<'a> Search<'a> {
+impl<'a, 'd> Search<'a, 'd> {
     pub(super) fn new(
-        trusted: &'a [X509Certificate<'a>],
-        shown: &'a [X509Certificate<'a>],
+        trusted: &'a [Trusted<'d>],
+        shown: &'a [X509Certificate<'d>],
         now: Option<i64>,
         accept: &'a dyn Fn(&[&X509Certificate<'_>]) -> Result<(), Refusal>,
-    ) -> Search<'a> {
+    ) -> Search<'a, 'd> {
         Search { trusted, shown, now, accept, signatures_left: SIGNATURES_MAX }
     }
 
     /// # Errors
     /// What is wrong with the path that came furthest.
-    pub(super) fn lead_up(mut self, own: &'a X509Certificate<'a>) -> Result<(), Refusal> {
+    pub(super) fn lead_up(mut self, own: &'a X509Certificate<'d>) -> Result<(), Refusal> {
         self.extend(&mut vec![own])
     }
 
     /// Tries each issuer of the last certificate of `path`, those of the file first.
-    fn extend(&mut self, path: &mut Vec<&'a X509Certificate<'a>>) -> Result<(), Refusal> {
+    fn extend(&mut self, path: &mut Vec<&'a X509Certificate<'d>>) -> Result<(), Refusal> {
         let last = *path.last().expect("a path begins with the client's certificate");
-        if is_self_issued(last) && self.trusted.iter().any(|trusted| trusted.as_raw() == last.as_raw()) {
+        if is_self_issued(last)
+            && self.trusted.iter().any(|trusted| trusted.certificate.as_ref() == last.as_raw())
+        {
             self.check(path)?;
             return (self.accept)(path);
         }
         let issuer = canonical(last.issuer());
         let mut found = Refusal::UnknownIssuer;
-        for candidate in self.trusted.iter().chain(self.shown) {
+        let trusted =
+            self.trusted.iter().filter(|trusted| trusted.subject == issuer).filter_map(Trusted::read);
+        let shown = self.shown.iter().filter(|shown| canonical(shown.subject()) == issuer);
+        for candidate in trusted.chain(shown) {
             let is_used = path.iter().any(|used| used.as_raw() == candidate.as_raw());
-            if is_used || canonical(candidate.subject()) != issuer || path.len() == PATH_MAX {
+            if is_used || path.len() == PATH_MAX {
                 continue;
             }
             let Some(left) = self.signatures_left.checked_sub(1) else {

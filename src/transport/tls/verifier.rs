@@ -19,7 +19,7 @@ use x509_parser::extensions::ParsedExtension;
 use super::config::CertificateRules;
 use super::error::{LoadFailure, TlsError};
 use super::identity;
-use super::path::Search;
+use super::path::{Search, Trusted};
 use super::refusal::Refusal;
 use super::revocation::Revocations;
 use super::signatures::{ALGORITHMS, BadSignature, Signed, describe_key, public_key};
@@ -40,6 +40,8 @@ pub(super) struct Verifier {
     /// One for each of `anchors`.
     roots: Vec<TrustAnchor<'static>>,
     subjects: Vec<DistinguishedName>,
+    /// The same in canonical form.
+    names: Vec<Vec<u8>>,
 }
 
 impl Verifier {
@@ -52,6 +54,13 @@ impl Verifier {
             })
         };
         let roots: Vec<TrustAnchor<'static>> = anchors.iter().map(root).collect::<Result<_, _>>()?;
+        let name = |(_, certificate): &Anchor| {
+            let parsed = identity::parse(certificate);
+            parsed
+                .map(|certificate| identity::canonical(certificate.subject()))
+                .map_err(|why| TlsError::in_file(file, LoadFailure::UnusableCertificate(why)))
+        };
+        let names = anchors.iter().map(name).collect::<Result<_, _>>()?;
         let subjects = roots.iter().map(|root| DistinguishedName::in_sequence(&root.subject)).collect();
         Ok(Verifier {
             rules: CertificateRules::Standard,
@@ -61,6 +70,7 @@ impl Verifier {
             anchors,
             roots,
             subjects,
+            names,
         })
     }
 
@@ -137,8 +147,12 @@ impl Verifier {
     ) -> Result<(), Refusal> {
         let client = parse(own)?;
         let shown: Vec<_> = further.iter().map(parse).collect::<Result<_, _>>()?;
-        let trusted: Vec<_> =
-            self.anchors.iter().map(|(_, certificate)| parse(certificate)).collect::<Result<_, _>>()?;
+        let trusted: Vec<_> = self
+            .anchors
+            .iter()
+            .zip(&self.names)
+            .map(|((_, certificate), name)| Trusted::new(name, certificate))
+            .collect();
         let now_seconds = seconds(now);
         let accept = |path: &[&X509Certificate<'_>]| {
             if path.iter().skip(1).any(|authority| has_name_constraints(authority)) {

@@ -7,6 +7,8 @@ use rcgen::{DnType, DnValue, date_time_ymd};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 
+use super::super::identity::{canonical, parse};
+use super::super::path::{Search, Trusted};
 use super::super::validity::{Role, Validity};
 use super::super::verifier::Verifier;
 use super::super::{CertificateRules, ClientCertificate, ClientIdentity};
@@ -265,4 +267,16 @@ fn no_change_of_a_byte_in_a_certificate_lets_it_in() {
             assert!(!counts(&changed(&own, at), &[]), "{rules:?}: byte {at} of its own");
         }
     }
+}
+
+#[test]
+fn of_a_file_with_many_authorities_only_those_on_the_way_are_read() {
+    let authorities = ["One CA", "Two CA", "Three CA"].map(Authority::new);
+    let ders = authorities.each_ref().map(|authority| CertificateDer::from(authority.der()));
+    let names = ders.each_ref().map(|der| canonical(parse(der).unwrap().subject()));
+    let trusted: Vec<_> = names.iter().zip(&ders).map(|(name, der)| Trusted::new(name, der)).collect();
+    let client = CertificateDer::from(authorities[1].client("device-7").der);
+    let client = parse(&client).unwrap();
+    assert_eq!(Search::new(&trusted, &[], None, &|_| Ok(())).lead_up(&client), Ok(()));
+    assert_eq!(trusted.iter().map(Trusted::is_read).collect::<Vec<_>>(), [false, true, false]);
 }
