@@ -12,6 +12,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{ServerConfig, SupportedProtocolVersion, version};
 
 use super::RECORD_BYTES_MAX;
@@ -114,6 +115,7 @@ pub struct TlsConfig(Arc<Shared>);
 struct Shared {
     /// With records as long as the listener sends them, and for each of [`RECORD_BYTES`].
     servers: [Servers; 1 + RECORD_BYTES.len()],
+    verifier: Arc<dyn ClientCertVerifier>,
     validity: Vec<Validity>,
 }
 
@@ -147,12 +149,13 @@ impl TlsConfig {
     /// error (clients may not look): see [`TlsConfig::notices`].
     pub fn load(settings: &TlsSettings) -> Result<TlsConfig, TlsError> {
         let provider = Arc::new(compact::provider());
-        TlsConfig::load_with(settings, &provider)
+        TlsConfig::load_with(settings, &provider, Arc::new(DefaultTimeProvider))
     }
 
     pub(super) fn load_with(
         settings: &TlsSettings,
         provider: &Arc<CryptoProvider>,
+        time: Arc<dyn TimeProvider>,
     ) -> Result<TlsConfig, TlsError> {
         let mut validity = Vec::new();
         let certificates =
@@ -165,16 +168,15 @@ impl TlsConfig {
             TlsVersion::V12 => &[&version::TLS13, &version::TLS12],
             TlsVersion::V13 => &[&version::TLS13],
         };
-        let mut silent = ServerConfig::builder_with_provider(provider.clone())
+        let mut silent = ServerConfig::builder_with_details(provider.clone(), time)
             .with_protocol_versions(versions)
             .map_err(|error| TlsError::in_library(&error))?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(verifier.clone())
             .with_cert_resolver(Arc::new(certificates));
         // Tickets are the only memory of a session, and clients keep them: nothing here grows with their number,
         // and any shard takes up any session. The keys rotate every six hours, and are those of this config
-        // alone: a ticket lets a client in without another look at its certificate, so it must not outlive the
-        // list of CAs and of the revoked that it was given under. (It may outlive the certificate itself, by no
-        // more than the twelve hours of a key.)
+        // alone: it must not outlive the list of CAs and of the revoked that it was given under. The certificate that
+        // it was given for is looked at again, as it or its CA may have expired since ([`Connection::read`]).
         silent.ticketer = Ticketer::new().map_err(|error| TlsError::in_library(&error))?;
         silent.session_storage = Arc::new(NoServerSessionStorage {});
         silent.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
@@ -184,7 +186,7 @@ impl TlsConfig {
             class => RECORD_BYTES[class - 1].min(most),
         });
         let servers = sizes.map(|record_bytes| Servers::new(record_bytes, silent.clone()));
-        Ok(TlsConfig(Arc::new(Shared { servers, validity })))
+        Ok(TlsConfig(Arc::new(Shared { servers, verifier, validity })))
     }
 
     /// What an operator should know about the files at `now` (seconds since 1970): what has expired, is not valid
@@ -201,6 +203,11 @@ impl TlsConfig {
     /// Has a client that offers these application protocols one of ours, or does it offer none?
     pub(super) fn takes<'a>(offered: Option<impl Iterator<Item = &'a [u8]>>) -> bool {
         offered.is_none_or(|mut names| names.any(|name| PROTOCOLS.contains(&name)))
+    }
+
+    /// What looks at certificates of clients.
+    pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        Arc::clone(&self.0.verifier)
     }
 
     /// What the connection of a client is made of, and the bytes of content in a record that it gets: no more than

@@ -4,7 +4,12 @@
 //! with; what remains is part of a record, or part of a handshake message whose records are decrypted already,
 //! so [`Connection::pending`] must be what it sees first at every call.
 
+use std::sync::Arc;
+
+use rustls::HandshakeKind;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::time_provider::TimeProvider;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
 };
@@ -24,10 +29,19 @@ pub(super) struct Connection {
     pub(super) established: bool,
     peer_closed: bool,
     pub(super) server_name: Option<Box<str>>,
+    /// Until the handshake is done.
+    checks: Option<Box<Checks>>,
+}
+
+/// What a certificate is looked at with that comes with a ticket.
+struct Checks {
+    verifier: Arc<dyn ClientCertVerifier>,
+    time: Arc<dyn TimeProvider>,
 }
 
 impl Connection {
     pub(super) fn new(asked: Asked) -> Result<Connection, TlsFailure> {
+        let checks = Checks { verifier: asked.verifier, time: Arc::clone(&asked.config.time_provider) };
         Ok(Connection {
             rustls: UnbufferedServerConnection::new(asked.config)?,
             pending: Vec::new(),
@@ -36,6 +50,7 @@ impl Connection {
             established: false,
             peer_closed: false,
             server_name: asked.server_name,
+            checks: Some(Box::new(checks)),
         })
     }
 
@@ -57,7 +72,11 @@ impl Connection {
         if self.pending.len() > PENDING_BYTES_MAX {
             return Err(TlsFailure::PendingTooLong);
         }
-        let was_established = std::mem::replace(&mut self.established, !self.rustls.is_handshaking());
+        let was_established = self.established;
+        if !was_established && !self.rustls.is_handshaking() {
+            self.check_resumed()?;
+            self.established = true;
+        }
         Ok(match (was_established, self.established) {
             (false, true) => Progress::Established,
             _ if self.peer_closed => Progress::PeerClosed,
@@ -67,6 +86,20 @@ impl Connection {
             }
             (false, false) => Progress::Handshaking,
         })
+    }
+
+    /// The certificate of a ticket was good when the ticket was given; it, or one of its CAs, may have expired since.
+    fn check_resumed(&mut self) -> Result<(), TlsFailure> {
+        let Some(checks) = self.checks.take() else { return Ok(()) };
+        if self.rustls.handshake_kind() != Some(HandshakeKind::Resumed) {
+            return Ok(());
+        }
+        let Some((own, further)) = self.rustls.peer_certificates().and_then(<[_]>::split_first) else {
+            return Ok(());
+        };
+        let now = checks.time.current_time().ok_or(rustls::Error::FailedToGetCurrentTime)?;
+        checks.verifier.verify_client_cert(own, further, now)?;
+        Ok(())
     }
 
     pub(super) fn held_bytes(&self) -> usize {

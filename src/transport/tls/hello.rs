@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
+use rustls::server::danger::ClientCertVerifier;
 
 use super::client_hello::record_bytes_wanted;
 use super::config::TlsConfig;
@@ -25,6 +26,7 @@ pub(super) struct Asked {
     pub(super) config: Arc<ServerConfig>,
     /// Bytes of content in a record that we send.
     pub(super) record_bytes: usize,
+    pub(super) verifier: Arc<dyn ClientCertVerifier>,
     pub(super) server_name: Option<Box<str>>,
 }
 
@@ -61,6 +63,7 @@ impl Hello {
                     return Ok(Some(Asked {
                         config,
                         record_bytes,
+                        verifier: self.config.verifier(),
                         server_name: hello.server_name().map(Box::from),
                     }));
                 }

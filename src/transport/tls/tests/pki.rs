@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
@@ -38,6 +39,14 @@ impl Authority {
         let mut params = authority_params(name);
         params.not_before = date_time_ymd(from.0, from.1, from.2);
         params.not_after = date_time_ymd(until.0, until.1, until.2);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        Authority { issuer }
+    }
+
+    /// Valid for so many hours from now on.
+    pub(super) fn short(name: &str, hours: u64) -> Authority {
+        let mut params = authority_params(name);
+        set_end(&mut params, hours);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         Authority { issuer }
     }
@@ -113,6 +122,12 @@ pub(super) fn client_params(name: &str, serial: u64) -> CertificateParams {
     params.serial_number = Some(SerialNumber::from(serial));
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params
+}
+
+/// Valid for so many hours from now on.
+pub(super) fn set_end(params: &mut CertificateParams, hours: u64) {
+    let now = UNIX_EPOCH.elapsed().expect("after 1970");
+    params.not_after = date_time_ymd(1970, 1, 1) + now + Duration::from_secs(3600 * hours);
 }
 
 pub(super) fn email(address: &str) -> SanType {

@@ -1,14 +1,18 @@
 //! Handshakes that succeed, and what is said afterwards.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustls::HandshakeKind;
 use rustls::client::Resumption;
 use rustls::crypto::ring;
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
-use super::super::{ClientCertificate, Progress, TlsFailure, TlsVersion, compact};
+use super::super::{ClientCertificate, Progress, TlsConfig, TlsFailure, TlsVersion, compact};
 use super::peer::{Client, Pair, V12, V13};
-use super::pki::Listener;
+use super::pki::{Authority, Listener, client_params, set_end};
 
 fn each_version(check: impl Fn(&'static rustls::SupportedProtocolVersion)) {
     [V12, V13].into_iter().for_each(check);
@@ -68,7 +72,9 @@ fn a_client_that_guesses_the_wrong_group_is_asked_again() {
     let mut server_provider = compact::provider();
     server_provider.kx_groups = vec![ring::kx_group::SECP256R1];
     provider.kx_groups = vec![ring::kx_group::X25519, ring::kx_group::SECP256R1];
-    let config = super::super::TlsConfig::load_with(&listener.settings, &Arc::new(server_provider)).unwrap();
+    let config =
+        TlsConfig::load_with(&listener.settings, &Arc::new(server_provider), Arc::new(DefaultTimeProvider))
+            .unwrap();
     for protocols in [&[][..], &["mqtt"], &["other"]] {
         let client = Client::with(V13, &listener.authority, None, provider.clone()).offering(protocols);
         let mut pair = client.connect(&config).handshake();
@@ -451,6 +457,41 @@ fn a_client_that_resumes_keeps_its_identity() {
         assert!(second.server.agreed().unwrap().resumed);
         assert_eq!(second.server.identity().unwrap().common_name.as_deref(), Some("device-7"));
     });
+}
+
+/// A clock that is ahead by so many seconds.
+#[derive(Debug, Default)]
+struct Ahead(AtomicU64);
+
+impl TimeProvider for Ahead {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = UnixTime::now().as_secs() + self.0.load(Ordering::Relaxed);
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+#[test]
+fn a_ticket_does_not_outlive_the_certificate_that_it_was_given_for() {
+    for (client_hours, ca_hours, says) in [(1, 48, "has expired"), (48, 1, "CA")] {
+        let mut listener = Listener::asking(ClientCertificate::Required);
+        let authority = Authority::short("short", ca_hours);
+        listener.settings.client_ca = Some(listener.files.write("short-ca.pem", authority.pem()));
+        let mut params = client_params("device-7", 1);
+        set_end(&mut params, client_hours);
+        let issued = authority.issue(&params);
+        each_version(|version| {
+            let time = Arc::new(Ahead::default());
+            let provider = Arc::new(compact::provider());
+            let config = TlsConfig::load_with(&listener.settings, &provider, time.clone()).unwrap();
+            let mut client = Client::with_certificate(version, &listener.authority, &[&issued], &[]);
+            client.config.resumption = Resumption::in_memory_sessions(8);
+            client.connect(&config).handshake();
+            assert!(client.connect(&config).handshake().server.agreed().unwrap().resumed);
+            time.0.store(2 * 3600, Ordering::Relaxed);
+            let failure = client.connect(&config).try_handshake().unwrap_err().to_string();
+            assert!(failure.contains(says), "{failure}");
+        });
+    }
 }
 
 #[test]
