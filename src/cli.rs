@@ -25,6 +25,8 @@ pub enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Take over what mosquitto has kept.
+    ImportDatabase(ImportDatabase),
     /// Change a password file.
     Passwd(PasswdArgs),
     /// Look at what a broker that does not run has kept.
@@ -52,6 +54,17 @@ pub enum StoreAction {
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
+}
+
+/// What mosquitto has kept, and where midge is to keep it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImportDatabase {
+    /// mosquitto's file.
+    pub database: PathBuf,
+    /// The directory; none: that of the configuration.
+    pub into: Option<PathBuf>,
+    /// The configuration that midge is to serve with.
+    pub serve: Serve,
 }
 
 /// How to serve.
@@ -109,7 +122,13 @@ where
         None => Command::Serve(arguments.serve),
         Some(Action::Serve(serve)) => Command::Serve(serve),
         Some(Action::CheckConfig { file }) => Command::CheckConfig { file },
-        Some(Action::ImportMosquitto { file }) => Command::ImportMosquitto { file },
+        Some(Action::ImportMosquitto { file: _, database: Some(database), into, config, mosquitto_conf }) => {
+            let serve = Serve { config, mosquitto_conf, ..Serve::default() };
+            Command::ImportDatabase(ImportDatabase { database, into, serve })
+        }
+        Some(Action::ImportMosquitto { file, .. }) => {
+            Command::ImportMosquitto { file: file.unwrap_or_default() }
+        }
         Some(Action::Passwd(arguments)) => Command::Passwd(arguments),
         Some(Action::Store { action }) => Command::Store(action),
     })
@@ -138,11 +157,28 @@ enum Action {
     /// Serve clients until SIGTERM or SIGINT
     Serve(Serve),
     /// Print the midge.toml that does what a mosquitto.conf does; exit status 2 and every error on standard error
-    /// when midge can't
+    /// when midge can't. With --database, take over what mosquitto has kept
     ImportMosquitto {
-        /// The file
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
+        /// The mosquitto.conf
+        #[arg(value_name = "FILE", required_unless_present = "database", conflicts_with = "database")]
+        file: Option<PathBuf>,
+
+        /// Take retained messages, sessions, subscriptions and queued messages of this mosquitto.db into midge's state
+        /// directory, which must be empty. Stop mosquitto first; run it as the user that midge runs as
+        #[arg(long, value_name = "FILE")]
+        database: Option<PathBuf>,
+
+        /// The state directory; without it, that of the configuration
+        #[arg(long, value_name = "DIR", requires = "database")]
+        into: Option<PathBuf>,
+
+        /// The configuration file that midge is to serve with
+        #[arg(short, long, value_name = "FILE", requires = "database")]
+        config: Option<PathBuf>,
+
+        /// The mosquitto.conf that midge is to serve with
+        #[arg(long, value_name = "FILE", requires = "database", conflicts_with = "config")]
+        mosquitto_conf: Option<PathBuf>,
     },
     /// Give a user of a password file a password, or take the user out
     Passwd(PasswdArgs),
@@ -220,6 +256,26 @@ mod tests {
     }
 
     #[test]
+    fn a_database_of_mosquitto_goes_where_the_configuration_or_the_line_says() {
+        let (database, into) = (PathBuf::from("m.db"), Some(PathBuf::from("state")));
+        let (config, mosquitto_conf) = (Some(PathBuf::from("a.toml")), Some(PathBuf::from("m.conf")));
+        let none = Serve::default();
+        for (line, into, serve) in [
+            ("midge import-mosquitto --database m.db", None, none.clone()),
+            ("midge import-mosquitto --database m.db --into state", into.clone(), none.clone()),
+            ("midge import-mosquitto --database m.db -c a.toml", None, Serve { config, ..none.clone() }),
+            (
+                "midge import-mosquitto --database m.db --mosquitto-conf m.conf --into state",
+                into,
+                Serve { mosquitto_conf, ..none },
+            ),
+        ] {
+            let expected = ImportDatabase { database: database.clone(), into, serve };
+            assert_eq!(command(line).expect(line), Command::ImportDatabase(expected));
+        }
+    }
+
+    #[test]
     fn a_password_file_is_changed() {
         let Command::Passwd(arguments) = command("midge passwd -c -b users ada secret").expect("good usage")
         else {
@@ -257,6 +313,9 @@ mod tests {
             "midge a.toml",
             "midge -c a.toml --mosquitto-conf m.conf",
             "midge import-mosquitto",
+            "midge import-mosquitto m.conf --database m.db",
+            "midge import-mosquitto m.conf --into state",
+            "midge import-mosquitto --database m.db -c a.toml --mosquitto-conf m.conf",
             "midge passwd",
         ] {
             assert_eq!(command(line).expect_err(line).exit_code(), 2, "{line}");

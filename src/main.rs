@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the program owns its threads and the start of the clock")]
 
+mod moving;
 mod reload;
 mod signals;
 
@@ -9,7 +10,6 @@ use midge::auth::passwd::{self, PasswdArgs};
 use midge::banner::{self, Started, banner};
 use midge::cli::{self, Command, Serve, StoreAction};
 use midge::config::memory_limit;
-use midge::config::mosquitto::{ConfError, MosquittoConf};
 use midge::config::open_files::{self, Wanted};
 use midge::config::{Address, Config, Listener, Pin, parse, shown_cores, state_directory};
 use midge::control::entrance::Entrance;
@@ -29,7 +29,7 @@ use signals::{Serving, Signals};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
@@ -51,7 +51,8 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Serve(serve) => start(&serve),
         Command::CheckConfig { file } => check_config(&file),
-        Command::ImportMosquitto { file } => import_mosquitto(&file),
+        Command::ImportMosquitto { file } => moving::import(&file),
+        Command::ImportDatabase(arguments) => moving::import_database(&arguments),
         Command::Passwd(arguments) => change_password(&arguments),
         Command::Store(action) => store(&action),
     };
@@ -108,17 +109,6 @@ fn print(words: &str) -> Result<(), Failure> {
 /// Writes a line to standard error, if it still has a reader.
 fn warn(words: &str) {
     let _ = writeln!(std::io::stderr(), "{words}");
-}
-
-/// Says a `mosquitto.conf` in midge's words; nothing, if midge can't do all of it.
-fn import_mosquitto(file: &Path) -> Result<(), Failure> {
-    let wrong = |errors: Vec<ConfError>| Failure::usage(reload::lines(&errors));
-    let conf = MosquittoConf::load(file, None).map_err(wrong)?;
-    conf.config().map_err(wrong)?;
-    for note in &conf.mapping().notes {
-        warn(&note.to_string());
-    }
-    print(&conf.midge_toml().to_string())
 }
 
 /// `midge passwd`.
@@ -321,11 +311,15 @@ impl Kept {
     }
 }
 
+/// The state directory; none if nothing is kept.
+fn kept_in(config: &Config) -> Result<Option<PathBuf>, Failure> {
+    let is_root = rustix::process::geteuid().is_root();
+    state_directory(&config.persistence, is_root, |name| std::env::var_os(name)).map_err(Failure::new)
+}
+
 /// Takes the directory and reads what an earlier run has left there.
 fn open_store(config: &Config, shards: usize, seed: u64, now: ClockReading) -> Result<Option<Kept>, Failure> {
-    let is_root = rustix::process::geteuid().is_root();
-    let path = state_directory(&config.persistence, is_root, |name| std::env::var_os(name));
-    let Some(path) = path.map_err(Failure::new)? else { return Ok(None) };
+    let Some(path) = kept_in(config)? else { return Ok(None) };
     let hint = |error: StoreError| {
         Failure::new(format!(
             "{error} (persistence.directory says where to keep things, --ephemeral keeps nothing)"

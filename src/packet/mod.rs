@@ -23,6 +23,7 @@ pub use acks::{
 pub use connack::{Connack, encode_connack};
 pub use connect::{Connect, ConnectWill};
 pub use error::{DecodeError, Fault};
+pub use property::{KeptProperties, read_kept_properties};
 pub use publish::{Publish, PublishHeader, encode_publish, publish_len};
 pub use reason::Reason;
 pub use subscribe::{

@@ -289,6 +289,37 @@ impl<'a> Properties<'a> {
     }
 }
 
+/// The properties of a PUBLISH that another broker has kept.
+#[derive(Debug, Default)]
+pub struct KeptProperties {
+    /// Those that are forwarded, as raw bytes.
+    pub forward: Vec<u8>,
+    /// Subscription identifier.
+    pub subscription_id: Option<u32>,
+}
+
+/// Reads them, with their length before them.
+///
+/// # Errors
+/// As for a PUBLISH.
+pub fn read_kept_properties(bytes: &[u8]) -> Result<KeptProperties, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let mut properties = Properties::parse(&mut reader, PropertySet::PUBLISH)?;
+    reader.finish()?;
+    let mut kept = KeptProperties::default();
+    while let Some(property) = properties.read_next()? {
+        match property {
+            Property::SubscriptionIdentifier(id) => kept.subscription_id = Some(id),
+            // They were for the broker that has kept them.
+            Property::TopicAlias(_) | Property::MessageExpiryInterval(_) => {}
+            _ => {
+                kept.forward.extend_from_slice(&properties.raw[properties.last_start..properties.position()])
+            }
+        }
+    }
+    Ok(kept)
+}
+
 pub(super) fn put_u8(out: &mut impl Sink, id: u8, value: Option<u8>) {
     if let Some(value) = value {
         out.put(&[id, value]);

@@ -48,6 +48,11 @@ impl<'a> Source<'a> {
     }
 }
 
+/// The source of what a client has published elsewhere.
+pub(crate) fn source_bytes(listener: u16, user: Option<&str>, client_id: &str) -> Vec<u8> {
+    Source { listener, user, client_id }.encode()
+}
+
 impl Shard {
     /// The source of what a client publishes; empty if nobody will ask for it.
     pub(super) fn source_of(&self, slot: u32, session: u32, retain: bool) -> Vec<u8> {

@@ -25,6 +25,7 @@ mod error;
 mod image;
 mod intents;
 mod journal;
+pub mod mosquitto;
 mod overlay;
 mod passing;
 mod rebuild;

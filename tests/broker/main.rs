@@ -5,6 +5,7 @@ mod attacks;
 mod bridge;
 mod client;
 mod crash;
+mod database;
 mod devices;
 mod doors;
 mod gate;

@@ -46,6 +46,11 @@ fn whatever_the_file_of_the_checkpoint_holds_it_is_read_or_refused() {
 }
 
 #[test]
+fn whatever_a_database_of_mosquitto_holds_it_is_refused_or_its_rows_agree() {
+    run("mosquitto", targets::mosquitto::run, 50_000);
+}
+
+#[test]
 fn a_websocket_is_the_same_however_its_bytes_are_cut() {
     run("websocket", targets::websocket::run, 100_000);
 }

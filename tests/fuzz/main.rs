@@ -8,8 +8,9 @@
 //!   `MIDGE_FUZZ_SEED` another beginning. An input that fails is printed as hexadecimal digits.
 //! - cargo-fuzz, guided by coverage, with a nightly toolchain (this file is the library of its package):
 //!   `cargo +nightly fuzz run --fuzz-dir tests/fuzz packet grown/packet tests/fuzz/corpus/packet`, and
-//!   likewise `connection`, `topic`, `config`, `log`, `checkpoint`, `websocket`, `proxy`, `scram` and `tls`. What it
-//!   finds on its way lands in the first of the two folders, which has to exist; what fails, in `tests/fuzz/artifacts`.
+//!   likewise `connection`, `topic`, `config`, `log`, `checkpoint`, `mosquitto`, `websocket`, `proxy`, `scram` and `tls`.
+//!   What it finds on its way lands in the first of the two folders, which has to exist; what fails, in
+//!   `tests/fuzz/artifacts`.
 //!
 //! An input that has failed becomes a file of the corpus, so that `cargo test` keeps trying it.
 

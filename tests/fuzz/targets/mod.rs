@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod connection;
 pub mod log;
+pub mod mosquitto;
 pub mod packet;
 pub mod proxy;
 #[cfg(feature = "runtime")]

@@ -1,0 +1,72 @@
+//! `midge import-mosquitto`: from mosquitto's configuration to midge's, and from what mosquitto has kept to what midge
+//! keeps.
+
+use crate::reload::{self, unix_seconds};
+use crate::{Failure, kept_in, print, warn};
+use midge::cli::ImportDatabase;
+use midge::config::mosquitto::{ConfError, MosquittoConf};
+use midge::driver::Clock;
+use midge::store::mosquitto::{self, Database, Terms};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::time::SystemTime;
+
+/// Says a `mosquitto.conf` in midge's words; nothing, if midge can't do all of it.
+pub(crate) fn import(file: &Path) -> Result<(), Failure> {
+    let wrong = |errors: Vec<ConfError>| Failure::usage(reload::lines(&errors));
+    let conf = MosquittoConf::load(file, None).map_err(wrong)?;
+    conf.config().map_err(wrong)?;
+    for note in &conf.mapping().notes {
+        warn(&note.to_string());
+    }
+    print(&conf.midge_toml().to_string())
+}
+
+/// Takes over a database of mosquitto.
+pub(crate) fn import_database(arguments: &ImportDatabase) -> Result<(), Failure> {
+    let file = &arguments.database;
+    let (bytes, written_seconds) =
+        read(file).map_err(|error| Failure::new(format!("can't read {}: {error}", file.display())))?;
+    if bytes.starts_with(SQLITE) {
+        return Err(Failure::new(format!("{}: {SQLITE_WORDS}", file.display())));
+    }
+    let database = Database::parse(&bytes)
+        .map_err(|error| Failure::new(format!("{}: {error}; nothing is taken", file.display())))?;
+    let (config, _) = reload::read(&arguments.serve).map_err(Failure::usage)?;
+    let into = match &arguments.into {
+        Some(into) => into.clone(),
+        None => kept_in(&config)?.ok_or_else(|| Failure::new(NO_DIRECTORY))?,
+    };
+    let ports: Vec<u16> = config.listeners.iter().map(|listener| listener.address.port()).collect();
+    let (_, now) = Clock::start();
+    let terms = Terms { now, written_seconds, ports: &ports };
+    let takings =
+        mosquitto::import(&into, &database, &terms).map_err(|error| Failure::new(error.to_string()))?;
+    if !database.is_final {
+        warn(&format!(
+            "{}: it was not written as mosquitto ended: mosquitto runs still, or was killed; what came later is not \
+             in it",
+            file.display()
+        ));
+    }
+    let (file, version, into) = (file.display(), database.version, into.display());
+    print(&format!("{file}: a database of mosquitto, format {version}\n{takings}written: {into}\n"))
+}
+
+/// What a file of SQLite begins with.
+const SQLITE: &[u8] = b"SQLite format 3\0";
+const SQLITE_WORDS: &str = "this is a file of SQLite, as mosquitto 2.1's plugin persist_sqlite writes it; midge reads \
+                            the mosquitto.db that \"persistence true\" writes";
+const NO_DIRECTORY: &str =
+    "the configuration keeps nothing (persistence.directory is empty); --into names a directory";
+
+/// The bytes of a file, and when it was written.
+fn read(path: &Path) -> std::io::Result<(Vec<u8>, i64)> {
+    let mut file = File::open(path)?;
+    let written = file.metadata()?.modified()?.duration_since(SystemTime::UNIX_EPOCH);
+    let written = written.ok().and_then(|since| i64::try_from(since.as_secs()).ok());
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok((bytes, written.unwrap_or_else(unix_seconds)))
+}

@@ -1,0 +1,627 @@
+//! From a database of mosquitto to midge's records: what of it can be taken, in which words, and what is left.
+//!
+//! The records go out in frames, as a log has them, and are applied to rows as those of a log are. What was
+//! acknowledged is taken; what the sender sends again anyway, because it has no acknowledgement, need not be.
+
+use super::{Database, Delivery, Message, Session, state};
+use crate::packet::{PacketId, ProtocolVersion, QoS, read_kept_properties};
+use crate::shard::source_bytes;
+use crate::store::record::{Encoder, put_varint};
+use crate::store::{ClockMark, ClockReading, Record, StoreError, StoredMessage};
+use crate::topic::{
+    RetainHandling, SubscriptionOptions, TopicFilter, check_topic_name, filter_matches,
+    has_forbidden_character,
+};
+use smallvec::{SmallVec, smallvec};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// What is not in the file, and has to be known to take it.
+#[derive(Debug)]
+pub struct Terms<'a> {
+    /// The machine's clocks. midge's clock of the new state begins here.
+    pub now: ClockReading,
+    /// When the file was written, seconds since 1970.
+    pub written_seconds: i64,
+    /// Ports of midge's listeners, in their order; the publishers of retained messages have come in by one of them.
+    pub ports: &'a [u16],
+}
+
+/// Why something was left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Left {
+    /// A session is over.
+    SessionExpired,
+    /// A session lasts as long as its connection.
+    SessionEnded,
+    /// A client identifier is wrong.
+    ClientId,
+    /// A topic filter or the options of a subscription are wrong.
+    Filter,
+    /// The topic name, the properties or the QoS of a message are wrong.
+    Message,
+    /// A queued message has expired.
+    MessageExpired,
+    /// A retained message has expired.
+    RetainedExpired,
+    /// A retained message is the broker's own.
+    Own,
+    /// A message of QoS 0 waits.
+    QoS0,
+    /// A client has no PUBREC for its message.
+    Unacknowledged,
+    /// A message is in a state that makes no sense.
+    State,
+    /// Something belongs to no session.
+    Stray,
+    /// A part of the file is of a kind that is not known.
+    Unknown,
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Left::SessionExpired => "sessions: they have expired",
+            Left::SessionEnded => "sessions: they end with their connection",
+            Left::ClientId => "sessions: their client identifiers are none that MQTT allows",
+            Left::Filter => "subscriptions: their topic filters are none that MQTT allows",
+            Left::Message => "messages: their topics or properties are none that MQTT allows",
+            Left::MessageExpired => "queued messages: they have expired",
+            Left::RetainedExpired => "retained messages: they have expired",
+            Left::Own => "retained messages of $SYS: midge has its own",
+            Left::QoS0 => "queued messages of QoS 0: midge keeps none of these over a restart",
+            Left::Unacknowledged => {
+                "messages of QoS 2 from clients: mosquitto has not acknowledged them, and the clients send them again"
+            }
+            Left::State => "messages: how far they have come makes no sense",
+            Left::Stray => "messages and subscriptions: they belong to no kept session",
+            Left::Unknown => "parts of the file: their kind is not known",
+        })
+    }
+}
+
+/// What was taken, and what was not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Takings {
+    /// Retained messages.
+    pub retained: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Their subscriptions.
+    pub subscriptions: u64,
+    /// Messages that wait for a client.
+    pub queued: u64,
+    /// Messages that were sent to a client, and are sent again with their packet identifiers.
+    pub sent: u64,
+    /// Messages of QoS 2 that a client has: only the end of their handshakes is missing.
+    pub released: u64,
+    /// Messages of QoS 2 from clients that wait for PUBREL. midge passes them on at once, as mosquitto would have done
+    /// with PUBREL, and keeps their packet identifiers.
+    pub held: u64,
+    /// Deliveries of these to sessions.
+    pub passed_on: u64,
+    /// How much was left out, and why.
+    pub left: BTreeMap<Left, u64>,
+}
+
+impl fmt::Display for Takings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "taken: {} retained messages", self.retained)?;
+        writeln!(f, "taken: {} sessions", self.sessions)?;
+        writeln!(f, "taken: {} subscriptions", self.subscriptions)?;
+        writeln!(f, "taken: {} queued messages", self.queued)?;
+        writeln!(
+            f,
+            "taken: {} messages on their way to clients, with their packet identifiers; of {} more of QoS 2 only the \
+             end of the handshake is missing",
+            self.sent, self.released
+        )?;
+        writeln!(
+            f,
+            "taken: {} messages of QoS 2 from clients that wait for PUBREL; they are passed on now, to {} sessions",
+            self.held, self.passed_on
+        )?;
+        for (left, count) in &self.left {
+            writeln!(f, "left out: {count} {left}")?;
+        }
+        writeln!(
+            f,
+            "not in the file: wills, shared subscriptions, and sessions of clients that are connected with a clean \
+             session; clients bring them along"
+        )
+    }
+}
+
+/// Takes a database. Each frame that is handed over is to be applied before the next.
+///
+/// # Errors
+/// Those of `apply`.
+pub fn take(
+    database: &Database<'_>,
+    terms: &Terms<'_>,
+    apply: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
+) -> Result<Takings, StoreError> {
+    let takings = Takings::default();
+    let mut taker = Taker {
+        database,
+        terms,
+        frame: Frame { body: Vec::new(), encoder: Encoder::default(), apply },
+        takings,
+        highest: 0,
+        last_stamp: 0,
+        numbers: BTreeMap::new(),
+        subscriptions: Vec::new(),
+        held: Vec::new(),
+    };
+    taker
+        .frame
+        .put(terms.now, &Record::Clock(ClockMark { at_millis: terms.now.wall_millis, reading: terms.now }));
+    for session in &database.sessions {
+        taker.take_session(session)?;
+    }
+    taker.take_retained()?;
+    taker.pass_on()?;
+    taker.leave_many(Left::Stray, database.strays);
+    taker.leave_many(Left::Unknown, database.unknown);
+    taker.frame.end()?;
+    Ok(taker.takings)
+}
+
+/// A frame ends when it has grown to this, between two of mosquitto's things.
+const FRAME_BYTES_WANTED: usize = 32 << 10;
+
+/// Gathers records.
+struct Frame<'a> {
+    body: Vec<u8>,
+    encoder: Encoder,
+    apply: &'a mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
+}
+
+impl Frame<'_> {
+    fn put(&mut self, now: ClockReading, record: &Record<'_>) {
+        if self.body.is_empty() {
+            put_varint(&mut self.body, now.wall_millis);
+            self.encoder = Encoder::default();
+        }
+        self.encoder.encode(&mut self.body, record);
+    }
+
+    fn end_if_long(&mut self) -> Result<(), StoreError> {
+        if self.body.len() >= FRAME_BYTES_WANTED { self.end() } else { Ok(()) }
+    }
+
+    fn end(&mut self) -> Result<(), StoreError> {
+        if self.body.is_empty() {
+            return Ok(());
+        }
+        (self.apply)(&self.body)?;
+        self.body.clear();
+        Ok(())
+    }
+}
+
+/// How far a message to a client has come.
+enum Way {
+    Queued,
+    Sent(PacketId),
+    Released(PacketId),
+}
+
+/// A message from a client that waits for PUBREL.
+struct Held<'a> {
+    sid: u64,
+    message: &'a Message<'a>,
+    topic: &'a str,
+}
+
+/// What the matching subscriptions of a session ask for together.
+struct Wanted {
+    qos: QoS,
+    retain_as_published: bool,
+    subscription_ids: SmallVec<[u32; 4]>,
+}
+
+struct Taker<'a> {
+    database: &'a Database<'a>,
+    terms: &'a Terms<'a>,
+    frame: Frame<'a>,
+    takings: Takings,
+    /// The last name given to a session, message or delivery.
+    highest: u64,
+    last_stamp: u64,
+    /// mosquitto's identifier of a message to midge's name; none: it can't be taken.
+    numbers: BTreeMap<u64, Option<u64>>,
+    /// All that were taken, with their sessions.
+    subscriptions: Vec<(u64, TopicFilter<'a>, SubscriptionOptions, u32)>,
+    held: Vec<Held<'a>>,
+}
+
+impl<'a> Taker<'a> {
+    fn put(&mut self, record: &Record<'_>) {
+        self.frame.put(self.terms.now, record);
+    }
+
+    fn leave(&mut self, left: Left) {
+        self.leave_many(left, 1);
+    }
+
+    fn leave_many(&mut self, left: Left, count: u64) {
+        if count > 0 {
+            *self.takings.left.entry(left).or_default() += count;
+        }
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.highest += 1;
+        self.highest
+    }
+
+    fn take_session(&mut self, session: &'a Session<'a>) -> Result<(), StoreError> {
+        let Some(client_id) = client_id_of(session.client_id) else {
+            self.leave(Left::ClientId);
+            return Ok(());
+        };
+        let (left_seconds, expiry_seconds) = match lifetime(session, self.terms) {
+            Ok(lifetime) => lifetime,
+            Err(left) => {
+                self.leave(left);
+                return Ok(());
+            }
+        };
+        let sid = self.next_number();
+        // The file does not say what a client speaks. Those of 3.x have sessions without end.
+        let is_5 = session.expiry_seconds != u32::MAX;
+        let version = if is_5 { ProtocolVersion::V5 } else { ProtocolVersion::V311 };
+        self.put(&Record::Session { sid, client_id, version, expiry_seconds, will: None });
+        self.put(&Record::Left { sid, at_millis: millis(left_seconds), expiry_seconds });
+        self.takings.sessions += 1;
+        self.take_subscriptions(sid, session)?;
+        self.take_deliveries(sid, session)
+    }
+
+    fn take_subscriptions(&mut self, sid: u64, session: &'a Session<'a>) -> Result<(), StoreError> {
+        for subscription in &session.subscriptions {
+            let filter = std::str::from_utf8(subscription.filter).ok();
+            let filter = filter.and_then(|filter| TopicFilter::parse(filter).ok());
+            let (Some(filter), Some(options)) = (filter, options_of(subscription.options)) else {
+                self.leave(Left::Filter);
+                continue;
+            };
+            let subscription_id = subscription.identifier & SUBSCRIPTION_ID_MAX;
+            self.put(&Record::Subscribed { sid, filter: filter.as_str(), options, subscription_id });
+            self.subscriptions.push((sid, filter, options, subscription_id));
+            self.takings.subscriptions += 1;
+            self.frame.end_if_long()?;
+        }
+        Ok(())
+    }
+
+    fn take_deliveries(&mut self, sid: u64, session: &'a Session<'a>) -> Result<(), StoreError> {
+        // Out and in have their own.
+        let mut packet_ids = [BTreeSet::new(), BTreeSet::new()];
+        for delivery in &session.deliveries {
+            let of_direction = &mut packet_ids[usize::from(delivery.is_outgoing)];
+            let packet_id = PacketId::new(delivery.packet_id).filter(|&id| of_direction.insert(id));
+            let done = match self.database.messages.get(&delivery.message) {
+                // mosquitto has left it out of the file because it has expired.
+                None => Err(Left::MessageExpired),
+                Some(message) if delivery.is_outgoing => {
+                    self.take_outgoing(sid, delivery, message, packet_id)
+                }
+                Some(message) => self.take_incoming(sid, delivery, message, packet_id),
+            };
+            if let Err(left) = done {
+                self.leave(left);
+            }
+            self.frame.end_if_long()?;
+        }
+        Ok(())
+    }
+
+    fn take_outgoing(
+        &mut self,
+        sid: u64,
+        delivery: &Delivery<'_>,
+        message: &'a Message<'a>,
+        packet_id: Option<PacketId>,
+    ) -> Result<(), Left> {
+        let qos = QoS::from_bits(delivery.qos).ok_or(Left::Message)?;
+        let way = way_of(qos, delivery, packet_id)?;
+        // What was sent once is finished. [MQTT5-3.3.2-5]
+        if matches!(way, Way::Queued) && self.is_expired(message) {
+            return Err(Left::MessageExpired);
+        }
+        let ids = match delivery.properties {
+            [] => None,
+            properties => read_kept_properties(properties).map_err(|_| Left::Message)?.subscription_id,
+        };
+        let message = self.number_of(delivery.message, message).ok_or(Left::Message)?;
+        let number = self.next_number();
+        self.put(&Record::Delivery {
+            sid,
+            number,
+            message,
+            qos,
+            retain: delivery.retain,
+            packet_id: match way {
+                Way::Queued => 0,
+                Way::Sent(id) | Way::Released(id) => id.get(),
+            },
+            subscription_ids: ids.into_iter().collect(),
+            group: "",
+        });
+        match way {
+            Way::Queued => self.takings.queued += 1,
+            Way::Sent(_) => self.takings.sent += 1,
+            Way::Released(_) => {
+                self.put(&Record::Released { sid, number });
+                self.takings.released += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// mosquitto passes a message of QoS 2 on when PUBREL comes, midge when PUBLISH comes. The client has its PUBREC
+    /// and will not send the message again: it is passed on now.
+    fn take_incoming(
+        &mut self,
+        sid: u64,
+        delivery: &Delivery<'_>,
+        message: &'a Message<'a>,
+        packet_id: Option<PacketId>,
+    ) -> Result<(), Left> {
+        match (delivery.qos, delivery.state) {
+            (2, state::WAIT_FOR_PUBREL | state::SEND_PUBREC) => {}
+            (2, state::QUEUED) => return Err(Left::Unacknowledged),
+            _ => return Err(Left::State),
+        }
+        let packet_id = packet_id.ok_or(Left::State)?.get();
+        let payload_bytes = u32::try_from(message.payload.len()).unwrap_or(u32::MAX);
+        self.put(&Record::Held { sid, packet_id, payload_bytes });
+        self.takings.held += 1;
+        if self.is_expired(message) {
+            return Err(Left::MessageExpired);
+        }
+        // Its properties are looked at when it is written.
+        let topic = topic_of(message).ok_or(Left::Message)?;
+        self.held.push(Held { sid, message, topic });
+        Ok(())
+    }
+
+    fn is_expired(&self, message: &Message<'_>) -> bool {
+        message.expires_at > 0 && millis(message.expires_at) <= self.terms.now.wall_millis
+    }
+
+    /// midge's name of a message, which goes out with its first delivery.
+    fn number_of(&mut self, id: u64, message: &Message<'_>) -> Option<u64> {
+        if let Some(&number) = self.numbers.get(&id) {
+            return number;
+        }
+        let number = self.put_message(message);
+        self.numbers.insert(id, number);
+        number
+    }
+
+    fn put_message(&mut self, message: &Message<'_>) -> Option<u64> {
+        let topic = topic_of(message)?;
+        let properties = properties_of(message)?;
+        let number = self.next_number();
+        let message = stored(message, topic, &properties, &[])?;
+        self.put(&Record::Message { number, message });
+        Some(number)
+    }
+
+    fn take_retained(&mut self) -> Result<(), StoreError> {
+        for id in &self.database.retained {
+            let done = match self.database.messages.get(id) {
+                None => Err(Left::RetainedExpired),
+                Some(message) if self.is_expired(message) => Err(Left::RetainedExpired),
+                Some(message) => self.put_retained(message),
+            };
+            match done {
+                Ok(()) => self.takings.retained += 1,
+                Err(left) => self.leave(left),
+            }
+            self.frame.end_if_long()?;
+        }
+        Ok(())
+    }
+
+    fn put_retained(&mut self, message: &Message<'_>) -> Result<(), Left> {
+        let topic = topic_of(message).filter(|_| !message.payload.is_empty()).ok_or(Left::Message)?;
+        if topic.starts_with("$SYS/") {
+            return Err(Left::Own);
+        }
+        let properties = properties_of(message).ok_or(Left::Message)?;
+        // One without an identifier is no client's. A name that is no text has no rights.
+        let source = match (std::str::from_utf8(message.source), std::str::from_utf8(message.source_user)) {
+            (Ok(""), _) => Vec::new(),
+            (Ok(client_id), Ok(user)) => {
+                let listener = self.terms.ports.iter().position(|port| *port == message.source_port);
+                // Where none fits, the first: without rules of their own, one is as good as another.
+                let listener = u16::try_from(listener.unwrap_or(0)).unwrap_or(0);
+                source_bytes(listener, (!user.is_empty()).then_some(user), client_id)
+            }
+            _ => return Err(Left::Message),
+        };
+        let message = stored(message, topic, &properties, &source).ok_or(Left::Message)?;
+        self.last_stamp += 1;
+        let stamp = self.last_stamp;
+        self.put(&Record::Retained { stamp, message: StoredMessage { retain: true, ..message } });
+        Ok(())
+    }
+
+    /// What was held goes to the sessions that want it, behind all that they have.
+    fn pass_on(&mut self) -> Result<(), StoreError> {
+        let held = std::mem::take(&mut self.held);
+        let wanted = self.wanted(&held);
+        for (held, wanted) in held.iter().zip(wanted) {
+            let message = held.message;
+            if message.retain {
+                if message.payload.is_empty() {
+                    // [MQTT5-3.3.1-6]
+                    self.put(&Record::Unretained { topic: held.topic });
+                } else if let Err(left) = self.put_retained(message) {
+                    self.leave(left);
+                }
+            }
+            if !wanted.is_empty() {
+                match self.put_message(message) {
+                    Some(number) => self.deliver(number, message.retain, wanted),
+                    None => self.leave(Left::Message),
+                }
+            }
+            self.frame.end_if_long()?;
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, message: u64, retain: bool, wanted: BTreeMap<u64, Wanted>) {
+        for (sid, Wanted { qos, retain_as_published, subscription_ids }) in wanted {
+            let (number, retain) = (self.next_number(), retain_as_published && retain);
+            let (packet_id, group) = (0, "");
+            self.put(&Record::Delivery {
+                sid,
+                number,
+                message,
+                qos,
+                retain,
+                packet_id,
+                subscription_ids,
+                group,
+            });
+            self.takings.passed_on += 1;
+        }
+    }
+
+    /// Of each message: the sessions that want it with more than QoS 0. Shared subscriptions are never in a file.
+    fn wanted(&self, held: &[Held<'_>]) -> Vec<BTreeMap<u64, Wanted>> {
+        let mut by_topic: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (at, held) in held.iter().enumerate() {
+            by_topic.entry(held.topic).or_default().push(at);
+        }
+        let mut wanted: Vec<BTreeMap<u64, Wanted>> = held.iter().map(|_| BTreeMap::new()).collect();
+        for (sid, filter, options, id) in &self.subscriptions {
+            if options.qos == QoS::AtMostOnce || filter.shared().is_some() {
+                continue;
+            }
+            let mut add = |at: usize| {
+                // [MQTT5-3.8.3-3]
+                if options.no_local && held[at].sid == *sid {
+                    return;
+                }
+                let qos = QoS::AtMostOnce;
+                let new = || Wanted { qos, retain_as_published: false, subscription_ids: smallvec![] };
+                let wanted = wanted[at].entry(*sid).or_insert_with(new);
+                wanted.qos = wanted.qos.max(options.qos);
+                wanted.retain_as_published |= options.retain_as_published;
+                wanted.subscription_ids.extend(Some(*id).filter(|&id| id != 0));
+            };
+            if filter.has_wildcard() {
+                let matching = by_topic.iter().filter(|(topic, _)| filter_matches(filter.as_str(), topic));
+                matching.flat_map(|(_, places)| places).for_each(|&at| add(at));
+            } else if let Some(places) = by_topic.get(filter.as_str()) {
+                places.iter().for_each(|&at| add(at));
+            }
+        }
+        wanted
+    }
+}
+
+const SUBSCRIPTION_ID_MAX: u32 = 268_435_455;
+
+fn millis(seconds: i64) -> u64 {
+    u64::try_from(seconds).unwrap_or(0).saturating_mul(1000)
+}
+
+fn client_id_of(bytes: &[u8]) -> Option<&str> {
+    let id = std::str::from_utf8(bytes).ok()?;
+    (!id.is_empty() && !has_forbidden_character(id)).then_some(id)
+}
+
+fn topic_of<'a>(message: &Message<'a>) -> Option<&'a str> {
+    let topic = std::str::from_utf8(message.topic).ok()?;
+    check_topic_name(topic).ok().map(|()| topic)
+}
+
+/// Those that are forwarded.
+fn properties_of(message: &Message<'_>) -> Option<Vec<u8>> {
+    match message.properties {
+        [] => Some(Vec::new()),
+        properties => Some(read_kept_properties(properties).ok()?.forward),
+    }
+}
+
+fn stored<'a>(
+    message: &Message<'a>,
+    topic: &'a str,
+    properties: &'a [u8],
+    source: &'a [u8],
+) -> Option<StoredMessage<'a>> {
+    Some(StoredMessage {
+        topic,
+        properties: [properties, &[], &[]],
+        payload: message.payload,
+        qos: QoS::from_bits(message.qos)?,
+        retain: message.retain,
+        expires_at_millis: (message.expires_at > 0).then(|| millis(message.expires_at)),
+        source,
+    })
+}
+
+fn options_of(byte: u8) -> Option<SubscriptionOptions> {
+    Some(SubscriptionOptions {
+        qos: QoS::from_bits(byte & 3)?,
+        no_local: byte & 4 != 0,
+        retain_as_published: byte & 8 != 0,
+        retain_handling: match byte >> 4 & 3 {
+            0 => RetainHandling::Always,
+            1 => RetainHandling::IfNew,
+            2 => RetainHandling::Never,
+            _ => return None,
+        },
+    })
+}
+
+/// When the connection of a session ended, and how long the session lasts from then on: seconds.
+fn lifetime(session: &Session<'_>, terms: &Terms<'_>) -> Result<(i64, u32), Left> {
+    let now = i64::try_from(terms.now.wall_millis / 1000).unwrap_or(i64::MAX);
+    let written = terms.written_seconds.clamp(0, now);
+    let (left, ends) = match (session.expires_at, session.expiry_seconds) {
+        (..=0, u32::MAX) => return Ok((written, u32::MAX)),
+        (_, 0) => return Err(Left::SessionEnded),
+        // It was connected when the file was written.
+        (..=0, seconds) => (written, written.saturating_add(seconds.into())),
+        // persistent_client_expiration ends it.
+        (ends, u32::MAX) => (written, ends),
+        (ends, seconds) => (ends.saturating_sub(seconds.into()).clamp(0, now), ends),
+    };
+    if ends <= now {
+        return Err(Left::SessionExpired);
+    }
+    let seconds = u32::try_from(ends - left).unwrap_or(u32::MAX - 1);
+    Ok((left, seconds.clamp(1, u32::MAX - 1)))
+}
+
+fn way_of(qos: QoS, delivery: &Delivery<'_>, packet_id: Option<PacketId>) -> Result<Way, Left> {
+    let on_its_way = |way: fn(PacketId) -> Way| packet_id.map_or(Way::Queued, way);
+    Ok(match (qos, delivery.state) {
+        (QoS::AtMostOnce, _) => return Err(Left::QoS0),
+        (_, state::QUEUED) => Way::Queued,
+        (QoS::AtLeastOnce, state::PUBLISH_QOS1) | (QoS::ExactlyOnce, state::PUBLISH_QOS2) => {
+            if delivery.dup {
+                on_its_way(Way::Sent)
+            } else {
+                Way::Queued
+            }
+        }
+        (QoS::AtLeastOnce, state::WAIT_FOR_PUBACK) | (QoS::ExactlyOnce, state::WAIT_FOR_PUBREC) => {
+            on_its_way(Way::Sent)
+        }
+        // Without an identifier it has no handshake to end, and the client has the message.
+        (QoS::ExactlyOnce, state::RESEND_PUBREL | state::WAIT_FOR_PUBCOMP) => {
+            Way::Released(packet_id.ok_or(Left::State)?)
+        }
+        _ => return Err(Left::State),
+    })
+}

@@ -1,0 +1,452 @@
+//! Moving in with all that mosquitto has kept: a mosquitto of the test's own gets retained messages, sessions, and
+//! messages on each part of their way; its file goes into midge's state directory, and its clients go on where they
+//! were.
+
+use crate::client::{packet, string};
+use crate::running::{PATIENCE, Running, free_port, midge, run, stderr};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A mosquitto that keeps its state in a folder.
+struct Mosquitto {
+    child: Child,
+    address: SocketAddr,
+    folder: PathBuf,
+}
+
+impl Mosquitto {
+    fn start(program: &str, folder: &Path, more: &str) -> Mosquitto {
+        let port = free_port();
+        let file = folder.join("mosquitto.conf");
+        let text = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\n\
+             persistence_location {}/\n{more}",
+            folder.display()
+        );
+        std::fs::write(&file, text).expect("the target folder can be written");
+        let log =
+            std::fs::File::create(folder.join("mosquitto.log")).expect("the target folder can be written");
+        let mut command = Command::new(program);
+        command.arg("-c").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let child = command.spawn().expect("it was there just now");
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mosquitto = Mosquitto { child, address, folder: folder.to_owned() };
+        let until = Instant::now() + PATIENCE;
+        while TcpStream::connect(address).is_err() {
+            let log = std::fs::read_to_string(folder.join("mosquitto.log")).unwrap_or_default();
+            assert!(Instant::now() < until, "it does not listen: {log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        mosquitto
+    }
+
+    /// Ends it as an operator does; its file is written then.
+    fn stop(mut self) -> PathBuf {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").arg(pid).status().expect("kill is there").success());
+        self.child.wait().expect("our child");
+        self.folder.join("mosquitto.db")
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// mosquitto as it is installed, and a newer one if `MIDGE_MOSQUITTO_21` names it.
+fn programs() -> Vec<(&'static str, String)> {
+    let installed = ["mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
+    let installed = installed.into_iter().map(str::to_owned).find(|program| is_there(program));
+    let newer = std::env::var("MIDGE_MOSQUITTO_21").ok().filter(|program| is_there(program));
+    if installed.is_none() {
+        eprintln!("skipped: mosquitto is not installed");
+    }
+    if newer.is_none() {
+        eprintln!("skipped: a database of mosquitto 2.1: MIDGE_MOSQUITTO_21 names no program that runs");
+    }
+    let installed = installed.map(|program| ("installed", program));
+    installed.into_iter().chain(newer.map(|program| ("newer", program))).collect()
+}
+
+fn is_there(program: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg("-h").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok()
+}
+
+/// A folder of one test, empty.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("database-{name}"));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("the target folder can be written");
+    folder
+}
+
+/// A client that acknowledges nothing by itself. Level 4 is 3.1.1, 5 is 5.0.
+struct Raw {
+    stream: TcpStream,
+    level: u8,
+}
+
+/// A PUBLISH that came.
+#[derive(Debug, PartialEq, Eq)]
+struct Published {
+    topic: String,
+    payload: String,
+    /// DUP, QoS and RETAIN.
+    flags: u8,
+    id: u16,
+    properties: Vec<u8>,
+}
+
+impl Raw {
+    /// Connects with a session that is kept, or a clean one; and whether there was one.
+    fn connect(address: SocketAddr, level: u8, id: &str, keeps: bool) -> (Raw, bool) {
+        let stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+        let mut raw = Raw { stream, level };
+        let mut body = b"\x00\x04MQTT".to_vec();
+        body.extend([level, u8::from(!keeps) << 1, 0, 0]);
+        match (level, keeps) {
+            (5, true) => body.extend([5, 0x11, 0, 0, 0x0E, 0x10]),
+            (5, false) => body.push(0),
+            _ => {}
+        }
+        string(&mut body, id);
+        raw.send(0x10, &body);
+        let (head, body) = raw.receive();
+        assert_eq!((head, body[1]), (0x20, 0), "CONNACK for {id}");
+        (raw, body[0] == 1)
+    }
+
+    fn send(&mut self, head: u8, body: &[u8]) {
+        self.stream.write_all(&packet(head, body)).expect("the broker reads");
+    }
+
+    fn receive(&mut self) -> (u8, Vec<u8>) {
+        let head = self.byte();
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            let byte = self.byte();
+            length |= usize::from(byte & 127) << shift;
+            shift += 7;
+            if byte < 128 {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).expect("the whole packet");
+        (head, body)
+    }
+
+    fn byte(&mut self) -> u8 {
+        let mut byte = [0];
+        self.stream.read_exact(&mut byte).expect("a packet");
+        byte[0]
+    }
+
+    /// `options` of 5.0; properties only where the level has them.
+    fn subscribe(&mut self, filter: &str, options: u8, properties: &[u8]) {
+        let mut body = vec![0, 77];
+        self.put_properties(&mut body, properties);
+        string(&mut body, filter);
+        body.push(options);
+        self.send(0x82, &body);
+        let (head, body) = self.receive();
+        assert_eq!((head, body[body.len() - 1]), (0x90, options & 3), "SUBACK for {filter}");
+    }
+
+    fn put_properties(&self, body: &mut Vec<u8>, properties: &[u8]) {
+        if self.level == 5 {
+            body.push(u8::try_from(properties.len()).expect("short"));
+            body.extend(properties);
+        }
+    }
+
+    /// Sends a PUBLISH, with a packet identifier above QoS 0.
+    fn publish(&mut self, flags: u8, id: u16, topic: &str, payload: &str, properties: &[u8]) {
+        let mut body = Vec::new();
+        string(&mut body, topic);
+        if flags & 6 != 0 {
+            body.extend(id.to_be_bytes());
+        }
+        self.put_properties(&mut body, properties);
+        body.extend(payload.as_bytes());
+        self.send(0x30 | flags, &body);
+    }
+
+    /// Sends one, and ends its handshake.
+    fn publish_whole(&mut self, flags: u8, id: u16, topic: &str, payload: &str, properties: &[u8]) {
+        self.publish(flags, id, topic, payload, properties);
+        match flags >> 1 & 3 {
+            0 => {}
+            1 => self.expect(0x40, id),
+            _ => {
+                self.expect(0x50, id);
+                self.send(0x62, &id.to_be_bytes());
+                self.expect(0x70, id);
+            }
+        }
+    }
+
+    /// The next packet is this answer.
+    fn expect(&mut self, head: u8, id: u16) {
+        let (got, body) = self.receive();
+        assert_eq!((got, &body[..2]), (head, &id.to_be_bytes()[..]));
+    }
+
+    /// The next packet is a PUBLISH.
+    fn message(&mut self) -> Published {
+        let (head, body) = self.receive();
+        self.published(head, &body)
+    }
+
+    fn published(&self, head: u8, body: &[u8]) -> Published {
+        assert_eq!(head >> 4, 3, "a PUBLISH, not {head:#x} {body:?}");
+        let (topic, mut rest) = body[2..].split_at(usize::from(u16::from_be_bytes([body[0], body[1]])));
+        let mut id = 0;
+        if head & 6 != 0 {
+            id = u16::from_be_bytes([rest[0], rest[1]]);
+            rest = &rest[2..];
+        }
+        let mut properties = &[][..];
+        if self.level == 5 {
+            assert!(rest[0] < 128, "short properties");
+            (properties, rest) = rest[1..].split_at(usize::from(rest[0]));
+        }
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+        Published {
+            topic: text(topic),
+            payload: text(rest),
+            flags: head & 0x0F,
+            id,
+            properties: properties.to_vec(),
+        }
+    }
+
+    /// The next packet is a PUBLISH, which is acknowledged.
+    fn take(&mut self) -> Published {
+        let message = self.message();
+        match message.flags >> 1 & 3 {
+            0 => {}
+            1 => self.send(0x40, &message.id.to_be_bytes()),
+            _ => panic!("{message:?}"),
+        }
+        message
+    }
+
+    /// So many messages; their handshakes are ended, and that of one whose PUBREC was sent before.
+    fn take_many(&mut self, count: usize, open: Option<u16>) -> Vec<Published> {
+        let (mut messages, mut open) = (Vec::new(), Vec::from_iter(open));
+        while messages.len() < count || !open.is_empty() {
+            let (head, body) = self.receive();
+            if head == 0x62 {
+                open.retain(|id| id.to_be_bytes() != body[..2]);
+                self.send(0x70, &body[..2]);
+                continue;
+            }
+            let message = self.published(head, &body);
+            match message.flags >> 1 & 3 {
+                0 => {}
+                1 => self.send(0x40, &message.id.to_be_bytes()),
+                _ => {
+                    self.send(0x50, &message.id.to_be_bytes());
+                    open.push(message.id);
+                }
+            }
+            messages.push(message);
+        }
+        messages
+    }
+
+    /// Nothing more comes before what is asked for last.
+    fn has_no_more(&mut self) {
+        self.send(0xC0, &[]);
+        assert_eq!(self.receive(), (0xD0, Vec::new()));
+    }
+}
+
+fn words(message: &Published) -> (&str, &str, u8) {
+    (&message.topic, &message.payload, message.flags)
+}
+
+/// User property a=b, and a content type.
+const PROPERTIES: [u8; 12] = *b"\x26\x00\x01a\x00\x01b\x03\x00\x02tx";
+/// A subscription identifier.
+const IDENTIFIER: [u8; 2] = [0x0B, 7];
+const EXPIRES_IN_AN_HOUR: [u8; 5] = [0x02, 0, 0, 0x0E, 0x10];
+
+/// Gives a broker all that is to be moved.
+fn fill(address: SocketAddr) {
+    let (mut three, _) = Raw::connect(address, 4, "three", true);
+    three.subscribe("a/#", 2, &[]);
+    three.subscribe("/b", 1, &[]);
+    let (mut five, _) = Raw::connect(address, 5, "five", true);
+    // QoS 1, Retain As Published.
+    five.subscribe("a/+", 0b1001, &IDENTIFIER);
+    drop(five);
+    let (mut clean, _) = Raw::connect(address, 4, "clean", false);
+    clean.subscribe("a/#", 0, &[]);
+    let (mut publisher, _) = Raw::connect(address, 5, "publisher", false);
+    publisher.publish(1, 0, "r/0", "none", &[]);
+    publisher.publish_whole(0b0011, 1, "r/1", "one", &[&PROPERTIES[..], &EXPIRES_IN_AN_HOUR].concat());
+    publisher.publish_whole(0b0101, 2, "r/2", "two", &[]);
+    publisher.publish_whole(0b0011, 3, "r/gone", "gone", &[]);
+    publisher.publish_whole(0b0011, 4, "r/gone", "", &[]);
+    // On its way, without an answer.
+    publisher.publish_whole(0b0010, 5, "a/1", "sent", &[]);
+    assert_eq!(three.message().payload, "sent");
+    // The end of its handshake is missing.
+    publisher.publish_whole(0b0100, 6, "a/2", "received", &[]);
+    let received = three.message();
+    three.send(0x50, &received.id.to_be_bytes());
+    three.expect(0x62, received.id);
+    // On its way, without an answer.
+    publisher.publish_whole(0b0100, 7, "a/3", "sent exactly", &[]);
+    assert_eq!(three.message().payload, "sent exactly");
+    // These wait: max_inflight_messages is 3.
+    for number in 4..10_u16 {
+        let (flags, topic) = (0b0010 << (number % 2), format!("a/{number}"));
+        publisher.publish_whole(flags, 10 + number, &topic, "waits", &PROPERTIES);
+    }
+    publisher.publish_whole(0b0011, 30, "a/kept", "kept", &[]);
+    drop(three);
+    let (mut writer, _) = Raw::connect(address, 4, "writer", true);
+    writer.publish(0b0100, 9, "a/held", "held", &[]);
+    writer.expect(0x50, 9);
+    // Behind all that, so that it is all there.
+    publisher.has_no_more();
+    clean.send(0xE0, &[]);
+}
+
+/// What those who come back find.
+fn check(midge: &Running) {
+    let address = midge.address;
+    let (mut three, is_present) = Raw::connect(address, 4, "three", true);
+    assert!(is_present);
+    // What was on its way comes first, with the packet identifiers that it had.
+    three.expect(0x62, 2);
+    let sent = three.message();
+    assert_eq!((words(&sent), sent.id), (("a/1", "sent", 0b1010), 1));
+    let exactly = three.message();
+    assert_eq!((words(&exactly), exactly.id), (("a/3", "sent exactly", 0b1100), 3));
+    three.send(0x40, &[0, 1]);
+    three.send(0x70, &[0, 2]);
+    three.send(0x50, &[0, 3]);
+    let waiting = three.take_many(8, Some(3));
+    let mut expected: Vec<(String, &str, u8)> =
+        (4..10_u16).map(|number| (format!("a/{number}"), "waits", 0b0010 << (number % 2))).collect();
+    // A subscription of 3.1.1 has no RETAIN on live messages. What was held is passed on.
+    expected.extend([("a/kept".to_owned(), "kept", 0b0010), ("a/held".to_owned(), "held", 0b0100)]);
+    // midge keeps the order of each QoS: a message of QoS 2 goes out when its identifier is durable.
+    for flags in [0b0010, 0b0100] {
+        let got: Vec<_> = waiting.iter().filter(|message| message.flags == flags).map(words).collect();
+        let expected = expected.iter().filter(|(_, _, qos)| *qos == flags);
+        let expected: Vec<_> = expected.map(|(topic, payload, _)| (&**topic, *payload, flags)).collect();
+        assert_eq!(got, expected);
+    }
+    three.has_no_more();
+
+    let (mut five, is_present) = Raw::connect(address, 5, "five", true);
+    assert!(is_present);
+    let expected = [("a/1", "sent"), ("a/2", "received"), ("a/3", "sent exactly")]
+        .into_iter()
+        .map(|(topic, payload)| (topic.to_owned(), payload, 0b0010, IDENTIFIER.to_vec()));
+    let with_properties = || [&PROPERTIES[..], &IDENTIFIER].concat();
+    let waiting = (4..10).map(|number| (format!("a/{number}"), "waits", 0b0010, with_properties()));
+    let last = [("a/kept", "kept", 0b0011), ("a/held", "held", 0b0010)]
+        .map(|(topic, payload, flags)| (topic.to_owned(), payload, flags, IDENTIFIER.to_vec()));
+    for (topic, payload, flags, properties) in expected.chain(waiting).chain(last) {
+        let message = five.take();
+        assert_eq!(words(&message), (&*topic, payload, flags));
+        assert_eq!(sorted(&message.properties), sorted(&properties), "{topic}");
+    }
+    five.has_no_more();
+
+    // The client of the held message sends it again: it is not passed on a second time.
+    let (mut writer, is_present) = Raw::connect(address, 4, "writer", true);
+    assert!(is_present);
+    writer.publish_whole(0b1100, 9, "a/held", "held", &[]);
+    assert_eq!(midge.client("checks").publish_acknowledged("/b", b"live", false), 0);
+    assert_eq!(words(&three.take()), ("/b", "live", 0b0010));
+    three.has_no_more();
+    five.has_no_more();
+
+    assert!(!Raw::connect(address, 4, "clean", true).1, "a clean session is not kept");
+    let (mut newcomer, _) = Raw::connect(address, 5, "newcomer", false);
+    newcomer.subscribe("+/+", 2, &[]);
+    let mut retained = newcomer.take_many(4, None);
+    retained.sort_by(|one, other| one.topic.cmp(&other.topic));
+    let got: Vec<_> = retained.iter().map(words).collect();
+    let kept = [("a/kept", "kept", 3), ("r/0", "none", 1), ("r/1", "one", 3), ("r/2", "two", 5)];
+    assert_eq!(got, kept);
+    let (expiry, rest): (Vec<u8>, Vec<u8>) = match retained[2].properties.iter().position(|&byte| byte == 2) {
+        Some(0) => (retained[2].properties[1..5].to_vec(), retained[2].properties[5..].to_vec()),
+        _ => panic!("{:?}", retained[2]),
+    };
+    assert_eq!(rest, PROPERTIES);
+    let left = u32::from_be_bytes(expiry.try_into().expect("four bytes"));
+    assert!((1..=3600).contains(&left), "{left}");
+    newcomer.has_no_more();
+}
+
+/// The order of properties of different kinds has no meaning.
+fn sorted(properties: &[u8]) -> Vec<u8> {
+    let mut sorted = properties.to_vec();
+    sorted.sort_unstable();
+    sorted
+}
+
+fn import(database: &Path, more: &[&str]) -> Output {
+    run(midge().arg("import-mosquitto").arg("--database").arg(database).args(more))
+}
+
+#[test]
+fn all_that_mosquitto_keeps_moves_with_its_clients() {
+    for (name, program) in programs() {
+        let folder = folder(name);
+        let mosquitto = Mosquitto::start(&program, &folder, "max_inflight_messages 3\n");
+        fill(mosquitto.address);
+        let database = mosquitto.stop();
+        let state = folder.join("state");
+        let rest = format!(
+            "[runtime]\nshards = 2\n[limits]\ninflight_messages = 3\n[persistence]\ndirectory = {state:?}\n"
+        );
+        let file = crate::config_file(&format!("database-{name}"), &rest);
+        let output = import(&database, &["-c", &file.display().to_string()]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}{}", stderr(&output));
+        for line in [
+            "taken: 4 retained messages",
+            "taken: 3 sessions",
+            "taken: 3 subscriptions",
+            "taken: 17 queued messages",
+            "taken: 2 messages on their way to clients, with their packet identifiers; of 1 more of QoS 2 only the",
+            "taken: 1 messages of QoS 2 from clients that wait for PUBREL; they are passed on now, to 2 sessions",
+            "not in the file: wills, shared subscriptions, and sessions of clients that are connected with a clean",
+        ] {
+            assert!(said.contains(line), "{line}: {said}");
+        }
+        assert!(said.contains(&format!("written: {}", state.display())), "{said}");
+        assert!(!said.contains("left out"), "{said}");
+        let verified = run(midge().arg("store").arg("verify").arg(&state));
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+
+        // It has a state now.
+        let again = import(&database, &["--into", &state.display().to_string()]);
+        assert_eq!(again.status.code(), Some(1), "{}", stderr(&again));
+        assert!(stderr(&again).contains("there is a state in it already"), "{}", stderr(&again));
+
+        let midge = Running::start(&format!("database-{name}"), &rest);
+        midge.line("what is there", |line| line.contains("Restored 3 sessions with 3 subscriptions"));
+        let used = import(&database, &["--into", &state.display().to_string()]);
+        assert!(stderr(&used).contains("another midge, or one of its tools, uses it"), "{}", stderr(&used));
+        check(&midge);
+    }
+}
