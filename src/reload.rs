@@ -128,6 +128,7 @@ fn without_entrance(config: &Config) -> Config {
         listener.tls_keys = plain.tls_keys;
         listener.tls_chain = plain.tls_chain;
         listener.tls_client_ca = plain.tls_client_ca;
+        listener.tls_ca_directory = plain.tls_ca_directory;
         listener.tls_client_certificate = plain.tls_client_certificate;
         listener.tls_client_certificate_dates = plain.tls_client_certificate_dates;
         listener.tls_client_certificate_rules = plain.tls_client_certificate_rules;

@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// `/dev/null`, by whatever name: it ends at once.
 const NULL_DEVICE: u64 = libc::makedev(1, 3);
@@ -45,6 +45,28 @@ pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What is in a directory but directories, at most so many, in the order of their names.
+///
+/// # Errors
+/// The system's, or that there are more.
+pub(crate) fn files_in(directory: &Path, count_max: usize) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        if files.len() == count_max {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("there are more than {count_max} files in it"),
+            ));
+        }
+        let path = entry?.path();
+        if !path.is_dir() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// What everybody on this machine can do with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OpenToAll {
@@ -72,7 +94,6 @@ mod tests {
     use super::*;
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::path::PathBuf;
 
     fn folder(name: &str) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("midge-file-{}-{name}", std::process::id()));

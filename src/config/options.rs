@@ -153,6 +153,10 @@ sections! {
             "PEM file of the CAs that issue the certificates of clients. Their keys and those of clients are RSA of \
              2048 to 8192 bits, ECDSA on the curves P-256, P-384 and P-521, or Ed25519; certificates are signed with \
              SHA-256, SHA-384 or SHA-512 (not SHA-1).";
+        tls_ca_directory: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
+            "Directory of PEM files with CA certificates, as OpenSSL's capath: they count as if they stood in \
+             tls_client_ca and tls_chain too, by whatever name, each once. What can't be used is passed over and named \
+             in the log. SIGHUP reads the directory again. Empty: none.";
         tls_client_certificate: ClientCertificates = ClientCertificates::None, Allowed::Choice(ClientCertificates::WORDS), "",
             "Whether clients are asked for a certificate of tls_client_ca. \"optional\": they may have none, but not \
              a bad one. \"required\": nobody gets in without a good one.";

@@ -46,6 +46,7 @@ fn files(config: &Config) -> BTreeMap<&str, Guarded> {
         }
         let authorities = [&listener.tls_chain, &listener.tls_client_ca];
         authorities.into_iter().for_each(|path| put(path, Guarded::Trusted("file of CA certificates")));
+        put(&listener.tls_ca_directory, Guarded::Trusted("directory of CA certificates"));
         put(&listener.tls_crl, Guarded::Trusted("revocation list"));
         let acl = listener.acl_file.as_ref().unwrap_or(&config.acl.file);
         put(acl, Guarded::Trusted("access list"));

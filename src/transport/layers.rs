@@ -107,6 +107,7 @@ fn tls_settings(listener: &Listener) -> Result<Option<TlsSettings>, String> {
             .collect(),
         chain: path(&listener.tls_chain),
         client_ca: path(&listener.tls_client_ca),
+        ca_directory: path(&listener.tls_ca_directory),
         client_certificate,
         client_certificate_dates: listener.tls_client_certificate_dates,
         client_certificate_rules: match listener.tls_client_certificate_rules {

@@ -13,6 +13,7 @@ mod client_hello;
 mod compact;
 mod config;
 mod connection;
+mod directory;
 mod error;
 mod hello;
 mod identity;

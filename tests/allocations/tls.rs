@@ -55,6 +55,7 @@ impl Scene {
             certificates: vec![CertificateAndKey { chain, key }],
             chain: None,
             client_ca,
+            ca_directory: None,
             client_certificate,
             client_certificate_dates: true,
             client_certificate_rules: CertificateRules::Standard,

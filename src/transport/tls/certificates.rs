@@ -11,6 +11,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::config::{CertificateAndKey, read_file, read_pem};
+use super::directory::Directory;
 use super::error::{LoadFailure, TlsError};
 use super::identity::{self, Names};
 use super::signatures::describe_key;
@@ -43,12 +44,13 @@ impl CertificateChoice {
     pub(super) fn load(
         files: &[CertificateAndKey],
         chain: Option<&Path>,
+        directory: &Directory,
         provider: &CryptoProvider,
     ) -> Result<CertificateChoice, TlsError> {
         if files.is_empty() {
             return Err(TlsError::in_settings("TLS needs a certificate and its key"));
         }
-        let authorities = match chain {
+        let mut authorities = match chain {
             Some(file) => {
                 let authorities = read_pem::<CertificateDer<'static>>(file, "certificate")?;
                 let unusable = |why| TlsError::in_file(file, LoadFailure::UnusableCertificate(why));
@@ -57,6 +59,9 @@ impl CertificateChoice {
             }
             None => Vec::new(),
         };
+        // Those that have no names were passed over.
+        let of_directory = directory.certificates.iter().map(|(_, der)| der);
+        authorities.extend(of_directory.filter_map(|der| Some((identity::names(der).ok()?, der.clone()))));
         let certificates =
             files.iter().map(|files| Named::load(files, &authorities, provider)).collect::<Result<_, _>>()?;
         Ok(CertificateChoice { certificates })

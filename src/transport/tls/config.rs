@@ -18,6 +18,7 @@ use rustls::{ServerConfig, SupportedProtocolVersion, version};
 use super::RECORD_BYTES_MAX;
 use super::certificates::CertificateChoice;
 use super::compact;
+use super::directory::Directory;
 use super::error::{LoadFailure, TlsError};
 use super::revocation::Revocations;
 use super::validity::{Role, Validity};
@@ -33,6 +34,8 @@ pub struct TlsSettings {
     pub chain: Option<PathBuf>,
     /// The CAs that issue our clients' certificates, a PEM file of one or several.
     pub client_ca: Option<PathBuf>,
+    /// A directory of further ones, for `chain` and for `client_ca`. See the module `directory`.
+    pub ca_directory: Option<PathBuf>,
     /// Whether clients are asked for a certificate.
     pub client_certificate: ClientCertificate,
     /// Whether what leads from a client's certificate to its CA, and the revocation lists, must be valid at the time.
@@ -117,6 +120,8 @@ struct Shared {
     servers: [Servers; 1 + RECORD_BYTES.len()],
     verifier: Arc<dyn ClientCertVerifier>,
     validity: Vec<Validity>,
+    /// What else to know of the files.
+    remarks: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -158,12 +163,16 @@ impl TlsConfig {
         time: Arc<dyn TimeProvider>,
     ) -> Result<TlsConfig, TlsError> {
         let mut validity = Vec::new();
-        let certificates =
-            CertificateChoice::load(&settings.certificates, settings.chain.as_deref(), provider)?;
+        let directory = match &settings.ca_directory {
+            Some(path) => Directory::read(path)?,
+            None => Directory::default(),
+        };
+        let chain = settings.chain.as_deref();
+        let certificates = CertificateChoice::load(&settings.certificates, chain, &directory, provider)?;
         for (file, role, certificate) in certificates.sent() {
             validity.push(Validity::of_certificate(file, role, certificate)?);
         }
-        let verifier = client_verifier(settings, &mut validity)?;
+        let verifier = client_verifier(settings, &directory, &mut validity)?;
         let versions: &[&SupportedProtocolVersion] = match settings.version_min {
             TlsVersion::V12 => &[&version::TLS13, &version::TLS12],
             TlsVersion::V13 => &[&version::TLS13],
@@ -186,13 +195,14 @@ impl TlsConfig {
             class => RECORD_BYTES[class - 1].min(most),
         });
         let servers = sizes.map(|record_bytes| Servers::new(record_bytes, silent.clone()));
-        Ok(TlsConfig(Arc::new(Shared { servers, verifier, validity })))
+        Ok(TlsConfig(Arc::new(Shared { servers, verifier, validity, remarks: directory.passed_over })))
     }
 
     /// What an operator should know about the files at `now` (seconds since 1970): what has expired, is not valid
-    /// yet, or ends within [`super::EXPIRY_NOTICE_DAYS`]. One line each.
+    /// yet, or ends within [`super::EXPIRY_NOTICE_DAYS`], and what was passed over. One line each.
     pub fn notices(&self, now: i64) -> Vec<String> {
-        self.0.validity.iter().filter_map(|validity| validity.notice(now)).collect()
+        let outdated = self.0.validity.iter().filter_map(|validity| validity.notice(now));
+        outdated.chain(self.0.remarks.iter().cloned()).collect()
     }
 
     /// Our certificates: file, subject, serial number and end. One line each.
@@ -228,6 +238,7 @@ impl TlsConfig {
 
 fn client_verifier(
     settings: &TlsSettings,
+    directory: &Directory,
     validity: &mut Vec<Validity>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     if settings.client_certificate == ClientCertificate::None {
@@ -238,12 +249,14 @@ fn client_verifier(
             }
         };
     }
-    let Some(ca) = &settings.client_ca else {
+    let Some(ca) = settings.client_ca.as_ref().or(settings.ca_directory.as_ref()) else {
         return Err(TlsError::in_settings("client certificates need client_ca, the CAs that issue them"));
     };
-    let anchors = client_anchors(ca)?;
+    let (anchors, of_file) = client_anchors(settings.client_ca.as_deref(), directory)?;
     validity.extend(anchors.iter().map(|(validity, _)| validity.clone()));
     let mut verifier = Verifier::new(ca, anchors)?;
+    // Those of a directory may be many, and a device may have a small buffer for their names; mosquitto tells none.
+    verifier.announce(of_file);
     verifier.rules = settings.client_certificate_rules;
     verifier.counts_dates = settings.client_certificate_dates;
     verifier.is_optional = settings.client_certificate == ClientCertificate::Optional;
@@ -257,12 +270,24 @@ fn client_verifier(
     Ok(Arc::new(verifier))
 }
 
-fn client_anchors(ca: &Path) -> Result<Vec<Anchor>, TlsError> {
-    let certificates = read_pem::<CertificateDer<'static>>(ca, "certificate")?;
-    let with_dates = |certificate: CertificateDer<'static>| {
-        Ok((Validity::of_certificate(ca, Role::ClientCa, &certificate)?, certificate))
+/// Those of the file, how many they are, and those of the directory that are not in the file too.
+fn client_anchors(ca: Option<&Path>, directory: &Directory) -> Result<(Vec<Anchor>, usize), TlsError> {
+    let mut certificates = Vec::new();
+    if let Some(ca) = ca {
+        let of_file = read_pem::<CertificateDer<'static>>(ca, "certificate")?;
+        certificates.extend(of_file.into_iter().map(|certificate| (ca, certificate)));
+    }
+    let of_file = certificates.len();
+    for (file, certificate) in &directory.certificates {
+        if certificates.iter().all(|(_, other)| other != certificate) {
+            certificates.push((file, certificate.clone()));
+        }
+    }
+    let with_dates = |(file, certificate): (&Path, CertificateDer<'static>)| {
+        Ok((Validity::of_certificate(file, Role::ClientCa, &certificate)?, certificate))
     };
-    certificates.into_iter().map(with_dates).collect()
+    let anchors = certificates.into_iter().map(with_dates).collect::<Result<_, TlsError>>()?;
+    Ok((anchors, of_file))
 }
 
 fn revocation_lists(

@@ -44,6 +44,7 @@ fn scene() -> &'static (TlsConfig, RootCertStore) {
             certificates: vec![CertificateAndKey { chain, key }],
             chain: None,
             client_ca: None,
+            ca_directory: None,
             client_certificate: ClientCertificate::None,
             client_certificate_dates: true,
             client_certificate_rules: CertificateRules::Standard,

@@ -2,6 +2,7 @@
 
 use rcgen::{CertificateParams, date_time_ymd};
 
+use super::super::directory::Directory;
 use super::super::{CertificateAndKey, ClientCertificate, TlsConfig};
 use super::peer::{Client, V13};
 use super::pki::{Authority, Listener, ends_with};
@@ -241,6 +242,7 @@ fn a_certificate_that_stands_alone_gets_its_chain_from_another_file() {
         let choice = super::super::certificates::CertificateChoice::load(
             &listener.settings.certificates,
             chain,
+            &Directory::default(),
             &provider,
         );
         choice.unwrap().chains().next().unwrap().len()
@@ -252,4 +254,47 @@ fn a_certificate_that_stands_alone_gets_its_chain_from_another_file() {
     let whole = std::fs::read_to_string(&alone.chain).unwrap() + &lower.pem();
     listener.files.write("alone.pem", whole);
     assert_eq!(sent(&listener), 2);
+}
+
+#[test]
+fn certificates_of_a_directory_count_once_by_whatever_name() {
+    let (listener, second) = (Listener::new(), Authority::new("Second CA"));
+    let folder = listener.files.path("capath");
+    std::fs::create_dir(&folder).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+    assert!(Directory::read(&folder).unwrap_err().to_string().ends_with("that can be used in PEM form"));
+    write("both", &(second.pem() + &listener.authority.pem()));
+    std::os::unix::fs::symlink("both", folder.join("0123abcd.0")).unwrap();
+    write("copy.crt", &second.pem());
+    write("README", "no certificate");
+    write("key.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+    std::fs::create_dir(folder.join("folder")).unwrap();
+    let found = Directory::read(&folder).unwrap();
+    let ders: Vec<_> = found.certificates.iter().map(|(_, der)| der.to_vec()).collect();
+    assert_eq!(ders, [second.der(), listener.authority.der()]);
+    assert_eq!(found.passed_over, [] as [String; 0]);
+
+    write("cut.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n");
+    write("nonsense.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    std::os::unix::fs::symlink("gone", folder.join("deadbeef.0")).unwrap();
+    let found = Directory::read(&folder).unwrap();
+    assert_eq!((found.certificates.len(), found.passed_over.len()), (2, 3));
+    for (line, name) in found.passed_over.iter().zip(["cut.pem", "deadbeef.0", "nonsense.pem"]) {
+        assert!(line.starts_with(&format!("passed over: {}: ", folder.join(name).display())), "{line}");
+    }
+    assert!(Directory::read(&folder.join("none")).unwrap_err().to_string().contains("can't be read"));
+}
+
+#[test]
+fn a_certificate_that_stands_alone_is_sent_with_what_leads_to_its_ca_in_a_directory() {
+    let mut listener = Listener::new();
+    let middle = listener.authority.issue_authority("Between");
+    listener.settings.certificates =
+        vec![listener.files.certificate("alone", &middle.server(&["localhost"]))];
+    let folder = listener.files.path("capath");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("between"), middle.pem()).unwrap();
+    std::fs::write(folder.join("root"), listener.authority.pem()).unwrap();
+    listener.settings.ca_directory = Some(folder);
+    Client::new(V13, &listener.authority).connect(&listener.config()).handshake();
 }

@@ -197,6 +197,7 @@ impl Listener {
             certificates: vec![certificate],
             chain: None,
             client_ca: None,
+            ca_directory: None,
             client_certificate: ClientCertificate::None,
             client_certificate_dates: true,
             client_certificate_rules: CertificateRules::Standard,
