@@ -7,10 +7,10 @@
 use std::fmt;
 use std::sync::LazyLock;
 
-use super::{ConfError, LogDestination, MosquittoConf, Security, Spanned};
+use super::{ConfError, Limit, LogDestination, MosquittoConf, Security, Spanned};
 use crate::config::options::Listener;
 use crate::config::value::Section;
-use crate::config::{Config, LogLevel};
+use crate::config::{Config, Limits, LogLevel};
 
 /// Why a setting is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -314,6 +314,8 @@ impl Writer<'_> {
             // No header can announce a larger packet.
             let bytes = u64::from(bytes).min(268_435_460);
             self.put("packet_bytes", TomlValue::Integer(bytes), origin).is_vital = true;
+        } else {
+            self.note_packet_bound();
         }
         // mosquitto waits for a CONNECT one and a half times as long as its keep alive of 60 seconds before it.
         self.put("connect_seconds", TomlValue::Integer(90), Origin::Default);
@@ -330,6 +332,21 @@ impl Writer<'_> {
             let waiting = TomlValue::Integer(half.clamp(1 << 20, 1 << 50));
             self.put("queue_bytes_total", waiting, origin.clone()).comment = Some(text.to_owned());
             self.put("retained_bytes", TomlValue::Integer(half.clamp(1024, 1 << 50)), origin);
+        }
+    }
+
+    /// mosquitto 2.0 takes packets of any size unless the file has a bound; 2.1 has midge's.
+    fn note_packet_bound(&mut self) {
+        let bytes = Limits::default().packet_bytes;
+        // Beside its payload a packet has a topic and properties.
+        let is_bounded = |limit: Limit| limit.is_some_and(|payload| payload as usize <= bytes / 2);
+        if !self.conf.global.message_size_limit.as_ref().is_some_and(|limit| is_bounded(limit.value)) {
+            let text = format!(
+                "mosquitto 2.0 takes packets of any size without max_packet_size; midge disconnects a client that \
+                 sends one above {bytes} bytes, as mosquitto 2.1 does. max_packet_size (limits.packet_bytes) sets \
+                 another bound"
+            );
+            self.note(Origin::Default, text);
         }
     }
 
