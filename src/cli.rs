@@ -24,6 +24,8 @@ pub enum Command {
     ImportMosquitto {
         /// The file.
         file: PathBuf,
+        /// Leave out what midge has no like of.
+        partial: bool,
     },
     /// Take over what mosquitto has kept.
     ImportDatabase(ImportDatabase),
@@ -122,12 +124,12 @@ where
         None => Command::Serve(arguments.serve),
         Some(Action::Serve(serve)) => Command::Serve(serve),
         Some(Action::CheckConfig { file }) => Command::CheckConfig { file },
-        Some(Action::ImportMosquitto { file: _, database: Some(database), into, config, mosquitto_conf }) => {
+        Some(Action::ImportMosquitto { database: Some(database), into, config, mosquitto_conf, .. }) => {
             let serve = Serve { config, mosquitto_conf, ..Serve::default() };
             Command::ImportDatabase(ImportDatabase { database, into, serve })
         }
-        Some(Action::ImportMosquitto { file, .. }) => {
-            Command::ImportMosquitto { file: file.unwrap_or_default() }
+        Some(Action::ImportMosquitto { file, partial, .. }) => {
+            Command::ImportMosquitto { file: file.unwrap_or_default(), partial }
         }
         Some(Action::Passwd(arguments)) => Command::Passwd(arguments),
         Some(Action::Store { action }) => Command::Store(action),
@@ -140,7 +142,8 @@ where
     version,
     about = "An MQTT 3.1, 3.1.1 and 5.0 broker",
     after_help = "Without a command, midge serves. Exit status: 0 after SIGTERM, SIGINT, SIGQUIT or a good check; 1 when \
-                  it cannot start or go on; 2 for bad usage or a bad configuration file.",
+                  it cannot start or go on; 2 for bad usage or a bad configuration file; 3 when import-mosquitto --partial \
+                  has left something out.",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true
 )]
@@ -162,6 +165,11 @@ enum Action {
         /// The mosquitto.conf
         #[arg(value_name = "FILE", required_unless_present = "database", conflicts_with = "database")]
         file: Option<PathBuf>,
+
+        /// Leave out what midge has no like of, with a comment for each line; exit status 3 if there is any. A listener
+        /// that would be open to others without it is left out as a whole
+        #[arg(long, conflicts_with = "database")]
+        partial: bool,
 
         /// Take retained messages, sessions, subscriptions and queued messages of this mosquitto.db into midge's state
         /// directory, which must be empty. Stop mosquitto first; run it as the user that midge runs as
@@ -247,8 +255,12 @@ mod tests {
                 Serve { mosquitto_conf: conf.clone(), port: Some(1884), verbose: true, ..Serve::default() };
             assert_eq!(command(line).expect(line), Command::Serve(expected));
         }
-        let expected = Command::ImportMosquitto { file: PathBuf::from("m.conf") };
-        assert_eq!(command("midge import-mosquitto m.conf").expect("good usage"), expected);
+        for (line, partial) in
+            [("midge import-mosquitto m.conf", false), ("midge import-mosquitto --partial m.conf", true)]
+        {
+            let expected = Command::ImportMosquitto { file: PathBuf::from("m.conf"), partial };
+            assert_eq!(command(line).expect(line), expected);
+        }
         // The port is the reader's business then.
         let mut config = Config::default();
         Serve { port: Some(1999), mosquitto_conf: conf, ..Serve::default() }.apply(&mut config);
@@ -315,6 +327,7 @@ mod tests {
             "midge import-mosquitto",
             "midge import-mosquitto m.conf --database m.db",
             "midge import-mosquitto m.conf --into state",
+            "midge import-mosquitto --partial --database m.db",
             "midge import-mosquitto --database m.db -c a.toml --mosquitto-conf m.conf",
             "midge passwd",
         ] {

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Serve(serve) => start(&serve),
         Command::CheckConfig { file } => check_config(&file),
-        Command::ImportMosquitto { file } => moving::import(&file),
+        Command::ImportMosquitto { file, partial } => moving::import(&file, partial),
         Command::ImportDatabase(arguments) => moving::import_database(&arguments),
         Command::Passwd(arguments) => change_password(&arguments),
         Command::Store(action) => store(&action),

@@ -12,16 +12,35 @@ use std::io::Read;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// Says a `mosquitto.conf` in midge's words; nothing, if midge can't do all of it.
-pub(crate) fn import(file: &Path) -> Result<(), Failure> {
+/// Says a `mosquitto.conf` in midge's words; nothing, if midge can't do all of it, unless a part is asked for.
+pub(crate) fn import(file: &Path, is_partial: bool) -> Result<(), Failure> {
     let wrong = |errors: Vec<ConfError>| Failure::usage(reload::lines(&errors));
-    let conf = MosquittoConf::load(file, None).map_err(wrong)?;
+    let conf = match is_partial {
+        true => MosquittoConf::load_partial(file),
+        false => MosquittoConf::load(file, None),
+    };
+    let conf = conf.map_err(wrong)?;
     conf.config().map_err(wrong)?;
     for note in &conf.mapping().notes {
         warn(&note.to_string());
     }
-    print(&conf.midge_toml().to_string())
+    print(&conf.midge_toml())?;
+    if conf.left_out.is_empty() {
+        return Ok(());
+    }
+    let left = reload::lines(&conf.left_out);
+    Err(Failure {
+        words: format!("{left}\nmidge: left out: {}", lines_of(conf.left_out.len())),
+        status: EXIT_PARTIAL,
+    })
 }
+
+fn lines_of(count: usize) -> String {
+    if count == 1 { "1 line".to_owned() } else { format!("{count} lines") }
+}
+
+/// What was asked for is done, but for what midge has no like of.
+const EXIT_PARTIAL: u8 = 3;
 
 /// Takes over a database of mosquitto.
 pub(crate) fn import_database(arguments: &ImportDatabase) -> Result<(), Failure> {

@@ -57,6 +57,23 @@ impl fmt::Display for Remark {
     }
 }
 
+/// What is wrong with a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Problem {
+    /// mosquitto does not take it either.
+    Wrong(String),
+    /// midge has no like of it.
+    NotSupported(String),
+    /// midge has no like of it, and without it the line's listener would be open to others.
+    ClosesListener(String),
+}
+
+impl From<String> for Problem {
+    fn from(words: String) -> Problem {
+        Problem::Wrong(words)
+    }
+}
+
 /// Declares a set of settings, each with its place, all absent until a line gives them.
 macro_rules! settings {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
@@ -173,6 +190,8 @@ settings! {
         bind_interface: String,
         /// Authorities of clients' certificates.
         cafile: String,
+        /// A directory of further ones.
+        capath: String,
         /// The listener's certificate; with it, TLS is spoken.
         certfile: String,
         /// Revoked certificates.
@@ -278,6 +297,8 @@ pub struct MosquittoConf {
     pub log_types: Vec<Spanned<String>>,
     /// Lines without effect.
     pub remarks: Vec<Remark>,
+    /// Lines that were left out because midge has no like of them; see [`MosquittoConf::load_partial`].
+    pub left_out: Vec<Remark>,
     /// Whether this machine has IPv6: mosquitto does without where it hasn't.
     pub has_ipv6: bool,
 }
@@ -290,6 +311,18 @@ impl MosquittoConf {
     /// list.
     pub fn load(path: &Path, port_override: Option<u16>) -> Result<MosquittoConf, Vec<ConfError>> {
         let mut reader = read::Reader::new(&path.display().to_string(), port_override);
+        reader.read_file(path);
+        reader.conf.has_ipv6 = has_ipv6();
+        reader.finish()
+    }
+
+    /// As [`MosquittoConf::load`], but what midge has no like of is left out: [`MosquittoConf::left_out`] has the lines.
+    /// A listener that would be open to others without such a line is left out as a whole.
+    ///
+    /// Fails with everything that mosquitto would not take either, and when no listener is left.
+    pub fn load_partial(path: &Path) -> Result<MosquittoConf, Vec<ConfError>> {
+        let mut reader = read::Reader::new(&path.display().to_string(), None);
+        reader.is_partial = true;
         reader.read_file(path);
         reader.conf.has_ipv6 = has_ipv6();
         reader.finish()
@@ -328,6 +361,18 @@ impl MosquittoConf {
         }
         toml::written(self, &mapping).read(self)
     }
+}
+
+/// Is this text, which is no configuration of midge's, evidently one of mosquitto's? Its first line begins with a key of
+/// mosquitto's, and no `=` follows.
+pub(super) fn is_evident(bytes: &[u8]) -> bool {
+    let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let Some(first) = lines.into_iter().find(|line| !line.is_empty() && !line.starts_with(b"#")) else {
+        return false;
+    };
+    let Ok(first) = std::str::from_utf8(first) else { return false };
+    let (key, rest) = first.split_once(' ').unwrap_or((first, ""));
+    keys::find(key).is_some() && !rest.trim_start().starts_with('=')
 }
 
 /// Whether an IPv6 socket can be bound here. The kernel's list is missing or empty where it can't.

@@ -85,7 +85,17 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
         return Err(whole(format!("larger than {FILE_BYTES_MAX} bytes: no configuration file")));
     }
     match str::from_utf8(&bytes) {
-        Ok(text) => parse(&file, text),
+        Ok(text) => parse(&file, text).map_err(|mut errors| {
+            if super::mosquitto::is_evident(&bytes)
+                && let Some(first) = errors.errors.first_mut()
+            {
+                first.message += &format!(
+                    "; this is a mosquitto.conf: \"midge --mosquitto-conf {file}\" serves as mosquitto would with it, \
+                     and \"midge import-mosquitto {file}\" writes the midge.toml that does the same"
+                );
+            }
+            errors
+        }),
         Err(error) => {
             let line = 1 + newlines(&bytes[..error.valid_up_to()]);
             Err(whole_file(&file, Some(line), "not TOML: not UTF-8".to_string()))

@@ -450,3 +450,59 @@ fn all_that_mosquitto_keeps_moves_with_its_clients() {
         check(&midge);
     }
 }
+
+#[test]
+fn what_can_not_be_taken_is_refused_in_words_and_leaves_no_state() {
+    let folder = folder("refused");
+    let file = |name: &str, bytes: &[u8]| {
+        let file = folder.join(name);
+        std::fs::write(&file, bytes).expect("the target folder can be written");
+        file
+    };
+    let real = include_bytes!("../fuzz/corpus/mosquitto/real");
+    for (name, database, words) in [
+        ("cut", file("cut.db", &real[..1000]), "it ends within a chunk"),
+        ("none", file("none.db", b"[[listeners]]"), "this is no database of mosquitto"),
+        ("sqlite", file("sqlite.db", b"SQLite format 3\0more"), "plugin persist_sqlite"),
+        ("missing", folder.join("missing.db"), "can't read"),
+    ] {
+        let state = folder.join(name);
+        let output = import(&database, &["--into", &state.display().to_string()]);
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        assert!(stderr(&output).contains(words), "{name}: {}", stderr(&output));
+        assert!(!state.exists(), "{name}");
+    }
+    let nothing = crate::config_file("database-nothing", "");
+    let output = import(&file("good.db", real), &["-c", &nothing.display().to_string()]);
+    assert!(stderr(&output).contains("--into names a directory"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_state_directory_is_that_of_the_mosquitto_conf_or_of_the_user() {
+    let folder = folder("places");
+    let database = folder.join("mosquitto.db");
+    std::fs::write(&database, include_bytes!("../fuzz/corpus/mosquitto/real-2.1"))
+        .expect("the target folder can be written");
+    let conf = folder.join("mosquitto.conf");
+    let text = format!(
+        "listener {} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\n",
+        free_port(),
+        folder.display()
+    );
+    std::fs::write(&conf, text).expect("the target folder can be written");
+    let output = import(&database, &["--mosquitto-conf", &conf.display().to_string()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let mut command = midge();
+    command.arg("--mosquitto-conf").arg(&conf);
+    let running = Running::start_command(command).expect("it starts");
+    // Those that do not end: the other's hour may have passed since the file was made.
+    running.line("what is there", |line| line.contains("Restored ") && line.contains(" sessions with "));
+    assert!(Raw::connect(running.address, 4, "three", true).1);
+    assert!(Raw::connect(running.address, 4, "writer", true).1);
+
+    let mut command = midge();
+    command.arg("import-mosquitto").arg("--database").arg(&database);
+    let output = run(command.env("STATE_DIRECTORY", folder.join("of-systemd")));
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(folder.join("of-systemd/checkpoint.redb").is_file());
+}

@@ -72,6 +72,27 @@ const DOORS: &[Door] = &[
             ("stranger", OUT),
         ],
     ),
+    (
+        "roots.d",
+        None,
+        &[
+            ("good", IN),
+            ("version1", IN),
+            ("expired", OUT),
+            ("oftwin", OUT),
+            ("deep", IN),
+            ("deepalone", OUT),
+            ("ofp384", IN),
+            ("ofrsa", IN),
+            ("ofrootnotca", OUT),
+            ("stranger", OUT),
+        ],
+    ),
+    (
+        "devices.d",
+        None,
+        &[("self", IN), ("selfversion1", IN), ("selfexpired", OUT), ("selfabsent", OUT), ("stranger", OUT)],
+    ),
     ("rootexpired.crt", None, &[("ofexpired", OUT), ("stranger", OUT)]),
     // A CA between that leads nowhere, and one that leads to a root that has expired.
     ("middle.crt", None, &[("deepalone", OUT), ("middle", OUT)]),
@@ -297,11 +318,9 @@ fn conf(folder: &Path, name: &str) -> (PathBuf, Vec<u16>) {
     for (authorities, lists, _) in DOORS {
         let port = free_port();
         ports.push(port);
-        text += &format!(
-            "listener {port} 127.0.0.1\ncafile {}\ncertfile {}\n",
-            at(authorities),
-            at("server.crt")
-        );
+        let key = if authorities.ends_with(".d") { "capath" } else { "cafile" };
+        text +=
+            &format!("listener {port} 127.0.0.1\n{key} {}\ncertfile {}\n", at(authorities), at("server.crt"));
         text += &format!("keyfile {}\nrequire_certificate true\n", at("server.key"));
         if let Some(lists) = lists {
             text += &format!("crlfile {}\n", at(lists));

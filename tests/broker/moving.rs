@@ -355,6 +355,91 @@ fn each_kind_of_error_ends_with_2_and_names_its_line() {
 }
 
 #[test]
+fn partial_import_writes_what_can_be_had_and_says_the_rest_in_comments() {
+    let text = "per_listener_settings true\nlistener 1883\nallow_anonymous true\nplugin /usr/lib/quota.so\n\
+                plugin_opt_rate 5\nlistener 8883\nallow_anonymous true\npsk_hint hub\nconnection cloud\n\
+                address example.org\nmax_queued_messages 50\n";
+    let file = written(&folder("partial"), text);
+    let whole = run(midge().arg("import-mosquitto").arg(&file));
+    assert_eq!(whole.status.code(), Some(2));
+    let output = run(midge().args(["import-mosquitto", "--partial"]).arg(&file));
+    let (said, toml) = (stderr(&output), String::from_utf8_lossy(&output.stdout).into_owned());
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    for line in [
+        ":4: plugin: not supported: midge has no plugins",
+        ":5: plugin_opt_rate: not supported",
+        ":6: listener: left out as a whole: without line 8 it would be open to others",
+        ":8: psk_hint: not supported",
+        ":9: connection: not supported: midge has no bridges",
+        ":10: address: not supported: belongs to the bridge of line 9",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+        // A comment's lines are broken where they are long.
+        let comments = toml.replace("\n#   ", " ");
+        assert!(comments.contains(&format!("# - {}{line}", file.display())), "{line}: {toml}");
+    }
+    assert!(
+        toml.contains(":1883") && !toml.contains(":8883") && toml.contains("session_queue_messages = 50")
+    );
+    let own = file.with_file_name("midge.toml");
+    std::fs::write(&own, &toml).expect("a file of ours");
+    let checked = run(midge().arg("check-config").arg(&own));
+    assert_eq!(checked.status.code(), Some(0), "{}", stderr(&checked));
+
+    // Nothing is left out of a file that midge can do.
+    let good = written(&folder("partial-good"), "listener 1883\nallow_anonymous true\n");
+    let output = run(midge().args(["import-mosquitto", "--partial"]).arg(&good));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("Left out"));
+    // What mosquitto would not take either is no part of anything, and neither is a file without a listener.
+    for (name, text, wanted) in [
+        ("wrong", "listener 1883\nfrobnicate true\nplugin /a.so\n", ":2: frobnicate: "),
+        ("none", "listener 8883\npsk_hint h\n", ": no listener is left"),
+    ] {
+        let file = written(&folder(&format!("partial-{name}")), text);
+        let output = run(midge().args(["import-mosquitto", "--partial"]).arg(&file));
+        assert_eq!(output.status.code(), Some(2), "{name}");
+        assert!(stderr(&output).contains(wanted) && output.stdout.is_empty(), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_mosquitto_conf_in_the_place_of_a_midge_toml_is_told_from_it() {
+    let file = debian("not-toml", "listener 1883\n");
+    for command in [midge().arg("check-config").arg(&file), midge().arg("serve").arg("-c").arg(&file)] {
+        let output = run(command);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let file = file.display();
+        assert!(said.contains("this is a mosquitto.conf"), "{said}");
+        assert!(said.contains(&format!("\"midge --mosquitto-conf {file}\"")), "{said}");
+        assert!(said.contains(&format!("\"midge import-mosquitto {file}\"")), "{said}");
+    }
+    let own = crate::config_file("not-mosquitto", "user = \"root\"\nport 1\n");
+    let said = stderr(&run(midge().arg("check-config").arg(own)));
+    assert!(said.contains("not TOML") && !said.contains("mosquitto.conf"), "{said}");
+}
+
+#[test]
+fn a_file_without_a_bound_of_packets_is_told_of_midges() {
+    let text = format!("listener {} 127.0.0.1\nallow_anonymous true\n", free_port());
+    let file = written(&folder("no-bound"), &text);
+    let words = "midge disconnects a client that sends one above 2000000 bytes";
+    let running = serve(&file, &[]);
+    let line = running.line("the bound", |line| line.contains(words));
+    assert!(line.contains("WARN") && line.contains("max_packet_size (limits.packet_bytes)"), "{line}");
+    let output = run(midge().arg("import-mosquitto").arg(&file));
+    assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    let toml = String::from_utf8_lossy(&output.stdout).replace("\n#   ", " ");
+    assert!(toml.contains("# - mosquitto's default: mosquitto 2.0 takes packets of any size"), "{toml}");
+    for bound in ["max_packet_size 5000000", "message_size_limit 1000"] {
+        let file = written(&folder("bound"), &format!("{text}{bound}\n"));
+        let said = stderr(&run(midge().arg("import-mosquitto").arg(&file)));
+        assert!(!said.contains(words), "{bound}: {said}");
+    }
+}
+
+#[test]
 fn password_file_is_written_and_mosquitto_passwd_can_edit_it() {
     let file = folder("passwd").join("users");
     let passwd = |arguments: &[&str]| run(midge().arg("passwd").args(arguments));

@@ -38,10 +38,12 @@ pub(super) enum Kind {
     Plugin,
     /// It stops the start, for this reason.
     NotSupported(&'static str),
+    /// It stops the start, for this reason, and its listener would be open to others without it.
+    ClosesListener(&'static str),
 }
 
 use Form::{Anything, Boolean, Integer, Text};
-use Kind::{Bridge, Harmless, NotSupported, Plugin, Supported};
+use Kind::{Bridge, ClosesListener, Harmless, NotSupported, Plugin, Supported};
 use Stands::{Anywhere, Listener, ListenerOrDefault, NamedListener, Security};
 
 const INT_MIN: i64 = i32::MIN as i64;
@@ -51,8 +53,6 @@ const AUTOSAVE: &str = "midge writes what it keeps as it happens; persistence.sy
 const CIPHERS: &str = "midge offers a fixed list of suites, all with forward secrecy and authenticated \
                        encryption; a client that has none of them can't connect";
 const ENGINE: &str = "midge has no OpenSSL engines; the key is read from keyfile";
-const CAPATH: &str = "midge reads the authorities from one file: join the certificates of the directory into \
-                      one, and name it with cafile";
 const PID_FILE: &str =
     "midge stays in the foreground and writes no such file; who starts it knows its process";
 const PROXY_TLS: &str = "midge does not ask a proxy whether its client came over TLS; leaving it out would \
@@ -106,7 +106,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("bridge_tls_use_os_certs", Bridge),
     ("bridge_tls_version", Bridge),
     ("cafile", Supported(Listener)),
-    ("capath", NotSupported(CAPATH)),
+    ("capath", Supported(Listener)),
     ("certfile", Supported(ListenerOrDefault)),
     ("check_retain_source", Supported(Anywhere)),
     ("ciphers", Harmless(ListenerOrDefault, Text, CIPHERS)),
@@ -172,9 +172,9 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("plugin_use", Plugin),
     ("port", Supported(Anywhere)),
     ("protocol", Supported(ListenerOrDefault)),
-    ("proxy_protocol_v2_require_tls", NotSupported(PROXY_TLS)),
+    ("proxy_protocol_v2_require_tls", ClosesListener(PROXY_TLS)),
     ("psk_file", NotSupported(PSK)),
-    ("psk_hint", NotSupported(PSK)),
+    ("psk_hint", ClosesListener(PSK)),
     ("queue_qos0_messages", Supported(Anywhere)),
     ("remote_clientid", Bridge),
     ("remote_password", Bridge),

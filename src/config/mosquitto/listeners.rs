@@ -133,6 +133,16 @@ impl Writer<'_> {
         if let Some((authorities, origin)) = from!(settings, cafile) {
             self.put("tls_chain", TomlValue::Text(authorities), origin);
         }
+        let requires = settings.require_certificate.as_ref().is_some_and(|setting| setting.value);
+        if let Some((directory, origin)) = from!(settings, capath) {
+            let setting = self.put("tls_ca_directory", TomlValue::Text(directory), origin);
+            setting.is_vital = requires;
+            setting.comment = Some(
+                "mosquitto takes from there what has a hash for its name (openssl rehash), and looks when a client \
+                 comes; midge takes every file with certificates, and looks at its start and at SIGHUP."
+                    .to_owned(),
+            );
+        }
         if let Some((true, origin)) = from!(settings, require_certificate) {
             if let Some((authorities, origin)) = from!(settings, cafile) {
                 self.put("tls_client_ca", TomlValue::Text(authorities), origin).is_vital = true;

@@ -246,7 +246,8 @@ const WRONG: &[(&str, usize, &str, &str)] = &[
     ("listener 1\ntls_version ssl", 2, "tls_version", "tlsv1.2 or tlsv1.3"),
     ("listener 1\ntls_version tlsv1.2\ntls_version tlsv1.2", 3, "tls_version", "already set"),
     ("listener 1\ntls_keyform engine", 2, "tls_keyform", "not supported"),
-    ("capath /etc/ssl/certs", 1, "capath", "not supported"),
+    ("capath /etc/ssl/certs", 1, "capath", "a listener line must stand above"),
+    ("listener 1\ncapath /etc/ssl/certs", 2, "capath", "needs a certfile"),
     ("listener 1\nenable_proxy_protocol 3", 2, "enable_proxy_protocol", "from 1 to 2"),
     (
         "listener 1\nenable_proxy_protocol 2\nuse_subject_as_username true",
@@ -448,7 +449,8 @@ fn a_tls_listener_becomes_one() {
     // It may hold what leads from the listener's own certificate to its CA.
     assert_eq!(in_listener(tls, 0, "tls_chain"), text("/ca"));
     let notes = conf(tls).mapping().notes;
-    assert_eq!(notes.len(), 1, "{notes:?}");
+    // The other is about the size of packets.
+    assert_eq!(notes.len(), 2, "{notes:?}");
 }
 
 #[test]
@@ -607,4 +609,78 @@ fn no_file_makes_the_reader_panic_and_what_it_takes_is_toml() {
         }
     }
     assert!(taken > 1000, "{taken} of the files are good");
+}
+
+#[test]
+fn a_directory_of_authorities_stands_beside_the_file() {
+    let tls = "listener 8883\ncertfile c\nkeyfile k\n";
+    let required = "require_certificate true\n";
+    for (more, chain, client_ca, directory) in [
+        ("cafile a\n", text("a"), None, None),
+        ("capath d\n", None, None, text("d")),
+        ("cafile a\ncapath d\nrequire_certificate true\n", text("a"), text("a"), text("d")),
+        ("capath d\nrequire_certificate true\n", None, None, text("d")),
+    ] {
+        let file = format!("{tls}{more}");
+        assert_eq!(in_listener(&file, 0, "tls_chain"), chain, "{more}");
+        assert_eq!(in_listener(&file, 0, "tls_client_ca"), client_ca, "{more}");
+        assert_eq!(in_listener(&file, 0, "tls_ca_directory"), directory, "{more}");
+        let required = more.contains(required).then(|| TomlValue::Text("required".to_owned()));
+        assert_eq!(in_listener(&file, 0, "tls_client_certificate"), required, "{more}");
+        conf(&file).config().expect("midge has all of it");
+    }
+}
+
+/// What is left of a file, and what is not.
+fn partial(text: &str) -> (Vec<String>, Vec<String>) {
+    let mut reader = super::read::Reader::new("m.conf", None);
+    reader.is_partial = true;
+    reader.read_bytes(text.as_bytes());
+    let conf = reader.finish().unwrap_or_else(|errors| panic!("{text:?}: {errors:?}"));
+    (addresses(&conf), conf.left_out.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn what_is_left_out_opens_no_door() {
+    let proxy = "enable_proxy_protocol 2\n";
+    for (text, addresses, places) in [
+        // The same clients come in without it, or fewer.
+        ("listener 1 ::1\ntls_version tlsv1.1", &["[::1]:1"][..], &[2][..]),
+        ("listener 1 host\nsocket_domain ipv4", &["host:1"], &[2]),
+        ("listener 1 ::1\npsk_file f", &["[::1]:1"], &[2]),
+        // Others would.
+        ("listener 1 ::1\nlistener 2 ::1\npsk_hint h\nlistener 3 ::1", &["[::1]:1", "[::1]:3"], &[3, 2]),
+        ("listener 1 ::1\nlistener 2 ::1\nprotocol http_api", &["[::1]:1"], &[3, 2]),
+        ("listener 1 ::1\nlistener 2 ::1\nproxy_protocol_v2_require_tls true", &["[::1]:1"], &[3, 2]),
+        (&format!("listener 2 ::1\n{proxy}require_certificate true\nlistener 1 ::1"), &["[::1]:1"], &[3, 1]),
+        (
+            &format!("listener 2 ::1\n{proxy}use_identity_as_username true\nlistener 1 ::1"),
+            &["[::1]:1"],
+            &[3, 1],
+        ),
+        ("psk_hint h\nport 1\nlistener 2 ::1", &["[::1]:2"], &[1, 2]),
+    ] {
+        let (left, left_out) = partial(text);
+        assert_eq!(left, addresses, "{text:?}");
+        let expected: Vec<String> = places.iter().map(|line| format!("m.conf:{line}:")).collect();
+        let got: Vec<&str> = left_out.iter().map(|line| line.split(' ').next().expect("a place")).collect();
+        assert_eq!(got, expected, "{text:?}: {left_out:?}");
+    }
+}
+
+#[test]
+fn a_mosquitto_conf_is_told_from_a_midge_toml() {
+    for (text, expected) in [
+        ("# comment\n\n  pid_file /run/m.pid\n", true),
+        ("listener 1883\n", true),
+        ("plugin_opt_x y", true),
+        ("user = \"x\"\n", false),
+        ("[[listeners]]\n", false),
+        ("frobnicate 1\nlistener 1\n", false),
+        ("\u{e4} 1\n", false),
+        ("# nothing\n", false),
+        ("", false),
+    ] {
+        assert_eq!(is_evident(text.as_bytes()), expected, "{text:?}");
+    }
 }

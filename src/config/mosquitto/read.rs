@@ -4,6 +4,7 @@
 //! belongs to is mosquitto's rule: the last one that was opened *in the same file*, else the default
 //! listener where the key may open it.
 
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,9 @@ use super::set::{
     host_of, listener_at, listener_place, port_of, refuse_second, second_time, set_global, set_listener,
     set_security,
 };
-use super::{ConfError, Global, LogDestination, MosquittoConf, Place, Remark, Security, Spanned, check};
+use super::{
+    ConfError, Global, LogDestination, MosquittoConf, Place, Problem, Remark, Security, Spanned, check,
+};
 use crate::config::options::LISTENERS_MAX;
 use crate::config::parse::FILE_BYTES_MAX;
 use crate::config::value::quoted;
@@ -38,7 +41,11 @@ struct Opened {
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) conf: MosquittoConf,
+    /// What midge has no like of is left out.
+    pub(super) is_partial: bool,
     errors: Vec<ConfError>,
+    /// Listeners that are left out, with the line that is why.
+    closed: BTreeMap<usize, usize>,
     default_listener: Option<usize>,
     /// Whether a key about who may come in was read: `per_listener_settings` must stand before it.
     security_seen: bool,
@@ -58,15 +65,28 @@ impl Reader {
             log_destinations: Vec::new(),
             log_types: Vec::new(),
             remarks: Vec::new(),
+            left_out: Vec::new(),
             has_ipv6: true,
         };
-        Reader { conf, errors: Vec::new(), default_listener: None, security_seen: false, included: false }
+        Reader {
+            conf,
+            is_partial: false,
+            errors: Vec::new(),
+            closed: BTreeMap::new(),
+            default_listener: None,
+            security_seen: false,
+            included: false,
+        }
     }
 
     /// Everything that was read, if nothing was wrong with it.
     pub(super) fn finish(mut self) -> Result<MosquittoConf, Vec<ConfError>> {
         if self.errors.is_empty() {
-            check::check(&self.conf, &mut self.errors);
+            self.close_listeners();
+            for (listener, error, problem) in check::check(&self.conf) {
+                self.refuse(error, problem, Some(listener));
+            }
+            self.close_listeners();
         }
         if self.errors.is_empty() { Ok(self.conf) } else { Err(self.errors) }
     }
@@ -83,6 +103,40 @@ impl Reader {
     pub(super) fn read_bytes(&mut self, bytes: &[u8]) {
         let file = self.conf.file.clone();
         self.read_lines(&file, bytes);
+    }
+
+    /// Takes the listeners out that are left out as a whole.
+    fn close_listeners(&mut self) {
+        // From the last on, so that the numbers of the others stay.
+        for (listener, line) in std::mem::take(&mut self.closed).into_iter().rev() {
+            let listener = self.conf.listeners.remove(listener);
+            let why = format!("left out as a whole: without line {line} it would be open to others");
+            let (file, key) = (listener.place.file, listener.opened_by);
+            self.conf.left_out.push(Remark { file, line: listener.place.line, key, why });
+            if self.conf.listeners.is_empty() && !self.conf.local_only {
+                let (file, message) = (self.conf.file.to_string(), "no listener is left".to_owned());
+                self.errors.push(ConfError { file, line: None, key: String::new(), message });
+            }
+        }
+    }
+
+    /// Takes down what is wrong; `listener` is that of the line.
+    fn refuse(&mut self, mut error: ConfError, problem: Problem, listener: Option<usize>) {
+        let (message, closes) = match problem {
+            Problem::Wrong(message) => {
+                error.message = message;
+                return self.errors.push(error);
+            }
+            Problem::NotSupported(message) => (message, None),
+            Problem::ClosesListener(message) => (message, listener),
+        };
+        if !self.is_partial {
+            error.message = message;
+            return self.errors.push(error);
+        }
+        let (file, line) = (Arc::from(error.file), error.line.unwrap_or(0));
+        self.closed.extend(closes.map(|listener| (listener, line)));
+        self.conf.left_out.push(Remark { file, line, key: error.key, why: message });
     }
 
     fn bytes_of(&mut self, file: &Arc<str>, path: &Path) -> Option<Vec<u8>> {
@@ -107,21 +161,26 @@ impl Reader {
             let (key, outcome) = match Line::cut(file, number, raw) {
                 Ok(None) => continue,
                 Ok(Some(line)) => (line.key, self.take(&line, &mut opened)),
-                Err(message) => ("", Err(message)),
+                Err(message) => ("", Err(Problem::Wrong(message))),
             };
-            if let Err(message) = outcome {
+            if let Err(problem) = outcome {
                 let (file, key) = (file.to_string(), shown_key(key));
-                self.errors.push(ConfError { file, line: Some(number), key, message });
+                let error = ConfError { file, line: Some(number), key, message: String::new() };
+                self.refuse(error, problem, opened.listener);
             }
         }
     }
 
     /// Takes one line. The error says what is wrong with it.
-    fn take(&mut self, line: &Line<'_>, opened: &mut Opened) -> Result<(), String> {
+    fn take(&mut self, line: &Line<'_>, opened: &mut Opened) -> Result<(), Problem> {
         match keys::find(line.key).ok_or_else(|| keys::unknown(line.key))? {
             Kind::Bridge => bridge(line, opened),
             Kind::Plugin => plugin(line, opened),
-            Kind::NotSupported(why) => Err(format!("not supported: {why}")),
+            Kind::NotSupported(why) => Err(Problem::NotSupported(format!("not supported: {why}"))),
+            Kind::ClosesListener(why) => {
+                self.place(Stands::ListenerOrDefault, line, opened)?;
+                Err(Problem::ClosesListener(format!("not supported: {why}")))
+            }
             Kind::Harmless(stands, form, why) => {
                 self.place(stands, line, opened)?;
                 self.check_harmless(line, form)?;
@@ -202,14 +261,14 @@ impl Reader {
         index
     }
 
-    fn set(&mut self, line: &Line<'_>, listener: Option<usize>, opened: &mut Opened) -> Result<(), String> {
+    fn set(&mut self, line: &Line<'_>, listener: Option<usize>, opened: &mut Opened) -> Result<(), Problem> {
         match line.key {
-            "listener" => self.open_listener(line, opened),
-            "port" | "bind_address" => self.set_default_place(line, opened),
-            "include_dir" => self.include(line),
-            "per_listener_settings" => self.set_per_listener(line),
-            "log_dest" => self.set_log_destination(line),
-            "log_type" => self.set_log_type(line),
+            "listener" => Ok(self.open_listener(line, opened)?),
+            "port" | "bind_address" => Ok(self.set_default_place(line, opened)?),
+            "include_dir" => Ok(self.include(line)?),
+            "per_listener_settings" => Ok(self.set_per_listener(line)?),
+            "log_dest" => Ok(self.set_log_destination(line)?),
+            "log_type" => Ok(self.set_log_type(line)?),
             "tls_keyform" => self.check_key_form(line),
             "acl_file"
             | "allow_anonymous"
@@ -230,11 +289,11 @@ impl Reader {
                     }
                     None => &mut self.conf.security,
                 };
-                set_security(security, line)
+                Ok(set_security(security, line)?)
             }
             _ => match listener.and_then(|index| self.conf.listeners.get_mut(index)) {
                 Some(listener) => set_listener(listener, line),
-                None => set_global(&mut self.conf.global, line),
+                None => Ok(set_global(&mut self.conf.global, line)?),
             },
         }
     }
@@ -333,11 +392,10 @@ impl Reader {
         Ok(())
     }
 
-    fn check_key_form(&mut self, line: &Line<'_>) -> Result<(), String> {
+    fn check_key_form(&mut self, line: &Line<'_>) -> Result<(), Problem> {
         if line.text()?.value == "engine" {
-            return Err(
-                "not supported: midge reads a key from keyfile, not from an OpenSSL engine".to_owned()
-            );
+            let why = "not supported: midge reads a key from keyfile, not from an OpenSSL engine";
+            return Err(Problem::NotSupported(why.to_owned()));
         }
         self.remark(line, "midge reads PEM, and nothing else");
         Ok(())
@@ -362,28 +420,30 @@ fn needs_listener() -> String {
     "a listener line must stand above it in this file".to_owned()
 }
 
-fn bridge(line: &Line<'_>, opened: &mut Opened) -> Result<(), String> {
+fn bridge(line: &Line<'_>, opened: &mut Opened) -> Result<(), Problem> {
     if line.key == "connection" {
         opened.bridge = Some(line.number);
         let name = line.word()?;
-        return Err(format!(
+        return Err(Problem::NotSupported(format!(
             "not supported: midge has no bridges; without {}, messages that are passed on today would not be",
             quoted(name)
-        ));
+        )));
     }
     match opened.bridge {
-        Some(first) => Err(format!("not supported: belongs to the bridge of line {first}")),
-        None => Err("belongs to a bridge: a connection line must stand above it in this file".to_owned()),
+        Some(first) => {
+            Err(Problem::NotSupported(format!("not supported: belongs to the bridge of line {first}")))
+        }
+        None => Err("belongs to a bridge: a connection line must stand above it in this file".to_owned())?,
     }
 }
 
-fn plugin(line: &Line<'_>, opened: &mut Opened) -> Result<(), String> {
+fn plugin(line: &Line<'_>, opened: &mut Opened) -> Result<(), Problem> {
     match line.key {
         "plugin" | "global_plugin" | "auth_plugin" | "plugin_load" | "plugin_use" => {
             opened.plugin = true;
             let path = text(line.rest())?;
             let instead = PLUGINS_OF_FILES.iter().find(|(name, _)| path.contains(name));
-            Err(match instead {
+            Err(Problem::NotSupported(match instead {
                 Some((_, key)) => {
                     format!("not supported: midge has no plugins; write \"{key} FILE\" instead")
                 }
@@ -392,10 +452,10 @@ fn plugin(line: &Line<'_>, opened: &mut Opened) -> Result<(), String> {
                          what they may do"
                         .to_owned()
                 }
-            })
+            }))
         }
-        _ if opened.plugin => Err("not supported: belongs to a plugin".to_owned()),
-        _ => Err("belongs to a plugin: plugin, global_plugin or plugin_load must stand above it".to_owned()),
+        _ if opened.plugin => Err(Problem::NotSupported("not supported: belongs to a plugin".to_owned())),
+        _ => Err("belongs to a plugin: plugin, global_plugin or plugin_load must stand above it".to_owned())?,
     }
 }
 

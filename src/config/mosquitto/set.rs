@@ -2,7 +2,7 @@
 
 use super::line::{INT, Line, text};
 use super::{
-    Global, ListenerSettings, MosquittoListener, Place, Protocol, Security, SocketDomain, Spanned,
+    Global, ListenerSettings, MosquittoListener, Place, Problem, Protocol, Security, SocketDomain, Spanned,
     TlsVersion, keys,
 };
 use crate::config::value::quoted;
@@ -69,12 +69,13 @@ pub(super) fn set_security(security: &mut Security, line: &Line<'_>) -> Result<(
     Ok(())
 }
 
-pub(super) fn set_listener(listener: &mut MosquittoListener, line: &Line<'_>) -> Result<(), String> {
+pub(super) fn set_listener(listener: &mut MosquittoListener, line: &Line<'_>) -> Result<(), Problem> {
     let settings = &mut listener.settings;
     match line.key {
         "accept_protocol_versions" => settings.accept_protocol_versions = Some(versions(line)?),
         "bind_interface" => once(&mut settings.bind_interface, line)?,
         "cafile" => settings.cafile = Some(line.text()?),
+        "capath" => settings.capath = Some(line.text()?),
         "certfile" => settings.certfile = Some(line.text()?),
         "crlfile" => settings.crlfile = Some(line.text()?),
         "disable_client_cert_date_checks" => settings.disable_client_cert_date_checks = Some(line.boolean()?),
@@ -105,7 +106,7 @@ pub(super) fn set_listener(listener: &mut MosquittoListener, line: &Line<'_>) ->
         "use_subject_as_username" => settings.use_subject_as_username = Some(line.boolean()?),
         "use_username_as_clientid" => settings.use_username_as_clientid = Some(line.boolean()?),
         "websockets_origin" => listener.websockets_origins.push(line.text()?),
-        key => return Err(keys::unknown(key)),
+        key => return Err(Problem::Wrong(keys::unknown(key))),
     }
     Ok(())
 }
@@ -180,12 +181,15 @@ fn mount_point(line: &Line<'_>) -> Result<Spanned<String>, String> {
     Ok(mount_point)
 }
 
-fn protocol(line: &Line<'_>) -> Result<Spanned<Protocol>, String> {
+fn protocol(line: &Line<'_>) -> Result<Spanned<Protocol>, Problem> {
     match line.word()? {
         "mqtt" => Ok(line.at(Protocol::Mqtt)),
         "websockets" => Ok(line.at(Protocol::Websockets)),
-        "http_api" => Err("not supported: midge has no HTTP interface; remove this listener".to_owned()),
-        other => Err(format!("got {}; allowed is mqtt or websockets", quoted(other))),
+        "http_api" => {
+            let why = "not supported: midge has no HTTP interface; remove this listener";
+            Err(Problem::ClosesListener(why.to_owned()))
+        }
+        other => Err(format!("got {}; allowed is mqtt or websockets", quoted(other)))?,
     }
 }
 
@@ -197,16 +201,16 @@ fn socket_domain(line: &Line<'_>) -> Result<Spanned<SocketDomain>, String> {
     }
 }
 
-fn tls_version(line: &Line<'_>) -> Result<Spanned<TlsVersion>, String> {
+fn tls_version(line: &Line<'_>) -> Result<Spanned<TlsVersion>, Problem> {
     match line.text()?.value.as_str() {
         "tlsv1.2" => Ok(line.at(TlsVersion::V1_2)),
         "tlsv1.3" => Ok(line.at(TlsVersion::V1_3)),
         "tlsv1.1" => {
-            Err("not supported: midge speaks TLS 1.2 and 1.3, and clients that can't would be left \
-                          out; say tlsv1.2 if there are none"
-                .to_owned())
+            let why = "not supported: midge speaks TLS 1.2 and 1.3, and clients that can't would be left out; say \
+                       tlsv1.2 if there are none";
+            Err(Problem::NotSupported(why.to_owned()))
         }
-        other => Err(format!("got {}; allowed is tlsv1.2 or tlsv1.3", quoted(other))),
+        other => Err(format!("got {}; allowed is tlsv1.2 or tlsv1.3", quoted(other)))?,
     }
 }
 

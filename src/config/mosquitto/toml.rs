@@ -74,6 +74,13 @@ impl Written {
              subscriptions, retained messages and bytes that wait; midge does, see [limits] of its manual.",
             conf.file
         ));
+        if !conf.left_out.is_empty() {
+            self.line("#");
+            self.comment("Left out, because midge has no like of it:");
+            for left in &conf.left_out {
+                self.comment(&format!("- {left}"));
+            }
+        }
         if mapping.notes.is_empty() {
             return;
         }

@@ -234,3 +234,14 @@ cat expired.crl root.crl >renewed.crl
 revoke root middle
 list root rootmiddle.crl -crlexts v2list
 cat rootmiddle.crl middle2.crl >middlerevoked.crl
+
+# Authorities in directories, with hashes for names as OpenSSL wants them.
+mkdir roots.d devices.d
+# part DIRECTORY FILE: its certificates, each in a file of its own; one with several has no hash.
+part() {
+  awk -v to="$1" '/BEGIN CERTIFICATE/ { n++ } n { print > (to "/part" n ".pem") }' "$2"
+}
+cp root.crt roots.d/
+part roots.d kinds.crt
+part devices.d devices.crt
+openssl rehash roots.d devices.d

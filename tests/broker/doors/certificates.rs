@@ -2,11 +2,13 @@
 
 use super::pki::{Authority, Issued};
 use super::wire::{CONNACK, connect, expect};
+use crate::running::PATIENCE;
 use crate::{Running, config_file, midge, run, stderr};
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::time::Instant;
 
 #[test]
 fn certificate_that_is_not_good_for_long_is_told_at_check_start_and_reload() {
@@ -135,4 +137,57 @@ fn client_that_its_certificate_has_named_may_have_a_large_connect() {
             assert_eq!(got.is_ok() && answer == CONNACK, good, "{names}: {answer:?}");
         }
     }
+}
+
+/// A client gets in with its certificate, or not.
+fn gets_in(config: &Arc<ClientConfig>, running: &Running) -> bool {
+    let mut stream = super::pki::open_with(config, running.address);
+    let mut answer = [0; 4];
+    let got = stream.write_all(&connect("lamp")).and_then(|()| stream.read_exact(&mut answer));
+    got.is_ok() && answer == CONNACK
+}
+
+#[test]
+fn authorities_of_a_directory_count_beside_the_file_and_are_read_again_at_hangup() {
+    let (server, first, second) =
+        (Authority::new("directory-server"), Authority::new("directory-a"), Authority::new("directory-b"));
+    let folder = server.ca.with_file_name("capath");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("the target folder can be written");
+    std::fs::copy(&second.ca, folder.join("second.pem")).expect("a file of ours");
+    std::fs::write(folder.join("README"), "no certificate").expect("a file of ours");
+    std::fs::write(folder.join("cut.pem"), "-----BEGIN CERTIFICATE-----\nMIIB\n").expect("a file of ours");
+    let issued = server.server("server");
+    let text = format!(
+        "user nobody\nlistener {} 127.0.0.1\nallow_anonymous true\ncafile {}\ncapath {}\ncertfile {}\nkeyfile {}\n\
+         require_certificate true\n",
+        crate::running::free_port(),
+        first.ca.display(),
+        folder.display(),
+        issued.chain.display(),
+        issued.key.display()
+    );
+    let file = server.ca.with_file_name("mosquitto.conf");
+    std::fs::write(&file, text).expect("a file of ours");
+    let mut command = crate::midge();
+    command.arg("--mosquitto-conf").arg(&file);
+    let running = Running::start_command(command).expect("it starts");
+    running
+        .line("the damaged file", |line| line.contains("passed over: ") && line.contains("capath/cut.pem"));
+    assert!(!running.lines().concat().contains("README"));
+    let third = Authority::new("directory-c");
+    let [of_first, of_second, of_third] =
+        [&first, &second, &third].map(|authority| showing(&server, &authority.client("lamp")));
+    assert!(gets_in(&of_first, &running) && gets_in(&of_second, &running) && !gets_in(&of_third, &running));
+
+    std::fs::rename(folder.join("second.pem"), folder.join("aside")).expect("a file of ours");
+    std::fs::copy(&third.ca, folder.join("aside")).expect("a file of ours");
+    running.hang_up();
+    running.line("the reload", |line| line.contains("are read again"));
+    // The shards take the new directory up one by one, soon.
+    let until = Instant::now() + PATIENCE;
+    while !gets_in(&of_third, &running) || gets_in(&of_second, &running) {
+        assert!(Instant::now() < until, "{:#?}", running.lines());
+    }
+    assert!(gets_in(&of_first, &running));
 }
