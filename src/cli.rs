@@ -177,15 +177,15 @@ enum Action {
         database: Option<PathBuf>,
 
         /// The state directory; without it, that of the configuration
-        #[arg(long, value_name = "DIR", requires = "database")]
+        #[arg(long, value_name = "DIR", requires = "database", conflicts_with = "file")]
         into: Option<PathBuf>,
 
         /// The configuration file that midge is to serve with
-        #[arg(short, long, value_name = "FILE", requires = "database")]
+        #[arg(short, long, value_name = "FILE", requires = "database", conflicts_with = "file")]
         config: Option<PathBuf>,
 
         /// The mosquitto.conf that midge is to serve with
-        #[arg(long, value_name = "FILE", requires = "database", conflicts_with = "config")]
+        #[arg(long, value_name = "FILE", requires = "database", conflicts_with_all = ["config", "file"])]
         mosquitto_conf: Option<PathBuf>,
     },
     /// Give a user of a password file a password, or take the user out
@@ -288,6 +288,20 @@ mod tests {
     }
 
     #[test]
+    fn each_command_of_the_readme_is_good_usage() {
+        let readme = include_str!("../README.md");
+        let lines = readme.lines().filter_map(|line| line.strip_prefix("    ")).map(|line| {
+            let line = line.split(['#', '>']).next().unwrap_or_default();
+            line.trim()
+        });
+        let commands: Vec<&str> = lines.filter(|line| line.starts_with("midge ")).collect();
+        assert!(commands.iter().any(|line| line.contains("--database")), "{commands:?}");
+        for line in commands {
+            assert!(command(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
     fn a_password_file_is_changed() {
         let Command::Passwd(arguments) = command("midge passwd -c -b users ada secret").expect("good usage")
         else {
@@ -327,6 +341,9 @@ mod tests {
             "midge import-mosquitto",
             "midge import-mosquitto m.conf --database m.db",
             "midge import-mosquitto m.conf --into state",
+            "midge import-mosquitto m.conf -c a.toml",
+            "midge import-mosquitto m.conf --mosquitto-conf m.conf",
+            "midge import-mosquitto --into state",
             "midge import-mosquitto --partial --database m.db",
             "midge import-mosquitto --database m.db -c a.toml --mosquitto-conf m.conf",
             "midge passwd",

@@ -137,9 +137,10 @@ fn a_real_file_is_cut_anywhere_and_is_refused_or_has_whole_chunks() {
 
 #[test]
 fn a_real_file_with_a_flipped_bit_is_refused_or_its_rows_agree() {
-    for bit in 0..REAL.len() * 8 {
+    // Each in turn; the fuzz target has all of them.
+    for (at, bit) in (0..REAL.len()).zip((0..8).cycle()) {
         let mut flipped = REAL.to_vec();
-        flipped[bit / 8] ^= 1 << (bit % 8);
+        flipped[at] ^= 1 << bit;
         if let Ok(database) = Database::parse(&flipped) {
             taken(&database);
         }
