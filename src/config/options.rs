@@ -642,7 +642,8 @@ sections! {
     "sys" => Sys,
     "The $SYS topics: the broker about itself." {
         interval_seconds: u32 = 10, integer(0, 86_400), "seconds",
-            "Time between two updates of the $SYS topics. 0: no $SYS topics.";
+            "Time between two updates of the $SYS topics. 0: no $SYS topics. docs/sys-topics.md says what each \
+             one means.";
     }
 
     /// How the broker ends.

@@ -461,7 +461,13 @@ impl Shard {
     fn handle_packet(&mut self, now: Time, slot: u32, packet: Frame<'_>) -> Progress {
         let Some(connection) = self.connection(slot) else { return Progress::Gone };
         match connection.stage {
-            Stage::Connect { .. } => self.handle_connect_frame(now, slot, packet),
+            Stage::Connect { .. } => {
+                let progress = self.handle_connect_frame(now, slot, packet);
+                // The home of the client identifier reads it again, and counts it.
+                let is_taken = !matches!(progress, Progress::HandOver { .. });
+                self.count(Counter::ConnectsReceived, u64::from(is_taken));
+                progress
+            }
             Stage::Authenticate => self.handle_authentication(now, slot, packet),
             // Nothing is read meanwhile.
             Stage::Check | Stage::Refuse | Stage::Serving { .. } => Progress::Gone,

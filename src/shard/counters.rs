@@ -16,7 +16,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Connections accepted by the listeners.
+    /// Connections that the listeners have accepted from the kernel, also those that are closed at once.
     ConnectionsOpened,
     /// Connections closed, for whatever cause.
     ConnectionsClosed,
@@ -24,6 +24,8 @@ counters! {
     ClientsConnected,
     /// Sessions, connected or not (a gauge).
     Sessions,
+    /// CONNECTs received.
+    ConnectsReceived,
     /// CONNECTs refused.
     ConnectsRefused,
     /// CONNECTs refused because of a wrong login.

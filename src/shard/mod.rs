@@ -44,6 +44,7 @@ mod keep;
 mod kept_tests;
 #[cfg(test)]
 mod life_tests;
+mod load;
 #[cfg(feature = "runtime")]
 mod log;
 mod losses;

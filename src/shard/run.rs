@@ -386,16 +386,14 @@ impl Runner {
         // A load balancer is asked for its client's address, once it has named it.
         let counts = peer != driver::UNIX_PEER && !self.doors.is_balancer(listener, peer.ip());
         if counts && !(self.lets_in(now, peer.ip()) && self.begin_handshake(now, slot, peer.ip())) {
-            self.net.abort(slot);
-            return;
+            return self.close_at_once(slot);
         }
         if let Err(limit) = self.control.admit(&self.shared.config, listener) {
             self.at_gate.handshakes.end(slot);
             let event = Event::ConnectionRefused { limit, peer, listener };
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitConnections, 1);
             self.log.write(now, &event);
-            self.net.abort(slot);
-            return;
+            return self.close_at_once(slot);
         }
         self.count_in(slot, listener);
         self.doors.open(slot, listener, peer);
@@ -404,6 +402,14 @@ impl Runner {
         }
         self.machine.handle_open(now, slot, peer, listener, false);
         self.carry_out(now, None);
+    }
+
+    /// Closes a connection that the machine never sees.
+    fn close_at_once(&mut self, slot: u32) {
+        let counters = &self.shared.counters[usize::from(self.machine.id())];
+        counters.add(Counter::ConnectionsOpened, 1);
+        counters.add(Counter::ConnectionsClosed, 1);
+        self.net.abort(slot);
     }
 
     fn receive(&mut self, now: Time, slot: u32, buffer: Buffer) {

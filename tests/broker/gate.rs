@@ -105,21 +105,32 @@ fn wrong_passwords_ban_an_address_and_no_other() {
     assert!(publishes(&running, "127.0.0.2", &good), "another address");
     assert_eq!(count(&running, |line| line.contains("it is banned")), 1, "one line for a flood");
     assert_eq!(count(&running, |line| line.contains("wrong-") || line.contains("wonder")), 0);
+    let mut asked = 0;
+    let mut ask = |topic: &str| {
+        asked += 1;
+        let output = Command::new("mosquitto_sub")
+            .args(["-h", "127.0.0.1", "-p", &running.address.port().to_string(), "-A", "127.0.0.2"])
+            .args(["-W", "60", "-C", "1", "-t", &format!("$SYS/broker/{topic}")])
+            .output()
+            .expect("it comes with mosquitto_pub");
+        (String::from_utf8_lossy(&output.stdout).trim_end().to_owned(), asked)
+    };
     for (topic, figure) in
-        [("addresses/banned", "1\n"), ("logins/failed", "3\n"), ("connections/refused/banned", "4\n")]
+        [("addresses/banned", "1"), ("logins/failed", "3"), ("connections/refused/banned", "4")]
     {
         let until = Instant::now() + PATIENCE;
-        loop {
-            let output = Command::new("mosquitto_sub")
-                .args(["-h", "127.0.0.1", "-p", &running.address.port().to_string(), "-A", "127.0.0.2"])
-                .args(["-W", "60", "-C", "1", "-t", &format!("$SYS/broker/{topic}")])
-                .output()
-                .expect("it comes with mosquitto_pub");
-            if output.stdout == figure.as_bytes() {
-                break;
-            }
-            assert!(Instant::now() < until, "{topic}: {output:?}");
+        while let (value, _) = ask(topic)
+            && value != figure
+        {
+            assert!(Instant::now() < until, "{topic}: {value}");
         }
+    }
+    // Those that were closed at once are among the sockets.
+    let until = Instant::now() + PATIENCE;
+    while let (value, asked) = ask("connections/socket/count")
+        && value.parse::<u64>().expect("a number") < 3 + 4 + asked - 1
+    {
+        assert!(Instant::now() < until, "{value} after {asked}");
     }
 }
 

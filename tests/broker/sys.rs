@@ -154,6 +154,7 @@ fn figures_agree_with_what_happened(shards: usize) {
             ("store/messages/count", 0),
             ("store/messages/bytes", 0),
             ("publish/messages/dropped", 0),
+            ("connections/open", 1),
             ("connections/socket/count", 1),
         ],
     );
@@ -194,6 +195,7 @@ fn figures_agree_with_what_happened(shards: usize) {
             ("retained messages/count", topics + 3),
             ("messages/stored", 0),
             ("publish/messages/dropped", 0),
+            ("connections/open", 10),
             ("connections/socket/count", 10),
         ],
     );
@@ -229,7 +231,8 @@ fn figures_agree_with_what_happened(shards: usize) {
             ("store/messages/count", 10),
             ("publish/messages/dropped", 6),
             ("publish/messages/dropped/queue_full", 6),
-            ("connections/socket/count", 7),
+            ("connections/open", 7),
+            ("connections/socket/count", 10),
         ],
     );
     assert!(figures["store/messages/bytes"].parse::<u64>().expect("a number") > 0);
@@ -260,7 +263,8 @@ fn figures_agree_with_what_happened(shards: usize) {
             ("store/messages/count", 0),
             ("store/messages/bytes", 0),
             ("publish/messages/dropped", 6),
-            ("connections/socket/count", 8),
+            ("connections/open", 8),
+            ("connections/socket/count", 13),
         ],
     );
     let last_uptime = uptime_seconds(&figures);
@@ -289,6 +293,46 @@ fn sys_figures_keep_moving_for_who_is_subscribed() {
         assert!(last == 0 || (value > last && !message.retain), "{value} after {last}, {message:?}");
         last = value;
     }
+}
+
+/// An average with its two decimals.
+fn average(figures: &Figures, topic: &str) -> f64 {
+    let value = &figures[topic];
+    assert_eq!(value.split_once('.').map(|(_, decimals)| decimals.len()), Some(2), "{topic} is {value}");
+    value.parse().expect("a number")
+}
+
+/// What an exporter made for mosquitto reads.
+#[test]
+fn averages_and_heap_are_read_under_mosquittos_names() {
+    let mut world = World::start("sys-load", 2);
+    world.connect("reader", true, 0);
+    world.client("reader").subscribe("t", 0);
+    let flows = ["messages/received", "messages/sent", "publish/received", "publish/sent"];
+    let others = ["bytes/received", "bytes/sent", "sockets", "connections"];
+    let until = Instant::now() + PATIENCE;
+    let figures = loop {
+        for _ in 0..100 {
+            world.watch.publish("t", b"message", false);
+            world.client("reader").message();
+        }
+        let figures = world.figures();
+        let counts = |flow: &&str| average(&figures, &format!("load/{flow}/15min")) > 0.0;
+        if flows.iter().chain(&others).all(counts) {
+            // All of these are from updates that knew of each flow.
+            break world.figures();
+        }
+        assert!(Instant::now() < until, "{figures:#?}");
+    };
+    for flow in flows.iter().chain(&others) {
+        // From 0 on, what looks back on less has more of what is new.
+        let [one, five, fifteen] =
+            ["1min", "5min", "15min"].map(|span| average(&figures, &format!("load/{flow}/{span}")));
+        assert!(one > five && five > fifteen, "{flow}: {one}, {five}, {fifteen}");
+    }
+    assert_eq!(average(&figures, "load/publish/dropped/1min"), 0.0);
+    let heap = |topic: &str| figures[topic].parse::<u64>().expect("a number");
+    assert!(heap("heap/current") > 0 && heap("heap/maximum") > 0, "{figures:#?}");
 }
 
 /// Sessions that outlive their connections: enough for two shards.
@@ -362,7 +406,37 @@ const TOPICS: &[&str] = &[
     "shared_subscriptions/count",
     "retained messages/count",
     "retained messages/bytes",
+    "heap/current",
+    "heap/maximum",
+    "load/messages/received/1min",
+    "load/messages/received/5min",
+    "load/messages/received/15min",
+    "load/messages/sent/1min",
+    "load/messages/sent/5min",
+    "load/messages/sent/15min",
+    "load/publish/dropped/1min",
+    "load/publish/dropped/5min",
+    "load/publish/dropped/15min",
+    "load/publish/received/1min",
+    "load/publish/received/5min",
+    "load/publish/received/15min",
+    "load/publish/sent/1min",
+    "load/publish/sent/5min",
+    "load/publish/sent/15min",
+    "load/bytes/received/1min",
+    "load/bytes/received/5min",
+    "load/bytes/received/15min",
+    "load/bytes/sent/1min",
+    "load/bytes/sent/5min",
+    "load/bytes/sent/15min",
+    "load/sockets/1min",
+    "load/sockets/5min",
+    "load/sockets/15min",
+    "load/connections/1min",
+    "load/connections/5min",
+    "load/connections/15min",
     "connections/socket/count",
+    "connections/open",
     "connections/refused/connect",
     "connections/refused/rate",
     "connections/refused/banned",
