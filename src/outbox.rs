@@ -4,7 +4,7 @@
 //! The protocol machine encodes each packet once at the end of the arena and queues the range for
 //! any number of connections; the driver sends each touched connection's ranges in one go and the
 //! owner clears the outbox. Between connections and turns nothing is allocated: an idle connection
-//! costs four bytes here.
+//! costs 24 bytes here. They hold what it has been given since it was opened, beside what each send looks at anyway.
 
 /// A stretch of the arena, in bytes from its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +35,20 @@ pub struct Touched {
     last: u32,
 }
 
+impl Touched {
+    fn new(slot: u32, range: Range) -> Touched {
+        Touched { slot, bytes: range.len, segments: 1, first: range, next: NONE, last: NONE }
+    }
+}
+
 /// The send arena of one turn and who gets which part of it.
 #[derive(Debug, Default)]
 pub struct Outbox {
     arena: Vec<u8>,
     segments: Vec<Segment>,
     touched: Vec<Touched>,
-    /// Per slot, one more than its place in `touched`; zero when the slot has nothing to send.
-    places: Vec<u32>,
+    /// By slot.
+    places: Vec<Place>,
     /// Bytes queued, ever, and connections touched before this turn: the owner's budgets look at how they grow.
     queued_bytes: u64,
     touches_before: u64,
@@ -50,6 +56,26 @@ pub struct Outbox {
     turn: u64,
     /// Connections that would have had more in one turn than its ranges can tell.
     overrun: Vec<u32>,
+}
+
+/// Of one slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    /// One more than its place in `touched`; zero when the slot has nothing to send.
+    touched: u32,
+    given: Given,
+}
+
+const _: () = assert!(size_of::<Place>() <= 24);
+
+/// What a connection has been given since it was opened, sent or not: packets as the machine encodes them, without
+/// what TLS or WebSocket adds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// PUBLISH packets.
+    pub messages: u64,
+    /// Bytes of all packets.
+    pub bytes: u64,
 }
 
 impl Outbox {
@@ -118,32 +144,58 @@ impl Outbox {
         std::mem::take(&mut self.overrun)
     }
 
+    /// The slot has a new connection: what the one before it was given is forgotten.
+    pub fn open(&mut self, slot: u32) {
+        if let Some(place) = self.places.get_mut(slot as usize) {
+            place.given = Given::default();
+        }
+    }
+
+    /// What the connection in this slot has been given.
+    pub fn given(&self, slot: u32) -> Given {
+        self.places.get(slot as usize).map_or_else(Given::default, |place| place.given)
+    }
+
     /// Queues a range for a connection, behind what it already has. A range that starts where the
     /// connection's last one ends becomes one with it; an empty range is nothing.
     #[inline(always)]
     pub fn send(&mut self, slot: u32, range: Range) {
+        self.give(slot, range, 0);
+    }
+
+    /// The same of the beginning of a PUBLISH packet.
+    #[inline(always)]
+    pub fn send_message(&mut self, slot: u32, range: Range) {
+        self.give(slot, range, 1);
+    }
+
+    #[inline(always)]
+    fn give(&mut self, slot: u32, range: Range, messages: u64) {
         if range.len == 0 {
             return self.send_nothing(slot);
         }
         debug_assert!(range.end() as usize <= self.arena.len());
         self.queued_bytes += u64::from(range.len);
-        let place = match self.places.get(slot as usize) {
-            Some(&place) => place,
-            None => self.grow(slot),
+        let Some(place) = self.places.get_mut(slot as usize) else {
+            self.grow(slot);
+            return self.give_again(slot, range, messages);
         };
-        if place == 0 {
-            self.touched.push(Touched {
-                slot,
-                bytes: range.len,
-                segments: 1,
-                first: range,
-                next: NONE,
-                last: NONE,
-            });
-            self.places[slot as usize] = self.touched.len() as u32;
-        } else {
-            self.append(place as usize - 1, range);
+        place.given.messages += messages;
+        place.given.bytes += u64::from(range.len);
+        match place.touched {
+            0 => {
+                self.touched.push(Touched::new(slot, range));
+                place.touched = self.touched.len() as u32;
+            }
+            touched => self.append(touched as usize - 1, range),
         }
+    }
+
+    /// Once for each slot.
+    #[cold]
+    fn give_again(&mut self, slot: u32, range: Range, messages: u64) {
+        self.queued_bytes -= u64::from(range.len);
+        self.give(slot, range, messages);
     }
 
     /// There was nothing to encode, or no room for it.
@@ -154,15 +206,20 @@ impl Outbox {
         }
     }
 
-    /// Queues a range for a connection in front of what it already has.
+    /// Queues a range for a connection in front of what it already has. It is no packet that counts.
     pub fn send_first(&mut self, slot: u32, range: Range) {
-        let Some(&place) = self.places.get(slot as usize).filter(|&&place| place != 0) else {
-            return self.send(slot, range);
+        let Some(place) = self.place_of(slot) else {
+            let given = self.given(slot);
+            self.send(slot, range);
+            if let Some(place) = self.places.get_mut(slot as usize) {
+                place.given = given;
+            }
+            return;
         };
         if range.len == 0 {
             return;
         }
-        let touched = &mut self.touched[place as usize - 1];
+        let touched = &mut self.touched[place];
         let Some(bytes) = touched.bytes.checked_add(range.len) else { return self.overrun.push(slot) };
         touched.bytes = bytes;
         let added = self.segments.len() as u32;
@@ -178,9 +235,16 @@ impl Outbox {
     /// Puts one range, which may be empty, in the place of all that a touched connection has.
     pub fn replace(&mut self, slot: u32, range: Range) {
         debug_assert!(range.end() as usize <= self.arena.len());
-        if let Some(&place) = self.places.get(slot as usize).filter(|&&place| place != 0) {
-            self.touched[place as usize - 1] =
-                Touched { slot, bytes: range.len, segments: 1, first: range, next: NONE, last: NONE };
+        if let Some(place) = self.place_of(slot) {
+            self.touched[place] = Touched::new(slot, range);
+        }
+    }
+
+    #[inline]
+    fn place_of(&self, slot: u32) -> Option<usize> {
+        match self.places.get(slot as usize) {
+            None | Some(Place { touched: 0, .. }) => None,
+            Some(place) => Some(place.touched as usize - 1),
         }
     }
 
@@ -198,10 +262,7 @@ impl Outbox {
     /// The entry of one connection, if it has something to send.
     #[inline]
     pub fn touched_of(&self, slot: u32) -> Option<&Touched> {
-        match self.places.get(slot as usize) {
-            None | Some(0) => None,
-            Some(&place) => Some(&self.touched[place as usize - 1]),
-        }
+        self.place_of(slot).map(|place| &self.touched[place])
     }
 
     /// The ranges of a connection in sending order.
@@ -222,7 +283,7 @@ impl Outbox {
     /// Forgets the turn. What was encoded so far is void. Memory is kept for the next one, up to [`KEPT_BYTES_MAX`] in each list.
     pub fn clear(&mut self) {
         for touched in &self.touched {
-            self.places[touched.slot as usize] = 0;
+            self.places[touched.slot as usize].touched = 0;
         }
         self.turn += 1;
         self.touches_before += self.touched.len() as u64;
@@ -231,20 +292,20 @@ impl Outbox {
         clear_and_trim(&mut self.touched);
     }
 
-    /// Gives all memory back, if nothing is queued.
-    pub fn give_memory_back(&mut self) {
+    /// Gives all memory back, if nothing is queued, but for what the connections in the first `slots` have been given.
+    pub fn give_memory_back(&mut self, slots: usize) {
         if self.is_empty() && self.arena.is_empty() {
             self.arena = Vec::new();
             self.segments = Vec::new();
             self.touched = Vec::new();
-            self.places = Vec::new();
+            self.places.truncate(slots);
+            self.places.shrink_to_fit();
         }
     }
 
     #[cold]
-    fn grow(&mut self, slot: u32) -> u32 {
-        self.places.resize(slot as usize + 1, 0);
-        0
+    fn grow(&mut self, slot: u32) {
+        self.places.resize(slot as usize + 1, Place::default());
     }
 
     fn append(&mut self, place: usize, range: Range) {
@@ -386,11 +447,35 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_costs_four_bytes() {
+    fn an_idle_connection_costs_24_bytes() {
         let mut outbox = Outbox::new();
         let range = encode(&mut outbox, b"x");
         outbox.send(9_999, range);
         outbox.clear();
-        assert_eq!(outbox.places.len() * size_of_val(&outbox.places[0]), 40_000);
+        outbox.give_memory_back(10_000);
+        assert_eq!(outbox.places.capacity() * size_of_val(&outbox.places[0]), 240_000);
+        outbox.give_memory_back(0);
+        assert_eq!(outbox.places.capacity(), 0);
+    }
+
+    #[test]
+    fn what_a_connection_was_given_is_counted_until_its_slot_has_another() {
+        let mut outbox = Outbox::new();
+        let (head, payload) = (encode(&mut outbox, b"head"), encode(&mut outbox, b"payload"));
+        outbox.send_message(7, head);
+        outbox.send(7, payload);
+        outbox.send(7, head);
+        // What a layer puts in front, or in the place of it all, is no packet.
+        outbox.send_first(7, payload);
+        outbox.send_first(8, payload);
+        outbox.replace(7, head);
+        outbox.clear();
+        outbox.give_memory_back(8);
+        let head = encode(&mut outbox, b"head");
+        outbox.send(7, head);
+        assert_eq!(outbox.given(7), Given { messages: 1, bytes: 4 + 7 + 4 + 4 });
+        assert_eq!([8, 9].map(|slot| outbox.given(slot)), [Given::default(); 2]);
+        outbox.open(7);
+        assert_eq!(outbox.given(7), Given::default());
     }
 }

@@ -5,6 +5,7 @@ use super::authentication::Authentication;
 use super::behind::Brought;
 use super::budget::{BYTES_A_STEP, Visit, WORK_A_PACKET};
 use super::connect::Told;
+use super::event::Traffic;
 use super::{Counter, Effect, EndCause, Event, Guest, Limit, Shard, ShardId, Violation};
 use crate::config::Terms;
 use crate::memory::{Charge, MemoryKind};
@@ -145,10 +146,13 @@ pub(super) struct Connection {
     /// Each packet is asked for in [`Shard::takes_packet`].
     pub is_paced: bool,
     pub rare: Option<Box<Rare>>,
+    /// Bytes of MQTT and PUBLISH packets that have come.
+    bytes_in: u64,
+    pub messages_in: u64,
 }
 
-// With the allocator's header of eight bytes: 80.
-const _: () = assert!(size_of::<Connection>() <= 72);
+// With the allocator's header of eight bytes: 96.
+const _: () = assert!(size_of::<Connection>() <= 88);
 
 impl Connection {
     pub(super) fn rare(&mut self) -> &mut Rare {
@@ -167,6 +171,11 @@ impl Connection {
     /// Bytes that its socket has not taken.
     pub(super) fn backlog_bytes(&self) -> usize {
         self.slow.as_ref().map_or(0, |slow| slow.bytes())
+    }
+
+    /// PUBLISH packets among them, about.
+    fn backlog_packets(&self) -> u64 {
+        self.slow.as_ref().map_or(0, |slow| slow.packets())
     }
 
     /// Bytes of topic aliases in both directions.
@@ -264,7 +273,10 @@ impl Shard {
             paused: 0,
             is_paced: false,
             rare: None,
+            bytes_in: 0,
+            messages_in: 0,
         };
+        self.outbox.open(slot);
         self.next_serial = self.next_serial.wrapping_add(1);
         let at = slot as usize;
         if self.connections.len() <= at {
@@ -282,6 +294,7 @@ impl Shard {
     pub(super) fn read(&mut self, now: Time, slot: u32, bytes: &[u8]) {
         self.count(Counter::BytesReceived, bytes.len() as u64);
         let Some(connection) = self.connection_mut(slot) else { return };
+        connection.bytes_in += bytes.len() as u64;
         if let Some(mut partial) = connection.partial.take() {
             partial.bytes.extend_from_slice(bytes);
             let used = self.read_packets(now, slot, &partial.bytes);
@@ -534,8 +547,17 @@ impl Shard {
                 let queued = self.directory.session(session).queue.len();
                 let since = self.directory.session(session).connected_at_seconds;
                 let seconds = u64::from(seconds_of(now).saturating_sub(since));
+                let given = self.outbox.given(slot);
+                let traffic = Traffic {
+                    messages_in: connection.messages_in,
+                    bytes_in: connection.bytes_in,
+                    messages_out: given.messages,
+                    bytes_out: given.bytes,
+                };
                 let user = connection.rare.and_then(|rare| rare.identity.user);
-                self.report(Event::Disconnected { client, peer, user, listener, seconds, queued, cause });
+                let end =
+                    Event::Disconnected { client, peer, user, listener, seconds, traffic, queued, cause };
+                self.report(end);
                 self.detach(now, session, drops_will);
             }
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate if cause != EndCause::Refused => {
@@ -552,6 +574,7 @@ impl Shard {
         self.connection_count -= 1;
         self.note_connection(connection.listener, false);
         self.memory.subtract(MemoryKind::Backlogs, connection.backlog_bytes());
+        self.count_no_backlog(connection.backlog_packets());
         self.waits.forget(slot);
         if connection.is_paced {
             self.end_pace(&mut connection);
@@ -602,12 +625,16 @@ impl Shard {
 
     pub(super) fn note_backlog(&mut self, now: Time, slot: u32, backlog: Backlog) {
         let limit = self.shared.config.limits.backlog_bytes;
+        let given = self.outbox.given(slot);
         let Some(connection) = self.connection_mut(slot) else { return };
-        let before = connection.backlog_bytes();
+        let (before, packets_before) = (connection.backlog_bytes(), connection.backlog_packets());
         let slow = connection.slow.get_or_insert_with(|| Box::new(Slow::new(now, backlog)));
         slow.note(now, backlog);
+        slow.estimate(given);
+        let packets = slow.packets();
         let (asks_too_much, may_ask_again) = (slow.asks_too_much(limit), slow.may_ask_again(limit));
         self.memory.change(MemoryKind::Backlogs, before, backlog.bytes);
+        self.count(Counter::PacketsWaiting, packets.wrapping_sub(packets_before));
         let Some(session) = self.session_of(slot) else { return };
         self.directory.slot_mut(session).flags |= BACKLOGGED;
         // [DESIGN §7]: stop reading from whoever causes it. What others send to the client is not its doing.
@@ -618,6 +645,12 @@ impl Shard {
             }
         } else if may_ask_again {
             self.unpause(now, slot, PAUSED_BY_BACKLOG);
+        }
+    }
+
+    fn count_no_backlog(&self, packets: u64) {
+        if packets > 0 {
+            self.shared.counters[usize::from(self.id)].subtract(Counter::PacketsWaiting, packets);
         }
     }
 
@@ -639,6 +672,7 @@ impl Shard {
         let Some(connection) = self.connection_mut(slot) else { return };
         let slow = connection.slow.take();
         self.memory.subtract(MemoryKind::Backlogs, slow.as_ref().map_or(0, |slow| slow.bytes()));
+        self.count_no_backlog(slow.as_ref().map_or(0, |slow| slow.packets()));
         let Some(session) = self.session_of(slot) else { return };
         self.tell_dropped(session, slow.as_deref());
         self.directory.slot_mut(session).flags &= !BACKLOGGED;

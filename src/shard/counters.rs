@@ -82,6 +82,8 @@ counters! {
     MessagesQueued,
     /// Bytes in session queues (a gauge).
     BytesQueued,
+    /// PUBLISH packets that sockets have not taken, about (a gauge).
+    PacketsWaiting,
     /// Subscriptions (a gauge).
     Subscriptions,
     /// Shared subscriptions' members (a gauge).

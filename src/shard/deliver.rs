@@ -225,8 +225,15 @@ impl Form {
     }
 }
 
+/// PUBLISH packets of a turn that are not counted yet.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    messages: u64,
+    payload_bytes: u64,
+}
+
 fn send_variant(outbox: &mut Outbox, slot: u32, variant: Variant) {
-    outbox.send(slot, variant.head);
+    outbox.send_message(slot, variant.head);
     if let Some(payload) = variant.payload {
         outbox.send(slot, payload);
     }
@@ -572,9 +579,21 @@ impl Shard {
         self.count(Counter::PublishesDropped, 1);
     }
 
-    fn count_sent(&self, payload_len: usize) {
-        self.count(Counter::PublishesSent, 1);
-        self.count(Counter::PublishBytesSent, payload_len as u64);
+    /// The turn's end counts them together.
+    #[inline(always)]
+    fn count_sent(&mut self, payload_len: usize) {
+        self.sent.messages += 1;
+        self.sent.payload_bytes += payload_len as u64;
+    }
+
+    /// What this turn has sent is counted where others read it.
+    pub(super) fn tell_sent(&mut self) {
+        if self.sent.messages > 0 {
+            let Sent { messages, payload_bytes } = std::mem::take(&mut self.sent);
+            let counters = &self.shared.counters[usize::from(self.id)];
+            counters.add(Counter::PublishesSent, messages);
+            counters.add(Counter::PublishBytesSent, payload_bytes);
+        }
     }
 
     /// May a QoS 0 message be added to what a slow client has not taken yet?

@@ -44,6 +44,8 @@ pub enum Event {
         listener: u16,
         /// How long the client was in.
         seconds: u64,
+        /// What went over the connection.
+        traffic: Traffic,
         /// Messages that its session has left for it.
         queued: usize,
         /// Why.
@@ -145,6 +147,20 @@ pub enum Event {
         /// Client identifier, empty where none is known.
         client: Box<str>,
     },
+}
+
+/// What went over a connection: packets as they are encoded, without what TLS or WebSocket adds. What was written and
+/// its socket has not taken counts too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// PUBLISH packets from the client.
+    pub messages_in: u64,
+    /// Bytes from the client.
+    pub bytes_in: u64,
+    /// PUBLISH packets to the client.
+    pub messages_out: u64,
+    /// Bytes to the client.
+    pub bytes_out: u64,
 }
 
 /// Why a connection is closed that has hardly begun.

@@ -102,6 +102,30 @@ fn a_client_whose_backlog_comes_from_others_is_read_on() {
 }
 
 #[test]
+fn packets_that_wait_are_counted_as_long_as_they_wait() {
+    let mut world = slow_world();
+    let [one, other] = ["one", "other"].map(|id| connect(&mut world, 0, id, 0));
+    for client in [one, other] {
+        world.send(client, SUBSCRIBE_F);
+    }
+    let mut sent = 4 + 5;
+    for _ in 0..10 {
+        world.send(one, &message(1000));
+        sent += message(1000).len();
+    }
+    for client in [one, other] {
+        backlog(&mut world, client, 3 * sent / 10, 0);
+        backlog(&mut world, client, sent / 2, 0);
+    }
+    assert_eq!(total(&world, Counter::PacketsWaiting), 10);
+    let now = world.now();
+    world.shards[0].handle_drained(now, one as u32);
+    assert_eq!(total(&world, Counter::PacketsWaiting), 5);
+    world.send(other, b"\xE0\x00");
+    assert_eq!(total(&world, Counter::PacketsWaiting), 0);
+}
+
+#[test]
 fn who_asks_for_more_than_it_reads_is_stopped_and_lives_while_its_socket_takes_something() {
     let mut world = slow_world();
     let greedy = connect(&mut world, 0, "greedy", 2);

@@ -100,7 +100,7 @@ impl EventLog {
                     "client connected"
                 );
             }
-            Event::Disconnected { client, peer, user, listener, seconds, queued, cause }
+            Event::Disconnected { client, peer, user, listener, seconds, traffic, queued, cause }
                 if self.disconnected.allows(now) =>
             {
                 tracing::info!(
@@ -109,6 +109,10 @@ impl EventLog {
                     peer = %Shown(*peer),
                     listener = self.listener(*listener),
                     seconds,
+                    messages_in = traffic.messages_in,
+                    bytes_in = traffic.bytes_in,
+                    messages_out = traffic.messages_out,
+                    bytes_out = traffic.bytes_out,
                     queued,
                     reason_code = cause.reason().map(Reason::code),
                     %cause,

@@ -83,8 +83,8 @@ const SLOTS_A_TURN: u32 = 1024;
 
 /// A session with its slot and its places in the directory, but for the client identifier.
 const SESSION_BYTES: usize = allocated(size_of::<Session>()) + 64;
-/// A connection with its slots in machine and driver.
-const CONNECTION_BYTES: usize = allocated(size_of::<super::connection::Connection>()) + 96;
+/// A connection with its slots in machine, outbox and driver.
+const CONNECTION_BYTES: usize = allocated(size_of::<super::connection::Connection>()) + 116;
 /// The state of TLS of a connection, in the handshake and after it (measured: 2,500 connections of each kind).
 const TLS_BYTES: usize = 2800;
 /// A QoS 2 packet identifier in its list and table.

@@ -103,7 +103,7 @@ mod world;
 pub use budget::TurnBudget;
 pub use connection::Hangup;
 pub use counters::{Counter, Counters};
-pub use event::{EndCause, Event, Limit, QueueBound};
+pub use event::{EndCause, Event, Limit, QueueBound, Traffic};
 pub use mail::{GroupMember, Mail};
 pub use memory::MemoryRelief;
 pub use pauses::HoldBack;
@@ -300,6 +300,7 @@ pub struct Shard {
     convoys: convoy::Convoys,
     /// SUBSCRIBEs and UNSUBSCRIBEs whose filters are not all done.
     unfinished: VecDeque<subscribe::Unfinished>,
+    sent: deliver::Sent,
     /// The message that was last encoded for a session by itself.
     recent: Option<deliver::Recent>,
     /// Questions for retained messages and their answers: what came in this turn, and what is due.
@@ -385,6 +386,7 @@ impl Shard {
             unread: VecDeque::new(),
             convoys: convoy::Convoys::new(seed ^ 6),
             unfinished: VecDeque::new(),
+            sent: deliver::Sent::default(),
             recent: None,
             late: replay::LateMails::default(),
             has_mails_left: false,
@@ -512,7 +514,7 @@ impl Shard {
         self.connections.shrink_to_fit();
         self.directory.give_memory_back();
         self.wheel.give_memory_back();
-        self.outbox.give_memory_back();
+        self.outbox.give_memory_back(used);
         self.matches = Matches::default();
         self.foreign_matches = Matches::default();
         self.deferred.shrink_to_fit();

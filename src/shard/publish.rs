@@ -91,8 +91,12 @@ impl Shard {
         session: u32,
         publish: &Publish<'_>,
     ) -> Result<(), Violation> {
-        self.count(Counter::PublishesReceived, 1);
-        self.count(Counter::PublishBytesReceived, publish.payload.len() as u64);
+        let counters = &self.shared.counters[usize::from(self.id)];
+        counters.add(Counter::PublishesReceived, 1);
+        counters.add(Counter::PublishBytesReceived, publish.payload.len() as u64);
+        if let Some(connection) = self.connection_mut(slot) {
+            connection.messages_in += 1;
+        }
         match publish.topic_alias {
             None => self.take_publish(now, slot, session, publish, publish.topic),
             Some(alias) => {

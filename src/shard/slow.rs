@@ -5,6 +5,7 @@
 //! asks for more than it reads is not, until it has read most of it. Which bytes of a backlog are which is not kept
 //! byte by byte: what was asked for counts until the socket has taken all that waited at a mark behind it.
 
+use crate::outbox::Given;
 use crate::time::Time;
 
 /// A backlog, as the driver tells of it.
@@ -30,6 +31,8 @@ pub(super) struct Slow {
     pub(super) progressed_at: Time,
     /// QoS 0 messages that were dropped for want of room.
     pub(super) dropped: u64,
+    /// PUBLISH packets that wait in the driver, about: see [`Slow::estimate`].
+    packets: u64,
 }
 
 /// Of the bytes that a backlog may have, this part may be what the client has asked for itself.
@@ -38,7 +41,7 @@ const ASKED_PART: usize = 8;
 impl Slow {
     pub(super) fn new(now: Time, backlog: Backlog) -> Slow {
         let mark = backlog.taken + backlog.bytes as u64;
-        Slow { backlog, asked: 0, asked_before: 0, mark, progressed_at: now, dropped: 0 }
+        Slow { backlog, asked: 0, asked_before: 0, mark, progressed_at: now, dropped: 0, packets: 0 }
     }
 
     /// The backlog has grown or shrunk.
@@ -56,6 +59,18 @@ impl Slow {
     /// So many bytes more go to the client because it has asked for them.
     pub(super) fn note_asked(&mut self, bytes: usize) {
         self.asked = self.asked.saturating_add(bytes);
+    }
+
+    /// How many packets wait, at the mean size of what the connection was given so far: which bytes of a backlog are
+    /// which is not kept, and those of TLS can't be told apart.
+    pub(super) fn estimate(&mut self, given: Given) {
+        let (bytes, of) = (self.backlog.bytes as u128, u128::from(given.bytes.max(1)));
+        let packets = (bytes * u128::from(given.messages)).div_ceil(of);
+        self.packets = u64::try_from(packets).unwrap_or(u64::MAX).max(u64::from(bytes > 0));
+    }
+
+    pub(super) fn packets(&self) -> u64 {
+        self.packets
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -111,6 +126,21 @@ mod tests {
         assert_eq!(slow.progressed_at, after(2));
         slow.note(after(3), Backlog { bytes: MAX / 2, taken: MAX as u64 / 2 });
         assert!(slow.may_ask_again(MAX));
+    }
+
+    #[test]
+    fn packets_that_wait_are_estimated_by_their_mean_size() {
+        let mut slow = Slow::new(after(1), Backlog { bytes: 1000, taken: 0 });
+        slow.estimate(Given { messages: 30, bytes: 3000 });
+        assert_eq!(slow.packets(), 10);
+        slow.note(after(2), Backlog { bytes: 150, taken: 850 });
+        slow.estimate(Given { messages: 30, bytes: 3000 });
+        assert_eq!(slow.packets(), 2, "a part of one is one");
+        // Nothing but answers, or what only the layers below know of.
+        for given in [Given { messages: 0, bytes: 40 }, Given::default()] {
+            slow.estimate(given);
+            assert_eq!(slow.packets(), 1);
+        }
     }
 
     #[test]

@@ -147,6 +147,8 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/shared_subscriptions/count", Source::Sum(Counter::SharedSubscriptions)),
     ("$SYS/broker/retained messages/count", Source::Sum(Counter::Retained)),
     ("$SYS/broker/retained messages/bytes", Source::Sum(Counter::RetainedBytes)),
+    ("$SYS/broker/packet/out/count", Source::Sum(Counter::PacketsWaiting)),
+    ("$SYS/broker/packet/out/bytes", Source::Sum(Counter::MemoryBacklogs)),
     ("$SYS/broker/heap/current", Source::Sum(Counter::MemoryTotal)),
     ("$SYS/broker/heap/maximum", Source::Maximum(Counter::MemoryTotal)),
     ("$SYS/broker/load/messages/received/1min", Source::Load(Flow::MessagesReceived, Span::One)),

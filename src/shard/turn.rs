@@ -26,6 +26,7 @@ impl Shard {
             self.end_overrun(now);
         }
         self.recent = None;
+        self.tell_sent();
         self.look_at_memory(now);
         self.renew(1);
     }

@@ -182,3 +182,39 @@ fn what_was_refused_is_told_with_who_what_and_the_rule() {
     assert_eq!((number(gone, "queued"), number(gone, "reason_code")), (0, 0));
     assert!(number(gone, "seconds") < 600 && text(gone, "listener") == address, "{gone:?}");
 }
+
+#[test]
+fn what_went_over_a_connection_is_told_at_its_end() {
+    // With two shards some connections move to the home of their client identifier.
+    for shards in [1, 2] {
+        let rest = format!("[runtime]\nshards = {shards}\n[log]\nformat = \"json\"\n");
+        let mut running = Running::start(&format!("json-traffic-{shards}"), &rest);
+        let mut tallies = Vec::new();
+        for id in ["one", "two", "three", "four"] {
+            let mut client = running.client(id);
+            client.subscribe(id, 1);
+            for payload in [&b"x"[..], &[b'y'; 10_000]] {
+                client.publish_acknowledged(id, payload, false);
+                client.publish("elsewhere", payload, false);
+                client.message();
+            }
+            tallies.push((id, client.disconnect()));
+        }
+        // The same slots again: what went before does not count. This one leaves without DISCONNECT.
+        let silent = running.client("silent");
+        tallies.push(("silent", silent.tally()));
+        drop(silent);
+        running
+            .line("it has gone", |line| line.contains("client disconnected") && line.contains("\"silent\""));
+        running.signal("-TERM");
+        assert_eq!(running.wait(), 0);
+        let objects = objects(&running);
+        for (id, tally) in tallies {
+            let gone = the_only(&objects, "client disconnected", id);
+            let told = ["messages_in", "bytes_in", "messages_out", "bytes_out"].map(|key| number(gone, key));
+            let seen =
+                [tally.publishes_sent, tally.bytes_sent, tally.publishes_received, tally.bytes_received];
+            assert_eq!(told, seen, "{id} with {shards} shards");
+        }
+    }
+}

@@ -406,6 +406,8 @@ const TOPICS: &[&str] = &[
     "shared_subscriptions/count",
     "retained messages/count",
     "retained messages/bytes",
+    "packet/out/count",
+    "packet/out/bytes",
     "heap/current",
     "heap/maximum",
     "load/messages/received/1min",
