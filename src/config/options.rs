@@ -667,6 +667,11 @@ sections! {
         queue_lines: usize = 8192, integer(64, 1 << 20), "lines",
             "Lines that wait to be written while the target is slow. Above it lines are dropped and counted: \
              a blocked terminal never stops a shard.";
+        storm_summary: bool = false, Allowed::Boolean, "",
+            "Each shard writes at most 50 lines a second for clients that connect, 50 for those that disconnect, \
+             20 for refused ones and 20 for other events of clients; once a second one more line says how many of a \
+             kind were left out, by cause. true: while more come than that, only the line with the counts is \
+             written.";
     }
 }
 

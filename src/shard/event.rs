@@ -183,6 +183,15 @@ impl Away {
             Away::Handshakes => Counter::LimitHandshakesPerAddress,
         }
     }
+
+    /// The key that an operator would change.
+    pub fn key(self) -> &'static str {
+        match self {
+            Away::Banned => "[gate]",
+            Away::TooFast => "limits.connect_rate",
+            Away::Handshakes => "limits.handshakes_per_address",
+        }
+    }
 }
 
 /// The bounds that are reported, by their keys in the configuration file.
@@ -305,6 +314,28 @@ impl EndCause {
         match self {
             EndCause::Disconnect(reason) => Some(*reason),
             other => other.reason_sent(),
+        }
+    }
+
+    /// In a few words of the program's own: what a cause is counted by where there are many.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            EndCause::Disconnect(_) => "DISCONNECT from the client",
+            EndCause::Hangup(Hangup::Closed) => "closed without DISCONNECT",
+            EndCause::Hangup(Hangup::Reset) => "reset by the client",
+            EndCause::Hangup(Hangup::Transport(_)) => "TLS, WebSocket or PROXY header failed",
+            EndCause::Hangup(Hangup::Error(_)) => "connection lost",
+            EndCause::Hangup(Hangup::BacklogFull) => "the client does not read",
+            EndCause::Violation(violation) => violation.cause,
+            EndCause::KeepAlive => "keep alive timeout",
+            EndCause::SlowPacket => "a packet came too slowly",
+            EndCause::PermissionEnded => "what let the client in has expired",
+            EndCause::Revoked => "login taken back",
+            EndCause::ConnectTimeout => "no CONNECT in time",
+            EndCause::TakenOver => "session taken over",
+            EndCause::Shutdown => "server shutting down",
+            EndCause::Banned => "address banned",
+            EndCause::Refused => "refused",
         }
     }
 

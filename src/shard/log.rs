@@ -1,79 +1,101 @@
 //! Events as log lines: one line each, client and cause, and never a flood.
 
-use super::event::{Away, CHARACTERS_TOLD, Event};
+mod lines;
+
+use super::event::{Away, CHARACTERS_TOLD, EndCause, Event};
 use crate::config::Config;
 use crate::driver::UNIX_PEER;
 use crate::packet::{ProtocolVersion, Reason};
 use crate::time::Time;
+use lines::{LeftOut, Lines};
 use std::fmt;
 use std::net::SocketAddr;
 
 /// Lines of a kind that a client can bring about at will (refusals, limits) are written this
 /// often per second and shard; the rest is counted and told in one line. Refused clients have as many of their own.
-const LINES_PER_SECOND: u32 = 20;
+const LINES_PER_SECOND: u64 = 20;
 
 /// Clients that come and clients that go have so many each: a fleet that comes and goes all day is told of, and a storm
 /// fills no disk.
-const CONNECTION_LINES_PER_SECOND: u32 = 50;
+const CONNECTION_LINES_PER_SECOND: u64 = 50;
 
-const CONNECTED: &str = "client connected";
-const DISCONNECTED: &str = "client disconnected";
-const REFUSED: &str = "connect refused";
-const OTHERS: &str = "connections without a session, publish and subscribe refused, losses, limits";
+/// Kinds of lines that do not hide each other.
+#[derive(Clone, Copy)]
+enum Kind {
+    Connected,
+    Disconnected,
+    /// A flood of other lines hides no refusal.
+    Refused,
+    Others,
+}
+
+/// Every kind with its name and its bound, in order.
+const KINDS: [(&str, u64); 4] = [
+    ("client connected", CONNECTION_LINES_PER_SECOND),
+    ("client disconnected", CONNECTION_LINES_PER_SECOND),
+    ("connect refused", LINES_PER_SECOND),
+    ("connections without a session, publish and subscribe refused, losses, limits", LINES_PER_SECOND),
+];
 
 /// Writes events to the log.
 #[derive(Debug)]
 pub(super) struct EventLog {
-    connected: Budget,
-    disconnected: Budget,
-    /// A flood of other lines hides no refusal.
-    refusals: Budget,
-    others: Budget,
+    /// By kind.
+    lines: [Lines; KINDS.len()],
+    /// When there may be something to tell of what was left out.
+    due: Time,
     /// The addresses of the listeners.
     listeners: Vec<String>,
-}
-
-/// Lines of a kind: so many in a second.
-#[derive(Debug)]
-struct Budget {
-    kind: &'static str,
-    lines_per_second: u32,
-    window: Time,
-    written: u32,
-    left_out: u64,
-}
-
-impl Default for EventLog {
-    fn default() -> EventLog {
-        EventLog {
-            connected: Budget::new(CONNECTED, CONNECTION_LINES_PER_SECOND),
-            disconnected: Budget::new(DISCONNECTED, CONNECTION_LINES_PER_SECOND),
-            refusals: Budget::new(REFUSED, LINES_PER_SECOND),
-            others: Budget::new(OTHERS, LINES_PER_SECOND),
-            listeners: Vec::new(),
-        }
-    }
 }
 
 impl EventLog {
     /// For the listeners of a configuration.
     pub(super) fn new(config: &Config) -> EventLog {
         let listeners = config.listeners.iter().map(|listener| listener.address.to_string()).collect();
-        EventLog { listeners, ..EventLog::default() }
+        let sums_up = config.log.storm_summary;
+        let lines = KINDS.map(|(kind, per_second)| Lines::new(kind, per_second, sums_up));
+        EventLog { lines, due: Time::MAX, listeners }
     }
 
     fn listener(&self, number: u16) -> &str {
         self.listeners.get(usize::from(number)).map_or("", String::as_str)
     }
 
+    /// When [`EventLog::tell_left_out`] has something to tell.
+    pub(super) fn due(&self) -> Option<Time> {
+        (self.due < Time::MAX).then_some(self.due)
+    }
+
+    /// Tells what was left out in seconds that are over.
+    pub(super) fn tell_left_out(&mut self, now: Time) {
+        if now < self.due {
+            return;
+        }
+        for lines in &mut self.lines {
+            tell(lines.kind, lines.turn(now));
+        }
+        self.due = self.lines.iter().filter_map(Lines::due).min().unwrap_or(Time::MAX);
+    }
+
     /// No more lines come: says what was left out.
     pub(super) fn close(&mut self) {
-        for budget in [&mut self.connected, &mut self.disconnected, &mut self.refusals, &mut self.others] {
-            budget.tell_left_out();
+        for lines in &mut self.lines {
+            tell(lines.kind, lines.close());
         }
     }
 
     pub(super) fn write(&mut self, now: Time, event: &Event) {
+        let (kind, cause) = kind_of(event);
+        let lines = &mut self.lines[kind as usize];
+        tell(lines.kind, lines.turn(now));
+        if lines.allows(cause) {
+            return self.put(event);
+        }
+        self.due = lines.due().unwrap_or(Time::MAX).min(self.due);
+    }
+
+    /// One line.
+    fn put(&self, event: &Event) {
         match event {
             Event::Connected {
                 client,
@@ -85,7 +107,7 @@ impl EventLog {
                 clean_start,
                 session_present,
                 session_expiry_seconds,
-            } if self.connected.allows(now) => {
+            } => {
                 let protocol = protocol(*version);
                 tracing::info!(
                     client = shown(client),
@@ -100,9 +122,7 @@ impl EventLog {
                     "client connected"
                 );
             }
-            Event::Disconnected { client, peer, user, listener, seconds, traffic, queued, cause }
-                if self.disconnected.allows(now) =>
-            {
+            Event::Disconnected { client, peer, user, listener, seconds, traffic, queued, cause } => {
                 tracing::info!(
                     client = shown(client),
                     user = user.as_deref().map(shown),
@@ -119,7 +139,7 @@ impl EventLog {
                     "client disconnected"
                 );
             }
-            Event::Refused { client, peer, user, listener, violation } if self.refusals.allows(now) => {
+            Event::Refused { client, peer, user, listener, violation } => {
                 tracing::info!(
                     client = shown(client),
                     user = user.as_deref().map(shown),
@@ -130,7 +150,7 @@ impl EventLog {
                     "connect refused"
                 );
             }
-            Event::ConnectionRefused { limit, peer, listener } if self.others.allows(now) => {
+            Event::ConnectionRefused { limit, peer, listener } => {
                 tracing::warn!(
                     peer = %Shown(*peer),
                     listener = self.listener(*listener),
@@ -139,29 +159,25 @@ impl EventLog {
                     limit.consequence()
                 );
             }
-            Event::TurnedAway { network, cause: Away::Banned } if self.others.allows(now) => {
+            Event::TurnedAway { network, cause: Away::Banned } => {
                 tracing::warn!(address = %network, "connections of this address are closed: it is banned");
             }
-            Event::TurnedAway { network, cause } if self.others.allows(now) => {
-                let limit = match cause {
-                    Away::Handshakes => "limits.handshakes_per_address",
-                    Away::TooFast | Away::Banned => "limits.connect_rate",
-                };
+            Event::TurnedAway { network, cause } => {
                 tracing::warn!(
                     address = %network,
-                    limit,
+                    limit = cause.key(),
                     "limit reached: new connections of this address are closed"
                 );
             }
-            Event::Banned { network, by_failures, seconds } if self.others.allows(now) => {
+            Event::Banned { network, by_failures, seconds } => {
                 let cause = if *by_failures { "gate.ban_after_failures" } else { "gate.flap_connections" };
                 tracing::warn!(address = %network, cause, seconds, "address is banned");
             }
-            Event::Unconnected { peer, listener, cause } if self.others.allows(now) => {
+            Event::Unconnected { peer, listener, cause } => {
                 let listener = self.listener(*listener);
                 tracing::info!(peer = %Shown(*peer), listener, %cause, "connection ended before a session began");
             }
-            Event::PublishRefused { client, topic, rule, violation } if self.others.allows(now) => {
+            Event::PublishRefused { client, topic, rule, violation } => {
                 tracing::info!(
                     client = shown(client),
                     topic = told(topic),
@@ -171,7 +187,7 @@ impl EventLog {
                     "publish refused"
                 );
             }
-            Event::SubscribeRefused { client, user, filter, rule, reason } if self.others.allows(now) => {
+            Event::SubscribeRefused { client, user, filter, rule, reason } => {
                 tracing::info!(
                     client = shown(client),
                     user = user.as_deref().map(shown),
@@ -182,7 +198,7 @@ impl EventLog {
                     "subscribe refused"
                 );
             }
-            Event::Losses { client, is_back, losses, now_millis } if self.others.allows(now) => {
+            Event::Losses { client, is_back, losses, now_millis } => {
                 let [queue_full, expired, too_large, withdrawn] = losses.counts();
                 let (first, last) = losses.times_millis();
                 tracing::warn!(
@@ -197,14 +213,14 @@ impl EventLog {
                     if *is_back { "the client is back" } else { "the session has ended" }
                 );
             }
-            Event::DroppedForSlow { client, messages } if self.others.allows(now) => {
+            Event::DroppedForSlow { client, messages } => {
                 tracing::warn!(
                     client = shown(client),
                     messages,
                     "QoS 0 messages were dropped while the client did not read"
                 );
             }
-            Event::LimitReached { limit, client } if self.others.allows(now) => {
+            Event::LimitReached { limit, client } => {
                 tracing::warn!(
                     client = shown(client),
                     limit = limit.key(),
@@ -212,46 +228,37 @@ impl EventLog {
                     limit.consequence()
                 );
             }
-            Event::Connected { .. }
-            | Event::Disconnected { .. }
-            | Event::Refused { .. }
-            | Event::TurnedAway { .. }
-            | Event::Banned { .. }
-            | Event::Unconnected { .. }
-            | Event::ConnectionRefused { .. }
-            | Event::PublishRefused { .. }
-            | Event::SubscribeRefused { .. }
-            | Event::Losses { .. }
-            | Event::DroppedForSlow { .. }
-            | Event::LimitReached { .. } => {}
         }
     }
 }
 
-impl Budget {
-    fn new(kind: &'static str, lines_per_second: u32) -> Budget {
-        Budget { kind, lines_per_second, window: Time::ZERO, written: 0, left_out: 0 }
+/// Says what was left out of a kind.
+fn tell(kind: &str, left_out: Option<LeftOut>) {
+    if let Some(left_out) = left_out {
+        tracing::warn!(lines = left_out.lines, causes = %left_out, "log lines were left out: {kind}");
     }
+}
 
-    /// May one more line be written? How many could not, is told in the first second that has room again.
-    fn allows(&mut self, now: Time) -> bool {
-        if now.millis_since(self.window) >= 1000 {
-            self.window = now;
-            self.written = 0;
-            self.tell_left_out();
+/// What bounds the line of an event, and what it counts as if it is left out.
+fn kind_of(event: &Event) -> (Kind, &'static str) {
+    match event {
+        Event::Connected { session_present: true, .. } => (Kind::Connected, "session resumed"),
+        Event::Connected { .. } => (Kind::Connected, "new session"),
+        Event::Disconnected { cause, .. } => (Kind::Disconnected, cause.kind()),
+        Event::Refused { violation, .. } => (Kind::Refused, violation.cause),
+        Event::ConnectionRefused { limit, .. } | Event::LimitReached { limit, .. } => {
+            (Kind::Others, limit.key())
         }
-        self.written += 1;
-        let may = self.written <= self.lines_per_second;
-        self.left_out += u64::from(!may);
-        may
-    }
-
-    fn tell_left_out(&mut self) {
-        if self.left_out > 0 {
-            let kind = self.kind;
-            tracing::warn!(lines = self.left_out, "log lines were left out: {kind}");
-            self.left_out = 0;
+        Event::TurnedAway { cause, .. } => (Kind::Others, cause.key()),
+        Event::Banned { .. } => (Kind::Others, "address is banned"),
+        Event::Unconnected { cause: EndCause::Violation(_), .. } => {
+            (Kind::Others, "connection without a session: violation")
         }
+        Event::Unconnected { .. } => (Kind::Others, "connection without a session"),
+        Event::PublishRefused { .. } => (Kind::Others, "publish refused"),
+        Event::SubscribeRefused { .. } => (Kind::Others, "subscribe refused"),
+        Event::Losses { .. } => (Kind::Others, "losses"),
+        Event::DroppedForSlow { .. } => (Kind::Others, "QoS 0 messages dropped"),
     }
 }
 
@@ -289,24 +296,35 @@ fn protocol(version: ProtocolVersion) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::Limit;
 
-    #[test]
-    fn a_flood_is_cut_to_some_lines_a_second_and_counted() {
-        let mut budget = Budget::new("of a kind", LINES_PER_SECOND);
-        let mut flood = |now| (0..100).filter(|_| budget.allows(Time::ZERO.after_millis(now))).count();
-        assert_eq!([0, 999, 1000, 5000].map(&mut flood), [20, 0, 20, 20]);
-        assert_eq!(budget.left_out, 80);
+    fn limit(limit: Limit) -> Event {
+        Event::LimitReached { limit, client: "client".into() }
     }
 
     #[test]
-    fn a_storm_of_connections_hides_no_disconnect_and_neither_hides_a_refusal() {
-        let mut log = EventLog::default();
-        let connected = (0..1000).filter(|_| log.connected.allows(Time::ZERO)).count();
-        let disconnected = (0..1000).filter(|_| log.disconnected.allows(Time::ZERO)).count();
-        let lines = CONNECTION_LINES_PER_SECOND as usize;
-        assert_eq!((connected, disconnected), (lines, lines));
-        assert!(log.refusals.allows(Time::ZERO) && log.others.allows(Time::ZERO));
-        log.close();
-        assert_eq!(log.connected.left_out, 0, "they are told");
+    fn a_flood_of_one_kind_hides_no_other_and_is_told_when_it_is_due() {
+        let mut log = EventLog::new(&Config::default());
+        let now = Time::from_millis(5000);
+        assert_eq!(log.due(), None);
+        for _ in 0..1000 {
+            log.write(now, &limit(Limit::Sessions));
+        }
+        assert_eq!(log.due(), Some(Time::from_millis(6000)));
+        for kind in [Kind::Connected, Kind::Disconnected, Kind::Refused] {
+            let lines = &mut log.lines[kind as usize];
+            assert!(lines.turn(now).is_none() && lines.allows("a cause"), "{}", lines.kind);
+        }
+        log.tell_left_out(Time::from_millis(5999));
+        assert!(log.due().is_some());
+        log.tell_left_out(Time::from_millis(6000));
+        assert_eq!(log.due(), None);
+        assert_eq!(log.lines[Kind::Others as usize].close(), None, "they are told");
+    }
+
+    #[test]
+    fn each_kind_has_its_name() {
+        assert_eq!(KINDS[Kind::Refused as usize].0, "connect refused");
+        assert!(KINDS[Kind::Others as usize].0.ends_with("limits"));
     }
 }

@@ -185,6 +185,7 @@ impl Runner {
             self.carry_out(now, None);
             self.watch_clock(now);
             self.write_log(now);
+            self.log.tell_left_out(now);
             self.give_memory_back(now);
             if self.control.stop.load(Ordering::Acquire) {
                 let grace = Duration::from_secs(self.shared.config.shutdown.grace_seconds.into());
@@ -283,8 +284,9 @@ impl Runner {
         let log = self.store.as_ref().and_then(Store::due_in);
         let starts = self.restore != Restore::Settled || !self.listeners.is_empty();
         let restore = starts.then_some(RESTORE_PATIENCE);
-        let logins = self.logins_due().map(|due| Duration::from_micros(due.micros_since(now)));
-        [timer, retry, stop, tidy, log, restore, logins].into_iter().flatten().min()
+        let after = |due: Time| Duration::from_micros(due.micros_since(now));
+        let (logins, lines) = (self.logins_due().map(after), self.log.due().map(after));
+        [timer, retry, stop, tidy, log, restore, logins, lines].into_iter().flatten().min()
     }
 
     /// Lets clients in once every shard knows what the sessions of an earlier run want, as a message that came before

@@ -218,3 +218,38 @@ fn what_went_over_a_connection_is_told_at_its_end() {
         }
     }
 }
+
+#[test]
+fn a_storm_is_told_in_one_line_a_second_with_counts_by_cause() {
+    const CLIENTS: usize = 400;
+    let rest = "[runtime]\nshards = 1\n[log]\nformat = \"json\"\nstorm_summary = true\n";
+    let mut running = Running::start("json-storm", rest);
+    for at in 0..CLIENTS {
+        drop(running.client(&format!("c{at}")));
+    }
+    running.signal("-TERM");
+    assert_eq!(running.wait(), 0);
+    let objects = objects(&running);
+    for (kind, causes) in [
+        ("client connected", &["new session"][..]),
+        (
+            "client disconnected",
+            &["closed without DISCONNECT", "reset by the client", "server shutting down"],
+        ),
+    ] {
+        let single = objects.iter().filter(|object| text(object, "message") == kind).count();
+        let wanted = format!("log lines were left out: {kind}");
+        let mut summed = 0;
+        for line in objects.iter().filter(|object| text(object, "message") == wanted) {
+            let mut counted = 0;
+            for cause in text(line, "causes").split(", ") {
+                let (word, count) = cause.rsplit_once(": ").expect("a count");
+                assert!(causes.contains(&word), "{line:?}");
+                counted += count.parse::<u64>().expect("a number");
+            }
+            assert_eq!(counted, number(line, "lines"));
+            summed += counted;
+        }
+        assert_eq!(single as u64 + summed, CLIENTS as u64, "{kind}: {single} and {summed}");
+    }
+}
