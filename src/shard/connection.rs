@@ -640,7 +640,7 @@ impl Shard {
         // [DESIGN §7]: stop reading from whoever causes it. What others send to the client is not its doing.
         if asks_too_much {
             if self.pause(slot, PAUSED_BY_BACKLOG) {
-                let client = self.directory.session(session).client_id.clone();
+                let client = self.client_told(session);
                 self.report(Event::LimitReached { limit: Limit::BacklogPause, client });
             }
         } else if may_ask_again {
@@ -657,7 +657,7 @@ impl Shard {
     /// Says once for each backlog what it has cost its client.
     fn tell_dropped(&mut self, session: u32, slow: Option<&Slow>) {
         let Some(messages) = slow.map(|slow| slow.dropped).filter(|&messages| messages > 0) else { return };
-        let client = self.directory.session(session).client_id.clone();
+        let client = self.client_told(session);
         self.report(Event::DroppedForSlow { client, messages });
     }
 

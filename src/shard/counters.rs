@@ -78,6 +78,8 @@ counters! {
     DroppedDenied,
     /// PUBLISH packets refused: reserved topic, levels, retained bound.
     PublishesRefused,
+    /// Topic filters of SUBSCRIBE packets refused: access list, what is not available, a bound.
+    SubscriptionsRefused,
     /// Messages in session queues (a gauge).
     MessagesQueued,
     /// Bytes in session queues (a gauge).

@@ -612,7 +612,7 @@ impl Shard {
         let first = slow.dropped == 1;
         self.count(Counter::PublishesDropped, 1);
         if first {
-            let client = self.directory.session(session).client_id.clone();
+            let client = self.client_told(session);
             self.report(Event::LimitReached { limit: Limit::BacklogDrop, client });
         } else {
             self.count(Counter::DroppedSlow, 1);

@@ -268,7 +268,7 @@ impl Shard {
 
     pub(super) fn report_store_full(&mut self, session: u32) {
         self.count(Counter::PublishesDropped, 1);
-        let client = self.directory.session(session).client_id.clone();
+        let client = self.client_told(session);
         self.report(Event::LimitReached { limit: Limit::Disk, client });
     }
 

@@ -122,6 +122,15 @@ pub enum Event {
         /// What the client is told.
         reason: Reason,
     },
+    /// More topic filters of the same SUBSCRIBE were refused, for whatever cause.
+    MoreSubscribesRefused {
+        /// Client identifier.
+        client: Box<str>,
+        /// User name.
+        user: Option<Box<str>>,
+        /// How many.
+        filters: u64,
+    },
     /// A session has lost messages since its client was told last.
     Losses {
         /// Client identifier.
@@ -519,8 +528,8 @@ impl Event {
             Event::Banned { .. } => Some(Counter::AddressesBanned),
             Event::Refused { .. } => Some(Counter::ConnectsRefused),
             Event::PublishRefused { .. } => Some(Counter::PublishesRefused),
-            // The code in the SUBACK is all that there is of it.
-            Event::SubscribeRefused { .. } => None,
+            // Each filter was counted.
+            Event::SubscribeRefused { .. } | Event::MoreSubscribesRefused { .. } => None,
             Event::LimitReached { limit, .. } | Event::ConnectionRefused { limit, .. } => {
                 Some(limit.counter())
             }

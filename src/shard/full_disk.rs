@@ -76,7 +76,7 @@ impl Shard {
             return false;
         }
         if self.pause(slot, PAUSED_BY_DISK) {
-            let client = self.directory.session(session).client_id.clone();
+            let client = self.client_told(session);
             self.report(Event::LimitReached { limit: Limit::DiskPause, client });
             self.wait_for_disk.slots.insert(slot);
             self.start_disk_timer(now);

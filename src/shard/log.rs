@@ -228,6 +228,14 @@ impl EventLog {
                     limit.consequence()
                 );
             }
+            Event::MoreSubscribesRefused { client, user, filters } => {
+                tracing::info!(
+                    client = shown(client),
+                    user = user.as_deref().map(shown),
+                    filters,
+                    "more topic filters of the same SUBSCRIBE were refused"
+                );
+            }
         }
     }
 }
@@ -256,7 +264,9 @@ fn kind_of(event: &Event) -> (Kind, &'static str) {
         }
         Event::Unconnected { .. } => (Kind::Others, "connection without a session"),
         Event::PublishRefused { .. } => (Kind::Others, "publish refused"),
-        Event::SubscribeRefused { .. } => (Kind::Others, "subscribe refused"),
+        Event::SubscribeRefused { .. } | Event::MoreSubscribesRefused { .. } => {
+            (Kind::Others, "subscribe refused")
+        }
         Event::Losses { .. } => (Kind::Others, "losses"),
         Event::DroppedForSlow { .. } => (Kind::Others, "QoS 0 messages dropped"),
     }

@@ -224,8 +224,7 @@ impl Shard {
     }
 
     fn client_of(&self, slot: u32) -> Box<str> {
-        self.session_of(slot)
-            .map_or_else(|| "".into(), |session| self.directory.session(session).client_id.clone())
+        self.session_of(slot).map_or_else(|| "".into(), |session| self.client_told(session))
     }
 
     /// Once a turn: tells the other shards, hears from them, and makes room where it has to.

@@ -71,6 +71,7 @@ mod penalty_tests;
 mod publish;
 #[cfg(test)]
 mod quota_tests;
+mod refused_filters;
 mod replay;
 mod restart;
 #[cfg(test)]
@@ -88,6 +89,8 @@ mod terms_tests;
 #[cfg(test)]
 mod tests;
 mod timers;
+#[cfg(test)]
+mod told_tests;
 mod turn;
 #[cfg(test)]
 mod turn_tests;

@@ -178,7 +178,7 @@ impl Shard {
         }
         match self.session_of(slot).filter(|_| !is_told) {
             Some(session) => {
-                let client = self.directory.session(session).client_id.clone();
+                let client = self.client_told(session);
                 self.report(Event::LimitReached { limit, client });
             }
             None => self.count(limit.counter(), 1),

@@ -381,7 +381,7 @@ impl Shard {
     }
 
     pub(super) fn report_refused(&mut self, session: u32, topic: &str, violation: Violation) {
-        let client = self.directory.session(session).client_id.clone();
+        let client = self.client_told(session);
         let slot = self.directory.slot(session).connection;
         let rule = (violation == DENIED)
             .then(|| self.permissions(slot).map(|permissions| permissions.why_no_publish(topic)))

@@ -115,7 +115,7 @@ impl Shard {
             let client = publication
                 .origin
                 .and_then(|key| self.directory.resolve(key))
-                .map_or_else(|| "".into(), |session| self.directory.session(session).client_id.clone());
+                .map_or_else(|| "".into(), |session| self.client_told(session));
             self.report(Event::LimitReached { limit, client });
         }
         Outcome {

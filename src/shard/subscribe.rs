@@ -7,12 +7,12 @@
 //! session out: what they had chosen it for comes before.
 
 use super::budget::WORK_A_FILTER;
-use super::event::beginning;
 use super::groups::member_of;
 use super::pauses::PAUSED_BY_WORK;
+use super::refused_filters::{RefusedFilter, RefusedFilters};
 use super::waits::Owing;
 use super::{
-    Counter, EndCause, Event, GroupMember, Limit, Mail, MemoryRelief, SessionKey, Shard, ShardId, Violation,
+    Counter, EndCause, GroupMember, Limit, Mail, MemoryRelief, SessionKey, Shard, ShardId, Violation,
 };
 use crate::packet::{
     PacketId, ProtocolVersion, QoS, Reason, Subscribe, SubscribeFilter, SubscribeFilters, Unsubscribe,
@@ -59,6 +59,7 @@ struct Answer {
     session: u32,
     packet_id: PacketId,
     codes: Vec<Reason>,
+    refused: RefusedFilters,
     /// The log must be durable up to here.
     mark: u64,
 }
@@ -200,7 +201,7 @@ impl Shard {
             let code = match filters {
                 Filters::Subscribe(filters, id) => {
                     let Some(wanted) = filters.next() else { break };
-                    self.take_filter(session, wanted, *id, token, needed)?
+                    self.take_filter(session, wanted, *id, token, needed, &mut answer.refused)?
                 }
                 Filters::Unsubscribe(filters) => {
                     let Some(filter) = filters.next() else { break };
@@ -211,6 +212,9 @@ impl Shard {
             self.spend(WORK_A_FILTER);
         }
         answer.mark = answer.mark.max(self.mark_since(before));
+        if filters.rest().is_empty() {
+            self.report_untold_filters(session, &mut answer.refused);
+        }
         Ok(())
     }
 
@@ -268,22 +272,28 @@ impl Shard {
         subscription_id: u32,
         token: u64,
         needed: &mut Needed,
+        refused_filters: &mut RefusedFilters,
     ) -> Result<Reason, Violation> {
         let whole = self.mounted_filter(session, wanted.filter);
         let Ok(filter) = whole.as_deref().map_or(Ok(wanted.filter), TopicFilter::parse) else {
-            return Ok(Reason::TopicFilterInvalid);
+            let refused = RefusedFilter::from(Reason::TopicFilterInvalid);
+            self.report_refused_filter(session, wanted.filter, &refused, refused_filters);
+            return Ok(refused.reason);
         };
         let mut wanted = SubscribeFilter { filter, ..wanted };
         if self.is_bridge(session) {
             wanted.options = options_of_bridge(&wanted);
         }
-        match self.check_filter(session, wanted.filter) {
-            Ok(()) => Ok(self.subscribe_one(session, &wanted, subscription_id, token, needed)),
-            Err(reason) if self.version_of_session(session) == ProtocolVersion::V31 => {
+        let Err(refused) = self.check_filter(session, wanted.filter) else {
+            return Ok(self.subscribe_one(session, &wanted, subscription_id, token, needed));
+        };
+        self.report_refused_filter(session, wanted.filter, &refused, refused_filters);
+        match refused.reason {
+            reason if self.version_of_session(session) == ProtocolVersion::V31 => {
                 // [MQTT311 §3.1-f]: SUBACK of 3.1 has no way to say no.
                 Err(Violation { reason, cause: "subscription refused, and 3.1 has no code for it" })
             }
-            Err(reason) => Ok(reason),
+            reason => Ok(reason),
         }
     }
 
@@ -319,7 +329,15 @@ impl Shard {
 
     fn new_answer(&self, slot: u32, session: u32, packet_id: PacketId) -> Answer {
         let serial = self.connection(slot).map_or(0, |connection| connection.serial);
-        Answer { slot, serial, session, packet_id, codes: Vec::new(), mark: 0 }
+        Answer {
+            slot,
+            serial,
+            session,
+            packet_id,
+            codes: Vec::new(),
+            refused: RefusedFilters::default(),
+            mark: 0,
+        }
     }
 
     /// What has been taken down since `before`, by `Journal::count`, is durable at this mark.
@@ -373,9 +391,9 @@ impl Shard {
     }
 
     /// A well-formed filter may still be refused, alone. `[MQTT5-3.8.4-7]`
-    fn check_filter(&mut self, session: u32, filter: TopicFilter<'_>) -> Result<(), Reason> {
+    fn check_filter(&mut self, session: u32, filter: TopicFilter<'_>) -> Result<(), RefusedFilter> {
         if !self.may_subscribe(session, filter.as_str()) {
-            return Err(self.report_unsubscribed(session, filter, Reason::NotAuthorized));
+            return Err(Reason::NotAuthorized.into());
         }
         let config = &self.shared.config;
         let terms = self.terms_of_session(session);
@@ -398,29 +416,13 @@ impl Shard {
             (Limit::WildcardPatterns, Reason::QuotaExceeded)
         } else if filter.shared().is_some() && !terms.shared_subscriptions {
             // A 3.x client could not know.
-            return Err(self.report_unsubscribed(session, filter, Reason::SharedSubscriptionsNotSupported));
+            return Err(Reason::SharedSubscriptionsNotSupported.into());
         } else if filter.has_wildcard() && !terms.wildcard_subscriptions {
-            return Err(self.report_unsubscribed(session, filter, Reason::WildcardSubscriptionsNotSupported));
+            return Err(Reason::WildcardSubscriptionsNotSupported.into());
         } else {
             return Ok(());
         };
-        let client = state.client_id.clone();
-        self.report(Event::LimitReached { limit: limit.0, client });
-        Err(limit.1)
-    }
-
-    /// Tells of a filter that was refused, and gives the reason back.
-    fn report_unsubscribed(&mut self, session: u32, filter: TopicFilter<'_>, reason: Reason) -> Reason {
-        let slot = self.directory.slot(session).connection;
-        let client = beginning(&self.directory.session(session).client_id);
-        let user = self.connection(slot).and_then(|connection| connection.rare.as_ref());
-        let user = user.and_then(|rare| rare.identity.user.as_deref()).map(beginning);
-        let rule = (reason == Reason::NotAuthorized)
-            .then(|| self.permissions(slot).map(|permissions| permissions.why_no_subscribe(filter.as_str())))
-            .flatten();
-        let filter = beginning(filter.as_str());
-        self.report(Event::SubscribeRefused { client, user, filter, rule, reason });
-        reason
+        Err(RefusedFilter { reason: limit.1, limit: Some(limit.0) })
     }
 
     /// May a session bring in the patterns that are new with a filter?
@@ -673,7 +675,7 @@ impl Shard {
         match pending.then {
             Completion::Joined { to, token } => self.post(to, Mail::GroupJoined { token }),
             Completion::Restored => self.restoring = false,
-            Completion::Suback(Answer { slot, serial, session, packet_id, codes, mark }) => {
+            Completion::Suback(Answer { slot, serial, session, packet_id, codes, mark, .. }) => {
                 if self.is_served_by(session, slot, serial) {
                     let mut packet = Vec::new();
                     encode_suback(&mut packet, self.version_of_session(session), packet_id, &codes);
@@ -681,7 +683,7 @@ impl Shard {
                 }
             }
             // [MQTT5-3.10.4-5]
-            Completion::Unsuback(Answer { slot, serial, session, packet_id, codes, mark }) => {
+            Completion::Unsuback(Answer { slot, serial, session, packet_id, codes, mark, .. }) => {
                 if self.is_served_by(session, slot, serial) {
                     let mut packet = Vec::new();
                     encode_unsuback(&mut packet, self.version_of_session(session), packet_id, &codes);

@@ -144,6 +144,7 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/bytes/received", Source::Sum(Counter::BytesReceived)),
     ("$SYS/broker/bytes/sent", Source::Sum(Counter::BytesSent)),
     ("$SYS/broker/subscriptions/count", Source::Sum(Counter::Subscriptions)),
+    ("$SYS/broker/subscriptions/refused", Source::Sum(Counter::SubscriptionsRefused)),
     ("$SYS/broker/shared_subscriptions/count", Source::Sum(Counter::SharedSubscriptions)),
     ("$SYS/broker/retained messages/count", Source::Sum(Counter::Retained)),
     ("$SYS/broker/retained messages/bytes", Source::Sum(Counter::RetainedBytes)),

@@ -403,6 +403,7 @@ const TOPICS: &[&str] = &[
     "bytes/received",
     "bytes/sent",
     "subscriptions/count",
+    "subscriptions/refused",
     "shared_subscriptions/count",
     "retained messages/count",
     "retained messages/bytes",
