@@ -34,7 +34,7 @@ impl LogGuard {
         self.dropped.dropped_lines() as u64
     }
 
-    /// A counter of the dropped lines that may outlive this borrow, for whoever publishes counters.
+    /// A counter of the dropped lines that may outlive this borrow, for the publisher of the counters.
     pub fn dropped_lines_counter(&self) -> ErrorCounter {
         self.dropped.clone()
     }

@@ -24,7 +24,7 @@ pub struct Access {
     pub allow_anonymous: Option<bool>,
     /// Names and passwords are checked, or passwords that are tokens; otherwise any is as good as none.
     pub checks_passwords: bool,
-    /// Whoever can't show a password may be let in all the same, by somebody who is asked.
+    /// A client that can't show a password may be let in all the same, by a server that is asked.
     pub asks_for_all: bool,
     /// The client's certificate is its user name, and no password is asked for.
     pub names_by_certificate: bool,

@@ -311,7 +311,7 @@ impl AddressGate {
         }
     }
 
-    /// Other settings from now on. Whoever is banned stays so until the time that was set.
+    /// Other settings from now on. An address that is banned stays so until the time that was set.
     pub fn change(&mut self, settings: GateSettings) {
         let empty = AddressGate { hasher: self.hasher.clone(), ..AddressGate::new(settings, 0) };
         let old = std::mem::replace(self, empty);

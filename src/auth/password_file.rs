@@ -276,8 +276,8 @@ impl PasswordFile {
     /// Fakes that look like most SCRAM users of this file; none if it has no such user.
     ///
     /// Their secret is the one in the file. A file without it (written by hand) has a hash of all its SCRAM keys
-    /// instead: that too is the same after a restart and on each broker with the file, and unknown to whoever does
-    /// not know every one of them (a user knows its own). But it changes with them: who asks for the salt of a name,
+    /// instead: that too is the same after a restart and on each broker with the file, and unknown to anyone who
+    /// does not know every one of them (a user knows its own). But it changes with them: who asks for the salt of a name,
     /// and again when a SCRAM user was added, taken out or given another password, can then tell strangers, whose
     /// salts have all changed, from users.
     pub fn fake_users(&self) -> Option<FakeUsers> {

@@ -1,6 +1,6 @@
 //! The broker's configuration: options with checked values, all at their defaults without a file.
 //!
-//! [`Config`] is plain data for whoever needs a bound or a choice. The options themselves stand in
+//! [`Config`] is plain data for code that needs a bound or a choice. The options themselves stand in
 //! [`options`], one row each; reading a file and its errors are in [`parse`] (feature `runtime`); what the
 //! kernel allows in open files is weighed in [`open_files`] (feature `runtime`).
 

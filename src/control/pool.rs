@@ -187,8 +187,8 @@ impl Drop for Pool {
 /// inherits the one processor of a shard that starts it. Where the system refuses, the pool still
 /// works, only less politely.
 fn yield_to_shards(processors: Option<CpuSet>) {
-    // On Linux the priority is the calling thread's, not the process's. One that is lower still, by
-    // whoever started the broker, stays.
+    // On Linux the priority is the calling thread's, not the process's. One that is lower still stays: the
+    // broker was started with it.
     if getpriority_process(None).is_ok_and(|now| now < NICE) {
         let _ = setpriority_process(None, NICE);
     }
@@ -279,7 +279,7 @@ impl Job {
         }
     }
 
-    /// Drops it without a word: whoever submitted it is told otherwise.
+    /// Drops it and tells nothing: its submitter is told in another way.
     fn forget(mut self) {
         self.0 = None;
     }

@@ -73,7 +73,7 @@ impl Net {
     }
 
     fn admit(&mut self, index: usize, fd: RawFd, events: &mut Vec<Event>) {
-        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+        // SAFETY: the kernel has just made this descriptor for us, and nothing else has it.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         let listener = &self.listeners[index];
         // A peer that is gone already has no address; its socket is dropped here.

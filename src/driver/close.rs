@@ -166,6 +166,6 @@ fn reset_on_close(fd: RawFd) {
 /// Closes a socket that left its slot.
 pub(super) fn close_socket(fd: RawFd) {
     // SAFETY: slots own their sockets, and the caller has taken this one out of its slot or drops
-    // the slots; nobody else has the number.
+    // the slots; nothing else has the number.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
 }

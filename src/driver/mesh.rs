@@ -71,8 +71,8 @@ impl<T: Send> MeshEnd<T> {
     }
 
     /// Puts an item into the ring to another shard, or returns it when the ring is full, by items or by the
-    /// `bytes` that they take elsewhere: the caller keeps it in a bounded list and stops reading from whoever
-    /// fills it. A reader that sleeps is among [`MeshEnd::wakes`], which must be heeded before the turn ends.
+    /// `bytes` that they take elsewhere: the caller keeps it in a bounded list and stops reading from the
+    /// connection that fills it. A reader that sleeps is among [`MeshEnd::wakes`], which must be heeded before the turn ends.
     pub fn send(&mut self, to: usize, item: T, bytes: usize) -> Result<(), T> {
         assert!(to != self.shard && to < self.shared.shards, "mail goes to another shard");
         let mailbox = self.shared.mailbox(self.shard, to);

@@ -104,8 +104,8 @@ fn encode_v5(
     put_properties(out, &said);
 }
 
-/// The standard leaves the order free. This is the one of mosquitto 2.1, whose scripts, and whoever else has
-/// fixed the bytes of a CONNACK, take no other.
+/// The standard leaves the order free. This is the one of mosquitto 2.1, whose scripts take no other, nor do
+/// other programs with the bytes of a CONNACK in them.
 fn put_properties(out: &mut impl Sink, said: &Connack<'_>) {
     let flag = |value: Option<bool>| value.map(u8::from);
     put_u16(out, id::SERVER_KEEP_ALIVE, said.server_keep_alive_seconds);

@@ -6,7 +6,7 @@
 use super::{DecodeError, Fault, PacketId, ProtocolVersion};
 
 /// The largest packet that the wire format can express, fixed header included, in bytes: a remaining
-/// length of 268,435,455 behind a header of five. Whoever encodes stays below it.
+/// length of 268,435,455 behind a header of five. An encoder stays below it.
 pub const PACKET_BYTES_LIMIT: usize = 1 + 4 + VARINT_MAX as usize;
 
 /// The largest variable byte integer.
@@ -258,7 +258,7 @@ impl Sink for Counter {
     }
 }
 
-/// Binary data or a string: two bytes of length, then the bytes. Whoever calls has made sure that
+/// Binary data or a string: two bytes of length, then the bytes. The caller has made sure that
 /// there are at most 65,535 of them.
 pub(super) fn put_binary(out: &mut impl Sink, bytes: &[u8]) {
     debug_assert!(bytes.len() <= usize::from(u16::MAX), "a field is longer than its length can say");

@@ -44,8 +44,8 @@ impl InterestBits {
     }
 }
 
-/// How many exact filters of a shard need each bit. There is one of it for its bits: whoever has
-/// it is their only writer.
+/// How many exact filters of a shard need each bit. There is one of it for its bits: its owner
+/// is their only writer.
 #[derive(Debug)]
 pub struct InterestCounts {
     /// A count of 255 stays: it is no longer known when its bit could be cleared.

@@ -291,7 +291,7 @@ fn client_is_let_go_when_its_permission_ends_and_its_will_is_published() {
     let bye = world.take(client);
     assert_eq!((bye[0], bye[2]), (0xE0, 0xA0));
     assert_eq!(world.take(watcher), publish(0x30, "gone", None));
-    // One that leaves earlier leaves no timer behind for whoever comes next.
+    // One that leaves earlier leaves no timer behind for the next one.
     let early = world.open(0);
     world.send(early, &connect("early", 2, Some(("u", "p"))));
     world.answer(Verdict::Good(Grant { seconds: Some(5), ..Grant::default() }));

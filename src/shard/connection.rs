@@ -1,4 +1,4 @@
-//! A connection: from the first byte to the close, whoever wants it.
+//! A connection: from the first byte to the close, whichever side closes.
 
 use super::admission::Identity;
 use super::authentication::Authentication;
@@ -516,7 +516,7 @@ impl Shard {
         Progress::Gone
     }
 
-    /// Ends a connection, whoever wants it: says farewell to a 5.0 client, closes, and lets the
+    /// Ends a connection, whichever side wants it: sends DISCONNECT to a 5.0 client, closes, and lets the
     /// session live on or end.
     pub(super) fn end_connection(&mut self, now: Time, slot: u32, cause: EndCause) {
         let cause = self.cause_with_unread(slot, cause);
@@ -637,7 +637,7 @@ impl Shard {
         self.count(Counter::PacketsWaiting, packets.wrapping_sub(packets_before));
         let Some(session) = self.session_of(slot) else { return };
         self.directory.slot_mut(session).flags |= BACKLOGGED;
-        // [DESIGN §7]: stop reading from whoever causes it. What others send to the client is not its doing.
+        // [DESIGN §7]: stop reading from the client that causes it. What others send to the client is not its doing.
         if asks_too_much {
             if self.pause(slot, PAUSED_BY_BACKLOG) {
                 let client = self.client_told(session);

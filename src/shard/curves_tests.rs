@@ -147,7 +147,7 @@ fn of_a_large_group_only_those_who_can_take_a_message_are_looked_at() {
     assert!(steps < 5 * 200, "{steps}");
     let first = members.iter().map(|&member| world.take(member).len()).collect::<Vec<_>>();
     assert_eq!(first, [14, 14, 14], "in turn, as many as their windows hold");
-    // All windows are full: the next waits for whoever has its turn, and no message is lost.
+    // All windows are full: the next waits for the member that has its turn, and no message is lost.
     world.send(publisher, &publish(0x32, 7));
     assert!(members.iter().all(|&member| world.take(member).is_empty()));
     // Two acknowledge, and are chosen again.

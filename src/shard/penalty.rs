@@ -9,8 +9,8 @@ use super::{Counter, Effect, EndCause, Event, SLOTS_A_TURN, Shard, Violation};
 use crate::time::Time;
 use std::net::SocketAddr;
 
-/// Refusals of a shard that wait at a time: more are sent at once, lest those who guess fill the shard with
-/// connections that wait. `gate.delay_milliseconds_max` tells of it.
+/// Refusals of a shard that wait at a time: more are sent at once, so that guessing does not fill the
+/// shard with connections that wait. `gate.delay_milliseconds_max` tells of it.
 pub const REFUSALS_WAITING_MAX: usize = 1000;
 
 impl Shard {

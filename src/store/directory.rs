@@ -41,7 +41,7 @@ impl StoreDirectory {
     /// [`StoreError`] if another process uses it, or it can't be made or written to.
     pub fn open(path: &Path) -> Result<StoreDirectory, StoreError> {
         make(path)?;
-        // Whoever reads of it wants to find it, and not every file operation takes a relative path.
+        // A reader of the messages wants to find it, and not every file operation takes a relative path.
         let path = &fs::canonicalize(path)
             .map_err(|error| StoreError::new("can't find the state directory", path, error))?;
         let lock_path = path.join("lock");

@@ -115,7 +115,7 @@ impl Journal {
         self.encoder.encode(&mut self.bytes, record);
     }
 
-    /// Nothing changes, and so nothing is taken down; but whoever is told so relies on what others have changed
+    /// Nothing changes, and so nothing is taken down; but a client that is told so relies on what others have changed
     /// before: as if something was taken down, its answer waits for all of it.
     pub fn rely_on_earlier(&mut self) {
         self.count += u64::from(self.name.is_some());

@@ -1,8 +1,8 @@
 //! What survives the end of the process: the records of a shard's log, the frames they travel in, and
 //! what a start gets back from them.
 //!
-//! A shard's machine says what changed in [`Record`]s, which its [`Journal`] gathers in frames; whoever
-//! drives the machine writes the frames to a segment ([`segment`]) and tells the machine how far they are
+//! A shard's machine says what changed in [`Record`]s, which its [`Journal`] gathers in frames; the host
+//! of the machine writes the frames to a segment ([`segment`]) and tells the machine how far they are
 //! durable. No socket, file or clock is known here.
 //!
 //! What a start gets back lies in rows ([`rows`]): those of the last checkpoint, a [`Base`], and those that

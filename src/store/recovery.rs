@@ -234,7 +234,7 @@ pub(super) struct Tail<'a> {
     damaged: Vec<PathBuf>,
     /// Shard → the last segment, if an unfinished batch ends it.
     torn: BTreeMap<u16, PathBuf>,
-    /// Are damaged files set aside? Whoever only looks does not.
+    /// Are damaged files set aside? A tool that only looks does not.
     pub(super) sets_aside: bool,
 }
 

@@ -12,7 +12,7 @@ use crate::packet::QoS;
 /// One subscriber that a topic name reaches, whatever the number of its matching subscriptions.
 #[derive(Clone, Copy, Debug)]
 pub struct Matched {
-    /// Whoever subscribed: the dense number that the caller of `subscribe` gave.
+    /// The subscriber: the dense number that the caller of `subscribe` gave.
     pub subscriber: u32,
     /// The identifier (0: none), or where in `Matches::ids` the identifiers are.
     ids: u32,

@@ -2,7 +2,7 @@
 //!
 //! The header comes before anything else of a connection, TLS and WebSocket included. [`read_proxy_header`]
 //! looks at the bytes from the first one on, and keeps nothing between its calls. Whether a peer may send a
-//! header at all is for [`TrustedAddresses`] to say, before this is asked: whoever is believed here may claim any
+//! header at all is for [`TrustedAddresses`] to say, before this is asked: a peer that is believed here may claim any
 //! address and any certificate.
 //!
 //! Written here, since no crate that reads it is well kept and fits (looked at in 2026): the newest change of
@@ -249,7 +249,7 @@ fn v2_tls(blocks: &[u8]) -> Result<Option<ProxyTls>, ProxyFailure> {
     }))
 }
 
-/// The value of the one block of a type. Every block is looked at: whoever is believed must be readable to the end.
+/// The value of the one block of a type. Every block is looked at: what is believed must be readable to the end.
 fn find_block(mut blocks: &[u8], wanted: u8) -> Result<Option<&[u8]>, ProxyFailure> {
     let mut found = None;
     while !blocks.is_empty() {

@@ -1,4 +1,4 @@
-//! TLS between the net driver and whoever speaks on a connection: bytes in, bytes out, no socket and no thread.
+//! TLS between the net driver and the reader of a connection: bytes in, bytes out, no socket and no thread.
 //!
 //! A [`TlsConfig`] is a listener's certificates and rules; a [`Tls`] is one connection. The driver gives
 //! ciphertext to [`Tls::read`] and gets plaintext, and what must go to the peer; it gives plaintext to

@@ -372,7 +372,7 @@ pub fn qos_2_messages_granted_0_are_never_doubled(broker: &Broker) {
     peer.expect_nothing();
 }
 
-/// Every acknowledgement is a promise kept: whoever was subscribed has the message. [MQTT5-4.3.2-4]
+/// Every acknowledgement is a promise kept: each subscriber of the time has the message. [MQTT5-4.3.2-4]
 /// [MQTT5-4.3.3-8] [MQTT5-4.5.0-1]
 pub fn puback_implies_delivery_to_all_subscribers(broker: &Broker) {
     let topic = broker.unique("all");

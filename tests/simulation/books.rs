@@ -107,7 +107,7 @@ impl Coverage {
     pub fn may_cover(&self, publication: &Publication) -> bool {
         let Some(last) = publication.last() else { return false };
         let first = publication.first().unwrap_or(last);
-        // What a member of a group has not settled comes later, to whoever is a member then; and after a
+        // What a member of a group has not settled comes later, to the one that is a member then; and after a
         // power cut, a will comes when it is due.
         let late = self.is_shared() || (publication.is_will && publication.doubtful);
         (late || self.from_may <= last + GRACE) && self.until_may.is_none_or(|until| until >= first)

@@ -247,7 +247,7 @@ fn check_groups(books: &Books) -> Result<(), String> {
     Ok(())
 }
 
-/// What was acknowledged is some member's for as long as one stays, whoever ends and whenever the power goes;
+/// What was acknowledged is some member's for as long as one stays, whichever ends and whenever the power goes;
 /// and at QoS 2 it is no two members'.
 fn check_given_back(books: &Books, number: u64, publication: &Publication) -> Result<(), String> {
     if !books.persistent || publication.is_will {

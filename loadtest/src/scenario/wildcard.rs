@@ -3,7 +3,7 @@
 //!
 //! The population is made of *lines*: line 1234 stands for `site/12/line/34`. Every line has one
 //! filter for each of `matches` subscribers, of one of four shapes; messages go to some of the
-//! lines, and nobody else's filter may match.
+//! lines, and no other filter may match.
 
 use super::throughput::{Run, Shape};
 use super::{memory_each, nanos};

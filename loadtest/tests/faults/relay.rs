@@ -115,7 +115,7 @@ fn relay_both_ways(client: &TcpStream, broker: &TcpStream, way: Way) {
         stream.set_nodelay(true).unwrap();
     }
     let way = Mutex::new(way);
-    // Whoever ends ends both: errors are ends too.
+    // When one side ends, both do: errors are ends too.
     let to_broker = || -> io::Result<()> {
         let (mut client_end, mut broker_end) = (client, broker);
         let mut buffer = vec![0; 64 * 1024];

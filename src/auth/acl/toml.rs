@@ -67,7 +67,7 @@ const RULE_KEYS: [&str; 7] = ["users", "anonymous", "everyone", "clients", "allo
 const DEFAULTS: [(&str, Effect); 2] = [("deny", Effect::Deny), ("allow", Effect::Allow)];
 const SUBSCRIBINGS: [(&str, Subscribing); 2] =
     [("strict", Subscribing::Strict), ("filtered", Subscribing::Filtered)];
-/// Whoever subscribes is sent what is published: the two words for reading mean the same.
+/// A subscriber is sent what is published: the two words for reading mean the same.
 const ACTIONS: [(&str, Actions); 6] = [
     ("publish", Actions::PUBLISH),
     ("write", Actions::PUBLISH),

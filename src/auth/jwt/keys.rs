@@ -78,7 +78,7 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
 fn secret(bytes: &[u8], algorithm: SecretAlgorithm) -> Result<Key, String> {
     if contains(bytes, "-----BEGIN ") {
         return Err(
-            "is a PEM file, not a shared secret: whoever knows a public key could sign with it".into()
+            "is a PEM file, not a shared secret: anyone who knows a public key could sign with it".into()
         );
     }
     let secret = bytes.strip_suffix(b"\n").unwrap_or(bytes);

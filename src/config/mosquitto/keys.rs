@@ -201,7 +201,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("use_identity_as_username", Supported(ListenerOrDefault)),
     ("use_subject_as_username", Supported(ListenerOrDefault)),
     ("use_username_as_clientid", Supported(ListenerOrDefault)),
-    ("user", Harmless(Anywhere, Text, "midge runs as whoever starts it: start it as this user")),
+    ("user", Harmless(Anywhere, Text, "midge runs as the user who starts it: start it as this user")),
     ("username", Bridge),
     ("websockets_headers_size", Supported(Anywhere)),
     ("websockets_log_level", Harmless(Anywhere, Anything, "WebSocket is logged as everything else")),

@@ -57,7 +57,7 @@ impl Writer<'_> {
             let trusted = self.put("proxy_trusted", TomlValue::Texts(every), origin);
             trusted.is_vital = true;
             trusted.comment = Some(format!(
-                "mosquitto believes whoever connects: name your proxies here. midge takes both versions of the \
+                "mosquitto believes every client that connects: name your proxies here. midge takes both versions of the \
                  header, not {version} alone."
             ));
         }

@@ -127,7 +127,7 @@ impl Doors {
         }
     }
 
-    /// Does whoever comes from there speak for others?
+    /// Do connections from there speak for others?
     pub(super) fn is_balancer(&self, listener: u16, address: IpAddr) -> bool {
         self.door(listener).is_balancer(address)
     }

@@ -1,5 +1,5 @@
 //! The runner and the mesh: mails and connections go into the boxes of other shards, and come out of its own. A box
-//! that is full stops the reading of whoever has filled it.
+//! that is full stops the reading of the connections that have filled it.
 
 use super::doors::Layered;
 use super::gate::{Visit, source};

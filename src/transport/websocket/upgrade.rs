@@ -188,7 +188,7 @@ fn key<'a>(headers: &Headers<'_, 'a>) -> Result<&'a [u8], Refusal> {
     }
 }
 
-/// The one to answer with. A client has to offer `mqtt`, and whoever offers nothing is refused, as mosquitto
+/// The one to answer with. A client has to offer `mqtt`, and one that offers nothing is refused, as mosquitto
 /// does: a page that knows nothing of MQTT has no business here. `[MQTT5-6.0.0-3]`
 fn subprotocol(headers: &Headers<'_, '_>) -> Result<&'static str, Refusal> {
     let offers =
