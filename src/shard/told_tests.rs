@@ -38,7 +38,7 @@ fn filters_that_are_refused_are_all_counted_and_some_of_a_packet_are_told() {
     let mut world = World::new(1, config);
     let client = connect(&mut world, 0, "greedy", 0);
     // Half of them meet a bound, half are not available.
-    let filter = |at: usize| if at % 2 == 0 { "a/b/c".to_owned() } else { format!("$share/g/{at}") };
+    let filter = |at: usize| if at.is_multiple_of(2) { "a/b/c".to_owned() } else { format!("$share/g/{at}") };
     world.send(client, &subscribe(FILTERS, filter));
     assert!(world.take(client).ends_with(&[0x80; FILTERS]), "all are in the SUBACK");
     assert_eq!(total(&world, Counter::SubscriptionsRefused), FILTERS as u64);
