@@ -66,6 +66,8 @@ pub struct Session<'a> {
     pub expires_at: i64,
     /// Session Expiry Interval, seconds; `u32::MAX`: it does not end. Clients of 3.x have that.
     pub expiry_seconds: u32,
+    /// Port of the listener that its client came in by; 0: not known, or it has none.
+    pub listener_port: u16,
     /// Its subscriptions.
     pub subscriptions: Vec<Subscription<'a>>,
     /// Its messages, in their order: those of each direction that are on their way, then those that wait.
@@ -350,6 +352,7 @@ impl<'a> Database<'a> {
 
     fn read_session(&mut self, body: &mut Reader<'a>, len: usize) -> Result<(), BadDatabase> {
         let (client_id, expires_at, expiry_seconds);
+        let mut listener_port = 0;
         if self.is_fixed() {
             expires_at = body.native_u64()?.cast_signed();
             expiry_seconds = body.u32()?;
@@ -357,7 +360,7 @@ impl<'a> Database<'a> {
             body.u16()?;
             let id_len = usize::from(body.u16()?);
             if self.version >= 6 {
-                body.u16()?;
+                listener_port = body.u16()?;
                 let user_len = usize::from(body.u16()?);
                 // Machines on which eight bytes need not lie at a multiple of eight have no filling.
                 let filling = body.rest.len().saturating_sub(id_len + user_len);
@@ -380,6 +383,7 @@ impl<'a> Database<'a> {
         }
         let session = &mut self.sessions[at];
         (session.expires_at, session.expiry_seconds) = (expires_at, expiry_seconds);
+        session.listener_port = listener_port;
         Ok(())
     }
 

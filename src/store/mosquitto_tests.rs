@@ -30,12 +30,14 @@ impl Builder {
     }
 
     fn session(self, id: &str, expires_at: i64, expiry_seconds: u32) -> Builder {
+        self.session_by(1883, id, expires_at, expiry_seconds)
+    }
+
+    fn session_by(self, port: u16, id: &str, expires_at: i64, expiry_seconds: u32) -> Builder {
+        let port = port.to_be_bytes();
         let id_len = u16::try_from(id.len()).unwrap().to_be_bytes();
         let (expires_at, expiry) = (expires_at.to_le_bytes(), expiry_seconds.to_be_bytes());
-        self.chunk(
-            chunk::SESSION,
-            &[&expires_at, &expiry, &[0, 0], &id_len, &[7, 0x5B, 0, 0], &[0; 4], id.as_bytes()],
-        )
+        self.chunk(chunk::SESSION, &[&expires_at, &expiry, &[0, 0], &id_len, &port, &[0; 6], id.as_bytes()])
     }
 
     fn message(self, id: u64, topic: &str, payload: &str, qos: u8, retain: bool, expires_at: i64) -> Builder {
@@ -210,6 +212,19 @@ fn lifetime_of_a_session_goes_on_where_it_was() {
             }
         }
     }
+}
+
+#[test]
+fn session_of_a_bridge_of_mosquittos_own_is_left_out() {
+    let (takings, sessions, _) = Builder::new()
+        .session_by(0, "local.hub.cloud", 0, u32::MAX)
+        // A client that is called so, and one that has not come back since mosquitto was started.
+        .session_by(1883, "local.lamp", 0, u32::MAX)
+        .session_by(0, "lamp", 0, u32::MAX)
+        .taken();
+    assert_eq!(left(&takings), [(Left::Bridge, 1)]);
+    let ids: Vec<&str> = sessions.iter().map(|session| &*session.client_id).collect();
+    assert_eq!(ids, ["local.lamp", "lamp"]);
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub enum Left {
     SessionExpired,
     /// A session lasts as long as its connection.
     SessionEnded,
+    /// A session is that of a bridge of mosquitto's own, in mosquitto itself.
+    Bridge,
     /// A client identifier is wrong.
     ClientId,
     /// A topic filter or the options of a subscription are wrong.
@@ -63,6 +65,9 @@ impl fmt::Display for Left {
         f.write_str(match self {
             Left::SessionExpired => "sessions: they have expired",
             Left::SessionEnded => "sessions: they end with their connection",
+            Left::Bridge => {
+                "sessions: they are those of mosquitto's own bridges (local.…), and no client comes back to them"
+            }
             Left::ClientId => "sessions: their client identifiers are none that MQTT allows",
             Left::Filter => "subscriptions: their topic filters are none that MQTT allows",
             Left::Message => "messages: their topics or properties are none that MQTT allows",
@@ -261,6 +266,10 @@ impl<'a> Taker<'a> {
             self.leave(Left::ClientId);
             return Ok(());
         };
+        if is_own_bridge(client_id, session) {
+            self.leave(Left::Bridge);
+            return Ok(());
+        }
         let (left_seconds, expiry_seconds) = match lifetime(session, self.terms) {
             Ok(lifetime) => lifetime,
             Err(left) => {
@@ -537,6 +546,12 @@ fn millis(seconds: i64) -> u64 {
 fn client_id_of(bytes: &[u8]) -> Option<&str> {
     let id = std::str::from_utf8(bytes).ok()?;
     (!id.is_empty() && !has_forbidden_character(id)).then_some(id)
+}
+
+/// A bridge of mosquitto's has a session in mosquitto itself, which would take messages for ever. It has come in by no
+/// listener, and its name begins so unless local_clientid has given it another one.
+fn is_own_bridge(client_id: &str, session: &Session<'_>) -> bool {
+    client_id.starts_with("local.") && session.listener_port == 0
 }
 
 fn topic_of<'a>(message: &Message<'a>) -> Option<&'a str> {
