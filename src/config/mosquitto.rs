@@ -8,7 +8,8 @@
 //! - *supported*: it means here what it means there;
 //! - *harmless*: accepted, checked, and without effect; a [`Remark`] names the line and the reason;
 //! - *not supported*: an error. All of these stop the start, because a broker that leaves them out would let
-//!   others in, or let other messages through, than the file says: bridges, plugins, pre-shared keys;
+//!   others in, or let other messages through, than the file says: bridges, plugins, pre-shared keys. Only
+//!   [`MosquittoConf::load_partial`] leaves them out, for an import that an operator looks through;
 //! - *unknown*: an error, as for mosquitto itself.
 
 mod check;

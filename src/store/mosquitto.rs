@@ -9,11 +9,13 @@
 //! machine has them that wrote the file.
 
 mod take;
+mod takings;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the store owns its files")]
 mod write;
 
-pub use take::{Left, Takings, Terms, take};
+pub use take::{Terms, take};
+pub use takings::{Left, Takings};
 #[cfg(feature = "runtime")]
 pub use write::import;
 

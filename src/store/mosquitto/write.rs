@@ -26,21 +26,32 @@ pub fn import(path: &Path, database: &Database<'_>, terms: &Terms<'_>) -> Result
     // What has no name of its own yet is no state.
     let unfinished = directory.unfinished_checkpoint();
     remove(&unfinished)?;
-    let mut image = Image::open(&unfinished)?;
-    let mut changes = Changes::new(&image)?;
-    let takings = take(database, terms, &mut |frame| {
-        changes.apply_frame(&image, &HEADER, frame).map_err(|error| match error {
-            ApplyError::Store(error) => error,
-            ApplyError::Bad(bad) => StoreError::new("can't write", &unfinished, bad),
-        })?;
-        if changes.bytes() > CHANGES_BYTES_WANTED { image.commit(&mut changes) } else { Ok(()) }
-    })?;
-    image.commit(&mut changes)?;
-    drop(image);
+    let takings = match write(&unfinished, database, terms) {
+        Ok(takings) => takings,
+        Err(error) => {
+            // The error that matters is the first.
+            let _ = remove(&unfinished);
+            return Err(error);
+        }
+    };
     rename(&unfinished, &checkpoint)?;
     sync(directory.path())?;
     if let Some(parent) = directory.path().parent() {
         sync(parent)?;
     }
+    Ok(takings)
+}
+
+fn write(path: &Path, database: &Database<'_>, terms: &Terms<'_>) -> Result<Takings, StoreError> {
+    let mut image = Image::open(path)?;
+    let mut changes = Changes::new(&image)?;
+    let takings = take(database, terms, &mut |frame| {
+        changes.apply_frame(&image, &HEADER, frame).map_err(|error| match error {
+            ApplyError::Store(error) => error,
+            ApplyError::Bad(bad) => StoreError::new("can't write", path, bad),
+        })?;
+        if changes.bytes() > CHANGES_BYTES_WANTED { image.commit(&mut changes) } else { Ok(()) }
+    })?;
+    image.commit(&mut changes)?;
     Ok(takings)
 }
