@@ -3,7 +3,7 @@
 //! were.
 
 use crate::client::{packet, string};
-use crate::running::{PATIENCE, Running, free_port, midge, run, stderr};
+use crate::running::{PATIENCE, Running, can_mount, free_port, midge, run, stderr};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -505,4 +505,48 @@ fn the_state_directory_is_that_of_the_mosquitto_conf_or_of_the_user() {
     let output = run(command.env("STATE_DIRECTORY", folder.join("of-systemd")));
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(folder.join("of-systemd/checkpoint.redb").is_file());
+}
+
+/// A chunk of a database, as mosquitto writes it.
+fn chunk(kind: u32, body: &[u8]) -> Vec<u8> {
+    [&kind.to_be_bytes()[..], &u32::try_from(body.len()).expect("short").to_be_bytes(), body].concat()
+}
+
+#[test]
+fn a_full_disk_leaves_no_state_and_the_next_try_takes_all() {
+    let folder = folder("full");
+    let disk = folder.join("disk");
+    std::fs::create_dir_all(&disk).expect("the target folder can be written");
+    if !can_mount(&disk) {
+        return;
+    }
+    let mut bytes = include_bytes!("../fuzz/corpus/mosquitto/real").to_vec();
+    for number in 0..100_u64 {
+        let (id, topic, payload) = (1000 + number, format!("large/{number:02}"), vec![7; 100_000]);
+        let head = [&id.to_le_bytes()[..], &[0; 8], &100_000_u32.to_be_bytes(), &[0; 6], &[0, 8, 0, 0, 1, 1]];
+        bytes.extend(chunk(2, &[&head.concat(), topic.as_bytes(), &payload].concat()));
+        bytes.extend(chunk(4, &id.to_le_bytes()));
+    }
+    let database = folder.join("large.db");
+    std::fs::write(&database, bytes).expect("the target folder can be written");
+    let import = format!(
+        "{} import-mosquitto --database {} --into {}/state",
+        env!("CARGO_BIN_EXE_midge"),
+        database.display(),
+        disk.display()
+    );
+    let script = format!(
+        "mount -t tmpfs -o size=40m tmpfs {0} && head -c 34m /dev/zero > {0}/filler || exit 9\n\
+         {import}; echo first $?; ls {0}/state\nrm {0}/filler\n{import}; echo second $?; ls {0}/state",
+        disk.display()
+    );
+    let output = run(Command::new("unshare").args(["-rm", "sh", "-c", &script]));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (first, second) =
+        said.split_once("second 0\n").unwrap_or_else(|| panic!("{said}{}", stderr(&output)));
+    assert!(
+        first.contains("first 1\n") && !first.split("first").nth(1).unwrap_or("").contains("checkpoint"),
+        "{said}"
+    );
+    assert!(first.contains("taken: 104 retained messages") && second.contains("checkpoint.redb"), "{said}");
 }
