@@ -658,8 +658,9 @@ sections! {
     "log" => Log,
     "What is logged. Never payloads or passwords." {
         level: LogLevel = LogLevel::Info, Allowed::Choice(LogLevel::WORDS), "",
-            "Lowest level that is logged. \"info\" has one line for each connect, disconnect and refusal. SIGHUP \
-             reads it again.";
+            "Lowest level that is logged. \"info\" has one line for each connect, disconnect and refusal; \
+             \"debug\" also for each subscription made or ended, and for each PUBLISH with what it has matched. \
+             SIGHUP reads it again.";
         format: LogFormat = LogFormat::Human, Allowed::Choice(LogFormat::WORDS), "",
             "\"human\": a line of text; \"json\": one JSON object a line. Times are UTC, RFC 3339.";
         target: LogTarget = LogTarget::Stderr, Allowed::Choice(LogTarget::WORDS), "",
@@ -669,9 +670,9 @@ sections! {
              a blocked terminal never stops a shard.";
         storm_summary: bool = false, Allowed::Boolean, "",
             "Each shard writes at most 50 lines a second for clients that connect, 50 for those that disconnect, \
-             20 for refused ones and 20 for other events of clients; once a second one more line says how many of a \
-             kind were left out, by cause. true: while more come than that, only the line with the counts is \
-             written.";
+             20 for refused ones, 20 for other events of clients, and 1000 of level \"debug\"; once a second one \
+             more line says how many of a kind were left out, by cause. true: while more come than that, only \
+             the line with the counts is written.";
     }
 }
 

@@ -1,10 +1,11 @@
 //! What is worth telling: declared once, and so the log line, the counter and what tests see.
 
-use super::{Counter, Hangup, MemoryRelief, Violation};
+use super::{Counter, Hangup, MemoryRelief, ShardId, Violation};
 use crate::auth::acl::RuleHit;
 use crate::config::Network;
-use crate::packet::{ProtocolVersion, Reason};
+use crate::packet::{ProtocolVersion, QoS, Reason};
 use crate::session::Losses;
+use crate::topic::SubscriptionOptions;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -130,6 +131,52 @@ pub enum Event {
         user: Option<Box<str>>,
         /// How many.
         filters: u64,
+    },
+    /// A subscription was made, or replaced. For log level debug, as the next three.
+    Subscribed {
+        /// Client identifier.
+        client: Box<str>,
+        /// The beginning of the filter.
+        filter: Box<str>,
+        /// As granted.
+        options: SubscriptionOptions,
+        /// 0: none.
+        subscription_id: u32,
+        /// The session had none with this filter.
+        is_new: bool,
+    },
+    /// A subscription has ended.
+    Unsubscribed {
+        /// Client identifier.
+        client: Box<str>,
+        /// The beginning of the filter.
+        filter: Box<str>,
+    },
+    /// More subscriptions have ended with the same session.
+    MoreUnsubscribed {
+        /// Client identifier.
+        client: Box<str>,
+        /// How many.
+        filters: usize,
+    },
+    /// What a message has matched on a shard.
+    Matched {
+        /// Client identifier of the publisher, on the shard that it is connected to.
+        client: Option<Box<str>>,
+        /// The beginning of the topic.
+        topic: Box<str>,
+        /// Of the message.
+        qos: QoS,
+        /// Of the message.
+        retain: bool,
+        /// Here.
+        shard: ShardId,
+        /// It came from there.
+        from: Option<ShardId>,
+        /// Sessions with subscriptions that match, but for shared ones.
+        subscribers: usize,
+        /// Shared subscriptions at home here that match.
+        groups: usize,
     },
     /// A session has lost messages since its client was told last.
     Losses {
@@ -530,6 +577,10 @@ impl Event {
             Event::PublishRefused { .. } => Some(Counter::PublishesRefused),
             // Each filter was counted.
             Event::SubscribeRefused { .. } | Event::MoreSubscribesRefused { .. } => None,
+            Event::Subscribed { .. }
+            | Event::Unsubscribed { .. }
+            | Event::MoreUnsubscribed { .. }
+            | Event::Matched { .. } => None,
             Event::LimitReached { limit, .. } | Event::ConnectionRefused { limit, .. } => {
                 Some(limit.counter())
             }

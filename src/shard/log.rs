@@ -5,11 +5,13 @@ mod lines;
 use super::event::{Away, CHARACTERS_TOLD, EndCause, Event};
 use crate::config::Config;
 use crate::driver::UNIX_PEER;
-use crate::packet::{ProtocolVersion, Reason};
+use crate::packet::{ProtocolVersion, QoS, Reason};
 use crate::time::Time;
+use crate::topic::{RetainHandling, SubscriptionOptions};
 use lines::{LeftOut, Lines};
 use std::fmt;
 use std::net::SocketAddr;
+use tracing::level_filters::LevelFilter;
 
 /// Lines of a kind that a client can bring about at will (refusals, limits) are written this
 /// often per second and shard; the rest is counted and told in one line. Refused clients have as many of their own.
@@ -19,6 +21,9 @@ const LINES_PER_SECOND: u64 = 20;
 /// fills no disk.
 const CONNECTION_LINES_PER_SECOND: u64 = 50;
 
+/// At log level debug: subscriptions, and what messages have matched.
+const DETAIL_LINES_PER_SECOND: u64 = 1000;
+
 /// Kinds of lines that do not hide each other.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -27,14 +32,16 @@ enum Kind {
     /// A flood of other lines hides no refusal.
     Refused,
     Others,
+    Details,
 }
 
 /// Every kind with its name and its bound, in order.
-const KINDS: [(&str, u64); 4] = [
+const KINDS: [(&str, u64); 5] = [
     ("client connected", CONNECTION_LINES_PER_SECOND),
     ("client disconnected", CONNECTION_LINES_PER_SECOND),
     ("connect refused", LINES_PER_SECOND),
     ("connections without a session, publish and subscribe refused, losses, limits", LINES_PER_SECOND),
+    ("details", DETAIL_LINES_PER_SECOND),
 ];
 
 /// Writes events to the log.
@@ -59,6 +66,11 @@ impl EventLog {
 
     fn listener(&self, number: u16) -> &str {
         self.listeners.get(usize::from(number)).map_or("", String::as_str)
+    }
+
+    /// Are events for log level debug written?
+    pub(super) fn shows_detail() -> bool {
+        LevelFilter::current() >= LevelFilter::DEBUG
     }
 
     /// When [`EventLog::tell_left_out`] has something to tell.
@@ -236,7 +248,51 @@ impl EventLog {
                     "more topic filters of the same SUBSCRIBE were refused"
                 );
             }
+            Event::Subscribed { .. }
+            | Event::Unsubscribed { .. }
+            | Event::MoreUnsubscribed { .. }
+            | Event::Matched { .. } => put_detail(event),
         }
+    }
+}
+
+/// One line of level debug.
+fn put_detail(event: &Event) {
+    match event {
+        Event::Subscribed { client, filter, options, subscription_id, is_new } => {
+            let SubscriptionOptions { qos, no_local, retain_as_published, retain_handling } = *options;
+            tracing::debug!(
+                client = shown(client),
+                topic = shown(filter),
+                qos = level(qos),
+                no_local,
+                retain_as_published,
+                retain_handling = retain_handling_word(retain_handling),
+                subscription_id = (*subscription_id > 0).then_some(subscription_id),
+                is_new,
+                "subscribed"
+            );
+        }
+        Event::Unsubscribed { client, filter } => {
+            tracing::debug!(client = shown(client), topic = shown(filter), "subscription ended");
+        }
+        Event::MoreUnsubscribed { client, filters } => {
+            tracing::debug!(client = shown(client), filters, "more subscriptions ended with the session");
+        }
+        Event::Matched { client, topic, qos, retain, shard, from, subscribers, groups } => {
+            tracing::debug!(
+                client = client.as_deref().map(shown),
+                topic = shown(topic),
+                qos = level(*qos),
+                retain,
+                shard,
+                from_shard = from,
+                subscribers,
+                groups,
+                "publish matched"
+            );
+        }
+        _ => {}
     }
 }
 
@@ -269,6 +325,21 @@ fn kind_of(event: &Event) -> (Kind, &'static str) {
         }
         Event::Losses { .. } => (Kind::Others, "losses"),
         Event::DroppedForSlow { .. } => (Kind::Others, "QoS 0 messages dropped"),
+        Event::Subscribed { .. } => (Kind::Details, "subscribed"),
+        Event::Unsubscribed { .. } | Event::MoreUnsubscribed { .. } => (Kind::Details, "subscription ended"),
+        Event::Matched { .. } => (Kind::Details, "publish matched"),
+    }
+}
+
+fn level(qos: QoS) -> u8 {
+    qos as u8
+}
+
+fn retain_handling_word(retain_handling: RetainHandling) -> &'static str {
+    match retain_handling {
+        RetainHandling::Always => "always",
+        RetainHandling::IfNew => "if_new",
+        RetainHandling::Never => "never",
     }
 }
 
@@ -321,7 +392,7 @@ mod tests {
             log.write(now, &limit(Limit::Sessions));
         }
         assert_eq!(log.due(), Some(Time::from_millis(6000)));
-        for kind in [Kind::Connected, Kind::Disconnected, Kind::Refused] {
+        for kind in [Kind::Connected, Kind::Disconnected, Kind::Refused, Kind::Details] {
             let lines = &mut log.lines[kind as usize];
             assert!(lines.turn(now).is_none() && lines.allows("a cause"), "{}", lines.kind);
         }
@@ -335,6 +406,6 @@ mod tests {
     #[test]
     fn each_kind_has_its_name() {
         assert_eq!(KINDS[Kind::Refused as usize].0, "connect refused");
-        assert!(KINDS[Kind::Others as usize].0.ends_with("limits"));
+        assert_eq!(KINDS[Kind::Details as usize].0, "details");
     }
 }

@@ -32,6 +32,7 @@ mod counters;
 #[cfg(test)]
 mod curves_tests;
 mod deliver;
+mod detail;
 mod directory;
 mod ends;
 mod enqueue;
@@ -304,6 +305,8 @@ pub struct Shard {
     /// SUBSCRIBEs and UNSUBSCRIBEs whose filters are not all done.
     unfinished: VecDeque<subscribe::Unfinished>,
     sent: deliver::Sent,
+    /// There are events for log level debug.
+    tells_detail: bool,
     /// The message that was last encoded for a session by itself.
     recent: Option<deliver::Recent>,
     /// Questions for retained messages and their answers: what came in this turn, and what is due.
@@ -390,6 +393,7 @@ impl Shard {
             convoys: convoy::Convoys::new(seed ^ 6),
             unfinished: VecDeque::new(),
             sent: deliver::Sent::default(),
+            tells_detail: false,
             recent: None,
             late: replay::LateMails::default(),
             has_mails_left: false,

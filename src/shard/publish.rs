@@ -426,6 +426,7 @@ impl Shard {
     /// To the subscribers of this shard: to all of them now, or to the rest of them later.
     pub(super) fn route(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
         let mut outcome = Outcome::default();
+        self.detail_matched(fanout);
         if !self.convoys.is_empty() && self.join_line(fanout) {
             outcome.matched = true;
             return outcome;

@@ -70,11 +70,6 @@ impl Shard {
         }
     }
 
-    /// The client of a session, as events have it.
-    pub(super) fn client_told(&self, session: u32) -> Box<str> {
-        beginning(&self.directory.session(session).client_id)
-    }
-
     fn user_told(&self, slot: u32) -> Option<Box<str>> {
         let rare = self.connection(slot).and_then(|connection| connection.rare.as_ref())?;
         rare.identity.user.as_deref().map(beginning)

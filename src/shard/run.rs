@@ -167,6 +167,7 @@ impl Runner {
                 self.net.poll(&mut events);
             }
             let now = self.now();
+            self.machine.handle_detail(EventLog::shows_detail());
             self.look_at_entrance(now);
             self.take_verdicts(now);
             self.listen_when_settled();

@@ -320,6 +320,7 @@ impl Shard {
         }
         // Its group's home may choose the session until it knows. [MQTT5-3.10.4-2]
         needed.remaining += usize::from(filter.shared().is_some());
+        self.detail_unsubscribed(session, filter);
         self.withdraw(session, filter, Some(token));
         if let Some(sid) = self.sid(session) {
             self.journal.record(&Record::Unsubscribed { sid, filter: filter.as_str() });
@@ -458,6 +459,7 @@ impl Shard {
             let filter = filter.as_str();
             self.journal.record(&Record::Subscribed { sid, filter, options, subscription_id });
         }
+        self.detail_subscribed(session, wanted, options, subscription_id, new);
         if filter.shared().is_some() {
             self.count(Counter::SharedSubscriptions, u64::from(new));
             let member = member_of(self.directory.key(session), options, subscription_id);
@@ -542,7 +544,9 @@ impl Shard {
 
     /// All subscriptions of a session that ends.
     pub(super) fn drop_subscriptions(&mut self, session: u32) {
-        for filter in self.directory.session_mut(session).take_subscriptions() {
+        let filters = self.directory.session_mut(session).take_subscriptions();
+        self.detail_ended(session, filters.iter().map(|filter| &**filter));
+        for filter in filters {
             if let Ok(filter) = TopicFilter::parse(&filter) {
                 self.withdraw(session, filter, None);
             }

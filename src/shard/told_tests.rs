@@ -1,9 +1,11 @@
 //! What the operator is told of subscriptions and messages, and how much of it at most.
 
-use super::tests::connect;
+use super::tests::{PUBLISH_AB, SUBSCRIBE_AB, connect, quiet};
 use super::world::World;
 use super::{Counter, Event, Limit};
 use crate::config::Config;
+use crate::packet::QoS;
+use crate::topic::RetainHandling;
 
 /// A SUBSCRIBE of 3.1.1 with so many filters.
 fn subscribe(filters: usize, filter: impl Fn(usize) -> String) -> Vec<u8> {
@@ -89,4 +91,93 @@ fn names_in_what_a_packet_brings_about_are_short() {
         }
     }
     assert_eq!(names, 3, "{:?}", world.events);
+}
+
+fn details(world: &World) -> Vec<&Event> {
+    let is_detail = |event: &&Event| {
+        matches!(
+            event,
+            Event::Subscribed { .. }
+                | Event::Unsubscribed { .. }
+                | Event::MoreUnsubscribed { .. }
+                | Event::Matched { .. }
+        )
+    };
+    world.events.iter().filter(is_detail).collect()
+}
+
+#[test]
+fn subscriptions_and_what_messages_match_are_told_only_if_wanted() {
+    let mut world = quiet(1);
+    for wanted in [false, true, false] {
+        world.events.clear();
+        world.shards[0].handle_detail(wanted);
+        let [one, other] = ["one", "other"].map(|id| connect(&mut world, 0, id, 0));
+        world.send(one, SUBSCRIBE_AB);
+        world.send(one, b"\x82\x06\x00\x02\x00\x01#\x00");
+        world.send(other, &subscribe(1, |_| "$share/g/a/+".into()));
+        world.send(other, PUBLISH_AB);
+        world.send(one, b"\xA2\x07\x00\x03\x00\x03a/b");
+        for client in [one, other] {
+            world.send(client, b"\xE0\x00");
+        }
+        let told = details(&world);
+        if !wanted {
+            assert!(told.is_empty(), "{told:?}");
+            continue;
+        }
+        let [made, hash, shared, matched, ended, with_session, member] = told[..] else {
+            panic!("{told:#?}")
+        };
+        let made_of = |event: &Event| match event {
+            Event::Subscribed { client, filter, options, subscription_id: 0, is_new: true } => {
+                assert_eq!(options.retain_handling, RetainHandling::Always);
+                (client.to_string(), filter.to_string(), options.qos)
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(made_of(made), ("one".into(), "a/b".into(), QoS::AtLeastOnce));
+        assert_eq!(made_of(hash), ("one".into(), "#".into(), QoS::AtMostOnce));
+        assert_eq!(made_of(shared), ("other".into(), "$share/g/a/+".into(), QoS::AtMostOnce));
+        let Event::Matched { client, topic, qos, retain, shard, from, subscribers, groups } = matched else {
+            panic!("{matched:?}");
+        };
+        assert_eq!((client.as_deref(), &**topic), (Some("other"), "a/b"));
+        assert_eq!((*qos, *retain, *shard, *from), (QoS::AtLeastOnce, false, 0, None));
+        // One session, by two filters, and one group.
+        assert_eq!((*subscribers, *groups), (1, 1));
+        for (event, wanted) in [(ended, "a/b"), (with_session, "#"), (member, "$share/g/a/+")] {
+            assert!(matches!(event, Event::Unsubscribed { filter, .. } if **filter == *wanted), "{event:?}");
+        }
+    }
+}
+
+#[test]
+fn each_shard_tells_what_it_matches_and_many_subscriptions_that_end_are_few_events() {
+    let mut world = quiet(2);
+    world.shards.iter_mut().for_each(|shard| shard.handle_detail(true));
+    for at in 0..10 {
+        let client = connect(&mut world, at % 2, &format!("sub{at}"), 0);
+        world.send(client, SUBSCRIBE_AB);
+    }
+    let publisher = connect(&mut world, 0, "publisher", 0);
+    world.send(publisher, PUBLISH_AB);
+    let mut sum = 0;
+    let mut named = Vec::new();
+    for event in details(&world) {
+        if let Event::Matched { client, shard, from, subscribers, .. } = event {
+            sum += subscribers;
+            assert_eq!(client.is_some(), from.is_none(), "{event:?}");
+            named.push((*shard, client.as_deref()));
+        }
+    }
+    assert_eq!((sum, named.len()), (10, 2), "{named:?}");
+    world.events.clear();
+    world.send(publisher, &subscribe(1000, |at| format!("own/{at}")));
+    assert_eq!(details(&world).len(), 1000);
+    world.events.clear();
+    world.send(publisher, b"\xE0\x00");
+    let told = details(&world);
+    assert_eq!(told.len(), 101);
+    assert!(matches!(told[100], Event::MoreUnsubscribed { filters: 900, .. }), "{:?}", told[100]);
 }

@@ -219,6 +219,69 @@ fn what_went_over_a_connection_is_told_at_its_end() {
     }
 }
 
+/// The one object with this message about this client and topic.
+fn about<'a>(
+    objects: &'a [Map<String, Value>],
+    message: &str,
+    client: &str,
+    topic: &str,
+) -> &'a Map<String, Value> {
+    let fits = |object: &&Map<String, Value>| {
+        [("message", message), ("client", client), ("topic", topic)]
+            .iter()
+            .all(|(key, value)| object.get(*key).is_some_and(|have| have == value))
+    };
+    let found: Vec<_> = objects.iter().filter(fits).collect();
+    assert_eq!(found.len(), 1, "{message} {client} {topic} in {objects:#?}");
+    found[0]
+}
+
+#[test]
+fn at_debug_subscriptions_are_told_and_what_each_publish_matched() {
+    let rest = "[runtime]\nshards = 2\n[log]\nformat = \"json\"\nlevel = \"debug\"\n";
+    let mut running = Running::start("json-debug", rest);
+    let mut subscribers: Vec<_> = (0..6).map(|at| running.client(&format!("sub{at}"))).collect();
+    for subscriber in &mut subscribers {
+        subscriber.subscribe("home/+", 1);
+    }
+    subscribers[0].subscribe("$share/group/home/door", 0);
+    let mut publisher = running.client("publisher");
+    assert_eq!(publisher.publish_acknowledged("home/door", b"open", false), 0);
+    assert_eq!(publisher.publish_acknowledged("nobody/listens", b"lost", false), 0x10);
+    for (at, subscriber) in subscribers.iter_mut().enumerate() {
+        // The first one is the group, too.
+        for _ in 0..if at == 0 { 2 } else { 1 } {
+            assert_eq!(subscriber.message().payload, b"open");
+        }
+    }
+    subscribers[0].unsubscribe("home/+");
+    for client in subscribers.into_iter().chain([publisher]) {
+        client.disconnect();
+    }
+    running.signal("-TERM");
+    assert_eq!(running.wait(), 0);
+    let objects = objects(&running);
+    let made = about(&objects, "subscribed", "sub0", "home/+");
+    assert_eq!((text(made, "level"), number(made, "qos")), ("DEBUG", 1));
+    assert_eq!((text(made, "retain_handling"), made["no_local"].as_bool()), ("always", Some(false)));
+    assert_eq!(made["is_new"].as_bool(), Some(true));
+    about(&objects, "subscribed", "sub0", "$share/group/home/door");
+    // By UNSUBSCRIBE, and with the session.
+    about(&objects, "subscription ended", "sub0", "home/+");
+    about(&objects, "subscription ended", "sub5", "home/+");
+
+    let nobody = about(&objects, "publish matched", "publisher", "nobody/listens");
+    assert_eq!((number(nobody, "subscribers"), number(nobody, "groups")), (0, 0));
+    about(&objects, "publish matched", "publisher", "home/door");
+    let all = objects.iter().filter(|object| {
+        object.get("message").is_some_and(|have| have == "publish matched")
+            && object.get("topic").is_some_and(|have| have == "home/door")
+    });
+    let told: Vec<_> = all.map(|object| (number(object, "subscribers"), number(object, "groups"))).collect();
+    assert_eq!(told.iter().map(|(subscribers, _)| subscribers).sum::<u64>(), 6, "{told:?}");
+    assert_eq!(told.iter().map(|(_, groups)| groups).sum::<u64>(), 1, "{told:?}");
+}
+
 #[test]
 fn a_storm_is_told_in_one_line_a_second_with_counts_by_cause() {
     const CLIENTS: usize = 400;
