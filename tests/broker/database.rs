@@ -429,7 +429,7 @@ fn all_that_mosquitto_keeps_moves_with_its_clients() {
             "taken: 17 queued messages",
             "taken: 2 messages on their way to clients, with their packet identifiers; of 1 more of QoS 2 only the",
             "taken: 1 messages of QoS 2 from clients that wait for PUBREL; they are passed on now, to 2 sessions",
-            "not in the file: wills, shared subscriptions, and sessions of clients that are connected with a clean",
+            "not in the file: clean sessions; wills, which clients bring along; and shared subscriptions: their clients",
         ] {
             assert!(said.contains(line), "{line}: {said}");
         }

@@ -107,8 +107,8 @@ impl fmt::Display for Takings {
         }
         writeln!(
             f,
-            "not in the file: wills, shared subscriptions, and sessions of clients that are connected with a clean \
-             session; clients bring them along"
+            "not in the file: clean sessions; wills, which clients bring along; and shared subscriptions: their clients \
+             must subscribe again, as after a restart of mosquitto"
         )
     }
 }
