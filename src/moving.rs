@@ -19,7 +19,14 @@ pub(crate) fn import(file: &Path, is_partial: bool) -> Result<(), Failure> {
         true => MosquittoConf::load_partial(file),
         false => MosquittoConf::load(file, None),
     };
-    let conf = conf.map_err(wrong)?;
+    let conf = conf.map_err(|errors| {
+        let mut failure = wrong(errors);
+        if !is_partial && MosquittoConf::load_partial(file).is_ok() {
+            failure.words +=
+                "\nmidge: import-mosquitto --partial leaves these lines out, and writes the rest";
+        }
+        failure
+    })?;
     conf.config().map_err(wrong)?;
     for note in &conf.mapping().notes {
         warn(&note.to_string());

@@ -362,6 +362,8 @@ fn partial_import_writes_what_can_be_had_and_says_the_rest_in_comments() {
     let file = written(&folder("partial"), text);
     let whole = run(midge().arg("import-mosquitto").arg(&file));
     assert_eq!(whole.status.code(), Some(2));
+    let hint = "import-mosquitto --partial leaves these lines out";
+    assert!(stderr(&whole).ends_with(&format!("midge: {hint}, and writes the rest\n")), "{}", stderr(&whole));
     let output = run(midge().args(["import-mosquitto", "--partial"]).arg(&file));
     let (said, toml) = (stderr(&output), String::from_utf8_lossy(&output.stdout).into_owned());
     assert_eq!(output.status.code(), Some(3), "{said}");
@@ -400,6 +402,8 @@ fn partial_import_writes_what_can_be_had_and_says_the_rest_in_comments() {
         let output = run(midge().args(["import-mosquitto", "--partial"]).arg(&file));
         assert_eq!(output.status.code(), Some(2), "{name}");
         assert!(stderr(&output).contains(wanted) && output.stdout.is_empty(), "{}", stderr(&output));
+        let whole = run(midge().arg("import-mosquitto").arg(&file));
+        assert!(!stderr(&whole).contains(hint), "it would not help: {}", stderr(&whole));
     }
 }
 

@@ -393,7 +393,8 @@ impl Writer<'_> {
         let directory = format!("{location}{slash}{file}.midge");
         let setting = self.put("directory", TomlValue::Text(directory), origin);
         setting.is_vital = true;
-        let text = "A directory of its own beside mosquitto's file, which midge neither reads nor writes.";
+        let text = "A directory of its own beside mosquitto's file, which the broker neither reads nor writes; \
+                    \"midge import-mosquitto --database\" takes over what is in that.";
         setting.comment = Some(text.to_owned());
     }
 
