@@ -2,20 +2,12 @@
 //! retained at the other end.
 
 use crate::client::{Client, Message};
+use crate::needs;
 use crate::running::{PATIENCE, Running, free_port};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
-
-/// Debian's is not on everybody's PATH.
-fn mosquitto() -> Option<&'static str> {
-    ["mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"].into_iter().find(|program| {
-        let mut command = Command::new(program);
-        command.arg("-h").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok()
-    })
-}
 
 /// A mosquitto of the test's own, with a bridge to midge.
 struct Edge {
@@ -25,12 +17,11 @@ struct Edge {
 }
 
 impl Edge {
-    /// None, after the reason, where mosquitto is not installed.
+    /// None where mosquitto can't be had.
     fn start(name: &str, midge: SocketAddr, more: &str) -> Option<Edge> {
-        let Some(program) = mosquitto() else {
-            eprintln!("skipped: mosquitto is not installed");
+        if !needs::has("mosquitto") {
             return None;
-        };
+        }
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let (file, log) =
             (folder.join(format!("bridge-{name}.conf")), folder.join(format!("bridge-{name}.log")));
@@ -42,9 +33,9 @@ impl Edge {
         );
         std::fs::write(&file, text).expect("the target folder can be written");
         let output = std::fs::File::create(&log).expect("the target folder can be written");
-        let mut command = Command::new(program);
+        let mut command = needs::command("mosquitto");
         command.arg("-c").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
-        let child = command.spawn().expect("it was there just now");
+        let child = command.spawn().expect("it can be run");
         let edge = Edge { child, address: SocketAddr::from(([127, 0, 0, 1], port)), log };
         edge.until("it listens", || TcpStream::connect(edge.address).is_ok());
         Some(edge)

@@ -3,6 +3,7 @@
 //!
 //! `certificates.sh` makes the files with openssl; its names are those of the table here.
 
+use crate::needs;
 use crate::running::{PATIENCE, Running, free_port, midge};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -215,8 +216,7 @@ const STANDARD: &[Rules] = &[
 
 #[test]
 fn by_the_standard_rules_the_log_says_which_option_or_what_is_wrong() {
-    if Command::new("mosquitto_pub").arg("--version").stdout(Stdio::null()).status().is_err() {
-        eprintln!("skipped: mosquitto_pub is not installed (apt: mosquitto-clients)");
+    if !needs::has("mosquitto_pub") {
         return;
     }
     let Some(folder) = certificates("standard") else { return };
@@ -263,39 +263,20 @@ impl Drop for Mosquitto {
     }
 }
 
-/// Where the real mosquitto is, which some systems have where only root looks.
-fn mosquitto() -> Option<PathBuf> {
-    let found =
-        ["mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"].into_iter().find(|program| {
-            let mut command = Command::new(program);
-            command
-                .arg("-h")
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
-                .is_ok()
-        });
-    let clients = Command::new("mosquitto_pub").arg("--version").stdout(Stdio::null()).status().is_ok();
-    if found.is_none() || !clients {
-        eprintln!(
-            "skipped: mosquitto, the broker with its clients, is not installed (apt: mosquitto mosquitto-clients)"
-        );
-        return None;
-    }
-    found.map(PathBuf::from)
-}
-
 /// A folder with the certificates; none, after why, without openssl.
 fn certificates(name: &str) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("devices-{name}"));
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("the target folder can be written");
-    if Command::new("openssl").arg("version").stdout(Stdio::null()).status().is_err() {
-        eprintln!("skipped: openssl is not installed");
+    if !needs::has("openssl") {
         return None;
     }
-    let made = Command::new("sh").args(["-c", CERTIFICATES]).current_dir(&folder).output().expect("a shell");
+    let made = Command::new("sh")
+        .args(["-c", CERTIFICATES])
+        .env("PATH", needs::path_with(&["openssl"]))
+        .current_dir(&folder)
+        .output()
+        .expect("a shell");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     for (mark, what) in [("no-version1", "certificates"), ("no-version1-lists", "revocation lists")] {
         if folder.join(mark).exists() {
@@ -333,7 +314,7 @@ fn conf(folder: &Path, name: &str) -> (PathBuf, Vec<u16>) {
 
 fn publish(folder: &Path, port: u16, client: &str, version: &str) -> Output {
     let at = |file: String| folder.join(file).display().to_string();
-    Command::new("mosquitto_pub")
+    needs::command("mosquitto_pub")
         .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-t", "t", "-m", "x", "--insecure"])
         // Or openssl would not even show what the broker is to refuse.
         .args([
@@ -360,11 +341,14 @@ fn wait_for(port: u16) {
 
 #[test]
 fn midge_and_the_real_mosquitto_let_in_the_same_certificates() {
-    let (Some(program), Some(folder)) = (mosquitto(), certificates("matrix")) else { return };
+    if !needs::has("mosquitto") || !needs::has("mosquitto_pub") {
+        return;
+    }
+    let Some(folder) = certificates("matrix") else { return };
     let (file, theirs) = conf(&folder, "mosquitto.conf");
     let log = std::fs::File::create(folder.join("mosquitto.log")).expect("a file of ours");
     let _mosquitto = Mosquitto(
-        Command::new(program)
+        needs::command("mosquitto")
             .arg("-c")
             .arg(file)
             .stdin(Stdio::null())

@@ -1,13 +1,14 @@
 //! The gate: which addresses come in, what wrong logins cost, and what of it outlives a SIGHUP.
 
 use crate::logins::{has_mosquitto, passwords};
+use crate::needs;
 use crate::running::PATIENCE;
 use crate::{Running, config_file};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 const IN: &[u8] = &[0x20, 2, 0, 0];
@@ -67,7 +68,7 @@ fn lets_in(address: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
 /// Whether mosquitto_pub gets in from an address of this machine.
 fn publishes(running: &Running, from: &str, login: &[&str]) -> bool {
     let port = running.address.port().to_string();
-    Command::new("mosquitto_pub")
+    needs::command("mosquitto_pub")
         .args(["-h", "127.0.0.1", "-p", &port, "-A", from, "-q", "1", "-t", "a", "-m", "hello"])
         .args(login)
         .output()
@@ -108,7 +109,7 @@ fn wrong_passwords_ban_an_address_and_no_other() {
     let mut asked = 0;
     let mut ask = |topic: &str| {
         asked += 1;
-        let output = Command::new("mosquitto_sub")
+        let output = needs::command("mosquitto_sub")
             .args(["-h", "127.0.0.1", "-p", &running.address.port().to_string(), "-A", "127.0.0.2"])
             .args(["-W", "60", "-C", "1", "-t", &format!("$SYS/broker/{topic}")])
             .output()
@@ -274,7 +275,7 @@ fn sighup_changes_the_list_of_the_banned_and_forgets_no_ban() {
         assert_eq!(count(&running, |line| line.contains("before a restart")), 0);
     };
     let good = ["-u", "alice", "-P", "wonder"];
-    let mut lives = Command::new("mosquitto_sub")
+    let mut lives = needs::command("mosquitto_sub")
         .args(["-h", "127.0.0.1", "-p", &running.address.port().to_string(), "-A", "127.0.0.2"])
         .args(["-V", "5", "-i", "lives", "-t", "b"])
         .args(good)

@@ -1,5 +1,6 @@
 //! A machine that refuses io_uring: midge ends at once and says what has to be changed.
 
+use crate::needs;
 use crate::running::PATIENCE;
 use crate::{Running, config_file, stderr};
 use std::process::{Command, Output, Stdio};
@@ -37,21 +38,18 @@ fn run_refused(call: i32, errno: i32) -> Option<Output> {
         &format!("uring-{call}-{errno}"),
         "[runtime]\nshards = 1\n[[listeners]]\naddress = \"127.0.0.1:0\"\n",
     );
-    let mut command = Command::new("python3");
+    if !needs::has("python3") {
+        return None;
+    }
+    let mut command = needs::command("python3");
     command.args(["-c", REFUSE, &call.to_string(), &errno.to_string()]);
     finish(command.arg(env!("CARGO_BIN_EXE_midge")).arg("--config").arg(file))
 }
 
-/// What a command says that ends soon; none where python3, or what it is to arrange, is not there.
+/// What a command says that ends soon; none where what it is to arrange can't be had.
 fn finish(command: &mut Command) -> Option<Output> {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = match child {
-        Ok(child) => child,
-        Err(error) => {
-            eprintln!("skipped: no python3: {error}");
-            return None;
-        }
-    };
+    let mut child = child.expect("it can be run");
     let until = Instant::now() + PATIENCE;
     while child.try_wait().expect("our child").is_none() {
         if Instant::now() > until {
@@ -62,7 +60,7 @@ fn finish(command: &mut Command) -> Option<Output> {
     }
     let output = child.wait_with_output().expect("our child");
     if output.status.code() == Some(NO_SECCOMP) {
-        eprintln!("skipped: {}", stderr(&output));
+        needs::skips::note("what this test arranges", stderr(&output).trim_end());
         return None;
     }
     Some(output)
@@ -117,7 +115,7 @@ os.execv("/proc/self/fd/%d" % opened[0], [program, "--config", "/proc/self/fd/%d
 /// Runs midge as a user who may lock so many bytes.
 fn as_user(user: u32, locked_bytes: u64, shards: usize) -> Command {
     let text = format!("[runtime]\nshards = {shards}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n");
-    let mut command = Command::new("python3");
+    let mut command = needs::command("python3");
     command.args(["-c", AS_USER, &locked_bytes.to_string(), &user.to_string()]);
     command.arg(env!("CARGO_BIN_EXE_midge")).arg(config_file(&format!("memlock-{user}-{shards}"), &text));
     command
@@ -128,6 +126,9 @@ const USUAL_BYTES: u64 = 8 << 20;
 
 #[test]
 fn too_little_locked_memory_is_refused_with_what_is_needed() {
+    if !needs::has("python3") {
+        return;
+    }
     // Less than one shard takes.
     let Some(output) = finish(&mut as_user(0, 262_144, 128)) else { return };
     let said = stderr(&output);
@@ -140,6 +141,9 @@ fn too_little_locked_memory_is_refused_with_what_is_needed() {
 
 #[test]
 fn a_user_runs_128_shards_with_the_usual_limit_and_again_right_after_a_kill() {
+    if !needs::has("python3") {
+        return;
+    }
     // A user that has no other programs, nor another run of the tests.
     let user = 100_000_000 + std::process::id();
     // Says so where that can't be had.

@@ -1,16 +1,16 @@
 //! A listener on an IPv6 address: it serves, and log lines and banner write the address as others read it.
 
 use crate::client::Client;
+use crate::needs;
 use crate::{Running, config_file, midge, run, stderr};
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
 
 /// A free port of `[::1]`; none where the machine has no IPv6, as in some containers.
 fn bind_loopback() -> Option<TcpListener> {
     match TcpListener::bind("[::1]:0") {
         Ok(listener) => Some(listener),
         Err(error) => {
-            eprintln!("skipped: this machine has no [::1]: {error}");
+            needs::skips::note("the address [::1]", &error.to_string());
             None
         }
     }
@@ -87,17 +87,16 @@ fn mosquitto_clients_reach_an_ipv6_listener() {
     if bind_loopback().is_none() {
         return;
     }
-    if Command::new("mosquitto_pub").arg("--version").stdout(Stdio::null()).status().is_err() {
-        eprintln!("skipped: mosquitto_pub and mosquitto_sub are not installed");
+    if !needs::has("mosquitto_pub") {
         return;
     }
     let running = Running::start_on("[::1]:0", "six-mosquitto", "[runtime]\nshards = 2\n");
     let port = running.address.port().to_string();
-    let published = Command::new("mosquitto_pub")
+    let published = needs::command("mosquitto_pub")
         .args(["-h", "::1", "-p", &port, "-V", "5", "-q", "1", "-r", "-t", "six/kept", "-m", "hello"])
         .status();
     assert!(published.expect("it was there just now").success());
-    let got = Command::new("mosquitto_sub")
+    let got = needs::command("mosquitto_sub")
         .args(["-h", "::1", "-p", &port, "-V", "311", "-q", "1", "-C", "1", "-W", "60", "-t", "six/#"])
         .output()
         .expect("it comes with mosquitto_pub");

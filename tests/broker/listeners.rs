@@ -2,6 +2,7 @@
 
 use crate::Running;
 use crate::client::Client;
+use crate::needs;
 use crate::running::PATIENCE;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -45,9 +46,8 @@ fn listener_with_a_bound_of_its_own_keeps_to_it_and_leaves_the_other_alone() {
 
 #[test]
 fn mosquitto_clients_meet_the_terms_of_their_listener() {
-    use std::process::{Command, Stdio};
-    if Command::new("mosquitto_pub").arg("--version").stdout(Stdio::null()).status().is_err() {
-        eprintln!("skipped: mosquitto_pub is not installed");
+    use std::process::Stdio;
+    if !needs::has("mosquitto_pub") {
         return;
     }
     let rest = "[[listeners]]\naddress = \"127.0.0.1:0\"\nversions = [\"5.0\"]\n";
@@ -56,7 +56,7 @@ fn mosquitto_clients_meet_the_terms_of_their_listener() {
     for (address, version, retain, good) in
         [(running.address, "311", true, true), (strict, "311", false, false), (strict, "5", false, true)]
     {
-        let mut publish = Command::new("mosquitto_pub");
+        let mut publish = needs::command("mosquitto_pub");
         publish.args(["-h", "127.0.0.1", "-p", &address.port().to_string(), "-V", version, "-q", "1"]);
         publish.args(["-t", "terms", "-m", "hello"]).args(retain.then_some("-r")).stderr(Stdio::null());
         let status = publish.status().expect("it was there just now");

@@ -2,13 +2,14 @@
 
 use crate::Running;
 use crate::client::{packet, text};
+use crate::needs;
 use crate::running::PATIENCE;
 use midge::auth::hash::{Argon2Cost, Scheme};
 use midge::auth::password_edit::{Create, delete_user, set_password};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 pub(super) fn file(name: &str, text: &str) -> PathBuf {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -26,15 +27,11 @@ pub(super) fn passwords(name: &str, users: &[(&str, &str)]) -> PathBuf {
 }
 
 pub(super) fn has_mosquitto() -> bool {
-    let has = Command::new("mosquitto_pub").arg("--version").stdout(Stdio::null()).status().is_ok();
-    if !has {
-        eprintln!("skipped: mosquitto_pub and mosquitto_sub are not installed");
-    }
-    has
+    needs::has("mosquitto_pub") && needs::has("mosquitto_sub")
 }
 
 pub(super) fn publish(running: &Running, version: &str, login: &[&str], topic: &str) -> Output {
-    Command::new("mosquitto_pub")
+    needs::command("mosquitto_pub")
         .args(["-h", "127.0.0.1", "-p", &running.address.port().to_string(), "-V", version, "-q", "1"])
         .args(["-t", topic, "-m", "hello"])
         .args(login)
@@ -158,7 +155,7 @@ fn heard(running: &Running, count: usize, publishing: impl FnOnce()) -> String {
     let ready = publish(running, "5", &["-u", "writer", "-P", "w", "-r"], "open/ready");
     assert!(ready.status.success(), "{ready:?}");
     let port = running.address.port().to_string();
-    let mut subscriber = Command::new("mosquitto_sub")
+    let mut subscriber = needs::command("mosquitto_sub")
         .args(["-h", "127.0.0.1", "-p", &port, "-i", "listener", "-q", "1", "-v", "-t", "#"])
         .args(["-W", "60", "-C", &(count + 1).to_string(), "-u", "reader", "-P", "r"])
         .stdout(Stdio::piped())
@@ -218,7 +215,7 @@ fn user_who_is_taken_out_of_the_password_file_is_let_go_on_sighup_and_others_sta
     let running = Running::start("revoked", &rest);
     let port = running.address.port().to_string();
     let mut listeners = users.map(|(user, password)| {
-        let listener = Command::new("mosquitto_sub")
+        let listener = needs::command("mosquitto_sub")
             .args(["-h", "127.0.0.1", "-p", &port, "-V", "5", "-i", user, "-u", user, "-P", password])
             .args(["-t", "news", "-C", "1", "-W", "60"])
             .stdout(Stdio::piped())

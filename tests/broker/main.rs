@@ -15,6 +15,8 @@ mod json_log;
 mod listeners;
 mod logins;
 mod moving;
+#[path = "../needs/mod.rs"]
+mod needs;
 mod pin;
 mod restart;
 mod running;

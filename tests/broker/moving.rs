@@ -1,10 +1,11 @@
 //! Moving in from mosquitto: its configuration is served as it is, or said in midge's words, and its password
 //! tool and midge's work on one file.
 
+use crate::needs;
 use crate::running::{PATIENCE, Running, free_port, midge, run, stderr};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 /// What Debian ships, but for the places of files.
@@ -53,16 +54,6 @@ fn serve(file: &Path, more: &[&str]) -> Running {
     Running::start_command(command).expect("it starts")
 }
 
-fn is_there(program: &str) -> bool {
-    let mut command = Command::new(program);
-    command.arg("--help").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let is_there = command.status().is_ok();
-    if !is_there {
-        eprintln!("{program} is left out: it is not installed");
-    }
-    is_there
-}
-
 #[test]
 fn debians_file_with_two_listeners_is_served_to_mosquitto_sub_and_mqttjs() {
     let (plain, web) = (free_port(), free_port());
@@ -77,8 +68,8 @@ fn debians_file_with_two_listeners_is_served_to_mosquitto_sub_and_mqttjs() {
 
     let mut client = running.client("reader");
     client.subscribe("moving/#", 1);
-    if is_there("mosquitto_pub") {
-        let mut publish = Command::new("mosquitto_pub");
+    if needs::has("mosquitto_pub") {
+        let mut publish = needs::command("mosquitto_pub");
         publish.args([
             "-h",
             "127.0.0.1",
@@ -95,7 +86,7 @@ fn debians_file_with_two_listeners_is_served_to_mosquitto_sub_and_mqttjs() {
         assert!(publish.status().expect("it was there just now").success());
         let message = client.message();
         assert_eq!((message.topic.as_str(), message.payload.as_slice()), ("moving/in", b"box".as_slice()));
-        let mut subscribe = Command::new("mosquitto_sub");
+        let mut subscribe = needs::command("mosquitto_sub");
         subscribe.args([
             "-h",
             "127.0.0.1",
@@ -111,24 +102,24 @@ fn debians_file_with_two_listeners_is_served_to_mosquitto_sub_and_mqttjs() {
         let got = subscribe.output().expect("it was there just now");
         assert_eq!(String::from_utf8_lossy(&got.stdout), "box\n");
     }
-    let node = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../clients/node");
-    if node.join("node_modules/mqtt").is_dir() && is_there("node") {
-        let script = format!(
-            "const client = require('mqtt').connect('ws://127.0.0.1:{web}/mqtt');\
-             client.on('connect', () => client.publish('moving/web', 'page', {{ qos: 1 }}, () => client.end()));\
-             client.on('error', () => process.exit(1));"
-        );
-        let status = Command::new("node").arg("-e").arg(script).current_dir(&node).status();
-        assert!(status.expect("it was there just now").success());
-        assert_eq!(client.message().topic, "moving/web");
-    } else {
-        eprintln!("mqtt.js is left out: the tests of clients install it");
+    match needs::node() {
+        Ok(node) => {
+            let script = format!(
+                "const client = require('mqtt').connect('ws://127.0.0.1:{web}/mqtt');\
+                 client.on('connect', () => client.publish('moving/web', 'page', {{ qos: 1 }}, () => client.end()));\
+                 client.on('error', () => process.exit(1));"
+            );
+            let status = node.command().arg("-e").arg(script).current_dir(&node.folder).status();
+            assert!(status.expect("it can be run").success());
+            assert_eq!(client.message().topic, "moving/web");
+        }
+        Err(why) => needs::skips::note("mqttjs", &why),
     }
 }
 
 /// What a client of mosquitto's says, and whether it ended well.
 fn mosquitto(program: &str, port: u16, arguments: &[&str]) -> (String, bool) {
-    let mut command = Command::new(program);
+    let mut command = needs::command(program);
     command.args(["-h", "127.0.0.1", "-p", &port.to_string()]).args(arguments);
     let output = command.output().expect("it was there just now");
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success())
@@ -136,7 +127,7 @@ fn mosquitto(program: &str, port: u16, arguments: &[&str]) -> (String, bool) {
 
 #[test]
 fn qos_0_messages_wait_for_mosquitto_sub_where_the_file_says_so() {
-    if !is_there("mosquitto_sub") {
+    if !needs::has("mosquitto_sub") {
         return;
     }
     let port = free_port();
@@ -151,7 +142,7 @@ fn qos_0_messages_wait_for_mosquitto_sub_where_the_file_says_so() {
 
 #[test]
 fn client_identifiers_of_mosquitto_pub_are_what_the_file_says() {
-    if !is_there("mosquitto_pub") {
+    if !needs::has("mosquitto_pub") {
         return;
     }
     let (by_user, by_prefix) = (free_port(), free_port());
@@ -190,7 +181,7 @@ fn an_interface_of_the_file_is_listened_on_by_its_addresses() {
 
 #[test]
 fn what_is_retained_is_withheld_when_its_publisher_loses_the_right_to_it() {
-    if !is_there("mosquitto_sub") {
+    if !needs::has("mosquitto_sub") {
         return;
     }
     let (port, folder) = (free_port(), folder("source"));
@@ -222,7 +213,7 @@ fn what_is_retained_is_withheld_when_its_publisher_loses_the_right_to_it() {
 
 #[test]
 fn a_bad_line_of_a_password_file_is_told_and_passed_over_and_names_with_slashes_are_text() {
-    if !is_there("mosquitto_pub") {
+    if !needs::has("mosquitto_pub") {
         return;
     }
     let (port, folder) = (free_port(), folder("lines"));
@@ -456,8 +447,8 @@ fn password_file_is_written_and_mosquitto_passwd_can_edit_it() {
         text.lines().filter_map(|line| line.split(':').next().map(str::to_owned)).collect::<Vec<_>>()
     };
     assert_eq!(users(), ["ada"]);
-    if is_there("mosquitto_passwd") {
-        let mut theirs = Command::new("mosquitto_passwd");
+    if needs::has("mosquitto_passwd") {
+        let mut theirs = needs::command("mosquitto_passwd");
         theirs.args(["-b", &path, "bob", "two"]).stdout(Stdio::null()).stderr(Stdio::null());
         assert!(theirs.status().expect("it was there just now").success());
         assert_eq!(users(), ["ada", "bob"]);

@@ -2,6 +2,7 @@
 //! log lines, ended with the test.
 
 use crate::client::Client;
+use crate::needs;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -68,7 +69,7 @@ pub(crate) fn can_mount(folder: &Path) -> bool {
         Ok(output) => stderr(&output).trim_end().to_owned(),
         Err(error) => format!("unshare: {error}"),
     };
-    eprintln!("skipped: no file system of one's own can be mounted here: {why}");
+    needs::skips::note("a file system of one's own", &why);
     false
 }
 
@@ -136,9 +137,7 @@ impl Running {
 
     /// Sends SIGHUP.
     pub(crate) fn hang_up(&self) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-HUP", &pid]).status();
-        assert!(sent.expect("kill is there").success());
+        self.signal("-HUP");
     }
 
     /// A 5.0 client that is in, with a clean session that ends with its connection.
@@ -196,8 +195,7 @@ impl Running {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(name).arg(self.child.id().to_string()).status();
-        assert!(status.expect("kill is there").success());
+        assert!(needs::kill(name, self.child.id()), "{name}");
     }
 
     /// The exit status, and by then every line.

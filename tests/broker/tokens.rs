@@ -2,12 +2,13 @@
 
 use crate::Running;
 use crate::logins::{file, has_mosquitto, publish};
+use crate::needs;
 use crate::running::free_port;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -74,7 +75,7 @@ fn client_is_out_when_its_token_expires_and_comes_back_with_another() {
     let (running, _) = with_tokens("jwt-end", "leeway_seconds = 0\n");
     let port = running.address.port().to_string();
     let short = token(SECRET, &format!(r#"{{"sub":"meter","exp":{}}}"#, now() + 10));
-    let mut subscriber = Command::new("mosquitto_sub")
+    let mut subscriber = needs::command("mosquitto_sub")
         .args(["-h", "127.0.0.1", "-p", &port, "-V", "5", "-i", "short", "-t", "a", "-u", "u", "-P", &short])
         .stderr(Stdio::null())
         .spawn()

@@ -1,5 +1,6 @@
 //! A client without a keep alive whose network goes away and never says so.
 
+use crate::needs;
 use crate::running::{Running, config_file, stderr};
 use std::process::Command;
 
@@ -20,13 +21,23 @@ exec "$0" --config "$1"
 
 /// Can a network of one's own be made? If not, says why the test is left out.
 fn can_have_a_network() -> bool {
-    let why = match Command::new("unshare").args(["-rn", "ip", "link", "set", "lo", "up"]).output() {
+    if !needs::has("ip") {
+        return false;
+    }
+    let why = match in_a_network(&["ip", "link", "set", "lo", "up"]).output() {
         Ok(output) if output.status.success() => return true,
         Ok(output) => stderr(&output).trim_end().to_owned(),
         Err(error) => format!("unshare: {error}"),
     };
-    eprintln!("skipped: no network of one's own can be had here: {why}");
+    needs::skips::note("a network of one's own", &why);
     false
+}
+
+/// A command in a network of its own.
+fn in_a_network(arguments: &[&str]) -> Command {
+    let mut command = Command::new("unshare");
+    command.arg("-rn").args(arguments).env("PATH", needs::path_with(&["ip"]));
+    command
 }
 
 #[test]
@@ -36,8 +47,7 @@ fn client_without_keep_alive_goes_when_its_network_has_gone() {
     }
     let text = "[[listeners]]\naddress = \"127.0.0.1:1883\"\n[runtime]\nshards = 1\n\
                 [limits]\ntcp_keepalive_seconds = 1\ntcp_user_timeout_seconds = 2\n";
-    let mut command = Command::new("unshare");
-    command.args(["-rn", "bash", "-c", SCRIPT, env!("CARGO_BIN_EXE_midge")]);
+    let mut command = in_a_network(&["bash", "-c", SCRIPT, env!("CARGO_BIN_EXE_midge")]);
     command.arg(config_file("vanished", text));
     let running = Running::start_command(command).expect("it starts");
     running.line("the client", |line| line.contains("client connected") && line.contains("gone"));

@@ -3,8 +3,8 @@
 //! paho-mqtt, aiomqtt and mqtt.js over WebSocket, TLS and both too.
 //!
 //! Each test starts a broker of its own, on a free port and with a config file in a folder of its own. What the
-//! Python and Node clients need is installed once, below the target folder; a client that can't be had is a
-//! failure that says what to install.
+//! clients need is brought once, below the target folder, see [`needs`]; a client that can't be had is skipped, and with
+//! `CI=true` it is a failure.
 //!
 //! - `MIDGE_SKIP_CLIENTS=paho,mqttjs` leaves clients out, by the names in [`setup::Client`].
 //! - `MIDGE_TEST_TARGET=HOST:PORT` runs everything against a broker that is up, whatever it is.
@@ -14,7 +14,8 @@
 
 mod broker;
 mod mosquitto;
-mod process;
+#[path = "../needs/mod.rs"]
+mod needs;
 mod rumqttc_v4;
 mod rumqttc_v5;
 mod scripts;

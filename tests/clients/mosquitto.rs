@@ -9,7 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::broker::Broker;
-use crate::process::{self, Killed};
+use crate::needs;
+use crate::needs::process::{self, Killed};
 use crate::setup::Client;
 
 /// How long a client may take for what takes a moment.
@@ -39,13 +40,8 @@ pub(crate) fn talk(shards: usize, version: Version) {
     if Client::Mosquitto.is_skipped() {
         return;
     }
-    for (program, package) in [
-        ("mosquitto_pub", "mosquitto-clients"),
-        ("mosquitto_sub", "mosquitto-clients"),
-        ("mosquitto_rr", "mosquitto-clients"),
-        ("stdbuf", "coreutils"),
-    ] {
-        assert!(process::is_installed(program), "{program} is not installed (apt: {package})");
+    if !["mosquitto_pub", "mosquitto_sub", "mosquitto_rr"].into_iter().all(needs::has) {
+        return;
     }
     let broker = Broker::start(shards);
     let run = broker.unique();
@@ -281,7 +277,7 @@ impl Tools {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+        let mut command = needs::command(program);
         command.args(self.broker_arguments());
         command
     }
@@ -326,7 +322,7 @@ impl Tools {
     fn start_formatted(&self, arguments: &[&str], format: &str) -> Subscriber {
         // Into a pipe, mosquitto_sub keeps its debug lines back until the next message: stdbuf makes it talk.
         let mut command = Command::new("stdbuf");
-        command.args(["-oL", "mosquitto_sub"]).args(self.broker_arguments());
+        command.arg("-oL").arg(needs::command("mosquitto_sub").get_program()).args(self.broker_arguments());
         command.args(arguments).args(["-d", "-F", format]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("mosquitto_sub starts");

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::broker::{Broker, Door};
-use crate::process;
-use crate::setup::{self, Client};
+use crate::needs::{self, process};
+use crate::setup::Client;
 
 /// Longer than any script takes that is not stuck.
 const SCRIPT_SECONDS_MAX: u64 = 120;
@@ -22,20 +22,19 @@ pub(crate) fn talk_behind(door: Door, shards: usize, client: Client, level: u8) 
         return;
     }
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
-    let mut command = match client {
-        Client::Mqttjs => {
-            let mut command = Command::new("node");
-            command.env("MIDGE_NODE", setup::node()).arg(scripts.join("mqttjs_client.mjs"));
-            command
-        }
+    let (interpreter, arguments) = match client {
+        Client::Mqttjs => (needs::node().map(|node| node.command()), vec![scripts.join("mqttjs_client.mjs")]),
+        // -B: the source folder gets no __pycache__.
         Client::Paho | Client::Aiomqtt | Client::Gmqtt => {
-            let mut command = Command::new(setup::python());
-            // -B: the source folder gets no __pycache__.
-            command.arg("-B").arg(scripts.join(format!("{}_client.py", client.name())));
-            command
+            (needs::python(), vec!["-B".into(), scripts.join(format!("{}_client.py", client.name()))])
         }
         Client::Mosquitto | Client::Rumqttc => unreachable!("{client:?} has no script"),
     };
+    let mut command = match interpreter {
+        Ok(interpreter) => interpreter,
+        Err(why) => return needs::skips::note(client.name(), &why),
+    };
+    command.args(arguments);
     let mut broker = Broker::start_behind(door, shards);
     command.args([broker.host.as_str(), &broker.port.to_string(), &level.to_string(), door.scheme()]);
     command.arg(broker.ca());
@@ -47,6 +46,10 @@ pub(crate) fn prove(shards: usize) {
     if Client::Mqttjs.is_skipped() || std::env::var_os("MIDGE_TEST_TARGET").is_some() {
         return;
     }
+    let mut command = match needs::node() {
+        Ok(node) => node.command(),
+        Err(why) => return needs::skips::note(Client::Mqttjs.name(), &why),
+    };
     let rows = |folder: &Path| {
         for (user, kind) in [("old", "argon2id"), ("user", "scram-sha-256"), ("other", "scram-sha-256")] {
             let mut passwd = Command::new(env!("CARGO_BIN_EXE_midge"));
@@ -58,8 +61,7 @@ pub(crate) fn prove(shards: usize) {
     };
     let mut broker = Broker::start_with(rows, shards);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/mqttjs_scram.mjs");
-    let mut command = Command::new("node");
-    command.env("MIDGE_NODE", setup::node()).arg(script);
+    command.arg(script);
     command.args([broker.host.as_str(), &broker.port.to_string()]);
     run(&mut command, &mut broker, "mqttjs by SCRAM");
 }

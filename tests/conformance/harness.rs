@@ -245,8 +245,9 @@ impl OwnBroker {
             (Place::Memory(memory), _) => memory.world().shut_down(),
             (Place::Address(_), None) => unreachable!("a broker at an address is a process"),
             (Place::Address(_), Some(process)) => {
-                let status =
-                    Command::new("kill").args(["-s", "TERM", &process.child.id().to_string()]).status();
+                // By the shell: the program `kill` is not everywhere.
+                let mut shell = Command::new("sh");
+                let status = shell.args(["-c", r#"kill "$0""#, &process.child.id().to_string()]).status();
                 assert!(status.is_ok_and(|status| status.success()), "kill works");
             }
         }

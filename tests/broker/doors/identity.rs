@@ -4,8 +4,8 @@ use super::pki::{Authority, open_with};
 use super::wire::{CONNACK, connect, expect};
 use crate::Running;
 use crate::listeners::second_address;
+use crate::needs;
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
 
 #[test]
 fn ticket_of_a_listener_without_client_certificates_opens_no_other() {
@@ -36,8 +36,7 @@ fn ticket_of_a_listener_without_client_certificates_opens_no_other() {
 
 #[test]
 fn name_of_the_certificate_counts_and_not_the_one_in_connect() {
-    if Command::new("mosquitto_pub").arg("--help").stdout(Stdio::null()).status().is_err() {
-        eprintln!("skipped: mosquitto_pub is not installed");
+    if !needs::has("mosquitto_pub") {
         return;
     }
     let authority = Authority::new("names");
@@ -52,7 +51,7 @@ fn name_of_the_certificate_counts_and_not_the_one_in_connect() {
     let running = Running::start("doors-names", &rest);
     let lamp = authority.client("lamp");
     for (id, topic, may) in [("a", "lamp/state", true), ("admin", "other", false), ("b", "other", false)] {
-        let output = Command::new("mosquitto_pub")
+        let output = needs::command("mosquitto_pub")
             .args(["-h", "127.0.0.1", "-p", &running.address.port().to_string(), "-V", "5", "-q", "1"])
             .args(["-u", "admin", "-P", "any", "-i", id, "-t", topic, "-m", "x", "--cafile"])
             .arg(&authority.ca)

@@ -5,9 +5,10 @@ use super::websocket::{binary, frame, upgrade};
 use super::wire::{self, CONNACK, SUBACK, connect, expect, publish, subscribe};
 use crate::Running;
 use crate::listeners::second_address;
+use crate::needs;
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// After a burst of fifty, another fifty at fifty a second. Clocks tick in milliseconds at the worst.
@@ -138,22 +139,22 @@ fn a_listener_takes_no_more_than_its_rate_from_all_its_clients_and_all_of_it_at_
 
 #[test]
 fn mosquitto_pub_above_its_rate_is_acknowledged_to_the_last_message() {
+    if !needs::has("mosquitto_pub") {
+        return;
+    }
     let rest = "[limits]\nclient_messages_per_second = 50\n[runtime]\nshards = 2\n";
     for version in ["mqttv311", "mqttv5"] {
         let running = Running::start(&format!("rates-{version}"), rest);
         let mut watch = subscriber(running.address, "t");
         let began = Instant::now();
-        let child = Command::new("mosquitto_pub")
+        let child = needs::command("mosquitto_pub")
             .args(["-h", "127.0.0.1", "-p", &running.address.port().to_string(), "-V", version])
             .args(["-i", "hasty", "-k", "5", "-q", "1", "-t", "t", "-l"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
-        let Ok(mut child) = child else {
-            eprintln!("skipped: mosquitto_pub is not installed");
-            return;
-        };
+        let mut child = child.expect("it can be run");
         let lines: String = (0..100).map(|number| format!("{number:03}\n")).collect();
         child.stdin.take().expect("piped").write_all(lines.as_bytes()).expect("it reads");
         expect(&mut watch, &messages("t", 100));

@@ -1,10 +1,11 @@
 //! Signals that stop nothing, and one more that stops in good order.
 
 use super::wire::{CONNACK, connect, echo, expect, open};
+use crate::needs;
 use crate::running::PATIENCE;
 use crate::{Running, midge};
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 #[test]
@@ -60,11 +61,11 @@ fn start_that_waits_for_something_is_ended_by_a_signal() {
     while !is_ready() && child.try_wait().expect("our child").is_none() {
         assert!(Instant::now() < until, "no thread for signals");
     }
-    let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).stderr(Stdio::null()).status();
+    let sent = needs::kill("-TERM", child.id());
     let output = child.wait_with_output().expect("our child");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     // On a machine that has held us up for those seconds it has ended by itself, and said why.
-    if sent.expect("kill is there").success() && !said.contains("another process listens there") {
+    if sent && !said.contains("another process listens there") {
         assert_eq!(output.status.code(), Some(0), "{said}");
         assert!(said.contains("stopped by a signal before it served"), "{said}");
     }

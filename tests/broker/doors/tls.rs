@@ -4,23 +4,15 @@ use super::pki::{Authority, TlsStream, open_with, tls_half};
 use super::wire::{self, CONNACK, connect, expect, publish};
 use crate::Running;
 use crate::listeners::second_address;
+use crate::needs;
 use crate::running::{free_port, midge};
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-fn has(program: &str) -> bool {
-    let is_there =
-        Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    if !is_there {
-        eprintln!("skipped: {program} is not installed");
-    }
-    is_there
-}
-
 fn mosquitto(program: &str, running: &Running, authority: &Authority, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program);
+    let mut command = needs::command(program);
     command.args(["-h", "127.0.0.1", "-p", &running.address.port().to_string(), "-q", "1"]);
     command.arg("--cafile").arg(&authority.ca).args(arguments).stderr(Stdio::piped()).stdout(Stdio::piped());
     command
@@ -28,7 +20,7 @@ fn mosquitto(program: &str, running: &Running, authority: &Authority, arguments:
 
 #[test]
 fn mosquitto_clients_come_in_over_tls_on_each_shard() {
-    if !has("mosquitto_pub") {
+    if !needs::has("mosquitto_pub") {
         return;
     }
     for shards in [1, 2] {
@@ -56,7 +48,7 @@ fn mosquitto_clients_come_in_over_tls_on_each_shard() {
 
 #[test]
 fn where_a_client_certificate_is_required_nobody_gets_in_without() {
-    if !has("mosquitto_pub") {
+    if !needs::has("mosquitto_pub") {
         return;
     }
     let authority = Authority::new("required");
@@ -87,13 +79,13 @@ fn where_a_client_certificate_is_required_nobody_gets_in_without() {
 
 #[test]
 fn openssl_speaks_both_versions() {
-    if !has("openssl") {
+    if !needs::has("openssl") {
         return;
     }
     let authority = Authority::new("openssl");
     let running = Running::start("doors-openssl", &authority.server("server").rows());
     for version in ["-tls1_2", "-tls1_3"] {
-        let mut client = Command::new("openssl")
+        let mut client = needs::command("openssl")
             .args(["s_client", "-quiet", "-verify_return_error", version])
             .args(["-connect", &running.address.to_string(), "-CAfile"])
             .arg(&authority.ca)
@@ -129,7 +121,7 @@ fn received_records(shown: &str) -> Vec<usize> {
 
 #[test]
 fn a_device_with_a_small_buffer_gets_small_records() {
-    if !has("openssl") {
+    if !needs::has("openssl") {
         return;
     }
     let authority = Authority::new("records");
@@ -143,7 +135,7 @@ fn a_device_with_a_small_buffer_gets_small_records() {
 
 fn records_are_small(running: &Running, authority: &Authority, wish: Option<&str>) {
     for version in ["-tls1_2", "-tls1_3"] {
-        let mut client = Command::new("openssl")
+        let mut client = needs::command("openssl")
             .args(["s_client", "-quiet", "-msg", version])
             .args(wish.into_iter().flat_map(|bytes| ["-maxfraglen", bytes]))
             .args(["-connect", &running.address.to_string(), "-CAfile"])
@@ -175,7 +167,7 @@ fn records_are_small(running: &Running, authority: &Authority, wish: Option<&str
 
 #[test]
 fn a_client_without_a_common_cipher_suite_gets_a_handshake_failure_and_a_line() {
-    if !has("openssl") {
+    if !needs::has("openssl") {
         return;
     }
     let authority = Authority::new("suites");
@@ -183,7 +175,7 @@ fn a_client_without_a_common_cipher_suite_gets_a_handshake_failure_and_a_line() 
     for arguments in
         [["-tls1_2", "-cipher", "AES128-SHA"], ["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"]]
     {
-        let client = Command::new("openssl")
+        let client = needs::command("openssl")
             .args(["s_client", "-connect", &running.address.to_string()])
             .args(arguments)
             .stdin(Stdio::null())
@@ -198,7 +190,7 @@ fn a_client_without_a_common_cipher_suite_gets_a_handshake_failure_and_a_line() 
 
 /// What OpenSSL's client gets for a CONNECT, with these arguments.
 fn connack_of_openssl(running: &Running, authority: &Authority, arguments: &[&str]) -> Vec<u8> {
-    let mut client = Command::new("openssl")
+    let mut client = needs::command("openssl")
         .args(["s_client", "-quiet", "-connect", &running.address.to_string(), "-CAfile"])
         .arg(&authority.ca)
         .args(arguments)
@@ -218,7 +210,7 @@ fn connack_of_openssl(running: &Running, authority: &Authority, arguments: &[&st
 
 #[test]
 fn a_server_name_that_is_no_dns_name_is_refused_in_words() {
-    if !has("openssl") {
+    if !needs::has("openssl") {
         return;
     }
     let authority = Authority::new("server-names");
@@ -255,13 +247,13 @@ fn under_a_mosquitto_conf_a_handshake_may_take_12_seconds() {
 
 #[test]
 fn minimum_of_1_3_refuses_1_2_with_words() {
-    if !has("openssl") {
+    if !needs::has("openssl") {
         return;
     }
     let authority = Authority::new("minimum");
     let rest = format!("{}tls_minimum = \"1.3\"\n", authority.server("server").rows());
     let running = Running::start("doors-minimum", &rest);
-    let client = Command::new("openssl")
+    let client = needs::command("openssl")
         .args(["s_client", "-tls1_2", "-connect", &running.address.to_string()])
         .stdin(Stdio::null())
         .output()

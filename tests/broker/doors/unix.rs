@@ -2,13 +2,14 @@
 
 use super::websocket::{binary, expect as expect_framed, upgrade};
 use super::wire::{CONNACK, connect, echo, expect};
+use crate::needs;
 use crate::running::PATIENCE;
 use crate::{Running, config_file, midge, run, stderr};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// Short enough for the kernel wherever the target folder is.
@@ -60,15 +61,18 @@ fn clients_of_a_socket_file_are_served_by_every_shard_and_told_as_unix() {
 
 #[test]
 fn mosquitto_clients_come_in_by_a_socket_file() {
-    let has_it = Command::new("mosquitto_pub").arg("--help").output();
-    if !has_it.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--unix")) {
-        eprintln!("skipped: there is no mosquitto_pub that knows --unix");
+    if !needs::has("mosquitto_pub") {
+        return;
+    }
+    let help = needs::command("mosquitto_pub").arg("--help").output().expect("it can be run");
+    if !String::from_utf8_lossy(&help.stdout).contains("--unix") {
+        needs::skips::note("a mosquitto_pub that knows --unix", "the one that is installed is of before 2.0");
         return;
     }
     let path = path("mosquitto");
     let _running = Running::start("doors-unix-mosquitto", &format!("{}[runtime]\nshards = 2\n", rows(&path)));
     let tool = |program: &str, arguments: &[&str]| {
-        let mut command = Command::new(program);
+        let mut command = needs::command(program);
         command.arg("--unix").arg(&path).args(["-q", "1"]).args(arguments);
         command.stdin(Stdio::null()).output().expect("it was there just now")
     };

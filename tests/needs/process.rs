@@ -1,6 +1,5 @@
 //! Processes with a bound on their time and on nothing else: output goes to files, so that no pipe fills up.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -31,13 +30,6 @@ pub(crate) fn run(command: &mut Command, folder: &Path, seconds_max: u64) -> std
         output.push_str(&format!("\nkilled after {seconds_max} s\n"));
     }
     Ok(Finished { status, output })
-}
-
-/// Whether a program of this name is on the path.
-pub(crate) fn is_installed(program: impl AsRef<OsStr>) -> bool {
-    let program = program.as_ref();
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }
 
 /// A child that does not outlive its owner.
