@@ -43,11 +43,11 @@ fn run_refused(call: i32, errno: i32) -> Option<Output> {
     }
     let mut command = needs::command("python3");
     command.args(["-c", REFUSE, &call.to_string(), &errno.to_string()]);
-    finish(command.arg(env!("CARGO_BIN_EXE_midge")).arg("--config").arg(file))
+    finish(command.arg(env!("CARGO_BIN_EXE_midge")).arg("--config").arg(file), "a seccomp filter of its own")
 }
 
-/// What a command says that ends soon; none where what it is to arrange can't be had.
-fn finish(command: &mut Command) -> Option<Output> {
+/// What a command says that ends soon; none where what it arranges first can't be had.
+fn finish(command: &mut Command, what: &str) -> Option<Output> {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.expect("it can be run");
     let until = Instant::now() + PATIENCE;
@@ -60,7 +60,7 @@ fn finish(command: &mut Command) -> Option<Output> {
     }
     let output = child.wait_with_output().expect("our child");
     if output.status.code() == Some(NO_SECCOMP) {
-        needs::skips::note("what this test arranges", stderr(&output).trim_end());
+        needs::skips::note(what, stderr(&output).trim_end());
         return None;
     }
     Some(output)
@@ -121,6 +121,8 @@ fn as_user(user: u32, locked_bytes: u64, shards: usize) -> Command {
     command
 }
 
+const USER: &str = "a user of its own";
+
 /// What a user may lock if nothing else is said.
 const USUAL_BYTES: u64 = 8 << 20;
 
@@ -130,7 +132,7 @@ fn too_little_locked_memory_is_refused_with_what_is_needed() {
         return;
     }
     // Less than one shard takes.
-    let Some(output) = finish(&mut as_user(0, 262_144, 128)) else { return };
+    let Some(output) = finish(&mut as_user(0, 262_144, 128), USER) else { return };
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     for words in ["RLIMIT_MEMLOCK) is 262144 bytes", "128 shards need ", "LimitMEMLOCK=", "ulimit -l "] {
@@ -147,7 +149,7 @@ fn a_user_runs_128_shards_with_the_usual_limit_and_again_right_after_a_kill() {
     // A user that has no other programs, nor another run of the tests.
     let user = 100_000_000 + std::process::id();
     // Says so where that can't be had.
-    if finish(&mut as_user(user, 0, 1)).is_none() {
+    if finish(&mut as_user(user, 0, 1), USER).is_none() {
         return;
     }
     for round in 0..2 {
@@ -159,7 +161,7 @@ fn a_user_runs_128_shards_with_the_usual_limit_and_again_right_after_a_kill() {
         let rings_count = broker.lines().iter().any(|line| line.contains("entries instead of 4096"));
         if round == 1 && rings_count {
             // This kernel counts rings, and the first broker has left no room for the rings of a second.
-            let output = finish(&mut as_user(user, USUAL_BYTES, 16)).expect("it was there before");
+            let output = finish(&mut as_user(user, USUAL_BYTES, 16), USER).expect("it was there before");
             let said = stderr(&output);
             assert_eq!(output.status.code(), Some(1), "{said}");
             for words in

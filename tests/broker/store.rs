@@ -1,6 +1,7 @@
 //! What is kept, as an operator meets it: the state directory, damage, a full disk, the tools.
 
 use crate::client::Client;
+use crate::needs;
 use crate::running::{PATIENCE, Running, can_mount, config_file, midge, run, stderr};
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -141,11 +142,14 @@ fn sigusr1_brings_all_that_is_kept_into_the_checkpoint() {
 
 #[test]
 fn mosquittos_tools_see_what_was_queued_and_retained_before_a_kill() {
+    if !needs::has("mosquitto_pub") || !needs::has("mosquitto_sub") {
+        return;
+    }
     let directory = fresh("tools");
     let tool = |name: &str, broker: &Running, arguments: &[&str]| {
         let port = broker.address.port().to_string();
-        let output = Command::new(name).args(["-p", &port]).args(arguments).output();
-        String::from_utf8_lossy(&output.expect("mosquitto-clients are installed").stdout).into_owned()
+        let output = needs::command(name).args(["-p", &port]).args(arguments).output();
+        String::from_utf8_lossy(&output.expect("it can be run").stdout).into_owned()
     };
     let broker = start("tools", &directory, 2);
     tool("mosquitto_sub", &broker, &["-i", "meter", "-c", "-q", "1", "-t", "cmd/meter", "-E"]);
