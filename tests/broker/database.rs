@@ -3,6 +3,7 @@
 //! were.
 
 use crate::client::{packet, string};
+use crate::needs;
 use crate::running::{PATIENCE, Running, can_mount, free_port, midge, run, stderr};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -61,14 +62,11 @@ impl Drop for Mosquitto {
 
 /// mosquitto as it is installed, and a newer one if `MIDGE_MOSQUITTO_21` names it.
 fn programs() -> Vec<(&'static str, String)> {
-    let installed = ["mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
-    let installed = installed.into_iter().map(str::to_owned).find(|program| is_there(program));
+    let installed =
+        needs::has("mosquitto").then(|| needs::command("mosquitto").get_program().display().to_string());
     let newer = std::env::var("MIDGE_MOSQUITTO_21").ok().filter(|program| is_there(program));
-    if installed.is_none() {
-        eprintln!("skipped: mosquitto is not installed");
-    }
     if newer.is_none() {
-        eprintln!("skipped: a database of mosquitto 2.1: MIDGE_MOSQUITTO_21 names no program that runs");
+        eprintln!("left out: a database of mosquitto 2.1: MIDGE_MOSQUITTO_21 names no program that runs");
     }
     let installed = installed.map(|program| ("installed", program));
     installed.into_iter().chain(newer.map(|program| ("newer", program))).collect()
