@@ -1,11 +1,16 @@
 //! Certificates of clients: who gets in, and as whom.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rcgen::{DnType, DnValue, date_time_ymd};
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::CertifiedKey;
 
 use super::super::identity::{canonical, parse};
 use super::super::path::{Search, Trusted};
@@ -109,6 +114,52 @@ fn a_client_without_a_certificate_gets_in_only_where_it_is_optional() {
         let listener = Listener::asking(ClientCertificate::Optional);
         let pair = Client::new(version, &listener.authority).connect(&listener.config()).handshake();
         assert_eq!(pair.server.identity(), None);
+    }
+}
+
+/// Notes how many names of CAs it is told, and shows no certificate.
+#[derive(Debug, Default)]
+struct Hints(AtomicUsize);
+
+impl ResolvesClientCert for Hints {
+    fn resolve(&self, hints: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.store(hints.len(), Ordering::Relaxed);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn authorities_of_a_directory_count_and_clients_are_told_the_names_of_the_files_alone() {
+    let (second, third) = (Authority::new("Second CA"), Authority::new("Third CA"));
+    let mut listener = Listener::asking(ClientCertificate::Optional);
+    let folder = listener.files.path("capath");
+    std::fs::create_dir(&folder).unwrap();
+    for (name, pem) in [("a", second.pem()), ("b", third.pem()), ("c", listener.authority.pem())] {
+        std::fs::write(folder.join(name), pem).unwrap();
+    }
+    listener.settings.ca_directory = Some(folder);
+    for told in [1, 0] {
+        gets_in(&listener, &listener.authority.client("lamp"), &[]);
+        gets_in(&listener, &third.client("lamp"), &[]);
+        is_refused(
+            &listener,
+            &Authority::new("Fourth CA").client("lamp"),
+            &[],
+            "is not issued by a CA of client_ca",
+        );
+        for version in [V12, V13] {
+            let mut client = Client::new(version, &listener.authority);
+            let hints = Arc::new(Hints(AtomicUsize::new(9)));
+            client.config.client_auth_cert_resolver = hints.clone();
+            client.connect(&listener.config()).handshake();
+            assert_eq!(hints.0.load(Ordering::Relaxed), told);
+        }
+        // Without the file the directory does.
+        listener.settings.client_ca = None;
     }
 }
 
