@@ -39,11 +39,16 @@ fn the_level_of_the_log_changes_without_a_restart() {
     let running = Running::start_command(command).expect("it starts");
     config_file("doors-level", &text("error"));
     reload(&running, "log.level is now \"error\", and was \"info\"");
-    running.client("quiet").disconnect();
+    let mut quiet = running.client("quiet");
+    quiet.publish_acknowledged("quiet/topic", b"x", false);
+    quiet.disconnect();
     config_file("doors-level", &text("debug"));
     reload(&running, "log.level is now \"debug\", and was \"error\"");
-    running.client("loud").disconnect();
+    let mut loud = running.client("loud");
+    loud.publish_acknowledged("loud/topic", b"x", false);
+    loud.disconnect();
     running.line("a connect", |line| line.contains("client connected") && line.contains("loud"));
+    running.line("a publish", |line| line.contains("publish matched") && line.contains("loud/topic"));
     assert!(!running.lines().concat().contains("quiet"), "{:#?}", running.lines());
     // Nothing else has changed.
     assert!(!running.lines().concat().contains("the file has other changes too"));
