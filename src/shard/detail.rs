@@ -1,10 +1,11 @@
 //! What is told at log level debug: subscriptions, and what each PUBLISH has matched.
 //!
-//! Owns whether anyone listens. While nobody does, each place asks one flag, and nothing is looked up, copied or
-//! formatted.
+//! In come the places where either happens; out go events. While they are not wanted each place asks one flag, and
+//! nothing is looked up, copied or formatted.
 
 use super::deliver::Fanout;
 use super::event::beginning;
+use super::publish::VISITED_A_STEP;
 use super::{Event, Shard};
 use crate::packet::SubscribeFilter;
 use crate::topic::{Matches, SubscriptionOptions, TopicFilter};
@@ -70,13 +71,15 @@ impl Shard {
     fn report_matched(&mut self, fanout: &Fanout<'_>) {
         let publication = &fanout.publication;
         if publication.topic.starts_with("$SYS/") {
-            // Of the broker's own there are many, and no client has sent them.
+            // The broker's own are many, and no client has sent them.
             return;
         }
         let origin = publication.origin;
         let publisher = origin.and_then(|key| self.directory.resolve(key));
         let mut matches = Matches::default();
+        // The way of the message asks the index again: it may come to the subscribers much later.
         self.subscriptions.matches(publication.topic, publisher, &mut matches);
+        self.spend(matches.visited() as u64 / VISITED_A_STEP);
         let groups =
             if self.groups.is_empty() { 0 } else { self.groups.matching_filters(publication.topic).len() };
         self.report(Event::Matched {

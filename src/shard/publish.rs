@@ -759,7 +759,7 @@ const _: () = assert!(SHARDS_MAX == STAMP_SHARD_MASK as usize + 1);
 const MAIL_BYTES_MAX: usize = 32 << 10;
 
 /// So many nodes of the trie are looked at in the time of a delivery.
-const VISITED_A_STEP: u64 = 4;
+pub(super) const VISITED_A_STEP: u64 = 4;
 
 /// The shards of a bit mask, in order.
 pub(super) fn shards_of(mut mask: u128) -> impl Iterator<Item = ShardId> {
