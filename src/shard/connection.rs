@@ -12,12 +12,12 @@ use crate::memory::{Charge, MemoryKind};
 use crate::packet::{
     Connect, DecodeError, Frame, Framing, ProtocolVersion, Reason, encode_disconnect, frame,
 };
-use crate::shard::directory::{BACKLOGGED, GATED, NO_CONNECTION};
+use crate::shard::directory::{GATED, NO_CONNECTION};
 use crate::shard::pace::Pace;
 use crate::shard::partial::Partial;
-use crate::shard::pauses::{PAUSED_BY_BACKLOG, PAUSED_BY_DISK, PAUSED_BY_WORK};
+use crate::shard::pauses::{PAUSED_BY_DISK, PAUSED_BY_WORK};
 use crate::shard::peer::Peer;
-use crate::shard::slow::{Backlog, Slow};
+use crate::shard::slow::Slow;
 use crate::shard::timers::Timer;
 use crate::shard::wheel::TimerId;
 use crate::time::Time;
@@ -174,7 +174,7 @@ impl Connection {
     }
 
     /// PUBLISH packets among them, about.
-    fn backlog_packets(&self) -> u64 {
+    pub(super) fn backlog_packets(&self) -> u64 {
         self.slow.as_ref().map_or(0, |slow| slow.packets())
     }
 
@@ -621,63 +621,6 @@ impl Shard {
     /// Is the connection still on its way to being served?
     pub fn is_handshaking(&self, slot: u32) -> bool {
         self.connection(slot).is_some_and(|connection| !matches!(connection.stage, Stage::Serving { .. }))
-    }
-
-    pub(super) fn note_backlog(&mut self, now: Time, slot: u32, backlog: Backlog) {
-        let limit = self.shared.config.limits.backlog_bytes;
-        let given = self.outbox.given(slot);
-        let Some(connection) = self.connection_mut(slot) else { return };
-        let (before, packets_before) = (connection.backlog_bytes(), connection.backlog_packets());
-        let slow = connection.slow.get_or_insert_with(|| Box::new(Slow::new(now, backlog)));
-        slow.note(now, backlog);
-        slow.estimate(given);
-        let packets = slow.packets();
-        let (asks_too_much, may_ask_again) = (slow.asks_too_much(limit), slow.may_ask_again(limit));
-        self.memory.change(MemoryKind::Backlogs, before, backlog.bytes);
-        self.count(Counter::PacketsWaiting, packets.wrapping_sub(packets_before));
-        let Some(session) = self.session_of(slot) else { return };
-        self.directory.slot_mut(session).flags |= BACKLOGGED;
-        // [DESIGN §7]: stop reading from the client that causes it. What others send to the client is not its doing.
-        if asks_too_much {
-            if self.pause(slot, PAUSED_BY_BACKLOG) {
-                let client = self.client_told(session);
-                self.report(Event::LimitReached { limit: Limit::BacklogPause, client });
-            }
-        } else if may_ask_again {
-            self.unpause(now, slot, PAUSED_BY_BACKLOG);
-        }
-    }
-
-    fn count_no_backlog(&self, packets: u64) {
-        if packets > 0 {
-            self.shared.counters[usize::from(self.id)].subtract(Counter::PacketsWaiting, packets);
-        }
-    }
-
-    /// Says once for each backlog what it has cost its client.
-    fn tell_dropped(&mut self, session: u32, slow: Option<&Slow>) {
-        let Some(messages) = slow.map(|slow| slow.dropped).filter(|&messages| messages > 0) else { return };
-        let client = self.client_told(session);
-        self.report(Event::DroppedForSlow { client, messages });
-    }
-
-    /// So many bytes go to a client because it has asked for them.
-    pub(super) fn note_asked(&mut self, slot: u32, bytes: usize) {
-        if let Some(slow) = self.connection_mut(slot).and_then(|connection| connection.slow.as_mut()) {
-            slow.note_asked(bytes);
-        }
-    }
-
-    pub(super) fn note_drained(&mut self, now: Time, slot: u32) {
-        let Some(connection) = self.connection_mut(slot) else { return };
-        let slow = connection.slow.take();
-        self.memory.subtract(MemoryKind::Backlogs, slow.as_ref().map_or(0, |slow| slow.bytes()));
-        self.count_no_backlog(slow.as_ref().map_or(0, |slow| slow.packets()));
-        let Some(session) = self.session_of(slot) else { return };
-        self.tell_dropped(session, slow.as_deref());
-        self.directory.slot_mut(session).flags &= !BACKLOGGED;
-        self.unpause(now, slot, PAUSED_BY_BACKLOG);
-        self.pump(now, session);
     }
 
     /// The session of a connection that is served.

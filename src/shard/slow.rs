@@ -5,6 +5,10 @@
 //! asks for more than it reads is not, until it has read most of it. Which bytes of a backlog are which is not kept
 //! byte by byte: what was asked for counts until the socket has taken all that waited at a mark behind it.
 
+use super::directory::BACKLOGGED;
+use super::pauses::PAUSED_BY_BACKLOG;
+use super::{Counter, Event, Limit, Shard};
+use crate::memory::MemoryKind;
 use crate::outbox::Given;
 use crate::time::Time;
 
@@ -90,6 +94,65 @@ impl Slow {
     /// Has it read enough to ask for more?
     pub(super) fn may_ask_again(&self, backlog_bytes_max: usize) -> bool {
         self.backlog.bytes <= backlog_bytes_max / 2 || self.asked() <= backlog_bytes_max / ASKED_PART / 2
+    }
+}
+
+impl Shard {
+    pub(super) fn note_backlog(&mut self, now: Time, slot: u32, backlog: Backlog) {
+        let limit = self.shared.config.limits.backlog_bytes;
+        let given = self.outbox.given(slot);
+        let Some(connection) = self.connection_mut(slot) else { return };
+        let (before, packets_before) = (connection.backlog_bytes(), connection.backlog_packets());
+        let slow = connection.slow.get_or_insert_with(|| Box::new(Slow::new(now, backlog)));
+        slow.note(now, backlog);
+        slow.estimate(given);
+        let packets = slow.packets();
+        let (asks_too_much, may_ask_again) = (slow.asks_too_much(limit), slow.may_ask_again(limit));
+        self.memory.change(MemoryKind::Backlogs, before, backlog.bytes);
+        self.count(Counter::PacketsWaiting, packets.wrapping_sub(packets_before));
+        let Some(session) = self.session_of(slot) else { return };
+        self.directory.slot_mut(session).flags |= BACKLOGGED;
+        // [DESIGN §7]: stop reading from whoever causes it. What others send to the client is not its doing.
+        if asks_too_much {
+            if self.pause(slot, PAUSED_BY_BACKLOG) {
+                let client = self.client_told(session);
+                self.report(Event::LimitReached { limit: Limit::BacklogPause, client });
+            }
+        } else if may_ask_again {
+            self.unpause(now, slot, PAUSED_BY_BACKLOG);
+        }
+    }
+
+    pub(super) fn count_no_backlog(&self, packets: u64) {
+        if packets > 0 {
+            self.shared.counters[usize::from(self.id)].subtract(Counter::PacketsWaiting, packets);
+        }
+    }
+
+    /// Says once for each backlog what it has cost its client.
+    pub(super) fn tell_dropped(&mut self, session: u32, slow: Option<&Slow>) {
+        let Some(messages) = slow.map(|slow| slow.dropped).filter(|&messages| messages > 0) else { return };
+        let client = self.client_told(session);
+        self.report(Event::DroppedForSlow { client, messages });
+    }
+
+    /// So many bytes go to a client because it has asked for them.
+    pub(super) fn note_asked(&mut self, slot: u32, bytes: usize) {
+        if let Some(slow) = self.connection_mut(slot).and_then(|connection| connection.slow.as_mut()) {
+            slow.note_asked(bytes);
+        }
+    }
+
+    pub(super) fn note_drained(&mut self, now: Time, slot: u32) {
+        let Some(connection) = self.connection_mut(slot) else { return };
+        let slow = connection.slow.take();
+        self.memory.subtract(MemoryKind::Backlogs, slow.as_ref().map_or(0, |slow| slow.bytes()));
+        self.count_no_backlog(slow.as_ref().map_or(0, |slow| slow.packets()));
+        let Some(session) = self.session_of(slot) else { return };
+        self.tell_dropped(session, slow.as_deref());
+        self.directory.slot_mut(session).flags &= !BACKLOGGED;
+        self.unpause(now, slot, PAUSED_BY_BACKLOG);
+        self.pump(now, session);
     }
 }
 
