@@ -106,8 +106,10 @@ impl Clocks {
 
     /// The power goes. What was written in the last moments the disk may not have, nor anything of a while if it was
     /// full or failed.
-    pub fn stop(&mut self, now: u64, is_disk_sound: bool) {
-        let lost = self.sets.iter().filter(|(at, _)| !is_disk_sound || at + SECOND > now);
+    pub fn stop(&mut self, now: u64, is_disk_sound: bool, noted: &[Noted]) {
+        // A shard that has nothing to do has no turn, and notes a step in its next one.
+        let is_noted = |at: u64| noted.iter().all(|noted| noted.at >= at && noted.at + SECOND <= now);
+        let lost = self.sets.iter().filter(|&&(at, _)| !is_disk_sound || at + SECOND > now || !is_noted(at));
         self.is_doubtful = lost.clone().next().is_some();
         self.known_millis = lost.map(|&(_, before)| before).chain([self.wrong_millis]).min().unwrap_or(0);
     }
@@ -118,17 +120,24 @@ impl Clocks {
     }
 }
 
+/// What a host knows of the wall clock, and since when.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Noted {
+    wrong_millis: i64,
+    at: u64,
+}
+
 /// What the host of a shard does each turn: it tells the machine that the wall clock was set.
-pub fn watch(machine: &mut Shard, clocks: &Clocks, noted: &mut i64, now: u64) {
-    if noted.abs_diff(clocks.wrong_millis) >= STEP_MILLIS_MIN {
-        *noted = clocks.wrong_millis;
+pub fn watch(machine: &mut Shard, clocks: &Clocks, noted: &mut Noted, now: u64) {
+    if noted.wrong_millis.abs_diff(clocks.wrong_millis) >= STEP_MILLIS_MIN {
+        *noted = Noted { wrong_millis: clocks.wrong_millis, at: now };
         machine.handle_clock(clocks.time(now), clocks.reading(now));
     }
 }
 
 /// What a host has noted at the start.
-pub fn noted(clocks: &Clocks) -> i64 {
-    clocks.wrong_millis
+pub fn noted(clocks: &Clocks, now: u64) -> Noted {
+    Noted { wrong_millis: clocks.wrong_millis, at: now }
 }
 
 fn a_step(rng: &mut Rng) -> i64 {

@@ -101,6 +101,7 @@ impl Sim {
             return;
         }
         self.note(format_args!("-- the power goes for {down} us; then {shards} shards"));
+        let noted: Vec<_> = self.world.hosts.iter().map(|host| host.noted_clock).collect();
         let disks = self.world.power_off();
         for (_, torn) in &disks {
             if *torn == Torn::Part {
@@ -117,7 +118,7 @@ impl Sim {
         // A disk that has failed keeps no clock either.
         let keeps_clock = !self.books.disk_failed.is_open() && !self.books.disk_full.is_open();
         self.books.power_cut(self.world.now);
-        self.world.clocks.stop(self.world.now, keeps_clock);
+        self.world.clocks.stop(self.world.now, keeps_clock, &noted);
         self.world.wake_after(down, Wake::PowerOn { shards });
         for client in 0..self.clients.len() {
             let after = down + self.rng.below(300_000);

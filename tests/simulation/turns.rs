@@ -170,7 +170,7 @@ impl World {
             }
             Job::Turn => {
                 let host = &mut self.hosts[shard];
-                clocks::watch(&mut host.machine, &self.clocks, &mut host.noted_step, self.now);
+                clocks::watch(&mut host.machine, &self.clocks, &mut host.noted_clock, self.now);
                 host.machine.note_mails_left(host.mails_left.iter().any(|&left| left > 0));
                 host.machine.handle_turn(now);
                 self.tell_restored();

@@ -132,7 +132,7 @@ pub struct Host {
     pub due_at: Option<u64>,
     pub stalled_until: u64,
     /// See [`clocks::watch`].
-    pub noted_step: i64,
+    pub noted_clock: clocks::Noted,
 }
 
 /// How unkind the world is.
@@ -245,7 +245,7 @@ impl World {
                 let journal = Journal::new(LogName { epoch, shard: id });
                 host.machine.open_store(now, journal, wall, restored);
                 host.machine.handle_clock(now, self.clocks.reading(self.now));
-                host.noted_step = clocks::noted(&self.clocks);
+                host.noted_clock = clocks::noted(&self.clocks, self.now);
             }
             if self.seed >= SHORT_TURNS_FROM && !self.seed.is_multiple_of(4) {
                 let work = [8, 64, 512][self.seed as usize % 4 - 1];
@@ -606,7 +606,7 @@ impl Host {
             disk: None,
             due_at: None,
             stalled_until: 0,
-            noted_step: 0,
+            noted_clock: clocks::Noted::default(),
         }
     }
 }
