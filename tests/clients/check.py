@@ -15,8 +15,8 @@ import sys
 import time
 import traceback
 
-CASE_SECONDS_MAX = 40
-WAIT_SECONDS = 10
+CASE_SECONDS_MAX = 240
+WAIT_SECONDS = 60
 
 _cases = []
 

@@ -14,7 +14,7 @@ use crate::needs::process::{self, Killed};
 use crate::setup::Client;
 
 /// How long a client may take for what takes a moment.
-const WAIT_SECONDS: u64 = 15;
+const WAIT_SECONDS: u64 = 60;
 /// Before a message in the output of a subscriber; what follows is topic, QoS, retain flag and payload.
 const MESSAGE: &str = "message|";
 

@@ -17,8 +17,8 @@ const over = {
   ...(protocol.startsWith("ws") && { path: "/mqtt" }),
   ...(["mqtts", "wss"].includes(protocol) && { ca: readFileSync(process.argv[6]) }),
 };
-const CASE_SECONDS_MAX = 40;
-const WAIT_SECONDS = 10;
+const CASE_SECONDS_MAX = 240;
+const WAIT_SECONDS = 60;
 const ALL = [3, 4, 5];
 const cases = [];
 const test = (levels, name, run) => cases.push({ levels, name, run });
@@ -206,9 +206,9 @@ test(ALL, "unsubscribe ends delivery", async (spot) => {
 });
 
 test(ALL, "a ping keeps an idle connection", async (spot) => {
-  const [idle, pub] = [await spot.peer("idle", { keepalive: 1 }), await spot.peer("pub")];
+  const [idle, pub] = [await spot.peer("idle", { keepalive: 6 }), await spot.peer("pub")];
   await idle.subscribe(spot.topic("ping"));
-  await sleep(3500);
+  await sleep(10_000);
   await pub.publish(spot.topic("ping"), "still here");
   await idle.expect(spot.topic("ping"), "still here");
 });

@@ -11,7 +11,7 @@ import { join } from "node:path";
 const mqtt = createRequire(join(process.env.MIDGE_NODE, "package.json"))("mqtt");
 const [host, port] = [process.argv[2], Number(process.argv[3])];
 const METHOD = "SCRAM-SHA-256";
-const WAIT_SECONDS = 20;
+const WAIT_SECONDS = 60;
 const cases = [];
 const test = (name, run) => cases.push({ name, run });
 

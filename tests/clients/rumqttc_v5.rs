@@ -14,7 +14,7 @@ use rumqttc::v5::{Client as Handle, Connection, ConnectionError, Event, MqttOpti
 use crate::broker::Broker;
 use crate::setup::Client;
 
-const WAIT_SECONDS: u64 = 15;
+const WAIT_SECONDS: u64 = 60;
 /// Above the megabyte that is sent; announced to the broker.
 const PACKET_BYTES_MAX: u32 = 2 << 20;
 const EACH_QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];

@@ -9,7 +9,7 @@ use crate::needs::{self, process};
 use crate::setup::Client;
 
 /// Longer than any script takes that is not stuck.
-const SCRIPT_SECONDS_MAX: u64 = 120;
+const SCRIPT_SECONDS_MAX: u64 = 600;
 
 /// Runs the client's script at a protocol level: 3 is MQTT 3.1, 4 is 3.1.1, 5 is 5.0.
 pub(crate) fn talk(shards: usize, client: Client, level: u8) {
