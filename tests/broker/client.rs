@@ -226,19 +226,8 @@ impl Client {
     }
 
     fn receive(&mut self) -> (u8, Vec<u8>) {
-        let head = self.byte();
-        let (mut length, mut shift) = (0, 0);
-        loop {
-            let byte = self.byte();
-            length |= usize::from(byte & 127) << shift;
-            shift += 7;
-            if byte < 128 {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).expect("the whole packet");
-        self.tally.bytes_received += length as u64;
+        let (head, body) = read_packet(&mut self.stream);
+        self.tally.bytes_received += packet(head, &body).len() as u64;
         self.tally.packets_received += 1;
         if head >> 4 == 3 {
             self.take_publish(head, &body);
@@ -262,13 +251,28 @@ impl Client {
             _ => panic!("no test asks for QoS 2"),
         }
     }
+}
 
-    fn byte(&mut self) -> u8 {
+/// The next packet: its first byte, and what follows its length.
+pub(crate) fn read_packet(stream: &mut impl Read) -> (u8, Vec<u8>) {
+    let mut byte = || {
         let mut byte = [0];
-        self.stream.read_exact(&mut byte).expect("a packet");
-        self.tally.bytes_received += 1;
+        stream.read_exact(&mut byte).expect("a packet");
         byte[0]
+    };
+    let head = byte();
+    let (mut length, mut shift) = (0, 0);
+    loop {
+        let byte = byte();
+        length |= usize::from(byte & 127) << shift;
+        shift += 7;
+        if byte < 128 {
+            break;
+        }
     }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).expect("the whole packet");
+    (head, body)
 }
 
 /// A packet, as bytes.

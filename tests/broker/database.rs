@@ -2,10 +2,10 @@
 //! messages on each part of their way; its file goes into midge's state directory, and its clients go on where they
 //! were.
 
-use crate::client::{packet, string};
+use crate::client::{packet, read_packet, string};
 use crate::needs;
 use crate::running::{PATIENCE, Running, can_mount, free_port, midge, run, stderr};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -128,25 +128,7 @@ impl Raw {
     }
 
     fn receive(&mut self) -> (u8, Vec<u8>) {
-        let head = self.byte();
-        let (mut length, mut shift) = (0, 0);
-        loop {
-            let byte = self.byte();
-            length |= usize::from(byte & 127) << shift;
-            shift += 7;
-            if byte < 128 {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).expect("the whole packet");
-        (head, body)
-    }
-
-    fn byte(&mut self) -> u8 {
-        let mut byte = [0];
-        self.stream.read_exact(&mut byte).expect("a packet");
-        byte[0]
+        read_packet(&mut self.stream)
     }
 
     /// `options` of 5.0; properties only where the level has them.
