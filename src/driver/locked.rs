@@ -17,7 +17,8 @@ use super::kernel::KernelProblem;
 use super::ring::{self, RingSize};
 
 /// The largest rings that so many shards may have. Half of the limit stays free, if there are rings that leave it: for
-/// another broker of the user, and for what the kernel has not taken back yet of one that was killed.
+/// what the kernel has not taken back yet of a broker that was killed. Only rings that do for all but the largest turns
+/// may take so much; larger ones take a sixteenth at most, since a user may run many brokers, as our tests do.
 pub(super) fn choose(probe: &IoUring, shards: usize) -> Result<RingSize, KernelProblem> {
     let Some(limit) = raised() else { return Ok(RingSize::FULL) };
     let short = |needed_bytes| KernelProblem::LockedMemory { limit_bytes: Some(limit), needed_bytes, shards };
@@ -33,8 +34,7 @@ pub(super) fn choose(probe: &IoUring, shards: usize) -> Result<RingSize, KernelP
     if limit < least {
         return Err(short(least));
     }
-    let fits = |size: &RingSize| needed(*size) * 2 <= limit;
-    let wanted = RingSize::all().find(fits).unwrap_or(RingSize::LEAST);
+    let wanted = wanted(limit, needed);
     // Others of the user may hold what the limit allows, or a broker that was killed a moment ago.
     for tries in 0..ROOM_TRIES {
         let smaller = RingSize::all().skip_while(|&size| size != wanted);
@@ -45,6 +45,14 @@ pub(super) fn choose(probe: &IoUring, shards: usize) -> Result<RingSize, KernelP
         std::thread::sleep(ROOM_PAUSE);
     }
     Err(short(least))
+}
+
+fn wanted(limit: u64, needed: impl Fn(RingSize) -> u64) -> RingSize {
+    let is_modest = |size: &RingSize| {
+        let part = if size.submissions() <= RingSize::GOOD.submissions() { 2 } else { 16 };
+        needed(*size) * part <= limit
+    };
+    RingSize::all().find(is_modest).unwrap_or(RingSize::LEAST)
 }
 
 /// What so many shards lock with rings of this size, on a kernel that counts rings.
@@ -160,10 +168,14 @@ mod tests {
         assert!(
             needed_with_pages(RingSize::LEAST, crate::shard::SHARDS_MAX, 4096) <= USUAL_LIMIT - (256 << 10)
         );
-        assert!(
-            needed_with_pages(RingSize::FULL, 4, 4096) * 2 <= USUAL_LIMIT,
-            "four shards need no smaller ones"
+        let wanted = |limit, shards| wanted(limit, |size| needed_with_pages(size, shards, 4096));
+        assert_eq!(
+            [2, 32, 64, 128].map(|shards| wanted(USUAL_LIMIT, shards).submissions()),
+            [1024, 512, 128, 128]
         );
+        assert_eq!(wanted(8 * USUAL_LIMIT, 4), RingSize::FULL);
+        // As many brokers as our tests run at a time.
+        assert!(24 * needed_with_pages(RingSize::GOOD, 2, 4096) <= USUAL_LIMIT);
     }
 
     #[test]

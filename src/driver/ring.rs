@@ -93,6 +93,8 @@ pub struct RingSize {
 impl RingSize {
     /// What a ring has unless the limit of locked memory is too small for it.
     pub const FULL: RingSize = RingSize { submissions: 4096 };
+    /// Enough for all but the largest turns: those enter the kernel more than once.
+    pub(super) const GOOD: RingSize = RingSize { submissions: 512 };
     pub(super) const LEAST: RingSize = RingSize { submissions: 128 };
 
     /// From the largest to the smallest.
