@@ -1,5 +1,5 @@
 //! The brokers under test. Over loopback: one process for each shard count and configuration, started when the
-//! first scenario wants it and ended with the test process. In memory: one for each scenario and configuration.
+//! first scenario wants it and ended when all of that shard count are done: a user may not lock memory for all of them. In memory: one for each scenario and configuration.
 //!
 //! `MIDGE_TEST_TARGET=host:port` runs the scenarios against a broker that is already there, whatever it is;
 //! `MIDGE_TEST_TARGET_NAME=host:port` does so for the scenarios that want the configuration NAME, which are
@@ -11,7 +11,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::line::{Clock, Line, Memory};
@@ -97,17 +97,28 @@ impl Broker {
     }
 
     fn shared(shards: usize, config: &'static Config) -> Option<Broker> {
-        type Pool = HashMap<(usize, &'static str), Arc<OnceLock<Option<String>>>>;
-        static POOL: OnceLock<Mutex<Pool>> = OnceLock::new();
-        let mut pool = POOL.get_or_init(Mutex::default).lock().unwrap_or_else(|poison| poison.into_inner());
-        let place = pool.entry((shards, config.name)).or_default().clone();
-        drop(pool);
-        let address = place.get_or_init(|| match foreign_target() {
-            Some(target) if config.name == DEFAULT.name => Some(target),
-            Some(_) => std::env::var(format!("MIDGE_TEST_TARGET_{}", config.name)).ok(),
-            None => Some(start(shards, config)),
+        let place = pool().entry((shards, config.name)).or_default().clone();
+        let started = place.get_or_init(|| {
+            let foreign = |address| Started { address, guard: None };
+            match foreign_target() {
+                Some(target) if config.name == DEFAULT.name => Some(foreign(target)),
+                Some(_) => std::env::var(format!("MIDGE_TEST_TARGET_{}", config.name)).ok().map(foreign),
+                None => Some(start(shards, config)),
+            }
         });
-        address.clone().map(|address| Broker::at(shards, address))
+        started.as_ref().map(|started| Broker::at(shards, started.address.clone()))
+    }
+
+    /// Ends those of this shard count that scenarios share. No scenario uses them.
+    pub fn end_shared(shards: usize) {
+        let ended: Vec<_> = pool().extract_if(|&(count, _), _| count == shards).collect();
+        for (_, place) in ended {
+            let started = Arc::into_inner(place).and_then(OnceLock::into_inner).flatten();
+            if let Some(mut guard) = started.and_then(|started| started.guard) {
+                drop(guard.stdin.take());
+                let _ = guard.wait();
+            }
+        }
     }
 
     /// A connection that has said nothing yet.
@@ -169,6 +180,21 @@ impl Broker {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         format!("{stem}x{:x}x{count:x}", std::process::id())
     }
+}
+
+/// A broker that scenarios share.
+struct Started {
+    address: String,
+    /// Ends it when the pipe to it is closed; none if it is not ours.
+    guard: Option<Child>,
+}
+
+/// By shard count and the name of the configuration.
+type Pool = HashMap<(usize, &'static str), Arc<OnceLock<Option<Started>>>>;
+
+fn pool() -> MutexGuard<'static, Pool> {
+    static POOL: OnceLock<Mutex<Pool>> = OnceLock::new();
+    POOL.get_or_init(Mutex::default).lock().unwrap_or_else(|poison| poison.into_inner())
 }
 
 /// The broker to test instead of our own.
@@ -280,7 +306,7 @@ impl Drop for OwnBroker {
 
 /// Starts a broker that ends with this process, however this process ends: a shell between us waits for the
 /// pipe from us to close. When the broker ends by itself, the shell says so in a file.
-fn start(shards: usize, config: &Config) -> String {
+fn start(shards: usize, config: &Config) -> Started {
     const GUARD: &str = r#"exec 3<&0
         "$0" serve --config "$1" 3<&- & broker=$!
         (cat <&3 > /dev/null; kill "$broker"; sleep 2; kill -KILL "$broker") 2> /dev/null & guard=$!
@@ -295,9 +321,8 @@ fn start(shards: usize, config: &Config) -> String {
         .stderr(log)
         .spawn()
         .expect("a shell starts");
-    std::mem::forget(guard);
     await_start(&address, &file);
-    address
+    Started { address, guard: Some(guard) }
 }
 
 /// Writes the configuration under this name; gives the address and the file.

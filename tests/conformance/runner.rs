@@ -57,15 +57,20 @@ fn started(shards: usize, selected: Vec<(&'static str, Scenario)>) -> Arc<Run> {
     let start = || {
         let run = Arc::new(Run::default());
         let next = Arc::new(AtomicUsize::new(0));
+        let running = Arc::new(AtomicUsize::new(THREADS));
         let selected = Arc::new(selected);
         for _ in 0..THREADS {
             let (run, next, selected) = (run.clone(), next.clone(), selected.clone());
+            let running = running.clone();
             std::thread::spawn(move || {
                 let Some(broker) = Broker::standard(shards) else { return };
                 while let Some((name, scenario)) = selected.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let outcome = caught(*scenario, &broker);
                     run.outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(name, outcome);
                     run.finished.notify_all();
+                }
+                if running.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    Broker::end_shared(shards);
                 }
             });
         }
