@@ -5,6 +5,7 @@
 //! `MIDGE_TEST_TARGET_NAME=host:port` does so for the scenarios that want the configuration NAME, which are
 //! skipped otherwise.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -98,6 +99,7 @@ impl Broker {
 
     fn shared(shards: usize, config: &'static Config) -> Option<Broker> {
         let place = pool().entry((shards, config.name)).or_default().clone();
+        HELD.with_borrow_mut(|held| held.push(place.clone()));
         let started = place.get_or_init(|| {
             let foreign = |address| Started { address, guard: None };
             match foreign_target() {
@@ -111,7 +113,21 @@ impl Broker {
 
     /// Ends those of this shard count that scenarios share. No scenario uses them.
     pub fn end_shared(shards: usize) {
-        let ended: Vec<_> = pool().extract_if(|&(count, _), _| count == shards).collect();
+        Self::end_those(|&(count, _), _| count == shards);
+    }
+
+    /// The scenario of this thread is over: what it has shared with others may end.
+    pub fn release() {
+        HELD.with_borrow_mut(Vec::clear);
+    }
+
+    /// Ends those that no scenario uses at this moment. One with the default configuration is always wanted.
+    fn end_unused() {
+        Self::end_those(|&(_, name), place| name != DEFAULT.name && Arc::strong_count(place) == 1);
+    }
+
+    fn end_those(are_meant: impl Fn(&(usize, &'static str), &Shared) -> bool) {
+        let ended: Vec<_> = pool().extract_if(|kind, place| are_meant(kind, place)).collect();
         for (_, place) in ended {
             let started = Arc::into_inner(place).and_then(OnceLock::into_inner).flatten();
             if let Some(mut guard) = started.and_then(|started| started.guard) {
@@ -189,8 +205,16 @@ struct Started {
     guard: Option<Child>,
 }
 
+/// None: there is none for this configuration.
+type Shared = Arc<OnceLock<Option<Started>>>;
+
 /// By shard count and the name of the configuration.
-type Pool = HashMap<(usize, &'static str), Arc<OnceLock<Option<Started>>>>;
+type Pool = HashMap<(usize, &'static str), Shared>;
+
+thread_local! {
+    /// What the scenario of this thread uses.
+    static HELD: RefCell<Vec<Shared>> = const { RefCell::new(Vec::new()) };
+}
 
 fn pool() -> MutexGuard<'static, Pool> {
     static POOL: OnceLock<Mutex<Pool>> = OnceLock::new();
@@ -216,17 +240,9 @@ struct Process {
 
 impl Process {
     fn start(config: PathBuf, address: &str) -> Self {
-        let log = log_file(&config);
-        let child = Command::new(env!("CARGO_BIN_EXE_midge"))
-            .args(["serve", "--config"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file handle can be doubled"))
-            .stderr(log)
-            .spawn()
-            .expect("the midge binary starts");
-        await_start(address, &config);
-        Self { child, config }
+        let mut midge = Command::new(env!("CARGO_BIN_EXE_midge"));
+        midge.args(["serve", "--config"]).arg(&config).stdin(Stdio::null());
+        Self { child: start_patiently(&mut midge, address, &config), config }
     }
 }
 
@@ -305,23 +321,16 @@ impl Drop for OwnBroker {
 }
 
 /// Starts a broker that ends with this process, however this process ends: a shell between us waits for the
-/// pipe from us to close. When the broker ends by itself, the shell says so in a file.
+/// pipe from us to close. When the broker ends by itself, the shell does too.
 fn start(shards: usize, config: &Config) -> Started {
     const GUARD: &str = r#"exec 3<&0
         "$0" serve --config "$1" 3<&- & broker=$!
         (cat <&3 > /dev/null; kill "$broker"; sleep 2; kill -KILL "$broker") 2> /dev/null & guard=$!
-        wait "$broker"; echo "$?" > "${1%.toml}.ended"; kill "$guard" 2> /dev/null"#;
+        wait "$broker"; kill "$guard" 2> /dev/null"#;
     let (address, file) = prepare(shards, config.name, config);
-    let log = log_file(&file);
-    let guard = Command::new("sh")
-        .args(["-c", GUARD, env!("CARGO_BIN_EXE_midge")])
-        .arg(&file)
-        .stdin(Stdio::piped())
-        .stdout(log.try_clone().expect("a file handle can be doubled"))
-        .stderr(log)
-        .spawn()
-        .expect("a shell starts");
-    await_start(&address, &file);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", GUARD, env!("CARGO_BIN_EXE_midge")]).arg(&file).stdin(Stdio::piped());
+    let guard = start_patiently(&mut shell, &address, &file);
     Started { address, guard: Some(guard) }
 }
 
@@ -360,18 +369,31 @@ fn configuration(address: &str, shards: usize, config: &Config) -> String {
     format!("[[listeners]]\naddress = \"{address}\"\n\n[runtime]\nshards = {shards}\n\n{}", config.text)
 }
 
-fn log_file(config: &Path) -> fs::File {
-    fs::File::create(config.with_extension("log")).expect("a temporary file can be written")
-}
-
-fn await_start(address: &str, file: &Path) {
+/// Runs a command that serves with this configuration, and waits until it listens. A user's locked memory may be in use
+/// by the brokers of other scenarios: then again, without those that no scenario uses.
+fn start_patiently(command: &mut Command, address: &str, config: &Path) -> Child {
     let end = Instant::now() + START;
-    while TcpStream::connect(address).is_err() {
-        if Instant::now() > end || file.with_extension("ended").exists() {
-            let log = fs::read_to_string(file.with_extension("log")).unwrap_or_default();
-            panic!("the broker of {} does not accept connections; it said:\n{log}", file.display());
+    let told = config.with_extension("log");
+    loop {
+        let log = fs::File::create(&told).expect("a temporary file can be written");
+        command.stdout(log.try_clone().expect("a file handle can be doubled")).stderr(log);
+        let mut child = command.spawn().expect("it is there");
+        while TcpStream::connect(address).is_err() {
+            let has_ended = child.try_wait().expect("our child").is_some();
+            if has_ended || Instant::now() > end {
+                let log = fs::read_to_string(&told).unwrap_or_default();
+                if has_ended && log.contains("limit of locked memory") && Instant::now() < end {
+                    break;
+                }
+                panic!("the broker of {} does not accept connections; it said:\n{log}", config.display());
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
-        std::thread::sleep(Duration::from_millis(20));
+        if child.try_wait().expect("our child").is_none() {
+            return child;
+        }
+        Broker::end_unused();
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
 

@@ -66,6 +66,7 @@ fn started(shards: usize, selected: Vec<(&'static str, Scenario)>) -> Arc<Run> {
                 let Some(broker) = Broker::standard(shards) else { return };
                 while let Some((name, scenario)) = selected.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let outcome = caught(*scenario, &broker);
+                    Broker::release();
                     run.outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(name, outcome);
                     run.finished.notify_all();
                 }
