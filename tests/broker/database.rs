@@ -528,5 +528,8 @@ fn a_full_disk_leaves_no_state_and_the_next_try_takes_all() {
         first.contains("first 1\n") && !first.split("first").nth(1).unwrap_or("").contains("checkpoint"),
         "{said}"
     );
-    assert!(first.contains("taken: 104 retained messages") && second.contains("checkpoint.redb"), "{said}");
+    // The hundred, and those of the real file that have not expired since it was made.
+    let taken =
+        first.split("taken: ").find_map(|line| line.split_once(" retained messages")?.0.parse::<u32>().ok());
+    assert!(taken >= Some(100) && second.contains("checkpoint.redb"), "{said}");
 }
