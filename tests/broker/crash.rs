@@ -49,6 +49,9 @@ struct World {
     storm: Storm,
 }
 
+/// A fast machine queues more than a hundred thousand messages for those that are away; none is to make room.
+const QUEUES: &str = "[limits]\nsession_queue_messages = 10000000\nsession_queue_bytes = 1073741824\n";
+
 /// All queues are worked off after so many kills, and at the end.
 const DRAIN_EVERY: u32 = 10;
 
@@ -71,10 +74,8 @@ fn what_was_acknowledged_survives_every_kill() {
 #[test]
 fn what_was_acknowledged_survives_every_cut_connection() {
     let mut world = World::new("cuts");
-    let broker = Running::start(
-        "cuts",
-        "[runtime]\nshards = 2\n[persistence]\ndirectory = \"\"\n[limits]\nsession_queue_messages = 1000000\n",
-    );
+    let broker =
+        Running::start("cuts", &format!("[runtime]\nshards = 2\n[persistence]\ndirectory = \"\"\n{QUEUES}"));
     for cycle in 0..=CUTS {
         let round = Round::new(&broker, cycle);
         world.check(&round, &broker, cycle == CUTS);
@@ -128,7 +129,7 @@ impl World {
         let shards = cycle % 3 + 1;
         let rest = format!(
             "[runtime]\nshards = {shards}\n[persistence]\ndirectory = \"{}\"\nsegment_bytes = 1048576\n\
-             [limits]\nsession_queue_messages = 1000000\n",
+             {QUEUES}",
             self.directory.display(),
         );
         Running::start("crash", &rest)
