@@ -46,8 +46,7 @@ impl Mosquitto {
 
     /// Ends it as an operator does; its file is written then.
     fn stop(mut self) -> PathBuf {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").arg(pid).status().expect("kill is there").success());
+        assert!(needs::kill("-TERM", self.child.id()));
         self.child.wait().expect("our child");
         self.folder.join("mosquitto.db")
     }
