@@ -89,6 +89,10 @@ const NO_DIRECTORY: &str =
 
 /// The bytes of a file, and when it was written.
 fn read(path: &Path) -> std::io::Result<(Vec<u8>, i64)> {
+    // A pipe would be waited for, and a device has no end.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
     let mut file = File::open(path)?;
     let written = file.metadata()?.modified()?.duration_since(SystemTime::UNIX_EPOCH);
     let written = written.ok().and_then(|since| i64::try_from(since.as_secs()).ok());

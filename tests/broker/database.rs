@@ -444,6 +444,7 @@ fn what_can_not_be_taken_is_refused_in_words_and_leaves_no_state() {
         ("none", file("none.db", b"[[listeners]]"), "this is no database of mosquitto"),
         ("sqlite", file("sqlite.db", b"SQLite format 3\0more"), "plugin persist_sqlite"),
         ("missing", folder.join("missing.db"), "can't read"),
+        ("device", "/dev/null".into(), "it is not a regular file"),
     ] {
         let state = folder.join(name);
         let output = import(&database, &["--into", &state.display().to_string()]);
