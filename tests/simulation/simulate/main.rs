@@ -73,11 +73,12 @@ fn main() -> ExitCode {
         println!("\n{}", seeds::tell(*seed));
     }
     println!(
-        "{} seeds in {:.1} s: {} packets from the broker, {} publications, {} failures",
+        "{} seeds in {:.1} s: {} packets from the broker, {} publications, fingerprint {:016x}, {} failures",
         to - from,
         began.elapsed().as_secs_f64(),
         summary.packets,
         summary.publications,
+        summary.fingerprint,
         summary.failures.len()
     );
     for &mark in marks::Mark::EVERY {
