@@ -1,7 +1,7 @@
 //! Access control: nanoseconds for one question, at several numbers of rules; and a login.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use midge::auth::acl::{Acl, Actions, Effect, Permissions, Rule, Subscribing, Who};
+use midge::policy::acl::{Acl, Actions, Effect, Permissions, Rule, Subscribing, Who};
 use std::hint::black_box;
 
 /// Clients that ask in turn; a power of two.

@@ -5,17 +5,20 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
-use midge::auth::access::Access;
-use midge::auth::acl::{Acl, Actions, Effect as AclEffect, Rule, Subscribing, Who};
-use midge::config::Config;
-use midge::memory::{KeptMessage, MemoryAccount};
-use midge::message::Publication;
-use midge::packet::{AckKind, PacketId, QoS};
+use midge::base::MemoryAccount;
+use midge::base::ShardId;
+use midge::base::Time;
+use midge::broker::{Effect, Shard, Shared};
+use midge::mqtt::codec::AckKind;
+use midge::mqtt::{PacketId, QoS};
+use midge::policy::access::Access;
+use midge::policy::acl::{Acl, Actions, Effect as AclEffect, Rule, Subscribing, Who};
+use midge::session::KeptMessage;
+use midge::session::Publication;
 use midge::session::{AckOutcome, Delivery, InflightWindow, Replay, Replays, Session};
-use midge::shard::{Effect, Shard, ShardId, Shared};
+use midge::settings::Config;
 use midge::store::segment::LogName;
 use midge::store::{Journal, Restored, Wall};
-use midge::time::Time;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -212,7 +215,7 @@ struct World {
     slots: u32,
     /// Mails between shards are carried.
     carries: bool,
-    waiting: Vec<(usize, ShardId, midge::shard::Mail)>,
+    waiting: Vec<(usize, ShardId, midge::broker::Mail)>,
 }
 
 impl World {
@@ -311,7 +314,7 @@ fn groups(c: &mut Criterion) {
         for at in 0..size {
             let slot = world.connect(0, &format!("away{at}"), 0);
             world.send(0, slot, &subscribe("$share/g/t", 1));
-            world.shards[0].handle_hangup(NOW, slot, midge::shard::Hangup::Closed);
+            world.shards[0].handle_hangup(NOW, slot, midge::broker::Hangup::Closed);
             world.run();
         }
         world
@@ -407,10 +410,10 @@ fn ends(c: &mut Criterion) {
             world.shards[0].open_store(NOW, Journal::new(name), Wall::default(), Restored::default());
             for at in 0..size {
                 let slot = world.connect(0, &format!("kept{at}"), 0);
-                world.shards[0].handle_hangup(NOW, slot, midge::shard::Hangup::Closed);
+                world.shards[0].handle_hangup(NOW, slot, midge::broker::Hangup::Closed);
                 // A clean one ends it.
                 let slot = world.connect(0, &format!("kept{at}"), 2);
-                world.shards[0].handle_hangup(NOW, slot, midge::shard::Hangup::Closed);
+                world.shards[0].handle_hangup(NOW, slot, midge::broker::Hangup::Closed);
                 world.run();
             }
             world
@@ -425,7 +428,7 @@ fn ends(c: &mut Criterion) {
                 },
                 |id| {
                     let slot = world.connect(0, &id, 2);
-                    world.shards[0].handle_hangup(NOW, slot, midge::shard::Hangup::Closed);
+                    world.shards[0].handle_hangup(NOW, slot, midge::broker::Hangup::Closed);
                     world.run();
                 },
                 BatchSize::SmallInput,

@@ -15,7 +15,7 @@
 mod world;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use midge::packet::{ProtocolVersion, QoS};
+use midge::mqtt::{ProtocolVersion, QoS};
 use std::time::Duration;
 use world::{Scene, World};
 

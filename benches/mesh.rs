@@ -4,10 +4,10 @@
 //! woken. On a machine with one core for both, they say what its scheduler does.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use midge::broker::Mail;
 use midge::driver::{MeshEnd, mesh};
-use midge::message::Publication;
-use midge::packet::QoS;
-use midge::shard::Mail;
+use midge::mqtt::QoS;
+use midge::session::Publication;
 use std::hint::black_box;
 use std::time::Duration;
 

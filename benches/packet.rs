@@ -1,10 +1,11 @@
 //! The codec: what a packet costs to frame and decode, and to encode at the end of an arena.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use midge::packet::{
-    Ack, AckKind, Connack, Connect, Framing, PACKET_BYTES_LIMIT, PacketId, ProtocolVersion, PublishHeader,
-    QoS, Reason, decode, encode_ack, encode_connack, encode_publish, frame,
+use midge::mqtt::codec::{
+    Ack, AckKind, Connack, Connect, Framing, PACKET_BYTES_LIMIT, PublishHeader, decode, encode_ack,
+    encode_connack, encode_publish, frame,
 };
+use midge::mqtt::{PacketId, ProtocolVersion, QoS, Reason};
 use std::hint::black_box;
 use std::time::Duration;
 

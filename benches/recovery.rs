@@ -5,10 +5,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "a measurement reads clocks and writes files")]
 
-use midge::packet::{ProtocolVersion, QoS};
+use midge::mqtt::SubscriptionOptions;
+use midge::mqtt::{ProtocolVersion, QoS};
 use midge::store::segment::{BLOCK, Header, LogName};
 use midge::store::{Journal, Record, StoreDirectory, StoredMessage, Wall, recover};
-use midge::topic::SubscriptionOptions;
 use smallvec::SmallVec;
 use std::path::Path;
 use std::time::Instant;

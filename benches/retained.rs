@@ -1,8 +1,8 @@
 //! The retained store with a million messages, as a subscriber's replay meets it.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use midge::router::retained::{BatchLimits, Retained, RetainedLimits, RetainedMessage};
-use midge::time::Time;
+use midge::base::Time;
+use midge::broker::retained::{BatchLimits, Retained, RetainedLimits, RetainedMessage};
 use std::hint::black_box;
 
 /// About as large as a message of the broker.

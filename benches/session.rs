@@ -7,9 +7,11 @@
 //! soon each new packet identifier is looked for among those in use.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use midge::memory::{KeptMessage, MemoryAccount};
-use midge::message::Publication;
-use midge::packet::{AckKind, PacketId, QoS};
+use midge::base::MemoryAccount;
+use midge::mqtt::codec::AckKind;
+use midge::mqtt::{PacketId, QoS};
+use midge::session::KeptMessage;
+use midge::session::Publication;
 use midge::session::{AckOutcome, Delivery, InflightWindow, Session};
 use std::collections::VecDeque;
 use std::rc::Rc;

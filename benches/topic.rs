@@ -3,8 +3,9 @@
 //! `MIDGE_BENCH_LARGE=1` adds indexes of ten million subscriptions, which want 2 GiB of memory.
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use midge::packet::QoS;
-use midge::topic::{Matches, SubscriptionOptions, TopicIndex};
+use midge::mqtt::QoS;
+use midge::mqtt::SubscriptionOptions;
+use midge::topic::{Matches, TopicIndex};
 use std::hint::black_box;
 use std::time::Duration;
 

@@ -5,11 +5,11 @@
 //! `cargo bench --bench turns` prints a table, in time of the processor. Each scene is played three times, and the best
 //! is told: what else the machine does can only make a turn longer. `-- --check` fails above five milliseconds.
 
-use midge::config::Config;
-use midge::shard::{Effect, Shard, Shared};
+use midge::base::Time;
+use midge::broker::{Effect, Shard, Shared};
+use midge::settings::Config;
 use midge::store::segment::LogName;
 use midge::store::{Journal, Restored, Wall};
-use midge::time::Time;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -230,7 +230,7 @@ fn wills(host: &mut Host) {
     }
     host.settle();
     for slot in dying {
-        host.shard.handle_hangup(host.now, slot, midge::shard::Hangup::Closed);
+        host.shard.handle_hangup(host.now, slot, midge::broker::Hangup::Closed);
     }
     host.begin();
     host.now = host.now.after_millis(2000);
@@ -252,7 +252,7 @@ fn walks(host: &mut Host) {
     }
     // They would walk for a minute.
     for slot in 0..host.next_slot {
-        host.shard.handle_hangup(host.now, slot, midge::shard::Hangup::Closed);
+        host.shard.handle_hangup(host.now, slot, midge::broker::Hangup::Closed);
     }
 }
 
@@ -283,7 +283,7 @@ fn end_of_many_filters(host: &mut Host) {
     host.send(client, subscribe((0..10_000).map(|at| format!("{at}/x")), b"\x00", 0));
     host.begin();
     host.event =
-        Some(Box::new(move |shard, now| shard.handle_hangup(now, client, midge::shard::Hangup::Closed)));
+        Some(Box::new(move |shard, now| shard.handle_hangup(now, client, midge::broker::Hangup::Closed)));
 }
 
 fn farewell(host: &mut Host) {

@@ -1,8 +1,8 @@
 //! The timer wheel: what a keep alive costs when it is set and reset, and when it fires.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use midge::shard::wheel::Wheel;
-use midge::time::Time;
+use midge::base::Time;
+use midge::base::Wheel;
 use std::hint::black_box;
 
 const TIMERS: u64 = 10_000;

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use crate::config::memory_limit::MemorySource;
-use crate::config::{Address, Config, Listener, QueuePolicy, SyncPolicy, shown_cores};
 use crate::driver::RingSize;
+use crate::settings::{Address, Config, Listener, QueuePolicy, SyncPolicy, shown_cores};
 
 /// What the start found out, besides the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -209,7 +209,7 @@ fn admitted(config: &Config, listener: &Listener, addresses: &[&Address]) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Listener;
+    use crate::settings::Listener;
 
     fn lines(config: &Config, listeners: &[&str], file: Option<&str>) -> Vec<String> {
         let listeners: Vec<(u16, Address)> =
@@ -294,7 +294,7 @@ mod tests {
             "clients may connect without proof of who they are, or by password, and do what its access list says",
         );
         says(
-            |config| config.listeners[0].tls_user_name = crate::config::UserNames::CommonName,
+            |config| config.listeners[0].tls_user_name = crate::settings::UserNames::CommonName,
             "only clients whose certificate names them may connect",
         );
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::auth::passwd::PasswdArgs;
-use crate::config::{Address, Config, Listener, LogLevel};
+use crate::settings::{Address, Config, Listener, LogLevel};
 
 /// What midge is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -39,11 +39,15 @@
 #[cfg(test)]
 extern crate self as midge;
 
+#[cfg(feature = "runtime")]
 pub mod auth;
 #[cfg(feature = "runtime")]
 pub mod banner;
+pub mod base;
+pub mod broker;
 #[cfg(feature = "runtime")]
 pub mod cli;
+#[cfg(feature = "runtime")]
 pub mod config;
 #[cfg(feature = "runtime")]
 pub mod control;
@@ -51,17 +55,15 @@ pub mod control;
 #[allow(clippy::disallowed_methods, reason = "the driver owns sockets, clocks and threads")]
 pub mod driver;
 #[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "joins the machine to the clock and the ring")]
+pub mod host;
+#[cfg(feature = "runtime")]
 pub mod logging;
-pub mod memory;
-pub mod message;
-pub mod outbox;
-pub mod packet;
-pub mod router;
+pub mod mqtt;
+pub mod policy;
 pub mod session;
-pub mod shard;
-mod steps;
+pub mod settings;
 pub mod store;
-pub mod time;
 pub mod topic;
 #[cfg(feature = "runtime")]
 pub mod transport;

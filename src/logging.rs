@@ -11,7 +11,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Dispatch, Metadata, Subscriber, dispatcher, span};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 
-use crate::config::{Log, LogFormat, LogLevel, LogTarget};
+use crate::settings::{Log, LogFormat, LogLevel, LogTarget};
 
 /// Keeps the writing thread alive. Dropping it at the end of `main` writes what still waits, for at most
 /// about a second.

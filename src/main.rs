@@ -8,18 +8,20 @@ mod signals;
 
 use midge::auth::passwd::{self, PasswdArgs};
 use midge::banner::{self, Started, banner};
+use midge::base::SHARDS_MAX;
+use midge::broker::Shared;
 use midge::cli::{self, Command, Serve, StoreAction};
 use midge::config::memory_limit;
 use midge::config::open_files::{self, Wanted};
-use midge::config::{Address, Config, Listener, Pin, parse, shown_cores, state_directory};
+use midge::config::parse;
 use midge::control::entrance::Entrance;
 use midge::control::gate::SharedGate;
 use midge::control::housekeeping;
 use midge::control::logins::Logins;
 use midge::driver::{self, BindOptions, NetConfig, SocketFile};
+use midge::host::{Bell, Control, Start, StartStore, run};
 use midge::logging;
-use midge::shard::run::{Bell, Control, Start, StartStore, run};
-use midge::shard::{SHARDS_MAX, Shared};
+use midge::settings::{Address, Config, Listener, Pin, shown_cores, state_directory};
 use midge::store::segment::LogName;
 use midge::store::{
     Checkpoint, ClockReading, LogClock, Measure, Recovery, StoreDirectory, StoreError, recover, tools,

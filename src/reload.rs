@@ -2,11 +2,12 @@
 
 use midge::cli::Serve;
 use midge::config::mosquitto::MosquittoConf;
-use midge::config::{Config, Gate, Jwt, Listener, LogLevel, Webhook, parse};
+use midge::config::parse;
 use midge::control::entrance::Entrance;
 use midge::control::housekeeping::{Asked, LOOK_AFTER};
+use midge::host::{Bell, Control};
 use midge::logging::LevelSwitch;
-use midge::shard::run::{Bell, Control};
+use midge::settings::{Config, Gate, Jwt, Listener, LogLevel, Webhook};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -5,9 +5,9 @@
 //! log file anew; here the first makes a checkpoint, the second writes the counters to the log, and the third does
 //! nothing, as midge has no log file. SIGPIPE is ignored from the start of the process on, by Rust's own code.
 
+use midge::broker::{Shared, counted};
 use midge::control::housekeeping::Requests;
-use midge::shard::run::{Bell, Control};
-use midge::shard::{Shared, counted};
+use midge::host::{Bell, Control};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::io::Write;
 use std::sync::atomic::Ordering;

@@ -6,10 +6,11 @@
 //! cleared. After the first rounds the world itself allocates nothing, so that allocations may be
 //! counted around it; what it costs is the small part of a round that [`World::read_outbox`] takes.
 
-use midge::config::Config;
-use midge::packet::{Framing, PACKET_BYTES_LIMIT, ProtocolVersion, QoS, frame};
-use midge::shard::{Backlog, Effect, Shard, Shared};
-use midge::time::Time;
+use midge::base::Time;
+use midge::broker::{Backlog, Effect, Shard, Shared};
+use midge::mqtt::codec::{Framing, PACKET_BYTES_LIMIT, frame};
+use midge::mqtt::{ProtocolVersion, QoS};
+use midge::settings::Config;
 use std::net::SocketAddr;
 use std::sync::Arc;
 

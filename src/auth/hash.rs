@@ -28,8 +28,8 @@ use sha2::{Digest as _, Sha512};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::access::PasswordLine;
 use super::scram::{self, ScramKeys};
+use crate::policy::access::PasswordLine;
 
 /// Most memory one Argon2id verification may take, in KiB: 256 MiB.
 pub const MEMORY_KIB_MAX: u32 = 262_144;

@@ -5,14 +5,10 @@
 //! [`access`] and [`method`] are what the machine knows of it all; which files a listener names is read by `control::entrance`, and
 //! what takes long is checked on its threads.
 
-pub mod access;
-pub mod acl;
-pub mod gate;
 #[cfg(feature = "runtime")]
 pub mod hash;
 #[cfg(feature = "runtime")]
 pub mod jwt;
-pub mod method;
 #[cfg(feature = "runtime")]
 pub mod passwd;
 #[cfg(feature = "runtime")]

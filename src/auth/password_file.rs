@@ -16,9 +16,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::access::PasswordLine;
 use super::hash::{HashError, HashScratch, PasswordHash, Scheme};
 use super::scram::{self, FakeUsers, ScramKeys, sha256};
+use crate::policy::access::{PasswordLine, PasswordLines};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest as _, Sha256};
@@ -262,11 +262,6 @@ impl PasswordFile {
         is_right & known.is_some()
     }
 
-    /// What tells a user's line from what stands there after a change; none for strangers.
-    pub fn line(&self, user: &str) -> Option<PasswordLine> {
-        self.users.get(user).map(PasswordHash::line)
-    }
-
     /// The keys of a user for [`scram::ScramServer::first`]; `None` for strangers and for users
     /// with another kind of hash.
     pub fn scram_keys(&self, user: &str) -> Option<ScramKeys> {
@@ -390,6 +385,12 @@ fn most_common<'a>(hashes: impl Iterator<Item = &'a PasswordHash>) -> Option<Sha
         }
     }
     best.map(|(shape, _)| shape)
+}
+
+impl PasswordLines for PasswordFile {
+    fn line(&self, user: &str) -> Option<PasswordLine> {
+        self.users.get(user).map(PasswordHash::line)
+    }
 }
 
 #[cfg(test)]

@@ -30,8 +30,8 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::access::PasswordLine;
 use super::hash::{ITERATIONS_MAX, SALT_BYTES, SALT_BYTES_MAX, SALT_BYTES_MIN, SCRAM_ITERATIONS_MIN};
+use crate::policy::access::PasswordLine;
 
 /// The Authentication Method of CONNECT and AUTH.
 pub const METHOD: &str = "SCRAM-SHA-256";

@@ -6,9 +6,9 @@
 //! chance, it never comes again as long as the key is the same, and the machine needs no chance of its own, which
 //! would have to be a good one. The key is drawn anew with each reading of the file.
 
-use super::method::ExchangeId;
 use super::password_file::PasswordFile;
-use super::scram::{FakeUsers, ScramFailure, ScramServer, ServerNonce, hmac};
+use super::scram::{self, FakeUsers, ScramFailure, ScramServer, ServerNonce, hmac};
+use crate::policy::method::{Exchange, ExchangeId, Method, MethodFailure, Proved};
 use std::fmt;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -46,6 +46,50 @@ impl ScramUsers {
         let mut bytes = [0; 18];
         bytes.copy_from_slice(&hash[..18]);
         ServerNonce::from_random(&bytes)
+    }
+}
+
+impl Method for ScramUsers {
+    fn name(&self) -> &'static str {
+        scram::METHOD
+    }
+
+    fn begin(
+        &self,
+        data: Option<&[u8]>,
+        id: ExchangeId,
+    ) -> Result<(Box<dyn Exchange>, Vec<u8>), MethodFailure> {
+        let data = data.ok_or(MethodFailure::Malformed("SCRAM begins with data of the client"))?;
+        let (server, challenge) = self.first(data, id)?;
+        Ok((Box::new(server), challenge))
+    }
+}
+
+impl Exchange for ScramServer {
+    fn is_by(&self, user: &str) -> bool {
+        scram::prepare(user).is_some_and(|user| user == self.claimed_user())
+    }
+
+    fn finish(self: Box<Self>, data: Option<&[u8]>) -> Result<Proved, MethodFailure> {
+        let data = data.ok_or(MethodFailure::Malformed("SCRAM ends with data of the client"))?;
+        let accepted = ScramServer::finish(*self, data)?;
+        Ok(Proved {
+            user: Some(accepted.user.into()),
+            line: Some(accepted.line),
+            data: Some(accepted.server_final),
+        })
+    }
+}
+
+impl From<ScramFailure> for MethodFailure {
+    fn from(failure: ScramFailure) -> MethodFailure {
+        match failure {
+            ScramFailure::Malformed(_) | ScramFailure::Mismatch => MethodFailure::Malformed(failure.words()),
+            ScramFailure::Proof => MethodFailure::Proof,
+            ScramFailure::ChannelBinding | ScramFailure::Extension | ScramFailure::Authorization => {
+                MethodFailure::Refused(failure.words())
+            }
+        }
     }
 }
 

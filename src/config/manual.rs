@@ -1,8 +1,8 @@
 //! Holds `config/midge.toml`, the reference manual, to the rows of the options: the file is what the rows
 //! give, word for word, and reading it gives the defaults.
 
-use super::value::{Row, Section};
-use super::{Config, Listener};
+use crate::settings::value::{Row, Section};
+use crate::settings::{Config, Listener};
 
 /// Width of a line of comment, in characters.
 const COLUMNS_MAX: usize = 100;

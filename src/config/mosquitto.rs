@@ -354,7 +354,7 @@ impl MosquittoConf {
     ///
     /// Fails when a setting that decides who may come in or what flows has no place in this midge, or when a
     /// value is outside of midge's bounds: each with the line of the `mosquitto.conf`.
-    pub fn config(&self) -> Result<super::Config, Vec<ConfError>> {
+    pub fn config(&self) -> Result<crate::settings::Config, Vec<ConfError>> {
         let mapping = self.mapping();
         let missing = mapping.missing(self);
         if !missing.is_empty() {

@@ -10,9 +10,9 @@ use std::path::Path;
 
 use toml_edit::{Document, Item, Key, TableLike, Value};
 
-use super::Config;
-use super::options::{LISTENERS_MAX, Listener};
-use super::value::{Literal, Refused, Row, Section, quoted};
+use crate::settings::Config;
+use crate::settings::options::{LISTENERS_MAX, Listener};
+use crate::settings::value::{Literal, Refused, Row, Section, quoted};
 
 /// Errors of one file that are reported one by one; the others are counted.
 pub const ERRORS_MAX: usize = 20;

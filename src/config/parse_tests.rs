@@ -1,7 +1,7 @@
 //! What the reader of the configuration makes of good and bad files, word for word.
 
-use super::super::{ListenerProtocol, LogFormat, LogLevel};
 use super::*;
+use crate::settings::{ListenerProtocol, LogFormat, LogLevel};
 
 /// The errors of a text, one a line.
 fn errors_of(text: &str) -> String {

@@ -1,7 +1,7 @@
 //! A configuration in a few lines, for `midge check-config`: the listeners, and every option that is not at
 //! its default.
 
-use super::Config;
+use crate::settings::Config;
 
 /// The lines of the summary, without an end of line.
 pub fn summary(config: &Config) -> Vec<String> {

@@ -1,16 +1,17 @@
 //! What the configuration says of those who want in: doors, password files and access lists of all listeners,
 //! read at the start and again on SIGHUP, all of it or nothing.
 
-use crate::auth::access::Access;
-use crate::auth::acl::{self, Acl};
-use crate::auth::gate::GateSettings;
 use crate::auth::jwt::{JwtKeySource, JwtSettings, JwtVerifier, SecretAlgorithm};
 use crate::auth::password_file::PasswordFile;
 use crate::auth::scram_users::ScramUsers;
 use crate::auth::webhook::{WebhookClient, WebhookHeader, WebhookSettings};
-use crate::config::{ClientCertificates, Config, Jwt, Listener, Means, TokenAlgorithm, UserNames, Webhook};
 use crate::control::exposed;
 use crate::control::proofs::Proofs;
+use crate::policy::access::{Access, PasswordLines};
+use crate::policy::acl::{self, Acl};
+use crate::policy::gate::GateSettings;
+use crate::policy::method::Method;
+use crate::settings::{ClientCertificates, Config, Jwt, Listener, Means, TokenAlgorithm, UserNames, Webhook};
 use crate::transport::Door;
 use crate::transport::tls::TlsConfig;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,8 +64,13 @@ impl Entrance {
                 checks_passwords: passwords.is_some() || tokens.is_some(),
                 asks_for_all: webhook.is_some(),
                 names_by_certificate: listener.tls_user_name != UserNames::None,
-                scram: passwords.as_ref().map(scram).transpose()?.flatten(),
-                passwords: passwords.clone(),
+                enhanced: passwords
+                    .as_ref()
+                    .map(scram)
+                    .transpose()?
+                    .flatten()
+                    .map(|users| users as Arc<dyn Method>),
+                passwords: passwords.clone().map(|file| file as Arc<dyn PasswordLines>),
             });
             let asks_any = passwords.is_some() || tokens.is_some() || webhook.is_some();
             let means = config.means(listener);

@@ -11,9 +11,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 
-use crate::auth::gate::{AddressGate, Admission, Ban, GateSettings, LoginTurn, Penalty, counted_with};
-use crate::config::Network;
-use crate::time::Time;
+use crate::base::Time;
+use crate::policy::gate::{AddressGate, Admission, Ban, GateSettings, LoginTurn, Penalty, counted_with};
+use crate::settings::Network;
 
 /// Enough that a hundred shards seldom meet. Each has an equal share of the addresses that are remembered.
 const PARTS: usize = 64;

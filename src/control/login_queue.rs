@@ -10,9 +10,9 @@
 //!
 //! Pure: `now` and the gate are arguments.
 
-use crate::auth::gate::{LoginTurn, counted_with};
-use crate::config::Network;
-use crate::time::Time;
+use crate::base::Time;
+use crate::policy::gate::{LoginTurn, counted_with};
+use crate::settings::Network;
 use ahash::RandomState;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;

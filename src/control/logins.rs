@@ -3,9 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::auth::access::{Login, Verdict};
 use crate::control::entrance::Entrance;
 use crate::control::pool::{Lane, LaneSettings, Outcome, Pool, PoolSettings};
+use crate::policy::access::{Login, Verdict};
 
 /// How many logins of all shards may wait for their turn; one more is refused as too many.
 pub const WAITING_MAX: usize = 1024;

@@ -7,13 +7,13 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use crate::auth::access::{Grant, Login, Verdict};
-use crate::auth::acl::Permissions;
 use crate::auth::hash::HashScratch;
 use crate::auth::jwt::{JwtVerifier, TokenRefusal};
 use crate::auth::password_file::PasswordFile;
 use crate::auth::webhook::{LoginRequest, WebhookAnswer, WebhookClient, WebhookRefusal};
-use crate::packet::ProtocolVersion;
+use crate::mqtt::ProtocolVersion;
+use crate::policy::access::{Grant, Login, PasswordLines, Verdict};
+use crate::policy::acl::Permissions;
 
 /// The proofs that a listener takes. What is not there is not asked for.
 #[derive(Clone, Default)]

@@ -166,7 +166,7 @@ mod tests {
     fn the_smallest_rings_of_all_shards_fit_the_usual_limit() {
         const USUAL_LIMIT: u64 = 8 << 20;
         assert!(
-            needed_with_pages(RingSize::LEAST, crate::shard::SHARDS_MAX, 4096) <= USUAL_LIMIT - (256 << 10)
+            needed_with_pages(RingSize::LEAST, crate::base::SHARDS_MAX, 4096) <= USUAL_LIMIT - (256 << 10)
         );
         let wanted = |limit, shards| wanted(limit, |size| needed_with_pages(size, shards, 4096));
         assert_eq!(

@@ -25,7 +25,7 @@ use glommio::task::JoinHandle;
 
 use self::disk::{Disk, SegmentFile, Trouble};
 use super::Outstanding;
-use crate::config::SyncPolicy;
+use crate::settings::SyncPolicy;
 use crate::store::segment::{BLOCK, Header, LogName, file_name};
 use crate::store::{Batch, Spares};
 

@@ -3,7 +3,7 @@
 //!
 //! Each shard owns one [`Net`]. Its owner's turn is
 //! 1. [`Net::poll`]: what happened, at most [`EVENTS_MAX`] events;
-//! 2. handle the events, give each [`Buffer`] back, fill the [`crate::outbox::Outbox`];
+//! 2. handle the events, give each [`Buffer`] back, fill the [`crate::broker::outbox::Outbox`];
 //! 3. [`Net::park`]: sends the outbox, waits for the next completion, deadline or mail, all in one
 //!    system call when it can; then clear the outbox.
 //!

@@ -20,7 +20,7 @@ use glommio::timer::Timer;
 
 use super::ring::{Ring, Wait};
 use super::{Event, Net, Sleeping};
-use crate::outbox::Outbox;
+use crate::broker::outbox::Outbox;
 
 /// Counts what awaits the executor of a shard. Everything that does, other than the driver, holds a
 /// [`Guard`] for as long, from before its first await: without it, it does not run while the shard

@@ -13,7 +13,7 @@ use io_uring::{opcode, squeue, types};
 use super::ring::{Completion, Op, Wait};
 use super::slots::{AT_END, BROKEN, CLOSING, DRAINING, PEER_SHUT, POLLING, SHORT, SHUT, Slot};
 use super::{Event, Hangup, Net};
-use crate::outbox::{Outbox, Touched};
+use crate::broker::outbox::{Outbox, Touched};
 
 /// What the operations of one batch point to, beside the arena. The lists never grow, so that the
 /// kernel's pointers stay valid.

@@ -1,8 +1,8 @@
 //! The topic filters of a session as its client wrote them, sorted. Nearly all sessions have a few, which are side
 //! by side; those with many have a tree, so that one more moves nothing.
 
-use super::seldom::Empty;
-use crate::steps;
+use crate::base::Empty;
+use crate::base::steps;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 

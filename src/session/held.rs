@@ -1,8 +1,8 @@
 //! QoS 2 messages received and not yet released: their packet identifiers, found without a walk however many a
 //! client holds. `[MQTT5-4.3.3-10]`
 
-use super::seldom::Empty;
-use crate::steps;
+use crate::base::Empty;
+use crate::base::steps;
 use hashbrown::HashTable;
 
 /// A QoS 2 message that waits for its PUBREL.

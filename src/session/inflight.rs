@@ -1,9 +1,10 @@
 //! Messages sent at QoS 1 and 2 and not yet settled: packet identifiers, states, the window.
 
-use super::Seldom;
+use super::LazyBox;
 use super::unsettled::{IDS, Unsettled, after};
-use crate::memory::KeptMessage;
-use crate::packet::{AckKind, PacketId, QoS};
+use crate::mqtt::codec::AckKind;
+use crate::mqtt::{PacketId, QoS};
+use crate::session::KeptMessage;
 use smallvec::SmallVec;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -80,7 +81,7 @@ pub enum AckOutcome {
 /// more may be sent.
 #[derive(Debug)]
 pub struct InflightWindow {
-    entries: Seldom<Unsettled>,
+    entries: LazyBox<Unsettled>,
     next_id: PacketId,
     quota: u16,
     window: u16,
@@ -105,7 +106,7 @@ fn payload_bytes(delivery: &Delivery) -> i32 {
 impl Default for InflightWindow {
     fn default() -> Self {
         InflightWindow {
-            entries: Seldom::default(),
+            entries: LazyBox::default(),
             next_id: PacketId::MIN,
             quota: 0,
             window: 0,
@@ -299,7 +300,7 @@ impl InflightWindow {
         if entries.is_empty() {
             self.crowded = false;
             if entries.trim() {
-                self.entries = Seldom::default();
+                self.entries = LazyBox::default();
             }
         }
         if settled.state == InflightState::Resend {
@@ -336,9 +337,9 @@ const _: () = assert!(size_of::<InflightWindow>() <= 24);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::MemoryAccount;
-    use crate::message::Publication;
-    use crate::steps;
+    use crate::base::MemoryAccount;
+    use crate::base::steps;
+    use crate::session::Publication;
     use std::num::NonZeroU16;
 
     fn delivery(qos: QoS) -> Delivery {

@@ -8,23 +8,24 @@
 mod filters;
 mod held;
 mod inflight;
+mod kept;
 mod losses;
+mod message;
 mod queue;
 mod replay;
-mod seldom;
 mod unsettled;
 mod will;
 
 pub use filters::Filters;
 pub use inflight::{AckOutcome, Delivery, Extra, Inflight, InflightState, InflightWindow};
+pub use kept::KeptMessage;
 pub use losses::{LOSS_CAUSES, LossCause, Losses};
+pub use message::{Message, Publication};
 pub use queue::{Queue, QueueFull, QueueLimits};
 pub use replay::{Replay, Replays};
-pub use seldom::{Empty, Seldom};
 pub use will::Will;
 
-use crate::memory::Charged;
-use crate::shard::wheel::TimerId;
+use crate::base::{Charged, LazyBox, TimerId};
 use held::{Held, HeldList};
 use replay::Overtaken;
 
@@ -43,13 +44,13 @@ pub struct Session {
     /// Messages that wait for their turn.
     pub queue: Queue,
     /// QoS 2 messages received and not yet released. `[MQTT5-4.3.3-10]`
-    held: Seldom<HeldList>,
+    held: LazyBox<HeldList>,
     /// A QoS 2 message has come on this connection.
     pub received_qos2: bool,
     /// QoS 1 messages in the window that this connection gets when the log has them: what comes later waits too.
     pub waiting_qos1: u16,
     /// Topic filters as the client wrote them, sorted.
-    subscriptions: Seldom<Filters>,
+    subscriptions: LazyBox<Filters>,
     /// The will of the present connection, or the one that waits for its delay.
     pub will: Option<Box<Charged<Will>>>,
     /// Runs while a will waits for its delay.
@@ -57,7 +58,7 @@ pub struct Session {
     /// Runs while the session is offline and may end.
     pub expiry_timer: Option<TimerId>,
     /// Retained messages still to be sent, a replay per subscription, in the order of SUBSCRIBE.
-    pub replays: Seldom<Replays>,
+    pub replays: LazyBox<Replays>,
     /// Do the homes of this session's shared subscriptions take it for ready?
     pub group_ready: bool,
     /// A group at home on this shard takes it for not ready, since it could not take a message.
@@ -85,14 +86,14 @@ impl Session {
             inflight: InflightWindow::default(),
             queue: Queue::default(),
             connected_at_seconds: 0,
-            held: Seldom::default(),
+            held: LazyBox::default(),
             received_qos2: false,
             waiting_qos1: 0,
-            subscriptions: Seldom::default(),
+            subscriptions: LazyBox::default(),
             will: None,
             will_timer: None,
             expiry_timer: None,
-            replays: Seldom::default(),
+            replays: LazyBox::default(),
             group_ready: true,
             passed_over: false,
             full_reported: false,
@@ -276,7 +277,7 @@ impl Session {
 
     /// Forgets the replays and what they had to remember.
     pub fn drop_replays(&mut self) {
-        self.replays = Seldom::default();
+        self.replays = LazyBox::default();
     }
 
     /// Prepares for a new connection: its own window, and everything unacknowledged to be sent

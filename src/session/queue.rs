@@ -1,8 +1,8 @@
 //! The queue of a session: QoS 1 and 2 messages that wait for the client or for its window.
 
 use super::Delivery;
-use super::seldom::{Empty, Seldom};
-use crate::time::Time;
+use crate::base::Time;
+use crate::base::{Empty, LazyBox};
 use std::collections::VecDeque;
 
 /// Bounds of one session's queue. At a bound the new message is refused.
@@ -20,7 +20,7 @@ pub struct QueueFull;
 
 /// First in, first out. `[MQTT5-4.6.0-6]`
 #[derive(Debug, Default)]
-pub struct Queue(Seldom<Waiting>);
+pub struct Queue(LazyBox<Waiting>);
 
 /// What a queue has while it is not empty.
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ impl Queue {
         waiting.bytes -= delivery.message.bytes();
         if waiting.deliveries.is_empty() {
             // The memory of a long absence goes back at once.
-            self.0 = Seldom::default();
+            self.0 = LazyBox::default();
         }
         Some(delivery)
     }
@@ -83,7 +83,7 @@ impl Queue {
         }
         waiting.bytes -= expired.iter().map(|delivery| delivery.message.bytes()).sum::<usize>();
         if waiting.deliveries.is_empty() {
-            self.0 = Seldom::default();
+            self.0 = LazyBox::default();
         }
         expired
     }

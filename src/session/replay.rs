@@ -1,9 +1,9 @@
 //! The paced sending of retained messages to a new subscription.
 
-use super::seldom::Empty;
-use crate::message::Message;
-use crate::packet::QoS;
-use crate::steps;
+use crate::base::Empty;
+use crate::base::steps;
+use crate::mqtt::QoS;
+use crate::session::Message;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 

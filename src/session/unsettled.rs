@@ -6,9 +6,9 @@
 //! there is an index.
 
 use super::inflight::{Inflight, InflightState};
-use super::seldom::Empty;
-use crate::packet::PacketId;
-use crate::steps;
+use crate::base::Empty;
+use crate::base::steps;
+use crate::mqtt::PacketId;
 use hashbrown::HashTable;
 use std::collections::VecDeque;
 use std::num::NonZeroU16;

@@ -1,7 +1,7 @@
 //! The will: a message that the broker publishes when a connection ends without a farewell.
 
-use crate::memory::{Charged, MemoryAccount, MemoryKind, allocated};
-use crate::message::Message;
+use crate::base::{Charged, MemoryAccount, MemoryKind, allocated};
+use crate::session::Message;
 
 /// A will as CONNECT gave it. `[MQTT5-3.1.2-7]`
 #[derive(Debug)]

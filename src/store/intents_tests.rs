@@ -3,8 +3,8 @@
 use super::super::state::tests::{HEADER, body, described, session, stored, subscribed};
 use super::super::{MemoryBase, Record, StoredMessage, Wall};
 use super::*;
+use crate::mqtt::{RetainHandling, SubscriptionOptions};
 use crate::store::segment::Header;
-use crate::topic::{RetainHandling, SubscriptionOptions};
 
 /// A text whose home in the epoch of [`HEADER`] is this shard.
 fn at_home(shard: u16, text: impl Fn(u32) -> String) -> String {

@@ -3,7 +3,7 @@
 use super::record::{Encoder, Record, put_varint};
 use super::segment::{FRAME_HEAD, LogName, finish_frame, mark_batch};
 use super::{BadRecord, Decoder, Wall};
-use crate::time::Time;
+use crate::base::Time;
 use std::collections::VecDeque;
 
 /// Frames that go to the disk in one write.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::packet::QoS;
+use crate::mqtt::QoS;
 use crate::store::segment::Header;
 use crate::store::{
     Changes, ClockReading, MemoryBase, RestoredDelivery, RestoredSession, RestoredState, Wall, check_rows,

@@ -114,7 +114,7 @@ mod tests {
     use super::super::segment::{BLOCK, LogName};
     use super::super::{Changes, Journal, MemoryBase};
     use super::*;
-    use crate::packet::{ProtocolVersion, QoS};
+    use crate::mqtt::{ProtocolVersion, QoS};
     use smallvec::smallvec;
 
     fn delivery(number: u64, message: u64) -> Record<'static> {

@@ -11,11 +11,11 @@ use super::{
     Restored, RestoredDelivery, RestoredSession, RestoredState, RestoredSubscription, StoreError,
     StoredMessage, StoredWill, Wall,
 };
-use crate::message::Message;
+use crate::base::Homes;
+use crate::base::Time;
+use crate::mqtt::TopicFilter;
+use crate::session::Message;
 use crate::session::{LossCause, Losses, Will};
-use crate::shard::Homes;
-use crate::time::Time;
-use crate::topic::TopicFilter;
 use ahash::RandomState;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};

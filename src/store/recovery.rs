@@ -15,7 +15,7 @@ use super::source::{SegmentFile, Source};
 use super::spares::Spares;
 use super::state::Changes;
 use super::{ClockReading, LogClock, Restored, RestoredCounts, StoreError};
-use crate::shard::SHARDS_MAX;
+use crate::base::SHARDS_MAX;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;

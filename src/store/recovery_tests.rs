@@ -3,7 +3,7 @@
 use super::super::state::tests::{Frames, Model, delivery, described, session, stored, subscribed};
 use super::super::{Base, Journal, Record, Wall, check_rows, rows::Table};
 use super::*;
-use crate::packet::QoS;
+use crate::mqtt::QoS;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -489,7 +489,7 @@ fn intents_are_resolved_at_the_end_of_their_epoch_and_kept_before_the_shards_sta
     // [MQTT5-4.3.3-1]
     let scratch = Scratch::new();
     let directory = scratch.open();
-    let homes = crate::shard::Homes::new(4, 5);
+    let homes = crate::base::Homes::new(4, 5);
     let client = (0..).map(|salt| format!("c{salt}")).find(|client| homes.home_of(client) == 2).unwrap();
     let mut target = Log::new(&directory, 1, 2);
     target.frame(1, &[session(6, &client), subscribed(6, "t", QoS::ExactlyOnce)]);

@@ -1,9 +1,9 @@
 //! What a start gets back: the sessions and retained messages of an earlier run.
 
-use crate::message::Message;
-use crate::packet::{ProtocolVersion, QoS};
+use crate::mqtt::SubscriptionOptions;
+use crate::mqtt::{ProtocolVersion, QoS};
+use crate::session::Message;
 use crate::session::{Losses, Will};
-use crate::topic::SubscriptionOptions;
 use std::sync::Arc;
 
 /// The part of one shard.

@@ -7,9 +7,9 @@ use super::record::{
     bad, options_byte, options_of, put_bytes, put_clock, put_counts, put_message, put_varint, put_will,
 };
 use super::{BadRecord, ClockMark, Decoder, StoredMessage, StoredWill};
-use crate::packet::{ProtocolVersion, QoS};
+use crate::mqtt::SubscriptionOptions;
+use crate::mqtt::{ProtocolVersion, QoS};
 use crate::session::Losses;
-use crate::topic::SubscriptionOptions;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 

@@ -6,7 +6,7 @@ use super::super::recovery::{RecoveryReport, recover};
 use super::super::state::tests::{delivery, described, session, stored, subscribed};
 use super::super::{Record, RestoredCounts, StoreDirectory};
 use super::*;
-use crate::packet::QoS;
+use crate::mqtt::QoS;
 use std::fs;
 use std::path::PathBuf;
 

@@ -11,10 +11,10 @@ pub(in crate::store) use model::Model;
 use super::super::record::{Encoder, put_varint};
 use super::super::{MemoryBase, Restored, RestoredSession, Wall, check_rows};
 use super::*;
-use crate::message::Message;
-use crate::packet::{ProtocolVersion, QoS};
+use crate::mqtt::SubscriptionOptions;
+use crate::mqtt::{ProtocolVersion, QoS};
+use crate::session::Message;
 use crate::session::Will;
-use crate::topic::SubscriptionOptions;
 use smallvec::SmallVec;
 
 pub(in crate::store) const HEADER: Header =
@@ -261,7 +261,7 @@ fn what_has_expired_is_dropped_and_what_was_sent_is_finished() {
     let numbers: Vec<u64> = parts[0].sessions[0].deliveries.iter().map(|row| row.number).collect();
     assert_eq!(numbers, [4, 6]);
     assert_eq!(parts[0].retained.len(), 1);
-    assert_eq!(parts[0].retained[0].expires_at(), Some(crate::time::Time::from_millis(2500)));
+    assert_eq!(parts[0].retained[0].expires_at(), Some(crate::base::Time::from_millis(2500)));
     assert_eq!((counts.expired, counts.retained, counts.deliveries), (2, 1, 2));
     base.commit(&mut changes);
     assert_eq!((count(&base, Table::Deliveries), count(&base, Table::Retained)), (2, 1));
@@ -321,7 +321,7 @@ fn the_bytes_of_a_message_are_shared_and_go_to_the_homes_of_the_sessions() {
     }
     changes.apply_frame(&base, &HEADER, &body(500, &records)).unwrap();
     let (parts, _) = changes.restore(&base, 3, 77, WALL).unwrap();
-    let homes = crate::shard::Homes::new(3, 77);
+    let homes = crate::base::Homes::new(3, 77);
     let mut places = std::collections::BTreeSet::new();
     for (shard, part) in parts.iter().enumerate() {
         assert!(!part.sessions.is_empty());

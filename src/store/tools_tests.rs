@@ -2,7 +2,7 @@ use super::super::Record;
 use super::super::recovery::tests::{Log, Scratch};
 use super::super::state::tests::{delivery, session, stored, subscribed};
 use super::*;
-use crate::packet::QoS;
+use crate::mqtt::QoS;
 use crate::session::LossCause;
 use std::fs;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! Deadlines that survive a restart are on the log's clock.
 
-use crate::time::Time;
+use crate::base::Time;
 
 /// The log's clock ([`LogClock`](super::LogClock)), about milliseconds since 1970, at the zero of the broker's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -22,12 +22,12 @@
 //! keeps 12 bytes for each subscriber of its largest answer, and 8 for each subscriber number once
 //! several filters have matched at a time. An emptied index keeps 25 KiB.
 
-use super::SubscriptionOptions;
 use super::matches::Matches;
-use super::name::has_wildcard;
 use super::subscribers::{ListSlot, Lists, Subscription};
 use super::table::{Keys, Table};
 use super::trie::Trie;
+use crate::mqtt::SubscriptionOptions;
+use crate::mqtt::has_wildcard;
 use std::fmt;
 
 /// Filter → subscribers.
@@ -196,9 +196,9 @@ impl fmt::Debug for TopicIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::QoS;
-    use crate::topic::filter::MATCHING;
-    use crate::topic::{RetainHandling, TopicFilter, filter_matches};
+    use crate::mqtt::MATCHING;
+    use crate::mqtt::QoS;
+    use crate::mqtt::{RetainHandling, TopicFilter, filter_matches};
     use std::collections::BTreeMap;
 
     /// Subscriber, QoS, Retain As Published, sorted identifiers.

@@ -7,7 +7,7 @@
 
 use super::subscribers::{ListSlot, Lists, Subscription};
 use super::trie::Frontier;
-use crate::packet::QoS;
+use crate::mqtt::QoS;
 
 /// One subscriber that a topic name reaches, whatever the number of its matching subscriptions.
 #[derive(Clone, Copy, Debug)]

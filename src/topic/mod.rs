@@ -6,10 +6,8 @@
 //! level names; `subscribers` holds the lists of both kinds of filter; `table` and `slab` are the
 //! memory beneath.
 
-mod filter;
 mod index;
 mod matches;
-mod name;
 mod names;
 mod patterns;
 mod slab;
@@ -17,46 +15,6 @@ mod subscribers;
 mod table;
 mod trie;
 
-pub use filter::{FilterError, SharedFilter, TopicFilter, filter_matches};
 pub use index::TopicIndex;
 pub use matches::{Matched, Matches};
-pub use name::{TopicError, check_topic_name, has_forbidden_character, topic_levels};
 pub use patterns::Patterns;
-
-use crate::packet::QoS;
-
-/// The options of a subscription (5.0 section 3.8.3.1); 3.x uses [`SubscriptionOptions::v3`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SubscriptionOptions {
-    /// Maximum QoS granted.
-    pub qos: QoS,
-    /// Not to the publisher's own session. `[MQTT5-3.8.3-3]`
-    pub no_local: bool,
-    /// Keep the publisher's RETAIN flag on live messages. `[MQTT5-3.3.1-13]`
-    pub retain_as_published: bool,
-    /// When retained messages are sent at subscribe.
-    pub retain_handling: RetainHandling,
-}
-
-impl SubscriptionOptions {
-    /// What a 3.1 or 3.1.1 subscription means in the terms of 5.0.
-    pub fn v3(qos: QoS) -> SubscriptionOptions {
-        SubscriptionOptions {
-            qos,
-            no_local: false,
-            retain_as_published: false,
-            retain_handling: RetainHandling::Always,
-        }
-    }
-}
-
-/// Retain Handling of a subscription (5.0 section 3.8.3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RetainHandling {
-    /// Always send. `[MQTT5-3.3.1-9]`
-    Always = 0,
-    /// Only when the subscription is new. `[MQTT5-3.3.1-10]`
-    IfNew = 1,
-    /// Never. `[MQTT5-3.3.1-11]`
-    Never = 2,
-}

@@ -1,10 +1,10 @@
 //! The subscribers of one filter: none, one in place, or a list that finds each of them without a
 //! walk however long it is. The order of a list follows from the operations on it alone.
 
-use super::SubscriptionOptions;
 use super::slab::Slab;
 use super::table::give_back;
-use crate::packet::QoS;
+use crate::mqtt::QoS;
+use crate::mqtt::SubscriptionOptions;
 use hashbrown::HashTable;
 
 /// One subscription as a list keeps it.
@@ -248,7 +248,7 @@ const IS_EMPTY: u32 = QOS | NO_LOCAL;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topic::RetainHandling;
+    use crate::mqtt::RetainHandling;
 
     fn plain(subscriber: u32, id: u32) -> Subscription {
         Subscription::new(subscriber, SubscriptionOptions::v3(QoS::AtLeastOnce), id)

@@ -15,7 +15,7 @@ use super::tls::{
     TlsFailure, TlsSettings, TlsVersion,
 };
 use super::websocket::{self, WebSocket, WebSocketFailure, WebSocketSettings};
-use crate::config::{
+use crate::settings::{
     ClientCertificateRules, ClientCertificates, CrlScope, Listener, ListenerProtocol, TlsMinimum,
 };
 

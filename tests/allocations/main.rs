@@ -12,7 +12,7 @@ mod tls;
 #[path = "../../benches/world/mod.rs"]
 mod world;
 
-use midge::packet::{ProtocolVersion, QoS};
+use midge::mqtt::{ProtocolVersion, QoS};
 use world::{Scene, World};
 
 /// A kept message is a record that the sessions of the shard share, and its bytes.

@@ -7,8 +7,8 @@ use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use midge::shard::Hangup;
-use midge::time::Time;
+use midge::base::Time;
+use midge::broker::Hangup;
 
 use crate::world::World;
 

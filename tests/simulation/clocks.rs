@@ -9,9 +9,9 @@ use crate::plan::{Action, Plan, Planned, TOPICS};
 use crate::read::Packet;
 use crate::rng::Rng;
 use crate::write::{MESSAGE_EXPIRY, Version};
-use midge::shard::Shard;
+use midge::base::Time;
+use midge::broker::Shard;
 use midge::store::{ClockReading, STEP_MILLIS_MIN};
-use midge::time::Time;
 
 const SECOND: u64 = 1_000_000;
 const HOUR_MILLIS: u64 = 3_600_000;

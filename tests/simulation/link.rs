@@ -1,7 +1,7 @@
 //! A connection between a client and the broker: bytes on their way in both directions, and all that can
 //! happen to them.
 
-use midge::shard::Hangup;
+use midge::broker::Hangup;
 use std::collections::VecDeque;
 
 /// A connection. Times are microseconds of the simulation's clock.

@@ -5,7 +5,7 @@
 use crate::rng::Rng;
 use crate::world::Weather;
 use crate::write::Version;
-use midge::config::QueuePolicy;
+use midge::settings::QueuePolicy;
 
 /// Everything of a run.
 #[derive(Clone, Debug)]

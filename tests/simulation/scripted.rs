@@ -5,7 +5,7 @@ use crate::plan::{Action, ClientPlan, FilterPlan, Plan, Planned, PowerCut, WillP
 use crate::sim::Sim;
 use crate::world::{SHORT_TURNS_FROM, Weather};
 use crate::write::Version;
-use midge::config::QueuePolicy;
+use midge::settings::QueuePolicy;
 
 const SECOND: u64 = 1_000_000;
 /// In `TOPICS`.

@@ -3,7 +3,8 @@
 use crate::clocks;
 use crate::world::{Due, Happening, Job, OVERFLOW_RETRY, Parcel, Ready};
 use crate::world::{Wake, World, link_of, peer};
-use midge::shard::{Backlog, Effect, Event, Hangup, HoldBack, ShardId};
+use midge::base::ShardId;
+use midge::broker::{Backlog, Effect, Event, Hangup, HoldBack};
 use midge::store::segment::BLOCK;
 use std::collections::VecDeque;
 

@@ -4,8 +4,8 @@ use crate::books::{Books, Coverage, GRACE, Publication, Session};
 use crate::marks::Mark;
 use crate::sim::Sim;
 use crate::write::Version;
-use midge::config::QueuePolicy;
-use midge::shard::Counter;
+use midge::broker::Counter;
+use midge::settings::QueuePolicy;
 
 /// Every exchange of a client that is connected has come to its end.
 fn check_exchanges(sim: &Sim) -> Result<(), String> {

@@ -1,12 +1,13 @@
 //! The broker without a kernel: its shards, the boxes between them and their connections on a virtual clock, in
 //! one thread. Unit tests and conformance scenarios drive it.
 
-use midge::auth::access::{Access, Login, Verdict};
-use midge::config::Config;
-use midge::shard::{Effect, Event, Guest, Hangup, Mail, Shard, ShardId, Shared};
+use midge::base::ShardId;
+use midge::base::Time;
+use midge::broker::{Effect, Event, Guest, Hangup, Mail, Shard, Shared};
+use midge::policy::access::{Access, Login, Verdict};
+use midge::settings::Config;
 use midge::store::segment::{BLOCK, Header, LogName};
 use midge::store::{Batch, Changes, ClockReading, Journal, MemoryBase, Restored, Wall};
-use midge::time::Time;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;

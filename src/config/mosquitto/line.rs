@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::Spanned;
-use crate::config::value::quoted;
+use crate::settings::value::quoted;
 
 /// A line that is neither empty nor a comment.
 #[derive(Debug, Clone, Copy)]

@@ -8,9 +8,9 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use super::{ConfError, Limit, LogDestination, MosquittoConf, Security, Spanned};
-use crate::config::options::Listener;
-use crate::config::value::Section;
-use crate::config::{Config, Limits, LogLevel};
+use crate::settings::options::Listener;
+use crate::settings::value::Section;
+use crate::settings::{Config, Limits, LogLevel};
 
 /// Why a setting is there.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::keys::{Form, KEYS, Kind, Stands};
 use super::*;
-use crate::config::{Listener, QueuePolicy};
+use crate::settings::{Listener, QueuePolicy};
 
 fn conf(text: &str) -> MosquittoConf {
     match MosquittoConf::parse("m.conf", text.as_bytes(), None) {

@@ -18,9 +18,9 @@ use super::set::{
 use super::{
     ConfError, Global, LogDestination, MosquittoConf, Place, Problem, Remark, Security, Spanned, check,
 };
-use crate::config::options::LISTENERS_MAX;
 use crate::config::parse::FILE_BYTES_MAX;
-use crate::config::value::quoted;
+use crate::settings::options::LISTENERS_MAX;
+use crate::settings::value::quoted;
 
 /// Files that one file may include; more are no configuration.
 const INCLUDED_MAX: usize = 1000;

@@ -5,7 +5,7 @@ use super::{
     Global, ListenerSettings, MosquittoListener, Place, Problem, Protocol, Security, SocketDomain, Spanned,
     TlsVersion, keys,
 };
-use crate::config::value::quoted;
+use crate::settings::value::quoted;
 
 pub(super) fn set_global(global: &mut Global, line: &Line<'_>) -> Result<(), String> {
     match line.key {
@@ -140,7 +140,7 @@ pub(super) fn port_of(line: &Line<'_>, min: i64) -> Result<u16, String> {
 
 /// Checks that midge can listen on what is meant as an address.
 pub(super) fn host_of(host: &str) -> Result<String, String> {
-    use crate::config::Address;
+    use crate::settings::Address;
 
     let bracketed = if host.contains(':') { format!("[{host}]:1") } else { format!("{host}:1") };
     match Address::parse(&bracketed) {

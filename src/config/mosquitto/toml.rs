@@ -8,7 +8,8 @@ use std::fmt::Write;
 
 use super::mapping::{Mapped, Mapping, Origin, Table, TomlValue};
 use super::{ConfError, MosquittoConf};
-use crate::config::{Config, parse};
+use crate::config::parse;
+use crate::settings::Config;
 
 /// A `midge.toml`.
 pub(super) struct Written {

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use glommio::GlommioError;
 use glommio::io::{Directory, DmaFile, OpenOptions};
 
-use crate::config::SyncPolicy;
+use crate::settings::SyncPolicy;
 use crate::store::segment::{BLOCK, UNFINISHED};
 
 /// A longer batch is written piece by piece: the kernel takes no write of 2 GiB, and each needs a buffer of its

@@ -1,5 +1,5 @@
 use super::*;
-use crate::packet::QoS;
+use crate::mqtt::QoS;
 use crate::store::segment::{SegmentReader, Step, UNFINISHED, parse_file_name};
 use crate::store::{Journal, Record, StoredMessage};
 use std::cell::Cell;

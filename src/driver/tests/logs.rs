@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use super::*;
-use crate::config::SyncPolicy;
+use crate::settings::SyncPolicy;
 use crate::store::segment::LogName;
 use crate::store::{Journal, Record, Spares};
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use glommio::Placement;
 
 use super::*;
-use crate::outbox::{Outbox, Range};
+use crate::broker::outbox::{Outbox, Range};
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -4,14 +4,15 @@
 //! acknowledged is taken; what the sender sends again anyway, because it has no acknowledgement, need not be.
 
 use super::{Database, Delivery, Left, Message, Session, Takings, state};
-use crate::packet::{PacketId, ProtocolVersion, QoS, read_kept_properties};
-use crate::shard::source_bytes;
-use crate::store::record::{Encoder, put_varint};
-use crate::store::{ClockMark, ClockReading, Record, StoreError, StoredMessage};
-use crate::topic::{
+use crate::broker::source_bytes;
+use crate::mqtt::codec::read_kept_properties;
+use crate::mqtt::{PacketId, ProtocolVersion, QoS};
+use crate::mqtt::{
     RetainHandling, SubscriptionOptions, TopicFilter, check_topic_name, filter_matches,
     has_forbidden_character,
 };
+use crate::store::record::{Encoder, put_varint};
+use crate::store::{ClockMark, ClockReading, Record, StoreError, StoredMessage};
 use smallvec::{SmallVec, smallvec};
 use std::collections::{BTreeMap, BTreeSet};
 

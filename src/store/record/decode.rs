@@ -1,10 +1,10 @@
 //! Bytes to records. What comes from a disk may be anything: it is [`BadRecord`] then, never a panic.
 
 use super::{BadRecord, IDS_MAX, Record, StoredMessage, StoredWill, bad, tag};
-use crate::packet::{ProtocolVersion, QoS};
+use crate::mqtt::{ProtocolVersion, QoS};
+use crate::mqtt::{RetainHandling, SubscriptionOptions};
 use crate::session::{LOSS_CAUSES, LossCause};
 use crate::store::{ClockMark, ClockReading};
-use crate::topic::{RetainHandling, SubscriptionOptions};
 use smallvec::SmallVec;
 
 /// Reads the records of a frame.

@@ -1,9 +1,9 @@
 //! Records to bytes.
 
 use super::{IDS_MAX, Record, StoredMessage, StoredWill, tag};
+use crate::mqtt::SubscriptionOptions;
 use crate::session::LOSS_CAUSES;
 use crate::store::ClockMark;
-use crate::topic::SubscriptionOptions;
 
 /// Appends records to a frame.
 #[derive(Debug, Default)]

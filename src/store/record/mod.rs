@@ -16,9 +16,9 @@ pub(super) use encode::{
 };
 
 use super::ClockMark;
-use crate::packet::{ProtocolVersion, QoS};
+use crate::mqtt::SubscriptionOptions;
+use crate::mqtt::{ProtocolVersion, QoS};
 use crate::session::{LOSS_CAUSES, LossCause};
-use crate::topic::SubscriptionOptions;
 use smallvec::SmallVec;
 use std::fmt;
 

@@ -1,8 +1,8 @@
 //! Records there and back.
 
 use super::*;
+use crate::mqtt::RetainHandling;
 use crate::store::ClockReading;
-use crate::topic::RetainHandling;
 use smallvec::smallvec;
 
 pub(in crate::store) fn message<'a>(topic: &'a str, payload: &'a [u8]) -> StoredMessage<'a> {

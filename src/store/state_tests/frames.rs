@@ -1,9 +1,9 @@
 //! Random frames, as a shard would make them, with strays among them.
 
-use crate::packet::{ProtocolVersion, QoS};
+use crate::mqtt::{ProtocolVersion, QoS};
+use crate::mqtt::{RetainHandling, SubscriptionOptions};
 use crate::session::LossCause;
 use crate::store::{Record, StoredMessage, StoredWill};
-use crate::topic::{RetainHandling, SubscriptionOptions};
 
 /// SplitMix64.
 struct Chance(u64);

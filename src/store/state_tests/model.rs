@@ -2,11 +2,11 @@
 
 use super::super::super::{RestoredDelivery, RestoredSession, RestoredState, RestoredSubscription};
 use super::{Restored, described};
-use crate::message::Message;
-use crate::packet::{ProtocolVersion, QoS};
+use crate::mqtt::SubscriptionOptions;
+use crate::mqtt::{ProtocolVersion, QoS};
+use crate::session::Message;
 use crate::session::{Losses, Will};
 use crate::store::{Record, StoredWill};
-use crate::topic::SubscriptionOptions;
 use std::collections::BTreeMap;
 
 #[derive(Default)]

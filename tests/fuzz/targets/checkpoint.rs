@@ -67,7 +67,7 @@ fn sound() -> &'static [u8] {
         let header = Header { epoch: 1, shard: 0, shards: 1, number: 0, first_sequence: 1, seed: 5 };
         let mut journal = Journal::new(midge::store::segment::LogName { epoch: 1, shard: 0 });
         for sid in 1..50 {
-            let (client_id, version) = (format!("client {sid}"), midge::packet::ProtocolVersion::V5);
+            let (client_id, version) = (format!("client {sid}"), midge::mqtt::ProtocolVersion::V5);
             journal.record(&Record::Session {
                 sid,
                 client_id: &client_id,

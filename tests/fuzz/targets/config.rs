@@ -5,8 +5,9 @@
 //! can be shown on a terminal.
 
 use midge::config::parse::{ConfigErrors, ERRORS_MAX, parse};
-use midge::config::value::Section;
-use midge::config::{Config, summary};
+use midge::config::summary;
+use midge::settings::Config;
+use midge::settings::value::Section;
 use std::fmt::Write;
 
 const FILE: &str = "midge.toml";

@@ -8,9 +8,9 @@
 use crate::read::{Kind, Packet, packet, packet_length};
 use crate::world::World;
 use crate::write::{EVERY_VERSION, V5, V31, V311, Version, bytes, frame, string};
-use midge::config::Config;
-use midge::packet::{Connect, Framing, PACKET_BYTES_LIMIT};
-use midge::shard::Hangup;
+use midge::broker::Hangup;
+use midge::mqtt::codec::{Connect, Framing, PACKET_BYTES_LIMIT};
+use midge::settings::Config;
 
 /// Bytes of an input that are sent; the rest is ignored.
 const SENT_BYTES_MAX: usize = 4096;
@@ -161,7 +161,7 @@ fn check_answer(scene: &Scene, said: &[u8], answer: &[u8]) {
     assert!(welcome.is_none_or(|packet| packet.kind == Kind::Connack), "CONNACK comes first");
     let goodbye = packets.iter().position(|packet| packet.kind == Kind::Disconnect);
     assert!(goodbye.is_none_or(|at| at + 1 == packets.len()), "nothing comes after DISCONNECT");
-    if let Ok(Framing::Whole(first)) = midge::packet::frame(said, PACKET_BYTES_LIMIT)
+    if let Ok(Framing::Whole(first)) = midge::mqtt::codec::frame(said, PACKET_BYTES_LIMIT)
         && let Ok(connect) = Connect::decode(first)
     {
         let is_small = |packet: &Packet| packet.bytes.len() <= connect.packet_bytes_max as usize;

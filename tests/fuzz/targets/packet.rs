@@ -7,12 +7,13 @@
 
 use crate::read;
 use crate::write::{V5, V31, V311, Version, string};
-use midge::packet::{
-    Ack, Auth, Connect, Disconnect, Frame, Framing, PACKET_BYTES_LIMIT, Packet, ProtocolVersion, Publish,
-    PublishHeader, QoS, Subscribe, Unsubscribe, decode, encode_ack, encode_auth, encode_disconnect,
-    encode_publish, frame, publish_len,
+use midge::mqtt::codec::{
+    Ack, Auth, Connect, Disconnect, Frame, Framing, PACKET_BYTES_LIMIT, Packet, Publish, PublishHeader,
+    Subscribe, Unsubscribe, decode, encode_ack, encode_auth, encode_disconnect, encode_publish, frame,
+    publish_len,
 };
-use midge::topic::{TopicFilter, check_topic_name, has_forbidden_character};
+use midge::mqtt::{ProtocolVersion, QoS};
+use midge::mqtt::{TopicFilter, check_topic_name, has_forbidden_character};
 
 /// A packet above this size is refused in one of the two passes, in bytes.
 const SMALL_PACKET_BYTES_MAX: usize = 40;

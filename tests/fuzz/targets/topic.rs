@@ -4,10 +4,9 @@
 //! a matcher of its own; the index of several filters must find what that matcher finds, and is empty
 //! once every subscription has gone.
 
-use midge::packet::QoS;
-use midge::topic::{
-    Matches, RetainHandling, SubscriptionOptions, TopicFilter, TopicIndex, check_topic_name, filter_matches,
-};
+use midge::mqtt::QoS;
+use midge::mqtt::{RetainHandling, SubscriptionOptions, TopicFilter, check_topic_name, filter_matches};
+use midge::topic::{Matches, TopicIndex};
 use std::collections::BTreeMap;
 
 /// Lines that are looked at; the rest of an input is ignored.

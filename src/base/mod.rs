@@ -1,0 +1,15 @@
+//! What every room needs and that knows no room: the numbers by which things are named, time, the timer wheel, the
+//! account of memory.
+
+mod ids;
+mod lazy_box;
+pub mod memory;
+pub(crate) mod steps;
+mod time;
+pub mod wheel;
+
+pub use ids::{Homes, SHARDS_MAX, SessionKey, ShardId};
+pub use lazy_box::{Empty, LazyBox};
+pub use memory::{Charge, Charged, MEMORY_KINDS, MemoryAccount, MemoryKind, allocated};
+pub use time::Time;
+pub use wheel::{TICK_MICROS, TimerId, Wheel};

@@ -1,0 +1,589 @@
+//! The machine of one shard: bytes, mails and the clock come in; bytes, mails and orders to the
+//! driver go out.
+//!
+//! A [`Shard`] owns a part of the connections, the sessions whose client identifiers hash to it,
+//! a topic index of their subscriptions, and the retained messages whose topic names hash to it.
+//! It knows nothing of sockets, threads or clocks: the ring driver (`run`) and the simulator
+//! drive the same code.
+//!
+//! # Order of calls
+//! Give it everything that is ready (`handle_*`), then call [`Shard::handle_turn`], take the
+//! effects with [`Shard::take_effects`], hand the outbox to the driver and clear it. Effects are
+//! to be carried out in their order, `Close` after the outbox has been flushed.
+
+mod admission;
+#[cfg(test)]
+mod admission_tests;
+mod authentication;
+#[cfg(all(test, feature = "runtime"))]
+mod authentication_tests;
+mod behind;
+#[cfg(test)]
+mod behind_tests;
+#[cfg(test)]
+mod bridge_tests;
+mod bucket;
+mod budget;
+mod client_id;
+mod connect;
+mod connection;
+mod convoy;
+mod counters;
+#[cfg(test)]
+mod curves_tests;
+mod deliver;
+mod detail;
+mod directory;
+mod ends;
+mod enqueue;
+mod event;
+mod full_disk;
+mod groups;
+mod inbound;
+pub mod interest;
+mod keep;
+#[cfg(test)]
+mod kept_tests;
+#[cfg(test)]
+mod life_tests;
+mod load;
+mod losses;
+#[cfg(test)]
+mod losses_tests;
+mod mail;
+mod members;
+mod memory;
+#[cfg(test)]
+mod memory_tests;
+mod mount;
+#[cfg(test)]
+mod moved_tests;
+#[cfg(test)]
+mod order_tests;
+pub mod outbox;
+mod owed;
+mod pace;
+mod partial;
+mod pauses;
+mod peer;
+mod penalty;
+#[cfg(test)]
+mod penalty_tests;
+mod publish;
+#[cfg(test)]
+mod quota_tests;
+mod refused_filters;
+mod replay;
+mod restart;
+#[cfg(test)]
+mod restart_tests;
+pub mod retained;
+mod shared;
+mod slow;
+mod source;
+mod subscribe;
+mod sys;
+#[cfg(test)]
+mod terms_tests;
+#[cfg(test)]
+mod tests;
+mod timers;
+#[cfg(test)]
+mod told_tests;
+mod turn;
+#[cfg(test)]
+mod turn_tests;
+mod waits;
+#[cfg(test)]
+mod will_tests;
+#[cfg(test)]
+#[path = "../../tests/world/mod.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the conformance scenarios use more of it")]
+mod world;
+
+pub use budget::TurnBudget;
+pub use connection::Hangup;
+pub use counters::{Counter, Counters};
+pub use event::{Away, CHARACTERS_TOLD, EndCause, Event, Limit, QueueBound, Traffic};
+pub use mail::{GroupMember, Mail};
+pub use memory::MemoryRelief;
+pub use pauses::HoldBack;
+pub use penalty::REFUSALS_WAITING_MAX;
+pub use publish::Forward;
+pub use shared::Shared;
+pub use slow::Backlog;
+pub(crate) use source::source_bytes;
+pub use sys::counted;
+pub use waits::{Outcome, Receipt};
+
+use crate::base::{MemoryAccount, ShardId, Time, Wheel};
+use crate::broker::interest::InterestCounts;
+use crate::broker::outbox::Outbox;
+use crate::broker::retained::{Retained, RetainedLimits};
+use crate::mqtt::Reason;
+use crate::policy::access::{Access, Login};
+use crate::session::Message;
+use crate::settings::ShardShares;
+use crate::store::{Journal, Wall};
+use crate::topic::{Matches, Patterns, TopicIndex};
+use connection::Connection;
+use directory::Directory;
+use groups::Groups;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use subscribe::{OwnWildcards, Pending};
+use timers::Timer;
+use waits::Waits;
+
+/// What the driver is to do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Close the connection once what was sent to it is out; its slot is the driver's again.
+    Close {
+        /// Connection.
+        slot: u32,
+    },
+    /// The connection is accepted: read it as a stream from now on.
+    Stream {
+        /// Connection.
+        slot: u32,
+    },
+    /// The client identifier lives on another shard: move the socket there, with the bytes that
+    /// were read and not used.
+    HandOver {
+        /// Connection; its slot is the driver's again.
+        slot: u32,
+        /// The client identifier's home.
+        to: ShardId,
+        /// Who it is.
+        guest: Guest,
+    },
+    /// Check a login, and tell the answer to [`Shard::handle_verdict`]. Nothing is to be read from the connection
+    /// meanwhile.
+    Check {
+        /// Connection.
+        slot: u32,
+        /// Tells it from another one in the same slot.
+        serial: u32,
+        /// The login.
+        login: Box<Login>,
+    },
+    /// A login was wrong: [`Shard::handle_penalty`] wants to know how long its refusal is to wait. Nothing is to be
+    /// read from the connection meanwhile.
+    LoginFailed {
+        /// Connection.
+        slot: u32,
+        /// Tells it from another one in the same slot.
+        serial: u32,
+        /// Where from.
+        peer: SocketAddr,
+    },
+    /// A login was right.
+    LoginSucceeded {
+        /// Connection.
+        slot: u32,
+        /// Where from.
+        peer: SocketAddr,
+    },
+    /// Stop reading from the connection.
+    Pause {
+        /// Connection.
+        slot: u32,
+    },
+    /// Read from it again.
+    Resume {
+        /// Connection.
+        slot: u32,
+    },
+    /// Put a mail into another shard's box.
+    Mail {
+        /// Receiver.
+        to: ShardId,
+        /// The mail.
+        mail: Mail,
+    },
+    /// Send a retained message on, with the mails that `Shard::forward_now` makes of this. The mail to its
+    /// home has just gone out. Asking only now closes a gap: a shard that subscribes meanwhile either is
+    /// among those that get a mail, or asks the home later than the message got there.
+    Forward(Box<Forward>),
+    /// Tell the operator.
+    Event(Event),
+}
+
+/// A connection that moves to another shard.
+#[derive(Debug)]
+pub struct Guest {
+    /// The other side's address.
+    pub peer: SocketAddr,
+    /// Number of the listener that it came in by.
+    pub listener: u16,
+    /// The name that its certificate gives it.
+    pub user: Option<Box<str>>,
+    /// Everything that the client has sent, CONNECT first.
+    pub bytes: Vec<u8>,
+}
+
+/// A rule that the peer broke, and the reason code it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Reason code of DISCONNECT (5.0).
+    pub reason: Reason,
+    /// In words, for the log.
+    pub cause: &'static str,
+}
+
+/// How many slots a turn looks at after a new list of the banned: some tenths of a millisecond.
+const SLOTS_A_TURN: u32 = 256;
+
+/// The machine of one shard.
+pub struct Shard {
+    id: ShardId,
+    shared: Arc<Shared>,
+    connections: Vec<Option<Box<Connection>>>,
+    connection_count: usize,
+    handshakes: usize,
+    /// Connections whose login was wrong and whose refusal waits.
+    refusals_waiting: usize,
+    next_serial: u32,
+    directory: Directory,
+    subscriptions: TopicIndex,
+    matches: Matches,
+    groups: Groups,
+    /// Of the filters of this shard's sessions.
+    patterns: Patterns,
+    /// Wildcard filters of other shards: the subscribers are shard numbers.
+    foreign_wildcards: TopicIndex,
+    foreign_matches: Matches,
+    own_wildcards: OwnWildcards,
+    /// None when this is the only shard.
+    own_exact: Option<InterestCounts>,
+    retained: Retained<Message>,
+    sweeping: bool,
+    shares: ShardShares,
+    wheel: Wheel<Timer>,
+    /// Timers that have fired and are not handled yet.
+    due: VecDeque<Timer>,
+    outbox: Outbox,
+    effects: Vec<Effect>,
+    loopback: VecDeque<Mail>,
+    pending: BTreeMap<u64, Pending>,
+    next_token: u64,
+    last_stamp: u64,
+    entropy: u64,
+    behind: behind::Behind,
+    budget: budget::Budget,
+    /// There may be something in what follows, or elsewhere, that goes on later. Without it there is nothing.
+    has_put_off: bool,
+    /// Sessions whose queues go on later.
+    deferred: VecDeque<u32>,
+    /// Connections whose unread packets are handled later, with their serials.
+    unread: VecDeque<(u32, u32)>,
+    convoys: convoy::Convoys,
+    /// SUBSCRIBEs and UNSUBSCRIBEs whose filters are not all done.
+    unfinished: VecDeque<subscribe::Unfinished>,
+    sent: deliver::Sent,
+    /// There are events for log level debug.
+    tells_detail: bool,
+    /// The message that was last encoded for a session by itself.
+    recent: Option<deliver::Recent>,
+    /// Questions for retained messages and their answers: what came in this turn, and what is due.
+    late: replay::LateMails,
+    /// Not all mails have been taken that were there when the boxes were last looked at.
+    has_mails_left: bool,
+    /// The broker stops, and connections in slots from this one on are still to be closed.
+    farewell_to: Option<u32>,
+    queued_bytes: usize,
+    memory: MemoryAccount,
+    pressure: memory::Pressure,
+    sys: sys::SysState,
+    closing: bool,
+    /// What must survive.
+    journal: Journal,
+    /// The log's clock.
+    wall: Wall,
+    /// The next name in the log.
+    next_number: u64,
+    /// Stamps of an earlier run are below.
+    stamp_base: u64,
+    /// Other shards do not know yet what the sessions of an earlier run want.
+    restoring: bool,
+    /// What fell due before the start.
+    overdue: restart::Overdue,
+    /// The disk is full.
+    store_full: bool,
+    /// Connections of 3.x clients whose next message waits for room on a disk.
+    wait_for_disk: full_disk::WaitForDisk,
+    unrecorded: losses::Unrecorded,
+    /// The timer that tells the log that the broker lives is running.
+    is_telling_alive: bool,
+    waits: Waits,
+    ends: ends::Ends,
+    /// What the listeners ask of their clients.
+    access: Arc<[Access]>,
+    judging: admission::Judging,
+    /// The buckets of the listeners, by their numbers.
+    lanes: Box<[pace::Lane]>,
+}
+
+impl Shard {
+    /// An empty shard. `seed` is the only source of chance: assigned client identifiers and the
+    /// keys of hash tables come from it, and nothing that must not be guessed.
+    pub fn new(id: ShardId, shared: Arc<Shared>, interest: Option<InterestCounts>, seed: u64) -> Shard {
+        let shares = shared.shares();
+        let retained = Retained::new(RetainedLimits {
+            messages: shares.retained_messages,
+            bytes: shares.retained_bytes,
+        });
+        Shard {
+            id,
+            connections: Vec::new(),
+            connection_count: 0,
+            handshakes: 0,
+            refusals_waiting: 0,
+            next_serial: 0,
+            directory: Directory::new(id, seed),
+            subscriptions: TopicIndex::new(seed ^ 1),
+            matches: Matches::default(),
+            groups: Groups::new(seed ^ 2),
+            patterns: Patterns::new(seed ^ 7),
+            foreign_wildcards: TopicIndex::new(seed ^ 3),
+            foreign_matches: Matches::default(),
+            own_exact: interest,
+            own_wildcards: OwnWildcards::new(seed ^ 4),
+            retained,
+            sweeping: false,
+            shares,
+            wheel: Wheel::new(),
+            due: VecDeque::new(),
+            outbox: Outbox::new(),
+            effects: Vec::new(),
+            loopback: VecDeque::new(),
+            pending: BTreeMap::new(),
+            next_token: 0,
+            last_stamp: 0,
+            entropy: seed,
+            behind: behind::Behind::default(),
+            budget: budget::Budget::default(),
+            has_put_off: false,
+            deferred: VecDeque::new(),
+            unread: VecDeque::new(),
+            convoys: convoy::Convoys::new(seed ^ 6),
+            unfinished: VecDeque::new(),
+            sent: deliver::Sent::default(),
+            tells_detail: false,
+            recent: None,
+            late: replay::LateMails::default(),
+            has_mails_left: false,
+            farewell_to: None,
+            queued_bytes: 0,
+            memory: MemoryAccount::default(),
+            pressure: memory::Pressure::default(),
+            sys: sys::SysState::default(),
+            closing: false,
+            journal: Journal::off(),
+            wall: Wall::default(),
+            next_number: 1 + u64::from(id),
+            stamp_base: 0,
+            restoring: false,
+            overdue: restart::Overdue::default(),
+            store_full: false,
+            wait_for_disk: full_disk::WaitForDisk::default(),
+            unrecorded: losses::Unrecorded::default(),
+            is_telling_alive: false,
+            waits: Waits::new(shared.shards(), seed ^ 5),
+            ends: ends::Ends::new(seed ^ 6),
+            access: shared.terms.iter().map(|_| Access::default()).collect(),
+            judging: admission::Judging::default(),
+            lanes: shared.terms.iter().map(|terms| pace::Lane::new(terms, shared.shards())).collect(),
+            shared,
+        }
+    }
+
+    /// Once, before anything else.
+    pub fn handle_start(&mut self, now: Time) {
+        self.renew(1);
+        self.start_timers(now);
+    }
+
+    /// The driver has a connection under `slot`, which came in by the listener of that number. `adopted`:
+    /// another shard has read its CONNECT and found that this one is its home.
+    pub fn handle_open(&mut self, now: Time, slot: u32, peer: SocketAddr, listener: u16, adopted: bool) {
+        self.journal.set_now(now);
+        self.open(now, slot, peer, listener, adopted);
+        self.settle(now);
+    }
+
+    /// A load balancer says whose connection it is.
+    pub fn handle_peer(&mut self, slot: u32, peer: SocketAddr) {
+        if let Some(connection) = self.connection_mut(slot) {
+            connection.peer = peer.into();
+        }
+    }
+
+    /// Bytes from a connection. Bytes for one that is closed already are ignored.
+    pub fn handle_bytes(&mut self, now: Time, slot: u32, bytes: &[u8]) {
+        self.journal.set_now(now);
+        self.read(now, slot, bytes);
+        self.settle(now);
+    }
+
+    /// The peer is gone.
+    pub fn handle_hangup(&mut self, now: Time, slot: u32, hangup: Hangup) {
+        self.journal.set_now(now);
+        self.hang_up(now, slot, hangup);
+        self.settle(now);
+    }
+
+    /// So many bytes have come of which the layers below MQTT have made none of MQTT; `held` is the memory in which
+    /// they keep what is not whole.
+    pub fn handle_bytes_below(&mut self, now: Time, slot: u32, bytes: usize, held: usize) {
+        self.read_below(now, slot, bytes, held);
+    }
+
+    /// The layers below MQTT have answered the client with so many bytes.
+    pub fn handle_answer_below(&mut self, slot: u32, bytes: usize) {
+        self.note_asked(slot, bytes);
+    }
+
+    /// The socket has not taken everything. To be told each time that the rest has grown or shrunk.
+    pub fn handle_backlog(&mut self, now: Time, slot: u32, backlog: Backlog) {
+        self.note_backlog(now, slot, backlog);
+    }
+
+    /// The socket has taken everything.
+    pub fn handle_drained(&mut self, now: Time, slot: u32) {
+        self.journal.set_now(now);
+        self.note_drained(now, slot);
+        self.settle(now);
+    }
+
+    /// A mail from another shard.
+    pub fn handle_mail(&mut self, now: Time, from: ShardId, mail: Mail) {
+        self.journal.set_now(now);
+        self.deliver_mail(now, from, mail);
+        self.settle(now);
+    }
+
+    /// The clock has moved.
+    pub fn handle_time(&mut self, now: Time) {
+        self.journal.set_now(now);
+        self.expire_timers(now);
+        self.settle(now);
+    }
+
+    /// When `handle_time` is due next.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.wheel.next_deadline()
+    }
+
+    /// What the driver is to do, in order.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        self.behind.forget_effects();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Gives the list back, so that it is not allocated each turn.
+    pub fn recycle_effects(&mut self, mut effects: Vec<Effect>) {
+        if self.effects.is_empty() {
+            effects.clear();
+            self.effects = effects;
+        }
+    }
+
+    /// Gives the memory back that only a larger number of connections needed. For a quiet moment:
+    /// it visits every slot.
+    pub fn give_memory_back(&mut self) {
+        let used = self.connections.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.connections.truncate(used);
+        self.connections.shrink_to_fit();
+        self.directory.give_memory_back();
+        self.wheel.give_memory_back();
+        self.outbox.give_memory_back(used);
+        self.matches = Matches::default();
+        self.foreign_matches = Matches::default();
+        self.deferred.shrink_to_fit();
+        self.unread.shrink_to_fit();
+        self.convoys.give_memory_back();
+        self.behind.give_memory_back();
+        self.effects.shrink_to_fit();
+        self.due.shrink_to_fit();
+        self.loopback.shrink_to_fit();
+        self.waits.give_memory_back();
+        self.ends.give_memory_back();
+        self.groups.give_memory_back();
+        self.own_wildcards.give_memory_back();
+        self.judging.give_memory_back();
+        self.lanes.iter_mut().for_each(pace::Lane::give_memory_back);
+    }
+
+    /// The bytes that clients make it keep: enough to see that most are gone.
+    pub fn kept_bytes(&self) -> usize {
+        self.memory.total()
+    }
+
+    /// What is to be sent.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// Connections, whatever their stage.
+    pub fn connections(&self) -> usize {
+        self.connection_count
+    }
+
+    /// Slots, taken or free.
+    fn slots(&self) -> u32 {
+        u32::try_from(self.connections.len()).expect("slots are 32 bits")
+    }
+
+    /// Its number.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Mails to itself are handled before anyone looks.
+    fn settle(&mut self, now: Time) {
+        if !self.loopback.is_empty() {
+            self.deliver_loopback(now);
+        }
+        self.journal.seal_if_long();
+        self.note_journal();
+    }
+
+    fn deliver_loopback(&mut self, now: Time) {
+        while let Some(mail) = self.loopback.pop_front() {
+            self.deliver_mail(now, self.id, mail);
+        }
+    }
+
+    fn post(&mut self, to: ShardId, mail: Mail) {
+        if to == self.id {
+            self.loopback.push_back(mail);
+        } else {
+            self.effects.push(Effect::Mail { to, mail });
+        }
+    }
+
+    fn report(&mut self, event: Event) {
+        if let Some(counter) = event.counter() {
+            self.count(counter, 1);
+        }
+        self.effects.push(Effect::Event(event));
+    }
+
+    fn count(&self, counter: Counter, by: u64) {
+        self.shared.counters[usize::from(self.id)].add(counter, by);
+    }
+
+    fn other_shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let id = self.id;
+        (0..ShardId::try_from(self.shared.shards()).expect("at most 128 shards"))
+            .filter(move |&shard| shard != id)
+    }
+
+    fn token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+}

@@ -1,0 +1,886 @@
+//! The retained messages whose topic names have their home on one shard.
+//!
+//! Comes in: messages to keep and to forget, each with the stamp that orders it among all shards;
+//! topic filters to look up. Goes out: the messages that match, in batches of bounded size and
+//! bounded work, so that a million of them are streamed to a slow subscriber and never queued
+//! whole. Keeps the retained part of 3.3.1.3 and message expiry (3.3.2.3.3) of the standard.
+//!
+//! The messages are in one map in the byte order of their topic names, in which every sub-tree
+//! `a/b/…` is one unbroken range (from `a/b/` up to, not including, `a/b0`: `0` comes right
+//! after `/`). Its root `a/b` stands before it, with the likes of `a/b c` between. A walk for a
+//! filter seeks from range to range: at a topic name that does not match, the first level that
+//! differs says how much can be passed over in one step.
+
+use crate::base::Time;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// What the store must know about a message.
+pub trait RetainedMessage {
+    /// When it expires; none: never.
+    fn expires_at(&self) -> Option<Time>;
+    /// Its place in the order of its topic's messages, over all shards.
+    fn stamp(&self) -> u64;
+    /// Bytes that it counts for.
+    fn bytes(&self) -> usize;
+    /// Is what is retained under this topic name the broker's own? There are few such topics, and no client can make
+    /// them more or larger: they count in no bound.
+    fn is_own(topic: &str) -> bool;
+}
+
+/// Bounds of one shard's retained messages, the broker's own left out. At a bound a message is refused.
+#[derive(Clone, Copy, Debug)]
+pub struct RetainedLimits {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes: [`RetainedMessage::bytes`] and the topic name, of each message.
+    pub bytes: usize,
+}
+
+/// Bounds of one step of a walk. Each counts as one when it is zero: a walk always moves on.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// Messages handed out.
+    pub messages: usize,
+    /// Their bytes, by [`RetainedMessage::bytes`]. A larger message comes alone in its batch.
+    pub bytes: usize,
+    /// Topic names looked at, matching or not: the bound on work.
+    pub visits: usize,
+}
+
+/// What became of a message that was not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It is the first of its topic.
+    New,
+    /// It took the place of an older one. `[MQTT5-3.3.1-5]` `[MQTT311-3.3.1-5]`
+    Replaced,
+    /// A newer one is there, or a newer removal: it was dropped.
+    Outdated,
+}
+
+/// A message was refused because a bound of [`RetainedLimits`] is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetainedFull {
+    /// [`RetainedLimits::messages`].
+    Messages,
+    /// [`RetainedLimits::bytes`].
+    Bytes,
+}
+
+/// The retained messages of a shard, by topic name.
+#[derive(Debug)]
+pub struct Retained<M> {
+    messages: BTreeMap<Box<str>, M>,
+    limits: RetainedLimits,
+    bytes: usize,
+    /// The broker's own among the messages, and their bytes.
+    own: usize,
+    own_bytes: usize,
+    /// Messages that have an expiry.
+    expiring: usize,
+    /// The last topic name that `sweep` looked at; none at the start of a round.
+    swept: Option<Box<str>>,
+    tombs: Tombs,
+}
+
+impl<M: RetainedMessage> Retained<M> {
+    /// An empty store.
+    pub fn new(limits: RetainedLimits) -> Retained<M> {
+        Retained {
+            messages: BTreeMap::new(),
+            limits,
+            bytes: 0,
+            own: 0,
+            own_bytes: 0,
+            expiring: 0,
+            swept: None,
+            tombs: Tombs::default(),
+        }
+    }
+
+    /// Messages kept, expired ones that `sweep` has not met yet among them.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Is no message kept?
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Bytes kept, as [`RetainedLimits::bytes`] counts them, and those of the broker's own too.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Has `sweep` anything to look for? If not, the shard needs no timer for it.
+    pub fn needs_sweep(&self) -> bool {
+        self.expiring != 0 || !self.tombs.is_empty()
+    }
+
+    /// Keeps a message as the retained one of its topic, unless a newer one (or a newer removal)
+    /// is known. The last writer wins by stamp, whatever the order of arrival from the shards;
+    /// of two with the same stamp, the one that comes last. `[MQTT5-3.3.1-5]` `[MQTT311-3.3.1-5]`
+    ///
+    /// # Errors
+    /// `RetainedFull` if the store would go beyond either bound. Nothing changes then: an older
+    /// message of the topic stays, so that the publisher who is told 0x97 has lost nothing that
+    /// was accepted before. Expired messages count until they are swept.
+    pub fn store(&mut self, topic: &str, message: M) -> Result<Stored, RetainedFull> {
+        let charge = charge(topic, &message);
+        let is_own = M::is_own(topic);
+        let expiring = usize::from(message.expires_at().is_some());
+        if let Some(present) = self.messages.get_mut(topic) {
+            if message.stamp() < present.stamp() {
+                return Ok(Stored::Outdated);
+            }
+            let before = self::charge(topic, present);
+            let bytes = (self.bytes - before).saturating_add(charge);
+            if is_own {
+                self.own_bytes = (self.own_bytes - before).saturating_add(charge);
+            } else if bytes.saturating_sub(self.own_bytes) > self.limits.bytes {
+                return Err(RetainedFull::Bytes);
+            }
+            self.bytes = bytes;
+            self.expiring -= usize::from(present.expires_at().is_some());
+            self.expiring += expiring;
+            *present = message;
+            return Ok(Stored::Replaced);
+        }
+
+        if self.tombs.stamp(topic).is_some_and(|removed| message.stamp() < removed) {
+            return Ok(Stored::Outdated);
+        }
+        let bytes = self.bytes.saturating_add(charge);
+        if is_own {
+            self.own += 1;
+            self.own_bytes = self.own_bytes.saturating_add(charge);
+        } else if self.messages.len() - self.own >= self.limits.messages {
+            return Err(RetainedFull::Messages);
+        } else if bytes.saturating_sub(self.own_bytes) > self.limits.bytes {
+            return Err(RetainedFull::Bytes);
+        }
+        self.bytes = bytes;
+        self.expiring += expiring;
+        self.messages.insert(topic.into(), message);
+        Ok(Stored::New)
+    }
+
+    /// Forgets the message of a topic, as an empty retained publish asks for, unless it is newer
+    /// than `stamp`. True if one was there and is gone. `[MQTT5-3.3.1-6]` `[MQTT311-3.3.1-10]`
+    ///
+    /// The removal outlives the message for a while: a client on another shard may remove what
+    /// it has just received while the message itself still waits in the box between its
+    /// publisher's shard and this one; without a trace of the removal it would come back for
+    /// good. See [`TOMB_SECONDS_MIN`] and [`TOMBS_MAX`].
+    pub fn remove(&mut self, topic: &str, stamp: u64) -> bool {
+        match self.messages.get(topic) {
+            Some(present) if stamp < present.stamp() => return false,
+            _ => self.tombs.add(topic, stamp),
+        }
+        self.take(topic)
+    }
+
+    /// The message of a topic, if there is one that has not expired. `[MQTT5-3.3.2-5]`
+    pub fn get(&self, topic: &str, now: Time) -> Option<&M> {
+        self.messages.get(topic).filter(|message| !is_expired(*message, now))
+    }
+
+    /// Hands to `found` some of the messages whose topic name matches `filter`, in the byte order
+    /// of the topic names, beginning after the topic name `after`. Returns where to go on: the
+    /// next call's `after`, or none when all have been seen.
+    ///
+    /// A message that is there during the whole walk is found exactly once, whatever else is
+    /// stored, removed or swept between the calls. A call may find nothing and still not be the
+    /// last. A filter without wildcards is one look-up. Expired messages are passed over.
+    /// `filter` must be a valid topic filter; of a shared subscription, its matching part.
+    /// `[MQTT5-3.3.1-9]` `[MQTT311-3.3.1-6]`
+    pub fn matching(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        now: Time,
+        limits: BatchLimits,
+        found: impl FnMut(&str, &M),
+    ) -> Option<Box<str>> {
+        self.matching_counted(filter, after, now, limits, &mut 0, found)
+    }
+
+    /// The same, and adds to `visits` how many topic names it has looked at.
+    pub fn matching_counted(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        now: Time,
+        limits: BatchLimits,
+        visits: &mut usize,
+        mut found: impl FnMut(&str, &M),
+    ) -> Option<Box<str>> {
+        let run = LiteralRun::of(filter);
+        if run.end == RunEnd::Filter {
+            if after.is_none_or(|after| after < filter)
+                && let Some(message) = self.get(filter, now)
+            {
+                found(filter, message);
+            }
+            return None;
+        }
+
+        let (mut messages, mut bytes) = (0, 0usize);
+        let visits_end = visits.saturating_add(limits.visits.max(1));
+        let mut last = after.unwrap_or_default();
+        let from = match after {
+            Some(after) if after >= run.text => Bound::Excluded(after),
+            _ => Bound::Included(run.text),
+        };
+        let mut walk = self.messages.range::<str, _>((from, Bound::Unbounded));
+        let mut seek = String::new();
+        while let Some((topic, message)) = walk.next() {
+            if *visits >= visits_end {
+                return Some(last.into());
+            }
+            *visits += 1;
+            match step(filter, topic, &mut seek) {
+                Step::Match if is_expired(message, now) => {}
+                Step::Match => {
+                    bytes = bytes.saturating_add(message.bytes());
+                    if messages > 0 && bytes > limits.bytes {
+                        return Some(last.into());
+                    }
+                    messages += 1;
+                    found(topic, message);
+                    if messages >= limits.messages || bytes >= limits.bytes {
+                        return Some(topic.clone());
+                    }
+                }
+                Step::Next => {}
+                Step::Seek => {
+                    debug_assert!(seek.as_str() > &**topic, "a walk goes one way");
+                    walk = self.messages.range::<str, _>((Bound::Included(seek.as_str()), Bound::Unbounded));
+                }
+                Step::Done => return None,
+            }
+            last = topic;
+        }
+        None
+    }
+
+    /// Looks at `visits` more messages (at least one) and removes those that have expired; the
+    /// next call goes on behind them, and starts again at the end. Returns how many it removed.
+    /// `[MQTT5-3.3.2-5]`
+    pub fn sweep(&mut self, now: Time, visits: usize) -> usize {
+        self.tombs.age(now);
+        let visits = visits.max(1);
+        let swept = self.swept.take();
+        if self.expiring == 0 {
+            return 0;
+        }
+        let from = swept.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut expired: Vec<Box<str>> = Vec::new();
+        let mut visited = 0;
+        for (topic, message) in self.messages.range::<str, _>((from, Bound::Unbounded)).take(visits) {
+            visited += 1;
+            if visited == visits {
+                self.swept = Some(topic.clone());
+            }
+            if is_expired(message, now) {
+                expired.push(topic.clone());
+            }
+        }
+        for topic in &expired {
+            self.take(topic);
+        }
+        expired.len()
+    }
+
+    /// Removes a message and what it counted for.
+    fn take(&mut self, topic: &str) -> bool {
+        let Some(message) = self.messages.remove(topic) else { return false };
+        let charge = charge(topic, &message);
+        self.bytes -= charge;
+        if M::is_own(topic) {
+            self.own -= 1;
+            self.own_bytes -= charge;
+        }
+        self.expiring -= usize::from(message.expires_at().is_some());
+        true
+    }
+}
+
+/// Removals are remembered for at least this many seconds, and no more than three times as long
+/// if `sweep` is called that often: far longer than mail waits between two shards.
+pub const TOMB_SECONDS_MIN: u32 = 60;
+
+/// At least this many of the latest removals are remembered (at most twice as many), unless their
+/// topic names are longer than [`TOMB_BYTES_MAX`] together. Beyond it the older ones are
+/// forgotten: a message that a removal had overtaken may then stay until it is removed again.
+pub const TOMBS_MAX: usize = 4096;
+
+/// Bytes of topic names in each of the two generations of remembered removals.
+pub const TOMB_BYTES_MAX: usize = 1 << 20;
+
+/// The stamps of removals in two generations: when the young one is full or old enough, it takes
+/// the place of the old one, which is forgotten as a whole.
+#[derive(Debug, Default)]
+struct Tombs {
+    young: BTreeMap<Box<str>, u64>,
+    old: BTreeMap<Box<str>, u64>,
+    young_bytes: usize,
+    /// When the young ones are old; none when they have only just begun, at an unknown time.
+    ages_at: Option<Time>,
+}
+
+impl Tombs {
+    fn is_empty(&self) -> bool {
+        self.young.is_empty() && self.old.is_empty()
+    }
+
+    fn stamp(&self, topic: &str) -> Option<u64> {
+        self.young.get(topic).max(self.old.get(topic)).copied()
+    }
+
+    fn add(&mut self, topic: &str, stamp: u64) {
+        if let Some(present) = self.young.get_mut(topic) {
+            *present = stamp.max(*present);
+            return;
+        }
+        if self.young.len() >= TOMBS_MAX || self.young_bytes + topic.len() > TOMB_BYTES_MAX {
+            self.turn();
+        }
+        self.young_bytes += topic.len();
+        self.young.insert(topic.into(), stamp);
+    }
+
+    fn age(&mut self, now: Time) {
+        if self.ages_at.is_some_and(|at| at <= now) {
+            self.turn();
+        }
+        if self.ages_at.is_none() && !self.is_empty() {
+            self.ages_at = Some(now.after_seconds(TOMB_SECONDS_MIN));
+        }
+    }
+
+    fn turn(&mut self) {
+        self.old = std::mem::take(&mut self.young);
+        self.young_bytes = 0;
+        self.ages_at = None;
+    }
+}
+
+fn charge<M: RetainedMessage>(topic: &str, message: &M) -> usize {
+    message.bytes().saturating_add(topic.len())
+}
+
+fn is_expired<M: RetainedMessage>(message: &M, now: Time) -> bool {
+    message.expires_at().is_some_and(|at| at <= now)
+}
+
+/// What a walk does at a topic name.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// It matches.
+    Match,
+    /// It does not, and nothing can be ruled out.
+    Next,
+    /// It does not, nor does any other before the text of `seek`.
+    Seek,
+    /// It does not, nor does any other after it.
+    Done,
+}
+
+/// Compares a filter with wildcards to a topic name, level by level.
+fn step(filter: &str, topic: &str, seek: &mut String) -> Step {
+    seek.clear();
+    // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        seek.push('%');
+        return Step::Seek;
+    }
+    // Where the level ends that the last `+` took: the nearest one that may have another value.
+    let mut choice = None;
+    let (mut filter_at, mut topic_at) = (0, 0);
+    loop {
+        let (level, filter_end) = level_at(filter, filter_at);
+        if level == "#" {
+            // [MQTT5-4.7.1-2]: the parent level as well, then the topic has ended before.
+            return Step::Match;
+        }
+        if topic_at > topic.len() {
+            return Step::Next;
+        }
+        let (name, topic_end) = level_at(topic, topic_at);
+        if level == "+" {
+            choice = Some(topic_end);
+        } else if level != name {
+            return seek_literal(&filter[filter_at..], topic, topic_at, choice, seek);
+        }
+        match (filter_end == filter.len(), topic_end == topic.len()) {
+            (true, true) => return Step::Match,
+            (true, false) => return seek_choice(topic, choice, seek),
+            (false, _) => {}
+        }
+        filter_at = filter_end + 1;
+        topic_at = topic_end + 1;
+    }
+}
+
+/// The topic name has something else where `filter_rest` begins with literal levels: onward to
+/// the literal, if that is still ahead.
+fn seek_literal(
+    filter_rest: &str,
+    topic: &str,
+    topic_at: usize,
+    choice: Option<usize>,
+    seek: &mut String,
+) -> Step {
+    let run = LiteralRun::of(filter_rest);
+    seek.push_str(&topic[..topic_at]);
+    seek.push_str(run.text);
+    if seek.as_str() > topic {
+        return Step::Seek;
+    }
+    // Past `a`, and perhaps among the likes of `a b`, that stand before `a/…`.
+    seek.push('/');
+    if run.end == RunEnd::Hash && seek.as_str() > topic {
+        return Step::Seek;
+    }
+    seek_choice(topic, choice, seek)
+}
+
+/// Nothing more can match below the level that the last `+` took: onward to its next value.
+fn seek_choice(topic: &str, choice: Option<usize>, seek: &mut String) -> Step {
+    let Some(end) = choice else { return Step::Done };
+    seek.clear();
+    seek.push_str(&topic[..end]);
+    seek.push(AFTER_SEPARATOR);
+    Step::Seek
+}
+
+/// The level that begins at `at`, and where it ends. `at` is not beyond the end of `text`.
+fn level_at(text: &str, at: usize) -> (&str, usize) {
+    let rest = &text[at..];
+    let level = rest.split_once('/').map_or(rest, |(level, _)| level);
+    (level, at + level.len())
+}
+
+/// The leading levels of a filter that are no wildcards: what a matching topic name begins with.
+struct LiteralRun<'a> {
+    /// With the last separator if `+` follows; without it if `#` does, which matches the parent.
+    text: &'a str,
+    end: RunEnd,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RunEnd {
+    Filter,
+    Plus,
+    Hash,
+}
+
+impl LiteralRun<'_> {
+    fn of(filter: &str) -> LiteralRun<'_> {
+        // In a valid filter a wildcard is a level of its own.
+        match filter.find(['+', '#']) {
+            None => LiteralRun { text: filter, end: RunEnd::Filter },
+            Some(at) if filter[at..].starts_with('+') => {
+                LiteralRun { text: &filter[..at], end: RunEnd::Plus }
+            }
+            Some(at) => LiteralRun { text: &filter[..at.saturating_sub(1)], end: RunEnd::Hash },
+        }
+    }
+}
+
+/// The byte order's next after the level separator.
+const AFTER_SEPARATOR: char = '0';
+const _: () = assert!(AFTER_SEPARATOR as u32 == '/' as u32 + 1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::filter_matches;
+
+    #[derive(Clone, Debug, PartialEq)]
+    struct Note {
+        text: u64,
+        stamp: u64,
+        bytes: usize,
+        expires_at: Option<Time>,
+    }
+
+    impl RetainedMessage for Note {
+        fn expires_at(&self) -> Option<Time> {
+            self.expires_at
+        }
+
+        fn stamp(&self) -> u64 {
+            self.stamp
+        }
+
+        fn bytes(&self) -> usize {
+            self.bytes
+        }
+
+        fn is_own(topic: &str) -> bool {
+            topic.starts_with("own/")
+        }
+    }
+
+    fn note(stamp: u64) -> Note {
+        Note { text: stamp, stamp, bytes: 10, expires_at: None }
+    }
+
+    fn expiring(stamp: u64, millis: u64) -> Note {
+        Note { expires_at: Some(Time::from_millis(millis)), ..note(stamp) }
+    }
+
+    const UNLIMITED: RetainedLimits = RetainedLimits { messages: usize::MAX, bytes: usize::MAX };
+    const ALL: BatchLimits = BatchLimits { messages: usize::MAX, bytes: usize::MAX, visits: usize::MAX };
+    const NOW: Time = Time::from_millis(5000);
+
+    fn store_of<S: AsRef<str>>(topics: impl IntoIterator<Item = S>) -> Retained<Note> {
+        let mut retained = Retained::new(UNLIMITED);
+        for (stamp, topic) in topics.into_iter().enumerate() {
+            retained.store(topic.as_ref(), note(stamp as u64)).unwrap();
+        }
+        retained
+    }
+
+    fn found(retained: &Retained<Note>, filter: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        assert_eq!(retained.matching(filter, None, NOW, ALL, |topic, _| found.push(topic.to_string())), None);
+        found
+    }
+
+    /// How many visits a whole walk takes.
+    fn visits(retained: &Retained<Note>, filter: &str) -> usize {
+        let limits = |visits| BatchLimits { visits, ..ALL };
+        let needed = |visits| retained.matching(filter, None, NOW, limits(visits), |_, _| {}).is_none();
+        let (mut low, mut high) = (1, 2 * retained.len() + 2);
+        assert!(needed(high));
+        while low < high {
+            let middle = (low + high) / 2;
+            if needed(middle) { high = middle } else { low = middle + 1 }
+        }
+        low
+    }
+
+    #[test]
+    fn the_last_writer_wins_by_stamp_not_by_arrival() {
+        // [MQTT5-3.3.1-5] [MQTT311-3.3.1-5]
+        let mut retained = Retained::new(UNLIMITED);
+        assert_eq!(retained.store("a", note(5)), Ok(Stored::New));
+        assert_eq!(retained.store("a", note(4)), Ok(Stored::Outdated));
+        assert_eq!(retained.get("a", NOW), Some(&note(5)));
+        assert_eq!(retained.store("a", Note { text: 7, ..note(5) }), Ok(Stored::Replaced));
+        assert_eq!(retained.get("a", NOW).unwrap().text, 7);
+        assert_eq!(retained.store("a", note(6)), Ok(Stored::Replaced));
+        assert_eq!((retained.len(), retained.bytes()), (1, 11));
+    }
+
+    #[test]
+    fn a_removal_beats_an_older_store_that_arrives_later() {
+        // [MQTT5-3.3.1-6] [MQTT311-3.3.1-10]
+        let mut retained = Retained::new(UNLIMITED);
+        assert!(!retained.remove("a", 7));
+        assert_eq!(retained.store("a", note(6)), Ok(Stored::Outdated));
+        assert_eq!(retained.store("a", note(8)), Ok(Stored::New));
+        assert!(!retained.remove("a", 7));
+        assert!(retained.remove("a", 9));
+        assert!(!retained.remove("a", 8));
+        assert_eq!(retained.store("a", note(8)), Ok(Stored::Outdated));
+        assert_eq!(retained.store("b", note(1)), Ok(Stored::New));
+        assert_eq!((retained.len(), retained.bytes()), (1, 11));
+    }
+
+    #[test]
+    fn removals_are_forgotten_by_time() {
+        let mut retained: Retained<Note> = Retained::new(UNLIMITED);
+        let at = |seconds| Time::ZERO.after_seconds(seconds);
+        assert!(!retained.needs_sweep());
+        retained.sweep(at(1), 1);
+        retained.remove("a", 7);
+        assert!(retained.needs_sweep());
+        for seconds in 2..62 {
+            retained.sweep(at(seconds), 1);
+            assert_eq!(retained.store("a", note(6)), Ok(Stored::Outdated), "{seconds}");
+        }
+        for seconds in 62..182 {
+            retained.sweep(at(seconds), 1);
+        }
+        assert!(!retained.needs_sweep());
+        assert_eq!(retained.store("a", note(6)), Ok(Stored::New));
+    }
+
+    #[test]
+    fn removals_are_bounded_in_number_and_bytes() {
+        let mut retained: Retained<Note> = Retained::new(UNLIMITED);
+        for i in 0..5 * TOMBS_MAX {
+            retained.remove(&format!("t{i}"), 9);
+            assert!(retained.tombs.young.len() + retained.tombs.old.len() <= 2 * TOMBS_MAX);
+        }
+        for i in 4 * TOMBS_MAX..5 * TOMBS_MAX {
+            assert_eq!(retained.store(&format!("t{i}"), note(1)), Ok(Stored::Outdated));
+        }
+        for i in 0..200 {
+            retained.remove(&format!("{i}{}", "x".repeat(65_000)), 9);
+            let bytes: usize = retained.tombs.young.keys().map(|topic| topic.len()).sum();
+            assert!(bytes <= TOMB_BYTES_MAX && bytes == retained.tombs.young_bytes);
+        }
+    }
+
+    #[test]
+    fn what_is_the_brokers_own_counts_in_no_bound() {
+        let mut retained = Retained::new(RetainedLimits { messages: 2, bytes: 22 });
+        for topic in ["own/1", "a", "own/2", "b", "own/3"] {
+            assert_eq!(retained.store(topic, note(1)), Ok(Stored::New));
+        }
+        assert_eq!((retained.len(), retained.bytes()), (5, 2 * 11 + 3 * 15));
+        assert_eq!(retained.store("own/2", Note { bytes: 1000, ..note(2) }), Ok(Stored::Replaced));
+        assert_eq!(retained.store("c", note(2)), Err(RetainedFull::Messages));
+        assert_eq!(retained.store("b", Note { bytes: 11, ..note(2) }), Err(RetainedFull::Bytes));
+        // Nor does what has gone of it make room for others.
+        assert!(retained.remove("own/1", 3) && retained.remove("own/2", 3));
+        assert_eq!(retained.store("c", note(2)), Err(RetainedFull::Messages));
+        assert_eq!(retained.store("b", Note { bytes: 11, ..note(2) }), Err(RetainedFull::Bytes));
+        assert!(retained.remove("a", 3));
+        assert_eq!(retained.store("c", note(2)), Ok(Stored::New));
+        assert_eq!((retained.len(), retained.bytes()), (3, 2 * 11 + 15));
+    }
+
+    #[test]
+    fn a_full_store_refuses_and_keeps_what_it_has() {
+        let mut retained = Retained::new(RetainedLimits { messages: 3, bytes: 40 });
+        for topic in ["a", "b", "c"] {
+            assert_eq!(retained.store(topic, note(1)), Ok(Stored::New));
+        }
+        assert_eq!(retained.store("d", note(2)), Err(RetainedFull::Messages));
+        assert_eq!(retained.store("a", Note { bytes: 17, ..note(2) }), Ok(Stored::Replaced));
+        assert_eq!(retained.bytes(), 40);
+        assert_eq!(retained.store("b", Note { bytes: 11, ..note(2) }), Err(RetainedFull::Bytes));
+        assert_eq!(retained.store("b", Note { bytes: usize::MAX, ..note(2) }), Err(RetainedFull::Bytes));
+        assert_eq!(retained.get("b", NOW), Some(&note(1)));
+        assert!(retained.remove("c", 1));
+        assert_eq!(retained.store("d", Note { bytes: 11, ..note(2) }), Err(RetainedFull::Bytes));
+        assert_eq!(retained.store("d", note(2)), Ok(Stored::New));
+        assert_eq!((retained.len(), retained.bytes()), (3, 40));
+    }
+
+    #[test]
+    fn an_expired_message_is_never_found_and_swept_in_bounded_steps() {
+        // [MQTT5-3.3.2-5]
+        let mut retained = store_of((0..50).map(|i| format!("keep/{i}")));
+        for i in 0..100 {
+            retained.store(&format!("x/{i:02}"), expiring(1, 5000 + i)).unwrap();
+        }
+        assert_eq!(retained.get("x/00", Time::from_millis(4999)).unwrap().stamp, 1);
+        assert_eq!(retained.get("x/00", NOW), None);
+        assert!(retained.get("x/01", NOW).is_some());
+        assert_eq!(found(&retained, "x/#").len(), 99);
+        assert_eq!(found(&retained, "x/00"), [""; 0]);
+
+        let later = Time::from_millis(5000 + 49);
+        let mut steps = 0;
+        while retained.len() > 100 {
+            assert!(retained.sweep(later, 7) <= 7);
+            steps += 1;
+        }
+        assert!(steps <= 150 / 7 + 1, "{steps}");
+        assert_eq!(retained.bytes(), store_of((0..50).map(|i| format!("keep/{i}"))).bytes() + 50 * 14);
+        assert!(retained.needs_sweep());
+        let mut removed = 0;
+        for _ in 0..100 {
+            removed += retained.sweep(Time::MAX, 3);
+        }
+        assert_eq!((removed, retained.len(), retained.needs_sweep()), (50, 50, false));
+    }
+
+    #[test]
+    fn a_replaced_message_takes_its_expiry_with_it() {
+        let mut retained = Retained::new(UNLIMITED);
+        retained.store("a", expiring(1, 6000)).unwrap();
+        retained.store("a", note(2)).unwrap();
+        assert!(!retained.needs_sweep());
+        retained.store("a", expiring(3, 6000)).unwrap();
+        assert!(retained.remove("a", 4));
+        assert_eq!((retained.expiring, retained.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_sub_tree_includes_its_root_and_not_what_stands_between_them() {
+        // [MQTT5-4.7.1-2] [MQTT311-4.7.1-2]
+        let retained = store_of(["a", "a b/c", "a!", "a/", "a/b", "a/b c", "a0", "a0/b", "aa", "A/b", "b"]);
+        assert_eq!(found(&retained, "a/#"), ["a", "a/", "a/b", "a/b c"]);
+        assert_eq!(found(&retained, "a/+"), ["a/", "a/b", "a/b c"]);
+        assert_eq!(found(&retained, "+/b"), ["A/b", "a/b", "a0/b"]);
+        assert_eq!(found(&retained, "a"), ["a"]);
+        assert_eq!(found(&retained, "+").len(), 5);
+        assert_eq!(found(&retained, "#").len(), 11);
+    }
+
+    #[test]
+    fn a_leading_wildcard_matches_no_dollar_topic() {
+        // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
+        let mut retained = store_of((0..1000).map(|i| format!("$SYS/{i}")));
+        for topic in ["$", "#no", "%a/b", "!a/b", "a/$b"] {
+            retained.store(topic, note(1)).unwrap();
+        }
+        assert_eq!(found(&retained, "#"), ["!a/b", "#no", "%a/b", "a/$b"]);
+        assert_eq!(found(&retained, "+/+"), ["!a/b", "%a/b", "a/$b"]);
+        assert_eq!(found(&retained, "$SYS/#").len(), 1000);
+        assert!(visits(&retained, "#") <= 6);
+    }
+
+    #[test]
+    fn a_walk_passes_over_the_sub_trees_it_can_rule_out() {
+        let mut topics = Vec::new();
+        for device in 0..100 {
+            topics.push(format!("d{device}"));
+            for value in 0..100 {
+                topics.push(format!("d{device}/b/{value}"));
+                topics.push(format!("d{device}/m/{value}"));
+            }
+        }
+        let mut retained = store_of(&topics);
+        assert_eq!(found(&retained, "+/a/#"), [""; 0]);
+        assert!(visits(&retained, "+/a/#") <= 2 * 100 + 2, "{}", visits(&retained, "+/a/#"));
+        assert!(visits(&retained, "+/z") <= 4 * 100, "{}", visits(&retained, "+/z"));
+        assert_eq!(found(&retained, "+/m/7").len(), 100);
+        assert!(visits(&retained, "+/m/7") <= 4 * 100 + 2, "{}", visits(&retained, "+/m/7"));
+        assert_eq!(found(&retained, "d7/+/7"), ["d7/b/7", "d7/m/7"]);
+        assert!(visits(&retained, "d7/+/7") <= 8, "{}", visits(&retained, "d7/+/7"));
+        assert!(visits(&retained, "d7/b/+/+") <= 201);
+        assert_eq!(visits(&retained, "nothing/+"), 1);
+        assert_eq!(found(&retained, "+").len(), 100);
+        assert!(visits(&retained, "+") <= 202);
+        retained.store("z/a/1", note(1)).unwrap();
+        assert_eq!(found(&retained, "+/a/#"), ["z/a/1"]);
+    }
+
+    #[test]
+    fn a_batch_keeps_every_bound_and_always_moves_on() {
+        let retained = store_of((0..100).map(|i| format!("a/{i:02}")));
+        let walk = |filter: &str, limits: BatchLimits, most: usize| {
+            let (mut after, mut all, mut calls) = (None::<Box<str>>, 0, 0);
+            loop {
+                let mut batch = 0;
+                let next = retained.matching(filter, after.as_deref(), NOW, limits, |_, _| batch += 1);
+                assert!(batch <= most);
+                assert!(next.is_none() || next > after);
+                (all, calls, after) = (all + batch, calls + 1, next);
+                if after.is_none() {
+                    return (all, calls);
+                }
+            }
+        };
+        assert_eq!(walk("a/+", BatchLimits { messages: 7, ..ALL }, 7), (100, 15));
+        assert_eq!(walk("a/#", BatchLimits { bytes: 35, ..ALL }, 3), (100, 34));
+        assert_eq!(walk("a/#", BatchLimits { bytes: 3, ..ALL }, 1), (100, 101));
+        assert_eq!(walk("a/#", BatchLimits { visits: 9, ..ALL }, 9), (100, 12));
+        assert_eq!(walk("a/+/b", BatchLimits { visits: 9, ..ALL }, 0), (0, 12));
+        assert_eq!(walk("a/#", BatchLimits { messages: 0, bytes: 0, visits: 0 }, 1), (100, 101));
+        assert_eq!(walk("+/99", BatchLimits { visits: 1, ..ALL }, 1), (1, 100));
+    }
+
+    #[test]
+    fn an_exact_filter_is_found_once() {
+        let retained = store_of(["a/b", "a/b/c"]);
+        assert_eq!(found(&retained, "a/b"), ["a/b"]);
+        assert_eq!(retained.matching("a/b", Some("a/b"), NOW, ALL, |_, _| panic!("found again")), None);
+    }
+
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, bound: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % bound
+        }
+
+        fn path(&mut self, levels: &[&str]) -> String {
+            let depth = 1 + self.below(4);
+            let path: Vec<&str> = (0..depth).map(|_| levels[self.below(levels.len())]).collect();
+            if path == [""] { "a".to_string() } else { path.join("/") }
+        }
+
+        fn topic(&mut self) -> String {
+            self.path(&["", "a", "b", "a b", "a!", "a.", "a0", "ab", "$x", "$", "%", "ä", "c"])
+        }
+
+        fn filter(&mut self) -> String {
+            let levels = ["", "a", "b", "a b", "a0", "ab", "$x", "c", "+", "+", "+", "+"];
+            let mut filter = self.path(&levels);
+            match self.below(8) {
+                0 => filter = "#".to_string(),
+                1..=3 => filter.push_str("/#"),
+                _ => {}
+            }
+            filter
+        }
+    }
+
+    #[test]
+    fn a_walk_finds_what_the_naive_matcher_finds() {
+        let mut random = Random(3);
+        for _ in 0..60 {
+            let mut topics: Vec<String> = (0..random.below(400)).map(|_| random.topic()).collect();
+            let retained = store_of(&topics);
+            topics.sort();
+            topics.dedup();
+            for _ in 0..100 {
+                let filter = random.filter();
+                let expected: Vec<&String> = topics.iter().filter(|t| filter_matches(&filter, t)).collect();
+                assert_eq!(found(&retained, &filter).iter().collect::<Vec<_>>(), expected, "{filter}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_that_stays_is_found_once_whatever_happens_between_the_batches() {
+        let mut random = Random(5);
+        for _ in 0..600 {
+            let mut retained = Retained::new(UNLIMITED);
+            let mut stays: Vec<String> = Vec::new();
+            for _ in 0..200 {
+                let topic = random.topic();
+                retained.store(&topic, note(1)).unwrap();
+                stays.push(topic);
+            }
+            stays.sort();
+            stays.dedup();
+            let filter = random.filter();
+            let limits = BatchLimits {
+                messages: 1 + random.below(5),
+                bytes: 1 + random.below(60),
+                visits: 1 + random.below(10),
+            };
+            let mut after: Option<Box<str>> = None;
+            let mut seen: Vec<String> = Vec::new();
+            for stamp in 2.. {
+                after = retained.matching(&filter, after.as_deref(), NOW, limits, |topic, _| {
+                    assert!(filter_matches(&filter, topic));
+                    seen.push(topic.to_string());
+                });
+                let Some(cursor) = &after else { break };
+                assert!(seen.last().is_none_or(|last| last.as_str() <= &**cursor));
+                for _ in 0..3 {
+                    let topic = random.topic();
+                    match random.below(3) {
+                        0 => drop(retained.store(&topic, note(stamp))),
+                        1 => drop(retained.store(&topic, expiring(stamp, 4000))),
+                        _ => drop(retained.remove(&topic, stamp)),
+                    }
+                    // Stored anew it may be found or not; replaced or removed likewise.
+                    stays.retain(|stay| *stay != topic);
+                }
+                retained.sweep(NOW, 5);
+            }
+            assert!(seen.windows(2).all(|pair| pair[0] < pair[1]), "in order, none twice");
+            for stay in stays.iter().filter(|topic| filter_matches(&filter, topic)) {
+                assert!(seen.contains(stay), "{filter} {stay}");
+            }
+        }
+    }
+}

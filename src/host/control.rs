@@ -1,0 +1,137 @@
+//! What the shards and the main thread share while the broker runs, and what a shard starts with.
+
+use super::{Bell, Parcel, StartStore};
+use crate::base::ShardId;
+use crate::base::Time;
+use crate::broker::Limit;
+use crate::broker::Shared;
+use crate::broker::interest::InterestCounts;
+use crate::control::entrance::Entrance;
+use crate::control::gate::SharedGate;
+use crate::control::logins::Logins;
+use crate::driver::{Clock, MeshEnd};
+use crate::policy::gate::Ban;
+use crate::settings::Config;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What the shards and the main thread share besides `Shared`.
+pub struct Control {
+    /// The broker is to stop.
+    pub stop: AtomicBool,
+    /// Connections of all shards, for `limits.connections`.
+    pub open: AtomicUsize,
+    /// Connections of the listeners that have a bound of their own.
+    pub open_by_listener: Vec<AtomicUsize>,
+    /// The effective `limits.connections`.
+    pub connections_max: usize,
+    /// Shards that are ready to serve.
+    pub ready: AtomicUsize,
+    /// Shards that know what the sessions of all shards want.
+    pub restored: AtomicUsize,
+    /// Shards that have done what fell due while the broker was down.
+    pub settled: AtomicUsize,
+    /// Shards whose clients are gone, once the broker stops.
+    pub finished: AtomicUsize,
+    /// What is asked of those who want in, and how often it was changed.
+    pub entrance: Mutex<(Entrance, u64)>,
+    /// The same number, to be looked at without the lock.
+    pub entrance_changed: AtomicU64,
+    /// How often a checkpoint was asked for. Looked at when the bell rings.
+    pub checkpoints_asked: AtomicU64,
+    /// Who checks logins.
+    pub logins: Logins,
+    /// Which addresses may come in.
+    pub gate: SharedGate,
+    /// Every shard's.
+    pub clock: Clock,
+    /// By how much the wall clock was set since the start, as the operator was told, milliseconds.
+    pub told_step_millis: AtomicI64,
+}
+
+impl Control {
+    /// What is asked of those who want in, and how often that was changed.
+    pub(super) fn entrance(&self) -> (Entrance, u64) {
+        self.entrance.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Something else is asked from now on. The shards see it when their bells ring.
+    pub fn change_entrance(&self, entrance: Entrance) {
+        self.gate.change(&entrance.gate);
+        let mut current = self.entrance.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = (entrance, current.1 + 1);
+        self.entrance_changed.store(current.1, Ordering::Release);
+    }
+
+    /// What of TLS has expired, is not valid yet or soon ends at `now`, in seconds since 1970. A line each.
+    pub fn outdated(&self, now: i64) -> Vec<String> {
+        self.entrance().0.outdated(now)
+    }
+
+    /// The clock of every shard.
+    pub fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// Bans an address by hand, or with IPv6 its /64, for so many seconds or until [`Control::unban`]. False, and
+    /// nothing is done, for one of `gate.exempt`. Clients that are in stay.
+    pub fn ban(&self, address: IpAddr, seconds: Option<u32>) -> bool {
+        let now = self.now();
+        self.gate.ban(now, address, seconds.map_or(Time::MAX, |seconds| now.after_seconds(seconds)))
+    }
+
+    /// Takes a ban back, whatever made it but `gate.banned`; gives whether there was one.
+    pub fn unban(&self, address: IpAddr) -> bool {
+        self.gate.unban(self.now(), address)
+    }
+
+    /// The bans of this moment but for those of `gate.banned`, on the clock of [`Control::now`] and in no order.
+    pub fn bans(&self) -> Vec<Ban> {
+        self.gate.bans(self.now())
+    }
+
+    /// Counts a connection in, or names the bound that is reached.
+    pub(super) fn admit(&self, config: &Config, listener: u16) -> Result<(), Limit> {
+        let taken = |open: &AtomicUsize, max| {
+            let taken = open.fetch_add(1, Ordering::Relaxed) < max;
+            if !taken {
+                open.fetch_sub(1, Ordering::Relaxed);
+            }
+            taken
+        };
+        if !taken(&self.open, self.connections_max) {
+            return Err(Limit::Connections);
+        }
+        let listener = usize::from(listener);
+        let Some(max) = config.listeners[listener].connections else { return Ok(()) };
+        if !taken(&self.open_by_listener[listener], max) {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Limit::ListenerConnections);
+        }
+        Ok(())
+    }
+}
+
+/// What one shard starts with.
+pub struct Start {
+    /// Its number.
+    pub id: ShardId,
+    /// See `Shared`.
+    pub shared: Arc<Shared>,
+    /// See `Control`.
+    pub control: Arc<Control>,
+    /// Its end of the mesh.
+    pub mesh: MeshEnd<Parcel>,
+    /// Listening sockets, with the number of their listener.
+    pub listeners: Vec<(u16, OwnedFd)>,
+    /// Rung by the main thread when `Control` has changed, and by those who answer.
+    pub bell: Bell,
+    /// Counts behind its interest in exact filters.
+    pub interest: Option<InterestCounts>,
+    /// Chance: assigned client identifiers, hash keys.
+    pub seed: u64,
+    /// What it keeps, if it keeps anything.
+    pub store: Option<StartStore>,
+}

@@ -1,0 +1,448 @@
+//! The runner and what its listeners put in front of MQTT: bytes of a socket go through the connection's layers
+//! before the machine sees them, and what the machine sends goes through them at the end of the turn.
+
+use super::Runner;
+use crate::base::Time;
+use crate::base::steps;
+use crate::broker::outbox::{Outbox, Range};
+use crate::broker::{Hangup, HoldBack};
+use crate::control::entrance::user_of_certificate;
+use crate::driver::Buffer;
+use crate::transport::{Door, Fault, Header, Input, Layers, Scratch, TlsIdentity};
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The layers of a connection, and the listener that it came in by.
+pub(super) struct Layered {
+    listener: u16,
+    layers: Layers,
+}
+
+/// The doors of a shard's listeners, and the layers of its connections.
+pub(super) struct Doors {
+    doors: Arc<[Door]>,
+    /// By slot. Empty as long as every connection is plain.
+    layers: Vec<Option<Box<Layered>>>,
+    scratch: Scratch,
+    cipher: Vec<u8>,
+    /// What layers have answered in this turn; it goes out before what the machine sends.
+    answers: Vec<(u32, Range)>,
+    /// Connections whose last bytes go out with this turn.
+    closing: Vec<(u32, Box<Layered>)>,
+    /// How long handshakes have taken in this turn.
+    spent: Duration,
+    /// Connections whose handshake goes on in a later turn.
+    waiting: VecDeque<u32>,
+}
+
+/// A handshake costs as much as a thousand messages: after so much time of a turn the others wait for the next.
+const HANDSHAKE_BUDGET: Duration = Duration::from_millis(1);
+
+impl Doors {
+    pub(super) fn new(doors: Arc<[Door]>) -> Doors {
+        Doors {
+            doors,
+            layers: Vec::new(),
+            scratch: Scratch::default(),
+            cipher: Vec::new(),
+            answers: Vec::new(),
+            closing: Vec::new(),
+            spent: Duration::ZERO,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// The doors for connections that come from now on.
+    pub(super) fn reload(&mut self, doors: Arc<[Door]>) {
+        self.doors = doors;
+    }
+
+    fn door(&self, listener: u16) -> &Door {
+        &self.doors[usize::from(listener)]
+    }
+
+    /// A connection has come in.
+    pub(super) fn open(&mut self, slot: u32, listener: u16, peer: SocketAddr) {
+        if let Some(layers) = self.door(listener).open(peer.ip()) {
+            self.insert(slot, Box::new(Layered { listener, layers }));
+        }
+    }
+
+    fn insert(&mut self, slot: u32, layered: Box<Layered>) {
+        let at = slot as usize;
+        if self.layers.len() <= at {
+            self.layers.resize_with(at + 1, || None);
+        }
+        self.layers[at] = Some(layered);
+    }
+
+    fn listener_of(&self, slot: u32) -> Option<u16> {
+        self.layers.get(slot as usize).and_then(Option::as_ref).map(|layered| layered.listener)
+    }
+
+    fn has(&self, slot: u32) -> bool {
+        self.layers.get(slot as usize).is_some_and(Option::is_some)
+    }
+
+    /// The connection moves to another shard: its layers, and what they have answered and is not sent yet.
+    pub(super) fn take(&mut self, slot: u32, outbox: &Outbox) -> (Option<Box<Layered>>, Vec<u8>) {
+        let mut unsent = Vec::new();
+        self.answers.retain(|&(of, range)| {
+            if of == slot {
+                unsent.extend_from_slice(outbox.bytes(range));
+            }
+            of != slot
+        });
+        (self.layers.get_mut(slot as usize).and_then(Option::take), unsent)
+    }
+
+    /// The connection has come from another shard.
+    pub(super) fn adopt(
+        &mut self,
+        slot: u32,
+        layered: Option<Box<Layered>>,
+        unsent: &[u8],
+        outbox: &mut Outbox,
+    ) {
+        let Some(layered) = layered else { return };
+        self.insert(slot, layered);
+        let start = outbox.arena_bytes();
+        outbox.arena_mut().extend_from_slice(unsent);
+        self.note_answer(slot, start, outbox);
+    }
+
+    /// The connection is closed once this turn is sent.
+    pub(super) fn close(&mut self, slot: u32) {
+        if let Some(layered) = self.layers.get_mut(slot as usize).and_then(Option::take) {
+            self.closing.push((slot, layered));
+        }
+    }
+
+    fn note_answer(&mut self, slot: u32, start: usize, outbox: &mut Outbox) {
+        let range = since(slot, start, outbox);
+        if range.len > 0 {
+            self.answers.push((slot, range));
+        }
+    }
+
+    /// Do connections from there speak for others?
+    pub(super) fn is_balancer(&self, listener: u16, address: IpAddr) -> bool {
+        self.door(listener).is_balancer(address)
+    }
+
+    /// Is it a load balancer's own connection, which has named no client?
+    pub(super) fn is_balancers_own(&self, slot: u32) -> bool {
+        let layered = self.layers.get(slot as usize).and_then(Option::as_ref);
+        layered.is_some_and(|layered| layered.layers.is_balancers_own())
+    }
+
+    fn held_bytes(&self, slot: u32) -> usize {
+        let layered = self.layers.get(slot as usize).and_then(Option::as_ref);
+        layered.map_or(0, |layered| layered.layers.held_bytes())
+    }
+
+    /// Takes bytes of a connection whose PROXY header is still to come; none for others.
+    fn read_header(&mut self, slot: u32, bytes: &[u8]) -> Option<Result<Option<Header>, Fault>> {
+        let layered = self.layers.get_mut(slot as usize).and_then(Option::as_mut)?;
+        layered.layers.awaits_header().then(|| layered.layers.read_header(bytes))
+    }
+
+    fn read(&mut self, slot: u32, bytes: &[u8], outbox: &mut Outbox) -> Result<Input, Fault> {
+        let Some(layered) = self.layers.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return Ok(Input::default());
+        };
+        let start = outbox.arena_bytes();
+        let door = &self.doors[usize::from(layered.listener)];
+        let read = layered.layers.read(door, bytes, &mut self.scratch, outbox.arena_mut());
+        self.note_answer(slot, start, outbox);
+        read
+    }
+
+    /// Puts the turn's bytes of each layered connection into the form that its socket gets.
+    pub(super) fn seal(&mut self, outbox: &mut Outbox) {
+        // The table may have been given back in the turn in which its last connection has ended.
+        if self.layers.is_empty() && self.closing.is_empty() && self.answers.is_empty() {
+            return;
+        }
+        // All clients of a listener may be closed in one turn.
+        self.closing.sort_unstable_by_key(|(slot, _)| *slot);
+        let touched: Vec<u32> = outbox.touched().iter().map(|touched| touched.slot).collect();
+        for slot in touched {
+            let closing = self.closing.binary_search_by_key(&slot, |(closing, _)| {
+                steps::walked(1);
+                *closing
+            });
+            let layered = match closing {
+                Ok(at) => Some(&mut self.closing[at].1),
+                Err(_) => self.layers.get_mut(slot as usize).and_then(Option::as_mut),
+            };
+            if let Some(layered) = layered {
+                seal_one(slot, &mut layered.layers, &mut self.scratch, &mut self.cipher, outbox);
+            }
+        }
+        for (slot, range) in self.answers.drain(..).rev() {
+            outbox.send_first(slot, range);
+        }
+        for (slot, mut layered) in self.closing.drain(..) {
+            let start = outbox.arena_bytes();
+            layered.layers.close(&mut self.scratch, outbox.arena_mut());
+            let range = since(slot, start, outbox);
+            outbox.send(slot, range);
+        }
+    }
+
+    /// A turn begins. Connections whose handshake has waited, to be resumed.
+    pub(super) fn begin_turn(&mut self) -> Vec<u32> {
+        self.spent = Duration::ZERO;
+        // As many as are likely to fit; the others would only be put back.
+        let some = self.waiting.len().min(16);
+        self.waiting.drain(..some).collect()
+    }
+
+    /// Handshakes wait for the next turn.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(super) fn give_memory_back(&mut self) {
+        let used = self.layers.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.layers.truncate(used);
+        self.layers.shrink_to_fit();
+        self.cipher = Vec::new();
+        self.scratch = Scratch::default();
+        self.waiting.shrink_to_fit();
+    }
+}
+
+/// Only what is in front of the bytes changes where nothing is encrypted; else there is one range of ciphertext.
+fn seal_one(
+    slot: u32,
+    layers: &mut Layers,
+    scratch: &mut Scratch,
+    cipher: &mut Vec<u8>,
+    outbox: &mut Outbox,
+) {
+    let Some(&touched) = outbox.touched_of(slot) else { return };
+    let bytes = touched.bytes as usize;
+    let start = outbox.arena_bytes();
+    let first = outbox.segments_of(&touched).next().map_or(&[][..], |range| outbox.bytes(range));
+    if layers.only_frames(first, bytes) {
+        if layers.frame(bytes, outbox.arena_mut()) {
+            let range = since(slot, start, outbox);
+            outbox.send_first(slot, range);
+        } else {
+            outbox.replace(slot, Range { start: 0, len: 0 });
+        }
+        return;
+    }
+    cipher.clear();
+    let parts = outbox.segments_of(&touched).map(|range| outbox.bytes(range));
+    // After a failure there is an alert among the answers, or the peer is gone: nothing more can be said.
+    let written = layers.write(parts, bytes, scratch, cipher);
+    if written.is_err() {
+        cipher.clear();
+    }
+    outbox.arena_mut().extend_from_slice(cipher);
+    let range = since(slot, start, outbox);
+    outbox.replace(slot, range);
+    if cipher.capacity() > CIPHER_BYTES_KEPT {
+        *cipher = Vec::new();
+    }
+}
+
+/// What was appended for a connection. If that is more than a turn can hold, the connection does not get it, and its
+/// stream ends: the budget of a turn is far below.
+fn since(slot: u32, start: usize, outbox: &mut Outbox) -> Range {
+    let has_some = outbox.arena_bytes() > start;
+    let range = outbox.range_since(start);
+    if has_some && range.len == 0 {
+        outbox.note_overrun(slot);
+    }
+    range
+}
+
+/// What the buffer of ciphertext keeps from one connection to the next.
+const CIPHER_BYTES_KEPT: usize = 1 << 20;
+
+impl Runner {
+    /// Takes bytes of a connection with layers; false, and nothing is done, for a plain one.
+    pub(super) fn receive_layered(&mut self, now: Time, slot: u32, buffer: Buffer) -> Option<Buffer> {
+        if !self.doors.has(slot) {
+            return Some(buffer);
+        }
+        let is_handshaking = self.machine.is_handshaking(slot);
+        if is_handshaking && self.doors.spent >= HANDSHAKE_BUDGET {
+            self.pause(slot, HoldBack::Turn);
+            self.net.hold(slot, buffer, 0);
+            self.doors.waiting.push_back(slot);
+            return None;
+        }
+        let began = is_handshaking.then(Instant::now);
+        let unanswered = self.machine.outbox().arena_bytes();
+        let header = self.doors.read_header(slot, self.net.bytes(&buffer));
+        let read = match header {
+            None => self.doors.read(slot, self.net.bytes(&buffer), self.machine.outbox()),
+            Some(header) => self.follow_header(now, slot, header),
+        };
+        let came = buffer.len();
+        self.net.give_back(buffer);
+        let answered = self.machine.outbox().arena_bytes() - unanswered;
+        if answered > 0 {
+            self.machine.handle_answer_below(slot, answered);
+        }
+        if let Some(began) = began {
+            self.doors.spent += began.elapsed();
+        }
+        let mqtt = self.doors.scratch.take_mqtt();
+        let end = match read {
+            Ok(input) => {
+                if let Some(identity) = input.identity {
+                    self.note_identity(slot, identity);
+                }
+                if let Some(words) = input.secured {
+                    tracing::debug!(shard = self.machine.id(), slot, "TLS is established: {words}");
+                }
+                input.is_closed.then_some(Hangup::Closed)
+            }
+            Err(fault) => Some(Hangup::Transport(fault.to_string().into())),
+        };
+        let below = if mqtt.is_empty() { came } else { 0 };
+        if !mqtt.is_empty() {
+            self.machine.handle_bytes(now, slot, &mqtt);
+        }
+        self.machine.handle_bytes_below(now, slot, below, self.doors.held_bytes(slot));
+        self.doors.scratch.give_back(mqtt);
+        if let Some(hangup) = end {
+            // What it has brought about comes first: the connection may have moved or ended by it.
+            self.carry_out(now, Some(slot));
+            if self.machine.has_connection(slot) {
+                self.machine.handle_hangup(now, slot, hangup);
+            }
+        }
+        None
+    }
+
+    /// The PROXY header has come, if it is whole: asks the gate for the client, and goes on with what follows.
+    fn follow_header(
+        &mut self,
+        now: Time,
+        slot: u32,
+        header: Result<Option<Header>, Fault>,
+    ) -> Result<Input, Fault> {
+        let Some(Header { peer, identity, rest }) = header? else { return Ok(Input::default()) };
+        if let Some(peer) = peer {
+            self.machine.handle_peer(slot, peer);
+            if !self.lets_in(now, peer.ip()) || !self.begin_handshake(now, slot, peer.ip()) {
+                self.machine.handle_turned_away(now, slot);
+                return Ok(Input::default());
+            }
+            self.begin_visit(now, slot, peer.ip());
+        }
+        if let Some(identity) = identity {
+            self.note_identity(slot, identity);
+        }
+        if rest.is_empty() {
+            return Ok(Input::default());
+        }
+        self.doors.read(slot, &rest, self.machine.outbox())
+    }
+
+    fn note_identity(&mut self, slot: u32, identity: TlsIdentity) {
+        let Some(number) = self.doors.listener_of(slot) else { return };
+        let listener = &self.shared.config.listeners[usize::from(number)];
+        let user = user_of_certificate(listener, identity.common_name, identity.subject);
+        if let Some(user) = user {
+            self.machine.handle_certificate_user(slot, user);
+        }
+    }
+
+    /// Goes on with the handshakes that the last turn had no time for.
+    pub(super) fn resume_handshakes(&mut self) {
+        for slot in self.doors.begin_turn() {
+            // Few turns have one: the clock is read only then.
+            let now = self.now();
+            self.resume(now, slot, HoldBack::Turn);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::websocket::WebSocketSettings;
+
+    #[test]
+    fn last_words_go_out_when_memory_is_given_back_in_the_same_turn() {
+        let door = Door { websocket: Some(WebSocketSettings::default()), ..Door::default() };
+        let mut doors = Doors::new([door].into());
+        let mut outbox = Outbox::default();
+        doors.open(3, 0, ([127, 0, 0, 1], 4242).into());
+        doors.read(3, b"\x10 is no HTTP", &mut outbox).expect_err("it is no HTTP");
+        doors.close(3);
+        doors.give_memory_back();
+        doors.seal(&mut outbox);
+        assert!(outbox.touched_of(3).is_some_and(|touched| touched.bytes > 0), "the refusal is sent");
+        assert!(doors.answers.is_empty() && doors.closing.is_empty());
+    }
+
+    #[test]
+    fn a_listener_full_of_clients_is_closed_in_few_steps() {
+        const CLIENTS: u32 = 5000;
+        let door = Door { websocket: Some(WebSocketSettings::default()), ..Door::default() };
+        let mut doors = Doors::new([door].into());
+        let mut outbox = Outbox::default();
+        for slot in 0..CLIENTS {
+            doors.open(slot, 0, ([127, 0, 0, 1], 4242).into());
+        }
+        for slot in (0..CLIENTS).rev() {
+            let start = outbox.arena_len();
+            outbox.arena_mut().extend_from_slice(b"\xE0\x01\x8B");
+            outbox.send(slot, Range { start, len: 3 });
+            doors.close(slot);
+        }
+        let ((), steps) = steps::of(|| doors.seal(&mut outbox));
+        assert!(steps <= u64::from(CLIENTS) * 16, "{steps} steps for {CLIENTS} clients");
+        assert!(doors.closing.is_empty() && outbox.touched().len() == CLIENTS as usize);
+    }
+
+    #[test]
+    fn each_packet_has_a_websocket_frame_of_its_own() {
+        const PINGRESP: &[u8] = b"\xD0\x00";
+        const PUBLISH: &[u8] = b"\x30\x04\x00\x01ta";
+        let request: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+        let door = Door { websocket: Some(WebSocketSettings::default()), ..Door::default() };
+        let mut doors = Doors::new([door].into());
+        let mut outbox = Outbox::default();
+        doors.open(0, 0, ([127, 0, 0, 1], 4242).into());
+        doors.read(0, request, &mut outbox).expect("a good request");
+        doors.seal(&mut outbox);
+        outbox.clear();
+        let sent = |doors: &mut Doors, outbox: &mut Outbox, parts: &[&[u8]]| {
+            for part in parts {
+                let start = outbox.arena_len();
+                outbox.arena_mut().extend_from_slice(part);
+                // Something of another connection's between them.
+                outbox.send(0, Range { start, len: outbox.arena_len() - start });
+                outbox.arena_mut().push(0);
+            }
+            doors.seal(outbox);
+            let touched = *outbox.touched_of(0).expect("something is sent");
+            let bytes: Vec<_> = outbox.segments_of(&touched).map(|range| outbox.bytes(range)).collect();
+            let bytes = bytes.concat();
+            assert_eq!(bytes.len(), touched.bytes as usize);
+            outbox.clear();
+            bytes
+        };
+        assert_eq!(sent(&mut doors, &mut outbox, &[PINGRESP]), b"\x82\x02\xD0\x00");
+        // One after the other, and a payload apart from its header.
+        let both = b"\x82\x02\xD0\x00\x82\x06\x30\x04\x00\x01ta\x82\x02\xD0\x00";
+        assert_eq!(sent(&mut doors, &mut outbox, &[PINGRESP, PUBLISH, PINGRESP]), both);
+        let joined = [PINGRESP, &PUBLISH[..5]].concat();
+        assert_eq!(sent(&mut doors, &mut outbox, &[&joined, &PUBLISH[5..], PINGRESP]), both);
+        assert_eq!(sent(&mut doors, &mut outbox, &[&PUBLISH[..5], &PUBLISH[5..]]), both[4..12]);
+    }
+}

@@ -1,0 +1,162 @@
+//! The runner and the gate that all shards have in common: which connections come in, what a wrong login costs, and
+//! how long those stay who come in where flapping is watched.
+
+use super::Runner;
+use super::doors::Doors;
+use super::handshakes::Handshakes;
+use crate::base::Time;
+use crate::broker::Counter;
+use crate::broker::{Away, Event};
+use crate::driver::UNIX_PEER;
+use crate::policy::gate::{Penalty, counted_with};
+use crate::settings::Network;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// Who has come in, and when; kept only while flapping is watched.
+#[derive(Clone, Copy)]
+pub(super) struct Visit {
+    address: IpAddr,
+    since: Time,
+}
+
+/// A wrong login that the gate has not judged yet.
+pub(super) struct FailedLogin {
+    pub(super) slot: u32,
+    pub(super) serial: u32,
+    pub(super) peer: SocketAddr,
+}
+
+/// A wrong login that the gate has judged, and what it costs.
+#[derive(Clone, Copy)]
+pub(super) struct Judged {
+    pub(super) slot: u32,
+    pub(super) serial: u32,
+    pub(super) penalty: Penalty,
+}
+
+/// What of the gate is a shard's own.
+pub(super) struct AtGate {
+    pub(super) handshakes: Handshakes,
+    /// By slot.
+    pub(super) visits: BTreeMap<u32, Visit>,
+    pub(super) failed: Vec<FailedLogin>,
+    /// The login whose verdict is being handled.
+    pub(super) judged: Option<Judged>,
+    /// The list of the banned is new: connections in slots from this one on are still to be looked at.
+    pub(super) banned_to: Option<u32>,
+}
+
+impl AtGate {
+    pub(super) fn new(handshakes: Handshakes) -> AtGate {
+        AtGate { handshakes, visits: BTreeMap::new(), failed: Vec::new(), judged: None, banned_to: None }
+    }
+}
+
+/// The address that a connection counts for; none for a Unix-domain socket, and for a load balancer that does not
+/// speak for a client, or has not yet.
+pub(super) fn source(doors: &Doors, slot: u32, peer: SocketAddr) -> Option<IpAddr> {
+    (peer != UNIX_PEER && !doors.is_balancers_own(slot)).then(|| peer.ip())
+}
+
+impl Runner {
+    /// May a connection come in from this address? One that may not is counted, and told of once in a while.
+    pub(super) fn lets_in(&mut self, now: Time, address: IpAddr) -> bool {
+        let Err(away) = self.control.gate.open(now, address) else { return true };
+        let cause = if away.is_banned { Away::Banned } else { Away::TooFast };
+        self.turn_away(now, cause, away.tell);
+        false
+    }
+
+    fn turn_away(&mut self, now: Time, cause: Away, tell: Option<Network>) {
+        self.shared.counters[usize::from(self.machine.id())].add(cause.counter(), 1);
+        if let Some(network) = tell {
+            self.log.write(now, &Event::TurnedAway { network, cause });
+        }
+    }
+
+    /// A connection of this address begins its handshake here; false, counted and told of once in a while, if the
+    /// address has its share of them already.
+    pub(super) fn begin_handshake(&mut self, now: Time, slot: u32, address: IpAddr) -> bool {
+        if self.entrance.gate.is_exempt(address) || self.at_gate.handshakes.begin(slot, address) {
+            return true;
+        }
+        let tell = self.control.gate.tell(now, address);
+        self.turn_away(now, Away::Handshakes, tell);
+        false
+    }
+
+    /// A connection has come in from this address.
+    pub(super) fn begin_visit(&mut self, now: Time, slot: u32, address: IpAddr) {
+        if self.entrance.gate.flap_connects > 0 {
+            self.at_gate.visits.insert(slot, Visit { address, since: now });
+        }
+    }
+
+    /// The connection ends.
+    pub(super) fn end_visit(&mut self, now: Time, slot: u32) {
+        // Nearly always there are none.
+        if self.at_gate.visits.is_empty() {
+            return;
+        }
+        let Some(Visit { address, since }) = self.at_gate.visits.remove(&slot) else { return };
+        if self.control.gate.closed(now, address, now.millis_since(since)) {
+            self.tell_of_ban(now, address, false);
+        }
+    }
+
+    /// Tells the machine what the wrong logins cost that it has told of.
+    pub(super) fn judge_failures(&mut self, now: Time) {
+        for FailedLogin { slot, serial, peer } in std::mem::take(&mut self.at_gate.failed) {
+            let judged = self.at_gate.judged.filter(|judged| (judged.slot, judged.serial) == (slot, serial));
+            let penalty = match (judged, source(&self.doors, slot, peer)) {
+                (Some(judged), _) => judged.penalty,
+                (None, Some(address)) => self.penalty(now, address),
+                (None, None) => Penalty::None,
+            };
+            let delay_millis = match penalty {
+                Penalty::Delay { millis } => millis,
+                Penalty::None | Penalty::Ban { .. } => 0,
+            };
+            self.machine.handle_penalty(now, slot, serial, delay_millis);
+        }
+        self.carry_out(now, None);
+    }
+
+    /// A login from this address was wrong: what that costs. Tells of the ban, if it makes one.
+    pub(super) fn penalty(&mut self, now: Time, address: IpAddr) -> Penalty {
+        let penalty = self.control.gate.failed(now, address);
+        if let Penalty::Ban { .. } = penalty {
+            self.tell_of_ban(now, address, true);
+        }
+        penalty
+    }
+
+    pub(super) fn note_success(&mut self, now: Time, slot: u32, peer: SocketAddr) {
+        if let Some(address) = source(&self.doors, slot, peer) {
+            self.control.gate.succeeded(now, address);
+        }
+    }
+
+    /// Goes on with ending the connections of those who stand in a new list of the banned.
+    pub(super) fn end_banned(&mut self, now: Time) {
+        let Some(from) = self.at_gate.banned_to.take() else { return };
+        let settings = Arc::clone(&self.entrance.gate);
+        if settings.banned.is_empty() {
+            return;
+        }
+        let doors = &self.doors;
+        let is_banned =
+            |slot, peer| source(doors, slot, peer).is_some_and(|address| settings.is_banned(address));
+        self.at_gate.banned_to = self.machine.handle_bans(now, from, is_banned);
+        self.carry_out(now, None);
+    }
+
+    fn tell_of_ban(&mut self, now: Time, address: IpAddr, by_failures: bool) {
+        let seconds = self.entrance.gate.ban_seconds;
+        let event = Event::Banned { network: counted_with(address), by_failures, seconds };
+        self.shared.counters[usize::from(self.machine.id())].add(Counter::AddressesBanned, 1);
+        self.log.write(now, &event);
+    }
+}

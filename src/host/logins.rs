@@ -1,0 +1,162 @@
+//! The runner and the logins of its clients: they are checked on other threads, whose answers come with a ring of
+//! the shard's bell.
+
+use super::Runner;
+use super::gate::{Judged, source};
+use crate::base::Time;
+use crate::control::login_queue::{LoginQueue, Next, Origin};
+use crate::control::logins::WAITING_MAX;
+use crate::policy::access::{Login, Verdict};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// Wakes a shard from any thread. Cheap to clone.
+#[derive(Clone)]
+pub struct Bell(Arc<OwnedFd>);
+
+impl Bell {
+    /// A bell for one shard.
+    ///
+    /// # Errors
+    /// The process may open no more files.
+    pub fn new() -> io::Result<Bell> {
+        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+        Ok(Bell(Arc::new(rustix::event::eventfd(0, flags)?)))
+    }
+
+    /// Rings it. The counter behind it is never read: each write wakes, and it takes centuries to fill.
+    pub fn ring(&self) {
+        // A shard that is gone needs no bell.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+
+    /// Another descriptor of it, to be watched.
+    pub(super) fn to_fd(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone()
+    }
+}
+
+struct Answer {
+    slot: u32,
+    serial: u32,
+    verdict: Verdict,
+    /// It was checked; none: it was refused before its turn came.
+    checked: Option<Origin>,
+}
+
+/// A login that waits for its turn.
+struct Waiting {
+    slot: u32,
+    serial: u32,
+    login: Box<Login>,
+}
+
+/// The answers that a shard waits for, and the logins that wait for their turn.
+pub(super) struct Verdicts {
+    sender: Sender<Answer>,
+    receiver: Receiver<Answer>,
+    bell: Bell,
+    /// Come, and not yet handled.
+    come: Vec<Answer>,
+    queue: LoginQueue<Waiting>,
+}
+
+impl Verdicts {
+    /// Of one of so many shards.
+    pub(super) fn new(bell: Bell, shards: usize, seed: u64) -> Verdicts {
+        let (sender, receiver) = channel();
+        let queue = LoginQueue::new(WAITING_MAX.div_ceil(shards.max(1)), seed);
+        Verdicts { sender, receiver, bell, come: Vec::new(), queue }
+    }
+
+    /// The bell has rung.
+    pub(super) fn look(&mut self) {
+        self.come.extend(self.receiver.try_iter());
+    }
+
+    pub(super) fn has_some(&self) -> bool {
+        !self.come.is_empty()
+    }
+
+    /// The connection has gone.
+    pub(super) fn forget(&mut self, slot: u32) {
+        if self.queue.waiting() > 0 {
+            self.queue.forget(slot);
+        }
+    }
+
+    fn refuse(&mut self, Waiting { slot, serial, .. }: Waiting) {
+        self.come.push(Answer { slot, serial, verdict: Verdict::Busy, checked: None });
+    }
+}
+
+impl Runner {
+    pub(super) fn check_login(&mut self, now: Time, slot: u32, serial: u32, login: Box<Login>) {
+        let address = source(&self.doors, slot, login.peer);
+        let queue = &mut self.verdicts.queue;
+        let origin = queue.origin(address, login.user.as_deref(), &login.client_id);
+        if let Some(refused) = queue.push(origin, slot, Waiting { slot, serial, login }) {
+            self.verdicts.refuse(refused);
+        }
+        self.begin_checks(now);
+    }
+
+    /// Hands logins whose turn it is to the threads.
+    fn begin_checks(&mut self, now: Time) {
+        while self.has_idle_threads() {
+            let gate = &self.control.gate;
+            let next = self.verdicts.queue.next(now, |address| gate.login_turn(now, address));
+            let (origin, Waiting { slot, serial, login }) = match next {
+                None => return,
+                Some(Next::Refuse(refused)) => {
+                    self.verdicts.refuse(refused);
+                    continue;
+                }
+                Some(Next::Check(origin, waiting)) => (origin, waiting),
+            };
+            let (sender, bell) = (self.verdicts.sender.clone(), self.verdicts.bell.clone());
+            let checked = Some(origin);
+            let told = move |verdict| {
+                // A shard that has ended wants no answer.
+                let _ = sender.send(Answer { slot, serial, verdict, checked });
+                bell.ring();
+            };
+            if let Err(verdict) = self.control.logins.check(&self.entrance, login, told) {
+                self.verdicts.come.push(Answer { slot, serial, verdict, checked });
+            }
+        }
+    }
+
+    fn has_idle_threads(&self) -> bool {
+        self.verdicts.queue.checked() < self.control.logins.at_once(self.shared.shards())
+    }
+
+    /// When a login that waits is to be looked at again, if nothing else happens.
+    pub(super) fn logins_due(&self) -> Option<Time> {
+        self.verdicts.queue.due().filter(|_| self.has_idle_threads())
+    }
+
+    pub(super) fn take_verdicts(&mut self, now: Time) {
+        for Answer { slot, serial, verdict, checked } in std::mem::take(&mut self.verdicts.come) {
+            if let Some(origin) = checked {
+                let was_wrong = matches!(verdict, Verdict::Bad(_));
+                self.verdicts.queue.done(origin, was_wrong);
+                // It counts also when its connection has gone: the guess was made.
+                let address = origin.address.filter(|_| was_wrong);
+                let penalty = address.map(|address| self.penalty(now, address));
+                self.at_gate.judged = penalty.map(|penalty| Judged { slot, serial, penalty });
+            }
+            self.machine.handle_verdict(now, slot, serial, verdict);
+            self.carry_out(now, Some(slot));
+            self.at_gate.judged = None;
+            if self.reads_once(slot) {
+                self.net.receive_once(slot);
+            }
+        }
+        if self.verdicts.queue.waiting() > 0 {
+            self.begin_checks(now);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The runner and the mesh: mails and connections go into the boxes of other shards, and come out of its own. A box
+//! that is full stops the reading of the connections that have filled it.
+
+use super::doors::Layered;
+use super::gate::{Visit, source};
+use super::{ARENA_BYTES_MAX, Runner};
+use crate::base::ShardId;
+use crate::base::Time;
+use crate::broker::{Counter, Guest, HoldBack, Mail};
+use crate::broker::{Event, Limit};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+
+/// What goes through the mesh: mails of the machine, and sockets on their way home.
+pub enum Parcel {
+    /// A mail.
+    Mail(Mail),
+    /// A connection whose client identifier is at home there.
+    Socket(Box<Arrival>),
+}
+
+impl Parcel {
+    /// What it takes beside its place in a box.
+    fn bytes(&self) -> usize {
+        match self {
+            Parcel::Mail(mail) => mail.message_bytes(),
+            Parcel::Socket(arrival) => arrival.guest.bytes.len() + arrival.unsent.len(),
+        }
+    }
+}
+
+/// A connection on its way to another shard.
+pub struct Arrival {
+    socket: OwnedFd,
+    guest: Guest,
+    layers: Option<Box<Layered>>,
+    /// What the layers have answered and is not sent yet.
+    unsent: Vec<u8>,
+    visit: Option<Visit>,
+}
+
+/// A parcel is kept here while the box it is for is full. The connection that caused it is not
+/// read meanwhile, so the list is bounded by what a turn and the other shards' answers bring.
+pub(super) type Overflow = VecDeque<Parcel>;
+
+impl Runner {
+    /// Are there mails that may be taken?
+    pub(super) fn has_mails(&self) -> bool {
+        self.mesh.any_ready() && self.machine.takes_mails()
+    }
+
+    pub(super) fn take_mails(&mut self) -> io::Result<()> {
+        if self.shared.shards() == 1 {
+            return Ok(());
+        }
+        self.empty_overflow(self.now());
+        let is_stopping = self.control.stop.load(Ordering::Acquire);
+        let own = usize::from(self.machine.id());
+        // All that was there when they were last looked at, be it in several turns: see `handle_late`.
+        if self.mails_left.iter().all(|&left| left == 0) {
+            for from in (0..self.shared.shards()).filter(|&from| from != own) {
+                self.mails_left[from] = self.mesh.waiting(from);
+            }
+        }
+        for from in (0..self.shared.shards()).filter(|&from| from != own) {
+            if self.mails_left[from] == 0 {
+                continue;
+            }
+            // The sender's turn may have begun after this one: its times must not lie ahead.
+            let now = self.now();
+            self.worked_at = now;
+            // The boxes fill, and their writers stop reading. The log goes on without them.
+            while self.mails_left[from] > 0 && (self.machine.takes_mails() || is_stopping) {
+                let Some(parcel) = self.mesh.receive(from) else { break };
+                self.mails_left[from] -= 1;
+                match parcel {
+                    Parcel::Mail(mail) => {
+                        self.machine.handle_mail(
+                            now,
+                            ShardId::try_from(from).expect("at most 128 shards"),
+                            mail,
+                        );
+                    }
+                    Parcel::Socket(arrival) => {
+                        let Arrival { socket, guest, layers, unsent, visit } = *arrival;
+                        let Guest { peer, listener, user, bytes } = guest;
+                        let slot = self.net.adopt(socket);
+                        self.count_in(slot, listener);
+                        self.at_gate.visits.extend(visit.map(|visit| (slot, visit)));
+                        self.doors.adopt(slot, layers, &unsent, self.machine.outbox());
+                        let address = source(&self.doors, slot, peer);
+                        let has_room = address.is_none_or(|address| self.begin_handshake(now, slot, address));
+                        self.machine.handle_open(now, slot, peer, listener, true);
+                        if !has_room {
+                            self.machine.handle_turned_away(now, slot);
+                        }
+                        if let Some(user) = user {
+                            self.machine.handle_certificate_user(slot, user);
+                        }
+                        self.machine.handle_bytes(now, slot, &bytes);
+                        self.carry_out(now, None);
+                        if self.reads_once(slot) {
+                            self.net.receive_once(slot);
+                        }
+                    }
+                }
+                self.carry_out(now, None);
+                if self.machine.outbox().arena_bytes() > ARENA_BYTES_MAX {
+                    self.flush()?;
+                }
+            }
+        }
+        self.machine.note_mails_left(self.mails_left.iter().any(|&left| left > 0));
+        Ok(())
+    }
+
+    pub(super) fn hand_over(&mut self, now: Time, slot: u32, to: ShardId, guest: Guest) {
+        self.at_gate.handshakes.end(slot);
+        let (layers, unsent) = self.doors.take(slot, self.machine.outbox());
+        match self.net.detach(slot) {
+            Some(socket) => {
+                self.counted.remove(&slot);
+                let visit = self.at_gate.visits.remove(&slot);
+                let arrival = Arrival { socket, guest, layers, unsent, visit };
+                self.send(now, to, Parcel::Socket(Box::new(arrival)), None);
+            }
+            // The peer has gone while its CONNECT was read.
+            None => {
+                self.count_out(slot);
+                self.end_visit(now, slot);
+                self.net.close(slot);
+            }
+        }
+    }
+
+    pub(super) fn send(&mut self, now: Time, to: ShardId, parcel: Parcel, cause: Option<u32>) {
+        let at = usize::from(to);
+        let parcel = if self.overflow[at].is_empty() {
+            let bytes = parcel.bytes();
+            match self.mesh.send(at, parcel, bytes) {
+                Ok(()) => return,
+                Err(parcel) => parcel,
+            }
+        } else {
+            parcel
+        };
+        self.overflow[at].push_back(parcel);
+        self.overflowing += 1;
+        self.machine.handle_mesh_full(true);
+        if let Some(slot) = cause
+            && self.pause(slot, HoldBack::Mesh)
+        {
+            self.paused_by_mesh.insert(slot);
+            self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitMesh, 1);
+            self.log.write(now, &Event::LimitReached { limit: Limit::Mesh, client: "".into() });
+        }
+    }
+
+    /// Wakes the shards that sleep over what this turn has sent them, with the turn's batch.
+    pub(super) fn wake_others(&mut self) {
+        for ring in self.mesh.wakes() {
+            self.net.wake(ring);
+        }
+    }
+
+    fn empty_overflow(&mut self, now: Time) {
+        if self.overflowing == 0 {
+            return;
+        }
+        for to in 0..self.overflow.len() {
+            while let Some(parcel) = self.overflow[to].pop_front() {
+                let bytes = parcel.bytes();
+                match self.mesh.send(to, parcel, bytes) {
+                    Ok(()) => self.overflowing -= 1,
+                    Err(parcel) => {
+                        self.overflow[to].push_front(parcel);
+                        break;
+                    }
+                }
+            }
+        }
+        if self.overflowing == 0 {
+            self.overflow.iter_mut().for_each(|list| *list = Overflow::new());
+            self.machine.handle_mesh_full(false);
+            for slot in std::mem::take(&mut self.paused_by_mesh) {
+                self.resume(now, slot, HoldBack::Mesh);
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! When memory is given back: a while after many connections, or many bytes, have gone. Then tables are far too large,
+//! there are buffers that only the storm needed, and the allocator keeps it all. What stays as it is sets no timer.
+
+use crate::base::Time;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Tidy {
+    /// How many connections there were when memory was last given back.
+    connections: usize,
+    /// The most bytes that were kept since.
+    bytes_max: usize,
+    /// When it will be the next time.
+    at: Option<Time>,
+    /// For the sake of bytes alone, not again before.
+    not_before: Time,
+}
+
+/// Memory is given back this long after it began to pay.
+const DELAY_MILLIS: u64 = 300;
+/// Less than so many connections do not make it worth while.
+const CONNECTIONS_MIN: usize = 256;
+/// Nor do so many bytes.
+const BYTES_MIN: usize = 8 << 20;
+/// Queues may fill and drain all day long: each time costs a visit to every free stretch of the heap.
+const PAUSE_SECONDS: u32 = 30;
+
+impl Tidy {
+    /// When it is due.
+    pub(super) fn at(&self) -> Option<Time> {
+        self.at
+    }
+
+    /// Is it due now? Asked once a turn, with the connections that there are and about the bytes that are kept.
+    pub(super) fn is_due(&mut self, now: Time, connections: usize, bytes: usize) -> bool {
+        self.bytes_max = self.bytes_max.max(bytes);
+        match self.at {
+            None => {
+                let far = (self.connections / 2).max(CONNECTIONS_MIN);
+                let gone = self.bytes_max - bytes;
+                if connections.abs_diff(self.connections) > far {
+                    self.at = Some(now.after_millis(DELAY_MILLIS));
+                } else if gone > (self.bytes_max / 2).max(BYTES_MIN) {
+                    self.at = Some(now.after_millis(DELAY_MILLIS).max(self.not_before));
+                }
+                false
+            }
+            Some(at) if at <= now => {
+                *self = Tidy {
+                    connections,
+                    bytes_max: bytes,
+                    at: None,
+                    not_before: now.after_seconds(PAUSE_SECONDS),
+                };
+                true
+            }
+            Some(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// When it is due for the first time, asked every 100 ms, in milliseconds.
+    fn due(tidy: &mut Tidy, from: u64, to: u64, connections: usize, bytes: usize) -> Option<u64> {
+        (from..to).step_by(100).find(|&millis| tidy.is_due(Time::from_millis(millis), connections, bytes))
+    }
+
+    #[test]
+    fn memory_is_given_back_after_many_connections_or_many_bytes_have_gone() {
+        let mut tidy = Tidy::default();
+        assert_eq!(due(&mut tidy, 0, 5000, 256, 1 << 30), None, "what comes is no reason");
+        assert_eq!(due(&mut tidy, 5000, 9000, 257, 1 << 30), Some(5300));
+        assert_eq!(due(&mut tidy, 9000, 20_000, 260, 600 << 20), None, "not most of them");
+        assert_eq!(due(&mut tidy, 20_000, 50_000, 260, 1 << 20), Some(35_300), "not so soon again");
+        assert_eq!(tidy.at(), None);
+        assert_eq!(due(&mut tidy, 90_000, 99_000, 260, 0), None, "few bytes");
+        assert_eq!(due(&mut tidy, 100_000, 100_100, 260, 9 << 20), None);
+        assert_eq!(due(&mut tidy, 110_000, 120_000, 260, 0), Some(110_300));
+        assert_eq!(due(&mut tidy, 120_000, 130_000, 260, 0), None, "once");
+    }
+}

@@ -1,0 +1,409 @@
+//! Access control: what a client may publish, subscribe to and receive.
+//!
+//! In come rules, from code or from a file; out goes an [`Acl`], which gives each client its [`Permissions`] at
+//! login. They answer for topic names and topic filters without allocating, on the way of every message.
+//!
+//! A rule says for whom it is, whether it allows or denies, which [`Actions`], and on which topics: topic
+//! filters in which `%u` stands for the user name and `%c` for the client identifier. **Deny wins over allow**,
+//! in whatever order the rules stand; where no rule speaks, the default does. A filter that begins with a
+//! wildcard or a name says nothing about topics that begin with `$`, as everywhere in MQTT: who may read
+//! `$SYS/#` is told so by a rule that begins with `$SYS`, or by `default = "allow"`. `[MQTT5-4.7.2-1]`
+//!
+//! A name that a client chose must not widen a rule. One that is empty, has `+`, `#` or `/`, or would put a `$`
+//! at the beginning of the topic does not stand for itself: a rule that allows does not apply to such a client,
+//! and a rule that denies reaches from the level with the name downwards, so that nobody escapes it by his name. In
+//! mosquitto's files a name with `/` is text like any other, as in mosquitto 2.0.
+//!
+//! The files, from the rim inwards: `toml` (feature `runtime`) and `mosquitto` read files, `error` is what they
+//! say; `permissions` answers; `tree` holds the topics of the rules, `pattern` reads them; `filters` compares
+//! two filters.
+
+mod error;
+mod filters;
+pub mod mosquitto;
+mod pattern;
+mod permissions;
+#[cfg(feature = "runtime")]
+pub mod toml;
+mod tree;
+
+pub use error::{AclError, AclErrors, ERRORS_MAX, FILE_BYTES_MAX};
+pub use filters::{covers, intersects};
+pub use pattern::{LEVELS_MAX, PatternError, check_pattern};
+pub use permissions::{Permissions, RuleHit};
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::BitOr;
+use std::sync::Arc;
+
+use pattern::Placeholders;
+use tree::{Effects, Growing, NOTHING, Root, Tree};
+
+/// Grants and denials that the rules of an [`Acl`] may come to: topics times users times clients.
+pub const ENTRIES_MAX: usize = 1_000_000;
+
+/// A set of things that a client does with a topic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Actions(u8);
+
+impl Actions {
+    /// None at all.
+    pub const NONE: Actions = Actions(0);
+    /// To publish, by PUBLISH or by a will.
+    pub const PUBLISH: Actions = Actions(1);
+    /// To subscribe.
+    pub const SUBSCRIBE: Actions = Actions(2);
+    /// To be sent what others publish.
+    pub const RECEIVE: Actions = Actions(4);
+    /// To subscribe, and to be sent what is published.
+    pub const READ: Actions = Actions(2 | 4);
+    /// Everything.
+    pub const ALL: Actions = Actions(1 | 2 | 4);
+
+    /// Are all of those among these?
+    pub fn contains(self, those: Actions) -> bool {
+        self.0 & those.0 == those.0
+    }
+}
+
+impl BitOr for Actions {
+    type Output = Actions;
+
+    fn bitor(self, other: Actions) -> Actions {
+        Actions(self.0 | other.0)
+    }
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Grants, unless another rule denies.
+    Allow,
+    /// Refuses, whatever another rule grants.
+    Deny,
+}
+
+/// How a SUBSCRIBE is judged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Subscribing {
+    /// Granted only if one rule that allows covers everything that the filter can match, and no rule that
+    /// denies meets any of it.
+    Strict,
+    /// Granted, unless one rule denies to subscribe to everything that the filter can match. What the client
+    /// may not receive is held back message by message.
+    Filtered,
+}
+
+/// Whom a rule is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Who {
+    /// Every client, with a user name or without.
+    Everyone,
+    /// Clients without a user name, and the users of the list.
+    Some {
+        /// Also those without a user name?
+        anonymous: bool,
+        /// User names, exact.
+        users: Vec<String>,
+    },
+}
+
+/// One rule.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rule {
+    /// Whom it is for.
+    pub who: Who,
+    /// Of those, only these client identifiers, exact; all of them when the list is empty.
+    pub clients: Vec<String>,
+    /// Allow or deny.
+    pub effect: Effect,
+    /// What is allowed or denied.
+    pub actions: Actions,
+    /// Topic filters, with `%u` for the user name and `%c` for the client identifier, anywhere.
+    pub topics: Vec<String>,
+}
+
+/// Why rules are refused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RuleError {
+    /// A topic is no topic filter that a rule can have.
+    Pattern {
+        /// Number of the rule, from 0.
+        rule: usize,
+        /// The topic as it was given.
+        topic: String,
+        /// What is wrong with it.
+        error: PatternError,
+    },
+    /// More than [`ENTRIES_MAX`] grants and denials.
+    TooMany,
+}
+
+impl fmt::Display for RuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RuleError::Pattern { rule, topic, error } => {
+                let topic = crate::settings::value::quoted(topic);
+                write!(f, "rule {}: {topic}: {error}", rule + 1)
+            }
+            RuleError::TooMany => f.write_str(&Refused::too_many_in_words()),
+        }
+    }
+}
+
+impl std::error::Error for RuleError {}
+
+/// All rules, ready to answer. A clone shares them.
+#[derive(Clone)]
+pub struct Acl {
+    rules: Arc<Rules>,
+    /// What all those have whom no rule singles out, by user name, client identifier or pattern.
+    with_user: Permissions,
+    anonymous: Permissions,
+}
+
+impl Acl {
+    /// Compiles rules.
+    ///
+    /// # Errors
+    /// The first [`RuleError`] in the order of the rules.
+    pub fn new(default: Effect, subscribing: Subscribing, rules: &[Rule]) -> Result<Acl, RuleError> {
+        let mut builder = Builder::new(default, subscribing);
+        for (number, rule) in rules.iter().enumerate() {
+            builder.add_rule(number, rule, 0)?;
+        }
+        Ok(builder.finish())
+    }
+
+    /// What a client may do that has logged in with this user name, if any, and this client identifier.
+    pub fn permissions(&self, user: Option<&str>, client_id: &str) -> Permissions {
+        let common = if user.is_some() { &self.with_user } else { &self.anonymous };
+        Permissions::at_login(&self.rules, common, user, client_id)
+    }
+
+    /// Does any rule go by user names?
+    pub fn names_users(&self) -> bool {
+        self.rules.names_users
+    }
+
+    /// How a SUBSCRIBE is judged.
+    pub fn subscribing(&self) -> Subscribing {
+        self.rules.subscribing
+    }
+}
+
+impl fmt::Debug for Acl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acl").field("subscribing", &self.rules.subscribing).finish_non_exhaustive()
+    }
+}
+
+/// The compiled rules, which every [`Permissions`] of an [`Acl`] shares.
+struct Rules {
+    tree: Tree,
+    everyone: Group,
+    anonymous: Group,
+    users: BTreeMap<Box<str>, Group>,
+    /// Granted where no rule speaks.
+    default: Actions,
+    subscribing: Subscribing,
+    has_client_groups: bool,
+    names_users: bool,
+    /// Names with `/` stand for themselves, and for several levels, as in mosquitto 2.0.
+    takes_slashes: bool,
+    /// The file that they are from; empty: from none.
+    file: Box<str>,
+}
+
+/// The rules of one kind of user: for all its clients, and for those that a rule names.
+#[derive(Default)]
+struct Group {
+    any_client: Root,
+    clients: BTreeMap<Box<str>, Root>,
+}
+
+impl Group {
+    fn client(&self, client_id: &str) -> Root {
+        self.clients.get(client_id).copied().unwrap_or(NOTHING)
+    }
+}
+
+/// One of the users that a rule names, in the words of the index.
+#[derive(Clone, Copy)]
+enum Principal<'a> {
+    Everyone,
+    Anonymous,
+    User(&'a str),
+}
+
+/// Which of two rounds a rule speaks in: the second is heard on what the first has left open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Round {
+    /// All rules but the patterns of a mosquitto file.
+    First,
+    /// The patterns of a mosquitto file. What they allow is not for clients whose user name or client
+    /// identifier has `+` or `#`.
+    Second,
+}
+
+/// A topic of a rule with what the rule does there.
+#[derive(Clone, Copy)]
+struct Grant<'a> {
+    topic: &'a str,
+    placeholders: Placeholders,
+    effects: Effects,
+    /// Of the file; 0: there is none.
+    line: u32,
+}
+
+/// Gathers rules, from whatever source.
+struct Builder {
+    growing: Growing,
+    rules: Rules,
+    entries: usize,
+}
+
+impl Builder {
+    fn new(default: Effect, subscribing: Subscribing) -> Builder {
+        let default = if default == Effect::Allow { Actions::ALL } else { Actions::NONE };
+        Builder::with_default(default, subscribing)
+    }
+
+    fn with_default(default: Actions, subscribing: Subscribing) -> Builder {
+        let rules = Rules {
+            tree: Tree::default(),
+            everyone: Group::default(),
+            anonymous: Group::default(),
+            users: BTreeMap::new(),
+            default,
+            subscribing,
+            has_client_groups: false,
+            names_users: false,
+            takes_slashes: false,
+            file: "".into(),
+        };
+        Builder { growing: Growing::default(), rules, entries: 0 }
+    }
+
+    fn add_rule(&mut self, number: usize, rule: &Rule, line: u32) -> Result<(), RuleError> {
+        let effects = Effects::of(rule.effect, rule.actions, Round::First);
+        for topic in &rule.topics {
+            let grant = Grant { topic, placeholders: Placeholders::Anywhere, effects, line };
+            self.add_for_all(rule, grant).map_err(|refused| match refused {
+                Refused::Pattern(error) => RuleError::Pattern { rule: number, topic: topic.clone(), error },
+                Refused::TooMany => RuleError::TooMany,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn add_for_all(&mut self, rule: &Rule, grant: Grant<'_>) -> Result<(), Refused> {
+        match &rule.who {
+            Who::Everyone => self.add_for(Principal::Everyone, &rule.clients, grant),
+            Who::Some { anonymous, users } => {
+                if *anonymous {
+                    self.add_for(Principal::Anonymous, &rule.clients, grant)?;
+                }
+                users.iter().try_for_each(|user| self.add_for(Principal::User(user), &rule.clients, grant))
+            }
+        }
+    }
+
+    fn add_for(&mut self, who: Principal<'_>, clients: &[String], grant: Grant<'_>) -> Result<(), Refused> {
+        if clients.is_empty() {
+            return self.add(who, None, grant);
+        }
+        clients.iter().try_for_each(|client| self.add(who, Some(client), grant))
+    }
+
+    fn add(&mut self, who: Principal<'_>, client: Option<&str>, grant: Grant<'_>) -> Result<(), Refused> {
+        let levels = pattern::parse(grant.topic, grant.placeholders).map_err(Refused::Pattern)?;
+        if self.entries == ENTRIES_MAX {
+            return Err(Refused::TooMany);
+        }
+        self.entries += 1;
+        self.rules.has_client_groups |= client.is_some();
+        self.rules.names_users |= matches!(who, Principal::User(_))
+            || (grant.placeholders != Placeholders::Nowhere && grant.topic.contains("%u"));
+        let group = match who {
+            Principal::Everyone => &mut self.rules.everyone,
+            Principal::Anonymous => &mut self.rules.anonymous,
+            Principal::User(name) => self.rules.users.entry(name.into()).or_default(),
+        };
+        let root = match client {
+            None => &mut group.any_client,
+            Some(client_id) => group.clients.entry(client_id.into()).or_default(),
+        };
+        if *root == NOTHING {
+            *root = self.growing.new_root();
+        }
+        self.growing.insert(*root, &levels, grant.effects, grant.line);
+        Ok(())
+    }
+
+    /// What refusals call the list.
+    fn with_file(mut self, file: &str) -> Builder {
+        self.rules.file = file.into();
+        self
+    }
+
+    fn finish(self) -> Acl {
+        let rules = Arc::new(Rules { tree: self.growing.finish(), ..self.rules });
+        let with_user = Permissions::common(&rules, NOTHING);
+        let anonymous = Permissions::common(&rules, rules.anonymous.any_client);
+        Acl { rules, with_user, anonymous }
+    }
+}
+
+/// Why one grant was not taken.
+#[derive(Debug, PartialEq, Eq)]
+enum Refused {
+    Pattern(PatternError),
+    TooMany,
+}
+
+impl Refused {
+    fn too_many_in_words() -> String {
+        format!(
+            "topics times users times clients are more than {ENTRIES_MAX}, which is the limit of all rules"
+        )
+    }
+}
+
+/// Files that are a little wrong, for the tests of the readers.
+#[cfg(test)]
+mod mutations {
+    /// Calls back with `count` texts that differ from the seed in one to eight places, always the same ones.
+    pub(super) fn each(seed: &str, count: usize, mut read: impl FnMut(&str)) {
+        const INSERTED: [&str; 20] = [
+            "\n", " ", "\t", "\r", "#", "+", "/", "%", "$", "\"", "'", "[", "]", "=", "{", ",", "\0", "é",
+            "\u{FFFE}", "topic",
+        ];
+        let mut random = 0x2545_F491_4F6C_DD1D_u64;
+        let mut below = |bound: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random >> 33) as usize % bound
+        };
+        for _ in 0..count {
+            let mut characters: Vec<char> = seed.chars().collect();
+            for _ in 0..1 + below(8) {
+                let at = below(characters.len());
+                match below(4) {
+                    0 => drop(characters.remove(at)),
+                    1 => drop(characters.splice(at..at, INSERTED[below(INSERTED.len())].chars())),
+                    2 => characters.truncate((at + 1).max(16)),
+                    _ => {
+                        let end = (at + below(20)).min(characters.len());
+                        let copy: Vec<char> = characters[at..end].to_vec();
+                        let to = below(characters.len());
+                        drop(characters.splice(to..to, copy));
+                    }
+                }
+            }
+            read(&characters.iter().collect::<String>());
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! What one client may do, fixed at its login.
+//!
+//! In comes a topic name or topic filter; out goes yes or no, without an allocation. A [`Permissions`] is a
+//! pointer: to nothing when everything is allowed, and otherwise to the names of the client and the shared rules
+//! of its [`Acl`](super::Acl), which compare the names in place. Clients that no rule singles out share one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::pattern::Placeholders;
+use super::tree::{Asked, Effects, NOTHING, Name, Names, Root};
+use super::{Actions, Builder, Effect, Grant, Principal, Refused, Round, RuleError, Rules, Subscribing};
+use crate::mqtt::TopicFilter;
+
+/// What a client may publish, subscribe to and receive. A clone is a pointer to the same.
+#[derive(Clone)]
+pub struct Permissions(Option<Arc<Inner>>);
+
+enum Inner {
+    Login(Login),
+    Both(Permissions, Permissions),
+}
+
+/// A client as the rules see it.
+struct Login {
+    rules: Arc<Rules>,
+    /// Rules for its user name or for anonymous clients; for its client identifier; for both together. Those for
+    /// everyone are the same for all.
+    roots: [Root; 3],
+    /// Bytes of the user name at the beginning of `names`.
+    user_len: u16,
+    user: NameKind,
+    client_id: NameKind,
+    /// User name and client identifier, if the rules have use for them.
+    names: SmallVec<[u8; NAMES_INLINE_BYTES]>,
+}
+
+/// Names up to that many bytes together need no allocation of their own.
+const NAMES_INLINE_BYTES: usize = 24;
+
+/// How a name of a client stands in patterns. Of names that the rules have no use for, only `Wild` is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NameKind {
+    Missing,
+    Plain,
+    /// It can't stand for itself.
+    Unusable,
+    /// It can't either, for its `+` or `#`, and shuts the client out of the second round.
+    Wild,
+}
+
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Permissions>() == 8 && size_of::<Inner>() == 56);
+
+impl Default for Permissions {
+    fn default() -> Permissions {
+        Permissions::everything()
+    }
+}
+
+impl Permissions {
+    /// No access control: all is allowed.
+    pub const fn everything() -> Permissions {
+        Permissions(None)
+    }
+
+    /// Lists of topic filters that came with a token or from a webhook: what they don't cover is refused, and
+    /// `None` is no limit. `%u` and `%c` have no meaning here. Subscribing is judged as
+    /// [`Strict`](Subscribing::Strict).
+    ///
+    /// # Errors
+    /// [`RuleError`]: its rule 0 is `publish`, its rule 1 `subscribe`.
+    pub fn of_lists(
+        publish: Option<&[String]>,
+        subscribe: Option<&[String]>,
+    ) -> Result<Permissions, RuleError> {
+        let lists = [(publish, Actions::PUBLISH), (subscribe, Actions::READ)];
+        let mut unlimited = Actions::NONE;
+        for (list, actions) in lists {
+            unlimited = if list.is_none() { unlimited | actions } else { unlimited };
+        }
+        if unlimited == Actions::ALL {
+            return Ok(Permissions::everything());
+        }
+        let mut builder = Builder::with_default(unlimited, Subscribing::Strict);
+        for (rule, (list, actions)) in lists.into_iter().enumerate() {
+            let effects = Effects::of(Effect::Allow, actions, Round::First);
+            for topic in list.unwrap_or_default() {
+                let grant = Grant { topic, placeholders: Placeholders::Nowhere, effects, line: 0 };
+                builder.add(Principal::Everyone, None, grant).map_err(|refused| match refused {
+                    Refused::Pattern(error) => RuleError::Pattern { rule, topic: topic.clone(), error },
+                    Refused::TooMany => RuleError::TooMany,
+                })?;
+            }
+        }
+        Ok(builder.finish().permissions(None, ""))
+    }
+
+    /// What both allow.
+    pub fn and(&self, other: &Permissions) -> Permissions {
+        match (&self.0, &other.0) {
+            (None, _) => other.clone(),
+            (_, None) => self.clone(),
+            (Some(one), Some(two)) if Arc::ptr_eq(one, two) => self.clone(),
+            _ => Permissions(Some(Arc::new(Inner::Both(self.clone(), other.clone())))),
+        }
+    }
+
+    /// Is nothing forbidden, so that nobody has to ask?
+    #[inline]
+    pub fn is_everything(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// May the client publish to a topic name, by PUBLISH or by its will?
+    #[inline]
+    pub fn may_publish(&self, topic: &str) -> bool {
+        self.0.as_ref().is_none_or(|inner| inner.may(topic, Actions::PUBLISH))
+    }
+
+    /// May the client be sent a message with this topic name?
+    #[inline]
+    pub fn may_receive(&self, topic: &str) -> bool {
+        self.0.as_ref().is_none_or(|inner| inner.may(topic, Actions::RECEIVE))
+    }
+
+    /// Is a SUBSCRIBE with this topic filter granted? Of a shared one the filter behind the share name is
+    /// judged; what is no topic filter is refused. See [`Subscribing`].
+    ///
+    /// In [`Strict`](Subscribing::Strict) the client may receive all that the filter can match.
+    pub fn may_subscribe(&self, filter: &str) -> bool {
+        let Some(inner) = &self.0 else { return true };
+        TopicFilter::parse(filter).is_ok_and(|filter| inner.may_subscribe(filter.matching_part()))
+    }
+
+    /// Why the client may not publish to a topic name.
+    pub fn why_no_publish(&self, topic: &str) -> RuleHit {
+        self.0.as_ref().map_or_else(RuleHit::default, |inner| {
+            inner.why(&|inner| inner.may(topic, Actions::PUBLISH), &|login| {
+                login.denial_line(Asked::Topic(topic), Actions::PUBLISH)
+            })
+        })
+    }
+
+    /// Why the client may not subscribe to a topic filter.
+    pub fn why_no_subscribe(&self, filter: &str) -> RuleHit {
+        let (Some(inner), Ok(filter)) = (&self.0, TopicFilter::parse(filter)) else {
+            return RuleHit::default();
+        };
+        let filter = filter.matching_part();
+        inner.why(&|inner| inner.may_subscribe(filter), &|login| match login.rules.subscribing {
+            Subscribing::Strict => login.denial_line(Asked::Met(filter), Actions::READ),
+            Subscribing::Filtered => login.denial_line(Asked::Covered(filter), Actions::SUBSCRIBE),
+        })
+    }
+
+    /// May the client receive all that this topic filter can match, so that no message has to be checked?
+    /// `false` may be too careful: two rules that cover the filter together do not count.
+    pub fn receives_all_of(&self, filter: &str) -> bool {
+        let Some(inner) = &self.0 else { return true };
+        TopicFilter::parse(filter).is_ok_and(|filter| inner.receives_all_of(filter.matching_part()))
+    }
+
+    /// Those of a client without a root of its own.
+    pub(super) fn common(rules: &Arc<Rules>, user_root: Root) -> Permissions {
+        Permissions(Some(Arc::new(Inner::Login(Login {
+            rules: Arc::clone(rules),
+            roots: [user_root, NOTHING, NOTHING],
+            user_len: 0,
+            user: NameKind::Missing,
+            client_id: NameKind::Missing,
+            names: SmallVec::new(),
+        }))))
+    }
+
+    /// Those of a client that logs in; `common` when it is like all others.
+    pub(super) fn at_login(
+        rules: &Arc<Rules>,
+        common: &Permissions,
+        user: Option<&str>,
+        client_id: &str,
+    ) -> Permissions {
+        let group = match user {
+            None => Some(&rules.anonymous),
+            Some(user) => rules.users.get(user),
+        };
+        let user_root = group.map_or(NOTHING, |group| group.any_client);
+        let mut roots = [user_root, NOTHING, NOTHING];
+        if rules.has_client_groups {
+            roots[1] = rules.everyone.client(client_id);
+            roots[2] = group.map_or(NOTHING, |group| group.client(client_id));
+        }
+        let uses = rules.tree.uses();
+        let user_name = user.unwrap_or_default();
+        let kind = |name, is_used| kind_of(name, is_used, rules.takes_slashes);
+        let (user_kind, client_kind) = (kind(user_name, uses.user), kind(client_id, uses.client_id));
+        let is_nameless = user_kind == NameKind::Missing && client_kind == NameKind::Missing;
+        if is_nameless && roots[1..] == [NOTHING; 2] && (user.is_none() || user_root == NOTHING) {
+            return common.clone();
+        }
+        let kept = |kind, name| if kind == NameKind::Plain { name } else { "" };
+        let (user_name, client_id) = (kept(user_kind, user_name), kept(client_kind, client_id));
+        let mut names = SmallVec::with_capacity(user_name.len() + client_id.len());
+        names.extend_from_slice(user_name.as_bytes());
+        names.extend_from_slice(client_id.as_bytes());
+        // `kind_of` has seen to it that a plain name is short enough.
+        let user_len = user_name.len() as u16;
+        let rules = Arc::clone(rules);
+        let login = Login { rules, roots, user_len, user: user_kind, client_id: client_kind, names };
+        Permissions(Some(Arc::new(Inner::Login(login))))
+    }
+}
+
+impl fmt::Debug for Permissions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_deref() {
+            None => f.write_str("Everything"),
+            Some(Inner::Login(_)) => f.write_str("ByRules"),
+            Some(Inner::Both(one, two)) => f.debug_tuple("Both").field(one).field(two).finish(),
+        }
+    }
+}
+
+fn kind_of(name: &str, is_used: bool, takes_slashes: bool) -> NameKind {
+    match name {
+        name if name.contains(['+', '#']) => NameKind::Wild,
+        name if name.is_empty() || !is_used => NameKind::Missing,
+        name if name.contains('/') && !takes_slashes || name.len() > NAME_BYTES_MAX => NameKind::Unusable,
+        _ => NameKind::Plain,
+    }
+}
+
+/// Longest name that a packet can carry, in bytes.
+const NAME_BYTES_MAX: usize = u16::MAX as usize;
+
+/// What has refused something, for the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleHit {
+    /// The access list; empty: what came with the login, such as the lists of a token.
+    file: Box<str>,
+    /// The line of the rule that denies; 0: no rule allows it.
+    line: u32,
+}
+
+impl fmt::Display for RuleHit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&*self.file, self.line) {
+            ("", _) => f.write_str("no list that came with the login has it"),
+            (file, 0) => write!(f, "{file}: no rule allows it"),
+            (file, line) => write!(f, "{file}:{line}"),
+        }
+    }
+}
+
+impl Inner {
+    /// The first of the lists that does not allow something, and where.
+    fn why(&self, may: &dyn Fn(&Inner) -> bool, line: &dyn Fn(&Login) -> u32) -> RuleHit {
+        match self {
+            Inner::Login(login) => RuleHit { file: login.rules.file.clone(), line: line(login) },
+            Inner::Both(one, two) => {
+                let halves = [one, two].into_iter().flat_map(|half| &half.0);
+                halves.filter(|half| !may(half)).map(|half| half.why(may, line)).next().unwrap_or_default()
+            }
+        }
+    }
+
+    fn may(&self, topic: &str, action: Actions) -> bool {
+        match self {
+            Inner::Login(login) => login.may(topic, action),
+            Inner::Both(one, two) => both(one, two, |half| half.may(topic, action)),
+        }
+    }
+
+    fn may_subscribe(&self, filter: &str) -> bool {
+        match self {
+            Inner::Login(login) => login.may_subscribe(filter),
+            Inner::Both(one, two) => both(one, two, |half| half.may_subscribe(filter)),
+        }
+    }
+
+    fn receives_all_of(&self, filter: &str) -> bool {
+        match self {
+            Inner::Login(login) => login.grants_all_of(filter, Actions::RECEIVE),
+            Inner::Both(one, two) => both(one, two, |half| half.receives_all_of(filter)),
+        }
+    }
+}
+
+fn both(one: &Permissions, two: &Permissions, may: impl Fn(&Inner) -> bool) -> bool {
+    [one, two].into_iter().flat_map(|half| &half.0).all(|half| may(half))
+}
+
+impl Login {
+    fn may(&self, topic: &str, action: Actions) -> bool {
+        let names = self.names();
+        let found = self.gather(|root| self.rules.tree.matching(root, topic, names));
+        found.granted(self.rules.default).contains(action)
+    }
+
+    fn may_subscribe(&self, filter: &str) -> bool {
+        match self.rules.subscribing {
+            Subscribing::Strict => self.grants_all_of(filter, Actions::READ),
+            Subscribing::Filtered => {
+                let names = self.names();
+                let found = self.gather(|root| self.rules.tree.covering(root, filter, names));
+                !found.denied().contains(Actions::SUBSCRIBE)
+            }
+        }
+    }
+
+    /// Do grants that each cover the filter allow the actions, and no denial meets it?
+    fn grants_all_of(&self, filter: &str, actions: Actions) -> bool {
+        let names = self.names();
+        let covering = self.gather(|root| self.rules.tree.covering(root, filter, names));
+        let meeting = self.gather(|root| self.rules.tree.meeting(root, filter, names));
+        covering.with_denials_of(meeting).granted(self.rules.default).contains(actions)
+    }
+
+    fn denial_line(&self, what: Asked<'_>, actions: Actions) -> u32 {
+        let names = self.names();
+        let everyone = self.rules.everyone.any_client;
+        let roots = [everyone, self.roots[0], self.roots[1], self.roots[2]].into_iter();
+        roots
+            .filter(|&root| root != NOTHING)
+            .map(|root| self.rules.tree.denial_line(root, what, names, actions))
+            .find(|&line| line != 0)
+            .unwrap_or_default()
+    }
+
+    #[inline]
+    fn gather(&self, of: impl Fn(Root) -> Effects) -> Effects {
+        let mut found = Effects::default();
+        let everyone = self.rules.everyone.any_client;
+        for root in [everyone, self.roots[0], self.roots[1], self.roots[2]] {
+            if root != NOTHING {
+                found.add(of(root));
+            }
+        }
+        let is_wild = self.user == NameKind::Wild || self.client_id == NameKind::Wild;
+        if is_wild { found.second_round_only_denies() } else { found }
+    }
+
+    fn names(&self) -> Names<'_> {
+        let (user, client_id) = self.names.split_at(usize::from(self.user_len));
+        let name = |kind, text| match kind {
+            NameKind::Missing => Name::Missing,
+            NameKind::Unusable | NameKind::Wild => Name::Unusable,
+            NameKind::Plain => Name::Plain(text),
+        };
+        Names { user: name(self.user, user), client_id: name(self.client_id, client_id) }
+    }
+}
+
+#[cfg(test)]
+#[path = "permissions_tests.rs"]
+mod tests;

@@ -1,0 +1,7 @@
+//! Who may come in and what they may do, as the machine asks for it: the rules of a listener, access lists, methods of
+//! enhanced authentication, which addresses may connect.
+
+pub mod access;
+pub mod acl;
+pub mod gate;
+pub mod method;

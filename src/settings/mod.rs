@@ -1,0 +1,179 @@
+//! What an operator can set: options with checked values, all at their defaults without a file.
+//!
+//! [`Config`] is plain data for code that needs a bound or a choice. The options stand in [`options`], one row each.
+//! How a file is read is in `config`.
+
+mod address;
+mod means;
+mod network;
+pub mod options;
+mod pin;
+mod state_directory;
+mod terms;
+pub mod value;
+
+pub use address::Address;
+pub use means::Means;
+pub use network::Network;
+pub use options::{
+    Acl, Auth, Gate, Jwt, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys, Webhook,
+};
+pub use pin::{Pin, shown_cores};
+pub use state_directory::state_directory;
+pub use terms::Terms;
+pub use value::{
+    ClientCertificateRules, ClientCertificates, CrlScope, ListenerProtocol, LogFormat, LogLevel, LogTarget,
+    QueuePolicy, SyncPolicy, TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,
+};
+
+use value::Section;
+
+/// Everything that an operator can set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where clients come in; never empty.
+    pub listeners: Vec<Listener>,
+    /// The engine.
+    pub runtime: Runtime,
+    /// Who may come in.
+    pub auth: Auth,
+    /// Tokens as passwords.
+    pub jwt: Jwt,
+    /// A server that decides.
+    pub webhook: Webhook,
+    /// What clients may do.
+    pub acl: Acl,
+    /// What is announced and agreed to.
+    pub protocol: Protocol,
+    /// What is held at most.
+    pub limits: Limits,
+    /// Which addresses may come in.
+    pub gate: Gate,
+    /// What survives the end of the process.
+    pub persistence: Persistence,
+    /// The broker's own topics.
+    pub sys: Sys,
+    /// How the broker ends.
+    pub shutdown: Shutdown,
+    /// What is logged.
+    pub log: Log,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listeners: vec![Listener::default()],
+            runtime: Runtime::default(),
+            auth: Auth::default(),
+            jwt: Jwt::default(),
+            webhook: Webhook::default(),
+            acl: Acl::default(),
+            protocol: Protocol::default(),
+            limits: Limits::default(),
+            gate: Gate::default(),
+            persistence: Persistence::default(),
+            sys: Sys::default(),
+            shutdown: Shutdown::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+/// Sections of the file besides the listeners.
+const SECTIONS: usize = 12;
+
+impl Config {
+    /// The sections besides the listeners, in the order of the manual.
+    pub fn sections(&self) -> [&dyn Section; SECTIONS] {
+        [
+            &self.runtime,
+            &self.auth,
+            &self.jwt,
+            &self.webhook,
+            &self.acl,
+            &self.protocol,
+            &self.limits,
+            &self.gate,
+            &self.persistence,
+            &self.sys,
+            &self.shutdown,
+            &self.log,
+        ]
+    }
+
+    /// The same, to be set.
+    pub fn sections_mut(&mut self) -> [&mut dyn Section; SECTIONS] {
+        let Config {
+            listeners: _,
+            runtime,
+            auth,
+            jwt,
+            webhook,
+            acl,
+            protocol,
+            limits,
+            gate,
+            persistence,
+            sys,
+            shutdown,
+            log,
+        } = self;
+        [runtime, auth, jwt, webhook, acl, protocol, limits, gate, persistence, sys, shutdown, log]
+    }
+
+    /// The retained messages, subscriptions and queued bytes that one of `shards` shards may hold.
+    pub fn shares(&self, shards: usize) -> ShardShares {
+        let share = |total: usize| total.div_ceil(shards.max(1));
+        ShardShares {
+            subscriptions: share(self.limits.subscriptions_total),
+            retained_messages: share(self.limits.retained_messages),
+            retained_bytes: share(self.limits.retained_bytes),
+            queue_bytes: share(self.limits.queue_bytes_total),
+        }
+    }
+}
+
+/// One shard's even part of the limits that are divided among the shards, rounded up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardShares {
+    /// Of `limits.subscriptions_total`.
+    pub subscriptions: usize,
+    /// Of `limits.retained_messages`.
+    pub retained_messages: usize,
+    /// Of `limits.retained_bytes`, in bytes.
+    pub retained_bytes: usize,
+    /// Of `limits.queue_bytes_total`, in bytes.
+    pub queue_bytes: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_file_only_this_machine_is_served() {
+        let config = Config::default();
+        assert_eq!(config.listeners.len(), 1);
+        assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:1883");
+        assert!(config.terms(&config.listeners[0]).allow_anonymous);
+        assert!(!config.auth.test_method);
+    }
+
+    #[test]
+    fn the_sections_to_read_are_the_sections_to_set() {
+        let mut config = Config::default();
+        let read = config.sections().map(Section::name);
+        assert_eq!(config.sections_mut().map(|section| section.name()), read);
+    }
+
+    #[test]
+    fn shares_add_up_to_the_limit_or_a_little_more() {
+        let config = Config::default();
+        for shards in [0, 1, 2, 7, 128] {
+            let shares = config.shares(shards);
+            let total = shares.subscriptions * shards.max(1);
+            let limit = config.limits.subscriptions_total;
+            assert!((limit..limit + 128).contains(&total));
+        }
+    }
+}
