@@ -7,8 +7,9 @@
 
 use midge::mqtt::SubscriptionOptions;
 use midge::mqtt::{ProtocolVersion, QoS};
+use midge::persistence::{StoreDirectory, recover};
 use midge::store::segment::{BLOCK, Header, LogName};
-use midge::store::{Journal, Record, StoreDirectory, StoredMessage, Wall, recover};
+use midge::store::{Journal, Record, StoredMessage, Wall};
 use smallvec::SmallVec;
 use std::path::Path;
 use std::time::Instant;
@@ -39,7 +40,7 @@ fn main() {
     std::fs::remove_dir_all(&path).expect("it is ours");
 }
 
-fn timed(what: &str, directory: &StoreDirectory) -> midge::store::Recovery {
+fn timed(what: &str, directory: &StoreDirectory) -> midge::persistence::Recovery {
     let (begun, cpu) = (Instant::now(), cpu_seconds());
     let recovery = recover(directory, 2, 7, None).expect("it can be read");
     println!("{what}: {:.2} s, of which {:.2} on a core", begun.elapsed().as_secs_f64(), cpu_seconds() - cpu);

@@ -60,6 +60,9 @@ pub mod host;
 #[cfg(feature = "runtime")]
 pub mod logging;
 pub mod mqtt;
+#[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
+pub mod persistence;
 pub mod policy;
 pub mod session;
 pub mod settings;

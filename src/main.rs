@@ -21,11 +21,10 @@ use midge::control::logins::Logins;
 use midge::driver::{self, BindOptions, NetConfig, SocketFile};
 use midge::host::{Bell, Control, Start, StartStore, run};
 use midge::logging;
+use midge::persistence::{Checkpoint, Recovery, StoreDirectory, recover, tools};
 use midge::settings::{Address, Config, Listener, Pin, shown_cores, state_directory};
 use midge::store::segment::LogName;
-use midge::store::{
-    Checkpoint, ClockReading, LogClock, Measure, Recovery, StoreDirectory, StoreError, recover, tools,
-};
+use midge::store::{ClockReading, LogClock, Measure, StoreError};
 use reload::{Reload, unix_seconds};
 use signals::{Serving, Signals};
 use std::io::Write;

@@ -6,7 +6,7 @@ use crate::{Failure, kept_in, print, warn};
 use midge::cli::ImportDatabase;
 use midge::config::mosquitto::{ConfError, MosquittoConf};
 use midge::driver::Clock;
-use midge::store::mosquitto::{self, Database, Terms};
+use midge::persistence::mosquitto::{self, Database, Terms};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;

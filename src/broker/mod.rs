@@ -112,7 +112,7 @@ pub use penalty::REFUSALS_WAITING_MAX;
 pub use publish::Forward;
 pub use shared::Shared;
 pub use slow::Backlog;
-pub(crate) use source::source_bytes;
+pub use source::source_bytes;
 pub use sys::counted;
 pub use waits::{Outcome, Receipt};
 

@@ -49,7 +49,7 @@ impl<'a> Source<'a> {
 }
 
 /// The source of what a client has published elsewhere.
-pub(crate) fn source_bytes(listener: u16, user: Option<&str>, client_id: &str) -> Vec<u8> {
+pub fn source_bytes(listener: u16, user: Option<&str>, client_id: &str) -> Vec<u8> {
     Source { listener, user, client_id }.encode()
 }
 

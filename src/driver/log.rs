@@ -25,9 +25,10 @@ use glommio::task::JoinHandle;
 
 use self::disk::{Disk, SegmentFile, Trouble};
 use super::Outstanding;
+use crate::persistence::Spares;
 use crate::settings::SyncPolicy;
+use crate::store::Batch;
 use crate::store::segment::{BLOCK, Header, LogName, file_name};
-use crate::store::{Batch, Spares};
 
 /// Where and how a log is written.
 #[derive(Clone, Debug)]

@@ -10,7 +10,6 @@ use crate::base::SessionKey;
 use crate::base::Time;
 use crate::base::allocated;
 use crate::mqtt::QoS;
-use crate::store::StoredMessage;
 use bytes::Bytes;
 
 /// A message on its way, borrowed.
@@ -103,22 +102,6 @@ impl Publication<'_> {
 }
 
 impl Message {
-    /// A message that an earlier run of the broker wrote down; nobody of this run published it.
-    pub fn restored(stored: &StoredMessage<'_>, expires_at: Option<Time>, stamp: u64) -> Message {
-        let publication = Publication {
-            topic: stored.topic,
-            forward: stored.properties,
-            payload: stored.payload,
-            qos: stored.qos,
-            retain: stored.retain,
-            expires_at,
-            origin: None,
-            stamp,
-            source: stored.source,
-        };
-        publication.to_message()
-    }
-
     /// The message as routing sees it.
     pub fn as_publication(&self) -> Publication<'_> {
         let (body, source) = self.split_source();

@@ -77,6 +77,6 @@ impl Base for MemoryBase {
 }
 
 /// A range from a key on until another.
-pub(super) fn bounds<'a>(from: &'a [u8], until: Option<&'a [u8]>) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
+pub(crate) fn bounds<'a>(from: &'a [u8], until: Option<&'a [u8]>) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
     (Bound::Included(from), until.map_or(Bound::Unbounded, Bound::Excluded))
 }

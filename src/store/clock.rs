@@ -61,7 +61,7 @@ impl ClockMark {
 
 /// The latest that connections can have ended of a run that lived at `alive_millis`, for a start whose log's clock begins
 /// at `start_millis`: a session is not to expire early because nothing was written for a while.
-pub(super) fn latest_end(alive_millis: u64, start_millis: u64) -> u64 {
+pub(crate) fn latest_end(alive_millis: u64, start_millis: u64) -> u64 {
     alive_millis.saturating_add(ALIVE_MILLIS_MAX).min(start_millis.max(alive_millis))
 }
 

@@ -48,7 +48,7 @@ pub struct Journal {
 const FRAME_BYTES_WANTED: usize = 32 << 10;
 
 /// A batch ends with the frame that makes it this long. Only a frame that is longer by itself makes a longer one.
-pub(super) const BATCH_BYTES_WANTED: usize = 4 << 20;
+pub(crate) const BATCH_BYTES_WANTED: usize = 4 << 20;
 
 /// A buffer that a single large batch made larger than this is not kept.
 const KEPT_BYTES_MAX: usize = 1 << 20;

@@ -6,12 +6,12 @@ use super::rows::{Row, Table};
 use super::state::Changes;
 
 impl Changes {
-    pub(super) fn may_be_in_base(&self, table: Table, key: &[u8]) -> bool {
+    pub(crate) fn may_be_in_base(&self, table: Table, key: &[u8]) -> bool {
         table.born(key) <= self.base_meta.highest
     }
 
     /// The value at a key.
-    pub(super) fn row(&self, base: &dyn Base, table: Table, key: &[u8]) -> Result<Option<Row>, StoreError> {
+    pub(crate) fn row(&self, base: &dyn Base, table: Table, key: &[u8]) -> Result<Option<Row>, StoreError> {
         match self.tables[table as usize].get(key) {
             Some(value) => Ok(value.clone()),
             None if self.may_be_in_base(table, key) => base.get(table, key),
@@ -19,7 +19,7 @@ impl Changes {
         }
     }
 
-    pub(super) fn has_row(&self, base: &dyn Base, table: Table, key: &[u8]) -> Result<bool, StoreError> {
+    pub(crate) fn has_row(&self, base: &dyn Base, table: Table, key: &[u8]) -> Result<bool, StoreError> {
         match self.tables[table as usize].get(key) {
             Some(value) => Ok(value.is_some()),
             None if self.may_be_in_base(table, key) => base.contains(table, key),
@@ -28,7 +28,7 @@ impl Changes {
     }
 
     /// Returns what there was among the changes: a value, or none if the row was gone.
-    pub(super) fn set(
+    pub(crate) fn set(
         &mut self,
         table: Table,
         key: &[u8],
@@ -42,11 +42,11 @@ impl Changes {
     }
 
     /// Changed rows of a table.
-    pub(super) fn changed(&self, table: Table) -> usize {
+    pub(crate) fn changed(&self, table: Table) -> usize {
         self.tables[table as usize].len()
     }
 
-    pub(super) fn remove(&mut self, table: Table, key: &[u8]) {
+    pub(crate) fn remove(&mut self, table: Table, key: &[u8]) {
         if self.may_be_in_base(table, key) {
             self.bytes += key.len() + ROW_BYTES;
             self.tables[table as usize].insert(Row::from_slice(key), None);
@@ -88,7 +88,7 @@ impl Changes {
         Ok(())
     }
 
-    pub(super) fn bad_row(&mut self) {
+    pub(crate) fn bad_row(&mut self) {
         self.bad_rows += 1;
     }
 }

@@ -9,15 +9,15 @@ use std::collections::VecDeque;
 
 /// What a segment holds, read once, before any of it is applied.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+pub(crate) struct Reading {
     /// Frames whose records can't be read, in order: where they are, and why.
-    pub(super) bad: VecDeque<(usize, BadRecord)>,
-    pub(super) passing: Passing,
+    pub(crate) bad: VecDeque<(usize, BadRecord)>,
+    pub(crate) passing: Passing,
 }
 
 /// The numbers of such deliveries.
 #[derive(Debug, Default)]
-pub(super) struct Passing {
+pub(crate) struct Passing {
     /// Of the first delivery that begins in the segment; the later ones have higher numbers.
     first: u64,
     /// By the distance from the first.
@@ -37,7 +37,7 @@ const DISTANCE_MAX: u64 = 64 << 20;
 
 impl Reading {
     /// Of a whole segment.
-    pub(super) fn of<S: Source>(source: &mut S, header: &Header) -> Result<Reading, S::Error> {
+    pub(crate) fn of<S: Source>(source: &mut S, header: &Header) -> Result<Reading, S::Error> {
         let mut reading = Reading::default();
         let mut walk = Walk::new(header);
         let mut settled = Vec::new();
@@ -101,7 +101,7 @@ impl Passing {
         self.deliveries.get_mut(at)
     }
 
-    pub(super) fn contains(&self, number: u64) -> bool {
+    pub(crate) fn contains(&self, number: u64) -> bool {
         let at = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
         at.and_then(|at| self.deliveries.get(at)) == Some(&Fate::Passes)
     }

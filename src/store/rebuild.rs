@@ -226,7 +226,7 @@ impl Changes {
             decode_message(value),
         ) {
             (Some(number), Ok(message)) => {
-                messages.insert(number, Message::restored(&message, expires_at(&message, wall), 0));
+                messages.insert(number, message.to_message(expires_at(&message, wall), 0));
             }
             _ => bad.push(Row::from_slice(key)),
         })?;
@@ -318,7 +318,7 @@ impl Changes {
                 bad.push(Row::from_slice(key));
                 return;
             };
-            let message = Message::restored(&row.message, expires_at(&row.message, wall), row.stamp);
+            let message = row.message.to_message(expires_at(&row.message, wall), row.stamp);
             if message.is_expired(Time::ZERO) {
                 expired.push(Row::from_slice(key));
             } else {
@@ -376,7 +376,7 @@ fn expires_at(message: &StoredMessage<'_>, wall: Wall) -> Option<Time> {
 
 fn restored_will(will: &StoredWill<'_>) -> Will {
     Will {
-        message: Message::restored(&will.message, None, 0),
+        message: will.message.to_message(None, 0),
         delay_seconds: will.delay_seconds,
         message_expiry_seconds: will.message_expiry_seconds,
         number: 0,

@@ -49,7 +49,7 @@ impl Changes {
     }
 
     /// As [`Changes::apply_segment`], of a segment that need not be in memory. It is read twice.
-    pub(super) fn apply_source<S: Source>(
+    pub(crate) fn apply_source<S: Source>(
         &mut self,
         base: &dyn Base,
         header: &Header,

@@ -81,7 +81,7 @@ impl Table {
     }
 
     /// The number a row of this table can't be older than: no base whose highest number is lower has it.
-    pub(super) fn born(self, key: &[u8]) -> u64 {
+    pub(crate) fn born(self, key: &[u8]) -> u64 {
         match self {
             Table::Meta | Table::Retained => 0,
             Table::Deliveries => number_at(key, 8).unwrap_or(0),
@@ -91,42 +91,42 @@ impl Table {
 }
 
 /// A number in a key.
-pub(super) fn number_at(key: &[u8], at: usize) -> Option<u64> {
+pub(crate) fn number_at(key: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(at..at + 8)?.try_into().ok()?))
 }
 
 /// A number and two bytes: held identifiers and seen intents.
-pub(super) fn read_pair(key: &[u8]) -> Option<(u64, u16)> {
+pub(crate) fn read_pair(key: &[u8]) -> Option<(u64, u16)> {
     let tail: [u8; 2] = key.get(8..)?.try_into().ok()?;
     Some((number_at(key, 0)?, u16::from_be_bytes(tail)))
 }
 
-pub(super) fn key(number: u64) -> [u8; 8] {
+pub(crate) fn key(number: u64) -> [u8; 8] {
     number.to_be_bytes()
 }
 
-pub(super) fn pair_key(number: u64, small: u16) -> [u8; 10] {
+pub(crate) fn pair_key(number: u64, small: u16) -> [u8; 10] {
     let mut key = [0; 10];
     key[..8].copy_from_slice(&number.to_be_bytes());
     key[8..].copy_from_slice(&small.to_be_bytes());
     key
 }
 
-pub(super) fn delivery_key(sid: u64, number: u64) -> [u8; 16] {
+pub(crate) fn delivery_key(sid: u64, number: u64) -> [u8; 16] {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&sid.to_be_bytes());
     key[8..].copy_from_slice(&number.to_be_bytes());
     key
 }
 
-pub(super) fn subscription_key(sid: u64, filter: &str) -> Row {
+pub(crate) fn subscription_key(sid: u64, filter: &str) -> Row {
     let mut key = Row::from_slice(&sid.to_be_bytes());
     key.extend_from_slice(filter.as_bytes());
     key
 }
 
 /// The filter in the key of a subscription.
-pub(super) fn filter_of(key: &[u8]) -> Option<&str> {
+pub(crate) fn filter_of(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key.get(8..)?).ok()
 }
 
@@ -161,7 +161,7 @@ pub struct SessionRow<'a> {
 }
 
 impl<'a> SessionRow<'a> {
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.push(self.version as u8);
         put_varint(out, u64::from(self.expiry_seconds));
         match self.presence {
@@ -214,7 +214,7 @@ pub struct SubscriptionRow {
 }
 
 impl SubscriptionRow {
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.push(options_byte(self.options));
         put_varint(out, u64::from(self.subscription_id));
     }
@@ -251,7 +251,7 @@ pub struct DeliveryRow<'a> {
 }
 
 impl<'a> DeliveryRow<'a> {
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_varint(out, self.message);
         let has_id = self.packet_id != 0;
         let bits = u8::from(self.retain) << 2 | u8::from(has_id) << 3 | u8::from(self.released) << 4;
@@ -301,7 +301,7 @@ pub struct RetainedRow<'a> {
 }
 
 impl<'a> RetainedRow<'a> {
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_varint(out, self.stamp);
         put_message(out, &StoredMessage { topic: "", ..self.message });
     }
@@ -336,7 +336,7 @@ pub struct IntentRow<'a> {
 }
 
 impl<'a> IntentRow<'a> {
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.targets.to_le_bytes());
         put_varint(out, self.stamp);
         put_bytes(out, self.group.as_bytes());
@@ -360,7 +360,7 @@ impl<'a> IntentRow<'a> {
     }
 }
 
-pub(super) fn encode_losses(losses: &Losses, out: &mut Vec<u8>) {
+pub(crate) fn encode_losses(losses: &Losses, out: &mut Vec<u8>) {
     put_counts(out, losses.counts());
     let (first_millis, last_millis) = losses.times_millis();
     put_varint(out, first_millis);
@@ -368,7 +368,7 @@ pub(super) fn encode_losses(losses: &Losses, out: &mut Vec<u8>) {
 }
 
 /// Reads the value of what a session has lost.
-pub(super) fn decode_losses(value: &[u8]) -> Result<Losses, BadRecord> {
+pub(crate) fn decode_losses(value: &[u8]) -> Result<Losses, BadRecord> {
     let mut decoder = Decoder::new(value);
     let losses = Losses::new(decoder.counts()?, decoder.varint()?, decoder.varint()?);
     whole(decoder, losses)
@@ -384,7 +384,7 @@ pub struct WillRow<'a> {
 }
 
 impl<'a> WillRow<'a> {
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_bytes(out, self.client_id.as_bytes());
         put_will(out, &self.will);
     }
@@ -401,14 +401,14 @@ impl<'a> WillRow<'a> {
 }
 
 /// Reads the value of a message.
-pub(super) fn decode_message(value: &[u8]) -> Result<StoredMessage<'_>, BadRecord> {
+pub(crate) fn decode_message(value: &[u8]) -> Result<StoredMessage<'_>, BadRecord> {
     let mut decoder = Decoder::new(value);
     let message = decoder.message()?;
     whole(decoder, message)
 }
 
 /// Reads the value of a held identifier: the length of the payload, bytes.
-pub(super) fn decode_held(value: &[u8]) -> Result<u32, BadRecord> {
+pub(crate) fn decode_held(value: &[u8]) -> Result<u32, BadRecord> {
     let mut decoder = Decoder::new(value);
     let bytes = decoder.varint32()?;
     whole(decoder, bytes)
@@ -452,11 +452,11 @@ pub struct Meta {
 }
 
 /// The key of the only row of [`Table::Meta`].
-pub(super) const META_KEY: &[u8] = b"state";
+pub(crate) const META_KEY: &[u8] = b"state";
 const META_VERSION: u8 = 2;
 
 impl Meta {
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.push(META_VERSION);
         for number in [self.highest, self.last_stamp, self.epoch, u64::from(self.shards), self.seed] {
             put_varint(out, number);
@@ -482,7 +482,7 @@ impl Meta {
         }
     }
 
-    pub(super) fn decode(value: &[u8]) -> Result<Meta, BadRecord> {
+    pub(crate) fn decode(value: &[u8]) -> Result<Meta, BadRecord> {
         let mut decoder = Decoder::new(value);
         if decoder.byte()? != META_VERSION {
             return Err(bad("it was written by another version of midge"));

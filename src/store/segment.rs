@@ -120,7 +120,7 @@ pub fn parse_file_name(file_name: &str) -> Option<(LogName, u64)> {
 pub const UNFINISHED: &str = ".new";
 
 /// Finishes a frame whose head and body lie in `frame`; the head is filled in.
-pub(super) fn finish_frame(name: LogName, sequence: u64, frame: &mut [u8]) {
+pub(crate) fn finish_frame(name: LogName, sequence: u64, frame: &mut [u8]) {
     let body_len = u32::try_from(frame.len() - FRAME_HEAD).expect("a turn's records are bounded");
     frame[..4].copy_from_slice(&body_len.to_le_bytes());
     let checksum = checksum(name, sequence, &frame[FRAME_HEAD..]);
@@ -129,7 +129,7 @@ pub(super) fn finish_frame(name: LogName, sequence: u64, frame: &mut [u8]) {
 }
 
 /// Marks the first frame of a batch.
-pub(super) fn mark_batch(batch: &mut [u8]) {
+pub(crate) fn mark_batch(batch: &mut [u8]) {
     if let Some(length) = batch.get_mut(3) {
         *length |= 1 << 7;
     }
@@ -186,7 +186,7 @@ pub enum Step<'a> {
 
 /// What stands at a place of a segment, as [`Step`], of a segment that need not be in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Frame(FramePlace),
     Damage { from: usize, to: usize },
     End { at: usize, torn: bool },
@@ -194,17 +194,17 @@ pub(super) enum Place {
 
 /// Where a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FramePlace {
-    pub(super) sequence: u64,
-    pub(super) at: usize,
+pub(crate) struct FramePlace {
+    pub(crate) sequence: u64,
+    pub(crate) at: usize,
     /// Length of its body.
-    pub(super) len: usize,
+    pub(crate) len: usize,
     is_batch_start: bool,
 }
 
 impl FramePlace {
     /// Where its body begins.
-    pub(super) fn body_at(&self) -> usize {
+    pub(crate) fn body_at(&self) -> usize {
         self.at + FRAME_HEAD
     }
 }
@@ -238,7 +238,7 @@ impl<'a> SegmentReader<'a> {
 
 /// Goes through a segment frame by frame.
 #[derive(Debug)]
-pub(super) struct Walk {
+pub(crate) struct Walk {
     name: LogName,
     at: usize,
     next_sequence: u64,
@@ -246,13 +246,13 @@ pub(super) struct Walk {
 
 impl Walk {
     /// Behind the header.
-    pub(super) fn new(header: &Header) -> Walk {
+    pub(crate) fn new(header: &Header) -> Walk {
         let name = LogName { epoch: header.epoch, shard: header.shard };
         Walk { name, at: BLOCK, next_sequence: header.first_sequence }
     }
 
     /// The next frame, a gap, or the end; after the end, the end again.
-    pub(super) fn next<S: Source>(&mut self, source: &mut S) -> Result<Place, S::Error> {
+    pub(crate) fn next<S: Source>(&mut self, source: &mut S) -> Result<Place, S::Error> {
         if let Some(frame) = self.frame_at(source, self.at, self.next_sequence)? {
             return Ok(self.take(frame));
         }

@@ -1,22 +1,9 @@
-//! Where the bytes of a segment come from: memory, or a file that is read in pieces.
-//!
-//! A segment may be larger than the memory of the machine. A [`SegmentFile`] keeps one piece of it, or the frame
-//! that is asked for if that is longer.
+//! Where the bytes of a segment come from: memory here, a file in `persistence`.
 
-#[cfg(feature = "runtime")]
-use super::StoreError;
 use std::convert::Infallible;
-#[cfg(feature = "runtime")]
-use std::fs::File;
-#[cfg(feature = "runtime")]
-use std::io;
-#[cfg(feature = "runtime")]
-use std::os::unix::fs::FileExt;
-#[cfg(feature = "runtime")]
-use std::path::{Path, PathBuf};
 
 /// The bytes of a segment.
-pub(super) trait Source {
+pub(crate) trait Source {
     /// Why they can't be read.
     type Error;
 
@@ -49,7 +36,7 @@ pub(super) trait Source {
 }
 
 /// So much of a file is read at once.
-pub(super) const PIECE_BYTES: usize = 1 << 20;
+pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
 /// A segment in memory.
 impl Source for &[u8] {
@@ -62,121 +49,5 @@ impl Source for &[u8] {
     fn bytes(&mut self, from: usize, len: usize) -> Result<&[u8], Infallible> {
         let rest = self.get(from..).unwrap_or_default();
         Ok(&rest[..len.min(rest.len())])
-    }
-}
-
-/// A segment in a file.
-#[cfg(feature = "runtime")]
-#[derive(Debug)]
-pub(super) struct SegmentFile {
-    file: File,
-    path: PathBuf,
-    len: usize,
-    /// A piece of it, and where that begins.
-    piece: Vec<u8>,
-    piece_from: usize,
-}
-
-#[cfg(feature = "runtime")]
-impl SegmentFile {
-    pub(super) fn open(path: &Path) -> Result<SegmentFile, StoreError> {
-        let open = || {
-            let file = File::open(path)?;
-            let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-            Ok((file, len))
-        };
-        let (file, len) = open().map_err(|error| cant_read(path, error))?;
-        Ok(SegmentFile { file, path: path.to_owned(), len, piece: Vec::new(), piece_from: 0 })
-    }
-
-    /// Reads a piece that begins at an offset.
-    fn read(&mut self, from: usize, len: usize) -> io::Result<()> {
-        self.piece_from = from;
-        if self.piece.capacity() > 2 * PIECE_BYTES {
-            // It was made for a long frame.
-            self.piece = Vec::new();
-        }
-        self.piece.clear();
-        self.piece.reserve_exact(len);
-        self.piece.resize(len, 0);
-        let mut done = 0;
-        while done < len {
-            match self.file.read_at(&mut self.piece[done..], (from + done) as u64) {
-                // It has become shorter.
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.piece.clear();
-                    return Err(error);
-                }
-            }
-        }
-        self.piece.truncate(done);
-        Ok(())
-    }
-}
-
-#[cfg(feature = "runtime")]
-impl Source for SegmentFile {
-    type Error = StoreError;
-
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn bytes(&mut self, from: usize, len: usize) -> Result<&[u8], StoreError> {
-        let len = len.min(self.len.saturating_sub(from));
-        let is_there = from >= self.piece_from && from + len <= self.piece_from + self.piece.len();
-        if !is_there {
-            let wanted = len.max(PIECE_BYTES).min(self.len - from.min(self.len));
-            self.read(from, wanted).map_err(|error| cant_read(&self.path, error))?;
-        }
-        let rest = self.piece.get(from - self.piece_from..).unwrap_or_default();
-        Ok(&rest[..len.min(rest.len())])
-    }
-}
-
-#[cfg(feature = "runtime")]
-fn cant_read(path: &Path, error: io::Error) -> StoreError {
-    StoreError::new("can't read the segment", path, error)
-}
-
-#[cfg(all(test, feature = "runtime"))]
-mod tests {
-    use super::super::recovery::tests::Scratch;
-    use super::*;
-    use std::fs;
-
-    #[test]
-    fn a_file_gives_the_bytes_that_memory_gives_and_keeps_a_piece() {
-        let scratch = Scratch::new();
-        let path = scratch.open().log().join("segment");
-        let bytes: Vec<u8> = (0..5 * PIECE_BYTES + 77).map(|at| (at / 253) as u8).collect();
-        fs::write(&path, &bytes).unwrap();
-        let mut file = SegmentFile::open(&path).unwrap();
-        let mut memory = &bytes[..];
-        assert_eq!(file.len(), bytes.len());
-        let mut seed: usize = 1;
-        for _ in 0..2000 {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let from = (seed >> 20) % (bytes.len() + 10);
-            let len = if seed >> 60 == 0 { 3 * PIECE_BYTES } else { (seed >> 8) % 9000 };
-            assert_eq!(file.bytes(from, len).unwrap(), memory.bytes(from, len).unwrap(), "{from} {len}");
-            assert!(file.piece.capacity() <= 3 * PIECE_BYTES);
-        }
-        assert!(!file.is_zero(0, bytes.len()).unwrap() && file.is_zero(0, 253).unwrap());
-    }
-
-    #[test]
-    fn a_file_that_becomes_shorter_is_read_to_its_end() {
-        let scratch = Scratch::new();
-        let path = scratch.open().log().join("segment");
-        fs::write(&path, vec![1; 3 * PIECE_BYTES]).unwrap();
-        let mut file = SegmentFile::open(&path).unwrap();
-        fs::write(&path, vec![1; 100]).unwrap();
-        assert_eq!(file.bytes(50, 100).unwrap(), [1; 50]);
-        assert_eq!(file.bytes(2 * PIECE_BYTES, 100).unwrap(), [0; 0]);
-        assert!(file.is_zero(2 * PIECE_BYTES, 3 * PIECE_BYTES).unwrap());
     }
 }

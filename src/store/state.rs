@@ -50,21 +50,21 @@ impl From<StoreError> for ApplyError {
 #[derive(Debug)]
 pub struct Changes {
     /// Key → the new value, or none: it is gone.
-    pub(super) tables: [BTreeMap<Row, Option<Row>>; Table::ALL.len()],
-    pub(super) meta: Meta,
+    pub(crate) tables: [BTreeMap<Row, Option<Row>>; Table::ALL.len()],
+    pub(crate) meta: Meta,
     /// As it is in the base, which has nothing that is named by a higher number than its highest.
-    pub(super) base_meta: Meta,
+    pub(crate) base_meta: Meta,
     /// Is there such a session? What was asked once is remembered.
     sessions: HashMap<u64, bool, RandomState>,
     /// Messages that are new in the open frame, and the deliveries of each so far. At its end those that
     /// have none are gone; from then on a message without a row of counts has one delivery.
     fresh: HashMap<u64, u32, RandomState>,
     /// Deliveries that come and go within the segment that is being applied: they leave no trace.
-    pub(super) passing: Passing,
+    pub(crate) passing: Passing,
     ignored: u64,
-    pub(super) bad_rows: u64,
-    pub(super) bytes: usize,
-    pub(super) buffer: Vec<u8>,
+    pub(crate) bad_rows: u64,
+    pub(crate) bytes: usize,
+    pub(crate) buffer: Vec<u8>,
 }
 
 impl Changes {
@@ -170,7 +170,7 @@ impl Changes {
     }
 
     /// Applies a frame all of whose records can be read.
-    pub(super) fn apply_sound_frame(
+    pub(crate) fn apply_sound_frame(
         &mut self,
         base: &dyn Base,
         header: &Header,
@@ -222,7 +222,7 @@ impl Changes {
     }
 
     /// The messages that are new have all their deliveries.
-    pub(super) fn end_fresh(&mut self) {
+    pub(crate) fn end_fresh(&mut self) {
         if self.fresh.is_empty() {
             return;
         }
@@ -463,7 +463,7 @@ impl Changes {
     }
 
     /// Removes a session with all that is its.
-    pub(super) fn end_session(&mut self, base: &dyn Base, sid: u64) -> Result<(), StoreError> {
+    pub(crate) fn end_session(&mut self, base: &dyn Base, sid: u64) -> Result<(), StoreError> {
         if !self.knows(base, sid)? {
             return Ok(());
         }
@@ -497,7 +497,7 @@ impl Changes {
     }
 
     /// A message that deliveries will refer to, before [`Changes::end_fresh`].
-    pub(super) fn add_message(
+    pub(crate) fn add_message(
         &mut self,
         base: &dyn Base,
         number: u64,
@@ -516,7 +516,7 @@ impl Changes {
     }
 
     /// A delivery is new, or written once more.
-    pub(super) fn deliver(
+    pub(crate) fn deliver(
         &mut self,
         base: &dyn Base,
         sid: u64,
@@ -569,7 +569,7 @@ impl Changes {
     }
 
     /// Removes a delivery, and its message with the last; false if there is none.
-    pub(super) fn settle(&mut self, base: &dyn Base, key: &[u8]) -> Result<bool, StoreError> {
+    pub(crate) fn settle(&mut self, base: &dyn Base, key: &[u8]) -> Result<bool, StoreError> {
         let Some(value) = self.row(base, Table::Deliveries, key)? else { return Ok(false) };
         self.remove(Table::Deliveries, key);
         match DeliveryRow::decode(&value) {
@@ -631,7 +631,7 @@ impl Changes {
         self.set(Table::Counts, &rows::key(message), |out| out.extend_from_slice(&count.to_le_bytes()));
     }
 
-    pub(super) fn retain(&mut self, stamp: u64, message: &StoredMessage<'_>) {
+    pub(crate) fn retain(&mut self, stamp: u64, message: &StoredMessage<'_>) {
         self.meta.last_stamp = self.meta.last_stamp.max(stamp);
         let row = RetainedRow { stamp, message: *message };
         self.set(Table::Retained, message.topic.as_bytes(), |out| row.encode(out));
@@ -668,14 +668,14 @@ impl Changes {
 }
 
 /// A map whose keys are our own numbers: no one can choose them to collide.
-pub(super) fn by_number<T>() -> HashMap<u64, T, RandomState> {
+pub(crate) fn by_number<T>() -> HashMap<u64, T, RandomState> {
     HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4))
 }
 
-pub(super) fn read_count(value: &[u8]) -> Option<u32> {
+pub(crate) fn read_count(value: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(value.try_into().ok()?))
 }
 
 #[cfg(test)]
 #[path = "state_tests.rs"]
-pub(super) mod tests;
+pub(crate) mod tests;

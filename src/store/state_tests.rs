@@ -5,8 +5,8 @@ mod frames;
 #[path = "state_tests/model.rs"]
 mod model;
 
-pub(in crate::store) use frames::Frames;
-pub(in crate::store) use model::Model;
+pub(crate) use frames::Frames;
+pub(crate) use model::Model;
 
 use super::super::record::{Encoder, put_varint};
 use super::super::{MemoryBase, Restored, RestoredSession, Wall, check_rows};
@@ -17,11 +17,11 @@ use crate::session::Message;
 use crate::session::Will;
 use smallvec::SmallVec;
 
-pub(in crate::store) const HEADER: Header =
+pub(crate) const HEADER: Header =
     Header { epoch: 1, shard: 0, shards: 4, number: 0, first_sequence: 1, seed: 5 };
 
 /// The body of a frame.
-pub(in crate::store) fn body(millis: u64, records: &[Record<'_>]) -> Vec<u8> {
+pub(crate) fn body(millis: u64, records: &[Record<'_>]) -> Vec<u8> {
     let (mut out, mut encoder) = (Vec::new(), Encoder::default());
     put_varint(&mut out, millis);
     for record in records {
@@ -30,7 +30,7 @@ pub(in crate::store) fn body(millis: u64, records: &[Record<'_>]) -> Vec<u8> {
     out
 }
 
-pub(in crate::store) fn stored<'a>(topic: &'a str, payload: &'a [u8], qos: QoS) -> StoredMessage<'a> {
+pub(crate) fn stored<'a>(topic: &'a str, payload: &'a [u8], qos: QoS) -> StoredMessage<'a> {
     StoredMessage {
         topic,
         properties: [&[]; 3],
@@ -42,16 +42,16 @@ pub(in crate::store) fn stored<'a>(topic: &'a str, payload: &'a [u8], qos: QoS) 
     }
 }
 
-pub(in crate::store) fn session<'a>(sid: u64, client_id: &'a str) -> Record<'a> {
+pub(crate) fn session<'a>(sid: u64, client_id: &'a str) -> Record<'a> {
     let version = ProtocolVersion::V5;
     Record::Session { sid, client_id, version, expiry_seconds: 100, will: None }
 }
 
-pub(in crate::store) fn subscribed<'a>(sid: u64, filter: &'a str, qos: QoS) -> Record<'a> {
+pub(crate) fn subscribed<'a>(sid: u64, filter: &'a str, qos: QoS) -> Record<'a> {
     Record::Subscribed { sid, filter, options: SubscriptionOptions::v3(qos), subscription_id: 0 }
 }
 
-pub(in crate::store) fn delivery(sid: u64, number: u64, message: u64) -> Record<'static> {
+pub(crate) fn delivery(sid: u64, number: u64, message: u64) -> Record<'static> {
     Record::Delivery {
         sid,
         number,
@@ -65,7 +65,7 @@ pub(in crate::store) fn delivery(sid: u64, number: u64, message: u64) -> Record<
 }
 
 /// Everything that a restore gives, as lines; the same ones whatever the number of shards.
-pub(in crate::store) fn described(parts: &[Restored]) -> Vec<String> {
+pub(crate) fn described(parts: &[Restored]) -> Vec<String> {
     let mut sessions: Vec<&RestoredSession> = parts.iter().flat_map(|part| &part.sessions).collect();
     sessions.sort_by_key(|session| session.sid);
     let mut lines: Vec<String> = sessions.into_iter().map(described_session).collect();

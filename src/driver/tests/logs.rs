@@ -4,9 +4,10 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use super::*;
+use crate::persistence::Spares;
 use crate::settings::SyncPolicy;
 use crate::store::segment::LogName;
-use crate::store::{Journal, Record, Spares};
+use crate::store::{Journal, Record};
 
 const NAME: LogName = LogName { epoch: 1, shard: 0 };
 

@@ -94,7 +94,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Is nothing left?
-    pub(in crate::store) fn is_at_end(&self) -> bool {
+    pub(crate) fn is_at_end(&self) -> bool {
         self.rest.is_empty()
     }
 
@@ -126,7 +126,7 @@ impl<'a> Decoder<'a> {
         Ok(self.previous)
     }
 
-    pub(in crate::store) fn message(&mut self) -> Result<StoredMessage<'a>, BadRecord> {
+    pub(crate) fn message(&mut self) -> Result<StoredMessage<'a>, BadRecord> {
         let bits = self.byte()?;
         Ok(StoredMessage {
             qos: QoS::from_bits(bits & 3).ok_or(bad("no QoS"))?,
@@ -139,7 +139,7 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    pub(in crate::store) fn will(&mut self) -> Result<StoredWill<'a>, BadRecord> {
+    pub(crate) fn will(&mut self) -> Result<StoredWill<'a>, BadRecord> {
         Ok(StoredWill {
             message: self.message()?,
             delay_seconds: self.varint32()?,
@@ -147,29 +147,29 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    pub(in crate::store) fn clock(&mut self) -> Result<ClockMark, BadRecord> {
+    pub(crate) fn clock(&mut self) -> Result<ClockMark, BadRecord> {
         let at_millis = self.varint()?;
         let (wall_millis, boot, boot_millis) = (self.varint()?, self.varint()?, self.varint()?);
         Ok(ClockMark { at_millis, reading: ClockReading { wall_millis, boot, boot_millis } })
     }
 
-    pub(in crate::store) fn byte(&mut self) -> Result<u8, BadRecord> {
+    pub(crate) fn byte(&mut self) -> Result<u8, BadRecord> {
         let (&byte, rest) = self.rest.split_first().ok_or(CUT)?;
         self.rest = rest;
         Ok(byte)
     }
 
-    pub(in crate::store) fn array<const N: usize>(&mut self) -> Result<[u8; N], BadRecord> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], BadRecord> {
         let (array, rest) = self.rest.split_first_chunk::<N>().ok_or(CUT)?;
         self.rest = rest;
         Ok(*array)
     }
 
-    pub(in crate::store) fn u16(&mut self) -> Result<u16, BadRecord> {
+    pub(crate) fn u16(&mut self) -> Result<u16, BadRecord> {
         Ok(u16::from_le_bytes(self.array()?))
     }
 
-    pub(in crate::store) fn varint(&mut self) -> Result<u64, BadRecord> {
+    pub(crate) fn varint(&mut self) -> Result<u64, BadRecord> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -181,7 +181,7 @@ impl<'a> Decoder<'a> {
         Err(bad("a number has too many bytes"))
     }
 
-    pub(in crate::store) fn counts(&mut self) -> Result<[u32; LOSS_CAUSES], BadRecord> {
+    pub(crate) fn counts(&mut self) -> Result<[u32; LOSS_CAUSES], BadRecord> {
         let mut counts = [0; LOSS_CAUSES];
         for count in &mut counts {
             *count = self.varint32()?;
@@ -189,7 +189,7 @@ impl<'a> Decoder<'a> {
         Ok(counts)
     }
 
-    pub(in crate::store) fn varint32(&mut self) -> Result<u32, BadRecord> {
+    pub(crate) fn varint32(&mut self) -> Result<u32, BadRecord> {
         u32::try_from(self.varint()?).map_err(|_| bad("a number is above 32 bits"))
     }
 
@@ -200,7 +200,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    pub(in crate::store) fn bytes(&mut self) -> Result<&'a [u8], BadRecord> {
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], BadRecord> {
         let len = usize::try_from(self.varint()?).map_err(|_| CUT)?;
         let (bytes, rest) = self.rest.split_at_checked(len).ok_or(CUT)?;
         self.rest = rest;
@@ -208,7 +208,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Topics, filters and client identifiers: 65,535 bytes at most, as on the wire.
-    pub(in crate::store) fn text(&mut self) -> Result<&'a str, BadRecord> {
+    pub(crate) fn text(&mut self) -> Result<&'a str, BadRecord> {
         let bytes = self.bytes()?;
         if bytes.len() > usize::from(u16::MAX) {
             return Err(bad("a text is above 65,535 bytes"));
@@ -216,7 +216,7 @@ impl<'a> Decoder<'a> {
         std::str::from_utf8(bytes).map_err(|_| bad("a text is not UTF-8"))
     }
 
-    pub(in crate::store) fn version(&mut self) -> Result<ProtocolVersion, BadRecord> {
+    pub(crate) fn version(&mut self) -> Result<ProtocolVersion, BadRecord> {
         match self.byte()? {
             3 => Ok(ProtocolVersion::V31),
             4 => Ok(ProtocolVersion::V311),
@@ -228,7 +228,7 @@ impl<'a> Decoder<'a> {
 
 const CUT: BadRecord = bad("a record is cut off");
 
-pub(in crate::store) fn options_of(byte: u8) -> Result<SubscriptionOptions, BadRecord> {
+pub(crate) fn options_of(byte: u8) -> Result<SubscriptionOptions, BadRecord> {
     Ok(SubscriptionOptions {
         qos: QoS::from_bits(byte & 3).ok_or(bad("no QoS"))?,
         no_local: byte & 4 != 0,

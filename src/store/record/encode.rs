@@ -7,13 +7,13 @@ use crate::store::ClockMark;
 
 /// Appends records to a frame.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Encoder {
+pub(crate) struct Encoder {
     /// The number written last in this frame.
     previous: u64,
 }
 
 impl Encoder {
-    pub(in crate::store) fn encode(&mut self, out: &mut Vec<u8>, record: &Record<'_>) {
+    pub(crate) fn encode(&mut self, out: &mut Vec<u8>, record: &Record<'_>) {
         match record {
             Record::Session { sid, client_id, version, expiry_seconds, will } => {
                 out.push(tag::SESSION);
@@ -156,7 +156,7 @@ impl Encoder {
     }
 }
 
-pub(in crate::store) fn options_byte(options: SubscriptionOptions) -> u8 {
+pub(crate) fn options_byte(options: SubscriptionOptions) -> u8 {
     options.qos as u8
         | u8::from(options.no_local) << 2
         | u8::from(options.retain_as_published) << 3
@@ -168,13 +168,13 @@ fn put_sid(out: &mut Vec<u8>, tag: u8, sid: u64) {
     put_varint(out, sid);
 }
 
-pub(in crate::store) fn put_counts(out: &mut Vec<u8>, counts: [u32; LOSS_CAUSES]) {
+pub(crate) fn put_counts(out: &mut Vec<u8>, counts: [u32; LOSS_CAUSES]) {
     for count in counts {
         put_varint(out, u64::from(count));
     }
 }
 
-pub(in crate::store) fn put_message(out: &mut Vec<u8>, message: &StoredMessage<'_>) {
+pub(crate) fn put_message(out: &mut Vec<u8>, message: &StoredMessage<'_>) {
     let expires = u8::from(message.expires_at_millis.is_some());
     let sourced = u8::from(!message.source.is_empty());
     out.push(message.qos as u8 | u8::from(message.retain) << 2 | expires << 3 | sourced << 4);
@@ -192,13 +192,13 @@ pub(in crate::store) fn put_message(out: &mut Vec<u8>, message: &StoredMessage<'
     }
 }
 
-pub(in crate::store) fn put_will(out: &mut Vec<u8>, will: &StoredWill<'_>) {
+pub(crate) fn put_will(out: &mut Vec<u8>, will: &StoredWill<'_>) {
     put_message(out, &will.message);
     put_varint(out, u64::from(will.delay_seconds));
     put_option(out, will.message_expiry_seconds.map(u64::from));
 }
 
-pub(in crate::store) fn put_clock(out: &mut Vec<u8>, mark: &ClockMark) {
+pub(crate) fn put_clock(out: &mut Vec<u8>, mark: &ClockMark) {
     let reading = mark.reading;
     for number in [mark.at_millis, reading.wall_millis, reading.boot, reading.boot_millis] {
         put_varint(out, number);
@@ -212,12 +212,12 @@ fn put_option(out: &mut Vec<u8>, value: Option<u64>) {
     }
 }
 
-pub(in crate::store) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-pub(in crate::store) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

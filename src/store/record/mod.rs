@@ -7,18 +7,19 @@
 mod decode;
 mod encode;
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 
 pub use decode::Decoder;
-pub(super) use decode::options_of;
-pub(super) use encode::{
+pub(crate) use decode::options_of;
+pub(crate) use encode::{
     Encoder, options_byte, put_bytes, put_clock, put_counts, put_message, put_varint, put_will,
 };
 
 use super::ClockMark;
+use crate::base::Time;
 use crate::mqtt::SubscriptionOptions;
 use crate::mqtt::{ProtocolVersion, QoS};
-use crate::session::{LOSS_CAUSES, LossCause};
+use crate::session::{LOSS_CAUSES, LossCause, Message, Publication};
 use smallvec::SmallVec;
 use std::fmt;
 
@@ -39,6 +40,24 @@ pub struct StoredMessage<'a> {
     pub expires_at_millis: Option<u64>,
     /// Who published it, for a retained message whose publisher is asked about; else empty.
     pub source: &'a [u8],
+}
+
+impl StoredMessage<'_> {
+    /// The message as this run keeps it; nobody of this run published it.
+    pub fn to_message(&self, expires_at: Option<Time>, stamp: u64) -> Message {
+        let publication = Publication {
+            topic: self.topic,
+            forward: self.properties,
+            payload: self.payload,
+            qos: self.qos,
+            retain: self.retain,
+            expires_at,
+            origin: None,
+            stamp,
+            source: self.source,
+        };
+        publication.to_message()
+    }
 }
 
 /// A will as it is written.
@@ -270,36 +289,36 @@ impl fmt::Display for BadRecord {
 
 impl std::error::Error for BadRecord {}
 
-pub(super) const fn bad(cause: &'static str) -> BadRecord {
+pub(crate) const fn bad(cause: &'static str) -> BadRecord {
     BadRecord { cause }
 }
 
 mod tag {
-    pub(super) const SESSION: u8 = 1;
-    pub(super) const LEFT: u8 = 2;
-    pub(super) const WILL_GONE: u8 = 3;
-    pub(super) const ENDED: u8 = 4;
-    pub(super) const SUBSCRIBED: u8 = 5;
-    pub(super) const UNSUBSCRIBED: u8 = 6;
-    pub(super) const MESSAGE: u8 = 7;
-    pub(super) const DELIVERY: u8 = 8;
-    pub(super) const STARTED: u8 = 9;
-    pub(super) const RELEASED: u8 = 10;
-    pub(super) const SETTLED: u8 = 11;
-    pub(super) const HELD: u8 = 12;
-    pub(super) const UNHELD: u8 = 13;
-    pub(super) const RETAINED: u8 = 14;
-    pub(super) const UNRETAINED: u8 = 15;
-    pub(super) const INTENT: u8 = 16;
-    pub(super) const INTENT_DONE: u8 = 17;
-    pub(super) const INTENT_SEEN: u8 = 18;
-    pub(super) const ALIVE: u8 = 19;
-    pub(super) const RETURNED: u8 = 20;
-    pub(super) const LOST: u8 = 21;
-    pub(super) const LOSSES_TOLD: u8 = 22;
-    pub(super) const CLOCK: u8 = 30;
-    pub(super) const WILL: u8 = 31;
-    pub(super) const WILL_OVER: u8 = 32;
+    pub(crate) const SESSION: u8 = 1;
+    pub(crate) const LEFT: u8 = 2;
+    pub(crate) const WILL_GONE: u8 = 3;
+    pub(crate) const ENDED: u8 = 4;
+    pub(crate) const SUBSCRIBED: u8 = 5;
+    pub(crate) const UNSUBSCRIBED: u8 = 6;
+    pub(crate) const MESSAGE: u8 = 7;
+    pub(crate) const DELIVERY: u8 = 8;
+    pub(crate) const STARTED: u8 = 9;
+    pub(crate) const RELEASED: u8 = 10;
+    pub(crate) const SETTLED: u8 = 11;
+    pub(crate) const HELD: u8 = 12;
+    pub(crate) const UNHELD: u8 = 13;
+    pub(crate) const RETAINED: u8 = 14;
+    pub(crate) const UNRETAINED: u8 = 15;
+    pub(crate) const INTENT: u8 = 16;
+    pub(crate) const INTENT_DONE: u8 = 17;
+    pub(crate) const INTENT_SEEN: u8 = 18;
+    pub(crate) const ALIVE: u8 = 19;
+    pub(crate) const RETURNED: u8 = 20;
+    pub(crate) const LOST: u8 = 21;
+    pub(crate) const LOSSES_TOLD: u8 = 22;
+    pub(crate) const CLOCK: u8 = 30;
+    pub(crate) const WILL: u8 = 31;
+    pub(crate) const WILL_OVER: u8 = 32;
 }
 
 /// From here on the number of subscription identifiers has a place of its own.

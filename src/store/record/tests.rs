@@ -5,7 +5,7 @@ use crate::mqtt::RetainHandling;
 use crate::store::ClockReading;
 use smallvec::smallvec;
 
-pub(in crate::store) fn message<'a>(topic: &'a str, payload: &'a [u8]) -> StoredMessage<'a> {
+pub(crate) fn message<'a>(topic: &'a str, payload: &'a [u8]) -> StoredMessage<'a> {
     StoredMessage {
         topic,
         properties: [b"\x26\x00\x01a\x00\x01b", &[], &[]],

@@ -22,7 +22,7 @@ impl Chance {
 }
 
 /// Makes frames as a shard would, with strays among them.
-pub(in crate::store) struct Frames {
+pub(crate) struct Frames {
     chance: Chance,
     number: u64,
     /// sid and client.
@@ -37,7 +37,7 @@ const FILTERS: [&str; 6] = ["#", "t/+", "t", "$share/g/#", "$share/h/t", "u/#"];
 const BYTES: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz0123456789";
 
 impl Frames {
-    pub(in crate::store) fn new(seed: u64) -> Frames {
+    pub(crate) fn new(seed: u64) -> Frames {
         Frames {
             chance: Chance(seed),
             number: 3,
@@ -48,7 +48,7 @@ impl Frames {
     }
 
     /// No record names a higher number, but for strays.
-    pub(in crate::store) fn highest_number(&self) -> u64 {
+    pub(crate) fn highest_number(&self) -> u64 {
         self.number
     }
 
@@ -98,7 +98,7 @@ impl Frames {
         Record::Session { sid, client_id, version, expiry_seconds, will }
     }
 
-    pub(in crate::store) fn next_frame(&mut self) -> Vec<Record<'static>> {
+    pub(crate) fn next_frame(&mut self) -> Vec<Record<'static>> {
         let mut records = Vec::new();
         for _ in 0..=self.chance.below(3) {
             self.input(&mut records);

@@ -10,7 +10,7 @@ use crate::store::{Record, StoredWill};
 use std::collections::BTreeMap;
 
 #[derive(Default)]
-pub(in crate::store) struct Model {
+pub(crate) struct Model {
     sessions: BTreeMap<u64, ModelSession>,
     retained: BTreeMap<String, Message>,
     wills: BTreeMap<u64, Will>,
@@ -43,7 +43,7 @@ struct ModelDelivery {
 }
 
 impl Model {
-    pub(in crate::store) fn apply_frame(&mut self, millis: u64, records: &[Record<'_>]) {
+    pub(crate) fn apply_frame(&mut self, millis: u64, records: &[Record<'_>]) {
         self.millis = self.millis.max(millis);
         self.frame_millis = millis;
         records.iter().for_each(|record| self.apply(record));
@@ -51,7 +51,7 @@ impl Model {
 
     /// The broker was killed and starts again.
     #[cfg(feature = "runtime")]
-    pub(in crate::store) fn begin_epoch(&mut self) {
+    pub(crate) fn begin_epoch(&mut self) {
         for session in self.sessions.values_mut() {
             session.left.get_or_insert(self.millis);
         }
@@ -95,7 +95,7 @@ impl Model {
                 });
             }
             Record::Message { number, message } => {
-                self.messages.insert(number, Message::restored(&message, None, 0));
+                self.messages.insert(number, message.to_message(None, 0));
             }
             Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group } => {
                 let Some(message) = self.messages.get(&message).cloned() else { return };
@@ -144,7 +144,7 @@ impl Model {
                 });
             }
             Record::Retained { stamp, message } => {
-                self.retained.insert(message.topic.to_owned(), Message::restored(&message, None, stamp));
+                self.retained.insert(message.topic.to_owned(), message.to_message(None, stamp));
             }
             Record::Unretained { topic } => drop(self.retained.remove(topic)),
             Record::Will { number, will, .. } => drop(self.wills.insert(number, will_of(&will, number))),
@@ -158,7 +158,7 @@ impl Model {
     }
 
     /// As [`described`].
-    pub(in crate::store) fn described(&self) -> Vec<String> {
+    pub(crate) fn described(&self) -> Vec<String> {
         let sessions = self.sessions.iter().map(|(&sid, session)| self.restored(sid, session)).collect();
         let retained = self.retained.values().cloned().collect();
         let wills = self.wills.values().map(copied).collect();
@@ -207,7 +207,7 @@ impl Model {
 
 fn will_of(will: &StoredWill<'_>, number: u64) -> Will {
     Will {
-        message: Message::restored(&will.message, None, 0),
+        message: will.message.to_message(None, 0),
         delay_seconds: will.delay_seconds,
         message_expiry_seconds: will.message_expiry_seconds,
         number,

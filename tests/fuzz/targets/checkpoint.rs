@@ -2,9 +2,10 @@
 //!
 //! It is opened and read, or refused; nothing else happens, whatever is in it.
 
+use midge::persistence::Image;
 use midge::store::rows::Table;
 use midge::store::segment::Header;
-use midge::store::{Base, Changes, Image, Journal, Record, Wall, check_rows, open_body};
+use midge::store::{Base, Changes, Journal, Record, Wall, check_rows, open_body};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 

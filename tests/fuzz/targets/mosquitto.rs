@@ -4,7 +4,7 @@
 //! many sessions and messages as were told. Nothing is larger than the file, and a file that is cut short is no
 //! longer one, or has less in it.
 
-use midge::store::mosquitto::{Database, Terms, take};
+use midge::persistence::mosquitto::{Database, Terms, take};
 use midge::store::segment::Header;
 use midge::store::{Changes, ClockReading, MemoryBase, StoreError, Wall, check_rows};
 

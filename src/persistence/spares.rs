@@ -6,9 +6,9 @@
 //!
 //! A file goes back only to the log that wrote it, in the run that wrote it. All that stands in it then are
 //! frames of that log with lower sequences than any that is to come, and those are never taken for the new
-//! segment's ([`super::segment`]), whatever a crash leaves of a write.
+//! segment's ([`crate::store::segment`]), whatever a crash leaves of a write.
 
-use super::segment::{LogName, parse_file_name};
+use crate::store::segment::{LogName, parse_file_name};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

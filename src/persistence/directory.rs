@@ -9,8 +9,8 @@
 //!
 //! Files can be read by their owner alone: they hold what clients send to each other.
 
-use super::StoreError;
-use super::segment::{LogName, UNFINISHED, file_name, parse_file_name};
+use crate::store::StoreError;
+use crate::store::segment::{LogName, UNFINISHED, file_name, parse_file_name};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};

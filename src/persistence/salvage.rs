@@ -7,10 +7,10 @@
 mod pages;
 
 use self::pages::{Pages, Reference, Tally, root_of};
-use super::StoreError;
 use super::image::Image;
-use super::rows::{self, DeliveryRow, META_KEY, Meta, Presence, RetainedRow, Row, SessionRow, Table};
-use super::state::by_number;
+use crate::store::StoreError;
+use crate::store::rows::{self, DeliveryRow, META_KEY, Meta, Presence, RetainedRow, Row, SessionRow, Table};
+use crate::store::state::by_number;
 use ahash::RandomState;
 use std::collections::HashMap;
 use std::fmt;

@@ -6,8 +6,8 @@
 
 use super::directory::SegmentName;
 use super::recovery::Kind;
-use super::rows::{LogMark, Meta};
-use super::segment::{BLOCK, Header};
+use crate::store::rows::{LogMark, Meta};
+use crate::store::segment::{BLOCK, Header};
 use std::collections::BTreeMap;
 
 /// How far each log was followed.

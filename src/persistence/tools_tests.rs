@@ -1,9 +1,9 @@
-use super::super::Record;
 use super::super::recovery::tests::{Log, Scratch};
-use super::super::state::tests::{delivery, session, stored, subscribed};
 use super::*;
 use crate::mqtt::QoS;
 use crate::session::LossCause;
+use crate::store::Record;
+use crate::store::state::tests::{delivery, session, stored, subscribed};
 use std::fs;
 use std::path::PathBuf;
 

@@ -1,19 +1,20 @@
 //! `midge store verify`, `dump` and `repair`: what an operator does to a store that no broker uses.
 
 use super::chain::Chain;
-use super::check_rows;
 use super::directory::StoreDirectory;
 use super::image::{Image, ImageError};
 use super::recovery::{Kind, RecoveryReport, Tail, kind_of, recover};
-use super::rows::{
+use super::salvage::look;
+use super::segment_file::SegmentFile;
+use crate::store::check_rows;
+use crate::store::rows::{
     self, DeliveryRow, Meta, Presence, RetainedRow, SessionRow, SubscriptionRow, Table, WillRow,
     decode_message,
 };
-use super::salvage::look;
-use super::segment::{Header, Place, Walk};
-use super::source::{SegmentFile, Source};
-use super::state::Changes;
-use super::{StoreError, StoredMessage, open_body};
+use crate::store::segment::{Header, Place, Walk};
+use crate::store::source::Source;
+use crate::store::state::Changes;
+use crate::store::{StoreError, StoredMessage, open_body};
 use std::io::Write;
 use std::path::Path;
 

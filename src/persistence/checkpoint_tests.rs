@@ -1,7 +1,8 @@
+use super::super::StoreDirectory;
 use super::super::recovery::recover;
 use super::super::recovery::tests::{Log, Scratch};
-use super::super::state::tests::{described, session};
-use super::super::{Record, StoreDirectory};
+use crate::store::Record;
+use crate::store::state::tests::{described, session};
 use std::fs;
 use std::time::{Duration, Instant};
 

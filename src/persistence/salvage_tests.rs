@@ -1,12 +1,13 @@
 //! Real checkpoints with flipped bits and lost blocks, and what a start makes of them.
 
-use super::super::check_rows;
+use super::super::StoreDirectory;
 use super::super::recovery::tests::{Log, Scratch};
 use super::super::recovery::{RecoveryReport, recover};
-use super::super::state::tests::{delivery, described, session, stored, subscribed};
-use super::super::{Record, RestoredCounts, StoreDirectory};
 use super::*;
 use crate::mqtt::QoS;
+use crate::store::check_rows;
+use crate::store::state::tests::{delivery, described, session, stored, subscribed};
+use crate::store::{Record, RestoredCounts};
 use std::fs;
 use std::path::PathBuf;
 
@@ -175,7 +176,7 @@ fn a_lost_summary_is_made_anew_and_no_number_is_given_twice() {
     let scratch = with(&files[0]);
     let path: PathBuf = scratch.0.join("checkpoint.redb");
     let image = Image::open(&path).unwrap();
-    let meta = super::super::Changes::new(&image).unwrap().meta().clone();
+    let meta = crate::store::Changes::new(&image).unwrap().meta().clone();
     drop(image);
     let mut encoded = Vec::new();
     meta.encode(&mut encoded);

@@ -1,26 +1,26 @@
 //! Recovery from real files: cut, damaged, and by other numbers of shards.
 
-use super::super::state::tests::{Frames, Model, delivery, described, session, stored, subscribed};
-use super::super::{Base, Journal, Record, Wall, check_rows, rows::Table};
 use super::*;
 use crate::mqtt::QoS;
+use crate::store::state::tests::{Frames, Model, delivery, described, session, stored, subscribed};
+use crate::store::{Base, Journal, Record, Wall, check_rows, rows::Table};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-pub(in crate::store) const WALL: Wall = Wall { zero_millis: 0 };
+pub(in crate::persistence) const WALL: Wall = Wall { zero_millis: 0 };
 
 /// A directory of one test, with its name; gone with it.
-pub(in crate::store) struct Scratch(pub(in crate::store) PathBuf);
+pub(in crate::persistence) struct Scratch(pub(in crate::persistence) PathBuf);
 
 impl Scratch {
-    pub(in crate::store) fn new() -> Scratch {
+    pub(in crate::persistence) fn new() -> Scratch {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("midge-store-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         Scratch(std::env::temp_dir().join(name))
     }
 
-    pub(in crate::store) fn open(&self) -> StoreDirectory {
+    pub(in crate::persistence) fn open(&self) -> StoreDirectory {
         StoreDirectory::open(&self.0).unwrap()
     }
 
@@ -49,15 +49,15 @@ impl Drop for Scratch {
 }
 
 /// Writes the log of a shard as the log writer does; a block of zeros follows.
-pub(in crate::store) struct Log {
+pub(in crate::persistence) struct Log {
     directory: PathBuf,
     journal: Journal,
-    pub(in crate::store) header: Header,
+    pub(in crate::persistence) header: Header,
     bytes: Vec<u8>,
 }
 
 impl Log {
-    pub(in crate::store) fn new(directory: &StoreDirectory, epoch: u64, shard: u16) -> Log {
+    pub(in crate::persistence) fn new(directory: &StoreDirectory, epoch: u64, shard: u16) -> Log {
         Log {
             directory: directory.log(),
             journal: Journal::new(LogName { epoch, shard }),
@@ -67,7 +67,7 @@ impl Log {
     }
 
     /// A frame, which is a batch.
-    pub(in crate::store) fn frame(&mut self, millis: u64, records: &[Record<'_>]) {
+    pub(in crate::persistence) fn frame(&mut self, millis: u64, records: &[Record<'_>]) {
         self.journal.set_wall(Wall { zero_millis: millis });
         records.iter().for_each(|record| self.journal.record(record));
         let Some(batch) = self.journal.take() else { return };
@@ -79,13 +79,13 @@ impl Log {
         self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK), 0);
     }
 
-    pub(in crate::store) fn path(&self) -> PathBuf {
+    pub(in crate::persistence) fn path(&self) -> PathBuf {
         let Header { epoch, shard, number, .. } = self.header;
-        self.directory.join(super::super::segment::file_name(LogName { epoch, shard }, number))
+        self.directory.join(crate::store::segment::file_name(LogName { epoch, shard }, number))
     }
 
     /// Writes what there is to the file.
-    pub(in crate::store) fn write(&mut self) -> PathBuf {
+    pub(in crate::persistence) fn write(&mut self) -> PathBuf {
         if self.bytes.is_empty() {
             self.bytes = self.header.encode().to_vec();
         }
@@ -108,7 +108,7 @@ impl Log {
     }
 
     /// Ends the segment.
-    pub(in crate::store) fn seal(&mut self) -> PathBuf {
+    pub(in crate::persistence) fn seal(&mut self) -> PathBuf {
         let path = self.write();
         self.bytes.clear();
         self.header.number += 1;

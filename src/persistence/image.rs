@@ -3,11 +3,11 @@
 //! The file's checksums are checked whenever it is opened. Without that, the library below trusts the file,
 //! and a flipped bit may be a panic or a wrong row later.
 
-use super::StoreError;
-use super::base::{Base, bounds};
 use super::directory::new_file;
-use super::rows::{META_KEY, Meta, Row, Table};
-use super::state::Changes;
+use crate::store::StoreError;
+use crate::store::base::{Base, bounds};
+use crate::store::rows::{META_KEY, Meta, Row, Table};
+use crate::store::state::Changes;
 use redb::{
     Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, StorageError, TableDefinition,
     TableError,
@@ -245,9 +245,9 @@ fn cant_read(path: &Path, cause: impl Into<Box<dyn std::error::Error + Send + Sy
 #[cfg(test)]
 mod tests {
     use super::super::recovery::tests::{Scratch, WALL};
-    use super::super::state::tests::{Frames, HEADER, Model, body, described};
-    use super::super::{Record, check_rows};
     use super::*;
+    use crate::store::state::tests::{Frames, HEADER, Model, body, described};
+    use crate::store::{Record, check_rows};
 
     #[test]
     fn random_records_are_kept_over_many_checkpoints_and_openings() {

@@ -5,14 +5,15 @@
 //! ([`Spares`]) or are removed. While the checkpoint can't be written, the segments stay, and it is tried
 //! again every second.
 
-use super::StoreError;
 use super::directory::{remove, set_aside};
 use super::image::Image;
 use super::recovery::told;
-use super::segment::{BLOCK, Header, LogName, parse_file_name};
-use super::source::{SegmentFile, Source};
+use super::segment_file::SegmentFile;
 use super::spares::Spares;
-use super::state::Changes;
+use crate::store::StoreError;
+use crate::store::segment::{BLOCK, Header, LogName, parse_file_name};
+use crate::store::source::Source;
+use crate::store::state::Changes;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};

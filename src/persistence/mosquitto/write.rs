@@ -2,10 +2,11 @@
 //! directory.
 
 use super::{Database, Takings, Terms, take};
-use crate::store::checkpoint::CHANGES_BYTES_WANTED;
-use crate::store::directory::{remove, rename, sync};
+use crate::persistence::checkpoint::CHANGES_BYTES_WANTED;
+use crate::persistence::directory::{remove, rename, sync};
+use crate::persistence::{Image, StoreDirectory};
 use crate::store::segment::Header;
-use crate::store::{ApplyError, Changes, Image, StoreDirectory, StoreError};
+use crate::store::{ApplyError, Changes, StoreError};
 use std::path::Path;
 
 /// The first start, of one shard: nothing of it is in a log.

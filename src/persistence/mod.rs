@@ -1,0 +1,20 @@
+//! The files of the store: segments of the log, the checkpoint, what a start makes of them, and the operator's tools.
+//!
+//! What is in them is in [`crate::store`].
+
+mod chain;
+mod checkpoint;
+mod directory;
+mod image;
+pub mod mosquitto;
+mod recovery;
+mod salvage;
+mod segment_file;
+mod spares;
+pub mod tools;
+
+pub use checkpoint::{Checkpoint, Mark, Submitter};
+pub use directory::{SegmentName, StoreDirectory};
+pub use image::{Image, ImageError};
+pub use recovery::{Damage, Recovery, RecoveryReport, recover};
+pub use spares::Spares;
