@@ -55,6 +55,8 @@ pub mod control;
 #[allow(clippy::disallowed_methods, reason = "the driver owns sockets, clocks and threads")]
 pub mod driver;
 #[cfg(feature = "runtime")]
+mod files;
+#[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "joins the machine to the clock and the ring")]
 pub mod host;
 #[cfg(feature = "runtime")]

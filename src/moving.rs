@@ -3,8 +3,9 @@
 
 use crate::reload::{self, unix_seconds};
 use crate::{Failure, kept_in, print, warn};
+use midge::base::Diagnostic;
 use midge::cli::ImportDatabase;
-use midge::config::mosquitto::{ConfError, MosquittoConf};
+use midge::config::mosquitto::MosquittoConf;
 use midge::driver::Clock;
 use midge::persistence::mosquitto::{self, Database, Terms};
 use std::fs::File;
@@ -14,7 +15,7 @@ use std::time::SystemTime;
 
 /// Says a `mosquitto.conf` in midge's words; nothing, if midge can't do all of it, unless a part is asked for.
 pub(crate) fn import(file: &Path, is_partial: bool) -> Result<(), Failure> {
-    let wrong = |errors: Vec<ConfError>| Failure::usage(reload::lines(&errors));
+    let wrong = |errors: Vec<Diagnostic>| Failure::usage(reload::lines(&errors));
     let conf = match is_partial {
         true => MosquittoConf::load_partial(file),
         false => MosquittoConf::load(file, None),

@@ -5,19 +5,12 @@
 //! [`access`] and [`method`] are what the machine knows of it all; which files a listener names is read by `control::entrance`, and
 //! what takes long is checked on its threads.
 
-#[cfg(feature = "runtime")]
+pub mod acl_file;
 pub mod hash;
-#[cfg(feature = "runtime")]
 pub mod jwt;
-#[cfg(feature = "runtime")]
 pub mod passwd;
-#[cfg(feature = "runtime")]
 pub mod password_edit;
-#[cfg(feature = "runtime")]
 pub mod password_file;
-#[cfg(feature = "runtime")]
 pub mod scram;
-#[cfg(feature = "runtime")]
 pub mod scram_users;
-#[cfg(feature = "runtime")]
 pub mod webhook;

@@ -21,7 +21,7 @@ use super::password_file::{
     LineError, PasswordFile, PasswordFileErrors, UserNameError, check_scram_user, check_user, has_secret,
     secret_line, user_of_line,
 };
-use crate::config::file::open;
+use crate::files::open;
 
 /// Largest file that is read, in bytes: some millions of users.
 pub const FILE_BYTES_MAX: u64 = 1 << 30;

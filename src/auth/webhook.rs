@@ -399,7 +399,7 @@ fn roots(file: Option<&Path>) -> Result<RootCerts, WebhookError> {
 
 fn read(file: &Path) -> Result<Vec<u8>, WebhookError> {
     let at_fault = |cause| WebhookError { file: Some(file.to_owned()), cause };
-    let bytes = crate::config::file::read(file, FILE_BYTES_MAX)
+    let bytes = crate::files::read(file, FILE_BYTES_MAX)
         .map_err(|error| at_fault(format!("can't be read: {error}")))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(at_fault("is larger than 1 MiB".into()));

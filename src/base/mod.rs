@@ -1,6 +1,7 @@
 //! What every room needs and that knows no room: the numbers by which things are named, time, the timer wheel, the
 //! account of memory.
 
+mod diagnostics;
 mod ids;
 mod lazy_box;
 pub mod memory;
@@ -8,6 +9,7 @@ pub(crate) mod steps;
 mod time;
 pub mod wheel;
 
+pub use diagnostics::{Diagnostic, Diagnostics, ERRORS_MAX};
 pub use ids::{Homes, SHARDS_MAX, SessionKey, ShardId};
 pub use lazy_box::{Empty, LazyBox};
 pub use memory::{Charge, Charged, MEMORY_KINDS, MemoryAccount, MemoryKind, allocated};

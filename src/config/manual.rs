@@ -112,7 +112,6 @@ fn every_option_stands_in_the_manual_once() {
     }
 }
 
-#[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the test reads the shipped file")]
 #[test]
 fn reading_the_shipped_file_gives_the_defaults() {

@@ -3,7 +3,6 @@
 //!
 //! What can be set, and to what, is in [`crate::settings`].
 
-pub(crate) mod file;
 #[cfg(test)]
 mod manual;
 pub mod memory_limit;

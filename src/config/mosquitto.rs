@@ -25,7 +25,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use super::parse::ConfigError as ConfError;
+use crate::base::Diagnostic;
 pub use mapping::{Mapped, Mapping, Note, Origin, Table, TomlValue};
 
 /// A setting and the place where it stands.
@@ -310,7 +310,7 @@ impl MosquittoConf {
     ///
     /// Fails with everything that is wrong or can't be done, in the order of the lines; never with an empty
     /// list.
-    pub fn load(path: &Path, port_override: Option<u16>) -> Result<MosquittoConf, Vec<ConfError>> {
+    pub fn load(path: &Path, port_override: Option<u16>) -> Result<MosquittoConf, Vec<Diagnostic>> {
         let mut reader = read::Reader::new(&path.display().to_string(), port_override);
         reader.read_file(path);
         reader.conf.has_ipv6 = has_ipv6();
@@ -321,7 +321,7 @@ impl MosquittoConf {
     /// A listener that would be open to others without such a line is left out as a whole.
     ///
     /// Fails with everything that mosquitto would not take either, and when no listener is left.
-    pub fn load_partial(path: &Path) -> Result<MosquittoConf, Vec<ConfError>> {
+    pub fn load_partial(path: &Path) -> Result<MosquittoConf, Vec<Diagnostic>> {
         let mut reader = read::Reader::new(&path.display().to_string(), None);
         reader.is_partial = true;
         reader.read_file(path);
@@ -334,7 +334,7 @@ impl MosquittoConf {
         file: &str,
         bytes: &[u8],
         port_override: Option<u16>,
-    ) -> Result<MosquittoConf, Vec<ConfError>> {
+    ) -> Result<MosquittoConf, Vec<Diagnostic>> {
         let mut reader = read::Reader::new(file, port_override);
         reader.read_bytes(bytes);
         reader.finish()
@@ -354,7 +354,7 @@ impl MosquittoConf {
     ///
     /// Fails when a setting that decides who may come in or what flows has no place in this midge, or when a
     /// value is outside of midge's bounds: each with the line of the `mosquitto.conf`.
-    pub fn config(&self) -> Result<crate::settings::Config, Vec<ConfError>> {
+    pub fn config(&self) -> Result<crate::settings::Config, Vec<Diagnostic>> {
         let mapping = self.mapping();
         let missing = mapping.missing(self);
         if !missing.is_empty() {

@@ -5,82 +5,27 @@
 //! that can't be read.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::Path;
 
 use toml_edit::{Document, Item, Key, TableLike, Value};
 
+use crate::base::{Diagnostic, Diagnostics, ERRORS_MAX};
+use crate::files;
 use crate::settings::Config;
 use crate::settings::options::{LISTENERS_MAX, Listener};
 use crate::settings::value::{Literal, Refused, Row, Section, quoted};
 
-/// Errors of one file that are reported one by one; the others are counted.
-pub const ERRORS_MAX: usize = 20;
-
 /// Largest configuration file, in bytes. What is larger is something else.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
-
-/// One thing that is wrong with a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
-    /// The file as it was named.
-    pub file: String,
-    /// Line, from 1; `None` when the file as a whole is meant.
-    pub line: Option<usize>,
-    /// The key with its section (`limits.packet_bytes`); empty when none is to blame.
-    pub key: String,
-    /// What is wrong, and what is allowed.
-    pub message: String,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file)?;
-        if let Some(line) = self.line {
-            write!(f, "{line}:")?;
-        }
-        if !self.key.is_empty() {
-            write!(f, " {}:", self.key)?;
-        }
-        write!(f, " {}", self.message)
-    }
-}
-
-/// Everything that is wrong with a file, in the order of its lines; never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigErrors {
-    /// The first [`ERRORS_MAX`] errors.
-    pub errors: Vec<ConfigError>,
-    /// How many errors more there are.
-    pub more: usize,
-}
-
-/// One error a line.
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (count, error) in self.errors.iter().enumerate() {
-            if count > 0 {
-                writeln!(f)?;
-            }
-            error.fmt(f)?;
-        }
-        match (self.more, self.errors.first()) {
-            (1.., Some(error)) => write!(f, "\n{}: {} more errors", error.file, self.more),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl std::error::Error for ConfigErrors {}
 
 /// Reads and checks a file.
 ///
 /// Fails when it cannot be read, is larger than [`FILE_BYTES_MAX`] or is not a valid configuration.
-pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+pub fn load(path: &Path) -> Result<Config, Diagnostics> {
     let file = path.display().to_string();
     let whole = |message: String| whole_file(&file, None, message);
     let bytes =
-        super::file::read(path, FILE_BYTES_MAX).map_err(|error| whole(format!("cannot be read: {error}")))?;
+        files::read(path, FILE_BYTES_MAX).map_err(|error| whole(format!("cannot be read: {error}")))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(whole(format!("larger than {FILE_BYTES_MAX} bytes: no configuration file")));
     }
@@ -104,7 +49,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 }
 
 /// Checks the text of a file; `file` is its name in errors. What it leaves out has its default.
-pub fn parse(file: &str, text: &str) -> Result<Config, ConfigErrors> {
+pub fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
     let document = Document::parse(text).map_err(|error| {
         let line = error.span().map_or(1, |span| line_of(text, span.start));
         let mut message = format!("not TOML: {}", error.message().replace('\n', " "));
@@ -117,17 +62,17 @@ pub fn parse(file: &str, text: &str) -> Result<Config, ConfigErrors> {
             }
             None => String::new(),
         };
-        let error = ConfigError { file: file.to_string(), line: Some(line), key, message };
-        ConfigErrors { errors: vec![error], more: 0 }
+        let error = Diagnostic { file: file.to_string(), line: Some(line), key, message };
+        Diagnostics { errors: vec![error], more: 0 }
     })?;
     let mut reader = Reader { file, text, config: Config::default(), errors: Vec::new(), more: 0 };
     reader.read_root(document.as_table());
     reader.finish()
 }
 
-fn whole_file(file: &str, line: Option<usize>, message: String) -> ConfigErrors {
-    let error = ConfigError { file: file.to_string(), line, key: String::new(), message };
-    ConfigErrors { errors: vec![error], more: 0 }
+fn whole_file(file: &str, line: Option<usize>, message: String) -> Diagnostics {
+    let error = Diagnostic { file: file.to_string(), line, key: String::new(), message };
+    Diagnostics { errors: vec![error], more: 0 }
 }
 
 fn newlines(bytes: &[u8]) -> usize {
@@ -167,16 +112,16 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn finish(mut self) -> Result<Config, ConfigErrors> {
+    fn finish(mut self) -> Result<Config, Diagnostics> {
         if self.errors.is_empty() {
             return Ok(self.config);
         }
         self.errors.sort_by_key(|(offset, ..)| *offset);
         let errors = self.errors.into_iter().map(|(offset, key, message)| {
             let line = Some(line_of(self.text, offset));
-            ConfigError { file: self.file.to_string(), line, key, message }
+            Diagnostic { file: self.file.to_string(), line, key, message }
         });
-        Err(ConfigErrors { errors: errors.collect(), more: self.more })
+        Err(Diagnostics { errors: errors.collect(), more: self.more })
     }
 
     fn refuse(&mut self, offset: Offset, key: String, message: String) {

@@ -1,6 +1,7 @@
 //! What the configuration says of those who want in: doors, password files and access lists of all listeners,
 //! read at the start and again on SIGHUP, all of it or nothing.
 
+use crate::auth::acl_file;
 use crate::auth::jwt::{JwtKeySource, JwtSettings, JwtVerifier, SecretAlgorithm};
 use crate::auth::password_file::PasswordFile;
 use crate::auth::scram_users::ScramUsers;
@@ -8,7 +9,7 @@ use crate::auth::webhook::{WebhookClient, WebhookHeader, WebhookSettings};
 use crate::control::exposed;
 use crate::control::proofs::Proofs;
 use crate::policy::access::{Access, PasswordLines};
-use crate::policy::acl::{self, Acl};
+use crate::policy::acl::Acl;
 use crate::policy::gate::GateSettings;
 use crate::policy::method::Method;
 use crate::settings::{ClientCertificates, Config, Jwt, Listener, Means, TokenAlgorithm, UserNames, Webhook};
@@ -55,7 +56,8 @@ impl Entrance {
             let tokens = chosen(listener, "jwt", listener.jwt, &all_tokens)?;
             let webhook = chosen(listener, "webhook", listener.webhook, &all_webhook)?;
             let file = listener.acl_file.as_ref().unwrap_or(&config.acl.file);
-            let acl = once(&mut acl_files, file, load_acl)?;
+            let acl =
+                once(&mut acl_files, file, |path| acl_file::load(path).map_err(|errors| errors.to_string()))?;
             let names_users = acl.as_ref().is_some_and(Acl::names_users);
             let allow_anonymous = config.terms(listener).allow_anonymous;
             access.push(Access {
@@ -287,15 +289,6 @@ fn once<T: Clone>(
     let loaded = load(Path::new(file))?;
     read.insert(file.to_owned(), loaded.clone());
     Ok(Some(loaded))
-}
-
-/// TOML by its name, else mosquitto's format.
-fn load_acl(path: &Path) -> Result<Acl, String> {
-    let loaded = match path.extension() {
-        Some(extension) if extension == "toml" => acl::toml::load(path),
-        _ => acl::mosquitto::load(path),
-    };
-    loaded.map_err(|errors| errors.to_string())
 }
 
 /// Is a certificate's name what a client is called on this listener?

@@ -1,7 +1,7 @@
 //! The files that the listeners name and that everybody on this machine can read or change: what an operator is warned
 //! of.
 
-use crate::config::file::open_to_all;
+use crate::files::open_to_all;
 use crate::settings::Config;
 use std::collections::BTreeMap;
 use std::path::Path;

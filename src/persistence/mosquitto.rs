@@ -10,13 +10,11 @@
 
 mod take;
 mod takings;
-#[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the store owns its files")]
 mod write;
 
 pub use take::{Terms, take};
 pub use takings::{Left, Takings};
-#[cfg(feature = "runtime")]
 pub use write::import;
 
 use std::collections::BTreeMap;

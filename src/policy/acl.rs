@@ -18,16 +18,13 @@
 //! say; `permissions` answers; `tree` holds the topics of the rules, `pattern` reads them; `filters` compares
 //! two filters.
 
-mod error;
 mod filters;
 pub mod mosquitto;
 mod pattern;
 mod permissions;
-#[cfg(feature = "runtime")]
 pub mod toml;
 mod tree;
 
-pub use error::{AclError, AclErrors, ERRORS_MAX, FILE_BYTES_MAX};
 pub use filters::{covers, intersects};
 pub use pattern::{LEVELS_MAX, PatternError, check_pattern};
 pub use permissions::{Permissions, RuleHit};

@@ -68,7 +68,7 @@ pub(super) fn load(
 
 fn read(file: &Path) -> Result<Vec<u8>, String> {
     let bytes =
-        crate::config::file::read(file, FILE_BYTES_MAX).map_err(|error| format!("can't be read: {error}"))?;
+        crate::files::read(file, FILE_BYTES_MAX).map_err(|error| format!("can't be read: {error}"))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err("is larger than 1 MiB".into());
     }

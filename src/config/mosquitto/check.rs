@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::{ConfError, MosquittoConf, MosquittoListener, Place, Problem, Spanned};
+use super::{Diagnostic, MosquittoConf, MosquittoListener, Place, Problem, Spanned};
 
 /// What is wrong with a listener: its number, the line, and what.
-pub(super) type Found = (usize, ConfError, Problem);
+pub(super) type Found = (usize, Diagnostic, Problem);
 
 /// What is wrong with listeners as a whole.
 pub(super) fn check(conf: &MosquittoConf) -> Vec<Found> {
@@ -35,7 +35,7 @@ fn is_on(setting: &Option<Spanned<bool>>) -> Option<&Spanned<bool>> {
 
 impl Check<'_> {
     fn refuse<T>(&mut self, at: &Spanned<T>, key: &str, problem: Problem) {
-        let error = ConfError {
+        let error = Diagnostic {
             file: at.file.to_string(),
             line: Some(at.line),
             key: key.to_owned(),

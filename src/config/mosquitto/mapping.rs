@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::LazyLock;
 
-use super::{ConfError, Limit, LogDestination, MosquittoConf, Security, Spanned};
+use super::{Diagnostic, Limit, LogDestination, MosquittoConf, Security, Spanned};
 use crate::settings::options::Listener;
 use crate::settings::value::Section;
 use crate::settings::{Config, Limits, LogLevel};
@@ -117,9 +117,9 @@ impl Mapping {
     }
 
     /// The vital settings that this midge has no option for.
-    pub(super) fn missing(&self, conf: &MosquittoConf) -> Vec<ConfError> {
+    pub(super) fn missing(&self, conf: &MosquittoConf) -> Vec<Diagnostic> {
         let missing = self.settings.iter().filter(|setting| setting.is_vital && !setting.is_known());
-        let mut errors: Vec<ConfError> = missing
+        let mut errors: Vec<Diagnostic> = missing
             .map(|setting| setting.origin.error(conf, setting.key, "this midge has no like of it".to_owned()))
             .collect();
         errors.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
@@ -147,12 +147,12 @@ impl Mapped {
 
 impl Origin {
     /// An error about a setting that comes from here.
-    pub(super) fn error(&self, conf: &MosquittoConf, key: &str, message: String) -> ConfError {
+    pub(super) fn error(&self, conf: &MosquittoConf, key: &str, message: String) -> Diagnostic {
         match self {
             Origin::Line(at) => {
-                ConfError { file: at.file.to_string(), line: Some(at.line), key: at.value.clone(), message }
+                Diagnostic { file: at.file.to_string(), line: Some(at.line), key: at.value.clone(), message }
             }
-            _ => ConfError { file: conf.file.to_string(), line: None, key: key.to_owned(), message },
+            _ => Diagnostic { file: conf.file.to_string(), line: None, key: key.to_owned(), message },
         }
     }
 }

@@ -16,7 +16,7 @@ use super::set::{
     set_security,
 };
 use super::{
-    ConfError, Global, LogDestination, MosquittoConf, Place, Problem, Remark, Security, Spanned, check,
+    Diagnostic, Global, LogDestination, MosquittoConf, Place, Problem, Remark, Security, Spanned, check,
 };
 use crate::config::parse::FILE_BYTES_MAX;
 use crate::settings::options::LISTENERS_MAX;
@@ -43,7 +43,7 @@ pub(super) struct Reader {
     pub(super) conf: MosquittoConf,
     /// What midge has no like of is left out.
     pub(super) is_partial: bool,
-    errors: Vec<ConfError>,
+    errors: Vec<Diagnostic>,
     /// Listeners that are left out, with the line that is why.
     closed: BTreeMap<usize, usize>,
     default_listener: Option<usize>,
@@ -80,7 +80,7 @@ impl Reader {
     }
 
     /// Everything that was read, if nothing was wrong with it.
-    pub(super) fn finish(mut self) -> Result<MosquittoConf, Vec<ConfError>> {
+    pub(super) fn finish(mut self) -> Result<MosquittoConf, Vec<Diagnostic>> {
         if self.errors.is_empty() {
             self.close_listeners();
             for (listener, error, problem) in check::check(&self.conf) {
@@ -115,13 +115,13 @@ impl Reader {
             self.conf.left_out.push(Remark { file, line: listener.place.line, key, why });
             if self.conf.listeners.is_empty() && !self.conf.local_only {
                 let (file, message) = (self.conf.file.to_string(), "no listener is left".to_owned());
-                self.errors.push(ConfError { file, line: None, key: String::new(), message });
+                self.errors.push(Diagnostic { file, line: None, key: String::new(), message });
             }
         }
     }
 
     /// Takes down what is wrong; `listener` is that of the line.
-    fn refuse(&mut self, mut error: ConfError, problem: Problem, listener: Option<usize>) {
+    fn refuse(&mut self, mut error: Diagnostic, problem: Problem, listener: Option<usize>) {
         let (message, closes) = match problem {
             Problem::Wrong(message) => {
                 error.message = message;
@@ -140,13 +140,13 @@ impl Reader {
     }
 
     fn bytes_of(&mut self, file: &Arc<str>, path: &Path) -> Option<Vec<u8>> {
-        let problem = match crate::config::file::read(path, FILE_BYTES_MAX) {
+        let problem = match crate::files::read(path, FILE_BYTES_MAX) {
             Ok(bytes) if bytes.len() as u64 <= FILE_BYTES_MAX => return Some(bytes),
             Ok(_) => format!("larger than {FILE_BYTES_MAX} bytes: no configuration file"),
             Err(_) if path.is_dir() => "is a directory".to_owned(),
             Err(error) => format!("cannot be read: {error}"),
         };
-        self.errors.push(ConfError {
+        self.errors.push(Diagnostic {
             file: file.to_string(),
             line: None,
             key: String::new(),
@@ -165,7 +165,7 @@ impl Reader {
             };
             if let Err(problem) = outcome {
                 let (file, key) = (file.to_string(), shown_key(key));
-                let error = ConfError { file, line: Some(number), key, message: String::new() };
+                let error = Diagnostic { file, line: Some(number), key, message: String::new() };
                 self.refuse(error, problem, opened.listener);
             }
         }

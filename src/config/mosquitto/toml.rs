@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::mapping::{Mapped, Mapping, Origin, Table, TomlValue};
-use super::{ConfError, MosquittoConf};
+use super::{Diagnostic, MosquittoConf};
 use crate::config::parse;
 use crate::settings::Config;
 
@@ -37,9 +37,9 @@ pub(super) fn written(conf: &MosquittoConf, mapping: &Mapping) -> Written {
 
 impl Written {
     /// Reads the text as any `midge.toml`, and puts the errors where they belong.
-    pub(super) fn read(&self, conf: &MosquittoConf) -> Result<Config, Vec<ConfError>> {
+    pub(super) fn read(&self, conf: &MosquittoConf) -> Result<Config, Vec<Diagnostic>> {
         parse::parse("midge.toml", &self.text).map_err(|errors| {
-            let more = (errors.more > 0).then(|| ConfError {
+            let more = (errors.more > 0).then(|| Diagnostic {
                 file: conf.file.to_string(),
                 line: None,
                 key: String::new(),

@@ -1,6 +1,6 @@
 //! Reads mosquitto's ACL file, with the meaning that mosquitto 2 gives it.
 //!
-//! In comes the text of a file; out goes an [`Acl`], or up to [`ERRORS_MAX`](super::ERRORS_MAX) errors. The
+//! In comes the text of a file; out goes an [`Acl`], or up to [`ERRORS_MAX`](crate::base::ERRORS_MAX) errors. The
 //! lines:
 //!
 //! - `topic [read|write|readwrite|deny] FILTER` is for the user of the last `user` line; before the first one,
@@ -18,32 +18,20 @@
 
 use super::pattern::Placeholders;
 use super::tree::Effects;
-use super::{
-    Acl, AclError, AclErrors, Actions, Builder, Effect, Grant, Principal, Refused, Round, Subscribing,
-};
+use super::{Acl, Actions, Builder, Effect, Grant, Principal, Refused, Round, Subscribing};
+use crate::base::{Diagnostic, Diagnostics};
 use crate::mqtt::has_forbidden_character;
 use crate::settings::value::quoted;
-
-/// Reads and checks a file.
-///
-/// # Errors
-/// Everything that is wrong with it; also when it cannot be read or is larger than
-/// [`FILE_BYTES_MAX`](super::FILE_BYTES_MAX).
-#[cfg(feature = "runtime")]
-pub fn load(path: &std::path::Path) -> Result<Acl, AclErrors> {
-    let text = super::error::read_text(path)?;
-    parse(&path.display().to_string(), &text)
-}
 
 /// Checks the text of a file; `file` is its name in errors.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn parse(file: &str, text: &str) -> Result<Acl, AclErrors> {
+pub fn parse(file: &str, text: &str) -> Result<Acl, Diagnostics> {
     let mut builder = Builder::new(Effect::Deny, Subscribing::Filtered).with_file(file);
     builder.rules.takes_slashes = true;
     let mut reader =
-        Reader { builder, line: 0, user: None, errors: AclErrors { errors: Vec::new(), more: 0 } };
+        Reader { builder, line: 0, user: None, errors: Diagnostics { errors: Vec::new(), more: 0 } };
     for (number, line) in text.split('\n').enumerate() {
         let line = line.trim_end_matches(is_space);
         // A comment's `#` is the first character: mosquitto takes no other.
@@ -52,7 +40,7 @@ pub fn parse(file: &str, text: &str) -> Result<Acl, AclErrors> {
         }
         reader.line = u32::try_from(number + 1).unwrap_or(u32::MAX);
         if let Err(wrong) = reader.read_line(line) {
-            reader.errors.add(AclError {
+            reader.errors.add(Diagnostic {
                 file: file.to_string(),
                 line: Some(number + 1),
                 key: wrong.key.to_string(),
@@ -68,7 +56,7 @@ struct Reader<'a> {
     /// The number of the line.
     line: u32,
     user: Option<&'a str>,
-    errors: AclErrors,
+    errors: Diagnostics,
 }
 
 /// What is wrong with a line.

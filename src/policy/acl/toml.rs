@@ -1,37 +1,24 @@
 //! Reads an access list in TOML: the format of `config/acl.toml`, which is its manual.
 //!
-//! In comes the text of a file; out goes an [`Acl`], or up to [`ERRORS_MAX`](super::ERRORS_MAX) errors, each with
+//! In comes the text of a file; out goes an [`Acl`], or up to [`ERRORS_MAX`](crate::base::ERRORS_MAX) errors, each with
 //! file, line, key and what is allowed. A file that is not TOML gives the first place that can't be read.
-
-use std::path::Path;
 
 use toml_edit::{Array, Document, Item, Key, TableLike, Value};
 
-use super::{
-    Acl, AclError, AclErrors, Actions, Builder, Effect, Rule, RuleError, Subscribing, Who, check_pattern,
-};
+use super::{Acl, Actions, Builder, Effect, Rule, RuleError, Subscribing, Who, check_pattern};
+use crate::base::{Diagnostic, Diagnostics};
 use crate::mqtt::has_forbidden_character;
 use crate::settings::value::quoted;
-
-/// Reads and checks a file.
-///
-/// # Errors
-/// Everything that is wrong with it; also when it cannot be read or is larger than
-/// [`FILE_BYTES_MAX`](super::FILE_BYTES_MAX).
-pub fn load(path: &Path) -> Result<Acl, AclErrors> {
-    let text = super::error::read_text(path)?;
-    parse(&path.display().to_string(), &text)
-}
 
 /// Checks the text of a file; `file` is its name in errors. Without any rule, the default is for everybody.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn parse(file: &str, text: &str) -> Result<Acl, AclErrors> {
+pub fn parse(file: &str, text: &str) -> Result<Acl, Diagnostics> {
     let document = Document::parse(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
         let message = format!("not TOML: {}", error.message().replace('\n', " "));
-        AclErrors::one(file, Some(line_of(text, offset)), "", message)
+        Diagnostics::one(file, Some(line_of(text, offset)), "", message)
     })?;
     let mut reader = Reader {
         default: Effect::Deny,
@@ -78,7 +65,7 @@ const ACTIONS: [(&str, Actions); 6] = [
 ];
 
 impl Reader {
-    fn finish(mut self, file: &str, text: &str) -> Result<Acl, AclErrors> {
+    fn finish(mut self, file: &str, text: &str) -> Result<Acl, Diagnostics> {
         let mut builder = Builder::new(self.default, self.subscribing).with_file(file);
         let mut lines = Lines { text, counted: 0, line: 1 };
         // The first rule that the limit stops is to blame: another error is found before this.
@@ -98,14 +85,14 @@ impl Reader {
             return Ok(builder.finish());
         }
         self.wrongs.sort_by_key(|wrong| wrong.offset);
-        let mut errors = AclErrors { errors: Vec::new(), more: 0 };
+        let mut errors = Diagnostics { errors: Vec::new(), more: 0 };
         let mut line = 1;
         let mut counted = 0;
         for Wrong { offset, key, message } in self.wrongs {
             let offset = offset.min(text.len());
             line += newlines(&text.as_bytes()[counted..offset]);
             counted = offset;
-            errors.add(AclError { file: file.to_string(), line: Some(line), key, message });
+            errors.add(Diagnostic { file: file.to_string(), line: Some(line), key, message });
         }
         Err(errors)
     }

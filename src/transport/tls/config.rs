@@ -315,8 +315,7 @@ pub(super) fn read_pem<T: PemObject>(file: &Path, kind: &'static str) -> Result<
 
 pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, TlsError> {
     let unreadable = |words| TlsError::in_file(file, LoadFailure::Unreadable(words));
-    let bytes =
-        crate::config::file::read(file, FILE_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
+    let bytes = crate::files::read(file, FILE_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(unreadable(format!("larger than {FILE_BYTES_MAX} bytes")));
     }

@@ -32,7 +32,7 @@ impl Directory {
     pub(super) fn read(path: &Path) -> Result<Directory, TlsError> {
         let unreadable =
             |error: std::io::Error| TlsError::in_file(path, LoadFailure::Unreadable(error.to_string()));
-        let files = crate::config::file::files_in(path, FILES_MAX).map_err(unreadable)?;
+        let files = crate::files::files_in(path, FILES_MAX).map_err(unreadable)?;
         let (mut directory, mut seen) = (Directory::default(), BTreeSet::new());
         for file in files {
             if let Err(error) = directory.take(&file, &mut seen) {

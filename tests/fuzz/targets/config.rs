@@ -4,7 +4,8 @@
 //! there are errors, bounded in number, in the order of lines that the file has, each one line of text that
 //! can be shown on a terminal.
 
-use midge::config::parse::{ConfigErrors, ERRORS_MAX, parse};
+use midge::base::{Diagnostics, ERRORS_MAX};
+use midge::config::parse::parse;
 use midge::config::summary;
 use midge::settings::Config;
 use midge::settings::value::Section;
@@ -59,7 +60,7 @@ fn write_section(text: &mut String, header: &str, section: &dyn Section) {
     }
 }
 
-fn check_errors(text: &str, errors: &ConfigErrors) {
+fn check_errors(text: &str, errors: &Diagnostics) {
     assert!((1..=ERRORS_MAX).contains(&errors.errors.len()));
     assert!(errors.more == 0 || errors.errors.len() == ERRORS_MAX);
     let lines = 1 + text.matches('\n').count();
