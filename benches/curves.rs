@@ -5,9 +5,9 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
-use midge::base::MemoryAccount;
 use midge::base::ShardId;
 use midge::base::Time;
+use midge::base::{ConnectionSlot, MemoryAccount};
 use midge::broker::{Effect, Shard, Shared};
 use midge::mqtt::codec::AckKind;
 use midge::mqtt::{PacketId, QoS};
@@ -236,8 +236,8 @@ impl World {
     }
 
     /// A client of 3.1.1; `flags` 2: with clean session. No matter where its identifier is at home.
-    fn connect(&mut self, shard: usize, id: &str, flags: u8) -> u32 {
-        let slot = self.slots;
+    fn connect(&mut self, shard: usize, id: &str, flags: u8) -> ConnectionSlot {
+        let slot = ConnectionSlot::new(self.slots);
         self.slots += 1;
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         self.shards[shard].handle_open(NOW, slot, peer, 0, true);
@@ -245,7 +245,7 @@ impl World {
         slot
     }
 
-    fn send(&mut self, shard: usize, slot: u32, bytes: &[u8]) {
+    fn send(&mut self, shard: usize, slot: ConnectionSlot, bytes: &[u8]) {
         self.shards[shard].handle_bytes(NOW, slot, bytes);
         self.run();
     }

@@ -5,7 +5,7 @@
 //! `cargo bench --bench turns` prints a table, in time of the processor. Each scene is played three times, and the best
 //! is told: what else the machine does can only make a turn longer. `-- --check` fails above five milliseconds.
 
-use midge::base::Time;
+use midge::base::{ConnectionSlot, Time};
 use midge::broker::{Effect, Shard, Shared};
 use midge::settings::Config;
 use midge::store::segment::LogName;
@@ -31,8 +31,8 @@ type Event = Box<dyn FnOnce(&mut Shard, Time)>;
 struct Host {
     shard: Shard,
     now: Time,
-    arrived: VecDeque<(u32, Vec<u8>)>,
-    paused: BTreeSet<u32>,
+    arrived: VecDeque<(ConnectionSlot, Vec<u8>)>,
+    paused: BTreeSet<ConnectionSlot>,
     durable: Option<u64>,
     next_slot: u32,
     /// Happens in the next turn.
@@ -73,15 +73,15 @@ impl Host {
         }
     }
 
-    fn connect(&mut self, connect: &[u8]) -> u32 {
-        let slot = self.next_slot;
+    fn connect(&mut self, connect: &[u8]) -> ConnectionSlot {
+        let slot = ConnectionSlot::new(self.next_slot);
         self.next_slot += 1;
         self.shard.handle_open(self.now, slot, SocketAddr::from(([127, 0, 0, 1], 1)), 0, false);
         self.send(slot, connect.to_vec());
         slot
     }
 
-    fn send(&mut self, slot: u32, bytes: Vec<u8>) {
+    fn send(&mut self, slot: ConnectionSlot, bytes: Vec<u8>) {
         // As much as a receive buffer holds, or what had to be held.
         self.arrived.extend(bytes.chunks(256 << 10).map(|bytes| (slot, bytes.to_vec())));
     }
@@ -241,7 +241,7 @@ fn walks(host: &mut Host) {
     for at in 0..200_000 {
         host.send(publisher, publish(&format!("r/{at}/x"), 0x31, b"1"));
     }
-    let walkers: Vec<u32> =
+    let walkers: Vec<ConnectionSlot> =
         (0..1000).map(|at| host.connect(&connect(&format!("w{at}"), 2, b"", b""))).collect();
     host.begin();
     for walker in walkers {
@@ -251,7 +251,7 @@ fn walks(host: &mut Host) {
         host.turn();
     }
     // They would walk for a minute.
-    for slot in 0..host.next_slot {
+    for slot in (0..host.next_slot).map(ConnectionSlot::new) {
         host.shard.handle_hangup(host.now, slot, midge::broker::Hangup::Closed);
     }
 }

@@ -6,7 +6,7 @@
 //! cleared. After the first rounds the world itself allocates nothing, so that allocations may be
 //! counted around it; what it costs is the small part of a round that [`World::read_outbox`] takes.
 
-use midge::base::Time;
+use midge::base::{ConnectionSlot, Time};
 use midge::broker::{Backlog, Effect, Shard, Shared};
 use midge::mqtt::codec::{Framing, PACKET_BYTES_LIMIT, frame};
 use midge::mqtt::{ProtocolVersion, QoS};
@@ -79,7 +79,7 @@ pub(crate) struct World {
 struct Input {
     bytes: Vec<u8>,
     /// Slot, and where its bytes end.
-    reads: Vec<(u32, usize)>,
+    reads: Vec<(ConnectionSlot, usize)>,
 }
 
 impl World {
@@ -101,17 +101,25 @@ impl World {
         };
         world.shard.handle_start(world.now);
         for slot in 0..scene.publishers * (1 + scene.subscribers) {
-            world.connect(slot as u32);
+            world.connect(ConnectionSlot::new(slot as u32));
         }
         for subscriber in 0..scene.publishers * scene.subscribers {
             let packet = subscribe(&scene, subscriber % scene.publishers);
-            world.shard.handle_bytes(world.now, (scene.publishers + subscriber) as u32, &packet);
+            world.shard.handle_bytes(
+                world.now,
+                ConnectionSlot::new((scene.publishers + subscriber) as u32),
+                &packet,
+            );
             world.turn();
         }
         let served = scene.publishers * (1 + scene.subscribers);
         for slot in served..served + scene.stuck {
-            world.connect(slot as u32);
-            world.shard.handle_backlog(world.now, slot as u32, Backlog { bytes: 2 << 20, taken: 0 });
+            world.connect(ConnectionSlot::new(slot as u32));
+            world.shard.handle_backlog(
+                world.now,
+                ConnectionSlot::new(slot as u32),
+                Backlog { bytes: 2 << 20, taken: 0 },
+            );
             world.turn();
         }
         world
@@ -123,7 +131,7 @@ impl World {
         (self.delivered, self.acknowledged) = (0, 0);
         for slot in 0..self.publishes.len() {
             self.end_turn_if_spent();
-            self.shard.handle_bytes(self.now, slot as u32, &self.publishes[slot]);
+            self.shard.handle_bytes(self.now, ConnectionSlot::new(slot as u32), &self.publishes[slot]);
         }
         self.turn();
         // A burst to many is more than a turn has room for.
@@ -145,7 +153,7 @@ impl World {
         self.delivered
     }
 
-    fn connect(&mut self, slot: u32) {
+    fn connect(&mut self, slot: ConnectionSlot) {
         self.shard.handle_open(self.now, slot, SocketAddr::from(([127, 0, 0, 1], 1)), 0, false);
         let mut body = b"\0\x04MQTT".to_vec();
         body.extend_from_slice(&[self.scene.version as u8, 2, 0, 0]);
@@ -155,7 +163,7 @@ impl World {
                 max => body.extend_from_slice(&[3, 0x21, (max >> 8) as u8, max as u8]),
             }
         }
-        put_text(&mut body, &format!("client-{slot:05}"));
+        put_text(&mut body, &format!("client-{:05}", slot.get()));
         self.shard.handle_bytes(self.now, slot, &packet(0x10, &body));
         self.turn();
     }

@@ -1,6 +1,74 @@
 //! The numbers by which shards and sessions are named, and which shard is the home of what.
 
 use ahash::RandomState;
+use std::num::NonZeroU32;
+
+macro_rules! slots {
+    ($($(#[doc = $doc:literal])+ $name:ident;)+) => {$(
+        $(#[doc = $doc])+
+        ///
+        /// An index into a table whose places are used again: less than 2^32 - 1, so that an `Option` of it is no larger.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+        pub struct $name(NonZeroU32);
+
+        impl $name {
+            /// The place of this number, less than 2^32 - 1.
+            #[inline(always)]
+            pub const fn new(number: u32) -> $name {
+                $name(NonZeroU32::new(!number).expect("a table has less than 2^32 - 1 places"))
+            }
+
+            /// Its number.
+            #[inline(always)]
+            pub const fn get(self) -> u32 {
+                !self.0.get()
+            }
+
+            /// Its number, as an index.
+            #[inline(always)]
+            pub const fn at(self) -> usize {
+                self.get() as usize
+            }
+        }
+
+        /// In the order of their numbers.
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+                self.get().cmp(&other.get())
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{}({})", stringify!($name), self.get())
+            }
+        }
+    )+};
+}
+
+slots! {
+    /// A connection's place in its shard: in the machine, the outbox, the host and the driver alike.
+    ConnectionSlot;
+    /// A session's place in its home shard.
+    SessionSlot;
+    /// A shared subscription's place in its home shard.
+    GroupSlot;
+}
+
+/// Names a connection of a shard, and no later one in the same slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionKey {
+    /// Its slot.
+    pub slot: ConnectionSlot,
+    /// Counts the connections of the shard, and wraps around.
+    pub serial: u32,
+}
 
 /// Number of a shard, 0 to 127.
 pub type ShardId = u16;
@@ -13,8 +81,8 @@ pub const SHARDS_MAX: usize = 128;
 pub struct SessionKey {
     /// Home shard.
     pub shard: ShardId,
-    /// Slot in its directory.
-    pub slot: u32,
+    /// Its slot there.
+    pub slot: SessionSlot,
     /// Generation of the slot.
     pub generation: u32,
 }
@@ -53,5 +121,18 @@ impl Homes {
     pub fn home(&self, hash: u64) -> ShardId {
         // The upper bits: the lower ones choose slots in tables.
         ShardId::try_from((hash >> 32) % self.shards as u64).expect("at most 128 shards")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_have_the_order_of_their_numbers_and_an_option_is_no_larger() {
+        let slots = [0, 1, 7, u32::MAX - 1].map(ConnectionSlot::new);
+        assert!(slots.is_sorted());
+        assert_eq!(slots.map(ConnectionSlot::get), [0, 1, 7, u32::MAX - 1]);
+        assert_eq!(size_of::<Option<SessionSlot>>(), 4);
     }
 }

@@ -10,7 +10,9 @@ mod time;
 pub mod wheel;
 
 pub use diagnostics::{Diagnostic, Diagnostics, ERRORS_MAX};
-pub use ids::{Homes, SHARDS_MAX, SessionKey, ShardId};
+pub use ids::{
+    ConnectionKey, ConnectionSlot, GroupSlot, Homes, SHARDS_MAX, SessionKey, SessionSlot, ShardId,
+};
 pub use lazy_box::{Empty, LazyBox};
 pub use memory::{Charge, Charged, MEMORY_KINDS, MemoryAccount, MemoryKind, allocated};
 pub use time::Time;

@@ -1,6 +1,6 @@
 //! What is worth telling: declared once, and so the log line, the counter and what tests see.
 
-use super::{Counter, Hangup, MemoryRelief, Violation};
+use super::{Counter, MemoryRelief, Violation};
 use crate::base::ShardId;
 use crate::mqtt::SubscriptionOptions;
 use crate::mqtt::{ProtocolVersion, QoS, Reason};
@@ -317,6 +317,37 @@ pub enum QueueBound {
     Bytes,
     /// `limits.queue_bytes_total`.
     Total,
+}
+
+/// How the peer went away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hangup {
+    /// It closed.
+    Closed,
+    /// It reset the connection.
+    Reset,
+    /// What lies below MQTT (PROXY header, TLS, WebSocket) has failed, in words.
+    Transport(Box<str>),
+    /// Another error of the socket (errno).
+    Error(i32),
+    /// It does not read, and what waits for it has reached the driver's bound.
+    BacklogFull,
+}
+
+impl fmt::Display for Hangup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Hangup::Closed => f.write_str("connection closed by the client without DISCONNECT"),
+            Hangup::Reset => f.write_str("connection reset by the client"),
+            Hangup::Transport(words) => f.write_str(words),
+            Hangup::BacklogFull => {
+                f.write_str("connection ended: the client does not read (limits.backlog_bytes)")
+            }
+            Hangup::Error(errno) => {
+                write!(f, "connection lost: {}", std::io::Error::from_raw_os_error(*errno))
+            }
+        }
+    }
 }
 
 /// Why a connection ended.

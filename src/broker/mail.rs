@@ -1,7 +1,7 @@
 //! What shards tell each other.
 
-use super::waits::Receipt;
 use crate::base::SessionKey;
+use crate::broker::Receipt;
 use crate::mqtt::QoS;
 use crate::session::Message;
 use std::sync::Arc;

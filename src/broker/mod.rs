@@ -11,112 +11,34 @@
 //! effects with [`Shard::take_effects`], hand the outbox to the driver and clear it. Effects are
 //! to be carried out in their order, `Close` after the outbox has been flushed.
 
-mod admission;
-#[cfg(test)]
-mod admission_tests;
-mod authentication;
-#[cfg(all(test, feature = "runtime"))]
-mod authentication_tests;
-mod behind;
-#[cfg(test)]
-mod behind_tests;
-#[cfg(test)]
-mod bridge_tests;
-mod bucket;
-mod budget;
-mod client_id;
-mod connect;
-mod connection;
-mod convoy;
+mod components;
 mod counters;
-#[cfg(test)]
-mod curves_tests;
-mod deliver;
-mod detail;
-mod directory;
-mod ends;
-mod enqueue;
 mod event;
-mod full_disk;
-mod groups;
-mod inbound;
-pub mod interest;
-mod keep;
-#[cfg(test)]
-mod kept_tests;
-#[cfg(test)]
-mod life_tests;
-mod load;
-mod losses;
-#[cfg(test)]
-mod losses_tests;
+mod flows;
 mod mail;
-mod members;
-mod memory;
-#[cfg(test)]
-mod memory_tests;
-mod mount;
-#[cfg(test)]
-mod moved_tests;
-#[cfg(test)]
-mod order_tests;
-pub mod outbox;
-mod owed;
-mod pace;
-mod partial;
-mod pauses;
-mod peer;
-mod penalty;
-#[cfg(test)]
-mod penalty_tests;
-mod publish;
-#[cfg(test)]
-mod quota_tests;
-mod refused_filters;
-mod replay;
-mod restart;
-#[cfg(test)]
-mod restart_tests;
-pub mod retained;
 mod shared;
-mod slow;
-mod source;
-mod subscribe;
-mod sys;
-#[cfg(test)]
-mod terms_tests;
 #[cfg(test)]
 mod tests;
-mod timers;
-#[cfg(test)]
-mod told_tests;
-mod turn;
-#[cfg(test)]
-mod turn_tests;
-mod waits;
-#[cfg(test)]
-mod will_tests;
 #[cfg(test)]
 #[path = "../../tests/world/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the conformance scenarios use more of it")]
 mod world;
 
-pub use budget::TurnBudget;
-pub use connection::Hangup;
+pub use components::budget::TurnBudget;
+pub use components::connections::{Backlog, HoldBack};
+pub use components::{interest, outbox, retained};
 pub use counters::{Counter, Counters};
-pub use event::{Away, CHARACTERS_TOLD, EndCause, Event, Limit, QueueBound, Traffic};
+pub use event::{Away, CHARACTERS_TOLD, EndCause, Event, Hangup, Limit, QueueBound, Traffic};
+pub use flows::memory::MemoryRelief;
+pub use flows::penalty::REFUSALS_WAITING_MAX;
+pub use flows::publish::Forward;
+pub use flows::source::source_bytes;
+pub use flows::sys::counted;
+pub use flows::waits::{Outcome, Receipt};
 pub use mail::{GroupMember, Mail};
-pub use memory::MemoryRelief;
-pub use pauses::HoldBack;
-pub use penalty::REFUSALS_WAITING_MAX;
-pub use publish::Forward;
 pub use shared::Shared;
-pub use slow::Backlog;
-pub use source::source_bytes;
-pub use sys::counted;
-pub use waits::{Outcome, Receipt};
 
-use crate::base::{MemoryAccount, ShardId, Time, Wheel};
+use crate::base::{ConnectionKey, ConnectionSlot, MemoryAccount, SessionSlot, ShardId, Time};
 use crate::broker::interest::InterestCounts;
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Retained, RetainedLimits};
@@ -126,15 +48,18 @@ use crate::session::Message;
 use crate::settings::ShardShares;
 use crate::store::{Journal, Wall};
 use crate::topic::{Matches, Patterns, TopicIndex};
-use connection::Connection;
-use directory::Directory;
-use groups::Groups;
+use components::behind::Behind;
+use components::budget::Budget;
+use components::connections::Connections;
+use components::effects::Effects;
+use components::sessions::Sessions;
+use components::timers::Timers;
+use flows::groups::Groups;
+use flows::subscribe::{OwnWildcards, Pending};
+use flows::waits::Waits;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use subscribe::{OwnWildcards, Pending};
-use timers::Timer;
-use waits::Waits;
 
 /// What the driver is to do.
 #[derive(Debug)]
@@ -142,18 +67,18 @@ pub enum Effect {
     /// Close the connection once what was sent to it is out; its slot is the driver's again.
     Close {
         /// Connection.
-        slot: u32,
+        slot: ConnectionSlot,
     },
     /// The connection is accepted: read it as a stream from now on.
     Stream {
         /// Connection.
-        slot: u32,
+        slot: ConnectionSlot,
     },
     /// The client identifier lives on another shard: move the socket there, with the bytes that
     /// were read and not used.
     HandOver {
         /// Connection; its slot is the driver's again.
-        slot: u32,
+        slot: ConnectionSlot,
         /// The client identifier's home.
         to: ShardId,
         /// Who it is.
@@ -163,7 +88,7 @@ pub enum Effect {
     /// meanwhile.
     Check {
         /// Connection.
-        slot: u32,
+        slot: ConnectionSlot,
         /// Tells it from another one in the same slot.
         serial: u32,
         /// The login.
@@ -173,7 +98,7 @@ pub enum Effect {
     /// read from the connection meanwhile.
     LoginFailed {
         /// Connection.
-        slot: u32,
+        slot: ConnectionSlot,
         /// Tells it from another one in the same slot.
         serial: u32,
         /// Where from.
@@ -182,19 +107,19 @@ pub enum Effect {
     /// A login was right.
     LoginSucceeded {
         /// Connection.
-        slot: u32,
+        slot: ConnectionSlot,
         /// Where from.
         peer: SocketAddr,
     },
     /// Stop reading from the connection.
     Pause {
         /// Connection.
-        slot: u32,
+        slot: ConnectionSlot,
     },
     /// Read from it again.
     Resume {
         /// Connection.
-        slot: u32,
+        slot: ConnectionSlot,
     },
     /// Put a mail into another shard's box.
     Mail {
@@ -240,13 +165,8 @@ const SLOTS_A_TURN: u32 = 256;
 pub struct Shard {
     id: ShardId,
     shared: Arc<Shared>,
-    connections: Vec<Option<Box<Connection>>>,
-    connection_count: usize,
-    handshakes: usize,
-    /// Connections whose login was wrong and whose refusal waits.
-    refusals_waiting: usize,
-    next_serial: u32,
-    directory: Directory,
+    connections: Connections,
+    sessions: Sessions,
     subscriptions: TopicIndex,
     matches: Matches,
     groups: Groups,
@@ -261,42 +181,39 @@ pub struct Shard {
     retained: Retained<Message>,
     sweeping: bool,
     shares: ShardShares,
-    wheel: Wheel<Timer>,
-    /// Timers that have fired and are not handled yet.
-    due: VecDeque<Timer>,
+    timers: Timers,
     outbox: Outbox,
-    effects: Vec<Effect>,
-    loopback: VecDeque<Mail>,
+    effects: Effects,
     pending: BTreeMap<u64, Pending>,
     next_token: u64,
     last_stamp: u64,
     entropy: u64,
-    behind: behind::Behind,
-    budget: budget::Budget,
+    behind: Behind,
+    budget: Budget,
     /// There may be something in what follows, or elsewhere, that goes on later. Without it there is nothing.
     has_put_off: bool,
     /// Sessions whose queues go on later.
-    deferred: VecDeque<u32>,
+    deferred: VecDeque<SessionSlot>,
     /// Connections whose unread packets are handled later, with their serials.
-    unread: VecDeque<(u32, u32)>,
-    convoys: convoy::Convoys,
+    unread: VecDeque<ConnectionKey>,
+    convoys: flows::convoy::Convoys,
     /// SUBSCRIBEs and UNSUBSCRIBEs whose filters are not all done.
-    unfinished: VecDeque<subscribe::Unfinished>,
-    sent: deliver::Sent,
+    unfinished: VecDeque<flows::subscribe::Unfinished>,
+    sent: flows::deliver::Sent,
     /// There are events for log level debug.
     tells_detail: bool,
     /// The message that was last encoded for a session by itself.
-    recent: Option<deliver::Recent>,
+    recent: Option<flows::deliver::Recent>,
     /// Questions for retained messages and their answers: what came in this turn, and what is due.
-    late: replay::LateMails,
+    late: flows::replay::LateMails,
     /// Not all mails have been taken that were there when the boxes were last looked at.
     has_mails_left: bool,
     /// The broker stops, and connections in slots from this one on are still to be closed.
     farewell_to: Option<u32>,
     queued_bytes: usize,
     memory: MemoryAccount,
-    pressure: memory::Pressure,
-    sys: sys::SysState,
+    pressure: flows::memory::Pressure,
+    sys: flows::sys::SysState,
     closing: bool,
     /// What must survive.
     journal: Journal,
@@ -309,21 +226,21 @@ pub struct Shard {
     /// Other shards do not know yet what the sessions of an earlier run want.
     restoring: bool,
     /// What fell due before the start.
-    overdue: restart::Overdue,
+    overdue: flows::restart::Overdue,
     /// The disk is full.
     store_full: bool,
     /// Connections of 3.x clients whose next message waits for room on a disk.
-    wait_for_disk: full_disk::WaitForDisk,
-    unrecorded: losses::Unrecorded,
+    wait_for_disk: flows::full_disk::WaitForDisk,
+    unrecorded: flows::losses::Unrecorded,
     /// The timer that tells the log that the broker lives is running.
     is_telling_alive: bool,
     waits: Waits,
-    ends: ends::Ends,
+    ends: components::ends::Ends,
     /// What the listeners ask of their clients.
     access: Arc<[Access]>,
-    judging: admission::Judging,
+    judging: flows::admission::Judging,
     /// The buckets of the listeners, by their numbers.
-    lanes: Box<[pace::Lane]>,
+    lanes: Box<[flows::pace::Lane]>,
 }
 
 impl Shard {
@@ -337,12 +254,8 @@ impl Shard {
         });
         Shard {
             id,
-            connections: Vec::new(),
-            connection_count: 0,
-            handshakes: 0,
-            refusals_waiting: 0,
-            next_serial: 0,
-            directory: Directory::new(id, seed),
+            connections: Connections::default(),
+            sessions: Sessions::new(id, seed),
             subscriptions: TopicIndex::new(seed ^ 1),
             matches: Matches::default(),
             groups: Groups::new(seed ^ 2),
@@ -354,48 +267,46 @@ impl Shard {
             retained,
             sweeping: false,
             shares,
-            wheel: Wheel::new(),
-            due: VecDeque::new(),
+            timers: Timers::new(),
             outbox: Outbox::new(),
-            effects: Vec::new(),
-            loopback: VecDeque::new(),
+            effects: Effects::new(id),
             pending: BTreeMap::new(),
             next_token: 0,
             last_stamp: 0,
             entropy: seed,
-            behind: behind::Behind::default(),
-            budget: budget::Budget::default(),
+            behind: Behind::default(),
+            budget: Budget::default(),
             has_put_off: false,
             deferred: VecDeque::new(),
             unread: VecDeque::new(),
-            convoys: convoy::Convoys::new(seed ^ 6),
+            convoys: flows::convoy::Convoys::new(seed ^ 6),
             unfinished: VecDeque::new(),
-            sent: deliver::Sent::default(),
+            sent: flows::deliver::Sent::default(),
             tells_detail: false,
             recent: None,
-            late: replay::LateMails::default(),
+            late: flows::replay::LateMails::default(),
             has_mails_left: false,
             farewell_to: None,
             queued_bytes: 0,
             memory: MemoryAccount::default(),
-            pressure: memory::Pressure::default(),
-            sys: sys::SysState::default(),
+            pressure: flows::memory::Pressure::default(),
+            sys: flows::sys::SysState::default(),
             closing: false,
             journal: Journal::off(),
             wall: Wall::default(),
             next_number: 1 + u64::from(id),
             stamp_base: 0,
             restoring: false,
-            overdue: restart::Overdue::default(),
+            overdue: flows::restart::Overdue::default(),
             store_full: false,
-            wait_for_disk: full_disk::WaitForDisk::default(),
-            unrecorded: losses::Unrecorded::default(),
+            wait_for_disk: flows::full_disk::WaitForDisk::default(),
+            unrecorded: flows::losses::Unrecorded::default(),
             is_telling_alive: false,
             waits: Waits::new(shared.shards(), seed ^ 5),
-            ends: ends::Ends::new(seed ^ 6),
+            ends: components::ends::Ends::new(seed ^ 6),
             access: shared.terms.iter().map(|_| Access::default()).collect(),
-            judging: admission::Judging::default(),
-            lanes: shared.terms.iter().map(|terms| pace::Lane::new(terms, shared.shards())).collect(),
+            judging: flows::admission::Judging::default(),
+            lanes: shared.terms.iter().map(|terms| flows::pace::Lane::new(terms, shared.shards())).collect(),
             shared,
         }
     }
@@ -408,28 +319,35 @@ impl Shard {
 
     /// The driver has a connection under `slot`, which came in by the listener of that number. `adopted`:
     /// another shard has read its CONNECT and found that this one is its home.
-    pub fn handle_open(&mut self, now: Time, slot: u32, peer: SocketAddr, listener: u16, adopted: bool) {
+    pub fn handle_open(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        peer: SocketAddr,
+        listener: u16,
+        adopted: bool,
+    ) {
         self.journal.set_now(now);
         self.open(now, slot, peer, listener, adopted);
         self.settle(now);
     }
 
     /// A load balancer says whose connection it is.
-    pub fn handle_peer(&mut self, slot: u32, peer: SocketAddr) {
-        if let Some(connection) = self.connection_mut(slot) {
+    pub fn handle_peer(&mut self, slot: ConnectionSlot, peer: SocketAddr) {
+        if let Some(connection) = self.connections.get_mut(slot) {
             connection.peer = peer.into();
         }
     }
 
     /// Bytes from a connection. Bytes for one that is closed already are ignored.
-    pub fn handle_bytes(&mut self, now: Time, slot: u32, bytes: &[u8]) {
+    pub fn handle_bytes(&mut self, now: Time, slot: ConnectionSlot, bytes: &[u8]) {
         self.journal.set_now(now);
         self.read(now, slot, bytes);
         self.settle(now);
     }
 
     /// The peer is gone.
-    pub fn handle_hangup(&mut self, now: Time, slot: u32, hangup: Hangup) {
+    pub fn handle_hangup(&mut self, now: Time, slot: ConnectionSlot, hangup: Hangup) {
         self.journal.set_now(now);
         self.hang_up(now, slot, hangup);
         self.settle(now);
@@ -437,22 +355,22 @@ impl Shard {
 
     /// So many bytes have come of which the layers below MQTT have made none of MQTT; `held` is the memory in which
     /// they keep what is not whole.
-    pub fn handle_bytes_below(&mut self, now: Time, slot: u32, bytes: usize, held: usize) {
+    pub fn handle_bytes_below(&mut self, now: Time, slot: ConnectionSlot, bytes: usize, held: usize) {
         self.read_below(now, slot, bytes, held);
     }
 
     /// The layers below MQTT have answered the client with so many bytes.
-    pub fn handle_answer_below(&mut self, slot: u32, bytes: usize) {
+    pub fn handle_answer_below(&mut self, slot: ConnectionSlot, bytes: usize) {
         self.note_asked(slot, bytes);
     }
 
     /// The socket has not taken everything. To be told each time that the rest has grown or shrunk.
-    pub fn handle_backlog(&mut self, now: Time, slot: u32, backlog: Backlog) {
+    pub fn handle_backlog(&mut self, now: Time, slot: ConnectionSlot, backlog: Backlog) {
         self.note_backlog(now, slot, backlog);
     }
 
     /// The socket has taken everything.
-    pub fn handle_drained(&mut self, now: Time, slot: u32) {
+    pub fn handle_drained(&mut self, now: Time, slot: ConnectionSlot) {
         self.journal.set_now(now);
         self.note_drained(now, slot);
         self.settle(now);
@@ -474,31 +392,25 @@ impl Shard {
 
     /// When `handle_time` is due next.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.wheel.next_deadline()
+        self.timers.next_deadline()
     }
 
     /// What the driver is to do, in order.
     pub fn take_effects(&mut self) -> Vec<Effect> {
-        self.behind.forget_effects();
-        std::mem::take(&mut self.effects)
+        self.effects.take()
     }
 
     /// Gives the list back, so that it is not allocated each turn.
-    pub fn recycle_effects(&mut self, mut effects: Vec<Effect>) {
-        if self.effects.is_empty() {
-            effects.clear();
-            self.effects = effects;
-        }
+    pub fn recycle_effects(&mut self, effects: Vec<Effect>) {
+        self.effects.recycle(effects);
     }
 
     /// Gives the memory back that only a larger number of connections needed. For a quiet moment:
     /// it visits every slot.
     pub fn give_memory_back(&mut self) {
-        let used = self.connections.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-        self.connections.truncate(used);
-        self.connections.shrink_to_fit();
-        self.directory.give_memory_back();
-        self.wheel.give_memory_back();
+        let used = self.connections.give_memory_back();
+        self.sessions.give_memory_back();
+        self.timers.give_memory_back();
         self.outbox.give_memory_back(used);
         self.matches = Matches::default();
         self.foreign_matches = Matches::default();
@@ -506,15 +418,13 @@ impl Shard {
         self.unread.shrink_to_fit();
         self.convoys.give_memory_back();
         self.behind.give_memory_back();
-        self.effects.shrink_to_fit();
-        self.due.shrink_to_fit();
-        self.loopback.shrink_to_fit();
+        self.effects.give_memory_back();
         self.waits.give_memory_back();
         self.ends.give_memory_back();
         self.groups.give_memory_back();
         self.own_wildcards.give_memory_back();
         self.judging.give_memory_back();
-        self.lanes.iter_mut().for_each(pace::Lane::give_memory_back);
+        self.lanes.iter_mut().for_each(flows::pace::Lane::give_memory_back);
     }
 
     /// The bytes that clients make it keep: enough to see that most are gone.
@@ -529,12 +439,7 @@ impl Shard {
 
     /// Connections, whatever their stage.
     pub fn connections(&self) -> usize {
-        self.connection_count
-    }
-
-    /// Slots, taken or free.
-    fn slots(&self) -> u32 {
-        u32::try_from(self.connections.len()).expect("slots are 32 bits")
+        self.connections.len()
     }
 
     /// Its number.
@@ -544,7 +449,7 @@ impl Shard {
 
     /// Mails to itself are handled before anyone looks.
     fn settle(&mut self, now: Time) {
-        if !self.loopback.is_empty() {
+        if self.effects.has_own_mail() {
             self.deliver_loopback(now);
         }
         self.journal.seal_if_long();
@@ -552,17 +457,13 @@ impl Shard {
     }
 
     fn deliver_loopback(&mut self, now: Time) {
-        while let Some(mail) = self.loopback.pop_front() {
+        while let Some(mail) = self.effects.pop_own_mail() {
             self.deliver_mail(now, self.id, mail);
         }
     }
 
     fn post(&mut self, to: ShardId, mail: Mail) {
-        if to == self.id {
-            self.loopback.push_back(mail);
-        } else {
-            self.effects.push(Effect::Mail { to, mail });
-        }
+        self.effects.post(to, mail);
     }
 
     fn report(&mut self, event: Event) {

@@ -13,6 +13,7 @@ use io_uring::{opcode, squeue, types};
 use super::ring::{Completion, Op, Wait};
 use super::slots::{AT_END, BROKEN, CLOSING, DRAINING, PEER_SHUT, POLLING, SHORT, SHUT, Slot};
 use super::{Event, Hangup, Net};
+use crate::base::ConnectionSlot;
 use crate::broker::outbox::{Outbox, Touched};
 
 /// What the operations of one batch point to, beside the arena. The lists never grow, so that the
@@ -97,7 +98,7 @@ impl Net {
     /// that touches the outbox or a backlog.
     pub(super) fn queue_sends(&mut self, outbox: &Outbox, events: &mut Vec<Event>) {
         for touched in outbox.touched() {
-            let Some(entry) = self.slots.get(touched.slot) else { continue };
+            let Some(entry) = self.slots.get(touched.slot.get()) else { continue };
             if entry.has(BROKEN | SHUT) || touched.bytes == 0 {
                 continue;
             }
@@ -136,7 +137,7 @@ impl Net {
                 entry
             }
         };
-        self.push(self.slots.tag(Op::Send, touched.slot), entry.flags(squeue::Flags::SKIP_SUCCESS));
+        self.push(self.slots.tag(Op::Send, touched.slot.get()), entry.flags(squeue::Flags::SKIP_SUCCESS));
     }
 
     fn queue_drain(&mut self, slot: u32) {
@@ -183,7 +184,7 @@ impl Net {
             take_from_backlog(entry, sent);
             return;
         }
-        let Some(touched) = outbox.touched_of(slot) else { return };
+        let Some(touched) = outbox.touched_of(ConnectionSlot::new(slot)) else { return };
         self.keep_unsent(outbox, touched, sent, events);
     }
 
@@ -220,7 +221,7 @@ impl Net {
 
     /// Begins a backlog with what a send left over.
     fn keep_unsent(&mut self, outbox: &Outbox, touched: &Touched, sent: usize, events: &mut Vec<Event>) {
-        let slot = touched.slot;
+        let slot = touched.slot.get();
         let Some(entry) = self.slots.get_mut(slot) else { return };
         let backlog = &mut entry.extra_mut().backlog;
         let mut skip = sent;
@@ -242,7 +243,7 @@ impl Net {
     /// Puts the turn's bytes behind an existing backlog, or begins one with what is too much for
     /// one operation.
     fn append_backlog(&mut self, outbox: &Outbox, touched: &Touched, events: &mut Vec<Event>) {
-        let slot = touched.slot;
+        let slot = touched.slot.get();
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if !entry.has_backlog() {
             return self.keep_unsent(outbox, touched, 0, events);

@@ -2,6 +2,7 @@
 //! before the machine sees them, and what the machine sends goes through them at the end of the turn.
 
 use super::Runner;
+use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::base::steps;
 use crate::broker::outbox::{Outbox, Range};
@@ -28,13 +29,13 @@ pub(super) struct Doors {
     scratch: Scratch,
     cipher: Vec<u8>,
     /// What layers have answered in this turn; it goes out before what the machine sends.
-    answers: Vec<(u32, Range)>,
+    answers: Vec<(ConnectionSlot, Range)>,
     /// Connections whose last bytes go out with this turn.
-    closing: Vec<(u32, Box<Layered>)>,
+    closing: Vec<(ConnectionSlot, Box<Layered>)>,
     /// How long handshakes have taken in this turn.
     spent: Duration,
     /// Connections whose handshake goes on in a later turn.
-    waiting: VecDeque<u32>,
+    waiting: VecDeque<ConnectionSlot>,
 }
 
 /// A handshake costs as much as a thousand messages: after so much time of a turn the others wait for the next.
@@ -64,30 +65,30 @@ impl Doors {
     }
 
     /// A connection has come in.
-    pub(super) fn open(&mut self, slot: u32, listener: u16, peer: SocketAddr) {
+    pub(super) fn open(&mut self, slot: ConnectionSlot, listener: u16, peer: SocketAddr) {
         if let Some(layers) = self.door(listener).open(peer.ip()) {
             self.insert(slot, Box::new(Layered { listener, layers }));
         }
     }
 
-    fn insert(&mut self, slot: u32, layered: Box<Layered>) {
-        let at = slot as usize;
+    fn insert(&mut self, slot: ConnectionSlot, layered: Box<Layered>) {
+        let at = slot.at();
         if self.layers.len() <= at {
             self.layers.resize_with(at + 1, || None);
         }
         self.layers[at] = Some(layered);
     }
 
-    fn listener_of(&self, slot: u32) -> Option<u16> {
-        self.layers.get(slot as usize).and_then(Option::as_ref).map(|layered| layered.listener)
+    fn listener_of(&self, slot: ConnectionSlot) -> Option<u16> {
+        self.layers.get(slot.at()).and_then(Option::as_ref).map(|layered| layered.listener)
     }
 
-    fn has(&self, slot: u32) -> bool {
-        self.layers.get(slot as usize).is_some_and(Option::is_some)
+    fn has(&self, slot: ConnectionSlot) -> bool {
+        self.layers.get(slot.at()).is_some_and(Option::is_some)
     }
 
     /// The connection moves to another shard: its layers, and what they have answered and is not sent yet.
-    pub(super) fn take(&mut self, slot: u32, outbox: &Outbox) -> (Option<Box<Layered>>, Vec<u8>) {
+    pub(super) fn take(&mut self, slot: ConnectionSlot, outbox: &Outbox) -> (Option<Box<Layered>>, Vec<u8>) {
         let mut unsent = Vec::new();
         self.answers.retain(|&(of, range)| {
             if of == slot {
@@ -95,13 +96,13 @@ impl Doors {
             }
             of != slot
         });
-        (self.layers.get_mut(slot as usize).and_then(Option::take), unsent)
+        (self.layers.get_mut(slot.at()).and_then(Option::take), unsent)
     }
 
     /// The connection has come from another shard.
     pub(super) fn adopt(
         &mut self,
-        slot: u32,
+        slot: ConnectionSlot,
         layered: Option<Box<Layered>>,
         unsent: &[u8],
         outbox: &mut Outbox,
@@ -114,13 +115,13 @@ impl Doors {
     }
 
     /// The connection is closed once this turn is sent.
-    pub(super) fn close(&mut self, slot: u32) {
-        if let Some(layered) = self.layers.get_mut(slot as usize).and_then(Option::take) {
+    pub(super) fn close(&mut self, slot: ConnectionSlot) {
+        if let Some(layered) = self.layers.get_mut(slot.at()).and_then(Option::take) {
             self.closing.push((slot, layered));
         }
     }
 
-    fn note_answer(&mut self, slot: u32, start: usize, outbox: &mut Outbox) {
+    fn note_answer(&mut self, slot: ConnectionSlot, start: usize, outbox: &mut Outbox) {
         let range = since(slot, start, outbox);
         if range.len > 0 {
             self.answers.push((slot, range));
@@ -133,24 +134,24 @@ impl Doors {
     }
 
     /// Is it a load balancer's own connection, which has named no client?
-    pub(super) fn is_balancers_own(&self, slot: u32) -> bool {
-        let layered = self.layers.get(slot as usize).and_then(Option::as_ref);
+    pub(super) fn is_balancers_own(&self, slot: ConnectionSlot) -> bool {
+        let layered = self.layers.get(slot.at()).and_then(Option::as_ref);
         layered.is_some_and(|layered| layered.layers.is_balancers_own())
     }
 
-    fn held_bytes(&self, slot: u32) -> usize {
-        let layered = self.layers.get(slot as usize).and_then(Option::as_ref);
+    fn held_bytes(&self, slot: ConnectionSlot) -> usize {
+        let layered = self.layers.get(slot.at()).and_then(Option::as_ref);
         layered.map_or(0, |layered| layered.layers.held_bytes())
     }
 
     /// Takes bytes of a connection whose PROXY header is still to come; none for others.
-    fn read_header(&mut self, slot: u32, bytes: &[u8]) -> Option<Result<Option<Header>, Fault>> {
-        let layered = self.layers.get_mut(slot as usize).and_then(Option::as_mut)?;
+    fn read_header(&mut self, slot: ConnectionSlot, bytes: &[u8]) -> Option<Result<Option<Header>, Fault>> {
+        let layered = self.layers.get_mut(slot.at()).and_then(Option::as_mut)?;
         layered.layers.awaits_header().then(|| layered.layers.read_header(bytes))
     }
 
-    fn read(&mut self, slot: u32, bytes: &[u8], outbox: &mut Outbox) -> Result<Input, Fault> {
-        let Some(layered) = self.layers.get_mut(slot as usize).and_then(Option::as_mut) else {
+    fn read(&mut self, slot: ConnectionSlot, bytes: &[u8], outbox: &mut Outbox) -> Result<Input, Fault> {
+        let Some(layered) = self.layers.get_mut(slot.at()).and_then(Option::as_mut) else {
             return Ok(Input::default());
         };
         let start = outbox.arena_bytes();
@@ -168,7 +169,7 @@ impl Doors {
         }
         // All clients of a listener may be closed in one turn.
         self.closing.sort_unstable_by_key(|(slot, _)| *slot);
-        let touched: Vec<u32> = outbox.touched().iter().map(|touched| touched.slot).collect();
+        let touched: Vec<ConnectionSlot> = outbox.touched().iter().map(|touched| touched.slot).collect();
         for slot in touched {
             let closing = self.closing.binary_search_by_key(&slot, |(closing, _)| {
                 steps::walked(1);
@@ -176,7 +177,7 @@ impl Doors {
             });
             let layered = match closing {
                 Ok(at) => Some(&mut self.closing[at].1),
-                Err(_) => self.layers.get_mut(slot as usize).and_then(Option::as_mut),
+                Err(_) => self.layers.get_mut(slot.at()).and_then(Option::as_mut),
             };
             if let Some(layered) = layered {
                 seal_one(slot, &mut layered.layers, &mut self.scratch, &mut self.cipher, outbox);
@@ -194,7 +195,7 @@ impl Doors {
     }
 
     /// A turn begins. Connections whose handshake has waited, to be resumed.
-    pub(super) fn begin_turn(&mut self) -> Vec<u32> {
+    pub(super) fn begin_turn(&mut self) -> Vec<ConnectionSlot> {
         self.spent = Duration::ZERO;
         // As many as are likely to fit; the others would only be put back.
         let some = self.waiting.len().min(16);
@@ -218,7 +219,7 @@ impl Doors {
 
 /// Only what is in front of the bytes changes where nothing is encrypted; else there is one range of ciphertext.
 fn seal_one(
-    slot: u32,
+    slot: ConnectionSlot,
     layers: &mut Layers,
     scratch: &mut Scratch,
     cipher: &mut Vec<u8>,
@@ -254,7 +255,7 @@ fn seal_one(
 
 /// What was appended for a connection. If that is more than a turn can hold, the connection does not get it, and its
 /// stream ends: the budget of a turn is far below.
-fn since(slot: u32, start: usize, outbox: &mut Outbox) -> Range {
+fn since(slot: ConnectionSlot, start: usize, outbox: &mut Outbox) -> Range {
     let has_some = outbox.arena_bytes() > start;
     let range = outbox.range_since(start);
     if has_some && range.len == 0 {
@@ -268,14 +269,19 @@ const CIPHER_BYTES_KEPT: usize = 1 << 20;
 
 impl Runner {
     /// Takes bytes of a connection with layers; false, and nothing is done, for a plain one.
-    pub(super) fn receive_layered(&mut self, now: Time, slot: u32, buffer: Buffer) -> Option<Buffer> {
+    pub(super) fn receive_layered(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        buffer: Buffer,
+    ) -> Option<Buffer> {
         if !self.doors.has(slot) {
             return Some(buffer);
         }
         let is_handshaking = self.machine.is_handshaking(slot);
         if is_handshaking && self.doors.spent >= HANDSHAKE_BUDGET {
             self.pause(slot, HoldBack::Turn);
-            self.net.hold(slot, buffer, 0);
+            self.net.hold(slot.get(), buffer, 0);
             self.doors.waiting.push_back(slot);
             return None;
         }
@@ -302,7 +308,11 @@ impl Runner {
                     self.note_identity(slot, identity);
                 }
                 if let Some(words) = input.secured {
-                    tracing::debug!(shard = self.machine.id(), slot, "TLS is established: {words}");
+                    tracing::debug!(
+                        shard = self.machine.id(),
+                        slot = slot.get(),
+                        "TLS is established: {words}"
+                    );
                 }
                 input.is_closed.then_some(Hangup::Closed)
             }
@@ -328,7 +338,7 @@ impl Runner {
     fn follow_header(
         &mut self,
         now: Time,
-        slot: u32,
+        slot: ConnectionSlot,
         header: Result<Option<Header>, Fault>,
     ) -> Result<Input, Fault> {
         let Some(Header { peer, identity, rest }) = header? else { return Ok(Input::default()) };
@@ -349,7 +359,7 @@ impl Runner {
         self.doors.read(slot, &rest, self.machine.outbox())
     }
 
-    fn note_identity(&mut self, slot: u32, identity: TlsIdentity) {
+    fn note_identity(&mut self, slot: ConnectionSlot, identity: TlsIdentity) {
         let Some(number) = self.doors.listener_of(slot) else { return };
         let listener = &self.shared.config.listeners[usize::from(number)];
         let user = user_of_certificate(listener, identity.common_name, identity.subject);
@@ -378,12 +388,15 @@ mod tests {
         let door = Door { websocket: Some(WebSocketSettings::default()), ..Door::default() };
         let mut doors = Doors::new([door].into());
         let mut outbox = Outbox::default();
-        doors.open(3, 0, ([127, 0, 0, 1], 4242).into());
-        doors.read(3, b"\x10 is no HTTP", &mut outbox).expect_err("it is no HTTP");
-        doors.close(3);
+        doors.open(ConnectionSlot::new(3), 0, ([127, 0, 0, 1], 4242).into());
+        doors.read(ConnectionSlot::new(3), b"\x10 is no HTTP", &mut outbox).expect_err("it is no HTTP");
+        doors.close(ConnectionSlot::new(3));
         doors.give_memory_back();
         doors.seal(&mut outbox);
-        assert!(outbox.touched_of(3).is_some_and(|touched| touched.bytes > 0), "the refusal is sent");
+        assert!(
+            outbox.touched_of(ConnectionSlot::new(3)).is_some_and(|touched| touched.bytes > 0),
+            "the refusal is sent"
+        );
         assert!(doors.answers.is_empty() && doors.closing.is_empty());
     }
 
@@ -393,10 +406,10 @@ mod tests {
         let door = Door { websocket: Some(WebSocketSettings::default()), ..Door::default() };
         let mut doors = Doors::new([door].into());
         let mut outbox = Outbox::default();
-        for slot in 0..CLIENTS {
+        for slot in (0..CLIENTS).map(ConnectionSlot::new) {
             doors.open(slot, 0, ([127, 0, 0, 1], 4242).into());
         }
-        for slot in (0..CLIENTS).rev() {
+        for slot in (0..CLIENTS).rev().map(ConnectionSlot::new) {
             let start = outbox.arena_len();
             outbox.arena_mut().extend_from_slice(b"\xE0\x01\x8B");
             outbox.send(slot, Range { start, len: 3 });
@@ -417,8 +430,8 @@ mod tests {
         let door = Door { websocket: Some(WebSocketSettings::default()), ..Door::default() };
         let mut doors = Doors::new([door].into());
         let mut outbox = Outbox::default();
-        doors.open(0, 0, ([127, 0, 0, 1], 4242).into());
-        doors.read(0, request, &mut outbox).expect("a good request");
+        doors.open(ConnectionSlot::new(0), 0, ([127, 0, 0, 1], 4242).into());
+        doors.read(ConnectionSlot::new(0), request, &mut outbox).expect("a good request");
         doors.seal(&mut outbox);
         outbox.clear();
         let sent = |doors: &mut Doors, outbox: &mut Outbox, parts: &[&[u8]]| {
@@ -426,11 +439,11 @@ mod tests {
                 let start = outbox.arena_len();
                 outbox.arena_mut().extend_from_slice(part);
                 // Something of another connection's between them.
-                outbox.send(0, Range { start, len: outbox.arena_len() - start });
+                outbox.send(ConnectionSlot::new(0), Range { start, len: outbox.arena_len() - start });
                 outbox.arena_mut().push(0);
             }
             doors.seal(outbox);
-            let touched = *outbox.touched_of(0).expect("something is sent");
+            let touched = *outbox.touched_of(ConnectionSlot::new(0)).expect("something is sent");
             let bytes: Vec<_> = outbox.segments_of(&touched).map(|range| outbox.bytes(range)).collect();
             let bytes = bytes.concat();
             assert_eq!(bytes.len(), touched.bytes as usize);

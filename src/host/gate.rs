@@ -4,6 +4,7 @@
 use super::Runner;
 use super::doors::Doors;
 use super::handshakes::Handshakes;
+use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::broker::Counter;
 use crate::broker::{Away, Event};
@@ -23,7 +24,7 @@ pub(super) struct Visit {
 
 /// A wrong login that the gate has not judged yet.
 pub(super) struct FailedLogin {
-    pub(super) slot: u32,
+    pub(super) slot: ConnectionSlot,
     pub(super) serial: u32,
     pub(super) peer: SocketAddr,
 }
@@ -31,7 +32,7 @@ pub(super) struct FailedLogin {
 /// A wrong login that the gate has judged, and what it costs.
 #[derive(Clone, Copy)]
 pub(super) struct Judged {
-    pub(super) slot: u32,
+    pub(super) slot: ConnectionSlot,
     pub(super) serial: u32,
     pub(super) penalty: Penalty,
 }
@@ -40,7 +41,7 @@ pub(super) struct Judged {
 pub(super) struct AtGate {
     pub(super) handshakes: Handshakes,
     /// By slot.
-    pub(super) visits: BTreeMap<u32, Visit>,
+    pub(super) visits: BTreeMap<ConnectionSlot, Visit>,
     pub(super) failed: Vec<FailedLogin>,
     /// The login whose verdict is being handled.
     pub(super) judged: Option<Judged>,
@@ -56,7 +57,7 @@ impl AtGate {
 
 /// The address that a connection counts for; none for a Unix-domain socket, and for a load balancer that does not
 /// speak for a client, or has not yet.
-pub(super) fn source(doors: &Doors, slot: u32, peer: SocketAddr) -> Option<IpAddr> {
+pub(super) fn source(doors: &Doors, slot: ConnectionSlot, peer: SocketAddr) -> Option<IpAddr> {
     (peer != UNIX_PEER && !doors.is_balancers_own(slot)).then(|| peer.ip())
 }
 
@@ -78,7 +79,7 @@ impl Runner {
 
     /// A connection of this address begins its handshake here; false, counted and told of once in a while, if the
     /// address has its share of them already.
-    pub(super) fn begin_handshake(&mut self, now: Time, slot: u32, address: IpAddr) -> bool {
+    pub(super) fn begin_handshake(&mut self, now: Time, slot: ConnectionSlot, address: IpAddr) -> bool {
         if self.entrance.gate.is_exempt(address) || self.at_gate.handshakes.begin(slot, address) {
             return true;
         }
@@ -88,14 +89,14 @@ impl Runner {
     }
 
     /// A connection has come in from this address.
-    pub(super) fn begin_visit(&mut self, now: Time, slot: u32, address: IpAddr) {
+    pub(super) fn begin_visit(&mut self, now: Time, slot: ConnectionSlot, address: IpAddr) {
         if self.entrance.gate.flap_connects > 0 {
             self.at_gate.visits.insert(slot, Visit { address, since: now });
         }
     }
 
     /// The connection ends.
-    pub(super) fn end_visit(&mut self, now: Time, slot: u32) {
+    pub(super) fn end_visit(&mut self, now: Time, slot: ConnectionSlot) {
         // Nearly always there are none.
         if self.at_gate.visits.is_empty() {
             return;
@@ -133,7 +134,7 @@ impl Runner {
         penalty
     }
 
-    pub(super) fn note_success(&mut self, now: Time, slot: u32, peer: SocketAddr) {
+    pub(super) fn note_success(&mut self, now: Time, slot: ConnectionSlot, peer: SocketAddr) {
         if let Some(address) = source(&self.doors, slot, peer) {
             self.control.gate.succeeded(now, address);
         }

@@ -1,6 +1,7 @@
 //! Connections of a shard that have not finished CONNECT, by the address that they count for: no address has more than
 //! its share, so that a few can't lock all others out.
 
+use crate::base::ConnectionSlot;
 use crate::policy::gate::counted_with;
 use crate::settings::Network;
 use ahash::RandomState;
@@ -10,7 +11,7 @@ use std::net::IpAddr;
 
 /// See the module.
 pub(super) struct Handshakes {
-    by_slot: HashMap<u32, Network, RandomState>,
+    by_slot: HashMap<ConnectionSlot, Network, RandomState>,
     by_source: HashMap<Network, usize, RandomState>,
     share: usize,
 }
@@ -24,7 +25,7 @@ impl Handshakes {
     }
 
     /// The connection in this slot has come in from an address; false, and it is not counted, if that has its share.
-    pub(super) fn begin(&mut self, slot: u32, address: IpAddr) -> bool {
+    pub(super) fn begin(&mut self, slot: ConnectionSlot, address: IpAddr) -> bool {
         self.end(slot);
         let source = counted_with(address);
         let count = self.by_source.entry(source).or_default();
@@ -37,7 +38,7 @@ impl Handshakes {
     }
 
     /// The connection in this slot has finished, left or ended; nothing for one that is not counted.
-    pub(super) fn end(&mut self, slot: u32) {
+    pub(super) fn end(&mut self, slot: ConnectionSlot) {
         let Some(source) = self.by_slot.remove(&slot) else { return };
         if let Entry::Occupied(mut entry) = self.by_source.entry(source) {
             match *entry.get() {
@@ -62,20 +63,26 @@ mod tests {
         let mut handshakes = Handshakes::new(3, 7);
         let address = |last| IpAddr::from([192, 0, 2, last]);
         for slot in 0..3 {
-            assert!(handshakes.begin(slot, address(1)));
+            assert!(handshakes.begin(ConnectionSlot::new(slot), address(1)));
         }
-        assert!(!handshakes.begin(3, address(1)));
-        assert!(handshakes.begin(4, address(2)), "another address");
-        handshakes.end(3);
-        assert!(!handshakes.begin(5, address(1)), "what was not counted leaves no place");
-        handshakes.end(1);
-        handshakes.end(1);
-        assert!(handshakes.begin(6, address(1)) && !handshakes.begin(7, address(1)));
+        assert!(!handshakes.begin(ConnectionSlot::new(3), address(1)));
+        assert!(handshakes.begin(ConnectionSlot::new(4), address(2)), "another address");
+        handshakes.end(ConnectionSlot::new(3));
+        assert!(
+            !handshakes.begin(ConnectionSlot::new(5), address(1)),
+            "what was not counted leaves no place"
+        );
+        handshakes.end(ConnectionSlot::new(1));
+        handshakes.end(ConnectionSlot::new(1));
+        assert!(
+            handshakes.begin(ConnectionSlot::new(6), address(1))
+                && !handshakes.begin(ConnectionSlot::new(7), address(1))
+        );
         // A network of IPv6 that counts as one.
         let v6 = |host: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, host]);
-        assert!((10..13).all(|slot| handshakes.begin(slot, v6(slot as u16))));
-        assert!(!handshakes.begin(13, v6(13)));
-        (0..20).for_each(|slot| handshakes.end(slot));
+        assert!((10..13).all(|slot| handshakes.begin(ConnectionSlot::new(slot), v6(slot as u16))));
+        assert!(!handshakes.begin(ConnectionSlot::new(13), v6(13)));
+        (0..20).for_each(|slot| handshakes.end(ConnectionSlot::new(slot)));
         assert!(handshakes.by_slot.is_empty() && handshakes.by_source.is_empty());
     }
 }

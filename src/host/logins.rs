@@ -3,6 +3,7 @@
 
 use super::Runner;
 use super::gate::{Judged, source};
+use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::control::login_queue::{LoginQueue, Next, Origin};
 use crate::control::logins::WAITING_MAX;
@@ -39,7 +40,7 @@ impl Bell {
 }
 
 struct Answer {
-    slot: u32,
+    slot: ConnectionSlot,
     serial: u32,
     verdict: Verdict,
     /// It was checked; none: it was refused before its turn came.
@@ -48,7 +49,7 @@ struct Answer {
 
 /// A login that waits for its turn.
 struct Waiting {
-    slot: u32,
+    slot: ConnectionSlot,
     serial: u32,
     login: Box<Login>,
 }
@@ -81,9 +82,9 @@ impl Verdicts {
     }
 
     /// The connection has gone.
-    pub(super) fn forget(&mut self, slot: u32) {
+    pub(super) fn forget(&mut self, slot: ConnectionSlot) {
         if self.queue.waiting() > 0 {
-            self.queue.forget(slot);
+            self.queue.forget(slot.get());
         }
     }
 
@@ -93,11 +94,11 @@ impl Verdicts {
 }
 
 impl Runner {
-    pub(super) fn check_login(&mut self, now: Time, slot: u32, serial: u32, login: Box<Login>) {
+    pub(super) fn check_login(&mut self, now: Time, slot: ConnectionSlot, serial: u32, login: Box<Login>) {
         let address = source(&self.doors, slot, login.peer);
         let queue = &mut self.verdicts.queue;
         let origin = queue.origin(address, login.user.as_deref(), &login.client_id);
-        if let Some(refused) = queue.push(origin, slot, Waiting { slot, serial, login }) {
+        if let Some(refused) = queue.push(origin, slot.get(), Waiting { slot, serial, login }) {
             self.verdicts.refuse(refused);
         }
         self.begin_checks(now);
@@ -152,7 +153,7 @@ impl Runner {
             self.carry_out(now, Some(slot));
             self.at_gate.judged = None;
             if self.reads_once(slot) {
-                self.net.receive_once(slot);
+                self.net.receive_once(slot.get());
             }
         }
         if self.verdicts.queue.waiting() > 0 {

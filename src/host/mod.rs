@@ -20,6 +20,7 @@ pub use logins::Bell;
 pub use parcels::Parcel;
 pub use store::StartStore;
 
+use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::broker::{Backlog, Counter, Effect, Event, Hangup, HoldBack, Shard, Shared};
 use crate::control::entrance::Entrance;
@@ -62,7 +63,7 @@ struct Runner {
     overflow: Vec<Overflow>,
     overflowing: usize,
     /// Connections that wait for the boxes of others. One that has ended meanwhile is passed over.
-    paused_by_mesh: BTreeSet<u32>,
+    paused_by_mesh: BTreeSet<ConnectionSlot>,
     /// By sender: mails that were there when the boxes were last looked at, and are not taken yet.
     mails_left: Vec<usize>,
     log: EventLog,
@@ -73,7 +74,7 @@ struct Runner {
     /// Listening sockets, until all shards are ready for clients.
     listeners: Vec<(u16, OwnedFd)>,
     /// Connections of listeners that have a bound of their own, and their listeners.
-    counted: BTreeMap<u32, u16>,
+    counted: BTreeMap<ConnectionSlot, u16>,
     doors: Doors,
     entrance: Entrance,
     /// See `Control::entrance_changed`.
@@ -348,13 +349,16 @@ impl Runner {
 
     fn handle_event(&mut self, now: Time, event: driver::Event) {
         match event {
-            driver::Event::Accepted { listener, slot, peer } => self.accept(now, slot, peer, listener),
+            driver::Event::Accepted { listener, slot, peer } => {
+                self.accept(now, ConnectionSlot::new(slot), peer, listener)
+            }
             driver::Event::AcceptFailed { error, .. } => {
                 let cause = io::Error::from_raw_os_error(error);
                 tracing::warn!(%cause, "a connection could not be accepted");
             }
-            driver::Event::Received { slot, buffer } => self.receive(now, slot, buffer),
+            driver::Event::Received { slot, buffer } => self.receive(now, ConnectionSlot::new(slot), buffer),
             driver::Event::Hangup { slot, cause } => {
+                let slot = ConnectionSlot::new(slot);
                 let hangup = match cause {
                     driver::Hangup::Eof => Hangup::Closed,
                     driver::Hangup::Reset => Hangup::Reset,
@@ -362,17 +366,19 @@ impl Runner {
                     driver::Hangup::BacklogFull => Hangup::BacklogFull,
                 };
                 // Bytes that came before it may be held.
-                if self.net.hold_hangup(slot, cause) {
+                if self.net.hold_hangup(slot.get(), cause) {
                     return;
                 }
                 self.machine.handle_hangup(now, slot, hangup);
                 self.carry_out(now, Some(slot));
             }
             driver::Event::Backlogged { slot, bytes, taken } => {
+                let slot = ConnectionSlot::new(slot);
                 self.machine.handle_backlog(now, slot, Backlog { bytes: bytes as usize, taken });
                 self.carry_out(now, None);
             }
             driver::Event::Drained { slot } => {
+                let slot = ConnectionSlot::new(slot);
                 self.machine.handle_drained(now, slot);
                 self.carry_out(now, None);
             }
@@ -385,7 +391,7 @@ impl Runner {
         }
     }
 
-    fn accept(&mut self, now: Time, slot: u32, peer: SocketAddr, listener: u16) {
+    fn accept(&mut self, now: Time, slot: ConnectionSlot, peer: SocketAddr, listener: u16) {
         // A load balancer is asked for its client's address, once it has named it.
         let counts = peer != driver::UNIX_PEER && !self.doors.is_balancer(listener, peer.ip());
         if counts && !(self.lets_in(now, peer.ip()) && self.begin_handshake(now, slot, peer.ip())) {
@@ -408,16 +414,16 @@ impl Runner {
     }
 
     /// Closes a connection that the machine never sees.
-    fn close_at_once(&mut self, slot: u32) {
+    fn close_at_once(&mut self, slot: ConnectionSlot) {
         let counters = &self.shared.counters[usize::from(self.machine.id())];
         counters.add(Counter::ConnectionsOpened, 1);
         counters.add(Counter::ConnectionsClosed, 1);
-        self.net.abort(slot);
+        self.net.abort(slot.get());
     }
 
-    fn receive(&mut self, now: Time, slot: u32, buffer: Buffer) {
-        if self.net.is_held(slot) || self.hold_back(now, slot) {
-            self.net.hold(slot, buffer, 0);
+    fn receive(&mut self, now: Time, slot: ConnectionSlot, buffer: Buffer) {
+        if self.net.is_held(slot.get()) || self.hold_back(now, slot) {
+            self.net.hold(slot.get(), buffer, 0);
             return;
         }
         if let Some(buffer) = self.receive_layered(now, slot, buffer) {
@@ -426,19 +432,21 @@ impl Runner {
         }
         self.carry_out(now, Some(slot));
         if self.reads_once(slot) {
-            self.net.receive_once(slot);
+            self.net.receive_once(slot.get());
         }
     }
 
     /// Is the connection read single shot by single shot, and due for the next one? One whose handshake waits
     /// for the next turn has nothing armed, since it may still have to move; and one whose login is checked
     /// waits for the answer.
-    fn reads_once(&self, slot: u32) -> bool {
-        self.machine.is_handshaking(slot) && !self.machine.awaits_verdict(slot) && !self.net.is_held(slot)
+    fn reads_once(&self, slot: ConnectionSlot) -> bool {
+        self.machine.is_handshaking(slot)
+            && !self.machine.awaits_verdict(slot)
+            && !self.net.is_held(slot.get())
     }
 
     /// Carries the machine's effects out. `cause`: the connection whose bytes brought them about.
-    fn carry_out(&mut self, now: Time, cause: Option<u32>) {
+    fn carry_out(&mut self, now: Time, cause: Option<ConnectionSlot>) {
         let mut effects = self.machine.take_effects();
         for effect in effects.drain(..) {
             match effect {
@@ -454,11 +462,11 @@ impl Runner {
                     self.verdicts.forget(slot);
                     self.at_gate.handshakes.end(slot);
                     self.doors.close(slot);
-                    self.net.close(slot);
+                    self.net.close(slot.get());
                 }
                 Effect::Stream { slot } => {
                     self.at_gate.handshakes.end(slot);
-                    self.net.receive_stream(slot);
+                    self.net.receive_stream(slot.get());
                 }
                 Effect::HandOver { slot, to, guest } => self.hand_over(now, slot, to, guest),
                 Effect::Check { slot, serial, login } => self.check_login(now, slot, serial, login),
@@ -468,10 +476,10 @@ impl Runner {
                     self.at_gate.failed.push(FailedLogin { slot, serial, peer });
                 }
                 Effect::LoginSucceeded { slot, peer } => self.note_success(now, slot, peer),
-                Effect::Pause { slot } => self.net.pause(slot),
+                Effect::Pause { slot } => self.net.pause(slot.get()),
                 // By now there may be a reason of our own.
                 Effect::Resume { slot } if self.machine.is_paused(slot) => {}
-                Effect::Resume { slot } => self.net.resume(slot),
+                Effect::Resume { slot } => self.net.resume(slot.get()),
                 Effect::Event(event) => self.log.write(now, &event),
             }
         }
@@ -481,13 +489,13 @@ impl Runner {
         }
     }
 
-    fn count_in(&mut self, slot: u32, listener: u16) {
+    fn count_in(&mut self, slot: ConnectionSlot, listener: u16) {
         if self.shared.config.listeners[usize::from(listener)].connections.is_some() {
             self.counted.insert(slot, listener);
         }
     }
 
-    fn count_out(&mut self, slot: u32) {
+    fn count_out(&mut self, slot: ConnectionSlot) {
         self.control.open.fetch_sub(1, Ordering::Relaxed);
         if let Some(listener) = self.counted.remove(&slot) {
             self.control.open_by_listener[usize::from(listener)].fetch_sub(1, Ordering::Relaxed);
@@ -495,18 +503,18 @@ impl Runner {
     }
 
     /// Stops reading from a connection; false if it was stopped for this reason before.
-    fn pause(&mut self, slot: u32, why: HoldBack) -> bool {
+    fn pause(&mut self, slot: ConnectionSlot, why: HoldBack) -> bool {
         let is_new = self.machine.hold_back(slot, why);
         if is_new {
-            self.net.pause(slot);
+            self.net.pause(slot.get());
         }
         is_new
     }
 
     /// Reads from it again, unless there is another reason not to.
-    fn resume(&mut self, now: Time, slot: u32, why: HoldBack) {
+    fn resume(&mut self, now: Time, slot: ConnectionSlot, why: HoldBack) {
         if self.machine.let_go(now, slot, why) {
-            self.net.resume(slot);
+            self.net.resume(slot.get());
         }
     }
 }

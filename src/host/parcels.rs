@@ -4,6 +4,7 @@
 use super::doors::Layered;
 use super::gate::{Visit, source};
 use super::{ARENA_BYTES_MAX, Runner};
+use crate::base::ConnectionSlot;
 use crate::base::ShardId;
 use crate::base::Time;
 use crate::broker::{Counter, Guest, HoldBack, Mail};
@@ -86,7 +87,7 @@ impl Runner {
                     Parcel::Socket(arrival) => {
                         let Arrival { socket, guest, layers, unsent, visit } = *arrival;
                         let Guest { peer, listener, user, bytes } = guest;
-                        let slot = self.net.adopt(socket);
+                        let slot = ConnectionSlot::new(self.net.adopt(socket));
                         self.count_in(slot, listener);
                         self.at_gate.visits.extend(visit.map(|visit| (slot, visit)));
                         self.doors.adopt(slot, layers, &unsent, self.machine.outbox());
@@ -102,7 +103,7 @@ impl Runner {
                         self.machine.handle_bytes(now, slot, &bytes);
                         self.carry_out(now, None);
                         if self.reads_once(slot) {
-                            self.net.receive_once(slot);
+                            self.net.receive_once(slot.get());
                         }
                     }
                 }
@@ -116,10 +117,10 @@ impl Runner {
         Ok(())
     }
 
-    pub(super) fn hand_over(&mut self, now: Time, slot: u32, to: ShardId, guest: Guest) {
+    pub(super) fn hand_over(&mut self, now: Time, slot: ConnectionSlot, to: ShardId, guest: Guest) {
         self.at_gate.handshakes.end(slot);
         let (layers, unsent) = self.doors.take(slot, self.machine.outbox());
-        match self.net.detach(slot) {
+        match self.net.detach(slot.get()) {
             Some(socket) => {
                 self.counted.remove(&slot);
                 let visit = self.at_gate.visits.remove(&slot);
@@ -130,12 +131,12 @@ impl Runner {
             None => {
                 self.count_out(slot);
                 self.end_visit(now, slot);
-                self.net.close(slot);
+                self.net.close(slot.get());
             }
         }
     }
 
-    pub(super) fn send(&mut self, now: Time, to: ShardId, parcel: Parcel, cause: Option<u32>) {
+    pub(super) fn send(&mut self, now: Time, to: ShardId, parcel: Parcel, cause: Option<ConnectionSlot>) {
         let at = usize::from(to);
         let parcel = if self.overflow[at].is_empty() {
             let bytes = parcel.bytes();

@@ -2,6 +2,7 @@
 //! back to the machine.
 
 use super::Runner;
+use crate::base::ConnectionSlot;
 use crate::base::ShardId;
 use crate::base::Time;
 use crate::broker::{Counter, Event, HoldBack, Limit, Shard};
@@ -48,7 +49,7 @@ pub(super) struct Store {
     checkpoint_asked: u64,
     answer: Answer,
     /// Connections that wait for the disk. One that has ended meanwhile is passed over.
-    paused: BTreeSet<u32>,
+    paused: BTreeSet<ConnectionSlot>,
 }
 
 /// What the shard has done of a request for a checkpoint.
@@ -279,7 +280,7 @@ impl Runner {
     }
 
     /// Is the log so far behind that nothing of a connection may be handled? Then the connection is paused.
-    pub(super) fn hold_back(&mut self, now: Time, slot: u32) -> bool {
+    pub(super) fn hold_back(&mut self, now: Time, slot: ConnectionSlot) -> bool {
         if !self.machine.is_log_far_behind() || !self.machine.has_connection(slot) {
             return false;
         }

@@ -1,6 +1,7 @@
 //! A connection between a client and the broker: bytes on their way in both directions, and all that can
 //! happen to them.
 
+use midge::base::ConnectionSlot;
 use midge::broker::Hangup;
 use std::collections::VecDeque;
 
@@ -9,7 +10,7 @@ pub struct Link {
     /// Where it is, or where it is being handed over to.
     pub shard: usize,
     /// None before it is accepted, while it is handed over, and once the broker has closed it.
-    pub slot: Option<u32>,
+    pub slot: Option<ConnectionSlot>,
     pub latency: u64,
     // From the client to the broker.
     pub up_sent: u64,

@@ -3,7 +3,7 @@
 use crate::clocks;
 use crate::world::{Due, Happening, Job, OVERFLOW_RETRY, Parcel, Ready};
 use crate::world::{Wake, World, link_of, peer};
-use midge::base::ShardId;
+use midge::base::{ConnectionSlot, ShardId};
 use midge::broker::{Backlog, Effect, Event, Hangup, HoldBack};
 use midge::store::segment::BLOCK;
 use std::collections::VecDeque;
@@ -198,7 +198,7 @@ impl World {
             if state.up_given == state.up_consumed || state.closing {
                 continue;
             }
-            let slot = u32::try_from(slot).expect("slots are 32 bits");
+            let slot = ConnectionSlot::new(u32::try_from(slot).expect("slots are 32 bits"));
             let machine = &self.hosts[shard].machine;
             let whole = machine.has_connection(slot);
             let upto = state.up_given - machine.unread_bytes(slot) as u64;
@@ -224,23 +224,23 @@ impl World {
         }
     }
 
-    pub fn give_slot(&mut self, shard: usize, link: usize) -> u32 {
+    pub fn give_slot(&mut self, shard: usize, link: usize) -> ConnectionSlot {
         let host = &mut self.hosts[shard];
         let slot = match host.free.pop() {
             Some(slot) => slot,
             None => {
                 host.slots.push(None);
-                u32::try_from(host.slots.len() - 1).expect("slots are 32 bits")
+                ConnectionSlot::new(u32::try_from(host.slots.len() - 1).expect("slots are 32 bits"))
             }
         };
-        host.slots[slot as usize] = Some(link);
+        host.slots[slot.at()] = Some(link);
         let state = &mut self.links[link];
         (state.slot, state.shard, state.readable, state.paused) = (Some(slot), shard, false, false);
         slot
     }
 
     /// Its slot, if the link is this shard's still.
-    pub fn own_slot(&self, shard: usize, link: usize) -> Option<u32> {
+    pub fn own_slot(&self, shard: usize, link: usize) -> Option<ConnectionSlot> {
         let state = &self.links[link];
         state.slot.filter(|_| state.shard == shard && !state.closing)
     }
@@ -286,12 +286,12 @@ impl World {
         }
         outbox.clear();
         for (slot, bytes) in sent {
-            let link = self.hosts[shard].slots[slot as usize].expect("bytes go to connections that are open");
+            let link = self.hosts[shard].slots[slot.at()].expect("bytes go to connections that are open");
             self.put(shard, link, bytes);
         }
         for link in std::mem::take(&mut self.hosts[shard].closes) {
             if let Some(slot) = self.links[link].slot.take() {
-                self.hosts[shard].slots[slot as usize] = None;
+                self.hosts[shard].slots[slot.at()] = None;
                 self.hosts[shard].free.push(slot);
             }
             self.links[link].closed_at = Some(self.now);
@@ -327,7 +327,7 @@ impl World {
             }
             Effect::HandOver { slot, to, guest } => {
                 let link = self.link_of(shard, slot);
-                self.hosts[shard].slots[slot as usize] = None;
+                self.hosts[shard].slots[slot.at()] = None;
                 self.hosts[shard].free.push(slot);
                 self.links[link].slot = None;
                 let cut = self.links[link].hangup.is_some();
@@ -359,8 +359,8 @@ impl World {
         }
     }
 
-    pub fn link_of(&self, shard: usize, slot: u32) -> usize {
-        self.hosts[shard].slots[slot as usize].expect("effects name connections that are open")
+    pub fn link_of(&self, shard: usize, slot: ConnectionSlot) -> usize {
+        self.hosts[shard].slots[slot.at()].expect("effects name connections that are open")
     }
 
     pub fn resume(&mut self, link: usize) {

@@ -8,8 +8,8 @@ use crate::clocks::{self, Clocks};
 use crate::disk::{Disk, Torn};
 use crate::link::Link;
 use crate::rng::Rng;
-use midge::base::ShardId;
 use midge::base::Time;
+use midge::base::{ConnectionSlot, ShardId};
 use midge::broker::{Counter, Effect, EndCause, Event, Hangup, Mail, Shard, Shared, TurnBudget};
 use midge::settings::Config;
 use midge::store::segment::{Header, LogName};
@@ -108,7 +108,7 @@ pub enum Job {
 pub struct Host {
     pub machine: Shard,
     pub slots: Vec<Option<usize>>,
-    pub free: Vec<u32>,
+    pub free: Vec<ConnectionSlot>,
     /// By sender.
     pub boxes: Vec<VecDeque<Parcel>>,
     /// By receiver.

@@ -1,8 +1,8 @@
 //! The broker without a kernel: its shards, the boxes between them and their connections on a virtual clock, in
 //! one thread. Unit tests and conformance scenarios drive it.
 
-use midge::base::ShardId;
 use midge::base::Time;
+use midge::base::{ConnectionSlot, ShardId};
 use midge::broker::{Effect, Event, Guest, Hangup, Mail, Shard, Shared};
 use midge::policy::access::{Access, Login, Verdict};
 use midge::settings::Config;
@@ -28,7 +28,7 @@ pub struct World {
     /// By which listener the next clients come in.
     pub listener: u16,
     /// Logins to be checked: slot, serial, and what the client has said.
-    pub logins: Vec<(u32, u32, Box<Login>)>,
+    pub logins: Vec<(ConnectionSlot, u32, Box<Login>)>,
     pub events: Vec<Event>,
     /// How long the refusal of a wrong login waits.
     pub penalty_millis: u64,
@@ -311,7 +311,7 @@ impl World {
     /// Answers the oldest login that is to be checked.
     pub fn answer(&mut self, verdict: Verdict) {
         let (slot, serial, _) = self.logins.remove(0);
-        let shard = usize::from(self.links[slot as usize].shard);
+        let shard = usize::from(self.links[slot.at()].shard);
         self.shards[shard].handle_verdict(self.now, slot, serial, verdict);
         self.carry_out(shard);
         self.run();
@@ -491,7 +491,7 @@ impl World {
         self.most_encoded = self.most_encoded.max(outbox.arena_bytes());
         self.most_queued = self.most_queued.max(queued);
         for touched in outbox.touched() {
-            let link = &mut self.links[touched.slot as usize];
+            let link = &mut self.links[touched.slot.at()];
             assert!(link.shard == from && !link.closed, "bytes go to connections that are the shard's");
             for range in outbox.segments_of(touched) {
                 link.received.extend_from_slice(outbox.bytes(range));
@@ -505,8 +505,7 @@ impl World {
                 Effect::HandOver { slot, to, guest } => {
                     let link = self.own(from, slot);
                     (link.shard, link.paused) = (to, true);
-                    self.boxes[usize::from(to)][shard]
-                        .push_back(Parcel::Socket { link: slot as usize, guest });
+                    self.boxes[usize::from(to)][shard].push_back(Parcel::Socket { link: slot.at(), guest });
                 }
                 Effect::Mail { to, mail } => {
                     self.boxes[usize::from(to)][shard].push_back(Parcel::Mail { from, mail });
@@ -520,7 +519,7 @@ impl World {
                 Effect::Pause { slot } => self.own(from, slot).paused = true,
                 Effect::Resume { slot } => {
                     self.own(from, slot).paused = false;
-                    self.read(slot as usize);
+                    self.read(slot.at());
                 }
                 Effect::Stream { .. } => {}
                 Effect::Check { slot, serial, login } => self.logins.push((slot, serial, login)),
@@ -534,8 +533,8 @@ impl World {
         }
     }
 
-    fn own(&mut self, shard: ShardId, slot: u32) -> &mut Link {
-        let link = &mut self.links[slot as usize];
+    fn own(&mut self, shard: ShardId, slot: ConnectionSlot) -> &mut Link {
+        let link = &mut self.links[slot.at()];
         assert_eq!(link.shard, shard, "effects name connections of their shard");
         link
     }
@@ -545,8 +544,8 @@ fn later(time: Time, micros: u64) -> Time {
     Time::from_micros(time.as_micros() + micros)
 }
 
-fn slot(link: usize) -> u32 {
-    u32::try_from(link).expect("slots are 32 bits")
+pub fn slot(link: usize) -> ConnectionSlot {
+    ConnectionSlot::new(u32::try_from(link).expect("slots are 32 bits"))
 }
 
 fn peer() -> SocketAddr {

@@ -5,6 +5,7 @@ mod logs;
 mod shards;
 mod sockets;
 
+use crate::base::ConnectionSlot;
 use std::future::Future;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
@@ -94,7 +95,7 @@ impl Host {
     fn send(&mut self, slot: u32, bytes: &[u8]) {
         let start = self.outbox.arena_len();
         self.outbox.arena_mut().extend_from_slice(bytes);
-        self.outbox.send(slot, Range { start, len: bytes.len() as u32 });
+        self.outbox.send(ConnectionSlot::new(slot), Range { start, len: bytes.len() as u32 });
     }
 
     /// The bytes of a buffer, which goes back.

@@ -1,0 +1,83 @@
+//! Is the disk or another shard behind, and which connections wait until it is not?
+
+use crate::base::ConnectionKey;
+use std::collections::VecDeque;
+
+/// Records that wait for the disk.
+const JOURNAL_BYTES_MAX: usize = 16 << 20;
+
+/// What is behind, and who waits for it.
+#[derive(Debug)]
+pub(in crate::broker) struct Behind {
+    journal_bytes_max: usize,
+    /// More records wait than may, or have since, and there are still more than half as many.
+    is_log_behind: bool,
+    /// The box of another shard is full.
+    is_mesh_full: bool,
+    /// Connections, with their serials.
+    waiting: VecDeque<ConnectionKey>,
+}
+
+impl Default for Behind {
+    fn default() -> Behind {
+        Behind {
+            journal_bytes_max: JOURNAL_BYTES_MAX,
+            is_log_behind: false,
+            is_mesh_full: false,
+            waiting: VecDeque::new(),
+        }
+    }
+}
+
+impl Behind {
+    pub(in crate::broker) fn give_memory_back(&mut self) {
+        self.waiting.shrink_to_fit();
+    }
+
+    /// A smaller bound for the journal, for tests.
+    pub(in crate::broker) fn bound_journal(&mut self, bytes: usize) {
+        self.journal_bytes_max = bytes;
+    }
+
+    pub(in crate::broker) fn journal_bytes_max(&self) -> usize {
+        self.journal_bytes_max
+    }
+
+    /// Do more records wait for the disk than may?
+    pub(in crate::broker) fn is_log_behind(&self) -> bool {
+        self.is_log_behind
+    }
+
+    /// The box of another shard is full (`true`), or none is any more.
+    pub(in crate::broker) fn set_mesh_full(&mut self, is_full: bool) {
+        self.is_mesh_full = is_full;
+    }
+
+    pub(in crate::broker) fn is_mesh_full(&self) -> bool {
+        self.is_mesh_full
+    }
+
+    /// So many bytes of records wait for the disk now.
+    pub(in crate::broker) fn note_journal(&mut self, bytes: usize) {
+        let bytes_max = self.journal_bytes_max;
+        self.is_log_behind = bytes > if self.is_log_behind { bytes_max / 2 } else { bytes_max };
+    }
+
+    pub(in crate::broker) fn is_anyone_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(in crate::broker) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// A connection waits from now on.
+    pub(in crate::broker) fn wait(&mut self, key: ConnectionKey) {
+        self.waiting.push_back(key);
+    }
+
+    /// The next that waits; it does not any more.
+    pub(in crate::broker) fn pop_waiting(&mut self) -> Option<ConnectionKey> {
+        self.waiting.pop_front()
+    }
+}

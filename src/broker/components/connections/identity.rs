@@ -1,0 +1,22 @@
+//! What a client has proved, and what it may do.
+
+use crate::base::TimerId;
+use crate::policy::access::PasswordLine;
+use crate::policy::acl::Permissions;
+use std::num::NonZeroU64;
+
+/// What a client has proved, and what it may do.
+#[derive(Debug, Default)]
+pub(in crate::broker) struct Identity {
+    /// User name.
+    pub user: Option<Box<str>>,
+    /// The line of the password file that has proved it.
+    pub line: Option<PasswordLine>,
+    /// What came with its login.
+    pub granted: Permissions,
+    /// When that ends.
+    pub ends: Option<TimerId>,
+    pub permissions: Option<Permissions>,
+    /// The mark that what it gets must be looked at stands until all filters were looked at, in this judgement.
+    pub judgement: Option<NonZeroU64>,
+}

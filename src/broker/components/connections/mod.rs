@@ -1,0 +1,302 @@
+//! The connections of a shard, by slot: how far each has come, who is behind it, and why it is not read.
+
+mod identity;
+mod partial;
+mod pauses;
+mod peer;
+mod slow;
+
+pub(in crate::broker) use identity::Identity;
+pub(in crate::broker) use partial::Partial;
+pub use pauses::HoldBack;
+pub(in crate::broker) use pauses::{
+    GOES_ON, PAUSED_BY_BACKLOG, PAUSED_BY_DISK, PAUSED_BY_LANE, PAUSED_BY_MEMORY, PAUSED_BY_OWED,
+    PAUSED_BY_RATE, PAUSED_BY_ROOM, PAUSED_BY_WORK,
+};
+pub(in crate::broker) use peer::Peer;
+pub use slow::Backlog;
+pub(in crate::broker) use slow::Slow;
+
+use crate::base::{Charge, ConnectionKey, ConnectionSlot, SessionSlot, Time, TimerId};
+use crate::broker::event::Hangup;
+use crate::broker::flows::authentication::Authentication;
+use crate::broker::flows::pace::Pace;
+use crate::mqtt::codec::{Connect, DecodeError, Frame};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use zeroize::Zeroizing;
+
+/// See the module.
+#[derive(Default)]
+pub(in crate::broker) struct Connections {
+    slots: Vec<Option<Box<Connection>>>,
+    count: usize,
+    /// Those whose CONNECT is not answered yet.
+    handshakes: usize,
+    /// Those whose login was wrong and whose refusal waits.
+    refusals_waiting: usize,
+    next_serial: u32,
+}
+
+impl Connections {
+    pub(in crate::broker) fn get(&self, slot: ConnectionSlot) -> Option<&Connection> {
+        self.slots.get(slot.at())?.as_deref()
+    }
+
+    pub(in crate::broker) fn get_mut(&mut self, slot: ConnectionSlot) -> Option<&mut Connection> {
+        self.slots.get_mut(slot.at())?.as_deref_mut()
+    }
+
+    /// Names the connection in a slot, if there is one.
+    pub(in crate::broker) fn key(&self, slot: ConnectionSlot) -> Option<ConnectionKey> {
+        self.get(slot).map(|connection| ConnectionKey { slot, serial: connection.serial })
+    }
+
+    /// Is the connection of this name still here?
+    pub(in crate::broker) fn has(&self, key: ConnectionKey) -> bool {
+        self.get(key.slot).is_some_and(|connection| connection.serial == key.serial)
+    }
+
+    /// The session of a connection that is served.
+    pub(in crate::broker) fn session_of(&self, slot: ConnectionSlot) -> Option<SessionSlot> {
+        match self.get(slot)?.stage {
+            Stage::Serving { session, .. } => Some(session),
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => None,
+        }
+    }
+
+    /// How many there are, whatever their stage.
+    pub(in crate::broker) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Slots, taken or free.
+    pub(in crate::broker) fn slots(&self) -> u32 {
+        u32::try_from(self.slots.len()).expect("slots are 32 bits")
+    }
+
+    /// Connections whose CONNECT is not answered yet.
+    pub(in crate::broker) fn handshakes(&self) -> usize {
+        self.handshakes
+    }
+
+    /// Connections whose login was wrong and whose refusal waits.
+    pub(in crate::broker) fn refusals_waiting(&self) -> usize {
+        self.refusals_waiting
+    }
+
+    /// A new connection, whose CONNECT is due when `timer` fires. The slot is free.
+    pub(in crate::broker) fn open(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        peer: SocketAddr,
+        listener: u8,
+        adopted: bool,
+        timer: TimerId,
+    ) {
+        let connection = Connection {
+            stage: Stage::Connect { adopted },
+            serial: self.next_serial,
+            peer: peer.into(),
+            listener,
+            partial: None,
+            last_packet: now,
+            timer: Some(timer),
+            slow: None,
+            paused: 0,
+            is_paced: false,
+            rare: None,
+            bytes_in: 0,
+            messages_in: 0,
+        };
+        self.next_serial = self.next_serial.wrapping_add(1);
+        if self.slots.len() <= slot.at() {
+            self.slots.resize_with(slot.at() + 1, || None);
+        }
+        debug_assert!(self.slots[slot.at()].is_none(), "the driver reuses a slot only after its close");
+        self.slots[slot.at()] = Some(Box::new(connection));
+        self.count += 1;
+        self.handshakes += 1;
+    }
+
+    /// The client is in: the connection serves a session from now on. Gives the timer of its CONNECT, which is replaced
+    /// by that of its keep alive.
+    pub(in crate::broker) fn serve(
+        &mut self,
+        slot: ConnectionSlot,
+        session: SessionSlot,
+        keep_alive_seconds: u16,
+        keep_alive: Option<TimerId>,
+    ) -> Option<TimerId> {
+        let connection = self.slots.get_mut(slot.at())?.as_deref_mut()?;
+        self.handshakes -= 1;
+        connection.stage = Stage::Serving { session, keep_alive_seconds };
+        std::mem::replace(&mut connection.timer, keep_alive)
+    }
+
+    /// The login was wrong: the connection waits with this CONNACK from now on. Its CONNECT is finished, so it takes no
+    /// place from those who log in.
+    pub(in crate::broker) fn refuse(
+        &mut self,
+        slot: ConnectionSlot,
+        refusal: Box<[u8]>,
+    ) -> Option<&mut Connection> {
+        let connection = self.slots.get_mut(slot.at())?.as_deref_mut()?;
+        self.handshakes -= 1;
+        self.refusals_waiting += 1;
+        connection.stage = Stage::Refuse;
+        connection.rare().refusal = refusal;
+        Some(connection)
+    }
+
+    /// Takes a connection out. Its slot is the driver's again.
+    pub(in crate::broker) fn take(&mut self, slot: ConnectionSlot) -> Option<Box<Connection>> {
+        let connection = self.slots.get_mut(slot.at())?.take()?;
+        self.count -= 1;
+        match connection.stage {
+            Stage::Serving { .. } => {}
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate => self.handshakes -= 1,
+            Stage::Refuse => self.refusals_waiting -= 1,
+        }
+        Some(connection)
+    }
+
+    /// Gives the memory behind the last connection back; how many slots are left.
+    pub(in crate::broker) fn give_memory_back(&mut self) -> usize {
+        let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.slots.truncate(used);
+        self.slots.shrink_to_fit();
+        used
+    }
+}
+
+/// How far a connection has come.
+#[derive(Debug)]
+pub(in crate::broker) enum Stage {
+    /// Waiting for CONNECT.
+    Connect {
+        /// It came from another shard: this one is its home.
+        adopted: bool,
+    },
+    /// The login of the CONNECT in `Rare` is being checked.
+    Check,
+    /// Enhanced authentication is under way for the CONNECT in `Rare`.
+    Authenticate,
+    /// The login was wrong, and the refusal in `Rare` waits for its time.
+    Refuse,
+    /// Accepted.
+    Serving {
+        /// Slot in the directory.
+        session: SessionSlot,
+        /// 0: none.
+        keep_alive_seconds: u16,
+    },
+}
+
+/// A CONNECT that waits: at most `limits.connect_bytes`, wiped when it is dropped for the password that it may hold.
+#[derive(Debug)]
+pub(in crate::broker) struct KeptConnect {
+    body: Zeroizing<Box<[u8]>>,
+    total_len: usize,
+}
+
+impl KeptConnect {
+    pub(in crate::broker) fn of(packet: Frame<'_>) -> KeptConnect {
+        KeptConnect { body: Zeroizing::new(packet.body.into()), total_len: packet.total_len }
+    }
+
+    pub(in crate::broker) fn decode(&self) -> Result<Connect<'_>, DecodeError> {
+        Connect::decode(Frame { first_byte: CONNECT_TYPE << 4, body: &self.body, total_len: self.total_len })
+    }
+}
+
+/// What few connections have.
+#[derive(Debug, Default)]
+pub(in crate::broker) struct Rare {
+    /// Topic alias → topic name, as the client bound them. `[MQTT5-3.3.2-12]`
+    pub aliases_in: Vec<Option<Box<str>>>,
+    /// Topic name → topic alias, as we bound them. `[MQTT5-3.3.2-11]`
+    pub aliases_out: BTreeMap<Box<str>, u16>,
+    /// How many aliases we may bind.
+    pub aliases_out_max: u16,
+    /// What the aliases count for.
+    pub alias_charge: Option<Charge>,
+    /// The CONNECT, while a login is checked or enhanced authentication is under way.
+    pub connect: Option<KeptConnect>,
+    /// Enhanced authentication.
+    pub authentication: Option<Box<Authentication>>,
+    /// The name that the client's certificate gives it.
+    pub certificate_user: Option<Box<str>>,
+    /// Who the client is, and what it may do.
+    pub identity: Identity,
+    /// A CONNACK that waits; empty where there is nothing to say.
+    pub refusal: Box<[u8]>,
+    /// The peer has gone, and not all that it sent is handled.
+    pub hangup: Option<Hangup>,
+    /// How fast it may send, where there are rates.
+    pub pace: Option<Box<Pace>>,
+    /// Its subscriptions get No Local and Retain As Published.
+    pub is_bridge: bool,
+}
+
+/// A connection. Its memory while idle is what a fleet costs: rare things are boxed, and what the
+/// way of a message asks for is in the directory's slot.
+pub(in crate::broker) struct Connection {
+    pub stage: Stage,
+    /// Tells it from an earlier connection in the same slot.
+    pub serial: u32,
+    pub peer: Peer,
+    /// Number of the listener that it came in by.
+    pub listener: u8,
+    /// The beginning of a packet whose end has not come.
+    pub(in crate::broker) partial: Option<Box<Partial>>,
+    pub last_packet: Time,
+    pub timer: Option<TimerId>,
+    /// While its socket does not take everything.
+    pub slow: Option<Box<Slow>>,
+    /// Why reading is stopped: see [`pauses`].
+    pub(in crate::broker) paused: u16,
+    /// Each packet is asked for in [`Shard::takes_packet`].
+    pub is_paced: bool,
+    pub rare: Option<Box<Rare>>,
+    /// Bytes of MQTT and PUBLISH packets that have come.
+    pub bytes_in: u64,
+    pub messages_in: u64,
+}
+
+// With the allocator's header of eight bytes: 96.
+const _: () = assert!(size_of::<Connection>() <= 88);
+
+impl Connection {
+    pub(in crate::broker) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    pub(in crate::broker) fn pace_mut(&mut self) -> Option<&mut Pace> {
+        self.rare.as_mut()?.pace.as_deref_mut()
+    }
+
+    /// Bytes that have come and belong to packets that are not handled yet.
+    pub(in crate::broker) fn partial_bytes(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| partial.len())
+    }
+
+    /// Bytes that its socket has not taken.
+    pub(in crate::broker) fn backlog_bytes(&self) -> usize {
+        self.slow.as_ref().map_or(0, |slow| slow.bytes())
+    }
+
+    /// PUBLISH packets among them, about.
+    pub(in crate::broker) fn backlog_packets(&self) -> u64 {
+        self.slow.as_ref().map_or(0, |slow| slow.packets())
+    }
+
+    /// Bytes of topic aliases in both directions.
+    pub(in crate::broker) fn alias_bytes(&self) -> usize {
+        self.rare.as_ref().and_then(|rare| rare.alias_charge.as_ref()).map_or(0, Charge::bytes)
+    }
+}
+
+/// Packet type of CONNECT.
+pub(in crate::broker) const CONNECT_TYPE: u8 = 1;

@@ -1,0 +1,204 @@
+//! The sessions of a shard: by slot on the way of a message, by client identifier at CONNECT.
+
+use crate::base::{ConnectionSlot, SessionKey, SessionSlot, ShardId};
+use crate::mqtt::ProtocolVersion;
+use crate::session::Session;
+use crate::settings::options::LISTENERS_MAX;
+use ahash::RandomState;
+use hashbrown::HashTable;
+
+/// Bytes wait in the driver for this session's socket.
+pub(in crate::broker) const BACKLOGGED: u8 = 1;
+/// The client takes topic aliases.
+pub(in crate::broker) const ALIASES: u8 = 2;
+/// Retained messages are being replayed.
+pub(in crate::broker) const REPLAYING: u8 = 4;
+/// The session is on the list for the next turn.
+pub(in crate::broker) const DEFERRED: u8 = 8;
+/// The connection's CONNACK waits for the log: nothing may be sent before it.
+pub(in crate::broker) const GATED: u8 = 16;
+
+/// What the client is sent must be looked at first: it may not receive everything that it has subscribed to.
+pub(in crate::broker) const CHECKED: u8 = 32;
+/// The client's listener has a mount point.
+pub(in crate::broker) const MOUNTED: u8 = 64;
+/// QoS 0 messages wait in the queue: those that come now go behind them.
+pub(in crate::broker) const QUEUES_QOS0: u8 = 128;
+
+/// What fan-out looks at for each session: kept apart from the session itself so that a
+/// thousand subscribers are a thousand times 32 bytes side by side.
+#[derive(Debug)]
+pub(in crate::broker) struct SessionEntry {
+    /// The connection that it has, if its client is connected.
+    pub connection: Option<ConnectionSlot>,
+    pub generation: u32,
+    /// The client's Maximum Packet Size.
+    pub packet_bytes_max: u32,
+    pub version: ProtocolVersion,
+    pub flags: u8,
+    /// Number of the listener by which its client has come in last; none: in an earlier run.
+    pub listener: Option<u8>,
+    /// The session's name in the log; 0: it is not there.
+    pub sid: u64,
+    session: Option<Box<Session>>,
+}
+
+const _: () = assert!(size_of::<SessionEntry>() <= 32);
+// Each listener's number fits.
+const _: () = assert!(LISTENERS_MAX <= u8::MAX as usize);
+
+/// All sessions whose client identifiers are at home here.
+pub(in crate::broker) struct Sessions {
+    shard: ShardId,
+    slots: Vec<SessionEntry>,
+    free: Vec<SessionSlot>,
+    by_client: HashTable<SessionSlot>,
+    hasher: RandomState,
+    /// Of the next session, whatever its slot: a slot that is empty has no past to remember.
+    generation: u32,
+}
+
+impl Sessions {
+    pub(in crate::broker) fn new(shard: ShardId, seed: u64) -> Sessions {
+        Sessions {
+            shard,
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_client: HashTable::new(),
+            hasher: RandomState::with_seeds(seed, 0x6469_7265, 0x6374_6f72, 0x79),
+            generation: 0,
+        }
+    }
+
+    #[cfg(test)]
+    pub(in crate::broker) fn len(&self) -> usize {
+        self.by_client.len()
+    }
+
+    /// The session of a client identifier.
+    pub(in crate::broker) fn find(&self, client_id: &str) -> Option<SessionSlot> {
+        let hash = self.hasher.hash_one(client_id);
+        self.by_client.find(hash, |&slot| *self.session(slot).client_id == *client_id).copied()
+    }
+
+    /// A new session; the client identifier has none.
+    pub(in crate::broker) fn create(&mut self, client_id: &str) -> SessionSlot {
+        let entry = SessionEntry {
+            connection: None,
+            generation: self.generation,
+            packet_bytes_max: u32::MAX,
+            version: ProtocolVersion::V311,
+            flags: 0,
+            listener: None,
+            sid: 0,
+            session: Some(Box::new(Session::new(client_id.into()))),
+        };
+        self.generation = self.generation.wrapping_add(1);
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot.at()] = entry;
+                slot
+            }
+            None => {
+                self.slots.push(entry);
+                let number =
+                    u32::try_from(self.slots.len() - 1).expect("a shard holds less than 2^32 sessions");
+                SessionSlot::new(number)
+            }
+        };
+        let hash = self.hasher.hash_one(client_id);
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        self.by_client.insert_unique(hash, slot, |&slot| {
+            hasher.hash_one(&*slots[slot.at()].session.as_ref().expect("listed sessions exist").client_id)
+        });
+        slot
+    }
+
+    /// Ends a session; its slot may be used again under a new generation.
+    pub(in crate::broker) fn remove(&mut self, slot: SessionSlot) -> Box<Session> {
+        let hash = self.hasher.hash_one(&*self.session(slot).client_id);
+        if let Ok(entry) = self.by_client.find_entry(hash, |&listed| listed == slot) {
+            entry.remove();
+        }
+        let entry = &mut self.slots[slot.at()];
+        entry.connection = None;
+        entry.flags = 0;
+        self.free.push(slot);
+        entry.session.take().expect("a session ends once")
+    }
+
+    /// Forgets the free slots behind the last session, and gives the memory back.
+    pub(in crate::broker) fn give_memory_back(&mut self) {
+        let used = self.slots.iter().rposition(|entry| entry.session.is_some()).map_or(0, |last| last + 1);
+        self.slots.truncate(used);
+        self.slots.shrink_to_fit();
+        self.free.retain(|&slot| (slot.at()) < used);
+        self.free.shrink_to_fit();
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        self.by_client.shrink_to(self.by_client.len(), |&slot| {
+            hasher.hash_one(&*slots[slot.at()].session.as_ref().expect("listed sessions exist").client_id)
+        });
+    }
+
+    pub(in crate::broker) fn get(&self, slot: SessionSlot) -> Option<&SessionEntry> {
+        self.slots.get(slot.at()).filter(|entry| entry.session.is_some())
+    }
+
+    /// The caller knows that the session exists.
+    pub(in crate::broker) fn slot(&self, slot: SessionSlot) -> &SessionEntry {
+        &self.slots[slot.at()]
+    }
+
+    pub(in crate::broker) fn slot_mut(&mut self, slot: SessionSlot) -> &mut SessionEntry {
+        &mut self.slots[slot.at()]
+    }
+
+    pub(in crate::broker) fn session(&self, slot: SessionSlot) -> &Session {
+        self.slots[slot.at()].session.as_ref().expect("the caller knows that the session exists")
+    }
+
+    pub(in crate::broker) fn session_mut(&mut self, slot: SessionSlot) -> &mut Session {
+        self.slots[slot.at()].session.as_mut().expect("the caller knows that the session exists")
+    }
+
+    /// The name that other shards know it by.
+    pub(in crate::broker) fn key(&self, slot: SessionSlot) -> SessionKey {
+        SessionKey { shard: self.shard, slot, generation: self.slots[slot.at()].generation }
+    }
+
+    /// The slot behind a name, if it is of this shard and the session lives.
+    pub(in crate::broker) fn resolve(&self, key: SessionKey) -> Option<SessionSlot> {
+        let lives = key.shard == self.shard && self.get(key.slot)?.generation == key.generation;
+        lives.then_some(key.slot)
+    }
+}
+
+impl SessionEntry {
+    pub(in crate::broker) fn session_mut(&mut self) -> &mut Session {
+        self.session.as_mut().expect("the caller knows that the session exists")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_reaches_no_later_session_even_after_memory_was_given_back() {
+        let mut sessions = Sessions::new(3, 1);
+        let slots: Vec<SessionSlot> = (0..1000).map(|n| sessions.create(&format!("device-{n}"))).collect();
+        let stale = sessions.key(slots[500]);
+        assert_eq!(sessions.resolve(stale), Some(SessionSlot::new(500)));
+        for &slot in &slots[5..] {
+            sessions.remove(slot);
+        }
+        sessions.give_memory_back();
+        assert_eq!((sessions.slots.len(), sessions.free.len(), sessions.len()), (5, 0, 5));
+        assert!(sessions.slots.capacity() < 100 && sessions.by_client.capacity() < 100);
+        assert_eq!(sessions.find("device-4"), Some(SessionSlot::new(4)));
+        for n in 0..1000 {
+            sessions.create(&format!("again-{n}"));
+        }
+        assert!(sessions.get(SessionSlot::new(500)).is_some() && sessions.resolve(stale).is_none());
+    }
+}

@@ -1,0 +1,90 @@
+//! The timers of a shard: those that run, and those that have fired and are not handled yet.
+
+use crate::base::{ConnectionSlot, SessionSlot, Time, TimerId, Wheel};
+use std::collections::VecDeque;
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::broker) enum Timer {
+    /// Time for CONNECT, later keep alive; or the time of a refusal that waits.
+    Connection(ConnectionSlot),
+    /// What a client was let in with runs out.
+    Permission(ConnectionSlot),
+    /// A will's delay is over.
+    WillDelay(SessionSlot),
+    /// A session's expiry interval is over.
+    SessionExpiry(SessionSlot),
+    /// There is enough in the bucket of a connection.
+    Rate(ConnectionSlot),
+    /// There is enough in the bucket of a listener.
+    Lane(u16),
+    /// Take down what sessions have lost.
+    Losses,
+    /// Look whether the disks have room for those who wait.
+    Disk,
+    /// Look for expired retained messages.
+    Sweep,
+    /// Publish `$SYS`.
+    Sys,
+    /// Tell the log that the broker lives.
+    Alive,
+    /// Look whether memory is still tight.
+    Memory,
+}
+
+/// See the module.
+pub(in crate::broker) struct Timers {
+    wheel: Wheel<Timer>,
+    fired: VecDeque<Timer>,
+}
+
+impl Timers {
+    pub(in crate::broker) fn new() -> Timers {
+        Timers { wheel: Wheel::new(), fired: VecDeque::new() }
+    }
+
+    /// Starts a timer.
+    pub(in crate::broker) fn schedule(&mut self, deadline: Time, timer: Timer) -> TimerId {
+        self.wheel.schedule(deadline, timer)
+    }
+
+    /// Stops a timer, if it runs.
+    pub(in crate::broker) fn cancel(&mut self, timer: TimerId) {
+        self.wheel.cancel(timer);
+    }
+
+    /// When a timer fires; none if it does not run any more.
+    pub(in crate::broker) fn deadline(&self, timer: TimerId) -> Option<Time> {
+        self.wheel.deadline(timer)
+    }
+
+    /// When the next one fires.
+    pub(in crate::broker) fn next_deadline(&self) -> Option<Time> {
+        self.wheel.next_deadline()
+    }
+
+    /// Takes out of `timer` one that has fired; false if there is none.
+    pub(in crate::broker) fn take_fired(&self, timer: &mut Option<TimerId>) -> bool {
+        timer.take_if(|id| !self.wheel.is_running(*id)).is_some()
+    }
+
+    /// The clock has moved: what is due has fired.
+    pub(in crate::broker) fn expire(&mut self, now: Time) {
+        self.wheel.expire(now, &mut self.fired);
+    }
+
+    /// Has one fired that is not handled?
+    pub(in crate::broker) fn has_fired(&self) -> bool {
+        !self.fired.is_empty()
+    }
+
+    /// The next one that has fired, in the order of the deadlines.
+    pub(in crate::broker) fn pop_fired(&mut self) -> Option<Timer> {
+        self.fired.pop_front()
+    }
+
+    pub(in crate::broker) fn give_memory_back(&mut self) {
+        self.wheel.give_memory_back();
+        self.fired.shrink_to_fit();
+    }
+}

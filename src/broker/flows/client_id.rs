@@ -1,0 +1,134 @@
+//! Client identifiers: what is asked of them, and who has another one than it says.
+
+use crate::base::ConnectionSlot;
+use crate::broker::{Shard, Violation};
+use crate::mqtt::codec::Connect;
+use crate::mqtt::{ProtocolVersion, Reason};
+use crate::settings::Terms;
+
+const NO_USER: Violation = Violation {
+    reason: Reason::NotAuthorized,
+    cause: "no user name to be the client identifier (listeners.user_name_as_client_id)",
+};
+const OTHER_USER: Violation = Violation {
+    reason: Reason::NotAuthorized,
+    cause: "the user name that was proved is not that of CONNECT (listeners.user_name_as_client_id)",
+};
+
+impl Shard {
+    /// The name that the certificate of a connection's client gives it.
+    pub(in crate::broker) fn certificate_user(&self, slot: ConnectionSlot) -> Option<Box<str>> {
+        self.connections.get(slot)?.rare.as_ref()?.certificate_user.clone()
+    }
+
+    /// Puts the user name in the place of the client identifier, on a listener that wants it so. `by_certificate`:
+    /// see [`Shard::certificate_user`].
+    pub(in crate::broker) fn name_after_user<'a>(
+        &self,
+        slot: ConnectionSlot,
+        connect: &mut Connect<'a>,
+        by_certificate: Option<&'a str>,
+    ) -> Result<(), Violation> {
+        if !self.terms(slot).user_name_as_client_id {
+            return Ok(());
+        }
+        let user = by_certificate.or(connect.username).filter(|user| !user.is_empty());
+        connect.client_id = user.ok_or(NO_USER)?;
+        Ok(())
+    }
+
+    /// On such a listener, is the client that is about to come in the user that it is called after? One that has
+    /// proved another name by then, with a token for example, must not have the session of this one.
+    pub(in crate::broker) fn check_name_after_user(
+        &self,
+        slot: ConnectionSlot,
+        client_id: &str,
+    ) -> Result<(), Violation> {
+        let is_free = !self.terms(slot).user_name_as_client_id;
+        if is_free || self.user(slot) == Some(client_id) { Ok(()) } else { Err(OTHER_USER) }
+    }
+
+    /// What is asked of a client identifier, besides that it can be read.
+    pub(in crate::broker) fn check_client_id(
+        &self,
+        slot: ConnectionSlot,
+        connect: &Connect<'_>,
+    ) -> Result<(), Violation> {
+        let config = &self.shared.config;
+        let terms = self.terms(slot);
+        let refuse = |reason, cause| Err(Violation { reason, cause });
+        if connect.version == ProtocolVersion::V31
+            && config.protocol.strict_31
+            && connect.client_id.chars().count() > 23
+        {
+            // [MQTT311 §3.1-c]
+            return refuse(Reason::ClientIdentifierNotValid, "client identifier longer than 23 characters");
+        }
+        if connect.client_id.len() > config.limits.client_id_bytes {
+            return refuse(
+                Reason::ClientIdentifierNotValid,
+                "client identifier above limits.client_id_bytes",
+            );
+        }
+        if connect.client_id.is_empty() && !terms.zero_length_client_id {
+            // 0x80 and not 0x85, as mosquitto says it: the option is for those who come from there.
+            let v5 = connect.version == ProtocolVersion::V5;
+            let reason = if v5 { Reason::UnspecifiedError } else { Reason::ClientIdentifierNotValid };
+            return refuse(reason, "protocol.zero_length_client_id = false");
+        }
+        let begins = match connect.client_id {
+            // We will choose one that begins so.
+            "" => assigned_prefix(terms),
+            client_id => client_id,
+        };
+        if !begins.starts_with(config.auth.client_id_prefix.as_str()) {
+            return refuse(Reason::NotAuthorized, "client identifier without auth.client_id_prefix");
+        }
+        Ok(())
+    }
+
+    /// A client identifier that no session has and whose home this is. `[MQTT5-3.1.3-6]`
+    pub(in crate::broker) fn assign_client_id(&mut self, slot: ConnectionSlot) -> Box<str> {
+        let is_ours = self.terms(slot).assigned_client_id_prefix.is_empty();
+        let prefix = assigned_prefix(self.terms(slot)).to_owned();
+        loop {
+            let high = self.next_random();
+            let candidate = if is_ours {
+                format!("{prefix}{high:016x}")
+            } else {
+                uuid(&prefix, high, self.next_random())
+            };
+            if self.shared.home(self.shared.hash(&candidate)) == self.id
+                && self.sessions.find(&candidate).is_none()
+            {
+                return candidate.into();
+            }
+        }
+    }
+
+    /// SplitMix64: the sequence is the seed's, and never comes back within 2^64 steps.
+    fn next_random(&mut self) -> u64 {
+        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.entropy;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+/// How the identifiers begin that the broker chooses.
+fn assigned_prefix(terms: &Terms) -> &str {
+    if terms.assigned_client_id_prefix.is_empty() { "midge-" } else { &terms.assigned_client_id_prefix }
+}
+
+/// A random UUID (version 4) behind a prefix.
+fn uuid(prefix: &str, high: u64, low: u64) -> String {
+    format!(
+        "{prefix}{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xfff,
+        low >> 48 & 0x3fff | 0x8000,
+        low & 0xffff_ffff_ffff
+    )
+}

@@ -1,0 +1,437 @@
+//! Fan-outs that go on in a later turn: one message, or several of one topic, on their way round many subscribers.
+//!
+//! In come a message whose fan-out has used up its visit, and whom it has not reached yet; out go deliveries, so many
+//! at a time, and in the end what the publisher waits for: the rest of a fan-out counts as one more receipt of its
+//! ticket, as another shard would. Messages of one topic stay in one line, so that each subscriber gets them in their
+//! order, and so that none is overtaken by a newer one. Those that find a convoy under way whose subscribers are theirs
+//! too get on where it is, go round once, and get off: a burst costs each subscriber one send, not one for each
+//! message.
+
+use super::deliver::{Fanout, OwnMatch};
+use super::waits::{Intents, Outcome, Receipt};
+use crate::base::ConnectionKey;
+use crate::base::SessionKey;
+use crate::base::SessionSlot;
+use crate::base::Time;
+use crate::broker::Shard;
+use crate::broker::components::budget::WORK_A_NUMBERED;
+use crate::broker::components::connections::PAUSED_BY_WORK;
+use crate::mqtt::QoS;
+use crate::session::KeptMessage;
+use crate::topic::Matches;
+use ahash::{AHashMap, RandomState};
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// So many fan-outs are under way at a time, each with a list of its subscribers; further ones wait as a message alone.
+const CONVOYS_MAX: usize = 64;
+/// So many messages go round together.
+const RIDERS_MAX: usize = 32;
+/// A publisher whose message is larger, or is one of too many, is not read until the message has arrived everywhere.
+const RIDER_BYTES_MAX: usize = 4096;
+/// Mails with messages are left in their boxes while so many that came by mail wait here.
+const RIDERS_BY_MAIL_MAX: usize = 64;
+
+/// All fan-outs that go on, in a line for each topic.
+pub(in crate::broker) struct Convoys {
+    lines: AHashMap<u64, VecDeque<Member>, RandomState>,
+    /// The lines in the order of their turns.
+    order: VecDeque<u64>,
+    under_way: usize,
+    riders_by_mail: usize,
+}
+
+/// What stands in a line.
+enum Member {
+    Convoy(Convoy),
+    Waiting(Rider),
+}
+
+struct Convoy {
+    stops: Vec<Stop>,
+    ids: Vec<u32>,
+    /// The next stop.
+    at: usize,
+    riders: VecDeque<Rider>,
+    origin: Option<SessionKey>,
+    /// Of the subscriptions, when the stops were looked up.
+    version: u64,
+}
+
+/// Who is to get the messages.
+enum Stop {
+    Session { session: SessionSlot, generation: u32, qos: QoS, retain_as_published: bool, ids: (u32, u32) },
+    Group(Arc<str>),
+}
+
+/// A message on its way round.
+struct Rider {
+    message: Rc<KeptMessage>,
+    topic_hash: u64,
+    /// Gets one receipt when it has been everywhere; 0: nobody waits for it.
+    ticket: u64,
+    intended: bool,
+    /// Its publisher gets its own message last.
+    own_last: bool,
+    own_delivery: Option<OwnMatch>,
+    outcome: Outcome,
+    mark: u64,
+    /// Stops still to go.
+    left: usize,
+    /// The connection that is not read until it has been everywhere.
+    publisher: Option<ConnectionKey>,
+    by_mail: bool,
+}
+
+impl Convoys {
+    pub(in crate::broker) fn new(seed: u64) -> Convoys {
+        Convoys {
+            lines: AHashMap::with_hasher(RandomState::with_seeds(seed, 0x636f, 0x6e76, 0x6f79)),
+            order: VecDeque::new(),
+            under_way: 0,
+            riders_by_mail: 0,
+        }
+    }
+
+    pub(in crate::broker) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Do messages of the topic with this hash stand in a line? What is retained of it waits until they are through: a
+    /// subscriber must not see an older message after a newer one, nor the same twice.
+    pub(in crate::broker) fn has_line(&self, line: u64) -> bool {
+        self.lines.contains_key(&line)
+    }
+
+    fn push(&mut self, line: u64, member: Member) {
+        let members = self.lines.entry(line).or_default();
+        if members.is_empty() {
+            self.order.push_back(line);
+        }
+        self.under_way += usize::from(matches!(member, Member::Convoy(_)));
+        members.push_back(member);
+    }
+
+    pub(in crate::broker) fn give_memory_back(&mut self) {
+        self.lines.shrink_to_fit();
+        self.order.shrink_to_fit();
+    }
+}
+
+impl Convoy {
+    fn new(version: u64, origin: Option<SessionKey>) -> Convoy {
+        Convoy { stops: Vec::new(), ids: Vec::new(), at: 0, riders: VecDeque::new(), origin, version }
+    }
+
+    fn get_on(&mut self, mut rider: Rider) {
+        rider.left = self.stops.len();
+        self.riders.push_back(rider);
+    }
+}
+
+impl Shard {
+    /// Is there room for what other shards send? What is left in a box holds up its sender.
+    pub(in crate::broker) fn has_turn_for_mails(&self) -> bool {
+        !self.is_spent() && self.convoys.riders_by_mail < RIDERS_BY_MAIL_MAX
+    }
+
+    /// Counts the changes of who gets what.
+    fn subscriptions_version(&self) -> u64 {
+        self.subscriptions.version() + self.groups.version()
+    }
+
+    fn line_of(&self, fanout: &Fanout<'_>) -> u64 {
+        self.shared.hash(fanout.publication.topic)
+    }
+
+    /// A message whose topic has a line goes behind those that stand there.
+    pub(in crate::broker) fn join_line(&mut self, fanout: &mut Fanout<'_>) -> bool {
+        let line = self.line_of(fanout);
+        if !self.convoys.lines.contains_key(&line) {
+            return false;
+        }
+        let mut rider = self.rider_of(fanout);
+        let (version, origin) = (self.subscriptions_version(), fanout.publication.origin);
+        let last = self.convoys.lines.get_mut(&line).and_then(VecDeque::back_mut);
+        match last {
+            Some(Member::Convoy(convoy))
+                if convoy.version == version
+                    && convoy.origin == origin
+                    && convoy.riders.len() < RIDERS_MAX =>
+            {
+                if convoy.riders.len() + 1 < RIDERS_MAX && rider.message.bytes() <= RIDER_BYTES_MAX {
+                    rider.publisher = None;
+                }
+                let publisher = rider.publisher;
+                convoy.get_on(rider);
+                self.hold_publisher(publisher);
+            }
+            _ => self.wait_in_line(line, rider),
+        }
+        true
+    }
+
+    /// Nobody has been given the message yet, and nobody is now.
+    pub(in crate::broker) fn put_off_fanout(&mut self, fanout: &mut Fanout<'_>) {
+        let (line, rider) = (self.line_of(fanout), self.rider_of(fanout));
+        self.wait_in_line(line, rider);
+    }
+
+    fn wait_in_line(&mut self, line: u64, rider: Rider) {
+        self.hold_publisher(rider.publisher);
+        self.convoys.push(line, Member::Waiting(rider));
+        self.has_put_off = true;
+    }
+
+    /// Is there room for one more fan-out that goes on later?
+    pub(in crate::broker) fn has_room_for_convoy(&self) -> bool {
+        self.convoys.under_way < CONVOYS_MAX
+    }
+
+    /// The visit is over: so many of `matches`, and of the groups, have the message; the others get it later.
+    pub(in crate::broker) fn go_on_later(
+        &mut self,
+        fanout: &mut Fanout<'_>,
+        matches: &Matches,
+        served: usize,
+        served_groups: usize,
+    ) {
+        let line = self.line_of(fanout);
+        let mut convoy = Convoy::new(self.subscriptions_version(), fanout.publication.origin);
+        self.list_stops(&mut convoy, matches, fanout.publication.topic);
+        // Those that get on go round all; this one has been at the first ones.
+        convoy.at = served + served_groups;
+        let left = convoy.stops.len().saturating_sub(convoy.at);
+        if left == 0 {
+            return;
+        }
+        let mut rider = self.rider_of(fanout);
+        if rider.message.bytes() <= RIDER_BYTES_MAX {
+            rider.publisher = None;
+        }
+        rider.left = left;
+        self.note_encoded(&rider.message, fanout);
+        self.hold_publisher(rider.publisher);
+        convoy.riders.push_back(rider);
+        self.convoys.push(line, Member::Convoy(convoy));
+        self.has_put_off = true;
+    }
+
+    fn list_stops(&mut self, convoy: &mut Convoy, matches: &Matches, topic: &str) {
+        convoy.stops.reserve_exact(matches.as_slice().len());
+        for matched in matches.as_slice() {
+            let from = convoy.ids.len() as u32;
+            convoy.ids.extend_from_slice(matches.subscription_ids(matched));
+            convoy.stops.push(Stop::Session {
+                session: SessionSlot::new(matched.subscriber),
+                generation: self.sessions.slot(SessionSlot::new(matched.subscriber)).generation,
+                qos: matched.qos,
+                retain_as_published: matched.retain_as_published,
+                ids: (from, convoy.ids.len() as u32),
+            });
+        }
+        if !self.groups.is_empty() {
+            convoy.stops.extend(self.groups.matching_filters(topic).into_iter().map(Stop::Group));
+        }
+    }
+
+    fn rider_of(&mut self, fanout: &mut Fanout<'_>) -> Rider {
+        let origin = fanout.publication.origin;
+        let by_mail = origin.is_some_and(|key| key.shard != self.id);
+        self.convoys.riders_by_mail += usize::from(by_mail);
+        let publisher = origin
+            .and_then(|key| self.sessions.resolve(key))
+            .and_then(|session| self.connections.key(self.sessions.slot(session).connection?));
+        Rider {
+            message: fanout.keep(&self.memory),
+            topic_hash: fanout.topic_hash,
+            ticket: fanout.await_receipts(1),
+            intended: fanout.intended,
+            own_last: fanout.own.is_some(),
+            own_delivery: None,
+            outcome: Outcome::default(),
+            mark: 0,
+            left: 0,
+            publisher,
+            by_mail,
+        }
+    }
+
+    fn hold_publisher(&mut self, publisher: Option<ConnectionKey>) {
+        if let Some(key) = publisher {
+            self.pause(key.slot, PAUSED_BY_WORK);
+        }
+    }
+
+    /// One visit of the line whose turn it is; false if there is none.
+    pub(in crate::broker) fn run_convoy(&mut self, now: Time) -> bool {
+        let Some(line) = self.convoys.order.pop_front() else { return false };
+        let member = self.convoys.lines.get_mut(&line).and_then(VecDeque::pop_front);
+        let left = match member {
+            Some(Member::Convoy(convoy)) => {
+                self.convoys.under_way -= 1;
+                self.ride(now, convoy)
+            }
+            Some(Member::Waiting(rider)) => self.start_riding(now, line, rider),
+            None => None,
+        };
+        let members = self.convoys.lines.entry(line).or_default();
+        if let Some(left) = left {
+            self.convoys.under_way += usize::from(matches!(left, Member::Convoy(_)));
+            members.push_front(left);
+        }
+        if members.is_empty() {
+            self.convoys.lines.remove(&line);
+        } else {
+            self.convoys.order.push_back(line);
+        }
+        true
+    }
+
+    /// The first in line looks up its subscribers, and takes those along who wait behind it.
+    fn start_riding(&mut self, now: Time, line: u64, rider: Rider) -> Option<Member> {
+        if self.convoys.under_way >= CONVOYS_MAX {
+            return Some(Member::Waiting(rider));
+        }
+        let message = Rc::clone(&rider.message);
+        let publication = message.as_publication();
+        let mut convoy = Convoy::new(self.subscriptions_version(), publication.origin);
+        let mut matches = std::mem::take(&mut self.matches);
+        let origin = publication.origin.and_then(|key| self.sessions.resolve(key));
+        self.subscriptions.matches(publication.topic, origin.map(SessionSlot::get), &mut matches);
+        let by_filter = matches.filters() > 0;
+        self.list_stops(&mut convoy, &matches, publication.topic);
+        self.matches = matches;
+        let matched = by_filter || !convoy.stops.is_empty();
+        let get_on = |convoy: &mut Convoy, mut rider: Rider| {
+            rider.outcome.matched |= matched;
+            convoy.get_on(rider);
+        };
+        get_on(&mut convoy, rider);
+        let behind = self.convoys.lines.entry(line).or_default();
+        while convoy.riders.len() < RIDERS_MAX
+            && matches!(behind.front(), Some(Member::Waiting(next)) if next.message.origin() == convoy.origin)
+            && let Some(Member::Waiting(next)) = behind.pop_front()
+        {
+            get_on(&mut convoy, next);
+        }
+        self.ride(now, convoy)
+    }
+
+    /// Takes the messages from stop to stop, until they have been everywhere or the visit is over.
+    fn ride(&mut self, now: Time, mut convoy: Convoy) -> Option<Member> {
+        let visit = self.begin_visit();
+        let before = self.journal.count();
+        let messages: SmallVec<[Rc<KeptMessage>; 4]> =
+            convoy.riders.iter().map(|rider| Rc::clone(&rider.message)).collect();
+        // Each visit takes the message down anew, if it goes to sessions that are in the log: there it lives from its
+        // first delivery to its last one, and the first ones may be settled before the next visit.
+        let mut fanouts = Vec::with_capacity(messages.len());
+        for (rider, message) in convoy.riders.iter().zip(&messages) {
+            let mut fanout = self.fanout_of(message, now);
+            fanout.topic_hash = rider.topic_hash;
+            (fanout.ticket, fanout.intended) = (rider.ticket, rider.intended);
+            fanouts.push(fanout);
+        }
+        // Those that have been everywhere.
+        let mut done = 0;
+        loop {
+            while convoy.riders.get(done).is_some_and(|rider| rider.left == 0) {
+                done += 1;
+            }
+            if done == fanouts.len() || self.is_over(&visit) || self.is_spent() {
+                break;
+            }
+            let at = convoy.at;
+            for (rider, fanout) in convoy.riders.iter_mut().zip(&mut fanouts).skip(done) {
+                rider.left -= 1;
+                let outcome = self.serve_stop(now, &convoy.stops[at], &convoy.ids, rider.own_last, fanout);
+                rider.outcome.merge(outcome);
+            }
+            convoy.at = if at + 1 < convoy.stops.len() { at + 1 } else { 0 };
+        }
+        if let ([message], [fanout]) = (&messages[..], &mut fanouts[..]) {
+            self.note_encoded(message, fanout);
+        }
+        let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
+        for (rider, fanout) in convoy.riders.iter_mut().zip(&mut fanouts) {
+            rider.mark = rider.mark.max(mark);
+            rider.own_delivery = fanout.own_delivery.take().or(rider.own_delivery.take());
+            let intents: Intents = std::mem::take(&mut fanout.intents);
+            self.add_to_ticket(rider.ticket, fanout.missing, intents);
+        }
+        for (mut rider, mut fanout) in convoy.riders.drain(..done).zip(fanouts) {
+            fanout.own_delivery = rider.own_delivery.take();
+            self.get_off(now, &rider, &mut fanout);
+        }
+        (!convoy.riders.is_empty()).then_some(Member::Convoy(convoy))
+    }
+
+    fn serve_stop(
+        &mut self,
+        now: Time,
+        stop: &Stop,
+        ids: &[u32],
+        own_last: bool,
+        fanout: &mut Fanout<'_>,
+    ) -> Outcome {
+        self.spend(work_of(fanout));
+        match *stop {
+            Stop::Session { session, generation, qos, retain_as_published, ids: (from, to) } => {
+                let mut outcome = Outcome::default();
+                if self.sessions.get(session).is_none_or(|entry| entry.generation != generation) {
+                    return outcome;
+                }
+                let ids = &ids[from as usize..to as usize];
+                let origin = fanout.publication.origin.and_then(|key| self.sessions.resolve(key));
+                let own = origin.filter(|_| own_last);
+                outcome.note(self.deliver_matched(now, fanout, session, qos, retain_as_published, ids, own));
+                outcome
+            }
+            Stop::Group(ref filter) => match self.groups.slot_of(filter) {
+                Some(slot) => self.deliver_to_group(now, slot, fanout),
+                None => Outcome::default(),
+            },
+        }
+    }
+
+    /// A message has been everywhere.
+    fn get_off(&mut self, now: Time, rider: &Rider, fanout: &mut Fanout<'_>) {
+        self.convoys.riders_by_mail -= usize::from(rider.by_mail);
+        let own = fanout.publication.origin.and_then(|key| self.sessions.resolve(key));
+        if let Some(session) = own {
+            let slot = self.sessions.slot(session).connection;
+            self.deliver_own(now, slot, fanout);
+        }
+        if rider.ticket != 0 {
+            let receipt = Receipt { ticket: rider.ticket, outcome: rider.outcome };
+            self.give_receipt(self.id, rider.mark, receipt);
+        }
+        if let Some(key) = rider.publisher {
+            self.read_on_later(key);
+        }
+    }
+}
+
+/// What a delivery of this message is in work.
+pub(in crate::broker) fn work_of(fanout: &Fanout<'_>) -> u64 {
+    if fanout.publication.qos == QoS::AtMostOnce { 1 } else { WORK_A_NUMBERED }
+}
+
+/// What a message takes in an arena or a box, about.
+pub(in crate::broker) fn size_of_message(fanout: &Fanout<'_>) -> usize {
+    let publication = &fanout.publication;
+    let forward: usize = publication.forward.iter().map(|run| run.len()).sum();
+    publication.topic.len() + forward + publication.payload.len()
+}
+
+/// How many deliveries may be made before the budget is asked again: few of large messages.
+pub(in crate::broker) fn step_of(fanout: &Fanout<'_>) -> usize {
+    (STEP_BYTES_MAX / size_of_message(fanout).max(1)).clamp(1, STEP_MAX)
+}
+
+/// Asked so seldom, the budget costs a fan-out nothing.
+const STEP_MAX: usize = 32;
+const STEP_BYTES_MAX: usize = 64 << 10;

@@ -1,0 +1,792 @@
+//! From a matched subscription to bytes in the arena, or to a place in the session's queue.
+//!
+//! The budget of the whole broker is spent here. A message is encoded once per variant (protocol,
+//! QoS, RETAIN) and turn; a QoS 0 delivery is then a range in the outbox, and ranges side by side
+//! merge. At QoS 1 and 2 the packet identifier makes the difference: subscribers that go in step
+//! have the same one, and share the variant; the others get a copy with two bytes changed.
+
+use super::convoy::size_of_message;
+use super::enqueue::{Place, Taken};
+use super::waits::{FirstSending, ForLog, Intents};
+use crate::base::Time;
+use crate::base::{ConnectionSlot, SessionSlot};
+use crate::base::{MemoryAccount, allocated};
+use crate::broker::components::budget::WORK_A_QUEUED;
+use crate::broker::components::outbox::{Outbox, Range};
+use crate::broker::components::sessions::{
+    ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, QUEUES_QOS0, REPLAYING,
+};
+use crate::broker::{Counter, Event, Limit, Shard};
+use crate::mqtt::codec::{AckKind, PublishHeader, encode_publish, publish_len};
+use crate::mqtt::{PacketId, ProtocolVersion, QoS};
+use crate::session::KeptMessage;
+use crate::session::{AckOutcome, Delivery, Extra, LossCause};
+use crate::session::{Message, Publication};
+use crate::store::{Record, StoredMessage};
+use smallvec::SmallVec;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A payload up to this size is copied behind each header; above, all headers refer to one.
+const COPIED_PAYLOAD_MAX: usize = 512;
+/// What goes to a kept session at QoS 1 only when the log has it.
+const LARGE_BYTES_MIN: usize = 32 << 10;
+/// A single session puts no more than this into one turn by itself.
+const TURN_BYTES_MAX: u32 = 64 * 1024;
+
+/// A message on its way to many.
+pub(in crate::broker) struct Fanout<'a> {
+    pub publication: Publication<'a>,
+    pub topic_hash: u64,
+    expiry_seconds: Option<u32>,
+    kept: Option<Rc<KeptMessage>>,
+    /// Its name in the log; 0: it is not there.
+    pub number: u64,
+    encoded: Encoded,
+    /// The ticket that will count the receipts of other shards; 0: nobody waits for any.
+    pub ticket: u64,
+    /// Receipts that will come.
+    pub missing: u32,
+    /// It goes to other shards by intents, and these are their numbers.
+    pub intended: bool,
+    pub intents: Intents,
+    /// Another shard's log has it for this one, or a member of a group had it that has ended: a disk that is full only
+    /// since then does not refuse it, or it would be lost, or the sessions that have taken it would get it again when
+    /// its publisher repeats it. Its receipt waits for room.
+    pub promised: bool,
+    /// The publisher, which is served last; and what it gets.
+    pub own: Option<SessionSlot>,
+    pub own_delivery: Option<OwnMatch>,
+}
+
+/// What the publisher gets of its own message: granted QoS, Retain As Published, subscription identifiers.
+pub(in crate::broker) type OwnMatch = (QoS, bool, SmallVec<[u32; 4]>);
+
+/// What of a message is in this turn's arena already.
+#[derive(Default)]
+struct Encoded {
+    variants: [Option<Variant>; 12],
+    payload: Option<Range>,
+}
+
+/// The message that was last sent to one session after the other, each for itself: out of queues, or once the log had
+/// it. It is encoded once for those who follow in the same turn.
+pub(in crate::broker) struct Recent {
+    message: Rc<KeptMessage>,
+    expiry_seconds: Option<u32>,
+    /// Of the outbox.
+    turn: u64,
+    encoded: Encoded,
+}
+
+/// The bytes of one variant in this turn's arena.
+#[derive(Clone, Copy)]
+struct Variant {
+    head: Range,
+    payload: Option<Range>,
+    packet_id: Option<PacketId>,
+    /// Where the packet identifier stands, counted from the head's start.
+    id_at: u32,
+}
+
+impl Variant {
+    /// Of an outbox that is full: who is sent this is noted there.
+    const NOTHING: Variant =
+        Variant { head: Range { start: 0, len: 0 }, payload: None, packet_id: None, id_at: 0 };
+
+    fn len(&self) -> u32 {
+        self.head.len + self.payload.map_or(0, |range| range.len)
+    }
+}
+
+impl<'a> Fanout<'a> {
+    pub(in crate::broker) fn new(publication: Publication<'a>, now: Time, topic_hash: u64) -> Fanout<'a> {
+        Fanout {
+            publication,
+            topic_hash,
+            expiry_seconds: publication.expiry_seconds_left(now),
+            kept: None,
+            number: 0,
+            encoded: Encoded::default(),
+            ticket: 0,
+            missing: 0,
+            intended: false,
+            intents: Intents::new(),
+            promised: false,
+            own: None,
+            own_delivery: None,
+        }
+    }
+
+    /// So many receipts more will come; the ticket to send along.
+    pub(in crate::broker) fn await_receipts(&mut self, count: u32) -> u64 {
+        self.missing += if self.ticket == 0 { 0 } else { count };
+        self.ticket
+    }
+
+    /// Of a message that is kept already.
+    pub(in crate::broker) fn of(message: &'a Rc<KeptMessage>, now: Time, topic_hash: u64) -> Fanout<'a> {
+        let mut fanout = Fanout::new(message.as_publication(), now, topic_hash);
+        fanout.kept = Some(Rc::clone(message));
+        fanout
+    }
+
+    /// The message as one that outlives the read buffer: copied at most once.
+    pub(in crate::broker) fn keep(&mut self, account: &MemoryAccount) -> Rc<KeptMessage> {
+        let kept = || KeptMessage::new(self.publication.to_message(), account);
+        Rc::clone(self.kept.get_or_insert_with(kept))
+    }
+
+    /// The message to send to another shard: copied only if it is not kept anyway.
+    pub(in crate::broker) fn to_message(&self) -> Message {
+        self.kept.as_deref().map_or_else(|| self.publication.to_message(), |kept| Message::clone(kept))
+    }
+
+    /// Header of this message for a subscriber; `version` decides what it can carry.
+    fn header(&self, form: Form, packet_id: Option<PacketId>) -> PublishHeader<'a> {
+        PublishHeader {
+            version: form.version,
+            dup: false,
+            qos: form.qos,
+            retain: form.retain,
+            packet_id,
+            topic: self.publication.topic,
+            topic_alias: None,
+            message_expiry_seconds: self.expiry_seconds,
+            forward: self.publication.forward,
+            subscription_ids: &[],
+        }
+    }
+
+    /// The variant with this packet identifier, encoded at most once.
+    fn variant(&mut self, outbox: &mut Outbox, form: Form, packet_id: Option<PacketId>) -> Variant {
+        let at = form.index();
+        let variant = match self.encoded.variants[at] {
+            Some(variant) if variant.packet_id == packet_id => return variant,
+            Some(variant) => renumber(outbox, variant, packet_id),
+            None => self.encode(outbox, &self.header(form, packet_id)),
+        };
+        self.encoded.variants[at] = Some(variant);
+        variant
+    }
+
+    fn encode(&mut self, outbox: &mut Outbox, header: &PublishHeader<'_>) -> Variant {
+        if outbox.is_full() {
+            return Variant::NOTHING;
+        }
+        let payload = self.publication.payload;
+        let start = outbox.arena_bytes();
+        let id_at = encode_publish(outbox.arena_mut(), header, payload.len());
+        let mut head = outbox.range_since(start);
+        if payload.len() <= COPIED_PAYLOAD_MAX {
+            outbox.arena_mut().extend_from_slice(payload);
+            head = outbox.range_since(start);
+        } else if self.encoded.payload.is_none() {
+            let start = outbox.arena_bytes();
+            outbox.arena_mut().extend_from_slice(payload);
+            self.encoded.payload = Some(outbox.range_since(start));
+        }
+        Variant {
+            head,
+            payload: if payload.len() <= COPIED_PAYLOAD_MAX { None } else { self.encoded.payload },
+            packet_id: header.packet_id,
+            id_at: u32::try_from(id_at.saturating_sub(start)).expect("a header has less than 2^28 bytes"),
+        }
+    }
+}
+
+/// A copy of a variant's head with another packet identifier.
+fn renumber(outbox: &mut Outbox, variant: Variant, packet_id: Option<PacketId>) -> Variant {
+    if outbox.is_full() || variant.head.len == 0 {
+        return Variant::NOTHING;
+    }
+    let from = variant.head.start as usize;
+    let start = outbox.arena_bytes();
+    let arena = outbox.arena_mut();
+    arena.extend_from_within(from..from + variant.head.len as usize);
+    if let Some(packet_id) = packet_id {
+        let at = start + variant.id_at as usize;
+        arena[at..at + 2].copy_from_slice(&packet_id.get().to_be_bytes());
+    }
+    Variant { head: outbox.range_since(start), packet_id, ..variant }
+}
+
+/// What makes two subscribers' bytes the same, but for the packet identifier.
+#[derive(Clone, Copy)]
+struct Form {
+    version: ProtocolVersion,
+    qos: QoS,
+    retain: bool,
+}
+
+impl Form {
+    fn index(self) -> usize {
+        // 3.1 and 3.1.1 are alike on the wire.
+        usize::from(self.version == ProtocolVersion::V5) * 6
+            + self.qos as usize * 2
+            + usize::from(self.retain)
+    }
+}
+
+/// PUBLISH packets of a turn that are not counted yet.
+#[derive(Debug, Default)]
+pub(in crate::broker) struct Sent {
+    messages: u64,
+    payload_bytes: u64,
+}
+
+fn send_variant(outbox: &mut Outbox, slot: ConnectionSlot, variant: Variant) {
+    outbox.send_message(slot, variant.head);
+    if let Some(payload) = variant.payload {
+        outbox.send(slot, payload);
+    }
+}
+
+impl Shard {
+    /// Delivers to one session: now, into its queue, or not at all.
+    #[allow(clippy::too_many_arguments)] // A delivery has that many sides; a struct would be built per delivery.
+    pub(in crate::broker) fn deliver(
+        &mut self,
+        now: Time,
+        fanout: &mut Fanout<'_>,
+        subscriber: SessionSlot,
+        granted: QoS,
+        retain_as_published: bool,
+        subscription_ids: &[u32],
+        group: Option<&Arc<str>>,
+    ) -> Taken {
+        let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
+        let form = Form {
+            version: self.sessions.slot(subscriber).version,
+            // [MQTT5-3.8.4-8]
+            qos: if upgrade { granted } else { fanout.publication.qos.min(granted) },
+            // [MQTT5-3.3.1-12] [MQTT5-3.3.1-13]
+            retain: retain_as_published && fanout.publication.retain,
+        };
+        if self.is_withheld(subscriber, fanout.publication.topic) {
+            return Taken::Yes;
+        }
+        let entry = self.sessions.slot_mut(subscriber);
+        let slot = entry.connection;
+        if form.qos == QoS::AtMostOnce {
+            // Before its CONNACK is out it is not connected yet, as far as it knows.
+            let Some(slot) = slot.filter(|_| entry.flags & (GATED | QUEUES_QOS0) == 0) else {
+                if self.shared.config.protocol.queue_qos0 && group.is_none() {
+                    self.enqueue_qos0(now, subscriber, fanout, form.retain, subscription_ids);
+                }
+                return Taken::Yes;
+            };
+            let is_plain = entry.flags & (BACKLOGGED | ALIASES | MOUNTED | REPLAYING) == 0;
+            if is_plain && subscription_ids.is_empty() {
+                let packet_bytes_max = entry.packet_bytes_max;
+                let variant = fanout.variant(&mut self.outbox, form, None);
+                if variant.len() > packet_bytes_max {
+                    self.drop_too_large();
+                    return Taken::Yes;
+                }
+                send_variant(&mut self.outbox, slot, variant);
+                self.count_sent(fanout.publication.payload.len());
+                return Taken::Yes;
+            }
+            let is_backlogged = entry.flags & BACKLOGGED != 0;
+            if is_backlogged && !self.takes_more(subscriber, slot) {
+                return Taken::Yes;
+            }
+            self.note_live(subscriber, fanout, false);
+            let before = self.outbox.pending_bytes(slot);
+            self.send_publish(subscriber, fanout, form, None, false, subscription_ids);
+            if is_backlogged && fanout.publication.origin == Some(self.sessions.key(subscriber)) {
+                let echoed = self.outbox.pending_bytes(slot) - before;
+                self.note_asked(slot, echoed as usize);
+            }
+            return Taken::Yes;
+        }
+        let sendable = slot.is_some() && entry.flags & (BACKLOGGED | GATED) == 0;
+        let (sid, flags) = (entry.sid, entry.flags);
+        if sid != 0 && self.store_full && !fanout.promised {
+            self.report_store_full(subscriber);
+            return Taken::Unkept;
+        }
+        let state = self.sessions.session_mut(subscriber);
+        let extra = extra(subscription_ids, group);
+        if sendable
+            && state.queue.is_empty()
+            && state.inflight.has_room()
+            && (state.inflight.is_empty() || !self.is_message_memory_full())
+        {
+            if !self.fits(subscriber, fanout, form, subscription_ids) {
+                self.sessions.session_mut(subscriber).inflight.pass_id();
+                self.drop_too_large();
+                self.lose(now, subscriber, 0, LossCause::TooLarge);
+                return Taken::Yes;
+            }
+            let number = if sid == 0 { 0 } else { self.number_of_delivery(fanout) };
+            let delivery = Delivery {
+                message: fanout.keep(&self.memory),
+                qos: form.qos,
+                retain: form.retain,
+                number,
+                extra,
+            };
+            if flags & REPLAYING != 0 {
+                self.note_live(subscriber, fanout, false);
+            }
+            let waits = sid != 0 && self.sends_when_durable(subscriber, fanout, form.qos);
+            let window = &mut self.sessions.session_mut(subscriber).inflight;
+            let packet_id = if waits { window.prepare(delivery) } else { window.start(delivery) };
+            if sid != 0 {
+                let (qos, retain) = (form.qos, form.retain);
+                self.record_delivery(
+                    sid,
+                    fanout.number,
+                    number,
+                    Some(packet_id),
+                    qos,
+                    retain,
+                    subscription_ids,
+                    group,
+                );
+                if waits {
+                    self.publish_when_durable(subscriber, packet_id, number, 0, qos);
+                    return Taken::Yes;
+                }
+            }
+            self.send_publish(subscriber, fanout, form, Some(packet_id), false, subscription_ids);
+            return Taken::Yes;
+        }
+        let (qos, retain) = (form.qos, form.retain);
+        let delivery = Delivery { message: fanout.keep(&self.memory), qos, retain, number: 0, extra };
+        let place = self.enqueue(now, subscriber, delivery);
+        if place == Place::Queued {
+            self.note_live(subscriber, fanout, true);
+        }
+        if place == Place::Queued && sid != 0 {
+            // What the queue does not take is not taken down.
+            let number = self.number_of_delivery(fanout);
+            self.sessions.session_mut(subscriber).queue.number_newest(number);
+            let message = fanout.number;
+            self.record_delivery(sid, message, number, None, qos, retain, subscription_ids, group);
+        }
+        if place == Place::Refused { Taken::Refused } else { Taken::Yes }
+    }
+
+    /// A number for a delivery that a session takes which is in the log; the message goes there with the first.
+    fn number_of_delivery(&mut self, fanout: &mut Fanout<'_>) -> u64 {
+        if fanout.number == 0 {
+            fanout.number = self.number();
+            let message = StoredMessage { source: &[], ..self.stored(&fanout.publication) };
+            self.journal.record(&Record::Message { number: fanout.number, message });
+        }
+        self.number()
+    }
+
+    /// Does a session that is in the log get this only when the log has it? QoS 2 always. Of large messages only the
+    /// records are made in the fan-out, all with one copy of the message in the log; the bytes go out as turns allow.
+    fn sends_when_durable(&self, session: SessionSlot, fanout: &Fanout<'_>, qos: QoS) -> bool {
+        qos == QoS::ExactlyOnce
+            || size_of_message(fanout) > LARGE_BYTES_MIN
+            || self.sessions.session(session).waiting_qos1 > 0
+    }
+
+    /// Once the log has the packet identifier, and all that it came from. A session that is not in the
+    /// log ends with its connection: what it gets twice, it gets as another.
+    fn publish_when_durable(
+        &mut self,
+        session: SessionSlot,
+        packet_id: PacketId,
+        number: u64,
+        replay: u64,
+        qos: QoS,
+    ) {
+        if qos == QoS::AtLeastOnce {
+            let waiting = &mut self.sessions.session_mut(session).waiting_qos1;
+            *waiting = waiting.saturating_add(1);
+        }
+        let slot = self.sessions.slot(session).connection;
+        let Some(connection) = slot.and_then(|slot| self.connections.key(slot)) else { return };
+        if let Some(replay) = self.sessions.session_mut(session).replay_mut(replay) {
+            replay.for_log += 1;
+        }
+        let session = self.sessions.key(session);
+        let sending = FirstSending { session, connection, packet_id, number, replay, qos };
+        self.wait_for_log(self.journal.mark(), ForLog::Publish(sending));
+    }
+
+    /// The log has it. A newer connection sends it again by itself.
+    pub(in crate::broker) fn send_durable_publish(&mut self, now: Time, sending: FirstSending) {
+        let FirstSending { session, connection, packet_id, number, replay, qos } = sending;
+        let Some(session) = self.sessions.resolve(session) else { return };
+        if !self.is_served_by(session, connection) {
+            return;
+        }
+        if qos == QoS::AtLeastOnce {
+            let waiting = &mut self.sessions.session_mut(session).waiting_qos1;
+            *waiting = waiting.saturating_sub(1);
+        }
+        if replay != 0 {
+            self.send_durable_retained(now, session, packet_id, number, replay, qos);
+            return;
+        }
+        self.send_first(now, session, packet_id, number);
+    }
+
+    /// The same of a retained message: it may have been overtaken by a newer live one while it waited.
+    fn send_durable_retained(
+        &mut self,
+        now: Time,
+        session: SessionSlot,
+        packet_id: PacketId,
+        number: u64,
+        replay: u64,
+        qos: QoS,
+    ) {
+        let state = self.sessions.session_mut(session);
+        if let Some(replay) = state.replay_mut(replay) {
+            replay.for_log -= 1;
+        }
+        let overtaken = state.has_overtaken() && {
+            let waiting =
+                state.inflight.first(packet_id, number).map(|delivery| Rc::clone(&delivery.message));
+            waiting.is_some_and(|message| {
+                let hash = self.shared.hash(message.as_publication().topic);
+                self.sessions.session(session).is_overtaken(hash, message.stamp(), replay)
+            })
+        };
+        if overtaken {
+            let kind = if qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
+            let window = &mut self.sessions.session_mut(session).inflight;
+            if let AckOutcome::Settled(number) = window.handle_ack(kind, packet_id, true) {
+                self.record_settled(session, number);
+            }
+        } else {
+            self.send_first(now, session, packet_id, number);
+        }
+        self.pump(now, session);
+    }
+
+    fn send_first(&mut self, now: Time, session: SessionSlot, packet_id: PacketId, number: u64) {
+        let entry = self.sessions.slot(session);
+        let version = entry.version;
+        let window = &mut self.sessions.session_mut(session).inflight;
+        let Some(delivery) = window.send_first(packet_id, number) else { return };
+        let form = Form { version, qos: delivery.qos, retain: delivery.retain };
+        let (message, ids) = (Rc::clone(&delivery.message), ids_of(&delivery.extra));
+        let mut fanout = self.fanout_of(&message, now);
+        self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
+        self.note_encoded(&message, &mut fanout);
+    }
+
+    /// Of a kept message, with what of it is in the arena already.
+    pub(in crate::broker) fn fanout_of<'a>(&mut self, message: &'a Rc<KeptMessage>, now: Time) -> Fanout<'a> {
+        let mut fanout = Fanout::of(message, now, 0);
+        if let Some(recent) = self.recent.take()
+            && Rc::ptr_eq(&recent.message, message)
+            && recent.turn == self.outbox.turn()
+            && recent.expiry_seconds == fanout.expiry_seconds
+        {
+            fanout.encoded = recent.encoded;
+        }
+        fanout
+    }
+
+    /// The message may go on in this turn.
+    pub(in crate::broker) fn note_encoded(&mut self, message: &Rc<KeptMessage>, fanout: &mut Fanout<'_>) {
+        self.recent = Some(Recent {
+            message: Rc::clone(message),
+            expiry_seconds: fanout.expiry_seconds,
+            turn: self.outbox.turn(),
+            encoded: std::mem::take(&mut fanout.encoded),
+        });
+    }
+
+    /// Encodes a PUBLISH for one session, with whatever makes it its own, and sends it.
+    fn send_publish(
+        &mut self,
+        session: SessionSlot,
+        fanout: &mut Fanout<'_>,
+        form: Form,
+        packet_id: Option<PacketId>,
+        dup: bool,
+        subscription_ids: &[u32],
+    ) {
+        let entry = self.sessions.slot(session);
+        let packet_bytes_max = entry.packet_bytes_max;
+        let Some(slot) = entry.connection else { return };
+        let own = dup || (entry.version == ProtocolVersion::V5 && !subscription_ids.is_empty());
+        let variant = if entry.flags & (ALIASES | MOUNTED) == 0 && !own {
+            fanout.variant(&mut self.outbox, form, packet_id)
+        } else {
+            let mut header = fanout.header(form, packet_id);
+            header.dup = dup;
+            if entry.flags & MOUNTED != 0 {
+                header.topic = self.unmounted(session, header.topic);
+            }
+            if form.version == ProtocolVersion::V5 {
+                header.subscription_ids = subscription_ids;
+            }
+            let len = publish_len(&header, fanout.publication.payload.len());
+            // An alias is bound only by a packet that is sure to be sent.
+            if entry.flags & ALIASES != 0 && len + ALIAS_BYTES <= packet_bytes_max as usize {
+                let is_short = self.is_memory_short();
+                let mut bound = 0;
+                let connection = self.connections.get_mut(slot).expect("a served session has its connection");
+                let rare = connection.rare();
+                match rare.aliases_out.get(header.topic) {
+                    Some(&alias) => {
+                        header.topic_alias = Some(alias);
+                        header.topic = "";
+                    }
+                    None if rare.aliases_out.len() < usize::from(rare.aliases_out_max) && !is_short => {
+                        // First come, first bound; the packet that binds is surely sent: it goes
+                        // into the connection's stream. [MQTT5 §3.3.4]
+                        let alias = u16::try_from(rare.aliases_out.len() + 1).expect("bounded by a u16");
+                        rare.aliases_out.insert(header.topic.into(), alias);
+                        header.topic_alias = Some(alias);
+                        bound = allocated(header.topic.len()) + ALIAS_PLACE_BYTES;
+                    }
+                    None => {}
+                }
+                if bound > 0 {
+                    self.note_alias(slot, 0, bound);
+                }
+            }
+            fanout.encode(&mut self.outbox, &header)
+        };
+        if packet_id.is_none() && variant.len() > packet_bytes_max {
+            self.drop_too_large();
+            return;
+        }
+        send_variant(&mut self.outbox, slot, variant);
+        self.count_sent(fanout.publication.payload.len());
+    }
+
+    /// Is the packet within the client's Maximum Packet Size? `[MQTT5-3.1.2-24]`
+    fn fits(&self, session: SessionSlot, fanout: &Fanout<'_>, form: Form, subscription_ids: &[u32]) -> bool {
+        let entry = self.sessions.slot(session);
+        let max = entry.packet_bytes_max;
+        if max == u32::MAX {
+            return true;
+        }
+        let mut header = fanout.header(form, (form.qos != QoS::AtMostOnce).then_some(PacketId::MIN));
+        if entry.flags & MOUNTED != 0 {
+            header.topic = self.unmounted(session, header.topic);
+        }
+        header.subscription_ids = subscription_ids;
+        publish_len(&header, fanout.publication.payload.len()) <= max as usize
+    }
+
+    /// Dropped, and the sender need not know. `[MQTT5-3.1.2-25]`
+    fn drop_too_large(&self) {
+        self.count(Counter::DroppedTooLarge, 1);
+        self.count(Counter::PublishesDropped, 1);
+    }
+
+    /// The turn's end counts them together.
+    #[inline(always)]
+    fn count_sent(&mut self, payload_len: usize) {
+        self.sent.messages += 1;
+        self.sent.payload_bytes += payload_len as u64;
+    }
+
+    /// What this turn has sent is counted where others read it.
+    pub(in crate::broker) fn tell_sent(&mut self) {
+        if self.sent.messages > 0 {
+            let Sent { messages, payload_bytes } = std::mem::take(&mut self.sent);
+            let counters = &self.shared.counters[usize::from(self.id)];
+            counters.add(Counter::PublishesSent, messages);
+            counters.add(Counter::PublishBytesSent, payload_bytes);
+        }
+    }
+
+    /// May a QoS 0 message be added to what a slow client has not taken yet?
+    fn takes_more(&mut self, session: SessionSlot, slot: ConnectionSlot) -> bool {
+        let mut limit = self.shared.config.limits.backlog_bytes;
+        if self.is_memory_short() {
+            limit = limit.min(super::memory::BACKLOG_BYTES_SHORT);
+        }
+        let pending = self.outbox.pending_bytes(slot) as usize;
+        let Some(connection) = self.connections.get_mut(slot) else { return false };
+        let Some(slow) = &mut connection.slow else { return true };
+        if slow.bytes() + pending < limit {
+            return true;
+        }
+        slow.dropped += 1;
+        let first = slow.dropped == 1;
+        self.count(Counter::PublishesDropped, 1);
+        if first {
+            let client = self.client_told(session);
+            self.report(Event::LimitReached { limit: Limit::BacklogDrop, client });
+        } else {
+            self.count(Counter::DroppedSlow, 1);
+        }
+        false
+    }
+
+    /// Sends what the session has waiting, as far as its window, its socket and this turn allow:
+    /// first what an earlier connection left unacknowledged, then the queue, then retained
+    /// messages. `[MQTT5-4.6.0-1]`
+    pub(in crate::broker) fn pump(&mut self, now: Time, session: SessionSlot) {
+        let Some(entry) = self.sessions.get(session) else { return };
+        let slot = entry.connection;
+        self.sessions.slot_mut(session).flags &= !DEFERRED;
+        loop {
+            let entry = self.sessions.slot(session);
+            let Some(slot) = slot.filter(|_| entry.flags & (BACKLOGGED | GATED) == 0) else { return };
+            if self.outbox.pending_bytes(slot) > TURN_BYTES_MAX || self.is_spent() {
+                self.defer(session);
+                return;
+            }
+            if !self.pump_one(now, session) {
+                break;
+            }
+            self.spend(WORK_A_QUEUED);
+        }
+        let entry = self.sessions.slot_mut(session);
+        if entry.session_mut().queue.is_empty() {
+            entry.flags &= !QUEUES_QOS0;
+            let state = entry.session_mut();
+            state.full_reported = false;
+            self.tell_groups(session, true);
+        }
+    }
+
+    pub(in crate::broker) fn defer(&mut self, session: SessionSlot) {
+        let entry = self.sessions.slot_mut(session);
+        if entry.flags & DEFERRED == 0 {
+            entry.flags |= DEFERRED;
+            self.deferred.push_back(session);
+            self.has_put_off = true;
+        }
+    }
+
+    /// One message; false when there is none that may go.
+    fn pump_one(&mut self, now: Time, session: SessionSlot) -> bool {
+        let version = self.sessions.slot(session).version;
+        let state = self.sessions.session_mut(session);
+        if let Some((resend, duplicate)) = state.inflight.next_resend() {
+            let message = Rc::clone(&resend.delivery.message);
+            let form = Form { version, qos: resend.delivery.qos, retain: resend.delivery.retain };
+            let (packet_id, ids) = (resend.packet_id, ids_of(&resend.delivery.extra));
+            let mut fanout = Fanout::of(&message, now, 0);
+            if !duplicate && message.is_expired(now) {
+                // It had its identifier, and nobody has begun to send it. [MQTT5-3.3.2-5]
+                self.count(Counter::DroppedExpired, 1);
+                self.count(Counter::PublishesDropped, 1);
+                self.drop_unsent(now, session, packet_id, form.qos, LossCause::Expired);
+            } else if self.is_withheld(session, fanout.publication.topic) {
+                // As good as delivered: the access list has changed.
+                self.drop_unsent(now, session, packet_id, form.qos, LossCause::Withdrawn);
+            } else if self.fits(session, &fanout, form, &ids) {
+                self.send_publish(session, &mut fanout, form, Some(packet_id), duplicate, &ids);
+            } else {
+                // A smaller Maximum Packet Size than last time: as good as delivered.
+                self.drop_too_large();
+                self.drop_unsent(now, session, packet_id, form.qos, LossCause::TooLarge);
+            }
+            return true;
+        }
+        if !state.inflight.has_room() {
+            return self.pump_replay(now, session);
+        }
+        let Some(delivery) = state.queue.pop() else { return self.pump_replay(now, session) };
+        self.note_queued(-(delivery.message.bytes() as isize), -1);
+        if delivery.message.is_expired(now) {
+            // [MQTT5-3.3.2-5]
+            self.count(Counter::DroppedExpired, 1);
+            self.count(Counter::PublishesDropped, 1);
+            self.drop_waiting(now, session, &delivery, LossCause::Expired);
+            return true;
+        }
+        if self.is_withheld(session, delivery.message.as_publication().topic) {
+            self.drop_waiting(now, session, &delivery, LossCause::Withdrawn);
+            return true;
+        }
+        self.send_delivery(now, session, delivery, 0);
+        true
+    }
+
+    /// Sends a delivery that no one has sent yet, of whatever QoS, and that the client may receive. `replay`:
+    /// the token of the replay that brings it, or 0.
+    pub(in crate::broker) fn send_delivery(
+        &mut self,
+        now: Time,
+        session: SessionSlot,
+        delivery: Delivery,
+        replay: u64,
+    ) {
+        let form =
+            Form { version: self.sessions.slot(session).version, qos: delivery.qos, retain: delivery.retain };
+        let message = Rc::clone(&delivery.message);
+        let mut fanout = self.fanout_of(&message, now);
+        self.send_unsent(now, session, &mut fanout, form, delivery, replay);
+        self.note_encoded(&message, &mut fanout);
+    }
+
+    fn send_unsent(
+        &mut self,
+        now: Time,
+        session: SessionSlot,
+        fanout: &mut Fanout<'_>,
+        form: Form,
+        delivery: Delivery,
+        replay: u64,
+    ) {
+        let ids = ids_of(&delivery.extra);
+        if !self.fits(session, fanout, form, &ids) {
+            self.drop_too_large();
+            self.drop_waiting(now, session, &delivery, LossCause::TooLarge);
+            return;
+        }
+        if form.qos == QoS::AtMostOnce {
+            self.send_publish(session, fanout, form, None, false, &ids);
+            return;
+        }
+        let Some(sid) = self.sid(session) else {
+            let packet_id = self.sessions.session_mut(session).inflight.start(delivery);
+            self.send_publish(session, fanout, form, Some(packet_id), false, &ids);
+            return;
+        };
+        let mut delivery = delivery;
+        let queued = delivery.number != 0;
+        if !queued {
+            delivery.number = self.number_of_delivery(fanout);
+        }
+        let number = delivery.number;
+        let group = if queued { None } else { delivery.group().cloned() };
+        let waits = self.sends_when_durable(session, fanout, form.qos);
+        let window = &mut self.sessions.session_mut(session).inflight;
+        let packet_id = if waits { window.prepare(delivery) } else { window.start(delivery) };
+        if queued {
+            self.journal.record(&Record::Started { sid, number, packet_id: packet_id.get() });
+        } else {
+            let (message, packet_id) = (fanout.number, Some(packet_id));
+            let (qos, retain) = (form.qos, form.retain);
+            self.record_delivery(sid, message, number, packet_id, qos, retain, &ids, group.as_ref());
+        }
+        if waits {
+            self.publish_when_durable(session, packet_id, number, replay, form.qos);
+        } else {
+            self.send_publish(session, fanout, form, Some(packet_id), false, &ids);
+        }
+    }
+
+    /// Must the client not get this, though it was meant for it?
+    pub(in crate::broker) fn is_withheld(&self, session: SessionSlot, topic: &str) -> bool {
+        self.sessions.slot(session).flags & CHECKED != 0 && !self.may_receive(session, topic)
+    }
+}
+
+/// An alias's place in the table of a connection.
+const ALIAS_PLACE_BYTES: usize = 40;
+
+/// What a topic alias adds to a packet at most: the property, and longer length fields.
+const ALIAS_BYTES: usize = 5;
+
+pub(in crate::broker) fn extra(subscription_ids: &[u32], group: Option<&Arc<str>>) -> Option<Box<Extra>> {
+    (!subscription_ids.is_empty() || group.is_some())
+        .then(|| Box::new(Extra { subscription_ids: subscription_ids.into(), group: group.cloned() }))
+}
+
+fn ids_of(extra: &Option<Box<Extra>>) -> SmallVec<[u32; 4]> {
+    extra.as_ref().map(|extra| extra.subscription_ids.clone()).unwrap_or_default()
+}

@@ -1,0 +1,107 @@
+//! What is told at log level debug: subscriptions, and what each PUBLISH has matched.
+//!
+//! In come the places where either happens; out go events. While they are not wanted each place asks one flag, and
+//! nothing is looked up, copied or formatted.
+
+use super::deliver::Fanout;
+use super::publish::VISITED_A_STEP;
+use crate::base::SessionSlot;
+use crate::broker::event::beginning;
+use crate::broker::{Event, Shard};
+use crate::mqtt::codec::SubscribeFilter;
+use crate::mqtt::{SubscriptionOptions, TopicFilter};
+use crate::topic::Matches;
+
+/// Of the subscriptions that end with a session, so many are told one by one.
+const ENDS_TOLD_MAX: usize = 100;
+
+impl Shard {
+    /// Are there to be events for log level debug?
+    pub fn handle_detail(&mut self, wanted: bool) {
+        self.tells_detail = wanted;
+    }
+
+    /// A subscription was made, or replaced. `options`: as granted.
+    pub(in crate::broker) fn detail_subscribed(
+        &mut self,
+        session: SessionSlot,
+        wanted: &SubscribeFilter<'_>,
+        options: SubscriptionOptions,
+        subscription_id: u32,
+        is_new: bool,
+    ) {
+        if self.tells_detail {
+            let client = self.client_told(session);
+            let filter = beginning(wanted.filter.as_str());
+            self.report(Event::Subscribed { client, filter, options, subscription_id, is_new });
+        }
+    }
+
+    /// A subscription was ended by its client.
+    pub(in crate::broker) fn detail_unsubscribed(&mut self, session: SessionSlot, filter: TopicFilter<'_>) {
+        if self.tells_detail {
+            let (client, filter) = (self.client_told(session), beginning(filter.as_str()));
+            self.report(Event::Unsubscribed { client, filter });
+        }
+    }
+
+    /// Subscriptions end with their session.
+    pub(in crate::broker) fn detail_ended<'a>(
+        &mut self,
+        session: SessionSlot,
+        filters: impl ExactSizeIterator<Item = &'a str>,
+    ) {
+        if !self.tells_detail || filters.len() == 0 {
+            return;
+        }
+        let untold = filters.len().saturating_sub(ENDS_TOLD_MAX);
+        for filter in filters.take(ENDS_TOLD_MAX) {
+            let client = self.client_told(session);
+            self.report(Event::Unsubscribed { client, filter: beginning(filter) });
+        }
+        if untold > 0 {
+            let client = self.client_told(session);
+            self.report(Event::MoreUnsubscribed { client, filters: untold });
+        }
+    }
+
+    /// A message is about to go to the subscribers of this shard.
+    #[inline(always)]
+    pub(in crate::broker) fn detail_matched(&mut self, fanout: &Fanout<'_>) {
+        if self.tells_detail {
+            self.report_matched(fanout);
+        }
+    }
+
+    #[cold]
+    fn report_matched(&mut self, fanout: &Fanout<'_>) {
+        let publication = &fanout.publication;
+        if publication.topic.starts_with("$SYS/") {
+            // The broker's own are many, and no client has sent them.
+            return;
+        }
+        let origin = publication.origin;
+        let publisher = origin.and_then(|key| self.sessions.resolve(key));
+        let mut matches = Matches::default();
+        // The way of the message asks the index again: it may come to the subscribers much later.
+        self.subscriptions.matches(publication.topic, publisher.map(SessionSlot::get), &mut matches);
+        self.spend(matches.visited() as u64 / VISITED_A_STEP);
+        let groups =
+            if self.groups.is_empty() { 0 } else { self.groups.matching_filters(publication.topic).len() };
+        self.report(Event::Matched {
+            client: publisher.map(|session| self.client_told(session)),
+            topic: beginning(publication.topic),
+            qos: publication.qos,
+            retain: publication.retain,
+            shard: self.id,
+            from: origin.map(|key| key.shard).filter(|&from| from != self.id),
+            subscribers: matches.as_slice().len(),
+            groups,
+        });
+    }
+
+    /// The client of a session, as events have it.
+    pub(in crate::broker) fn client_told(&self, session: SessionSlot) -> Box<str> {
+        beginning(&self.sessions.session(session).client_id)
+    }
+}

@@ -1,0 +1,143 @@
+//! A disk without room, and the publishers that wait for it.
+//!
+//! What would have to be kept is refused while the disk is full: 5.0 publishers get 0x97, at QoS 2 before any session
+//! gets the message. 3.x has no code for it. An
+//! acknowledgement would promise what is not there, and a closed connection brings the same message again and again,
+//! once more for each session that has room. So the PUBLISH of a 3.x client waits, before any session gets it: it
+//! stays with the connection's unread bytes, and reading stops until every shard's disk has room.
+
+use super::mount::mounted;
+use crate::base::Time;
+use crate::base::{ConnectionSlot, SessionSlot};
+use crate::broker::components::connections::PAUSED_BY_DISK;
+use crate::broker::components::timers::Timer;
+use crate::broker::{Event, Limit, Shard, Violation};
+use crate::mqtt::codec::Publish;
+use crate::mqtt::{ProtocolVersion, QoS, Reason};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+/// Why a message is refused that must be kept.
+pub(in crate::broker) const DISK: Violation =
+    Violation { reason: Reason::QuotaExceeded, cause: "the disk is full" };
+
+/// Connections whose next packet waits for the disk.
+#[derive(Debug, Default)]
+pub(in crate::broker) struct WaitForDisk {
+    slots: BTreeSet<ConnectionSlot>,
+    has_timer: bool,
+}
+
+impl WaitForDisk {
+    /// The connection has ended.
+    pub(in crate::broker) fn forget(&mut self, slot: ConnectionSlot) {
+        self.slots.remove(&slot);
+    }
+}
+
+/// How soon the disks are looked at again: those of other shards tell nobody.
+const RETRY_MILLIS: u64 = 500;
+/// So many go on at a time.
+const AT_ONCE_MAX: usize = 256;
+
+impl Shard {
+    /// The log has no room for more (`true`), or has again: messages that would have to be kept are refused
+    /// meanwhile.
+    pub fn handle_store_full(&mut self, full: bool) {
+        if std::mem::replace(&mut self.store_full, full) != full {
+            self.shared.note_store_full(full);
+        }
+    }
+
+    /// The log has failed: nothing more will be durable, and what would have to be kept is refused.
+    pub fn handle_store_failed(&mut self) {
+        self.handle_store_full(true);
+        self.journal.fail();
+        self.note_journal();
+    }
+
+    /// Must a PUBLISH wait until the disk has room? Only asked while some disk has none. Its connection is not read
+    /// meanwhile.
+    pub(in crate::broker) fn waits_for_disk(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        session: SessionSlot,
+        publish: &Publish<'_>,
+    ) -> bool {
+        if self.version_of_session(session) == ProtocolVersion::V5 {
+            return false;
+        }
+        let Some(packet_id) = publish.packet_id else { return false };
+        let is_repeat =
+            publish.qos == QoS::ExactlyOnce && self.sessions.session(session).holds(packet_id.get());
+        let topic: Cow<'_, str> = mounted(&self.terms(slot).mount_point, publish.topic);
+        if is_repeat
+            || self.check_message(slot, &topic, publish.payload).is_err()
+            || !self.may_have_to_be_kept(session, publish, &topic)
+        {
+            return false;
+        }
+        if self.pause(slot, PAUSED_BY_DISK) {
+            let client = self.client_told(session);
+            self.report(Event::LimitReached { limit: Limit::DiskPause, client });
+            self.wait_for_disk.slots.insert(slot);
+            self.start_disk_timer(now);
+        }
+        true
+    }
+
+    /// Must a QoS 2 message of a 5.0 client be refused because of a full disk? Before any session gets it: the
+    /// client may not hear of the refusal, and its repeat would be a second copy for those that have it.
+    /// [MQTT5-4.3.3-10]
+    pub(in crate::broker) fn has_no_room_on_disk(
+        &mut self,
+        session: SessionSlot,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) -> bool {
+        self.shared.is_a_store_full() && self.may_have_to_be_kept(session, publish, topic)
+    }
+
+    fn start_disk_timer(&mut self, now: Time) {
+        if !self.wait_for_disk.slots.is_empty() && !self.wait_for_disk.has_timer {
+            self.wait_for_disk.has_timer = true;
+            self.timers.schedule(now.after_millis(RETRY_MILLIS), Timer::Disk);
+        }
+    }
+
+    /// Is there a session here that keeps it, or may there be one on another shard?
+    fn may_have_to_be_kept(&mut self, session: SessionSlot, publish: &Publish<'_>, topic: &str) -> bool {
+        if (publish.retain && !publish.payload.is_empty())
+            || self.interested(topic) != 0
+            || self.has_group(topic)
+        {
+            return true;
+        }
+        if !self.store_full {
+            return false;
+        }
+        let mut matches = std::mem::take(&mut self.matches);
+        self.subscriptions.matches(topic, Some(session.get()), &mut matches);
+        let mut matched = matches.as_slice().iter();
+        let kept = matched.any(|matched| {
+            matched.qos != QoS::AtMostOnce
+                && self.sessions.slot(SessionSlot::new(matched.subscriber)).sid != 0
+        });
+        self.matches = matches;
+        kept
+    }
+
+    /// Goes on with those who wait, once there is room.
+    pub(in crate::broker) fn handle_disk_timer(&mut self, now: Time) {
+        self.wait_for_disk.has_timer = false;
+        for _ in 0..AT_ONCE_MAX {
+            if self.shared.is_a_store_full() {
+                break;
+            }
+            let Some(slot) = self.wait_for_disk.slots.pop_first() else { break };
+            self.go_on(now, slot, PAUSED_BY_DISK);
+        }
+        self.start_disk_timer(now);
+    }
+}

@@ -1,0 +1,512 @@
+//! Shared subscriptions: the groups whose home is this shard, and the choice of a member.
+//!
+//! Keeps chapter 4.8.2. The home of a group is found by the hash of its whole filter; it alone
+//! matches publishes against the group's filter and chooses the member: in turn, among those
+//! that can take the message now. A member's session that ends gives back what it has not
+//! settled.
+
+use super::convoy::work_of;
+use super::deliver::Fanout;
+use super::publish::shards_of;
+use super::waits::{ForLog, Intents, Outcome, Purpose};
+use crate::base::Time;
+use crate::base::steps;
+use crate::base::{GroupSlot, SessionSlot};
+use crate::base::{SessionKey, ShardId};
+use crate::broker::components::members::{LOOKED_AT_MAX, Members};
+use crate::broker::components::sessions::{BACKLOGGED, GATED};
+use crate::broker::{GroupMember, Mail, Shard};
+use crate::mqtt::QoS;
+use crate::mqtt::{RetainHandling, SubscriptionOptions};
+use crate::session::InflightState;
+use crate::session::KeptMessage;
+use crate::session::Message;
+use crate::store::Record;
+use crate::topic::{Matches, TopicIndex};
+use ahash::{AHashMap, RandomState};
+use smallvec::SmallVec;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The groups at home here.
+pub(in crate::broker) struct Groups {
+    slots: Vec<Option<Group>>,
+    free: Vec<GroupSlot>,
+    by_filter: AHashMap<Arc<str>, GroupSlot>,
+    index: TopicIndex,
+    matches: Matches,
+    sessions: AHashMap<SessionKey, Participant>,
+}
+
+/// A session that is a member of groups at home here.
+#[derive(Default)]
+struct Participant {
+    groups: u32,
+    /// Its shard has said that it can't take messages. Sessions of this shard are asked when it is their turn.
+    is_busy: bool,
+    /// Groups that had taken it for ready when it was its turn.
+    passed_over: SmallVec<[GroupSlot; 2]>,
+}
+
+struct Group {
+    filter: Arc<str>,
+    /// The part that matches; interest is announced for it.
+    matching: Box<str>,
+    /// Ready are those of whom nothing else is known; whether they are is looked at when it is their turn.
+    members: Members,
+}
+
+impl Groups {
+    pub(in crate::broker) fn new(seed: u64) -> Groups {
+        Groups {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_filter: AHashMap::with_hasher(RandomState::with_seeds(seed, 0x6772, 0x6f75, 0x7073)),
+            index: TopicIndex::new(seed),
+            matches: Matches::default(),
+            sessions: AHashMap::with_hasher(RandomState::with_seeds(seed, 0x6d65, 0x6d62, 0x6572)),
+        }
+    }
+
+    pub(in crate::broker) fn is_empty(&self) -> bool {
+        self.by_filter.is_empty()
+    }
+
+    /// Is a group at home here for this topic name?
+    fn has_one_for(&mut self, topic: &str) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        self.index.matches(topic, None, &mut self.matches);
+        !self.matches.as_slice().is_empty()
+    }
+
+    /// Adds or updates a member; true if the group is new.
+    pub(in crate::broker) fn join(&mut self, filter: &str, matching: &str, member: GroupMember) -> bool {
+        if let Some(&slot) = self.by_filter.get(filter) {
+            let group = self.slots[slot.at()].as_mut().expect("listed groups exist");
+            if group.members.join(member) {
+                self.sessions.entry(member.key).or_default().groups += 1;
+            }
+            return false;
+        }
+        self.sessions.entry(member.key).or_default().groups += 1;
+        let members = Members::new(member);
+        let filter: Arc<str> = filter.into();
+        let group = Group { filter: Arc::clone(&filter), matching: matching.into(), members };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot.at()] = Some(group);
+                slot
+            }
+            None => {
+                self.slots.push(Some(group));
+                let number =
+                    u32::try_from(self.slots.len() - 1).expect("a shard holds less than 2^32 groups");
+                GroupSlot::new(number)
+            }
+        };
+        let options = SubscriptionOptions {
+            qos: QoS::ExactlyOnce,
+            no_local: false,
+            retain_as_published: true,
+            retain_handling: RetainHandling::Never,
+        };
+        self.by_filter.insert(filter, slot);
+        self.index.subscribe(matching, slot.get(), options, 0);
+        true
+    }
+
+    /// Removes a member; the matching part if the group is empty now, and so gone.
+    fn leave(&mut self, filter: &str, member: SessionKey) -> Option<Box<str>> {
+        let &slot = self.by_filter.get(filter)?;
+        let group = &mut self.slots[slot.at()];
+        let live = group.as_mut().expect("listed groups exist");
+        if live.members.leave(member)
+            && let Some(session) = self.sessions.get_mut(&member)
+        {
+            session.groups -= 1;
+            if session.groups == 0 {
+                self.sessions.remove(&member);
+            }
+        }
+        if !live.members.is_empty() {
+            return None;
+        }
+        let gone = group.take().expect("listed groups exist");
+        self.by_filter.remove(&gone.filter);
+        self.index.unsubscribe(&gone.matching, slot.get());
+        self.free.push(slot);
+        Some(gone.matching)
+    }
+
+    /// A session can take messages now, or can't. Groups find the latter out when it is its turn.
+    fn set_ready(&mut self, member: SessionKey, ready: bool) {
+        let Some(session) = self.sessions.get_mut(&member) else { return };
+        session.is_busy = !ready;
+        if ready {
+            for slot in std::mem::take(&mut session.passed_over) {
+                if let Some(members) = self.members_mut(slot) {
+                    members.set_ready(member);
+                }
+            }
+        }
+    }
+
+    /// The member at a place could not take a message when it was its turn. It is asked again when it has been told
+    /// that it can: each look at it is paid for by that.
+    fn pass_over(&mut self, slot: GroupSlot, place: usize, member: SessionKey) {
+        if let Some(members) = self.members_mut(slot) {
+            members.pass_over(place);
+        }
+        if let Some(session) = self.sessions.get_mut(&member) {
+            session.passed_over.push(slot);
+        }
+    }
+
+    fn is_busy(&self, member: SessionKey) -> bool {
+        self.sessions.get(&member).is_some_and(|session| session.is_busy)
+    }
+
+    /// Counts the changes of the groups' filters.
+    pub(in crate::broker) fn version(&self) -> u64 {
+        self.index.version()
+    }
+
+    /// The filters of the groups that a topic name reaches, in the order in which the index finds them.
+    pub(in crate::broker) fn matching_filters(&mut self, topic: &str) -> Vec<Arc<str>> {
+        self.index.matches(topic, None, &mut self.matches);
+        let slots = self.matches.as_slice().iter().map(|matched| GroupSlot::new(matched.subscriber));
+        slots.filter_map(|slot| self.get(slot).map(|group| Arc::clone(&group.filter))).collect()
+    }
+
+    pub(in crate::broker) fn slot_of(&self, filter: &str) -> Option<GroupSlot> {
+        self.by_filter.get(filter).copied()
+    }
+
+    fn get(&self, slot: GroupSlot) -> Option<&Group> {
+        self.slots.get(slot.at())?.as_ref()
+    }
+
+    fn members_mut(&mut self, slot: GroupSlot) -> Option<&mut Members> {
+        self.slots.get_mut(slot.at())?.as_mut().map(|group| &mut group.members)
+    }
+
+    pub(in crate::broker) fn give_memory_back(&mut self) {
+        self.by_filter.shrink_to_fit();
+        self.sessions.shrink_to_fit();
+        self.matches = Matches::default();
+    }
+}
+
+/// A session as a member.
+pub(in crate::broker) fn member_of(
+    key: SessionKey,
+    options: SubscriptionOptions,
+    subscription_id: u32,
+) -> GroupMember {
+    let SubscriptionOptions { qos, retain_as_published, .. } = options;
+    GroupMember { key, qos, retain_as_published, subscription_id }
+}
+
+impl Shard {
+    pub(in crate::broker) fn group_home(&self, filter: &str) -> ShardId {
+        self.shared.home(self.shared.hash(filter))
+    }
+
+    pub(in crate::broker) fn has_group(&mut self, topic: &str) -> bool {
+        self.groups.has_one_for(topic)
+    }
+
+    /// To one member of every group that matches; when the visit is over, to the rest of them later. `matches`: the
+    /// sessions, which have the message.
+    pub(in crate::broker) fn route_groups(
+        &mut self,
+        now: Time,
+        fanout: &mut Fanout<'_>,
+        sessions: &Matches,
+    ) -> Outcome {
+        let mut matches = std::mem::take(&mut self.groups.matches);
+        self.groups.index.matches(fanout.publication.topic, None, &mut matches);
+        let mut outcome = Outcome::default();
+        let visit = self.begin_visit();
+        for (at, matched) in matches.as_slice().iter().enumerate() {
+            if self.is_over(&visit) {
+                outcome.matched = true;
+                self.groups.matches = matches;
+                self.go_on_later(fanout, sessions, sessions.as_slice().len(), at);
+                return outcome;
+            }
+            self.spend(work_of(fanout));
+            outcome.merge(self.deliver_to_group(now, GroupSlot::new(matched.subscriber), fanout));
+        }
+        self.groups.matches = matches;
+        outcome
+    }
+
+    pub(in crate::broker) fn deliver_to_group(
+        &mut self,
+        now: Time,
+        slot: GroupSlot,
+        fanout: &mut Fanout<'_>,
+    ) -> Outcome {
+        let reached = Outcome { matched: true, ..Outcome::default() };
+        let Some((group, chosen)) = self.choose_member(slot, fanout) else { return reached };
+        let to = chosen.key.shard;
+        if to == self.id
+            && let Some(session) = self.sessions.resolve(chosen.key)
+        {
+            return self.deliver_to_member(now, &group, session, chosen, fanout);
+        }
+        let ticket = fanout.await_receipts(1);
+        let message = fanout.to_message();
+        if !fanout.intended {
+            self.post(to, Mail::GroupDeliver { group, member: chosen, message, ticket, intent: 0 });
+            return reached;
+        }
+        let intent = self.number();
+        fanout.intents.push(intent);
+        let stored = self.stored(&fanout.publication);
+        self.journal.record(&Record::Intent {
+            number: intent,
+            targets: 1 << to,
+            stamp: 0,
+            group: &group,
+            message: stored,
+        });
+        let mail = Mail::GroupDeliver { group, member: chosen, message, ticket, intent };
+        self.wait_for_log(self.journal.mark(), ForLog::Mail(to, Box::new(mail)));
+        reached
+    }
+
+    /// The next member that can take a message now; if none can, the next whose queue is not known to be full; if
+    /// all are, the next in turn.
+    fn choose_member(&mut self, slot: GroupSlot, fanout: &Fanout<'_>) -> Option<(Arc<str>, GroupMember)> {
+        loop {
+            let members = &self.groups.get(slot)?.members;
+            let Some(place) = members.next_ready() else { break };
+            let member = *members.get(place)?;
+            if self.can_take(member.key) {
+                return self.take_turn(slot, place);
+            }
+            self.groups.pass_over(slot, place, member.key);
+            if let Some(session) = self.sessions.resolve(member.key) {
+                self.sessions.session_mut(session).passed_over = true;
+            }
+        }
+        let members = &self.groups.get(slot)?.members;
+        let has_room =
+            |&place: &usize| members.get(place).is_some_and(|member| self.may_have_room(member, fanout));
+        let place = members.in_turn().find(has_room).or_else(|| {
+            let mut in_turn = members.in_turn();
+            // Behind those that were looked at the next message goes on.
+            if members.len() > LOOKED_AT_MAX { in_turn.last() } else { in_turn.next() }
+        })?;
+        self.take_turn(slot, place)
+    }
+
+    fn take_turn(&mut self, slot: GroupSlot, place: usize) -> Option<(Arc<str>, GroupMember)> {
+        self.groups.members_mut(slot)?.set_next(place);
+        let group = self.groups.get(slot)?;
+        Some((Arc::clone(&group.filter), *group.members.get(place)?))
+    }
+
+    /// Can a member that is taken for ready take a message now?
+    fn can_take(&self, member: SessionKey) -> bool {
+        let Some(session) = self.sessions.resolve(member) else {
+            return member.shard != self.id && !self.groups.is_busy(member);
+        };
+        let entry = self.sessions.slot(session);
+        let state = self.sessions.session(session);
+        entry.connection.is_some()
+            && entry.flags & (BACKLOGGED | GATED) == 0
+            && state.queue.is_empty()
+            && state.inflight.has_room()
+    }
+
+    fn may_have_room(&self, member: &GroupMember, fanout: &Fanout<'_>) -> bool {
+        match self.sessions.resolve(member.key) {
+            Some(session) => {
+                member.qos.min(fanout.publication.qos) == QoS::AtMostOnce || self.has_room(session, fanout)
+            }
+            // Its shard may know better.
+            None => member.key.shard != self.id,
+        }
+    }
+
+    fn deliver_to_member(
+        &mut self,
+        now: Time,
+        group: &Arc<str>,
+        session: SessionSlot,
+        member: GroupMember,
+        fanout: &mut Fanout<'_>,
+    ) -> Outcome {
+        let id = [member.subscription_id];
+        let ids = if member.subscription_id == 0 { &id[..0] } else { &id[..] };
+        let mut outcome = Outcome { matched: true, ..Outcome::default() };
+        outcome.note(self.deliver(
+            now,
+            fanout,
+            session,
+            member.qos,
+            member.retain_as_published,
+            ids,
+            Some(group),
+        ));
+        outcome
+    }
+
+    pub(in crate::broker) fn handle_group_deliver(
+        &mut self,
+        now: Time,
+        group: &Arc<str>,
+        member: GroupMember,
+        intent: u64,
+        fanout: &mut Fanout<'_>,
+    ) -> Outcome {
+        let Some(session) = self.sessions.resolve(member.key) else {
+            // It left while the message was on its way; it is no member any more by the time
+            // this comes home, since mails keep their order. We have not seen the message then: the
+            // group's home may find another member.
+            let ticket = fanout.await_receipts(1);
+            let (group, message) = (Arc::clone(group), fanout.to_message());
+            self.post(self.group_home(&group), Mail::GroupReturn { group, message, ticket, intent });
+            return Outcome { matched: true, ..Outcome::default() };
+        };
+        if intent != 0 {
+            self.journal.record(&Record::IntentSeen { number: intent });
+        }
+        fanout.promised = intent != 0 || fanout.ticket == 0;
+        self.deliver_to_member(now, group, session, member, fanout)
+    }
+
+    /// `[MQTT5 §4.8.2]`: what a member did not settle goes to another. If nobody waits for a receipt, its publisher has
+    /// been told that it is taken: a disk that is full does not refuse it, and memory has it until there is room.
+    pub(in crate::broker) fn handle_group_return(
+        &mut self,
+        now: Time,
+        group: &str,
+        intent: u64,
+        fanout: &mut Fanout<'_>,
+    ) -> Outcome {
+        if intent != 0 {
+            self.journal.record(&Record::IntentSeen { number: intent });
+            // What goes on from here must not be lost either.
+            fanout.intended = true;
+        }
+        fanout.promised = intent != 0 || fanout.ticket == 0;
+        match self.groups.slot_of(group) {
+            Some(slot) => self.deliver_to_group(now, slot, fanout),
+            None => Outcome { matched: true, ..Outcome::default() },
+        }
+    }
+
+    pub(in crate::broker) fn handle_group_leave(
+        &mut self,
+        from: ShardId,
+        filter: &str,
+        member: SessionKey,
+        token: Option<u64>,
+    ) {
+        if let Some(matching) = self.groups.leave(filter, member) {
+            self.release_interest(&matching);
+        }
+        if let Some(token) = token {
+            self.post(from, Mail::GroupLeft { token });
+        }
+    }
+
+    pub(in crate::broker) fn handle_group_ready(&mut self, member: SessionKey, ready: bool) {
+        self.groups.set_ready(member, ready);
+    }
+
+    /// Tells the homes of a session's shared subscriptions whether it can take messages.
+    pub(in crate::broker) fn tell_groups(&mut self, session: SessionSlot, ready: bool) {
+        let member = self.sessions.key(session);
+        let state = self.sessions.session_mut(session);
+        if ready && std::mem::take(&mut state.passed_over) {
+            self.groups.set_ready(member, true);
+        }
+        let state = self.sessions.session_mut(session);
+        if std::mem::replace(&mut state.group_ready, ready) == ready {
+            return;
+        }
+        // The group's own shard looks for itself: see `choose_member`.
+        for home in shards_of(self.group_homes(session) & !(1 << self.id)) {
+            self.post(home, Mail::GroupReady { member, ready });
+        }
+    }
+
+    /// The homes of a session's shared subscriptions, as a bit mask: all shards, where there are more subscriptions
+    /// than shards.
+    fn group_homes(&self, session: SessionSlot) -> u128 {
+        let mut filters = self.sessions.session(session).shared_subscriptions();
+        let shards = self.shared.shards();
+        let homes = filters.by_ref().take(shards).fold(0, |homes, filter| {
+            steps::walked(1);
+            homes | 1 << self.group_home(filter)
+        });
+        if filters.next().is_some() { u128::MAX >> (128 - shards) } else { homes }
+    }
+
+    /// What a session that ends owes to its groups: QoS 1 that was not acknowledged, and all
+    /// that was never sent. A QoS 2 delivery that has begun goes to no one else.
+    /// `[MQTT5-4.8.2-5]`
+    ///
+    /// In the log it is an intent from now on, or it would be lost with the power, or, if the log should
+    /// not get to know that the session has ended, come twice. The ticket counts what the groups have.
+    pub(in crate::broker) fn take_shared(&mut self, session: SessionSlot) -> (Vec<Returned>, u64) {
+        let state = self.sessions.session(session);
+        let unsettled = state
+            .inflight
+            .iter()
+            .filter(|entry| entry.delivery.qos == QoS::AtLeastOnce && entry.state != InflightState::Released);
+        let deliveries = unsettled.map(|entry| &entry.delivery).chain(state.queue.iter());
+        let back = deliveries.filter_map(|delivery| {
+            let (group, message) = (Arc::clone(delivery.group()?), Rc::clone(&delivery.message));
+            Some(Returned { group, message, number: delivery.number, intent: 0 })
+        });
+        let mut back: Vec<Returned> = back.collect();
+        let Some(sid) = self.sid(session) else { return (back, 0) };
+        let mut intents = Intents::new();
+        for returned in back.iter_mut().filter(|returned| returned.number != 0) {
+            let number = self.number();
+            self.journal.record(&Record::Returned { sid, delivery: returned.number, number });
+            returned.intent = number;
+            intents.push(number);
+        }
+        let missing = u32::try_from(intents.len()).expect("a queue is bounded");
+        if missing == 0 {
+            return (back, 0);
+        }
+        let ticket = self.waits.next_ticket();
+        self.open_ticket(missing, Outcome::default(), intents, Purpose::Intents);
+        (back, ticket)
+    }
+
+    /// Gives back to the groups what a session that has ended has owed them: what is in the log, once that
+    /// is durable, or its first member might come back for it.
+    pub(in crate::broker) fn return_shared(&mut self, back: Vec<Returned>, ticket: u64) {
+        for Returned { group, message, intent, .. } in back {
+            let home = self.group_home(&group);
+            let ticket = if intent == 0 { 0 } else { ticket };
+            let mail = Mail::GroupReturn { group, message: Message::clone(&message), ticket, intent };
+            if intent == 0 || home == self.id {
+                self.post(home, mail);
+            } else {
+                self.wait_for_log(self.journal.mark(), ForLog::Mail(home, Box::new(mail)));
+            }
+        }
+    }
+}
+
+/// A message on its way back to its group.
+pub(in crate::broker) struct Returned {
+    group: Arc<str>,
+    message: Rc<KeptMessage>,
+    /// Its delivery's name in the log; 0: it is not there.
+    number: u64,
+    /// As an intent; 0: it is none.
+    intent: u64,
+}

@@ -1,0 +1,384 @@
+//! What the machine takes down for its log, and what it gets back at a start.
+//!
+//! Only sessions that outlive their connection are in the log: those have a name there, `sid`, in their
+//! slot of the directory. Everything else leaves no trace.
+
+use super::groups::member_of;
+use super::restart::Overdue;
+use super::subscribe::Needed;
+use crate::base::Time;
+use crate::base::{ConnectionSlot, SessionSlot};
+use crate::broker::components::sessions::SessionEntry;
+use crate::broker::components::timers::Timer;
+use crate::broker::{Counter, Mail, Shard};
+use crate::mqtt::TopicFilter;
+use crate::mqtt::{PacketId, QoS};
+use crate::session::KeptMessage;
+use crate::session::{Delivery, Extra, QueueLimits, Will};
+use crate::session::{Message, Publication};
+use crate::store::{
+    ALIVE_SECONDS, ClockMark, ClockReading, Journal, Record, Restored, RestoredDelivery, RestoredSession,
+    RestoredState, StoredMessage, StoredWill, Wall,
+};
+use std::sync::Arc;
+
+impl Shard {
+    /// Once, before `handle_start`: from now on what must survive goes to this journal, and this is what
+    /// survived. `wall` is the log's clock.
+    ///
+    /// Once `is_restoring` says of no shard that others do not know yet what it wants, `handle_restored` is due.
+    pub fn open_store(&mut self, now: Time, journal: Journal, wall: Wall, restored: Restored) {
+        self.journal = journal;
+        self.wall = wall;
+        self.journal.set_wall(wall);
+        self.journal.set_now(now);
+        self.overdue = Overdue::held(restored.wills);
+        let shards = self.shared.shards() as u64;
+        self.next_number = restored.next_number.max(1).next_multiple_of(shards) + u64::from(self.id);
+        self.begin_stamps(restored.last_stamp);
+        for message in restored.retained {
+            self.restore_retained(message);
+        }
+        let token = self.token();
+        let mut needed = Needed::default();
+        for session in restored.sessions {
+            self.restore_session(now, session, token, &mut needed);
+        }
+        self.note_retained();
+        self.start_sweep(now);
+        self.await_restore(now, token, needed);
+        self.settle(now);
+    }
+
+    fn restore_retained(&mut self, message: Message) {
+        let topic: Box<str> = message.as_publication().topic.into();
+        if self.retained.store(&topic, message).is_err() {
+            // A bound that is lower than last time.
+            self.count(Counter::LimitRetained, 1);
+        }
+    }
+
+    fn restore_session(&mut self, now: Time, restored: RestoredSession, token: u64, needed: &mut Needed) {
+        let session = self.sessions.create(&restored.client_id);
+        self.note_session(&restored.client_id, true);
+        let entry = self.sessions.slot_mut(session);
+        entry.sid = restored.sid;
+        entry.version = restored.version;
+        let state = entry.session_mut();
+        state.expiry_seconds = restored.expiry_seconds;
+        state.group_ready = false;
+        for (packet_id, payload_bytes) in restored.held {
+            state.hold(packet_id, u32::try_from(payload_bytes).unwrap_or(u32::MAX), 0);
+        }
+        if !restored.losses.is_empty() {
+            *state.losses_mut() = restored.losses;
+        }
+        let held = state.held_count();
+        self.note_held(held);
+        self.shared.restore_session();
+        self.count(Counter::Sessions, 1);
+        for delivery in restored.deliveries {
+            self.restore_delivery(session, delivery);
+        }
+        for subscription in restored.subscriptions {
+            let Ok(filter) = TopicFilter::parse(&subscription.filter) else { continue };
+            let (options, id) = (subscription.options, subscription.subscription_id);
+            if self.sessions.session_mut(session).add_subscription(filter.as_str()) {
+                self.note_subscription(filter.as_str(), true);
+                if filter.has_wildcard() {
+                    self.patterns.add(filter.matching_part(), session.get());
+                }
+            }
+            if filter.shared().is_some() {
+                self.count(Counter::SharedSubscriptions, 1);
+                needed.expect(1);
+                let member = member_of(self.sessions.key(session), options, id);
+                let home = self.group_home(filter.as_str());
+                self.post(home, Mail::GroupJoin { filter: filter.as_str().into(), member, token });
+                if home != self.id {
+                    let member = self.sessions.key(session);
+                    self.post(home, Mail::GroupReady { member, ready: false });
+                }
+                continue;
+            }
+            self.count(Counter::Subscriptions, 1);
+            self.subscriptions.subscribe(filter.matching_part(), session.get(), options, id);
+            if self.subscriptions.subscriber_count(filter.matching_part()) == 1 {
+                self.acquire_interest(filter.matching_part());
+            }
+            self.announce(filter.matching_part(), token, needed);
+        }
+        self.restore_deadlines(now, session, restored.left_at_millis, restored.will);
+    }
+
+    fn restore_delivery(&mut self, session: SessionSlot, restored: RestoredDelivery) {
+        let (ids, group) = (restored.subscription_ids, restored.group);
+        let extra = (!ids.is_empty() || group.is_some())
+            .then(|| Box::new(Extra { subscription_ids: ids.into(), group }));
+        let delivery = Delivery {
+            message: KeptMessage::new(restored.message, &self.memory),
+            qos: restored.qos,
+            retain: restored.retain,
+            number: restored.number,
+            extra,
+        };
+        let state = self.sessions.session_mut(session);
+        let (packet_id, released) = match restored.state {
+            RestoredState::Queued => (0, false),
+            RestoredState::Sent(packet_id) => (packet_id, false),
+            RestoredState::Released(packet_id) => (packet_id, true),
+        };
+        match PacketId::new(packet_id) {
+            Some(packet_id) => state.inflight.restore(packet_id, released, delivery),
+            None => {
+                // It was acknowledged: no bound that is lower now may drop it.
+                let bytes = delivery.message.bytes();
+                let unlimited = QueueLimits { messages: usize::MAX, bytes: usize::MAX };
+                if state.queue.push(delivery, unlimited).is_ok() {
+                    self.note_queued(bytes.cast_signed(), 1);
+                }
+            }
+        }
+    }
+
+    /// Do the other shards not yet know all that this one's sessions want?
+    pub fn is_restoring(&self) -> bool {
+        self.restoring
+    }
+
+    /// Frames for the log, if there are any: at the end of a turn, when no write is under way.
+    pub fn take_batch(&mut self) -> Option<crate::store::Batch> {
+        let batch = self.journal.take();
+        self.note_journal();
+        batch
+    }
+
+    /// Does anyone wait for the log to be durable?
+    pub fn awaits_log(&self) -> bool {
+        self.waits.awaits_log()
+    }
+
+    /// Bytes that wait to be taken.
+    pub fn journal_bytes(&self) -> usize {
+        self.journal.waiting_bytes()
+    }
+
+    /// All that was taken down so far has sequences up to this one.
+    pub fn journal_mark(&self) -> u64 {
+        self.journal.mark()
+    }
+
+    /// Is this connection the machine's?
+    pub fn has_connection(&self, slot: ConnectionSlot) -> bool {
+        self.connections.get(slot).is_some()
+    }
+
+    /// The clocks of the machine, at the start of the log and whenever the wall clock was set: what the log says of
+    /// the time from now on goes by them.
+    pub fn handle_clock(&mut self, now: Time, reading: ClockReading) {
+        self.journal.set_now(now);
+        self.journal.record(&Record::Clock(ClockMark { at_millis: self.wall.millis(now), reading }));
+    }
+
+    /// While anyone is connected whose session is kept.
+    pub(in crate::broker) fn handle_alive(&mut self, now: Time) {
+        self.is_telling_alive = false;
+        if self.connections.len() > 0 {
+            self.journal.record(&Record::Alive);
+            self.tell_alive(now);
+        }
+    }
+
+    fn tell_alive(&mut self, now: Time) {
+        if !std::mem::replace(&mut self.is_telling_alive, true) {
+            self.timers.schedule(now.after_seconds(ALIVE_SECONDS), Timer::Alive);
+        }
+    }
+
+    /// A name that nothing else has or will have.
+    pub(in crate::broker) fn number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number += self.shared.shards() as u64;
+        number
+    }
+
+    pub(in crate::broker) fn stored<'a>(&self, publication: &Publication<'a>) -> StoredMessage<'a> {
+        StoredMessage {
+            topic: publication.topic,
+            properties: publication.forward,
+            payload: publication.payload,
+            qos: publication.qos,
+            retain: publication.retain,
+            expires_at_millis: publication.expires_at.map(|at| self.wall.millis(at)),
+            source: publication.source,
+        }
+    }
+
+    /// A session has a new connection, whose terms and will it has by now.
+    pub(in crate::broker) fn record_session(&mut self, now: Time, session: SessionSlot) {
+        let expiry_seconds = self.sessions.session(session).expiry_seconds;
+        let sid = self.sessions.slot(session).sid;
+        if expiry_seconds == 0 || !self.journal.is_on() {
+            if sid != 0 {
+                // It ends with its connection, whatever becomes of us.
+                self.record_end(session, sid);
+                self.sessions.slot_mut(session).sid = 0;
+            }
+            self.record_will(session);
+            return;
+        }
+        self.tell_alive(now);
+        let sid = if sid == 0 { self.number() } else { sid };
+        let entry: &mut SessionEntry = self.sessions.slot_mut(session);
+        entry.sid = sid;
+        let version = entry.version;
+        let state = self.sessions.session(session);
+        let will = state.will.as_deref().map(|will| self.stored_will(will));
+        let client_id = &*state.client_id;
+        self.journal.record(&Record::Session { sid, client_id, version, expiry_seconds, will });
+    }
+
+    /// The name of a new will in the log; 0: it has none, as it is its session's. A session that ends with its
+    /// connection leaves nothing but its will, should the broker end before it. `[MQTT5-3.1.2-8]` While the log takes nothing down the will is kept in memory alone: to let no client in would
+    /// be worse.
+    pub(in crate::broker) fn will_number(&mut self, expiry_seconds: u32) -> u64 {
+        let takes = self.journal.is_on() && !self.journal.has_failed() && !self.store_full;
+        if expiry_seconds == 0 && takes { self.number() } else { 0 }
+    }
+
+    fn record_will(&mut self, session: SessionSlot) {
+        let state = self.sessions.session(session);
+        let Some(will) = state.will.as_deref().filter(|will| will.number != 0) else { return };
+        let (number, client_id, will) = (will.number, &*state.client_id, self.stored_will(will));
+        self.journal.record(&Record::Will { number, client_id, will });
+    }
+
+    /// A will is no longer its session's, which may be over: it is published or dropped.
+    pub(in crate::broker) fn record_will_gone(&mut self, will: &Will, session: Option<SessionSlot>) {
+        if will.number != 0 {
+            self.journal.record(&Record::WillOver { number: will.number });
+        } else if let Some(sid) = session.and_then(|session| self.sid(session)) {
+            self.journal.record(&Record::WillGone { sid });
+        }
+    }
+
+    /// A session that is kept ends.
+    pub(in crate::broker) fn record_end(&mut self, session: SessionSlot, sid: u64) {
+        self.journal.record(&Record::Ended { sid });
+        self.note_end(session);
+    }
+
+    /// The client of a session is told nothing before what was taken down until now is durable.
+    pub(in crate::broker) fn note_end(&mut self, session: SessionSlot) {
+        self.forget_durable_ends();
+        if self.journal.is_on() && !self.journal.has_failed() {
+            let client = self.shared.hash(&self.sessions.session(session).client_id);
+            self.ends.note(client, self.journal.mark());
+        }
+    }
+
+    /// The same of a session of an earlier run, whose client is not known any more.
+    pub(in crate::broker) fn note_unknown_end(&mut self) {
+        if self.journal.is_on() && !self.journal.has_failed() {
+            self.ends.note_unknown(self.journal.mark());
+        }
+    }
+
+    /// When the end of the last session of a client is durable that has none: a power cut before brings it back.
+    pub(in crate::broker) fn end_mark(&mut self, client_id: &str) -> u64 {
+        self.forget_durable_ends();
+        if self.ends.is_empty() {
+            return 0;
+        }
+        self.ends.mark_of(self.shared.hash(client_id))
+    }
+
+    /// After a failure no end will ever be durable, and nobody shall wait for one.
+    fn forget_durable_ends(&mut self) {
+        let durable = if self.journal.has_failed() { u64::MAX } else { self.journal.durable() };
+        self.ends.forget_to(durable);
+    }
+
+    fn stored_will<'a>(&self, will: &'a Will) -> StoredWill<'a> {
+        StoredWill {
+            message: self.stored(&will.message.as_publication()),
+            delay_seconds: will.delay_seconds,
+            message_expiry_seconds: will.message_expiry_seconds,
+        }
+    }
+
+    /// The name of a session in the log, if it is there.
+    pub(in crate::broker) fn sid(&self, session: SessionSlot) -> Option<u64> {
+        let sid = self.sessions.slot(session).sid;
+        (sid != 0).then_some(sid)
+    }
+
+    /// A QoS 2 packet identifier of the client is in use until its PUBREL. `ticket`: that its PUBREC waits for, or 0.
+    pub(in crate::broker) fn hold(
+        &mut self,
+        session: SessionSlot,
+        packet_id: PacketId,
+        payload_bytes: u32,
+        ticket: u64,
+    ) {
+        self.sessions.session_mut(session).hold(packet_id.get(), payload_bytes, ticket);
+        self.note_held(1);
+        if let Some(sid) = self.sid(session) {
+            self.journal.record(&Record::Held { sid, packet_id: packet_id.get(), payload_bytes });
+        }
+    }
+
+    /// A QoS 2 packet identifier of the client is free; false if it was not held.
+    pub(in crate::broker) fn release_held(&mut self, session: SessionSlot, packet_id: PacketId) -> bool {
+        let Some(was_refused) = self.sessions.session_mut(session).release(packet_id.get()) else {
+            return false;
+        };
+        self.note_released(1);
+        if !was_refused && let Some(sid) = self.sid(session) {
+            self.journal.record(&Record::Unheld { sid, packet_id: packet_id.get() });
+        }
+        true
+    }
+
+    /// The message of a held identifier is refused; false if it was not held. The log lets the identifier go, so
+    /// that a start takes what comes with it for a new message; memory does when the PUBREC is sent.
+    pub(in crate::broker) fn refuse_held(&mut self, session: SessionSlot, packet_id: PacketId) -> bool {
+        let held = self.sessions.session_mut(session).refuse_held(packet_id.get());
+        if let (true, Some(sid)) = (held, self.sid(session)) {
+            self.journal.record(&Record::Unheld { sid, packet_id: packet_id.get() });
+        }
+        held
+    }
+
+    /// A delivery that is in its session by now, in the window if it has a packet identifier.
+    #[allow(clippy::too_many_arguments)] // As many as the record has.
+    pub(in crate::broker) fn record_delivery(
+        &mut self,
+        sid: u64,
+        message: u64,
+        number: u64,
+        packet_id: Option<PacketId>,
+        qos: QoS,
+        retain: bool,
+        subscription_ids: &[u32],
+        group: Option<&Arc<str>>,
+    ) {
+        self.journal.record(&Record::Delivery {
+            sid,
+            number,
+            message,
+            qos,
+            retain,
+            packet_id: packet_id.map_or(0, PacketId::get),
+            subscription_ids: subscription_ids.into(),
+            group: group.map_or("", |group| group),
+        });
+    }
+
+    /// A delivery of a session is done with.
+    pub(in crate::broker) fn record_settled(&mut self, session: SessionSlot, number: u64) {
+        if let (Some(sid), true) = (self.sid(session), number != 0) {
+            self.journal.record(&Record::Settled { sid, number });
+        }
+    }
+}

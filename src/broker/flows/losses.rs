@@ -1,0 +1,107 @@
+//! What a session loses, from the loss to the CONNACK that tells of it.
+//!
+//! The loss of a delivery that is in the log is one record: its end, which would be recorded anyway, with its cause and
+//! the new count. So the message and the account of its loss are durable together. A message that its session never
+//! took leaves no record, and its publisher must not wait for one: the counts of such losses are taken down once a
+//! second for each session, and a power cut costs the account of the last second at most.
+
+use crate::base::SessionSlot;
+use crate::base::Time;
+use crate::broker::components::timers::Timer;
+use crate::broker::{Event, Shard};
+use crate::session::{LossCause, Losses, Session};
+use crate::store::Record;
+use std::collections::BTreeSet;
+
+/// Sessions whose counts are not in the log as yet.
+#[derive(Debug, Default)]
+pub(in crate::broker) struct Unrecorded {
+    sessions: BTreeSet<SessionSlot>,
+    has_timer: bool,
+}
+
+const RECORD_MILLIS: u64 = 1000;
+/// So many sessions at a time, and how soon the next ones.
+const AT_ONCE_MAX: usize = 1024;
+const NEXT_MILLIS: u64 = 10;
+
+impl Shard {
+    /// A message of QoS 1 or 2 is lost for a session. `number`: the name of its delivery in the log; 0: it has none,
+    /// since the session has never taken it.
+    pub(in crate::broker) fn lose(&mut self, now: Time, session: SessionSlot, number: u64, cause: LossCause) {
+        let at_millis = self.journal.wall_millis();
+        let losses = self.sessions.session_mut(session).losses_mut();
+        losses.note(cause, at_millis);
+        let count = losses.of(cause);
+        match self.sid(session) {
+            None => {}
+            Some(sid) if number != 0 => self.journal.record(&Record::Lost { sid, number, cause, count }),
+            Some(_) => {
+                self.unrecorded.sessions.insert(session);
+                self.start_losses_timer(now, RECORD_MILLIS);
+            }
+        }
+    }
+
+    fn start_losses_timer(&mut self, now: Time, millis: u64) {
+        if !self.unrecorded.sessions.is_empty() && !self.unrecorded.has_timer {
+            self.unrecorded.has_timer = true;
+            self.timers.schedule(now.after_millis(millis), Timer::Losses);
+        }
+    }
+
+    pub(in crate::broker) fn handle_losses_timer(&mut self, now: Time) {
+        self.unrecorded.has_timer = false;
+        self.record_losses(AT_ONCE_MAX);
+        self.start_losses_timer(now, NEXT_MILLIS);
+    }
+
+    /// Takes the counts of so many sessions down.
+    pub(in crate::broker) fn record_losses(&mut self, at_once: usize) {
+        for _ in 0..at_once {
+            let Some(session) = self.unrecorded.sessions.pop_first() else { break };
+            // It may have ended, and another have its place, which has lost nothing or is taken down early.
+            let Some(sid) = self.sessions.get(session).map(|entry| entry.sid).filter(|&sid| sid != 0) else {
+                continue;
+            };
+            let Some(&losses) = self.sessions.session(session).losses() else { continue };
+            for cause in LossCause::ALL {
+                let count = losses.of(cause);
+                if count > 0 {
+                    self.journal.record(&Record::Lost { sid, number: 0, cause, count });
+                }
+            }
+        }
+    }
+
+    /// The CONNACK with these losses has gone out. A client that can't be told in it is told nothing: the log is.
+    pub(in crate::broker) fn note_losses_told(&mut self, session: SessionSlot, told: &Losses) {
+        let state = self.sessions.session_mut(session);
+        let Some(left) = state.losses().map(|losses| losses.without(told)) else { return };
+        state.leave_losses(left);
+        let client = state.client_id.clone();
+        if let Some(sid) = self.sid(session) {
+            self.journal.record(&Record::LossesTold { sid, left });
+        }
+        let now_millis = self.journal.wall_millis();
+        self.report(Event::Losses { client, is_back: true, losses: *told, now_millis });
+    }
+
+    /// The session has ended before its client was told.
+    pub(in crate::broker) fn report_untold(&mut self, state: &Session) {
+        if let Some(&losses) = state.losses() {
+            let (client, now_millis) = (state.client_id.clone(), self.journal.wall_millis());
+            self.report(Event::Losses { client, is_back: false, losses, now_millis });
+        }
+    }
+}
+
+/// The User Properties of a CONNACK: the name and the value of each.
+pub(in crate::broker) fn user_properties(losses: &Losses) -> Vec<(&'static str, String)> {
+    let figures = [("midge-dropped", losses.dropped()), ("midge-expired", losses.of(LossCause::Expired))];
+    figures
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| (name, count.to_string()))
+        .collect()
+}

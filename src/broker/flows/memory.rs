@@ -1,0 +1,355 @@
+//! What a shard does when memory is short.
+//!
+//! The account ([`MemoryAccount`]) says how much clients make all shards keep; `limits.memory_bytes` is the
+//! bound. From three quarters of it on memory is *short*: QoS 0 messages for slow clients are dropped. From
+//! seven eighths on it is *tight*: packets under way are read no further, and what is new is refused. When it is *full*, or tight for long, the
+//! connection that holds the most is ended, one after the other. Nothing that was acknowledged is given up.
+//! [DESIGN §7]
+
+use crate::base::ConnectionSlot;
+use crate::base::{ConnectionKey, Time};
+use crate::base::{MEMORY_KINDS, MemoryKind, allocated};
+use crate::broker::components::connections::Connection;
+use crate::broker::components::connections::PAUSED_BY_MEMORY;
+use crate::broker::components::connections::Stage;
+use crate::broker::components::timers::Timer;
+use crate::broker::{Counter, EndCause, Event, Limit, Shard, Violation};
+use crate::mqtt::Reason;
+use crate::session::Session;
+
+/// What is refused, stopped or ended because of `limits.memory_bytes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryRelief {
+    /// A client that has no session yet, or a will.
+    Connect,
+    /// A new subscription.
+    Subscribe,
+    /// A retained message larger than the one that is there.
+    Retain,
+    /// A packet under way is not read further.
+    Read,
+    /// The connection that holds the most is ended.
+    End,
+}
+
+/// Where the shard stands with its memory.
+#[derive(Debug, Default)]
+pub(in crate::broker) struct Pressure {
+    /// What the other shards were told last: a turn that has kept nothing new tells nothing.
+    told: usize,
+    /// Bytes that the other shards keep, as of this turn.
+    others: usize,
+    /// Memory has been tight since then.
+    tight_since: Option<Time>,
+    /// A timer for the next look is running.
+    is_watching: bool,
+    /// Connections that are not read until it is not.
+    paused: Vec<ConnectionKey>,
+    search: Search,
+}
+
+/// The search for the connection that holds the most, some slots a turn.
+#[derive(Debug, Default)]
+struct Search {
+    next: u32,
+    worst: Option<Worst>,
+    /// It found nothing worth ending; the next one begins then.
+    rests_until: Time,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Worst {
+    key: ConnectionKey,
+    bytes: usize,
+}
+
+/// A packet under way goes on being read up to this size however tight memory is.
+const PARTIAL_BYTES_FREE: usize = 16 * 1024;
+/// What comes before a client is in, a handshake of TLS or a CONNECT, is kept up to this size however full memory is.
+const HANDSHAKE_BYTES_FREE: usize = 4 * 1024;
+/// Up to so many paused connections are listed without a look at which have ended.
+const PAUSED_MIN: usize = 64;
+/// While memory is short, a slow client gets no QoS 0 message once this much waits for it.
+pub(in crate::broker) const BACKLOG_BYTES_SHORT: usize = 64 * 1024;
+/// A connection that holds less is never ended for memory.
+const WORST_BYTES_MIN: usize = 64 * 1024;
+/// Memory that stays tight for so long is made free as if it were full.
+const TIGHT_MILLIS_MAX: u64 = 5000;
+/// While memory is tight, a shard looks at it at least this often.
+const WATCH_MILLIS: u64 = 100;
+/// A search that found nothing begins again after so long.
+const REST_MILLIS: u64 = 1000;
+/// Slots that a turn looks at: about 50 µs.
+const SLOTS_A_TURN: u32 = 1024;
+
+/// A session with its slot and its places in the directory, but for the client identifier.
+const SESSION_BYTES: usize = allocated(size_of::<Session>()) + 64;
+/// A connection with its slots in machine, outbox and driver.
+const CONNECTION_BYTES: usize = allocated(size_of::<Connection>()) + 116;
+/// The state of TLS of a connection, in the handshake and after it (measured: 2,500 connections of each kind).
+const TLS_BYTES: usize = 2800;
+/// A QoS 2 packet identifier in its list and table.
+const HELD_BYTES: usize = 24;
+/// A topic filter's place in a list or an index, but for its text.
+const FILTER_BYTES: usize = 80;
+
+const NO_ROOM_TO_CONNECT: Violation = Violation {
+    reason: Reason::QuotaExceeded,
+    cause: "limits.memory_bytes is reached, and what comes before the client is in is too long to be kept",
+};
+
+const THE_WORST: Violation = Violation {
+    reason: Reason::QuotaExceeded,
+    cause: "limits.memory_bytes is reached, and this connection holds the most",
+};
+
+impl Shard {
+    /// Bytes that clients make all shards keep.
+    fn memory_used(&self) -> usize {
+        self.pressure.others + self.memory.total()
+    }
+
+    /// Is there less than an eighth of `limits.memory_bytes` left?
+    pub(in crate::broker) fn is_memory_tight(&self) -> bool {
+        let max = self.shared.memory_bytes_max;
+        self.memory_used() >= max - max / 8
+    }
+
+    /// Is there less than a quarter of `limits.memory_bytes` left? What slow clients have not taken stays below
+    /// that, so that they alone never stop anyone else.
+    pub(in crate::broker) fn is_memory_short(&self) -> bool {
+        let max = self.shared.memory_bytes_max;
+        self.memory_used() >= max - max / 4
+    }
+
+    /// Do the messages that are kept for sessions fill this shard's part of `limits.queue_bytes_total`?
+    pub(in crate::broker) fn is_message_memory_full(&self) -> bool {
+        self.memory.of(MemoryKind::Messages) > self.shares.queue_bytes
+    }
+
+    /// Tells what was refused, stopped or ended.
+    pub(in crate::broker) fn report_memory(&mut self, relief: MemoryRelief, client: &str) {
+        self.report(Event::LimitReached { limit: Limit::Memory(relief), client: client.into() });
+    }
+
+    pub(in crate::broker) fn note_session(&self, client_id: &str, begins: bool) {
+        let bytes = SESSION_BYTES + allocated(client_id.len());
+        if begins {
+            self.memory.add(MemoryKind::Sessions, bytes);
+        } else {
+            self.memory.subtract(MemoryKind::Sessions, bytes);
+        }
+    }
+
+    /// So many more QoS 2 packet identifiers are held.
+    pub(in crate::broker) fn note_held(&self, count: usize) {
+        self.memory.add(MemoryKind::Sessions, count * HELD_BYTES);
+    }
+
+    pub(in crate::broker) fn note_released(&self, count: usize) {
+        self.memory.subtract(MemoryKind::Sessions, count * HELD_BYTES);
+    }
+
+    pub(in crate::broker) fn note_connection(&self, listener: u8, begins: bool) {
+        let listener = self.shared.config.listeners.get(usize::from(listener));
+        let is_secured = listener.is_some_and(|listener| !listener.tls_certificates.is_empty());
+        let bytes = CONNECTION_BYTES + if is_secured { TLS_BYTES } else { 0 };
+        if begins {
+            self.memory.add(MemoryKind::Sessions, bytes);
+        } else {
+            self.memory.subtract(MemoryKind::Sessions, bytes);
+        }
+    }
+
+    pub(in crate::broker) fn note_subscription(&self, filter: &str, begins: bool) {
+        let bytes = self.subscription_bytes(filter);
+        if begins {
+            self.memory.add(MemoryKind::Subscriptions, bytes);
+        } else {
+            self.memory.subtract(MemoryKind::Subscriptions, bytes);
+        }
+    }
+
+    /// What a subscription takes on this shard: its text stands in the session and in the index, and that of a
+    /// wildcard filter in the list of those that other shards know.
+    fn subscription_bytes(&self, filter: &str) -> usize {
+        let is_listed = self.shared.shards() > 1 && filter.bytes().any(|byte| matches!(byte, b'+' | b'#'));
+        (2 + usize::from(is_listed)) * (FILTER_BYTES + allocated(filter.len()))
+    }
+
+    /// A wildcard filter of another shard came into the index, or left it.
+    pub(in crate::broker) fn note_foreign_filter(&self, filter: &str, begins: bool) {
+        let bytes = FILTER_BYTES + allocated(filter.len());
+        if begins {
+            self.memory.add(MemoryKind::Subscriptions, bytes);
+        } else {
+            self.memory.subtract(MemoryKind::Subscriptions, bytes);
+        }
+    }
+
+    /// A packet under way has grown: may the connection be read on, and be kept if no client is in by it?
+    pub(in crate::broker) fn check_partial(&mut self, now: Time, slot: ConnectionSlot) {
+        if !self.is_memory_tight() {
+            return;
+        }
+        let Some(connection) = self.connections.get(slot) else { return };
+        if !matches!(connection.stage, Stage::Serving { .. }) {
+            // A CONNECT has bounds of its own, and is refused when it is whole.
+            if self.memory_used() >= self.shared.memory_bytes_max
+                && connection.partial_bytes() > HANDSHAKE_BYTES_FREE
+            {
+                self.report_memory(MemoryRelief::Connect, "");
+                self.end_connection(now, slot, EndCause::Violation(NO_ROOM_TO_CONNECT));
+            }
+            return;
+        }
+        let (bytes, key) = (connection.partial_bytes(), ConnectionKey { slot, serial: connection.serial });
+        if bytes > PARTIAL_BYTES_FREE && self.pause(slot, PAUSED_BY_MEMORY) {
+            if self.pressure.paused.len() > 2 * self.connections.len() + PAUSED_MIN {
+                // More than half have ended while memory stayed tight.
+                let mut paused = std::mem::take(&mut self.pressure.paused);
+                paused.retain(|&key| self.connections.has(key));
+                self.pressure.paused = paused;
+            }
+            self.pressure.paused.push(key);
+            let client = self.client_of(slot);
+            self.report_memory(MemoryRelief::Read, &client);
+        }
+    }
+
+    /// The turn's end looks.
+    pub(in crate::broker) fn handle_memory_timer(&mut self) {
+        self.pressure.is_watching = false;
+    }
+
+    fn client_of(&self, slot: ConnectionSlot) -> Box<str> {
+        self.connections.session_of(slot).map_or_else(|| "".into(), |session| self.client_told(session))
+    }
+
+    /// Once a turn: tells the other shards, hears from them, and makes room where it has to.
+    pub(in crate::broker) fn look_at_memory(&mut self, now: Time) {
+        let total = self.memory.total();
+        if total != self.pressure.told {
+            self.pressure.told = total;
+            self.tell_memory();
+        }
+        if self.shared.shards() > 1 {
+            let counters = self.shared.counters.iter().enumerate();
+            let of_others = counters.filter(|(shard, _)| *shard != usize::from(self.id));
+            let others: u64 = of_others.map(|(_, counters)| counters.get(Counter::MemoryTotal)).sum();
+            self.pressure.others = usize::try_from(others).unwrap_or(usize::MAX);
+        }
+        if self.is_memory_tight() {
+            self.make_room(now);
+        } else if self.pressure.tight_since.is_some() || !self.pressure.paused.is_empty() {
+            self.end_tightness(now);
+        }
+    }
+
+    /// The gauges stand in the order of the kinds.
+    fn tell_memory(&self) {
+        let own = &self.shared.counters[usize::from(self.id)];
+        own.set_all(Counter::MemoryMessages, &self.memory.of_all());
+        own.set(Counter::MemoryTotal, self.memory.total() as u64);
+    }
+
+    /// There is room again.
+    fn end_tightness(&mut self, now: Time) {
+        self.pressure.tight_since = None;
+        self.pressure.search = Search::default();
+        for key in std::mem::take(&mut self.pressure.paused) {
+            if self.connections.has(key) {
+                self.unpause(now, key.slot, PAUSED_BY_MEMORY);
+            }
+        }
+    }
+
+    fn make_room(&mut self, now: Time) {
+        self.pressure.tight_since.get_or_insert(now);
+        if !std::mem::replace(&mut self.pressure.is_watching, true) {
+            // Another shard may make room, and nothing else tells this one.
+            self.timers.schedule(now.after_millis(WATCH_MILLIS), Timer::Memory);
+        }
+        if self.must_make_room(now) {
+            self.search_worst(now);
+        }
+    }
+
+    /// Is memory full, or tight for long, and this shard one of those that keep more than their part?
+    fn must_make_room(&self, now: Time) -> bool {
+        let max = self.shared.memory_bytes_max;
+        let for_long =
+            self.pressure.tight_since.is_some_and(|since| now.millis_since(since) >= TIGHT_MILLIS_MAX);
+        (self.memory_used() >= max || for_long)
+            && self.memory.total() >= self.memory_used() / self.shared.shards()
+            && self.pressure.search.rests_until <= now
+    }
+
+    /// Is the search for the connection that holds the most under way?
+    pub(in crate::broker) fn is_making_room(&self) -> bool {
+        self.pressure.search.next > 0
+    }
+
+    fn search_worst(&mut self, now: Time) {
+        let from = self.pressure.search.next;
+        let to = from.saturating_add(SLOTS_A_TURN).min(self.connections.slots());
+        for slot in (from..to).map(ConnectionSlot::new) {
+            let bytes = self.held_by(slot);
+            if bytes >= WORST_BYTES_MIN && self.pressure.search.worst.is_none_or(|worst| worst.bytes < bytes)
+            {
+                self.pressure.search.worst = self.connections.key(slot).map(|key| Worst { key, bytes });
+            }
+        }
+        if to < self.connections.slots() {
+            self.pressure.search.next = to;
+            self.has_put_off = true;
+            return;
+        }
+        let search = std::mem::take(&mut self.pressure.search);
+        let Some(worst) = search.worst else {
+            self.pressure.search.rests_until = now.after_millis(REST_MILLIS);
+            return;
+        };
+        // A long search may have been overtaken.
+        if self.connections.has(worst.key) {
+            let client = self.client_of(worst.key.slot);
+            self.report_memory(MemoryRelief::End, &client);
+            self.end_connection(now, worst.key.slot, EndCause::Violation(THE_WORST));
+        }
+    }
+
+    /// Bytes that the end of a connection sets free.
+    fn held_by(&self, slot: ConnectionSlot) -> usize {
+        let Some(connection) = self.connections.get(slot) else { return 0 };
+        let own = connection.backlog_bytes() + connection.partial_bytes() + connection.alias_bytes();
+        let Stage::Serving { session, .. } = connection.stage else { return own };
+        let state = self.sessions.session(session);
+        if state.expiry_seconds > 0 {
+            return own;
+        }
+        let inflight: usize = state.inflight.iter().map(|entry| entry.delivery.message.bytes()).sum();
+        own + state.queue.bytes() + inflight + state.subscription_text_bytes()
+    }
+}
+
+/// The gauge that shows a kind.
+const fn gauge(kind: MemoryKind) -> Counter {
+    match kind {
+        MemoryKind::Messages => Counter::MemoryMessages,
+        MemoryKind::Backlogs => Counter::MemoryBacklogs,
+        MemoryKind::Partial => Counter::MemoryPartial,
+        MemoryKind::Sessions => Counter::MemorySessions,
+        MemoryKind::Subscriptions => Counter::MemorySubscriptions,
+        MemoryKind::Wills => Counter::MemoryWills,
+        MemoryKind::Aliases => Counter::MemoryAliases,
+        MemoryKind::Retained => Counter::MemoryRetained,
+    }
+}
+
+const _: () = {
+    let mut at = 0;
+    while at < MEMORY_KINDS.len() {
+        assert!(gauge(MEMORY_KINDS[at]) as usize == gauge(MEMORY_KINDS[0]) as usize + at);
+        at += 1;
+    }
+};

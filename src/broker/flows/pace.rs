@@ -1,0 +1,300 @@
+//! Rates: clients, and all clients of a listener together, send as fast as they may and no faster.
+//!
+//! Comes in: each packet of a connection whose listener has rates, before it is handled, and the timers that end
+//! a wait. Goes out: whether the packet may be taken now. If not, it stays with the connection's unread bytes, and
+//! reading stops until there is enough in the bucket that is too empty: nothing is dropped. Those who wait for the
+//! bucket of a listener stand in a lane and go on in turn, with as much of what has come together as the others.
+
+use crate::base::ConnectionSlot;
+use crate::base::Time;
+use crate::base::TimerId;
+use crate::broker::components::bucket::{Cost, Levels, Measure, Meter, Rates};
+use crate::broker::components::connections::Connection;
+use crate::broker::components::connections::{GOES_ON, PAUSED_BY_DISK, PAUSED_BY_LANE, PAUSED_BY_RATE};
+use crate::broker::components::timers::Timer;
+use crate::broker::{Effect, EndCause, Event, Hangup, Limit, Shard};
+use crate::mqtt::codec::Frame;
+use crate::settings::Terms;
+use std::collections::VecDeque;
+
+/// What a connection has whose listener has rates. It begins with what one second brings.
+#[derive(Debug)]
+pub(in crate::broker) struct Pace {
+    meter: Meter,
+    /// Runs while it waits for its own bucket.
+    timer: Option<TimerId>,
+    /// The log has a line about it.
+    is_told: bool,
+}
+
+/// The bucket of a listener's clients on this shard, and those who wait for it.
+#[derive(Debug)]
+pub(in crate::broker) struct Lane {
+    meter: Meter,
+    /// In the order in which they were paused.
+    pub(in crate::broker) waiting: VecDeque<Waiting>,
+    /// How many of them have ended meanwhile.
+    pub(in crate::broker) gone: usize,
+    has_timer: bool,
+    turn: Option<Turn>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(in crate::broker) struct Waiting {
+    slot: ConnectionSlot,
+    serial: u32,
+    /// Of its next packet.
+    cost: Cost,
+}
+
+/// A connection that goes on, how much it has to leave to the others, and whether its first packet is to come.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    slot: ConnectionSlot,
+    floor: Levels,
+    is_first: bool,
+}
+
+impl Lane {
+    /// For a shard that is one of `shards`.
+    pub(in crate::broker) fn new(terms: &Terms, shards: usize) -> Lane {
+        let rates = Rates {
+            messages_per_second: terms.messages_per_second,
+            bytes_per_second: terms.bytes_per_second,
+        };
+        Lane {
+            meter: Meter::new(Time::ZERO, rates, shards),
+            waiting: VecDeque::new(),
+            gone: 0,
+            has_timer: false,
+            turn: None,
+        }
+    }
+
+    pub(in crate::broker) fn give_memory_back(&mut self) {
+        self.waiting.shrink_to_fit();
+    }
+
+    /// May a packet come now? If not, for want of what?
+    fn admit(&mut self, now: Time, slot: ConnectionSlot, cost: Cost) -> Result<(), Measure> {
+        self.meter.fill(now);
+        let Some(counted) = self.meter.counts(cost) else { return Ok(()) };
+        let turn = self.turn.as_mut().filter(|turn| turn.slot == slot);
+        let may = match turn {
+            Some(turn) => std::mem::take(&mut turn.is_first) || self.meter.leaves(cost, turn.floor),
+            // Nobody gets past those who wait.
+            None => self.waiting.is_empty(),
+        };
+        match self.meter.lacks(cost) {
+            None if may => {
+                self.meter.take(cost);
+                Ok(())
+            }
+            short => Err(short.unwrap_or(counted)),
+        }
+    }
+
+    /// The next turn, if there is enough for its first packet; the shares are those of `round` turns.
+    fn next_turn(&mut self, round: usize) -> Option<Turn> {
+        let front = self.waiting.front()?;
+        if self.meter.lacks(front.cost).is_some() {
+            return None;
+        }
+        let turn = Turn { slot: front.slot, floor: self.meter.without_part(round), is_first: true };
+        self.waiting.pop_front();
+        self.turn = Some(turn);
+        self.turn
+    }
+}
+
+impl Shard {
+    /// A client is in: from now on its packets count.
+    pub(in crate::broker) fn start_pace(&mut self, now: Time, slot: ConnectionSlot) {
+        let terms = self.terms(slot);
+        if !terms.is_paced() {
+            return;
+        }
+        let rates = Rates {
+            messages_per_second: terms.client_messages_per_second,
+            bytes_per_second: terms.client_bytes_per_second,
+        };
+        let pace = Pace { meter: Meter::new(now, rates, 1), timer: None, is_told: false };
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.is_paced = true;
+            connection.rare().pace = Some(Box::new(pace));
+        }
+    }
+
+    /// May a packet be taken? If not, the connection is paused, and goes on with it when there is enough for it.
+    pub(in crate::broker) fn takes_packet(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        packet: &Frame<'_>,
+    ) -> bool {
+        let cost = Cost {
+            messages: u32::from(packet.first_byte >> 4 == PUBLISH_TYPE),
+            bytes: u32::try_from(packet.total_len).unwrap_or(u32::MAX),
+        };
+        let Some(connection) = self.connections.get_mut(slot) else { return true };
+        if connection.waits_for_rate() {
+            return false;
+        }
+        let (listener, serial) = (connection.listener, connection.serial);
+        let Some(pace) = connection.pace_mut() else { return true };
+        pace.meter.fill(now);
+        if let Some(measure) = pace.meter.lacks(cost) {
+            let at = pace.meter.ready_at(cost);
+            let timer = self.timers.schedule(at, Timer::Rate(slot));
+            if let Some(pace) = self.connections.get_mut(slot).and_then(Connection::pace_mut) {
+                pace.timer = Some(timer);
+            }
+            let limit = match measure {
+                Measure::Messages => Limit::ClientMessages,
+                Measure::Bytes => Limit::ClientBytes,
+            };
+            self.pause_for_rate(slot, PAUSED_BY_RATE, limit);
+            return false;
+        }
+        let lane = &mut self.lanes[usize::from(listener)];
+        if let Err(measure) = lane.admit(now, slot, cost) {
+            lane.waiting.push_back(Waiting { slot, serial, cost });
+            let limit = match measure {
+                Measure::Messages => Limit::ListenerMessages,
+                Measure::Bytes => Limit::ListenerBytes,
+            };
+            self.pause_for_rate(slot, PAUSED_BY_LANE, limit);
+            self.start_lane_timer(listener.into());
+            return false;
+        }
+        if let Some(pace) = self.connections.get_mut(slot).and_then(Connection::pace_mut) {
+            pace.meter.take(cost);
+        }
+        true
+    }
+
+    /// Told once for each connection, and counted each time that reading stops.
+    fn pause_for_rate(&mut self, slot: ConnectionSlot, why: u16, limit: Limit) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let is_stopped = connection.is_paused_by(GOES_ON);
+        let is_told = connection.pace_mut().is_none_or(|pace| std::mem::replace(&mut pace.is_told, true));
+        self.pause(slot, why);
+        if is_stopped {
+            return;
+        }
+        match self.connections.session_of(slot).filter(|_| !is_told) {
+            Some(session) => {
+                let client = self.client_told(session);
+                self.report(Event::LimitReached { limit, client });
+            }
+            None => self.count(limit.counter(), 1),
+        }
+    }
+
+    /// There is enough in a client's own bucket.
+    pub(in crate::broker) fn handle_rate_timer(&mut self, now: Time, slot: ConnectionSlot) {
+        let connection = self.connections.get_mut(slot);
+        let pace = connection.and_then(|connection| connection.pace_mut());
+        if pace.is_some_and(|pace| self.timers.take_fired(&mut pace.timer)) {
+            self.go_on(now, slot, PAUSED_BY_RATE);
+        }
+    }
+
+    fn start_lane_timer(&mut self, listener: u16) {
+        let lane = &mut self.lanes[usize::from(listener)];
+        if let (Some(front), false) = (lane.waiting.front(), lane.has_timer) {
+            lane.has_timer = true;
+            self.timers.schedule(lane.meter.ready_at(front.cost), Timer::Lane(listener));
+        }
+    }
+
+    /// There is enough for the first one in the lane. Each gets the same part of what is there, and at least one
+    /// packet; who needs less leaves more to those behind.
+    pub(in crate::broker) fn handle_lane_timer(&mut self, now: Time, listener: u16) {
+        let at = usize::from(listener);
+        self.lanes[at].has_timer = false;
+        self.lanes[at].meter.fill(now);
+        let mut round = 0;
+        loop {
+            self.drop_gone(at);
+            let lane = &mut self.lanes[at];
+            if round == 0 {
+                round = lane.waiting.len() - lane.gone;
+            }
+            let Some(turn) = lane.next_turn(round) else { break };
+            round -= 1;
+            self.go_on(now, turn.slot, PAUSED_BY_LANE);
+            self.lanes[at].turn = None;
+        }
+        self.start_lane_timer(listener);
+    }
+
+    /// Takes those out of the front of a lane who have ended.
+    fn drop_gone(&mut self, listener: usize) {
+        while let Some(&front) = self.lanes[listener].waiting.front()
+            && !self.waits_in_lane(front)
+        {
+            let lane = &mut self.lanes[listener];
+            lane.waiting.pop_front();
+            lane.gone -= 1;
+        }
+    }
+
+    fn waits_in_lane(&self, waiting: Waiting) -> bool {
+        self.connections.get(waiting.slot).is_some_and(|connection| connection.serial == waiting.serial)
+    }
+
+    /// Handles what a connection has sent before it was paused, and reads from it again when that is done.
+    pub(in crate::broker) fn go_on(&mut self, now: Time, slot: ConnectionSlot, why: u16) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.begin_going_on(why);
+        // What the client has sent meanwhile, and be it PINGREQ, is unread. [MQTT5-3.1.2-22]
+        connection.last_packet = now;
+        self.read(now, slot, &[]);
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let is_paused = connection.end_going_on();
+        if connection.has_unhandled() {
+            return;
+        }
+        if let Some(hangup) = connection.rare.as_mut().and_then(|rare| rare.hangup.take()) {
+            self.end_connection(now, slot, EndCause::Hangup(hangup));
+        } else if !is_paused {
+            self.effects.push(Effect::Resume { slot });
+        }
+    }
+
+    /// The peer is gone. What it has sent before it closed is handled first, unless that waits for a full disk, which
+    /// may take for ever; after a reset nothing of it is owed to anyone. A DISCONNECT counts in any case: see
+    /// [`Shard::cause_with_unread`].
+    pub(in crate::broker) fn hang_up(&mut self, now: Time, slot: ConnectionSlot, hangup: Hangup) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let is_soon = connection.has_unhandled() && !connection.is_paused_by(PAUSED_BY_DISK);
+        if is_soon && matches!(hangup, Hangup::Closed | Hangup::Transport(_)) {
+            connection.rare().hangup = Some(hangup);
+            return;
+        }
+        self.end_connection(now, slot, EndCause::Hangup(hangup));
+    }
+
+    /// The connection is not this machine's any more.
+    pub(in crate::broker) fn end_pace(&mut self, connection: &mut Connection) {
+        let waits_in_lane = connection.is_paused_by(PAUSED_BY_LANE);
+        if let Some(timer) = connection.pace_mut().and_then(|pace| pace.timer.take()) {
+            self.timers.cancel(timer);
+        }
+        let at = usize::from(connection.listener);
+        if waits_in_lane {
+            self.lanes[at].gone += 1;
+            // Who has ended is left where it is, as long as most others have not.
+            if self.lanes[at].gone * 2 > self.lanes[at].waiting.len() {
+                let mut waiting = std::mem::take(&mut self.lanes[at].waiting);
+                waiting.retain(|&waiting| self.waits_in_lane(waiting));
+                self.lanes[at].waiting = waiting;
+                self.lanes[at].gone = 0;
+            }
+        }
+    }
+}
+
+/// Packet type of PUBLISH.
+const PUBLISH_TYPE: u8 = 3;

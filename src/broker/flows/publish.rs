@@ -1,0 +1,814 @@
+//! PUBLISH from a client: checks, the acknowledgement, and the way to every subscriber.
+
+use super::convoy::{size_of_message, step_of, work_of};
+use super::deliver::Fanout;
+use super::enqueue::Taken;
+use super::full_disk::DISK;
+use super::mount::{TOPIC_BYTES_MAX, mounted};
+use super::waits::{
+    ForLog, Outcome, Owing, OwnDelivery, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer,
+};
+use crate::base::ConnectionKey;
+use crate::base::Time;
+use crate::base::{ConnectionSlot, SessionSlot};
+use crate::base::{MemoryKind, allocated};
+use crate::base::{SHARDS_MAX, ShardId};
+use crate::broker::components::budget::TOPIC_BYTES_A_STEP;
+use crate::broker::components::connections::PAUSED_BY_WORK;
+use crate::broker::components::sessions::MOUNTED;
+use crate::broker::event::beginning;
+use crate::broker::{Counter, Effect, Event, Limit, Mail, Shard, Violation};
+use crate::mqtt::codec::{Ack, AckKind, Publish};
+use crate::mqtt::topic_levels;
+use crate::mqtt::{PacketId, ProtocolVersion, QoS, Reason};
+use crate::session::KeptMessage;
+use crate::session::{Message, Publication};
+use crate::store::Record;
+use crate::topic::Matches;
+use smallvec::SmallVec;
+use std::borrow::Cow;
+
+const DENIED: Violation = Violation {
+    reason: Reason::NotAuthorized,
+    cause: "the access list does not let the client publish to this topic",
+};
+
+/// Topics that clients may read and not write. `[MQTT5 §4.7.2]`
+pub(in crate::broker) fn is_reserved(topic: &str) -> bool {
+    // `$share/…` is a form of filters; as a topic name it would reach no one who means it.
+    topic.starts_with('$')
+        && ["$SYS", "$share"].iter().any(|root| topic.strip_prefix(root).is_some_and(begins_level))
+        && !is_bridge_state(topic)
+}
+
+/// A mosquitto bridge tells the broker at its other end about itself under this topic; the only
+/// one below `$SYS` that mosquitto lets clients write, and so do we.
+fn is_bridge_state(topic: &str) -> bool {
+    topic.strip_prefix("$SYS/broker/connection/").is_some_and(|rest| rest.ends_with("/state"))
+}
+
+/// What the broker alone publishes to: a value for each topic, and as many topics as it has.
+pub(in crate::broker) fn is_brokers_own(topic: &str) -> bool {
+    topic.starts_with("$SYS/") && !is_bridge_state(topic)
+}
+
+/// QoS 2 messages that a 3.x client may have received PUBREC for, and not released. The standard gives it no bound
+/// but the number of identifiers, and no way to be told of ours: this is far above what client libraries have under
+/// way (10 to 100 by default). One that exceeds it is disconnected: its PUBRELs stand behind its next PUBLISH in the
+/// same stream, so that a connection that is not read would never go on. A new connection releases them first.
+/// `[MQTT311-4.4.0-1]`
+fn unreleased_max(receive_maximum: usize) -> usize {
+    UNRELEASED_FACTOR * receive_maximum.max(UNRELEASED_BASIS_MIN)
+}
+
+const UNRELEASED_FACTOR: usize = 8;
+const UNRELEASED_BASIS_MIN: usize = 1000;
+
+fn begins_level(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with('/')
+}
+
+/// A QoS 2 message that is to go to other shards once the log has it, with the packet identifier that is
+/// held for it: whatever happens then, each of them gets it once.
+pub(in crate::broker) struct Intent {
+    number: u64,
+    ticket: u64,
+    targets: u128,
+    retained_home: Option<ShardId>,
+    message: Message,
+}
+
+/// A retained message on its way, once its home has been told: see `Effect::Forward`.
+#[derive(Debug)]
+pub struct Forward {
+    message: Message,
+    home: ShardId,
+    ticket: u64,
+    /// Number of the intent, or 0, and the shards that it names.
+    intent: u64,
+    targets: u128,
+}
+
+impl Shard {
+    pub(in crate::broker) fn handle_publish(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        session: SessionSlot,
+        publish: &Publish<'_>,
+    ) -> Result<(), Violation> {
+        let counters = &self.shared.counters[usize::from(self.id)];
+        counters.add(Counter::PublishesReceived, 1);
+        counters.add(Counter::PublishBytesReceived, publish.payload.len() as u64);
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.messages_in += 1;
+        }
+        match publish.topic_alias {
+            None => self.take_publish(now, slot, session, publish, publish.topic),
+            Some(alias) => {
+                // The table is taken out for as long as a topic name is borrowed from it.
+                let mut aliases = self.take_aliases(slot, alias)?;
+                let bound = &mut aliases[usize::from(alias) - 1];
+                if !publish.topic.is_empty() {
+                    let before = bound.as_ref().map_or(0, |topic| allocated(topic.len()));
+                    *bound = Some(publish.topic.into());
+                    self.note_alias(slot, before, allocated(publish.topic.len()));
+                }
+                let taken = match bound.as_deref() {
+                    Some(topic) => self.take_publish(now, slot, session, publish, topic),
+                    // [MQTT5 §3.3.4]
+                    None => {
+                        Err(Violation { reason: Reason::ProtocolError, cause: "topic alias is not bound" })
+                    }
+                };
+                if let Some(connection) = self.connections.get_mut(slot) {
+                    connection.rare().aliases_in = aliases;
+                }
+                taken
+            }
+        }
+    }
+
+    /// The text of a connection's topic alias is another one.
+    pub(in crate::broker) fn note_alias(&mut self, slot: ConnectionSlot, before: usize, after: usize) {
+        let account = self.memory.clone();
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let charge =
+            connection.rare().alias_charge.get_or_insert_with(|| account.charge(MemoryKind::Aliases, 0));
+        charge.set(charge.bytes() - before + after);
+    }
+
+    fn take_aliases(&mut self, slot: ConnectionSlot, alias: u16) -> Result<Vec<Option<Box<str>>>, Violation> {
+        let max = self.terms(slot).topic_alias_maximum;
+        if alias > max {
+            // [MQTT5-3.2.2-17] [MQTT5-3.3.2-9]
+            return Err(Violation {
+                reason: Reason::TopicAliasInvalid,
+                cause: "topic alias above the maximum",
+            });
+        }
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return Ok(vec![None; usize::from(max)]);
+        };
+        let mut aliases = std::mem::take(&mut connection.rare().aliases_in);
+        aliases.resize(usize::from(max), None);
+        Ok(aliases)
+    }
+
+    fn take_publish(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        session: SessionSlot,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) -> Result<(), Violation> {
+        let mut mounted_topic = Cow::Borrowed(topic);
+        if self.sessions.slot(session).flags & MOUNTED != 0 {
+            mounted_topic = mounted(&self.terms(slot).mount_point, topic);
+        }
+        let topic = &*mounted_topic;
+        self.check_capabilities(slot, session, publish)?;
+        let source = self.source_of(slot, session, publish.retain);
+        let publication = Publication {
+            topic,
+            forward: publish.forward,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            expires_at: publish.message_expiry_seconds.map(|seconds| now.after_seconds(seconds)),
+            origin: Some(self.sessions.key(session)),
+            stamp: if publish.retain { self.next_stamp(now) } else { 0 },
+            source: &source,
+        };
+        let Some(packet_id) = publish.packet_id else {
+            if let Err(violation) = self.check_message(slot, topic, publish.payload) {
+                self.report_refused(session, topic, violation);
+                return Ok(());
+            }
+            let mut fanout = Fanout::new(publication, now, 0);
+            if self.waits_for_others(&fanout) {
+                fanout.ticket = self.waits.next_ticket();
+            }
+            self.publish(now, &mut fanout);
+            if fanout.missing > 0
+                && let Some(key) = self.hold_until_received(slot)
+            {
+                let intents = std::mem::take(&mut fanout.intents);
+                let then = Purpose::ReadOn(key);
+                self.open_ticket(fanout.missing, Outcome::default(), intents, then);
+            }
+            return Ok(());
+        };
+        let kind = if publish.qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
+        if kind == AckKind::Pubrec && self.sessions.session(session).holds(packet_id.get()) {
+            // [MQTT5-4.3.3-10]
+            self.check_repeat(session, publish, packet_id)?;
+            self.answer_repeat(now, slot, session, packet_id);
+            return Ok(());
+        }
+        if let Err(violation) = self.check_message(slot, topic, publish.payload) {
+            self.report_refused(session, topic, violation);
+            self.refuse_publish(now, slot, session, Ack { kind, packet_id, reason: violation.reason });
+            return Ok(());
+        }
+        if kind == AckKind::Pubrec && self.has_no_room_on_disk(session, publish, topic) {
+            let ack = Ack { kind, packet_id, reason: DISK.reason };
+            self.report_refused(session, topic, DISK);
+            self.refuse_publish(now, slot, session, ack);
+            return Ok(());
+        }
+        self.take_acknowledged(now, slot, session, publication, kind, packet_id);
+        Ok(())
+    }
+
+    /// A message that is acknowledged, on its way to everyone, and its acknowledgement.
+    fn take_acknowledged(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        session: SessionSlot,
+        publication: Publication<'_>,
+        kind: AckKind,
+        packet_id: PacketId,
+    ) {
+        let before = self.journal.count();
+        let mut fanout = Fanout::new(publication, now, 0);
+        fanout.ticket = self.waits.next_ticket();
+        if kind == AckKind::Pubrec {
+            fanout.own = Some(session);
+            fanout.intended = self.sid(session).is_some();
+        }
+        let outcome = self.publish(now, &mut fanout);
+        let version = self.version_of_session(session);
+        let ticket = if fanout.missing > 0 { fanout.ticket } else { 0 };
+        let refused = ticket == 0 && outcome.is_refused_for(version);
+        if kind == AckKind::Pubrec && (!refused || version == ProtocolVersion::V5) {
+            let payload_bytes = u32::try_from(publication.payload.len()).unwrap_or(u32::MAX);
+            if refused {
+                // Until its PUBREC is sent.
+                let state = self.sessions.session_mut(session);
+                state.hold(packet_id.get(), payload_bytes, ticket);
+                state.refuse_held(packet_id.get());
+                self.note_held(1);
+            } else {
+                self.hold(session, packet_id, payload_bytes, ticket);
+            }
+        }
+        let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
+        let key = self.sessions.key(session);
+        if refused {
+            self.report_quota(session);
+        }
+        if ticket != 0 {
+            let reads_on = if self.waits_for_others(&fanout) { self.hold_until_received(slot) } else { None };
+            let answer = PublishAnswer { slot, session: key, kind, packet_id, reads_on, owed: None };
+            let intents = std::mem::take(&mut fanout.intents);
+            self.open_ticket(fanout.missing, outcome, intents, Purpose::Answer(answer));
+        }
+        // PUBREC stands before what the publisher gets of its own message, as clients and test suites
+        // know it; PUBACK comes after.
+        self.answer(now, slot, mark, ticket, publish_answer(version, kind, packet_id, outcome));
+        self.deliver_own(now, Some(slot), &mut fanout);
+    }
+
+    /// Is a message so large that its publisher is not read until every other shard has it? Boxes are bounded in mails,
+    /// and a client that has to wait for its own messages can't fill them with large ones.
+    fn waits_for_others(&self, fanout: &Fanout<'_>) -> bool {
+        self.shared.shards() > 1 && size_of_message(fanout) > MAIL_BYTES_MAX
+    }
+
+    /// Stops reading from a publisher; its name, for [`Shard::read_on_later`].
+    fn hold_until_received(&mut self, slot: ConnectionSlot) -> Option<ConnectionKey> {
+        let key = self.connections.key(slot)?;
+        self.pause(slot, PAUSED_BY_WORK);
+        Some(key)
+    }
+
+    /// A QoS 2 message came again: its PUBREC, once what the first one promises is there.
+    fn answer_repeat(&mut self, now: Time, slot: ConnectionSlot, session: SessionSlot, packet_id: PacketId) {
+        let ticket = self.sessions.session(session).held_ticket(packet_id.get());
+        let ticket = if self.is_ticket_open(ticket) { ticket } else { 0 };
+        self.redirect_ticket(ticket, slot);
+        let mark = if self.sessions.slot(session).sid != 0 { self.journal.mark() } else { 0 };
+        let refused = self.sessions.session(session).is_held_refused(packet_id.get());
+        let reason = if refused { QUOTA.reason } else { Reason::Success };
+        let pubrec = Ack { kind: AckKind::Pubrec, packet_id, reason };
+        self.answer(now, slot, mark, ticket, Owing::Ack(pubrec));
+    }
+
+    /// What the connection was told in CONNACK. Each is the end of it.
+    fn check_capabilities(
+        &self,
+        slot: ConnectionSlot,
+        session: SessionSlot,
+        publish: &Publish<'_>,
+    ) -> Result<(), Violation> {
+        let terms = self.terms(slot);
+        let refuse = |reason, cause| Err(Violation { reason, cause });
+        if publish.qos as u8 > terms.maximum_qos {
+            // [MQTT5-3.2.2-11]
+            return refuse(Reason::QoSNotSupported, "QoS above the maximum QoS");
+        }
+        if publish.retain && !terms.retain_available {
+            // [MQTT5-3.2.2-14]
+            return refuse(Reason::RetainNotSupported, "RETAIN, and retain is not available");
+        }
+        let Some(packet_id) = publish.packet_id else { return Ok(()) };
+        let state = self.sessions.session(session);
+        let (held, receive_maximum) = (state.held_count(), usize::from(terms.receive_maximum));
+        if held < receive_maximum {
+            return Ok(());
+        }
+        let is_repeat = publish.qos == QoS::ExactlyOnce && state.holds(packet_id.get());
+        if is_repeat {
+            return Ok(());
+        }
+        if self.version_of_session(session) == ProtocolVersion::V5 {
+            // [MQTT5-3.3.4-7]
+            return refuse(Reason::ReceiveMaximumExceeded, "more unfinished messages than Receive Maximum");
+        }
+        if publish.qos == QoS::ExactlyOnce && held >= unreleased_max(receive_maximum) {
+            return refuse(
+                Reason::ReceiveMaximumExceeded,
+                "more QoS 2 messages without PUBREL than protocol.receive_maximum lets a 3.x client have",
+            );
+        }
+        Ok(())
+    }
+
+    /// A repeat of a QoS 2 message that carries DUP is what the standard asks of a client. One
+    /// without is an identifier used twice: once we take it for a repeat, as mosquitto does; a
+    /// client that sends the same again and again would never come to an end.
+    fn check_repeat(
+        &mut self,
+        session: SessionSlot,
+        publish: &Publish<'_>,
+        packet_id: PacketId,
+    ) -> Result<(), Violation> {
+        let bytes = u32::try_from(publish.payload.len()).unwrap_or(u32::MAX);
+        if !publish.dup && !self.sessions.session_mut(session).note_repeat(packet_id.get(), bytes) {
+            return Err(Violation {
+                reason: Reason::ProtocolError,
+                cause: "packet identifier is in use, and DUP is not set",
+            });
+        }
+        Ok(())
+    }
+
+    /// What a well-formed message may still be refused for; the connection stays.
+    pub(in crate::broker) fn check_message(
+        &self,
+        slot: ConnectionSlot,
+        topic: &str,
+        payload: &[u8],
+    ) -> Result<(), Violation> {
+        if payload.len() > self.shared.config.limits.payload_bytes {
+            return Err(Violation {
+                reason: Reason::PacketTooLarge,
+                cause: "payload above limits.payload_bytes",
+            });
+        }
+        if topic.len() > TOPIC_BYTES_MAX {
+            return Err(Violation {
+                reason: Reason::TopicNameInvalid,
+                cause: "topic is too long behind the mount point",
+            });
+        }
+        if is_reserved(topic) {
+            return Err(Violation { reason: Reason::NotAuthorized, cause: "topic is reserved" });
+        }
+        if !self.may_publish(slot, topic) {
+            return Err(DENIED);
+        }
+        if topic_levels(topic) > self.shared.config.limits.topic_levels {
+            return Err(Violation { reason: Reason::TopicNameInvalid, cause: "topic has too many levels" });
+        }
+        Ok(())
+    }
+
+    /// Answers a message that was refused: 5.0 hears the truth; 3.x gets an acknowledgement without meaning. `[MQTT311-3.3.5-2]`
+    fn refuse_publish(&mut self, now: Time, slot: ConnectionSlot, session: SessionSlot, ack: Ack) {
+        let version = self.version_of_session(session);
+        let mut mark = 0;
+        if version < ProtocolVersion::V5 && ack.kind == AckKind::Pubrec {
+            self.hold(session, ack.packet_id, 0, 0);
+            mark = self.journal.mark();
+        }
+        self.answer(now, slot, mark, 0, Owing::Ack(ack));
+    }
+
+    pub(in crate::broker) fn report_refused(
+        &mut self,
+        session: SessionSlot,
+        topic: &str,
+        violation: Violation,
+    ) {
+        let client = self.client_told(session);
+        let slot = self.sessions.slot(session).connection;
+        let rule = (violation == DENIED)
+            .then(|| self.permissions(slot?).map(|permissions| permissions.why_no_publish(topic)))
+            .flatten();
+        if violation.reason == Reason::TopicNameInvalid {
+            self.report(Event::LimitReached { limit: Limit::TopicLevels, client: client.clone() });
+        }
+        self.report(Event::PublishRefused { client, topic: beginning(topic), rule, violation });
+    }
+
+    /// Of a message that is not there any more.
+    pub(in crate::broker) fn report_quota(&mut self, session: SessionSlot) {
+        self.report_refused(session, "", QUOTA);
+    }
+
+    /// Distributes a message that has passed every check: retained store, own subscriptions,
+    /// other shards.
+    pub(in crate::broker) fn publish(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
+        let publication = fanout.publication;
+        let mut retained_home = None;
+        if publication.retain {
+            fanout.topic_hash = self.shared.hash(publication.topic);
+            retained_home = Some(self.shared.home(fanout.topic_hash));
+        }
+        // What the retained store has no room for reaches those who are subscribed now.
+        let kept = if retained_home == Some(self.id) { self.retain(now, fanout) } else { Outcome::default() };
+        let mut outcome = self.route(now, fanout);
+        outcome.merge(kept);
+        if self.shared.shards() > 1 {
+            let retained_home = retained_home.filter(|&home| home != self.id);
+            if fanout.intended {
+                self.intend(fanout, retained_home);
+            } else if let Some(home) = retained_home {
+                self.forward_retained(fanout, home);
+            } else {
+                self.forward(fanout);
+            }
+        }
+        outcome
+    }
+
+    /// To the subscribers of this shard: to all of them now, or to the rest of them later.
+    pub(in crate::broker) fn route(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.detail_matched(fanout);
+        if !self.convoys.is_empty() && self.join_line(fanout) {
+            outcome.matched = true;
+            return outcome;
+        }
+        let publication = fanout.publication;
+        let mut matches = std::mem::take(&mut self.matches);
+        let origin = publication.origin.and_then(|key| self.sessions.resolve(key));
+        self.subscriptions.matches(publication.topic, origin.map(SessionSlot::get), &mut matches);
+        // One whose only subscription has No Local is a matching subscriber too.
+        outcome.matched = matches.filters() > 0;
+        let topic_bytes = fanout.publication.topic.len() as u64;
+        self.spend(matches.visited() as u64 / VISITED_A_STEP + topic_bytes / TOPIC_BYTES_A_STEP);
+        let is_done = match matches.as_slice() {
+            [] => true,
+            // The way of most messages: no visit is begun for one.
+            [matched] => {
+                self.spend(work_of(fanout));
+                let (session, ids) =
+                    (SessionSlot::new(matched.subscriber), matches.subscription_ids(matched));
+                let (qos, retain, own) = (matched.qos, matched.retain_as_published, fanout.own);
+                outcome.note(self.deliver_matched(now, fanout, session, qos, retain, ids, own));
+                true
+            }
+            _ => self.fan_out(now, fanout, &matches, &mut outcome),
+        };
+        if is_done && !self.groups.is_empty() {
+            outcome.merge(self.route_groups(now, fanout, &matches));
+        }
+        self.matches = matches;
+        outcome
+    }
+
+    /// To all matches, as far as a visit goes; false if the rest of them, and the groups, get it later.
+    fn fan_out(
+        &mut self,
+        now: Time,
+        fanout: &mut Fanout<'_>,
+        matches: &Matches,
+        outcome: &mut Outcome,
+    ) -> bool {
+        let all = matches.as_slice();
+        let step = step_of(fanout);
+        if all.len() > step && (self.is_spent() || !self.has_room_for_convoy()) {
+            self.put_off_fanout(fanout);
+            return false;
+        }
+        let visit = self.begin_visit();
+        let mut served = 0;
+        loop {
+            let some = &all[served..all.len().min(served + step)];
+            for matched in some {
+                let (session, ids) =
+                    (SessionSlot::new(matched.subscriber), matches.subscription_ids(matched));
+                let (qos, retain, own) = (matched.qos, matched.retain_as_published, fanout.own);
+                outcome.note(self.deliver_matched(now, fanout, session, qos, retain, ids, own));
+            }
+            served += some.len();
+            self.spend(work_of(fanout) * some.len() as u64);
+            if served == all.len() {
+                return true;
+            }
+            if self.is_over(&visit) || self.is_spent() {
+                self.go_on_later(fanout, matches, served, 0);
+                return false;
+            }
+        }
+    }
+
+    /// To one of those whom the index has found; false if it refuses the message. `own`: the publisher, if it is
+    /// served last.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)] // As many sides as a delivery has.
+    pub(in crate::broker) fn deliver_matched(
+        &mut self,
+        now: Time,
+        fanout: &mut Fanout<'_>,
+        session: SessionSlot,
+        qos: QoS,
+        retain: bool,
+        ids: &[u32],
+        own: Option<SessionSlot>,
+    ) -> Taken {
+        // At QoS 0 no queue has a say, and one that is full now must not let it pass what waits already.
+        // [MQTT5-4.6.0-6]
+        if own == Some(session) && self.leaves_for_own(fanout, session, qos, retain, ids) {
+            return Taken::Yes;
+        }
+        self.deliver(now, fanout, session, qos, retain, ids, None)
+    }
+
+    /// May the publisher get its own message last? Then it is put aside for that.
+    fn leaves_for_own(
+        &mut self,
+        fanout: &mut Fanout<'_>,
+        session: SessionSlot,
+        qos: QoS,
+        retain: bool,
+        ids: &[u32],
+    ) -> bool {
+        let may_wait = qos == QoS::AtMostOnce || self.takes(session, fanout);
+        if may_wait {
+            fanout.own_delivery = Some((qos, retain, ids.into()));
+        }
+        may_wait
+    }
+
+    /// To the publisher itself, what `route` has left for the end.
+    #[inline(always)]
+    pub(in crate::broker) fn deliver_own(
+        &mut self,
+        now: Time,
+        slot: Option<ConnectionSlot>,
+        fanout: &mut Fanout<'_>,
+    ) {
+        if fanout.own_delivery.is_some() {
+            self.deliver_left_own(now, slot, fanout);
+        }
+    }
+
+    fn deliver_left_own(&mut self, now: Time, slot: Option<ConnectionSlot>, fanout: &mut Fanout<'_>) {
+        let Some((granted, retain_as_published, ids)) = fanout.own_delivery.take() else { return };
+        let own = fanout.publication.origin.and_then(|key| self.sessions.resolve(key));
+        let Some(session) = own else { return };
+        // What the session must have, though the connection should end now, or its queue be full by then, can't
+        // wait for the PUBREC.
+        let Some(slot) = slot.filter(|&slot| granted == QoS::AtMostOnce && self.is_owed(slot)) else {
+            self.deliver(now, fanout, session, granted, retain_as_published, &ids, None);
+            return;
+        };
+        // It comes behind the PUBREC, which may wait for a disk; what is retained of it does not wait.
+        self.note_live(session, fanout, false);
+        let own = OwnDelivery {
+            message: fanout.keep(&self.memory),
+            topic_hash: fanout.topic_hash,
+            granted,
+            retain_as_published,
+            subscription_ids: ids,
+        };
+        self.answer(now, slot, 0, 0, Owing::Own(Box::new(own)));
+    }
+
+    /// To every shard that may have subscribers.
+    fn forward(&mut self, fanout: &mut Fanout<'_>) {
+        let targets = self.interested(fanout.publication.topic);
+        self.count(Counter::Forwarded, u64::from(targets.count_ones()));
+        let ticket = fanout.await_receipts(targets.count_ones());
+        let mut others = shards_of(targets);
+        if let Some(first) = others.next() {
+            let message = fanout.to_message();
+            for to in others {
+                let mail = Mail::Publish { message: message.clone(), ticket, intent: 0 };
+                self.effects.push(Effect::Mail { to, mail });
+            }
+            self.effects.push(Effect::Mail { to: first, mail: Mail::Publish { message, ticket, intent: 0 } });
+        }
+    }
+
+    /// To the home of a retained message, and then to every shard that may have subscribers.
+    fn forward_retained(&mut self, fanout: &mut Fanout<'_>, home: ShardId) {
+        let ticket = fanout.await_receipts(1);
+        self.start_forward(Forward { message: fanout.to_message(), home, ticket, intent: 0, targets: 0 });
+    }
+
+    fn start_forward(&mut self, forward: Forward) {
+        self.count(Counter::Forwarded, 1);
+        let Forward { ref message, home, ticket, intent, .. } = forward;
+        let mail = Mail::Publish { message: message.clone(), ticket, intent };
+        self.effects.push(Effect::Mail { to: home, mail });
+        self.effects.push(Effect::Forward(Box::new(forward)));
+    }
+
+    /// The mails of a `Forward`, to the shards that are interested now.
+    pub fn forward_now(&mut self, forward: Forward) -> SmallVec<[(ShardId, Mail); 4]> {
+        let Forward { message, home, ticket, intent, targets } = forward;
+        let wanted = (self.interested(message.as_publication().topic) | targets) & !(1 << home);
+        self.extend_ticket(ticket, (wanted & !targets).count_ones());
+        let mail = |to: ShardId| {
+            let intent = if targets >> to & 1 == 1 { intent } else { 0 };
+            (to, Mail::Publish { message: message.clone(), ticket, intent })
+        };
+        shards_of(wanted).map(mail).collect()
+    }
+
+    /// Takes down to whom a message is to go: it goes once the log has it.
+    fn intend(&mut self, fanout: &mut Fanout<'_>, retained_home: Option<ShardId>) {
+        let mut targets = self.interested(fanout.publication.topic);
+        if let Some(home) = retained_home {
+            targets |= 1 << home;
+        }
+        if targets == 0 {
+            return;
+        }
+        if let Some(home) = retained_home {
+            // It keeps the message at once, and delivers it with the intent: who has seen it live here must
+            // not get an older one from there.
+            let mail = Mail::Retain { message: fanout.to_message() };
+            self.effects.push(Effect::Mail { to: home, mail });
+        }
+        let ticket = fanout.await_receipts(targets.count_ones());
+        let number = self.number();
+        fanout.intents.push(number);
+        let stamp = if retained_home.is_some() { fanout.publication.stamp } else { 0 };
+        let message = self.stored(&fanout.publication);
+        self.journal.record(&Record::Intent { number, targets, stamp, group: "", message });
+        let message = fanout.to_message();
+        let intent = Intent { number, ticket, targets, retained_home, message };
+        self.wait_for_log(self.journal.mark(), ForLog::Intent(Box::new(intent)));
+    }
+
+    /// The log has it.
+    pub(in crate::broker) fn forward_intent(&mut self, intent: Intent) {
+        let Intent { number, ticket, targets, retained_home, message } = intent;
+        match retained_home {
+            Some(home) => {
+                let targets = targets & !(1 << home);
+                self.start_forward(Forward { message, home, ticket, intent: number, targets });
+            }
+            None => {
+                self.count(Counter::Forwarded, u64::from(targets.count_ones()));
+                for to in shards_of(targets) {
+                    let mail = Mail::Publish { message: message.clone(), ticket, intent: number };
+                    self.effects.push(Effect::Mail { to, mail });
+                }
+            }
+        }
+    }
+
+    /// A message from another shard.
+    pub(in crate::broker) fn handle_forwarded(
+        &mut self,
+        now: Time,
+        from: ShardId,
+        message: Message,
+        ticket: u64,
+        intent: u64,
+    ) {
+        if message.qos() == QoS::AtMostOnce && !message.is_retained() && ticket == 0 {
+            // No session keeps it, and no one waits for a receipt.
+            self.route(now, &mut Fanout::new(message.as_publication(), now, 0));
+            return;
+        }
+        let message = KeptMessage::new(message, &self.memory);
+        let publication = message.as_publication();
+        let mut hash = 0;
+        if publication.retain {
+            hash = self.shared.hash(publication.topic);
+            self.note_stamp(publication.stamp);
+        }
+        let mut fanout = Fanout::of(&message, now, hash);
+        self.track(from, ticket, &mut fanout, |shard, fanout| {
+            if intent != 0 {
+                shard.journal.record(&Record::IntentSeen { number: intent });
+                // What goes on from here to members of shared subscriptions must not be lost either.
+                (fanout.intended, fanout.promised) = (true, true);
+            }
+            let is_home = publication.retain && shard.shared.home(hash) == shard.id;
+            let kept = if is_home { shard.retain(now, fanout) } else { Outcome::default() };
+            let mut outcome = shard.route(now, fanout);
+            outcome.merge(kept);
+            outcome
+        });
+    }
+
+    /// Handles what another shard has sent, and gives a receipt for it once it is durable here and on
+    /// the shards that it was sent on to. Ticket 0: nobody waits for one.
+    pub(in crate::broker) fn track(
+        &mut self,
+        from: ShardId,
+        ticket: u64,
+        fanout: &mut Fanout<'_>,
+        handle: impl FnOnce(&mut Shard, &mut Fanout<'_>) -> Outcome,
+    ) {
+        let before = self.journal.count();
+        fanout.ticket = if ticket == 0 { 0 } else { self.waits.next_ticket() };
+        let outcome = handle(self, fanout);
+        if ticket == 0 {
+            return;
+        }
+        let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
+        if fanout.missing > 0 {
+            let intents = std::mem::take(&mut fanout.intents);
+            self.open_ticket(fanout.missing, outcome, intents, Purpose::Receipt { to: from, ticket, mark });
+        } else {
+            self.give_receipt(from, mark, Receipt { ticket, outcome });
+        }
+    }
+
+    /// The other shards that may have subscribers for a topic name, as a bit mask.
+    pub fn interested(&mut self, topic: &str) -> u128 {
+        let hash = self.shared.hash(topic);
+        let mut targets: u128 = 0;
+        for shard in self.other_shards() {
+            if self.shared.interest[usize::from(shard)].may_want(hash) {
+                targets |= 1 << shard;
+            }
+        }
+        if !self.foreign_wildcards.is_empty() {
+            let mut matches = std::mem::take(&mut self.foreign_matches);
+            self.foreign_wildcards.matches(topic, None, &mut matches);
+            for matched in matches.as_slice() {
+                targets |= 1 << matched.subscriber;
+            }
+            self.foreign_matches = matches;
+        }
+        targets
+    }
+
+    /// A stamp that orders retained messages of a topic over all shards: by the clock that all
+    /// shards share, in a shard never twice, and between shards never the same. It does not run ahead of the
+    /// clock, or the next message of another shard would be taken for the older one: none takes a shard less
+    /// than 1/64 of a microsecond.
+    pub(in crate::broker) fn next_stamp(&mut self, now: Time) -> u64 {
+        let by_clock = (now.as_micros() << STAMP_CLOCK_SHIFT).saturating_add(self.stamp_base);
+        let next = by_clock.max((self.last_stamp | STAMP_SHARD_MASK) + 1) | u64::from(self.id);
+        self.last_stamp = next;
+        next
+    }
+
+    /// A message of another shard is here: whatever is published here from now on is newer.
+    pub(in crate::broker) fn note_stamp(&mut self, stamp: u64) {
+        self.last_stamp = self.last_stamp.max(stamp);
+    }
+
+    /// Stamps of this run are above those of all runs before.
+    pub(in crate::broker) fn begin_stamps(&mut self, last: u64) {
+        self.stamp_base = (last | ((1 << STAMP_CLOCK_SHIFT) - 1)).saturating_add(1);
+    }
+}
+
+/// The lowest bits of a stamp are the shard's number.
+const STAMP_SHARD_MASK: u64 = 127;
+/// Before them six bits number the messages of a microsecond, and the rest is the clock: microseconds for 71 years.
+const STAMP_CLOCK_SHIFT: u32 = 7 + 6;
+
+const _: () = assert!(SHARDS_MAX == STAMP_SHARD_MASK as usize + 1);
+/// Larger messages go to other shards one at a time from each publisher.
+const MAIL_BYTES_MAX: usize = 32 << 10;
+
+/// So many nodes of the trie are looked at in the time of a delivery.
+pub(in crate::broker) const VISITED_A_STEP: u64 = 4;
+
+/// The shards of a bit mask, in order.
+pub(in crate::broker) fn shards_of(mut mask: u128) -> impl Iterator<Item = ShardId> {
+    std::iter::from_fn(move || {
+        let shard = ShardId::try_from(mask.trailing_zeros()).ok().filter(|_| mask != 0)?;
+        mask &= mask - 1;
+        Some(shard)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_reserved;
+
+    #[test]
+    fn reserved_topics_are_whole_levels() {
+        assert!(is_reserved("$SYS/x") && is_reserved("$share/g/t") && is_reserved("$SYS"));
+        assert!(!is_reserved("$SYS/broker/connection/bridge/state"), "a mosquitto bridge's notification");
+        assert!(is_reserved("$SYS/broker/connection/bridge"));
+        assert!(!is_reserved("$SYSTEM/x") && !is_reserved("SYS/x") && !is_reserved("$other"));
+    }
+}

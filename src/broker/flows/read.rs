@@ -1,0 +1,461 @@
+//! A connection: from the first byte to the close, whichever side closes.
+
+use super::behind::Brought;
+use super::connect::Told;
+use crate::base::MemoryKind;
+use crate::base::ShardId;
+use crate::base::Time;
+use crate::base::{ConnectionKey, ConnectionSlot, SessionSlot};
+use crate::broker::components::budget::{BYTES_A_STEP, Visit, WORK_A_PACKET};
+use crate::broker::components::connections::{CONNECT_TYPE, Connection, Partial, Stage};
+use crate::broker::components::connections::{PAUSED_BY_DISK, PAUSED_BY_WORK};
+use crate::broker::components::sessions::GATED;
+use crate::broker::components::timers::Timer;
+use crate::broker::event::Traffic;
+use crate::broker::{Counter, Effect, EndCause, Event, Guest, Limit, Shard, Violation};
+use crate::mqtt::codec::{Connect, DecodeError, Frame, Framing, encode_disconnect, frame};
+use crate::mqtt::{ProtocolVersion, Reason};
+use crate::settings::Terms;
+use std::net::SocketAddr;
+
+/// On the shard's clock.
+pub(in crate::broker) fn seconds_of(now: Time) -> u32 {
+    u32::try_from(now.millis_since(Time::ZERO) / 1000).unwrap_or(u32::MAX)
+}
+
+/// What became of a packet.
+pub(in crate::broker) enum Progress {
+    /// Go on with the next one.
+    Next,
+    /// It stays with the unread bytes until the connection goes on.
+    Wait,
+    /// The connection is closed or has left this shard.
+    Gone,
+    /// All unread bytes, this packet included, go to another shard.
+    HandOver { to: ShardId },
+}
+
+/// A record of TLS with a handshake in it, and the first byte of its version.
+const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
+
+/// Bytes that are not the beginning of a CONNECT: no waiting for the rest of what a browser or a port scanner sends,
+/// and no word to it. `[MQTT5-3.1.0-1]`
+fn no_connect(bytes: &[u8]) -> Option<Violation> {
+    if bytes.starts_with(TLS_HANDSHAKE) {
+        // It would be a malformed CONNECT too, but that helps nobody who reads the log.
+        return Some(Violation {
+            reason: Reason::MalformedPacket,
+            cause: "the client speaks TLS, and this listener does not",
+        });
+    }
+    let is_other = bytes.first().is_some_and(|first| first >> 4 != CONNECT_TYPE);
+    is_other.then_some(Violation { reason: Reason::ProtocolError, cause: "the first packet is not CONNECT" })
+}
+
+/// What has arrived of the body of a CONNECT.
+fn body_so_far(bytes: &[u8]) -> Option<&[u8]> {
+    let (&0x10, rest) = bytes.split_first()? else { return None };
+    let length_ends = rest.iter().take(4).position(|byte| byte & 0x80 == 0)?;
+    rest.get(length_ends + 1..)
+}
+
+impl From<DecodeError> for Violation {
+    fn from(error: DecodeError) -> Violation {
+        Violation { reason: error.reason(), cause: error.cause }
+    }
+}
+
+impl Shard {
+    pub(in crate::broker) fn open(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        peer: SocketAddr,
+        listener: u16,
+        adopted: bool,
+    ) {
+        self.count(Counter::ConnectionsOpened, u64::from(!adopted));
+        let limit = self.shared.config.limits.handshakes.div_ceil(self.shared.shards());
+        let refused = if self.closing {
+            true
+        } else if !adopted && self.connections.handshakes() >= limit {
+            self.report(Event::ConnectionRefused { limit: Limit::Handshakes, peer, listener });
+            true
+        } else {
+            false
+        };
+        if refused {
+            self.effects.push(Effect::Close { slot });
+            self.count(Counter::ConnectionsClosed, 1);
+            return;
+        }
+        let deadline = now.after_seconds(self.shared.config.limits.connect_seconds);
+        let timer = self.timers.schedule(deadline, Timer::Connection(slot));
+        let listener = u8::try_from(listener).expect("at most 64 listeners");
+        self.outbox.open(slot);
+        self.connections.open(now, slot, peer, listener, adopted, timer);
+        self.note_connection(listener, true);
+    }
+
+    /// Takes bytes in, packet by packet.
+    #[inline(always)]
+    pub(in crate::broker) fn read(&mut self, now: Time, slot: ConnectionSlot, bytes: &[u8]) {
+        self.count(Counter::BytesReceived, bytes.len() as u64);
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.bytes_in += bytes.len() as u64;
+        if let Some(mut partial) = connection.partial.take() {
+            partial.bytes.extend_from_slice(bytes);
+            let used = self.read_packets(now, slot, &partial.bytes);
+            // An idle connection keeps no buffer.
+            if let Some(used) = used.filter(|&used| used < partial.bytes.len()) {
+                partial.advance(now, used);
+                self.keep_partial(now, slot, partial);
+            }
+        } else {
+            let used = self.read_packets(now, slot, bytes);
+            if let Some(used) = used.filter(|&used| used < bytes.len()) {
+                self.keep_partial(now, slot, Box::new(Partial::new(now, bytes[used..].to_vec())));
+            }
+        }
+    }
+
+    fn keep_partial(&mut self, now: Time, slot: ConnectionSlot, mut partial: Box<Partial>) {
+        let bytes = partial.memory_bytes();
+        match &mut partial.charge {
+            Some(charge) => charge.set(bytes),
+            None => partial.charge = Some(self.memory.charge(MemoryKind::Partial, bytes)),
+        }
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.partial = Some(partial);
+        let is_untimed = connection.timer.is_none() && matches!(connection.stage, Stage::Serving { .. });
+        if is_untimed {
+            self.time_untimed_packet(now, slot);
+        }
+        self.check_partial(now, slot);
+    }
+
+    /// Bytes have come of which MQTT has seen nothing, and the layers below it hold so much now, of those and of
+    /// earlier ones. They are as good as bytes of the packet.
+    pub(in crate::broker) fn read_below(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        bytes: usize,
+        held: usize,
+    ) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let partial = connection.partial.take();
+        if held == 0 && partial.is_none() {
+            return;
+        }
+        let mut partial = partial.unwrap_or_else(|| Box::new(Partial::new(now, Vec::new())));
+        partial.note_below(bytes, held);
+        if !partial.is_empty() {
+            self.keep_partial(now, slot, partial);
+        }
+    }
+
+    /// Handles every whole packet; how many bytes that were, or `None` when the connection is
+    /// not here any more.
+    fn read_packets(&mut self, now: Time, slot: ConnectionSlot, bytes: &[u8]) -> Option<usize> {
+        let mut used = 0;
+        // Begun with the first packet that has others behind it: most have none.
+        let mut visit: Option<(Visit, Brought)> = None;
+        while used < bytes.len() {
+            let connection = self.connections.get(slot)?;
+            let (served_as, max) = match connection.stage {
+                Stage::Serving { session, .. } => {
+                    let max = self.shared.terms[usize::from(connection.listener)].packet_bytes;
+                    if connection.is_paused_by(PAUSED_BY_WORK) || self.waits_for_visit(slot, visit.as_ref()) {
+                        return Some(used);
+                    }
+                    (Some(session), max)
+                }
+                Stage::Check | Stage::Refuse => return Some(used),
+                // Logins go on: they take no place from those who are in.
+                Stage::Connect { .. } | Stage::Authenticate => {
+                    let is_first = matches!(connection.stage, Stage::Connect { .. });
+                    if is_first && let Some(violation) = no_connect(&bytes[used..]) {
+                        self.end_connection(now, slot, EndCause::Violation(violation));
+                        return None;
+                    }
+                    (None, self.connect_bytes_max(connection))
+                }
+            };
+            let progress = match frame(&bytes[used..], max) {
+                Ok(Framing::Incomplete { .. }) => return Some(used),
+                Ok(Framing::Whole(packet)) => {
+                    let len = packet.total_len;
+                    let connection = self.connections.get_mut(slot)?;
+                    connection.last_packet = now;
+                    if connection.is_paced && !self.takes_packet(now, slot, &packet) {
+                        return Some(used);
+                    }
+                    if visit.is_none() && used + len < bytes.len() {
+                        visit = Some((self.begin_visit(), self.brought()));
+                    }
+                    self.count(Counter::PacketsReceived, 1);
+                    self.spend(WORK_A_PACKET + len as u64 / BYTES_A_STEP);
+                    let progress = match served_as {
+                        Some(session) => self.handle_served_packet(now, slot, session, packet),
+                        None => self.handle_packet(now, slot, packet),
+                    };
+                    // What a packet set going here is done before the next one is looked at.
+                    self.settle(now);
+                    if matches!(progress, Progress::Next) {
+                        used += len;
+                    }
+                    progress
+                }
+                Err(error) => self.handle_unreadable(now, slot, &bytes[used..], error),
+            };
+            match progress {
+                Progress::Next => {}
+                Progress::Wait => {
+                    // It is counted when it is taken.
+                    self.shared.counters[usize::from(self.id)].subtract(Counter::PacketsReceived, 1);
+                    return Some(used);
+                }
+                Progress::Gone => return None,
+                Progress::HandOver { to } => {
+                    self.hand_over(slot, to, &bytes[used..]);
+                    return None;
+                }
+            }
+        }
+        self.connections.get(slot)?;
+        Some(used)
+    }
+
+    /// The home of a client identifier reads the CONNECT again, and counts it.
+    fn hand_over(&mut self, slot: ConnectionSlot, to: ShardId, unread: &[u8]) {
+        let Some(connection) = self.forget_connection(slot) else { return };
+        let guest = Guest {
+            peer: SocketAddr::from(&connection.peer),
+            listener: connection.listener.into(),
+            user: connection.rare.and_then(|rare| rare.certificate_user),
+            bytes: unread.to_vec(),
+        };
+        let counters = &self.shared.counters[usize::from(self.id)];
+        counters.subtract(Counter::BytesReceived, guest.bytes.len() as u64);
+        counters.subtract(Counter::PacketsReceived, 1);
+        self.effects.push(Effect::HandOver { slot, to, guest });
+    }
+
+    /// Must the next packet of a served connection wait, for its turn or for room? `visit`: from its first packet on.
+    fn waits_for_visit(&mut self, slot: ConnectionSlot, visit: Option<&(Visit, Brought)>) -> bool {
+        if self.is_spent() || visit.is_some_and(|(visit, _)| self.is_over(visit)) {
+            self.put_off_reading(slot);
+            return true;
+        }
+        visit.is_some_and(|(_, before)| self.waits_for_room(slot, *before))
+    }
+
+    /// What a packet may have before CONNACK: the cost of a peer that has not said who it is. [DESIGN §7]
+    fn connect_bytes_max(&self, connection: &Connection) -> usize {
+        let limits = &self.shared.config.limits;
+        let is_named = connection.rare.as_ref().is_some_and(|rare| rare.certificate_user.is_some());
+        match is_named {
+            true => limits.connect_bytes,
+            false => limits.connect_bytes.min(limits.connect_bytes_unnamed),
+        }
+    }
+
+    /// A CONNECT is above its bound: counted, and its cause names the bound.
+    fn connect_too_large(&self, slot: ConnectionSlot) -> Violation {
+        self.count(Counter::LimitConnectBytes, 1);
+        let max = self.connections.get(slot).map(|connection| self.connect_bytes_max(connection));
+        let is_unnamed = max < Some(self.shared.config.limits.connect_bytes);
+        let cause = match is_unnamed {
+            true => "CONNECT above limits.connect_bytes_unnamed",
+            false => "CONNECT above limits.connect_bytes",
+        };
+        Violation { reason: Reason::PacketTooLarge, cause }
+    }
+
+    /// What holds on the listener that a connection came in by; if it has gone, nothing is allowed.
+    pub(in crate::broker) fn terms(&self, slot: ConnectionSlot) -> &Terms {
+        self.shared.terms_of(self.connections.get(slot).map(|connection| connection.listener.into()))
+    }
+
+    /// What holds on the listener by which a session's client has come in last, also when its connection has gone. Of a
+    /// session of an earlier run that is not known until its client is back: nothing is allowed.
+    pub(in crate::broker) fn terms_of_session(&self, session: SessionSlot) -> &Terms {
+        self.shared.terms_of(self.sessions.slot(session).listener.map(u16::from))
+    }
+
+    /// One packet of a login.
+    fn handle_packet(&mut self, now: Time, slot: ConnectionSlot, packet: Frame<'_>) -> Progress {
+        let Some(connection) = self.connections.get(slot) else { return Progress::Gone };
+        match connection.stage {
+            Stage::Connect { .. } => {
+                let progress = self.handle_connect_frame(now, slot, packet);
+                // The home of the client identifier reads it again, and counts it.
+                let is_taken = !matches!(progress, Progress::HandOver { .. });
+                self.count(Counter::ConnectsReceived, u64::from(is_taken));
+                progress
+            }
+            Stage::Authenticate => self.handle_authentication(now, slot, packet),
+            // Nothing is read meanwhile.
+            Stage::Check | Stage::Refuse | Stage::Serving { .. } => Progress::Gone,
+        }
+    }
+
+    /// One packet of a client that is in; every failure ends the connection.
+    fn handle_served_packet(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        session: SessionSlot,
+        packet: Frame<'_>,
+    ) -> Progress {
+        match self.handle_served(now, slot, session, packet) {
+            Ok(progress) => progress,
+            Err(violation) => {
+                self.end_connection(now, slot, EndCause::Violation(violation));
+                Progress::Gone
+            }
+        }
+    }
+
+    /// Bytes that are no packet, or one that is too large.
+    fn handle_unreadable(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        bytes: &[u8],
+        error: DecodeError,
+    ) -> Progress {
+        let mut violation = Violation::from(error);
+        let Some(connection) = self.connections.get(slot) else { return Progress::Gone };
+        let is_connect = matches!(connection.stage, Stage::Connect { .. });
+        if is_connect && violation.reason == Reason::PacketTooLarge {
+            violation = self.connect_too_large(slot);
+        }
+        if is_connect && let Some(body) = body_so_far(bytes) {
+            // [MQTT5-3.2.2-15]: a CONNECT that is too large hears why, if it has told its version.
+            let frame = Frame { first_byte: bytes[0], body, total_len: bytes.len() };
+            let told = Connect::version_of(frame).map(Told::unread);
+            return self.refuse(now, slot, told, "", violation);
+        }
+        self.end_connection(now, slot, EndCause::Violation(violation));
+        Progress::Gone
+    }
+
+    /// Ends a connection, whichever side wants it: sends DISCONNECT to a 5.0 client, closes, and lets the
+    /// session live on or end.
+    pub(in crate::broker) fn end_connection(&mut self, now: Time, slot: ConnectionSlot, cause: EndCause) {
+        let cause = self.cause_with_unread(slot, cause);
+        let Some(connection) = self.forget_connection(slot) else { return };
+        // [MQTT5-3.14.0-1]: only after a successful CONNACK. [MQTT5-4.13.1-1]
+        if let (Stage::Serving { session, .. }, Some(reason)) = (&connection.stage, cause.reason_sent()) {
+            let entry = self.sessions.slot(*session);
+            // [MQTT5-3.1.2-24]
+            let (version, packet_bytes_max) = (entry.version, entry.packet_bytes_max);
+            let words = match cause {
+                EndCause::Violation(violation) if self.shared.config.protocol.reason_strings => {
+                    Some(violation.cause)
+                }
+                _ => None,
+            };
+            if version == ProtocolVersion::V5 && entry.flags & GATED == 0 {
+                self.send_packet(slot, |out| encode_disconnect(out, reason, words, packet_bytes_max));
+            }
+        }
+        self.effects.push(Effect::Close { slot });
+        self.count(Counter::ConnectionsClosed, 1);
+        let (peer, listener) = (SocketAddr::from(&connection.peer), connection.listener.into());
+        match connection.stage {
+            Stage::Serving { session, .. } => {
+                let client = self.sessions.session(session).client_id.clone();
+                let drops_will = cause.drops_will();
+                self.tell_dropped(session, connection.slow.as_deref());
+                let queued = self.sessions.session(session).queue.len();
+                let since = self.sessions.session(session).connected_at_seconds;
+                let seconds = u64::from(seconds_of(now).saturating_sub(since));
+                let given = self.outbox.given(slot);
+                let traffic = Traffic {
+                    messages_in: connection.messages_in,
+                    bytes_in: connection.bytes_in,
+                    messages_out: given.messages,
+                    bytes_out: given.bytes,
+                };
+                let user = connection.rare.and_then(|rare| rare.identity.user);
+                let end =
+                    Event::Disconnected { client, peer, user, listener, seconds, traffic, queued, cause };
+                self.report(end);
+                self.detach(now, session, drops_will);
+            }
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate if cause != EndCause::Refused => {
+                self.report(Event::Unconnected { peer, listener, cause });
+            }
+            // The refusal was reported when it was due.
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {}
+        }
+    }
+
+    /// The connection is not this machine's any more.
+    fn forget_connection(&mut self, slot: ConnectionSlot) -> Option<Box<Connection>> {
+        let mut connection = self.connections.take(slot)?;
+        self.note_connection(connection.listener, false);
+        self.memory.subtract(MemoryKind::Backlogs, connection.backlog_bytes());
+        self.count_no_backlog(connection.backlog_packets());
+        self.waits.forget(slot);
+        if connection.is_paced {
+            self.end_pace(&mut connection);
+        }
+        if connection.is_paused_by(PAUSED_BY_DISK) {
+            self.wait_for_disk.forget(slot);
+        }
+        match connection.stage {
+            Stage::Serving { .. } => {
+                self.shared.counters[usize::from(self.id)].subtract(Counter::ClientsConnected, 1);
+            }
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {}
+        }
+        let ends = connection.rare.as_ref().and_then(|rare| rare.identity.ends);
+        for timer in [connection.timer, ends].into_iter().flatten() {
+            self.timers.cancel(timer);
+        }
+        Some(connection)
+    }
+
+    /// Encodes a packet at the end of the arena and sends it.
+    pub(in crate::broker) fn send_packet(&mut self, slot: ConnectionSlot, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.try_send_packet(slot, encode);
+    }
+
+    /// The same; false if the encoder wrote none, because the client takes no packet that large.
+    pub(in crate::broker) fn try_send_packet(
+        &mut self,
+        slot: ConnectionSlot,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
+        if self.outbox.is_full() {
+            self.outbox.note_overrun(slot);
+            return true;
+        }
+        let start = self.outbox.arena_bytes();
+        encode(self.outbox.arena_mut());
+        let range = self.outbox.range_since(start);
+        if range.len > 0 {
+            self.count(Counter::AnswersSent, 1);
+            self.note_asked(slot, range.len as usize);
+            self.outbox.send(slot, range);
+        }
+        range.len > 0
+    }
+
+    /// Is the connection still on its way to being served?
+    pub fn is_handshaking(&self, slot: ConnectionSlot) -> bool {
+        self.connections
+            .get(slot)
+            .is_some_and(|connection| !matches!(connection.stage, Stage::Serving { .. }))
+    }
+
+    /// Does a session use this connection still?
+    pub(in crate::broker) fn is_served_by(&self, session: SessionSlot, key: ConnectionKey) -> bool {
+        self.sessions.get(session).is_some_and(|entry| entry.connection == Some(key.slot))
+            && self.connections.has(key)
+    }
+}

@@ -1,0 +1,82 @@
+//! Topic filters of a SUBSCRIBE that are refused: each is counted, and the first ones of a packet are told one by one.
+
+use crate::base::{ConnectionSlot, SessionSlot};
+use crate::broker::event::beginning;
+use crate::broker::{Counter, Event, Limit, Shard};
+use crate::mqtt::Reason;
+use crate::mqtt::TopicFilter;
+
+/// Of the refused filters of a packet, so many are told one by one: a packet may have tens of thousands.
+const TOLD_MAX: u32 = 20;
+
+/// Why a well-formed filter is refused.
+pub(in crate::broker) struct RefusedFilter {
+    pub reason: Reason,
+    /// The bound that it has met, if that is the cause.
+    pub limit: Option<Limit>,
+}
+
+impl From<Reason> for RefusedFilter {
+    fn from(reason: Reason) -> RefusedFilter {
+        RefusedFilter { reason, limit: None }
+    }
+}
+
+/// Those of one packet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::broker) struct RefusedFilters {
+    told: u32,
+    untold: u64,
+}
+
+impl Shard {
+    /// Counts a filter that was refused, and tells of it if not too many are told already.
+    pub(in crate::broker) fn report_refused_filter(
+        &mut self,
+        session: SessionSlot,
+        filter: TopicFilter<'_>,
+        refused: &RefusedFilter,
+        of_packet: &mut RefusedFilters,
+    ) {
+        self.count(Counter::SubscriptionsRefused, 1);
+        if of_packet.told == TOLD_MAX {
+            of_packet.untold += 1;
+            if let Some(limit) = refused.limit {
+                // The event would have counted it.
+                self.count(limit.counter(), 1);
+            }
+            return;
+        }
+        of_packet.told += 1;
+        let client = self.client_told(session);
+        if let Some(limit) = refused.limit {
+            return self.report(Event::LimitReached { limit, client });
+        }
+        let reason = refused.reason;
+        let slot = self.sessions.slot(session).connection;
+        let rule = (reason == Reason::NotAuthorized)
+            .then(|| self.permissions(slot?).map(|permissions| permissions.why_no_subscribe(filter.as_str())))
+            .flatten();
+        let (user, filter) = (slot.and_then(|slot| self.user_told(slot)), beginning(filter.as_str()));
+        self.report(Event::SubscribeRefused { client, user, filter, rule, reason });
+    }
+
+    /// All filters of a packet are looked at: tells how many more were refused.
+    pub(in crate::broker) fn report_untold_filters(
+        &mut self,
+        session: SessionSlot,
+        of_packet: &mut RefusedFilters,
+    ) {
+        let filters = std::mem::take(&mut of_packet.untold);
+        if filters > 0 {
+            let (client, slot) = (self.client_told(session), self.sessions.slot(session).connection);
+            let user = slot.and_then(|slot| self.user_told(slot));
+            self.report(Event::MoreSubscribesRefused { client, user, filters });
+        }
+    }
+
+    fn user_told(&self, slot: ConnectionSlot) -> Option<Box<str>> {
+        let rare = self.connections.get(slot).and_then(|connection| connection.rare.as_ref())?;
+        rare.identity.user.as_deref().map(beginning)
+    }
+}

@@ -1,0 +1,417 @@
+//! Retained messages: keeping them, and sending them to a new subscription at the pace of its
+//! client.
+
+use super::deliver::Fanout;
+use super::publish::is_brokers_own;
+use super::source::SourceCheck;
+use super::waits::Outcome;
+use crate::base::MemoryKind;
+use crate::base::SessionSlot;
+use crate::base::Time;
+use crate::base::{SessionKey, ShardId};
+use crate::broker::components::budget::WORK_A_VISIT;
+use crate::broker::components::retained::{BatchLimits, RetainedFull, RetainedMessage, Stored};
+use crate::broker::components::sessions::REPLAYING;
+use crate::broker::{Counter, Event, Limit, Mail, MemoryRelief, Shard};
+use crate::mqtt::QoS;
+use crate::session::KeptMessage;
+use crate::session::{Delivery, Extra, Replay, Replays};
+use crate::session::{Message, Publication};
+use crate::store::Record;
+use std::collections::VecDeque;
+
+/// One answer to a query: so much at a time that neither shard is held up.
+const BATCH: BatchLimits = BatchLimits { messages: 64, bytes: 64 * 1024, visits: 1024 };
+
+/// Above this, a session has one replay for each of its filters, whose number has its own bound.
+const REPLAYS_MAX: usize = 64;
+
+/// What waits for the next turn: by then every box has been emptied once more.
+pub(in crate::broker) enum Late {
+    /// Another shard asks. What was stored before it asked is here when it is answered, and so a subscriber
+    /// gets a retained message from the store or live, and never neither.
+    Query { session: SessionKey, token: u64, filter: Box<str>, after: Option<Box<str>> },
+    /// Another shard answers. What was published before it answered is here when the answer is sent, and so no
+    /// live message follows a newer one from the store.
+    Batch { session: SessionKey, token: u64, messages: Vec<Message>, next: Option<Box<str>> },
+}
+
+/// Mails that wait for a later turn, by when they have come.
+#[derive(Default)]
+pub(in crate::broker) struct LateMails {
+    /// Since the boxes were last emptied.
+    arrived: Vec<Late>,
+    /// Before that: due when they have been emptied once more.
+    next: Vec<Late>,
+    due: VecDeque<Late>,
+}
+
+impl LateMails {
+    fn is_empty(&self) -> bool {
+        self.arrived.is_empty() && self.next.is_empty() && self.due.is_empty()
+    }
+}
+
+impl RetainedMessage for Message {
+    fn expires_at(&self) -> Option<Time> {
+        Message::expires_at(self)
+    }
+
+    fn stamp(&self) -> u64 {
+        Message::stamp(self)
+    }
+
+    fn bytes(&self) -> usize {
+        Message::bytes(self)
+    }
+
+    fn is_own(topic: &str) -> bool {
+        is_brokers_own(topic)
+    }
+}
+
+/// The broker's own topics say what is now: they are not for the disk.
+fn is_kept(topic: &str) -> bool {
+    !is_brokers_own(topic)
+}
+
+impl Shard {
+    /// Stores or clears a retained message at home here, unless a bound or a full disk refuses it.
+    pub(in crate::broker) fn retain(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
+        let publication = fanout.publication;
+        let before = self.journal.count();
+        let refused = if publication.payload.is_empty() {
+            // [MQTT5-3.3.1-6] [MQTT5-3.3.1-7]
+            if self.retained.remove(publication.topic, publication.stamp) {
+                self.journal.record(&Record::Unretained { topic: publication.topic });
+            }
+            None
+        } else if self.store_full && is_kept(publication.topic) && !fanout.promised {
+            Some(Limit::Disk)
+        } else if self.is_memory_tight()
+            && !fanout.promised
+            && !is_brokers_own(publication.topic)
+            && self.is_larger_than_retained(now, &publication)
+        {
+            Some(Limit::Memory(MemoryRelief::Retain))
+        } else {
+            // [MQTT5-3.3.1-5]
+            let stored = self.retained.store(publication.topic, fanout.to_message());
+            if let Ok(Stored::New | Stored::Replaced) = stored
+                && is_kept(publication.topic)
+            {
+                let message = self.stored(&publication);
+                self.journal.record(&Record::Retained { stamp: publication.stamp, message });
+            }
+            stored.err().map(|full| match full {
+                RetainedFull::Messages => Limit::Retained,
+                RetainedFull::Bytes => Limit::RetainedBytes,
+            })
+        };
+        if self.journal.count() == before && is_kept(publication.topic) {
+            // It is gone already, or a newer one is there: by what another publisher did a moment ago.
+            self.journal.rely_on_earlier();
+        }
+        self.note_retained();
+        self.start_sweep(now);
+        if let Some(limit) = refused {
+            let client = publication
+                .origin
+                .and_then(|key| self.sessions.resolve(key))
+                .map_or_else(|| "".into(), |session| self.client_told(session));
+            self.report(Event::LimitReached { limit, client });
+        }
+        Outcome {
+            refused: refused.is_some_and(|limit| limit != Limit::Disk),
+            unkept: refused == Some(Limit::Disk),
+            ..Outcome::default()
+        }
+    }
+
+    /// Would a retained message take more memory than the one of its topic that is there?
+    fn is_larger_than_retained(&self, now: Time, publication: &Publication<'_>) -> bool {
+        let there = self.retained.get(publication.topic, now);
+        there.is_none_or(|there| there.as_publication().payload.len() < publication.payload.len())
+    }
+
+    pub(in crate::broker) fn note_retained(&self) {
+        let counters = &self.shared.counters[usize::from(self.id)];
+        counters.set(Counter::Retained, self.retained.len() as u64);
+        counters.set(Counter::RetainedBytes, self.retained.bytes() as u64);
+        self.memory.change(MemoryKind::Retained, self.memory.of(MemoryKind::Retained), self.retained.bytes());
+    }
+
+    /// From now on live messages are noted, so that none is followed by an older one from the store.
+    pub(in crate::broker) fn add_replay(&mut self, session: SessionSlot, replay: Replay) {
+        let state = self.sessions.session_mut(session);
+        if state.replays.len() >= REPLAYS_MAX {
+            // Who subscribes again and again without reading gets the last one.
+            state.replays.filled().drop_filter(&replay.filter);
+        }
+        state.replays.filled().push(replay);
+        self.sessions.slot_mut(session).flags |= REPLAYING;
+    }
+
+    /// A session gets a live message: a replay that is under way must not bring it, nor an older one. `is_queued`: it
+    /// gets it later, if [`Shard::forget_live`] does not say otherwise.
+    #[inline]
+    pub(in crate::broker) fn note_live(
+        &mut self,
+        session: SessionSlot,
+        fanout: &Fanout<'_>,
+        is_queued: bool,
+    ) {
+        let entry = self.sessions.slot_mut(session);
+        if entry.flags & REPLAYING != 0 && fanout.publication.retain {
+            let (hash, stamp) = (fanout.topic_hash, fanout.publication.stamp);
+            entry.session_mut().note_overtaken(hash, stamp, is_queued);
+        }
+    }
+
+    /// What was noted so does not reach it after all: as a retained message it may.
+    pub(in crate::broker) fn forget_live(&mut self, session: SessionSlot, message: &Message) {
+        let entry = self.sessions.slot_mut(session);
+        if entry.flags & REPLAYING != 0 && message.is_retained() {
+            let hash = self.shared.hash(message.as_publication().topic);
+            entry.session_mut().forget_overtaken(hash, message.stamp());
+        }
+    }
+
+    /// The SUBACK of this SUBSCRIBE is out.
+    pub(in crate::broker) fn start_replays(&mut self, now: Time, session: SessionSlot, subscribe: u64) {
+        let replays = self.sessions.session_mut(session).replays.existing();
+        if replays.is_some_and(|replays| replays.start(subscribe)) {
+            self.pump(now, session);
+        }
+    }
+
+    /// One retained message, or one query for more; false when there is nothing to be done now.
+    pub(in crate::broker) fn pump_replay(&mut self, now: Time, session: SessionSlot) -> bool {
+        let key = self.sessions.key(session);
+        let state = self.sessions.session_mut(session);
+        let has_room = state.inflight.has_room();
+        let front = state.replays.existing().and_then(Replays::front_mut);
+        let Some(replay) = front.filter(|replay| replay.held_by == 0) else { return false };
+        if let Some(message) = replay.ready.front() {
+            let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
+            let qos = if upgrade { replay.qos } else { message.qos().min(replay.qos) };
+            if qos != QoS::AtMostOnce && !has_room {
+                return false;
+            }
+            let (token, subscription_id) = (replay.token, replay.subscription_id);
+            let topic = message.as_publication().topic;
+            if !self.convoys.is_empty() && self.convoys.has_line(self.shared.hash(topic)) {
+                self.defer(session);
+                return false;
+            }
+            let Some(message) = replay.ready.pop_front() else { return false };
+            let hidden = message.origin() == Some(key) && replay.hides_own(message.stamp());
+            // What the client has got live since it subscribed, or something newer, it does not get
+            // a second time, nor anything older after it.
+            let overtaken = state.has_overtaken() && {
+                let hash = self.shared.hash(message.as_publication().topic);
+                self.sessions.session(session).is_overtaken(hash, message.stamp(), token)
+            };
+            if !overtaken && !hidden {
+                self.send_retained(now, session, message, qos, subscription_id, token);
+            }
+            return true;
+        }
+        if replay.is_done() {
+            state.finish_replay();
+            let more = !state.replays.is_empty();
+            if !more {
+                self.sessions.slot_mut(session).flags &= !REPLAYING;
+            }
+            return more;
+        }
+        // Without a shard to ask, only the log is missing.
+        if let Some(&to) = replay.shards.front().filter(|_| !replay.waiting) {
+            replay.waiting = true;
+            let query = Mail::RetainedQuery {
+                token: replay.token,
+                session: key,
+                filter: (*replay.filter).into(),
+                after: replay.cursor.take(),
+            };
+            self.post(to, query);
+        }
+        false
+    }
+
+    fn send_retained(
+        &mut self,
+        now: Time,
+        session: SessionSlot,
+        message: Message,
+        qos: QoS,
+        subscription_id: u32,
+        replay: u64,
+    ) {
+        if message.is_expired(now) {
+            return;
+        }
+        if self.is_withheld(session, message.as_publication().topic) {
+            if qos != QoS::AtMostOnce {
+                self.sessions.session_mut(session).inflight.pass_id();
+            }
+            return;
+        }
+        let extra = (subscription_id != 0)
+            .then(|| Box::new(Extra { subscription_ids: [subscription_id].as_slice().into(), group: None }));
+        // [MQTT5-3.3.1-9]: RETAIN 1, whatever Retain As Published says.
+        self.send_delivery(
+            now,
+            session,
+            Delivery {
+                message: KeptMessage::new(message, &self.memory),
+                qos,
+                retain: true,
+                number: 0,
+                extra,
+            },
+            replay,
+        );
+    }
+
+    fn arrive(&mut self, late: Late) {
+        self.late.arrived.push(late);
+        self.has_put_off = true;
+    }
+
+    /// Before [`Shard::handle_turn`]: have mails been left in the boxes that were there when they were last looked at?
+    pub fn note_mails_left(&mut self, are_left: bool) {
+        self.has_mails_left = are_left;
+        self.has_put_off |= self.has_late();
+    }
+
+    /// Is there any of these to be handled, or will there be without another mail?
+    pub(in crate::broker) fn has_late(&self) -> bool {
+        if self.has_mails_left { !self.late.due.is_empty() } else { !self.late.is_empty() }
+    }
+
+    /// Handles what came before the boxes were last emptied, as far as the turn allows, and keeps what came since. A
+    /// single shard has nothing to wait for.
+    pub(in crate::broker) fn handle_late(&mut self, now: Time) {
+        let LateMails { arrived, next, due } = &mut self.late;
+        if self.shared.shards() == 1 {
+            due.extend(arrived.drain(..));
+        } else if !self.has_mails_left {
+            due.extend(next.drain(..));
+            std::mem::swap(arrived, next);
+        }
+        while !self.is_spent()
+            && let Some(late) = self.late.due.pop_front()
+        {
+            match late {
+                Late::Query { session, token, filter, after } => {
+                    self.answer_query(now, session, token, &filter, after.as_deref());
+                }
+                Late::Batch { session, token, messages, next } => {
+                    self.handle_retained_batch(now, session, token, messages, next);
+                }
+            }
+        }
+    }
+
+    fn answer_query(
+        &mut self,
+        now: Time,
+        session: SessionKey,
+        token: u64,
+        filter: &str,
+        after: Option<&str>,
+    ) {
+        let mut messages = Vec::new();
+        let (mut denied, mut visits) = (0, 1);
+        let is_asked = self.shared.config.protocol.check_retain_source;
+        let mut check = SourceCheck::new(is_asked, &self.access);
+        let found = |topic: &str, message: &Message| match check.lets(topic, message) {
+            true => messages.push(message.clone()),
+            false => denied += 1,
+        };
+        let next = self.retained.matching_counted(filter, after, now, BATCH, &mut visits, found);
+        self.count(Counter::DroppedDenied, denied);
+        self.spend(WORK_A_VISIT * visits as u64);
+        self.post(session.shard, Mail::RetainedBatch { token, session, messages, next });
+    }
+
+    pub(in crate::broker) fn handle_retained_batch(
+        &mut self,
+        now: Time,
+        session: SessionKey,
+        token: u64,
+        messages: Vec<Message>,
+        next: Option<Box<str>>,
+    ) {
+        let Some(session) = self.sessions.resolve(session) else { return };
+        let state = self.sessions.session_mut(session);
+        let replay = state.replays.existing().and_then(|replays| replays.get_mut(token));
+        let Some(replay) = replay else {
+            // Its subscription has ended meanwhile: the next one has waited for its turn.
+            self.pump(now, session);
+            return;
+        };
+        let fruitless = messages.is_empty() && next.is_some();
+        replay.handle_batch(messages, next);
+        if fruitless {
+            // A long walk without a match goes on next turn, so that it holds up no one.
+            self.defer(session);
+        } else {
+            self.pump(now, session);
+        }
+    }
+
+    /// All mails end here.
+    pub(in crate::broker) fn deliver_mail(&mut self, now: Time, from: ShardId, mail: Mail) {
+        match mail {
+            Mail::Publish { message, ticket, intent } => {
+                self.handle_forwarded(now, from, message, ticket, intent)
+            }
+            Mail::Retain { message } => {
+                let message = KeptMessage::new(message, &self.memory);
+                let hash = self.shared.hash(message.as_publication().topic);
+                self.note_stamp(message.stamp());
+                let mut fanout = Fanout::of(&message, now, hash);
+                fanout.promised = true;
+                self.retain(now, &mut fanout);
+            }
+            Mail::Receipts(receipts) => self.handle_receipts(now, &receipts),
+            Mail::InterestAdd { filter, token } => self.handle_interest(from, &filter, Some(token)),
+            Mail::InterestRemove { filter } => self.handle_interest(from, &filter, None),
+            Mail::InterestKnown { token } | Mail::GroupJoined { token } | Mail::GroupLeft { token } => {
+                self.handle_answer(now, token)
+            }
+            Mail::GroupJoin { filter, member, token } => {
+                self.handle_group_join(now, from, &filter, member, token)
+            }
+            Mail::GroupLeave { filter, member, token } => {
+                self.handle_group_leave(from, &filter, member, token)
+            }
+            Mail::GroupReady { member, ready } => self.handle_group_ready(member, ready),
+            Mail::GroupDeliver { group, member, message, ticket, intent } => {
+                let message = KeptMessage::new(message, &self.memory);
+                let mut fanout = Fanout::of(&message, now, 0);
+                self.track(from, ticket, &mut fanout, |shard, fanout| {
+                    shard.handle_group_deliver(now, &group, member, intent, fanout)
+                });
+            }
+            Mail::GroupReturn { group, message, ticket, intent } => {
+                let message = KeptMessage::new(message, &self.memory);
+                let mut fanout = Fanout::of(&message, now, 0);
+                self.track(from, ticket, &mut fanout, |shard, fanout| {
+                    shard.handle_group_return(now, &group, intent, fanout)
+                });
+            }
+            Mail::RetainedQuery { token, session, filter, after } => {
+                self.arrive(Late::Query { session, token, filter, after });
+            }
+            Mail::RetainedBatch { token, session, messages, next } if from == self.id => {
+                self.handle_retained_batch(now, session, token, messages, next);
+            }
+            Mail::RetainedBatch { token, session, messages, next } => {
+                self.arrive(Late::Batch { session, token, messages, next });
+            }
+        }
+    }
+}

@@ -1,0 +1,723 @@
+//! SUBSCRIBE and UNSUBSCRIBE, and how other shards come to know what this one wants.
+//!
+//! A SUBACK leaves only when every shard can see the interest, so that a message published
+//! after it reaches the subscriber (`[MQTT5 §3.9]`). An exact filter is seen at once, through
+//! the shared bits; a wildcard filter when every shard has answered; a shared subscription when
+//! its home has answered. An UNSUBACK leaves when the homes of its shared subscriptions have taken the
+//! session out: what they had chosen it for comes before.
+
+use super::groups::member_of;
+use super::refused_filters::{RefusedFilter, RefusedFilters};
+use super::waits::Owing;
+use crate::base::ConnectionKey;
+use crate::base::Time;
+use crate::base::{ConnectionSlot, SessionSlot};
+use crate::base::{SessionKey, ShardId};
+use crate::broker::components::budget::WORK_A_FILTER;
+use crate::broker::components::connections::PAUSED_BY_WORK;
+use crate::broker::{Counter, EndCause, GroupMember, Limit, Mail, MemoryRelief, Shard, Violation};
+use crate::mqtt::codec::{
+    Subscribe, SubscribeFilter, SubscribeFilters, Unsubscribe, UnsubscribeFilters, encode_suback,
+    encode_unsuback,
+};
+use crate::mqtt::{PacketId, ProtocolVersion, QoS, Reason};
+use crate::mqtt::{RetainHandling, SubscriptionOptions, TopicFilter};
+use crate::session::Replay;
+use crate::store::Record;
+use ahash::{AHashMap, RandomState};
+use std::collections::VecDeque;
+
+/// Something that waits for answers of other shards.
+pub(in crate::broker) struct Pending {
+    needed: Needed,
+    then: Completion,
+}
+
+#[derive(Default)]
+pub(in crate::broker) struct Needed {
+    /// Answers that have not come.
+    remaining: usize,
+    /// Wildcard filters that every shard knows once all have answered.
+    wildcards: Vec<(Box<str>, u64)>,
+}
+
+impl Needed {
+    pub(in crate::broker) fn expect(&mut self, answers: usize) {
+        self.remaining += answers;
+    }
+}
+
+enum Completion {
+    Restored,
+    Suback(Answer),
+    Unsuback(Answer),
+    Joined { to: ShardId, token: u64 },
+}
+
+/// What is to be answered to a connection, unless it has gone by then.
+struct Answer {
+    connection: ConnectionKey,
+    session: SessionSlot,
+    packet_id: PacketId,
+    codes: Vec<Reason>,
+    refused: RefusedFilters,
+    /// The log must be durable up to here.
+    mark: u64,
+}
+
+/// The filters of a packet that are still to be looked at.
+enum Filters<'a> {
+    /// With the subscription identifier.
+    Subscribe(SubscribeFilters<'a>, u32),
+    Unsubscribe(UnsubscribeFilters<'a>),
+}
+
+impl<'a> Filters<'a> {
+    fn rest(&self) -> &'a [u8] {
+        match self {
+            Filters::Subscribe(filters, _) => filters.rest(),
+            Filters::Unsubscribe(filters) => filters.rest(),
+        }
+    }
+
+    fn subscription_id(&self) -> Option<u32> {
+        match self {
+            Filters::Subscribe(_, id) => Some(*id),
+            Filters::Unsubscribe(_) => None,
+        }
+    }
+}
+
+/// A SUBSCRIBE or an UNSUBSCRIBE whose filters are not all done. Its connection is not read meanwhile.
+pub(in crate::broker) struct Unfinished {
+    connection: ConnectionKey,
+    session: SessionKey,
+    token: u64,
+    /// The filters as they came, and how far they are done.
+    rest: Box<[u8]>,
+    at: usize,
+    /// Of a SUBSCRIBE, 0: none.
+    subscription_id: Option<u32>,
+}
+
+/// The wildcard filters of this shard's subscriptions, and who knows them.
+pub(in crate::broker) struct OwnWildcards {
+    filters: AHashMap<Box<str>, OwnWildcard>,
+    next_serial: u64,
+}
+
+impl OwnWildcards {
+    pub(in crate::broker) fn new(seed: u64) -> OwnWildcards {
+        let hasher = RandomState::with_seeds(seed, 0x7769, 0x6c64, 0x6361);
+        OwnWildcards { filters: AHashMap::with_hasher(hasher), next_serial: 0 }
+    }
+
+    pub(in crate::broker) fn give_memory_back(&mut self) {
+        self.filters.shrink_to_fit();
+    }
+}
+
+struct OwnWildcard {
+    references: u32,
+    known_everywhere: bool,
+    serial: u64,
+}
+
+/// What a bridge of 3.x could not ask for: nothing that it has brought goes back to it, and what was published as
+/// retained stays so at its other end. They stay with the subscription, over restarts too. Row 3.1-r of the checklist.
+fn options_of_bridge(wanted: &SubscribeFilter<'_>) -> SubscriptionOptions {
+    // [MQTT5-3.8.3-4]: No Local is not for shared subscriptions.
+    let no_local = wanted.filter.shared().is_none();
+    SubscriptionOptions { no_local, retain_as_published: true, ..wanted.options }
+}
+
+impl Shard {
+    pub(in crate::broker) fn handle_subscribe(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        session: SessionSlot,
+        subscribe: &Subscribe<'_>,
+    ) -> Result<(), Violation> {
+        let version = self.version_of_session(session);
+        if version == ProtocolVersion::V5 {
+            self.check_subscribe_capabilities(session, subscribe)?;
+        }
+        let token = self.token();
+        let answer = self.new_answer(slot, session, subscribe.packet_id);
+        let pending = Pending { needed: Needed::default(), then: Completion::Suback(answer) };
+        let filters = Filters::Subscribe(subscribe.filters.clone(), subscribe.subscription_id);
+        self.take_filters(now, slot, session, token, pending, filters)
+    }
+
+    /// As many filters as the visit allows; the others, and the answer, come later.
+    fn take_filters(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        session: SessionSlot,
+        token: u64,
+        mut pending: Pending,
+        mut filters: Filters<'_>,
+    ) -> Result<(), Violation> {
+        self.visit_filters(session, token, &mut pending, &mut filters)?;
+        if filters.rest().is_empty() {
+            self.await_answers(now, token, pending);
+            return Ok(());
+        }
+        // Stands for the rest of the filters.
+        pending.needed.remaining += 1;
+        self.pending.insert(token, pending);
+        let Some(connection) = self.connections.key(slot) else { return Ok(()) };
+        self.pause(slot, PAUSED_BY_WORK);
+        self.has_put_off = true;
+        self.unfinished.push_back(Unfinished {
+            connection,
+            session: self.sessions.key(session),
+            token,
+            rest: filters.rest().into(),
+            at: 0,
+            subscription_id: filters.subscription_id(),
+        });
+        Ok(())
+    }
+
+    /// One visit of the filters of a packet.
+    fn visit_filters(
+        &mut self,
+        session: SessionSlot,
+        token: u64,
+        pending: &mut Pending,
+        filters: &mut Filters<'_>,
+    ) -> Result<(), Violation> {
+        let visit = self.begin_visit();
+        let before = self.journal.count();
+        let Pending { needed, then: Completion::Suback(answer) | Completion::Unsuback(answer) } = pending
+        else {
+            return Ok(());
+        };
+        while !filters.rest().is_empty() && !self.is_over(&visit) && !self.is_spent() {
+            let code = match filters {
+                Filters::Subscribe(filters, id) => {
+                    let Some(wanted) = filters.next() else { break };
+                    self.take_filter(session, wanted, *id, token, needed, &mut answer.refused)?
+                }
+                Filters::Unsubscribe(filters) => {
+                    let Some(filter) = filters.next() else { break };
+                    self.drop_filter(session, filter, token, needed)
+                }
+            };
+            answer.codes.push(code);
+            self.spend(WORK_A_FILTER);
+        }
+        answer.mark = answer.mark.max(self.mark_since(before));
+        if filters.rest().is_empty() {
+            self.report_untold_filters(session, &mut answer.refused);
+        }
+        Ok(())
+    }
+
+    /// Goes on with the filters of long packets, each in its turn.
+    pub(in crate::broker) fn finish_filters(&mut self, now: Time) {
+        while !self.is_spent()
+            && let Some(unfinished) = self.unfinished.pop_front()
+        {
+            let Unfinished { connection, token, .. } = unfinished;
+            let session = self.sessions.resolve(unfinished.session);
+            let session = session.filter(|&session| self.is_served_by(session, connection));
+            let Some(session) = session else {
+                self.pending.remove(&token);
+                continue;
+            };
+            match self.go_on_with_filters(session, unfinished) {
+                Ok(Some(left)) => self.unfinished.push_back(left),
+                Ok(None) => {
+                    self.handle_answer(now, token);
+                    self.read_on_later(connection);
+                }
+                Err(violation) => {
+                    self.pending.remove(&token);
+                    self.end_connection(now, connection.slot, EndCause::Violation(violation));
+                }
+            }
+            self.settle(now);
+        }
+    }
+
+    /// One visit of a packet; what is left of it, if anything is.
+    fn go_on_with_filters(
+        &mut self,
+        session: SessionSlot,
+        mut unfinished: Unfinished,
+    ) -> Result<Option<Unfinished>, Violation> {
+        let version = self.version_of_session(session);
+        let Some(mut pending) = self.pending.remove(&unfinished.token) else { return Ok(None) };
+        let bytes = &unfinished.rest[unfinished.at..];
+        let mut filters = match unfinished.subscription_id {
+            Some(id) => Filters::Subscribe(SubscribeFilters::go_on(bytes, version), id),
+            None => Filters::Unsubscribe(UnsubscribeFilters::go_on(bytes)),
+        };
+        self.visit_filters(session, unfinished.token, &mut pending, &mut filters)?;
+        unfinished.at = unfinished.rest.len() - filters.rest().len();
+        self.pending.insert(unfinished.token, pending);
+        Ok((unfinished.at < unfinished.rest.len()).then_some(unfinished))
+    }
+
+    /// One filter of a SUBSCRIBE: the code that it gets.
+    fn take_filter(
+        &mut self,
+        session: SessionSlot,
+        wanted: SubscribeFilter<'_>,
+        subscription_id: u32,
+        token: u64,
+        needed: &mut Needed,
+        refused_filters: &mut RefusedFilters,
+    ) -> Result<Reason, Violation> {
+        let whole = self.mounted_filter(session, wanted.filter);
+        let Ok(filter) = whole.as_deref().map_or(Ok(wanted.filter), TopicFilter::parse) else {
+            let refused = RefusedFilter::from(Reason::TopicFilterInvalid);
+            self.report_refused_filter(session, wanted.filter, &refused, refused_filters);
+            return Ok(refused.reason);
+        };
+        let mut wanted = SubscribeFilter { filter, ..wanted };
+        if self.is_bridge(session) {
+            wanted.options = options_of_bridge(&wanted);
+        }
+        let Err(refused) = self.check_filter(session, wanted.filter) else {
+            return Ok(self.subscribe_one(session, &wanted, subscription_id, token, needed));
+        };
+        self.report_refused_filter(session, wanted.filter, &refused, refused_filters);
+        match refused.reason {
+            reason if self.version_of_session(session) == ProtocolVersion::V31 => {
+                // [MQTT311 §3.1-f]: SUBACK of 3.1 has no way to say no.
+                Err(Violation { reason, cause: "subscription refused, and 3.1 has no code for it" })
+            }
+            reason => Ok(reason),
+        }
+    }
+
+    /// Is the session's client a bridge that has said so?
+    fn is_bridge(&self, session: SessionSlot) -> bool {
+        let connection = self.sessions.slot(session).connection.and_then(|slot| self.connections.get(slot));
+        connection.and_then(|connection| connection.rare.as_ref()).is_some_and(|rare| rare.is_bridge)
+    }
+
+    /// One filter of an UNSUBSCRIBE: the code that it gets.
+    fn drop_filter(
+        &mut self,
+        session: SessionSlot,
+        filter: TopicFilter<'_>,
+        token: u64,
+        needed: &mut Needed,
+    ) -> Reason {
+        let whole = self.mounted_filter(session, filter);
+        let Ok(filter) = whole.as_deref().map_or(Ok(filter), TopicFilter::parse) else {
+            return Reason::TopicFilterInvalid;
+        };
+        if !self.sessions.session_mut(session).remove_subscription(filter.as_str()) {
+            return Reason::NoSubscriptionExisted;
+        }
+        // Its group's home may choose the session until it knows. [MQTT5-3.10.4-2]
+        needed.remaining += usize::from(filter.shared().is_some());
+        self.detail_unsubscribed(session, filter);
+        self.withdraw(session, filter, Some(token));
+        if let Some(sid) = self.sid(session) {
+            self.journal.record(&Record::Unsubscribed { sid, filter: filter.as_str() });
+        }
+        Reason::Success
+    }
+
+    fn new_answer(&self, slot: ConnectionSlot, session: SessionSlot, packet_id: PacketId) -> Answer {
+        let serial = self.connections.get(slot).map_or(0, |connection| connection.serial);
+        Answer {
+            connection: ConnectionKey { slot, serial },
+            session,
+            packet_id,
+            codes: Vec::new(),
+            refused: RefusedFilters::default(),
+            mark: 0,
+        }
+    }
+
+    /// What has been taken down since `before`, by `Journal::count`, is durable at this mark.
+    fn mark_since(&self, before: u64) -> u64 {
+        if self.journal.count() > before { self.journal.mark() } else { 0 }
+    }
+
+    /// The shard may serve when the answers of other shards are there.
+    pub(in crate::broker) fn await_restore(&mut self, now: Time, token: u64, needed: Needed) {
+        self.restoring = true;
+        self.await_answers(now, token, Pending { needed, then: Completion::Restored });
+    }
+
+    fn await_answers(&mut self, now: Time, token: u64, pending: Pending) {
+        if pending.needed.remaining == 0 {
+            self.complete(now, token, pending);
+        } else {
+            self.pending.insert(token, pending);
+        }
+    }
+
+    /// What CONNACK said is not there.
+    fn check_subscribe_capabilities(
+        &self,
+        session: SessionSlot,
+        subscribe: &Subscribe<'_>,
+    ) -> Result<(), Violation> {
+        let protocol = &self.shared.config.protocol;
+        let terms = self.terms_of_session(session);
+        let refuse = |reason, cause| Err(Violation { reason, cause });
+        if subscribe.subscription_id != 0 && !protocol.subscription_identifiers {
+            return refuse(
+                Reason::SubscriptionIdentifiersNotSupported,
+                "subscription identifiers are not available",
+            );
+        }
+        if terms.shared_subscriptions && terms.wildcard_subscriptions {
+            return Ok(());
+        }
+        for wanted in subscribe.filters.clone() {
+            if wanted.filter.shared().is_some() && !terms.shared_subscriptions {
+                return refuse(
+                    Reason::SharedSubscriptionsNotSupported,
+                    "shared subscriptions are not available",
+                );
+            }
+            if wanted.filter.has_wildcard() && !terms.wildcard_subscriptions {
+                return refuse(
+                    Reason::WildcardSubscriptionsNotSupported,
+                    "wildcard subscriptions are not available",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// A well-formed filter may still be refused, alone. `[MQTT5-3.8.4-7]`
+    fn check_filter(&mut self, session: SessionSlot, filter: TopicFilter<'_>) -> Result<(), RefusedFilter> {
+        if !self.may_subscribe(session, filter.as_str()) {
+            return Err(Reason::NotAuthorized.into());
+        }
+        let config = &self.shared.config;
+        let terms = self.terms_of_session(session);
+        let state = self.sessions.session(session);
+        let is_new = !state.has_subscription(filter.as_str());
+        let limit = if filter.levels() > config.limits.topic_levels {
+            (Limit::TopicLevels, Reason::TopicFilterInvalid)
+        } else if is_new && state.subscriptions().len() >= config.limits.subscriptions_per_client {
+            (Limit::Subscriptions, Reason::QuotaExceeded)
+        } else if is_new
+            && state.subscription_text_bytes() + filter.as_str().len()
+                > config.limits.subscription_bytes_per_client
+        {
+            (Limit::SubscriptionBytes, Reason::QuotaExceeded)
+        } else if is_new && self.is_memory_tight() {
+            (Limit::Memory(MemoryRelief::Subscribe), Reason::QuotaExceeded)
+        } else if is_new && self.subscriptions.len() >= self.shares.subscriptions {
+            (Limit::SubscriptionsTotal, Reason::QuotaExceeded)
+        } else if is_new && filter.has_wildcard() && !self.has_room_for_pattern(session, filter) {
+            (Limit::WildcardPatterns, Reason::QuotaExceeded)
+        } else if filter.shared().is_some() && !terms.shared_subscriptions {
+            // A 3.x client could not know.
+            return Err(Reason::SharedSubscriptionsNotSupported.into());
+        } else if filter.has_wildcard() && !terms.wildcard_subscriptions {
+            return Err(Reason::WildcardSubscriptionsNotSupported.into());
+        } else {
+            return Ok(());
+        };
+        Err(RefusedFilter { reason: limit.1, limit: Some(limit.0) })
+    }
+
+    /// May a session bring in the patterns that are new with a filter?
+    fn has_room_for_pattern(&self, session: SessionSlot, filter: TopicFilter<'_>) -> bool {
+        let new = self.patterns.new_in(filter.matching_part());
+        let max = self.shared.config.limits.wildcard_patterns_per_client;
+        new == 0
+            || (self.patterns.brought_by(session.get()) + new <= max
+                && self.patterns.len() + new <= max * PATTERNS_FACTOR)
+    }
+
+    fn subscribe_one(
+        &mut self,
+        session: SessionSlot,
+        wanted: &SubscribeFilter<'_>,
+        subscription_id: u32,
+        token: u64,
+        needed: &mut Needed,
+    ) -> Reason {
+        let filter = wanted.filter;
+        let maximum = self.terms_of_session(session).maximum_qos;
+        // [MQTT5-3.2.2-10]
+        let qos = wanted.options.qos.min(QoS::from_bits(maximum).unwrap_or(QoS::ExactlyOnce));
+        let options = SubscriptionOptions { qos, ..wanted.options };
+        let new = self.sessions.session_mut(session).add_subscription(filter.as_str());
+        if new {
+            self.note_subscription(filter.as_str(), true);
+        }
+        if new && filter.has_wildcard() {
+            self.patterns.add(filter.matching_part(), session.get());
+        }
+        if let Some(sid) = self.sid(session) {
+            let filter = filter.as_str();
+            self.journal.record(&Record::Subscribed { sid, filter, options, subscription_id });
+        }
+        self.detail_subscribed(session, wanted, options, subscription_id, new);
+        if filter.shared().is_some() {
+            self.count(Counter::SharedSubscriptions, u64::from(new));
+            let member = member_of(self.sessions.key(session), options, subscription_id);
+            needed.remaining += 1;
+            let home = self.group_home(filter.as_str());
+            self.post(home, Mail::GroupJoin { filter: filter.as_str().into(), member, token });
+            // [MQTT5 §4.8.2]: no retained messages, whatever Retain Handling says.
+            return granted(qos);
+        }
+        // [MQTT5-3.8.4-3]
+        self.subscriptions.subscribe(filter.matching_part(), session.get(), options, subscription_id);
+        if new {
+            self.count(Counter::Subscriptions, 1);
+            if self.subscriptions.subscriber_count(filter.matching_part()) == 1 {
+                self.acquire_interest(filter.matching_part());
+            }
+        }
+        self.announce(filter.matching_part(), token, needed);
+        let replay = match options.retain_handling {
+            RetainHandling::Always => true,
+            // [MQTT5-3.3.1-10]
+            RetainHandling::IfNew => new,
+            RetainHandling::Never => false,
+        };
+        if replay {
+            let shards = if filter.has_wildcard() {
+                std::iter::once(self.id).chain(self.other_shards()).collect()
+            } else {
+                VecDeque::from([self.shared.home(self.shared.hash(filter.as_str()))])
+            };
+            let replay = Replay {
+                token: self.token(),
+                filter: filter.as_str().into(),
+                qos,
+                subscription_id,
+                hides_own_after: options.no_local.then_some(self.last_stamp),
+                shards,
+                cursor: None,
+                held_by: token,
+                waiting: false,
+                ready: VecDeque::new(),
+                for_log: 0,
+            };
+            self.add_replay(session, replay);
+        }
+        granted(qos)
+    }
+
+    pub(in crate::broker) fn handle_unsubscribe(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        session: SessionSlot,
+        unsubscribe: &Unsubscribe<'_>,
+    ) -> Result<(), Violation> {
+        let token = self.token();
+        let answer = self.new_answer(slot, session, unsubscribe.packet_id);
+        let pending = Pending { needed: Needed::default(), then: Completion::Unsuback(answer) };
+        let filters = Filters::Unsubscribe(unsubscribe.filters.clone());
+        self.take_filters(now, slot, session, token, pending, filters)
+    }
+
+    fn withdraw(&mut self, session: SessionSlot, filter: TopicFilter<'_>, token: Option<u64>) {
+        self.note_subscription(filter.as_str(), false);
+        if filter.has_wildcard() {
+            self.patterns.remove(filter.matching_part());
+        }
+        let counters = &self.shared.counters[usize::from(self.id)];
+        if filter.shared().is_some() {
+            counters.subtract(Counter::SharedSubscriptions, 1);
+            let member = self.sessions.key(session);
+            let home = self.group_home(filter.as_str());
+            self.post(home, Mail::GroupLeave { filter: filter.as_str().into(), member, token });
+        } else {
+            counters.subtract(Counter::Subscriptions, 1);
+            self.subscriptions.unsubscribe(filter.matching_part(), session.get());
+            if self.subscriptions.subscriber_count(filter.matching_part()) == 0 {
+                self.release_interest(filter.matching_part());
+            }
+        }
+    }
+
+    /// All subscriptions of a session that ends.
+    pub(in crate::broker) fn drop_subscriptions(&mut self, session: SessionSlot) {
+        let filters = self.sessions.session_mut(session).take_subscriptions();
+        self.detail_ended(session, filters.iter().map(|filter| &**filter));
+        for filter in filters {
+            if let Ok(filter) = TopicFilter::parse(&filter) {
+                self.withdraw(session, filter, None);
+            }
+        }
+    }
+
+    /// The first subscription with this filter, or a group with it.
+    pub(in crate::broker) fn acquire_interest(&mut self, filter: &str) {
+        if self.shared.shards() == 1 {
+            return;
+        }
+        if !is_wildcard(filter) {
+            let hash = self.shared.hash(filter);
+            if let Some(counts) = &mut self.own_exact {
+                counts.add(hash);
+            }
+            return;
+        }
+        let serial = self.own_wildcards.next_serial;
+        let own = self.own_wildcards.filters.entry(filter.into()).or_insert_with(|| OwnWildcard {
+            references: 0,
+            known_everywhere: false,
+            serial,
+        });
+        own.references += 1;
+        if own.references == 1 {
+            self.own_wildcards.next_serial += 1;
+        }
+    }
+
+    /// Makes sure that every shard knows the filter before `needed` is complete.
+    pub(in crate::broker) fn announce(&mut self, filter: &str, token: u64, needed: &mut Needed) {
+        let Some(own) = self.own_wildcards.filters.get(filter) else { return };
+        if own.known_everywhere {
+            return;
+        }
+        // Told again while the first answers are on their way: mails keep their order, so an
+        // answer to this question means the same.
+        needed.wildcards.push((filter.into(), own.serial));
+        for shard in self.other_shards() {
+            needed.remaining += 1;
+            self.post(shard, Mail::InterestAdd { filter: filter.into(), token });
+        }
+    }
+
+    /// The last subscription with this filter is gone, or a group with it.
+    pub(in crate::broker) fn release_interest(&mut self, filter: &str) {
+        if self.shared.shards() == 1 {
+            return;
+        }
+        if !is_wildcard(filter) {
+            let hash = self.shared.hash(filter);
+            if let Some(counts) = &mut self.own_exact {
+                counts.remove(hash);
+            }
+            return;
+        }
+        let Some(own) = self.own_wildcards.filters.get_mut(filter) else { return };
+        own.references -= 1;
+        if own.references == 0 {
+            self.own_wildcards.filters.remove(filter);
+            for shard in self.other_shards() {
+                self.post(shard, Mail::InterestRemove { filter: filter.into() });
+            }
+        }
+    }
+
+    pub(in crate::broker) fn handle_interest(&mut self, from: ShardId, filter: &str, token: Option<u64>) {
+        match token {
+            Some(token) => {
+                let options = SubscriptionOptions {
+                    qos: QoS::AtMostOnce,
+                    no_local: false,
+                    retain_as_published: false,
+                    retain_handling: RetainHandling::Never,
+                };
+                let known = self.foreign_wildcards.subscribe(filter, u32::from(from), options, 0);
+                if !known {
+                    self.note_foreign_filter(filter, true);
+                }
+                self.post(from, Mail::InterestKnown { token });
+            }
+            None => {
+                if self.foreign_wildcards.unsubscribe(filter, u32::from(from)) {
+                    self.note_foreign_filter(filter, false);
+                }
+            }
+        }
+    }
+
+    /// A member joins a group at home here; the answer leaves when every shard knows the filter.
+    pub(in crate::broker) fn handle_group_join(
+        &mut self,
+        now: Time,
+        from: ShardId,
+        filter: &str,
+        member: GroupMember,
+        token: u64,
+    ) {
+        let Ok(parsed) = TopicFilter::parse(filter) else { return };
+        if self.groups.join(filter, parsed.matching_part(), member) {
+            self.acquire_interest(parsed.matching_part());
+        }
+        let mut needed = Needed::default();
+        let own_token = self.token();
+        self.announce(parsed.matching_part(), own_token, &mut needed);
+        let then = Completion::Joined { to: from, token };
+        self.await_answers(now, own_token, Pending { needed, then });
+    }
+
+    /// One answer of those that a token waits for.
+    pub(in crate::broker) fn handle_answer(&mut self, now: Time, token: u64) {
+        let Some(pending) = self.pending.get_mut(&token) else { return };
+        pending.needed.remaining -= 1;
+        if pending.needed.remaining == 0
+            && let Some(pending) = self.pending.remove(&token)
+        {
+            self.complete(now, token, pending);
+        }
+    }
+
+    fn complete(&mut self, now: Time, token: u64, pending: Pending) {
+        for (filter, serial) in pending.needed.wildcards {
+            if let Some(own) = self.own_wildcards.filters.get_mut(&filter)
+                && own.serial == serial
+            {
+                own.known_everywhere = true;
+            }
+        }
+        match pending.then {
+            Completion::Joined { to, token } => self.post(to, Mail::GroupJoined { token }),
+            Completion::Restored => self.restoring = false,
+            Completion::Suback(Answer { connection, session, packet_id, codes, mark, .. }) => {
+                if self.is_served_by(session, connection) {
+                    let mut packet = Vec::new();
+                    encode_suback(&mut packet, self.version_of_session(session), packet_id, &codes);
+                    self.answer(
+                        now,
+                        connection.slot,
+                        mark,
+                        0,
+                        Owing::Suback { packet: packet.into(), token },
+                    );
+                }
+            }
+            // [MQTT5-3.10.4-5]
+            Completion::Unsuback(Answer { connection, session, packet_id, codes, mark, .. }) => {
+                if self.is_served_by(session, connection) {
+                    let mut packet = Vec::new();
+                    encode_unsuback(&mut packet, self.version_of_session(session), packet_id, &codes);
+                    self.answer(now, connection.slot, mark, 0, Owing::Packet(packet.into()));
+                }
+            }
+        }
+    }
+}
+
+/// The patterns of all clients of a shard are at most so many times those of one: what a search for the subscribers of
+/// a topic name may cost, a millisecond at most by default.
+const PATTERNS_FACTOR: usize = 32;
+
+fn is_wildcard(filter: &str) -> bool {
+    filter.bytes().any(|byte| byte == b'+' || byte == b'#')
+}
+
+fn granted(qos: QoS) -> Reason {
+    match qos {
+        QoS::AtMostOnce => Reason::Success,
+        QoS::AtLeastOnce => Reason::GrantedQoS1,
+        QoS::ExactlyOnce => Reason::GrantedQoS2,
+    }
+}

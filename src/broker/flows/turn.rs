@@ -1,0 +1,166 @@
+//! The end of a turn: what was put off goes on.
+//!
+//! Each kind of work has a part of the share, so that none keeps out another: fan-outs and unread packets, sessions
+//! with queues, what the log has, timers, retained messages, and all that is seldom. What is left over goes on in the
+//! next turn, which comes at once.
+
+use crate::base::ConnectionKey;
+use crate::base::ConnectionSlot;
+use crate::base::Time;
+use crate::broker::components::budget::WORK_A_FAREWELL;
+use crate::broker::components::connections::Connection;
+use crate::broker::components::connections::PAUSED_BY_WORK;
+use crate::broker::{EndCause, Hangup, Shard};
+
+impl Shard {
+    /// Once a turn, after all input: goes on with what was put off so that nobody fills a turn alone.
+    pub fn handle_turn(&mut self, now: Time) {
+        self.journal.set_now(now);
+        if self.has_deferred() {
+            self.go_on_with_deferred(now);
+            self.has_put_off = self.look_for_put_off();
+        }
+        // What a receipt sets going may bring about others.
+        while self.post_receipts() {
+            self.settle(now);
+        }
+        if self.outbox.has_overrun() {
+            self.end_overrun(now);
+        }
+        self.recent = None;
+        self.tell_sent();
+        self.look_at_memory(now);
+        self.renew(1);
+    }
+
+    fn go_on_with_deferred(&mut self, now: Time) {
+        self.renew(6);
+        self.release_durable(now);
+        self.settle(now);
+        self.renew(6);
+        self.run_timers(now);
+        self.renew(6);
+        self.pump_deferred(now);
+        self.work_off_overdue(now);
+        self.renew(6);
+        self.handle_late(now);
+        self.renew(6);
+        self.finish_filters(now);
+        self.judge_again(now);
+        self.say_farewell(now);
+        self.settle(now);
+        self.renew(2);
+        self.read_waiting(now);
+        self.read_on(now);
+        self.settle(now);
+    }
+
+    /// Is there work for the next turn even if nothing comes in?
+    pub fn has_deferred(&self) -> bool {
+        debug_assert!(self.has_put_off || !self.look_for_put_off(), "what puts something off says so");
+        self.has_put_off || self.has_room_for_waiting()
+    }
+
+    /// Every turn asks, and nearly always there is nothing: [`Shard::has_put_off`] says so without a look.
+    fn look_for_put_off(&self) -> bool {
+        !self.deferred.is_empty()
+            || !self.unread.is_empty()
+            || !self.convoys.is_empty()
+            || !self.unfinished.is_empty()
+            || self.timers.has_fired()
+            || self.has_late()
+            || self.is_judging()
+            || self.is_making_room()
+            || self.farewell_to.is_some()
+            || self.has_durable()
+            || self.overdue.has_work()
+    }
+
+    /// Sends DISCONNECT 0x8B to 5.0 clients and closes every connection, as fast as turns allow. Sessions stay.
+    pub fn handle_shutdown(&mut self, now: Time) {
+        self.closing = true;
+        self.journal.set_now(now);
+        self.record_losses(usize::MAX);
+        self.farewell_to = Some(0);
+        self.has_put_off = true;
+        self.say_farewell(now);
+        self.settle(now);
+    }
+
+    fn say_farewell(&mut self, now: Time) {
+        let Some(mut next) = self.farewell_to else { return };
+        while next < self.connections.slots() && !self.is_spent() {
+            let slot = ConnectionSlot::new(next);
+            if self.connections.get(slot).is_some() {
+                self.spend(WORK_A_FAREWELL);
+                self.end_connection(now, slot, EndCause::Shutdown);
+            }
+            next += 1;
+        }
+        self.farewell_to = (next < self.connections.slots()).then_some(next);
+    }
+
+    fn pump_deferred(&mut self, now: Time) {
+        // A session that is put off again has its turn behind all others.
+        for _ in 0..self.deferred.len() {
+            if self.is_spent() {
+                return;
+            }
+            let Some(session) = self.deferred.pop_front() else { return };
+            self.pump(now, session);
+            self.settle(now);
+        }
+    }
+
+    /// Fan-outs and connections by turns.
+    fn read_on(&mut self, now: Time) {
+        loop {
+            if self.is_spent() {
+                return;
+            }
+            let has_convoy = self.run_convoy(now);
+            // The publisher gets its answer, and is read on.
+            while self.post_receipts() {
+                self.settle(now);
+            }
+            let unread = self.unread.pop_front();
+            if let Some(key) = unread
+                && self.connections.has(key)
+            {
+                self.go_on(now, key.slot, PAUSED_BY_WORK);
+                self.settle(now);
+            }
+            if !has_convoy && unread.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Reading of a connection stops until its turn comes again.
+    pub(in crate::broker) fn put_off_reading(&mut self, slot: ConnectionSlot) {
+        if self.pause(slot, PAUSED_BY_WORK)
+            && let Some(key) = self.connections.key(slot)
+        {
+            self.unread.push_back(key);
+            self.has_put_off = true;
+        }
+    }
+
+    /// Bytes of a connection that wait in the machine: of a packet that is not whole, or that is read on later.
+    pub fn unread_bytes(&self, slot: ConnectionSlot) -> usize {
+        self.connections.get(slot).map_or(0, Connection::partial_bytes)
+    }
+
+    /// What a connection has been waiting for is done.
+    pub(in crate::broker) fn read_on_later(&mut self, key: ConnectionKey) {
+        self.unread.push_back(key);
+        self.has_put_off = true;
+    }
+
+    /// Connections for which one turn had more than its arena holds: their streams end before the gap.
+    fn end_overrun(&mut self, now: Time) {
+        for slot in self.outbox.take_overrun() {
+            self.end_connection(now, slot, EndCause::Hangup(Hangup::BacklogFull));
+        }
+    }
+}

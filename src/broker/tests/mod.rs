@@ -1,0 +1,23 @@
+//! The machine as a whole, in a world of one or several shards.
+
+mod admission;
+mod authentication;
+mod basics;
+mod behind;
+mod bridge;
+mod curves;
+mod groups;
+mod kept;
+mod life;
+mod losses;
+mod memory;
+mod moved;
+mod order;
+mod pace;
+mod penalty;
+mod quota;
+mod restart;
+mod terms;
+mod told;
+mod turn;
+mod will;
