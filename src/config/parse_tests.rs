@@ -183,7 +183,7 @@ fn an_impossible_value_says_what_is_allowed() {
         (
             "[runtime]\nmesh_capacity = 1000",
             "runtime.mesh_capacity: got 1000; allowed is a power of two from \
-          2 to 1048576 (mails)",
+          2 to 1048576 (messages between shards)",
         ),
         (
             "[protocol]\nmaximum_qos = 3",
