@@ -7,7 +7,7 @@
 
 use super::directory::{remove, set_aside};
 use super::image::Image;
-use super::recovery::told;
+use super::recovery::{other_version, told};
 use super::segment_file::SegmentFile;
 use super::spares::Spares;
 use crate::store::StoreError;
@@ -323,7 +323,11 @@ impl Worker {
             return Ok(());
         }
         let mut file = SegmentFile::open(path)?;
-        let what = match Header::decode(file.bytes(0, BLOCK)?) {
+        let block = file.bytes(0, BLOCK)?;
+        if let Some(version) = Header::other_version(block) {
+            return Err(other_version(path, version));
+        }
+        let what = match Header::decode(block) {
             None => "the header of the segment can't be read".to_owned(),
             Some(header) => {
                 let replayed = changes.apply_source(image, &header, &mut file)?;

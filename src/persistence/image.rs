@@ -6,7 +6,7 @@
 use super::directory::new_file;
 use crate::store::StoreError;
 use crate::store::base::{Base, bounds};
-use crate::store::rows::{META_KEY, Meta, Row, Table};
+use crate::store::rows::{META_KEY, META_VERSIONS, Meta, Row, Table};
 use crate::store::state::Changes;
 use redb::{
     Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, StorageError, TableDefinition,
@@ -23,7 +23,7 @@ type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
 pub enum ImageError {
     /// The file is none, or is damaged: no second try will read it.
     Damaged(StoreError),
-    /// The file may be as it should be, but can't be opened.
+    /// The file may be as it should be, but can't be opened, or is of another version.
     Other(StoreError),
 }
 
@@ -76,6 +76,9 @@ impl Image {
             image.open_tables()?;
         }
         let meta = image.get(Table::Meta, META_KEY).map_err(ImageError::Damaged)?;
+        if let Some(version) = meta.as_deref().and_then(Meta::other_version) {
+            return Err(ImageError::Other(other_version(path, version)));
+        }
         if let Some(Err(bad)) = meta.map(|value| Meta::decode(&value)) {
             return Err(ImageError::Damaged(cant_open(path, bad)));
         }
@@ -232,6 +235,12 @@ fn storage_error(path: &Path, error: StorageError) -> ImageError {
     };
     let error = cant_open(path, error);
     if is_damage { ImageError::Damaged(error) } else { ImageError::Other(error) }
+}
+
+/// Of rows of a version that this midge does not read.
+pub(super) fn other_version(path: &Path, version: u8) -> StoreError {
+    let (oldest, newest) = META_VERSIONS.into_inner();
+    StoreError::other_version(path, version.into(), oldest.into()..=newest.into())
 }
 
 fn cant_open(path: &Path, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {

@@ -13,13 +13,13 @@ use super::segment_file::SegmentFile;
 use super::spares::Spares;
 use crate::base::SHARDS_MAX;
 use crate::store::replay::Replayed;
-use crate::store::segment::{BLOCK, Header, LogName};
+use crate::store::segment::{self, BLOCK, Header, LogName};
 use crate::store::source::Source;
 use crate::store::state::Changes;
 use crate::store::{ClockReading, LogClock, Restored, RestoredCounts, StoreError};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a start has.
 #[derive(Debug)]
@@ -93,13 +93,15 @@ const MEANS_NOTHING: &str = "nothing is lost, but the disk may be failing";
 /// the zero of its clock; without it nothing has expired, which is for a broker to tell.
 ///
 /// # Errors
-/// [`StoreError`] if files can't be read or written. Damage is none.
+/// [`StoreError`] if files can't be read or written, or are of a version that this midge does not read; the latter
+/// before anything is changed. Damage is none.
 pub fn recover(
     directory: &StoreDirectory,
     shards: usize,
     seed: u64,
     now: Option<ClockReading>,
 ) -> Result<Recovery, StoreError> {
+    refuse_other_versions(directory)?;
     let mut report = RecoveryReport::default();
     let mut image = open_image(directory, &mut report)?;
     let found = report.clone();
@@ -116,6 +118,24 @@ pub fn recover(
         }
         Err(Interrupted::Other(error)) => Err(error),
     }
+}
+
+/// A log of another version is no damage: setting it aside would lose what was acknowledged. All headers are looked at
+/// before the first segment is applied, so that everything is still there for the midge that wrote it.
+fn refuse_other_versions(directory: &StoreDirectory) -> Result<(), StoreError> {
+    for name in directory.segments()? {
+        let path = directory.segment_path(name.epoch, name.shard, name.number);
+        if let Some(version) = Header::other_version(SegmentFile::open(&path)?.bytes(0, BLOCK)?) {
+            return Err(other_version(&path, version));
+        }
+    }
+    Ok(())
+}
+
+/// Of a segment of a version that this midge does not read.
+pub(super) fn other_version(path: &Path, version: u32) -> StoreError {
+    let (oldest, newest) = segment::VERSIONS.into_inner();
+    StoreError::other_version(path, version.into(), oldest.into()..=newest.into())
 }
 
 /// Why a recovery has not come to its end.
@@ -203,13 +223,21 @@ fn open_image(directory: &StoreDirectory, report: &mut RecoveryReport) -> Result
         Err(ImageError::Other(error)) => return Err(error),
         Err(ImageError::Damaged(error)) => error,
     };
-    let aside = directory.set_aside(&path)?;
     // The damaged one keeps its name until all that can be read of it is elsewhere.
     let unfinished = directory.unfinished_checkpoint();
     remove(&unfinished)?;
     let mut image = Image::open(&unfinished)?;
-    let salvaged = salvage(&path, &mut image)?;
+    let salvaged = salvage(&path, &mut image);
     drop(image);
+    let salvaged = match salvaged {
+        Ok(salvaged) => salvaged,
+        // It may be of another version: then it is not damaged.
+        Err(error) => {
+            remove(&unfinished)?;
+            return Err(error);
+        }
+    };
+    let aside = directory.set_aside(&path)?;
     rename(&unfinished, &path)?;
     sync(directory.path())?;
     report.has_lost_meta = !salvaged.has_meta;
@@ -249,10 +277,16 @@ pub(super) enum Kind {
     Segment(Header),
     /// It has no header that can be read.
     NoHeader,
+    /// Its header is sound, but of a version that this midge does not read.
+    OtherVersion(u32),
 }
 
 pub(super) fn kind_of<S: Source>(name: &SegmentName, source: &mut S) -> Result<Kind, S::Error> {
-    Ok(match Header::decode(source.bytes(0, BLOCK)?) {
+    let block = source.bytes(0, BLOCK)?;
+    if let Some(version) = Header::other_version(block) {
+        return Ok(Kind::OtherVersion(version));
+    }
+    Ok(match Header::decode(block) {
         // The header is durable before any frame is.
         None if source.is_zero(BLOCK, usize::MAX)? => Kind::Unused,
         None => Kind::NoHeader,
@@ -304,6 +338,7 @@ impl<'a> Tail<'a> {
                 self.idle.push(path);
                 Ok(())
             }
+            Kind::OtherVersion(version) => Err(other_version(&path, version)),
             Kind::NoHeader => {
                 let what = "the header of the segment can't be read".to_owned();
                 self.report_damage(path, what, report)

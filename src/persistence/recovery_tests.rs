@@ -343,6 +343,53 @@ fn a_segment_without_a_header_and_one_that_is_missing_are_told() {
     );
 }
 
+/// Gives a segment another version, as a midge that writes it would.
+pub(in crate::persistence) fn set_version(path: &Path, version: u32) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[8..12].copy_from_slice(&version.to_le_bytes());
+    let checksum = crc32fast::hash(&bytes[..56]);
+    bytes[56..60].copy_from_slice(&checksum.to_le_bytes());
+    fs::write(path, bytes).unwrap();
+}
+
+/// What a start says that is refused, after which all files are as they were.
+pub(in crate::persistence) fn refused(scratch: &Scratch) -> String {
+    let error = recover(&scratch.open(), 2, 9, None).unwrap_err().to_string();
+    assert_eq!(fs::read_dir(scratch.0.join("damaged")).unwrap().count(), 0, "nothing is set aside");
+    error
+}
+
+#[test]
+fn a_log_of_another_version_stops_the_start_and_is_not_set_aside() {
+    let scratch = Scratch::new();
+    let mut log = Log::new(&scratch.open(), 1, 0);
+    let paths: Vec<PathBuf> = (1..=3)
+        .map(|number| {
+            log.frame(number, &[session(number, &format!("client {number}"))]);
+            log.seal()
+        })
+        .collect();
+    // Also where an earlier segment is damaged, which would be set aside otherwise.
+    flip(&paths[0], BLOCK + 20);
+    for version in [0, 1, 3, u32::MAX] {
+        set_version(&paths[2], version);
+        let files: Vec<Vec<u8>> = paths.iter().map(|path| fs::read(path).unwrap()).collect();
+        let error = refused(&scratch);
+        let words = format!("in format version {version}; this one reads version 2.");
+        assert!(error.contains(&words) && error.contains(paths[2].to_str().unwrap()), "{error}");
+        let left: Vec<Vec<u8>> = paths.iter().map(|path| fs::read(path).unwrap()).collect();
+        assert!(files == left);
+    }
+    flip(&paths[0], BLOCK + 20);
+    set_version(&paths[2], 2);
+    let copy = scratch.copied();
+    assert_eq!(recovered(&scratch, 2).0.len(), 3);
+    // Without its checksum, another version is a flipped bit.
+    flip(&copy.0.join("log").join(paths[2].file_name().unwrap()), 8);
+    let (lines, report, _) = recovered(&copy, 2);
+    assert_eq!((lines.len(), report.damage.len()), (2, 1));
+}
+
 #[test]
 fn segments_made_for_later_are_no_damage() {
     let scratch = Scratch::new();

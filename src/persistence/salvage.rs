@@ -7,7 +7,7 @@
 mod pages;
 
 use self::pages::{Pages, Reference, Tally, root_of};
-use super::image::Image;
+use super::image::{Image, other_version};
 use crate::store::StoreError;
 use crate::store::rows::{self, DeliveryRow, META_KEY, Meta, Presence, RetainedRow, Row, SessionRow, Table};
 use crate::store::state::by_number;
@@ -49,7 +49,7 @@ const BATCH_BYTES: usize = 16 << 20;
 /// Reads the damaged file, and writes what can be read into a new one.
 ///
 /// # Errors
-/// [`StoreError`] if the damaged file can't be opened, or the new one can't be written.
+/// [`StoreError`] if the damaged file can't be opened or is of another version, or the new one can't be written.
 pub(super) fn salvage(from: &Path, into: &mut Image) -> Result<Salvaged, StoreError> {
     let mut writer = Writer { image: into, rows: Vec::new(), bytes: 0 };
     let mut meta = None;
@@ -92,18 +92,23 @@ pub(super) fn salvage(from: &Path, into: &mut Image) -> Result<Salvaged, StoreEr
 /// What could be read of a damaged file.
 ///
 /// # Errors
-/// [`StoreError`] if it can't be opened.
+/// [`StoreError`] if it can't be opened or is of another version.
 pub(super) fn look(from: &Path) -> Result<Salvaged, StoreError> {
     read(from, |_, _, _| Ok(()))
 }
 
-/// Hands over the rows, table by table; deliveries come before the messages that they refer to.
+/// Hands over the rows, table by table; deliveries come before the messages that they refer to. A file of another
+/// version ends in an error before any row of the tables behind the summary: what it has is not known here.
 fn read(
     from: &Path,
     mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<(), StoreError>,
 ) -> Result<Salvaged, StoreError> {
     let cant_read = |error: io::Error| StoreError::new("can't read the damaged checkpoint", from, error);
     let mut salvaged = Salvaged::default();
+    if let Some(format) = Pages::other_format(from).map_err(cant_read)? {
+        let read = u64::from(pages::VERSION);
+        return Err(StoreError::other_version(from, format.into(), read..=read));
+    }
     let Some((mut pages, list)) = Pages::open(from).map_err(cant_read)? else { return Ok(salvaged) };
     let mut roots: [Option<Reference>; Table::ALL.len()] = Default::default();
     let listed = pages.walk(list, |name, definition| {
@@ -118,6 +123,10 @@ fn read(
         let mut failed = None;
         let walked = pages.walk(root, |key, value| {
             salvaged.rows += 1;
+            if let (Table::Meta, Some(version)) = (table, Meta::other_version(value)) {
+                failed = Some(other_version(from, version));
+                return Err(io::Error::other("stopped"));
+            }
             salvaged.has_meta |= table == Table::Meta && Meta::decode(value).is_ok();
             each(table, key, value).map_err(|error| {
                 failed = Some(error);

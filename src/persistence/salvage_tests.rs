@@ -1,13 +1,13 @@
 //! Real checkpoints with flipped bits and lost blocks, and what a start makes of them.
 
 use super::super::StoreDirectory;
-use super::super::recovery::tests::{Log, Scratch};
+use super::super::recovery::tests::{Log, Scratch, refused};
 use super::super::recovery::{RecoveryReport, recover};
 use super::*;
 use crate::mqtt::QoS;
 use crate::store::check_rows;
 use crate::store::state::tests::{delivery, described, session, stored, subscribed};
-use crate::store::{Record, RestoredCounts};
+use crate::store::{Base, Record, RestoredCounts};
 use std::fs;
 use std::path::PathBuf;
 
@@ -241,4 +241,60 @@ fn a_new_checkpoint_that_was_not_finished_is_begun_anew() {
     drop(directory);
     let (found, report) = recovered(&scratch);
     assert_eq!((found, report.damage.len()), (lines, 1));
+}
+
+/// Gives the rows of a checkpoint a version.
+fn set_version(scratch: &Scratch, version: u8) {
+    let directory = scratch.open();
+    let mut image = Image::open(&directory.checkpoint()).unwrap();
+    let mut meta = image.get(Table::Meta, META_KEY).unwrap().unwrap();
+    meta[0] = version;
+    image.add(&[(Table::Meta, Row::from_slice(META_KEY), meta)]).unwrap();
+}
+
+#[test]
+fn a_checkpoint_of_another_version_stops_the_start_and_is_not_set_aside() {
+    let scratch = Scratch::new();
+    let counts = fill(&scratch);
+    let path = scratch.0.join("checkpoint.redb");
+    let sound = fs::read(&path).unwrap();
+    for version in [0, 1, 3, 255] {
+        fs::write(&path, &sound).unwrap();
+        set_version(&scratch, version);
+        let words = format!("in format version {version}; this one reads version 2.");
+        let error = refused(&scratch);
+        assert!(error.contains(&words), "{error}");
+        // Its library does not open it any more: the version is found in the pages that are sound.
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.windows(9).position(|window| window == b"client 77").unwrap();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let error = refused(&scratch);
+        assert!(error.contains(&words), "damaged too: {error}");
+    }
+    fs::write(&path, &sound).unwrap();
+    assert_eq!(recovered(&scratch).1.restored, counts);
+}
+
+#[test]
+fn a_checkpoint_of_another_format_of_its_library_is_not_set_aside() {
+    let scratch = Scratch::new();
+    let counts = fill(&scratch);
+    let path = scratch.0.join("checkpoint.redb");
+    let sound = fs::read(&path).unwrap();
+    for format in [1, 2, 4] {
+        let mut bytes = sound.clone();
+        for at in [64, 192] {
+            let slot: &mut [u8] = &mut bytes[at..at + 128];
+            slot[0] = format;
+            let checksum = xxhash_rust::xxh3::xxh3_128(&slot[..112]);
+            slot[112..].copy_from_slice(&checksum.to_le_bytes());
+        }
+        fs::write(&path, &bytes).unwrap();
+        let error = refused(&scratch);
+        assert!(error.contains(&format!("in format version {format}; this one reads version 3.")), "{error}");
+        assert!(fs::read(&path).unwrap() == bytes, "nothing was changed");
+    }
+    fs::write(&path, &sound).unwrap();
+    assert_eq!(recovered(&scratch).1.restored, counts);
 }

@@ -3,7 +3,7 @@
 use super::chain::Chain;
 use super::directory::StoreDirectory;
 use super::image::{Image, ImageError};
-use super::recovery::{Kind, RecoveryReport, Tail, kind_of, recover};
+use super::recovery::{self, Kind, RecoveryReport, Tail, kind_of, recover};
 use super::salvage::look;
 use super::segment_file::SegmentFile;
 use crate::store::check_rows;
@@ -58,6 +58,7 @@ pub fn verify(path: &Path, out: &mut impl Write) -> Result<bool, StoreError> {
         let told = match kind {
             Kind::Unused => "unused".to_owned(),
             Kind::Spare => "kept for a later segment".to_owned(),
+            Kind::OtherVersion(version) => return Err(recovery::other_version(&path, version)),
             Kind::NoHeader => {
                 is_sound = false;
                 "damaged: the header can't be read".to_owned()
@@ -189,7 +190,10 @@ fn check_segment(header: &Header, file: &mut SegmentFile) -> Result<Checked, Sto
                     Some(count) => records += count,
                     None => {
                         checked.is_sound = false;
-                        damage += &format!(", damaged: the frame at byte {} is of another version", frame.at);
+                        damage += &format!(
+                            ", damaged: the records of the frame at byte {} can't be read",
+                            frame.at
+                        );
                     }
                 }
             }

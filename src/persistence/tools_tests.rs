@@ -1,4 +1,4 @@
-use super::super::recovery::tests::{Log, Scratch};
+use super::super::recovery::tests::{Log, Scratch, set_version};
 use super::*;
 use crate::mqtt::QoS;
 use crate::session::LossCause;
@@ -146,4 +146,20 @@ fn a_store_in_use_or_not_there_is_refused() {
     }
     drop(directory);
     verify(&scratch.0, &mut Vec::new()).unwrap();
+}
+
+#[test]
+fn a_store_of_another_version_is_not_called_damaged() {
+    let scratch = Scratch::new();
+    set_version(&filled(&scratch), 3);
+    type Tool = fn(&Path, &mut Vec<u8>) -> Result<(), StoreError>;
+    let tools: [Tool; 3] =
+        [|path, out| verify(path, out).map(drop), |path, out| dump(path, out), |path, out| repair(path, out)];
+    for tool in tools {
+        let mut out = Vec::new();
+        let error = tool(&scratch.0, &mut out).unwrap_err().to_string();
+        assert!(error.contains("in format version 3; this one reads version 2."), "{error}");
+        assert_eq!(String::from_utf8(out).unwrap(), "");
+    }
+    assert_eq!(fs::read_dir(scratch.0.join("damaged")).unwrap().count(), 0);
 }

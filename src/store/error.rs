@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// Something about the files of the store that stops what was to be done with them.
@@ -28,6 +29,21 @@ impl StoreError {
 }
 
 impl StoreError {
+    /// A file is sound, but of a version that this midge does not read.
+    pub fn other_version(path: &Path, version: u64, read: RangeInclusive<u64>) -> StoreError {
+        let (oldest, newest) = read.into_inner();
+        let read = if oldest == newest {
+            format!("version {newest}")
+        } else {
+            format!("versions {oldest} and {newest}")
+        };
+        let cause = format!(
+            "another midge wrote it, in format version {version}; this one reads {read}. Nothing was set aside: start \
+             the midge that wrote it, or give this one another directory"
+        );
+        StoreError::new("can't read", path, cause)
+    }
+
     /// Has the reader of an output closed it?
     pub fn is_broken_pipe(&self) -> bool {
         let cause = self.cause.downcast_ref::<std::io::Error>();

@@ -1,12 +1,14 @@
-//! What survives the end of the process: the records of a shard's log, the frames they travel in, and
-//! what a start gets back from them.
+//! What survives the end of the process: the records of a shard's log, the frames that carry them, and what a
+//! start restores from them.
 //!
-//! A shard's machine says what changed in [`Record`]s, which its [`Journal`] gathers in frames; the host
-//! of the machine writes the frames to a segment ([`segment`]) and tells the machine how far they are
-//! durable. No socket, file or clock is known here.
+//! A shard's machine describes each change as a [`Record`]. Its [`Journal`] gathers records in frames. The host of
+//! the machine writes the frames to a segment ([`segment`]) and tells the machine which of them are durable. This
+//! part knows no socket, file or clock.
 //!
-//! What a start gets back lies in rows ([`rows`]): those of the last checkpoint, a [`Base`], and those that
-//! the log behind it changes ([`Changes`]). The files of both are in `persistence`.
+//! A start restores rows ([`rows`]): those of the last checkpoint, a [`Base`], with the changes of the log after it
+//! ([`Changes`]). The files of both are in `persistence`.
+//!
+//! `FORMAT.md` beside this file describes every byte on the disk, and says which versions are read.
 
 pub(crate) mod base;
 pub(crate) mod check;

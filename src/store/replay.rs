@@ -68,7 +68,7 @@ impl Changes {
                     replayed.last_sequence = frame.sequence;
                     if bad.front().is_some_and(|(at, _)| *at == frame.at) {
                         let (from, bad) = bad.pop_front().expect("it is there");
-                        let what = format!("a frame of another version of midge ({bad})");
+                        let what = format!("a frame whose records can't be read ({bad})");
                         replayed.add_gap(Gap { from, to: frame.body_at() + frame.len, what });
                         continue;
                     }

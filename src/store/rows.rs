@@ -12,6 +12,7 @@ use crate::mqtt::{ProtocolVersion, QoS};
 use crate::session::Losses;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 /// A key or a value: those of numbers are kept in place.
 pub type Row = SmallVec<[u8; 16]>;
@@ -453,7 +454,12 @@ pub struct Meta {
 
 /// The key of the only row of [`Table::Meta`].
 pub(crate) const META_KEY: &[u8] = b"state";
+/// The format of the rows that are written, of all tables: see FORMAT.md. A new kind of row is a new version too.
 const META_VERSION: u8 = 2;
+/// The oldest format that is read: the one before, from the first one that was released on.
+const META_VERSION_OLDEST: u8 = 2;
+/// The formats that are read.
+pub const META_VERSIONS: RangeInclusive<u8> = META_VERSION_OLDEST..=META_VERSION;
 
 impl Meta {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
@@ -482,9 +488,14 @@ impl Meta {
         }
     }
 
+    /// The version of the rows, if it is one that this midge does not read. The first byte in every version.
+    pub fn other_version(value: &[u8]) -> Option<u8> {
+        value.first().copied().filter(|version| !META_VERSIONS.contains(version))
+    }
+
     pub(crate) fn decode(value: &[u8]) -> Result<Meta, BadRecord> {
         let mut decoder = Decoder::new(value);
-        if decoder.byte()? != META_VERSION {
+        if !(META_VERSION_OLDEST..=META_VERSION).contains(&decoder.byte()?) {
             return Err(bad("it was written by another version of midge"));
         }
         let mut meta = Meta {

@@ -1,15 +1,16 @@
-//! The bytes of a log: frames in batches, batches in a segment.
+//! The bytes of a log: frames in batches, batches in a segment. `FORMAT.md` has the tables.
 //!
-//! A segment begins with a [`Header`] in a block of its own. Batches follow, each from the beginning of a
-//! block: one write. A batch is frames without a gap, then zeros to the end of its block. A frame is
-//! what one turn of a shard's machine changed, and counts wholly or not at all: length, checksum,
-//! sequence, body. Sequences rise by one. The checksum covers whose log it is, so that what an earlier
-//! log left in the same blocks is never taken for this one's.
+//! A segment begins with a [`Header`] in a block of its own. Batches follow. Each batch is one write and begins at
+//! the beginning of a block: frames without a gap, then zeros to the end of the block. A frame holds what one turn
+//! of a shard's machine changed, and counts wholly or not at all: length, checksum, sequence, body. Sequences rise
+//! by one. The checksum covers shard and epoch, so that a frame of an earlier log in the same blocks is never read
+//! as one of this log.
 //!
-//! A batch is written only when the one before is durable. So a frame that can't be read is a torn end if
-//! no batch begins after it, and damage if one does.
+//! A batch is written only when the batch before it is durable. So a frame that can't be read is a torn end if no
+//! batch begins after it, and damage if one does.
 
 use super::source::{PIECE_BYTES, Source};
+use std::ops::RangeInclusive;
 
 /// Segments are written in blocks of this many bytes.
 pub const BLOCK: usize = 4096;
@@ -27,7 +28,12 @@ const BATCH_START: u32 = 1 << 31;
 const SEQUENCE_GAP_MAX: u64 = 1 << 32;
 
 const MAGIC: &[u8; 8] = b"midgelog";
+/// The format of the segments that are written: see FORMAT.md. A new kind of record is a new version too.
 const VERSION: u32 = 2;
+/// The oldest format that is read: the one before [`VERSION`], from the first one that was released on.
+const VERSION_OLDEST: u32 = 2;
+/// The formats that are read.
+pub const VERSIONS: RangeInclusive<u32> = VERSION_OLDEST..=VERSION;
 const HEADER_BYTES: usize = 60;
 
 /// What a segment says of itself.
@@ -70,18 +76,15 @@ impl Header {
         block
     }
 
-    /// Reads the first block; none if it is not one.
+    /// Reads the first block; none if it is not one, or of a version that is not read: see
+    /// [`Header::other_version`].
     pub fn decode(segment: &[u8]) -> Option<Header> {
-        let head = segment.get(..HEADER_BYTES)?;
-        let checksum = u32::from_le_bytes(head[HEADER_BYTES - 4..].try_into().ok()?);
-        if &head[..8] != MAGIC || checksum != crc32fast::hash(&head[..HEADER_BYTES - 4]) {
+        let (head, version) = sound_head(segment)?;
+        if !VERSIONS.contains(&version) {
             return None;
         }
         let u16_at = |at: usize| Some(u16::from_le_bytes(head[at..at + 2].try_into().ok()?));
         let u64_at = |at: usize| Some(u64::from_le_bytes(head[at..at + 8].try_into().ok()?));
-        if u32::from_le_bytes(head[8..12].try_into().ok()?) != VERSION {
-            return None;
-        }
         Some(Header {
             epoch: u64_at(12)?,
             shard: u16_at(20)?,
@@ -91,6 +94,21 @@ impl Header {
             seed: u64_at(40)?,
         })
     }
+
+    /// The version of a first block that is sound, but of a version that this midge does not read.
+    pub fn other_version(segment: &[u8]) -> Option<u32> {
+        let (_, version) = sound_head(segment)?;
+        (!VERSIONS.contains(&version)).then_some(version)
+    }
+}
+
+/// A header whose checksum is right, and its version. Magic, version and checksum stay in their places in every
+/// version: so a header of another version is told from a damaged one.
+fn sound_head(segment: &[u8]) -> Option<(&[u8; HEADER_BYTES], u32)> {
+    let head = segment.first_chunk::<HEADER_BYTES>()?;
+    let checksum = u32::from_le_bytes(head[HEADER_BYTES - 4..].try_into().ok()?);
+    let is_sound = &head[..8] == MAGIC && checksum == crc32fast::hash(&head[..HEADER_BYTES - 4]);
+    is_sound.then_some((head, u32::from_le_bytes(head[8..12].try_into().ok()?)))
 }
 
 /// Whose log it is.

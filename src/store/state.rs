@@ -22,7 +22,7 @@ use std::fmt;
 /// Why a frame was not applied. None of its records were, unless the base failed.
 #[derive(Debug)]
 pub enum ApplyError {
-    /// It holds what is no record, though its checksum is right: another version of midge wrote it.
+    /// It holds what is no record, though its checksum is right.
     Bad(BadRecord),
     /// The base can't be read.
     Store(StoreError),

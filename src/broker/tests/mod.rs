@@ -1,6 +1,7 @@
 //! The machine as a whole, in a world of one or several shards.
 
 mod admission;
+#[cfg(feature = "runtime")]
 mod authentication;
 mod basics;
 mod behind;

@@ -54,7 +54,8 @@ const HEAD_BYTES: usize = 320;
 const SLOTS_AT: usize = 64;
 const SLOT_BYTES: usize = 128;
 const SLOT_CHECKSUM_AT: usize = 112;
-const VERSION: u8 = 3;
+/// The format of the library that is read.
+pub(super) const VERSION: u8 = 3;
 const REFERENCE_BYTES: usize = 24;
 
 const LEAF: u8 = 1;
@@ -102,6 +103,25 @@ impl Pages {
             }
         }
         Ok(None)
+    }
+
+    /// The format of a file all of whose sound commits are of another format than the one that is read.
+    pub(super) fn other_format(path: &Path) -> io::Result<Option<u8>> {
+        let file = File::open(path)?;
+        let mut head = [0; HEAD_BYTES];
+        if file.metadata()?.len() < HEAD_BYTES as u64 {
+            return Ok(None);
+        }
+        file.read_exact_at(&mut head, 0)?;
+        let mut formats = [SLOTS_AT, SLOTS_AT + SLOT_BYTES]
+            .map(|at| &head[at..at + SLOT_BYTES])
+            .into_iter()
+            .filter_map(|slot| {
+                let is_sound = slot_checksum(slot) == Some(xxh3_128(&slot[..SLOT_CHECKSUM_AT]));
+                is_sound.then_some(slot[0])
+            });
+        let first = formats.next().filter(|&format| format != VERSION);
+        Ok(first.filter(|_| formats.all(|format| format != VERSION)))
     }
 
     /// Hands over all rows below a page that can be read, in the order of their keys.
@@ -189,8 +209,7 @@ fn slots(head: &[u8; HEAD_BYTES]) -> Vec<Reference> {
     for at in [SLOTS_AT, SLOTS_AT + SLOT_BYTES] {
         let mut slot = head[at..at + SLOT_BYTES].to_vec();
         let is_sound = |slot: &[u8]| {
-            let told = slot[SLOT_CHECKSUM_AT..].first_chunk().map(|&sum| u128::from_le_bytes(sum));
-            slot[0] == VERSION && told == Some(xxh3_128(&slot[..SLOT_CHECKSUM_AT]))
+            slot[0] == VERSION && slot_checksum(slot) == Some(xxh3_128(&slot[..SLOT_CHECKSUM_AT]))
         };
         if (is_sound(&slot) || mend(&mut slot, is_sound)) && slot[1] != 0 {
             let transaction = long(&slot, 104);
@@ -199,6 +218,11 @@ fn slots(head: &[u8; HEAD_BYTES]) -> Vec<Reference> {
     }
     slots.sort_unstable_by_key(|&(transaction, _)| std::cmp::Reverse(transaction));
     slots.into_iter().map(|(_, root)| root).collect()
+}
+
+/// What a commit says its checksum is.
+fn slot_checksum(slot: &[u8]) -> Option<u128> {
+    slot[SLOT_CHECKSUM_AT..].first_chunk().map(|&sum| u128::from_le_bytes(sum))
 }
 
 /// The root of a table, of its row in the list of tables; none if it is empty, or not a table of rows of any length.

@@ -1,8 +1,8 @@
-//! Records: what changed in the state that survives.
+//! Records: what changed in the state that survives. `FORMAT.md` in the folder above has their bytes.
 //!
-//! Each record sets or removes something by its name, so that applying one twice does no harm. Numbers
-//! name messages, deliveries and sessions for ever, over all shards and restarts. They rise within a
-//! shard, so within a frame each is written as its distance from the one before.
+//! Each record sets or removes something by its name, so applying a record twice does no harm. Numbers name
+//! messages, deliveries and sessions for ever, over all shards and restarts. They rise within a shard, so within a
+//! frame each number is written as its distance from the one before.
 
 mod decode;
 mod encode;

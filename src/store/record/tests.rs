@@ -3,6 +3,8 @@
 use super::*;
 use crate::mqtt::RetainHandling;
 use crate::store::ClockReading;
+use crate::store::rows::Table;
+use crate::store::segment::{Header, VERSIONS};
 use smallvec::smallvec;
 
 pub(crate) fn message<'a>(topic: &'a str, payload: &'a [u8]) -> StoredMessage<'a> {
@@ -119,4 +121,23 @@ fn numbers_side_by_side_take_a_byte() {
     let first = out.len();
     encoder.encode(&mut out, &Record::Settled { sid: 1, number: (1 << 40) + 2 });
     assert_eq!((first, out.len()), (8, 11));
+}
+
+#[test]
+fn format_md_has_a_row_for_each_kind_of_record_and_each_table_and_names_the_versions() {
+    let format = include_str!("../FORMAT.md");
+    let (_, records) = format.split_once("\n## Records\n").unwrap();
+    let (records, tables) = records.split_once("\n## ").unwrap();
+    for kind in 0..=u8::MAX {
+        let is_known = Decoder::new(&[kind]).read_next() != Err(bad("unknown kind of record"));
+        assert_eq!(records.contains(&format!("\n| {kind} | ")), is_known, "kind {kind}");
+    }
+    for table in Table::ALL {
+        assert!(tables.contains(&format!("\n| `{}` | ", table.name())), "{table:?}");
+    }
+    let header = Header { epoch: 1, shard: 0, shards: 1, number: 0, first_sequence: 1, seed: 0 }.encode();
+    let (oldest, newest) = VERSIONS.into_inner();
+    assert_eq!(header[8..12], newest.to_le_bytes());
+    let read = if oldest == newest { newest.to_string() } else { format!("{oldest}, {newest}") };
+    assert!(format.contains(&format!("| header, bytes 8 to 11 | {newest} | {read} |")), "{newest}");
 }
