@@ -1,5 +1,5 @@
-//! What midge says at start, in plain words: version, listeners, shards, bounds, what is kept, and for each
-//! listener who may connect.
+//! The start-up lines: version, listeners, shards, limits, what survives a restart, and for each listener which
+//! clients may connect.
 
 use std::path::Path;
 
@@ -70,7 +70,7 @@ pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
 fn small_rings(ring: RingSize) -> String {
     format!(
         "To fit the limit of locked memory (RLIMIT_MEMLOCK) the io_uring of each shard has {} entries instead of {}, \
-         which costs system calls under load. LimitMEMLOCK= in the systemd unit or ulimit -l raises the limit.",
+         which costs more system calls under load. LimitMEMLOCK= in the systemd unit or ulimit -l raises the limit.",
         ring.submissions(),
         RingSize::FULL.submissions(),
     )
@@ -79,19 +79,19 @@ fn small_rings(ring: RingSize) -> String {
 /// What is kept over a restart, and what may be lost.
 pub fn kept(sync: SyncPolicy, directory: Option<&Path>) -> String {
     let Some(directory) = directory else {
-        return "Nothing is kept over a restart: sessions, queued and retained messages live in memory."
+        return "Nothing is kept over a restart: sessions, queued and retained messages are in memory only."
             .to_string();
     };
     let directory = directory.display();
     let lost = match sync {
         SyncPolicy::Always => "what is acknowledged is on the disk, and no crash loses it",
         SyncPolicy::Interval => {
-            "the disk is told once a second: a power cut may lose what was acknowledged in the last second, a \
-             kill in the last moment (persistence.sync = \"interval\")"
+            "the log is flushed to the disk once a second: a power failure may lose what was acknowledged in the last \
+             second, a kill what was acknowledged in the last moment (persistence.sync = \"interval\")"
         }
         SyncPolicy::Off => {
-            "the disk is never told: a power cut may lose what was acknowledged since the last checkpoint, a \
-             kill in the last moment (persistence.sync = \"off\")"
+            "the log is never flushed to the disk: a power failure may lose what was acknowledged since the last \
+             checkpoint, a kill what was acknowledged in the last moment (persistence.sync = \"off\")"
         }
     };
     format!("Sessions, their messages and retained messages are kept in {directory}: {lost}.")
@@ -101,17 +101,17 @@ pub fn kept(sync: SyncPolicy, directory: Option<&Path>) -> String {
 fn full_queue(config: &Config) -> String {
     let limits = &config.limits;
     let consequence = match limits.session_queue_policy {
-        QueuePolicy::DropOldest => "its oldest messages make room, though they were acknowledged",
-        QueuePolicy::DropNewest => "new messages are dropped for it, though they are acknowledged",
+        QueuePolicy::DropOldest => "its oldest messages are dropped, although they were acknowledged",
+        QueuePolicy::DropNewest => "new messages are dropped for it, although they are acknowledged",
         QueuePolicy::Refuse => {
-            "new messages are dropped for it; their 5.0 publishers are told with 0x97, those of 3.x get an acknowledgement"
+            "new messages are dropped for it; 5.0 publishers get 0x97, 3.x publishers an acknowledgement"
         }
     };
     let own = |listener: &Listener| {
         listener.session_queue_policy.is_some_and(|policy| policy != limits.session_queue_policy)
     };
     let some = match config.listeners.iter().any(own) {
-        true => " Some listeners have a policy of their own.",
+        true => " Some listeners have their own policy.",
         false => "",
     };
     format!(
@@ -165,7 +165,7 @@ fn memory(config: &Config, started: &Started<'_>) -> String {
     let reason = match (config.limits.memory_bytes, allowed) {
         (0, Some(allowed)) => format!("half of what is allowed; {allowed}"),
         (0, None) => {
-            return "No bound on the memory that clients may make midge keep: the system tells none.".into();
+            return "No limit on the memory that clients may make midge keep: the system names none.".into();
         }
         (_, Some(allowed)) => format!("limits.memory_bytes; {allowed}"),
         (_, None) => "limits.memory_bytes".into(),
@@ -189,9 +189,11 @@ fn admitted(config: &Config, listener: &Listener, addresses: &[&Address]) -> Str
         (false, true) => format!(
             "only clients that prove who they are may connect, by {means}, and {rights} (allow_anonymous = false)"
         ),
-        (false, false) => "nothing proves who a client is, and clients without proof may not connect \
-                           (allow_anonymous = false)"
-            .to_string(),
+        (false, false) => {
+            "no client can connect: there is no means of proof, and clients without proof may not \
+                           connect (allow_anonymous = false)"
+                .to_string()
+        }
         (true, true) => format!(
             "clients may connect without proof of who they are, or by {means}, and {rights} (allow_anonymous = true)"
         ),
@@ -256,7 +258,7 @@ mod tests {
                 "Sessions, their messages and retained messages are kept in /var/lib/midge: what is acknowledged \
                  is on the disk, and no crash loses it.",
                 "When the queue of a session that is away or slow is full (10000 messages or 16777216 bytes), its \
-                 oldest messages make room, though they were acknowledged (limits.session_queue_policy = \
+                 oldest messages are dropped, although they were acknowledged (limits.session_queue_policy = \
                  \"drop_oldest\").",
                 "Listener 127.0.0.1:1883: only this machine can reach it; every client on it may connect, and \
                  publish and subscribe (allow_anonymous = true).",
@@ -279,7 +281,10 @@ mod tests {
             assert!(lines[0].starts_with(&format!("Listener 0.0.0.0:1883: {words}")), "{lines:?}");
         };
         says(|config| config.auth.allow_anonymous = Some(true), "anyone who can reach it may connect");
-        says(|_| (), "nothing proves who a client is, and clients without proof may not connect");
+        says(
+            |_| (),
+            "no client can connect: there is no means of proof, and clients without proof may not connect",
+        );
         says(
             |config| config.auth.password_file = "p".into(),
             "only clients that prove who they are may connect, by password, and publish and subscribe \
@@ -315,7 +320,7 @@ mod tests {
         config.listeners.push(Listener { allow_anonymous: Some(false), ..Listener::default() });
         let lines = lines(&config, &["127.0.0.1:1883", "127.0.0.1:1884"], None);
         assert!(lines[7].contains("127.0.0.1:1883: only this machine"), "{lines:?}");
-        assert!(lines[8].contains("127.0.0.1:1884: nothing proves"), "{lines:?}");
+        assert!(lines[8].contains("127.0.0.1:1884: no client can connect"), "{lines:?}");
         assert!(lines[9].contains("protects nothing"), "{lines:?}");
     }
 
@@ -326,15 +331,15 @@ mod tests {
             .listeners
             .push(Listener { session_queue_policy: Some(QueuePolicy::DropNewest), ..Listener::default() });
         for (policy, words) in [
-            (QueuePolicy::DropOldest, "oldest messages make room"),
-            (QueuePolicy::DropNewest, "new messages are dropped for it, though they are acknowledged"),
-            (QueuePolicy::Refuse, "5.0 publishers are told with 0x97"),
+            (QueuePolicy::DropOldest, "oldest messages are dropped"),
+            (QueuePolicy::DropNewest, "new messages are dropped for it, although they are acknowledged"),
+            (QueuePolicy::Refuse, "5.0 publishers get 0x97"),
         ] {
             config.limits.session_queue_policy = policy;
             let line = lines(&config, &["127.0.0.1:1883"], None).swap_remove(6);
             assert!(line.contains(words) && line.contains(policy.word()), "{line}");
             let differs = policy != QueuePolicy::DropNewest;
-            assert_eq!(line.ends_with("Some listeners have a policy of their own."), differs, "{line}");
+            assert_eq!(line.ends_with("Some listeners have their own policy."), differs, "{line}");
         }
     }
 

@@ -1,6 +1,6 @@
-//! The command line: what `midge` is asked to do, as a [`Command`], and nothing done yet.
+//! The command line: arguments become a [`Command`]. Nothing is executed here.
 //!
-//! `-c`, `-p` and `-v` are those of mosquitto, so that its habits and its test scripts work here.
+//! `-c`, `-p` and `-v` mean what they mean in mosquitto, so that habits and test scripts carry over.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -20,37 +20,37 @@ pub enum Command {
         /// The file.
         file: PathBuf,
     },
-    /// Print the configuration that does what a mosquitto.conf does.
+    /// Print the configuration that does the same as a mosquitto.conf.
     ImportMosquitto {
         /// The file.
         file: PathBuf,
-        /// Leave out what midge has no like of.
+        /// Leave out what midge does not support.
         partial: bool,
     },
-    /// Take over what mosquitto has kept.
+    /// Take over mosquitto's state.
     ImportDatabase(ImportDatabase),
     /// Change a password file.
     Passwd(PasswdArgs),
-    /// Look at what a broker that does not run has kept.
+    /// Inspect or repair the state directory of a broker that is not running.
     Store(StoreAction),
 }
 
-/// What is to be done with a directory of kept state.
+/// What to do with a state directory.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum StoreAction {
-    /// Read everything; exit status 1 when something is damaged
+    /// Read everything; exit status 1 if something is damaged
     Verify {
         /// The directory, as the start-up lines name it
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
-    /// Print sessions, subscriptions, queued and retained messages, a line each, without payloads
+    /// Print a line for each session, subscription, queued and retained message, without payloads
     Dump {
         /// The directory, as the start-up lines name it
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
-    /// Set what is damaged aside, and work the log into the checkpoint
+    /// Set damaged files aside, and merge the log into the checkpoint
     Repair {
         /// The directory, as the start-up lines name it
         #[arg(value_name = "DIR")]
@@ -58,7 +58,7 @@ pub enum StoreAction {
     },
 }
 
-/// What mosquitto has kept, and where midge is to keep it.
+/// Where mosquitto's state is, and where midge's will be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImportDatabase {
     /// mosquitto's file.
@@ -72,16 +72,17 @@ pub struct ImportDatabase {
 /// How to serve.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct Serve {
-    /// Configuration file; without one: 127.0.0.1:1883, anonymous clients, every option at its default
+    /// Configuration file. Without one midge listens on 127.0.0.1:1883, accepts anonymous clients, and has every option
+    /// at its default
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Serve as mosquitto 2 would with this mosquitto.conf; what midge can't do the same is an error
+    /// Serve as mosquitto 2 would with this mosquitto.conf. A setting that midge can't follow is an error
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub mosquitto_conf: Option<PathBuf>,
 
-    /// Listen on 127.0.0.1:PORT instead of the configured listeners; 0: a free port. With --mosquitto-conf, as
-    /// mosquitto's own -p: only if the file has no listener
+    /// Listen on 127.0.0.1:PORT instead of the configured listeners. 0: a free port. With --mosquitto-conf it works as
+    /// -p of mosquitto: only if the file has no listener
     #[arg(short, long, value_name = "PORT")]
     pub port: Option<u16>,
 
@@ -95,7 +96,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Lets the command line's own options rule over those of the file.
+    /// Lets the options of the command line override those of the file.
     pub fn apply(&self, config: &mut Config) {
         // The reader of a mosquitto.conf has given its port a meaning already.
         if let (Some(port), None) = (self.port, &self.mosquitto_conf) {
@@ -141,9 +142,9 @@ where
     name = "midge",
     version,
     about = "An MQTT 3.1, 3.1.1 and 5.0 broker",
-    after_help = "Without a command, midge serves. Exit status: 0 after SIGTERM, SIGINT, SIGQUIT or a good check; 1 when \
-                  it cannot start or go on; 2 for bad usage or a bad configuration file; 3 when import-mosquitto --partial \
-                  has left something out.",
+    after_help = "Without a command, midge serves. Exit status: 0 after SIGTERM, SIGINT, SIGQUIT or a successful \
+                  check; 1 if midge cannot start or continue; 2 for bad usage or a bad configuration file; 3 if \
+                  import-mosquitto --partial has left something out.",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true
 )]
@@ -157,45 +158,45 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Serve clients until SIGTERM or SIGINT
+    /// Serve clients until SIGTERM, SIGINT or SIGQUIT
     Serve(Serve),
-    /// Print the midge.toml that does what a mosquitto.conf does; exit status 2 and every error on standard error
-    /// when midge can't. With --database, take over what mosquitto has kept
+    /// Print the midge.toml that does the same as a mosquitto.conf. If midge can't do the same, print every error to
+    /// standard error and end with status 2. With --database, take over mosquitto's state
     ImportMosquitto {
         /// The mosquitto.conf
         #[arg(value_name = "FILE", required_unless_present = "database", conflicts_with = "database")]
         file: Option<PathBuf>,
 
-        /// Leave out what midge has no like of, with a comment for each line; exit status 3 if there is any. A listener
-        /// that would be open to others without it is left out as a whole
+        /// Leave out what midge does not support, with a comment for each line; exit status 3 if there is any. A
+        /// listener that would be open to others without such a line is left out as a whole
         #[arg(long, conflicts_with = "database")]
         partial: bool,
 
-        /// Take retained messages, sessions, subscriptions and queued messages of this mosquitto.db into midge's state
-        /// directory, which must be empty. Stop mosquitto first; run it as the user that midge runs as
+        /// Copy retained messages, sessions, subscriptions and queued messages from this mosquitto.db into midge's
+        /// state directory, which must be empty. Stop mosquitto first, and run this as the user that midge runs as
         #[arg(long, value_name = "FILE")]
         database: Option<PathBuf>,
 
-        /// The state directory; without it, that of the configuration
+        /// The state directory. Without this option: the one of the configuration
         #[arg(long, value_name = "DIR", requires = "database", conflicts_with = "file")]
         into: Option<PathBuf>,
 
-        /// The configuration file that midge is to serve with
+        /// The configuration file with which midge will serve
         #[arg(short, long, value_name = "FILE", requires = "database", conflicts_with = "file")]
         config: Option<PathBuf>,
 
-        /// The mosquitto.conf that midge is to serve with
+        /// The mosquitto.conf with which midge will serve
         #[arg(long, value_name = "FILE", requires = "database", conflicts_with_all = ["config", "file"])]
         mosquitto_conf: Option<PathBuf>,
     },
-    /// Give a user of a password file a password, or take the user out
+    /// Set the password of a user in a password file, or remove the user
     Passwd(PasswdArgs),
-    /// Look at what a broker that does not run has kept: verify, dump, repair
+    /// Inspect or repair the state directory of a broker that is not running: verify, dump, repair
     Store {
         #[command(subcommand)]
         action: StoreAction,
     },
-    /// Check a configuration file; exit status 2 and every error on standard error when it is wrong
+    /// Check a configuration file. If it is wrong, print every error to standard error and end with status 2
     CheckConfig {
         /// The file
         #[arg(value_name = "FILE")]

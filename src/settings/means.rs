@@ -31,7 +31,7 @@ impl fmt::Display for Means {
             (certificates, "client certificate"),
             (passwords, "password"),
             (tokens, "token"),
-            (webhook, "the word of the webhook"),
+            (webhook, "webhook"),
         ];
         let mut there = all.iter().filter(|(is_there, _)| *is_there).map(|(_, name)| *name);
         f.write_str(there.next().unwrap_or("nothing"))?;
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn means_are_named() {
         let all = Means { passwords: true, tokens: true, webhook: true, certificates: true };
-        assert_eq!(all.to_string(), "client certificate or password or token or the word of the webhook");
+        assert_eq!(all.to_string(), "client certificate or password or token or webhook");
         assert_eq!(Means { tokens: true, ..Means::default() }.to_string(), "token");
         assert!(!Means::default().any());
     }
