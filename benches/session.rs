@@ -115,11 +115,11 @@ fn received(c: &mut Criterion) {
         group.bench_function(name, |b| {
             let mut session = Session::new("publisher".into());
             let start = 40_000 - held;
-            (start..40_000).for_each(|id| session.hold(id, 64, 0));
+            (start..40_000).for_each(|id| session.hold(id, 64, None));
             let mut next = 40_000_u16;
             b.iter(|| {
                 assert!(!session.holds(next));
-                session.hold(next, 64, 0);
+                session.hold(next, 64, None);
                 assert!(session.release(next.wrapping_sub(lag)).is_some());
                 next = next.wrapping_add(1);
                 if lag == 0 && next == start {

@@ -1,7 +1,7 @@
 //! The numbers by which shards and sessions are named, and which shard is the home of what.
 
 use ahash::RandomState;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 
 macro_rules! slots {
     ($($(#[doc = $doc:literal])+ $name:ident;)+) => {$(
@@ -59,6 +59,38 @@ slots! {
     SessionSlot;
     /// A shared subscription's place in its home shard.
     GroupSlot;
+}
+
+/// How far a shard's log has come: everything up to a mark is durable, or is not yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogMark(u64);
+
+impl LogMark {
+    /// Nothing was taken down before it: it is always durable.
+    pub const START: LogMark = LogMark(0);
+    /// It is never durable: the log has failed.
+    pub const NEVER: LogMark = LogMark(u64::MAX);
+
+    /// The mark behind the frame with this sequence.
+    pub const fn behind(sequence: u64) -> LogMark {
+        LogMark(sequence)
+    }
+}
+
+/// Counts the receipts of other shards that are missing for one message. Tickets of a shard count from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(NonZeroU64);
+
+impl Ticket {
+    /// The ticket of this number, which is not 0.
+    pub fn new(number: u64) -> Ticket {
+        Ticket(NonZeroU64::new(number).expect("tickets count from 1"))
+    }
+
+    /// Its number.
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
 }
 
 /// Names a connection of a shard, and no later one in the same slot.

@@ -1,6 +1,7 @@
 //! What shards tell each other.
 
 use crate::base::SessionKey;
+use crate::base::Ticket;
 use crate::broker::Receipt;
 use crate::mqtt::QoS;
 use crate::session::Message;
@@ -26,8 +27,8 @@ pub enum Mail {
     Publish {
         /// The message.
         message: Message,
-        /// To be given back in a receipt; 0: nobody waits for one.
-        ticket: u64,
+        /// To be given back in a receipt, if anyone waits for one.
+        ticket: Option<Ticket>,
         /// Its number as an intent in the sender's log; 0: it is none.
         intent: u64,
     },
@@ -98,8 +99,8 @@ pub enum Mail {
         member: GroupMember,
         /// The message.
         message: Message,
-        /// To be given back in a receipt; 0: nobody waits for one.
-        ticket: u64,
+        /// To be given back in a receipt, if anyone waits for one.
+        ticket: Option<Ticket>,
         /// Its number as an intent in the sender's log; 0: it is none.
         intent: u64,
     },
@@ -109,8 +110,8 @@ pub enum Mail {
         group: Arc<str>,
         /// The message.
         message: Message,
-        /// To be given back in a receipt; 0: nobody waits for one.
-        ticket: u64,
+        /// To be given back in a receipt, if anyone waits for one.
+        ticket: Option<Ticket>,
         /// Its number as an intent in the log of whichever shard; 0: it is none.
         intent: u64,
     },

@@ -16,6 +16,7 @@ mod counters;
 mod event;
 mod flows;
 mod mail;
+mod outcome;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -34,8 +35,8 @@ pub use flows::penalty::REFUSALS_WAITING_MAX;
 pub use flows::publish::Forward;
 pub use flows::source::source_bytes;
 pub use flows::sys::counted;
-pub use flows::waits::{Outcome, Receipt};
 pub use mail::{GroupMember, Mail};
+pub use outcome::{Outcome, Receipt};
 pub use shared::Shared;
 
 use crate::base::{ConnectionKey, ConnectionSlot, MemoryAccount, SessionSlot, ShardId, Time};
@@ -52,11 +53,11 @@ use components::behind::Behind;
 use components::budget::Budget;
 use components::connections::Connections;
 use components::effects::Effects;
+use components::replies::Replies;
 use components::sessions::Sessions;
 use components::timers::Timers;
 use flows::groups::Groups;
 use flows::subscribe::{OwnWildcards, Pending};
-use flows::waits::Waits;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -234,7 +235,7 @@ pub struct Shard {
     unrecorded: flows::losses::Unrecorded,
     /// The timer that tells the log that the broker lives is running.
     is_telling_alive: bool,
-    waits: Waits,
+    replies: Replies,
     ends: components::ends::Ends,
     /// What the listeners ask of their clients.
     access: Arc<[Access]>,
@@ -302,7 +303,7 @@ impl Shard {
             wait_for_disk: flows::full_disk::WaitForDisk::default(),
             unrecorded: flows::losses::Unrecorded::default(),
             is_telling_alive: false,
-            waits: Waits::new(shared.shards(), seed ^ 5),
+            replies: Replies::new(shared.shards(), seed ^ 5),
             ends: components::ends::Ends::new(seed ^ 6),
             access: shared.terms.iter().map(|_| Access::default()).collect(),
             judging: flows::admission::Judging::default(),
@@ -419,7 +420,7 @@ impl Shard {
         self.convoys.give_memory_back();
         self.behind.give_memory_back();
         self.effects.give_memory_back();
-        self.waits.give_memory_back();
+        self.replies.give_memory_back();
         self.ends.give_memory_back();
         self.groups.give_memory_back();
         self.own_wildcards.give_memory_back();

@@ -3,6 +3,7 @@
 
 use super::Runner;
 use crate::base::ConnectionSlot;
+use crate::base::LogMark;
 use crate::base::ShardId;
 use crate::base::Time;
 use crate::broker::{Counter, Event, HoldBack, Limit, Shard};
@@ -58,7 +59,7 @@ enum Answer {
     /// All of it.
     Given,
     /// What was taken down before it, up to this mark of the journal, is being written.
-    Writing { mark: u64 },
+    Writing { mark: LogMark },
     /// The segment is being sealed.
     Sealing,
 }
@@ -206,7 +207,7 @@ impl Runner {
     fn seal_if_asked(&mut self) {
         let Some(store) = &mut self.store else { return };
         if let Answer::Writing { mark } = store.answer
-            && store.writer.last() >= mark
+            && LogMark::behind(store.writer.last()) >= mark
         {
             store.writer.seal();
             store.answer = Answer::Sealing;

@@ -6,7 +6,7 @@
 
 use super::directory::SegmentName;
 use super::recovery::Kind;
-use crate::store::rows::{LogMark, Meta};
+use crate::store::rows::{LogPosition, Meta};
 use crate::store::segment::{BLOCK, Header};
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 #[derive(Debug)]
 pub(super) struct Chain {
     /// Epoch and shard → its last segment, and the last frame in it.
-    marks: BTreeMap<(u64, u16), LogMark>,
+    marks: BTreeMap<(u64, u16), LogPosition>,
     /// The checkpoint was lost: what it had of the logs is not missing from them.
     has_lost_image: bool,
 }
@@ -60,7 +60,7 @@ impl Chain {
 
     /// A segment was read.
     pub(super) fn pass(&mut self, header: &Header, last_sequence: u64) {
-        let mark = LogMark { number: header.number, last_sequence };
+        let mark = LogPosition { number: header.number, last_sequence };
         self.marks.insert((header.epoch, header.shard), mark);
     }
 

@@ -2,6 +2,7 @@
 //! client holds. `[MQTT5-4.3.3-10]`
 
 use crate::base::Empty;
+use crate::base::Ticket;
 use crate::base::steps;
 use hashbrown::HashTable;
 
@@ -12,8 +13,8 @@ pub(super) struct Held {
     /// It came again without DUP.
     pub(super) repeated: bool,
     pub(super) payload_bytes: u32,
-    /// The ticket that its PUBREC waits for; 0: none.
-    pub(super) ticket: u64,
+    /// The ticket that its PUBREC waits for.
+    pub(super) ticket: Option<Ticket>,
     /// It was refused, and its PUBREC has not been sent yet.
     pub(super) refused: bool,
 }
@@ -126,7 +127,7 @@ mod tests {
     use super::*;
 
     fn held(packet_id: u16) -> Held {
-        Held { packet_id, repeated: false, payload_bytes: u32::from(packet_id), ticket: 0, refused: false }
+        Held { packet_id, repeated: false, payload_bytes: u32::from(packet_id), ticket: None, refused: false }
     }
 
     #[test]

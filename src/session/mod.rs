@@ -25,7 +25,7 @@ pub use queue::{Queue, QueueFull, QueueLimits};
 pub use replay::{Replay, Replays};
 pub use will::Will;
 
-use crate::base::{Charged, LazyBox, TimerId};
+use crate::base::{Charged, LazyBox, Ticket, TimerId};
 use held::{Held, HeldList};
 use replay::Overtaken;
 
@@ -131,15 +131,15 @@ impl Session {
     }
 
     /// Takes note of a received QoS 2 packet identifier that is not held, of how long its message's
-    /// payload was, and of the ticket that its PUBREC waits for (0: none).
-    pub fn hold(&mut self, packet_id: u16, payload_bytes: u32, ticket: u64) {
+    /// payload was, and of the ticket that its PUBREC waits for, if for one.
+    pub fn hold(&mut self, packet_id: u16, payload_bytes: u32, ticket: Option<Ticket>) {
         self.received_qos2 = true;
         self.held.filled().insert(Held { packet_id, repeated: false, payload_bytes, ticket, refused: false });
     }
 
-    /// The ticket that the PUBREC of a held identifier waits for, or waited for; 0: none.
-    pub fn held_ticket(&self, packet_id: u16) -> u64 {
-        self.held.get(packet_id).map_or(0, |held| held.ticket)
+    /// The ticket that the PUBREC of a held identifier waits for, or waited for.
+    pub fn held_ticket(&self, packet_id: u16) -> Option<Ticket> {
+        self.held.get(packet_id)?.ticket
     }
 
     /// The message of a held identifier is refused. Until its PUBREC says so it stays held, or a repeat would be

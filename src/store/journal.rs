@@ -3,7 +3,7 @@
 use super::record::{Encoder, Record, put_varint};
 use super::segment::{FRAME_HEAD, LogName, finish_frame, mark_batch};
 use super::{BadRecord, Decoder, Wall};
-use crate::base::Time;
+use crate::base::{LogMark, Time};
 use std::collections::VecDeque;
 
 /// Frames that go to the disk in one write.
@@ -34,7 +34,7 @@ pub struct Journal {
     sequence: u64,
     /// Of the first frame in `bytes`.
     first: u64,
-    durable: u64,
+    durable: LogMark,
     /// Records taken down, ever.
     count: u64,
     /// No one takes frames any more.
@@ -65,7 +65,7 @@ impl Journal {
             encoder: Encoder::default(),
             sequence: 1,
             first: 1,
-            durable: 0,
+            durable: LogMark::START,
             count: 0,
             has_failed: false,
             wall: Wall::default(),
@@ -127,11 +127,11 @@ impl Journal {
     }
 
     /// What has been taken down so far is durable once [`Journal::durable`] is at this mark.
-    pub fn mark(&self) -> u64 {
+    pub fn mark(&self) -> LogMark {
         if self.has_failed {
-            return u64::MAX;
+            return LogMark::NEVER;
         }
-        if self.bytes.len() == self.open_at { self.sequence - 1 } else { self.sequence }
+        LogMark::behind(if self.bytes.len() == self.open_at { self.sequence - 1 } else { self.sequence })
     }
 
     /// The log has failed: nothing that is taken down from now on will ever be durable.
@@ -149,13 +149,13 @@ impl Journal {
     }
 
     /// Everything up to this mark is durable.
-    pub fn durable(&self) -> u64 {
+    pub fn durable(&self) -> LogMark {
         self.durable
     }
 
     /// The last batch taken is durable up to this sequence.
-    pub fn set_durable(&mut self, mark: u64) {
-        self.durable = self.durable.max(mark);
+    pub fn set_durable(&mut self, sequence: u64) {
+        self.durable = self.durable.max(LogMark::behind(sequence));
     }
 
     /// The machine is between two inputs: a frame that is long enough may end here.
@@ -292,21 +292,24 @@ mod tests {
     fn a_journal_that_is_off_takes_nothing() {
         let mut journal = Journal::off();
         journal.record(&Record::Ended { sid: 1 });
-        assert_eq!((journal.mark(), journal.durable(), journal.take()), (0, 0, None));
+        assert_eq!(
+            (journal.mark(), journal.durable(), journal.take()),
+            (LogMark::START, LogMark::START, None)
+        );
     }
 
     #[test]
     fn the_mark_covers_what_was_taken_down_before_it() {
         let mut journal = Journal::new(NAME);
-        assert_eq!(journal.mark(), 0);
+        assert_eq!(journal.mark(), LogMark::START);
         journal.record(&Record::Ended { sid: 1 });
-        assert_eq!(journal.mark(), 1);
+        assert_eq!(journal.mark(), LogMark::behind(1));
         let batch = journal.take().unwrap();
-        assert_eq!((batch.first, batch.last, journal.mark()), (1, 1, 1));
+        assert_eq!((batch.first, batch.last, journal.mark()), (1, 1, LogMark::behind(1)));
         journal.record(&Record::Ended { sid: 1 });
-        assert_eq!(journal.mark(), 2);
+        assert_eq!(journal.mark(), LogMark::behind(2));
         journal.set_durable(batch.last);
-        assert_eq!(journal.durable(), 1);
+        assert_eq!(journal.durable(), LogMark::behind(1));
     }
 
     #[test]
@@ -314,7 +317,7 @@ mod tests {
         let mut journal = Journal::new(NAME);
         journal.record(&Record::Ended { sid: 1 });
         journal.fail();
-        assert_eq!((journal.waiting_bytes(), journal.mark()), (0, u64::MAX));
+        assert_eq!((journal.waiting_bytes(), journal.mark()), (0, LogMark::NEVER));
         let count = journal.count();
         for sid in 0..1000 {
             journal.record(&Record::Ended { sid });
@@ -346,7 +349,7 @@ mod tests {
             batches.push(batch);
         }
         assert_eq!(batches.len(), 5);
-        assert_eq!((taken, journal.mark()), (waiting, next - 1));
+        assert_eq!((taken, journal.mark()), (waiting, LogMark::behind(next - 1)));
         let bytes = segment(&batches);
         let (sequences, others) = read(&bytes);
         assert_eq!(sequences, (1..next).collect::<Vec<_>>());

@@ -421,7 +421,7 @@ fn whole<T>(decoder: Decoder<'_>, row: T) -> Result<T, BadRecord> {
 
 /// How far a shard's log is in the rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogMark {
+pub struct LogPosition {
     /// Number of the last segment.
     pub number: u64,
     /// Sequence of its last frame; 0: none can be told.
@@ -445,7 +445,7 @@ pub struct Meta {
     /// sessions that were connected then.
     pub walls: BTreeMap<u64, u64>,
     /// Of this epoch: shard → how far its log is applied.
-    pub logs: BTreeMap<u16, LogMark>,
+    pub logs: BTreeMap<u16, LogPosition>,
     /// Of this epoch: shard → the highest number of an intent in its log.
     pub intents: BTreeMap<u16, u64>,
     /// What the machine's clocks said last.
@@ -511,7 +511,7 @@ impl Meta {
         }
         for _ in 0..decoder.varint()? {
             let shard = shard(decoder.varint()?)?;
-            let mark = LogMark { number: decoder.varint()?, last_sequence: decoder.varint()? };
+            let mark = LogPosition { number: decoder.varint()?, last_sequence: decoder.varint()? };
             meta.logs.insert(shard, mark);
         }
         for _ in 0..decoder.varint()? {
@@ -612,7 +612,7 @@ mod tests {
             shards: 128,
             seed: u64::MAX,
             walls: [(1, 10), (2, 20)].into(),
-            logs: [(0, LogMark { number: 3, last_sequence: 4 }), (127, LogMark::default())].into(),
+            logs: [(0, LogPosition { number: 3, last_sequence: 4 }), (127, LogPosition::default())].into(),
             intents: [(5, 6)].into(),
             clock: None,
         };

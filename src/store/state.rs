@@ -8,7 +8,7 @@ use super::base::{Base, bounds};
 use super::passing::Passing;
 use super::record::put_message;
 use super::rows::{
-    self, DeliveryRow, IntentRow, LogMark, META_KEY, Meta, Presence, RetainedRow, Row, SessionRow,
+    self, DeliveryRow, IntentRow, LogPosition, META_KEY, Meta, Presence, RetainedRow, Row, SessionRow,
     SubscriptionRow, Table, WillRow, decode_message,
 };
 use super::segment::{Header, LogName};
@@ -249,7 +249,7 @@ impl Changes {
     ) -> Result<(), StoreError> {
         self.begin_epoch(header);
         if header.epoch == self.meta.epoch {
-            self.meta.logs.insert(header.shard, LogMark { number: header.number, last_sequence });
+            self.meta.logs.insert(header.shard, LogPosition { number: header.number, last_sequence });
         }
         self.prune_seen(base)
     }

@@ -1,6 +1,7 @@
 //! Ends of sessions that are not durable yet, by the hashes of their client identifiers: a power cut brings such a
 //! session back.
 
+use crate::base::LogMark;
 use ahash::RandomState;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
@@ -8,12 +9,12 @@ use std::collections::VecDeque;
 /// See the module. Marks are those of the journal, and rise.
 pub(in crate::broker) struct Ends {
     /// Client, and the mark of its last end.
-    by_client: HashMap<u64, u64, RandomState>,
+    by_client: HashMap<u64, LogMark, RandomState>,
     /// Marks and clients, in order. A client that has ended again meanwhile is there more than once.
-    in_order: VecDeque<(u64, u64)>,
+    in_order: VecDeque<(LogMark, u64)>,
     /// Of ends whose client is not known: those that were forgotten at the bound, and those of an earlier run. This
     /// holds for all clients.
-    forgotten: u64,
+    forgotten: LogMark,
 }
 
 /// Ends that are remembered one by one: some megabytes. While the disk is further behind, clients without a session
@@ -25,17 +26,17 @@ impl Ends {
         Ends {
             by_client: HashMap::with_hasher(RandomState::with_seeds(seed, 0x656e, 0x6473, 0)),
             in_order: VecDeque::new(),
-            forgotten: 0,
+            forgotten: LogMark::START,
         }
     }
 
     /// Is every end durable?
     pub(in crate::broker) fn is_empty(&self) -> bool {
-        self.in_order.is_empty() && self.forgotten == 0
+        self.in_order.is_empty() && self.forgotten == LogMark::START
     }
 
     /// A session of this client ends, and that is durable at this mark.
-    pub(in crate::broker) fn note(&mut self, client: u64, mark: u64) {
+    pub(in crate::broker) fn note(&mut self, client: u64, mark: LogMark) {
         if self.in_order.len() == REMEMBERED_MAX
             && let Some((mark, _)) = self.forget_first()
         {
@@ -46,19 +47,19 @@ impl Ends {
     }
 
     /// A session of some client has ended, and that is durable at this mark.
-    pub(in crate::broker) fn note_unknown(&mut self, mark: u64) {
+    pub(in crate::broker) fn note_unknown(&mut self, mark: LogMark) {
         self.forgotten = self.forgotten.max(mark);
     }
 
-    /// When the last end of this client is durable; 0: it is.
-    pub(in crate::broker) fn mark_of(&self, client: u64) -> u64 {
+    /// When the last end of this client is durable.
+    pub(in crate::broker) fn mark_of(&self, client: u64) -> LogMark {
         self.by_client.get(&client).copied().unwrap_or(self.forgotten)
     }
 
     /// Everything is durable up to this mark.
-    pub(in crate::broker) fn forget_to(&mut self, durable: u64) {
+    pub(in crate::broker) fn forget_to(&mut self, durable: LogMark) {
         if self.forgotten <= durable {
-            self.forgotten = 0;
+            self.forgotten = LogMark::START;
         }
         while self.in_order.front().is_some_and(|(mark, _)| *mark <= durable) {
             self.forget_first();
@@ -70,7 +71,7 @@ impl Ends {
         self.in_order.shrink_to_fit();
     }
 
-    fn forget_first(&mut self) -> Option<(u64, u64)> {
+    fn forget_first(&mut self) -> Option<(LogMark, u64)> {
         let (mark, client) = self.in_order.pop_front()?;
         // It may have ended again.
         if self.by_client.get(&client) == Some(&mark) {
@@ -88,40 +89,47 @@ mod tests {
     fn the_last_end_of_a_client_counts_until_it_is_durable() {
         let mut ends = Ends::new(1);
         for (client, mark) in [(7, 1), (8, 2), (7, 3), (9, 3)] {
-            ends.note(client, mark);
+            ends.note(client, LogMark::behind(mark));
         }
-        assert_eq!([7, 8, 9, 10].map(|client| ends.mark_of(client)), [3, 2, 3, 0]);
-        ends.forget_to(1);
-        assert_eq!(ends.mark_of(7), 3, "it has ended twice");
-        ends.forget_to(2);
-        assert_eq!([7, 8].map(|client| ends.mark_of(client)), [3, 0]);
-        ends.forget_to(u64::MAX);
+        assert_eq!([7, 8, 9, 10].map(|client| ends.mark_of(client)), [3, 2, 3, 0].map(LogMark::behind));
+        ends.forget_to(LogMark::behind(1));
+        assert_eq!(ends.mark_of(7), LogMark::behind(3), "it has ended twice");
+        ends.forget_to(LogMark::behind(2));
+        assert_eq!([7, 8].map(|client| ends.mark_of(client)), [3, 0].map(LogMark::behind));
+        ends.forget_to(LogMark::NEVER);
         assert!(ends.is_empty() && ends.by_client.is_empty());
     }
 
     #[test]
     fn an_end_of_an_unknown_client_is_waited_for_by_all() {
         let mut ends = Ends::new(1);
-        ends.note_unknown(2);
-        ends.note(7, 3);
-        assert_eq!(([7, 8].map(|client| ends.mark_of(client)), ends.is_empty()), ([3, 2], false));
-        ends.forget_to(2);
-        assert_eq!([7, 8].map(|client| ends.mark_of(client)), [3, 0]);
+        ends.note_unknown(LogMark::behind(2));
+        ends.note(7, LogMark::behind(3));
+        assert_eq!(
+            ([7, 8].map(|client| ends.mark_of(client)), ends.is_empty()),
+            ([3, 2].map(LogMark::behind), false)
+        );
+        ends.forget_to(LogMark::behind(2));
+        assert_eq!([7, 8].map(|client| ends.mark_of(client)), [3, 0].map(LogMark::behind));
     }
 
     #[test]
     fn ends_that_are_forgotten_at_the_bound_are_waited_for_by_all() {
         let mut ends = Ends::new(1);
         let many = REMEMBERED_MAX as u64 + 100;
-        (1..=many).for_each(|mark| ends.note(mark, mark));
+        (1..=many).for_each(|mark| ends.note(mark, LogMark::behind(mark)));
         assert_eq!(ends.in_order.len(), REMEMBERED_MAX);
-        assert_eq!(ends.mark_of(many), many);
-        assert_eq!([1, 100, many + 1].map(|client| ends.mark_of(client)), [100; 3], "no less than its own");
-        ends.forget_to(99);
-        assert_eq!(ends.mark_of(1), 100);
-        ends.forget_to(100);
-        assert_eq!([1, 101].map(|client| ends.mark_of(client)), [0, 101]);
-        ends.forget_to(many);
+        assert_eq!(ends.mark_of(many), LogMark::behind(many));
+        assert_eq!(
+            [1, 100, many + 1].map(|client| ends.mark_of(client)),
+            [100; 3].map(LogMark::behind),
+            "no less than its own"
+        );
+        ends.forget_to(LogMark::behind(99));
+        assert_eq!(ends.mark_of(1), LogMark::behind(100));
+        ends.forget_to(LogMark::behind(100));
+        assert_eq!([1, 101].map(|client| ends.mark_of(client)), [0, 101].map(LogMark::behind));
+        ends.forget_to(LogMark::behind(many));
         assert!(ends.is_empty());
     }
 }

@@ -10,7 +10,7 @@ pub mod interest;
 pub(super) mod load;
 pub(super) mod members;
 pub mod outbox;
-pub(super) mod owed;
+pub(super) mod replies;
 pub mod retained;
 pub(super) mod sessions;
 pub(super) mod timers;

@@ -1,6 +1,7 @@
 //! The timers of a shard: those that run, and those that have fired and are not handled yet.
 
 use crate::base::{ConnectionSlot, SessionSlot, Time, TimerId, Wheel};
+
 use std::collections::VecDeque;
 
 /// What a timer is for.

@@ -7,10 +7,10 @@ use super::authentication::ProofTold;
 use super::deliver::Fanout;
 use super::read::{Progress, seconds_of};
 use super::source::client_of_source;
-use super::waits::{Owing, Purpose};
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
 use crate::broker::components::connections::Stage;
+use crate::broker::components::replies::{Purpose, Reply};
 use crate::broker::components::sessions::{ALIASES, BACKLOGGED, GATED, MOUNTED, QUEUES_QOS0};
 use crate::broker::components::timers::Timer;
 use crate::broker::event::beginning;
@@ -221,8 +221,8 @@ impl Shard {
         // What CONNACK says of the session must not be undone, nor what it says of one that is gone.
         let mark = if self.journal.count() > before { self.journal.mark() } else { self.end_mark(client_id) };
         self.sessions.slot_mut(session).flags |= GATED;
-        let connack = Owing::Connack { packet: connack.into(), told: losses.map(Box::new) };
-        self.answer(now, slot, mark, 0, connack);
+        let connack = Reply::Connack { packet: connack.into(), told: losses.map(Box::new) };
+        self.reply(now, slot, mark, None, connack);
         Progress::Next
     }
 
@@ -461,13 +461,13 @@ impl Shard {
         let is_promised = publication.qos != QoS::AtMostOnce || publication.retain;
         if is_kept && is_promised && !self.journal.has_failed() && !self.store_full {
             // It reaches the other shards once, though the power should be cut between their records and ours.
-            fanout.ticket = self.waits.next_ticket();
+            fanout.ticket = Some(self.replies.next_ticket());
             fanout.intended = true;
         }
         let outcome = self.publish(now, &mut fanout);
         if fanout.missing > 0 {
             let intents = std::mem::take(&mut fanout.intents);
-            self.open_ticket(fanout.missing, outcome, intents, Purpose::Intents);
+            self.replies.open_ticket(fanout.missing, outcome, intents, Purpose::Intents);
             // It waits for the log. What its client publishes when it is back must come later.
             match session {
                 Some(session) => self.note_end(session),

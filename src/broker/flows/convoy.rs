@@ -8,14 +8,16 @@
 //! message.
 
 use super::deliver::{Fanout, OwnMatch};
-use super::waits::{Intents, Outcome, Receipt};
 use crate::base::ConnectionKey;
 use crate::base::SessionKey;
 use crate::base::SessionSlot;
 use crate::base::Time;
+use crate::base::{LogMark, Ticket};
 use crate::broker::Shard;
 use crate::broker::components::budget::WORK_A_NUMBERED;
 use crate::broker::components::connections::PAUSED_BY_WORK;
+use crate::broker::components::replies::Intents;
+use crate::broker::outcome::{Outcome, Receipt};
 use crate::mqtt::QoS;
 use crate::session::KeptMessage;
 use crate::topic::Matches;
@@ -70,14 +72,14 @@ enum Stop {
 struct Rider {
     message: Rc<KeptMessage>,
     topic_hash: u64,
-    /// Gets one receipt when it has been everywhere; 0: nobody waits for it.
-    ticket: u64,
+    /// Gets one receipt when it has been everywhere.
+    ticket: Option<Ticket>,
     intended: bool,
     /// Its publisher gets its own message last.
     own_last: bool,
     own_delivery: Option<OwnMatch>,
     outcome: Outcome,
-    mark: u64,
+    mark: LogMark,
     /// Stops still to go.
     left: usize,
     /// The connection that is not read until it has been everywhere.
@@ -252,7 +254,7 @@ impl Shard {
             own_last: fanout.own.is_some(),
             own_delivery: None,
             outcome: Outcome::default(),
-            mark: 0,
+            mark: LogMark::START,
             left: 0,
             publisher,
             by_mail,
@@ -355,12 +357,14 @@ impl Shard {
         if let ([message], [fanout]) = (&messages[..], &mut fanouts[..]) {
             self.note_encoded(message, fanout);
         }
-        let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
+        let mark = if self.journal.count() > before { self.journal.mark() } else { LogMark::START };
         for (rider, fanout) in convoy.riders.iter_mut().zip(&mut fanouts) {
             rider.mark = rider.mark.max(mark);
             rider.own_delivery = fanout.own_delivery.take().or(rider.own_delivery.take());
             let intents: Intents = std::mem::take(&mut fanout.intents);
-            self.add_to_ticket(rider.ticket, fanout.missing, intents);
+            if let Some(ticket) = rider.ticket {
+                self.replies.add_to_ticket(ticket, fanout.missing, intents);
+            }
         }
         for (mut rider, mut fanout) in convoy.riders.drain(..done).zip(fanouts) {
             fanout.own_delivery = rider.own_delivery.take();
@@ -405,8 +409,8 @@ impl Shard {
             let slot = self.sessions.slot(session).connection;
             self.deliver_own(now, slot, fanout);
         }
-        if rider.ticket != 0 {
-            let receipt = Receipt { ticket: rider.ticket, outcome: rider.outcome };
+        if let Some(ticket) = rider.ticket {
+            let receipt = Receipt { ticket, outcome: rider.outcome };
             self.give_receipt(self.id, rider.mark, receipt);
         }
         if let Some(key) = rider.publisher {

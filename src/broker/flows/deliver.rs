@@ -6,16 +6,18 @@
 //! have the same one, and share the variant; the others get a copy with two bytes changed.
 
 use super::convoy::size_of_message;
-use super::enqueue::{Place, Taken};
-use super::waits::{FirstSending, ForLog, Intents};
+use super::enqueue::Place;
+use crate::base::Ticket;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
 use crate::base::{MemoryAccount, allocated};
 use crate::broker::components::budget::WORK_A_QUEUED;
 use crate::broker::components::outbox::{Outbox, Range};
+use crate::broker::components::replies::{AfterLog, FirstSending, Intents};
 use crate::broker::components::sessions::{
     ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, QUEUES_QOS0, REPLAYING,
 };
+use crate::broker::outcome::Taken;
 use crate::broker::{Counter, Event, Limit, Shard};
 use crate::mqtt::codec::{AckKind, PublishHeader, encode_publish, publish_len};
 use crate::mqtt::{PacketId, ProtocolVersion, QoS};
@@ -43,8 +45,8 @@ pub(in crate::broker) struct Fanout<'a> {
     /// Its name in the log; 0: it is not there.
     pub number: u64,
     encoded: Encoded,
-    /// The ticket that will count the receipts of other shards; 0: nobody waits for any.
-    pub ticket: u64,
+    /// The ticket that will count the receipts of other shards, if anyone waits for them.
+    pub ticket: Option<Ticket>,
     /// Receipts that will come.
     pub missing: u32,
     /// It goes to other shards by intents, and these are their numbers.
@@ -108,7 +110,7 @@ impl<'a> Fanout<'a> {
             kept: None,
             number: 0,
             encoded: Encoded::default(),
-            ticket: 0,
+            ticket: None,
             missing: 0,
             intended: false,
             intents: Intents::new(),
@@ -119,8 +121,8 @@ impl<'a> Fanout<'a> {
     }
 
     /// So many receipts more will come; the ticket to send along.
-    pub(in crate::broker) fn await_receipts(&mut self, count: u32) -> u64 {
-        self.missing += if self.ticket == 0 { 0 } else { count };
+    pub(in crate::broker) fn await_receipts(&mut self, count: u32) -> Option<Ticket> {
+        self.missing += if self.ticket.is_none() { 0 } else { count };
         self.ticket
     }
 
@@ -409,7 +411,7 @@ impl Shard {
         }
         let session = self.sessions.key(session);
         let sending = FirstSending { session, connection, packet_id, number, replay, qos };
-        self.wait_for_log(self.journal.mark(), ForLog::Publish(sending));
+        self.wait_for_log(self.journal.mark(), AfterLog::Publish(sending));
     }
 
     /// The log has it. A newer connection sends it again by itself.

@@ -20,17 +20,6 @@ pub(in crate::broker) enum Place {
     Refused,
 }
 
-/// What a session made of a message, as far as its publisher is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::broker) enum Taken {
-    /// Sent, queued, or dropped by a rule that concerns this session alone.
-    Yes,
-    /// Its queue is full, and the policy is to say so.
-    Refused,
-    /// The disk has no room for it.
-    Unkept,
-}
-
 /// So many of a queue's oldest messages are looked at when its client is back: some tenths of a millisecond. What
 /// expires behind them is told the next time.
 const EXPIRY_VISITS_MAX: usize = 16_384;

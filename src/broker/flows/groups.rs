@@ -8,13 +8,15 @@
 use super::convoy::work_of;
 use super::deliver::Fanout;
 use super::publish::shards_of;
-use super::waits::{ForLog, Intents, Outcome, Purpose};
+use crate::base::Ticket;
 use crate::base::Time;
 use crate::base::steps;
 use crate::base::{GroupSlot, SessionSlot};
 use crate::base::{SessionKey, ShardId};
 use crate::broker::components::members::{LOOKED_AT_MAX, Members};
+use crate::broker::components::replies::{AfterLog, Intents, Purpose};
 use crate::broker::components::sessions::{BACKLOGGED, GATED};
+use crate::broker::outcome::Outcome;
 use crate::broker::{GroupMember, Mail, Shard};
 use crate::mqtt::QoS;
 use crate::mqtt::{RetainHandling, SubscriptionOptions};
@@ -275,7 +277,7 @@ impl Shard {
             message: stored,
         });
         let mail = Mail::GroupDeliver { group, member: chosen, message, ticket, intent };
-        self.wait_for_log(self.journal.mark(), ForLog::Mail(to, Box::new(mail)));
+        self.wait_for_log(self.journal.mark(), AfterLog::Mail(to, Box::new(mail)));
         reached
     }
 
@@ -377,7 +379,7 @@ impl Shard {
         if intent != 0 {
             self.journal.record(&Record::IntentSeen { number: intent });
         }
-        fanout.promised = intent != 0 || fanout.ticket == 0;
+        fanout.promised = intent != 0 || fanout.ticket.is_none();
         self.deliver_to_member(now, group, session, member, fanout)
     }
 
@@ -395,7 +397,7 @@ impl Shard {
             // What goes on from here must not be lost either.
             fanout.intended = true;
         }
-        fanout.promised = intent != 0 || fanout.ticket == 0;
+        fanout.promised = intent != 0 || fanout.ticket.is_none();
         match self.groups.slot_of(group) {
             Some(slot) => self.deliver_to_group(now, slot, fanout),
             None => Outcome { matched: true, ..Outcome::default() },
@@ -456,7 +458,7 @@ impl Shard {
     ///
     /// In the log it is an intent from now on, or it would be lost with the power, or, if the log should
     /// not get to know that the session has ended, come twice. The ticket counts what the groups have.
-    pub(in crate::broker) fn take_shared(&mut self, session: SessionSlot) -> (Vec<Returned>, u64) {
+    pub(in crate::broker) fn take_shared(&mut self, session: SessionSlot) -> (Vec<Returned>, Option<Ticket>) {
         let state = self.sessions.session(session);
         let unsettled = state
             .inflight
@@ -468,7 +470,7 @@ impl Shard {
             Some(Returned { group, message, number: delivery.number, intent: 0 })
         });
         let mut back: Vec<Returned> = back.collect();
-        let Some(sid) = self.sid(session) else { return (back, 0) };
+        let Some(sid) = self.sid(session) else { return (back, None) };
         let mut intents = Intents::new();
         for returned in back.iter_mut().filter(|returned| returned.number != 0) {
             let number = self.number();
@@ -478,24 +480,24 @@ impl Shard {
         }
         let missing = u32::try_from(intents.len()).expect("a queue is bounded");
         if missing == 0 {
-            return (back, 0);
+            return (back, None);
         }
-        let ticket = self.waits.next_ticket();
-        self.open_ticket(missing, Outcome::default(), intents, Purpose::Intents);
-        (back, ticket)
+        let ticket = self.replies.next_ticket();
+        self.replies.open_ticket(missing, Outcome::default(), intents, Purpose::Intents);
+        (back, Some(ticket))
     }
 
     /// Gives back to the groups what a session that has ended has owed them: what is in the log, once that
     /// is durable, or its first member might come back for it.
-    pub(in crate::broker) fn return_shared(&mut self, back: Vec<Returned>, ticket: u64) {
+    pub(in crate::broker) fn return_shared(&mut self, back: Vec<Returned>, ticket: Option<Ticket>) {
         for Returned { group, message, intent, .. } in back {
             let home = self.group_home(&group);
-            let ticket = if intent == 0 { 0 } else { ticket };
+            let ticket = if intent == 0 { None } else { ticket };
             let mail = Mail::GroupReturn { group, message: Message::clone(&message), ticket, intent };
             if intent == 0 || home == self.id {
                 self.post(home, mail);
             } else {
-                self.wait_for_log(self.journal.mark(), ForLog::Mail(home, Box::new(mail)));
+                self.wait_for_log(self.journal.mark(), AfterLog::Mail(home, Box::new(mail)));
             }
         }
     }

@@ -2,12 +2,13 @@
 
 use super::full_disk::DISK;
 use super::read::Progress;
-use super::waits::{ForLog, Owing};
 use crate::base::ConnectionKey;
+use crate::base::LogMark;
 use crate::base::SessionKey;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
 use crate::broker::components::connections::Stage;
+use crate::broker::components::replies::{AfterLog, Reply};
 use crate::broker::components::sessions::GATED;
 use crate::broker::{EndCause, Shard, Violation};
 use crate::mqtt::codec::{
@@ -69,9 +70,9 @@ impl Shard {
             let held = self.release_held(session, ack.packet_id);
             let reason = if held || fresh { Reason::Success } else { Reason::PacketIdentifierNotFound };
             // The client uses the identifier anew after PUBCOMP: the release must not be lost.
-            let mark = if held && self.sid(session).is_some() { self.journal.mark() } else { 0 };
+            let mark = if held && self.sid(session).is_some() { self.journal.mark() } else { LogMark::START };
             let pubcomp = Ack { kind: AckKind::Pubcomp, packet_id: ack.packet_id, reason };
-            self.answer(now, slot, mark, 0, Owing::Ack(pubcomp));
+            self.reply(now, slot, mark, None, Reply::Ack(pubcomp));
             return Ok(());
         }
         match state.inflight.handle_ack(ack.kind, ack.packet_id, ack.reason.is_error()) {
@@ -92,7 +93,7 @@ impl Shard {
                     Reason::Success
                 };
                 let pubrel = Ack { kind: AckKind::Pubrel, packet_id: ack.packet_id, reason };
-                self.answer(now, slot, 0, 0, Owing::Ack(pubrel));
+                self.reply(now, slot, LogMark::START, None, Reply::Ack(pubrel));
             }
             AckOutcome::Unknown => {}
             AckOutcome::Mismatch => {
@@ -117,11 +118,11 @@ impl Shard {
         if let (Some(sid), Some(connection)) = (self.sid(session), self.connections.key(slot)) {
             self.journal.record(&Record::Released { sid, number });
             let session = self.sessions.key(session);
-            self.wait_for_log(self.journal.mark(), ForLog::Pubrel { session, connection, packet_id });
+            self.wait_for_log(self.journal.mark(), AfterLog::Pubrel { session, connection, packet_id });
             return;
         }
         let pubrel = Ack { kind: AckKind::Pubrel, packet_id, reason: Reason::Success };
-        self.answer(now, slot, 0, 0, Owing::Ack(pubrel));
+        self.reply(now, slot, LogMark::START, None, Reply::Ack(pubrel));
     }
 
     /// The log has it. A newer connection has been sent it by `resume`.
@@ -143,7 +144,7 @@ impl Shard {
     fn handle_ping(&mut self, now: Time, slot: ConnectionSlot, session: SessionSlot) {
         if self.sessions.slot(session).flags & GATED != 0 {
             // Behind CONNACK.
-            self.answer(now, slot, self.journal.mark(), 0, Owing::Pong);
+            self.reply(now, slot, self.journal.mark(), None, Reply::Pong);
         } else {
             self.send_packet(slot, encode_pingresp);
         }

@@ -8,6 +8,7 @@ use super::restart::Overdue;
 use super::subscribe::Needed;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
+use crate::base::{LogMark, Ticket};
 use crate::broker::components::sessions::SessionEntry;
 use crate::broker::components::timers::Timer;
 use crate::broker::{Counter, Mail, Shard};
@@ -68,7 +69,7 @@ impl Shard {
         state.expiry_seconds = restored.expiry_seconds;
         state.group_ready = false;
         for (packet_id, payload_bytes) in restored.held {
-            state.hold(packet_id, u32::try_from(payload_bytes).unwrap_or(u32::MAX), 0);
+            state.hold(packet_id, u32::try_from(payload_bytes).unwrap_or(u32::MAX), None);
         }
         if !restored.losses.is_empty() {
             *state.losses_mut() = restored.losses;
@@ -155,7 +156,7 @@ impl Shard {
 
     /// Does anyone wait for the log to be durable?
     pub fn awaits_log(&self) -> bool {
-        self.waits.awaits_log()
+        self.replies.await_log()
     }
 
     /// Bytes that wait to be taken.
@@ -164,7 +165,7 @@ impl Shard {
     }
 
     /// All that was taken down so far has sequences up to this one.
-    pub fn journal_mark(&self) -> u64 {
+    pub fn journal_mark(&self) -> LogMark {
         self.journal.mark()
     }
 
@@ -285,17 +286,17 @@ impl Shard {
     }
 
     /// When the end of the last session of a client is durable that has none: a power cut before brings it back.
-    pub(in crate::broker) fn end_mark(&mut self, client_id: &str) -> u64 {
+    pub(in crate::broker) fn end_mark(&mut self, client_id: &str) -> LogMark {
         self.forget_durable_ends();
         if self.ends.is_empty() {
-            return 0;
+            return LogMark::START;
         }
         self.ends.mark_of(self.shared.hash(client_id))
     }
 
     /// After a failure no end will ever be durable, and nobody shall wait for one.
     fn forget_durable_ends(&mut self) {
-        let durable = if self.journal.has_failed() { u64::MAX } else { self.journal.durable() };
+        let durable = if self.journal.has_failed() { LogMark::NEVER } else { self.journal.durable() };
         self.ends.forget_to(durable);
     }
 
@@ -313,13 +314,13 @@ impl Shard {
         (sid != 0).then_some(sid)
     }
 
-    /// A QoS 2 packet identifier of the client is in use until its PUBREL. `ticket`: that its PUBREC waits for, or 0.
+    /// A QoS 2 packet identifier of the client is in use until its PUBREL. `ticket`: that its PUBREC waits for, if for one.
     pub(in crate::broker) fn hold(
         &mut self,
         session: SessionSlot,
         packet_id: PacketId,
         payload_bytes: u32,
-        ticket: u64,
+        ticket: Option<Ticket>,
     ) {
         self.sessions.session_mut(session).hold(packet_id.get(), payload_bytes, ticket);
         self.note_held(1);

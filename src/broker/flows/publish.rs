@@ -2,21 +2,22 @@
 
 use super::convoy::{size_of_message, step_of, work_of};
 use super::deliver::Fanout;
-use super::enqueue::Taken;
 use super::full_disk::DISK;
 use super::mount::{TOPIC_BYTES_MAX, mounted};
-use super::waits::{
-    ForLog, Outcome, Owing, OwnDelivery, PublishAnswer, Purpose, QUOTA, Receipt, publish_answer,
-};
+use super::reply::{QUOTA, publish_reply};
 use crate::base::ConnectionKey;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
+use crate::base::{LogMark, Ticket};
 use crate::base::{MemoryKind, allocated};
 use crate::base::{SHARDS_MAX, ShardId};
 use crate::broker::components::budget::TOPIC_BYTES_A_STEP;
 use crate::broker::components::connections::PAUSED_BY_WORK;
+use crate::broker::components::replies::Intents;
+use crate::broker::components::replies::{AfterLog, Intent, OwnDelivery, PublishAnswer, Purpose, Reply};
 use crate::broker::components::sessions::MOUNTED;
 use crate::broker::event::beginning;
+use crate::broker::outcome::{Outcome, Receipt, Taken};
 use crate::broker::{Counter, Effect, Event, Limit, Mail, Shard, Violation};
 use crate::mqtt::codec::{Ack, AckKind, Publish};
 use crate::mqtt::topic_levels;
@@ -68,22 +69,12 @@ fn begins_level(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with('/')
 }
 
-/// A QoS 2 message that is to go to other shards once the log has it, with the packet identifier that is
-/// held for it: whatever happens then, each of them gets it once.
-pub(in crate::broker) struct Intent {
-    number: u64,
-    ticket: u64,
-    targets: u128,
-    retained_home: Option<ShardId>,
-    message: Message,
-}
-
 /// A retained message on its way, once its home has been told: see `Effect::Forward`.
 #[derive(Debug)]
 pub struct Forward {
     message: Message,
     home: ShardId,
-    ticket: u64,
+    ticket: Option<Ticket>,
     /// Number of the intent, or 0, and the shards that it names.
     intent: u64,
     targets: u128,
@@ -188,7 +179,7 @@ impl Shard {
             }
             let mut fanout = Fanout::new(publication, now, 0);
             if self.waits_for_others(&fanout) {
-                fanout.ticket = self.waits.next_ticket();
+                fanout.ticket = Some(self.replies.next_ticket());
             }
             self.publish(now, &mut fanout);
             if fanout.missing > 0
@@ -196,7 +187,7 @@ impl Shard {
             {
                 let intents = std::mem::take(&mut fanout.intents);
                 let then = Purpose::ReadOn(key);
-                self.open_ticket(fanout.missing, Outcome::default(), intents, then);
+                self.replies.open_ticket(fanout.missing, Outcome::default(), intents, then);
             }
             return Ok(());
         };
@@ -234,15 +225,15 @@ impl Shard {
     ) {
         let before = self.journal.count();
         let mut fanout = Fanout::new(publication, now, 0);
-        fanout.ticket = self.waits.next_ticket();
+        fanout.ticket = Some(self.replies.next_ticket());
         if kind == AckKind::Pubrec {
             fanout.own = Some(session);
             fanout.intended = self.sid(session).is_some();
         }
         let outcome = self.publish(now, &mut fanout);
         let version = self.version_of_session(session);
-        let ticket = if fanout.missing > 0 { fanout.ticket } else { 0 };
-        let refused = ticket == 0 && outcome.is_refused_for(version);
+        let ticket = fanout.ticket.filter(|_| fanout.missing > 0);
+        let refused = ticket.is_none() && outcome.is_refused_for(version);
         if kind == AckKind::Pubrec && (!refused || version == ProtocolVersion::V5) {
             let payload_bytes = u32::try_from(publication.payload.len()).unwrap_or(u32::MAX);
             if refused {
@@ -255,20 +246,20 @@ impl Shard {
                 self.hold(session, packet_id, payload_bytes, ticket);
             }
         }
-        let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
+        let mark = if self.journal.count() > before { self.journal.mark() } else { LogMark::START };
         let key = self.sessions.key(session);
         if refused {
             self.report_quota(session);
         }
-        if ticket != 0 {
+        if ticket.is_some() {
             let reads_on = if self.waits_for_others(&fanout) { self.hold_until_received(slot) } else { None };
-            let answer = PublishAnswer { slot, session: key, kind, packet_id, reads_on, owed: None };
+            let answer = PublishAnswer { slot, session: key, kind, packet_id, reads_on, reply: None };
             let intents = std::mem::take(&mut fanout.intents);
-            self.open_ticket(fanout.missing, outcome, intents, Purpose::Answer(answer));
+            self.replies.open_ticket(fanout.missing, outcome, intents, Purpose::Answer(answer));
         }
         // PUBREC stands before what the publisher gets of its own message, as clients and test suites
         // know it; PUBACK comes after.
-        self.answer(now, slot, mark, ticket, publish_answer(version, kind, packet_id, outcome));
+        self.reply(now, slot, mark, ticket, publish_reply(version, kind, packet_id, outcome));
         self.deliver_own(now, Some(slot), &mut fanout);
     }
 
@@ -288,13 +279,15 @@ impl Shard {
     /// A QoS 2 message came again: its PUBREC, once what the first one promises is there.
     fn answer_repeat(&mut self, now: Time, slot: ConnectionSlot, session: SessionSlot, packet_id: PacketId) {
         let ticket = self.sessions.session(session).held_ticket(packet_id.get());
-        let ticket = if self.is_ticket_open(ticket) { ticket } else { 0 };
-        self.redirect_ticket(ticket, slot);
-        let mark = if self.sessions.slot(session).sid != 0 { self.journal.mark() } else { 0 };
+        let ticket = ticket.filter(|&ticket| self.replies.is_ticket_open(ticket));
+        if let Some(ticket) = ticket {
+            self.replies.redirect_ticket(ticket, slot);
+        }
+        let mark = if self.sessions.slot(session).sid != 0 { self.journal.mark() } else { LogMark::START };
         let refused = self.sessions.session(session).is_held_refused(packet_id.get());
         let reason = if refused { QUOTA.reason } else { Reason::Success };
         let pubrec = Ack { kind: AckKind::Pubrec, packet_id, reason };
-        self.answer(now, slot, mark, ticket, Owing::Ack(pubrec));
+        self.reply(now, slot, mark, ticket, Reply::Ack(pubrec));
     }
 
     /// What the connection was told in CONNACK. Each is the end of it.
@@ -390,12 +383,12 @@ impl Shard {
     /// Answers a message that was refused: 5.0 hears the truth; 3.x gets an acknowledgement without meaning. `[MQTT311-3.3.5-2]`
     fn refuse_publish(&mut self, now: Time, slot: ConnectionSlot, session: SessionSlot, ack: Ack) {
         let version = self.version_of_session(session);
-        let mut mark = 0;
+        let mut mark = LogMark::START;
         if version < ProtocolVersion::V5 && ack.kind == AckKind::Pubrec {
-            self.hold(session, ack.packet_id, 0, 0);
+            self.hold(session, ack.packet_id, 0, None);
             mark = self.journal.mark();
         }
-        self.answer(now, slot, mark, 0, Owing::Ack(ack));
+        self.reply(now, slot, mark, None, Reply::Ack(ack));
     }
 
     pub(in crate::broker) fn report_refused(
@@ -575,7 +568,8 @@ impl Shard {
         let Some(session) = own else { return };
         // What the session must have, though the connection should end now, or its queue be full by then, can't
         // wait for the PUBREC.
-        let Some(slot) = slot.filter(|&slot| granted == QoS::AtMostOnce && self.is_owed(slot)) else {
+        let Some(slot) = slot.filter(|&slot| granted == QoS::AtMostOnce && self.replies.are_pending(slot))
+        else {
             self.deliver(now, fanout, session, granted, retain_as_published, &ids, None);
             return;
         };
@@ -588,7 +582,7 @@ impl Shard {
             retain_as_published,
             subscription_ids: ids,
         };
-        self.answer(now, slot, 0, 0, Owing::Own(Box::new(own)));
+        self.reply(now, slot, LogMark::START, None, Reply::Own(Box::new(own)));
     }
 
     /// To every shard that may have subscribers.
@@ -625,7 +619,9 @@ impl Shard {
     pub fn forward_now(&mut self, forward: Forward) -> SmallVec<[(ShardId, Mail); 4]> {
         let Forward { message, home, ticket, intent, targets } = forward;
         let wanted = (self.interested(message.as_publication().topic) | targets) & !(1 << home);
-        self.extend_ticket(ticket, (wanted & !targets).count_ones());
+        if let Some(ticket) = ticket {
+            self.replies.add_to_ticket(ticket, (wanted & !targets).count_ones(), Intents::new());
+        }
         let mail = |to: ShardId| {
             let intent = if targets >> to & 1 == 1 { intent } else { 0 };
             (to, Mail::Publish { message: message.clone(), ticket, intent })
@@ -656,7 +652,7 @@ impl Shard {
         self.journal.record(&Record::Intent { number, targets, stamp, group: "", message });
         let message = fanout.to_message();
         let intent = Intent { number, ticket, targets, retained_home, message };
-        self.wait_for_log(self.journal.mark(), ForLog::Intent(Box::new(intent)));
+        self.wait_for_log(self.journal.mark(), AfterLog::Intent(Box::new(intent)));
     }
 
     /// The log has it.
@@ -683,10 +679,10 @@ impl Shard {
         now: Time,
         from: ShardId,
         message: Message,
-        ticket: u64,
+        ticket: Option<Ticket>,
         intent: u64,
     ) {
-        if message.qos() == QoS::AtMostOnce && !message.is_retained() && ticket == 0 {
+        if message.qos() == QoS::AtMostOnce && !message.is_retained() && ticket.is_none() {
             // No session keeps it, and no one waits for a receipt.
             self.route(now, &mut Fanout::new(message.as_publication(), now, 0));
             return;
@@ -714,24 +710,27 @@ impl Shard {
     }
 
     /// Handles what another shard has sent, and gives a receipt for it once it is durable here and on
-    /// the shards that it was sent on to. Ticket 0: nobody waits for one.
+    /// the shards that it was sent on to. Without a ticket nobody waits for one.
     pub(in crate::broker) fn track(
         &mut self,
         from: ShardId,
-        ticket: u64,
+        ticket: Option<Ticket>,
         fanout: &mut Fanout<'_>,
         handle: impl FnOnce(&mut Shard, &mut Fanout<'_>) -> Outcome,
     ) {
         let before = self.journal.count();
-        fanout.ticket = if ticket == 0 { 0 } else { self.waits.next_ticket() };
+        fanout.ticket = ticket.map(|_| self.replies.next_ticket());
         let outcome = handle(self, fanout);
-        if ticket == 0 {
-            return;
-        }
-        let mark = if self.journal.count() > before { self.journal.mark() } else { 0 };
+        let Some(ticket) = ticket else { return };
+        let mark = if self.journal.count() > before { self.journal.mark() } else { LogMark::START };
         if fanout.missing > 0 {
             let intents = std::mem::take(&mut fanout.intents);
-            self.open_ticket(fanout.missing, outcome, intents, Purpose::Receipt { to: from, ticket, mark });
+            self.replies.open_ticket(
+                fanout.missing,
+                outcome,
+                intents,
+                Purpose::Receipt { to: from, ticket, mark },
+            );
         } else {
             self.give_receipt(from, mark, Receipt { ticket, outcome });
         }

@@ -400,7 +400,7 @@ impl Shard {
         self.note_connection(connection.listener, false);
         self.memory.subtract(MemoryKind::Backlogs, connection.backlog_bytes());
         self.count_no_backlog(connection.backlog_packets());
-        self.waits.forget(slot);
+        self.replies.forget(slot);
         if connection.is_paced {
             self.end_pace(&mut connection);
         }

@@ -4,7 +4,6 @@
 use super::deliver::Fanout;
 use super::publish::is_brokers_own;
 use super::source::SourceCheck;
-use super::waits::Outcome;
 use crate::base::MemoryKind;
 use crate::base::SessionSlot;
 use crate::base::Time;
@@ -12,6 +11,7 @@ use crate::base::{SessionKey, ShardId};
 use crate::broker::components::budget::WORK_A_VISIT;
 use crate::broker::components::retained::{BatchLimits, RetainedFull, RetainedMessage, Stored};
 use crate::broker::components::sessions::REPLAYING;
+use crate::broker::outcome::Outcome;
 use crate::broker::{Counter, Event, Limit, Mail, MemoryRelief, Shard};
 use crate::mqtt::QoS;
 use crate::session::KeptMessage;

@@ -8,13 +8,14 @@
 
 use super::groups::member_of;
 use super::refused_filters::{RefusedFilter, RefusedFilters};
-use super::waits::Owing;
 use crate::base::ConnectionKey;
+use crate::base::LogMark;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
 use crate::base::{SessionKey, ShardId};
 use crate::broker::components::budget::WORK_A_FILTER;
 use crate::broker::components::connections::PAUSED_BY_WORK;
+use crate::broker::components::replies::Reply;
 use crate::broker::{Counter, EndCause, GroupMember, Limit, Mail, MemoryRelief, Shard, Violation};
 use crate::mqtt::codec::{
     Subscribe, SubscribeFilter, SubscribeFilters, Unsubscribe, UnsubscribeFilters, encode_suback,
@@ -62,7 +63,7 @@ struct Answer {
     codes: Vec<Reason>,
     refused: RefusedFilters,
     /// The log must be durable up to here.
-    mark: u64,
+    mark: LogMark,
 }
 
 /// The filters of a packet that are still to be looked at.
@@ -335,13 +336,13 @@ impl Shard {
             packet_id,
             codes: Vec::new(),
             refused: RefusedFilters::default(),
-            mark: 0,
+            mark: LogMark::START,
         }
     }
 
     /// What has been taken down since `before`, by `Journal::count`, is durable at this mark.
-    fn mark_since(&self, before: u64) -> u64 {
-        if self.journal.count() > before { self.journal.mark() } else { 0 }
+    fn mark_since(&self, before: u64) -> LogMark {
+        if self.journal.count() > before { self.journal.mark() } else { LogMark::START }
     }
 
     /// The shard may serve when the answers of other shards are there.
@@ -685,12 +686,12 @@ impl Shard {
                 if self.is_served_by(session, connection) {
                     let mut packet = Vec::new();
                     encode_suback(&mut packet, self.version_of_session(session), packet_id, &codes);
-                    self.answer(
+                    self.reply(
                         now,
                         connection.slot,
                         mark,
-                        0,
-                        Owing::Suback { packet: packet.into(), token },
+                        None,
+                        Reply::Suback { packet: packet.into(), token },
                     );
                 }
             }
@@ -699,7 +700,7 @@ impl Shard {
                 if self.is_served_by(session, connection) {
                     let mut packet = Vec::new();
                     encode_unsuback(&mut packet, self.version_of_session(session), packet_id, &codes);
-                    self.answer(now, connection.slot, mark, 0, Owing::Packet(packet.into()));
+                    self.reply(now, connection.slot, mark, None, Reply::Packet(packet.into()));
                 }
             }
         }

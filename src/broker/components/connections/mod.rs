@@ -10,8 +10,8 @@ pub(in crate::broker) use identity::Identity;
 pub(in crate::broker) use partial::Partial;
 pub use pauses::HoldBack;
 pub(in crate::broker) use pauses::{
-    GOES_ON, PAUSED_BY_BACKLOG, PAUSED_BY_DISK, PAUSED_BY_LANE, PAUSED_BY_MEMORY, PAUSED_BY_OWED,
-    PAUSED_BY_RATE, PAUSED_BY_ROOM, PAUSED_BY_WORK,
+    GOES_ON, PAUSED_BY_BACKLOG, PAUSED_BY_DISK, PAUSED_BY_LANE, PAUSED_BY_MEMORY, PAUSED_BY_RATE,
+    PAUSED_BY_REPLIES, PAUSED_BY_ROOM, PAUSED_BY_WORK,
 };
 pub(in crate::broker) use peer::Peer;
 pub use slow::Backlog;

@@ -8,7 +8,7 @@ use crate::base::Time;
 /// It has asked for more than it reads.
 pub(in crate::broker) const PAUSED_BY_BACKLOG: u16 = 1;
 /// Too many answers wait for the log, or for other shards.
-pub(in crate::broker) const PAUSED_BY_OWED: u16 = 2;
+pub(in crate::broker) const PAUSED_BY_REPLIES: u16 = 2;
 /// It waits for its own bucket.
 pub(in crate::broker) const PAUSED_BY_RATE: u16 = 4;
 /// It waits for the bucket of its listener.

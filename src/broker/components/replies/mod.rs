@@ -1,0 +1,359 @@
+//! Replies that wait: for the log to be durable, and for the receipts of other shards.
+//!
+//! Owns the replies of each connection in their order, the tickets that count receipts, what else waits for the log, and
+//! the receipts that other shards are to get.
+
+mod list;
+
+use crate::base::{ConnectionKey, ConnectionSlot, LogMark, SessionKey, ShardId, Ticket};
+use crate::broker::Mail;
+use crate::broker::outcome::{Outcome, Receipt};
+use crate::mqtt::codec::{Ack, AckKind};
+use crate::mqtt::{PacketId, QoS};
+use crate::session::{KeptMessage, Losses, Message};
+use ahash::RandomState;
+use hashbrown::HashMap;
+use list::ReplyList;
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// An answer.
+pub(in crate::broker) enum Reply {
+    Ack(Ack),
+    Packet(Box<[u8]>),
+    /// SUBACK, and the token of the replays that begin behind it.
+    Suback {
+        packet: Box<[u8]>,
+        token: u64,
+    },
+    /// CONNACK; the session is resumed behind it, and its client has been told of these losses.
+    Connack {
+        packet: Box<[u8]>,
+        told: Option<Box<Losses>>,
+    },
+    Pong,
+    /// What the publisher gets of its own message, behind its PUBREC.
+    Own(Box<OwnDelivery>),
+    /// No answer but the end of the connection: a client of 3.x has no other way to learn that its message is not
+    /// kept.
+    End,
+}
+
+/// A message on its way back to its publisher.
+pub(in crate::broker) struct OwnDelivery {
+    pub message: Rc<KeptMessage>,
+    pub topic_hash: u64,
+    pub granted: QoS,
+    pub retain_as_published: bool,
+    pub subscription_ids: SmallVec<[u32; 4]>,
+}
+
+/// The receipts that are missing for one message.
+struct OpenTicket {
+    missing: u32,
+    outcome: Outcome,
+    /// Intents that are done with the last of them.
+    intents: Intents,
+    purpose: Purpose,
+}
+
+/// Numbers of intents in the log.
+pub(in crate::broker) type Intents = SmallVec<[u64; 2]>;
+
+/// What is done when all receipts are there.
+#[derive(Clone, Copy)]
+pub(in crate::broker) enum Purpose {
+    Answer(PublishAnswer),
+    /// This shard was sent the message itself.
+    Receipt {
+        to: ShardId,
+        ticket: Ticket,
+        mark: LogMark,
+    },
+    /// Its intents are done, and nobody waits for more.
+    Intents,
+    /// Its publisher is read on.
+    ReadOn(ConnectionKey),
+}
+
+/// The acknowledgement of a publish.
+#[derive(Clone, Copy)]
+pub(in crate::broker) struct PublishAnswer {
+    pub slot: ConnectionSlot,
+    pub session: SessionKey,
+    pub kind: AckKind,
+    pub packet_id: PacketId,
+    /// The connection, if it is not read until then.
+    pub reads_on: Option<ConnectionKey>,
+    /// The last of the connection's replies that wait for it, by its number in the list.
+    pub reply: Option<u64>,
+}
+
+/// A QoS 1 PUBLISH that is large, or behind one; or a QoS 2 PUBLISH, which the client must not get twice, and so only
+/// once its packet identifier and all that it came from are durable.
+#[derive(Clone, Copy)]
+pub(in crate::broker) struct FirstSending {
+    pub session: SessionKey,
+    pub connection: ConnectionKey,
+    pub packet_id: PacketId,
+    /// Of the delivery.
+    pub number: u64,
+    /// The token of the replay that it is of; 0: of none.
+    pub replay: u64,
+    pub qos: QoS,
+}
+
+/// What waits for the log.
+pub(in crate::broker) enum AfterLog {
+    /// The first replies of this connection.
+    Replies {
+        slot: ConnectionSlot,
+    },
+    /// A PUBLISH that is not sent before.
+    Publish(FirstSending),
+    /// `[MQTT5-4.3.3-4]`: the client forgets the identifier with it, and so must we.
+    Pubrel {
+        session: SessionKey,
+        connection: ConnectionKey,
+        packet_id: PacketId,
+    },
+    Receipt {
+        to: ShardId,
+        receipt: Receipt,
+    },
+    /// A QoS 2 message on its way to other shards.
+    Intent(Box<Intent>),
+    /// The same, to a member of a shared subscription, or what one gives back to its group.
+    Mail(ShardId, Box<Mail>),
+}
+
+/// A QoS 2 message that is to go to other shards once the log has it, with the packet identifier that is
+/// held for it: whatever happens then, each of them gets it once.
+pub(in crate::broker) struct Intent {
+    pub number: u64,
+    pub ticket: Option<Ticket>,
+    pub targets: u128,
+    pub retained_home: Option<ShardId>,
+    pub message: Message,
+}
+
+/// See the module.
+pub(in crate::broker) struct Replies {
+    lists: HashMap<ConnectionSlot, ReplyList, RandomState>,
+    /// Empty lists, kept for the next.
+    spare: Vec<ReplyList>,
+    tickets: VecDeque<Option<OpenTicket>>,
+    /// The first of `tickets`.
+    first_ticket: u64,
+    /// In the order of marks.
+    after_log: VecDeque<(LogMark, AfterLog)>,
+    /// By receiver.
+    receipts: Vec<Vec<Receipt>>,
+}
+
+/// A ticket whose receipts are all there.
+pub(in crate::broker) struct CompleteTicket {
+    pub outcome: Outcome,
+    pub intents: Intents,
+    pub purpose: Purpose,
+}
+
+/// Lists that are kept though empty.
+const SPARE_MAX: usize = 256;
+
+impl Replies {
+    pub(in crate::broker) fn new(shards: usize, seed: u64) -> Replies {
+        Replies {
+            lists: HashMap::with_hasher(RandomState::with_seeds(seed, 0x6f77, 0x6564, 0x61)),
+            spare: Vec::new(),
+            tickets: VecDeque::new(),
+            first_ticket: 1,
+            after_log: VecDeque::new(),
+            receipts: (0..shards).map(|_| Vec::new()).collect(),
+        }
+    }
+
+    /// The next ticket that is opened.
+    pub(in crate::broker) fn next_ticket(&self) -> Ticket {
+        Ticket::new(self.first_ticket + self.tickets.len() as u64)
+    }
+
+    fn ticket_mut(&mut self, ticket: Ticket) -> Option<&mut Option<OpenTicket>> {
+        let at = usize::try_from(ticket.get().checked_sub(self.first_ticket)?).ok()?;
+        self.tickets.get_mut(at)
+    }
+
+    /// Opens a ticket for the number of receipts that the next one was announced to need.
+    pub(in crate::broker) fn open_ticket(
+        &mut self,
+        missing: u32,
+        outcome: Outcome,
+        intents: Intents,
+        purpose: Purpose,
+    ) {
+        self.tickets.push_back(Some(OpenTicket { missing, outcome, intents, purpose }));
+    }
+
+    /// More receipts are to come for a ticket that is open, and intents are done with the last of them.
+    pub(in crate::broker) fn add_to_ticket(&mut self, ticket: Ticket, missing: u32, intents: Intents) {
+        if let Some(Some(ticket)) = self.ticket_mut(ticket) {
+            ticket.missing += missing;
+            ticket.intents.extend(intents);
+        }
+    }
+
+    /// The answer of a ticket goes to this connection, if the ticket is open.
+    pub(in crate::broker) fn redirect_ticket(&mut self, ticket: Ticket, to: ConnectionSlot) {
+        if let Some(Some(OpenTicket { purpose: Purpose::Answer(answer), .. })) = self.ticket_mut(ticket)
+            && answer.slot != to
+        {
+            (answer.slot, answer.reply) = (to, None);
+        }
+    }
+
+    /// Does a ticket still wait for receipts?
+    pub(in crate::broker) fn is_ticket_open(&self, ticket: Ticket) -> bool {
+        let Some(at) = ticket.get().checked_sub(self.first_ticket) else { return false };
+        usize::try_from(at).ok().and_then(|at| self.tickets.get(at)).is_some_and(Option::is_some)
+    }
+
+    /// A receipt has come; gives the ticket if it was the last one.
+    pub(in crate::broker) fn take_receipt(&mut self, receipt: &Receipt) -> Option<CompleteTicket> {
+        let place = self.ticket_mut(receipt.ticket)?;
+        let ticket = place.as_mut()?;
+        ticket.outcome.merge(receipt.outcome);
+        ticket.missing -= 1;
+        if ticket.missing > 0 {
+            return None;
+        }
+        let OpenTicket { outcome, intents, purpose, .. } = place.take()?;
+        while let Some(None) = self.tickets.front() {
+            self.tickets.pop_front();
+            self.first_ticket += 1;
+        }
+        Some(CompleteTicket { outcome, intents, purpose })
+    }
+
+    /// Appends a reply to those of a connection, which waits for the log and for a ticket; how many wait now.
+    pub(in crate::broker) fn push(
+        &mut self,
+        slot: ConnectionSlot,
+        mark: LogMark,
+        ticket: Option<Ticket>,
+        reply: Reply,
+    ) -> usize {
+        let newest = ticket.and_then(|ticket| self.answer_mut(ticket, slot)).and_then(|answer| answer.reply);
+        let Replies { lists, spare, .. } = self;
+        let list = lists.entry(slot).or_insert_with(|| spare.pop().unwrap_or_default());
+        let number = list.push(mark, ticket, newest, reply);
+        let len = list.len();
+        if let Some(answer) = ticket.and_then(|ticket| self.answer_mut(ticket, slot)) {
+            answer.reply = Some(number);
+        }
+        len
+    }
+
+    /// The publish of a ticket that is open, if its answer goes to this connection.
+    fn answer_mut(&mut self, ticket: Ticket, slot: ConnectionSlot) -> Option<&mut PublishAnswer> {
+        match self.ticket_mut(ticket)? {
+            Some(OpenTicket { purpose: Purpose::Answer(answer), .. }) => {
+                Some(answer).filter(|to| to.slot == slot)
+            }
+            _ => None,
+        }
+    }
+
+    /// Does a connection wait for a reply?
+    pub(in crate::broker) fn are_pending(&self, slot: ConnectionSlot) -> bool {
+        !self.lists.is_empty() && self.lists.contains_key(&slot)
+    }
+
+    /// How many replies a connection waits for.
+    pub(in crate::broker) fn pending(&self, slot: ConnectionSlot) -> usize {
+        self.lists.get(&slot).map_or(0, ReplyList::len)
+    }
+
+    /// The next reply of a connection, if it waits for nothing any more.
+    pub(in crate::broker) fn pop_ready(&mut self, slot: ConnectionSlot, durable: LogMark) -> Option<Reply> {
+        let list = self.lists.get_mut(&slot)?;
+        list.front().filter(|next| next.ticket.is_none() && next.mark <= durable)?;
+        list.pop_front().map(|next| next.reply)
+    }
+
+    /// A ticket is complete: the replies of a connection that wait for it wait for the log alone, up to `mark`.
+    pub(in crate::broker) fn complete(
+        &mut self,
+        ticket: Ticket,
+        answer: &PublishAnswer,
+        mark: LogMark,
+        reply: impl Fn() -> Reply,
+    ) -> bool {
+        let Some(list) = self.lists.get_mut(&answer.slot) else { return false };
+        if let Some(newest) = answer.reply {
+            list.for_ticket(ticket, newest, |pending| {
+                pending.ticket = None;
+                pending.mark = pending.mark.max(mark);
+                pending.reply = reply();
+            });
+        }
+        true
+    }
+
+    /// A connection waits for no reply any more.
+    pub(in crate::broker) fn forget(&mut self, slot: ConnectionSlot) {
+        if let Some(mut list) = self.lists.remove(&slot) {
+            list.clear();
+            if self.spare.len() < SPARE_MAX {
+                self.spare.push(list);
+            }
+        }
+    }
+
+    /// `what` is done once the log is durable up to `mark`, and after what waits already.
+    pub(in crate::broker) fn wait_for_log(&mut self, mark: LogMark, what: AfterLog) {
+        let mark = mark.max(self.after_log.back().map_or(LogMark::START, |(last, _)| *last));
+        self.after_log.push_back((mark, what));
+    }
+
+    /// The log will never be durable: what waits for it would take room for ever.
+    pub(in crate::broker) fn give_up_waiting_for_log(&mut self) {
+        self.after_log = VecDeque::new();
+    }
+
+    /// Does anything wait for the log?
+    pub(in crate::broker) fn await_log(&self) -> bool {
+        !self.after_log.is_empty()
+    }
+
+    /// Is there something that waited for the log, and need not any more?
+    pub(in crate::broker) fn has_durable(&self, durable: LogMark) -> bool {
+        self.after_log.front().is_some_and(|(mark, _)| *mark <= durable)
+    }
+
+    /// The next of it.
+    pub(in crate::broker) fn pop_durable(&mut self, durable: LogMark) -> Option<AfterLog> {
+        if !self.has_durable(durable) {
+            return None;
+        }
+        self.after_log.pop_front().map(|(_, what)| what)
+    }
+
+    /// A receipt for another shard, which goes out with the others of this turn.
+    pub(in crate::broker) fn push_receipt(&mut self, to: ShardId, receipt: Receipt) {
+        self.receipts[usize::from(to)].push(receipt);
+    }
+
+    /// The receipts for one of the shards that are to get some, if there is one.
+    pub(in crate::broker) fn take_receipts(&mut self, to: ShardId) -> Option<Vec<Receipt>> {
+        let receipts = &mut self.receipts[usize::from(to)];
+        (!receipts.is_empty()).then(|| std::mem::take(receipts))
+    }
+
+    pub(in crate::broker) fn give_memory_back(&mut self) {
+        self.spare = Vec::new();
+        self.lists.shrink_to_fit();
+        self.tickets.shrink_to_fit();
+        self.after_log.shrink_to_fit();
+    }
+}
