@@ -121,7 +121,7 @@ fn held(c: &mut Criterion) {
     sizes(c, "QoS 2 held/a repeat", [650, 6_500, 65_000], |group, size| {
         let mut session = Session::new("hoarder".into());
         let last = u16::try_from(size).expect("identifiers");
-        (1..=last).for_each(|id| session.hold(id, 64, 0));
+        (1..=last).for_each(|id| session.hold(id, 64, None));
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| (session.holds(last), session.held_ticket(last), session.note_repeat(last, 64)));
         });
@@ -129,13 +129,13 @@ fn held(c: &mut Criterion) {
     sizes(c, "QoS 2 held/released and held", [650, 6_500, 65_000], |group, size| {
         let mut session = Session::new("hoarder".into());
         let last = u16::try_from(size).expect("identifiers");
-        (1..=last).for_each(|id| session.hold(id, 64, 0));
+        (1..=last).for_each(|id| session.hold(id, 64, None));
         let mut id = 0;
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| {
                 id = id % last + 1;
                 assert!(session.release(id).is_some());
-                session.hold(id, 64, 0);
+                session.hold(id, 64, None);
             });
         });
     });

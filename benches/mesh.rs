@@ -31,7 +31,7 @@ fn mail() -> Mail {
         stamp: 0,
         source: &[],
     };
-    Mail::Publish { message: publication.to_message(), ticket: 0, intent: 0 }
+    Mail::Publish { message: publication.to_message(), ticket: None, intent: 0 }
 }
 
 fn one_thread(c: &mut Criterion) {

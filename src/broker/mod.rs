@@ -53,10 +53,10 @@ use components::behind::Behind;
 use components::budget::Budget;
 use components::connections::Connections;
 use components::effects::Effects;
+use components::groups::Groups;
 use components::replies::Replies;
 use components::sessions::Sessions;
 use components::timers::Timers;
-use flows::groups::Groups;
 use flows::subscribe::{OwnWildcards, Pending};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -206,7 +206,7 @@ pub struct Shard {
     /// The message that was last encoded for a session by itself.
     recent: Option<flows::deliver::Recent>,
     /// Questions for retained messages and their answers: what came in this turn, and what is due.
-    late: flows::replay::LateMails,
+    next_turn: components::next_turn::NextTurn,
     /// Not all mails have been taken that were there when the boxes were last looked at.
     has_mails_left: bool,
     /// The broker stops, and connections in slots from this one on are still to be closed.
@@ -227,21 +227,21 @@ pub struct Shard {
     /// Other shards do not know yet what the sessions of an earlier run want.
     restoring: bool,
     /// What fell due before the start.
-    overdue: flows::restart::Overdue,
+    overdue: components::overdue::Overdue,
     /// The disk is full.
     store_full: bool,
     /// Connections of 3.x clients whose next message waits for room on a disk.
-    wait_for_disk: flows::full_disk::WaitForDisk,
-    unrecorded: flows::losses::Unrecorded,
+    wait_for_disk: components::wait_for_disk::WaitForDisk,
+    unrecorded: components::unrecorded::Unrecorded,
     /// The timer that tells the log that the broker lives is running.
     is_telling_alive: bool,
     replies: Replies,
     ends: components::ends::Ends,
     /// What the listeners ask of their clients.
     access: Arc<[Access]>,
-    judging: flows::admission::Judging,
+    judging: components::judging::Judging,
     /// The buckets of the listeners, by their numbers.
-    lanes: Box<[flows::pace::Lane]>,
+    lanes: Box<[components::rates::Lane]>,
 }
 
 impl Shard {
@@ -285,7 +285,7 @@ impl Shard {
             sent: flows::deliver::Sent::default(),
             tells_detail: false,
             recent: None,
-            late: flows::replay::LateMails::default(),
+            next_turn: components::next_turn::NextTurn::default(),
             has_mails_left: false,
             farewell_to: None,
             queued_bytes: 0,
@@ -298,16 +298,16 @@ impl Shard {
             next_number: 1 + u64::from(id),
             stamp_base: 0,
             restoring: false,
-            overdue: flows::restart::Overdue::default(),
+            overdue: components::overdue::Overdue::default(),
             store_full: false,
-            wait_for_disk: flows::full_disk::WaitForDisk::default(),
-            unrecorded: flows::losses::Unrecorded::default(),
+            wait_for_disk: components::wait_for_disk::WaitForDisk::default(),
+            unrecorded: components::unrecorded::Unrecorded::default(),
             is_telling_alive: false,
             replies: Replies::new(shared.shards(), seed ^ 5),
             ends: components::ends::Ends::new(seed ^ 6),
             access: shared.terms.iter().map(|_| Access::default()).collect(),
-            judging: flows::admission::Judging::default(),
-            lanes: shared.terms.iter().map(|terms| flows::pace::Lane::new(terms, shared.shards())).collect(),
+            judging: components::judging::Judging::default(),
+            lanes: shared.terms.iter().map(|terms| components::rates::Lane::new(terms, shared.shards())).collect(),
             shared,
         }
     }
@@ -425,7 +425,7 @@ impl Shard {
         self.groups.give_memory_back();
         self.own_wildcards.give_memory_back();
         self.judging.give_memory_back();
-        self.lanes.iter_mut().for_each(flows::pace::Lane::give_memory_back);
+        self.lanes.iter_mut().for_each(components::rates::Lane::give_memory_back);
     }
 
     /// The bytes that clients make it keep: enough to see that most are gone.

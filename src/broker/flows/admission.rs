@@ -10,6 +10,7 @@ use crate::base::Time;
 use crate::base::steps;
 use crate::base::{ConnectionSlot, SessionSlot};
 use crate::broker::components::connections::{Identity, KeptConnect, Stage};
+use crate::broker::components::judging::FiltersLeft;
 use crate::broker::components::sessions::CHECKED;
 use crate::broker::components::timers::Timer;
 use crate::broker::{Counter, Effect, EndCause, Event, Limit, MemoryRelief, SLOTS_A_TURN, Shard, Violation};
@@ -17,36 +18,9 @@ use crate::mqtt::codec::{Connect, Frame};
 use crate::mqtt::{ProtocolVersion, Reason};
 use crate::policy::access::{Access, Grant, Login, Verdict};
 use crate::policy::acl::Permissions;
-use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use zeroize::Zeroizing;
-
-/// Who is still to be judged by what the listeners ask. A turn looks at so many slots and filters.
-#[derive(Debug, Default)]
-pub(in crate::broker) struct Judging {
-    /// New rules: those who are in, in slots from this one on.
-    slots_from: Option<u32>,
-    /// Clients with many filters.
-    filters: VecDeque<FiltersLeft>,
-    /// Number of the last one that was put there.
-    last: u64,
-}
-
-impl Judging {
-    pub(in crate::broker) fn give_memory_back(&mut self) {
-        self.filters.shrink_to_fit();
-    }
-}
-
-/// A client, and its filters behind this one.
-#[derive(Debug)]
-struct FiltersLeft {
-    slot: ConnectionSlot,
-    judgement: NonZeroU64,
-    after: Box<str>,
-}
 
 /// Filters that a turn looks at, and those of one client at a time.
 const FILTERS_A_TURN: usize = 1024;
@@ -91,25 +65,21 @@ impl Shard {
     /// password file is gone, or another, has to come in anew.
     pub fn handle_access(&mut self, access: Arc<[Access]>) {
         self.access = access;
-        self.judging.slots_from = Some(0);
+        self.judging.begin();
         self.has_put_off = true;
     }
 
     /// Is anyone still to be judged?
     pub(in crate::broker) fn is_judging(&self) -> bool {
-        self.judging.slots_from.is_some() || !self.judging.filters.is_empty()
+        self.judging.is_under_way()
     }
 
     /// Goes on with judging those who are in.
     pub(in crate::broker) fn judge_again(&mut self, now: Time) {
         let mut looked_at = 0;
-        while let Some(slot) = self.judging.slots_from
-            && looked_at < FILTERS_A_TURN
+        while looked_at < FILTERS_A_TURN
+            && let Some(slot) = self.judging.next_slot(self.connections.slots())
         {
-            let slots = self.connections.slots();
-            let to = slot.saturating_add(1);
-            self.judging.slots_from = (to < slots).then_some(to);
-            let slot = ConnectionSlot::new(slot);
             looked_at += FILTERS_A_TURN / SLOTS_A_TURN as usize;
             let Some(session) = self.connections.session_of(slot) else { continue };
             if self.is_proof_gone(slot) {
@@ -119,7 +89,7 @@ impl Shard {
             }
         }
         while looked_at < FILTERS_A_TURN
-            && let Some(left) = self.judging.filters.pop_front()
+            && let Some(left) = self.judging.pop_filters()
         {
             looked_at += 1 + self.judge_filters(left);
         }
@@ -139,7 +109,7 @@ impl Shard {
         let judged = judge_some(filters, permissions);
         let looked_at = judged.looked_at;
         match judged.end {
-            JudgedEnd::More(after) => self.judging.filters.push_back(FiltersLeft { slot, judgement, after }),
+            JudgedEnd::More(after) => self.judging.put_off(FiltersLeft { slot, judgement, after }),
             JudgedEnd::All => {
                 self.sessions.slot_mut(session).flags &= !CHECKED;
                 self.forget_judgement(slot);
@@ -439,12 +409,11 @@ impl Shard {
             rare.identity.permissions = None;
         }
         if let JudgedEnd::More(after) = judged.end {
-            self.judging.last += 1;
-            let judgement = NonZeroU64::new(self.judging.last).expect("it counts from 1");
+            let judgement = self.judging.next_judgement();
             if let Some(connection) = self.connections.get_mut(slot) {
                 connection.rare().identity.judgement = Some(judgement);
             }
-            self.judging.filters.push_back(FiltersLeft { slot, judgement, after });
+            self.judging.put_off(FiltersLeft { slot, judgement, after });
             self.has_put_off = true;
         }
         judged.looked_at

@@ -15,25 +15,10 @@ use crate::broker::{Event, Limit, Shard, Violation};
 use crate::mqtt::codec::Publish;
 use crate::mqtt::{ProtocolVersion, QoS, Reason};
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 /// Why a message is refused that must be kept.
 pub(in crate::broker) const DISK: Violation =
     Violation { reason: Reason::QuotaExceeded, cause: "the disk is full" };
-
-/// Connections whose next packet waits for the disk.
-#[derive(Debug, Default)]
-pub(in crate::broker) struct WaitForDisk {
-    slots: BTreeSet<ConnectionSlot>,
-    has_timer: bool,
-}
-
-impl WaitForDisk {
-    /// The connection has ended.
-    pub(in crate::broker) fn forget(&mut self, slot: ConnectionSlot) {
-        self.slots.remove(&slot);
-    }
-}
 
 /// How soon the disks are looked at again: those of other shards tell nobody.
 const RETRY_MILLIS: u64 = 500;
@@ -81,7 +66,7 @@ impl Shard {
         if self.pause(slot, PAUSED_BY_DISK) {
             let client = self.client_told(session);
             self.report(Event::LimitReached { limit: Limit::DiskPause, client });
-            self.wait_for_disk.slots.insert(slot);
+            self.wait_for_disk.add(slot);
             self.start_disk_timer(now);
         }
         true
@@ -100,8 +85,7 @@ impl Shard {
     }
 
     fn start_disk_timer(&mut self, now: Time) {
-        if !self.wait_for_disk.slots.is_empty() && !self.wait_for_disk.has_timer {
-            self.wait_for_disk.has_timer = true;
+        if self.wait_for_disk.needs_timer() {
             self.timers.schedule(now.after_millis(RETRY_MILLIS), Timer::Disk);
         }
     }
@@ -130,12 +114,12 @@ impl Shard {
 
     /// Goes on with those who wait, once there is room.
     pub(in crate::broker) fn handle_disk_timer(&mut self, now: Time) {
-        self.wait_for_disk.has_timer = false;
+        self.wait_for_disk.note_fired();
         for _ in 0..AT_ONCE_MAX {
             if self.shared.is_a_store_full() {
                 break;
             }
-            let Some(slot) = self.wait_for_disk.slots.pop_first() else { break };
+            let Some(slot) = self.wait_for_disk.pop() else { break };
             self.go_on(now, slot, PAUSED_BY_DISK);
         }
         self.start_disk_timer(now);

@@ -13,193 +13,20 @@ use crate::base::Time;
 use crate::base::steps;
 use crate::base::{GroupSlot, SessionSlot};
 use crate::base::{SessionKey, ShardId};
-use crate::broker::components::members::{LOOKED_AT_MAX, Members};
+use crate::broker::components::members::LOOKED_AT_MAX;
 use crate::broker::components::replies::{AfterLog, Intents, Purpose};
 use crate::broker::components::sessions::{BACKLOGGED, GATED};
 use crate::broker::outcome::Outcome;
 use crate::broker::{GroupMember, Mail, Shard};
 use crate::mqtt::QoS;
-use crate::mqtt::{RetainHandling, SubscriptionOptions};
+use crate::mqtt::SubscriptionOptions;
 use crate::session::InflightState;
 use crate::session::KeptMessage;
 use crate::session::Message;
 use crate::store::Record;
-use crate::topic::{Matches, TopicIndex};
-use ahash::{AHashMap, RandomState};
-use smallvec::SmallVec;
+use crate::topic::Matches;
 use std::rc::Rc;
 use std::sync::Arc;
-
-/// The groups at home here.
-pub(in crate::broker) struct Groups {
-    slots: Vec<Option<Group>>,
-    free: Vec<GroupSlot>,
-    by_filter: AHashMap<Arc<str>, GroupSlot>,
-    index: TopicIndex,
-    matches: Matches,
-    sessions: AHashMap<SessionKey, Participant>,
-}
-
-/// A session that is a member of groups at home here.
-#[derive(Default)]
-struct Participant {
-    groups: u32,
-    /// Its shard has said that it can't take messages. Sessions of this shard are asked when it is their turn.
-    is_busy: bool,
-    /// Groups that had taken it for ready when it was its turn.
-    passed_over: SmallVec<[GroupSlot; 2]>,
-}
-
-struct Group {
-    filter: Arc<str>,
-    /// The part that matches; interest is announced for it.
-    matching: Box<str>,
-    /// Ready are those of whom nothing else is known; whether they are is looked at when it is their turn.
-    members: Members,
-}
-
-impl Groups {
-    pub(in crate::broker) fn new(seed: u64) -> Groups {
-        Groups {
-            slots: Vec::new(),
-            free: Vec::new(),
-            by_filter: AHashMap::with_hasher(RandomState::with_seeds(seed, 0x6772, 0x6f75, 0x7073)),
-            index: TopicIndex::new(seed),
-            matches: Matches::default(),
-            sessions: AHashMap::with_hasher(RandomState::with_seeds(seed, 0x6d65, 0x6d62, 0x6572)),
-        }
-    }
-
-    pub(in crate::broker) fn is_empty(&self) -> bool {
-        self.by_filter.is_empty()
-    }
-
-    /// Is a group at home here for this topic name?
-    fn has_one_for(&mut self, topic: &str) -> bool {
-        if self.is_empty() {
-            return false;
-        }
-        self.index.matches(topic, None, &mut self.matches);
-        !self.matches.as_slice().is_empty()
-    }
-
-    /// Adds or updates a member; true if the group is new.
-    pub(in crate::broker) fn join(&mut self, filter: &str, matching: &str, member: GroupMember) -> bool {
-        if let Some(&slot) = self.by_filter.get(filter) {
-            let group = self.slots[slot.at()].as_mut().expect("listed groups exist");
-            if group.members.join(member) {
-                self.sessions.entry(member.key).or_default().groups += 1;
-            }
-            return false;
-        }
-        self.sessions.entry(member.key).or_default().groups += 1;
-        let members = Members::new(member);
-        let filter: Arc<str> = filter.into();
-        let group = Group { filter: Arc::clone(&filter), matching: matching.into(), members };
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.slots[slot.at()] = Some(group);
-                slot
-            }
-            None => {
-                self.slots.push(Some(group));
-                let number =
-                    u32::try_from(self.slots.len() - 1).expect("a shard holds less than 2^32 groups");
-                GroupSlot::new(number)
-            }
-        };
-        let options = SubscriptionOptions {
-            qos: QoS::ExactlyOnce,
-            no_local: false,
-            retain_as_published: true,
-            retain_handling: RetainHandling::Never,
-        };
-        self.by_filter.insert(filter, slot);
-        self.index.subscribe(matching, slot.get(), options, 0);
-        true
-    }
-
-    /// Removes a member; the matching part if the group is empty now, and so gone.
-    fn leave(&mut self, filter: &str, member: SessionKey) -> Option<Box<str>> {
-        let &slot = self.by_filter.get(filter)?;
-        let group = &mut self.slots[slot.at()];
-        let live = group.as_mut().expect("listed groups exist");
-        if live.members.leave(member)
-            && let Some(session) = self.sessions.get_mut(&member)
-        {
-            session.groups -= 1;
-            if session.groups == 0 {
-                self.sessions.remove(&member);
-            }
-        }
-        if !live.members.is_empty() {
-            return None;
-        }
-        let gone = group.take().expect("listed groups exist");
-        self.by_filter.remove(&gone.filter);
-        self.index.unsubscribe(&gone.matching, slot.get());
-        self.free.push(slot);
-        Some(gone.matching)
-    }
-
-    /// A session can take messages now, or can't. Groups find the latter out when it is its turn.
-    fn set_ready(&mut self, member: SessionKey, ready: bool) {
-        let Some(session) = self.sessions.get_mut(&member) else { return };
-        session.is_busy = !ready;
-        if ready {
-            for slot in std::mem::take(&mut session.passed_over) {
-                if let Some(members) = self.members_mut(slot) {
-                    members.set_ready(member);
-                }
-            }
-        }
-    }
-
-    /// The member at a place could not take a message when it was its turn. It is asked again when it has been told
-    /// that it can: each look at it is paid for by that.
-    fn pass_over(&mut self, slot: GroupSlot, place: usize, member: SessionKey) {
-        if let Some(members) = self.members_mut(slot) {
-            members.pass_over(place);
-        }
-        if let Some(session) = self.sessions.get_mut(&member) {
-            session.passed_over.push(slot);
-        }
-    }
-
-    fn is_busy(&self, member: SessionKey) -> bool {
-        self.sessions.get(&member).is_some_and(|session| session.is_busy)
-    }
-
-    /// Counts the changes of the groups' filters.
-    pub(in crate::broker) fn version(&self) -> u64 {
-        self.index.version()
-    }
-
-    /// The filters of the groups that a topic name reaches, in the order in which the index finds them.
-    pub(in crate::broker) fn matching_filters(&mut self, topic: &str) -> Vec<Arc<str>> {
-        self.index.matches(topic, None, &mut self.matches);
-        let slots = self.matches.as_slice().iter().map(|matched| GroupSlot::new(matched.subscriber));
-        slots.filter_map(|slot| self.get(slot).map(|group| Arc::clone(&group.filter))).collect()
-    }
-
-    pub(in crate::broker) fn slot_of(&self, filter: &str) -> Option<GroupSlot> {
-        self.by_filter.get(filter).copied()
-    }
-
-    fn get(&self, slot: GroupSlot) -> Option<&Group> {
-        self.slots.get(slot.at())?.as_ref()
-    }
-
-    fn members_mut(&mut self, slot: GroupSlot) -> Option<&mut Members> {
-        self.slots.get_mut(slot.at())?.as_mut().map(|group| &mut group.members)
-    }
-
-    pub(in crate::broker) fn give_memory_back(&mut self) {
-        self.by_filter.shrink_to_fit();
-        self.sessions.shrink_to_fit();
-        self.matches = Matches::default();
-    }
-}
 
 /// A session as a member.
 pub(in crate::broker) fn member_of(
@@ -228,21 +55,20 @@ impl Shard {
         fanout: &mut Fanout<'_>,
         sessions: &Matches,
     ) -> Outcome {
-        let mut matches = std::mem::take(&mut self.groups.matches);
-        self.groups.index.matches(fanout.publication.topic, None, &mut matches);
+        let matches = self.groups.matching(fanout.publication.topic);
         let mut outcome = Outcome::default();
         let visit = self.begin_visit();
         for (at, matched) in matches.as_slice().iter().enumerate() {
             if self.is_over(&visit) {
                 outcome.matched = true;
-                self.groups.matches = matches;
+                self.groups.recycle(matches);
                 self.go_on_later(fanout, sessions, sessions.as_slice().len(), at);
                 return outcome;
             }
             self.spend(work_of(fanout));
             outcome.merge(self.deliver_to_group(now, GroupSlot::new(matched.subscriber), fanout));
         }
-        self.groups.matches = matches;
+        self.groups.recycle(matches);
         outcome
     }
 
@@ -285,18 +111,18 @@ impl Shard {
     /// all are, the next in turn.
     fn choose_member(&mut self, slot: GroupSlot, fanout: &Fanout<'_>) -> Option<(Arc<str>, GroupMember)> {
         loop {
-            let members = &self.groups.get(slot)?.members;
+            let members = self.groups.members(slot)?;
             let Some(place) = members.next_ready() else { break };
             let member = *members.get(place)?;
             if self.can_take(member.key) {
-                return self.take_turn(slot, place);
+                return self.groups.take_turn(slot, place);
             }
             self.groups.pass_over(slot, place, member.key);
             if let Some(session) = self.sessions.resolve(member.key) {
                 self.sessions.session_mut(session).passed_over = true;
             }
         }
-        let members = &self.groups.get(slot)?.members;
+        let members = self.groups.members(slot)?;
         let has_room =
             |&place: &usize| members.get(place).is_some_and(|member| self.may_have_room(member, fanout));
         let place = members.in_turn().find(has_room).or_else(|| {
@@ -304,13 +130,7 @@ impl Shard {
             // Behind those that were looked at the next message goes on.
             if members.len() > LOOKED_AT_MAX { in_turn.last() } else { in_turn.next() }
         })?;
-        self.take_turn(slot, place)
-    }
-
-    fn take_turn(&mut self, slot: GroupSlot, place: usize) -> Option<(Arc<str>, GroupMember)> {
-        self.groups.members_mut(slot)?.set_next(place);
-        let group = self.groups.get(slot)?;
-        Some((Arc::clone(&group.filter), *group.members.get(place)?))
+        self.groups.take_turn(slot, place)
     }
 
     /// Can a member that is taken for ready take a message now?

@@ -4,11 +4,11 @@
 //! slot of the directory. Everything else leaves no trace.
 
 use super::groups::member_of;
-use super::restart::Overdue;
 use super::subscribe::Needed;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
 use crate::base::{LogMark, Ticket};
+use crate::broker::components::overdue::Overdue;
 use crate::broker::components::sessions::SessionEntry;
 use crate::broker::components::timers::Timer;
 use crate::broker::{Counter, Mail, Shard};

@@ -11,14 +11,6 @@ use crate::broker::components::timers::Timer;
 use crate::broker::{Event, Shard};
 use crate::session::{LossCause, Losses, Session};
 use crate::store::Record;
-use std::collections::BTreeSet;
-
-/// Sessions whose counts are not in the log as yet.
-#[derive(Debug, Default)]
-pub(in crate::broker) struct Unrecorded {
-    sessions: BTreeSet<SessionSlot>,
-    has_timer: bool,
-}
 
 const RECORD_MILLIS: u64 = 1000;
 /// So many sessions at a time, and how soon the next ones.
@@ -37,21 +29,20 @@ impl Shard {
             None => {}
             Some(sid) if number != 0 => self.journal.record(&Record::Lost { sid, number, cause, count }),
             Some(_) => {
-                self.unrecorded.sessions.insert(session);
+                self.unrecorded.add(session);
                 self.start_losses_timer(now, RECORD_MILLIS);
             }
         }
     }
 
     fn start_losses_timer(&mut self, now: Time, millis: u64) {
-        if !self.unrecorded.sessions.is_empty() && !self.unrecorded.has_timer {
-            self.unrecorded.has_timer = true;
+        if self.unrecorded.needs_timer() {
             self.timers.schedule(now.after_millis(millis), Timer::Losses);
         }
     }
 
     pub(in crate::broker) fn handle_losses_timer(&mut self, now: Time) {
-        self.unrecorded.has_timer = false;
+        self.unrecorded.note_fired();
         self.record_losses(AT_ONCE_MAX);
         self.start_losses_timer(now, NEXT_MILLIS);
     }
@@ -59,7 +50,7 @@ impl Shard {
     /// Takes the counts of so many sessions down.
     pub(in crate::broker) fn record_losses(&mut self, at_once: usize) {
         for _ in 0..at_once {
-            let Some(session) = self.unrecorded.sessions.pop_first() else { break };
+            let Some(session) = self.unrecorded.pop() else { break };
             // It may have ended, and another have its place, which has lost nothing or is taken down early.
             let Some(sid) = self.sessions.get(session).map(|entry| entry.sid).filter(|&sid| sid != 0) else {
                 continue;

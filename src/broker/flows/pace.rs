@@ -5,10 +5,12 @@
 //! reading stops until there is enough in the bucket that is too empty: nothing is dropped. Those who wait for the
 //! bucket of a listener stand in a lane and go on in turn, with as much of what has come together as the others.
 
+use crate::base::ConnectionKey;
+use crate::broker::components::rates::{Cost, Measure, Pace};
 use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::base::TimerId;
-use crate::broker::components::bucket::{Cost, Levels, Measure, Meter, Rates};
+
 use crate::broker::components::connections::Connection;
 use crate::broker::components::connections::{GOES_ON, PAUSED_BY_DISK, PAUSED_BY_LANE, PAUSED_BY_RATE};
 use crate::broker::components::timers::Timer;
@@ -17,96 +19,6 @@ use crate::mqtt::codec::Frame;
 use crate::settings::Terms;
 use std::collections::VecDeque;
 
-/// What a connection has whose listener has rates. It begins with what one second brings.
-#[derive(Debug)]
-pub(in crate::broker) struct Pace {
-    meter: Meter,
-    /// Runs while it waits for its own bucket.
-    timer: Option<TimerId>,
-    /// The log has a line about it.
-    is_told: bool,
-}
-
-/// The bucket of a listener's clients on this shard, and those who wait for it.
-#[derive(Debug)]
-pub(in crate::broker) struct Lane {
-    meter: Meter,
-    /// In the order in which they were paused.
-    pub(in crate::broker) waiting: VecDeque<Waiting>,
-    /// How many of them have ended meanwhile.
-    pub(in crate::broker) gone: usize,
-    has_timer: bool,
-    turn: Option<Turn>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(in crate::broker) struct Waiting {
-    slot: ConnectionSlot,
-    serial: u32,
-    /// Of its next packet.
-    cost: Cost,
-}
-
-/// A connection that goes on, how much it has to leave to the others, and whether its first packet is to come.
-#[derive(Clone, Copy, Debug)]
-struct Turn {
-    slot: ConnectionSlot,
-    floor: Levels,
-    is_first: bool,
-}
-
-impl Lane {
-    /// For a shard that is one of `shards`.
-    pub(in crate::broker) fn new(terms: &Terms, shards: usize) -> Lane {
-        let rates = Rates {
-            messages_per_second: terms.messages_per_second,
-            bytes_per_second: terms.bytes_per_second,
-        };
-        Lane {
-            meter: Meter::new(Time::ZERO, rates, shards),
-            waiting: VecDeque::new(),
-            gone: 0,
-            has_timer: false,
-            turn: None,
-        }
-    }
-
-    pub(in crate::broker) fn give_memory_back(&mut self) {
-        self.waiting.shrink_to_fit();
-    }
-
-    /// May a packet come now? If not, for want of what?
-    fn admit(&mut self, now: Time, slot: ConnectionSlot, cost: Cost) -> Result<(), Measure> {
-        self.meter.fill(now);
-        let Some(counted) = self.meter.counts(cost) else { return Ok(()) };
-        let turn = self.turn.as_mut().filter(|turn| turn.slot == slot);
-        let may = match turn {
-            Some(turn) => std::mem::take(&mut turn.is_first) || self.meter.leaves(cost, turn.floor),
-            // Nobody gets past those who wait.
-            None => self.waiting.is_empty(),
-        };
-        match self.meter.lacks(cost) {
-            None if may => {
-                self.meter.take(cost);
-                Ok(())
-            }
-            short => Err(short.unwrap_or(counted)),
-        }
-    }
-
-    /// The next turn, if there is enough for its first packet; the shares are those of `round` turns.
-    fn next_turn(&mut self, round: usize) -> Option<Turn> {
-        let front = self.waiting.front()?;
-        if self.meter.lacks(front.cost).is_some() {
-            return None;
-        }
-        let turn = Turn { slot: front.slot, floor: self.meter.without_part(round), is_first: true };
-        self.waiting.pop_front();
-        self.turn = Some(turn);
-        self.turn
-    }
-}
-
 impl Shard {
     /// A client is in: from now on its packets count.
     pub(in crate::broker) fn start_pace(&mut self, now: Time, slot: ConnectionSlot) {
@@ -114,11 +26,7 @@ impl Shard {
         if !terms.is_paced() {
             return;
         }
-        let rates = Rates {
-            messages_per_second: terms.client_messages_per_second,
-            bytes_per_second: terms.client_bytes_per_second,
-        };
-        let pace = Pace { meter: Meter::new(now, rates, 1), timer: None, is_told: false };
+        let pace = Pace::new(now, terms);
         if let Some(connection) = self.connections.get_mut(slot) {
             connection.is_paced = true;
             connection.rare().pace = Some(Box::new(pace));
@@ -140,14 +48,12 @@ impl Shard {
         if connection.waits_for_rate() {
             return false;
         }
-        let (listener, serial) = (connection.listener, connection.serial);
+        let (listener, key) = (connection.listener, ConnectionKey { slot, serial: connection.serial });
         let Some(pace) = connection.pace_mut() else { return true };
-        pace.meter.fill(now);
-        if let Some(measure) = pace.meter.lacks(cost) {
-            let at = pace.meter.ready_at(cost);
+        if let Some((measure, at)) = pace.lacks(now, cost) {
             let timer = self.timers.schedule(at, Timer::Rate(slot));
             if let Some(pace) = self.connections.get_mut(slot).and_then(Connection::pace_mut) {
-                pace.timer = Some(timer);
+                *pace.timer() = Some(timer);
             }
             let limit = match measure {
                 Measure::Messages => Limit::ClientMessages,
@@ -158,7 +64,7 @@ impl Shard {
         }
         let lane = &mut self.lanes[usize::from(listener)];
         if let Err(measure) = lane.admit(now, slot, cost) {
-            lane.waiting.push_back(Waiting { slot, serial, cost });
+            lane.wait(key, cost);
             let limit = match measure {
                 Measure::Messages => Limit::ListenerMessages,
                 Measure::Bytes => Limit::ListenerBytes,
@@ -168,7 +74,7 @@ impl Shard {
             return false;
         }
         if let Some(pace) = self.connections.get_mut(slot).and_then(Connection::pace_mut) {
-            pace.meter.take(cost);
+            pace.take(cost);
         }
         true
     }
@@ -177,7 +83,7 @@ impl Shard {
     fn pause_for_rate(&mut self, slot: ConnectionSlot, why: u16, limit: Limit) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let is_stopped = connection.is_paused_by(GOES_ON);
-        let is_told = connection.pace_mut().is_none_or(|pace| std::mem::replace(&mut pace.is_told, true));
+        let is_told = connection.pace_mut().is_none_or(|pace| !pace.tell());
         self.pause(slot, why);
         if is_stopped {
             return;
@@ -195,16 +101,14 @@ impl Shard {
     pub(in crate::broker) fn handle_rate_timer(&mut self, now: Time, slot: ConnectionSlot) {
         let connection = self.connections.get_mut(slot);
         let pace = connection.and_then(|connection| connection.pace_mut());
-        if pace.is_some_and(|pace| self.timers.take_fired(&mut pace.timer)) {
+        if pace.is_some_and(|pace| self.timers.take_fired(pace.timer())) {
             self.go_on(now, slot, PAUSED_BY_RATE);
         }
     }
 
     fn start_lane_timer(&mut self, listener: u16) {
-        let lane = &mut self.lanes[usize::from(listener)];
-        if let (Some(front), false) = (lane.waiting.front(), lane.has_timer) {
-            lane.has_timer = true;
-            self.timers.schedule(lane.meter.ready_at(front.cost), Timer::Lane(listener));
+        if let Some(at) = self.lanes[usize::from(listener)].next_timer() {
+            self.timers.schedule(at, Timer::Lane(listener));
         }
     }
 
@@ -212,36 +116,20 @@ impl Shard {
     /// packet; who needs less leaves more to those behind.
     pub(in crate::broker) fn handle_lane_timer(&mut self, now: Time, listener: u16) {
         let at = usize::from(listener);
-        self.lanes[at].has_timer = false;
-        self.lanes[at].meter.fill(now);
+        self.lanes[at].note_fired(now);
         let mut round = 0;
         loop {
-            self.drop_gone(at);
             let lane = &mut self.lanes[at];
+            lane.drop_gone(|key| self.connections.has(key));
             if round == 0 {
-                round = lane.waiting.len() - lane.gone;
+                round = lane.waiting();
             }
             let Some(turn) = lane.next_turn(round) else { break };
             round -= 1;
             self.go_on(now, turn.slot, PAUSED_BY_LANE);
-            self.lanes[at].turn = None;
+            self.lanes[at].end_turn();
         }
         self.start_lane_timer(listener);
-    }
-
-    /// Takes those out of the front of a lane who have ended.
-    fn drop_gone(&mut self, listener: usize) {
-        while let Some(&front) = self.lanes[listener].waiting.front()
-            && !self.waits_in_lane(front)
-        {
-            let lane = &mut self.lanes[listener];
-            lane.waiting.pop_front();
-            lane.gone -= 1;
-        }
-    }
-
-    fn waits_in_lane(&self, waiting: Waiting) -> bool {
-        self.connections.get(waiting.slot).is_some_and(|connection| connection.serial == waiting.serial)
     }
 
     /// Handles what a connection has sent before it was paused, and reads from it again when that is done.
@@ -279,19 +167,12 @@ impl Shard {
     /// The connection is not this machine's any more.
     pub(in crate::broker) fn end_pace(&mut self, connection: &mut Connection) {
         let waits_in_lane = connection.is_paused_by(PAUSED_BY_LANE);
-        if let Some(timer) = connection.pace_mut().and_then(|pace| pace.timer.take()) {
+        if let Some(timer) = connection.pace_mut().and_then(|pace| pace.timer().take()) {
             self.timers.cancel(timer);
         }
         let at = usize::from(connection.listener);
         if waits_in_lane {
-            self.lanes[at].gone += 1;
-            // Who has ended is left where it is, as long as most others have not.
-            if self.lanes[at].gone * 2 > self.lanes[at].waiting.len() {
-                let mut waiting = std::mem::take(&mut self.lanes[at].waiting);
-                waiting.retain(|&waiting| self.waits_in_lane(waiting));
-                self.lanes[at].waiting = waiting;
-                self.lanes[at].gone = 0;
-            }
+            self.lanes[at].note_gone(|key| self.connections.has(key));
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::base::SessionSlot;
 use crate::base::Time;
 use crate::base::{SessionKey, ShardId};
 use crate::broker::components::budget::WORK_A_VISIT;
+use crate::broker::components::next_turn::RetainedMail;
 use crate::broker::components::retained::{BatchLimits, RetainedFull, RetainedMessage, Stored};
 use crate::broker::components::sessions::REPLAYING;
 use crate::broker::outcome::Outcome;
@@ -18,39 +19,12 @@ use crate::session::KeptMessage;
 use crate::session::{Delivery, Extra, Replay, Replays};
 use crate::session::{Message, Publication};
 use crate::store::Record;
-use std::collections::VecDeque;
 
 /// One answer to a query: so much at a time that neither shard is held up.
 const BATCH: BatchLimits = BatchLimits { messages: 64, bytes: 64 * 1024, visits: 1024 };
 
 /// Above this, a session has one replay for each of its filters, whose number has its own bound.
 const REPLAYS_MAX: usize = 64;
-
-/// What waits for the next turn: by then every box has been emptied once more.
-pub(in crate::broker) enum Late {
-    /// Another shard asks. What was stored before it asked is here when it is answered, and so a subscriber
-    /// gets a retained message from the store or live, and never neither.
-    Query { session: SessionKey, token: u64, filter: Box<str>, after: Option<Box<str>> },
-    /// Another shard answers. What was published before it answered is here when the answer is sent, and so no
-    /// live message follows a newer one from the store.
-    Batch { session: SessionKey, token: u64, messages: Vec<Message>, next: Option<Box<str>> },
-}
-
-/// Mails that wait for a later turn, by when they have come.
-#[derive(Default)]
-pub(in crate::broker) struct LateMails {
-    /// Since the boxes were last emptied.
-    arrived: Vec<Late>,
-    /// Before that: due when they have been emptied once more.
-    next: Vec<Late>,
-    due: VecDeque<Late>,
-}
-
-impl LateMails {
-    fn is_empty(&self) -> bool {
-        self.arrived.is_empty() && self.next.is_empty() && self.due.is_empty()
-    }
-}
 
 impl RetainedMessage for Message {
     fn expires_at(&self) -> Option<Time> {
@@ -274,40 +248,38 @@ impl Shard {
         );
     }
 
-    fn arrive(&mut self, late: Late) {
-        self.late.arrived.push(late);
+    fn arrive(&mut self, mail: RetainedMail) {
+        self.next_turn.arrive(mail);
         self.has_put_off = true;
     }
 
     /// Before [`Shard::handle_turn`]: have mails been left in the boxes that were there when they were last looked at?
     pub fn note_mails_left(&mut self, are_left: bool) {
         self.has_mails_left = are_left;
-        self.has_put_off |= self.has_late();
+        self.has_put_off |= self.has_next_turn();
     }
 
     /// Is there any of these to be handled, or will there be without another mail?
-    pub(in crate::broker) fn has_late(&self) -> bool {
-        if self.has_mails_left { !self.late.due.is_empty() } else { !self.late.is_empty() }
+    pub(in crate::broker) fn has_next_turn(&self) -> bool {
+        if self.has_mails_left { self.next_turn.has_due() } else { !self.next_turn.is_empty() }
     }
 
     /// Handles what came before the boxes were last emptied, as far as the turn allows, and keeps what came since. A
     /// single shard has nothing to wait for.
-    pub(in crate::broker) fn handle_late(&mut self, now: Time) {
-        let LateMails { arrived, next, due } = &mut self.late;
+    pub(in crate::broker) fn handle_next_turn(&mut self, now: Time) {
         if self.shared.shards() == 1 {
-            due.extend(arrived.drain(..));
+            self.next_turn.make_all_due();
         } else if !self.has_mails_left {
-            due.extend(next.drain(..));
-            std::mem::swap(arrived, next);
+            self.next_turn.note_boxes_emptied();
         }
         while !self.is_spent()
-            && let Some(late) = self.late.due.pop_front()
+            && let Some(mail) = self.next_turn.pop_due()
         {
-            match late {
-                Late::Query { session, token, filter, after } => {
+            match mail {
+                RetainedMail::Query { session, token, filter, after } => {
                     self.answer_query(now, session, token, &filter, after.as_deref());
                 }
-                Late::Batch { session, token, messages, next } => {
+                RetainedMail::Batch { session, token, messages, next } => {
                     self.handle_retained_batch(now, session, token, messages, next);
                 }
             }
@@ -404,13 +376,13 @@ impl Shard {
                 });
             }
             Mail::RetainedQuery { token, session, filter, after } => {
-                self.arrive(Late::Query { session, token, filter, after });
+                self.arrive(RetainedMail::Query { session, token, filter, after });
             }
             Mail::RetainedBatch { token, session, messages, next } if from == self.id => {
                 self.handle_retained_batch(now, session, token, messages, next);
             }
             Mail::RetainedBatch { token, session, messages, next } => {
-                self.arrive(Late::Batch { session, token, messages, next });
+                self.arrive(RetainedMail::Batch { session, token, messages, next });
             }
         }
     }

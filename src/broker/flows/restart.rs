@@ -8,70 +8,26 @@
 use crate::base::SessionSlot;
 use crate::base::Time;
 use crate::broker::Shard;
+use crate::broker::components::overdue::OverdueWork;
 use crate::broker::components::timers::Timer;
 use crate::session::{NEVER_EXPIRES, Will};
-use std::collections::VecDeque;
-
-/// What is due since before the start.
-#[derive(Default)]
-pub(in crate::broker) struct Overdue {
-    /// Not every shard is restored.
-    is_held: bool,
-    /// Of sessions that ended with the broker.
-    wills: VecDeque<Will>,
-    /// Sessions whose will has waited for its delay.
-    delayed: VecDeque<SessionSlot>,
-    /// Sessions that are over.
-    sessions: VecDeque<SessionSlot>,
-}
 
 /// So many are worked off in a turn.
 const OVERDUE_A_TURN: usize = 64;
 /// None while more bytes than these wait for the log.
 const JOURNAL_BYTES_MAX: usize = 4 << 20;
 
-impl Overdue {
-    /// Of a start that has something to restore.
-    pub(in crate::broker) fn held(wills: Vec<Will>) -> Overdue {
-        Overdue { is_held: true, wills: wills.into(), ..Overdue::default() }
-    }
-
-    /// No timer of a session may take effect yet.
-    pub(in crate::broker) fn is_held(&self) -> bool {
-        self.is_held
-    }
-
-    /// A will's delay is over.
-    pub(in crate::broker) fn add_will(&mut self, session: SessionSlot) {
-        self.delayed.push_back(session);
-    }
-
-    /// A session is over.
-    pub(in crate::broker) fn add_session(&mut self, session: SessionSlot) {
-        self.sessions.push_back(session);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.wills.is_empty() && self.delayed.is_empty() && self.sessions.is_empty()
-    }
-
-    /// Is there something to do in the next turn?
-    pub(in crate::broker) fn has_work(&self) -> bool {
-        !self.is_held && !self.is_empty()
-    }
-}
-
 impl Shard {
     /// Every shard knows what the sessions of all shards want (see [`Shard::is_restoring`]). What is overdue begins
     /// with the next turn.
     pub fn handle_restored(&mut self) {
-        self.overdue.is_held = false;
+        self.overdue.release();
         self.has_put_off |= self.overdue.has_work();
     }
 
     /// May clients come in? Not before what was overdue at the start is done.
     pub fn is_settled(&self) -> bool {
-        !self.overdue.is_held && self.overdue.is_empty()
+        !self.overdue.is_held() && self.overdue.is_empty()
     }
 
     /// The time that a restored session and its will have left, which has run while the broker was down.
@@ -113,15 +69,14 @@ impl Shard {
     /// Some of what is overdue.
     pub(in crate::broker) fn work_off_overdue(&mut self, now: Time) {
         for _ in 0..OVERDUE_A_TURN {
-            if !self.overdue.has_work() || self.journal.waiting_bytes() > JOURNAL_BYTES_MAX {
+            if self.journal.waiting_bytes() > JOURNAL_BYTES_MAX {
                 return;
             }
-            if let Some(will) = self.overdue.wills.pop_front() {
-                self.publish_will_of(now, &will, None);
-            } else if let Some(session) = self.overdue.delayed.pop_front() {
-                self.publish_will(now, session);
-            } else if let Some(session) = self.overdue.sessions.pop_front() {
-                self.expire_session(now, session);
+            match self.overdue.pop() {
+                None => return,
+                Some(OverdueWork::Will(will)) => self.publish_will_of(now, &will, None),
+                Some(OverdueWork::DelayedWill(session)) => self.publish_will(now, session),
+                Some(OverdueWork::Session(session)) => self.expire_session(now, session),
             }
             self.settle(now);
         }

@@ -43,7 +43,7 @@ impl Shard {
         self.pump_deferred(now);
         self.work_off_overdue(now);
         self.renew(6);
-        self.handle_late(now);
+        self.handle_next_turn(now);
         self.renew(6);
         self.finish_filters(now);
         self.judge_again(now);
@@ -68,7 +68,7 @@ impl Shard {
             || !self.convoys.is_empty()
             || !self.unfinished.is_empty()
             || self.timers.has_fired()
-            || self.has_late()
+            || self.has_next_turn()
             || self.is_judging()
             || self.is_making_room()
             || self.farewell_to.is_some()

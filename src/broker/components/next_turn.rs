@@ -1,0 +1,57 @@
+//! Questions for retained messages and their answers, which wait until every box has been emptied once more.
+
+use crate::base::SessionKey;
+use crate::session::Message;
+use std::collections::VecDeque;
+
+/// What waits for the next turn: by then every box has been emptied once more.
+pub(in crate::broker) enum RetainedMail {
+    /// Another shard asks. What was stored before it asked is here when it is answered, and so a subscriber
+    /// gets a retained message from the store or live, and never neither.
+    Query { session: SessionKey, token: u64, filter: Box<str>, after: Option<Box<str>> },
+    /// Another shard answers. What was published before it answered is here when the answer is sent, and so no
+    /// live message follows a newer one from the store.
+    Batch { session: SessionKey, token: u64, messages: Vec<Message>, next: Option<Box<str>> },
+}
+
+/// Mails that wait for a later turn, by when they have come.
+#[derive(Default)]
+pub(in crate::broker) struct NextTurn {
+    /// Since the boxes were last emptied.
+    arrived: Vec<RetainedMail>,
+    /// Before that: due when they have been emptied once more.
+    next: Vec<RetainedMail>,
+    due: VecDeque<RetainedMail>,
+}
+
+impl NextTurn {
+    pub(in crate::broker) fn is_empty(&self) -> bool {
+        self.arrived.is_empty() && self.next.is_empty() && self.due.is_empty()
+    }
+
+    /// A mail has come.
+    pub(in crate::broker) fn arrive(&mut self, mail: RetainedMail) {
+        self.arrived.push(mail);
+    }
+
+    /// Is there any that is due?
+    pub(in crate::broker) fn has_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// All that have come are due: a single shard has nothing to wait for.
+    pub(in crate::broker) fn make_all_due(&mut self) {
+        self.due.extend(self.arrived.drain(..));
+    }
+
+    /// The boxes have been emptied once more: what came before the last time is due.
+    pub(in crate::broker) fn note_boxes_emptied(&mut self) {
+        self.due.extend(self.next.drain(..));
+        std::mem::swap(&mut self.arrived, &mut self.next);
+    }
+
+    /// The next that is due.
+    pub(in crate::broker) fn pop_due(&mut self) -> Option<RetainedMail> {
+        self.due.pop_front()
+    }
+}
