@@ -39,7 +39,7 @@ pub use mail::{GroupMember, Mail};
 pub use outcome::{Outcome, Receipt};
 pub use shared::Shared;
 
-use crate::base::{ConnectionKey, ConnectionSlot, MemoryAccount, SessionSlot, ShardId, Time};
+use crate::base::{ConnectionSlot, MemoryAccount, ShardId, Time};
 use crate::broker::interest::InterestCounts;
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Retained, RetainedLimits};
@@ -47,16 +47,18 @@ use crate::mqtt::Reason;
 use crate::policy::access::{Access, Login};
 use crate::session::Message;
 use crate::settings::ShardShares;
-use crate::store::{Journal, Wall};
 use crate::topic::{Matches, Patterns, TopicIndex};
 use components::behind::Behind;
 use components::budget::Budget;
 use components::connections::Connections;
+use components::durability::Durability;
 use components::effects::Effects;
 use components::groups::Groups;
 use components::replies::Replies;
 use components::sessions::Sessions;
+use components::stamps::Stamps;
 use components::timers::Timers;
+use components::turn::Turn;
 use flows::subscribe::{OwnWildcards, Pending};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -187,16 +189,11 @@ pub struct Shard {
     effects: Effects,
     pending: BTreeMap<u64, Pending>,
     next_token: u64,
-    last_stamp: u64,
+    stamps: Stamps,
     entropy: u64,
     behind: Behind,
     budget: Budget,
-    /// There may be something in what follows, or elsewhere, that goes on later. Without it there is nothing.
-    has_put_off: bool,
-    /// Sessions whose queues go on later.
-    deferred: VecDeque<SessionSlot>,
-    /// Connections whose unread packets are handled later, with their serials.
-    unread: VecDeque<ConnectionKey>,
+    turn: Turn,
     convoys: flows::convoy::Convoys,
     /// SUBSCRIBEs and UNSUBSCRIBEs whose filters are not all done.
     unfinished: VecDeque<flows::subscribe::Unfinished>,
@@ -207,36 +204,20 @@ pub struct Shard {
     recent: Option<flows::deliver::Recent>,
     /// Questions for retained messages and their answers: what came in this turn, and what is due.
     next_turn: components::next_turn::NextTurn,
-    /// Not all mails have been taken that were there when the boxes were last looked at.
-    has_mails_left: bool,
-    /// The broker stops, and connections in slots from this one on are still to be closed.
-    farewell_to: Option<u32>,
     queued_bytes: usize,
     memory: MemoryAccount,
     pressure: flows::memory::Pressure,
     sys: flows::sys::SysState,
-    closing: bool,
     /// What must survive.
-    journal: Journal,
-    /// The log's clock.
-    wall: Wall,
-    /// The next name in the log.
-    next_number: u64,
-    /// Stamps of an earlier run are below.
-    stamp_base: u64,
+    durability: Durability,
     /// Other shards do not know yet what the sessions of an earlier run want.
     restoring: bool,
     /// What fell due before the start.
     overdue: components::overdue::Overdue,
-    /// The disk is full.
-    store_full: bool,
     /// Connections of 3.x clients whose next message waits for room on a disk.
     wait_for_disk: components::wait_for_disk::WaitForDisk,
     unrecorded: components::unrecorded::Unrecorded,
-    /// The timer that tells the log that the broker lives is running.
-    is_telling_alive: bool,
     replies: Replies,
-    ends: components::ends::Ends,
     /// What the listeners ask of their clients.
     access: Arc<[Access]>,
     judging: components::judging::Judging,
@@ -273,41 +254,34 @@ impl Shard {
             effects: Effects::new(id),
             pending: BTreeMap::new(),
             next_token: 0,
-            last_stamp: 0,
+            stamps: Stamps::new(id),
             entropy: seed,
             behind: Behind::default(),
             budget: Budget::default(),
-            has_put_off: false,
-            deferred: VecDeque::new(),
-            unread: VecDeque::new(),
+            turn: Turn::default(),
             convoys: flows::convoy::Convoys::new(seed ^ 6),
             unfinished: VecDeque::new(),
             sent: flows::deliver::Sent::default(),
             tells_detail: false,
             recent: None,
             next_turn: components::next_turn::NextTurn::default(),
-            has_mails_left: false,
-            farewell_to: None,
             queued_bytes: 0,
             memory: MemoryAccount::default(),
             pressure: flows::memory::Pressure::default(),
             sys: flows::sys::SysState::default(),
-            closing: false,
-            journal: Journal::off(),
-            wall: Wall::default(),
-            next_number: 1 + u64::from(id),
-            stamp_base: 0,
+            durability: Durability::off(id, shared.shards(), seed ^ 6),
             restoring: false,
             overdue: components::overdue::Overdue::default(),
-            store_full: false,
             wait_for_disk: components::wait_for_disk::WaitForDisk::default(),
             unrecorded: components::unrecorded::Unrecorded::default(),
-            is_telling_alive: false,
             replies: Replies::new(shared.shards(), seed ^ 5),
-            ends: components::ends::Ends::new(seed ^ 6),
             access: shared.terms.iter().map(|_| Access::default()).collect(),
             judging: components::judging::Judging::default(),
-            lanes: shared.terms.iter().map(|terms| components::rates::Lane::new(terms, shared.shards())).collect(),
+            lanes: shared
+                .terms
+                .iter()
+                .map(|terms| components::rates::Lane::new(terms, shared.shards()))
+                .collect(),
             shared,
         }
     }
@@ -328,7 +302,7 @@ impl Shard {
         listener: u16,
         adopted: bool,
     ) {
-        self.journal.set_now(now);
+        self.durability.set_now(now);
         self.open(now, slot, peer, listener, adopted);
         self.settle(now);
     }
@@ -342,14 +316,14 @@ impl Shard {
 
     /// Bytes from a connection. Bytes for one that is closed already are ignored.
     pub fn handle_bytes(&mut self, now: Time, slot: ConnectionSlot, bytes: &[u8]) {
-        self.journal.set_now(now);
+        self.durability.set_now(now);
         self.read(now, slot, bytes);
         self.settle(now);
     }
 
     /// The peer is gone.
     pub fn handle_hangup(&mut self, now: Time, slot: ConnectionSlot, hangup: Hangup) {
-        self.journal.set_now(now);
+        self.durability.set_now(now);
         self.hang_up(now, slot, hangup);
         self.settle(now);
     }
@@ -372,21 +346,21 @@ impl Shard {
 
     /// The socket has taken everything.
     pub fn handle_drained(&mut self, now: Time, slot: ConnectionSlot) {
-        self.journal.set_now(now);
+        self.durability.set_now(now);
         self.note_drained(now, slot);
         self.settle(now);
     }
 
     /// A mail from another shard.
     pub fn handle_mail(&mut self, now: Time, from: ShardId, mail: Mail) {
-        self.journal.set_now(now);
+        self.durability.set_now(now);
         self.deliver_mail(now, from, mail);
         self.settle(now);
     }
 
     /// The clock has moved.
     pub fn handle_time(&mut self, now: Time) {
-        self.journal.set_now(now);
+        self.durability.set_now(now);
         self.expire_timers(now);
         self.settle(now);
     }
@@ -415,13 +389,12 @@ impl Shard {
         self.outbox.give_memory_back(used);
         self.matches = Matches::default();
         self.foreign_matches = Matches::default();
-        self.deferred.shrink_to_fit();
-        self.unread.shrink_to_fit();
+        self.turn.give_memory_back();
         self.convoys.give_memory_back();
         self.behind.give_memory_back();
         self.effects.give_memory_back();
         self.replies.give_memory_back();
-        self.ends.give_memory_back();
+        self.durability.give_memory_back();
         self.groups.give_memory_back();
         self.own_wildcards.give_memory_back();
         self.judging.give_memory_back();
@@ -453,7 +426,7 @@ impl Shard {
         if self.effects.has_own_mail() {
             self.deliver_loopback(now);
         }
-        self.journal.seal_if_long();
+        self.durability.seal_if_long();
         self.note_journal();
     }
 

@@ -1,7 +1,5 @@
 //! The timers of a shard: those that run, and those that have fired and are not handled yet.
 
-use crate::broker::components::connections::Connection;
-use crate::broker::components::rates::Lane;
 use crate::base::{ConnectionSlot, SessionSlot, Time, TimerId, Wheel};
 
 use std::collections::VecDeque;

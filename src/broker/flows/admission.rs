@@ -66,7 +66,7 @@ impl Shard {
     pub fn handle_access(&mut self, access: Arc<[Access]>) {
         self.access = access;
         self.judging.begin();
-        self.has_put_off = true;
+        self.turn.put_off();
     }
 
     /// Is anyone still to be judged?
@@ -414,7 +414,7 @@ impl Shard {
                 connection.rare().identity.judgement = Some(judgement);
             }
             self.judging.put_off(FiltersLeft { slot, judgement, after });
-            self.has_put_off = true;
+            self.turn.put_off();
         }
         judged.looked_at
     }

@@ -36,14 +36,14 @@ impl Shard {
 
     /// Do so many records wait that nothing may be read at all?
     pub fn is_log_far_behind(&self) -> bool {
-        self.journal.waiting_bytes() > 2 * self.behind.journal_bytes_max()
+        self.durability.waiting_bytes() > 2 * self.behind.journal_bytes_max()
     }
 
     /// May mails of other shards be handled now? What the log needs to go on does not come by mail.
     pub fn takes_mails(&self) -> bool {
         let bytes_max = FULL_DISK_FACTOR * self.behind.journal_bytes_max();
-        let has_room =
-            !self.behind.is_log_behind() || (self.store_full && self.journal.waiting_bytes() <= bytes_max);
+        let has_room = !self.behind.is_log_behind()
+            || (self.durability.is_full() && self.durability.waiting_bytes() <= bytes_max);
         has_room && self.has_turn_for_mails()
     }
 
@@ -54,18 +54,18 @@ impl Shard {
 
     /// The journal has grown, or some of it was taken.
     pub(in crate::broker) fn note_journal(&mut self) {
-        self.behind.note_journal(self.journal.waiting_bytes());
+        self.behind.note_journal(self.durability.waiting_bytes());
     }
 
     pub(in crate::broker) fn brought(&mut self) -> Brought {
         // A single shard sends no mails.
         let mail_bytes = if self.shared.shards() > 1 { self.effects.mail_bytes() } else { 0 };
-        Brought { records: self.journal.count(), mail_bytes }
+        Brought { records: self.durability.count(), mail_bytes }
     }
 
     /// Must the next packet of a served connection wait until there is room? `before`: as it was before it was read.
     pub(in crate::broker) fn waits_for_room(&mut self, slot: ConnectionSlot, before: Brought) -> bool {
-        let is_log = self.behind.is_log_behind() && self.journal.count() > before.records;
+        let is_log = self.behind.is_log_behind() && self.durability.count() > before.records;
         let is_mesh = self.shared.shards() > 1
             && self.effects.mail_bytes() > before.mail_bytes
             && !self.has_room_for_mails();

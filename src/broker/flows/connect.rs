@@ -154,7 +154,7 @@ impl Shard {
         }
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id(slot));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
-        let before = self.journal.count();
+        let before = self.durability.count();
         let mut known = self.sessions.find(client_id);
         if let Some(session) = known {
             self.run_due(now, session);
@@ -219,7 +219,8 @@ impl Shard {
             session_expiry_seconds: terms.expiry_seconds,
         });
         // What CONNACK says of the session must not be undone, nor what it says of one that is gone.
-        let mark = if self.journal.count() > before { self.journal.mark() } else { self.end_mark(client_id) };
+        let mark =
+            if self.durability.count() > before { self.durability.mark() } else { self.end_mark(client_id) };
         self.sessions.slot_mut(session).flags |= GATED;
         let connack = Reply::Connack { packet: connack.into(), told: losses.map(Box::new) };
         self.reply(now, slot, mark, None, connack);
@@ -385,7 +386,11 @@ impl Shard {
             return;
         }
         if let Some(sid) = self.sid(session) {
-            self.journal.record(&Record::Left { sid, at_millis: self.wall.millis(now), expiry_seconds });
+            self.durability.record(&Record::Left {
+                sid,
+                at_millis: self.durability.wall().millis(now),
+                expiry_seconds,
+            });
         }
         self.tell_groups(session, false);
         if expiry_seconds != NEVER_EXPIRES {
@@ -453,13 +458,13 @@ impl Shard {
             publication.source = &[];
         }
         publication.expires_at = will.message_expiry_seconds.map(|seconds| now.after_seconds(seconds));
-        publication.stamp = self.next_stamp(now);
+        publication.stamp = self.stamps.next(now);
         // One of an earlier run does not know any more.
         publication.origin = session.map(|session| self.sessions.key(session));
         let mut fanout = Fanout::new(publication, now, 0);
         let is_kept = will.number != 0 || session.is_some_and(|session| self.sid(session).is_some());
         let is_promised = publication.qos != QoS::AtMostOnce || publication.retain;
-        if is_kept && is_promised && !self.journal.has_failed() && !self.store_full {
+        if is_kept && is_promised && !self.durability.has_failed() && !self.durability.is_full() {
             // It reaches the other shards once, though the power should be cut between their records and ours.
             fanout.ticket = Some(self.replies.next_ticket());
             fanout.intended = true;
@@ -471,7 +476,7 @@ impl Shard {
             // It waits for the log. What its client publishes when it is back must come later.
             match session {
                 Some(session) => self.note_end(session),
-                None => self.note_unknown_end(),
+                None => self.durability.note_end(None),
             }
         }
     }

@@ -184,7 +184,7 @@ impl Shard {
     fn wait_in_line(&mut self, line: u64, rider: Rider) {
         self.hold_publisher(rider.publisher);
         self.convoys.push(line, Member::Waiting(rider));
-        self.has_put_off = true;
+        self.turn.put_off();
     }
 
     /// Is there room for one more fan-out that goes on later?
@@ -218,7 +218,7 @@ impl Shard {
         self.hold_publisher(rider.publisher);
         convoy.riders.push_back(rider);
         self.convoys.push(line, Member::Convoy(convoy));
-        self.has_put_off = true;
+        self.turn.put_off();
     }
 
     fn list_stops(&mut self, convoy: &mut Convoy, matches: &Matches, topic: &str) {
@@ -325,7 +325,7 @@ impl Shard {
     /// Takes the messages from stop to stop, until they have been everywhere or the visit is over.
     fn ride(&mut self, now: Time, mut convoy: Convoy) -> Option<Member> {
         let visit = self.begin_visit();
-        let before = self.journal.count();
+        let before = self.durability.count();
         let messages: SmallVec<[Rc<KeptMessage>; 4]> =
             convoy.riders.iter().map(|rider| Rc::clone(&rider.message)).collect();
         // Each visit takes the message down anew, if it goes to sessions that are in the log: there it lives from its
@@ -357,7 +357,7 @@ impl Shard {
         if let ([message], [fanout]) = (&messages[..], &mut fanouts[..]) {
             self.note_encoded(message, fanout);
         }
-        let mark = if self.journal.count() > before { self.journal.mark() } else { LogMark::START };
+        let mark = self.durability.mark_since(before);
         for (rider, fanout) in convoy.riders.iter_mut().zip(&mut fanouts) {
             rider.mark = rider.mark.max(mark);
             rider.own_delivery = fanout.own_delivery.take().or(rider.own_delivery.take());

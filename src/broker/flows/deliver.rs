@@ -305,7 +305,7 @@ impl Shard {
         }
         let sendable = slot.is_some() && entry.flags & (BACKLOGGED | GATED) == 0;
         let (sid, flags) = (entry.sid, entry.flags);
-        if sid != 0 && self.store_full && !fanout.promised {
+        if sid != 0 && self.durability.is_full() && !fanout.promised {
             self.report_store_full(subscriber);
             return Taken::Unkept;
         }
@@ -375,11 +375,11 @@ impl Shard {
     /// A number for a delivery that a session takes which is in the log; the message goes there with the first.
     fn number_of_delivery(&mut self, fanout: &mut Fanout<'_>) -> u64 {
         if fanout.number == 0 {
-            fanout.number = self.number();
+            fanout.number = self.durability.next_number();
             let message = StoredMessage { source: &[], ..self.stored(&fanout.publication) };
-            self.journal.record(&Record::Message { number: fanout.number, message });
+            self.durability.record(&Record::Message { number: fanout.number, message });
         }
-        self.number()
+        self.durability.next_number()
     }
 
     /// Does a session that is in the log get this only when the log has it? QoS 2 always. Of large messages only the
@@ -411,7 +411,7 @@ impl Shard {
         }
         let session = self.sessions.key(session);
         let sending = FirstSending { session, connection, packet_id, number, replay, qos };
-        self.wait_for_log(self.journal.mark(), AfterLog::Publish(sending));
+        self.wait_for_log(self.durability.mark(), AfterLog::Publish(sending));
     }
 
     /// The log has it. A newer connection sends it again by itself.
@@ -656,8 +656,7 @@ impl Shard {
         let entry = self.sessions.slot_mut(session);
         if entry.flags & DEFERRED == 0 {
             entry.flags |= DEFERRED;
-            self.deferred.push_back(session);
-            self.has_put_off = true;
+            self.turn.defer_session(session);
         }
     }
 
@@ -759,7 +758,7 @@ impl Shard {
         let window = &mut self.sessions.session_mut(session).inflight;
         let packet_id = if waits { window.prepare(delivery) } else { window.start(delivery) };
         if queued {
-            self.journal.record(&Record::Started { sid, number, packet_id: packet_id.get() });
+            self.durability.record(&Record::Started { sid, number, packet_id: packet_id.get() });
         } else {
             let (message, packet_id) = (fanout.number, Some(packet_id));
             let (qos, retain) = (form.qos, form.retain);

@@ -48,7 +48,7 @@ impl Shard {
 
     /// Would the session's messages have to go to a disk that is full?
     pub(in crate::broker) fn is_unkept(&self, session: SessionSlot) -> bool {
-        self.store_full && self.sessions.slot(session).sid != 0
+        self.durability.is_full() && self.sessions.slot(session).sid != 0
     }
 
     /// Into the queue, if there is room, or the policy makes some.

@@ -29,7 +29,7 @@ impl Shard {
     /// The log has no room for more (`true`), or has again: messages that would have to be kept are refused
     /// meanwhile.
     pub fn handle_store_full(&mut self, full: bool) {
-        if std::mem::replace(&mut self.store_full, full) != full {
+        if self.durability.set_full(full) {
             self.shared.note_store_full(full);
         }
     }
@@ -37,7 +37,7 @@ impl Shard {
     /// The log has failed: nothing more will be durable, and what would have to be kept is refused.
     pub fn handle_store_failed(&mut self) {
         self.handle_store_full(true);
-        self.journal.fail();
+        self.durability.fail();
         self.note_journal();
     }
 
@@ -98,7 +98,7 @@ impl Shard {
         {
             return true;
         }
-        if !self.store_full {
+        if !self.durability.is_full() {
             return false;
         }
         let mut matches = std::mem::take(&mut self.matches);

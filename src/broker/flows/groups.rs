@@ -92,10 +92,10 @@ impl Shard {
             self.post(to, Mail::GroupDeliver { group, member: chosen, message, ticket, intent: 0 });
             return reached;
         }
-        let intent = self.number();
+        let intent = self.durability.next_number();
         fanout.intents.push(intent);
         let stored = self.stored(&fanout.publication);
-        self.journal.record(&Record::Intent {
+        self.durability.record(&Record::Intent {
             number: intent,
             targets: 1 << to,
             stamp: 0,
@@ -103,7 +103,7 @@ impl Shard {
             message: stored,
         });
         let mail = Mail::GroupDeliver { group, member: chosen, message, ticket, intent };
-        self.wait_for_log(self.journal.mark(), AfterLog::Mail(to, Box::new(mail)));
+        self.wait_for_log(self.durability.mark(), AfterLog::Mail(to, Box::new(mail)));
         reached
     }
 
@@ -197,7 +197,7 @@ impl Shard {
             return Outcome { matched: true, ..Outcome::default() };
         };
         if intent != 0 {
-            self.journal.record(&Record::IntentSeen { number: intent });
+            self.durability.record(&Record::IntentSeen { number: intent });
         }
         fanout.promised = intent != 0 || fanout.ticket.is_none();
         self.deliver_to_member(now, group, session, member, fanout)
@@ -213,7 +213,7 @@ impl Shard {
         fanout: &mut Fanout<'_>,
     ) -> Outcome {
         if intent != 0 {
-            self.journal.record(&Record::IntentSeen { number: intent });
+            self.durability.record(&Record::IntentSeen { number: intent });
             // What goes on from here must not be lost either.
             fanout.intended = true;
         }
@@ -293,8 +293,8 @@ impl Shard {
         let Some(sid) = self.sid(session) else { return (back, None) };
         let mut intents = Intents::new();
         for returned in back.iter_mut().filter(|returned| returned.number != 0) {
-            let number = self.number();
-            self.journal.record(&Record::Returned { sid, delivery: returned.number, number });
+            let number = self.durability.next_number();
+            self.durability.record(&Record::Returned { sid, delivery: returned.number, number });
             returned.intent = number;
             intents.push(number);
         }
@@ -317,7 +317,7 @@ impl Shard {
             if intent == 0 || home == self.id {
                 self.post(home, mail);
             } else {
-                self.wait_for_log(self.journal.mark(), AfterLog::Mail(home, Box::new(mail)));
+                self.wait_for_log(self.durability.mark(), AfterLog::Mail(home, Box::new(mail)));
             }
         }
     }

@@ -70,7 +70,8 @@ impl Shard {
             let held = self.release_held(session, ack.packet_id);
             let reason = if held || fresh { Reason::Success } else { Reason::PacketIdentifierNotFound };
             // The client uses the identifier anew after PUBCOMP: the release must not be lost.
-            let mark = if held && self.sid(session).is_some() { self.journal.mark() } else { LogMark::START };
+            let mark =
+                if held && self.sid(session).is_some() { self.durability.mark() } else { LogMark::START };
             let pubcomp = Ack { kind: AckKind::Pubcomp, packet_id: ack.packet_id, reason };
             self.reply(now, slot, mark, None, Reply::Ack(pubcomp));
             return Ok(());
@@ -116,9 +117,9 @@ impl Shard {
         number: u64,
     ) {
         if let (Some(sid), Some(connection)) = (self.sid(session), self.connections.key(slot)) {
-            self.journal.record(&Record::Released { sid, number });
+            self.durability.record(&Record::Released { sid, number });
             let session = self.sessions.key(session);
-            self.wait_for_log(self.journal.mark(), AfterLog::Pubrel { session, connection, packet_id });
+            self.wait_for_log(self.durability.mark(), AfterLog::Pubrel { session, connection, packet_id });
             return;
         }
         let pubrel = Ack { kind: AckKind::Pubrel, packet_id, reason: Reason::Success };
@@ -144,7 +145,7 @@ impl Shard {
     fn handle_ping(&mut self, now: Time, slot: ConnectionSlot, session: SessionSlot) {
         if self.sessions.slot(session).flags & GATED != 0 {
             // Behind CONNACK.
-            self.reply(now, slot, self.journal.mark(), None, Reply::Pong);
+            self.reply(now, slot, self.durability.mark(), None, Reply::Pong);
         } else {
             self.send_packet(slot, encode_pingresp);
         }

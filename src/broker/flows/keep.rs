@@ -29,14 +29,9 @@ impl Shard {
     ///
     /// Once `is_restoring` says of no shard that others do not know yet what it wants, `handle_restored` is due.
     pub fn open_store(&mut self, now: Time, journal: Journal, wall: Wall, restored: Restored) {
-        self.journal = journal;
-        self.wall = wall;
-        self.journal.set_wall(wall);
-        self.journal.set_now(now);
+        self.durability.open(now, self.id, journal, wall, restored.next_number);
         self.overdue = Overdue::held(restored.wills);
-        let shards = self.shared.shards() as u64;
-        self.next_number = restored.next_number.max(1).next_multiple_of(shards) + u64::from(self.id);
-        self.begin_stamps(restored.last_stamp);
+        self.stamps.begin(restored.last_stamp);
         for message in restored.retained {
             self.restore_retained(message);
         }
@@ -149,7 +144,7 @@ impl Shard {
 
     /// Frames for the log, if there are any: at the end of a turn, when no write is under way.
     pub fn take_batch(&mut self) -> Option<crate::store::Batch> {
-        let batch = self.journal.take();
+        let batch = self.durability.take_batch();
         self.note_journal();
         batch
     }
@@ -161,12 +156,12 @@ impl Shard {
 
     /// Bytes that wait to be taken.
     pub fn journal_bytes(&self) -> usize {
-        self.journal.waiting_bytes()
+        self.durability.waiting_bytes()
     }
 
     /// All that was taken down so far has sequences up to this one.
     pub fn journal_mark(&self) -> LogMark {
-        self.journal.mark()
+        self.durability.mark()
     }
 
     /// Is this connection the machine's?
@@ -177,30 +172,24 @@ impl Shard {
     /// The clocks of the machine, at the start of the log and whenever the wall clock was set: what the log says of
     /// the time from now on goes by them.
     pub fn handle_clock(&mut self, now: Time, reading: ClockReading) {
-        self.journal.set_now(now);
-        self.journal.record(&Record::Clock(ClockMark { at_millis: self.wall.millis(now), reading }));
+        self.durability.set_now(now);
+        self.durability
+            .record(&Record::Clock(ClockMark { at_millis: self.durability.wall().millis(now), reading }));
     }
 
     /// While anyone is connected whose session is kept.
     pub(in crate::broker) fn handle_alive(&mut self, now: Time) {
-        self.is_telling_alive = false;
+        self.durability.note_alive_fired();
         if self.connections.len() > 0 {
-            self.journal.record(&Record::Alive);
+            self.durability.record(&Record::Alive);
             self.tell_alive(now);
         }
     }
 
     fn tell_alive(&mut self, now: Time) {
-        if !std::mem::replace(&mut self.is_telling_alive, true) {
+        if self.durability.needs_alive_timer() {
             self.timers.schedule(now.after_seconds(ALIVE_SECONDS), Timer::Alive);
         }
-    }
-
-    /// A name that nothing else has or will have.
-    pub(in crate::broker) fn number(&mut self) -> u64 {
-        let number = self.next_number;
-        self.next_number += self.shared.shards() as u64;
-        number
     }
 
     pub(in crate::broker) fn stored<'a>(&self, publication: &Publication<'a>) -> StoredMessage<'a> {
@@ -210,7 +199,7 @@ impl Shard {
             payload: publication.payload,
             qos: publication.qos,
             retain: publication.retain,
-            expires_at_millis: publication.expires_at.map(|at| self.wall.millis(at)),
+            expires_at_millis: publication.expires_at.map(|at| self.durability.wall().millis(at)),
             source: publication.source,
         }
     }
@@ -219,7 +208,7 @@ impl Shard {
     pub(in crate::broker) fn record_session(&mut self, now: Time, session: SessionSlot) {
         let expiry_seconds = self.sessions.session(session).expiry_seconds;
         let sid = self.sessions.slot(session).sid;
-        if expiry_seconds == 0 || !self.journal.is_on() {
+        if expiry_seconds == 0 || !self.durability.is_on() {
             if sid != 0 {
                 // It ends with its connection, whatever becomes of us.
                 self.record_end(session, sid);
@@ -229,75 +218,58 @@ impl Shard {
             return;
         }
         self.tell_alive(now);
-        let sid = if sid == 0 { self.number() } else { sid };
+        let sid = if sid == 0 { self.durability.next_number() } else { sid };
         let entry: &mut SessionEntry = self.sessions.slot_mut(session);
         entry.sid = sid;
         let version = entry.version;
         let state = self.sessions.session(session);
         let will = state.will.as_deref().map(|will| self.stored_will(will));
         let client_id = &*state.client_id;
-        self.journal.record(&Record::Session { sid, client_id, version, expiry_seconds, will });
+        self.durability.record(&Record::Session { sid, client_id, version, expiry_seconds, will });
     }
 
     /// The name of a new will in the log; 0: it has none, as it is its session's. A session that ends with its
     /// connection leaves nothing but its will, should the broker end before it. `[MQTT5-3.1.2-8]` While the log takes nothing down the will is kept in memory alone: to let no client in would
     /// be worse.
     pub(in crate::broker) fn will_number(&mut self, expiry_seconds: u32) -> u64 {
-        let takes = self.journal.is_on() && !self.journal.has_failed() && !self.store_full;
-        if expiry_seconds == 0 && takes { self.number() } else { 0 }
+        let takes = self.durability.is_on() && !self.durability.has_failed() && !self.durability.is_full();
+        if expiry_seconds == 0 && takes { self.durability.next_number() } else { 0 }
     }
 
     fn record_will(&mut self, session: SessionSlot) {
         let state = self.sessions.session(session);
         let Some(will) = state.will.as_deref().filter(|will| will.number != 0) else { return };
         let (number, client_id, will) = (will.number, &*state.client_id, self.stored_will(will));
-        self.journal.record(&Record::Will { number, client_id, will });
+        self.durability.record(&Record::Will { number, client_id, will });
     }
 
     /// A will is no longer its session's, which may be over: it is published or dropped.
     pub(in crate::broker) fn record_will_gone(&mut self, will: &Will, session: Option<SessionSlot>) {
         if will.number != 0 {
-            self.journal.record(&Record::WillOver { number: will.number });
+            self.durability.record(&Record::WillOver { number: will.number });
         } else if let Some(sid) = session.and_then(|session| self.sid(session)) {
-            self.journal.record(&Record::WillGone { sid });
+            self.durability.record(&Record::WillGone { sid });
         }
     }
 
     /// A session that is kept ends.
     pub(in crate::broker) fn record_end(&mut self, session: SessionSlot, sid: u64) {
-        self.journal.record(&Record::Ended { sid });
+        self.durability.record(&Record::Ended { sid });
         self.note_end(session);
     }
 
     /// The client of a session is told nothing before what was taken down until now is durable.
     pub(in crate::broker) fn note_end(&mut self, session: SessionSlot) {
-        self.forget_durable_ends();
-        if self.journal.is_on() && !self.journal.has_failed() {
-            let client = self.shared.hash(&self.sessions.session(session).client_id);
-            self.ends.note(client, self.journal.mark());
-        }
-    }
-
-    /// The same of a session of an earlier run, whose client is not known any more.
-    pub(in crate::broker) fn note_unknown_end(&mut self) {
-        if self.journal.is_on() && !self.journal.has_failed() {
-            self.ends.note_unknown(self.journal.mark());
-        }
+        let client = self.shared.hash(&self.sessions.session(session).client_id);
+        self.durability.note_end(Some(client));
     }
 
     /// When the end of the last session of a client is durable that has none: a power cut before brings it back.
     pub(in crate::broker) fn end_mark(&mut self, client_id: &str) -> LogMark {
-        self.forget_durable_ends();
-        if self.ends.is_empty() {
+        if self.durability.are_ends_durable() {
             return LogMark::START;
         }
-        self.ends.mark_of(self.shared.hash(client_id))
-    }
-
-    /// After a failure no end will ever be durable, and nobody shall wait for one.
-    fn forget_durable_ends(&mut self) {
-        let durable = if self.journal.has_failed() { LogMark::NEVER } else { self.journal.durable() };
-        self.ends.forget_to(durable);
+        self.durability.end_mark(self.shared.hash(client_id))
     }
 
     fn stored_will<'a>(&self, will: &'a Will) -> StoredWill<'a> {
@@ -325,7 +297,7 @@ impl Shard {
         self.sessions.session_mut(session).hold(packet_id.get(), payload_bytes, ticket);
         self.note_held(1);
         if let Some(sid) = self.sid(session) {
-            self.journal.record(&Record::Held { sid, packet_id: packet_id.get(), payload_bytes });
+            self.durability.record(&Record::Held { sid, packet_id: packet_id.get(), payload_bytes });
         }
     }
 
@@ -336,7 +308,7 @@ impl Shard {
         };
         self.note_released(1);
         if !was_refused && let Some(sid) = self.sid(session) {
-            self.journal.record(&Record::Unheld { sid, packet_id: packet_id.get() });
+            self.durability.record(&Record::Unheld { sid, packet_id: packet_id.get() });
         }
         true
     }
@@ -346,7 +318,7 @@ impl Shard {
     pub(in crate::broker) fn refuse_held(&mut self, session: SessionSlot, packet_id: PacketId) -> bool {
         let held = self.sessions.session_mut(session).refuse_held(packet_id.get());
         if let (true, Some(sid)) = (held, self.sid(session)) {
-            self.journal.record(&Record::Unheld { sid, packet_id: packet_id.get() });
+            self.durability.record(&Record::Unheld { sid, packet_id: packet_id.get() });
         }
         held
     }
@@ -364,7 +336,7 @@ impl Shard {
         subscription_ids: &[u32],
         group: Option<&Arc<str>>,
     ) {
-        self.journal.record(&Record::Delivery {
+        self.durability.record(&Record::Delivery {
             sid,
             number,
             message,
@@ -379,7 +351,7 @@ impl Shard {
     /// A delivery of a session is done with.
     pub(in crate::broker) fn record_settled(&mut self, session: SessionSlot, number: u64) {
         if let (Some(sid), true) = (self.sid(session), number != 0) {
-            self.journal.record(&Record::Settled { sid, number });
+            self.durability.record(&Record::Settled { sid, number });
         }
     }
 }

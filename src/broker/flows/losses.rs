@@ -21,13 +21,13 @@ impl Shard {
     /// A message of QoS 1 or 2 is lost for a session. `number`: the name of its delivery in the log; 0: it has none,
     /// since the session has never taken it.
     pub(in crate::broker) fn lose(&mut self, now: Time, session: SessionSlot, number: u64, cause: LossCause) {
-        let at_millis = self.journal.wall_millis();
+        let at_millis = self.durability.wall_millis();
         let losses = self.sessions.session_mut(session).losses_mut();
         losses.note(cause, at_millis);
         let count = losses.of(cause);
         match self.sid(session) {
             None => {}
-            Some(sid) if number != 0 => self.journal.record(&Record::Lost { sid, number, cause, count }),
+            Some(sid) if number != 0 => self.durability.record(&Record::Lost { sid, number, cause, count }),
             Some(_) => {
                 self.unrecorded.add(session);
                 self.start_losses_timer(now, RECORD_MILLIS);
@@ -59,7 +59,7 @@ impl Shard {
             for cause in LossCause::ALL {
                 let count = losses.of(cause);
                 if count > 0 {
-                    self.journal.record(&Record::Lost { sid, number: 0, cause, count });
+                    self.durability.record(&Record::Lost { sid, number: 0, cause, count });
                 }
             }
         }
@@ -72,16 +72,16 @@ impl Shard {
         state.leave_losses(left);
         let client = state.client_id.clone();
         if let Some(sid) = self.sid(session) {
-            self.journal.record(&Record::LossesTold { sid, left });
+            self.durability.record(&Record::LossesTold { sid, left });
         }
-        let now_millis = self.journal.wall_millis();
+        let now_millis = self.durability.wall_millis();
         self.report(Event::Losses { client, is_back: true, losses: *told, now_millis });
     }
 
     /// The session has ended before its client was told.
     pub(in crate::broker) fn report_untold(&mut self, state: &Session) {
         if let Some(&losses) = state.losses() {
-            let (client, now_millis) = (state.client_id.clone(), self.journal.wall_millis());
+            let (client, now_millis) = (state.client_id.clone(), self.durability.wall_millis());
             self.report(Event::Losses { client, is_back: false, losses, now_millis });
         }
     }

@@ -302,7 +302,7 @@ impl Shard {
         }
         if to < self.connections.slots() {
             self.pressure.search.next = to;
-            self.has_put_off = true;
+            self.turn.put_off();
             return;
         }
         let search = std::mem::take(&mut self.pressure.search);

@@ -6,18 +6,15 @@
 //! bucket of a listener stand in a lane and go on in turn, with as much of what has come together as the others.
 
 use crate::base::ConnectionKey;
-use crate::broker::components::rates::{Cost, Measure, Pace};
 use crate::base::ConnectionSlot;
 use crate::base::Time;
-use crate::base::TimerId;
+use crate::broker::components::rates::{Cost, Measure, Pace};
 
 use crate::broker::components::connections::Connection;
 use crate::broker::components::connections::{GOES_ON, PAUSED_BY_DISK, PAUSED_BY_LANE, PAUSED_BY_RATE};
 use crate::broker::components::timers::Timer;
 use crate::broker::{Effect, EndCause, Event, Hangup, Limit, Shard};
 use crate::mqtt::codec::Frame;
-use crate::settings::Terms;
-use std::collections::VecDeque;
 
 impl Shard {
     /// A client is in: from now on its packets count.

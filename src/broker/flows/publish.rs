@@ -6,11 +6,11 @@ use super::full_disk::DISK;
 use super::mount::{TOPIC_BYTES_MAX, mounted};
 use super::reply::{QUOTA, publish_reply};
 use crate::base::ConnectionKey;
+use crate::base::ShardId;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
 use crate::base::{LogMark, Ticket};
 use crate::base::{MemoryKind, allocated};
-use crate::base::{SHARDS_MAX, ShardId};
 use crate::broker::components::budget::TOPIC_BYTES_A_STEP;
 use crate::broker::components::connections::PAUSED_BY_WORK;
 use crate::broker::components::replies::Intents;
@@ -169,7 +169,7 @@ impl Shard {
             retain: publish.retain,
             expires_at: publish.message_expiry_seconds.map(|seconds| now.after_seconds(seconds)),
             origin: Some(self.sessions.key(session)),
-            stamp: if publish.retain { self.next_stamp(now) } else { 0 },
+            stamp: if publish.retain { self.stamps.next(now) } else { 0 },
             source: &source,
         };
         let Some(packet_id) = publish.packet_id else {
@@ -223,7 +223,7 @@ impl Shard {
         kind: AckKind,
         packet_id: PacketId,
     ) {
-        let before = self.journal.count();
+        let before = self.durability.count();
         let mut fanout = Fanout::new(publication, now, 0);
         fanout.ticket = Some(self.replies.next_ticket());
         if kind == AckKind::Pubrec {
@@ -246,7 +246,7 @@ impl Shard {
                 self.hold(session, packet_id, payload_bytes, ticket);
             }
         }
-        let mark = if self.journal.count() > before { self.journal.mark() } else { LogMark::START };
+        let mark = self.durability.mark_since(before);
         let key = self.sessions.key(session);
         if refused {
             self.report_quota(session);
@@ -283,7 +283,7 @@ impl Shard {
         if let Some(ticket) = ticket {
             self.replies.redirect_ticket(ticket, slot);
         }
-        let mark = if self.sessions.slot(session).sid != 0 { self.journal.mark() } else { LogMark::START };
+        let mark = if self.sessions.slot(session).sid != 0 { self.durability.mark() } else { LogMark::START };
         let refused = self.sessions.session(session).is_held_refused(packet_id.get());
         let reason = if refused { QUOTA.reason } else { Reason::Success };
         let pubrec = Ack { kind: AckKind::Pubrec, packet_id, reason };
@@ -386,7 +386,7 @@ impl Shard {
         let mut mark = LogMark::START;
         if version < ProtocolVersion::V5 && ack.kind == AckKind::Pubrec {
             self.hold(session, ack.packet_id, 0, None);
-            mark = self.journal.mark();
+            mark = self.durability.mark();
         }
         self.reply(now, slot, mark, None, Reply::Ack(ack));
     }
@@ -645,14 +645,14 @@ impl Shard {
             self.effects.push(Effect::Mail { to: home, mail });
         }
         let ticket = fanout.await_receipts(targets.count_ones());
-        let number = self.number();
+        let number = self.durability.next_number();
         fanout.intents.push(number);
         let stamp = if retained_home.is_some() { fanout.publication.stamp } else { 0 };
         let message = self.stored(&fanout.publication);
-        self.journal.record(&Record::Intent { number, targets, stamp, group: "", message });
+        self.durability.record(&Record::Intent { number, targets, stamp, group: "", message });
         let message = fanout.to_message();
         let intent = Intent { number, ticket, targets, retained_home, message };
-        self.wait_for_log(self.journal.mark(), AfterLog::Intent(Box::new(intent)));
+        self.wait_for_log(self.durability.mark(), AfterLog::Intent(Box::new(intent)));
     }
 
     /// The log has it.
@@ -692,12 +692,12 @@ impl Shard {
         let mut hash = 0;
         if publication.retain {
             hash = self.shared.hash(publication.topic);
-            self.note_stamp(publication.stamp);
+            self.stamps.note(publication.stamp);
         }
         let mut fanout = Fanout::of(&message, now, hash);
         self.track(from, ticket, &mut fanout, |shard, fanout| {
             if intent != 0 {
-                shard.journal.record(&Record::IntentSeen { number: intent });
+                shard.durability.record(&Record::IntentSeen { number: intent });
                 // What goes on from here to members of shared subscriptions must not be lost either.
                 (fanout.intended, fanout.promised) = (true, true);
             }
@@ -718,11 +718,11 @@ impl Shard {
         fanout: &mut Fanout<'_>,
         handle: impl FnOnce(&mut Shard, &mut Fanout<'_>) -> Outcome,
     ) {
-        let before = self.journal.count();
+        let before = self.durability.count();
         fanout.ticket = ticket.map(|_| self.replies.next_ticket());
         let outcome = handle(self, fanout);
         let Some(ticket) = ticket else { return };
-        let mark = if self.journal.count() > before { self.journal.mark() } else { LogMark::START };
+        let mark = self.durability.mark_since(before);
         if fanout.missing > 0 {
             let intents = std::mem::take(&mut fanout.intents);
             self.replies.open_ticket(
@@ -755,35 +755,8 @@ impl Shard {
         }
         targets
     }
-
-    /// A stamp that orders retained messages of a topic over all shards: by the clock that all
-    /// shards share, in a shard never twice, and between shards never the same. It does not run ahead of the
-    /// clock, or the next message of another shard would be taken for the older one: none takes a shard less
-    /// than 1/64 of a microsecond.
-    pub(in crate::broker) fn next_stamp(&mut self, now: Time) -> u64 {
-        let by_clock = (now.as_micros() << STAMP_CLOCK_SHIFT).saturating_add(self.stamp_base);
-        let next = by_clock.max((self.last_stamp | STAMP_SHARD_MASK) + 1) | u64::from(self.id);
-        self.last_stamp = next;
-        next
-    }
-
-    /// A message of another shard is here: whatever is published here from now on is newer.
-    pub(in crate::broker) fn note_stamp(&mut self, stamp: u64) {
-        self.last_stamp = self.last_stamp.max(stamp);
-    }
-
-    /// Stamps of this run are above those of all runs before.
-    pub(in crate::broker) fn begin_stamps(&mut self, last: u64) {
-        self.stamp_base = (last | ((1 << STAMP_CLOCK_SHIFT) - 1)).saturating_add(1);
-    }
 }
 
-/// The lowest bits of a stamp are the shard's number.
-const STAMP_SHARD_MASK: u64 = 127;
-/// Before them six bits number the messages of a microsecond, and the rest is the clock: microseconds for 71 years.
-const STAMP_CLOCK_SHIFT: u32 = 7 + 6;
-
-const _: () = assert!(SHARDS_MAX == STAMP_SHARD_MASK as usize + 1);
 /// Larger messages go to other shards one at a time from each publisher.
 const MAIL_BYTES_MAX: usize = 32 << 10;
 

@@ -76,7 +76,7 @@ impl Shard {
     ) {
         self.count(Counter::ConnectionsOpened, u64::from(!adopted));
         let limit = self.shared.config.limits.handshakes.div_ceil(self.shared.shards());
-        let refused = if self.closing {
+        let refused = if self.turn.is_closing() {
             true
         } else if !adopted && self.connections.handshakes() >= limit {
             self.report(Event::ConnectionRefused { limit: Limit::Handshakes, peer, listener });

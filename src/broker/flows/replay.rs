@@ -53,14 +53,14 @@ impl Shard {
     /// Stores or clears a retained message at home here, unless a bound or a full disk refuses it.
     pub(in crate::broker) fn retain(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
         let publication = fanout.publication;
-        let before = self.journal.count();
+        let before = self.durability.count();
         let refused = if publication.payload.is_empty() {
             // [MQTT5-3.3.1-6] [MQTT5-3.3.1-7]
             if self.retained.remove(publication.topic, publication.stamp) {
-                self.journal.record(&Record::Unretained { topic: publication.topic });
+                self.durability.record(&Record::Unretained { topic: publication.topic });
             }
             None
-        } else if self.store_full && is_kept(publication.topic) && !fanout.promised {
+        } else if self.durability.is_full() && is_kept(publication.topic) && !fanout.promised {
             Some(Limit::Disk)
         } else if self.is_memory_tight()
             && !fanout.promised
@@ -75,16 +75,16 @@ impl Shard {
                 && is_kept(publication.topic)
             {
                 let message = self.stored(&publication);
-                self.journal.record(&Record::Retained { stamp: publication.stamp, message });
+                self.durability.record(&Record::Retained { stamp: publication.stamp, message });
             }
             stored.err().map(|full| match full {
                 RetainedFull::Messages => Limit::Retained,
                 RetainedFull::Bytes => Limit::RetainedBytes,
             })
         };
-        if self.journal.count() == before && is_kept(publication.topic) {
+        if self.durability.count() == before && is_kept(publication.topic) {
             // It is gone already, or a newer one is there: by what another publisher did a moment ago.
-            self.journal.rely_on_earlier();
+            self.durability.rely_on_earlier();
         }
         self.note_retained();
         self.start_sweep(now);
@@ -250,18 +250,19 @@ impl Shard {
 
     fn arrive(&mut self, mail: RetainedMail) {
         self.next_turn.arrive(mail);
-        self.has_put_off = true;
+        self.turn.put_off();
     }
 
     /// Before [`Shard::handle_turn`]: have mails been left in the boxes that were there when they were last looked at?
     pub fn note_mails_left(&mut self, are_left: bool) {
-        self.has_mails_left = are_left;
-        self.has_put_off |= self.has_next_turn();
+        self.turn.set_mails_left(are_left);
+        let has_more = self.has_next_turn();
+        self.turn.put_off_if(has_more);
     }
 
     /// Is there any of these to be handled, or will there be without another mail?
     pub(in crate::broker) fn has_next_turn(&self) -> bool {
-        if self.has_mails_left { self.next_turn.has_due() } else { !self.next_turn.is_empty() }
+        if self.turn.has_mails_left() { self.next_turn.has_due() } else { !self.next_turn.is_empty() }
     }
 
     /// Handles what came before the boxes were last emptied, as far as the turn allows, and keeps what came since. A
@@ -269,7 +270,7 @@ impl Shard {
     pub(in crate::broker) fn handle_next_turn(&mut self, now: Time) {
         if self.shared.shards() == 1 {
             self.next_turn.make_all_due();
-        } else if !self.has_mails_left {
+        } else if !self.turn.has_mails_left() {
             self.next_turn.note_boxes_emptied();
         }
         while !self.is_spent()
@@ -343,7 +344,7 @@ impl Shard {
             Mail::Retain { message } => {
                 let message = KeptMessage::new(message, &self.memory);
                 let hash = self.shared.hash(message.as_publication().topic);
-                self.note_stamp(message.stamp());
+                self.stamps.note(message.stamp());
                 let mut fanout = Fanout::of(&message, now, hash);
                 fanout.promised = true;
                 self.retain(now, &mut fanout);

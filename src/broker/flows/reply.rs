@@ -41,7 +41,7 @@ impl Shard {
         ticket: Option<Ticket>,
         reply: Reply,
     ) {
-        let is_durable = mark <= self.journal.durable();
+        let is_durable = mark <= self.durability.durable();
         if is_durable && ticket.is_none() && !self.replies.are_pending(slot) {
             self.send_reply(now, slot, reply);
             return;
@@ -61,12 +61,13 @@ impl Shard {
 
     /// `what` is done once the log is durable up to `mark`, and after what waits already.
     pub(in crate::broker) fn wait_for_log(&mut self, mark: LogMark, what: AfterLog) {
-        if self.journal.has_failed() {
+        if self.durability.has_failed() {
             self.replies.give_up_waiting_for_log();
             return;
         }
         self.replies.wait_for_log(mark, what);
-        self.has_put_off |= self.has_durable();
+        let has_more = self.has_durable();
+        self.turn.put_off_if(has_more);
     }
 
     fn send_reply(&mut self, now: Time, slot: ConnectionSlot, reply: Reply) {
@@ -118,7 +119,7 @@ impl Shard {
         if !self.replies.are_pending(slot) {
             return;
         }
-        let durable = self.journal.durable();
+        let durable = self.durability.durable();
         while let Some(reply) = self.replies.pop_ready(slot, durable) {
             self.send_reply(now, slot, reply);
         }
@@ -138,22 +139,23 @@ impl Shard {
     /// The log is durable up to the frame with the sequence `last`. Takes effect once and for all; what was waiting for
     /// it goes out.
     pub fn handle_durable(&mut self, now: Time, last: u64) {
-        self.journal.set_now(now);
-        self.journal.set_durable(last);
+        self.durability.set_now(now);
+        self.durability.set_durable(last);
         self.release_durable(now);
-        self.has_put_off |= self.has_durable();
+        let has_more = self.has_durable();
+        self.turn.put_off_if(has_more);
         self.settle(now);
     }
 
     /// Is there something that the log has, and that has not gone out?
     pub(in crate::broker) fn has_durable(&self) -> bool {
-        self.replies.has_durable(self.journal.durable())
+        self.replies.has_durable(self.durability.durable())
     }
 
     /// What has waited for the log and need not any more, as far as the turn allows.
     pub(in crate::broker) fn release_durable(&mut self, now: Time) {
         while !self.is_spent()
-            && let Some(what) = self.replies.pop_durable(self.journal.durable())
+            && let Some(what) = self.replies.pop_durable(self.durability.durable())
         {
             self.spend(WORK_AN_ANSWER);
             match what {
@@ -174,7 +176,7 @@ impl Shard {
             let Some(complete) = self.replies.take_receipt(receipt) else { continue };
             let CompleteTicket { outcome, intents, purpose } = complete;
             for number in intents {
-                self.journal.record(&Record::IntentDone { number });
+                self.durability.record(&Record::IntentDone { number });
             }
             match purpose {
                 Purpose::Answer(answer) => self.finish_publish(now, receipt.ticket, &answer, outcome),
@@ -206,14 +208,14 @@ impl Shard {
                     self.release_held(session, answer.packet_id)
                 };
             if is_held && self.sid(session).is_some() {
-                mark = self.journal.mark();
+                mark = self.durability.mark();
             }
         }
         let reply = || publish_reply(version, answer.kind, answer.packet_id, outcome);
         if !self.replies.complete(ticket, answer, mark, reply) {
             return;
         }
-        if mark > self.journal.durable() {
+        if mark > self.durability.durable() {
             self.wait_for_log(mark, AfterLog::Replies { slot: answer.slot });
         }
         self.send_ready(now, answer.slot);
@@ -221,7 +223,7 @@ impl Shard {
 
     /// Tells another shard what became of its message, once what it became is durable.
     pub(in crate::broker) fn give_receipt(&mut self, to: ShardId, mark: LogMark, receipt: Receipt) {
-        if mark > self.journal.durable() {
+        if mark > self.durability.durable() {
             self.wait_for_log(mark, AfterLog::Receipt { to, receipt });
         } else {
             self.replies.push_receipt(to, receipt);

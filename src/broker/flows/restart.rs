@@ -22,7 +22,8 @@ impl Shard {
     /// with the next turn.
     pub fn handle_restored(&mut self) {
         self.overdue.release();
-        self.has_put_off |= self.overdue.has_work();
+        let has_more = self.overdue.has_work();
+        self.turn.put_off_if(has_more);
     }
 
     /// May clients come in? Not before what was overdue at the start is done.
@@ -38,7 +39,7 @@ impl Shard {
         left_at_millis: u64,
         will: Option<Will>,
     ) {
-        let wall = self.wall;
+        let wall = self.durability.wall();
         let deadline = |seconds: u32| wall.time(left_at_millis.saturating_add(u64::from(seconds) * 1000));
         if let Some(will) = will {
             let will = will.kept(&self.memory);
@@ -69,7 +70,7 @@ impl Shard {
     /// Some of what is overdue.
     pub(in crate::broker) fn work_off_overdue(&mut self, now: Time) {
         for _ in 0..OVERDUE_A_TURN {
-            if self.journal.waiting_bytes() > JOURNAL_BYTES_MAX {
+            if self.durability.waiting_bytes() > JOURNAL_BYTES_MAX {
                 return;
             }
             match self.overdue.pop() {

@@ -171,7 +171,7 @@ impl Shard {
         self.pending.insert(token, pending);
         let Some(connection) = self.connections.key(slot) else { return Ok(()) };
         self.pause(slot, PAUSED_BY_WORK);
-        self.has_put_off = true;
+        self.turn.put_off();
         self.unfinished.push_back(Unfinished {
             connection,
             session: self.sessions.key(session),
@@ -192,7 +192,7 @@ impl Shard {
         filters: &mut Filters<'_>,
     ) -> Result<(), Violation> {
         let visit = self.begin_visit();
-        let before = self.journal.count();
+        let before = self.durability.count();
         let Pending { needed, then: Completion::Suback(answer) | Completion::Unsuback(answer) } = pending
         else {
             return Ok(());
@@ -211,7 +211,7 @@ impl Shard {
             answer.codes.push(code);
             self.spend(WORK_A_FILTER);
         }
-        answer.mark = answer.mark.max(self.mark_since(before));
+        answer.mark = answer.mark.max(self.durability.mark_since(before));
         if filters.rest().is_empty() {
             self.report_untold_filters(session, &mut answer.refused);
         }
@@ -323,7 +323,7 @@ impl Shard {
         self.detail_unsubscribed(session, filter);
         self.withdraw(session, filter, Some(token));
         if let Some(sid) = self.sid(session) {
-            self.journal.record(&Record::Unsubscribed { sid, filter: filter.as_str() });
+            self.durability.record(&Record::Unsubscribed { sid, filter: filter.as_str() });
         }
         Reason::Success
     }
@@ -338,11 +338,6 @@ impl Shard {
             refused: RefusedFilters::default(),
             mark: LogMark::START,
         }
-    }
-
-    /// What has been taken down since `before`, by `Journal::count`, is durable at this mark.
-    fn mark_since(&self, before: u64) -> LogMark {
-        if self.journal.count() > before { self.journal.mark() } else { LogMark::START }
     }
 
     /// The shard may serve when the answers of other shards are there.
@@ -460,7 +455,7 @@ impl Shard {
         }
         if let Some(sid) = self.sid(session) {
             let filter = filter.as_str();
-            self.journal.record(&Record::Subscribed { sid, filter, options, subscription_id });
+            self.durability.record(&Record::Subscribed { sid, filter, options, subscription_id });
         }
         self.detail_subscribed(session, wanted, options, subscription_id, new);
         if filter.shared().is_some() {
@@ -498,7 +493,7 @@ impl Shard {
                 filter: filter.as_str().into(),
                 qos,
                 subscription_id,
-                hides_own_after: options.no_local.then_some(self.last_stamp),
+                hides_own_after: options.no_local.then_some(self.stamps.last()),
                 shards,
                 cursor: None,
                 held_by: token,

@@ -290,7 +290,7 @@ impl Shard {
                 retain: true,
                 expires_at: None,
                 origin: None,
-                stamp: self.next_stamp(now),
+                stamp: self.stamps.next(now),
                 source: &[],
             };
             self.publish(now, &mut Fanout::new(publication, now, 0));

@@ -40,7 +40,8 @@ impl Shard {
     pub(in crate::broker) fn expire_timers(&mut self, now: Time) {
         self.timers.expire(now);
         self.run_timers(now);
-        self.has_put_off |= self.timers.has_fired();
+        let has_more = self.timers.has_fired();
+        self.turn.put_off_if(has_more);
     }
 
     /// Handles the timers that have fired, as far as the turn allows.

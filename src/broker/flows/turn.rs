@@ -15,10 +15,11 @@ use crate::broker::{EndCause, Hangup, Shard};
 impl Shard {
     /// Once a turn, after all input: goes on with what was put off so that nobody fills a turn alone.
     pub fn handle_turn(&mut self, now: Time) {
-        self.journal.set_now(now);
+        self.durability.set_now(now);
         if self.has_deferred() {
             self.go_on_with_deferred(now);
-            self.has_put_off = self.look_for_put_off();
+            let has_more = self.look_for_put_off();
+            self.turn.set_put_off(has_more);
         }
         // What a receipt sets going may bring about others.
         while self.post_receipts() {
@@ -57,56 +58,50 @@ impl Shard {
 
     /// Is there work for the next turn even if nothing comes in?
     pub fn has_deferred(&self) -> bool {
-        debug_assert!(self.has_put_off || !self.look_for_put_off(), "what puts something off says so");
-        self.has_put_off || self.has_room_for_waiting()
+        debug_assert!(self.turn.has_put_off() || !self.look_for_put_off(), "what puts something off says so");
+        self.turn.has_put_off() || self.has_room_for_waiting()
     }
 
     /// Every turn asks, and nearly always there is nothing: [`Shard::has_put_off`] says so without a look.
     fn look_for_put_off(&self) -> bool {
-        !self.deferred.is_empty()
-            || !self.unread.is_empty()
+        self.turn.has_work()
             || !self.convoys.is_empty()
             || !self.unfinished.is_empty()
             || self.timers.has_fired()
             || self.has_next_turn()
             || self.is_judging()
             || self.is_making_room()
-            || self.farewell_to.is_some()
             || self.has_durable()
             || self.overdue.has_work()
     }
 
     /// Sends DISCONNECT 0x8B to 5.0 clients and closes every connection, as fast as turns allow. Sessions stay.
     pub fn handle_shutdown(&mut self, now: Time) {
-        self.closing = true;
-        self.journal.set_now(now);
+        self.durability.set_now(now);
         self.record_losses(usize::MAX);
-        self.farewell_to = Some(0);
-        self.has_put_off = true;
+        self.turn.begin_farewell();
         self.say_farewell(now);
         self.settle(now);
     }
 
     fn say_farewell(&mut self, now: Time) {
-        let Some(mut next) = self.farewell_to else { return };
-        while next < self.connections.slots() && !self.is_spent() {
-            let slot = ConnectionSlot::new(next);
+        while !self.is_spent()
+            && let Some(slot) = self.turn.next_farewell(self.connections.slots())
+        {
             if self.connections.get(slot).is_some() {
                 self.spend(WORK_A_FAREWELL);
                 self.end_connection(now, slot, EndCause::Shutdown);
             }
-            next += 1;
         }
-        self.farewell_to = (next < self.connections.slots()).then_some(next);
     }
 
     fn pump_deferred(&mut self, now: Time) {
         // A session that is put off again has its turn behind all others.
-        for _ in 0..self.deferred.len() {
+        for _ in 0..self.turn.deferred_sessions() {
             if self.is_spent() {
                 return;
             }
-            let Some(session) = self.deferred.pop_front() else { return };
+            let Some(session) = self.turn.pop_session() else { return };
             self.pump(now, session);
             self.settle(now);
         }
@@ -123,7 +118,7 @@ impl Shard {
             while self.post_receipts() {
                 self.settle(now);
             }
-            let unread = self.unread.pop_front();
+            let unread = self.turn.pop_unread();
             if let Some(key) = unread
                 && self.connections.has(key)
             {
@@ -141,8 +136,7 @@ impl Shard {
         if self.pause(slot, PAUSED_BY_WORK)
             && let Some(key) = self.connections.key(slot)
         {
-            self.unread.push_back(key);
-            self.has_put_off = true;
+            self.turn.read_later(key);
         }
     }
 
@@ -153,8 +147,7 @@ impl Shard {
 
     /// What a connection has been waiting for is done.
     pub(in crate::broker) fn read_on_later(&mut self, key: ConnectionKey) {
-        self.unread.push_back(key);
-        self.has_put_off = true;
+        self.turn.read_later(key);
     }
 
     /// Connections for which one turn had more than its arena holds: their streams end before the gap.

@@ -126,7 +126,7 @@ fn everything_is_given_back_when_the_last_client_has_gone() {
     }
     for shard in &mut world.shards {
         shard.give_memory_back();
-        assert_eq!((shard.connections.slots(), shard.deferred.capacity()), (0, 0));
+        assert_eq!((shard.connections.slots(), shard.turn.deferred_sessions()), (0, 0));
         assert_eq!(shard.connections(), 0);
         assert_eq!(shard.sessions.len(), 0);
         assert!(

@@ -43,9 +43,9 @@ fn what_a_shard_publishes_after_it_has_seen_a_retained_message_is_newer_than_tha
     let mut stamps = Vec::new();
     for shard in [1, 0, 1, 0] {
         let last = stamps.last().copied().unwrap_or(0);
-        world.shards[shard].note_stamp(last);
+        world.shards[shard].stamps.note(last);
         // All of them in one microsecond.
-        stamps.push(world.shards[shard].next_stamp(now));
+        stamps.push(world.shards[shard].stamps.next(now));
     }
     assert!(stamps.is_sorted_by(|one, next| one < next), "{stamps:?}");
 }

@@ -18,9 +18,9 @@ pub use slow::Backlog;
 pub(in crate::broker) use slow::Slow;
 
 use crate::base::{Charge, ConnectionKey, ConnectionSlot, SessionSlot, Time, TimerId};
+use crate::broker::components::rates::Pace;
 use crate::broker::event::Hangup;
 use crate::broker::flows::authentication::Authentication;
-use crate::broker::components::rates::Pace;
 use crate::mqtt::codec::{Connect, DecodeError, Frame};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

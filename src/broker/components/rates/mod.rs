@@ -68,7 +68,12 @@ impl Lane {
     }
 
     /// May a packet come now? If not, for want of what?
-    pub(in crate::broker) fn admit(&mut self, now: Time, slot: ConnectionSlot, cost: Cost) -> Result<(), Measure> {
+    pub(in crate::broker) fn admit(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        cost: Cost,
+    ) -> Result<(), Measure> {
         self.meter.fill(now);
         let Some(counted) = self.meter.counts(cost) else { return Ok(()) };
         let turn = self.turn.as_mut().filter(|turn| turn.slot == slot);
@@ -92,7 +97,8 @@ impl Lane {
         if self.meter.lacks(front.cost).is_some() {
             return None;
         }
-        let turn = Turn { slot: front.connection.slot, floor: self.meter.without_part(round), is_first: true };
+        let turn =
+            Turn { slot: front.connection.slot, floor: self.meter.without_part(round), is_first: true };
         self.waiting.pop_front();
         self.turn = Some(turn);
         self.turn
