@@ -54,13 +54,13 @@ use components::connections::Connections;
 use components::durability::Durability;
 use components::effects::Effects;
 use components::groups::Groups;
+use components::interest::Interest;
 use components::replies::Replies;
+use components::requests::Requests;
 use components::sessions::Sessions;
 use components::stamps::Stamps;
 use components::timers::Timers;
 use components::turn::Turn;
-use flows::subscribe::{OwnWildcards, Pending};
-use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -172,31 +172,23 @@ pub struct Shard {
     sessions: Sessions,
     subscriptions: TopicIndex,
     matches: Matches,
+    interest: Interest,
+    requests: Requests,
     groups: Groups,
     /// Of the filters of this shard's sessions.
     patterns: Patterns,
-    /// Wildcard filters of other shards: the subscribers are shard numbers.
-    foreign_wildcards: TopicIndex,
-    foreign_matches: Matches,
-    own_wildcards: OwnWildcards,
-    /// None when this is the only shard.
-    own_exact: Option<InterestCounts>,
     retained: Retained<Message>,
     sweeping: bool,
     shares: ShardShares,
     timers: Timers,
     outbox: Outbox,
     effects: Effects,
-    pending: BTreeMap<u64, Pending>,
-    next_token: u64,
     stamps: Stamps,
     entropy: u64,
     behind: Behind,
     budget: Budget,
     turn: Turn,
-    convoys: flows::convoy::Convoys,
-    /// SUBSCRIBEs and UNSUBSCRIBEs whose filters are not all done.
-    unfinished: VecDeque<flows::subscribe::Unfinished>,
+    convoys: components::convoys::Convoys,
     sent: flows::deliver::Sent,
     /// There are events for log level debug.
     tells_detail: bool,
@@ -206,7 +198,7 @@ pub struct Shard {
     next_turn: components::next_turn::NextTurn,
     queued_bytes: usize,
     memory: MemoryAccount,
-    pressure: flows::memory::Pressure,
+    pressure: components::pressure::Pressure,
     sys: flows::sys::SysState,
     /// What must survive.
     durability: Durability,
@@ -240,34 +232,29 @@ impl Shard {
             sessions: Sessions::new(id, seed),
             subscriptions: TopicIndex::new(seed ^ 1),
             matches: Matches::default(),
+            interest: Interest::new(interest, seed ^ 4, seed ^ 3),
+            requests: Requests::default(),
             groups: Groups::new(seed ^ 2),
             patterns: Patterns::new(seed ^ 7),
-            foreign_wildcards: TopicIndex::new(seed ^ 3),
-            foreign_matches: Matches::default(),
-            own_exact: interest,
-            own_wildcards: OwnWildcards::new(seed ^ 4),
             retained,
             sweeping: false,
             shares,
             timers: Timers::new(),
             outbox: Outbox::new(),
             effects: Effects::new(id),
-            pending: BTreeMap::new(),
-            next_token: 0,
             stamps: Stamps::new(id),
             entropy: seed,
             behind: Behind::default(),
             budget: Budget::default(),
             turn: Turn::default(),
-            convoys: flows::convoy::Convoys::new(seed ^ 6),
-            unfinished: VecDeque::new(),
+            convoys: components::convoys::Convoys::new(seed ^ 6),
             sent: flows::deliver::Sent::default(),
             tells_detail: false,
             recent: None,
             next_turn: components::next_turn::NextTurn::default(),
             queued_bytes: 0,
             memory: MemoryAccount::default(),
-            pressure: flows::memory::Pressure::default(),
+            pressure: components::pressure::Pressure::default(),
             sys: flows::sys::SysState::default(),
             durability: Durability::off(id, shared.shards(), seed ^ 6),
             restoring: false,
@@ -388,7 +375,6 @@ impl Shard {
         self.timers.give_memory_back();
         self.outbox.give_memory_back(used);
         self.matches = Matches::default();
-        self.foreign_matches = Matches::default();
         self.turn.give_memory_back();
         self.convoys.give_memory_back();
         self.behind.give_memory_back();
@@ -396,7 +382,7 @@ impl Shard {
         self.replies.give_memory_back();
         self.durability.give_memory_back();
         self.groups.give_memory_back();
-        self.own_wildcards.give_memory_back();
+        self.interest.give_memory_back();
         self.judging.give_memory_back();
         self.lanes.iter_mut().for_each(components::rates::Lane::give_memory_back);
     }
@@ -455,10 +441,5 @@ impl Shard {
         let id = self.id;
         (0..ShardId::try_from(self.shared.shards()).expect("at most 128 shards"))
             .filter(move |&shard| shard != id)
-    }
-
-    fn token(&mut self) -> u64 {
-        self.next_token += 1;
-        self.next_token
     }
 }

@@ -3,6 +3,7 @@
 pub(super) mod behind;
 pub(super) mod budget;
 pub(super) mod connections;
+pub(super) mod convoys;
 pub(super) mod durability;
 pub(super) mod effects;
 mod ends;
@@ -14,8 +15,10 @@ pub(super) mod members;
 pub(super) mod next_turn;
 pub mod outbox;
 pub(super) mod overdue;
+pub(super) mod pressure;
 pub(super) mod rates;
 pub(super) mod replies;
+pub(super) mod requests;
 pub mod retained;
 pub(super) mod sessions;
 pub(super) mod stamps;

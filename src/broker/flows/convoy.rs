@@ -7,28 +7,23 @@
 //! too get on where it is, go round once, and get off: a burst costs each subscriber one send, not one for each
 //! message.
 
-use super::deliver::{Fanout, OwnMatch};
+use super::deliver::Fanout;
 use crate::base::ConnectionKey;
-use crate::base::SessionKey;
+use crate::base::LogMark;
 use crate::base::SessionSlot;
 use crate::base::Time;
-use crate::base::{LogMark, Ticket};
 use crate::broker::Shard;
 use crate::broker::components::budget::WORK_A_NUMBERED;
 use crate::broker::components::connections::PAUSED_BY_WORK;
+use crate::broker::components::convoys::{Convoy, Member, Rider, Stop};
 use crate::broker::components::replies::Intents;
 use crate::broker::outcome::{Outcome, Receipt};
 use crate::mqtt::QoS;
 use crate::session::KeptMessage;
 use crate::topic::Matches;
-use ahash::{AHashMap, RandomState};
 use smallvec::SmallVec;
-use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Arc;
 
-/// So many fan-outs are under way at a time, each with a list of its subscribers; further ones wait as a message alone.
-const CONVOYS_MAX: usize = 64;
 /// So many messages go round together.
 const RIDERS_MAX: usize = 32;
 /// A publisher whose message is larger, or is one of too many, is not read until the message has arrived everywhere.
@@ -36,107 +31,10 @@ const RIDER_BYTES_MAX: usize = 4096;
 /// Mails with messages are left in their boxes while so many that came by mail wait here.
 const RIDERS_BY_MAIL_MAX: usize = 64;
 
-/// All fan-outs that go on, in a line for each topic.
-pub(in crate::broker) struct Convoys {
-    lines: AHashMap<u64, VecDeque<Member>, RandomState>,
-    /// The lines in the order of their turns.
-    order: VecDeque<u64>,
-    under_way: usize,
-    riders_by_mail: usize,
-}
-
-/// What stands in a line.
-enum Member {
-    Convoy(Convoy),
-    Waiting(Rider),
-}
-
-struct Convoy {
-    stops: Vec<Stop>,
-    ids: Vec<u32>,
-    /// The next stop.
-    at: usize,
-    riders: VecDeque<Rider>,
-    origin: Option<SessionKey>,
-    /// Of the subscriptions, when the stops were looked up.
-    version: u64,
-}
-
-/// Who is to get the messages.
-enum Stop {
-    Session { session: SessionSlot, generation: u32, qos: QoS, retain_as_published: bool, ids: (u32, u32) },
-    Group(Arc<str>),
-}
-
-/// A message on its way round.
-struct Rider {
-    message: Rc<KeptMessage>,
-    topic_hash: u64,
-    /// Gets one receipt when it has been everywhere.
-    ticket: Option<Ticket>,
-    intended: bool,
-    /// Its publisher gets its own message last.
-    own_last: bool,
-    own_delivery: Option<OwnMatch>,
-    outcome: Outcome,
-    mark: LogMark,
-    /// Stops still to go.
-    left: usize,
-    /// The connection that is not read until it has been everywhere.
-    publisher: Option<ConnectionKey>,
-    by_mail: bool,
-}
-
-impl Convoys {
-    pub(in crate::broker) fn new(seed: u64) -> Convoys {
-        Convoys {
-            lines: AHashMap::with_hasher(RandomState::with_seeds(seed, 0x636f, 0x6e76, 0x6f79)),
-            order: VecDeque::new(),
-            under_way: 0,
-            riders_by_mail: 0,
-        }
-    }
-
-    pub(in crate::broker) fn is_empty(&self) -> bool {
-        self.order.is_empty()
-    }
-
-    /// Do messages of the topic with this hash stand in a line? What is retained of it waits until they are through: a
-    /// subscriber must not see an older message after a newer one, nor the same twice.
-    pub(in crate::broker) fn has_line(&self, line: u64) -> bool {
-        self.lines.contains_key(&line)
-    }
-
-    fn push(&mut self, line: u64, member: Member) {
-        let members = self.lines.entry(line).or_default();
-        if members.is_empty() {
-            self.order.push_back(line);
-        }
-        self.under_way += usize::from(matches!(member, Member::Convoy(_)));
-        members.push_back(member);
-    }
-
-    pub(in crate::broker) fn give_memory_back(&mut self) {
-        self.lines.shrink_to_fit();
-        self.order.shrink_to_fit();
-    }
-}
-
-impl Convoy {
-    fn new(version: u64, origin: Option<SessionKey>) -> Convoy {
-        Convoy { stops: Vec::new(), ids: Vec::new(), at: 0, riders: VecDeque::new(), origin, version }
-    }
-
-    fn get_on(&mut self, mut rider: Rider) {
-        rider.left = self.stops.len();
-        self.riders.push_back(rider);
-    }
-}
-
 impl Shard {
     /// Is there room for what other shards send? What is left in a box holds up its sender.
     pub(in crate::broker) fn has_turn_for_mails(&self) -> bool {
-        !self.is_spent() && self.convoys.riders_by_mail < RIDERS_BY_MAIL_MAX
+        !self.is_spent() && self.convoys.riders_by_mail() < RIDERS_BY_MAIL_MAX
     }
 
     /// Counts the changes of who gets what.
@@ -151,12 +49,12 @@ impl Shard {
     /// A message whose topic has a line goes behind those that stand there.
     pub(in crate::broker) fn join_line(&mut self, fanout: &mut Fanout<'_>) -> bool {
         let line = self.line_of(fanout);
-        if !self.convoys.lines.contains_key(&line) {
+        if !self.convoys.has_line(line) {
             return false;
         }
         let mut rider = self.rider_of(fanout);
         let (version, origin) = (self.subscriptions_version(), fanout.publication.origin);
-        let last = self.convoys.lines.get_mut(&line).and_then(VecDeque::back_mut);
+        let last = self.convoys.last_mut(line);
         match last {
             Some(Member::Convoy(convoy))
                 if convoy.version == version
@@ -189,7 +87,7 @@ impl Shard {
 
     /// Is there room for one more fan-out that goes on later?
     pub(in crate::broker) fn has_room_for_convoy(&self) -> bool {
-        self.convoys.under_way < CONVOYS_MAX
+        self.convoys.has_room()
     }
 
     /// The visit is over: so many of `matches`, and of the groups, have the message; the others get it later.
@@ -242,7 +140,9 @@ impl Shard {
     fn rider_of(&mut self, fanout: &mut Fanout<'_>) -> Rider {
         let origin = fanout.publication.origin;
         let by_mail = origin.is_some_and(|key| key.shard != self.id);
-        self.convoys.riders_by_mail += usize::from(by_mail);
+        if by_mail {
+            self.convoys.note_by_mail();
+        }
         let publisher = origin
             .and_then(|key| self.sessions.resolve(key))
             .and_then(|session| self.connections.key(self.sessions.slot(session).connection?));
@@ -269,32 +169,19 @@ impl Shard {
 
     /// One visit of the line whose turn it is; false if there is none.
     pub(in crate::broker) fn run_convoy(&mut self, now: Time) -> bool {
-        let Some(line) = self.convoys.order.pop_front() else { return false };
-        let member = self.convoys.lines.get_mut(&line).and_then(VecDeque::pop_front);
+        let Some((line, member)) = self.convoys.take_next() else { return false };
         let left = match member {
-            Some(Member::Convoy(convoy)) => {
-                self.convoys.under_way -= 1;
-                self.ride(now, convoy)
-            }
+            Some(Member::Convoy(convoy)) => self.ride(now, convoy),
             Some(Member::Waiting(rider)) => self.start_riding(now, line, rider),
             None => None,
         };
-        let members = self.convoys.lines.entry(line).or_default();
-        if let Some(left) = left {
-            self.convoys.under_way += usize::from(matches!(left, Member::Convoy(_)));
-            members.push_front(left);
-        }
-        if members.is_empty() {
-            self.convoys.lines.remove(&line);
-        } else {
-            self.convoys.order.push_back(line);
-        }
+        self.convoys.put_back(line, left);
         true
     }
 
     /// The first in line looks up its subscribers, and takes those along who wait behind it.
     fn start_riding(&mut self, now: Time, line: u64, rider: Rider) -> Option<Member> {
-        if self.convoys.under_way >= CONVOYS_MAX {
+        if !self.convoys.has_room() {
             return Some(Member::Waiting(rider));
         }
         let message = Rc::clone(&rider.message);
@@ -312,10 +199,8 @@ impl Shard {
             convoy.get_on(rider);
         };
         get_on(&mut convoy, rider);
-        let behind = self.convoys.lines.entry(line).or_default();
         while convoy.riders.len() < RIDERS_MAX
-            && matches!(behind.front(), Some(Member::Waiting(next)) if next.message.origin() == convoy.origin)
-            && let Some(Member::Waiting(next)) = behind.pop_front()
+            && let Some(next) = self.convoys.pop_waiting(line, convoy.origin)
         {
             get_on(&mut convoy, next);
         }
@@ -403,7 +288,7 @@ impl Shard {
 
     /// A message has been everywhere.
     fn get_off(&mut self, now: Time, rider: &Rider, fanout: &mut Fanout<'_>) {
-        self.convoys.riders_by_mail -= usize::from(rider.by_mail);
+        self.convoys.note_arrived(rider.by_mail);
         let own = fanout.publication.origin.and_then(|key| self.sessions.resolve(key));
         if let Some(session) = own {
             let slot = self.sessions.slot(session).connection;

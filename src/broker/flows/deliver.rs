@@ -12,6 +12,7 @@ use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
 use crate::base::{MemoryAccount, allocated};
 use crate::broker::components::budget::WORK_A_QUEUED;
+use crate::broker::components::convoys::OwnMatch;
 use crate::broker::components::outbox::{Outbox, Range};
 use crate::broker::components::replies::{AfterLog, FirstSending, Intents};
 use crate::broker::components::sessions::{
@@ -60,9 +61,6 @@ pub(in crate::broker) struct Fanout<'a> {
     pub own: Option<SessionSlot>,
     pub own_delivery: Option<OwnMatch>,
 }
-
-/// What the publisher gets of its own message: granted QoS, Retain As Published, subscription identifiers.
-pub(in crate::broker) type OwnMatch = (QoS, bool, SmallVec<[u32; 4]>);
 
 /// What of a message is in this turn's arena already.
 #[derive(Default)]

@@ -4,11 +4,11 @@
 //! slot of the directory. Everything else leaves no trace.
 
 use super::groups::member_of;
-use super::subscribe::Needed;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
 use crate::base::{LogMark, Ticket};
 use crate::broker::components::overdue::Overdue;
+use crate::broker::components::requests::Needed;
 use crate::broker::components::sessions::SessionEntry;
 use crate::broker::components::timers::Timer;
 use crate::broker::{Counter, Mail, Shard};
@@ -35,7 +35,7 @@ impl Shard {
         for message in restored.retained {
             self.restore_retained(message);
         }
-        let token = self.token();
+        let token = self.requests.next_token();
         let mut needed = Needed::default();
         for session in restored.sessions {
             self.restore_session(now, session, token, &mut needed);

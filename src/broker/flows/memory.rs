@@ -12,6 +12,7 @@ use crate::base::{MEMORY_KINDS, MemoryKind, allocated};
 use crate::broker::components::connections::Connection;
 use crate::broker::components::connections::PAUSED_BY_MEMORY;
 use crate::broker::components::connections::Stage;
+use crate::broker::components::pressure::Worst;
 use crate::broker::components::timers::Timer;
 use crate::broker::{Counter, EndCause, Event, Limit, Shard, Violation};
 use crate::mqtt::Reason;
@@ -30,37 +31,6 @@ pub enum MemoryRelief {
     Read,
     /// The connection that holds the most is ended.
     End,
-}
-
-/// Where the shard stands with its memory.
-#[derive(Debug, Default)]
-pub(in crate::broker) struct Pressure {
-    /// What the other shards were told last: a turn that has kept nothing new tells nothing.
-    told: usize,
-    /// Bytes that the other shards keep, as of this turn.
-    others: usize,
-    /// Memory has been tight since then.
-    tight_since: Option<Time>,
-    /// A timer for the next look is running.
-    is_watching: bool,
-    /// Connections that are not read until it is not.
-    paused: Vec<ConnectionKey>,
-    search: Search,
-}
-
-/// The search for the connection that holds the most, some slots a turn.
-#[derive(Debug, Default)]
-struct Search {
-    next: u32,
-    worst: Option<Worst>,
-    /// It found nothing worth ending; the next one begins then.
-    rests_until: Time,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Worst {
-    key: ConnectionKey,
-    bytes: usize,
 }
 
 /// A packet under way goes on being read up to this size however tight memory is.
@@ -106,7 +76,7 @@ const THE_WORST: Violation = Violation {
 impl Shard {
     /// Bytes that clients make all shards keep.
     fn memory_used(&self) -> usize {
-        self.pressure.others + self.memory.total()
+        self.pressure.others() + self.memory.total()
     }
 
     /// Is there less than an eighth of `limits.memory_bytes` left?
@@ -205,13 +175,8 @@ impl Shard {
         }
         let (bytes, key) = (connection.partial_bytes(), ConnectionKey { slot, serial: connection.serial });
         if bytes > PARTIAL_BYTES_FREE && self.pause(slot, PAUSED_BY_MEMORY) {
-            if self.pressure.paused.len() > 2 * self.connections.len() + PAUSED_MIN {
-                // More than half have ended while memory stayed tight.
-                let mut paused = std::mem::take(&mut self.pressure.paused);
-                paused.retain(|&key| self.connections.has(key));
-                self.pressure.paused = paused;
-            }
-            self.pressure.paused.push(key);
+            let listed_max = 2 * self.connections.len() + PAUSED_MIN;
+            self.pressure.pause(key, listed_max, |key| self.connections.has(key));
             let client = self.client_of(slot);
             self.report_memory(MemoryRelief::Read, &client);
         }
@@ -219,7 +184,7 @@ impl Shard {
 
     /// The turn's end looks.
     pub(in crate::broker) fn handle_memory_timer(&mut self) {
-        self.pressure.is_watching = false;
+        self.pressure.note_fired();
     }
 
     fn client_of(&self, slot: ConnectionSlot) -> Box<str> {
@@ -229,19 +194,18 @@ impl Shard {
     /// Once a turn: tells the other shards, hears from them, and makes room where it has to.
     pub(in crate::broker) fn look_at_memory(&mut self, now: Time) {
         let total = self.memory.total();
-        if total != self.pressure.told {
-            self.pressure.told = total;
+        if self.pressure.note_own(total) {
             self.tell_memory();
         }
         if self.shared.shards() > 1 {
             let counters = self.shared.counters.iter().enumerate();
             let of_others = counters.filter(|(shard, _)| *shard != usize::from(self.id));
             let others: u64 = of_others.map(|(_, counters)| counters.get(Counter::MemoryTotal)).sum();
-            self.pressure.others = usize::try_from(others).unwrap_or(usize::MAX);
+            self.pressure.set_others(usize::try_from(others).unwrap_or(usize::MAX));
         }
         if self.is_memory_tight() {
             self.make_room(now);
-        } else if self.pressure.tight_since.is_some() || !self.pressure.paused.is_empty() {
+        } else if self.pressure.was_tight() {
             self.end_tightness(now);
         }
     }
@@ -255,9 +219,7 @@ impl Shard {
 
     /// There is room again.
     fn end_tightness(&mut self, now: Time) {
-        self.pressure.tight_since = None;
-        self.pressure.search = Search::default();
-        for key in std::mem::take(&mut self.pressure.paused) {
+        for key in self.pressure.end() {
             if self.connections.has(key) {
                 self.unpause(now, key.slot, PAUSED_BY_MEMORY);
             }
@@ -265,51 +227,45 @@ impl Shard {
     }
 
     fn make_room(&mut self, now: Time) {
-        self.pressure.tight_since.get_or_insert(now);
-        if !std::mem::replace(&mut self.pressure.is_watching, true) {
+        let since = self.pressure.note_tight(now);
+        if self.pressure.needs_timer() {
             // Another shard may make room, and nothing else tells this one.
             self.timers.schedule(now.after_millis(WATCH_MILLIS), Timer::Memory);
         }
-        if self.must_make_room(now) {
+        if self.must_make_room(now, since) {
             self.search_worst(now);
         }
     }
 
     /// Is memory full, or tight for long, and this shard one of those that keep more than their part?
-    fn must_make_room(&self, now: Time) -> bool {
+    fn must_make_room(&self, now: Time, since: Time) -> bool {
         let max = self.shared.memory_bytes_max;
-        let for_long =
-            self.pressure.tight_since.is_some_and(|since| now.millis_since(since) >= TIGHT_MILLIS_MAX);
+        let for_long = now.millis_since(since) >= TIGHT_MILLIS_MAX;
         (self.memory_used() >= max || for_long)
             && self.memory.total() >= self.memory_used() / self.shared.shards()
-            && self.pressure.search.rests_until <= now
+            && self.pressure.may_search(now)
     }
 
     /// Is the search for the connection that holds the most under way?
     pub(in crate::broker) fn is_making_room(&self) -> bool {
-        self.pressure.search.next > 0
+        self.pressure.is_searching()
     }
 
     fn search_worst(&mut self, now: Time) {
-        let from = self.pressure.search.next;
+        let from = self.pressure.search_from();
         let to = from.saturating_add(SLOTS_A_TURN).min(self.connections.slots());
         for slot in (from..to).map(ConnectionSlot::new) {
             let bytes = self.held_by(slot);
-            if bytes >= WORST_BYTES_MIN && self.pressure.search.worst.is_none_or(|worst| worst.bytes < bytes)
-            {
-                self.pressure.search.worst = self.connections.key(slot).map(|key| Worst { key, bytes });
+            if let Some(key) = self.connections.key(slot).filter(|_| bytes >= WORST_BYTES_MIN) {
+                self.pressure.note_found(Worst { key, bytes });
             }
         }
         if to < self.connections.slots() {
-            self.pressure.search.next = to;
+            self.pressure.search_on(to);
             self.turn.put_off();
             return;
         }
-        let search = std::mem::take(&mut self.pressure.search);
-        let Some(worst) = search.worst else {
-            self.pressure.search.rests_until = now.after_millis(REST_MILLIS);
-            return;
-        };
+        let Some(worst) = self.pressure.end_search(now.after_millis(REST_MILLIS)) else { return };
         // A long search may have been overtaken.
         if self.connections.has(worst.key) {
             let client = self.client_of(worst.key.slot);

@@ -745,14 +745,7 @@ impl Shard {
                 targets |= 1 << shard;
             }
         }
-        if !self.foreign_wildcards.is_empty() {
-            let mut matches = std::mem::take(&mut self.foreign_matches);
-            self.foreign_wildcards.matches(topic, None, &mut matches);
-            for matched in matches.as_slice() {
-                targets |= 1 << matched.subscriber;
-            }
-            self.foreign_matches = matches;
-        }
+        targets |= self.interest.foreign(topic);
         targets
     }
 }

@@ -1,6 +1,7 @@
 //! Topic filters of a SUBSCRIBE that are refused: each is counted, and the first ones of a packet are told one by one.
 
 use crate::base::{ConnectionSlot, SessionSlot};
+use crate::broker::components::requests::RefusedFilters;
 use crate::broker::event::beginning;
 use crate::broker::{Counter, Event, Limit, Shard};
 use crate::mqtt::Reason;
@@ -20,13 +21,6 @@ impl From<Reason> for RefusedFilter {
     fn from(reason: Reason) -> RefusedFilter {
         RefusedFilter { reason, limit: None }
     }
-}
-
-/// Those of one packet.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::broker) struct RefusedFilters {
-    told: u32,
-    untold: u64,
 }
 
 impl Shard {

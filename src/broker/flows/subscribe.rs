@@ -7,15 +7,16 @@
 //! session out: what they had chosen it for comes before.
 
 use super::groups::member_of;
-use super::refused_filters::{RefusedFilter, RefusedFilters};
+use super::refused_filters::RefusedFilter;
 use crate::base::ConnectionKey;
 use crate::base::LogMark;
+use crate::base::ShardId;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
-use crate::base::{SessionKey, ShardId};
 use crate::broker::components::budget::WORK_A_FILTER;
 use crate::broker::components::connections::PAUSED_BY_WORK;
 use crate::broker::components::replies::Reply;
+use crate::broker::components::requests::{Answer, Completion, Needed, Pending, RefusedFilters, Unfinished};
 use crate::broker::{Counter, EndCause, GroupMember, Limit, Mail, MemoryRelief, Shard, Violation};
 use crate::mqtt::codec::{
     Subscribe, SubscribeFilter, SubscribeFilters, Unsubscribe, UnsubscribeFilters, encode_suback,
@@ -25,46 +26,7 @@ use crate::mqtt::{PacketId, ProtocolVersion, QoS, Reason};
 use crate::mqtt::{RetainHandling, SubscriptionOptions, TopicFilter};
 use crate::session::Replay;
 use crate::store::Record;
-use ahash::{AHashMap, RandomState};
 use std::collections::VecDeque;
-
-/// Something that waits for answers of other shards.
-pub(in crate::broker) struct Pending {
-    needed: Needed,
-    then: Completion,
-}
-
-#[derive(Default)]
-pub(in crate::broker) struct Needed {
-    /// Answers that have not come.
-    remaining: usize,
-    /// Wildcard filters that every shard knows once all have answered.
-    wildcards: Vec<(Box<str>, u64)>,
-}
-
-impl Needed {
-    pub(in crate::broker) fn expect(&mut self, answers: usize) {
-        self.remaining += answers;
-    }
-}
-
-enum Completion {
-    Restored,
-    Suback(Answer),
-    Unsuback(Answer),
-    Joined { to: ShardId, token: u64 },
-}
-
-/// What is to be answered to a connection, unless it has gone by then.
-struct Answer {
-    connection: ConnectionKey,
-    session: SessionSlot,
-    packet_id: PacketId,
-    codes: Vec<Reason>,
-    refused: RefusedFilters,
-    /// The log must be durable up to here.
-    mark: LogMark,
-}
 
 /// The filters of a packet that are still to be looked at.
 enum Filters<'a> {
@@ -89,41 +51,6 @@ impl<'a> Filters<'a> {
     }
 }
 
-/// A SUBSCRIBE or an UNSUBSCRIBE whose filters are not all done. Its connection is not read meanwhile.
-pub(in crate::broker) struct Unfinished {
-    connection: ConnectionKey,
-    session: SessionKey,
-    token: u64,
-    /// The filters as they came, and how far they are done.
-    rest: Box<[u8]>,
-    at: usize,
-    /// Of a SUBSCRIBE, 0: none.
-    subscription_id: Option<u32>,
-}
-
-/// The wildcard filters of this shard's subscriptions, and who knows them.
-pub(in crate::broker) struct OwnWildcards {
-    filters: AHashMap<Box<str>, OwnWildcard>,
-    next_serial: u64,
-}
-
-impl OwnWildcards {
-    pub(in crate::broker) fn new(seed: u64) -> OwnWildcards {
-        let hasher = RandomState::with_seeds(seed, 0x7769, 0x6c64, 0x6361);
-        OwnWildcards { filters: AHashMap::with_hasher(hasher), next_serial: 0 }
-    }
-
-    pub(in crate::broker) fn give_memory_back(&mut self) {
-        self.filters.shrink_to_fit();
-    }
-}
-
-struct OwnWildcard {
-    references: u32,
-    known_everywhere: bool,
-    serial: u64,
-}
-
 /// What a bridge of 3.x could not ask for: nothing that it has brought goes back to it, and what was published as
 /// retained stays so at its other end. They stay with the subscription, over restarts too. Row 3.1-r of the checklist.
 fn options_of_bridge(wanted: &SubscribeFilter<'_>) -> SubscriptionOptions {
@@ -144,7 +71,7 @@ impl Shard {
         if version == ProtocolVersion::V5 {
             self.check_subscribe_capabilities(session, subscribe)?;
         }
-        let token = self.token();
+        let token = self.requests.next_token();
         let answer = self.new_answer(slot, session, subscribe.packet_id);
         let pending = Pending { needed: Needed::default(), then: Completion::Suback(answer) };
         let filters = Filters::Subscribe(subscribe.filters.clone(), subscribe.subscription_id);
@@ -168,11 +95,11 @@ impl Shard {
         }
         // Stands for the rest of the filters.
         pending.needed.remaining += 1;
-        self.pending.insert(token, pending);
+        self.requests.insert(token, pending);
         let Some(connection) = self.connections.key(slot) else { return Ok(()) };
         self.pause(slot, PAUSED_BY_WORK);
         self.turn.put_off();
-        self.unfinished.push_back(Unfinished {
+        self.requests.put_off(Unfinished {
             connection,
             session: self.sessions.key(session),
             token,
@@ -221,23 +148,23 @@ impl Shard {
     /// Goes on with the filters of long packets, each in its turn.
     pub(in crate::broker) fn finish_filters(&mut self, now: Time) {
         while !self.is_spent()
-            && let Some(unfinished) = self.unfinished.pop_front()
+            && let Some(unfinished) = self.requests.pop_unfinished()
         {
             let Unfinished { connection, token, .. } = unfinished;
             let session = self.sessions.resolve(unfinished.session);
             let session = session.filter(|&session| self.is_served_by(session, connection));
             let Some(session) = session else {
-                self.pending.remove(&token);
+                self.requests.take(token);
                 continue;
             };
             match self.go_on_with_filters(session, unfinished) {
-                Ok(Some(left)) => self.unfinished.push_back(left),
+                Ok(Some(left)) => self.requests.put_off(left),
                 Ok(None) => {
                     self.handle_answer(now, token);
                     self.read_on_later(connection);
                 }
                 Err(violation) => {
-                    self.pending.remove(&token);
+                    self.requests.take(token);
                     self.end_connection(now, connection.slot, EndCause::Violation(violation));
                 }
             }
@@ -252,7 +179,7 @@ impl Shard {
         mut unfinished: Unfinished,
     ) -> Result<Option<Unfinished>, Violation> {
         let version = self.version_of_session(session);
-        let Some(mut pending) = self.pending.remove(&unfinished.token) else { return Ok(None) };
+        let Some(mut pending) = self.requests.take(unfinished.token) else { return Ok(None) };
         let bytes = &unfinished.rest[unfinished.at..];
         let mut filters = match unfinished.subscription_id {
             Some(id) => Filters::Subscribe(SubscribeFilters::go_on(bytes, version), id),
@@ -260,7 +187,7 @@ impl Shard {
         };
         self.visit_filters(session, unfinished.token, &mut pending, &mut filters)?;
         unfinished.at = unfinished.rest.len() - filters.rest().len();
-        self.pending.insert(unfinished.token, pending);
+        self.requests.insert(unfinished.token, pending);
         Ok((unfinished.at < unfinished.rest.len()).then_some(unfinished))
     }
 
@@ -350,7 +277,7 @@ impl Shard {
         if pending.needed.remaining == 0 {
             self.complete(now, token, pending);
         } else {
-            self.pending.insert(token, pending);
+            self.requests.insert(token, pending);
         }
     }
 
@@ -489,7 +416,7 @@ impl Shard {
                 VecDeque::from([self.shared.home(self.shared.hash(filter.as_str()))])
             };
             let replay = Replay {
-                token: self.token(),
+                token: self.requests.next_token(),
                 filter: filter.as_str().into(),
                 qos,
                 subscription_id,
@@ -513,7 +440,7 @@ impl Shard {
         session: SessionSlot,
         unsubscribe: &Unsubscribe<'_>,
     ) -> Result<(), Violation> {
-        let token = self.token();
+        let token = self.requests.next_token();
         let answer = self.new_answer(slot, session, unsubscribe.packet_id);
         let pending = Pending { needed: Needed::default(), then: Completion::Unsuback(answer) };
         let filters = Filters::Unsubscribe(unsubscribe.filters.clone());
@@ -553,37 +480,15 @@ impl Shard {
 
     /// The first subscription with this filter, or a group with it.
     pub(in crate::broker) fn acquire_interest(&mut self, filter: &str) {
-        if self.shared.shards() == 1 {
-            return;
-        }
-        if !is_wildcard(filter) {
-            let hash = self.shared.hash(filter);
-            if let Some(counts) = &mut self.own_exact {
-                counts.add(hash);
-            }
-            return;
-        }
-        let serial = self.own_wildcards.next_serial;
-        let own = self.own_wildcards.filters.entry(filter.into()).or_insert_with(|| OwnWildcard {
-            references: 0,
-            known_everywhere: false,
-            serial,
-        });
-        own.references += 1;
-        if own.references == 1 {
-            self.own_wildcards.next_serial += 1;
-        }
+        self.interest.acquire(filter, self.shared.hash(filter));
     }
 
     /// Makes sure that every shard knows the filter before `needed` is complete.
     pub(in crate::broker) fn announce(&mut self, filter: &str, token: u64, needed: &mut Needed) {
-        let Some(own) = self.own_wildcards.filters.get(filter) else { return };
-        if own.known_everywhere {
-            return;
-        }
+        let Some(serial) = self.interest.unknown(filter) else { return };
         // Told again while the first answers are on their way: mails keep their order, so an
         // answer to this question means the same.
-        needed.wildcards.push((filter.into(), own.serial));
+        needed.wildcards.push((filter.into(), serial));
         for shard in self.other_shards() {
             needed.remaining += 1;
             self.post(shard, Mail::InterestAdd { filter: filter.into(), token });
@@ -592,20 +497,7 @@ impl Shard {
 
     /// The last subscription with this filter is gone, or a group with it.
     pub(in crate::broker) fn release_interest(&mut self, filter: &str) {
-        if self.shared.shards() == 1 {
-            return;
-        }
-        if !is_wildcard(filter) {
-            let hash = self.shared.hash(filter);
-            if let Some(counts) = &mut self.own_exact {
-                counts.remove(hash);
-            }
-            return;
-        }
-        let Some(own) = self.own_wildcards.filters.get_mut(filter) else { return };
-        own.references -= 1;
-        if own.references == 0 {
-            self.own_wildcards.filters.remove(filter);
+        if self.interest.release(filter, self.shared.hash(filter)) {
             for shard in self.other_shards() {
                 self.post(shard, Mail::InterestRemove { filter: filter.into() });
             }
@@ -615,20 +507,13 @@ impl Shard {
     pub(in crate::broker) fn handle_interest(&mut self, from: ShardId, filter: &str, token: Option<u64>) {
         match token {
             Some(token) => {
-                let options = SubscriptionOptions {
-                    qos: QoS::AtMostOnce,
-                    no_local: false,
-                    retain_as_published: false,
-                    retain_handling: RetainHandling::Never,
-                };
-                let known = self.foreign_wildcards.subscribe(filter, u32::from(from), options, 0);
-                if !known {
+                if self.interest.add_foreign(filter, from) {
                     self.note_foreign_filter(filter, true);
                 }
                 self.post(from, Mail::InterestKnown { token });
             }
             None => {
-                if self.foreign_wildcards.unsubscribe(filter, u32::from(from)) {
+                if self.interest.remove_foreign(filter, from) {
                     self.note_foreign_filter(filter, false);
                 }
             }
@@ -649,7 +534,7 @@ impl Shard {
             self.acquire_interest(parsed.matching_part());
         }
         let mut needed = Needed::default();
-        let own_token = self.token();
+        let own_token = self.requests.next_token();
         self.announce(parsed.matching_part(), own_token, &mut needed);
         let then = Completion::Joined { to: from, token };
         self.await_answers(now, own_token, Pending { needed, then });
@@ -657,22 +542,14 @@ impl Shard {
 
     /// One answer of those that a token waits for.
     pub(in crate::broker) fn handle_answer(&mut self, now: Time, token: u64) {
-        let Some(pending) = self.pending.get_mut(&token) else { return };
-        pending.needed.remaining -= 1;
-        if pending.needed.remaining == 0
-            && let Some(pending) = self.pending.remove(&token)
-        {
+        if let Some(pending) = self.requests.take_answer(token) {
             self.complete(now, token, pending);
         }
     }
 
     fn complete(&mut self, now: Time, token: u64, pending: Pending) {
         for (filter, serial) in pending.needed.wildcards {
-            if let Some(own) = self.own_wildcards.filters.get_mut(&filter)
-                && own.serial == serial
-            {
-                own.known_everywhere = true;
-            }
+            self.interest.note_known(&filter, serial);
         }
         match pending.then {
             Completion::Joined { to, token } => self.post(to, Mail::GroupJoined { token }),
@@ -705,10 +582,6 @@ impl Shard {
 /// The patterns of all clients of a shard are at most so many times those of one: what a search for the subscribers of
 /// a topic name may cost, a millisecond at most by default.
 const PATTERNS_FACTOR: usize = 32;
-
-fn is_wildcard(filter: &str) -> bool {
-    filter.bytes().any(|byte| byte == b'+' || byte == b'#')
-}
 
 fn granted(qos: QoS) -> Reason {
     match qos {

@@ -66,7 +66,7 @@ impl Shard {
     fn look_for_put_off(&self) -> bool {
         self.turn.has_work()
             || !self.convoys.is_empty()
-            || !self.unfinished.is_empty()
+            || self.requests.has_unfinished()
             || self.timers.has_fired()
             || self.has_next_turn()
             || self.is_judging()
