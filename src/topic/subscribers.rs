@@ -6,6 +6,7 @@ use super::table::give_back;
 use crate::mqtt::QoS;
 use crate::mqtt::SubscriptionOptions;
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 /// One subscription as a list keeps it.
 ///
@@ -106,7 +107,8 @@ impl Lists {
             *slot = ListSlot(subscription);
             return true;
         }
-        let list = self.lists.insert(List { items: vec![slot.0, subscription], positions: None });
+        let list =
+            self.lists.insert(List { items: SmallVec::from_buf([slot.0, subscription]), positions: None });
         *slot = ListSlot(Subscription { subscriber: list, packed: IS_LIST });
         false
     }
@@ -151,12 +153,17 @@ impl Lists {
     }
 }
 
+/// Half a cache line, never in two of them.
 #[derive(Debug, Default)]
+#[repr(align(32))]
 struct List {
-    items: Vec<Subscription>,
+    /// Two need no heap.
+    items: SmallVec<[Subscription; 2]>,
     /// Subscriber → position, while the list is long.
     positions: Option<Box<HashTable<u32>>>,
 }
+
+const _: () = assert!(size_of::<List>() == 32);
 
 impl List {
     fn put(&mut self, subscription: Subscription) -> bool {
@@ -219,7 +226,9 @@ impl List {
             give_back(positions, |position| spread(self.items[*position as usize].subscriber));
         }
         if self.items.len() < self.items.capacity() / 4 {
-            self.items.shrink_to(self.items.len() * 2);
+            let mut items = SmallVec::with_capacity(self.items.len() * 2);
+            items.extend_from_slice(&self.items);
+            self.items = items;
         }
     }
 }
