@@ -125,17 +125,17 @@ impl Matches {
     fn merge(&mut self, lists: &Lists, slots: &[ListSlot], origin: Option<u32>) {
         let total: usize = slots.iter().map(|slot| lists.items(slot).len()).sum();
         self.frontier.visited += total;
-        let subscriptions =
-            slots.iter().flat_map(|slot| lists.items(slot)).filter(|item| !item.is_own(origin));
-        if total <= SCAN_MAX {
-            for subscription in subscriptions {
-                let known = self.found.iter().position(|found| found.subscriber == subscription.subscriber);
-                self.add(*subscription, known);
-            }
-        } else {
+        let is_short = total <= SCAN_MAX;
+        if !is_short {
             self.next_epoch();
-            for subscription in subscriptions {
-                let known = self.mark(subscription.subscriber);
+        }
+        for slot in slots {
+            for subscription in lists.items(slot).iter().filter(|item| !item.is_own(origin)) {
+                let known = if is_short {
+                    self.found.iter().position(|found| found.subscriber == subscription.subscriber)
+                } else {
+                    self.mark(subscription.subscriber)
+                };
                 self.add(*subscription, known);
             }
         }
