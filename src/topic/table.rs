@@ -9,7 +9,11 @@ use std::hash::{BuildHasher, Hasher};
 
 /// The keyed hash functions of an index: who does not know the seed can't aim at one bucket.
 #[derive(Clone, Debug)]
-pub(super) struct Keys(RandomState);
+pub(super) struct Keys {
+    state: RandomState,
+    /// Odd.
+    factor: u64,
+}
 
 impl Keys {
     pub(super) fn new(hash_seed: u64) -> Keys {
@@ -20,19 +24,20 @@ impl Keys {
             let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             mixed ^ (mixed >> 31)
         };
-        Keys(RandomState::with_seeds(key(), key(), key(), key()))
+        Keys { state: RandomState::with_seeds(key(), key(), key(), key()), factor: key() | 1 }
     }
 
     pub(super) fn text(&self, text: &[u8]) -> u64 {
-        let mut hasher = self.0.build_hasher();
+        let mut hasher = self.state.build_hasher();
         hasher.write(text);
         hasher.finish()
     }
 
-    pub(super) fn pair(&self, first: u32, second: u32) -> u64 {
-        let mut hasher = self.0.build_hasher();
-        hasher.write_u64(u64::from(first) << 32 | u64::from(second));
-        hasher.finish()
+    /// The hash of a child from that of its level. Every bit of the factor that no one knows reaches every bit of
+    /// the result, by both halves of the product.
+    pub(super) fn child(&self, parent: u32, level_hash: u64) -> u64 {
+        let product = u128::from(level_hash ^ u64::from(parent)) * u128::from(self.factor);
+        product as u64 ^ (product >> 64) as u64
     }
 }
 
@@ -65,11 +70,6 @@ impl<T> Table<T> {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(make()).into_mut(),
         }
-    }
-
-    /// Adds an entry that is not in the table yet.
-    pub(super) fn insert(&mut self, hash: u64, value: T, hasher: impl Fn(&T) -> u64) {
-        self.segments[segment(hash)].insert_unique(hash, value, hasher);
     }
 
     /// Removes an entry. `hasher` is asked for those that stay, never for the one that goes.
@@ -113,10 +113,10 @@ mod tests {
     #[test]
     fn an_emptied_table_owns_no_entries() {
         let keys = Keys::new(1);
-        let hash = |value: &u32| keys.pair(*value, 0);
+        let hash = |value: &u32| keys.child(*value, 0);
         let mut table = Table::new();
         for value in 0..10_000 {
-            table.insert(hash(&value), value, hash);
+            table.find_or_insert(hash(&value), |other| *other == value, hash, || value);
         }
         assert_eq!(table.find(hash(&77), |value| *value == 77), Some(&77));
         for value in 0..10_000 {

@@ -1,144 +1,174 @@
-//! The filters with wildcards: a trie over levels.
+//! The filters with wildcards: a trie over levels, laid out so that a search touches few cache lines.
 //!
-//! A node stands for the levels on the way to it. It keeps the subscribers of the filter that ends
-//! at it and those of the filter that goes on with `#` only. Most nodes have one child by name,
-//! kept in the node; further ones are found in one table of all nodes by parent and level name.
-//! Nodes that nothing needs any longer are pruned.
+//! There are nodes only where filters part. A node stands for the levels on the way to it; it keeps the subscribers of
+//! the filter that ends at it and those of the filter that goes on with `#` only. A leaf is a filter that is alone
+//! from some level on. Nodes and leaves keep the text of their levels. A node knows its child by `+` and one other;
+//! further ones are in one table for all nodes, by the hash of parent and first level. So a filter of a fleet, such as
+//! `site/<site>/+/<device>/state`, costs a search a line of the table and half a line for the leaf. Nodes that nothing
+//! needs any longer are pruned; one that is left with one child stays.
 //!
 //! A search goes level by level with the set of nodes reached so far, never by recursion. The nodes
 //! are a tree, so it looks at each at most once: at level *d* at most at 2^*d* nodes, and never at
 //! more than the trie has. Filters such as `+/+/+/…/x` can make it look at every node that was paid
 //! for with a subscription, but no filter and no topic can make it look twice. The owner bounds the
-//! patterns of wildcards ([`super::Patterns`]), of each of which a topic name reaches one node.
+//! patterns of wildcards ([`super::Patterns`]), of each of which a topic name reaches one level of one node or leaf.
+//!
+//! The lines that one level needs are asked for before the first of them is used: the memory works on them at the same
+//! time, where the branches of a search would have made them wait for each other.
 
-use super::names::LevelNames;
+use super::entry::{Compared, Entry, Topic, common_levels, first_level};
+use super::node::{Link, Linked, Node};
 use super::slab::{NONE, Slab};
+use super::slots::{Slots, tag};
 use super::subscribers::ListSlot;
-use super::table::{Keys, Table};
+use super::table::Keys;
+use std::hint::black_box;
+use std::mem;
 
 #[derive(Debug)]
 pub(super) struct Trie {
     nodes: Slab<Node>,
+    leaves: Slab<Entry>,
     /// Made with the first filter, pruned with the last.
     root: u32,
-    /// Children by name other than those kept in their parents, by parent and level name.
-    children: Table<u32>,
-    names: LevelNames,
-}
-
-#[derive(Debug)]
-struct Node {
-    parent: u32,
-    /// The name of this node's level, or `PLUS`, or `NONE` at the root.
-    level: u32,
-    /// The child by the wildcard `+`.
-    plus: u32,
-    /// One of the children by name, and its level name.
-    child: u32,
-    child_level: u32,
-    /// How many more children by name the table has.
-    children_in_table: u32,
-    /// The subscribers of the filter that ends here.
-    here: ListSlot,
-    /// The subscribers of the filter that goes on with `#`.
-    below: ListSlot,
-}
-
-const _: () = assert!(size_of::<Node>() == 40);
-
-impl Default for Node {
-    fn default() -> Node {
-        Node::new(NONE, NONE)
-    }
-}
-
-impl Node {
-    fn new(parent: u32, level: u32) -> Node {
-        Node {
-            parent,
-            level,
-            plus: NONE,
-            child: NONE,
-            child_level: NONE,
-            children_in_table: 0,
-            here: ListSlot::default(),
-            below: ListSlot::default(),
-        }
-    }
-
-    fn has_named_child(&self) -> bool {
-        self.child != NONE || self.children_in_table > 0
-    }
-
-    fn is_needed(&self) -> bool {
-        self.plus != NONE || self.has_named_child() || !self.here.is_empty() || !self.below.is_empty()
-    }
+    /// Children by name other than those that their parents know, by [`Keys::child`].
+    children: Slots,
 }
 
 /// Where in the trie a filter has its subscribers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    node: u32,
-    is_below: bool,
+pub(super) enum Place {
+    /// Of the filter that ends at this node.
+    Node(u32),
+    /// Of the filter that goes on from this node with `#`.
+    Below(u32),
+    Leaf(u32),
 }
 
 /// The working memory of a search, reused.
 #[derive(Debug, Default)]
 pub(super) struct Frontier {
-    reached: Vec<u32>,
-    next: Vec<u32>,
-    /// Nodes that the last search has looked at.
+    /// Empty between searches.
+    reached: Vec<Reached<'static>>,
+    next: Vec<Reached<'static>>,
+    /// Nodes that the last search would have looked at, had each filter a node for each of its levels.
     pub(super) visited: usize,
+}
+
+/// A node or a leaf on the frontier of a search.
+#[derive(Clone, Copy, Debug)]
+struct Reached<'a> {
+    at: At<'a>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum At<'a> {
+    Node(&'a Node),
+    Leaf(&'a Entry),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Found by a hash: has it this parent, and does its text match?
+    Candidate { parent: u32 },
+    /// It matches, and has so many levels more. They are waited for, so that the order in which lists are found does
+    /// not depend on where filters part.
+    Matches { levels_left: u32 },
 }
 
 impl Trie {
     pub(super) fn new() -> Trie {
-        Trie { nodes: Slab::new(), root: NONE, children: Table::new(), names: LevelNames::new() }
+        Trie { nodes: Slab::new(), leaves: Slab::new(), root: NONE, children: Slots::new() }
     }
 
     /// The place of a filter, made if it is new. A new place must get a subscriber.
     pub(super) fn place_or_insert(&mut self, keys: &Keys, filter: &str) -> Place {
         if self.root == NONE {
-            self.root = self.nodes.insert(Node::default());
+            self.root = self.add_node(NONE, b"");
         }
-        let (path, is_below) = split_hash(filter);
         let mut node = self.root;
-        for text in path.into_iter().flat_map(|path| path.split('/')) {
-            node = self.child_or_insert(keys, node, text);
+        let mut rest = filter.as_bytes();
+        loop {
+            if rest == b"#" {
+                return Place::Below(node);
+            }
+            let used;
+            (node, used) = match self.child(keys, node, rest) {
+                None if rest.len() <= TEXT_MAX => return Place::Leaf(self.insert_leaf(keys, node, rest)),
+                None => self.insert_node(keys, node, rest),
+                Some(child) => {
+                    let text = self.entry(child).text();
+                    let common = common_levels(text, rest).expect("it was found by its first level");
+                    match child.linked() {
+                        Linked::Leaf(leaf) if text == rest => return Place::Leaf(leaf),
+                        Linked::Node(node) if common == text.len() => (node, common),
+                        _ => (self.split(keys, child, common), common),
+                    }
+                }
+            };
+            if used == rest.len() {
+                return Place::Node(node);
+            }
+            rest = &rest[used + 1..];
         }
-        Place { node, is_below }
     }
 
     /// The place of a filter that has subscribers.
     pub(super) fn place(&self, keys: &Keys, filter: &str) -> Option<Place> {
-        let (path, is_below) = split_hash(filter);
         let mut node = Some(self.root).filter(|root| *root != NONE)?;
-        for text in path.into_iter().flat_map(|path| path.split('/')) {
-            node = match text {
-                "+" => Some(self.nodes[node].plus).filter(|plus| *plus != NONE)?,
-                text => self.named_child(keys, node, self.names.find(keys, text)?)?,
+        let mut rest = filter.as_bytes();
+        loop {
+            if rest == b"#" {
+                return Some(Place::Below(node));
+            }
+            let child = self.child(keys, node, rest)?;
+            let text = self.entry(child).text();
+            rest = rest.strip_prefix(text)?;
+            node = match child.linked() {
+                Linked::Leaf(leaf) => return Some(Place::Leaf(leaf)).filter(|_| rest.is_empty()),
+                Linked::Node(node) if rest.is_empty() => return Some(Place::Node(node)),
+                Linked::Node(node) => node,
             };
+            rest = rest.strip_prefix(b"/")?;
         }
-        Some(Place { node, is_below })
     }
 
     pub(super) fn slot(&self, place: Place) -> &ListSlot {
-        let node = &self.nodes[place.node];
-        if place.is_below { &node.below } else { &node.here }
+        match place {
+            Place::Node(node) => self.nodes[node].head.list(),
+            Place::Below(node) => &self.nodes[node].below,
+            Place::Leaf(leaf) => self.leaves[leaf].list(),
+        }
     }
 
     pub(super) fn slot_mut(&mut self, place: Place) -> &mut ListSlot {
-        let node = &mut self.nodes[place.node];
-        if place.is_below { &mut node.below } else { &mut node.here }
+        match place {
+            Place::Node(node) => self.nodes[node].head.list_mut(),
+            Place::Below(node) => &mut self.nodes[node].below,
+            Place::Leaf(leaf) => self.leaves[leaf].list_mut(),
+        }
     }
 
-    /// Removes the node of a place whose list is empty now, and those above it, as far as nothing
+    /// Removes the leaf or the node of a place whose list is empty now, and the nodes above it, as far as nothing
     /// else needs them.
     pub(super) fn prune(&mut self, keys: &Keys, place: Place) {
-        let mut node = place.node;
+        let mut node = match place {
+            Place::Node(node) | Place::Below(node) => node,
+            Place::Leaf(leaf) => {
+                let parent = self.leaves[leaf].parent();
+                self.detach(keys, Link::new(Linked::Leaf(leaf)));
+                self.leaves.remove(leaf);
+                parent
+            }
+        };
         while node != NONE && !self.nodes[node].is_needed() {
-            let parent = self.nodes[node].parent;
-            self.unlink(keys, node);
+            let parent = self.nodes[node].head.parent();
+            if parent == NONE {
+                self.root = NONE;
+            } else {
+                self.detach(keys, Link::new(Linked::Node(node)));
+            }
             self.nodes.remove(node);
             node = parent;
         }
@@ -155,134 +185,326 @@ impl Trie {
         if self.root == NONE {
             return;
         }
-        let Frontier { reached, next, visited } = frontier;
-        reached.clear();
-        reached.push(self.root);
+        let mut reached = recycle(mem::take(&mut frontier.reached));
+        let mut next = recycle(mem::take(&mut frontier.next));
+        reached.push(Reached { at: At::Node(&self.nodes[self.root]), state: State::MATCHES });
         // A wildcard in the first place does not match `$…`. [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
         let mut wildcards_match = !topic.starts_with('$');
-        let mut rest = Some(topic);
-        while let Some(topic) = rest {
-            if reached.is_empty() {
-                return;
-            }
-            // Levels are short: a plain loop finds their end sooner than a search made for long texts.
-            let end = topic.bytes().position(|byte| byte == b'/');
-            let text = &topic[..end.unwrap_or(topic.len())];
-            rest = end.map(|end| &topic[end + 1..]);
+        let is_large = self.nodes.len() + self.leaves.len() > IN_CACHE_MAX;
+        let mut rest = Some(topic.as_bytes());
+        while let Some(text) = rest.filter(|_| !reached.is_empty()) {
+            frontier.visited += reached.len();
+            let (level, after) = first_level(text);
             next.clear();
-            let mut level = None;
-            for &number in &*reached {
-                let node = &self.nodes[number];
-                if wildcards_match {
-                    found.extend(Some(node.below).filter(|list| !list.is_empty()));
-                    next.extend(Some(node.plus).filter(|plus| *plus != NONE));
+            let mut hash = None;
+            if is_large && reached.len() > 1 {
+                hash = self.touch_children(keys, level, &reached);
+            }
+            self.step(keys, (level, hash), wildcards_match, &reached, &mut next, found);
+            if is_large && next.len() > 1 {
+                // All lines first, as in `touch_children`.
+                black_box(next.iter().fold(0, |sum, candidate| sum ^ candidate.at.entry().parent()));
+            }
+            verify(text, &mut next, &mut frontier.visited);
+            mem::swap(&mut reached, &mut next);
+            wildcards_match = true;
+            rest = after;
+        }
+        for Reached { at, .. } in &reached {
+            match at {
+                At::Node(node) => {
+                    // `a/#` matches its parent `a` too. [MQTT5-4.7.1-1]
+                    push_list(found, node.below);
+                    push_list(found, *node.head.list());
                 }
-                if node.has_named_child()
-                    && let Some(level) = *level.get_or_insert_with(|| self.names.find(keys, text))
-                {
-                    next.extend(self.named_child(keys, number, level));
+                At::Leaf(leaf) => found.push(*leaf.list()),
+            }
+        }
+        (frontier.reached, frontier.next) = (recycle(reached), recycle(next));
+    }
+
+    /// From what a search has reached to what it may reach with one more level, and to the lists of `#`.
+    /// `hash` is that of the level, if it is known.
+    fn step<'a>(
+        &'a self,
+        keys: &Keys,
+        (level, mut hash): (&[u8], Option<u64>),
+        wildcards_match: bool,
+        reached: &[Reached<'a>],
+        next: &mut Vec<Reached<'a>>,
+        found: &mut Vec<ListSlot>,
+    ) {
+        for &Reached { at, state } in reached {
+            if let State::Matches { levels_left: levels_left @ 1.. } = state {
+                next.push(Reached { at, state: State::Matches { levels_left: levels_left - 1 } });
+                continue;
+            }
+            let node = match at {
+                At::Node(node) => node,
+                At::Leaf(leaf) => {
+                    // It ends with `#`, since the topic name goes on.
+                    found.push(*leaf.list());
+                    continue;
+                }
+            };
+            let state = State::Candidate { parent: node.number };
+            if wildcards_match {
+                push_list(found, node.below);
+                if let Some(link) = node.plus {
+                    next.push(Reached { at: self.at(link), state });
                 }
             }
-            wildcards_match = true;
-            *visited += reached.len();
-            std::mem::swap(reached, next);
-        }
-        for &number in &*reached {
-            let node = &self.nodes[number];
-            // `a/#` matches its parent `a` too. [MQTT5-4.7.1-1]
-            found.extend([node.below, node.here].into_iter().filter(|list| !list.is_empty()));
+            if !node.has_named_child() {
+                continue;
+            }
+            let hash = keys.child(node.number, *hash.get_or_insert_with(|| keys.text(level)));
+            if let Some(link) = node.child
+                && node.child_tag == tag(hash)
+            {
+                next.push(Reached { at: self.at(link), state });
+            }
+            if node.children_in_table > 0 {
+                self.children.each_with_hash(hash, |link| next.push(Reached { at: self.at(link), state }));
+            }
         }
     }
 
-    fn named_child(&self, keys: &Keys, parent: u32, level: u32) -> Option<u32> {
+    /// Reads where in the table the children of all nodes are that a search has reached, so that the memory works on
+    /// all of them at a time. Gives the hash of the level if it was needed.
+    fn touch_children(&self, keys: &Keys, level: &[u8], reached: &[Reached<'_>]) -> Option<u64> {
+        let (mut sum, mut hash) = (0, None);
+        for Reached { at, state } in reached {
+            if let (At::Node(node), State::Matches { levels_left: 0 }) = (at, state)
+                && node.children_in_table > 0
+            {
+                let hash = *hash.get_or_insert_with(|| keys.text(level));
+                sum ^= self.children.touch(keys.child(node.number, hash));
+            }
+        }
+        black_box(sum);
+        hash
+    }
+
+    fn at(&self, link: Link) -> At<'_> {
+        match link.linked() {
+            Linked::Node(node) => At::Node(&self.nodes[node]),
+            Linked::Leaf(leaf) => At::Leaf(&self.leaves[leaf]),
+        }
+    }
+
+    fn entry(&self, link: Link) -> &Entry {
+        match link.linked() {
+            Linked::Node(node) => &self.nodes[node].head,
+            Linked::Leaf(leaf) => &self.leaves[leaf],
+        }
+    }
+
+    /// The child of a node that begins with the level with which the rest of a filter begins.
+    fn child(&self, keys: &Keys, parent: u32, rest: &[u8]) -> Option<Link> {
         let node = &self.nodes[parent];
-        if node.child_level == level {
-            return Some(node.child);
+        let level = first_level(rest).0;
+        if level == b"+" {
+            return node.plus;
+        }
+        let is_it = |link: &Link| {
+            let entry = self.entry(*link);
+            entry.parent() == parent && entry.level() == level
+        };
+        if node.child.is_some_and(|child| is_it(&child)) {
+            return node.child;
         }
         if node.children_in_table == 0 {
             return None;
         }
-        let is_it = |child: &u32| {
-            let child = &self.nodes[*child];
-            child.parent == parent && child.level == level
-        };
-        self.children.find(keys.pair(parent, level), is_it).copied()
-    }
-
-    fn child_or_insert(&mut self, keys: &Keys, parent: u32, text: &str) -> u32 {
-        if text == "+" {
-            if self.nodes[parent].plus == NONE {
-                self.nodes[parent].plus = self.nodes.insert(Node::new(parent, PLUS));
+        let mut found = None;
+        self.children.each_with_hash(keys.child(parent, keys.text(level)), |link| {
+            if is_it(&link) {
+                found = Some(link);
             }
-            return self.nodes[parent].plus;
-        }
-        if let Some(level) = self.names.find(keys, text)
-            && let Some(child) = self.named_child(keys, parent, level)
-        {
-            return child;
-        }
-        let level = self.names.acquire(keys, text);
-        let child = self.nodes.insert(Node::new(parent, level));
-        let node = &mut self.nodes[parent];
-        if node.child == NONE {
-            (node.child, node.child_level) = (child, level);
-        } else {
-            node.children_in_table += 1;
-            let nodes = &self.nodes;
-            self.children.insert(keys.pair(parent, level), child, |child| nodes[*child].hash(keys));
-        }
-        child
+        });
+        found
     }
 
-    /// Takes a node from its parent, and its bearing from its level name.
-    fn unlink(&mut self, keys: &Keys, number: u32) {
-        let Node { parent, level, .. } = self.nodes[number];
-        if parent == NONE {
-            self.root = NONE;
-            return;
+    fn insert_leaf(&mut self, keys: &Keys, parent: u32, text: &[u8]) -> u32 {
+        let leaf = self.leaves.insert(Entry::new(parent, text, ListSlot::default()));
+        self.attach(keys, Link::new(Linked::Leaf(leaf)));
+        leaf
+    }
+
+    /// Adds a node for the first levels of a text that is too long for one leaf; gives it, and their length.
+    fn insert_node(&mut self, keys: &Keys, parent: u32, rest: &[u8]) -> (u32, usize) {
+        let is_end = |at: &usize| rest[*at] == b'/';
+        let used = (0..=TEXT_MAX).rev().find(is_end).or_else(|| (TEXT_MAX..rest.len()).find(is_end));
+        let used = used.unwrap_or(rest.len());
+        let node = self.add_node(parent, &rest[..used]);
+        self.attach(keys, Link::new(Linked::Node(node)));
+        (node, used)
+    }
+
+    /// Makes a node for the first bytes of the text of a node or leaf, below which that has the others; gives it.
+    fn split(&mut self, keys: &Keys, old: Link, common: usize) -> u32 {
+        let (parent, list) = (self.entry(old).parent(), *self.entry(old).list());
+        let text = self.entry(old).text().to_vec();
+        let upper = self.add_node(parent, &text[..common]);
+        self.replace(keys, old, Link::new(Linked::Node(upper)));
+        match (old.linked(), text.get(common + 1..)) {
+            (Linked::Leaf(leaf), None) => {
+                *self.nodes[upper].head.list_mut() = list;
+                self.leaves.remove(leaf);
+            }
+            (Linked::Leaf(leaf), Some(b"#")) => {
+                self.nodes[upper].below = list;
+                self.leaves.remove(leaf);
+            }
+            (linked, rest) => {
+                let lower = Entry::new(upper, rest.unwrap_or_default(), list);
+                match linked {
+                    Linked::Leaf(leaf) => self.leaves[leaf] = lower,
+                    Linked::Node(node) => self.nodes[node].head = lower,
+                }
+                self.attach(keys, old);
+            }
         }
+        upper
+    }
+
+    /// Adds a node that its parent does not know yet.
+    fn add_node(&mut self, parent: u32, text: &[u8]) -> u32 {
+        let number = self.nodes.insert(Node::new(parent, text));
+        self.nodes[number].number = number;
+        number
+    }
+
+    /// Makes a node or leaf known to its parent.
+    fn attach(&mut self, keys: &Keys, link: Link) {
+        let (parent, hash) = self.parent_and_hash(keys, link);
         let node = &mut self.nodes[parent];
-        if level == PLUS {
-            node.plus = NONE;
-            return;
+        match hash {
+            None => node.plus = Some(link),
+            Some(hash) if node.child.is_none() => (node.child, node.child_tag) = (Some(link), tag(hash)),
+            Some(hash) => {
+                node.children_in_table += 1;
+                self.children.insert(hash, link);
+            }
         }
-        if node.child == number {
-            (node.child, node.child_level) = (NONE, NONE);
-        } else {
-            node.children_in_table -= 1;
-            let nodes = &self.nodes;
-            let hasher = |child: &u32| nodes[*child].hash(keys);
-            let removed = self.children.remove(keys.pair(parent, level), |child| *child == number, hasher);
-            debug_assert!(removed.is_some(), "a child is in its parent or in the table");
+    }
+
+    /// Takes a node or leaf from its parent.
+    fn detach(&mut self, keys: &Keys, link: Link) {
+        let (parent, hash) = self.parent_and_hash(keys, link);
+        let node = &mut self.nodes[parent];
+        match hash {
+            None => node.plus = None,
+            Some(_) if node.child == Some(link) => node.child = None,
+            Some(hash) => {
+                node.children_in_table -= 1;
+                let removed = self.children.remove(hash, link);
+                debug_assert!(removed, "a child is known to its parent or in the table");
+            }
         }
-        self.names.release(keys, level);
+    }
+
+    /// Puts a node that begins with the same level in the place of a node or leaf.
+    fn replace(&mut self, keys: &Keys, old: Link, new: Link) {
+        let (parent, hash) = self.parent_and_hash(keys, old);
+        let node = &mut self.nodes[parent];
+        match hash {
+            None => node.plus = Some(new),
+            Some(_) if node.child == Some(old) => node.child = Some(new),
+            Some(hash) => {
+                let replaced = self.children.replace(hash, old, new);
+                debug_assert!(replaced, "a child is known to its parent or in the table");
+            }
+        }
+    }
+
+    /// The hash is that of a child by name; a child by `+` has none.
+    fn parent_and_hash(&self, keys: &Keys, link: Link) -> (u32, Option<u64>) {
+        let entry = self.entry(link);
+        let (parent, level) = (entry.parent(), entry.level());
+        (parent, (level != b"+").then(|| keys.child(parent, keys.text(level))))
     }
 
     #[cfg(test)]
     pub(super) fn is_freed(&self) -> bool {
-        self.nodes.len() == 0 && self.root == NONE && self.names.len() == 0 && self.children.capacity() == 0
+        let empty = self.nodes.len() + self.leaves.len() + self.children.capacity() == 0;
+        empty && self.root == NONE
     }
 
     #[cfg(test)]
     pub(super) fn node_count(&self) -> usize {
-        self.nodes.len()
+        self.nodes.len() + self.leaves.len()
     }
 }
 
-impl Node {
-    fn hash(&self, keys: &Keys) -> u64 {
-        keys.pair(self.parent, self.level)
+impl State {
+    const MATCHES: State = State::Matches { levels_left: 0 };
+}
+
+impl<'a> At<'a> {
+    fn entry(self) -> &'a Entry {
+        match self {
+            At::Node(node) => &node.head,
+            At::Leaf(leaf) => leaf,
+        }
     }
 }
 
-/// The filter without its `#`, if it ends with one: `None` when nothing else is left.
-fn split_hash(filter: &str) -> (Option<&str>, bool) {
-    match filter.strip_suffix("/#") {
-        Some(path) => (Some(path), true),
-        None if filter == "#" => (None, true),
-        None => (Some(filter), false),
+/// Keeps the candidates that match. `topic` is the topic name from the level on that they are for.
+fn verify(topic: &[u8], candidates: &mut Vec<Reached<'_>>, visited: &mut usize) {
+    let mut with_first_bytes = None;
+    let mut kept = 0;
+    for index in 0..candidates.len() {
+        let Reached { at, state } = candidates[index];
+        let state = match state {
+            State::Candidate { parent } => {
+                matching(at, parent, *with_first_bytes.get_or_insert_with(|| Topic::new(topic)), visited)
+            }
+            State::Matches { .. } => Some(state),
+        };
+        if let Some(state) = state {
+            candidates[kept] = Reached { at, state };
+            kept += 1;
+        }
+    }
+    candidates.truncate(kept);
+}
+
+/// The state of a candidate that has this parent and matches.
+fn matching(at: At<'_>, parent: u32, topic: Topic<'_>, visited: &mut usize) -> Option<State> {
+    let entry = at.entry();
+    if entry.parent() != parent {
+        return None;
+    }
+    let levels = match entry.compare(topic) {
+        Compared::Whole(levels) | Compared::UpToHash(levels) => levels,
+        Compared::Beginning(levels) if matches!(at, At::Node(_)) => levels,
+        Compared::Beginning(levels) | Compared::Differs(levels) => {
+            *visited += levels as usize;
+            return None;
+        }
+        Compared::TopicEnds(levels) => {
+            *visited += levels as usize - 1;
+            return None;
+        }
+    };
+    Some(State::Matches { levels_left: levels - 1 })
+}
+
+/// The same memory for another search, in the trie as it is then.
+fn recycle<'a>(mut reached: Vec<Reached<'_>>) -> Vec<Reached<'a>> {
+    reached.clear();
+    // There is nothing to convert: the allocation is all that goes from one vector to the other.
+    reached.into_iter().map(|_| unreachable!("it was cleared")).collect()
+}
+
+fn push_list(found: &mut Vec<ListSlot>, list: ListSlot) {
+    if !list.is_empty() {
+        found.push(list);
     }
 }
 
-/// The level of a `+`; no name gets this number.
-const PLUS: u32 = NONE;
+/// Bytes of text of a leaf, and of a node unless its one level is longer: a bound of what is compared for each.
+const TEXT_MAX: usize = 64;
+/// Up to so many nodes and leaves are in a cache, and none needs to be asked for early.
+const IN_CACHE_MAX: usize = 2048;
