@@ -125,9 +125,11 @@ impl TopicIndex {
         if self.subscriptions == 0 {
             return;
         }
-        let hash = self.keys.text(topic.as_bytes());
-        let exact = self.exact.find(hash, |exact| *exact.filter == *topic);
-        matches.lists.extend(exact.map(|exact| exact.subscribers));
+        if !self.exact.is_empty() {
+            let hash = self.keys.text(topic.as_bytes());
+            let exact = self.exact.find(hash, |exact| *exact.filter == *topic);
+            matches.lists.extend(exact.map(|exact| exact.subscribers));
+        }
         self.wildcard.collect(&self.keys, topic, &mut matches.frontier, &mut matches.lists);
         matches.gather(&self.lists, origin);
     }

@@ -44,11 +44,16 @@ impl Keys {
 #[derive(Debug)]
 pub(super) struct Table<T> {
     segments: Box<[HashTable<T>]>,
+    len: usize,
 }
 
 impl<T> Table<T> {
     pub(super) fn new() -> Table<T> {
-        Table { segments: (0..SEGMENTS).map(|_| HashTable::new()).collect() }
+        Table { segments: (0..SEGMENTS).map(|_| HashTable::new()).collect(), len: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     pub(super) fn find(&self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&T> {
@@ -68,7 +73,10 @@ impl<T> Table<T> {
     ) -> &mut T {
         match self.segments[segment(hash)].entry(hash, is_it, hasher) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(make()).into_mut(),
+            Entry::Vacant(entry) => {
+                self.len += 1;
+                entry.insert(make()).into_mut()
+            }
         }
     }
 
@@ -82,6 +90,7 @@ impl<T> Table<T> {
         let table = &mut self.segments[segment(hash)];
         let (value, _) = table.find_entry(hash, is_it).ok()?.remove();
         give_back(table, hasher);
+        self.len -= 1;
         Some(value)
     }
 
