@@ -1,5 +1,16 @@
 //! The topic index: nanoseconds a match, at several sizes and shapes of filter, and for a fan-out.
 //!
+//! Instructions and cache misses, which a busy machine does not change: misses of a first and a second level, the
+//! second as large as what a broker's own work leaves of it.
+//!
+//! ```sh
+//! CARGO_PROFILE_BENCH_DEBUG=line-tables-only cargo bench --bench topic --no-run
+//! valgrind --tool=callgrind --cache-sim=yes --D1=32768,8,64 --LL=524288,8,64 \
+//!     --toggle-collect='*TopicIndex::matches*' EXECUTABLE --bench --profile-time 1 'match/lines/1000000'
+//! ```
+//!
+//! What callgrind counts for `matches`, divided by its calls, is the cost of one.
+//!
 //! `MIDGE_BENCH_LARGE=1` adds indexes of ten million subscriptions, which want 2 GiB of memory.
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -12,11 +23,29 @@ use std::time::Duration;
 type Shape = (&'static str, fn(u32) -> String, fn(u32) -> String);
 
 /// Name, filter of a subscriber, a topic that reaches that subscriber.
-const SHAPES: [Shape; 3] = [
+const SHAPES: [Shape; 4] = [
     ("exact", |n| format!("device/{n:08}/cmd"), |n| format!("device/{n:08}/cmd")),
     ("plus", |n| format!("tenant/{n}/+/state"), |n| format!("tenant/{n}/pump/state")),
     ("hash", |n| format!("site/{n}/#"), |n| format!("site/{n}/floor/2/lamp")),
+    ("fleet", fleet_filter, fleet_topic),
 ];
+
+/// Three applications that see the devices of a fleet each in its way.
+fn fleet_filter(device: u32) -> String {
+    match device % 3 {
+        0 => format!("site/+/dev/{device}/#"),
+        1 => format!("a/{device}/+/x"),
+        _ => format!("+/{device}/state"),
+    }
+}
+
+fn fleet_topic(device: u32) -> String {
+    match device % 3 {
+        0 => format!("site/7/dev/{device}/temperature"),
+        1 => format!("a/{device}/pump/x"),
+        _ => format!("b/{device}/state"),
+    }
+}
 
 fn index(size: u32, filter: impl Fn(u32) -> String) -> TopicIndex {
     let mut index = TopicIndex::new(1);
@@ -58,6 +87,48 @@ fn one_subscriber_each(c: &mut Criterion) {
             let index = index(size, filter);
             bench_matches(c, name, size, &index, &topics(size, topic));
         }
+    }
+}
+
+/// The load test's scenario `wildcard`: each line of a factory has five filters of four shapes, of which every message
+/// matches all.
+fn lines(c: &mut Criterion) {
+    for size in [1_000, 100_000, 1_000_000] {
+        let lines = size / MATCHES;
+        let mut index = TopicIndex::new(1);
+        // As the subscribers come: each with a batch of its filters in turn.
+        let batches = size.div_ceil(SUBSCRIBERS * BATCH);
+        for batch in 0..batches {
+            for subscriber in 0..SUBSCRIBERS {
+                let own = (0..size).skip(subscriber as usize).step_by(SUBSCRIBERS as usize);
+                for number in own.skip((batch * BATCH) as usize).take(BATCH as usize) {
+                    let (copy, line) = (number / lines, number % lines);
+                    let options = SubscriptionOptions::v3(QoS::AtLeastOnce);
+                    // No line has two filters of one subscriber.
+                    index.subscribe(&line_filter(line, copy), (line + copy) % SUBSCRIBERS, options, 0);
+                }
+            }
+        }
+        assert_eq!(index.subscription_count(), size as usize);
+        bench_matches(c, "lines", size, &index, &topics(lines, line_topic));
+    }
+}
+
+const MATCHES: u32 = 5;
+const SUBSCRIBERS: u32 = 100;
+const BATCH: u32 = 100;
+
+fn line_topic(line: u32) -> String {
+    format!("lt/5f3a9c01/site/{}/line/{}/temperature", line / 100, line % 100)
+}
+
+fn line_filter(line: u32, copy: u32) -> String {
+    let (site, number) = (line / 100, line % 100);
+    match (line / 7 + 3 * copy) % 10 {
+        0..4 => format!("lt/5f3a9c01/site/{site}/+/{number}/temperature"),
+        4..8 => format!("lt/5f3a9c01/site/{site}/line/{number}/#"),
+        8 => format!("lt/5f3a9c01/+/{site}/line/{number}/+"),
+        _ => format!("+/5f3a9c01/site/{site}/line/{number}/temperature"),
     }
 }
 
@@ -117,6 +188,6 @@ fn churn(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
-    targets = one_subscriber_each, mixed, fan_out, churn
+    targets = one_subscriber_each, lines, mixed, fan_out, churn
 }
 criterion_main!(benches);
