@@ -508,3 +508,16 @@ fn push_list(found: &mut Vec<ListSlot>, list: ListSlot) {
 const TEXT_MAX: usize = 64;
 /// Up to so many nodes and leaves are in a cache, and none needs to be asked for early.
 const IN_CACHE_MAX: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_leaves_its_memory_to_the_next() {
+        let reached: Vec<Reached<'_>> = Vec::with_capacity(100);
+        let memory = reached.as_ptr().addr();
+        let reached = recycle(reached);
+        assert_eq!((reached.as_ptr().addr(), reached.capacity()), (memory, 100));
+    }
+}
