@@ -207,6 +207,17 @@ impl Mapping {
         self.base.as_ptr()
     }
 
+    /// Its length in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All of it, of memory that no operation of the kernel names.
+    pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: mapped memory is initialised, and the borrow of `self` keeps others of ours away.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.bytes) }
+    }
+
     /// Asks for ordinary pages, not huge ones.
     pub(super) fn use_small_pages(&self) {
         // SAFETY: base and length are those of our own mapping, whose contents the advice leaves alone.

@@ -24,8 +24,18 @@ pub fn check_kernel(shards: usize) -> Result<RingSize, KernelProblem> {
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(explain)?;
     let size = locked::choose(&ring, shards)?;
-    let needed =
-        [opcode::MsgRingData::CODE, opcode::Send::CODE, opcode::RecvMulti::CODE, opcode::AcceptMulti::CODE];
+    let needed = [
+        opcode::MsgRingData::CODE,
+        opcode::Send::CODE,
+        opcode::RecvMulti::CODE,
+        opcode::AcceptMulti::CODE,
+        opcode::Write::CODE,
+        opcode::OpenAt::CODE,
+        opcode::Fallocate::CODE,
+        opcode::Fsync::CODE,
+        opcode::RenameAt::CODE,
+        opcode::UnlinkAt::CODE,
+    ];
     if needed.into_iter().all(|code| probe.is_supported(code)) {
         Ok(size)
     } else {

@@ -1,11 +1,14 @@
-//! The driver: sockets, buffers, threads and the mesh between shards, on io_uring. It is the only
-//! room with `unsafe` and knows nothing of MQTT: bytes and slots come out, bytes and slots go in.
+//! The driver: sockets, files, buffers, threads and the mesh between shards, on io_uring. It is the
+//! only room with `unsafe` and knows nothing of MQTT: bytes and slots come out, bytes and slots go in.
 //!
 //! Each shard owns one [`Net`]. Its owner's turn is
 //! 1. [`Net::poll`]: what happened, at most [`EVENTS_MAX`] events;
 //! 2. handle the events, give each [`Buffer`] back, fill the [`crate::broker::outbox::Outbox`];
 //! 3. [`Net::park`]: sends the outbox, waits for the next completion, deadline or mail, all in one
 //!    system call when it can; then clear the outbox.
+//!
+//! Operations on files ([`crate::persistence::files::LogFiles`]) go out with the same system call;
+//! [`Net::next_file_done`] tells how they went.
 //!
 //! A slot number is the owner's from its [`Event::Accepted`] (or [`Net::adopt`]) until the owner
 //! calls [`Net::close`], [`Net::abort`] or [`Net::detach`]; it is not given to another connection
@@ -17,6 +20,7 @@ mod buffers;
 mod clock;
 mod close;
 mod executor;
+mod files;
 mod heap;
 mod kernel;
 mod lent;

@@ -11,6 +11,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::accept::Listener;
 use super::buffers::Buffers;
+use super::files::Files;
 use super::kernel::make_patiently;
 use super::lent::Lent;
 use super::park::Parking;
@@ -44,6 +45,7 @@ pub struct Net {
     pub(super) lingering: VecDeque<(Instant, u32, u32)>,
     pub(super) batch: Batch,
     pub(super) parking: Parking,
+    pub(super) files: Files,
     woken: bool,
     /// The ring's first error. It is told by every flush and park from then on.
     failure: Option<i32>,
@@ -77,6 +79,7 @@ impl Net {
             lingering: VecDeque::new(),
             batch: Batch::default(),
             parking,
+            files: Files::default(),
             woken: false,
             failure: None,
             _not_send: PhantomData,
@@ -143,7 +146,7 @@ impl Net {
             Op::Woken => self.was_woken(events),
             Op::Wake => self.wake_failed(completion),
             Op::Gone => self.peer_went(completion, events),
-            Op::Send | Op::Cancel => {}
+            Op::Send | Op::Cancel | Op::File => {}
         }
     }
 
@@ -153,6 +156,7 @@ impl Net {
         self.slots.give_memory_back();
         self.ring.give_memory_back();
         self.lent.give_memory_back();
+        self.files.give_memory_back();
         self.lingering.shrink_to_fit();
         self.starved.shrink_to_fit();
         for list in [&mut self.resumed, &mut self.writable, &mut self.closing, &mut self.shut_peers] {
@@ -195,16 +199,16 @@ impl Net {
         self.push(Tag { op: Op::Watch, generation: 0, slot: index }, entry);
     }
 
-    /// Queues an operation whose pointers, if it has any, are valid until the end of the next
-    /// enter: sends from the outbox and from backlogs, which nothing moves between queueing and
-    /// entering.
+    /// Queues an operation whose pointers, if it has any, are valid for as long as the kernel needs them:
+    /// sends from the outbox and from backlogs, which nothing moves between queueing and entering, and
+    /// operations on files, whose memory is kept until their completion.
     pub(super) fn push(&mut self, tag: Tag, entry: squeue::Entry) {
         if self.failure.is_some() {
             return;
         }
         let entry = entry.user_data(tag.pack());
-        // SAFETY: only `send` queues entries with pointers, and it keeps the rule above; file
-        // descriptors are closed only when nothing is armed on them.
+        // SAFETY: only `send` and `files` queue entries with pointers, and they keep the rule above;
+        // file descriptors are closed only when nothing is armed on them.
         let pushed = unsafe { self.ring.push(&entry) };
         self.note(pushed);
     }
@@ -266,6 +270,7 @@ impl Net {
 impl Drop for Net {
     fn drop(&mut self) {
         self.buffers.unregister(&self.ring.submitter());
+        self.files.abandon();
         for fd in self.slots.sockets() {
             super::close::close_socket(fd);
         }

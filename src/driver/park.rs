@@ -166,7 +166,10 @@ impl Net {
 
     /// True when the next poll has something to do.
     fn is_busy(&mut self) -> bool {
-        self.ring.has_waiting() || self.ring.has_deferred() || !self.resumed.is_empty()
+        self.ring.has_waiting()
+            || self.has_file_done()
+            || self.ring.has_deferred()
+            || !self.resumed.is_empty()
     }
 
     fn park_in_ring(

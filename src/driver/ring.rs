@@ -1,7 +1,8 @@
 //! The shard's io_uring: one submission batch and one reaping of completions per turn.
 //!
 //! Completions of sends go to a list of their own, because they are settled right after the enter
-//! that made them; all others wait here, in order, until the driver handles them.
+//! that made them, and those of files because a turn begins with them; all others wait here, in
+//! order, until the driver handles them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -32,6 +33,7 @@ pub(super) enum Op {
     Woken,
     Cancel,
     Gone,
+    File,
 }
 
 /// User data: operation, generation of the slot (24 bits), slot.
@@ -58,6 +60,7 @@ impl Tag {
             7 => Op::Woken,
             8 => Op::Cancel,
             9 => Op::Gone,
+            10 => Op::File,
             _ => return None,
         };
         Some(Tag { op, generation: (data >> 32) as u32 & GENERATION_MASK, slot: data as u32 })
@@ -79,6 +82,7 @@ pub(super) struct Ring {
     ring: IoUring,
     waiting: VecDeque<Completion>,
     sends: Vec<Completion>,
+    of_files: VecDeque<Completion>,
     /// Given to the ring with `register_eventfd`; must outlive it.
     eventfd: Option<OwnedFd>,
 }
@@ -117,7 +121,13 @@ impl RingSize {
 impl Ring {
     pub(super) fn new(size: RingSize) -> io::Result<Ring> {
         let ring = build(size.submissions(), size.completions())?;
-        Ok(Ring { ring, waiting: VecDeque::new(), sends: Vec::new(), eventfd: None })
+        Ok(Ring {
+            ring,
+            waiting: VecDeque::new(),
+            sends: Vec::new(),
+            of_files: VecDeque::new(),
+            eventfd: None,
+        })
     }
 
     pub(super) fn fd(&self) -> RawFd {
@@ -198,6 +208,7 @@ impl Ring {
             let completion = Completion { tag, result: entry.result(), flags: entry.flags() };
             match tag.op {
                 Op::Send => self.sends.push(completion),
+                Op::File => self.of_files.push_back(completion),
                 _ => self.waiting.push_back(completion),
             }
         }
@@ -207,7 +218,17 @@ impl Ring {
         self.waiting.pop_front()
     }
 
-    /// True when a completion waits to be handled; false says nothing about deferred work.
+    /// The end of an operation on files.
+    pub(super) fn next_of_file(&mut self) -> Option<Completion> {
+        self.of_files.pop_front()
+    }
+
+    /// True when the end of an operation on files was reaped and not handled yet.
+    pub(super) fn has_of_file(&self) -> bool {
+        !self.of_files.is_empty()
+    }
+
+    /// True when a completion of a socket waits to be handled, or one that was not reaped; false says nothing about deferred work.
     pub(super) fn has_waiting(&mut self) -> bool {
         !self.waiting.is_empty() || !self.ring.completion().is_empty()
     }
@@ -234,6 +255,7 @@ impl Ring {
     pub(super) fn give_memory_back(&mut self) {
         self.waiting.shrink_to_fit();
         self.sends.shrink_to_fit();
+        self.of_files.shrink_to_fit();
     }
 
     /// Has the kernel write to `eventfd` at each completion, once enabled.
@@ -288,7 +310,7 @@ mod tests {
         let tag = Tag { op: Op::Cancel, generation: GENERATION_MASK, slot: u32::MAX };
         assert_eq!(Tag::unpack(tag.pack()), Some(tag));
         assert_eq!(Tag::unpack(0), None);
-        assert_eq!(Tag::unpack(10 << 56), None);
+        assert_eq!(Tag::unpack(11 << 56), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod chain;
 mod checkpoint;
 mod directory;
+pub mod files;
 mod image;
 pub mod mosquitto;
 mod recovery;

@@ -1,5 +1,6 @@
 //! The driver over real sockets, on ports that the system chooses.
 
+mod files;
 mod hangups;
 mod logs;
 mod shards;
