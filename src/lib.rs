@@ -17,8 +17,9 @@
 //!    replicated index for wildcards) get one mail with the message, and match their own index. A
 //!    retained message also goes to the home shard of its topic.
 //! 6. **Log.** What must survive was taken down in the shard's journal on the way ([`store`]). At the end of
-//!    the turn the journal's frames go to the disk in one write; the acknowledgements that promise them wait
-//!    ([`shard::Shard::handle_durable`]), and those of other shards come as receipts.
+//!    the turn the journal's frames go to the disk in one write ([`persistence`]), on the ring of the sockets; the
+//!    acknowledgements that promise them wait ([`shard::Shard::handle_durable`]), and those of other shards come as
+//!    receipts.
 //! 7. **Flush.** At the end of the turn each touched connection has one send, and all of them, the
 //!    wake-ups of other shards and the wait for what comes next are one system call.
 //!
@@ -31,9 +32,9 @@
 //! through it on their way in, and once a turn on their way out. Who may come in and what they may do is in [`auth`];
 //! what takes long to check is checked on the threads of [`control`].
 //!
-//! [`packet`], [`topic`], [`session`], [`router`], [`shard`] (but for `shard::run`), and the journal and the state
-//! of [`store`] are plain synchronous state machines: no sockets, clocks, threads or chance of their own. They build and
-//! pass their tests without the feature `runtime`. [`driver`] is the only room with `unsafe`.
+//! [`packet`], [`topic`], [`session`], [`router`], [`shard`] (but for `shard::run`), [`persistence`], and the journal
+//! and the state of [`store`] are plain synchronous state machines: no sockets, clocks, threads or chance of their own.
+//! They build and pass their tests without the feature `runtime`. [`driver`] is the only room with `unsafe`.
 
 // The in-memory broker in `tests/world` is compiled into the unit tests too, and names the crate.
 #[cfg(test)]

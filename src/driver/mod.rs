@@ -26,7 +26,6 @@ mod kernel;
 mod lent;
 mod listen;
 mod locked;
-mod log;
 mod mesh;
 mod net;
 mod park;
@@ -47,7 +46,6 @@ pub use kernel::{KernelProblem, check_kernel};
 pub use listen::{
     BindOptions, SocketFile, UNIX_PEER, bind, bind_unix, interface_addresses, local_address, probe_bind,
 };
-pub use log::{LogConfig, LogEvent, LogWriter};
 pub use mesh::{MeshEnd, Sleeping, mesh};
 pub use net::{EVENTS_MAX, Net};
 pub use park::{Guard, Outstanding};

@@ -147,7 +147,7 @@ pub async fn run(start: Start, mut net: Net) -> io::Result<()> {
     };
     let outstanding = Outstanding::new();
     if let Some(start) = start.store {
-        runner.store = Some(Store::open(&mut runner, start, &outstanding).await?);
+        runner.store = Some(Store::open(&mut runner, start)?);
     }
     runner.serve(&outstanding).await
 }
@@ -210,7 +210,7 @@ impl Runner {
                         self.take_mails()?;
                         self.finish_work(now)?;
                         self.log.close();
-                        self.close_log(now, outstanding).await;
+                        self.close_log(now)?;
                         return Ok(());
                     }
                 }

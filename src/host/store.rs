@@ -7,8 +7,8 @@ use crate::base::LogMark;
 use crate::base::ShardId;
 use crate::base::Time;
 use crate::broker::{Counter, Event, HoldBack, Limit, Shard};
-use crate::driver::{LogConfig, LogEvent, LogWriter, Outstanding};
-use crate::persistence::{Mark, Submitter};
+use crate::driver::Net;
+use crate::persistence::{LogConfig, LogEvent, LogStart, LogWriter, Mark, Start, Submitter};
 use crate::settings::SyncPolicy;
 use crate::store::segment::LogName;
 use crate::store::{Journal, Restored, Wall};
@@ -36,7 +36,7 @@ pub struct StartStore {
 
 /// The log of a runner.
 pub(super) struct Store {
-    writer: LogWriter,
+    writer: Box<LogWriter>,
     sync: SyncPolicy,
     checkpoint: Submitter,
     /// The most bytes of log, over all shards, that may wait for the checkpoint.
@@ -83,16 +83,19 @@ const CHECKPOINT_RETRY: Duration = Duration::from_millis(10);
 /// anew, which is no news.
 const CHECKPOINT_QUIET: Duration = Duration::from_secs(1);
 
+/// How long the start and the end of a log wait for the disk before they look again; the end of an operation ends the
+/// wait.
+const FILES_PATIENCE: Duration = Duration::from_millis(100);
+
+/// A shard that ends waits no longer for the log to take what is left.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
 impl Store {
     /// Opens the log.
     ///
     /// # Errors
     /// The disk's.
-    pub(super) async fn open(
-        runner: &mut Runner,
-        start: StartStore,
-        outstanding: &Outstanding,
-    ) -> io::Result<Store> {
+    pub(super) fn open(runner: &mut Runner, start: StartStore) -> io::Result<Store> {
         let persistence = &runner.shared.config.persistence;
         let (sync, log_bytes_max) = (persistence.sync, persistence.log_bytes as u64);
         let config = LogConfig {
@@ -104,7 +107,7 @@ impl Store {
             sync,
             spares: start.checkpoint.spares(),
         };
-        let writer = LogWriter::start(config, outstanding).await?;
+        let writer = begin_log(config, &mut runner.net)?;
         let now = runner.now();
         runner.machine.open_store(now, Journal::new(start.name), start.wall, start.restored);
         runner.begin_clock(start.wall);
@@ -145,6 +148,20 @@ impl Store {
     }
 }
 
+/// Begins a log; nothing else is done meanwhile.
+fn begin_log(config: LogConfig, net: &mut Net) -> io::Result<Box<LogWriter>> {
+    let mut start = Box::new(LogStart::begin(config, net));
+    loop {
+        while let Some(done) = net.next_file_done() {
+            match start.handle_done(done, Instant::now(), net)? {
+                Start::UnderWay(further) => start = further,
+                Start::Begun(writer) => return Ok(writer),
+            }
+        }
+        net.await_files(FILES_PATIENCE)?;
+    }
+}
+
 fn tell_failure(shard: ShardId, cause: &io::Error) {
     if cause.kind() == io::ErrorKind::NotFound {
         tracing::error!(
@@ -165,9 +182,14 @@ fn tell_failure(shard: ShardId, cause: &io::Error) {
 impl Runner {
     /// Takes in what has become of the writes.
     pub(super) fn read_log(&mut self, now: Time) {
+        let Some(store) = &mut self.store else { return };
+        let at = Instant::now();
+        while let Some(done) = self.net.next_file_done() {
+            store.writer.handle_done(done, at, &mut self.net);
+        }
         loop {
             let Some(store) = &mut self.store else { return };
-            let Some(event) = store.writer.poll(Instant::now()) else { break };
+            let Some(event) = store.writer.poll(at, &mut self.net) else { break };
             let shard = self.machine.id();
             match event {
                 LogEvent::Durable { last } => {
@@ -209,7 +231,7 @@ impl Runner {
         if let Answer::Writing { mark } = store.answer
             && LogMark::behind(store.writer.last()) >= mark
         {
-            store.writer.seal();
+            store.writer.seal(&mut self.net);
             store.answer = Answer::Sealing;
             self.answer_when_sealed();
         }
@@ -243,7 +265,7 @@ impl Runner {
         store.lazy_until = None;
         if let Some(batch) = self.machine.take_batch() {
             let last = batch.last;
-            store.writer.submit(batch);
+            store.writer.submit(batch, &mut self.net);
             if store.sync != SyncPolicy::Always {
                 self.machine.handle_durable(now, last);
                 self.carry_out(now, None);
@@ -309,25 +331,38 @@ impl Runner {
     }
 
     /// Writes what is left, and ends the log.
-    pub(super) async fn close_log(&mut self, now: Time, outstanding: &Outstanding) {
-        let Some(mut store) = self.store.take() else { return };
-        let _guard = outstanding.enter();
-        let end = Instant::now() + Duration::from_secs(5);
+    ///
+    /// # Errors
+    /// The ring's.
+    pub(super) fn close_log(&mut self, now: Time) -> io::Result<()> {
+        let Some(mut store) = self.store.take() else { return Ok(()) };
+        let end = Instant::now() + CLOSE_PATIENCE;
         self.machine.handle_turn(now);
         loop {
-            while !store.writer.is_idle() && Instant::now() < end {
-                glommio::timer::sleep(Duration::from_micros(100)).await;
-                while let Some(event) = store.writer.poll(Instant::now()) {
-                    if let LogEvent::Sealed { path, bytes } = event {
-                        store.checkpoint.submit(path, bytes);
-                    }
-                }
+            while !store.writer.is_idle() && !store.writer.has_failed() && Instant::now() < end {
+                self.net.await_files(FILES_PATIENCE)?;
+                self.read_last(&mut store);
             }
             let is_idle = store.writer.is_idle();
             let Some(batch) = self.machine.take_batch().filter(|_| is_idle) else { break };
-            store.writer.submit(batch);
+            store.writer.submit(batch, &mut self.net);
         }
-        for event in store.writer.close().await {
+        store.writer.close();
+        self.read_last(&mut store);
+        while !store.writer.is_closed() {
+            self.net.await_files(FILES_PATIENCE)?;
+            self.read_last(&mut store);
+        }
+        Ok(())
+    }
+
+    /// Takes in what has become of the last writes.
+    fn read_last(&mut self, store: &mut Store) {
+        let at = Instant::now();
+        while let Some(done) = self.net.next_file_done() {
+            store.writer.handle_done(done, at, &mut self.net);
+        }
+        while let Some(event) = store.writer.poll(at, &mut self.net) {
             match event {
                 LogEvent::Sealed { path, bytes } => store.checkpoint.submit(path, bytes),
                 LogEvent::Failed { cause } | LogEvent::Full { cause } => {

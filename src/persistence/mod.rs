@@ -7,15 +7,15 @@ mod checkpoint;
 mod directory;
 pub mod files;
 mod image;
+mod log;
 pub mod mosquitto;
 mod recovery;
 mod salvage;
 mod segment_file;
-mod spares;
 pub mod tools;
 
 pub use checkpoint::{Checkpoint, Mark, Submitter};
 pub use directory::{SegmentName, StoreDirectory};
 pub use image::{Image, ImageError};
+pub use log::{LogConfig, LogEvent, LogStart, LogWriter, Start};
 pub use recovery::{Damage, Recovery, RecoveryReport, recover};
-pub use spares::Spares;

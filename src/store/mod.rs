@@ -25,6 +25,7 @@ pub(crate) mod restored;
 pub mod rows;
 pub mod segment;
 pub(crate) mod source;
+mod spares;
 pub(crate) mod state;
 mod wall;
 
@@ -37,5 +38,6 @@ pub use rebuild::RestoredCounts;
 pub use record::{BadRecord, Decoder, Record, StoredMessage, StoredWill};
 pub use replay::{Gap, Replayed};
 pub use restored::{Restored, RestoredDelivery, RestoredSession, RestoredState, RestoredSubscription};
+pub use spares::Spares;
 pub use state::{ApplyError, Changes};
 pub use wall::Wall;

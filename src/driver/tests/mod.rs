@@ -2,7 +2,6 @@
 
 mod files;
 mod hangups;
-mod logs;
 mod shards;
 mod sockets;
 

@@ -68,7 +68,8 @@ impl Spares {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "runtime"))]
+#[allow(clippy::disallowed_methods, reason = "the store owns its files")]
 mod tests {
     use super::super::recovery::tests::Scratch;
     use super::*;
