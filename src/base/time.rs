@@ -3,8 +3,20 @@
 //! A [`Time`] counts microseconds on a monotonic clock whose zero the caller chooses; the core
 //! never reads a clock, it is told. Intervals are in milliseconds or seconds; the microseconds
 //! are there to order what happens on different shards. All sums saturate: a session that expires in 136 years and a
-//! clock close to its end are both ordinary arguments. Wall clock time has no place here, it
-//! belongs to the store that must survive a restart.
+//! clock close to its end are both ordinary arguments. No deadline is a point on the wall clock:
+//! that is the store's, whose deadlines survive a restart, and which is told what the machine's
+//! clocks say by a [`ClockReading`].
+
+/// What the clocks of the machine say, all at the same moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockReading {
+    /// The wall clock, milliseconds since 1970.
+    pub wall_millis: u64,
+    /// Names the start of the machine; 0: unknown.
+    pub boot: u64,
+    /// Milliseconds since that start, while the machine was suspended too.
+    pub boot_millis: u64,
+}
 
 /// Microseconds since the caller's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

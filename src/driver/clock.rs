@@ -3,8 +3,7 @@
 //! The broker's clock is the kernel's boot clock: no one can set it, and it runs while the machine is suspended, so
 //! that a keep alive or an expiry does not stop with it. The wall clock is read only to say what it says.
 
-use crate::base::Time;
-use crate::store::ClockReading;
+use crate::base::{ClockReading, Time};
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::OnceLock;
 use std::time::SystemTime;

@@ -9,17 +9,7 @@
 //! shorter.
 
 use super::Wall;
-
-/// What the clocks of the machine say, all at the same moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClockReading {
-    /// The wall clock, milliseconds since 1970.
-    pub wall_millis: u64,
-    /// Names the start of the machine; 0: unknown.
-    pub boot: u64,
-    /// Milliseconds since that start, while the machine was suspended too.
-    pub boot_millis: u64,
-}
+pub use crate::time::ClockReading;
 
 /// A reading, and what the log's clock said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
