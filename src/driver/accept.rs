@@ -101,8 +101,8 @@ fn accepted_event(listener: u16, slot: u32, peer: SocketAddr) -> Event {
 
 fn shutdown_listener(listener: &Listener) {
     if let Some(socket) = &listener.socket {
-        // SAFETY: a system call on a descriptor we own; it takes no pointer. It ends the accept.
-        unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RD) };
+        // It ends the accept; a socket that is not connected says so.
+        let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
+use rustix::param::page_size;
 
 pub(super) struct Buffers {
     entries: Mapping,
@@ -228,8 +229,7 @@ impl Mapping {
     /// from now on.
     fn discard(&mut self, start: usize, bytes: usize) {
         assert!(start + bytes <= self.bytes, "not a part of this mapping");
-        // SAFETY: a call without pointers.
-        let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        let page_bytes = page_size();
         if !start.is_multiple_of(page_bytes) || !bytes.is_multiple_of(page_bytes) {
             return;
         }

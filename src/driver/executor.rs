@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use super::kernel::{explain_start, make_patiently};
 use super::{Net, NetConfig};
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
+use rustix::thread::CpuSet;
 
 /// Makes the executors and nets of `count` shards, on a thread named `midge-shard-N` each, pinned to one of
 /// `processors`; shards share them when there are more shards than processors. Without any the system places the
@@ -185,15 +186,8 @@ impl Drop for AbortOnPanic {
 /// # Errors
 /// The kernel does not say, or there is none.
 pub fn processors() -> io::Result<Vec<usize>> {
-    // SAFETY: all-zero is a valid, empty processor set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set is writable and of the stated size.
-    if unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let count = libc::CPU_SETSIZE as usize;
-    // SAFETY: the index is below the size of the set.
-    let processors: Vec<usize> = (0..count).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect();
+    let set = rustix::thread::sched_getaffinity(None)?;
+    let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&processor| set.is_set(processor)).collect();
     if processors.is_empty() {
         return Err(io::Error::other("no processor is left to this process"));
     }

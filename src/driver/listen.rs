@@ -3,11 +3,17 @@
 use std::ffi::CStr;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::net::{
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, getpeername, getsockname, listen,
+    socket_with, sockopt,
+};
 
 /// How a listening socket is made.
 #[derive(Clone, Debug)]
@@ -34,9 +40,8 @@ impl Default for BindOptions {
 /// (`SO_REUSEPORT`). The port must have been found free by [`probe_bind`] before.
 pub fn bind(address: SocketAddr, options: &BindOptions) -> io::Result<OwnedFd> {
     let socket = bound(address, options, true)?;
-    notice_the_vanished(socket.as_raw_fd(), options)?;
-    // SAFETY: a system call on a descriptor we own; it takes no pointer.
-    check(unsafe { libc::listen(socket.as_raw_fd(), i32::from(options.backlog)) })?;
+    notice_the_vanished(&socket, options)?;
+    listen(&socket, options.backlog.into())?;
     Ok(socket)
 }
 
@@ -86,16 +91,9 @@ fn identity_of(path: &Path) -> io::Result<Identity> {
 /// # Errors
 /// The kernel's; `AddrInUse` when somebody listens there, `AlreadyExists` when the file is no socket.
 pub fn bind_unix(path: &Path, options: &BindOptions) -> io::Result<(OwnedFd, SocketFile)> {
-    // SAFETY: a system call without pointers.
-    let fd = check(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
-    // SAFETY: the descriptor is new and ours alone.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let socket = new_socket(AddressFamily::UNIX)?;
     let address = encode_unix(path)?;
-    let bind = || {
-        let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
-        // SAFETY: the storage holds a socket address of the stated length, whose path ends with a NUL.
-        check(unsafe { libc::bind(fd, (&raw const address).cast(), length) })
-    };
+    let bind = || rustix::net::bind(&socket, &address).map_err(io::Error::from);
     if let Err(error) = bind() {
         if error.kind() != io::ErrorKind::AddrInUse {
             return Err(error);
@@ -106,8 +104,7 @@ pub fn bind_unix(path: &Path, options: &BindOptions) -> io::Result<(OwnedFd, Soc
     // Nobody can connect before `listen`, so nobody slips in before this.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     let file = SocketFile { path: path.to_owned(), identity: identity_of(path)? };
-    // SAFETY: a system call on a descriptor we own; it takes no pointer.
-    check(unsafe { libc::listen(fd, i32::from(options.backlog)) })?;
+    listen(&socket, options.backlog.into())?;
     Ok((socket, file))
 }
 
@@ -123,27 +120,26 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-fn encode_unix(path: &Path) -> io::Result<libc::sockaddr_un> {
+fn encode_unix(path: &Path) -> io::Result<SocketAddrUnix> {
     let bytes = path.as_os_str().as_bytes();
-    // SAFETY: all-zero is a valid socket address.
-    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
-    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    // A NUL stays at the end.
-    if bytes.len() >= address.sun_path.len() || bytes.contains(&0) {
+    // A NUL has to end it.
+    if bytes.len() >= UNIX_PATH_BYTES || bytes.contains(&0) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    for (to, byte) in address.sun_path.iter_mut().zip(bytes) {
-        *to = *byte as libc::c_char;
-    }
-    Ok(address)
+    Ok(SocketAddrUnix::new(bytes)?)
 }
+
+/// The room for the path in the address of a Unix-domain socket.
+const UNIX_PATH_BYTES: usize = 108;
 
 /// The addresses of a network interface, with port 0 and in the kernel's order; none if there is no such interface,
 /// or it has none.
 pub fn interface_addresses(interface: &str) -> io::Result<Vec<SocketAddr>> {
     let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: the call writes one pointer, to a list that is ours until `freeifaddrs`.
-    check(unsafe { libc::getifaddrs(&raw mut list) })?;
+    if unsafe { libc::getifaddrs(&raw mut list) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
     let mut addresses = Vec::new();
     let mut at = list;
     while !at.is_null() {
@@ -163,123 +159,73 @@ pub fn interface_addresses(interface: &str) -> io::Result<Vec<SocketAddr>> {
 
 /// The address a socket is bound to, for a port that the kernel chose.
 pub fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
-    // SAFETY: `getsockname` writes at most the stated length into the storage it is given.
-    named(|address, length| unsafe { libc::getsockname(socket.as_raw_fd(), address, length) })
-        .ok_or_else(io::Error::last_os_error)
+    known(&getsockname(socket)?).ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
 }
 
 /// The address of a connection's other side, [`UNIX_PEER`] for a Unix-domain socket; none if it is gone.
 pub(super) fn peer_of(socket: &OwnedFd) -> Option<SocketAddr> {
-    // SAFETY: as above, for `getpeername`.
-    named(|address, length| unsafe { libc::getpeername(socket.as_raw_fd(), address, length) })
+    known(&getpeername(socket).ok().flatten()?)
+}
+
+/// An address of one of the families that midge listens on.
+fn known(address: &SocketAddrAny) -> Option<SocketAddr> {
+    if address.address_family() == AddressFamily::UNIX {
+        return Some(UNIX_PEER);
+    }
+    SocketAddr::try_from(address.clone()).ok()
 }
 
 fn bound(address: SocketAddr, options: &BindOptions, share: bool) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    // SAFETY: a system call without pointers.
-    let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
-    // SAFETY: the descriptor is new and ours alone.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = new_socket(family)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
     if share {
-        set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        sockopt::set_socket_reuseport(&socket, true)?;
     }
     if address.is_ipv6() {
-        set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, i32::from(!options.dual_stack))?;
+        sockopt::set_ipv6_v6only(&socket, !options.dual_stack)?;
     }
     // Accepted sockets inherit it: one system call less for each connection.
-    set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-    let (storage, length) = encode(address);
-    // SAFETY: the storage holds a socket address of the stated length.
-    check(unsafe { libc::bind(fd, (&raw const storage).cast(), length) })?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
     Ok(socket)
 }
 
+fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
+    Ok(socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+}
+
 /// Accepted sockets inherit this too.
-fn notice_the_vanished(fd: RawFd, options: &BindOptions) -> io::Result<()> {
-    let integer = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
+fn notice_the_vanished(socket: impl AsFd, options: &BindOptions) -> io::Result<()> {
+    let seconds = |value: u32| Duration::from_secs(value.min(i32::MAX as u32).into());
     if options.keepalive_seconds > 0 {
-        set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
-        set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, integer(options.keepalive_seconds))?;
-        set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, probe_seconds(options))?;
+        sockopt::set_socket_keepalive(&socket, true)?;
+        sockopt::set_tcp_keepidle(&socket, seconds(options.keepalive_seconds))?;
+        sockopt::set_tcp_keepintvl(&socket, seconds(probe_seconds(options)))?;
         // With a user timeout, the kernel does not count.
-        set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, PROBES)?;
+        sockopt::set_tcp_keepcnt(&socket, PROBES)?;
     }
-    let milliseconds = integer(options.user_timeout_seconds.saturating_mul(1000));
-    set_option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, milliseconds)
+    let milliseconds = options.user_timeout_seconds.saturating_mul(1000).min(i32::MAX as u32);
+    Ok(sockopt::set_tcp_user_timeout(&socket, milliseconds)?)
 }
 
 /// How long the kernel waits for an answer before it asks again or looks at the user timeout: one lost question must not
 /// end a connection.
-fn probe_seconds(options: &BindOptions) -> i32 {
-    let left = i32::try_from(options.user_timeout_seconds.saturating_sub(options.keepalive_seconds));
-    match left {
-        Ok(left @ 1..) => (left / PROBES).clamp(1, PROBE_SECONDS_MAX),
+fn probe_seconds(options: &BindOptions) -> u32 {
+    match options.user_timeout_seconds.checked_sub(options.keepalive_seconds) {
+        Some(left @ 1..) => (left / PROBES).clamp(1, PROBE_SECONDS_MAX),
         _ => PROBE_SECONDS_MAX,
     }
 }
 
-const PROBE_SECONDS_MAX: i32 = 60;
+const PROBE_SECONDS_MAX: u32 = 60;
 /// How often the kernel asks.
-const PROBES: i32 = 5;
+const PROBES: u32 = 5;
 
-fn set_option(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
-    let length = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: the option's value is a live integer of the stated length.
-    check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), length) }).map(drop)
-}
-
-fn check(result: i32) -> io::Result<i32> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-fn encode(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
-    // SAFETY: all-zero is a valid socket address storage.
-    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-    let length = match address {
-        SocketAddr::V4(address) => {
-            let encoded = libc::sockaddr_in {
-                sin_family: libc::AF_INET as libc::sa_family_t,
-                sin_port: address.port().to_be(),
-                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
-                sin_zero: [0; 8],
-            };
-            // SAFETY: the storage is large enough and aligned for every kind of socket address.
-            unsafe { (&raw mut storage).cast::<libc::sockaddr_in>().write(encoded) };
-            size_of::<libc::sockaddr_in>()
-        }
-        SocketAddr::V6(address) => {
-            let encoded = libc::sockaddr_in6 {
-                sin6_family: libc::AF_INET6 as libc::sa_family_t,
-                sin6_port: address.port().to_be(),
-                sin6_flowinfo: address.flowinfo(),
-                sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
-                sin6_scope_id: address.scope_id(),
-            };
-            // SAFETY: as above.
-            unsafe { (&raw mut storage).cast::<libc::sockaddr_in6>().write(encoded) };
-            size_of::<libc::sockaddr_in6>()
-        }
-    };
-    (storage, length as libc::socklen_t)
-}
-
-/// Runs a call that writes a socket address, and reads it.
-fn named(call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> i32) -> Option<SocketAddr> {
-    // SAFETY: all-zero is a valid socket address storage.
-    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-    if call((&raw mut storage).cast(), &raw mut length) != 0 {
-        return None;
-    }
-    // SAFETY: the call has written an address, and the storage is large enough for every kind.
-    unsafe { read_address((&raw const storage).cast()) }
-}
-
-/// Reads a socket address of whatever family.
+/// Reads the address of an interface, if it is one of IP.
 ///
 /// # Safety
-/// It is one that the kernel or libc has written, as long as its family wants.
+/// It is one that libc has written, as long as its family wants.
 unsafe fn read_address(address: *const libc::sockaddr) -> Option<SocketAddr> {
     // SAFETY: every address begins with its family.
     match i32::from(unsafe { (&raw const (*address).sa_family).read_unaligned() }) {
@@ -296,7 +242,6 @@ unsafe fn read_address(address: *const libc::sockaddr) -> Option<SocketAddr> {
             let port = u16::from_be(address.sin6_port);
             Some(SocketAddr::V6(SocketAddrV6::new(ip, port, address.sin6_flowinfo, address.sin6_scope_id)))
         }
-        libc::AF_UNIX => Some(UNIX_PEER),
         _ => None,
     }
 }

@@ -9,6 +9,8 @@ use std::io;
 use std::time::Duration;
 
 use io_uring::IoUring;
+use rustix::param::page_size;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::NetConfig;
 use super::buffers::{Mapping, entries_bytes};
@@ -57,7 +59,7 @@ fn wanted(limit: u64, needed: impl Fn(RingSize) -> u64) -> RingSize {
 
 /// What so many shards lock with rings of this size, on a kernel that counts rings.
 pub(super) fn needed_bytes(size: RingSize, shards: usize) -> u64 {
-    needed_with_pages(size, shards, page_bytes())
+    needed_with_pages(size, shards, page_size() as u64)
 }
 
 fn needed_with_pages(size: RingSize, shards: usize, page: u64) -> u64 {
@@ -73,26 +75,26 @@ fn needed_with_pages(size: RingSize, shards: usize, page: u64) -> u64 {
     (own + executor + buffers) * shards as u64 + START_BYTES
 }
 
-/// The soft limit, raised as far as it may be; none if there is no limit, or if it can't be told.
+/// The soft limit, raised as far as it may be; none if there is no limit.
 fn raised() -> Option<u64> {
-    let limit = limit()?;
-    if limit.rlim_cur < limit.rlim_max {
-        set_limit(&libc::rlimit { rlim_cur: limit.rlim_max, ..limit });
+    let limit = limit();
+    if limit.current != limit.maximum {
+        set_limit(Rlimit { current: limit.maximum, ..limit });
     }
     soft()
 }
 
 /// The soft limit in bytes; none if there is no limit.
 pub(super) fn soft() -> Option<u64> {
-    limit().map(|limit| limit.rlim_cur).filter(|&bytes| bytes != libc::RLIM_INFINITY)
+    limit().current
 }
 
 /// Do rings count as locked memory, for this process and with this kernel? Told by asking for one with nothing allowed.
 fn rings_count() -> bool {
-    let Some(limit) = limit() else { return false };
-    set_limit(&libc::rlimit { rlim_cur: 0, ..limit });
+    let limit = limit();
+    set_limit(Rlimit { current: Some(0), maximum: limit.maximum });
     let made = ring::build(8, 16);
-    set_limit(&limit);
+    set_limit(limit);
     made.is_err_and(|error| error.raw_os_error() == Some(libc::ENOMEM))
 }
 
@@ -117,22 +119,13 @@ fn is_short(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOMEM)
 }
 
-/// None if it can't be told.
-fn limit() -> Option<libc::rlimit> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the limit is a writable structure of the kind the call fills.
-    let told = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } == 0;
-    told.then_some(limit)
+fn limit() -> Rlimit {
+    getrlimit(Resource::Memlock)
 }
 
-fn set_limit(limit: &libc::rlimit) {
-    // SAFETY: the limit is a structure of the kind the call reads. A refusal shows when the limit is read again.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, limit) };
-}
-
-fn page_bytes() -> u64 {
-    // SAFETY: a call without pointers.
-    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
+fn set_limit(limit: Rlimit) {
+    // A refusal shows when the limit is read again.
+    let _ = setrlimit(Resource::Memlock, limit);
 }
 
 /// What the executor insists on.

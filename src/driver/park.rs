@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use glommio::Task;
 use glommio::io::BufferedFile;
 use glommio::timer::Timer;
+use rustix::event::{EventfdFlags, eventfd};
 
 use super::ring::{Ring, Wait};
 use super::{Event, Net, Sleeping};
@@ -95,13 +96,7 @@ pub(super) struct Parking {
 impl Parking {
     pub(super) fn new(ring: &mut Ring) -> io::Result<Parking> {
         // Blocking mode: the executor's read must wait, not fail.
-        // SAFETY: a system call without pointers.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is new and ours alone.
-        let counter = unsafe { OwnedFd::from_raw_fd(fd) };
+        let counter = eventfd(0, EventfdFlags::CLOEXEC)?;
         ring.attach_eventfd(counter.try_clone()?)?;
         Ok(Parking { counter: Some(counter), watch: None, executor_seen: None })
     }
