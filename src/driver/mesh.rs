@@ -6,48 +6,78 @@
 //! One fence and one look serve all that a turn has published, since a wake-up leaves with the turn's
 //! batch anyway.
 
-use std::cell::UnsafeCell;
-use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
+
+use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 /// Makes the ends of a mesh, one for each shard, in order. A ring holds `capacity` items, rounded up
 /// to a power of two.
 pub fn mesh<T: Send>(shards: usize, capacity: usize) -> Vec<MeshEnd<T>> {
     let capacity = capacity.clamp(1, CAPACITY_MAX).next_power_of_two();
-    let shared = Arc::new(Shared {
-        shards,
-        boxes: (0..shards * shards).map(|_| Mailbox::new(capacity)).collect(),
-        sleepers: (0..shards).map(|_| Arc::new(Sleeping::default())).collect(),
-    });
-    (0..shards)
-        .map(|shard| MeshEnd {
-            shard,
-            heads_seen: vec![0; shards],
-            put_bytes: vec![0; shards],
-            taken_bytes_seen: vec![0; shards],
-            sent: 0,
-            sleeping: shared.sleepers[shard].clone(),
-            shared: shared.clone(),
-        })
-        .collect()
+    let sleepers: Arc<[_]> = (0..shards).map(|_| Arc::new(Sleeping::default())).collect();
+    let mut incoming: Vec<Vec<Incoming<T>>> = (0..shards).map(|_| Vec::with_capacity(shards)).collect();
+    let mut outgoing: Vec<Vec<Outgoing<T>>> = Vec::with_capacity(shards);
+    for from in 0..shards {
+        let to_all = incoming.iter_mut().enumerate().map(|(to, incoming)| {
+            // There is no mail to oneself.
+            let (items, taken) = RingBuffer::new(if from == to { 0 } else { capacity });
+            let taken_bytes = Arc::new(TakenBytes::default());
+            incoming.push(Incoming { items: taken, taken_bytes: taken_bytes.clone() });
+            Outgoing { items, taken_bytes, put_bytes: 0, taken_bytes_seen: 0 }
+        });
+        outgoing.push(to_all.collect());
+    }
+    let ends = incoming.into_iter().zip(outgoing).enumerate();
+    ends.map(|(shard, (incoming, outgoing))| MeshEnd {
+        shard,
+        incoming,
+        outgoing,
+        sent: 0,
+        sleeping: sleepers[shard].clone(),
+        sleepers: sleepers.clone(),
+    })
+    .collect()
 }
 
 /// One shard's end: the only writer of its outgoing rings, the only reader of its incoming ones.
 pub struct MeshEnd<T> {
     shard: usize,
-    shared: Arc<Shared<T>>,
+    /// By the shard that they come from.
+    incoming: Vec<Incoming<T>>,
+    /// By the shard that they go to.
+    outgoing: Vec<Outgoing<T>>,
     sleeping: Arc<Sleeping>,
-    /// The readers' places in our outgoing rings, as we last saw them.
-    heads_seen: Vec<u32>,
-    /// Bytes of the items that we have put into our outgoing rings, ever.
-    put_bytes: Vec<u64>,
-    /// And of those that their readers have taken, as we last saw them.
-    taken_bytes_seen: Vec<u64>,
+    sleepers: Arc<[Arc<Sleeping>]>,
     /// Whom something was sent to since [`MeshEnd::wakes`], as a bit mask.
     sent: u128,
 }
+
+/// The writer's end of a ring.
+struct Outgoing<T> {
+    items: Producer<Weighed<T>>,
+    taken_bytes: Arc<TakenBytes>,
+    /// Bytes of the items that were put into it, ever.
+    put_bytes: u64,
+    /// And of those that the reader has taken, as we last saw them.
+    taken_bytes_seen: u64,
+}
+
+/// The reader's end of a ring. Memory that no item has been in stays untouched: there are as many rings as pairs of
+/// shards.
+struct Incoming<T> {
+    items: Consumer<Weighed<T>>,
+    taken_bytes: Arc<TakenBytes>,
+}
+
+/// An item, and the bytes that it takes elsewhere.
+type Weighed<T> = (T, u32);
+
+/// The bytes of what a reader has taken, ever. Written by the reader only.
+#[derive(Default)]
+#[repr(align(128))]
+struct TakenBytes(AtomicU64);
 
 impl<T: Send> MeshEnd<T> {
     /// The number of this shard.
@@ -57,7 +87,7 @@ impl<T: Send> MeshEnd<T> {
 
     /// How many shards there are.
     pub fn shards(&self) -> usize {
-        self.shared.shards
+        self.incoming.len()
     }
 
     /// Tells the others how to wake this shard. Before it first sleeps.
@@ -74,21 +104,19 @@ impl<T: Send> MeshEnd<T> {
     /// `bytes` that they take elsewhere: the caller keeps it in a bounded list and stops reading from the
     /// connection that fills it. A reader that sleeps is among [`MeshEnd::wakes`], which must be heeded before the turn ends.
     pub fn send(&mut self, to: usize, item: T, bytes: usize) -> Result<(), T> {
-        assert!(to != self.shard && to < self.shared.shards, "mail goes to another shard");
-        let mailbox = self.shared.mailbox(self.shard, to);
-        let (put, seen) = (self.put_bytes[to], &mut self.taken_bytes_seen[to]);
+        assert!(to != self.shard && to < self.outgoing.len(), "mail goes to another shard");
+        let outgoing = &mut self.outgoing[to];
+        let (put, seen) = (outgoing.put_bytes, &mut outgoing.taken_bytes_seen);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if put - *seen + u64::from(bytes) > RING_BYTES_MAX {
-            *seen = mailbox.head.taken_bytes.load(Ordering::Acquire);
+            *seen = outgoing.taken_bytes.0.load(Ordering::Acquire);
             // An item that is larger by itself goes alone.
             if put > *seen && put - *seen + u64::from(bytes) > RING_BYTES_MAX {
                 return Err(item);
             }
         }
-        // SAFETY: this end is the only writer from its shard, and `&mut self` makes it one at a time.
-        let pushed = unsafe { mailbox.push((item, bytes), &mut self.heads_seen[to]) };
-        pushed.map_err(|(item, _)| item)?;
-        self.put_bytes[to] += u64::from(bytes);
+        outgoing.items.push((item, bytes)).map_err(|PushError::Full((item, _))| item)?;
+        outgoing.put_bytes += u64::from(bytes);
         self.sent |= 1 << to;
         Ok(())
     }
@@ -100,7 +128,7 @@ impl<T: Send> MeshEnd<T> {
         if sent != 0 {
             fence(Ordering::SeqCst);
         }
-        let sleepers = &self.shared.sleepers;
+        let sleepers = &self.sleepers;
         std::iter::from_fn(move || {
             let to = (sent != 0).then(|| sent.trailing_zeros() as usize)?;
             sent &= sent - 1;
@@ -111,17 +139,15 @@ impl<T: Send> MeshEnd<T> {
 
     /// How many items from another shard are there; more may come meanwhile.
     pub fn waiting(&self, from: usize) -> usize {
-        self.shared.mailbox(from, self.shard).len()
+        self.incoming[from].items.slots()
     }
 
     /// Takes the oldest item from another shard.
     pub fn receive(&mut self, from: usize) -> Option<T> {
-        assert!(from < self.shared.shards, "no such shard");
-        let mailbox = self.shared.mailbox(from, self.shard);
-        // SAFETY: this end is the only reader for its shard, and `&mut self` makes it one at a time.
-        let (item, bytes) = unsafe { mailbox.pop() }?;
+        let incoming = &mut self.incoming[from];
+        let (item, bytes) = incoming.items.pop().ok()?;
         if bytes > 0 {
-            let taken = &mailbox.head.taken_bytes;
+            let taken = &incoming.taken_bytes.0;
             taken.store(taken.load(Ordering::Relaxed) + u64::from(bytes), Ordering::Release);
         }
         Some(item)
@@ -129,7 +155,7 @@ impl<T: Send> MeshEnd<T> {
 
     /// True when mail is there from any shard.
     pub fn any_ready(&self) -> bool {
-        (0..self.shared.shards).any(|from| !self.shared.mailbox(from, self.shard).is_empty())
+        self.incoming.iter().any(|incoming| !incoming.items.is_empty())
     }
 }
 
@@ -163,106 +189,6 @@ impl Sleeping {
 impl Default for Sleeping {
     fn default() -> Sleeping {
         Sleeping { sleeping: AtomicBool::new(false), ring: AtomicI32::new(NO_RING) }
-    }
-}
-
-struct Shared<T> {
-    shards: usize,
-    boxes: Vec<Mailbox<T>>,
-    sleepers: Vec<Arc<Sleeping>>,
-}
-
-impl<T> Shared<T> {
-    fn mailbox(&self, from: usize, to: usize) -> &Mailbox<T> {
-        &self.boxes[from * self.shards + to]
-    }
-}
-
-/// A ring with one writer and one reader. Places count on and on; their low bits are the index.
-struct Mailbox<T> {
-    /// Written by the reader only.
-    head: Head,
-    /// Where the writer is. Written by the writer only.
-    tail: Padded,
-    /// Memory that no item has been in stays untouched: there are as many rings as pairs of shards.
-    items: Box<[MaybeUninit<UnsafeCell<Weighed<T>>>]>,
-}
-
-/// An item, and the bytes that it takes elsewhere.
-type Weighed<T> = (T, u32);
-
-/// Where the reader is, and the bytes of what it has taken.
-#[repr(align(128))]
-struct Head {
-    place: AtomicU32,
-    taken_bytes: AtomicU64,
-}
-
-#[repr(align(128))]
-struct Padded(AtomicU32);
-
-// SAFETY: items move from the writer's thread to the reader's, so `T: Send` is needed and enough;
-// an item is touched by the writer before the tail's release store and by the reader after its
-// acquire load, never by both.
-unsafe impl<T: Send> Sync for Mailbox<T> {}
-
-impl<T> Mailbox<T> {
-    fn new(capacity: usize) -> Mailbox<T> {
-        Mailbox {
-            head: Head { place: AtomicU32::new(0), taken_bytes: AtomicU64::new(0) },
-            tail: Padded(AtomicU32::new(0)),
-            items: Box::new_uninit_slice(capacity),
-        }
-    }
-
-    fn cell(&self, place: u32) -> *mut Weighed<T> {
-        UnsafeCell::raw_get(self.items[place as usize & (self.items.len() - 1)].as_ptr())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Asked by the reader.
-    fn len(&self) -> usize {
-        self.tail.0.load(Ordering::Acquire).wrapping_sub(self.head.place.load(Ordering::Relaxed)) as usize
-    }
-
-    /// # Safety
-    /// Only the one writer calls this. `head_seen` is its own and starts at zero.
-    unsafe fn push(&self, item: Weighed<T>, head_seen: &mut u32) -> Result<(), Weighed<T>> {
-        let tail = self.tail.0.load(Ordering::Relaxed);
-        if tail.wrapping_sub(*head_seen) as usize == self.items.len() {
-            *head_seen = self.head.place.load(Ordering::Acquire);
-            if tail.wrapping_sub(*head_seen) as usize == self.items.len() {
-                return Err(item);
-            }
-        }
-        // SAFETY: the place is free: the reader's head, loaded with acquire, is past its last item.
-        unsafe { self.cell(tail).write(item) };
-        self.tail.0.store(tail.wrapping_add(1), Ordering::Release);
-        Ok(())
-    }
-
-    /// # Safety
-    /// Only the one reader calls this.
-    unsafe fn pop(&self) -> Option<Weighed<T>> {
-        let head = self.head.place.load(Ordering::Relaxed);
-        if head == self.tail.0.load(Ordering::Acquire) {
-            return None;
-        }
-        // SAFETY: the writer's tail, loaded with acquire, is past this place, so it holds an item,
-        // and moving the head on gives it up.
-        let item = unsafe { self.cell(head).read() };
-        self.head.place.store(head.wrapping_add(1), Ordering::Release);
-        Some(item)
-    }
-}
-
-impl<T> Drop for Mailbox<T> {
-    fn drop(&mut self) {
-        // SAFETY: `&mut self`: neither writer nor reader is left.
-        while unsafe { self.pop() }.is_some() {}
     }
 }
 
