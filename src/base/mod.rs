@@ -4,6 +4,7 @@
 mod diagnostics;
 mod ids;
 mod lazy_box;
+pub mod log_files;
 pub mod memory;
 pub(crate) mod steps;
 mod time;
@@ -16,5 +17,5 @@ pub use ids::{
 };
 pub use lazy_box::{Empty, LazyBox};
 pub use memory::{Charge, Charged, MEMORY_KINDS, MemoryAccount, MemoryKind, allocated};
-pub use time::Time;
+pub use time::{ClockReading, Time};
 pub use wheel::{TICK_MICROS, TimerId, Wheel};

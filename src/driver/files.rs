@@ -22,7 +22,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat, fstatfs, ftruncate};
 use super::Net;
 use super::buffers::Mapping;
 use super::ring::{Completion, Op, Tag, Wait};
-use crate::persistence::files::{
+use crate::base::log_files::{
     FileDone, FileId, FileOperation, FileResult, LogFiles, LogWork, WRITE_BYTES_MAX,
 };
 

@@ -7,7 +7,7 @@
 //! 3. [`Net::park`]: sends the outbox, waits for the next completion, deadline or mail, all in one
 //!    system call when it can; then clear the outbox.
 //!
-//! Operations on files ([`crate::persistence::files::LogFiles`]) go out with the same system call;
+//! Operations on files ([`crate::base::log_files::LogFiles`]) go out with the same system call;
 //! [`Net::next_file_done`] tells how they went.
 //!
 //! A slot number is the owner's from its [`Event::Accepted`] (or [`Net::adopt`]) until the owner

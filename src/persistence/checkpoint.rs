@@ -9,7 +9,7 @@ use super::directory::{remove, set_aside};
 use super::image::Image;
 use super::recovery::{other_version, told};
 use super::segment_file::SegmentFile;
-use super::spares::Spares;
+use crate::store::Spares;
 use crate::store::StoreError;
 use crate::store::segment::{BLOCK, Header, LogName, parse_file_name};
 use crate::store::source::Source;

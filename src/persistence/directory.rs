@@ -130,7 +130,7 @@ impl StoreDirectory {
     }
 
     /// Puts a second name of a file among what could not be read, and returns it. The first one stays.
-    pub(super) fn set_aside(&self, path: &Path) -> Result<PathBuf, StoreError> {
+    pub(crate) fn set_aside(&self, path: &Path) -> Result<PathBuf, StoreError> {
         set_aside(&self.damaged(), path)
     }
 }

@@ -5,9 +5,7 @@
 mod chain;
 mod checkpoint;
 mod directory;
-pub mod files;
 mod image;
-mod log;
 pub mod mosquitto;
 mod recovery;
 mod salvage;
@@ -17,5 +15,6 @@ pub mod tools;
 pub use checkpoint::{Checkpoint, Mark, Submitter};
 pub use directory::{SegmentName, StoreDirectory};
 pub use image::{Image, ImageError};
-pub use log::{LogConfig, LogEvent, LogStart, LogWriter, Start};
+#[cfg(test)]
+pub(crate) use recovery::tests::Scratch;
 pub use recovery::{Damage, Recovery, RecoveryReport, recover};

@@ -11,16 +11,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(in crate::persistence) const WALL: Wall = Wall { zero_millis: 0 };
 
 /// A directory of one test, with its name; gone with it.
-pub(in crate::persistence) struct Scratch(pub(in crate::persistence) PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    pub(in crate::persistence) fn new() -> Scratch {
+    pub(crate) fn new() -> Scratch {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("midge-store-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         Scratch(std::env::temp_dir().join(name))
     }
 
-    pub(in crate::persistence) fn open(&self) -> StoreDirectory {
+    pub(crate) fn open(&self) -> StoreDirectory {
         StoreDirectory::open(&self.0).unwrap()
     }
 

@@ -9,7 +9,7 @@
 //! shorter.
 
 use super::Wall;
-pub use crate::time::ClockReading;
+pub use crate::base::ClockReading;
 
 /// A reading, and what the log's clock said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -71,8 +71,8 @@ impl Spares {
 #[cfg(all(test, feature = "runtime"))]
 #[allow(clippy::disallowed_methods, reason = "the store owns its files")]
 mod tests {
-    use super::super::recovery::tests::Scratch;
     use super::*;
+    use crate::persistence::Scratch;
 
     #[test]
     fn a_file_goes_back_to_the_log_that_wrote_it_and_no_more_than_are_wanted() {

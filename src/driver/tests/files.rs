@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::persistence::files::{FileId, FileOperation, FileResult, LogFiles, LogWork, WRITE_BYTES_MAX};
+use crate::base::log_files::{FileId, FileOperation, FileResult, LogFiles, LogWork, WRITE_BYTES_MAX};
 
 const BLOCK: usize = 4096;
 

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::persistence::files::{
+use crate::base::log_files::{
     FileDone, FileId, FileOperation, FileResult, LogFiles, LogWork, WRITE_BYTES_MAX,
 };
 use crate::store::segment::UNFINISHED;

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::persistence::files::{FileId, FileResult, LogFiles, LogWork, WRITE_BYTES_MAX};
+use crate::base::log_files::{FileId, FileResult, LogFiles, LogWork, WRITE_BYTES_MAX};
 use crate::store::segment::BLOCK;
 
 /// What is written to a place of a file: the header of a segment, if it is the first, then frames, then zeros to the

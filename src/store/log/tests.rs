@@ -4,7 +4,7 @@ use std::path::Path;
 
 use self::disk::{Disk, Kind};
 use super::*;
-use crate::packet::QoS;
+use crate::mqtt::QoS;
 use crate::store::segment::{SegmentReader, Step, UNFINISHED, parse_file_name};
 use crate::store::{Journal, Record, StoredMessage, Wall};
 

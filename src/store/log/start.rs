@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::segment::{Making, Segment};
 use super::write::Write;
 use super::{LogConfig, LogWriter, Trouble, explain};
-use crate::persistence::files::{FileDone, FileOperation, FileResult, LogFiles, LogWork};
+use crate::base::log_files::{FileDone, FileOperation, FileResult, LogFiles, LogWork};
 use crate::store::segment::BLOCK;
 
 /// A log that begins. Give every [`FileDone`] to [`LogStart::handle_done`].

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{explain, gone, is_gone};
-use crate::persistence::files::{FileId, FileOperation, FileResult, LogFiles, LogWork};
+use crate::base::log_files::{FileId, FileOperation, FileResult, LogFiles, LogWork};
 use crate::store::Spares;
 use crate::store::segment::UNFINISHED;
 

@@ -11,7 +11,7 @@
 
 mod segment;
 mod start;
-#[cfg(test)]
+#[cfg(all(test, feature = "runtime"))]
 #[allow(clippy::disallowed_methods, reason = "the tests' disk is files")]
 mod tests;
 mod write;
@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 
 use self::segment::{Making, Order, Segment, Trouble};
 use self::write::Write;
-use super::files::{FileDone, FileOperation, FileResult, LogFiles, LogWork};
-use crate::config::SyncPolicy;
+use crate::base::log_files::{FileDone, FileOperation, FileResult, LogFiles, LogWork};
+use crate::settings::SyncPolicy;
 use crate::store::segment::{BLOCK, Header, LogName, file_name};
 use crate::store::{Batch, Spares};
 
