@@ -8,24 +8,14 @@ use super::connect::Told;
 use super::read::Progress;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
+use crate::broker::components::connections::Authentication;
 use crate::broker::components::connections::{KeptConnect, Stage};
 use crate::broker::components::sessions::GATED;
 use crate::broker::{EndCause, Shard, Violation};
 use crate::mqtt::codec::{Auth, Connect, Frame, Packet, decode, encode_auth};
 use crate::mqtt::{ProtocolVersion, Reason};
 use crate::policy::access::Grant;
-use crate::policy::method::{Exchange, ExchangeId, MethodFailure, Proved};
-
-/// What a connection with an Authentication Method keeps.
-#[derive(Debug)]
-pub(in crate::broker) struct Authentication {
-    /// Of CONNECT: every further step has it. `[MQTT5-4.12.0-5]`
-    method: &'static str,
-    /// An exchange whose second step has not come.
-    exchange: Option<Box<dyn Exchange>>,
-    /// Authentication Data that CONNACK is to carry.
-    last_data: Option<Vec<u8>>,
-}
+use crate::policy::method::{ExchangeId, MethodFailure, Proved};
 
 /// What CONNACK says of a client's proof. `[MQTT5-4.12.0-5]`
 pub(in crate::broker) struct ProofTold {

@@ -13,7 +13,7 @@ use crate::base::Time;
 use crate::base::steps;
 use crate::base::{GroupSlot, SessionSlot};
 use crate::base::{SessionKey, ShardId};
-use crate::broker::components::members::LOOKED_AT_MAX;
+use crate::broker::components::groups::LOOKED_AT_MAX;
 use crate::broker::components::replies::{AfterLog, Intents, Purpose};
 use crate::broker::components::sessions::{BACKLOGGED, GATED};
 use crate::broker::outcome::Outcome;

@@ -6,7 +6,7 @@ mod pauses;
 mod peer;
 mod slow;
 
-pub(in crate::broker) use identity::Identity;
+pub(in crate::broker) use identity::{Authentication, Identity};
 pub(in crate::broker) use partial::Partial;
 pub use pauses::HoldBack;
 pub(in crate::broker) use pauses::{
@@ -20,7 +20,6 @@ pub(in crate::broker) use slow::Slow;
 use crate::base::{Charge, ConnectionKey, ConnectionSlot, SessionSlot, Time, TimerId};
 use crate::broker::components::rates::Pace;
 use crate::broker::event::Hangup;
-use crate::broker::flows::authentication::Authentication;
 use crate::mqtt::codec::{Connect, DecodeError, Frame};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,9 +1,11 @@
 //! What must survive: the journal of what was taken down, the names of things in the log, and the ends of sessions that
 //! are not durable yet.
 
-use super::ends::Ends;
+mod ends;
+
 use crate::base::{LogMark, ShardId, Time};
 use crate::store::{Batch, Journal, Record, Wall};
+use ends::Ends;
 
 /// See the module.
 pub(in crate::broker) struct Durability {

@@ -1,11 +1,15 @@
 //! The shared subscriptions whose home is this shard: their members, whose turn it is, and who is not ready.
 
-use super::members::Members;
+mod members;
+
+pub(in crate::broker) use members::LOOKED_AT_MAX;
+
 use crate::base::{GroupSlot, SessionKey};
 use crate::broker::GroupMember;
 use crate::mqtt::{QoS, RetainHandling, SubscriptionOptions};
 use crate::topic::{Matches, TopicIndex};
 use ahash::{AHashMap, RandomState};
+use members::Members;
 use smallvec::SmallVec;
 use std::sync::Arc;
 

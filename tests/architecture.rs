@@ -1,0 +1,284 @@
+//! Holds the source to the rules of ARCHITECTURE.md that can be read off it.
+//!
+//! Each rule has a list of what breaks it still. A list may only become shorter: an entry that nothing needs any more
+//! fails the test too.
+
+#![allow(clippy::disallowed_methods, reason = "it reads the source")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// The rooms, each of which knows only those before it. `main.rs` and what else stands beside the rooms may know all.
+const ROOMS: &[&str] = &[
+    "files",
+    "base",
+    "mqtt",
+    "topic",
+    "session",
+    "settings",
+    "policy",
+    "store",
+    "broker",
+    "transport",
+    "host",
+    "driver",
+    "persistence",
+    "auth",
+    "control",
+    "config",
+];
+
+/// The host is not generic over its input and output yet: it names the driver, and what runs beside the shards.
+const UPWARD: &[(&str, &str)] = &[("host", "control"), ("host", "driver"), ("host", "persistence")];
+
+/// The state of a connection has parts that other components define.
+const COMPONENTS: &[(&str, &str)] = &[("connections", "outbox"), ("connections", "rates")];
+
+/// What a flow may name of another. Methods of the machine are not seen here.
+const FLOWS: &[(&str, &[&str])] = &[
+    ("admission", &["connect", "mount", "read"]),
+    ("authentication", &["connect", "read"]),
+    ("connect", &["authentication", "deliver", "losses", "mount", "publish", "read", "source", "timers"]),
+    ("convoy", &["deliver"]),
+    ("deliver", &["convoy", "enqueue", "memory"]),
+    ("detail", &["deliver", "publish"]),
+    ("enqueue", &["deliver"]),
+    ("full_disk", &["mount"]),
+    ("groups", &["convoy", "deliver", "publish"]),
+    ("inbound", &["full_disk", "read"]),
+    ("keep", &["groups"]),
+    ("penalty", &["connect", "read"]),
+    ("publish", &["convoy", "deliver", "full_disk", "mount", "reply"]),
+    ("read", &["behind", "connect"]),
+    ("replay", &["deliver", "publish", "source"]),
+    ("reply", &["deliver", "full_disk"]),
+    ("subscribe", &["groups", "refused_filters"]),
+    ("sys", &["deliver"]),
+];
+
+/// Lines of a file before its tests.
+const LINES_MAX: usize = 600;
+
+const LONG: &[&str] = &[
+    "auth/scram.rs",
+    "broker/event.rs",
+    "broker/flows/deliver.rs",
+    "broker/flows/publish.rs",
+    "policy/acl/tree.rs",
+    "policy/gate.rs",
+    "settings/options.rs",
+    "settings/value.rs",
+    "store/state.rs",
+];
+
+/// Public type names that stand for more than one thing.
+const DEFINED_TWICE: &[&str] = &[
+    "Asked",
+    "Backlog",
+    "Batch",
+    "Completion",
+    "Connection",
+    "Counter",
+    "Delivery",
+    "Effects",
+    "Extra",
+    "Fault",
+    "Frame",
+    "Header",
+    "Key",
+    "Kind",
+    "Lane",
+    "Limit",
+    "Mapping",
+    "Measure",
+    "Message",
+    "Names",
+    "Origin",
+    "Outcome",
+    "Place",
+    "Progress",
+    "Reader",
+    "Reply",
+    "Requests",
+    "Row",
+    "Scratch",
+    "Session",
+    "Slots",
+    "Start",
+    "Subscription",
+    "Table",
+    "Terms",
+    "TlsVersion",
+    "Turn",
+    "Visit",
+];
+
+/// A file of `src` without its comments and tests.
+struct Source {
+    path: String,
+    code: String,
+    lines: usize,
+}
+
+impl Source {
+    fn room(&self) -> &str {
+        let first = self.path.split('/').next().unwrap_or("");
+        first.strip_suffix(".rs").unwrap_or(first)
+    }
+
+    /// Its name below a folder, or that of the folder in there that it stands in.
+    fn below(&self, folder: &str) -> Option<&str> {
+        let rest = self.path.strip_prefix(folder)?;
+        let name = rest.split('/').next()?;
+        Some(name.strip_suffix(".rs").unwrap_or(name)).filter(|&name| name != "mod")
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut sources = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("the source is there") {
+            let path = entry.expect("a folder can be read").path();
+            let name = path.strip_prefix(&root).expect("below the root").display().to_string();
+            if path.is_dir() {
+                folders.push(path);
+            } else if name.ends_with(".rs") && !name.contains("tests") {
+                let text = fs::read_to_string(&path).expect("the source is text");
+                let end = text
+                    .find("#[cfg(test)]\nmod ")
+                    .or_else(|| text.find("#[cfg(all(test,"))
+                    .unwrap_or(text.len());
+                let lines = text[..end].lines();
+                let code: Vec<&str> =
+                    lines.clone().map(|line| line.split("//").next().unwrap_or("")).collect();
+                sources.push(Source { path: name, lines: lines.count(), code: code.join("\n") });
+            }
+        }
+    }
+    assert!(sources.len() > 200, "{} files", sources.len());
+    sources.sort_by(|one, other| one.path.cmp(&other.path));
+    sources
+}
+
+/// The words that stand behind each `prefix` in a text; of a list in braces, all of them.
+fn named<'a>(code: &'a str, prefix: &str) -> BTreeSet<&'a str> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut words = BTreeSet::new();
+    for (at, _) in code.match_indices(prefix) {
+        let rest = &code[at + prefix.len()..];
+        match rest.strip_prefix('{') {
+            Some(list) => words.extend(list.split(';').next().unwrap_or("").split(|c: char| !is_word(c))),
+            None => words.extend(rest.split(|c: char| !is_word(c)).next()),
+        }
+    }
+    words
+}
+
+/// Fails unless what was found is what the list allows.
+fn check<T: Ord + std::fmt::Debug>(found: BTreeMap<T, String>, allowed: impl IntoIterator<Item = T>) {
+    let allowed: BTreeSet<T> = allowed.into_iter().collect();
+    let new: Vec<_> = found.iter().filter(|(tie, _)| !allowed.contains(tie)).collect();
+    assert!(new.is_empty(), "not allowed: {new:#?}");
+    let stale: Vec<_> = allowed.iter().filter(|tie| !found.contains_key(tie)).collect();
+    assert!(stale.is_empty(), "take these out of the list, nothing needs them any more: {stale:?}");
+}
+
+#[test]
+fn rooms_know_only_those_below_them() {
+    let rank = |room: &str| ROOMS.iter().position(|&listed| listed == room);
+    let mut up = BTreeMap::new();
+    let sources = sources();
+    for source in &sources {
+        let Some(own) = rank(source.room()) else { continue };
+        for room in named(&source.code, "crate::") {
+            if rank(room).is_some_and(|rank| rank > own) {
+                up.insert((source.room(), room), source.path.clone());
+            }
+        }
+    }
+    check(up, UPWARD.iter().copied());
+}
+
+#[test]
+fn every_folder_of_the_source_is_a_room_with_its_place() {
+    for source in sources() {
+        let is_room = ROOMS.contains(&source.room());
+        assert!(is_room || !source.path.contains('/'), "{} is in no room", source.path);
+    }
+}
+
+#[test]
+fn only_flows_see_the_machine_as_a_whole() {
+    for source in sources().iter().filter(|source| source.room() == "broker") {
+        let has_methods = source.code.contains("\nimpl Shard {");
+        let may = source.path == "broker/mod.rs" || source.path.starts_with("broker/flows/");
+        assert!(may || !has_methods, "{} has methods of the machine", source.path);
+    }
+}
+
+#[test]
+fn components_do_not_know_each_other_nor_the_flows() {
+    let mut ties = BTreeMap::new();
+    let sources = sources();
+    for source in &sources {
+        let Some(own) = source.below("broker/components/") else { continue };
+        for other in named(&source.code, "components::").into_iter().filter(|&other| other != own) {
+            ties.insert((own, other), source.path.clone());
+        }
+        assert!(named(&source.code, "flows::").is_empty(), "{} names a flow", source.path);
+    }
+    check(ties, COMPONENTS.iter().copied());
+}
+
+#[test]
+fn flows_name_few_others() {
+    let mut ties = BTreeMap::new();
+    let sources = sources();
+    let flows: BTreeSet<&str> = sources.iter().filter_map(|source| source.below("broker/flows/")).collect();
+    for source in &sources {
+        let Some(own) = source.below("broker/flows/") else { continue };
+        let named = named(&source.code, "super::").into_iter().chain(named(&source.code, "flows::"));
+        for other in named.filter(|other| flows.contains(other)) {
+            ties.insert((own, other), source.path.clone());
+        }
+    }
+    let allowed = FLOWS.iter().flat_map(|(own, others)| others.iter().map(move |&other| (*own, other)));
+    check(ties, allowed);
+}
+
+#[test]
+fn files_are_read_in_one_sitting() {
+    let sources = sources();
+    let long = sources.iter().filter(|source| source.lines > LINES_MAX);
+    check(
+        long.map(|source| (source.path.as_str(), format!("{} lines", source.lines))).collect(),
+        LONG.iter().copied(),
+    );
+}
+
+#[test]
+fn a_type_name_is_defined_once() {
+    let mut places: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let sources = sources();
+    for source in &sources {
+        for line in source.code.lines().map(str::trim_start).filter(|line| line.starts_with("pub")) {
+            let mut words = line
+                .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+                .filter(|word| !word.is_empty());
+            let is_type = words.any(|word| {
+                matches!(word, "struct" | "enum" | "trait" | "type" | "fn" | "use" | "const" | "mod")
+            });
+            let is_other =
+                ["fn ", "use ", "const ", "mod ", "static "].iter().any(|other| line.contains(other));
+            let name = words.next().filter(|name| name.starts_with(char::is_uppercase));
+            if let Some(name) = name.filter(|_| is_type && !is_other) {
+                places.entry(name).or_default().push(&source.path);
+            }
+        }
+    }
+    let twice = places.into_iter().filter(|(_, paths)| paths.len() > 1);
+    check(twice.map(|(name, paths)| (name, paths.join(", "))).collect(), DEFINED_TWICE.iter().copied());
+}
