@@ -37,24 +37,23 @@ const COMPONENTS: &[(&str, &str)] = &[("connections", "outbox"), ("connections",
 
 /// What a flow may name of another. Methods of the machine are not seen here.
 const FLOWS: &[(&str, &[&str])] = &[
-    ("admission", &["connect", "mount", "read"]),
     ("authentication", &["connect", "read"]),
-    ("connect", &["authentication", "deliver", "losses", "mount", "publish", "read", "source", "timers"]),
-    ("convoy", &["deliver"]),
+    ("connect", &["authentication", "losses", "mount", "publish", "read", "timers"]),
     ("deliver", &["convoy", "enqueue", "memory"]),
-    ("detail", &["deliver", "publish"]),
+    ("detail", &["publish"]),
+    ("disconnect", &["full_disk", "read", "source"]),
+    ("dispatch", &["read"]),
     ("enqueue", &["deliver"]),
     ("full_disk", &["mount"]),
-    ("groups", &["convoy", "deliver", "publish"]),
-    ("inbound", &["full_disk", "read"]),
-    ("keep", &["groups"]),
+    ("groups", &["convoy", "forward"]),
     ("penalty", &["connect", "read"]),
-    ("publish", &["convoy", "deliver", "full_disk", "mount", "reply"]),
+    ("permissions", &["connect", "mount", "read"]),
+    ("publish", &["convoy", "full_disk", "mount", "reply"]),
     ("read", &["behind", "connect"]),
-    ("replay", &["deliver", "publish", "source"]),
-    ("reply", &["deliver", "full_disk"]),
+    ("records", &["groups"]),
+    ("replay", &["publish", "source"]),
+    ("reply", &["full_disk"]),
     ("subscribe", &["groups", "refused_filters"]),
-    ("sys", &["deliver"]),
 ];
 
 /// Lines of a file before its tests.
@@ -63,8 +62,6 @@ const LINES_MAX: usize = 600;
 const LONG: &[&str] = &[
     "auth/scram.rs",
     "broker/event.rs",
-    "broker/flows/deliver.rs",
-    "broker/flows/publish.rs",
     "policy/acl/tree.rs",
     "policy/gate.rs",
     "settings/options.rs",

@@ -14,6 +14,7 @@
 mod components;
 mod counters;
 mod event;
+mod fanout;
 mod flows;
 mod mail;
 mod outcome;
@@ -30,9 +31,9 @@ pub use components::connections::{Backlog, HoldBack};
 pub use components::{interest, outbox, retained};
 pub use counters::{Counter, Counters};
 pub use event::{Away, CHARACTERS_TOLD, EndCause, Event, Hangup, Limit, QueueBound, Traffic};
+pub use flows::forward::Forward;
 pub use flows::memory::MemoryRelief;
 pub use flows::penalty::REFUSALS_WAITING_MAX;
-pub use flows::publish::Forward;
 pub use flows::source::source_bytes;
 pub use flows::sys::counted;
 pub use mail::{GroupMember, Mail};
@@ -193,7 +194,7 @@ pub struct Shard {
     /// There are events for log level debug.
     tells_detail: bool,
     /// The message that was last encoded for a session by itself.
-    recent: Option<flows::deliver::Recent>,
+    recent: Option<fanout::Recent>,
     /// Questions for retained messages and their answers: what came in this turn, and what is due.
     next_turn: components::next_turn::NextTurn,
     queued_bytes: usize,

@@ -4,24 +4,21 @@
 //! read, policy, authentication, takeover, clean start, CONNACK, resumption.
 
 use super::authentication::ProofTold;
-use super::deliver::Fanout;
 use super::read::{Progress, seconds_of};
-use super::source::client_of_source;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
 use crate::broker::components::connections::Stage;
-use crate::broker::components::replies::{Purpose, Reply};
+use crate::broker::components::replies::Reply;
 use crate::broker::components::sessions::{ALIASES, BACKLOGGED, GATED, MOUNTED, QUEUES_QOS0};
 use crate::broker::components::timers::Timer;
 use crate::broker::event::beginning;
 use crate::broker::{Counter, Effect, EndCause, Event, Shard, Violation};
 use crate::mqtt::codec::{Ack, AckKind, Connack, Connect, Frame, encode_ack, encode_connack};
 use crate::mqtt::topic_levels;
-use crate::mqtt::{ProtocolVersion, QoS, Reason};
+use crate::mqtt::{ProtocolVersion, Reason};
 use crate::session::Publication;
-use crate::session::{Losses, NEVER_EXPIRES, Will};
+use crate::session::{Losses, Will};
 use crate::settings::{Terms as ListenerTerms, Version};
-use crate::store::Record;
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 
@@ -367,125 +364,7 @@ impl Shard {
         self.tell_groups(session, true);
         self.pump(now, session);
     }
-
-    /// A connection has left its session: the will's hour, or the beginning of its delay.
-    pub(in crate::broker) fn detach(&mut self, now: Time, session: SessionSlot, drop_will: bool) {
-        let entry = self.sessions.slot_mut(session);
-        entry.connection = None;
-        entry.flags &= QUEUES_QOS0;
-        let state = entry.session_mut();
-        state.drop_replays();
-        let expiry_seconds = state.expiry_seconds;
-        let dropped = if drop_will { state.will.take() } else { None };
-        let delay_seconds = state.will.as_ref().map(|will| will.delay_seconds);
-        if let Some(will) = dropped {
-            self.record_will_gone(&will, Some(session));
-        }
-        if expiry_seconds == 0 {
-            self.end_session(now, session);
-            return;
-        }
-        if let Some(sid) = self.sid(session) {
-            self.durability.record(&Record::Left {
-                sid,
-                at_millis: self.durability.wall().millis(now),
-                expiry_seconds,
-            });
-        }
-        self.tell_groups(session, false);
-        if expiry_seconds != NEVER_EXPIRES {
-            let timer =
-                self.timers.schedule(now.after_seconds(expiry_seconds), Timer::SessionExpiry(session));
-            self.sessions.session_mut(session).expiry_timer = Some(timer);
-        }
-        match delay_seconds {
-            None => {}
-            Some(0) => self.publish_will(now, session),
-            Some(delay) => {
-                // [MQTT5 §3.1.3.2.2]: the earlier of delay and session end, which publishes too.
-                let timer = self.timers.schedule(now.after_seconds(delay), Timer::WillDelay(session));
-                self.sessions.session_mut(session).will_timer = Some(timer);
-            }
-        }
-    }
-
-    /// The session is over: will, subscriptions, and what its shared subscriptions gave it.
-    pub(in crate::broker) fn end_session(&mut self, now: Time, session: SessionSlot) {
-        self.publish_will(now, session);
-        let state = self.sessions.session_mut(session);
-        let timers = [state.will_timer.take(), state.expiry_timer.take()];
-        for timer in timers.into_iter().flatten() {
-            self.timers.cancel(timer);
-        }
-        let (back, ticket) = self.take_shared(session);
-        if let Some(sid) = self.sid(session) {
-            self.record_end(session, sid);
-        }
-        self.drop_subscriptions(session);
-        let state = self.sessions.remove(session);
-        self.note_session(&state.client_id, false);
-        self.note_released(state.held_count());
-        self.shared.end_session();
-        self.shared.counters[usize::from(self.id)].subtract(Counter::Sessions, 1);
-        self.forget_queue(&state);
-        self.report_untold(&state);
-        self.return_shared(back, ticket);
-    }
-
-    /// Publishes the will of a session, if it has one. `[MQTT5-3.1.2-8]` `[MQTT5-3.1.2-10]`
-    pub(in crate::broker) fn publish_will(&mut self, now: Time, session: SessionSlot) {
-        let Some(will) = self.sessions.session_mut(session).will.take() else { return };
-        self.publish_will_of(now, &will, Some(session));
-    }
-
-    /// The same of one that is no session's any more, or of this one's.
-    pub(in crate::broker) fn publish_will_of(
-        &mut self,
-        now: Time,
-        will: &Will,
-        session: Option<SessionSlot>,
-    ) {
-        self.record_will_gone(will, session);
-        let mut publication = will.message.as_publication();
-        if !self.lets_will(&publication) {
-            // What was allowed at CONNECT has been taken back since.
-            let client = client_of_source(publication.source).into();
-            let topic = beginning(publication.topic);
-            self.report(Event::PublishRefused { client, topic, rule: None, violation: WILL_REVOKED });
-            return;
-        }
-        if !(publication.retain && self.shared.config.protocol.check_retain_source) {
-            publication.source = &[];
-        }
-        publication.expires_at = will.message_expiry_seconds.map(|seconds| now.after_seconds(seconds));
-        publication.stamp = self.stamps.next(now);
-        // One of an earlier run does not know any more.
-        publication.origin = session.map(|session| self.sessions.key(session));
-        let mut fanout = Fanout::new(publication, now, 0);
-        let is_kept = will.number != 0 || session.is_some_and(|session| self.sid(session).is_some());
-        let is_promised = publication.qos != QoS::AtMostOnce || publication.retain;
-        if is_kept && is_promised && !self.durability.has_failed() && !self.durability.is_full() {
-            // It reaches the other shards once, though the power should be cut between their records and ours.
-            fanout.ticket = Some(self.replies.next_ticket());
-            fanout.intended = true;
-        }
-        let outcome = self.publish(now, &mut fanout);
-        if fanout.missing > 0 {
-            let intents = std::mem::take(&mut fanout.intents);
-            self.replies.open_ticket(fanout.missing, outcome, intents, Purpose::Intents);
-            // It waits for the log. What its client publishes when it is back must come later.
-            match session {
-                Some(session) => self.note_end(session),
-                None => self.durability.note_end(None),
-            }
-        }
-    }
 }
-
-const WILL_REVOKED: Violation = Violation {
-    reason: Reason::NotAuthorized,
-    cause: "the access list does not let the client publish its will any more",
-};
 
 /// What CONNACK grants.
 #[derive(Clone, Copy)]

@@ -7,7 +7,6 @@
 //! too get on where it is, go round once, and get off: a burst costs each subscriber one send, not one for each
 //! message.
 
-use super::deliver::Fanout;
 use crate::base::ConnectionKey;
 use crate::base::LogMark;
 use crate::base::SessionSlot;
@@ -17,6 +16,7 @@ use crate::broker::components::budget::WORK_A_NUMBERED;
 use crate::broker::components::connections::PAUSED_BY_WORK;
 use crate::broker::components::convoys::{Convoy, Member, Rider, Stop};
 use crate::broker::components::replies::Intents;
+use crate::broker::fanout::Fanout;
 use crate::broker::outcome::{Outcome, Receipt};
 use crate::mqtt::QoS;
 use crate::session::KeptMessage;

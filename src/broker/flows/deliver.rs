@@ -7,226 +7,31 @@
 
 use super::convoy::size_of_message;
 use super::enqueue::Place;
-use crate::base::Ticket;
 use crate::base::Time;
+use crate::base::allocated;
 use crate::base::{ConnectionSlot, SessionSlot};
-use crate::base::{MemoryAccount, allocated};
 use crate::broker::components::budget::WORK_A_QUEUED;
-use crate::broker::components::convoys::OwnMatch;
-use crate::broker::components::outbox::{Outbox, Range};
-use crate::broker::components::replies::{AfterLog, FirstSending, Intents};
+use crate::broker::components::outbox::Outbox;
+use crate::broker::components::replies::{AfterLog, FirstSending};
 use crate::broker::components::sessions::{
     ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, QUEUES_QOS0, REPLAYING,
 };
+use crate::broker::fanout::{Fanout, Recent, Variant, WireForm};
 use crate::broker::outcome::Taken;
 use crate::broker::{Counter, Event, Limit, Shard};
-use crate::mqtt::codec::{AckKind, PublishHeader, encode_publish, publish_len};
+use crate::mqtt::codec::{AckKind, publish_len};
 use crate::mqtt::{PacketId, ProtocolVersion, QoS};
 use crate::session::KeptMessage;
 use crate::session::{AckOutcome, Delivery, Extra, LossCause};
-use crate::session::{Message, Publication};
 use crate::store::{Record, StoredMessage};
 use smallvec::SmallVec;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// A payload up to this size is copied behind each header; above, all headers refer to one.
-const COPIED_PAYLOAD_MAX: usize = 512;
 /// What goes to a kept session at QoS 1 only when the log has it.
 const LARGE_BYTES_MIN: usize = 32 << 10;
 /// A single session puts no more than this into one turn by itself.
 const TURN_BYTES_MAX: u32 = 64 * 1024;
-
-/// A message on its way to many.
-pub(in crate::broker) struct Fanout<'a> {
-    pub publication: Publication<'a>,
-    pub topic_hash: u64,
-    expiry_seconds: Option<u32>,
-    kept: Option<Rc<KeptMessage>>,
-    /// Its name in the log; 0: it is not there.
-    pub number: u64,
-    encoded: Encoded,
-    /// The ticket that will count the receipts of other shards, if anyone waits for them.
-    pub ticket: Option<Ticket>,
-    /// Receipts that will come.
-    pub missing: u32,
-    /// It goes to other shards by intents, and these are their numbers.
-    pub intended: bool,
-    pub intents: Intents,
-    /// Another shard's log has it for this one, or a member of a group had it that has ended: a disk that is full only
-    /// since then does not refuse it, or it would be lost, or the sessions that have taken it would get it again when
-    /// its publisher repeats it. Its receipt waits for room.
-    pub promised: bool,
-    /// The publisher, which is served last; and what it gets.
-    pub own: Option<SessionSlot>,
-    pub own_delivery: Option<OwnMatch>,
-}
-
-/// What of a message is in this turn's arena already.
-#[derive(Default)]
-struct Encoded {
-    variants: [Option<Variant>; 12],
-    payload: Option<Range>,
-}
-
-/// The message that was last sent to one session after the other, each for itself: out of queues, or once the log had
-/// it. It is encoded once for those who follow in the same turn.
-pub(in crate::broker) struct Recent {
-    message: Rc<KeptMessage>,
-    expiry_seconds: Option<u32>,
-    /// Of the outbox.
-    turn: u64,
-    encoded: Encoded,
-}
-
-/// The bytes of one variant in this turn's arena.
-#[derive(Clone, Copy)]
-struct Variant {
-    head: Range,
-    payload: Option<Range>,
-    packet_id: Option<PacketId>,
-    /// Where the packet identifier stands, counted from the head's start.
-    id_at: u32,
-}
-
-impl Variant {
-    /// Of an outbox that is full: who is sent this is noted there.
-    const NOTHING: Variant =
-        Variant { head: Range { start: 0, len: 0 }, payload: None, packet_id: None, id_at: 0 };
-
-    fn len(&self) -> u32 {
-        self.head.len + self.payload.map_or(0, |range| range.len)
-    }
-}
-
-impl<'a> Fanout<'a> {
-    pub(in crate::broker) fn new(publication: Publication<'a>, now: Time, topic_hash: u64) -> Fanout<'a> {
-        Fanout {
-            publication,
-            topic_hash,
-            expiry_seconds: publication.expiry_seconds_left(now),
-            kept: None,
-            number: 0,
-            encoded: Encoded::default(),
-            ticket: None,
-            missing: 0,
-            intended: false,
-            intents: Intents::new(),
-            promised: false,
-            own: None,
-            own_delivery: None,
-        }
-    }
-
-    /// So many receipts more will come; the ticket to send along.
-    pub(in crate::broker) fn await_receipts(&mut self, count: u32) -> Option<Ticket> {
-        self.missing += if self.ticket.is_none() { 0 } else { count };
-        self.ticket
-    }
-
-    /// Of a message that is kept already.
-    pub(in crate::broker) fn of(message: &'a Rc<KeptMessage>, now: Time, topic_hash: u64) -> Fanout<'a> {
-        let mut fanout = Fanout::new(message.as_publication(), now, topic_hash);
-        fanout.kept = Some(Rc::clone(message));
-        fanout
-    }
-
-    /// The message as one that outlives the read buffer: copied at most once.
-    pub(in crate::broker) fn keep(&mut self, account: &MemoryAccount) -> Rc<KeptMessage> {
-        let kept = || KeptMessage::new(self.publication.to_message(), account);
-        Rc::clone(self.kept.get_or_insert_with(kept))
-    }
-
-    /// The message to send to another shard: copied only if it is not kept anyway.
-    pub(in crate::broker) fn to_message(&self) -> Message {
-        self.kept.as_deref().map_or_else(|| self.publication.to_message(), |kept| Message::clone(kept))
-    }
-
-    /// Header of this message for a subscriber; `version` decides what it can carry.
-    fn header(&self, form: Form, packet_id: Option<PacketId>) -> PublishHeader<'a> {
-        PublishHeader {
-            version: form.version,
-            dup: false,
-            qos: form.qos,
-            retain: form.retain,
-            packet_id,
-            topic: self.publication.topic,
-            topic_alias: None,
-            message_expiry_seconds: self.expiry_seconds,
-            forward: self.publication.forward,
-            subscription_ids: &[],
-        }
-    }
-
-    /// The variant with this packet identifier, encoded at most once.
-    fn variant(&mut self, outbox: &mut Outbox, form: Form, packet_id: Option<PacketId>) -> Variant {
-        let at = form.index();
-        let variant = match self.encoded.variants[at] {
-            Some(variant) if variant.packet_id == packet_id => return variant,
-            Some(variant) => renumber(outbox, variant, packet_id),
-            None => self.encode(outbox, &self.header(form, packet_id)),
-        };
-        self.encoded.variants[at] = Some(variant);
-        variant
-    }
-
-    fn encode(&mut self, outbox: &mut Outbox, header: &PublishHeader<'_>) -> Variant {
-        if outbox.is_full() {
-            return Variant::NOTHING;
-        }
-        let payload = self.publication.payload;
-        let start = outbox.arena_bytes();
-        let id_at = encode_publish(outbox.arena_mut(), header, payload.len());
-        let mut head = outbox.range_since(start);
-        if payload.len() <= COPIED_PAYLOAD_MAX {
-            outbox.arena_mut().extend_from_slice(payload);
-            head = outbox.range_since(start);
-        } else if self.encoded.payload.is_none() {
-            let start = outbox.arena_bytes();
-            outbox.arena_mut().extend_from_slice(payload);
-            self.encoded.payload = Some(outbox.range_since(start));
-        }
-        Variant {
-            head,
-            payload: if payload.len() <= COPIED_PAYLOAD_MAX { None } else { self.encoded.payload },
-            packet_id: header.packet_id,
-            id_at: u32::try_from(id_at.saturating_sub(start)).expect("a header has less than 2^28 bytes"),
-        }
-    }
-}
-
-/// A copy of a variant's head with another packet identifier.
-fn renumber(outbox: &mut Outbox, variant: Variant, packet_id: Option<PacketId>) -> Variant {
-    if outbox.is_full() || variant.head.len == 0 {
-        return Variant::NOTHING;
-    }
-    let from = variant.head.start as usize;
-    let start = outbox.arena_bytes();
-    let arena = outbox.arena_mut();
-    arena.extend_from_within(from..from + variant.head.len as usize);
-    if let Some(packet_id) = packet_id {
-        let at = start + variant.id_at as usize;
-        arena[at..at + 2].copy_from_slice(&packet_id.get().to_be_bytes());
-    }
-    Variant { head: outbox.range_since(start), packet_id, ..variant }
-}
-
-/// What makes two subscribers' bytes the same, but for the packet identifier.
-#[derive(Clone, Copy)]
-struct Form {
-    version: ProtocolVersion,
-    qos: QoS,
-    retain: bool,
-}
-
-impl Form {
-    fn index(self) -> usize {
-        // 3.1 and 3.1.1 are alike on the wire.
-        usize::from(self.version == ProtocolVersion::V5) * 6
-            + self.qos as usize * 2
-            + usize::from(self.retain)
-    }
-}
 
 /// PUBLISH packets of a turn that are not counted yet.
 #[derive(Debug, Default)]
@@ -256,7 +61,7 @@ impl Shard {
         group: Option<&Arc<str>>,
     ) -> Taken {
         let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
-        let form = Form {
+        let form = WireForm {
             version: self.sessions.slot(subscriber).version,
             // [MQTT5-3.8.4-8]
             qos: if upgrade { granted } else { fanout.publication.qos.min(granted) },
@@ -469,7 +274,7 @@ impl Shard {
         let version = entry.version;
         let window = &mut self.sessions.session_mut(session).inflight;
         let Some(delivery) = window.send_first(packet_id, number) else { return };
-        let form = Form { version, qos: delivery.qos, retain: delivery.retain };
+        let form = WireForm { version, qos: delivery.qos, retain: delivery.retain };
         let (message, ids) = (Rc::clone(&delivery.message), ids_of(&delivery.extra));
         let mut fanout = self.fanout_of(&message, now);
         self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
@@ -504,7 +309,7 @@ impl Shard {
         &mut self,
         session: SessionSlot,
         fanout: &mut Fanout<'_>,
-        form: Form,
+        form: WireForm,
         packet_id: Option<PacketId>,
         dup: bool,
         subscription_ids: &[u32],
@@ -561,7 +366,13 @@ impl Shard {
     }
 
     /// Is the packet within the client's Maximum Packet Size? `[MQTT5-3.1.2-24]`
-    fn fits(&self, session: SessionSlot, fanout: &Fanout<'_>, form: Form, subscription_ids: &[u32]) -> bool {
+    fn fits(
+        &self,
+        session: SessionSlot,
+        fanout: &Fanout<'_>,
+        form: WireForm,
+        subscription_ids: &[u32],
+    ) -> bool {
         let entry = self.sessions.slot(session);
         let max = entry.packet_bytes_max;
         if max == u32::MAX {
@@ -664,7 +475,7 @@ impl Shard {
         let state = self.sessions.session_mut(session);
         if let Some((resend, duplicate)) = state.inflight.next_resend() {
             let message = Rc::clone(&resend.delivery.message);
-            let form = Form { version, qos: resend.delivery.qos, retain: resend.delivery.retain };
+            let form = WireForm { version, qos: resend.delivery.qos, retain: resend.delivery.retain };
             let (packet_id, ids) = (resend.packet_id, ids_of(&resend.delivery.extra));
             let mut fanout = Fanout::of(&message, now, 0);
             if !duplicate && message.is_expired(now) {
@@ -713,8 +524,11 @@ impl Shard {
         delivery: Delivery,
         replay: u64,
     ) {
-        let form =
-            Form { version: self.sessions.slot(session).version, qos: delivery.qos, retain: delivery.retain };
+        let form = WireForm {
+            version: self.sessions.slot(session).version,
+            qos: delivery.qos,
+            retain: delivery.retain,
+        };
         let message = Rc::clone(&delivery.message);
         let mut fanout = self.fanout_of(&message, now);
         self.send_unsent(now, session, &mut fanout, form, delivery, replay);
@@ -726,7 +540,7 @@ impl Shard {
         now: Time,
         session: SessionSlot,
         fanout: &mut Fanout<'_>,
-        form: Form,
+        form: WireForm,
         delivery: Delivery,
         replay: u64,
     ) {

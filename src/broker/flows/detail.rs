@@ -3,10 +3,10 @@
 //! In come the places where either happens; out go events. While they are not wanted each place asks one flag, and
 //! nothing is looked up, copied or formatted.
 
-use super::deliver::Fanout;
 use super::publish::VISITED_A_STEP;
 use crate::base::SessionSlot;
 use crate::broker::event::beginning;
+use crate::broker::fanout::Fanout;
 use crate::broker::{Event, Shard};
 use crate::mqtt::codec::SubscribeFilter;
 use crate::mqtt::{SubscriptionOptions, TopicFilter};

@@ -1,10 +1,10 @@
 //! The way into a session's queue: its bounds, and what the policy makes of a full one.
 
-use super::deliver::Fanout;
 use crate::base::MemoryKind;
 use crate::base::SessionSlot;
 use crate::base::Time;
 use crate::broker::components::sessions::QUEUES_QOS0;
+use crate::broker::fanout::Fanout;
 use crate::broker::{Counter, Event, Limit, QueueBound, Shard};
 use crate::mqtt::codec::AckKind;
 use crate::mqtt::{PacketId, QoS};

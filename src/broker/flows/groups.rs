@@ -6,8 +6,7 @@
 //! settled.
 
 use super::convoy::work_of;
-use super::deliver::Fanout;
-use super::publish::shards_of;
+use super::forward::shards_of;
 use crate::base::Ticket;
 use crate::base::Time;
 use crate::base::steps;
@@ -16,6 +15,7 @@ use crate::base::{SessionKey, ShardId};
 use crate::broker::components::groups::LOOKED_AT_MAX;
 use crate::broker::components::replies::{AfterLog, Intents, Purpose};
 use crate::broker::components::sessions::{BACKLOGGED, GATED};
+use crate::broker::fanout::Fanout;
 use crate::broker::outcome::Outcome;
 use crate::broker::{GroupMember, Mail, Shard};
 use crate::mqtt::QoS;

@@ -1,32 +1,27 @@
 //! PUBLISH from a client: checks, the acknowledgement, and the way to every subscriber.
 
 use super::convoy::{size_of_message, step_of, work_of};
-use super::deliver::Fanout;
 use super::full_disk::DISK;
 use super::mount::{TOPIC_BYTES_MAX, mounted};
 use super::reply::{QUOTA, publish_reply};
 use crate::base::ConnectionKey;
-use crate::base::ShardId;
+use crate::base::LogMark;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
-use crate::base::{LogMark, Ticket};
 use crate::base::{MemoryKind, allocated};
 use crate::broker::components::budget::TOPIC_BYTES_A_STEP;
 use crate::broker::components::connections::PAUSED_BY_WORK;
-use crate::broker::components::replies::Intents;
-use crate::broker::components::replies::{AfterLog, Intent, OwnDelivery, PublishAnswer, Purpose, Reply};
+use crate::broker::components::replies::{OwnDelivery, PublishAnswer, Purpose, Reply};
 use crate::broker::components::sessions::MOUNTED;
 use crate::broker::event::beginning;
-use crate::broker::outcome::{Outcome, Receipt, Taken};
-use crate::broker::{Counter, Effect, Event, Limit, Mail, Shard, Violation};
+use crate::broker::fanout::Fanout;
+use crate::broker::outcome::{Outcome, Taken};
+use crate::broker::{Counter, Event, Limit, Shard, Violation};
 use crate::mqtt::codec::{Ack, AckKind, Publish};
 use crate::mqtt::topic_levels;
 use crate::mqtt::{PacketId, ProtocolVersion, QoS, Reason};
-use crate::session::KeptMessage;
-use crate::session::{Message, Publication};
-use crate::store::Record;
+use crate::session::Publication;
 use crate::topic::Matches;
-use smallvec::SmallVec;
 use std::borrow::Cow;
 
 const DENIED: Violation = Violation {
@@ -67,17 +62,6 @@ const UNRELEASED_BASIS_MIN: usize = 1000;
 
 fn begins_level(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with('/')
-}
-
-/// A retained message on its way, once its home has been told: see `Effect::Forward`.
-#[derive(Debug)]
-pub struct Forward {
-    message: Message,
-    home: ShardId,
-    ticket: Option<Ticket>,
-    /// Number of the intent, or 0, and the shards that it names.
-    intent: u64,
-    targets: u128,
 }
 
 impl Shard {
@@ -584,170 +568,6 @@ impl Shard {
         };
         self.reply(now, slot, LogMark::START, None, Reply::Own(Box::new(own)));
     }
-
-    /// To every shard that may have subscribers.
-    fn forward(&mut self, fanout: &mut Fanout<'_>) {
-        let targets = self.interested(fanout.publication.topic);
-        self.count(Counter::Forwarded, u64::from(targets.count_ones()));
-        let ticket = fanout.await_receipts(targets.count_ones());
-        let mut others = shards_of(targets);
-        if let Some(first) = others.next() {
-            let message = fanout.to_message();
-            for to in others {
-                let mail = Mail::Publish { message: message.clone(), ticket, intent: 0 };
-                self.effects.push(Effect::Mail { to, mail });
-            }
-            self.effects.push(Effect::Mail { to: first, mail: Mail::Publish { message, ticket, intent: 0 } });
-        }
-    }
-
-    /// To the home of a retained message, and then to every shard that may have subscribers.
-    fn forward_retained(&mut self, fanout: &mut Fanout<'_>, home: ShardId) {
-        let ticket = fanout.await_receipts(1);
-        self.start_forward(Forward { message: fanout.to_message(), home, ticket, intent: 0, targets: 0 });
-    }
-
-    fn start_forward(&mut self, forward: Forward) {
-        self.count(Counter::Forwarded, 1);
-        let Forward { ref message, home, ticket, intent, .. } = forward;
-        let mail = Mail::Publish { message: message.clone(), ticket, intent };
-        self.effects.push(Effect::Mail { to: home, mail });
-        self.effects.push(Effect::Forward(Box::new(forward)));
-    }
-
-    /// The mails of a `Forward`, to the shards that are interested now.
-    pub fn forward_now(&mut self, forward: Forward) -> SmallVec<[(ShardId, Mail); 4]> {
-        let Forward { message, home, ticket, intent, targets } = forward;
-        let wanted = (self.interested(message.as_publication().topic) | targets) & !(1 << home);
-        if let Some(ticket) = ticket {
-            self.replies.add_to_ticket(ticket, (wanted & !targets).count_ones(), Intents::new());
-        }
-        let mail = |to: ShardId| {
-            let intent = if targets >> to & 1 == 1 { intent } else { 0 };
-            (to, Mail::Publish { message: message.clone(), ticket, intent })
-        };
-        shards_of(wanted).map(mail).collect()
-    }
-
-    /// Takes down to whom a message is to go: it goes once the log has it.
-    fn intend(&mut self, fanout: &mut Fanout<'_>, retained_home: Option<ShardId>) {
-        let mut targets = self.interested(fanout.publication.topic);
-        if let Some(home) = retained_home {
-            targets |= 1 << home;
-        }
-        if targets == 0 {
-            return;
-        }
-        if let Some(home) = retained_home {
-            // It keeps the message at once, and delivers it with the intent: who has seen it live here must
-            // not get an older one from there.
-            let mail = Mail::Retain { message: fanout.to_message() };
-            self.effects.push(Effect::Mail { to: home, mail });
-        }
-        let ticket = fanout.await_receipts(targets.count_ones());
-        let number = self.durability.next_number();
-        fanout.intents.push(number);
-        let stamp = if retained_home.is_some() { fanout.publication.stamp } else { 0 };
-        let message = self.stored(&fanout.publication);
-        self.durability.record(&Record::Intent { number, targets, stamp, group: "", message });
-        let message = fanout.to_message();
-        let intent = Intent { number, ticket, targets, retained_home, message };
-        self.wait_for_log(self.durability.mark(), AfterLog::Intent(Box::new(intent)));
-    }
-
-    /// The log has it.
-    pub(in crate::broker) fn forward_intent(&mut self, intent: Intent) {
-        let Intent { number, ticket, targets, retained_home, message } = intent;
-        match retained_home {
-            Some(home) => {
-                let targets = targets & !(1 << home);
-                self.start_forward(Forward { message, home, ticket, intent: number, targets });
-            }
-            None => {
-                self.count(Counter::Forwarded, u64::from(targets.count_ones()));
-                for to in shards_of(targets) {
-                    let mail = Mail::Publish { message: message.clone(), ticket, intent: number };
-                    self.effects.push(Effect::Mail { to, mail });
-                }
-            }
-        }
-    }
-
-    /// A message from another shard.
-    pub(in crate::broker) fn handle_forwarded(
-        &mut self,
-        now: Time,
-        from: ShardId,
-        message: Message,
-        ticket: Option<Ticket>,
-        intent: u64,
-    ) {
-        if message.qos() == QoS::AtMostOnce && !message.is_retained() && ticket.is_none() {
-            // No session keeps it, and no one waits for a receipt.
-            self.route(now, &mut Fanout::new(message.as_publication(), now, 0));
-            return;
-        }
-        let message = KeptMessage::new(message, &self.memory);
-        let publication = message.as_publication();
-        let mut hash = 0;
-        if publication.retain {
-            hash = self.shared.hash(publication.topic);
-            self.stamps.note(publication.stamp);
-        }
-        let mut fanout = Fanout::of(&message, now, hash);
-        self.track(from, ticket, &mut fanout, |shard, fanout| {
-            if intent != 0 {
-                shard.durability.record(&Record::IntentSeen { number: intent });
-                // What goes on from here to members of shared subscriptions must not be lost either.
-                (fanout.intended, fanout.promised) = (true, true);
-            }
-            let is_home = publication.retain && shard.shared.home(hash) == shard.id;
-            let kept = if is_home { shard.retain(now, fanout) } else { Outcome::default() };
-            let mut outcome = shard.route(now, fanout);
-            outcome.merge(kept);
-            outcome
-        });
-    }
-
-    /// Handles what another shard has sent, and gives a receipt for it once it is durable here and on
-    /// the shards that it was sent on to. Without a ticket nobody waits for one.
-    pub(in crate::broker) fn track(
-        &mut self,
-        from: ShardId,
-        ticket: Option<Ticket>,
-        fanout: &mut Fanout<'_>,
-        handle: impl FnOnce(&mut Shard, &mut Fanout<'_>) -> Outcome,
-    ) {
-        let before = self.durability.count();
-        fanout.ticket = ticket.map(|_| self.replies.next_ticket());
-        let outcome = handle(self, fanout);
-        let Some(ticket) = ticket else { return };
-        let mark = self.durability.mark_since(before);
-        if fanout.missing > 0 {
-            let intents = std::mem::take(&mut fanout.intents);
-            self.replies.open_ticket(
-                fanout.missing,
-                outcome,
-                intents,
-                Purpose::Receipt { to: from, ticket, mark },
-            );
-        } else {
-            self.give_receipt(from, mark, Receipt { ticket, outcome });
-        }
-    }
-
-    /// The other shards that may have subscribers for a topic name, as a bit mask.
-    pub fn interested(&mut self, topic: &str) -> u128 {
-        let hash = self.shared.hash(topic);
-        let mut targets: u128 = 0;
-        for shard in self.other_shards() {
-            if self.shared.interest[usize::from(shard)].may_want(hash) {
-                targets |= 1 << shard;
-            }
-        }
-        targets |= self.interest.foreign(topic);
-        targets
-    }
 }
 
 /// Larger messages go to other shards one at a time from each publisher.
@@ -755,15 +575,6 @@ const MAIL_BYTES_MAX: usize = 32 << 10;
 
 /// So many nodes of the trie are looked at in the time of a delivery.
 pub(in crate::broker) const VISITED_A_STEP: u64 = 4;
-
-/// The shards of a bit mask, in order.
-pub(in crate::broker) fn shards_of(mut mask: u128) -> impl Iterator<Item = ShardId> {
-    std::iter::from_fn(move || {
-        let shard = ShardId::try_from(mask.trailing_zeros()).ok().filter(|_| mask != 0)?;
-        mask &= mask - 1;
-        Some(shard)
-    })
-}
 
 #[cfg(test)]
 mod tests {

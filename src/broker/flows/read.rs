@@ -7,14 +7,12 @@ use crate::base::ShardId;
 use crate::base::Time;
 use crate::base::{ConnectionKey, ConnectionSlot, SessionSlot};
 use crate::broker::components::budget::{BYTES_A_STEP, Visit, WORK_A_PACKET};
+use crate::broker::components::connections::PAUSED_BY_WORK;
 use crate::broker::components::connections::{CONNECT_TYPE, Connection, Partial, Stage};
-use crate::broker::components::connections::{PAUSED_BY_DISK, PAUSED_BY_WORK};
-use crate::broker::components::sessions::GATED;
 use crate::broker::components::timers::Timer;
-use crate::broker::event::Traffic;
 use crate::broker::{Counter, Effect, EndCause, Event, Guest, Limit, Shard, Violation};
-use crate::mqtt::codec::{Connect, DecodeError, Frame, Framing, encode_disconnect, frame};
-use crate::mqtt::{ProtocolVersion, Reason};
+use crate::mqtt::Reason;
+use crate::mqtt::codec::{Connect, DecodeError, Frame, Framing, frame};
 use crate::settings::Terms;
 use std::net::SocketAddr;
 
@@ -340,84 +338,6 @@ impl Shard {
         }
         self.end_connection(now, slot, EndCause::Violation(violation));
         Progress::Gone
-    }
-
-    /// Ends a connection, whichever side wants it: sends DISCONNECT to a 5.0 client, closes, and lets the
-    /// session live on or end.
-    pub(in crate::broker) fn end_connection(&mut self, now: Time, slot: ConnectionSlot, cause: EndCause) {
-        let cause = self.cause_with_unread(slot, cause);
-        let Some(connection) = self.forget_connection(slot) else { return };
-        // [MQTT5-3.14.0-1]: only after a successful CONNACK. [MQTT5-4.13.1-1]
-        if let (Stage::Serving { session, .. }, Some(reason)) = (&connection.stage, cause.reason_sent()) {
-            let entry = self.sessions.slot(*session);
-            // [MQTT5-3.1.2-24]
-            let (version, packet_bytes_max) = (entry.version, entry.packet_bytes_max);
-            let words = match cause {
-                EndCause::Violation(violation) if self.shared.config.protocol.reason_strings => {
-                    Some(violation.cause)
-                }
-                _ => None,
-            };
-            if version == ProtocolVersion::V5 && entry.flags & GATED == 0 {
-                self.send_packet(slot, |out| encode_disconnect(out, reason, words, packet_bytes_max));
-            }
-        }
-        self.effects.push(Effect::Close { slot });
-        self.count(Counter::ConnectionsClosed, 1);
-        let (peer, listener) = (SocketAddr::from(&connection.peer), connection.listener.into());
-        match connection.stage {
-            Stage::Serving { session, .. } => {
-                let client = self.sessions.session(session).client_id.clone();
-                let drops_will = cause.drops_will();
-                self.tell_dropped(session, connection.slow.as_deref());
-                let queued = self.sessions.session(session).queue.len();
-                let since = self.sessions.session(session).connected_at_seconds;
-                let seconds = u64::from(seconds_of(now).saturating_sub(since));
-                let given = self.outbox.given(slot);
-                let traffic = Traffic {
-                    messages_in: connection.messages_in,
-                    bytes_in: connection.bytes_in,
-                    messages_out: given.messages,
-                    bytes_out: given.bytes,
-                };
-                let user = connection.rare.and_then(|rare| rare.identity.user);
-                let end =
-                    Event::Disconnected { client, peer, user, listener, seconds, traffic, queued, cause };
-                self.report(end);
-                self.detach(now, session, drops_will);
-            }
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate if cause != EndCause::Refused => {
-                self.report(Event::Unconnected { peer, listener, cause });
-            }
-            // The refusal was reported when it was due.
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {}
-        }
-    }
-
-    /// The connection is not this machine's any more.
-    fn forget_connection(&mut self, slot: ConnectionSlot) -> Option<Box<Connection>> {
-        let mut connection = self.connections.take(slot)?;
-        self.note_connection(connection.listener, false);
-        self.memory.subtract(MemoryKind::Backlogs, connection.backlog_bytes());
-        self.count_no_backlog(connection.backlog_packets());
-        self.replies.forget(slot);
-        if connection.is_paced {
-            self.end_pace(&mut connection);
-        }
-        if connection.is_paused_by(PAUSED_BY_DISK) {
-            self.wait_for_disk.forget(slot);
-        }
-        match connection.stage {
-            Stage::Serving { .. } => {
-                self.shared.counters[usize::from(self.id)].subtract(Counter::ClientsConnected, 1);
-            }
-            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {}
-        }
-        let ends = connection.rare.as_ref().and_then(|rare| rare.identity.ends);
-        for timer in [connection.timer, ends].into_iter().flatten() {
-            self.timers.cancel(timer);
-        }
-        Some(connection)
     }
 
     /// Encodes a packet at the end of the arena and sends it.

@@ -1,17 +1,17 @@
 //! Retained messages: keeping them, and sending them to a new subscription at the pace of its
 //! client.
 
-use super::deliver::Fanout;
 use super::publish::is_brokers_own;
 use super::source::SourceCheck;
 use crate::base::MemoryKind;
+use crate::base::SessionKey;
 use crate::base::SessionSlot;
 use crate::base::Time;
-use crate::base::{SessionKey, ShardId};
 use crate::broker::components::budget::WORK_A_VISIT;
 use crate::broker::components::next_turn::RetainedMail;
 use crate::broker::components::retained::{BatchLimits, RetainedFull, RetainedMessage, Stored};
 use crate::broker::components::sessions::REPLAYING;
+use crate::broker::fanout::Fanout;
 use crate::broker::outcome::Outcome;
 use crate::broker::{Counter, Event, Limit, Mail, MemoryRelief, Shard};
 use crate::mqtt::QoS;
@@ -248,7 +248,7 @@ impl Shard {
         );
     }
 
-    fn arrive(&mut self, mail: RetainedMail) {
+    pub(in crate::broker) fn arrive(&mut self, mail: RetainedMail) {
         self.next_turn.arrive(mail);
         self.turn.put_off();
     }
@@ -332,59 +332,6 @@ impl Shard {
             self.defer(session);
         } else {
             self.pump(now, session);
-        }
-    }
-
-    /// All mails end here.
-    pub(in crate::broker) fn deliver_mail(&mut self, now: Time, from: ShardId, mail: Mail) {
-        match mail {
-            Mail::Publish { message, ticket, intent } => {
-                self.handle_forwarded(now, from, message, ticket, intent)
-            }
-            Mail::Retain { message } => {
-                let message = KeptMessage::new(message, &self.memory);
-                let hash = self.shared.hash(message.as_publication().topic);
-                self.stamps.note(message.stamp());
-                let mut fanout = Fanout::of(&message, now, hash);
-                fanout.promised = true;
-                self.retain(now, &mut fanout);
-            }
-            Mail::Receipts(receipts) => self.handle_receipts(now, &receipts),
-            Mail::InterestAdd { filter, token } => self.handle_interest(from, &filter, Some(token)),
-            Mail::InterestRemove { filter } => self.handle_interest(from, &filter, None),
-            Mail::InterestKnown { token } | Mail::GroupJoined { token } | Mail::GroupLeft { token } => {
-                self.handle_answer(now, token)
-            }
-            Mail::GroupJoin { filter, member, token } => {
-                self.handle_group_join(now, from, &filter, member, token)
-            }
-            Mail::GroupLeave { filter, member, token } => {
-                self.handle_group_leave(from, &filter, member, token)
-            }
-            Mail::GroupReady { member, ready } => self.handle_group_ready(member, ready),
-            Mail::GroupDeliver { group, member, message, ticket, intent } => {
-                let message = KeptMessage::new(message, &self.memory);
-                let mut fanout = Fanout::of(&message, now, 0);
-                self.track(from, ticket, &mut fanout, |shard, fanout| {
-                    shard.handle_group_deliver(now, &group, member, intent, fanout)
-                });
-            }
-            Mail::GroupReturn { group, message, ticket, intent } => {
-                let message = KeptMessage::new(message, &self.memory);
-                let mut fanout = Fanout::of(&message, now, 0);
-                self.track(from, ticket, &mut fanout, |shard, fanout| {
-                    shard.handle_group_return(now, &group, intent, fanout)
-                });
-            }
-            Mail::RetainedQuery { token, session, filter, after } => {
-                self.arrive(RetainedMail::Query { session, token, filter, after });
-            }
-            Mail::RetainedBatch { token, session, messages, next } if from == self.id => {
-                self.handle_retained_batch(now, session, token, messages, next);
-            }
-            Mail::RetainedBatch { token, session, messages, next } => {
-                self.arrive(RetainedMail::Batch { session, token, messages, next });
-            }
         }
     }
 }

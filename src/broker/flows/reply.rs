@@ -5,7 +5,6 @@
 //! holds up those behind it; without anything that waits there is no list, and a reply goes out at
 //! once.
 
-use super::deliver::Fanout;
 use super::full_disk::DISK;
 use crate::base::ConnectionSlot;
 use crate::base::ShardId;
@@ -17,6 +16,7 @@ use crate::broker::components::replies::{
     AfterLog, CompleteTicket, OwnDelivery, PublishAnswer, Purpose, Reply,
 };
 use crate::broker::components::sessions::GATED;
+use crate::broker::fanout::Fanout;
 use crate::broker::outcome::{Outcome, Receipt};
 use crate::broker::{Counter, EndCause, Mail, Shard, Violation};
 use crate::mqtt::codec::{Ack, AckKind, encode_ack, encode_pingresp};

@@ -3,11 +3,11 @@
 //! Owns the table of the topics, and what was last published of each. `docs/sys-topics.md` tells operators what each
 //! one means; a test holds it to the table. Counters and the time come in, retained messages go out.
 
-use super::deliver::Fanout;
 use crate::base::Time;
 use crate::broker::Shard;
 use crate::broker::components::load::{Load, Span};
 use crate::broker::counters::{Counter, Counters};
+use crate::broker::fanout::Fanout;
 use crate::mqtt::QoS;
 use crate::session::Publication;
 use std::collections::BTreeMap;

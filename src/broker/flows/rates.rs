@@ -11,9 +11,9 @@ use crate::base::Time;
 use crate::broker::components::rates::{Cost, Measure, Pace};
 
 use crate::broker::components::connections::Connection;
-use crate::broker::components::connections::{GOES_ON, PAUSED_BY_DISK, PAUSED_BY_LANE, PAUSED_BY_RATE};
+use crate::broker::components::connections::{GOES_ON, PAUSED_BY_LANE, PAUSED_BY_RATE};
 use crate::broker::components::timers::Timer;
-use crate::broker::{Effect, EndCause, Event, Hangup, Limit, Shard};
+use crate::broker::{Effect, EndCause, Event, Limit, Shard};
 use crate::mqtt::codec::Frame;
 
 impl Shard {
@@ -146,19 +146,6 @@ impl Shard {
         } else if !is_paused {
             self.effects.push(Effect::Resume { slot });
         }
-    }
-
-    /// The peer is gone. What it has sent before it closed is handled first, unless that waits for a full disk, which
-    /// may take for ever; after a reset nothing of it is owed to anyone. A DISCONNECT counts in any case: see
-    /// [`Shard::cause_with_unread`].
-    pub(in crate::broker) fn hang_up(&mut self, now: Time, slot: ConnectionSlot, hangup: Hangup) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        let is_soon = connection.has_unhandled() && !connection.is_paused_by(PAUSED_BY_DISK);
-        if is_soon && matches!(hangup, Hangup::Closed | Hangup::Transport(_)) {
-            connection.rare().hangup = Some(hangup);
-            return;
-        }
-        self.end_connection(now, slot, EndCause::Hangup(hangup));
     }
 
     /// The connection is not this machine's any more.

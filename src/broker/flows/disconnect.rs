@@ -1,0 +1,283 @@
+//! The end of a connection, whichever side ends it, and what becomes of its session: it stays, or ends; its will is
+//! published, waits for its delay, or is dropped. Keeps chapters 3.14 and 3.1.2.5.
+
+use super::full_disk::DISK;
+use super::read::seconds_of;
+use super::source::client_of_source;
+use crate::base::{ConnectionSlot, MemoryKind, SessionSlot, Time};
+use crate::broker::components::connections::{Connection, PAUSED_BY_DISK, Stage};
+use crate::broker::components::replies::Purpose;
+use crate::broker::components::sessions::{GATED, QUEUES_QOS0};
+use crate::broker::components::timers::Timer;
+use crate::broker::event::{Traffic, beginning};
+use crate::broker::fanout::Fanout;
+use crate::broker::{Counter, Effect, EndCause, Event, Hangup, Shard, Violation};
+use crate::mqtt::codec::{Disconnect, Framing, Packet, decode, encode_disconnect, frame};
+use crate::mqtt::{ProtocolVersion, QoS, Reason};
+use crate::session::{NEVER_EXPIRES, Will};
+use crate::store::Record;
+use std::net::SocketAddr;
+
+impl Shard {
+    pub(in crate::broker) fn handle_disconnect(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        session: SessionSlot,
+        disconnect: Disconnect,
+    ) -> Result<(), Violation> {
+        let cause = self.take_farewell(session, disconnect)?;
+        self.end_connection(now, slot, cause);
+        Ok(())
+    }
+
+    fn take_farewell(&mut self, session: SessionSlot, disconnect: Disconnect) -> Result<EndCause, Violation> {
+        let max = self.shared.config.protocol.session_expiry_seconds_max;
+        let state = self.sessions.session_mut(session);
+        if let Some(seconds) = disconnect.session_expiry_seconds {
+            if state.expiry_seconds == 0 && seconds > 0 {
+                // [MQTT5 §3.14.2.2.2]: no valid DISCONNECT, so the will is published.
+                return Err(Violation {
+                    reason: Reason::ProtocolError,
+                    cause: "DISCONNECT makes a session last that CONNECT let end",
+                });
+            }
+            state.expiry_seconds = seconds.min(max);
+        }
+        Ok(EndCause::Disconnect(disconnect.reason))
+    }
+
+    /// The cause that an end has if the client has sent DISCONNECT behind packets that wait: for room on the disk, for
+    /// a rate, for their turn. The DISCONNECT has been received, so the will is discarded. [MQTT5-3.14.4-3]
+    /// [MQTT311-3.14.4-3] What waits before it is dropped unacknowledged, as at any other end. An end for a fault of
+    /// the client or by the operator keeps its cause.
+    pub(in crate::broker) fn cause_with_unread(&mut self, slot: ConnectionSlot, cause: EndCause) -> EndCause {
+        let from_without = matches!(cause, EndCause::Hangup(_) | EndCause::TakenOver | EndCause::Shutdown)
+            || cause == EndCause::Violation(DISK);
+        let Some(connection) = self.connections.get_mut(slot).filter(|_| from_without) else { return cause };
+        let Stage::Serving { session, .. } = connection.stage else { return cause };
+        let Some(partial) = connection.partial.take() else { return cause };
+        let (version, max) = (self.version_of_session(session), self.terms(slot).packet_bytes);
+        let mut bytes = &partial.bytes[..];
+        while let Ok(Framing::Whole(packet)) = frame(bytes, max) {
+            let len = packet.total_len;
+            match decode(version, packet) {
+                Ok(Packet::Disconnect(disconnect)) => {
+                    return self.take_farewell(session, disconnect).unwrap_or(cause);
+                }
+                Ok(_) => bytes = &bytes[len..],
+                Err(_) => break,
+            }
+        }
+        cause
+    }
+
+    /// The peer is gone. What it has sent before it closed is handled first, unless that waits for a full disk, which
+    /// may take for ever; after a reset nothing of it is owed to anyone. A DISCONNECT counts in any case: see
+    /// [`Shard::cause_with_unread`].
+    pub(in crate::broker) fn hang_up(&mut self, now: Time, slot: ConnectionSlot, hangup: Hangup) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let is_soon = connection.has_unhandled() && !connection.is_paused_by(PAUSED_BY_DISK);
+        if is_soon && matches!(hangup, Hangup::Closed | Hangup::Transport(_)) {
+            connection.rare().hangup = Some(hangup);
+            return;
+        }
+        self.end_connection(now, slot, EndCause::Hangup(hangup));
+    }
+
+    /// Ends a connection, whichever side wants it: sends DISCONNECT to a 5.0 client, closes, and lets the
+    /// session live on or end.
+    pub(in crate::broker) fn end_connection(&mut self, now: Time, slot: ConnectionSlot, cause: EndCause) {
+        let cause = self.cause_with_unread(slot, cause);
+        let Some(connection) = self.forget_connection(slot) else { return };
+        // [MQTT5-3.14.0-1]: only after a successful CONNACK. [MQTT5-4.13.1-1]
+        if let (Stage::Serving { session, .. }, Some(reason)) = (&connection.stage, cause.reason_sent()) {
+            let entry = self.sessions.slot(*session);
+            // [MQTT5-3.1.2-24]
+            let (version, packet_bytes_max) = (entry.version, entry.packet_bytes_max);
+            let words = match cause {
+                EndCause::Violation(violation) if self.shared.config.protocol.reason_strings => {
+                    Some(violation.cause)
+                }
+                _ => None,
+            };
+            if version == ProtocolVersion::V5 && entry.flags & GATED == 0 {
+                self.send_packet(slot, |out| encode_disconnect(out, reason, words, packet_bytes_max));
+            }
+        }
+        self.effects.push(Effect::Close { slot });
+        self.count(Counter::ConnectionsClosed, 1);
+        let (peer, listener) = (SocketAddr::from(&connection.peer), connection.listener.into());
+        match connection.stage {
+            Stage::Serving { session, .. } => {
+                let client = self.sessions.session(session).client_id.clone();
+                let drops_will = cause.drops_will();
+                self.tell_dropped(session, connection.slow.as_deref());
+                let queued = self.sessions.session(session).queue.len();
+                let since = self.sessions.session(session).connected_at_seconds;
+                let seconds = u64::from(seconds_of(now).saturating_sub(since));
+                let given = self.outbox.given(slot);
+                let traffic = Traffic {
+                    messages_in: connection.messages_in,
+                    bytes_in: connection.bytes_in,
+                    messages_out: given.messages,
+                    bytes_out: given.bytes,
+                };
+                let user = connection.rare.and_then(|rare| rare.identity.user);
+                let end =
+                    Event::Disconnected { client, peer, user, listener, seconds, traffic, queued, cause };
+                self.report(end);
+                self.detach(now, session, drops_will);
+            }
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate if cause != EndCause::Refused => {
+                self.report(Event::Unconnected { peer, listener, cause });
+            }
+            // The refusal was reported when it was due.
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {}
+        }
+    }
+
+    /// The connection is not this machine's any more.
+    pub(in crate::broker) fn forget_connection(&mut self, slot: ConnectionSlot) -> Option<Box<Connection>> {
+        let mut connection = self.connections.take(slot)?;
+        self.note_connection(connection.listener, false);
+        self.memory.subtract(MemoryKind::Backlogs, connection.backlog_bytes());
+        self.count_no_backlog(connection.backlog_packets());
+        self.replies.forget(slot);
+        if connection.is_paced {
+            self.end_pace(&mut connection);
+        }
+        if connection.is_paused_by(PAUSED_BY_DISK) {
+            self.wait_for_disk.forget(slot);
+        }
+        match connection.stage {
+            Stage::Serving { .. } => {
+                self.shared.counters[usize::from(self.id)].subtract(Counter::ClientsConnected, 1);
+            }
+            Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {}
+        }
+        let ends = connection.rare.as_ref().and_then(|rare| rare.identity.ends);
+        for timer in [connection.timer, ends].into_iter().flatten() {
+            self.timers.cancel(timer);
+        }
+        Some(connection)
+    }
+
+    /// A connection has left its session: publishes its will, or starts the delay.
+    pub(in crate::broker) fn detach(&mut self, now: Time, session: SessionSlot, drop_will: bool) {
+        let entry = self.sessions.slot_mut(session);
+        entry.connection = None;
+        entry.flags &= QUEUES_QOS0;
+        let state = entry.session_mut();
+        state.drop_replays();
+        let expiry_seconds = state.expiry_seconds;
+        let dropped = if drop_will { state.will.take() } else { None };
+        let delay_seconds = state.will.as_ref().map(|will| will.delay_seconds);
+        if let Some(will) = dropped {
+            self.record_will_gone(&will, Some(session));
+        }
+        if expiry_seconds == 0 {
+            self.end_session(now, session);
+            return;
+        }
+        if let Some(sid) = self.sid(session) {
+            self.durability.record(&Record::Left {
+                sid,
+                at_millis: self.durability.wall().millis(now),
+                expiry_seconds,
+            });
+        }
+        self.tell_groups(session, false);
+        if expiry_seconds != NEVER_EXPIRES {
+            let timer =
+                self.timers.schedule(now.after_seconds(expiry_seconds), Timer::SessionExpiry(session));
+            self.sessions.session_mut(session).expiry_timer = Some(timer);
+        }
+        match delay_seconds {
+            None => {}
+            Some(0) => self.publish_will(now, session),
+            Some(delay) => {
+                // [MQTT5 §3.1.3.2.2]: the earlier of delay and session end, which publishes too.
+                let timer = self.timers.schedule(now.after_seconds(delay), Timer::WillDelay(session));
+                self.sessions.session_mut(session).will_timer = Some(timer);
+            }
+        }
+    }
+
+    /// The session is over: will, subscriptions, and what its shared subscriptions gave it.
+    pub(in crate::broker) fn end_session(&mut self, now: Time, session: SessionSlot) {
+        self.publish_will(now, session);
+        let state = self.sessions.session_mut(session);
+        let timers = [state.will_timer.take(), state.expiry_timer.take()];
+        for timer in timers.into_iter().flatten() {
+            self.timers.cancel(timer);
+        }
+        let (back, ticket) = self.take_shared(session);
+        if let Some(sid) = self.sid(session) {
+            self.record_end(session, sid);
+        }
+        self.drop_subscriptions(session);
+        let state = self.sessions.remove(session);
+        self.note_session(&state.client_id, false);
+        self.note_released(state.held_count());
+        self.shared.end_session();
+        self.shared.counters[usize::from(self.id)].subtract(Counter::Sessions, 1);
+        self.forget_queue(&state);
+        self.report_untold(&state);
+        self.return_shared(back, ticket);
+    }
+
+    /// Publishes the will of a session, if it has one. `[MQTT5-3.1.2-8]` `[MQTT5-3.1.2-10]`
+    pub(in crate::broker) fn publish_will(&mut self, now: Time, session: SessionSlot) {
+        let Some(will) = self.sessions.session_mut(session).will.take() else { return };
+        self.publish_will_of(now, &will, Some(session));
+    }
+
+    /// The same of one that is no session's any more, or of this one's.
+    pub(in crate::broker) fn publish_will_of(
+        &mut self,
+        now: Time,
+        will: &Will,
+        session: Option<SessionSlot>,
+    ) {
+        self.record_will_gone(will, session);
+        let mut publication = will.message.as_publication();
+        if !self.lets_will(&publication) {
+            // What was allowed at CONNECT has been taken back since.
+            let client = client_of_source(publication.source).into();
+            let topic = beginning(publication.topic);
+            self.report(Event::PublishRefused { client, topic, rule: None, violation: WILL_REVOKED });
+            return;
+        }
+        if !(publication.retain && self.shared.config.protocol.check_retain_source) {
+            publication.source = &[];
+        }
+        publication.expires_at = will.message_expiry_seconds.map(|seconds| now.after_seconds(seconds));
+        publication.stamp = self.stamps.next(now);
+        // One of an earlier run does not know any more.
+        publication.origin = session.map(|session| self.sessions.key(session));
+        let mut fanout = Fanout::new(publication, now, 0);
+        let is_kept = will.number != 0 || session.is_some_and(|session| self.sid(session).is_some());
+        let is_promised = publication.qos != QoS::AtMostOnce || publication.retain;
+        if is_kept && is_promised && !self.durability.has_failed() && !self.durability.is_full() {
+            // It reaches the other shards once, though the power should be cut between their records and ours.
+            fanout.ticket = Some(self.replies.next_ticket());
+            fanout.intended = true;
+        }
+        let outcome = self.publish(now, &mut fanout);
+        if fanout.missing > 0 {
+            let intents = std::mem::take(&mut fanout.intents);
+            self.replies.open_ticket(fanout.missing, outcome, intents, Purpose::Intents);
+            // It waits for the log. What its client publishes when it is back must come later.
+            match session {
+                Some(session) => self.note_end(session),
+                None => self.durability.note_end(None),
+            }
+        }
+    }
+}
+
+const WILL_REVOKED: Violation = Violation {
+    reason: Reason::NotAuthorized,
+    cause: "the access list does not let the client publish its will any more",
+};
