@@ -3,7 +3,7 @@
 //! Owns one number of bytes for each kind. What is kept carries its own charge ([`Charge`],
 //! a kept message) and gives it back when it is dropped, so no list of places has to be kept in step. The
 //! numbers are what the allocator takes, not what the client sent. The machine asks them at its bounds
-//! (`limits.memory_bytes`, DESIGN §7).
+//! (`limits.memory_bytes`).
 
 use std::cell::Cell;
 use std::ops::Deref;

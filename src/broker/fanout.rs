@@ -4,6 +4,7 @@
 //! difference: subscribers that go in step have the same one, and share the variant; the others get a copy with two bytes
 //! changed.
 
+use crate::base::ConnectionSlot;
 use crate::base::MemoryAccount;
 use crate::base::SessionSlot;
 use crate::base::Ticket;
@@ -75,6 +76,14 @@ impl Variant {
     /// Of an outbox that is full: who is sent this is noted there.
     const NOTHING: Variant =
         Variant { head: Range { start: 0, len: 0 }, payload: None, packet_id: None, id_at: 0 };
+
+    /// Gives it to a connection.
+    pub(in crate::broker) fn send(self, outbox: &mut Outbox, slot: ConnectionSlot) {
+        outbox.send_message(slot, self.head);
+        if let Some(payload) = self.payload {
+            outbox.send(slot, payload);
+        }
+    }
 
     pub(in crate::broker) fn len(&self) -> u32 {
         self.head.len + self.payload.map_or(0, |range| range.len)

@@ -109,7 +109,7 @@ fn goes_both_ways(centre: &mut Client, edge: &mut Client, round: usize) {
     assert_eq!(edge.message(), message("local/end", "", false));
 }
 
-/// Row 3.1-r of the checklist.
+/// `[MQTT311 §3.1-r]`.
 #[test]
 fn a_bridge_of_mosquitto_passes_each_message_on_once_and_retained_ones_as_retained() {
     for version in ["mqttv311", "mqttv31", "mqttv50"] {

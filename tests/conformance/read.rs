@@ -254,7 +254,7 @@ fn check_codes(packet: &Packet, version: Version) -> Result<(), String> {
     Ok(())
 }
 
-/// Properties a server may put into a packet (section 2 of the checklist).
+/// Properties a server may put into a packet (section 2).
 fn server_properties(kind: Kind) -> &'static [u8] {
     match kind {
         Connack => &[

@@ -139,7 +139,7 @@ pub fn will_topics_pass_the_checks_of_publish(broker: &Broker) {
 
 /// [MQTT5-3.1.3-8] [MQTT311-3.1.3-9] [MQTT5-reason-0x85]
 pub fn refused_identifiers_get_their_code(broker: &Broker) {
-    // An identifier that is well-formed but not wanted: control characters (DESIGN, the open choices).
+    // An identifier that is well-formed but not wanted: control characters.
     let mut peer = broker.offer(connect(V5, "bad\u{1}id"));
     peer.expect_refused(&[0x81, 0x85]);
     let mut peer = broker.offer(connect(V311, "bad\u{1}id"));

@@ -37,7 +37,7 @@ pub fn valid_filters_are_granted(broker: &Broker) {
     }
 }
 
-/// The matching table of the checklist, live and retained, under a first level of the scenario's own where the
+/// The matching table, live and retained, under a first level of the scenario's own where the
 /// filter allows it. [MQTT5-match-1] [MQTT5-match-2] [MQTT5-match-7] [MQTT5-match-8] [MQTT5-match-14]
 /// [MQTT5-match-15] [MQTT5-4.7.1-1] [MQTT5-4.7.1-2] [MQTT5-§4.7.3] [MQTT5-4.7.3-4] [MQTT311-4.7.1-2]
 /// [MQTT311-4.7.1-3] [MQTT311-4.7.3-4] [PITFALL-45]

@@ -1,4 +1,4 @@
-//! The turns of the shards, as `shard::run` takes them.
+//! The turns of the shards, as `host` takes them.
 
 use crate::clocks;
 use crate::world::{Due, Happening, Job, OVERFLOW_RETRY, Parcel, Ready};
@@ -20,7 +20,7 @@ impl World {
             return self.schedule(at, Due::Turn { shard, run });
         }
         if host.jobs.is_empty() && host.effects.is_empty() {
-            // Between two turns, as in `shard::run`; what has come since the last one is read behind it.
+            // Between two turns, as in `host`; what has come since the last one is read behind it.
             host.jobs.extend(std::mem::take(&mut host.stops).then_some(Job::Shutdown));
             let left = std::mem::take(&mut host.left);
             let ready = std::mem::take(&mut host.ready);

@@ -28,7 +28,7 @@ impl Shard {
         self.count(Counter::PacketsWaiting, packets.wrapping_sub(packets_before));
         let Some(session) = self.connections.session_of(slot) else { return };
         self.sessions.slot_mut(session).flags |= BACKLOGGED;
-        // [DESIGN §7]: stop reading from the client that causes it. What others send to the client is not its doing.
+        // Reading stops from the client that causes it. What others send to the client is not its doing.
         if asks_too_much {
             if self.pause(slot, PAUSED_BY_BACKLOG) {
                 let client = self.client_told(session);

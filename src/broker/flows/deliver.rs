@@ -11,12 +11,11 @@ use crate::base::Time;
 use crate::base::allocated;
 use crate::base::{ConnectionSlot, SessionSlot};
 use crate::broker::components::budget::WORK_A_QUEUED;
-use crate::broker::components::outbox::Outbox;
 use crate::broker::components::replies::{AfterLog, FirstSending};
 use crate::broker::components::sessions::{
     ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, QUEUES_QOS0, REPLAYING,
 };
-use crate::broker::fanout::{Fanout, Recent, Variant, WireForm};
+use crate::broker::fanout::{Fanout, Recent, WireForm};
 use crate::broker::outcome::Taken;
 use crate::broker::{Counter, Event, Limit, Shard};
 use crate::mqtt::codec::{AckKind, publish_len};
@@ -38,13 +37,6 @@ const TURN_BYTES_MAX: u32 = 64 * 1024;
 pub(in crate::broker) struct Sent {
     messages: u64,
     payload_bytes: u64,
-}
-
-fn send_variant(outbox: &mut Outbox, slot: ConnectionSlot, variant: Variant) {
-    outbox.send_message(slot, variant.head);
-    if let Some(payload) = variant.payload {
-        outbox.send(slot, payload);
-    }
 }
 
 impl Shard {
@@ -89,7 +81,7 @@ impl Shard {
                     self.drop_too_large();
                     return Taken::Yes;
                 }
-                send_variant(&mut self.outbox, slot, variant);
+                variant.send(&mut self.outbox, slot);
                 self.count_sent(fanout.publication.payload.len());
                 return Taken::Yes;
             }
@@ -361,7 +353,7 @@ impl Shard {
             self.drop_too_large();
             return;
         }
-        send_variant(&mut self.outbox, slot, variant);
+        variant.send(&mut self.outbox, slot);
         self.count_sent(fanout.publication.payload.len());
     }
 

@@ -4,7 +4,7 @@
 //! bound. From three quarters of it on memory is *short*: QoS 0 messages for slow clients are dropped. From
 //! seven eighths on it is *tight*: packets under way are read no further, and what is new is refused. When it is *full*, or tight for long, the
 //! connection that holds the most is ended, one after the other. Nothing that was acknowledged is given up.
-//! [DESIGN §7]
+//!
 
 use crate::base::ConnectionSlot;
 use crate::base::{ConnectionKey, Time};

@@ -249,7 +249,7 @@ impl Shard {
         visit.is_some_and(|(_, before)| self.waits_for_room(slot, *before))
     }
 
-    /// What a packet may have before CONNACK: the cost of a peer that has not said who it is. [DESIGN §7]
+    /// What a packet may have before CONNACK: the cost of a peer that has not said who it is.
     fn connect_bytes_max(&self, connection: &Connection) -> usize {
         let limits = &self.shared.config.limits;
         let is_named = connection.rare.as_ref().is_some_and(|rare| rare.certificate_user.is_some());

@@ -52,7 +52,7 @@ impl<'a> Filters<'a> {
 }
 
 /// What a bridge of 3.x could not ask for: nothing that it has brought goes back to it, and what was published as
-/// retained stays so at its other end. They stay with the subscription, over restarts too. Row 3.1-r of the checklist.
+/// retained stays so at its other end. They stay with the subscription, over restarts too. `[MQTT311 §3.1-r]`.
 fn options_of_bridge(wanted: &SubscribeFilter<'_>) -> SubscriptionOptions {
     // [MQTT5-3.8.3-4]: No Local is not for shared subscriptions.
     let no_local = wanted.filter.shared().is_none();

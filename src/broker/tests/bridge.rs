@@ -1,4 +1,4 @@
-//! What mosquitto's bridges get: each message once, retained ones as retained. Row 3.1-r of the checklist.
+//! What mosquitto's bridges get: each message once, retained ones as retained. `[MQTT311 §3.1-r]`.
 
 use super::basics::{connect, quiet};
 use crate::broker::world::World;

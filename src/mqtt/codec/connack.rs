@@ -62,7 +62,7 @@ pub fn encode_connack(
     if version == ProtocolVersion::V5 {
         encode_v5(out, session_present, reason, connack, packet_bytes_max);
     } else if let Some(code) = reason.connack_v3() {
-        // Row 3.1-e of the checklist: the byte is reserved in 3.1.
+        // `[MQTT311 §3.1-e]`: the byte is reserved in 3.1.
         let session_present = session_present && version == ProtocolVersion::V311;
         out.put(&[0x20, 0x02, u8::from(session_present), code]);
     }
@@ -162,7 +162,7 @@ mod tests {
         user_properties: &[],
     };
 
-    // [MQTT5-2.2.2-1] [MQTT5-3.2.2-6] [MQTT311-3.2.2-4] [MQTT311-3.2.2-6], row 3.1-e
+    // [MQTT5-2.2.2-1] [MQTT5-3.2.2-6] [MQTT311-3.2.2-4] [MQTT311-3.2.2-6], [MQTT311 §3.1-e]
     #[test]
     fn each_version_gets_its_own_connack() {
         let max = u32::MAX;

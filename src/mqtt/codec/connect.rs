@@ -15,7 +15,7 @@ pub struct Connect<'a> {
     /// The version that name and level agree on.
     pub version: ProtocolVersion,
     /// The level has the bit that mosquitto's bridges set: all subscriptions of the connection are to have No Local
-    /// and Retain As Published, which 3.x has no options for. Row 3.1-r of the checklist.
+    /// and Retain As Published, which 3.x has no options for. `[MQTT311 §3.1-r]`.
     pub is_bridge: bool,
     /// Clean Start of 5.0, Clean Session of 3.x.
     pub clean_start: bool,
@@ -191,7 +191,7 @@ impl<'a> Connect<'a> {
 
     fn check_client_id(&self) -> Result<(), DecodeError> {
         let may_be_empty = match self.version {
-            // Row 3.1-d of the checklist: never.
+            // `[MQTT311 §3.1-d]`: never.
             ProtocolVersion::V31 => false,
             // [MQTT311-3.1.3-7] [MQTT311-3.1.3-8]
             ProtocolVersion::V311 => self.clean_start,
@@ -269,14 +269,14 @@ const BRIDGE_BIT: u8 = 0x80;
 fn read_version(reader: &mut Reader<'_>) -> Result<(ProtocolVersion, bool), DecodeError> {
     let name = ProtocolName::read(reader)?;
     match (name, reader.u8()?) {
-        // Row 3.1-a of the checklist.
+        // `[MQTT311 §3.1-a]`.
         (ProtocolName::MqIsdp, 3) => Ok((ProtocolVersion::V31, false)),
         (ProtocolName::Mqtt, 4) => Ok((ProtocolVersion::V311, false)),
         (ProtocolName::Mqtt, 5) => Ok((ProtocolVersion::V5, false)),
-        // Row 3.1-r. 5.0 has options for what the bit says.
+        // [MQTT311 §3.1-r]. 5.0 has options for what the bit says.
         (ProtocolName::MqIsdp, 0x83) => Ok((ProtocolVersion::V31, true)),
         (ProtocolName::Mqtt, 0x84) => Ok((ProtocolVersion::V311, true)),
-        // [MQTT5-3.1.2-2] [MQTT311-3.1.2-2], row 3.1-b.
+        // [MQTT5-3.1.2-2] [MQTT311-3.1.2-2], [MQTT311 §3.1-b].
         _ => Err(DecodeError {
             fault: Fault::UnsupportedProtocolVersion,
             cause: "protocol level not served under this name",
@@ -301,7 +301,7 @@ impl ConnectFlags {
     fn read(version: ProtocolVersion, reader: &mut Reader<'_>) -> Result<ConnectFlags, DecodeError> {
         let byte = reader.u8()?;
         let bit = |position: u8| byte >> position & 1 == 1;
-        // Row 3.1-i: in 3.1 these bits are unused, not errors.
+        // [MQTT311 §3.1-i]: in 3.1 these bits are unused, not errors.
         let polices_unused_bits = version > ProtocolVersion::V31;
         if bit(0) && polices_unused_bits {
             // [MQTT5-3.1.2-3] [MQTT311-3.1.2-3]
@@ -320,7 +320,7 @@ impl ConnectFlags {
         };
         let (username, password) = (bit(7), bit(6));
         if password && !username && version < ProtocolVersion::V5 {
-            // [MQTT311-3.1.2-22], row 3.1-j; legal in 5.0 (section 3.1.2.9).
+            // [MQTT311-3.1.2-22], [MQTT311 §3.1-j]; legal in 5.0 (section 3.1.2.9).
             return Err(DecodeError::malformed("password without user name"));
         }
         Ok(ConnectFlags { clean_start: bit(1), will, username, password })
@@ -486,7 +486,7 @@ mod tests {
         assert_eq!(Connect::version_of(framed(&connect(V5, 3, &[b"p"]))), Some(V5));
     }
 
-    // Row 3.1-r
+    // [MQTT311 §3.1-r]
     #[test]
     fn a_bridge_is_known_by_a_bit_of_its_level() {
         for version in [V31, V311] {
@@ -544,7 +544,7 @@ mod tests {
     }
 
     // [MQTT5-1.5.4-1] [MQTT5-1.5.4-2] [MQTT5-3.1.3-4] [MQTT5-3.1.3-11] [MQTT5-3.1.3-12] [MQTT311-1.5.3-1]
-    // [MQTT311-3.1.3-4] [MQTT311-3.1.3-10] [MQTT311-3.1.3-11], row 3.1-n
+    // [MQTT311-3.1.3-4] [MQTT311-3.1.3-10] [MQTT311-3.1.3-11], [MQTT311 §3.1-n]
     #[test]
     fn names_in_a_connect_are_clean_utf8() {
         let bad: [&[u8]; 8] = [
@@ -569,7 +569,7 @@ mod tests {
         }
     }
 
-    // [MQTT311-3.1.3-7] [MQTT311-3.1.3-8] [MQTT5-3.1.3-6], row 3.1-d
+    // [MQTT311-3.1.3-7] [MQTT311-3.1.3-8] [MQTT5-3.1.3-6], [MQTT311 §3.1-d]
     #[test]
     fn an_empty_client_identifier_is_for_clean_sessions_from_3_1_1_on() {
         assert_eq!(fault(&connect(V31, 0, &[b""])), Fault::ClientIdentifierNotValid);

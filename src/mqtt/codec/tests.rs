@@ -107,7 +107,7 @@ fn packets_that_clients_may_not_send_are_protocol_errors() {
     }
 }
 
-// [MQTT5-2.1.3-1] [MQTT311-2.2.2-2] and row 3.1-h of the 3.1 checklist
+// [MQTT5-2.1.3-1] [MQTT311-2.2.2-2] and [MQTT311 §3.1-h]
 #[test]
 fn reserved_flag_bits_are_malformed_from_3_1_1_on() {
     for version in VERSIONS {

@@ -105,7 +105,7 @@ impl Frame<'_> {
     }
 
     /// Refuses flag bits other than `expected`. 3.1 leaves unused bits unpoliced and lets DUP stand
-    /// on SUBSCRIBE, UNSUBSCRIBE and PUBREL (rows 3.1-g and 3.1-h of the checklist).
+    /// on SUBSCRIBE, UNSUBSCRIBE and PUBREL (`[MQTT311 §3.1-g]` `[MQTT311 §3.1-h]`).
     pub(super) fn check_flags(&self, version: ProtocolVersion, expected: u8) -> Result<(), DecodeError> {
         if version > ProtocolVersion::V31 && self.flags() != expected {
             // [MQTT5-2.1.3-1] [MQTT311-2.2.2-2]
