@@ -14,7 +14,7 @@ use midge::cli::{self, Command, Serve, StoreAction};
 use midge::config::memory_limit;
 use midge::config::open_files::{self, Wanted};
 use midge::config::parse;
-use midge::control::entrance::Entrance;
+use midge::control::access_policies::AccessPolicies;
 use midge::control::gate::SharedGate;
 use midge::control::housekeeping;
 use midge::control::logins::Logins;
@@ -85,8 +85,9 @@ impl Failure {
 
 fn check_config(file: &Path) -> Result<(), Failure> {
     let config = parse::load(file).map_err(|errors| Failure::usage(errors.to_string()))?;
-    let entrance = Entrance::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
-    for warning in entrance.warnings(unix_seconds()) {
+    let policies =
+        AccessPolicies::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
+    for warning in policies.warnings(unix_seconds()) {
         warn(&format!("{}: warning: {warning}", file.display()));
     }
     let mut words = format!("{}: ok\n", file.display());
@@ -153,7 +154,8 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let open_files = open_files::raise();
     let wanted = Wanted { connections: config.limits.connections, shards, listeners: config.listeners.len() };
     let connections = open_files::connections(open_files, wanted).map_err(Failure::new)?;
-    let entrance = Entrance::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
+    let policies =
+        AccessPolicies::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
     // Before anyone can connect: what the kernel refuses ends the start here.
     let prepared =
         driver::prepare_shards(shards, cores.as_deref(), &NetConfig { ring, ..NetConfig::default() })
@@ -189,11 +191,11 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     ) {
         tracing::info!("{line}");
     }
-    for certificate in entrance.certificates() {
+    for certificate in policies.certificates() {
         tracing::info!("{certificate}");
     }
     reload::tell(&notes);
-    reload::tell(&entrance.warnings(unix_seconds()));
+    reload::tell(&policies.warnings(unix_seconds()));
     if let Some(kept) = &kept {
         report(&kept.recovery, started);
     }
@@ -207,11 +209,11 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         open: AtomicUsize::new(0),
         open_by_listener: config.listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
         connections_max: connections,
-        gate: SharedGate::new(&entrance.gate, seed),
-        logins: Logins::start(&entrance)
+        gate: SharedGate::new(&policies.gate, seed),
+        logins: Logins::start(&policies)
             .map_err(|error| Failure::new(format!("no threads for logins: {error}")))?,
-        entrance: Mutex::new((entrance, 0)),
-        entrance_changed: AtomicU64::new(0),
+        policies: Mutex::new((policies, 0)),
+        policies_changed: AtomicU64::new(0),
         checkpoints_asked: AtomicU64::new(0),
         ready: AtomicUsize::new(0),
         restored: AtomicUsize::new(0),

@@ -3,7 +3,7 @@
 use midge::cli::Serve;
 use midge::config::mosquitto::MosquittoConf;
 use midge::config::parse;
-use midge::control::entrance::Entrance;
+use midge::control::access_policies::AccessPolicies;
 use midge::control::housekeeping::{Asked, LOOK_AFTER};
 use midge::host::{Bell, Control};
 use midge::logging::LevelSwitch;
@@ -67,23 +67,23 @@ impl Reload {
                  need a restart"
             );
         }
-        match Entrance::load(&config) {
-            Ok(entrance) => {
-                if let Err(error) = self.control.logins.prepare(&entrance) {
+        match AccessPolicies::load(&config) {
+            Ok(policies) => {
+                if let Err(error) = self.control.logins.prepare(&policies) {
                     return tracing::error!("SIGHUP: nothing is changed: no threads for logins: {error}");
                 }
-                tell(&entrance.warnings(unix_seconds()));
-                for certificate in entrance.certificates() {
+                tell(&policies.warnings(unix_seconds()));
+                for certificate in policies.certificates() {
                     tracing::info!("SIGHUP: {certificate}");
                 }
-                self.control.change_entrance(entrance);
+                self.control.change_policies(policies);
                 self.bells.iter().for_each(Bell::ring);
             }
             Err(words) => return tracing::error!("SIGHUP: nothing is changed: {words}"),
         }
         tracing::info!("SIGHUP: certificates, keys, password files and access lists are read again");
         self.change_level(config.log.level);
-        if without_entrance(&config) != without_entrance(&self.config) {
+        if without_policies(&config) != without_policies(&self.config) {
             tracing::warn!(
                 "SIGHUP: the file has other changes too; only what concerns TLS, WebSocket, the PROXY header, \
                  logins, access lists, [gate], limits.connect_rate and log.level counts before a restart"
@@ -108,7 +108,7 @@ impl Reload {
 }
 
 /// The configuration without what SIGHUP can change.
-fn without_entrance(config: &Config) -> Config {
+fn without_policies(config: &Config) -> Config {
     let mut config = config.clone();
     config.auth.password_file = String::new();
     config.auth.allow_anonymous = None;

@@ -2,8 +2,8 @@
 //! tokens and a webhook, and enhanced authentication (chapter 4.12) by SCRAM or by the method that client developers
 //! and our tests use.
 //!
-//! [`access`] and [`method`] are what the machine knows of it all; which files a listener names is read by `control::entrance`, and
-//! what takes long is checked on its threads.
+//! [`policy`](crate::policy) is what the machine knows of it all; `control::access_policies` reads the files that a
+//! listener names, and what takes long is checked on its threads.
 
 pub mod acl_file;
 pub mod hash;

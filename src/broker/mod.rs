@@ -86,7 +86,7 @@ pub enum Effect {
         /// The client identifier's home.
         to: ShardId,
         /// Who it is.
-        guest: Guest,
+        handover: Handover,
     },
     /// Check a login, and tell the answer to [`Shard::handle_verdict`]. Nothing is to be read from the connection
     /// meanwhile.
@@ -142,7 +142,7 @@ pub enum Effect {
 
 /// A connection that moves to another shard.
 #[derive(Debug)]
-pub struct Guest {
+pub struct Handover {
     /// The other side's address.
     pub peer: SocketAddr,
     /// Number of the listener that it came in by.

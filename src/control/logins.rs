@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::control::entrance::Entrance;
+use crate::control::access_policies::AccessPolicies;
 use crate::control::pool::{Lane, LaneSettings, Outcome, Pool, PoolSettings};
 use crate::policy::access::{Login, Verdict};
 
@@ -19,24 +19,24 @@ pub struct Logins {
 }
 
 impl Logins {
-    /// Starts those that an entrance needs.
+    /// Starts those that the policies need.
     ///
     /// # Errors
     /// A thread can't be started.
-    pub fn start(entrance: &Entrance) -> io::Result<Logins> {
+    pub fn start(policies: &AccessPolicies) -> io::Result<Logins> {
         let none = LaneSettings { threads: 0, queue_max: QUEUE_MAX };
         let pool = Pool::start(PoolSettings { hash: none, http: none })?;
         let logins = Logins { pool: Arc::new(pool) };
-        logins.prepare(entrance)?;
+        logins.prepare(policies)?;
         Ok(logins)
     }
 
-    /// Starts those that another entrance needs besides.
+    /// Starts those that new policies need besides.
     ///
     /// # Errors
     /// A thread can't be started.
-    pub fn prepare(&self, entrance: &Entrance) -> io::Result<()> {
-        let (hash, http) = entrance.threads();
+    pub fn prepare(&self, policies: &AccessPolicies) -> io::Result<()> {
+        let (hash, http) = policies.threads();
         self.pool.grow(Lane::Hash, hash)?;
         self.pool.grow(Lane::Http, http)
     }
@@ -52,11 +52,11 @@ impl Logins {
     /// that too many wait.
     pub fn check(
         &self,
-        entrance: &Entrance,
+        policies: &AccessPolicies,
         login: Box<Login>,
         done: impl Fn(Verdict) + Clone + Send + 'static,
     ) -> Result<(), Verdict> {
-        let Some(proofs) = entrance.proofs(login.listener) else {
+        let Some(proofs) = policies.proofs(login.listener) else {
             // A reload has come between: the client's next try is judged by the new rules.
             return Err(Verdict::Unavailable);
         };

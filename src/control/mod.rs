@@ -1,7 +1,7 @@
 //! The control side: what must not be done on a shard, because it computes long or waits for
 //! others. Shards hand such work over and get the result by a callback.
 
-pub mod entrance;
+pub mod access_policies;
 mod exposed;
 pub mod gate;
 pub mod housekeeping;

@@ -1,12 +1,12 @@
 //! What the shards and the main thread share while the broker runs, and what a shard starts with.
 
-use super::{Bell, Parcel, StartStore};
+use super::{Bell, ShardMessage, StartStore};
 use crate::base::ShardId;
 use crate::base::Time;
 use crate::broker::Limit;
 use crate::broker::Shared;
 use crate::broker::interest::InterestCounts;
-use crate::control::entrance::Entrance;
+use crate::control::access_policies::AccessPolicies;
 use crate::control::gate::SharedGate;
 use crate::control::logins::Logins;
 use crate::driver::{Clock, MeshEnd};
@@ -36,9 +36,9 @@ pub struct Control {
     /// Shards whose clients are gone, once the broker stops.
     pub finished: AtomicUsize,
     /// What is asked of those who want in, and how often it was changed.
-    pub entrance: Mutex<(Entrance, u64)>,
+    pub policies: Mutex<(AccessPolicies, u64)>,
     /// The same number, to be looked at without the lock.
-    pub entrance_changed: AtomicU64,
+    pub policies_changed: AtomicU64,
     /// How often a checkpoint was asked for. Looked at when the bell rings.
     pub checkpoints_asked: AtomicU64,
     /// Who checks logins.
@@ -53,21 +53,21 @@ pub struct Control {
 
 impl Control {
     /// What is asked of those who want in, and how often that was changed.
-    pub(super) fn entrance(&self) -> (Entrance, u64) {
-        self.entrance.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn policies(&self) -> (AccessPolicies, u64) {
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Something else is asked from now on. The shards see it when their bells ring.
-    pub fn change_entrance(&self, entrance: Entrance) {
-        self.gate.change(&entrance.gate);
-        let mut current = self.entrance.lock().unwrap_or_else(PoisonError::into_inner);
-        *current = (entrance, current.1 + 1);
-        self.entrance_changed.store(current.1, Ordering::Release);
+    pub fn change_policies(&self, policies: AccessPolicies) {
+        self.gate.change(&policies.gate);
+        let mut current = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = (policies, current.1 + 1);
+        self.policies_changed.store(current.1, Ordering::Release);
     }
 
     /// What of TLS has expired, is not valid yet or soon ends at `now`, in seconds since 1970. A line each.
     pub fn outdated(&self, now: i64) -> Vec<String> {
-        self.entrance().0.outdated(now)
+        self.policies().0.outdated(now)
     }
 
     /// The clock of every shard.
@@ -123,7 +123,7 @@ pub struct Start {
     /// See `Control`.
     pub control: Arc<Control>,
     /// Its end of the mesh.
-    pub mesh: MeshEnd<Parcel>,
+    pub mesh: MeshEnd<ShardMessage>,
     /// Listening sockets, with the number of their listener.
     pub listeners: Vec<(u16, OwnedFd)>,
     /// Rung by the main thread when `Control` has changed, and by those who answer.

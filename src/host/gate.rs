@@ -2,8 +2,8 @@
 //! how long those stay who come in where flapping is watched.
 
 use super::Runner;
-use super::doors::Doors;
 use super::handshakes::Handshakes;
+use super::layers::ConnectionLayers;
 use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::broker::Counter;
@@ -57,8 +57,8 @@ impl AtGate {
 
 /// The address that a connection counts for; none for a Unix-domain socket, and for a load balancer that does not
 /// speak for a client, or has not yet.
-pub(super) fn source(doors: &Doors, slot: ConnectionSlot, peer: SocketAddr) -> Option<IpAddr> {
-    (peer != UNIX_PEER && !doors.is_balancers_own(slot)).then(|| peer.ip())
+pub(super) fn source(layers: &ConnectionLayers, slot: ConnectionSlot, peer: SocketAddr) -> Option<IpAddr> {
+    (peer != UNIX_PEER && !layers.is_balancers_own(slot)).then(|| peer.ip())
 }
 
 impl Runner {
@@ -80,7 +80,7 @@ impl Runner {
     /// A connection of this address begins its handshake here; false, counted and told of once in a while, if the
     /// address has its share of them already.
     pub(super) fn begin_handshake(&mut self, now: Time, slot: ConnectionSlot, address: IpAddr) -> bool {
-        if self.entrance.gate.is_exempt(address) || self.at_gate.handshakes.begin(slot, address) {
+        if self.policies.gate.is_exempt(address) || self.at_gate.handshakes.begin(slot, address) {
             return true;
         }
         let tell = self.control.gate.tell(now, address);
@@ -90,7 +90,7 @@ impl Runner {
 
     /// A connection has come in from this address.
     pub(super) fn begin_visit(&mut self, now: Time, slot: ConnectionSlot, address: IpAddr) {
-        if self.entrance.gate.flap_connects > 0 {
+        if self.policies.gate.flap_connects > 0 {
             self.at_gate.visits.insert(slot, Visit { address, since: now });
         }
     }
@@ -111,7 +111,7 @@ impl Runner {
     pub(super) fn judge_failures(&mut self, now: Time) {
         for FailedLogin { slot, serial, peer } in std::mem::take(&mut self.at_gate.failed) {
             let judged = self.at_gate.judged.filter(|judged| (judged.slot, judged.serial) == (slot, serial));
-            let penalty = match (judged, source(&self.doors, slot, peer)) {
+            let penalty = match (judged, source(&self.layers, slot, peer)) {
                 (Some(judged), _) => judged.penalty,
                 (None, Some(address)) => self.penalty(now, address),
                 (None, None) => Penalty::None,
@@ -135,7 +135,7 @@ impl Runner {
     }
 
     pub(super) fn note_success(&mut self, now: Time, slot: ConnectionSlot, peer: SocketAddr) {
-        if let Some(address) = source(&self.doors, slot, peer) {
+        if let Some(address) = source(&self.layers, slot, peer) {
             self.control.gate.succeeded(now, address);
         }
     }
@@ -143,19 +143,19 @@ impl Runner {
     /// Goes on with ending the connections of those who stand in a new list of the banned.
     pub(super) fn end_banned(&mut self, now: Time) {
         let Some(from) = self.at_gate.banned_to.take() else { return };
-        let settings = Arc::clone(&self.entrance.gate);
+        let settings = Arc::clone(&self.policies.gate);
         if settings.banned.is_empty() {
             return;
         }
-        let doors = &self.doors;
+        let layers = &self.layers;
         let is_banned =
-            |slot, peer| source(doors, slot, peer).is_some_and(|address| settings.is_banned(address));
+            |slot, peer| source(layers, slot, peer).is_some_and(|address| settings.is_banned(address));
         self.at_gate.banned_to = self.machine.handle_bans(now, from, is_banned);
         self.carry_out(now, None);
     }
 
     fn tell_of_ban(&mut self, now: Time, address: IpAddr, by_failures: bool) {
-        let seconds = self.entrance.gate.ban_seconds;
+        let seconds = self.policies.gate.ban_seconds;
         let event = Event::Banned { network: counted_with(address), by_failures, seconds };
         self.shared.counters[usize::from(self.machine.id())].add(Counter::AddressesBanned, 1);
         self.log.write(now, &event);

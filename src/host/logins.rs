@@ -95,7 +95,7 @@ impl Verdicts {
 
 impl Runner {
     pub(super) fn check_login(&mut self, now: Time, slot: ConnectionSlot, serial: u32, login: Box<Login>) {
-        let address = source(&self.doors, slot, login.peer);
+        let address = source(&self.layers, slot, login.peer);
         let queue = &mut self.verdicts.queue;
         let origin = queue.origin(address, login.user.as_deref(), &login.client_id);
         if let Some(refused) = queue.push(origin, slot.get(), Waiting { slot, serial, login }) {
@@ -124,7 +124,7 @@ impl Runner {
                 let _ = sender.send(Answer { slot, serial, verdict, checked });
                 bell.ring();
             };
-            if let Err(verdict) = self.control.logins.check(&self.entrance, login, told) {
+            if let Err(verdict) = self.control.logins.check(&self.policies, login, told) {
                 self.verdicts.come.push(Answer { slot, serial, verdict, checked });
             }
         }

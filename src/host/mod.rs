@@ -6,32 +6,32 @@
 
 mod clock;
 mod control;
-mod doors;
 mod event_log;
 mod gate;
 mod handshakes;
+mod layers;
 mod logins;
-mod parcels;
+mod messages;
 mod store;
 mod tidy;
 
 pub use control::{Control, Start};
 pub use logins::Bell;
-pub use parcels::Parcel;
+pub use messages::ShardMessage;
 pub use store::StartStore;
 
 use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::broker::{Backlog, Counter, Effect, Event, Hangup, HoldBack, Shard, Shared};
-use crate::control::entrance::Entrance;
+use crate::control::access_policies::AccessPolicies;
 use crate::driver::{self, Buffer, MeshEnd, Net, Outstanding};
 use clock::ClockWatch;
-use doors::Doors;
 use event_log::EventLog;
 use gate::{AtGate, FailedLogin};
 use handshakes::Handshakes;
+use layers::ConnectionLayers;
 use logins::Verdicts;
-use parcels::Overflow;
+use messages::Overflow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -57,7 +57,7 @@ const RESTORE_PATIENCE: Duration = Duration::from_millis(1);
 struct Runner {
     machine: Shard,
     net: Net,
-    mesh: MeshEnd<Parcel>,
+    mesh: MeshEnd<ShardMessage>,
     shared: Arc<Shared>,
     control: Arc<Control>,
     overflow: Vec<Overflow>,
@@ -75,10 +75,10 @@ struct Runner {
     listeners: Vec<(u16, OwnedFd)>,
     /// Connections of listeners that have a bound of their own, and their listeners.
     counted: BTreeMap<ConnectionSlot, u16>,
-    doors: Doors,
-    entrance: Entrance,
-    /// See `Control::entrance_changed`.
-    entrance_seen: u64,
+    layers: ConnectionLayers,
+    policies: AccessPolicies,
+    /// See `Control::policies_changed`.
+    policies_seen: u64,
     verdicts: Verdicts,
     at_gate: AtGate,
     clock: ClockWatch,
@@ -115,7 +115,7 @@ pub async fn run(start: Start, mut net: Net) -> io::Result<()> {
         std::thread::yield_now();
     }
     net.watch(start.bell.to_fd()?, 0);
-    let (entrance, entrance_seen) = start.control.entrance();
+    let (policies, policies_seen) = start.control.policies();
     let shards = start.shared.shards();
     let share = start.shared.config.limits.handshakes_per_address.div_ceil(shards);
     let handshakes = Handshakes::new(share, start.seed);
@@ -135,9 +135,9 @@ pub async fn run(start: Start, mut net: Net) -> io::Result<()> {
         store: None,
         listeners: start.listeners,
         counted: BTreeMap::new(),
-        doors: Doors::new(Arc::clone(&entrance.doors)),
-        entrance,
-        entrance_seen,
+        layers: ConnectionLayers::new(Arc::clone(&policies.stacks)),
+        policies,
+        policies_seen,
         verdicts: Verdicts::new(start.bell, shards, start.seed),
         at_gate: AtGate::new(handshakes),
         clock: ClockWatch::new(&start.control),
@@ -158,7 +158,7 @@ impl Runner {
         let mut events = Vec::with_capacity(driver::EVENTS_MAX);
         let mut stopping: Option<Instant> = None;
         let now = self.now();
-        self.machine.handle_access(Arc::clone(&self.entrance.access));
+        self.machine.handle_access(Arc::clone(&self.policies.access));
         self.machine.handle_start(now);
         self.carry_out(now, None);
         loop {
@@ -169,7 +169,7 @@ impl Runner {
             }
             let now = self.now();
             self.machine.handle_detail(EventLog::shows_detail());
-            self.look_at_entrance(now);
+            self.look_at_policies(now);
             self.take_verdicts(now);
             self.listen_when_settled();
             self.read_log(now);
@@ -216,7 +216,7 @@ impl Runner {
                 }
             }
             let deadline = self.park_until(now, stopping);
-            self.doors.seal(self.machine.outbox());
+            self.layers.seal(self.machine.outbox());
             self.wake_others();
             // A mail that must wait for the log must not keep the shard awake: the end of the write wakes it.
             let (mesh, takes_mails) = (&self.mesh, self.machine.takes_mails());
@@ -241,11 +241,11 @@ impl Runner {
         Ok(Vec::from(events))
     }
 
-    fn look_at_entrance(&mut self, now: Time) {
-        if self.control.entrance_changed.load(Ordering::Acquire) != self.entrance_seen {
-            (self.entrance, self.entrance_seen) = self.control.entrance();
-            self.doors.reload(Arc::clone(&self.entrance.doors));
-            self.machine.handle_access(Arc::clone(&self.entrance.access));
+    fn look_at_policies(&mut self, now: Time) {
+        if self.control.policies_changed.load(Ordering::Acquire) != self.policies_seen {
+            (self.policies, self.policies_seen) = self.control.policies();
+            self.layers.reload(Arc::clone(&self.policies.stacks));
+            self.machine.handle_access(Arc::clone(&self.policies.access));
             self.at_gate.banned_to = Some(0);
         }
         self.end_banned(now);
@@ -271,7 +271,7 @@ impl Runner {
         let spins = spin > 0 && now.micros_since(self.worked_at) < spin;
         if spins
             || self.machine.has_deferred()
-            || self.doors.has_waiting()
+            || self.layers.has_waiting()
             || self.verdicts.has_some()
             || self.at_gate.banned_to.is_some()
             || self.has_mails()
@@ -319,7 +319,7 @@ impl Runner {
     fn give_memory_back(&mut self, now: Time) {
         if self.tidy.is_due(now, self.net.connections(), self.machine.kept_bytes()) {
             self.machine.give_memory_back();
-            self.doors.give_memory_back();
+            self.layers.give_memory_back();
             self.at_gate.handshakes.give_memory_back();
             self.net.give_memory_back();
             driver::give_heap_back();
@@ -328,7 +328,7 @@ impl Runner {
 
     fn flush(&mut self) -> io::Result<()> {
         let mut events = Vec::new();
-        self.doors.seal(self.machine.outbox());
+        self.layers.seal(self.machine.outbox());
         self.wake_others();
         self.net.flush(self.machine.outbox(), &mut events)?;
         self.clear_outbox();
@@ -393,7 +393,7 @@ impl Runner {
 
     fn accept(&mut self, now: Time, slot: ConnectionSlot, peer: SocketAddr, listener: u16) {
         // A load balancer is asked for its client's address, once it has named it.
-        let counts = peer != driver::UNIX_PEER && !self.doors.is_balancer(listener, peer.ip());
+        let counts = peer != driver::UNIX_PEER && !self.layers.is_balancer(listener, peer.ip());
         if counts && !(self.lets_in(now, peer.ip()) && self.begin_handshake(now, slot, peer.ip())) {
             return self.close_at_once(slot);
         }
@@ -405,7 +405,7 @@ impl Runner {
             return self.close_at_once(slot);
         }
         self.count_in(slot, listener);
-        self.doors.open(slot, listener, peer);
+        self.layers.open(slot, listener, peer);
         if counts {
             self.begin_visit(now, slot, peer.ip());
         }
@@ -450,10 +450,10 @@ impl Runner {
         let mut effects = self.machine.take_effects();
         for effect in effects.drain(..) {
             match effect {
-                Effect::Mail { to, mail } => self.send(now, to, Parcel::Mail(mail), cause),
+                Effect::Mail { to, mail } => self.send(now, to, ShardMessage::Mail(mail), cause),
                 Effect::Forward(forward) => {
                     for (to, mail) in self.machine.forward_now(*forward) {
-                        self.send(now, to, Parcel::Mail(mail), cause);
+                        self.send(now, to, ShardMessage::Mail(mail), cause);
                     }
                 }
                 Effect::Close { slot } => {
@@ -461,14 +461,14 @@ impl Runner {
                     self.end_visit(now, slot);
                     self.verdicts.forget(slot);
                     self.at_gate.handshakes.end(slot);
-                    self.doors.close(slot);
+                    self.layers.close(slot);
                     self.net.close(slot.get());
                 }
                 Effect::Stream { slot } => {
                     self.at_gate.handshakes.end(slot);
                     self.net.receive_stream(slot.get());
                 }
-                Effect::HandOver { slot, to, guest } => self.hand_over(now, slot, to, guest),
+                Effect::HandOver { slot, to, handover } => self.hand_over(now, slot, to, handover),
                 Effect::Check { slot, serial, login } => self.check_login(now, slot, serial, login),
                 Effect::LoginFailed { slot, serial, peer } => {
                     // Its CONNECT is finished.

@@ -48,7 +48,7 @@ impl Access {
 
     /// The method of enhanced authentication of this name, if it is offered. `[MQTT5-4.12.0-1]`
     ///
-    /// `test_method`: the test method is on. It proves nothing, so it opens no door where proofs are asked for; and
+    /// `test_method`: the test method is on. It proves nothing, so it opens no way in where proofs are asked for; and
     /// where certificates name the users, no other name counts.
     pub fn method(&self, name: &str, test_method: bool) -> Option<Arc<dyn Method>> {
         if self.names_by_certificate {

@@ -1,7 +1,7 @@
 //! What stands between a socket and the machine for the connections of one listener: PROXY header, TLS and
 //! WebSocket, as many of them as the listener has, in this order.
 //!
-//! A [`Door`] is the listener's part, a [`Layers`] the connection's. Bytes of the socket go into
+//! A [`LayerStack`] is the listener's part, a [`Layers`] the connection's. Bytes of the socket go into
 //! [`Layers::read`], MQTT bytes come out; MQTT bytes go into [`Layers::write`], bytes for the socket come out.
 //! A plain listener has none of this, and its connections pay nothing.
 
@@ -21,7 +21,7 @@ use crate::settings::{
 
 /// What a listener puts in front of MQTT.
 #[derive(Clone, Default)]
-pub struct Door {
+pub struct LayerStack {
     /// Who may send a PROXY header; from these it is expected, from others there is none. None: not spoken.
     pub proxy: Option<TrustedAddresses>,
     /// The certificates and rules of TLS.
@@ -30,12 +30,12 @@ pub struct Door {
     pub websocket: Option<WebSocketSettings>,
 }
 
-impl Door {
+impl LayerStack {
     /// What a listener of the configuration asks for; reads the files of TLS.
     ///
     /// # Errors
     /// A sentence that names the key or the file, and what is wrong.
-    pub fn of(listener: &Listener) -> Result<Door, String> {
+    pub fn of(listener: &Listener) -> Result<LayerStack, String> {
         let proxy = match listener.proxy_trusted.as_slice() {
             [] => None,
             texts => Some(
@@ -51,7 +51,7 @@ impl Door {
         let tls = tls_settings(listener)?;
         let tls =
             tls.map(|settings| TlsConfig::load(&settings).map_err(|error| error.to_string())).transpose()?;
-        Ok(Door { proxy, tls, websocket })
+        Ok(LayerStack { proxy, tls, websocket })
     }
 
     /// Does MQTT come as it is?
@@ -281,27 +281,27 @@ impl Layers {
     /// The connection is to be closed once `out` is sent. MQTT bytes that came before are in `scratch`.
     pub fn read(
         &mut self,
-        door: &Door,
+        stack: &LayerStack,
         bytes: &[u8],
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
     ) -> Result<Input, Fault> {
         scratch.mqtt.clear();
         let mut input = Input::default();
-        let read = self.read_tls(door, bytes, scratch, out, &mut input);
+        let read = self.read_tls(stack, bytes, scratch, out, &mut input);
         scratch.trim();
         read.map(|()| input)
     }
 
     fn read_tls(
         &mut self,
-        door: &Door,
+        stack: &LayerStack,
         bytes: &[u8],
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
         input: &mut Input,
     ) -> Result<(), Fault> {
-        let Some(tls) = &mut self.tls else { return self.read_websocket(door, bytes, scratch, out, input) };
+        let Some(tls) = &mut self.tls else { return self.read_websocket(stack, bytes, scratch, out, input) };
         let mut decrypted = std::mem::take(&mut scratch.decrypted);
         let plain = if self.websocket.is_some() { &mut decrypted } else { &mut scratch.mqtt };
         let progress = tls.read(bytes, &mut scratch.tls, plain, out);
@@ -320,7 +320,7 @@ impl Layers {
         input.is_closed = matches!(progress, Ok(tls::Progress::PeerClosed));
         let read = match decrypted.is_empty() {
             true => Ok(()),
-            false => self.read_websocket(door, &decrypted, scratch, out, input),
+            false => self.read_websocket(stack, &decrypted, scratch, out, input),
         };
         scratch.decrypted = decrypted;
         progress.map_err(Fault::Tls)?;
@@ -329,7 +329,7 @@ impl Layers {
 
     fn read_websocket(
         &mut self,
-        door: &Door,
+        stack: &LayerStack,
         bytes: &[u8],
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
@@ -341,7 +341,7 @@ impl Layers {
         };
         // A listener that has ceased to speak WebSocket goes on with those who do, and asks nothing of them.
         let none = WebSocketSettings::default();
-        let settings = door.websocket.as_ref().unwrap_or(&none);
+        let settings = stack.websocket.as_ref().unwrap_or(&none);
         let Scratch { tls: tls_scratch, answers, mqtt, .. } = scratch;
         let to_peer = if self.tls.is_some() { &mut *answers } else { &mut *out };
         let progress = websocket.read(settings, bytes, mqtt, to_peer);

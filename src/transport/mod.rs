@@ -5,4 +5,4 @@ pub mod proxy;
 pub mod tls;
 pub mod websocket;
 
-pub use layers::{Door, Fault, Header, Input, Layers, Scratch, TlsIdentity};
+pub use layers::{Fault, Header, Input, LayerStack, Layers, Scratch, TlsIdentity};

@@ -1,7 +1,7 @@
 //! The turns of the shards, as `host` takes them.
 
 use crate::clocks;
-use crate::world::{Due, Happening, Job, OVERFLOW_RETRY, Parcel, Ready};
+use crate::world::{Due, Happening, Job, OVERFLOW_RETRY, Ready, ShardMessage};
 use crate::world::{Wake, World, link_of, peer};
 use midge::base::{ConnectionSlot, ShardId};
 use midge::broker::{Backlog, Effect, Event, Hangup, HoldBack};
@@ -89,7 +89,7 @@ impl World {
             || host.stops
             || !host.ready.is_empty()
             || !host.left.is_empty()
-            || host.boxes.iter().any(|parcels| !parcels.is_empty());
+            || host.boxes.iter().any(|messages| !messages.is_empty());
         let zero = self.clocks.zero;
         let timer = host
             .machine
@@ -148,13 +148,13 @@ impl World {
                 self.hosts[shard].mails_left[from] += 1;
             }
             Job::Mail(from) => {
-                let parcel = self.hosts[shard].boxes[from].pop_front();
-                match parcel {
-                    Some(Parcel::Mail(mail)) => {
+                let message = self.hosts[shard].boxes[from].pop_front();
+                match message {
+                    Some(ShardMessage::Mail(mail)) => {
                         let from = ShardId::try_from(from).expect("at most 128 shards");
                         self.hosts[shard].machine.handle_mail(now, from, mail);
                     }
-                    Some(Parcel::Socket { link, bytes }) => {
+                    Some(ShardMessage::Socket { link, bytes }) => {
                         let slot = self.give_slot(shard, link);
                         self.hosts[shard].machine.handle_open(now, slot, peer(link), 0, true);
                         self.hosts[shard].machine.handle_bytes(now, slot, &bytes);
@@ -313,10 +313,10 @@ impl World {
 
     pub fn carry_out(&mut self, shard: usize, effect: Effect, cause: Option<usize>) {
         match effect {
-            Effect::Mail { to, mail } => self.post(shard, usize::from(to), Parcel::Mail(mail), cause),
+            Effect::Mail { to, mail } => self.post(shard, usize::from(to), ShardMessage::Mail(mail), cause),
             Effect::Forward(forward) => {
                 for (to, mail) in self.hosts[shard].machine.forward_now(*forward) {
-                    self.post(shard, usize::from(to), Parcel::Mail(mail), cause);
+                    self.post(shard, usize::from(to), ShardMessage::Mail(mail), cause);
                 }
             }
             Effect::Close { slot } => {
@@ -325,7 +325,7 @@ impl World {
                 self.hosts[shard].closes.push(link);
                 self.happenings.push_back(Happening::Closed { link });
             }
-            Effect::HandOver { slot, to, guest } => {
+            Effect::HandOver { slot, to, handover } => {
                 let link = self.link_of(shard, slot);
                 self.hosts[shard].slots[slot.at()] = None;
                 self.hosts[shard].free.push(slot);
@@ -338,7 +338,7 @@ impl World {
                     return;
                 }
                 self.links[link].shard = usize::from(to);
-                self.post(shard, usize::from(to), Parcel::Socket { link, bytes: guest.bytes }, None);
+                self.post(shard, usize::from(to), ShardMessage::Socket { link, bytes: handover.bytes }, None);
             }
             Effect::Pause { slot } => {
                 let link = self.link_of(shard, slot);
@@ -368,16 +368,16 @@ impl World {
         self.mark_readable(link);
     }
 
-    pub fn post(&mut self, from: usize, to: usize, parcel: Parcel, cause: Option<usize>) {
+    pub fn post(&mut self, from: usize, to: usize, message: ShardMessage, cause: Option<usize>) {
         if self.hosts[from].overflow[to].is_empty()
             && self.hosts[to].boxes[from].len() < self.weather.box_capacity
         {
-            self.hosts[to].boxes[from].push_back(parcel);
+            self.hosts[to].boxes[from].push_back(message);
             let soon = self.rng.range(1, 40);
             return self.wake_shard(to, soon);
         }
         self.happenings.push_back(Happening::BoxFull);
-        self.hosts[from].overflow[to].push_back(parcel);
+        self.hosts[from].overflow[to].push_back(message);
         self.hosts[from].machine.handle_mesh_full(true);
         if let Some(link) = cause
             && let Some(slot) = self.own_slot(from, link)
@@ -391,8 +391,8 @@ impl World {
     pub fn empty_overflow(&mut self, from: usize) {
         for to in 0..self.hosts.len() {
             while self.hosts[to].boxes[from].len() < self.weather.box_capacity {
-                let Some(parcel) = self.hosts[from].overflow[to].pop_front() else { break };
-                self.hosts[to].boxes[from].push_back(parcel);
+                let Some(message) = self.hosts[from].overflow[to].pop_front() else { break };
+                self.hosts[to].boxes[from].push_back(message);
                 self.wake_shard(to, 1);
             }
         }

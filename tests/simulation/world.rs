@@ -80,7 +80,7 @@ pub enum Due {
     Wake(Wake),
 }
 
-pub enum Parcel {
+pub enum ShardMessage {
     Mail(Mail),
     Socket { link: usize, bytes: Vec<u8> },
 }
@@ -110,9 +110,9 @@ pub struct Host {
     pub slots: Vec<Option<usize>>,
     pub free: Vec<ConnectionSlot>,
     /// By sender.
-    pub boxes: Vec<VecDeque<Parcel>>,
+    pub boxes: Vec<VecDeque<ShardMessage>>,
     /// By receiver.
-    pub overflow: Vec<VecDeque<Parcel>>,
+    pub overflow: Vec<VecDeque<ShardMessage>>,
     pub paused_by_mesh: Vec<usize>,
     pub paused_by_log: Vec<usize>,
     pub ready: VecDeque<Ready>,

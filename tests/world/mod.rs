@@ -3,7 +3,7 @@
 
 use midge::base::Time;
 use midge::base::{ConnectionSlot, ShardId};
-use midge::broker::{Effect, Event, Guest, Hangup, Mail, Shard, Shared};
+use midge::broker::{Effect, Event, Handover, Hangup, Mail, Shard, Shared};
 use midge::policy::access::{Access, Login, Verdict};
 use midge::settings::Config;
 use midge::store::segment::{BLOCK, Header, LogName};
@@ -19,7 +19,7 @@ const STEP_MICROS: u64 = 10;
 pub struct World {
     pub shards: Vec<Shard>,
     /// What is on the way, by receiver and sender.
-    boxes: Vec<Vec<VecDeque<Parcel>>>,
+    boxes: Vec<Vec<VecDeque<ShardMessage>>>,
     /// Boxes that nothing comes out of, by receiver and sender.
     held: Vec<(usize, usize)>,
     /// A link's number is its slot too, on whichever shard it is.
@@ -85,9 +85,9 @@ impl Clocks {
 /// Of the homes of clients and topics.
 const SEED: u64 = 7;
 
-enum Parcel {
+enum ShardMessage {
     Mail { from: ShardId, mail: Mail },
-    Socket { link: usize, guest: Guest },
+    Socket { link: usize, handover: Handover },
 }
 
 /// A connection as its client sees it.
@@ -423,7 +423,7 @@ impl World {
 
     /// Turns of all shards until nothing is left to do.
     pub fn run(&mut self) {
-        // A parcel may give work to a shard that has had its turn: idle means twice in a row.
+        // A message may give work to a shard that has had its turn: idle means twice in a row.
         let mut idle = 0;
         while idle < 2 {
             idle += 1;
@@ -453,9 +453,9 @@ impl World {
                 if !self.shards[shard].takes_mails() {
                     break;
                 }
-                let Some(parcel) = self.boxes[shard][from].pop_front() else { break };
+                let Some(message) = self.boxes[shard][from].pop_front() else { break };
                 busy = true;
-                self.handle_parcel(shard, parcel);
+                self.handle_message(shard, message);
             }
         }
         self.shards[shard].handle_turn(self.now);
@@ -470,13 +470,13 @@ impl World {
         busy || self.shards[shard].has_deferred()
     }
 
-    fn handle_parcel(&mut self, shard: usize, parcel: Parcel) {
-        match parcel {
-            Parcel::Mail { from, mail } => self.shards[shard].handle_mail(self.now, from, mail),
-            Parcel::Socket { link, guest } => {
+    fn handle_message(&mut self, shard: usize, message: ShardMessage) {
+        match message {
+            ShardMessage::Mail { from, mail } => self.shards[shard].handle_mail(self.now, from, mail),
+            ShardMessage::Socket { link, handover } => {
                 self.links[link].paused = false;
-                self.shards[shard].handle_open(self.now, slot(link), guest.peer, guest.listener, true);
-                self.shards[shard].handle_bytes(self.now, slot(link), &guest.bytes);
+                self.shards[shard].handle_open(self.now, slot(link), handover.peer, handover.listener, true);
+                self.shards[shard].handle_bytes(self.now, slot(link), &handover.bytes);
                 self.carry_out(shard);
                 self.read(link);
             }
@@ -502,17 +502,18 @@ impl World {
         for effect in self.shards[shard].take_effects() {
             match effect {
                 Effect::Close { slot } => self.own(from, slot).closed = true,
-                Effect::HandOver { slot, to, guest } => {
+                Effect::HandOver { slot, to, handover } => {
                     let link = self.own(from, slot);
                     (link.shard, link.paused) = (to, true);
-                    self.boxes[usize::from(to)][shard].push_back(Parcel::Socket { link: slot.at(), guest });
+                    self.boxes[usize::from(to)][shard]
+                        .push_back(ShardMessage::Socket { link: slot.at(), handover });
                 }
                 Effect::Mail { to, mail } => {
-                    self.boxes[usize::from(to)][shard].push_back(Parcel::Mail { from, mail });
+                    self.boxes[usize::from(to)][shard].push_back(ShardMessage::Mail { from, mail });
                 }
                 Effect::Forward(forward) => {
                     for (to, mail) in self.shards[shard].forward_now(*forward) {
-                        self.boxes[usize::from(to)][shard].push_back(Parcel::Mail { from, mail });
+                        self.boxes[usize::from(to)][shard].push_back(ShardMessage::Mail { from, mail });
                     }
                 }
                 Effect::Event(event) => self.events.push(event),

@@ -66,7 +66,7 @@ impl Shard {
         match (opened, self.connections.get_mut(slot)) {
             (Ok(()), Some(connection)) => {
                 connection.stage = Stage::Authenticate;
-                connection.rare().connect = Some(KeptConnect::of(packet));
+                connection.extras().connect = Some(KeptConnect::of(packet));
                 Progress::Next
             }
             (Ok(()), None) => Progress::Gone,
@@ -84,7 +84,7 @@ impl Shard {
         packet: Frame<'_>,
     ) -> Progress {
         let Some(connection) = self.connections.get_mut(slot) else { return Progress::Gone };
-        let Some(kept) = connection.rare().connect.take() else { return Progress::Gone };
+        let Some(kept) = connection.extras().connect.take() else { return Progress::Gone };
         let Ok(mut connect) = kept.decode() else { return Progress::Gone };
         let certified = self.certificate_user(slot);
         if self.name_after_user(slot, &mut connect, certified.as_deref()).is_err() {
@@ -155,7 +155,7 @@ impl Shard {
             }
         })?;
         if let Some(connection) = self.connections.get_mut(slot) {
-            connection.rare().identity.line = proved.line;
+            connection.extras().identity.line = proved.line;
         }
         let answer = Auth { reason: Reason::Success, method, data: proved.data.as_deref() };
         self.send_auth(slot, &answer, packet_bytes_max)
@@ -184,7 +184,7 @@ impl Shard {
         }
         if let Some(connection) = self.connections.get_mut(slot) {
             let opened = Authentication { method: method.name(), exchange: Some(exchange), last_data: None };
-            connection.rare().authentication = Some(Box::new(opened));
+            connection.extras().authentication = Some(Box::new(opened));
         }
         Ok(challenge)
     }
@@ -224,6 +224,6 @@ impl Shard {
     }
 
     fn authentication_mut(&mut self, slot: ConnectionSlot) -> Option<&mut Authentication> {
-        self.connections.get_mut(slot)?.rare.as_mut()?.authentication.as_deref_mut()
+        self.connections.get_mut(slot)?.extras.as_mut()?.authentication.as_deref_mut()
     }
 }

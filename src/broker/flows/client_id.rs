@@ -18,7 +18,7 @@ const OTHER_USER: Violation = Violation {
 impl Shard {
     /// The name that the certificate of a connection's client gives it.
     pub(in crate::broker) fn certificate_user(&self, slot: ConnectionSlot) -> Option<Box<str>> {
-        self.connections.get(slot)?.rare.as_ref()?.certificate_user.clone()
+        self.connections.get(slot)?.extras.as_ref()?.certificate_user.clone()
     }
 
     /// Puts the user name in the place of the client identifier, on a listener that wants it so. `by_certificate`:

@@ -206,7 +206,7 @@ impl Shard {
         let Some(connection) = self.connections.get(slot) else { return Progress::Gone };
         self.report(Event::Connected {
             client: client_id.into(),
-            user: connection.rare.as_ref().and_then(|rare| rare.identity.user.clone()),
+            user: connection.extras.as_ref().and_then(|extras| extras.identity.user.clone()),
             peer: SocketAddr::from(&connection.peer),
             listener: connection.listener.into(),
             version: connect.version,
@@ -293,10 +293,10 @@ impl Shard {
         }
         if let Some(connection) = self.connections.get_mut(slot) {
             if aliases > 0 {
-                connection.rare().aliases_out_max = aliases;
+                connection.extras().aliases_out_max = aliases;
             }
             if connect.is_bridge {
-                connection.rare().is_bridge = true;
+                connection.extras().is_bridge = true;
             }
         }
     }

@@ -327,17 +327,17 @@ impl Shard {
                 let is_short = self.is_memory_short();
                 let mut bound = 0;
                 let connection = self.connections.get_mut(slot).expect("a served session has its connection");
-                let rare = connection.rare();
-                match rare.aliases_out.get(header.topic) {
+                let extras = connection.extras();
+                match extras.aliases_out.get(header.topic) {
                     Some(&alias) => {
                         header.topic_alias = Some(alias);
                         header.topic = "";
                     }
-                    None if rare.aliases_out.len() < usize::from(rare.aliases_out_max) && !is_short => {
+                    None if extras.aliases_out.len() < usize::from(extras.aliases_out_max) && !is_short => {
                         // First come, first bound; the packet that binds is surely sent: it goes
                         // into the connection's stream. [MQTT5 §3.3.4]
-                        let alias = u16::try_from(rare.aliases_out.len() + 1).expect("bounded by a u16");
-                        rare.aliases_out.insert(header.topic.into(), alias);
+                        let alias = u16::try_from(extras.aliases_out.len() + 1).expect("bounded by a u16");
+                        extras.aliases_out.insert(header.topic.into(), alias);
                         header.topic_alias = Some(alias);
                         bound = allocated(header.topic.len()) + ALIAS_PLACE_BYTES;
                     }

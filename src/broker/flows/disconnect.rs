@@ -79,7 +79,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let is_soon = connection.has_unhandled() && !connection.is_paused_by(PAUSED_BY_DISK);
         if is_soon && matches!(hangup, Hangup::Closed | Hangup::Transport(_)) {
-            connection.rare().hangup = Some(hangup);
+            connection.extras().hangup = Some(hangup);
             return;
         }
         self.end_connection(now, slot, EndCause::Hangup(hangup));
@@ -123,7 +123,7 @@ impl Shard {
                     messages_out: given.messages,
                     bytes_out: given.bytes,
                 };
-                let user = connection.rare.and_then(|rare| rare.identity.user);
+                let user = connection.extras.and_then(|extras| extras.identity.user);
                 let end =
                     Event::Disconnected { client, peer, user, listener, seconds, traffic, queued, cause };
                 self.report(end);
@@ -156,7 +156,7 @@ impl Shard {
             }
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {}
         }
-        let ends = connection.rare.as_ref().and_then(|rare| rare.identity.ends);
+        let ends = connection.extras.as_ref().and_then(|extras| extras.identity.ends);
         for timer in [connection.timer, ends].into_iter().flatten() {
             self.timers.cancel(timer);
         }

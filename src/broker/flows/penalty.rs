@@ -102,7 +102,7 @@ impl Shard {
 
     pub(in crate::broker) fn send_refusal(&mut self, now: Time, slot: ConnectionSlot) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        let refusal = std::mem::take(&mut connection.rare().refusal);
+        let refusal = std::mem::take(&mut connection.extras().refusal);
         self.send_packet(slot, |out| out.extend_from_slice(&refusal));
         self.end_connection(now, slot, EndCause::Refused);
         self.settle(now);

@@ -99,8 +99,8 @@ impl Shard {
     fn judge_filters(&mut self, left: FiltersLeft) -> usize {
         let FiltersLeft { slot, judgement, after } = left;
         let Some(session) = self.connections.session_of(slot) else { return 0 };
-        let rare = self.connections.get(slot).and_then(|connection| connection.rare.as_ref());
-        if rare.is_none_or(|rare| rare.identity.judgement != Some(judgement)) {
+        let extras = self.connections.get(slot).and_then(|connection| connection.extras.as_ref());
+        if extras.is_none_or(|extras| extras.identity.judgement != Some(judgement)) {
             // Another connection, or another judgement, or what it gets has to be looked at anyhow.
             return 0;
         }
@@ -121,8 +121,9 @@ impl Shard {
 
     /// What the client gets is looked at, or it is not, whatever its other filters are.
     fn forget_judgement(&mut self, slot: ConnectionSlot) {
-        if let Some(rare) = self.connections.get_mut(slot).and_then(|connection| connection.rare.as_mut()) {
-            rare.identity.judgement = None;
+        if let Some(extras) = self.connections.get_mut(slot).and_then(|connection| connection.extras.as_mut())
+        {
+            extras.identity.judgement = None;
         }
     }
 
@@ -130,8 +131,8 @@ impl Shard {
         let identity = self
             .connections
             .get(slot)
-            .and_then(|connection| connection.rare.as_ref())
-            .map(|rare| &rare.identity);
+            .and_then(|connection| connection.extras.as_ref())
+            .map(|extras| &extras.identity);
         match identity {
             Some(Identity { user: Some(user), line: Some(line), .. }) => {
                 self.access_of(slot).is_none_or(|access| !access.has_line(user, *line))
@@ -143,7 +144,7 @@ impl Shard {
     /// The name that a client's certificate gives it.
     pub fn handle_certificate_user(&mut self, slot: ConnectionSlot, user: Box<str>) {
         if let Some(connection) = self.connections.get_mut(slot) {
-            connection.rare().certificate_user = Some(user);
+            connection.extras().certificate_user = Some(user);
         }
     }
 
@@ -153,7 +154,7 @@ impl Shard {
         if connection.serial != serial || !matches!(connection.stage, Stage::Check) {
             return;
         }
-        let Some(kept) = connection.rare().connect.take() else { return };
+        let Some(kept) = connection.extras().connect.take() else { return };
         let Ok(mut connect) = kept.decode() else { return };
         let user = self.certificate_user(slot);
         if self.name_after_user(slot, &mut connect, user.as_deref()).is_err() {
@@ -190,7 +191,7 @@ impl Shard {
     pub(in crate::broker) fn refuse_unchecked(&mut self, now: Time, slot: ConnectionSlot) {
         self.count(Counter::LimitConnectSeconds, 1);
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        let Some(kept) = connection.rare().connect.take() else { return };
+        let Some(kept) = connection.extras().connect.take() else { return };
         let Ok(mut connect) = kept.decode() else { return };
         let user = self.certificate_user(slot);
         if self.name_after_user(slot, &mut connect, user.as_deref()).is_ok() {
@@ -228,7 +229,7 @@ impl Shard {
             Judged::Ask(login) => {
                 let Some(connection) = self.connections.get_mut(slot) else { return Progress::Gone };
                 connection.stage = Stage::Check;
-                connection.rare().connect = Some(KeptConnect::of(packet));
+                connection.extras().connect = Some(KeptConnect::of(packet));
                 let serial = connection.serial;
                 self.effects.push(Effect::Check { slot, serial, login });
                 Progress::Next
@@ -240,8 +241,8 @@ impl Shard {
         let (Some(connection), Some(access)) = (self.connections.get(slot), self.access_of(slot)) else {
             return Judged::Out(ANONYMOUS);
         };
-        let certified = match &connection.rare {
-            Some(rare) if access.names_by_certificate => rare.certificate_user.clone(),
+        let certified = match &connection.extras {
+            Some(extras) if access.names_by_certificate => extras.certificate_user.clone(),
             _ => None,
         };
         if access.names_by_certificate && certified.is_none() {
@@ -301,21 +302,23 @@ impl Shard {
         if (user.is_some() || ends.is_some() || !granted.is_everything())
             && let Some(connection) = self.connections.get_mut(slot)
         {
-            connection.rare().identity = Identity { user, line, granted, ends, ..Identity::default() };
+            connection.extras().identity = Identity { user, line, granted, ends, ..Identity::default() };
         }
         self.accept(now, slot, connect)
     }
 
     /// The user that the client of a connection has proved to be.
     pub(in crate::broker) fn user(&self, slot: ConnectionSlot) -> Option<&str> {
-        self.connections.get(slot)?.rare.as_ref()?.identity.user.as_deref()
+        self.connections.get(slot)?.extras.as_ref()?.identity.user.as_deref()
     }
 
     /// The wall clock was set by so many milliseconds. What clients were let in with ends by it, and only by it.
     pub fn handle_wall_step(&mut self, now: Time, step_millis: i64) {
         for slot in (0..self.connections.slots()).map(ConnectionSlot::new) {
             let Some(connection) = self.connections.get(slot) else { continue };
-            let Some(timer) = connection.rare.as_ref().and_then(|rare| rare.identity.ends) else { continue };
+            let Some(timer) = connection.extras.as_ref().and_then(|extras| extras.identity.ends) else {
+                continue;
+            };
             let Some(deadline) = self.timers.deadline(timer) else { continue };
             let by = step_millis.unsigned_abs();
             let deadline = if step_millis < 0 {
@@ -326,7 +329,7 @@ impl Shard {
             self.timers.cancel(timer);
             let timer = self.timers.schedule(deadline, Timer::Permission(slot));
             if let Some(connection) = self.connections.get_mut(slot) {
-                connection.rare().identity.ends = Some(timer);
+                connection.extras().identity.ends = Some(timer);
             }
         }
     }
@@ -336,7 +339,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
-        let has_ended = self.timers.take_fired(&mut connection.rare().identity.ends);
+        let has_ended = self.timers.take_fired(&mut connection.extras().identity.ends);
         if has_ended {
             self.end_connection(now, slot, EndCause::PermissionEnded);
         }
@@ -386,8 +389,8 @@ impl Shard {
         let identity = self
             .connections
             .get(slot)
-            .and_then(|connection| connection.rare.as_ref())
-            .map(|rare| &rare.identity);
+            .and_then(|connection| connection.extras.as_ref())
+            .map(|extras| &extras.identity);
         let user = identity.and_then(|identity| identity.user.as_deref());
         let client_id = &self.sessions.session(session).client_id;
         let mut permissions = access.permissions(user, client_id);
@@ -404,14 +407,14 @@ impl Shard {
         self.forget_judgement(slot);
         let Some(connection) = self.connections.get_mut(slot) else { return judged.looked_at };
         if !permissions.is_everything() {
-            connection.rare().identity.permissions = Some(permissions);
-        } else if let Some(rare) = &mut connection.rare {
-            rare.identity.permissions = None;
+            connection.extras().identity.permissions = Some(permissions);
+        } else if let Some(extras) = &mut connection.extras {
+            extras.identity.permissions = None;
         }
         if let JudgedEnd::More(after) = judged.end {
             let judgement = self.judging.next_judgement();
             if let Some(connection) = self.connections.get_mut(slot) {
-                connection.rare().identity.judgement = Some(judgement);
+                connection.extras().identity.judgement = Some(judgement);
             }
             self.judging.put_off(FiltersLeft { slot, judgement, after });
             self.turn.put_off();
@@ -421,8 +424,8 @@ impl Shard {
 
     /// None for a connection that has gone: its client may do nothing.
     pub(in crate::broker) fn permissions(&self, slot: ConnectionSlot) -> Option<&Permissions> {
-        let rare = self.connections.get(slot)?.rare.as_ref();
-        Some(rare.and_then(|rare| rare.identity.permissions.as_ref()).unwrap_or(EVERYTHING))
+        let extras = self.connections.get(slot)?.extras.as_ref();
+        Some(extras.and_then(|extras| extras.identity.permissions.as_ref()).unwrap_or(EVERYTHING))
     }
 
     /// May the client of this connection publish to a topic name?

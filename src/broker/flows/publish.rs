@@ -97,7 +97,7 @@ impl Shard {
                     }
                 };
                 if let Some(connection) = self.connections.get_mut(slot) {
-                    connection.rare().aliases_in = aliases;
+                    connection.extras().aliases_in = aliases;
                 }
                 taken
             }
@@ -109,7 +109,7 @@ impl Shard {
         let account = self.memory.clone();
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let charge =
-            connection.rare().alias_charge.get_or_insert_with(|| account.charge(MemoryKind::Aliases, 0));
+            connection.extras().alias_charge.get_or_insert_with(|| account.charge(MemoryKind::Aliases, 0));
         charge.set(charge.bytes() - before + after);
     }
 
@@ -125,7 +125,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(slot) else {
             return Ok(vec![None; usize::from(max)]);
         };
-        let mut aliases = std::mem::take(&mut connection.rare().aliases_in);
+        let mut aliases = std::mem::take(&mut connection.extras().aliases_in);
         aliases.resize(usize::from(max), None);
         Ok(aliases)
     }

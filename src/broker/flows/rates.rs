@@ -26,7 +26,7 @@ impl Shard {
         let pace = Pace::new(now, terms);
         if let Some(connection) = self.connections.get_mut(slot) {
             connection.is_paced = true;
-            connection.rare().pace = Some(Box::new(pace));
+            connection.extras().pace = Some(Box::new(pace));
         }
     }
 
@@ -141,7 +141,7 @@ impl Shard {
         if connection.has_unhandled() {
             return;
         }
-        if let Some(hangup) = connection.rare.as_mut().and_then(|rare| rare.hangup.take()) {
+        if let Some(hangup) = connection.extras.as_mut().and_then(|extras| extras.hangup.take()) {
             self.end_connection(now, slot, EndCause::Hangup(hangup));
         } else if !is_paused {
             self.effects.push(Effect::Resume { slot });

@@ -10,7 +10,7 @@ use crate::broker::components::budget::{BYTES_A_STEP, Visit, WORK_A_PACKET};
 use crate::broker::components::connections::PAUSED_BY_WORK;
 use crate::broker::components::connections::{CONNECT_TYPE, Connection, Partial, Stage};
 use crate::broker::components::timers::Timer;
-use crate::broker::{Counter, Effect, EndCause, Event, Guest, Limit, Shard, Violation};
+use crate::broker::{Counter, Effect, EndCause, Event, Handover, Limit, Shard, Violation};
 use crate::mqtt::Reason;
 use crate::mqtt::codec::{Connect, DecodeError, Frame, Framing, frame};
 use crate::settings::Terms;
@@ -228,16 +228,16 @@ impl Shard {
     /// The home of a client identifier reads the CONNECT again, and counts it.
     fn hand_over(&mut self, slot: ConnectionSlot, to: ShardId, unread: &[u8]) {
         let Some(connection) = self.forget_connection(slot) else { return };
-        let guest = Guest {
+        let handover = Handover {
             peer: SocketAddr::from(&connection.peer),
             listener: connection.listener.into(),
-            user: connection.rare.and_then(|rare| rare.certificate_user),
+            user: connection.extras.and_then(|extras| extras.certificate_user),
             bytes: unread.to_vec(),
         };
         let counters = &self.shared.counters[usize::from(self.id)];
-        counters.subtract(Counter::BytesReceived, guest.bytes.len() as u64);
+        counters.subtract(Counter::BytesReceived, handover.bytes.len() as u64);
         counters.subtract(Counter::PacketsReceived, 1);
-        self.effects.push(Effect::HandOver { slot, to, guest });
+        self.effects.push(Effect::HandOver { slot, to, handover });
     }
 
     /// Must the next packet of a served connection wait, for its turn or for room? `visit`: from its first packet on.
@@ -252,7 +252,7 @@ impl Shard {
     /// What a packet may have before CONNACK: the cost of a peer that has not said who it is.
     fn connect_bytes_max(&self, connection: &Connection) -> usize {
         let limits = &self.shared.config.limits;
-        let is_named = connection.rare.as_ref().is_some_and(|rare| rare.certificate_user.is_some());
+        let is_named = connection.extras.as_ref().is_some_and(|extras| extras.certificate_user.is_some());
         match is_named {
             true => limits.connect_bytes,
             false => limits.connect_bytes.min(limits.connect_bytes_unnamed),

@@ -70,7 +70,7 @@ impl Shard {
     }
 
     fn user_told(&self, slot: ConnectionSlot) -> Option<Box<str>> {
-        let rare = self.connections.get(slot).and_then(|connection| connection.rare.as_ref())?;
-        rare.identity.user.as_deref().map(beginning)
+        let extras = self.connections.get(slot).and_then(|connection| connection.extras.as_ref())?;
+        extras.identity.user.as_deref().map(beginning)
     }
 }

@@ -227,7 +227,7 @@ impl Shard {
     /// Is the session's client a bridge that has said so?
     fn is_bridge(&self, session: SessionSlot) -> bool {
         let connection = self.sessions.slot(session).connection.and_then(|slot| self.connections.get(slot));
-        connection.and_then(|connection| connection.rare.as_ref()).is_some_and(|rare| rare.is_bridge)
+        connection.and_then(|connection| connection.extras.as_ref()).is_some_and(|extras| extras.is_bridge)
     }
 
     /// One filter of an UNSUBSCRIBE: the code that it gets.

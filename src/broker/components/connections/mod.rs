@@ -105,7 +105,7 @@ impl Connections {
             slow: None,
             paused: 0,
             is_paced: false,
-            rare: None,
+            extras: None,
             bytes_in: 0,
             messages_in: 0,
         };
@@ -145,7 +145,7 @@ impl Connections {
         self.handshakes -= 1;
         self.refusals_waiting += 1;
         connection.stage = Stage::Refuse;
-        connection.rare().refusal = refusal;
+        connection.extras().refusal = refusal;
         Some(connection)
     }
 
@@ -178,11 +178,11 @@ pub(in crate::broker) enum Stage {
         /// It came from another shard: this one is its home.
         adopted: bool,
     },
-    /// The login of the CONNECT in `Rare` is being checked.
+    /// The login of the CONNECT in `ConnectionExtras` is being checked.
     Check,
-    /// Enhanced authentication is under way for the CONNECT in `Rare`.
+    /// Enhanced authentication is under way for the CONNECT in `ConnectionExtras`.
     Authenticate,
-    /// The login was wrong, and the refusal in `Rare` waits for its time.
+    /// The login was wrong, and the refusal in `ConnectionExtras` waits for its time.
     Refuse,
     /// Accepted.
     Serving {
@@ -212,7 +212,7 @@ impl KeptConnect {
 
 /// What few connections have.
 #[derive(Debug, Default)]
-pub(in crate::broker) struct Rare {
+pub(in crate::broker) struct ConnectionExtras {
     /// Topic alias → topic name, as the client bound them. `[MQTT5-3.3.2-12]`
     pub aliases_in: Vec<Option<Box<str>>>,
     /// Topic name → topic alias, as we bound them. `[MQTT5-3.3.2-11]`
@@ -258,7 +258,7 @@ pub(in crate::broker) struct Connection {
     pub(in crate::broker) paused: u16,
     /// Each packet is asked for in [`Shard::takes_packet`].
     pub is_paced: bool,
-    pub rare: Option<Box<Rare>>,
+    pub extras: Option<Box<ConnectionExtras>>,
     /// Bytes of MQTT and PUBLISH packets that have come.
     pub bytes_in: u64,
     pub messages_in: u64,
@@ -268,12 +268,12 @@ pub(in crate::broker) struct Connection {
 const _: () = assert!(size_of::<Connection>() <= 88);
 
 impl Connection {
-    pub(in crate::broker) fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
+    pub(in crate::broker) fn extras(&mut self) -> &mut ConnectionExtras {
+        self.extras.get_or_insert_default()
     }
 
     pub(in crate::broker) fn pace_mut(&mut self) -> Option<&mut Pace> {
-        self.rare.as_mut()?.pace.as_deref_mut()
+        self.extras.as_mut()?.pace.as_deref_mut()
     }
 
     /// Bytes that have come and belong to packets that are not handled yet.
@@ -293,7 +293,7 @@ impl Connection {
 
     /// Bytes of topic aliases in both directions.
     pub(in crate::broker) fn alias_bytes(&self) -> usize {
-        self.rare.as_ref().and_then(|rare| rare.alias_charge.as_ref()).map_or(0, Charge::bytes)
+        self.extras.as_ref().and_then(|extras| extras.alias_charge.as_ref()).map_or(0, Charge::bytes)
     }
 }
 

@@ -7,9 +7,9 @@ use crate::base::Time;
 use crate::base::steps;
 use crate::broker::outbox::{Outbox, Range};
 use crate::broker::{Hangup, HoldBack};
-use crate::control::entrance::user_of_certificate;
+use crate::control::access_policies::user_of_certificate;
 use crate::driver::Buffer;
-use crate::transport::{Door, Fault, Header, Input, Layers, Scratch, TlsIdentity};
+use crate::transport::{Fault, Header, Input, LayerStack, Layers, Scratch, TlsIdentity};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,9 +21,9 @@ pub(super) struct Layered {
     layers: Layers,
 }
 
-/// The doors of a shard's listeners, and the layers of its connections.
-pub(super) struct Doors {
-    doors: Arc<[Door]>,
+/// The layers of a shard's listeners, and the layers of its connections.
+pub(super) struct ConnectionLayers {
+    stacks: Arc<[LayerStack]>,
     /// By slot. Empty as long as every connection is plain.
     layers: Vec<Option<Box<Layered>>>,
     scratch: Scratch,
@@ -41,10 +41,10 @@ pub(super) struct Doors {
 /// A handshake costs as much as a thousand messages: after so much time of a turn the others wait for the next.
 const HANDSHAKE_BUDGET: Duration = Duration::from_millis(1);
 
-impl Doors {
-    pub(super) fn new(doors: Arc<[Door]>) -> Doors {
-        Doors {
-            doors,
+impl ConnectionLayers {
+    pub(super) fn new(stacks: Arc<[LayerStack]>) -> ConnectionLayers {
+        ConnectionLayers {
+            stacks,
             layers: Vec::new(),
             scratch: Scratch::default(),
             cipher: Vec::new(),
@@ -55,18 +55,18 @@ impl Doors {
         }
     }
 
-    /// The doors for connections that come from now on.
-    pub(super) fn reload(&mut self, doors: Arc<[Door]>) {
-        self.doors = doors;
+    /// The layers for connections that come from now on.
+    pub(super) fn reload(&mut self, stacks: Arc<[LayerStack]>) {
+        self.stacks = stacks;
     }
 
-    fn door(&self, listener: u16) -> &Door {
-        &self.doors[usize::from(listener)]
+    fn stack(&self, listener: u16) -> &LayerStack {
+        &self.stacks[usize::from(listener)]
     }
 
     /// A connection has come in.
     pub(super) fn open(&mut self, slot: ConnectionSlot, listener: u16, peer: SocketAddr) {
-        if let Some(layers) = self.door(listener).open(peer.ip()) {
+        if let Some(layers) = self.stack(listener).open(peer.ip()) {
             self.insert(slot, Box::new(Layered { listener, layers }));
         }
     }
@@ -130,7 +130,7 @@ impl Doors {
 
     /// Do connections from there speak for others?
     pub(super) fn is_balancer(&self, listener: u16, address: IpAddr) -> bool {
-        self.door(listener).is_balancer(address)
+        self.stack(listener).is_balancer(address)
     }
 
     /// Is it a load balancer's own connection, which has named no client?
@@ -155,8 +155,8 @@ impl Doors {
             return Ok(Input::default());
         };
         let start = outbox.arena_bytes();
-        let door = &self.doors[usize::from(layered.listener)];
-        let read = layered.layers.read(door, bytes, &mut self.scratch, outbox.arena_mut());
+        let stack = &self.stacks[usize::from(layered.listener)];
+        let read = layered.layers.read(stack, bytes, &mut self.scratch, outbox.arena_mut());
         self.note_answer(slot, start, outbox);
         read
     }
@@ -275,21 +275,21 @@ impl Runner {
         slot: ConnectionSlot,
         buffer: Buffer,
     ) -> Option<Buffer> {
-        if !self.doors.has(slot) {
+        if !self.layers.has(slot) {
             return Some(buffer);
         }
         let is_handshaking = self.machine.is_handshaking(slot);
-        if is_handshaking && self.doors.spent >= HANDSHAKE_BUDGET {
+        if is_handshaking && self.layers.spent >= HANDSHAKE_BUDGET {
             self.pause(slot, HoldBack::Turn);
             self.net.hold(slot.get(), buffer, 0);
-            self.doors.waiting.push_back(slot);
+            self.layers.waiting.push_back(slot);
             return None;
         }
         let began = is_handshaking.then(Instant::now);
         let unanswered = self.machine.outbox().arena_bytes();
-        let header = self.doors.read_header(slot, self.net.bytes(&buffer));
+        let header = self.layers.read_header(slot, self.net.bytes(&buffer));
         let read = match header {
-            None => self.doors.read(slot, self.net.bytes(&buffer), self.machine.outbox()),
+            None => self.layers.read(slot, self.net.bytes(&buffer), self.machine.outbox()),
             Some(header) => self.follow_header(now, slot, header),
         };
         let came = buffer.len();
@@ -299,9 +299,9 @@ impl Runner {
             self.machine.handle_answer_below(slot, answered);
         }
         if let Some(began) = began {
-            self.doors.spent += began.elapsed();
+            self.layers.spent += began.elapsed();
         }
-        let mqtt = self.doors.scratch.take_mqtt();
+        let mqtt = self.layers.scratch.take_mqtt();
         let end = match read {
             Ok(input) => {
                 if let Some(identity) = input.identity {
@@ -322,8 +322,8 @@ impl Runner {
         if !mqtt.is_empty() {
             self.machine.handle_bytes(now, slot, &mqtt);
         }
-        self.machine.handle_bytes_below(now, slot, below, self.doors.held_bytes(slot));
-        self.doors.scratch.give_back(mqtt);
+        self.machine.handle_bytes_below(now, slot, below, self.layers.held_bytes(slot));
+        self.layers.scratch.give_back(mqtt);
         if let Some(hangup) = end {
             // What it has brought about comes first: the connection may have moved or ended by it.
             self.carry_out(now, Some(slot));
@@ -356,11 +356,11 @@ impl Runner {
         if rest.is_empty() {
             return Ok(Input::default());
         }
-        self.doors.read(slot, &rest, self.machine.outbox())
+        self.layers.read(slot, &rest, self.machine.outbox())
     }
 
     fn note_identity(&mut self, slot: ConnectionSlot, identity: TlsIdentity) {
-        let Some(number) = self.doors.listener_of(slot) else { return };
+        let Some(number) = self.layers.listener_of(slot) else { return };
         let listener = &self.shared.config.listeners[usize::from(number)];
         let user = user_of_certificate(listener, identity.common_name, identity.subject);
         if let Some(user) = user {
@@ -370,7 +370,7 @@ impl Runner {
 
     /// Goes on with the handshakes that the last turn had no time for.
     pub(super) fn resume_handshakes(&mut self) {
-        for slot in self.doors.begin_turn() {
+        for slot in self.layers.begin_turn() {
             // Few turns have one: the clock is read only then.
             let now = self.now();
             self.resume(now, slot, HoldBack::Turn);
@@ -385,39 +385,39 @@ mod tests {
 
     #[test]
     fn last_words_go_out_when_memory_is_given_back_in_the_same_turn() {
-        let door = Door { websocket: Some(WebSocketSettings::default()), ..Door::default() };
-        let mut doors = Doors::new([door].into());
+        let stack = LayerStack { websocket: Some(WebSocketSettings::default()), ..LayerStack::default() };
+        let mut layers = ConnectionLayers::new([stack].into());
         let mut outbox = Outbox::default();
-        doors.open(ConnectionSlot::new(3), 0, ([127, 0, 0, 1], 4242).into());
-        doors.read(ConnectionSlot::new(3), b"\x10 is no HTTP", &mut outbox).expect_err("it is no HTTP");
-        doors.close(ConnectionSlot::new(3));
-        doors.give_memory_back();
-        doors.seal(&mut outbox);
+        layers.open(ConnectionSlot::new(3), 0, ([127, 0, 0, 1], 4242).into());
+        layers.read(ConnectionSlot::new(3), b"\x10 is no HTTP", &mut outbox).expect_err("it is no HTTP");
+        layers.close(ConnectionSlot::new(3));
+        layers.give_memory_back();
+        layers.seal(&mut outbox);
         assert!(
             outbox.touched_of(ConnectionSlot::new(3)).is_some_and(|touched| touched.bytes > 0),
             "the refusal is sent"
         );
-        assert!(doors.answers.is_empty() && doors.closing.is_empty());
+        assert!(layers.answers.is_empty() && layers.closing.is_empty());
     }
 
     #[test]
     fn a_listener_full_of_clients_is_closed_in_few_steps() {
         const CLIENTS: u32 = 5000;
-        let door = Door { websocket: Some(WebSocketSettings::default()), ..Door::default() };
-        let mut doors = Doors::new([door].into());
+        let stack = LayerStack { websocket: Some(WebSocketSettings::default()), ..LayerStack::default() };
+        let mut layers = ConnectionLayers::new([stack].into());
         let mut outbox = Outbox::default();
         for slot in (0..CLIENTS).map(ConnectionSlot::new) {
-            doors.open(slot, 0, ([127, 0, 0, 1], 4242).into());
+            layers.open(slot, 0, ([127, 0, 0, 1], 4242).into());
         }
         for slot in (0..CLIENTS).rev().map(ConnectionSlot::new) {
             let start = outbox.arena_len();
             outbox.arena_mut().extend_from_slice(b"\xE0\x01\x8B");
             outbox.send(slot, Range { start, len: 3 });
-            doors.close(slot);
+            layers.close(slot);
         }
-        let ((), steps) = steps::of(|| doors.seal(&mut outbox));
+        let ((), steps) = steps::of(|| layers.seal(&mut outbox));
         assert!(steps <= u64::from(CLIENTS) * 16, "{steps} steps for {CLIENTS} clients");
-        assert!(doors.closing.is_empty() && outbox.touched().len() == CLIENTS as usize);
+        assert!(layers.closing.is_empty() && outbox.touched().len() == CLIENTS as usize);
     }
 
     #[test]
@@ -427,14 +427,14 @@ mod tests {
         let request: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\
             Sec-WebSocket-Protocol: mqtt\r\n\r\n";
-        let door = Door { websocket: Some(WebSocketSettings::default()), ..Door::default() };
-        let mut doors = Doors::new([door].into());
+        let stack = LayerStack { websocket: Some(WebSocketSettings::default()), ..LayerStack::default() };
+        let mut layers = ConnectionLayers::new([stack].into());
         let mut outbox = Outbox::default();
-        doors.open(ConnectionSlot::new(0), 0, ([127, 0, 0, 1], 4242).into());
-        doors.read(ConnectionSlot::new(0), request, &mut outbox).expect("a good request");
-        doors.seal(&mut outbox);
+        layers.open(ConnectionSlot::new(0), 0, ([127, 0, 0, 1], 4242).into());
+        layers.read(ConnectionSlot::new(0), request, &mut outbox).expect("a good request");
+        layers.seal(&mut outbox);
         outbox.clear();
-        let sent = |doors: &mut Doors, outbox: &mut Outbox, parts: &[&[u8]]| {
+        let sent = |layers: &mut ConnectionLayers, outbox: &mut Outbox, parts: &[&[u8]]| {
             for part in parts {
                 let start = outbox.arena_len();
                 outbox.arena_mut().extend_from_slice(part);
@@ -442,7 +442,7 @@ mod tests {
                 outbox.send(ConnectionSlot::new(0), Range { start, len: outbox.arena_len() - start });
                 outbox.arena_mut().push(0);
             }
-            doors.seal(outbox);
+            layers.seal(outbox);
             let touched = *outbox.touched_of(ConnectionSlot::new(0)).expect("something is sent");
             let bytes: Vec<_> = outbox.segments_of(&touched).map(|range| outbox.bytes(range)).collect();
             let bytes = bytes.concat();
@@ -450,12 +450,12 @@ mod tests {
             outbox.clear();
             bytes
         };
-        assert_eq!(sent(&mut doors, &mut outbox, &[PINGRESP]), b"\x82\x02\xD0\x00");
+        assert_eq!(sent(&mut layers, &mut outbox, &[PINGRESP]), b"\x82\x02\xD0\x00");
         // One after the other, and a payload apart from its header.
         let both = b"\x82\x02\xD0\x00\x82\x06\x30\x04\x00\x01ta\x82\x02\xD0\x00";
-        assert_eq!(sent(&mut doors, &mut outbox, &[PINGRESP, PUBLISH, PINGRESP]), both);
+        assert_eq!(sent(&mut layers, &mut outbox, &[PINGRESP, PUBLISH, PINGRESP]), both);
         let joined = [PINGRESP, &PUBLISH[..5]].concat();
-        assert_eq!(sent(&mut doors, &mut outbox, &[&joined, &PUBLISH[5..], PINGRESP]), both);
-        assert_eq!(sent(&mut doors, &mut outbox, &[&PUBLISH[..5], &PUBLISH[5..]]), both[4..12]);
+        assert_eq!(sent(&mut layers, &mut outbox, &[&joined, &PUBLISH[5..], PINGRESP]), both);
+        assert_eq!(sent(&mut layers, &mut outbox, &[&PUBLISH[..5], &PUBLISH[5..]]), both[4..12]);
     }
 }

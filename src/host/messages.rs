@@ -1,13 +1,13 @@
 //! The runner and the mesh: mails and connections go into the boxes of other shards, and come out of its own. A box
 //! that is full stops the reading of the connections that have filled it.
 
-use super::doors::Layered;
 use super::gate::{Visit, source};
+use super::layers::Layered;
 use super::{ARENA_BYTES_MAX, Runner};
 use crate::base::ConnectionSlot;
 use crate::base::ShardId;
 use crate::base::Time;
-use crate::broker::{Counter, Guest, HoldBack, Mail};
+use crate::broker::{Counter, Handover, HoldBack, Mail};
 use crate::broker::{Event, Limit};
 use std::collections::VecDeque;
 use std::io;
@@ -15,19 +15,19 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
 /// What goes through the mesh: mails of the machine, and sockets on their way home.
-pub enum Parcel {
+pub enum ShardMessage {
     /// A mail.
     Mail(Mail),
     /// A connection whose client identifier is at home there.
     Socket(Box<Arrival>),
 }
 
-impl Parcel {
+impl ShardMessage {
     /// What it takes beside its place in a box.
     fn bytes(&self) -> usize {
         match self {
-            Parcel::Mail(mail) => mail.message_bytes(),
-            Parcel::Socket(arrival) => arrival.guest.bytes.len() + arrival.unsent.len(),
+            ShardMessage::Mail(mail) => mail.message_bytes(),
+            ShardMessage::Socket(arrival) => arrival.handover.bytes.len() + arrival.unsent.len(),
         }
     }
 }
@@ -35,16 +35,16 @@ impl Parcel {
 /// A connection on its way to another shard.
 pub struct Arrival {
     socket: OwnedFd,
-    guest: Guest,
+    handover: Handover,
     layers: Option<Box<Layered>>,
     /// What the layers have answered and is not sent yet.
     unsent: Vec<u8>,
     visit: Option<Visit>,
 }
 
-/// A parcel is kept here while the box it is for is full. The connection that caused it is not
+/// A message is kept here while the box it is for is full. The connection that caused it is not
 /// read meanwhile, so the list is bounded by what a turn and the other shards' answers bring.
-pub(super) type Overflow = VecDeque<Parcel>;
+pub(super) type Overflow = VecDeque<ShardMessage>;
 
 impl Runner {
     /// Are there mails that may be taken?
@@ -74,24 +74,24 @@ impl Runner {
             self.worked_at = now;
             // The boxes fill, and their writers stop reading. The log goes on without them.
             while self.mails_left[from] > 0 && (self.machine.takes_mails() || is_stopping) {
-                let Some(parcel) = self.mesh.receive(from) else { break };
+                let Some(message) = self.mesh.receive(from) else { break };
                 self.mails_left[from] -= 1;
-                match parcel {
-                    Parcel::Mail(mail) => {
+                match message {
+                    ShardMessage::Mail(mail) => {
                         self.machine.handle_mail(
                             now,
                             ShardId::try_from(from).expect("at most 128 shards"),
                             mail,
                         );
                     }
-                    Parcel::Socket(arrival) => {
-                        let Arrival { socket, guest, layers, unsent, visit } = *arrival;
-                        let Guest { peer, listener, user, bytes } = guest;
+                    ShardMessage::Socket(arrival) => {
+                        let Arrival { socket, handover, layers, unsent, visit } = *arrival;
+                        let Handover { peer, listener, user, bytes } = handover;
                         let slot = ConnectionSlot::new(self.net.adopt(socket));
                         self.count_in(slot, listener);
                         self.at_gate.visits.extend(visit.map(|visit| (slot, visit)));
-                        self.doors.adopt(slot, layers, &unsent, self.machine.outbox());
-                        let address = source(&self.doors, slot, peer);
+                        self.layers.adopt(slot, layers, &unsent, self.machine.outbox());
+                        let address = source(&self.layers, slot, peer);
                         let has_room = address.is_none_or(|address| self.begin_handshake(now, slot, address));
                         self.machine.handle_open(now, slot, peer, listener, true);
                         if !has_room {
@@ -117,15 +117,15 @@ impl Runner {
         Ok(())
     }
 
-    pub(super) fn hand_over(&mut self, now: Time, slot: ConnectionSlot, to: ShardId, guest: Guest) {
+    pub(super) fn hand_over(&mut self, now: Time, slot: ConnectionSlot, to: ShardId, handover: Handover) {
         self.at_gate.handshakes.end(slot);
-        let (layers, unsent) = self.doors.take(slot, self.machine.outbox());
+        let (layers, unsent) = self.layers.take(slot, self.machine.outbox());
         match self.net.detach(slot.get()) {
             Some(socket) => {
                 self.counted.remove(&slot);
                 let visit = self.at_gate.visits.remove(&slot);
-                let arrival = Arrival { socket, guest, layers, unsent, visit };
-                self.send(now, to, Parcel::Socket(Box::new(arrival)), None);
+                let arrival = Arrival { socket, handover, layers, unsent, visit };
+                self.send(now, to, ShardMessage::Socket(Box::new(arrival)), None);
             }
             // The peer has gone while its CONNECT was read.
             None => {
@@ -136,18 +136,24 @@ impl Runner {
         }
     }
 
-    pub(super) fn send(&mut self, now: Time, to: ShardId, parcel: Parcel, cause: Option<ConnectionSlot>) {
+    pub(super) fn send(
+        &mut self,
+        now: Time,
+        to: ShardId,
+        message: ShardMessage,
+        cause: Option<ConnectionSlot>,
+    ) {
         let at = usize::from(to);
-        let parcel = if self.overflow[at].is_empty() {
-            let bytes = parcel.bytes();
-            match self.mesh.send(at, parcel, bytes) {
+        let message = if self.overflow[at].is_empty() {
+            let bytes = message.bytes();
+            match self.mesh.send(at, message, bytes) {
                 Ok(()) => return,
-                Err(parcel) => parcel,
+                Err(message) => message,
             }
         } else {
-            parcel
+            message
         };
-        self.overflow[at].push_back(parcel);
+        self.overflow[at].push_back(message);
         self.overflowing += 1;
         self.machine.handle_mesh_full(true);
         if let Some(slot) = cause
@@ -171,12 +177,12 @@ impl Runner {
             return;
         }
         for to in 0..self.overflow.len() {
-            while let Some(parcel) = self.overflow[to].pop_front() {
-                let bytes = parcel.bytes();
-                match self.mesh.send(to, parcel, bytes) {
+            while let Some(message) = self.overflow[to].pop_front() {
+                let bytes = message.bytes();
+                match self.mesh.send(to, message, bytes) {
                     Ok(()) => self.overflowing -= 1,
-                    Err(parcel) => {
-                        self.overflow[to].push_front(parcel);
+                    Err(message) => {
+                        self.overflow[to].push_front(message);
                         break;
                     }
                 }

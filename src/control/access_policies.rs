@@ -1,4 +1,4 @@
-//! What the configuration says of those who want in: doors, password files and access lists of all listeners,
+//! What the configuration says of those who want in: layer stacks, password files and access lists of all listeners,
 //! read at the start and again on SIGHUP, all of it or nothing.
 
 use crate::auth::acl_file;
@@ -13,7 +13,7 @@ use crate::policy::acl::Acl;
 use crate::policy::gate::GateSettings;
 use crate::policy::method::Method;
 use crate::settings::{ClientCertificates, Config, Jwt, Listener, Means, TokenAlgorithm, UserNames, Webhook};
-use crate::transport::Door;
+use crate::transport::LayerStack;
 use crate::transport::tls::TlsConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,12 +21,12 @@ use std::sync::Arc;
 
 /// For each listener, by its number. Cheap to clone.
 #[derive(Clone)]
-pub struct Entrance {
+pub struct AccessPolicies {
     /// What is put in front of MQTT.
-    pub doors: Arc<[Door]>,
+    pub stacks: Arc<[LayerStack]>,
     /// What the machine asks of clients.
     pub access: Arc<[Access]>,
-    /// What the operator should know of the files that were read, whatever the day: see [`Entrance::warnings`].
+    /// What the operator should know of the files that were read, whatever the day: see [`AccessPolicies::warnings`].
     notes: Vec<String>,
     /// Which addresses may come in, by all listeners.
     pub gate: Arc<GateSettings>,
@@ -37,19 +37,20 @@ pub struct Entrance {
 /// Most threads that compute: with more, a flood of logins would be felt.
 const HASH_THREADS_MAX: usize = 4;
 
-impl Entrance {
+impl AccessPolicies {
     /// Reads every file that the listeners name, each once.
     ///
     /// # Errors
     /// What is wrong with the first that can't be used: file, line, and what is allowed.
-    pub fn load(config: &Config) -> Result<Entrance, String> {
-        let (mut doors, mut access, mut proofs, mut notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    pub fn load(config: &Config) -> Result<AccessPolicies, String> {
+        let (mut stacks, mut access, mut proofs, mut notes) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut password_files = BTreeMap::new();
         let mut acl_files = BTreeMap::new();
         let all_tokens = load_tokens(&config.jwt, &mut notes)?;
         let all_webhook = load_webhook(&config.webhook, &mut notes)?;
         for listener in &config.listeners {
-            doors.push(Door::of(listener)?);
+            stacks.push(LayerStack::of(listener)?);
             let file = listener.password_file.as_ref().unwrap_or(&config.auth.password_file);
             let skips = config.auth.skip_bad_password_lines;
             let passwords = once(&mut password_files, file, |path| load_passwords(path, skips, &mut notes))?;
@@ -97,8 +98,8 @@ impl Entrance {
         }
         notes.extend(exposed::warnings(config));
         let requests_max = if all_webhook.is_some() { config.webhook.requests } else { 0 };
-        Ok(Entrance {
-            doors: doors.into(),
+        Ok(AccessPolicies {
+            stacks: stacks.into(),
             access: access.into(),
             notes,
             gate: Arc::new(GateSettings::from(config)),
@@ -116,12 +117,12 @@ impl Entrance {
 
     /// What at `now` has expired of TLS, is not valid yet, or soon ends. A line each.
     pub fn outdated(&self, now: i64) -> Vec<String> {
-        once_each(self.doors.iter().filter_map(|door| door.tls.as_ref()).flat_map(|tls| tls.notices(now)))
+        once_each(self.stacks.iter().filter_map(|stack| stack.tls.as_ref()).flat_map(|tls| tls.notices(now)))
     }
 
     /// Our certificates: a line each, with subject, serial number and end.
     pub fn certificates(&self) -> Vec<String> {
-        once_each(self.doors.iter().filter_map(|door| door.tls.as_ref()).flat_map(TlsConfig::loaded))
+        once_each(self.stacks.iter().filter_map(|stack| stack.tls.as_ref()).flat_map(TlsConfig::loaded))
     }
 
     /// What proves who a client of a listener is, if it asks for any proof.
