@@ -5,6 +5,7 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
+use midge::base::Random;
 use midge::base::ShardId;
 use midge::base::Time;
 use midge::base::{ConnectionSlot, MemoryAccount};
@@ -80,11 +81,10 @@ fn inflight(c: &mut Criterion) {
     sizes(c, "in flight/acknowledged at random and sent", [650, 6_500, 65_000], |group, size| {
         let message = message();
         let (mut window, mut ids) = window(size);
-        let mut state = 1_u64;
+        let mut random = Random::new(1);
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let at = (state >> 33) as usize % ids.len();
+                let at = random.index(ids.len());
                 let outcome = window.handle_ack(AckKind::Puback, ids[at], false);
                 assert!(matches!(outcome, AckOutcome::Settled(_)));
                 ids[at] = window.start(delivery(&message));

@@ -7,7 +7,7 @@
 //! soon each new packet identifier is looked for among those in use.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use midge::base::MemoryAccount;
+use midge::base::{MemoryAccount, Random};
 use midge::mqtt::codec::AckKind;
 use midge::mqtt::{PacketId, QoS};
 use midge::session::KeptMessage;
@@ -20,7 +20,7 @@ use std::time::Duration;
 const IN_FLIGHT: usize = 1000;
 
 /// Which of the messages in flight is acknowledged next.
-type Choice = fn(&mut VecDeque<PacketId>, &mut u64) -> PacketId;
+type Choice = fn(&mut VecDeque<PacketId>, &mut Random) -> PacketId;
 
 const CHOICES: [(&str, usize, Choice); 5] = [
     ("the only one", 0, oldest),
@@ -30,23 +30,20 @@ const CHOICES: [(&str, usize, Choice); 5] = [
     ("1000 in flight, behind one stuck", IN_FLIGHT, second),
 ];
 
-fn oldest(ids: &mut VecDeque<PacketId>, _: &mut u64) -> PacketId {
+fn oldest(ids: &mut VecDeque<PacketId>, _: &mut Random) -> PacketId {
     ids.pop_front().expect("one is in flight")
 }
 
-fn newest(ids: &mut VecDeque<PacketId>, _: &mut u64) -> PacketId {
+fn newest(ids: &mut VecDeque<PacketId>, _: &mut Random) -> PacketId {
     ids.pop_back().expect("one is in flight")
 }
 
-fn second(ids: &mut VecDeque<PacketId>, _: &mut u64) -> PacketId {
+fn second(ids: &mut VecDeque<PacketId>, _: &mut Random) -> PacketId {
     ids.remove(1).expect("two are in flight")
 }
 
-fn random(ids: &mut VecDeque<PacketId>, state: &mut u64) -> PacketId {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    let at = (*state >> 32) as usize % ids.len();
+fn random(ids: &mut VecDeque<PacketId>, random: &mut Random) -> PacketId {
+    let at = random.index(ids.len());
     ids.swap_remove_back(at).expect("it is within")
 }
 
@@ -83,11 +80,11 @@ fn sent(c: &mut Criterion) {
                 for _ in 0..in_flight {
                     start(&mut window, &mut ids);
                 }
-                let mut state = 0x9E37_79B9_7F4A_7C15;
+                let mut random = Random::new(1);
                 // Identifiers go round once, so that what is stuck stands in their way.
                 let mut step = || {
                     start(&mut window, &mut ids);
-                    let id = choose(&mut ids, &mut state);
+                    let id = choose(&mut ids, &mut random);
                     if qos == QoS::ExactlyOnce {
                         let outcome = window.handle_ack(AckKind::Pubrec, id, false);
                         assert!(matches!(outcome, AckOutcome::Release(_)));

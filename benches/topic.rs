@@ -14,6 +14,7 @@
 //! `MIDGE_BENCH_LARGE=1` adds indexes of ten million subscriptions, which want 2 GiB of memory.
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use midge::base::Random;
 use midge::mqtt::QoS;
 use midge::mqtt::SubscriptionOptions;
 use midge::topic::{Matches, TopicIndex};
@@ -57,14 +58,8 @@ fn index(size: u32, filter: impl Fn(u32) -> String) -> TopicIndex {
 
 /// 65,536 topics in an order that no cache expects.
 fn topics(size: u32, topic: impl Fn(u32) -> String) -> Vec<String> {
-    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut next = || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        (random >> 32) as u32 % size
-    };
-    (0..65_536).map(|_| topic(next())).collect()
+    let mut random = Random::new(1);
+    (0..65_536).map(|_| topic(random.below(u64::from(size)) as u32)).collect()
 }
 
 fn bench_matches(c: &mut Criterion, name: &str, size: u32, index: &TopicIndex, topics: &[String]) {

@@ -397,6 +397,7 @@ impl PasswordLines for PasswordFile {
 mod tests {
     use super::*;
     use crate::auth::hash::Argon2Cost;
+    use crate::base::Random;
 
     /// Written by `mosquitto_passwd` 2.0.11, but for the comment and the blank line.
     const MOSQUITTO: &str = "# the gate house
@@ -583,11 +584,8 @@ jörg müller:$7$101$mPuqZygIy4arr3ww$2q4YkegNRD1pmSd1ZACX32h2V3Jv105ra5TO3K90Ld
 
     #[test]
     fn fifty_thousand_changed_files_neither_panic_nor_hang() {
-        let mut seed = 42_u64;
-        let mut random = move |below: usize| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) as usize % below
-        };
+        let mut numbers = Random::new(42);
+        let mut random = |below: usize| numbers.index(below);
         let mut originals: Vec<Vec<u8>> = MOSQUITTO.lines().map(|line| line.as_bytes().to_vec()).collect();
         originals.push(line("five", small(), "x").into_bytes());
         originals.push(line("six", Scheme::ScramSha256 { iterations: 4096 }, "x").into_bytes());

@@ -467,6 +467,7 @@ pub(super) fn hmac(key: &[u8], parts: &[&[u8]]) -> Key {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::base::Random;
 
     // The exchange of RFC 7677, chapter 3: user "user", password "pencil".
     const CLIENT_FIRST: &str = "n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
@@ -692,11 +693,8 @@ pub(crate) mod tests {
 
     #[test]
     fn changed_messages_neither_panic_nor_let_anybody_in() {
-        let mut seed = 7_u64;
-        let mut random = move |below: usize| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) as usize % below
-        };
+        let mut numbers = Random::new(7);
+        let mut random = |below: usize| numbers.index(below);
         let keys = pencil();
         let lookup = |user: &str| (user == "user").then(|| keys.clone());
         for _ in 0..20_000 {

@@ -1,11 +1,12 @@
-//! What every room needs and that knows no room: the numbers by which things are named, time, the timer wheel, the
-//! account of memory.
+//! What every room needs and that knows no room: the numbers by which things are named, time, the timer wheel, chance,
+//! the account of memory.
 
 mod diagnostics;
 mod ids;
 mod lazy_box;
 pub mod log_files;
 pub mod memory;
+mod random;
 pub(crate) mod steps;
 mod time;
 pub mod wheel;
@@ -17,5 +18,6 @@ pub use ids::{
 };
 pub use lazy_box::{Empty, LazyBox};
 pub use memory::{Charge, Charged, MEMORY_KINDS, MemoryAccount, MemoryKind, allocated};
+pub use random::Random;
 pub use time::{ClockReading, Time};
 pub use wheel::{TICK_MICROS, TimerId, Wheel};

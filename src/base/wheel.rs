@@ -315,22 +315,8 @@ const _: () = assert!(size_of::<Entry<u64>>() == 32 && size_of::<Option<TimerId>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Random;
     use std::collections::BTreeMap;
-
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-        }
-
-        fn below(&mut self, bound: u64) -> u64 {
-            (self.next() >> 11) % bound
-        }
-    }
 
     fn expired(wheel: &mut Wheel<u64>, now: u64) -> Vec<u64> {
         let mut out = Vec::new();
@@ -424,7 +410,7 @@ mod tests {
         // Ten thousand clients with a keep alive of 60 s that ping every 60 s: each timer fires
         // 90 s after it was set, finds that its client lives, and is set again.
         let mut wheel = Wheel::new();
-        let mut random = Random(11);
+        let mut random = Random::new(11);
         for client in 0..10_000 {
             schedule(&mut wheel, random.below(90_000), client);
         }
@@ -501,11 +487,11 @@ mod tests {
     fn distance(random: &mut Random) -> u64 {
         // Every magnitude from a millisecond to the end of time, the small ones more often.
         let bits = random.below(64).min(random.below(64));
-        random.next() >> (63 - bits)
+        random.next_u64() >> (63 - bits)
     }
 
     fn differs_nowhere_from_the_reference(seed: u64, start: u64) {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut wheel = Wheel::new();
         let mut reference = Reference::default();
         let mut ids: Vec<(TimerId, u64)> = Vec::new();
@@ -520,7 +506,7 @@ mod tests {
                     reference.schedule(deadline, token);
                 }
                 5..=6 if !ids.is_empty() => {
-                    let (id, token) = ids[random.below(ids.len() as u64) as usize];
+                    let (id, token) = random.pick(&ids);
                     assert_eq!(wheel.cancel(id), reference.timers.remove(&token).is_some());
                 }
                 _ => {

@@ -40,7 +40,7 @@ pub use mail::{GroupMember, Mail};
 pub use outcome::{Outcome, Receipt};
 pub use shared::Shared;
 
-use crate::base::{ConnectionSlot, MemoryAccount, ShardId, Time};
+use crate::base::{ConnectionSlot, MemoryAccount, Random, ShardId, Time};
 use crate::broker::interest::InterestCounts;
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Retained, RetainedLimits};
@@ -185,7 +185,7 @@ pub struct Shard {
     outbox: Outbox,
     effects: Effects,
     stamps: Stamps,
-    entropy: u64,
+    random: Random,
     behind: Behind,
     budget: Budget,
     turn: Turn,
@@ -244,7 +244,7 @@ impl Shard {
             outbox: Outbox::new(),
             effects: Effects::new(id),
             stamps: Stamps::new(id),
-            entropy: seed,
+            random: Random::new(seed),
             behind: Behind::default(),
             budget: Budget::default(),
             turn: Turn::default(),

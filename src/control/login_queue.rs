@@ -264,6 +264,7 @@ fn place_of(device: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Random;
     use std::collections::BTreeMap;
 
     fn at(millis: u64) -> Time {
@@ -399,13 +400,8 @@ mod tests {
 
     #[test]
     fn every_login_is_checked_once_refused_once_or_forgotten_whatever_the_gate_says() {
-        // SplitMix64, so that a run is its seed.
-        let mut state = 1_u64;
-        let mut random = |below: u64| {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) % below
-        };
+        let mut numbers = Random::new(1);
+        let mut random = |below: u64| numbers.below(below);
         let mut queue = queue(20);
         let (mut open, mut running) = (BTreeMap::new(), Vec::new());
         let mut ends = 0;

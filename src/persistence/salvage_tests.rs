@@ -4,6 +4,7 @@ use super::super::StoreDirectory;
 use super::super::recovery::tests::{Log, Scratch, refused};
 use super::super::recovery::{RecoveryReport, recover};
 use super::*;
+use crate::base::Random;
 use crate::mqtt::QoS;
 use crate::store::check_rows;
 use crate::store::state::tests::{delivery, described, session, stored, subscribed};
@@ -76,15 +77,6 @@ fn things(counts: &RestoredCounts) -> u64 {
     counts.sessions + counts.subscriptions + counts.deliveries + counts.retained
 }
 
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound
-    }
-}
-
 /// The file after a clean end, and as a process leaves it that is killed after a commit.
 fn files() -> ([Vec<u8>; 2], Vec<String>, RestoredCounts) {
     let scratch = Scratch::new();
@@ -109,14 +101,14 @@ fn files() -> ([Vec<u8>; 2], Vec<String>, RestoredCounts) {
 #[test]
 fn one_flipped_bit_costs_nothing_but_what_is_in_a_large_page() {
     let (files, lines, counts) = files();
-    let mut chance = Chance(41);
+    let mut random = Random::new(41);
     let (mut told, mut lost) = (0, Vec::new());
     for round in 0..60 {
         let bytes = &files[round % 2];
         let mut flipped = bytes.clone();
         // Also in the head, which is small.
-        let at = if round % 10 == 9 { chance.below(320) } else { chance.below(bytes.len()) };
-        flipped[at] ^= 1 << chance.below(8);
+        let at = if round % 10 == 9 { random.index(320) } else { random.index(bytes.len()) };
+        flipped[at] ^= 1 << random.index(8);
         let scratch = with(&flipped);
         let (found, report) = recovered(&scratch);
         let missing = things(&counts) - things(&report.restored);
@@ -144,12 +136,12 @@ fn one_flipped_bit_costs_nothing_but_what_is_in_a_large_page() {
 #[test]
 fn a_block_that_is_lost_costs_what_it_led_to_and_no_more() {
     let (files, _, counts) = files();
-    let mut chance = Chance(5);
+    let mut random = Random::new(5);
     let (mut told, mut lost) = (0, Vec::new());
     for round in 0..60 {
         let mut bytes = files[round % 2].clone();
         // Behind the head, without which nothing can be found.
-        let from = 4096 + chance.below(bytes.len() - 4096 - 512);
+        let from = 4096 + random.index(bytes.len() - 4096 - 512);
         bytes[from..from + 512].fill(0xA5);
         let scratch = with(&bytes);
         let (_, report) = recovered(&scratch);
@@ -201,22 +193,22 @@ fn a_lost_summary_is_made_anew_and_no_number_is_given_twice() {
 #[test]
 fn a_file_of_anything_is_no_checkpoint_and_ends_nothing() {
     let (files, ..) = files();
-    let mut chance = Chance(1);
+    let mut random = Random::new(1);
     for round in 0..30 {
         let mut bytes = files[round % 2].clone();
         match round % 5 {
-            0 => bytes.truncate(chance.below(bytes.len())),
-            1 => bytes.iter_mut().for_each(|byte| *byte = chance.below(256) as u8),
+            0 => bytes.truncate(random.index(bytes.len())),
+            1 => bytes.iter_mut().for_each(|byte| *byte = random.index(256) as u8),
             2 => bytes[..4096].fill(0),
             3 => (0..200).for_each(|_| {
-                let at = chance.below(bytes.len());
-                bytes[at] ^= 1 << chance.below(8);
+                let at = random.index(bytes.len());
+                bytes[at] ^= 1 << random.index(8);
             }),
             _ => {
                 // Blocks in each other's place.
                 let blocks = bytes.len() / 4096;
                 for _ in 0..20 {
-                    let (from, to) = (chance.below(blocks) * 4096, chance.below(blocks) * 4096);
+                    let (from, to) = (random.index(blocks) * 4096, random.index(blocks) * 4096);
                     bytes.copy_within(from..from + 4096, to);
                 }
             }

@@ -87,6 +87,7 @@ fn cant_read(path: &Path, error: io::Error) -> StoreError {
 mod tests {
     use super::super::recovery::tests::Scratch;
     use super::*;
+    use crate::base::Random;
     use std::fs;
 
     #[test]
@@ -98,11 +99,10 @@ mod tests {
         let mut file = SegmentFile::open(&path).unwrap();
         let mut memory = &bytes[..];
         assert_eq!(file.len(), bytes.len());
-        let mut seed: usize = 1;
+        let mut random = Random::new(1);
         for _ in 0..2000 {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let from = (seed >> 20) % (bytes.len() + 10);
-            let len = if seed >> 60 == 0 { 3 * PIECE_BYTES } else { (seed >> 8) % 9000 };
+            let from = random.index(bytes.len() + 10);
+            let len = if random.index(16) == 0 { 3 * PIECE_BYTES } else { random.index(9000) };
             assert_eq!(file.bytes(from, len).unwrap(), memory.bytes(from, len).unwrap(), "{from} {len}");
             assert!(file.piece.capacity() <= 3 * PIECE_BYTES);
         }

@@ -371,19 +371,16 @@ impl Refused {
 /// Files that are a little wrong, for the tests of the readers.
 #[cfg(test)]
 mod mutations {
+    use crate::base::Random;
+
     /// Calls back with `count` texts that differ from the seed in one to eight places, always the same ones.
     pub(super) fn each(seed: &str, count: usize, mut read: impl FnMut(&str)) {
         const INSERTED: [&str; 20] = [
             "\n", " ", "\t", "\r", "#", "+", "/", "%", "$", "\"", "'", "[", "]", "=", "{", ",", "\0", "é",
             "\u{FFFE}", "topic",
         ];
-        let mut random = 0x2545_F491_4F6C_DD1D_u64;
-        let mut below = |bound: usize| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            (random >> 33) as usize % bound
-        };
+        let mut random = Random::new(1);
+        let mut below = |bound: usize| random.index(bound);
         for _ in 0..count {
             let mut characters: Vec<char> = seed.chars().collect();
             for _ in 0..1 + below(8) {

@@ -1,6 +1,7 @@
 //! The gate, source by source and second by second.
 
 use super::*;
+use crate::base::Random;
 
 fn off() -> GateSettings {
     GateSettings { delay_base_millis: 0, addresses_max: 1000, ..GateSettings::default() }
@@ -257,11 +258,10 @@ fn whatever_happens_the_lists_hold_together() {
         ..off()
     };
     let mut gate = gate(settings);
-    let mut seed = 3_u64;
+    let mut random = Random::new(3);
     let mut now = 0;
     for step in 0..50_000 {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let number = (seed >> 33) as u32;
+        let number = random.next_u64() as u32;
         let address = v4(number % 100);
         now += u64::from(number >> 8 & 31);
         match number >> 16 & 7 {

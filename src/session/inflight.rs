@@ -338,6 +338,7 @@ const _: () = assert!(size_of::<InflightWindow>() <= 24);
 mod tests {
     use super::*;
     use crate::base::MemoryAccount;
+    use crate::base::Random;
     use crate::base::steps;
     use crate::session::Publication;
     use std::num::NonZeroU16;
@@ -574,13 +575,8 @@ mod tests {
     fn a_window_agrees_with_a_plain_list_whatever_happens_to_it() {
         for seed in 1..=60_u64 {
             let bound = [5, 70, 300, 2000][seed as usize % 4];
-            let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            let mut random = |below: usize| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state >> 33) as usize % below
-            };
+            let mut numbers = Random::new(seed);
+            let mut random = |below: usize| numbers.index(below);
             let mut window = InflightWindow::default();
             window.reconnect(u16::MAX);
             // Begin where the round soon ends.

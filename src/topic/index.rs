@@ -198,6 +198,7 @@ impl fmt::Debug for TopicIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Random;
     use crate::mqtt::MATCHING;
     use crate::mqtt::QoS;
     use crate::mqtt::{RetainHandling, TopicFilter, filter_matches};
@@ -326,7 +327,7 @@ mod tests {
 
     /// An index, another with other hash keys, and the obvious model of both.
     struct Twin {
-        random: u64,
+        random: Random,
         subscribers: u32,
         index: TopicIndex,
         other: TopicIndex,
@@ -337,7 +338,7 @@ mod tests {
     impl Twin {
         fn new(seed: u64, subscribers: u32) -> Twin {
             Twin {
-                random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+                random: Random::new(seed),
                 subscribers,
                 index: TopicIndex::new(seed),
                 other: TopicIndex::new(!seed),
@@ -449,10 +450,7 @@ mod tests {
         }
 
         fn below(&mut self, bound: u32) -> u32 {
-            self.random ^= self.random << 13;
-            self.random ^= self.random >> 7;
-            self.random ^= self.random << 17;
-            (self.random >> 32) as u32 % bound
+            self.random.below(u64::from(bound)) as u32
         }
     }
 

@@ -2,6 +2,7 @@
 //! hash, each of which grows and shrinks by itself, so that no single insertion moves more than a
 //! 256th of all. Hash and comparison are the caller's.
 
+use crate::base::Random;
 use ahash::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -17,13 +18,8 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn new(hash_seed: u64) -> Keys {
-        let mut state = hash_seed;
-        let mut key = || {
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            mixed ^ (mixed >> 31)
-        };
+        let mut random = Random::new(hash_seed);
+        let mut key = || random.next_u64();
         Keys { state: RandomState::with_seeds(key(), key(), key(), key()), factor: key() | 1 }
     }
 

@@ -12,6 +12,7 @@ use crate::running::Running;
 use clients::{Publisher, Storm, Subscriber};
 use ledger::Number;
 use link::{Link, PATIENCE, Packet, broken};
+use midge::base::Random;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -40,7 +41,7 @@ impl Round {
 /// Everything beside the broker.
 struct World {
     seed: u64,
-    chance: Chance,
+    random: Random,
     directory: PathBuf,
     publishers: Vec<Publisher>,
     /// The publisher of retained messages.
@@ -105,7 +106,7 @@ impl World {
         let _ = std::fs::remove_dir_all(&directory);
         World {
             seed,
-            chance: Chance { state: seed },
+            random: Random::new(seed),
             directory,
             publishers: vec![
                 Publisher::new("one", 1, false, &["load/one"]),
@@ -160,14 +161,14 @@ impl World {
 
     /// Loads the broker, and kills it, or has the connections cut.
     fn load(&mut self, round: &Round, to_kill: Option<Running>, to_keep: Option<&Running>) {
-        let life = Duration::from_millis(100 + self.chance.below(200) as u64);
+        let life = Duration::from_millis(100 + self.random.below(200));
         let is_killed = &AtomicBool::new(false);
         let (faults, lines) = std::thread::scope(|scope| {
             let mut clients = Vec::new();
             for publisher in self.publishers.iter_mut().chain([&mut self.keeper]) {
-                let chance = self.chance.child();
+                let random = Random::new(self.random.next_u64());
                 let name = publisher.name.clone();
-                clients.push((name, scope.spawn(move || told(is_killed, publisher.load(round, chance)))));
+                clients.push((name, scope.spawn(move || told(is_killed, publisher.load(round, random)))));
             }
             for subscriber in self.subscribers.iter_mut() {
                 if subscriber.is_absent && round.cycle % ABSENT_BACK_EVERY != ABSENT_BACK_EVERY - 1 {
@@ -176,9 +177,9 @@ impl World {
                 let name = subscriber.name.clone();
                 clients.push((name, scope.spawn(move || told(is_killed, subscriber.load(round)))));
             }
-            let chance = self.chance.child();
+            let random = Random::new(self.random.next_u64());
             let storm = &mut self.storm;
-            let storm = scope.spawn(move || told(is_killed, storm.load(round, chance)));
+            let storm = scope.spawn(move || told(is_killed, storm.load(round, random)));
             clients.push(("storm".to_owned(), storm));
             let until = Instant::now() + life;
             // A fault is told at once.
@@ -311,32 +312,5 @@ fn told(is_killed: &AtomicBool, result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() != ErrorKind::InvalidData && is_killed.load(Ordering::SeqCst) => Ok(()),
         other => other,
-    }
-}
-
-/// Chance from a seed.
-struct Chance {
-    state: u64,
-}
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn is_one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-
-    fn child(&mut self) -> Chance {
-        Chance { state: self.next() }
     }
 }

@@ -2,6 +2,7 @@
 //! which the seed alone decides.
 
 use crate::targets;
+use midge::base::Random;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -80,9 +81,9 @@ fn run(name: &str, target: fn(&[u8]), runs: u64) {
     for input in &corpus {
         execute(name, target, input);
     }
-    let mut chance = Chance(seed);
+    let mut random = Random::new(seed);
     for _ in 0..runs {
-        execute(name, target, &mutated(&corpus, &mut chance));
+        execute(name, target, &mutated(&corpus, &mut random));
     }
     println!("{name}: {} inputs of the corpus, {runs} mutated ones", corpus.len());
 }
@@ -117,50 +118,50 @@ fn execute(name: &str, target: fn(&[u8]), input: &[u8]) {
 }
 
 /// One input of the corpus with one to six mutations.
-fn mutated(corpus: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
-    let mut input = corpus[chance.below(corpus.len())].clone();
-    for _ in 0..=chance.below(MUTATIONS_MAX) {
-        mutate(&mut input, corpus, chance);
+fn mutated(corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
+    let mut input = corpus[random.index(corpus.len())].clone();
+    for _ in 0..=random.index(MUTATIONS_MAX) {
+        mutate(&mut input, corpus, random);
     }
     input.truncate(INPUT_BYTES_MAX);
     input
 }
 
-fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], chance: &mut Chance) {
-    let at = chance.below(input.len() + 1);
+fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
+    let at = random.index(input.len() + 1);
     let rest = input.len() - at;
-    match chance.below(10) {
-        0 => change(input, at, |byte| byte ^ 1 << chance.below(8)),
-        1 => change(input, at, |_| chance.edge()),
-        2 => change(input, at, |_| chance.byte()),
+    match random.index(10) {
+        0 => change(input, at, |byte| byte ^ 1 << random.index(8)),
+        1 => change(input, at, |_| random.pick(&EDGES)),
+        2 => change(input, at, |_| random.next_u64() as u8),
         // A length, a count or a character is off by one.
-        3 => change(input, at, |byte| byte.wrapping_add(if chance.below(2) == 0 { 1 } else { 0xFF })),
+        3 => change(input, at, |byte| byte.wrapping_add(if random.index(2) == 0 { 1 } else { 0xFF })),
         // A length field of two bytes lies.
         4 => {
-            let length = [0, 1, rest, rest.saturating_sub(2), 0xFFFF][chance.below(5)] as u16;
+            let length = [0, 1, rest, rest.saturating_sub(2), 0xFFFF][random.index(5)] as u16;
             for (place, byte) in input[at..].iter_mut().zip(length.to_be_bytes()) {
                 *place = byte;
             }
         }
         5 => {
-            let (len, byte) = (1 + chance.below(8), chance.edge());
+            let (len, byte) = (1 + random.index(8), random.pick(&EDGES));
             input.splice(at..at, (0..len).map(|_| byte));
         }
         6 => {
-            input.drain(at..at + chance.below(rest.min(8) + 1));
+            input.drain(at..at + random.index(rest.min(8) + 1));
         }
         7 => input.truncate(at),
         // A stretch is there twice.
         8 => {
-            let stretch = input[at..at + chance.below(rest + 1)].to_vec();
+            let stretch = input[at..at + random.index(rest + 1)].to_vec();
             input.splice(at..at, stretch);
         }
         // A stretch of another input.
         _ => {
-            let other = &corpus[chance.below(corpus.len())];
-            let start = chance.below(other.len() + 1);
-            let len = chance.below(other.len() - start + 1);
-            let end = at + if chance.below(2) == 0 { 0 } else { len.min(rest) };
+            let other = &corpus[random.index(corpus.len())];
+            let start = random.index(other.len() + 1);
+            let len = random.index(other.len() - start + 1);
+            let end = at + if random.index(2) == 0 { 0 } else { len.min(rest) };
             input.splice(at..end, other[start..start + len].iter().copied());
         }
     }
@@ -169,30 +170,5 @@ fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], chance: &mut Chance) {
 fn change(input: &mut [u8], at: usize, to: impl FnOnce(u8) -> u8) {
     if let Some(byte) = input.get_mut(at) {
         *byte = to(*byte);
-    }
-}
-
-/// SplitMix64: all that is random here, from one seed.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
-    }
-
-    /// A number from 0 to `end`, which is not among them.
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.next() as u8
-    }
-
-    fn edge(&mut self) -> u8 {
-        EDGES[self.below(EDGES.len())]
     }
 }

@@ -8,6 +8,7 @@ use ring::hmac;
 use serde_json::json;
 
 use super::*;
+use crate::base::Random;
 
 const NOW: u64 = 1_750_000_000;
 const SECRET: &[u8; 64] = b"a secret as long as the longest hash, which is one of 64 bytes..";
@@ -466,13 +467,8 @@ fn fifty_thousand_mutated_tokens_neither_panic_nor_pass() {
         fixture("/tokens/ES256"),
         fixture("/tokens/RS256"),
     ];
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = move |bound: usize| {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        (random >> 16) as usize % bound
-    };
+    let mut random = Random::new(1);
+    let mut next = |bound: usize| random.index(bound);
     for round in 0..50_000 {
         // Elliptic curves are slow without optimisation: they come round less often.
         let original = &tokens[if round % 16 == 0 { next(tokens.len()) } else { 0 }];

@@ -84,6 +84,7 @@ fn member<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Random;
 
     fn answer(status: u16, body: &str) -> Result<WebhookAnswer, String> {
         read(status, Body::Whole(body.as_bytes().to_vec()), 1_000)
@@ -159,13 +160,8 @@ mod tests {
     fn fifty_thousand_mutated_answers_do_not_panic() {
         let whole =
             br#"{"result":"allow","user":"u","expires_at":2000,"acl":{"publish":["a/#"],"subscribe":["b"]}}"#;
-        let mut random = 0x2545_f491_4f6c_dd1d_u64;
-        let mut next = move |bound: usize| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            (random >> 16) as usize % bound.max(1)
-        };
+        let mut random = Random::new(1);
+        let mut next = |bound: usize| random.index(bound.max(1));
         let mut allowed = 0;
         for _ in 0..50_000 {
             let mut body = whole.to_vec();

@@ -498,6 +498,7 @@ const _: () = assert!(AFTER_SEPARATOR as u32 == '/' as u32 + 1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Random;
     use crate::mqtt::filter_matches;
 
     #[derive(Clone, Debug, PartialEq)]
@@ -789,48 +790,35 @@ mod tests {
         assert_eq!(retained.matching("a/b", Some("a/b"), NOW, ALL, |_, _| panic!("found again")), None);
     }
 
-    struct Random(u64);
+    fn a_path(random: &mut Random, levels: &[&str]) -> String {
+        let path: Vec<&str> = (0..random.range(1, 4)).map(|_| random.pick(levels)).collect();
+        if path == [""] { "a".to_string() } else { path.join("/") }
+    }
 
-    impl Random {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % bound
-        }
+    fn a_topic(random: &mut Random) -> String {
+        a_path(random, &["", "a", "b", "a b", "a!", "a.", "a0", "ab", "$x", "$", "%", "ä", "c"])
+    }
 
-        fn path(&mut self, levels: &[&str]) -> String {
-            let depth = 1 + self.below(4);
-            let path: Vec<&str> = (0..depth).map(|_| levels[self.below(levels.len())]).collect();
-            if path == [""] { "a".to_string() } else { path.join("/") }
+    fn a_filter(random: &mut Random) -> String {
+        let mut filter = a_path(random, &["", "a", "b", "a b", "a0", "ab", "$x", "c", "+", "+", "+", "+"]);
+        match random.below(8) {
+            0 => filter = "#".to_string(),
+            1..=3 => filter.push_str("/#"),
+            _ => {}
         }
-
-        fn topic(&mut self) -> String {
-            self.path(&["", "a", "b", "a b", "a!", "a.", "a0", "ab", "$x", "$", "%", "ä", "c"])
-        }
-
-        fn filter(&mut self) -> String {
-            let levels = ["", "a", "b", "a b", "a0", "ab", "$x", "c", "+", "+", "+", "+"];
-            let mut filter = self.path(&levels);
-            match self.below(8) {
-                0 => filter = "#".to_string(),
-                1..=3 => filter.push_str("/#"),
-                _ => {}
-            }
-            filter
-        }
+        filter
     }
 
     #[test]
     fn a_walk_finds_what_the_naive_matcher_finds() {
-        let mut random = Random(3);
+        let mut random = Random::new(3);
         for _ in 0..60 {
-            let mut topics: Vec<String> = (0..random.below(400)).map(|_| random.topic()).collect();
+            let mut topics: Vec<String> = (0..random.below(400)).map(|_| a_topic(&mut random)).collect();
             let retained = store_of(&topics);
             topics.sort();
             topics.dedup();
             for _ in 0..100 {
-                let filter = random.filter();
+                let filter = a_filter(&mut random);
                 let expected: Vec<&String> = topics.iter().filter(|t| filter_matches(&filter, t)).collect();
                 assert_eq!(found(&retained, &filter).iter().collect::<Vec<_>>(), expected, "{filter}");
             }
@@ -839,22 +827,22 @@ mod tests {
 
     #[test]
     fn a_message_that_stays_is_found_once_whatever_happens_between_the_batches() {
-        let mut random = Random(5);
+        let mut random = Random::new(5);
         for _ in 0..600 {
             let mut retained = Retained::new(UNLIMITED);
             let mut stays: Vec<String> = Vec::new();
             for _ in 0..200 {
-                let topic = random.topic();
+                let topic = a_topic(&mut random);
                 retained.store(&topic, note(1)).unwrap();
                 stays.push(topic);
             }
             stays.sort();
             stays.dedup();
-            let filter = random.filter();
+            let filter = a_filter(&mut random);
             let limits = BatchLimits {
-                messages: 1 + random.below(5),
-                bytes: 1 + random.below(60),
-                visits: 1 + random.below(10),
+                messages: 1 + random.index(5),
+                bytes: 1 + random.index(60),
+                visits: 1 + random.index(10),
             };
             let mut after: Option<Box<str>> = None;
             let mut seen: Vec<String> = Vec::new();
@@ -866,7 +854,7 @@ mod tests {
                 let Some(cursor) = &after else { break };
                 assert!(seen.last().is_none_or(|last| last.as_str() <= &**cursor));
                 for _ in 0..3 {
-                    let topic = random.topic();
+                    let topic = a_topic(&mut random);
                     match random.below(3) {
                         0 => drop(retained.store(&topic, note(stamp))),
                         1 => drop(retained.store(&topic, expiring(stamp, 4000))),

@@ -92,11 +92,11 @@ impl Shard {
         let is_ours = self.terms(slot).assigned_client_id_prefix.is_empty();
         let prefix = assigned_prefix(self.terms(slot)).to_owned();
         loop {
-            let high = self.next_random();
+            let high = self.random.next_u64();
             let candidate = if is_ours {
                 format!("{prefix}{high:016x}")
             } else {
-                uuid(&prefix, high, self.next_random())
+                uuid(&prefix, high, self.random.next_u64())
             };
             if self.shared.home(self.shared.hash(&candidate)) == self.id
                 && self.sessions.find(&candidate).is_none()
@@ -104,15 +104,6 @@ impl Shard {
                 return candidate.into();
             }
         }
-    }
-
-    /// SplitMix64: the sequence is the seed's, and never comes back within 2^64 steps.
-    fn next_random(&mut self) -> u64 {
-        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.entropy;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }
 

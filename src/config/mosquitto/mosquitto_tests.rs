@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::keys::{Form, KEYS, Kind, Stands};
 use super::*;
+use crate::base::Random;
 use crate::settings::{Listener, QueuePolicy};
 
 fn conf(text: &str) -> MosquittoConf {
@@ -523,15 +524,7 @@ fn an_error_of_midges_own_reader_names_the_line_of_the_mosquitto_conf() {
     assert!(errors[0].to_string().starts_with("m.conf:3: listener: listeners[2].address: "), "{errors:?}");
 }
 
-/// The next number of a sequence that its start decides.
-fn next(state: &mut u64) -> usize {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    usize::try_from(*state >> 33).expect("31 bits")
-}
-
-fn mutate(bytes: &mut Vec<u8>, state: &mut u64) {
+fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     const VALUES: [&str; 14] = [
         "",
         " ",
@@ -548,20 +541,20 @@ fn mutate(bytes: &mut Vec<u8>, state: &mut u64) {
         "\"",
         "tlsv1.2",
     ];
-    let at = next(state) % (bytes.len() + 1);
-    match next(state) % 6 {
-        0 => bytes.insert(at, u8::try_from(next(state) % 256).expect("a byte")),
+    let at = random.index(bytes.len() + 1);
+    match random.below(6) {
+        0 => bytes.insert(at, random.next_u64() as u8),
         1 => bytes.truncate(at),
         2 => {
-            let end = (at + next(state) % 20).min(bytes.len());
+            let end = (at + random.index(20)).min(bytes.len());
             bytes.drain(at..end);
         }
         3 => {
-            let line = bytes.split(|byte| *byte == b'\n').nth(next(state) % 30).unwrap_or(b"").to_vec();
+            let line = bytes.split(|byte| *byte == b'\n').nth(random.index(30)).unwrap_or(b"").to_vec();
             bytes.splice(at..at, line);
         }
         _ => {
-            let (key, value) = (KEYS[next(state) % KEYS.len()].0, VALUES[next(state) % VALUES.len()]);
+            let (key, value) = (random.pick(KEYS).0, random.pick(&VALUES));
             let start = bytes[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |feed| feed + 1);
             bytes.splice(start..start, format!("{key} {value}\n").into_bytes());
         }
@@ -579,12 +572,12 @@ fn no_file_makes_the_reader_panic_and_what_it_takes_is_toml() {
          listener 9001\nprotocol websockets\n",
         "",
     ];
-    let mut state = 0x9e37_79b9_7f4a_7c15;
+    let mut random = Random::new(1);
     let mut taken = 0;
     for round in 0..50_000_usize {
         let mut bytes = seeds[round % seeds.len()].as_bytes().to_vec();
-        for _ in 0..=next(&mut state) % 4 {
-            mutate(&mut bytes, &mut state);
+        for _ in 0..=random.below(4) {
+            mutate(&mut bytes, &mut random);
         }
         match MosquittoConf::parse("m.conf", &bytes, None) {
             Err(errors) => {

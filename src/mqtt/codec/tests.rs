@@ -1,6 +1,7 @@
 //! Tests over the whole codec: families of packets that only decoding can refuse, and mutated packets.
 
 use super::*;
+use crate::base::Random;
 use ProtocolVersion::{V5, V31, V311};
 
 const VERSIONS: [ProtocolVersion; 3] = [V31, V311, V5];
@@ -242,35 +243,19 @@ fn a_padded_remaining_length_is_refused_in_5_0_only() {
     }
 }
 
-/// A deterministic source of mutations.
-struct XorShift(u64);
-
-impl XorShift {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-}
-
 /// One to four changes: a byte set, bumped or flipped, bytes inserted, removed or repeated, a tail cut.
 /// Half of the time the remaining length is made to fit again.
-fn mutate(random: &mut XorShift, bytes: &mut Vec<u8>) {
+fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
     for _ in 0..=random.below(4) {
-        let at = random.below(bytes.len());
+        let at = random.index(bytes.len());
         match random.below(7) {
-            0 => bytes[at] = random.next() as u8,
+            0 => bytes[at] = random.next_u64() as u8,
             1 => bytes[at] = bytes[at].wrapping_add(1),
             2 => bytes[at] ^= 1 << random.below(8),
-            3 => bytes.insert(at, [0x00, 0x01, 0x7F, 0x80, 0xFF, b'#', 0x26][random.below(7)]),
+            3 => bytes.insert(at, random.pick(&[0x00, 0x01, 0x7F, 0x80, 0xFF, b'#', 0x26])),
             4 if bytes.len() > 2 => drop(bytes.remove(at)),
             5 => {
-                let end = at + random.below(bytes.len() - at + 1);
+                let end = at + random.index(bytes.len() - at + 1);
                 let run = bytes[at..end].to_vec();
                 bytes.splice(at..at, run);
             }
@@ -350,7 +335,7 @@ fn check_round_trip(version: ProtocolVersion, publish: &Publish<'_>) {
 #[test]
 fn mutated_packets_never_panic_and_publishes_survive_a_round_trip() {
     const ROUNDS: usize = 4_000;
-    let mut random = XorShift(0x9E37_79B9_7F4A_7C15);
+    let mut random = Random::new(0x9E37_79B9_7F4A_7C15);
     let mut accepted = 0;
     for version in VERSIONS {
         for original in valid(version) {
@@ -358,7 +343,7 @@ fn mutated_packets_never_panic_and_publishes_survive_a_round_trip() {
             for _ in 0..ROUNDS {
                 let mut bytes = original.clone();
                 mutate(&mut random, &mut bytes);
-                let spoken = VERSIONS[random.below(VERSIONS.len())];
+                let spoken = random.pick(&VERSIONS);
                 accepted += usize::from(exercise(version, &bytes)) + usize::from(exercise(spoken, &bytes));
             }
         }
@@ -370,13 +355,13 @@ fn mutated_packets_never_panic_and_publishes_survive_a_round_trip() {
 // [MQTT5-4.2.0-1]
 #[test]
 fn arbitrary_bytes_never_panic() {
-    let mut random = XorShift(0x2545_F491_4F6C_DD1D);
+    let mut random = Random::new(0x2545_F491_4F6C_DD1D);
     for _ in 0..50_000 {
-        let mut bytes = vec![0; 1 + random.below(40)];
-        bytes.fill_with(|| random.next() as u8);
+        let mut bytes = vec![0; 1 + random.index(40)];
+        bytes.fill_with(|| random.next_u64() as u8);
         for version in VERSIONS {
             exercise(version, &bytes);
-            bytes[0] = (1 + random.below(15) as u8) << 4 | [0, 2][random.below(2)];
+            bytes[0] = (1 + random.below(15) as u8) << 4 | random.pick(&[0, 2]);
             if bytes.len() > 1 {
                 bytes[1] = bytes.len() as u8 - 2;
             }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::base::Random;
 use crate::mqtt::filter_matches;
 use crate::policy::acl::filters::tests::{filters, texts};
 use crate::policy::acl::{Acl, Rule, Who};
@@ -247,13 +248,8 @@ fn a_strict_subscription_receives_all_that_it_matches() {
         .iter()
         .map(|filter| topics.iter().filter(|topic| filter_matches(filter, topic)).collect())
         .collect();
-    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut below = |bound: usize| {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        (random >> 33) as usize % bound
-    };
+    let mut random = Random::new(1);
+    let mut below = |bound: usize| random.index(bound);
     let (mut granted, mut all_received) = (0, 0);
     for _ in 0..150 {
         let mut rules = Vec::new();

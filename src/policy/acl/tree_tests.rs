@@ -1,6 +1,7 @@
 //! The tree against the same rules taken one by one, as strings.
 
 use super::*;
+use crate::base::Random;
 use crate::mqtt::filter_matches;
 use crate::policy::acl::filters::tests::{filters, texts};
 use crate::policy::acl::pattern::{Placeholders, parse};
@@ -41,21 +42,6 @@ fn plain(pattern: &str, is_denial: bool, user: &str, client_id: &str, slashes: b
     Plain::Filter(expanded.join("/"))
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) as usize % bound
-    }
-
-    fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len())]
-    }
-}
-
 fn name(text: &str, slashes: bool) -> Name<'_> {
     match text {
         "" => Name::Missing,
@@ -71,23 +57,23 @@ fn the_tree_says_what_its_rules_say_one_by_one() {
         patterns.into_iter().filter(|topic| parse(topic, Placeholders::Anywhere).is_ok()).collect();
     let filters = filters(&["a", "b", "ab", "+", "#", "$x", ""], 3);
     let topics = texts(&["a", "b", "ab", "ba", "$x", ""], 3);
-    let mut random = Random(0x5DEE_CE66_D1CE_4E5B);
+    let mut random = Random::new(1);
     for _ in 0..300 {
         let mut growing = Growing::default();
         let root = growing.new_root();
         let mut rules: Vec<(&str, Effects)> = Vec::new();
         for _ in 0..1 + random.below(12) {
-            let pattern = random.pick(&patterns);
-            let effect = *random.pick(&[Effect::Allow, Effect::Deny]);
-            let actions = *random.pick(&[Actions::PUBLISH, Actions::READ, Actions::RECEIVE]);
-            let round = *random.pick(&[Round::First, Round::Second]);
+            let pattern = &patterns[random.index(patterns.len())];
+            let effect = random.pick(&[Effect::Allow, Effect::Deny]);
+            let actions = random.pick(&[Actions::PUBLISH, Actions::READ, Actions::RECEIVE]);
+            let round = random.pick(&[Round::First, Round::Second]);
             let effects = Effects::of(effect, actions, round);
             growing.insert(root, &parse(pattern, Placeholders::Anywhere).expect("valid"), effects, 0);
             rules.push((pattern, effects));
         }
         let tree = growing.finish();
-        let user = *random.pick(&["", "a", "b", "$x", "a/b", "a/$x", "+", "#"]);
-        let client_id = *random.pick(&["", "a", "b", "ab", "$x", "b/", "/", "a//b", "#"]);
+        let user = random.pick(&["", "a", "b", "$x", "a/b", "a/$x", "+", "#"]);
+        let client_id = random.pick(&["", "a", "b", "ab", "$x", "b/", "/", "a//b", "#"]);
         let slashes = random.below(2) == 0;
         let names = Names { user: name(user, slashes), client_id: name(client_id, slashes) };
         let plain: Vec<(Plain, Effects)> = rules

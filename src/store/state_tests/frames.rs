@@ -1,29 +1,14 @@
 //! Random frames, as a shard would make them, with strays among them.
 
+use crate::base::Random;
 use crate::mqtt::{ProtocolVersion, QoS};
 use crate::mqtt::{RetainHandling, SubscriptionOptions};
 use crate::session::LossCause;
 use crate::store::{Record, StoredMessage, StoredWill};
 
-/// SplitMix64.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ mixed >> 31) % end
-    }
-
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len() as u64) as usize]
-    }
-}
-
 /// Makes frames as a shard would, with strays among them.
 pub(crate) struct Frames {
-    chance: Chance,
+    random: Random,
     number: u64,
     /// sid and client.
     sessions: Vec<(u64, &'static str)>,
@@ -39,7 +24,7 @@ const BYTES: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz0123456789";
 impl Frames {
     pub(crate) fn new(seed: u64) -> Frames {
         Frames {
-            chance: Chance(seed),
+            random: Random::new(seed),
             number: 3,
             sessions: Vec::new(),
             deliveries: Vec::new(),
@@ -58,32 +43,32 @@ impl Frames {
     }
 
     fn sid(&mut self) -> u64 {
-        if self.sessions.is_empty() || self.chance.below(20) == 0 {
-            return self.chance.below(2 * self.number);
+        if self.sessions.is_empty() || self.random.below(20) == 0 {
+            return self.random.below(2 * self.number);
         }
-        let at = self.chance.below(self.sessions.len() as u64) as usize;
+        let at = self.random.below(self.sessions.len() as u64) as usize;
         self.sessions[at].0
     }
 
     fn delivery(&mut self) -> (u64, u64) {
-        if self.deliveries.is_empty() || self.chance.below(20) == 0 {
-            return (self.sid(), self.chance.below(2 * self.number));
+        if self.deliveries.is_empty() || self.random.below(20) == 0 {
+            return (self.sid(), self.random.below(2 * self.number));
         }
-        let at = self.chance.below(self.deliveries.len() as u64) as usize;
+        let at = self.random.below(self.deliveries.len() as u64) as usize;
         self.deliveries[at]
     }
 
     fn message(&mut self) -> StoredMessage<'static> {
-        let from = self.chance.below(20) as usize;
-        let len = self.chance.below(25) as usize;
+        let from = self.random.below(20) as usize;
+        let len = self.random.below(25) as usize;
         StoredMessage {
-            topic: self.chance.of(&TOPICS),
-            properties: [self.chance.of(&[&b""[..], b"\x26\x00\x01a\x00\x01b"]), &[], &[]],
+            topic: self.random.pick(&TOPICS),
+            properties: [self.random.pick(&[&b""[..], b"\x26\x00\x01a\x00\x01b"]), &[], &[]],
             payload: &BYTES[from..from + len],
-            qos: self.chance.of(&[QoS::AtLeastOnce, QoS::ExactlyOnce]),
-            retain: self.chance.below(2) == 0,
+            qos: self.random.pick(&[QoS::AtLeastOnce, QoS::ExactlyOnce]),
+            retain: self.random.below(2) == 0,
             expires_at_millis: None,
-            source: self.chance.of(&[&b""[..], b"source"]),
+            source: self.random.pick(&[&b""[..], b"source"]),
         }
     }
 
@@ -92,15 +77,15 @@ impl Frames {
     }
 
     fn connect(&mut self, sid: u64, client_id: &'static str) -> Record<'static> {
-        let will = (self.chance.below(3) == 0).then(|| self.will());
-        let version = self.chance.of(&[ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V5]);
-        let expiry_seconds = 1 + self.chance.below(1000) as u32;
+        let will = (self.random.below(3) == 0).then(|| self.will());
+        let version = self.random.pick(&[ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V5]);
+        let expiry_seconds = 1 + self.random.below(1000) as u32;
         Record::Session { sid, client_id, version, expiry_seconds, will }
     }
 
     pub(crate) fn next_frame(&mut self) -> Vec<Record<'static>> {
         let mut records = Vec::new();
-        for _ in 0..=self.chance.below(3) {
+        for _ in 0..=self.random.below(3) {
             self.input(&mut records);
         }
         if records.is_empty() {
@@ -112,18 +97,18 @@ impl Frames {
 
     fn input(&mut self, records: &mut Vec<Record<'static>>) {
         let sid = self.sid();
-        match self.chance.below(18) {
+        match self.random.below(18) {
             16 => {
-                let (sid, number) = if self.chance.below(3) == 0 { (sid, 0) } else { self.delivery() };
-                let (cause, count) = (self.chance.of(&LossCause::ALL), 1 + self.chance.below(300) as u32);
+                let (sid, number) = if self.random.below(3) == 0 { (sid, 0) } else { self.delivery() };
+                let (cause, count) = (self.random.pick(&LossCause::ALL), 1 + self.random.below(300) as u32);
                 records.push(Record::Lost { sid, number, cause, count });
             }
             17 => {
-                let left = self.chance.of(&[[0; 4], [0, 1, 0, 0]]);
+                let left = self.random.pick(&[[0; 4], [0, 1, 0, 0]]);
                 records.push(Record::LossesTold { sid, left });
             }
             0 => {
-                let client = self.chance.of(&CLIENTS);
+                let client = self.random.pick(&CLIENTS);
                 if let Some(at) = self.sessions.iter().position(|session| session.1 == client) {
                     records.push(Record::Ended { sid: self.sessions.remove(at).0 });
                 }
@@ -136,37 +121,37 @@ impl Frames {
                     records.push(self.connect(sid, client));
                 }
             }
-            2 => records.push(Record::Left { sid, at_millis: self.chance.below(900), expiry_seconds: 9 }),
-            3 if self.chance.below(2) == 0 => records.push(Record::WillGone { sid }),
-            3 if !self.wills.is_empty() && self.chance.below(2) == 0 => {
-                let at = self.chance.below(self.wills.len() as u64) as usize;
+            2 => records.push(Record::Left { sid, at_millis: self.random.below(900), expiry_seconds: 9 }),
+            3 if self.random.below(2) == 0 => records.push(Record::WillGone { sid }),
+            3 if !self.wills.is_empty() && self.random.below(2) == 0 => {
+                let at = self.random.below(self.wills.len() as u64) as usize;
                 records.push(Record::WillOver { number: self.wills[at] });
             }
             3 => {
                 let number = self.next_number();
                 self.wills.push(number);
                 let will = self.will();
-                records.push(Record::Will { number, client_id: self.chance.of(&CLIENTS), will });
+                records.push(Record::Will { number, client_id: self.random.pick(&CLIENTS), will });
             }
-            4 if self.chance.below(3) == 0 => {
+            4 if self.random.below(3) == 0 => {
                 self.sessions.retain(|session| session.0 != sid);
                 records.push(Record::Ended { sid });
             }
             4 | 5 => {
                 let options = SubscriptionOptions {
-                    qos: self.chance.of(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]),
+                    qos: self.random.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]),
                     no_local: false,
-                    retain_as_published: self.chance.below(2) == 0,
+                    retain_as_published: self.random.below(2) == 0,
                     retain_handling: RetainHandling::IfNew,
                 };
-                let (filter, subscription_id) = (self.chance.of(&FILTERS), self.chance.below(300) as u32);
+                let (filter, subscription_id) = (self.random.pick(&FILTERS), self.random.below(300) as u32);
                 records.push(Record::Subscribed { sid, filter, options, subscription_id });
             }
-            6 => records.push(Record::Unsubscribed { sid, filter: self.chance.of(&FILTERS) }),
+            6 => records.push(Record::Unsubscribed { sid, filter: self.random.pick(&FILTERS) }),
             7..=9 => {
                 let number = self.next_number();
                 records.push(Record::Message { number, message: self.message() });
-                for _ in 0..self.chance.below(4) {
+                for _ in 0..self.random.below(4) {
                     let (sid, delivery) = (self.sid(), self.next_number());
                     self.deliveries.push((sid, delivery));
                     records.push(Record::Delivery {
@@ -174,22 +159,22 @@ impl Frames {
                         number: delivery,
                         message: number,
                         qos: QoS::AtLeastOnce,
-                        retain: self.chance.below(2) == 0,
-                        packet_id: self.chance.below(2) as u16 * 7,
-                        subscription_ids: (0..self.chance.below(3) as u32).map(|id| id * 200 + 1).collect(),
-                        group: self.chance.of(&["", "", "$share/nobody/#", "$share/nobody/t"]),
+                        retain: self.random.below(2) == 0,
+                        packet_id: self.random.below(2) as u16 * 7,
+                        subscription_ids: (0..self.random.below(3) as u32).map(|id| id * 200 + 1).collect(),
+                        group: self.random.pick(&["", "", "$share/nobody/#", "$share/nobody/t"]),
                     });
                 }
             }
             10 => {
                 let (sid, number) = self.delivery();
-                records.push(Record::Started { sid, number, packet_id: 1 + self.chance.below(500) as u16 });
+                records.push(Record::Started { sid, number, packet_id: 1 + self.random.below(500) as u16 });
             }
             11 => {
                 let (sid, number) = self.delivery();
                 records.push(Record::Released { sid, number });
             }
-            12 if self.chance.below(3) == 0 => {
+            12 if self.random.below(3) == 0 => {
                 let (sid, delivery) = self.delivery();
                 records.push(Record::Returned { sid, delivery, number: self.next_number() });
             }
@@ -199,15 +184,15 @@ impl Frames {
             }
             13 => {
                 let (packet_id, payload_bytes) =
-                    (1 + self.chance.below(5) as u16, self.chance.below(500) as u32);
+                    (1 + self.random.below(5) as u16, self.random.below(500) as u32);
                 records.push(Record::Held { sid, packet_id, payload_bytes });
             }
-            14 => records.push(Record::Unheld { sid, packet_id: 1 + self.chance.below(5) as u16 }),
-            _ if self.chance.below(3) == 0 => {
-                records.push(Record::Unretained { topic: self.chance.of(&TOPICS) });
+            14 => records.push(Record::Unheld { sid, packet_id: 1 + self.random.below(5) as u16 }),
+            _ if self.random.below(3) == 0 => {
+                records.push(Record::Unretained { topic: self.random.pick(&TOPICS) });
             }
             _ => {
-                records.push(Record::Retained { stamp: 1 + self.chance.below(1000), message: self.message() })
+                records.push(Record::Retained { stamp: 1 + self.random.below(1000), message: self.message() })
             }
         }
     }

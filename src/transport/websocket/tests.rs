@@ -12,6 +12,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::{Bytes, Error, Message};
 
 use super::*;
+use crate::base::Random;
 
 const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
@@ -552,13 +553,8 @@ fn a_conversation_is_the_same_at_every_two_cuts() {
 fn mutated_conversations_are_the_same_in_one_read_and_byte_by_byte() {
     let sent = everything();
     let frames_at = and("Origin: https://panel.example").len();
-    let mut chance = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut below = |end: usize| {
-        chance ^= chance << 13;
-        chance ^= chance >> 7;
-        chance ^= chance << 17;
-        (chance % end as u64) as usize
-    };
+    let mut random = Random::new(1);
+    let mut below = |end: usize| random.index(end);
     for round in 0..MUTATIONS {
         let mut mutated = sent.clone();
         for _ in 0..=below(3) {

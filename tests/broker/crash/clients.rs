@@ -3,6 +3,7 @@
 use super::Round;
 use super::ledger::{Inbox, Number, Outbox};
 use super::link::{Link, PATIENCE, Packet, broken};
+use midge::base::Random;
 use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
@@ -52,13 +53,13 @@ impl Publisher {
     }
 
     /// Publishes until the broker ends.
-    pub(super) fn load(&mut self, round: &Round, mut chance: super::Chance) -> io::Result<()> {
+    pub(super) fn load(&mut self, round: &Round, mut random: Random) -> io::Result<()> {
         let mut link = self.resume(round)?;
         // A retained message is sent again with no later one of its topic on its way.
         let window = if self.retain { self.topics.len() } else { 8 };
         let mut turn = self.outbox.sent.values().sum::<Number>();
         while !round.is_cut() {
-            if self.outbox.flights.len() < window && !chance.is_one_in(3) {
+            if self.outbox.flights.len() < window && random.below(3) != 0 {
                 let topic = self.topics[turn % self.topics.len()].clone();
                 let is_free = self.outbox.flights.iter().all(|flight| flight.topic != topic);
                 if is_free || !self.retain {
@@ -360,10 +361,10 @@ impl Storm {
     }
 
     /// Subscribes and unsubscribes until the broker ends.
-    pub(super) fn load(&mut self, round: &Round, mut chance: super::Chance) -> io::Result<()> {
+    pub(super) fn load(&mut self, round: &Round, mut random: Random) -> io::Result<()> {
         let mut link = self.presence.resume(round, STORM)?;
         while !round.is_cut() {
-            let index = chance.below(FILTERS);
+            let index = random.index(FILTERS);
             let is_free = self.flights.values().all(|&(flying, _)| flying != index);
             if is_free && self.flights.len() < 3 {
                 self.last_id = self.last_id.checked_add(1).unwrap_or(1);
