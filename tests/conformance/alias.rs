@@ -3,7 +3,7 @@
 use crate::prelude::*;
 
 /// The Topic Alias Maximum in a CONNACK.
-fn announced(peer: &Peer) -> u16 {
+fn announced(peer: &Client) -> u16 {
     peer.connack.as_ref().and_then(|connack| connack.number(TOPIC_ALIAS_MAXIMUM)).unwrap_or(0) as u16
 }
 

@@ -5,7 +5,7 @@ use crate::prelude::*;
 const METHOD: &str = "midge-test";
 
 /// A connection that has been challenged.
-fn challenged(broker: &Broker) -> Peer {
+fn challenged(broker: &Broker) -> Client {
     let mut peer = broker.offer(connect(V5, broker.unique("auth")).with(text(AUTH_METHOD, METHOD)));
     let challenge = peer.expect(Auth);
     assert_eq!(challenge.code, 0x18);
@@ -15,7 +15,7 @@ fn challenged(broker: &Broker) -> Peer {
 }
 
 /// A connection that has proved itself.
-fn proved(broker: &Broker) -> Peer {
+fn proved(broker: &Broker) -> Client {
     let mut peer = challenged(broker);
     peer.send(auth(0x18, METHOD, "response"));
     let connack = peer.expect(Connack);

@@ -24,9 +24,9 @@ pub fn bytes_of_the_specifications_are_understood(broker: &Broker) {
     for (name, level, version) in [("MQIsdp", "03", V31), ("MQTT", "04", V311)] {
         let mut peer = broker.open(version);
         peer.send(format!("10 * '{name}' {level} 02 003C '{id}'"));
-        assert_eq!(peer.next().bytes, bytes("20 02 00 00"));
+        assert_eq!(peer.next_packet().bytes, bytes("20 02 00 00"));
         peer.send("C0 00");
-        assert_eq!(peer.next().bytes, bytes("D0 00"));
+        assert_eq!(peer.next_packet().bytes, bytes("D0 00"));
         peer.send("E0 00");
         peer.expect_closed();
     }
@@ -189,7 +189,7 @@ pub fn two_old_clients_without_identifier_coexist(broker: &Broker) {
 /// [MQTT311-3.1.3-7] [MQTT311-3.1.3-8] [MQTT311-code-2] [PITFALL-44]
 pub fn empty_identifier_without_clean_session_is_refused(broker: &Broker) {
     let mut peer = broker.offer(connect(V311, "").resume());
-    assert_eq!(peer.next().bytes, bytes("20 02 00 02"));
+    assert_eq!(peer.next_packet().bytes, bytes("20 02 00 02"));
     peer.expect_closed();
     broker.connect(connect(V5, "").resume()).leave();
 }
@@ -198,7 +198,7 @@ pub fn empty_identifier_without_clean_session_is_refused(broker: &Broker) {
 pub fn version_31_has_no_empty_identifier(broker: &Broker) {
     for wanted in [connect(V31, ""), connect(V31, "").resume()] {
         let mut peer = broker.offer(wanted);
-        assert_eq!(peer.next().bytes, bytes("20 02 00 02"));
+        assert_eq!(peer.next_packet().bytes, bytes("20 02 00 02"));
         peer.expect_closed();
     }
 }
@@ -209,7 +209,7 @@ pub fn version_31_keeps_its_23_characters_in_strict_mode(broker: &Broker) {
     broker.connect(connect(V31, &long)).leave();
     let Some(strict) = broker.with(&STRICT_31) else { return };
     let mut peer = strict.offer(connect(V31, &long[..24]));
-    assert_eq!(peer.next().bytes, bytes("20 02 00 02"));
+    assert_eq!(peer.next_packet().bytes, bytes("20 02 00 02"));
     peer.expect_closed();
     strict.connect(connect(V31, &long[..23])).leave();
     strict.connect(connect(V311, &long)).leave();

@@ -8,18 +8,18 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::line::{Clock, Line, Memory};
-use crate::peer::{PATIENCE, Peer};
-use crate::read::Kind;
+use midge_kit::codec::*;
+use midge_kit::{Client, PATIENCE, free_port};
+
+use crate::line::{Clock, Memory, MemoryLink};
 use crate::world::World;
-use crate::write::*;
 
 /// How long a broker may take to start on a busy machine.
 const START: Duration = Duration::from_secs(120);
@@ -138,26 +138,27 @@ impl Broker {
     }
 
     /// A connection that has said nothing yet.
-    pub fn open(&self, version: Version) -> Peer {
-        let line = match &self.place {
+    pub fn open(&self, version: Version) -> Client {
+        let mut client = match &self.place {
             Place::Address(address) => {
                 let stream = TcpStream::connect(address).expect("the broker accepts TCP connections");
                 stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
-                Line::Socket(stream)
+                Client::over(stream, version)
             }
             Place::Memory(memory) => {
                 // The kernel spreads connections over the shards by a hash; we do so in turn.
                 static OPENED: AtomicU32 = AtomicU32::new(0);
                 let shard = OPENED.fetch_add(1, Ordering::Relaxed) as usize % self.shards;
                 let link = memory.world().open(shard);
-                Line::Link(memory.clone(), link)
+                Client::over(MemoryLink { memory: memory.clone(), link }, version)
             }
         };
-        Peer::over(line, version)
+        client.tolerates_codes = foreign_target().is_some();
+        client
     }
 
     /// A connection that has sent this CONNECT, and has read no answer.
-    pub fn offer(&self, connect: Connect) -> Peer {
+    pub fn offer(&self, connect: Connect) -> Client {
         let mut peer = self.open(connect.version);
         peer.announced(&connect);
         peer.client_id = String::from_utf8_lossy(&connect.client_id).into_owned();
@@ -166,7 +167,7 @@ impl Broker {
     }
 
     /// A connection whose CONNECT was accepted.
-    pub fn connect(&self, connect: Connect) -> Peer {
+    pub fn connect(&self, connect: Connect) -> Client {
         let mut peer = self.offer(connect);
         let connack = peer.expect(Kind::Connack);
         if connack.code != 0 {
@@ -179,14 +180,14 @@ impl Broker {
     }
 
     /// Connects and gives Session Present too.
-    pub fn connect_present(&self, connect: Connect) -> (Peer, bool) {
+    pub fn connect_present(&self, connect: Connect) -> (Client, bool) {
         let peer = self.connect(connect);
         let present = peer.connack.as_ref().is_some_and(|connack| connack.session_present);
         (peer, present)
     }
 
     /// A client with a clean session and a name of its own.
-    pub fn client(&self, version: Version) -> Peer {
+    pub fn client(&self, version: Version) -> Client {
         self.connect(connect(version, self.unique("c")))
     }
 
@@ -395,20 +396,4 @@ fn start_patiently(command: &mut Command, address: &str, config: &Path) -> Child
         Broker::end_unused();
         std::thread::sleep(Duration::from_millis(200));
     }
-}
-
-/// A port below those that the kernel gives to outgoing connections, so that none of ours takes it meanwhile.
-fn free_port() -> u16 {
-    const FIRST: u32 = 20_000;
-    const COUNT: u32 = 12_000;
-    static TRIED: AtomicU32 = AtomicU32::new(0);
-    let start = std::process::id().wrapping_mul(131);
-    for _ in 0..COUNT {
-        let tried = TRIED.fetch_add(1, Ordering::Relaxed);
-        let port = (FIRST + start.wrapping_add(tried) % COUNT) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port between {FIRST} and {}", FIRST + COUNT);
 }

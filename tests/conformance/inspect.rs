@@ -20,7 +20,7 @@ pub fn packets_of_every_kind_are_as_the_standard_says(broker: &Broker) {
         &pingreq(),
     ]);
     for _ in 0..7 {
-        let packet = peer.next();
+        let packet = peer.next_packet();
         seen.push((packet.kind, packet.bytes[0]));
     }
     for (qos, first) in [(0, 0x30), (1, 0x32), (2, 0x34)] {
@@ -70,18 +70,18 @@ pub fn packets_of_every_kind_are_as_the_old_standards_say(broker: &Broker) {
         let topic = broker.unique("kinds");
         let mut peer = broker.client(version);
         peer.send(subscribe(0x0102).filter(&topic, 2));
-        assert_eq!(peer.next().bytes, bytes("90 03 0102 02"));
+        assert_eq!(peer.next_packet().bytes, bytes("90 03 0102 02"));
         peer.send(publish(&topic, "x").qos2(7));
         peer.expect_ack(Pubrec, 7);
         peer.send(pubrel(7));
         peer.expect_ack(Pubcomp, 7);
         let message = peer.expect_message(&topic, "x");
         peer.send(pubrec(message.id));
-        assert_eq!(peer.next().bytes, [&[0x62, 0x02][..], &message.id.to_be_bytes()].concat());
+        assert_eq!(peer.next_packet().bytes, [&[0x62, 0x02][..], &message.id.to_be_bytes()].concat());
         peer.send(pubcomp(message.id));
         peer.send(unsubscribe(9).filter(&topic));
-        assert_eq!(peer.next().bytes, bytes("B0 02 0009"));
+        assert_eq!(peer.next_packet().bytes, bytes("B0 02 0009"));
         peer.send(pingreq());
-        assert_eq!(peer.next().bytes, bytes("D0 00"));
+        assert_eq!(peer.next_packet().bytes, bytes("D0 00"));
     }
 }

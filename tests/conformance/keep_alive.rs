@@ -4,7 +4,7 @@ use crate::prelude::*;
 
 /// How long the broker waits before it closes this connection, which is silent since its CONNECT: at most, as that was
 /// sent after `start`.
-fn silence(broker: &Broker, peer: &mut Peer, start: Duration) -> Duration {
+fn silence(broker: &Broker, peer: &mut Client, start: Duration) -> Duration {
     let last = peer.expect_end();
     assert!(
         last.iter()
@@ -32,7 +32,7 @@ pub fn silent_client_is_cut_after_one_and_a_half_keep_alives(broker: &Broker) {
 /// [MQTT5-3.1.2-20] [MQTT311-3.1.2-23]
 pub fn any_whole_packet_is_a_sign_of_life(broker: &Broker) {
     let topic = broker.unique("alive");
-    let mut peers: Vec<Peer> = EVERY_VERSION
+    let mut peers: Vec<Client> = EVERY_VERSION
         .into_iter()
         .map(|version| broker.connect(connect(version, broker.unique("alive")).keep_alive(4)))
         .collect();
@@ -47,7 +47,7 @@ pub fn any_whole_packet_is_a_sign_of_life(broker: &Broker) {
             }
         }
     }
-    peers.iter_mut().for_each(Peer::ping);
+    peers.iter_mut().for_each(Client::ping);
 }
 
 /// [MQTT5-§3.1.2.10]
@@ -87,7 +87,7 @@ pub fn half_a_packet_is_no_sign_of_life(broker: &Broker) {
 
 /// [MQTT5-§3.1.2.10] [MQTT5-§3.1.2.10#2] [MQTT311-3.1.2-24]
 pub fn keep_alive_0_and_65535_do_not_end_at_once(broker: &Broker) {
-    let mut peers: Vec<Peer> = EVERY_VERSION
+    let mut peers: Vec<Client> = EVERY_VERSION
         .into_iter()
         .flat_map(|version| {
             [0, 65_535].map(|seconds| connect(version, broker.unique("long")).keep_alive(seconds))
@@ -103,7 +103,8 @@ pub fn keep_alive_0_and_65535_do_not_end_at_once(broker: &Broker) {
 
 /// [MQTT5-3.1.2-21] [MQTT5-3.2.2-21] [MQTT5-property-0x13] [PITFALL-52]
 pub fn keep_alive_of_the_server_is_announced_and_enforced(broker: &Broker) {
-    let announced = |peer: &Peer| peer.connack.as_ref().and_then(|connack| connack.number(SERVER_KEEP_ALIVE));
+    let announced =
+        |peer: &Client| peer.connack.as_ref().and_then(|connack| connack.number(SERVER_KEEP_ALIVE));
     let peer = broker.connect(connect(V5, broker.unique("own")).keep_alive(30));
     assert!(
         announced(&peer).is_none_or(|seconds| seconds == 30),
@@ -128,7 +129,7 @@ pub fn keep_alive_of_the_server_is_announced_and_enforced(broker: &Broker) {
 
 /// [MQTT5-4.1.0-1] [MQTT311-4.1.0-2]
 pub fn idle_session_lives_as_long_as_its_connection(broker: &Broker) {
-    let mut idle: Vec<(Peer, String)> = Vec::new();
+    let mut idle: Vec<(Client, String)> = Vec::new();
     for version in EVERY_VERSION {
         let topic = broker.unique("idle");
         let mut peer = broker.client(version);

@@ -1,6 +1,7 @@
 //! Limits of the broker's own, `$SYS`, and how it ends.
 
 use crate::prelude::*;
+use midge::base::Random;
 
 /// [MQTT5-reason-0x97]
 pub fn one_subscription_too_many_is_refused(broker: &Broker) {
@@ -78,7 +79,7 @@ pub fn one_session_too_many_is_refused(broker: &Broker) {
 /// [MQTT5-reason-0x8B] [MQTT5-3.14.4-2] [MQTT5-§3.1.2.5#2] [MQTT5-§3.14#2]
 pub fn shutdown_says_so_to_5_0_clients_and_ends_in_time(broker: &Broker) {
     let Some(mut own) = OwnBroker::like(broker, &DEFAULT) else { return };
-    let mut peers: Vec<Peer> = (0..9).map(|at| own.broker.client(EVERY_VERSION[at % 3])).collect();
+    let mut peers: Vec<Client> = (0..9).map(|at| own.broker.client(EVERY_VERSION[at % 3])).collect();
     let start = own.broker.now();
     own.stop();
     for peer in &mut peers {
@@ -93,21 +94,15 @@ pub fn garbage_hurts_nobody(broker: &Broker) {
     let topic = broker.unique("garbage");
     let mut steady = broker.client(V5);
     steady.subscribe(&topic, 1);
-    let mut seed = 0x2545_F491_4F6C_DD1D_u64;
-    let mut random = || {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed
-    };
+    let mut random = Random::new(1);
     for round in 0..300 {
         let mut peer = broker.open(EVERY_VERSION[round % 3]);
-        let mut said: Vec<u8> = (0..random() % 200).map(|_| random() as u8).collect();
+        let mut said: Vec<u8> = (0..random.below(200)).map(|_| random.next_u64() as u8).collect();
         if round % 2 == 0 {
             let version = EVERY_VERSION[round % 3];
             let mut good = connect(version, broker.unique("g")).will(will("g", "g")).encode(version);
-            let at = 12 + random() as usize % (good.len() - 12);
-            good[at] ^= 1 << (random() % 8);
+            let at = 12 + random.index(good.len() - 12);
+            good[at] ^= 1 << random.below(8);
             good.extend(said);
             said = good;
         } else if said.first() == Some(&0x10) {

@@ -1,14 +1,14 @@
-//! What a scenario's connection and clock are made of: a TCP socket and the machine's clock, or a link of the
-//! in-memory broker and its virtual one.
+//! What a scenario's clock is made of, the machine's or that of the broker in memory, and the connections to the
+//! latter.
 
 use std::cell::{RefCell, RefMut};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use midge::base::Time;
 use midge::broker::Hangup;
+use midge_kit::{Heard, Link};
 
 use crate::world::World;
 
@@ -32,9 +32,6 @@ impl Memory {
         self.0.borrow_mut()
     }
 }
-
-/// How long a broker may take to see that its client has gone.
-const VANISHING: Duration = Duration::from_secs(30);
 
 /// Time as a scenario sees it.
 #[derive(Clone)]
@@ -69,106 +66,49 @@ impl Clock {
     }
 }
 
-/// What a read has found.
-pub enum Heard {
-    Bytes,
-    Closed,
-    Nothing,
+/// A connection to the broker in memory.
+pub struct MemoryLink {
+    pub memory: Memory,
+    pub link: usize,
 }
 
-/// A connection.
-pub enum Line {
-    Socket(TcpStream),
-    Link(Memory, usize),
-}
-
-impl Line {
-    pub fn clock(&self) -> Clock {
-        match self {
-            Self::Socket(_) => Clock::wall(),
-            Self::Link(memory, _) => Clock::Virtual(memory.clone()),
-        }
+impl Link for MemoryLink {
+    fn now(&self) -> Duration {
+        Duration::from_micros(self.memory.world().now().as_micros())
     }
 
-    /// The other side may have closed: reading will tell.
-    pub fn send(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Socket(stream) => drop(stream.write_all(bytes)),
-            Self::Link(memory, link) => memory.world().send(*link, bytes),
-        }
+    fn is_virtual(&self) -> bool {
+        true
     }
 
-    /// No more bytes from us.
-    pub fn finish(&mut self) {
-        self.shut(Shutdown::Write);
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.memory.world().send(self.link, bytes);
+        Ok(())
     }
 
-    /// Closed by us, both ways; the broker has seen it when this returns, so that what others do next comes after
-    /// it on every shard.
-    pub fn vanish(&mut self) {
-        self.shut(Shutdown::Write);
-        if let Self::Socket(stream) = self {
-            let end = Instant::now() + VANISHING;
-            let mut rest = [0; 4096];
-            let _ = stream.set_read_timeout(Some(VANISHING));
-            while Instant::now() < end && matches!(stream.read(&mut rest), Ok(1..)) {}
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+    fn finish(&mut self) {
+        self.memory.world().hang_up(self.link, Hangup::Closed);
     }
 
-    fn shut(&mut self, how: Shutdown) {
-        match self {
-            Self::Socket(stream) => drop(stream.shutdown(how)),
-            Self::Link(memory, link) => memory.world().hang_up(*link, Hangup::Closed),
-        }
+    fn vanish(&mut self) {
+        self.finish();
     }
 
-    /// Appends what has come to `received`, and waits for it at most so long.
-    pub fn read(&mut self, received: &mut Vec<u8>, time: Duration) -> Heard {
-        match self {
-            Self::Socket(stream) => read_socket(stream, received, time),
-            Self::Link(memory, link) => {
-                let mut world = memory.world();
-                let end = world.now().as_micros().saturating_add(time.as_micros() as u64);
-                if !world.await_bytes(*link, Time::from_micros(end)) {
-                    return Heard::Nothing;
-                }
-                let bytes = world.take(*link);
-                received.extend_from_slice(&bytes);
-                if bytes.is_empty() { Heard::Closed } else { Heard::Bytes }
-            }
+    fn receive(&mut self, received: &mut Vec<u8>, time: Duration) -> Heard {
+        let mut world = self.memory.world();
+        let end = world.now().as_micros().saturating_add(time.as_micros() as u64);
+        if !world.await_bytes(self.link, Time::from_micros(end)) {
+            return Heard::Nothing;
         }
+        let bytes = world.take(self.link);
+        received.extend_from_slice(&bytes);
+        if bytes.is_empty() { Heard::Closed } else { Heard::Bytes }
     }
 }
 
 /// A scenario drops a connection without a word as a process does that ends.
-impl Drop for Line {
+impl Drop for MemoryLink {
     fn drop(&mut self) {
-        if let Self::Link(..) = self {
-            self.vanish();
-        }
-    }
-}
-
-fn read_socket(stream: &mut TcpStream, received: &mut Vec<u8>, time: Duration) -> Heard {
-    let end = Instant::now() + time;
-    loop {
-        let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        stream.set_read_timeout(Some(left)).expect("a time above zero is allowed");
-        let mut chunk = [0; 65536];
-        match stream.read(&mut chunk) {
-            Ok(0) => return Heard::Closed,
-            Ok(count) => {
-                received.extend_from_slice(&chunk[..count]);
-                return Heard::Bytes;
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                if Instant::now() >= end {
-                    return Heard::Nothing;
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return Heard::Closed,
-        }
+        self.vanish();
     }
 }

@@ -12,15 +12,12 @@
 mod configs;
 mod harness;
 mod line;
-mod peer;
-mod read;
 mod runner;
 #[cfg(test)]
 mod table;
 #[path = "../world/mod.rs"]
 #[allow(dead_code, reason = "the unit tests use more of it")]
 mod world;
-mod write;
 
 mod alias;
 mod auth;
@@ -46,11 +43,10 @@ mod will;
 mod prelude {
     pub use crate::configs::*;
     pub use crate::harness::*;
-    pub use crate::peer::*;
-    pub use crate::read::Kind::*;
-    pub use crate::read::{Kind, Packet};
     pub use crate::runner::each;
-    pub use crate::write::*;
+    pub use midge_kit::codec::Kind::*;
+    pub use midge_kit::codec::*;
+    pub use midge_kit::{Client, Next, PATIENCE};
     pub use std::time::Duration;
 }
 

@@ -173,7 +173,7 @@ pub fn message_expiry_runs_while_a_message_waits(broker: &Broker) {
 /// [MQTT5-3.1.2-29] [PITFALL-49] [MQTT5-property-0x17]
 pub fn problem_information_0_keeps_acks_without_properties(broker: &Broker) {
     let mut peer = broker.connect(connect(V5, broker.unique("rpi")).with(byte(REQUEST_PROBLEM, 0)));
-    let bare = |peer: &mut Peer, kind: Kind| {
+    let bare = |peer: &mut Client, kind: Kind| {
         let answer = peer.find(kind);
         assert!(answer.properties.is_empty(), "{kind:?} has properties");
     };

@@ -313,7 +313,7 @@ pub fn old_subscribers_get_exact_old_bytes(broker: &Broker) {
 
 /// A SUBACK means that every message from then on is delivered, from whatever shard. [MQTT5-§3.9] [PITFALL-47]
 pub fn subscription_is_live_when_it_is_acknowledged(broker: &Broker) {
-    let mut publishers: Vec<Peer> = (0..8).map(|_| broker.client(V5)).collect();
+    let mut publishers: Vec<Client> = (0..8).map(|_| broker.client(V5)).collect();
     for round in 0..10 {
         let topic = broker.unique("live");
         let mut peer = broker.client(V5);

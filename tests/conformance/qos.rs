@@ -253,7 +253,7 @@ pub fn acknowledgements_come_in_the_order_of_publishing(broker: &Broker) {
     for version in EVERY_VERSION {
         // Topics of different subscribers, so that the shards that take them differ.
         let topics: Vec<String> = (0..8).map(|_| broker.unique("order")).collect();
-        let mut watchers: Vec<Peer> = topics.iter().map(|_| broker.client(version)).collect();
+        let mut watchers: Vec<Client> = topics.iter().map(|_| broker.client(version)).collect();
         for (watcher, topic) in watchers.iter_mut().zip(&topics) {
             watcher.subscribe(topic, 0);
         }
@@ -376,7 +376,7 @@ pub fn qos_2_messages_granted_0_are_never_doubled(broker: &Broker) {
 /// [MQTT5-4.3.3-8] [MQTT5-4.5.0-1]
 pub fn puback_implies_delivery_to_all_subscribers(broker: &Broker) {
     let topic = broker.unique("all");
-    let mut watchers: Vec<Peer> = (0..20).map(|at| broker.client(EVERY_VERSION[at % 3])).collect();
+    let mut watchers: Vec<Client> = (0..20).map(|at| broker.client(EVERY_VERSION[at % 3])).collect();
     for watcher in &mut watchers {
         watcher.subscribe(&topic, 2);
     }

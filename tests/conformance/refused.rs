@@ -85,7 +85,7 @@ pub fn unused_connect_bits_of_31_are_no_errors(broker: &Broker) {
     for flags in ["0A", "22", "03"] {
         let mut peer = broker.open(V31);
         peer.send(format!("10 * 'MQIsdp' 03 {flags} 0000 '{}'", broker.unique("m")));
-        assert_eq!(peer.next().bytes, bytes("20 02 00 00"));
+        assert_eq!(peer.next_packet().bytes, bytes("20 02 00 00"));
     }
     let mut peer = broker.open(V31);
     peer.send(format!("10 * 'MQIsdp' 03 42 0000 '{}' 'password'", broker.unique("m")));
@@ -169,7 +169,7 @@ pub fn payload_format_is_checked_or_carried_unchanged(broker: &Broker) {
     watcher.subscribe(&topic, 1);
     let wrong = will(&topic, [0xFF, 0xFE]).with(byte(PAYLOAD_FORMAT, 1));
     let mut peer = broker.offer(connect(V5, broker.unique("format")).will(wrong));
-    let accepted = peer.next();
+    let accepted = peer.next_packet();
     if accepted.code == 0 {
         peer.vanish();
         watcher.expect_message(&topic, [0xFF, 0xFE]);

@@ -61,7 +61,7 @@ pub fn version_31_has_no_session_present(broker: &Broker) {
     let id = broker.unique("noflag");
     broker.connect(connect(V31, &id).resume()).leave();
     let mut peer = broker.offer(connect(V31, &id).resume());
-    assert_eq!(peer.next().bytes, bytes("20 02 00 00"));
+    assert_eq!(peer.next_packet().bytes, bytes("20 02 00 00"));
 }
 
 /// [MQTT5-§4.1#2] [MQTT311-3.1.2-5]
@@ -222,7 +222,7 @@ pub fn session_with_expiry_0_is_not_handed_over(broker: &Broker) {
 /// Many connections fight for one identifier: one remains, and works. [MQTT5-3.1.4-3] [MQTT311-3.1.4-2]
 pub fn takeovers_in_a_row_leave_one_connection(broker: &Broker) {
     let (topic, id) = (broker.unique("fight"), broker.unique("fight"));
-    let mut peers: Vec<Peer> =
+    let mut peers: Vec<Client> =
         (0..30).map(|at| broker.offer(connect(EVERY_VERSION[at % 3], &id).lasting())).collect();
     // Each is in, or has had to go before.
     for peer in &mut peers {
@@ -291,7 +291,7 @@ pub fn owed_pubrel_is_resent_and_its_publish_is_not(broker: &Broker) {
         for _ in 0..2 {
             peer.vanish();
             peer = broker.connect(connect(version, &id).lasting());
-            assert_eq!(peer.next().kind, Pubrel);
+            assert_eq!(peer.next_packet().kind, Pubrel);
         }
         peer.send(pubcomp(message.id));
         peer.expect_nothing();
@@ -347,7 +347,7 @@ pub fn expiry_does_not_stop_a_flow_that_began(broker: &Broker) {
     let mut peer = broker.connect(connect(V5, &id).lasting());
     let (mut publishes, mut releases) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        let packet = peer.next();
+        let packet = peer.next_packet();
         match packet.kind {
             Publish => {
                 assert!(packet.duplicate);

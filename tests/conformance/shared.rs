@@ -3,7 +3,7 @@
 use crate::prelude::*;
 
 /// The messages that wait for this peer, acknowledged.
-fn drain(peer: &mut Peer) -> Vec<String> {
+fn drain(peer: &mut Client) -> Vec<String> {
     let mut payloads = Vec::new();
     while let Some(message) = peer.find_within(Publish, Duration::from_millis(300)) {
         peer.acknowledge(&message);
@@ -50,11 +50,11 @@ pub fn no_local_on_a_shared_filter_is_a_protocol_error(broker: &Broker) {
 pub fn each_message_goes_to_one_member(broker: &Broker) {
     const COUNT: usize = 300;
     let topic = broker.unique("one");
-    let mut members: Vec<Peer> = (0..3).map(|_| broker.client(V5)).collect();
+    let mut members: Vec<Client> = (0..3).map(|_| broker.client(V5)).collect();
     for member in &mut members {
         assert_eq!(member.subscribe(format!("$share/group/{topic}"), 1), 1);
     }
-    let mut publishers: Vec<Peer> = (0..3).map(|_| broker.client(V311)).collect();
+    let mut publishers: Vec<Client> = (0..3).map(|_| broker.client(V311)).collect();
     for at in 0..COUNT {
         publishers[at % 3].send(publish(&topic, format!("{at}")).qos1(at as u16 + 1));
         if at % 15 == 14 {
@@ -87,7 +87,7 @@ pub fn groups_and_plain_subscriptions_are_independent(broker: &Broker) {
         format!("$share/one/{topic}/#"),
         topic.clone(),
     ];
-    let mut peers: Vec<Peer> = filters.iter().map(|_| broker.client(V5)).collect();
+    let mut peers: Vec<Client> = filters.iter().map(|_| broker.client(V5)).collect();
     for (peer, filter) in peers.iter_mut().zip(&filters) {
         peer.subscribe(filter, 1);
     }
@@ -199,7 +199,7 @@ pub fn qos_2_flow_that_began_is_finished_with_its_member(broker: &Broker) {
     let mut member = broker.connect(connect(V5, &id).lasting());
     let mut kinds = Vec::new();
     for _ in 0..2 {
-        let packet = member.next();
+        let packet = member.next_packet();
         assert!(packet.id == if packet.kind == Publish { sent.id } else { released.id });
         kinds.push(packet.kind);
     }

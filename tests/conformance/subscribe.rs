@@ -155,7 +155,7 @@ pub fn nothing_new_is_sent_after_unsuback(broker: &Broker) {
         for filter in &filters {
             peer.subscribe(filter, 1);
         }
-        let mut publishers: Vec<Peer> = (0..4).map(|_| broker.client(version)).collect();
+        let mut publishers: Vec<Client> = (0..4).map(|_| broker.client(version)).collect();
         for filter in &filters {
             peer.request(unsubscribe(3).filter(filter), Unsuback);
         }

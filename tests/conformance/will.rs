@@ -3,7 +3,7 @@
 use crate::prelude::*;
 
 /// Someone who waits for a Will.
-fn watcher(broker: &Broker, topic: &str) -> Peer {
+fn watcher(broker: &Broker, topic: &str) -> Client {
     let mut watcher = broker.client(V5);
     watcher.subscribe(topic, 2);
     watcher

@@ -21,12 +21,6 @@
 mod bounded;
 pub mod targets;
 
-#[path = "../conformance/read.rs"]
-#[allow(dead_code, reason = "the conformance scenarios use more of it")]
-mod read;
 #[path = "../world/mod.rs"]
 #[allow(dead_code, reason = "the conformance scenarios use more of it")]
 mod world;
-#[path = "../conformance/write.rs"]
-#[allow(dead_code, reason = "the conformance scenarios use more of it")]
-mod write;

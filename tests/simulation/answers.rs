@@ -2,10 +2,10 @@
 
 use crate::audit::number_of;
 use crate::marks::Mark;
-use crate::read::{self, Kind, Packet};
 use crate::sim::Sim;
 use crate::world::{Acked, Wake};
-use crate::write::{self, Encode};
+use midge_kit::codec::Encode;
+use midge_kit::codec::{self, Kind, Packet};
 
 impl Sim {
     pub fn received(&mut self, link: usize, bytes: &[u8]) -> Result<(), String> {
@@ -19,12 +19,12 @@ impl Sim {
             if state.link != Some(link) {
                 return Ok(());
             }
-            let Some(len) = read::packet_length(&state.received)?.filter(|&len| len <= state.received.len())
+            let Some(len) = codec::packet_length(&state.received)?.filter(|&len| len <= state.received.len())
             else {
                 return Ok(());
             };
             let bytes: Vec<u8> = state.received.drain(..len).collect();
-            let packet = read::packet(&bytes, state.version())?;
+            let packet = codec::decode(&bytes, state.version())?;
             self.answer(client, link, &packet)?;
         }
     }
@@ -47,7 +47,7 @@ impl Sim {
             Kind::Pubcomp => self.clients[client].outgoing.retain(|out| out.id != packet.id),
             Kind::Pubrel => {
                 self.clients[client].held.remove(&packet.id);
-                self.think(client, link, &write::pubcomp(packet.id), 7, packet.id);
+                self.think(client, link, &codec::pubcomp(packet.id), 7, packet.id);
             }
             Kind::Disconnect => self.note(format_args!("client-{client} is told {:02X}", packet.code)),
             Kind::Suback | Kind::Unsuback | Kind::Pingresp | Kind::Auth => {}
@@ -56,7 +56,7 @@ impl Sim {
     }
 
     pub fn release(&mut self, client: usize, link: usize, id: u16) {
-        let bytes = write::pubrel(id).encode(self.clients[client].version());
+        let bytes = codec::pubrel(id).encode(self.clients[client].version());
         self.audits.get_mut(&link).expect("it is audited").releases.insert(id);
         self.say(client, link, &bytes);
     }
@@ -106,10 +106,10 @@ impl Sim {
             self.deliver(client, link, number, packet)?;
         }
         match packet.qos {
-            1 => self.think(client, link, &write::puback(packet.id), 4, packet.id),
+            1 => self.think(client, link, &codec::puback(packet.id), 4, packet.id),
             2 => {
                 self.clients[client].held.insert(packet.id, number);
-                self.think(client, link, &write::pubrec(packet.id), 5, packet.id);
+                self.think(client, link, &codec::pubrec(packet.id), 5, packet.id);
             }
             _ => {}
         }
@@ -159,7 +159,7 @@ impl Sim {
     }
 
     /// Acknowledgements leave in their order, after some thought.
-    pub fn think(&mut self, client: usize, link: usize, ack: &write::Ack, kind: u8, id: u16) {
+    pub fn think(&mut self, client: usize, link: usize, ack: &codec::Ack, kind: u8, id: u16) {
         let state = &mut self.clients[client];
         let bytes = ack.encode(state.version());
         let thought = if self.healed {

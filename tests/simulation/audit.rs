@@ -3,8 +3,8 @@
 
 use crate::books::{Books, GRACE, Grant, Publication, Session, Unsettled};
 use crate::marks::Mark;
-use crate::read::{self, Kind, Packet};
-use crate::write::{SUBSCRIPTION_ID, TOPIC_ALIAS, Version};
+use midge_kit::codec::{self, Kind, Packet};
+use midge_kit::codec::{SUBSCRIPTION_ID, TOPIC_ALIAS, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The books' side of a connection.
@@ -71,9 +71,9 @@ impl Audit {
     pub fn sent(&mut self, bytes: &[u8]) -> Result<Vec<Packet>, String> {
         self.buffer.extend_from_slice(bytes);
         let mut packets = Vec::new();
-        while let Some(len) = read::packet_length(&self.buffer)?.filter(|&len| len <= self.buffer.len()) {
+        while let Some(len) = codec::packet_length(&self.buffer)?.filter(|&len| len <= self.buffer.len()) {
             let bytes: Vec<u8> = self.buffer.drain(..len).collect();
-            packets.push(read::packet(&bytes, self.version)?);
+            packets.push(codec::decode(&bytes, self.version)?);
         }
         Ok(packets)
     }

@@ -1,7 +1,7 @@
 //! A client as a device would be: what it remembers over connections, and what it answers.
 
 use crate::plan::ClientPlan;
-use crate::write::{self, Encode, Version};
+use midge_kit::codec::{self, Encode, Version};
 use std::collections::{BTreeMap, VecDeque};
 
 /// A message that the client has sent and not seen the end of.
@@ -97,28 +97,28 @@ impl Client {
     }
 
     /// The CONNECT packet. A 3.1.1 session lasts unless it is a clean one.
-    pub fn connect(&self, clean: bool, lasting: bool, will: Option<write::Will>) -> Vec<u8> {
-        let mut connect = write::connect(self.version(), &self.name).keep_alive(self.plan.keep_alive);
+    pub fn connect(&self, clean: bool, lasting: bool, will: Option<codec::Will>) -> Vec<u8> {
+        let mut connect = codec::connect(self.version(), &self.name).keep_alive(self.plan.keep_alive);
         connect.clean = clean;
         connect.will = will;
         if self.version() == Version::V5 {
             connect = connect.expiry(self.expiry_seconds(lasting));
             if let Some(maximum) = self.plan.receive_maximum {
-                connect = connect.with(write::two(write::RECEIVE_MAXIMUM, maximum));
+                connect = connect.with(codec::two(codec::RECEIVE_MAXIMUM, maximum));
             }
             if self.plan.aliases > 0 {
-                connect = connect.with(write::two(write::TOPIC_ALIAS_MAXIMUM, self.plan.aliases));
+                connect = connect.with(codec::two(codec::TOPIC_ALIAS_MAXIMUM, self.plan.aliases));
             }
         }
         connect.encode(self.version())
     }
 
     pub fn publish(&self, out: &Outgoing, duplicate: bool, expiry: Option<u32>) -> Vec<u8> {
-        let mut message = write::publish(&out.topic, &out.payload).qos(out.qos, out.id);
+        let mut message = codec::publish(&out.topic, &out.payload).qos(out.qos, out.id);
         message.retain = out.retain;
         message.duplicate = duplicate;
         if let (Some(seconds), Version::V5) = (expiry, self.version()) {
-            message = message.with(write::four(write::MESSAGE_EXPIRY, seconds));
+            message = message.with(codec::four(codec::MESSAGE_EXPIRY, seconds));
         }
         message.encode(self.version())
     }

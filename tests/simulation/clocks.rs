@@ -6,12 +6,12 @@
 
 use crate::books::{Books, Publication};
 use crate::plan::{Action, Plan, Planned, TOPICS};
-use crate::read::Packet;
-use crate::rng::Rng;
-use crate::write::{MESSAGE_EXPIRY, Version};
+use crate::random::{self, Random};
 use midge::base::Time;
 use midge::broker::Shard;
 use midge::store::{ClockReading, STEP_MILLIS_MIN};
+use midge_kit::codec::Packet;
+use midge_kit::codec::{MESSAGE_EXPIRY, Version};
 
 const SECOND: u64 = 1_000_000;
 const HOUR_MILLIS: u64 = 3_600_000;
@@ -41,7 +41,7 @@ pub struct Clocks {
     /// The broker started since without knowing how long it had been down: when.
     pub lost_at: Vec<u64>,
     is_set: bool,
-    rng: Rng,
+    rng: Random,
 }
 
 /// In these seeds clocks are set.
@@ -51,7 +51,7 @@ fn has_clocks(seed: u64) -> bool {
 
 impl Clocks {
     pub fn new(seed: u64) -> Clocks {
-        let (is_set, mut rng) = (has_clocks(seed), Rng::new(seed ^ 0x63_6c6f_636b));
+        let (is_set, mut rng) = (has_clocks(seed), random::of_seed(seed ^ 0x63_6c6f_636b));
         let wrong_millis = if is_set && rng.chance(500) { a_step(&mut rng) } else { 0 };
         Clocks {
             wrong_millis,
@@ -140,7 +140,7 @@ pub fn noted(clocks: &Clocks, now: u64) -> Noted {
     Noted { wrong_millis: clocks.wrong_millis, at: now }
 }
 
-fn a_step(rng: &mut Rng) -> i64 {
+fn a_step(rng: &mut Random) -> i64 {
     let decade = 10 * 365 * 24 * HOUR_MILLIS;
     let most = rng.pick(&[5000, 3 * HOUR_MILLIS, 60 * HOUR_MILLIS, decade]);
     let step = rng.range(0, most).cast_signed();
@@ -149,7 +149,7 @@ fn a_step(rng: &mut Rng) -> i64 {
 
 /// Adds the times at which clocks are set.
 pub fn add_to(plan: &mut Plan) {
-    let mut rng = Rng::new(plan.seed ^ 0x73_6574);
+    let mut rng = random::of_seed(plan.seed ^ 0x73_6574);
     let last = plan.actions.iter().map(|planned| planned.at).max().unwrap_or(0);
     if !has_clocks(plan.seed) || last == 0 {
         return;
@@ -163,7 +163,7 @@ pub fn add_to(plan: &mut Plan) {
 /// The Message Expiry Interval of a publication of a 5.0 client, seconds: none, one that no run is long enough for, or
 /// a brief one.
 pub fn expiry_of(seed: u64, number: u64, topic: &str, retain: bool) -> Option<u32> {
-    let mut rng = Rng::new(seed ^ number << 20 ^ 0x65_7870);
+    let mut rng = random::of_seed(seed ^ number << 20 ^ 0x65_7870);
     if !rng.chance(400) {
         return None;
     }

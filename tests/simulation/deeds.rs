@@ -10,8 +10,8 @@ use crate::plan::{Action, Cut, FILTERS, FilterPlan, PowerCut, TOPICS, WillPlan};
 use crate::sim::{Item, SECOND, Sim, config};
 use crate::words::shown;
 use crate::world::Wake;
-use crate::write::{self, Encode, Version};
 use midge::store::Wall;
+use midge_kit::codec::{self, Encode, Version};
 
 impl Sim {
     pub fn act(&mut self, client: usize, action: Action) {
@@ -225,7 +225,7 @@ impl Sim {
         self.world.send(link, &bytes);
     }
 
-    pub fn make_will(&mut self, client: usize, link: usize, five: bool, will: &WillPlan) -> write::Will {
+    pub fn make_will(&mut self, client: usize, link: usize, five: bool, will: &WillPlan) -> codec::Will {
         let topic = TOPICS[will.topic];
         let number = self.books.publish(Publication {
             topic: topic.into(),
@@ -257,7 +257,7 @@ impl Sim {
                 waits_for_start: false,
             },
         );
-        let mut made = write::will(topic, format!("m{number};")).qos(will.qos);
+        let mut made = codec::will(topic, format!("m{number};")).qos(will.qos);
         made.retain = will.retain;
         if delay_seconds > 0 { made.delay(delay_seconds) } else { made }
     }
@@ -269,7 +269,7 @@ impl Sim {
         }
         let code = if keeps_will && self.clients[client].version() == Version::V5 { 4 } else { 0 };
         self.note(format_args!("client-{client} says DISCONNECT {code:02X} on #{link}"));
-        let end = self.world.send(link, &write::disconnect(code));
+        let end = self.world.send(link, &codec::disconnect(code));
         if code == 0 {
             self.sent.entry(link).or_default().push_back((end, Item::Farewell));
         }
@@ -291,7 +291,7 @@ impl Sim {
         let id = self.clients[client]
             .free_id(|id| audit.subscribes.contains_key(&id) || audit.unsubscribes.contains_key(&id));
         let now = self.world.now;
-        let mut packet = write::subscribe(id);
+        let mut packet = codec::subscribe(id);
         let mut grants = Vec::new();
         let identifier = filters.first().map_or(0, |filter| filter.identifier);
         for wanted in filters {
@@ -300,8 +300,8 @@ impl Sim {
             let handling = if five { wanted.handling } else { 0 };
             let (no_local, as_published) = (five && wanted.no_local, five && wanted.as_published);
             let options = wanted.qos
-                | if no_local { write::NO_LOCAL } else { 0 }
-                | if as_published { write::AS_PUBLISHED } else { 0 }
+                | if no_local { codec::NO_LOCAL } else { 0 }
+                | if as_published { codec::AS_PUBLISHED } else { 0 }
                 | handling << 4;
             packet = packet.filter(filter, options);
             let coverages = &mut self.books.sessions[session].coverages;
@@ -350,7 +350,7 @@ impl Sim {
         let id = self.clients[client]
             .free_id(|id| audit.subscribes.contains_key(&id) || audit.unsubscribes.contains_key(&id));
         audit.unsubscribes.insert(id, at);
-        let packet = write::unsubscribe(id).filter(filter).encode(self.clients[client].version());
+        let packet = codec::unsubscribe(id).filter(filter).encode(self.clients[client].version());
         self.say(client, link, &packet);
     }
 

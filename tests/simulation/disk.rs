@@ -2,7 +2,7 @@
 //! any blocks of the batch that was being written. A write may take a part, and the next one goes on: then no block
 //! is there behind the first one that is not.
 
-use crate::rng::Rng;
+use crate::random::Random;
 use midge::store::Batch;
 use midge::store::segment::{BLOCK, Header};
 
@@ -59,7 +59,7 @@ impl Disk {
     }
 
     /// What is read after the power cut.
-    pub fn power_cut(mut self, rng: &mut Rng) -> (Vec<u8>, Torn) {
+    pub fn power_cut(mut self, rng: &mut Random) -> (Vec<u8>, Torn) {
         let Some(mut batch) = self.writing.take() else { return (self.bytes, Torn::Idle) };
         batch.bytes.resize(batch.bytes.len().next_multiple_of(BLOCK), 0);
         let (blocks, mode) = (batch.bytes.len() / BLOCK, rng.below(3));

@@ -15,11 +15,8 @@ mod disk;
 mod link;
 mod marks;
 mod plan;
-#[path = "../conformance/read.rs"]
-#[allow(dead_code, reason = "the scenarios of conformance use more of it")]
-mod read;
+mod random;
 mod recovery;
-mod rng;
 mod scripted;
 mod seeds;
 mod sim;
@@ -29,9 +26,6 @@ mod turns;
 mod verdict;
 mod words;
 mod world;
-#[path = "../conformance/write.rs"]
-#[allow(dead_code, reason = "the scenarios of conformance use more of it")]
-mod write;
 
 use marks::{Mark, Marks};
 use plan::{Action, Plan, Planned};

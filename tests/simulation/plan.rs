@@ -2,10 +2,10 @@
 //! them is done. A list that has lost some of its actions is a plan still: an action that does not fit is passed
 //! over.
 
-use crate::rng::Rng;
+use crate::random::{self, Random};
 use crate::world::Weather;
-use crate::write::Version;
 use midge::settings::QueuePolicy;
+use midge_kit::codec::Version;
 
 /// Everything of a run.
 #[derive(Clone, Debug)]
@@ -185,7 +185,7 @@ const SECOND: u64 = 1_000_000;
 
 impl Plan {
     pub fn of(seed: u64) -> Plan {
-        let mut rng = Rng::new(seed);
+        let mut rng = random::of_seed(seed);
         let shards = rng.pick(&[1, 2, 2, 3, 4]);
         let weather = Weather {
             box_capacity: if rng.chance(250) { rng.range(2, 8) as usize } else { 4096 },
@@ -241,7 +241,7 @@ impl Plan {
         plan
     }
 
-    fn begin(&mut self, rng: &mut Rng) {
+    fn begin(&mut self, rng: &mut Random) {
         for client in 0..self.clients.len() {
             let at = rng.range(1000, 30_000);
             let lasting = client == 0 || rng.chance(650) || self.groups.is_some();
@@ -262,7 +262,7 @@ impl Plan {
         }
     }
 
-    fn go_on(&mut self, rng: &mut Rng) {
+    fn go_on(&mut self, rng: &mut Random) {
         let actions = rng.range(60, 260);
         let gap = rng.pick(&[5_000, 40_000, 120_000]);
         let faults = rng.pick(&[10, 60, 130]);
@@ -287,7 +287,7 @@ impl Plan {
     }
 
     /// What members and their publishers do.
-    fn deed_of_group(&self, rng: &mut Rng) -> Action {
+    fn deed_of_group(&self, rng: &mut Random) -> Action {
         match rng.below(100) {
             0..50 => {
                 let topic = rng.range(FIRST_SHARED_TOPIC as u64, TOPICS.len() as u64 - 1) as usize;
@@ -310,7 +310,7 @@ impl Plan {
     }
 
     /// A filter; one of a group in a run that is about those.
-    fn filter(&self, rng: &mut Rng) -> FilterPlan {
+    fn filter(&self, rng: &mut Random) -> FilterPlan {
         let drawn = filter(rng);
         match self.groups {
             Some(qos) => FilterPlan {
@@ -323,7 +323,7 @@ impl Plan {
         }
     }
 
-    fn deed(&self, rng: &mut Rng) -> Action {
+    fn deed(&self, rng: &mut Random) -> Action {
         match rng.below(100) {
             0..60 => {
                 let topic = rng.index(TOPICS.len());
@@ -352,7 +352,7 @@ impl Plan {
         }
     }
 
-    fn fault(&self, rng: &mut Rng) -> Action {
+    fn fault(&self, rng: &mut Random) -> Action {
         let back_after = if rng.chance(300) { rng.below(5 * SECOND) } else { rng.below(300_000) };
         match rng.below(100) {
             0..5 => Action::Knock { shard: rng.index(self.shards) },
@@ -380,7 +380,7 @@ impl Plan {
         }
     }
 
-    fn power_cut(&self, rng: &mut Rng) -> Action {
+    fn power_cut(&self, rng: &mut Random) -> Action {
         let shards = if rng.chance(700) { self.shards } else { rng.range(1, 4) as usize };
         Action::PowerCut {
             down: rng.range(1000, SECOND),
@@ -390,7 +390,7 @@ impl Plan {
     }
 }
 
-fn client(rng: &mut Rng) -> ClientPlan {
+fn client(rng: &mut Random) -> ClientPlan {
     let version = if rng.chance(600) { Version::V5 } else { Version::V311 };
     let five = version == Version::V5;
     ClientPlan {
@@ -407,7 +407,7 @@ fn plain(qos: u8) -> FilterPlan {
     FilterPlan { filter: 0, qos, no_local: false, as_published: false, handling: 0, identifier: 0 }
 }
 
-fn filter(rng: &mut Rng) -> FilterPlan {
+fn filter(rng: &mut Random) -> FilterPlan {
     let filter = rng.index(FILTERS.len());
     let shared = filter >= SHARED_FILTERS;
     FilterPlan {
@@ -420,7 +420,7 @@ fn filter(rng: &mut Rng) -> FilterPlan {
     }
 }
 
-fn will(rng: &mut Rng) -> Option<WillPlan> {
+fn will(rng: &mut Random) -> Option<WillPlan> {
     rng.chance(500).then(|| WillPlan {
         topic: rng.pick(&WILLS),
         delay_seconds: rng.pick(&[0, 0, 1, 3]),

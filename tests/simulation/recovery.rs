@@ -1,7 +1,7 @@
 //! What a start makes of the disks: the checkpoint in memory, the segments that are not in it yet, and damage
 //! that must not be there.
 
-use crate::rng::Rng;
+use crate::random::Random;
 use midge::store::segment::Header;
 use midge::store::{Changes, ClockReading, MemoryBase, Restored, Wall};
 
@@ -33,7 +33,7 @@ impl Store {
         shards: usize,
         seed: u64,
         now: ClockReading,
-        rng: &mut Rng,
+        rng: &mut Random,
     ) -> Result<Recovered, String> {
         let failed = |error: midge::store::StoreError| format!("recovery failed: {error}");
         let mut changes = Changes::new(&self.base).map_err(failed)?;

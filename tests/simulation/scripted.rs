@@ -4,8 +4,8 @@
 use crate::plan::{Action, ClientPlan, FilterPlan, Plan, Planned, PowerCut, WillPlan};
 use crate::sim::Sim;
 use crate::world::{SHORT_TURNS_FROM, Weather};
-use crate::write::Version;
 use midge::settings::QueuePolicy;
+use midge_kit::codec::Version;
 
 const SECOND: u64 = 1_000_000;
 /// In `TOPICS`.

@@ -6,18 +6,18 @@ use crate::client::Client;
 use crate::clocks;
 use crate::marks::{Mark, Marks};
 use crate::plan::Plan;
-use crate::read::{Kind, Packet};
+use crate::random::{self, Random};
 use crate::recovery::Store;
-use crate::rng::Rng;
 use crate::story::Story;
 use crate::verdict;
 use crate::words::described;
 use crate::world::{self, Happening, Wake, World};
-use crate::write::{self, Version};
 use midge::broker::{EndCause, Event, Limit};
 use midge::mqtt::Reason;
 use midge::session::LossCause;
 use midge::settings::{Config, QueuePolicy};
+use midge_kit::codec::{self, Version};
+use midge_kit::codec::{Kind, Packet};
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -48,7 +48,7 @@ pub struct Sim {
     /// No more faults.
     pub healed: bool,
     pub store: Store,
-    pub rng: Rng,
+    pub rng: Random,
     /// Sockets whose clients had gone when they were to be handed over, in this run of the broker.
     pub hand_overs_cut: u64,
 }
@@ -82,7 +82,7 @@ impl Sim {
             healed: false,
             hand_overs_cut: 0,
             store: Store::default(),
-            rng: Rng::new(plan.seed ^ 0x73_746f_7265),
+            rng: random::of_seed(plan.seed ^ 0x73_746f_7265),
         };
         // (With `panic = "abort"`, as in a release, a panic ends everything.)
         let played = std::panic::catch_unwind(AssertUnwindSafe(|| sim.play()));
@@ -313,7 +313,7 @@ impl Sim {
             }
             Wake::Ping { client, link } => {
                 if self.clients[client].link == Some(link) && self.clients[client].up {
-                    self.world.send(link, &write::pingreq());
+                    self.world.send(link, &codec::pingreq());
                     self.keep_alive(client, link);
                 }
             }

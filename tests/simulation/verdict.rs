@@ -3,9 +3,9 @@
 use crate::books::{Books, Coverage, GRACE, Publication, Session};
 use crate::marks::Mark;
 use crate::sim::Sim;
-use crate::write::Version;
 use midge::broker::Counter;
 use midge::settings::QueuePolicy;
+use midge_kit::codec::Version;
 
 /// Every exchange of a client that is connected has come to its end.
 fn check_exchanges(sim: &Sim) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! Packets in words, for the story.
 
 use crate::audit::number_of;
-use crate::read::{Kind, Packet};
+use midge_kit::codec::{Kind, Packet};
 
 pub fn shown(bytes: &[u8]) -> String {
     let names = [

@@ -7,7 +7,7 @@
 use crate::clocks::{self, Clocks};
 use crate::disk::{Disk, Torn};
 use crate::link::Link;
-use crate::rng::Rng;
+use crate::random::{self, Random};
 use midge::base::Time;
 use midge::base::{ConnectionSlot, ShardId};
 use midge::broker::{Counter, Effect, EndCause, Event, Hangup, Mail, Shard, Shared, TurnBudget};
@@ -161,7 +161,7 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub due: BTreeMap<(u64, u64), Due>,
     pub next_due: u64,
-    pub rng: Rng,
+    pub rng: Random,
     /// Counts the starts of the broker.
     pub run: u32,
     pub down: bool,
@@ -187,7 +187,7 @@ impl World {
             hosts: Vec::new(),
             due: BTreeMap::new(),
             next_due: 0,
-            rng: Rng::new(seed ^ 0x77_6f72_6c64),
+            rng: random::of_seed(seed ^ 0x77_6f72_6c64),
             run: 0,
             down: true,
             seed,

@@ -5,12 +5,13 @@
 //! subscribed to everything. Whatever is sent, the broker answers in whole packets that a server may send,
 //! holds a bounded amount of memory, goes on serving the others, and keeps no connection.
 
-use crate::read::{Kind, Packet, packet, packet_length};
 use crate::world::World;
-use crate::write::{EVERY_VERSION, V5, V31, V311, Version, bytes, frame, string};
 use midge::broker::Hangup;
 use midge::mqtt::codec::{Connect, Framing, PACKET_BYTES_LIMIT};
 use midge::settings::Config;
+use midge_kit::codec::{
+    EVERY_VERSION, Kind, Packet, V5, V31, V311, Version, bytes, decode_all, frame, string,
+};
 
 /// Bytes of an input that are sent; the rest is ignored.
 const SENT_BYTES_MAX: usize = 4096;
@@ -146,10 +147,12 @@ fn send(world: &mut World, scene: &Scene, said: &[u8]) {
 /// Whole packets, in the order of a connection, and none larger than the client takes.
 fn check_answer(scene: &Scene, said: &[u8], answer: &[u8]) {
     let packets = match scene.version {
-        Some(version) => packets(answer, version).unwrap_or_else(|breach| panic!("{breach}: {answer:02X?}")),
+        Some(version) => {
+            decode_all(answer, version).unwrap_or_else(|breach| panic!("{breach}: {answer:02X?}"))
+        }
         // Which version the broker took it for is its own business; it is one of them.
         None => {
-            let read = EVERY_VERSION.map(|version| packets(answer, version));
+            let read = EVERY_VERSION.map(|version| decode_all(answer, version));
             read.into_iter()
                 .find_map(Result::ok)
                 .unwrap_or_else(|| panic!("packets of no version: {answer:02X?}"))
@@ -167,17 +170,6 @@ fn check_answer(scene: &Scene, said: &[u8], answer: &[u8]) {
         let is_small = |packet: &Packet| packet.bytes.len() <= connect.packet_bytes_max as usize;
         assert!(packets.iter().all(is_small), "a packet is larger than the client takes");
     }
-}
-
-fn packets(mut bytes: &[u8], version: Version) -> Result<Vec<Packet>, String> {
-    let mut packets = Vec::new();
-    while !bytes.is_empty() {
-        let length = packet_length(bytes)?.ok_or("a packet that ends in its header")?;
-        let (head, rest) = bytes.split_at_checked(length).ok_or("a packet that is cut")?;
-        packets.push(packet(head, version)?);
-        bytes = rest;
-    }
-    Ok(packets)
 }
 
 fn connections(world: &World) -> usize {
@@ -227,7 +219,8 @@ impl Witness {
             world.send(self.link, &[0xC0, 0x00]);
         }
         let sent = world.take(self.link);
-        let packets = packets(&sent, self.version).unwrap_or_else(|breach| panic!("{breach}: {sent:02X?}"));
+        let packets =
+            decode_all(&sent, self.version).unwrap_or_else(|breach| panic!("{breach}: {sent:02X?}"));
         match packets.last() {
             Some(last) if last.kind == Kind::Pingresp => {}
             // Its client identifier has been guessed.

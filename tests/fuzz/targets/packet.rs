@@ -5,8 +5,6 @@
 //! is the same; where midge has no encoder, its fields are put together here and must be the bytes
 //! that came.
 
-use crate::read;
-use crate::write::{V5, V31, V311, Version, string};
 use midge::mqtt::codec::{
     Ack, Auth, Connect, Disconnect, Frame, Framing, PACKET_BYTES_LIMIT, Packet, Publish, PublishHeader,
     Subscribe, Unsubscribe, decode, encode_ack, encode_auth, encode_disconnect, encode_publish, frame,
@@ -14,6 +12,7 @@ use midge::mqtt::codec::{
 };
 use midge::mqtt::{ProtocolVersion, QoS};
 use midge::mqtt::{TopicFilter, check_topic_name, has_forbidden_character};
+use midge_kit::codec::{self, V5, V31, V311, Version, string};
 
 /// A packet above this size is refused in one of the two passes, in bytes.
 const SMALL_PACKET_BYTES_MAX: usize = 40;
@@ -218,7 +217,7 @@ fn whole(bytes: &[u8]) -> Frame<'_> {
 
 /// In the eyes of the reader that the conformance scenarios use.
 fn is_well_formed(version: ProtocolVersion, bytes: &[u8]) {
-    if let Err(breach) = read::packet(bytes, said(version)) {
+    if let Err(breach) = codec::decode(bytes, said(version)) {
         panic!("{breach}: {bytes:02X?}");
     }
 }

@@ -11,6 +11,7 @@ use midge::transport::tls::{
     CertificateAndKey, CertificateRules, ClientCertificate, RECORD_BYTES_MAX, RevocationScope, Scratch, Tls,
     TlsConfig, TlsSettings, TlsVersion,
 };
+use midge_kit::ScratchFolder;
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
@@ -32,8 +33,7 @@ pub fn run(input: &[u8]) {
 fn scene() -> &'static (TlsConfig, RootCertStore) {
     static SCENE: OnceLock<(TlsConfig, RootCertStore)> = OnceLock::new();
     SCENE.get_or_init(|| {
-        let folder = std::env::temp_dir().join(format!("midge-fuzz-tls-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder for the certificate");
+        let folder = ScratchFolder::new("fuzz-tls");
         let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a good name");
         let issuer =
             CertifiedIssuer::self_signed(params, KeyPair::generate().expect("chance")).expect("signed");
@@ -54,7 +54,6 @@ fn scene() -> &'static (TlsConfig, RootCertStore) {
             version_min: TlsVersion::V12,
         };
         let config = TlsConfig::load(&settings).expect("good files");
-        std::fs::remove_dir_all(&folder).expect("it was ours");
         let mut roots = RootCertStore::empty();
         roots.add(issuer.der().clone()).expect("a certificate");
         (config, roots)

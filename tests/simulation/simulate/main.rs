@@ -26,13 +26,10 @@ mod link;
 mod marks;
 #[path = "../plan.rs"]
 mod plan;
-#[path = "../../conformance/read.rs"]
-#[allow(dead_code, reason = "the scenarios of conformance use more of it")]
-mod read;
+#[path = "../random.rs"]
+mod random;
 #[path = "../recovery.rs"]
 mod recovery;
-#[path = "../rng.rs"]
-mod rng;
 #[path = "../seeds.rs"]
 mod seeds;
 #[path = "../sim.rs"]
@@ -49,9 +46,6 @@ mod verdict;
 mod words;
 #[path = "../world.rs"]
 mod world;
-#[path = "../../conformance/write.rs"]
-#[allow(dead_code, reason = "the scenarios of conformance use more of it")]
-mod write;
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -1,7 +1,7 @@
-//! What the broker wrote: a reader of whole packets that holds every one of them to the standard. Flags,
-//! lengths, allowed properties and reason codes are judged here, so that each scenario tests them by the way.
+//! What a server wrote: a reader of whole packets that holds every one of them to the standard. Flags, lengths,
+//! allowed properties and reason codes are judged here, so that every test proves them by the way.
 
-use crate::write::*;
+use super::encode::*;
 
 /// A type of packet that a server may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,11 +109,17 @@ pub fn packet_length(bytes: &[u8]) -> Result<Option<usize>, String> {
     Err("a Remaining Length of more than four bytes".into())
 }
 
+/// What follows the length of a whole packet.
+pub fn body_of(packet: &[u8]) -> &[u8] {
+    let length = packet.iter().skip(1).position(|byte| byte & 0x80 == 0).expect("a whole packet");
+    &packet[length + 2..]
+}
+
 /// Reads one whole packet; an error is a breach of the standard by the broker.
-pub fn packet(bytes: &[u8], version: Version) -> Result<Packet, String> {
-    let (first, header) = (bytes[0], bytes.iter().skip(1).position(|byte| byte & 0x80 == 0).unwrap_or(0) + 2);
+pub fn decode(bytes: &[u8], version: Version) -> Result<Packet, String> {
+    let first = bytes[0];
     let kind = kind_of(first, version)?;
-    let mut at = Cursor { rest: &bytes[header..] };
+    let mut at = Cursor { rest: body_of(bytes) };
     let mut packet = Packet {
         kind,
         id: 0,
@@ -150,6 +156,18 @@ pub fn packet(bytes: &[u8], version: Version) -> Result<Packet, String> {
     }
     check_codes(&packet, version)?;
     Ok(packet)
+}
+
+/// Reads whole packets to the last byte.
+pub fn decode_all(mut bytes: &[u8], version: Version) -> Result<Vec<Packet>, String> {
+    let mut packets = Vec::new();
+    while !bytes.is_empty() {
+        let length = packet_length(bytes)?.ok_or("a packet that ends in its header")?;
+        let (head, rest) = bytes.split_at_checked(length).ok_or("a packet that is cut")?;
+        packets.push(decode(head, version)?);
+        bytes = rest;
+    }
+    Ok(packets)
 }
 
 // [MQTT5-2.1.3-1] [MQTT311-2.2.2-1]
@@ -435,7 +453,7 @@ mod tests {
             "C0 00",
         ];
         for said in five {
-            assert!(packet(&bytes(said), V5).is_err(), "{said}");
+            assert!(decode(&bytes(said), V5).is_err(), "{said}");
         }
         for said in [
             "20 02 02 00",
@@ -446,10 +464,10 @@ mod tests {
             "B0 03 0001 00",
             "90 03 0001 81",
         ] {
-            assert!(packet(&bytes(said), V311).is_err(), "{said}");
+            assert!(decode(&bytes(said), V311).is_err(), "{said}");
         }
         for said in ["20 02 01 00", "90 03 0001 80"] {
-            assert!(packet(&bytes(said), V31).is_err(), "{said}");
+            assert!(decode(&bytes(said), V31).is_err(), "{said}");
         }
         assert!(packet_length(&bytes("D0 8000")).is_err());
         assert!(packet_length(&bytes("D0 FFFFFFFF")).is_err());
@@ -465,10 +483,10 @@ mod tests {
             "E0 01 8E",
             "30 * 'a' 00 `x`",
         ] {
-            assert!(packet(&bytes(said), V5).is_ok(), "{said}");
+            assert!(decode(&bytes(said), V5).is_ok(), "{said}");
         }
         for said in ["20 02 01 00", "62 02 0001", "90 04 0001 0180", "B0 02 0001", "3B * 'a' 0001 `x`"] {
-            assert!(packet(&bytes(said), V311).is_ok(), "{said}");
+            assert!(decode(&bytes(said), V311).is_ok(), "{said}");
         }
     }
 }

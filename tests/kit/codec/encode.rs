@@ -1,5 +1,5 @@
-//! What a client writes: builders for every packet a client may send, and a small byte language for those it
-//! may not. Independent of midge's own codec: a mistake there must not hide itself here.
+//! What a client writes: builders for every packet that a client may send, and a small byte language for those that
+//! it may not.
 //!
 //! The byte language of [`bytes`]: `82 0A00` are hexadecimal bytes, `'a/b'` is a UTF-8 string behind its
 //! two-byte length, `` `raw` `` are plain characters, `*` is the Remaining Length of everything after it.
