@@ -6,13 +6,13 @@
 #![allow(clippy::disallowed_methods, reason = "certificates are read from files")]
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use midge::transport::tls::{
     CertificateAndKey, CertificateRules, ClientCertificate, Progress, RECORD_BYTES_MAX, RevocationScope,
     Scratch, Tls, TlsConfig, TlsSettings, TlsVersion,
 };
+use midge_kit::ScratchFolder;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::client::Resumption;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -27,15 +27,15 @@ const IDENTITY_BYTES: usize = 100;
 const PARTIAL_BYTES: usize = 1000;
 
 struct Scene {
-    directory: PathBuf,
+    /// Its certificates.
+    _directory: ScratchFolder,
     authority: CertifiedIssuer<'static, KeyPair>,
     config: TlsConfig,
 }
 
 impl Scene {
     fn new(name: &str, client_certificate: ClientCertificate) -> Scene {
-        let directory = std::env::temp_dir().join(format!("midge-tls-heap-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
+        let directory = ScratchFolder::new(name);
         let write = |name: &str, content: &str| {
             let path = directory.join(name);
             std::fs::write(&path, content).unwrap();
@@ -65,7 +65,7 @@ impl Scene {
             version_min: TlsVersion::V12,
         };
         let config = TlsConfig::load(&settings).unwrap();
-        Scene { directory, authority, config }
+        Scene { _directory: directory, authority, config }
     }
 
     fn client(
@@ -93,12 +93,6 @@ impl Scene {
         };
         config.resumption = Resumption::in_memory_sessions(4);
         (Arc::new(config), bytes)
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 

@@ -17,20 +17,19 @@ use crate::Running;
 use crate::client::Client;
 use crate::logins::passwords;
 use crate::running::PATIENCE;
+use midge_kit::codec::{self, Encode, V311};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// CONNECT of 3.1.1 with a clean session.
 fn connect(id: &str, login: Option<(&str, &str)>) -> Vec<u8> {
-    let mut body = b"\x00\x04MQTT\x04".to_vec();
-    body.extend([if login.is_some() { 0xC2 } else { 2 }, 0, 0]);
-    let texts = [Some(id), login.map(|login| login.0), login.map(|login| login.1)];
-    for text in texts.into_iter().flatten() {
-        body.extend(u16::try_from(text.len()).expect("short").to_be_bytes());
-        body.extend(text.as_bytes());
+    let connect = codec::connect(V311, id);
+    match login {
+        Some((user, password)) => connect.user(user).password(password),
+        None => connect,
     }
-    [vec![0x10, u8::try_from(body.len()).expect("short")], body].concat()
+    .encode(V311)
 }
 
 fn open(address: SocketAddr, bytes: &[u8]) -> TcpStream {

@@ -1,10 +1,8 @@
-//! A small MQTT 5.0 client over a blocking socket that counts what goes each way: written out byte
-//! by byte, so that it shares no mistake with the broker.
+//! A 5.0 client as most tests want one: it is let in, acknowledges what comes, and counts what goes each way.
 
-use crate::running::PATIENCE;
-use std::io::{ErrorKind, Read, Write};
+use midge_kit::codec::{self, Encode, Kind, Packet, V5};
+use midge_kit::open;
 use std::net::{SocketAddr, TcpStream};
-use std::time::Instant;
 
 /// What went over one or more connections, as their clients saw it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,10 +44,11 @@ pub(crate) struct Message {
 
 /// A client that is in.
 pub(crate) struct Client {
+    client: midge_kit::Client,
+    /// What its packets go over.
     stream: TcpStream,
     tally: Tally,
     messages: Vec<Message>,
-    packet_id: u16,
 }
 
 impl Client {
@@ -67,88 +66,62 @@ impl Client {
         clean_start: bool,
         expiry_seconds: u32,
     ) -> (Client, u8) {
-        let mut payload = Vec::new();
-        string(&mut payload, id);
-        Client::try_connect_with(address, u8::from(clean_start) << 1, expiry_seconds, &payload)
+        let connect = codec::connect(V5, id).expiry(expiry_seconds);
+        Client::try_connect_with(address, if clean_start { connect } else { connect.resume() })
     }
 
     /// With a clean session and a will of QoS 1 on a topic, and is let in.
     pub(crate) fn connect_with_will(address: SocketAddr, id: &str, topic: &str) -> Client {
-        let mut payload = Vec::new();
-        string(&mut payload, id);
-        payload.push(0);
-        string(&mut payload, topic);
-        string(&mut payload, "gone");
-        let (client, reason) = Client::try_connect_with(address, 0b1110, 0, &payload);
+        let will = codec::will(topic, "gone").qos(1);
+        let (client, reason) = Client::try_connect_with(address, codec::connect(V5, id).expiry(0).will(will));
         assert_eq!(reason, 0, "CONNACK for {id}");
         client
     }
 
-    fn try_connect_with(address: SocketAddr, flags: u8, expiry_seconds: u32, payload: &[u8]) -> (Client, u8) {
-        let until = Instant::now() + PATIENCE;
-        let stream = loop {
-            match TcpStream::connect(address) {
-                Ok(stream) => break stream,
-                Err(error) => assert!(Instant::now() < until, "{error}"),
-            }
-        };
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-        let mut client = Client { stream, tally: Tally::default(), messages: Vec::new(), packet_id: 0 };
-        let mut body = b"\x00\x04MQTT\x05".to_vec();
-        // Keep alive 0: no PINGREQ blurs the figures.
-        body.extend([flags, 0, 0, 5, 0x11]);
-        body.extend(expiry_seconds.to_be_bytes());
-        body.extend(payload);
-        client.send(0x10, &body);
-        let (head, body) = client.receive();
-        assert_eq!(head, 0x20, "CONNACK");
-        (client, body[1])
+    /// Keep alive is 0: no PINGREQ blurs the figures.
+    fn try_connect_with(address: SocketAddr, connect: codec::Connect) -> (Client, u8) {
+        let stream = open(address);
+        let mut client = midge_kit::Client::over(stream.try_clone().expect("a socket"), V5);
+        client.client_id = String::from_utf8_lossy(&connect.client_id).into_owned();
+        let mut client = Client { client, stream, tally: Tally::default(), messages: Vec::new() };
+        client.send(connect);
+        let connack = client.receive();
+        assert_eq!(connack.kind, Kind::Connack);
+        (client, connack.code)
     }
 
     /// Subscribes at a QoS, and is granted it.
     pub(crate) fn subscribe(&mut self, filter: &str, qos: u8) {
-        let id = self.next_packet_id();
-        let mut body = id.to_vec();
-        body.push(0);
-        string(&mut body, filter);
-        body.push(qos);
-        self.send(0x82, &body);
-        assert_eq!(self.answer(0x90, id), [0, qos], "SUBACK for {filter}");
+        let id = self.client.fresh_id();
+        self.send(codec::subscribe(id).filter(filter, qos));
+        let suback = self.answer(Kind::Suback, id);
+        assert_eq!((&suback.codes[..], suback.properties.len()), (&[qos][..], 0), "SUBACK for {filter}");
     }
 
     pub(crate) fn unsubscribe(&mut self, filter: &str) {
-        let id = self.next_packet_id();
-        let mut body = id.to_vec();
-        body.push(0);
-        string(&mut body, filter);
-        self.send(0xA2, &body);
-        assert_eq!(self.answer(0xB0, id), [0, 0], "UNSUBACK for {filter}");
+        let id = self.client.fresh_id();
+        self.send(codec::unsubscribe(id).filter(filter));
+        let unsuback = self.answer(Kind::Unsuback, id);
+        assert_eq!((&unsuback.codes[..], unsuback.properties.len()), (&[0][..], 0), "UNSUBACK for {filter}");
     }
 
     /// Publishes with QoS 0.
     pub(crate) fn publish(&mut self, topic: &str, payload: &[u8], retain: bool) {
-        let mut body = Vec::new();
-        string(&mut body, topic);
-        body.push(0);
-        self.send_publish(0x30 | u8::from(retain), body, payload);
+        self.send_publish(codec::publish(topic, payload), retain);
     }
 
     /// Publishes with QoS 1, and returns the reason code of the PUBACK.
     pub(crate) fn publish_acknowledged(&mut self, topic: &str, payload: &[u8], retain: bool) -> u8 {
-        let id = self.next_packet_id();
-        let mut body = Vec::new();
-        string(&mut body, topic);
-        body.extend(id);
-        body.push(0);
-        self.send_publish(0x32 | u8::from(retain), body, payload);
-        self.answer(0x40, id).first().copied().unwrap_or(0)
+        let id = self.client.fresh_id();
+        self.send_publish(codec::publish(topic, payload).qos1(id), retain);
+        self.answer(Kind::Puback, id).code
     }
 
     /// The next message, those that came before an answer first. QoS 1 is acknowledged.
     pub(crate) fn message(&mut self) -> Message {
         while self.messages.is_empty() {
-            let (head, body) = self.receive();
-            assert_eq!(head >> 4, 3, "a PUBLISH, not {head:#x} {body:?}");
+            let packet = self.receive();
+            assert_eq!(packet.kind, Kind::Publish, "{packet:?}");
         }
         self.messages.remove(0)
     }
@@ -160,27 +133,16 @@ impl Client {
 
     /// Says goodbye, and waits until the broker has closed.
     pub(crate) fn disconnect(mut self) -> Tally {
-        self.send(0xE0, &[]);
-        assert_eq!(self.rest(), b"", "nothing comes after DISCONNECT");
+        self.send(codec::disconnect(0));
+        self.client.expect_closed();
         self.tally
     }
 
     /// The broker ends the connection: with a DISCONNECT, and no more.
     pub(crate) fn read_to_end(mut self) -> Tally {
-        let (head, _) = self.receive();
-        assert_eq!(head, 0xE0);
-        assert_eq!(self.rest(), b"", "nothing comes after DISCONNECT");
+        assert_eq!(self.receive().kind, Kind::Disconnect);
+        self.client.expect_closed();
         self.tally
-    }
-
-    fn rest(&mut self) -> Vec<u8> {
-        let mut rest = Vec::new();
-        match self.stream.read_to_end(&mut rest) {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-            Err(error) => panic!("the connection stays open: {error}"),
-        }
-        rest
     }
 
     pub(crate) fn tally(&self) -> Tally {
@@ -191,109 +153,50 @@ impl Client {
         self.stream.local_addr().expect("connected")
     }
 
+    /// The bare connection, of which all that came was read.
     pub(crate) fn into_stream(self) -> TcpStream {
         self.stream
     }
 
-    fn next_packet_id(&mut self) -> [u8; 2] {
-        self.packet_id += 1;
-        self.packet_id.to_be_bytes()
-    }
-
-    fn send_publish(&mut self, head: u8, mut body: Vec<u8>, payload: &[u8]) {
-        body.extend(payload);
+    fn send_publish(&mut self, message: codec::Message, retain: bool) {
         self.tally.publishes_sent += 1;
-        self.tally.payload_bytes_sent += payload.len() as u64;
-        self.send(head, &body);
+        self.tally.payload_bytes_sent += message.payload.len() as u64;
+        self.send(if retain { message.retain() } else { message });
     }
 
-    fn send(&mut self, head: u8, body: &[u8]) {
-        let packet = packet(head, body);
-        self.stream.write_all(&packet).expect("the broker reads");
-        self.tally.bytes_sent += packet.len() as u64;
+    fn send(&mut self, packet: impl Encode) {
+        let bytes = packet.encode(V5);
+        self.tally.bytes_sent += bytes.len() as u64;
         self.tally.packets_sent += 1;
+        self.client.send(bytes);
     }
 
-    /// What follows the packet identifier in an answer; messages that come before it are kept.
-    fn answer(&mut self, head: u8, id: [u8; 2]) -> Vec<u8> {
+    /// The answer to a packet; messages that come before it are kept.
+    fn answer(&mut self, kind: Kind, id: u16) -> Packet {
         loop {
-            let (got, body) = self.receive();
-            if got >> 4 != 3 {
-                assert_eq!((got, &body[..2]), (head, &id[..]));
-                return body[2..].to_vec();
+            let packet = self.receive();
+            if packet.kind != Kind::Publish {
+                assert_eq!((packet.kind, packet.id), (kind, id));
+                return packet;
             }
         }
     }
 
-    fn receive(&mut self) -> (u8, Vec<u8>) {
-        let (head, body) = read_packet(&mut self.stream);
-        self.tally.bytes_received += packet(head, &body).len() as u64;
+    fn receive(&mut self) -> Packet {
+        let packet = self.client.next_packet();
+        self.tally.bytes_received += packet.bytes.len() as u64;
         self.tally.packets_received += 1;
-        if head >> 4 == 3 {
-            self.take_publish(head, &body);
+        if packet.kind == Kind::Publish {
+            self.tally.publishes_received += 1;
+            self.tally.payload_bytes_received += packet.payload.len() as u64;
+            let (topic, payload) = (packet.topic_text(), packet.payload.clone());
+            self.messages.push(Message { topic, payload, retain: packet.retain });
+            match packet.qos {
+                0 => {}
+                1 => self.send(codec::puback(packet.id)),
+                _ => panic!("no test asks for QoS 2"),
+            }
         }
-        (head, body)
+        packet
     }
-
-    fn take_publish(&mut self, head: u8, body: &[u8]) {
-        let topic_ends = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
-        let topic = String::from_utf8(body[2..topic_ends].to_vec()).expect("UTF-8");
-        let qos = head >> 1 & 3;
-        let properties = topic_ends + if qos > 0 { 2 } else { 0 };
-        assert!(body[properties] < 128, "short properties");
-        let payload = body[properties + 1 + usize::from(body[properties])..].to_vec();
-        self.tally.publishes_received += 1;
-        self.tally.payload_bytes_received += payload.len() as u64;
-        self.messages.push(Message { topic, payload, retain: head & 1 == 1 });
-        match qos {
-            0 => {}
-            1 => self.send(0x40, &body[topic_ends..properties]),
-            _ => panic!("no test asks for QoS 2"),
-        }
-    }
-}
-
-/// The next packet: its first byte, and what follows its length.
-pub(crate) fn read_packet(stream: &mut impl Read) -> (u8, Vec<u8>) {
-    let mut byte = || {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).expect("a packet");
-        byte[0]
-    };
-    let head = byte();
-    let (mut length, mut shift) = (0, 0);
-    loop {
-        let byte = byte();
-        length |= usize::from(byte & 127) << shift;
-        shift += 7;
-        if byte < 128 {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).expect("the whole packet");
-    (head, body)
-}
-
-/// A packet, as bytes.
-pub(crate) fn packet(head: u8, body: &[u8]) -> Vec<u8> {
-    let mut packet = vec![head];
-    let mut length = body.len();
-    while length > 127 {
-        packet.push((length % 128) as u8 | 128);
-        length /= 128;
-    }
-    packet.push(length as u8);
-    packet.extend(body);
-    packet
-}
-
-/// A text with its length before it.
-pub(crate) fn text(text: &str) -> Vec<u8> {
-    [&u16::try_from(text.len()).expect("short").to_be_bytes(), text.as_bytes()].concat()
-}
-
-/// The same, at the end of a packet's body.
-pub(crate) fn string(out: &mut Vec<u8>, string: &str) {
-    out.extend(text(string));
 }

@@ -11,8 +11,9 @@ mod link;
 use crate::running::Running;
 use clients::{Publisher, Storm, Subscriber};
 use ledger::Number;
-use link::{Link, PATIENCE, Packet, broken};
+use link::{Link, PATIENCE, broken};
 use midge::base::Random;
+use midge_kit::codec::{self, Kind, Packet};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -240,7 +241,7 @@ impl World {
     /// still wait in the kernel: the broker reads them when it comes to them, and what they publish comes live.
     fn check_retained(&self, round: &Round) -> io::Result<()> {
         let mut link = Link::visit(round.address, "looker")?;
-        link.subscribe(1, "kept/#", 1)?;
+        link.send(codec::subscribe(1).filter("kept/#", 1))?;
         let mut kept: BTreeMap<String, Number> = BTreeMap::new();
         let acknowledged = &self.keeper.outbox.acknowledged;
         let until = Instant::now() + PATIENCE;
@@ -251,9 +252,10 @@ impl World {
                     return Err(broken(format!("acknowledged {acknowledged:?}, came {kept:?}")));
                 }
                 None => {}
-                Some(Packet::Suback { id: 1, reason: 1 }) => is_granted = true,
-                Some(Packet::Publish { id, topic, payload, .. }) => {
-                    link.acknowledge(0x40, id)?;
+                Some(Packet { kind: Kind::Suback, id: 1, codes, .. }) if codes == [1] => is_granted = true,
+                Some(packet) if packet.kind == Kind::Publish && packet.qos == 1 => {
+                    link.send(codec::puback(packet.id))?;
+                    let (topic, payload) = (packet.topic_text(), packet.payload);
                     let number = std::str::from_utf8(&payload).ok().and_then(|text| text.parse().ok());
                     let number: Number = number.ok_or_else(|| broken(format!("{payload:?} is retained")))?;
                     if let Some(before) = kept.insert(topic.clone(), number).filter(|&before| before > number)

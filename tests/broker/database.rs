@@ -2,9 +2,10 @@
 //! messages on each part of their way; its file goes into midge's state directory, and its clients go on where they
 //! were.
 
-use crate::client::{packet, read_packet, string};
 use crate::needs;
 use crate::running::{PATIENCE, Running, can_mount, free_port, midge, run, stderr};
+use midge_kit::codec::{V5, V311, body_of, decode, frame, string};
+use midge_kit::{open, read_packet};
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -105,9 +106,7 @@ struct Published {
 impl Raw {
     /// Connects with a session that is kept, or a clean one; and whether there was one.
     fn connect(address: SocketAddr, level: u8, id: &str, keeps: bool) -> (Raw, bool) {
-        let stream = TcpStream::connect(address).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-        let mut raw = Raw { stream, level };
+        let mut raw = Raw { stream: open(address), level };
         let mut body = b"\x00\x04MQTT".to_vec();
         body.extend([level, u8::from(!keeps) << 1, 0, 0]);
         match (level, keeps) {
@@ -115,7 +114,7 @@ impl Raw {
             (5, false) => body.push(0),
             _ => {}
         }
-        string(&mut body, id);
+        body.extend(string(id));
         raw.send(0x10, &body);
         let (head, body) = raw.receive();
         assert_eq!((head, body[1]), (0x20, 0), "CONNACK for {id}");
@@ -123,18 +122,21 @@ impl Raw {
     }
 
     fn send(&mut self, head: u8, body: &[u8]) {
-        self.stream.write_all(&packet(head, body)).expect("the broker reads");
+        self.stream.write_all(&frame(head, body)).expect("the broker reads");
     }
 
     fn receive(&mut self) -> (u8, Vec<u8>) {
-        read_packet(&mut self.stream)
+        let packet = read_packet(&mut self.stream).expect("a packet");
+        let version = if self.level == 5 { V5 } else { V311 };
+        decode(&packet, version).expect("a packet that a server may send");
+        (packet[0], body_of(&packet).to_vec())
     }
 
     /// `options` of 5.0; properties only where the level has them.
     fn subscribe(&mut self, filter: &str, options: u8, properties: &[u8]) {
         let mut body = vec![0, 77];
         self.put_properties(&mut body, properties);
-        string(&mut body, filter);
+        body.extend(string(filter));
         body.push(options);
         self.send(0x82, &body);
         let (head, body) = self.receive();
@@ -151,7 +153,7 @@ impl Raw {
     /// Sends a PUBLISH, with a packet identifier above QoS 0.
     fn publish(&mut self, flags: u8, id: u16, topic: &str, payload: &str, properties: &[u8]) {
         let mut body = Vec::new();
-        string(&mut body, topic);
+        body.extend(string(topic));
         if flags & 6 != 0 {
             body.extend(id.to_be_bytes());
         }

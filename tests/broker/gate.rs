@@ -4,6 +4,8 @@ use crate::logins::{has_mosquitto, passwords};
 use crate::needs;
 use crate::running::PATIENCE;
 use crate::{Running, config_file};
+use midge_kit::codec::{self, Encode, V5, V311, Version};
+use midge_kit::{open, read_to_end};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -13,43 +15,16 @@ use std::time::{Duration, Instant};
 
 const IN: &[u8] = &[0x20, 2, 0, 0];
 
-/// CONNECT with a clean session; for 5.0 without properties.
-fn connect(level: u8, id: &str, login: Option<(&str, Option<&str>)>) -> Vec<u8> {
-    let mut flags = 2;
-    let mut payload = Vec::new();
-    let mut string = |text: &str| {
-        payload.extend(u16::try_from(text.len()).expect("short").to_be_bytes());
-        payload.extend(text.as_bytes());
-    };
-    string(id);
+/// CONNECT with a clean session.
+fn connect(version: Version, id: &str, login: Option<(&str, Option<&str>)>) -> Vec<u8> {
+    let mut connect = codec::connect(version, id);
     if let Some((user, password)) = login {
-        flags |= 0x80;
-        string(user);
+        connect = connect.user(user);
         if let Some(password) = password {
-            flags |= 0x40;
-            string(password);
+            connect = connect.password(password);
         }
     }
-    let mut body = b"\x00\x04MQTT".to_vec();
-    body.extend([level, flags, 0, 0]);
-    body.extend(if level == 5 { [0].as_slice() } else { &[] });
-    body.extend(payload);
-    [vec![0x10, u8::try_from(body.len()).expect("short")], body].concat()
-}
-
-/// All that the broker answers until it closes or resets the connection.
-fn read_to_end(stream: &mut impl Read) -> Vec<u8> {
-    let mut rest = Vec::new();
-    match stream.read_to_end(&mut rest) {
-        Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("it stays open: {error}"),
-        _ => rest,
-    }
-}
-
-fn open(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-    stream
+    connect.encode(version)
 }
 
 /// Whether a connection that sends these bytes is let in, and the connection.
@@ -140,10 +115,10 @@ fn unknown_user_wrong_password_and_none_get_the_same_answer() {
     let path = passwords("gate-same-passwords", &[("alice", "wonder")]);
     let rest = format!("[auth]\npassword_file = {path:?}\n[gate]\ndelay_milliseconds = 0\n");
     let running = Running::start("gate-same", &rest);
-    for (level, refusal) in [(4, [0x20, 2, 0, 5].as_slice()), (5, &[0x20, 3, 0, 0x87, 0])] {
+    for (version, refusal) in [(V311, [0x20, 2, 0, 5].as_slice()), (V5, &[0x20, 3, 0, 0x87, 0])] {
         for login in [("alice", Some("wrong")), ("bob", Some("wonder")), ("bob", None), ("alice", None)] {
             let mut stream = open(running.address);
-            stream.write_all(&connect(level, "c", Some(login))).expect("the broker reads");
+            stream.write_all(&connect(version, "c", Some(login))).expect("the broker reads");
             assert_eq!(read_to_end(&mut stream), refusal, "{login:?}");
         }
     }
@@ -159,7 +134,7 @@ fn refusal_of_a_wrong_login_waits_and_others_do_not() {
     let running = Running::start("gate-delay", &rest);
     let wrong = |id: &str| {
         let mut stream = open(running.address);
-        stream.write_all(&connect(4, id, Some(("alice", Some("wrong"))))).expect("the broker reads");
+        stream.write_all(&connect(V311, id, Some(("alice", Some("wrong"))))).expect("the broker reads");
         stream
     };
     assert_eq!(read_to_end(&mut wrong("first")), [0x20, 2, 0, 5]);
@@ -168,8 +143,8 @@ fn refusal_of_a_wrong_login_waits_and_others_do_not() {
     running.line("the failure", |line| line.contains("connect refused") && line.contains("second"));
     // What is sent meanwhile is not read, and harms nobody.
     waits.write_all(&[0xC0, 0]).expect("a socket takes it");
-    let _good =
-        lets_in(running.address, &connect(4, "good", Some(("alice", Some("wonder"))))).expect("it is right");
+    let _good = lets_in(running.address, &connect(V311, "good", Some(("alice", Some("wonder")))))
+        .expect("it is right");
     assert_eq!(read_to_end(&mut waits), [0x20, 2, 0, 5]);
     assert!(began.elapsed() >= Duration::from_millis(1500), "{:?}", began.elapsed());
 }
@@ -181,7 +156,7 @@ fn address_that_connects_too_fast_is_slowed_down_over_all_shards() {
     let began = Instant::now();
     let (mut inside, mut refused) = (Vec::new(), 0);
     while refused < 5 {
-        match lets_in(running.address, &connect(4, &format!("c{}", inside.len()), None)) {
+        match lets_in(running.address, &connect(V311, &format!("c{}", inside.len()), None)) {
             Some(stream) => inside.push(stream),
             None => refused += 1,
         }
@@ -203,7 +178,7 @@ fn behind_a_load_balancer_the_address_of_the_client_counts() {
     let running = Running::start("gate-proxy", rest);
     let through = |client: &str, id: &str| {
         let header = format!("PROXY TCP4 {client} 192.0.2.1 4242 1883\r\n").into_bytes();
-        lets_in(running.address, &[header, connect(4, id, None)].concat())
+        lets_in(running.address, &[header, connect(V311, id, None)].concat())
     };
     for number in 0..3 {
         let id = format!("c{number}");
@@ -215,7 +190,7 @@ fn behind_a_load_balancer_the_address_of_the_client_counts() {
     assert!(line.contains("203.0.113.7/32"), "{line}");
     // A balancer that speaks for itself, as it does to see if we live, is not counted.
     for number in 0..4 {
-        let own = [b"PROXY UNKNOWN\r\n".as_slice(), &connect(4, &format!("own{number}"), None)].concat();
+        let own = [b"PROXY UNKNOWN\r\n".as_slice(), &connect(V311, &format!("own{number}"), None)].concat();
         assert!(lets_in(running.address, &own).is_some());
     }
     for number in 0..2 {
@@ -234,10 +209,10 @@ fn clients_of_a_socket_file_have_no_address_that_could_be_banned() {
         path.display()
     );
     let running = Running::start("gate-unix", &rest);
-    assert!(lets_in(running.address, &connect(4, "tcp", None)).is_none());
+    assert!(lets_in(running.address, &connect(V311, "tcp", None)).is_none());
     for number in 0..4 {
         let mut stream = open_file(&path);
-        stream.write_all(&connect(4, &format!("unix{number}"), None)).expect("the broker reads");
+        stream.write_all(&connect(V311, &format!("unix{number}"), None)).expect("the broker reads");
         let mut answer = [0; 4];
         stream.read_exact(&mut answer).expect("an answer");
         assert_eq!(answer, IN);

@@ -1,8 +1,8 @@
 //! `[log] format = "json"`: what a log collector reads.
 
 use crate::Running;
-use crate::client::{packet, text as string};
 use crate::logins::{file, passwords};
+use midge_kit::codec::{frame, string};
 use serde_json::{Map, Value};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -126,7 +126,7 @@ fn what_was_refused_is_told_with_who_what_and_the_rule() {
         let head = [&string("MQTT")[..], &[5, 0xC2, 0, 60, 0]].concat();
         let body = [head, string(id), string("alice"), string(password)].concat();
         let mut stream = TcpStream::connect(running.address).expect("it listens");
-        stream.write_all(&packet(0x10, &body)).expect("a socket takes it");
+        stream.write_all(&frame(0x10, &body)).expect("a socket takes it");
         stream
     };
     let mut stream = connect("burglar", "guessed");
@@ -138,7 +138,7 @@ fn what_was_refused_is_told_with_who_what_and_the_rule() {
     stream.read_exact(&mut [0; 2]).expect("a CONNACK");
     for filter in ["closed/#", "open/secret/1"] {
         let body = [&[0, 7, 0][..], &string(filter), &[0]].concat();
-        stream.write_all(&packet(0x82, &body)).expect("a socket takes it");
+        stream.write_all(&frame(0x82, &body)).expect("a socket takes it");
         running.line("a filter", |line| line.contains("subscribe refused") && line.contains(filter));
     }
     let mut publisher = running.client("publisher");

@@ -1,13 +1,12 @@
 //! Who comes in and what they may do, with the clients and the files of mosquitto.
 
 use crate::Running;
-use crate::client::{packet, text};
 use crate::needs;
-use crate::running::PATIENCE;
 use midge::auth::hash::{Argon2Cost, Scheme};
 use midge::auth::password_edit::{Create, delete_user, set_password};
+use midge_kit::codec::{self, EVERY_VERSION, Encode, V5, Version};
+use midge_kit::open;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
@@ -64,16 +63,14 @@ fn password_file_lets_in_who_is_in_it() {
 }
 
 /// CONNECT of this user with this password; the return or reason code.
-fn connect(running: &Running, level: u8, user: &str, password: Option<&str>) -> u8 {
-    let mut body = text(if level == 3 { "MQIsdp" } else { "MQTT" });
-    body.extend([level, 0x82 | u8::from(password.is_some()) << 6, 0, 0]);
-    body.extend(if level == 5 { &[0][..] } else { &[] });
-    body.extend(text("nameless"));
-    body.extend(text(user));
-    body.extend(password.map(text).unwrap_or_default());
-    let mut stream = TcpStream::connect(running.address).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-    stream.write_all(&packet(0x10, &body)).expect("it reads");
+fn connect(running: &Running, version: Version, user: &str, password: Option<&str>) -> u8 {
+    let connect = codec::connect(version, "nameless").user(user);
+    let connect = match password {
+        Some(password) => connect.password(password),
+        None => connect,
+    };
+    let mut stream = open(running.address);
+    stream.write_all(&connect.encode(version)).expect("it reads");
     let mut connack = [0; 4];
     stream.read_exact(&mut connack).expect("CONNACK");
     connack[3]
@@ -98,15 +95,15 @@ fn user_with_the_hash_of_an_empty_password_does_not_log_in_without_one() {
         "allow_anonymous = true\n[auth]\npassword_file = {path:?}\n[gate]\nfailures_before_delay = 1000\n"
     );
     let running = Running::start("logins-empty", &rest);
-    for level in [3, 4, 5] {
-        let refused = if level == 5 { 0x87 } else { 5 };
+    for version in EVERY_VERSION {
+        let refused = if version == V5 { 0x87 } else { 5 };
         for (user, _) in schemes {
-            assert_eq!(connect(&running, level, user, None), refused, "{user} at level {level}");
-            assert_eq!(connect(&running, level, user, Some(" ")), refused, "{user} at level {level}");
-            assert_eq!(connect(&running, level, user, Some("")), 0, "{user} at level {level}");
+            assert_eq!(connect(&running, version, user, None), refused, "{user} in {version:?}");
+            assert_eq!(connect(&running, version, user, Some(" ")), refused, "{user} in {version:?}");
+            assert_eq!(connect(&running, version, user, Some("")), 0, "{user} in {version:?}");
         }
-        assert_eq!(connect(&running, level, "stranger", None), refused);
-        assert_eq!(connect(&running, level, "stranger", Some("")), refused);
+        assert_eq!(connect(&running, version, "stranger", None), refused);
+        assert_eq!(connect(&running, version, "stranger", Some("")), refused);
     }
 }
 

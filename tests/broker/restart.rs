@@ -4,10 +4,10 @@
 mod clocks;
 mod wills;
 
-use crate::client::text;
-use crate::running::{PATIENCE, Running, config_file, midge};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use crate::running::{Running, config_file, midge};
+use midge_kit::codec::{self, Kind, MESSAGE_EXPIRY, Packet, V5};
+use midge_kit::{Client, open};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -42,61 +42,52 @@ struct Message {
     expiry_seconds: Option<u32>,
 }
 
-/// A 5.0 client, written out byte by byte, that shows what its packets say of time and sessions.
+impl Message {
+    fn of(packet: &Packet) -> Message {
+        let (topic, payload) = (packet.topic_text(), packet.payload_text());
+        Message { topic, payload, expiry_seconds: packet.number(MESSAGE_EXPIRY) }
+    }
+}
+
+/// A 5.0 client that shows what its packets say of time and sessions.
 struct Device {
-    stream: TcpStream,
+    client: Client,
     is_present: bool,
-    messages: Vec<Message>,
 }
 
 impl Device {
     /// Clean Start unless the session outlives its connection. `will`: topic, and Will Delay Interval; retained.
     fn connect(address: SocketAddr, id: &str, expiry_seconds: u32, will: Option<(&str, u32)>) -> Device {
-        let mut flags = if expiry_seconds == 0 { 2 } else { 0 };
-        let mut payload = text(id);
-        if let Some((topic, delay)) = will {
-            flags |= 0x2C;
-            payload.extend([5, 0x18]);
-            payload.extend(delay.to_be_bytes());
-            payload.extend(text(topic));
-            payload.extend(text("offline"));
+        let mut connect = codec::connect(V5, id).expiry(expiry_seconds);
+        if expiry_seconds > 0 {
+            connect = connect.resume();
         }
-        let mut body = b"\x00\x04MQTT\x05".to_vec();
-        body.extend([flags, 0, 0, 5, 0x11]);
-        body.extend(expiry_seconds.to_be_bytes());
-        body.extend(payload);
-        let stream = TcpStream::connect(address).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-        let mut device = Device { stream, is_present: false, messages: Vec::new() };
-        device.send(0x10, &body);
-        let (head, body) = device.receive();
-        assert_eq!((head, body[1]), (0x20, 0), "CONNACK");
-        device.is_present = body[0] == 1;
-        device
+        if let Some((topic, delay)) = will {
+            connect = connect.will(codec::will(topic, "offline").qos(1).retain().delay(delay));
+        }
+        let mut client = Client::over(open(address), V5);
+        client.client_id = id.to_owned();
+        client.acknowledges_at_once = true;
+        client.send(connect);
+        let connack = client.expect(Kind::Connack);
+        assert_eq!(connack.code, 0, "CONNACK");
+        Device { client, is_present: connack.session_present }
     }
 
     fn subscribe(&mut self, filter: &str) {
-        let mut body = vec![0, 1, 0];
-        body.extend(text(filter));
-        body.push(1);
-        self.send(0x82, &body);
-        self.answer(0x90);
+        self.client.subscribe(filter, 1);
     }
 
     /// At QoS 1, and waits for PUBACK.
     fn publish(&mut self, topic: &str, payload: &str, retain: bool, expiry_seconds: Option<u32>) {
-        let mut body = text(topic);
-        body.extend([0, 9]);
-        match expiry_seconds {
-            None => body.push(0),
-            Some(seconds) => {
-                body.extend([5, 2]);
-                body.extend(seconds.to_be_bytes());
-            }
+        let mut message = codec::publish(topic, payload).qos1(9);
+        if retain {
+            message = message.retain();
         }
-        body.extend(payload.bytes());
-        self.send(0x32 | u8::from(retain), &body);
-        self.answer(0x40);
+        if let Some(seconds) = expiry_seconds {
+            message = message.with(codec::four(MESSAGE_EXPIRY, seconds));
+        }
+        self.client.publish(message);
     }
 
     /// So many messages, for which the broker may take its time, in the order of their topics.
@@ -114,70 +105,21 @@ impl Device {
 
     /// All that comes before the answer to PINGREQ.
     fn received(&mut self) -> Vec<Message> {
-        self.send(0xC0, &[]);
-        self.answer(0xD0);
-        std::mem::take(&mut self.messages)
+        self.client.ping();
+        let mut messages = Vec::new();
+        while let Some(message) = self.client.find_read(Kind::Publish) {
+            messages.push(Message::of(&message));
+        }
+        messages
     }
 
     /// The next message that comes, for which the broker may take its time.
     fn message(&mut self) -> Message {
-        while self.messages.is_empty() {
-            let (head, body) = self.receive();
-            assert_eq!(head >> 4, 3, "a PUBLISH, not {head:#x} {body:?}");
-        }
-        self.messages.remove(0)
+        Message::of(&self.client.find(Kind::Publish))
     }
 
     /// DISCONNECT, and waits until the broker has closed.
-    fn leave(mut self) {
-        self.send(0xE0, &[]);
-        let _ = self.stream.read_to_end(&mut Vec::new());
-    }
-
-    fn send(&mut self, head: u8, body: &[u8]) {
-        let mut packet = vec![head, u8::try_from(body.len()).expect("short")];
-        assert!(packet[1] < 128);
-        packet.extend(body);
-        self.stream.write_all(&packet).expect("the broker reads");
-    }
-
-    fn answer(&mut self, head: u8) {
-        loop {
-            let (got, body) = self.receive();
-            if got >> 4 != 3 {
-                assert_eq!(got, head, "{body:?}");
-                return;
-            }
-        }
-    }
-
-    fn receive(&mut self) -> (u8, Vec<u8>) {
-        let mut start = [0; 2];
-        self.stream.read_exact(&mut start).expect("a packet");
-        assert!(start[1] < 128, "a short packet");
-        let mut body = vec![0; usize::from(start[1])];
-        self.stream.read_exact(&mut body).expect("the whole packet");
-        if start[0] >> 4 == 3 {
-            self.take_publish(start[0], &body);
-        }
-        (start[0], body)
-    }
-
-    /// QoS 1 is acknowledged.
-    fn take_publish(&mut self, head: u8, body: &[u8]) {
-        let topic_ends = 2 + usize::from(body[1]);
-        let properties = topic_ends + if head & 6 == 0 { 0 } else { 2 };
-        let payload = properties + 1 + usize::from(body[properties]);
-        let expiry_seconds = (body[properties] == 5 && body[properties + 1] == 2)
-            .then(|| u32::from_be_bytes(body[properties + 2..payload].try_into().expect("four bytes")));
-        let words = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
-        self.messages.push(Message {
-            topic: words(&body[2..topic_ends]),
-            payload: words(&body[payload..]),
-            expiry_seconds,
-        });
-        if head & 6 != 0 {
-            self.send(0x40, &body[topic_ends..properties]);
-        }
+    fn leave(self) {
+        self.client.leave();
     }
 }

@@ -4,45 +4,18 @@
 use crate::client::Client;
 use crate::needs;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long anything may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
+pub(crate) use midge_kit::{PATIENCE, free_port};
 /// The program, with its output kept for the test.
 pub(crate) fn midge() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_midge"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
-}
-
-/// A port that is free, for a listener whose port is known before it is bound. It is below those that the system hands
-/// out itself: neither a listener on port 0 nor a client of another test gets it meanwhile.
-pub(crate) fn free_port() -> u16 {
-    static TAKEN: AtomicU16 = AtomicU16::new(0);
-    const LOWEST: u16 = 10_000;
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let end = range.split_whitespace().next().and_then(|lowest| lowest.parse().ok()).unwrap_or(32_768);
-    if end < LOWEST + 1000 {
-        // It leaves none: one that is free now must do.
-        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        return socket.local_addr().expect("bound").port();
-    }
-    let count = u32::from(end - LOWEST);
-    for _ in 0..count {
-        // Another run at the same time begins elsewhere.
-        let next = std::process::id() * 37 % count + u32::from(TAKEN.fetch_add(1, Ordering::Relaxed));
-        let port = LOWEST + u16::try_from(next % count).expect("below the end");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no port from {LOWEST} to {end} is free");
 }
 
 /// A configuration file of a test. Unless it says otherwise, nothing is kept.

@@ -2,7 +2,7 @@
 //! `MIDGE_TEST_TARGET` names. It ends with the test, and its log is shown when the test fails.
 
 use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use midge_kit::{ScratchFolder, free_port};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 /// How long a broker may take from its start until it accepts.
@@ -58,7 +59,7 @@ pub(crate) struct Broker {
     pub(crate) host: String,
     pub(crate) port: u16,
     child: Option<Child>,
-    folder: TempFolder,
+    folder: ScratchFolder,
 }
 
 impl Broker {
@@ -74,21 +75,21 @@ impl Broker {
 
     /// The same, with rows for its listener; what they name is made in the folder.
     pub(crate) fn start_with(rows: impl FnOnce(&Path) -> String, shards: usize) -> Self {
-        let folder = TempFolder::new();
+        let folder = ScratchFolder::below(Path::new(env!("CARGO_TARGET_TMPDIR")), "clients");
         if let Some(target) = std::env::var_os("MIDGE_TEST_TARGET") {
             let target = target.into_string().expect("MIDGE_TEST_TARGET is HOST:PORT");
             let (host, port) = target.rsplit_once(':').expect("MIDGE_TEST_TARGET is HOST:PORT");
             let port = port.parse().expect("MIDGE_TEST_TARGET ends with a port");
             return Self { host: host.to_owned(), port, child: None, folder };
         }
-        let rows = rows(&folder.path);
+        let rows = rows(&folder);
         // Between looking for a free port and listening on it, no other test may look for one.
         static STARTING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = STARTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut broker = Self { host: "127.0.0.1".to_owned(), port: 0, child: None, folder };
         for _ in 0..PORT_TRIES_MAX {
             broker.port = free_port();
-            broker.child = Some(spawn(&broker.folder.path, broker.port, &rows, shards));
+            broker.child = Some(spawn(&broker.folder, broker.port, &rows, shards));
             if broker.accepts() {
                 return broker;
             }
@@ -99,12 +100,12 @@ impl Broker {
 
     /// A folder that is this test's alone and goes away with the broker.
     pub(crate) fn folder(&self) -> &Path {
-        &self.folder.path
+        &self.folder
     }
 
     /// The CA that a TLS client has to trust; no such file for other doors.
     pub(crate) fn ca(&self) -> PathBuf {
-        self.folder.path.join(CA)
+        self.folder.join(CA)
     }
 
     /// The start of topics and client identifiers that no other test uses, of at most 12 characters.
@@ -139,7 +140,7 @@ impl Broker {
     }
 
     fn log_tail(&self) -> String {
-        let log = fs::read(self.folder.path.join("broker.log")).unwrap_or_default();
+        let log = fs::read(self.folder.join("broker.log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
@@ -203,30 +204,3 @@ fn make_certificates(folder: &Path) {
 }
 
 const CA: &str = "ca.pem";
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
-    listener.local_addr().expect("a bound socket has an address").port()
-}
-
-/// A folder below cargo's folder for tests, removed when dropped.
-struct TempFolder {
-    path: PathBuf,
-}
-
-impl TempFolder {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("clients-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&path).expect("a folder below cargo's folder for tests");
-        Self { path }
-    }
-}
-
-impl Drop for TempFolder {
-    fn drop(&mut self) {
-        // What stays behind is below the target folder.
-        let _ = fs::remove_dir_all(&self.path);
-    }
-}

@@ -4,6 +4,8 @@ use super::{connect, open, return_code};
 use crate::Running;
 use crate::client::Client;
 use crate::running::{can_mount, config_file, midge, run};
+use midge_kit::codec::{self, Encode, V5, V311, decode};
+use midge_kit::read_packet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -21,12 +23,8 @@ impl Publisher {
 
     /// Goes through the whole flow of a QoS; any other answer, or the end of the connection, fails.
     fn publish(&mut self, topic: &str, id: u8, qos: u8, payload: &str) {
-        let length = u8::try_from(topic.len() + payload.len() + 4).expect("short");
-        let mut packet = vec![0x30 | qos << 1, length, 0, u8::try_from(topic.len()).expect("short")];
-        packet.extend(topic.as_bytes());
-        packet.extend([0, id]);
-        packet.extend(payload.as_bytes());
-        self.0.write_all(&packet).expect("the connection stays");
+        let message = codec::publish(topic, payload).qos(qos, id.into()).encode(V311);
+        self.0.write_all(&message).expect("the connection stays");
         if qos == 1 {
             return self.expect([0x40, 2, 0, id]);
         }
@@ -118,20 +116,15 @@ fn a_5_0_publisher_is_told_what_a_full_queue_refuses_and_stays() {
 
 /// The User Properties of CONNACK that tell the client of a session what it has lost; it leaves without DISCONNECT.
 fn told(running: &Running, id: &str) -> [Option<u32>; 2] {
-    let mut connect = b"\x10\x00\x00\x04MQTT\x05\x00\x00\x00\x05\x11\x00\x00\xFF\xFF\x00".to_vec();
-    connect.push(u8::try_from(id.len()).expect("short"));
-    connect.extend(id.as_bytes());
-    connect[1] = u8::try_from(connect.len() - 2).expect("short");
-    let mut stream = open(running.address, &connect);
-    let mut head = [0; 2];
-    stream.read_exact(&mut head).expect("CONNACK");
-    let mut connack = vec![0; usize::from(head[1])];
-    stream.read_exact(&mut connack).expect("CONNACK");
-    assert_eq!((head[0], &connack[..2]), (0x20, &[1, 0][..]), "the session is there");
+    let connect = codec::connect(V5, id).resume().expiry(0xFFFF);
+    let mut stream = open(running.address, &connect.encode(V5));
+    let connack = read_packet(&mut stream).expect("CONNACK");
+    let connack = decode(&connack, V5).expect("CONNACK");
+    assert!(connack.session_present && connack.code == 0, "the session is there");
     ["midge-dropped", "midge-expired"].map(|name| {
-        let at = connack.windows(name.len()).position(|window| window == name.as_bytes())? + name.len();
-        let length = usize::from(connack[at + 1]);
-        std::str::from_utf8(&connack[at + 2..at + 2 + length]).expect("UTF-8").parse().ok()
+        let pairs = connack.pairs();
+        let value = pairs.iter().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        value.and_then(|value| value.parse().ok())
     })
 }
 

@@ -3,6 +3,8 @@
 use super::open;
 use crate::client::Client;
 use crate::running::{PATIENCE, Running, midge, run};
+use midge_kit::codec::{self, Encode, V5};
+use midge_kit::read_packet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -31,29 +33,13 @@ const PUBLISHES: u16 = 409;
 
 /// A client of 5.0 that has bound alias 1 to a long topic.
 fn alias(running: &Running, id: &str) -> TcpStream {
-    let id_len = u8::try_from(id.len()).expect("short");
-    let connect =
-        [b"\x10\x00\x00\x04MQTT\x05\x02\x00\x00\x00\x00".as_slice(), &[id_len], id.as_bytes()].concat();
-    let mut stream = open(running.address, &with_length(connect));
-    let mut connack = [0; 2];
-    stream.read_exact(&mut connack).expect("CONNACK");
-    let mut rest = vec![0; usize::from(connack[1])];
-    stream.read_exact(&mut rest).expect("CONNACK");
-    assert_eq!((connack[0], rest[1]), (0x20, 0), "it is in");
-    let mut bind = b"\x30\xEA\xD4\x03".to_vec();
-    bind.extend(u16::try_from(TOPIC_BYTES + 2).expect("a topic").to_be_bytes());
-    bind.extend(b"a/");
-    bind.resize(bind.len() + TOPIC_BYTES, b'x');
-    bind.extend(b"\x03\x23\x00\x01");
-    let length = bind.len() - 4;
-    bind[1..4].copy_from_slice(&[length as u8 | 128, (length >> 7) as u8 | 128, (length >> 14) as u8]);
+    let mut stream = open(running.address, &codec::connect(V5, id).encode(V5));
+    let connack = read_packet(&mut stream).expect("CONNACK");
+    assert_eq!((connack[0], connack[3]), (0x20, 0), "it is in");
+    let topic = format!("a/{}", "x".repeat(TOPIC_BYTES));
+    let bind = codec::publish(topic, "").alias(1).encode(V5);
     stream.write_all(&bind).expect("the broker reads");
     stream
-}
-
-fn with_length(mut packet: Vec<u8>) -> Vec<u8> {
-    packet[1] = u8::try_from(packet.len() - 2).expect("short");
-    packet
 }
 
 /// QoS 1 PUBLISH to the alias, with identifiers from 1 on.

@@ -9,6 +9,7 @@ use crate::logins::file;
 use crate::running::PATIENCE;
 use midge::auth::hash::{Argon2Cost, Scheme};
 use midge::auth::password_edit::{Create, set_password};
+use midge_kit::codec::{self, Encode, V5};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -228,22 +229,8 @@ fn load_balancer_is_not_one_address() {
 #[test]
 fn connect_of_a_client_without_a_name_is_small() {
     let running = Running::start("small-connect", "[runtime]\nshards = 2\n[sys]\ninterval_seconds = 1\n");
-    let with_will = |id: &str, bytes: usize| {
-        let mut body = b"\x00\x04MQTT\x05\x06\x00\x00\x00\x00".to_vec();
-        body.push(u8::try_from(id.len()).expect("short"));
-        body.extend(id.as_bytes());
-        body.extend(b"\x00\x00\x01w");
-        body.extend(u16::try_from(bytes).expect("a will").to_be_bytes());
-        body.resize(body.len() + bytes, b'x');
-        let mut head = vec![0x10];
-        let mut length = body.len();
-        while length > 127 {
-            head.push((length % 128) as u8 | 128);
-            length /= 128;
-        }
-        head.push(length as u8);
-        [&head[..], &body].concat()
-    };
+    let with_will =
+        |id: &str, bytes: usize| codec::connect(V5, id).will(codec::will("w", vec![b'x'; bytes])).encode(V5);
     let small = with_will("small", 16_300);
     let mut stream = super::open(running.address, &small);
     assert_eq!(return_code(&mut stream), Some(0), "{} bytes", small.len());

@@ -1,9 +1,11 @@
 //! Floods of memory, in a small cgroup.
 
-use crate::client::{Client, packet, text};
+use crate::client::Client;
 use crate::doors::pki::Authority;
 use crate::listeners::second_address;
 use crate::running::{PATIENCE, Running, config_file, midge};
+use midge_kit::codec::{self, Encode, V5, frame, string};
+use midge_kit::open;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -87,16 +89,14 @@ fn start(name: &str, rest: &str) -> Small {
 
 /// A 5.0 client whose bytes the test writes itself; none if it is not let in.
 fn raw(address: SocketAddr, id: &str, properties: &[u8], will: &[u8]) -> Option<TcpStream> {
-    let mut stream = TcpStream::connect(address).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-    stream.set_write_timeout(Some(PATIENCE)).expect("a socket option");
+    let mut stream = open(address);
     let mut body = b"\x00\x04MQTT\x05".to_vec();
     body.extend([if will.is_empty() { 0x02 } else { 0x06 }, 0, 0]);
     body.push(u8::try_from(properties.len()).expect("short"));
     body.extend(properties);
-    body.extend(text(id));
+    body.extend(string(id));
     body.extend(will);
-    stream.write_all(&packet(0x10, &body)).ok()?;
+    stream.write_all(&frame(0x10, &body)).ok()?;
     let mut head = [0; 4];
     stream.read_exact(&mut head).ok()?;
     let mut rest = vec![0; usize::from(head[1]) - 2];
@@ -105,8 +105,7 @@ fn raw(address: SocketAddr, id: &str, properties: &[u8], will: &[u8]) -> Option<
 }
 
 fn subscribe(stream: &mut TcpStream, filter: &str, qos: u8) {
-    let body = [&[0, 1, 0], &text(filter)[..], &[qos]].concat();
-    stream.write_all(&packet(0x82, &body)).expect("the broker reads");
+    stream.write_all(&codec::subscribe(1).filter(filter, qos).encode(V5)).expect("the broker reads");
     let mut suback = [0; 6];
     stream.read_exact(&mut suback).expect("SUBACK");
     assert_eq!(suback[0], 0x90);
@@ -171,10 +170,10 @@ fn half_packets_are_read_no_further_when_memory_is_short() {
     let small = start("memory-partial", "");
     let running = &small.running;
     let mut witness = witness(running);
-    let mut body = text("large");
+    let mut body = string("large");
     body.push(0);
     body.resize(1_990_000, b'x');
-    let half = &packet(0x30, &body)[..1_900_000];
+    let half = &frame(0x30, &body)[..1_900_000];
     let is_told = || running.lines().iter().any(|line| line.contains("limits.memory_bytes"));
     // 570 MB in all. What is not read waits in the sockets of the senders, which give up soon.
     let mut senders = Vec::new();
@@ -279,10 +278,10 @@ fn filters_wills_and_aliases_are_bounded_in_all() {
         for chunk in 0..100 {
             let mut body = vec![0, 1, 0];
             for at in 0..10 {
-                body.extend(text(&format!("{number}/{chunk}/{at}/+/{}", "x".repeat(60_000))));
+                body.extend(string(format!("{number}/{chunk}/{at}/+/{}", "x".repeat(60_000))));
                 body.push(0);
             }
-            stream.write_all(&packet(0x82, &body)).expect("the broker reads");
+            stream.write_all(&frame(0x82, &body)).expect("the broker reads");
             let mut suback = [0; 15];
             stream.read_exact(&mut suback).expect("SUBACK");
             refused += suback[5..].iter().filter(|&&code| code == 0x97).count();
@@ -296,7 +295,7 @@ fn filters_wills_and_aliases_are_bounded_in_all() {
     // Wills that wait for their delay: 120 KB each, of 4,000 clients that have gone.
     let will = {
         let mut will = b"\x05\x18\x00\x00\x0e\x10".to_vec();
-        will.extend(text(&format!("w/{}", "x".repeat(60_000))));
+        will.extend(string(format!("w/{}", "x".repeat(60_000))));
         will.extend(60_000u16.to_be_bytes());
         will.resize(will.len() + 60_000, b'x');
         will
@@ -317,9 +316,9 @@ fn topic_aliases_are_bounded_in_all() {
     for number in 0..600 {
         let Some(mut stream) = raw(running.address, &format!("alias{number}"), b"", b"") else { continue };
         for alias in 1..=10u8 {
-            let mut body = text(&"x".repeat(60_000));
+            let mut body = string("x".repeat(60_000));
             body.extend([3, 0x23, 0, alias]);
-            if stream.write_all(&packet(0x30, &body)).is_err() {
+            if stream.write_all(&frame(0x30, &body)).is_err() {
                 // It held the most.
                 break;
             }

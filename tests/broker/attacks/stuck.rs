@@ -1,11 +1,12 @@
 //! Clients that stand still, slowly read, slowly write, or vanish.
 
 use crate::Running;
-use crate::client::{packet, string};
 use crate::doors::pki::{Authority, TlsStream, tls_half};
 use crate::doors::websocket::{LISTENER, binary, upgrade};
 use crate::listeners::second_address;
 use crate::running::PATIENCE;
+use midge_kit::codec::{self, Encode, V311};
+use midge_kit::{expect, open};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -16,43 +17,17 @@ const PINGRESP: [u8; 2] = [0xD0, 0];
 
 /// CONNECT of 3.1.1 with a clean session, whose will says `gone` on `wills`.
 fn connect(id: &str, keep_alive_seconds: u8) -> Vec<u8> {
-    let mut body = b"\x00\x04MQTT\x04\x06\x00".to_vec();
-    body.push(keep_alive_seconds);
-    for text in [id, "wills", "gone"] {
-        string(&mut body, text);
-    }
-    packet(0x10, &body)
+    let will = codec::will("wills", "gone");
+    codec::connect(V311, id).keep_alive(keep_alive_seconds.into()).will(will).encode(V311)
 }
 
 fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
-    let mut body = vec![0, 1];
-    string(&mut body, filter);
-    body.push(qos);
-    packet(0x82, &body)
+    codec::subscribe(1).filter(filter, qos).encode(V311)
 }
 
 /// With packet identifier 1 if it needs one, as does what the first subscriber gets of it.
 fn publish(topic: &str, qos: u8, payload: &[u8]) -> Vec<u8> {
-    let mut body = Vec::new();
-    string(&mut body, topic);
-    if qos > 0 {
-        body.extend([0, 1]);
-    }
-    body.extend(payload);
-    packet(0x30 | qos << 1, &body)
-}
-
-fn expect(stream: &mut impl Read, expected: &[u8]) {
-    let mut got = vec![0; expected.len()];
-    stream.read_exact(&mut got).expect("an answer");
-    assert!(got == expected, "{:?}", &got[..got.len().min(20)]);
-}
-
-fn open(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-    stream.set_write_timeout(Some(PATIENCE)).expect("a socket option");
-    stream
+    codec::publish(topic, payload).qos(qos, 1).encode(V311)
 }
 
 fn client<S: Read + Write>(mut stream: S, id: &str, keep_alive_seconds: u8) -> S {

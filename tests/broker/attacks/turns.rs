@@ -5,18 +5,19 @@
 
 use super::{connect, open, return_code};
 use crate::Running;
-use crate::client::{packet, text};
 use crate::doors::pki::{Authority, TlsStream};
 use crate::running::PATIENCE;
+use midge_kit::codec::{V5, body_of, decode, frame, string, variable};
+use midge_kit::read_packet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
 /// CONNECT of 5.0: flags, properties, and what follows the client identifier.
 fn connect_5(id: &str, flags: u8, properties: &[u8], rest: &[u8]) -> Vec<u8> {
-    let len = [u8::try_from(properties.len()).expect("short")];
-    let head = [b"\x00\x04MQTT\x05".as_slice(), &[flags, 0, 0], &len, properties].concat();
-    packet(0x10, &[head, text(id), rest.to_vec()].concat())
+    let head =
+        [b"\x00\x04MQTT\x05".as_slice(), &[flags, 0, 0], &variable(properties.len() as u32), properties];
+    frame(0x10, &[head.concat(), string(id), rest.to_vec()].concat())
 }
 
 /// A client that is in, whose packets are read one after the other.
@@ -33,26 +34,16 @@ impl<S: Read + Write> Peer<S> {
         peer
     }
 
+    /// Its first byte, and what follows its length.
     fn packet(&mut self) -> (u8, Vec<u8>) {
-        let (mut byte, mut len, mut shift) = ([0], 0, 0);
-        self.stream.read_exact(&mut byte).expect("a packet");
-        let head = byte[0];
-        loop {
-            self.stream.read_exact(&mut byte).expect("a length");
-            len |= usize::from(byte[0] & 127) << shift;
-            shift += 7;
-            if byte[0] < 128 {
-                break;
-            }
-        }
-        let mut body = vec![0; len];
-        self.stream.read_exact(&mut body).expect("a whole packet");
-        (head, body)
+        let packet = read_packet(&mut self.stream).expect("a packet");
+        decode(&packet, V5).expect("a packet that a server may send");
+        (packet[0], body_of(&packet).to_vec())
     }
 
     fn subscribe(&mut self, properties: &[u8], filter: &str, qos: u8) {
-        let body = [b"\x00\x01".as_slice(), properties, &text(filter), &[qos]].concat();
-        self.stream.write_all(&packet(0x82, &body)).expect("the broker reads");
+        let body = [b"\x00\x01".as_slice(), properties, &string(filter), &[qos]].concat();
+        self.stream.write_all(&frame(0x82, &body)).expect("the broker reads");
         assert_eq!(self.packet().0, 0x90);
     }
 
@@ -93,7 +84,7 @@ fn topic_alias_multiplied_by_subscription_identifiers_costs_no_more_than_backlog
         .collect();
     let mut publisher = tcp(&running, &connect_5("publisher", 2, b"", b""));
     let topic = format!("a/{}", "x".repeat(65_500));
-    publisher.send(&packet(0x30, &[text(&topic).as_slice(), b"\x03\x23\x00\x01"].concat()));
+    publisher.send(&frame(0x30, &[string(&topic).as_slice(), b"\x03\x23\x00\x01"].concat()));
     let before = running.peak_kib();
     // 4 KB that ask for 670 MB.
     publisher.send(&b"\x30\x06\x00\x00\x03\x23\x00\x01".repeat(512));
@@ -102,7 +93,7 @@ fn topic_alias_multiplied_by_subscription_identifiers_costs_no_more_than_backlog
     for _ in 0..10 {
         assert_eq!(members[0].packet().0, 0x30);
     }
-    publisher.send(&packet(0x32, &[text("a/last").as_slice(), b"\x00\x01\x00"].concat()));
+    publisher.send(&frame(0x32, &[string("a/last").as_slice(), b"\x00\x01\x00"].concat()));
     assert_eq!(publisher.packet().0, 0x40, "all that came before has been handled");
     let grown = running.peak_kib() - before;
     assert!(grown < 96 * MIB, "{grown} KiB more");
@@ -124,7 +115,7 @@ fn image_at_qos_2_for_kept_sessions_is_encoded_once() {
         .collect();
     let mut publisher = tcp(&running, &connect_5("publisher", 2, b"", b""));
     let before = running.peak_kib();
-    publisher.send(&packet(0x34, &[text("firmware"), vec![0, 1, 0], vec![7; SIZE]].concat()));
+    publisher.send(&frame(0x34, &[string("firmware"), vec![0, 1, 0], vec![7; SIZE]].concat()));
     assert_eq!(publisher.packet().0, 0x50);
     serves_others(&running);
     for member in &mut members {
@@ -153,7 +144,7 @@ fn image_for_many_tls_clients_is_encrypted_in_pieces() {
         .collect();
     let mut publisher = enter("publisher");
     let before = running.peak_kib();
-    publisher.send(&packet(0x32, &[text("firmware"), vec![0, 1, 0], vec![7; SIZE]].concat()));
+    publisher.send(&frame(0x32, &[string("firmware"), vec![0, 1, 0], vec![7; SIZE]].concat()));
     assert_eq!(publisher.packet().0, 0x40);
     for member in &mut members {
         let (head, body) = member.packet();
@@ -178,7 +169,7 @@ fn wills_with_long_topics_that_are_due_together_cost_no_more_than_backlogs() {
         .map(|n| {
             let topic = format!("gone/{n}/{}", "x".repeat(60_000));
             // The will's delay is a second, and the session outlives it.
-            let will = [b"\x05\x18\x00\x00\x00\x01".to_vec(), text(&topic), vec![0, 0]].concat();
+            let will = [b"\x05\x18\x00\x00\x00\x01".to_vec(), string(&topic), vec![0, 0]].concat();
             tcp(&running, &connect_5(&format!("d{n}"), 0x0E, b"\x11\x00\x00\x0E\x10", &will))
         })
         .collect();
@@ -202,10 +193,10 @@ fn walks_for_nothing_through_many_retained_messages_hold_up_nobody() {
     let mut publisher = tcp(&running, &connect_5("publisher", 2, b"", b""));
     let mut retained = Vec::new();
     for n in 0..20_000 {
-        retained.extend(packet(0x31, &[text(&format!("r/{n}/x")), vec![0, 1]].concat()));
+        retained.extend(frame(0x31, &[string(format!("r/{n}/x")), vec![0, 1]].concat()));
     }
     publisher.send(&retained);
-    publisher.send(&packet(0x32, &[text("r/last").as_slice(), b"\x00\x01\x00"].concat()));
+    publisher.send(&frame(0x32, &[string("r/last").as_slice(), b"\x00\x01\x00"].concat()));
     assert_eq!(publisher.packet().0, 0x40);
     let mut walkers: Vec<TcpStream> = (0..100)
         .map(|n| {
@@ -214,7 +205,7 @@ fn walks_for_nothing_through_many_retained_messages_hold_up_nobody() {
             stream
         })
         .collect();
-    let subscribe = packet(0x82, &[vec![0, 1], text("+/+/nomatch"), vec![0]].concat());
+    let subscribe = frame(0x82, &[vec![0, 1], string("+/+/nomatch"), vec![0]].concat());
     for walker in &mut walkers {
         walker.write_all(&subscribe).expect("the broker reads");
     }

@@ -2,7 +2,8 @@
 
 use super::open;
 use crate::Running;
-use std::io::Read;
+use midge_kit::codec::{self, Encode, Kind, V5, decode};
+use midge_kit::read_packet;
 use std::net::TcpStream;
 use std::path::Path;
 
@@ -18,22 +19,12 @@ fn rules(topic: &str) -> String {
 
 /// CONNECT of 5.0 with a session that stays and a retained will to w/CLIENT, published after so many seconds.
 fn connect_with_will(running: &Running, client: &str, delay_seconds: u8) -> TcpStream {
-    let mut body = b"\x00\x04MQTT\x05\x2C\x00\x00\x05\x11\x00\x00\xFF\xFF".to_vec();
-    let text = |body: &mut Vec<u8>, text: &str| {
-        body.extend([0, u8::try_from(text.len()).expect("short")]);
-        body.extend(text.as_bytes());
-    };
-    text(&mut body, client);
-    body.extend([5, 0x18, 0, 0, 0, delay_seconds]);
-    text(&mut body, &format!("w/{client}"));
-    text(&mut body, "gone");
-    let packet = [vec![0x10, u8::try_from(body.len()).expect("short")], body].concat();
-    let mut stream = open(running.address, &packet);
-    let mut head = [0; 2];
-    stream.read_exact(&mut head).expect("CONNACK");
-    let mut connack = vec![0; usize::from(head[1])];
-    stream.read_exact(&mut connack).expect("CONNACK");
-    assert_eq!((head[0], connack[1]), (0x20, 0), "CONNACK for {client}");
+    let will = codec::will(format!("w/{client}"), "gone").qos(1).retain().delay(delay_seconds.into());
+    let connect = codec::connect(V5, client).resume().expiry(0xFFFF).will(will);
+    let mut stream = open(running.address, &connect.encode(V5));
+    let connack = read_packet(&mut stream).expect("CONNACK");
+    let connack = decode(&connack, V5).expect("CONNACK");
+    assert_eq!((connack.kind, connack.code), (Kind::Connack, 0), "CONNACK for {client}");
     stream
 }
 

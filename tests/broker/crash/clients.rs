@@ -2,8 +2,9 @@
 
 use super::Round;
 use super::ledger::{Inbox, Number, Outbox};
-use super::link::{Link, PATIENCE, Packet, broken};
+use super::link::{Link, PATIENCE, broken};
 use midge::base::Random;
+use midge_kit::codec::{self, Kind, Packet};
 use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
@@ -65,8 +66,8 @@ impl Publisher {
                 if is_free || !self.retain {
                     turn += 1;
                     let flight = self.outbox.begin(&topic);
-                    let payload = flight.number.to_string();
-                    link.publish(self.head(), flight.id, &topic, &payload)?;
+                    let message = self.message(&topic, flight.number, flight.id);
+                    link.send(message)?;
                     continue;
                 }
             }
@@ -88,8 +89,9 @@ impl Publisher {
         Ok(())
     }
 
-    fn head(&self) -> u8 {
-        self.qos << 1 | u8::from(self.retain)
+    fn message(&self, topic: &str, number: Number, id: u16) -> codec::Message {
+        let message = codec::publish(topic, number.to_string()).qos(self.qos, id);
+        if self.retain { message.retain() } else { message }
     }
 
     fn resume(&mut self, round: &Round) -> io::Result<Link> {
@@ -97,9 +99,9 @@ impl Publisher {
         // [MQTT5-4.4.0-1]
         for flight in &self.outbox.flights {
             if flight.is_released {
-                link.acknowledge(0x62, flight.id)?;
+                link.send(codec::pubrel(flight.id))?;
             } else {
-                link.publish(self.head() | 8, flight.id, &flight.topic, &flight.number.to_string())?;
+                link.send(self.message(&flight.topic, flight.number, flight.id).duplicate())?;
             }
         }
         Ok(link)
@@ -108,14 +110,14 @@ impl Publisher {
     fn look(&mut self, link: &mut Link) -> io::Result<()> {
         match (self.qos, link.receive(GLANCE)?) {
             (_, None) => Ok(()),
-            (1, Some(Packet::Puback { id, reason })) => {
-                self.outbox.acknowledge(id, 1, reason).map_err(broken)
+            (1, Some(Packet { kind: Kind::Puback, id, code, .. })) => {
+                self.outbox.acknowledge(id, 1, code).map_err(broken)
             }
-            (2, Some(Packet::Pubrec { id, reason })) => {
-                self.outbox.acknowledge(id, 2, reason).map_err(broken)?;
-                link.acknowledge(0x62, id)
+            (2, Some(Packet { kind: Kind::Pubrec, id, code, .. })) => {
+                self.outbox.acknowledge(id, 2, code).map_err(broken)?;
+                link.send(codec::pubrel(id))
             }
-            (2, Some(Packet::Pubcomp { id })) => self.outbox.complete(id).map_err(broken),
+            (2, Some(Packet { kind: Kind::Pubcomp, id, .. })) => self.outbox.complete(id).map_err(broken),
             (_, Some(other)) => Err(broken(format!("{other:?} came"))),
         }
     }
@@ -131,7 +133,7 @@ pub(super) struct Subscriber {
     pub(super) is_absent: bool,
     pub(super) inbox: Inbox,
     /// Acknowledgements of messages that it has not sent yet, and how many it puts off under load.
-    owed: Vec<(u8, u16)>,
+    owed: Vec<codec::Ack>,
     owed_max: usize,
     /// SUBACKs that came.
     grants: usize,
@@ -157,9 +159,9 @@ impl Subscriber {
     pub(super) fn enter(&mut self, round: &Round) -> io::Result<()> {
         let mut link = self.presence.resume(round, &self.name)?;
         for filter in &self.filters {
-            link.subscribe(1, filter, self.qos)?;
+            link.send(codec::subscribe(1).filter(filter, self.qos))?;
             match link.receive(PATIENCE)? {
-                Some(Packet::Suback { id: 1, reason }) if reason == self.qos => {}
+                Some(Packet { kind: Kind::Suback, id: 1, codes, .. }) if codes == [self.qos] => {}
                 other => return Err(broken(format!("SUBACK, not {other:?}"))),
             }
         }
@@ -205,7 +207,7 @@ impl Subscriber {
         }
         // The broker answers no PUBACK: only the answer to something behind it says that the log has it.
         let (until, grants) = (Instant::now() + PATIENCE, self.grants);
-        link.subscribe(1, &self.filters[0], self.qos)?;
+        link.send(codec::subscribe(1).filter(&self.filters[0], self.qos))?;
         while self.grants == grants {
             self.look(&mut link, 0)?;
             if Instant::now() > until {
@@ -227,28 +229,29 @@ impl Subscriber {
     fn look(&mut self, link: &mut Link, owed_max: usize) -> io::Result<bool> {
         match link.receive(GLANCE)? {
             None => Ok(false),
-            Some(Packet::Publish { id, qos, topic, payload, .. }) => {
-                let number = std::str::from_utf8(&payload).ok().and_then(|text| text.parse().ok());
+            Some(packet) if packet.kind == Kind::Publish && packet.qos > 0 => {
+                let (id, qos, topic, payload) = (packet.id, packet.qos, packet.topic_text(), &packet.payload);
+                let number = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
                 let number = number.ok_or_else(|| broken(format!("{payload:?} came from {topic}")))?;
                 if !self.wants(&topic) || qos > self.qos {
                     return Err(broken(format!("{topic} came at QoS {qos}")));
                 }
                 // Noted before it is acknowledged.
                 self.inbox.take(&topic, number, qos, id).map_err(broken)?;
-                self.owed.push((if qos == 2 { 0x50 } else { 0x40 }, id));
+                self.owed.push(if qos == 2 { codec::pubrec(id) } else { codec::puback(id) });
                 if self.owed.len() > owed_max {
-                    for (head, id) in self.owed.drain(..) {
-                        link.acknowledge(head, id)?;
+                    for ack in self.owed.drain(..) {
+                        link.send(ack)?;
                     }
                 }
                 Ok(true)
             }
-            Some(Packet::Pubrel { id }) => {
+            Some(Packet { kind: Kind::Pubrel, id, .. }) => {
                 self.inbox.release(id);
-                link.acknowledge(0x70, id)?;
+                link.send(codec::pubcomp(id))?;
                 Ok(true)
             }
-            Some(Packet::Suback { id: 1, reason }) if reason == self.qos => {
+            Some(Packet { kind: Kind::Suback, id: 1, codes, .. }) if codes == [self.qos] => {
                 self.grants += 1;
                 Ok(true)
             }
@@ -291,9 +294,9 @@ impl Storm {
 
     pub(super) fn enter(&mut self, round: &Round) -> io::Result<()> {
         let mut link = self.presence.resume(round, STORM)?;
-        link.subscribe(1, "storm/marker", 1)?;
+        link.send(codec::subscribe(1).filter("storm/marker", 1))?;
         match link.receive(PATIENCE)? {
-            Some(Packet::Suback { id: 1, reason: 1 }) => Ok(()),
+            Some(Packet { kind: Kind::Suback, id: 1, codes, .. }) if codes == [1] => Ok(()),
             other => Err(broken(format!("SUBACK, not {other:?}"))),
         }
     }
@@ -309,9 +312,9 @@ impl Storm {
         for index in 0..=marker {
             let topic = if index == marker { "storm/marker".to_owned() } else { filter(index) };
             let payload = format!("{} {index}", round.cycle);
-            prober.publish(2, 1, &topic, &payload)?;
+            prober.send(codec::publish(&topic, &payload).qos1(1))?;
             match prober.receive(PATIENCE)? {
-                Some(Packet::Puback { id: 1, reason }) if reason < 0x80 => {}
+                Some(Packet { kind: Kind::Puback, id: 1, code, .. }) if code < 0x80 => {}
                 other => return Err(broken(format!("PUBACK for the probe, not {other:?}"))),
             }
         }
@@ -320,9 +323,9 @@ impl Storm {
         while Instant::now() < until {
             match link.receive(GLANCE)? {
                 None => {}
-                Some(Packet::Publish { id, qos: 1, topic, payload, .. }) => {
-                    link.acknowledge(0x40, id)?;
-                    let payload = String::from_utf8_lossy(&payload).into_owned();
+                Some(packet) if packet.kind == Kind::Publish && packet.qos == 1 => {
+                    link.send(codec::puback(packet.id))?;
+                    let (topic, payload) = (packet.topic_text(), packet.payload_text());
                     let (cycle, index) = payload
                         .split_once(' ')
                         .and_then(|(cycle, index)| {
@@ -371,18 +374,22 @@ impl Storm {
                 let subscribes = self.filters[index] != Known::Subscribed;
                 self.flights.insert(self.last_id, (index, subscribes));
                 if subscribes {
-                    link.subscribe(self.last_id, &filter(index), 1)?;
+                    link.send(codec::subscribe(self.last_id).filter(filter(index), 1))?;
                 } else {
-                    link.unsubscribe(self.last_id, &filter(index))?;
+                    link.send(codec::unsubscribe(self.last_id).filter(filter(index)))?;
                 }
                 continue;
             }
             match link.receive(GLANCE)? {
                 None => {}
-                Some(Packet::Suback { id, reason: 1 }) => self.settle(id, true)?,
-                Some(Packet::Unsuback { id, reason: 0 }) => self.settle(id, false)?,
+                Some(Packet { kind: Kind::Suback, id, codes, .. }) if codes == [1] => {
+                    self.settle(id, true)?
+                }
+                Some(Packet { kind: Kind::Unsuback, id, codes, .. }) if codes == [0] => {
+                    self.settle(id, false)?
+                }
                 // A probe whose acknowledgement the broker's end overtook.
-                Some(Packet::Publish { id, qos: 1, .. }) => link.acknowledge(0x40, id)?,
+                Some(Packet { kind: Kind::Publish, id, qos: 1, .. }) => link.send(codec::puback(id))?,
                 Some(other) => return Err(broken(format!("{other:?} came"))),
             }
         }

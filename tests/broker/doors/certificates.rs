@@ -4,6 +4,7 @@ use super::pki::{Authority, Issued};
 use super::wire::{CONNACK, connect, expect};
 use crate::running::PATIENCE;
 use crate::{Running, config_file, midge, run, stderr};
+use midge_kit::codec::{self, Encode, V311};
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
 use std::io::{Read, Write};
@@ -113,17 +114,8 @@ fn client_that_its_certificate_has_named_may_have_a_large_connect() {
     );
     let config = showing(&authority, &authority.client("lamp"));
     // A will of 40,000 bytes, at once and named for both shards.
-    let large = |id: &str| {
-        let mut body = b"\x00\x04MQTT\x04\x06\x00\x00\x00".to_vec();
-        body.push(u8::try_from(id.len()).expect("short"));
-        body.extend(id.as_bytes());
-        body.extend(b"\x00\x01w\x9C\x40");
-        body.resize(body.len() + 40_000, b'x');
-        let length = body.len();
-        let head =
-            [0x10, (length % 128) as u8 | 128, (length / 128 % 128) as u8 | 128, (length / 16384) as u8];
-        [&head[..], &body].concat()
-    };
+    let will = codec::will("w", vec![b'x'; 40_000]);
+    let large = |id: &str| codec::connect(V311, id).will(will.clone()).encode(V311);
     for (names, good) in [("common_name", true), ("none", false)] {
         let rows =
             format!("{rows}tls_user_name = {names:?}\nallow_anonymous = true\n[runtime]\nshards = 2\n");

@@ -5,17 +5,16 @@ use super::wire::{connect_as, return_code};
 use crate::logins::passwords;
 use crate::running::PATIENCE;
 use crate::{Running, config_file, midge, run, stderr};
+use midge_kit::ScratchFolder;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Everybody gets here, whatever the permissions of the target folder are.
-fn folder(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("midge-{}-{name}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).expect("the folder for temporary files can be written");
+fn folder(name: &str) -> ScratchFolder {
+    let folder = ScratchFolder::new(name);
     std::fs::set_permissions(&folder, Permissions::from_mode(0o755)).expect("it is ours");
     folder
 }
@@ -52,7 +51,6 @@ fn pipe_in_the_place_of_a_file_is_refused_at_sighup_and_signals_are_heard() {
     assert_eq!(return_code(running.address, &connect_as("c", "alice", "wonder")), 0, "the old one holds");
     running.signal("-TERM");
     assert_eq!(running.wait(), 0);
-    std::fs::remove_dir_all(folder).expect("it is ours");
 }
 
 #[test]
@@ -101,7 +99,6 @@ fn pipe_in_the_place_of_any_file_is_refused_by_check_config_and_start() {
         let child = midge().args(&arguments).stderr(Stdio::null()).spawn().expect("midge is built");
         assert_eq!(wait_for(child), Some(2), "{arguments:?}");
     }
-    std::fs::remove_dir_all(folder).expect("it is ours");
 }
 
 #[test]
@@ -153,5 +150,4 @@ fn key_and_password_file_that_everybody_can_read_are_warned_of() {
         "{}",
         stderr(&output)
     );
-    std::fs::remove_dir_all(folder).expect("it is ours");
 }
