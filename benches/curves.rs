@@ -20,6 +20,7 @@ use midge::session::{AckOutcome, Delivery, InflightWindow, Replay, Replays, Sess
 use midge::settings::Config;
 use midge::store::segment::LogName;
 use midge::store::{Journal, Restored, Wall};
+use midge_kit::codec::{self, Encode, V311};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -191,22 +192,12 @@ fn filters(c: &mut Criterion) {
 
 // Of a shard.
 
-fn packet(head: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let body = parts.concat();
-    assert!(body.len() < 128, "one byte of length");
-    [&[head, body.len() as u8], &body[..]].concat()
-}
-
-fn text(text: &str) -> Vec<u8> {
-    [&(text.len() as u16).to_be_bytes(), text.as_bytes()].concat()
-}
-
 fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
-    packet(0x82, &[&[0, 1], &text(filter), &[qos]])
+    codec::subscribe(1).filter(filter, qos).encode(V311)
 }
 
 fn publish(topic: &str, id: u16) -> Vec<u8> {
-    packet(0x32, &[&text(topic), &id.to_be_bytes(), b"payload"])
+    codec::publish(topic, "payload").qos1(id).encode(V311)
 }
 
 /// Shards that send each other mails, and clients on the first and the last of them.
@@ -241,7 +232,7 @@ impl World {
         self.slots += 1;
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         self.shards[shard].handle_open(NOW, slot, peer, 0, true);
-        self.send(shard, slot, &packet(0x10, &[b"\0\x04MQTT\x04", &[flags, 0, 0], &text(id)]));
+        self.send(shard, slot, &codec::connect(V311, id).flags(flags).encode(V311));
         slot
     }
 
@@ -341,7 +332,7 @@ fn groups(c: &mut Criterion) {
         |group, size| {
             let mut world = group_of(size);
             let publisher = world.connect(0, "publisher", 2);
-            let bytes = packet(0x30, &[&text("t"), b"payload"]);
+            let bytes = codec::publish("t", "payload").encode(V311);
             let fill = publish("t", 1);
             (0..size).for_each(|_| world.send(0, publisher, &fill));
             group.bench_function(BenchmarkId::from_parameter(size), |b| {
@@ -352,7 +343,8 @@ fn groups(c: &mut Criterion) {
     sizes(c, "members of a group/one leaves and joins", [200, 2_000, 20_000], |group, size| {
         let mut world = group_of(size);
         let member = world.connect(0, "here", 2);
-        let (join, leave) = (subscribe("$share/g/t", 1), packet(0xA2, &[&[0, 1], &text("$share/g/t")]));
+        let (join, leave) =
+            (subscribe("$share/g/t", 1), codec::unsubscribe(1).filter("$share/g/t").encode(V311));
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| {
                 world.send(0, member, &join);

@@ -6,6 +6,7 @@ use midge::mqtt::codec::{
     encode_connack, encode_publish, frame,
 };
 use midge::mqtt::{PacketId, ProtocolVersion, QoS, Reason};
+use midge_kit::codec::frame as packet;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -43,11 +44,6 @@ fn publish(header: &PublishHeader<'_>, payload_len: usize) -> Vec<u8> {
     encode_publish(&mut out, header, payload_len);
     out.resize(out.len() + payload_len, b'p');
     out
-}
-
-fn packet(first_byte: u8, body: &[u8]) -> Vec<u8> {
-    assert!(body.len() < 128, "one byte of length");
-    [&[first_byte, body.len() as u8], body].concat()
 }
 
 fn config() -> Criterion {

@@ -10,6 +10,7 @@ use midge::broker::{Effect, Shard, Shared};
 use midge::settings::Config;
 use midge::store::segment::LogName;
 use midge::store::{Journal, Restored, Wall};
+use midge_kit::codec::{frame, string};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -142,27 +143,11 @@ impl Host {
     }
 }
 
-fn text(text: &str) -> Vec<u8> {
-    [&u16::try_from(text.len()).expect("short").to_be_bytes(), text.as_bytes()].concat()
-}
-
-fn packet(first_byte: u8, body: &[u8]) -> Vec<u8> {
-    let mut packet = vec![first_byte];
-    let mut len = body.len();
-    while len > 127 {
-        packet.push((len % 128) as u8 | 128);
-        len /= 128;
-    }
-    packet.push(len as u8);
-    packet.extend_from_slice(body);
-    packet
-}
-
 /// CONNECT of 5.0.
 fn connect(id: &str, flags: u8, properties: &[u8], rest: &[u8]) -> Vec<u8> {
     let len = [properties.len() as u8];
     let head = [b"\x00\x04MQTT\x05".as_slice(), &[flags, 0, 0], &len, properties].concat();
-    packet(0x10, &[head, text(id), rest.to_vec()].concat())
+    frame(0x10, &[head, string(id), rest.to_vec()].concat())
 }
 
 const KEPT: &[u8] = b"\x11\x00\x00\x0E\x10";
@@ -170,10 +155,10 @@ const KEPT: &[u8] = b"\x11\x00\x00\x0E\x10";
 fn subscribe(filters: impl IntoIterator<Item = String>, properties: &[u8], qos: u8) -> Vec<u8> {
     let mut body = [b"\x00\x01", properties].concat();
     for filter in filters {
-        body.extend(text(&filter));
+        body.extend(string(&filter));
         body.push(qos);
     }
-    packet(0x82, &body)
+    frame(0x82, &body)
 }
 
 fn members(host: &mut Host, count: usize, filter: &str, kept: bool, properties: &[u8], qos: u8) {
@@ -186,14 +171,14 @@ fn members(host: &mut Host, count: usize, filter: &str, kept: bool, properties: 
 
 fn publish(topic: &str, head: u8, payload: &[u8]) -> Vec<u8> {
     let id: &[u8] = if head & 6 == 0 { b"" } else { b"\x00\x01" };
-    packet(head, &[text(topic).as_slice(), id, b"\x00", payload].concat())
+    frame(head, &[string(topic).as_slice(), id, b"\x00", payload].concat())
 }
 
 fn alias_and_identifiers(host: &mut Host) {
     members(host, 150, "a/#", false, b"\x02\x0B\x01", 0);
     let publisher = host.connect(&connect("publisher", 2, b"", b""));
     let topic = format!("a/{}", "x".repeat(65_500));
-    host.send(publisher, packet(0x30, &[text(&topic).as_slice(), b"\x03\x23\x00\x01"].concat()));
+    host.send(publisher, frame(0x30, &[string(&topic).as_slice(), b"\x03\x23\x00\x01"].concat()));
     host.begin();
     host.send(publisher, b"\x30\x06\x00\x00\x03\x23\x00\x01".repeat(64));
 }
@@ -225,7 +210,7 @@ fn wills(host: &mut Host) {
     let mut dying = Vec::new();
     for at in 0..700 {
         let topic = format!("gone/{at}/{}", "x".repeat(60_000));
-        let will = [b"\x05\x18\x00\x00\x00\x01".to_vec(), text(&topic), vec![0, 0]].concat();
+        let will = [b"\x05\x18\x00\x00\x00\x01".to_vec(), string(&topic), vec![0, 0]].concat();
         dying.push(host.connect(&connect(&format!("d{at}"), 6, KEPT, &will)));
     }
     host.settle();
@@ -262,8 +247,8 @@ fn long_subscribe(host: &mut Host) {
     host.send(client, subscribe((0..32_768).map(|at| format!("{at}/+")), b"\x00", 0));
     host.settle();
     let mut body = b"\x00\x02\x00".to_vec();
-    (0..32_768).for_each(|at| body.extend(text(&format!("{at}/+"))));
-    host.send(client, packet(0xA2, &body));
+    (0..32_768).for_each(|at| body.extend(string(format!("{at}/+"))));
+    host.send(client, frame(0xA2, &body));
 }
 
 fn combinations(host: &mut Host) {

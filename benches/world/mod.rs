@@ -11,6 +11,7 @@ use midge::broker::{Backlog, Effect, Shard, Shared};
 use midge::mqtt::codec::{Framing, PACKET_BYTES_LIMIT, frame};
 use midge::mqtt::{ProtocolVersion, QoS};
 use midge::settings::Config;
+use midge_kit::codec::{self, Encode, V5, V31, V311, Version};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -155,16 +156,12 @@ impl World {
 
     fn connect(&mut self, slot: ConnectionSlot) {
         self.shard.handle_open(self.now, slot, SocketAddr::from(([127, 0, 0, 1], 1)), 0, false);
-        let mut body = b"\0\x04MQTT".to_vec();
-        body.extend_from_slice(&[self.scene.version as u8, 2, 0, 0]);
-        if self.scene.version == ProtocolVersion::V5 {
-            match self.scene.receive_maximum {
-                0 => body.push(0),
-                max => body.extend_from_slice(&[3, 0x21, (max >> 8) as u8, max as u8]),
-            }
+        let version = version_of(&self.scene);
+        let mut connect = codec::connect(version, format!("client-{:05}", slot.get()));
+        if version == V5 && self.scene.receive_maximum != 0 {
+            connect = connect.with(codec::two(codec::RECEIVE_MAXIMUM, self.scene.receive_maximum));
         }
-        put_text(&mut body, &format!("client-{:05}", slot.get()));
-        self.shard.handle_bytes(self.now, slot, &packet(0x10, &body));
+        self.shard.handle_bytes(self.now, slot, &connect.encode(version));
         self.turn();
     }
 
@@ -241,42 +238,23 @@ fn topic(publisher: usize) -> String {
     format!("site/{publisher:05}/state")
 }
 
-fn publishes(scene: &Scene, publisher: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for packet_id in 1..=scene.burst {
-        let mut body = Vec::new();
-        put_text(&mut body, &topic(publisher));
-        if scene.qos != QoS::AtMostOnce {
-            body.extend_from_slice(&packet_id.to_be_bytes());
-        }
-        if scene.version == ProtocolVersion::V5 {
-            body.push(0);
-        }
-        body.extend_from_slice(&PAYLOAD);
-        bytes.extend(packet(0x30 | (scene.qos as u8) << 1, &body));
+fn version_of(scene: &Scene) -> Version {
+    match scene.version {
+        ProtocolVersion::V31 => V31,
+        ProtocolVersion::V311 => V311,
+        ProtocolVersion::V5 => V5,
     }
-    bytes
+}
+
+fn publishes(scene: &Scene, publisher: usize) -> Vec<u8> {
+    let message = |id| codec::publish(topic(publisher), PAYLOAD).qos(scene.qos as u8, id);
+    (1..=scene.burst).flat_map(|id| message(id).encode(version_of(scene))).collect()
 }
 
 fn subscribe(scene: &Scene, publisher: usize) -> Vec<u8> {
-    let mut body = vec![0, 1];
-    if scene.version == ProtocolVersion::V5 {
-        match scene.subscription_id {
-            0 => body.push(0),
-            id => body.extend_from_slice(&[2, 0x0B, id]),
-        }
+    let mut subscribe = codec::subscribe(1).filter(topic(publisher), scene.qos as u8);
+    if scene.version == ProtocolVersion::V5 && scene.subscription_id != 0 {
+        subscribe = subscribe.identifier(scene.subscription_id.into());
     }
-    put_text(&mut body, &topic(publisher));
-    body.push(scene.qos as u8);
-    packet(0x82, &body)
-}
-
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    out.extend_from_slice(&(text.len() as u16).to_be_bytes());
-    out.extend_from_slice(text.as_bytes());
-}
-
-fn packet(first_byte: u8, body: &[u8]) -> Vec<u8> {
-    assert!(body.len() < 128, "one byte of length");
-    [&[first_byte, body.len() as u8], body].concat()
+    subscribe.encode(version_of(scene))
 }
