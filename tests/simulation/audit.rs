@@ -1,8 +1,8 @@
 //! What the broker sent, packet by packet as it left, whether or not it got anywhere: held to what the books
 //! allow.
 
-use crate::books::{Books, GRACE, Grant, Publication, Session, Unsettled};
-use crate::marks::Mark;
+use crate::coverage::Mark;
+use crate::model::{Books, GRACE, Grant, Publication, Session, Unsettled};
 use midge_kit::codec::{self, Kind, Packet};
 use midge_kit::codec::{SUBSCRIPTION_ID, TOPIC_ALIAS, Version};
 use std::collections::{BTreeMap, BTreeSet};

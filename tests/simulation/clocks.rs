@@ -4,7 +4,7 @@
 //! The machine's steady clock is the simulation's own. What is drawn here is drawn apart, so that a seed's other
 //! actions stay what they are.
 
-use crate::books::{Books, Publication};
+use crate::model::{Books, Publication};
 use crate::plan::{Action, Plan, Planned, TOPICS};
 use crate::random::{self, Random};
 use midge::base::Time;

@@ -5,29 +5,29 @@
 
 #![allow(unreachable_pub)]
 
-mod answers;
+mod actions;
 mod audit;
-mod books;
 mod client;
 mod clocks;
-mod deeds;
+mod coverage;
 mod disk;
 mod link;
-mod marks;
+mod model;
+mod packet_text;
 mod plan;
 mod random;
 mod recovery;
+mod replies;
 mod scripted;
 mod seeds;
 mod sim;
 mod spans;
-mod story;
+mod trace;
 mod turns;
 mod verdict;
-mod words;
 mod world;
 
-use marks::{Mark, Marks};
+use coverage::{Mark, Marks};
 use plan::{Action, Plan, Planned};
 use sim::Sim;
 use std::sync::OnceLock;

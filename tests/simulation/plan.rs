@@ -271,9 +271,9 @@ impl Plan {
             at += if rng.chance(20) { rng.range(SECOND, 4 * SECOND) } else { rng.below(gap) };
             let client = 1 + rng.index(self.clients.len() - 1);
             let action = match self.groups {
-                Some(_) if rng.chance(700) => self.deed_of_group(rng),
+                Some(_) if rng.chance(700) => self.action_of_group(rng),
                 _ if rng.chance(faults) => self.fault(rng),
-                _ => self.deed(rng),
+                _ => self.action(rng),
             };
             if self.groups.is_some() && matches!(action, Action::PowerCut { .. }) {
                 // A member's session is ending.
@@ -287,7 +287,7 @@ impl Plan {
     }
 
     /// What members and their publishers do.
-    fn deed_of_group(&self, rng: &mut Random) -> Action {
+    fn action_of_group(&self, rng: &mut Random) -> Action {
         match rng.below(100) {
             0..50 => {
                 let topic = rng.range(FIRST_SHARED_TOPIC as u64, TOPICS.len() as u64 - 1) as usize;
@@ -323,7 +323,7 @@ impl Plan {
         }
     }
 
-    fn deed(&self, rng: &mut Random) -> Action {
+    fn action(&self, rng: &mut Random) -> Action {
         match rng.below(100) {
             0..60 => {
                 let topic = rng.index(TOPICS.len());

@@ -1,7 +1,7 @@
 //! Many seeds, and what to do about one that fails: make its list of actions as short as it can be and still
 //! fail in the same way, and tell the story of that.
 
-use crate::marks::Marks;
+use crate::coverage::Marks;
 use crate::plan::{Plan, Planned};
 use crate::sim::Sim;
 use std::fmt::Write;

@@ -1,16 +1,16 @@
 //! A run: the plan's actions, what the clients make of the broker's answers, and the books kept of it all.
 
 use crate::audit::{Audit, number_of};
-use crate::books::Books;
 use crate::client::Client;
 use crate::clocks;
-use crate::marks::{Mark, Marks};
+use crate::coverage::{Mark, Marks};
+use crate::model::Books;
+use crate::packet_text::described;
 use crate::plan::Plan;
 use crate::random::{self, Random};
 use crate::recovery::Store;
-use crate::story::Story;
+use crate::trace::Story;
 use crate::verdict;
-use crate::words::described;
 use crate::world::{self, Happening, Wake, World};
 use midge::broker::{EndCause, Event, Limit};
 use midge::mqtt::Reason;

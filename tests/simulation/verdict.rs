@@ -1,7 +1,7 @@
 //! The verdict once all is quiet: what was due has arrived, and once the sessions are over nothing is left.
 
-use crate::books::{Books, Coverage, GRACE, Publication, Session};
-use crate::marks::Mark;
+use crate::coverage::Mark;
+use crate::model::{Books, Coverage, GRACE, Publication, Session};
 use crate::sim::Sim;
 use midge::broker::Counter;
 use midge::settings::QueuePolicy;

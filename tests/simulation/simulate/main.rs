@@ -6,44 +6,44 @@
 #![allow(unreachable_pub)]
 #![allow(clippy::disallowed_methods, reason = "it measures how long it takes")]
 
-#[path = "../answers.rs"]
-mod answers;
+#[path = "../actions.rs"]
+mod actions;
 #[path = "../audit.rs"]
 mod audit;
-#[path = "../books.rs"]
-mod books;
 #[path = "../client.rs"]
 mod client;
 #[path = "../clocks.rs"]
 mod clocks;
-#[path = "../deeds.rs"]
-mod deeds;
+#[path = "../coverage.rs"]
+mod coverage;
 #[path = "../disk.rs"]
 mod disk;
 #[path = "../link.rs"]
 mod link;
-#[path = "../marks.rs"]
-mod marks;
+#[path = "../model.rs"]
+mod model;
+#[path = "../packet_text.rs"]
+mod packet_text;
 #[path = "../plan.rs"]
 mod plan;
 #[path = "../random.rs"]
 mod random;
 #[path = "../recovery.rs"]
 mod recovery;
+#[path = "../replies.rs"]
+mod replies;
 #[path = "../seeds.rs"]
 mod seeds;
 #[path = "../sim.rs"]
 mod sim;
 #[path = "../spans.rs"]
 mod spans;
-#[path = "../story.rs"]
-mod story;
+#[path = "../trace.rs"]
+mod trace;
 #[path = "../turns.rs"]
 mod turns;
 #[path = "../verdict.rs"]
 mod verdict;
-#[path = "../words.rs"]
-mod words;
 #[path = "../world.rs"]
 mod world;
 
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
         summary.fingerprint,
         summary.failures.len()
     );
-    for &mark in marks::Mark::EVERY {
+    for &mark in coverage::Mark::EVERY {
         println!("{:>10} {mark:?}", summary.marks.count(mark));
     }
     if summary.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -1,4 +1,4 @@
-//! Packets in words, for the story.
+//! Packets as text, for the trace.
 
 use crate::audit::number_of;
 use midge_kit::codec::{Kind, Packet};

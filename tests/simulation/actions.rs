@@ -1,14 +1,14 @@
-//! What the plan has the clients and the world do, and how the books learn of it.
+//! What the plan has the clients and the world do, and how the model learns of it.
 
 use crate::audit::Audit;
-use crate::books::{Coverage, Grant, Publication, Will};
 use crate::client::Outgoing;
 use crate::clocks;
+use crate::coverage::Mark;
 use crate::disk::Torn;
-use crate::marks::Mark;
+use crate::model::{Coverage, Grant, Publication, Will};
+use crate::packet_text::shown;
 use crate::plan::{Action, Cut, FILTERS, FilterPlan, PowerCut, TOPICS, WillPlan};
 use crate::sim::{Item, SECOND, Sim, config};
-use crate::words::shown;
 use crate::world::Wake;
 use midge::store::Wall;
 use midge_kit::codec::{self, Encode, Version};

@@ -1,7 +1,7 @@
 //! What the clients make of what reaches them.
 
 use crate::audit::number_of;
-use crate::marks::Mark;
+use crate::coverage::Mark;
 use crate::sim::Sim;
 use crate::world::{Acked, Wake};
 use midge_kit::codec::Encode;
