@@ -120,7 +120,7 @@ counters! {
     LimitBacklog,
     /// Times that reading was stopped because another shard's box was full.
     LimitMesh,
-    /// Messages refused because the disk is full.
+    /// Messages refused because the disk is full or has failed.
     LimitDisk,
     /// Times that reading was stopped because the disk was behind.
     LimitLog,

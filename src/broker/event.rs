@@ -539,8 +539,10 @@ impl Limit {
             Limit::Memory(MemoryRelief::Read) => "the packet under way is read no further",
             Limit::Memory(MemoryRelief::End) => "the connection that holds the most is ended",
             Limit::Mesh => "reading stopped, another shard is behind",
-            Limit::Disk => "message refused, the disk is full",
-            Limit::DiskPause => "reading stopped, the disk is full, and 3.x has no code to say so",
+            Limit::Disk => "message refused, the disk is full or has failed",
+            Limit::DiskPause => {
+                "reading stopped, the disk is full or has failed, and 3.x has no code to say so"
+            }
             Limit::Log => "reading stopped, the disk or the checkpoint is behind",
             Limit::LogBytes => "nothing that must be kept is acknowledged until the checkpoint has caught up",
             Limit::ClientMessages | Limit::ClientBytes => "the client sends faster, and is read no faster",

@@ -18,7 +18,7 @@ use std::borrow::Cow;
 
 /// Why a message is refused that must be kept.
 pub(in crate::broker) const DISK: Violation =
-    Violation { reason: Reason::QuotaExceeded, cause: "the disk is full" };
+    Violation { reason: Reason::QuotaExceeded, cause: "the disk is full or has failed" };
 
 /// How soon the disks are looked at again: those of other shards tell nobody.
 const RETRY_MILLIS: u64 = 500;

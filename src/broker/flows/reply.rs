@@ -269,5 +269,5 @@ pub(in crate::broker) fn publish_reply(
 /// A bound keeps a message from a session that should get it.
 pub(in crate::broker) const QUOTA: Violation = Violation {
     reason: Reason::QuotaExceeded,
-    cause: "a bound for queued or retained messages is reached, or the disk is full",
+    cause: "a bound for queued or retained messages is reached, or the disk is full or has failed",
 };
