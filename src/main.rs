@@ -272,14 +272,12 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let starts = Arc::new(Mutex::new(starts));
     let running = prepared.start(move |number, net| {
         let start = starts.lock().expect("no shard panics while it holds the lock")[number].take();
-        async move {
-            let start = start.expect("each shard starts once");
-            let id = start.id;
-            if let Err(error) = run(start, net).await {
-                // A shard without its ring or its log is half a broker.
-                let _ = writeln!(std::io::stderr(), "midge: shard {id} can't go on: {error}");
-                std::process::exit(1);
-            }
+        let start = start.expect("each shard starts once");
+        let id = start.id;
+        if let Err(error) = run(start, net) {
+            // A shard without its ring or its log is half a broker.
+            let _ = writeln!(std::io::stderr(), "midge: shard {id} can't go on: {error}");
+            std::process::exit(1);
         }
     });
     running.join();

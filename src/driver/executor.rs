@@ -2,10 +2,8 @@
 //! of the kernel before the first begins: what can't be had ends the start while no one can connect yet.
 
 use std::fs;
-use std::future::Future;
 use std::io;
 use std::os::fd::RawFd;
-use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -61,18 +59,14 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Each shard runs the future that `start` makes for its number and its net, on its own thread.
+    /// Each shard calls `start` with its number and its net, on its own thread.
     ///
     /// A shard that panics ends the process: half a broker is worse than none.
-    pub fn start<S, F>(self, start: S) -> Shards
-    where
-        S: Fn(usize, Net) -> F + Send + Clone + 'static,
-        F: Future<Output = ()> + 'static,
-    {
+    pub fn start(self, start: impl Fn(usize, Net) + Send + Clone + 'static) -> Shards {
         let threads = self.threads.into_iter().enumerate().map(|(shard, thread)| {
             let start = start.clone();
             // A thread that is gone has panicked, and the process with it.
-            let _ = thread.begin.send(Box::new(move |net| Box::pin(start(shard, net))));
+            let _ = thread.begin.send(Box::new(move |net| start(shard, net)));
             thread.thread
         });
         Shards { threads: threads.collect() }
@@ -86,7 +80,7 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// Waits until every shard's future has ended.
+    /// Waits until every shard has ended.
     pub fn join(self) {
         for thread in self.threads {
             thread.join().unwrap_or_else(|_| std::process::abort());
@@ -100,8 +94,8 @@ struct Thread {
     begin: Sender<Begin>,
 }
 
-/// Makes the future of a shard, on its thread.
-type Begin = Box<dyn FnOnce(Net) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+/// Runs a shard, on its thread.
+type Begin = Box<dyn FnOnce(Net) + Send>;
 
 type Made = Result<(LocalExecutor, Net), (usize, io::Error)>;
 
@@ -118,7 +112,7 @@ fn run_shard(made: Made, done: &Sender<Result<(), (usize, io::Error)>>, begun: &
         return;
     }
     if let Ok(begin) = begun.recv() {
-        executor.run(async move { begin(net).await });
+        executor.run(async move { begin(net) });
     }
 }
 
@@ -197,7 +191,7 @@ pub fn processors() -> io::Result<Vec<usize>> {
 /// The executor's memory for file reads and writes: the least that it takes. It stays untouched.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 
-/// Entries of the executor's own rings, which serve timers and files only.
+/// Entries of the executor's own rings, which nothing is given to: all of a shard goes through its [`Net`].
 pub(super) const RING_DEPTH: usize = 32;
 
 #[cfg(test)]
@@ -209,7 +203,7 @@ mod tests {
     fn each_shard_runs_once_on_its_own_named_thread() {
         static RAN: AtomicUsize = AtomicUsize::new(0);
         let shards = prepare_shards(3, Some(&processors().unwrap()), &NetConfig::default()).unwrap();
-        let shards = shards.start(|shard, _net| async move {
+        let shards = shards.start(|shard, _net| {
             assert_eq!(std::thread::current().name(), Some(format!("midge-shard-{shard}").as_str()));
             RAN.fetch_add(1 << (8 * shard), Ordering::Relaxed);
         });
@@ -222,7 +216,7 @@ mod tests {
         const MARK: &str = "MIDGE_TEST_SHARD_PANICS";
         if std::env::var_os(MARK).is_some() {
             let shards = prepare_shards(1, None, &NetConfig::default()).unwrap();
-            shards.start(|_, _| async { panic!("on purpose") }).join();
+            shards.start(|_, _| panic!("on purpose")).join();
             return;
         }
         let test = "driver::executor::tests::a_panic_in_a_shard_ends_the_process";

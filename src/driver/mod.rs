@@ -48,7 +48,6 @@ pub use listen::{
 };
 pub use mesh::{MeshEnd, Sleeping, mesh};
 pub use net::{EVENTS_MAX, Net};
-pub use park::{Guard, Outstanding};
 pub use ring::RingSize;
 
 /// The sizes and limits of a [`Net`].

@@ -14,7 +14,6 @@ use super::buffers::Buffers;
 use super::files::Files;
 use super::kernel::make_patiently;
 use super::lent::Lent;
-use super::park::Parking;
 use super::ring::{Completion, Op, Ring, Tag, Wait, more};
 use super::send::Batch;
 use super::slots::Slots;
@@ -44,7 +43,6 @@ pub struct Net {
     /// Closed slots in the order of their deadlines, with their generation.
     pub(super) lingering: VecDeque<(Instant, u32, u32)>,
     pub(super) batch: Batch,
-    pub(super) parking: Parking,
     pub(super) files: Files,
     woken: bool,
     /// The ring's first error. It is told by every flush and park from then on.
@@ -59,9 +57,8 @@ impl Net {
     }
 
     fn make(config: &NetConfig) -> io::Result<Net> {
-        let mut ring = Ring::new(config.ring)?;
+        let ring = Ring::new(config.ring)?;
         let buffers = Buffers::new(&ring.submitter(), config.buffers, config.buffer_bytes)?;
-        let parking = Parking::new(&mut ring)?;
         Ok(Net {
             ring,
             buffers,
@@ -78,7 +75,6 @@ impl Net {
             closing: Vec::new(),
             lingering: VecDeque::new(),
             batch: Batch::default(),
-            parking,
             files: Files::default(),
             woken: false,
             failure: None,

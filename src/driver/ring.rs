@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use io_uring::types::{SubmitArgs, Timespec};
@@ -83,8 +83,6 @@ pub(super) struct Ring {
     waiting: VecDeque<Completion>,
     sends: Vec<Completion>,
     of_files: VecDeque<Completion>,
-    /// Given to the ring with `register_eventfd`; must outlive it.
-    eventfd: Option<OwnedFd>,
 }
 
 /// How many operations a ring has room for: a power of two from 128 to 4096 of them, and four times as many
@@ -121,13 +119,7 @@ impl RingSize {
 impl Ring {
     pub(super) fn new(size: RingSize) -> io::Result<Ring> {
         let ring = build(size.submissions(), size.completions())?;
-        Ok(Ring {
-            ring,
-            waiting: VecDeque::new(),
-            sends: Vec::new(),
-            of_files: VecDeque::new(),
-            eventfd: None,
-        })
+        Ok(Ring { ring, waiting: VecDeque::new(), sends: Vec::new(), of_files: VecDeque::new() })
     }
 
     pub(super) fn fd(&self) -> RawFd {
@@ -256,22 +248,6 @@ impl Ring {
         self.waiting.shrink_to_fit();
         self.sends.shrink_to_fit();
         self.of_files.shrink_to_fit();
-    }
-
-    /// Has the kernel write to `eventfd` at each completion, once enabled.
-    pub(super) fn attach_eventfd(&mut self, eventfd: OwnedFd) -> io::Result<()> {
-        self.ring.completion().disable_eventfd();
-        self.ring.submitter().register_eventfd(eventfd.as_raw_fd())?;
-        self.eventfd = Some(eventfd);
-        Ok(())
-    }
-
-    pub(super) fn enable_eventfd(&mut self) {
-        self.ring.completion().enable_eventfd();
-    }
-
-    pub(super) fn disable_eventfd(&mut self) {
-        self.ring.completion().disable_eventfd();
     }
 }
 

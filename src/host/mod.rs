@@ -24,7 +24,7 @@ use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::broker::{Backlog, Counter, Effect, Event, Hangup, HoldBack, Shard, Shared};
 use crate::control::access_policies::AccessPolicies;
-use crate::driver::{self, Buffer, MeshEnd, Net, Outstanding};
+use crate::driver::{self, Buffer, MeshEnd, Net};
 use clock::ClockWatch;
 use event_log::EventLog;
 use gate::{AtGate, FailedLogin};
@@ -103,7 +103,7 @@ enum Restore {
 ///
 /// # Errors
 /// The ring's, or the disk's at the start: without them there is no shard.
-pub async fn run(start: Start, mut net: Net) -> io::Result<()> {
+pub fn run(start: Start, mut net: Net) -> io::Result<()> {
     let limits = &start.shared.config.limits;
     let packet_bytes = start.shared.terms.iter().map(|terms| terms.packet_bytes).max().unwrap_or_default();
     // The machine stops filling at `backlog_bytes`; what it may add after that is a packet and a turn's answers.
@@ -145,15 +145,14 @@ pub async fn run(start: Start, mut net: Net) -> io::Result<()> {
         is_finished: false,
         control: start.control,
     };
-    let outstanding = Outstanding::new();
     if let Some(start) = start.store {
         runner.store = Some(Store::open(&mut runner, start)?);
     }
-    runner.serve(&outstanding).await
+    runner.serve()
 }
 
 impl Runner {
-    async fn serve(&mut self, outstanding: &Outstanding) -> io::Result<()> {
+    fn serve(&mut self) -> io::Result<()> {
         let sleeping = self.mesh.sleeping();
         let mut events = Vec::with_capacity(driver::EVENTS_MAX);
         let mut stopping: Option<Instant> = None;
@@ -222,7 +221,7 @@ impl Runner {
             let (mesh, takes_mails) = (&self.mesh, self.machine.takes_mails());
             let has_mails = || takes_mails && mesh.any_ready();
             let outbox = self.machine.outbox();
-            self.net.park(outbox, &mut events, deadline, outstanding, &sleeping, has_mails).await?;
+            self.net.park(outbox, &mut events, deadline, &sleeping, has_mails)?;
             self.clear_outbox();
         }
     }

@@ -6,12 +6,12 @@ use std::net::Shutdown;
 use super::*;
 
 /// Turns until the connection is hung up; how, and how many turns that took.
-async fn hangup(host: &mut Host) -> (Hangup, usize) {
+fn hangup(host: &mut Host) -> (Hangup, usize) {
     let until = Instant::now() + PATIENCE;
     let mut turns = 0;
     while Instant::now() < until {
         turns += 1;
-        for event in host.turn().await {
+        for event in host.turn() {
             match event {
                 Event::Hangup { cause, .. } => return (cause, turns),
                 Event::Received { slot, buffer } => host.net.hold(slot, buffer, 0),
@@ -23,12 +23,12 @@ async fn hangup(host: &mut Host) -> (Hangup, usize) {
 }
 
 /// Sends until the peer's socket is full.
-async fn fill(host: &mut Host, slot: u32) {
+fn fill(host: &mut Host, slot: u32) {
     let piece = pattern(100_000);
     // No more than sockets hold, and a little.
     for _ in 0..200 {
         host.send(slot, &piece);
-        host.turn_within(Duration::ZERO).await;
+        host.turn_within(Duration::ZERO);
         if host.net.backlog_bytes(slot) > 1 << 20 {
             return;
         }
@@ -41,30 +41,30 @@ fn paused(fills: bool, leave: impl FnOnce(TcpStream) + Send + 'static) -> Hangup
     let (socket, port) = bound();
     let (is_paused, paused) = std::sync::mpsc::channel();
     let (is_held, held) = std::sync::mpsc::channel();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let mut host = Host::listening(&NetConfig::default(), socket);
-        let slot = host.accept().await;
+        let slot = host.accept();
         host.net.receive_stream(slot);
         if fills {
-            fill(&mut host, slot).await;
+            fill(&mut host, slot);
         }
         host.net.pause(slot);
         is_paused.send(()).unwrap();
         let until = Instant::now() + PATIENCE;
         while host.net.slots.get(slot).unwrap().extra.as_ref().is_none_or(|extra| extra.held.is_empty()) {
             assert!(Instant::now() < until, "nothing comes");
-            for event in host.turn().await {
+            for event in host.turn() {
                 assert!(matches!(event, Event::Backlogged { .. }), "{event:?}");
             }
         }
         for _ in 0..3 {
-            host.turn().await;
+            host.turn();
         }
         is_held.send(()).unwrap();
-        let (cause, _) = hangup(&mut host).await;
+        let (cause, _) = hangup(&mut host);
         assert!(!host.net.hold_hangup(slot, cause), "it is to be handled now, whatever is held");
         host.net.close(slot);
-        host.settle().await;
+        host.settle();
         assert_eq!(host.net.buffers.lent(), 0);
         cause
     });
@@ -119,25 +119,25 @@ fn a_peer_that_closes_its_side_and_takes_nothing_has_gone() {
 fn the_end_of_stream_waits_behind_the_bytes_that_a_pause_holds() {
     let (socket, port) = bound();
     let (is_told, told) = std::sync::mpsc::channel();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let mut host = Host::listening(&NetConfig::default(), socket);
-        let slot = host.accept().await;
+        let slot = host.accept();
         host.net.receive_stream(slot);
         host.net.pause(slot);
         is_told.send(()).unwrap();
         for _ in 0..10 {
-            assert!(host.turn().await.is_empty(), "nothing is told before the pause is over");
+            assert!(host.turn().is_empty(), "nothing is told before the pause is over");
         }
         host.net.resume(slot);
         let mut bytes = Vec::new();
         loop {
-            for event in host.turn().await {
+            for event in host.turn() {
                 match event {
                     Event::Received { buffer, .. } => bytes.extend(host.take(buffer)),
                     Event::Hangup { slot, cause: Hangup::Eof } => {
                         assert_eq!(bytes, b"the last words");
                         host.net.close(slot);
-                        return host.settle().await;
+                        return host.settle();
                     }
                     other => panic!("{other:?}"),
                 }
@@ -155,19 +155,19 @@ fn the_end_of_stream_waits_behind_the_bytes_that_a_pause_holds() {
 fn a_half_closed_peer_that_does_not_read_costs_no_spinning() {
     let (socket, port) = bound();
     let (is_full, full) = std::sync::mpsc::channel();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let mut host = Host::listening(&NetConfig::default(), socket);
-        let slot = host.accept().await;
+        let slot = host.accept();
         host.net.receive_stream(slot);
-        fill(&mut host, slot).await;
+        fill(&mut host, slot);
         is_full.send(()).unwrap();
         // As its owner would end it; what is left lingers.
-        let (cause, _) = hangup(&mut host).await;
+        let (cause, _) = hangup(&mut host);
         assert_eq!(cause, Hangup::Eof);
         host.net.close(slot);
         let mut turns = 0;
         while host.net.connections() > 0 {
-            host.turn_within(Duration::from_secs(1)).await;
+            host.turn_within(Duration::from_secs(1));
             turns += 1;
         }
         assert!(turns < 1000, "{turns} turns within the time of a linger");
@@ -183,16 +183,16 @@ fn a_half_closed_peer_that_does_not_read_costs_no_spinning() {
 fn a_half_closed_peer_that_reads_gets_all_of_it() {
     const LEN: usize = 12 << 20;
     let (socket, port) = bound();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let config = NetConfig { linger: PATIENCE, ..NetConfig::default() };
         let mut host = Host::listening(&config, socket);
-        let slot = host.accept().await;
+        let slot = host.accept();
         host.net.receive_stream(slot);
         host.send(slot, &pattern(LEN));
-        let (cause, _) = hangup(&mut host).await;
+        let (cause, _) = hangup(&mut host);
         assert_eq!(cause, Hangup::Eof);
         host.net.close(slot);
-        host.settle().await;
+        host.settle();
     });
     let mut client = connect(port);
     client.shutdown(Shutdown::Write).unwrap();
@@ -207,33 +207,33 @@ fn a_half_closed_peer_that_reads_gets_all_of_it() {
 fn a_turn_says_nothing_of_backlogs_that_neither_grow_nor_shrink() {
     const PEERS: usize = 20;
     let (socket, port) = bound();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let mut host = Host::listening(&NetConfig::default(), socket);
         let mut slots = Vec::new();
         while slots.len() < PEERS {
-            for event in host.turn().await {
+            for event in host.turn() {
                 if let Event::Accepted { slot, .. } = event {
                     slots.push(slot);
                 }
             }
         }
         for &slot in &slots {
-            fill(&mut host, slot).await;
+            fill(&mut host, slot);
         }
         // The sockets may still take some.
         let (until, mut quiet) = (Instant::now() + PATIENCE, 0);
         while quiet < 10 {
             assert!(Instant::now() < until, "it never falls silent");
-            quiet = if host.turn().await.is_empty() { quiet + 1 } else { 0 };
+            quiet = if host.turn().is_empty() { quiet + 1 } else { 0 };
         }
         host.send(slots[7], b"more");
-        let events = host.turn().await;
+        let events = host.turn();
         let told = |event: &Event| matches!(event, Event::Backlogged { slot, .. } if *slot == slots[7]);
         assert!(events.len() == 1 && told(&events[0]), "{events:?}");
         for slot in slots {
             host.net.abort(slot);
         }
-        host.settle().await;
+        host.settle();
     });
     let peers: Vec<TcpStream> = (0..PEERS).map(|_| connect(port)).collect();
     server.join().unwrap();

@@ -6,7 +6,6 @@ mod shards;
 mod sockets;
 
 use crate::base::ConnectionSlot;
-use std::future::Future;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::thread::JoinHandle;
@@ -38,31 +37,24 @@ fn connect(port: u16) -> TcpStream {
     socket
 }
 
-/// Runs a future on an executor and thread of its own.
-fn on_shard<R, F>(start: impl FnOnce() -> F + Send + 'static) -> JoinHandle<R>
-where
-    R: Send + 'static,
-    F: Future<Output = R>,
-{
-    std::thread::spawn(move || executor::make_executor(Placement::Unbound).unwrap().run(start()))
+/// Runs a shard on an executor and thread of its own.
+fn on_shard<R: Send + 'static>(shard: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
+    std::thread::spawn(move || {
+        let executor = executor::make_executor(Placement::Unbound).unwrap();
+        executor.run(async move { shard() })
+    })
 }
 
 /// A net with what its owner has.
 struct Host {
     net: Net,
     outbox: Outbox,
-    outstanding: Outstanding,
     sleeping: Sleeping,
 }
 
 impl Host {
     fn new(config: &NetConfig) -> Host {
-        Host {
-            net: Net::new(config).unwrap(),
-            outbox: Outbox::new(),
-            outstanding: Outstanding::new(),
-            sleeping: Sleeping::default(),
-        }
+        Host { net: Net::new(config).unwrap(), outbox: Outbox::new(), sleeping: Sleeping::default() }
     }
 
     /// Listens on a port that is bound before any client can try it.
@@ -72,21 +64,13 @@ impl Host {
         host
     }
 
-    async fn turn(&mut self) -> Vec<Event> {
-        self.turn_within(Duration::from_millis(50)).await
+    fn turn(&mut self) -> Vec<Event> {
+        self.turn_within(Duration::from_millis(50))
     }
 
-    async fn turn_within(&mut self, patience: Duration) -> Vec<Event> {
+    fn turn_within(&mut self, patience: Duration) -> Vec<Event> {
         let mut events = Vec::new();
-        let parked = self.net.park(
-            &self.outbox,
-            &mut events,
-            Some(patience),
-            &self.outstanding,
-            &self.sleeping,
-            || false,
-        );
-        parked.await.unwrap();
+        self.net.park(&self.outbox, &mut events, Some(patience), &self.sleeping, || false).unwrap();
         self.outbox.clear();
         self.net.poll(&mut events);
         events
@@ -106,10 +90,10 @@ impl Host {
     }
 
     /// The slot of the next connection.
-    async fn accept(&mut self) -> u32 {
+    fn accept(&mut self) -> u32 {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
-            match self.turn().await.pop() {
+            match self.turn().pop() {
                 Some(Event::Accepted { listener: 7, slot, .. }) => return slot,
                 Some(other) => panic!("{other:?}"),
                 None => {}
@@ -119,11 +103,11 @@ impl Host {
     }
 
     /// Turns until nothing is connected any more. Nobody may connect meanwhile.
-    async fn settle(&mut self) {
+    fn settle(&mut self) {
         let until = Instant::now() + PATIENCE;
         while self.net.connections() > 0 {
             assert!(Instant::now() < until, "{} connections stay", self.net.connections());
-            for event in self.turn().await {
+            for event in self.turn() {
                 match event {
                     Event::Received { buffer, .. } => self.net.give_back(buffer),
                     Event::Hangup { slot, .. } => self.net.close(slot),
@@ -135,10 +119,10 @@ impl Host {
     }
 
     /// Sends back all that comes, until `count` connections have come and gone.
-    async fn echo(&mut self, count: usize) {
+    fn echo(&mut self, count: usize) {
         let mut gone = 0;
         while gone < count || self.net.connections() > 0 {
-            for event in self.turn().await {
+            for event in self.turn() {
                 match event {
                     Event::Accepted { slot, .. } => self.net.receive_stream(slot),
                     Event::Received { slot, buffer } => {

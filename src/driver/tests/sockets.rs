@@ -11,8 +11,8 @@ use super::*;
 #[test]
 fn ten_mebibytes_and_single_bytes_come_back_unchanged() {
     let (socket, port) = bound();
-    let server = on_shard(move || async move {
-        Host::listening(&NetConfig::default(), socket).echo(2).await;
+    let server = on_shard(move || {
+        Host::listening(&NetConfig::default(), socket).echo(2);
     });
     let mut client = connect(port);
     for byte in 0..100u8 {
@@ -42,11 +42,11 @@ fn ten_mebibytes_and_single_bytes_come_back_unchanged() {
 #[test]
 fn a_turn_reaches_a_thousand_connections_with_many_ranges_in_order() {
     let (socket, port) = bound();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let mut host = Host::listening(&NetConfig::default(), socket);
         let mut slots = Vec::new();
         while slots.len() < 1000 {
-            for event in host.turn().await {
+            for event in host.turn() {
                 if let Event::Accepted { slot, .. } = event {
                     slots.push(slot);
                 }
@@ -63,7 +63,7 @@ fn a_turn_reaches_a_thousand_connections_with_many_ranges_in_order() {
             }
             host.net.close(slot);
         }
-        host.settle().await;
+        host.settle();
     });
     let clients: Vec<TcpStream> = (0..1000).map(|_| connect(port)).collect();
     let (pattern, mut lengths) = (pattern(1000), [0; 3]);
@@ -85,9 +85,9 @@ fn what_a_slow_reader_does_not_take_is_kept_in_order() {
     const PIECES: usize = 3000;
     let (socket, port) = bound();
     let (is_sent, sent) = std::sync::mpsc::channel();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let mut host = Host::listening(&NetConfig::default(), socket);
-        let slot = host.accept().await;
+        let slot = host.accept();
         let all = pattern(PIECES * 5000);
         let (mut backlogged, mut drained) = (0, 0);
         let mut told = None;
@@ -99,7 +99,7 @@ fn what_a_slow_reader_does_not_take_is_kept_in_order() {
             host.outbox.arena_mut().extend_from_slice(&piece[2000..]);
             host.outbox.send(ConnectionSlot::new(slot), Range { start, len: 2000 });
             host.outbox.send(ConnectionSlot::new(slot), Range { start: start + 2001, len: 3000 });
-            for event in host.turn_within(Duration::ZERO).await {
+            for event in host.turn_within(Duration::ZERO) {
                 match event {
                     Event::Backlogged { slot: at, bytes, taken } => {
                         assert!(at == slot && bytes > 0);
@@ -118,7 +118,7 @@ fn what_a_slow_reader_does_not_take_is_kept_in_order() {
         assert!(backlogged > 0 && host.net.backlog_bytes(slot) > 0);
         is_sent.send(()).unwrap();
         while drained < backlogged {
-            for event in host.turn().await {
+            for event in host.turn() {
                 match event {
                     Event::Backlogged { taken, .. } => assert!(taken > 0, "the peer has read"),
                     Event::Drained { .. } => drained += 1,
@@ -128,7 +128,7 @@ fn what_a_slow_reader_does_not_take_is_kept_in_order() {
         }
         assert_eq!(host.net.backlog_bytes(slot), 0);
         host.net.close(slot);
-        host.settle().await;
+        host.settle();
     });
     let mut client = connect(port);
     sent.recv().unwrap();
@@ -141,19 +141,19 @@ fn what_a_slow_reader_does_not_take_is_kept_in_order() {
 #[test]
 fn a_backlog_has_a_bound() {
     let (socket, port) = bound();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let config = NetConfig { backlog_bytes_max: 1 << 20, ..NetConfig::default() };
         let mut host = Host::listening(&config, socket);
-        let slot = host.accept().await;
+        let slot = host.accept();
         let piece = pattern(100_000);
         for _ in 0..1000 {
             host.send(slot, &piece);
-            for event in host.turn_within(Duration::ZERO).await {
+            for event in host.turn_within(Duration::ZERO) {
                 match event {
                     Event::Backlogged { .. } => {}
                     Event::Hangup { cause: Hangup::BacklogFull, .. } => {
                         host.net.close(slot);
-                        return host.settle().await;
+                        return host.settle();
                     }
                     other => panic!("{other:?}"),
                 }
@@ -172,7 +172,7 @@ fn slots_and_descriptors_come_back_after_two_thousand_connections() {
     const COUNT: usize = 2000;
     let (socket, port) = bound();
     let (round_ended, round_end) = std::sync::mpsc::channel();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let mut host = Host::listening(&NetConfig::default(), socket);
         let mut highest = 0;
         let mut rounds = Vec::new();
@@ -180,7 +180,7 @@ fn slots_and_descriptors_come_back_after_two_thousand_connections() {
             let mut gone = 0;
             let mut peak = 0;
             while gone < COUNT || host.net.connections() > 0 {
-                for event in host.turn().await {
+                for event in host.turn() {
                     match event {
                         Event::Accepted { slot, .. } => {
                             highest = highest.max(slot);
@@ -241,9 +241,9 @@ fn open_towards(ports: &[u16], server: u16) -> usize {
 #[test]
 fn a_reset_in_the_middle_is_told_once() {
     let (socket, port) = bound();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let mut host = Host::listening(&NetConfig::default(), socket);
-        let slot = host.accept().await;
+        let slot = host.accept();
         host.net.receive_stream(slot);
         let piece = pattern(200_000);
         let mut ends = 0;
@@ -255,7 +255,7 @@ fn a_reset_in_the_middle_is_told_once() {
             if host.net.backlog_bytes(slot) < 4 << 20 {
                 host.send(slot, &piece);
             }
-            for event in host.turn_within(Duration::from_millis(1)).await {
+            for event in host.turn_within(Duration::from_millis(1)) {
                 match event {
                     Event::Hangup { cause, .. } => {
                         assert!(matches!(cause, Hangup::Reset), "{cause:?}");
@@ -269,7 +269,7 @@ fn a_reset_in_the_middle_is_told_once() {
         assert_eq!(ends, 1);
         assert_eq!(host.net.connections(), 1);
         host.net.close(slot);
-        host.settle().await;
+        host.settle();
     });
     let mut client = connect(port);
     client.write_all(b"x").unwrap();
@@ -283,9 +283,9 @@ fn a_reset_in_the_middle_is_told_once() {
 fn a_pause_holds_what_comes_and_a_resume_delivers_it_first() {
     const LEN: usize = 6 << 20;
     let (socket, port) = bound();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let mut host = Host::listening(&NetConfig::default(), socket);
-        let slot = host.accept().await;
+        let slot = host.accept();
         host.net.receive_stream(slot);
         let mut bytes = Vec::new();
         let mut step = 0u32;
@@ -298,7 +298,7 @@ fn a_pause_holds_what_comes_and_a_resume_delivers_it_first() {
                 6 => host.net.resume(slot),
                 _ => {}
             }
-            for event in host.turn_within(Duration::from_millis(2)).await {
+            for event in host.turn_within(Duration::from_millis(2)) {
                 match event {
                     Event::Received { slot, buffer } if host.net.is_held(slot) => {
                         host.net.hold(slot, buffer, 0)
@@ -322,7 +322,7 @@ fn a_pause_holds_what_comes_and_a_resume_delivers_it_first() {
         assert!(bytes == pattern(LEN), "{} of {LEN}", bytes.len());
         assert!(held_max > 0 && held_max < 2 << 20, "{held_max} bytes were held");
         host.net.close(slot);
-        host.settle().await;
+        host.settle();
         assert_eq!(host.net.buffers.lent(), 0);
     });
     let mut client = connect(port);
@@ -335,13 +335,13 @@ fn a_pause_holds_what_comes_and_a_resume_delivers_it_first() {
 fn a_stream_survives_that_memory_is_given_back_in_its_midst() {
     const LEN: usize = 8 << 20;
     let (socket, port) = bound();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let mut host = Host::listening(&NetConfig::default(), socket);
-        let slot = host.accept().await;
+        let slot = host.accept();
         host.net.receive_stream(slot);
         let mut bytes = Vec::new();
         while bytes.len() < LEN {
-            for event in host.turn().await {
+            for event in host.turn() {
                 match event {
                     Event::Received { buffer, .. } => bytes.extend(host.take(buffer)),
                     other => panic!("{other:?}"),
@@ -352,7 +352,7 @@ fn a_stream_survives_that_memory_is_given_back_in_its_midst() {
         }
         assert!(bytes == pattern(LEN));
         host.net.close(slot);
-        host.settle().await;
+        host.settle();
         assert_eq!(host.net.buffers.lent(), 0);
     });
     let mut client = connect(port);
@@ -363,9 +363,9 @@ fn a_stream_survives_that_memory_is_given_back_in_its_midst() {
 #[test]
 fn a_paused_connection_stops_its_sender() {
     let (socket, port) = bound();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let mut host = Host::listening(&NetConfig::default(), socket);
-        let slot = host.accept().await;
+        let slot = host.accept();
         host.net.receive_stream(slot);
         host.net.pause(slot);
         let held = |host: &Host| {
@@ -373,15 +373,15 @@ fn a_paused_connection_stops_its_sender() {
         };
         let until = Instant::now() + PATIENCE;
         while held(&host) == 0 {
-            assert!(Instant::now() < until && host.turn().await.is_empty());
+            assert!(Instant::now() < until && host.turn().is_empty());
         }
         let until = Instant::now() + Duration::from_millis(400);
         while Instant::now() < until {
-            assert!(host.turn().await.is_empty());
+            assert!(host.turn().is_empty());
         }
         let held = held(&host);
         host.net.abort(slot);
-        host.settle().await;
+        host.settle();
         held
     });
     let mut client = connect(port);
@@ -393,15 +393,15 @@ fn a_paused_connection_stops_its_sender() {
 #[test]
 fn the_last_bytes_of_a_close_arrive_though_the_peer_was_still_sending() {
     let (socket, port) = bound();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let mut host = Host::listening(&NetConfig::default(), socket);
         let mut closed = 0;
         while closed < 20 || host.net.connections() > 0 {
-            for event in host.turn().await {
+            for event in host.turn() {
                 match event {
                     Event::Accepted { slot, .. } => {
                         // Much has come in by then, and nothing of it is read before the close.
-                        glommio::timer::sleep(Duration::from_millis(5)).await;
+                        std::thread::sleep(Duration::from_millis(5));
                         host.send(slot, b"goodbye");
                         host.net.close(slot);
                         closed += 1;
@@ -428,14 +428,14 @@ fn a_backlog_is_sent_before_a_close_and_its_time_is_bounded() {
     // Closes a connection with a backlog; how long that took.
     let close = |linger: Duration| {
         let (socket, port) = bound();
-        let server = on_shard(move || async move {
+        let server = on_shard(move || {
             let mut host = Host::listening(&NetConfig { linger, ..NetConfig::default() }, socket);
-            let slot = host.accept().await;
+            let slot = host.accept();
             host.net.receive_stream(slot);
             host.send(slot, &pattern(12 << 20));
             host.net.close(slot);
             let begun = Instant::now();
-            host.settle().await;
+            host.settle();
             begun.elapsed()
         });
         (connect(port), server)
@@ -456,12 +456,12 @@ fn a_backlog_is_sent_before_a_close_and_its_time_is_bounded() {
 #[test]
 fn a_peer_that_never_stops_sending_is_cut_off_after_a_close() {
     let (socket, port) = bound();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let mut host = Host::listening(&NetConfig::default(), socket);
-        let slot = host.accept().await;
+        let slot = host.accept();
         host.net.receive_stream(slot);
         host.net.close(slot);
-        host.settle().await;
+        host.settle();
     });
     let mut client = connect(port);
     let piece = [1; 65536];
@@ -472,10 +472,10 @@ fn a_peer_that_never_stops_sending_is_cut_off_after_a_close() {
 #[test]
 fn a_tiny_buffer_ring_starves_nobody() {
     let (socket, port) = bound();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let config = NetConfig { buffers: 2, buffer_bytes: 256, ..NetConfig::default() };
         let mut host = Host::listening(&config, socket);
-        host.echo(50).await;
+        host.echo(50);
         assert_eq!(host.net.buffers.available(), 2);
     });
     let clients: Vec<_> = (0..50)
@@ -501,12 +501,12 @@ fn a_small_ring_loses_nothing_when_more_completes_than_it_holds() {
     const CLIENTS: usize = 200;
     let (socket, port) = bound();
     let (all_sent, sent) = std::sync::mpsc::channel();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let config = NetConfig { ring: RingSize::LEAST, ..NetConfig::default() };
         let mut host = Host::listening(&config, socket);
         // Four completions and more for each client wait by then, and the ring holds 512.
         sent.recv().unwrap();
-        host.echo(CLIENTS).await;
+        host.echo(CLIENTS);
     });
     let bytes = pattern(16 << 10);
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect(port)).collect();
@@ -524,16 +524,16 @@ fn a_small_ring_loses_nothing_when_more_completes_than_it_holds() {
 #[test]
 fn a_stopped_listener_refuses_and_connections_go_on() {
     let (socket, port) = bound();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let mut host = Host::listening(&NetConfig::default(), socket);
-        let slot = host.accept().await;
+        let slot = host.accept();
         host.net.stop_listening();
         for _ in 0..3 {
-            host.turn().await;
+            host.turn();
         }
         host.send(slot, b"closed");
         host.net.receive_stream(slot);
-        host.settle().await;
+        host.settle();
     });
     let mut client = connect(port);
     let mut word = [0; 6];
@@ -546,13 +546,13 @@ fn a_stopped_listener_refuses_and_connections_go_on() {
 #[test]
 fn a_watched_descriptor_is_told_each_time() {
     let (reader, mut writer) = std::io::pipe().unwrap();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let mut reader = reader;
         let mut host = Host::new(&NetConfig::default());
         host.net.watch(reader.try_clone().unwrap().into(), 42);
         let mut seen = 0;
         while seen < 3 {
-            for event in host.turn().await {
+            for event in host.turn() {
                 assert!(matches!(event, Event::Readable { token: 42 }));
                 let mut byte = [0];
                 reader.read_exact(&mut byte).unwrap();
@@ -582,7 +582,7 @@ fn a_lack_of_descriptors_pauses_the_listener_and_no_more() {
     }
     let (socket, port) = bound();
     let clients: Vec<TcpStream> = (0..10).map(|_| connect(port)).collect();
-    let server = on_shard(move || async move {
+    let server = on_shard(move || {
         let mut host = Host::listening(&NetConfig::default(), socket);
         let free = std::fs::File::open("/dev/null").unwrap();
         limit_descriptors(free.as_raw_fd() as u64 + 4);
@@ -591,7 +591,7 @@ fn a_lack_of_descriptors_pauses_the_listener_and_no_more() {
         while failed < 4 {
             assert!(begun.elapsed() < PATIENCE, "{failed} tries");
             turns += 1;
-            for event in host.turn().await {
+            for event in host.turn() {
                 match event {
                     Event::Accepted { .. } => accepted += 1,
                     Event::AcceptFailed { listener: 7, error: libc::EMFILE } => failed += 1,
@@ -604,7 +604,7 @@ fn a_lack_of_descriptors_pauses_the_listener_and_no_more() {
         assert!(accepted < 10 && millis >= 290 && turns < 30 + millis / 10, "{accepted} {millis} {turns}");
         limit_descriptors(1000);
         while accepted < 10 {
-            accepted += host.turn().await.len();
+            accepted += host.turn().len();
         }
     });
     server.join().unwrap();
@@ -644,9 +644,9 @@ fn accepted_sockets_notice_that_their_peer_has_vanished() {
         let options = BindOptions { keepalive_seconds, user_timeout_seconds, ..BindOptions::default() };
         let socket = bind(address(0), &options).unwrap();
         let port = local_address(&socket).unwrap().port();
-        let server = on_shard(move || async move {
+        let server = on_shard(move || {
             let mut host = Host::listening(&NetConfig::default(), socket);
-            let slot = host.accept().await;
+            let slot = host.accept();
             let descriptor = host.net.slots.sockets().next().unwrap();
             let is_on = option(descriptor, libc::SOL_SOCKET, libc::SO_KEEPALIVE);
             assert_eq!(is_on, i32::from(keepalive_seconds > 0));
