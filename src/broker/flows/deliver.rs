@@ -67,11 +67,14 @@ impl Shard {
         let slot = entry.connection;
         if form.qos == QoS::AtMostOnce {
             // Before its CONNACK is out it is not connected yet, as far as it knows.
-            let Some(slot) = slot.filter(|_| entry.flags & (GATED | QUEUES_QOS0) == 0) else {
-                if self.shared.config.protocol.queue_qos0 && group.is_none() {
-                    self.enqueue_qos0(now, subscriber, fanout, form.retain, subscription_ids);
+            let slot = match slot {
+                Some(slot) if entry.flags & (GATED | QUEUES_QOS0) == 0 => slot,
+                _ => {
+                    if self.shared.config.protocol.queue_qos0 && group.is_none() {
+                        self.enqueue_qos0(now, subscriber, fanout, form.retain, subscription_ids);
+                    }
+                    return Taken::Yes;
                 }
-                return Taken::Yes;
             };
             let is_plain = entry.flags & (BACKLOGGED | ALIASES | MOUNTED | REPLAYING) == 0;
             if is_plain && subscription_ids.is_empty() {
@@ -434,7 +437,10 @@ impl Shard {
         self.sessions.slot_mut(session).flags &= !DEFERRED;
         loop {
             let entry = self.sessions.slot(session);
-            let Some(slot) = slot.filter(|_| entry.flags & (BACKLOGGED | GATED) == 0) else { return };
+            let slot = match slot {
+                Some(slot) if entry.flags & (BACKLOGGED | GATED) == 0 => slot,
+                _ => return,
+            };
             if self.outbox.pending_bytes(slot) > TURN_BYTES_MAX || self.is_spent() {
                 self.defer(session);
                 return;
