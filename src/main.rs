@@ -18,8 +18,8 @@ use midge::control::access_policies::AccessPolicies;
 use midge::control::gate::SharedGate;
 use midge::control::housekeeping;
 use midge::control::logins::Logins;
-use midge::driver::{self, BindOptions, NetConfig, SocketFile};
-use midge::host::{Bell, Control, Start, StartStore, run};
+use midge::driver::{self, Bell, BindOptions, NetConfig, ShardIo, SocketFile};
+use midge::host::{Control, Start, StartStore, run};
 use midge::logging;
 use midge::persistence::{Checkpoint, Recovery, StoreDirectory, recover, tools};
 use midge::settings::{Address, Config, Listener, Pin, shown_cores, state_directory};
@@ -204,22 +204,21 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     for _ in 0..shards {
         bells.push(Bell::new().map_err(|error| Failure::new(format!("no event counter: {error}")))?);
     }
+    let logins =
+        Logins::start(&policies).map_err(|error| Failure::new(format!("no threads for logins: {error}")))?;
     let control = Arc::new(Control {
         stop: AtomicBool::new(false),
         open: AtomicUsize::new(0),
         open_by_listener: config.listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
         connections_max: connections,
         gate: SharedGate::new(&policies.gate, seed),
-        logins: Logins::start(&policies)
-            .map_err(|error| Failure::new(format!("no threads for logins: {error}")))?,
+        logins: Box::new(logins.clone()),
         policies: Mutex::new((policies, 0)),
         policies_changed: AtomicU64::new(0),
         checkpoints_asked: AtomicU64::new(0),
-        ready: AtomicUsize::new(0),
         restored: AtomicUsize::new(0),
         settled: AtomicUsize::new(0),
         finished: AtomicUsize::new(0),
-        clock,
         told_step_millis: AtomicI64::new(0),
     });
     // The lock on the directory is held until the end.
@@ -235,26 +234,28 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let (mut shared, interests) = Shared::new(config, shards, seed);
     shared.memory_bytes_max = memory_bytes;
     let shared = Arc::new(shared);
-    let mut starts: Vec<Option<Start>> = Vec::new();
+    let mut starts = Vec::new();
     let ends = driver::mesh(shards, mesh_capacity).into_iter().zip(bells.clone()).zip(interests);
     for (number, ((mesh, bell), interest)) in ends.enumerate() {
         let id = u16::try_from(number).expect("at most 128 shards");
-        starts.push(Some(Start {
+        let rung = bell.clone();
+        let start = Start {
             id,
             shared: Arc::clone(&shared),
             control: Arc::clone(&control),
-            mesh,
             listeners: std::mem::take(&mut sockets[number]),
-            bell,
+            bell: Arc::new(move || rung.ring()),
             interest,
             store: stores[number].take(),
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(id) << 32 | 0x5eed),
-        }));
+        };
+        starts.push(Some((start, mesh, bell)));
     }
     let (requests, asked) = housekeeping::requests();
     let reload = Reload {
         serve: serve.clone(),
         control: Arc::clone(&control),
+        logins,
         bells: bells.clone(),
         config: reloadable,
         level: log_guard.level(),
@@ -272,9 +273,9 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let starts = Arc::new(Mutex::new(starts));
     let running = prepared.start(move |number, net| {
         let start = starts.lock().expect("no shard panics while it holds the lock")[number].take();
-        let start = start.expect("each shard starts once");
+        let (start, mesh, bell) = start.expect("each shard starts once");
         let id = start.id;
-        if let Err(error) = run(start, net) {
+        if let Err(error) = ShardIo::join(net, mesh, &bell, clock).and_then(|io| run(start, io)) {
             // A shard without its ring or its log is half a broker.
             let _ = writeln!(std::io::stderr(), "midge: shard {id} can't go on: {error}");
             std::process::exit(1);
@@ -305,7 +306,7 @@ impl Kept {
             seed,
             restored,
             wall: clock.wall,
-            checkpoint: checkpoint.submitter(),
+            checkpoint: Box::new(checkpoint.submitter()),
         };
         let stores = (0..).zip(parts).map(|part| Some(start(part))).collect();
         (self.directory, checkpoint, stores)

@@ -5,7 +5,9 @@ use midge::config::mosquitto::MosquittoConf;
 use midge::config::parse;
 use midge::control::access_policies::AccessPolicies;
 use midge::control::housekeeping::{Asked, LOOK_AFTER};
-use midge::host::{Bell, Control};
+use midge::control::logins::Logins;
+use midge::driver::Bell;
+use midge::host::Control;
 use midge::logging::LevelSwitch;
 use midge::settings::{Config, Gate, Jwt, Listener, LogLevel, Webhook};
 use std::fmt::Display;
@@ -41,6 +43,7 @@ pub(crate) struct Reload {
     pub(crate) serve: Serve,
     /// Where the shards find what has changed.
     pub(crate) control: Arc<Control>,
+    pub(crate) logins: Logins,
     /// Wake the shards.
     pub(crate) bells: Vec<Bell>,
     /// As it was at the start, or at the last reload.
@@ -69,7 +72,7 @@ impl Reload {
         }
         match AccessPolicies::load(&config) {
             Ok(policies) => {
-                if let Err(error) = self.control.logins.prepare(&policies) {
+                if let Err(error) = self.logins.prepare(&policies) {
                     return tracing::error!("SIGHUP: nothing is changed: no threads for logins: {error}");
                 }
                 tell(&policies.warnings(unix_seconds()));

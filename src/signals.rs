@@ -7,7 +7,8 @@
 
 use midge::broker::{Shared, counted};
 use midge::control::housekeeping::Requests;
-use midge::host::{Bell, Control};
+use midge::driver::Bell;
+use midge::host::Control;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::io::Write;
 use std::sync::atomic::Ordering;

@@ -7,6 +7,8 @@
 //! that is the store's, whose deadlines survive a restart, and which is told what the machine's
 //! clocks say by a [`ClockReading`].
 
+use std::time::Duration;
+
 /// What the clocks of the machine say, all at the same moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockReading {
@@ -58,6 +60,16 @@ impl Time {
         Time(self.0.saturating_add(millis.saturating_mul(1000)))
     }
 
+    /// So much later, to the microsecond, at most [`Time::MAX`].
+    pub fn after(self, duration: Duration) -> Time {
+        Time(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    /// From `earlier` until this point; nothing if `earlier` is the later one.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::from_micros(self.micros_since(earlier))
+    }
+
     /// Milliseconds from `earlier` until this point; zero if `earlier` is the later one.
     pub const fn millis_since(self, earlier: Time) -> u64 {
         self.micros_since(earlier) / 1000
@@ -107,6 +119,10 @@ mod tests {
         assert_eq!(late.micros_since(Time::from_micros(1)), u64::MAX - 5001);
         assert_eq!(Time::from_millis(u64::MAX), Time::MAX);
         assert_eq!(Time::MAX.seconds_left(Time::ZERO), u32::MAX);
+        assert_eq!(late.after(Duration::MAX), Time::MAX);
+        assert_eq!(late.after(Duration::from_nanos(4_999_999)).as_micros(), u64::MAX - 1);
+        assert_eq!(Time::ZERO.since(late), Duration::ZERO);
+        assert_eq!(Time::from_millis(7).since(Time::from_millis(3)), Duration::from_millis(4));
     }
 
     #[test]

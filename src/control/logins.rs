@@ -13,7 +13,27 @@ pub const WAITING_MAX: usize = 1024;
 /// How many may wait for a thread once their turn has come, and as many for the webhook.
 const QUEUE_MAX: usize = 8192;
 
-/// The threads.
+/// Checks the logins of all shards.
+pub trait CheckLogins: Send + Sync {
+    /// How many logins each of so many shards should have with the threads at a time: enough that no thread is idle while
+    /// logins wait, and few, because those that are with the threads go in the order in which they came.
+    fn at_once(&self, shards: usize) -> usize;
+
+    /// Has a login checked; `done` is told the answer, on another thread, exactly once, unless this says at once
+    /// that too many wait.
+    ///
+    /// # Errors
+    /// The answer, if it is known at once.
+    fn check(
+        &self,
+        policies: &AccessPolicies,
+        login: Box<Login>,
+        done: Arc<dyn Fn(Verdict) + Send + Sync>,
+    ) -> Result<(), Verdict>;
+}
+
+/// The threads. Cheap to clone.
+#[derive(Clone)]
 pub struct Logins {
     pool: Arc<Pool>,
 }
@@ -40,21 +60,19 @@ impl Logins {
         self.pool.grow(Lane::Hash, hash)?;
         self.pool.grow(Lane::Http, http)
     }
+}
 
-    /// How many logins each of so many shards should have with the threads at a time: enough that no thread is idle while
-    /// logins wait, and few, because those that are with the threads go in the order in which they came.
-    pub fn at_once(&self, shards: usize) -> usize {
+impl CheckLogins for Logins {
+    fn at_once(&self, shards: usize) -> usize {
         let threads = self.pool.threads(Lane::Hash) + self.pool.threads(Lane::Http);
         (threads + 1).min(QUEUE_MAX / shards.max(1)).max(1)
     }
 
-    /// Has a login checked; `done` is told the answer, on another thread, exactly once, unless this says at once
-    /// that too many wait.
-    pub fn check(
+    fn check(
         &self,
         policies: &AccessPolicies,
         login: Box<Login>,
-        done: impl Fn(Verdict) + Clone + Send + 'static,
+        done: Arc<dyn Fn(Verdict) + Send + Sync>,
     ) -> Result<(), Verdict> {
         let Some(proofs) = policies.proofs(login.listener) else {
             // A reload has come between: the client's next try is judged by the new rules.
@@ -71,7 +89,7 @@ impl Logins {
         let checked = move |outcome: Outcome<Result<Verdict, Box<Login>>>| match outcome {
             Outcome::Done(Ok(verdict)) => done(verdict),
             Outcome::Done(Err(login)) => {
-                let told = done.clone();
+                let told = Arc::clone(&done);
                 let answered = move |outcome| match outcome {
                     Outcome::Done(verdict) => told(verdict),
                     Outcome::Panicked | Outcome::Stopped => told(Verdict::Busy),

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use io_uring::{opcode, types};
 
+use super::Buffer;
 use super::listen::peer_of;
 use super::ring::{Completion, Op, Tag, more};
-use super::{Event, Net};
+use super::{IoEvent, Net};
 
 pub(super) struct Listener {
     number: u16,
@@ -50,13 +51,13 @@ impl Net {
         self.push(Tag { op: Op::Accept, generation: 0, slot: index as u32 }, entry);
     }
 
-    pub(super) fn accepted(&mut self, completion: Completion, events: &mut Vec<Event>) {
+    pub(super) fn accepted(&mut self, completion: Completion, events: &mut Vec<IoEvent<Buffer>>) {
         let index = completion.tag.slot as usize;
         let number = self.listeners[index].number;
         if completion.result >= 0 {
             self.admit(index, completion.result, events);
         } else if !self.listeners[index].stopping {
-            events.push(Event::AcceptFailed { listener: number, error: -completion.result });
+            events.push(IoEvent::AcceptFailed { listener: number, error: -completion.result });
         }
         if more(completion.flags) {
             return;
@@ -72,7 +73,7 @@ impl Net {
         }
     }
 
-    fn admit(&mut self, index: usize, fd: RawFd, events: &mut Vec<Event>) {
+    fn admit(&mut self, index: usize, fd: RawFd, events: &mut Vec<IoEvent<Buffer>>) {
         // SAFETY: the kernel has just made this descriptor for us, and nothing else has it.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         let listener = &self.listeners[index];
@@ -95,8 +96,8 @@ impl Net {
     }
 }
 
-fn accepted_event(listener: u16, slot: u32, peer: SocketAddr) -> Event {
-    Event::Accepted { listener, slot, peer }
+fn accepted_event(listener: u16, slot: u32, peer: SocketAddr) -> IoEvent<Buffer> {
+    IoEvent::Accepted { listener, slot, peer }
 }
 
 fn shutdown_listener(listener: &Listener) {

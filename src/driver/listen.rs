@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::host::UNIX_PEER;
 use rustix::net::{
     AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, getpeername, getsockname, listen,
     socket_with, sockopt,
@@ -51,9 +52,6 @@ pub fn bind(address: SocketAddr, options: &BindOptions) -> io::Result<OwnedFd> {
 pub fn probe_bind(address: SocketAddr, options: &BindOptions) -> io::Result<()> {
     bound(address, options, false).map(drop)
 }
-
-/// What a client of a Unix-domain socket has for an address: it is on this machine, and no TCP client has port 0.
-pub const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The file of a listening Unix-domain socket, removed when dropped unless another one has taken its place.
 #[derive(Debug)]

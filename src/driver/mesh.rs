@@ -95,6 +95,11 @@ impl<T: Send> MeshEnd<T> {
         self.sleeping.ring.store(ring, Ordering::Release);
     }
 
+    /// Can every shard be woken?
+    pub fn has_all_rings(&self) -> bool {
+        self.sleepers.iter().all(|sleeper| sleeper.ring.load(Ordering::Acquire) != NO_RING)
+    }
+
     /// This shard's flag, for [`super::Net::park`].
     pub fn sleeping(&self) -> Arc<Sleeping> {
         self.sleeping.clone()

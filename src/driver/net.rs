@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use io_uring::{opcode, squeue, types};
 
+use super::Buffer;
 use super::accept::Listener;
 use super::buffers::Buffers;
 use super::files::Files;
@@ -17,7 +18,7 @@ use super::lent::Lent;
 use super::ring::{Completion, Op, Ring, Tag, Wait, more};
 use super::send::Batch;
 use super::slots::Slots;
-use super::{Event, NetConfig};
+use super::{IoEvent, NetConfig};
 
 /// All sockets of one shard. It lives and dies on the thread that made it.
 pub struct Net {
@@ -97,7 +98,7 @@ impl Net {
         self.slots.len()
     }
 
-    /// Tells with [`Event::Readable`] whenever `fd` has something new to read: pipes and event
+    /// Tells with [`IoEvent::Readable`] whenever `fd` has something new to read: pipes and event
     /// counters that signals and other threads write to. The owner reads it until it is empty.
     pub fn watch(&mut self, fd: OwnedFd, token: u32) {
         self.watches.push(Watched { fd, token });
@@ -117,7 +118,7 @@ impl Net {
 
     /// Appends what happened to `events`, at most [`EVENTS_MAX`] completions of it. Makes no system
     /// call unless the kernel says that it has deferred work.
-    pub fn poll(&mut self, events: &mut Vec<Event>) {
+    pub fn poll(&mut self, events: &mut Vec<IoEvent<Buffer>>) {
         self.slots.recycle();
         self.refill();
         self.expire();
@@ -133,7 +134,7 @@ impl Net {
         }
     }
 
-    fn complete(&mut self, completion: Completion, events: &mut Vec<Event>) {
+    fn complete(&mut self, completion: Completion, events: &mut Vec<IoEvent<Buffer>>) {
         match completion.tag.op {
             Op::Receive => self.received(completion, events),
             Op::Writable => self.became_writable(completion),
@@ -164,21 +165,21 @@ impl Net {
         }
     }
 
-    fn became_readable(&mut self, completion: Completion, events: &mut Vec<Event>) {
+    fn became_readable(&mut self, completion: Completion, events: &mut Vec<IoEvent<Buffer>>) {
         let index = completion.tag.slot;
         let Some(watched) = self.watches.get(index as usize) else { return };
         if completion.result > 0 {
-            events.push(Event::Readable { token: watched.token });
+            events.push(IoEvent::Readable { token: watched.token });
         }
         if !more(completion.flags) && completion.result > 0 {
             self.arm_watch(index);
         }
     }
 
-    fn was_woken(&mut self, events: &mut Vec<Event>) {
+    fn was_woken(&mut self, events: &mut Vec<IoEvent<Buffer>>) {
         if !self.woken {
             self.woken = true;
-            events.push(Event::Woken);
+            events.push(IoEvent::Woken);
         }
     }
 

@@ -4,8 +4,9 @@
 use std::io;
 use std::time::Duration;
 
+use super::Buffer;
 use super::ring::Wait;
-use super::{Event, Net, Sleeping};
+use super::{IoEvent, Net, Sleeping};
 use crate::broker::outbox::Outbox;
 
 impl Net {
@@ -18,7 +19,7 @@ impl Net {
     pub fn park(
         &mut self,
         outbox: &Outbox,
-        events: &mut Vec<Event>,
+        events: &mut Vec<IoEvent<Buffer>>,
         deadline: Option<Duration>,
         sleeping: &Sleeping,
         ready: impl Fn() -> bool,
@@ -59,7 +60,7 @@ impl Net {
         &mut self,
         outbox: &Outbox,
         early: bool,
-        events: &mut Vec<Event>,
+        events: &mut Vec<IoEvent<Buffer>>,
         deadline: Option<Duration>,
     ) -> io::Result<()> {
         if !early {

@@ -9,7 +9,7 @@ use super::slots::{
     AT_END, BROKEN, CANCELLING, CLOSING, HOLDING, HUNG_UP, Mode, PAUSED, PEER_SHUT, POLLING, RECEIVING,
     STARVED, Slot, WATCHED,
 };
-use super::{Buffer, Event, Hangup, Net, buffers};
+use super::{Buffer, IoEvent, Net, SocketEnd, buffers};
 
 impl Net {
     /// The received bytes of a buffer.
@@ -70,7 +70,7 @@ impl Net {
     }
 
     /// True while the owner must not handle bytes of this connection: it is paused, or older bytes
-    /// are held. A [`Event::Received`] met in this state goes to [`Net::hold`].
+    /// are held. A [`IoEvent::Received`] met in this state goes to [`Net::hold`].
     pub fn is_held(&self, slot: u32) -> bool {
         self.slots.get(slot).is_some_and(|entry| entry.has(PAUSED | HOLDING))
     }
@@ -86,9 +86,9 @@ impl Net {
     /// Holds a peer's end of stream behind the bytes that are held, to be told again after them: what it sent
     /// before, and be it that it goes, is not lost by a pause. False if the connection is to end now: nothing is
     /// held, or its peer can't be reached any more, so that what it has sent helps nobody.
-    pub fn hold_hangup(&mut self, slot: u32, cause: Hangup) -> bool {
+    pub fn hold_hangup(&mut self, slot: u32, cause: SocketEnd) -> bool {
         let Some(entry) = self.slots.get_mut(slot) else { return false };
-        if cause != Hangup::Eof || entry.has(CLOSING | BROKEN) || !entry.has(HOLDING) {
+        if cause != SocketEnd::EndOfStream || entry.has(CLOSING | BROKEN) || !entry.has(HOLDING) {
             return false;
         }
         entry.clear(HUNG_UP);
@@ -115,7 +115,7 @@ impl Net {
     }
 
     /// Hands the held bytes of resumed connections to the owner.
-    pub(super) fn deliver_held(&mut self, events: &mut Vec<Event>) {
+    pub(super) fn deliver_held(&mut self, events: &mut Vec<IoEvent<Buffer>>) {
         for index in 0..self.resumed.len() {
             let slot = self.resumed[index];
             let Some(entry) = self.slots.get_mut(slot) else { continue };
@@ -129,7 +129,7 @@ impl Net {
             entry.trim_extra();
             if !held.is_empty() {
                 let buffer = self.lend_bytes(held);
-                events.push(Event::Received { slot, buffer });
+                events.push(IoEvent::Received { slot, buffer });
             }
             match hangup {
                 Some(cause) => self.hang_up(slot, cause, events),
@@ -144,7 +144,7 @@ impl Net {
         Buffer { id: self.lent.lend(bytes) | HELD, len }
     }
 
-    pub(super) fn received(&mut self, completion: Completion, events: &mut Vec<Event>) {
+    pub(super) fn received(&mut self, completion: Completion, events: &mut Vec<IoEvent<Buffer>>) {
         let slot = completion.tag.slot;
         let buffer = buffer_of(completion.flags);
         if buffer.is_some() {
@@ -184,7 +184,7 @@ impl Net {
         completion: Completion,
         buffer: Buffer,
         more: bool,
-        events: &mut Vec<Event>,
+        events: &mut Vec<IoEvent<Buffer>>,
     ) {
         let slot = completion.tag.slot;
         let Some(entry) = self.slots.tagged(completion.tag) else { return self.give_back(buffer) };
@@ -214,19 +214,19 @@ impl Net {
             }
             return;
         }
-        events.push(Event::Received { slot, buffer });
+        events.push(IoEvent::Received { slot, buffer });
         if !more {
             self.arm_receive(slot);
         }
     }
 
-    fn receive_ended(&mut self, completion: Completion, result: i32, events: &mut Vec<Event>) {
+    fn receive_ended(&mut self, completion: Completion, result: i32, events: &mut Vec<IoEvent<Buffer>>) {
         let slot = completion.tag.slot;
         let Some(entry) = self.slots.tagged(completion.tag) else { return };
         let cause = match -result {
             0 => {
                 entry.set(AT_END);
-                Hangup::Eof
+                SocketEnd::EndOfStream
             }
             libc::ENOBUFS => {
                 if !entry.has(RECEIVING | STARVED) {
@@ -260,7 +260,7 @@ impl Net {
         self.push(self.slots.tag(Op::Gone, slot), poll);
     }
 
-    pub(super) fn peer_went(&mut self, completion: Completion, events: &mut Vec<Event>) {
+    pub(super) fn peer_went(&mut self, completion: Completion, events: &mut Vec<IoEvent<Buffer>>) {
         let slot = completion.tag.slot;
         let Some(entry) = self.slots.tagged(completion.tag) else { return };
         entry.armed -= 1;
@@ -280,11 +280,11 @@ impl Net {
     }
 
     /// Tells the owner of a connection's end, once.
-    pub(super) fn hang_up(&mut self, slot: u32, cause: Hangup, events: &mut Vec<Event>) {
+    pub(super) fn hang_up(&mut self, slot: u32, cause: SocketEnd, events: &mut Vec<IoEvent<Buffer>>) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if !entry.has(HUNG_UP) {
             entry.set(HUNG_UP);
-            events.push(Event::Hangup { slot, cause });
+            events.push(IoEvent::Hangup { slot, cause });
         }
     }
 

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use io_uring::{opcode, squeue, types};
 
+use super::Buffer;
 use super::ring::{Completion, Op, Wait};
 use super::slots::{AT_END, BROKEN, CLOSING, DRAINING, PEER_SHUT, POLLING, SHORT, SHUT, Slot};
-use super::{Event, Hangup, Net};
+use super::{IoEvent, Net, SocketEnd};
 use crate::base::ConnectionSlot;
 use crate::broker::outbox::{Outbox, Touched};
 
@@ -73,7 +74,7 @@ impl Net {
     /// cleared afterwards. An error is the ring's, and the end of the shard.
     ///
     /// [`Net::park`] does the same and waits with the same system call.
-    pub fn flush(&mut self, outbox: &Outbox, events: &mut Vec<Event>) -> io::Result<()> {
+    pub fn flush(&mut self, outbox: &Outbox, events: &mut Vec<IoEvent<Buffer>>) -> io::Result<()> {
         self.refill();
         self.queue_sends(outbox, events);
         if self.ring.queued() > 0 {
@@ -96,7 +97,7 @@ impl Net {
 
     /// Queues the turn's sends. An enter and [`Net::settle`] must follow, with nothing between
     /// that touches the outbox or a backlog.
-    pub(super) fn queue_sends(&mut self, outbox: &Outbox, events: &mut Vec<Event>) {
+    pub(super) fn queue_sends(&mut self, outbox: &Outbox, events: &mut Vec<IoEvent<Buffer>>) {
         for touched in outbox.touched() {
             let Some(entry) = self.slots.get(touched.slot.get()) else { continue };
             if entry.has(BROKEN | SHUT) || touched.bytes == 0 {
@@ -154,7 +155,7 @@ impl Net {
     }
 
     /// Learns what the enter sent, and goes on with the closes that waited for it.
-    pub(super) fn settle(&mut self, outbox: &Outbox, events: &mut Vec<Event>) {
+    pub(super) fn settle(&mut self, outbox: &Outbox, events: &mut Vec<IoEvent<Buffer>>) {
         self.batch.clear();
         let sends = self.ring.take_sends();
         for send in &sends {
@@ -169,7 +170,7 @@ impl Net {
         self.step_closes();
     }
 
-    fn settle_send(&mut self, send: &Completion, outbox: &Outbox, events: &mut Vec<Event>) {
+    fn settle_send(&mut self, send: &Completion, outbox: &Outbox, events: &mut Vec<IoEvent<Buffer>>) {
         let slot = send.tag.slot;
         let Some(entry) = self.slots.tagged(send.tag) else { return };
         let sent = match send.result {
@@ -188,7 +189,7 @@ impl Net {
         self.keep_unsent(outbox, touched, sent, events);
     }
 
-    fn settle_drain(&mut self, slot: u32, tried: usize, events: &mut Vec<Event>) {
+    fn settle_drain(&mut self, slot: u32, tried: usize, events: &mut Vec<IoEvent<Buffer>>) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         let short = entry.has(SHORT);
         entry.clear(DRAINING | SHORT);
@@ -206,21 +207,27 @@ impl Net {
         if entry.has(CLOSING) {
             self.list_closing(slot);
         } else {
-            events.push(Event::Drained { slot });
+            events.push(IoEvent::Drained { slot });
             self.watch_peer(slot);
         }
     }
 
     /// The owner knows how the backlogs grow and shrink without looking at those that do neither.
-    fn tell_backlog(&self, slot: u32, events: &mut Vec<Event>) {
+    fn tell_backlog(&self, slot: u32, events: &mut Vec<IoEvent<Buffer>>) {
         let Some(entry) = self.slots.get(slot).filter(|entry| !entry.has(CLOSING)) else { return };
         let bytes = u32::try_from(entry.backlog_bytes()).unwrap_or(u32::MAX);
         let taken = entry.extra.as_ref().map_or(0, |extra| extra.backlog.taken());
-        events.push(Event::Backlogged { slot, bytes, taken });
+        events.push(IoEvent::Backlogged { slot, bytes, taken });
     }
 
     /// Begins a backlog with what a send left over.
-    fn keep_unsent(&mut self, outbox: &Outbox, touched: &Touched, sent: usize, events: &mut Vec<Event>) {
+    fn keep_unsent(
+        &mut self,
+        outbox: &Outbox,
+        touched: &Touched,
+        sent: usize,
+        events: &mut Vec<IoEvent<Buffer>>,
+    ) {
         let slot = touched.slot.get();
         let Some(entry) = self.slots.get_mut(slot) else { return };
         let backlog = &mut entry.extra_mut().backlog;
@@ -242,7 +249,7 @@ impl Net {
 
     /// Puts the turn's bytes behind an existing backlog, or begins one with what is too much for
     /// one operation.
-    fn append_backlog(&mut self, outbox: &Outbox, touched: &Touched, events: &mut Vec<Event>) {
+    fn append_backlog(&mut self, outbox: &Outbox, touched: &Touched, events: &mut Vec<IoEvent<Buffer>>) {
         let slot = touched.slot.get();
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if !entry.has_backlog() {
@@ -251,7 +258,7 @@ impl Net {
         let backlog = &mut entry.extra_mut().backlog;
         if backlog.len() > self.config.backlog_bytes_max {
             self.break_connection(slot);
-            return self.hang_up(slot, Hangup::BacklogFull, events);
+            return self.hang_up(slot, SocketEnd::BacklogFull, events);
         }
         for range in outbox.segments_of(touched) {
             if backlog.append(outbox.bytes(range)).is_err() {
@@ -262,11 +269,11 @@ impl Net {
     }
 
     /// The connection is of no use any more: its owner is told at once, whatever is held of it.
-    pub(super) fn socket_failed(&mut self, slot: u32, error: i32, events: &mut Vec<Event>) {
+    pub(super) fn socket_failed(&mut self, slot: u32, error: i32, events: &mut Vec<IoEvent<Buffer>>) {
         self.break_connection(slot);
         let cause = match error {
-            libc::EPIPE | libc::ECONNRESET => Hangup::Reset,
-            error => Hangup::Error(error),
+            libc::EPIPE | libc::ECONNRESET => SocketEnd::Reset,
+            error => SocketEnd::Error(error),
         };
         self.hang_up(slot, cause, events);
     }
@@ -283,7 +290,7 @@ impl Net {
         }
     }
 
-    fn poll_writable(&mut self, slot: u32, events: &mut Vec<Event>) {
+    fn poll_writable(&mut self, slot: u32, events: &mut Vec<IoEvent<Buffer>>) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if entry.has(POLLING) {
             return;
@@ -315,14 +322,14 @@ impl Net {
     /// The kernel's poll does not wait for room in the socket of a peer that has closed its side: it comes back at
     /// once. Such a socket is tried again by the clock. A peer that takes nothing for as long as a closed connection
     /// may linger has gone.
-    fn retry_shut_peer(&mut self, slot: u32, events: &mut Vec<Event>) {
+    fn retry_shut_peer(&mut self, slot: u32, events: &mut Vec<IoEvent<Buffer>>) {
         let linger = self.config.linger;
         let now = Instant::now();
         let Some(entry) = self.slots.get_mut(slot) else { return };
         let since = *entry.extra_mut().stalled_since.get_or_insert(now);
         if !entry.has(CLOSING) && now.saturating_duration_since(since) >= linger {
             self.break_connection(slot);
-            return self.hang_up(slot, Hangup::Eof, events);
+            return self.hang_up(slot, SocketEnd::EndOfStream, events);
         }
         self.shut_peers.push(slot);
         self.shut_retry_at.get_or_insert(now + SHUT_RETRY);

@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 use std::time::Instant;
 
 use super::ring::{GENERATION_MASK, Op, Tag};
-use super::{Hangup, backlog::Backlog};
+use super::{SocketEnd, backlog::Backlog};
 
 /// How a connection is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(super) struct Extra {
     /// Bytes that came in while reading was paused.
     pub(super) held: Vec<u8>,
     /// The end that came behind the held bytes.
-    pub(super) held_hangup: Option<Hangup>,
+    pub(super) held_hangup: Option<SocketEnd>,
     /// Bytes thrown away since the close.
     pub(super) discarded_bytes: usize,
     /// Since when the socket has taken nothing, where that is asked: see [`PEER_SHUT`].

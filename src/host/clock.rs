@@ -1,6 +1,6 @@
-//! The runner and the wall clock: whether it was set.
+//! The host and the wall clock: whether it was set.
 
-use super::{Control, Runner};
+use super::{Host, Io};
 use crate::base::Time;
 use crate::store::{ClockMark, STEP_MILLIS_MIN, Wall};
 use std::sync::atomic::Ordering;
@@ -19,18 +19,18 @@ pub(super) struct ClockWatch {
 const LOOK_MILLIS: u64 = 1000;
 
 impl ClockWatch {
-    pub(super) fn new(control: &Control) -> ClockWatch {
-        let (now, reading) = control.clock.read();
+    pub(super) fn new(io: &impl Io) -> ClockWatch {
+        let (now, reading) = io.read_clock();
         let wall = Wall::default();
         let noted = ClockMark { at_millis: wall.millis(now), reading };
         ClockWatch { wall, noted, step_millis: 0, next: now.after_millis(LOOK_MILLIS) }
     }
 }
 
-impl Runner {
+impl<I: Io> Host<I> {
     /// A log begins, with a note of the clocks.
     pub(super) fn begin_clock(&mut self, wall: Wall) {
-        let (now, reading) = self.control.clock.read();
+        let (now, reading) = self.io.read_clock();
         self.machine.handle_clock(now, reading);
         self.clock.wall = wall;
         self.clock.noted = ClockMark { at_millis: wall.millis(now), reading };
@@ -44,7 +44,7 @@ impl Runner {
         }
         let watch = &mut self.clock;
         watch.next = now.after_millis(LOOK_MILLIS);
-        let (now, reading) = self.control.clock.read();
+        let (now, reading) = self.io.read_clock();
         let at_millis = watch.wall.millis(now);
         let step = watch.noted.step_millis(at_millis, reading);
         if step.unsigned_abs() < STEP_MILLIS_MIN {

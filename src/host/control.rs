@@ -1,6 +1,6 @@
 //! What the shards and the main thread share while the broker runs, and what a shard starts with.
 
-use super::{Bell, ShardMessage, StartStore};
+use super::StartStore;
 use crate::base::ShardId;
 use crate::base::Time;
 use crate::broker::Limit;
@@ -8,12 +8,10 @@ use crate::broker::Shared;
 use crate::broker::interest::InterestCounts;
 use crate::control::access_policies::AccessPolicies;
 use crate::control::gate::SharedGate;
-use crate::control::logins::Logins;
-use crate::driver::{Clock, MeshEnd};
+use crate::control::logins::CheckLogins;
 use crate::policy::gate::Ban;
 use crate::settings::Config;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,8 +25,6 @@ pub struct Control {
     pub open_by_listener: Vec<AtomicUsize>,
     /// The effective `limits.connections`.
     pub connections_max: usize,
-    /// Shards that are ready to serve.
-    pub ready: AtomicUsize,
     /// Shards that know what the sessions of all shards want.
     pub restored: AtomicUsize,
     /// Shards that have done what fell due while the broker was down.
@@ -42,11 +38,9 @@ pub struct Control {
     /// How often a checkpoint was asked for. Looked at when the bell rings.
     pub checkpoints_asked: AtomicU64,
     /// Who checks logins.
-    pub logins: Logins,
+    pub logins: Box<dyn CheckLogins>,
     /// Which addresses may come in.
     pub gate: SharedGate,
-    /// Every shard's.
-    pub clock: Clock,
     /// By how much the wall clock was set since the start, as the operator was told, milliseconds.
     pub told_step_millis: AtomicI64,
 }
@@ -70,26 +64,20 @@ impl Control {
         self.policies().0.outdated(now)
     }
 
-    /// The clock of every shard.
-    pub fn now(&self) -> Time {
-        self.clock.now()
-    }
-
     /// Bans an address by hand, or with IPv6 its /64, for so many seconds or until [`Control::unban`]. False, and
     /// nothing is done, for one of `gate.exempt`. Clients that are in stay.
-    pub fn ban(&self, address: IpAddr, seconds: Option<u32>) -> bool {
-        let now = self.now();
+    pub fn ban(&self, now: Time, address: IpAddr, seconds: Option<u32>) -> bool {
         self.gate.ban(now, address, seconds.map_or(Time::MAX, |seconds| now.after_seconds(seconds)))
     }
 
     /// Takes a ban back, whatever made it but `gate.banned`; gives whether there was one.
-    pub fn unban(&self, address: IpAddr) -> bool {
-        self.gate.unban(self.now(), address)
+    pub fn unban(&self, now: Time, address: IpAddr) -> bool {
+        self.gate.unban(now, address)
     }
 
-    /// The bans of this moment but for those of `gate.banned`, on the clock of [`Control::now`] and in no order.
-    pub fn bans(&self) -> Vec<Ban> {
-        self.gate.bans(self.now())
+    /// The bans of this moment but for those of `gate.banned`, on the clock of the shards and in no order.
+    pub fn bans(&self, now: Time) -> Vec<Ban> {
+        self.gate.bans(now)
     }
 
     /// Counts a connection in, or names the bound that is reached.
@@ -114,20 +102,18 @@ impl Control {
     }
 }
 
-/// What one shard starts with.
-pub struct Start {
+/// What one shard starts with. `L`: a listening socket.
+pub struct Start<L> {
     /// Its number.
     pub id: ShardId,
     /// See `Shared`.
     pub shared: Arc<Shared>,
     /// See `Control`.
     pub control: Arc<Control>,
-    /// Its end of the mesh.
-    pub mesh: MeshEnd<ShardMessage>,
     /// Listening sockets, with the number of their listener.
-    pub listeners: Vec<(u16, OwnedFd)>,
-    /// Rung by the main thread when `Control` has changed, and by those who answer.
-    pub bell: Bell,
+    pub listeners: Vec<(u16, L)>,
+    /// Wakes the shard from any thread: for those who answer it.
+    pub bell: Arc<dyn Fn() + Send + Sync>,
     /// Counts behind its interest in exact filters.
     pub interest: Option<InterestCounts>,
     /// Chance: assigned client identifiers, hash keys.

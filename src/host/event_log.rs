@@ -2,9 +2,9 @@
 
 mod lines;
 
+use super::UNIX_PEER;
 use crate::base::Time;
 use crate::broker::{Away, CHARACTERS_TOLD, EndCause, Event};
-use crate::driver::UNIX_PEER;
 use crate::mqtt::{ProtocolVersion, QoS, Reason};
 use crate::mqtt::{RetainHandling, SubscriptionOptions};
 use crate::settings::Config;

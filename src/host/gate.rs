@@ -1,14 +1,14 @@
-//! The runner and the gate that all shards have in common: which connections come in, what a wrong login costs, and
+//! The host and the gate that all shards have in common: which connections come in, what a wrong login costs, and
 //! how long those stay who come in where flapping is watched.
 
-use super::Runner;
+use super::UNIX_PEER;
 use super::handshakes::Handshakes;
 use super::layers::ConnectionLayers;
+use super::{Host, Io};
 use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::broker::Counter;
 use crate::broker::{Away, Event};
-use crate::driver::UNIX_PEER;
 use crate::policy::gate::{Penalty, counted_with};
 use crate::settings::Network;
 use std::collections::BTreeMap;
@@ -61,7 +61,7 @@ pub(super) fn source(layers: &ConnectionLayers, slot: ConnectionSlot, peer: Sock
     (peer != UNIX_PEER && !layers.is_balancers_own(slot)).then(|| peer.ip())
 }
 
-impl Runner {
+impl<I: Io> Host<I> {
     /// May a connection come in from this address? One that may not is counted, and told of once in a while.
     pub(super) fn lets_in(&mut self, now: Time, address: IpAddr) -> bool {
         let Err(away) = self.control.gate.open(now, address) else { return true };
@@ -73,7 +73,7 @@ impl Runner {
     fn turn_away(&mut self, now: Time, cause: Away, tell: Option<Network>) {
         self.shared.counters[usize::from(self.machine.id())].add(cause.counter(), 1);
         if let Some(network) = tell {
-            self.log.write(now, &Event::TurnedAway { network, cause });
+            self.write_event(now, &Event::TurnedAway { network, cause });
         }
     }
 
@@ -158,6 +158,6 @@ impl Runner {
         let seconds = self.policies.gate.ban_seconds;
         let event = Event::Banned { network: counted_with(address), by_failures, seconds };
         self.shared.counters[usize::from(self.machine.id())].add(Counter::AddressesBanned, 1);
-        self.log.write(now, &event);
+        self.write_event(now, &event);
     }
 }

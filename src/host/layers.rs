@@ -1,19 +1,18 @@
-//! The runner and what its listeners put in front of MQTT: bytes of a socket go through the connection's layers
+//! The host and what its listeners put in front of MQTT: bytes of a socket go through the connection's layers
 //! before the machine sees them, and what the machine sends goes through them at the end of the turn.
 
-use super::Runner;
+use super::{Host, Io};
 use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::base::steps;
 use crate::broker::outbox::{Outbox, Range};
 use crate::broker::{Hangup, HoldBack};
 use crate::control::access_policies::user_of_certificate;
-use crate::driver::Buffer;
 use crate::transport::{Fault, Header, Input, LayerStack, Layers, Scratch, TlsIdentity};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The layers of a connection, and the listener that it came in by.
 pub(super) struct Layered {
@@ -267,39 +266,39 @@ fn since(slot: ConnectionSlot, start: usize, outbox: &mut Outbox) -> Range {
 /// What the buffer of ciphertext keeps from one connection to the next.
 const CIPHER_BYTES_KEPT: usize = 1 << 20;
 
-impl Runner {
+impl<I: Io> Host<I> {
     /// Takes bytes of a connection with layers; false, and nothing is done, for a plain one.
     pub(super) fn receive_layered(
         &mut self,
         now: Time,
         slot: ConnectionSlot,
-        buffer: Buffer,
-    ) -> Option<Buffer> {
+        buffer: I::Buffer,
+    ) -> Option<I::Buffer> {
         if !self.layers.has(slot) {
             return Some(buffer);
         }
         let is_handshaking = self.machine.is_handshaking(slot);
         if is_handshaking && self.layers.spent >= HANDSHAKE_BUDGET {
             self.pause(slot, HoldBack::Turn);
-            self.net.hold(slot.get(), buffer, 0);
+            self.io.hold(slot.get(), buffer, 0);
             self.layers.waiting.push_back(slot);
             return None;
         }
-        let began = is_handshaking.then(Instant::now);
+        let began = is_handshaking.then(|| self.now());
         let unanswered = self.machine.outbox().arena_bytes();
-        let header = self.layers.read_header(slot, self.net.bytes(&buffer));
+        let header = self.layers.read_header(slot, self.io.bytes(&buffer));
         let read = match header {
-            None => self.layers.read(slot, self.net.bytes(&buffer), self.machine.outbox()),
+            None => self.layers.read(slot, self.io.bytes(&buffer), self.machine.outbox()),
             Some(header) => self.follow_header(now, slot, header),
         };
-        let came = buffer.len();
-        self.net.give_back(buffer);
+        let came = self.io.bytes(&buffer).len();
+        self.io.give_back(buffer);
         let answered = self.machine.outbox().arena_bytes() - unanswered;
         if answered > 0 {
             self.machine.handle_answer_below(slot, answered);
         }
         if let Some(began) = began {
-            self.layers.spent += began.elapsed();
+            self.layers.spent += self.now().since(began);
         }
         let mqtt = self.layers.scratch.take_mqtt();
         let end = match read {

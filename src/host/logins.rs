@@ -1,43 +1,15 @@
-//! The runner and the logins of its clients: they are checked on other threads, whose answers come with a ring of
+//! The host and the logins of its clients: they are checked on other threads, whose answers come with a ring of
 //! the shard's bell.
 
-use super::Runner;
 use super::gate::{Judged, source};
+use super::{Host, Io};
 use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::control::login_queue::{LoginQueue, Next, Origin};
 use crate::control::logins::WAITING_MAX;
 use crate::policy::access::{Login, Verdict};
-use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-
-/// Wakes a shard from any thread. Cheap to clone.
-#[derive(Clone)]
-pub struct Bell(Arc<OwnedFd>);
-
-impl Bell {
-    /// A bell for one shard.
-    ///
-    /// # Errors
-    /// The process may open no more files.
-    pub fn new() -> io::Result<Bell> {
-        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
-        Ok(Bell(Arc::new(rustix::event::eventfd(0, flags)?)))
-    }
-
-    /// Rings it. The counter behind it is never read: each write wakes, and it takes centuries to fill.
-    pub fn ring(&self) {
-        // A shard that is gone needs no bell.
-        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
-    }
-
-    /// Another descriptor of it, to be watched.
-    pub(super) fn to_fd(&self) -> io::Result<OwnedFd> {
-        self.0.try_clone()
-    }
-}
 
 struct Answer {
     slot: ConnectionSlot,
@@ -58,7 +30,7 @@ struct Waiting {
 pub(super) struct Verdicts {
     sender: Sender<Answer>,
     receiver: Receiver<Answer>,
-    bell: Bell,
+    bell: Arc<dyn Fn() + Send + Sync>,
     /// Come, and not yet handled.
     come: Vec<Answer>,
     queue: LoginQueue<Waiting>,
@@ -66,7 +38,7 @@ pub(super) struct Verdicts {
 
 impl Verdicts {
     /// Of one of so many shards.
-    pub(super) fn new(bell: Bell, shards: usize, seed: u64) -> Verdicts {
+    pub(super) fn new(bell: Arc<dyn Fn() + Send + Sync>, shards: usize, seed: u64) -> Verdicts {
         let (sender, receiver) = channel();
         let queue = LoginQueue::new(WAITING_MAX.div_ceil(shards.max(1)), seed);
         Verdicts { sender, receiver, bell, come: Vec::new(), queue }
@@ -93,7 +65,7 @@ impl Verdicts {
     }
 }
 
-impl Runner {
+impl<I: Io> Host<I> {
     pub(super) fn check_login(&mut self, now: Time, slot: ConnectionSlot, serial: u32, login: Box<Login>) {
         let address = source(&self.layers, slot, login.peer);
         let queue = &mut self.verdicts.queue;
@@ -117,14 +89,14 @@ impl Runner {
                 }
                 Some(Next::Check(origin, waiting)) => (origin, waiting),
             };
-            let (sender, bell) = (self.verdicts.sender.clone(), self.verdicts.bell.clone());
+            let (sender, bell) = (self.verdicts.sender.clone(), Arc::clone(&self.verdicts.bell));
             let checked = Some(origin);
             let told = move |verdict| {
                 // A shard that has ended wants no answer.
                 let _ = sender.send(Answer { slot, serial, verdict, checked });
-                bell.ring();
+                bell();
             };
-            if let Err(verdict) = self.control.logins.check(&self.policies, login, told) {
+            if let Err(verdict) = self.control.logins.check(&self.policies, login, Arc::new(told)) {
                 self.verdicts.come.push(Answer { slot, serial, verdict, checked });
             }
         }
@@ -153,7 +125,7 @@ impl Runner {
             self.carry_out(now, Some(slot));
             self.at_gate.judged = None;
             if self.reads_once(slot) {
-                self.net.receive_once(slot.get());
+                self.io.receive_once(slot.get());
             }
         }
         if self.verdicts.queue.waiting() > 0 {

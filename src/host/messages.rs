@@ -1,9 +1,9 @@
-//! The runner and the mesh: mails and connections go into the boxes of other shards, and come out of its own. A box
+//! The host and the mesh: mails and connections go into the boxes of other shards, and come out of its own. A box
 //! that is full stops the reading of the connections that have filled it.
 
 use super::gate::{Visit, source};
 use super::layers::Layered;
-use super::{ARENA_BYTES_MAX, Runner};
+use super::{ARENA_BYTES_MAX, Host, Io};
 use crate::base::ConnectionSlot;
 use crate::base::ShardId;
 use crate::base::Time;
@@ -11,18 +11,17 @@ use crate::broker::{Counter, Handover, HoldBack, Mail};
 use crate::broker::{Event, Limit};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
 /// What goes through the mesh: mails of the machine, and sockets on their way home.
-pub enum ShardMessage {
+pub enum ShardMessage<S> {
     /// A mail.
     Mail(Mail),
     /// A connection whose client identifier is at home there.
-    Socket(Box<Arrival>),
+    Socket(Box<Arrival<S>>),
 }
 
-impl ShardMessage {
+impl<S> ShardMessage<S> {
     /// What it takes beside its place in a box.
     fn bytes(&self) -> usize {
         match self {
@@ -33,8 +32,8 @@ impl ShardMessage {
 }
 
 /// A connection on its way to another shard.
-pub struct Arrival {
-    socket: OwnedFd,
+pub struct Arrival<S> {
+    socket: S,
     handover: Handover,
     layers: Option<Box<Layered>>,
     /// What the layers have answered and is not sent yet.
@@ -44,12 +43,12 @@ pub struct Arrival {
 
 /// A message is kept here while the box it is for is full. The connection that caused it is not
 /// read meanwhile, so the list is bounded by what a turn and the other shards' answers bring.
-pub(super) type Overflow = VecDeque<ShardMessage>;
+pub(super) type Overflow<S> = VecDeque<ShardMessage<S>>;
 
-impl Runner {
+impl<I: Io> Host<I> {
     /// Are there mails that may be taken?
     pub(super) fn has_mails(&self) -> bool {
-        self.mesh.any_ready() && self.machine.takes_mails()
+        self.io.has_messages() && self.machine.takes_mails()
     }
 
     pub(super) fn take_mails(&mut self) -> io::Result<()> {
@@ -62,7 +61,7 @@ impl Runner {
         // All that was there when they were last looked at, be it in several turns: see `handle_late`.
         if self.mails_left.iter().all(|&left| left == 0) {
             for from in (0..self.shared.shards()).filter(|&from| from != own) {
-                self.mails_left[from] = self.mesh.waiting(from);
+                self.mails_left[from] = self.io.waiting(from);
             }
         }
         for from in (0..self.shared.shards()).filter(|&from| from != own) {
@@ -74,7 +73,7 @@ impl Runner {
             self.worked_at = now;
             // The boxes fill, and their writers stop reading. The log goes on without them.
             while self.mails_left[from] > 0 && (self.machine.takes_mails() || is_stopping) {
-                let Some(message) = self.mesh.receive(from) else { break };
+                let Some(message) = self.io.receive(from) else { break };
                 self.mails_left[from] -= 1;
                 match message {
                     ShardMessage::Mail(mail) => {
@@ -87,7 +86,7 @@ impl Runner {
                     ShardMessage::Socket(arrival) => {
                         let Arrival { socket, handover, layers, unsent, visit } = *arrival;
                         let Handover { peer, listener, user, bytes } = handover;
-                        let slot = ConnectionSlot::new(self.net.adopt(socket));
+                        let slot = ConnectionSlot::new(self.io.adopt(socket));
                         self.count_in(slot, listener);
                         self.at_gate.visits.extend(visit.map(|visit| (slot, visit)));
                         self.layers.adopt(slot, layers, &unsent, self.machine.outbox());
@@ -103,7 +102,7 @@ impl Runner {
                         self.machine.handle_bytes(now, slot, &bytes);
                         self.carry_out(now, None);
                         if self.reads_once(slot) {
-                            self.net.receive_once(slot.get());
+                            self.io.receive_once(slot.get());
                         }
                     }
                 }
@@ -120,7 +119,7 @@ impl Runner {
     pub(super) fn hand_over(&mut self, now: Time, slot: ConnectionSlot, to: ShardId, handover: Handover) {
         self.at_gate.handshakes.end(slot);
         let (layers, unsent) = self.layers.take(slot, self.machine.outbox());
-        match self.net.detach(slot.get()) {
+        match self.io.detach(slot.get()) {
             Some(socket) => {
                 self.counted.remove(&slot);
                 let visit = self.at_gate.visits.remove(&slot);
@@ -131,7 +130,7 @@ impl Runner {
             None => {
                 self.count_out(slot);
                 self.end_visit(now, slot);
-                self.net.close(slot.get());
+                self.io.close(slot.get());
             }
         }
     }
@@ -140,13 +139,13 @@ impl Runner {
         &mut self,
         now: Time,
         to: ShardId,
-        message: ShardMessage,
+        message: ShardMessage<I::Socket>,
         cause: Option<ConnectionSlot>,
     ) {
         let at = usize::from(to);
         let message = if self.overflow[at].is_empty() {
             let bytes = message.bytes();
-            match self.mesh.send(at, message, bytes) {
+            match self.io.send(at, message, bytes) {
                 Ok(()) => return,
                 Err(message) => message,
             }
@@ -161,14 +160,7 @@ impl Runner {
         {
             self.paused_by_mesh.insert(slot);
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitMesh, 1);
-            self.log.write(now, &Event::LimitReached { limit: Limit::Mesh, client: "".into() });
-        }
-    }
-
-    /// Wakes the shards that sleep over what this turn has sent them, with the turn's batch.
-    pub(super) fn wake_others(&mut self) {
-        for ring in self.mesh.wakes() {
-            self.net.wake(ring);
+            self.write_event(now, &Event::LimitReached { limit: Limit::Mesh, client: "".into() });
         }
     }
 
@@ -179,7 +171,7 @@ impl Runner {
         for to in 0..self.overflow.len() {
             while let Some(message) = self.overflow[to].pop_front() {
                 let bytes = message.bytes();
-                match self.mesh.send(to, message, bytes) {
+                match self.io.send(to, message, bytes) {
                     Ok(()) => self.overflowing -= 1,
                     Err(message) => {
                         self.overflow[to].push_front(message);

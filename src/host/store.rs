@@ -1,22 +1,44 @@
-//! The runner and the log of its shard: batches go to the disk, one at a time, and what is durable goes
+//! The host and the log of its shard: batches go to the disk, one at a time, and what is durable goes
 //! back to the machine.
 
-use super::Runner;
+use super::{Host, Io};
 use crate::base::ConnectionSlot;
 use crate::base::LogMark;
 use crate::base::ShardId;
 use crate::base::Time;
 use crate::broker::{Counter, Event, HoldBack, Limit, Shard};
-use crate::driver::Net;
-use crate::persistence::{Mark, Submitter};
 use crate::settings::SyncPolicy;
 use crate::store::segment::LogName;
-use crate::store::{Journal, LogConfig, LogEvent, LogStart, LogWriter, Restored, Start, Wall};
+use crate::store::{Journal, LogConfig, LogEvent, LogStart, LogWriter, Restored, Spares, Start, Wall};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+/// Takes the segments that a log has filled, and works them into the checkpoint.
+pub trait SealedSegments: Send {
+    /// A segment to which nothing is written any more, with the number of bytes written to it. Those of one
+    /// log come in their order.
+    fn submit(&self, path: PathBuf, bytes: u64);
+    /// All that this shard was asked for is submitted.
+    fn mark(&self, mark: CheckpointMark);
+    /// Bytes of segments, over all shards, that are sealed and not in the checkpoint yet.
+    fn log_bytes(&self) -> u64;
+    /// Files of segments that are in the checkpoint.
+    fn spares(&self) -> Spares;
+}
+
+/// A shard has submitted what it had when a checkpoint was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckpointMark {
+    /// The shard.
+    pub shard: u16,
+    /// How many shards there are.
+    pub shards: usize,
+    /// The number of the request. A later one stands for those before it.
+    pub request: u64,
+}
 
 /// What a shard that keeps something starts with.
 pub struct StartStore {
@@ -31,21 +53,21 @@ pub struct StartStore {
     /// The log's clock.
     pub wall: Wall,
     /// Takes full segments.
-    pub checkpoint: Submitter,
+    pub checkpoint: Box<dyn SealedSegments>,
 }
 
-/// The log of a runner.
+/// The log of a host.
 pub(super) struct Store {
     writer: Box<LogWriter>,
     sync: SyncPolicy,
-    checkpoint: Submitter,
+    checkpoint: Box<dyn SealedSegments>,
     /// The most bytes of log, over all shards, that may wait for the checkpoint.
     log_bytes_max: u64,
     waits_for_checkpoint: bool,
     /// It has waited for the checkpoint, as the operator was told: since when, and until when.
     told_wait: Option<ToldWait>,
     /// When records that nobody waits for are written.
-    lazy_until: Option<Instant>,
+    lazy_until: Option<Time>,
     /// The last request for a checkpoint that was seen: `Control::checkpoints_asked`.
     checkpoint_asked: u64,
     answer: Answer,
@@ -67,8 +89,8 @@ enum Answer {
 /// A time in which the log waited for the checkpoint again and again.
 #[derive(Clone, Copy)]
 struct ToldWait {
-    since: Instant,
-    last: Instant,
+    since: Time,
+    last: Time,
 }
 
 /// Records that nobody waits for, such as that a delivery is settled, are written with the next ones that
@@ -95,22 +117,22 @@ impl Store {
     ///
     /// # Errors
     /// The disk's.
-    pub(super) fn open(runner: &mut Runner, start: StartStore) -> io::Result<Store> {
-        let persistence = &runner.shared.config.persistence;
+    pub(super) fn open<I: Io>(host: &mut Host<I>, start: StartStore) -> io::Result<Store> {
+        let persistence = &host.shared.config.persistence;
         let (sync, log_bytes_max) = (persistence.sync, persistence.log_bytes as u64);
         let config = LogConfig {
             directory: start.directory,
             name: start.name,
-            shards: u16::try_from(runner.shared.shards()).expect("at most 128 shards"),
+            shards: u16::try_from(host.shared.shards()).expect("at most 128 shards"),
             seed: start.seed,
             segment_bytes: persistence.segment_bytes.next_multiple_of(crate::store::segment::BLOCK),
             sync,
             spares: start.checkpoint.spares(),
         };
-        let writer = begin_log(config, &mut runner.net)?;
-        let now = runner.now();
-        runner.machine.open_store(now, Journal::new(start.name), start.wall, start.restored);
-        runner.begin_clock(start.wall);
+        let writer = begin_log(config, &mut host.io)?;
+        let now = host.now();
+        host.machine.open_store(now, Journal::new(start.name), start.wall, start.restored);
+        host.begin_clock(start.wall);
         Ok(Store {
             writer,
             sync,
@@ -126,39 +148,36 @@ impl Store {
     }
 
     /// Is there nothing to write for which anyone waits?
-    fn may_wait(&mut self, machine: &Shard) -> bool {
+    fn may_wait(&mut self, now: Time, machine: &Shard) -> bool {
         let bytes = machine.journal_bytes();
         let is_asked = self.answer != Answer::Given;
         if bytes == 0 || machine.awaits_log() || bytes > LAZY_BYTES_MAX || is_asked {
             return false;
         }
-        let now = Instant::now();
-        *self.lazy_until.get_or_insert(now + LAZY) > now
+        *self.lazy_until.get_or_insert(now.after(LAZY)) > now
     }
 
     /// When the log must be looked at though nothing has come.
-    pub(super) fn due_in(&self) -> Option<Duration> {
-        let writer = self.writer.wake_at().map(|at| at.saturating_duration_since(Instant::now()));
+    pub(super) fn due_in(&self, now: Time) -> Option<Duration> {
+        let writer = self.writer.wake_at().map(|at| at.since(now));
         let checkpoint = self.waits_for_checkpoint.then_some(CHECKPOINT_RETRY);
-        let lazy = self.lazy_until.map(|at| at.saturating_duration_since(Instant::now()));
-        let quiet = self
-            .told_wait
-            .map(|told| (told.last + CHECKPOINT_QUIET).saturating_duration_since(Instant::now()));
+        let lazy = self.lazy_until.map(|at| at.since(now));
+        let quiet = self.told_wait.map(|told| told.last.after(CHECKPOINT_QUIET).since(now));
         [writer, checkpoint, lazy, quiet].into_iter().flatten().min()
     }
 }
 
 /// Begins a log; nothing else is done meanwhile.
-fn begin_log(config: LogConfig, net: &mut Net) -> io::Result<Box<LogWriter>> {
-    let mut start = Box::new(LogStart::begin(config, net));
+fn begin_log(config: LogConfig, io: &mut impl Io) -> io::Result<Box<LogWriter>> {
+    let mut start = Box::new(LogStart::begin(config, io));
     loop {
-        while let Some(done) = net.next_file_done() {
-            match start.handle_done(done, Instant::now(), net)? {
+        while let Some(done) = io.next_file_done() {
+            match start.handle_done(done, io.now(), io)? {
                 Start::UnderWay(further) => start = further,
                 Start::Begun(writer) => return Ok(writer),
             }
         }
-        net.await_files(FILES_PATIENCE)?;
+        io.await_files(FILES_PATIENCE)?;
     }
 }
 
@@ -179,17 +198,16 @@ fn tell_failure(shard: ShardId, cause: &io::Error) {
     }
 }
 
-impl Runner {
+impl<I: Io> Host<I> {
     /// Takes in what has become of the writes.
     pub(super) fn read_log(&mut self, now: Time) {
         let Some(store) = &mut self.store else { return };
-        let at = Instant::now();
-        while let Some(done) = self.net.next_file_done() {
-            store.writer.handle_done(done, at, &mut self.net);
+        while let Some(done) = self.io.next_file_done() {
+            store.writer.handle_done(done, now, &mut self.io);
         }
         loop {
             let Some(store) = &mut self.store else { return };
-            let Some(event) = store.writer.poll(at, &mut self.net) else { break };
+            let Some(event) = store.writer.poll(now, &mut self.io) else { break };
             let shard = self.machine.id();
             match event {
                 LogEvent::Durable { last } => {
@@ -231,7 +249,7 @@ impl Runner {
         if let Answer::Writing { mark } = store.answer
             && LogMark::behind(store.writer.last()) >= mark
         {
-            store.writer.seal(&mut self.net);
+            store.writer.seal(&mut self.io);
             store.answer = Answer::Sealing;
             self.answer_when_sealed();
         }
@@ -242,7 +260,7 @@ impl Runner {
         let Some(store) = &mut self.store else { return };
         if store.answer == Answer::Sealing && !store.writer.is_sealing() && !store.writer.has_failed() {
             store.answer = Answer::Given;
-            store.checkpoint.mark(Mark { shard, shards, request: store.checkpoint_asked });
+            store.checkpoint.mark(CheckpointMark { shard, shards, request: store.checkpoint_asked });
         }
     }
 
@@ -251,7 +269,7 @@ impl Runner {
         let Some(store) = &mut self.store else { return };
         store.waits_for_checkpoint = store.checkpoint.log_bytes() > store.log_bytes_max;
         if store.waits_for_checkpoint || store.told_wait.is_some() {
-            self.tell_wait(Instant::now());
+            self.tell_wait(now);
         }
         let Some(store) = &mut self.store else { return };
         if store.waits_for_checkpoint || !store.writer.is_idle() {
@@ -259,13 +277,13 @@ impl Runner {
             store.lazy_until = None;
             return;
         }
-        if store.may_wait(&self.machine) {
+        if store.may_wait(now, &self.machine) {
             return;
         }
         store.lazy_until = None;
         if let Some(batch) = self.machine.take_batch() {
             let last = batch.last;
-            store.writer.submit(batch, &mut self.net);
+            store.writer.submit(batch, &mut self.io);
             if store.sync != SyncPolicy::Always {
                 self.machine.handle_durable(now, last);
                 self.carry_out(now, None);
@@ -276,7 +294,7 @@ impl Runner {
     }
 
     /// Says once that the log waits for the checkpoint, and once that it goes on.
-    fn tell_wait(&mut self, now: Instant) {
+    fn tell_wait(&mut self, now: Time) {
         let Some(store) = &mut self.store else { return };
         let shard = self.machine.id();
         match &mut store.told_wait {
@@ -293,8 +311,8 @@ impl Runner {
                 );
             }
             Some(told) if store.waits_for_checkpoint => told.last = now,
-            Some(told) if now >= told.last + CHECKPOINT_QUIET => {
-                let millis = told.last.duration_since(told.since).as_millis();
+            Some(told) if now >= told.last.after(CHECKPOINT_QUIET) => {
+                let millis = told.last.millis_since(told.since);
                 store.told_wait = None;
                 tracing::info!(shard, millis, "the checkpoint has caught up, and the log goes on");
             }
@@ -310,7 +328,7 @@ impl Runner {
         let Some(store) = &mut self.store else { return false };
         if store.paused.is_empty() {
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitLog, 1);
-            self.log.write(now, &Event::LimitReached { limit: Limit::Log, client: "".into() });
+            self.write_event(now, &Event::LimitReached { limit: Limit::Log, client: "".into() });
         }
         if self.pause(slot, HoldBack::Log)
             && let Some(store) = &mut self.store
@@ -336,21 +354,21 @@ impl Runner {
     /// The ring's.
     pub(super) fn close_log(&mut self, now: Time) -> io::Result<()> {
         let Some(mut store) = self.store.take() else { return Ok(()) };
-        let end = Instant::now() + CLOSE_PATIENCE;
+        let end = now.after(CLOSE_PATIENCE);
         self.machine.handle_turn(now);
         loop {
-            while !store.writer.is_idle() && !store.writer.has_failed() && Instant::now() < end {
-                self.net.await_files(FILES_PATIENCE)?;
+            while !store.writer.is_idle() && !store.writer.has_failed() && self.now() < end {
+                self.io.await_files(FILES_PATIENCE)?;
                 self.read_last(&mut store);
             }
             let is_idle = store.writer.is_idle();
             let Some(batch) = self.machine.take_batch().filter(|_| is_idle) else { break };
-            store.writer.submit(batch, &mut self.net);
+            store.writer.submit(batch, &mut self.io);
         }
         store.writer.close();
         self.read_last(&mut store);
         while !store.writer.is_closed() {
-            self.net.await_files(FILES_PATIENCE)?;
+            self.io.await_files(FILES_PATIENCE)?;
             self.read_last(&mut store);
         }
         Ok(())
@@ -358,11 +376,11 @@ impl Runner {
 
     /// Takes in what has become of the last writes.
     fn read_last(&mut self, store: &mut Store) {
-        let at = Instant::now();
-        while let Some(done) = self.net.next_file_done() {
-            store.writer.handle_done(done, at, &mut self.net);
+        let at = self.now();
+        while let Some(done) = self.io.next_file_done() {
+            store.writer.handle_done(done, at, &mut self.io);
         }
-        while let Some(event) = store.writer.poll(at, &mut self.net) {
+        while let Some(event) = store.writer.poll(at, &mut self.io) {
             match event {
                 LogEvent::Sealed { path, bytes } => store.checkpoint.submit(path, bytes),
                 LogEvent::Failed { cause } | LogEvent::Full { cause } => {

@@ -9,6 +9,7 @@ use super::directory::{remove, set_aside};
 use super::image::Image;
 use super::recovery::{other_version, told};
 use super::segment_file::SegmentFile;
+use crate::host::{CheckpointMark, SealedSegments};
 use crate::store::Spares;
 use crate::store::StoreError;
 use crate::store::segment::{BLOCK, Header, LogName, parse_file_name};
@@ -32,19 +33,8 @@ struct State {
 #[derive(Debug)]
 enum Job {
     Segment { path: PathBuf, bytes: u64 },
-    Mark(Mark),
+    Mark(CheckpointMark),
     Stop,
-}
-
-/// A shard has submitted what it had when a checkpoint was asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct Mark {
-    /// The shard.
-    pub shard: u16,
-    /// How many shards there are.
-    pub shards: usize,
-    /// The number of the request. A later one stands for those before it.
-    pub request: u64,
 }
 
 /// Hands segments to the checkpoint's thread; each shard has one.
@@ -55,29 +45,25 @@ pub struct Submitter {
     spares: Spares,
 }
 
-impl Submitter {
-    /// A segment to which nothing is written any more, with the number of bytes written to it. Those of one
-    /// log come in their order.
-    pub fn submit(&self, path: PathBuf, bytes: u64) {
+impl SealedSegments for Submitter {
+    fn submit(&self, path: PathBuf, bytes: u64) {
         self.state.log_bytes.fetch_add(bytes, Ordering::Relaxed);
         // Without the thread the next start finds the file.
         let _ = self.sender.send(Job::Segment { path, bytes });
     }
 
-    /// All that this shard was asked for is submitted. Once this is so for all shards, and all of it is in the
-    /// checkpoint, a log line says so.
-    pub fn mark(&self, mark: Mark) {
+    /// Once all shards have submitted all that they were asked for, and all of it is in the checkpoint, a log line says
+    /// so.
+    fn mark(&self, mark: CheckpointMark) {
         // Without the thread there is no one to ask.
         let _ = self.sender.send(Job::Mark(mark));
     }
 
-    /// Files of segments that are in the checkpoint.
-    pub fn spares(&self) -> Spares {
+    fn spares(&self) -> Spares {
         self.spares.clone()
     }
 
-    /// Bytes of segments that are sealed and not in the checkpoint yet.
-    pub fn log_bytes(&self) -> u64 {
+    fn log_bytes(&self) -> u64 {
         self.state.log_bytes.load(Ordering::Relaxed)
     }
 }
@@ -199,7 +185,7 @@ struct Marks {
 }
 
 impl Marks {
-    fn take(&mut self, mark: Mark) {
+    fn take(&mut self, mark: CheckpointMark) {
         self.shards = mark.shards;
         self.last.insert(mark.shard, mark.request);
     }

@@ -1,6 +1,7 @@
 use super::super::StoreDirectory;
 use super::super::recovery::recover;
 use super::super::recovery::tests::{Log, Scratch};
+use crate::host::SealedSegments;
 use crate::store::Record;
 use crate::store::state::tests::{described, session};
 use std::fs;

@@ -12,7 +12,7 @@ mod salvage;
 mod segment_file;
 pub mod tools;
 
-pub use checkpoint::{Checkpoint, Mark, Submitter};
+pub use checkpoint::{Checkpoint, Submitter};
 pub use directory::{SegmentName, StoreDirectory};
 pub use image::{Image, ImageError};
 #[cfg(test)]

@@ -19,10 +19,11 @@ mod write;
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use self::segment::{Making, Order, Segment, Trouble};
 use self::write::Write;
+use crate::base::Time;
 use crate::base::log_files::{FileDone, FileOperation, FileResult, LogFiles, LogWork};
 use crate::settings::SyncPolicy;
 use crate::store::segment::{BLOCK, Header, LogName, file_name};
@@ -124,7 +125,7 @@ pub struct LogWriter {
     /// The current segment has its first batch, and so its header.
     has_begun: bool,
     /// When the current segment was last looked for.
-    looked_at: Instant,
+    looked_at: Time,
     /// Of the segment after the current one.
     next_number: u64,
     spare: Spare,
@@ -138,9 +139,9 @@ pub struct LogWriter {
     sync: Option<PathBuf>,
     /// With [`SyncPolicy::Interval`]: the current segment has something the disk may not have.
     is_dirty: bool,
-    sync_at: Option<Instant>,
+    sync_at: Option<Time>,
     /// There was no room; when to try again.
-    retry_at: Option<Instant>,
+    retry_at: Option<Time>,
     is_full: bool,
     has_failed: bool,
     end: End,
@@ -209,7 +210,7 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 impl LogWriter {
     /// A log whose first segment has its header.
-    fn new(config: LogConfig, current: Segment, now: Instant) -> LogWriter {
+    fn new(config: LogConfig, current: Segment, now: Time) -> LogWriter {
         LogWriter {
             config,
             events: VecDeque::new(),
@@ -277,7 +278,7 @@ impl LogWriter {
     }
 
     /// Takes the end of an operation that this log has begun.
-    pub fn handle_done(&mut self, done: FileDone, now: Instant, files: &mut impl LogFiles) {
+    pub fn handle_done(&mut self, done: FileDone, now: Time, files: &mut impl LogFiles) {
         match done.work {
             LogWork::Close => self.handle_end(done.result, files),
             work if self.has_failed => self.forget(work),
@@ -293,7 +294,7 @@ impl LogWriter {
     }
 
     /// What has happened since, in order.
-    pub fn poll(&mut self, now: Instant, files: &mut impl LogFiles) -> Option<LogEvent> {
+    pub fn poll(&mut self, now: Time, files: &mut impl LogFiles) -> Option<LogEvent> {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
@@ -310,7 +311,7 @@ impl LogWriter {
     }
 
     /// When to poll though nothing has come: a sync or a second attempt is due.
-    pub fn wake_at(&self) -> Option<Instant> {
+    pub fn wake_at(&self) -> Option<Time> {
         if self.has_failed {
             return None;
         }
@@ -332,7 +333,7 @@ impl LogWriter {
         self.end == End::Closed
     }
 
-    fn handle_write(&mut self, result: io::Result<FileResult>, now: Instant, files: &mut impl LogFiles) {
+    fn handle_write(&mut self, result: io::Result<FileResult>, now: Time, files: &mut impl LogFiles) {
         let Some(mut commit) = self.write.take() else { return };
         if let Some(sealed) = commit.sealed.as_mut().filter(|sealed| sealed.is_syncing) {
             sealed.is_syncing = false;
@@ -359,8 +360,8 @@ impl LogWriter {
 
     /// Is the current segment still the file that is found by its name? What is written to it else is lost with the
     /// process.
-    fn look_if_due(&mut self, now: Instant, files: &impl LogFiles) -> io::Result<()> {
-        if now.saturating_duration_since(self.looked_at) < LOOK_INTERVAL {
+    fn look_if_due(&mut self, now: Time, files: &impl LogFiles) -> io::Result<()> {
+        if now.since(self.looked_at) < LOOK_INTERVAL {
             return Ok(());
         }
         self.looked_at = now;
@@ -374,7 +375,7 @@ impl LogWriter {
         Err(gone(format!("can't find {}: {cause}", self.current.path.display())))
     }
 
-    fn conclude_write(&mut self, commit: Commit, now: Instant) {
+    fn conclude_write(&mut self, commit: Commit, now: Time) {
         self.has_begun = true;
         if let Some(Sealed { segment, bytes, .. }) = commit.sealed {
             self.events.push_back(LogEvent::Sealed { path: segment.path, bytes });
@@ -384,12 +385,12 @@ impl LogWriter {
         }
         if self.config.sync == SyncPolicy::Interval && !self.is_dirty {
             self.is_dirty = true;
-            self.sync_at = Some(now + SYNC_INTERVAL);
+            self.sync_at = Some(now.after(SYNC_INTERVAL));
         }
         self.events.push_back(LogEvent::Durable { last: commit.last });
     }
 
-    fn handle_segment(&mut self, result: io::Result<FileResult>, now: Instant, files: &mut impl LogFiles) {
+    fn handle_segment(&mut self, result: io::Result<FileResult>, now: Time, files: &mut impl LogFiles) {
         let Spare::InWork(making) = std::mem::replace(&mut self.spare, Spare::Missing) else { return };
         let made = match making.handle_done(result, files) {
             Err(making) => {
@@ -406,7 +407,7 @@ impl LogWriter {
             }
             None => {}
             Some(Trouble::NoRoom(cause)) => {
-                self.retry_at = Some(now + RETRY);
+                self.retry_at = Some(now.after(RETRY));
                 if !self.is_full {
                     self.is_full = true;
                     self.events.push_back(LogEvent::Full { cause });
@@ -499,7 +500,7 @@ impl LogWriter {
         self.write = Some(Commit { write, last: batch.last, sealed });
     }
 
-    fn make_spare_if_due(&mut self, now: Instant, files: &mut impl LogFiles) {
+    fn make_spare_if_due(&mut self, now: Time, files: &mut impl LogFiles) {
         self.retry_at = self.retry_at.filter(|&at| at > now);
         let is_wanted = self.end == End::No || (self.end == End::Wanted && self.waiting.is_some());
         // The file of a segment proves that the one before it has begun.
@@ -516,7 +517,7 @@ impl LogWriter {
         self.spare = Spare::InWork(making);
     }
 
-    fn sync_if_due(&mut self, now: Instant, files: &mut impl LogFiles) {
+    fn sync_if_due(&mut self, now: Time, files: &mut impl LogFiles) {
         let is_due = self.is_dirty && self.sync.is_none() && self.sync_at.is_some_and(|at| at <= now);
         if is_due && self.end == End::No {
             self.is_dirty = false;

@@ -11,17 +11,16 @@ use crate::base::Time;
 use crate::base::allocated;
 use crate::base::{ConnectionSlot, SessionSlot};
 use crate::broker::components::budget::WORK_A_QUEUED;
-use crate::broker::components::replies::{AfterLog, FirstSending};
 use crate::broker::components::sessions::{
     ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, QUEUES_QOS0, REPLAYING,
 };
 use crate::broker::fanout::{Fanout, Recent, WireForm};
 use crate::broker::outcome::Taken;
 use crate::broker::{Counter, Event, Limit, Shard};
-use crate::mqtt::codec::{AckKind, publish_len};
+use crate::mqtt::codec::publish_len;
 use crate::mqtt::{PacketId, ProtocolVersion, QoS};
 use crate::session::KeptMessage;
-use crate::session::{AckOutcome, Delivery, Extra, LossCause};
+use crate::session::{Delivery, Extra, LossCause};
 use crate::store::{Record, StoredMessage};
 use smallvec::SmallVec;
 use std::rc::Rc;
@@ -188,94 +187,6 @@ impl Shard {
             || self.sessions.session(session).waiting_qos1 > 0
     }
 
-    /// Once the log has the packet identifier, and all that it came from. A session that is not in the
-    /// log ends with its connection: what it gets twice, it gets as another.
-    fn publish_when_durable(
-        &mut self,
-        session: SessionSlot,
-        packet_id: PacketId,
-        number: u64,
-        replay: u64,
-        qos: QoS,
-    ) {
-        if qos == QoS::AtLeastOnce {
-            let waiting = &mut self.sessions.session_mut(session).waiting_qos1;
-            *waiting = waiting.saturating_add(1);
-        }
-        let slot = self.sessions.slot(session).connection;
-        let Some(connection) = slot.and_then(|slot| self.connections.key(slot)) else { return };
-        if let Some(replay) = self.sessions.session_mut(session).replay_mut(replay) {
-            replay.for_log += 1;
-        }
-        let session = self.sessions.key(session);
-        let sending = FirstSending { session, connection, packet_id, number, replay, qos };
-        self.wait_for_log(self.durability.mark(), AfterLog::Publish(sending));
-    }
-
-    /// The log has it. A newer connection sends it again by itself.
-    pub(in crate::broker) fn send_durable_publish(&mut self, now: Time, sending: FirstSending) {
-        let FirstSending { session, connection, packet_id, number, replay, qos } = sending;
-        let Some(session) = self.sessions.resolve(session) else { return };
-        if !self.is_served_by(session, connection) {
-            return;
-        }
-        if qos == QoS::AtLeastOnce {
-            let waiting = &mut self.sessions.session_mut(session).waiting_qos1;
-            *waiting = waiting.saturating_sub(1);
-        }
-        if replay != 0 {
-            self.send_durable_retained(now, session, packet_id, number, replay, qos);
-            return;
-        }
-        self.send_first(now, session, packet_id, number);
-    }
-
-    /// The same of a retained message: it may have been overtaken by a newer live one while it waited.
-    fn send_durable_retained(
-        &mut self,
-        now: Time,
-        session: SessionSlot,
-        packet_id: PacketId,
-        number: u64,
-        replay: u64,
-        qos: QoS,
-    ) {
-        let state = self.sessions.session_mut(session);
-        if let Some(replay) = state.replay_mut(replay) {
-            replay.for_log -= 1;
-        }
-        let overtaken = state.has_overtaken() && {
-            let waiting =
-                state.inflight.first(packet_id, number).map(|delivery| Rc::clone(&delivery.message));
-            waiting.is_some_and(|message| {
-                let hash = self.shared.hash(message.as_publication().topic);
-                self.sessions.session(session).is_overtaken(hash, message.stamp(), replay)
-            })
-        };
-        if overtaken {
-            let kind = if qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
-            let window = &mut self.sessions.session_mut(session).inflight;
-            if let AckOutcome::Settled(number) = window.handle_ack(kind, packet_id, true) {
-                self.record_settled(session, number);
-            }
-        } else {
-            self.send_first(now, session, packet_id, number);
-        }
-        self.pump(now, session);
-    }
-
-    fn send_first(&mut self, now: Time, session: SessionSlot, packet_id: PacketId, number: u64) {
-        let entry = self.sessions.slot(session);
-        let version = entry.version;
-        let window = &mut self.sessions.session_mut(session).inflight;
-        let Some(delivery) = window.send_first(packet_id, number) else { return };
-        let form = WireForm { version, qos: delivery.qos, retain: delivery.retain };
-        let (message, ids) = (Rc::clone(&delivery.message), ids_of(&delivery.extra));
-        let mut fanout = self.fanout_of(&message, now);
-        self.send_publish(session, &mut fanout, form, Some(packet_id), false, &ids);
-        self.note_encoded(&message, &mut fanout);
-    }
-
     /// Of a kept message, with what of it is in the arena already.
     pub(in crate::broker) fn fanout_of<'a>(&mut self, message: &'a Rc<KeptMessage>, now: Time) -> Fanout<'a> {
         let mut fanout = Fanout::of(message, now, 0);
@@ -300,7 +211,7 @@ impl Shard {
     }
 
     /// Encodes a PUBLISH for one session, with whatever makes it its own, and sends it.
-    fn send_publish(
+    pub(in crate::broker) fn send_publish(
         &mut self,
         session: SessionSlot,
         fanout: &mut Fanout<'_>,
@@ -598,6 +509,6 @@ pub(in crate::broker) fn extra(subscription_ids: &[u32], group: Option<&Arc<str>
         .then(|| Box::new(Extra { subscription_ids: subscription_ids.into(), group: group.cloned() }))
 }
 
-fn ids_of(extra: &Option<Box<Extra>>) -> SmallVec<[u32; 4]> {
+pub(in crate::broker) fn ids_of(extra: &Option<Box<Extra>>) -> SmallVec<[u32; 4]> {
     extra.as_ref().map(|extra| extra.subscription_ids.clone()).unwrap_or_default()
 }

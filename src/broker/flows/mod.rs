@@ -32,6 +32,7 @@ pub(super) mod refused_filters;
 pub(super) mod replay;
 pub(super) mod reply;
 pub(super) mod restart;
+pub(super) mod send_durable;
 pub(super) mod source;
 pub(super) mod subscribe;
 pub(super) mod sys;

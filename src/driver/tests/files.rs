@@ -292,12 +292,12 @@ fn an_echo_that_waits_for_a_write_comes_back_each_time() {
         while gone < 2 || host.net.connections() > 0 {
             for event in host.turn_within(2 * PATIENCE) {
                 match event {
-                    Event::Accepted { slot, .. } => host.net.receive_stream(slot),
-                    Event::Received { slot, buffer } => {
+                    IoEvent::Accepted { slot, .. } => host.net.receive_stream(slot),
+                    IoEvent::Received { slot, buffer } => {
                         let bytes = host.take(buffer);
                         waiting.push((slot, bytes));
                     }
-                    Event::Hangup { slot, .. } => {
+                    IoEvent::Hangup { slot, .. } => {
                         gone += 1;
                         host.net.close(slot);
                     }

@@ -6,15 +6,15 @@ use std::net::Shutdown;
 use super::*;
 
 /// Turns until the connection is hung up; how, and how many turns that took.
-fn hangup(host: &mut Host) -> (Hangup, usize) {
+fn hangup(host: &mut Host) -> (SocketEnd, usize) {
     let until = Instant::now() + PATIENCE;
     let mut turns = 0;
     while Instant::now() < until {
         turns += 1;
         for event in host.turn() {
             match event {
-                Event::Hangup { cause, .. } => return (cause, turns),
-                Event::Received { slot, buffer } => host.net.hold(slot, buffer, 0),
+                IoEvent::Hangup { cause, .. } => return (cause, turns),
+                IoEvent::Received { slot, buffer } => host.net.hold(slot, buffer, 0),
                 _ => {}
             }
         }
@@ -37,7 +37,7 @@ fn fill(host: &mut Host, slot: u32) {
 }
 
 /// The other end of a connection that is paused, and of which bytes are held.
-fn paused(fills: bool, leave: impl FnOnce(TcpStream) + Send + 'static) -> Hangup {
+fn paused(fills: bool, leave: impl FnOnce(TcpStream) + Send + 'static) -> SocketEnd {
     let (socket, port) = bound();
     let (is_paused, paused) = std::sync::mpsc::channel();
     let (is_held, held) = std::sync::mpsc::channel();
@@ -54,7 +54,7 @@ fn paused(fills: bool, leave: impl FnOnce(TcpStream) + Send + 'static) -> Hangup
         while host.net.slots.get(slot).unwrap().extra.as_ref().is_none_or(|extra| extra.held.is_empty()) {
             assert!(Instant::now() < until, "nothing comes");
             for event in host.turn() {
-                assert!(matches!(event, Event::Backlogged { .. }), "{event:?}");
+                assert!(matches!(event, IoEvent::Backlogged { .. }), "{event:?}");
             }
         }
         for _ in 0..3 {
@@ -91,14 +91,14 @@ fn reset(client: TcpStream) {
 
 #[test]
 fn a_reset_is_told_at_once_though_reading_is_paused_and_bytes_are_held() {
-    assert_eq!(paused(false, reset), Hangup::Reset);
+    assert_eq!(paused(false, reset), SocketEnd::Reset);
 }
 
 #[test]
 fn a_reset_is_told_though_a_backlog_waits_for_the_peer_too() {
-    assert_eq!(paused(true, reset), Hangup::Reset);
+    assert_eq!(paused(true, reset), SocketEnd::Reset);
     // It closes with unread bytes.
-    assert_eq!(paused(true, drop), Hangup::Reset);
+    assert_eq!(paused(true, drop), SocketEnd::Reset);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_peer_that_closes_its_side_and_takes_nothing_has_gone() {
             drop(client);
         });
     });
-    assert_eq!(cause, Hangup::Eof);
+    assert_eq!(cause, SocketEnd::EndOfStream);
     drop(end);
 }
 
@@ -133,8 +133,8 @@ fn the_end_of_stream_waits_behind_the_bytes_that_a_pause_holds() {
         loop {
             for event in host.turn() {
                 match event {
-                    Event::Received { buffer, .. } => bytes.extend(host.take(buffer)),
-                    Event::Hangup { slot, cause: Hangup::Eof } => {
+                    IoEvent::Received { buffer, .. } => bytes.extend(host.take(buffer)),
+                    IoEvent::Hangup { slot, cause: SocketEnd::EndOfStream } => {
                         assert_eq!(bytes, b"the last words");
                         host.net.close(slot);
                         return host.settle();
@@ -163,7 +163,7 @@ fn a_half_closed_peer_that_does_not_read_costs_no_spinning() {
         is_full.send(()).unwrap();
         // As its owner would end it; what is left lingers.
         let (cause, _) = hangup(&mut host);
-        assert_eq!(cause, Hangup::Eof);
+        assert_eq!(cause, SocketEnd::EndOfStream);
         host.net.close(slot);
         let mut turns = 0;
         while host.net.connections() > 0 {
@@ -190,7 +190,7 @@ fn a_half_closed_peer_that_reads_gets_all_of_it() {
         host.net.receive_stream(slot);
         host.send(slot, &pattern(LEN));
         let (cause, _) = hangup(&mut host);
-        assert_eq!(cause, Hangup::Eof);
+        assert_eq!(cause, SocketEnd::EndOfStream);
         host.net.close(slot);
         host.settle();
     });
@@ -212,7 +212,7 @@ fn a_turn_says_nothing_of_backlogs_that_neither_grow_nor_shrink() {
         let mut slots = Vec::new();
         while slots.len() < PEERS {
             for event in host.turn() {
-                if let Event::Accepted { slot, .. } = event {
+                if let IoEvent::Accepted { slot, .. } = event {
                     slots.push(slot);
                 }
             }
@@ -228,7 +228,8 @@ fn a_turn_says_nothing_of_backlogs_that_neither_grow_nor_shrink() {
         }
         host.send(slots[7], b"more");
         let events = host.turn();
-        let told = |event: &Event| matches!(event, Event::Backlogged { slot, .. } if *slot == slots[7]);
+        let told =
+            |event: &IoEvent<Buffer>| matches!(event, IoEvent::Backlogged { slot, .. } if *slot == slots[7]);
         assert!(events.len() == 1 && told(&events[0]), "{events:?}");
         for slot in slots {
             host.net.abort(slot);

@@ -64,11 +64,11 @@ impl Host {
         host
     }
 
-    fn turn(&mut self) -> Vec<Event> {
+    fn turn(&mut self) -> Vec<IoEvent<Buffer>> {
         self.turn_within(Duration::from_millis(50))
     }
 
-    fn turn_within(&mut self, patience: Duration) -> Vec<Event> {
+    fn turn_within(&mut self, patience: Duration) -> Vec<IoEvent<Buffer>> {
         let mut events = Vec::new();
         self.net.park(&self.outbox, &mut events, Some(patience), &self.sleeping, || false).unwrap();
         self.outbox.clear();
@@ -94,7 +94,7 @@ impl Host {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             match self.turn().pop() {
-                Some(Event::Accepted { listener: 7, slot, .. }) => return slot,
+                Some(IoEvent::Accepted { listener: 7, slot, .. }) => return slot,
                 Some(other) => panic!("{other:?}"),
                 None => {}
             }
@@ -109,9 +109,9 @@ impl Host {
             assert!(Instant::now() < until, "{} connections stay", self.net.connections());
             for event in self.turn() {
                 match event {
-                    Event::Received { buffer, .. } => self.net.give_back(buffer),
-                    Event::Hangup { slot, .. } => self.net.close(slot),
-                    Event::Accepted { .. } => panic!("somebody came"),
+                    IoEvent::Received { buffer, .. } => self.net.give_back(buffer),
+                    IoEvent::Hangup { slot, .. } => self.net.close(slot),
+                    IoEvent::Accepted { .. } => panic!("somebody came"),
                     _ => {}
                 }
             }
@@ -124,16 +124,16 @@ impl Host {
         while gone < count || self.net.connections() > 0 {
             for event in self.turn() {
                 match event {
-                    Event::Accepted { slot, .. } => self.net.receive_stream(slot),
-                    Event::Received { slot, buffer } => {
+                    IoEvent::Accepted { slot, .. } => self.net.receive_stream(slot),
+                    IoEvent::Received { slot, buffer } => {
                         let bytes = self.take(buffer);
                         self.send(slot, &bytes);
                     }
-                    Event::Hangup { slot, .. } => {
+                    IoEvent::Hangup { slot, .. } => {
                         gone += 1;
                         self.net.close(slot);
                     }
-                    Event::Backlogged { .. } | Event::Drained { .. } => {}
+                    IoEvent::Backlogged { .. } | IoEvent::Drained { .. } => {}
                     other => panic!("{other:?}"),
                 }
             }

@@ -70,7 +70,7 @@ fn a_connection_moves_to_another_shard_with_all_its_bytes() {
         let mut moved = 0;
         while moved < CLIENTS {
             for event in host.turn() {
-                let Event::Received { slot, buffer } = event else { continue };
+                let IoEvent::Received { slot, buffer } = event else { continue };
                 let bytes = host.take(buffer);
                 let socket = host.net.detach(slot).unwrap();
                 door.send(1, (socket, bytes), 0).unwrap();
@@ -100,11 +100,11 @@ fn a_connection_moves_to_another_shard_with_all_its_bytes() {
             }
             for event in std::mem::take(&mut events) {
                 match event {
-                    Event::Received { slot, buffer } => {
+                    IoEvent::Received { slot, buffer } => {
                         let bytes = host.take(buffer);
                         host.send(slot, &bytes);
                     }
-                    Event::Hangup { slot, .. } => {
+                    IoEvent::Hangup { slot, .. } => {
                         gone += 1;
                         host.net.close(slot);
                     }

@@ -47,7 +47,7 @@ fn a_turn_reaches_a_thousand_connections_with_many_ranges_in_order() {
         let mut slots = Vec::new();
         while slots.len() < 1000 {
             for event in host.turn() {
-                if let Event::Accepted { slot, .. } = event {
+                if let IoEvent::Accepted { slot, .. } = event {
                     slots.push(slot);
                 }
             }
@@ -101,12 +101,12 @@ fn what_a_slow_reader_does_not_take_is_kept_in_order() {
             host.outbox.send(ConnectionSlot::new(slot), Range { start: start + 2001, len: 3000 });
             for event in host.turn_within(Duration::ZERO) {
                 match event {
-                    Event::Backlogged { slot: at, bytes, taken } => {
+                    IoEvent::Backlogged { slot: at, bytes, taken } => {
                         assert!(at == slot && bytes > 0);
                         assert_ne!(told.replace((bytes, taken)), Some((bytes, taken)), "it has changed");
                         backlogged = drained + 1;
                     }
-                    Event::Drained { slot: at } => {
+                    IoEvent::Drained { slot: at } => {
                         assert_eq!(at, slot);
                         told = None;
                         drained += 1;
@@ -120,8 +120,8 @@ fn what_a_slow_reader_does_not_take_is_kept_in_order() {
         while drained < backlogged {
             for event in host.turn() {
                 match event {
-                    Event::Backlogged { taken, .. } => assert!(taken > 0, "the peer has read"),
-                    Event::Drained { .. } => drained += 1,
+                    IoEvent::Backlogged { taken, .. } => assert!(taken > 0, "the peer has read"),
+                    IoEvent::Drained { .. } => drained += 1,
                     other => panic!("{other:?}"),
                 }
             }
@@ -150,8 +150,8 @@ fn a_backlog_has_a_bound() {
             host.send(slot, &piece);
             for event in host.turn_within(Duration::ZERO) {
                 match event {
-                    Event::Backlogged { .. } => {}
-                    Event::Hangup { cause: Hangup::BacklogFull, .. } => {
+                    IoEvent::Backlogged { .. } => {}
+                    IoEvent::Hangup { cause: SocketEnd::BacklogFull, .. } => {
                         host.net.close(slot);
                         return host.settle();
                     }
@@ -182,15 +182,15 @@ fn slots_and_descriptors_come_back_after_two_thousand_connections() {
             while gone < COUNT || host.net.connections() > 0 {
                 for event in host.turn() {
                     match event {
-                        Event::Accepted { slot, .. } => {
+                        IoEvent::Accepted { slot, .. } => {
                             highest = highest.max(slot);
                             host.net.receive_stream(slot);
                         }
-                        Event::Received { slot, buffer } => {
+                        IoEvent::Received { slot, buffer } => {
                             let bytes = host.take(buffer);
                             host.send(slot, &bytes);
                         }
-                        Event::Hangup { slot, .. } => {
+                        IoEvent::Hangup { slot, .. } => {
                             gone += 1;
                             host.net.close(slot);
                         }
@@ -257,11 +257,11 @@ fn a_reset_in_the_middle_is_told_once() {
             }
             for event in host.turn_within(Duration::from_millis(1)) {
                 match event {
-                    Event::Hangup { cause, .. } => {
-                        assert!(matches!(cause, Hangup::Reset), "{cause:?}");
+                    IoEvent::Hangup { cause, .. } => {
+                        assert!(matches!(cause, SocketEnd::Reset), "{cause:?}");
                         ends += 1;
                     }
-                    Event::Received { buffer, .. } => host.net.give_back(buffer),
+                    IoEvent::Received { buffer, .. } => host.net.give_back(buffer),
                     _ => {}
                 }
             }
@@ -300,19 +300,19 @@ fn a_pause_holds_what_comes_and_a_resume_delivers_it_first() {
             }
             for event in host.turn_within(Duration::from_millis(2)) {
                 match event {
-                    Event::Received { slot, buffer } if host.net.is_held(slot) => {
+                    IoEvent::Received { slot, buffer } if host.net.is_held(slot) => {
                         host.net.hold(slot, buffer, 0)
                     }
-                    Event::Received { buffer, .. } if step.is_multiple_of(5) => {
+                    IoEvent::Received { buffer, .. } if step.is_multiple_of(5) => {
                         // Pauses with a part of the buffer in hand.
                         let half = buffer.len() / 2;
                         bytes.extend_from_slice(&host.net.bytes(&buffer)[..half]);
                         host.net.pause(slot);
                         host.net.hold(slot, buffer, half);
                     }
-                    Event::Received { buffer, .. } => bytes.extend(host.take(buffer)),
-                    Event::Hangup { slot, cause } if host.net.hold_hangup(slot, cause) => {}
-                    Event::Hangup { cause: Hangup::Eof, .. } => ended = true,
+                    IoEvent::Received { buffer, .. } => bytes.extend(host.take(buffer)),
+                    IoEvent::Hangup { slot, cause } if host.net.hold_hangup(slot, cause) => {}
+                    IoEvent::Hangup { cause: SocketEnd::EndOfStream, .. } => ended = true,
                     other => panic!("{other:?}"),
                 }
             }
@@ -343,7 +343,7 @@ fn a_stream_survives_that_memory_is_given_back_in_its_midst() {
         while bytes.len() < LEN {
             for event in host.turn() {
                 match event {
-                    Event::Received { buffer, .. } => bytes.extend(host.take(buffer)),
+                    IoEvent::Received { buffer, .. } => bytes.extend(host.take(buffer)),
                     other => panic!("{other:?}"),
                 }
                 // In the midst of a turn too: what is lent keeps its bytes.
@@ -399,7 +399,7 @@ fn the_last_bytes_of_a_close_arrive_though_the_peer_was_still_sending() {
         while closed < 20 || host.net.connections() > 0 {
             for event in host.turn() {
                 match event {
-                    Event::Accepted { slot, .. } => {
+                    IoEvent::Accepted { slot, .. } => {
                         // Much has come in by then, and nothing of it is read before the close.
                         std::thread::sleep(Duration::from_millis(5));
                         host.send(slot, b"goodbye");
@@ -553,7 +553,7 @@ fn a_watched_descriptor_is_told_each_time() {
         let mut seen = 0;
         while seen < 3 {
             for event in host.turn() {
-                assert!(matches!(event, Event::Readable { token: 42 }));
+                assert!(matches!(event, IoEvent::Readable { token: 42 }));
                 let mut byte = [0];
                 reader.read_exact(&mut byte).unwrap();
                 seen += 1;
@@ -593,8 +593,8 @@ fn a_lack_of_descriptors_pauses_the_listener_and_no_more() {
             turns += 1;
             for event in host.turn() {
                 match event {
-                    Event::Accepted { .. } => accepted += 1,
-                    Event::AcceptFailed { listener: 7, error: libc::EMFILE } => failed += 1,
+                    IoEvent::Accepted { .. } => accepted += 1,
+                    IoEvent::AcceptFailed { listener: 7, error: libc::EMFILE } => failed += 1,
                     other => panic!("{other:?}"),
                 }
             }

@@ -1,11 +1,11 @@
 //! The beginning of a log: its first segment is made, gets its header, and stays.
 
 use std::io;
-use std::time::Instant;
 
 use super::segment::{Making, Segment};
 use super::write::Write;
 use super::{LogConfig, LogWriter, Trouble, explain};
+use crate::base::Time;
 use crate::base::log_files::{FileDone, FileOperation, FileResult, LogFiles, LogWork};
 use crate::store::segment::BLOCK;
 
@@ -44,7 +44,7 @@ impl LogStart {
     ///
     /// # Errors
     /// The disk's: no room, a file system without direct I/O, no permission.
-    pub fn handle_done(self, done: FileDone, now: Instant, files: &mut impl LogFiles) -> io::Result<Start> {
+    pub fn handle_done(self, done: FileDone, now: Time, files: &mut impl LogFiles) -> io::Result<Start> {
         let LogStart { config, step } = self;
         let step = match step {
             Step::Making(making) => match making.handle_done(done.result, files) {

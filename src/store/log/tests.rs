@@ -18,7 +18,7 @@ struct Bench {
     spares: Spares,
     journal: Journal,
     log: LogWriter,
-    now: Instant,
+    now: Time,
 }
 
 impl Bench {
@@ -30,7 +30,7 @@ impl Bench {
         let mut disk = Disk::default();
         let config = config(directory.clone(), sync);
         let spares = config.spares.clone();
-        let now = Instant::now();
+        let now = Time::from_millis(1);
         let log = start(config, &mut disk, now).unwrap();
         assert!(!disk.is_busy());
         let mut journal = Journal::new(NAME);
@@ -102,7 +102,7 @@ impl Bench {
     }
 }
 
-fn start(config: LogConfig, disk: &mut Disk, now: Instant) -> io::Result<LogWriter> {
+fn start(config: LogConfig, disk: &mut Disk, now: Time) -> io::Result<LogWriter> {
     let mut start = LogStart::begin(config, disk);
     loop {
         let done = disk.finish_one().expect("a log that begins waits for the disk");
@@ -340,13 +340,13 @@ fn without_room_for_the_next_segment_the_batch_that_needs_it_waits() {
         assert!(!bench.log.is_idle());
         // Tried again, and said once.
         for attempt in 2..5 {
-            assert_eq!(bench.log.wake_at(), Some(bench.now + RETRY));
-            bench.now += RETRY;
+            assert_eq!(bench.log.wake_at(), Some(bench.now.after(RETRY)));
+            bench.now = bench.now.after(RETRY);
             assert_eq!(short(&bench.settle()), "");
             assert_eq!(bench.disk.count(Kind::Create), 1 + attempt);
         }
         bench.disk.failing = None;
-        bench.now += RETRY;
+        bench.now = bench.now.after(RETRY);
         assert_eq!(short(&bench.settle()), "rsd");
         assert!(bench.log.is_idle());
         assert_eq!(bench.read(), [(0, vec![1]), (1, vec![2])]);
@@ -360,10 +360,10 @@ fn without_room_for_a_large_batch_it_waits() {
     bench.settle();
     bench.disk.failing = Some((Kind::Preallocate, libc::ENOSPC));
     assert_eq!(short(&bench.write(40)), "f");
-    bench.now += RETRY;
+    bench.now = bench.now.after(RETRY);
     assert_eq!(short(&bench.settle()), "");
     bench.disk.failing = None;
-    bench.now += RETRY;
+    bench.now = bench.now.after(RETRY);
     assert_eq!(short(&bench.settle()), "rsd");
     assert_eq!(bench.read(), [(0, vec![]), (1, vec![1])]);
     bench.done();
@@ -377,7 +377,7 @@ fn after_a_failed_write_nothing_is_durable() {
     assert_eq!(short(&bench.write(1)), "x");
     bench.disk.failing = None;
     assert!(!bench.log.is_idle());
-    bench.now += Duration::from_secs(5);
+    bench.now = bench.now.after(Duration::from_secs(5));
     assert_eq!(short(&bench.settle()), "");
     assert_eq!(bench.log.wake_at(), None);
     let writes = bench.disk.count(Kind::Write);
@@ -394,7 +394,7 @@ fn after_a_failed_sync_not_even_the_write_under_way_is_durable() {
     bench.disk.failing = Some((Kind::Sync, libc::EIO));
     bench.disk.held = Some(Kind::Write);
     bench.submit(1);
-    bench.now += SYNC_INTERVAL;
+    bench.now = bench.now.after(SYNC_INTERVAL);
     assert_eq!(short(&bench.settle()), "x");
     bench.disk.failing = None;
     bench.disk.held = None;
@@ -447,15 +447,15 @@ fn with_interval_the_disk_is_told_once_a_second_while_there_is_something_new() {
     assert_eq!(bench.log.wake_at(), None);
     for round in 1..4 {
         assert_eq!(short(&bench.write(1)), "d");
-        assert_eq!(bench.log.wake_at(), Some(bench.now + SYNC_INTERVAL));
-        bench.now += SYNC_INTERVAL / 2;
+        assert_eq!(bench.log.wake_at(), Some(bench.now.after(SYNC_INTERVAL)));
+        bench.now = bench.now.after(SYNC_INTERVAL / 2);
         assert_eq!(short(&bench.write(1)), "d");
         assert_eq!(bench.disk.count(Kind::Sync), before + round - 1);
-        bench.now += SYNC_INTERVAL / 2;
+        bench.now = bench.now.after(SYNC_INTERVAL / 2);
         assert_eq!(short(&bench.settle()), "");
         assert_eq!(bench.disk.count(Kind::Sync), before + round);
         // Nothing new, nothing to tell.
-        bench.now += 2 * SYNC_INTERVAL;
+        bench.now = bench.now.after(2 * SYNC_INTERVAL);
         bench.settle();
         assert_eq!(bench.disk.count(Kind::Sync), before + round);
         assert_eq!(bench.log.wake_at(), None);
@@ -486,7 +486,7 @@ fn with_off_the_disk_is_not_told_of_batches() {
     let before = bench.disk.count(Kind::Sync);
     for _ in 0..3 {
         bench.write(1);
-        bench.now += 2 * SYNC_INTERVAL;
+        bench.now = bench.now.after(2 * SYNC_INTERVAL);
     }
     bench.settle();
     assert_eq!(bench.disk.count(Kind::Sync), before);
@@ -540,7 +540,7 @@ fn an_old_segment_is_the_room_that_was_missing() {
     assert_eq!(sorted(&bench.write(15)), "dfs");
     assert_eq!(short(&bench.write(15)), "");
     assert!(bench.spares.give(&bench.directory.join(file_name(NAME, 0))));
-    bench.now += RETRY;
+    bench.now = bench.now.after(RETRY);
     // And none for the one after it.
     assert_eq!(sorted(&bench.settle()), "dfrs");
     bench.done();
@@ -599,7 +599,7 @@ fn closing_goes_over_to_the_next_segment_if_it_must() {
 #[test]
 fn a_log_begins_only_where_it_can_be_written() {
     let config = config(std::env::temp_dir().join("midge-is-not-there"), SyncPolicy::Always);
-    let error = start(config, &mut Disk::default(), Instant::now()).unwrap_err();
+    let error = start(config, &mut Disk::default(), Time::from_millis(1)).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
     assert!(error.to_string().contains("can't create"), "{error}");
 }
@@ -631,7 +631,7 @@ fn a_log_whose_directory_is_removed_or_moved_ends_and_says_so() {
     for (way, moves) in [("removed", false), ("moved", true)] {
         let mut bench = Bench::new(way, SyncPolicy::Always);
         bench.settle();
-        bench.now += LOOK_INTERVAL;
+        bench.now = bench.now.after(LOOK_INTERVAL);
         assert_eq!(short(&bench.write(1)), "d");
         let away = bench.directory.with_extension("away");
         std::fs::rename(&bench.directory, &away).unwrap();
@@ -639,7 +639,7 @@ fn a_log_whose_directory_is_removed_or_moved_ends_and_says_so() {
             std::fs::remove_dir_all(&away).unwrap();
         }
         // Found out before what was written is called durable, if it was not looked at just before.
-        bench.now += LOOK_INTERVAL;
+        bench.now = bench.now.after(LOOK_INTERVAL);
         let events = bench.write(1);
         let [LogEvent::Failed { cause }] = &events[..] else { panic!("{events:?}") };
         assert_eq!(cause.kind(), io::ErrorKind::NotFound);
@@ -670,7 +670,7 @@ fn a_failure_ends_the_log_however_much_is_under_way() {
         let _ = std::fs::remove_dir_all(&bench.directory);
         bench.disk.failing = Some((failing, libc::ENOENT));
         bench.submit(blocks);
-        bench.now += SYNC_INTERVAL;
+        bench.now = bench.now.after(SYNC_INTERVAL);
         bench.log.close();
         assert_eq!(short(&bench.settle()), "x");
         assert!(bench.log.is_closed() && !bench.disk.is_busy());

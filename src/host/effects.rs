@@ -1,0 +1,172 @@
+//! The host and what happens on its sockets, and what the machine has it do.
+
+use super::gate::FailedLogin;
+use super::{Host, Io, IoEvent, ShardMessage, SocketEnd, UNIX_PEER};
+use crate::base::{ConnectionSlot, Time};
+use crate::broker::{Backlog, Counter, Effect, Event, Hangup};
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+impl<I: Io> Host<I> {
+    pub(super) fn handle_event(&mut self, now: Time, event: IoEvent<I::Buffer>) {
+        match event {
+            IoEvent::Accepted { listener, slot, peer } => {
+                self.accept(now, ConnectionSlot::new(slot), peer, listener)
+            }
+            IoEvent::AcceptFailed { error, .. } => {
+                let cause = std::io::Error::from_raw_os_error(error);
+                tracing::warn!(%cause, "a connection could not be accepted");
+            }
+            IoEvent::Received { slot, buffer } => self.receive(now, ConnectionSlot::new(slot), buffer),
+            IoEvent::Hangup { slot, cause } => {
+                let slot = ConnectionSlot::new(slot);
+                let hangup = match cause {
+                    SocketEnd::EndOfStream => Hangup::Closed,
+                    SocketEnd::Reset => Hangup::Reset,
+                    SocketEnd::Error(error) => Hangup::Error(error),
+                    SocketEnd::BacklogFull => Hangup::BacklogFull,
+                };
+                // Bytes that came before it may be held.
+                if self.io.hold_hangup(slot.get(), cause) {
+                    return;
+                }
+                self.machine.handle_hangup(now, slot, hangup);
+                self.carry_out(now, Some(slot));
+            }
+            IoEvent::Backlogged { slot, bytes, taken } => {
+                let slot = ConnectionSlot::new(slot);
+                self.machine.handle_backlog(now, slot, Backlog { bytes: bytes as usize, taken });
+                self.carry_out(now, None);
+            }
+            IoEvent::Drained { slot } => {
+                let slot = ConnectionSlot::new(slot);
+                self.machine.handle_drained(now, slot);
+                self.carry_out(now, None);
+            }
+            // Mails and `Control` are looked at every turn.
+            IoEvent::Woken => {}
+            IoEvent::Readable { .. } => {
+                self.verdicts.look();
+                self.look_for_checkpoint();
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Time, slot: ConnectionSlot, peer: SocketAddr, listener: u16) {
+        // A load balancer is asked for its client's address, once it has named it.
+        let counts = peer != UNIX_PEER && !self.layers.is_balancer(listener, peer.ip());
+        if counts && !(self.lets_in(now, peer.ip()) && self.begin_handshake(now, slot, peer.ip())) {
+            return self.close_at_once(slot);
+        }
+        if let Err(limit) = self.control.admit(&self.shared.config, listener) {
+            self.at_gate.handshakes.end(slot);
+            let event = Event::ConnectionRefused { limit, peer, listener };
+            self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitConnections, 1);
+            self.write_event(now, &event);
+            return self.close_at_once(slot);
+        }
+        self.count_in(slot, listener);
+        self.layers.open(slot, listener, peer);
+        if counts {
+            self.begin_visit(now, slot, peer.ip());
+        }
+        self.machine.handle_open(now, slot, peer, listener, false);
+        self.carry_out(now, None);
+    }
+
+    /// Closes a connection that the machine never sees.
+    fn close_at_once(&mut self, slot: ConnectionSlot) {
+        let counters = &self.shared.counters[usize::from(self.machine.id())];
+        counters.add(Counter::ConnectionsOpened, 1);
+        counters.add(Counter::ConnectionsClosed, 1);
+        self.io.abort(slot.get());
+    }
+
+    fn receive(&mut self, now: Time, slot: ConnectionSlot, buffer: I::Buffer) {
+        if self.io.is_held(slot.get()) || self.hold_back(now, slot) {
+            self.io.hold(slot.get(), buffer, 0);
+            return;
+        }
+        if let Some(buffer) = self.receive_layered(now, slot, buffer) {
+            self.machine.handle_bytes(now, slot, self.io.bytes(&buffer));
+            self.io.give_back(buffer);
+        }
+        self.carry_out(now, Some(slot));
+        if self.reads_once(slot) {
+            self.io.receive_once(slot.get());
+        }
+    }
+
+    /// Is the connection read single shot by single shot, and due for the next one? One whose handshake waits
+    /// for the next turn has nothing armed, since it may still have to move; and one whose login is checked
+    /// waits for the answer.
+    pub(super) fn reads_once(&self, slot: ConnectionSlot) -> bool {
+        self.machine.is_handshaking(slot)
+            && !self.machine.awaits_verdict(slot)
+            && !self.io.is_held(slot.get())
+    }
+
+    /// Carries the machine's effects out. `cause`: the connection whose bytes brought them about.
+    pub(super) fn carry_out(&mut self, now: Time, cause: Option<ConnectionSlot>) {
+        let mut effects = self.machine.take_effects();
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Mail { to, mail } => self.send(now, to, ShardMessage::Mail(mail), cause),
+                Effect::Forward(forward) => {
+                    for (to, mail) in self.machine.forward_now(*forward) {
+                        self.send(now, to, ShardMessage::Mail(mail), cause);
+                    }
+                }
+                Effect::Close { slot } => {
+                    self.count_out(slot);
+                    self.end_visit(now, slot);
+                    self.verdicts.forget(slot);
+                    self.at_gate.handshakes.end(slot);
+                    self.layers.close(slot);
+                    self.io.close(slot.get());
+                }
+                Effect::Stream { slot } => {
+                    self.at_gate.handshakes.end(slot);
+                    self.io.receive_stream(slot.get());
+                }
+                Effect::HandOver { slot, to, handover } => self.hand_over(now, slot, to, handover),
+                Effect::Check { slot, serial, login } => self.check_login(now, slot, serial, login),
+                Effect::LoginFailed { slot, serial, peer } => {
+                    // Its CONNECT is finished.
+                    self.at_gate.handshakes.end(slot);
+                    self.at_gate.failed.push(FailedLogin { slot, serial, peer });
+                }
+                Effect::LoginSucceeded { slot, peer } => self.note_success(now, slot, peer),
+                Effect::Pause { slot } => self.io.pause(slot.get()),
+                // By now there may be a reason of our own.
+                Effect::Resume { slot } if self.machine.is_paused(slot) => {}
+                Effect::Resume { slot } => self.io.resume(slot.get()),
+                Effect::Event(event) => self.write_event(now, &event),
+            }
+        }
+        self.machine.recycle_effects(effects);
+        if !self.at_gate.failed.is_empty() {
+            self.judge_failures(now);
+        }
+    }
+
+    pub(super) fn write_event(&mut self, now: Time, event: &Event) {
+        self.log.write(now, event);
+        if let Some(observer) = &mut self.observer {
+            observer(now, event);
+        }
+    }
+
+    pub(super) fn count_in(&mut self, slot: ConnectionSlot, listener: u16) {
+        if self.shared.config.listeners[usize::from(listener)].connections.is_some() {
+            self.counted.insert(slot, listener);
+        }
+    }
+
+    pub(super) fn count_out(&mut self, slot: ConnectionSlot) {
+        self.control.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(listener) = self.counted.remove(&slot) {
+            self.control.open_by_listener[usize::from(listener)].fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
