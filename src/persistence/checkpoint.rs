@@ -17,6 +17,7 @@ use crate::store::source::Source;
 use crate::store::state::Changes;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -288,7 +289,7 @@ impl Worker {
             }
             image.commit(&mut changes)?;
             for Waiting { path, bytes, .. } in self.jobs.drain(..std::mem::take(&mut self.applied)) {
-                if self.is_stopping || !self.spares.give(&path) {
+                if self.is_stopping || !has_one_name(&path) || !self.spares.give(&path) {
                     discard(&path);
                 }
                 self.state.log_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -336,6 +337,11 @@ impl Worker {
         );
         Ok(())
     }
+}
+
+/// With a second name it was set aside, or someone keeps a copy: it must stay as it is.
+fn has_one_name(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.nlink() == 1)
 }
 
 /// A file that can't be removed is found again, and known to be done, at the next start.

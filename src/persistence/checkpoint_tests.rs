@@ -1,6 +1,7 @@
 use super::super::StoreDirectory;
 use super::super::recovery::recover;
 use super::super::recovery::tests::{Log, Scratch};
+use super::has_one_name;
 use crate::host::SealedSegments;
 use crate::store::Record;
 use crate::store::state::tests::{described, session};
@@ -127,4 +128,15 @@ fn a_sealed_segment_that_was_cut_is_set_aside_and_what_is_left_of_it_is_used() {
     recovery.checkpoint.stop();
     assert!(directory.damaged().join(path.file_name().unwrap()).exists());
     assert_eq!(sessions(&directory), 1);
+}
+
+#[test]
+fn a_file_that_was_set_aside_is_not_written_over() {
+    let scratch = Scratch::new();
+    let directory = scratch.open();
+    let path = directory.segment_path(7, 0, 0);
+    fs::write(&path, b"x").unwrap();
+    assert!(has_one_name(&path));
+    directory.set_aside(&path).unwrap();
+    assert!(!has_one_name(&path));
 }

@@ -15,6 +15,4 @@ pub mod tools;
 pub use checkpoint::{Checkpoint, Submitter};
 pub use directory::{SegmentName, StoreDirectory};
 pub use image::{Image, ImageError};
-#[cfg(test)]
-pub(crate) use recovery::tests::Scratch;
 pub use recovery::{Damage, Recovery, RecoveryReport, recover};

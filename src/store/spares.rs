@@ -9,8 +9,6 @@
 //! segment's ([`crate::store::segment`]), whatever a crash leaves of a write.
 
 use crate::store::segment::{LogName, parse_file_name};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -32,16 +30,13 @@ impl Spares {
         Spares { epoch, lists: Arc::new(Mutex::new(vec![Vec::new(); shards])) }
     }
 
-    /// Takes a segment whose changes are durable elsewhere. False: it is not wanted, and has to be removed.
+    /// Takes a segment whose changes are durable elsewhere, and which has no other name. False: it is not wanted, and
+    /// has to be removed.
     pub fn give(&self, path: &Path) -> bool {
         let name = path.file_name().and_then(|name| name.to_str()).and_then(parse_file_name);
         let Some((LogName { shard, .. }, _)) = name.filter(|(name, _)| name.epoch == self.epoch) else {
             return false;
         };
-        // With a second name it was set aside, or someone keeps a copy: it must stay as it is.
-        if !fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.nlink() == 1) {
-            return false;
-        }
         let mut lists = self.lists();
         match lists.get_mut(usize::from(shard)) {
             Some(list) if list.len() < SPARES_MAX => {
@@ -68,42 +63,24 @@ impl Spares {
     }
 }
 
-#[cfg(all(test, feature = "runtime"))]
-#[allow(clippy::disallowed_methods, reason = "the store owns its files")]
+#[cfg(test)]
 mod tests {
     use super::*;
-    use crate::persistence::Scratch;
+    use crate::store::segment::file_name;
 
     #[test]
     fn a_file_goes_back_to_the_log_that_wrote_it_and_no_more_than_are_wanted() {
-        let scratch = Scratch::new();
-        let directory = scratch.open();
-        let file = |epoch, shard, number| {
-            let path = directory.segment_path(epoch, shard, number);
-            fs::write(&path, b"x").unwrap();
-            path
-        };
+        let file = |epoch, shard, number| Path::new("log").join(file_name(LogName { epoch, shard }, number));
         let spares = Spares::new(7, 2);
         assert!(!spares.give(&file(6, 0, 0)), "of an earlier run");
         assert!(!spares.give(&file(7, 2, 0)), "of a shard that is not there");
-        assert!(!spares.give(&directory.log().join("probe")), "no segment");
-        assert!(!spares.give(&directory.segment_path(7, 0, 9)), "not there");
+        assert!(!spares.give(Path::new("log/probe")), "no segment");
         let given: Vec<bool> = (0..3).map(|number| spares.give(&file(7, 1, number))).collect();
         assert_eq!(given, [true, true, false]);
         assert_eq!(spares.take(0), None);
-        assert_eq!(spares.take(1), Some(directory.segment_path(7, 1, 1)));
+        assert_eq!(spares.take(1), Some(file(7, 1, 1)));
         assert!(spares.give(&file(7, 0, 0)));
         assert_eq!(spares.take_all().len(), 2);
         assert_eq!((spares.take(1), spares.take(9), spares.take_all().len()), (None, None, 0));
-    }
-
-    #[test]
-    fn a_file_that_was_set_aside_is_not_written_over() {
-        let scratch = Scratch::new();
-        let directory = scratch.open();
-        let path = directory.segment_path(7, 0, 0);
-        fs::write(&path, b"x").unwrap();
-        directory.set_aside(&path).unwrap();
-        assert!(!Spares::new(7, 1).give(&path));
     }
 }
