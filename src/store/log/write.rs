@@ -1,5 +1,6 @@
 //! The write of a batch: in one go, if it is not long, and if the disk takes all of it. What a write leaves is written
-//! by the next one.
+//! by the next one. The header of a segment goes before the first batch, in a write of its own: of one that was not
+//! finished the disk may have any blocks, and frames without their header would look like damage.
 
 use std::io;
 use std::path::Path;
@@ -31,7 +32,10 @@ impl Write {
 
     /// Begins to write what is left.
     pub(super) fn begin(&self, files: &mut impl LogFiles) {
-        let bytes = (self.bytes() - self.done).min(WRITE_BYTES_MAX);
+        let bytes = match self.done < self.header_bytes().len() {
+            true => self.header_bytes().len() - self.done,
+            false => (self.bytes() - self.done).min(WRITE_BYTES_MAX),
+        };
         let at = (self.at + self.done) as u64;
         let parts = [self.header_bytes(), &self.frames];
         files.write(LogWork::Write, self.file, at, bytes, |buffer| fill(buffer, parts, self.done));
