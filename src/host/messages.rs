@@ -128,6 +128,7 @@ impl<I: Io> Host<I> {
             }
             // The peer has gone while its CONNECT was read.
             None => {
+                self.shared.counters[usize::from(self.machine.id())].add(Counter::ConnectionsClosed, 1);
                 self.count_out(slot);
                 self.end_visit(now, slot);
                 self.io.close(slot.get());
