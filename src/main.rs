@@ -15,7 +15,6 @@ use midge::config::memory_limit;
 use midge::config::open_files::{self, Wanted};
 use midge::config::parse;
 use midge::control::access_policies::AccessPolicies;
-use midge::control::gate::SharedGate;
 use midge::control::housekeeping;
 use midge::control::logins::Logins;
 use midge::driver::{self, Bell, BindOptions, NetConfig, ShardIo, SocketFile};
@@ -32,7 +31,6 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -206,21 +204,8 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     }
     let logins =
         Logins::start(&policies).map_err(|error| Failure::new(format!("no threads for logins: {error}")))?;
-    let control = Arc::new(Control {
-        stop: AtomicBool::new(false),
-        open: AtomicUsize::new(0),
-        open_by_listener: config.listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
-        connections_max: connections,
-        gate: SharedGate::new(&policies.gate, seed),
-        logins: Box::new(logins.clone()),
-        policies: Mutex::new((policies, 0)),
-        policies_changed: AtomicU64::new(0),
-        checkpoints_asked: AtomicU64::new(0),
-        restored: AtomicUsize::new(0),
-        settled: AtomicUsize::new(0),
-        finished: AtomicUsize::new(0),
-        told_step_millis: AtomicI64::new(0),
-    });
+    let control = Control::new(&config, policies, connections, Box::new(logins.clone()), seed);
+    let control = Arc::new(control);
     // The lock on the directory is held until the end.
     let (_directory, checkpoint, mut stores) = match kept {
         Some(kept) => {
@@ -246,10 +231,9 @@ fn start(serve: &Serve) -> Result<(), Failure> {
             listeners: std::mem::take(&mut sockets[number]),
             bell: Arc::new(move || rung.ring()),
             interest,
-            store: stores[number].take(),
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(id) << 32 | 0x5eed),
         };
-        starts.push(Some((start, mesh, bell)));
+        starts.push(Some((start, stores[number].take(), mesh, bell)));
     }
     let (requests, asked) = housekeeping::requests();
     let reload = Reload {
@@ -273,9 +257,9 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let starts = Arc::new(Mutex::new(starts));
     let running = prepared.start(move |number, net| {
         let start = starts.lock().expect("no shard panics while it holds the lock")[number].take();
-        let (start, mesh, bell) = start.expect("each shard starts once");
+        let (start, store, mesh, bell) = start.expect("each shard starts once");
         let id = start.id;
-        if let Err(error) = ShardIo::join(net, mesh, &bell, clock).and_then(|io| run(start, io)) {
+        if let Err(error) = ShardIo::join(net, mesh, &bell, clock).and_then(|io| run(start, store, io)) {
             // A shard without its ring or its log is half a broker.
             let _ = writeln!(std::io::stderr(), "midge: shard {id} can't go on: {error}");
             std::process::exit(1);

@@ -1,6 +1,5 @@
 //! What the shards and the main thread share while the broker runs, and what a shard starts with.
 
-use super::StartStore;
 use crate::base::ShardId;
 use crate::base::Time;
 use crate::broker::Limit;
@@ -46,6 +45,31 @@ pub struct Control {
 }
 
 impl Control {
+    /// Of a broker that starts, with the effective `limits.connections`.
+    pub fn new(
+        config: &Config,
+        policies: AccessPolicies,
+        connections_max: usize,
+        logins: Box<dyn CheckLogins>,
+        seed: u64,
+    ) -> Control {
+        Control {
+            stop: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
+            open_by_listener: config.listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
+            connections_max,
+            restored: AtomicUsize::new(0),
+            settled: AtomicUsize::new(0),
+            finished: AtomicUsize::new(0),
+            gate: SharedGate::new(&policies.gate, seed),
+            policies: Mutex::new((policies, 0)),
+            policies_changed: AtomicU64::new(0),
+            checkpoints_asked: AtomicU64::new(0),
+            logins,
+            told_step_millis: AtomicI64::new(0),
+        }
+    }
+
     /// What is asked of those who want in, and how often that was changed.
     pub(super) fn policies(&self) -> (AccessPolicies, u64) {
         self.policies.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -118,6 +142,4 @@ pub struct Start<L> {
     pub interest: Option<InterestCounts>,
     /// Chance: assigned client identifiers, hash keys.
     pub seed: u64,
-    /// What it keeps, if it keeps anything.
-    pub store: Option<StartStore>,
 }

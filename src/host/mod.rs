@@ -110,18 +110,16 @@ enum Restore {
 ///
 /// # Errors
 /// The ring's, or the disk's at the start: without them there is no shard.
-pub fn run<I: Io>(start: Start<I::Listener>, io: I) -> std::io::Result<()> {
-    let mut host = Host::new(start, io)?;
+pub fn run<I: Io>(start: Start<I::Listener>, store: Option<StartStore>, io: I) -> std::io::Result<()> {
+    let mut host = Host::new(start, io);
+    host.begin(store)?;
     while host.turn()? {}
     Ok(())
 }
 
 impl<I: Io> Host<I> {
-    /// A shard at its start, whose log is open. Nobody can connect before [`Host::turn`] lets them.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn new(start: Start<I::Listener>, mut io: I) -> std::io::Result<Host<I>> {
+    /// A shard before its start.
+    pub fn new(start: Start<I::Listener>, mut io: I) -> Host<I> {
         let limits = &start.shared.config.limits;
         let packet_bytes =
             start.shared.terms.iter().map(|terms| terms.packet_bytes).max().unwrap_or_default();
@@ -132,7 +130,7 @@ impl<I: Io> Host<I> {
         let share = start.shared.config.limits.handshakes_per_address.div_ceil(shards);
         let handshakes = Handshakes::new(share, start.seed);
         let log = EventLog::new(&start.shared.config);
-        let mut host = Host {
+        Host {
             machine: Shard::new(start.id, Arc::clone(&start.shared), start.interest, start.seed),
             clock: ClockWatch::new(&io),
             io,
@@ -158,15 +156,23 @@ impl<I: Io> Host<I> {
             events: Vec::new(),
             stopping: None,
             observer: None,
-        };
-        if let Some(start) = start.store {
-            host.store = Some(Store::open(&mut host, start)?);
         }
-        let now = host.now();
-        host.machine.handle_access(Arc::clone(&host.policies.access));
-        host.machine.handle_start(now);
-        host.carry_out(now, None);
-        Ok(host)
+    }
+
+    /// Opens the log, if the shard keeps something, and starts the machine. Before the first [`Host::turn`]; nobody can
+    /// connect before the turns of all shards let them.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn begin(&mut self, store: Option<StartStore>) -> std::io::Result<()> {
+        if let Some(start) = store {
+            self.store = Some(Store::open(self, start)?);
+        }
+        let now = self.now();
+        self.machine.handle_access(Arc::clone(&self.policies.access));
+        self.machine.handle_start(now);
+        self.carry_out(now, None);
+        Ok(())
     }
 
     /// The machine: for tests and the simulator.

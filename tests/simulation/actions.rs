@@ -5,11 +5,11 @@ use crate::client::Outgoing;
 use crate::clocks;
 use crate::coverage::Mark;
 use crate::disk::Torn;
+use crate::kernel::Wake;
 use crate::model::{Coverage, Grant, Publication, Will};
 use crate::packet_text::shown;
 use crate::plan::{Action, Cut, FILTERS, FilterPlan, PowerCut, TOPICS, WillPlan};
 use crate::sim::{Item, SECOND, Sim, config};
-use crate::world::Wake;
 use midge::store::Wall;
 use midge_kit::codec::{self, Encode, Version};
 
@@ -60,7 +60,7 @@ impl Sim {
                 self.world.stall_shard(shard, micros);
             }
             Action::DiskFull { shard, micros } => {
-                if self.plan.persistent && self.world.set_disk_full(shard, true) {
+                if self.plan.persistent && self.world.fill_disk(shard) {
                     self.note(format_args!("the disk of shard {shard} is full"));
                     self.marks.reach(Mark::DiskFull);
                     self.books.disk_full.begin(self.world.now);
@@ -71,7 +71,8 @@ impl Sim {
             Action::SetClock { step_millis } => {
                 self.note(format_args!("the wall clock is set by {step_millis} ms"));
                 self.marks.reach(Mark::ClockSet);
-                self.world.clocks.set(self.world.now, step_millis);
+                let now = self.world.now;
+                self.world.clocks.set(now, step_millis);
             }
             Action::DiskFails { shard, micros } => {
                 if self.plan.persistent && self.world.fail_disk(shard) {
@@ -97,18 +98,14 @@ impl Sim {
     }
 
     pub fn power_cut(&mut self, down: u64, shards: usize) {
-        if !self.world.is_serving() {
+        if !self.world.has_served() {
             return;
         }
         self.note(format_args!("-- the power goes for {down} us; then {shards} shards"));
-        let noted: Vec<_> = self.world.hosts.iter().map(|host| host.noted_clock).collect();
-        let disks = self.world.power_off();
-        for (_, torn) in &disks {
-            if *torn == Torn::Part {
-                self.marks.reach(Mark::TornBatch);
-            }
+        let noted: Vec<_> = self.world.shards.iter().map(|shard| shard.noted_clock.get()).collect();
+        if self.world.power_off() == Torn::Part {
+            self.marks.reach(Mark::TornBatch);
         }
-        self.store.add(disks.into_iter().map(|(segment, _)| segment));
         self.marks.reach(Mark::PowerCut);
         let waits =
             |p: &Publication| p.qos == 2 && p.acked_at.is_none() && !p.processed.is_empty() && !p.is_will;
@@ -118,7 +115,8 @@ impl Sim {
         // A disk that has failed keeps no clock either.
         let keeps_clock = !self.books.disk_failed.is_open() && !self.books.disk_full.is_open();
         self.books.power_cut(self.world.now);
-        self.world.clocks.stop(self.world.now, keeps_clock, &noted);
+        let now = self.world.now;
+        self.world.clocks.stop(now, keeps_clock, &noted);
         self.world.wake_after(down, Wake::PowerOn { shards });
         for client in 0..self.clients.len() {
             let after = down + self.rng.below(300_000);
@@ -127,7 +125,6 @@ impl Sim {
     }
 
     pub fn power_on(&mut self, shards: usize) -> Result<(), String> {
-        self.hand_overs_cut = 0;
         let mut parts = Vec::new();
         let now = self.world.now;
         let down = now - self.books.cuts.last().copied().unwrap_or(now);
@@ -136,7 +133,7 @@ impl Sim {
         let reading = self.world.clocks.reading(self.world.clocks.zero);
         let mut wall = Wall { zero_millis: reading.wall_millis };
         if self.plan.persistent {
-            let recovered = self.store.recover(shards, self.plan.seed, reading, &mut self.rng)?;
+            let recovered = self.world.recover(shards)?;
             wall = recovered.wall;
             self.note(format_args!(
                 "-- recovered {} sessions, {} deliveries, {} intents{clocks}",
@@ -191,7 +188,7 @@ impl Sim {
         let old = self.clients[client].link.filter(|&link| !self.world.links[link].ended);
         let five = self.clients[client].version() == Version::V5;
         let (clean, lasting) = if five { (clean, lasting) } else { (!lasting, lasting) };
-        let link = self.world.open(shard % self.world.shards());
+        let link = self.world.open(shard % self.world.shard_count());
         let will = will.map(|will| self.make_will(client, link, five, &will));
         let bytes = self.clients[client].connect(clean, lasting, will);
         let now = self.world.now;

@@ -8,10 +8,10 @@ use crate::model::{Books, Publication};
 use crate::plan::{Action, Plan, Planned, TOPICS};
 use crate::random::{self, Random};
 use midge::base::Time;
-use midge::broker::Shard;
 use midge::store::{ClockReading, STEP_MILLIS_MIN};
 use midge_kit::codec::Packet;
 use midge_kit::codec::{MESSAGE_EXPIRY, Version};
+use std::cell::Cell;
 
 const SECOND: u64 = 1_000_000;
 const HOUR_MILLIS: u64 = 3_600_000;
@@ -127,17 +127,11 @@ pub struct Noted {
     at: u64,
 }
 
-/// What the host of a shard does each turn: it tells the machine that the wall clock was set.
-pub fn watch(machine: &mut Shard, clocks: &Clocks, noted: &mut Noted, now: u64) {
-    if noted.wrong_millis.abs_diff(clocks.wrong_millis) >= STEP_MILLIS_MIN {
-        *noted = Noted { wrong_millis: clocks.wrong_millis, at: now };
-        machine.handle_clock(clocks.time(now), clocks.reading(now));
+/// The host of a shard looks at the clocks.
+pub fn look(noted: &Cell<Noted>, clocks: &Clocks, now: u64) {
+    if noted.get().at == 0 || noted.get().wrong_millis.abs_diff(clocks.wrong_millis) >= STEP_MILLIS_MIN {
+        noted.set(Noted { wrong_millis: clocks.wrong_millis, at: now });
     }
-}
-
-/// What a host has noted at the start.
-pub fn noted(clocks: &Clocks, now: u64) -> Noted {
-    Noted { wrong_millis: clocks.wrong_millis, at: now }
 }
 
 fn a_step(rng: &mut Random) -> i64 {

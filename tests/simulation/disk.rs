@@ -1,19 +1,69 @@
-//! The disk of a shard: one segment, written batch by batch, of which a power cut keeps what was durable and
-//! any blocks of the batch that was being written. A write may take a part, and the next one goes on: then no block
-//! is there behind the first one that is not.
+//! The disk: files of all shards, and what a power cut leaves of them.
+//!
+//! A file that is written through has what a write brought once that has ended. Of others only a sync makes that sure.
+//! A write that is under way when the power goes leaves any of its blocks, and a name that no sync of its directory
+//! has made sure may be there or not; of several the earlier ones are.
 
 use crate::random::Random;
-use midge::store::Batch;
-use midge::store::segment::{BLOCK, Header};
+use midge::base::log_files::{FileId, FileOperation, FileResult, LogWork, WRITE_BYTES_MAX};
+use midge::store::segment::BLOCK;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
 
+#[derive(Default)]
 pub struct Disk {
-    /// All that is durable.
-    bytes: Vec<u8>,
-    writing: Option<Batch>,
-    failed: bool,
+    names: BTreeMap<PathBuf, usize>,
+    /// What the disk surely has of them.
+    kept_names: BTreeMap<PathBuf, usize>,
+    /// Changes of names that it may not have, in their order.
+    renamed: Vec<Naming>,
+    files: Vec<File>,
+    open: Vec<Option<Open>>,
+    /// What is under way, by its number.
+    under_way: BTreeMap<u64, Job>,
+    next_job: u64,
+    /// Shards whose log finds no room, and those for which nothing works any more.
+    full: BTreeSet<usize>,
+    failed: BTreeSet<usize>,
 }
 
-/// What a power cut made of the batch that was being written.
+#[derive(Default)]
+struct File {
+    bytes: Vec<u8>,
+    /// Writes that the disk may not have.
+    dirty: Vec<(usize, Vec<u8>)>,
+}
+
+struct Open {
+    file: usize,
+    writes_through: bool,
+}
+
+struct Job {
+    shard: usize,
+    work: LogWork,
+    what: What,
+}
+
+enum What {
+    Operation(FileOperation),
+    /// `taken`: how many of the bytes the disk takes.
+    Write {
+        file: FileId,
+        at: usize,
+        bytes: Vec<u8>,
+        taken: usize,
+    },
+}
+
+#[derive(Clone)]
+enum Naming {
+    Set(PathBuf, usize),
+    Removed(PathBuf),
+}
+
+/// What a power cut made of the writes that were under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Torn {
     /// Nothing was being written.
@@ -25,58 +75,242 @@ pub enum Torn {
 }
 
 impl Disk {
-    pub fn new(header: &Header) -> Disk {
-        Disk { bytes: header.encode().to_vec(), writing: None, failed: false }
+    /// An operation begins; its number.
+    pub fn begin(&mut self, shard: usize, work: LogWork, operation: FileOperation) -> u64 {
+        self.push(Job { shard, work, what: What::Operation(operation) })
     }
 
-    /// No batch can be taken.
-    pub fn is_writing(&self) -> bool {
-        self.writing.is_some() || self.failed
+    /// A write begins; its number.
+    pub fn write(
+        &mut self,
+        shard: usize,
+        (work, file): (LogWork, FileId),
+        at: usize,
+        bytes: Vec<u8>,
+        rng: &mut Random,
+    ) -> u64 {
+        assert!(
+            at.is_multiple_of(BLOCK) && bytes.len().is_multiple_of(BLOCK) && bytes.len() <= WRITE_BYTES_MAX
+        );
+        let blocks = bytes.len() / BLOCK;
+        let taken = if blocks > 1 && rng.chance(50) { 1 + rng.index(blocks) } else { blocks } * BLOCK;
+        self.push(Job { shard, work, what: What::Write { file, at, bytes, taken } })
     }
 
-    pub fn write(&mut self, batch: Batch) {
-        self.writing = Some(batch);
+    fn push(&mut self, job: Job) -> u64 {
+        self.next_job += 1;
+        self.under_way.insert(self.next_job, job);
+        self.next_job
     }
 
-    /// No write comes to its end any more.
-    pub fn fail(&mut self) {
-        self.failed = true;
+    /// What a shard has under way, in order.
+    pub fn under_way(&self, shard: usize) -> Vec<u64> {
+        self.under_way.iter().filter(|(_, job)| job.shard == shard).map(|(&number, _)| number).collect()
     }
 
-    pub fn has_failed(&self) -> bool {
-        self.failed
-    }
-
-    /// The batch is durable; the sequence of its last frame.
-    pub fn finish(&mut self) -> Option<u64> {
-        if self.failed {
-            return None;
+    /// An operation has come to its end; none if it was under way before a power cut.
+    pub fn finish(&mut self, number: u64) -> Option<(usize, LogWork, io::Result<FileResult>)> {
+        let Job { shard, work, what } = self.under_way.remove(&number)?;
+        if self.failed.contains(&shard) {
+            return Some((shard, work, Err(io::Error::other("the disk is broken"))));
         }
-        let batch = self.writing.take()?;
-        self.bytes.extend_from_slice(&batch.bytes);
-        self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK), 0);
-        Some(batch.last)
+        let result = match what {
+            What::Operation(operation) => self.operate(shard, operation),
+            What::Write { file, at, bytes, taken } => {
+                let Open { file, writes_through } = self.opened(file);
+                let (file, writes_through) = (*file, *writes_through);
+                let bytes = &bytes[..taken];
+                if writes_through {
+                    put(&mut self.files[file].bytes, at, bytes);
+                } else {
+                    self.files[file].dirty.push((at, bytes.to_vec()));
+                }
+                Ok(FileResult::Written { bytes: taken })
+            }
+        };
+        Some((shard, work, result))
     }
 
-    /// What is read after the power cut.
-    pub fn power_cut(mut self, rng: &mut Random) -> (Vec<u8>, Torn) {
-        let Some(mut batch) = self.writing.take() else { return (self.bytes, Torn::Idle) };
-        batch.bytes.resize(batch.bytes.len().next_multiple_of(BLOCK), 0);
-        let (blocks, mode) = (batch.bytes.len() / BLOCK, rng.below(3));
-        // Not drawn, so that nothing else changes by it.
-        let is_short = batch.last % 3 == 0;
-        let (mut kept, mut is_cut) = (0, false);
-        for block in batch.bytes.chunks(BLOCK) {
-            let keeps = match mode {
-                0 => false,
-                1 => true,
-                _ => rng.chance(500) && !is_cut,
-            };
-            is_cut |= is_short && !keeps;
-            kept += usize::from(keeps);
-            let zeros = [0; BLOCK];
-            self.bytes.extend_from_slice(if keeps { block } else { &zeros });
-        }
-        (self.bytes, if kept == 0 || kept == blocks { Torn::Whole } else { Torn::Part })
+    fn opened(&self, file: FileId) -> &Open {
+        self.open[file.0 as usize].as_ref().expect("only open files are used")
     }
+
+    fn operate(&mut self, shard: usize, operation: FileOperation) -> io::Result<FileResult> {
+        let has_no_room = self.full.contains(&shard);
+        match operation {
+            FileOperation::Create { .. } | FileOperation::Allocate { .. } if has_no_room => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            FileOperation::Create { path, writes_through } => {
+                self.files.push(File::default());
+                let file = self.files.len() - 1;
+                self.name(Naming::Set(path, file));
+                Ok(self.open(file, writes_through))
+            }
+            FileOperation::Open { path, writes_through } => {
+                let file = *self.names.get(&path).ok_or(io::ErrorKind::NotFound)?;
+                Ok(self.open(file, writes_through))
+            }
+            FileOperation::Allocate { file, bytes } => {
+                let file = self.opened(file).file;
+                let len = usize::try_from(bytes).expect("files are small").max(self.files[file].bytes.len());
+                self.files[file].bytes.resize(len, 0);
+                Ok(FileResult::Done)
+            }
+            FileOperation::Sync { file } => {
+                let file = self.opened(file).file;
+                let File { bytes, dirty } = &mut self.files[file];
+                dirty.drain(..).for_each(|(at, written)| put(bytes, at, &written));
+                Ok(FileResult::Done)
+            }
+            FileOperation::Rename { from, to } => {
+                let file = *self.names.get(&from).ok_or(io::ErrorKind::NotFound)?;
+                self.name(Naming::Removed(from));
+                self.name(Naming::Set(to, file));
+                Ok(FileResult::Done)
+            }
+            FileOperation::SyncDirectory { .. } => {
+                self.sync_names();
+                Ok(FileResult::Done)
+            }
+            FileOperation::Remove { path } => {
+                self.remove(&path);
+                Ok(FileResult::Done)
+            }
+        }
+    }
+
+    fn open(&mut self, file: usize, writes_through: bool) -> FileResult {
+        self.open.push(Some(Open { file, writes_through }));
+        let number = u32::try_from(self.open.len() - 1).expect("few files are opened");
+        FileResult::Opened { file: FileId(number), bytes: self.files[file].bytes.len() as u64 }
+    }
+
+    pub fn close(&mut self, file: FileId) {
+        self.open[file.0 as usize] = None;
+    }
+
+    /// Is the file the one that has this name?
+    pub fn is_found(&self, path: &Path, file: FileId) -> bool {
+        self.names.get(path) == Some(&self.opened(file).file)
+    }
+
+    fn name(&mut self, naming: Naming) {
+        apply(&mut self.names, naming.clone());
+        self.renamed.push(naming);
+    }
+
+    fn sync_names(&mut self) {
+        self.kept_names.clone_from(&self.names);
+        self.renamed.clear();
+    }
+
+    /// Removes a file for good.
+    pub fn remove(&mut self, path: &Path) {
+        if self.names.contains_key(path) {
+            self.name(Naming::Removed(path.to_owned()));
+        }
+    }
+
+    /// What is read from a file.
+    pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        let file = &self.files[*self.names.get(path)?];
+        let mut bytes = file.bytes.clone();
+        file.dirty.iter().for_each(|(at, written)| put(&mut bytes, *at, written));
+        Some(bytes)
+    }
+
+    /// The names of all files.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.names.keys().cloned().collect()
+    }
+
+    /// The log of a shard finds no room, or does again.
+    pub fn set_full(&mut self, shard: usize, is_full: bool) {
+        if is_full {
+            self.full.insert(shard);
+        } else {
+            self.full.remove(&shard);
+        }
+    }
+
+    pub fn is_full(&self, shard: usize) -> bool {
+        self.full.contains(&shard)
+    }
+
+    /// Nothing that the log of a shard asks for works any more.
+    pub fn fail(&mut self, shard: usize) {
+        self.failed.insert(shard);
+    }
+
+    pub fn has_failed(&self, shard: usize) -> bool {
+        self.failed.contains(&shard)
+    }
+
+    /// The power goes. The disk is sound when it is back, and has room.
+    pub fn power_cut(&mut self, rng: &mut Random) -> Torn {
+        let (mut blocks, mut kept) = (0, 0);
+        for (_, job) in std::mem::take(&mut self.under_way) {
+            let What::Write { file, at, bytes, .. } = job.what else { continue };
+            if self.failed.contains(&job.shard) {
+                continue;
+            }
+            let file = self.opened(file).file;
+            blocks += bytes.len() / BLOCK;
+            kept += tear(&mut self.files[file].bytes, at, &bytes, rng);
+        }
+        for file in &mut self.files {
+            for (at, bytes) in std::mem::take(&mut file.dirty) {
+                tear(&mut file.bytes, at, &bytes, rng);
+            }
+        }
+        let renamed = rng.index(self.renamed.len() + 1);
+        for naming in self.renamed.drain(..).take(renamed) {
+            apply(&mut self.kept_names, naming);
+        }
+        self.names.clone_from(&self.kept_names);
+        self.open.clear();
+        self.full.clear();
+        self.failed.clear();
+        match (blocks, kept) {
+            (0, _) => Torn::Idle,
+            (blocks, kept) if kept == 0 || kept == blocks => Torn::Whole,
+            _ => Torn::Part,
+        }
+    }
+}
+
+fn apply(names: &mut BTreeMap<PathBuf, usize>, naming: Naming) {
+    match naming {
+        Naming::Set(path, file) => drop(names.insert(path, file)),
+        Naming::Removed(path) => drop(names.remove(&path)),
+    }
+}
+
+fn put(file: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+    let end = at + bytes.len();
+    file.resize(file.len().max(end), 0);
+    file[at..end].copy_from_slice(bytes);
+}
+
+/// Puts some blocks of a write into a file; how many.
+fn tear(file: &mut Vec<u8>, at: usize, bytes: &[u8], rng: &mut Random) -> usize {
+    let mode = rng.below(4);
+    let blocks = bytes.len() / BLOCK;
+    let first = rng.index(blocks + 1);
+    let mut kept = 0;
+    for (number, block) in bytes.chunks(BLOCK).enumerate() {
+        let keeps = match mode {
+            0 => false,
+            1 => true,
+            // A write may take a part, and the next one goes on.
+            2 => number < first,
+            _ => rng.chance(500),
+        };
+        if keeps {
+            put(file, at + number * BLOCK, block);
+            kept += 1;
+        }
+    }
+    kept
 }

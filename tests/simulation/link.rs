@@ -1,8 +1,8 @@
 //! A connection between a client and the broker: bytes on their way in both directions, and all that can
 //! happen to them.
 
+use crate::socket::Socket;
 use midge::base::ConnectionSlot;
-use midge::broker::Hangup;
 use std::collections::VecDeque;
 
 /// A connection. Times are microseconds of the simulation's clock.
@@ -19,16 +19,14 @@ pub struct Link {
     /// What arrives beyond so many bytes does not, and nothing else after it.
     pub up_cut_after: Option<u64>,
     pub up_arrived: u64,
-    pub inbound: VecDeque<u8>,
-    pub hangup: Option<Hangup>,
-    pub readable: bool,
+    pub socket: Socket,
+    /// Its shard is about to look at it.
+    pub is_ready: bool,
     /// What the machine has been given, and how much of that it has taken.
     pub up_given: u64,
     pub up_consumed: u64,
     /// What it has surely taken notice of.
     pub up_sure: u64,
-    /// The broker does not read it.
-    pub paused: bool,
     // From the broker to the client.
     pub backlog: VecDeque<u8>,
     /// What the kernels have taken since it began.
@@ -45,9 +43,11 @@ pub struct Link {
     pub was_backlogged: bool,
     /// The broker has sent something: it has processed the CONNECT.
     pub served: bool,
+    /// When it has sent something for the last time.
+    pub sent_at: u64,
     /// The broker has no connection any more; since when.
     pub closed_at: Option<u64>,
-    /// The machine wants it closed at the end of the turn.
+    /// The host wants it closed at the end of the turn.
     pub closing: bool,
     /// No byte gets through any more.
     pub severed: bool,
@@ -68,13 +68,11 @@ impl Link {
             up_stalled_until: 0,
             up_cut_after: None,
             up_arrived: 0,
-            inbound: VecDeque::new(),
-            hangup: None,
-            readable: false,
+            socket: Socket::new(),
+            is_ready: false,
             up_given: 0,
             up_consumed: 0,
             up_sure: 0,
-            paused: false,
             backlog: VecDeque::new(),
             backlog_taken: 0,
             backlog_told: false,
@@ -86,21 +84,12 @@ impl Link {
             backlogged: false,
             was_backlogged: false,
             served: false,
+            sent_at: 0,
             closed_at: None,
             closing: false,
             severed: false,
             left: false,
             ended: false,
         }
-    }
-
-    /// Its end is told though it is paused: nothing that came before is unread.
-    pub fn tells_hangup(&self) -> bool {
-        self.inbound.is_empty() && self.hangup.is_some()
-    }
-
-    /// There is something for the broker to read.
-    pub fn has_input(&self) -> bool {
-        !self.inbound.is_empty() || self.hangup.is_some()
     }
 }

@@ -11,6 +11,8 @@ mod client;
 mod clocks;
 mod coverage;
 mod disk;
+mod io;
+mod kernel;
 mod link;
 mod model;
 mod packet_text;
@@ -21,9 +23,10 @@ mod replies;
 mod scripted;
 mod seeds;
 mod sim;
+#[path = "../world/socket.rs"]
+mod socket;
 mod spans;
 mod trace;
-mod turns;
 mod verdict;
 mod world;
 

@@ -2,8 +2,8 @@
 //! them is done. A list that has lost some of its actions is a plan still: an action that does not fit is passed
 //! over.
 
+use crate::kernel::Weather;
 use crate::random::{self, Random};
-use crate::world::Weather;
 use midge::settings::QueuePolicy;
 use midge_kit::codec::Version;
 

@@ -2,8 +2,8 @@
 
 use crate::audit::number_of;
 use crate::coverage::Mark;
+use crate::kernel::{Acked, Wake};
 use crate::sim::Sim;
-use crate::world::{Acked, Wake};
 use midge_kit::codec::Encode;
 use midge_kit::codec::{self, Kind, Packet};
 

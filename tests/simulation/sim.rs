@@ -4,18 +4,19 @@ use crate::audit::{Audit, number_of};
 use crate::client::Client;
 use crate::clocks;
 use crate::coverage::{Mark, Marks};
+use crate::kernel::{Happening, Wake};
 use crate::model::Books;
 use crate::packet_text::described;
 use crate::plan::Plan;
 use crate::random::{self, Random};
-use crate::recovery::Store;
 use crate::trace::Story;
 use crate::verdict;
-use crate::world::{self, Happening, Wake, World};
+use crate::world::{self, World};
 use midge::broker::{EndCause, Event, Limit};
 use midge::mqtt::Reason;
 use midge::session::LossCause;
 use midge::settings::{Config, QueuePolicy};
+use midge::store::segment::BLOCK;
 use midge_kit::codec::{self, Version};
 use midge_kit::codec::{Kind, Packet};
 use std::any::Any;
@@ -47,10 +48,7 @@ pub struct Sim {
     pub packets: u64,
     /// No more faults.
     pub healed: bool,
-    pub store: Store,
     pub rng: Random,
-    /// Sockets whose clients had gone when they were to be handed over, in this run of the broker.
-    pub hand_overs_cut: u64,
 }
 
 /// Something that means something to the books once the broker has read it.
@@ -80,8 +78,6 @@ impl Sim {
             story: Story::new(told),
             packets: 0,
             healed: false,
-            hand_overs_cut: 0,
-            store: Store::default(),
             rng: random::of_seed(plan.seed ^ 0x73_746f_7265),
         };
         // (With `panic = "abort"`, as in a release, a panic ends everything.)
@@ -191,6 +187,9 @@ impl Sim {
             }
             Happening::Sent { link, bytes } => self.audit(link, &bytes),
             Happening::Consumed { link, upto, whole } => {
+                if whole {
+                    self.world.links[link].up_sure = upto;
+                }
                 self.consumed(link, upto, whole);
                 Ok(())
             }
@@ -212,9 +211,13 @@ impl Sim {
             }
             Happening::HandOver { cut } => {
                 self.marks.reach(if cut { Mark::HandOverCut } else { Mark::HandOver });
-                self.hand_overs_cut += u64::from(cut);
                 Ok(())
             }
+            Happening::DiskHasRoom { shard } => {
+                self.books.disk_has_room(shard, self.world.now);
+                Ok(())
+            }
+            Happening::Broken(why) => Err(why),
             Happening::Woken(Wake::PowerOn { shards }) => self.power_on(shards),
             Happening::Woken(wake) => {
                 self.woken(wake);
@@ -308,8 +311,7 @@ impl Sim {
             Wake::PowerOff { down, shards } => self.power_cut(down, shards),
             Wake::PowerOn { .. } => {}
             Wake::DiskHasRoom { shard } => {
-                self.world.set_disk_full(shard, false);
-                self.books.disk_has_room(shard, self.world.now);
+                self.world.empty_disk(shard);
             }
             Wake::Ping { client, link } => {
                 if self.clients[client].link == Some(link) && self.clients[client].up {
@@ -333,7 +335,7 @@ impl Sim {
                 }
                 let lasting = self.clients[client].lasting;
                 let clean = !lasting && self.clients[client].version() == Version::V311;
-                let shard = client % self.world.shards();
+                let shard = client % self.world.shard_count();
                 self.connect(client, shard, clean, lasting, None);
             }
         }
@@ -433,6 +435,8 @@ pub fn config(plan: &Plan) -> Config {
     config.sys.interval_seconds = 0;
     let directory = if plan.persistent { "kept" } else { "" };
     config.persistence.directory = directory.to_string();
+    config.persistence.segment_bytes = [3, 5, 16, 256][(plan.seed / 7 % 4) as usize] * BLOCK;
+    config.auth.allow_anonymous = Some(true);
     config.limits.session_queue_messages = plan.queue_messages;
     config.limits.session_queue_policy = plan.queue_policy;
     config.protocol.topic_alias_maximum_out = plan.aliases_out;

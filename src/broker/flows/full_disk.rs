@@ -34,6 +34,11 @@ impl Shard {
         }
     }
 
+    /// Is it so?
+    pub fn is_store_full(&self) -> bool {
+        self.durability.is_full()
+    }
+
     /// The log has failed: nothing more will be durable, and what would have to be kept is refused.
     pub fn handle_store_failed(&mut self) {
         self.handle_store_full(true);

@@ -18,6 +18,10 @@ mod clocks;
 mod coverage;
 #[path = "../disk.rs"]
 mod disk;
+#[path = "../io.rs"]
+mod io;
+#[path = "../kernel.rs"]
+mod kernel;
 #[path = "../link.rs"]
 mod link;
 #[path = "../model.rs"]
@@ -36,12 +40,12 @@ mod replies;
 mod seeds;
 #[path = "../sim.rs"]
 mod sim;
+#[path = "../../world/socket.rs"]
+mod socket;
 #[path = "../spans.rs"]
 mod spans;
 #[path = "../trace.rs"]
 mod trace;
-#[path = "../turns.rs"]
-mod turns;
 #[path = "../verdict.rs"]
 mod verdict;
 #[path = "../world.rs"]

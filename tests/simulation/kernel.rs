@@ -1,0 +1,449 @@
+//! What the shards and the clients have between them: a kernel, a network, boxes and a disk that do as the seed says.
+//!
+//! A turn of a shard happens at one moment, and what it brings about comes out over a while: between any two effects
+//! the shard may lose its core. What it had put into boxes by then is seen by the others, and the rest is not.
+
+use crate::clocks::{Clocks, Noted};
+use crate::disk::Disk;
+use crate::link::Link;
+use crate::random::{self, Random};
+use midge::base::log_files::FileDone;
+use midge::base::{ConnectionSlot, Time};
+use midge::broker::{EndCause, Event};
+use midge::host::{ShardMessage, SocketEnd};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+/// What the outside learns.
+pub enum Happening {
+    /// Bytes have reached the client.
+    Received { link: usize, bytes: Vec<u8> },
+    /// The client learns that its connection is over.
+    Ended { link: usize },
+    /// The broker has sent these bytes, wherever they get to.
+    Sent { link: usize, bytes: Vec<u8> },
+    /// The broker has read so many bytes in all. `whole`: the connection has lived through them.
+    Consumed { link: usize, upto: u64, whole: bool },
+    /// The broker has ended this connection, whose client was in.
+    Left { link: usize, cause: EndCause },
+    /// The broker has no such connection any more.
+    Closed { link: usize },
+    /// What the broker tells its operator.
+    Told(Event),
+    /// A time that somebody has asked for.
+    Woken(Wake),
+    /// A box was full.
+    BoxFull,
+    /// All that found a box full is in it by now.
+    BoxesHaveRoom,
+    /// A socket was handed over to another shard; `cut`: or would have been, had its client not gone.
+    HandOver { cut: bool },
+    /// The log of a shard has room again, and knows it.
+    DiskHasRoom { shard: usize },
+    /// The store does what it must not.
+    Broken(String),
+}
+
+/// Who wants to be woken.
+#[derive(Debug)]
+pub enum Wake {
+    /// The plan.
+    Action(usize),
+    /// A client that sends something after having thought about it, if it still has this connection.
+    Send { client: usize, link: usize, bytes: Vec<u8>, ack: Option<Acked> },
+    /// A client that keeps its connection alive.
+    Ping { client: usize, link: usize },
+    /// A client that comes back.
+    Return { client: usize },
+    /// The power goes.
+    PowerOff { down: u64, shards: usize },
+    /// And is back.
+    PowerOn { shards: usize },
+    /// A disk that was full is so no more.
+    DiskHasRoom { shard: usize },
+}
+
+/// An acknowledgement as the client's books have it.
+#[derive(Clone, Copy, Debug)]
+pub struct Acked {
+    pub kind: u8,
+    pub id: u16,
+}
+
+pub enum Due {
+    FileDone {
+        number: u64,
+    },
+    Turn {
+        shard: usize,
+        run: u32,
+    },
+    Checkpoint {
+        run: u32,
+    },
+    UpArrives {
+        link: usize,
+        bytes: Vec<u8>,
+    },
+    UpEnds {
+        link: usize,
+        end: SocketEnd,
+    },
+    DownArrives {
+        link: usize,
+    },
+    DownEnds {
+        link: usize,
+    },
+    Wake(Wake),
+    /// A shard has brought it about.
+    Happens {
+        run: u32,
+        happening: Happening,
+    },
+}
+
+/// What is there for a shard to look at.
+pub enum Ready {
+    Accept(usize),
+    Read(usize),
+    Backlogged(usize),
+    Drained(usize),
+}
+
+/// A message in a box, and from when on it is seen.
+pub struct Posted {
+    pub at: u64,
+    pub message: ShardMessage<usize>,
+}
+
+/// What the kernel keeps for a shard.
+pub struct ShardState {
+    /// By slot: its connection.
+    pub slots: Vec<Option<usize>>,
+    pub free: Vec<ConnectionSlot>,
+    /// Free with the next poll.
+    pub freed: Vec<ConnectionSlot>,
+    /// By sender.
+    pub boxes: Vec<VecDeque<Posted>>,
+    pub ready: VecDeque<Ready>,
+    pub files_done: VecDeque<FileDone>,
+    /// Connections to be closed when this turn's bytes are sent.
+    pub closes: Vec<usize>,
+    pub is_listening: bool,
+    pub has_listened: bool,
+    /// A box was full for something that is not in it yet.
+    pub is_overflowing: bool,
+    /// The same, in this turn.
+    pub found_box_full: bool,
+    /// How the turn has ended: when the next one is due at the latest, and whether messages end the wait.
+    pub wait: Option<u64>,
+    pub takes_mails: bool,
+    /// When its next turn is due.
+    pub due_at: Option<u64>,
+    /// It has no core until then.
+    pub stalled_until: u64,
+    pub noted_clock: Cell<Noted>,
+    /// It has had its last turn.
+    pub is_over: bool,
+    /// What the machine has told in this turn.
+    pub told: Rc<RefCell<Vec<Event>>>,
+}
+
+/// How unkind the world is.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    /// Places in each box.
+    pub box_capacity: usize,
+    /// Times of a thousand that a shard loses its core after an effect.
+    pub preempt_permille: u64,
+    /// Bytes in the kernels on the way to a client.
+    pub socket_bytes: usize,
+    /// Times of a thousand that bytes arrive in pieces.
+    pub split_permille: u64,
+    /// A write takes as long as this at most, microseconds.
+    pub write_max: u64,
+}
+
+/// See the module.
+pub struct Kernel {
+    pub now: u64,
+    /// The shard whose turn it is, and the moment of it.
+    pub turn: Option<(usize, u64)>,
+    /// What the turn has brought about so far, and when.
+    pub brought: Vec<(u64, Happening)>,
+    pub links: Vec<Link>,
+    pub happenings: VecDeque<Happening>,
+    pub weather: Weather,
+    pub shards: Vec<ShardState>,
+    pub due: BTreeMap<(u64, u64), Due>,
+    pub next_due: u64,
+    pub rng: Random,
+    /// Counts the starts of the broker.
+    pub run: u32,
+    pub disk: Disk,
+    /// Connections whose bytes the machine was given and has not taken, as far as was noted.
+    pub unread: BTreeSet<usize>,
+    pub is_checkpoint_due: bool,
+    /// How long the power will be gone, and with how many shards it comes back.
+    pub cut_while_writing: Option<(u64, usize)>,
+    pub clocks: Clocks,
+}
+
+impl ShardState {
+    pub fn new(shards: usize) -> ShardState {
+        ShardState {
+            slots: Vec::new(),
+            free: Vec::new(),
+            freed: Vec::new(),
+            boxes: (0..shards).map(|_| VecDeque::new()).collect(),
+            ready: VecDeque::new(),
+            files_done: VecDeque::new(),
+            closes: Vec::new(),
+            is_listening: false,
+            has_listened: false,
+            is_overflowing: false,
+            found_box_full: false,
+            wait: None,
+            takes_mails: true,
+            due_at: None,
+            stalled_until: 0,
+            noted_clock: Cell::default(),
+            is_over: false,
+            told: Rc::default(),
+        }
+    }
+}
+
+impl Kernel {
+    pub fn new(weather: Weather, seed: u64) -> Kernel {
+        Kernel {
+            now: 1000,
+            turn: None,
+            brought: Vec::new(),
+            links: Vec::new(),
+            happenings: VecDeque::new(),
+            weather,
+            shards: Vec::new(),
+            due: BTreeMap::new(),
+            next_due: 0,
+            rng: random::of_seed(seed ^ 0x77_6f72_6c64),
+            run: 0,
+            disk: Disk::default(),
+            unread: BTreeSet::new(),
+            is_checkpoint_due: false,
+            cut_while_writing: None,
+            clocks: Clocks::new(seed),
+        }
+    }
+
+    pub fn schedule(&mut self, at: u64, due: Due) {
+        self.next_due += 1;
+        self.due.insert((at, self.next_due), due);
+    }
+
+    /// The outside learns of it: now, or when the turn has come so far.
+    pub fn tell(&mut self, happening: Happening) {
+        match self.turn {
+            Some(_) => self.brought.push((self.now, happening)),
+            None => self.happenings.push_back(happening),
+        }
+    }
+
+    /// The broker's clock, which stands still in a turn.
+    pub fn time(&self) -> Time {
+        self.clocks.time(self.turn.map_or(self.now, |(_, at)| at))
+    }
+
+    /// An effect is done: the shard may lose its core before the next one.
+    pub fn after_effect(&mut self) {
+        if self.rng.chance(self.weather.preempt_permille) {
+            self.now += self.rng.range(1, 3000);
+        }
+    }
+
+    /// The client's bytes reach the broker's machine.
+    pub fn up_arrives(&mut self, link: usize, bytes: &[u8]) {
+        let state = &mut self.links[link];
+        if state.severed || state.closed_at.is_some() {
+            return;
+        }
+        let room = state.up_cut_after.map_or(u64::MAX, |after| after.saturating_sub(state.up_arrived));
+        let taken = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+        state.up_arrived += taken as u64;
+        state.socket.put(&bytes[..taken]);
+        if taken < bytes.len() {
+            let (broker, client) = (self.rng.range(0, 20_000), self.rng.range(0, 20_000));
+            self.sever(link, Some(broker), Some(client), false);
+        }
+        self.look_at(link);
+    }
+
+    /// No byte gets through any more. The sides are told after so many microseconds, or never.
+    pub fn sever(&mut self, link: usize, broker: Option<u64>, client: Option<u64>, reset: bool) {
+        let state = &mut self.links[link];
+        if state.severed {
+            return;
+        }
+        state.severed = true;
+        if reset {
+            state.socket.lose_inbound();
+        }
+        if let Some(after) = broker {
+            let end = if reset { SocketEnd::Reset } else { SocketEnd::EndOfStream };
+            self.schedule(self.now + after, Due::UpEnds { link, end });
+        }
+        if let Some(after) = client {
+            self.schedule(self.now + after, Due::DownEnds { link });
+        }
+    }
+
+    /// The shard of a connection looks at it, if there is something to see.
+    pub fn look_at(&mut self, link: usize) {
+        let state = &mut self.links[link];
+        if state.is_ready || state.slot.is_none() || state.closing || !state.socket.is_ready() {
+            return;
+        }
+        state.is_ready = true;
+        let shard = state.shard;
+        self.shards[shard].ready.push_back(Ready::Read(link));
+        let soon = self.rng.range(1, 30);
+        self.wake_shard(shard, soon);
+    }
+
+    pub fn down_arrives(&mut self, link: usize) {
+        let state = &mut self.links[link];
+        if state.severed {
+            return;
+        }
+        if state.down_stalled_until > self.now {
+            let at = state.down_stalled_until;
+            state.down_last = state.down_last.max(at);
+            return self.schedule(at, Due::DownArrives { link });
+        }
+        let Some(bytes) = state.on_the_way.pop_front() else { return };
+        state.in_flight -= bytes.len();
+        if !state.ended {
+            self.happenings.push_back(Happening::Received { link, bytes });
+        }
+        self.transfer(link);
+    }
+
+    /// From the driver's backlog to the kernel, as far as there is room.
+    pub fn transfer(&mut self, link: usize) {
+        let now = self.now;
+        let jitter = self.rng.below(30);
+        let state = &mut self.links[link];
+        let room = state.capacity.saturating_sub(state.in_flight).min(state.backlog.len());
+        if room > 0 {
+            let bytes: Vec<u8> = state.backlog.drain(..room).collect();
+            state.in_flight += room;
+            state.backlog_taken += room as u64;
+            // A turn that is still coming out may have sent them later than now.
+            let at = state.down_last.max(now.max(state.sent_at) + state.latency + jitter);
+            let at = at.max(state.down_stalled_until);
+            state.down_last = at;
+            state.on_the_way.push_back(bytes);
+            self.schedule(at, Due::DownArrives { link });
+        }
+        let state = &mut self.links[link];
+        if !state.backlog.is_empty() {
+            if room > 0 && state.backlogged {
+                self.tell_backlog(link);
+            }
+            return;
+        }
+        state.backlog_taken = 0;
+        if state.closed_at.is_some() {
+            let at = state.down_last.max(now + state.latency);
+            if !state.severed {
+                self.schedule(at, Due::DownEnds { link });
+            }
+        } else if state.backlogged {
+            state.backlogged = false;
+            if state.slot.is_some() {
+                let shard = state.shard;
+                self.shards[shard].ready.push_back(Ready::Drained(link));
+                self.wake_shard(shard, 1);
+            }
+        }
+    }
+
+    /// The driver tells of each change of a backlog.
+    pub fn tell_backlog(&mut self, link: usize) {
+        let state = &mut self.links[link];
+        if state.slot.is_some() && !std::mem::replace(&mut state.backlog_told, true) {
+            let shard = state.shard;
+            self.shards[shard].ready.push_back(Ready::Backlogged(link));
+            self.wake_shard(shard, 1);
+        }
+    }
+
+    pub fn down_ends(&mut self, link: usize) {
+        let state = &mut self.links[link];
+        if state.in_flight > 0 && !state.severed {
+            return self.schedule(self.now + 100, Due::DownEnds { link });
+        }
+        if !std::mem::replace(&mut state.ended, true) {
+            self.happenings.push_back(Happening::Ended { link });
+        }
+    }
+
+    /// A shard has its next turn after so long at the latest. One whose turn it is plans the next by itself.
+    pub fn wake_shard(&mut self, shard: usize, after: u64) {
+        if self.turn.is_some_and(|(own, _)| own == shard) {
+            return;
+        }
+        let at = self.now + after;
+        self.plan_turn(shard, at);
+    }
+
+    pub fn plan_turn(&mut self, shard: usize, at: u64) {
+        let state = &mut self.shards[shard];
+        let at = at.max(state.stalled_until);
+        if state.is_over || state.due_at.is_some_and(|due| due <= at) {
+            return;
+        }
+        state.due_at = Some(at);
+        let run = self.run;
+        self.schedule(at, Due::Turn { shard, run });
+    }
+
+    /// The connection that has this slot, as long as the host has not closed it.
+    pub fn link_at(&self, shard: usize, slot: u32) -> Option<usize> {
+        let link = self.shards[shard].slots.get(slot as usize).copied().flatten()?;
+        (!self.links[link].closing).then_some(link)
+    }
+
+    pub fn give_slot(&mut self, shard: usize, link: usize) -> u32 {
+        let state = &mut self.shards[shard];
+        let slot = match state.free.pop() {
+            Some(slot) => slot,
+            None => {
+                state.slots.push(None);
+                ConnectionSlot::new(u32::try_from(state.slots.len() - 1).expect("slots are 32 bits"))
+            }
+        };
+        state.slots[slot.at()] = Some(link);
+        let link = &mut self.links[link];
+        (link.slot, link.shard) = (Some(slot), shard);
+        slot.get()
+    }
+
+    pub fn take_slot(&mut self, link: usize) {
+        let shard = self.links[link].shard;
+        if let Some(slot) = self.links[link].slot.take() {
+            self.shards[shard].slots[slot.at()] = None;
+            self.shards[shard].freed.push(slot);
+        }
+    }
+
+    /// An operation on files that is under way comes to its end.
+    pub fn finish_file(&mut self, number: u64) {
+        if let Some((shard, work, result)) = self.disk.finish(number) {
+            self.shards[shard].files_done.push_back(FileDone { work, result });
+            self.wake_shard(shard, 1);
+        }
+    }
+}
