@@ -101,6 +101,9 @@ impl Sim {
         if !self.world.has_served() {
             return;
         }
+        if let Some(left) = self.world.must_wait() {
+            return self.world.wake_after(left, Wake::PowerOff { down, shards });
+        }
         self.note(format_args!("-- the power goes for {down} us; then {shards} shards"));
         let noted: Vec<_> = self.world.shards.iter().map(|shard| shard.noted_clock.get()).collect();
         if self.world.power_off() == Torn::Part {

@@ -42,6 +42,8 @@ struct Open {
 
 struct Job {
     shard: usize,
+    /// When it began: a turn that is still coming out may begin it later than now.
+    at: u64,
     work: LogWork,
     what: What,
 }
@@ -75,15 +77,15 @@ pub enum Torn {
 }
 
 impl Disk {
-    /// An operation begins; its number.
-    pub fn begin(&mut self, shard: usize, work: LogWork, operation: FileOperation) -> u64 {
-        self.push(Job { shard, work, what: What::Operation(operation) })
+    /// An operation of a shard begins at that time; its number.
+    pub fn begin(&mut self, (shard, at): (usize, u64), work: LogWork, operation: FileOperation) -> u64 {
+        self.push(Job { shard, at, work, what: What::Operation(operation) })
     }
 
     /// A write begins; its number.
     pub fn write(
         &mut self,
-        shard: usize,
+        (shard, now): (usize, u64),
         (work, file): (LogWork, FileId),
         at: usize,
         bytes: Vec<u8>,
@@ -94,7 +96,7 @@ impl Disk {
         );
         let blocks = bytes.len() / BLOCK;
         let taken = if blocks > 1 && rng.chance(50) { 1 + rng.index(blocks) } else { blocks } * BLOCK;
-        self.push(Job { shard, work, what: What::Write { file, at, bytes, taken } })
+        self.push(Job { shard, at: now, work, what: What::Write { file, at, bytes, taken } })
     }
 
     fn push(&mut self, job: Job) -> u64 {
@@ -110,7 +112,7 @@ impl Disk {
 
     /// An operation has come to its end; none if it was under way before a power cut.
     pub fn finish(&mut self, number: u64) -> Option<(usize, LogWork, io::Result<FileResult>)> {
-        let Job { shard, work, what } = self.under_way.remove(&number)?;
+        let Job { shard, work, what, .. } = self.under_way.remove(&number)?;
         if self.failed.contains(&shard) {
             return Some((shard, work, Err(io::Error::other("the disk is broken"))));
         }
@@ -248,11 +250,11 @@ impl Disk {
     }
 
     /// The power goes. The disk is sound when it is back, and has room.
-    pub fn power_cut(&mut self, rng: &mut Random) -> Torn {
+    pub fn power_cut(&mut self, now: u64, rng: &mut Random) -> Torn {
         let (mut blocks, mut kept) = (0, 0);
         for (_, job) in std::mem::take(&mut self.under_way) {
             let What::Write { file, at, bytes, .. } = job.what else { continue };
-            if self.failed.contains(&job.shard) {
+            if self.failed.contains(&job.shard) || job.at > now {
                 continue;
             }
             let file = self.opened(file).file;

@@ -3,6 +3,7 @@
 use crate::clocks;
 use crate::kernel::{Due, Happening, Kernel, Posted, Ready, Wake};
 use crate::socket::Came;
+use crate::wire::BALANCER;
 use crate::world::{link_of, peer};
 use midge::base::log_files::{FileDone, FileId, FileOperation, LogFiles, LogWork};
 use midge::base::{ClockReading, Time};
@@ -71,9 +72,16 @@ impl SimIo {
         let kernel = self.kernel_mut();
         let now = kernel.now;
         let state = &mut kernel.links[link];
-        (state.served, state.sent_at) = (true, now);
+        state.sent_at = now;
         state.backlog.extend(&bytes);
-        kernel.tell(Happening::Sent { link, bytes });
+        match state.sent.take(&bytes) {
+            Ok(bytes) if bytes.is_empty() => {}
+            Ok(bytes) => {
+                state.served = true;
+                kernel.tell(Happening::Sent { link, bytes });
+            }
+            Err(why) => kernel.tell(Happening::Broken(why)),
+        }
         kernel.transfer(link);
         let state = &mut kernel.links[link];
         if !state.backlog.is_empty() {
@@ -152,7 +160,8 @@ impl Io for SimIo {
             match ready {
                 Ready::Accept(link) => {
                     let slot = kernel.give_slot(shard, link);
-                    events.push(IoEvent::Accepted { listener: 0, slot, peer: peer(link) });
+                    let peer = if kernel.layers.proxy { BALANCER.into() } else { peer(link) };
+                    events.push(IoEvent::Accepted { listener: 0, slot, peer });
                     kernel.look_at(link);
                 }
                 Ready::Read(link) => self.read(link, events),
@@ -377,6 +386,7 @@ impl Io for SimIo {
         let took =
             if under_way.is_empty() { u64::try_from(patience.as_micros()).unwrap_or(u64::MAX) } else { 100 };
         kernel.now += took;
+        kernel.shards[shard].waited_until = kernel.now;
         kernel.turn = kernel.turn.map(|(shard, at)| (shard, at + took));
         under_way.into_iter().for_each(|number| kernel.finish_file(number));
         Ok(())
@@ -389,7 +399,7 @@ impl LogFiles for SimIo {
     fn begin(&mut self, work: LogWork, operation: FileOperation) {
         let shard = self.shard;
         let kernel = self.kernel_mut();
-        let number = kernel.disk.begin(shard, work, operation);
+        let number = kernel.disk.begin((shard, kernel.now), work, operation);
         let took = kernel.rng.range(5, kernel.weather.write_max);
         kernel.schedule(kernel.now + took, Due::FileDone { number });
     }
@@ -400,7 +410,7 @@ impl LogFiles for SimIo {
         let mut buffer = vec![0xAA; bytes];
         fill(&mut buffer);
         let at = usize::try_from(at).expect("files are small");
-        let number = kernel.disk.write(shard, (work, file), at, buffer, &mut kernel.rng);
+        let number = kernel.disk.write((shard, kernel.now), (work, file), at, buffer, &mut kernel.rng);
         let late = if kernel.rng.chance(20) { kernel.rng.below(30_000) } else { 0 };
         let took = late + kernel.rng.range(20, kernel.weather.write_max);
         if bytes > BLOCK

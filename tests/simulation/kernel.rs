@@ -7,6 +7,7 @@ use crate::clocks::{Clocks, Noted};
 use crate::disk::Disk;
 use crate::link::Link;
 use crate::random::{self, Random};
+use crate::wire::Layers;
 use midge::base::log_files::FileDone;
 use midge::base::{ConnectionSlot, Time};
 use midge::broker::{EndCause, Event};
@@ -144,6 +145,8 @@ pub struct ShardState {
     pub due_at: Option<u64>,
     /// It has no core until then.
     pub stalled_until: u64,
+    /// Until when it has waited for the disk in the middle of a turn.
+    pub waited_until: u64,
     pub noted_clock: Cell<Noted>,
     /// It has had its last turn.
     pub is_over: bool,
@@ -186,6 +189,7 @@ pub struct Kernel {
     /// Connections whose bytes the machine was given and has not taken, as far as was noted.
     pub unread: BTreeSet<usize>,
     pub is_checkpoint_due: bool,
+    pub layers: Layers,
     /// How long the power will be gone, and with how many shards it comes back.
     pub cut_while_writing: Option<(u64, usize)>,
     pub clocks: Clocks,
@@ -209,6 +213,7 @@ impl ShardState {
             takes_mails: true,
             due_at: None,
             stalled_until: 0,
+            waited_until: 0,
             noted_clock: Cell::default(),
             is_over: false,
             told: Rc::default(),
@@ -233,6 +238,7 @@ impl Kernel {
             disk: Disk::default(),
             unread: BTreeSet::new(),
             is_checkpoint_due: false,
+            layers: Layers::of(seed),
             cut_while_writing: None,
             clocks: Clocks::new(seed),
         }
@@ -324,8 +330,13 @@ impl Kernel {
         }
         let Some(bytes) = state.on_the_way.pop_front() else { return };
         state.in_flight -= bytes.len();
-        if !state.ended {
-            self.happenings.push_back(Happening::Received { link, bytes });
+        let is_read = !state.ended;
+        match state.arriving.take(&bytes) {
+            Ok(bytes) if is_read && !bytes.is_empty() => {
+                self.happenings.push_back(Happening::Received { link, bytes });
+            }
+            Ok(_) => {}
+            Err(why) => self.happenings.push_back(Happening::Broken(why)),
         }
         self.transfer(link);
     }

@@ -2,6 +2,7 @@
 //! happen to them.
 
 use crate::socket::Socket;
+use crate::wire::{Layers, Unwrap, Wire};
 use midge::base::ConnectionSlot;
 use std::collections::VecDeque;
 
@@ -12,7 +13,8 @@ pub struct Link {
     /// None before it is accepted, while it is handed over, and once the broker has closed it.
     pub slot: Option<ConnectionSlot>,
     pub latency: u64,
-    // From the client to the broker.
+    // From the client to the broker. What is sent, consumed and sure are bytes of MQTT; the others are with its layers.
+    pub wire: Wire,
     pub up_sent: u64,
     pub up_last: u64,
     pub up_stalled_until: u64,
@@ -28,6 +30,9 @@ pub struct Link {
     /// What it has surely taken notice of.
     pub up_sure: u64,
     // From the broker to the client.
+    /// As it is sent, and as it arrives.
+    pub sent: Unwrap,
+    pub arriving: Unwrap,
     pub backlog: VecDeque<u8>,
     /// What the kernels have taken since it began.
     pub backlog_taken: u64,
@@ -58,8 +63,11 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(shard: usize, latency: u64, capacity: usize) -> Link {
+    pub fn new(shard: usize, latency: u64, capacity: usize, wire: Wire, layers: Layers) -> Link {
         Link {
+            wire,
+            sent: Unwrap::new(layers),
+            arriving: Unwrap::new(layers),
             shard,
             slot: None,
             latency,

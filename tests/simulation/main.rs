@@ -28,6 +28,7 @@ mod socket;
 mod spans;
 mod trace;
 mod verdict;
+mod wire;
 mod world;
 
 use coverage::{Mark, Marks};

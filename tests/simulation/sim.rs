@@ -11,16 +11,18 @@ use crate::plan::Plan;
 use crate::random::{self, Random};
 use crate::trace::Story;
 use crate::verdict;
+use crate::wire::{BALANCER, Layers};
 use crate::world::{self, World};
 use midge::broker::{EndCause, Event, Limit};
 use midge::mqtt::Reason;
 use midge::session::LossCause;
-use midge::settings::{Config, QueuePolicy};
+use midge::settings::{Config, ListenerProtocol, QueuePolicy};
 use midge::store::segment::BLOCK;
 use midge_kit::codec::{self, Version};
 use midge_kit::codec::{Kind, Packet};
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
 use std::panic::AssertUnwindSafe;
 
 /// How a run ended.
@@ -437,6 +439,13 @@ pub fn config(plan: &Plan) -> Config {
     config.persistence.directory = directory.to_string();
     config.persistence.segment_bytes = [3, 5, 16, 256][(plan.seed / 7 % 4) as usize] * BLOCK;
     config.auth.allow_anonymous = Some(true);
+    let (layers, listener) = (Layers::of(plan.seed), &mut config.listeners[0]);
+    if layers.websocket {
+        listener.protocol = ListenerProtocol::WebSocket;
+    }
+    if layers.proxy {
+        listener.proxy_trusted = vec![Ipv4Addr::from(BALANCER.0).to_string()];
+    }
     config.limits.session_queue_messages = plan.queue_messages;
     config.limits.session_queue_policy = plan.queue_policy;
     config.protocol.topic_alias_maximum_out = plan.aliases_out;

@@ -5,6 +5,7 @@ use crate::io::SimIo;
 use crate::kernel::{Due, Happening, Kernel, Ready, ShardState, Wake, Weather};
 use crate::link::Link;
 use crate::recovery::{DIRECTORY, Recovered, Store};
+use crate::wire::Wire;
 use midge::base::ShardId;
 use midge::broker::{Counter, Shared, TurnBudget};
 use midge::control::access_policies::AccessPolicies;
@@ -109,8 +110,8 @@ impl World {
         }
         self.shards.clear();
         self.unread.clear();
-        let Kernel { disk, rng, .. } = &mut **self;
-        disk.power_cut(rng)
+        let Kernel { disk, rng, now, .. } = &mut **self;
+        disk.power_cut(*now, rng)
     }
 
     /// What a start makes of the disk.
@@ -234,7 +235,8 @@ impl World {
             }
             let unread = slot.map_or(0, |slot| self.hosts[shard].machine().unread_bytes(slot));
             let state = &mut self.links[link];
-            let upto = state.up_given - unread as u64;
+            let upto = state.wire.mqtt_in(state.up_given) - unread as u64;
+            state.wire.forget(state.up_given.min(state.up_arrived));
             if upto > std::mem::replace(&mut state.up_consumed, upto) {
                 consumed.push((began, Happening::Consumed { link, upto, whole: slot.is_some() }));
             }
@@ -298,6 +300,12 @@ impl World {
         !self.shards.is_empty() && self.shards.iter().all(|shard| shard.has_listened)
     }
 
+    /// How long the power has to stay: a shard that has waited for the disk in its turn is as far as that.
+    pub fn must_wait(&self) -> Option<u64> {
+        let until = self.shards.iter().map(|shard| shard.waited_until).max()?;
+        until.checked_sub(self.now).filter(|&left| left > 0)
+    }
+
     /// Asks to be woken after so many microseconds.
     pub fn wake_after(&mut self, micros: u64, wake: Wake) {
         let at = self.now + micros;
@@ -308,7 +316,9 @@ impl World {
     pub fn open(&mut self, shard: usize) -> usize {
         let latency = self.rng.range(20, 1500);
         let link = self.links.len();
-        let mut new = Link::new(shard, latency, self.weather.socket_bytes);
+        let layers = self.layers;
+        let wire = Wire::new(layers, peer(link));
+        let mut new = Link::new(shard, latency, self.weather.socket_bytes, wire, layers);
         new.up_last = self.now + latency;
         self.links.push(new);
         if !self.is_serving() {
@@ -324,9 +334,11 @@ impl World {
     /// The client sends; returns how many bytes it has sent in all.
     pub fn send(&mut self, link: usize, bytes: &[u8]) -> u64 {
         let now = self.now;
+        let kernel = &mut **self;
+        let raw = kernel.links[link].wire.wrap(bytes, &mut kernel.rng);
         let split_permille = self.weather.split_permille;
         let pieces = if self.rng.chance(split_permille) { self.rng.range(2, 4) } else { 1 };
-        let mut rest = bytes;
+        let mut rest = &raw[..];
         for left in (1..=pieces).rev() {
             let len = if left == 1 { rest.len() } else { self.rng.index(rest.len() + 1) };
             let (piece, after) = rest.split_at(len);
@@ -382,7 +394,8 @@ impl World {
     /// A CONNECT that can't be processed any more, or has been.
     pub fn connect_is_settled(&self, link: usize, connect_len: u64) -> bool {
         let link = &self.links[link];
-        link.served || link.closed_at.is_some() || (link.severed && link.up_arrived < connect_len)
+        let arrived = link.wire.mqtt_in(link.up_arrived);
+        link.served || link.closed_at.is_some() || (link.severed && arrived < connect_len)
     }
 
     pub fn shard_count(&self) -> usize {

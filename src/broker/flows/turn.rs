@@ -140,9 +140,9 @@ impl Shard {
         }
     }
 
-    /// Bytes of a connection that wait in the machine: of a packet that is not whole, or that is read on later.
+    /// Bytes of MQTT that wait in the machine: of a packet that is not whole, or that is read on later.
     pub fn unread_bytes(&self, slot: ConnectionSlot) -> usize {
-        self.connections.get(slot).map_or(0, Connection::partial_bytes)
+        self.connections.get(slot).map_or(0, Connection::unread_bytes)
     }
 
     /// What a connection has been waiting for is done.

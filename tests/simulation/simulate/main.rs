@@ -48,6 +48,8 @@ mod spans;
 mod trace;
 #[path = "../verdict.rs"]
 mod verdict;
+#[path = "../wire.rs"]
+mod wire;
 #[path = "../world.rs"]
 mod world;
 

@@ -281,6 +281,11 @@ impl Connection {
         self.partial.as_ref().map_or(0, |partial| partial.len())
     }
 
+    /// The same without those that layers below MQTT hold.
+    pub(in crate::broker) fn unread_bytes(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| partial.bytes.len())
+    }
+
     /// Bytes that its socket has not taken.
     pub(in crate::broker) fn backlog_bytes(&self) -> usize {
         self.slow.as_ref().map_or(0, |slow| slow.bytes())
