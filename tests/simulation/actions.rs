@@ -209,6 +209,7 @@ impl Sim {
         let expiry = state.expiry_seconds(lasting);
         audit.expiry = (expiry != u32::MAX).then(|| u64::from(expiry) * SECOND);
         audit.receive_maximum = state.plan.receive_maximum.map_or(1000, usize::from);
+        audit.packet_max = state.plan.packet_max;
         audit.aliases_max = state.plan.aliases.min(self.plan.aliases_out);
         self.audits.insert(link, audit);
         let taken = old.map_or("", |_| ", taking over");
@@ -232,6 +233,7 @@ impl Sim {
             qos: will.qos,
             retain: will.retain,
             clears: false,
+            len: 0,
             publisher: client,
             is_will: true,
             sent_at: self.world.now,
@@ -373,6 +375,7 @@ impl Sim {
             qos,
             retain,
             clears: bytes.is_none(),
+            len: bytes.unwrap_or(0),
             publisher: client,
             is_will: false,
             sent_at: self.world.now,

@@ -17,6 +17,7 @@ pub struct Audit {
     pub expiry: Option<u64>,
     pub receive_maximum: usize,
     pub aliases_max: u16,
+    pub packet_max: Option<u32>,
     pub session: Option<usize>,
     /// What CONNACK must say.
     pub present: Option<bool>,
@@ -48,6 +49,7 @@ impl Audit {
             expiry: Some(0),
             receive_maximum: usize::from(u16::MAX),
             aliases_max: 0,
+            packet_max: None,
             session: None,
             present: None,
             accepted: false,
@@ -72,6 +74,10 @@ impl Audit {
         self.buffer.extend_from_slice(bytes);
         let mut packets = Vec::new();
         while let Some(len) = codec::packet_length(&self.buffer)?.filter(|&len| len <= self.buffer.len()) {
+            // [MQTT5-3.1.2-24]
+            if let Some(max) = self.packet_max.filter(|&max| len > max as usize) {
+                return Err(format!("a packet of {len} bytes to a client that takes {max}"));
+            }
             let bytes: Vec<u8> = self.buffer.drain(..len).collect();
             packets.push(codec::decode(&bytes, self.version)?);
         }
@@ -120,7 +126,9 @@ impl Audit {
             return Err(format!("CONNACK with {:02X} for a CONNECT that is right", packet.code));
         }
         self.accepted = true;
-        if self.present != Some(packet.session_present) {
+        // 3.1 has no such flag.
+        let present = self.present.map(|present| present && self.version != Version::V31);
+        if present != Some(packet.session_present) {
             return Err(format!("CONNACK says session present {}", packet.session_present));
         }
         let session = self.session_mut(books)?;

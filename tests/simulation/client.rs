@@ -106,6 +106,9 @@ impl Client {
             if let Some(maximum) = self.plan.receive_maximum {
                 connect = connect.with(codec::two(codec::RECEIVE_MAXIMUM, maximum));
             }
+            if let Some(maximum) = self.plan.packet_max {
+                connect = connect.with(codec::four(codec::MAXIMUM_PACKET_SIZE, maximum));
+            }
             if self.plan.aliases > 0 {
                 connect = connect.with(codec::two(codec::TOPIC_ALIAS_MAXIMUM, self.plan.aliases));
             }

@@ -17,6 +17,8 @@ pub struct Publication {
     pub retain: bool,
     /// An empty retained one: it removes.
     pub clears: bool,
+    /// Bytes of the payload.
+    pub len: usize,
     /// The client; wills are a publisher of their own.
     pub publisher: usize,
     pub is_will: bool,

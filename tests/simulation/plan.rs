@@ -34,6 +34,8 @@ pub struct ClientPlan {
     pub keep_alive: u16,
     pub receive_maximum: Option<u16>,
     pub aliases: u16,
+    /// Maximum Packet Size.
+    pub packet_max: Option<u32>,
     /// It thinks so long at most before it acknowledges, microseconds.
     pub think_max: u64,
 }
@@ -183,6 +185,9 @@ pub const SHARED_FILTERS: usize = 12;
 
 const SECOND: u64 = 1_000_000;
 
+/// Some messages are larger.
+const PACKET_MAX: u32 = 200;
+
 impl Plan {
     pub fn of(seed: u64) -> Plan {
         let mut rng = random::of_seed(seed);
@@ -213,9 +218,18 @@ impl Plan {
             keep_alive: 0,
             receive_maximum: None,
             aliases: 0,
+            packet_max: None,
             think_max: 50,
         }];
         clients.extend((0..count).map(|_| client(&mut rng)));
+        // Not drawn either.
+        for (at, client) in clients.iter_mut().enumerate().skip(1) {
+            match (seed % 10, client.version) {
+                (2, Version::V311) => client.version = Version::V31,
+                (6, Version::V5) if at % 2 == 1 && groups.is_none() => client.packet_max = Some(PACKET_MAX),
+                _ => {}
+            }
+        }
         let mut plan = Plan {
             seed,
             shards,
@@ -399,6 +413,7 @@ fn client(rng: &mut Random) -> ClientPlan {
         keep_alive: rng.pick(&[0, 1, 2, 5, 60]),
         receive_maximum: (five && rng.chance(400)).then(|| rng.range(1, 5) as u16),
         aliases: if five { rng.pick(&[0, 0, 1, 5]) } else { 0 },
+        packet_max: None,
         think_max: rng.pick(&[20, 2000, 50_000]),
     }
 }

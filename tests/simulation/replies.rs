@@ -31,7 +31,11 @@ impl Sim {
 
     pub fn answer(&mut self, client: usize, link: usize, packet: &Packet) -> Result<(), String> {
         match packet.kind {
-            Kind::Connack => self.resume(client, link, packet.session_present),
+            // A client of 3.1 is not told, and would ask for a clean session to be sure. This one has what it needs.
+            Kind::Connack => {
+                let present = self.audits[&link].present.unwrap_or(packet.session_present);
+                self.resume(client, link, present);
+            }
             Kind::Publish => self.take_message(client, link, packet)?,
             Kind::Puback => self.clients[client].outgoing.retain(|out| out.id != packet.id),
             Kind::Pubrec if packet.code >= 0x80 => {

@@ -25,6 +25,7 @@ fn client(think_max: u64) -> ClientPlan {
         keep_alive: 0,
         receive_maximum: None,
         aliases: 0,
+        packet_max: None,
         think_max,
     }
 }

@@ -336,7 +336,7 @@ impl Sim {
                     return self.world.wake_after(50_000, Wake::Return { client });
                 }
                 let lasting = self.clients[client].lasting;
-                let clean = !lasting && self.clients[client].version() == Version::V311;
+                let clean = !lasting && self.clients[client].version() != Version::V5;
                 let shard = client % self.world.shard_count();
                 self.connect(client, shard, clean, lasting, None);
             }

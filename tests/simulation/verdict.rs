@@ -46,7 +46,7 @@ pub fn check(sim: &mut Sim) -> Result<(), String> {
             sim.books.sessions[at].missing = missing;
         }
     }
-    check_groups(&sim.books)?;
+    check_groups(sim)?;
     check_exchanges(sim)
 }
 
@@ -66,6 +66,9 @@ fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result
             sim.clients[publication.publisher].version(),
         )
     {
+        return Ok(true);
+    }
+    if may_be_too_large(sim, session, publication) {
         return Ok(true);
     }
     let own = session.client == publication.publisher;
@@ -106,12 +109,18 @@ fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result
     Err(format!("m{number} has not reached client-{client} (session {at}, QoS {qos}): {publication:?}"))
 }
 
+/// Is it so large that the client may not take it, whatever of it is its topic and its properties?
+fn may_be_too_large(sim: &Sim, session: &Session, publication: &Publication) -> bool {
+    let max = sim.plan.clients[session.client].packet_max;
+    max.is_some_and(|max| publication.len + 100 > max as usize)
+}
+
 /// May a full queue have dropped it? By the policy that refuses, the success of a 5.0 publisher is for a message
 /// that no queue has refused, unless the power cut came between the refusal and its answer.
 fn may_be_dropped(sim: &Sim, publication: &Publication) -> bool {
     sim.plan.queue_policy != QueuePolicy::Refuse
         || publication.acked_at.is_none()
-        || sim.plan.clients[publication.publisher].version == Version::V311
+        || sim.plan.clients[publication.publisher].version != Version::V5
         || sim.books.cuts.iter().any(|&cut| publication.waits_at(cut))
 }
 
@@ -132,7 +141,6 @@ pub fn check_losses(sim: &Sim) -> Result<(), String> {
 
 /// A new subscription has got the retained message of each topic.
 fn check_retained_arrived(sim: &Sim, session: &Session) -> Result<(), String> {
-    let books = &sim.books;
     let link = &sim.world.links[session.link];
     if link.severed || link.closed_at.is_some() || session.doubtful {
         return Ok(());
@@ -144,7 +152,7 @@ fn check_retained_arrived(sim: &Sim, session: &Session) -> Result<(), String> {
                 continue;
             }
             for topic in crate::plan::TOPICS.iter().filter(|topic| coverage.matches(topic)) {
-                check_replayed(books, session, coverage, grant, topic)?;
+                check_replayed(sim, session, coverage, grant, topic)?;
             }
         }
     }
@@ -152,13 +160,13 @@ fn check_retained_arrived(sim: &Sim, session: &Session) -> Result<(), String> {
 }
 
 fn check_replayed(
-    books: &Books,
+    sim: &Sim,
     session: &Session,
     coverage: &Coverage,
     grant: &Grant,
     topic: &str,
 ) -> Result<(), String> {
-    let asked = grant.sent_at;
+    let (books, asked) = (&sim.books, grant.sent_at);
     let of_topic: Vec<(usize, &Publication)> = books
         .publications
         .iter()
@@ -184,7 +192,7 @@ fn check_replayed(
     // What the client itself has published behind its SUBSCRIBE may have taken the place before the store was asked,
     // and with No Local it does not get that.
     let is_own = |p: &Publication| grant.no_local && p.publisher == session.client && p.sent_at >= asked;
-    if candidates.iter().any(|(_, p)| p.clears || is_own(p)) {
+    if candidates.iter().any(|(_, p)| p.clears || is_own(p) || may_be_too_large(sim, session, p)) {
         return Ok(());
     }
     let got = candidates.iter().any(|&&(number, _)| {
@@ -202,7 +210,8 @@ fn check_replayed(
 }
 
 /// Each message goes to one member of each group.
-fn check_groups(books: &Books) -> Result<(), String> {
+fn check_groups(sim: &Sim) -> Result<(), String> {
+    let books = &sim.books;
     for (number, publication) in books.publications.iter().enumerate() {
         let Some(first) = publication.first().filter(|_| publication.topic.starts_with("s/")) else {
             continue;
@@ -220,6 +229,11 @@ fn check_groups(books: &Books) -> Result<(), String> {
                 session.coverages_of(&publication.topic).any(|coverage| coverage.may_cover(publication))
             })
         };
+        // "The Server can choose either discard the message without sending the message to any of the Clients, or to send
+        // the message to one of the Clients that can receive it" (3.1.2.11.4).
+        if members().any(|session| may_be_too_large(sim, session, publication)) {
+            continue;
+        }
         let certain = members().any(|session| {
             session.is_alive_at_end()
                 && !session.lossy
