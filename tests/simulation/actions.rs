@@ -10,6 +10,7 @@ use crate::model::{Coverage, Grant, Publication, Will};
 use crate::packet_text::shown;
 use crate::plan::{Action, Cut, FILTERS, FilterPlan, PowerCut, TOPICS, WillPlan};
 use crate::sim::{Item, SECOND, Sim, config};
+use midge::settings::SyncPolicy;
 use midge::store::Wall;
 use midge_kit::codec::{self, Encode, Version};
 
@@ -75,7 +76,8 @@ impl Sim {
                 self.world.clocks.set(now, step_millis);
             }
             Action::DiskFails { shard, micros } => {
-                if self.plan.persistent && self.world.fail_disk(shard) {
+                let may = self.plan.persistent && self.plan.sync == SyncPolicy::Always;
+                if may && self.world.fail_disk(shard) {
                     self.note(format_args!("the disk of shard {shard} fails"));
                     self.marks.reach(Mark::DiskFailed);
                     self.books.disk_failed.begin(self.world.now);
@@ -100,6 +102,16 @@ impl Sim {
     pub fn power_cut(&mut self, down: u64, shards: usize) {
         if !self.world.has_served() {
             return;
+        }
+        if self.plan.sync != SyncPolicy::Always && !self.world.has_stopped() {
+            if self.world.is_stopping() {
+                self.world.wake_after(50_000, Wake::PowerOff { down, shards });
+            }
+            return;
+        }
+        if self.plan.sync == SyncPolicy::Off {
+            // The broker never asks for it: what it has written is safe once the machine has seen to that by itself.
+            self.world.disk.sync_all();
         }
         if let Some(left) = self.world.must_wait() {
             return self.world.wake_after(left, Wake::PowerOff { down, shards });

@@ -249,6 +249,14 @@ impl Disk {
         self.failed.contains(&shard)
     }
 
+    /// The machine writes out what its memory has of files.
+    pub fn sync_all(&mut self) {
+        for File { bytes, dirty } in &mut self.files {
+            dirty.drain(..).for_each(|(at, written)| put(bytes, at, &written));
+        }
+        self.sync_names();
+    }
+
     /// The power goes. The disk is sound when it is back, and has room.
     pub fn power_cut(&mut self, now: u64, rng: &mut Random) -> Torn {
         let (mut blocks, mut kept) = (0, 0);

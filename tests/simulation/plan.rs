@@ -4,7 +4,7 @@
 
 use crate::kernel::Weather;
 use crate::random::{self, Random};
-use midge::settings::QueuePolicy;
+use midge::settings::{QueuePolicy, SyncPolicy};
 use midge_kit::codec::Version;
 
 /// Everything of a run.
@@ -14,6 +14,8 @@ pub struct Plan {
     pub shards: usize,
     pub weather: Weather,
     pub persistent: bool,
+    /// Without `Always` a power cut may take what was acknowledged: then the power goes only when the broker has stopped.
+    pub sync: SyncPolicy,
     /// `limits.session_queue_messages`.
     pub queue_messages: usize,
     /// `limits.session_queue_policy`.
@@ -235,6 +237,12 @@ impl Plan {
             shards,
             weather,
             persistent: rng.chance(600),
+            // Not drawn.
+            sync: match seed / 5 % 12 {
+                3 => SyncPolicy::Interval,
+                7 => SyncPolicy::Off,
+                _ => SyncPolicy::Always,
+            },
             queue_messages,
             queue_policy,
             aliases_out: rng.pick(&[0, 2, 10]),

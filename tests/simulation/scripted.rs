@@ -5,7 +5,7 @@ use crate::kernel::Weather;
 use crate::plan::{Action, ClientPlan, FilterPlan, Plan, Planned, PowerCut, WillPlan};
 use crate::sim::Sim;
 use crate::world::SHORT_TURNS_FROM;
-use midge::settings::QueuePolicy;
+use midge::settings::{QueuePolicy, SyncPolicy};
 use midge_kit::codec::Version;
 
 const SECOND: u64 = 1_000_000;
@@ -47,6 +47,7 @@ fn plan(clients: &[ClientPlan], actions: Vec<(u64, usize, Action)>) -> Plan {
             write_max: 100,
         },
         persistent: false,
+        sync: SyncPolicy::Always,
         queue_messages: 10_000,
         queue_policy: QueuePolicy::DropOldest,
         aliases_out: 0,

@@ -437,6 +437,7 @@ pub fn config(plan: &Plan) -> Config {
     config.sys.interval_seconds = 0;
     let directory = if plan.persistent { "kept" } else { "" };
     config.persistence.directory = directory.to_string();
+    config.persistence.sync = plan.sync;
     config.persistence.segment_bytes = [3, 5, 16, 256][(plan.seed / 7 % 4) as usize] * BLOCK;
     config.auth.allow_anonymous = Some(true);
     let (layers, listener) = (Layers::of(plan.seed), &mut config.listeners[0]);

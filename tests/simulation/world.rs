@@ -306,6 +306,15 @@ impl World {
         until.checked_sub(self.now).filter(|&left| left > 0)
     }
 
+    /// Is it told to stop, and has it?
+    pub fn is_stopping(&self) -> bool {
+        self.control.stop.load(Ordering::Acquire)
+    }
+
+    pub fn has_stopped(&self) -> bool {
+        self.shards.iter().all(|shard| shard.is_over)
+    }
+
     /// Asks to be woken after so many microseconds.
     pub fn wake_after(&mut self, micros: u64, wake: Wake) {
         let at = self.now + micros;
