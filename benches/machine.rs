@@ -1,4 +1,4 @@
-//! The whole way of a PUBLISH through the machine, without a kernel: bytes of the publisher in,
+//! The whole way of a PUBLISH through host and machine, without a kernel: bytes of the publisher in,
 //! ranges of the outbox out, acknowledgements back. A time is that of a round; the throughput counts
 //! deliveries.
 //!

@@ -1,19 +1,26 @@
-//! The machine without a kernel, for measuring: one shard whose connections are byte strings.
+//! A shard without a kernel, for measuring: the real host and machine, with connections that are byte strings.
 //!
 //! Publishers send, every subscriber answers what its QoS asks for, until all is acknowledged: a
-//! [`World::round`]. The bytes of one connection in one turn arrive as one read, and a turn ends as
-//! it does behind the driver: effects carried out, each connection's ranges read, the outbox
-//! cleared. After the first rounds the world itself allocates nothing, so that allocations may be
-//! counted around it; what it costs is the small part of a round that [`World::read_outbox`] takes.
+//! [`World::round`]. The bytes of one connection in one turn arrive as one read. After the first rounds the clients
+//! themselves allocate nothing, so that allocations may be counted around a round; what they cost is the small part of
+//! it that [`Clients::read`] takes.
 
-use midge::base::{ConnectionSlot, Time};
-use midge::broker::{Backlog, Effect, Shard, Shared};
+use midge::base::log_files::{FileDone, FileId, FileOperation, LogFiles, LogWork};
+use midge::base::{ClockReading, Time};
+use midge::broker::Shared;
+use midge::broker::outbox::Outbox;
+use midge::control::access_policies::AccessPolicies;
+use midge::control::logins::Logins;
+use midge::host::{Control, Host, Io, IoEvent, ShardMessage, SocketEnd, Start};
 use midge::mqtt::codec::{Framing, PACKET_BYTES_LIMIT, frame};
 use midge::mqtt::{ProtocolVersion, QoS};
 use midge::settings::Config;
 use midge_kit::codec::{self, Encode, V5, V31, V311, Version};
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Who there is, and what a round is.
 #[derive(Clone, Copy)]
@@ -62,17 +69,37 @@ const PAYLOAD: [u8; 64] = [b'p'; 64];
 
 /// One shard and its connections: the publishers have the first slots, in order.
 pub(crate) struct World {
+    host: Host<Clients>,
+}
+
+/// The clients of a shard, as its host sees them.
+pub(crate) struct Clients {
     scene: Scene,
-    shard: Shard,
     now: Time,
     /// By publisher: what it sends in each round.
     publishes: Vec<Vec<u8>>,
-    /// What arrives in the next turn.
+    /// What happens with the next turn, besides `input`.
+    events: Vec<IoEvent<Received>>,
+    /// What arrives with the next turn.
     input: Input,
-    /// What arrives in this one; kept for its memory.
+    /// What has arrived with this one; kept for its memory.
     arriving: Input,
+    connections: usize,
+    /// The host has events that its turn had no room for.
+    is_busy: bool,
     delivered: usize,
     acknowledged: usize,
+}
+
+/// Where received bytes are.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// What a publisher sends.
+    Publishes(usize),
+    /// From one place of `arriving` to another.
+    Arriving(usize, usize),
+    /// Something else.
+    Bytes(Vec<u8>),
 }
 
 /// Bytes by connection.
@@ -80,7 +107,7 @@ pub(crate) struct World {
 struct Input {
     bytes: Vec<u8>,
     /// Slot, and where its bytes end.
-    reads: Vec<(ConnectionSlot, usize)>,
+    reads: Vec<(u32, usize)>,
 }
 
 impl World {
@@ -88,40 +115,46 @@ impl World {
     pub(crate) fn new(scene: Scene) -> World {
         let mut config = Config::default();
         config.sys.interval_seconds = 0;
-        let (shared, mut interests) = Shared::new(config, 1, 7);
-        let interest = interests.pop().expect("one shard");
-        let mut world = World {
+        let policies = AccessPolicies::load(&config).expect("no listener names a file");
+        let logins = Logins::start(&policies).expect("no thread is needed");
+        let (shared, mut interests) = Shared::new(config.clone(), 1, 7);
+        let start = Start {
+            id: 0,
+            shared: Arc::new(shared),
+            control: Arc::new(Control::new(&config, policies, 1 << 20, Box::new(logins), 7)),
+            listeners: vec![(0, ())],
+            bell: Arc::new(|| {}),
+            interest: interests.pop().expect("one shard"),
+            seed: 100,
+        };
+        let clients = Clients {
             scene,
-            shard: Shard::new(0, Arc::new(shared), interest, 100),
             now: Time::from_millis(1),
             publishes: (0..scene.publishers).map(|at| publishes(&scene, at)).collect(),
+            events: Vec::new(),
             input: Input::default(),
             arriving: Input::default(),
+            connections: 0,
+            is_busy: false,
             delivered: 0,
             acknowledged: 0,
         };
-        world.shard.handle_start(world.now);
-        for slot in 0..scene.publishers * (1 + scene.subscribers) {
-            world.connect(ConnectionSlot::new(slot as u32));
+        let mut world = World { host: Host::new(start, clients) };
+        world.host.begin(None).expect("nothing is kept");
+        world.turns();
+        for slot in 0..(scene.publishers * (1 + scene.subscribers)) as u32 {
+            world.connect(slot);
         }
         for subscriber in 0..scene.publishers * scene.subscribers {
             let packet = subscribe(&scene, subscriber % scene.publishers);
-            world.shard.handle_bytes(
-                world.now,
-                ConnectionSlot::new((scene.publishers + subscriber) as u32),
-                &packet,
-            );
-            world.turn();
+            world.send((scene.publishers + subscriber) as u32, packet);
         }
         let served = scene.publishers * (1 + scene.subscribers);
         for slot in served..served + scene.stuck {
-            world.connect(ConnectionSlot::new(slot as u32));
-            world.shard.handle_backlog(
-                world.now,
-                ConnectionSlot::new(slot as u32),
-                Backlog { bytes: 2 << 20, taken: 0 },
-            );
-            world.turn();
+            world.connect(slot as u32);
+            let backlog = IoEvent::Backlogged { slot: slot as u32, bytes: 2 << 20, taken: 0 };
+            world.host.io().events.push(backlog);
+            world.turns();
         }
         world
     }
@@ -129,70 +162,57 @@ impl World {
     /// From the publishers' bytes to the last acknowledgement; how many messages were delivered.
     #[inline(never)]
     pub(crate) fn round(&mut self) -> usize {
-        (self.delivered, self.acknowledged) = (0, 0);
-        for slot in 0..self.publishes.len() {
-            self.end_turn_if_spent();
-            self.shard.handle_bytes(self.now, ConnectionSlot::new(slot as u32), &self.publishes[slot]);
+        let clients = self.host.io();
+        (clients.delivered, clients.acknowledged) = (0, 0);
+        for slot in 0..clients.publishes.len() {
+            let buffer = Received::Publishes(slot);
+            clients.events.push(IoEvent::Received { slot: slot as u32, buffer });
         }
-        self.turn();
-        // A burst to many is more than a turn has room for.
-        while !self.input.reads.is_empty() || self.shard.has_deferred() {
-            std::mem::swap(&mut self.input, &mut self.arriving);
-            let mut start = 0;
-            for at in 0..self.arriving.reads.len() {
-                self.end_turn_if_spent();
-                let (slot, end) = self.arriving.reads[at];
-                self.shard.handle_bytes(self.now, slot, &self.arriving.bytes[start..end]);
-                start = end;
-            }
-            self.arriving.clear();
-            self.turn();
-        }
-        let published = if self.scene.qos == QoS::AtMostOnce { 0 } else { self.scene.publishers };
-        assert_eq!(self.acknowledged, published * usize::from(self.scene.burst));
-        assert_eq!(self.delivered, self.scene.deliveries());
-        self.delivered
+        self.turns();
+        let clients = self.host.io();
+        let scene = clients.scene;
+        let published = if scene.qos == QoS::AtMostOnce { 0 } else { scene.publishers };
+        assert_eq!(clients.acknowledged, published * usize::from(scene.burst));
+        assert_eq!(clients.delivered, scene.deliveries());
+        clients.delivered
     }
 
-    fn connect(&mut self, slot: ConnectionSlot) {
-        self.shard.handle_open(self.now, slot, SocketAddr::from(([127, 0, 0, 1], 1)), 0, false);
-        let version = version_of(&self.scene);
-        let mut connect = codec::connect(version, format!("client-{:05}", slot.get()));
-        if version == V5 && self.scene.receive_maximum != 0 {
-            connect = connect.with(codec::two(codec::RECEIVE_MAXIMUM, self.scene.receive_maximum));
-        }
-        self.shard.handle_bytes(self.now, slot, &connect.encode(version));
-        self.turn();
+    /// Turns until nothing is left to do. A burst to many is more than one has room for.
+    fn turns(&mut self) {
+        while {
+            assert!(self.host.turn().expect("there is no ring that could fail"), "it goes on");
+            self.host.io().has_more() || self.host.machine().has_deferred()
+        } {}
     }
 
-    /// A turn takes no more than it has room for, as the driver's.
-    fn end_turn_if_spent(&mut self) {
-        if self.shard.is_spent() {
-            self.turn();
+    fn connect(&mut self, slot: u32) {
+        let clients = self.host.io();
+        let scene = clients.scene;
+        clients.connections += 1;
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        clients.events.push(IoEvent::Accepted { listener: 0, slot, peer });
+        let version = version_of(&scene);
+        let mut connect = codec::connect(version, format!("client-{slot:05}"));
+        if version == V5 && scene.receive_maximum != 0 {
+            connect = connect.with(codec::two(codec::RECEIVE_MAXIMUM, scene.receive_maximum));
         }
+        self.send(slot, connect.encode(version));
     }
 
-    /// The end of a turn, as the driver's.
-    fn turn(&mut self) {
-        self.shard.handle_turn(self.now);
-        let mut effects = self.shard.take_effects();
-        for effect in effects.drain(..) {
-            let is_known = matches!(
-                effect,
-                Effect::Stream { .. } | Effect::Event(_) | Effect::Pause { .. } | Effect::Resume { .. }
-            );
-            assert!(is_known, "{effect:?}");
-        }
-        self.shard.recycle_effects(effects);
-        self.read_outbox();
-        self.shard.outbox().clear();
-        self.now = Time::from_micros(self.now.as_micros() + 1);
+    fn send(&mut self, slot: u32, bytes: Vec<u8>) {
+        self.host.io().events.push(IoEvent::Received { slot, buffer: Received::Bytes(bytes) });
+        self.turns();
+    }
+}
+
+impl Clients {
+    fn has_more(&self) -> bool {
+        self.is_busy || !self.events.is_empty() || !self.input.reads.is_empty()
     }
 
     /// Every client reads what it got and says what that asks for.
     #[inline(never)]
-    fn read_outbox(&mut self) {
-        let outbox = &*self.shard.outbox();
+    fn read(&mut self, outbox: &Outbox) {
         for touched in outbox.touched() {
             for range in outbox.segments_of(touched) {
                 let mut bytes = outbox.bytes(range);
@@ -221,16 +241,152 @@ impl World {
             }
             let end = self.input.bytes.len();
             if end > self.input.reads.last().map_or(0, |&(_, end)| end) {
-                self.input.reads.push((touched.slot, end));
+                self.input.reads.push((touched.slot.get(), end));
             }
         }
+        self.now = Time::from_micros(self.now.as_micros() + 1);
     }
 }
 
-impl Input {
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.reads.clear();
+impl Io for Clients {
+    type Listener = ();
+    type Socket = ();
+    type Buffer = Received;
+
+    fn now(&self) -> Time {
+        self.now
+    }
+
+    fn read_clock(&self) -> (Time, ClockReading) {
+        (self.now, ClockReading::default())
+    }
+
+    fn poll(&mut self, events: &mut Vec<IoEvent<Received>>) {
+        events.append(&mut self.events);
+        std::mem::swap(&mut self.input, &mut self.arriving);
+        self.input.bytes.clear();
+        self.input.reads.clear();
+        let mut start = 0;
+        events.extend(self.arriving.reads.iter().map(|&(slot, end)| {
+            let buffer = Received::Arriving(std::mem::replace(&mut start, end), end);
+            IoEvent::Received { slot, buffer }
+        }));
+    }
+
+    fn flush(&mut self, outbox: &Outbox, _events: &mut Vec<IoEvent<Received>>) -> io::Result<()> {
+        self.read(outbox);
+        Ok(())
+    }
+
+    fn park(
+        &mut self,
+        outbox: &Outbox,
+        events: &mut Vec<IoEvent<Received>>,
+        _deadline: Option<Duration>,
+        _takes_mails: bool,
+    ) -> io::Result<()> {
+        self.read(outbox);
+        self.is_busy = !events.is_empty();
+        Ok(())
+    }
+
+    fn set_backlog_bytes_max(&mut self, _bytes: usize) {}
+
+    fn listen(&mut self, _listener: u16, (): ()) {}
+
+    fn stop_listening(&mut self) {}
+
+    fn connections(&self) -> usize {
+        self.connections
+    }
+
+    fn bytes<'a>(&'a self, buffer: &'a Received) -> &'a [u8] {
+        match buffer {
+            Received::Publishes(publisher) => &self.publishes[*publisher],
+            Received::Arriving(start, end) => &self.arriving.bytes[*start..*end],
+            Received::Bytes(bytes) => bytes,
+        }
+    }
+
+    fn give_back(&mut self, _buffer: Received) {}
+
+    fn hold(&mut self, _slot: u32, _buffer: Received, _consumed: usize) {
+        unreachable!("nothing is held");
+    }
+
+    fn hold_hangup(&mut self, _slot: u32, _cause: SocketEnd) -> bool {
+        false
+    }
+
+    fn is_held(&self, _slot: u32) -> bool {
+        false
+    }
+
+    fn receive_once(&mut self, _slot: u32) {}
+
+    fn receive_stream(&mut self, _slot: u32) {}
+
+    // A machine that has enough for a turn keeps the rest of the bytes that it was given.
+    fn pause(&mut self, _slot: u32) {}
+
+    fn resume(&mut self, _slot: u32) {}
+
+    fn close(&mut self, slot: u32) {
+        panic!("client {slot} is closed");
+    }
+
+    fn abort(&mut self, slot: u32) {
+        panic!("client {slot} is refused");
+    }
+
+    fn detach(&mut self, _slot: u32) -> Option<()> {
+        unreachable!("there is one shard");
+    }
+
+    fn adopt(&mut self, (): ()) -> u32 {
+        unreachable!("there is one shard");
+    }
+
+    fn send(&mut self, _to: usize, message: ShardMessage<()>, _bytes: usize) -> Result<(), ShardMessage<()>> {
+        Err(message)
+    }
+
+    fn waiting(&self, _from: usize) -> usize {
+        0
+    }
+
+    fn receive(&mut self, _from: usize) -> Option<ShardMessage<()>> {
+        None
+    }
+
+    fn has_messages(&self) -> bool {
+        false
+    }
+
+    fn next_file_done(&mut self) -> Option<FileDone> {
+        None
+    }
+
+    fn await_files(&mut self, _patience: Duration) -> io::Result<()> {
+        unreachable!("nothing is kept");
+    }
+
+    fn give_memory_back(&mut self) {}
+}
+
+impl LogFiles for Clients {
+    fn begin(&mut self, _work: LogWork, _operation: FileOperation) {
+        unreachable!("nothing is kept");
+    }
+
+    fn write(&mut self, _: LogWork, _: FileId, _: u64, _: usize, _fill: impl FnOnce(&mut [u8])) {
+        unreachable!("nothing is kept");
+    }
+
+    fn close_file(&mut self, _file: FileId) {}
+
+    fn is_found(&self, _path: &Path, _file: FileId) -> io::Result<bool> {
+        Ok(true)
     }
 }
 
