@@ -109,6 +109,49 @@ const DEFINED_TWICE: &[&str] = &[
     "Visit",
 ];
 
+/// Functions that take two bare integers of one type side by side: a caller may confuse them.
+const BARE_INTEGERS: &[(&str, &str)] = &[
+    ("auth/hash.rs", "new"),
+    ("auth/hash.rs", "within"),
+    ("base/memory.rs", "change"),
+    ("base/random.rs", "range"),
+    ("broker/components/budget.rs", "begin_visit"),
+    ("broker/components/budget.rs", "is_over"),
+    ("broker/components/budget.rs", "renew"),
+    ("broker/components/connections/partial.rs", "note_below"),
+    ("broker/components/interest/mod.rs", "new"),
+    ("broker/flows/client_id.rs", "uuid"),
+    ("broker/flows/convoy.rs", "go_on_later"),
+    ("broker/flows/publish.rs", "note_alias"),
+    ("broker/flows/read.rs", "read_below"),
+    ("broker/flows/records.rs", "record_delivery"),
+    ("broker/flows/send_durable.rs", "publish_when_durable"),
+    ("broker/flows/send_durable.rs", "send_durable_retained"),
+    ("control/pool.rs", "pool"),
+    ("driver/buffers.rs", "discard"),
+    ("driver/mesh.rs", "mesh"),
+    ("driver/ring.rs", "build"),
+    ("host/tidy.rs", "is_due"),
+    ("mqtt/codec/publish.rs", "remaining_len"),
+    ("persistence/segment_file.rs", "bytes"),
+    ("persistence/segment_file.rs", "read"),
+    ("policy/acl/tree.rs", "span"),
+    ("session/losses.rs", "new"),
+    ("session/mod.rs", "forget_overtaken"),
+    ("session/mod.rs", "is_overtaken"),
+    ("session/mod.rs", "note_overtaken"),
+    ("settings/options.rs", "integer"),
+    ("settings/options.rs", "power_of_two"),
+    ("store/clock.rs", "by_wall"),
+    ("store/clock.rs", "difference"),
+    ("store/clock.rs", "latest_end"),
+    ("store/rows.rs", "delivery_key"),
+    ("store/source.rs", "bytes"),
+    ("store/source.rs", "is_zero"),
+    ("store/state.rs", "change_delivery"),
+    ("store/state.rs", "deliver"),
+];
+
 /// A file of `src` without its comments and tests.
 struct Source {
     path: String,
@@ -276,4 +319,48 @@ fn a_type_name_is_defined_once() {
     }
     let twice = places.into_iter().filter(|(_, paths)| paths.len() > 1);
     check(twice.map(|(name, paths)| (name, paths.join(", "))).collect(), DEFINED_TWICE.iter().copied());
+}
+
+#[test]
+fn no_function_takes_two_bare_integers_of_one_type_side_by_side() {
+    const BARE: &[&str] = &["u8", "u16", "u32", "u64", "u128", "usize", "i32", "i64"];
+    let mut found = BTreeMap::new();
+    let sources = sources();
+    for source in &sources {
+        for (at, _) in source.code.match_indices("fn ") {
+            let Some((name, rest)) = source.code[at + 3..].split_once('(') else { continue };
+            let types: Vec<&str> = parameters(rest)
+                .into_iter()
+                .map(|parameter| parameter.split_once(':').map_or("", |(_, of)| of.trim()))
+                .collect();
+            if types.windows(2).any(|two| two[0] == two[1] && BARE.contains(&two[0])) {
+                let name = name.split('<').next().unwrap_or(name).trim();
+                found.insert((source.path.as_str(), name), String::new());
+            }
+        }
+    }
+    check(found, BARE_INTEGERS.iter().copied());
+}
+
+/// The parameters of a function, from behind its opening parenthesis on.
+fn parameters(code: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut found) = (0, 0, Vec::new());
+    for (at, c) in code.char_indices() {
+        match c {
+            '(' | '[' | '{' | '<' => depth += 1,
+            ')' if depth == 0 => {
+                found.push(&code[start..at]);
+                break;
+            }
+            // The arrow of a type of functions closes nothing.
+            '>' if code[..at].ends_with('-') => {}
+            ')' | ']' | '}' | '>' => depth -= 1,
+            ',' if depth == 0 => {
+                found.push(&code[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    found
 }
