@@ -112,11 +112,7 @@ impl<I: Io> Host<I> {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Mail { to, mail } => self.send(now, to, ShardMessage::Mail(mail), cause),
-                Effect::Forward(forward) => {
-                    for (to, mail) in self.machine.forward_now(*forward) {
-                        self.send(now, to, ShardMessage::Mail(mail), cause);
-                    }
-                }
+                Effect::Forward(forward) => self.forward(now, forward, cause),
                 Effect::Close { slot } => {
                     self.count_out(slot);
                     self.end_visit(now, slot);

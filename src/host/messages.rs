@@ -7,7 +7,7 @@ use super::{ARENA_BYTES_MAX, Host, Io};
 use crate::base::ConnectionSlot;
 use crate::base::ShardId;
 use crate::base::Time;
-use crate::broker::{Counter, Handover, HoldBack, Mail};
+use crate::broker::{Counter, Forward, Handover, HoldBack, Mail};
 use crate::broker::{Event, Limit};
 use std::collections::VecDeque;
 use std::io;
@@ -41,9 +41,17 @@ pub struct Arrival<S> {
     visit: Option<Visit>,
 }
 
-/// A message is kept here while the box it is for is full. The connection that caused it is not
+/// What is kept here while the box of another shard is full. The connection that caused it is not
 /// read meanwhile, so the list is bounded by what a turn and the other shards' answers bring.
-pub(super) type Overflow<S> = VecDeque<ShardMessage<S>>;
+pub(super) type Overflow<S> = VecDeque<Waiting<S>>;
+
+/// What waits for room in a box.
+pub(super) enum Waiting<S> {
+    /// A message for that shard.
+    Message(ShardMessage<S>),
+    /// A retained message whose home is that shard. It goes on when the message before it is in the box.
+    Forward(Box<Forward>),
+}
 
 impl<I: Io> Host<I> {
     /// Are there mails that may be taken?
@@ -153,7 +161,23 @@ impl<I: Io> Host<I> {
         } else {
             message
         };
-        self.overflow[at].push_back(message);
+        self.keep(now, at, Waiting::Message(message), cause);
+    }
+
+    /// Sends a retained message on to those who are interested, once its home has it.
+    pub(super) fn forward(&mut self, now: Time, forward: Box<Forward>, cause: Option<ConnectionSlot>) {
+        let home = usize::from(forward.home());
+        if !self.overflow[home].is_empty() {
+            return self.keep(now, home, Waiting::Forward(forward), cause);
+        }
+        for (to, mail) in self.machine.forward_now(*forward) {
+            self.send(now, to, ShardMessage::Mail(mail), cause);
+        }
+    }
+
+    /// Keeps what the box of a shard has no room for.
+    fn keep(&mut self, now: Time, to: usize, waiting: Waiting<I::Socket>, cause: Option<ConnectionSlot>) {
+        self.overflow[to].push_back(waiting);
         self.overflowing += 1;
         self.machine.handle_mesh_full(true);
         if let Some(slot) = cause
@@ -170,12 +194,22 @@ impl<I: Io> Host<I> {
             return;
         }
         for to in 0..self.overflow.len() {
-            while let Some(message) = self.overflow[to].pop_front() {
+            while let Some(waiting) = self.overflow[to].pop_front() {
+                let message = match waiting {
+                    Waiting::Message(message) => message,
+                    Waiting::Forward(forward) => {
+                        self.overflowing -= 1;
+                        for (other, mail) in self.machine.forward_now(*forward) {
+                            self.send(now, other, ShardMessage::Mail(mail), None);
+                        }
+                        continue;
+                    }
+                };
                 let bytes = message.bytes();
                 match self.io.send(to, message, bytes) {
                     Ok(()) => self.overflowing -= 1,
                     Err(message) => {
-                        self.overflow[to].push_front(message);
+                        self.overflow[to].push_front(Waiting::Message(message));
                         break;
                     }
                 }

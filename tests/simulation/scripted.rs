@@ -5,15 +5,18 @@ use crate::kernel::Weather;
 use crate::plan::{Action, ClientPlan, FilterPlan, Plan, Planned, PowerCut, WillPlan};
 use crate::sim::Sim;
 use crate::world::SHORT_TURNS_FROM;
+use midge::base::Homes;
 use midge::settings::{QueuePolicy, SyncPolicy};
 use midge_kit::codec::Version;
 
 const SECOND: u64 = 1_000_000;
 /// In `TOPICS`.
 const T_A: usize = 0;
+const R_A: usize = 4;
 const W_A: usize = 7;
 /// In `FILTERS`.
 const TO_T_A: usize = 0;
+const TO_R_A: usize = 6;
 const TO_ALL_W: usize = 11;
 
 /// A client of 3.1.1 that answers after some thought.
@@ -191,4 +194,42 @@ fn will_of_a_start_is_published_once_whenever_the_power_goes_again() {
             }
         }
     }
+}
+
+/// A retained message goes to its home first, and then to who is interested. Behind a box that is full it is not at
+/// home yet: who subscribes meanwhile must get it all the same.
+#[test]
+fn retained_message_that_waits_for_its_home_reaches_who_subscribes_meanwhile() {
+    const PUBLISHERS: usize = 8;
+    const RUNS: usize = 8;
+    let mut runs = 0;
+    for seed in (0..400).map(|number| number * 26) {
+        let homes = Homes::new(3, seed);
+        let topic = homes.home_of("r/a");
+        let at_home = |client: usize| homes.home_of(&format!("client-{client}"));
+        // The subscriber is at home on one shard, and all publishers on another.
+        let third = (0..3).find(|&shard| shard != topic && shard != at_home(1)).expect("there are three");
+        let publishers: Vec<_> =
+            (2..40).filter(|&client| at_home(client) == third).take(PUBLISHERS).collect();
+        if at_home(1) == topic || publishers.len() < PUBLISHERS || runs == RUNS {
+            continue;
+        }
+        runs += 1;
+        let mut actions = vec![
+            (50_000, 1, connect(true, false, None)),
+            (200_000, 0, Action::StallShard { shard: usize::from(topic), micros: 3 * SECOND }),
+            (200_000 + 2 * SECOND, 1, subscribe(TO_R_A)),
+            (4 * SECOND, 1, Action::HoldAcks { micros: 0 }),
+        ];
+        for (at, &publisher) in (0..).zip(&publishers) {
+            let retained = Action::Publish { topic: R_A, qos: 1, retain: true, bytes: 5, count: 1 };
+            actions.push((50_000, publisher, connect(true, false, None)));
+            actions.push((210_000 + 5000 * at, publisher, retained));
+        }
+        actions.sort_by_key(|(at, _, _)| *at);
+        let mut plan = Plan { seed, shards: 3, ..plan(&vec![five(50); 40], actions) };
+        plan.weather.box_capacity = 2;
+        holds(&plan);
+    }
+    assert_eq!(runs, RUNS);
 }

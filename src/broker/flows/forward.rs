@@ -21,6 +21,13 @@ pub struct Forward {
     targets: u128,
 }
 
+impl Forward {
+    /// The shard that has to be told first.
+    pub fn home(&self) -> ShardId {
+        self.home
+    }
+}
+
 impl Shard {
     /// To every shard that may have subscribers.
     pub(in crate::broker) fn forward(&mut self, fanout: &mut Fanout<'_>) {
@@ -52,7 +59,8 @@ impl Shard {
         self.effects.push(Effect::Forward(Box::new(forward)));
     }
 
-    /// The mails of a `Forward`, to the shards that are interested now.
+    /// The mails of a `Forward`, to the shards that are interested now. The mail to the home is in its box: a subscriber
+    /// that is not seen here asks that home later, and finds the message there.
     pub fn forward_now(&mut self, forward: Forward) -> SmallVec<[(ShardId, Mail); 4]> {
         let Forward { message, home, ticket, intent, targets } = forward;
         let wanted = (self.interested(message.as_publication().topic) | targets) & !(1 << home);
