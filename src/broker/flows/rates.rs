@@ -8,7 +8,7 @@
 use crate::base::ConnectionKey;
 use crate::base::ConnectionSlot;
 use crate::base::Time;
-use crate::broker::components::rates::{Cost, Measure, Pace};
+use crate::broker::components::rates::{Cost, Levels, Measure, Pace};
 
 use crate::broker::components::connections::Connection;
 use crate::broker::components::connections::{GOES_ON, PAUSED_BY_LANE, PAUSED_BY_RATE};
@@ -110,18 +110,19 @@ impl Shard {
     }
 
     /// There is enough for the first one in the lane. Each gets the same part of what is there, and at least one
-    /// packet; who needs less leaves more to those behind.
+    /// packet. What they leave is shared in another round, and who gets something of it stands behind the others the next
+    /// time: if the last of a round had all that is left, it would be the same one each time.
     pub(in crate::broker) fn handle_lane_timer(&mut self, now: Time, listener: u16) {
         let at = usize::from(listener);
         self.lanes[at].note_fired(now);
-        let mut round = 0;
+        let (mut round, mut part) = (0, Levels::default());
         loop {
             let lane = &mut self.lanes[at];
             lane.drop_gone(|key| self.connections.has(key));
             if round == 0 {
-                round = lane.waiting();
+                (round, part) = (lane.waiting(), lane.part());
             }
-            let Some(turn) = lane.next_turn(round) else { break };
+            let Some(turn) = lane.next_turn(part) else { break };
             round -= 1;
             self.go_on(now, turn.slot, PAUSED_BY_LANE);
             self.lanes[at].end_turn();

@@ -261,6 +261,28 @@ fn those_who_wait_get_equal_parts_of_what_comes_together() {
 }
 
 #[test]
+fn what_is_left_of_equal_parts_goes_to_those_who_wait_in_turn() {
+    // A little more than three messages in a tick of the wheel.
+    let mut world = world(1, |config| config.listeners[0].messages_per_second = 51_250);
+    let subscriber = subscriber(&mut world);
+    let flood = connect(&mut world, 0, "flood", 0);
+    world.send(flood, &messages(b'f', 60_000));
+    world.hang_up(flood, Hangup::Reset);
+    world.take(subscriber);
+    for (name, text) in [("one", b'1'), ("two", b'2')] {
+        let sender = connect(&mut world, 0, name, 0);
+        world.send(sender, &messages(text, 600));
+    }
+    world.pass(10);
+    let order = texts(&mut world, subscriber);
+    assert!(order.len() > 500, "{}", order.len());
+    for end in 0..order.len() {
+        let ahead = count(&order[..end], '1').abs_diff(count(&order[..end], '2'));
+        assert!(ahead <= 4, "{ahead} at {end}: {order}");
+    }
+}
+
+#[test]
 fn who_ends_while_it_waits_leaves_the_others_in_their_order() {
     let mut world = world(1, |config| config.listeners[0].messages_per_second = 10);
     let subscriber = subscriber(&mut world);

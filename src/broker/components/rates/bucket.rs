@@ -37,8 +37,8 @@ pub(in crate::broker) struct Meter {
     filled_at: Time,
 }
 
-/// What is in the buckets of a meter, to be compared.
-#[derive(Clone, Copy, Debug)]
+/// What is in the buckets of a meter, or a part of it.
+#[derive(Clone, Copy, Debug, Default)]
 pub(in crate::broker) struct Levels {
     messages: i64,
     bytes: i64,
@@ -91,10 +91,19 @@ impl Meter {
         messages.or_else(|| self.bytes.counts(cost.bytes).then_some(Measure::Bytes))
     }
 
-    /// What is left when the `of`-th part of what is there has been taken.
-    pub(in crate::broker) fn without_part(&self, of: usize) -> Levels {
-        let left = |level: i64| level - level.max(0) / i64::try_from(of.max(1)).unwrap_or(i64::MAX);
-        Levels { messages: left(self.messages.level), bytes: left(self.bytes.level) }
+    /// The `of`-th part of what is there.
+    pub(in crate::broker) fn part(&self, of: usize) -> Levels {
+        let part = |level: i64| level.max(0) / i64::try_from(of.max(1)).unwrap_or(i64::MAX);
+        Levels { messages: part(self.messages.level), bytes: part(self.bytes.level) }
+    }
+
+    /// What is left when so much has been taken.
+    pub(in crate::broker) fn without(&self, part: Levels) -> Levels {
+        let left = |level: i64, part: i64| level.saturating_sub(part);
+        Levels {
+            messages: left(self.messages.level, part.messages),
+            bytes: left(self.bytes.level, part.bytes),
+        }
     }
 
     /// Is at least so much left after a packet?
@@ -249,7 +258,7 @@ mod tests {
     #[test]
     fn a_part_is_as_large_as_the_others() {
         let mut meter = meter(6, 0, 1);
-        let floor = meter.without_part(3);
+        let floor = meter.without(meter.part(3));
         assert!(meter.leaves(ONE, floor));
         meter.take(ONE);
         assert!(meter.leaves(ONE, floor));

@@ -3,11 +3,11 @@
 
 mod bucket;
 
-pub(in crate::broker) use bucket::{Cost, Measure};
+pub(in crate::broker) use bucket::{Cost, Levels, Measure};
 
 use crate::base::{ConnectionKey, ConnectionSlot, Time, TimerId};
 use crate::settings::Terms;
-use bucket::{Levels, Meter, Rates};
+use bucket::{Meter, Rates};
 use std::collections::VecDeque;
 
 /// What a connection has whose listener has rates. It begins with what one second brings.
@@ -91,14 +91,19 @@ impl Lane {
         }
     }
 
-    /// The next turn, if there is enough for its first packet; the shares are those of `round` turns.
-    pub(in crate::broker) fn next_turn(&mut self, round: usize) -> Option<Turn> {
+    /// What each of those who wait may take of what is there.
+    pub(in crate::broker) fn part(&self) -> Levels {
+        self.meter.part(self.waiting())
+    }
+
+    /// The next turn, if there is enough for its first packet; it may take this part.
+    pub(in crate::broker) fn next_turn(&mut self, part: Levels) -> Option<Turn> {
         let front = self.waiting.front()?;
         if self.meter.lacks(front.cost).is_some() {
             return None;
         }
-        let turn =
-            Turn { slot: front.connection.slot, floor: self.meter.without_part(round), is_first: true };
+        let floor = self.meter.without(part);
+        let turn = Turn { slot: front.connection.slot, floor, is_first: true };
         self.waiting.pop_front();
         self.turn = Some(turn);
         self.turn
