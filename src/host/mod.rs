@@ -88,6 +88,8 @@ pub struct Host<I: Io> {
     /// The broker is to stop: until when its clients may take their time.
     stopping: Option<Time>,
     observer: Option<Observer>,
+    /// See [`Host::tell_detail`].
+    detail: Option<bool>,
 }
 
 /// See [`Host::observe`].
@@ -156,6 +158,7 @@ impl<I: Io> Host<I> {
             events: Vec::new(),
             stopping: None,
             observer: None,
+            detail: None,
         }
     }
 
@@ -190,6 +193,12 @@ impl<I: Io> Host<I> {
         self.observer = Some(Box::new(observer));
     }
 
+    /// Says whether the machine tells what is for log level debug. Else the log's level says it, which all hosts of a
+    /// process have in common.
+    pub fn tell_detail(&mut self, is_wanted: bool) {
+        self.detail = Some(is_wanted);
+    }
+
     /// One turn, with the wait at its end; false once the broker has stopped, and the log is closed.
     ///
     /// # Errors
@@ -201,7 +210,7 @@ impl<I: Io> Host<I> {
             self.io.poll(&mut self.events);
         }
         let now = self.now();
-        self.machine.handle_detail(EventLog::shows_detail());
+        self.machine.handle_detail(self.detail.unwrap_or_else(EventLog::shows_detail));
         self.look_at_policies(now);
         self.take_verdicts(now);
         self.listen_when_settled();
