@@ -6,11 +6,11 @@
 //! packets, [`topic::TopicIndex`] finds subscriptions, [`session`] keeps what a client has, and [`store`] what must
 //! survive.
 //!
-//! [`base`], [`mqtt`], [`topic`], [`session`], [`settings`], [`policy`], [`store`] and [`broker`] build and pass their tests
-//! without the feature `runtime`. [`driver`] is the only room with `unsafe`.
+//! [`base`], [`mqtt`], [`topic`], [`session`], [`settings`], [`policy`], [`store`] and [`broker`] build without the
+//! feature `runtime`, and the unit tests of their parts pass without it. [`driver`] is the only room with `unsafe`.
 
 // The in-memory broker in `tests/world` is compiled into the unit tests too, and names the crate.
-#[cfg(test)]
+#[cfg(all(test, feature = "runtime"))]
 extern crate self as midge;
 
 #[cfg(feature = "runtime")]

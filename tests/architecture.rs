@@ -187,7 +187,7 @@ fn sources() -> Vec<Source> {
                 let text = fs::read_to_string(&path).expect("the source is text");
                 let end = text
                     .find("#[cfg(test)]\nmod ")
-                    .or_else(|| text.find("#[cfg(all(test,"))
+                    .or_else(|| text.find("\n#[cfg(all(test,"))
                     .unwrap_or(text.len());
                 let lines = text[..end].lines();
                 let code: Vec<&str> =

@@ -19,9 +19,9 @@ mod flows;
 mod mail;
 mod outcome;
 mod shared;
-#[cfg(test)]
+#[cfg(all(test, feature = "runtime"))]
 mod tests;
-#[cfg(test)]
+#[cfg(all(test, feature = "runtime"))]
 #[path = "../../tests/world/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the conformance scenarios use more of it")]
 mod world;

@@ -304,7 +304,7 @@ impl OwnBroker {
                 assert!(status.success(), "{status}");
             }
             (Place::Memory(memory), None) => {
-                let open: usize = memory.world().shards.iter().map(|shard| shard.connections()).sum();
+                let open: usize = memory.world().shards().map(|shard| shard.connections()).sum();
                 assert_eq!(open, 0, "every connection was closed");
             }
             (Place::Address(_), None) => unreachable!("a broker at an address is a process"),

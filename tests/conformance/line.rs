@@ -24,7 +24,7 @@ impl Memory {
     /// Another start of the broker with the same disk. Its connections are no one's any more.
     pub fn restart(&self) {
         let mut world = self.0.borrow_mut();
-        let shards = world.shards.len();
+        let shards = world.shards().count();
         world.restart(shards);
     }
 

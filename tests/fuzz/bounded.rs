@@ -19,6 +19,7 @@ fn whatever_is_framed_and_decoded_is_as_it_was_sent() {
     run("packet", targets::packet::run, 500_000);
 }
 
+#[cfg(feature = "runtime")]
 #[test]
 fn whatever_a_client_sends_the_others_are_served_and_nothing_is_left() {
     run("connection", targets::connection::run, 20_000);

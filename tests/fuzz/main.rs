@@ -21,6 +21,7 @@
 mod bounded;
 pub mod targets;
 
+#[cfg(feature = "runtime")]
 #[path = "../world/mod.rs"]
 #[allow(dead_code, reason = "the conformance scenarios use more of it")]
 mod world;

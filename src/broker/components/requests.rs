@@ -113,7 +113,7 @@ impl Requests {
     }
 
     /// Does nothing wait for an answer?
-    #[cfg(test)]
+    #[cfg(all(test, feature = "runtime"))]
     pub(in crate::broker) fn is_empty(&self) -> bool {
         self.pending.is_empty()
     }

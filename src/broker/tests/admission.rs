@@ -86,7 +86,7 @@ fn a_login_waits_for_its_answer_and_what_was_sent_behind_it_too() {
             let client = world.open(0);
             world.send(client, &[connect(name, 2, Some(("u", "p"))), vec![0xC0, 0]].concat());
             assert_eq!(world.take(client), b"", "{name}");
-            let login = &world.logins[0].2;
+            let login = &world.logins[0].login;
             assert_eq!(
                 (&*login.client_id, login.user.as_deref(), login.password()),
                 (name, Some("u"), Some(&b"p"[..]))
@@ -106,7 +106,7 @@ fn an_answer_that_comes_too_late_is_for_nobody() {
     world.send(client, &connect("c", 2, Some(("u", "p"))));
     world.hang_up(client, Hangup::Reset);
     world.answer(Verdict::Good(Grant::default()));
-    assert_eq!(world.shards[0].connections(), 0);
+    assert_eq!(world.shard(0).connections(), 0);
     // And the time for a whole CONNECT is also that for its login.
     let client = world.open(0);
     world.send(client, &connect("c", 2, Some(("u", "p"))));
@@ -114,7 +114,7 @@ fn an_answer_that_comes_too_late_is_for_nobody() {
     assert_eq!(world.take(client), [0x20, 2, 0, 3], "it may try again");
     assert!(world.is_closed(client));
     world.answer(Verdict::Good(Grant::default()));
-    assert_eq!(world.shards[0].connections(), 0);
+    assert_eq!(world.shard(0).connections(), 0);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_certificate_names_the_user_and_without_one_nobody_comes_in() {
     world.send(client, &connect("c", 2, Some(("u", "p"))));
     assert_eq!(world.take(client), [0x20, 2, 0, 4]);
     let client = world.open(0);
-    world.shards[0].handle_certificate_user(slot(client), "device".into());
+    world.shard(0).handle_certificate_user(slot(client), "device".into());
     world.send(client, &connect("c", 2, None));
     assert_eq!(world.take(client), IN);
 }
@@ -310,7 +310,7 @@ fn a_permission_ends_by_the_wall_clock_though_it_is_set() {
         world.send(client, &connect("c", 2, Some(("u", "p"))));
         world.answer(Verdict::Good(Grant { seconds: Some(60), ..Grant::default() }));
         let now = world.now();
-        world.shards[0].handle_wall_step(now, step_millis);
+        world.shard(0).handle_wall_step(now, step_millis);
         if ends_after_millis > 0 {
             world.pass(ends_after_millis - 100);
             assert!(!world.is_closed(client), "{step_millis}");
@@ -332,7 +332,7 @@ fn who_can_show_nothing_is_asked_for_where_somebody_decides() {
     world.ask(&Access { asks_for_all: true, ..Access::default() });
     let client = world.open(0);
     world.send(client, &connect("c", 2, None));
-    assert_eq!(world.logins[0].2.user, None);
+    assert_eq!(world.logins[0].login.user, None);
     world.answer(Verdict::Good(Grant::default()));
     assert_eq!(world.take(client), IN);
     let client = world.open(0);

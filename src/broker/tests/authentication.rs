@@ -281,7 +281,7 @@ fn what_is_no_step_of_the_method_is_a_protocol_error() {
         world.send(client, &steps[step]);
         assert_eq!(refused(&mut world, client), 0x82, "{step}");
     }
-    assert_eq!(world.shards[0].connections(), 0);
+    assert_eq!(world.shard(0).connections(), 0);
 }
 
 /// [MQTT5-4.12.0-1]
@@ -364,7 +364,7 @@ fn failed_proof_and_wrong_steps_end_the_connection_of_a_client_that_is_in() {
     world.send(client, &last);
     assert_eq!(cut(&mut world, client), 0x87);
     // It counts as a wrong login.
-    assert_eq!(world.shards[0].shared.counters[0].get(Counter::LoginsFailed), 1);
+    assert_eq!(world.shared().counters[0].get(Counter::LoginsFailed), 1);
 
     let again = || auth(0x19, METHOD, Some(&client_first("user")));
     for (steps, code) in [
@@ -466,5 +466,5 @@ fn time_for_a_connect_is_also_that_for_its_proof() {
     world.pass(11_000);
     assert!(world.is_closed(client));
     world.send(client, &last);
-    assert_eq!(world.shards[0].connections(), 0);
+    assert_eq!(world.shard(0).connections(), 0);
 }

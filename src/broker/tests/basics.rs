@@ -60,7 +60,7 @@ fn a_client_whose_maximum_is_below_its_connack_is_not_served() {
         world.send(client, &packet);
         assert_eq!(world.take(client), answer, "{packet_bytes_max} bytes");
         assert!(world.is_closed(client));
-        assert_eq!(world.shards[0].connections(), 0);
+        assert_eq!(world.shard(0).connections(), 0);
     }
 }
 
@@ -124,7 +124,7 @@ fn everything_is_given_back_when_the_last_client_has_gone() {
         world.hang_up(client, Hangup::Reset);
         assert!(world.is_closed(client));
     }
-    for shard in &mut world.shards {
+    for shard in world.shards() {
         shard.give_memory_back();
         assert_eq!((shard.connections.slots(), shard.turn.deferred_sessions()), (0, 0));
         assert_eq!(shard.connections(), 0);
@@ -137,14 +137,14 @@ fn everything_is_given_back_when_the_last_client_has_gone() {
 
 /// A topic whose retained message is at home on `shard`.
 fn topic_of(world: &World, shard: usize) -> String {
-    let shared = &world.shards[0].shared;
+    let shared = world.shared();
     let mut topics = (0..).map(|at| format!("t{at:03}"));
     topics.find(|topic| usize::from(shared.home(shared.hash(topic))) == shard).unwrap()
 }
 
 /// A client whose home is `shard`.
 fn connect_at(world: &mut World, shard: usize, stem: &str) -> usize {
-    let shared = &world.shards[0].shared;
+    let shared = world.shared();
     let mut names = (0..).map(|at| format!("{stem}{at}"));
     let name = names.find(|name| usize::from(shared.home(shared.hash(name))) == shard).unwrap();
     connect(world, shard, &name, 60)
@@ -236,7 +236,7 @@ fn message_that_was_seen_under_an_earlier_subscription_is_sent_for_a_new_one() {
 fn member_gets_nothing_from_its_group_after_unsuback() {
     // [MQTT5-3.10.4-2] [MQTT311-3.10.4-2]
     let mut world = quiet(2);
-    let shared = &world.shards[0].shared;
+    let shared = world.shared();
     let mut filters = (0..).map(|at| format!("$share/g{at}/t"));
     let filter = filters.find(|filter| shared.home(shared.hash(filter)) == 1).unwrap();
     let member = connect_at(&mut world, 0, "member");

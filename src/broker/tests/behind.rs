@@ -10,7 +10,7 @@ const BOUND: usize = 1 << 20;
 /// A broker of so many shards that keeps something, each with a small bound for its journal.
 fn bounded(shards: usize) -> World {
     let mut world = quiet(shards);
-    world.shards.iter_mut().for_each(|shard| shard.bound_journal(BOUND));
+    world.shards().for_each(|shard| shard.bound_journal(BOUND));
     world
 }
 
@@ -46,13 +46,13 @@ fn the_journal_is_bounded_within_one_read_and_what_was_unread_is_read_when_the_d
     world.stick(0);
     for &client in &clients {
         world.send(client, &publishes(200));
-        let bytes = world.shards[0].journal_bytes();
+        let bytes = world.shard(0).journal_bytes();
         // One packet of each may be too much.
         assert!(bytes < BOUND + 6 * 10_100, "{bytes}");
     }
-    assert!(world.shards[0].journal_bytes() > BOUND && world.shards[0].is_log_behind());
+    assert!(world.shard(0).journal_bytes() > BOUND && world.shard(0).is_log_behind());
     // Once more after the first batch was taken.
-    assert_eq!(world.shards[0].shared.counters[0].get(Counter::LimitLog), 2);
+    assert_eq!(world.shared().counters[0].get(Counter::LimitLog), 2);
     // Who needs no log is served.
     world.send(other, b"\x30\x05\x00\x01xhi\xC0\x00\x30\x05\x00\x01xhi\xC0\x00");
     assert_eq!(world.take(other), b"\xD0\x00\xD0\x00");
@@ -68,7 +68,7 @@ fn the_journal_is_bounded_within_one_read_and_what_was_unread_is_read_when_the_d
         world.send(client, b"\xC0\x00");
         assert_eq!(world.take(client), b"\xD0\x00", "it is read as ever");
     }
-    assert!(!world.shards[0].is_log_behind() && !world.shards[0].has_deferred());
+    assert!(!world.shard(0).is_log_behind() && !world.shard(0).has_deferred());
     // All of it is kept.
     let mut world = world.cut_power(1, 0);
     let away = connect_kept(&mut world, 0, "away");
@@ -78,7 +78,7 @@ fn the_journal_is_bounded_within_one_read_and_what_was_unread_is_read_when_the_d
             break;
         }
     }
-    assert_eq!(world.shards[0].shared.counters[0].get(Counter::PublishesSent), 1000);
+    assert_eq!(world.shared().counters[0].get(Counter::PublishesSent), 1000);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_connection_that_goes_while_it_waits_for_the_disk_is_forgotten_and_its_slot_
     world.take(third);
     world.send(third, b"\xC0\x00");
     assert_eq!(world.take(third), b"\xD0\x00");
-    assert!(!world.shards[0].has_deferred());
+    assert!(!world.shard(0).has_deferred());
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn mails_wait_while_the_log_is_behind_and_shards_that_fill_each_other_go_on() {
     for client in clients {
         world.send(client, &publishes(400));
     }
-    for shard in &world.shards {
+    for shard in world.shards() {
         // The other's one client may bring one packet beyond the bound, and its mails wait in the box.
         assert!(shard.is_log_behind());
         assert!(shard.journal_bytes() < BOUND + 4 * 10_100, "{}", shard.journal_bytes());
@@ -128,7 +128,7 @@ fn mails_wait_while_the_log_is_behind_and_shards_that_fill_each_other_go_on() {
     for client in clients {
         assert_eq!(world.take(client), pubacks(400));
     }
-    assert!(world.shards.iter().all(|shard| shard.takes_mails() && !shard.has_deferred()));
+    assert!(world.shards().all(|shard| shard.takes_mails() && !shard.has_deferred()));
 }
 
 #[test]
@@ -139,14 +139,14 @@ fn while_the_box_of_another_shard_is_full_who_fills_it_is_read_no_further() {
     world.send(subscriber, b"\x82\x08\x00\x01\x00\x03a/b\x00");
     world.take(subscriber);
     let publisher = connect(&mut world, 0, &here, 60);
-    world.shards[0].handle_mesh_full(true);
+    world.shard(0).handle_mesh_full(true);
     world.send(publisher, &publishes(100));
-    let received = |world: &World| world.shards[0].shared.counters[0].get(Counter::PublishesReceived);
+    let received = |world: &World| world.shared().counters[0].get(Counter::PublishesReceived);
     assert_eq!(received(&world), 1);
     let other = connect(&mut world, 0, &at_home(0, "other"), 60);
     world.send(other, b"\xC0\x00\xC0\x00");
     assert_eq!(world.take(other), b"\xD0\x00\xD0\x00");
-    world.shards[0].handle_mesh_full(false);
+    world.shard(0).handle_mesh_full(false);
     world.run();
     assert_eq!(received(&world), 100);
     assert_eq!(world.take(publisher), pubacks(100));

@@ -91,7 +91,7 @@ fn a_3x_client_that_releases_nothing_has_a_bound_and_is_let_go_on() {
     assert!(world.is_closed(client));
     let told = |event: &Event| matches!(event, Event::Disconnected { cause, .. } if cause.to_string().contains("protocol.receive_maximum"));
     assert!(world.events.iter().any(told));
-    assert_eq!(world.shards[0].shared.counters[0].get(Counter::LimitReceiveMaximum), 1);
+    assert_eq!(world.shared().counters[0].get(Counter::LimitReceiveMaximum), 1);
     // It comes back, releases what it had PUBREC for, and goes on.
     let client = connect_kept(&mut world, 0, "kept");
     let releases: Vec<u8> = (1..=8001_u16).flat_map(|id| packet(0x62, &id.to_be_bytes())).collect();
@@ -236,8 +236,8 @@ fn may_receive(topics: &[&str]) -> Access {
     list(Subscribing::Filtered, &grants)
 }
 
-fn is_checked(world: &World, client_id: &str) -> bool {
-    let directory = &world.shards[0].sessions;
+fn is_checked(world: &mut World, client_id: &str) -> bool {
+    let directory = &world.shard(0).sessions;
     directory.slot(directory.find(client_id).expect("it has a session")).flags & CHECKED != 0
 }
 
@@ -253,27 +253,26 @@ fn new_rules_are_asked_of_many_filters_over_many_turns_and_hold_at_once() {
     world.send(client, &subscribe("z/secret", 0));
     let publisher = connect(&mut world, 0, "publisher", 60);
     world.take(client);
-    assert!(!is_checked(&world, "many"));
+    assert!(!is_checked(&mut world, "many"));
     // The last filter of all is the one that is not granted any more.
     let shard = 0;
     for (topics, checked) in
         [(&["f/#", "x"][..], true), (&["f/#", "z/#", "x"], false), (&["f/#"], true), (&["#"], false)]
     {
         let access = may_receive(topics);
-        world.shards[shard].handle_access([access].into());
+        world.shard(shard).handle_access([access].into());
         let mut turns = 0;
         let mut longest = 0;
-        while world.shards[shard].has_deferred() {
-            let ((), steps) =
-                steps::of(|| world.shards[shard].handle_turn(crate::base::Time::from_millis(5)));
+        while world.shard(shard).has_deferred() {
+            let ((), steps) = steps::of(|| world.shard(shard).handle_turn(crate::base::Time::from_millis(5)));
             longest = longest.max(steps);
             turns += 1;
             let granted = topics.iter().any(|topic| topic.starts_with('z') || *topic == "#");
-            assert!(granted || is_checked(&world, "many"), "from the first turn on");
+            assert!(granted || is_checked(&mut world, "many"), "from the first turn on");
         }
         assert!(longest <= 1024 + 128, "{longest} filters in a turn");
         assert!(turns >= 3 || topics == ["#"], "{turns} turns");
-        assert_eq!(is_checked(&world, "many"), checked, "{topics:?}");
+        assert_eq!(is_checked(&mut world, "many"), checked, "{topics:?}");
     }
     // A CONNECT has as many to be looked at, and looks at few at once.
     world.ask(&may_receive(&["f/#", "z/#"]));
@@ -281,16 +280,16 @@ fn new_rules_are_asked_of_many_filters_over_many_turns_and_hold_at_once() {
     let client = world.open(0);
     let now = world.now();
     let ((), steps) = steps::of(|| {
-        world.shards[shard].handle_bytes(
+        world.shard(shard).handle_bytes(
             now,
             slot(client),
             b"\x10\x10\x00\x04MQTT\x04\x00\x00\x3C\x00\x04many",
         );
     });
     assert!(steps < 300, "{steps}");
-    assert!(is_checked(&world, "many"), "till all are looked at");
+    assert!(is_checked(&mut world, "many"), "till all are looked at");
     world.run();
-    assert!(!is_checked(&world, "many"));
+    assert!(!is_checked(&mut world, "many"));
     let _ = publisher;
 }
 
@@ -304,12 +303,12 @@ fn a_subscription_during_the_judgement_is_not_forgotten_by_it() {
         world.send(client, &subscribe(&format!("f/{at}"), 0));
     }
     world.take(client);
-    world.shards[0].handle_access([may_receive(&["f/#", "a/open"])].into());
+    world.shard(0).handle_access([may_receive(&["f/#", "a/open"])].into());
     let now = world.now();
-    world.shards[0].handle_turn(now);
-    assert!(world.shards[0].has_deferred() && is_checked(&world, "many"));
+    world.shard(0).handle_turn(now);
+    assert!(world.shard(0).has_deferred() && is_checked(&mut world, "many"));
     // It matches what the client may not receive, and stands before those that are still to be looked at.
-    world.shards[0].handle_bytes(now, slot(client), &subscribe("a/+", 0));
+    world.shard(0).handle_bytes(now, slot(client), &subscribe("a/+", 0));
     world.run();
-    assert!(is_checked(&world, "many"));
+    assert!(is_checked(&mut world, "many"));
 }

@@ -142,6 +142,7 @@ fn what_finds_its_member_gone_is_there_once_whenever_the_power_goes() {
             let last = connect_kept(&mut ending.world, 0, &ending.other);
             ending.world.send(last, &subscribe(&filter, 2));
             ending.world.hang_up(last, Hangup::Reset);
+            ending.world.await_logs();
             (0..3).filter(|shard| stuck >> shard & 1 == 1).for_each(|shard| ending.world.stick(shard));
             (0..3).for_each(|to| ending.world.release(1, to));
             if let Some((from, to)) = held {
@@ -241,9 +242,10 @@ fn what_a_clean_session_of_a_group_leaves_behind_is_not_refused_by_a_full_disk()
                 assert_eq!(world.take(publisher), [0x40, 2, 0, 7]);
                 assert_eq!(world.take(brief), DELIVERED_AB);
 
-                world.shards.iter_mut().for_each(|shard| shard.handle_store_full(true));
+                world.shards().for_each(|shard| shard.handle_store_full(true));
                 world.hang_up(brief, Hangup::Reset);
-                world.shards.iter_mut().for_each(|shard| shard.handle_store_full(false));
+                world.shards().for_each(|shard| shard.handle_store_full(false));
+                world.await_logs();
                 let mut world = world.cut_power(shards, 0);
                 let back = connect_kept(&mut world, 0, &kept);
                 assert_eq!(world.take(back)[4..], *DELIVERED_AB, "{shards} shards, {home}, {member}");

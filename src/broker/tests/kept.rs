@@ -28,7 +28,7 @@ pub(super) fn at_home(shard: usize, name: &str) -> String {
 fn who_is_owed_too_many_answers_is_not_read_until_half_of_them_are_out() {
     let mut world = quiet(1);
     let publisher = connect(&mut world, 0, "publisher", 60);
-    let count = |world: &World, counter| world.shards[0].shared.counters[0].get(counter);
+    let count = |world: &World, counter| world.shared().counters[0].get(counter);
     for round in 1..=2 {
         world.stick(0);
         let before = count(&world, Counter::PublishesReceived);
@@ -107,12 +107,12 @@ fn a_message_that_nobody_keeps_is_not_taken_down() {
         }
         world.take(publisher);
         world.stick(0);
-        let before = world.shards[0].journal_bytes();
+        let before = world.shard(0).journal_bytes();
         for _ in 0..100 {
             world.send(publisher, &publish);
         }
         // A message is 170 bytes; what is taken down is that it was lost.
-        let grown = world.shards[0].journal_bytes() - before;
+        let grown = world.shard(0).journal_bytes() - before;
         assert!(grown < 100 * 30, "{policy:?}: what is refused fills no disk: {grown}");
         world.unstick(0);
         let answers = world.take(publisher);
@@ -164,6 +164,7 @@ fn a_retained_message_that_changes_nothing_waits_for_what_another_publisher_has_
         world.send(one, clear);
         assert_eq!(world.take(one), puback);
         world.send(one, b"\x31\x07\x00\x03a/bhi");
+        world.await_logs();
         world.stick(0);
         world.send(one, clear);
         world.send(other, clear);
@@ -337,7 +338,7 @@ fn message_of_a_3x_publisher_that_must_be_kept_waits_until_the_disk_has_room() {
             world.send(live, b"\x82\x08\x00\x01\x00\x03a/b\x00");
             world.take(live);
             let publisher = connect(&mut world, 0, &at_home(0, "publisher"), 60);
-            world.shards[full].handle_store_full(true);
+            world.shard(full).handle_store_full(true);
             let publish = [&[head, 9], b"\x00\x03a/b\x00\x07hi".as_slice()].concat();
             world.send(publisher, &publish);
             world.pass(100_000);
@@ -350,7 +351,7 @@ fn message_of_a_3x_publisher_that_must_be_kept_waits_until_the_disk_has_room() {
             // What needs no disk does.
             world.send(live, b"\x32\x09\x00\x03x/y\x00\x09hi");
             assert_eq!(world.take(live), [0x40, 2, 0, 9]);
-            world.shards[full].handle_store_full(false);
+            world.shard(full).handle_store_full(false);
             world.pass(1000);
             let answer = if head == 0x32 { 0x40 } else { 0x50 };
             assert_eq!(world.take(publisher), [answer, 2, 0, 7]);
@@ -555,7 +556,7 @@ fn a_publisher_gets_its_own_messages_in_their_order_though_the_disk_fills_betwee
     world.take(client);
     world.stick(0);
     world.send(client, b"\x34\x09\x00\x03a/b\x00\x07h1");
-    world.shards[0].handle_store_full(true);
+    world.shard(0).handle_store_full(true);
     world.send(client, b"\x34\x09\x00\x03a/b\x00\x08h2");
     assert_eq!(world.take(client), b"");
     world.unstick(0);

@@ -24,7 +24,7 @@ fn slow_world() -> World {
 }
 
 fn total(world: &World, counter: Counter) -> u64 {
-    world.shards[0].shared.counters[0].get(counter)
+    world.shared().counters[0].get(counter)
 }
 
 fn cause(world: &World, name: &str) -> Option<EndCause> {
@@ -46,7 +46,7 @@ fn dropped(world: &World, name: &str) -> Vec<u64> {
 /// The driver says how much waits for a client, and how much its socket has taken.
 fn backlog(world: &mut World, client: usize, bytes: usize, taken: u64) {
     let now = world.now();
-    world.shards[0].handle_backlog(now, slot(client), Backlog { bytes, taken });
+    world.shard(0).handle_backlog(now, slot(client), Backlog { bytes, taken });
     world.run();
 }
 
@@ -94,7 +94,7 @@ fn a_client_whose_backlog_comes_from_others_is_read_on() {
     assert!(world.take(slow) == message(100_000), "a single message may be larger than the bound");
     assert_eq!(total(&world, Counter::LimitBacklog), 0);
     let now = world.now();
-    world.shards[0].handle_drained(now, slot(slow));
+    world.shard(0).handle_drained(now, slot(slow));
     world.run();
     assert_eq!(dropped(&world, "slow"), [1], "said once the backlog is over");
     world.pass(4000);
@@ -119,7 +119,7 @@ fn packets_that_wait_are_counted_as_long_as_they_wait() {
     }
     assert_eq!(total(&world, Counter::PacketsWaiting), 10);
     let now = world.now();
-    world.shards[0].handle_drained(now, slot(one));
+    world.shard(0).handle_drained(now, slot(one));
     assert_eq!(total(&world, Counter::PacketsWaiting), 5);
     world.send(other, b"\xE0\x00");
     assert_eq!(total(&world, Counter::PacketsWaiting), 0);
@@ -178,12 +178,12 @@ fn no_pause_of_midges_own_counts_against_a_keep_alive() {
     for why in [HoldBack::Mesh, HoldBack::Log, HoldBack::Turn] {
         let mut world = quiet(1);
         let client = connect(&mut world, 0, "held-back", 2);
-        assert!(world.shards[0].hold_back(slot(client), why));
-        assert!(!world.shards[0].hold_back(slot(client), why), "told once");
+        assert!(world.shard(0).hold_back(slot(client), why));
+        assert!(!world.shard(0).hold_back(slot(client), why), "told once");
         world.pass(60_000);
         assert!(!world.is_closed(client));
         let now = world.now();
-        assert!(world.shards[0].let_go(now, slot(client), why));
+        assert!(world.shard(0).let_go(now, slot(client), why));
         world.pass(2900);
         assert!(!world.is_closed(client), "what it has sent meanwhile is still to be read");
         world.pass(200);
@@ -212,15 +212,15 @@ fn reading_goes_on_only_when_the_last_reason_is_gone() {
     let mut world = slow_world();
     let client = connect(&mut world, 0, "twice", 0);
     let (slot, now) = (slot(client), world.now());
-    assert!(world.shards[0].hold_back(slot, HoldBack::Mesh));
-    assert!(world.shards[0].hold_back(slot, HoldBack::Log));
-    assert!(!world.shards[0].let_go(now, slot, HoldBack::Mesh) && world.shards[0].is_paused(slot));
-    assert!(!world.shards[0].let_go(now, slot, HoldBack::Mesh), "it is gone already");
-    assert!(world.shards[0].let_go(now, slot, HoldBack::Log) && !world.shards[0].is_paused(slot));
+    assert!(world.shard(0).hold_back(slot, HoldBack::Mesh));
+    assert!(world.shard(0).hold_back(slot, HoldBack::Log));
+    assert!(!world.shard(0).let_go(now, slot, HoldBack::Mesh) && world.shard(0).is_paused(slot));
+    assert!(!world.shard(0).let_go(now, slot, HoldBack::Mesh), "it is gone already");
+    assert!(world.shard(0).let_go(now, slot, HoldBack::Log) && !world.shard(0).is_paused(slot));
     // The reasons go with the connection.
-    assert!(world.shards[0].hold_back(slot, HoldBack::Log));
+    assert!(world.shard(0).hold_back(slot, HoldBack::Log));
     world.hang_up(client, Hangup::Reset);
-    assert!(!world.shards[0].is_paused(slot) && !world.shards[0].let_go(now, slot, HoldBack::Log));
+    assert!(!world.shard(0).is_paused(slot) && !world.shard(0).let_go(now, slot, HoldBack::Log));
 }
 
 #[test]
@@ -299,12 +299,12 @@ fn bytes_of_a_record_that_is_not_whole_are_as_good_as_those_of_a_packet() {
     for _ in 0..30 {
         world.pass(1000);
         let now = world.now();
-        world.shards[0].handle_bytes_below(now, slot(sender), 200, 300);
+        world.shard(0).handle_bytes_below(now, slot(sender), 200, 300);
     }
     assert!(!world.is_closed(sender));
     // The record was whole, and had nothing for MQTT: nothing is under way.
     let now = world.now();
-    world.shards[0].handle_bytes_below(now, slot(sender), 200, 0);
+    world.shard(0).handle_bytes_below(now, slot(sender), 200, 0);
     world.pass(3100);
     assert_eq!(cause(&world, "sender"), Some(EndCause::KeepAlive));
 }

@@ -98,6 +98,7 @@ fn what_a_full_queue_loses_is_told_once_and_survives_a_power_cut() {
         assert_eq!(logged(&mut world, "away"), [[4, 0, 0, 0]]);
         world.hang_up(away, Hangup::Reset);
         // That it was told is not forgotten either.
+        world.await_logs();
         let mut world = world.cut_power(2, 1000);
         let away = connect_5(&mut world, 1, "away", b"");
         assert_eq!(told(&mut world, away), [None, None]);
@@ -134,6 +135,7 @@ fn what_expires_while_it_waits_is_told_whether_the_broker_was_up_or_down() {
         let away = connect_5(&mut world, 0, "away", b"");
         assert_eq!(told(&mut world, away), [None, Some(1)], "down: {is_down}");
         assert_eq!(logged(&mut world, "away"), [[0, 1, 0, 0]]);
+        world.await_logs();
         let mut world = world.cut_power(1, 20_000);
         let away = connect_5(&mut world, 0, "away", b"");
         assert_eq!(told(&mut world, away), [None, None], "down: {is_down}");

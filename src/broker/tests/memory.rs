@@ -69,8 +69,8 @@ fn publish(qos: u8, topic: &str, properties: &[u8], bytes: usize) -> Vec<u8> {
     packet(0x30 | qos << 1, &body)
 }
 
-fn used(world: &World, kind: MemoryKind) -> usize {
-    world.shards.iter().map(|shard| shard.memory.of(kind)).sum()
+fn used(world: &mut World, kind: MemoryKind) -> usize {
+    world.shards().map(|shard| shard.memory.of(kind)).sum()
 }
 
 fn told(world: &World, wanted: MemoryRelief) -> usize {
@@ -82,48 +82,48 @@ fn told(world: &World, wanted: MemoryRelief) -> usize {
 fn each_kind_is_counted_while_it_is_kept_and_not_longer() {
     for shards in [1, 2, 7] {
         let mut world = world(shards, |config| config.protocol.session_expiry_seconds_max = 3600);
-        let none: usize = world.shards.iter().map(|shard| shard.memory.total()).sum();
+        let none: usize = world.shards().map(|shard| shard.memory.total()).sum();
         assert_eq!(none, 0);
         let kept = connect_kept(&mut world, 0, "kept");
         world.send(kept, b"\x82\x0A\x00\x01\x00\x01q\x01\x00\x01+\x00");
         world.hang_up(kept, Hangup::Closed);
         let will = client_5(&mut world, "will", 0, 5000);
-        assert!(used(&world, MemoryKind::Wills) >= 5000);
+        assert!(used(&mut world, MemoryKind::Wills) >= 5000);
         let publisher = client_5(&mut world, "publisher", 0, 0);
         for _ in 0..3 {
             world.send(publisher, &publish(1, "q", b"", 1000));
         }
         assert!(
-            (3000..6000).contains(&used(&world, MemoryKind::Messages)),
+            (3000..6000).contains(&used(&mut world, MemoryKind::Messages)),
             "each once, not once for each filter"
         );
         // Binds a topic alias, twice the same one.
         for name in ["a".repeat(3000), "b".repeat(2000)] {
             world.send(publisher, &publish(0, &name, b"\x23\x00\x01", 1));
         }
-        assert!((2000..2500).contains(&used(&world, MemoryKind::Aliases)));
+        assert!((2000..2500).contains(&used(&mut world, MemoryKind::Aliases)));
         let retained = |bytes| {
             let mut packet = publish(0, "kept/here", b"", bytes);
             packet[0] |= 1;
             packet
         };
         world.send(publisher, &retained(100));
-        assert!(used(&world, MemoryKind::Retained) >= 100);
+        assert!(used(&mut world, MemoryKind::Retained) >= 100);
         world.send(publisher, &publish(0, "half", b"", 4000)[..3000]);
-        assert!((3000..5000).contains(&used(&world, MemoryKind::Partial)));
-        assert!(used(&world, MemoryKind::Subscriptions) > 0);
+        assert!((3000..5000).contains(&used(&mut world, MemoryKind::Partial)));
+        assert!(used(&mut world, MemoryKind::Subscriptions) > 0);
         // All of it goes again.
         world.send(publisher, &publish(0, "half", b"", 4000)[3000..]);
-        assert_eq!(used(&world, MemoryKind::Partial), 0);
+        assert_eq!(used(&mut world, MemoryKind::Partial), 0);
         world.send(publisher, &retained(0));
-        assert_eq!(used(&world, MemoryKind::Retained), 0);
+        assert_eq!(used(&mut world, MemoryKind::Retained), 0);
         world.hang_up(publisher, Hangup::Closed);
-        assert_eq!(used(&world, MemoryKind::Aliases), 0);
+        assert_eq!(used(&mut world, MemoryKind::Aliases), 0);
         world.hang_up(will, Hangup::Closed);
-        assert_eq!(used(&world, MemoryKind::Wills), 0);
+        assert_eq!(used(&mut world, MemoryKind::Wills), 0);
         let again = connect(&mut world, 0, "kept", 60);
         world.hang_up(again, Hangup::Closed);
-        for shard in &world.shards {
+        for shard in world.shards() {
             assert_eq!(shard.memory.total(), 0, "{:?}", shard.memory);
         }
     }
@@ -147,7 +147,7 @@ fn identifier_of_a_qos_2_message_that_was_refused_counts_no_longer_than_it_is_he
         let mut before = 0;
         for round in 0..10 {
             if round == 1 {
-                before = used(&world, MemoryKind::Sessions);
+                before = used(&mut world, MemoryKind::Sessions);
             }
             world.send(publisher, &publish(2, "q", &[], 10));
             let answer = world.take(publisher);
@@ -159,7 +159,7 @@ fn identifier_of_a_qos_2_message_that_was_refused_counts_no_longer_than_it_is_he
             }
         }
         assert_eq!(codes, [0, 0x97, 0x97, 0x97, 0x97, 0x97, 0x97, 0x97, 0x97, 0x97], "{shards} shards");
-        assert_eq!(used(&world, MemoryKind::Sessions), before, "{shards} shards");
+        assert_eq!(used(&mut world, MemoryKind::Sessions), before, "{shards} shards");
     }
 }
 
@@ -184,12 +184,12 @@ fn a_message_on_its_way_counts_and_a_full_account_lets_each_client_have_one() {
             let got = world.take(subscriber).len();
             assert!(round > 0 || got > 256 * 1024, "each has had one");
         }
-        assert!(used(&world, MemoryKind::Messages) < 2 * MIB);
+        assert!(used(&mut world, MemoryKind::Messages) < 2 * MIB);
     }
     for &subscriber in &subscribers {
         world.hang_up(subscriber, Hangup::Closed);
     }
-    assert_eq!(used(&world, MemoryKind::Messages), 0);
+    assert_eq!(used(&mut world, MemoryKind::Messages), 0);
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn tight_memory_refuses_what_is_new_and_keeps_serving_those_who_are_in() {
     }
     assert!((10..30).contains(&refused), "{refused}");
     assert_eq!(told(&world, MemoryRelief::Connect), refused);
-    assert!(world.shards[0].memory.total() < MIB);
+    assert!(world.shard(0).memory.total() < MIB);
     // A 3.x client hears 0x03.
     let old = world.open(0);
     world.send(old, b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x3C\x00\x01x");
@@ -225,28 +225,28 @@ fn tight_memory_refuses_what_is_new_and_keeps_serving_those_who_are_in() {
     assert_eq!(told(&world, MemoryRelief::Retain), 1);
     world.send(other, &publish(1, "news", b"", 5));
     assert_eq!(world.take(other)[0] >> 4, 3, "what is there goes on");
-    assert!(world.shards[0].shared.counters[0].get(Counter::LimitMemory) > 0);
+    assert!(world.shared().counters[0].get(Counter::LimitMemory) > 0);
 }
 
 #[test]
 fn half_handshakes_count_and_end_when_memory_is_full() {
     let mut world = world(1, |config| config.limits.memory_bytes = MIB);
-    let before = world.shards[0].memory.total();
+    let before = world.shard(0).memory.total();
     let other = client_5(&mut world, "other", 0, 0);
     let links: Vec<usize> = (0..100).map(|_| world.open(0)).collect();
     for &link in &links {
         let now = world.now();
         // TLS has a half of a first message.
-        world.shards[0].handle_bytes_below(now, slot(link), 15_000, 30_000);
+        world.shard(0).handle_bytes_below(now, slot(link), 15_000, 30_000);
         world.run();
     }
     let open = links.iter().filter(|&&link| !world.is_closed(link)).count();
     assert!((20..36).contains(&open), "{open}");
-    assert_eq!(used(&world, MemoryKind::Partial), open * 30_000);
+    assert_eq!(used(&mut world, MemoryKind::Partial), open * 30_000);
     assert_eq!(told(&world, MemoryRelief::Connect), 100 - open);
     let new = world.open(0);
     let now = world.now();
-    world.shards[0].handle_bytes_below(now, slot(new), 1500, 3000);
+    world.shard(0).handle_bytes_below(now, slot(new), 1500, 3000);
     world.run();
     assert!(!world.is_closed(new), "a usual one is kept");
     for &link in links.iter().chain([&new, &other]) {
@@ -254,8 +254,8 @@ fn half_handshakes_count_and_end_when_memory_is_full() {
             world.hang_up(link, Hangup::Closed);
         }
     }
-    assert_eq!(used(&world, MemoryKind::Partial), 0);
-    assert_eq!(world.shards[0].memory.total(), before);
+    assert_eq!(used(&mut world, MemoryKind::Partial), 0);
+    assert_eq!(world.shard(0).memory.total(), before);
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn large_packets_under_way_wait_and_the_connection_that_holds_the_most_is_ended(
         }
     }
     assert!(told(&world, MemoryRelief::Read) > 0);
-    assert!(world.shards[0].memory.total() < 2 * MIB);
+    assert!(world.shard(0).memory.total() < 2 * MIB);
     // Tight for long.
     world.pass(60_000);
     let closed = links.iter().filter(|&&link| world.is_closed(link)).count();

@@ -1,7 +1,6 @@
-//! The machine as a whole, in a world of one or several shards.
+//! The machine as a whole, in a world of one or several shards: in the turn of its host.
 
 mod admission;
-#[cfg(feature = "runtime")]
 mod authentication;
 mod basics;
 mod behind;

@@ -157,7 +157,7 @@ fn a_user_name_is_the_client_identifier_also_where_it_must_be_proved() {
     for client_id in ["a", "b"] {
         let client = world.open(0);
         world.send(client, &connect_as(4, client_id, Some("user")));
-        assert_eq!(&*world.logins[0].2.client_id, "user");
+        assert_eq!(&*world.logins[0].login.client_id, "user");
         world.answer(Verdict::Good(Grant { user: Some("user".into()), ..Grant::default() }));
         assert_eq!(world.take(client), b"\x20\x02\x00\x00");
         clients.push(client);
@@ -176,7 +176,7 @@ fn a_user_name_is_the_client_identifier_also_where_it_must_be_proved() {
     let mut clients = Vec::new();
     for client_id in ["a", "b"] {
         let client = world.open(0);
-        world.shards[0].handle_certificate_user(slot(client), "device".into());
+        world.shard(0).handle_certificate_user(slot(client), "device".into());
         world.send(client, &connect_as(4, client_id, Some(client_id)));
         assert_eq!(world.take(client), b"\x20\x02\x00\x00");
         clients.push(client);

@@ -43,9 +43,9 @@ fn what_a_shard_publishes_after_it_has_seen_a_retained_message_is_newer_than_tha
     let mut stamps = Vec::new();
     for shard in [1, 0, 1, 0] {
         let last = stamps.last().copied().unwrap_or(0);
-        world.shards[shard].stamps.note(last);
+        world.shard(shard).stamps.note(last);
         // All of them in one microsecond.
-        stamps.push(world.shards[shard].stamps.next(now));
+        stamps.push(world.shard(shard).stamps.next(now));
     }
     assert!(stamps.is_sorted_by(|one, next| one < next), "{stamps:?}");
 }
@@ -145,13 +145,13 @@ fn qos_2_message_that_a_full_disk_refuses_reaches_no_session() {
     let mut world = quiet(2);
     let [(one, _), (two, _)] = subscribers(&mut world);
     let publisher = connect_kept_v5(&mut world, 0, &at_home(0, "publisher"));
-    world.shards[1].handle_store_full(true);
+    world.shard(1).handle_store_full(true);
     world.send(publisher, b"\x34\x0A\x00\x03a/b\x00\x07\x00hi");
     let refused = world.take(publisher);
     assert_eq!((refused[0], &refused[2..5]), (0x50, [0, 7, 0x97].as_slice()));
     assert_eq!((world.take(one), world.take(two)), (vec![], vec![]));
     // The power goes before the publisher has read the answer.
-    world.shards[1].handle_store_full(false);
+    world.shard(1).handle_store_full(false);
     let mut world = world.cut_power(2, 0);
     let publisher = connect_kept_v5(&mut world, 0, &at_home(0, "publisher"));
     world.send(publisher, b"\x3C\x0A\x00\x03a/b\x00\x07\x00hi");
@@ -173,7 +173,7 @@ fn qos_2_message_on_its_way_to_a_disk_that_becomes_full_arrives_once_everywhere(
         world.take(publisher);
         world.hold(0, 1);
         world.send(publisher, b"\x34\x09\x00\x03a/b\x00\x07hi");
-        world.shards[1].handle_store_full(true);
+        world.shard(1).handle_store_full(true);
         world.stick(1);
         world.release(0, 1);
         world.run();
@@ -184,7 +184,7 @@ fn qos_2_message_on_its_way_to_a_disk_that_becomes_full_arrives_once_everywhere(
             "neither acknowledged nor sent"
         );
         if !cut {
-            world.shards[1].handle_store_full(false);
+            world.shard(1).handle_store_full(false);
             world.unstick(1);
             assert_eq!(world.take(publisher), [0x50, 2, 0, 7]);
             assert_eq!(world.take(two), b"\x34\x09\x00\x03a/b\x00\x01hi");
@@ -322,7 +322,7 @@ fn publisher_of_3x_is_not_left_without_an_answer_when_a_disk_becomes_full_behind
     let publisher = connect(&mut world, 0, &name, 60);
     world.hold(0, 1);
     world.send(publisher, PUBLISH_AB);
-    world.shards[1].handle_store_full(true);
+    world.shard(1).handle_store_full(true);
     world.release(0, 1);
     world.run();
     assert_eq!(world.take(publisher), b"");
@@ -331,7 +331,7 @@ fn publisher_of_3x_is_not_left_without_an_answer_when_a_disk_becomes_full_behind
     let publisher = connect(&mut world, 0, &name, 60);
     world.send(publisher, b"\x3A\x09\x00\x03a/b\x00\x07hi");
     assert!(world.take(publisher).is_empty() && !world.is_closed(publisher));
-    world.shards[1].handle_store_full(false);
+    world.shard(1).handle_store_full(false);
     world.pass(1000);
     assert_eq!(world.take(publisher), [0x40, 2, 0, 7]);
 }

@@ -15,7 +15,7 @@ fn world(shards: usize, change: impl FnOnce(&mut Config)) -> World {
 }
 
 fn total(world: &World, counter: Counter) -> u64 {
-    world.shards[0].shared.counters.iter().map(|counters| counters.get(counter)).sum()
+    world.shared().counters.iter().map(|counters| counters.get(counter)).sum()
 }
 
 /// The bounds that the operator was told of, with their clients.
@@ -168,14 +168,14 @@ fn what_a_client_sent_before_it_closed_is_not_lost() {
         world.send(publisher, &messages(b'x', 15));
         // As a layer tells it that has seen it behind the messages.
         let now = world.now();
-        world.shards[0].handle_hangup(now, slot(publisher), hangup);
+        world.shard(0).handle_hangup(now, slot(publisher), hangup);
         world.run();
         assert_eq!(texts(&mut world, subscriber).len(), 10);
-        assert_eq!(world.shards[0].connections(), 2);
+        assert_eq!(world.shard(0).connections(), 2);
         world.pass(510);
         assert_eq!(texts(&mut world, subscriber).len(), 5);
         assert!(world.is_closed(publisher));
-        assert_eq!(world.shards[0].connections(), 1);
+        assert_eq!(world.shard(0).connections(), 1);
     }
 }
 
@@ -185,7 +185,7 @@ fn a_client_that_does_not_read_is_ended_though_it_waits() {
     let publisher = connect(&mut world, 0, "publisher", 0);
     world.send(publisher, &messages(b'x', 15));
     let now = world.now();
-    world.shards[0].handle_hangup(now, slot(publisher), Hangup::BacklogFull);
+    world.shard(0).handle_hangup(now, slot(publisher), Hangup::BacklogFull);
     world.run();
     assert!(world.is_closed(publisher));
     world.pass(1000);
@@ -226,7 +226,7 @@ fn a_listener_shares_its_rate_among_its_clients_in_turn() {
     let rest = texts(&mut world, subscriber).len();
     assert_eq!(total(&world, Counter::PublishesReceived), 60 + 60 + 2 + 100);
     assert!(rest > 70, "{rest}");
-    assert!(world.shards[0].lanes[1].waiting() == 0);
+    assert!(world.shard(0).lanes[1].waiting() == 0);
 }
 
 #[test]
@@ -293,15 +293,15 @@ fn who_ends_while_it_waits_leaves_the_others_in_their_order() {
     }
     assert_eq!(texts(&mut world, subscriber), "0011223344");
     // They are taken over, one after the other.
-    let lane = |world: &World| world.shards[0].lanes[0].listed();
-    assert_eq!(lane(&world), (5, 0));
+    let lane = |world: &mut World| world.shard(0).lanes[0].listed();
+    assert_eq!(lane(&mut world), (5, 0));
     for (name, left) in [("client5", (5, 1)), ("client7", (5, 2)), ("client9", (2, 0))] {
         connect(&mut world, 0, name, 0);
-        assert_eq!(lane(&world), left, "{name}");
+        assert_eq!(lane(&mut world), left, "{name}");
     }
     world.pass(1000);
     assert_eq!(texts(&mut world, subscriber), "6868");
-    assert_eq!(lane(&world), (0, 0));
+    assert_eq!(lane(&mut world), (0, 0));
     world.shut_down();
 }
 
@@ -311,7 +311,7 @@ fn a_listener_without_rates_keeps_nothing_about_them() {
     let client = connect(&mut world, 0, "client", 0);
     world.send(client, &messages(b'x', 10_000));
     assert_eq!(total(&world, Counter::PublishesReceived), 10_000);
-    let connection = world.shards[0].connections.get(slot(client)).unwrap();
+    let connection = world.shard(0).connections.get(slot(client)).unwrap();
     assert!(!connection.is_paced && connection.extras.is_none());
     assert!(world.now() < Time::from_millis(100));
 }

@@ -17,7 +17,7 @@ fn world(shards: usize, change: impl FnOnce(&mut Config)) -> World {
 }
 
 fn total(world: &World, counter: Counter) -> u64 {
-    world.shards[0].shared.counters.iter().map(|counters| counters.get(counter)).sum()
+    world.shared().counters.iter().map(|counters| counters.get(counter)).sum()
 }
 
 /// How often a bound was told to the operator, with the client that it was about.

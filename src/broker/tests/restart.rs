@@ -113,11 +113,7 @@ fn offline() -> Got {
 }
 
 fn expired(world: &World) -> u64 {
-    world
-        .shards
-        .iter()
-        .map(|shard| shard.shared.counters[usize::from(shard.id())].get(Counter::SessionsExpired))
-        .sum()
+    world.shared().counters.iter().map(|counters| counters.get(Counter::SessionsExpired)).sum()
 }
 
 /// [MQTT5-3.1.2-8]
@@ -136,10 +132,10 @@ fn a_will_of_a_clean_session_is_on_the_disk_before_connack() {
 #[test]
 fn while_the_disk_is_full_or_has_failed_a_clean_session_with_a_will_is_let_in() {
     let mut world = quiet(1);
-    world.shards[0].handle_store_full(true);
+    world.shard(0).handle_store_full(true);
     connect(&mut world, 0, "full", 0, Some(OFFLINE));
-    world.shards[0].handle_store_full(false);
-    world.shards[0].handle_store_failed();
+    world.shard(0).handle_store_full(false);
+    world.shard(0).handle_store_failed();
     let (link, ..) =
         connect(&mut world, 0, "failed", 0, Some(Will { topic: "state/2", retain: false, ..OFFLINE }));
     let (watcher, ..) = connect(&mut world, 0, "watcher", 0, None);
@@ -204,6 +200,7 @@ fn a_will_that_was_dropped_or_published_is_not_published_again_by_a_start() {
         let retained = subscribe(&mut world, cleaner, "state/1");
         assert_eq!(retained.len(), usize::from(ends > 0), "{ends}");
         publish(&mut world, cleaner, "state/1", true, None);
+        world.await_logs();
         let mut world = world.cut_power(2, SECOND);
         let (late, ..) = connect(&mut world, 0, "late", 0, None);
         assert_eq!(subscribe(&mut world, late, "state/1"), [("state/1".into(), "hi".into(), None)], "{ends}");
@@ -294,6 +291,7 @@ fn a_session_that_is_over_is_not_resumed_before_its_timer_fires() {
     let mut world = quiet(2);
     let (link, ..) = connect(&mut world, 0, "brief", 3, None);
     world.hang_up(link, Hangup::Reset);
+    world.await_logs();
     let mut world = world.cut_power(2, 6 * SECOND);
     assert_eq!(expired(&world), 1);
     let (link, present, _) = connect(&mut world, 0, "brief", 3, None);

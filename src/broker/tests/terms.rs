@@ -188,7 +188,7 @@ fn a_session_keeps_the_terms_of_its_listener_when_its_connection_has_gone() {
         world.take(client);
         world.hang_up(client, Hangup::Closed);
         let slot = slot(client);
-        let shard = &world.shards[0];
+        let shard = world.shard(0);
         assert!(shard.connections.get(slot).is_none());
         let bytes = if listener == OWN { 500 } else { 1000 };
         let session = shard.sessions.find(name).expect("it is kept");
@@ -202,15 +202,15 @@ fn a_session_keeps_the_terms_of_its_listener_when_its_connection_has_gone() {
     // After a restart nobody knows by which listener a client will be back.
     world.restart(1);
     for name in ["lax", "strict"] {
-        let shard = &mut world.shards[0];
+        let shard = world.shard(0);
         let session = shard.sessions.find(name).expect("it is kept");
         assert_eq!(*shard.terms_of_session(session), crate::settings::Terms::denied(), "{name}");
         assert!(!shard.may_subscribe(session, "t"), "{name}");
     }
     let back = connect_kept(&mut world, OWN, "lax");
     assert_eq!(world.take(back), b"\x20\x02\x01\x00");
-    let session = world.shards[0].sessions.find("lax").expect("it is back");
-    assert_eq!(world.shards[0].terms_of_session(session).packet_bytes, 500, "those of its last listener");
+    let session = world.shard(0).sessions.find("lax").expect("it is back");
+    assert_eq!(world.shard(0).terms_of_session(session).packet_bytes, 500, "those of its last listener");
 }
 
 #[test]

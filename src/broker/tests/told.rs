@@ -27,7 +27,7 @@ fn subscribe(filters: usize, filter: impl Fn(usize) -> String) -> Vec<u8> {
 }
 
 fn total(world: &World, counter: Counter) -> u64 {
-    world.shards.iter().map(|shard| shard.shared.counters[usize::from(shard.id())].get(counter)).sum()
+    world.shared().counters.iter().map(|counters| counters.get(counter)).sum()
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn subscriptions_and_what_messages_match_are_told_only_if_wanted() {
     let mut world = quiet(1);
     for wanted in [false, true, false] {
         world.events.clear();
-        world.shards[0].handle_detail(wanted);
+        world.tell_detail(wanted);
         let [one, other] = ["one", "other"].map(|id| connect(&mut world, 0, id, 0));
         world.send(one, SUBSCRIBE_AB);
         world.send(one, b"\x82\x06\x00\x02\x00\x01#\x00");
@@ -155,7 +155,7 @@ fn subscriptions_and_what_messages_match_are_told_only_if_wanted() {
 #[test]
 fn each_shard_tells_what_it_matches_and_many_subscriptions_that_end_are_few_events() {
     let mut world = quiet(2);
-    world.shards.iter_mut().for_each(|shard| shard.handle_detail(true));
+    world.tell_detail(true);
     for at in 0..10 {
         let client = connect(&mut world, at % 2, &format!("sub{at}"), 0);
         world.send(client, SUBSCRIBE_AB);

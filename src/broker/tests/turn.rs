@@ -10,7 +10,7 @@ const SMALL: TurnBudget = TurnBudget { work: 64, bytes: 4096, touches: 4 };
 
 fn bounded(shards: usize, budget: TurnBudget) -> World {
     let mut world = quiet(shards);
-    for shard in &mut world.shards {
+    for shard in world.shards() {
         shard.bound_turns(budget);
     }
     world
@@ -65,7 +65,7 @@ fn payloads(world: &mut World, client: usize) -> Vec<u8> {
 }
 
 fn crowd(world: &mut World, size: usize, filter: &str, qos: u8) -> Vec<usize> {
-    let shards = world.shards.len();
+    let shards = world.shards().count();
     let mut crowd = Vec::new();
     for at in 0..size {
         let client = connect(world, at % shards, &format!("member{at}"), 60);
@@ -90,7 +90,7 @@ fn burst_reaches_every_subscriber_in_its_order_and_is_acknowledged_when_all_have
         let acks = packets(&world.take(publisher));
         let expected: Vec<_> = (1..=60).map(|id| (0x40, vec![0, id])).collect();
         assert_eq!(acks, if qos == 0 { Vec::new() } else { expected });
-        assert!(!world.shards.iter().any(crate::broker::Shard::has_deferred));
+        assert!(!world.shards().any(|shard| shard.has_deferred()));
     }
 }
 
@@ -101,7 +101,7 @@ fn others_are_served_before_a_long_fan_out_has_come_to_its_end() {
     let other = connect(&mut world, 0, "other", 60);
     world.send(other, &subscribe("news", 1));
     world.take(other);
-    let shard = &mut world.shards[0];
+    let shard = world.shard(0);
     let now = crate::base::Time::from_millis(2);
     shard.handle_bytes(now, slot(members[0]), &publish("a/b", 0, 0, &[7; 3000]));
     shard.handle_turn(now);
@@ -188,7 +188,7 @@ fn large_messages_at_qos_1_reach_kept_sessions_in_order_with_small_ones_behind_t
         members.push(member);
     }
     let publisher = connect(&mut world, 0, "publisher", 60);
-    world.shards[0].bound_turns(TurnBudget { bytes: 64 << 10, ..TurnBudget::default() });
+    world.shard(0).bound_turns(TurnBudget { bytes: 64 << 10, ..TurnBudget::default() });
     world.most_queued = 0;
     let mut burst = Vec::new();
     for n in 0..6_u8 {
@@ -218,15 +218,15 @@ fn power_cut_loses_no_message_of_a_fan_out_that_has_gone_on_for_turns() {
         world.hang_up(member, Hangup::Closed);
     }
     let publisher = connect(&mut world, 0, "publisher", 60);
-    world.shards[0].bound_turns(TurnBudget { work: 40, bytes: 1 << 20, touches: 100 });
+    world.shard(0).bound_turns(TurnBudget { work: 40, bytes: 1 << 20, touches: 100 });
     let now = world.now();
-    world.shards[0].handle_bytes(now, slot(publisher), &publish("a/b", 1, 1, b"x"));
+    world.shard(0).handle_bytes(now, slot(publisher), &publish("a/b", 1, 1, b"x"));
     // Each turn's records are durable, and those who have the message acknowledge it, before the next turn.
     for _ in 0..40 {
         world.turn(0);
         for &member in &members[..30] {
             if !payloads(&mut world, member).is_empty() {
-                world.shards[0].handle_bytes(now, slot(member), b"\x40\x02\x00\x01");
+                world.shard(0).handle_bytes(now, slot(member), b"\x40\x02\x00\x01");
             }
         }
     }
@@ -246,7 +246,7 @@ fn answers_that_the_log_sets_free_together_go_out_in_pieces_and_in_order() {
     let member = connect_kept(&mut world, 0, "kept");
     world.send(member, &subscribe("a/b", 2));
     world.take(member);
-    world.shards[0].bound_turns(SMALL);
+    world.shard(0).bound_turns(SMALL);
     world.stick(0);
     for id in 1..=100_u8 {
         world.send(publisher, &publish("a/b", u16::from(id), 2, &[id]));
@@ -314,7 +314,7 @@ fn long_subscribe_goes_on_in_later_turns_and_is_answered_as_one() {
         }
         world.send(client, &packet(0xA2, &body));
         assert_eq!(packets(&world.take(client)), [(0xB0, vec![0, 10])]);
-        assert_eq!(world.shards.iter().map(|shard| shard.subscriptions.len()).sum::<usize>(), 0);
+        assert_eq!(world.shards().map(|shard| shard.subscriptions.len()).sum::<usize>(), 0);
     }
 }
 
@@ -346,7 +346,7 @@ fn filters_with_every_combination_of_wildcards_are_refused_from_a_bound_on() {
     let codes = packets(&world.take(client))[0].1[2..].to_vec();
     let granted = codes.iter().filter(|&&code| code == 0).count();
     assert!(codes.iter().all(|&code| code == 0 || code == 0x80) && granted > 30, "{granted}");
-    let patterns = world.shards[0].patterns.len();
+    let patterns = world.shard(0).patterns.len();
     assert!((400..=512).contains(&patterns), "{patterns}");
     // A filter like one that is there is as good as ever, and so is another client's.
     world.send(client, &subscribe(&format!("+{}", "/b".repeat(11)), 0));
@@ -354,9 +354,9 @@ fn filters_with_every_combination_of_wildcards_are_refused_from_a_bound_on() {
     world.send(other, &subscribe("+/x/+/x/+/#", 0));
     assert_eq!(packets(&world.take(other)), [(0x90, vec![0, 1, 0])]);
     world.hang_up(client, Hangup::Closed);
-    assert_eq!(world.shards[0].patterns.len(), 5);
+    assert_eq!(world.shard(0).patterns.len(), 5);
     world.hang_up(other, Hangup::Closed);
-    assert!(world.shards[0].patterns.is_empty());
+    assert!(world.shard(0).patterns.is_empty());
 }
 
 #[test]
@@ -387,11 +387,11 @@ fn walks_through_retained_messages_share_a_turn_and_come_to_their_ends() {
     for n in 0..500 {
         world.send(publisher, &packet(0x31, &[text(&format!("r/{n}")), b"x".to_vec()].concat()));
     }
-    for shard in &mut world.shards {
+    for shard in world.shards() {
         shard.bound_turns(SMALL);
     }
     let now = crate::base::Time::from_millis(900);
-    let shard = &mut world.shards[0];
+    let shard = world.shard(0);
     for at in 0..20 {
         let walker = slot(1000 + at);
         shard.handle_open(now, walker, ([127, 0, 0, 1], 9).into(), 0, true);
@@ -426,7 +426,7 @@ fn retained_message_and_live_ones_of_its_topic_come_in_order_to_who_subscribes_m
     let publisher = connect(&mut world, 0, "publisher", 60);
     let late = connect(&mut world, 0, "late", 60);
     let now = crate::base::Time::from_millis(500);
-    let shard = &mut world.shards[0];
+    let shard = world.shard(0);
     let retained = |n: u8| packet(0x31, &[text("a/b"), vec![n]].concat());
     let burst: Vec<u8> = (1..=5).flat_map(retained).collect();
     shard.handle_bytes(now, slot(publisher), &burst);
@@ -446,7 +446,7 @@ fn retained_message_and_live_ones_of_its_topic_come_in_order_to_who_subscribes_m
 fn timer_that_has_fired_does_not_meet_who_is_in_the_same_place_later() {
     let mut world = bounded(1, TurnBudget { work: 1, bytes: 1, touches: 1 });
     let first: Vec<usize> = (0..10).map(|at| connect(&mut world, 0, &format!("c{at}"), 1)).collect();
-    let shard = &mut world.shards[0];
+    let shard = world.shard(0);
     let now = crate::base::Time::from_millis(5000);
     shard.handle_time(now);
     assert!(shard.has_deferred(), "most of their timers wait");

@@ -60,7 +60,7 @@ fn a_will_whose_topic_was_taken_back_is_not_published_at_once_or_after_its_delay
             assert_eq!(wills(&mut world, late), if retain { published } else { 0 }, "{case}");
             let refused = |event: &&Event| matches!(event, Event::PublishRefused { client, .. } if **client == *"alice");
             assert_eq!(world.events.iter().filter(refused).count(), 1 - published, "{case}");
-            let counters = &world.shards[0].shared.counters;
+            let counters = &world.shared().counters;
             let counted: u64 = counters.iter().map(|shard| shard.get(Counter::PublishesRefused)).sum();
             assert_eq!(counted, 1 - published as u64, "{case}");
         }
@@ -101,7 +101,7 @@ fn a_disconnect_behind_a_message_that_waits_drops_the_will_however_the_connectio
                 let client = connect_with_will_of_3x(&mut world);
                 let watcher = watch(&mut world, "watcher");
                 world.take(watcher);
-                world.shards[0].handle_store_full(why == "disk");
+                world.shard(0).handle_store_full(why == "disk");
                 world.send(client, &[&message.repeat(3), said].concat());
                 assert!(!world.is_closed(client), "{case}: it waits");
                 go(&mut world, client);

@@ -4,6 +4,7 @@
 pub mod checkpoint;
 #[cfg(feature = "runtime")]
 pub mod config;
+#[cfg(feature = "runtime")]
 pub mod connection;
 pub mod log;
 pub mod mosquitto;

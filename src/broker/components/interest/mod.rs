@@ -117,7 +117,7 @@ impl Interest {
     }
 
     /// Does no other shard have a wildcard filter?
-    #[cfg(test)]
+    #[cfg(all(test, feature = "runtime"))]
     pub(in crate::broker) fn has_no_foreign(&self) -> bool {
         self.foreign.is_empty()
     }

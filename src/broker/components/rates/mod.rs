@@ -138,7 +138,7 @@ impl Lane {
     }
 
     /// Those that wait and those that have ended and are listed still.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "runtime"))]
     pub(in crate::broker) fn listed(&self) -> (usize, usize) {
         (self.waiting.len(), self.gone)
     }
