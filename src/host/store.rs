@@ -109,7 +109,7 @@ const CHECKPOINT_QUIET: Duration = Duration::from_secs(1);
 /// wait.
 const FILES_PATIENCE: Duration = Duration::from_millis(100);
 
-/// A shard that ends waits no longer for the log to take what is left.
+/// A shard that ends waits no longer for the log to take what is left, and as long for it to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Store {
@@ -367,7 +367,16 @@ impl<I: Io> Host<I> {
         }
         store.writer.close();
         self.read_last(&mut store);
+        let end = self.now().after(CLOSE_PATIENCE);
         while !store.writer.is_closed() {
+            if self.now() >= end {
+                // What is still being written was never acknowledged.
+                tracing::error!(
+                    shard = self.machine.id(),
+                    "the disk does not answer: midge stops without the end of its log"
+                );
+                break;
+            }
             self.io.await_files(FILES_PATIENCE)?;
             self.read_last(&mut store);
         }

@@ -317,6 +317,11 @@ impl World {
         self.run();
     }
 
+    /// Have all shards stopped?
+    pub fn has_stopped(&self) -> bool {
+        self.broker.ended.len() == self.broker.hosts.len()
+    }
+
     /// To the next moment at which a shard wants a turn, or to `end`; false once `end` is there.
     fn advance(&mut self, end: Time) -> bool {
         let mut kernel = self.kernel.borrow_mut();

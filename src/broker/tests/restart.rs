@@ -387,3 +387,14 @@ fn retained_messages_keep_their_order_over_starts_whatever_the_clock_does() {
         }
     }
 }
+
+#[test]
+fn a_stop_does_not_wait_for_ever_for_a_disk_that_does_not_answer() {
+    let mut world = quiet(1);
+    let (link, ..) = connect(&mut world, 0, "a", 3600, None);
+    world.stick(0);
+    world.send(link, b"\x82\x07\x00\x01\x00\x00\x01t\x01");
+    world.shut_down();
+    world.pass(60 * SECOND);
+    assert!(world.has_stopped());
+}
