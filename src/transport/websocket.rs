@@ -160,7 +160,7 @@ impl WebSocket {
             Stage::Open | Stage::Closing => (bytes, Progress::Open),
             Stage::Closed => return Ok(Progress::PeerClosed),
         };
-        if let Err(frame::Violation { code, words }) = self.read_frames(frames, payload, out) {
+        if let Err(frame::FrameError { code, words }) = self.read_frames(frames, payload, out) {
             self.close(code.into(), out);
             self.end();
             return Err(WebSocketFailure::Frame { code: code.into(), words });
@@ -240,7 +240,7 @@ impl WebSocket {
         mut bytes: &[u8],
         payload: &mut Vec<u8>,
         out: &mut Vec<u8>,
-    ) -> Result<(), frame::Violation> {
+    ) -> Result<(), frame::FrameError> {
         while !bytes.is_empty() && self.stage != Stage::Closed {
             if self.frame_bytes_left > 0 {
                 bytes = self.read_payload(bytes, payload);
@@ -289,7 +289,7 @@ impl WebSocket {
         &mut self,
         bytes: &'a [u8],
         out: &mut Vec<u8>,
-    ) -> Result<Option<&'a [u8]>, frame::Violation> {
+    ) -> Result<Option<&'a [u8]>, frame::FrameError> {
         let Some((Header { kind, mask, len }, behind)) = frame::parse_header(bytes, self.fragmented)? else {
             return Ok(None);
         };
@@ -329,7 +329,7 @@ impl WebSocket {
         body: &[u8],
         mask: [u8; 4],
         out: &mut Vec<u8>,
-    ) -> Result<(), frame::Violation> {
+    ) -> Result<(), frame::FrameError> {
         let mut close = Vec::new();
         frame::unmask_into(body, mask, &mut close);
         match frame::close_code(&close)? {

@@ -34,63 +34,63 @@ pub(super) enum Kind {
 
 /// A rule that the peer broke: the code of the Close, and the words for the log.
 #[derive(Debug)]
-pub(super) struct Violation {
+pub(super) struct FrameError {
     pub(super) code: CloseCode,
     pub(super) words: &'static str,
 }
 
-impl Violation {
-    fn protocol(words: &'static str) -> Violation {
-        Violation { code: CloseCode::Protocol, words }
+impl FrameError {
+    fn protocol(words: &'static str) -> FrameError {
+        FrameError { code: CloseCode::Protocol, words }
     }
 }
 
 /// The header at the beginning of `bytes` and what is behind it, or None when it is not whole. `fragmented` says
 /// that a message waits for its continuation.
-pub(super) fn parse_header(bytes: &[u8], fragmented: bool) -> Result<Option<(Header, &[u8])>, Violation> {
+pub(super) fn parse_header(bytes: &[u8], fragmented: bool) -> Result<Option<(Header, &[u8])>, FrameError> {
     let mut cursor = Cursor::new(bytes);
     let parsed = FrameHeader::parse(&mut cursor);
-    let parsed = parsed.map_err(|_| Violation::protocol("the opcode of a frame is unknown"))?;
+    let parsed = parsed.map_err(|_| FrameError::protocol("the opcode of a frame is unknown"))?;
     let Some((header, len)) = parsed else {
         return Ok(None);
     };
     let kind = check_header(&header, len, fragmented)?;
     let Some(mask) = header.mask else {
-        return Err(Violation::protocol("a frame of the client is not masked"));
+        return Err(FrameError::protocol("a frame of the client is not masked"));
     };
     let used = usize::try_from(cursor.position()).unwrap_or(usize::MAX);
     let behind = bytes.get(used..).unwrap_or_default();
     Ok(Some((Header { kind, mask, len }, behind)))
 }
 
-fn check_header(header: &FrameHeader, len: u64, fragmented: bool) -> Result<Kind, Violation> {
+fn check_header(header: &FrameHeader, len: u64, fragmented: bool) -> Result<Kind, FrameError> {
     if header.rsv1 || header.rsv2 || header.rsv3 {
-        return Err(Violation::protocol("a reserved bit is set, and no extension was agreed on"));
+        return Err(FrameError::protocol("a reserved bit is set, and no extension was agreed on"));
     }
     if len > i64::MAX as u64 {
-        return Err(Violation::protocol("the top bit of a frame's length is set"));
+        return Err(FrameError::protocol("the top bit of a frame's length is set"));
     }
     match header.opcode {
         // [MQTT5-6.0.0-1]
         OpCode::Data(Data::Text) => {
-            Err(Violation { code: CloseCode::Unsupported, words: "MQTT came in a text frame" })
+            Err(FrameError { code: CloseCode::Unsupported, words: "MQTT came in a text frame" })
         }
         OpCode::Data(Data::Binary) if fragmented => {
-            Err(Violation::protocol("a message begins before the one ahead of it has ended"))
+            Err(FrameError::protocol("a message begins before the one ahead of it has ended"))
         }
         OpCode::Data(Data::Continue) if !fragmented => {
-            Err(Violation::protocol("a continuation has nothing to continue"))
+            Err(FrameError::protocol("a continuation has nothing to continue"))
         }
         OpCode::Data(Data::Binary | Data::Continue) => Ok(Kind::Data { last: header.is_final }),
-        OpCode::Control(_) if !header.is_final => Err(Violation::protocol("a control frame is fragmented")),
+        OpCode::Control(_) if !header.is_final => Err(FrameError::protocol("a control frame is fragmented")),
         OpCode::Control(_) if len > CONTROL_BYTES_MAX => {
-            Err(Violation::protocol("a control frame has more than 125 bytes"))
+            Err(FrameError::protocol("a control frame has more than 125 bytes"))
         }
         OpCode::Control(control @ (Control::Close | Control::Ping | Control::Pong)) => {
             Ok(Kind::Control(control))
         }
         OpCode::Data(Data::Reserved(_)) | OpCode::Control(Control::Reserved(_)) => {
-            Err(Violation::protocol("the opcode of a frame is unknown"))
+            Err(FrameError::protocol("the opcode of a frame is unknown"))
         }
     }
 }
@@ -117,19 +117,19 @@ pub(super) fn unmask_into(bytes: &[u8], mask: [u8; 4], out: &mut Vec<u8>) {
 }
 
 /// The status code in the body of a Close, if there is one.
-pub(super) fn close_code(body: &[u8]) -> Result<Option<u16>, Violation> {
+pub(super) fn close_code(body: &[u8]) -> Result<Option<u16>, FrameError> {
     let Some((&code, reason)) = body.split_first_chunk::<2>() else {
         return match body {
             [] => Ok(None),
-            _ => Err(Violation::protocol("the status code of a Close is cut")),
+            _ => Err(FrameError::protocol("the status code of a Close is cut")),
         };
     };
     let code = u16::from_be_bytes(code);
     if !CloseCode::from(code).is_allowed() {
-        return Err(Violation::protocol("the status code of a Close is not one that may be sent"));
+        return Err(FrameError::protocol("the status code of a Close is not one that may be sent"));
     }
     if std::str::from_utf8(reason).is_err() {
-        return Err(Violation { code: CloseCode::Invalid, words: "the reason of a Close is not UTF-8" });
+        return Err(FrameError { code: CloseCode::Invalid, words: "the reason of a Close is not UTF-8" });
     }
     Ok(Some(code))
 }
