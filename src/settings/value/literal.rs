@@ -1,0 +1,87 @@
+//! Literals: the values of a configuration file before they are checked, and how values are written in TOML.
+
+use super::Refused;
+
+/// A value as it stands in a configuration file, before it is checked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Literal {
+    /// A whole number.
+    Integer(i64),
+    /// `true` or `false`.
+    Boolean(bool),
+    /// A string.
+    Text(String),
+    /// An array of strings.
+    Texts(Vec<String>),
+    /// A value of a type that no option has, in words: "an array", "the float 2.5".
+    Other(String),
+}
+
+impl Literal {
+    /// What `parse` makes of a string. Literals of other types are not allowed.
+    pub(in crate::settings) fn parsed<T>(&self, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Refused> {
+        match self {
+            Literal::Text(text) => parse(text).ok_or(Refused::NotAllowed),
+            _ => Err(Refused::NotAllowed),
+        }
+    }
+
+    /// The value in words, for messages with "got …": `500`, `"loud"`, `an array`. Long strings are cut.
+    pub fn shown(&self) -> String {
+        match self {
+            Literal::Integer(number) => number.to_string(),
+            Literal::Boolean(truth) => truth.to_string(),
+            Literal::Text(text) => quoted(text),
+            Literal::Texts(texts) => shown_list(texts.iter().map(String::as_str)),
+            Literal::Other(words) => words.clone(),
+        }
+    }
+
+    /// The value with the name of its type, for a value whose type is wrong.
+    pub fn shown_with_type(&self) -> String {
+        match self {
+            Literal::Integer(_) => format!("the integer {}", self.shown()),
+            Literal::Text(_) => format!("the string {}", self.shown()),
+            Literal::Texts(_) => format!("the array {}", self.shown()),
+            Literal::Boolean(_) | Literal::Other(_) => self.shown(),
+        }
+    }
+}
+
+/// An array of strings, as TOML writes it.
+pub(super) fn shown_list<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    format!("[{}]", texts.map(quoted).collect::<Vec<_>>().join(", "))
+}
+
+/// A string as TOML writes it, cut so that it fits a line of an error.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for (count, character) in text.chars().enumerate() {
+        if count == SHOWN_CHARS_MAX {
+            quoted.push('…');
+            break;
+        }
+        match character {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Most characters of a value that an error repeats.
+const SHOWN_CHARS_MAX: usize = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_or_unprintable_string_is_cut_and_escaped_when_shown() {
+        assert_eq!(quoted("a\n\"b\\"), "\"a\\u000A\\\"b\\\\\"");
+        assert_eq!(quoted(&"x".repeat(200)).chars().count(), SHOWN_CHARS_MAX + 3);
+    }
+}

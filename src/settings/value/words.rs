@@ -1,0 +1,276 @@
+//! The types of options whose values are words, such as `"always"`.
+
+use super::literal::{quoted, shown_list};
+use super::{Allowed, Literal, Refused, Setting};
+
+/// Declares an enumeration whose values are words in the file.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $name {
+            /// The words of the file, in order.
+            pub const WORDS: &'static [&'static str] = &[$($word),*];
+
+            /// The word of this value.
+            pub fn word(self) -> &'static str {
+                match self {
+                    $($name::$variant => $word,)*
+                }
+            }
+
+            fn from_word(word: &str) -> Option<Self> {
+                match word {
+                    $($word => Some($name::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+/// Makes settings of enumerations whose words need no more than to be looked up.
+macro_rules! word_settings {
+    ($($name:ident),*) => {$(
+        impl Setting for $name {
+            fn read(literal: &Literal, _: &Allowed) -> Result<Self, Refused> {
+                literal.parsed($name::from_word)
+            }
+
+            fn shown(&self) -> String {
+                quoted(self.word())
+            }
+        }
+    )*};
+}
+
+words! {
+    /// How much is logged, from least to most.
+    LogLevel {
+        /// What stops the broker from working.
+        Error = "error",
+        /// What an operator should look at.
+        Warn = "warn",
+        /// One line for each connect, disconnect and refusal.
+        Info = "info",
+        /// What is needed to follow one client.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
+
+words! {
+    /// How a log line is written.
+    LogFormat {
+        /// A line of text.
+        Human = "human",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+words! {
+    /// Where log lines go.
+    LogTarget {
+        /// Standard error.
+        Stderr = "stderr",
+        /// Standard output.
+        Stdout = "stdout",
+    }
+}
+
+words! {
+    /// How safely what was acknowledged is kept.
+    SyncPolicy {
+        /// What is acknowledged is on the disk.
+        Always = "always",
+        /// The log is flushed to the disk once a second.
+        Interval = "interval",
+        /// The log is never flushed.
+        Off = "off",
+    }
+}
+
+words! {
+    /// What happens to a message for a session whose queue is full.
+    QueuePolicy {
+        /// It is dropped, and its publisher is told.
+        Refuse = "refuse",
+        /// The oldest of the queue makes room for it.
+        DropOldest = "drop_oldest",
+        /// It is dropped.
+        DropNewest = "drop_newest",
+    }
+}
+
+words! {
+    /// A version of MQTT.
+    Version {
+        /// 3.1, protocol name MQIsdp, level 3.
+        V31 = "3.1",
+        /// 3.1.1, level 4.
+        V311 = "3.1.1",
+        /// 5.0, level 5.
+        V5 = "5.0",
+    }
+}
+
+/// The versions of MQTT that a listener accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Versions(u8);
+
+impl Versions {
+    /// All versions.
+    pub const ALL: Versions = Versions(0b111);
+
+    /// Only these versions.
+    pub fn of(versions: &[Version]) -> Versions {
+        Versions(versions.iter().fold(0, |set, &version| set | 1 << version as u8))
+    }
+
+    /// Is this one among them?
+    pub fn has(self, version: Version) -> bool {
+        self.0 & (1 << version as u8) != 0
+    }
+}
+
+impl Setting for Versions {
+    fn read(literal: &Literal, _: &Allowed) -> Result<Self, Refused> {
+        let Literal::Texts(words) = literal else { return Err(Refused::NotAllowed) };
+        let versions: Option<Vec<_>> = words.iter().map(|word| Version::from_word(word)).collect();
+        let versions = versions.filter(|versions| !versions.is_empty()).ok_or(Refused::NotAllowed)?;
+        Ok(Versions::of(&versions))
+    }
+
+    fn shown(&self) -> String {
+        let versions = [Version::V31, Version::V311, Version::V5];
+        shown_list(versions.into_iter().filter(|&version| self.has(version)).map(Version::word))
+    }
+}
+
+words! {
+    /// What a listener speaks.
+    ListenerProtocol {
+        /// MQTT without another protocol below it.
+        Mqtt = "mqtt",
+        /// MQTT in the frames of WebSocket.
+        WebSocket = "websocket",
+    }
+}
+
+words! {
+    /// Whether clients are asked for a certificate.
+    ClientCertificates {
+        /// They are not.
+        None = "none",
+        /// They are, and may connect without one.
+        Optional = "optional",
+        /// They must have a good one.
+        Required = "required",
+    }
+}
+
+words! {
+    /// Which name of a client's certificate is its user name.
+    UserNames {
+        /// None. The user name is the one in CONNECT.
+        None = "none",
+        /// The common name of the subject.
+        CommonName = "common_name",
+        /// The whole subject.
+        Subject = "subject",
+    }
+}
+
+words! {
+    /// By which rules a client's certificate counts.
+    ClientCertificateRules {
+        /// Those of RFC 5280.
+        Standard = "standard",
+        /// Those of OpenSSL, and so of mosquitto.
+        OpenSsl = "openssl",
+    }
+}
+
+words! {
+    /// Which certificates are looked up in revocation lists.
+    CrlScope {
+        /// The client's own, and those between it and its CA.
+        Chain = "chain",
+        /// The client's own.
+        Client = "client",
+    }
+}
+
+words! {
+    /// The oldest version of TLS that is spoken.
+    TlsMinimum {
+        /// TLS 1.2.
+        V12 = "1.2",
+        /// TLS 1.3.
+        V13 = "1.3",
+    }
+}
+
+words! {
+    /// How tokens are signed with a shared secret.
+    TokenAlgorithm {
+        /// HMAC with SHA-256.
+        Hs256 = "HS256",
+        /// HMAC with SHA-384.
+        Hs384 = "HS384",
+        /// HMAC with SHA-512.
+        Hs512 = "HS512",
+    }
+}
+
+word_settings!(
+    LogLevel,
+    LogFormat,
+    LogTarget,
+    SyncPolicy,
+    QueuePolicy,
+    ClientCertificates,
+    ClientCertificateRules,
+    CrlScope,
+    TlsMinimum,
+    TokenAlgorithm,
+    UserNames
+);
+
+impl Setting for ListenerProtocol {
+    fn read(literal: &Literal, _: &Allowed) -> Result<Self, Refused> {
+        let Literal::Text(word) = literal else { return Err(Refused::NotAllowed) };
+        match word.as_str() {
+            "wss" | "mqtts" | "tls" => {
+                Err(Refused::Because("TLS is not a protocol of its own: see tls_certificates"))
+            }
+            word => ListenerProtocol::from_word(word).ok_or(Refused::NotAllowed),
+        }
+    }
+
+    fn shown(&self) -> String {
+        quoted(self.word())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_protocol_that_names_tls_is_refused_with_the_way_to_have_it() {
+        let read = |word: &str| ListenerProtocol::read(&Literal::Text(word.into()), &Allowed::Boolean);
+        assert_eq!(read("mqtt"), Ok(ListenerProtocol::Mqtt));
+        assert_eq!(read("websocket"), Ok(ListenerProtocol::WebSocket));
+        assert!(
+            matches!(read("mqtts"), Err(Refused::Because(reason)) if reason.contains("tls_certificates"))
+        );
+        assert_eq!(read("amqp"), Err(Refused::NotAllowed));
+    }
+}
