@@ -5,7 +5,7 @@ use crate::base::Random;
 use crate::mqtt::filter_matches;
 use crate::policy::acl::filters::tests::{filters, texts};
 use crate::policy::acl::pattern::{Placeholders, parse};
-use crate::policy::acl::{covers, intersects};
+use crate::policy::acl::{Effect, Round, covers, intersects};
 
 /// A pattern of some rule, as it is for one client.
 enum Plain {
@@ -78,7 +78,9 @@ fn the_tree_says_what_its_rules_say_one_by_one() {
         let names = Names { user: name(user, slashes), client_id: name(client_id, slashes) };
         let plain: Vec<(Plain, Effects)> = rules
             .iter()
-            .map(|(pattern, effects)| (plain(pattern, effects.deny != 0, user, client_id, slashes), *effects))
+            .map(|(pattern, effects)| {
+                (plain(pattern, effects.denies(Actions::ALL), user, client_id, slashes), *effects)
+            })
             .collect();
         let sum = |of: &dyn Fn(&str) -> bool| {
             let mut found = Effects::default();

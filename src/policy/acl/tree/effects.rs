@@ -1,0 +1,60 @@
+//! What rules say about a topic: which actions they allow and which they deny, in each of the two rounds.
+
+use crate::policy::acl::{Actions, Effect, Round};
+
+/// What rules say: a bit for each action in each of the two rounds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(in crate::policy::acl) struct Effects {
+    allow: u8,
+    deny: u8,
+}
+
+/// Where the bits of the second round begin.
+const SECOND_SHIFT: u32 = 3;
+
+impl Effects {
+    pub(in crate::policy::acl) fn of(effect: Effect, actions: Actions, round: Round) -> Effects {
+        let bits = match round {
+            Round::First => actions.0,
+            Round::Second => actions.0 << SECOND_SHIFT,
+        };
+        match effect {
+            Effect::Allow => Effects { allow: bits, deny: 0 },
+            Effect::Deny => Effects { allow: 0, deny: bits },
+        }
+    }
+
+    pub(in crate::policy::acl) fn add(&mut self, other: Effects) {
+        self.allow |= other.allow;
+        self.deny |= other.deny;
+    }
+
+    /// These grants with those denials.
+    pub(in crate::policy::acl) fn with_denials_of(self, other: Effects) -> Effects {
+        Effects { deny: other.deny, ..self }
+    }
+
+    /// Without what the second round allows.
+    pub(in crate::policy::acl) fn second_round_only_denies(self) -> Effects {
+        Effects { allow: self.allow & Actions::ALL.0, ..self }
+    }
+
+    /// What is granted in the end.
+    #[inline]
+    pub(in crate::policy::acl) fn granted(self, default: Actions) -> Actions {
+        let (allow, deny) = (self.allow & Actions::ALL.0, self.deny & Actions::ALL.0);
+        let (later_allow, later_deny) = (self.allow >> SECOND_SHIFT, self.deny >> SECOND_SHIFT);
+        let later = (later_allow | default.0) & !later_deny;
+        Actions((allow | later) & !deny)
+    }
+
+    /// Whether some rule denies one of these actions, in either round.
+    pub(in crate::policy::acl) fn denies(self, actions: Actions) -> bool {
+        self.denied().0 & actions.0 != 0
+    }
+
+    /// What some rule denies, in either round.
+    pub(in crate::policy::acl) fn denied(self) -> Actions {
+        Actions((self.deny | self.deny >> SECOND_SHIFT) & Actions::ALL.0)
+    }
+}

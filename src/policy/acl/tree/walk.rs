@@ -1,0 +1,241 @@
+//! The walk that looks a topic name or a filter up in the tree.
+
+use super::effects::Effects;
+use super::{HERE, Name, Named, Names, Piece, REST, Tree};
+use crate::policy::acl::Actions;
+
+/// One walk. Each step has the node, the levels that are left (`None` behind the last one), and whether it is the
+/// first.
+pub(super) struct Walk<'a, const WHY: bool> {
+    tree: &'a Tree,
+    names: Names<'a>,
+    /// What is looked up begins with `$`.
+    dollar: bool,
+    pub(super) found: Effects,
+    /// With `WHY`: the actions of which a denial is looked for, and the line of the first denial that was met.
+    pub(super) denial: (Actions, u32),
+}
+
+impl<'a, const WHY: bool> Walk<'a, WHY> {
+    pub(super) fn new(tree: &'a Tree, names: Names<'a>, text: &str) -> Walk<'a, WHY> {
+        Walk {
+            tree,
+            names,
+            dollar: text.starts_with('$'),
+            found: Effects::default(),
+            denial: (Actions::NONE, 0),
+        }
+    }
+
+    #[inline]
+    fn note(&mut self, effects: Effects, number: u32, of: usize) {
+        self.found.add(effects);
+        if WHY && effects.denies(self.denial.0) && self.denial.1 == 0 {
+            self.denial.1 = self.tree.denial_lines.get(number as usize).map_or(0, |lines| lines[of]);
+        }
+    }
+
+    pub(super) fn matching(&mut self, mut number: u32, mut rest: Option<&[u8]>, mut is_first: bool) {
+        loop {
+            let node = self.tree.node(number);
+            let wildcards_match = !(is_first && self.dollar);
+            if wildcards_match {
+                self.note(node.rest, number, REST);
+            }
+            let Some(levels) = rest else {
+                return self.note(node.here, number, HERE);
+            };
+            let (level, behind) = split(levels);
+            if node.any != 0 && wildcards_match {
+                self.matching(node.any, behind, false);
+            }
+            for named in node.named.of(&self.tree.named) {
+                match self.expansion(named, is_first) {
+                    Expansion::Usable => {
+                        if let Some(behind) = self.behind_name(named, levels) {
+                            self.matching(named.node, behind, false);
+                        }
+                    }
+                    Expansion::Unusable => self.found.add(named.denied_below),
+                    Expansion::Never => {}
+                }
+            }
+            let Some(child) = self.tree.child(node, level) else { return };
+            (number, rest, is_first) = (child, behind, false);
+        }
+    }
+
+    pub(super) fn covering(&mut self, number: u32, rest: Option<&[u8]>, is_first: bool) {
+        let node = self.tree.node(number);
+        let wildcards_match = !(is_first && self.dollar);
+        if wildcards_match {
+            self.note(node.rest, number, REST);
+        }
+        let Some(levels) = rest else {
+            return self.note(node.here, number, HERE);
+        };
+        let (level, behind) = split(levels);
+        // `#` matches the parent too. The rules that match all this were found above.
+        if level == b"#" {
+            return;
+        }
+        if node.any != 0 && wildcards_match {
+            self.covering(node.any, behind, false);
+        }
+        for named in node.named.of(&self.tree.named) {
+            match self.expansion(named, is_first) {
+                Expansion::Usable => {
+                    if let Some(behind) = self.behind_name(named, levels) {
+                        self.covering(named.node, behind, false);
+                    }
+                }
+                Expansion::Unusable => self.found.add(named.denied_below),
+                Expansion::Never => {}
+            }
+        }
+        if level != b"+"
+            && let Some(child) = self.tree.child(node, level)
+        {
+            self.covering(child, behind, false);
+        }
+    }
+
+    pub(super) fn meeting(&mut self, number: u32, rest: Option<&[u8]>, is_first: bool) {
+        let node = self.tree.node(number);
+        let wildcards_match = !(is_first && self.dollar);
+        if wildcards_match {
+            self.note(node.rest, number, REST);
+        }
+        let Some(levels) = rest else {
+            return self.note(node.here, number, HERE);
+        };
+        let (level, behind) = split(levels);
+        let is_rest = level == b"#";
+        if is_rest {
+            self.note(node.here, number, HERE);
+        }
+        // Whatever the rules have may come behind `#`.
+        let behind = if is_rest { Some(&b"#"[..]) } else { behind };
+        let is_wild = is_rest || level == b"+";
+        if node.any != 0 && wildcards_match {
+            self.meeting(node.any, behind, false);
+        }
+        for named in node.named.of(&self.tree.named) {
+            match self.expansion(named, is_first) {
+                Expansion::Usable => {
+                    if let Some(behind) = self.behind_met_name(named, levels) {
+                        self.meeting(named.node, behind, false);
+                    }
+                }
+                Expansion::Unusable => self.found.add(named.denied_below),
+                Expansion::Never => {}
+            }
+        }
+        if is_wild {
+            for child in node.children.of(&self.tree.children) {
+                if !(is_first && child.text.of(&self.tree.texts).starts_with(b"$")) {
+                    self.meeting(child.node, behind, false);
+                }
+            }
+        } else if let Some(child) = self.tree.child(node, level) {
+            self.meeting(child, behind, false);
+        }
+    }
+
+    fn expansion(&self, named: &Named, is_first: bool) -> Expansion {
+        let mut expansion = Expansion::Usable;
+        for (position, piece) in named.pieces.of(&self.tree.pieces).iter().enumerate() {
+            match self.name(*piece) {
+                Some(Name::Missing) => return Expansion::Never,
+                Some(Name::Unusable) => expansion = Expansion::Unusable,
+                // A client whose name begins with `$` gets no rights on topics such as `$SYS`.
+                Some(Name::Plain(name)) if is_first && position == 0 && name.starts_with(b"$") => {
+                    expansion = Expansion::Unusable;
+                }
+                Some(Name::Plain(_)) | None => {}
+            }
+        }
+        expansion
+    }
+
+    /// What is behind the text of a usable pattern, if these levels begin with it. The text is one level, or more if a
+    /// name has slashes.
+    fn behind_name<'b>(&self, named: &Named, levels: &'b [u8]) -> Option<Option<&'b [u8]>> {
+        let mut left = levels;
+        for piece in named.pieces.of(&self.tree.pieces) {
+            left = left.strip_prefix(self.text(*piece)?)?;
+        }
+        match left {
+            [] => Some(None),
+            [b'/', behind @ ..] => Some(Some(behind)),
+            _ => None,
+        }
+    }
+
+    /// The same for the levels of a filter, whose wildcards match the text of the pattern.
+    fn behind_met_name<'b>(&self, named: &Named, levels: &'b [u8]) -> Option<Option<&'b [u8]>> {
+        let pieces = named.pieces.of(&self.tree.pieces);
+        if pieces.iter().any(|piece| self.text(*piece).is_none()) {
+            return None;
+        }
+        let mut bytes =
+            pieces.iter().flat_map(|piece| self.text(*piece).unwrap_or_default()).copied().peekable();
+        let mut rest = Some(levels);
+        loop {
+            // The filter ends above the end of the text, unless a `#` stands there.
+            let (level, behind) = split(rest?);
+            if level == b"#" {
+                return Some(Some(b"#"));
+            }
+            let mut wanted = level.iter();
+            let is_any = level == b"+";
+            while let Some(byte) = bytes.next_if(|byte| *byte != b'/') {
+                if !is_any && wanted.next() != Some(&byte) {
+                    return None;
+                }
+            }
+            if !is_any && wanted.next().is_some() {
+                return None;
+            }
+            rest = behind;
+            // The slash, if there is another level.
+            if bytes.next().is_none() {
+                return Some(rest);
+            }
+        }
+    }
+
+    /// The text of a piece of a usable pattern.
+    fn text(&self, piece: Piece) -> Option<&'a [u8]> {
+        match (self.name(piece), piece) {
+            (Some(Name::Plain(name)), _) => Some(name),
+            (None, Piece::Text(text)) => Some(text.of(&self.tree.texts)),
+            _ => None,
+        }
+    }
+
+    fn name(&self, piece: Piece) -> Option<Name<'a>> {
+        match piece {
+            Piece::User => Some(self.names.user),
+            Piece::ClientId => Some(self.names.client_id),
+            Piece::Text(_) => None,
+        }
+    }
+}
+
+/// What a level with names is for a client.
+enum Expansion {
+    /// The client has no such name: the rules are not for it.
+    Never,
+    /// A name can't stand for itself: rules deny more, and allow nothing.
+    Unusable,
+    Usable,
+}
+
+/// The first level, and what is behind its slash.
+fn split(levels: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match levels.iter().position(|&byte| byte == b'/') {
+        Some(slash) => (&levels[..slash], Some(&levels[slash + 1..])),
+        None => (levels, None),
+    }
+}
