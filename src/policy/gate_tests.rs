@@ -1,7 +1,10 @@
 //! The gate, source by source and second by second.
 
+use super::sources::tests::{capacity, check as check_sources};
 use super::*;
 use crate::base::Random;
+use crate::settings::Config;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 fn off() -> GateSettings {
     GateSettings { delay_base_millis: 0, addresses_max: 1000, ..GateSettings::default() }
@@ -19,23 +22,8 @@ fn v4(number: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(number))
 }
 
-/// Each entry is in the table, and in one list: the one of its class.
 fn check(gate: &AddressGate) {
-    assert!(gate.entries.len() <= gate.settings.addresses_max);
-    assert_eq!(gate.by_source.len(), gate.entries.len());
-    let mut linked = 0;
-    for class in CLASSES {
-        let (mut newer, mut place) = (NONE, gate.lists[class as usize].newest);
-        while place != NONE {
-            let entry = &gate.entries[place as usize];
-            assert!(entry.newer == newer && entry.class == class && entry.class_now() == class);
-            assert_eq!(gate.find(entry.source), Some(place));
-            linked += 1;
-            (newer, place) = (place, entry.older);
-        }
-        assert_eq!(gate.lists[class as usize].oldest, newer);
-    }
-    assert_eq!(linked, gate.entries.len());
+    check_sources(&gate.sources);
 }
 
 #[test]
@@ -214,7 +202,7 @@ fn a_million_addresses_stay_within_the_bound_and_free_nobody() {
         assert_eq!(gate.open(u64::from(number / 1000), address), Admission::Admit);
     }
     assert_eq!(gate.len(), 10_000);
-    assert!(gate.entries.capacity() <= 16_384);
+    assert!(capacity(&gate.sources) <= 16_384);
     assert!(matches!(gate.open(1000, ip("192.0.2.1")), Admission::Banned { .. }));
     assert!(
         matches!(gate.failed(1000, ip("192.0.2.2")), Penalty::Ban { .. }),
@@ -231,16 +219,16 @@ fn room_is_made_by_the_clean_then_the_failing_then_the_banned() {
     gate.failed(0, v4(3));
     gate.open(0, v4(4));
     gate.open(0, v4(5));
-    assert_eq!(gate.find(Source::V4(4)), None);
+    assert_eq!(gate.sources.find(SourceAddress::V4(4)), None);
     gate.failed(0, v4(5));
     gate.open(0, v4(6));
-    assert_eq!(gate.find(Source::V4(3)), None, "of the failing, the one seen longest ago");
+    assert_eq!(gate.sources.find(SourceAddress::V4(3)), None, "of the failing, the one seen longest ago");
     gate.failed(0, v4(6));
     gate.ban(0, v4(5), 1000);
     gate.ban(0, v4(6), 1000);
     gate.open(1, v4(1));
     gate.open(1, v4(7));
-    assert_eq!(gate.find(Source::V4(2)), None, "of the banned, the one seen longest ago");
+    assert_eq!(gate.sources.find(SourceAddress::V4(2)), None, "of the banned, the one seen longest ago");
     check(&gate);
 }
 
