@@ -118,7 +118,7 @@ const BARE_INTEGERS: &[(&str, &str)] = &[
     ("broker/flows/records.rs", "record_delivery"),
     ("broker/flows/send_durable.rs", "publish_when_durable"),
     ("broker/flows/send_durable.rs", "send_durable_retained"),
-    ("control/pool.rs", "pool"),
+    ("broker/mod.rs", "handle_bytes_below"),
     ("driver/buffers.rs", "discard"),
     ("driver/mesh.rs", "mesh"),
     ("driver/ring.rs", "build"),
@@ -126,7 +126,7 @@ const BARE_INTEGERS: &[(&str, &str)] = &[
     ("mqtt/codec/publish.rs", "remaining_len"),
     ("persistence/segment_file.rs", "bytes"),
     ("persistence/segment_file.rs", "read"),
-    ("policy/acl/tree.rs", "span"),
+    ("policy/acl/tree/growing.rs", "span"),
     ("session/losses.rs", "new"),
     ("session/mod.rs", "forget_overtaken"),
     ("session/mod.rs", "is_overtaken"),
@@ -136,11 +136,12 @@ const BARE_INTEGERS: &[(&str, &str)] = &[
     ("store/clock.rs", "by_wall"),
     ("store/clock.rs", "difference"),
     ("store/clock.rs", "latest_end"),
+    ("store/log.rs", "header"),
     ("store/rows.rs", "delivery_key"),
     ("store/source.rs", "bytes"),
     ("store/source.rs", "is_zero"),
-    ("store/state.rs", "change_delivery"),
-    ("store/state.rs", "deliver"),
+    ("store/state/deliveries.rs", "change_delivery"),
+    ("store/state/deliveries.rs", "deliver"),
 ];
 
 /// A file of `src` without its comments and tests.
