@@ -9,7 +9,6 @@ mod bulk;
 mod cli;
 mod compare;
 mod context;
-mod door;
 mod flags;
 mod fleet;
 mod hold;
@@ -26,6 +25,7 @@ mod report;
 mod scenario;
 mod timeline;
 mod traffic;
+mod transport;
 mod verify;
 mod wire;
 
