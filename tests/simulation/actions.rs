@@ -64,8 +64,8 @@ impl Sim {
                 if self.plan.persistent && self.world.fill_disk(shard) {
                     self.note(format_args!("the disk of shard {shard} is full"));
                     self.marks.reach(Mark::DiskFull);
-                    self.books.disk_full.begin(self.world.now);
-                    self.books.full_disks.insert(shard);
+                    self.model.disk_full.begin(self.world.now);
+                    self.model.full_disks.insert(shard);
                     self.world.wake_after(micros, Wake::DiskHasRoom { shard });
                 }
             }
@@ -80,7 +80,7 @@ impl Sim {
                 if may && self.world.fail_disk(shard) {
                     self.note(format_args!("the disk of shard {shard} fails"));
                     self.marks.reach(Mark::DiskFailed);
-                    self.books.disk_failed.begin(self.world.now);
+                    self.model.disk_failed.begin(self.world.now);
                     let shards = self.plan.shards;
                     self.world.wake_after(micros, Wake::PowerOff { down: 1000, shards });
                 }
@@ -124,12 +124,12 @@ impl Sim {
         self.marks.reach(Mark::PowerCut);
         let waits =
             |p: &Publication| p.qos == 2 && p.acked_at.is_none() && !p.processed.is_empty() && !p.is_will;
-        if self.books.publications.iter().any(waits) {
+        if self.model.publications.iter().any(waits) {
             self.marks.reach(Mark::PowerCutBeforePubrec);
         }
         // A disk that has failed keeps no clock either.
-        let keeps_clock = !self.books.disk_failed.is_open() && !self.books.disk_full.is_open();
-        self.books.power_cut(self.world.now);
+        let keeps_clock = !self.model.disk_failed.is_open() && !self.model.disk_full.is_open();
+        self.model.power_cut(self.world.now);
         let now = self.world.now;
         self.world.clocks.stop(now, keeps_clock, &noted);
         self.world.wake_after(down, Wake::PowerOn { shards });
@@ -142,7 +142,7 @@ impl Sim {
     pub fn power_on(&mut self, shards: usize) -> Result<(), String> {
         let mut parts = Vec::new();
         let now = self.world.now;
-        let down = now - self.books.cuts.last().copied().unwrap_or(now);
+        let down = now - self.model.cuts.last().copied().unwrap_or(now);
         let clocks = self.world.clocks.start(now, down);
         // Its zero is a little before now.
         let reading = self.world.clocks.reading(self.world.clocks.zero);
@@ -162,8 +162,8 @@ impl Sim {
             }
             parts = recovered.parts;
         }
-        self.books.started(now);
-        self.books.clock_lost_at.clone_from(&self.world.clocks.lost_at);
+        self.model.started(now);
+        self.model.clock_lost_at.clone_from(&self.world.clocks.lost_at);
         self.world.power_on(shards, config(&self.plan), wall, parts);
         Ok(())
     }
@@ -230,7 +230,7 @@ impl Sim {
         ));
         if old.is_some() {
             self.marks.reach(Mark::Takeover);
-            if self.books.latest.get(&client).is_some_and(|&at| self.books.sessions[at].has_unacknowledged())
+            if self.model.latest.get(&client).is_some_and(|&at| self.model.sessions[at].has_unacknowledged())
             {
                 self.marks.reach(Mark::TakeoverDuringInflight);
             }
@@ -240,7 +240,7 @@ impl Sim {
 
     pub fn make_will(&mut self, client: usize, link: usize, five: bool, will: &WillPlan) -> codec::Will {
         let topic = TOPICS[will.topic];
-        let number = self.books.publish(Publication {
+        let number = self.model.publish(Publication {
             topic: topic.into(),
             qos: will.qos,
             retain: will.retain,
@@ -257,10 +257,10 @@ impl Sim {
             dropped_at: None,
             doubtful: false,
             published_by: None,
-            run: self.books.run,
+            run: self.model.run,
         });
         let delay_seconds = if five { will.delay_seconds } else { 0 };
-        self.books.wills.insert(
+        self.model.wills.insert(
             link,
             Will {
                 number,
@@ -318,7 +318,7 @@ impl Sim {
                 | if as_published { codec::AS_PUBLISHED } else { 0 }
                 | handling << 4;
             packet = packet.filter(filter, options);
-            let coverages = &mut self.books.sessions[session].coverages;
+            let coverages = &mut self.model.sessions[session].coverages;
             let open = coverages.iter().rposition(|have| have.filter == filter && have.until_sure.is_none());
             // An UNSUBSCRIBE without its UNSUBACK may never have come. [MQTT5-3.3.1-10]
             let is_new = coverages.iter().all(|have| have.filter != filter || have.until_may.is_some());
@@ -356,7 +356,7 @@ impl Sim {
     pub fn unsubscribe(&mut self, client: usize, filter: &str) {
         let Some((link, session)) = self.session_of(client) else { return };
         let now = self.world.now;
-        let coverages = &mut self.books.sessions[session].coverages;
+        let coverages = &mut self.model.sessions[session].coverages;
         let open = coverages.iter().rposition(|have| have.filter == filter && have.until_sure.is_none());
         let Some(at) = open else { return };
         coverages[at].until_sure = Some(now);
@@ -368,7 +368,7 @@ impl Sim {
         self.say(client, link, &packet);
     }
 
-    /// The connection of a client that is up, and its session in the books.
+    /// The connection of a client that is up, and its session in the model.
     pub fn session_of(&self, client: usize) -> Option<(usize, usize)> {
         let link = self.clients[client].link.filter(|_| self.clients[client].up)?;
         if self.world.links[link].ended {
@@ -382,7 +382,7 @@ impl Sim {
         if self.clients[client].is_full() {
             return;
         }
-        let number = self.books.publish(Publication {
+        let number = self.model.publish(Publication {
             topic: topic.into(),
             qos,
             retain,
@@ -399,7 +399,7 @@ impl Sim {
             dropped_at: None,
             doubtful: false,
             published_by: None,
-            run: self.books.run,
+            run: self.model.run,
         });
         let mut payload = Vec::new();
         if let Some(bytes) = bytes {

@@ -1,13 +1,13 @@
-//! What the broker sent, packet by packet as it left, whether or not it got anywhere: held to what the books
-//! allow.
+//! What the broker sent, packet by packet as it left, whether or not it got anywhere: held to what the model
+//! allows.
 
 use crate::coverage::Mark;
-use crate::model::{Books, GRACE, Grant, Publication, Session, Unsettled};
+use crate::model::{GRACE, Grant, Model, Publication, Session, Unsettled};
 use midge_kit::codec::{self, Kind, Packet};
 use midge_kit::codec::{SUBSCRIPTION_ID, TOPIC_ALIAS, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The books' side of a connection.
+/// The model's side of a connection.
 pub struct Audit {
     pub client: usize,
     pub version: Version,
@@ -87,7 +87,7 @@ impl Audit {
     /// Judges a packet.
     pub fn judge(
         &mut self,
-        books: &mut Books,
+        model: &mut Model,
         link: usize,
         packet: &Packet,
         now: u64,
@@ -101,24 +101,24 @@ impl Audit {
             return Err(format!("{:?} before CONNACK", packet.kind));
         }
         match packet.kind {
-            Kind::Connack => self.connack(books, packet, now)?,
-            Kind::Publish => self.publish(books, link, packet, now, consumed, &mut remarks)?,
-            Kind::Puback | Kind::Pubrec => self.acknowledge(books, packet, now)?,
-            Kind::Pubrel => self.release(books, link, packet, &mut remarks)?,
+            Kind::Connack => self.connack(model, packet, now)?,
+            Kind::Publish => self.publish(model, link, packet, now, consumed, &mut remarks)?,
+            Kind::Puback | Kind::Pubrec => self.acknowledge(model, packet, now)?,
+            Kind::Pubrel => self.release(model, link, packet, &mut remarks)?,
             Kind::Pubcomp => {
                 if !self.releases.contains(&packet.id) {
                     return Err(format!("PUBCOMP {} that answers no PUBREL", packet.id));
                 }
             }
-            Kind::Suback => self.suback(books, packet, now)?,
-            Kind::Unsuback => self.unsuback(books, packet, now)?,
+            Kind::Suback => self.suback(model, packet, now)?,
+            Kind::Unsuback => self.unsuback(model, packet, now)?,
             Kind::Disconnect => self.said_farewell = true,
             Kind::Pingresp | Kind::Auth => {}
         }
         Ok(remarks)
     }
 
-    fn connack(&mut self, books: &mut Books, packet: &Packet, now: u64) -> Result<(), String> {
+    fn connack(&mut self, model: &mut Model, packet: &Packet, now: u64) -> Result<(), String> {
         if self.accepted {
             return Err("a second CONNACK".into());
         }
@@ -131,16 +131,16 @@ impl Audit {
         if present != Some(packet.session_present) {
             return Err(format!("CONNACK says session present {}", packet.session_present));
         }
-        let session = self.session_mut(books)?;
+        let session = self.session_mut(model)?;
         (session.connected_at, session.is_promised) = (now, true);
         Ok(())
     }
 
-    fn acknowledge(&mut self, books: &mut Books, packet: &Packet, now: u64) -> Result<(), String> {
+    fn acknowledge(&mut self, model: &mut Model, packet: &Packet, now: u64) -> Result<(), String> {
         let Some(&number) = self.publishes.get(&packet.id) else {
             return Err(format!("{:?} {} that answers no PUBLISH", packet.kind, packet.id));
         };
-        let publication = books.publication_mut(number);
+        let publication = model.publication_mut(number);
         let expected = if publication.qos == 1 { Kind::Puback } else { Kind::Pubrec };
         if packet.kind != expected {
             return Err(format!("{:?} {} for QoS {}", packet.kind, packet.id, publication.qos));
@@ -158,12 +158,12 @@ impl Audit {
 
     fn release(
         &mut self,
-        books: &mut Books,
+        model: &mut Model,
         link: usize,
         packet: &Packet,
         remarks: &mut Remarks,
     ) -> Result<(), String> {
-        let session = self.session_mut(books)?;
+        let session = self.session_mut(model)?;
         if session.doubtful {
             return Ok(());
         }
@@ -178,14 +178,14 @@ impl Audit {
         }
     }
 
-    fn suback(&mut self, books: &mut Books, packet: &Packet, now: u64) -> Result<(), String> {
+    fn suback(&mut self, model: &mut Model, packet: &Packet, now: u64) -> Result<(), String> {
         let Some(grants) = self.subscribes.remove(&packet.id) else {
             return Err(format!("SUBACK {} that answers no SUBSCRIBE", packet.id));
         };
         if grants.len() != packet.codes.len() {
             return Err(format!("SUBACK with {} codes for {} filters", packet.codes.len(), grants.len()));
         }
-        let session = self.session_mut(books)?;
+        let session = self.session_mut(model)?;
         for (&(coverage, grant), &code) in grants.iter().zip(&packet.codes) {
             let coverage = &mut session.coverages[coverage];
             if code != coverage.grants[grant].qos {
@@ -197,23 +197,23 @@ impl Audit {
         Ok(())
     }
 
-    fn unsuback(&mut self, books: &mut Books, packet: &Packet, now: u64) -> Result<(), String> {
+    fn unsuback(&mut self, model: &mut Model, packet: &Packet, now: u64) -> Result<(), String> {
         let Some(coverage) = self.unsubscribes.remove(&packet.id) else {
             return Err(format!("UNSUBACK {} that answers no UNSUBSCRIBE", packet.id));
         };
-        let session = self.session_mut(books)?;
+        let session = self.session_mut(model)?;
         session.coverages[coverage].until_may.get_or_insert(now);
         Ok(())
     }
 
-    fn session_mut<'a>(&self, books: &'a mut Books) -> Result<&'a mut Session, String> {
+    fn session_mut<'a>(&self, model: &'a mut Model) -> Result<&'a mut Session, String> {
         let at = self.session.ok_or("a packet for a session before CONNACK")?;
-        Ok(&mut books.sessions[at])
+        Ok(&mut model.sessions[at])
     }
 
     fn publish(
         &mut self,
-        books: &mut Books,
+        model: &mut Model,
         link: usize,
         packet: &Packet,
         now: u64,
@@ -221,19 +221,19 @@ impl Audit {
         remarks: &mut Remarks,
     ) -> Result<(), String> {
         let topic = self.topic_of(packet)?;
-        books.pass(now);
+        model.pass(now);
         let number = number_of(&packet.payload);
         let at = self.session.ok_or("PUBLISH before CONNACK")?;
         if packet.qos > 0 {
-            let restarted = has_restarted(books, number);
-            let persistent = books.persistent;
-            let session = &mut books.sessions[at];
+            let restarted = has_restarted(model, number);
+            let persistent = model.persistent;
+            let session = &mut model.sessions[at];
             self.identifier(session, persistent, restarted, link, packet, number, consumed, remarks)?;
         }
         let Some(number) = number else {
             return if packet.payload.is_empty() { Ok(()) } else { Err("a payload that nobody sent".into()) };
         };
-        let Some(publication) = books.publication(number) else {
+        let Some(publication) = model.publication(number) else {
             return Err(format!("m{number}, which nobody sent"));
         };
         if publication.topic != topic {
@@ -245,37 +245,37 @@ impl Audit {
         if packet.duplicate {
             return Ok(());
         }
-        let session = &books.sessions[at];
+        let session = &model.sessions[at];
         let live = is_live(session, publication, packet);
         if live != Some(true) {
-            let as_retained = check_retained(books, session, link, number, now, packet.qos);
+            let as_retained = check_retained(model, session, link, number, now, packet.qos);
             match (live, as_retained) {
                 (Some(false), Err(why)) => return Err(format!("m{number}: {why}")),
                 (_, Err(_)) => {}
                 (_, Ok(())) => {
-                    if books.sessions[at].live_retained.contains_key(&topic) {
+                    if model.sessions[at].live_retained.contains_key(&topic) {
                         remarks.0.push(Mark::RetainedAfterLive);
                     }
                     return Ok(());
                 }
             }
         }
-        check_live((books, session), publication, number, packet, now)?;
-        let publication = &books.publications[number as usize];
+        check_live((model, session), publication, number, packet, now)?;
+        let publication = &model.publications[number as usize];
         let first = publication.first().unwrap_or(0);
         let is_shared = topic.starts_with("s/");
         if packet.qos < 2 {
-            books.sessions[at].sent_below_qos2.insert(number);
+            model.sessions[at].sent_below_qos2.insert(number);
         }
         // A power cut may take back the subscription that made it QoS 1: then it comes again, at QoS 2.
-        let forgets = books.sessions[at].sent_below_qos2.contains(&number) || is_shared;
-        let cuts = books.cuts.iter().filter(|&&cut| forgets && cut > first).count();
+        let forgets = model.sessions[at].sent_below_qos2.contains(&number) || is_shared;
+        let cuts = model.cuts.iter().filter(|&&cut| forgets && cut > first).count();
         // Each of its copies may come again after each.
         let allowed = (publication.routed * (1 + cuts)) as u32;
         // What was not acknowledged before a power cut, a session on another shard may have kept, and not the home
         // of retained messages: neither had promised it to anyone.
-        let retain = publication.retain && books.is_kept(publication);
-        let session = &mut books.sessions[at];
+        let retain = publication.retain && model.is_kept(publication);
+        let session = &mut model.sessions[at];
         let copies = session.fresh_copies.entry(number).or_default();
         *copies += 1;
         if *copies > allowed && live == Some(true) {
@@ -364,9 +364,9 @@ impl Audit {
 }
 
 /// Has the power been cut since the broker read this message? One without a number may be any.
-fn has_restarted(books: &Books, number: Option<u64>) -> bool {
-    let first = number.and_then(|number| books.publication(number)).and_then(Publication::first);
-    books.persistent && books.cuts.iter().any(|&cut| cut > first.unwrap_or(0))
+fn has_restarted(model: &Model, number: Option<u64>) -> bool {
+    let first = number.and_then(|number| model.publication(number)).and_then(Publication::first);
+    model.persistent && model.cuts.iter().any(|&cut| cut > first.unwrap_or(0))
 }
 
 /// The number that a payload begins with.
@@ -388,7 +388,7 @@ fn is_live(session: &Session, publication: &Publication, packet: &Packet) -> Opt
 }
 
 fn check_live(
-    (books, session): (&Books, &Session),
+    (model, session): (&Model, &Session),
     publication: &Publication,
     number: u64,
     packet: &Packet,
@@ -401,7 +401,7 @@ fn check_live(
     }
     // One that waits for room in a box finds the subscriptions that are there when it comes.
     let last = publication.latest().unwrap_or(now);
-    if possible.is_empty() && books.box_full.touch(last, now) {
+    if possible.is_empty() && model.box_full.touch(last, now) {
         return Ok(());
     }
     if possible.is_empty() {
@@ -438,25 +438,25 @@ fn check_live(
 
 /// May this message come as a retained one now?
 fn check_retained(
-    books: &Books,
+    model: &Model,
     session: &Session,
     link: usize,
     number: u64,
     now: u64,
     qos: u8,
 ) -> Result<(), String> {
-    let publication = &books.publications[number as usize];
+    let publication = &model.publications[number as usize];
     if !publication.retain {
         return Err("sent as a retained message, which it is not".into());
     }
-    if !books.persistent && publication.run != books.run {
+    if !model.persistent && publication.run != model.run {
         return Err("retained from before the power cut".into());
     }
     if session.doubtful {
         return Ok(());
     }
     // At QoS 2 it may have waited for the log with its packet identifier, and its connection ended meanwhile.
-    let outlives = books.persistent && qos == 2;
+    let outlives = model.persistent && qos == 2;
     let asked: Vec<&Grant> = session
         .coverages_of(&publication.topic)
         .filter(|coverage| !coverage.is_shared())
@@ -473,14 +473,14 @@ fn check_retained(
     }
     let last = publication.latest().unwrap_or(now);
     // A batch or a message that waits for room in a box comes later than it should.
-    let delayed = books.box_full.touch(last, now);
-    let newer = books.publications.iter().find(|other| {
+    let delayed = model.box_full.touch(last, now);
+    let newer = model.publications.iter().find(|other| {
         other.topic == publication.topic
             && other.retain
             && !other.refused
             && !other.doubtful
-            && books.is_kept(other)
-            && !books.may_be_unkept(other)
+            && model.is_kept(other)
+            && !model.may_be_unkept(other)
             && other.first().is_some_and(|first| first > last)
             && other.latest().is_some_and(|end| end + GRACE < first_asked)
     });
@@ -489,9 +489,9 @@ fn check_retained(
     }
     // What its home has refused, for want of disk for example, is not kept there.
     let live = session.live_retained.get(&publication.topic).into_iter().flatten();
-    let mut live = live.map(|&number| &books.publications[number as usize]);
+    let mut live = live.map(|&number| &model.publications[number as usize]);
     let overtaken = live.any(|live| {
-        live.first().is_some_and(|first| first > last) && !live.refused && !books.may_be_unkept(live)
+        live.first().is_some_and(|first| first > last) && !live.refused && !model.may_be_unkept(live)
     });
     if overtaken && !delayed {
         return Err("an older retained message after a newer live one".into());

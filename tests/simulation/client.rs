@@ -33,7 +33,7 @@ pub struct Client {
     /// Incoming QoS 2 messages that wait for PUBREL.
     pub held: BTreeMap<u16, Option<u64>>,
     pub aliases: BTreeMap<u16, String>,
-    /// The session, in the books, that what it remembers is of.
+    /// The session, in the model, that what it remembers is of.
     pub session: Option<usize>,
     next_id: u16,
     pub thinks_until: u64,

@@ -4,7 +4,7 @@
 //! The machine's steady clock is the simulation's own. What is drawn here is drawn apart, so that a seed's other
 //! actions stay what they are.
 
-use crate::model::{Books, Publication};
+use crate::model::{Model, Publication};
 use crate::plan::{Action, Plan, Planned, TOPICS};
 use crate::random::{self, Random};
 use midge::base::Time;
@@ -178,11 +178,11 @@ pub fn is_brief(seed: u64, number: u64, publication: &Publication, version: Vers
 /// not begun after it. `[MQTT5-3.3.2-5]` `[MQTT5-3.3.2-6]`
 pub fn check_expiry(
     (seed, version): (u64, Version),
-    (books, clocks): (&Books, &Clocks),
+    (model, clocks): (&Model, &Clocks),
     (number, packet): (u64, &Packet),
     now: u64,
 ) -> Result<(), String> {
-    let Some(publication) = books.publication(number) else { return Ok(()) };
+    let Some(publication) = model.publication(number) else { return Ok(()) };
     let expiry = expiry_of(seed, number, &publication.topic, publication.retain);
     let expiry = expiry.filter(|_| version == Version::V5 && !publication.is_will);
     let (Some(seconds), Some(told)) = (expiry, packet.number(MESSAGE_EXPIRY)) else {

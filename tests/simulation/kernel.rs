@@ -65,7 +65,7 @@ pub enum Wake {
     DiskHasRoom { shard: usize },
 }
 
-/// An acknowledgement as the client's books have it.
+/// An acknowledgement as the client remembers it.
 #[derive(Clone, Copy, Debug)]
 pub struct Acked {
     pub kind: u8,

@@ -1,7 +1,7 @@
 //! Simulation: the shards of the broker, the mesh, the network and some clients on a virtual clock. One number
 //! decides everything that happens, and whatever happens is held to a reference that is too simple to be wrong.
 //!
-//! `MIDGE_SEED=n cargo test --test simulation` repeats one run and tells its story.
+//! `MIDGE_SEED=n cargo test --test simulation` repeats one run and tells its trace.
 
 #![allow(unreachable_pub)]
 

@@ -38,7 +38,7 @@ pub struct Publication {
     /// A will that may not have been published.
     pub doubtful: bool,
     /// A will that is not published in the moment in which it is due: by when it is. See [`Will::by_clock`] and
-    /// [`Books::started`].
+    /// [`Model::started`].
     pub published_by: Option<u64>,
     /// The run of the broker that processed it last.
     pub run: u32,
@@ -204,7 +204,7 @@ pub struct Will {
 
 /// All of it.
 #[derive(Default)]
-pub struct Books {
+pub struct Model {
     pub publications: Vec<Publication>,
     pub sessions: Vec<Session>,
     /// The latest session of each client.
@@ -231,7 +231,7 @@ pub struct Books {
     pub clock_lost_at: Vec<u64>,
 }
 
-impl Books {
+impl Model {
     pub fn publish(&mut self, publication: Publication) -> u64 {
         self.publications.push(publication);
         self.publications.len() as u64 - 1

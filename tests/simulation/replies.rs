@@ -71,7 +71,7 @@ impl Sim {
         // [MQTT5-3.1.2-4]: a clean start whose CONNACK never came has ended the session too, unless the power went
         // before that was durable.
         let session = self.audits[&link].session;
-        let is_doubtful = session.is_some_and(|session| self.books.sessions[session].doubtful);
+        let is_doubtful = session.is_some_and(|session| self.model.sessions[session].doubtful);
         if !present || (self.clients[client].session != session && !is_doubtful) {
             self.clients[client].forget();
         }
@@ -131,8 +131,8 @@ impl Sim {
         let Some(number) = number else { return Ok(()) };
         let Some(at) = self.audits[&link].session else { return Ok(()) };
         let now = self.world.now;
-        let publication = &self.books.publications[number as usize];
-        let session = &mut self.books.sessions[at];
+        let publication = &self.model.publications[number as usize];
+        let session = &mut self.model.sessions[at];
         if packet.retain {
             session.got_retained.insert(number, now);
             if publication.retain {
@@ -144,7 +144,7 @@ impl Sim {
         if *count > 1 {
             let first = publication.first().unwrap_or(0);
             let was_below = session.sent_below_qos2.contains(&number);
-            let forgets = was_below && self.books.cuts.iter().any(|&cut| cut > first);
+            let forgets = was_below && self.model.cuts.iter().any(|&cut| cut > first);
             if publication.qos == 2 && packet.qos == 2 && publication.routed == 1 && !forgets {
                 return Err(format!("client-{client} has QoS 2 message m{number} twice"));
             }
@@ -182,7 +182,7 @@ impl Sim {
         let upto = self.world.links[link].up_sent;
         let Some(audit) = self.audits.get_mut(&link) else { return };
         let Some(at) = audit.session else { return };
-        if let Some(unsettled) = self.books.sessions[at].unsettled.get_mut(&ack.id) {
+        if let Some(unsettled) = self.model.sessions[at].unsettled.get_mut(&ack.id) {
             if ack.kind == 5 {
                 unsettled.recorded = true;
                 return;

@@ -1,5 +1,5 @@
 //! Many seeds, and what to do about one that fails: make its list of actions as short as it can be and still
-//! fail in the same way, and tell the story of that.
+//! fail in the same way, and tell the trace of that.
 
 use crate::coverage::Marks;
 use crate::plan::{Plan, Planned};
@@ -51,10 +51,10 @@ pub fn run(seeds: Range<u64>, jobs: usize) -> Summary {
 
 /// Runs of a plan that a shrinking may take.
 const ATTEMPTS_MAX: usize = 1500;
-/// Lines of a story that are told.
+/// Lines of a trace that are told.
 const LINES_MAX: usize = 150;
 
-/// The story of a seed that fails, as short as it can be made.
+/// The trace of a seed that fails, as short as it can be made.
 pub fn tell(seed: u64) -> String {
     let whole = Plan::of(seed);
     let Some(failure) = Sim::run(&whole, false).failure else { return format!("seed {seed} holds") };
@@ -64,14 +64,14 @@ pub fn tell(seed: u64) -> String {
         Sim::run(&plan, false).failure.is_some_and(|failure| kind_of(&failure) == kind)
     });
     let mut told = format!(
-        "seed {seed}, {} of {} actions, {} shards, persistent {}: the last of its story\n",
+        "seed {seed}, {} of {} actions, {} shards, persistent {}: the last of its trace\n",
         actions.len(),
         whole.actions.len(),
         whole.shards,
         whole.persistent
     );
     let mut lines = Sim::run(&Plan { actions, ..whole }, true).lines;
-    // While nothing happens, pings fill the end of a story.
+    // While nothing happens, pings fill the end of a trace.
     lines.retain(|line| !line.contains("Pingresp") && !line.ends_with("PINGREQ"));
     for line in &lines[lines.len().saturating_sub(LINES_MAX)..] {
         let _ = writeln!(told, "{line}");

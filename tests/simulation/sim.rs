@@ -1,15 +1,15 @@
-//! A run: the plan's actions, what the clients make of the broker's answers, and the books kept of it all.
+//! A run: the plan's actions, what the clients make of the broker's answers, and the model kept of it all.
 
 use crate::audit::{Audit, number_of};
 use crate::client::Client;
 use crate::clocks;
 use crate::coverage::{Mark, Marks};
 use crate::kernel::{Happening, Wake};
-use crate::model::Books;
+use crate::model::Model;
 use crate::packet_text::described;
 use crate::plan::Plan;
 use crate::random::{self, Random};
-use crate::trace::Story;
+use crate::trace::Trace;
 use crate::verdict;
 use crate::wire::{BALANCER, Layers};
 use crate::world::{self, World};
@@ -39,21 +39,21 @@ pub struct Outcome {
 
 pub struct Sim {
     pub world: World,
-    pub books: Books,
+    pub model: Model,
     pub clients: Vec<Client>,
     pub marks: Marks,
     pub audits: BTreeMap<usize, Audit>,
     /// What each connection's client has sent, with where in its bytes it ends.
     pub sent: BTreeMap<usize, VecDeque<(u64, Item)>>,
     pub plan: Plan,
-    pub story: Story,
+    pub trace: Trace,
     pub packets: u64,
     /// No more faults.
     pub healed: bool,
     pub rng: Random,
 }
 
-/// Something that means something to the books once the broker has read it.
+/// Something that means something to the model once the broker has read it.
 pub enum Item {
     Publish(u64),
     /// DISCONNECT with 0x00.
@@ -71,13 +71,13 @@ impl Sim {
         let clients = plan.clients.iter().enumerate().map(|(at, plan)| Client::new(at, plan.clone()));
         let mut sim = Sim {
             world,
-            books: Books { persistent: plan.persistent, ..Books::default() },
+            model: Model { persistent: plan.persistent, ..Model::default() },
             clients: clients.collect(),
             marks: Marks::default(),
             audits: BTreeMap::new(),
             sent: BTreeMap::new(),
             plan: plan.clone(),
-            story: Story::new(told),
+            trace: Trace::new(told),
             packets: 0,
             healed: false,
             rng: random::of_seed(plan.seed ^ 0x73_746f_7265),
@@ -89,17 +89,17 @@ impl Sim {
             sim.note(format_args!("FAILURE: {failure}"));
         }
         Outcome {
-            fingerprint: sim.story.fingerprint(),
+            fingerprint: sim.trace.fingerprint(),
             failure,
             marks: sim.marks,
             packets: sim.packets,
-            publications: sim.books.publications.len(),
-            lines: sim.story.into_lines(),
+            publications: sim.model.publications.len(),
+            lines: sim.trace.into_lines(),
         }
     }
 
     pub fn note(&mut self, what: std::fmt::Arguments<'_>) {
-        self.story.note(self.world.now, what);
+        self.trace.note(self.world.now, what);
     }
 
     pub fn play(&mut self) -> Result<(), String> {
@@ -111,7 +111,7 @@ impl Sim {
         self.until(self.world.now + last + SECOND)?;
         self.heal();
         self.until(self.world.now + DRAIN)?;
-        self.books.pass(self.world.now);
+        self.model.pass(self.world.now);
         verdict::check(self)?;
         self.ask_for_losses()?;
         for mark in verdict::marks(self) {
@@ -197,18 +197,18 @@ impl Sim {
             }
             Happening::Closed { link } => {
                 self.note(format_args!("broker closes #{link}"));
-                self.books.closed(link, self.world.now);
+                self.model.closed(link, self.world.now);
                 Ok(())
             }
             Happening::Left { link, cause } => self.left(link, &cause),
             Happening::Told(event) => self.told(&event),
             Happening::BoxFull => {
                 self.marks.reach(Mark::MeshBoxFull);
-                self.books.box_full.begin(self.world.now);
+                self.model.box_full.begin(self.world.now);
                 Ok(())
             }
             Happening::BoxesHaveRoom => {
-                self.books.box_full.end(self.world.now);
+                self.model.box_full.end(self.world.now);
                 Ok(())
             }
             Happening::HandOver { cut } => {
@@ -216,7 +216,7 @@ impl Sim {
                 Ok(())
             }
             Happening::DiskHasRoom { shard } => {
-                self.books.disk_has_room(shard, self.world.now);
+                self.model.disk_has_room(shard, self.world.now);
                 Ok(())
             }
             Happening::Broken(why) => Err(why),
@@ -236,16 +236,16 @@ impl Sim {
             } => {
                 self.marks.reach(Mark::QueueFull);
                 let at = self.clients.iter().position(|known| *known.name == **client);
-                if let Some(&session) = at.and_then(|at| self.books.latest.get(&at)) {
-                    self.books.sessions[session].lossy = true;
+                if let Some(&session) = at.and_then(|at| self.model.latest.get(&at)) {
+                    self.model.sessions[session].lossy = true;
                 }
                 self.note(format_args!("broker: the queue of {client} is full"));
             }
             Event::LimitReached { limit, client } => self.note(format_args!("broker: {limit:?} of {client}")),
             Event::Losses { client, is_back: true, losses, .. } => {
                 let at = self.clients.iter().position(|known| *known.name == **client);
-                if let Some(&session) = at.and_then(|at| self.books.latest.get(&at)) {
-                    self.books.sessions[session].told_losses += u64::from(losses.of(LossCause::QueueFull));
+                if let Some(&session) = at.and_then(|at| self.model.latest.get(&at)) {
+                    self.model.sessions[session].told_losses += u64::from(losses.of(LossCause::QueueFull));
                 }
                 self.note(format_args!("broker: {client} has lost {:?}", losses.counts()));
             }
@@ -266,7 +266,7 @@ impl Sim {
     /// The broker has ended a connection whose client was in. A will is dropped with a DISCONNECT that was read,
     /// and with nothing else. [MQTT5-3.1.2-8] [MQTT5-3.14.4-3]
     pub fn left(&mut self, link: usize, cause: &EndCause) -> Result<(), String> {
-        let has_arrived = self.books.farewells_read.contains(&link);
+        let has_arrived = self.model.farewells_read.contains(&link);
         let says_so = matches!(cause, EndCause::Disconnect(Reason::Success));
         if says_so && !has_arrived {
             return Err(format!("#{link} is said to have sent a DISCONNECT, which has not arrived"));
@@ -275,9 +275,9 @@ impl Sim {
             return Err(format!("#{link} has sent DISCONNECT, and ended for another cause: {cause}"));
         }
         if says_so {
-            self.books.farewells.insert(link);
+            self.model.farewells.insert(link);
         }
-        self.books.closed(link, self.world.now);
+        self.model.closed(link, self.world.now);
         Ok(())
     }
 
@@ -286,12 +286,12 @@ impl Sim {
         let now = self.world.now;
         let Some(audit) = self.audits.get_mut(&link) else { return Err("nobody's CONNECT".into()) };
         let client = audit.client;
-        self.books.pass(now);
-        self.books
+        self.model.pass(now);
+        self.model
             .check_present(client, audit.clean, present, now, audit.connect_sent_at)
             .map_err(|why| format!("to client-{client} on #{link}: {why}"))?;
         audit.present = Some(present);
-        audit.session = Some(self.books.accepted(client, link, present, audit.expiry, now));
+        audit.session = Some(self.model.accepted(client, link, present, audit.expiry, now));
         self.note(format_args!("broker: client-{client} on #{link} is in, session present {present}"));
         Ok(())
     }
@@ -344,18 +344,18 @@ impl Sim {
     }
 
     pub fn consumed(&mut self, link: usize, upto: u64, whole: bool) {
-        let (now, run) = (self.world.now, self.books.run);
+        let (now, run) = (self.world.now, self.model.run);
         let may_refuse = self.plan.queue_policy == QueuePolicy::Refuse;
         let session = self.audits.get(&link).and_then(|audit| audit.session);
         let Some(items) = self.sent.get_mut(&link) else { return };
         while items.front().is_some_and(|(end, _)| *end <= upto) {
             match items.pop_front() {
                 Some((_, Item::Publish(number))) => {
-                    let publication = &self.books.publications[number as usize];
+                    let publication = &self.model.publications[number as usize];
                     // A repeat of a QoS 2 message is none, unless the session is another, or the message was
                     // refused, [MQTT5-4.3.3-9] which a power cut may have kept from being said.
-                    let unsaid = may_refuse && self.books.cuts.iter().any(|&cut| publication.waits_at(cut));
-                    let publication = self.books.publication_mut(number);
+                    let unsaid = may_refuse && self.model.cuts.iter().any(|&cut| publication.waits_at(cut));
+                    let publication = self.model.publication_mut(number);
                     if publication.qos < 2 || publication.session != session || publication.refused || unsaid
                     {
                         publication.session = session;
@@ -367,7 +367,7 @@ impl Sim {
                     publication.doubtful = !whole && publication.acked_at.is_none();
                 }
                 Some((_, Item::Farewell)) => {
-                    self.books.farewells_read.insert(link);
+                    self.model.farewells_read.insert(link);
                 }
                 None => {}
             }
@@ -381,14 +381,14 @@ impl Sim {
         let packets = audit.sent(bytes).map_err(|why| format!("to client-{client} on #{link}: {why}"))?;
         for packet in packets {
             self.packets += 1;
-            self.story.note(now, format_args!("  broker > #{link} client-{client}: {}", described(&packet)));
+            self.trace.note(now, format_args!("  broker > #{link} client-{client}: {}", described(&packet)));
             self.expect_will(&packet);
             let audit = self.audits.get_mut(&link).expect("it is audited");
             let links = &self.world.links;
             let consumed = |link: usize| links[link].up_sure;
             let five = audit.version == Version::V5;
             let remarks = audit
-                .judge(&mut self.books, link, &packet, now, consumed)
+                .judge(&mut self.model, link, &packet, now, consumed)
                 .map_err(|why| format!("to client-{client} on #{link}: {why}"))?;
             for mark in remarks.0 {
                 self.marks.reach(mark);
@@ -404,10 +404,10 @@ impl Sim {
         let Some(number) = number_of(&packet.payload).filter(|_| packet.kind == Kind::Publish) else {
             return Ok(());
         };
-        let Some(publication) = self.books.publication(number) else { return Ok(()) };
+        let Some(publication) = self.model.publication(number) else { return Ok(()) };
         let version = self.clients[publication.publisher].version();
-        let (books, clocks) = (&self.books, &self.world.clocks);
-        clocks::check_expiry((self.plan.seed, version), (books, clocks), (number, packet), self.world.now)
+        let (model, clocks) = (&self.model, &self.world.clocks);
+        clocks::check_expiry((self.plan.seed, version), (model, clocks), (number, packet), self.world.now)
     }
 
     /// A clean start may have ended the session of a will, before CONNACK says so.
@@ -415,14 +415,14 @@ impl Sim {
         let Some(number) = number_of(&packet.payload).filter(|_| packet.kind == Kind::Publish) else {
             return;
         };
-        let Some(publication) = self.books.publication(number) else { return };
+        let Some(publication) = self.model.publication(number) else { return };
         let starts_clean =
             |audit: &Audit| audit.client == publication.publisher && audit.clean && audit.session.is_none();
         if publication.is_will
             && publication.processed.is_empty()
             && self.audits.values().rev().any(starts_clean)
         {
-            self.books.will_may_be_due(number, self.world.now);
+            self.model.will_may_be_due(number, self.world.now);
         }
     }
 }

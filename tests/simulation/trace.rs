@@ -6,16 +6,16 @@ use std::fmt::Write;
 /// Lines kept at most.
 const LINES_MAX: usize = 4000;
 
-pub struct Story {
+pub struct Trace {
     hash: u64,
     told: bool,
     lines: VecDeque<String>,
     line: String,
 }
 
-impl Story {
-    pub fn new(told: bool) -> Story {
-        Story { hash: 0xcbf2_9ce4_8422_2325, told, lines: VecDeque::new(), line: String::new() }
+impl Trace {
+    pub fn new(told: bool) -> Trace {
+        Trace { hash: 0xcbf2_9ce4_8422_2325, told, lines: VecDeque::new(), line: String::new() }
     }
 
     pub fn note(&mut self, micros: u64, what: std::fmt::Arguments<'_>) {

@@ -1,7 +1,7 @@
 //! The verdict once all is quiet: what was due has arrived, and once the sessions are over nothing is left.
 
 use crate::coverage::Mark;
-use crate::model::{Books, Coverage, GRACE, Grant, Publication, Session};
+use crate::model::{Coverage, GRACE, Grant, Model, Publication, Session};
 use crate::sim::Sim;
 use midge::broker::Counter;
 use midge::settings::QueuePolicy;
@@ -19,7 +19,7 @@ fn check_exchanges(sim: &Sim) -> Result<(), String> {
                 out.number, out.id
             ));
         }
-        let Some(session) = sim.books.latest.get(&at).map(|&session| &sim.books.sessions[session]) else {
+        let Some(session) = sim.model.latest.get(&at).map(|&session| &sim.model.sessions[session]) else {
             continue;
         };
         // (What is left of a session that has ended without the client's knowledge, nobody waits for.)
@@ -35,15 +35,15 @@ fn check_exchanges(sim: &Sim) -> Result<(), String> {
 
 /// Is everything there that must be?
 pub fn check(sim: &mut Sim) -> Result<(), String> {
-    for at in 0..sim.books.sessions.len() {
-        let session = &sim.books.sessions[at];
+    for at in 0..sim.model.sessions.len() {
+        let session = &sim.model.sessions[at];
         if session.is_alive_at_end() {
             let mut missing = 0;
-            for number in 0..sim.books.publications.len() {
+            for number in 0..sim.model.publications.len() {
                 missing += u64::from(!check_arrival(sim, at, session, number as u64)?);
             }
             check_retained_arrived(sim, session)?;
-            sim.books.sessions[at].missing = missing;
+            sim.model.sessions[at].missing = missing;
         }
     }
     check_groups(sim)?;
@@ -52,13 +52,13 @@ pub fn check(sim: &mut Sim) -> Result<(), String> {
 
 /// False: it has not arrived, which its session's full queue excuses.
 fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result<bool, String> {
-    let publication = &sim.books.publications[number as usize];
+    let publication = &sim.model.publications[number as usize];
     if publication.refused
         || publication.clears
         || publication.dropped_at.is_some()
         || publication.doubtful
         || session.doubtful
-        || !sim.books.is_kept(publication)
+        || !sim.model.is_kept(publication)
         || crate::clocks::is_brief(
             sim.plan.seed,
             number,
@@ -85,7 +85,7 @@ fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result
     if got {
         return Ok(true);
     }
-    if publication.qos > 0 && sim.books.may_be_unkept(publication) {
+    if publication.qos > 0 && sim.model.may_be_unkept(publication) {
         // Nothing was promised, or, of a will, ever is.
         return Ok(true);
     }
@@ -121,14 +121,14 @@ fn may_be_dropped(sim: &Sim, publication: &Publication) -> bool {
     sim.plan.queue_policy != QueuePolicy::Refuse
         || publication.acked_at.is_none()
         || sim.plan.clients[publication.publisher].version != Version::V5
-        || sim.books.cuts.iter().any(|&cut| publication.waits_at(cut))
+        || sim.model.cuts.iter().any(|&cut| publication.waits_at(cut))
 }
 
 /// The broker has told of every loss. A count that was to be told when the power went may be gone.
 pub fn check_losses(sim: &Sim) -> Result<(), String> {
-    for (at, session) in sim.books.sessions.iter().enumerate() {
+    for (at, session) in sim.model.sessions.iter().enumerate() {
         let client = &sim.clients[session.client];
-        let asked = session.is_alive_at_end() && client.up && client.lasting && sim.books.cuts.is_empty();
+        let asked = session.is_alive_at_end() && client.up && client.lasting && sim.model.cuts.is_empty();
         if session.lossy && asked && session.missing > session.told_losses {
             return Err(format!(
                 "client-{} (session {at}) has lost {} messages, and {} are told of",
@@ -166,13 +166,13 @@ fn check_replayed(
     grant: &Grant,
     topic: &str,
 ) -> Result<(), String> {
-    let (books, asked) = (&sim.books, grant.sent_at);
-    let of_topic: Vec<(usize, &Publication)> = books
+    let (model, asked) = (&sim.model, grant.sent_at);
+    let of_topic: Vec<(usize, &Publication)> = model
         .publications
         .iter()
         .enumerate()
         .filter(|(_, p)| p.topic == topic && p.retain && p.first().is_some())
-        .filter(|(_, p)| books.persistent || p.run == books.run)
+        .filter(|(_, p)| model.persistent || p.run == model.run)
         .collect();
     // Nobody knows better than these what was retained when the SUBSCRIBE came.
     // (One that is refused, because of some other subscriber, may have been kept.)
@@ -181,8 +181,8 @@ fn check_replayed(
         .filter(|(_, p)| {
             !p.refused
                 && !p.doubtful
-                && books.is_kept(p)
-                && !books.may_be_unkept(p)
+                && model.is_kept(p)
+                && !model.may_be_unkept(p)
                 && p.latest().is_some_and(|last| last + GRACE < asked)
         })
         .collect();
@@ -211,21 +211,21 @@ fn check_replayed(
 
 /// Each message goes to one member of each group.
 fn check_groups(sim: &Sim) -> Result<(), String> {
-    let books = &sim.books;
-    for (number, publication) in books.publications.iter().enumerate() {
+    let model = &sim.model;
+    for (number, publication) in model.publications.iter().enumerate() {
         let Some(first) = publication.first().filter(|_| publication.topic.starts_with("s/")) else {
             continue;
         };
         let number = number as u64;
         let holders: Vec<&Session> =
-            books.sessions.iter().filter(|session| session.fresh_copies.contains_key(&number)).collect();
+            model.sessions.iter().filter(|session| session.fresh_copies.contains_key(&number)).collect();
         let lasting = holders.iter().filter(|session| session.over_at.is_none()).count();
-        if lasting > publication.routed + books.cuts.len() {
+        if lasting > publication.routed + model.cuts.len() {
             let clients: Vec<_> = holders.iter().map(|session| session.client).collect();
             return Err(format!("m{number} went to more than one member of its group: {clients:?}"));
         }
         let members = || {
-            books.sessions.iter().filter(|session| {
+            model.sessions.iter().filter(|session| {
                 session.coverages_of(&publication.topic).any(|coverage| coverage.may_cover(publication))
             })
         };
@@ -244,7 +244,7 @@ fn check_groups(sim: &Sim) -> Result<(), String> {
         let disturbed = members().any(|session| {
             session.lossy
                 || session.doubtful
-                || !books.cuts.is_empty()
+                || !model.cuts.is_empty()
                 || session.over_at.is_some_and(|over| over + GRACE > first)
                 || session.coverages_of(&publication.topic).any(|c| c.until_sure.is_some())
         });
@@ -254,25 +254,25 @@ fn check_groups(sim: &Sim) -> Result<(), String> {
             && !publication.refused
             && !publication.doubtful
             // A full disk has refused it, and its publisher was gone before it could be told: nothing was promised.
-            && !books.may_be_unkept(publication)
-            && publication.run == books.run
-            && !books.sessions.iter().any(|session| session.got.contains_key(&number))
+            && !model.may_be_unkept(publication)
+            && publication.run == model.run
+            && !model.sessions.iter().any(|session| session.got.contains_key(&number))
         {
             return Err(format!("m{number} has reached no member of its group: {publication:?}"));
         }
-        check_given_back(books, number, publication)?;
+        check_given_back(model, number, publication)?;
     }
     Ok(())
 }
 
 /// What was acknowledged is some member's for as long as one stays, whichever ends and whenever the power goes;
 /// and at QoS 2 it is no two members'.
-fn check_given_back(books: &Books, number: u64, publication: &Publication) -> Result<(), String> {
-    if !books.persistent || publication.is_will {
+fn check_given_back(model: &Model, number: u64, publication: &Publication) -> Result<(), String> {
+    if !model.persistent || publication.is_will {
         return Ok(());
     }
     let members = || {
-        books.sessions.iter().flat_map(|session| {
+        model.sessions.iter().flat_map(|session| {
             let coverages = session.coverages_of(&publication.topic);
             coverages
                 .filter(|coverage| coverage.may_cover(publication))
@@ -292,16 +292,16 @@ fn check_given_back(books: &Books, number: u64, publication: &Publication) -> Re
     // What only memory had is gone with the power; what a member had begun to get at QoS 2 goes to no one else.
     // And what was given to a member whose queue was full, that queue has dropped.
     let excused = members().any(|(session, coverage)| {
-        begins(coverage) || session.lossy || (!is_kept(session) && !books.cuts.is_empty())
+        begins(coverage) || session.lossy || (!is_kept(session) && !model.cuts.is_empty())
     });
     let has = |session: &&Session| session.got.contains_key(&number);
     let promised = publication.acked_at.is_some() && !publication.refused && publication.qos > 0;
-    if stays && promised && !excused && !books.sessions.iter().any(|session| has(&session)) {
+    if stays && promised && !excused && !model.sessions.iter().any(|session| has(&session)) {
         return Err(format!("m{number} is lost, and its group has members: {publication:?}"));
     }
     let all_begin = members()
         .all(|(_, coverage)| coverage.grants.iter().all(|grant| grant.qos.min(publication.qos) == 2));
-    let holders = books.sessions.iter().filter(|session| is_kept(session)).filter(has);
+    let holders = model.sessions.iter().filter(|session| is_kept(session)).filter(has);
     let holders: Vec<usize> = holders.map(|session| session.client).collect();
     if all_begin && holders.len() > publication.routed {
         return Err(format!("QoS 2 message m{number} went to {holders:?} of one group: {publication:?}"));
@@ -311,28 +311,28 @@ fn check_given_back(books: &Books, number: u64, publication: &Publication) -> Re
 
 /// What only a look back tells.
 pub fn marks(sim: &Sim) -> Vec<Mark> {
-    let books = &sim.books;
+    let model = &sim.model;
     let mut marks = Vec::new();
-    for (link, will) in books.wills.iter().filter(|(_, will)| will.delay > 0) {
-        let publication = &books.publications[will.number as usize];
+    for (link, will) in model.wills.iter().filter(|(_, will)| will.delay > 0) {
+        let publication = &model.publications[will.number as usize];
         if will.due_at.is_some() && !publication.processed.is_empty() && !publication.doubtful {
             marks.push(Mark::WillDelayed);
-        } else if publication.dropped_at.is_some() && !books.farewells.contains(link) {
+        } else if publication.dropped_at.is_some() && !model.farewells.contains(link) {
             marks.push(Mark::WillCancelled);
         }
     }
-    for (number, publication) in books.publications.iter().enumerate() {
+    for (number, publication) in model.publications.iter().enumerate() {
         let has = |session: &&Session| session.fresh_copies.contains_key(&(number as u64));
-        if publication.topic.starts_with("s/") && books.sessions.iter().filter(has).count() > 1 {
+        if publication.topic.starts_with("s/") && model.sessions.iter().filter(has).count() > 1 {
             marks.push(Mark::GroupMemberGone);
         }
     }
     let ended_after_cut = |session: &Session| {
         let mut coverages = session.coverages.iter().filter(|coverage| coverage.is_shared());
         let over = session.over_at.unwrap_or(0);
-        coverages.any(|coverage| books.cuts.iter().any(|&cut| coverage.from_may < cut && cut < over))
+        coverages.any(|coverage| model.cuts.iter().any(|&cut| coverage.from_may < cut && cut < over))
     };
-    if books.persistent && books.sessions.iter().any(ended_after_cut) {
+    if model.persistent && model.sessions.iter().any(ended_after_cut) {
         marks.push(Mark::GroupMemberEndedAfterPowerCut);
     }
     if sim.world.links.iter().any(|link| link.was_backlogged) {
