@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::control::access_policies::AccessPolicies;
-use crate::control::pool::{Lane, LaneSettings, Outcome, Pool, PoolSettings};
+use crate::control::pool::{LaneSettings, Pool, PoolLane, PoolOutcome, PoolSettings};
 use crate::policy::access::{Login, Verdict};
 
 /// How many logins of all shards may wait for their turn; one more is refused as too many.
@@ -57,14 +57,14 @@ impl Logins {
     /// A thread can't be started.
     pub fn prepare(&self, policies: &AccessPolicies) -> io::Result<()> {
         let (hash, http) = policies.threads();
-        self.pool.grow(Lane::Hash, hash)?;
-        self.pool.grow(Lane::Http, http)
+        self.pool.grow(PoolLane::Hash, hash)?;
+        self.pool.grow(PoolLane::Http, http)
     }
 }
 
 impl CheckLogins for Logins {
     fn at_once(&self, shards: usize) -> usize {
-        let threads = self.pool.threads(Lane::Hash) + self.pool.threads(Lane::Http);
+        let threads = self.pool.threads(PoolLane::Hash) + self.pool.threads(PoolLane::Http);
         (threads + 1).min(QUEUE_MAX / shards.max(1)).max(1)
     }
 
@@ -86,20 +86,20 @@ impl CheckLogins for Logins {
                 None => Err(login),
             }
         };
-        let checked = move |outcome: Outcome<Result<Verdict, Box<Login>>>| match outcome {
-            Outcome::Done(Ok(verdict)) => done(verdict),
-            Outcome::Done(Err(login)) => {
+        let checked = move |outcome: PoolOutcome<Result<Verdict, Box<Login>>>| match outcome {
+            PoolOutcome::Done(Ok(verdict)) => done(verdict),
+            PoolOutcome::Done(Err(login)) => {
                 let told = Arc::clone(&done);
                 let answered = move |outcome| match outcome {
-                    Outcome::Done(verdict) => told(verdict),
-                    Outcome::Panicked | Outcome::Stopped => told(Verdict::Busy),
+                    PoolOutcome::Done(verdict) => told(verdict),
+                    PoolOutcome::Panicked | PoolOutcome::Stopped => told(Verdict::Busy),
                 };
-                if pool.submit(Lane::Http, move || proofs.ask(&login), answered).is_err() {
+                if pool.submit(PoolLane::Http, move || proofs.ask(&login), answered).is_err() {
                     done(Verdict::Busy);
                 }
             }
-            Outcome::Panicked | Outcome::Stopped => done(Verdict::Busy),
+            PoolOutcome::Panicked | PoolOutcome::Stopped => done(Verdict::Busy),
         };
-        self.pool.submit(Lane::Hash, work, checked).map_err(|_| Verdict::Busy)
+        self.pool.submit(PoolLane::Hash, work, checked).map_err(|_| Verdict::Busy)
     }
 }

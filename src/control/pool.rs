@@ -20,9 +20,9 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 /// How large a pool is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolSettings {
-    /// The lane [`Lane::Hash`].
+    /// The lane [`PoolLane::Hash`].
     pub hash: LaneSettings,
-    /// The lane [`Lane::Http`].
+    /// The lane [`PoolLane::Http`].
     pub http: LaneSettings,
 }
 
@@ -37,7 +37,7 @@ pub struct LaneSettings {
 
 /// What kind of work it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lane {
+pub enum PoolLane {
     /// It computes: password hashes, signatures.
     Hash,
     /// It waits for another server.
@@ -46,7 +46,7 @@ pub enum Lane {
 
 /// What became of a piece of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome<T> {
+pub enum PoolOutcome<T> {
     /// It has run.
     Done(T),
     /// It has panicked.
@@ -89,8 +89,8 @@ impl Pool {
         let (hash, http) = (Queue::new(settings.hash.queue_max), Queue::new(settings.http.queue_max));
         // From here on a drop stops the threads that run.
         let pool = Pool { hash, http, stopping, threads: Mutex::new(Vec::new()) };
-        pool.grow(Lane::Hash, settings.hash.threads)?;
-        pool.grow(Lane::Http, settings.http.threads)?;
+        pool.grow(PoolLane::Hash, settings.hash.threads)?;
+        pool.grow(PoolLane::Http, settings.http.threads)?;
         Ok(pool)
     }
 
@@ -100,10 +100,10 @@ impl Pool {
     ///
     /// A thread can't be started; those that were stay.
     #[allow(clippy::disallowed_methods, reason = "the pool's threads are its own")]
-    pub fn grow(&self, lane: Lane, threads: usize) -> io::Result<()> {
+    pub fn grow(&self, lane: PoolLane, threads: usize) -> io::Result<()> {
         let name = match lane {
-            Lane::Hash => "midge-auth",
-            Lane::Http => "midge-http",
+            PoolLane::Hash => "midge-auth",
+            PoolLane::Http => "midge-http",
         };
         let queue = self.queue(lane);
         let processors = sched_getaffinity(Some(getpid())).ok();
@@ -127,29 +127,29 @@ impl Pool {
     /// The lane is full or the pool has stopped; then neither closure runs.
     pub fn submit<T>(
         &self,
-        lane: Lane,
+        lane: PoolLane,
         work: impl FnOnce() -> T + Send + 'static,
-        done: impl FnOnce(Outcome<T>) + Send + 'static,
+        done: impl FnOnce(PoolOutcome<T>) + Send + 'static,
     ) -> Result<(), NotTaken> {
         if self.stopping.load(Ordering::SeqCst) {
             return Err(NotTaken::Stopped);
         }
         let job = Job::new(move |run| {
             done(match run {
-                false => Outcome::Stopped,
-                true => catch_unwind(AssertUnwindSafe(work)).map_or(Outcome::Panicked, Outcome::Done),
+                false => PoolOutcome::Stopped,
+                true => catch_unwind(AssertUnwindSafe(work)).map_or(PoolOutcome::Panicked, PoolOutcome::Done),
             });
         });
         self.queue(lane).push(job)
     }
 
     /// How many threads a lane has.
-    pub fn threads(&self, lane: Lane) -> usize {
+    pub fn threads(&self, lane: PoolLane) -> usize {
         self.queue(lane).threads.load(Ordering::Relaxed)
     }
 
     /// How many pieces of work wait in a lane, those that run not among them.
-    pub fn waiting(&self, lane: Lane) -> usize {
+    pub fn waiting(&self, lane: PoolLane) -> usize {
         self.queue(lane).waiting.load(Ordering::Relaxed)
     }
 
@@ -169,10 +169,10 @@ impl Pool {
         }
     }
 
-    fn queue(&self, lane: Lane) -> &Queue {
+    fn queue(&self, lane: PoolLane) -> &Queue {
         match lane {
-            Lane::Hash => &self.hash,
-            Lane::Http => &self.http,
+            PoolLane::Hash => &self.hash,
+            PoolLane::Http => &self.http,
         }
     }
 }
@@ -316,18 +316,18 @@ mod tests {
         let (results, taken) = channel();
         for number in 0..500_u64 {
             let results = results.clone();
-            let lane = if number % 2 == 0 { Lane::Hash } else { Lane::Http };
+            let lane = if number % 2 == 0 { PoolLane::Hash } else { PoolLane::Http };
             pool.submit(lane, move || number * 2, move |outcome| results.send(outcome).unwrap()).unwrap();
         }
         let mut sum = 0;
         for _ in 0..500 {
             match taken.recv_timeout(SOON).unwrap() {
-                Outcome::Done(number) => sum += number,
+                PoolOutcome::Done(number) => sum += number,
                 other => panic!("{other:?}"),
             }
         }
         assert_eq!(sum, 499 * 500);
-        assert_eq!((pool.waiting(Lane::Hash), pool.waiting(Lane::Http)), (0, 0));
+        assert_eq!((pool.waiting(PoolLane::Hash), pool.waiting(PoolLane::Http)), (0, 0));
     }
 
     #[test]
@@ -339,31 +339,32 @@ mod tests {
             started.send(()).unwrap();
             released.recv().ok();
         };
-        pool.submit(Lane::Hash, block, |_| {}).unwrap();
+        pool.submit(PoolLane::Hash, block, |_| {}).unwrap();
         starts.recv_timeout(SOON).unwrap();
         let (results, taken) = channel();
         for number in 0..2 {
             let results = results.clone();
-            pool.submit(Lane::Hash, move || number, move |outcome| results.send(outcome).unwrap()).unwrap();
+            pool.submit(PoolLane::Hash, move || number, move |outcome| results.send(outcome).unwrap())
+                .unwrap();
         }
-        assert_eq!(pool.waiting(Lane::Hash), 2);
-        let refused = pool.submit(Lane::Hash, || (), |_| panic!("neither closure may run"));
+        assert_eq!(pool.waiting(PoolLane::Hash), 2);
+        let refused = pool.submit(PoolLane::Hash, || (), |_| panic!("neither closure may run"));
         assert_eq!(refused, Err(NotTaken::Full));
-        assert_eq!(pool.waiting(Lane::Hash), 2);
+        assert_eq!(pool.waiting(PoolLane::Hash), 2);
 
         let (other, others) = channel();
-        pool.submit(Lane::Http, || (), move |_| other.send(()).unwrap()).unwrap();
+        pool.submit(PoolLane::Http, || (), move |_| other.send(()).unwrap()).unwrap();
         others.recv_timeout(SOON).unwrap();
 
         release.send(()).unwrap();
-        assert_eq!(taken.recv_timeout(SOON), Ok(Outcome::Done(0)));
-        assert_eq!(taken.recv_timeout(SOON), Ok(Outcome::Done(1)));
+        assert_eq!(taken.recv_timeout(SOON), Ok(PoolOutcome::Done(0)));
+        assert_eq!(taken.recv_timeout(SOON), Ok(PoolOutcome::Done(1)));
     }
 
     #[test]
     fn a_lane_without_threads_takes_nothing() {
         let pool = pool(1, 0, 4);
-        assert_eq!(pool.submit(Lane::Http, || (), |_| panic!("must not run")), Err(NotTaken::Full));
+        assert_eq!(pool.submit(PoolLane::Http, || (), |_| panic!("must not run")), Err(NotTaken::Full));
     }
 
     #[test]
@@ -372,15 +373,15 @@ mod tests {
         let (results, taken) = channel();
         let first = results.clone();
         pool.submit(
-            Lane::Hash,
+            PoolLane::Hash,
             || panic!("on purpose"),
-            move |outcome: Outcome<()>| first.send(outcome).unwrap(),
+            move |outcome: PoolOutcome<()>| first.send(outcome).unwrap(),
         )
         .unwrap();
-        pool.submit(Lane::Hash, || (), |_| panic!("on purpose, in the callback")).unwrap();
-        pool.submit(Lane::Hash, || (), move |outcome| results.send(outcome).unwrap()).unwrap();
-        assert_eq!(taken.recv_timeout(SOON), Ok(Outcome::Panicked));
-        assert_eq!(taken.recv_timeout(SOON), Ok(Outcome::Done(())));
+        pool.submit(PoolLane::Hash, || (), |_| panic!("on purpose, in the callback")).unwrap();
+        pool.submit(PoolLane::Hash, || (), move |outcome| results.send(outcome).unwrap()).unwrap();
+        assert_eq!(taken.recv_timeout(SOON), Ok(PoolOutcome::Panicked));
+        assert_eq!(taken.recv_timeout(SOON), Ok(PoolOutcome::Done(())));
     }
 
     #[test]
@@ -395,10 +396,10 @@ mod tests {
             released.recv().unwrap();
             1
         };
-        pool.submit(Lane::Hash, block, move |outcome| first.send(outcome).unwrap()).unwrap();
+        pool.submit(PoolLane::Hash, block, move |outcome| first.send(outcome).unwrap()).unwrap();
         starts.recv_timeout(SOON).unwrap();
         let second = results.clone();
-        pool.submit(Lane::Hash, || 2, move |outcome| second.send(outcome).unwrap()).unwrap();
+        pool.submit(PoolLane::Hash, || 2, move |outcome| second.send(outcome).unwrap()).unwrap();
         let stopper = std::thread::spawn({
             let pool = Arc::clone(&pool);
             move || pool.stop()
@@ -406,11 +407,11 @@ mod tests {
         while !pool.stopping.load(Ordering::SeqCst) {
             std::thread::yield_now();
         }
-        assert_eq!(pool.submit(Lane::Hash, || (), |_| panic!("must not run")), Err(NotTaken::Stopped));
+        assert_eq!(pool.submit(PoolLane::Hash, || (), |_| panic!("must not run")), Err(NotTaken::Stopped));
         release.send(()).unwrap();
         stopper.join().unwrap();
-        assert_eq!(taken.try_recv(), Ok(Outcome::Done(1)));
-        assert_eq!(taken.try_recv(), Ok(Outcome::Stopped));
+        assert_eq!(taken.try_recv(), Ok(PoolOutcome::Done(1)));
+        assert_eq!(taken.try_recv(), Ok(PoolOutcome::Stopped));
         pool.stop();
     }
 
@@ -421,7 +422,7 @@ mod tests {
         let last = Arc::clone(&pool);
         let (go, gone) = channel::<()>();
         let work = move || gone.recv().unwrap();
-        pool.submit(Lane::Hash, work, move |_| {
+        pool.submit(PoolLane::Hash, work, move |_| {
             drop(last);
             results.send(()).unwrap();
         })
@@ -442,7 +443,7 @@ mod tests {
                     for _ in 0..jobs {
                         let results = results.clone();
                         let done = move |_| results.send(()).unwrap();
-                        accepted += usize::from(pool.submit(Lane::Hash, || (), done).is_ok());
+                        accepted += usize::from(pool.submit(PoolLane::Hash, || (), done).is_ok());
                     }
                     drop(pool);
                     drop(results);
@@ -464,7 +465,7 @@ mod tests {
         });
         let pool = pinned.join().unwrap();
         let (results, taken) = channel();
-        for lane in [Lane::Hash, Lane::Http] {
+        for lane in [PoolLane::Hash, PoolLane::Http] {
             let results = results.clone();
             let look = || {
                 let name = std::thread::current().name().unwrap().to_owned();
@@ -475,11 +476,11 @@ mod tests {
         }
         let processors = sched_getaffinity(Some(getpid())).unwrap().count();
         for _ in 0..2 {
-            let (lane, Outcome::Done((name, nice, count))) = taken.recv_timeout(SOON).unwrap() else {
+            let (lane, PoolOutcome::Done((name, nice, count))) = taken.recv_timeout(SOON).unwrap() else {
                 panic!("it did not run");
             };
             assert!(
-                name.starts_with(if lane == Lane::Hash { "midge-auth-" } else { "midge-http-" }),
+                name.starts_with(if lane == PoolLane::Hash { "midge-auth-" } else { "midge-http-" }),
                 "{name}"
             );
             assert_eq!(nice, NICE.max(before));

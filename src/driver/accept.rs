@@ -9,7 +9,7 @@ use io_uring::{opcode, types};
 
 use super::Buffer;
 use super::listen::peer_of;
-use super::ring::{Completion, Op, Tag, more};
+use super::ring::{Op, RingCompletion, Tag, more};
 use super::{IoEvent, Net};
 
 pub(super) struct Listener {
@@ -51,7 +51,7 @@ impl Net {
         self.push(Tag { op: Op::Accept, generation: 0, slot: index as u32 }, entry);
     }
 
-    pub(super) fn accepted(&mut self, completion: Completion, events: &mut Vec<IoEvent<Buffer>>) {
+    pub(super) fn accepted(&mut self, completion: RingCompletion, events: &mut Vec<IoEvent<Buffer>>) {
         let index = completion.tag.slot as usize;
         let number = self.listeners[index].number;
         if completion.result >= 0 {

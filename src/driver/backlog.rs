@@ -4,14 +4,14 @@ use std::io;
 
 /// A queue of bytes in one piece.
 #[derive(Debug, Default)]
-pub(super) struct Backlog {
+pub(super) struct UnsentBytes {
     bytes: Vec<u8>,
     sent: usize,
     /// What the socket has taken since the backlog began.
     taken: u64,
 }
 
-impl Backlog {
+impl UnsentBytes {
     pub(super) fn len(&self) -> usize {
         self.bytes.len() - self.sent
     }
@@ -42,7 +42,7 @@ impl Backlog {
         self.sent += bytes;
         self.taken += bytes as u64;
         if self.len() == 0 {
-            *self = Backlog::default();
+            *self = UnsentBytes::default();
         }
     }
 }
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn bytes_leave_in_the_order_in_which_they_came() {
-        let mut backlog = Backlog::default();
+        let mut backlog = UnsentBytes::default();
         let mut expected = Vec::new();
         let mut sent = Vec::new();
         for round in 0..100u8 {
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn an_empty_backlog_keeps_no_memory() {
-        let mut backlog = Backlog::default();
+        let mut backlog = UnsentBytes::default();
         backlog.append(&[1; 1000]).unwrap();
         backlog.advance(1000);
         assert_eq!(backlog.bytes.capacity(), 0);

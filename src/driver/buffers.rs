@@ -15,8 +15,8 @@ use io_uring::types::BufRingEntry;
 use rustix::param::page_size;
 
 pub(super) struct Buffers {
-    entries: Mapping,
-    memory: Mapping,
+    entries: MemoryMapping,
+    memory: MemoryMapping,
     count: u16,
     buffer_bytes: u32,
     tail: u16,
@@ -35,8 +35,8 @@ impl Buffers {
         if !count.is_power_of_two() || count > COUNT_MAX || buffer_bytes == 0 {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        let entries = Mapping::new(entries_bytes(count))?;
-        let memory = Mapping::new(usize::from(count) * buffer_bytes as usize)?;
+        let entries = MemoryMapping::new(entries_bytes(count))?;
+        let memory = MemoryMapping::new(usize::from(count) * buffer_bytes as usize)?;
         // SAFETY: the mapping is page aligned, as large as `count` entries, and outlives the
         // registration, which `unregister` ends before the mapping is dropped.
         unsafe { submitter.register_buf_ring_with_flags(entries.base.as_ptr() as u64, count, GROUP, 0)? };
@@ -178,13 +178,13 @@ const COUNT_MAX: u16 = 32_768;
 const WANTED_MIN: u16 = 64;
 
 /// Anonymous memory, page aligned and zero, untouched until it is used.
-pub(super) struct Mapping {
+pub(super) struct MemoryMapping {
     base: NonNull<u8>,
     bytes: usize,
 }
 
-impl Mapping {
-    pub(super) fn new(bytes: usize) -> io::Result<Mapping> {
+impl MemoryMapping {
+    pub(super) fn new(bytes: usize) -> io::Result<MemoryMapping> {
         // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no
         // existing memory.
         let base = unsafe {
@@ -201,7 +201,7 @@ impl Mapping {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at zero"))?;
-        Ok(Mapping { base, bytes })
+        Ok(MemoryMapping { base, bytes })
     }
 
     pub(super) fn start(&self) -> *mut u8 {
@@ -242,7 +242,7 @@ impl Mapping {
     }
 }
 
-impl Drop for Mapping {
+impl Drop for MemoryMapping {
     fn drop(&mut self) {
         // SAFETY: base and length are those of our own mapping, and no reference outlives `self`.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };

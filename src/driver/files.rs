@@ -20,8 +20,8 @@ use io_uring::{opcode, squeue, types};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat, fstatfs, ftruncate};
 
 use super::Net;
-use super::buffers::Mapping;
-use super::ring::{Completion, Op, Tag, Wait};
+use super::buffers::MemoryMapping;
+use super::ring::{Op, RingCompletion, Tag, Wait};
 use crate::base::log_files::{
     FileDone, FileId, FileOperation, FileResult, LogFiles, LogWork, WRITE_BYTES_MAX,
 };
@@ -34,7 +34,7 @@ pub(super) struct Files {
     under_way: Vec<Option<UnderWay>>,
     done: VecDeque<FileDone>,
     /// Of the last write, for the next one.
-    buffer: Option<Mapping>,
+    buffer: Option<MemoryMapping>,
 }
 
 /// An operation that the kernel has, and the memory that it names.
@@ -50,7 +50,7 @@ enum Operation {
     Sync { file: Rc<OwnedFd> },
     Rename { from: CString, to: CString },
     Remove { path: CString },
-    Write { file: Rc<OwnedFd>, buffer: Mapping },
+    Write { file: Rc<OwnedFd>, buffer: MemoryMapping },
 }
 
 impl Files {
@@ -82,14 +82,14 @@ impl Files {
     }
 
     /// A buffer that is aligned as direct I/O wants it, and at least so long.
-    fn take_buffer(&mut self, bytes: usize) -> io::Result<Mapping> {
+    fn take_buffer(&mut self, bytes: usize) -> io::Result<MemoryMapping> {
         match self.buffer.take() {
             Some(buffer) if buffer.bytes() >= bytes => Ok(buffer),
-            _ => Mapping::new(bytes.next_power_of_two().max(BUFFER_BYTES_MIN)),
+            _ => MemoryMapping::new(bytes.next_power_of_two().max(BUFFER_BYTES_MIN)),
         }
     }
 
-    fn return_buffer(&mut self, buffer: Mapping) {
+    fn return_buffer(&mut self, buffer: MemoryMapping) {
         if buffer.bytes() <= BUFFER_KEPT_BYTES_MAX {
             self.buffer = Some(buffer);
         }
@@ -188,7 +188,7 @@ impl Net {
         self.ring.has_of_file() || self.files.has_done()
     }
 
-    fn conclude_file(&mut self, completion: Completion) {
+    fn conclude_file(&mut self, completion: RingCompletion) {
         let index = completion.tag.slot as usize;
         let Some(under_way) = self.files.under_way.get_mut(index).and_then(Option::take) else { return };
         let UnderWay { work, operation } = under_way;

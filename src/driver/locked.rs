@@ -13,7 +13,7 @@ use rustix::param::page_size;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::NetConfig;
-use super::buffers::{Mapping, entries_bytes};
+use super::buffers::{MemoryMapping, entries_bytes};
 use super::executor::RING_DEPTH;
 use super::kernel::KernelProblem;
 use super::ring::{self, RingSize};
@@ -101,7 +101,7 @@ fn rings_count() -> bool {
 /// May so many bytes be locked at this moment? Told by registering them as buffers of a ring, which count at once and
 /// stop counting at once: few pages, over and over.
 fn is_free(probe: &IoUring, bytes: u64) -> bool {
-    let Ok(memory) = Mapping::new(PROBE_BYTES) else { return false };
+    let Ok(memory) = MemoryMapping::new(PROBE_BYTES) else { return false };
     memory.use_small_pages();
     let count = (bytes as usize).div_ceil(PROBE_BYTES).min(PROBES_MAX);
     let buffer = libc::iovec { iov_base: memory.start().cast(), iov_len: PROBE_BYTES };

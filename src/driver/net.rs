@@ -15,16 +15,16 @@ use super::buffers::Buffers;
 use super::files::Files;
 use super::kernel::make_patiently;
 use super::lent::Lent;
-use super::ring::{Completion, Op, Ring, Tag, Wait, more};
-use super::send::Batch;
-use super::slots::Slots;
+use super::ring::{Op, Ring, RingCompletion, Tag, Wait, more};
+use super::send::SendBatch;
+use super::slots::SocketSlots;
 use super::{IoEvent, NetConfig};
 
 /// All sockets of one shard. It lives and dies on the thread that made it.
 pub struct Net {
     pub(super) ring: Ring,
     pub(super) buffers: Buffers,
-    pub(super) slots: Slots,
+    pub(super) slots: SocketSlots,
     pub(super) config: NetConfig,
     pub(super) listeners: Vec<Listener>,
     watches: Vec<Watched>,
@@ -43,7 +43,7 @@ pub struct Net {
     pub(super) closing: Vec<u32>,
     /// Closed slots in the order of their deadlines, with their generation.
     pub(super) lingering: VecDeque<(Instant, u32, u32)>,
-    pub(super) batch: Batch,
+    pub(super) batch: SendBatch,
     pub(super) files: Files,
     woken: bool,
     /// The ring's first error. It is told by every flush and park from then on.
@@ -63,7 +63,7 @@ impl Net {
         Ok(Net {
             ring,
             buffers,
-            slots: Slots::default(),
+            slots: SocketSlots::default(),
             config: config.clone(),
             listeners: Vec::new(),
             watches: Vec::new(),
@@ -75,7 +75,7 @@ impl Net {
             shut_retry_at: None,
             closing: Vec::new(),
             lingering: VecDeque::new(),
-            batch: Batch::default(),
+            batch: SendBatch::default(),
             files: Files::default(),
             woken: false,
             failure: None,
@@ -134,7 +134,7 @@ impl Net {
         }
     }
 
-    fn complete(&mut self, completion: Completion, events: &mut Vec<IoEvent<Buffer>>) {
+    fn complete(&mut self, completion: RingCompletion, events: &mut Vec<IoEvent<Buffer>>) {
         match completion.tag.op {
             Op::Receive => self.received(completion, events),
             Op::Writable => self.became_writable(completion),
@@ -165,7 +165,7 @@ impl Net {
         }
     }
 
-    fn became_readable(&mut self, completion: Completion, events: &mut Vec<IoEvent<Buffer>>) {
+    fn became_readable(&mut self, completion: RingCompletion, events: &mut Vec<IoEvent<Buffer>>) {
         let index = completion.tag.slot;
         let Some(watched) = self.watches.get(index as usize) else { return };
         if completion.result > 0 {
@@ -183,7 +183,7 @@ impl Net {
         }
     }
 
-    fn wake_failed(&mut self, completion: Completion) {
+    fn wake_failed(&mut self, completion: RingCompletion) {
         // A ring that is gone belongs to a shard that has ended.
         if !matches!(-completion.result, libc::EBADF | libc::EBADFD | libc::EOWNERDEAD) {
             self.wake(completion.tag.slot as RawFd);

@@ -3,7 +3,7 @@
 
 use io_uring::{opcode, squeue, types};
 
-use super::ring::{Completion, Op, buffer_of, more};
+use super::ring::{Op, RingCompletion, buffer_of, more};
 use super::send::socket_error;
 use super::slots::{
     AT_END, BROKEN, CANCELLING, CLOSING, HOLDING, HUNG_UP, Mode, PAUSED, PEER_SHUT, POLLING, RECEIVING,
@@ -144,7 +144,7 @@ impl Net {
         Buffer { id: self.lent.lend(bytes) | HELD, len }
     }
 
-    pub(super) fn received(&mut self, completion: Completion, events: &mut Vec<IoEvent<Buffer>>) {
+    pub(super) fn received(&mut self, completion: RingCompletion, events: &mut Vec<IoEvent<Buffer>>) {
         let slot = completion.tag.slot;
         let buffer = buffer_of(completion.flags);
         if buffer.is_some() {
@@ -181,7 +181,7 @@ impl Net {
 
     fn received_bytes(
         &mut self,
-        completion: Completion,
+        completion: RingCompletion,
         buffer: Buffer,
         more: bool,
         events: &mut Vec<IoEvent<Buffer>>,
@@ -220,7 +220,7 @@ impl Net {
         }
     }
 
-    fn receive_ended(&mut self, completion: Completion, result: i32, events: &mut Vec<IoEvent<Buffer>>) {
+    fn receive_ended(&mut self, completion: RingCompletion, result: i32, events: &mut Vec<IoEvent<Buffer>>) {
         let slot = completion.tag.slot;
         let Some(entry) = self.slots.tagged(completion.tag) else { return };
         let cause = match -result {
@@ -260,7 +260,7 @@ impl Net {
         self.push(self.slots.tag(Op::Gone, slot), poll);
     }
 
-    pub(super) fn peer_went(&mut self, completion: Completion, events: &mut Vec<IoEvent<Buffer>>) {
+    pub(super) fn peer_went(&mut self, completion: RingCompletion, events: &mut Vec<IoEvent<Buffer>>) {
         let slot = completion.tag.slot;
         let Some(entry) = self.slots.tagged(completion.tag) else { return };
         entry.armed -= 1;

@@ -14,7 +14,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, squeue};
 
 /// A completion as the kernel posted it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Completion {
+pub(super) struct RingCompletion {
     pub(super) tag: Tag,
     pub(super) result: i32,
     pub(super) flags: u32,
@@ -80,9 +80,9 @@ pub(super) enum Wait {
 
 pub(super) struct Ring {
     ring: IoUring,
-    waiting: VecDeque<Completion>,
-    sends: Vec<Completion>,
-    of_files: VecDeque<Completion>,
+    waiting: VecDeque<RingCompletion>,
+    sends: Vec<RingCompletion>,
+    of_files: VecDeque<RingCompletion>,
 }
 
 /// How many operations a ring has room for: a power of two from 128 to 4096 of them, and four times as many
@@ -197,7 +197,7 @@ impl Ring {
     pub(super) fn reap(&mut self) {
         for entry in self.ring.completion() {
             let Some(tag) = Tag::unpack(entry.user_data()) else { continue };
-            let completion = Completion { tag, result: entry.result(), flags: entry.flags() };
+            let completion = RingCompletion { tag, result: entry.result(), flags: entry.flags() };
             match tag.op {
                 Op::Send => self.sends.push(completion),
                 Op::File => self.of_files.push_back(completion),
@@ -206,12 +206,12 @@ impl Ring {
         }
     }
 
-    pub(super) fn next(&mut self) -> Option<Completion> {
+    pub(super) fn next(&mut self) -> Option<RingCompletion> {
         self.waiting.pop_front()
     }
 
     /// The end of an operation on files.
-    pub(super) fn next_of_file(&mut self) -> Option<Completion> {
+    pub(super) fn next_of_file(&mut self) -> Option<RingCompletion> {
         self.of_files.pop_front()
     }
 
@@ -232,12 +232,12 @@ impl Ring {
     }
 
     /// Sends that fell short or failed in the enters since the last call.
-    pub(super) fn take_sends(&mut self) -> Vec<Completion> {
+    pub(super) fn take_sends(&mut self) -> Vec<RingCompletion> {
         std::mem::take(&mut self.sends)
     }
 
     /// Gives the list of [`Ring::take_sends`] back, for its memory.
-    pub(super) fn return_sends(&mut self, mut sends: Vec<Completion>) {
+    pub(super) fn return_sends(&mut self, mut sends: Vec<RingCompletion>) {
         sends.clear();
         if self.sends.is_empty() {
             self.sends = sends;

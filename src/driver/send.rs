@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use io_uring::{opcode, squeue, types};
 
 use super::Buffer;
-use super::ring::{Completion, Op, Wait};
+use super::ring::{Op, RingCompletion, Wait};
 use super::slots::{AT_END, BROKEN, CLOSING, DRAINING, PEER_SHUT, POLLING, SHORT, SHUT, Slot};
 use super::{IoEvent, Net, SocketEnd};
 use crate::base::ConnectionSlot;
@@ -19,7 +19,7 @@ use crate::broker::outbox::{Outbox, Touched};
 
 /// What the operations of one batch point to, beside the arena. The lists never grow, so that the
 /// kernel's pointers stay valid.
-pub(super) struct Batch {
+pub(super) struct SendBatch {
     vectors: Vec<libc::iovec>,
     headers: Vec<libc::msghdr>,
     copies: Vec<Box<[u8]>>,
@@ -27,9 +27,9 @@ pub(super) struct Batch {
     drains: Vec<(u32, usize)>,
 }
 
-impl Default for Batch {
-    fn default() -> Batch {
-        Batch {
+impl Default for SendBatch {
+    fn default() -> SendBatch {
+        SendBatch {
             vectors: Vec::with_capacity(VECTORS),
             headers: Vec::with_capacity(HEADERS),
             copies: Vec::new(),
@@ -38,7 +38,7 @@ impl Default for Batch {
     }
 }
 
-impl Batch {
+impl SendBatch {
     fn has_room(&self) -> bool {
         self.headers.len() < HEADERS && self.vectors.len() + SEGMENTS_MAX <= VECTORS
     }
@@ -170,7 +170,7 @@ impl Net {
         self.step_closes();
     }
 
-    fn settle_send(&mut self, send: &Completion, outbox: &Outbox, events: &mut Vec<IoEvent<Buffer>>) {
+    fn settle_send(&mut self, send: &RingCompletion, outbox: &Outbox, events: &mut Vec<IoEvent<Buffer>>) {
         let slot = send.tag.slot;
         let Some(entry) = self.slots.tagged(send.tag) else { return };
         let sent = match send.result {
@@ -304,7 +304,7 @@ impl Net {
         self.push(self.slots.tag(Op::Writable, slot), poll);
     }
 
-    pub(super) fn became_writable(&mut self, completion: Completion) {
+    pub(super) fn became_writable(&mut self, completion: RingCompletion) {
         let slot = completion.tag.slot;
         let Some(entry) = self.slots.tagged(completion.tag) else { return };
         entry.armed -= 1;

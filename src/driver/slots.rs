@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 use std::time::Instant;
 
 use super::ring::{GENERATION_MASK, Op, Tag};
-use super::{SocketEnd, backlog::Backlog};
+use super::{SocketEnd, backlog::UnsentBytes};
 
 /// How a connection is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +29,13 @@ pub(super) struct Slot {
     pub(super) flags: u32,
     pub(super) armed: u8,
     pub(super) mode: Mode,
-    pub(super) extra: Option<Box<Extra>>,
+    pub(super) extra: Option<Box<SlotExtra>>,
 }
 
 /// What a connection has while it is slow, paused or closing.
 #[derive(Debug, Default)]
-pub(super) struct Extra {
-    pub(super) backlog: Backlog,
+pub(super) struct SlotExtra {
+    pub(super) backlog: UnsentBytes,
     /// Bytes that came in while reading was paused.
     pub(super) held: Vec<u8>,
     /// The end that came behind the held bytes.
@@ -94,7 +94,7 @@ impl Slot {
         self.flags &= !flags;
     }
 
-    pub(super) fn extra_mut(&mut self) -> &mut Extra {
+    pub(super) fn extra_mut(&mut self) -> &mut SlotExtra {
         self.extra.get_or_insert_default()
     }
 
@@ -118,7 +118,7 @@ impl Slot {
 }
 
 #[derive(Default)]
-pub(super) struct Slots {
+pub(super) struct SocketSlots {
     slots: Vec<Slot>,
     free: Vec<u32>,
     /// Freed in this turn; the owner may still have events of them.
@@ -127,7 +127,7 @@ pub(super) struct Slots {
     generation: u32,
 }
 
-impl Slots {
+impl SocketSlots {
     /// Puts a socket into a slot.
     pub(super) fn insert(&mut self, fd: RawFd) -> u32 {
         let generation = self.generation;
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_slot_comes_back_in_the_next_turn_under_a_new_generation() {
-        let mut slots = Slots::default();
+        let mut slots = SocketSlots::default();
         let first = slots.insert(10);
         let stale = slots.tag(Op::Receive, first);
         assert_eq!(slots.remove(first), 10);
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn memory_behind_the_last_connection_goes_back_and_no_generation_with_it() {
-        let mut slots = Slots::default();
+        let mut slots = SocketSlots::default();
         let all: Vec<u32> = (0..1000).map(|fd| slots.insert(fd)).collect();
         let stale = slots.tag(Op::Receive, all[500]);
         for &slot in all.iter().filter(|&&slot| slot != all[10]) {
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn an_empty_slot_is_not_there() {
-        let mut slots = Slots::default();
+        let mut slots = SocketSlots::default();
         assert!(slots.get(0).is_none());
         let slot = slots.insert(10);
         slots.remove(slot);

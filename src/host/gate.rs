@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// Who has come in, and when; kept only while flapping is watched.
 #[derive(Clone, Copy)]
-pub(super) struct Visit {
+pub(super) struct Stay {
     address: IpAddr,
     since: Time,
 }
@@ -41,7 +41,7 @@ pub(super) struct Judged {
 pub(super) struct AtGate {
     pub(super) handshakes: Handshakes,
     /// By slot.
-    pub(super) visits: BTreeMap<ConnectionSlot, Visit>,
+    pub(super) visits: BTreeMap<ConnectionSlot, Stay>,
     pub(super) failed: Vec<FailedLogin>,
     /// The login whose verdict is being handled.
     pub(super) judged: Option<Judged>,
@@ -91,7 +91,7 @@ impl<I: Io> Host<I> {
     /// A connection has come in from this address.
     pub(super) fn begin_visit(&mut self, now: Time, slot: ConnectionSlot, address: IpAddr) {
         if self.policies.gate.flap_connects > 0 {
-            self.at_gate.visits.insert(slot, Visit { address, since: now });
+            self.at_gate.visits.insert(slot, Stay { address, since: now });
         }
     }
 
@@ -101,7 +101,7 @@ impl<I: Io> Host<I> {
         if self.at_gate.visits.is_empty() {
             return;
         }
-        let Some(Visit { address, since }) = self.at_gate.visits.remove(&slot) else { return };
+        let Some(Stay { address, since }) = self.at_gate.visits.remove(&slot) else { return };
         if self.control.gate.closed(now, address, now.millis_since(since)) {
             self.tell_of_ban(now, address, false);
         }

@@ -1,7 +1,7 @@
 //! The host and the mesh: mails and connections go into the boxes of other shards, and come out of its own. A box
 //! that is full stops the reading of the connections that have filled it.
 
-use super::gate::{Visit, source};
+use super::gate::{Stay, source};
 use super::layers::Layered;
 use super::{ARENA_BYTES_MAX, Host, Io};
 use crate::base::ConnectionSlot;
@@ -38,7 +38,7 @@ pub struct Arrival<S> {
     layers: Option<Box<Layered>>,
     /// What the layers have answered and is not sent yet.
     unsent: Vec<u8>,
-    visit: Option<Visit>,
+    visit: Option<Stay>,
 }
 
 /// What is kept here while the box of another shard is full. The connection that caused it is not

@@ -140,7 +140,7 @@ pub struct Layers {
 /// Space for the work on one connection at a time: one for each shard.
 #[derive(Default)]
 pub struct Scratch {
-    tls: tls::Scratch,
+    tls: tls::TlsScratch,
     /// What TLS has decrypted, for WebSocket.
     decrypted: Vec<u8>,
     /// What WebSocket answers, for TLS.
@@ -305,7 +305,7 @@ impl Layers {
         let mut decrypted = std::mem::take(&mut scratch.decrypted);
         let plain = if self.websocket.is_some() { &mut decrypted } else { &mut scratch.mqtt };
         let progress = tls.read(bytes, &mut scratch.tls, plain, out);
-        if let Ok(tls::Progress::Established) = progress {
+        if let Ok(tls::TlsProgress::Established) = progress {
             input.identity = tls.identity().map(|identity| TlsIdentity {
                 common_name: identity.common_name,
                 subject: Some(identity.subject),
@@ -317,7 +317,7 @@ impl Layers {
             tls.take_server_name();
         }
         // One that says goodbye in the very read that completes its handshake is told of by the next one.
-        input.is_closed = matches!(progress, Ok(tls::Progress::PeerClosed));
+        input.is_closed = matches!(progress, Ok(tls::TlsProgress::PeerClosed));
         let read = match decrypted.is_empty() {
             true => Ok(()),
             false => self.read_websocket(stack, &decrypted, scratch, out, input),
@@ -349,10 +349,10 @@ impl Layers {
             tls.write([answers.as_slice()], tls_scratch, out).map_err(Fault::Tls)?;
         }
         match progress.map_err(Fault::WebSocket)? {
-            websocket::Progress::PeerClosed => input.is_closed = true,
-            websocket::Progress::Handshaking
-            | websocket::Progress::Established
-            | websocket::Progress::Open => {}
+            websocket::WebSocketProgress::PeerClosed => input.is_closed = true,
+            websocket::WebSocketProgress::Handshaking
+            | websocket::WebSocketProgress::Established
+            | websocket::WebSocketProgress::Open => {}
         }
         Ok(())
     }

@@ -61,7 +61,7 @@ enum Stage {
 
 /// Space for the work on one connection at a time: one for each shard.
 #[derive(Default)]
-pub struct Scratch {
+pub struct TlsScratch {
     /// Ciphertext, which is decrypted where it lies.
     cipher: Vec<u8>,
     /// Plaintext from several places that goes into one record.
@@ -70,7 +70,7 @@ pub struct Scratch {
 
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
+pub enum TlsProgress {
     /// The handshake is not done.
     Handshaking,
     /// This read has completed it. It is said once; `plain` may have bytes already. If the peer has also said in
@@ -83,7 +83,7 @@ pub enum Progress {
     PeerClosed,
 }
 
-impl Scratch {
+impl TlsScratch {
     /// Gives back what an exceptional read or write took.
     fn trim(&mut self) {
         for buffer in [&mut self.cipher, &mut self.plain] {
@@ -121,10 +121,10 @@ impl Tls {
     pub fn read(
         &mut self,
         cipher: &[u8],
-        scratch: &mut Scratch,
+        scratch: &mut TlsScratch,
         plain: &mut Vec<u8>,
         out: &mut Vec<u8>,
-    ) -> Result<Progress, TlsFailure> {
+    ) -> Result<TlsProgress, TlsFailure> {
         let progress = self.try_read(cipher, scratch, plain, out);
         scratch.trim();
         if progress.is_err() {
@@ -136,13 +136,13 @@ impl Tls {
     fn try_read(
         &mut self,
         cipher: &[u8],
-        scratch: &mut Scratch,
+        scratch: &mut TlsScratch,
         plain: &mut Vec<u8>,
         out: &mut Vec<u8>,
-    ) -> Result<Progress, TlsFailure> {
+    ) -> Result<TlsProgress, TlsFailure> {
         match &mut self.0 {
             Stage::Hello(hello) => {
-                let Some(asked) = hello.read(cipher, out)? else { return Ok(Progress::Handshaking) };
+                let Some(asked) = hello.read(cipher, out)? else { return Ok(TlsProgress::Handshaking) };
                 let bytes = std::mem::take(&mut hello.bytes);
                 let mut connection = Box::new(Connection::new(asked)?);
                 let progress = connection.read(&bytes, scratch, plain, out);
@@ -163,7 +163,7 @@ impl Tls {
     pub fn write<'a>(
         &mut self,
         parts: impl IntoIterator<Item = &'a [u8]>,
-        scratch: &mut Scratch,
+        scratch: &mut TlsScratch,
         out: &mut Vec<u8>,
     ) -> Result<(), TlsFailure> {
         let Stage::Connected(connection) = &mut self.0 else {
@@ -245,7 +245,7 @@ impl Tls {
     }
 }
 
-/// A shard's [`Scratch`] keeps no buffer that is longer.
+/// A shard's [`TlsScratch`] keeps no buffer that is longer.
 const SCRATCH_BYTES_MAX: usize = 256 * 1024;
 
 const _: fn() = || {

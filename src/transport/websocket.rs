@@ -18,7 +18,7 @@ use std::fmt;
 
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-use frame::{FRAME_UNIT_BYTES_MAX, Header, Kind};
+use frame::{FRAME_UNIT_BYTES_MAX, FrameKind, Header};
 
 /// What a listener asks of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Default for WebSocketSettings {
 
 /// How far a connection is after a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum WebSocketProgress {
     /// The request is not whole.
     Handshaking,
     /// The request was whole with this read; said once, and not if the peer has closed within the same read.
@@ -147,25 +147,25 @@ impl WebSocket {
         bytes: &[u8],
         payload: &mut Vec<u8>,
         out: &mut Vec<u8>,
-    ) -> Result<Progress, WebSocketFailure> {
+    ) -> Result<WebSocketProgress, WebSocketFailure> {
         let (frames, progress) = match self.stage {
             Stage::Handshaking => match self.read_request(settings, bytes, out) {
-                Ok(Some(frames)) => (frames, Progress::Established),
-                Ok(None) => return Ok(Progress::Handshaking),
+                Ok(Some(frames)) => (frames, WebSocketProgress::Established),
+                Ok(None) => return Ok(WebSocketProgress::Handshaking),
                 Err(failure) => {
                     self.end();
                     return Err(failure);
                 }
             },
-            Stage::Open | Stage::Closing => (bytes, Progress::Open),
-            Stage::Closed => return Ok(Progress::PeerClosed),
+            Stage::Open | Stage::Closing => (bytes, WebSocketProgress::Open),
+            Stage::Closed => return Ok(WebSocketProgress::PeerClosed),
         };
         if let Err(frame::FrameError { code, words }) = self.read_frames(frames, payload, out) {
             self.close(code.into(), out);
             self.end();
             return Err(WebSocketFailure::Frame { code: code.into(), words });
         }
-        Ok(if self.stage == Stage::Closed { Progress::PeerClosed } else { progress })
+        Ok(if self.stage == Stage::Closed { WebSocketProgress::PeerClosed } else { progress })
     }
 
     /// Whether MQTT bytes may be sent: the request was accepted and no Close has been sent or has come.
@@ -294,13 +294,13 @@ impl WebSocket {
             return Ok(None);
         };
         let control = match kind {
-            Kind::Data { last } => {
+            FrameKind::Data { last } => {
                 self.fragmented = !last;
                 self.mask = mask;
                 self.frame_bytes_left = len;
                 return Ok(Some(behind));
             }
-            Kind::Control(control) => control,
+            FrameKind::Control(control) => control,
         };
         // A length above 125 was refused.
         let Some((body, behind)) = behind.split_at_checked(len as usize) else {

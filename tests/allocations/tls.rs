@@ -9,8 +9,8 @@ use std::io::Write;
 use std::sync::Arc;
 
 use midge::transport::tls::{
-    CertificateAndKey, CertificateRules, ClientCertificate, Progress, RECORD_BYTES_MAX, RevocationScope,
-    Scratch, Tls, TlsConfig, TlsSettings, TlsVersion,
+    CertificateAndKey, CertificateRules, ClientCertificate, RECORD_BYTES_MAX, RevocationScope, Tls,
+    TlsConfig, TlsProgress, TlsScratch, TlsSettings, TlsVersion,
 };
 use midge_kit::ScratchFolder;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
@@ -100,7 +100,7 @@ impl Scene {
 struct Held {
     client: ClientConnection,
     tls: Option<Tls>,
-    scratch: Scratch,
+    scratch: TlsScratch,
     plain: Vec<u8>,
     out: Vec<u8>,
     bytes: i64,
@@ -108,7 +108,7 @@ struct Held {
 
 impl Held {
     /// Both sides have exchanged something after the handshake; the server's `scratch` is not counted.
-    fn established(config: &TlsConfig, client: &Arc<ClientConfig>, scratch: Scratch) -> Held {
+    fn established(config: &TlsConfig, client: &Arc<ClientConfig>, scratch: TlsScratch) -> Held {
         let name = ServerName::try_from("localhost").unwrap();
         let mut held = Held {
             client: ClientConnection::new(client.clone(), name).unwrap(),
@@ -119,7 +119,7 @@ impl Held {
             bytes: 0,
         };
         held.count(|held| held.tls = Some(Tls::new(config)));
-        while held.exchange() != Progress::Established {}
+        while held.exchange() != TlsProgress::Established {}
         held.count(|held| drop(held.tls().take_server_name()));
         held.talk();
         held
@@ -144,14 +144,14 @@ impl Held {
         bytes
     }
 
-    fn read(&mut self, bytes: &[u8]) -> Progress {
+    fn read(&mut self, bytes: &[u8]) -> TlsProgress {
         self.count(|held| {
             let Held { tls, scratch, plain, out, .. } = held;
             tls.as_mut().expect("it was made").read(bytes, scratch, plain, out).unwrap()
         })
     }
 
-    fn exchange(&mut self) -> Progress {
+    fn exchange(&mut self) -> TlsProgress {
         let bytes = self.client_says();
         let progress = self.read(&bytes);
         let mut rest = self.out.as_slice();
@@ -166,7 +166,7 @@ impl Held {
     /// A packet in each direction.
     fn talk(&mut self) {
         self.client.writer().write_all(b"a packet of the client").unwrap();
-        assert_eq!(self.exchange(), Progress::Open);
+        assert_eq!(self.exchange(), TlsProgress::Open);
         assert!(self.plain.ends_with(b"a packet of the client"));
         self.count(|held| {
             let Held { tls, scratch, out, .. } = held;
@@ -184,7 +184,7 @@ impl Held {
 /// The third connection of a client: what is made once for the process has been made, and the scratch has grown to
 /// the size of a hello with a ticket.
 fn third(scene: &Scene, client: &Arc<ClientConfig>) -> Held {
-    let first = Held::established(&scene.config, client, Scratch::default());
+    let first = Held::established(&scene.config, client, TlsScratch::default());
     let second = Held::established(&scene.config, client, first.scratch);
     Held::established(&scene.config, client, second.scratch)
 }
@@ -212,7 +212,7 @@ fn an_idle_connection_has_its_keys_and_no_buffer() {
             held.client.writer().write_all(&[7; PARTIAL_BYTES]).unwrap();
             let record = held.client_says();
             let (most, rest) = record.split_at(record.len() - 1);
-            most.chunks(100).for_each(|part| assert_eq!(held.read(part), Progress::Open));
+            most.chunks(100).for_each(|part| assert_eq!(held.read(part), TlsProgress::Open));
             assert!((PARTIAL_BYTES..2 * PARTIAL_BYTES + 100).contains(&(held.idle_bytes() - idle)));
             held.read(rest);
             assert_eq!(held.idle_bytes(), idle, "and gives it back");

@@ -8,7 +8,7 @@
 use crate::base::ConnectionKey;
 use crate::base::ConnectionSlot;
 use crate::base::Time;
-use crate::broker::components::rates::{Cost, Levels, Measure, Pace};
+use crate::broker::components::rates::{Cost, Levels, Pace, RateMeasure};
 
 use crate::broker::components::connections::Connection;
 use crate::broker::components::connections::{GOES_ON, PAUSED_BY_LANE, PAUSED_BY_RATE};
@@ -53,8 +53,8 @@ impl Shard {
                 *pace.timer() = Some(timer);
             }
             let limit = match measure {
-                Measure::Messages => Limit::ClientMessages,
-                Measure::Bytes => Limit::ClientBytes,
+                RateMeasure::Messages => Limit::ClientMessages,
+                RateMeasure::Bytes => Limit::ClientBytes,
             };
             self.pause_for_rate(slot, PAUSED_BY_RATE, limit);
             return false;
@@ -63,8 +63,8 @@ impl Shard {
         if let Err(measure) = lane.admit(now, slot, cost) {
             lane.wait(key, cost);
             let limit = match measure {
-                Measure::Messages => Limit::ListenerMessages,
-                Measure::Bytes => Limit::ListenerBytes,
+                RateMeasure::Messages => Limit::ListenerMessages,
+                RateMeasure::Bytes => Limit::ListenerBytes,
             };
             self.pause_for_rate(slot, PAUSED_BY_LANE, limit);
             self.start_lane_timer(listener.into());

@@ -16,7 +16,7 @@ use rustls::unbuffered::{
 
 use super::error::TlsFailure;
 use super::hello::Asked;
-use super::{HANDSHAKE_BYTES_MAX, PENDING_BYTES_MAX, Progress, Scratch};
+use super::{HANDSHAKE_BYTES_MAX, PENDING_BYTES_MAX, TlsProgress, TlsScratch};
 
 pub(super) struct Connection {
     pub(super) rustls: UnbufferedServerConnection,
@@ -57,12 +57,12 @@ impl Connection {
     pub(super) fn read(
         &mut self,
         cipher: &[u8],
-        scratch: &mut Scratch,
+        scratch: &mut TlsScratch,
         plain: &mut Vec<u8>,
         out: &mut Vec<u8>,
-    ) -> Result<Progress, TlsFailure> {
+    ) -> Result<TlsProgress, TlsFailure> {
         if self.peer_closed {
-            return Ok(Progress::PeerClosed);
+            return Ok(TlsProgress::PeerClosed);
         }
         if !self.established {
             let bytes = u32::try_from(cipher.len()).unwrap_or(u32::MAX);
@@ -78,13 +78,13 @@ impl Connection {
             self.established = true;
         }
         Ok(match (was_established, self.established) {
-            (false, true) => Progress::Established,
-            _ if self.peer_closed => Progress::PeerClosed,
-            (true, _) => Progress::Open,
+            (false, true) => TlsProgress::Established,
+            _ if self.peer_closed => TlsProgress::PeerClosed,
+            (true, _) => TlsProgress::Open,
             (false, false) if self.handshake_bytes as usize > HANDSHAKE_BYTES_MAX => {
                 return Err(TlsFailure::HandshakeTooLong);
             }
-            (false, false) => Progress::Handshaking,
+            (false, false) => TlsProgress::Handshaking,
         })
     }
 
@@ -110,7 +110,7 @@ impl Connection {
     fn take(
         &mut self,
         cipher: &[u8],
-        scratch: &mut Scratch,
+        scratch: &mut TlsScratch,
         plain: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<(), TlsFailure> {

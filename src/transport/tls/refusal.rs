@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::{CertificateError, Error, OtherError};
 
-use super::signatures::Kind;
+use super::signatures::SignatureKind;
 
 /// What is wrong with a client's certificate or with what leads from it to its CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub(super) enum Refusal {
     /// Its CA is there by its name, and has not signed it.
     BadSignature,
     /// It, or one on the way to the CA, is signed in a way that can't be verified.
-    Unsupported(Kind),
+    Unsupported(SignatureKind),
     /// It has expired, or one on the way to the CA has.
     Expired,
     /// It is not valid yet, or one on the way to the CA is not.

@@ -118,17 +118,17 @@ pub(super) enum BadSignature {
     /// It is not of that key, or can't be read.
     Wrong,
     /// What can't be verified.
-    Unsupported(Kind),
+    Unsupported(SignatureKind),
 }
 
 /// How something was signed, and with which kind of key, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(super) struct SignatureKind {
     pub(super) signature: String,
     pub(super) key: String,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for SignatureKind {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(to, "{} by a key of the kind {}", self.signature, self.key)
     }
@@ -162,7 +162,7 @@ impl<'a> Signed<'a> {
             Some(known) => {
                 known.verify_signature(bits, self.message, self.signature).map_err(|_| BadSignature::Wrong)
             }
-            None => Err(BadSignature::Unsupported(Kind {
+            None => Err(BadSignature::Unsupported(SignatureKind {
                 signature: describe_signature(self.algorithm),
                 key: describe_key(key),
             })),

@@ -16,7 +16,7 @@ pub(super) const FRAME_UNIT_BYTES_MAX: usize = 14 + CONTROL_BYTES_MAX as usize;
 /// A header that keeps the rules.
 #[derive(Debug)]
 pub(super) struct Header {
-    pub(super) kind: Kind,
+    pub(super) kind: FrameKind,
     pub(super) mask: [u8; 4],
     /// Bytes of the payload; at most 125 of a control frame.
     pub(super) len: u64,
@@ -24,7 +24,7 @@ pub(super) struct Header {
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FrameKind {
     /// MQTT bytes; `last` when no continuation follows.
     Data {
         last: bool,
@@ -63,7 +63,7 @@ pub(super) fn parse_header(bytes: &[u8], fragmented: bool) -> Result<Option<(Hea
     Ok(Some((Header { kind, mask, len }, behind)))
 }
 
-fn check_header(header: &FrameHeader, len: u64, fragmented: bool) -> Result<Kind, FrameError> {
+fn check_header(header: &FrameHeader, len: u64, fragmented: bool) -> Result<FrameKind, FrameError> {
     if header.rsv1 || header.rsv2 || header.rsv3 {
         return Err(FrameError::protocol("a reserved bit is set, and no extension was agreed on"));
     }
@@ -81,13 +81,13 @@ fn check_header(header: &FrameHeader, len: u64, fragmented: bool) -> Result<Kind
         OpCode::Data(Data::Continue) if !fragmented => {
             Err(FrameError::protocol("a continuation has nothing to continue"))
         }
-        OpCode::Data(Data::Binary | Data::Continue) => Ok(Kind::Data { last: header.is_final }),
+        OpCode::Data(Data::Binary | Data::Continue) => Ok(FrameKind::Data { last: header.is_final }),
         OpCode::Control(_) if !header.is_final => Err(FrameError::protocol("a control frame is fragmented")),
         OpCode::Control(_) if len > CONTROL_BYTES_MAX => {
             Err(FrameError::protocol("a control frame has more than 125 bytes"))
         }
         OpCode::Control(control @ (Control::Close | Control::Ping | Control::Pong)) => {
-            Ok(Kind::Control(control))
+            Ok(FrameKind::Control(control))
         }
         OpCode::Data(Data::Reserved(_)) | OpCode::Control(Control::Reserved(_)) => {
             Err(FrameError::protocol("the opcode of a frame is unknown"))

@@ -98,7 +98,7 @@ fn frame(first: u8, body: &[u8]) -> Vec<u8> {
 struct Heard {
     payload: Vec<u8>,
     out: Vec<u8>,
-    end: Result<Progress, WebSocketFailure>,
+    end: Result<WebSocketProgress, WebSocketFailure>,
     established: usize,
 }
 
@@ -106,14 +106,17 @@ fn hear<'a>(settings: &WebSocketSettings, reads: impl IntoIterator<Item = &'a [u
     let mut socket = WebSocket::new();
     let (mut payload, mut out) = (Vec::new(), Vec::new());
     let mut established = 0;
-    let mut end = Ok(Progress::Handshaking);
+    let mut end = Ok(WebSocketProgress::Handshaking);
     for read in reads {
         end = socket.read(settings, read, &mut payload, &mut out);
-        established += usize::from(end == Ok(Progress::Established));
+        established += usize::from(end == Ok(WebSocketProgress::Established));
         if end.is_err() {
             assert!(!socket.is_open() && socket.pending.capacity() == 0);
             let lens = (payload.len(), out.len());
-            assert_eq!(socket.read(settings, b"more", &mut payload, &mut out), Ok(Progress::PeerClosed));
+            assert_eq!(
+                socket.read(settings, b"more", &mut payload, &mut out),
+                Ok(WebSocketProgress::PeerClosed)
+            );
             socket.close(1000, &mut out);
             assert_eq!(lens, (payload.len(), out.len()), "nothing comes of a connection that has failed");
             break;
@@ -132,8 +135,8 @@ fn conversation(bytes: &[u8]) -> Heard {
 
 #[track_caller]
 fn same(whole: &Heard, parts: Heard) {
-    let settled = |end: &Result<Progress, _>| match end {
-        Ok(Progress::Established) => Ok(Progress::Open),
+    let settled = |end: &Result<WebSocketProgress, _>| match end {
+        Ok(WebSocketProgress::Established) => Ok(WebSocketProgress::Open),
         end => end.clone(),
     };
     assert_eq!(settled(&whole.end), settled(&parts.end));
@@ -144,7 +147,7 @@ fn same(whole: &Heard, parts: Heard) {
 #[track_caller]
 fn accepted(request: impl AsRef<[u8]>) {
     let heard = conversation(request.as_ref());
-    assert_eq!(heard.end, Ok(Progress::Established));
+    assert_eq!(heard.end, Ok(WebSocketProgress::Established));
     assert_eq!(String::from_utf8_lossy(&heard.out), ACCEPTED);
 }
 
@@ -167,7 +170,7 @@ fn refused(request: impl AsRef<[u8]>, expected: u16, says: &str) -> String {
 
 /// What comes of frames behind a request that is accepted: without the answer to it.
 #[track_caller]
-fn frames(frames: &[&[u8]]) -> (Vec<u8>, Vec<u8>, Result<Progress, WebSocketFailure>) {
+fn frames(frames: &[&[u8]]) -> (Vec<u8>, Vec<u8>, Result<WebSocketProgress, WebSocketFailure>) {
     let mut heard = conversation(&[&request(), &frames.concat()[..]].concat());
     let out = heard.out.split_off(ACCEPTED.len());
     (heard.payload, out, heard.end)
@@ -218,7 +221,7 @@ fn the_answer_names_mqtt_wherever_it_stands_among_the_offered() {
 #[test]
 fn a_client_of_mqtt_3_1_is_answered_with_the_name_it_offers() {
     let heard = conversation(&with("Sec-WebSocket-Protocol: mqttv3.1"));
-    assert_eq!(heard.end, Ok(Progress::Established));
+    assert_eq!(heard.end, Ok(WebSocketProgress::Established));
     assert!(heard.out.ends_with(b"Sec-WebSocket-Protocol: mqttv3.1\r\n\r\n"));
 }
 
@@ -241,7 +244,7 @@ fn the_query_is_no_part_of_the_path_and_another_path_is_not_found() {
         refused(first(&format!("GET {path} HTTP/1.1")), 404, "nothing is served under this path");
     }
     let any = WebSocketSettings::default();
-    assert_eq!(hear(&any, [&first("GET /any HTTP/1.1")[..]]).end, Ok(Progress::Established));
+    assert_eq!(hear(&any, [&first("GET /any HTTP/1.1")[..]]).end, Ok(WebSocketProgress::Established));
 }
 
 #[test]
@@ -252,7 +255,7 @@ fn a_page_of_another_origin_is_forbidden() {
         refused(and(&format!("Origin: {origin}")), 403, "this origin");
     }
     let any = WebSocketSettings::default();
-    assert_eq!(hear(&any, [&and("Origin: null")[..]]).end, Ok(Progress::Established));
+    assert_eq!(hear(&any, [&and("Origin: null")[..]]).end, Ok(WebSocketProgress::Established));
 }
 
 #[test]
@@ -328,7 +331,10 @@ fn a_request_above_its_bounds_is_too_large() {
     refused(padded(HEADER_BYTES_MAX_DEFAULT + 2), 431, "too large");
     refused(padded(3 * HEADER_BYTES_MAX_DEFAULT), 431, "too large");
     refused([b'A'; HEADER_BYTES_MAX_DEFAULT + 1], 431, "too large");
-    assert_eq!(hear(&settings(), [&[b'A'; HEADER_BYTES_MAX_DEFAULT][..]]).end, Ok(Progress::Handshaking));
+    assert_eq!(
+        hear(&settings(), [&[b'A'; HEADER_BYTES_MAX_DEFAULT][..]]).end,
+        Ok(WebSocketProgress::Handshaking)
+    );
     let many = |count: usize| lines(&[&LINES[..], &vec!["X: a"; count]].concat());
     accepted(many(64 - 6));
     refused(many(64 - 5), 431, "more than 64 header lines");
@@ -337,7 +343,10 @@ fn a_request_above_its_bounds_is_too_large() {
 #[test]
 fn frames_behind_the_request_are_read_with_it() {
     let (payload, out, end) = frames(&[&frame(0x82, b"\x10\x00")]);
-    assert_eq!((&payload[..], &out[..], end), (&b"\x10\x00"[..], &b""[..], Ok(Progress::Established)));
+    assert_eq!(
+        (&payload[..], &out[..], end),
+        (&b"\x10\x00"[..], &b""[..], Ok(WebSocketProgress::Established))
+    );
     let huge = vec![7; 3 * HEADER_BYTES_MAX_DEFAULT];
     assert_eq!(frames(&[&frame(0x82, &huge)]).0, huge, "the bound of the request is not theirs");
 }
@@ -373,7 +382,7 @@ fn empty_and_fragmented_frames_pass_with_control_frames_among_them() {
     ]);
     assert_eq!(payload, b"abcdef");
     assert_eq!(out, b"\x8A\x04ping");
-    assert_eq!(end, Ok(Progress::Established));
+    assert_eq!(end, Ok(WebSocketProgress::Established));
 }
 
 // [MQTT5-§6] [MQTT311-§6#2]
@@ -437,7 +446,10 @@ fn a_frame_of_any_length_is_streamed() {
 
 fn opened() -> WebSocket {
     let mut socket = WebSocket::new();
-    assert_eq!(socket.read(&settings(), &request(), &mut vec![], &mut vec![]), Ok(Progress::Established));
+    assert_eq!(
+        socket.read(&settings(), &request(), &mut vec![], &mut vec![]),
+        Ok(WebSocketProgress::Established)
+    );
     socket
 }
 
@@ -452,7 +464,7 @@ fn a_close_is_answered_with_its_code_and_nothing_behind_it_is_read() {
     ] {
         let (payload, out, end) =
             frames(&[&frame(0x82, b"a"), &frame(0x88, body), &frame(0x82, b"b"), b"\xFF\xFF"]);
-        assert_eq!((&payload[..], &out[..], end), (&b"a"[..], echo, Ok(Progress::PeerClosed)));
+        assert_eq!((&payload[..], &out[..], end), (&b"a"[..], echo, Ok(WebSocketProgress::PeerClosed)));
     }
 }
 
@@ -479,15 +491,15 @@ fn our_close_is_sent_once_and_waits_for_the_peers() {
     assert!(!socket.is_open());
     assert_eq!(out, b"\x88\x02\x03\xE9");
     let late = [frame(0x82, b"late"), frame(0x89, b"p"), frame(0x02, &[1; 300])].concat();
-    assert_eq!(socket.read(&settings(), &late, &mut payload, &mut out), Ok(Progress::Open));
+    assert_eq!(socket.read(&settings(), &late, &mut payload, &mut out), Ok(WebSocketProgress::Open));
     let close = frame(0x88, b"\x03\xE9");
-    assert_eq!(socket.read(&settings(), &close, &mut payload, &mut out), Ok(Progress::PeerClosed));
+    assert_eq!(socket.read(&settings(), &close, &mut payload, &mut out), Ok(WebSocketProgress::PeerClosed));
     assert_eq!((payload.len(), out.len()), (0, 4), "a Close is the last that is sent");
 
     let mut socket = opened();
     socket.close(1001, &mut out);
     let close = frame(0x88, b"");
-    assert_eq!(socket.read(&settings(), &close, &mut payload, &mut out), Ok(Progress::PeerClosed));
+    assert_eq!(socket.read(&settings(), &close, &mut payload, &mut out), Ok(WebSocketProgress::PeerClosed));
     assert_eq!((payload.len(), out.len()), (0, 8), "nor is an empty one answered");
 }
 
@@ -539,7 +551,7 @@ fn everything() -> Vec<u8> {
 fn a_conversation_is_the_same_at_every_two_cuts() {
     let sent = everything();
     let whole = hear(&settings(), [&sent[..]]);
-    assert_eq!(whole.end, Ok(Progress::PeerClosed));
+    assert_eq!(whole.end, Ok(WebSocketProgress::PeerClosed));
     assert!(whole.payload.ends_with(b"xxxend") && whole.out.ends_with(b"there?\x88\x02\x03\xE8"));
     for first in 0..sent.len() {
         same(&whole, hear(&settings(), [&sent[..first], &sent[first..]]));
@@ -602,7 +614,7 @@ impl Write for Wire {
 struct Echo {
     wire: Wire,
     socket: WebSocket,
-    last: Progress,
+    last: WebSocketProgress,
 }
 
 impl Echo {
@@ -627,7 +639,8 @@ fn the_client_of_tungstenite_is_served() {
     let mqtt = tungstenite::http::HeaderValue::from_static("mqtt");
     request.headers_mut().insert("Sec-WebSocket-Protocol", mqtt);
     let wire = Wire::default();
-    let mut echo = Echo { wire: wire.clone(), socket: WebSocket::new(), last: Progress::Handshaking };
+    let mut echo =
+        Echo { wire: wire.clone(), socket: WebSocket::new(), last: WebSocketProgress::Handshaking };
 
     let mut shaking = ClientHandshake::start(wire, request, None).expect("a request");
     let (mut client, response) = loop {
@@ -657,7 +670,7 @@ fn the_client_of_tungstenite_is_served() {
     let bye = CloseFrame { code: CloseCode::Away, reason: "".into() };
     client.close(Some(bye.clone())).expect("sent");
     echo.turn();
-    assert_eq!(echo.last, Progress::PeerClosed);
+    assert_eq!(echo.last, WebSocketProgress::PeerClosed);
     assert_eq!(client.read().expect("the echo"), Message::Close(Some(bye)));
     assert!(matches!(client.read(), Err(Error::ConnectionClosed | Error::Io(_))));
 }

@@ -8,8 +8,8 @@ use std::io::{Read, Write};
 use std::sync::{Arc, OnceLock};
 
 use midge::transport::tls::{
-    CertificateAndKey, CertificateRules, ClientCertificate, RECORD_BYTES_MAX, RevocationScope, Scratch, Tls,
-    TlsConfig, TlsSettings, TlsVersion,
+    CertificateAndKey, CertificateRules, ClientCertificate, RECORD_BYTES_MAX, RevocationScope, Tls,
+    TlsConfig, TlsScratch, TlsSettings, TlsVersion,
 };
 use midge_kit::ScratchFolder;
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
@@ -63,7 +63,7 @@ fn scene() -> &'static (TlsConfig, RootCertStore) {
 /// Bytes that no client of rustls would send.
 fn raw(bytes: &[u8]) {
     let heard = |size: usize| {
-        let (mut tls, mut scratch) = (Tls::new(&scene().0), Scratch::default());
+        let (mut tls, mut scratch) = (Tls::new(&scene().0), TlsScratch::default());
         let (mut plain, mut out) = (Vec::new(), Vec::new());
         let failed =
             bytes.chunks(size).any(|read| tls.read(read, &mut scratch, &mut plain, &mut out).is_err());
@@ -83,7 +83,7 @@ fn raw(bytes: &[u8]) {
 struct Conversation {
     client: ClientConnection,
     tls: Tls,
-    scratch: Scratch,
+    scratch: TlsScratch,
     /// What the client has sent, and what came of it.
     sent: Vec<u8>,
     plain: Vec<u8>,
@@ -126,7 +126,7 @@ fn conversation(steps: &[u8], version: &'static rustls::SupportedProtocolVersion
     let mut both = Conversation {
         client: ClientConnection::new(Arc::new(trusting), name).expect("a good configuration"),
         tls: Tls::new(config),
-        scratch: Scratch::default(),
+        scratch: TlsScratch::default(),
         sent: Vec::new(),
         plain: Vec::new(),
     };

@@ -5,7 +5,7 @@
 //! an answer is well-formed. Behind the request, payload, answers and the end are those of a reader of
 //! frames that is written here a second time.
 
-use midge::transport::websocket::{Progress, WebSocket, WebSocketFailure, WebSocketSettings};
+use midge::transport::websocket::{WebSocket, WebSocketFailure, WebSocketProgress, WebSocketSettings};
 
 /// A request that is accepted.
 const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -69,7 +69,7 @@ fn hear(bytes: &[u8], size: usize) -> Heard {
     let mut end = End::Open;
     for read in bytes.chunks(size) {
         end = match socket.read(&settings, read, &mut payload, &mut out) {
-            Ok(Progress::PeerClosed) => End::Closed,
+            Ok(WebSocketProgress::PeerClosed) => End::Closed,
             Ok(_) => continue,
             Err(WebSocketFailure::Upgrade { status, words }) => {
                 assert!(words.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{words:?}");

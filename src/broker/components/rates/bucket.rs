@@ -17,7 +17,7 @@ pub(in crate::broker) struct Cost {
 
 /// What a rate is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::broker) enum Measure {
+pub(in crate::broker) enum RateMeasure {
     Messages,
     Bytes,
 }
@@ -63,11 +63,11 @@ impl Meter {
     }
 
     /// What there is not enough of for a packet; none: it may come.
-    pub(in crate::broker) fn lacks(&self, cost: Cost) -> Option<Measure> {
+    pub(in crate::broker) fn lacks(&self, cost: Cost) -> Option<RateMeasure> {
         if self.messages.missing(cost.messages) > 0 {
-            Some(Measure::Messages)
+            Some(RateMeasure::Messages)
         } else if self.bytes.missing(cost.bytes) > 0 {
-            Some(Measure::Bytes)
+            Some(RateMeasure::Bytes)
         } else {
             None
         }
@@ -86,9 +86,9 @@ impl Meter {
     }
 
     /// What a packet counts for, if for anything.
-    pub(in crate::broker) fn counts(&self, cost: Cost) -> Option<Measure> {
-        let messages = self.messages.counts(cost.messages).then_some(Measure::Messages);
-        messages.or_else(|| self.bytes.counts(cost.bytes).then_some(Measure::Bytes))
+    pub(in crate::broker) fn counts(&self, cost: Cost) -> Option<RateMeasure> {
+        let messages = self.messages.counts(cost.messages).then_some(RateMeasure::Messages);
+        messages.or_else(|| self.bytes.counts(cost.bytes).then_some(RateMeasure::Bytes))
     }
 
     /// The `of`-th part of what is there.
@@ -219,10 +219,10 @@ mod tests {
     fn the_scarcer_of_messages_and_bytes_rules() {
         let mut both = meter(50, 100, 1);
         assert_eq!(come(&mut both, ONE, 1000), 20);
-        assert_eq!(both.lacks(ONE), Some(Measure::Bytes));
+        assert_eq!(both.lacks(ONE), Some(RateMeasure::Bytes));
         let mut both = meter(5, 100, 1);
         assert_eq!(come(&mut both, ONE, 1000), 10);
-        assert_eq!(both.lacks(ONE), Some(Measure::Messages));
+        assert_eq!(both.lacks(ONE), Some(RateMeasure::Messages));
         // What counts for nothing passes.
         assert_eq!(both.lacks(Cost { messages: 0, bytes: 0 }), None);
         let mut none = meter(0, 0, 1);
@@ -236,7 +236,7 @@ mod tests {
         let large = Cost { messages: 1, bytes: 10_000 };
         assert_eq!(meter.lacks(large), None);
         meter.take(large);
-        assert_eq!(meter.lacks(ONE), Some(Measure::Bytes));
+        assert_eq!(meter.lacks(ONE), Some(RateMeasure::Bytes));
         assert_eq!(meter.ready_at(ONE), Time::from_millis(9010));
         // The next one waits until the bucket is full.
         assert_eq!(meter.ready_at(large), Time::from_millis(10_000));

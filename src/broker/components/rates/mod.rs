@@ -3,7 +3,7 @@
 
 mod bucket;
 
-pub(in crate::broker) use bucket::{Cost, Levels, Measure};
+pub(in crate::broker) use bucket::{Cost, Levels, RateMeasure};
 
 use crate::base::{ConnectionKey, ConnectionSlot, Time, TimerId};
 use crate::settings::Terms;
@@ -29,7 +29,7 @@ pub(in crate::broker) struct Lane {
     /// How many of them have ended meanwhile.
     gone: usize,
     has_timer: bool,
-    turn: Option<Turn>,
+    turn: Option<LaneTurn>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ struct Waiting {
 
 /// A connection that goes on, how much it has to leave to the others, and whether its first packet is to come.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::broker) struct Turn {
+pub(in crate::broker) struct LaneTurn {
     pub slot: ConnectionSlot,
     floor: Levels,
     is_first: bool,
@@ -73,7 +73,7 @@ impl Lane {
         now: Time,
         slot: ConnectionSlot,
         cost: Cost,
-    ) -> Result<(), Measure> {
+    ) -> Result<(), RateMeasure> {
         self.meter.fill(now);
         let Some(counted) = self.meter.counts(cost) else { return Ok(()) };
         let turn = self.turn.as_mut().filter(|turn| turn.slot == slot);
@@ -97,13 +97,13 @@ impl Lane {
     }
 
     /// The next turn, if there is enough for its first packet; it may take this part.
-    pub(in crate::broker) fn next_turn(&mut self, part: Levels) -> Option<Turn> {
+    pub(in crate::broker) fn next_turn(&mut self, part: Levels) -> Option<LaneTurn> {
         let front = self.waiting.front()?;
         if self.meter.lacks(front.cost).is_some() {
             return None;
         }
         let floor = self.meter.without(part);
-        let turn = Turn { slot: front.connection.slot, floor, is_first: true };
+        let turn = LaneTurn { slot: front.connection.slot, floor, is_first: true };
         self.waiting.pop_front();
         self.turn = Some(turn);
         self.turn
@@ -172,7 +172,7 @@ impl Pace {
     }
 
     /// What there is not enough of for a packet now, and when there will be.
-    pub(in crate::broker) fn lacks(&mut self, now: Time, cost: Cost) -> Option<(Measure, Time)> {
+    pub(in crate::broker) fn lacks(&mut self, now: Time, cost: Cost) -> Option<(RateMeasure, Time)> {
         self.meter.fill(now);
         self.meter.lacks(cost).map(|measure| (measure, self.meter.ready_at(cost)))
     }

@@ -1,6 +1,6 @@
 //! Peers that do not speak TLS, or speak it badly.
 
-use super::super::{HANDSHAKE_BYTES_MAX, PENDING_BYTES_MAX, Progress, Spoken, TlsFailure};
+use super::super::{HANDSHAKE_BYTES_MAX, PENDING_BYTES_MAX, Spoken, TlsFailure, TlsProgress};
 use super::peer::{Client, Pair, V12, V13};
 use super::pki::{Authority, Listener};
 
@@ -24,7 +24,7 @@ fn what_is_not_tls_is_told_by_its_first_byte_and_gets_no_answer() {
     for (bytes, who, why) in spoken {
         for read in [bytes, &bytes[..1]] {
             let mut pair = fresh(&listener);
-            assert_eq!(pair.read(b""), Ok(Progress::Handshaking));
+            assert_eq!(pair.read(b""), Ok(TlsProgress::Handshaking));
             let failure = pair.read(read).unwrap_err();
             assert_eq!((failure.to_string().as_str(), failure), (why, TlsFailure::NotTls(who)));
             assert!(pair.out.is_empty());
@@ -56,13 +56,13 @@ fn a_handshake_that_does_not_end_is_ended() {
     let listener = Listener::new();
     // A hello that announces more than its records bring, in the smallest ones.
     let mut pair = fresh(&listener);
-    assert_eq!(pair.read(b"\x16\x03\x01\x00\x04\x01\x00\xff\xf0"), Ok(Progress::Handshaking));
+    assert_eq!(pair.read(b"\x16\x03\x01\x00\x04\x01\x00\xff\xf0"), Ok(TlsProgress::Handshaking));
     let record = b"\x16\x03\x01\x00\x01\x00";
     let mut sent = 0;
     let failure = loop {
         sent += record.len();
         match pair.read(record) {
-            Ok(progress) => assert_eq!(progress, Progress::Handshaking),
+            Ok(progress) => assert_eq!(progress, TlsProgress::Handshaking),
             Err(failure) => break failure,
         }
     };
@@ -155,8 +155,8 @@ fn a_record_that_never_becomes_whole_has_a_bound() {
     let listener = Listener::new();
     let mut pair = Client::new(V13, &listener.authority).connect(&listener.config()).handshake();
     // 18 KiB is the longest there is; the next is refused by its header.
-    assert_eq!(pair.read(b"\x17\x03\x03\x40\x00"), Ok(Progress::Open));
-    assert_eq!(pair.read(&[0; (1 << 14) - 1]), Ok(Progress::Open));
+    assert_eq!(pair.read(b"\x17\x03\x03\x40\x00"), Ok(TlsProgress::Open));
+    assert_eq!(pair.read(&[0; (1 << 14) - 1]), Ok(TlsProgress::Open));
     assert!(pair.read(&[0]).is_err());
     let mut pair = Client::new(V13, &listener.authority).connect(&listener.config()).handshake();
     assert!(pair.read(b"\x17\x03\x03\x50\x00").is_err());

@@ -8,7 +8,7 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
-use super::super::{Progress, Scratch, Tls, TlsConfig, TlsFailure};
+use super::super::{Tls, TlsConfig, TlsFailure, TlsProgress, TlsScratch};
 use super::pki::{Authority, Issued};
 
 pub(super) static V12: &SupportedProtocolVersion = &rustls::version::TLS12;
@@ -75,7 +75,7 @@ impl Client {
         Pair {
             client: ClientConnection::new(Arc::new(self.config.clone()), name).unwrap(),
             server: Tls::new(to),
-            scratch: Scratch::default(),
+            scratch: TlsScratch::default(),
             received: Vec::new(),
             out: Vec::new(),
         }
@@ -85,7 +85,7 @@ impl Client {
 pub(super) struct Pair {
     pub(super) client: ClientConnection,
     pub(super) server: Tls,
-    pub(super) scratch: Scratch,
+    pub(super) scratch: TlsScratch,
     /// What the server has read.
     pub(super) received: Vec<u8>,
     /// What the server wants to send.
@@ -102,11 +102,11 @@ impl Pair {
         bytes
     }
 
-    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<Progress, TlsFailure> {
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<TlsProgress, TlsFailure> {
         self.server.read(bytes, &mut self.scratch, &mut self.received, &mut self.out)
     }
 
-    pub(super) fn client_speaks(&mut self) -> Result<Progress, TlsFailure> {
+    pub(super) fn client_speaks(&mut self) -> Result<TlsProgress, TlsFailure> {
         let bytes = self.client_says();
         self.read(&bytes)
     }
@@ -130,7 +130,7 @@ impl Pair {
             let progress = self.client_speaks()?;
             // What the client makes of a refusal shows in what it sends.
             let _ = self.server_speaks();
-            if progress == Progress::Established {
+            if progress == TlsProgress::Established {
                 return Ok(());
             }
         }

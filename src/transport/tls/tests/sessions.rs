@@ -10,7 +10,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
-use super::super::{ClientCertificate, Progress, TlsConfig, TlsFailure, TlsVersion, compact};
+use super::super::{ClientCertificate, TlsConfig, TlsFailure, TlsProgress, TlsVersion, compact};
 use super::peer::{Client, Pair, V12, V13};
 use super::pki::{Authority, Listener, client_params, set_end};
 
@@ -21,7 +21,7 @@ fn each_version(check: impl Fn(&'static rustls::SupportedProtocolVersion)) {
 #[track_caller]
 fn both_can_talk(pair: &mut Pair) {
     pair.client_writes(b"hello from the client");
-    assert_eq!(pair.client_speaks(), Ok(Progress::Open));
+    assert_eq!(pair.client_speaks(), Ok(TlsProgress::Open));
     assert_eq!(pair.take_received(), b"hello from the client");
     pair.server_writes(b"hello from the server");
     assert_eq!(pair.client_reads(), b"hello from the server");
@@ -92,17 +92,17 @@ fn bytes_may_come_one_at_a_time() {
         let mut pair =
             Client::with_certificate(version, &listener.authority, &[&issued], &[]).connect(&config);
         let mut said = Vec::new();
-        while pair.client.is_handshaking() || !said.contains(&Progress::Established) {
+        while pair.client.is_handshaking() || !said.contains(&TlsProgress::Established) {
             for byte in pair.client_says() {
                 said.push(pair.read(&[byte]).unwrap());
             }
             pair.server_speaks().unwrap();
         }
-        assert_eq!(said.iter().filter(|&&progress| progress == Progress::Established).count(), 1);
+        assert_eq!(said.iter().filter(|&&progress| progress == TlsProgress::Established).count(), 1);
         pair.client_writes(b"one");
         pair.client_writes(b"two");
         for byte in pair.client_says() {
-            assert_eq!(pair.read(&[byte]), Ok(Progress::Open));
+            assert_eq!(pair.read(&[byte]), Ok(TlsProgress::Open));
         }
         assert_eq!(pair.take_received(), b"onetwo");
     });
@@ -123,9 +123,9 @@ fn many_records_in_one_read_and_a_part_of_the_next() {
             cipher.extend(pair.client_says());
         }
         let cut = cipher.len() - 3;
-        assert_eq!(pair.read(&cipher[..cut]), Ok(Progress::Open));
+        assert_eq!(pair.read(&cipher[..cut]), Ok(TlsProgress::Open));
         assert_eq!(pair.received.len(), plain.len() - 200);
-        assert_eq!(pair.read(&cipher[cut..]), Ok(Progress::Open));
+        assert_eq!(pair.read(&cipher[cut..]), Ok(TlsProgress::Open));
         assert_eq!(pair.take_received(), plain);
     });
 }
@@ -137,7 +137,7 @@ fn the_first_message_may_come_with_the_end_of_the_handshake() {
     each_version(|version| {
         let mut pair = Client::new(version, &listener.authority).connect(&config);
         let mut progress = pair.client_speaks().unwrap();
-        while progress != Progress::Established {
+        while progress != TlsProgress::Established {
             pair.server_speaks().unwrap();
             // The client buffers until it may send.
             pair.client_writes(b"x");
@@ -183,7 +183,7 @@ fn no_record_is_longer_than_the_listener_says_in_the_handshake_and_after_it() {
         each_version(|version| {
             let mut pair = Client::new(version, &listener.authority).connect(&config);
             let mut sent = Vec::new();
-            while pair.client_speaks().unwrap() != Progress::Established {
+            while pair.client_speaks().unwrap() != TlsProgress::Established {
                 sent.extend_from_slice(&pair.out);
                 pair.server_speaks().unwrap();
             }
@@ -223,7 +223,7 @@ fn nothing_can_be_written_before_the_handshake_is_done() {
     assert_eq!(write(&mut pair), Err(TlsFailure::NotEstablished));
     pair.server.close(&mut Vec::new());
     pair.server_speaks().unwrap();
-    assert_eq!(pair.client_speaks(), Ok(Progress::Established));
+    assert_eq!(pair.client_speaks(), Ok(TlsProgress::Established));
     assert_eq!(write(&mut pair), Ok(()));
 }
 
@@ -237,9 +237,9 @@ fn either_side_can_end_the_session() {
         pair.client.send_close_notify();
         let mut bytes = pair.client_says();
         bytes.extend(b"what comes after it is dropped");
-        assert_eq!(pair.read(&bytes), Ok(Progress::PeerClosed));
+        assert_eq!(pair.read(&bytes), Ok(TlsProgress::PeerClosed));
         assert_eq!(pair.take_received(), b"last");
-        assert_eq!(pair.read(b"more"), Ok(Progress::PeerClosed));
+        assert_eq!(pair.read(b"more"), Ok(TlsProgress::PeerClosed));
         pair.server_writes(b"and ours");
         pair.server.close(&mut pair.out);
         let said = pair.out.len();
@@ -263,9 +263,9 @@ fn a_close_that_comes_with_the_end_of_the_handshake_is_told_by_the_next_read() {
     pair.server_speaks().unwrap();
     pair.client_writes(b"short");
     pair.client.send_close_notify();
-    assert_eq!(pair.client_speaks(), Ok(Progress::Established));
+    assert_eq!(pair.client_speaks(), Ok(TlsProgress::Established));
     assert_eq!(pair.take_received(), b"short");
-    assert_eq!(pair.read(b""), Ok(Progress::PeerClosed));
+    assert_eq!(pair.read(b""), Ok(TlsProgress::PeerClosed));
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn a_client_can_change_its_keys() {
             pair.take_received();
             assert_eq!(pair.client_reads(), vec![b'.'; bytes.len()]);
         } else {
-            assert_eq!(pair.read(&bytes), Ok(Progress::Open));
+            assert_eq!(pair.read(&bytes), Ok(TlsProgress::Open));
             assert_eq!(pair.take_received(), b"with new keys");
         }
         pair.server_writes(b"so do we");
@@ -306,7 +306,7 @@ fn a_hello_in_many_small_records_is_one_hello() {
         pair.server.close(&mut Vec::new());
     }
     pair.server_speaks().unwrap();
-    assert_eq!(pair.client_speaks(), Ok(Progress::Established));
+    assert_eq!(pair.client_speaks(), Ok(TlsProgress::Established));
     both_can_talk(&mut pair);
 }
 
@@ -319,11 +319,11 @@ fn half_a_key_update_does_not_disturb_what_we_write() {
         let client = || Client::with(V13, &listener.authority, None, cutting::provider(cut));
         let mut pair = client().connect(&config).handshake();
         pair.client.refresh_traffic_keys().unwrap();
-        assert_eq!(pair.client_speaks(), Ok(Progress::Open));
+        assert_eq!(pair.client_speaks(), Ok(TlsProgress::Open));
         for _ in 0..2 {
             pair.server_writes(b"we go on");
             assert_eq!(pair.client_reads(), b"we go on");
-            assert_eq!(pair.read(b""), Ok(Progress::Open));
+            assert_eq!(pair.read(b""), Ok(TlsProgress::Open));
         }
         // The client has new keys, and we were not told.
         pair.client_writes(b"x");
