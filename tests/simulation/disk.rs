@@ -188,8 +188,18 @@ impl Disk {
         FileResult::Opened { file: FileId(number), bytes: self.files[file].bytes.len() as u64 }
     }
 
+    /// Closes a file. What was begun on it comes to its end all the same.
     pub fn close(&mut self, file: FileId) {
-        self.open[file.0 as usize] = None;
+        let is_used = |job: &Job| match &job.what {
+            What::Write { file: of, .. } => *of == file,
+            What::Operation(FileOperation::Sync { file: of } | FileOperation::Allocate { file: of, .. }) => {
+                *of == file
+            }
+            What::Operation(_) => false,
+        };
+        if !self.under_way.values().any(is_used) {
+            self.open[file.0 as usize] = None;
+        }
     }
 
     /// Is the file the one that has this name?
