@@ -132,9 +132,9 @@ pub enum Effect {
         /// The mail.
         mail: Mail,
     },
-    /// Send a retained message on, with the mails that `Shard::forward_now` makes of this. The mail to its
-    /// home has just gone out. Asking only now closes a gap: a shard that subscribes meanwhile either is
-    /// among those that get a mail, or asks the home later than the message got there.
+    /// Send a retained message on, with the mails that `Shard::forward_now` makes of this, when the mail to its home is
+    /// in that shard's box. Asking only then closes a gap: a shard that subscribes meanwhile either is among those that
+    /// get a mail, or asks the home later than the message got there.
     Forward(Box<Forward>),
     /// Tell the operator.
     Event(Event),

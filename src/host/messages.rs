@@ -66,7 +66,7 @@ impl<I: Io> Host<I> {
         self.empty_overflow(self.now());
         let is_stopping = self.control.stop.load(Ordering::Acquire);
         let own = usize::from(self.machine.id());
-        // All that was there when they were last looked at, be it in several turns: see `handle_late`.
+        // All that was there when they were last looked at, be it in several turns: see `Shard::note_mails_left`.
         if self.mails_left.iter().all(|&left| left == 0) {
             for from in (0..self.shared.shards()).filter(|&from| from != own) {
                 self.mails_left[from] = self.io.waiting(from);
