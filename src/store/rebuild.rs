@@ -114,7 +114,9 @@ impl Changes {
                 losses: Losses::default(),
             });
         })?;
-        // No session refers to the others any more.
+        // No session refers to the others any more. The newest stays: the log's clock goes on from it, also where the last
+        // start has not written anything.
+        epochs.extend(self.meta.walls.keys().next_back());
         self.meta.walls.retain(|epoch, _| epochs.contains(epoch));
         self.drop_bad(Table::Sessions, bad);
         Ok(sessions)

@@ -289,6 +289,18 @@ fn a_connected_session_left_when_its_broker_was_alive_last() {
 }
 
 #[test]
+fn the_clock_of_the_log_goes_on_after_a_start_that_has_written_nothing() {
+    let mut base = MemoryBase::default();
+    let mut changes = Changes::new(&base).unwrap();
+    changes.apply_frame(&base, &HEADER, &body(500, &[session(1, "a"), Record::Ended { sid: 1 }])).unwrap();
+    let next = Header { epoch: 2, ..HEADER };
+    changes.apply_segment(&base, &next, &next.encode()).unwrap();
+    changes.restore(&base, 1, 0, WALL).unwrap();
+    base.commit(&mut changes);
+    assert_eq!(Changes::new(&base).unwrap().last_millis(), Some(500));
+}
+
+#[test]
 fn of_two_sessions_of_a_client_the_newer_is_restored() {
     let mut base = MemoryBase::default();
     let mut changes = Changes::new(&base).unwrap();
