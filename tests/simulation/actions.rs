@@ -61,7 +61,9 @@ impl Sim {
                 self.world.stall_shard(shard, micros);
             }
             Action::DiskFull { shard, micros } => {
-                if self.plan.persistent && self.world.fill_disk(shard) {
+                // Without a sync, what a stop has no room for is lost.
+                let may = self.plan.persistent && self.plan.sync == SyncPolicy::Always;
+                if may && self.world.fill_disk(shard) {
                     self.note(format_args!("the disk of shard {shard} is full"));
                     self.marks.reach(Mark::DiskFull);
                     self.model.disk_full.begin(self.world.now);

@@ -468,6 +468,10 @@ impl Model {
             let was_connected = session.closed_at.is_none_or(|closed| {
                 closed + GRACE > now || (fails && self.disk_failed.touch(closed, closed))
             });
+            // A broker that stops waits for seconds until a full disk has room for the ends of its connections.
+            let is_unwritten =
+                session.closed_at.is_some_and(|closed| self.disk_full.touch(closed, closed + GRACE));
+            session.expiry_doubtful |= is_unwritten && session.expiry != Some(0);
             session.closed_at.get_or_insert(now);
             if was_over || !self.persistent || (session.expiry == Some(0) && session.is_promised) {
                 session.over_at.get_or_insert(now);
