@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::door::DoorFlags;
 use crate::flags::{Logins, Mixed, Offline, Retained, Shared, Slow, Wildcard};
 use crate::payload::STAMP_LEN;
-use crate::transport::TransportFlags;
 use crate::wire::Version;
 
 /// Load tests for any MQTT broker. Every message is verified: content, order per publisher and
@@ -188,7 +188,7 @@ pub(crate) struct Common {
     #[arg(long, requires = "username")]
     pub(crate) password: Option<String>,
     #[command(flatten)]
-    pub(crate) transport: TransportFlags,
+    pub(crate) door: DoorFlags,
     /// Process id of the broker, on this machine: reports its CPU time and memory.
     #[arg(long)]
     pub(crate) broker_pid: Option<u32>,
@@ -262,7 +262,7 @@ impl Common {
             Mqtt::V5 => "5.0",
         };
         let mut settings = vec![("host", format!("{}:{}", self.host, self.port)), ("mqtt", mqtt.to_owned())];
-        settings.extend(self.transport.settings());
+        settings.extend(self.door.settings());
         if let Some(cpu) = self.cpu {
             settings.push(("cpu", cpu.to_string()));
         }

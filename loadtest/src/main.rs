@@ -9,6 +9,7 @@ mod bulk;
 mod cli;
 mod compare;
 mod context;
+mod door;
 mod flags;
 mod fleet;
 mod hold;
@@ -25,7 +26,6 @@ mod report;
 mod scenario;
 mod timeline;
 mod traffic;
-mod transport;
 mod verify;
 mod wire;
 

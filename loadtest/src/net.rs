@@ -3,7 +3,7 @@
 //! [`Net`] opens connections, from several source addresses if need be, reads into one large
 //! buffer that all connections share, cuts packets out of it where they lie, and hands them to a
 //! [`Handler`], whose answers to one read leave in one write. Nothing is allocated per message.
-//! Behind a [`Transport`] what is read and written passes through the connection's layers on its way.
+//! Behind a [`Door`] what is read and written passes through the connection's layers on its way.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
@@ -18,7 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::Timespec;
 
-use crate::transport::{Came, Layers, Scratch, Transport};
+use crate::door::{Came, Door, Layers, Scratch};
 use crate::wire::{self, Packet};
 
 /// Nanoseconds since the start of the run; the time of all stamps and schedules.
@@ -76,7 +76,7 @@ pub(crate) struct Net {
     events: Vec<epoll::Event>,
     buffer: Box<[u8]>,
     out: Vec<u8>,
-    transport: Option<Transport>,
+    door: Option<Door>,
     behind: Behind,
     handshakes: Handshakes,
 }
@@ -122,7 +122,7 @@ impl Net {
     pub(crate) fn new(
         target: SocketAddr,
         sources: Sources,
-        transport: Option<Transport>,
+        door: Option<Door>,
         clock: Clock,
     ) -> io::Result<Net> {
         Ok(Net {
@@ -134,7 +134,7 @@ impl Net {
             events: Vec::with_capacity(EVENTS_MAX),
             buffer: vec![0; BUFFER_LEN].into(),
             out: Vec::with_capacity(BUFFER_LEN),
-            transport,
+            door,
             behind: Behind::default(),
             handshakes: Handshakes::default(),
         })
@@ -155,7 +155,7 @@ impl Net {
         if self.links.len() <= id {
             self.links.resize_with(id + 1, || None);
         }
-        let layers = self.transport.as_ref().map(|transport| transport.layers().map(Box::new)).transpose();
+        let layers = self.door.as_ref().map(|door| door.layers().map(Box::new)).transpose();
         let layers = layers.map_err(io::Error::other)?;
         let (partial, unsent) = (Vec::new(), Vec::new());
         let link = Link { stream, connected: false, paused: false, partial, unsent, probed: false, layers };

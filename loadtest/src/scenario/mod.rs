@@ -14,12 +14,12 @@ mod wildcard;
 use std::time::Duration;
 
 use crate::cli::{Common, Scenario};
+use crate::door::Door;
 use crate::fleet::Identity;
 use crate::net::{self, Clock, Handler, Net, Sources};
 use crate::probe::{Memory, Sample};
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::transport::Transport;
 
 /// Runs what the command line asks for.
 ///
@@ -84,8 +84,8 @@ impl Stage {
         let clock = Clock::start();
         let run = run_number();
         let sources = Sources::new(addresses, run);
-        let transport = Transport::new(&common.transport, &common.host, common.port)?;
-        let net = Net::new(target, sources, transport, clock).map_err(|error| error.to_string())?;
+        let door = Door::new(&common.door, &common.host, common.port)?;
+        let net = Net::new(target, sources, door, clock).map_err(|error| error.to_string())?;
         let identity = Identity {
             version: common.version(),
             prefix: format!("lt{run:08x}-"),

@@ -1,14 +1,14 @@
-//! The harness against a faulty broker: a clean one gives no fault, and whatever a broker with a defect
+//! The harness against a toy broker: a clean one gives no fault, and whatever a broker with a vice
 //! does wrong is counted under its name, as often as it was done, and ends with exit status 1.
 
-mod faulty_broker;
+mod doors;
 mod patterns;
 mod relay;
-mod transports;
+mod toy;
 
 use std::process::{Command, Output};
 
-use faulty_broker::{Defect, FaultyBroker};
+use toy::{Toy, Vice};
 
 struct Outcome {
     status: i32,
@@ -52,8 +52,8 @@ fn harness(port: u16, arguments: &str) -> Output {
     command.output().unwrap()
 }
 
-fn outcome(broker: &FaultyBroker, arguments: &str) -> Outcome {
-    read(harness(broker.port, arguments))
+fn outcome(toy: &Toy, arguments: &str) -> Outcome {
+    read(harness(toy.port, arguments))
 }
 
 fn read(output: Output) -> Outcome {
@@ -63,15 +63,15 @@ fn read(output: Output) -> Outcome {
     Outcome { status, json }
 }
 
-/// Runs `arguments` against a broker with `defect`, which must be counted as `faults` and nothing
-/// else, each as often as the defect showed.
-fn counts(defect: Defect, arguments: &str, faults: &[&str]) {
-    let broker = FaultyBroker::start(defect);
-    let outcome = outcome(&broker, arguments);
-    let done = broker.done();
-    assert!(done > 0, "the broker never misbehaved: {}", outcome.json);
+/// Runs `arguments` against a broker with `vice`, which must be counted as `faults` and nothing
+/// else, each as often as the vice was indulged.
+fn counts(vice: Vice, arguments: &str, faults: &[&str]) {
+    let toy = Toy::start(vice);
+    let outcome = outcome(&toy, arguments);
+    let done = toy.done();
+    assert!(done > 0, "the toy never misbehaved: {}", outcome.json);
     let expected: Vec<_> = faults.iter().map(|&fault| (fault, done)).collect();
-    assert_eq!(outcome.faults(), expected, "{defect:?} with {arguments}: {}", outcome.json);
+    assert_eq!(outcome.faults(), expected, "{vice:?} with {arguments}: {}", outcome.json);
     assert_eq!(outcome.status, 1);
 }
 
@@ -80,13 +80,12 @@ const FAN_OUT: &str = "fan-out --subscribers 5 --publishers 2 --warm-up 0.1 --se
 
 #[test]
 fn a_clean_broker_gives_no_fault_in_any_scenario() {
-    let broker = FaultyBroker::start(Defect::None);
+    let toy = Toy::start(Vice::None);
     for version in ["3.1.1", "5.0"] {
         for scenario in [PAIRS, FAN_OUT, "fan-in --publishers 7 --warm-up 0 --seconds 0.3"] {
             for qos in 0..3 {
                 for pace in ["", "--rate 500", "--burst 8 --payload 3000"] {
-                    let outcome =
-                        outcome(&broker, &format!("{scenario} --qos {qos} {pace} --mqtt {version}"));
+                    let outcome = outcome(&toy, &format!("{scenario} --qos {qos} {pace} --mqtt {version}"));
                     assert_eq!((outcome.status, outcome.faults()), (0, vec![]), "{}", outcome.json);
                     assert!(outcome.number("delivered") > 0.0, "{}", outcome.json);
                 }
@@ -98,7 +97,7 @@ fn a_clean_broker_gives_no_fault_in_any_scenario() {
             "idle --connections 40 --ping-interval 0.2 --seconds 0.5",
             "idle --connections 40 --ping-interval 0.2 --seconds 0.5 --subscribe --sources 3",
         ] {
-            let outcome = outcome(&broker, &format!("{scenario} --mqtt {version}"));
+            let outcome = outcome(&toy, &format!("{scenario} --mqtt {version}"));
             assert_eq!((outcome.status, outcome.faults()), (0, vec![]), "{}", outcome.json);
             assert!(outcome.number("latency_samples") > 0.0, "{}", outcome.json);
         }
@@ -107,38 +106,38 @@ fn a_clean_broker_gives_no_fault_in_any_scenario() {
 
 #[test]
 fn dropped_messages_are_counted_as_lost() {
-    counts(Defect::Drop, PAIRS, &["lost"]);
-    counts(Defect::Drop, &format!("{FAN_OUT} --qos 1 --mqtt 5.0"), &["lost"]);
-    counts(Defect::Drop, &format!("{PAIRS} --qos 2 --rate 1000"), &["lost"]);
+    counts(Vice::Drop, PAIRS, &["lost"]);
+    counts(Vice::Drop, &format!("{FAN_OUT} --qos 1 --mqtt 5.0"), &["lost"]);
+    counts(Vice::Drop, &format!("{PAIRS} --qos 2 --rate 1000"), &["lost"]);
 }
 
 #[test]
 fn repeated_messages_are_counted_as_duplicates() {
     for qos in 0..3 {
-        counts(Defect::Repeat, &format!("{PAIRS} --qos {qos}"), &["duplicate"]);
+        counts(Vice::Repeat, &format!("{PAIRS} --qos {qos}"), &["duplicate"]);
     }
-    counts(Defect::RepeatWithDup, &format!("{PAIRS} --qos 0"), &["duplicate"]);
-    counts(Defect::RepeatWithDup, &format!("{FAN_OUT} --qos 2"), &["duplicate"]);
+    counts(Vice::RepeatWithDup, &format!("{PAIRS} --qos 0"), &["duplicate"]);
+    counts(Vice::RepeatWithDup, &format!("{FAN_OUT} --qos 2"), &["duplicate"]);
 }
 
 #[test]
 fn a_repetition_with_dup_at_qos_1_is_legal_and_reported() {
-    let broker = FaultyBroker::start(Defect::RepeatWithDup);
-    let outcome = outcome(&broker, &format!("{PAIRS} --qos 1"));
+    let toy = Toy::start(Vice::RepeatWithDup);
+    let outcome = outcome(&toy, &format!("{PAIRS} --qos 1"));
     assert_eq!((outcome.status, outcome.faults()), (0, vec![]), "{}", outcome.json);
-    assert_eq!(outcome.number("redelivered") as u64, broker.done());
+    assert_eq!(outcome.number("redelivered") as u64, toy.done());
 }
 
 #[test]
 fn reordered_messages_are_counted() {
     for qos in 0..3 {
-        let broker = FaultyBroker::start(Defect::Swap);
-        let outcome = outcome(&broker, &format!("{FAN_OUT} --qos {qos}"));
+        let toy = Toy::start(Vice::Swap);
+        let outcome = outcome(&toy, &format!("{FAN_OUT} --qos {qos}"));
         let reordered =
             outcome.faults().iter().find(|fault| fault.0 == "reordered").map_or(0, |fault| fault.1);
         // A message that is held between two publishers' messages is late for nobody, and the one
         // held at the end is lost; neither can outnumber what was done.
-        assert!(reordered > 0 && reordered <= broker.done(), "{} of {}", reordered, broker.done());
+        assert!(reordered > 0 && reordered <= toy.done(), "{} of {}", reordered, toy.done());
         assert_eq!(outcome.status, 1);
         assert!(
             outcome.faults().iter().all(|fault| ["reordered", "lost"].contains(&fault.0)),
@@ -150,9 +149,9 @@ fn reordered_messages_are_counted() {
 
 #[test]
 fn changed_messages_are_counted_as_corrupt_and_their_originals_as_lost() {
-    for defect in [Defect::FlipPayloadBit, Defect::FlipTopicBit, Defect::CutPayload] {
+    for vice in [Vice::FlipPayloadBit, Vice::FlipTopicBit, Vice::CutPayload] {
         for payload in [32, 64, 5000] {
-            counts(defect, &format!("{PAIRS} --qos 1 --payload {payload}"), &["lost", "corrupt"]);
+            counts(vice, &format!("{PAIRS} --qos 1 --payload {payload}"), &["lost", "corrupt"]);
         }
     }
 }
@@ -160,39 +159,35 @@ fn changed_messages_are_counted_as_corrupt_and_their_originals_as_lost() {
 #[test]
 fn wrong_flags_and_wrong_receivers_are_counted() {
     for qos in 0..3 {
-        counts(Defect::SetDup, &format!("{PAIRS} --qos {qos}"), &["dup_flag"]);
-        counts(Defect::SetRetain, &format!("{FAN_OUT} --qos {qos} --mqtt 5.0"), &["retain_flag"]);
-        counts(Defect::Misroute, &format!("{PAIRS} --qos {qos}"), &["misrouted"]);
+        counts(Vice::SetDup, &format!("{PAIRS} --qos {qos}"), &["dup_flag"]);
+        counts(Vice::SetRetain, &format!("{FAN_OUT} --qos {qos} --mqtt 5.0"), &["retain_flag"]);
+        counts(Vice::Misroute, &format!("{PAIRS} --qos {qos}"), &["misrouted"]);
     }
-    counts(Defect::LowerQos, &format!("{PAIRS} --qos 1"), &["qos"]);
+    counts(Vice::LowerQos, &format!("{PAIRS} --qos 1"), &["qos"]);
 }
 
 #[test]
 fn an_identifier_used_twice_before_pubrel_is_a_duplicate() {
-    let broker = FaultyBroker::start(Defect::RepeatId);
-    let outcome = outcome(&broker, &format!("{PAIRS} --qos 2"));
+    let toy = Toy::start(Vice::RepeatId);
+    let outcome = outcome(&toy, &format!("{PAIRS} --qos 2"));
     let faults = outcome.faults();
-    assert_eq!(faults[0], ("duplicate", broker.done()), "{}", outcome.json);
-    // The broker answers both PUBREC, so that the second PUBREL releases nothing.
-    assert!(
-        faults[1].0 == "protocol" && faults[1].1 <= broker.done() && faults.len() == 2,
-        "{}",
-        outcome.json
-    );
+    assert_eq!(faults[0], ("duplicate", toy.done()), "{}", outcome.json);
+    // The toy answers both PUBREC, so that the second PUBREL releases nothing.
+    assert!(faults[1].0 == "protocol" && faults[1].1 <= toy.done() && faults.len() == 2, "{}", outcome.json);
 }
 
 #[test]
 fn acknowledgements_that_fail_to_come_or_come_twice_are_counted() {
-    counts(Defect::ForgetPuback, &format!("{PAIRS} --qos 1"), &["unanswered"]);
-    counts(Defect::WrongPuback, &format!("{PAIRS} --qos 1"), &["protocol"]);
-    counts(Defect::ForgetPubrel, &format!("{PAIRS} --qos 2"), &["unanswered"]);
+    counts(Vice::ForgetPuback, &format!("{PAIRS} --qos 1"), &["unanswered"]);
+    counts(Vice::WrongPuback, &format!("{PAIRS} --qos 1"), &["protocol"]);
+    counts(Vice::ForgetPubrel, &format!("{PAIRS} --qos 2"), &["unanswered"]);
 }
 
 #[test]
 fn connections_that_the_broker_ends_are_counted() {
-    for (defect, fault) in [(Defect::CloseSubscriber, "closed"), (Defect::SendGarbage, "protocol")] {
-        let broker = FaultyBroker::start(defect);
-        let outcome = outcome(&broker, &format!("{PAIRS} --qos 1"));
+    for (vice, fault) in [(Vice::CloseSubscriber, "closed"), (Vice::SendGarbage, "protocol")] {
+        let toy = Toy::start(vice);
+        let outcome = outcome(&toy, &format!("{PAIRS} --qos 1"));
         let faults = outcome.faults();
         let ended = faults.iter().find(|row| row.0 == fault).map_or(0, |row| row.1);
         assert!((1..=3).contains(&ended), "{}", outcome.json);
@@ -202,18 +197,18 @@ fn connections_that_the_broker_ends_are_counted() {
 
 #[test]
 fn unanswered_pings_and_connects_are_counted() {
-    counts(Defect::ForgetPing, "idle --connections 40 --ping-interval 0.2 --seconds 0.5", &["unanswered"]);
+    counts(Vice::ForgetPing, "idle --connections 40 --ping-interval 0.2 --seconds 0.5", &["unanswered"]);
     counts(
-        Defect::ForgetConnack,
+        Vice::ForgetConnack,
         "storm --concurrency 200 --rate 150 --warm-up 0 --seconds 1",
         &["unanswered"],
     );
-    counts(Defect::RefuseConnect, "storm --warm-up 0 --seconds 0.3", &["refused"]);
+    counts(Vice::RefuseConnect, "storm --warm-up 0 --seconds 0.3", &["refused"]);
 }
 
 #[test]
 fn a_run_that_cannot_be_made_says_why_and_exits_with_2() {
-    let refusing = FaultyBroker::start(Defect::RefuseSubscribe);
+    let refusing = Toy::start(Vice::RefuseSubscribe);
     let output = harness(refusing.port, PAIRS);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("SUBSCRIBE"));

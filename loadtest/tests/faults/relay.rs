@@ -1,4 +1,4 @@
-//! A relay before the broker: ends TLS and WebSockets, and passes what is in them on to it and back.
+//! A door before the toy: ends TLS and WebSockets, and passes what is in them on to it and back.
 //!
 //! Its WebSocket is tungstenite's and its TLS the server's half of rustls, so that the harness's
 //! own reading of RFC 6455 meets another one.

@@ -1,36 +1,36 @@
-//! `--report` and `compare` as a user meets them, against faulty brokers. For `compare` the broker is a
+//! `--report` and `compare` as a user meets them, against toy brokers. For `compare` the toy is a
 //! process: this test program, started again with [`TOY_PORT`] set.
 
-// The defects that only the tests of faults use.
+// The vices that only the tests of faults indulge in.
 #[allow(dead_code)]
-#[path = "../faults/faulty_broker.rs"]
-mod faulty_broker;
+#[path = "../faults/toy.rs"]
+mod toy;
 
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use faulty_broker::{Defect, FaultyBroker};
 use serde_json::Value;
+use toy::{Toy, Vice};
 
 const TOY_PORT: &str = "MIDGE_LOADTEST_TOY_PORT";
 const TOY_VICE: &str = "MIDGE_LOADTEST_TOY_VICE";
 const PAIRS: [&str; 7] = ["pairs", "--pairs", "3", "--warm-up", "0.1", "--seconds", "0.5"];
 
-/// No test by itself: the faulty broker that `compare` starts. It lives until it is killed.
+/// No test by itself: the toy broker that `compare` starts. It lives until it is killed.
 #[test]
 fn toy_process() {
     let Ok(port) = std::env::var(TOY_PORT) else { return };
-    let defect = if std::env::var(TOY_VICE).is_ok() { Defect::Drop } else { Defect::None };
-    let _broker = FaultyBroker::start_at(defect, port.parse().unwrap());
+    let vice = if std::env::var(TOY_VICE).is_ok() { Vice::Drop } else { Vice::None };
+    let _toy = Toy::start_at(vice, port.parse().unwrap());
     std::thread::sleep(Duration::from_secs(60));
 }
 
-fn broker(name: &str, port: u16, defect: &str) -> String {
+fn broker(name: &str, port: u16, vice: &str) -> String {
     let program = std::env::current_exe().unwrap();
     let program = program.display();
-    format!("--broker={name}@{port}=env {TOY_PORT}={port} {defect} '{program}' --exact toy_process")
+    format!("--broker={name}@{port}=env {TOY_PORT}={port} {vice} '{program}' --exact toy_process")
 }
 
 fn free_port() -> u16 {
@@ -53,10 +53,10 @@ fn temporary(name: &str) -> PathBuf {
 
 #[test]
 fn a_run_writes_a_page_with_its_plots_and_the_same_data_as_json() {
-    let broker = FaultyBroker::start(Defect::None);
+    let toy = Toy::start(Vice::None);
     let page = temporary("page.html");
     let mut command = Command::new(env!("CARGO_BIN_EXE_midge-loadtest"));
-    command.args(PAIRS).args(["--json", "--quiet", "--port", &broker.port.to_string()]);
+    command.args(PAIRS).args(["--json", "--quiet", "--port", &toy.port.to_string()]);
     command.args(["--username", "u", "--password", "hush"]);
     command.args(["--broker-pid", &std::process::id().to_string(), "--report"]).arg(&page);
     let output = command.output().unwrap();

@@ -2,13 +2,13 @@
 //! come down to each device; connections break and the backends must see the wills; devices leave
 //! and come back to their sessions. Everything happens on a schedule, whatever the broker does.
 
-mod clients;
+mod cast;
+mod crew;
 mod device;
-mod roles;
 
 use std::collections::VecDeque;
 
-use self::clients::MixedClients;
+use self::crew::Crew;
 use super::{Moment, Stage, Stall, nanos};
 use crate::flags::Mixed;
 use crate::fleet::join;
@@ -19,36 +19,36 @@ pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
     let (backends, devices) = (flags.backends as usize, flags.devices as usize);
     let clients = backends + 1 + devices;
     let mut stage = Stage::set(&flags.common, clients, 0, 0)?;
-    let mut mixed = MixedClients::new(&stage, flags);
+    let mut crew = Crew::new(&stage, flags);
     // Backends first: they are to see everything.
     for ids in [0..backends, backends..clients] {
-        join(&mut stage.net, &mut mixed, ids, flags.common.connecting, stage.clock, &mut stage.progress)?;
+        join(&mut stage.net, &mut crew, ids, flags.common.connecting, stage.clock, &mut stage.progress)?;
     }
     let connected = stage.memory()?;
-    mixed.running = true;
+    crew.running = true;
     let start = Moment::now(&stage)?;
     let mut plan = Schedule::new(flags, start.nanos);
-    plan.drive(&mut stage, &mut mixed, start.nanos + nanos(flags.seconds))?;
+    plan.drive(&mut stage, &mut crew, start.nanos + nanos(flags.seconds))?;
     let end = Moment::now(&stage)?;
-    let delivered = mixed.delivered();
+    let delivered = crew.delivered();
 
     let mut stall = Stall::new(stage.clock.now(), flags.stall + flags.away);
     loop {
-        let is_over = stall.is_over(stage.clock.now(), mixed.progress());
-        if is_over || plan.away.is_empty() && mixed.is_drained(&stage.net) {
+        let is_over = stall.is_over(stage.clock.now(), crew.progress());
+        if is_over || plan.away.is_empty() && crew.is_drained(&stage.net) {
             break;
         }
-        plan.bring_back(&mut stage, &mut mixed)?;
-        mixed.pump_commands(&mut stage.net);
-        stage.wait(&mut mixed, u64::MAX)?;
-        mixed.take_failures();
+        plan.bring_back(&mut stage, &mut crew)?;
+        crew.pump_commands(&mut stage.net);
+        stage.wait(&mut crew, u64::MAX)?;
+        crew.take_failures();
     }
     // What comes although it should not.
-    stage.rest(&mut mixed, 0.3)?;
-    mixed.faults.unanswered += stage.look_again(&mut mixed, 0..clients, flags.stall)?;
-    mixed.settle();
+    stage.rest(&mut crew, 0.3)?;
+    crew.faults.unanswered += stage.look_again(&mut crew, 0..clients, flags.stall)?;
+    crew.settle();
     let loaded = stage.memory()?;
-    end_sessions(&mut stage, &mut mixed, flags)?;
+    end_sessions(&mut stage, &mut crew, flags)?;
     let left = stage.memory()?;
 
     let settings = vec![
@@ -69,7 +69,7 @@ pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
     let wall_seconds = (end.nanos - start.nanos) as f64 / 1e9;
     report.figure("delivered_per_second", "delivered", delivered as f64 / wall_seconds, "messages/s", 0);
     report.course("deliveries", stage.progress.timeline());
-    mixed.figures(&mut report);
+    crew.figures(&mut report);
     report.handshakes(stage.net.handshakes());
     if let (Some(before), Some(connected), Some(loaded), Some(left)) = (stage.before, connected, loaded, left)
     {
@@ -91,24 +91,24 @@ pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
 const LAG_NANOS_MAX: u64 = 100_000_000;
 
 /// Disconnects everyone, and takes the sessions of the devices away.
-fn end_sessions(stage: &mut Stage, mixed: &mut MixedClients, flags: &Mixed) -> Result<(), String> {
-    let (first, clients) = (mixed.first_device(), mixed.client_count());
-    mixed.running = false;
+fn end_sessions(stage: &mut Stage, crew: &mut Crew, flags: &Mixed) -> Result<(), String> {
+    let (first, clients) = (crew.first_device(), crew.client_count());
+    crew.running = false;
     for id in 0..clients {
         stage.net.send(id, wire::put_disconnect);
         stage.net.close(id);
-        mixed.part(id);
+        crew.part(id);
     }
-    stage.rest(mixed, 0.3)?;
-    mixed.end_sessions = true;
+    stage.rest(crew, 0.3)?;
+    crew.end_sessions = true;
     let connecting = flags.common.connecting;
-    join(&mut stage.net, mixed, first..clients, connecting, stage.clock, &mut stage.progress)?;
+    join(&mut stage.net, crew, first..clients, connecting, stage.clock, &mut stage.progress)?;
     for id in first..clients {
         stage.net.send(id, wire::put_disconnect);
         stage.net.close(id);
-        mixed.part(id);
+        crew.part(id);
     }
-    stage.rest(mixed, 0.3)
+    stage.rest(crew, 0.3)
 }
 
 /// What is to happen when.
@@ -167,7 +167,7 @@ impl Schedule {
         }
     }
 
-    fn drive(&mut self, stage: &mut Stage, mixed: &mut MixedClients, until: u64) -> Result<(), String> {
+    fn drive(&mut self, stage: &mut Stage, crew: &mut Crew, until: u64) -> Result<(), String> {
         loop {
             let now = stage.clock.now();
             if now >= until {
@@ -175,12 +175,12 @@ impl Schedule {
             }
             let next = self.next_due();
             self.lag_nanos_max = self.lag_nanos_max.max(now.saturating_sub(next));
-            self.bring_back(stage, mixed)?;
-            self.send_due(stage, mixed, now);
-            self.break_due(stage, mixed, now);
-            stage.wait(mixed, self.next_due().min(until))?;
-            mixed.take_failures();
-            stage.progress.turn(now, mixed.delivered(), || mixed.summary());
+            self.bring_back(stage, crew)?;
+            self.send_due(stage, crew, now);
+            self.break_due(stage, crew, now);
+            stage.wait(crew, self.next_due().min(until))?;
+            crew.take_failures();
+            stage.progress.turn(now, crew.delivered(), || crew.summary());
         }
     }
 
@@ -190,39 +190,39 @@ impl Schedule {
         beat.min(self.away.front().map_or(u64::MAX, |device| device.0))
     }
 
-    fn send_due(&mut self, stage: &mut Stage, mixed: &mut MixedClients, now: u64) {
+    fn send_due(&mut self, stage: &mut Stage, crew: &mut Crew, now: u64) {
         while let Some((number, due)) = self.telemetry.next(self.start, now) {
-            mixed.send_telemetry(&mut stage.net, (number % self.devices) as u32, due);
+            crew.send_telemetry(&mut stage.net, (number % self.devices) as u32, due);
         }
         while let Some((_, due)) = self.commands.next(self.start, now) {
-            mixed.order(due);
+            crew.order(due);
         }
-        mixed.pump_commands(&mut stage.net);
+        crew.pump_commands(&mut stage.net);
     }
 
     /// Breaks and ends the connections whose turn it is; a device that is away is passed over.
-    fn break_due(&mut self, stage: &mut Stage, mixed: &mut MixedClients, now: u64) {
+    fn break_due(&mut self, stage: &mut Stage, crew: &mut Crew, now: u64) {
         while let Some((number, _)) = self.drops.next(self.start, now) {
             let device = scattered(number, self.devices);
-            if mixed.break_off(&mut stage.net, device, now) {
-                self.away.push_back((now + self.away_nanos, mixed.first_device() + device as usize));
+            if crew.break_off(&mut stage.net, device, now) {
+                self.away.push_back((now + self.away_nanos, crew.first_device() + device as usize));
             }
         }
         while let Some((number, _)) = self.reconnects.next(self.start, now) {
-            mixed.say_goodbye(&mut stage.net, scattered(!number, self.devices), now);
+            crew.say_goodbye(&mut stage.net, scattered(!number, self.devices), now);
         }
     }
 
     /// Connects the devices that were away for long enough.
-    fn bring_back(&mut self, stage: &mut Stage, mixed: &mut MixedClients) -> Result<(), String> {
+    fn bring_back(&mut self, stage: &mut Stage, crew: &mut Crew) -> Result<(), String> {
         let now = stage.clock.now();
-        for id in mixed.departed.drain(..) {
+        for id in crew.departed.drain(..) {
             self.away.push_back((now + self.away_nanos, id));
         }
         while self.away.front().is_some_and(|device| device.0 <= now)
             && let Some((_, id)) = self.away.pop_front()
         {
-            mixed.come_back(&mut stage.net, id).map_err(|error| format!("client {id}: {error}"))?;
+            crew.come_back(&mut stage.net, id).map_err(|error| format!("client {id}: {error}"))?;
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
-//! What the clients have seen: while it runs, and at the end.
+//! What the crew has to tell: while it runs, and at the end.
 
-use super::{Kind, MixedClients};
+use super::{Crew, Kind};
 use crate::report::Report;
 
-impl MixedClients {
+impl Crew {
     pub(in crate::scenario::mixed) fn summary(&self) -> String {
         let (telemetry, commands) = (self.telemetry.delivered, self.commands.delivered);
         let (wills, faults) = (self.wills.delivered, self.faults.total());
@@ -12,7 +12,7 @@ impl MixedClients {
 
     /// Writes what happened, and gives the faults away.
     pub(in crate::scenario::mixed) fn figures(&mut self, report: &mut Report) {
-        let breaks: u64 = self.roles.devices.iter().map(|device| u64::from(device.breaks)).sum();
+        let breaks: u64 = self.cast.devices.iter().map(|device| u64::from(device.breaks)).sum();
         let all = |value: u64| value as f64;
         report.figure("telemetry_sent", "telemetry sent", all(self.telemetry_sent), "messages", 0);
         report.figure("telemetry_delivered", "  delivered", all(self.telemetry.delivered), "messages", 0);

@@ -8,8 +8,8 @@ use std::io;
 
 use hdrhistogram::Histogram;
 
+use super::cast::{COMMANDER, Cast, WILL_QOS};
 use super::device::{Device, Link};
-use super::roles::{COMMANDER, Roles, WILL_QOS};
 use crate::bulk::Bulk;
 use crate::flags::Mixed;
 use crate::fleet::{Fleet, Joins, Offered, Roster, count_closed, detail};
@@ -22,14 +22,14 @@ use crate::verify::{Arrival, Faults, Stream};
 use crate::wire::{self, Connack, Packet, Publish, PublishHead};
 
 /// The fleet and its backends.
-pub(super) struct MixedClients {
+pub(super) struct Crew {
     /// Backends and devices behave as in the run; before and after it, connections just stand.
     pub(super) running: bool,
     /// CONNECT ends the sessions of the devices instead of resuming them.
     pub(super) end_sessions: bool,
     /// Devices whose DISCONNECT was answered, to be scheduled for their return.
     pub(super) departed: Vec<usize>,
-    roles: Roles,
+    cast: Cast,
     fleet: Fleet,
     clock: Clock,
     backends: Vec<Backend>,
@@ -79,8 +79,8 @@ const COMMANDS_IN_FLIGHT_MAX: usize = 4096;
 /// A broker that has not closed a connection for so long after DISCONNECT never does.
 const GOODBYE_NANOS_MAX: u64 = 5_000_000_000;
 
-impl MixedClients {
-    pub(super) fn new(stage: &Stage, flags: &Mixed) -> MixedClients {
+impl Crew {
+    pub(super) fn new(stage: &Stage, flags: &Mixed) -> Crew {
         let (identity, count) = (stage.identity.clone(), flags.devices as usize);
         let backends = flags.backends as usize;
         let backend = || Backend {
@@ -88,12 +88,12 @@ impl MixedClients {
             telemetry: vec![Stream::default(); count],
             wills: vec![Stream::default(); count],
         };
-        MixedClients {
+        Crew {
             running: false,
             end_sessions: false,
             departed: Vec::new(),
             fleet: Fleet::new(identity.version, backends + 1 + count),
-            roles: Roles {
+            cast: Cast {
                 identity,
                 prefix: format!("lt/{:08x}", stage.run),
                 run: stage.run,
@@ -122,11 +122,11 @@ impl MixedClients {
     }
 
     pub(super) fn first_device(&self) -> usize {
-        self.roles.backends + 1
+        self.cast.backends + 1
     }
 
     pub(super) fn client_count(&self) -> usize {
-        self.first_device() + self.roles.devices.len()
+        self.first_device() + self.cast.devices.len()
     }
 
     /// Deliveries of all kinds.
@@ -143,7 +143,7 @@ impl MixedClients {
     pub(super) fn send_telemetry(&mut self, net: &mut Net, number: u32, due: u64) {
         self.telemetry_due += 1;
         let id = self.first_device() + number as usize;
-        let device = &mut self.roles.devices[number as usize];
+        let device = &mut self.cast.devices[number as usize];
         if device.link != Link::Up {
             return;
         }
@@ -152,7 +152,7 @@ impl MixedClients {
         let Some(packet_id) = packet_id else { return };
         device.sent += 1;
         self.telemetry_sent += 1;
-        net.send(id, |out| self.roles.put_telemetry(out, number, (packet_id, sequence), due, false));
+        net.send(id, |out| self.cast.put_telemetry(out, number, (packet_id, sequence), due, false));
     }
 
     /// A command is due.
@@ -164,17 +164,17 @@ impl MixedClients {
 
     /// Sends the commands that are due, to the devices in turn, away or not.
     pub(super) fn pump_commands(&mut self, net: &mut Net) {
-        let (roles, orders) = (&self.roles, &mut self.orders);
-        let devices = roles.devices.len() as u64;
+        let (cast, orders) = (&self.cast, &mut self.orders);
+        let devices = cast.devices.len() as u64;
         self.commander.pump(net, |number, id, out| {
             let (device, sequence) = ((number % devices) as u32, (number / devices) as u32);
             let sent_nanos = orders.pop_front().expect("as many orders as messages were allowed");
-            let topic = roles.command_topic(device);
-            let (qos, payload_len) = (roles.command_qos, roles.payload);
+            let topic = cast.command_topic(device);
+            let (qos, payload_len) = (cast.command_qos, cast.payload);
             let head =
                 PublishHead { topic: topic.as_bytes(), qos, dup: false, retain: false, id, payload_len };
-            wire::put_publish(out, roles.identity.version, &head);
-            let stamp = Stamp { run: roles.run, publisher: COMMANDER, stream: device, sequence, sent_nanos };
+            wire::put_publish(out, cast.identity.version, &head);
+            let stamp = Stamp { run: cast.run, publisher: COMMANDER, stream: device, sequence, sent_nanos };
             payload::put(out, topic.as_bytes(), payload_len, &stamp);
         });
     }
@@ -182,7 +182,7 @@ impl MixedClients {
     /// Breaks a device's connection. Whether it had one.
     pub(super) fn break_off(&mut self, net: &mut Net, number: u32, now: u64) -> bool {
         let id = self.first_device() + number as usize;
-        let device = &mut self.roles.devices[number as usize];
+        let device = &mut self.cast.devices[number as usize];
         if device.link != Link::Up {
             return false;
         }
@@ -202,7 +202,7 @@ impl MixedClients {
     /// unread would be a reset, which takes telemetry on its way along.
     pub(super) fn say_goodbye(&mut self, net: &mut Net, number: u32, now: u64) {
         let id = self.first_device() + number as usize;
-        let device = &mut self.roles.devices[number as usize];
+        let device = &mut self.cast.devices[number as usize];
         if device.link == Link::Up {
             device.link = Link::Leaving { since: now };
             self.goodbyes += 1;
@@ -234,7 +234,7 @@ impl MixedClients {
 
     /// Whether everything was seen by everyone that is to see it.
     pub(super) fn is_drained(&self, net: &Net) -> bool {
-        let devices = self.roles.devices.iter().enumerate();
+        let devices = self.cast.devices.iter().enumerate();
         self.commander.is_done(net)
             && devices.into_iter().all(|(at, device)| {
                 device.link == Link::Up
@@ -251,7 +251,7 @@ impl MixedClients {
 
     /// How many commands device `at` was sent: they go round.
     fn commands_sent(&self, at: usize) -> u32 {
-        let (sent, devices) = (self.commander.sent, self.roles.devices.len() as u64);
+        let (sent, devices) = (self.commander.sent, self.cast.devices.len() as u64);
         (sent / devices) as u32 + u32::from((at as u64) < sent % devices)
     }
 
@@ -263,9 +263,9 @@ impl MixedClients {
             detail(&mut self.details, || format!("commander waits for {waiting} acknowledgements"));
         }
         let mut commands_lost = 0;
-        for at in 0..self.roles.devices.len() {
+        for at in 0..self.cast.devices.len() {
             let sent = self.commands_sent(at);
-            let device = &self.roles.devices[at];
+            let device = &self.cast.devices[at];
             commands_lost += device.commands.missing(sent);
             self.faults.unanswered += device.pending.len() as u64 + device.inbox.unreleased();
             if matches!(device.link, Link::Leaving { since } if self.clock.now() > since + GOODBYE_NANOS_MAX)
@@ -299,7 +299,7 @@ impl MixedClients {
 
     fn device_of(&mut self, id: usize) -> Option<&mut Device> {
         let first = self.first_device();
-        self.roles.devices.get_mut(id.checked_sub(first)?)
+        self.cast.devices.get_mut(id.checked_sub(first)?)
     }
 
     fn broken(&mut self, id: usize, why: &str) {
@@ -309,7 +309,7 @@ impl MixedClients {
 
     /// The stamp of a message, if it is whole and of this run.
     fn stamp(&mut self, id: usize, publish: &Publish<'_>) -> Option<Stamp> {
-        let run = self.roles.run;
+        let run = self.cast.run;
         let stamp = payload::read(publish.payload, publish.topic).filter(|stamp| stamp.run == run);
         if stamp.is_none() {
             self.faults.corrupt += 1;
@@ -326,12 +326,12 @@ impl MixedClients {
         }
         let Some(stamp) = self.stamp(id, publish) else { return };
         let number = stamp.publisher as usize;
-        let Some(device) = self.roles.devices.get(number) else {
+        let Some(device) = self.cast.devices.get(number) else {
             self.faults.misrouted += 1;
             return;
         };
         let backend = &mut self.backends[id];
-        let is_will = stamp.stream as usize >= self.roles.devices.len();
+        let is_will = stamp.stream as usize >= self.cast.devices.len();
         let (stream, qos) = match is_will {
             true => (&mut backend.wills[number], WILL_QOS),
             false => (&mut backend.telemetry[number], device.qos),
@@ -370,7 +370,7 @@ impl MixedClients {
 
     /// A command at a device.
     fn at_device(&mut self, number: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
-        let device = &mut self.roles.devices[number];
+        let device = &mut self.cast.devices[number];
         let was_away = device.connections > 1;
         if !device.inbox.receive(publish, out) {
             // Its PUBREC was lost with the connection.
@@ -384,8 +384,8 @@ impl MixedClients {
             self.faults.misrouted += 1;
             return;
         }
-        let device = &mut self.roles.devices[number];
-        self.faults.qos += u64::from(publish.qos != self.roles.command_qos);
+        let device = &mut self.cast.devices[number];
+        self.faults.qos += u64::from(publish.qos != self.cast.command_qos);
         self.faults.retain_flag += u64::from(publish.retain);
         match device.commands.arrive(stamp.sequence) {
             Arrival::First { .. } => {
@@ -415,12 +415,12 @@ impl MixedClients {
     fn welcome(&mut self, id: usize, connack: Connack, now: u64) {
         let (first, running) = (self.first_device(), self.running);
         let Some(number) = id.checked_sub(first) else {
-            if id == self.roles.backends {
+            if id == self.cast.backends {
                 self.commander.limit(connack.receive_maximum);
             }
             return;
         };
-        let device = &mut self.roles.devices[number];
+        let device = &mut self.cast.devices[number];
         device.connections += 1;
         device.up_since = now;
         if running && !connack.session_present {
@@ -430,7 +430,7 @@ impl MixedClients {
     }
 
     fn resend(&mut self, number: usize, out: &mut Vec<u8>) {
-        let device = &mut self.roles.devices[number];
+        let device = &mut self.cast.devices[number];
         device.link = Link::Up;
         let pending = std::mem::take(&mut device.pending);
         let again = pending.iter().filter(|pending| !pending.received).map(|pending| pending.sequence);
@@ -440,21 +440,21 @@ impl MixedClients {
                 wire::put_ack(out, wire::PUBREL, message.id);
             } else {
                 let what = (message.id, message.sequence);
-                self.roles.put_telemetry(out, number as u32, what, message.sent_nanos, true);
+                self.cast.put_telemetry(out, number as u32, what, message.sent_nanos, true);
             }
         }
-        self.roles.devices[number].pending = pending;
+        self.cast.devices[number].pending = pending;
     }
 
     fn device_packet(&mut self, number: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) {
         let id = self.first_device() + number;
         match packet.kind() {
-            wire::PUBLISH => match wire::publish(self.roles.identity.version, packet) {
+            wire::PUBLISH => match wire::publish(self.cast.identity.version, packet) {
                 Ok(publish) => self.at_device(number, now, &publish, out),
                 Err(malformed) => self.broken(id, malformed.0),
             },
             wire::PUBREL => {
-                let device = &mut self.roles.devices[number];
+                let device = &mut self.cast.devices[number];
                 let was_away = device.connections > 1;
                 if let Err(why) = device.inbox.release(packet, out)
                     // Our PUBCOMP may have been lost with a connection.
@@ -467,7 +467,7 @@ impl MixedClients {
                 Ok((packet_id, reason)) => {
                     let failed = reason >= 0x80;
                     self.faults.refused += u64::from(failed);
-                    if !self.roles.devices[number].answer(kind, packet_id, failed, out) {
+                    if !self.cast.devices[number].answer(kind, packet_id, failed, out) {
                         self.broken(id, "acknowledgement of nothing in flight");
                     }
                 }
@@ -479,7 +479,7 @@ impl MixedClients {
 
     fn backend_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) {
         match packet.kind() {
-            wire::PUBLISH => match wire::publish(self.roles.identity.version, packet) {
+            wire::PUBLISH => match wire::publish(self.cast.identity.version, packet) {
                 Ok(publish) => self.at_backend(id, now, &publish, out),
                 Err(malformed) => self.broken(id, malformed.0),
             },
@@ -493,26 +493,26 @@ impl MixedClients {
     }
 }
 
-impl Handler for MixedClients {
+impl Handler for Crew {
     fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
-        self.roles.end_sessions = self.end_sessions;
-        self.roles.connect(id, out);
+        self.cast.end_sessions = self.end_sessions;
+        self.cast.connect(id, out);
     }
 
     fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
         let number = id.checked_sub(self.first_device());
-        if number.is_some_and(|number| matches!(self.roles.devices[number].link, Link::Leaving { .. })) {
+        if number.is_some_and(|number| matches!(self.cast.devices[number].link, Link::Leaving { .. })) {
             // Nothing may be answered after DISCONNECT. The broker keeps it for the session.
             return Next::Continue;
         }
         if !self.fleet.is_ready(id) {
             if packet.kind() == wire::CONNACK
-                && let Ok(connack) = wire::connack(self.roles.identity.version, packet)
+                && let Ok(connack) = wire::connack(self.cast.identity.version, packet)
                 && connack.code == 0
             {
                 self.welcome(id, connack, now);
             }
-            match self.fleet.offer(id, packet, out, &self.roles, &mut None) {
+            match self.fleet.offer(id, packet, out, &self.cast, &mut None) {
                 Offered::NotMine => {}
                 Offered::Ready => {
                     if let Some(number) = number {
@@ -525,7 +525,7 @@ impl Handler for MixedClients {
         }
         match number {
             Some(number) => self.device_packet(number, now, packet, out),
-            None if id < self.roles.backends => self.backend_packet(id, now, packet, out),
+            None if id < self.cast.backends => self.backend_packet(id, now, packet, out),
             None => {
                 if !self.commander.answer(packet, out, &mut self.faults, &mut self.details) {
                     self.broken(id, "a packet that is none of its business");
@@ -553,7 +553,7 @@ impl Handler for MixedClients {
     }
 }
 
-impl Joins for MixedClients {
+impl Joins for Crew {
     fn fleet(&mut self) -> &mut Fleet {
         &mut self.fleet
     }

@@ -20,7 +20,7 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, HandshakeKind, NamedGroup, RootCertStore, SignatureScheme, version,
 };
 
-use super::{TlsVersion, TransportFlags};
+use super::{DoorFlags, TlsVersion};
 use crate::net::Closed;
 
 /// What all TLS connections of a run have in common.
@@ -30,7 +30,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(flags: &TransportFlags, host: &str) -> Result<Client, String> {
+    pub(super) fn new(flags: &DoorFlags, host: &str) -> Result<Client, String> {
         let provider = Arc::new(ring::default_provider());
         let versions = match flags.tls_version {
             None => &[&version::TLS13, &version::TLS12][..],

@@ -1,4 +1,4 @@
-//! A broker with one defect: a thread per connection, blocking sockets, no more of MQTT than the
+//! A toy broker with one vice: a thread per connection, blocking sockets, no more of MQTT than the
 //! harness uses. It keeps count of what it did wrong, so that the harness's count can be compared.
 
 use std::collections::{BTreeMap, HashMap};
@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What the broker does wrong with every `EVERY`-th delivery, or with the packet that is named.
+/// What the toy does wrong with every `EVERY`-th delivery, or with the packet that is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Defect {
+pub(crate) enum Vice {
     None,
     Drop,
     Repeat,
@@ -53,24 +53,24 @@ pub(crate) enum Defect {
     WillOnDisconnect,
 }
 
-impl Defect {
+impl Vice {
     /// Whether it is indulged on the way to a subscriber that is owed the message.
     fn is_of_a_delivery(self) -> bool {
         matches!(
             self,
-            Defect::Drop
-                | Defect::Repeat
-                | Defect::RepeatWithDup
-                | Defect::RepeatId
-                | Defect::Swap
-                | Defect::FlipPayloadBit
-                | Defect::FlipTopicBit
-                | Defect::CutPayload
-                | Defect::SetDup
-                | Defect::SetRetain
-                | Defect::LowerQos
-                | Defect::CloseSubscriber
-                | Defect::SendGarbage
+            Vice::Drop
+                | Vice::Repeat
+                | Vice::RepeatWithDup
+                | Vice::RepeatId
+                | Vice::Swap
+                | Vice::FlipPayloadBit
+                | Vice::FlipTopicBit
+                | Vice::CutPayload
+                | Vice::SetDup
+                | Vice::SetRetain
+                | Vice::LowerQos
+                | Vice::CloseSubscriber
+                | Vice::SendGarbage
         )
     }
 }
@@ -78,16 +78,16 @@ impl Defect {
 /// Prime, so that it does not beat with the number of subscribers.
 const EVERY: u64 = 37;
 
-pub(crate) struct FaultyBroker {
+pub(crate) struct Toy {
     pub(crate) port: u16,
     state: Arc<State>,
 }
 
 struct State {
-    defect: Defect,
+    vice: Vice,
     subscribers: Mutex<Vec<Arc<Subscriber>>>,
     deliveries: AtomicU64,
-    /// How often the defect showed.
+    /// How often the vice was indulged.
     done: AtomicU64,
     pings: AtomicU64,
     connects: AtomicU64,
@@ -142,17 +142,17 @@ struct Client {
 /// A client that does not take its messages for so long is cut off.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(500);
 
-impl FaultyBroker {
-    pub(crate) fn start(defect: Defect) -> FaultyBroker {
-        FaultyBroker::start_at(defect, 0)
+impl Toy {
+    pub(crate) fn start(vice: Vice) -> Toy {
+        Toy::start_at(vice, 0)
     }
 
     /// On a port of the caller's choice; 0 leaves it to the kernel.
-    pub(crate) fn start_at(defect: Defect, port: u16) -> FaultyBroker {
+    pub(crate) fn start_at(vice: Vice, port: u16) -> Toy {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(State {
-            defect,
+            vice,
             subscribers: Mutex::default(),
             deliveries: AtomicU64::new(0),
             done: AtomicU64::new(0),
@@ -167,15 +167,15 @@ impl FaultyBroker {
             for stream in listener.incoming().flatten() {
                 let state = Arc::clone(&shared);
                 thread::spawn(move || {
-                    // A client that is gone is no error of the broker.
+                    // A client that is gone is no error of the toy.
                     let _ = state.serve(stream);
                 });
             }
         });
-        FaultyBroker { port, state }
+        Toy { port, state }
     }
 
-    /// How often the defect showed.
+    /// How often the vice was indulged.
     pub(crate) fn done(&self) -> u64 {
         self.state.done.load(SeqCst)
     }
@@ -192,7 +192,7 @@ impl State {
         }
         // Whatever ends it, an error included, ends the connection as MQTT has it.
         let ended = self.serve_client(&mut stream, &client);
-        if matches!(ended, Ok(())) && !(self.defect == Defect::WillOnDisconnect && self.nth(&self.pings)) {
+        if matches!(ended, Ok(())) && !(self.vice == Vice::WillOnDisconnect && self.nth(&self.pings)) {
             client.will = None;
         }
         self.end(&stream, client);
@@ -206,14 +206,14 @@ impl State {
             match first >> 4 {
                 3 => self.publish(stream, client.version, first, &body)?,
                 4 => self.acknowledged(client, [body[0], body[1]]),
-                5 if self.defect == Defect::ForgetPubrel && self.nth(&self.pings) => {}
+                5 if self.vice == Vice::ForgetPubrel && self.nth(&self.pings) => {}
                 5 => {
                     self.acknowledged(client, [body[0], body[1]]);
                     client.to.lock().unwrap().write(&[0x62, 2, body[0], body[1]]);
                 }
                 6 => stream.write_all(&[0x70, 2, body[0], body[1]])?,
                 8 => self.subscribe(client, &body),
-                12 if self.defect == Defect::ForgetPing && self.nth(&self.pings) => {}
+                12 if self.vice == Vice::ForgetPing && self.nth(&self.pings) => {}
                 12 => stream.write_all(&[0xd0, 0])?,
                 14 => return Ok(()),
                 _ => {}
@@ -237,8 +237,7 @@ impl State {
             (take_text(&mut rest), take_text(&mut rest), flags >> 3 & 3)
         });
         let clean = flags & 2 != 0;
-        let lost =
-            !clean && self.defect == Defect::LoseSession && self.knows(&name) && self.nth(&self.connects);
+        let lost = !clean && self.vice == Vice::LoseSession && self.knows(&name) && self.nth(&self.connects);
         if clean || lost {
             self.forget(&name);
         }
@@ -264,9 +263,8 @@ impl State {
     /// Answers a CONNECT and sends again what the session keeps. Whether the client is in.
     fn connect(&self, stream: &mut TcpStream, client: &Client) -> std::io::Result<bool> {
         let tail: &[u8] = if client.version == 5 { &[0] } else { &[] };
-        let bad =
-            matches!(self.defect, Defect::RefuseConnect | Defect::ForgetConnack) && self.nth(&self.connects);
-        if self.defect == Defect::ForgetConnack && bad {
+        let bad = matches!(self.vice, Vice::RefuseConnect | Vice::ForgetConnack) && self.nth(&self.connects);
+        if self.vice == Vice::ForgetConnack && bad {
             // Silent, but not gone.
             return Ok(true);
         }
@@ -294,11 +292,10 @@ impl State {
             self.forget(&client.name);
         }
         if let Some((topic, payload, qos)) = client.will {
-            let is_bad =
-                matches!(self.defect, Defect::DropWill | Defect::RepeatWill) && self.nth(&self.pings);
+            let is_bad = matches!(self.vice, Vice::DropWill | Vice::RepeatWill) && self.nth(&self.pings);
             let times = if !is_bad {
                 1
-            } else if self.defect == Defect::DropWill {
+            } else if self.vice == Vice::DropWill {
                 0
             } else {
                 2
@@ -309,7 +306,7 @@ impl State {
     }
 
     fn acknowledged(&self, client: &Client, id: [u8; 2]) {
-        if self.defect == Defect::RepeatAcknowledged && self.nth(&self.pings) {
+        if self.vice == Vice::RepeatAcknowledged && self.nth(&self.pings) {
             return;
         }
         client.to.lock().unwrap().kept.retain(|kept| kept.id != id);
@@ -324,7 +321,7 @@ impl State {
             let filter = take_text(&mut rest);
             let qos = rest[0];
             rest = &rest[1..];
-            codes.push(if self.defect == Defect::RefuseSubscribe { 0x80 } else { qos });
+            codes.push(if self.vice == Vice::RefuseSubscribe { 0x80 } else { qos });
             let mut subscriber = Subscriber {
                 client: client.name.clone(),
                 group: None,
@@ -356,18 +353,16 @@ impl State {
         let retained = self.retained.lock().unwrap().clone();
         for (topic, (qos, payload)) in retained.iter().filter(|message| matches(filter, message.0)) {
             let first = 0x31 | (*qos).min(granted) << 1;
-            let is_of_replays = matches!(
-                self.defect,
-                Defect::LoseRetained | Defect::RepeatRetained | Defect::ForgetRetainFlag
-            );
-            let defect = if is_of_replays && self.nth(&self.turns) { self.defect } else { Defect::None };
+            let is_of_replays =
+                matches!(self.vice, Vice::LoseRetained | Vice::RepeatRetained | Vice::ForgetRetainFlag);
+            let vice = if is_of_replays && self.nth(&self.turns) { self.vice } else { Vice::None };
             let mut to = client.to.lock().unwrap();
-            match defect {
-                Defect::LoseRetained => {}
-                Defect::ForgetRetainFlag => to.send(client.version, first & !1, topic, payload),
+            match vice {
+                Vice::LoseRetained => {}
+                Vice::ForgetRetainFlag => to.send(client.version, first & !1, topic, payload),
                 _ => to.send(client.version, first, topic, payload),
             }
-            if defect == Defect::RepeatRetained {
+            if vice == Vice::RepeatRetained {
                 to.send(client.version, first, topic, payload);
             }
         }
@@ -381,11 +376,10 @@ impl State {
         if qos > 0 {
             let id = [rest[0], rest[1]];
             rest = &rest[2..];
-            let bad =
-                matches!(self.defect, Defect::ForgetPuback | Defect::WrongPuback) && self.nth(&self.pings);
-            match self.defect {
-                Defect::ForgetPuback if bad => {}
-                Defect::WrongPuback if bad => {
+            let bad = matches!(self.vice, Vice::ForgetPuback | Vice::WrongPuback) && self.nth(&self.pings);
+            match self.vice {
+                Vice::ForgetPuback if bad => {}
+                Vice::WrongPuback if bad => {
                     stream.write_all(&[0x40, 2, id[0], id[1], 0x40, 2, id[0], id[1]])?;
                 }
                 _ => stream.write_all(&[if qos == 1 { 0x40 } else { 0x50 }, 2, id[0], id[1]])?,
@@ -403,7 +397,7 @@ impl State {
         let mut retained = self.retained.lock().unwrap();
         if !payload.is_empty() {
             retained.insert(topic.to_vec(), (qos, payload.to_vec()));
-        } else if !(self.defect == Defect::KeepCleared && self.nth(&self.turns)) {
+        } else if !(self.vice == Vice::KeepCleared && self.nth(&self.turns)) {
             retained.remove(topic);
         }
     }
@@ -411,7 +405,7 @@ impl State {
     fn distribute(&self, topic: &[u8], payload: &[u8], qos: u8) {
         let subscribers = self.subscribers.lock().unwrap().clone();
         // First, so that it lies in its socket before the harness has all that it waits for.
-        if self.defect == Defect::Misroute && self.nth(&self.deliveries) {
+        if self.vice == Vice::Misroute && self.nth(&self.deliveries) {
             let asked = |client: &[u8]| {
                 subscribers.iter().any(|other| other.client == client && matches(&other.filter, topic))
             };
@@ -427,7 +421,7 @@ impl State {
         // One group at most, as the harness has it.
         if !members.is_empty() {
             let turn = self.turns.fetch_add(1, SeqCst) as usize;
-            let times = 1 + usize::from(self.defect == Defect::RepeatInGroup && self.nth(&self.pings));
+            let times = 1 + usize::from(self.vice == Vice::RepeatInGroup && self.nth(&self.pings));
             for member in (turn..turn + times).map(|at| members[at % members.len()]) {
                 self.deliver(member, qos.min(member.qos), topic, payload);
             }
@@ -438,10 +432,10 @@ impl State {
         let mut to = subscriber.to.lock().unwrap();
         let first = 0x30 | qos << 1;
         let version = subscriber.version;
-        if self.defect == Defect::LoseQueued && to.stream.is_none() && self.nth(&self.deliveries) {
+        if self.vice == Vice::LoseQueued && to.stream.is_none() && self.nth(&self.deliveries) {
             return;
         }
-        if !self.defect.is_of_a_delivery() || !self.nth(&self.deliveries) {
+        if !self.vice.is_of_a_delivery() || !self.nth(&self.deliveries) {
             to.send(version, first, topic, payload);
             if let Some(held) = to.held.take() {
                 self.done.fetch_add(1, SeqCst);
@@ -449,19 +443,19 @@ impl State {
             }
             return;
         }
-        match self.defect {
-            Defect::Drop => {}
-            Defect::Repeat | Defect::RepeatWithDup => {
+        match self.vice {
+            Vice::Drop => {}
+            Vice::Repeat | Vice::RepeatWithDup => {
                 to.send(version, first, topic, payload);
-                let dup = if self.defect == Defect::RepeatWithDup { 8 } else { 0 };
+                let dup = if self.vice == Vice::RepeatWithDup { 8 } else { 0 };
                 to.send(version, first | dup, topic, payload);
             }
-            Defect::RepeatId => {
+            Vice::RepeatId => {
                 to.send(version, first, topic, payload);
                 to.last_id -= 1;
                 to.send(version, first, topic, payload);
             }
-            Defect::Swap => {
+            Vice::Swap => {
                 // Counted only once the successor has gone ahead.
                 self.done.fetch_sub(1, SeqCst);
                 let held = to.encode(version, first, topic, payload);
@@ -469,33 +463,33 @@ impl State {
                     to.write(&earlier);
                 }
             }
-            Defect::FlipPayloadBit => {
+            Vice::FlipPayloadBit => {
                 let mut payload = payload.to_vec();
                 *payload.last_mut().unwrap() ^= 1;
                 to.send(version, first, topic, &payload);
             }
-            Defect::FlipTopicBit => {
+            Vice::FlipTopicBit => {
                 let mut topic = topic.to_vec();
                 *topic.last_mut().unwrap() ^= 1;
                 to.send(version, first, &topic, payload);
             }
-            Defect::CutPayload => to.send(version, first, topic, &payload[1..]),
-            Defect::SetDup => to.send(version, first | 8, topic, payload),
-            Defect::SetRetain => to.send(version, first | 1, topic, payload),
-            Defect::LowerQos => to.send(version, 0x30, topic, payload),
-            Defect::CloseSubscriber => {
+            Vice::CutPayload => to.send(version, first, topic, &payload[1..]),
+            Vice::SetDup => to.send(version, first | 8, topic, payload),
+            Vice::SetRetain => to.send(version, first | 1, topic, payload),
+            Vice::LowerQos => to.send(version, 0x30, topic, payload),
+            Vice::CloseSubscriber => {
                 let _ = to.stream.as_ref().map(|stream| stream.shutdown(Shutdown::Both));
             }
-            Defect::SendGarbage => {
+            Vice::SendGarbage => {
                 to.write(&[0x30, 0xff, 0xff, 0xff, 0xff, 0xff]);
             }
             _ => to.send(version, first, topic, payload),
         }
     }
 
-    /// Whether the defect is due, by `counter`; counts it as done.
+    /// Whether the vice is due, by `counter`; counts it as done.
     fn nth(&self, counter: &AtomicU64) -> bool {
-        let due = self.defect != Defect::None && counter.fetch_add(1, SeqCst) % EVERY == EVERY - 1;
+        let due = self.vice != Vice::None && counter.fetch_add(1, SeqCst) % EVERY == EVERY - 1;
         if due {
             self.done.fetch_add(1, SeqCst);
         }

@@ -1,7 +1,7 @@
 //! TLS and WebSockets: the same verdicts as on plain TCP, and what only they can get wrong.
 
-use super::faulty_broker::{Defect, FaultyBroker};
 use super::relay::{Ends, Relay};
+use super::toy::{Toy, Vice};
 use super::{FAN_OUT, Outcome, PAIRS, harness, read};
 
 const TLS: Ends = Ends { tls: true, websocket: false, client_certificate: false };
@@ -14,15 +14,15 @@ fn through(relay: &Relay, arguments: &str) -> Outcome {
 }
 
 #[test]
-fn a_clean_broker_gives_no_fault_behind_any_transport() {
-    for (ends, transports) in [
+fn a_clean_broker_gives_no_fault_behind_any_door() {
+    for (ends, doors) in [
         (TLS, &["--tls --ca CA", "--tls --ca CA --tls-version 1.2", "--tls --insecure --resume"][..]),
         (WEBSOCKET, &["--websocket", "--websocket /mqtt"]),
         (BOTH, &["--tls --ca CA --websocket", "--tls --insecure --tls-version 1.2 --resume --websocket"]),
     ] {
-        let broker = FaultyBroker::start(Defect::None);
-        let relay = Relay::start(broker.port, ends);
-        for transport in transports {
+        let toy = Toy::start(Vice::None);
+        let relay = Relay::start(toy.port, ends);
+        for door in doors {
             for scenario in [
                 &format!("{PAIRS} --qos 2 --mqtt 5.0")[..],
                 // Packets of more than one record, frame and read.
@@ -33,41 +33,41 @@ fn a_clean_broker_gives_no_fault_behind_any_transport() {
                 "retained --messages 300 --subscribers 2 --stall 4",
                 "offline --sessions 3 --messages 100 --stall 4",
             ] {
-                let outcome = through(&relay, &format!("{scenario} {transport}"));
-                assert_eq!((outcome.status, outcome.faults()), (0, vec![]), "{transport}: {}", outcome.json);
-                assert!(outcome.number("latency_samples") > 0.0, "{transport}: {}", outcome.json);
+                let outcome = through(&relay, &format!("{scenario} {door}"));
+                assert_eq!((outcome.status, outcome.faults()), (0, vec![]), "{door}: {}", outcome.json);
+                assert!(outcome.number("latency_samples") > 0.0, "{door}: {}", outcome.json);
             }
         }
     }
 }
 
 #[test]
-fn faults_are_counted_behind_every_transport_as_often_as_they_were_made() {
-    for (ends, transport) in
+fn faults_are_counted_behind_every_door_as_often_as_they_were_made() {
+    for (ends, door) in
         [(TLS, "--tls --ca CA"), (WEBSOCKET, "--websocket"), (BOTH, "--tls --insecure --websocket")]
     {
-        for (defect, scenario, faults) in [
-            (Defect::Drop, "--qos 0", &["lost"][..]),
-            (Defect::Repeat, "--qos 1", &["duplicate"]),
-            (Defect::FlipPayloadBit, "--qos 1", &["lost", "corrupt"]),
-            (Defect::ForgetPuback, "--qos 1", &["unanswered"]),
+        for (vice, scenario, faults) in [
+            (Vice::Drop, "--qos 0", &["lost"][..]),
+            (Vice::Repeat, "--qos 1", &["duplicate"]),
+            (Vice::FlipPayloadBit, "--qos 1", &["lost", "corrupt"]),
+            (Vice::ForgetPuback, "--qos 1", &["unanswered"]),
         ] {
-            let broker = FaultyBroker::start(defect);
-            let relay = Relay::start(broker.port, ends);
-            let outcome = through(&relay, &format!("{PAIRS} {scenario} {transport}"));
-            let done = broker.done();
+            let toy = Toy::start(vice);
+            let relay = Relay::start(toy.port, ends);
+            let outcome = through(&relay, &format!("{PAIRS} {scenario} {door}"));
+            let done = toy.done();
             let expected: Vec<_> = faults.iter().map(|&fault| (fault, done)).collect();
-            assert!(done > 0 && outcome.faults() == expected, "{defect:?}, {transport}: {}", outcome.json);
+            assert!(done > 0 && outcome.faults() == expected, "{vice:?}, {door}: {}", outcome.json);
             assert_eq!(outcome.status, 1);
         }
-        for (defect, fault) in [(Defect::CloseSubscriber, "closed"), (Defect::SendGarbage, "protocol")] {
-            let broker = FaultyBroker::start(defect);
-            let relay = Relay::start(broker.port, ends);
-            let outcome = through(&relay, &format!("{PAIRS} --qos 1 {transport}"));
+        for (vice, fault) in [(Vice::CloseSubscriber, "closed"), (Vice::SendGarbage, "protocol")] {
+            let toy = Toy::start(vice);
+            let relay = Relay::start(toy.port, ends);
+            let outcome = through(&relay, &format!("{PAIRS} --qos 1 {door}"));
             let faults = outcome.faults();
             assert!(
                 faults.iter().any(|row| row.0 == fault && row.1 <= 3),
-                "{defect:?}, {transport}: {}",
+                "{vice:?}, {door}: {}",
                 outcome.json
             );
         }
@@ -76,8 +76,8 @@ fn faults_are_counted_behind_every_transport_as_often_as_they_were_made() {
 
 #[test]
 fn sessions_are_resumed_when_asked_to_and_only_then() {
-    let broker = FaultyBroker::start(Defect::None);
-    let relay = Relay::start(broker.port, TLS);
+    let toy = Toy::start(Vice::None);
+    let relay = Relay::start(toy.port, TLS);
     for version in ["1.2", "1.3"] {
         // One after the other, so that only the first has nothing to resume.
         let pairs = format!("{PAIRS} --connecting 1 --tls --ca CA --tls-version {version}");
@@ -91,8 +91,8 @@ fn sessions_are_resumed_when_asked_to_and_only_then() {
 
 #[test]
 fn a_client_certificate_is_shown_where_one_is_asked_for() {
-    let broker = FaultyBroker::start(Defect::None);
-    let relay = Relay::start(broker.port, Ends { client_certificate: true, ..TLS });
+    let toy = Toy::start(Vice::None);
+    let relay = Relay::start(toy.port, Ends { client_certificate: true, ..TLS });
     let shown = format!("{PAIRS} --tls --ca CA --cert {} --key {}", relay.file("cert"), relay.file("key"));
     for version in ["1.2", "1.3"] {
         let outcome = through(&relay, &format!("{shown} --tls-version {version}"));
@@ -104,11 +104,11 @@ fn a_client_certificate_is_shown_where_one_is_asked_for() {
 
 #[test]
 fn a_broker_that_cannot_be_trusted_or_speaks_something_else_is_told_and_exits_with_2() {
-    let broker = FaultyBroker::start(Defect::None);
-    let (tls, websocket) = (Relay::start(broker.port, TLS), Relay::start(broker.port, WEBSOCKET));
-    let said = |port: u16, transport: &str| {
-        let output = harness(port, &format!("{PAIRS} {transport}"));
-        assert_eq!(output.status.code(), Some(2), "{transport}");
+    let toy = Toy::start(Vice::None);
+    let (tls, websocket) = (Relay::start(toy.port, TLS), Relay::start(toy.port, WEBSOCKET));
+    let said = |port: u16, door: &str| {
+        let output = harness(port, &format!("{PAIRS} {door}"));
+        assert_eq!(output.status.code(), Some(2), "{door}");
         String::from_utf8(output.stderr).unwrap()
     };
     let untrusted = said(tls.port, &format!("--tls --ca {}", tls.file("other-ca")));

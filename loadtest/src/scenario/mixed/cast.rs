@@ -6,7 +6,7 @@ use crate::payload::{self, STAMP_LEN, Stamp};
 use crate::wire::{self, PublishHead, Will};
 
 /// Who is who. Apart from the rest, because the handshake asks it while the fleet is borrowed.
-pub(super) struct Roles {
+pub(super) struct Cast {
     pub(super) identity: Identity,
     pub(super) prefix: String,
     pub(super) run: u32,
@@ -22,7 +22,7 @@ pub(super) const COMMANDER: u32 = u32::MAX;
 /// QoS of the wills.
 pub(super) const WILL_QOS: u8 = 1;
 
-impl Roles {
+impl Cast {
     fn telemetry_topic(&self, device: u32) -> String {
         format!("{}/up/{device}", self.prefix)
     }
@@ -63,7 +63,7 @@ impl Roles {
     }
 }
 
-impl Roster for Roles {
+impl Roster for Cast {
     fn connect(&self, id: usize, out: &mut Vec<u8>) {
         let name = format!("m{id}");
         match id.checked_sub(self.backends + 1) {

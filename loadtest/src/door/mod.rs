@@ -1,7 +1,7 @@
 //! What lies between MQTT and TCP: TLS, a WebSocket, or both.
 //!
-//! A [`Transport`] is what the flags say, once for a run; [`Layers`] are one connection's. They own no
-//! socket: [`crate::net`] hands them what came and sends what they give. A run without a transport has
+//! A [`Door`] is what the flags say, once for a run; [`Layers`] are one connection's. They own no
+//! socket: [`crate::net`] hands them what came and sends what they give. A run without a door has
 //! no layers, and pays nothing for them.
 
 mod tls;
@@ -18,7 +18,7 @@ use websocket::WebSocket;
 
 /// How connections reach the broker.
 #[derive(Args, Clone, Debug, Default)]
-pub(crate) struct TransportFlags {
+pub(crate) struct DoorFlags {
     /// Speak TLS. The broker's certificate has to lead to one of --ca and to name --host.
     #[arg(long)]
     pub(crate) tls: bool,
@@ -55,7 +55,7 @@ pub(crate) enum TlsVersion {
     V13,
 }
 
-impl TransportFlags {
+impl DoorFlags {
     /// What of it shaped the run, for the report.
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         let mut settings = Vec::new();
@@ -76,24 +76,24 @@ impl TransportFlags {
 }
 
 /// Makes the layers of each connection.
-pub(crate) struct Transport {
+pub(crate) struct Door {
     tls: Option<tls::Client>,
     /// The request that opens a WebSocket.
     request: Option<Arc<[u8]>>,
 }
 
-impl Transport {
-    /// The transport to `host`; `None` for MQTT right on TCP.
+impl Door {
+    /// The door to `host`; `None` for MQTT right on TCP.
     ///
     /// # Errors
     /// A file that can't be used, or a certificate that nothing is there to check with.
-    pub(crate) fn new(flags: &TransportFlags, host: &str, port: u16) -> Result<Option<Transport>, String> {
+    pub(crate) fn new(flags: &DoorFlags, host: &str, port: u16) -> Result<Option<Door>, String> {
         if !flags.tls && flags.websocket.is_none() {
             return Ok(None);
         }
         let tls = if flags.tls { Some(tls::Client::new(flags, host)?) } else { None };
         let request = flags.websocket.as_deref().map(|path| websocket::request(path, host, port).into());
-        Ok(Some(Transport { tls, request }))
+        Ok(Some(Door { tls, request }))
     }
 
     /// The layers of a new connection.
