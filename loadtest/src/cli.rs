@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::door::DoorFlags;
+use crate::codec::Version;
 use crate::flags::{Logins, Mixed, Offline, Retained, Shared, Slow, Wildcard};
 use crate::payload::STAMP_LEN;
-use crate::wire::Version;
+use crate::transport::TransportFlags;
 
 /// Load tests for any MQTT broker. Every message is verified: content, order per publisher and
 /// topic, losses, duplicates, DUP and retain flags.
@@ -25,7 +25,8 @@ pub(crate) enum Task {
     #[command(flatten)]
     Run(Box<Scenario>),
     Compare(crate::compare::Compare),
-    Hold(crate::hold::Hold),
+    #[command(name = crate::child_process::SUBCOMMAND)]
+    RunChild(crate::child_process::RunChild),
 }
 
 #[derive(Debug, Subcommand)]
@@ -188,7 +189,7 @@ pub(crate) struct Common {
     #[arg(long, requires = "username")]
     pub(crate) password: Option<String>,
     #[command(flatten)]
-    pub(crate) door: DoorFlags,
+    pub(crate) door: TransportFlags,
     /// Process id of the broker, on this machine: reports its CPU time and memory.
     #[arg(long)]
     pub(crate) broker_pid: Option<u32>,

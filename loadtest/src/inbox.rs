@@ -1,8 +1,8 @@
 //! The receiver's side of a session: acknowledges what comes and knows which QoS 2 messages the
 //! broker has yet to release. It outlives the connection when the session does.
 
+use crate::codec::{self, Packet, Publish};
 use crate::verify::IdSet;
-use crate::wire::{self, Packet, Publish};
 
 /// What a session owes the broker for messages that it received.
 #[derive(Debug, Default)]
@@ -19,11 +19,11 @@ impl Inbox {
         match publish.qos {
             0 => true,
             1 => {
-                wire::put_ack(out, wire::PUBACK, publish.id);
+                codec::put_ack(out, codec::PUBACK, publish.id);
                 true
             }
             _ => {
-                wire::put_ack(out, wire::PUBREC, publish.id);
+                codec::put_ack(out, codec::PUBREC, publish.id);
                 self.unreleased.get_or_insert_default().insert(publish.id)
             }
         }
@@ -34,8 +34,8 @@ impl Inbox {
     /// # Errors
     /// What is wrong with it.
     pub(crate) fn release(&mut self, packet: Packet<'_>, out: &mut Vec<u8>) -> Result<(), &'static str> {
-        let (id, _) = wire::ack(packet).map_err(|malformed| malformed.0)?;
-        wire::put_ack(out, wire::PUBCOMP, id);
+        let (id, _) = codec::ack(packet).map_err(|malformed| malformed.0)?;
+        codec::put_ack(out, codec::PUBCOMP, id);
         let known = self.unreleased.as_mut().is_some_and(|ids| ids.remove(id));
         if known { Ok(()) } else { Err("PUBREL for nothing that was received") }
     }

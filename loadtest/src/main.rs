@@ -5,14 +5,14 @@
 //! of them; the headline is the broker's CPU time per delivered message, because wall time on a
 //! shared machine is noise.
 
-mod bulk;
+mod bulk_publisher;
+mod child_process;
 mod cli;
+mod codec;
 mod compare;
+mod connector;
 mod context;
-mod door;
 mod flags;
-mod fleet;
-mod hold;
 mod html;
 mod inbox;
 mod latency;
@@ -20,14 +20,14 @@ mod net;
 mod payload;
 mod plan;
 mod plot;
-mod probe;
+mod process_usage;
 mod progress;
 mod report;
 mod scenario;
 mod timeline;
 mod traffic;
+mod transport;
 mod verify;
-mod wire;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     match cli::Cli::parse().task {
         Task::Run(scenario) => run(&scenario),
         Task::Compare(flags) => compare::run(&flags),
-        Task::Hold(flags) => failed(&hold::run(&flags)),
+        Task::RunChild(flags) => failed(&child_process::run(&flags)),
     }
 }
 

@@ -3,7 +3,7 @@
 //! [`Net`] opens connections, from several source addresses if need be, reads into one large
 //! buffer that all connections share, cuts packets out of it where they lie, and hands them to a
 //! [`Handler`], whose answers to one read leave in one write. Nothing is allocated per message.
-//! Behind a [`Door`] what is read and written passes through the connection's layers on its way.
+//! LayerBuffers a [`TransportConfig`] what is read and written passes through the connection's layers on its way.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
@@ -18,8 +18,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::Timespec;
 
-use crate::door::{Came, Door, Layers, Scratch};
-use crate::wire::{self, Packet};
+use crate::codec::{self, Packet};
+use crate::transport::{Layers, Received, Scratch, TransportConfig};
 
 /// Nanoseconds since the start of the run; the time of all stamps and schedules.
 #[derive(Clone, Copy, Debug)]
@@ -72,18 +72,18 @@ pub(crate) struct Net {
     target: SocketAddr,
     sources: Sources,
     clock: Clock,
-    links: Vec<Option<Link>>,
+    links: Vec<Option<Connection>>,
     events: Vec<epoll::Event>,
     buffer: Box<[u8]>,
     out: Vec<u8>,
-    door: Option<Door>,
-    behind: Behind,
+    door: Option<TransportConfig>,
+    behind: LayerBuffers,
     handshakes: Handshakes,
 }
 
 /// Buffers of the connections that have layers.
 #[derive(Default)]
-struct Behind {
+struct LayerBuffers {
     scratch: Scratch,
     /// What a read became.
     mqtt: Vec<u8>,
@@ -100,7 +100,7 @@ pub(crate) struct Handshakes {
     pub(crate) suite: Option<String>,
 }
 
-struct Link {
+struct Connection {
     stream: TcpStream,
     connected: bool,
     /// Not to be read for now; what its events announced waits in the kernel.
@@ -122,7 +122,7 @@ impl Net {
     pub(crate) fn new(
         target: SocketAddr,
         sources: Sources,
-        door: Option<Door>,
+        door: Option<TransportConfig>,
         clock: Clock,
     ) -> io::Result<Net> {
         Ok(Net {
@@ -135,7 +135,7 @@ impl Net {
             buffer: vec![0; BUFFER_LEN].into(),
             out: Vec::with_capacity(BUFFER_LEN),
             door,
-            behind: Behind::default(),
+            behind: LayerBuffers::default(),
             handshakes: Handshakes::default(),
         })
     }
@@ -158,7 +158,8 @@ impl Net {
         let layers = self.door.as_ref().map(|door| door.layers().map(Box::new)).transpose();
         let layers = layers.map_err(io::Error::other)?;
         let (partial, unsent) = (Vec::new(), Vec::new());
-        let link = Link { stream, connected: false, paused: false, partial, unsent, probed: false, layers };
+        let link =
+            Connection { stream, connected: false, paused: false, partial, unsent, probed: false, layers };
         self.links[id] = Some(link);
         Ok(())
     }
@@ -226,7 +227,7 @@ impl Net {
     pub(crate) fn probe(&mut self, id: usize) {
         if let Some(Some(link)) = self.links.get_mut(id) {
             link.probed = true;
-            self.send(id, wire::put_pingreq);
+            self.send(id, codec::put_pingreq);
         }
     }
 
@@ -296,7 +297,7 @@ impl Net {
 
     fn read_into(&mut self, buffer: &mut Box<[u8]>, id: usize, to_the_end: bool, handler: &mut impl Handler) {
         while let Some(Some(link)) = self.links.get_mut(id) {
-            // Behind layers it is put before what they make of the bytes.
+            // LayerBuffers layers it is put before what they make of the bytes.
             let held = if link.layers.is_none() { link.partial.len() } else { 0 };
             if held + BUFFER_LEN / 2 > buffer.len() {
                 // A packet larger than the buffer: it grows to hold it, once.
@@ -337,12 +338,12 @@ impl Net {
     fn take_layered(&mut self, id: usize, now: u64, came: &mut [u8], handler: &mut impl Handler) -> bool {
         let Some(Some(link)) = self.links.get_mut(id) else { return false };
         let Some(layers) = &mut link.layers else { return false };
-        let Behind { scratch, mqtt, wire } = &mut self.behind;
+        let LayerBuffers { scratch, mqtt, wire } = &mut self.behind;
         mqtt.clear();
         mqtt.append(&mut link.partial);
         wire.clear();
         let came = layers.receive(came, scratch, mqtt, wire);
-        if came == Ok(Came::Standing) {
+        if came == Ok(Received::Standing) {
             self.handshakes.count(layers);
             self.out.clear();
             handler.connected(id, &mut self.out);
@@ -356,8 +357,8 @@ impl Net {
         self.behind.mqtt = mqtt;
         match came {
             _ if !stands => false,
-            Ok(Came::Nothing | Came::Standing) => true,
-            Ok(Came::Ended) => {
+            Ok(Received::Nothing | Received::Standing) => true,
+            Ok(Received::Ended) => {
                 self.lost(id, "closed by the broker", handler);
                 false
             }
@@ -375,10 +376,10 @@ impl Net {
         let Some(Some(link)) = self.links.get_mut(id) else { return false };
         self.out.clear();
         loop {
-            match wire::split(bytes) {
+            match codec::split(bytes) {
                 Ok(Some((packet, used))) => {
                     bytes = &bytes[used..];
-                    if link.probed && packet.kind() == wire::PINGRESP {
+                    if link.probed && packet.kind() == codec::PINGRESP {
                         link.probed = false;
                         continue;
                     }
@@ -428,7 +429,7 @@ impl Handshakes {
     }
 }
 
-impl Link {
+impl Connection {
     fn finish_connect(&mut self, flags: EventFlags) -> io::Result<()> {
         sockopt::socket_error(&self.stream)??;
         self.connected = flags.contains(EventFlags::OUT) && !flags.contains(EventFlags::HUP);
@@ -437,7 +438,7 @@ impl Link {
 
     /// Sends MQTT, by way of the layers if there are any.
     #[inline]
-    fn send(&mut self, mqtt: &[u8], behind: &mut Behind) {
+    fn send(&mut self, mqtt: &[u8], behind: &mut LayerBuffers) {
         match &mut self.layers {
             None => self.write(mqtt),
             Some(layers) => {
@@ -448,7 +449,7 @@ impl Link {
         }
     }
 
-    fn leave(&mut self, behind: &mut Behind) {
+    fn leave(&mut self, behind: &mut LayerBuffers) {
         if let Some(layers) = &mut self.layers {
             behind.wire.clear();
             layers.leave(&mut behind.wire);

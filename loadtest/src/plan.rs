@@ -1,6 +1,6 @@
 //! What a run of traffic is to be: who publishes what to whom, and when.
 
-use crate::fleet::{Identity, Roster};
+use crate::connector::{ClientSpec, Identity};
 
 /// Who publishes what to whom. Clients are numbered: subscribers first, then publishers.
 pub(crate) struct Plan {
@@ -87,7 +87,7 @@ pub(crate) enum Pace {
     Open { per_second: f64 },
 }
 
-impl Roster for Plan {
+impl ClientSpec for Plan {
     fn connect(&self, id: usize, out: &mut Vec<u8>) {
         let name = match id.checked_sub(self.subscribers.len()) {
             None => format!("s{id}"),

@@ -1,6 +1,6 @@
 //! How a run goes on: one line on standard error per second, and the samples of the [`Timeline`].
 
-use crate::probe;
+use crate::process_usage;
 use crate::report::grouped;
 use crate::timeline::Timeline;
 
@@ -36,7 +36,7 @@ impl Progress {
     #[inline]
     pub(crate) fn turn(&mut self, now: u64, work: u64, text: impl FnOnce() -> String) {
         if self.timeline.is_due(now) {
-            self.timeline.take(now, work, probe::own_thread_nanos);
+            self.timeline.take(now, work, process_usage::own_thread_nanos);
         }
         if now >= self.due_nanos && !self.quiet {
             self.tell(now, work, text);

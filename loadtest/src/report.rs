@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use crate::context::Context;
 use crate::latency::bins;
 use crate::net::Handshakes;
-use crate::probe::{Memory, Used};
+use crate::process_usage::{CpuUsage, Memory};
 use crate::timeline::Timeline;
 use crate::verify::Faults;
 
@@ -91,7 +91,7 @@ impl Report {
     }
 
     /// The headline: the broker's CPU time per `unit_of_work`, user and system apart.
-    pub(crate) fn broker_cpu(&mut self, used: &Used, work: u64, wall_seconds: f64, per: &'static str) {
+    pub(crate) fn broker_cpu(&mut self, used: &CpuUsage, work: u64, wall_seconds: f64, per: &'static str) {
         if work > 0 {
             let micros = |seconds: f64| seconds * 1e6 / work as f64;
             self.figure("broker_cpu_us", "broker CPU", micros(used.total_seconds), per, 3);
@@ -112,7 +112,7 @@ impl Report {
     }
 
     /// The harness's own cost, and a note when it may have been the limit.
-    pub(crate) fn own_cpu(&mut self, used: &Used, work: u64, wall_seconds: f64, per: &'static str) {
+    pub(crate) fn own_cpu(&mut self, used: &CpuUsage, work: u64, wall_seconds: f64, per: &'static str) {
         if work > 0 {
             self.figure("own_cpu_us", "harness CPU", used.total_seconds * 1e6 / work as f64, per, 3);
         }

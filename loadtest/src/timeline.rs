@@ -5,7 +5,7 @@
 //! is how a run of any length fits a bounded table. Reading a broker with many threads costs more
 //! than one with few; the interval grows until it is a negligible share of the time.
 
-use crate::probe;
+use crate::process_usage;
 
 /// The course of a run.
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ impl Timeline {
     /// Takes a sample; `cpu_nanos` tells the CPU time of this thread, by which its cost is known.
     pub(crate) fn take(&mut self, now: u64, work: u64, cpu_nanos: impl Fn() -> u64) {
         let begun = cpu_nanos();
-        let broker_nanos = self.broker_pid.and_then(probe::running_nanos);
+        let broker_nanos = self.broker_pid.and_then(process_usage::running_nanos);
         self.keep(Sample { nanos: now, work, broker_nanos });
         let cost = cpu_nanos().saturating_sub(begun);
         self.due_nanos = now + self.interval_nanos.max(cost.saturating_mul(COST_SHARE));

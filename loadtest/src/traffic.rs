@@ -13,21 +13,21 @@
 
 use hdrhistogram::Histogram;
 
-use crate::fleet::{Fleet, Joins, Offered, Roster, count_closed, detail};
+use crate::codec::{self, Packet, Publish, PublishHead, Version};
+use crate::connector::{ClientSpec, Connector, Handled, HasConnector, count_closed, detail};
 use crate::inbox::Inbox;
 use crate::net::{Closed, Handler, Net, Next};
 use crate::payload::{self, Stamp};
 use crate::plan::{Pace, Plan, Streams};
 use crate::report::histogram;
-use crate::verify::{Answered, Arrival, Faults, InFlight, Stream};
-use crate::wire::{self, Packet, Publish, PublishHead, Version};
+use crate::verify::{AckResult, Arrival, Faults, InFlight, Stream};
 
 /// The running scenario.
 pub(crate) struct Traffic {
     plan: Plan,
     version: Version,
     pace: Pace,
-    fleet: Fleet,
+    connector: Connector,
     subscribers: Vec<Subscriber>,
     publishers: Vec<Publisher>,
     /// Per subscriber and stream, at `Subscriber::base`.
@@ -143,7 +143,7 @@ impl Traffic {
         Traffic {
             version,
             pace,
-            fleet: Fleet::new(version, subscribers.len() + publishers.len()),
+            connector: Connector::new(version, subscribers.len() + publishers.len()),
             streams: vec![Stream::default(); base],
             sent: vec![0; plan.topics.len()],
             dirty: Vec::with_capacity(publishers.len()),
@@ -348,7 +348,7 @@ impl Traffic {
             let topic = self.plan.topics[stream as usize].as_bytes();
             let payload_len = self.plan.payload;
             let head = PublishHead { topic, qos, dup: false, retain: false, id, payload_len };
-            wire::put_publish(out, self.version, &head);
+            codec::put_publish(out, self.version, &head);
             let stamp =
                 Stamp { run: self.plan.run, publisher: publisher as u32, stream, sequence, sent_nanos };
             payload::put(out, topic, payload_len, &stamp);
@@ -396,11 +396,11 @@ impl Traffic {
                 self.faults.reordered += 1;
                 0
             }
-            Arrival::Again if publish.qos == 1 && publish.dup => {
+            Arrival::Duplicate if publish.qos == 1 && publish.dup => {
                 self.redelivered += 1;
                 return;
             }
-            Arrival::Again => {
+            Arrival::Duplicate => {
                 self.faults.duplicate += 1;
                 return;
             }
@@ -434,16 +434,16 @@ impl Traffic {
 
     fn subscriber_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) {
         match packet.kind() {
-            wire::PUBLISH => match wire::publish(self.version, packet) {
+            codec::PUBLISH => match codec::publish(self.version, packet) {
                 Ok(publish) => self.deliver(id, now, &publish, out),
                 Err(malformed) => self.broken(id, malformed.0),
             },
-            wire::PUBREL => {
+            codec::PUBREL => {
                 if let Err(why) = self.subscribers[id].inbox.release(packet, out) {
                     self.broken(id, why);
                 }
             }
-            wire::DISCONNECT => self.disconnected(id, packet),
+            codec::DISCONNECT => self.disconnected(id, packet),
             _ => self.broken(id, "a subscriber got a packet that is none of its business"),
         }
     }
@@ -452,7 +452,7 @@ impl Traffic {
         let publisher = id - self.subscribers.len();
         let kind = packet.kind();
         match kind {
-            wire::PUBACK | wire::PUBREC | wire::PUBCOMP => match wire::ack(packet) {
+            codec::PUBACK | codec::PUBREC | codec::PUBCOMP => match codec::ack(packet) {
                 Ok((packet_id, reason)) => {
                     let failed = reason >= 0x80;
                     if failed {
@@ -462,14 +462,14 @@ impl Traffic {
                         });
                     }
                     match self.publishers[publisher].flight.answer(kind, packet_id, failed) {
-                        Answered::Done => self.touch(publisher),
-                        Answered::Release => wire::put_ack(out, wire::PUBREL, packet_id),
-                        Answered::Unknown => self.broken(id, "acknowledgement of nothing in flight"),
+                        AckResult::Done => self.touch(publisher),
+                        AckResult::Release => codec::put_ack(out, codec::PUBREL, packet_id),
+                        AckResult::Unknown => self.broken(id, "acknowledgement of nothing in flight"),
                     }
                 }
                 Err(malformed) => self.broken(id, malformed.0),
             },
-            wire::DISCONNECT => self.disconnected(id, packet),
+            codec::DISCONNECT => self.disconnected(id, packet),
             _ => self.broken(id, "a publisher got a packet that is none of its business"),
         }
     }
@@ -493,13 +493,13 @@ impl Handler for Traffic {
 
     #[inline]
     fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
-        if !self.fleet.is_ready(id) {
+        if !self.connector.is_ready(id) {
             let mut accepted = None;
-            let offered = self.fleet.offer(id, packet, out, &self.plan, &mut accepted);
+            let offered = self.connector.offer(id, packet, out, &self.plan, &mut accepted);
             if let (Some(publisher), Some(connack)) = (id.checked_sub(self.subscribers.len()), accepted) {
                 self.publishers[publisher].flight.limit(connack.receive_maximum);
             }
-            if offered != Offered::NotMine {
+            if offered != Handled::NotHandshake {
                 return Next::Continue;
             }
         }
@@ -518,7 +518,7 @@ impl Handler for Traffic {
     }
 
     fn closed(&mut self, id: usize, why: Closed) {
-        if self.fleet.closed(id, &why) {
+        if self.connector.closed(id, &why) {
             if let Some(subscriber) = self.subscribers.get_mut(id).filter(|subscriber| subscriber.slow) {
                 subscriber.cut_off = true;
                 return;
@@ -528,9 +528,9 @@ impl Handler for Traffic {
     }
 }
 
-impl Joins for Traffic {
-    fn fleet(&mut self) -> &mut Fleet {
-        &mut self.fleet
+impl HasConnector for Traffic {
+    fn connector(&mut self) -> &mut Connector {
+        &mut self.connector
     }
 }
 

@@ -67,7 +67,7 @@ pub(crate) enum Arrival {
     /// The first time, but after a later one.
     Late,
     /// Seen before.
-    Again,
+    Duplicate,
 }
 
 /// One publisher's messages on one topic, as one subscriber receives them.
@@ -125,9 +125,9 @@ impl Stream {
             self.next = sequence.wrapping_add(1);
             return Arrival::First { skipped };
         }
-        let Some(gaps) = &mut self.gaps else { return Arrival::Again };
+        let Some(gaps) = &mut self.gaps else { return Arrival::Duplicate };
         let Some(at) = gaps.iter().rposition(|&(from, to)| from <= sequence && sequence < to) else {
-            return Arrival::Again;
+            return Arrival::Duplicate;
         };
         let (from, to) = gaps[at];
         let halves = [(from, sequence), (sequence + 1, to)].into_iter().filter(|(from, to)| from < to);
@@ -200,7 +200,7 @@ enum Step {
 
 /// What an acknowledgement from the broker asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answered {
+pub(crate) enum AckResult {
     /// The publication is done.
     Done,
     /// PUBREL is to be sent.
@@ -249,22 +249,22 @@ impl InFlight {
 
     /// Takes a PUBACK, PUBREC or PUBCOMP (`kind`); `failed` when its reason code refuses.
     #[inline]
-    pub(crate) fn answer(&mut self, kind: u8, id: u16, failed: bool) -> Answered {
+    pub(crate) fn answer(&mut self, kind: u8, id: u16, failed: bool) -> AckResult {
         let at = self.at(id);
         match (self.slots[at], kind) {
-            (Step::Acknowledge(of), crate::wire::PUBACK) if of == id => {}
-            (Step::Receive(of), crate::wire::PUBREC) if of == id => {
+            (Step::Acknowledge(of), crate::codec::PUBACK) if of == id => {}
+            (Step::Receive(of), crate::codec::PUBREC) if of == id => {
                 if !failed {
                     self.slots[at] = Step::Complete(id);
-                    return Answered::Release;
+                    return AckResult::Release;
                 }
             }
-            (Step::Complete(of), crate::wire::PUBCOMP) if of == id => {}
-            _ => return Answered::Unknown,
+            (Step::Complete(of), crate::codec::PUBCOMP) if of == id => {}
+            _ => return AckResult::Unknown,
         }
         self.slots[at] = Step::Free;
         self.count -= 1;
-        Answered::Done
+        AckResult::Done
     }
 
     fn at(&self, id: u16) -> usize {
@@ -283,8 +283,8 @@ mod tests {
         assert_eq!(stream.arrive(5), Arrival::First { skipped: 4 });
         assert_eq!(stream.missing(6), 4);
         assert_eq!(stream.arrive(3), Arrival::Late);
-        assert_eq!(stream.arrive(3), Arrival::Again);
-        assert_eq!(stream.arrive(5), Arrival::Again);
+        assert_eq!(stream.arrive(3), Arrival::Duplicate);
+        assert_eq!(stream.arrive(5), Arrival::Duplicate);
         assert_eq!(stream.missing(8), 5);
         for late in [1, 2, 4] {
             assert_eq!(stream.arrive(late), Arrival::Late);
@@ -299,9 +299,9 @@ mod tests {
         for _ in 0..200_000 {
             let id = flight.take(1).unwrap();
             assert!(id != 0 && id != first);
-            assert_eq!(flight.answer(crate::wire::PUBACK, id, false), Answered::Done);
+            assert_eq!(flight.answer(crate::codec::PUBACK, id, false), AckResult::Done);
         }
-        assert_eq!(flight.answer(crate::wire::PUBACK, first, false), Answered::Done);
+        assert_eq!(flight.answer(crate::codec::PUBACK, first, false), AckResult::Done);
         let taken: Vec<u16> = std::iter::from_fn(|| flight.take(1)).collect();
         assert_eq!(taken.len(), 4);
     }
@@ -324,11 +324,11 @@ mod tests {
     fn a_qos_2_publication_takes_both_answers_in_order() {
         let mut flight = InFlight::new(4);
         let id = flight.take(2).unwrap();
-        assert_eq!(flight.answer(crate::wire::PUBACK, id, false), Answered::Unknown);
-        assert_eq!(flight.answer(crate::wire::PUBCOMP, id, false), Answered::Unknown);
-        assert_eq!(flight.answer(crate::wire::PUBREC, id, false), Answered::Release);
-        assert_eq!(flight.answer(crate::wire::PUBREC, id, false), Answered::Unknown);
-        assert_eq!(flight.answer(crate::wire::PUBCOMP, id, false), Answered::Done);
+        assert_eq!(flight.answer(crate::codec::PUBACK, id, false), AckResult::Unknown);
+        assert_eq!(flight.answer(crate::codec::PUBCOMP, id, false), AckResult::Unknown);
+        assert_eq!(flight.answer(crate::codec::PUBREC, id, false), AckResult::Release);
+        assert_eq!(flight.answer(crate::codec::PUBREC, id, false), AckResult::Unknown);
+        assert_eq!(flight.answer(crate::codec::PUBCOMP, id, false), AckResult::Done);
         assert_eq!(flight.len(), 0);
     }
 }

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::hold;
+use crate::child_process;
 
 /// How to start a broker and where it listens then.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Spec {
+pub(super) struct BrokerSpec {
     pub(super) name: String,
     pub(super) port: u16,
     /// For a shell.
@@ -24,7 +24,7 @@ pub(super) struct Spec {
 
 /// A broker that was started; dropping it stops it.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct BrokerProcess {
     child: Child,
     name: String,
     /// What it wrote to standard error; the file has no name any more.
@@ -39,9 +39,9 @@ const STEP: Duration = Duration::from_millis(20);
 /// Between listening and the scenario: what a broker does at its start is not to be measured.
 const SETTLE: Duration = Duration::from_millis(500);
 
-impl Spec {
+impl BrokerSpec {
     /// Reads NAME@PORT=COMMAND.
-    pub(super) fn parse(text: &str) -> Result<Spec, String> {
+    pub(super) fn parse(text: &str) -> Result<BrokerSpec, String> {
         let (place, command) = text.split_once('=').ok_or("no = before the command")?;
         let (name, port) = place.rsplit_once('@').ok_or("no @ between name and port")?;
         let port =
@@ -49,7 +49,7 @@ impl Spec {
         if name.is_empty() || command.trim().is_empty() {
             return Err("name and command must not be empty".to_owned());
         }
-        Ok(Spec { name: name.to_owned(), port, command: command.trim().to_owned() })
+        Ok(BrokerSpec { name: name.to_owned(), port, command: command.trim().to_owned() })
     }
 
     /// The name, fit for a file.
@@ -66,12 +66,12 @@ impl Spec {
     }
 }
 
-impl Running {
+impl BrokerProcess {
     /// Returns once the broker takes connections.
     ///
     /// # Errors
     /// Its port is in use before; it ends, or does not listen in time.
-    pub(super) fn start(spec: &Spec, cpus: &[usize]) -> Result<Running, String> {
+    pub(super) fn start(spec: &BrokerSpec, cpus: &[usize]) -> Result<BrokerProcess, String> {
         if spec.listens() {
             return Err(format!("something listens on port {} already", spec.port));
         }
@@ -79,11 +79,11 @@ impl Running {
         let writer = errors.try_clone().map_err(|error| error.to_string())?;
         // The shell only parts the words: `exec` leaves its process to the broker.
         let shell = ["sh", "-c", &format!("exec {}", spec.command)].map(OsString::from);
-        let child = hold::command(&shell, cpus).and_then(|mut command| {
+        let child = child_process::command(&shell, cpus).and_then(|mut command| {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(writer)).spawn()
         });
         let child = child.map_err(|error| format!("{}: {error}", spec.command))?;
-        let mut running = Running { child, name: spec.name.clone(), errors };
+        let mut running = BrokerProcess { child, name: spec.name.clone(), errors };
         let begun = Instant::now();
         while !spec.listens() {
             running.check()?;
@@ -145,7 +145,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for BrokerProcess {
     fn drop(&mut self) {
         self.stop();
     }
@@ -167,12 +167,12 @@ mod tests {
 
     #[test]
     fn a_broker_is_named_placed_and_started_by_one_argument() {
-        let spec = Spec::parse("a@b@1884=env X=1 broker --flag 'two words'").unwrap();
+        let spec = BrokerSpec::parse("a@b@1884=env X=1 broker --flag 'two words'").unwrap();
         let (name, command) = ("a@b".to_owned(), "env X=1 broker --flag 'two words'".to_owned());
-        assert_eq!(spec, Spec { name, port: 1884, command });
+        assert_eq!(spec, BrokerSpec { name, port: 1884, command });
         assert_eq!(spec.file_name(), "a_b");
         for wrong in ["", "a", "a@1", "a=b", "@1=b", "a@0=b", "a@70000=b", "a@1= "] {
-            assert!(Spec::parse(wrong).is_err(), "{wrong}");
+            assert!(BrokerSpec::parse(wrong).is_err(), "{wrong}");
         }
     }
 }

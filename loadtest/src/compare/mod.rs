@@ -12,10 +12,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser as _};
 
+use crate::child_process;
 use crate::cli::{Cli, Task};
 use crate::context::command_line;
-use crate::hold;
-use broker::{Running, Spec};
+use broker::{BrokerProcess, BrokerSpec};
 use outcome::Outcome;
 use table::Comparison;
 
@@ -31,8 +31,8 @@ pub(crate) struct Compare {
     /// A broker to compare, as NAME@PORT=COMMAND. The command must be the broker itself, in the
     /// foreground, listening on 127.0.0.1:PORT; quote its arguments as for a shell, and put `env
     /// NAME=VALUE` before it for its environment. Given twice or more.
-    #[arg(long = "broker", required = true, value_name = "NAME@PORT=COMMAND", value_parser = Spec::parse)]
-    brokers: Vec<Spec>,
+    #[arg(long = "broker", required = true, value_name = "NAME@PORT=COMMAND", value_parser = BrokerSpec::parse)]
+    brokers: Vec<BrokerSpec>,
     /// Rounds; each broker has one turn in each.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
@@ -59,7 +59,7 @@ pub(crate) struct Compare {
 
 /// One turn of one broker.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct BrokerRun {
     /// Index of the broker.
     broker: usize,
     /// From 1.
@@ -92,7 +92,7 @@ pub(crate) fn run(flags: &Compare) -> ExitCode {
                 Ok(outcome) => say(&outcome.summary()),
                 Err(error) => say(&format!("FAILED: {error}")),
             }
-            turns.push(Turn { broker: at, round, result });
+            turns.push(BrokerRun { broker: at, round, result });
         }
     }
     let scenario = command_line(flags.scenario.iter().map(|word| word.to_string_lossy().into_owned()));
@@ -128,7 +128,7 @@ fn check(flags: &Compare) -> Result<usize, String> {
             );
         }
         Task::Run(_) => {}
-        Task::Compare(_) | Task::Hold(_) => return Err("what follows -- is no scenario".to_owned()),
+        Task::Compare(_) | Task::RunChild(_) => return Err("what follows -- is no scenario".to_owned()),
     }
     if let Some(folder) = &flags.reports {
         std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -138,15 +138,15 @@ fn check(flags: &Compare) -> Result<usize, String> {
 }
 
 /// What a round sets for its scenario.
-fn fixed_arguments(broker: &Spec, pid: u32) -> Vec<OsString> {
+fn fixed_arguments(broker: &BrokerSpec, pid: u32) -> Vec<OsString> {
     let (port, pid) = (broker.port.to_string(), pid.to_string());
     let fixed = ["--host", "127.0.0.1", "--port", &port, "--broker-pid", &pid, "--json", "--quiet"];
     fixed.into_iter().map(OsString::from).collect()
 }
 
 /// Starts the broker, runs the scenario, stops the broker.
-fn turn(flags: &Compare, spec: &Spec, round: u32) -> Result<Outcome, String> {
-    let mut broker = Running::start(spec, &flags.broker_cpu)?;
+fn turn(flags: &Compare, spec: &BrokerSpec, round: u32) -> Result<Outcome, String> {
+    let mut broker = BrokerProcess::start(spec, &flags.broker_cpu)?;
     let program = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
     let mut arguments = vec![program.into_os_string()];
     arguments.extend(flags.scenario.iter().cloned());
@@ -155,7 +155,7 @@ fn turn(flags: &Compare, spec: &Spec, round: u32) -> Result<Outcome, String> {
         arguments
             .extend(["--report".into(), folder.join(format!("{}-{round}.html", spec.file_name())).into()]);
     }
-    let output = hold::command(&arguments, &[]).and_then(|mut command| command.output());
+    let output = child_process::command(&arguments, &[]).and_then(|mut command| command.output());
     let output = output.map_err(|error| format!("the scenario: {error}"))?;
     // Before it is stopped, and before its end is taken for an error of the scenario.
     broker.check()?;

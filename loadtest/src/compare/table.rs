@@ -4,16 +4,16 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::Turn;
-use super::broker::Spec;
+use super::BrokerRun;
+use super::broker::BrokerSpec;
 use super::outcome::Outcome;
 use crate::report::grouped;
 
 pub(super) struct Comparison<'a> {
-    brokers: &'a [Spec],
+    brokers: &'a [BrokerSpec],
     baseline: usize,
     scenario: &'a str,
-    turns: Vec<Turn>,
+    turns: Vec<BrokerRun>,
     rows: Vec<Row>,
 }
 
@@ -55,10 +55,10 @@ const NEVER: [&str; 1] = ["published_per_second"];
 
 impl Comparison<'_> {
     pub(super) fn new<'a>(
-        brokers: &'a [Spec],
+        brokers: &'a [BrokerSpec],
         baseline: usize,
         scenario: &'a str,
-        turns: Vec<Turn>,
+        turns: Vec<BrokerRun>,
     ) -> Comparison<'a> {
         let mut comparison = Comparison { brokers, baseline, scenario, turns, rows: Vec::new() };
         comparison.rows = comparison.keys().into_iter().filter_map(|row| comparison.row(row)).collect();
@@ -227,17 +227,17 @@ fn spread(mut values: Vec<f64>) -> Option<Spread> {
 mod tests {
     use super::*;
 
-    fn turn(broker: usize, round: u32, cpu: f64, faults: u64) -> Turn {
+    fn turn(broker: usize, round: u32, cpu: f64, faults: u64) -> BrokerRun {
         let report = json!({
             "figures": {"broker_cpu_us": cpu, "drain_ms": 12.5},
             "units": {"broker_cpu_us": "us per delivery", "drain_ms": "ms"},
             "latency_ms": {"p50": 1.0}, "faults": {"lost": faults}, "faults_total": faults,
         });
-        Turn { broker, round, result: Outcome::parse(report.to_string().as_bytes()) }
+        BrokerRun { broker, round, result: Outcome::parse(report.to_string().as_bytes()) }
     }
 
-    fn specs() -> Vec<Spec> {
-        ["a@1=a", "b@2=b"].map(|text| Spec::parse(text).unwrap()).into()
+    fn specs() -> Vec<BrokerSpec> {
+        ["a@1=a", "b@2=b"].map(|text| BrokerSpec::parse(text).unwrap()).into()
     }
 
     #[test]
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn failed_and_faulty_rounds_are_told() {
         let specs = specs();
-        let failed = Turn { broker: 1, round: 1, result: Err("gone".to_owned()) };
+        let failed = BrokerRun { broker: 1, round: 1, result: Err("gone".to_owned()) };
         let comparison = Comparison::new(&specs, 0, "pairs", vec![turn(0, 1, 2.0, 3), failed]);
         let table = comparison.table();
         assert!(table.contains("round 1, a: faults: lost 3"), "{table}");

@@ -4,37 +4,37 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::{Moment, Stage};
+use super::{Runner, Snapshot};
 use crate::cli::Idle;
-use crate::fleet::{Fleet, Identity, Joins, Offered, Roster, count_closed, detail, join};
+use crate::codec::{self, Packet};
+use crate::connector::{ClientSpec, Connector, Handled, HasConnector, Identity, count_closed, detail, join};
 use crate::net::{Closed, Handler, Next};
 use crate::report::{Report, histogram};
 use crate::verify::Faults;
-use crate::wire::{self, Packet};
 
 pub(super) fn run(flags: &Idle) -> Result<Report, String> {
     let connections = flags.connections as usize;
-    let mut stage = Stage::set(&flags.common, connections, 0, flags.keep_alive)?;
-    let devices = Devices { identity: stage.identity.clone(), subscribe: flags.subscribe };
-    let mut idle = Pings::new(devices, connections);
-    let joining = stage.clock.now();
+    let mut runner = Runner::set(&flags.common, connections, 0, flags.keep_alive)?;
+    let devices = IdleSpec { identity: runner.identity.clone(), subscribe: flags.subscribe };
+    let mut idle = IdleClients::new(devices, connections);
+    let joining = runner.clock.now();
     join(
-        &mut stage.net,
+        &mut runner.net,
         &mut idle,
         0..connections,
         flags.common.connecting,
-        stage.clock,
-        &mut stage.progress,
+        runner.clock,
+        &mut runner.progress,
     )?;
-    let join_seconds = (stage.clock.now() - joining) as f64 / 1e9;
+    let join_seconds = (runner.clock.now() - joining) as f64 / 1e9;
 
     let interval_nanos = (flags.ping_interval * 1e9) as u64;
-    let start = Moment::now(&stage)?;
+    let start = Snapshot::now(&runner)?;
     let connected = start.broker.as_ref().map(|sample| sample.memory);
     let until = start.nanos + (flags.seconds * 1e9) as u64;
     let mut sent = 0u64;
     loop {
-        let now = stage.clock.now();
+        let now = runner.clock.now();
         if now >= until {
             break;
         }
@@ -44,26 +44,26 @@ pub(super) fn run(flags: &Idle) -> Result<Report, String> {
         while due(sent) <= now {
             let id = (sent % connections as u64) as usize;
             idle.ping(id, due(sent));
-            stage.net.send(id, wire::put_pingreq);
+            runner.net.send(id, codec::put_pingreq);
             sent += 1;
         }
-        wait(&mut stage, &mut idle, due(sent).min(until))?;
+        wait(&mut runner, &mut idle, due(sent).min(until))?;
     }
-    let end = Moment::now(&stage)?;
+    let end = Snapshot::now(&runner)?;
     // The last answers: as long as a broker that is alive can take.
     let patience = end.nanos + 5_000_000_000;
-    while idle.waiting > 0 && stage.clock.now() < patience {
-        wait(&mut stage, &mut idle, patience)?;
+    while idle.waiting > 0 && runner.clock.now() < patience {
+        wait(&mut runner, &mut idle, patience)?;
     }
     idle.faults.unanswered += idle.waiting;
-    let held = stage.memory()?;
-    let open = (0..connections).filter(|&id| stage.net.is_open(id)).count();
+    let held = runner.memory()?;
+    let open = (0..connections).filter(|&id| runner.net.is_open(id)).count();
     for id in 0..connections {
-        stage.net.send(id, wire::put_disconnect);
-        stage.net.close(id);
+        runner.net.send(id, codec::put_disconnect);
+        runner.net.close(id);
     }
     std::thread::sleep(Duration::from_secs(1));
-    let left = stage.memory()?;
+    let left = runner.memory()?;
 
     let settings = vec![
         ("connections", connections.to_string()),
@@ -73,7 +73,7 @@ pub(super) fn run(flags: &Idle) -> Result<Report, String> {
         ("seconds", flags.seconds.to_string()),
     ];
     let mut report = Report::new("idle", [settings, flags.common.settings()].concat());
-    if let (Some(before), Some(connected), Some(held), Some(left)) = (stage.before, connected, held, left) {
+    if let (Some(before), Some(connected), Some(held), Some(left)) = (runner.before, connected, held, left) {
         let each = |memory: u64, before: u64| (memory as f64 - before as f64) / connections as f64;
         let resident = each(held.resident, before.resident);
         report.figure(
@@ -101,33 +101,33 @@ pub(super) fn run(flags: &Idle) -> Result<Report, String> {
     report.figure("connections", "connections held", open as f64, "at the end", 0);
     report.figure("join_per_second", "connecting", connections as f64 / join_seconds, "connections/s", 0);
     end.report(&start, sent, "us per ping", &mut report);
-    report.handshakes(stage.net.handshakes());
+    report.handshakes(runner.net.handshakes());
     if idle.latency.is_empty() {
         report.notes.push("no ping was answered: the run was shorter than its schedule".to_owned());
     } else {
         report.latency = Some(("scheduled PINGREQ to PINGRESP", idle.latency));
     }
-    report.course("pings answered", stage.progress.timeline());
+    report.course("pings answered", runner.progress.timeline());
     report.faults = idle.faults;
     report.details = idle.details;
     Ok(report)
 }
 
-fn wait(stage: &mut Stage, idle: &mut Pings, until: u64) -> Result<(), String> {
-    let now = stage.wait(idle, until)?;
-    stage.progress.turn(now, idle.answered, || {
+fn wait(runner: &mut Runner, idle: &mut IdleClients, until: u64) -> Result<(), String> {
+    let now = runner.wait(idle, until)?;
+    runner.progress.turn(now, idle.answered, || {
         let (answered, waiting) = (idle.answered, idle.waiting);
         format!("idle: {answered} pings answered, {waiting} waited for, {} faults", idle.faults.total())
     });
     Ok(())
 }
 
-struct Devices {
+struct IdleSpec {
     identity: Identity,
     subscribe: bool,
 }
 
-impl Roster for Devices {
+impl ClientSpec for IdleSpec {
     fn connect(&self, id: usize, out: &mut Vec<u8>) {
         self.identity.put_connect(out, &format!("i{id}"));
     }
@@ -145,9 +145,9 @@ impl Roster for Devices {
     }
 }
 
-struct Pings {
-    devices: Devices,
-    fleet: Fleet,
+struct IdleClients {
+    devices: IdleSpec,
+    connector: Connector,
     /// When the ping that waits for its answer was due; `NOTHING` if none does.
     due: Vec<u64>,
     waiting: u64,
@@ -159,10 +159,10 @@ struct Pings {
 
 const NOTHING: u64 = u64::MAX;
 
-impl Pings {
-    fn new(devices: Devices, connections: usize) -> Pings {
-        Pings {
-            fleet: Fleet::new(devices.identity.version, connections),
+impl IdleClients {
+    fn new(devices: IdleSpec, connections: usize) -> IdleClients {
+        IdleClients {
+            connector: Connector::new(devices.identity.version, connections),
             devices,
             due: vec![NOTHING; connections],
             waiting: 0,
@@ -175,7 +175,7 @@ impl Pings {
 
     /// Counts a ping that is about to be sent; one that is still waited for will not come.
     fn ping(&mut self, id: usize, due: u64) {
-        if !self.fleet.is_ready(id) {
+        if !self.connector.is_ready(id) {
             return;
         }
         if std::mem::replace(&mut self.due[id], due) == NOTHING {
@@ -186,17 +186,17 @@ impl Pings {
     }
 }
 
-impl Handler for Pings {
+impl Handler for IdleClients {
     fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
         self.devices.connect(id, out);
     }
 
     fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
-        if self.fleet.offer(id, packet, out, &self.devices, &mut None) != Offered::NotMine {
+        if self.connector.offer(id, packet, out, &self.devices, &mut None) != Handled::NotHandshake {
             return Next::Continue;
         }
         let due = std::mem::replace(&mut self.due[id], NOTHING);
-        if packet.kind() == wire::PINGRESP && packet.body.is_empty() && due != NOTHING {
+        if packet.kind() == codec::PINGRESP && packet.body.is_empty() && due != NOTHING {
             self.waiting -= 1;
             self.answered += 1;
             self.latency.saturating_record(now.saturating_sub(due));
@@ -213,7 +213,7 @@ impl Handler for Pings {
     fn writable(&mut self, _: usize) {}
 
     fn closed(&mut self, id: usize, why: Closed) {
-        if self.fleet.closed(id, &why) {
+        if self.connector.closed(id, &why) {
             count_closed(&mut self.faults, &mut self.details, id, &why);
         }
         if std::mem::replace(&mut self.due[id], NOTHING) != NOTHING {
@@ -222,8 +222,8 @@ impl Handler for Pings {
     }
 }
 
-impl Joins for Pings {
-    fn fleet(&mut self) -> &mut Fleet {
-        &mut self.fleet
+impl HasConnector for IdleClients {
+    fn connector(&mut self) -> &mut Connector {
+        &mut self.connector
     }
 }

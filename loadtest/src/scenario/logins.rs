@@ -4,16 +4,16 @@
 
 use hdrhistogram::Histogram;
 
-use super::storm::{Dial, SOURCES, Schedule};
-use super::throughput::Shape;
-use super::{Moment, Stage, Stall, nanos};
+use super::storm::{ConnectSchedule, SOURCES, ShortConnections};
+use super::throughput::Topology;
+use super::{Runner, Snapshot, Stall, nanos};
+use crate::codec::{self, Packet};
+use crate::connector::join;
 use crate::flags::Logins;
-use crate::fleet::join;
 use crate::net::{Closed, Handler, Next};
 use crate::plan::{Pace, Plan, PublisherPlan, SubscriberPlan, one_filter};
 use crate::report::{Report, histogram};
 use crate::traffic::Traffic;
-use crate::wire::{self, Packet};
 
 /// Logins without an answer for so long never get one. Passwords are slow to check on purpose, and
 /// --concurrency of them may wait for two cores.
@@ -21,13 +21,13 @@ const PATIENCE_NANOS: u64 = 120_000_000_000;
 
 pub(super) fn run(flags: &Logins) -> Result<Report, String> {
     let (pairs, slots) = (flags.pairs as usize, flags.concurrency as usize);
-    let mut stage = Stage::set(&flags.common, 2 * pairs + slots, SOURCES, 60)?;
-    let Shape { topics, subscribers, publishers, shared } = shape(&stage, flags.pairs);
+    let mut runner = Runner::set(&flags.common, 2 * pairs + slots, SOURCES, 60)?;
+    let Topology { topics, subscribers, publishers, shared } = shape(&runner, flags.pairs);
     let plan = Plan {
-        identity: stage.identity.clone(),
+        identity: runner.identity.clone(),
         qos: flags.qos,
         payload: flags.payload,
-        run: stage.run,
+        run: runner.run,
         topics,
         subscribers,
         publishers,
@@ -36,38 +36,38 @@ pub(super) fn run(flags: &Logins) -> Result<Report, String> {
         batch: 1,
     };
     let mut traffic = Traffic::new(plan, Pace::Open { per_second: flags.rate });
-    let (connecting, clock) = (flags.common.connecting, stage.clock);
-    join(&mut stage.net, &mut traffic, 0..2 * pairs, connecting, clock, &mut stage.progress)?;
-    let dial = Dial::new(stage.identity.clone(), 2 * pairs, slots);
-    let mut both = Both { traffic, dial, first: 2 * pairs };
-    let (mut calm, mut busy) = (Stretches::new(), Stretches::new());
+    let (connecting, clock) = (flags.common.connecting, runner.clock);
+    join(&mut runner.net, &mut traffic, 0..2 * pairs, connecting, clock, &mut runner.progress)?;
+    let dial = ShortConnections::new(runner.identity.clone(), 2 * pairs, slots);
+    let mut both = PairsAndLogins { traffic, dial, first: 2 * pairs };
+    let (mut calm, mut busy) = (Periods::new(), Periods::new());
 
-    both.traffic.start(stage.clock.now());
+    both.traffic.start(runner.clock.now());
     for _ in 0..flags.rounds {
-        stretch(&mut stage, &mut both, flags, None, &mut calm)?;
-        let schedule = Schedule { start: stage.clock.now(), per_second: flags.logins };
+        stretch(&mut runner, &mut both, flags, None, &mut calm)?;
+        let schedule = ConnectSchedule { start: runner.clock.now(), per_second: flags.logins };
         both.dial.started = 0;
-        stretch(&mut stage, &mut both, flags, Some(schedule), &mut busy)?;
+        stretch(&mut runner, &mut both, flags, Some(schedule), &mut busy)?;
     }
     both.traffic.stop();
-    let mut stall = Stall::new(stage.clock.now(), flags.stall);
-    while !both.traffic.is_drained() && !stall.is_over(stage.clock.now(), both.traffic.delivered) {
-        step(&mut stage, &mut both, None, u64::MAX, "draining")?;
+    let mut stall = Stall::new(runner.clock.now(), flags.stall);
+    while !both.traffic.is_drained() && !stall.is_over(runner.clock.now(), both.traffic.delivered) {
+        step(&mut runner, &mut both, None, u64::MAX, "draining")?;
     }
     for ids in [pairs..2 * pairs, 0..pairs] {
-        both.traffic.faults.unanswered += stage.look_again(&mut both, ids, flags.stall)?;
+        both.traffic.faults.unanswered += runner.look_again(&mut both, ids, flags.stall)?;
     }
     both.traffic.settle();
     for id in 0..2 * pairs {
-        stage.net.send(id, wire::put_disconnect);
-        stage.net.close(id);
+        runner.net.send(id, codec::put_disconnect);
+        runner.net.close(id);
     }
-    Ok(report(flags, &stage, both, &calm, busy))
+    Ok(report(flags, &runner, both, &calm, busy))
 }
 
-fn shape(stage: &Stage, pairs: u32) -> Shape {
-    let topic = |at| format!("lt/{:08x}/beside/{at}", stage.run);
-    Shape {
+fn shape(runner: &Runner, pairs: u32) -> Topology {
+    let topic = |at| format!("lt/{:08x}/beside/{at}", runner.run);
+    Topology {
         topics: (0..pairs).map(topic).collect(),
         subscribers: (0..pairs).map(|at| SubscriberPlan::of(one_filter(topic(at)), at..at + 1)).collect(),
         publishers: (0..pairs).map(|at| PublisherPlan::one(at, 1)).collect(),
@@ -76,7 +76,7 @@ fn shape(stage: &Stage, pairs: u32) -> Shape {
 }
 
 /// All stretches of one kind together.
-struct Stretches {
+struct Periods {
     latency: Histogram<u64>,
     seconds: f64,
     delivered: u64,
@@ -88,9 +88,9 @@ struct Stretches {
     own_starved_seconds: f64,
 }
 
-impl Stretches {
-    fn new() -> Stretches {
-        Stretches {
+impl Periods {
+    fn new() -> Periods {
+        Periods {
             latency: histogram(),
             seconds: 0.0,
             delivered: 0,
@@ -105,30 +105,30 @@ impl Stretches {
 
 /// Warms up and measures, with logins if there is a schedule for them, and waits for their answers.
 fn stretch(
-    stage: &mut Stage,
-    both: &mut Both,
+    runner: &mut Runner,
+    both: &mut PairsAndLogins,
     flags: &Logins,
-    schedule: Option<Schedule>,
-    sum: &mut Stretches,
+    schedule: Option<ConnectSchedule>,
+    sum: &mut Periods,
 ) -> Result<(), String> {
     let what = if schedule.is_some() { "logins" } else { "calm" };
-    let drive = |stage: &mut Stage, both: &mut Both, until: u64| {
-        while stage.clock.now() < until {
-            step(stage, both, schedule, until, what)?;
+    let drive = |runner: &mut Runner, both: &mut PairsAndLogins, until: u64| {
+        while runner.clock.now() < until {
+            step(runner, both, schedule, until, what)?;
         }
         Ok::<(), String>(())
     };
-    let warm = stage.clock.now() + nanos(flags.warm_up);
-    drive(stage, both, warm)?;
-    let start = Moment::now(stage)?;
+    let warm = runner.clock.now() + nanos(flags.warm_up);
+    drive(runner, both, warm)?;
+    let start = Snapshot::now(runner)?;
     let (delivered, accepted) = (both.traffic.delivered, both.dial.accepted);
     std::mem::swap(&mut both.traffic.latency, &mut sum.latency);
     both.traffic.record(true);
     both.dial.recording = true;
-    drive(stage, both, start.nanos + nanos(flags.seconds))?;
+    drive(runner, both, start.nanos + nanos(flags.seconds))?;
     both.traffic.record(false);
     std::mem::swap(&mut both.traffic.latency, &mut sum.latency);
-    let end = Moment::now(stage)?;
+    let end = Snapshot::now(runner)?;
     sum.seconds += (end.nanos - start.nanos) as f64 / 1e9;
     sum.delivered += both.traffic.delivered - delivered;
     sum.accepted += both.dial.accepted - accepted;
@@ -142,8 +142,8 @@ fn stretch(
 
     let slots = flags.concurrency as usize;
     let patience = end.nanos + PATIENCE_NANOS;
-    while both.dial.free.len() < slots && stage.clock.now() < patience {
-        step(stage, both, None, patience, "waiting for logins")?;
+    while both.dial.free.len() < slots && runner.clock.now() < patience {
+        step(runner, both, None, patience, "waiting for logins")?;
     }
     both.dial.recording = false;
     let unanswered = slots - both.dial.free.len();
@@ -155,27 +155,27 @@ fn stretch(
 
 /// One turn: open and send what is due, wait for sockets, take what they have.
 fn step(
-    stage: &mut Stage,
-    both: &mut Both,
-    schedule: Option<Schedule>,
+    runner: &mut Runner,
+    both: &mut PairsAndLogins,
+    schedule: Option<ConnectSchedule>,
     until: u64,
     what: &str,
 ) -> Result<(), String> {
-    let now = stage.clock.now();
+    let now = runner.clock.now();
     let mut wake = until;
     if schedule.is_some() {
-        wake = wake.min(both.dial.open_due(&mut stage.net, stage.clock, schedule)?);
+        wake = wake.min(both.dial.open_due(&mut runner.net, runner.clock, schedule)?);
     }
     wake = wake.min(both.traffic.advance(now).unwrap_or(u64::MAX));
-    both.traffic.pump(&mut stage.net, now);
-    stage.wait(both, wake)?;
-    stage.progress.turn(now, both.traffic.delivered, || {
+    both.traffic.pump(&mut runner.net, now);
+    runner.wait(both, wake)?;
+    runner.progress.turn(now, both.traffic.delivered, || {
         format!("{what}: {} delivered, {} logged in", both.traffic.delivered, both.dial.accepted)
     });
     Ok(())
 }
 
-fn report(flags: &Logins, stage: &Stage, both: Both, calm: &Stretches, busy: Stretches) -> Report {
+fn report(flags: &Logins, runner: &Runner, both: PairsAndLogins, calm: &Periods, busy: Periods) -> Report {
     let settings = vec![
         ("pairs", flags.pairs.to_string()),
         ("rate", flags.rate.to_string()),
@@ -188,7 +188,7 @@ fn report(flags: &Logins, stage: &Stage, both: Both, calm: &Stretches, busy: Str
         ("seconds", flags.seconds.to_string()),
     ];
     let mut report = Report::new("logins", [settings, flags.common.settings()].concat());
-    let Both { traffic, dial, .. } = both;
+    let PairsAndLogins { traffic, dial, .. } = both;
     let millis = |histogram: &Histogram<u64>, at: f64| histogram.value_at_percentile(at) as f64 / 1e6;
     for (at, keys, label) in [
         (50.0, ["calm_p50_ms", "logins_p50_ms"], "p50"),
@@ -220,12 +220,12 @@ fn report(flags: &Logins, stage: &Stage, both: Both, calm: &Stretches, busy: Str
     let (own, starved) = (busy.own_seconds / busy.seconds, busy.own_starved_seconds / busy.seconds);
     report.figure("own_busy_percent", "harness busy", own * 100.0, "% of a core, with logins", 1);
     report.figure("own_starved_percent", "harness waited for a CPU", starved * 100.0, "% of the time", 1);
-    report.handshakes(stage.net.handshakes());
+    report.handshakes(runner.net.handshakes());
     if served < 0.95 * flags.logins {
         report.notes.push("not all logins that were offered were served in time".to_owned());
     }
     report.latency = Some(("send to receive, with logins", busy.latency));
-    report.course("deliveries", stage.progress.timeline());
+    report.course("deliveries", runner.progress.timeline());
     report.faults = traffic.faults;
     report.faults.protocol += dial.faults.protocol;
     report.faults.refused += dial.faults.refused;
@@ -235,14 +235,14 @@ fn report(flags: &Logins, stage: &Stage, both: Both, calm: &Stretches, busy: Str
 }
 
 /// The pairs, and behind them the connections that come and go.
-struct Both {
+struct PairsAndLogins {
     traffic: Traffic,
-    dial: Dial,
+    dial: ShortConnections,
     /// The number of the first that comes and goes.
     first: usize,
 }
 
-impl Handler for Both {
+impl Handler for PairsAndLogins {
     fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
         if id < self.first { self.traffic.connected(id, out) } else { self.dial.connected(id, out) }
     }

@@ -14,12 +14,12 @@ mod wildcard;
 use std::time::Duration;
 
 use crate::cli::{Common, Scenario};
-use crate::door::Door;
-use crate::fleet::Identity;
+use crate::connector::Identity;
 use crate::net::{self, Clock, Handler, Net, Sources};
-use crate::probe::{Memory, Sample};
+use crate::process_usage::{Memory, ProcessSample};
 use crate::progress::Progress;
 use crate::report::Report;
+use crate::transport::TransportConfig;
 
 /// Runs what the command line asks for.
 ///
@@ -43,7 +43,7 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Report, String> {
 }
 
 /// What every scenario starts with.
-struct Stage {
+struct Runner {
     clock: Clock,
     net: Net,
     progress: Progress,
@@ -55,7 +55,7 @@ struct Stage {
     before: Option<Memory>,
 }
 
-impl Stage {
+impl Runner {
     /// Pins the thread and makes room for `connections` sockets; `sources` overrides how many
     /// source addresses fit.
     fn set(
@@ -63,7 +63,7 @@ impl Stage {
         connections: usize,
         sources_min: usize,
         keep_alive_seconds: u16,
-    ) -> Result<Stage, String> {
+    ) -> Result<Runner, String> {
         if let Some(cpu) = common.cpu {
             net::pin(&[cpu]).map_err(|error| format!("--cpu {cpu}: {error}"))?;
         }
@@ -84,7 +84,7 @@ impl Stage {
         let clock = Clock::start();
         let run = run_number();
         let sources = Sources::new(addresses, run);
-        let door = Door::new(&common.door, &common.host, common.port)?;
+        let door = TransportConfig::new(&common.door, &common.host, common.port)?;
         let net = Net::new(target, sources, door, clock).map_err(|error| error.to_string())?;
         let identity = Identity {
             version: common.version(),
@@ -93,7 +93,7 @@ impl Stage {
             username: common.username.clone(),
             password: common.password.clone(),
         };
-        let mut stage = Stage {
+        let mut runner = Runner {
             clock,
             net,
             progress: Progress::new(common.quiet, common.broker_pid),
@@ -102,17 +102,17 @@ impl Stage {
             broker_pid: common.broker_pid,
             before: None,
         };
-        stage.before = stage.broker()?.map(|sample| sample.memory);
-        Ok(stage)
+        runner.before = runner.broker()?.map(|sample| sample.memory);
+        Ok(runner)
     }
 
-    fn broker(&self) -> Result<Option<Sample>, String> {
-        let sample = |pid| Sample::of(pid).map_err(|error| format!("--broker-pid {pid}: {error}"));
+    fn broker(&self) -> Result<Option<ProcessSample>, String> {
+        let sample = |pid| ProcessSample::of(pid).map_err(|error| format!("--broker-pid {pid}: {error}"));
         self.broker_pid.map(sample).transpose()
     }
 
-    fn own(&self) -> Result<Sample, String> {
-        Sample::own().map_err(|error| format!("/proc/self: {error}"))
+    fn own(&self) -> Result<ProcessSample, String> {
+        ProcessSample::own().map_err(|error| format!("/proc/self: {error}"))
     }
 
     /// Waits for sockets until something came or `until`, at most a tenth of a second, and returns
@@ -209,20 +209,20 @@ fn run_number() -> u32 {
 }
 
 /// CPU time at one moment, of the broker if it is watched and of the harness.
-struct Moment {
+struct Snapshot {
     nanos: u64,
-    broker: Option<Sample>,
-    own: Sample,
+    broker: Option<ProcessSample>,
+    own: ProcessSample,
 }
 
-impl Moment {
-    fn now(stage: &Stage) -> Result<Moment, String> {
-        Ok(Moment { nanos: stage.clock.now(), broker: stage.broker()?, own: stage.own()? })
+impl Snapshot {
+    fn now(runner: &Runner) -> Result<Snapshot, String> {
+        Ok(Snapshot { nanos: runner.clock.now(), broker: runner.broker()?, own: runner.own()? })
     }
 
     /// Writes what was used since `earlier` for `work` pieces of work into the report, the
     /// headline first.
-    fn report(&self, earlier: &Moment, work: u64, per: &'static str, report: &mut Report) {
+    fn report(&self, earlier: &Snapshot, work: u64, per: &'static str, report: &mut Report) {
         report.measured = Some((earlier.nanos, self.nanos));
         let wall_seconds = (self.nanos - earlier.nanos) as f64 / 1e9;
         if let (Some(after), Some(before)) = (&self.broker, &earlier.broker) {

@@ -3,16 +3,16 @@
 
 use hdrhistogram::Histogram;
 
-use super::{Moment, Stage, Stall, memory_each};
-use crate::bulk::Bulk;
+use super::{Runner, Snapshot, Stall, memory_each};
+use crate::bulk_publisher::BulkPublisher;
+use crate::codec::{self, Packet, Publish, PublishHead, Version};
+use crate::connector::{ClientSpec, Connector, Handled, HasConnector, Identity, count_closed, detail, join};
 use crate::flags::Offline;
-use crate::fleet::{Fleet, Identity, Joins, Offered, Roster, count_closed, detail, join};
 use crate::inbox::Inbox;
 use crate::net::{Clock, Closed, Handler, Next};
 use crate::payload::{self, Stamp};
 use crate::report::{Report, histogram};
 use crate::verify::{Arrival, Faults, Stream};
-use crate::wire::{self, Packet, Publish, PublishHead, Version};
 
 /// Time for a broker to notice the end of a connection, in seconds; and to see what comes that
 /// should not.
@@ -20,41 +20,41 @@ const SETTLE_SECONDS: f64 = 0.3;
 
 pub(super) fn run(flags: &Offline) -> Result<Report, String> {
     let sessions = flags.sessions as usize;
-    let mut stage = Stage::set(&flags.common, sessions + 1, 0, 0)?;
-    let mut away = Away::new(&stage, flags);
+    let mut runner = Runner::set(&flags.common, sessions + 1, 0, 0)?;
+    let mut away = OfflineClients::new(&runner, flags);
     let everyone = 0..sessions;
-    bring_up(&mut stage, &mut away, flags, everyone.clone(), Life::First)?;
-    depart(&mut stage, &mut away, everyone.clone())?;
+    bring_up(&mut runner, &mut away, flags, everyone.clone(), ConnectRound::Subscribe)?;
+    depart(&mut runner, &mut away, everyone.clone())?;
 
-    bring_up(&mut stage, &mut away, flags, sessions..sessions + 1, Life::First)?;
-    let empty = Moment::now(&stage)?;
-    fill(&mut stage, &mut away, flags)?;
-    let filled = Moment::now(&stage)?;
+    bring_up(&mut runner, &mut away, flags, sessions..sessions + 1, ConnectRound::Subscribe)?;
+    let empty = Snapshot::now(&runner)?;
+    fill(&mut runner, &mut away, flags)?;
+    let filled = Snapshot::now(&runner)?;
 
-    let start = Moment::now(&stage)?;
-    bring_up(&mut stage, &mut away, flags, everyone.clone(), Life::Resumed)?;
-    let mut stall = Stall::new(stage.clock.now(), flags.stall);
+    let start = Snapshot::now(&runner)?;
+    bring_up(&mut runner, &mut away, flags, everyone.clone(), ConnectRound::CatchUp)?;
+    let mut stall = Stall::new(runner.clock.now(), flags.stall);
     loop {
         // A session that left before its QoS 2 messages were released would rightly get them again.
         let waiting: u64 = away.sessions.iter().map(|session| session.inbox.unreleased()).sum();
-        let is_over = stall.is_over(stage.clock.now(), 2 * away.delivered - waiting);
+        let is_over = stall.is_over(runner.clock.now(), 2 * away.delivered - waiting);
         if is_over || away.caught_up == sessions && waiting == 0 {
             break;
         }
-        let now = stage.wait(&mut away, u64::MAX)?;
-        stage.progress.turn(now, away.delivered, || format!("catching up: {} delivered", away.delivered));
+        let now = runner.wait(&mut away, u64::MAX)?;
+        runner.progress.turn(now, away.delivered, || format!("catching up: {} delivered", away.delivered));
     }
-    let end = Moment::now(&stage)?;
-    away.faults.unanswered += stage.look_again(&mut away, everyone.clone(), flags.stall)?;
-    depart(&mut stage, &mut away, everyone.clone())?;
+    let end = Snapshot::now(&runner)?;
+    away.faults.unanswered += runner.look_again(&mut away, everyone.clone(), flags.stall)?;
+    depart(&mut runner, &mut away, everyone.clone())?;
 
-    bring_up(&mut stage, &mut away, flags, everyone.clone(), Life::Again)?;
-    away.faults.unanswered += stage.look_again(&mut away, everyone.clone(), flags.stall)?;
-    depart(&mut stage, &mut away, everyone.clone())?;
+    bring_up(&mut runner, &mut away, flags, everyone.clone(), ConnectRound::Verify)?;
+    away.faults.unanswered += runner.look_again(&mut away, everyone.clone(), flags.stall)?;
+    depart(&mut runner, &mut away, everyone.clone())?;
     away.settle(flags);
-    bring_up(&mut stage, &mut away, flags, everyone.clone(), Life::Last)?;
-    depart(&mut stage, &mut away, 0..sessions + 1)?;
-    let left = stage.memory()?;
+    bring_up(&mut runner, &mut away, flags, everyone.clone(), ConnectRound::EndSession)?;
+    depart(&mut runner, &mut away, 0..sessions + 1)?;
+    let left = runner.memory()?;
 
     let settings = vec![
         ("sessions", flags.sessions.to_string()),
@@ -79,8 +79,8 @@ pub(super) fn run(flags: &Offline) -> Result<Report, String> {
     report.figure("delivered", "delivered and verified", away.delivered as f64, "messages in all", 0);
     report.figure("queued_lost", "lost without a word", away.faults.lost as f64, "messages", 0);
     report.figure("queued_refused", "refused with a reason", away.refused as f64, "messages", 0);
-    report.handshakes(stage.net.handshakes());
-    if let (Some(before), Some(filled), Some(left)) = (stage.before, filled, left) {
+    report.handshakes(runner.net.handshakes());
+    if let (Some(before), Some(filled), Some(left)) = (runner.before, filled, left) {
         report.broker_memory(&[
             ("broker_memory_before_kib", "broker memory, before", before),
             ("broker_memory_filled_kib", "  all queued", filled),
@@ -99,54 +99,54 @@ pub(super) fn run(flags: &Offline) -> Result<Report, String> {
     } else {
         report.latency = Some(("CONNECT to the last message of a session", away.latency));
     }
-    report.course("deliveries", stage.progress.timeline());
+    report.course("deliveries", runner.progress.timeline());
     report.faults = away.faults;
     report.details = away.details;
     Ok(report)
 }
 
 fn bring_up(
-    stage: &mut Stage,
-    away: &mut Away,
+    runner: &mut Runner,
+    away: &mut OfflineClients,
     flags: &Offline,
     ids: std::ops::Range<usize>,
-    life: Life,
+    round: ConnectRound,
 ) -> Result<(), String> {
-    away.roster.life = life;
-    join(&mut stage.net, away, ids, flags.common.connecting, stage.clock, &mut stage.progress)
+    away.roster.round = round;
+    join(&mut runner.net, away, ids, flags.common.connecting, runner.clock, &mut runner.progress)
 }
 
 /// Disconnects clients and gives the broker time to notice.
-fn depart(stage: &mut Stage, away: &mut Away, ids: std::ops::Range<usize>) -> Result<(), String> {
+fn depart(runner: &mut Runner, away: &mut OfflineClients, ids: std::ops::Range<usize>) -> Result<(), String> {
     for id in ids {
-        if stage.net.is_open(id) {
-            stage.net.send(id, wire::put_disconnect);
-            stage.net.close(id);
-            away.fleet.leave(id);
+        if runner.net.is_open(id) {
+            runner.net.send(id, codec::put_disconnect);
+            runner.net.close(id);
+            away.connector.leave(id);
         }
     }
-    stage.rest(away, SETTLE_SECONDS)
+    runner.rest(away, SETTLE_SECONDS)
 }
 
 /// Publishes all messages, to the sessions in turn, and waits until they are acknowledged.
-fn fill(stage: &mut Stage, away: &mut Away, flags: &Offline) -> Result<(), String> {
+fn fill(runner: &mut Runner, away: &mut OfflineClients, flags: &Offline) -> Result<(), String> {
     let sessions = u64::from(flags.sessions);
-    let mut stall = Stall::new(stage.clock.now(), flags.stall);
+    let mut stall = Stall::new(runner.clock.now(), flags.stall);
     away.bulk.allow(sessions * u64::from(flags.messages));
     loop {
-        let now = stage.clock.now();
+        let now = runner.clock.now();
         let (run, roster) = (away.run, &away.roster);
-        away.bulk.pump(&mut stage.net, |number, id, out| {
+        away.bulk.pump(&mut runner.net, |number, id, out| {
             let (session, sequence) = ((number % sessions) as u32, (number / sessions) as u32);
             let (topic, payload_len) = (roster.topic(session as usize), flags.payload);
             let topic = topic.as_bytes();
             let head = PublishHead { topic, qos: flags.qos, dup: false, retain: false, id, payload_len };
-            wire::put_publish(out, roster.identity.version, &head);
+            codec::put_publish(out, roster.identity.version, &head);
             let stamp = Stamp { run, publisher: 0, stream: session, sequence, sent_nanos: now };
             payload::put(out, topic, payload_len, &stamp);
         });
         let (sent, waiting) = (away.bulk.sent, away.bulk.in_flight());
-        if away.bulk.is_done(&stage.net) {
+        if away.bulk.is_done(&runner.net) {
             break;
         }
         if stall.is_over(now, 2 * sent - waiting) {
@@ -154,44 +154,44 @@ fn fill(stage: &mut Stage, away: &mut Away, flags: &Offline) -> Result<(), Strin
             detail(&mut away.details, || format!("publisher waits for {waiting} acknowledgements"));
             break;
         }
-        stage.wait(away, u64::MAX)?;
-        stage.progress.say(now, || format!("queueing: {sent} sent"));
+        runner.wait(away, u64::MAX)?;
+        runner.progress.say(now, || format!("queueing: {sent} sent"));
     }
     away.refused = away.bulk.refused;
     Ok(())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
+enum ConnectRound {
     /// Subscribes.
-    First,
+    Subscribe,
     /// Gets what was queued.
-    Resumed,
+    CatchUp,
     /// Gets nothing.
-    Again,
+    Verify,
     /// Ends the session.
-    Last,
+    EndSession,
 }
 
 /// The sessions and, behind them, the publisher.
-struct Sessions {
+struct OfflineSpec {
     identity: Identity,
     prefix: String,
     qos: u8,
     count: usize,
-    life: Life,
+    round: ConnectRound,
 }
 
-impl Sessions {
+impl OfflineSpec {
     fn topic(&self, session: usize) -> String {
         format!("{}/{session}", self.prefix)
     }
 }
 
-impl Roster for Sessions {
+impl ClientSpec for OfflineSpec {
     fn connect(&self, id: usize, out: &mut Vec<u8>) {
         let name = format!("o{id}");
-        if id == self.count || self.life == Life::Last {
+        if id == self.count || self.round == ConnectRound::EndSession {
             self.identity.put_connect(out, &name);
         } else {
             self.identity.put_resume(out, &name, None);
@@ -199,7 +199,7 @@ impl Roster for Sessions {
     }
 
     fn filters(&self, id: usize, from: usize) -> Vec<String> {
-        let subscribes = id < self.count && from == 0 && self.life == Life::First;
+        let subscribes = id < self.count && from == 0 && self.round == ConnectRound::Subscribe;
         if subscribes { vec![self.topic(id)] } else { Vec::new() }
     }
 
@@ -208,14 +208,14 @@ impl Roster for Sessions {
     }
 }
 
-struct Away {
+struct OfflineClients {
     run: u32,
     version: Version,
     clock: Clock,
     messages: u32,
-    roster: Sessions,
-    fleet: Fleet,
-    bulk: Bulk,
+    roster: OfflineSpec,
+    connector: Connector,
+    bulk: BulkPublisher,
     refused: u64,
     sessions: Vec<Session>,
     caught_up: usize,
@@ -237,23 +237,23 @@ struct Session {
     got: u32,
 }
 
-impl Away {
-    fn new(stage: &Stage, flags: &Offline) -> Away {
-        let (identity, count) = (stage.identity.clone(), flags.sessions as usize);
-        Away {
-            run: stage.run,
+impl OfflineClients {
+    fn new(runner: &Runner, flags: &Offline) -> OfflineClients {
+        let (identity, count) = (runner.identity.clone(), flags.sessions as usize);
+        OfflineClients {
+            run: runner.run,
             version: identity.version,
-            clock: stage.clock,
+            clock: runner.clock,
             messages: flags.messages,
-            fleet: Fleet::new(identity.version, count + 1),
-            roster: Sessions {
+            connector: Connector::new(identity.version, count + 1),
+            roster: OfflineSpec {
                 identity,
-                prefix: format!("lt/{:08x}/offline", stage.run),
+                prefix: format!("lt/{:08x}/offline", runner.run),
                 qos: flags.qos,
                 count,
-                life: Life::First,
+                round: ConnectRound::Subscribe,
             },
-            bulk: Bulk::new(count, flags.qos, usize::from(flags.window)),
+            bulk: BulkPublisher::new(count, flags.qos, usize::from(flags.window)),
             refused: 0,
             sessions: (0..count).map(|_| Session::default()).collect(),
             caught_up: 0,
@@ -292,7 +292,7 @@ impl Away {
         if id == self.roster.count {
             return;
         }
-        let expected = matches!(self.roster.life, Life::Resumed | Life::Again);
+        let expected = matches!(self.roster.round, ConnectRound::CatchUp | ConnectRound::Verify);
         if session_present != expected {
             self.broken(
                 id,
@@ -320,7 +320,7 @@ impl Away {
             Arrival::First { .. } => {}
             Arrival::Late => self.faults.reordered += 1,
             // Every acknowledgement went to the broker before the connection ended.
-            Arrival::Again => {
+            Arrival::Duplicate => {
                 self.faults.duplicate += 1;
                 return detail(&mut self.details, || {
                     format!("session {id}: number {} came again after it was acknowledged", stamp.sequence)
@@ -344,9 +344,9 @@ impl Away {
     }
 }
 
-impl Handler for Away {
+impl Handler for OfflineClients {
     fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
-        if let (Life::Resumed, Some(session)) = (self.roster.life, self.sessions.get_mut(id)) {
+        if let (ConnectRound::CatchUp, Some(session)) = (self.roster.round, self.sessions.get_mut(id)) {
             session.connect_nanos = self.clock.now();
         }
         self.roster.connect(id, out);
@@ -354,14 +354,14 @@ impl Handler for Away {
 
     fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
         let mut accepted = None;
-        let offered = self.fleet.offer(id, packet, out, &self.roster, &mut accepted);
+        let offered = self.connector.offer(id, packet, out, &self.roster, &mut accepted);
         if let Some(connack) = accepted {
             self.resumed(id, connack.session_present);
             if id == self.roster.count {
                 self.bulk.limit(connack.receive_maximum);
             }
         }
-        if offered != Offered::NotMine {
+        if offered != Handled::NotHandshake {
             return Next::Continue;
         }
         if id == self.roster.count {
@@ -371,11 +371,11 @@ impl Handler for Away {
             return Next::Continue;
         }
         match packet.kind() {
-            wire::PUBLISH => match wire::publish(self.version, packet) {
+            codec::PUBLISH => match codec::publish(self.version, packet) {
                 Ok(publish) => self.deliver(id, now, &publish, out),
                 Err(malformed) => self.broken(id, malformed.0),
             },
-            wire::PUBREL => {
+            codec::PUBREL => {
                 if let Err(why) = self.sessions[id].inbox.release(packet, out) {
                     self.broken(id, why);
                 }
@@ -388,14 +388,14 @@ impl Handler for Away {
     fn writable(&mut self, _: usize) {}
 
     fn closed(&mut self, id: usize, why: Closed) {
-        if self.fleet.closed(id, &why) {
+        if self.connector.closed(id, &why) {
             count_closed(&mut self.faults, &mut self.details, id, &why);
         }
     }
 }
 
-impl Joins for Away {
-    fn fleet(&mut self) -> &mut Fleet {
-        &mut self.fleet
+impl HasConnector for OfflineClients {
+    fn connector(&mut self) -> &mut Connector {
+        &mut self.connector
     }
 }

@@ -3,25 +3,25 @@
 
 use hdrhistogram::Histogram;
 
-use super::{Moment, Stage, Stall, memory_each};
-use crate::bulk::Bulk;
+use super::{Runner, Snapshot, Stall, memory_each};
+use crate::bulk_publisher::BulkPublisher;
+use crate::codec::{self, Packet, Publish, PublishHead, Version};
+use crate::connector::{ClientSpec, Connector, Handled, HasConnector, Identity, count_closed, detail, join};
 use crate::flags::Retained;
-use crate::fleet::{Fleet, Identity, Joins, Offered, Roster, count_closed, detail, join};
 use crate::inbox::Inbox;
 use crate::net::{Closed, Handler, Next};
 use crate::payload::{self, Stamp};
 use crate::report::{Report, histogram};
 use crate::verify::{Arrival, Faults, Stream};
-use crate::wire::{self, Packet, Publish, PublishHead, Version};
 
 /// Time for a broker that answers before it is done, or does not answer at QoS 0, in seconds; and
 /// to see what comes that should not.
 const SETTLE_SECONDS: f64 = 0.3;
 
 pub(super) fn run(flags: &Retained) -> Result<Report, String> {
-    let mut stage = Stage::set(&flags.common, flags.subscribers as usize + 2, 0, 0)?;
-    let mut replay = Replay::new(&stage, flags);
-    bring_up(&mut stage, &mut replay, flags, 0)?;
+    let mut runner = Runner::set(&flags.common, flags.subscribers as usize + 2, 0, 0)?;
+    let mut replay = RetainedClients::new(&runner, flags);
+    bring_up(&mut runner, &mut replay, flags, 0)?;
     let settings = vec![
         ("messages", flags.messages.to_string()),
         ("subscribers", flags.subscribers.to_string()),
@@ -31,19 +31,19 @@ pub(super) fn run(flags: &Retained) -> Result<Report, String> {
     ];
     let mut report = Report::new("retained", [settings, flags.common.settings()].concat());
 
-    let empty = Moment::now(&stage)?;
-    publish_all(&mut stage, &mut replay, flags, Job::Store)?;
-    let stored = Moment::now(&stage)?;
-    stage.rest(&mut replay, SETTLE_SECONDS)?;
-    let memory = stage.memory()?;
+    let empty = Snapshot::now(&runner)?;
+    publish_all(&mut runner, &mut replay, flags, Job::Store)?;
+    let stored = Snapshot::now(&runner)?;
+    runner.rest(&mut replay, SETTLE_SECONDS)?;
+    let memory = runner.memory()?;
 
-    let start = Moment::now(&stage)?;
+    let start = Snapshot::now(&runner)?;
     let mut replay_nanos = 0;
     for reader in 1..=flags.subscribers as usize {
-        bring_up(&mut stage, &mut replay, flags, reader)?;
-        replay_nanos += read_all(&mut stage, &mut replay, flags, reader)?;
+        bring_up(&mut runner, &mut replay, flags, reader)?;
+        replay_nanos += read_all(&mut runner, &mut replay, flags, reader)?;
     }
-    let end = Moment::now(&stage)?;
+    let end = Snapshot::now(&runner)?;
 
     end.report(&start, replay.delivered, "us per delivery", &mut report);
     let messages = f64::from(flags.messages);
@@ -68,13 +68,13 @@ pub(super) fn run(flags: &Retained) -> Result<Report, String> {
     if flags.keep {
         report.notes.push(format!("the messages stay in the broker, under {}", replay.roster.prefix));
     } else {
-        clear(&mut stage, &mut replay, flags)?;
+        clear(&mut runner, &mut replay, flags)?;
     }
-    stage.net.send(0, wire::put_disconnect);
-    stage.net.close(0);
-    stage.rest(&mut replay, SETTLE_SECONDS)?;
-    report.handshakes(stage.net.handshakes());
-    if let (Some(before), Some(stored), Some(left)) = (stage.before, memory, stage.memory()?) {
+    runner.net.send(0, codec::put_disconnect);
+    runner.net.close(0);
+    runner.rest(&mut replay, SETTLE_SECONDS)?;
+    report.handshakes(runner.net.handshakes());
+    if let (Some(before), Some(stored), Some(left)) = (runner.before, memory, runner.memory()?) {
         report.broker_memory(&[
             ("broker_memory_before_kib", "broker memory, before", before),
             ("broker_memory_stored_kib", "  all stored", stored),
@@ -91,49 +91,59 @@ pub(super) fn run(flags: &Retained) -> Result<Report, String> {
     Ok(report)
 }
 
-fn bring_up(stage: &mut Stage, replay: &mut Replay, flags: &Retained, id: usize) -> Result<(), String> {
-    join(&mut stage.net, replay, id..id + 1, flags.common.connecting, stage.clock, &mut stage.progress)
+fn bring_up(
+    runner: &mut Runner,
+    replay: &mut RetainedClients,
+    flags: &Retained,
+    id: usize,
+) -> Result<(), String> {
+    join(&mut runner.net, replay, id..id + 1, flags.common.connecting, runner.clock, &mut runner.progress)
 }
 
 /// Publishes one message to each topic and waits until all are acknowledged.
-fn publish_all(stage: &mut Stage, replay: &mut Replay, flags: &Retained, job: Job) -> Result<(), String> {
+fn publish_all(
+    runner: &mut Runner,
+    replay: &mut RetainedClients,
+    flags: &Retained,
+    job: Job,
+) -> Result<(), String> {
     // Clearing at QoS 0 would leave no way to know when it is done.
     let qos = if job == Job::Clear { flags.qos.max(1) } else { flags.qos };
-    let mut bulk = Bulk::new(0, qos, usize::from(flags.window.min(replay.receive_maximum)));
+    let mut bulk = BulkPublisher::new(0, qos, usize::from(flags.window.min(replay.receive_maximum)));
     bulk.allow(flags.messages.into());
-    let mut stall = Stall::new(stage.clock.now(), flags.stall);
+    let mut stall = Stall::new(runner.clock.now(), flags.stall);
     replay.bulk = Some(bulk);
     loop {
-        let (version, now) = (replay.version, stage.clock.now());
+        let (version, now) = (replay.version, runner.clock.now());
         let (roster, run) = (&replay.roster, replay.run);
         let bulk = replay.bulk.as_mut().expect("set above, and taken only behind this loop");
-        bulk.pump(&mut stage.net, |number, id, out| {
+        bulk.pump(&mut runner.net, |number, id, out| {
             let topic = roster.topic(number);
             let payload_len = if job == Job::Clear { 0 } else { flags.payload };
             let topic = topic.as_bytes();
             let head = PublishHead { topic, qos, dup: false, retain: true, id, payload_len };
-            wire::put_publish(out, version, &head);
+            codec::put_publish(out, version, &head);
             if job == Job::Store {
                 let stamp = Stamp { run, publisher: 0, stream: number as u32, sequence: 0, sent_nanos: now };
                 payload::put(out, topic, payload_len, &stamp);
             }
         });
         let (sent, waiting) = (bulk.sent, bulk.in_flight());
-        if bulk.is_done(&stage.net) || stall.is_over(now, 2 * sent - waiting) {
+        if bulk.is_done(&runner.net) || stall.is_over(now, 2 * sent - waiting) {
             replay.faults.unanswered += waiting;
             // What the broker told that it would not take is not lost.
             replay.refused += bulk.refused;
             break;
         }
-        stage.wait(replay, u64::MAX)?;
-        stage.progress.say(now, || format!("{job:?}: {sent} sent"));
+        runner.wait(replay, u64::MAX)?;
+        runner.progress.say(now, || format!("{job:?}: {sent} sent"));
     }
     // At QoS 0, the answer to a PINGREQ tells that the broker has read all that came before it.
     replay.pongs = 0;
-    stage.net.send(0, wire::put_pingreq);
-    let patience = stage.clock.now() + super::nanos(flags.stall);
-    while replay.pongs == 0 && stage.clock.now() < patience {
-        stage.wait(replay, patience)?;
+    runner.net.send(0, codec::put_pingreq);
+    let patience = runner.clock.now() + super::nanos(flags.stall);
+    while replay.pongs == 0 && runner.clock.now() < patience {
+        runner.wait(replay, patience)?;
     }
     replay.faults.unanswered += u64::from(replay.pongs == 0);
     Ok(())
@@ -146,72 +156,77 @@ enum Job {
 }
 
 /// Subscribes a reader and waits for all messages; how long it took, in nanoseconds.
-fn read_all(stage: &mut Stage, replay: &mut Replay, flags: &Retained, reader: usize) -> Result<u64, String> {
+fn read_all(
+    runner: &mut Runner,
+    replay: &mut RetainedClients,
+    flags: &Retained,
+    reader: usize,
+) -> Result<u64, String> {
     replay.begin(reader);
-    let begun = stage.clock.now();
+    let begun = runner.clock.now();
     let filter = format!("{}/#", replay.roster.prefix);
     let (version, qos) = (replay.version, flags.qos);
-    stage.net.send(reader, |out| wire::put_subscribe(out, version, 1, [filter.as_str()].into_iter(), qos));
+    runner.net.send(reader, |out| codec::put_subscribe(out, version, 1, [filter.as_str()].into_iter(), qos));
     let mut stall = Stall::new(begun, flags.stall);
     loop {
-        let now = stage.clock.now();
+        let now = runner.clock.now();
         let waiting = replay.inbox.unreleased();
         let is_done = replay.got == flags.messages && replay.granted && waiting == 0;
         // Each message is progress when it comes and, at QoS 2, when it is released.
         let is_over = stall.is_over(now, 2 * u64::from(replay.got) - waiting);
-        if is_done || is_over || !stage.net.is_open(reader) {
+        if is_done || is_over || !runner.net.is_open(reader) {
             break;
         }
-        stage.wait(replay, u64::MAX)?;
-        stage.progress.say(now, || format!("subscriber {reader} has {}", replay.got));
+        runner.wait(replay, u64::MAX)?;
+        runner.progress.say(now, || format!("subscriber {reader} has {}", replay.got));
     }
     let last = replay.last_nanos.max(begun);
     if replay.got == flags.messages {
         replay.replays.saturating_record(last - begun);
     }
-    replay.faults.unanswered += stage.look_again(replay, reader..reader + 1, flags.stall)?;
+    replay.faults.unanswered += runner.look_again(replay, reader..reader + 1, flags.stall)?;
     replay.finish(reader, flags.messages);
-    depart(stage, replay, reader);
+    depart(runner, replay, reader);
     Ok(last - begun)
 }
 
-fn clear(stage: &mut Stage, replay: &mut Replay, flags: &Retained) -> Result<(), String> {
-    publish_all(stage, replay, flags, Job::Clear)?;
-    stage.rest(replay, SETTLE_SECONDS)?;
+fn clear(runner: &mut Runner, replay: &mut RetainedClients, flags: &Retained) -> Result<(), String> {
+    publish_all(runner, replay, flags, Job::Clear)?;
+    runner.rest(replay, SETTLE_SECONDS)?;
     let checker = flags.subscribers as usize + 1;
-    bring_up(stage, replay, flags, checker)?;
+    bring_up(runner, replay, flags, checker)?;
     replay.begin(checker);
     replay.cleared = true;
     let filter = format!("{}/#", replay.roster.prefix);
     let (version, qos) = (replay.version, flags.qos);
-    stage.net.send(checker, |out| wire::put_subscribe(out, version, 1, [filter.as_str()].into_iter(), qos));
-    replay.faults.unanswered += stage.look_again(replay, checker..checker + 1, flags.stall)?;
-    depart(stage, replay, checker);
+    runner.net.send(checker, |out| codec::put_subscribe(out, version, 1, [filter.as_str()].into_iter(), qos));
+    replay.faults.unanswered += runner.look_again(replay, checker..checker + 1, flags.stall)?;
+    depart(runner, replay, checker);
     Ok(())
 }
 
-fn depart(stage: &mut Stage, replay: &mut Replay, id: usize) {
-    if stage.net.is_open(id) {
-        stage.net.send(id, wire::put_disconnect);
-        stage.net.close(id);
-        replay.fleet.leave(id);
+fn depart(runner: &mut Runner, replay: &mut RetainedClients, id: usize) {
+    if runner.net.is_open(id) {
+        runner.net.send(id, codec::put_disconnect);
+        runner.net.close(id);
+        replay.connector.leave(id);
     }
 }
 
 /// Client 0 publishes; the others subscribe, but not as part of their handshake: that is timed.
-struct Readers {
+struct RetainedSpec {
     identity: Identity,
     prefix: String,
 }
 
-impl Readers {
+impl RetainedSpec {
     fn topic(&self, number: u64) -> String {
         // A hundred to a level, as a tree of devices and their properties has.
         format!("{}/{}/{}", self.prefix, number / 100, number % 100)
     }
 }
 
-impl Roster for Readers {
+impl ClientSpec for RetainedSpec {
     fn connect(&self, id: usize, out: &mut Vec<u8>) {
         self.identity.put_connect(out, &format!("r{id}"));
     }
@@ -225,13 +240,13 @@ impl Roster for Readers {
     }
 }
 
-struct Replay {
+struct RetainedClients {
     version: Version,
     run: u32,
     qos: u8,
-    roster: Readers,
-    fleet: Fleet,
-    bulk: Option<Bulk>,
+    roster: RetainedSpec,
+    connector: Connector,
+    bulk: Option<BulkPublisher>,
     receive_maximum: u16,
     pongs: u32,
     /// Messages that the broker refused to store.
@@ -252,15 +267,15 @@ struct Replay {
     details: Vec<String>,
 }
 
-impl Replay {
-    fn new(stage: &Stage, flags: &Retained) -> Replay {
-        let identity = stage.identity.clone();
-        Replay {
+impl RetainedClients {
+    fn new(runner: &Runner, flags: &Retained) -> RetainedClients {
+        let identity = runner.identity.clone();
+        RetainedClients {
             version: identity.version,
-            run: stage.run,
+            run: runner.run,
             qos: flags.qos,
-            fleet: Fleet::new(identity.version, flags.subscribers as usize + 2),
-            roster: Readers { identity, prefix: format!("lt/{:08x}/retained", stage.run) },
+            connector: Connector::new(identity.version, flags.subscribers as usize + 2),
+            roster: RetainedSpec { identity, prefix: format!("lt/{:08x}/retained", runner.run) },
             bulk: None,
             receive_maximum: u16::MAX,
             pongs: 0,
@@ -332,30 +347,30 @@ impl Replay {
     }
 }
 
-impl Handler for Replay {
+impl Handler for RetainedClients {
     fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
         self.roster.connect(id, out);
     }
 
     fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
         let mut accepted = None;
-        if self.fleet.offer(id, packet, out, &self.roster, &mut accepted) != Offered::NotMine {
+        if self.connector.offer(id, packet, out, &self.roster, &mut accepted) != Handled::NotHandshake {
             if let (0, Some(connack)) = (id, accepted) {
                 self.receive_maximum = connack.receive_maximum;
             }
             return Next::Continue;
         }
         match packet.kind() {
-            wire::PUBLISH if id == self.reader && id > 0 => match wire::publish(self.version, packet) {
+            codec::PUBLISH if id == self.reader && id > 0 => match codec::publish(self.version, packet) {
                 Ok(publish) => self.deliver(id, now, &publish, out),
                 Err(malformed) => self.broken(id, malformed.0),
             },
-            wire::PUBREL if id > 0 => {
+            codec::PUBREL if id > 0 => {
                 if let Err(why) = self.inbox.release(packet, out) {
                     self.broken(id, why);
                 }
             }
-            wire::SUBACK if id > 0 => match wire::suback(self.version, packet) {
+            codec::SUBACK if id > 0 => match codec::suback(self.version, packet) {
                 Ok((_, &[code])) if code == self.qos => self.granted = true,
                 _ => {
                     self.faults.refused += 1;
@@ -363,8 +378,8 @@ impl Handler for Replay {
                     detail(&mut self.details, || format!("subscriber {id}: SUBSCRIBE was not granted"));
                 }
             },
-            wire::PINGRESP if id == 0 => self.pongs += 1,
-            wire::DISCONNECT => {
+            codec::PINGRESP if id == 0 => self.pongs += 1,
+            codec::DISCONNECT => {
                 let reason = packet.body.first().copied().unwrap_or(0);
                 detail(&mut self.details, || format!("client {id}: DISCONNECT with reason {reason:#04x}"));
             }
@@ -382,14 +397,14 @@ impl Handler for Replay {
     fn writable(&mut self, _: usize) {}
 
     fn closed(&mut self, id: usize, why: Closed) {
-        if self.fleet.closed(id, &why) {
+        if self.connector.closed(id, &why) {
             count_closed(&mut self.faults, &mut self.details, id, &why);
         }
     }
 }
 
-impl Joins for Replay {
-    fn fleet(&mut self) -> &mut Fleet {
-        &mut self.fleet
+impl HasConnector for RetainedClients {
+    fn connector(&mut self) -> &mut Connector {
+        &mut self.connector
     }
 }

@@ -1,13 +1,13 @@
 //! `shared`: publishers to one shared subscription, whose group gets each message exactly once.
 
-use super::throughput::{Run, Shape};
+use super::throughput::{Topology, TrafficRun};
 use crate::flags::Shared;
 use crate::plan::{PublisherPlan, SubscriberPlan, one_filter};
 use crate::report::Report;
 
 pub(super) fn run(flags: &Shared) -> Result<Report, String> {
     let (publishers, members) = (flags.publishers, flags.members);
-    let run = Run {
+    let run = TrafficRun {
         name: "shared",
         sizes: vec![("publishers", publishers.to_string()), ("members", members.to_string())],
         connections: publishers + members,
@@ -18,7 +18,7 @@ pub(super) fn run(flags: &Shared) -> Result<Report, String> {
     let ran = run.make(|prefix| {
         let group = prefix.replace('/', "");
         let filter = || one_filter(format!("$share/{group}/{prefix}/shared/+"));
-        Shape {
+        Topology {
             topics: (0..publishers).map(|at| format!("{prefix}/shared/{at}")).collect(),
             subscribers: (0..members).map(|_| SubscriberPlan::of(filter(), 0..publishers)).collect(),
             publishers: (0..publishers).map(|at| PublisherPlan::one(at, 1)).collect(),

@@ -1,7 +1,7 @@
 //! `slow`: fan-out with some subscribers that stop reading. The others are timed and verified as
 //! in `fan-out`; at the end the slow ones read on, and what the broker did with them is told.
 
-use super::throughput::{Run, Shape};
+use super::throughput::{Topology, TrafficRun};
 use crate::flags::Slow;
 use crate::plan::{PublisherPlan, SubscriberPlan, one_filter};
 use crate::report::Report;
@@ -11,7 +11,7 @@ pub(super) fn run(flags: &Slow) -> Result<Report, String> {
     if slow >= subscribers {
         return Err("--slow has to be below --subscribers: somebody has to read".to_owned());
     }
-    let run = Run {
+    let run = TrafficRun {
         name: "slow",
         sizes: vec![
             ("publishers", publishers.to_string()),
@@ -25,7 +25,7 @@ pub(super) fn run(flags: &Slow) -> Result<Report, String> {
     };
     // Spread evenly, so that wherever a broker begins, slow ones are among the first and the last.
     let is_slow = |at: u32| u64::from(at) * u64::from(slow) % u64::from(subscribers) < u64::from(slow);
-    let ran = run.make(|prefix| Shape {
+    let ran = run.make(|prefix| Topology {
         topics: (0..publishers).map(|at| format!("{prefix}/slow/{at}")).collect(),
         subscribers: (0..subscribers)
             .map(|at| SubscriberPlan {

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::{Moment, Stage};
+use super::{Runner, Snapshot};
 use crate::cli::Storm;
-use crate::fleet::{Identity, count_closed, detail};
+use crate::codec::{self, Packet};
+use crate::connector::{Identity, count_closed, detail};
 use crate::net::{Clock, Closed, Handler, Net, Next};
 use crate::report::{Report, histogram};
 use crate::verify::Faults;
-use crate::wire::{self, Packet};
 
 /// Ports of closed connections rest for a while: enough addresses not to run out of them.
 pub(super) const SOURCES: usize = 16;
@@ -23,31 +23,31 @@ const BEHIND_SECONDS_MAX: f64 = 0.1;
 
 pub(super) fn run(flags: &Storm) -> Result<Report, String> {
     let slots = flags.concurrency as usize;
-    let mut stage = Stage::set(&flags.common, slots, SOURCES, 60)?;
-    let mut dial = Dial::new(stage.identity.clone(), 0, slots);
-    let schedule = flags.rate.map(|per_second| Schedule { start: stage.clock.now(), per_second });
+    let mut runner = Runner::set(&flags.common, slots, SOURCES, 60)?;
+    let mut dial = ShortConnections::new(runner.identity.clone(), 0, slots);
+    let schedule = flags.rate.map(|per_second| ConnectSchedule { start: runner.clock.now(), per_second });
 
-    let warm = stage.clock.now() + (flags.warm_up * 1e9) as u64;
-    drive(&mut stage, &mut dial, schedule, warm, "warming up")?;
-    let start = Moment::now(&stage)?;
-    let (accepted, handshakes) = (dial.accepted, stage.net.handshakes().clone());
+    let warm = runner.clock.now() + (flags.warm_up * 1e9) as u64;
+    drive(&mut runner, &mut dial, schedule, warm, "warming up")?;
+    let start = Snapshot::now(&runner)?;
+    let (accepted, handshakes) = (dial.accepted, runner.net.handshakes().clone());
     dial.recording = true;
-    drive(&mut stage, &mut dial, schedule, start.nanos + (flags.seconds * 1e9) as u64, "measuring")?;
-    let end = Moment::now(&stage)?;
+    drive(&mut runner, &mut dial, schedule, start.nanos + (flags.seconds * 1e9) as u64, "measuring")?;
+    let end = Snapshot::now(&runner)?;
     dial.recording = false;
     let accepted = dial.accepted - accepted;
-    let handshakes = stage.net.handshakes().since(&handshakes);
+    let handshakes = runner.net.handshakes().since(&handshakes);
     let behind = schedule.map_or(0, |schedule| schedule.due(end.nanos).saturating_sub(dial.started));
 
     let patience = end.nanos + PATIENCE_NANOS;
-    while dial.free.len() < slots && stage.clock.now() < patience {
-        wait(&mut stage, &mut dial, patience, "draining")?;
+    while dial.free.len() < slots && runner.clock.now() < patience {
+        wait(&mut runner, &mut dial, patience, "draining")?;
     }
     dial.faults.unanswered += (slots - dial.free.len()) as u64;
-    if stage.broker_pid.is_some() {
+    if runner.broker_pid.is_some() {
         std::thread::sleep(Duration::from_secs(1));
     }
-    let left = stage.memory()?;
+    let left = runner.memory()?;
 
     let mut settings = vec![("concurrency", slots.to_string())];
     if let Some(rate) = flags.rate {
@@ -61,7 +61,7 @@ pub(super) fn run(flags: &Storm) -> Result<Report, String> {
     report.figure("connections_per_second", "connected", accepted as f64 / wall_seconds, "connections/s", 0);
     report.handshakes(&handshakes);
     report.figure("accepted", "connected and answered", dial.accepted as f64, "connections in all", 0);
-    if let (Some(before), Some(left)) = (stage.before, left) {
+    if let (Some(before), Some(left)) = (runner.before, left) {
         report.broker_memory(&[
             ("broker_memory_before_kib", "broker memory, before", before),
             ("broker_memory_left_kib", "  a second after", left),
@@ -79,7 +79,7 @@ pub(super) fn run(flags: &Storm) -> Result<Report, String> {
         let of = if flags.rate.is_some() { "scheduled time to CONNACK" } else { "connect to CONNACK" };
         report.latency = Some((of, dial.latency));
     }
-    report.course("connections", stage.progress.timeline());
+    report.course("connections", runner.progress.timeline());
     report.faults = dial.faults;
     report.details = dial.details;
     Ok(report)
@@ -87,12 +87,12 @@ pub(super) fn run(flags: &Storm) -> Result<Report, String> {
 
 /// When connections are to be made.
 #[derive(Clone, Copy)]
-pub(super) struct Schedule {
+pub(super) struct ConnectSchedule {
     pub(super) start: u64,
     pub(super) per_second: f64,
 }
 
-impl Schedule {
+impl ConnectSchedule {
     /// When connection `number` is to be made.
     fn time(&self, number: u64) -> u64 {
         self.start + (number as f64 * 1e9 / self.per_second) as u64
@@ -105,29 +105,29 @@ impl Schedule {
 }
 
 fn drive(
-    stage: &mut Stage,
-    dial: &mut Dial,
-    schedule: Option<Schedule>,
+    runner: &mut Runner,
+    dial: &mut ShortConnections,
+    schedule: Option<ConnectSchedule>,
     until: u64,
     what: &str,
 ) -> Result<(), String> {
-    while stage.clock.now() < until {
-        let wake = dial.open_due(&mut stage.net, stage.clock, schedule)?;
-        wait(stage, dial, wake.min(until), what)?;
+    while runner.clock.now() < until {
+        let wake = dial.open_due(&mut runner.net, runner.clock, schedule)?;
+        wait(runner, dial, wake.min(until), what)?;
     }
     Ok(())
 }
 
-fn wait(stage: &mut Stage, dial: &mut Dial, until: u64, what: &str) -> Result<(), String> {
-    let now = stage.wait(dial, until)?;
-    stage.progress.turn(now, dial.accepted, || {
+fn wait(runner: &mut Runner, dial: &mut ShortConnections, until: u64, what: &str) -> Result<(), String> {
+    let now = runner.wait(dial, until)?;
+    runner.progress.turn(now, dial.accepted, || {
         format!("{what}: {} connected, {} faults", dial.accepted, dial.faults.total())
     });
     Ok(())
 }
 
 /// Connections that are made, answered, and left.
-pub(super) struct Dial {
+pub(super) struct ShortConnections {
     /// The number of slot 0 among the connections of the run.
     first: usize,
     identity: Identity,
@@ -145,9 +145,9 @@ pub(super) struct Dial {
     pub(super) details: Vec<String>,
 }
 
-impl Dial {
-    pub(super) fn new(identity: Identity, first: usize, slots: usize) -> Dial {
-        Dial {
+impl ShortConnections {
+    pub(super) fn new(identity: Identity, first: usize, slots: usize) -> ShortConnections {
+        ShortConnections {
             first,
             identity,
             free: (0..slots).collect(),
@@ -171,7 +171,7 @@ impl Dial {
         &mut self,
         net: &mut Net,
         clock: Clock,
-        schedule: Option<Schedule>,
+        schedule: Option<ConnectSchedule>,
     ) -> Result<u64, String> {
         let now = clock.now();
         while let Some(&slot) = self.free.last() {
@@ -193,8 +193,8 @@ impl Dial {
     }
 
     fn accept(&mut self, slot: usize, now: u64, packet: Packet<'_>) {
-        match wire::connack(self.identity.version, packet) {
-            _ if packet.kind() != wire::CONNACK => {
+        match codec::connack(self.identity.version, packet) {
+            _ if packet.kind() != codec::CONNACK => {
                 self.faults.protocol += 1;
                 detail(&mut self.details, || {
                     format!("CONNECT answered by a packet of type {}", packet.kind())
@@ -213,7 +213,7 @@ impl Dial {
             }
             Ok(connack) => {
                 self.faults.refused += 1;
-                let why = wire::connack_code(connack.code);
+                let why = codec::connack_code(connack.code);
                 detail(&mut self.details, || format!("CONNECT refused with code {}: {why}", connack.code));
             }
             Err(malformed) => {
@@ -224,7 +224,7 @@ impl Dial {
     }
 }
 
-impl Handler for Dial {
+impl Handler for ShortConnections {
     fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
         let number = self.number[id - self.first];
         self.identity.put_connect(out, &format!("c{number}"));
@@ -233,7 +233,7 @@ impl Handler for Dial {
     fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
         let slot = id - self.first;
         self.accept(slot, now, packet);
-        wire::put_disconnect(out);
+        codec::put_disconnect(out);
         self.free.push(slot);
         Next::Close
     }

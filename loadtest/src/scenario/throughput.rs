@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::{Moment, Stage, Stall, nanos};
+use super::{Runner, Snapshot, Stall, nanos};
 use crate::cli::{Common, FanIn, FanOut, Load, Pairs};
-use crate::fleet::join;
+use crate::connector::join;
 use crate::plan::{Filters, Pace, Plan, PublisherPlan, Streams, SubscriberPlan, one_filter};
 use crate::report::Report;
 use crate::traffic::Traffic;
@@ -14,7 +14,7 @@ pub(super) fn fan_out(flags: &FanOut) -> Result<Report, String> {
     let (publishers, subscribers) = (flags.publishers, flags.subscribers);
     let shape = |prefix: &str| {
         let reader = || SubscriberPlan::of(one_filter(format!("{prefix}/out/+")), 0..publishers);
-        Shape {
+        Topology {
             topics: (0..publishers).map(|at| format!("{prefix}/out/{at}")).collect(),
             subscribers: (0..subscribers).map(|_| reader()).collect(),
             publishers: (0..publishers).map(|at| PublisherPlan::one(at, subscribers)).collect(),
@@ -24,14 +24,14 @@ pub(super) fn fan_out(flags: &FanOut) -> Result<Report, String> {
     let sizes = vec![("publishers", publishers.to_string()), ("subscribers", subscribers.to_string())];
     let connections = publishers + subscribers;
     let (load, common) = (&flags.load, &flags.common);
-    Ok(Run { name: "fan-out", sizes, connections, load, common, batch: 1 }.make(shape)?.report)
+    Ok(TrafficRun { name: "fan-out", sizes, connections, load, common, batch: 1 }.make(shape)?.report)
 }
 
 pub(super) fn pairs(flags: &Pairs) -> Result<Report, String> {
     let pairs = flags.pairs;
     let shape = |prefix: &str| {
         let topic = |at| format!("{prefix}/pair/{at}");
-        Shape {
+        Topology {
             topics: (0..pairs).map(topic).collect(),
             subscribers: (0..pairs).map(|at| SubscriberPlan::of(one_filter(topic(at)), at..at + 1)).collect(),
             publishers: (0..pairs).map(|at| PublisherPlan::one(at, 1)).collect(),
@@ -40,12 +40,14 @@ pub(super) fn pairs(flags: &Pairs) -> Result<Report, String> {
     };
     let sizes = vec![("pairs", pairs.to_string())];
     let (load, common) = (&flags.load, &flags.common);
-    Ok(Run { name: "pairs", sizes, connections: 2 * pairs, load, common, batch: 1 }.make(shape)?.report)
+    Ok(TrafficRun { name: "pairs", sizes, connections: 2 * pairs, load, common, batch: 1 }
+        .make(shape)?
+        .report)
 }
 
 pub(super) fn fan_in(flags: &FanIn) -> Result<Report, String> {
     let publishers = flags.publishers;
-    let shape = |prefix: &str| Shape {
+    let shape = |prefix: &str| Topology {
         topics: (0..publishers).map(|at| format!("{prefix}/in/{at}")).collect(),
         subscribers: vec![SubscriberPlan::of(one_filter(format!("{prefix}/in/+")), 0..publishers)],
         publishers: (0..publishers).map(|at| PublisherPlan::one(at, 1)).collect(),
@@ -53,11 +55,13 @@ pub(super) fn fan_in(flags: &FanIn) -> Result<Report, String> {
     };
     let sizes = vec![("publishers", publishers.to_string())];
     let (load, common) = (&flags.load, &flags.common);
-    Ok(Run { name: "fan-in", sizes, connections: publishers + 1, load, common, batch: 1 }.make(shape)?.report)
+    Ok(TrafficRun { name: "fan-in", sizes, connections: publishers + 1, load, common, batch: 1 }
+        .make(shape)?
+        .report)
 }
 
 /// Who publishes what to whom, under one prefix.
-pub(super) struct Shape {
+pub(super) struct Topology {
     pub(super) topics: Vec<String>,
     pub(super) subscribers: Vec<SubscriberPlan>,
     pub(super) publishers: Vec<PublisherPlan>,
@@ -78,7 +82,7 @@ impl PublisherPlan {
 }
 
 /// A run of traffic, before its shape is known.
-pub(super) struct Run<'a> {
+pub(super) struct TrafficRun<'a> {
     pub(super) name: &'static str,
     pub(super) sizes: Vec<(&'static str, String)>,
     pub(super) connections: u32,
@@ -89,25 +93,25 @@ pub(super) struct Run<'a> {
 }
 
 /// What a run leaves for a scenario to add to.
-pub(super) struct Ran {
+pub(super) struct TrafficResult {
     pub(super) report: Report,
     pub(super) traffic: Traffic,
     /// Before anything was connected, and when all had subscribed.
-    pub(super) subscribing: [Moment; 2],
+    pub(super) subscribing: [Snapshot; 2],
 }
 
-impl Run<'_> {
+impl TrafficRun<'_> {
     /// Connects the clients of the shape that is made with the run's prefix, measures their
     /// traffic, and verifies it.
-    pub(super) fn make(self, shape: impl FnOnce(&str) -> Shape) -> Result<Ran, String> {
-        let Run { load, common, .. } = self;
-        let mut stage = Stage::set(common, self.connections as usize, 0, 0)?;
-        let Shape { topics, subscribers, publishers, shared } = shape(&format!("lt/{:08x}", stage.run));
+    pub(super) fn make(self, shape: impl FnOnce(&str) -> Topology) -> Result<TrafficResult, String> {
+        let TrafficRun { load, common, .. } = self;
+        let mut runner = Runner::set(common, self.connections as usize, 0, 0)?;
+        let Topology { topics, subscribers, publishers, shared } = shape(&format!("lt/{:08x}", runner.run));
         let plan = Plan {
-            identity: stage.identity.clone(),
+            identity: runner.identity.clone(),
             qos: load.qos,
             payload: load.payload,
-            run: stage.run,
+            run: runner.run,
             topics,
             subscribers,
             publishers,
@@ -121,62 +125,67 @@ impl Run<'_> {
         };
         let mut traffic = Traffic::new(plan, pace);
         let (subscribers, clients) = (traffic.subscriber_count(), traffic.client_count());
-        let mut bring_up = |stage: &mut Stage, ids| {
-            join(&mut stage.net, &mut traffic, ids, common.connecting, stage.clock, &mut stage.progress)
+        let mut bring_up = |runner: &mut Runner, ids| {
+            join(&mut runner.net, &mut traffic, ids, common.connecting, runner.clock, &mut runner.progress)
         };
-        let before = Moment::now(&stage)?;
-        bring_up(&mut stage, 0..subscribers)?;
-        let subscribing = [before, Moment::now(&stage)?];
-        bring_up(&mut stage, subscribers..clients)?;
+        let before = Snapshot::now(&runner)?;
+        bring_up(&mut runner, 0..subscribers)?;
+        let subscribing = [before, Snapshot::now(&runner)?];
+        bring_up(&mut runner, subscribers..clients)?;
         let mut report = Report::new(self.name, [self.sizes, load.settings(), common.settings()].concat());
-        measure(&mut stage, &mut traffic, load, &mut report)?;
-        Ok(Ran { report, traffic, subscribing })
+        measure(&mut runner, &mut traffic, load, &mut report)?;
+        Ok(TrafficResult { report, traffic, subscribing })
     }
 }
 
 /// Warms up, measures, drains, and verifies that nothing is missing.
-fn measure(stage: &mut Stage, traffic: &mut Traffic, load: &Load, report: &mut Report) -> Result<(), String> {
-    let connected = stage.memory()?;
-    let mut last = Last::default();
+fn measure(
+    runner: &mut Runner,
+    traffic: &mut Traffic,
+    load: &Load,
+    report: &mut Report,
+) -> Result<(), String> {
+    let connected = runner.memory()?;
+    let mut last = LastDelivery::default();
     let stall_nanos = nanos(load.stall);
     let slow = traffic.slow_ids();
     for &id in &slow {
-        stage.net.pause(id);
+        runner.net.pause(id);
     }
-    traffic.start(stage.clock.now());
-    let warm = stage.clock.now() + nanos(load.warm_up);
-    drive(stage, traffic, warm, stall_nanos, "warming up", &mut last)?;
+    traffic.start(runner.clock.now());
+    let warm = runner.clock.now() + nanos(load.warm_up);
+    drive(runner, traffic, warm, stall_nanos, "warming up", &mut last)?;
 
-    let start = Moment::now(stage)?;
+    let start = Snapshot::now(runner)?;
     let (published, delivered, reads) = (traffic.published, traffic.delivered, traffic.reads);
     traffic.record(true);
-    drive(stage, traffic, start.nanos + nanos(load.seconds), stall_nanos, "measuring", &mut last)?;
-    let end = Moment::now(stage)?;
+    drive(runner, traffic, start.nanos + nanos(load.seconds), stall_nanos, "measuring", &mut last)?;
+    let end = Snapshot::now(runner)?;
     traffic.record(false);
     let (published, delivered) = (traffic.published - published, traffic.delivered - delivered);
     let reads = traffic.reads - reads;
 
     let behind = traffic.behind_schedule();
     traffic.stop();
-    while !traffic.is_drained() && !last.is_stalled(stage.clock.now(), traffic, stall_nanos) {
-        step(stage, traffic, None, "draining")?;
+    while !traffic.is_drained() && !last.is_stalled(runner.clock.now(), traffic, stall_nanos) {
+        step(runner, traffic, None, "draining")?;
     }
-    let paused = stage.memory()?;
-    catch_up(stage, traffic, &slow, load.stall)?;
+    let paused = runner.memory()?;
+    catch_up(runner, traffic, &slow, load.stall)?;
     // What nobody asked for comes behind what was waited for, and is a fault all the same.
     // Publishers first: when they are answered, the broker has passed on all that they sent.
     let (subscribers, clients) = (traffic.subscriber_count(), traffic.client_count());
     for ids in [subscribers..clients, 0..subscribers] {
-        traffic.faults.unanswered += stage.look_again(traffic, ids, load.stall)?;
+        traffic.faults.unanswered += runner.look_again(traffic, ids, load.stall)?;
     }
     traffic.settle();
-    let loaded = stage.memory()?;
-    leave(stage, traffic.client_count())?;
-    let left = stage.memory()?;
+    let loaded = runner.memory()?;
+    leave(runner, traffic.client_count())?;
+    let left = runner.memory()?;
 
     let wall_seconds = (end.nanos - start.nanos) as f64 / 1e9;
     end.report(&start, delivered, "us per delivery", report);
-    report.handshakes(stage.net.handshakes());
+    report.handshakes(runner.net.handshakes());
     report.figure("published_per_second", "published", published as f64 / wall_seconds, "messages/s", 0);
     report.figure("delivered_per_second", "delivered", delivered as f64 / wall_seconds, "messages/s", 0);
     report.figure("delivered", "delivered and verified", traffic.delivered as f64, "messages in all", 0);
@@ -187,7 +196,8 @@ fn measure(stage: &mut Stage, traffic: &mut Traffic, load: &Load, report: &mut R
     if traffic.redelivered > 0 {
         report.figure("redelivered", "redelivered with DUP", traffic.redelivered as f64, "messages", 0);
     }
-    if let (Some(before), Some(connected), Some(loaded), Some(left)) = (stage.before, connected, loaded, left)
+    if let (Some(before), Some(connected), Some(loaded), Some(left)) =
+        (runner.before, connected, loaded, left)
     {
         report.broker_memory(&[
             ("broker_memory_before_kib", "broker memory, before", before),
@@ -214,7 +224,7 @@ fn measure(stage: &mut Stage, traffic: &mut Traffic, load: &Load, report: &mut R
     } else {
         report.latency = Some(("send to receive", traffic.latency.clone()));
     }
-    report.course("deliveries", stage.progress.timeline());
+    report.course("deliveries", runner.progress.timeline());
     report.faults = traffic.faults;
     report.details.clone_from(&traffic.details);
     Ok(())
@@ -225,13 +235,13 @@ const BEHIND_SECONDS_MAX: f64 = 0.1;
 
 /// When something was delivered last.
 #[derive(Default)]
-struct Last {
+struct LastDelivery {
     delivered: u64,
     nanos: u64,
     stalled: bool,
 }
 
-impl Last {
+impl LastDelivery {
     fn is_stalled(&mut self, now: u64, traffic: &Traffic, stall_nanos: u64) -> bool {
         if traffic.delivered != self.delivered || self.nanos == 0 {
             (self.delivered, self.nanos) = (traffic.delivered, now);
@@ -246,41 +256,41 @@ impl Last {
 }
 
 fn drive(
-    stage: &mut Stage,
+    runner: &mut Runner,
     traffic: &mut Traffic,
     until: u64,
     stall_nanos: u64,
     what: &str,
-    last: &mut Last,
+    last: &mut LastDelivery,
 ) -> Result<(), String> {
-    while stage.clock.now() < until && !last.is_stalled(stage.clock.now(), traffic, stall_nanos) {
-        step(stage, traffic, Some(until), what)?;
+    while runner.clock.now() < until && !last.is_stalled(runner.clock.now(), traffic, stall_nanos) {
+        step(runner, traffic, Some(until), what)?;
     }
     Ok(())
 }
 
 /// Lets the slow subscribers read on, until they have everything or nothing comes any more.
-fn catch_up(stage: &mut Stage, traffic: &mut Traffic, slow: &[usize], stall: f64) -> Result<(), String> {
+fn catch_up(runner: &mut Runner, traffic: &mut Traffic, slow: &[usize], stall: f64) -> Result<(), String> {
     for &id in slow {
-        stage.net.resume(id, traffic);
+        runner.net.resume(id, traffic);
     }
-    let mut stalled = Stall::new(stage.clock.now(), stall);
+    let mut stalled = Stall::new(runner.clock.now(), stall);
     while slow.iter().any(|&id| traffic.is_behind(id))
-        && !stalled.is_over(stage.clock.now(), traffic.slow.delivered)
+        && !stalled.is_over(runner.clock.now(), traffic.slow.delivered)
     {
-        step(stage, traffic, None, "the slow ones read on")?;
+        step(runner, traffic, None, "the slow ones read on")?;
     }
     Ok(())
 }
 
 /// One turn: send what is due, wait for sockets, take what they have.
-fn step(stage: &mut Stage, traffic: &mut Traffic, until: Option<u64>, what: &str) -> Result<(), String> {
-    let now = stage.clock.now();
+fn step(runner: &mut Runner, traffic: &mut Traffic, until: Option<u64>, what: &str) -> Result<(), String> {
+    let now = runner.clock.now();
     let due = traffic.advance(now);
-    traffic.pump(&mut stage.net, now);
+    traffic.pump(&mut runner.net, now);
     let wake = [due, until].into_iter().flatten().min().unwrap_or(u64::MAX);
-    stage.wait(traffic, wake)?;
-    stage.progress.turn(now, traffic.delivered, || {
+    runner.wait(traffic, wake)?;
+    runner.progress.turn(now, traffic.delivered, || {
         let left = until
             .map_or(String::new(), |until| format!(", {:.0} s left", until.saturating_sub(now) as f64 / 1e9));
         let (published, delivered) = (traffic.published, traffic.delivered);
@@ -291,12 +301,12 @@ fn step(stage: &mut Stage, traffic: &mut Traffic, until: Option<u64>, what: &str
 }
 
 /// Disconnects everyone and lets the broker clean up, so that the memory it keeps can be seen.
-fn leave(stage: &mut Stage, clients: usize) -> Result<(), String> {
+fn leave(runner: &mut Runner, clients: usize) -> Result<(), String> {
     for id in 0..clients {
-        stage.net.send(id, crate::wire::put_disconnect);
-        stage.net.close(id);
+        runner.net.send(id, crate::codec::put_disconnect);
+        runner.net.close(id);
     }
-    if stage.broker_pid.is_some() {
+    if runner.broker_pid.is_some() {
         std::thread::sleep(Duration::from_millis(500));
     }
     Ok(())

@@ -5,7 +5,7 @@
 //! filter for each of `matches` subscribers, of one of four shapes; messages go to some of the
 //! lines, and no other filter may match.
 
-use super::throughput::{Run, Shape};
+use super::throughput::{Topology, TrafficRun};
 use super::{memory_each, nanos};
 use crate::flags::Wildcard;
 use crate::plan::{Filters, PublisherPlan, Streams, SubscriberPlan};
@@ -28,7 +28,7 @@ pub(super) fn run(flags: &Wildcard) -> Result<Report, String> {
         ("topics", topics.to_string()),
         ("matches", flags.matches.to_string()),
     ];
-    let run = Run {
+    let run = TrafficRun {
         name: "wildcard",
         sizes,
         connections: flags.subscribers + flags.publishers,
@@ -52,7 +52,7 @@ pub(super) fn run(flags: &Wildcard) -> Result<Report, String> {
         };
         let first =
             |publisher: u32| (u64::from(publisher) * u64::from(topics) / u64::from(publishers)) as u32;
-        Shape {
+        Topology {
             topics: (0..topics).map(|topic| topic_of(line_of(topic), prefix)).collect(),
             subscribers: wanted.into_iter().enumerate().map(subscriber).collect(),
             publishers: (0..publishers)

@@ -1,13 +1,13 @@
 //! One device: its connection, the telemetry it has in flight, the commands it got, its will.
 
+use crate::codec;
 use crate::inbox::Inbox;
 use crate::verify::Stream;
-use crate::wire;
 
 /// What a device remembers, over all of its connections.
 #[derive(Debug, Default)]
 pub(super) struct Device {
-    pub(super) link: Link,
+    pub(super) link: DeviceState,
     pub(super) connections: u32,
     /// Since when its connection stands.
     pub(super) up_since: u64,
@@ -30,7 +30,7 @@ pub(super) struct Device {
 
 /// How a device's connection stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Link {
+pub(super) enum DeviceState {
     /// None, or not yet answered.
     #[default]
     Away,
@@ -80,11 +80,11 @@ impl Device {
         let Some(at) = self.pending.iter().position(|pending| pending.id == id) else { return false };
         match (kind, self.qos, self.pending[at].received) {
             // After a resend the broker may answer the same identifier with PUBREC again.
-            (wire::PUBREC, 2, _) if !failed => {
+            (codec::PUBREC, 2, _) if !failed => {
                 self.pending[at].received = true;
-                wire::put_ack(out, wire::PUBREL, id);
+                codec::put_ack(out, codec::PUBREL, id);
             }
-            (wire::PUBACK, 1, _) | (wire::PUBREC, 2, false) | (wire::PUBCOMP, 2, true) => {
+            (codec::PUBACK, 1, _) | (codec::PUBREC, 2, false) | (codec::PUBCOMP, 2, true) => {
                 self.pending.remove(at);
             }
             _ => return false,

@@ -2,54 +2,54 @@
 //! come down to each device; connections break and the backends must see the wills; devices leave
 //! and come back to their sessions. Everything happens on a schedule, whatever the broker does.
 
-mod cast;
-mod crew;
 mod device;
+mod fleet;
+mod spec;
 
 use std::collections::VecDeque;
 
-use self::crew::Crew;
-use super::{Moment, Stage, Stall, nanos};
+use self::fleet::Fleet;
+use super::{Runner, Snapshot, Stall, nanos};
+use crate::codec;
+use crate::connector::join;
 use crate::flags::Mixed;
-use crate::fleet::join;
 use crate::report::Report;
-use crate::wire;
 
 pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
     let (backends, devices) = (flags.backends as usize, flags.devices as usize);
     let clients = backends + 1 + devices;
-    let mut stage = Stage::set(&flags.common, clients, 0, 0)?;
-    let mut crew = Crew::new(&stage, flags);
+    let mut runner = Runner::set(&flags.common, clients, 0, 0)?;
+    let mut fleet = Fleet::new(&runner, flags);
     // Backends first: they are to see everything.
     for ids in [0..backends, backends..clients] {
-        join(&mut stage.net, &mut crew, ids, flags.common.connecting, stage.clock, &mut stage.progress)?;
+        join(&mut runner.net, &mut fleet, ids, flags.common.connecting, runner.clock, &mut runner.progress)?;
     }
-    let connected = stage.memory()?;
-    crew.running = true;
-    let start = Moment::now(&stage)?;
-    let mut plan = Schedule::new(flags, start.nanos);
-    plan.drive(&mut stage, &mut crew, start.nanos + nanos(flags.seconds))?;
-    let end = Moment::now(&stage)?;
-    let delivered = crew.delivered();
+    let connected = runner.memory()?;
+    fleet.running = true;
+    let start = Snapshot::now(&runner)?;
+    let mut plan = FleetSchedule::new(flags, start.nanos);
+    plan.drive(&mut runner, &mut fleet, start.nanos + nanos(flags.seconds))?;
+    let end = Snapshot::now(&runner)?;
+    let delivered = fleet.delivered();
 
-    let mut stall = Stall::new(stage.clock.now(), flags.stall + flags.away);
+    let mut stall = Stall::new(runner.clock.now(), flags.stall + flags.away);
     loop {
-        let is_over = stall.is_over(stage.clock.now(), crew.progress());
-        if is_over || plan.away.is_empty() && crew.is_drained(&stage.net) {
+        let is_over = stall.is_over(runner.clock.now(), fleet.progress());
+        if is_over || plan.away.is_empty() && fleet.is_drained(&runner.net) {
             break;
         }
-        plan.bring_back(&mut stage, &mut crew)?;
-        crew.pump_commands(&mut stage.net);
-        stage.wait(&mut crew, u64::MAX)?;
-        crew.take_failures();
+        plan.bring_back(&mut runner, &mut fleet)?;
+        fleet.pump_commands(&mut runner.net);
+        runner.wait(&mut fleet, u64::MAX)?;
+        fleet.take_failures();
     }
     // What comes although it should not.
-    stage.rest(&mut crew, 0.3)?;
-    crew.faults.unanswered += stage.look_again(&mut crew, 0..clients, flags.stall)?;
-    crew.settle();
-    let loaded = stage.memory()?;
-    end_sessions(&mut stage, &mut crew, flags)?;
-    let left = stage.memory()?;
+    runner.rest(&mut fleet, 0.3)?;
+    fleet.faults.unanswered += runner.look_again(&mut fleet, 0..clients, flags.stall)?;
+    fleet.settle();
+    let loaded = runner.memory()?;
+    end_sessions(&mut runner, &mut fleet, flags)?;
+    let left = runner.memory()?;
 
     let settings = vec![
         ("devices", flags.devices.to_string()),
@@ -68,10 +68,11 @@ pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
     end.report(&start, delivered, "us per delivery", &mut report);
     let wall_seconds = (end.nanos - start.nanos) as f64 / 1e9;
     report.figure("delivered_per_second", "delivered", delivered as f64 / wall_seconds, "messages/s", 0);
-    report.course("deliveries", stage.progress.timeline());
-    crew.figures(&mut report);
-    report.handshakes(stage.net.handshakes());
-    if let (Some(before), Some(connected), Some(loaded), Some(left)) = (stage.before, connected, loaded, left)
+    report.course("deliveries", runner.progress.timeline());
+    fleet.figures(&mut report);
+    report.handshakes(runner.net.handshakes());
+    if let (Some(before), Some(connected), Some(loaded), Some(left)) =
+        (runner.before, connected, loaded, left)
     {
         report.broker_memory(&[
             ("broker_memory_before_kib", "broker memory, before", before),
@@ -91,34 +92,34 @@ pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
 const LAG_NANOS_MAX: u64 = 100_000_000;
 
 /// Disconnects everyone, and takes the sessions of the devices away.
-fn end_sessions(stage: &mut Stage, crew: &mut Crew, flags: &Mixed) -> Result<(), String> {
-    let (first, clients) = (crew.first_device(), crew.client_count());
-    crew.running = false;
+fn end_sessions(runner: &mut Runner, fleet: &mut Fleet, flags: &Mixed) -> Result<(), String> {
+    let (first, clients) = (fleet.first_device(), fleet.client_count());
+    fleet.running = false;
     for id in 0..clients {
-        stage.net.send(id, wire::put_disconnect);
-        stage.net.close(id);
-        crew.part(id);
+        runner.net.send(id, codec::put_disconnect);
+        runner.net.close(id);
+        fleet.part(id);
     }
-    stage.rest(crew, 0.3)?;
-    crew.end_sessions = true;
+    runner.rest(fleet, 0.3)?;
+    fleet.end_sessions = true;
     let connecting = flags.common.connecting;
-    join(&mut stage.net, crew, first..clients, connecting, stage.clock, &mut stage.progress)?;
+    join(&mut runner.net, fleet, first..clients, connecting, runner.clock, &mut runner.progress)?;
     for id in first..clients {
-        stage.net.send(id, wire::put_disconnect);
-        stage.net.close(id);
-        crew.part(id);
+        runner.net.send(id, codec::put_disconnect);
+        runner.net.close(id);
+        fleet.part(id);
     }
-    stage.rest(crew, 0.3)
+    runner.rest(fleet, 0.3)
 }
 
 /// What is to happen when.
-struct Schedule {
+struct FleetSchedule {
     start: u64,
     devices: u64,
-    telemetry: Beat,
-    commands: Beat,
-    drops: Beat,
-    reconnects: Beat,
+    telemetry: EventRate,
+    commands: EventRate,
+    drops: EventRate,
+    reconnects: EventRate,
     away_nanos: u64,
     /// Devices that are to come back, by the time at which they do.
     away: VecDeque<(u64, usize)>,
@@ -126,12 +127,12 @@ struct Schedule {
 }
 
 /// Events at a fixed rate.
-struct Beat {
+struct EventRate {
     per_second: f64,
     done: u64,
 }
 
-impl Beat {
+impl EventRate {
     fn due(&self, start: u64) -> u64 {
         if self.per_second > 0.0 {
             start + (self.done as f64 * 1e9 / self.per_second) as u64
@@ -151,10 +152,10 @@ impl Beat {
     }
 }
 
-impl Schedule {
-    fn new(flags: &Mixed, start: u64) -> Schedule {
-        let beat = |per_device: f64| Beat { per_second: per_device * f64::from(flags.devices), done: 0 };
-        Schedule {
+impl FleetSchedule {
+    fn new(flags: &Mixed, start: u64) -> FleetSchedule {
+        let beat = |per_device: f64| EventRate { per_second: per_device * f64::from(flags.devices), done: 0 };
+        FleetSchedule {
             start,
             devices: flags.devices.into(),
             telemetry: beat(flags.telemetry_rate),
@@ -167,20 +168,20 @@ impl Schedule {
         }
     }
 
-    fn drive(&mut self, stage: &mut Stage, crew: &mut Crew, until: u64) -> Result<(), String> {
+    fn drive(&mut self, runner: &mut Runner, fleet: &mut Fleet, until: u64) -> Result<(), String> {
         loop {
-            let now = stage.clock.now();
+            let now = runner.clock.now();
             if now >= until {
                 return Ok(());
             }
             let next = self.next_due();
             self.lag_nanos_max = self.lag_nanos_max.max(now.saturating_sub(next));
-            self.bring_back(stage, crew)?;
-            self.send_due(stage, crew, now);
-            self.break_due(stage, crew, now);
-            stage.wait(crew, self.next_due().min(until))?;
-            crew.take_failures();
-            stage.progress.turn(now, crew.delivered(), || crew.summary());
+            self.bring_back(runner, fleet)?;
+            self.send_due(runner, fleet, now);
+            self.break_due(runner, fleet, now);
+            runner.wait(fleet, self.next_due().min(until))?;
+            fleet.take_failures();
+            runner.progress.turn(now, fleet.delivered(), || fleet.summary());
         }
     }
 
@@ -190,39 +191,39 @@ impl Schedule {
         beat.min(self.away.front().map_or(u64::MAX, |device| device.0))
     }
 
-    fn send_due(&mut self, stage: &mut Stage, crew: &mut Crew, now: u64) {
+    fn send_due(&mut self, runner: &mut Runner, fleet: &mut Fleet, now: u64) {
         while let Some((number, due)) = self.telemetry.next(self.start, now) {
-            crew.send_telemetry(&mut stage.net, (number % self.devices) as u32, due);
+            fleet.send_telemetry(&mut runner.net, (number % self.devices) as u32, due);
         }
         while let Some((_, due)) = self.commands.next(self.start, now) {
-            crew.order(due);
+            fleet.order(due);
         }
-        crew.pump_commands(&mut stage.net);
+        fleet.pump_commands(&mut runner.net);
     }
 
     /// Breaks and ends the connections whose turn it is; a device that is away is passed over.
-    fn break_due(&mut self, stage: &mut Stage, crew: &mut Crew, now: u64) {
+    fn break_due(&mut self, runner: &mut Runner, fleet: &mut Fleet, now: u64) {
         while let Some((number, _)) = self.drops.next(self.start, now) {
             let device = scattered(number, self.devices);
-            if crew.break_off(&mut stage.net, device, now) {
-                self.away.push_back((now + self.away_nanos, crew.first_device() + device as usize));
+            if fleet.break_off(&mut runner.net, device, now) {
+                self.away.push_back((now + self.away_nanos, fleet.first_device() + device as usize));
             }
         }
         while let Some((number, _)) = self.reconnects.next(self.start, now) {
-            crew.say_goodbye(&mut stage.net, scattered(!number, self.devices), now);
+            fleet.say_goodbye(&mut runner.net, scattered(!number, self.devices), now);
         }
     }
 
     /// Connects the devices that were away for long enough.
-    fn bring_back(&mut self, stage: &mut Stage, crew: &mut Crew) -> Result<(), String> {
-        let now = stage.clock.now();
-        for id in crew.departed.drain(..) {
+    fn bring_back(&mut self, runner: &mut Runner, fleet: &mut Fleet) -> Result<(), String> {
+        let now = runner.clock.now();
+        for id in fleet.departed.drain(..) {
             self.away.push_back((now + self.away_nanos, id));
         }
         while self.away.front().is_some_and(|device| device.0 <= now)
             && let Some((_, id)) = self.away.pop_front()
         {
-            crew.come_back(&mut stage.net, id).map_err(|error| format!("client {id}: {error}"))?;
+            fleet.come_back(&mut runner.net, id).map_err(|error| format!("client {id}: {error}"))?;
         }
         Ok(())
     }

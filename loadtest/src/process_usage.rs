@@ -9,7 +9,7 @@ use std::{fs, io};
 
 /// CPU time of a process since it started, with its memory at that moment.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Sample {
+pub(crate) struct ProcessSample {
     user_ticks: u64,
     system_ticks: u64,
     threads: Vec<Thread>,
@@ -35,7 +35,7 @@ pub(crate) struct Memory {
 
 /// CPU time between two samples.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Used {
+pub(crate) struct CpuUsage {
     /// Seconds, user and system together.
     pub(crate) total_seconds: f64,
     pub(crate) user_seconds: f64,
@@ -47,10 +47,10 @@ pub(crate) struct Used {
 /// `USER_HZ`: the unit of `/proc/PID/stat` on every Linux architecture that this builds for.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-impl Sample {
+impl ProcessSample {
     /// # Errors
     /// The process is gone or hidden.
-    pub(crate) fn of(pid: u32) -> io::Result<Sample> {
+    pub(crate) fn of(pid: u32) -> io::Result<ProcessSample> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         // The command's name may hold blanks and brackets: count fields from its end.
         let fields = stat.rsplit_once(')').map_or("", |split| split.1);
@@ -58,25 +58,25 @@ impl Sample {
         let (Some(user_ticks), Some(system_ticks)) = (ticks(11), ticks(12)) else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "unreadable /proc/PID/stat"));
         };
-        Ok(Sample { user_ticks, system_ticks, threads: threads(pid), memory: Memory::of(pid)? })
+        Ok(ProcessSample { user_ticks, system_ticks, threads: threads(pid), memory: Memory::of(pid)? })
     }
 
-    pub(crate) fn own() -> io::Result<Sample> {
-        Sample::of(std::process::id())
+    pub(crate) fn own() -> io::Result<ProcessSample> {
+        ProcessSample::of(std::process::id())
     }
 
     /// What was used from `earlier` to this sample of the same process.
-    pub(crate) fn since(&self, earlier: &Sample) -> Used {
+    pub(crate) fn since(&self, earlier: &ProcessSample) -> CpuUsage {
         let user = self.user_ticks.saturating_sub(earlier.user_ticks) as f64 / TICKS_PER_SECOND;
         let system = self.system_ticks.saturating_sub(earlier.system_ticks) as f64 / TICKS_PER_SECOND;
         let same = self.threads.len() == earlier.threads.len()
             && self.threads.iter().zip(&earlier.threads).all(|(new, old)| new.id == old.id);
-        let sum = |sample: &Sample, of: fn(&Thread) -> u64| sample.threads.iter().map(of).sum::<u64>();
+        let sum = |sample: &ProcessSample, of: fn(&Thread) -> u64| sample.threads.iter().map(of).sum::<u64>();
         let grown = |of| sum(self, of).saturating_sub(sum(earlier, of)) as f64 / 1e9;
         let exact = grown(|thread| thread.running_nanos);
         let total = if same && exact > 0.0 { exact } else { user + system };
         let user_share = if user + system > 0.0 { user / (user + system) } else { 0.0 };
-        Used {
+        CpuUsage {
             total_seconds: total,
             user_seconds: total * user_share,
             system_seconds: total * (1.0 - user_share),
@@ -131,13 +131,13 @@ mod tests {
 
     #[test]
     fn own_use_grows_with_work_and_memory_is_known() {
-        let before = Sample::own().unwrap();
+        let before = ProcessSample::own().unwrap();
         let mut sum = 0u64;
         // Work counted in steps, not in time: no machine is too slow for it.
         for step in 0..200_000_000u64 {
             sum = std::hint::black_box(sum ^ step);
         }
-        let after = Sample::own().unwrap();
+        let after = ProcessSample::own().unwrap();
         let used = after.since(&before);
         assert!(used.total_seconds > 0.0, "{used:?}");
         assert!(after.memory.resident >= after.memory.anonymous && after.memory.anonymous > 0);

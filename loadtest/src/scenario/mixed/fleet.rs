@@ -8,41 +8,41 @@ use std::io;
 
 use hdrhistogram::Histogram;
 
-use super::cast::{COMMANDER, Cast, WILL_QOS};
-use super::device::{Device, Link};
-use crate::bulk::Bulk;
+use super::device::{Device, DeviceState};
+use super::spec::{COMMAND_PUBLISHER, FleetSpec, WILL_QOS};
+use crate::bulk_publisher::BulkPublisher;
+use crate::codec::{self, Connack, Packet, Publish, PublishHead};
+use crate::connector::{ClientSpec, Connector, Handled, HasConnector, count_closed, detail};
 use crate::flags::Mixed;
-use crate::fleet::{Fleet, Joins, Offered, Roster, count_closed, detail};
 use crate::inbox::Inbox;
 use crate::net::{Clock, Closed, Handler, Net, Next};
 use crate::payload::{self, Stamp};
 use crate::report::histogram;
-use crate::scenario::Stage;
+use crate::scenario::Runner;
 use crate::verify::{Arrival, Faults, Stream};
-use crate::wire::{self, Connack, Packet, Publish, PublishHead};
 
 /// The fleet and its backends.
-pub(super) struct Crew {
+pub(super) struct Fleet {
     /// Backends and devices behave as in the run; before and after it, connections just stand.
     pub(super) running: bool,
     /// CONNECT ends the sessions of the devices instead of resuming them.
     pub(super) end_sessions: bool,
     /// Devices whose DISCONNECT was answered, to be scheduled for their return.
     pub(super) departed: Vec<usize>,
-    cast: Cast,
-    fleet: Fleet,
+    spec: FleetSpec,
+    connector: Connector,
     clock: Clock,
     backends: Vec<Backend>,
-    commander: Bulk,
+    commander: BulkPublisher,
     /// The times at which the commands were due that are not sent yet.
     orders: VecDeque<u64>,
     ordered: u64,
     telemetry_due: u64,
     telemetry_sent: u64,
     goodbyes: u64,
-    telemetry: Kind,
-    commands: Kind,
-    wills: Kind,
+    telemetry: MessageStats,
+    commands: MessageStats,
+    wills: MessageStats,
     redelivered: u64,
     doubtful: u64,
     pub(super) faults: Faults,
@@ -58,14 +58,14 @@ struct Backend {
 }
 
 /// Messages of one kind that arrived, and how long they took.
-struct Kind {
+struct MessageStats {
     delivered: u64,
     latency: Histogram<u64>,
 }
 
-impl Kind {
-    fn new() -> Kind {
-        Kind { delivered: 0, latency: histogram() }
+impl MessageStats {
+    fn new() -> MessageStats {
+        MessageStats { delivered: 0, latency: histogram() }
     }
 
     fn count(&mut self, took_nanos: u64) {
@@ -79,41 +79,41 @@ const COMMANDS_IN_FLIGHT_MAX: usize = 4096;
 /// A broker that has not closed a connection for so long after DISCONNECT never does.
 const GOODBYE_NANOS_MAX: u64 = 5_000_000_000;
 
-impl Crew {
-    pub(super) fn new(stage: &Stage, flags: &Mixed) -> Crew {
-        let (identity, count) = (stage.identity.clone(), flags.devices as usize);
+impl Fleet {
+    pub(super) fn new(runner: &Runner, flags: &Mixed) -> Fleet {
+        let (identity, count) = (runner.identity.clone(), flags.devices as usize);
         let backends = flags.backends as usize;
         let backend = || Backend {
             inbox: Inbox::default(),
             telemetry: vec![Stream::default(); count],
             wills: vec![Stream::default(); count],
         };
-        Crew {
+        Fleet {
             running: false,
             end_sessions: false,
             departed: Vec::new(),
-            fleet: Fleet::new(identity.version, backends + 1 + count),
-            cast: Cast {
+            connector: Connector::new(identity.version, backends + 1 + count),
+            spec: FleetSpec {
                 identity,
-                prefix: format!("lt/{:08x}", stage.run),
-                run: stage.run,
+                prefix: format!("lt/{:08x}", runner.run),
+                run: runner.run,
                 payload: flags.payload,
                 command_qos: flags.command_qos,
                 backends,
                 devices: (0..flags.devices).map(|at| Device::new(flags.telemetry_qos.qos(at))).collect(),
                 end_sessions: false,
             },
-            clock: stage.clock,
+            clock: runner.clock,
             backends: (0..backends).map(|_| backend()).collect(),
-            commander: Bulk::new(backends, flags.command_qos, COMMANDS_IN_FLIGHT_MAX),
+            commander: BulkPublisher::new(backends, flags.command_qos, COMMANDS_IN_FLIGHT_MAX),
             orders: VecDeque::new(),
             ordered: 0,
             telemetry_due: 0,
             telemetry_sent: 0,
             goodbyes: 0,
-            telemetry: Kind::new(),
-            commands: Kind::new(),
-            wills: Kind::new(),
+            telemetry: MessageStats::new(),
+            commands: MessageStats::new(),
+            wills: MessageStats::new(),
             redelivered: 0,
             doubtful: 0,
             faults: Faults::default(),
@@ -122,11 +122,11 @@ impl Crew {
     }
 
     pub(super) fn first_device(&self) -> usize {
-        self.cast.backends + 1
+        self.spec.backends + 1
     }
 
     pub(super) fn client_count(&self) -> usize {
-        self.first_device() + self.cast.devices.len()
+        self.first_device() + self.spec.devices.len()
     }
 
     /// Deliveries of all kinds.
@@ -143,8 +143,8 @@ impl Crew {
     pub(super) fn send_telemetry(&mut self, net: &mut Net, number: u32, due: u64) {
         self.telemetry_due += 1;
         let id = self.first_device() + number as usize;
-        let device = &mut self.cast.devices[number as usize];
-        if device.link != Link::Up {
+        let device = &mut self.spec.devices[number as usize];
+        if device.link != DeviceState::Up {
             return;
         }
         let (sequence, qos) = (device.sent, device.qos);
@@ -152,7 +152,7 @@ impl Crew {
         let Some(packet_id) = packet_id else { return };
         device.sent += 1;
         self.telemetry_sent += 1;
-        net.send(id, |out| self.cast.put_telemetry(out, number, (packet_id, sequence), due, false));
+        net.send(id, |out| self.spec.put_telemetry(out, number, (packet_id, sequence), due, false));
     }
 
     /// A command is due.
@@ -164,17 +164,18 @@ impl Crew {
 
     /// Sends the commands that are due, to the devices in turn, away or not.
     pub(super) fn pump_commands(&mut self, net: &mut Net) {
-        let (cast, orders) = (&self.cast, &mut self.orders);
-        let devices = cast.devices.len() as u64;
+        let (spec, orders) = (&self.spec, &mut self.orders);
+        let devices = spec.devices.len() as u64;
         self.commander.pump(net, |number, id, out| {
             let (device, sequence) = ((number % devices) as u32, (number / devices) as u32);
             let sent_nanos = orders.pop_front().expect("as many orders as messages were allowed");
-            let topic = cast.command_topic(device);
-            let (qos, payload_len) = (cast.command_qos, cast.payload);
+            let topic = spec.command_topic(device);
+            let (qos, payload_len) = (spec.command_qos, spec.payload);
             let head =
                 PublishHead { topic: topic.as_bytes(), qos, dup: false, retain: false, id, payload_len };
-            wire::put_publish(out, cast.identity.version, &head);
-            let stamp = Stamp { run: cast.run, publisher: COMMANDER, stream: device, sequence, sent_nanos };
+            codec::put_publish(out, spec.identity.version, &head);
+            let stamp =
+                Stamp { run: spec.run, publisher: COMMAND_PUBLISHER, stream: device, sequence, sent_nanos };
             payload::put(out, topic.as_bytes(), payload_len, &stamp);
         });
     }
@@ -182,19 +183,19 @@ impl Crew {
     /// Breaks a device's connection. Whether it had one.
     pub(super) fn break_off(&mut self, net: &mut Net, number: u32, now: u64) -> bool {
         let id = self.first_device() + number as usize;
-        let device = &mut self.cast.devices[number as usize];
-        if device.link != Link::Up {
+        let device = &mut self.spec.devices[number as usize];
+        if device.link != DeviceState::Up {
             return false;
         }
         if device.qos == 0 {
             let seen = self.backends.iter().map(|backend| backend.telemetry[number as usize].next());
             device.in_doubt.extend(seen.min().unwrap_or(0)..device.sent);
         }
-        device.link = Link::Away;
+        device.link = DeviceState::Away;
         device.breaks += 1;
         device.broke_nanos = now;
         net.abort(id);
-        self.fleet.leave(id);
+        self.connector.leave(id);
         true
     }
 
@@ -202,31 +203,31 @@ impl Crew {
     /// unread would be a reset, which takes telemetry on its way along.
     pub(super) fn say_goodbye(&mut self, net: &mut Net, number: u32, now: u64) {
         let id = self.first_device() + number as usize;
-        let device = &mut self.cast.devices[number as usize];
-        if device.link == Link::Up {
-            device.link = Link::Leaving { since: now };
+        let device = &mut self.spec.devices[number as usize];
+        if device.link == DeviceState::Up {
+            device.link = DeviceState::Leaving { since: now };
             self.goodbyes += 1;
-            net.send(id, wire::put_disconnect);
+            net.send(id, codec::put_disconnect);
         }
     }
 
     /// Connects a device again.
     pub(super) fn come_back(&mut self, net: &mut Net, id: usize) -> io::Result<()> {
-        self.fleet.open(net, id)
+        self.connector.open(net, id)
     }
 
     /// The scenario closed this client for good.
     pub(super) fn part(&mut self, id: usize) {
-        self.fleet.leave(id);
+        self.connector.leave(id);
         if let Some(device) = self.device_of(id) {
-            device.link = Link::Away;
+            device.link = DeviceState::Away;
             device.pending.clear();
         }
     }
 
     /// Counts the devices that could not come back.
     pub(super) fn take_failures(&mut self) {
-        if let Some(why) = self.fleet.take_failure() {
+        if let Some(why) = self.connector.take_failure() {
             self.faults.refused += 1;
             detail(&mut self.details, || why);
         }
@@ -234,10 +235,10 @@ impl Crew {
 
     /// Whether everything was seen by everyone that is to see it.
     pub(super) fn is_drained(&self, net: &Net) -> bool {
-        let devices = self.cast.devices.iter().enumerate();
+        let devices = self.spec.devices.iter().enumerate();
         self.commander.is_done(net)
             && devices.into_iter().all(|(at, device)| {
-                device.link == Link::Up
+                device.link == DeviceState::Up
                     && device.pending.is_empty()
                     && device.inbox.unreleased() == 0
                     && device.commands.missing(self.commands_sent(at)) == 0
@@ -251,7 +252,7 @@ impl Crew {
 
     /// How many commands device `at` was sent: they go round.
     fn commands_sent(&self, at: usize) -> u32 {
-        let (sent, devices) = (self.commander.sent, self.cast.devices.len() as u64);
+        let (sent, devices) = (self.commander.sent, self.spec.devices.len() as u64);
         (sent / devices) as u32 + u32::from((at as u64) < sent % devices)
     }
 
@@ -263,12 +264,12 @@ impl Crew {
             detail(&mut self.details, || format!("commander waits for {waiting} acknowledgements"));
         }
         let mut commands_lost = 0;
-        for at in 0..self.cast.devices.len() {
+        for at in 0..self.spec.devices.len() {
             let sent = self.commands_sent(at);
-            let device = &self.cast.devices[at];
+            let device = &self.spec.devices[at];
             commands_lost += device.commands.missing(sent);
             self.faults.unanswered += device.pending.len() as u64 + device.inbox.unreleased();
-            if matches!(device.link, Link::Leaving { since } if self.clock.now() > since + GOODBYE_NANOS_MAX)
+            if matches!(device.link, DeviceState::Leaving { since } if self.clock.now() > since + GOODBYE_NANOS_MAX)
             {
                 self.faults.unanswered += 1;
                 detail(&mut self.details, || format!("device {at}: not closed after DISCONNECT"));
@@ -299,7 +300,7 @@ impl Crew {
 
     fn device_of(&mut self, id: usize) -> Option<&mut Device> {
         let first = self.first_device();
-        self.cast.devices.get_mut(id.checked_sub(first)?)
+        self.spec.devices.get_mut(id.checked_sub(first)?)
     }
 
     fn broken(&mut self, id: usize, why: &str) {
@@ -309,7 +310,7 @@ impl Crew {
 
     /// The stamp of a message, if it is whole and of this run.
     fn stamp(&mut self, id: usize, publish: &Publish<'_>) -> Option<Stamp> {
-        let run = self.cast.run;
+        let run = self.spec.run;
         let stamp = payload::read(publish.payload, publish.topic).filter(|stamp| stamp.run == run);
         if stamp.is_none() {
             self.faults.corrupt += 1;
@@ -326,12 +327,12 @@ impl Crew {
         }
         let Some(stamp) = self.stamp(id, publish) else { return };
         let number = stamp.publisher as usize;
-        let Some(device) = self.cast.devices.get(number) else {
+        let Some(device) = self.spec.devices.get(number) else {
             self.faults.misrouted += 1;
             return;
         };
         let backend = &mut self.backends[id];
-        let is_will = stamp.stream as usize >= self.cast.devices.len();
+        let is_will = stamp.stream as usize >= self.spec.devices.len();
         let (stream, qos) = match is_will {
             true => (&mut backend.wills[number], WILL_QOS),
             false => (&mut backend.telemetry[number], device.qos),
@@ -355,10 +356,10 @@ impl Crew {
                 kind.delivered += 1;
             }
             // The device could not know that its message had arrived.
-            Arrival::Again if !is_will && qos == 1 && device.resent.contains(&stamp.sequence) => {
+            Arrival::Duplicate if !is_will && qos == 1 && device.resent.contains(&stamp.sequence) => {
                 self.redelivered += 1;
             }
-            Arrival::Again => {
+            Arrival::Duplicate => {
                 self.faults.duplicate += 1;
                 detail(&mut self.details, || {
                     let what = if is_will { "will" } else { "message" };
@@ -370,7 +371,7 @@ impl Crew {
 
     /// A command at a device.
     fn at_device(&mut self, number: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
-        let device = &mut self.cast.devices[number];
+        let device = &mut self.spec.devices[number];
         let was_away = device.connections > 1;
         if !device.inbox.receive(publish, out) {
             // Its PUBREC was lost with the connection.
@@ -380,12 +381,12 @@ impl Crew {
         }
         let id = self.first_device() + number;
         let Some(stamp) = self.stamp(id, publish) else { return };
-        if stamp.publisher != COMMANDER || stamp.stream as usize != number {
+        if stamp.publisher != COMMAND_PUBLISHER || stamp.stream as usize != number {
             self.faults.misrouted += 1;
             return;
         }
-        let device = &mut self.cast.devices[number];
-        self.faults.qos += u64::from(publish.qos != self.cast.command_qos);
+        let device = &mut self.spec.devices[number];
+        self.faults.qos += u64::from(publish.qos != self.spec.command_qos);
         self.faults.retain_flag += u64::from(publish.retain);
         match device.commands.arrive(stamp.sequence) {
             Arrival::First { .. } => {
@@ -401,8 +402,8 @@ impl Crew {
                 self.faults.reordered += 1;
                 self.commands.delivered += 1;
             }
-            Arrival::Again if publish.qos == 1 && publish.dup && was_away => self.redelivered += 1,
-            Arrival::Again => {
+            Arrival::Duplicate if publish.qos == 1 && publish.dup && was_away => self.redelivered += 1,
+            Arrival::Duplicate => {
                 self.faults.duplicate += 1;
                 detail(&mut self.details, || {
                     format!("device {number}: command {} came again", stamp.sequence)
@@ -415,12 +416,12 @@ impl Crew {
     fn welcome(&mut self, id: usize, connack: Connack, now: u64) {
         let (first, running) = (self.first_device(), self.running);
         let Some(number) = id.checked_sub(first) else {
-            if id == self.cast.backends {
+            if id == self.spec.backends {
                 self.commander.limit(connack.receive_maximum);
             }
             return;
         };
-        let device = &mut self.cast.devices[number];
+        let device = &mut self.spec.devices[number];
         device.connections += 1;
         device.up_since = now;
         if running && !connack.session_present {
@@ -430,31 +431,31 @@ impl Crew {
     }
 
     fn resend(&mut self, number: usize, out: &mut Vec<u8>) {
-        let device = &mut self.cast.devices[number];
-        device.link = Link::Up;
+        let device = &mut self.spec.devices[number];
+        device.link = DeviceState::Up;
         let pending = std::mem::take(&mut device.pending);
         let again = pending.iter().filter(|pending| !pending.received).map(|pending| pending.sequence);
         device.resent.extend(again);
         for message in &pending {
             if message.received {
-                wire::put_ack(out, wire::PUBREL, message.id);
+                codec::put_ack(out, codec::PUBREL, message.id);
             } else {
                 let what = (message.id, message.sequence);
-                self.cast.put_telemetry(out, number as u32, what, message.sent_nanos, true);
+                self.spec.put_telemetry(out, number as u32, what, message.sent_nanos, true);
             }
         }
-        self.cast.devices[number].pending = pending;
+        self.spec.devices[number].pending = pending;
     }
 
     fn device_packet(&mut self, number: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) {
         let id = self.first_device() + number;
         match packet.kind() {
-            wire::PUBLISH => match wire::publish(self.cast.identity.version, packet) {
+            codec::PUBLISH => match codec::publish(self.spec.identity.version, packet) {
                 Ok(publish) => self.at_device(number, now, &publish, out),
                 Err(malformed) => self.broken(id, malformed.0),
             },
-            wire::PUBREL => {
-                let device = &mut self.cast.devices[number];
+            codec::PUBREL => {
+                let device = &mut self.spec.devices[number];
                 let was_away = device.connections > 1;
                 if let Err(why) = device.inbox.release(packet, out)
                     // Our PUBCOMP may have been lost with a connection.
@@ -463,11 +464,11 @@ impl Crew {
                     self.broken(id, why);
                 }
             }
-            kind @ (wire::PUBACK | wire::PUBREC | wire::PUBCOMP) => match wire::ack(packet) {
+            kind @ (codec::PUBACK | codec::PUBREC | codec::PUBCOMP) => match codec::ack(packet) {
                 Ok((packet_id, reason)) => {
                     let failed = reason >= 0x80;
                     self.faults.refused += u64::from(failed);
-                    if !self.cast.devices[number].answer(kind, packet_id, failed, out) {
+                    if !self.spec.devices[number].answer(kind, packet_id, failed, out) {
                         self.broken(id, "acknowledgement of nothing in flight");
                     }
                 }
@@ -479,11 +480,11 @@ impl Crew {
 
     fn backend_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) {
         match packet.kind() {
-            wire::PUBLISH => match wire::publish(self.cast.identity.version, packet) {
+            codec::PUBLISH => match codec::publish(self.spec.identity.version, packet) {
                 Ok(publish) => self.at_backend(id, now, &publish, out),
                 Err(malformed) => self.broken(id, malformed.0),
             },
-            wire::PUBREL => {
+            codec::PUBREL => {
                 if let Err(why) = self.backends[id].inbox.release(packet, out) {
                     self.broken(id, why);
                 }
@@ -493,39 +494,40 @@ impl Crew {
     }
 }
 
-impl Handler for Crew {
+impl Handler for Fleet {
     fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
-        self.cast.end_sessions = self.end_sessions;
-        self.cast.connect(id, out);
+        self.spec.end_sessions = self.end_sessions;
+        self.spec.connect(id, out);
     }
 
     fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
         let number = id.checked_sub(self.first_device());
-        if number.is_some_and(|number| matches!(self.cast.devices[number].link, Link::Leaving { .. })) {
+        if number.is_some_and(|number| matches!(self.spec.devices[number].link, DeviceState::Leaving { .. }))
+        {
             // Nothing may be answered after DISCONNECT. The broker keeps it for the session.
             return Next::Continue;
         }
-        if !self.fleet.is_ready(id) {
-            if packet.kind() == wire::CONNACK
-                && let Ok(connack) = wire::connack(self.cast.identity.version, packet)
+        if !self.connector.is_ready(id) {
+            if packet.kind() == codec::CONNACK
+                && let Ok(connack) = codec::connack(self.spec.identity.version, packet)
                 && connack.code == 0
             {
                 self.welcome(id, connack, now);
             }
-            match self.fleet.offer(id, packet, out, &self.cast, &mut None) {
-                Offered::NotMine => {}
-                Offered::Ready => {
+            match self.connector.offer(id, packet, out, &self.spec, &mut None) {
+                Handled::NotHandshake => {}
+                Handled::Ready => {
                     if let Some(number) = number {
                         self.resend(number, out);
                     }
                     return Next::Continue;
                 }
-                Offered::Taken => return Next::Continue,
+                Handled::Consumed => return Next::Continue,
             }
         }
         match number {
             Some(number) => self.device_packet(number, now, packet, out),
-            None if id < self.cast.backends => self.backend_packet(id, now, packet, out),
+            None if id < self.spec.backends => self.backend_packet(id, now, packet, out),
             None => {
                 if !self.commander.answer(packet, out, &mut self.faults, &mut self.details) {
                     self.broken(id, "a packet that is none of its business");
@@ -539,22 +541,22 @@ impl Handler for Crew {
 
     fn closed(&mut self, id: usize, why: Closed) {
         if let Some(device) = self.device_of(id) {
-            if matches!(device.link, Link::Leaving { .. }) {
-                device.link = Link::Away;
-                self.fleet.leave(id);
+            if matches!(device.link, DeviceState::Leaving { .. }) {
+                device.link = DeviceState::Away;
+                self.connector.leave(id);
                 self.departed.push(id);
                 return;
             }
-            device.link = Link::Away;
+            device.link = DeviceState::Away;
         }
-        if self.fleet.closed(id, &why) {
+        if self.connector.closed(id, &why) {
             count_closed(&mut self.faults, &mut self.details, id, &why);
         }
     }
 }
 
-impl Joins for Crew {
-    fn fleet(&mut self) -> &mut Fleet {
-        &mut self.fleet
+impl HasConnector for Fleet {
+    fn connector(&mut self) -> &mut Connector {
+        &mut self.connector
     }
 }

@@ -9,9 +9,12 @@ use std::process::Command;
 use clap::Args;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
+/// The name of the subcommand.
+pub(crate) const SUBCOMMAND: &str = "hold";
+
 #[derive(Args, Debug)]
 #[command(hide = true)]
-pub(crate) struct Hold {
+pub(crate) struct RunChild {
     /// Process that the command must not outlive.
     #[arg(long)]
     parent: i32,
@@ -28,7 +31,7 @@ pub(crate) struct Hold {
 /// The path of this program can't be found.
 pub(crate) fn command(program: &[OsString], cpus: &[usize]) -> std::io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["hold", "--parent", &std::process::id().to_string()]);
+    command.args([SUBCOMMAND, "--parent", &std::process::id().to_string()]);
     if !cpus.is_empty() {
         let cpus: Vec<String> = cpus.iter().map(usize::to_string).collect();
         command.args(["--cpus", &cpus.join(",")]);
@@ -38,7 +41,7 @@ pub(crate) fn command(program: &[OsString], cpus: &[usize]) -> std::io::Result<C
 }
 
 /// Becomes the command; returns only if that fails, with the reason.
-pub(crate) fn run(flags: &Hold) -> String {
+pub(crate) fn run(flags: &RunChild) -> String {
     // KILL, for a broker that takes its time to end would be left behind.
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         return format!("PR_SET_PDEATHSIG: {error}");

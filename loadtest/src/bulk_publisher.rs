@@ -1,14 +1,14 @@
 //! One client that publishes a numbered list of messages with a bounded number of them in flight:
 //! what fills a broker with retained messages or a session's queue, and sends commands to a fleet.
 
-use crate::fleet::detail;
+use crate::codec::{self, Packet};
+use crate::connector::detail;
 use crate::net::Net;
-use crate::verify::{Answered, Faults, InFlight};
-use crate::wire::{self, Packet};
+use crate::verify::{AckResult, Faults, InFlight};
 
 /// The publications of client `client`.
 #[derive(Debug)]
-pub(crate) struct Bulk {
+pub(crate) struct BulkPublisher {
     client: usize,
     qos: u8,
     /// Messages that may be sent: those with a lower number.
@@ -22,10 +22,10 @@ pub(crate) struct Bulk {
 /// Bytes after which messages are written even though more could be sent.
 const WRITE_MAX: usize = 128 * 1024;
 
-impl Bulk {
+impl BulkPublisher {
     /// `window`: publications without acknowledgement above QoS 0.
-    pub(crate) fn new(client: usize, qos: u8, window: usize) -> Bulk {
-        Bulk { client, qos, until: 0, sent: 0, refused: 0, flight: InFlight::new(window) }
+    pub(crate) fn new(client: usize, qos: u8, window: usize) -> BulkPublisher {
+        BulkPublisher { client, qos, until: 0, sent: 0, refused: 0, flight: InFlight::new(window) }
     }
 
     /// Obeys the broker's Receive Maximum.
@@ -78,10 +78,10 @@ impl Bulk {
         details: &mut Vec<String>,
     ) -> bool {
         let kind = packet.kind();
-        if !matches!(kind, wire::PUBACK | wire::PUBREC | wire::PUBCOMP) {
+        if !matches!(kind, codec::PUBACK | codec::PUBREC | codec::PUBCOMP) {
             return false;
         }
-        let (id, reason) = match wire::ack(packet) {
+        let (id, reason) = match codec::ack(packet) {
             Ok(ack) => ack,
             Err(malformed) => {
                 faults.protocol += 1;
@@ -99,9 +99,9 @@ impl Bulk {
             faults.refused += 1;
         }
         match self.flight.answer(kind, id, failed) {
-            Answered::Done => {}
-            Answered::Release => wire::put_ack(out, wire::PUBREL, id),
-            Answered::Unknown => {
+            AckResult::Done => {}
+            AckResult::Release => codec::put_ack(out, codec::PUBREL, id),
+            AckResult::Unknown => {
                 faults.protocol += 1;
                 detail(details, || "publisher: acknowledgement of nothing in flight".to_owned());
             }

@@ -1,6 +1,6 @@
 //! What lies between MQTT and TCP: TLS, a WebSocket, or both.
 //!
-//! A [`Door`] is what the flags say, once for a run; [`Layers`] are one connection's. They own no
+//! A [`TransportConfig`] is what the flags say, once for a run; [`Layers`] are one connection's. They own no
 //! socket: [`crate::net`] hands them what came and sends what they give. A run without a door has
 //! no layers, and pays nothing for them.
 
@@ -18,7 +18,7 @@ use websocket::WebSocket;
 
 /// How connections reach the broker.
 #[derive(Args, Clone, Debug, Default)]
-pub(crate) struct DoorFlags {
+pub(crate) struct TransportFlags {
     /// Speak TLS. The broker's certificate has to lead to one of --ca and to name --host.
     #[arg(long)]
     pub(crate) tls: bool,
@@ -55,7 +55,7 @@ pub(crate) enum TlsVersion {
     V13,
 }
 
-impl DoorFlags {
+impl TransportFlags {
     /// What of it shaped the run, for the report.
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         let mut settings = Vec::new();
@@ -76,24 +76,28 @@ impl DoorFlags {
 }
 
 /// Makes the layers of each connection.
-pub(crate) struct Door {
-    tls: Option<tls::Client>,
+pub(crate) struct TransportConfig {
+    tls: Option<tls::TlsConfig>,
     /// The request that opens a WebSocket.
     request: Option<Arc<[u8]>>,
 }
 
-impl Door {
+impl TransportConfig {
     /// The door to `host`; `None` for MQTT right on TCP.
     ///
     /// # Errors
     /// A file that can't be used, or a certificate that nothing is there to check with.
-    pub(crate) fn new(flags: &DoorFlags, host: &str, port: u16) -> Result<Option<Door>, String> {
+    pub(crate) fn new(
+        flags: &TransportFlags,
+        host: &str,
+        port: u16,
+    ) -> Result<Option<TransportConfig>, String> {
         if !flags.tls && flags.websocket.is_none() {
             return Ok(None);
         }
-        let tls = if flags.tls { Some(tls::Client::new(flags, host)?) } else { None };
+        let tls = if flags.tls { Some(tls::TlsConfig::new(flags, host)?) } else { None };
         let request = flags.websocket.as_deref().map(|path| websocket::request(path, host, port).into());
-        Ok(Some(Door { tls, request }))
+        Ok(Some(TransportConfig { tls, request }))
     }
 
     /// The layers of a new connection.
@@ -101,7 +105,7 @@ impl Door {
     /// # Errors
     /// rustls can't begin.
     pub(crate) fn layers(&self) -> Result<Layers, String> {
-        let tls = self.tls.as_ref().map(tls::Client::begin).transpose()?;
+        let tls = self.tls.as_ref().map(tls::TlsConfig::begin).transpose()?;
         let websocket = self.request.as_ref().map(|request| WebSocket::new(Arc::clone(request)));
         Ok(Layers { tls, websocket, stands: false })
     }
@@ -117,7 +121,7 @@ pub(crate) struct Layers {
 
 /// How far a connection is after what came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Came {
+pub(crate) enum Received {
     /// As far as before.
     Nothing,
     /// MQTT may begin now.
@@ -151,7 +155,7 @@ impl Layers {
         scratch: &mut Scratch,
         mqtt: &mut Vec<u8>,
         wire: &mut Vec<u8>,
-    ) -> Result<Came, Closed> {
+    ) -> Result<Received, Closed> {
         let stood = self.stands;
         let mut ended = false;
         match (&mut self.tls, &mut self.websocket) {
@@ -174,9 +178,9 @@ impl Layers {
         self.stands = self.tls.as_ref().is_none_or(|tls| tls.stands)
             && self.websocket.as_ref().is_none_or(WebSocket::stands);
         Ok(match () {
-            () if ended => Came::Ended,
-            () if self.stands && !stood => Came::Standing,
-            () => Came::Nothing,
+            () if ended => Received::Ended,
+            () if self.stands && !stood => Received::Standing,
+            () => Received::Nothing,
         })
     }
 

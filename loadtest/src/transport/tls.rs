@@ -20,17 +20,17 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, HandshakeKind, NamedGroup, RootCertStore, SignatureScheme, version,
 };
 
-use super::{DoorFlags, TlsVersion};
+use super::{TlsVersion, TransportFlags};
 use crate::net::Closed;
 
 /// What all TLS connections of a run have in common.
-pub(super) struct Client {
+pub(super) struct TlsConfig {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 }
 
-impl Client {
-    pub(super) fn new(flags: &DoorFlags, host: &str) -> Result<Client, String> {
+impl TlsConfig {
+    pub(super) fn new(flags: &TransportFlags, host: &str) -> Result<TlsConfig, String> {
         let provider = Arc::new(ring::default_provider());
         let versions = match flags.tls_version {
             None => &[&version::TLS13, &version::TLS12][..],
@@ -42,7 +42,7 @@ impl Client {
         let builder = match &flags.ca {
             Some(ca) => builder.with_root_certificates(roots(ca)?),
             None if flags.insecure => {
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(Unchecked(provider)))
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(NoVerification(provider)))
             }
             None => {
                 return Err("--tls needs --ca to check the broker's certificate, or --insecure".to_owned());
@@ -57,12 +57,12 @@ impl Client {
             }
         };
         config.resumption = match flags.resume {
-            true => Resumption::store(Arc::new(Tickets::default())),
+            true => Resumption::store(Arc::new(TicketStore::default())),
             false => Resumption::disabled(),
         };
         let name =
             ServerName::try_from(host.to_owned()).map_err(|error| format!("--host {host}: {error}"))?;
-        Ok(Client { config: Arc::new(config), name })
+        Ok(TlsConfig { config: Arc::new(config), name })
     }
 
     pub(super) fn begin(&self) -> Result<Tls, String> {
@@ -236,9 +236,9 @@ const RECORD_OVERHEAD_BYTES_MAX: usize = 5 + 8 + 1 + 16;
 
 /// Takes whatever a broker shows.
 #[derive(Debug)]
-struct Unchecked(Arc<CryptoProvider>);
+struct NoVerification(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Unchecked {
+impl ServerCertVerifier for NoVerification {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -276,10 +276,10 @@ impl ServerCertVerifier for Unchecked {
 /// What a run may resume, for its one broker. rustls's own store keeps eight tickets of a server,
 /// fewer than there are connections under way in a storm: the others would have none left.
 #[derive(Debug, Default)]
-struct Tickets(Mutex<Kept>);
+struct TicketStore(Mutex<StoredTickets>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct StoredTickets {
     /// Each is good for one connection of TLS 1.3.
     tickets: VecDeque<Tls13ClientSessionValue>,
     /// Good for any number of connections of TLS 1.2.
@@ -290,13 +290,13 @@ struct Kept {
 /// Beyond it the oldest ticket goes.
 const TICKETS_MAX: usize = 16_384;
 
-impl Tickets {
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+impl TicketStore {
+    fn kept(&self) -> std::sync::MutexGuard<'_, StoredTickets> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl ClientSessionStore for Tickets {
+impl ClientSessionStore for TicketStore {
     fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
         self.kept().group = Some(group);
     }

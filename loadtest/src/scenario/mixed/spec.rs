@@ -1,12 +1,12 @@
 //! Who the clients of the fleet are, what their topics are, and the packets that a device sends.
 
 use super::device::Device;
-use crate::fleet::{Identity, Roster};
+use crate::codec::{self, PublishHead, Will};
+use crate::connector::{ClientSpec, Identity};
 use crate::payload::{self, STAMP_LEN, Stamp};
-use crate::wire::{self, PublishHead, Will};
 
 /// Who is who. Apart from the rest, because the handshake asks it while the fleet is borrowed.
-pub(super) struct Cast {
+pub(super) struct FleetSpec {
     pub(super) identity: Identity,
     pub(super) prefix: String,
     pub(super) run: u32,
@@ -18,11 +18,11 @@ pub(super) struct Cast {
 }
 
 /// The publisher number in the stamps of commands; no device has it.
-pub(super) const COMMANDER: u32 = u32::MAX;
+pub(super) const COMMAND_PUBLISHER: u32 = u32::MAX;
 /// QoS of the wills.
 pub(super) const WILL_QOS: u8 = 1;
 
-impl Cast {
+impl FleetSpec {
     fn telemetry_topic(&self, device: u32) -> String {
         format!("{}/up/{device}", self.prefix)
     }
@@ -46,7 +46,7 @@ impl Cast {
         let ((id, sequence), topic) = (what, self.telemetry_topic(number));
         let (qos, payload_len) = (self.devices[number as usize].qos, self.payload);
         let head = PublishHead { topic: topic.as_bytes(), qos, dup, retain: false, id, payload_len };
-        wire::put_publish(out, self.identity.version, &head);
+        codec::put_publish(out, self.identity.version, &head);
         let stamp = Stamp { run: self.run, publisher: number, stream: number, sequence, sent_nanos };
         payload::put(out, topic.as_bytes(), payload_len, &stamp);
     }
@@ -63,7 +63,7 @@ impl Cast {
     }
 }
 
-impl Roster for Cast {
+impl ClientSpec for FleetSpec {
     fn connect(&self, id: usize, out: &mut Vec<u8>) {
         let name = format!("m{id}");
         match id.checked_sub(self.backends + 1) {

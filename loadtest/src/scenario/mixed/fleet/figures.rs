@@ -1,9 +1,9 @@
-//! What the crew has to tell: while it runs, and at the end.
+//! What the fleet has to tell: while it runs, and at the end.
 
-use super::{Crew, Kind};
+use super::{Fleet, MessageStats};
 use crate::report::Report;
 
-impl Crew {
+impl Fleet {
     pub(in crate::scenario::mixed) fn summary(&self) -> String {
         let (telemetry, commands) = (self.telemetry.delivered, self.commands.delivered);
         let (wills, faults) = (self.wills.delivered, self.faults.total());
@@ -12,7 +12,7 @@ impl Crew {
 
     /// Writes what happened, and gives the faults away.
     pub(in crate::scenario::mixed) fn figures(&mut self, report: &mut Report) {
-        let breaks: u64 = self.cast.devices.iter().map(|device| u64::from(device.breaks)).sum();
+        let breaks: u64 = self.spec.devices.iter().map(|device| u64::from(device.breaks)).sum();
         let all = |value: u64| value as f64;
         report.figure("telemetry_sent", "telemetry sent", all(self.telemetry_sent), "messages", 0);
         report.figure("telemetry_delivered", "  delivered", all(self.telemetry.delivered), "messages", 0);
@@ -54,7 +54,11 @@ impl Crew {
     }
 }
 
-fn quantiles(report: &mut Report, kind: &Kind, rows: [(&'static str, &'static str, &'static str); 2]) {
+fn quantiles(
+    report: &mut Report,
+    kind: &MessageStats,
+    rows: [(&'static str, &'static str, &'static str); 2],
+) {
     if kind.latency.is_empty() {
         return;
     }

@@ -1,20 +1,20 @@
 //! Clients coming up: CONNECT, CONNACK, SUBSCRIBE, SUBACK, for any number of connections with a
 //! bounded number of them under way.
 //!
-//! A scenario says through [`Roster`] who its clients are; [`Fleet`] takes the packets of a
+//! A scenario says through [`ClientSpec`] who its clients are; [`Connector`] takes the packets of a
 //! connection until it is ready and leaves all later ones to the scenario.
 
 use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::codec::{self, Connack, Connect, Packet, Version, Will};
 use crate::net::{Clock, Closed, Handler, Net};
 use crate::progress::Progress;
 use crate::verify::Faults;
-use crate::wire::{self, Connack, Connect, Packet, Version, Will};
 
 /// Who the clients of a scenario are.
-pub(crate) trait Roster {
+pub(crate) trait ClientSpec {
     /// Appends the CONNECT of client `id`.
     fn connect(&self, id: usize, out: &mut Vec<u8>);
     /// The next filters of client `id` for one SUBSCRIBE, when it has `from` of them already; none
@@ -24,9 +24,9 @@ pub(crate) trait Roster {
     fn subscribe_qos(&self) -> u8;
 }
 
-/// A handler whose connections come up through a [`Fleet`].
-pub(crate) trait Joins: Handler {
-    fn fleet(&mut self) -> &mut Fleet;
+/// A handler whose connections come up through a [`Connector`].
+pub(crate) trait HasConnector: Handler {
+    fn connector(&mut self) -> &mut Connector;
 }
 
 /// What user name and password every client of a run has.
@@ -63,13 +63,13 @@ impl Identity {
             password: self.password.as_deref(),
             will,
         };
-        wire::put_connect(out, self.version, &connect);
+        codec::put_connect(out, self.version, &connect);
     }
 }
 
 /// How far each connection has come.
 #[derive(Debug)]
-pub(crate) struct Fleet {
+pub(crate) struct Connector {
     version: Version,
     phases: Vec<Phase>,
     under_way: usize,
@@ -94,11 +94,11 @@ enum Phase {
 
 /// What became of a packet that was offered to the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Offered {
+pub(crate) enum Handled {
     /// The client was ready before: the packet is the scenario's.
-    NotMine,
+    NotHandshake,
     /// Part of the handshake.
-    Taken,
+    Consumed,
     /// The handshake is complete; what the CONNACK or SUBACK said is done with.
     Ready,
 }
@@ -106,9 +106,16 @@ pub(crate) enum Offered {
 /// One SUBSCRIBE at a time, so its identifier needs no bookkeeping.
 const SUBSCRIBE_ID: u16 = 1;
 
-impl Fleet {
-    pub(crate) fn new(version: Version, clients: usize) -> Fleet {
-        Fleet { version, phases: vec![Phase::Down; clients], under_way: 0, ready: 0, steps: 0, failure: None }
+impl Connector {
+    pub(crate) fn new(version: Version, clients: usize) -> Connector {
+        Connector {
+            version,
+            phases: vec![Phase::Down; clients],
+            under_way: 0,
+            ready: 0,
+            steps: 0,
+            failure: None,
+        }
     }
 
     pub(crate) fn is_ready(&self, id: usize) -> bool {
@@ -142,24 +149,24 @@ impl Fleet {
         id: usize,
         packet: Packet<'_>,
         out: &mut Vec<u8>,
-        roster: &impl Roster,
+        roster: &impl ClientSpec,
         connack: &mut Option<Connack>,
-    ) -> Offered {
+    ) -> Handled {
         match (self.phases[id], packet.kind()) {
-            (Phase::Ready, _) => Offered::NotMine,
-            (Phase::Opening, wire::CONNACK) => match wire::connack(self.version, packet) {
+            (Phase::Ready, _) => Handled::NotHandshake,
+            (Phase::Opening, codec::CONNACK) => match codec::connack(self.version, packet) {
                 Ok(accepted) if accepted.code == 0 => {
                     *connack = Some(accepted);
                     self.subscribe(id, 0, out, roster)
                 }
                 Ok(refused) => {
-                    let why = wire::connack_code(refused.code);
+                    let why = codec::connack_code(refused.code);
                     self.fail(id, &format!("CONNECT refused with code {}: {why}", refused.code))
                 }
                 Err(malformed) => self.fail(id, malformed.0),
             },
-            (Phase::Subscribing { granted, asked }, wire::SUBACK) => {
-                let codes = wire::suback(self.version, packet);
+            (Phase::Subscribing { granted, asked }, codec::SUBACK) => {
+                let codes = codec::suback(self.version, packet);
                 let wanted = roster.subscribe_qos();
                 match codes {
                     Ok((SUBSCRIBE_ID, codes)) if codes.len() == asked as usize => {
@@ -175,7 +182,7 @@ impl Fleet {
                 }
             }
             // A broker may deliver before it acknowledges. [MQTT5-3.8.4-3]
-            (Phase::Subscribing { .. }, wire::PUBLISH) => Offered::NotMine,
+            (Phase::Subscribing { .. }, codec::PUBLISH) => Handled::NotHandshake,
             (_, kind) => self.fail(id, &format!("packet of type {kind} during the handshake")),
         }
     }
@@ -194,24 +201,24 @@ impl Fleet {
         false
     }
 
-    fn subscribe(&mut self, id: usize, granted: u32, out: &mut Vec<u8>, roster: &impl Roster) -> Offered {
+    fn subscribe(&mut self, id: usize, granted: u32, out: &mut Vec<u8>, roster: &impl ClientSpec) -> Handled {
         self.steps += 1;
         let filters = roster.filters(id, granted as usize);
         if filters.is_empty() {
             self.phases[id] = Phase::Ready;
             self.under_way -= 1;
             self.ready += 1;
-            return Offered::Ready;
+            return Handled::Ready;
         }
         self.phases[id] = Phase::Subscribing { granted, asked: filters.len() as u32 };
         let filters = filters.iter().map(String::as_str);
-        wire::put_subscribe(out, self.version, SUBSCRIBE_ID, filters, roster.subscribe_qos());
-        Offered::Taken
+        codec::put_subscribe(out, self.version, SUBSCRIBE_ID, filters, roster.subscribe_qos());
+        Handled::Consumed
     }
 
-    fn fail(&mut self, id: usize, why: &str) -> Offered {
+    fn fail(&mut self, id: usize, why: &str) -> Handled {
         self.failure.get_or_insert_with(|| format!("client {id}: {why}"));
-        Offered::Taken
+        Handled::Consumed
     }
 }
 
@@ -221,18 +228,18 @@ impl Fleet {
 /// The first client that can't come up, or ten seconds without one coming up.
 pub(crate) fn join(
     net: &mut Net,
-    handler: &mut impl Joins,
+    handler: &mut impl HasConnector,
     ids: Range<usize>,
     under_way_max: u32,
     clock: Clock,
     progress: &mut Progress,
 ) -> Result<(), String> {
     const PATIENCE_NANOS: u64 = 10_000_000_000;
-    let (wanted, total) = (handler.fleet().ready + ids.len(), ids.len());
+    let (wanted, total) = (handler.connector().ready + ids.len(), ids.len());
     let mut waiting = ids;
     let mut last = (clock.now(), 0);
     loop {
-        let fleet = handler.fleet();
+        let fleet = handler.connector();
         while fleet.under_way < under_way_max as usize
             && let Some(id) = waiting.next()
         {
