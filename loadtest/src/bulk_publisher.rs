@@ -29,8 +29,8 @@ impl BulkPublisher {
     }
 
     /// Obeys the broker's Receive Maximum.
-    pub(crate) fn limit(&mut self, receive_maximum: u16) {
-        self.flight.limit(receive_maximum);
+    pub(crate) fn set_receive_maximum(&mut self, receive_maximum: u16) {
+        self.flight.set_receive_maximum(receive_maximum);
     }
 
     /// Messages below number `until` may be sent.
@@ -57,7 +57,7 @@ impl BulkPublisher {
                     if self.sent >= self.until {
                         break false;
                     }
-                    let id = if self.qos == 0 { Some(0) } else { self.flight.take(self.qos) };
+                    let id = if self.qos == 0 { Some(0) } else { self.flight.take_id(self.qos) };
                     let Some(id) = id else { break false };
                     put(self.sent, id, out);
                     self.sent += 1;
@@ -70,7 +70,7 @@ impl BulkPublisher {
     }
 
     /// Takes an acknowledgement; the answer to it is appended to `out`. Whether the packet was one.
-    pub(crate) fn answer(
+    pub(crate) fn handle_ack(
         &mut self,
         packet: Packet<'_>,
         out: &mut Vec<u8>,
@@ -98,7 +98,7 @@ impl BulkPublisher {
             self.refused += 1;
             faults.refused += 1;
         }
-        match self.flight.answer(kind, id, failed) {
+        match self.flight.handle_ack(kind, id, failed) {
             AckResult::Done => {}
             AckResult::Release => codec::put_ack(out, codec::PUBREL, id),
             AckResult::Unknown => {

@@ -189,7 +189,7 @@ pub(crate) struct Common {
     #[arg(long, requires = "username")]
     pub(crate) password: Option<String>,
     #[command(flatten)]
-    pub(crate) door: TransportFlags,
+    pub(crate) transport: TransportFlags,
     /// Process id of the broker, on this machine: reports its CPU time and memory.
     #[arg(long)]
     pub(crate) broker_pid: Option<u32>,
@@ -263,7 +263,7 @@ impl Common {
             Mqtt::V5 => "5.0",
         };
         let mut settings = vec![("host", format!("{}:{}", self.host, self.port)), ("mqtt", mqtt.to_owned())];
-        settings.extend(self.door.settings());
+        settings.extend(self.transport.settings());
         if let Some(cpu) = self.cpu {
             settings.push(("cpu", cpu.to_string()));
         }
@@ -336,7 +336,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_flags_are_consistent() {
+    fn command_line_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 }

@@ -371,7 +371,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_publish_written_in_either_version_reads_back() {
+    fn publish_round_trips_in_both_versions() {
         for version in [Version::V311, Version::V5] {
             for qos in 0..3 {
                 let mut out = Vec::new();
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn connect_and_subscribe_have_the_bytes_of_the_standard() {
+    fn connect_and_subscribe_match_the_standard() {
         let connect = Connect {
             client_id: "x",
             clean: true,
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_of_a_packet_is_waited_for_and_every_mangled_one_is_survived() {
+    fn partial_packets_are_incomplete_and_truncated_bodies_do_not_panic() {
         let mut out = Vec::new();
         let head = PublishHead { topic: b"t", qos: 1, dup: false, retain: false, id: 1, payload_len: 3 };
         put_publish(&mut out, Version::V5, &head);

@@ -72,7 +72,7 @@ impl Identity {
 pub(crate) struct Connector {
     version: Version,
     phases: Vec<Phase>,
-    under_way: usize,
+    in_progress: usize,
     ready: usize,
     /// Answers taken: a client with many filters makes progress long before it is ready.
     steps: u64,
@@ -111,7 +111,7 @@ impl Connector {
         Connector {
             version,
             phases: vec![Phase::Down; clients],
-            under_way: 0,
+            in_progress: 0,
             ready: 0,
             steps: 0,
             failure: None,
@@ -126,12 +126,12 @@ impl Connector {
     pub(crate) fn open(&mut self, net: &mut Net, id: usize) -> io::Result<()> {
         net.open(id)?;
         self.phases[id] = Phase::Opening;
-        self.under_way += 1;
+        self.in_progress += 1;
         Ok(())
     }
 
     /// A ready client's connection is ended by the scenario itself.
-    pub(crate) fn leave(&mut self, id: usize) {
+    pub(crate) fn mark_down(&mut self, id: usize) {
         if std::mem::replace(&mut self.phases[id], Phase::Down) == Phase::Ready {
             self.ready -= 1;
         }
@@ -144,12 +144,12 @@ impl Connector {
 
     /// Offers a packet; the answer to it is appended to `out`. `connack` gets a CONNACK that
     /// accepts.
-    pub(crate) fn offer(
+    pub(crate) fn handle_packet(
         &mut self,
         id: usize,
         packet: Packet<'_>,
         out: &mut Vec<u8>,
-        roster: &impl ClientSpec,
+        spec: &impl ClientSpec,
         connack: &mut Option<Connack>,
     ) -> Handled {
         match (self.phases[id], packet.kind()) {
@@ -157,7 +157,7 @@ impl Connector {
             (Phase::Opening, codec::CONNACK) => match codec::connack(self.version, packet) {
                 Ok(accepted) if accepted.code == 0 => {
                     *connack = Some(accepted);
-                    self.subscribe(id, 0, out, roster)
+                    self.subscribe(id, 0, out, spec)
                 }
                 Ok(refused) => {
                     let why = codec::connack_code(refused.code);
@@ -167,11 +167,11 @@ impl Connector {
             },
             (Phase::Subscribing { granted, asked }, codec::SUBACK) => {
                 let codes = codec::suback(self.version, packet);
-                let wanted = roster.subscribe_qos();
+                let wanted = spec.subscribe_qos();
                 match codes {
                     Ok((SUBSCRIBE_ID, codes)) if codes.len() == asked as usize => {
                         match codes.iter().find(|&&code| code != wanted) {
-                            None => self.subscribe(id, granted + asked, out, roster),
+                            None => self.subscribe(id, granted + asked, out, spec),
                             Some(code) => {
                                 self.fail(id, &format!("SUBSCRIBE at QoS {wanted} answered {code:#04x}"))
                             }
@@ -188,31 +188,31 @@ impl Connector {
     }
 
     /// The connection ended; whether it was ready by then. Before that it is a failure of the run.
-    pub(crate) fn closed(&mut self, id: usize, why: &Closed) -> bool {
+    pub(crate) fn handle_closed(&mut self, id: usize, why: &Closed) -> bool {
         if self.phases[id] == Phase::Ready {
             self.phases[id] = Phase::Down;
             self.ready -= 1;
             return true;
         }
         if std::mem::replace(&mut self.phases[id], Phase::Down) != Phase::Down {
-            self.under_way -= 1;
+            self.in_progress -= 1;
         }
         self.fail(id, &format!("connection ended during the handshake: {why:?}"));
         false
     }
 
-    fn subscribe(&mut self, id: usize, granted: u32, out: &mut Vec<u8>, roster: &impl ClientSpec) -> Handled {
+    fn subscribe(&mut self, id: usize, granted: u32, out: &mut Vec<u8>, spec: &impl ClientSpec) -> Handled {
         self.steps += 1;
-        let filters = roster.filters(id, granted as usize);
+        let filters = spec.filters(id, granted as usize);
         if filters.is_empty() {
             self.phases[id] = Phase::Ready;
-            self.under_way -= 1;
+            self.in_progress -= 1;
             self.ready += 1;
             return Handled::Ready;
         }
         self.phases[id] = Phase::Subscribing { granted, asked: filters.len() as u32 };
         let filters = filters.iter().map(String::as_str);
-        codec::put_subscribe(out, self.version, SUBSCRIBE_ID, filters, roster.subscribe_qos());
+        codec::put_subscribe(out, self.version, SUBSCRIBE_ID, filters, spec.subscribe_qos());
         Handled::Consumed
     }
 
@@ -222,25 +222,25 @@ impl Connector {
     }
 }
 
-/// Brings the clients `ids` up, at most `under_way_max` at a time.
+/// Brings the clients `ids` up, at most `in_progress_max` at a time.
 ///
 /// # Errors
 /// The first client that can't come up, or ten seconds without one coming up.
-pub(crate) fn join(
+pub(crate) fn connect_clients(
     net: &mut Net,
     handler: &mut impl HasConnector,
     ids: Range<usize>,
-    under_way_max: u32,
+    in_progress_max: u32,
     clock: Clock,
     progress: &mut Progress,
 ) -> Result<(), String> {
-    const PATIENCE_NANOS: u64 = 10_000_000_000;
+    const TIMEOUT_NANOS: u64 = 10_000_000_000;
     let (wanted, total) = (handler.connector().ready + ids.len(), ids.len());
     let mut waiting = ids;
     let mut last = (clock.now(), 0);
     loop {
         let fleet = handler.connector();
-        while fleet.under_way < under_way_max as usize
+        while fleet.in_progress < in_progress_max as usize
             && let Some(id) = waiting.next()
         {
             fleet.open(net, id).map_err(|error| format!("connection {id}: {error}"))?;
@@ -255,10 +255,10 @@ pub(crate) fn join(
         let now = clock.now();
         if fleet.steps != last.1 {
             last = (now, fleet.steps);
-        } else if now - last.0 > PATIENCE_NANOS {
+        } else if now - last.0 > TIMEOUT_NANOS {
             return Err(format!("{missing} clients get no answer to CONNECT or SUBSCRIBE"));
         }
-        progress.say(now, || format!("connected {} of {total}", total - missing.min(total)));
+        progress.print_line(now, || format!("connected {} of {total}", total - missing.min(total)));
         net.poll(Duration::from_millis(100), handler).map_err(|error: io::Error| error.to_string())?;
     }
 }

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_password_is_not_in_the_command_line() {
+    fn password_is_not_in_the_command_line() {
         for given in [&["--password", "hush", "--qos", "1"][..], &["--password=hush", "--qos", "1"]] {
             let line = command_line(given.iter().map(|&word| word.to_owned()));
             assert!(!line.contains("hush") && line.contains("***") && line.ends_with("--qos 1"), "{line}");

@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hundred_devices_in_a_row_have_the_shares_that_were_asked_for() {
+    fn hundred_consecutive_devices_have_the_requested_shares() {
         let asked = shares("50,40,10").unwrap();
         let mut found = [0; 3];
         (1234..1334).for_each(|device| found[usize::from(asked.qos(device))] += 1);

@@ -26,28 +26,28 @@ pub(crate) fn page(report: &Report, context: &Context) -> String {
         .map(|(name, value)| format!("<span>{} <b>{}</b></span>", escape(name), escape(value)))
         .collect();
     let _ = write!(body, "<p class=\"settings\">{}</p>", settings.join(" "));
-    body.push_str(&remarks(report));
+    body.push_str(&notes_and_details(report));
     body.push_str(&tiles(report));
-    body.push_str(&course(report));
+    body.push_str(&timeline_plots(report));
     body.push_str(&latencies(report));
     body.push_str("<div class=\"columns\">");
     let figures = report.figures.iter().map(|figure| {
         let value = grouped(figure.value, figure.decimals);
         (figure.label.to_owned(), value, figure.unit.replacen("us ", "µs ", 1))
     });
-    body.push_str(&numbers("Figures", figures));
+    body.push_str(&number_table("Figures", figures));
     if let Some((of, histogram)) = &report.latency {
         let rows = latency_rows(histogram)
             .into_iter()
             .map(|(name, value)| (name.to_owned(), format!("{value:.3}"), "ms".to_owned()));
-        body.push_str(&numbers(&format!("Latency, {of}"), rows));
+        body.push_str(&number_table(&format!("Latency, {of}"), rows));
     }
     let faults = report
         .faults
         .rows()
         .map(|(name, count)| (name.replace('_', " "), grouped(count as f64, 0), String::new()));
-    body.push_str(&numbers("Faults", faults.into_iter()));
-    body.push_str(&words("Run", context.rows.iter().map(|(name, value)| (*name, value.as_str()))));
+    body.push_str(&number_table("Faults", faults.into_iter()));
+    body.push_str(&text_table("Run", context.rows.iter().map(|(name, value)| (*name, value.as_str()))));
     body.push_str("</div>");
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>\
@@ -66,7 +66,7 @@ fn verdict(report: &Report) -> String {
     }
 }
 
-fn remarks(report: &Report) -> String {
+fn notes_and_details(report: &Report) -> String {
     let mut list = String::new();
     for note in &report.notes {
         let _ = write!(list, "<li>{}</li>", escape(note));
@@ -120,8 +120,8 @@ fn tiles(report: &Report) -> String {
 }
 
 /// Work a second, and the broker's CPU if it was watched, over the time of the run.
-fn course(report: &Report) -> String {
-    let Some((of, timeline)) = &report.course else { return String::new() };
+fn timeline_plots(report: &Report) -> String {
+    let Some((of, timeline)) = &report.timeline else { return String::new() };
     let rates = timeline.rates();
     let (Some(first), Some(last)) = (rates.first(), rates.last()) else {
         return figure(
@@ -240,7 +240,7 @@ fn latencies(report: &Report) -> String {
 }
 
 /// Percentiles to mark: name and nanoseconds, the maximum last.
-fn marks(histogram: &Histogram<u64>) -> Vec<(&'static str, f64)> {
+fn percentile_marks(histogram: &Histogram<u64>) -> Vec<(&'static str, f64)> {
     let mut marks: Vec<_> =
         PERCENTILES.iter().map(|&(name, at)| (name, histogram.value_at_percentile(at) as f64)).collect();
     marks.push(("max", histogram.max() as f64));
@@ -282,7 +282,7 @@ fn distribution(histogram: &Histogram<u64>) -> String {
     }
     // A row of letters for each mark, for neighbours may be near; all lines below all letters.
     let row_y = |row: usize| 12.0 + ROW * row as f64;
-    let marks = marks(histogram);
+    let marks = percentile_marks(histogram);
     for (row, &(_, nanos)) in marks.iter().enumerate() {
         plot.vertical("mark", x.at(nanos), row_y(row) - 9.0, base);
     }
@@ -320,7 +320,7 @@ fn percentiles(histogram: &Histogram<u64>) -> String {
         })
         .collect();
     plot.line("one", &points, None);
-    for (&(name, at), (_, nanos)) in PERCENTILES.iter().zip(marks(histogram)) {
+    for (&(name, at), (_, nanos)) in PERCENTILES.iter().zip(percentile_marks(histogram)) {
         let left = rest(at);
         if x.shows(left) {
             plot.dot("mark", x.at(left), y.at(nanos), &format!("{name}: {}", duration(nanos)));
@@ -362,7 +362,7 @@ fn figure(title: &str, caption: &str, content: &str) -> String {
 }
 
 /// A table of names, numbers and units.
-fn numbers(title: &str, rows: impl Iterator<Item = (String, String, String)>) -> String {
+fn number_table(title: &str, rows: impl Iterator<Item = (String, String, String)>) -> String {
     let mut body = String::new();
     for (name, value, unit) in rows {
         let class = if name.starts_with(' ') { " class=\"part\"" } else { "" };
@@ -375,7 +375,7 @@ fn numbers(title: &str, rows: impl Iterator<Item = (String, String, String)>) ->
 }
 
 /// A table of names and text.
-fn words<'a>(title: &str, rows: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+fn text_table<'a>(title: &str, rows: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let mut body = String::new();
     for (name, value) in rows {
         let (name, value) = (escape(name), escape(value));
@@ -482,14 +482,14 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_nothing_is_whole_and_says_so() {
+    fn page_of_an_empty_report_is_well_formed() {
         let html = page(&Report::new("pairs", Vec::new()), &context());
         assert!(is_well_formed(&html), "{html}");
         assert!(html.contains("No latency was measured") && !html.contains("<svg"), "{html}");
     }
 
     #[test]
-    fn a_page_with_a_long_tail_is_whole_and_has_all_plots() {
+    fn page_with_a_long_tail_is_well_formed_and_has_all_plots() {
         let mut report = Report::new("pairs", vec![("host", "<script>alert('1')</script>".to_owned())]);
         let mut latencies = histogram();
         for value in [0, 900_000, 1_000_000, 3_600_000_000_000] {
@@ -500,7 +500,7 @@ mod tests {
         for step in 0..20 {
             timeline.take(step * 100_000_000, step * step, || 0);
         }
-        report.course("deliveries", &timeline);
+        report.timeline("deliveries", &timeline);
         report.measured = Some((300_000_000, 1_500_000_000));
         report.notes.push("a < b".to_owned());
         report.details.push("</body>".to_owned());

@@ -44,7 +44,7 @@ mod tests {
     use crate::report::histogram;
 
     #[test]
-    fn every_sample_is_in_one_bin_however_long_the_tail() {
+    fn every_sample_is_in_exactly_one_bin() {
         assert!(bins(&histogram()).is_empty());
         for values in [&[5_000_000][..], &[1_000, 3_600_000_000_000], &[0, 1, 40_000, 41_000, 90_000_000]] {
             let mut latencies = histogram();

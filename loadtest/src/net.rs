@@ -48,13 +48,13 @@ pub(crate) enum Next {
 /// to `out` goes to that connection.
 pub(crate) trait Handler {
     /// The connection stands, TLS and WebSocket included.
-    fn connected(&mut self, id: usize, out: &mut Vec<u8>);
+    fn handle_connected(&mut self, id: usize, out: &mut Vec<u8>);
     /// One packet came, in the read that returned at `now`.
-    fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next;
+    fn handle_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next;
     /// A socket that was full takes bytes again.
-    fn writable(&mut self, id: usize);
+    fn handle_writable(&mut self, id: usize);
     /// The connection is gone, by no wish of ours.
-    fn closed(&mut self, id: usize, why: Closed);
+    fn handle_closed(&mut self, id: usize, why: Closed);
 }
 
 /// Why a connection is gone.
@@ -72,12 +72,12 @@ pub(crate) struct Net {
     target: SocketAddr,
     sources: Sources,
     clock: Clock,
-    links: Vec<Option<Connection>>,
+    connections: Vec<Option<Connection>>,
     events: Vec<epoll::Event>,
     buffer: Box<[u8]>,
     out: Vec<u8>,
-    door: Option<TransportConfig>,
-    behind: LayerBuffers,
+    transport: Option<TransportConfig>,
+    layer_buffers: LayerBuffers,
     handshakes: Handshakes,
 }
 
@@ -109,8 +109,8 @@ struct Connection {
     partial: Vec<u8>,
     /// What the socket had no room for.
     unsent: Vec<u8>,
-    /// A PINGREQ of [`Net::probe`] has not been answered.
-    probed: bool,
+    /// A PINGREQ of [`Net::send_ping`] has not been answered.
+    awaits_pingresp: bool,
     /// What is between MQTT and the socket.
     layers: Option<Box<Layers>>,
 }
@@ -122,7 +122,7 @@ impl Net {
     pub(crate) fn new(
         target: SocketAddr,
         sources: Sources,
-        door: Option<TransportConfig>,
+        transport: Option<TransportConfig>,
         clock: Clock,
     ) -> io::Result<Net> {
         Ok(Net {
@@ -130,12 +130,12 @@ impl Net {
             target,
             sources,
             clock,
-            links: Vec::new(),
+            connections: Vec::new(),
             events: Vec::with_capacity(EVENTS_MAX),
             buffer: vec![0; BUFFER_LEN].into(),
             out: Vec::with_capacity(BUFFER_LEN),
-            door,
-            behind: LayerBuffers::default(),
+            transport,
+            layer_buffers: LayerBuffers::default(),
             handshakes: Handshakes::default(),
         })
     }
@@ -152,38 +152,46 @@ impl Net {
         stream.set_nodelay(true)?;
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.epoll, &stream, EventData::new_u64(id as u64), flags)?;
-        if self.links.len() <= id {
-            self.links.resize_with(id + 1, || None);
+        if self.connections.len() <= id {
+            self.connections.resize_with(id + 1, || None);
         }
-        let layers = self.door.as_ref().map(|door| door.layers().map(Box::new)).transpose();
+        let layers =
+            self.transport.as_ref().map(|transport| transport.new_layers().map(Box::new)).transpose();
         let layers = layers.map_err(io::Error::other)?;
         let (partial, unsent) = (Vec::new(), Vec::new());
-        let link =
-            Connection { stream, connected: false, paused: false, partial, unsent, probed: false, layers };
-        self.links[id] = Some(link);
+        let connection = Connection {
+            stream,
+            connected: false,
+            paused: false,
+            partial,
+            unsent,
+            awaits_pingresp: false,
+            layers,
+        };
+        self.connections[id] = Some(connection);
         Ok(())
     }
 
     /// Closes a connection at once, with the farewells of its layers; `closed` is not called.
     pub(crate) fn close(&mut self, id: usize) {
-        if let Some(Some(link)) = self.links.get_mut(id) {
-            link.leave(&mut self.behind);
+        if let Some(Some(connection)) = self.connections.get_mut(id) {
+            connection.close_layers(&mut self.layer_buffers);
         }
         self.forget(id);
     }
 
     fn forget(&mut self, id: usize) {
-        if let Some(link) = self.links.get_mut(id) {
-            *link = None;
+        if let Some(connection) = self.connections.get_mut(id) {
+            *connection = None;
         }
     }
 
     /// Breaks a connection with a reset, as a device that loses power behind a router does; what is
     /// on its way to either side is lost, and `closed` is not called.
     pub(crate) fn abort(&mut self, id: usize) {
-        if let Some(Some(link)) = self.links.get(id) {
+        if let Some(Some(connection)) = self.connections.get(id) {
             // Without it the close is gentler than meant, and nothing else is wrong.
-            let _ = sockopt::set_socket_linger(&link.stream, Some(Duration::ZERO));
+            let _ = sockopt::set_socket_linger(&connection.stream, Some(Duration::ZERO));
         }
         self.forget(id);
     }
@@ -192,48 +200,48 @@ impl Net {
     /// kernel lets it grow only while somebody reads; made smaller by hand it would stay so, and
     /// reading on would take minutes.
     pub(crate) fn pause(&mut self, id: usize) {
-        if let Some(Some(link)) = self.links.get_mut(id) {
-            link.paused = true;
+        if let Some(Some(connection)) = self.connections.get_mut(id) {
+            connection.paused = true;
         }
     }
 
     /// Reads a connection again, beginning with what has come meanwhile.
     pub(crate) fn resume(&mut self, id: usize, handler: &mut impl Handler) {
-        if let Some(Some(link)) = self.links.get_mut(id) {
-            link.paused = false;
+        if let Some(Some(connection)) = self.connections.get_mut(id) {
+            connection.paused = false;
             self.read(id, true, handler);
         }
     }
 
     pub(crate) fn is_open(&self, id: usize) -> bool {
-        matches!(self.links.get(id), Some(Some(_)))
+        matches!(self.connections.get(id), Some(Some(_)))
     }
 
     /// Whether bytes for this connection wait because its socket is full.
     pub(crate) fn is_blocked(&self, id: usize) -> bool {
-        matches!(self.links.get(id), Some(Some(link)) if !link.unsent.is_empty())
+        matches!(self.connections.get(id), Some(Some(connection)) if !connection.unsent.is_empty())
     }
 
     /// Sends to a connection whatever `fill` appends; nothing if the connection is gone.
     pub(crate) fn send(&mut self, id: usize, fill: impl FnOnce(&mut Vec<u8>)) {
-        let Some(Some(link)) = self.links.get_mut(id) else { return };
+        let Some(Some(connection)) = self.connections.get_mut(id) else { return };
         self.out.clear();
         fill(&mut self.out);
-        link.send(&self.out, &mut self.behind);
+        connection.send(&self.out, &mut self.layer_buffers);
     }
 
     /// Sends a PINGREQ whose answer the handler does not see: it tells that the broker has read what
     /// was sent before, and that what it had sent by then has come.
-    pub(crate) fn probe(&mut self, id: usize) {
-        if let Some(Some(link)) = self.links.get_mut(id) {
-            link.probed = true;
+    pub(crate) fn send_ping(&mut self, id: usize) {
+        if let Some(Some(connection)) = self.connections.get_mut(id) {
+            connection.awaits_pingresp = true;
             self.send(id, codec::put_pingreq);
         }
     }
 
-    /// Whether the connection stands and has not answered to [`Net::probe`].
-    pub(crate) fn is_probed(&self, id: usize) -> bool {
-        matches!(self.links.get(id), Some(Some(link)) if link.probed)
+    /// Whether the connection stands and has not answered to [`Net::send_ping`].
+    pub(crate) fn awaits_pingresp(&self, id: usize) -> bool {
+        matches!(self.connections.get(id), Some(Some(connection)) if connection.awaits_pingresp)
     }
 
     /// Waits at most `timeout` and serves all that is ready.
@@ -253,118 +261,124 @@ impl Net {
     }
 
     fn serve(&mut self, id: usize, flags: EventFlags, handler: &mut impl Handler) {
-        let Some(Some(link)) = self.links.get_mut(id) else { return };
-        if !link.connected {
-            if let Err(error) = link.finish_connect(flags) {
-                self.links[id] = None;
-                return handler.closed(id, Closed::Peer(error.to_string()));
+        let Some(Some(connection)) = self.connections.get_mut(id) else { return };
+        if !connection.connected {
+            if let Err(error) = connection.finish_connect(flags) {
+                self.connections[id] = None;
+                return handler.handle_closed(id, Closed::Peer(error.to_string()));
             }
-            if !link.connected {
+            if !connection.connected {
                 return;
             }
             self.out.clear();
-            match &mut link.layers {
-                None => handler.connected(id, &mut self.out),
+            match &mut connection.layers {
+                None => handler.handle_connected(id, &mut self.out),
                 Some(layers) => {
                     if let Err(why) = layers.start(&mut self.out) {
-                        self.links[id] = None;
-                        return handler.closed(id, why);
+                        self.connections[id] = None;
+                        return handler.handle_closed(id, why);
                     }
                 }
             }
-            link.write(&self.out);
-        } else if flags.contains(EventFlags::OUT) && !link.unsent.is_empty() {
-            link.write(&[]);
-            if link.unsent.is_empty() {
-                handler.writable(id);
+            connection.write(&self.out);
+        } else if flags.contains(EventFlags::OUT) && !connection.unsent.is_empty() {
+            connection.write(&[]);
+            if connection.unsent.is_empty() {
+                handler.handle_writable(id);
             }
         }
         if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR)
-            && !link.paused
+            && !connection.paused
         {
-            let to_the_end = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
-            self.read(id, to_the_end, handler);
+            let until_end = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+            self.read(id, until_end, handler);
         }
     }
 
     /// Reads until the socket is empty: a read that does not fill the buffer has emptied it, except
-    /// that an end of stream behind the bytes needs one more read (`to_the_end`).
-    fn read(&mut self, id: usize, to_the_end: bool, handler: &mut impl Handler) {
+    /// that an end of stream behind the bytes needs one more read (`until_end`).
+    fn read(&mut self, id: usize, until_end: bool, handler: &mut impl Handler) {
         let mut buffer = std::mem::take(&mut self.buffer);
-        self.read_into(&mut buffer, id, to_the_end, handler);
+        self.read_into(&mut buffer, id, until_end, handler);
         self.buffer = buffer;
     }
 
-    fn read_into(&mut self, buffer: &mut Box<[u8]>, id: usize, to_the_end: bool, handler: &mut impl Handler) {
-        while let Some(Some(link)) = self.links.get_mut(id) {
+    fn read_into(&mut self, buffer: &mut Box<[u8]>, id: usize, until_end: bool, handler: &mut impl Handler) {
+        while let Some(Some(connection)) = self.connections.get_mut(id) {
             // LayerBuffers layers it is put before what they make of the bytes.
-            let held = if link.layers.is_none() { link.partial.len() } else { 0 };
-            if held + BUFFER_LEN / 2 > buffer.len() {
+            let partial_len = if connection.layers.is_none() { connection.partial.len() } else { 0 };
+            if partial_len + BUFFER_LEN / 2 > buffer.len() {
                 // A packet larger than the buffer: it grows to hold it, once.
                 *buffer = vec![0; 2 * buffer.len()].into();
             }
-            if held > 0 {
-                buffer[..held].copy_from_slice(&link.partial);
-                link.partial.clear();
+            if partial_len > 0 {
+                buffer[..partial_len].copy_from_slice(&connection.partial);
+                connection.partial.clear();
             }
-            let room = buffer.len() - held;
-            let count = match link.stream.read(&mut buffer[held..]) {
-                Ok(0) => return self.lost(id, "closed by the broker", handler),
+            let room = buffer.len() - partial_len;
+            let count = match connection.stream.read(&mut buffer[partial_len..]) {
+                Ok(0) => return self.end_by_peer(id, "closed by the broker", handler),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    link.partial.extend_from_slice(&buffer[..held]);
+                    connection.partial.extend_from_slice(&buffer[..partial_len]);
                     return;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {
-                    link.partial.extend_from_slice(&buffer[..held]);
+                    connection.partial.extend_from_slice(&buffer[..partial_len]);
                     continue;
                 }
-                Err(error) => return self.lost(id, &error.to_string(), handler),
+                Err(error) => return self.end_by_peer(id, &error.to_string(), handler),
             };
             let now = self.clock.now();
-            let stands = if link.layers.is_none() {
-                self.take_packets(id, now, &buffer[..held + count], handler)
+            let is_open = if connection.layers.is_none() {
+                self.handle_packets(id, now, &buffer[..partial_len + count], handler)
             } else {
-                self.take_layered(id, now, &mut buffer[..count], handler)
+                self.handle_layered(id, now, &mut buffer[..count], handler)
             };
-            if stands && (count == room || to_the_end) {
+            if is_open && (count == room || until_end) {
                 continue;
             }
             return;
         }
     }
 
-    /// Takes what was read through the layers, and what is MQTT in it as [`Net::take_packets`] does.
-    fn take_layered(&mut self, id: usize, now: u64, came: &mut [u8], handler: &mut impl Handler) -> bool {
-        let Some(Some(link)) = self.links.get_mut(id) else { return false };
-        let Some(layers) = &mut link.layers else { return false };
-        let LayerBuffers { scratch, mqtt, wire } = &mut self.behind;
+    /// Takes what was read through the layers, and what is MQTT in it as [`Net::handle_packets`] does.
+    fn handle_layered(
+        &mut self,
+        id: usize,
+        now: u64,
+        received: &mut [u8],
+        handler: &mut impl Handler,
+    ) -> bool {
+        let Some(Some(connection)) = self.connections.get_mut(id) else { return false };
+        let Some(layers) = &mut connection.layers else { return false };
+        let LayerBuffers { scratch, mqtt, wire } = &mut self.layer_buffers;
         mqtt.clear();
-        mqtt.append(&mut link.partial);
+        mqtt.append(&mut connection.partial);
         wire.clear();
-        let came = layers.receive(came, scratch, mqtt, wire);
-        if came == Ok(Received::Standing) {
+        let received = layers.receive(received, scratch, mqtt, wire);
+        if received == Ok(Received::Established) {
             self.handshakes.count(layers);
             self.out.clear();
-            handler.connected(id, &mut self.out);
+            handler.handle_connected(id, &mut self.out);
             layers.send(&self.out, scratch, wire);
         }
         if !wire.is_empty() {
-            link.write(wire);
+            connection.write(wire);
         }
         let mqtt = std::mem::take(mqtt);
-        let stands = self.take_packets(id, now, &mqtt, handler);
-        self.behind.mqtt = mqtt;
-        match came {
-            _ if !stands => false,
-            Ok(Received::Nothing | Received::Standing) => true,
+        let is_open = self.handle_packets(id, now, &mqtt, handler);
+        self.layer_buffers.mqtt = mqtt;
+        match received {
+            _ if !is_open => false,
+            Ok(Received::NoChange | Received::Established) => true,
             Ok(Received::Ended) => {
-                self.lost(id, "closed by the broker", handler);
+                self.end_by_peer(id, "closed by the broker", handler);
                 false
             }
             Err(why) => {
-                self.links[id] = None;
-                handler.closed(id, why);
+                self.connections[id] = None;
+                handler.handle_closed(id, why);
                 false
             }
         }
@@ -372,41 +386,41 @@ impl Net {
 
     /// Hands on the packets in `bytes`, sends the answers, and keeps the rest. Whether the
     /// connection still stands.
-    fn take_packets(&mut self, id: usize, now: u64, mut bytes: &[u8], handler: &mut impl Handler) -> bool {
-        let Some(Some(link)) = self.links.get_mut(id) else { return false };
+    fn handle_packets(&mut self, id: usize, now: u64, mut bytes: &[u8], handler: &mut impl Handler) -> bool {
+        let Some(Some(connection)) = self.connections.get_mut(id) else { return false };
         self.out.clear();
         loop {
             match codec::split(bytes) {
                 Ok(Some((packet, used))) => {
                     bytes = &bytes[used..];
-                    if link.probed && packet.kind() == codec::PINGRESP {
-                        link.probed = false;
+                    if connection.awaits_pingresp && packet.kind() == codec::PINGRESP {
+                        connection.awaits_pingresp = false;
                         continue;
                     }
-                    if handler.packet(id, now, packet, &mut self.out) == Next::Close {
-                        link.send(&self.out, &mut self.behind);
+                    if handler.handle_packet(id, now, packet, &mut self.out) == Next::Close {
+                        connection.send(&self.out, &mut self.layer_buffers);
                         self.close(id);
                         return false;
                     }
                 }
                 Ok(None) => break,
                 Err(malformed) => {
-                    self.links[id] = None;
-                    handler.closed(id, Closed::Malformed(malformed.0));
+                    self.connections[id] = None;
+                    handler.handle_closed(id, Closed::Malformed(malformed.0));
                     return false;
                 }
             }
         }
-        link.partial.extend_from_slice(bytes);
+        connection.partial.extend_from_slice(bytes);
         if !self.out.is_empty() {
-            link.send(&self.out, &mut self.behind);
+            connection.send(&self.out, &mut self.layer_buffers);
         }
         true
     }
 
-    fn lost(&mut self, id: usize, why: &str, handler: &mut impl Handler) {
-        self.links[id] = None;
-        handler.closed(id, Closed::Peer(why.to_owned()));
+    fn end_by_peer(&mut self, id: usize, why: &str, handler: &mut impl Handler) {
+        self.connections[id] = None;
+        handler.handle_closed(id, Closed::Peer(why.to_owned()));
     }
 }
 
@@ -438,22 +452,22 @@ impl Connection {
 
     /// Sends MQTT, by way of the layers if there are any.
     #[inline]
-    fn send(&mut self, mqtt: &[u8], behind: &mut LayerBuffers) {
+    fn send(&mut self, mqtt: &[u8], buffers: &mut LayerBuffers) {
         match &mut self.layers {
             None => self.write(mqtt),
             Some(layers) => {
-                behind.wire.clear();
-                layers.send(mqtt, &mut behind.scratch, &mut behind.wire);
-                self.write(&behind.wire);
+                buffers.wire.clear();
+                layers.send(mqtt, &mut buffers.scratch, &mut buffers.wire);
+                self.write(&buffers.wire);
             }
         }
     }
 
-    fn leave(&mut self, behind: &mut LayerBuffers) {
+    fn close_layers(&mut self, buffers: &mut LayerBuffers) {
         if let Some(layers) = &mut self.layers {
-            behind.wire.clear();
-            layers.leave(&mut behind.wire);
-            self.write(&behind.wire);
+            buffers.wire.clear();
+            layers.close(&mut buffers.wire);
+            self.write(&buffers.wire);
         }
     }
 
@@ -489,7 +503,7 @@ fn send(stream: &mut TcpStream, bytes: &[u8]) -> usize {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
     addresses: Vec<Ipv4Addr>,
-    turn: usize,
+    next_address: usize,
     port: u16,
 }
 
@@ -503,7 +517,7 @@ impl Sources {
     /// that two runs in a row do not meet in TIME_WAIT.
     pub(crate) fn new(addresses: Vec<Ipv4Addr>, seed: u32) -> Sources {
         let span = u32::from(PORT_LAST - PORT_FIRST);
-        Sources { addresses, turn: 0, port: PORT_FIRST + (seed % span) as u16 }
+        Sources { addresses, next_address: 0, port: PORT_FIRST + (seed % span) as u16 }
     }
 
     /// `count` loopback addresses from 127.0.0.2 on.
@@ -535,11 +549,11 @@ impl Sources {
     }
 
     fn next_source(&mut self) -> Option<SocketAddrV4> {
-        let address = *self.addresses.get(self.turn)?;
+        let address = *self.addresses.get(self.next_address)?;
         let source = SocketAddrV4::new(address, self.port);
-        self.turn += 1;
-        if self.turn == self.addresses.len() {
-            self.turn = 0;
+        self.next_address += 1;
+        if self.next_address == self.addresses.len() {
+            self.next_address = 0;
             self.port = if self.port == PORT_LAST { PORT_FIRST } else { self.port + 1 };
         }
         Some(source)

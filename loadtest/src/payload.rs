@@ -105,7 +105,7 @@ mod tests {
     const STAMP: Stamp = Stamp { run: 9, publisher: 3, stream: 70_000, sequence: 5, sent_nanos: 1 << 40 };
 
     #[test]
-    fn a_stamp_reads_back_at_every_size() {
+    fn stamp_round_trips_at_every_payload_size() {
         for size in STAMP_LEN..STAMP_LEN + 70 {
             let mut out = vec![1, 2, 3];
             put(&mut out, b"a/topic", size, &STAMP);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn any_flipped_bit_any_cut_and_any_other_topic_is_seen() {
+    fn flipped_bits_truncation_and_other_topics_are_detected() {
         let mut out = Vec::new();
         put(&mut out, b"a/topic", 75, &STAMP);
         for bit in 0..out.len() * 8 {

@@ -57,7 +57,7 @@ impl Streams {
 
     /// The place of `stream` among these streams, or `None` if it is not one of them.
     #[inline]
-    pub(crate) fn place(&self, stream: u32) -> Option<usize> {
+    pub(crate) fn index_of(&self, stream: u32) -> Option<usize> {
         match self {
             Streams::Range(range) => range.contains(&stream).then(|| (stream - range.start) as usize),
             Streams::Listed(list) => list.binary_search(&stream).ok(),
@@ -65,10 +65,10 @@ impl Streams {
     }
 
     /// The stream at a place.
-    pub(crate) fn at(&self, place: usize) -> u32 {
+    pub(crate) fn get(&self, index: usize) -> u32 {
         match self {
-            Streams::Range(range) => range.start + place as u32,
-            Streams::Listed(list) => list[place],
+            Streams::Range(range) => range.start + index as u32,
+            Streams::Listed(list) => list[index],
         }
     }
 }

@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_from_outside_ends_an_element_or_an_attribute() {
+    fn escaped_text_cannot_end_an_element_or_attribute() {
         let text = escape("<b a=\"1\" c='2'>&\u{0}\u{1b}</b>");
         assert_eq!(text, "&lt;b a=&quot;1&quot; c=&#39;2&#39;&gt;&amp;\u{fffd}\u{fffd}&lt;/b&gt;");
     }
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_logarithmic_axis_has_ticks_at_any_width() {
+    fn logarithmic_axis_has_ticks_at_any_width() {
         assert_eq!(log_ticks(1e3, 1e5), [1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5]);
         for high in [1.3e6, 3e6, 1e7, 2e9, 3.6e12] {
             let ticks = log_ticks(1e6, high);
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_without_width_and_values_outside_stay_on_the_plot() {
+    fn empty_ranges_and_outside_values_stay_on_the_plot() {
         let pixels = (10.0, 20.0);
         for scale in [Scale::linear((3.0, 3.0), pixels), Scale::log((3.0, 3.0), pixels)] {
             for value in [0.0, 3.0, 1e300, -5.0] {
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_short() {
+    fn counts_and_durations_are_short() {
         assert_eq!(short(250_000.0), "250k");
         assert_eq!(short(1_234_567.0), "1.23M");
         assert_eq!(short(0.5), "0.5");

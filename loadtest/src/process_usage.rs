@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_use_grows_with_work_and_memory_is_known() {
+    fn cpu_time_grows_with_work_and_memory_is_known() {
         let before = ProcessSample::own().unwrap();
         let mut sum = 0u64;
         // Work counted in steps, not in time: no machine is too slow for it.

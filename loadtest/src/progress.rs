@@ -24,7 +24,7 @@ impl Progress {
     }
 
     /// Prints `text` if a line is due at `now`.
-    pub(crate) fn say(&mut self, now: u64, text: impl FnOnce() -> String) {
+    pub(crate) fn print_line(&mut self, now: u64, text: impl FnOnce() -> String) {
         if now >= self.due_nanos && !self.quiet {
             eprintln!("{:>6.1} s  {}", now as f64 / 1e9, text());
             self.due_nanos = now + INTERVAL_NANOS;
@@ -34,12 +34,12 @@ impl Progress {
     /// One turn of a running scenario, in which `work` pieces are done in all: samples it if the
     /// time has come, and prints the rate since the line before with `text` if a line is due.
     #[inline]
-    pub(crate) fn turn(&mut self, now: u64, work: u64, text: impl FnOnce() -> String) {
+    pub(crate) fn update(&mut self, now: u64, work: u64, text: impl FnOnce() -> String) {
         if self.timeline.is_due(now) {
             self.timeline.take(now, work, process_usage::own_thread_nanos);
         }
         if now >= self.due_nanos && !self.quiet {
-            self.tell(now, work, text);
+            self.print_rate(now, work, text);
         }
     }
 
@@ -48,13 +48,13 @@ impl Progress {
         &self.timeline
     }
 
-    fn tell(&mut self, now: u64, work: u64, text: impl FnOnce() -> String) {
+    fn print_rate(&mut self, now: u64, work: u64, text: impl FnOnce() -> String) {
         let (then, before) = std::mem::replace(&mut self.last, (now, work));
         let rate = work.saturating_sub(before) as f64 * 1e9 / now.saturating_sub(then).max(1) as f64;
         let busy = self.timeline.last_rate().and_then(|rate| rate.broker_cores);
         let busy = busy.map_or(String::new(), |cores| format!(", broker CPU {:.0} %", cores * 100.0));
         // The first line has no line before it to count from.
         let rate = if then == 0 { String::new() } else { format!("{}/s, ", grouped(rate, 0)) };
-        self.say(now, || format!("{rate}{}{busy}", text()));
+        self.print_line(now, || format!("{rate}{}{busy}", text()));
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct Report {
     /// What the latencies are of, and the latencies in nanoseconds.
     pub(crate) latency: Option<(&'static str, Histogram<u64>)>,
     /// What was counted in the course of the run, such as deliveries, and the course.
-    pub(crate) course: Option<(&'static str, Timeline)>,
+    pub(crate) timeline: Option<(&'static str, Timeline)>,
     /// Begin and end of the measured time, in nanoseconds since the run's start.
     pub(crate) measured: Option<(u64, u64)>,
     pub(crate) faults: Faults,
@@ -66,7 +66,7 @@ impl Report {
             settings,
             figures: Vec::new(),
             latency: None,
-            course: None,
+            timeline: None,
             measured: None,
             faults: Faults::default(),
             details: Vec::new(),
@@ -86,8 +86,8 @@ impl Report {
     }
 
     /// Keeps the course of the run, in which pieces of work called `of` were done.
-    pub(crate) fn course(&mut self, of: &'static str, timeline: &Timeline) {
-        self.course = Some((of, timeline.clone()));
+    pub(crate) fn timeline(&mut self, of: &'static str, timeline: &Timeline) {
+        self.timeline = Some((of, timeline.clone()));
     }
 
     /// The headline: the broker's CPU time per `unit_of_work`, user and system apart.
@@ -216,7 +216,7 @@ impl Report {
 
     /// The course of the run for JSON: cumulative, times in seconds since the run's start.
     fn samples(&self) -> Vec<(&'static str, String)> {
-        let Some((of, timeline)) = &self.course else { return Vec::new() };
+        let Some((of, timeline)) = &self.timeline else { return Vec::new() };
         let seconds = |nanos: u64| format!("{:.3}", nanos as f64 / 1e9);
         let rows = timeline.samples().iter().map(|sample| {
             let broker = sample.broker_nanos.map_or_else(|| "null".to_owned(), seconds);
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn json_escapes_what_it_must() {
+    fn json_escapes_strings_and_replaces_nan() {
         let mut report = Report::new("pairs", vec![("host", "a\"b\\c\n".to_owned())]);
         report.figure("x_us", "x", f64::NAN, "us", 1);
         let json = report.json(&Context { rows: Vec::new() });

@@ -55,14 +55,14 @@ impl Timeline {
 
     /// Takes a sample; `cpu_nanos` tells the CPU time of this thread, by which its cost is known.
     pub(crate) fn take(&mut self, now: u64, work: u64, cpu_nanos: impl Fn() -> u64) {
-        let begun = cpu_nanos();
+        let started = cpu_nanos();
         let broker_nanos = self.broker_pid.and_then(process_usage::running_nanos);
-        self.keep(Sample { nanos: now, work, broker_nanos });
-        let cost = cpu_nanos().saturating_sub(begun);
+        self.push(Sample { nanos: now, work, broker_nanos });
+        let cost = cpu_nanos().saturating_sub(started);
         self.due_nanos = now + self.interval_nanos.max(cost.saturating_mul(COST_SHARE));
     }
 
-    fn keep(&mut self, sample: Sample) {
+    fn push(&mut self, sample: Sample) {
         if self.samples.len() == SAMPLES_MAX {
             let mut at = 0;
             self.samples.retain(|_| {
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_run_fits_the_table_and_loses_no_work() {
+    fn long_run_stays_within_the_sample_limit_and_loses_no_work() {
         let mut timeline = Timeline::new(None);
         let mut taken = 0;
         for step in 0..100_000 {
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_costly_sample_is_taken_less_often() {
+    fn expensive_samples_are_taken_less_often() {
         let mut timeline = Timeline::new(None);
         let spent = std::cell::Cell::new(0);
         timeline.take(0, 0, || spent.replace(spent.get() + 5_000_000));
@@ -139,10 +139,10 @@ mod tests {
     }
 
     #[test]
-    fn cpu_time_that_shrinks_is_no_use() {
+    fn decreasing_cpu_time_counts_as_zero() {
         let mut timeline = Timeline::new(None);
         for (nanos, broker_nanos) in [(0, 500), (100, 550), (200, 20)] {
-            timeline.keep(Sample { nanos, work: 0, broker_nanos: Some(broker_nanos) });
+            timeline.push(Sample { nanos, work: 0, broker_nanos: Some(broker_nanos) });
         }
         let cores: Vec<_> = timeline.rates().iter().map(|rate| rate.broker_cores).collect();
         assert_eq!(cores, [Some(0.5), Some(0.0)]);

@@ -81,7 +81,7 @@ struct Publisher {
     first: u32,
     count: u32,
     /// The stream whose turn it is, from `first`.
-    turn: u32,
+    next_stream: u32,
     fan_out: u64,
     sent: u64,
     /// Deliveries made, or known to be lost.
@@ -131,7 +131,7 @@ impl Traffic {
             .map(|publisher| Publisher {
                 first: publisher.streams.start,
                 count: publisher.streams.len() as u32,
-                turn: 0,
+                next_stream: 0,
                 fan_out: u64::from(publisher.fan_out),
                 sent: 0,
                 credited: 0,
@@ -179,7 +179,7 @@ impl Traffic {
         self.sending = true;
         self.schedule_start = now;
         for publisher in 0..self.publishers.len() {
-            self.touch(publisher);
+            self.mark_dirty(publisher);
         }
     }
 
@@ -207,7 +207,7 @@ impl Traffic {
             let publisher = (self.scheduled % self.publishers.len() as u64) as usize;
             self.publishers[publisher].due += 1;
             self.scheduled += 1;
-            self.touch(publisher);
+            self.mark_dirty(publisher);
         }
     }
 
@@ -250,8 +250,8 @@ impl Traffic {
     /// Messages that were sent for a subscriber, or for its group, and have not come.
     fn missing(&self, subscriber: &Subscriber) -> u64 {
         let streams = &self.streams[subscriber.base..][..subscriber.streams.len()];
-        let sent = |place| self.sent[subscriber.streams.at(place) as usize];
-        streams.iter().enumerate().map(|(place, stream)| stream.missing(sent(place))).sum()
+        let sent = |index| self.sent[subscriber.streams.get(index) as usize];
+        streams.iter().enumerate().map(|(index, stream)| stream.missing(sent(index))).sum()
     }
 
     /// Messages that were due and could not be sent.
@@ -260,7 +260,7 @@ impl Traffic {
     }
 
     /// Adds to the faults what is still missing at the end.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn count_missing(&mut self) {
         for (at, subscriber) in self.subscribers.iter().enumerate() {
             // A group's losses are counted once, with its first member.
             let lost = if self.plan.shared && at > 0 { 0 } else { self.missing(subscriber) };
@@ -293,7 +293,7 @@ impl Traffic {
         }
     }
 
-    fn touch(&mut self, publisher: usize) {
+    fn mark_dirty(&mut self, publisher: usize) {
         let state = &mut self.publishers[publisher];
         if !state.queued {
             state.queued = true;
@@ -334,13 +334,13 @@ impl Traffic {
             };
             let id = match qos {
                 0 => 0,
-                _ => match state.flight.take(qos) {
+                _ => match state.flight.take_id(qos) {
                     Some(id) => id,
                     None => return false,
                 },
             };
-            let stream = state.first + state.turn;
-            state.turn = if state.turn + 1 == state.count { 0 } else { state.turn + 1 };
+            let stream = state.first + state.next_stream;
+            state.next_stream = if state.next_stream + 1 == state.count { 0 } else { state.next_stream + 1 };
             let sequence = self.sent[stream as usize];
             self.sent[stream as usize] += 1;
             state.sent += 1;
@@ -360,7 +360,7 @@ impl Traffic {
 
     /// A PUBLISH at a subscriber: acknowledge, verify, credit its publisher.
     #[inline]
-    fn deliver(&mut self, id: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
+    fn handle_publish(&mut self, id: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
         let subscriber = &mut self.subscribers[id];
         if !subscriber.inbox.receive(publish, out) {
             // Nothing was reconnected, so nothing may be sent again.
@@ -379,16 +379,16 @@ impl Traffic {
             self.faults.corrupt += 1;
             return detail(&mut self.details, || format!("subscriber {id}: payload or topic changed"));
         };
-        let Some(place) = subscriber.streams.place(stamp.stream) else {
+        let Some(index) = subscriber.streams.index_of(stamp.stream) else {
             self.faults.misrouted += 1;
             return detail(&mut self.details, || {
                 format!("subscriber {id} did not ask for stream {}", stamp.stream)
             });
         };
-        let arrival = self.streams[subscriber.base + place].arrive(stamp.sequence);
+        let arrival = self.streams[subscriber.base + index].arrive(stamp.sequence);
         let credit = match arrival {
             Arrival::First { .. } | Arrival::Late if self.plan.shared => {
-                self.faults.reordered += u64::from(!subscriber.is_in_order(place, stamp.sequence));
+                self.faults.reordered += u64::from(!subscriber.is_in_order(index, stamp.sequence));
                 1
             }
             Arrival::First { skipped } => 1 + u64::from(skipped),
@@ -432,23 +432,23 @@ impl Traffic {
         }
     }
 
-    fn subscriber_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) {
+    fn handle_subscriber_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) {
         match packet.kind() {
             codec::PUBLISH => match codec::publish(self.version, packet) {
-                Ok(publish) => self.deliver(id, now, &publish, out),
-                Err(malformed) => self.broken(id, malformed.0),
+                Ok(publish) => self.handle_publish(id, now, &publish, out),
+                Err(malformed) => self.protocol_fault(id, malformed.0),
             },
             codec::PUBREL => {
                 if let Err(why) = self.subscribers[id].inbox.release(packet, out) {
-                    self.broken(id, why);
+                    self.protocol_fault(id, why);
                 }
             }
-            codec::DISCONNECT => self.disconnected(id, packet),
-            _ => self.broken(id, "a subscriber got a packet that is none of its business"),
+            codec::DISCONNECT => self.handle_disconnect(id, packet),
+            _ => self.protocol_fault(id, "a subscriber got a packet that is none of its business"),
         }
     }
 
-    fn publisher_packet(&mut self, id: usize, packet: Packet<'_>, out: &mut Vec<u8>) {
+    fn handle_publisher_packet(&mut self, id: usize, packet: Packet<'_>, out: &mut Vec<u8>) {
         let publisher = id - self.subscribers.len();
         let kind = packet.kind();
         match kind {
@@ -461,64 +461,64 @@ impl Traffic {
                             format!("publisher {publisher}: refused with {reason:#04x}")
                         });
                     }
-                    match self.publishers[publisher].flight.answer(kind, packet_id, failed) {
-                        AckResult::Done => self.touch(publisher),
+                    match self.publishers[publisher].flight.handle_ack(kind, packet_id, failed) {
+                        AckResult::Done => self.mark_dirty(publisher),
                         AckResult::Release => codec::put_ack(out, codec::PUBREL, packet_id),
-                        AckResult::Unknown => self.broken(id, "acknowledgement of nothing in flight"),
+                        AckResult::Unknown => self.protocol_fault(id, "acknowledgement of nothing in flight"),
                     }
                 }
-                Err(malformed) => self.broken(id, malformed.0),
+                Err(malformed) => self.protocol_fault(id, malformed.0),
             },
-            codec::DISCONNECT => self.disconnected(id, packet),
-            _ => self.broken(id, "a publisher got a packet that is none of its business"),
+            codec::DISCONNECT => self.handle_disconnect(id, packet),
+            _ => self.protocol_fault(id, "a publisher got a packet that is none of its business"),
         }
     }
 
-    fn disconnected(&mut self, id: usize, packet: Packet<'_>) {
+    fn handle_disconnect(&mut self, id: usize, packet: Packet<'_>) {
         let reason = packet.body.first().copied().unwrap_or(0);
         detail(&mut self.details, || format!("client {id}: DISCONNECT with reason {reason:#04x}"));
     }
 
     #[cold]
-    fn broken(&mut self, id: usize, why: &'static str) {
+    fn protocol_fault(&mut self, id: usize, why: &'static str) {
         self.faults.protocol += 1;
         detail(&mut self.details, || format!("client {id}: {why}"));
     }
 }
 
 impl Handler for Traffic {
-    fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
+    fn handle_connected(&mut self, id: usize, out: &mut Vec<u8>) {
         self.plan.connect(id, out);
     }
 
     #[inline]
-    fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
+    fn handle_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
         if !self.connector.is_ready(id) {
             let mut accepted = None;
-            let offered = self.connector.offer(id, packet, out, &self.plan, &mut accepted);
+            let handled = self.connector.handle_packet(id, packet, out, &self.plan, &mut accepted);
             if let (Some(publisher), Some(connack)) = (id.checked_sub(self.subscribers.len()), accepted) {
-                self.publishers[publisher].flight.limit(connack.receive_maximum);
+                self.publishers[publisher].flight.set_receive_maximum(connack.receive_maximum);
             }
-            if offered != Handled::NotHandshake {
+            if handled != Handled::NotHandshake {
                 return Next::Continue;
             }
         }
         if id < self.subscribers.len() {
-            self.subscriber_packet(id, now, packet, out);
+            self.handle_subscriber_packet(id, now, packet, out);
         } else {
-            self.publisher_packet(id, packet, out);
+            self.handle_publisher_packet(id, packet, out);
         }
         Next::Continue
     }
 
-    fn writable(&mut self, id: usize) {
+    fn handle_writable(&mut self, id: usize) {
         if let Some(publisher) = id.checked_sub(self.subscribers.len()) {
-            self.touch(publisher);
+            self.mark_dirty(publisher);
         }
     }
 
-    fn closed(&mut self, id: usize, why: Closed) {
-        if self.connector.closed(id, &why) {
+    fn handle_closed(&mut self, id: usize, why: Closed) {
+        if self.connector.handle_closed(id, &why) {
             if let Some(subscriber) = self.subscribers.get_mut(id).filter(|subscriber| subscriber.slow) {
                 subscriber.cut_off = true;
                 return;
@@ -536,8 +536,8 @@ impl HasConnector for Traffic {
 
 impl Subscriber {
     /// In a group: whether a message is a later one than all that this member got of its stream.
-    fn is_in_order(&mut self, place: usize, sequence: u32) -> bool {
-        let next = &mut self.order[place];
+    fn is_in_order(&mut self, index: usize, sequence: u32) -> bool {
+        let next = &mut self.order[index];
         let is_later = sequence >= *next;
         *next = (*next).max(sequence + 1);
         is_later

@@ -86,7 +86,7 @@ impl Stream {
             self.next = sequence.wrapping_add(1);
             return Arrival::First { skipped: 0 };
         }
-        self.arrive_out_of_turn(sequence)
+        self.arrive_out_of_order(sequence)
     }
 
     /// How many of the `sent` messages of this stream have not come.
@@ -109,7 +109,7 @@ impl Stream {
     }
 
     /// How many of these numbers have not come.
-    pub(crate) fn missing_of(&self, sequences: &[u32]) -> u64 {
+    pub(crate) fn missing_among(&self, sequences: &[u32]) -> u64 {
         let gaps = || self.gaps.iter().flat_map(|gaps| gaps.iter());
         let is_missing = |&&sequence: &&u32| {
             sequence >= self.next || gaps().any(|&(from, to)| from <= sequence && sequence < to)
@@ -118,7 +118,7 @@ impl Stream {
     }
 
     #[cold]
-    fn arrive_out_of_turn(&mut self, sequence: u32) -> Arrival {
+    fn arrive_out_of_order(&mut self, sequence: u32) -> Arrival {
         if sequence > self.next {
             let skipped = sequence - self.next;
             self.gaps.get_or_insert_default().push((self.next, sequence));
@@ -217,7 +217,7 @@ impl InFlight {
     }
 
     /// Lowers the limit to the broker's Receive Maximum. `[MQTT5-3.3.4-7]`
-    pub(crate) fn limit(&mut self, receive_maximum: u16) {
+    pub(crate) fn set_receive_maximum(&mut self, receive_maximum: u16) {
         self.max = self.max.min(usize::from(receive_maximum));
     }
 
@@ -227,7 +227,7 @@ impl InFlight {
 
     /// The identifier for one more publication, or `None` while there is no room.
     #[inline]
-    pub(crate) fn take(&mut self, qos: u8) -> Option<u16> {
+    pub(crate) fn take_id(&mut self, qos: u8) -> Option<u16> {
         if self.count == self.max {
             return None;
         }
@@ -249,7 +249,7 @@ impl InFlight {
 
     /// Takes a PUBACK, PUBREC or PUBCOMP (`kind`); `failed` when its reason code refuses.
     #[inline]
-    pub(crate) fn answer(&mut self, kind: u8, id: u16, failed: bool) -> AckResult {
+    pub(crate) fn handle_ack(&mut self, kind: u8, id: u16, failed: bool) -> AckResult {
         let at = self.at(id);
         match (self.slots[at], kind) {
             (Step::Acknowledge(of), crate::codec::PUBACK) if of == id => {}
@@ -277,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_skipped_number_is_late_when_it_comes_and_missing_until_then() {
+    fn skipped_number_is_missing_until_it_arrives_late() {
         let mut stream = Stream::default();
         assert_eq!(stream.arrive(0), Arrival::First { skipped: 0 });
         assert_eq!(stream.arrive(5), Arrival::First { skipped: 4 });
@@ -293,21 +293,21 @@ mod tests {
     }
 
     #[test]
-    fn identifiers_go_round_without_zero_and_are_not_reused_in_flight() {
+    fn identifiers_wrap_without_zero_and_are_not_reused_in_flight() {
         let mut flight = InFlight::new(4);
-        let first = flight.take(1).unwrap();
+        let first = flight.take_id(1).unwrap();
         for _ in 0..200_000 {
-            let id = flight.take(1).unwrap();
+            let id = flight.take_id(1).unwrap();
             assert!(id != 0 && id != first);
-            assert_eq!(flight.answer(crate::codec::PUBACK, id, false), AckResult::Done);
+            assert_eq!(flight.handle_ack(crate::codec::PUBACK, id, false), AckResult::Done);
         }
-        assert_eq!(flight.answer(crate::codec::PUBACK, first, false), AckResult::Done);
-        let taken: Vec<u16> = std::iter::from_fn(|| flight.take(1)).collect();
+        assert_eq!(flight.handle_ack(crate::codec::PUBACK, first, false), AckResult::Done);
+        let taken: Vec<u16> = std::iter::from_fn(|| flight.take_id(1)).collect();
         assert_eq!(taken.len(), 4);
     }
 
     #[test]
-    fn a_set_of_identifiers_counts_what_it_holds() {
+    fn id_set_counts_its_identifiers() {
         let mut ids = IdSet::default();
         let mut again = 0;
         for id in std::hint::black_box([1, 64, 65_535, 64]) {
@@ -321,14 +321,14 @@ mod tests {
     }
 
     #[test]
-    fn a_qos_2_publication_takes_both_answers_in_order() {
+    fn qos_2_publication_needs_pubrec_then_pubcomp() {
         let mut flight = InFlight::new(4);
-        let id = flight.take(2).unwrap();
-        assert_eq!(flight.answer(crate::codec::PUBACK, id, false), AckResult::Unknown);
-        assert_eq!(flight.answer(crate::codec::PUBCOMP, id, false), AckResult::Unknown);
-        assert_eq!(flight.answer(crate::codec::PUBREC, id, false), AckResult::Release);
-        assert_eq!(flight.answer(crate::codec::PUBREC, id, false), AckResult::Unknown);
-        assert_eq!(flight.answer(crate::codec::PUBCOMP, id, false), AckResult::Done);
+        let id = flight.take_id(2).unwrap();
+        assert_eq!(flight.handle_ack(crate::codec::PUBACK, id, false), AckResult::Unknown);
+        assert_eq!(flight.handle_ack(crate::codec::PUBCOMP, id, false), AckResult::Unknown);
+        assert_eq!(flight.handle_ack(crate::codec::PUBREC, id, false), AckResult::Release);
+        assert_eq!(flight.handle_ack(crate::codec::PUBREC, id, false), AckResult::Unknown);
+        assert_eq!(flight.handle_ack(crate::codec::PUBCOMP, id, false), AckResult::Done);
         assert_eq!(flight.len(), 0);
     }
 }

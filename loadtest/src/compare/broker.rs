@@ -35,15 +35,15 @@ pub(super) struct BrokerProcess {
 const START_MAX: Duration = Duration::from_secs(30);
 /// To end after SIGTERM.
 const STOP_MAX: Duration = Duration::from_secs(10);
-const STEP: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Between listening and the scenario: what a broker does at its start is not to be measured.
 const SETTLE: Duration = Duration::from_millis(500);
 
 impl BrokerSpec {
     /// Reads NAME@PORT=COMMAND.
     pub(super) fn parse(text: &str) -> Result<BrokerSpec, String> {
-        let (place, command) = text.split_once('=').ok_or("no = before the command")?;
-        let (name, port) = place.rsplit_once('@').ok_or("no @ between name and port")?;
+        let (address, command) = text.split_once('=').ok_or("no = before the command")?;
+        let (name, port) = address.rsplit_once('@').ok_or("no @ between name and port")?;
         let port =
             port.parse().ok().filter(|&port| port > 0).ok_or("the port is no number from 1 to 65535")?;
         if name.is_empty() || command.trim().is_empty() {
@@ -61,8 +61,8 @@ impl BrokerSpec {
     }
 
     fn listens(&self) -> bool {
-        const PATIENCE: Duration = Duration::from_millis(500);
-        TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)), PATIENCE).is_ok()
+        const TIMEOUT: Duration = Duration::from_millis(500);
+        TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)), TIMEOUT).is_ok()
     }
 }
 
@@ -75,7 +75,7 @@ impl BrokerProcess {
         if spec.listens() {
             return Err(format!("something listens on port {} already", spec.port));
         }
-        let errors = nameless_file().map_err(|error| format!("a file for what the broker says: {error}"))?;
+        let errors = unnamed_file().map_err(|error| format!("a file for what the broker says: {error}"))?;
         let writer = errors.try_clone().map_err(|error| error.to_string())?;
         // The shell only parts the words: `exec` leaves its process to the broker.
         let shell = ["sh", "-c", &format!("exec {}", spec.command)].map(OsString::from);
@@ -84,13 +84,13 @@ impl BrokerProcess {
         });
         let child = child.map_err(|error| format!("{}: {error}", spec.command))?;
         let mut running = BrokerProcess { child, name: spec.name.clone(), errors };
-        let begun = Instant::now();
+        let started = Instant::now();
         while !spec.listens() {
             running.check()?;
-            if begun.elapsed() > START_MAX {
+            if started.elapsed() > START_MAX {
                 return Err(format!("nothing listens on port {} after {} s", spec.port, START_MAX.as_secs()));
             }
-            thread::sleep(STEP);
+            thread::sleep(POLL_INTERVAL);
         }
         thread::sleep(SETTLE);
         running.check()?;
@@ -106,7 +106,9 @@ impl BrokerProcess {
     pub(super) fn check(&mut self) -> Result<(), String> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
-            Ok(Some(status)) => Err(format!("{} ended by itself ({status}){}", self.name, self.last_words())),
+            Ok(Some(status)) => {
+                Err(format!("{} ended by itself ({status}){}", self.name, self.last_error_lines()))
+            }
             Err(error) => Err(error.to_string()),
         }
     }
@@ -118,19 +120,19 @@ impl BrokerProcess {
         }
         // Not yet waited for, so the id is still this child's. A failure is seen by the wait below.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let begun = Instant::now();
-        while begun.elapsed() < STOP_MAX {
+        let started = Instant::now();
+        while started.elapsed() < STOP_MAX {
             if let Ok(Some(_)) = self.child.try_wait() {
                 return true;
             }
-            thread::sleep(STEP);
+            thread::sleep(POLL_INTERVAL);
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
         false
     }
 
-    fn last_words(&self) -> String {
+    fn last_error_lines(&self) -> String {
         const BYTES_MAX: u64 = 2000;
         let length = self.errors.metadata().map_or(0, |file| file.len());
         let mut bytes = vec![0; length.min(BYTES_MAX) as usize];
@@ -152,7 +154,7 @@ impl Drop for BrokerProcess {
 }
 
 /// A file in the folder for temporary ones that is gone as soon as nobody has it open.
-fn nameless_file() -> io::Result<File> {
+fn unnamed_file() -> io::Result<File> {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let name = format!("midge-loadtest-{}-{}", std::process::id(), since.as_nanos());
     let path = std::env::temp_dir().join(name);
@@ -166,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broker_is_named_placed_and_started_by_one_argument() {
+    fn broker_argument_has_name_port_and_command() {
         let spec = BrokerSpec::parse("a@b@1884=env X=1 broker --flag 'two words'").unwrap();
         let (name, command) = ("a@b".to_owned(), "env X=1 broker --flag 'two words'".to_owned());
         assert_eq!(spec, BrokerSpec { name, port: 1884, command });

@@ -78,32 +78,32 @@ pub(crate) fn run(flags: &Compare) -> ExitCode {
             return ExitCode::from(EXIT_NO_RUN);
         }
     };
-    let mut turns = Vec::new();
+    let mut runs = Vec::new();
     for round in 1..=flags.rounds {
         for (at, broker) in flags.brokers.iter().enumerate() {
-            let say = |text: &str| {
+            let print = |text: &str| {
                 if !flags.quiet {
                     eprintln!("round {round}/{}  {}: {text}", flags.rounds, broker.name);
                 }
             };
-            say("running");
-            let result = turn(flags, broker, round);
+            print("running");
+            let result = run_round(flags, broker, round);
             match &result {
-                Ok(outcome) => say(&outcome.summary()),
-                Err(error) => say(&format!("FAILED: {error}")),
+                Ok(outcome) => print(&outcome.summary()),
+                Err(error) => print(&format!("FAILED: {error}")),
             }
-            turns.push(BrokerRun { broker: at, round, result });
+            runs.push(BrokerRun { broker: at, round, result });
         }
     }
     let scenario = command_line(flags.scenario.iter().map(|word| word.to_string_lossy().into_owned()));
-    let comparison = Comparison::new(&flags.brokers, baseline, &scenario, turns);
+    let comparison = Comparison::new(&flags.brokers, baseline, &scenario, runs);
     if flags.json {
         println!("{}", comparison.json());
     } else {
         println!("{}", comparison.table());
     }
     match () {
-        () if comparison.lacks_a_broker() => ExitCode::from(EXIT_NO_RUN),
+        () if comparison.has_broker_without_result() => ExitCode::from(EXIT_NO_RUN),
         () if comparison.has_faults() => ExitCode::from(EXIT_FAULTS),
         () => ExitCode::SUCCESS,
     }
@@ -145,7 +145,7 @@ fn fixed_arguments(broker: &BrokerSpec, pid: u32) -> Vec<OsString> {
 }
 
 /// Starts the broker, runs the scenario, stops the broker.
-fn turn(flags: &Compare, spec: &BrokerSpec, round: u32) -> Result<Outcome, String> {
+fn run_round(flags: &Compare, spec: &BrokerSpec, round: u32) -> Result<Outcome, String> {
     let mut broker = BrokerProcess::start(spec, &flags.broker_cpu)?;
     let program = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
     let mut arguments = vec![program.into_os_string()];
@@ -160,9 +160,9 @@ fn turn(flags: &Compare, spec: &BrokerSpec, round: u32) -> Result<Outcome, Strin
     // Before it is stopped, and before its end is taken for an error of the scenario.
     broker.check()?;
     if output.status.code().is_none_or(|code| code >= i32::from(EXIT_NO_RUN)) {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.trim().trim_start_matches("midge-loadtest: ");
-        return Err(if said.is_empty() { output.status.to_string() } else { said.to_owned() });
+        let message = String::from_utf8_lossy(&output.stderr);
+        let message = message.trim().trim_start_matches("midge-loadtest: ");
+        return Err(if message.is_empty() { output.status.to_string() } else { message.to_owned() });
     }
     let mut outcome = Outcome::parse(&output.stdout)?;
     if !broker.stop() {

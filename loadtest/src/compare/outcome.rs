@@ -21,7 +21,7 @@ impl Outcome {
             return Err("the report has no figures".to_owned());
         }
         let mut outcome = Outcome { report, marks: Vec::new() };
-        outcome.marks = outcome.doubts();
+        outcome.marks = outcome.find_marks();
         Ok(outcome)
     }
 
@@ -63,7 +63,7 @@ impl Outcome {
         parts.join(", ")
     }
 
-    fn doubts(&self) -> Vec<String> {
+    fn find_marks(&self) -> Vec<String> {
         let mut marks = Vec::new();
         if self.faults() > 0 {
             let kinds = self.report["faults"].as_object().into_iter().flatten();

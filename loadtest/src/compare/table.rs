@@ -13,7 +13,7 @@ pub(super) struct Comparison<'a> {
     brokers: &'a [BrokerSpec],
     baseline: usize,
     scenario: &'a str,
-    turns: Vec<BrokerRun>,
+    runs: Vec<BrokerRun>,
     rows: Vec<Row>,
 }
 
@@ -35,7 +35,7 @@ struct Spread {
 }
 
 /// Key, label and decimals of the figures that are compared where a scenario has them; after these
-/// come all others whose key ends in a name of [`MORE`].
+/// come all others whose key ends in a name of [`EXTRA_SUFFIXES`].
 const ROWS: [(&str, &str, usize); 10] = [
     ("broker_cpu_us", "broker CPU", 3),
     // Explains most of a large ratio: under a wide window one broker writes many messages at once.
@@ -49,27 +49,27 @@ const ROWS: [(&str, &str, usize); 10] = [
     ("broker_memory_loaded_kib", "broker memory, loaded", 0),
     ("broker_busy_percent", "broker busy", 1),
 ];
-const MORE: [&str; 2] = ["_ms", "_per_second"];
+const EXTRA_SUFFIXES: [&str; 2] = ["_ms", "_per_second"];
 /// Given by the flags, not by the broker.
-const NEVER: [&str; 1] = ["published_per_second"];
+const EXCLUDED: [&str; 1] = ["published_per_second"];
 
 impl Comparison<'_> {
     pub(super) fn new<'a>(
         brokers: &'a [BrokerSpec],
         baseline: usize,
         scenario: &'a str,
-        turns: Vec<BrokerRun>,
+        runs: Vec<BrokerRun>,
     ) -> Comparison<'a> {
-        let mut comparison = Comparison { brokers, baseline, scenario, turns, rows: Vec::new() };
+        let mut comparison = Comparison { brokers, baseline, scenario, runs, rows: Vec::new() };
         comparison.rows = comparison.keys().into_iter().filter_map(|row| comparison.row(row)).collect();
         comparison
     }
 
     pub(super) fn has_faults(&self) -> bool {
-        self.turns.iter().any(|turn| turn.result.as_ref().map_or(1, Outcome::faults) > 0)
+        self.runs.iter().any(|run| run.result.as_ref().map_or(1, Outcome::faults) > 0)
     }
 
-    pub(super) fn lacks_a_broker(&self) -> bool {
+    pub(super) fn has_broker_without_result(&self) -> bool {
         (0..self.brokers.len()).any(|broker| self.outcomes(broker).next().is_none())
     }
 
@@ -95,7 +95,7 @@ impl Comparison<'_> {
             let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
             let _ = writeln!(text, "  {}", cells.collect::<Vec<_>>().join("   ").trim_end());
         }
-        let rounds = self.turns.iter().map(|turn| turn.round).max().unwrap_or(0);
+        let rounds = self.runs.iter().map(|run| run.round).max().unwrap_or(0);
         let _ = writeln!(
             text,
             "\n  median (min to max) of {rounds} rounds, and the ratio to {}; ~ where the ranges overlap",
@@ -121,13 +121,13 @@ impl Comparison<'_> {
             let cells: serde_json::Map<String, Value> = cells.collect();
             json!({"key": row.key, "unit": row.unit, "brokers": cells})
         });
-        let rounds = self.turns.iter().map(|turn| {
-            let name = &self.brokers[turn.broker].name;
-            match &turn.result {
+        let rounds = self.runs.iter().map(|run| {
+            let name = &self.brokers[run.broker].name;
+            match &run.result {
                 Ok(outcome) => json!({
-                    "round": turn.round, "broker": name, "marks": outcome.marks, "report": outcome.report,
+                    "round": run.round, "broker": name, "marks": outcome.marks, "report": outcome.report,
                 }),
-                Err(error) => json!({"round": turn.round, "broker": name, "error": error}),
+                Err(error) => json!({"round": run.round, "broker": name, "error": error}),
             }
         });
         json!({
@@ -163,16 +163,16 @@ impl Comparison<'_> {
 
     fn marks(&self) -> String {
         let mut text = String::new();
-        for turn in &self.turns {
-            let name = &self.brokers[turn.broker].name;
-            match &turn.result {
+        for run in &self.runs {
+            let name = &self.brokers[run.broker].name;
+            match &run.result {
                 Ok(outcome) => {
                     for mark in &outcome.marks {
-                        let _ = writeln!(text, "  ! round {}, {name}: {mark}", turn.round);
+                        let _ = writeln!(text, "  ! round {}, {name}: {mark}", run.round);
                     }
                 }
                 Err(error) => {
-                    let _ = writeln!(text, "  ! round {}, {name}: FAILED: {error}", turn.round);
+                    let _ = writeln!(text, "  ! round {}, {name}: FAILED: {error}", run.round);
                 }
             }
         }
@@ -180,20 +180,17 @@ impl Comparison<'_> {
     }
 
     fn outcomes(&self, broker: usize) -> impl Iterator<Item = &Outcome> {
-        self.turns
-            .iter()
-            .filter(move |turn| turn.broker == broker)
-            .filter_map(|turn| turn.result.as_ref().ok())
+        self.runs.iter().filter(move |run| run.broker == broker).filter_map(|run| run.result.as_ref().ok())
     }
 
     /// The rows that any round has figures for: key, label, decimals.
     fn keys(&self) -> Vec<(String, String, usize)> {
         let mut keys: Vec<_> =
             ROWS.iter().map(|&(key, label, decimals)| (key.to_owned(), label.to_owned(), decimals)).collect();
-        let outcomes = self.turns.iter().filter_map(|turn| turn.result.as_ref().ok());
+        let outcomes = self.runs.iter().filter_map(|run| run.result.as_ref().ok());
         for key in outcomes.flat_map(Outcome::figure_keys) {
-            let is_known = NEVER.contains(&key) || keys.iter().any(|row| row.0 == key);
-            if let Some(end) = MORE.iter().find(|end| key.ends_with(*end)).filter(|_| !is_known) {
+            let is_known = EXCLUDED.contains(&key) || keys.iter().any(|row| row.0 == key);
+            if let Some(end) = EXTRA_SUFFIXES.iter().find(|end| key.ends_with(*end)).filter(|_| !is_known) {
                 let label = key.trim_end_matches(end).replace('_', " ");
                 keys.push((key.to_owned(), label, if *end == "_ms" { 1 } else { 0 }));
             }
@@ -208,7 +205,7 @@ impl Comparison<'_> {
         let unit = match key.starts_with("latency_ms.") {
             true => "ms".to_owned(),
             false => {
-                let all = self.turns.iter().filter_map(|turn| turn.result.as_ref().ok());
+                let all = self.runs.iter().filter_map(|run| run.result.as_ref().ok());
                 all.map(|outcome| outcome.unit(&key)).find(|unit| !unit.is_empty()).unwrap_or("").to_owned()
             }
         };
@@ -227,7 +224,7 @@ fn spread(mut values: Vec<f64>) -> Option<Spread> {
 mod tests {
     use super::*;
 
-    fn turn(broker: usize, round: u32, cpu: f64, faults: u64) -> BrokerRun {
+    fn run(broker: usize, round: u32, cpu: f64, faults: u64) -> BrokerRun {
         let report = json!({
             "figures": {"broker_cpu_us": cpu, "drain_ms": 12.5},
             "units": {"broker_cpu_us": "us per delivery", "drain_ms": "ms"},
@@ -241,37 +238,37 @@ mod tests {
     }
 
     #[test]
-    fn the_median_is_the_middle_one_or_between_the_two() {
+    fn median_of_odd_and_even_counts() {
         assert_eq!(spread(vec![]), None);
         assert_eq!(spread(vec![3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
         assert_eq!(spread(vec![4.0, 1.0, 2.0, 3.0]).unwrap().median, 2.5);
     }
 
     #[test]
-    fn ratios_are_to_the_baseline_and_tell_when_the_ranges_overlap() {
+    fn ratios_are_to_the_baseline_and_mark_overlapping_ranges() {
         let specs = specs();
-        let turns = vec![turn(0, 1, 2.0, 0), turn(1, 1, 1.0, 0), turn(0, 2, 4.0, 0), turn(1, 2, 2.0, 0)];
-        let comparison = Comparison::new(&specs, 0, "pairs", turns);
+        let runs = vec![run(0, 1, 2.0, 0), run(1, 1, 1.0, 0), run(0, 2, 4.0, 0), run(1, 2, 2.0, 0)];
+        let comparison = Comparison::new(&specs, 0, "pairs", runs);
         let table = comparison.table();
         assert!(table.contains("3.000 (2.000 to 4.000)"), "{table}");
         assert!(table.contains("1.500 (1.000 to 2.000)  0.50x ~"), "{table}");
         assert!(table.contains("drain, ms") && table.contains("us per delivery"), "{table}");
-        assert!(!comparison.has_faults() && !comparison.lacks_a_broker());
+        assert!(!comparison.has_faults() && !comparison.has_broker_without_result());
         let json = comparison.json();
         assert_eq!(json["rows"][0]["brokers"]["b"]["ratio"], 0.5);
-        let turns = vec![turn(0, 1, 2.0, 0), turn(1, 1, 1.0, 0)];
-        let table = Comparison::new(&specs, 1, "pairs", turns).table();
+        let runs = vec![run(0, 1, 2.0, 0), run(1, 1, 1.0, 0)];
+        let table = Comparison::new(&specs, 1, "pairs", runs).table();
         assert!(table.contains("2.000  2.00x\n") || table.contains("2.000  2.00x  "), "{table}");
     }
 
     #[test]
-    fn failed_and_faulty_rounds_are_told() {
+    fn failed_and_faulty_rounds_are_listed() {
         let specs = specs();
         let failed = BrokerRun { broker: 1, round: 1, result: Err("gone".to_owned()) };
-        let comparison = Comparison::new(&specs, 0, "pairs", vec![turn(0, 1, 2.0, 3), failed]);
+        let comparison = Comparison::new(&specs, 0, "pairs", vec![run(0, 1, 2.0, 3), failed]);
         let table = comparison.table();
         assert!(table.contains("round 1, a: faults: lost 3"), "{table}");
         assert!(table.contains("round 1, b: FAILED: gone"), "{table}");
-        assert!(comparison.lacks_a_broker() && comparison.has_faults());
+        assert!(comparison.has_broker_without_result() && comparison.has_faults());
     }
 }

@@ -7,26 +7,28 @@ use hdrhistogram::Histogram;
 use super::{Runner, Snapshot};
 use crate::cli::Idle;
 use crate::codec::{self, Packet};
-use crate::connector::{ClientSpec, Connector, Handled, HasConnector, Identity, count_closed, detail, join};
+use crate::connector::{
+    ClientSpec, Connector, Handled, HasConnector, Identity, connect_clients, count_closed, detail,
+};
 use crate::net::{Closed, Handler, Next};
 use crate::report::{Report, histogram};
 use crate::verify::Faults;
 
 pub(super) fn run(flags: &Idle) -> Result<Report, String> {
     let connections = flags.connections as usize;
-    let mut runner = Runner::set(&flags.common, connections, 0, flags.keep_alive)?;
-    let devices = IdleSpec { identity: runner.identity.clone(), subscribe: flags.subscribe };
-    let mut idle = IdleClients::new(devices, connections);
-    let joining = runner.clock.now();
-    join(
+    let mut runner = Runner::new(&flags.common, connections, 0, flags.keep_alive)?;
+    let spec = IdleSpec { identity: runner.identity.clone(), subscribe: flags.subscribe };
+    let mut clients = IdleClients::new(spec, connections);
+    let connect_started = runner.clock.now();
+    connect_clients(
         &mut runner.net,
-        &mut idle,
+        &mut clients,
         0..connections,
         flags.common.connecting,
         runner.clock,
         &mut runner.progress,
     )?;
-    let join_seconds = (runner.clock.now() - joining) as f64 / 1e9;
+    let connect_seconds = (runner.clock.now() - connect_started) as f64 / 1e9;
 
     let interval_nanos = (flags.ping_interval * 1e9) as u64;
     let start = Snapshot::now(&runner)?;
@@ -43,20 +45,20 @@ pub(super) fn run(flags: &Idle) -> Result<Report, String> {
         };
         while due(sent) <= now {
             let id = (sent % connections as u64) as usize;
-            idle.ping(id, due(sent));
+            clients.ping(id, due(sent));
             runner.net.send(id, codec::put_pingreq);
             sent += 1;
         }
-        wait(&mut runner, &mut idle, due(sent).min(until))?;
+        wait(&mut runner, &mut clients, due(sent).min(until))?;
     }
     let end = Snapshot::now(&runner)?;
     // The last answers: as long as a broker that is alive can take.
-    let patience = end.nanos + 5_000_000_000;
-    while idle.waiting > 0 && runner.clock.now() < patience {
-        wait(&mut runner, &mut idle, patience)?;
+    let deadline = end.nanos + 5_000_000_000;
+    while clients.waiting > 0 && runner.clock.now() < deadline {
+        wait(&mut runner, &mut clients, deadline)?;
     }
-    idle.faults.unanswered += idle.waiting;
-    let held = runner.memory()?;
+    clients.faults.unanswered += clients.waiting;
+    let idle_memory = runner.memory()?;
     let open = (0..connections).filter(|&id| runner.net.is_open(id)).count();
     for id in 0..connections {
         runner.net.send(id, codec::put_disconnect);
@@ -73,9 +75,11 @@ pub(super) fn run(flags: &Idle) -> Result<Report, String> {
         ("seconds", flags.seconds.to_string()),
     ];
     let mut report = Report::new("idle", [settings, flags.common.settings()].concat());
-    if let (Some(before), Some(connected), Some(held), Some(left)) = (runner.before, connected, held, left) {
+    if let (Some(before), Some(connected), Some(idle_memory), Some(left)) =
+        (runner.before, connected, idle_memory, left)
+    {
         let each = |memory: u64, before: u64| (memory as f64 - before as f64) / connections as f64;
-        let resident = each(held.resident, before.resident);
+        let resident = each(idle_memory.resident, before.resident);
         report.figure(
             "resident_per_connection_bytes",
             "broker memory, resident",
@@ -83,7 +87,7 @@ pub(super) fn run(flags: &Idle) -> Result<Report, String> {
             "bytes per connection",
             0,
         );
-        let anonymous = each(held.anonymous, before.anonymous);
+        let anonymous = each(idle_memory.anonymous, before.anonymous);
         report.figure(
             "anonymous_per_connection_bytes",
             "  of it anonymous",
@@ -94,30 +98,30 @@ pub(super) fn run(flags: &Idle) -> Result<Report, String> {
         report.broker_memory(&[
             ("broker_memory_before_kib", "broker memory, before", before),
             ("broker_memory_connected_kib", "  all connected", connected),
-            ("broker_memory_held_kib", "  after the pings", held),
+            ("broker_memory_held_kib", "  after the pings", idle_memory),
             ("broker_memory_left_kib", "  all disconnected", left),
         ]);
     }
     report.figure("connections", "connections held", open as f64, "at the end", 0);
-    report.figure("join_per_second", "connecting", connections as f64 / join_seconds, "connections/s", 0);
+    report.figure("join_per_second", "connecting", connections as f64 / connect_seconds, "connections/s", 0);
     end.report(&start, sent, "us per ping", &mut report);
     report.handshakes(runner.net.handshakes());
-    if idle.latency.is_empty() {
+    if clients.latency.is_empty() {
         report.notes.push("no ping was answered: the run was shorter than its schedule".to_owned());
     } else {
-        report.latency = Some(("scheduled PINGREQ to PINGRESP", idle.latency));
+        report.latency = Some(("scheduled PINGREQ to PINGRESP", clients.latency));
     }
-    report.course("pings answered", runner.progress.timeline());
-    report.faults = idle.faults;
-    report.details = idle.details;
+    report.timeline("pings answered", runner.progress.timeline());
+    report.faults = clients.faults;
+    report.details = clients.details;
     Ok(report)
 }
 
-fn wait(runner: &mut Runner, idle: &mut IdleClients, until: u64) -> Result<(), String> {
-    let now = runner.wait(idle, until)?;
-    runner.progress.turn(now, idle.answered, || {
-        let (answered, waiting) = (idle.answered, idle.waiting);
-        format!("idle: {answered} pings answered, {waiting} waited for, {} faults", idle.faults.total())
+fn wait(runner: &mut Runner, clients: &mut IdleClients, until: u64) -> Result<(), String> {
+    let now = runner.wait(clients, until)?;
+    runner.progress.update(now, clients.answered, || {
+        let (answered, waiting) = (clients.answered, clients.waiting);
+        format!("idle: {answered} pings answered, {waiting} waited for, {} faults", clients.faults.total())
     });
     Ok(())
 }
@@ -146,9 +150,9 @@ impl ClientSpec for IdleSpec {
 }
 
 struct IdleClients {
-    devices: IdleSpec,
+    spec: IdleSpec,
     connector: Connector,
-    /// When the ping that waits for its answer was due; `NOTHING` if none does.
+    /// When the ping that waits for its answer was due; `NO_PING` if none does.
     due: Vec<u64>,
     waiting: u64,
     answered: u64,
@@ -157,14 +161,14 @@ struct IdleClients {
     details: Vec<String>,
 }
 
-const NOTHING: u64 = u64::MAX;
+const NO_PING: u64 = u64::MAX;
 
 impl IdleClients {
-    fn new(devices: IdleSpec, connections: usize) -> IdleClients {
+    fn new(spec: IdleSpec, connections: usize) -> IdleClients {
         IdleClients {
-            connector: Connector::new(devices.identity.version, connections),
-            devices,
-            due: vec![NOTHING; connections],
+            connector: Connector::new(spec.identity.version, connections),
+            spec,
+            due: vec![NO_PING; connections],
             waiting: 0,
             answered: 0,
             latency: histogram(),
@@ -178,7 +182,7 @@ impl IdleClients {
         if !self.connector.is_ready(id) {
             return;
         }
-        if std::mem::replace(&mut self.due[id], due) == NOTHING {
+        if std::mem::replace(&mut self.due[id], due) == NO_PING {
             self.waiting += 1;
         } else {
             self.faults.unanswered += 1;
@@ -187,16 +191,16 @@ impl IdleClients {
 }
 
 impl Handler for IdleClients {
-    fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
-        self.devices.connect(id, out);
+    fn handle_connected(&mut self, id: usize, out: &mut Vec<u8>) {
+        self.spec.connect(id, out);
     }
 
-    fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
-        if self.connector.offer(id, packet, out, &self.devices, &mut None) != Handled::NotHandshake {
+    fn handle_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
+        if self.connector.handle_packet(id, packet, out, &self.spec, &mut None) != Handled::NotHandshake {
             return Next::Continue;
         }
-        let due = std::mem::replace(&mut self.due[id], NOTHING);
-        if packet.kind() == codec::PINGRESP && packet.body.is_empty() && due != NOTHING {
+        let due = std::mem::replace(&mut self.due[id], NO_PING);
+        if packet.kind() == codec::PINGRESP && packet.body.is_empty() && due != NO_PING {
             self.waiting -= 1;
             self.answered += 1;
             self.latency.saturating_record(now.saturating_sub(due));
@@ -210,13 +214,13 @@ impl Handler for IdleClients {
         Next::Continue
     }
 
-    fn writable(&mut self, _: usize) {}
+    fn handle_writable(&mut self, _: usize) {}
 
-    fn closed(&mut self, id: usize, why: Closed) {
-        if self.connector.closed(id, &why) {
+    fn handle_closed(&mut self, id: usize, why: Closed) {
+        if self.connector.handle_closed(id, &why) {
             count_closed(&mut self.faults, &mut self.details, id, &why);
         }
-        if std::mem::replace(&mut self.due[id], NOTHING) != NOTHING {
+        if std::mem::replace(&mut self.due[id], NO_PING) != NO_PING {
             self.waiting -= 1;
         }
     }

@@ -8,7 +8,7 @@ use super::storm::{ConnectSchedule, SOURCES, ShortConnections};
 use super::throughput::Topology;
 use super::{Runner, Snapshot, Stall, nanos};
 use crate::codec::{self, Packet};
-use crate::connector::join;
+use crate::connector::connect_clients;
 use crate::flags::Logins;
 use crate::net::{Closed, Handler, Next};
 use crate::plan::{Pace, Plan, PublisherPlan, SubscriberPlan, one_filter};
@@ -17,12 +17,12 @@ use crate::traffic::Traffic;
 
 /// Logins without an answer for so long never get one. Passwords are slow to check on purpose, and
 /// --concurrency of them may wait for two cores.
-const PATIENCE_NANOS: u64 = 120_000_000_000;
+const TIMEOUT_NANOS: u64 = 120_000_000_000;
 
 pub(super) fn run(flags: &Logins) -> Result<Report, String> {
     let (pairs, slots) = (flags.pairs as usize, flags.concurrency as usize);
-    let mut runner = Runner::set(&flags.common, 2 * pairs + slots, SOURCES, 60)?;
-    let Topology { topics, subscribers, publishers, shared } = shape(&runner, flags.pairs);
+    let mut runner = Runner::new(&flags.common, 2 * pairs + slots, SOURCES, 60)?;
+    let Topology { topics, subscribers, publishers, shared } = topology(&runner, flags.pairs);
     let plan = Plan {
         identity: runner.identity.clone(),
         qos: flags.qos,
@@ -37,35 +37,35 @@ pub(super) fn run(flags: &Logins) -> Result<Report, String> {
     };
     let mut traffic = Traffic::new(plan, Pace::Open { per_second: flags.rate });
     let (connecting, clock) = (flags.common.connecting, runner.clock);
-    join(&mut runner.net, &mut traffic, 0..2 * pairs, connecting, clock, &mut runner.progress)?;
-    let dial = ShortConnections::new(runner.identity.clone(), 2 * pairs, slots);
-    let mut both = PairsAndLogins { traffic, dial, first: 2 * pairs };
+    connect_clients(&mut runner.net, &mut traffic, 0..2 * pairs, connecting, clock, &mut runner.progress)?;
+    let logins = ShortConnections::new(runner.identity.clone(), 2 * pairs, slots);
+    let mut clients = PairsAndLogins { traffic, logins, first: 2 * pairs };
     let (mut calm, mut busy) = (Periods::new(), Periods::new());
 
-    both.traffic.start(runner.clock.now());
+    clients.traffic.start(runner.clock.now());
     for _ in 0..flags.rounds {
-        stretch(&mut runner, &mut both, flags, None, &mut calm)?;
+        run_period(&mut runner, &mut clients, flags, None, &mut calm)?;
         let schedule = ConnectSchedule { start: runner.clock.now(), per_second: flags.logins };
-        both.dial.started = 0;
-        stretch(&mut runner, &mut both, flags, Some(schedule), &mut busy)?;
+        clients.logins.started = 0;
+        run_period(&mut runner, &mut clients, flags, Some(schedule), &mut busy)?;
     }
-    both.traffic.stop();
+    clients.traffic.stop();
     let mut stall = Stall::new(runner.clock.now(), flags.stall);
-    while !both.traffic.is_drained() && !stall.is_over(runner.clock.now(), both.traffic.delivered) {
-        step(&mut runner, &mut both, None, u64::MAX, "draining")?;
+    while !clients.traffic.is_drained() && !stall.is_over(runner.clock.now(), clients.traffic.delivered) {
+        step(&mut runner, &mut clients, None, u64::MAX, "draining")?;
     }
     for ids in [pairs..2 * pairs, 0..pairs] {
-        both.traffic.faults.unanswered += runner.look_again(&mut both, ids, flags.stall)?;
+        clients.traffic.faults.unanswered += runner.ping_all(&mut clients, ids, flags.stall)?;
     }
-    both.traffic.settle();
+    clients.traffic.count_missing();
     for id in 0..2 * pairs {
         runner.net.send(id, codec::put_disconnect);
         runner.net.close(id);
     }
-    Ok(report(flags, &runner, both, &calm, busy))
+    Ok(report(flags, &runner, clients, &calm, busy))
 }
 
-fn shape(runner: &Runner, pairs: u32) -> Topology {
+fn topology(runner: &Runner, pairs: u32) -> Topology {
     let topic = |at| format!("lt/{:08x}/beside/{at}", runner.run);
     Topology {
         topics: (0..pairs).map(topic).collect(),
@@ -104,35 +104,36 @@ impl Periods {
 }
 
 /// Warms up and measures, with logins if there is a schedule for them, and waits for their answers.
-fn stretch(
+fn run_period(
     runner: &mut Runner,
-    both: &mut PairsAndLogins,
+    clients: &mut PairsAndLogins,
     flags: &Logins,
     schedule: Option<ConnectSchedule>,
     sum: &mut Periods,
 ) -> Result<(), String> {
     let what = if schedule.is_some() { "logins" } else { "calm" };
-    let drive = |runner: &mut Runner, both: &mut PairsAndLogins, until: u64| {
+    let drive = |runner: &mut Runner, clients: &mut PairsAndLogins, until: u64| {
         while runner.clock.now() < until {
-            step(runner, both, schedule, until, what)?;
+            step(runner, clients, schedule, until, what)?;
         }
         Ok::<(), String>(())
     };
     let warm = runner.clock.now() + nanos(flags.warm_up);
-    drive(runner, both, warm)?;
+    drive(runner, clients, warm)?;
     let start = Snapshot::now(runner)?;
-    let (delivered, accepted) = (both.traffic.delivered, both.dial.accepted);
-    std::mem::swap(&mut both.traffic.latency, &mut sum.latency);
-    both.traffic.record(true);
-    both.dial.recording = true;
-    drive(runner, both, start.nanos + nanos(flags.seconds))?;
-    both.traffic.record(false);
-    std::mem::swap(&mut both.traffic.latency, &mut sum.latency);
+    let (delivered, accepted) = (clients.traffic.delivered, clients.logins.accepted);
+    std::mem::swap(&mut clients.traffic.latency, &mut sum.latency);
+    clients.traffic.record(true);
+    clients.logins.recording = true;
+    drive(runner, clients, start.nanos + nanos(flags.seconds))?;
+    clients.traffic.record(false);
+    std::mem::swap(&mut clients.traffic.latency, &mut sum.latency);
     let end = Snapshot::now(runner)?;
     sum.seconds += (end.nanos - start.nanos) as f64 / 1e9;
-    sum.delivered += both.traffic.delivered - delivered;
-    sum.accepted += both.dial.accepted - accepted;
-    sum.behind += schedule.map_or(0, |schedule| schedule.due(end.nanos).saturating_sub(both.dial.started));
+    sum.delivered += clients.traffic.delivered - delivered;
+    sum.accepted += clients.logins.accepted - accepted;
+    sum.behind +=
+        schedule.map_or(0, |schedule| schedule.due(end.nanos).saturating_sub(clients.logins.started));
     if let (Some(after), Some(before)) = (&end.broker, &start.broker) {
         *sum.broker_seconds.get_or_insert_default() += after.since(before).total_seconds;
     }
@@ -141,12 +142,12 @@ fn stretch(
     sum.own_starved_seconds += own.starved_seconds;
 
     let slots = flags.concurrency as usize;
-    let patience = end.nanos + PATIENCE_NANOS;
-    while both.dial.free.len() < slots && runner.clock.now() < patience {
-        step(runner, both, None, patience, "waiting for logins")?;
+    let deadline = end.nanos + TIMEOUT_NANOS;
+    while clients.logins.free.len() < slots && runner.clock.now() < deadline {
+        step(runner, clients, None, deadline, "waiting for logins")?;
     }
-    both.dial.recording = false;
-    let unanswered = slots - both.dial.free.len();
+    clients.logins.recording = false;
+    let unanswered = slots - clients.logins.free.len();
     if unanswered > 0 {
         return Err(format!("{unanswered} logins got no answer: an overloaded broker, or --concurrency"));
     }
@@ -156,7 +157,7 @@ fn stretch(
 /// One turn: open and send what is due, wait for sockets, take what they have.
 fn step(
     runner: &mut Runner,
-    both: &mut PairsAndLogins,
+    clients: &mut PairsAndLogins,
     schedule: Option<ConnectSchedule>,
     until: u64,
     what: &str,
@@ -164,18 +165,18 @@ fn step(
     let now = runner.clock.now();
     let mut wake = until;
     if schedule.is_some() {
-        wake = wake.min(both.dial.open_due(&mut runner.net, runner.clock, schedule)?);
+        wake = wake.min(clients.logins.open_due(&mut runner.net, runner.clock, schedule)?);
     }
-    wake = wake.min(both.traffic.advance(now).unwrap_or(u64::MAX));
-    both.traffic.pump(&mut runner.net, now);
-    runner.wait(both, wake)?;
-    runner.progress.turn(now, both.traffic.delivered, || {
-        format!("{what}: {} delivered, {} logged in", both.traffic.delivered, both.dial.accepted)
+    wake = wake.min(clients.traffic.advance(now).unwrap_or(u64::MAX));
+    clients.traffic.pump(&mut runner.net, now);
+    runner.wait(clients, wake)?;
+    runner.progress.update(now, clients.traffic.delivered, || {
+        format!("{what}: {} delivered, {} logged in", clients.traffic.delivered, clients.logins.accepted)
     });
     Ok(())
 }
 
-fn report(flags: &Logins, runner: &Runner, both: PairsAndLogins, calm: &Periods, busy: Periods) -> Report {
+fn report(flags: &Logins, runner: &Runner, clients: PairsAndLogins, calm: &Periods, busy: Periods) -> Report {
     let settings = vec![
         ("pairs", flags.pairs.to_string()),
         ("rate", flags.rate.to_string()),
@@ -188,7 +189,7 @@ fn report(flags: &Logins, runner: &Runner, both: PairsAndLogins, calm: &Periods,
         ("seconds", flags.seconds.to_string()),
     ];
     let mut report = Report::new("logins", [settings, flags.common.settings()].concat());
-    let PairsAndLogins { traffic, dial, .. } = both;
+    let PairsAndLogins { traffic, logins, .. } = clients;
     let millis = |histogram: &Histogram<u64>, at: f64| histogram.value_at_percentile(at) as f64 / 1e6;
     for (at, keys, label) in [
         (50.0, ["calm_p50_ms", "logins_p50_ms"], "p50"),
@@ -201,9 +202,9 @@ fn report(flags: &Logins, runner: &Runner, both: PairsAndLogins, calm: &Periods,
     let served = busy.accepted as f64 / busy.seconds;
     report.figure("logins_offered_per_second", "logins, offered", flags.logins, "logins/s", 0);
     report.figure("logins_served_per_second", "  served", served, "logins/s", 0);
-    report.figure("logins_behind", "  not begun in time", busy.behind as f64, "logins", 0);
-    report.figure("login_p50_ms", "  p50", millis(&dial.latency, 50.0), "ms scheduled time to CONNACK", 1);
-    report.figure("login_p99_ms", "  p99", millis(&dial.latency, 99.0), "ms scheduled time to CONNACK", 1);
+    report.figure("logins_behind", "  not started in time", busy.behind as f64, "logins", 0);
+    report.figure("login_p50_ms", "  p50", millis(&logins.latency, 50.0), "ms scheduled time to CONNACK", 1);
+    report.figure("login_p99_ms", "  p99", millis(&logins.latency, 99.0), "ms scheduled time to CONNACK", 1);
     let rate = calm.delivered as f64 / calm.seconds;
     report.figure("calm_delivered_per_second", "delivered, calm", rate, "messages/s", 0);
     let rate = busy.delivered as f64 / busy.seconds;
@@ -225,43 +226,47 @@ fn report(flags: &Logins, runner: &Runner, both: PairsAndLogins, calm: &Periods,
         report.notes.push("not all logins that were offered were served in time".to_owned());
     }
     report.latency = Some(("send to receive, with logins", busy.latency));
-    report.course("deliveries", runner.progress.timeline());
+    report.timeline("deliveries", runner.progress.timeline());
     report.faults = traffic.faults;
-    report.faults.protocol += dial.faults.protocol;
-    report.faults.refused += dial.faults.refused;
-    report.faults.closed += dial.faults.closed;
-    report.details = [traffic.details, dial.details].concat();
+    report.faults.protocol += logins.faults.protocol;
+    report.faults.refused += logins.faults.refused;
+    report.faults.closed += logins.faults.closed;
+    report.details = [traffic.details, logins.details].concat();
     report
 }
 
 /// The pairs, and behind them the connections that come and go.
 struct PairsAndLogins {
     traffic: Traffic,
-    dial: ShortConnections,
+    logins: ShortConnections,
     /// The number of the first that comes and goes.
     first: usize,
 }
 
 impl Handler for PairsAndLogins {
-    fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
-        if id < self.first { self.traffic.connected(id, out) } else { self.dial.connected(id, out) }
-    }
-
-    fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
+    fn handle_connected(&mut self, id: usize, out: &mut Vec<u8>) {
         if id < self.first {
-            self.traffic.packet(id, now, packet, out)
+            self.traffic.handle_connected(id, out)
         } else {
-            self.dial.packet(id, now, packet, out)
+            self.logins.handle_connected(id, out)
         }
     }
 
-    fn writable(&mut self, id: usize) {
+    fn handle_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
         if id < self.first {
-            self.traffic.writable(id);
+            self.traffic.handle_packet(id, now, packet, out)
+        } else {
+            self.logins.handle_packet(id, now, packet, out)
         }
     }
 
-    fn closed(&mut self, id: usize, why: Closed) {
-        if id < self.first { self.traffic.closed(id, why) } else { self.dial.closed(id, why) }
+    fn handle_writable(&mut self, id: usize) {
+        if id < self.first {
+            self.traffic.handle_writable(id);
+        }
+    }
+
+    fn handle_closed(&mut self, id: usize, why: Closed) {
+        if id < self.first { self.traffic.handle_closed(id, why) } else { self.logins.handle_closed(id, why) }
     }
 }

@@ -58,7 +58,7 @@ struct Runner {
 impl Runner {
     /// Pins the thread and makes room for `connections` sockets; `sources` overrides how many
     /// source addresses fit.
-    fn set(
+    fn new(
         common: &Common,
         connections: usize,
         sources_min: usize,
@@ -84,8 +84,8 @@ impl Runner {
         let clock = Clock::start();
         let run = run_number();
         let sources = Sources::new(addresses, run);
-        let door = TransportConfig::new(&common.door, &common.host, common.port)?;
-        let net = Net::new(target, sources, door, clock).map_err(|error| error.to_string())?;
+        let transport = TransportConfig::new(&common.transport, &common.host, common.port)?;
+        let net = Net::new(target, sources, transport, clock).map_err(|error| error.to_string())?;
         let identity = Identity {
             version: common.version(),
             prefix: format!("lt{run:08x}-"),
@@ -102,16 +102,16 @@ impl Runner {
             broker_pid: common.broker_pid,
             before: None,
         };
-        runner.before = runner.broker()?.map(|sample| sample.memory);
+        runner.before = runner.broker_sample()?.map(|sample| sample.memory);
         Ok(runner)
     }
 
-    fn broker(&self) -> Result<Option<ProcessSample>, String> {
+    fn broker_sample(&self) -> Result<Option<ProcessSample>, String> {
         let sample = |pid| ProcessSample::of(pid).map_err(|error| format!("--broker-pid {pid}: {error}"));
         self.broker_pid.map(sample).transpose()
     }
 
-    fn own(&self) -> Result<ProcessSample, String> {
+    fn own_sample(&self) -> Result<ProcessSample, String> {
         ProcessSample::own().map_err(|error| format!("/proc/self: {error}"))
     }
 
@@ -126,7 +126,7 @@ impl Runner {
     }
 
     /// Serves the sockets for a while in which nothing is expected.
-    fn rest(&mut self, handler: &mut impl Handler, seconds: f64) -> Result<(), String> {
+    fn serve_for(&mut self, handler: &mut impl Handler, seconds: f64) -> Result<(), String> {
         let until = self.clock.now() + nanos(seconds);
         while self.clock.now() < until {
             self.wait(handler, until)?;
@@ -137,20 +137,20 @@ impl Runner {
     /// Waits until the broker has answered a PINGREQ of each of these connections, and serves the
     /// sockets meanwhile: what nobody waits for, such as a message too many, has come by then,
     /// however busy the machine is. How many have not answered after `seconds`.
-    fn look_again(
+    fn ping_all(
         &mut self,
         handler: &mut impl Handler,
         ids: std::ops::Range<usize>,
         seconds: f64,
     ) -> Result<u64, String> {
-        ids.clone().for_each(|id| self.net.probe(id));
+        ids.clone().for_each(|id| self.net.send_ping(id));
         let until = self.clock.now() + nanos(seconds);
         let mut silent = ids.start;
         // Each id is passed once: a connection that has answered stays answered.
-        while let Some(id) = (silent..ids.end).find(|&id| self.net.is_probed(id)) {
+        while let Some(id) = (silent..ids.end).find(|&id| self.net.awaits_pingresp(id)) {
             silent = id;
             if self.clock.now() >= until {
-                return Ok((silent..ids.end).filter(|&id| self.net.is_probed(id)).count() as u64);
+                return Ok((silent..ids.end).filter(|&id| self.net.awaits_pingresp(id)).count() as u64);
             }
             self.wait(handler, until)?;
         }
@@ -158,7 +158,7 @@ impl Runner {
     }
 
     fn memory(&self) -> Result<Option<Memory>, String> {
-        Ok(self.broker()?.map(|sample| sample.memory))
+        Ok(self.broker_sample()?.map(|sample| sample.memory))
     }
 }
 
@@ -217,7 +217,7 @@ struct Snapshot {
 
 impl Snapshot {
     fn now(runner: &Runner) -> Result<Snapshot, String> {
-        Ok(Snapshot { nanos: runner.clock.now(), broker: runner.broker()?, own: runner.own()? })
+        Ok(Snapshot { nanos: runner.clock.now(), broker: runner.broker_sample()?, own: runner.own_sample()? })
     }
 
     /// Writes what was used since `earlier` for `work` pieces of work into the report, the

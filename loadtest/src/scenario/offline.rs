@@ -6,7 +6,9 @@ use hdrhistogram::Histogram;
 use super::{Runner, Snapshot, Stall, memory_each};
 use crate::bulk_publisher::BulkPublisher;
 use crate::codec::{self, Packet, Publish, PublishHead, Version};
-use crate::connector::{ClientSpec, Connector, Handled, HasConnector, Identity, count_closed, detail, join};
+use crate::connector::{
+    ClientSpec, Connector, Handled, HasConnector, Identity, connect_clients, count_closed, detail,
+};
 use crate::flags::Offline;
 use crate::inbox::Inbox;
 use crate::net::{Clock, Closed, Handler, Next};
@@ -20,40 +22,42 @@ const SETTLE_SECONDS: f64 = 0.3;
 
 pub(super) fn run(flags: &Offline) -> Result<Report, String> {
     let sessions = flags.sessions as usize;
-    let mut runner = Runner::set(&flags.common, sessions + 1, 0, 0)?;
-    let mut away = OfflineClients::new(&runner, flags);
-    let everyone = 0..sessions;
-    bring_up(&mut runner, &mut away, flags, everyone.clone(), ConnectRound::Subscribe)?;
-    depart(&mut runner, &mut away, everyone.clone())?;
+    let mut runner = Runner::new(&flags.common, sessions + 1, 0, 0)?;
+    let mut clients = OfflineClients::new(&runner, flags);
+    let all_sessions = 0..sessions;
+    connect(&mut runner, &mut clients, flags, all_sessions.clone(), ConnectRound::Subscribe)?;
+    disconnect(&mut runner, &mut clients, all_sessions.clone())?;
 
-    bring_up(&mut runner, &mut away, flags, sessions..sessions + 1, ConnectRound::Subscribe)?;
+    connect(&mut runner, &mut clients, flags, sessions..sessions + 1, ConnectRound::Subscribe)?;
     let empty = Snapshot::now(&runner)?;
-    fill(&mut runner, &mut away, flags)?;
+    publish_all(&mut runner, &mut clients, flags)?;
     let filled = Snapshot::now(&runner)?;
 
     let start = Snapshot::now(&runner)?;
-    bring_up(&mut runner, &mut away, flags, everyone.clone(), ConnectRound::CatchUp)?;
+    connect(&mut runner, &mut clients, flags, all_sessions.clone(), ConnectRound::CatchUp)?;
     let mut stall = Stall::new(runner.clock.now(), flags.stall);
     loop {
         // A session that left before its QoS 2 messages were released would rightly get them again.
-        let waiting: u64 = away.sessions.iter().map(|session| session.inbox.unreleased()).sum();
-        let is_over = stall.is_over(runner.clock.now(), 2 * away.delivered - waiting);
-        if is_over || away.caught_up == sessions && waiting == 0 {
+        let waiting: u64 = clients.sessions.iter().map(|session| session.inbox.unreleased()).sum();
+        let is_over = stall.is_over(runner.clock.now(), 2 * clients.delivered - waiting);
+        if is_over || clients.caught_up == sessions && waiting == 0 {
             break;
         }
-        let now = runner.wait(&mut away, u64::MAX)?;
-        runner.progress.turn(now, away.delivered, || format!("catching up: {} delivered", away.delivered));
+        let now = runner.wait(&mut clients, u64::MAX)?;
+        runner
+            .progress
+            .update(now, clients.delivered, || format!("catching up: {} delivered", clients.delivered));
     }
     let end = Snapshot::now(&runner)?;
-    away.faults.unanswered += runner.look_again(&mut away, everyone.clone(), flags.stall)?;
-    depart(&mut runner, &mut away, everyone.clone())?;
+    clients.faults.unanswered += runner.ping_all(&mut clients, all_sessions.clone(), flags.stall)?;
+    disconnect(&mut runner, &mut clients, all_sessions.clone())?;
 
-    bring_up(&mut runner, &mut away, flags, everyone.clone(), ConnectRound::Verify)?;
-    away.faults.unanswered += runner.look_again(&mut away, everyone.clone(), flags.stall)?;
-    depart(&mut runner, &mut away, everyone.clone())?;
-    away.settle(flags);
-    bring_up(&mut runner, &mut away, flags, everyone.clone(), ConnectRound::EndSession)?;
-    depart(&mut runner, &mut away, 0..sessions + 1)?;
+    connect(&mut runner, &mut clients, flags, all_sessions.clone(), ConnectRound::Verify)?;
+    clients.faults.unanswered += runner.ping_all(&mut clients, all_sessions.clone(), flags.stall)?;
+    disconnect(&mut runner, &mut clients, all_sessions.clone())?;
+    clients.count_missing(flags);
+    connect(&mut runner, &mut clients, flags, all_sessions.clone(), ConnectRound::EndSession)?;
+    disconnect(&mut runner, &mut clients, 0..sessions + 1)?;
     let left = runner.memory()?;
 
     let settings = vec![
@@ -64,7 +68,7 @@ pub(super) fn run(flags: &Offline) -> Result<Report, String> {
         ("window", flags.window.to_string()),
     ];
     let mut report = Report::new("offline", [settings, flags.common.settings()].concat());
-    end.report(&start, away.delivered, "us per delivery", &mut report);
+    end.report(&start, clients.delivered, "us per delivery", &mut report);
     let queued = u64::from(flags.sessions) * u64::from(flags.messages);
     let seconds = (filled.nanos - empty.nanos) as f64 / 1e9;
     report.figure("queued_per_second", "queued while away", queued as f64 / seconds, "messages/s", 0);
@@ -74,11 +78,12 @@ pub(super) fn run(flags: &Offline) -> Result<Report, String> {
     }
     let [empty, filled] = [empty, filled].map(|moment| moment.broker.map(|sample| sample.memory));
     memory_each(&mut report, "queued_bytes", "  broker memory", "bytes per message", (empty, filled), queued);
-    let caught_up = away.delivered as f64 * 1e9 / (away.last_nanos.max(start.nanos + 1) - start.nanos) as f64;
+    let caught_up =
+        clients.delivered as f64 * 1e9 / (clients.last_nanos.max(start.nanos + 1) - start.nanos) as f64;
     report.figure("delivered_per_second", "delivered on return", caught_up, "messages/s", 0);
-    report.figure("delivered", "delivered and verified", away.delivered as f64, "messages in all", 0);
-    report.figure("queued_lost", "lost without a word", away.faults.lost as f64, "messages", 0);
-    report.figure("queued_refused", "refused with a reason", away.refused as f64, "messages", 0);
+    report.figure("delivered", "delivered and verified", clients.delivered as f64, "messages in all", 0);
+    report.figure("queued_lost", "lost without a word", clients.faults.lost as f64, "messages", 0);
+    report.figure("queued_refused", "refused with a reason", clients.refused as f64, "messages", 0);
     report.handshakes(runner.net.handshakes());
     if let (Some(before), Some(filled), Some(left)) = (runner.before, filled, left) {
         report.broker_memory(&[
@@ -87,77 +92,88 @@ pub(super) fn run(flags: &Offline) -> Result<Report, String> {
             ("broker_memory_left_kib", "  all sessions ended", left),
         ]);
     }
-    if away.faults.lost + away.refused > 0 {
+    if clients.faults.lost + clients.refused > 0 {
         report.notes.push(format!(
             "the broker kept {} of {} messages for each session on average: see its bound on queued messages",
-            away.delivered / u64::from(flags.sessions),
+            clients.delivered / u64::from(flags.sessions),
             flags.messages
         ));
     }
-    if away.latency.is_empty() {
+    if clients.latency.is_empty() {
         report.notes.push("no session got anything".to_owned());
     } else {
-        report.latency = Some(("CONNECT to the last message of a session", away.latency));
+        report.latency = Some(("CONNECT to the last message of a session", clients.latency));
     }
-    report.course("deliveries", runner.progress.timeline());
-    report.faults = away.faults;
-    report.details = away.details;
+    report.timeline("deliveries", runner.progress.timeline());
+    report.faults = clients.faults;
+    report.details = clients.details;
     Ok(report)
 }
 
-fn bring_up(
+fn connect(
     runner: &mut Runner,
-    away: &mut OfflineClients,
+    clients: &mut OfflineClients,
     flags: &Offline,
     ids: std::ops::Range<usize>,
     round: ConnectRound,
 ) -> Result<(), String> {
-    away.roster.round = round;
-    join(&mut runner.net, away, ids, flags.common.connecting, runner.clock, &mut runner.progress)
+    clients.spec.round = round;
+    connect_clients(
+        &mut runner.net,
+        clients,
+        ids,
+        flags.common.connecting,
+        runner.clock,
+        &mut runner.progress,
+    )
 }
 
 /// Disconnects clients and gives the broker time to notice.
-fn depart(runner: &mut Runner, away: &mut OfflineClients, ids: std::ops::Range<usize>) -> Result<(), String> {
+fn disconnect(
+    runner: &mut Runner,
+    clients: &mut OfflineClients,
+    ids: std::ops::Range<usize>,
+) -> Result<(), String> {
     for id in ids {
         if runner.net.is_open(id) {
             runner.net.send(id, codec::put_disconnect);
             runner.net.close(id);
-            away.connector.leave(id);
+            clients.connector.mark_down(id);
         }
     }
-    runner.rest(away, SETTLE_SECONDS)
+    runner.serve_for(clients, SETTLE_SECONDS)
 }
 
 /// Publishes all messages, to the sessions in turn, and waits until they are acknowledged.
-fn fill(runner: &mut Runner, away: &mut OfflineClients, flags: &Offline) -> Result<(), String> {
+fn publish_all(runner: &mut Runner, clients: &mut OfflineClients, flags: &Offline) -> Result<(), String> {
     let sessions = u64::from(flags.sessions);
     let mut stall = Stall::new(runner.clock.now(), flags.stall);
-    away.bulk.allow(sessions * u64::from(flags.messages));
+    clients.publisher.allow(sessions * u64::from(flags.messages));
     loop {
         let now = runner.clock.now();
-        let (run, roster) = (away.run, &away.roster);
-        away.bulk.pump(&mut runner.net, |number, id, out| {
+        let (run, spec) = (clients.run, &clients.spec);
+        clients.publisher.pump(&mut runner.net, |number, id, out| {
             let (session, sequence) = ((number % sessions) as u32, (number / sessions) as u32);
-            let (topic, payload_len) = (roster.topic(session as usize), flags.payload);
+            let (topic, payload_len) = (spec.topic(session as usize), flags.payload);
             let topic = topic.as_bytes();
             let head = PublishHead { topic, qos: flags.qos, dup: false, retain: false, id, payload_len };
-            codec::put_publish(out, roster.identity.version, &head);
+            codec::put_publish(out, spec.identity.version, &head);
             let stamp = Stamp { run, publisher: 0, stream: session, sequence, sent_nanos: now };
             payload::put(out, topic, payload_len, &stamp);
         });
-        let (sent, waiting) = (away.bulk.sent, away.bulk.in_flight());
-        if away.bulk.is_done(&runner.net) {
+        let (sent, waiting) = (clients.publisher.sent, clients.publisher.in_flight());
+        if clients.publisher.is_done(&runner.net) {
             break;
         }
         if stall.is_over(now, 2 * sent - waiting) {
-            away.faults.unanswered += waiting;
-            detail(&mut away.details, || format!("publisher waits for {waiting} acknowledgements"));
+            clients.faults.unanswered += waiting;
+            detail(&mut clients.details, || format!("publisher waits for {waiting} acknowledgements"));
             break;
         }
-        runner.wait(away, u64::MAX)?;
-        runner.progress.say(now, || format!("queueing: {sent} sent"));
+        runner.wait(clients, u64::MAX)?;
+        runner.progress.print_line(now, || format!("queueing: {sent} sent"));
     }
-    away.refused = away.bulk.refused;
+    clients.refused = clients.publisher.refused;
     Ok(())
 }
 
@@ -213,9 +229,9 @@ struct OfflineClients {
     version: Version,
     clock: Clock,
     messages: u32,
-    roster: OfflineSpec,
+    spec: OfflineSpec,
     connector: Connector,
-    bulk: BulkPublisher,
+    publisher: BulkPublisher,
     refused: u64,
     sessions: Vec<Session>,
     caught_up: usize,
@@ -234,7 +250,7 @@ struct Session {
     connect_nanos: u64,
     last_nanos: u64,
     /// Messages that came.
-    got: u32,
+    received: u32,
 }
 
 impl OfflineClients {
@@ -246,14 +262,14 @@ impl OfflineClients {
             clock: runner.clock,
             messages: flags.messages,
             connector: Connector::new(identity.version, count + 1),
-            roster: OfflineSpec {
+            spec: OfflineSpec {
                 identity,
                 prefix: format!("lt/{:08x}/offline", runner.run),
                 qos: flags.qos,
                 count,
                 round: ConnectRound::Subscribe,
             },
-            bulk: BulkPublisher::new(count, flags.qos, usize::from(flags.window)),
+            publisher: BulkPublisher::new(count, flags.qos, usize::from(flags.window)),
             refused: 0,
             sessions: (0..count).map(|_| Session::default()).collect(),
             caught_up: 0,
@@ -266,7 +282,7 @@ impl OfflineClients {
     }
 
     /// Counts what is missing, and the time that each session took.
-    fn settle(&mut self, flags: &Offline) {
+    fn count_missing(&mut self, flags: &Offline) {
         let mut missing = 0;
         for (at, session) in self.sessions.iter().enumerate() {
             let lost = session.stream.missing(flags.messages);
@@ -280,7 +296,7 @@ impl OfflineClients {
                 });
             }
             self.faults.unanswered += session.inbox.unreleased();
-            if session.got > 0 {
+            if session.received > 0 {
                 self.latency.saturating_record(session.last_nanos - session.connect_nanos);
             }
         }
@@ -288,20 +304,20 @@ impl OfflineClients {
         self.faults.lost += missing.saturating_sub(self.refused);
     }
 
-    fn resumed(&mut self, id: usize, session_present: bool) {
-        if id == self.roster.count {
+    fn check_session_present(&mut self, id: usize, session_present: bool) {
+        if id == self.spec.count {
             return;
         }
-        let expected = matches!(self.roster.round, ConnectRound::CatchUp | ConnectRound::Verify);
+        let expected = matches!(self.spec.round, ConnectRound::CatchUp | ConnectRound::Verify);
         if session_present != expected {
-            self.broken(
+            self.protocol_fault(
                 id,
                 if expected { "the session is gone" } else { "Session Present on a new session" },
             );
         }
     }
 
-    fn deliver(&mut self, id: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
+    fn handle_publish(&mut self, id: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
         let session = &mut self.sessions[id];
         if !session.inbox.receive(publish, out) {
             self.faults.duplicate += 1;
@@ -330,65 +346,65 @@ impl OfflineClients {
         // Nothing was ever sent to it before, so nothing is sent again.
         self.faults.dup_flag += u64::from(publish.dup);
         self.faults.retain_flag += u64::from(publish.retain);
-        self.faults.qos += u64::from(publish.qos != self.roster.qos);
+        self.faults.qos += u64::from(publish.qos != self.spec.qos);
         self.delivered += 1;
-        session.got += 1;
+        session.received += 1;
         session.last_nanos = now;
         self.last_nanos = now;
-        self.caught_up += usize::from(session.got == self.messages);
+        self.caught_up += usize::from(session.received == self.messages);
     }
 
-    fn broken(&mut self, id: usize, why: &str) {
+    fn protocol_fault(&mut self, id: usize, why: &str) {
         self.faults.protocol += 1;
         detail(&mut self.details, || format!("client {id}: {why}"));
     }
 }
 
 impl Handler for OfflineClients {
-    fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
-        if let (ConnectRound::CatchUp, Some(session)) = (self.roster.round, self.sessions.get_mut(id)) {
+    fn handle_connected(&mut self, id: usize, out: &mut Vec<u8>) {
+        if let (ConnectRound::CatchUp, Some(session)) = (self.spec.round, self.sessions.get_mut(id)) {
             session.connect_nanos = self.clock.now();
         }
-        self.roster.connect(id, out);
+        self.spec.connect(id, out);
     }
 
-    fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
+    fn handle_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
         let mut accepted = None;
-        let offered = self.connector.offer(id, packet, out, &self.roster, &mut accepted);
+        let handled = self.connector.handle_packet(id, packet, out, &self.spec, &mut accepted);
         if let Some(connack) = accepted {
-            self.resumed(id, connack.session_present);
-            if id == self.roster.count {
-                self.bulk.limit(connack.receive_maximum);
+            self.check_session_present(id, connack.session_present);
+            if id == self.spec.count {
+                self.publisher.set_receive_maximum(connack.receive_maximum);
             }
         }
-        if offered != Handled::NotHandshake {
+        if handled != Handled::NotHandshake {
             return Next::Continue;
         }
-        if id == self.roster.count {
-            if !self.bulk.answer(packet, out, &mut self.faults, &mut self.details) {
-                self.broken(id, "a packet that is none of its business");
+        if id == self.spec.count {
+            if !self.publisher.handle_ack(packet, out, &mut self.faults, &mut self.details) {
+                self.protocol_fault(id, "a packet that is none of its business");
             }
             return Next::Continue;
         }
         match packet.kind() {
             codec::PUBLISH => match codec::publish(self.version, packet) {
-                Ok(publish) => self.deliver(id, now, &publish, out),
-                Err(malformed) => self.broken(id, malformed.0),
+                Ok(publish) => self.handle_publish(id, now, &publish, out),
+                Err(malformed) => self.protocol_fault(id, malformed.0),
             },
             codec::PUBREL => {
                 if let Err(why) = self.sessions[id].inbox.release(packet, out) {
-                    self.broken(id, why);
+                    self.protocol_fault(id, why);
                 }
             }
-            _ => self.broken(id, "a packet that is none of its business"),
+            _ => self.protocol_fault(id, "a packet that is none of its business"),
         }
         Next::Continue
     }
 
-    fn writable(&mut self, _: usize) {}
+    fn handle_writable(&mut self, _: usize) {}
 
-    fn closed(&mut self, id: usize, why: Closed) {
-        if self.connector.closed(id, &why) {
+    fn handle_closed(&mut self, id: usize, why: Closed) {
+        if self.connector.handle_closed(id, &why) {
             count_closed(&mut self.faults, &mut self.details, id, &why);
         }
     }

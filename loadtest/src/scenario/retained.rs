@@ -6,7 +6,9 @@ use hdrhistogram::Histogram;
 use super::{Runner, Snapshot, Stall, memory_each};
 use crate::bulk_publisher::BulkPublisher;
 use crate::codec::{self, Packet, Publish, PublishHead, Version};
-use crate::connector::{ClientSpec, Connector, Handled, HasConnector, Identity, count_closed, detail, join};
+use crate::connector::{
+    ClientSpec, Connector, Handled, HasConnector, Identity, connect_clients, count_closed, detail,
+};
 use crate::flags::Retained;
 use crate::inbox::Inbox;
 use crate::net::{Closed, Handler, Next};
@@ -19,9 +21,9 @@ use crate::verify::{Arrival, Faults, Stream};
 const SETTLE_SECONDS: f64 = 0.3;
 
 pub(super) fn run(flags: &Retained) -> Result<Report, String> {
-    let mut runner = Runner::set(&flags.common, flags.subscribers as usize + 2, 0, 0)?;
-    let mut replay = RetainedClients::new(&runner, flags);
-    bring_up(&mut runner, &mut replay, flags, 0)?;
+    let mut runner = Runner::new(&flags.common, flags.subscribers as usize + 2, 0, 0)?;
+    let mut clients = RetainedClients::new(&runner, flags);
+    connect(&mut runner, &mut clients, flags, 0)?;
     let settings = vec![
         ("messages", flags.messages.to_string()),
         ("subscribers", flags.subscribers.to_string()),
@@ -32,20 +34,20 @@ pub(super) fn run(flags: &Retained) -> Result<Report, String> {
     let mut report = Report::new("retained", [settings, flags.common.settings()].concat());
 
     let empty = Snapshot::now(&runner)?;
-    publish_all(&mut runner, &mut replay, flags, Job::Store)?;
+    publish_all(&mut runner, &mut clients, flags, Job::Store)?;
     let stored = Snapshot::now(&runner)?;
-    runner.rest(&mut replay, SETTLE_SECONDS)?;
+    runner.serve_for(&mut clients, SETTLE_SECONDS)?;
     let memory = runner.memory()?;
 
     let start = Snapshot::now(&runner)?;
     let mut replay_nanos = 0;
     for reader in 1..=flags.subscribers as usize {
-        bring_up(&mut runner, &mut replay, flags, reader)?;
-        replay_nanos += read_all(&mut runner, &mut replay, flags, reader)?;
+        connect(&mut runner, &mut clients, flags, reader)?;
+        replay_nanos += read_all(&mut runner, &mut clients, flags, reader)?;
     }
     let end = Snapshot::now(&runner)?;
 
-    end.report(&start, replay.delivered, "us per delivery", &mut report);
+    end.report(&start, clients.delivered, "us per delivery", &mut report);
     let messages = f64::from(flags.messages);
     let store_seconds = (stored.nanos - empty.nanos) as f64 / 1e9;
     report.figure("stored_per_second", "stored", messages / store_seconds, "messages/s", 0);
@@ -62,17 +64,17 @@ pub(super) fn run(flags: &Retained) -> Result<Report, String> {
         grown,
         flags.messages.into(),
     );
-    let rate = replay.delivered as f64 * 1e9 / replay_nanos.max(1) as f64;
+    let rate = clients.delivered as f64 * 1e9 / replay_nanos.max(1) as f64;
     report.figure("delivered_per_second", "delivered", rate, "messages/s, while waited for", 0);
-    report.figure("delivered", "delivered and verified", replay.delivered as f64, "messages in all", 0);
+    report.figure("delivered", "delivered and verified", clients.delivered as f64, "messages in all", 0);
     if flags.keep {
-        report.notes.push(format!("the messages stay in the broker, under {}", replay.roster.prefix));
+        report.notes.push(format!("the messages stay in the broker, under {}", clients.spec.prefix));
     } else {
-        clear(&mut runner, &mut replay, flags)?;
+        clear(&mut runner, &mut clients, flags)?;
     }
     runner.net.send(0, codec::put_disconnect);
     runner.net.close(0);
-    runner.rest(&mut replay, SETTLE_SECONDS)?;
+    runner.serve_for(&mut clients, SETTLE_SECONDS)?;
     report.handshakes(runner.net.handshakes());
     if let (Some(before), Some(stored), Some(left)) = (runner.before, memory, runner.memory()?) {
         report.broker_memory(&[
@@ -81,44 +83,51 @@ pub(super) fn run(flags: &Retained) -> Result<Report, String> {
             ("broker_memory_left_kib", "  at the end", left),
         ]);
     }
-    if replay.replays.is_empty() {
+    if clients.replay_latency.is_empty() {
         report.notes.push("no subscriber got all of the messages".to_owned());
     } else {
-        report.latency = Some(("SUBSCRIBE to the last retained message", replay.replays));
+        report.latency = Some(("SUBSCRIBE to the last retained message", clients.replay_latency));
     }
-    report.faults = replay.faults;
-    report.details = replay.details;
+    report.faults = clients.faults;
+    report.details = clients.details;
     Ok(report)
 }
 
-fn bring_up(
+fn connect(
     runner: &mut Runner,
-    replay: &mut RetainedClients,
+    clients: &mut RetainedClients,
     flags: &Retained,
     id: usize,
 ) -> Result<(), String> {
-    join(&mut runner.net, replay, id..id + 1, flags.common.connecting, runner.clock, &mut runner.progress)
+    connect_clients(
+        &mut runner.net,
+        clients,
+        id..id + 1,
+        flags.common.connecting,
+        runner.clock,
+        &mut runner.progress,
+    )
 }
 
 /// Publishes one message to each topic and waits until all are acknowledged.
 fn publish_all(
     runner: &mut Runner,
-    replay: &mut RetainedClients,
+    clients: &mut RetainedClients,
     flags: &Retained,
     job: Job,
 ) -> Result<(), String> {
     // Clearing at QoS 0 would leave no way to know when it is done.
     let qos = if job == Job::Clear { flags.qos.max(1) } else { flags.qos };
-    let mut bulk = BulkPublisher::new(0, qos, usize::from(flags.window.min(replay.receive_maximum)));
-    bulk.allow(flags.messages.into());
+    let mut publisher = BulkPublisher::new(0, qos, usize::from(flags.window.min(clients.receive_maximum)));
+    publisher.allow(flags.messages.into());
     let mut stall = Stall::new(runner.clock.now(), flags.stall);
-    replay.bulk = Some(bulk);
+    clients.publisher = Some(publisher);
     loop {
-        let (version, now) = (replay.version, runner.clock.now());
-        let (roster, run) = (&replay.roster, replay.run);
-        let bulk = replay.bulk.as_mut().expect("set above, and taken only behind this loop");
-        bulk.pump(&mut runner.net, |number, id, out| {
-            let topic = roster.topic(number);
+        let (version, now) = (clients.version, runner.clock.now());
+        let (spec, run) = (&clients.spec, clients.run);
+        let publisher = clients.publisher.as_mut().expect("set above, and taken only behind this loop");
+        publisher.pump(&mut runner.net, |number, id, out| {
+            let topic = spec.topic(number);
             let payload_len = if job == Job::Clear { 0 } else { flags.payload };
             let topic = topic.as_bytes();
             let head = PublishHead { topic, qos, dup: false, retain: true, id, payload_len };
@@ -128,24 +137,24 @@ fn publish_all(
                 payload::put(out, topic, payload_len, &stamp);
             }
         });
-        let (sent, waiting) = (bulk.sent, bulk.in_flight());
-        if bulk.is_done(&runner.net) || stall.is_over(now, 2 * sent - waiting) {
-            replay.faults.unanswered += waiting;
+        let (sent, waiting) = (publisher.sent, publisher.in_flight());
+        if publisher.is_done(&runner.net) || stall.is_over(now, 2 * sent - waiting) {
+            clients.faults.unanswered += waiting;
             // What the broker told that it would not take is not lost.
-            replay.refused += bulk.refused;
+            clients.refused += publisher.refused;
             break;
         }
-        runner.wait(replay, u64::MAX)?;
-        runner.progress.say(now, || format!("{job:?}: {sent} sent"));
+        runner.wait(clients, u64::MAX)?;
+        runner.progress.print_line(now, || format!("{job:?}: {sent} sent"));
     }
     // At QoS 0, the answer to a PINGREQ tells that the broker has read all that came before it.
-    replay.pongs = 0;
+    clients.pingresps = 0;
     runner.net.send(0, codec::put_pingreq);
-    let patience = runner.clock.now() + super::nanos(flags.stall);
-    while replay.pongs == 0 && runner.clock.now() < patience {
-        runner.wait(replay, patience)?;
+    let deadline = runner.clock.now() + super::nanos(flags.stall);
+    while clients.pingresps == 0 && runner.clock.now() < deadline {
+        runner.wait(clients, deadline)?;
     }
-    replay.faults.unanswered += u64::from(replay.pongs == 0);
+    clients.faults.unanswered += u64::from(clients.pingresps == 0);
     Ok(())
 }
 
@@ -158,58 +167,58 @@ enum Job {
 /// Subscribes a reader and waits for all messages; how long it took, in nanoseconds.
 fn read_all(
     runner: &mut Runner,
-    replay: &mut RetainedClients,
+    clients: &mut RetainedClients,
     flags: &Retained,
     reader: usize,
 ) -> Result<u64, String> {
-    replay.begin(reader);
-    let begun = runner.clock.now();
-    let filter = format!("{}/#", replay.roster.prefix);
-    let (version, qos) = (replay.version, flags.qos);
+    clients.start_reader(reader);
+    let started = runner.clock.now();
+    let filter = format!("{}/#", clients.spec.prefix);
+    let (version, qos) = (clients.version, flags.qos);
     runner.net.send(reader, |out| codec::put_subscribe(out, version, 1, [filter.as_str()].into_iter(), qos));
-    let mut stall = Stall::new(begun, flags.stall);
+    let mut stall = Stall::new(started, flags.stall);
     loop {
         let now = runner.clock.now();
-        let waiting = replay.inbox.unreleased();
-        let is_done = replay.got == flags.messages && replay.granted && waiting == 0;
+        let waiting = clients.inbox.unreleased();
+        let is_done = clients.received == flags.messages && clients.granted && waiting == 0;
         // Each message is progress when it comes and, at QoS 2, when it is released.
-        let is_over = stall.is_over(now, 2 * u64::from(replay.got) - waiting);
+        let is_over = stall.is_over(now, 2 * u64::from(clients.received) - waiting);
         if is_done || is_over || !runner.net.is_open(reader) {
             break;
         }
-        runner.wait(replay, u64::MAX)?;
-        runner.progress.say(now, || format!("subscriber {reader} has {}", replay.got));
+        runner.wait(clients, u64::MAX)?;
+        runner.progress.print_line(now, || format!("subscriber {reader} has {}", clients.received));
     }
-    let last = replay.last_nanos.max(begun);
-    if replay.got == flags.messages {
-        replay.replays.saturating_record(last - begun);
+    let last = clients.last_nanos.max(started);
+    if clients.received == flags.messages {
+        clients.replay_latency.saturating_record(last - started);
     }
-    replay.faults.unanswered += runner.look_again(replay, reader..reader + 1, flags.stall)?;
-    replay.finish(reader, flags.messages);
-    depart(runner, replay, reader);
-    Ok(last - begun)
+    clients.faults.unanswered += runner.ping_all(clients, reader..reader + 1, flags.stall)?;
+    clients.finish_reader(reader, flags.messages);
+    disconnect(runner, clients, reader);
+    Ok(last - started)
 }
 
-fn clear(runner: &mut Runner, replay: &mut RetainedClients, flags: &Retained) -> Result<(), String> {
-    publish_all(runner, replay, flags, Job::Clear)?;
-    runner.rest(replay, SETTLE_SECONDS)?;
+fn clear(runner: &mut Runner, clients: &mut RetainedClients, flags: &Retained) -> Result<(), String> {
+    publish_all(runner, clients, flags, Job::Clear)?;
+    runner.serve_for(clients, SETTLE_SECONDS)?;
     let checker = flags.subscribers as usize + 1;
-    bring_up(runner, replay, flags, checker)?;
-    replay.begin(checker);
-    replay.cleared = true;
-    let filter = format!("{}/#", replay.roster.prefix);
-    let (version, qos) = (replay.version, flags.qos);
+    connect(runner, clients, flags, checker)?;
+    clients.start_reader(checker);
+    clients.cleared = true;
+    let filter = format!("{}/#", clients.spec.prefix);
+    let (version, qos) = (clients.version, flags.qos);
     runner.net.send(checker, |out| codec::put_subscribe(out, version, 1, [filter.as_str()].into_iter(), qos));
-    replay.faults.unanswered += runner.look_again(replay, checker..checker + 1, flags.stall)?;
-    depart(runner, replay, checker);
+    clients.faults.unanswered += runner.ping_all(clients, checker..checker + 1, flags.stall)?;
+    disconnect(runner, clients, checker);
     Ok(())
 }
 
-fn depart(runner: &mut Runner, replay: &mut RetainedClients, id: usize) {
+fn disconnect(runner: &mut Runner, clients: &mut RetainedClients, id: usize) {
     if runner.net.is_open(id) {
         runner.net.send(id, codec::put_disconnect);
         runner.net.close(id);
-        replay.connector.leave(id);
+        clients.connector.mark_down(id);
     }
 }
 
@@ -244,11 +253,11 @@ struct RetainedClients {
     version: Version,
     run: u32,
     qos: u8,
-    roster: RetainedSpec,
+    spec: RetainedSpec,
     connector: Connector,
-    bulk: Option<BulkPublisher>,
+    publisher: Option<BulkPublisher>,
     receive_maximum: u16,
-    pongs: u32,
+    pingresps: u32,
     /// Messages that the broker refused to store.
     refused: u64,
     /// Whose turn it is.
@@ -259,10 +268,10 @@ struct RetainedClients {
     cleared: bool,
     /// Per message; each is a stream of one.
     seen: Vec<Stream>,
-    got: u32,
+    received: u32,
     last_nanos: u64,
     delivered: u64,
-    replays: Histogram<u64>,
+    replay_latency: Histogram<u64>,
     faults: Faults,
     details: Vec<String>,
 }
@@ -275,36 +284,36 @@ impl RetainedClients {
             run: runner.run,
             qos: flags.qos,
             connector: Connector::new(identity.version, flags.subscribers as usize + 2),
-            roster: RetainedSpec { identity, prefix: format!("lt/{:08x}/retained", runner.run) },
-            bulk: None,
+            spec: RetainedSpec { identity, prefix: format!("lt/{:08x}/retained", runner.run) },
+            publisher: None,
             receive_maximum: u16::MAX,
-            pongs: 0,
+            pingresps: 0,
             refused: 0,
             reader: 0,
             inbox: Inbox::default(),
             granted: false,
             cleared: false,
             seen: vec![Stream::default(); flags.messages as usize],
-            got: 0,
+            received: 0,
             last_nanos: 0,
             delivered: 0,
-            replays: histogram(),
+            replay_latency: histogram(),
             faults: Faults::default(),
             details: Vec::new(),
         }
     }
 
-    fn begin(&mut self, reader: usize) {
+    fn start_reader(&mut self, reader: usize) {
         self.reader = reader;
         self.inbox = Inbox::default();
         self.granted = false;
         self.seen.fill(Stream::default());
-        (self.got, self.last_nanos) = (0, 0);
+        (self.received, self.last_nanos) = (0, 0);
     }
 
     /// Counts what a reader did not get.
-    fn finish(&mut self, reader: usize, messages: u32) {
-        let lost = u64::from(messages - self.got).saturating_sub(self.refused);
+    fn finish_reader(&mut self, reader: usize, messages: u32) {
+        let lost = u64::from(messages - self.received).saturating_sub(self.refused);
         self.faults.lost += lost;
         if lost > 0 {
             let first = self.seen.iter().position(|stream| stream.missing(1) > 0).unwrap_or(0);
@@ -315,7 +324,7 @@ impl RetainedClients {
         self.faults.unanswered += self.inbox.unreleased() + u64::from(!self.granted);
     }
 
-    fn deliver(&mut self, id: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
+    fn handle_publish(&mut self, id: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
         if !self.inbox.receive(publish, out) {
             self.faults.duplicate += 1;
             return;
@@ -336,25 +345,25 @@ impl RetainedClients {
         self.faults.qos += u64::from(publish.qos != self.qos);
         self.faults.retain_flag += u64::from(!publish.retain);
         self.faults.dup_flag += u64::from(publish.dup);
-        self.got += 1;
+        self.received += 1;
         self.delivered += 1;
         self.last_nanos = now;
     }
 
-    fn broken(&mut self, id: usize, why: &str) {
+    fn protocol_fault(&mut self, id: usize, why: &str) {
         self.faults.protocol += 1;
         detail(&mut self.details, || format!("client {id}: {why}"));
     }
 }
 
 impl Handler for RetainedClients {
-    fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
-        self.roster.connect(id, out);
+    fn handle_connected(&mut self, id: usize, out: &mut Vec<u8>) {
+        self.spec.connect(id, out);
     }
 
-    fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
+    fn handle_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
         let mut accepted = None;
-        if self.connector.offer(id, packet, out, &self.roster, &mut accepted) != Handled::NotHandshake {
+        if self.connector.handle_packet(id, packet, out, &self.spec, &mut accepted) != Handled::NotHandshake {
             if let (0, Some(connack)) = (id, accepted) {
                 self.receive_maximum = connack.receive_maximum;
             }
@@ -362,12 +371,12 @@ impl Handler for RetainedClients {
         }
         match packet.kind() {
             codec::PUBLISH if id == self.reader && id > 0 => match codec::publish(self.version, packet) {
-                Ok(publish) => self.deliver(id, now, &publish, out),
-                Err(malformed) => self.broken(id, malformed.0),
+                Ok(publish) => self.handle_publish(id, now, &publish, out),
+                Err(malformed) => self.protocol_fault(id, malformed.0),
             },
             codec::PUBREL if id > 0 => {
                 if let Err(why) = self.inbox.release(packet, out) {
-                    self.broken(id, why);
+                    self.protocol_fault(id, why);
                 }
             }
             codec::SUBACK if id > 0 => match codec::suback(self.version, packet) {
@@ -378,26 +387,26 @@ impl Handler for RetainedClients {
                     detail(&mut self.details, || format!("subscriber {id}: SUBSCRIBE was not granted"));
                 }
             },
-            codec::PINGRESP if id == 0 => self.pongs += 1,
+            codec::PINGRESP if id == 0 => self.pingresps += 1,
             codec::DISCONNECT => {
                 let reason = packet.body.first().copied().unwrap_or(0);
                 detail(&mut self.details, || format!("client {id}: DISCONNECT with reason {reason:#04x}"));
             }
             _ => {
                 let (faults, details) = (&mut self.faults, &mut self.details);
-                let bulk = self.bulk.as_mut().filter(|_| id == 0);
-                if !bulk.is_some_and(|bulk| bulk.answer(packet, out, faults, details)) {
-                    self.broken(id, "a packet that is none of its business");
+                let publisher = self.publisher.as_mut().filter(|_| id == 0);
+                if !publisher.is_some_and(|publisher| publisher.handle_ack(packet, out, faults, details)) {
+                    self.protocol_fault(id, "a packet that is none of its business");
                 }
             }
         }
         Next::Continue
     }
 
-    fn writable(&mut self, _: usize) {}
+    fn handle_writable(&mut self, _: usize) {}
 
-    fn closed(&mut self, id: usize, why: Closed) {
-        if self.connector.closed(id, &why) {
+    fn handle_closed(&mut self, id: usize, why: Closed) {
+        if self.connector.handle_closed(id, &why) {
             count_closed(&mut self.faults, &mut self.details, id, &why);
         }
     }

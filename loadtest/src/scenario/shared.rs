@@ -15,7 +15,7 @@ pub(super) fn run(flags: &Shared) -> Result<Report, String> {
         common: &flags.common,
         batch: 1,
     };
-    let ran = run.make(|prefix| {
+    let result = run.execute(|prefix| {
         let group = prefix.replace('/', "");
         let filter = || one_filter(format!("$share/{group}/{prefix}/shared/+"));
         Topology {
@@ -25,9 +25,9 @@ pub(super) fn run(flags: &Shared) -> Result<Report, String> {
             shared: true,
         }
     })?;
-    let mut report = ran.report;
-    let each = ran.traffic.delivered_each();
-    let fair = ran.traffic.delivered as f64 / f64::from(members);
+    let mut report = result.report;
+    let each = result.traffic.delivered_each();
+    let fair = result.traffic.delivered as f64 / f64::from(members);
     if fair > 0.0 {
         let percent = |count: Option<&u64>| count.map_or(0.0, |&count| count as f64 / fair * 100.0);
         let least = percent(each.iter().min());

@@ -25,7 +25,7 @@ pub(super) fn run(flags: &Slow) -> Result<Report, String> {
     };
     // Spread evenly, so that wherever a broker begins, slow ones are among the first and the last.
     let is_slow = |at: u32| u64::from(at) * u64::from(slow) % u64::from(subscribers) < u64::from(slow);
-    let ran = run.make(|prefix| Topology {
+    let result = run.execute(|prefix| Topology {
         topics: (0..publishers).map(|at| format!("{prefix}/slow/{at}")).collect(),
         subscribers: (0..subscribers)
             .map(|at| SubscriberPlan {
@@ -36,9 +36,9 @@ pub(super) fn run(flags: &Slow) -> Result<Report, String> {
         publishers: (0..publishers).map(|at| PublisherPlan::one(at, subscribers - slow)).collect(),
         shared: false,
     })?;
-    let mut report = ran.report;
-    let counts = ran.traffic.slow;
-    let sent = ran.traffic.published * u64::from(slow);
+    let mut report = result.report;
+    let counts = result.traffic.slow;
+    let sent = result.traffic.published * u64::from(slow);
     report.figure("slow_due", "to the slow ones, sent", sent as f64, "messages", 0);
     report.figure("slow_delivered", "  delivered in the end", counts.delivered as f64, "messages", 0);
     report.figure("slow_dropped", "  dropped by the broker", counts.dropped as f64, "messages", 0);

@@ -16,34 +16,34 @@ use crate::verify::Faults;
 /// Ports of closed connections rest for a while: enough addresses not to run out of them.
 pub(super) const SOURCES: usize = 16;
 /// A connection without CONNACK for so long never gets one.
-const PATIENCE_NANOS: u64 = 5_000_000_000;
+const TIMEOUT_NANOS: u64 = 5_000_000_000;
 
 /// A schedule that ends further behind than this was not kept.
 const BEHIND_SECONDS_MAX: f64 = 0.1;
 
 pub(super) fn run(flags: &Storm) -> Result<Report, String> {
     let slots = flags.concurrency as usize;
-    let mut runner = Runner::set(&flags.common, slots, SOURCES, 60)?;
-    let mut dial = ShortConnections::new(runner.identity.clone(), 0, slots);
+    let mut runner = Runner::new(&flags.common, slots, SOURCES, 60)?;
+    let mut connections = ShortConnections::new(runner.identity.clone(), 0, slots);
     let schedule = flags.rate.map(|per_second| ConnectSchedule { start: runner.clock.now(), per_second });
 
     let warm = runner.clock.now() + (flags.warm_up * 1e9) as u64;
-    drive(&mut runner, &mut dial, schedule, warm, "warming up")?;
+    drive(&mut runner, &mut connections, schedule, warm, "warming up")?;
     let start = Snapshot::now(&runner)?;
-    let (accepted, handshakes) = (dial.accepted, runner.net.handshakes().clone());
-    dial.recording = true;
-    drive(&mut runner, &mut dial, schedule, start.nanos + (flags.seconds * 1e9) as u64, "measuring")?;
+    let (accepted, handshakes) = (connections.accepted, runner.net.handshakes().clone());
+    connections.recording = true;
+    drive(&mut runner, &mut connections, schedule, start.nanos + (flags.seconds * 1e9) as u64, "measuring")?;
     let end = Snapshot::now(&runner)?;
-    dial.recording = false;
-    let accepted = dial.accepted - accepted;
+    connections.recording = false;
+    let accepted = connections.accepted - accepted;
     let handshakes = runner.net.handshakes().since(&handshakes);
-    let behind = schedule.map_or(0, |schedule| schedule.due(end.nanos).saturating_sub(dial.started));
+    let behind = schedule.map_or(0, |schedule| schedule.due(end.nanos).saturating_sub(connections.started));
 
-    let patience = end.nanos + PATIENCE_NANOS;
-    while dial.free.len() < slots && runner.clock.now() < patience {
-        wait(&mut runner, &mut dial, patience, "draining")?;
+    let deadline = end.nanos + TIMEOUT_NANOS;
+    while connections.free.len() < slots && runner.clock.now() < deadline {
+        wait(&mut runner, &mut connections, deadline, "draining")?;
     }
-    dial.faults.unanswered += (slots - dial.free.len()) as u64;
+    connections.faults.unanswered += (slots - connections.free.len()) as u64;
     if runner.broker_pid.is_some() {
         std::thread::sleep(Duration::from_secs(1));
     }
@@ -60,7 +60,7 @@ pub(super) fn run(flags: &Storm) -> Result<Report, String> {
     end.report(&start, accepted, "us per connection", &mut report);
     report.figure("connections_per_second", "connected", accepted as f64 / wall_seconds, "connections/s", 0);
     report.handshakes(&handshakes);
-    report.figure("accepted", "connected and answered", dial.accepted as f64, "connections in all", 0);
+    report.figure("accepted", "connected and answered", connections.accepted as f64, "connections in all", 0);
     if let (Some(before), Some(left)) = (runner.before, left) {
         report.broker_memory(&[
             ("broker_memory_before_kib", "broker memory, before", before),
@@ -73,15 +73,15 @@ pub(super) fn run(flags: &Storm) -> Result<Report, String> {
     if flags.rate.is_some_and(|rate| behind as f64 > rate * BEHIND_SECONDS_MAX) {
         report.notes.push("the broker, or --concurrency, did not keep up with --rate".to_owned());
     }
-    if dial.latency.is_empty() {
+    if connections.latency.is_empty() {
         report.notes.push("nothing was connected in the measured time".to_owned());
     } else {
         let of = if flags.rate.is_some() { "scheduled time to CONNACK" } else { "connect to CONNACK" };
-        report.latency = Some((of, dial.latency));
+        report.latency = Some((of, connections.latency));
     }
-    report.course("connections", runner.progress.timeline());
-    report.faults = dial.faults;
-    report.details = dial.details;
+    report.timeline("connections", runner.progress.timeline());
+    report.faults = connections.faults;
+    report.details = connections.details;
     Ok(report)
 }
 
@@ -106,22 +106,27 @@ impl ConnectSchedule {
 
 fn drive(
     runner: &mut Runner,
-    dial: &mut ShortConnections,
+    connections: &mut ShortConnections,
     schedule: Option<ConnectSchedule>,
     until: u64,
     what: &str,
 ) -> Result<(), String> {
     while runner.clock.now() < until {
-        let wake = dial.open_due(&mut runner.net, runner.clock, schedule)?;
-        wait(runner, dial, wake.min(until), what)?;
+        let wake = connections.open_due(&mut runner.net, runner.clock, schedule)?;
+        wait(runner, connections, wake.min(until), what)?;
     }
     Ok(())
 }
 
-fn wait(runner: &mut Runner, dial: &mut ShortConnections, until: u64, what: &str) -> Result<(), String> {
-    let now = runner.wait(dial, until)?;
-    runner.progress.turn(now, dial.accepted, || {
-        format!("{what}: {} connected, {} faults", dial.accepted, dial.faults.total())
+fn wait(
+    runner: &mut Runner,
+    connections: &mut ShortConnections,
+    until: u64,
+    what: &str,
+) -> Result<(), String> {
+    let now = runner.wait(connections, until)?;
+    runner.progress.update(now, connections.accepted, || {
+        format!("{what}: {} connected, {} faults", connections.accepted, connections.faults.total())
     });
     Ok(())
 }
@@ -134,7 +139,7 @@ pub(super) struct ShortConnections {
     /// Slots without a connection.
     pub(super) free: Vec<usize>,
     /// Per slot, the time that its connection's latency counts from.
-    begun: Vec<u64>,
+    started_nanos: Vec<u64>,
     /// Per slot, the number of its connection, which names the client.
     number: Vec<u64>,
     pub(super) started: u64,
@@ -151,7 +156,7 @@ impl ShortConnections {
             first,
             identity,
             free: (0..slots).collect(),
-            begun: vec![0; slots],
+            started_nanos: vec![0; slots],
             number: vec![0; slots],
             started: 0,
             accepted: 0,
@@ -175,17 +180,17 @@ impl ShortConnections {
     ) -> Result<u64, String> {
         let now = clock.now();
         while let Some(&slot) = self.free.last() {
-            let begun = match schedule {
+            let start = match schedule {
                 None => clock.now(),
                 Some(schedule) => schedule.time(self.started),
             };
-            if begun > now && schedule.is_some() {
-                return Ok(begun);
+            if start > now && schedule.is_some() {
+                return Ok(start);
             }
             let opened = net.open(self.first + slot);
             opened.map_err(|error| format!("connection {}: {error}", self.started))?;
             self.free.pop();
-            self.begun[slot] = begun;
+            self.started_nanos[slot] = start;
             self.number[slot] = self.started;
             self.started += 1;
         }
@@ -208,7 +213,7 @@ impl ShortConnections {
                 }
                 self.accepted += 1;
                 if self.recording {
-                    self.latency.saturating_record(now.saturating_sub(self.begun[slot]));
+                    self.latency.saturating_record(now.saturating_sub(self.started_nanos[slot]));
                 }
             }
             Ok(connack) => {
@@ -225,12 +230,12 @@ impl ShortConnections {
 }
 
 impl Handler for ShortConnections {
-    fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
+    fn handle_connected(&mut self, id: usize, out: &mut Vec<u8>) {
         let number = self.number[id - self.first];
         self.identity.put_connect(out, &format!("c{number}"));
     }
 
-    fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
+    fn handle_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
         let slot = id - self.first;
         self.accept(slot, now, packet);
         codec::put_disconnect(out);
@@ -238,9 +243,9 @@ impl Handler for ShortConnections {
         Next::Close
     }
 
-    fn writable(&mut self, _: usize) {}
+    fn handle_writable(&mut self, _: usize) {}
 
-    fn closed(&mut self, id: usize, why: Closed) {
+    fn handle_closed(&mut self, id: usize, why: Closed) {
         count_closed(&mut self.faults, &mut self.details, id, &why);
         self.free.push(id - self.first);
     }

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::{Runner, Snapshot, Stall, nanos};
 use crate::cli::{Common, FanIn, FanOut, Load, Pairs};
-use crate::connector::join;
+use crate::connector::connect_clients;
 use crate::plan::{Filters, Pace, Plan, PublisherPlan, Streams, SubscriberPlan, one_filter};
 use crate::report::Report;
 use crate::traffic::Traffic;
 
 pub(super) fn fan_out(flags: &FanOut) -> Result<Report, String> {
     let (publishers, subscribers) = (flags.publishers, flags.subscribers);
-    let shape = |prefix: &str| {
+    let topology = |prefix: &str| {
         let reader = || SubscriberPlan::of(one_filter(format!("{prefix}/out/+")), 0..publishers);
         Topology {
             topics: (0..publishers).map(|at| format!("{prefix}/out/{at}")).collect(),
@@ -24,12 +24,12 @@ pub(super) fn fan_out(flags: &FanOut) -> Result<Report, String> {
     let sizes = vec![("publishers", publishers.to_string()), ("subscribers", subscribers.to_string())];
     let connections = publishers + subscribers;
     let (load, common) = (&flags.load, &flags.common);
-    Ok(TrafficRun { name: "fan-out", sizes, connections, load, common, batch: 1 }.make(shape)?.report)
+    Ok(TrafficRun { name: "fan-out", sizes, connections, load, common, batch: 1 }.execute(topology)?.report)
 }
 
 pub(super) fn pairs(flags: &Pairs) -> Result<Report, String> {
     let pairs = flags.pairs;
-    let shape = |prefix: &str| {
+    let topology = |prefix: &str| {
         let topic = |at| format!("{prefix}/pair/{at}");
         Topology {
             topics: (0..pairs).map(topic).collect(),
@@ -41,13 +41,13 @@ pub(super) fn pairs(flags: &Pairs) -> Result<Report, String> {
     let sizes = vec![("pairs", pairs.to_string())];
     let (load, common) = (&flags.load, &flags.common);
     Ok(TrafficRun { name: "pairs", sizes, connections: 2 * pairs, load, common, batch: 1 }
-        .make(shape)?
+        .execute(topology)?
         .report)
 }
 
 pub(super) fn fan_in(flags: &FanIn) -> Result<Report, String> {
     let publishers = flags.publishers;
-    let shape = |prefix: &str| Topology {
+    let topology = |prefix: &str| Topology {
         topics: (0..publishers).map(|at| format!("{prefix}/in/{at}")).collect(),
         subscribers: vec![SubscriberPlan::of(one_filter(format!("{prefix}/in/+")), 0..publishers)],
         publishers: (0..publishers).map(|at| PublisherPlan::one(at, 1)).collect(),
@@ -56,7 +56,7 @@ pub(super) fn fan_in(flags: &FanIn) -> Result<Report, String> {
     let sizes = vec![("publishers", publishers.to_string())];
     let (load, common) = (&flags.load, &flags.common);
     Ok(TrafficRun { name: "fan-in", sizes, connections: publishers + 1, load, common, batch: 1 }
-        .make(shape)?
+        .execute(topology)?
         .report)
 }
 
@@ -103,10 +103,11 @@ pub(super) struct TrafficResult {
 impl TrafficRun<'_> {
     /// Connects the clients of the shape that is made with the run's prefix, measures their
     /// traffic, and verifies it.
-    pub(super) fn make(self, shape: impl FnOnce(&str) -> Topology) -> Result<TrafficResult, String> {
+    pub(super) fn execute(self, topology: impl FnOnce(&str) -> Topology) -> Result<TrafficResult, String> {
         let TrafficRun { load, common, .. } = self;
-        let mut runner = Runner::set(common, self.connections as usize, 0, 0)?;
-        let Topology { topics, subscribers, publishers, shared } = shape(&format!("lt/{:08x}", runner.run));
+        let mut runner = Runner::new(common, self.connections as usize, 0, 0)?;
+        let Topology { topics, subscribers, publishers, shared } =
+            topology(&format!("lt/{:08x}", runner.run));
         let plan = Plan {
             identity: runner.identity.clone(),
             qos: load.qos,
@@ -125,13 +126,20 @@ impl TrafficRun<'_> {
         };
         let mut traffic = Traffic::new(plan, pace);
         let (subscribers, clients) = (traffic.subscriber_count(), traffic.client_count());
-        let mut bring_up = |runner: &mut Runner, ids| {
-            join(&mut runner.net, &mut traffic, ids, common.connecting, runner.clock, &mut runner.progress)
+        let mut connect = |runner: &mut Runner, ids| {
+            connect_clients(
+                &mut runner.net,
+                &mut traffic,
+                ids,
+                common.connecting,
+                runner.clock,
+                &mut runner.progress,
+            )
         };
         let before = Snapshot::now(&runner)?;
-        bring_up(&mut runner, 0..subscribers)?;
+        connect(&mut runner, 0..subscribers)?;
         let subscribing = [before, Snapshot::now(&runner)?];
-        bring_up(&mut runner, subscribers..clients)?;
+        connect(&mut runner, subscribers..clients)?;
         let mut report = Report::new(self.name, [self.sizes, load.settings(), common.settings()].concat());
         measure(&mut runner, &mut traffic, load, &mut report)?;
         Ok(TrafficResult { report, traffic, subscribing })
@@ -176,9 +184,9 @@ fn measure(
     // Publishers first: when they are answered, the broker has passed on all that they sent.
     let (subscribers, clients) = (traffic.subscriber_count(), traffic.client_count());
     for ids in [subscribers..clients, 0..subscribers] {
-        traffic.faults.unanswered += runner.look_again(traffic, ids, load.stall)?;
+        traffic.faults.unanswered += runner.ping_all(traffic, ids, load.stall)?;
     }
-    traffic.settle();
+    traffic.count_missing();
     let loaded = runner.memory()?;
     leave(runner, traffic.client_count())?;
     let left = runner.memory()?;
@@ -224,7 +232,7 @@ fn measure(
     } else {
         report.latency = Some(("send to receive", traffic.latency.clone()));
     }
-    report.course("deliveries", runner.progress.timeline());
+    report.timeline("deliveries", runner.progress.timeline());
     report.faults = traffic.faults;
     report.details.clone_from(&traffic.details);
     Ok(())
@@ -290,7 +298,7 @@ fn step(runner: &mut Runner, traffic: &mut Traffic, until: Option<u64>, what: &s
     traffic.pump(&mut runner.net, now);
     let wake = [due, until].into_iter().flatten().min().unwrap_or(u64::MAX);
     runner.wait(traffic, wake)?;
-    runner.progress.turn(now, traffic.delivered, || {
+    runner.progress.update(now, traffic.delivered, || {
         let left = until
             .map_or(String::new(), |until| format!(", {:.0} s left", until.saturating_sub(now) as f64 / 1e9));
         let (published, delivered) = (traffic.published, traffic.delivered);

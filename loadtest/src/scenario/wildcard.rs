@@ -37,7 +37,7 @@ pub(super) fn run(flags: &Wildcard) -> Result<Report, String> {
         batch: usize::from(flags.batch),
     };
     let publishers = flags.publishers;
-    let ran = run.make(|prefix| {
+    let result = run.execute(|prefix| {
         let line_of = |topic: u32| (u64::from(topic) * u64::from(lines) / u64::from(topics)) as u32;
         let mut wanted = vec![Vec::new(); flags.subscribers as usize];
         for topic in 0..topics {
@@ -61,9 +61,9 @@ pub(super) fn run(flags: &Wildcard) -> Result<Report, String> {
             shared: false,
         }
     })?;
-    let mut report = ran.report;
+    let mut report = result.report;
     let filters = u64::from(lines) * u64::from(flags.matches);
-    let [before, after] = ran.subscribing;
+    let [before, after] = result.subscribing;
     let seconds = (after.nanos - before.nanos).max(nanos(1e-6)) as f64 / 1e9;
     report.figure("subscribe_ms", "subscribing", seconds * 1e3, "ms, connecting included", 1);
     report.figure("subscribe_per_second", "  rate", filters as f64 / seconds, "filters/s", 0);
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_has_its_filters_at_as_many_subscribers() {
+    fn every_line_has_all_its_filters_at_their_subscribers() {
         let population = Population { lines: 1003, matches: 3, subscribers: 7 };
         let mut all = HashSet::new();
         for subscriber in 0..7 {

@@ -104,10 +104,10 @@ impl TransportConfig {
     ///
     /// # Errors
     /// rustls can't begin.
-    pub(crate) fn layers(&self) -> Result<Layers, String> {
-        let tls = self.tls.as_ref().map(tls::TlsConfig::begin).transpose()?;
+    pub(crate) fn new_layers(&self) -> Result<Layers, String> {
+        let tls = self.tls.as_ref().map(tls::TlsConfig::new_connection).transpose()?;
         let websocket = self.request.as_ref().map(|request| WebSocket::new(Arc::clone(request)));
-        Ok(Layers { tls, websocket, stands: false })
+        Ok(Layers { tls, websocket, is_established: false })
     }
 }
 
@@ -116,16 +116,16 @@ pub(crate) struct Layers {
     tls: Option<Tls>,
     websocket: Option<WebSocket>,
     /// All handshakes are done.
-    stands: bool,
+    is_established: bool,
 }
 
 /// How far a connection is after what came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Received {
     /// As far as before.
-    Nothing,
+    NoChange,
     /// MQTT may begin now.
-    Standing,
+    Established,
     /// The broker has said that it sends nothing more.
     Ended,
 }
@@ -151,23 +151,23 @@ impl Layers {
     /// answered to `wire`. Bytes of `came` are decrypted where they are.
     pub(crate) fn receive(
         &mut self,
-        came: &mut [u8],
+        received: &mut [u8],
         scratch: &mut Scratch,
         mqtt: &mut Vec<u8>,
         wire: &mut Vec<u8>,
     ) -> Result<Received, Closed> {
-        let stood = self.stands;
+        let was_established = self.is_established;
         let mut ended = false;
         match (&mut self.tls, &mut self.websocket) {
-            (None, None) => mqtt.extend_from_slice(came),
-            (None, Some(websocket)) => ended = websocket.receive(came, mqtt, wire)?,
-            (Some(tls), None) => ended = tls.receive(came, mqtt, wire)?,
+            (None, None) => mqtt.extend_from_slice(received),
+            (None, Some(websocket)) => ended = websocket.receive(received, mqtt, wire)?,
+            (Some(tls), None) => ended = tls.receive(received, mqtt, wire)?,
             (Some(tls), Some(websocket)) => {
                 let plain = &mut scratch.0;
                 plain.clear();
-                let read = tls.receive(came, plain, wire);
+                let read = tls.receive(received, plain, wire);
                 let mut answer = Vec::new();
-                if tls.stands && !websocket.asked() {
+                if tls.is_established && !websocket.is_requested() {
                     websocket.start(&mut answer);
                 }
                 ended |= websocket.receive(plain, mqtt, &mut answer)?;
@@ -175,18 +175,18 @@ impl Layers {
                 ended |= read?;
             }
         }
-        self.stands = self.tls.as_ref().is_none_or(|tls| tls.stands)
-            && self.websocket.as_ref().is_none_or(WebSocket::stands);
+        self.is_established = self.tls.as_ref().is_none_or(|tls| tls.is_established)
+            && self.websocket.as_ref().is_none_or(WebSocket::is_established);
         Ok(match () {
             () if ended => Received::Ended,
-            () if self.stands && !stood => Received::Standing,
-            () => Received::Nothing,
+            () if self.is_established && !was_established => Received::Established,
+            () => Received::NoChange,
         })
     }
 
     /// Appends to `wire` what `mqtt` becomes; nothing before the connection stands.
     pub(crate) fn send(&mut self, mqtt: &[u8], scratch: &mut Scratch, wire: &mut Vec<u8>) {
-        if !self.stands || mqtt.is_empty() {
+        if !self.is_established || mqtt.is_empty() {
             return;
         }
         match (&mut self.tls, &mut self.websocket) {
@@ -202,8 +202,8 @@ impl Layers {
     }
 
     /// Appends the words with which a well-behaved client leaves.
-    pub(crate) fn leave(&mut self, wire: &mut Vec<u8>) {
-        if !self.stands {
+    pub(crate) fn close(&mut self, wire: &mut Vec<u8>) {
+        if !self.is_established {
             return;
         }
         match (&mut self.tls, &mut self.websocket) {

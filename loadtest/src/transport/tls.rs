@@ -65,10 +65,10 @@ impl TlsConfig {
         Ok(TlsConfig { config: Arc::new(config), name })
     }
 
-    pub(super) fn begin(&self) -> Result<Tls, String> {
+    pub(super) fn new_connection(&self) -> Result<Tls, String> {
         let rustls = UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone());
         let rustls = rustls.map_err(|error| format!("TLS: {error}"))?;
-        Ok(Tls { rustls, pending: Vec::new(), stands: false, ended: false })
+        Ok(Tls { rustls, pending: Vec::new(), is_established: false, ended: false })
     }
 }
 
@@ -99,7 +99,7 @@ pub(super) struct Tls {
     /// What has come and is not whole: rustls wants to see it again, first.
     pending: Vec<u8>,
     /// The handshake is done.
-    pub(super) stands: bool,
+    pub(super) is_established: bool,
     /// The broker has sent its close_notify.
     ended: bool,
 }
@@ -112,7 +112,7 @@ impl Tls {
     /// Decrypts what came; whether the broker has said that this was all.
     pub(super) fn receive(
         &mut self,
-        came: &mut [u8],
+        received: &mut [u8],
         plain: &mut Vec<u8>,
         wire: &mut Vec<u8>,
     ) -> Result<bool, Closed> {
@@ -120,16 +120,16 @@ impl Tls {
             return Ok(true);
         }
         if self.pending.is_empty() {
-            let done = self.process(came, plain, wire)?;
-            self.pending.extend_from_slice(&came[done..]);
+            let done = self.process(received, plain, wire)?;
+            self.pending.extend_from_slice(&received[done..]);
         } else {
             let mut pending = std::mem::take(&mut self.pending);
-            pending.extend_from_slice(came);
+            pending.extend_from_slice(received);
             let done = self.process(&mut pending, plain, wire)?;
             pending.drain(..done);
             self.pending = pending;
         }
-        self.stands = !self.rustls.is_handshaking();
+        self.is_established = !self.rustls.is_handshaking();
         Ok(self.ended)
     }
 
@@ -291,41 +291,41 @@ struct StoredTickets {
 const TICKETS_MAX: usize = 16_384;
 
 impl TicketStore {
-    fn kept(&self) -> std::sync::MutexGuard<'_, StoredTickets> {
+    fn stored(&self) -> std::sync::MutexGuard<'_, StoredTickets> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ClientSessionStore for TicketStore {
     fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
-        self.kept().group = Some(group);
+        self.stored().group = Some(group);
     }
 
     fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
-        self.kept().group
+        self.stored().group
     }
 
     fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.kept().session = Some(value);
+        self.stored().session = Some(value);
     }
 
     fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        self.kept().session.clone()
+        self.stored().session.clone()
     }
 
     fn remove_tls12_session(&self, _: &ServerName<'static>) {
-        self.kept().session = None;
+        self.stored().session = None;
     }
 
     fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
-        let mut kept = self.kept();
-        if kept.tickets.len() == TICKETS_MAX {
-            kept.tickets.pop_front();
+        let mut stored = self.stored();
+        if stored.tickets.len() == TICKETS_MAX {
+            stored.tickets.pop_front();
         }
-        kept.tickets.push_back(value);
+        stored.tickets.push_back(value);
     }
 
     fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.kept().tickets.pop_back()
+        self.stored().tickets.pop_back()
     }
 }

@@ -21,9 +21,9 @@ pub(super) struct WebSocket {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Silent,
+    New,
     /// The request is sent.
-    Asked,
+    Requested,
     Open,
     Closed,
 }
@@ -31,10 +31,10 @@ enum State {
 /// RFC 6455, section 4.1, wants a random nonce, so that an answer can't come from a cache. None is
 /// between a load test and its broker: the example of section 1.3 and its answer save a SHA-1.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const KEY_ANSWER: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+const KEY_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// An answer to the request that is longer is none.
-const ANSWER_BYTES_MAX: usize = 16 * 1024;
+const RESPONSE_BYTES_MAX: usize = 16 * 1024;
 const CONTROL_BYTES_MAX: u64 = 125;
 
 const CONTINUATION: u8 = 0;
@@ -64,7 +64,7 @@ impl WebSocket {
     pub(super) fn new(request: Arc<[u8]>) -> WebSocket {
         WebSocket {
             request,
-            state: State::Silent,
+            state: State::New,
             partial: Vec::new(),
             missing: 0,
             fragmented: false,
@@ -72,41 +72,41 @@ impl WebSocket {
         }
     }
 
-    pub(super) fn asked(&self) -> bool {
-        self.state != State::Silent
+    pub(super) fn is_requested(&self) -> bool {
+        self.state != State::New
     }
 
-    pub(super) fn stands(&self) -> bool {
+    pub(super) fn is_established(&self) -> bool {
         self.state == State::Open
     }
 
     pub(super) fn start(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.request);
-        self.state = State::Asked;
+        self.state = State::Requested;
     }
 
     /// Takes what came: the answer to the request first, then frames, whose data is appended to
     /// `mqtt`. Whether the broker has closed the WebSocket.
     pub(super) fn receive(
         &mut self,
-        came: &[u8],
+        received: &[u8],
         mqtt: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<bool, Closed> {
         let joined;
-        let mut bytes = came;
+        let mut bytes = received;
         if !self.partial.is_empty() {
-            self.partial.extend_from_slice(came);
+            self.partial.extend_from_slice(received);
             joined = std::mem::take(&mut self.partial);
             bytes = &joined;
         }
-        if self.state == State::Asked {
-            match check_answer(bytes)? {
+        if self.state == State::Requested {
+            match check_response(bytes)? {
                 Some(used) => {
                     self.state = State::Open;
                     bytes = &bytes[used..];
                 }
-                None if bytes.len() > ANSWER_BYTES_MAX => return Err(refused("an answer without end")),
+                None if bytes.len() > RESPONSE_BYTES_MAX => return Err(refused("an answer without end")),
                 None => {}
             }
         }
@@ -228,7 +228,7 @@ impl Header {
 }
 
 /// Checks the answer to our request: its length, or `None` while it has not all come.
-fn check_answer(bytes: &[u8]) -> Result<Option<usize>, Closed> {
+fn check_response(bytes: &[u8]) -> Result<Option<usize>, Closed> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
     let text = String::from_utf8_lossy(&bytes[..end]);
     let mut lines = text.split("\r\n");
@@ -248,7 +248,7 @@ fn check_answer(bytes: &[u8]) -> Result<Option<usize>, Closed> {
         () if !has("Upgrade", "websocket", false) || !has("Connection", "upgrade", false) => {
             Err(Closed::Malformed("a WebSocket's answer without its upgrade"))
         }
-        () if !has("Sec-WebSocket-Accept", KEY_ANSWER, true) => {
+        () if !has("Sec-WebSocket-Accept", KEY_ACCEPT, true) => {
             Err(Closed::Malformed("a WebSocket's answer to another key"))
         }
         // [MQTT5-6.0.0-4]
@@ -267,10 +267,10 @@ fn refused(what: &str) -> Closed {
 mod tests {
     use super::*;
 
-    const ANSWER: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: WebSocket\r\nConnection: Upgrade\r\n\
+    const RESPONSE: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: WebSocket\r\nConnection: Upgrade\r\n\
                           Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
 
-    fn asked() -> WebSocket {
+    fn requested() -> WebSocket {
         let mut socket = WebSocket::new(request("/mqtt", "::1", 8080).into());
         socket.start(&mut Vec::new());
         socket
@@ -278,21 +278,21 @@ mod tests {
 
     /// What one read of `bytes`, cut at `cut`, becomes: data and answers.
     fn read_in_two(bytes: &[u8], cut: usize) -> Result<(Vec<u8>, Vec<u8>, bool), Closed> {
-        let (mut socket, mut mqtt, mut out) = (asked(), Vec::new(), Vec::new());
-        let all = [ANSWER.as_bytes(), bytes].concat();
+        let (mut socket, mut mqtt, mut out) = (requested(), Vec::new(), Vec::new());
+        let all = [RESPONSE.as_bytes(), bytes].concat();
         let mut closed = socket.receive(&all[..cut], &mut mqtt, &mut out)?;
         closed |= socket.receive(&all[cut..], &mut mqtt, &mut out)?;
         Ok((mqtt, out, closed))
     }
 
     #[test]
-    fn frames_are_read_wherever_they_are_cut() {
+    fn frames_are_read_across_any_split() {
         let long = [7; 300];
         // A message in two frames with a ping between them, a long one, a Close, and what nobody reads.
         let mut bytes = b"\x02\x02ab\x89\x01!\x80\x01c\x82\x7e\x01\x2c".to_vec();
         bytes.extend_from_slice(&long);
         bytes.extend_from_slice(b"\x88\x02\x03\xe8junk");
-        for cut in 0..ANSWER.len() + bytes.len() {
+        for cut in 0..RESPONSE.len() + bytes.len() {
             let (mqtt, out, closed) = read_in_two(&bytes, cut).unwrap();
             assert_eq!(mqtt, [&b"abc"[..], &long].concat(), "{cut}");
             assert!(closed && out.len() == 7 && out[0] == 0x8a && out[1] == 0x81, "{cut}: {out:?}");
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_the_rules_is_noticed() {
+    fn invalid_frames_and_responses_are_rejected() {
         for bytes in [
             &b"\x82\x80abcd"[..],
             b"\x81\x01a",
@@ -315,20 +315,20 @@ mod tests {
         for (from, to) in
             [("mqtt", "mqttv3.1"), ("xOo=", "xOO="), ("upgrade: WebSocket", "x: y"), ("101", "403")]
         {
-            let answer = ANSWER.replace(from, to);
+            let response = RESPONSE.replace(from, to);
             assert!(
-                asked().receive(answer.as_bytes(), &mut Vec::new(), &mut Vec::new()).is_err(),
-                "{answer}"
+                requested().receive(response.as_bytes(), &mut Vec::new(), &mut Vec::new()).is_err(),
+                "{response}"
             );
         }
     }
 
     #[test]
-    fn what_is_sent_is_masked_and_has_its_length() {
+    fn sent_frames_are_masked_and_have_the_right_length() {
         for len in [0, 1, 5, 7, 8, 15, 125, 126, 65_535, 65_536] {
             let mqtt: Vec<u8> = (0..len).map(|at| at as u8).collect();
             let mut out = Vec::new();
-            asked().send(&mqtt, &mut out);
+            requested().send(&mqtt, &mut out);
             let header = Header::read(&out).unwrap();
             assert!(header.masked && header.len == len as u64 && header.first == 0x82);
             let (mask, body) = out[header.size..].split_first_chunk::<4>().unwrap();

@@ -7,7 +7,7 @@ use crate::verify::Stream;
 /// What a device remembers, over all of its connections.
 #[derive(Debug, Default)]
 pub(super) struct Device {
-    pub(super) link: DeviceState,
+    pub(super) state: DeviceState,
     pub(super) connections: u32,
     /// Since when its connection stands.
     pub(super) up_since: u64,
@@ -60,7 +60,7 @@ impl Device {
     }
 
     /// Adds a message to those in flight and returns its identifier, or `None` if there are enough.
-    pub(super) fn take(&mut self, sequence: u32, sent_nanos: u64) -> Option<u16> {
+    pub(super) fn add_pending(&mut self, sequence: u32, sent_nanos: u64) -> Option<u16> {
         if self.pending.len() >= PENDING_MAX {
             return None;
         }
@@ -76,7 +76,7 @@ impl Device {
     }
 
     /// Takes a PUBACK, PUBREC or PUBCOMP (`kind`). Whether it fits something in flight.
-    pub(super) fn answer(&mut self, kind: u8, id: u16, failed: bool, out: &mut Vec<u8>) -> bool {
+    pub(super) fn handle_ack(&mut self, kind: u8, id: u16, failed: bool, out: &mut Vec<u8>) -> bool {
         let Some(at) = self.pending.iter().position(|pending| pending.id == id) else { return false };
         match (kind, self.qos, self.pending[at].received) {
             // After a resend the broker may answer the same identifier with PUBREC again.

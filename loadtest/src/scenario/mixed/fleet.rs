@@ -28,18 +28,18 @@ pub(super) struct Fleet {
     /// CONNECT ends the sessions of the devices instead of resuming them.
     pub(super) end_sessions: bool,
     /// Devices whose DISCONNECT was answered, to be scheduled for their return.
-    pub(super) departed: Vec<usize>,
+    pub(super) disconnected: Vec<usize>,
     spec: FleetSpec,
     connector: Connector,
     clock: Clock,
     backends: Vec<Backend>,
-    commander: BulkPublisher,
+    command_publisher: BulkPublisher,
     /// The times at which the commands were due that are not sent yet.
-    orders: VecDeque<u64>,
-    ordered: u64,
+    commands_due: VecDeque<u64>,
+    commands_queued: u64,
     telemetry_due: u64,
     telemetry_sent: u64,
-    goodbyes: u64,
+    disconnects: u64,
     telemetry: MessageStats,
     commands: MessageStats,
     wills: MessageStats,
@@ -77,7 +77,7 @@ impl MessageStats {
 /// Commands without acknowledgement.
 const COMMANDS_IN_FLIGHT_MAX: usize = 4096;
 /// A broker that has not closed a connection for so long after DISCONNECT never does.
-const GOODBYE_NANOS_MAX: u64 = 5_000_000_000;
+const CLOSE_WAIT_NANOS_MAX: u64 = 5_000_000_000;
 
 impl Fleet {
     pub(super) fn new(runner: &Runner, flags: &Mixed) -> Fleet {
@@ -91,7 +91,7 @@ impl Fleet {
         Fleet {
             running: false,
             end_sessions: false,
-            departed: Vec::new(),
+            disconnected: Vec::new(),
             connector: Connector::new(identity.version, backends + 1 + count),
             spec: FleetSpec {
                 identity,
@@ -105,12 +105,12 @@ impl Fleet {
             },
             clock: runner.clock,
             backends: (0..backends).map(|_| backend()).collect(),
-            commander: BulkPublisher::new(backends, flags.command_qos, COMMANDS_IN_FLIGHT_MAX),
-            orders: VecDeque::new(),
-            ordered: 0,
+            command_publisher: BulkPublisher::new(backends, flags.command_qos, COMMANDS_IN_FLIGHT_MAX),
+            commands_due: VecDeque::new(),
+            commands_queued: 0,
             telemetry_due: 0,
             telemetry_sent: 0,
-            goodbyes: 0,
+            disconnects: 0,
             telemetry: MessageStats::new(),
             commands: MessageStats::new(),
             wills: MessageStats::new(),
@@ -136,7 +136,7 @@ impl Fleet {
 
     /// Grows whenever something that is waited for has happened.
     pub(super) fn progress(&self) -> u64 {
-        self.delivered() + self.redelivered + self.commander.sent
+        self.delivered() + self.redelivered + self.command_publisher.sent
     }
 
     /// A device's telemetry is due; nothing is sent while it is away.
@@ -144,11 +144,11 @@ impl Fleet {
         self.telemetry_due += 1;
         let id = self.first_device() + number as usize;
         let device = &mut self.spec.devices[number as usize];
-        if device.link != DeviceState::Up {
+        if device.state != DeviceState::Up {
             return;
         }
         let (sequence, qos) = (device.sent, device.qos);
-        let packet_id = if qos == 0 { Some(0) } else { device.take(sequence, due) };
+        let packet_id = if qos == 0 { Some(0) } else { device.add_pending(sequence, due) };
         let Some(packet_id) = packet_id else { return };
         device.sent += 1;
         self.telemetry_sent += 1;
@@ -156,19 +156,19 @@ impl Fleet {
     }
 
     /// A command is due.
-    pub(super) fn order(&mut self, due: u64) {
-        self.orders.push_back(due);
-        self.ordered += 1;
-        self.commander.allow(self.ordered);
+    pub(super) fn queue_command(&mut self, due: u64) {
+        self.commands_due.push_back(due);
+        self.commands_queued += 1;
+        self.command_publisher.allow(self.commands_queued);
     }
 
     /// Sends the commands that are due, to the devices in turn, away or not.
     pub(super) fn pump_commands(&mut self, net: &mut Net) {
-        let (spec, orders) = (&self.spec, &mut self.orders);
+        let (spec, commands_due) = (&self.spec, &mut self.commands_due);
         let devices = spec.devices.len() as u64;
-        self.commander.pump(net, |number, id, out| {
+        self.command_publisher.pump(net, |number, id, out| {
             let (device, sequence) = ((number % devices) as u32, (number / devices) as u32);
-            let sent_nanos = orders.pop_front().expect("as many orders as messages were allowed");
+            let sent_nanos = commands_due.pop_front().expect("as many due times as messages were allowed");
             let topic = spec.command_topic(device);
             let (qos, payload_len) = (spec.command_qos, spec.payload);
             let head =
@@ -181,46 +181,46 @@ impl Fleet {
     }
 
     /// Breaks a device's connection. Whether it had one.
-    pub(super) fn break_off(&mut self, net: &mut Net, number: u32, now: u64) -> bool {
+    pub(super) fn break_connection(&mut self, net: &mut Net, number: u32, now: u64) -> bool {
         let id = self.first_device() + number as usize;
         let device = &mut self.spec.devices[number as usize];
-        if device.link != DeviceState::Up {
+        if device.state != DeviceState::Up {
             return false;
         }
         if device.qos == 0 {
             let seen = self.backends.iter().map(|backend| backend.telemetry[number as usize].next());
             device.in_doubt.extend(seen.min().unwrap_or(0)..device.sent);
         }
-        device.link = DeviceState::Away;
+        device.state = DeviceState::Away;
         device.breaks += 1;
         device.broke_nanos = now;
         net.abort(id);
-        self.connector.leave(id);
+        self.connector.mark_down(id);
         true
     }
 
     /// Ends a device's connection with DISCONNECT. The broker closes it: closing here with bytes
     /// unread would be a reset, which takes telemetry on its way along.
-    pub(super) fn say_goodbye(&mut self, net: &mut Net, number: u32, now: u64) {
+    pub(super) fn disconnect(&mut self, net: &mut Net, number: u32, now: u64) {
         let id = self.first_device() + number as usize;
         let device = &mut self.spec.devices[number as usize];
-        if device.link == DeviceState::Up {
-            device.link = DeviceState::Leaving { since: now };
-            self.goodbyes += 1;
+        if device.state == DeviceState::Up {
+            device.state = DeviceState::Leaving { since: now };
+            self.disconnects += 1;
             net.send(id, codec::put_disconnect);
         }
     }
 
     /// Connects a device again.
-    pub(super) fn come_back(&mut self, net: &mut Net, id: usize) -> io::Result<()> {
+    pub(super) fn reconnect(&mut self, net: &mut Net, id: usize) -> io::Result<()> {
         self.connector.open(net, id)
     }
 
     /// The scenario closed this client for good.
-    pub(super) fn part(&mut self, id: usize) {
-        self.connector.leave(id);
+    pub(super) fn mark_closed(&mut self, id: usize) {
+        self.connector.mark_down(id);
         if let Some(device) = self.device_of(id) {
-            device.link = DeviceState::Away;
+            device.state = DeviceState::Away;
             device.pending.clear();
         }
     }
@@ -236,29 +236,29 @@ impl Fleet {
     /// Whether everything was seen by everyone that is to see it.
     pub(super) fn is_drained(&self, net: &Net) -> bool {
         let devices = self.spec.devices.iter().enumerate();
-        self.commander.is_done(net)
+        self.command_publisher.is_done(net)
             && devices.into_iter().all(|(at, device)| {
-                device.link == DeviceState::Up
+                device.state == DeviceState::Up
                     && device.pending.is_empty()
                     && device.inbox.unreleased() == 0
                     && device.commands.missing(self.commands_sent(at)) == 0
                     && self.backends.iter().all(|backend| {
                         let telemetry = &backend.telemetry[at];
                         backend.wills[at].missing(device.breaks) == 0
-                            && telemetry.missing(device.sent) == telemetry.missing_of(&device.in_doubt)
+                            && telemetry.missing(device.sent) == telemetry.missing_among(&device.in_doubt)
                     })
             })
     }
 
     /// How many commands device `at` was sent: they go round.
     fn commands_sent(&self, at: usize) -> u32 {
-        let (sent, devices) = (self.commander.sent, self.spec.devices.len() as u64);
+        let (sent, devices) = (self.command_publisher.sent, self.spec.devices.len() as u64);
         (sent / devices) as u32 + u32::from((at as u64) < sent % devices)
     }
 
     /// Counts what is missing at the end.
-    pub(super) fn settle(&mut self) {
-        let waiting = self.commander.in_flight();
+    pub(super) fn count_missing(&mut self) {
+        let waiting = self.command_publisher.in_flight();
         self.faults.unanswered += waiting;
         if waiting > 0 {
             detail(&mut self.details, || format!("commander waits for {waiting} acknowledgements"));
@@ -269,7 +269,7 @@ impl Fleet {
             let device = &self.spec.devices[at];
             commands_lost += device.commands.missing(sent);
             self.faults.unanswered += device.pending.len() as u64 + device.inbox.unreleased();
-            if matches!(device.link, DeviceState::Leaving { since } if self.clock.now() > since + GOODBYE_NANOS_MAX)
+            if matches!(device.state, DeviceState::Leaving { since } if self.clock.now() > since + CLOSE_WAIT_NANOS_MAX)
             {
                 self.faults.unanswered += 1;
                 detail(&mut self.details, || format!("device {at}: not closed after DISCONNECT"));
@@ -277,7 +277,7 @@ impl Fleet {
             for (name, backend) in self.backends.iter().enumerate() {
                 let wills = backend.wills[at].missing(device.breaks);
                 let missing = backend.telemetry[at].missing(device.sent);
-                let doubtful = backend.telemetry[at].missing_of(&device.in_doubt);
+                let doubtful = backend.telemetry[at].missing_among(&device.in_doubt);
                 self.doubtful += doubtful;
                 self.faults.lost += wills + missing - doubtful;
                 if wills + missing > doubtful {
@@ -288,7 +288,7 @@ impl Fleet {
                 }
             }
         }
-        let lost = commands_lost.saturating_sub(self.commander.refused);
+        let lost = commands_lost.saturating_sub(self.command_publisher.refused);
         self.faults.lost += lost;
         if lost > 0 {
             detail(&mut self.details, || format!("{lost} commands never came to their devices"));
@@ -303,7 +303,7 @@ impl Fleet {
         self.spec.devices.get_mut(id.checked_sub(first)?)
     }
 
-    fn broken(&mut self, id: usize, why: &str) {
+    fn protocol_fault(&mut self, id: usize, why: &str) {
         self.faults.protocol += 1;
         detail(&mut self.details, || format!("client {id}: {why}"));
     }
@@ -320,7 +320,7 @@ impl Fleet {
     }
 
     /// Telemetry or a will at a backend.
-    fn at_backend(&mut self, id: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
+    fn handle_backend_publish(&mut self, id: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
         if !self.backends[id].inbox.receive(publish, out) {
             self.faults.duplicate += 1;
             return;
@@ -370,7 +370,7 @@ impl Fleet {
     }
 
     /// A command at a device.
-    fn at_device(&mut self, number: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
+    fn handle_device_publish(&mut self, number: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
         let device = &mut self.spec.devices[number];
         let was_away = device.connections > 1;
         if !device.inbox.receive(publish, out) {
@@ -413,11 +413,11 @@ impl Fleet {
     }
 
     /// A device's CONNACK came: sends again what the last connection left open. [MQTT5-4.4.0-1]
-    fn welcome(&mut self, id: usize, connack: Connack, now: u64) {
+    fn handle_connack(&mut self, id: usize, connack: Connack, now: u64) {
         let (first, running) = (self.first_device(), self.running);
         let Some(number) = id.checked_sub(first) else {
             if id == self.spec.backends {
-                self.commander.limit(connack.receive_maximum);
+                self.command_publisher.set_receive_maximum(connack.receive_maximum);
             }
             return;
         };
@@ -426,13 +426,13 @@ impl Fleet {
         device.up_since = now;
         if running && !connack.session_present {
             device.pending.clear();
-            self.broken(id, "the session is gone");
+            self.protocol_fault(id, "the session is gone");
         }
     }
 
     fn resend(&mut self, number: usize, out: &mut Vec<u8>) {
         let device = &mut self.spec.devices[number];
-        device.link = DeviceState::Up;
+        device.state = DeviceState::Up;
         let pending = std::mem::take(&mut device.pending);
         let again = pending.iter().filter(|pending| !pending.received).map(|pending| pending.sequence);
         device.resent.extend(again);
@@ -447,12 +447,12 @@ impl Fleet {
         self.spec.devices[number].pending = pending;
     }
 
-    fn device_packet(&mut self, number: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) {
+    fn handle_device_packet(&mut self, number: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) {
         let id = self.first_device() + number;
         match packet.kind() {
             codec::PUBLISH => match codec::publish(self.spec.identity.version, packet) {
-                Ok(publish) => self.at_device(number, now, &publish, out),
-                Err(malformed) => self.broken(id, malformed.0),
+                Ok(publish) => self.handle_device_publish(number, now, &publish, out),
+                Err(malformed) => self.protocol_fault(id, malformed.0),
             },
             codec::PUBREL => {
                 let device = &mut self.spec.devices[number];
@@ -461,48 +461,48 @@ impl Fleet {
                     // Our PUBCOMP may have been lost with a connection.
                     && !was_away
                 {
-                    self.broken(id, why);
+                    self.protocol_fault(id, why);
                 }
             }
             kind @ (codec::PUBACK | codec::PUBREC | codec::PUBCOMP) => match codec::ack(packet) {
                 Ok((packet_id, reason)) => {
                     let failed = reason >= 0x80;
                     self.faults.refused += u64::from(failed);
-                    if !self.spec.devices[number].answer(kind, packet_id, failed, out) {
-                        self.broken(id, "acknowledgement of nothing in flight");
+                    if !self.spec.devices[number].handle_ack(kind, packet_id, failed, out) {
+                        self.protocol_fault(id, "acknowledgement of nothing in flight");
                     }
                 }
-                Err(malformed) => self.broken(id, malformed.0),
+                Err(malformed) => self.protocol_fault(id, malformed.0),
             },
-            _ => self.broken(id, "a packet that is none of its business"),
+            _ => self.protocol_fault(id, "a packet that is none of its business"),
         }
     }
 
-    fn backend_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) {
+    fn handle_backend_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) {
         match packet.kind() {
             codec::PUBLISH => match codec::publish(self.spec.identity.version, packet) {
-                Ok(publish) => self.at_backend(id, now, &publish, out),
-                Err(malformed) => self.broken(id, malformed.0),
+                Ok(publish) => self.handle_backend_publish(id, now, &publish, out),
+                Err(malformed) => self.protocol_fault(id, malformed.0),
             },
             codec::PUBREL => {
                 if let Err(why) = self.backends[id].inbox.release(packet, out) {
-                    self.broken(id, why);
+                    self.protocol_fault(id, why);
                 }
             }
-            _ => self.broken(id, "a packet that is none of its business"),
+            _ => self.protocol_fault(id, "a packet that is none of its business"),
         }
     }
 }
 
 impl Handler for Fleet {
-    fn connected(&mut self, id: usize, out: &mut Vec<u8>) {
+    fn handle_connected(&mut self, id: usize, out: &mut Vec<u8>) {
         self.spec.end_sessions = self.end_sessions;
         self.spec.connect(id, out);
     }
 
-    fn packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
+    fn handle_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next {
         let number = id.checked_sub(self.first_device());
-        if number.is_some_and(|number| matches!(self.spec.devices[number].link, DeviceState::Leaving { .. }))
+        if number.is_some_and(|number| matches!(self.spec.devices[number].state, DeviceState::Leaving { .. }))
         {
             // Nothing may be answered after DISCONNECT. The broker keeps it for the session.
             return Next::Continue;
@@ -512,9 +512,9 @@ impl Handler for Fleet {
                 && let Ok(connack) = codec::connack(self.spec.identity.version, packet)
                 && connack.code == 0
             {
-                self.welcome(id, connack, now);
+                self.handle_connack(id, connack, now);
             }
-            match self.connector.offer(id, packet, out, &self.spec, &mut None) {
+            match self.connector.handle_packet(id, packet, out, &self.spec, &mut None) {
                 Handled::NotHandshake => {}
                 Handled::Ready => {
                     if let Some(number) = number {
@@ -526,30 +526,30 @@ impl Handler for Fleet {
             }
         }
         match number {
-            Some(number) => self.device_packet(number, now, packet, out),
-            None if id < self.spec.backends => self.backend_packet(id, now, packet, out),
+            Some(number) => self.handle_device_packet(number, now, packet, out),
+            None if id < self.spec.backends => self.handle_backend_packet(id, now, packet, out),
             None => {
-                if !self.commander.answer(packet, out, &mut self.faults, &mut self.details) {
-                    self.broken(id, "a packet that is none of its business");
+                if !self.command_publisher.handle_ack(packet, out, &mut self.faults, &mut self.details) {
+                    self.protocol_fault(id, "a packet that is none of its business");
                 }
             }
         }
         Next::Continue
     }
 
-    fn writable(&mut self, _: usize) {}
+    fn handle_writable(&mut self, _: usize) {}
 
-    fn closed(&mut self, id: usize, why: Closed) {
+    fn handle_closed(&mut self, id: usize, why: Closed) {
         if let Some(device) = self.device_of(id) {
-            if matches!(device.link, DeviceState::Leaving { .. }) {
-                device.link = DeviceState::Away;
-                self.connector.leave(id);
-                self.departed.push(id);
+            if matches!(device.state, DeviceState::Leaving { .. }) {
+                device.state = DeviceState::Away;
+                self.connector.mark_down(id);
+                self.disconnected.push(id);
                 return;
             }
-            device.link = DeviceState::Away;
+            device.state = DeviceState::Away;
         }
-        if self.connector.closed(id, &why) {
+        if self.connector.handle_closed(id, &why) {
             count_closed(&mut self.faults, &mut self.details, id, &why);
         }
     }

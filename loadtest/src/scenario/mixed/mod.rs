@@ -11,42 +11,49 @@ use std::collections::VecDeque;
 use self::fleet::Fleet;
 use super::{Runner, Snapshot, Stall, nanos};
 use crate::codec;
-use crate::connector::join;
+use crate::connector::connect_clients;
 use crate::flags::Mixed;
 use crate::report::Report;
 
 pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
     let (backends, devices) = (flags.backends as usize, flags.devices as usize);
     let clients = backends + 1 + devices;
-    let mut runner = Runner::set(&flags.common, clients, 0, 0)?;
+    let mut runner = Runner::new(&flags.common, clients, 0, 0)?;
     let mut fleet = Fleet::new(&runner, flags);
     // Backends first: they are to see everything.
     for ids in [0..backends, backends..clients] {
-        join(&mut runner.net, &mut fleet, ids, flags.common.connecting, runner.clock, &mut runner.progress)?;
+        connect_clients(
+            &mut runner.net,
+            &mut fleet,
+            ids,
+            flags.common.connecting,
+            runner.clock,
+            &mut runner.progress,
+        )?;
     }
     let connected = runner.memory()?;
     fleet.running = true;
     let start = Snapshot::now(&runner)?;
-    let mut plan = FleetSchedule::new(flags, start.nanos);
-    plan.drive(&mut runner, &mut fleet, start.nanos + nanos(flags.seconds))?;
+    let mut schedule = FleetSchedule::new(flags, start.nanos);
+    schedule.drive(&mut runner, &mut fleet, start.nanos + nanos(flags.seconds))?;
     let end = Snapshot::now(&runner)?;
     let delivered = fleet.delivered();
 
     let mut stall = Stall::new(runner.clock.now(), flags.stall + flags.away);
     loop {
         let is_over = stall.is_over(runner.clock.now(), fleet.progress());
-        if is_over || plan.away.is_empty() && fleet.is_drained(&runner.net) {
+        if is_over || schedule.away.is_empty() && fleet.is_drained(&runner.net) {
             break;
         }
-        plan.bring_back(&mut runner, &mut fleet)?;
+        schedule.reconnect_due(&mut runner, &mut fleet)?;
         fleet.pump_commands(&mut runner.net);
         runner.wait(&mut fleet, u64::MAX)?;
         fleet.take_failures();
     }
     // What comes although it should not.
-    runner.rest(&mut fleet, 0.3)?;
-    fleet.faults.unanswered += runner.look_again(&mut fleet, 0..clients, flags.stall)?;
-    fleet.settle();
+    runner.serve_for(&mut fleet, 0.3)?;
+    fleet.faults.unanswered += runner.ping_all(&mut fleet, 0..clients, flags.stall)?;
+    fleet.count_missing();
     let loaded = runner.memory()?;
     end_sessions(&mut runner, &mut fleet, flags)?;
     let left = runner.memory()?;
@@ -68,7 +75,7 @@ pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
     end.report(&start, delivered, "us per delivery", &mut report);
     let wall_seconds = (end.nanos - start.nanos) as f64 / 1e9;
     report.figure("delivered_per_second", "delivered", delivered as f64 / wall_seconds, "messages/s", 0);
-    report.course("deliveries", runner.progress.timeline());
+    report.timeline("deliveries", runner.progress.timeline());
     fleet.figures(&mut report);
     report.handshakes(runner.net.handshakes());
     if let (Some(before), Some(connected), Some(loaded), Some(left)) =
@@ -81,8 +88,8 @@ pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
             ("broker_memory_left_kib", "  all sessions ended", left),
         ]);
     }
-    if plan.lag_nanos_max > LAG_NANOS_MAX {
-        let millis = plan.lag_nanos_max / 1_000_000;
+    if schedule.lag_nanos_max > LAG_NANOS_MAX {
+        let millis = schedule.lag_nanos_max / 1_000_000;
         report.notes.push(format!("the schedule was kept only to {millis} ms: the harness was too busy"));
     }
     Ok(report)
@@ -98,18 +105,18 @@ fn end_sessions(runner: &mut Runner, fleet: &mut Fleet, flags: &Mixed) -> Result
     for id in 0..clients {
         runner.net.send(id, codec::put_disconnect);
         runner.net.close(id);
-        fleet.part(id);
+        fleet.mark_closed(id);
     }
-    runner.rest(fleet, 0.3)?;
+    runner.serve_for(fleet, 0.3)?;
     fleet.end_sessions = true;
     let connecting = flags.common.connecting;
-    join(&mut runner.net, fleet, first..clients, connecting, runner.clock, &mut runner.progress)?;
+    connect_clients(&mut runner.net, fleet, first..clients, connecting, runner.clock, &mut runner.progress)?;
     for id in first..clients {
         runner.net.send(id, codec::put_disconnect);
         runner.net.close(id);
-        fleet.part(id);
+        fleet.mark_closed(id);
     }
-    runner.rest(fleet, 0.3)
+    runner.serve_for(fleet, 0.3)
 }
 
 /// What is to happen when.
@@ -154,14 +161,14 @@ impl EventRate {
 
 impl FleetSchedule {
     fn new(flags: &Mixed, start: u64) -> FleetSchedule {
-        let beat = |per_device: f64| EventRate { per_second: per_device * f64::from(flags.devices), done: 0 };
+        let rate = |per_device: f64| EventRate { per_second: per_device * f64::from(flags.devices), done: 0 };
         FleetSchedule {
             start,
             devices: flags.devices.into(),
-            telemetry: beat(flags.telemetry_rate),
-            commands: beat(flags.command_rate),
-            drops: beat(flags.drop_rate),
-            reconnects: beat(flags.reconnect_rate),
+            telemetry: rate(flags.telemetry_rate),
+            commands: rate(flags.command_rate),
+            drops: rate(flags.drop_rate),
+            reconnects: rate(flags.reconnect_rate),
             away_nanos: nanos(flags.away),
             away: VecDeque::new(),
             lag_nanos_max: 0,
@@ -176,19 +183,19 @@ impl FleetSchedule {
             }
             let next = self.next_due();
             self.lag_nanos_max = self.lag_nanos_max.max(now.saturating_sub(next));
-            self.bring_back(runner, fleet)?;
+            self.reconnect_due(runner, fleet)?;
             self.send_due(runner, fleet, now);
             self.break_due(runner, fleet, now);
             runner.wait(fleet, self.next_due().min(until))?;
             fleet.take_failures();
-            runner.progress.turn(now, fleet.delivered(), || fleet.summary());
+            runner.progress.update(now, fleet.delivered(), || fleet.summary());
         }
     }
 
     fn next_due(&self) -> u64 {
-        let beats = [&self.telemetry, &self.commands, &self.drops, &self.reconnects];
-        let beat = beats.map(|beat| beat.due(self.start)).into_iter().min().unwrap_or(u64::MAX);
-        beat.min(self.away.front().map_or(u64::MAX, |device| device.0))
+        let rates = [&self.telemetry, &self.commands, &self.drops, &self.reconnects];
+        let rate = rates.map(|rate| rate.due(self.start)).into_iter().min().unwrap_or(u64::MAX);
+        rate.min(self.away.front().map_or(u64::MAX, |device| device.0))
     }
 
     fn send_due(&mut self, runner: &mut Runner, fleet: &mut Fleet, now: u64) {
@@ -196,7 +203,7 @@ impl FleetSchedule {
             fleet.send_telemetry(&mut runner.net, (number % self.devices) as u32, due);
         }
         while let Some((_, due)) = self.commands.next(self.start, now) {
-            fleet.order(due);
+            fleet.queue_command(due);
         }
         fleet.pump_commands(&mut runner.net);
     }
@@ -205,25 +212,25 @@ impl FleetSchedule {
     fn break_due(&mut self, runner: &mut Runner, fleet: &mut Fleet, now: u64) {
         while let Some((number, _)) = self.drops.next(self.start, now) {
             let device = scattered(number, self.devices);
-            if fleet.break_off(&mut runner.net, device, now) {
+            if fleet.break_connection(&mut runner.net, device, now) {
                 self.away.push_back((now + self.away_nanos, fleet.first_device() + device as usize));
             }
         }
         while let Some((number, _)) = self.reconnects.next(self.start, now) {
-            fleet.say_goodbye(&mut runner.net, scattered(!number, self.devices), now);
+            fleet.disconnect(&mut runner.net, scattered(!number, self.devices), now);
         }
     }
 
     /// Connects the devices that were away for long enough.
-    fn bring_back(&mut self, runner: &mut Runner, fleet: &mut Fleet) -> Result<(), String> {
+    fn reconnect_due(&mut self, runner: &mut Runner, fleet: &mut Fleet) -> Result<(), String> {
         let now = runner.clock.now();
-        for id in fleet.departed.drain(..) {
+        for id in fleet.disconnected.drain(..) {
             self.away.push_back((now + self.away_nanos, id));
         }
         while self.away.front().is_some_and(|device| device.0 <= now)
             && let Some((_, id)) = self.away.pop_front()
         {
-            fleet.come_back(&mut runner.net, id).map_err(|error| format!("client {id}: {error}"))?;
+            fleet.reconnect(&mut runner.net, id).map_err(|error| format!("client {id}: {error}"))?;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ impl Fleet {
             let label = "  lost with a connection";
             report.figure("telemetry_doubtful", label, all(self.doubtful), "messages at QoS 0, legal", 0);
         }
-        report.figure("commands_sent", "commands sent", all(self.commander.sent), "messages", 0);
+        report.figure("commands_sent", "commands sent", all(self.command_publisher.sent), "messages", 0);
         report.figure("commands_delivered", "  delivered", all(self.commands.delivered), "messages", 0);
         quantiles(
             report,
@@ -42,7 +42,7 @@ impl Fleet {
                 ("will_p99_ms", "  latency p99", "ms, from the break"),
             ],
         );
-        report.figure("goodbyes", "connections ended properly", all(self.goodbyes), "connections", 0);
+        report.figure("goodbyes", "connections ended properly", all(self.disconnects), "connections", 0);
         report.figure("redelivered", "sent again after a break", all(self.redelivered), "messages, legal", 0);
         if self.telemetry.latency.is_empty() {
             report.notes.push("no telemetry was delivered".to_owned());
