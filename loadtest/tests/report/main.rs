@@ -1,36 +1,36 @@
 //! `--report` and `compare` as a user meets them, against toy brokers. For `compare` the toy is a
-//! process: this test program, started again with [`TOY_PORT`] set.
+//! process: this test program, started again with [`MOCK_PORT`] set.
 
 // The vices that only the tests of faults indulge in.
 #[allow(dead_code)]
-#[path = "../faults/toy.rs"]
-mod toy;
+#[path = "../faults/mock_broker.rs"]
+mod mock_broker;
 
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use mock_broker::{Fault, MockBroker};
 use serde_json::Value;
-use toy::{Toy, Vice};
 
-const TOY_PORT: &str = "MIDGE_LOADTEST_TOY_PORT";
-const TOY_VICE: &str = "MIDGE_LOADTEST_TOY_VICE";
+const MOCK_PORT: &str = "MIDGE_LOADTEST_MOCK_PORT";
+const MOCK_FAULT: &str = "MIDGE_LOADTEST_MOCK_FAULT";
 const PAIRS: [&str; 7] = ["pairs", "--pairs", "3", "--warm-up", "0.1", "--seconds", "0.5"];
 
 /// No test by itself: the toy broker that `compare` starts. It lives until it is killed.
 #[test]
-fn toy_process() {
-    let Ok(port) = std::env::var(TOY_PORT) else { return };
-    let vice = if std::env::var(TOY_VICE).is_ok() { Vice::Drop } else { Vice::None };
-    let _toy = Toy::start_at(vice, port.parse().unwrap());
+fn mock_broker_process() {
+    let Ok(port) = std::env::var(MOCK_PORT) else { return };
+    let fault = if std::env::var(MOCK_FAULT).is_ok() { Fault::Drop } else { Fault::None };
+    let _broker = MockBroker::start_at(fault, port.parse().unwrap());
     std::thread::sleep(Duration::from_secs(60));
 }
 
-fn broker(name: &str, port: u16, vice: &str) -> String {
+fn broker(name: &str, port: u16, fault: &str) -> String {
     let program = std::env::current_exe().unwrap();
     let program = program.display();
-    format!("--broker={name}@{port}=env {TOY_PORT}={port} {vice} '{program}' --exact toy_process")
+    format!("--broker={name}@{port}=env {MOCK_PORT}={port} {fault} '{program}' --exact mock_broker_process")
 }
 
 fn free_port() -> u16 {
@@ -52,11 +52,11 @@ fn temporary(name: &str) -> PathBuf {
 }
 
 #[test]
-fn a_run_writes_a_page_with_its_plots_and_the_same_data_as_json() {
-    let toy = Toy::start(Vice::None);
+fn run_writes_a_page_with_plots_and_the_same_data_as_json() {
+    let broker = MockBroker::start(Fault::None);
     let page = temporary("page.html");
     let mut command = Command::new(env!("CARGO_BIN_EXE_midge-loadtest"));
-    command.args(PAIRS).args(["--json", "--quiet", "--port", &toy.port.to_string()]);
+    command.args(PAIRS).args(["--json", "--quiet", "--port", &broker.port.to_string()]);
     command.args(["--username", "u", "--password", "hush"]);
     command.args(["--broker-pid", &std::process::id().to_string(), "--report"]).arg(&page);
     let output = command.output().unwrap();
@@ -81,7 +81,7 @@ fn a_run_writes_a_page_with_its_plots_and_the_same_data_as_json() {
 }
 
 #[test]
-fn a_page_that_cannot_be_written_is_refused_before_the_run_and_a_failed_run_leaves_none() {
+fn unwritable_page_is_refused_before_the_run_and_failed_run_leaves_no_page() {
     let run = |page: &PathBuf| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_midge-loadtest"));
         // Port 1 of the loopback address: nobody listens there.
@@ -94,19 +94,19 @@ fn a_page_that_cannot_be_written_is_refused_before_the_run_and_a_failed_run_leav
 }
 
 #[test]
-fn brokers_are_compared_in_turns_and_none_is_left_behind() {
+fn brokers_are_compared_in_turns_and_all_are_stopped() {
     let (left, right) = (free_port(), free_port());
-    let output = compare(&[broker("clean", left, ""), broker("vicious", right, &format!("{TOY_VICE}=1"))]);
-    let said = String::from_utf8_lossy(&output.stderr);
+    let output = compare(&[broker("correct", left, ""), broker("faulty", right, &format!("{MOCK_FAULT}=1"))]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     let json: Value =
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
     let turns: Vec<&str> =
         json["rounds"].as_array().unwrap().iter().map(|turn| turn["broker"].as_str().unwrap()).collect();
-    assert_eq!(turns, ["clean", "vicious", "clean", "vicious"]);
+    assert_eq!(turns, ["correct", "faulty", "correct", "faulty"]);
     let row =
         json["rows"].as_array().unwrap().iter().find(|row| row["key"] == "delivered_per_second").unwrap();
-    assert_eq!(row["brokers"]["clean"]["ratio"], 1.0);
-    assert!(row["brokers"]["vicious"]["median"].as_f64().unwrap() > 0.0, "{row}");
+    assert_eq!(row["brokers"]["correct"]["ratio"], 1.0);
+    assert!(row["brokers"]["faulty"]["median"].as_f64().unwrap() > 0.0, "{row}");
     // Lost messages are told for the one that loses them only, and in the exit status.
     assert_eq!(json["rounds"][0]["report"]["faults_total"], 0, "{json}");
     assert!(json["rounds"][1]["marks"][0].as_str().unwrap().contains("lost"), "{json}");
@@ -115,19 +115,19 @@ fn brokers_are_compared_in_turns_and_none_is_left_behind() {
 }
 
 #[test]
-fn a_broker_that_does_not_start_fails_its_rounds_and_not_those_of_the_other() {
+fn broker_that_does_not_start_fails_only_its_own_rounds() {
     let (left, right) = (free_port(), free_port());
-    let dying = format!("--broker=dying@{right}=sh -c 'echo out of cheese >&2; exit 3'");
-    let output = compare(&[broker("clean", left, ""), dying]);
+    let dying = format!("--broker=dying@{right}=sh -c 'echo cannot open the store >&2; exit 3'");
+    let output = compare(&[broker("correct", left, ""), dying]);
     assert_eq!(output.status.code(), Some(2));
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(json["rounds"][0]["error"].is_null());
-    assert!(json["rounds"][1]["error"].as_str().unwrap().contains("out of cheese"), "{json}");
+    assert!(json["rounds"][1]["error"].as_str().unwrap().contains("cannot open the store"), "{json}");
     assert!(!listens(left));
 }
 
 #[test]
-fn a_broker_does_not_outlive_a_comparison_that_is_killed() {
+fn broker_ends_when_the_comparison_is_killed() {
     let (left, right) = (free_port(), free_port());
     let mut command = Command::new(env!("CARGO_BIN_EXE_midge-loadtest"));
     command.args(["compare", "--quiet", &broker("a", left, ""), &broker("b", right, ""), "--", "pairs"]);
@@ -145,7 +145,7 @@ fn a_broker_does_not_outlive_a_comparison_that_is_killed() {
 }
 
 #[test]
-fn what_cannot_be_compared_is_refused_before_anything_starts() {
+fn invalid_comparison_is_refused_before_any_broker_starts() {
     let port = free_port();
     let refused = |flags: &[String]| compare(flags).status.code() == Some(2);
     assert!(refused(&[broker("alone", port, "")]));

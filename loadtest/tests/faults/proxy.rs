@@ -20,43 +20,43 @@ use tungstenite::{Error, Message, WebSocket};
 
 /// What a relay ends.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Ends {
+pub(crate) struct ProxyLayers {
     pub(crate) tls: bool,
     pub(crate) websocket: bool,
     /// Clients need a certificate.
     pub(crate) client_certificate: bool,
 }
 
-pub(crate) struct Relay {
+pub(crate) struct Proxy {
     pub(crate) port: u16,
     folder: PathBuf,
 }
 
-impl Relay {
+impl Proxy {
     /// In front of the port `to`.
-    pub(crate) fn start(to: u16, ends: Ends) -> Relay {
+    pub(crate) fn start(to: u16, layers: ProxyLayers) -> Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let folder = std::env::temp_dir().join(format!("midge-loadtest-relay-{port}"));
+        let folder = std::env::temp_dir().join(format!("midge-loadtest-proxy-{port}"));
         std::fs::create_dir_all(&folder).unwrap();
-        let relay = Relay { port, folder };
-        let config = relay.certify(ends);
+        let proxy = Proxy { port, folder };
+        let config = proxy.certify(layers);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let config = Arc::clone(&config);
                 let broker = TcpStream::connect(("127.0.0.1", to)).unwrap();
                 thread::spawn(move || {
-                    let tls = ends.tls.then(|| {
+                    let tls = layers.tls.then(|| {
                         let mut tls = ServerConnection::new(config).unwrap();
                         tls.set_buffer_limit(None);
                         tls
                     });
-                    let socket = if ends.websocket { Socket::Asked(Vec::new()) } else { Socket::None };
-                    relay_both_ways(&client, &broker, Way { tls, socket });
+                    let socket = if layers.websocket { Socket::Requested(Vec::new()) } else { Socket::None };
+                    forward(&client, &broker, ClientSide { tls, socket });
                 });
             }
         });
-        relay
+        proxy
     }
 
     /// The file of this name: `ca`, `cert` and `key` of clients, `other-ca`.
@@ -65,7 +65,7 @@ impl Relay {
     }
 
     /// The server's half of TLS; writes the files of the other half.
-    fn certify(&self, ends: Ends) -> Arc<ServerConfig> {
+    fn certify(&self, layers: ProxyLayers) -> Arc<ServerConfig> {
         let [ours, other] = [(); 2].map(|()| {
             let mut params = CertificateParams::new(Vec::new()).unwrap();
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -91,7 +91,7 @@ impl Relay {
         let builder = builder.with_safe_default_protocol_versions().unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(ours.der().clone()).unwrap();
-        let builder = if ends.client_certificate {
+        let builder = if layers.client_certificate {
             let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
             builder.with_client_cert_verifier(verifier.build().unwrap())
         } else {
@@ -104,17 +104,17 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
+impl Drop for Proxy {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-fn relay_both_ways(client: &TcpStream, broker: &TcpStream, way: Way) {
+fn forward(client: &TcpStream, broker: &TcpStream, side: ClientSide) {
     for stream in [client, broker] {
         stream.set_nodelay(true).unwrap();
     }
-    let way = Mutex::new(way);
+    let side = Mutex::new(side);
     // When one side ends, both do: errors are ends too.
     let to_broker = || -> io::Result<()> {
         let (mut client_end, mut broker_end) = (client, broker);
@@ -125,10 +125,10 @@ fn relay_both_ways(client: &TcpStream, broker: &TcpStream, way: Way) {
                 return Ok(());
             }
             let mut mqtt = Vec::new();
-            let mut way = way.lock().unwrap();
-            let open = way.take(&buffer[..count], &mut mqtt);
-            way.flush(client)?;
-            drop(way);
+            let mut side = side.lock().unwrap();
+            let open = side.take(&buffer[..count], &mut mqtt);
+            side.flush(client)?;
+            drop(side);
             broker_end.write_all(&mqtt)?;
             if !open {
                 return Ok(());
@@ -140,13 +140,13 @@ fn relay_both_ways(client: &TcpStream, broker: &TcpStream, way: Way) {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let count = broker_end.read(&mut buffer)?;
-            let mut way = way.lock().unwrap();
+            let mut side = side.lock().unwrap();
             if count == 0 {
-                way.close();
-                return way.flush(client);
+                side.close();
+                return side.flush(client);
             }
-            way.put(&buffer[..count]);
-            way.flush(client)?;
+            side.put(&buffer[..count]);
+            side.flush(client)?;
         }
     };
     thread::scope(|scope| {
@@ -160,7 +160,7 @@ fn relay_both_ways(client: &TcpStream, broker: &TcpStream, way: Way) {
 }
 
 /// One connection's layers, as a server has them.
-struct Way {
+struct ClientSide {
     tls: Option<ServerConnection>,
     socket: Socket,
 }
@@ -168,20 +168,20 @@ struct Way {
 enum Socket {
     None,
     /// The request so far.
-    Asked(Vec<u8>),
+    Requested(Vec<u8>),
     Open(Box<WebSocket<Pipe>>),
 }
 
 /// What a WebSocket reads and writes.
 #[derive(Default)]
 struct Pipe {
-    came: VecDeque<u8>,
+    received: VecDeque<u8>,
     wire: Vec<u8>,
 }
 
 impl Read for Pipe {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.came.is_empty() { Err(ErrorKind::WouldBlock.into()) } else { self.came.read(buffer) }
+        if self.received.is_empty() { Err(ErrorKind::WouldBlock.into()) } else { self.received.read(buffer) }
     }
 }
 
@@ -195,15 +195,15 @@ impl Write for Pipe {
     }
 }
 
-impl Way {
+impl ClientSide {
     /// Appends to `mqtt` what came is; whether more may come.
-    fn take(&mut self, mut came: &[u8], mqtt: &mut Vec<u8>) -> bool {
+    fn take(&mut self, mut received: &[u8], mqtt: &mut Vec<u8>) -> bool {
         let mut plain = Vec::new();
         match &mut self.tls {
-            None => plain.extend_from_slice(came),
+            None => plain.extend_from_slice(received),
             Some(tls) => {
-                while !came.is_empty() {
-                    tls.read_tls(&mut came).unwrap();
+                while !received.is_empty() {
+                    tls.read_tls(&mut received).unwrap();
                     if tls.process_new_packets().is_err() {
                         return false;
                     }
@@ -221,14 +221,14 @@ impl Way {
                 mqtt.extend_from_slice(plain);
                 true
             }
-            Socket::Asked(request) => {
+            Socket::Requested(request) => {
                 request.extend_from_slice(plain);
                 let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") else { return true };
                 let text = String::from_utf8(request[..end].to_vec()).unwrap();
                 let key = text.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
                 if !text.starts_with("GET /mqtt HTTP/1.1") {
                     let pipe =
-                        Pipe { came: VecDeque::new(), wire: b"HTTP/1.1 404 Not Found\r\n\r\n".to_vec() };
+                        Pipe { received: VecDeque::new(), wire: b"HTTP/1.1 404 Not Found\r\n\r\n".to_vec() };
                     let socket = WebSocket::from_raw_socket(pipe, Role::Server, None);
                     self.socket = Socket::Open(Box::new(socket));
                     return false;
@@ -238,14 +238,14 @@ impl Way {
                      Sec-WebSocket-Accept: {}\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n",
                     derive_accept_key(key.as_bytes())
                 );
-                let pipe = Pipe { came: VecDeque::new(), wire: answer.into_bytes() };
+                let pipe = Pipe { received: VecDeque::new(), wire: answer.into_bytes() };
                 let rest = request[end + 4..].to_vec();
                 let socket = WebSocket::from_partially_read(pipe, rest, Role::Server, None);
                 self.socket = Socket::Open(Box::new(socket));
                 self.unframe(&[], mqtt)
             }
             Socket::Open(socket) => {
-                socket.get_mut().came.extend(plain);
+                socket.get_mut().received.extend(plain);
                 loop {
                     match socket.read() {
                         Ok(Message::Binary(data)) => mqtt.extend_from_slice(&data),

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What the toy does wrong with every `EVERY`-th delivery, or with the packet that is named.
+/// What the toy does wrong with every `FAULT_INTERVAL`-th delivery, or with the packet that is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Vice {
+pub(crate) enum Fault {
     None,
     Drop,
     Repeat,
@@ -53,46 +53,46 @@ pub(crate) enum Vice {
     WillOnDisconnect,
 }
 
-impl Vice {
+impl Fault {
     /// Whether it is indulged on the way to a subscriber that is owed the message.
-    fn is_of_a_delivery(self) -> bool {
+    fn affects_delivery(self) -> bool {
         matches!(
             self,
-            Vice::Drop
-                | Vice::Repeat
-                | Vice::RepeatWithDup
-                | Vice::RepeatId
-                | Vice::Swap
-                | Vice::FlipPayloadBit
-                | Vice::FlipTopicBit
-                | Vice::CutPayload
-                | Vice::SetDup
-                | Vice::SetRetain
-                | Vice::LowerQos
-                | Vice::CloseSubscriber
-                | Vice::SendGarbage
+            Fault::Drop
+                | Fault::Repeat
+                | Fault::RepeatWithDup
+                | Fault::RepeatId
+                | Fault::Swap
+                | Fault::FlipPayloadBit
+                | Fault::FlipTopicBit
+                | Fault::CutPayload
+                | Fault::SetDup
+                | Fault::SetRetain
+                | Fault::LowerQos
+                | Fault::CloseSubscriber
+                | Fault::SendGarbage
         )
     }
 }
 
 /// Prime, so that it does not beat with the number of subscribers.
-const EVERY: u64 = 37;
+const FAULT_INTERVAL: u64 = 37;
 
-pub(crate) struct Toy {
+pub(crate) struct MockBroker {
     pub(crate) port: u16,
     state: Arc<State>,
 }
 
 struct State {
-    vice: Vice,
+    fault: Fault,
     subscribers: Mutex<Vec<Arc<Subscriber>>>,
     deliveries: AtomicU64,
     /// How often the vice was indulged.
-    done: AtomicU64,
+    injected: AtomicU64,
     pings: AtomicU64,
     connects: AtomicU64,
     turns: AtomicU64,
-    sessions: Mutex<HashMap<Vec<u8>, Arc<Mutex<Outgoing>>>>,
+    sessions: Mutex<HashMap<Vec<u8>, Arc<Mutex<Outbound>>>>,
     retained: Mutex<BTreeMap<Vec<u8>, Retained>>,
 }
 
@@ -105,57 +105,57 @@ struct Subscriber {
     filter: Vec<u8>,
     version: u8,
     qos: u8,
-    to: Arc<Mutex<Outgoing>>,
+    to: Arc<Mutex<Outbound>>,
 }
 
 /// The way to a client.
 #[derive(Default)]
-struct Outgoing {
+struct Outbound {
     /// `None` while the client is away.
     stream: Option<TcpStream>,
     /// Counts the connections of the session.
     connection: u64,
     /// The session outlives its connections: what is not acknowledged waits in `kept`.
-    keep: bool,
-    kept: Vec<Kept>,
+    keep_session: bool,
+    unacknowledged: Vec<Unacknowledged>,
     last_id: u16,
     /// Held back to be sent after its successor.
-    held: Option<Vec<u8>>,
+    delayed: Option<Vec<u8>>,
 }
 
-struct Kept {
+struct Unacknowledged {
     id: [u8; 2],
     packet: Vec<u8>,
     sent: bool,
 }
 
 /// Who speaks on a connection.
-struct Client {
+struct ConnectedClient {
     name: Vec<u8>,
     version: u8,
     clean: bool,
     will: Option<(Vec<u8>, Vec<u8>, u8)>,
-    to: Arc<Mutex<Outgoing>>,
+    to: Arc<Mutex<Outbound>>,
     connection: u64,
 }
 
 /// A client that does not take its messages for so long is cut off.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(500);
 
-impl Toy {
-    pub(crate) fn start(vice: Vice) -> Toy {
-        Toy::start_at(vice, 0)
+impl MockBroker {
+    pub(crate) fn start(fault: Fault) -> MockBroker {
+        MockBroker::start_at(fault, 0)
     }
 
     /// On a port of the caller's choice; 0 leaves it to the kernel.
-    pub(crate) fn start_at(vice: Vice, port: u16) -> Toy {
+    pub(crate) fn start_at(fault: Fault, port: u16) -> MockBroker {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(State {
-            vice,
+            fault,
             subscribers: Mutex::default(),
             deliveries: AtomicU64::new(0),
-            done: AtomicU64::new(0),
+            injected: AtomicU64::new(0),
             pings: AtomicU64::new(0),
             connects: AtomicU64::new(0),
             turns: AtomicU64::new(0),
@@ -172,12 +172,12 @@ impl Toy {
                 });
             }
         });
-        Toy { port, state }
+        MockBroker { port, state }
     }
 
     /// How often the vice was indulged.
-    pub(crate) fn done(&self) -> u64 {
-        self.state.done.load(SeqCst)
+    pub(crate) fn injected(&self) -> u64 {
+        self.state.injected.load(SeqCst)
     }
 }
 
@@ -192,7 +192,7 @@ impl State {
         }
         // Whatever ends it, an error included, ends the connection as MQTT has it.
         let ended = self.serve_client(&mut stream, &client);
-        if matches!(ended, Ok(())) && !(self.vice == Vice::WillOnDisconnect && self.nth(&self.pings)) {
+        if matches!(ended, Ok(())) && !(self.fault == Fault::WillOnDisconnect && self.inject(&self.pings)) {
             client.will = None;
         }
         self.end(&stream, client);
@@ -200,20 +200,20 @@ impl State {
     }
 
     /// Until DISCONNECT, which is `Ok`.
-    fn serve_client(&self, stream: &mut TcpStream, client: &Client) -> std::io::Result<()> {
+    fn serve_client(&self, stream: &mut TcpStream, client: &ConnectedClient) -> std::io::Result<()> {
         loop {
             let (first, body) = read_packet(stream)?;
             match first >> 4 {
                 3 => self.publish(stream, client.version, first, &body)?,
                 4 => self.acknowledged(client, [body[0], body[1]]),
-                5 if self.vice == Vice::ForgetPubrel && self.nth(&self.pings) => {}
+                5 if self.fault == Fault::ForgetPubrel && self.inject(&self.pings) => {}
                 5 => {
                     self.acknowledged(client, [body[0], body[1]]);
                     client.to.lock().unwrap().write(&[0x62, 2, body[0], body[1]]);
                 }
                 6 => stream.write_all(&[0x70, 2, body[0], body[1]])?,
                 8 => self.subscribe(client, &body),
-                12 if self.vice == Vice::ForgetPing && self.nth(&self.pings) => {}
+                12 if self.fault == Fault::ForgetPing && self.inject(&self.pings) => {}
                 12 => stream.write_all(&[0xd0, 0])?,
                 14 => return Ok(()),
                 _ => {}
@@ -222,7 +222,7 @@ impl State {
     }
 
     /// Reads a CONNECT, and finds or makes its session.
-    fn client(&self, stream: &TcpStream, body: &[u8]) -> std::io::Result<Client> {
+    fn client(&self, stream: &TcpStream, body: &[u8]) -> std::io::Result<ConnectedClient> {
         let (version, flags) = (body[6], body[7]);
         let mut rest = &body[10..];
         let skip_properties = |rest: &mut &[u8]| {
@@ -237,34 +237,38 @@ impl State {
             (take_text(&mut rest), take_text(&mut rest), flags >> 3 & 3)
         });
         let clean = flags & 2 != 0;
-        let lost = !clean && self.vice == Vice::LoseSession && self.knows(&name) && self.nth(&self.connects);
+        let lost = !clean
+            && self.fault == Fault::LoseSession
+            && self.has_session(&name)
+            && self.inject(&self.connects);
         if clean || lost {
-            self.forget(&name);
+            self.remove_session(&name);
         }
         let to = Arc::clone(self.sessions.lock().unwrap().entry(name.clone()).or_default());
         let mut outgoing = to.lock().unwrap();
-        outgoing.keep = !clean;
+        outgoing.keep_session = !clean;
         outgoing.connection += 1;
         outgoing.stream = Some(stream.try_clone()?);
         let connection = outgoing.connection;
         drop(outgoing);
-        Ok(Client { name, version, clean, will, to, connection })
+        Ok(ConnectedClient { name, version, clean, will, to, connection })
     }
 
-    fn knows(&self, name: &[u8]) -> bool {
+    fn has_session(&self, name: &[u8]) -> bool {
         self.sessions.lock().unwrap().contains_key(name)
     }
 
-    fn forget(&self, name: &[u8]) {
+    fn remove_session(&self, name: &[u8]) {
         self.sessions.lock().unwrap().remove(name);
         self.subscribers.lock().unwrap().retain(|subscriber| subscriber.client != name);
     }
 
     /// Answers a CONNECT and sends again what the session keeps. Whether the client is in.
-    fn connect(&self, stream: &mut TcpStream, client: &Client) -> std::io::Result<bool> {
+    fn connect(&self, stream: &mut TcpStream, client: &ConnectedClient) -> std::io::Result<bool> {
         let tail: &[u8] = if client.version == 5 { &[0] } else { &[] };
-        let bad = matches!(self.vice, Vice::RefuseConnect | Vice::ForgetConnack) && self.nth(&self.connects);
-        if self.vice == Vice::ForgetConnack && bad {
+        let bad =
+            matches!(self.fault, Fault::RefuseConnect | Fault::ForgetConnack) && self.inject(&self.connects);
+        if self.fault == Fault::ForgetConnack && bad {
             // Silent, but not gone.
             return Ok(true);
         }
@@ -273,15 +277,15 @@ impl State {
         let mut answer = vec![0x20, 2 + tail.len() as u8, present, code];
         answer.extend_from_slice(tail);
         stream.write_all(&answer)?;
-        for kept in &mut outgoing.kept {
-            kept.packet[0] |= u8::from(kept.sent) << 3;
-            kept.sent = true;
-            stream.write_all(&kept.packet)?;
+        for message in &mut outgoing.unacknowledged {
+            message.packet[0] |= u8::from(message.sent) << 3;
+            message.sent = true;
+            stream.write_all(&message.packet)?;
         }
         Ok(true)
     }
 
-    fn end(&self, stream: &TcpStream, client: Client) {
+    fn end(&self, stream: &TcpStream, client: ConnectedClient) {
         let mut outgoing = client.to.lock().unwrap();
         let is_last = outgoing.connection == client.connection;
         if is_last {
@@ -289,13 +293,14 @@ impl State {
         }
         drop(outgoing);
         if is_last && client.clean {
-            self.forget(&client.name);
+            self.remove_session(&client.name);
         }
         if let Some((topic, payload, qos)) = client.will {
-            let is_bad = matches!(self.vice, Vice::DropWill | Vice::RepeatWill) && self.nth(&self.pings);
+            let is_bad =
+                matches!(self.fault, Fault::DropWill | Fault::RepeatWill) && self.inject(&self.pings);
             let times = if !is_bad {
                 1
-            } else if self.vice == Vice::DropWill {
+            } else if self.fault == Fault::DropWill {
                 0
             } else {
                 2
@@ -305,14 +310,14 @@ impl State {
         let _ = stream.shutdown(Shutdown::Both);
     }
 
-    fn acknowledged(&self, client: &Client, id: [u8; 2]) {
-        if self.vice == Vice::RepeatAcknowledged && self.nth(&self.pings) {
+    fn acknowledged(&self, client: &ConnectedClient, id: [u8; 2]) {
+        if self.fault == Fault::RepeatAcknowledged && self.inject(&self.pings) {
             return;
         }
-        client.to.lock().unwrap().kept.retain(|kept| kept.id != id);
+        client.to.lock().unwrap().unacknowledged.retain(|message| message.id != id);
     }
 
-    fn subscribe(&self, client: &Client, body: &[u8]) {
+    fn subscribe(&self, client: &ConnectedClient, body: &[u8]) {
         let version = client.version;
         let mut rest = &body[if version == 5 { 3 } else { 2 }..];
         let mut codes = Vec::new();
@@ -321,7 +326,7 @@ impl State {
             let filter = take_text(&mut rest);
             let qos = rest[0];
             rest = &rest[1..];
-            codes.push(if self.vice == Vice::RefuseSubscribe { 0x80 } else { qos });
+            codes.push(if self.fault == Fault::RefuseSubscribe { 0x80 } else { qos });
             let mut subscriber = Subscriber {
                 client: client.name.clone(),
                 group: None,
@@ -349,20 +354,20 @@ impl State {
     }
 
     /// The retained messages of a new subscription.
-    fn replay(&self, client: &Client, filter: &[u8], granted: u8) {
+    fn replay(&self, client: &ConnectedClient, filter: &[u8], granted: u8) {
         let retained = self.retained.lock().unwrap().clone();
         for (topic, (qos, payload)) in retained.iter().filter(|message| matches(filter, message.0)) {
             let first = 0x31 | (*qos).min(granted) << 1;
-            let is_of_replays =
-                matches!(self.vice, Vice::LoseRetained | Vice::RepeatRetained | Vice::ForgetRetainFlag);
-            let vice = if is_of_replays && self.nth(&self.turns) { self.vice } else { Vice::None };
+            let affects_replay =
+                matches!(self.fault, Fault::LoseRetained | Fault::RepeatRetained | Fault::ForgetRetainFlag);
+            let fault = if affects_replay && self.inject(&self.turns) { self.fault } else { Fault::None };
             let mut to = client.to.lock().unwrap();
-            match vice {
-                Vice::LoseRetained => {}
-                Vice::ForgetRetainFlag => to.send(client.version, first & !1, topic, payload),
+            match fault {
+                Fault::LoseRetained => {}
+                Fault::ForgetRetainFlag => to.send(client.version, first & !1, topic, payload),
                 _ => to.send(client.version, first, topic, payload),
             }
-            if vice == Vice::RepeatRetained {
+            if fault == Fault::RepeatRetained {
                 to.send(client.version, first, topic, payload);
             }
         }
@@ -376,10 +381,11 @@ impl State {
         if qos > 0 {
             let id = [rest[0], rest[1]];
             rest = &rest[2..];
-            let bad = matches!(self.vice, Vice::ForgetPuback | Vice::WrongPuback) && self.nth(&self.pings);
-            match self.vice {
-                Vice::ForgetPuback if bad => {}
-                Vice::WrongPuback if bad => {
+            let bad =
+                matches!(self.fault, Fault::ForgetPuback | Fault::WrongPuback) && self.inject(&self.pings);
+            match self.fault {
+                Fault::ForgetPuback if bad => {}
+                Fault::WrongPuback if bad => {
                     stream.write_all(&[0x40, 2, id[0], id[1], 0x40, 2, id[0], id[1]])?;
                 }
                 _ => stream.write_all(&[if qos == 1 { 0x40 } else { 0x50 }, 2, id[0], id[1]])?,
@@ -397,7 +403,7 @@ impl State {
         let mut retained = self.retained.lock().unwrap();
         if !payload.is_empty() {
             retained.insert(topic.to_vec(), (qos, payload.to_vec()));
-        } else if !(self.vice == Vice::KeepCleared && self.nth(&self.turns)) {
+        } else if !(self.fault == Fault::KeepCleared && self.inject(&self.turns)) {
             retained.remove(topic);
         }
     }
@@ -405,7 +411,7 @@ impl State {
     fn distribute(&self, topic: &[u8], payload: &[u8], qos: u8) {
         let subscribers = self.subscribers.lock().unwrap().clone();
         // First, so that it lies in its socket before the harness has all that it waits for.
-        if self.vice == Vice::Misroute && self.nth(&self.deliveries) {
+        if self.fault == Fault::Misroute && self.inject(&self.deliveries) {
             let asked = |client: &[u8]| {
                 subscribers.iter().any(|other| other.client == client && matches(&other.filter, topic))
             };
@@ -421,7 +427,7 @@ impl State {
         // One group at most, as the harness has it.
         if !members.is_empty() {
             let turn = self.turns.fetch_add(1, SeqCst) as usize;
-            let times = 1 + usize::from(self.vice == Vice::RepeatInGroup && self.nth(&self.pings));
+            let times = 1 + usize::from(self.fault == Fault::RepeatInGroup && self.inject(&self.pings));
             for member in (turn..turn + times).map(|at| members[at % members.len()]) {
                 self.deliver(member, qos.min(member.qos), topic, payload);
             }
@@ -432,55 +438,55 @@ impl State {
         let mut to = subscriber.to.lock().unwrap();
         let first = 0x30 | qos << 1;
         let version = subscriber.version;
-        if self.vice == Vice::LoseQueued && to.stream.is_none() && self.nth(&self.deliveries) {
+        if self.fault == Fault::LoseQueued && to.stream.is_none() && self.inject(&self.deliveries) {
             return;
         }
-        if !self.vice.is_of_a_delivery() || !self.nth(&self.deliveries) {
+        if !self.fault.affects_delivery() || !self.inject(&self.deliveries) {
             to.send(version, first, topic, payload);
-            if let Some(held) = to.held.take() {
-                self.done.fetch_add(1, SeqCst);
-                to.write(&held);
+            if let Some(delayed) = to.delayed.take() {
+                self.injected.fetch_add(1, SeqCst);
+                to.write(&delayed);
             }
             return;
         }
-        match self.vice {
-            Vice::Drop => {}
-            Vice::Repeat | Vice::RepeatWithDup => {
+        match self.fault {
+            Fault::Drop => {}
+            Fault::Repeat | Fault::RepeatWithDup => {
                 to.send(version, first, topic, payload);
-                let dup = if self.vice == Vice::RepeatWithDup { 8 } else { 0 };
+                let dup = if self.fault == Fault::RepeatWithDup { 8 } else { 0 };
                 to.send(version, first | dup, topic, payload);
             }
-            Vice::RepeatId => {
+            Fault::RepeatId => {
                 to.send(version, first, topic, payload);
                 to.last_id -= 1;
                 to.send(version, first, topic, payload);
             }
-            Vice::Swap => {
+            Fault::Swap => {
                 // Counted only once the successor has gone ahead.
-                self.done.fetch_sub(1, SeqCst);
-                let held = to.encode(version, first, topic, payload);
-                if let Some(earlier) = to.held.replace(held) {
+                self.injected.fetch_sub(1, SeqCst);
+                let delayed = to.encode(version, first, topic, payload);
+                if let Some(earlier) = to.delayed.replace(delayed) {
                     to.write(&earlier);
                 }
             }
-            Vice::FlipPayloadBit => {
+            Fault::FlipPayloadBit => {
                 let mut payload = payload.to_vec();
                 *payload.last_mut().unwrap() ^= 1;
                 to.send(version, first, topic, &payload);
             }
-            Vice::FlipTopicBit => {
+            Fault::FlipTopicBit => {
                 let mut topic = topic.to_vec();
                 *topic.last_mut().unwrap() ^= 1;
                 to.send(version, first, &topic, payload);
             }
-            Vice::CutPayload => to.send(version, first, topic, &payload[1..]),
-            Vice::SetDup => to.send(version, first | 8, topic, payload),
-            Vice::SetRetain => to.send(version, first | 1, topic, payload),
-            Vice::LowerQos => to.send(version, 0x30, topic, payload),
-            Vice::CloseSubscriber => {
+            Fault::CutPayload => to.send(version, first, topic, &payload[1..]),
+            Fault::SetDup => to.send(version, first | 8, topic, payload),
+            Fault::SetRetain => to.send(version, first | 1, topic, payload),
+            Fault::LowerQos => to.send(version, 0x30, topic, payload),
+            Fault::CloseSubscriber => {
                 let _ = to.stream.as_ref().map(|stream| stream.shutdown(Shutdown::Both));
             }
-            Vice::SendGarbage => {
+            Fault::SendGarbage => {
                 to.write(&[0x30, 0xff, 0xff, 0xff, 0xff, 0xff]);
             }
             _ => to.send(version, first, topic, payload),
@@ -488,22 +494,23 @@ impl State {
     }
 
     /// Whether the vice is due, by `counter`; counts it as done.
-    fn nth(&self, counter: &AtomicU64) -> bool {
-        let due = self.vice != Vice::None && counter.fetch_add(1, SeqCst) % EVERY == EVERY - 1;
+    fn inject(&self, counter: &AtomicU64) -> bool {
+        let due =
+            self.fault != Fault::None && counter.fetch_add(1, SeqCst) % FAULT_INTERVAL == FAULT_INTERVAL - 1;
         if due {
-            self.done.fetch_add(1, SeqCst);
+            self.injected.fetch_add(1, SeqCst);
         }
         due
     }
 }
 
-impl Outgoing {
+impl Outbound {
     fn send(&mut self, version: u8, first: u8, topic: &[u8], payload: &[u8]) {
         let packet = self.encode(version, first, topic, payload);
         self.write(&packet);
-        if self.keep && first & 6 != 0 {
+        if self.keep_session && first & 6 != 0 {
             let (id, sent) = (self.last_id.to_be_bytes(), self.stream.is_some());
-            self.kept.push(Kept { id, packet, sent });
+            self.unacknowledged.push(Unacknowledged { id, packet, sent });
         }
     }
 
