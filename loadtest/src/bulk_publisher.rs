@@ -1,5 +1,5 @@
-//! One client that publishes a numbered list of messages with a bounded number of them in flight:
-//! what fills a broker with retained messages or a session's queue, and sends commands to a fleet.
+//! A client that publishes a numbered list of messages with a bounded number of them in flight. It
+//! stores retained messages, fills the queues of sessions, and sends commands to a fleet.
 
 use crate::codec::{self, Packet};
 use crate::connector::detail;
@@ -11,44 +11,44 @@ use crate::verify::{AckResult, Faults, InFlight};
 pub(crate) struct BulkPublisher {
     client: usize,
     qos: u8,
-    /// Messages that may be sent: those with a lower number.
+    /// Messages with a lower number may be sent.
     until: u64,
     pub(crate) sent: u64,
-    /// Publications that the broker took and refused with a reason code.
+    /// Publications that the broker refused with a reason code.
     pub(crate) refused: u64,
     flight: InFlight,
 }
 
-/// Bytes after which messages are written even though more could be sent.
+/// Writes after this number of bytes, even if more could be sent.
 const WRITE_MAX: usize = 128 * 1024;
 
 impl BulkPublisher {
-    /// `window`: publications without acknowledgement above QoS 0.
+    /// `window` is the maximum number of unacknowledged publications above QoS 0.
     pub(crate) fn new(client: usize, qos: u8, window: usize) -> BulkPublisher {
         BulkPublisher { client, qos, until: 0, sent: 0, refused: 0, flight: InFlight::new(window) }
     }
 
-    /// Obeys the broker's Receive Maximum.
+    /// Applies the Receive Maximum of the broker.
     pub(crate) fn set_receive_maximum(&mut self, receive_maximum: u16) {
         self.flight.set_receive_maximum(receive_maximum);
     }
 
-    /// Messages below number `until` may be sent.
+    /// Allows the messages below number `until` to be sent.
     pub(crate) fn allow(&mut self, until: u64) {
         self.until = until;
     }
 
-    /// All that was allowed is sent and acknowledged.
+    /// Whether all allowed messages are sent and acknowledged.
     pub(crate) fn is_done(&self, net: &Net) -> bool {
         self.sent >= self.until && self.flight.len() == 0 && !net.is_blocked(self.client)
     }
 
-    /// Publications without acknowledgement.
+    /// Number of unacknowledged publications.
     pub(crate) fn in_flight(&self) -> u64 {
         self.flight.len() as u64
     }
 
-    /// Sends what may be sent: `put` appends message `number` under the packet identifier `id`.
+    /// Sends what may be sent. `put` appends message `number` with the packet identifier `id`.
     pub(crate) fn pump(&mut self, net: &mut Net, mut put: impl FnMut(u64, u16, &mut Vec<u8>)) {
         let mut more = true;
         while more && !net.is_blocked(self.client) && net.is_open(self.client) {
@@ -69,7 +69,8 @@ impl BulkPublisher {
         }
     }
 
-    /// Takes an acknowledgement; the answer to it is appended to `out`. Whether the packet was one.
+    /// Handles an acknowledgement, and appends the answer to `out`. Returns whether the packet was
+    /// an acknowledgement.
     pub(crate) fn handle_ack(
         &mut self,
         packet: Packet<'_>,
@@ -91,7 +92,8 @@ impl BulkPublisher {
         };
         let failed = reason >= 0x80;
         if failed {
-            // The first one tells the reason; more would crowd out what else there is to say.
+            // Only the first refusal is reported, because more of them would leave no room for
+            // other details.
             if self.refused == 0 {
                 detail(details, || format!("publisher: refused with {reason:#04x}"));
             }
@@ -103,7 +105,7 @@ impl BulkPublisher {
             AckResult::Release => codec::put_ack(out, codec::PUBREL, id),
             AckResult::Unknown => {
                 faults.protocol += 1;
-                detail(details, || "publisher: acknowledgement of nothing in flight".to_owned());
+                detail(details, || "publisher: acknowledgement that matches nothing in flight".to_owned());
             }
         }
         true

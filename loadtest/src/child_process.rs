@@ -1,6 +1,7 @@
-//! `hold`, hidden: the moment between `compare` and a process that it starts. It asks the kernel to
-//! kill the process when `compare` ends, however that happens, keeps it on the wanted CPUs, and
-//! becomes the command. Both survive the exec, and the process id stays the same.
+//! The hidden subcommand that `compare` starts each of its child processes with. It asks the kernel
+//! to kill the process when `compare` ends for any reason, pins the process to the wanted CPUs, and
+//! executes the command in its place. Both settings survive the exec, and the process id stays the
+//! same.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -18,17 +19,18 @@ pub(crate) struct RunChild {
     /// Process that the command must not outlive.
     #[arg(long)]
     parent: i32,
-    /// CPUs that the command may use; all that this process may, when none is given.
+    /// CPUs that the command may use. Without it, all CPUs of this process.
     #[arg(long, value_delimiter = ',')]
     cpus: Vec<usize>,
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
 }
 
-/// A command that runs `program` as a child that dies with this process, on `cpus` if there are any.
+/// A command that runs `program` as a child that ends with this process, on `cpus` if there are
+/// any.
 ///
 /// # Errors
-/// The path of this program can't be found.
+/// The path of this program is unknown.
 pub(crate) fn command(program: &[OsString], cpus: &[usize]) -> std::io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args([SUBCOMMAND, "--parent", &std::process::id().to_string()]);
@@ -40,15 +42,15 @@ pub(crate) fn command(program: &[OsString], cpus: &[usize]) -> std::io::Result<C
     Ok(command)
 }
 
-/// Becomes the command; returns only if that fails, with the reason.
+/// Executes the command in place of this process. Returns the reason if this fails.
 pub(crate) fn run(flags: &RunChild) -> String {
-    // KILL, for a broker that takes its time to end would be left behind.
+    // SIGKILL, because a broker that ends slowly would stay behind after SIGTERM.
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         return format!("PR_SET_PDEATHSIG: {error}");
     }
-    // Ended before the line above: nobody would ever kill the command.
+    // If the parent ended before the line above, nothing would ever kill the command.
     if getppid() != Pid::from_raw(flags.parent) {
-        return "the process that started this is gone".to_owned();
+        return "the parent process has ended".to_owned();
     }
     if !flags.cpus.is_empty()
         && let Err(error) = crate::net::pin(&flags.cpus)

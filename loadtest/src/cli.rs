@@ -1,4 +1,4 @@
-//! The command line: one subcommand per scenario, with the flags that all of them share.
+//! The command line: one subcommand per scenario, and the flags that all scenarios share.
 
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 
@@ -10,9 +10,9 @@ use crate::payload::STAMP_LEN;
 use crate::transport::TransportFlags;
 
 /// Load tests for any MQTT broker. Every message is verified: content, order per publisher and
-/// topic, losses, duplicates, DUP and retain flags.
+/// topic, losses, duplicates, DUP and RETAIN flags.
 ///
-/// Exit status: 0 no fault, 1 faults were counted, 2 the run could not be made.
+/// Exit status: 0 no faults, 1 faults were counted, 2 the run failed.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -31,39 +31,41 @@ pub(crate) enum Task {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Scenario {
-    /// A few publishers, each message to every one of many subscribers.
+    /// A few publishers. Every subscriber gets every message.
     FanOut(FanOut),
-    /// Many publishers, each with one subscriber and a topic of their own.
+    /// Many publishers. Each has its own topic and one subscriber.
     Pairs(Pairs),
-    /// Many publishers, one subscriber to all of them.
+    /// Many publishers and one subscriber, which gets every message.
     FanIn(FanIn),
-    /// Many connections that only ping: memory per connection.
+    /// Many idle connections that only ping. Measures the memory per connection.
     Idle(Idle),
-    /// Connect, disconnect, connect: connections a second and CPU per connection.
+    /// Connects and disconnects repeatedly. Measures connections per second and CPU time per
+    /// connection.
     Storm(Storm),
-    /// Steady pairs, without and with clients that log in beside them: what that costs the pairs.
+    /// Pairs at a steady rate, with and without clients that log in at the same time. Measures the
+    /// effect of the logins on the pairs.
     Logins(Logins),
-    /// A large population of wildcard filters, of which each message matches a known few.
+    /// Many wildcard filters. Each message matches a known number of them.
     Wildcard(Wildcard),
-    /// Publishers to one shared subscription: each message to exactly one member of the group.
+    /// Several publishers and one shared subscription. Each message goes to exactly one member.
     Shared(Shared),
-    /// Many retained messages, and how long a new subscriber waits for all of them.
+    /// Many retained messages. Measures how long a new subscriber waits for all of them.
     Retained(Retained),
-    /// Sessions that are away while messages come for them, and how long they take to catch up.
+    /// Sessions that get messages while they are offline. Measures how long they take to catch up.
     Offline(Offline),
-    /// Fan-out with some subscribers that stop reading: what it costs the others.
+    /// Fan-out with some subscribers that stop reading. Measures the effect on the others.
     #[command(mut_arg("payload", |payload| payload.default_value("1024")))]
     Slow(Slow),
-    /// A fleet: telemetry, commands, broken connections, wills and resumed sessions.
+    /// A fleet of devices: telemetry, commands, broken connections, wills and resumed sessions.
     Mixed(Mixed),
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct FanOut {
-    /// Subscribers; each gets every message.
+    /// Number of subscribers. Each gets every message.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) subscribers: u32,
-    /// Publishers, each with a topic of its own.
+    /// Number of publishers. Each has its own topic.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) publishers: u32,
     #[command(flatten)]
@@ -74,7 +76,7 @@ pub(crate) struct FanOut {
 
 #[derive(Args, Debug)]
 pub(crate) struct Pairs {
-    /// Pairs of one publisher and one subscriber.
+    /// Number of pairs of one publisher and one subscriber.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) pairs: u32,
     #[command(flatten)]
@@ -85,7 +87,7 @@ pub(crate) struct Pairs {
 
 #[derive(Args, Debug)]
 pub(crate) struct FanIn {
-    /// Publishers, each with a topic of its own; the subscriber has one filter for all of them.
+    /// Number of publishers. Each has its own topic; the subscriber has one filter for all topics.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) publishers: u32,
     #[command(flatten)]
@@ -96,20 +98,19 @@ pub(crate) struct FanIn {
 
 #[derive(Args, Debug)]
 pub(crate) struct Idle {
-    /// Connections to hold.
+    /// Number of connections to keep open.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
-    /// Seconds between two PINGREQ of a connection; spread evenly over all of them.
+    /// Seconds between two PINGREQ of a connection. The pings of all connections are spread evenly.
     #[arg(long, default_value_t = 30.0, value_parser = positive)]
     pub(crate) ping_interval: f64,
-    /// Keep alive that is announced, in seconds; 0 is none.
+    /// Keep alive in CONNECT, in seconds. 0 means none.
     #[arg(long, default_value_t = 60)]
     pub(crate) keep_alive: u16,
-    /// Each connection subscribes to one topic of its own at QoS 1, as a device waiting for
-    /// commands does.
+    /// Each connection subscribes to its own topic at QoS 1, like a device that waits for commands.
     #[arg(long)]
     pub(crate) subscribe: bool,
-    /// How long to hold the connections, in seconds.
+    /// How long to keep the connections open, in seconds.
     #[arg(long, default_value_t = 10.0, value_parser = positive)]
     pub(crate) seconds: f64,
     #[command(flatten)]
@@ -118,98 +119,99 @@ pub(crate) struct Idle {
 
 #[derive(Args, Debug)]
 pub(crate) struct Storm {
-    /// Connections that are being made at the same time.
+    /// Number of connections that are opened at the same time.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) concurrency: u32,
-    /// Connections a second on a fixed schedule, latency from the scheduled time. Without it the
-    /// next connection starts as soon as one ended.
+    /// Connections per second, on a fixed schedule. Latency counts from the scheduled time. Without
+    /// it, the next connection starts when one ends.
     #[arg(long, value_parser = positive)]
     pub(crate) rate: Option<f64>,
-    /// Seconds before the measured time.
+    /// Warm-up before the measured time, in seconds.
     #[arg(long, default_value_t = 1.0, value_parser = not_negative)]
     pub(crate) warm_up: f64,
-    /// Measured seconds.
+    /// Measured time, in seconds.
     #[arg(long, default_value_t = 5.0, value_parser = positive)]
     pub(crate) seconds: f64,
     #[command(flatten)]
     pub(crate) common: Common,
 }
 
-/// How the messages of a scenario are sent.
+/// How a scenario sends its messages.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Load {
     /// QoS of publications and subscriptions.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub(crate) qos: u8,
-    /// Bytes of payload; 32 of them are the stamp by which messages are verified.
+    /// Payload size in bytes. 32 bytes of it are the stamp that verifies the message.
     #[arg(long, default_value_t = 64, value_parser = payload)]
     pub(crate) payload: usize,
-    /// Closed loop: messages per publisher that are not yet delivered to all and acknowledged.
+    /// Closed loop: maximum number of messages per publisher that are not yet delivered to all
+    /// subscribers and acknowledged.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=16_384))]
     pub(crate) window: u16,
-    /// Closed loop: a publisher sends only once this many of its window are free.
+    /// Closed loop: a publisher sends only when at least this much of its window is free.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) burst: u16,
-    /// Open loop: messages published a second, by all publishers together, on a fixed schedule;
-    /// latency counts from the scheduled time. Replaces the window.
+    /// Open loop: messages per second of all publishers together, on a fixed schedule. Latency
+    /// counts from the scheduled time. Replaces the window.
     #[arg(long, value_parser = positive)]
     pub(crate) rate: Option<f64>,
-    /// Sessions that outlive their connection, of publishers and subscribers: the broker has to keep what
-    /// they have not acknowledged. They stay for an hour in 5.0, and for as long as the broker keeps them in
-    /// 3.1.1.
+    /// Publishers and subscribers have sessions that outlive their connection. The broker must keep
+    /// what they have not acknowledged. The sessions expire after an hour in 5.0, and when the
+    /// broker decides in 3.1.1.
     #[arg(long)]
     pub(crate) kept: bool,
-    /// Seconds before the measured time.
+    /// Warm-up before the measured time, in seconds.
     #[arg(long, default_value_t = 1.0, value_parser = not_negative)]
     pub(crate) warm_up: f64,
-    /// Measured seconds.
+    /// Measured time, in seconds.
     #[arg(long, default_value_t = 5.0, value_parser = positive)]
     pub(crate) seconds: f64,
-    /// Seconds without any delivery after which what is missing counts as lost.
+    /// Seconds without any delivery after which missing messages count as lost.
     #[arg(long, default_value_t = 5.0, value_parser = positive)]
     pub(crate) stall: f64,
 }
 
-/// Where the broker is and how to watch it.
+/// Where the broker is, and how to measure it.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
-    /// Name or address of the broker.
+    /// Host name or address of the broker.
     #[arg(long, default_value = "127.0.0.1")]
     pub(crate) host: String,
     /// TCP port of the broker.
     #[arg(long, default_value_t = 1883)]
     pub(crate) port: u16,
-    /// Protocol version.
+    /// MQTT version.
     #[arg(long, value_enum, default_value = "3.1.1")]
     pub(crate) mqtt: Mqtt,
-    /// User name for every connection.
+    /// User name of every connection.
     #[arg(long)]
     pub(crate) username: Option<String>,
-    /// Password for every connection.
+    /// Password of every connection.
     #[arg(long, requires = "username")]
     pub(crate) password: Option<String>,
     #[command(flatten)]
     pub(crate) transport: TransportFlags,
-    /// Process id of the broker, on this machine: reports its CPU time and memory.
+    /// Process id of the broker on this machine. Adds its CPU time and memory to the report.
     #[arg(long)]
     pub(crate) broker_pid: Option<u32>,
-    /// Keep the harness on this CPU.
+    /// Pin the harness to this CPU.
     #[arg(long)]
     pub(crate) cpu: Option<usize>,
-    /// Number of source addresses, 127.0.0.2 and up, for a broker on a loopback address. One
-    /// address carries about 28,000 connections. The default fits the scenario.
+    /// Number of source addresses, from 127.0.0.2 on, for a broker on a loopback address. One
+    /// address is enough for about 28,000 connections. The default depends on the scenario.
     #[arg(long)]
     pub(crate) sources: Option<usize>,
-    /// Connections that may be between connect and CONNACK while a scenario sets up.
+    /// Maximum number of connections between connect and CONNACK while a scenario starts.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connecting: u32,
     /// Print the result as one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Write the result as a page to this file, with plots, besides what is printed.
+    /// Also write the result to this file, as an HTML page with plots.
     #[arg(long, value_name = "FILE.html")]
     pub(crate) report: Option<std::path::PathBuf>,
-    /// No progress on standard error.
+    /// Print no progress to standard error.
     #[arg(long)]
     pub(crate) quiet: bool,
 }
@@ -256,7 +258,7 @@ impl Common {
         found.next().ok_or_else(|| format!("{} has no address", self.host))
     }
 
-    /// The flags that shaped the run, for the report.
+    /// The settings for the report.
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         let mqtt = match self.mqtt {
             Mqtt::V311 => "3.1.1",
@@ -270,8 +272,8 @@ impl Common {
         settings
     }
 
-    /// Source addresses for `connections`: those asked for, or as many as it takes when the
-    /// kernel's own choice would run out of ports.
+    /// Source addresses for `connections`: the number that the flag gives, or else as many as are
+    /// needed to have enough ports. Empty if the kernel may choose.
     pub(crate) fn source_addresses(
         &self,
         target: SocketAddr,
@@ -312,10 +314,14 @@ impl Load {
 }
 
 pub(crate) fn payload(text: &str) -> Result<usize, String> {
-    /// What the remaining length can carry, less room for the longest header.
+    /// The largest remaining length, less the longest header.
     const MAX: usize = 268_000_000;
     let size = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (STAMP_LEN..=MAX).contains(&size) { Ok(size) } else { Err(format!("{STAMP_LEN} to {MAX} bytes")) }
+    if (STAMP_LEN..=MAX).contains(&size) {
+        Ok(size)
+    } else {
+        Err(format!("must be {STAMP_LEN} to {MAX} bytes"))
+    }
 }
 
 pub(crate) fn positive(text: &str) -> Result<f64, String> {
@@ -326,7 +332,7 @@ pub(crate) fn positive(text: &str) -> Result<f64, String> {
 pub(crate) fn not_negative(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value.is_finite() && (0.0..=1e9).contains(&value) => Ok(value),
-        _ => Err("not a number from 0 to 1e9".to_owned()),
+        _ => Err("must be a number from 0 to 1e9".to_owned()),
     }
 }
 

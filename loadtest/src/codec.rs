@@ -1,12 +1,12 @@
-//! The bytes of MQTT 3.1.1 and 5.0, seen from a client: enough to connect, subscribe, publish and
-//! acknowledge, and to take apart whatever a broker answers.
+//! Encodes and decodes MQTT 3.1.1 and 5.0 for a client: CONNECT, SUBSCRIBE, PUBLISH, the
+//! acknowledgements, and all answers of a broker.
 //!
-//! Written for this crate alone. A codec shared with a broker would agree with that broker's
-//! mistakes. Decoding borrows from the read buffer and never panics on what it is given.
+//! This crate has its own codec, because a codec that it shared with a broker would also share the
+//! broker's errors. Decoding borrows from the read buffer, and never panics on invalid input.
 
 use std::fmt;
 
-/// The protocol version that every connection of a run speaks.
+/// The protocol version of all connections of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
     /// MQTT 3.1.1, protocol level 4.
@@ -25,7 +25,7 @@ pub(crate) const SUBACK: u8 = 9;
 pub(crate) const PINGRESP: u8 = 13;
 pub(crate) const DISCONNECT: u8 = 14;
 
-/// The bytes break the standard; the text says which rule.
+/// The bytes break the standard. The text names the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed(pub(crate) &'static str);
 
@@ -40,7 +40,7 @@ impl fmt::Display for Malformed {
 pub(crate) struct Packet<'a> {
     /// The first byte: packet type in the upper four bits, flags in the lower four.
     pub(crate) first: u8,
-    /// All that follows the remaining length.
+    /// Everything after the remaining length.
     pub(crate) body: &'a [u8],
 }
 
@@ -51,8 +51,8 @@ impl Packet<'_> {
     }
 }
 
-/// Takes the first packet off `bytes`: the packet and the number of bytes that it fills, or `None`
-/// while it has not all arrived.
+/// Takes the first packet from `bytes`. Returns it with its length in bytes, or `None` if it is
+/// incomplete.
 #[inline]
 pub(crate) fn split(bytes: &[u8]) -> Result<Option<(Packet<'_>, usize)>, Malformed> {
     let Some(&first) = bytes.first() else { return Ok(None) };
@@ -104,13 +104,13 @@ pub(crate) fn publish<'a>(version: Version, packet: Packet<'a>) -> Result<Publis
     Ok(Publish { dup, qos, retain: packet.first & 1 != 0, topic, id, payload: rest })
 }
 
-/// What a CONNACK says that the harness has to obey.
+/// The parts of CONNACK that the harness uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Connack {
     pub(crate) session_present: bool,
     /// 0 means accepted.
     pub(crate) code: u8,
-    /// QoS 1 and 2 publications that may be in flight towards the broker.
+    /// Maximum number of QoS 1 and 2 publications in flight to the broker.
     pub(crate) receive_maximum: u16,
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn connack(version: Version, packet: Packet<'_>) -> Result<Connack, M
         return Err(Malformed("reserved CONNACK flags are set"));
     }
     let mut receive_maximum = u16::MAX;
-    // A broker that does not know 5.0 refuses with the two bytes of 3.1.1.
+    // A broker without 5.0 refuses with the two bytes of 3.1.1.
     if version == Version::V5 && !rest.is_empty() {
         each_property(rest, |id, value| {
             if let (0x21, &[high, low]) = (id, value) {
@@ -134,11 +134,11 @@ pub(crate) fn connack(version: Version, packet: Packet<'_>) -> Result<Connack, M
     Ok(Connack { session_present: flags == 1, code, receive_maximum })
 }
 
-/// PUBACK, PUBREC, PUBREL, PUBCOMP: the packet identifier and the reason code (0 in 3.1.1 and
-/// where 5.0 leaves it out).
+/// Decodes PUBACK, PUBREC, PUBREL or PUBCOMP: the packet identifier and the reason code, which is 0
+/// in 3.1.1 and if 5.0 leaves it out.
 #[inline]
 pub(crate) fn ack(packet: Packet<'_>) -> Result<(u16, u8), Malformed> {
-    let (id, rest) = number(packet.body).ok_or(Malformed("acknowledgement of less than two bytes"))?;
+    let (id, rest) = number(packet.body).ok_or(Malformed("acknowledgement of fewer than two bytes"))?;
     if id == 0 {
         return Err(Malformed("acknowledgement with packet identifier zero"));
     }
@@ -148,7 +148,7 @@ pub(crate) fn ack(packet: Packet<'_>) -> Result<(u16, u8), Malformed> {
     Ok((id, rest.first().copied().unwrap_or(0)))
 }
 
-/// SUBACK: the packet identifier and one code per filter.
+/// Decodes SUBACK: the packet identifier and one code per filter.
 pub(crate) fn suback(version: Version, packet: Packet<'_>) -> Result<(u16, &[u8]), Malformed> {
     const SHORT: Malformed = Malformed("SUBACK ends inside its variable header");
     let (id, mut rest) = number(packet.body).ok_or(SHORT)?;
@@ -159,21 +159,21 @@ pub(crate) fn suback(version: Version, packet: Packet<'_>) -> Result<(u16, &[u8]
     Ok((id, rest))
 }
 
-/// What a CONNECT asks for.
+/// The fields of a CONNECT.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Connect<'a> {
     pub(crate) client_id: &'a str,
     /// Clean Session of 3.1.1, Clean Start of 5.0.
     pub(crate) clean: bool,
     pub(crate) keep_alive_seconds: u16,
-    /// Sent in 5.0 only, and only when not zero; 3.1.1 has `clean` for it.
+    /// Sent in 5.0 only, and only if it is not zero. 3.1.1 uses `clean` instead.
     pub(crate) session_expiry_seconds: u32,
     pub(crate) username: Option<&'a str>,
     pub(crate) password: Option<&'a str>,
     pub(crate) will: Option<Will<'a>>,
 }
 
-/// The message that the broker is to publish when the connection ends without a DISCONNECT.
+/// The message that the broker publishes if the connection ends without DISCONNECT.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Will<'a> {
     pub(crate) topic: &'a str,
@@ -214,7 +214,7 @@ pub(crate) fn put_connect(out: &mut Vec<u8>, version: Version, connect: &Connect
     });
 }
 
-/// One SUBSCRIBE for all of `filters` at `qos`.
+/// Appends one SUBSCRIBE for all `filters` at `qos`.
 pub(crate) fn put_subscribe<'a>(
     out: &mut Vec<u8>,
     version: Version,
@@ -234,7 +234,7 @@ pub(crate) fn put_subscribe<'a>(
     });
 }
 
-/// The fixed and variable header of a PUBLISH; `payload_len` bytes of payload must follow.
+/// The fixed and variable header of a PUBLISH. `payload_len` bytes of payload must follow.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PublishHead<'a> {
     pub(crate) topic: &'a [u8],
@@ -260,7 +260,8 @@ pub(crate) fn put_publish(out: &mut Vec<u8>, version: Version, head: &PublishHea
     }
 }
 
-/// PUBACK, PUBREC, PUBREL or PUBCOMP in its short form, which means success in both versions.
+/// Appends PUBACK, PUBREC, PUBREL or PUBCOMP in the short form, which means success in both
+/// versions.
 #[inline]
 pub(crate) fn put_ack(out: &mut Vec<u8>, kind: u8, id: u16) {
     let flags = if kind == PUBREL { 2 } else { 0 };
@@ -276,7 +277,7 @@ pub(crate) fn put_disconnect(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0xe0, 0]);
 }
 
-/// The wording of a CONNACK code.
+/// The meaning of a CONNACK code.
 pub(crate) fn connack_code(code: u8) -> &'static str {
     match code {
         1 | 0x84 => "protocol version refused",
@@ -290,7 +291,7 @@ pub(crate) fn connack_code(code: u8) -> &'static str {
     }
 }
 
-/// Appends a packet whose body `fill` writes; the length is put in afterwards.
+/// Appends a packet whose body `fill` writes. The length is filled in afterwards.
 fn framed(out: &mut Vec<u8>, first: u8, fill: impl FnOnce(&mut Vec<u8>)) {
     let mut body = Vec::new();
     fill(&mut body);
@@ -310,7 +311,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: usize) {
 
 #[inline]
 fn put_text(out: &mut Vec<u8>, bytes: &[u8]) {
-    let length = u16::try_from(bytes.len()).expect("topics and names are checked when flags are read");
+    let length = u16::try_from(bytes.len()).expect("topics and names are shorter than 64 KiB");
     out.extend_from_slice(&length.to_be_bytes());
     out.extend_from_slice(bytes);
 }
@@ -339,7 +340,7 @@ fn varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
     None
 }
 
-/// Walks the properties at the front of `bytes`, length first.
+/// Visits the properties at the start of `bytes`, which begin with their length.
 fn each_property(bytes: &[u8], mut visit: impl FnMut(u8, &[u8])) -> Result<(), Malformed> {
     const BAD: Malformed = Malformed("properties run past their end");
     let (length, rest) = varint(bytes).ok_or(BAD)?;

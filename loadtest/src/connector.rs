@@ -1,8 +1,8 @@
-//! Clients coming up: CONNECT, CONNACK, SUBSCRIBE, SUBACK, for any number of connections with a
-//! bounded number of them under way.
+//! Connects clients: CONNECT, CONNACK, SUBSCRIBE and SUBACK, for any number of clients, with a
+//! bounded number of them in progress.
 //!
-//! A scenario says through [`ClientSpec`] who its clients are; [`Connector`] takes the packets of a
-//! connection until it is ready and leaves all later ones to the scenario.
+//! A scenario describes its clients by [`ClientSpec`]. The [`Connector`] takes the packets of a
+//! connection until the client is ready. The scenario takes all later packets.
 
 use std::io;
 use std::ops::Range;
@@ -13,23 +13,23 @@ use crate::net::{Clock, Closed, Handler, Net};
 use crate::progress::Progress;
 use crate::verify::Faults;
 
-/// Who the clients of a scenario are.
+/// Describes the clients of a scenario.
 pub(crate) trait ClientSpec {
     /// Appends the CONNECT of client `id`.
     fn connect(&self, id: usize, out: &mut Vec<u8>);
-    /// The next filters of client `id` for one SUBSCRIBE, when it has `from` of them already; none
-    /// when it has all.
+    /// The next filters of client `id` for one SUBSCRIBE. `from` is the number of filters that it
+    /// already has. Empty if it has all of them.
     fn filters(&self, id: usize, from: usize) -> Vec<String>;
-    /// The QoS to subscribe with, which the broker has to grant.
+    /// The QoS of the subscriptions, which the broker must grant.
     fn subscribe_qos(&self) -> u8;
 }
 
-/// A handler whose connections come up through a [`Connector`].
+/// A handler whose clients are connected by a [`Connector`].
 pub(crate) trait HasConnector: Handler {
     fn connector(&mut self) -> &mut Connector;
 }
 
-/// What user name and password every client of a run has.
+/// What every client of a run sends in its CONNECT.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) version: Version,
@@ -45,14 +45,13 @@ impl Identity {
         self.put_connect_with(out, name, true, None);
     }
 
-    /// Appends a CONNECT that resumes the session of this name or begins one, which stays when the
-    /// connection ends.
+    /// Appends a CONNECT that resumes or creates a session, which outlives the connection.
     pub(crate) fn put_resume(&self, out: &mut Vec<u8>, name: &str, will: Option<Will<'_>>) {
         self.put_connect_with(out, name, false, will);
     }
 
     fn put_connect_with(&self, out: &mut Vec<u8>, name: &str, clean: bool, will: Option<Will<'_>>) {
-        /// Longer than any run; ends what a run that was killed has left.
+        /// Longer than any run. Removes the sessions of a run that was killed.
         const KEPT_SECONDS: u32 = 3600;
         let connect = Connect {
             client_id: &format!("{}{name}", self.prefix),
@@ -67,16 +66,16 @@ impl Identity {
     }
 }
 
-/// How far each connection has come.
+/// Connects the clients of a scenario, and stores the state of each connection.
 #[derive(Debug)]
 pub(crate) struct Connector {
     version: Version,
     phases: Vec<Phase>,
     in_progress: usize,
     ready: usize,
-    /// Answers taken: a client with many filters makes progress long before it is ready.
+    /// Number of answers so far. A client with many filters makes progress long before it is ready.
     steps: u64,
-    /// Why the run can't be made; ends [`join`].
+    /// Why the run fails. Ends [`connect_clients`].
     failure: Option<String>,
 }
 
@@ -84,7 +83,7 @@ pub(crate) struct Connector {
 enum Phase {
     Down,
     Opening,
-    /// Waits for the SUBACK of `asked` more filters on top of `granted`.
+    /// Waits for the SUBACK of `asked` more filters, beside the `granted` ones.
     Subscribing {
         granted: u32,
         asked: u32,
@@ -92,18 +91,18 @@ enum Phase {
     Ready,
 }
 
-/// What became of a packet that was offered to the fleet.
+/// What the connector did with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Handled {
-    /// The client was ready before: the packet is the scenario's.
+    /// The packet is not part of the handshake. The scenario must handle it.
     NotHandshake,
-    /// Part of the handshake.
+    /// The packet was part of the handshake.
     Consumed,
-    /// The handshake is complete; what the CONNACK or SUBACK said is done with.
+    /// The packet completed the handshake.
     Ready,
 }
 
-/// One SUBSCRIBE at a time, so its identifier needs no bookkeeping.
+/// Each client has only one SUBSCRIBE in flight, so a fixed identifier is enough.
 const SUBSCRIBE_ID: u16 = 1;
 
 impl Connector {
@@ -122,7 +121,7 @@ impl Connector {
         self.phases[id] == Phase::Ready
     }
 
-    /// Opens the connection of a client that is down; the handshake follows by itself.
+    /// Opens the connection of a client that is down. The handshake follows.
     pub(crate) fn open(&mut self, net: &mut Net, id: usize) -> io::Result<()> {
         net.open(id)?;
         self.phases[id] = Phase::Opening;
@@ -130,20 +129,20 @@ impl Connector {
         Ok(())
     }
 
-    /// A ready client's connection is ended by the scenario itself.
+    /// The scenario itself closed the connection of a client.
     pub(crate) fn mark_down(&mut self, id: usize) {
         if std::mem::replace(&mut self.phases[id], Phase::Down) == Phase::Ready {
             self.ready -= 1;
         }
     }
 
-    /// Why a client did not come up, for the scenarios that reconnect after [`join`].
+    /// Why a client failed to connect, for scenarios that reconnect clients after
+    /// [`connect_clients`].
     pub(crate) fn take_failure(&mut self) -> Option<String> {
         self.failure.take()
     }
 
-    /// Offers a packet; the answer to it is appended to `out`. `connack` gets a CONNACK that
-    /// accepts.
+    /// Handles a packet. Appends the answer to `out`. Stores an accepting CONNACK in `connack`.
     pub(crate) fn handle_packet(
         &mut self,
         id: usize,
@@ -172,22 +171,23 @@ impl Connector {
                     Ok((SUBSCRIBE_ID, codes)) if codes.len() == asked as usize => {
                         match codes.iter().find(|&&code| code != wanted) {
                             None => self.subscribe(id, granted + asked, out, spec),
-                            Some(code) => {
-                                self.fail(id, &format!("SUBSCRIBE at QoS {wanted} answered {code:#04x}"))
-                            }
+                            Some(code) => self.fail(
+                                id,
+                                &format!("SUBSCRIBE at QoS {wanted} was answered with {code:#04x}"),
+                            ),
                         }
                     }
-                    Ok(_) => self.fail(id, "SUBACK does not fit its SUBSCRIBE"),
+                    Ok(_) => self.fail(id, "SUBACK does not match its SUBSCRIBE"),
                     Err(malformed) => self.fail(id, malformed.0),
                 }
             }
-            // A broker may deliver before it acknowledges. [MQTT5-3.8.4-3]
+            // A broker may deliver messages before it sends SUBACK. [MQTT5-3.8.4-3]
             (Phase::Subscribing { .. }, codec::PUBLISH) => Handled::NotHandshake,
-            (_, kind) => self.fail(id, &format!("packet of type {kind} during the handshake")),
+            (_, kind) => self.fail(id, &format!("unexpected packet of type {kind} during the handshake")),
         }
     }
 
-    /// The connection ended; whether it was ready by then. Before that it is a failure of the run.
+    /// The connection ended. Returns whether the client was ready. If not, the run fails.
     pub(crate) fn handle_closed(&mut self, id: usize, why: &Closed) -> bool {
         if self.phases[id] == Phase::Ready {
             self.phases[id] = Phase::Down;
@@ -222,10 +222,10 @@ impl Connector {
     }
 }
 
-/// Brings the clients `ids` up, at most `in_progress_max` at a time.
+/// Connects the clients `ids`, at most `in_progress_max` at a time.
 ///
 /// # Errors
-/// The first client that can't come up, or ten seconds without one coming up.
+/// The first client that fails to connect, or ten seconds without progress.
 pub(crate) fn connect_clients(
     net: &mut Net,
     handler: &mut impl HasConnector,
@@ -256,14 +256,14 @@ pub(crate) fn connect_clients(
         if fleet.steps != last.1 {
             last = (now, fleet.steps);
         } else if now - last.0 > TIMEOUT_NANOS {
-            return Err(format!("{missing} clients get no answer to CONNECT or SUBSCRIBE"));
+            return Err(format!("{missing} clients got no answer to CONNECT or SUBSCRIBE"));
         }
         progress.print_line(now, || format!("connected {} of {total}", total - missing.min(total)));
         net.poll(Duration::from_millis(100), handler).map_err(|error: io::Error| error.to_string())?;
     }
 }
 
-/// Counts the end of a ready connection and keeps the first few reasons.
+/// Counts the end of a ready connection, and stores the first few reasons.
 pub(crate) fn count_closed(faults: &mut Faults, details: &mut Vec<String>, id: usize, why: &Closed) {
     match why {
         Closed::Peer(why) => {
@@ -277,7 +277,7 @@ pub(crate) fn count_closed(faults: &mut Faults, details: &mut Vec<String>, id: u
     }
 }
 
-/// Keeps a remark unless there are enough already.
+/// Stores a detail unless there are already enough.
 pub(crate) fn detail(details: &mut Vec<String>, text: impl FnOnce() -> String) {
     const DETAILS_MAX: usize = 8;
     if details.len() < DETAILS_MAX {

@@ -1,17 +1,17 @@
-//! Where and when a run was made: the machine, the kernel, the time, the command line, and who the
-//! broker was. Figures mean little without it.
+//! Where and when a run was made: the machine, the kernel, the time, the command line and the
+//! broker. Figures mean little without it.
 
 use std::fs;
 use std::time::SystemTime;
 
-/// The circumstances of a run, as names and values for a reader.
+/// The circumstances of a run, as names and values.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     pub(crate) rows: Vec<(&'static str, String)>,
 }
 
 impl Context {
-    /// Taken before the run: afterwards the broker may be gone.
+    /// Must be called before the run, because the broker may be gone afterwards.
     pub(crate) fn now(broker_pid: Option<u32>) -> Context {
         let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut rows = vec![
@@ -42,7 +42,7 @@ impl Context {
     }
 }
 
-/// Arguments as typed, but for the password.
+/// The arguments as typed, without the password.
 pub(crate) fn command_line(arguments: impl Iterator<Item = String>) -> String {
     let mut words = Vec::new();
     let mut is_secret = false;
@@ -57,7 +57,7 @@ pub(crate) fn command_line(arguments: impl Iterator<Item = String>) -> String {
     words.join(" ")
 }
 
-/// The first value behind `name:` in a file of such lines.
+/// The value of the first line `name: value` in a file.
 fn field(path: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let (_, value) =
@@ -69,7 +69,7 @@ fn first_line(path: &str) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.lines().next()?.to_owned())
 }
 
-/// Seconds since 1970 as a date and a time of day.
+/// Converts seconds since 1970 to a date and a time of day.
 fn utc(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = date(days);

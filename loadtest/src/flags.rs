@@ -1,4 +1,4 @@
-//! The flags of the scenarios with more to them than sizes and a pace.
+//! The flags of the more complex scenarios.
 
 use clap::Args;
 
@@ -6,34 +6,34 @@ use crate::cli::{Common, Load, not_negative, payload, positive};
 
 #[derive(Args, Debug)]
 pub(crate) struct Logins {
-    /// Pairs of one publisher and one subscriber, whose latency is watched.
+    /// Number of pairs of one publisher and one subscriber. Their latency is measured.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) pairs: u32,
-    /// Messages published a second, by all pairs together, on a fixed schedule.
+    /// Messages per second of all pairs together, on a fixed schedule.
     #[arg(long, default_value_t = 2000.0, value_parser = positive)]
     pub(crate) rate: f64,
     /// QoS of publications and subscriptions.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub(crate) qos: u8,
-    /// Bytes of payload; 32 of them are the stamp by which messages are verified.
+    /// Payload size in bytes. 32 bytes of it are the stamp that verifies the message.
     #[arg(long, default_value_t = 64, value_parser = payload)]
     pub(crate) payload: usize,
-    /// Clients a second that connect, with --username and --password, and leave.
+    /// Logins per second. Each client connects, with --username and --password, and disconnects.
     #[arg(long, default_value_t = 1000.0, value_parser = positive)]
     pub(crate) logins: f64,
-    /// Logins that may be under way; those that are due beyond them wait.
+    /// Maximum number of logins in progress. Logins that are due while there are so many must wait.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) concurrency: u32,
-    /// Times that a calm stretch and one with logins follow each other.
+    /// Number of rounds. Each has a period without logins and a period with logins.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
-    /// Seconds before the measured time of each stretch.
+    /// Warm-up before the measured time of each period, in seconds.
     #[arg(long, default_value_t = 0.5, value_parser = not_negative)]
     pub(crate) warm_up: f64,
-    /// Measured seconds of each stretch.
+    /// Measured time of each period, in seconds.
     #[arg(long, default_value_t = 3.0, value_parser = positive)]
     pub(crate) seconds: f64,
-    /// Seconds without any delivery after which what is missing counts as lost.
+    /// Seconds without any delivery after which missing messages count as lost.
     #[arg(long, default_value_t = 5.0, value_parser = positive)]
     pub(crate) stall: f64,
     #[command(flatten)]
@@ -42,23 +42,23 @@ pub(crate) struct Logins {
 
 #[derive(Args, Debug)]
 pub(crate) struct Wildcard {
-    /// Topic filters with wildcards over all subscribers, rounded down to a multiple of --matches.
+    /// Number of wildcard filters of all subscribers, rounded down to a multiple of --matches.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) filters: u32,
-    /// Connections that share the filters.
+    /// Number of subscribers. The filters are divided among them.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) subscribers: u32,
-    /// Filters in one SUBSCRIBE packet. Each connection has one of them unanswered at a time, and
-    /// --connecting connections subscribe at the same time.
+    /// Number of filters in one SUBSCRIBE packet. Each connection waits for the SUBACK before it
+    /// sends the next packet, and --connecting connections subscribe at the same time.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub(crate) batch: u16,
-    /// Publishers; the topics are divided among them.
+    /// Number of publishers. The topics are divided among them.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) publishers: u32,
-    /// Topics that are published to, spread evenly over those that the filters are for.
+    /// Number of topics with messages, spread evenly over the topics that the filters match.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) topics: u32,
-    /// Subscribers, of one filter each, that every message matches.
+    /// Number of subscribers that each message matches, with one filter each.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) matches: u32,
     #[command(flatten)]
@@ -69,10 +69,10 @@ pub(crate) struct Wildcard {
 
 #[derive(Args, Debug)]
 pub(crate) struct Shared {
-    /// Publishers, each with a topic of its own.
+    /// Number of publishers. Each has its own topic.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) publishers: u32,
-    /// Members of the one group that shares the subscription to all of the topics.
+    /// Number of members of the group that shares the subscription.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) members: u32,
     #[command(flatten)]
@@ -83,13 +83,14 @@ pub(crate) struct Shared {
 
 #[derive(Args, Debug)]
 pub(crate) struct Slow {
-    /// Subscribers in all; each is to get every message.
+    /// Number of subscribers, slow ones included. Each should get every message.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..))]
     pub(crate) subscribers: u32,
-    /// Of them, the ones that stop reading while the others are timed, and read on at the end.
+    /// Number of slow subscribers. They stop reading during the measured time, and read again at
+    /// the end.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) slow: u32,
-    /// Publishers, each with a topic of its own.
+    /// Number of publishers. Each has its own topic.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) publishers: u32,
     #[command(flatten)]
@@ -100,26 +101,26 @@ pub(crate) struct Slow {
 
 #[derive(Args, Debug)]
 pub(crate) struct Retained {
-    /// Retained messages, each on a topic of its own.
+    /// Number of retained messages, each on its own topic.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub(crate) messages: u32,
-    /// Subscribers that get all of them, one after the other.
+    /// Number of subscribers that get all messages, one after the other.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) subscribers: u32,
     /// QoS of the retained messages and of the subscriptions.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub(crate) qos: u8,
-    /// Bytes of payload; 32 of them are the stamp by which messages are verified.
+    /// Payload size in bytes. 32 bytes of it are the stamp that verifies the message.
     #[arg(long, default_value_t = 64, value_parser = payload)]
     pub(crate) payload: usize,
-    /// Unacknowledged publications while the messages are stored.
+    /// Maximum number of unacknowledged publications while the messages are stored.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=16_384))]
     pub(crate) window: u16,
-    /// Leave the retained messages in the broker. Otherwise they are cleared at the end, and one
-    /// more subscriber makes sure of it.
+    /// Leave the retained messages in the broker. Without it, they are cleared at the end, and one
+    /// more subscriber verifies this.
     #[arg(long)]
     pub(crate) keep: bool,
-    /// Seconds without any progress after which what is missing counts as lost.
+    /// Seconds without any progress after which missing messages count as lost.
     #[arg(long, default_value_t = 5.0, value_parser = positive)]
     pub(crate) stall: f64,
     #[command(flatten)]
@@ -128,24 +129,24 @@ pub(crate) struct Retained {
 
 #[derive(Args, Debug)]
 pub(crate) struct Offline {
-    /// Sessions that outlive their connection.
+    /// Number of sessions that outlive their connection.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) sessions: u32,
-    /// Messages for each session while it is away. Brokers bound what they keep for a session
-    /// (midge: limits.session_queue_messages, mosquitto: max_queued_messages): what is above the
-    /// bound counts as lost, or as refused when the publisher is told.
+    /// Number of messages for each session while it is offline. Brokers limit the queue of a
+    /// session (midge: limits.session_queue_messages, mosquitto: max_queued_messages). Messages
+    /// above this limit count as refused if the broker tells the publisher, or else as lost.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) messages: u32,
     /// QoS of publications and subscriptions.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub(crate) qos: u8,
-    /// Bytes of payload; 32 of them are the stamp by which messages are verified.
+    /// Payload size in bytes. 32 bytes of it are the stamp that verifies the message.
     #[arg(long, default_value_t = 64, value_parser = payload)]
     pub(crate) payload: usize,
-    /// Unacknowledged publications while the sessions are away.
+    /// Maximum number of unacknowledged publications while the sessions are offline.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=16_384))]
     pub(crate) window: u16,
-    /// Seconds without any progress after which what is missing counts as lost.
+    /// Seconds without any progress after which missing messages count as lost.
     #[arg(long, default_value_t = 5.0, value_parser = positive)]
     pub(crate) stall: f64,
     #[command(flatten)]
@@ -154,55 +155,55 @@ pub(crate) struct Offline {
 
 #[derive(Args, Debug)]
 pub(crate) struct Mixed {
-    /// Devices: each publishes telemetry, gets commands on a topic of its own, and has a will and
-    /// a session that outlives its connection.
+    /// Number of devices. Each publishes telemetry, gets commands on its own topic, and has a will
+    /// and a session that outlives its connection.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) devices: u32,
-    /// Subscribers to the telemetry and the wills of all devices.
+    /// Number of subscribers to the telemetry and the wills of all devices.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) backends: u32,
-    /// Percent of the devices that publish at QoS 0, 1 and 2.
+    /// Percentage of the devices that publish at QoS 0, 1 and 2.
     #[arg(long, default_value = "50,40,10", value_parser = shares)]
     pub(crate) telemetry_qos: Shares,
-    /// Telemetry messages of each device a second.
+    /// Telemetry messages per second of each device.
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
     pub(crate) telemetry_rate: f64,
     /// QoS of the commands.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub(crate) command_qos: u8,
-    /// Commands to each device a second.
+    /// Commands per second to each device.
     #[arg(long, default_value_t = 0.2, value_parser = not_negative)]
     pub(crate) command_rate: f64,
-    /// Times a second that the connection of a device breaks without DISCONNECT.
+    /// How often per second the connection of a device breaks without DISCONNECT.
     #[arg(long, default_value_t = 0.01, value_parser = not_negative)]
     pub(crate) drop_rate: f64,
-    /// Times a second that a device disconnects properly and comes back.
+    /// How often per second a device sends DISCONNECT and reconnects.
     #[arg(long, default_value_t = 0.01, value_parser = not_negative)]
     pub(crate) reconnect_rate: f64,
-    /// Seconds that a device stays away each time.
+    /// Seconds that a device stays offline each time.
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
     pub(crate) away: f64,
-    /// Bytes of payload; 32 of them are the stamp by which messages are verified.
+    /// Payload size in bytes. 32 bytes of it are the stamp that verifies the message.
     #[arg(long, default_value_t = 64, value_parser = payload)]
     pub(crate) payload: usize,
-    /// Measured seconds.
+    /// Measured time, in seconds.
     #[arg(long, default_value_t = 10.0, value_parser = positive)]
     pub(crate) seconds: f64,
-    /// Seconds without any progress after which what is missing counts as lost.
+    /// Seconds without any progress after which missing messages count as lost.
     #[arg(long, default_value_t = 5.0, value_parser = positive)]
     pub(crate) stall: f64,
     #[command(flatten)]
     pub(crate) common: Common,
 }
 
-/// Percent of a fleet for each QoS.
+/// Percentage of a fleet for each QoS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares(pub(crate) [u32; 3]);
 
 impl Shares {
-    /// The QoS of device `number`, such that any hundred devices in a row have the shares.
+    /// The QoS of device `number`. Any hundred consecutive devices have exactly these shares.
     pub(crate) fn qos(self, number: u32) -> u8 {
-        // 37 has no divisor in common with 100: neighbours differ.
+        // 37 and 100 have no common divisor, so neighbours differ.
         let place = number % 100 * 37 % 100;
         match place {
             _ if place < self.0[0] => 0,
@@ -218,7 +219,7 @@ fn shares(text: &str) -> Result<Shares, String> {
         [zero, one, two] if zero.checked_add(one).and_then(|sum| sum.checked_add(two)) == Some(100) => {
             Ok(Shares([zero, one, two]))
         }
-        _ => Err("three numbers that make 100, such as 50,40,10".to_owned()),
+        _ => Err("must be three numbers with the sum 100, such as 50,40,10".to_owned()),
     }
 }
 

@@ -1,5 +1,6 @@
-//! A report as one page that needs nothing else: no script, no font, no image, no address. Style
-//! and plots are inside, for light and for dark screens; the plots' hints are the browser's own.
+//! A report as one HTML page without external resources: no script, no font, no image, no address.
+//! Styles and plots are inline, for light and dark screens. The browser shows the tooltips of the
+//! plots.
 
 use std::fmt::Write as _;
 
@@ -13,7 +14,7 @@ use crate::plot::{
 use crate::report::{PERCENTILES, Report, grouped, latency_rows};
 use crate::timeline::Rate;
 
-/// The whole page. It is well-formed XML too, so that a test can tell whether it is whole.
+/// The whole page. It is also well-formed XML, so that a test can check it.
 pub(crate) fn page(report: &Report, context: &Context) -> String {
     let scenario = escape(report.scenario);
     let started = context.rows.iter().find(|row| row.0 == "started").map_or("", |row| row.1.as_str());
@@ -77,7 +78,7 @@ fn notes_and_details(report: &Report) -> String {
     if list.is_empty() { list } else { format!("<ul class=\"remarks\">{list}</ul>") }
 }
 
-/// Figures that deserve large letters, by key; those that a scenario does not have are left out.
+/// Keys and labels of the figures in tiles. Figures that a scenario does not have are left out.
 const HEADLINES: [(&str, &str); 6] = [
     ("broker_cpu_us", "broker CPU"),
     ("delivered_per_second", "delivered"),
@@ -115,11 +116,11 @@ fn tiles(report: &Report) -> String {
     }
     let faults = report.faults.total();
     let class = if faults == 0 { "" } else { "bad" };
-    tile("faults", &grouped(faults as f64, 0), "in all", class);
+    tile("faults", &grouped(faults as f64, 0), "in total", class);
     format!("<section class=\"tiles\">{tiles}</section>")
 }
 
-/// Work a second, and the broker's CPU if it was watched, over the time of the run.
+/// Plots of the work per second and, if it was sampled, of the CPU time of the broker over time.
 fn timeline_plots(report: &Report) -> String {
     let Some((of, timeline)) = &report.timeline else { return String::new() };
     let rates = timeline.rates();
@@ -127,7 +128,7 @@ fn timeline_plots(report: &Report) -> String {
         return figure(
             &format!("{of} per second"),
             "",
-            "<p class=\"none\">The run was too short for a course.</p>",
+            "<p class=\"none\">The run was too short for a plot.</p>",
         );
     };
     let measured = report.measured.unwrap_or((first.from_nanos, last.to_nanos));
@@ -150,14 +151,14 @@ fn timeline_plots(report: &Report) -> String {
         let plot = axis.draw(&rates, cores, "two", "% of one core", |value| format!("{value:.0} %"));
         html.push_str(&figure(
             "broker CPU, over time",
-            "User and system together; 100 % is one core.",
+            "User and system time together. 100 % is one core.",
             &plot,
         ));
     }
     html
 }
 
-/// Seconds since the measured time began.
+/// The time axis: seconds since the start of the measured time.
 struct TimeAxis {
     zero: u64,
     from: u64,
@@ -202,7 +203,7 @@ impl TimeAxis {
         if let Some(mean) = self.mean(rates, &value) {
             plot.horizontal(&format!("mean {class}"), height.at(mean), x(begin), x(end));
         }
-        // A line has nothing to point at; wide samples of a short run get dots.
+        // A line has no points for tooltips, so a short run gets a dot for each sample.
         if points.len() <= 60 {
             let shown = rates.iter().filter_map(|rate| value(rate).map(|value| (rate, value)));
             for (&(at, y), (rate, value)) in points.iter().zip(shown) {
@@ -213,7 +214,7 @@ impl TimeAxis {
         plot.finish(title)
     }
 
-    /// Over the measured time, each interval by its length in it.
+    /// The mean over the measured time. Each interval has the weight of its length in it.
     fn mean(&self, rates: &[Rate], value: impl Fn(&Rate) -> Option<f64>) -> Option<f64> {
         let (mut sum, mut nanos) = (0.0, 0.0);
         for rate in rates {
@@ -232,14 +233,14 @@ fn latencies(report: &Report) -> String {
     };
     let samples = grouped(histogram.len() as f64, 0);
     let noun = if histogram.len() == 1 { "sample" } else { "samples" };
-    let text = format!("{of}, {samples} {noun}. A bin with any sample in it is at least a pixel high.");
-    let mut html = figure("latency: how often", &text, &distribution(histogram));
-    let text = "The axis stretches towards the slowest: 90, 99 and 99.9 % are equally far apart.";
-    html.push_str(&figure("latency: by percentile", text, &percentiles(histogram)));
+    let text = format!("{of}, {samples} {noun}. Every bin with a sample is at least one pixel high.");
+    let mut html = figure("latency distribution", &text, &distribution(histogram));
+    let text = "The percentile axis is logarithmic: 90, 99 and 99.9 % are equally far apart.";
+    html.push_str(&figure("latency by percentile", text, &percentiles(histogram)));
     html
 }
 
-/// Percentiles to mark: name and nanoseconds, the maximum last.
+/// The percentiles to mark: name and nanoseconds, the maximum last.
 fn percentile_marks(histogram: &Histogram<u64>) -> Vec<(&'static str, f64)> {
     let mut marks: Vec<_> =
         PERCENTILES.iter().map(|&(name, at)| (name, histogram.value_at_percentile(at) as f64)).collect();
@@ -280,7 +281,8 @@ fn distribution(histogram: &Histogram<u64>) -> String {
         let gap = if to - from > 4.0 { 1.0 } else { 0.0 };
         plot.bar((from, to - gap), (base, height), &hint);
     }
-    // A row of letters for each mark, for neighbours may be near; all lines below all letters.
+    // Each mark has its own row of text, because neighbours may be close. The lines are below the
+    // text.
     let row_y = |row: usize| 12.0 + ROW * row as f64;
     let marks = percentile_marks(histogram);
     for (row, &(_, nanos)) in marks.iter().enumerate() {
@@ -294,7 +296,7 @@ fn distribution(histogram: &Histogram<u64>) -> String {
     plot.finish("histogram of the latency")
 }
 
-/// Latency against percentile; one decade of the axis is a tenth of the samples that are left.
+/// Latency by percentile. One decade of the axis is a tenth of the remaining samples.
 fn percentiles(histogram: &Histogram<u64>) -> String {
     const TICKS: [f64; 9] = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999, 99.9999, 99.999_99];
     const POINTS: usize = 240;
@@ -311,7 +313,7 @@ fn percentiles(histogram: &Histogram<u64>) -> String {
         let digits = (tick.log10().round() as usize).saturating_sub(2);
         format!("{percentile:.digits$} %")
     };
-    plot.x_axis(x, &ticks, name, "samples that were at most as slow");
+    plot.x_axis(x, &ticks, name, "percentile");
     let points: Vec<(f64, f64)> = (0..=POINTS)
         .map(|step| {
             let left = end.powf(step as f64 / POINTS as f64);
@@ -325,7 +327,7 @@ fn percentiles(histogram: &Histogram<u64>) -> String {
         if x.shows(left) {
             plot.dot("mark", x.at(left), y.at(nanos), &format!("{name}: {}", duration(nanos)));
             let text = format!("{name} {}", duration(nanos));
-            // The first one has the axis on its left.
+            // The first label stands on the right of its dot, because the axis is on its left.
             if x.at(left) < LEFT + 100.0 {
                 plot.text("label", x.at(left) + 4.0, y.at(nanos) + 18.0, &text);
             } else {
@@ -339,7 +341,7 @@ fn percentiles(histogram: &Histogram<u64>) -> String {
     plot.finish("latency by percentile")
 }
 
-/// Ticks whose names would touch those before them are left out.
+/// Removes ticks whose labels would overlap earlier ones.
 fn spaced(ticks: &[f64], scale: Scale) -> Vec<f64> {
     const APART: f64 = 18.0;
     let is_wide = scale.at(f64::MAX) > HEIGHT;
@@ -385,7 +387,7 @@ fn text_table<'a>(title: &str, rows: impl Iterator<Item = (&'a str, &'a str)>) -
     format!("<section><h2>{title}</h2><table><tbody>{body}</tbody></table></section>")
 }
 
-/// No `<` and no `&` in it: it stands in the page as it is.
+/// Contains no `<` and no `&`, so it needs no escaping.
 const STYLE: &str = "
 :root{--page:#f7f7f5;--card:#fff;--ink:#1b1d21;--soft:#62666e;--faint:#e4e4df;--one:#2a6fdb;--two:#c4620e;
 --mark:#9a3412;--good:#166534;--good-back:#dcfce7;--bad:#991b1b;--bad-back:#fee2e2;--warn-back:#fef6dc}
@@ -456,7 +458,7 @@ mod tests {
     use crate::report::histogram;
     use crate::timeline::Timeline;
 
-    /// Whether every element is closed by its own name, and what stands between is escaped.
+    /// Whether every element is closed by its own name, and the text between is escaped.
     fn is_well_formed(html: &str) -> bool {
         let mut open = Vec::new();
         let mut rest = html.strip_prefix("<!doctype html>").unwrap_or(html);
@@ -509,7 +511,7 @@ mod tests {
         assert_eq!(html.matches("<svg").count(), 4, "{html}");
         assert!(!html.contains("<script") && html.contains("&lt;script"), "{html}");
         assert!(!html.contains("NaN") && !html.contains(">inf"), "{html}");
-        // Nothing is loaded: the only address is the name of SVG.
+        // Nothing is loaded: the only address is the SVG namespace.
         assert_eq!(html.matches("http").count(), html.matches("http://www.w3.org/2000/svg").count());
         assert!(!html.contains("src=") && !html.contains("url(") && !html.contains("@import"));
     }

@@ -1,9 +1,9 @@
-//! The shape of the latencies: a histogram's thousands of exact buckets gathered into bins of equal
-//! width on a logarithmic axis, few enough for a plot and for a line of JSON.
+//! The distribution of latencies. Gathers the thousands of buckets of a histogram into bins of
+//! equal width on a logarithmic axis, few enough for a plot and for a line of JSON.
 
 use hdrhistogram::Histogram;
 
-/// Latencies from `from` up to but not including `to`, in nanoseconds.
+/// The latencies from `from` (included) to `to` (not included), in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Bin {
     pub(crate) from: f64,
@@ -11,13 +11,14 @@ pub(crate) struct Bin {
     pub(crate) count: u64,
 }
 
-/// Bins that a plot has room for.
+/// Number of bins that fit a plot.
 const BINS_WANTED: f64 = 90.0;
-/// The histogram's own buckets are half a microsecond wide at its low end: a bin that is narrower
-/// would be full or empty by chance.
+/// The buckets of the histogram are half a microsecond wide at its low end. A narrower bin would be
+/// full or empty by chance.
 const BIN_NANOS_MIN: f64 = 600.0;
 
-/// Bins from the lowest to the highest latency, empty ones too; none of an empty histogram.
+/// The bins from the lowest to the highest latency, with empty ones between. Empty if the histogram
+/// is empty.
 pub(crate) fn bins(histogram: &Histogram<u64>) -> Vec<Bin> {
     if histogram.is_empty() {
         return Vec::new();

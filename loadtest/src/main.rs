@@ -1,9 +1,9 @@
 //! `midge-loadtest`: load tests for any MQTT broker.
 //!
-//! One thread, one epoll loop, an encoder and checks of its own. Every message carries its
-//! publisher, its stream, a sequence number, its time and a checksum, and every run verifies all
-//! of them; the headline is the broker's CPU time per delivered message, because wall time on a
-//! shared machine is noise.
+//! The load test has one thread, one epoll loop, and an MQTT encoder and checks of its own. Every
+//! message carries its publisher, its stream, a sequence number, its time and a checksum, and every
+//! run verifies all messages. The main figure is the CPU time of the broker per delivered message,
+//! because wall time varies too much on a shared machine.
 
 mod bulk_publisher;
 mod child_process;
@@ -39,9 +39,9 @@ use clap::Parser as _;
 use cli::{Scenario, Task};
 use context::Context;
 
-/// Faults were counted.
+/// The run counted faults.
 const EXIT_FAULTS: u8 = 1;
-/// The run could not be made; also clap's status for flags that it can't read.
+/// The run failed. clap uses this status too, for flags that it cannot read.
 const EXIT_NO_RUN: u8 = 2;
 
 fn main() -> ExitCode {
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 fn run(scenario: &Scenario) -> ExitCode {
     let common = scenario.common();
     let context = Context::now(common.broker_pid);
-    // Opened before the run, so that no run is lost to a folder that isn't there.
+    // Opens the page before the run, so that a missing folder does not cost a run.
     let page = match common.report.as_ref().map(Page::open).transpose() {
         Ok(page) => page,
         Err(error) => return failed(&error),
@@ -85,7 +85,7 @@ fn failed(error: &str) -> ExitCode {
     ExitCode::from(EXIT_NO_RUN)
 }
 
-/// The file of `--report`. An older page in it stays whole until the new one is written.
+/// The file of `--report`. An older page stays unchanged until the new one is written.
 struct Page<'a> {
     path: &'a PathBuf,
     file: File,
@@ -97,7 +97,7 @@ impl Page<'_> {
         file.map(|file| Page { path, file }).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// Leaves no empty file behind.
+    /// Removes the file if it is empty.
     fn abandon(self) {
         if self.file.metadata().is_ok_and(|file| file.is_file() && file.len() == 0) {
             let _ = std::fs::remove_file(self.path);

@@ -1,9 +1,9 @@
 //! All sockets of a run in one edge-triggered epoll loop on the calling thread.
 //!
-//! [`Net`] opens connections, from several source addresses if need be, reads into one large
-//! buffer that all connections share, cuts packets out of it where they lie, and hands them to a
-//! [`Handler`], whose answers to one read leave in one write. Nothing is allocated per message.
-//! LayerBuffers a [`TransportConfig`] what is read and written passes through the connection's layers on its way.
+//! [`Net`] opens the connections, from several source addresses if necessary. It reads into one
+//! large buffer that all connections share, and passes each packet in it to a [`Handler`]. The
+//! answers to one read are sent in one write. No message causes an allocation. With a
+//! [`TransportConfig`], all bytes pass through the layers of their connection.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
@@ -21,7 +21,7 @@ use rustix::time::Timespec;
 use crate::codec::{self, Packet};
 use crate::transport::{Layers, Received, Scratch, TransportConfig};
 
-/// Nanoseconds since the start of the run; the time of all stamps and schedules.
+/// Nanoseconds since the start of the run. All stamps and schedules use this clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock(Instant);
 
@@ -36,33 +36,33 @@ impl Clock {
     }
 }
 
-/// What a connection is to do after a packet.
+/// What happens to a connection after a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Continue,
-    /// Send what was answered, then close; `closed` is not called.
+    /// Sends the answers and closes the connection. `handle_closed` is not called.
     Close,
 }
 
-/// A scenario, as the sockets see it. `id` is the number given to [`Net::open`]; what is appended
-/// to `out` goes to that connection.
+/// Handles the events of a scenario's connections. `id` is the number given to [`Net::open`]. The
+/// bytes in `out` are sent to that connection.
 pub(crate) trait Handler {
-    /// The connection stands, TLS and WebSocket included.
+    /// The connection is established, including TLS and WebSocket.
     fn handle_connected(&mut self, id: usize, out: &mut Vec<u8>);
-    /// One packet came, in the read that returned at `now`.
+    /// A packet arrived, in the read that returned at `now`.
     fn handle_packet(&mut self, id: usize, now: u64, packet: Packet<'_>, out: &mut Vec<u8>) -> Next;
-    /// A socket that was full takes bytes again.
+    /// A socket that was full can be written again.
     fn handle_writable(&mut self, id: usize);
-    /// The connection is gone, by no wish of ours.
+    /// The connection was closed by the broker, or because of an error.
     fn handle_closed(&mut self, id: usize, why: Closed);
 }
 
-/// Why a connection is gone.
+/// Why a connection was closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Closed {
-    /// The broker closed it or the network broke it.
+    /// The broker closed it, or the network failed.
     Peer(String),
-    /// The broker sent bytes that are not MQTT; we closed it.
+    /// The broker sent bytes that are not MQTT, so the harness closed it.
     Malformed(&'static str),
 }
 
@@ -81,37 +81,37 @@ pub(crate) struct Net {
     handshakes: Handshakes,
 }
 
-/// Buffers of the connections that have layers.
+/// Buffers for the connections that have layers.
 #[derive(Default)]
 struct LayerBuffers {
     scratch: Scratch,
-    /// What a read became.
+    /// The MQTT bytes of a read.
     mqtt: Vec<u8>,
-    /// What a write became.
+    /// The bytes of a write after the layers.
     wire: Vec<u8>,
 }
 
-/// TLS handshakes that were completed.
+/// The completed TLS handshakes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Handshakes {
     pub(crate) full: u64,
     pub(crate) resumed: u64,
-    /// Version, cipher suite and group of the first.
+    /// Version, cipher suite and group of the first handshake.
     pub(crate) suite: Option<String>,
 }
 
 struct Connection {
     stream: TcpStream,
     connected: bool,
-    /// Not to be read for now; what its events announced waits in the kernel.
+    /// The connection is not read for now. Received bytes wait in the kernel.
     paused: bool,
-    /// The beginning of a packet whose rest has not come.
+    /// The beginning of an incomplete packet.
     partial: Vec<u8>,
-    /// What the socket had no room for.
+    /// Bytes that the full socket did not accept.
     unsent: Vec<u8>,
-    /// A PINGREQ of [`Net::send_ping`] has not been answered.
+    /// The PINGREQ of [`Net::send_ping`] is not answered yet.
     awaits_pingresp: bool,
-    /// What is between MQTT and the socket.
+    /// The layers between MQTT and the socket.
     layers: Option<Box<Layers>>,
 }
 
@@ -145,7 +145,7 @@ impl Net {
         &self.handshakes
     }
 
-    /// Starts a connection under the number `id`; `connected` or `closed` will follow.
+    /// Opens a connection with the number `id`. `handle_connected` or `handle_closed` follows.
     pub(crate) fn open(&mut self, id: usize) -> io::Result<()> {
         let socket = self.sources.connect(self.target)?;
         let stream = TcpStream::from(socket);
@@ -172,7 +172,7 @@ impl Net {
         Ok(())
     }
 
-    /// Closes a connection at once, with the farewells of its layers; `closed` is not called.
+    /// Closes a connection and its layers at once. `handle_closed` is not called.
     pub(crate) fn close(&mut self, id: usize) {
         if let Some(Some(connection)) = self.connections.get_mut(id) {
             connection.close_layers(&mut self.layer_buffers);
@@ -186,26 +186,26 @@ impl Net {
         }
     }
 
-    /// Breaks a connection with a reset, as a device that loses power behind a router does; what is
-    /// on its way to either side is lost, and `closed` is not called.
+    /// Resets a connection, like a device that loses power. Bytes in flight are lost in both
+    /// directions, and `handle_closed` is not called.
     pub(crate) fn abort(&mut self, id: usize) {
         if let Some(Some(connection)) = self.connections.get(id) {
-            // Without it the close is gentler than meant, and nothing else is wrong.
+            // If this fails, the connection is closed without a reset, and nothing else is wrong.
             let _ = sockopt::set_socket_linger(&connection.stream, Some(Duration::ZERO));
         }
         self.forget(id);
     }
 
-    /// Reads nothing more from a connection. Its receive buffer stays small by itself, because the
-    /// kernel lets it grow only while somebody reads; made smaller by hand it would stay so, and
-    /// reading on would take minutes.
+    /// Stops reading from a connection. Its receive buffer stays small, because the kernel lets it
+    /// grow only while the program reads. It is not made smaller explicitly, because it would then
+    /// stay so, and later reading would take minutes.
     pub(crate) fn pause(&mut self, id: usize) {
         if let Some(Some(connection)) = self.connections.get_mut(id) {
             connection.paused = true;
         }
     }
 
-    /// Reads a connection again, beginning with what has come meanwhile.
+    /// Reads from a connection again, beginning with the bytes that arrived meanwhile.
     pub(crate) fn resume(&mut self, id: usize, handler: &mut impl Handler) {
         if let Some(Some(connection)) = self.connections.get_mut(id) {
             connection.paused = false;
@@ -222,7 +222,7 @@ impl Net {
         matches!(self.connections.get(id), Some(Some(connection)) if !connection.unsent.is_empty())
     }
 
-    /// Sends to a connection whatever `fill` appends; nothing if the connection is gone.
+    /// Sends what `fill` appends. Does nothing if the connection is closed.
     pub(crate) fn send(&mut self, id: usize, fill: impl FnOnce(&mut Vec<u8>)) {
         let Some(Some(connection)) = self.connections.get_mut(id) else { return };
         self.out.clear();
@@ -230,8 +230,9 @@ impl Net {
         connection.send(&self.out, &mut self.layer_buffers);
     }
 
-    /// Sends a PINGREQ whose answer the handler does not see: it tells that the broker has read what
-    /// was sent before, and that what it had sent by then has come.
+    /// Sends a PINGREQ whose answer the handler does not get. The answer shows that the broker has
+    /// read everything before it, and that everything that the broker sent before the answer has
+    /// arrived.
     pub(crate) fn send_ping(&mut self, id: usize) {
         if let Some(Some(connection)) = self.connections.get_mut(id) {
             connection.awaits_pingresp = true;
@@ -239,12 +240,12 @@ impl Net {
         }
     }
 
-    /// Whether the connection stands and has not answered to [`Net::send_ping`].
+    /// Whether the connection is open and has not answered [`Net::send_ping`].
     pub(crate) fn awaits_pingresp(&self, id: usize) -> bool {
         matches!(self.connections.get(id), Some(Some(connection)) if connection.awaits_pingresp)
     }
 
-    /// Waits at most `timeout` and serves all that is ready.
+    /// Waits at most `timeout`, and handles all events.
     pub(crate) fn poll(&mut self, timeout: Duration, handler: &mut impl Handler) -> io::Result<()> {
         let timeout =
             Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
@@ -295,8 +296,8 @@ impl Net {
         }
     }
 
-    /// Reads until the socket is empty: a read that does not fill the buffer has emptied it, except
-    /// that an end of stream behind the bytes needs one more read (`until_end`).
+    /// Reads until the socket is empty. A read that does not fill the buffer has emptied it. Only
+    /// the end of the stream needs one more read (`until_end`).
     fn read(&mut self, id: usize, until_end: bool, handler: &mut impl Handler) {
         let mut buffer = std::mem::take(&mut self.buffer);
         self.read_into(&mut buffer, id, until_end, handler);
@@ -305,10 +306,10 @@ impl Net {
 
     fn read_into(&mut self, buffer: &mut Box<[u8]>, id: usize, until_end: bool, handler: &mut impl Handler) {
         while let Some(Some(connection)) = self.connections.get_mut(id) {
-            // LayerBuffers layers it is put before what they make of the bytes.
+            // With layers, the partial packet is put before their output instead.
             let partial_len = if connection.layers.is_none() { connection.partial.len() } else { 0 };
             if partial_len + BUFFER_LEN / 2 > buffer.len() {
-                // A packet larger than the buffer: it grows to hold it, once.
+                // A packet is larger than the buffer, so the buffer grows.
                 *buffer = vec![0; 2 * buffer.len()].into();
             }
             if partial_len > 0 {
@@ -342,7 +343,7 @@ impl Net {
         }
     }
 
-    /// Takes what was read through the layers, and what is MQTT in it as [`Net::handle_packets`] does.
+    /// Passes received bytes through the layers, and handles the MQTT packets in them.
     fn handle_layered(
         &mut self,
         id: usize,
@@ -384,8 +385,8 @@ impl Net {
         }
     }
 
-    /// Hands on the packets in `bytes`, sends the answers, and keeps the rest. Whether the
-    /// connection still stands.
+    /// Passes the packets in `bytes` to the handler, sends the answers, and stores the rest.
+    /// Returns whether the connection is still open.
     fn handle_packets(&mut self, id: usize, now: u64, mut bytes: &[u8], handler: &mut impl Handler) -> bool {
         let Some(Some(connection)) = self.connections.get_mut(id) else { return false };
         self.out.clear();
@@ -425,7 +426,7 @@ impl Net {
 }
 
 impl Handshakes {
-    /// Those that were not yet made `earlier`.
+    /// The handshakes after `earlier`.
     pub(crate) fn since(&self, earlier: &Handshakes) -> Handshakes {
         let (full, resumed) = (self.full - earlier.full, self.resumed - earlier.resumed);
         Handshakes { full, resumed, suite: self.suite.clone() }
@@ -450,7 +451,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends MQTT, by way of the layers if there are any.
+    /// Sends MQTT bytes, through the layers if there are any.
     #[inline]
     fn send(&mut self, mqtt: &[u8], buffers: &mut LayerBuffers) {
         match &mut self.layers {
@@ -471,8 +472,8 @@ impl Connection {
         }
     }
 
-    /// Sends what waits and then `bytes`; keeps what the socket refuses. An error is left to the
-    /// next read, which reports it together with the bytes that came before it.
+    /// Sends the unsent bytes and then `bytes`, and stores what the socket refuses. The next read
+    /// reports an error, together with the bytes that arrived before it.
     fn write(&mut self, bytes: &[u8]) {
         if !self.unsent.is_empty() {
             self.unsent.extend_from_slice(bytes);
@@ -498,8 +499,9 @@ fn send(stream: &mut TcpStream, bytes: &[u8]) -> usize {
     sent
 }
 
-/// Where connections come from. One address has about 28,000 ports that the kernel gives out, so
-/// that more connections need more addresses; with addresses of its own this picks the ports too.
+/// The source addresses and ports of the connections. The kernel assigns about 28,000 ports to one
+/// address, so more connections need more addresses. With addresses of its own, this type also
+/// chooses the ports.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
     addresses: Vec<Ipv4Addr>,
@@ -509,12 +511,12 @@ pub(crate) struct Sources {
 
 const PORT_FIRST: u16 = 10_000;
 const PORT_LAST: u16 = 65_000;
-/// Ports tried before a connection is given up as impossible.
+/// Number of ports to try for one connection.
 const PORT_TRIES_MAX: usize = 5_000;
 
 impl Sources {
-    /// `addresses` in turn; none leaves the choice to the kernel. `seed` sets the first port, so
-    /// that two runs in a row do not meet in TIME_WAIT.
+    /// Uses `addresses` in turn. If there are none, the kernel chooses. `seed` sets the first port,
+    /// so that the ports of two consecutive runs do not collide in TIME_WAIT.
     pub(crate) fn new(addresses: Vec<Ipv4Addr>, seed: u32) -> Sources {
         let span = u32::from(PORT_LAST - PORT_FIRST);
         Sources { addresses, next_address: 0, port: PORT_FIRST + (seed % span) as u16 }
@@ -545,7 +547,7 @@ impl Sources {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(io::Error::new(ErrorKind::AddrNotAvailable, "no free source port; more --sources may help"))
+        Err(io::Error::new(ErrorKind::AddrNotAvailable, "no free source port; use more --sources"))
     }
 
     fn next_source(&mut self) -> Option<SocketAddrV4> {
@@ -560,7 +562,7 @@ impl Sources {
     }
 }
 
-/// Whether a target can be reached from any 127.x.x.x address.
+/// Whether a target is reachable from any 127.x.x.x address.
 pub(crate) fn is_loopback_v4(target: SocketAddr) -> bool {
     matches!(target.ip(), IpAddr::V4(address) if address.is_loopback())
 }
@@ -573,12 +575,12 @@ pub(crate) fn raise_open_files() -> u64 {
     effective.unwrap_or(u64::MAX)
 }
 
-/// Keeps the calling thread, and whatever it becomes or starts, on these CPUs.
+/// Pins the calling thread, and the processes that it starts, to these CPUs.
 pub(crate) fn pin(cpus: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     for &cpu in cpus {
         if cpu >= CpuSet::MAX_CPU {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "no such CPU"));
+            return Err(io::Error::new(ErrorKind::InvalidInput, "there is no such CPU"));
         }
         set.set(cpu);
     }

@@ -1,9 +1,8 @@
-//! What a message carries, so that its receiver can tell whether it is the right one: run,
-//! publisher, stream, sequence number, time of sending, a pattern, and a checksum over all of
-//! them and the topic.
+//! The content of a message, by which its receiver verifies it: run, publisher, stream, sequence
+//! number, time, a pattern, and a checksum over all of them and the topic.
 //!
 //! Layout, little-endian: run 4, publisher 4, stream 4, sequence 4, time 8, checksum 8, then the
-//! pattern up to the wanted size. A *stream* is one publisher's messages to one topic.
+//! pattern up to the wanted size. A *stream* is the messages of one publisher to one topic.
 
 /// The smallest payload that holds a stamp, in bytes.
 pub(crate) const STAMP_LEN: usize = 32;
@@ -13,17 +12,17 @@ const CHECKSUM: std::ops::Range<usize> = 24..32;
 /// The part of a payload that differs from message to message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    /// Tells this run's messages from those an earlier run left in the broker.
+    /// Distinguishes the messages of this run from those that an earlier run left in the broker.
     pub(crate) run: u32,
     pub(crate) publisher: u32,
     pub(crate) stream: u32,
     /// Counts from 0 in each stream.
     pub(crate) sequence: u32,
-    /// When it was sent, or should have been: nanoseconds since the run's start.
+    /// When it was sent, or was due: nanoseconds since the start of the run.
     pub(crate) sent_nanos: u64,
 }
 
-/// Appends a payload of `size` bytes, at least [`STAMP_LEN`].
+/// Appends a payload of `size` bytes. `size` is at least [`STAMP_LEN`].
 #[inline]
 pub(crate) fn put(out: &mut Vec<u8>, topic: &[u8], size: usize, stamp: &Stamp) {
     let start = out.len();
@@ -45,7 +44,7 @@ pub(crate) fn put(out: &mut Vec<u8>, topic: &[u8], size: usize, stamp: &Stamp) {
     out[start + CHECKSUM.start..start + CHECKSUM.end].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// The stamp of a payload that came on `topic`, or `None` if a single bit of either is wrong.
+/// The stamp of a payload that arrived on `topic`, or `None` if a bit of either is wrong.
 #[inline]
 pub(crate) fn read(payload: &[u8], topic: &[u8]) -> Option<Stamp> {
     let (head, _) = payload.split_first_chunk::<STAMP_LEN>()?;
@@ -62,8 +61,8 @@ pub(crate) fn read(payload: &[u8], topic: &[u8]) -> Option<Stamp> {
     })
 }
 
-/// Of the topic and of the whole payload but the checksum's own bytes. Sixteen bytes a step: it
-/// runs for every delivery.
+/// The checksum of the topic and of the payload except the checksum itself. It runs for every
+/// delivery, so it takes sixteen bytes at a time.
 #[inline]
 fn checksum(payload: &[u8], topic: &[u8]) -> u64 {
     let seed = (topic.len() as u64) << 40 ^ payload.len() as u64;
@@ -89,7 +88,7 @@ fn absorb(mut sum: u64, bytes: &[u8]) -> u64 {
 #[inline]
 fn fold(left: u64, right: u64) -> u64 {
     let product = u128::from(left) * u128::from(right);
-    // Adding `left` keeps what it knew where `right` happens to be zero.
+    // Adding `left` keeps its bits if `right` happens to be zero.
     (product as u64 ^ (product >> 64) as u64).wrapping_add(left.rotate_left(23))
 }
 

@@ -1,4 +1,4 @@
-//! What a run of traffic is to be: who publishes what to whom, and when.
+//! The plan of a traffic scenario: who publishes what to whom, and when.
 
 use crate::connector::{ClientSpec, Identity};
 
@@ -12,26 +12,26 @@ pub(crate) struct Plan {
     pub(crate) topics: Vec<String>,
     pub(crate) subscribers: Vec<SubscriberPlan>,
     pub(crate) publishers: Vec<PublisherPlan>,
-    /// The subscribers are the members of one group, all with the same streams: each message is for
-    /// one of them.
+    /// The subscribers are the members of one group, all with the same streams. Each message goes
+    /// to one of them.
     pub(crate) shared: bool,
-    /// Sessions outlive their connection.
+    /// The sessions outlive their connection.
     pub(crate) kept: bool,
-    /// Filters in one SUBSCRIBE.
+    /// Number of filters in one SUBSCRIBE.
     pub(crate) batch: usize,
 }
 
-/// What one subscriber asks for, and the streams that it must get all of.
+/// The filters of a subscriber, and the streams that it must receive completely.
 pub(crate) struct SubscriberPlan {
     pub(crate) filters: Filters,
     pub(crate) streams: Streams,
-    /// Stops reading for most of the run: nobody waits for it, and being cut off or, at QoS 0,
-    /// missing messages is no fault.
+    /// Stops reading for most of the run. The run does not wait for it. It is no fault if the
+    /// broker disconnects it or, at QoS 0, drops its messages.
     pub(crate) slow: bool,
 }
 
-/// The filters of a subscriber by number; `None` behind the last. Made when they are sent, because
-/// ten million of them would need more memory than the broker's own.
+/// The filters of a subscriber by number, `None` after the last. They are created when they are
+/// sent, because ten million of them would need more memory than the broker.
 pub(crate) type Filters = Box<dyn Fn(usize) -> Option<String>>;
 
 /// A single filter.
@@ -39,11 +39,11 @@ pub(crate) fn one_filter(filter: String) -> Filters {
     Box::new(move |at| (at == 0).then(|| filter.clone()))
 }
 
-/// Which streams a subscriber gets.
+/// The streams that a subscriber gets.
 #[derive(Clone, Debug)]
 pub(crate) enum Streams {
     Range(std::ops::Range<u32>),
-    /// Ascending.
+    /// In ascending order.
     Listed(Box<[u32]>),
 }
 
@@ -55,7 +55,7 @@ impl Streams {
         }
     }
 
-    /// The place of `stream` among these streams, or `None` if it is not one of them.
+    /// The index of `stream` among these streams, or `None` if it is not one of them.
     #[inline]
     pub(crate) fn index_of(&self, stream: u32) -> Option<usize> {
         match self {
@@ -64,7 +64,7 @@ impl Streams {
         }
     }
 
-    /// The stream at a place.
+    /// The stream at an index.
     pub(crate) fn get(&self, index: usize) -> u32 {
         match self {
             Streams::Range(range) => range.start + index as u32,
@@ -73,7 +73,7 @@ impl Streams {
     }
 }
 
-/// The streams that one publisher sends on in turn, each message to `fan_out` subscribers.
+/// The streams that one publisher sends on in turn. Each message goes to `fan_out` subscribers.
 #[derive(Clone, Debug)]
 pub(crate) struct PublisherPlan {
     pub(crate) streams: std::ops::Range<u32>,

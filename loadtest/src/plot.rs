@@ -1,19 +1,18 @@
-//! Plots as SVG text: scales, ticks, axes, marks. What is plotted is the business of the caller.
+//! Draws plots as SVG text: scales, ticks, axes and marks. The caller chooses what to plot.
 //!
-//! Colours and fonts come from the page by class: `line`, `area`, `bar`, `mark`, `dot`, `grid`,
-//! `tick`.
-//! Everything is written as XML, each element closed.
+//! The style of the page sets colours and fonts by class: `line`, `area`, `bar`, `mark`, `dot`,
+//! `grid`, `tick`. The output is well-formed XML.
 
 use std::fmt::Write as _;
 
-/// Pixels of a plot and its margins, in the units of its view box.
+/// Size of a plot and its margins, in the units of its view box.
 pub(crate) const WIDTH: f64 = 900.0;
 pub(crate) const HEIGHT: f64 = 270.0;
 pub(crate) const LEFT: f64 = 82.0;
 pub(crate) const RIGHT: f64 = 30.0;
 const BOTTOM: f64 = 46.0;
 
-/// From values to a place between two pixels.
+/// Maps values to pixels.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {
     is_log: bool,
@@ -22,13 +21,13 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// An empty range of values is widened, so that nothing is divided by zero.
+    /// A linear scale. An empty range of values is widened, so that nothing is divided by zero.
     pub(crate) fn linear(values: (f64, f64), pixels: (f64, f64)) -> Scale {
         let values = if values.1 > values.0 { values } else { (values.0, values.0 + 1.0) };
         Scale { is_log: false, values, pixels }
     }
 
-    /// Both ends above zero.
+    /// A logarithmic scale. Both values must be above zero.
     pub(crate) fn log(values: (f64, f64), pixels: (f64, f64)) -> Scale {
         let values = if values.1 > values.0 { values } else { (values.0, values.0 * 10.0) };
         Scale { is_log: true, values, pixels }
@@ -44,13 +43,13 @@ impl Scale {
         from + share.clamp(0.0, 1.0) * (to - from)
     }
 
-    /// Whether a value lies between the ends.
+    /// Whether a value is in the range.
     pub(crate) fn shows(&self, value: f64) -> bool {
         (self.values.0..=self.values.1).contains(&value)
     }
 }
 
-/// Round numbers from `low` to `high`, about `wanted` of them: steps of 1, 2 or 5.
+/// About `wanted` round numbers from `low` to `high`, in steps of 1, 2 or 5.
 pub(crate) fn linear_ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     let span = high - low;
     if !span.is_finite() || span <= 0.0 || wanted == 0 {
@@ -64,7 +63,7 @@ pub(crate) fn linear_ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     (first..=last).map(|at| at as f64 * step).collect()
 }
 
-/// The digits behind the point that tell these ticks apart.
+/// The number of decimals that distinguish these ticks.
 pub(crate) fn decimals(ticks: &[f64]) -> usize {
     let step = ticks.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min);
     if step.is_finite() && step > 0.0 {
@@ -74,7 +73,7 @@ pub(crate) fn decimals(ticks: &[f64]) -> usize {
     }
 }
 
-/// The end of an axis that begins at zero and has `max` on it: the first round step above.
+/// The end of an axis from zero that contains `max`: the next round step.
 pub(crate) fn round_up(max: f64, wanted: usize) -> f64 {
     let ticks = linear_ticks(0.0, max, wanted);
     let step = match ticks.as_slice() {
@@ -84,14 +83,14 @@ pub(crate) fn round_up(max: f64, wanted: usize) -> f64 {
     (max / step - 1e-9).ceil() * step
 }
 
-/// Round numbers of a logarithmic axis: powers of ten, with 2 and 5 between them when few.
+/// Round numbers for a logarithmic axis: powers of ten, with steps between them if there are few.
 pub(crate) fn log_ticks(low: f64, high: f64) -> Vec<f64> {
     if !(low > 0.0 && high.is_finite() && high >= low) {
         return Vec::new();
     }
     let decades = (high / low).log10();
     if decades < 0.4 {
-        // So short a piece is almost linear.
+        // A range this short is almost linear.
         return linear_ticks(low, high, 5).into_iter().filter(|tick| (low..=high).contains(tick)).collect();
     }
     let (powers_from, powers_to) = (low.log10().floor() as i32, high.log10().ceil() as i32);
@@ -106,7 +105,7 @@ pub(crate) fn log_ticks(low: f64, high: f64) -> Vec<f64> {
         .collect()
 }
 
-/// A count with a suffix: 1.5M.
+/// Formats a count with a suffix, such as 1.5M.
 pub(crate) fn short(value: f64) -> String {
     let (scaled, suffix) = match value.abs() {
         size if size >= 1e9 => (value / 1e9, "G"),
@@ -117,7 +116,7 @@ pub(crate) fn short(value: f64) -> String {
     format!("{}{suffix}", trimmed(scaled, 3))
 }
 
-/// Nanoseconds with the unit that fits them.
+/// Formats nanoseconds with a suitable unit.
 pub(crate) fn duration(nanos: f64) -> String {
     let (scaled, unit) = match nanos {
         _ if nanos >= 1e9 => (nanos / 1e9, "s"),
@@ -127,21 +126,21 @@ pub(crate) fn duration(nanos: f64) -> String {
     format!("{} {unit}", trimmed(scaled, 3))
 }
 
-/// About `digits` significant digits, without zeros at the end of a fraction.
+/// Formats a value with about `digits` significant digits, without trailing zeros in a fraction.
 fn trimmed(value: f64, digits: usize) -> String {
     let whole = if value.abs() < 1.0 { 0 } else { value.abs().log10().floor() as usize + 1 };
     let text = format!("{value:.*}", digits.saturating_sub(whole));
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// One plot being drawn: the part for data lies right of [`LEFT`] and below `top`.
+/// A plot in progress. The data area is to the right of [`LEFT`] and below `top`.
 pub(crate) struct Plot {
     body: String,
     top: f64,
 }
 
 impl Plot {
-    /// `top` leaves room above the data, for the labels of marks.
+    /// `top` is the space above the data, for the labels of marks.
     pub(crate) fn new(top: f64) -> Plot {
         Plot { body: String::new(), top }
     }
@@ -150,7 +149,7 @@ impl Plot {
         (LEFT, WIDTH - RIGHT)
     }
 
-    /// Upwards.
+    /// From bottom to top.
     pub(crate) fn y_pixels(&self) -> (f64, f64) {
         (HEIGHT - BOTTOM, self.top)
     }
@@ -180,7 +179,7 @@ impl Plot {
         );
     }
 
-    /// A filled box with a hint for the pointer.
+    /// Draws a bar with a tooltip.
     pub(crate) fn bar(&mut self, (from, to): (f64, f64), (low, high): (f64, f64), hint: &str) {
         let (width, height, hint) = ((to - from).max(0.5), low - high, escape(hint));
         let _ = write!(
@@ -190,7 +189,7 @@ impl Plot {
         );
     }
 
-    /// A pale box behind what is not measured.
+    /// Draws a shaded box for the time outside the measured time.
     pub(crate) fn shade(&mut self, from: f64, to: f64) {
         let (width, top, height) = (to - from, self.top, HEIGHT - BOTTOM - self.top);
         if width > 0.5 {
@@ -201,7 +200,7 @@ impl Plot {
         }
     }
 
-    /// A line through points, with the area below it when `base` is given.
+    /// Draws a line through points. Fills the area below it if `base` is given.
     pub(crate) fn line(&mut self, class: &str, points: &[(f64, f64)], base: Option<f64>) {
         let (Some(first), Some(last)) = (points.first(), points.last()) else { return };
         let mut path = String::new();
@@ -232,7 +231,8 @@ impl Plot {
         );
     }
 
-    /// A small dot; the style gives it a wide ring that is not seen, for the pointer to find.
+    /// Draws a small dot with a tooltip. The style gives it an invisible ring that the pointer hits
+    /// easily.
     pub(crate) fn dot(&mut self, class: &str, x: f64, y: f64, hint: &str) {
         let hint = escape(hint);
         let _ = write!(
@@ -246,7 +246,7 @@ impl Plot {
         let _ = write!(self.body, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{text}</text>");
     }
 
-    /// The finished element; `label` tells what it shows to those who can't see it.
+    /// The finished element. `label` describes it for screen readers.
     pub(crate) fn finish(self, label: &str) -> String {
         let (label, body) = (escape(label), self.body);
         format!(
@@ -256,7 +256,7 @@ impl Plot {
     }
 }
 
-/// For text and for attributes in double or single quotes.
+/// Escapes text for elements and for attributes in double or single quotes.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -266,7 +266,7 @@ pub(crate) fn escape(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
-            // No character reference can carry these.
+            // No character reference may contain these.
             control if control.is_control() && control != '\n' && control != '\t' => escaped.push('\u{fffd}'),
             other => escaped.push(other),
         }

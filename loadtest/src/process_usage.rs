@@ -1,13 +1,13 @@
-//! What a process used: CPU time and memory, as the kernel counts them under `/proc`.
+//! The CPU time and memory of a process, as the kernel counts them under `/proc`.
 //!
-//! `/proc/PID/stat` counts all threads, ended ones too, and tells user from system time, but in
-//! ticks of 10 ms. The scheduler's own count in `/proc/PID/task/*/schedstat` is exact to the
-//! nanosecond but knows living threads only. The total is taken from the second while the set of
-//! threads stays the same, and the split from the first.
+//! `/proc/PID/stat` counts all threads, including ended ones, and separates user from system time,
+//! but in ticks of 10 ms. `/proc/PID/task/*/schedstat` has the time of the scheduler in
+//! nanoseconds, but only for living threads. The total comes from the second file if the set of
+//! threads did not change. The ratio of user to system time comes from the first.
 
 use std::{fs, io};
 
-/// CPU time of a process since it started, with its memory at that moment.
+/// CPU time of a process since its start, and its memory at that moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ProcessSample {
     user_ticks: u64,
@@ -29,30 +29,31 @@ struct Thread {
 pub(crate) struct Memory {
     /// Resident pages of all kinds.
     pub(crate) resident: u64,
-    /// Of these, the ones that no file backs: heap, stacks.
+    /// Resident pages without a file behind them: heap and stacks.
     pub(crate) anonymous: u64,
 }
 
 /// CPU time between two samples.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CpuUsage {
-    /// Seconds, user and system together.
+    /// User and system time together, in seconds.
     pub(crate) total_seconds: f64,
     pub(crate) user_seconds: f64,
     pub(crate) system_seconds: f64,
-    /// Seconds in which threads were ready to run and something else had their CPU.
+    /// Seconds in which threads were ready to run but had no CPU.
     pub(crate) starved_seconds: f64,
 }
 
-/// `USER_HZ`: the unit of `/proc/PID/stat` on every Linux architecture that this builds for.
+/// `USER_HZ`: the unit of `/proc/PID/stat` on every Linux architecture that this program supports.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 impl ProcessSample {
     /// # Errors
-    /// The process is gone or hidden.
+    /// The process is gone or not visible.
     pub(crate) fn of(pid: u32) -> io::Result<ProcessSample> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The command's name may hold blanks and brackets: count fields from its end.
+        // The name of the command may contain spaces and brackets, so the fields are counted after
+        // it.
         let fields = stat.rsplit_once(')').map_or("", |split| split.1);
         let ticks = |at: usize| fields.split_ascii_whitespace().nth(at)?.parse().ok();
         let (Some(user_ticks), Some(system_ticks)) = (ticks(11), ticks(12)) else {
@@ -65,7 +66,7 @@ impl ProcessSample {
         ProcessSample::of(std::process::id())
     }
 
-    /// What was used from `earlier` to this sample of the same process.
+    /// The CPU time from `earlier` to this sample of the same process.
     pub(crate) fn since(&self, earlier: &ProcessSample) -> CpuUsage {
         let user = self.user_ticks.saturating_sub(earlier.user_ticks) as f64 / TICKS_PER_SECOND;
         let system = self.system_ticks.saturating_sub(earlier.system_ticks) as f64 / TICKS_PER_SECOND;
@@ -97,7 +98,7 @@ impl Memory {
     }
 }
 
-/// CPU time of the living threads of a process, in nanoseconds; `None` once it is gone.
+/// CPU time of the living threads of a process, in nanoseconds. `None` if the process is gone.
 pub(crate) fn running_nanos(pid: u32) -> Option<u64> {
     let threads = threads(pid);
     (!threads.is_empty()).then(|| threads.iter().map(|thread| thread.running_nanos).sum())
@@ -109,7 +110,7 @@ pub(crate) fn own_thread_nanos() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Threads that end while the folder is read are left out.
+/// The threads of a process. Threads that end meanwhile are left out.
 fn threads(pid: u32) -> Vec<Thread> {
     let Ok(folder) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let mut threads: Vec<Thread> = folder
@@ -133,7 +134,7 @@ mod tests {
     fn cpu_time_grows_with_work_and_memory_is_known() {
         let before = ProcessSample::own().unwrap();
         let mut sum = 0u64;
-        // Work counted in steps, not in time: no machine is too slow for it.
+        // The work is counted in steps, not in time, so that the test passes on a slow machine too.
         for step in 0..200_000_000u64 {
             sum = std::hint::black_box(sum ^ step);
         }

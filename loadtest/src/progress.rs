@@ -1,15 +1,16 @@
-//! How a run goes on: one line on standard error per second, and the samples of the [`Timeline`].
+//! The progress of a run: one line per second on standard error, and the samples of the
+//! [`Timeline`].
 
 use crate::process_usage;
 use crate::report::grouped;
 use crate::timeline::Timeline;
 
-/// Says how far the run is, at most once a second, and keeps its course.
+/// Prints progress at most once a second, and records the timeline.
 #[derive(Debug)]
 pub(crate) struct Progress {
     quiet: bool,
     due_nanos: u64,
-    /// Time and work of the line before.
+    /// Time and work when the last line was printed.
     last: (u64, u64),
     timeline: Timeline,
 }
@@ -31,8 +32,8 @@ impl Progress {
         }
     }
 
-    /// One turn of a running scenario, in which `work` pieces are done in all: samples it if the
-    /// time has come, and prints the rate since the line before with `text` if a line is due.
+    /// Updates the progress of a scenario that has done `work` units in all. Takes a sample if one
+    /// is due. Prints the rate since the last line, and `text`, if a line is due.
     #[inline]
     pub(crate) fn update(&mut self, now: u64, work: u64, text: impl FnOnce() -> String) {
         if self.timeline.is_due(now) {
@@ -43,7 +44,7 @@ impl Progress {
         }
     }
 
-    /// The course of the run so far.
+    /// The timeline of the run so far.
     pub(crate) fn timeline(&self) -> &Timeline {
         &self.timeline
     }
@@ -53,7 +54,7 @@ impl Progress {
         let rate = work.saturating_sub(before) as f64 * 1e9 / now.saturating_sub(then).max(1) as f64;
         let busy = self.timeline.last_rate().and_then(|rate| rate.broker_cores);
         let busy = busy.map_or(String::new(), |cores| format!(", broker CPU {:.0} %", cores * 100.0));
-        // The first line has no line before it to count from.
+        // There is no earlier line that the first one could compute a rate from.
         let rate = if then == 0 { String::new() } else { format!("{}/s, ", grouped(rate, 0)) };
         self.print_line(now, || format!("{rate}{}{busy}", text()));
     }

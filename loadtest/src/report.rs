@@ -1,5 +1,5 @@
-//! The outcome of a run: figures, latencies, faults and remarks, as a table for people or as JSON
-//! for machines.
+//! The result of a run: figures, latencies, faults and notes, as a table for people or as JSON for
+//! programs.
 
 use std::fmt::Write as _;
 
@@ -24,31 +24,31 @@ pub(crate) struct Figure {
     pub(crate) decimals: usize,
 }
 
-/// Everything that a run found out.
+/// All results of a run.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) scenario: &'static str,
-    /// What was asked for, in the order of the flags.
+    /// The settings of the run, in the order of the flags.
     pub(crate) settings: Vec<(&'static str, String)>,
-    /// The headline first.
+    /// The main figure comes first.
     pub(crate) figures: Vec<Figure>,
-    /// What the latencies are of, and the latencies in nanoseconds.
+    /// What the latencies measure, and the latencies in nanoseconds.
     pub(crate) latency: Option<(&'static str, Histogram<u64>)>,
-    /// What was counted in the course of the run, such as deliveries, and the course.
+    /// What the timeline counts, such as deliveries, and the timeline.
     pub(crate) timeline: Option<(&'static str, Timeline)>,
-    /// Begin and end of the measured time, in nanoseconds since the run's start.
+    /// Start and end of the measured time, in nanoseconds since the start of the run.
     pub(crate) measured: Option<(u64, u64)>,
     pub(crate) faults: Faults,
-    /// First words on faults, such as why a connection ended; a handful at most.
+    /// The first few details on faults, such as why a connection ended.
     pub(crate) details: Vec<String>,
-    /// What a reader has to know to judge the figures.
+    /// What a reader must know to judge the figures.
     pub(crate) notes: Vec<String>,
 }
 
-/// Above this share of a core the harness may have held the broker back.
+/// Above this share of a core, the harness may have slowed the broker down.
 pub(crate) const BUSY_MAX: f64 = 0.9;
 
-/// Above this share of the time without a CPU the broker's figures are not to be trusted.
+/// Above this share of the time without a CPU, the figures of the broker are not reliable.
 pub(crate) const STARVED_MAX: f64 = 0.1;
 
 pub(crate) const PERCENTILES: [(&str, f64); 4] =
@@ -85,18 +85,19 @@ impl Report {
         self.figures.push(Figure { key, label, value, unit, decimals });
     }
 
-    /// Keeps the course of the run, in which pieces of work called `of` were done.
+    /// Stores the timeline of the run. `of` names the work that it counts.
     pub(crate) fn timeline(&mut self, of: &'static str, timeline: &Timeline) {
         self.timeline = Some((of, timeline.clone()));
     }
 
-    /// The headline: the broker's CPU time per `unit_of_work`, user and system apart.
+    /// Adds the main figure: the CPU time of the broker per unit of work, also split into user and
+    /// system time.
     pub(crate) fn broker_cpu(&mut self, used: &CpuUsage, work: u64, wall_seconds: f64, per: &'static str) {
         if work > 0 {
             let micros = |seconds: f64| seconds * 1e6 / work as f64;
             self.figure("broker_cpu_us", "broker CPU", micros(used.total_seconds), per, 3);
-            self.figure("broker_cpu_user_us", "  of it user", micros(used.user_seconds), per, 3);
-            self.figure("broker_cpu_system_us", "  of it system", micros(used.system_seconds), per, 3);
+            self.figure("broker_cpu_user_us", "  user", micros(used.user_seconds), per, 3);
+            self.figure("broker_cpu_system_us", "  system", micros(used.system_seconds), per, 3);
         }
         let busy = used.total_seconds / wall_seconds * 100.0;
         self.figure("broker_busy_percent", "broker busy", busy, "% of a core", 1);
@@ -104,14 +105,14 @@ impl Report {
         self.figure("broker_starved_percent", "broker waited for a CPU", starved * 100.0, "% of the time", 1);
         if starved > STARVED_MAX {
             self.notes.push(format!(
-                "the broker was kept from its CPU {:.0} % of the time: something else ran there. A starved \
-                 broker batches more and looks cheaper; repeat the run.",
+                "the broker waited for a CPU {:.0} % of the time, because something else ran there. Such a broker \
+                 batches more and seems cheaper. Repeat the run.",
                 starved * 100.0
             ));
         }
     }
 
-    /// The harness's own cost, and a note when it may have been the limit.
+    /// Adds the CPU time of the harness, and a note if it may have been the limit.
     pub(crate) fn own_cpu(&mut self, used: &CpuUsage, work: u64, wall_seconds: f64, per: &'static str) {
         if work > 0 {
             self.figure("own_cpu_us", "harness CPU", used.total_seconds * 1e6 / work as f64, per, 3);
@@ -122,14 +123,14 @@ impl Report {
         self.figure("own_starved_percent", "harness waited for a CPU", starved * 100.0, "% of the time", 1);
         if starved > STARVED_MAX {
             self.notes.push(format!(
-                "the harness was kept from its CPU {:.0} % of the time: latencies are longer than the broker's.",
+                "the harness waited for a CPU {:.0} % of the time: the measured latencies are too long.",
                 starved * 100.0
             ));
         }
         if busy > BUSY_MAX {
             self.notes.push(format!(
-                "THE HARNESS WAS THE LIMIT: its thread was busy {:.0} % of the time; \
-                 wall-clock rates and latencies say little about the broker.",
+                "THE HARNESS WAS THE LIMIT: its thread was busy {:.0} % of the time. \
+                 Wall-clock rates and latencies say little about the broker.",
                 busy * 100.0
             ));
         }
@@ -141,11 +142,11 @@ impl Report {
         }
     }
 
-    /// The TLS handshakes that were made, if there were any.
+    /// Adds the TLS handshakes, if there were any.
     pub(crate) fn handshakes(&mut self, made: &Handshakes) {
         if let Some(suite) = &made.suite {
             self.settings.push(("agreed on", suite.clone()));
-            self.figure("tls_full", "TLS handshakes in full", made.full as f64, "", 0);
+            self.figure("tls_full", "full TLS handshakes", made.full as f64, "", 0);
             self.figure("tls_resumed", "  resumed", made.resumed as f64, "", 0);
         }
     }
@@ -214,7 +215,7 @@ impl Report {
         object(fields.into_iter())
     }
 
-    /// The course of the run for JSON: cumulative, times in seconds since the run's start.
+    /// The timeline for JSON: cumulative values, times in seconds since the start of the run.
     fn samples(&self) -> Vec<(&'static str, String)> {
         let Some((of, timeline)) = &self.timeline else { return Vec::new() };
         let seconds = |nanos: u64| format!("{:.3}", nanos as f64 / 1e9);
@@ -240,7 +241,7 @@ pub(crate) fn latency_rows(histogram: &Histogram<u64>) -> Vec<(&'static str, f64
     rows
 }
 
-/// With thin groups of three digits, so that six and seven digits are told apart.
+/// A number with its digits in groups of three.
 pub(crate) fn grouped(value: f64, decimals: usize) -> String {
     let plain = format!("{value:.decimals$}");
     let (whole, fraction) = plain.split_once('.').map_or((plain.as_str(), None), |(w, f)| (w, Some(f)));
@@ -260,7 +261,7 @@ pub(crate) fn grouped(value: f64, decimals: usize) -> String {
 }
 
 fn number(value: f64) -> String {
-    // JSON has no infinities.
+    // JSON has no infinity and no NaN.
     if value.is_finite() { format!("{value}") } else { "null".to_owned() }
 }
 

@@ -1,13 +1,13 @@
-//! What was done when: a count of work, and the broker's CPU time if it is watched, about ten times
-//! a second through a run.
+//! Samples of a run, about ten per second: the work done so far, and the CPU time of the broker if
+//! its process is known.
 //!
-//! The samples are cumulative, so that leaving out every second one loses detail but no work: that
-//! is how a run of any length fits a bounded table. Reading a broker with many threads costs more
-//! than one with few; the interval grows until it is a negligible share of the time.
+//! The samples are cumulative. Leaving out every second one loses detail but no work, so a run of
+//! any length fits a table of bounded size. A sample of a broker with many threads takes longer.
+//! The interval therefore grows until sampling takes a negligible share of the time.
 
 use crate::process_usage;
 
-/// The course of a run.
+/// The samples of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Timeline {
     broker_pid: Option<u32>,
@@ -16,30 +16,30 @@ pub(crate) struct Timeline {
     samples: Vec<Sample>,
 }
 
-/// How much was done by one moment.
+/// The work done up to one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Sample {
-    /// Since the run's start.
+    /// Since the start of the run.
     pub(crate) nanos: u64,
     pub(crate) work: u64,
-    /// CPU time of the broker's threads that live.
+    /// CPU time of the threads of the broker that are alive.
     pub(crate) broker_nanos: Option<u64>,
 }
 
-/// How fast it went between two samples.
+/// The rate between two samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Rate {
     pub(crate) from_nanos: u64,
     pub(crate) to_nanos: u64,
     pub(crate) work_per_second: f64,
-    /// CPUs that the broker kept busy; 1 is a whole one.
+    /// Number of CPUs that the broker kept busy. 1 is one whole CPU.
     pub(crate) broker_cores: Option<f64>,
 }
 
 const INTERVAL_NANOS_MIN: u64 = 100_000_000;
-/// At this many samples every second one is left out.
+/// At this number of samples, every second one is removed.
 const SAMPLES_MAX: usize = 1200;
-/// A sample may take one part in so many of the harness's time.
+/// Sampling may take at most one part in this many of the harness's time.
 const COST_SHARE: u64 = 200;
 
 impl Timeline {
@@ -47,13 +47,14 @@ impl Timeline {
         Timeline { broker_pid, interval_nanos: INTERVAL_NANOS_MIN, due_nanos: 0, samples: Vec::new() }
     }
 
-    /// Whether a sample is to be taken at `now`.
+    /// Whether a sample is due at `now`.
     #[inline]
     pub(crate) fn is_due(&self, now: u64) -> bool {
         now >= self.due_nanos
     }
 
-    /// Takes a sample; `cpu_nanos` tells the CPU time of this thread, by which its cost is known.
+    /// Takes a sample. `cpu_nanos` returns the CPU time of this thread, which gives the cost of the
+    /// sample.
     pub(crate) fn take(&mut self, now: u64, work: u64, cpu_nanos: impl Fn() -> u64) {
         let started = cpu_nanos();
         let broker_nanos = self.broker_pid.and_then(process_usage::running_nanos);
@@ -82,7 +83,7 @@ impl Timeline {
         self.samples.windows(2).filter_map(|pair| Rate::between(&pair[0], &pair[1])).collect()
     }
 
-    /// How fast it went lately.
+    /// The rate between the last two samples.
     pub(crate) fn last_rate(&self) -> Option<Rate> {
         let [.., old, new] = self.samples.as_slice() else { return None };
         Rate::between(old, new)
@@ -93,7 +94,7 @@ impl Rate {
     fn between(old: &Sample, new: &Sample) -> Option<Rate> {
         let nanos = new.nanos.saturating_sub(old.nanos);
         let cores = |(new, old): (u64, u64)| {
-            // A thread that ended took its time with it: less than before counts as none.
+            // The time of a thread that has ended is missing, so a smaller value counts as zero.
             new.saturating_sub(old) as f64 / nanos as f64
         };
         (nanos > 0).then(|| Rate {

@@ -1,15 +1,16 @@
-//! Messages from publishers to subscribers, sent in a closed or an open loop and verified one by
-//! one. What the scenarios `fan-out`, `pairs`, `fan-in`, `wildcard`, `shared` and `slow` differ in
-//! is a [`Plan`].
+//! Sends messages from publishers to subscribers in a closed or an open loop, and verifies each of
+//! them. The scenarios `fan-out`, `pairs`, `fan-in`, `wildcard`, `shared` and `slow` differ only in
+//! their [`Plan`].
 //!
-//! Closed loop: a publisher has at most `window` messages that were not yet delivered to everyone
-//! and, above QoS 0, acknowledged. Deliveries are counted per publisher, not per message: a window
-//! of 32 to 1,000 subscribers is 32,000 deliveries on the way, whichever they are. A delivery that
-//! is seen to be skipped counts as made, so that a loss does not close the window for ever. In a
-//! group that shares a subscription nobody sees what was skipped: there every delivery counts one.
+//! Closed loop: a publisher has at most `window` messages that are not yet delivered to all
+//! subscribers and, above QoS 0, acknowledged. Deliveries are counted per publisher, not per
+//! message: a window of 32 with 1,000 subscribers allows 32,000 outstanding deliveries of any
+//! messages. A delivery that is known to be skipped counts as made, so that a loss does not close
+//! the window for ever. In a shared subscription no member can know what was skipped, so every
+//! delivery there counts as one.
 //!
-//! Open loop: message *k* of all publishers together is due at `k / rate`, whatever the broker
-//! does, and carries that time.
+//! Open loop: message *k* of all publishers together is due at `k / rate`, independently of the
+//! broker, and carries that time.
 
 use hdrhistogram::Histogram;
 
@@ -22,7 +23,7 @@ use crate::plan::{Pace, Plan, Streams};
 use crate::report::histogram;
 use crate::verify::{AckResult, Arrival, Faults, InFlight, Stream};
 
-/// The running scenario.
+/// The clients and counters of the running scenario.
 pub(crate) struct Traffic {
     plan: Plan,
     version: Version,
@@ -30,21 +31,21 @@ pub(crate) struct Traffic {
     connector: Connector,
     subscribers: Vec<Subscriber>,
     publishers: Vec<Publisher>,
-    /// Per subscriber and stream, at `Subscriber::base`.
+    /// One per subscriber and stream. `Subscriber::base` is the first of a subscriber.
     streams: Vec<Stream>,
-    /// Messages sent per stream.
+    /// Number of messages sent per stream.
     sent: Vec<u32>,
     /// Publishers that may be able to send.
     dirty: Vec<u32>,
     sending: bool,
-    /// Open loop: the time of message 0, and how many messages are due.
+    /// Open loop: the time of message 0, and the number of messages that are due.
     schedule_start: u64,
     scheduled: u64,
     recording: bool,
     pub(crate) latency: Histogram<u64>,
     pub(crate) published: u64,
     pub(crate) delivered: u64,
-    /// Reads that brought at least one delivery.
+    /// Number of reads with at least one delivery.
     pub(crate) reads: u64,
     last_read: u64,
     /// Legal repetitions at QoS 1, with DUP.
@@ -54,14 +55,14 @@ pub(crate) struct Traffic {
     pub(crate) details: Vec<String>,
 }
 
-/// What became of the subscribers that stopped reading.
+/// The results of the slow subscribers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SlowCount {
-    /// Messages that they got, most of them once they read again.
+    /// Messages that they received, most of them after they resumed reading.
     pub(crate) delivered: u64,
-    /// Messages that they never got although the broker kept their connection.
+    /// Messages that they never received although the broker kept their connection.
     pub(crate) dropped: u64,
-    /// Of them, the connections that the broker ended.
+    /// Number of slow subscribers that the broker disconnected.
     pub(crate) cut_off: u64,
 }
 
@@ -72,7 +73,7 @@ struct Subscriber {
     delivered: u64,
     slow: bool,
     cut_off: bool,
-    /// In a group, per stream: the sequence number that this member may get next or above.
+    /// For a member of a group, per stream: the lowest sequence number that it may get next.
     order: Box<[u32]>,
 }
 
@@ -80,22 +81,22 @@ struct Subscriber {
 struct Publisher {
     first: u32,
     count: u32,
-    /// The stream whose turn it is, from `first`.
+    /// The stream of the next message, relative to `first`.
     next_stream: u32,
     fan_out: u64,
     sent: u64,
-    /// Deliveries made, or known to be lost.
+    /// Deliveries that were made or are known to be lost.
     credited: u64,
     /// Open loop: messages that are due, sent or not.
     due: u64,
     flight: InFlight,
-    /// Is in `Traffic::dirty`.
+    /// Whether the publisher is in `Traffic::dirty`.
     queued: bool,
 }
 
-/// Open loop: publications that may wait for their acknowledgement.
+/// Open loop: maximum number of unacknowledged publications.
 const OPEN_IN_FLIGHT_MAX: usize = 4096;
-/// Bytes after which a publisher's messages are written even though it could send more.
+/// Writes after this number of bytes, even if the publisher could send more.
 const WRITE_MAX: usize = 128 * 1024;
 
 impl Traffic {
@@ -107,7 +108,7 @@ impl Traffic {
             .iter()
             .map(|subscriber| {
                 let count = subscriber.streams.len();
-                // A group has its streams in common.
+                // The members of a group share their streams.
                 let first = if plan.shared { 0 } else { base };
                 base = first + count;
                 Subscriber {
@@ -174,7 +175,7 @@ impl Traffic {
         self.subscribers.len() + self.publishers.len()
     }
 
-    /// Every publisher may send from now on.
+    /// Allows every publisher to send.
     pub(crate) fn start(&mut self, now: u64) {
         self.sending = true;
         self.schedule_start = now;
@@ -183,17 +184,17 @@ impl Traffic {
         }
     }
 
-    /// No publisher sends anything new; what is under way still arrives.
+    /// Stops new messages. Messages in flight still arrive.
     pub(crate) fn stop(&mut self) {
         self.sending = false;
     }
 
-    /// Whether latencies are kept.
+    /// Sets whether latencies are recorded.
     pub(crate) fn record(&mut self, recording: bool) {
         self.recording = recording;
     }
 
-    /// Open loop: counts what has become due, and tells when the next message will be.
+    /// Open loop: counts the messages that are due, and returns when the next one is.
     pub(crate) fn advance(&mut self, now: u64) -> Option<u64> {
         let Pace::Open { per_second } = self.pace else { return None };
         if !self.sending {
@@ -218,11 +219,12 @@ impl Traffic {
             self.publishers[publisher as usize].queued = false;
             self.publish(publisher as usize, net, now);
         }
-        // Touched meanwhile: nobody, as nothing was received.
+        // No publisher was marked meanwhile, because nothing was received.
         self.dirty = dirty;
     }
 
-    /// Whether every message has reached everyone and was acknowledged, as far as can be known.
+    /// Whether every message was delivered to all its subscribers and acknowledged, as far as can
+    /// be known.
     pub(crate) fn is_drained(&self) -> bool {
         let sent = self.publishers.iter().all(|publisher| {
             publisher.credited >= publisher.sent * publisher.fan_out && publisher.flight.len() == 0
@@ -231,7 +233,7 @@ impl Traffic {
         sent && self.subscribers.iter().filter(awaited).all(|subscriber| subscriber.inbox.unreleased() == 0)
     }
 
-    /// The subscribers that stop reading.
+    /// The slow subscribers.
     pub(crate) fn slow_ids(&self) -> Vec<usize> {
         (0..self.subscribers.len()).filter(|&id| self.subscribers[id].slow).collect()
     }
@@ -242,27 +244,27 @@ impl Traffic {
         !subscriber.cut_off && (self.missing(subscriber) > 0 || subscriber.inbox.unreleased() > 0)
     }
 
-    /// Deliveries of each subscriber.
+    /// Number of deliveries to each subscriber.
     pub(crate) fn delivered_each(&self) -> Vec<u64> {
         self.subscribers.iter().map(|subscriber| subscriber.delivered).collect()
     }
 
-    /// Messages that were sent for a subscriber, or for its group, and have not come.
+    /// Number of messages that were sent to a subscriber, or to its group, and did not arrive.
     fn missing(&self, subscriber: &Subscriber) -> u64 {
         let streams = &self.streams[subscriber.base..][..subscriber.streams.len()];
         let sent = |index| self.sent[subscriber.streams.get(index) as usize];
         streams.iter().enumerate().map(|(index, stream)| stream.missing(sent(index))).sum()
     }
 
-    /// Messages that were due and could not be sent.
+    /// Number of messages that were due and could not be sent.
     pub(crate) fn behind_schedule(&self) -> u64 {
         self.publishers.iter().map(|publisher| publisher.due.saturating_sub(publisher.sent)).sum()
     }
 
-    /// Adds to the faults what is still missing at the end.
+    /// Adds what is missing at the end to the faults.
     pub(crate) fn count_missing(&mut self) {
         for (at, subscriber) in self.subscribers.iter().enumerate() {
-            // A group's losses are counted once, with its first member.
+            // The losses of a group are counted once, with its first member.
             let lost = if self.plan.shared && at > 0 { 0 } else { self.missing(subscriber) };
             if subscriber.cut_off {
                 self.slow.cut_off += 1;
@@ -274,8 +276,8 @@ impl Traffic {
             if !subscriber.slow || self.plan.qos > 0 {
                 self.faults.lost += lost;
                 if lost > 0 {
-                    let who = if self.plan.shared { "the group" } else { "subscriber" };
-                    detail(&mut self.details, || format!("{who} {at} misses {lost}"));
+                    let who = if self.plan.shared { "group" } else { "subscriber" };
+                    detail(&mut self.details, || format!("{who} {at} misses {lost} messages"));
                 }
             }
             let waiting = subscriber.inbox.unreleased();
@@ -319,7 +321,8 @@ impl Traffic {
         }
     }
 
-    /// Appends a publisher's next messages; whether it stopped only for the size of the write.
+    /// Appends the next messages of a publisher. Returns whether only the size of the write stopped
+    /// it.
     fn fill(&mut self, publisher: usize, now: u64, out: &mut Vec<u8>) -> bool {
         let (publishers, qos) = (self.publishers.len() as u64, self.plan.qos);
         let state = &mut self.publishers[publisher];
@@ -358,12 +361,12 @@ impl Traffic {
         }
     }
 
-    /// A PUBLISH at a subscriber: acknowledge, verify, credit its publisher.
+    /// Handles a PUBLISH at a subscriber: acknowledges and verifies it, and credits its publisher.
     #[inline]
     fn handle_publish(&mut self, id: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
         let subscriber = &mut self.subscribers[id];
         if !subscriber.inbox.receive(publish, out) {
-            // Nothing was reconnected, so nothing may be sent again.
+            // No client has reconnected, so the broker must not resend.
             self.faults.duplicate += 1;
             return;
         }
@@ -377,12 +380,12 @@ impl Traffic {
             payload::read(publish.payload, publish.topic).filter(|stamp| stamp.run == self.plan.run)
         else {
             self.faults.corrupt += 1;
-            return detail(&mut self.details, || format!("subscriber {id}: payload or topic changed"));
+            return detail(&mut self.details, || format!("subscriber {id}: payload or topic was changed"));
         };
         let Some(index) = subscriber.streams.index_of(stamp.stream) else {
             self.faults.misrouted += 1;
             return detail(&mut self.details, || {
-                format!("subscriber {id} did not ask for stream {}", stamp.stream)
+                format!("subscriber {id} has no subscription to stream {}", stamp.stream)
             });
         };
         let arrival = self.streams[subscriber.base + index].arrive(stamp.sequence);
@@ -414,7 +417,7 @@ impl Traffic {
             return;
         }
         self.delivered += 1;
-        // All packets of one read have its time, and no two reads have the same.
+        // All packets of one read have the same time, and no two reads have the same.
         if self.last_read != now {
             self.last_read = now;
             self.reads += 1;
@@ -444,7 +447,7 @@ impl Traffic {
                 }
             }
             codec::DISCONNECT => self.handle_disconnect(id, packet),
-            _ => self.protocol_fault(id, "a subscriber got a packet that is none of its business"),
+            _ => self.protocol_fault(id, "unexpected packet for a subscriber"),
         }
     }
 
@@ -464,13 +467,15 @@ impl Traffic {
                     match self.publishers[publisher].flight.handle_ack(kind, packet_id, failed) {
                         AckResult::Done => self.mark_dirty(publisher),
                         AckResult::Release => codec::put_ack(out, codec::PUBREL, packet_id),
-                        AckResult::Unknown => self.protocol_fault(id, "acknowledgement of nothing in flight"),
+                        AckResult::Unknown => {
+                            self.protocol_fault(id, "acknowledgement that matches nothing in flight")
+                        }
                     }
                 }
                 Err(malformed) => self.protocol_fault(id, malformed.0),
             },
             codec::DISCONNECT => self.handle_disconnect(id, packet),
-            _ => self.protocol_fault(id, "a publisher got a packet that is none of its business"),
+            _ => self.protocol_fault(id, "unexpected packet for a publisher"),
         }
     }
 
@@ -535,7 +540,7 @@ impl HasConnector for Traffic {
 }
 
 impl Subscriber {
-    /// In a group: whether a message is a later one than all that this member got of its stream.
+    /// For a member of a group: whether the message is later than all that it got of the stream.
     fn is_in_order(&mut self, index: usize, sequence: u32) -> bool {
         let next = &mut self.order[index];
         let is_later = sequence >= *next;
@@ -545,7 +550,7 @@ impl Subscriber {
 }
 
 impl Publisher {
-    /// How many more messages fit the window.
+    /// Number of messages that still fit the window.
     fn free(&self, window: u16) -> u64 {
         let window = u64::from(window);
         let outstanding =
@@ -554,7 +559,7 @@ impl Publisher {
     }
 }
 
-/// Nanoseconds from the schedule's start to message `message`, without drift over long runs.
+/// Nanoseconds from the start of the schedule to message `message`, without drift in long runs.
 fn due_nanos(message: u64, per_second: f64) -> u64 {
     (message as f64 * 1e9 / per_second) as u64
 }

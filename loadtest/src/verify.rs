@@ -1,42 +1,43 @@
-//! The checks of a run: every message once, in order, whole, with the right flags; and the count
-//! of everything that was not.
+//! The checks of a run. Every message must arrive once, in order, unchanged and with the right
+//! flags. Everything else is counted as a fault.
 //!
-//! A [`Stream`] follows one publisher's messages on one topic as one subscriber sees them. It
-//! holds the next sequence number that it expects and, only once something went wrong, the ones
-//! that it skipped: what comes later for a skipped number was reordered, what never comes is lost,
-//! and what comes for a number that was already seen is a duplicate.
+//! A [`Stream`] follows the messages of one publisher on one topic as one subscriber gets them. It
+//! stores the next expected sequence number and the skipped ones, if there are any. A message with
+//! a skipped number was reordered if it arrives later, and is lost if it never arrives. A message
+//! with a number that was already seen is a duplicate.
 
-/// Everything that a run can find wrong, by count.
+/// The number of faults of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Faults {
-    /// Messages that a subscriber should have got and never did.
+    /// Messages that a subscriber should have received and did not.
     pub(crate) lost: u64,
-    /// Messages delivered again without the right to: any at QoS 0 and 2, those without DUP at QoS 1.
+    /// Illegal repetitions: any at QoS 0 and 2, those without DUP at QoS 1.
     pub(crate) duplicate: u64,
     /// Messages that arrived after a later one of the same publisher and topic.
     pub(crate) reordered: u64,
-    /// Payload or topic changed, or not of this run.
+    /// Messages whose payload or topic is changed or belongs to another run.
     pub(crate) corrupt: u64,
-    /// A whole message at a subscriber that had not asked for it.
+    /// Intact messages at a subscriber without a matching subscription.
     pub(crate) misrouted: u64,
     /// DUP set on a first delivery, or at QoS 0.
     pub(crate) dup_flag: u64,
-    /// RETAIN set on a live message, or not set on a replayed one.
+    /// RETAIN set on a live message, or not set on a retained one.
     pub(crate) retain_flag: u64,
-    /// Delivered at another QoS than the smaller of published and granted.
+    /// Messages that were not delivered at the lower of the published and the granted QoS.
     pub(crate) qos: u64,
-    /// Packets that break the standard, acknowledgements of nothing, unexpected packet types.
+    /// Malformed packets, unexpected packet types, and acknowledgements that match nothing in
+    /// flight.
     pub(crate) protocol: u64,
-    /// CONNECT, SUBSCRIBE or PUBLISH answered with a refusal.
+    /// Refusals of CONNECT, SUBSCRIBE or PUBLISH.
     pub(crate) refused: u64,
-    /// Connections that the broker ended, or that never came up.
+    /// Connections that the broker closed, or that failed.
     pub(crate) closed: u64,
-    /// Packets that should have been answered and were not: a PUBACK, a PINGRESP, a CONNACK.
+    /// Missing answers, such as PUBACK, PINGRESP or CONNACK.
     pub(crate) unanswered: u64,
 }
 
 impl Faults {
-    /// Name and count of each kind, in the order in which they are printed.
+    /// Name and count of each kind, in the order of the report.
     pub(crate) fn rows(&self) -> [(&'static str, u64); 12] {
         [
             ("lost", self.lost),
@@ -59,22 +60,22 @@ impl Faults {
     }
 }
 
-/// What a sequence number turned out to be.
+/// What a sequence number means for its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// The first time. `skipped` earlier ones have not come yet.
+    /// It arrives for the first time. `skipped` earlier ones have not arrived yet.
     First { skipped: u32 },
-    /// The first time, but after a later one.
+    /// It arrives for the first time, but after a later one.
     Late,
-    /// Seen before.
+    /// It has arrived before.
     Duplicate,
 }
 
-/// One publisher's messages on one topic, as one subscriber receives them.
+/// The messages of one publisher on one topic, as one subscriber receives them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stream {
     next: u32,
-    /// Half-open ranges of skipped numbers, ascending. Boxed: almost every stream has none.
+    /// Half-open ranges of skipped numbers, ascending. Boxed, because almost every stream has none.
     #[allow(clippy::box_collection)]
     gaps: Option<Box<Vec<(u32, u32)>>>,
 }
@@ -89,26 +90,26 @@ impl Stream {
         self.arrive_out_of_order(sequence)
     }
 
-    /// How many of the `sent` messages of this stream have not come.
+    /// How many of the `sent` messages of this stream have not arrived.
     pub(crate) fn missing(&self, sent: u32) -> u64 {
         let gaps = self.gaps.iter().flat_map(|gaps| gaps.iter());
         let skipped: u64 = gaps.map(|&(from, to)| u64::from(to - from)).sum();
         skipped + u64::from(sent.saturating_sub(self.next))
     }
 
-    /// The first number that has not come, and how many in a row from there, of `sent` in all.
+    /// The first missing number and how many in a row are missing, out of `sent` messages.
     pub(crate) fn first_missing(&self, sent: u32) -> Option<(u32, u32)> {
         let gap = self.gaps.iter().flat_map(|gaps| gaps.first()).next().copied();
         let (from, to) = gap.unwrap_or((self.next, sent));
         (from < to).then(|| (from, to - from))
     }
 
-    /// The number behind the highest that has come.
+    /// The number after the highest one that has arrived.
     pub(crate) fn next(&self) -> u32 {
         self.next
     }
 
-    /// How many of these numbers have not come.
+    /// How many of these numbers have not arrived.
     pub(crate) fn missing_among(&self, sequences: &[u32]) -> u64 {
         let gaps = || self.gaps.iter().flat_map(|gaps| gaps.iter());
         let is_missing = |&&sequence: &&u32| {
@@ -136,7 +137,7 @@ impl Stream {
     }
 }
 
-/// A set of packet identifiers: those of QoS 2 messages received and not yet released.
+/// A set of packet identifiers of QoS 2 messages that are received and not yet released.
 #[derive(Debug)]
 pub(crate) struct IdSet {
     bits: Box<[u64; 1024]>,
@@ -154,10 +155,10 @@ impl IdSet {
         self.len
     }
 
-    // Both leave early instead of adding a bool to `len`: rustc 1.95 (LLVM 22) drops that addition
-    // at opt-level 2 and up, on x86-64 at least.
+    // Both methods return early instead of adding a bool to `len`, because rustc 1.95 (LLVM 22)
+    // drops that addition at opt-level 2 and above, at least on x86-64.
 
-    /// Whether `id` was not yet in the set.
+    /// Adds `id`. Returns whether it was not in the set.
     pub(crate) fn insert(&mut self, id: u16) -> bool {
         let (word, bit) = (&mut self.bits[usize::from(id >> 6)], 1 << (id & 63));
         if *word & bit != 0 {
@@ -168,7 +169,7 @@ impl IdSet {
         true
     }
 
-    /// Whether `id` was in the set.
+    /// Removes `id`. Returns whether it was in the set.
     pub(crate) fn remove(&mut self, id: u16) -> bool {
         let (word, bit) = (&mut self.bits[usize::from(id >> 6)], 1 << (id & 63));
         if *word & bit == 0 {
@@ -180,10 +181,10 @@ impl IdSet {
     }
 }
 
-/// Publications on their way to the broker, by packet identifier, which are given out in turn.
+/// Publications in flight to the broker, by packet identifier. Identifiers are assigned in turn.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    /// The step of the publication whose identifier is `id` is at `id & mask`.
+    /// The state of the publication with identifier `id` is at `id & mask`.
     slots: Vec<Step>,
     last_id: u16,
     count: usize,
@@ -198,25 +199,25 @@ enum Step {
     Complete(u16),
 }
 
-/// What an acknowledgement from the broker asks for.
+/// What must follow an acknowledgement from the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AckResult {
-    /// The publication is done.
+    /// Nothing; the publication is complete.
     Done,
-    /// PUBREL is to be sent.
+    /// PUBREL must be sent.
     Release,
-    /// Nothing in flight waits for this.
+    /// The acknowledgement matches nothing in flight.
     Unknown,
 }
 
 impl InFlight {
-    /// At most `max` at a time, at least one and at most 16,384.
+    /// At most `max` publications in flight. The value is clamped to 1 to 16,384.
     pub(crate) fn new(max: usize) -> InFlight {
         let max = max.clamp(1, 16_384);
         InFlight { slots: vec![Step::Free; (2 * max).next_power_of_two()], last_id: 0, count: 0, max }
     }
 
-    /// Lowers the limit to the broker's Receive Maximum. `[MQTT5-3.3.4-7]`
+    /// Lowers the limit to the Receive Maximum of the broker. `[MQTT5-3.3.4-7]`
     pub(crate) fn set_receive_maximum(&mut self, receive_maximum: u16) {
         self.max = self.max.min(usize::from(receive_maximum));
     }
@@ -225,14 +226,14 @@ impl InFlight {
         self.count
     }
 
-    /// The identifier for one more publication, or `None` while there is no room.
+    /// Assigns an identifier to one more publication. `None` if the limit is reached.
     #[inline]
     pub(crate) fn take_id(&mut self, qos: u8) -> Option<u16> {
         if self.count == self.max {
             return None;
         }
-        // An identifier whose slot waits for a slow or lost answer is passed over: there is always
-        // a free slot, as there are at least twice as many as publications.
+        // Skips identifiers whose slot still waits for an answer. There is always a free slot,
+        // because there are at least twice as many slots as publications.
         let mut id = self.last_id;
         let at = loop {
             id = id.checked_add(1).unwrap_or(1);
@@ -247,7 +248,7 @@ impl InFlight {
         Some(id)
     }
 
-    /// Takes a PUBACK, PUBREC or PUBCOMP (`kind`); `failed` when its reason code refuses.
+    /// Handles a PUBACK, PUBREC or PUBCOMP (`kind`). `failed` if its reason code is a refusal.
     #[inline]
     pub(crate) fn handle_ack(&mut self, kind: u8, id: u16, failed: bool) -> AckResult {
         let at = self.at(id);

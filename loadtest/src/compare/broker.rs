@@ -1,4 +1,4 @@
-//! A broker that is started for one round, and is gone after it.
+//! A broker process that runs for one round.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -13,46 +13,46 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::child_process;
 
-/// How to start a broker and where it listens then.
+/// How to start a broker, and where it listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BrokerSpec {
     pub(super) name: String,
     pub(super) port: u16,
-    /// For a shell.
+    /// A command line for a shell.
     pub(super) command: String,
 }
 
-/// A broker that was started; dropping it stops it.
+/// A running broker. Dropping it stops it.
 #[derive(Debug)]
 pub(super) struct BrokerProcess {
     child: Child,
     name: String,
-    /// What it wrote to standard error; the file has no name any more.
+    /// Its standard error. The file is already removed from its folder.
     errors: File,
 }
 
-/// To listen after being started.
+/// Maximum time from start to listening.
 const START_MAX: Duration = Duration::from_secs(30);
-/// To end after SIGTERM.
+/// Maximum time from SIGTERM to the end.
 const STOP_MAX: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Between listening and the scenario: what a broker does at its start is not to be measured.
+/// Wait between listening and the scenario, so that the start of the broker is not measured.
 const SETTLE: Duration = Duration::from_millis(500);
 
 impl BrokerSpec {
-    /// Reads NAME@PORT=COMMAND.
+    /// Parses NAME@PORT=COMMAND.
     pub(super) fn parse(text: &str) -> Result<BrokerSpec, String> {
-        let (address, command) = text.split_once('=').ok_or("no = before the command")?;
-        let (name, port) = address.rsplit_once('@').ok_or("no @ between name and port")?;
+        let (address, command) = text.split_once('=').ok_or("there is no = before the command")?;
+        let (name, port) = address.rsplit_once('@').ok_or("there is no @ between name and port")?;
         let port =
-            port.parse().ok().filter(|&port| port > 0).ok_or("the port is no number from 1 to 65535")?;
+            port.parse().ok().filter(|&port| port > 0).ok_or("the port must be a number from 1 to 65535")?;
         if name.is_empty() || command.trim().is_empty() {
             return Err("name and command must not be empty".to_owned());
         }
         Ok(BrokerSpec { name: name.to_owned(), port, command: command.trim().to_owned() })
     }
 
-    /// The name, fit for a file.
+    /// The name, with only characters that are safe in a file name.
     pub(super) fn file_name(&self) -> String {
         let plain = |letter: char| {
             if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '_' }
@@ -67,17 +67,18 @@ impl BrokerSpec {
 }
 
 impl BrokerProcess {
-    /// Returns once the broker takes connections.
+    /// Starts the broker, and returns when it accepts connections.
     ///
     /// # Errors
-    /// Its port is in use before; it ends, or does not listen in time.
+    /// The port is already in use; the broker ends, or does not listen in time.
     pub(super) fn start(spec: &BrokerSpec, cpus: &[usize]) -> Result<BrokerProcess, String> {
         if spec.listens() {
-            return Err(format!("something listens on port {} already", spec.port));
+            return Err(format!("port {} is already in use", spec.port));
         }
-        let errors = unnamed_file().map_err(|error| format!("a file for what the broker says: {error}"))?;
+        let errors = unnamed_file()
+            .map_err(|error| format!("a file for the standard error of the broker: {error}"))?;
         let writer = errors.try_clone().map_err(|error| error.to_string())?;
-        // The shell only parts the words: `exec` leaves its process to the broker.
+        // The shell only splits the words. `exec` replaces it by the broker.
         let shell = ["sh", "-c", &format!("exec {}", spec.command)].map(OsString::from);
         let child = child_process::command(&shell, cpus).and_then(|mut command| {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(writer)).spawn()
@@ -102,23 +103,25 @@ impl BrokerProcess {
     }
 
     /// # Errors
-    /// The broker has ended; with the last it said.
+    /// The broker has ended. The error contains its last lines of standard error.
     pub(super) fn check(&mut self) -> Result<(), String> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => {
-                Err(format!("{} ended by itself ({status}){}", self.name, self.last_error_lines()))
+                Err(format!("{} ended unexpectedly ({status}){}", self.name, self.last_error_lines()))
             }
             Err(error) => Err(error.to_string()),
         }
     }
 
-    /// Asks the broker to end, and kills it when it does not; whether asking was enough.
+    /// Sends SIGTERM to the broker, and kills it if it does not end. Returns whether SIGTERM was
+    /// enough.
     pub(super) fn stop(&mut self) -> bool {
         if let Ok(Some(_)) = self.child.try_wait() {
             return true;
         }
-        // Not yet waited for, so the id is still this child's. A failure is seen by the wait below.
+        // The child is not waited for yet, so the id is still valid. The wait below notices a
+        // failure.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let started = Instant::now();
         while started.elapsed() < STOP_MAX {
@@ -153,7 +156,7 @@ impl Drop for BrokerProcess {
     }
 }
 
-/// A file in the folder for temporary ones that is gone as soon as nobody has it open.
+/// A file in the temporary folder that disappears when nothing has it open.
 fn unnamed_file() -> io::Result<File> {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let name = format!("midge-loadtest-{}-{}", std::process::id(), since.as_nanos());

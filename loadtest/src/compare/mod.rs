@@ -1,6 +1,6 @@
-//! `compare`: one scenario against two or more brokers, in turns, each round against a broker that
-//! was started for it. The scenario runs in a process of its own too, so that no round inherits
-//! anything from the one before.
+//! `compare`: runs one scenario against two or more brokers, in turns. Each round starts a broker
+//! of its own. The scenario has a process of its own too, so that rounds do not influence each
+//! other.
 
 mod broker;
 mod outcome;
@@ -19,50 +19,50 @@ use broker::{BrokerProcess, BrokerSpec};
 use outcome::Outcome;
 use table::Comparison;
 
-/// One scenario against two or more brokers in turns, each round with a fresh broker.
+/// Runs one scenario against two or more brokers in turns. Each round starts a fresh broker.
 ///
-/// Exit status: 0 no fault, 1 faults were counted or a round could not be made, 2 a broker has no
-/// round at all.
+/// Exit status: 0 no faults, 1 faults were counted or a round failed, 2 all rounds of a broker
+/// failed.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  midge-loadtest compare --rounds 5 --broker-cpu 0 \\\n    \
     --broker 'mosquitto@1884=mosquitto -c m.conf' --broker 'midge@1883=midge serve --config m.toml' \\\n    \
     -- fan-out --subscribers 500 --cpu 1")]
 pub(crate) struct Compare {
-    /// A broker to compare, as NAME@PORT=COMMAND. The command must be the broker itself, in the
-    /// foreground, listening on 127.0.0.1:PORT; quote its arguments as for a shell, and put `env
-    /// NAME=VALUE` before it for its environment. Given twice or more.
+    /// A broker to compare, as NAME@PORT=COMMAND. The command must run the broker in the
+    /// foreground, listening on 127.0.0.1:PORT. Quote its arguments as for a shell. Set its
+    /// environment with `env NAME=VALUE` before it. Must be given at least twice.
     #[arg(long = "broker", required = true, value_name = "NAME@PORT=COMMAND", value_parser = BrokerSpec::parse)]
     brokers: Vec<BrokerSpec>,
-    /// Rounds; each broker has one turn in each.
+    /// Number of rounds. Each broker runs once in each round.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Name of the broker that the others are measured against; else the first.
+    /// Name of the broker to compare the others with. Default: the first.
     #[arg(long, value_name = "NAME")]
     baseline: Option<String>,
-    /// CPUs that the brokers may use, such as 0 or 0,1; the harness has its own --cpu.
+    /// CPUs that the brokers may use, such as 0 or 0,1. For the harness, use the scenario's --cpu.
     #[arg(long, value_name = "CPU", value_delimiter = ',')]
     broker_cpu: Vec<usize>,
-    /// Print the result as one JSON object instead of a table, with the report of every round.
+    /// Print the result, with the report of every round, as one JSON object instead of a table.
     #[arg(long)]
     json: bool,
-    /// Write a page for each round into this folder.
+    /// Write an HTML page for each round into this folder.
     #[arg(long, value_name = "FOLDER")]
     reports: Option<PathBuf>,
-    /// No progress on standard error.
+    /// Print no progress to standard error.
     #[arg(long)]
     quiet: bool,
-    /// The scenario with its flags, but for --host, --port, --broker-pid, --json, --report and
-    /// --quiet, which are set for it.
+    /// The scenario with its flags, except --host, --port, --broker-pid, --json, --report and
+    /// --quiet, which are set automatically.
     #[arg(last = true, required = true, value_name = "SCENARIO")]
     scenario: Vec<OsString>,
 }
 
-/// One turn of one broker.
+/// The run of one broker in one round.
 #[derive(Debug)]
 pub(crate) struct BrokerRun {
     /// Index of the broker.
     broker: usize,
-    /// From 1.
+    /// Starts at 1.
     round: u32,
     result: Result<Outcome, String>,
 }
@@ -109,11 +109,11 @@ pub(crate) fn run(flags: &Compare) -> ExitCode {
     }
 }
 
-/// Finds what is wrong with the flags before anything is started; the index of the baseline.
+/// Checks the flags before any broker is started. Returns the index of the baseline.
 fn check(flags: &Compare) -> Result<usize, String> {
     let names: Vec<&str> = flags.brokers.iter().map(|broker| broker.name.as_str()).collect();
     if names.len() < 2 {
-        return Err("compare needs two brokers or more".to_owned());
+        return Err("compare needs at least two brokers".to_owned());
     }
     if let Some(twice) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
         return Err(format!("two brokers are named {}", twice.1));
@@ -124,11 +124,13 @@ fn check(flags: &Compare) -> Result<usize, String> {
     match Cli::try_parse_from(arguments).map_err(|error| error.to_string())?.task {
         Task::Run(scenario) if scenario.common().report.is_some() => {
             return Err(
-                "every round would overwrite --report; --reports FOLDER before -- keeps all".to_owned()
+                "every round would overwrite the file of --report; use --reports FOLDER before --".to_owned()
             );
         }
         Task::Run(_) => {}
-        Task::Compare(_) | Task::RunChild(_) => return Err("what follows -- is no scenario".to_owned()),
+        Task::Compare(_) | Task::RunChild(_) => {
+            return Err("the arguments after -- must be a scenario".to_owned());
+        }
     }
     if let Some(folder) = &flags.reports {
         std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -137,14 +139,14 @@ fn check(flags: &Compare) -> Result<usize, String> {
     names.iter().position(|name| name == baseline).ok_or_else(|| format!("no broker is named {baseline}"))
 }
 
-/// What a round sets for its scenario.
+/// The arguments that a round adds to its scenario.
 fn fixed_arguments(broker: &BrokerSpec, pid: u32) -> Vec<OsString> {
     let (port, pid) = (broker.port.to_string(), pid.to_string());
     let fixed = ["--host", "127.0.0.1", "--port", &port, "--broker-pid", &pid, "--json", "--quiet"];
     fixed.into_iter().map(OsString::from).collect()
 }
 
-/// Starts the broker, runs the scenario, stops the broker.
+/// Starts the broker, runs the scenario, and stops the broker.
 fn run_round(flags: &Compare, spec: &BrokerSpec, round: u32) -> Result<Outcome, String> {
     let mut broker = BrokerProcess::start(spec, &flags.broker_cpu)?;
     let program = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
@@ -157,7 +159,8 @@ fn run_round(flags: &Compare, spec: &BrokerSpec, round: u32) -> Result<Outcome, 
     }
     let output = child_process::command(&arguments, &[]).and_then(|mut command| command.output());
     let output = output.map_err(|error| format!("the scenario: {error}"))?;
-    // Before it is stopped, and before its end is taken for an error of the scenario.
+    // The check comes before the broker is stopped, and before its end would look like an error of
+    // the scenario.
     broker.check()?;
     if output.status.code().is_none_or(|code| code >= i32::from(EXIT_NO_RUN)) {
         let message = String::from_utf8_lossy(&output.stderr);

@@ -1,4 +1,4 @@
-//! What one round came to: the figures out of the JSON that the scenario printed.
+//! The outcome of one round: the figures in the JSON report of the scenario.
 
 use serde_json::Value;
 
@@ -7,13 +7,13 @@ use crate::report::{BUSY_MAX, STARVED_MAX, grouped};
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) report: Value,
-    /// What makes the round doubtful.
+    /// Reasons to doubt the round.
     pub(super) marks: Vec<String>,
 }
 
 impl Outcome {
     /// # Errors
-    /// The bytes are no report.
+    /// The bytes are not a report.
     pub(super) fn parse(json: &[u8]) -> Result<Outcome, String> {
         let report: Value =
             serde_json::from_slice(json).map_err(|error| format!("unreadable report: {error}"))?;
@@ -45,7 +45,7 @@ impl Outcome {
         self.report["faults_total"].as_u64().unwrap_or(0)
     }
 
-    /// One line for the time in between.
+    /// One line of progress.
     pub(super) fn summary(&self) -> String {
         let mut parts = Vec::new();
         if let Some(cpu) = self.figure("broker_cpu_us") {
@@ -74,8 +74,8 @@ impl Outcome {
             marks.push(format!("faults: {}", kinds.join(", ")));
         }
         let limits = [
-            ("own_busy_percent", BUSY_MAX, "the harness was the limit, busy"),
-            ("broker_starved_percent", STARVED_MAX, "the broker waited for a CPU, something else had it,"),
+            ("own_busy_percent", BUSY_MAX, "the harness was the limit: busy"),
+            ("broker_starved_percent", STARVED_MAX, "the broker waited for a CPU"),
             ("own_starved_percent", STARVED_MAX, "the harness waited for a CPU"),
         ];
         for (key, share_max, words) in limits {

@@ -1,4 +1,4 @@
-//! The rounds of all brokers side by side: medians, ranges, ratios.
+//! The comparison of all brokers: medians, ranges and ratios.
 
 use std::fmt::Write as _;
 
@@ -34,11 +34,12 @@ struct Spread {
     max: f64,
 }
 
-/// Key, label and decimals of the figures that are compared where a scenario has them; after these
-/// come all others whose key ends in a name of [`EXTRA_SUFFIXES`].
+/// Key, label and decimals of the figures that are compared if a scenario has them. All others
+/// whose key ends in one of [`EXTRA_SUFFIXES`] follow.
 const ROWS: [(&str, &str, usize); 10] = [
     ("broker_cpu_us", "broker CPU", 3),
-    // Explains most of a large ratio: under a wide window one broker writes many messages at once.
+    // Explains most of a large ratio: with a large window, some brokers write many messages at
+    // once.
     ("deliveries_per_read", "deliveries per read", 1),
     ("delivered_per_second", "delivered", 0),
     ("connections_per_second", "connected", 0),
@@ -50,7 +51,7 @@ const ROWS: [(&str, &str, usize); 10] = [
     ("broker_busy_percent", "broker busy", 1),
 ];
 const EXTRA_SUFFIXES: [&str; 2] = ["_ms", "_per_second"];
-/// Given by the flags, not by the broker.
+/// These figures depend on the flags, not on the broker.
 const EXCLUDED: [&str; 1] = ["published_per_second"];
 
 impl Comparison<'_> {
@@ -73,7 +74,7 @@ impl Comparison<'_> {
         (0..self.brokers.len()).any(|broker| self.outcomes(broker).next().is_none())
     }
 
-    /// The table for people: a column for each broker.
+    /// A table for people, with a column for each broker.
     pub(super) fn table(&self) -> String {
         let mut lines: Vec<Vec<String>> = Vec::new();
         let mut head = vec![String::new()];
@@ -98,7 +99,7 @@ impl Comparison<'_> {
         let rounds = self.runs.iter().map(|run| run.round).max().unwrap_or(0);
         let _ = writeln!(
             text,
-            "\n  median (min to max) of {rounds} rounds, and the ratio to {}; ~ where the ranges overlap",
+            "\n  median (min to max) of {rounds} rounds, and the ratio to {}; ~ marks overlapping ranges",
             self.brokers[self.baseline].name
         );
         text.push_str(&self.marks());
@@ -154,7 +155,7 @@ impl Comparison<'_> {
         text
     }
 
-    /// To the baseline's median, and whether the ranges of both overlap.
+    /// The ratio to the median of the baseline, and whether both ranges overlap.
     fn ratio(&self, row: &Row, cell: Option<&Spread>) -> Option<(f64, bool)> {
         let (cell, base) = (cell?, row.cells[self.baseline]?);
         let overlaps = cell.min <= base.max && base.min <= cell.max;
@@ -183,7 +184,7 @@ impl Comparison<'_> {
         self.runs.iter().filter(move |run| run.broker == broker).filter_map(|run| run.result.as_ref().ok())
     }
 
-    /// The rows that any round has figures for: key, label, decimals.
+    /// The rows with a figure in any round: key, label, decimals.
     fn keys(&self) -> Vec<(String, String, usize)> {
         let mut keys: Vec<_> =
             ROWS.iter().map(|&(key, label, decimals)| (key.to_owned(), label.to_owned(), decimals)).collect();

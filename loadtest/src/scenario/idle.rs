@@ -1,4 +1,4 @@
-//! `idle`: many connections that do nothing but ping, and what each of them costs the broker.
+//! `idle`: many connections that only ping. Measures the cost of each for the broker.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ pub(super) fn run(flags: &Idle) -> Result<Report, String> {
         wait(&mut runner, &mut clients, due(sent).min(until))?;
     }
     let end = Snapshot::now(&runner)?;
-    // The last answers: as long as a broker that is alive can take.
+    // Waits for the last answers, up to five seconds.
     let deadline = end.nanos + 5_000_000_000;
     while clients.waiting > 0 && runner.clock.now() < deadline {
         wait(&mut runner, &mut clients, deadline)?;
@@ -88,13 +88,7 @@ pub(super) fn run(flags: &Idle) -> Result<Report, String> {
             0,
         );
         let anonymous = each(idle_memory.anonymous, before.anonymous);
-        report.figure(
-            "anonymous_per_connection_bytes",
-            "  of it anonymous",
-            anonymous,
-            "bytes per connection",
-            0,
-        );
+        report.figure("anonymous_per_connection_bytes", "  anonymous", anonymous, "bytes per connection", 0);
         report.broker_memory(&[
             ("broker_memory_before_kib", "broker memory, before", before),
             ("broker_memory_connected_kib", "  all connected", connected),
@@ -102,7 +96,7 @@ pub(super) fn run(flags: &Idle) -> Result<Report, String> {
             ("broker_memory_left_kib", "  all disconnected", left),
         ]);
     }
-    report.figure("connections", "connections held", open as f64, "at the end", 0);
+    report.figure("connections", "connections kept open", open as f64, "at the end", 0);
     report.figure("join_per_second", "connecting", connections as f64 / connect_seconds, "connections/s", 0);
     end.report(&start, sent, "us per ping", &mut report);
     report.handshakes(runner.net.handshakes());
@@ -121,7 +115,7 @@ fn wait(runner: &mut Runner, clients: &mut IdleClients, until: u64) -> Result<()
     let now = runner.wait(clients, until)?;
     runner.progress.update(now, clients.answered, || {
         let (answered, waiting) = (clients.answered, clients.waiting);
-        format!("idle: {answered} pings answered, {waiting} waited for, {} faults", clients.faults.total())
+        format!("idle: {answered} pings answered, {waiting} unanswered, {} faults", clients.faults.total())
     });
     Ok(())
 }
@@ -152,7 +146,7 @@ impl ClientSpec for IdleSpec {
 struct IdleClients {
     spec: IdleSpec,
     connector: Connector,
-    /// When the ping that waits for its answer was due; `NO_PING` if none does.
+    /// When the unanswered ping was due. `NO_PING` if there is none.
     due: Vec<u64>,
     waiting: u64,
     answered: u64,
@@ -177,7 +171,7 @@ impl IdleClients {
         }
     }
 
-    /// Counts a ping that is about to be sent; one that is still waited for will not come.
+    /// Counts a ping before it is sent. An earlier unanswered ping counts as a fault.
     fn ping(&mut self, id: usize, due: u64) {
         if !self.connector.is_ready(id) {
             return;
@@ -208,7 +202,7 @@ impl Handler for IdleClients {
             self.due[id] = due;
             self.faults.protocol += 1;
             detail(&mut self.details, || {
-                format!("connection {id}: packet of type {} unasked for", packet.kind())
+                format!("connection {id}: unexpected packet of type {}", packet.kind())
             });
         }
         Next::Continue

@@ -1,6 +1,6 @@
-//! `logins`: steady pairs, watched in calm stretches and in stretches in which clients log in beside
-//! them at a fixed rate. A broker that checks passwords slowly, as it should, must not let the
-//! others wait for it.
+//! `logins`: pairs at a steady rate, measured in periods without logins (calm) and in periods in
+//! which clients log in at a fixed rate. Checking a password is slow on purpose. The broker must
+//! not delay other clients meanwhile.
 
 use hdrhistogram::Histogram;
 
@@ -15,8 +15,8 @@ use crate::plan::{Pace, Plan, PublisherPlan, SubscriberPlan, one_filter};
 use crate::report::{Report, histogram};
 use crate::traffic::Traffic;
 
-/// Logins without an answer for so long never get one. Passwords are slow to check on purpose, and
-/// --concurrency of them may wait for two cores.
+/// The run fails if a login has no answer after this time. Passwords are slow to check on purpose,
+/// and --concurrency logins may wait for two cores.
 const TIMEOUT_NANOS: u64 = 120_000_000_000;
 
 pub(super) fn run(flags: &Logins) -> Result<Report, String> {
@@ -75,13 +75,13 @@ fn topology(runner: &Runner, pairs: u32) -> Topology {
     }
 }
 
-/// All stretches of one kind together.
+/// The sum of all periods of one kind.
 struct Periods {
     latency: Histogram<u64>,
     seconds: f64,
     delivered: u64,
     accepted: u64,
-    /// Logins that were due in the measured time, and could not begin in it.
+    /// Logins that were due in the measured time and could not start in it.
     behind: u64,
     broker_seconds: Option<f64>,
     own_seconds: f64,
@@ -103,7 +103,7 @@ impl Periods {
     }
 }
 
-/// Warms up and measures, with logins if there is a schedule for them, and waits for their answers.
+/// Warms up and measures, with logins if there is a schedule for them, and waits for the answers.
 fn run_period(
     runner: &mut Runner,
     clients: &mut PairsAndLogins,
@@ -111,7 +111,7 @@ fn run_period(
     schedule: Option<ConnectSchedule>,
     sum: &mut Periods,
 ) -> Result<(), String> {
-    let what = if schedule.is_some() { "logins" } else { "calm" };
+    let what = if schedule.is_some() { "with logins" } else { "without logins" };
     let drive = |runner: &mut Runner, clients: &mut PairsAndLogins, until: u64| {
         while runner.clock.now() < until {
             step(runner, clients, schedule, until, what)?;
@@ -149,12 +149,14 @@ fn run_period(
     clients.logins.recording = false;
     let unanswered = slots - clients.logins.free.len();
     if unanswered > 0 {
-        return Err(format!("{unanswered} logins got no answer: an overloaded broker, or --concurrency"));
+        return Err(format!(
+            "{unanswered} logins got no answer: the broker is overloaded, or --concurrency is too high"
+        ));
     }
     Ok(())
 }
 
-/// One turn: open and send what is due, wait for sockets, take what they have.
+/// Opens and sends what is due, waits for events, and handles them.
 fn step(
     runner: &mut Runner,
     clients: &mut PairsAndLogins,
@@ -196,7 +198,7 @@ fn report(flags: &Logins, runner: &Runner, clients: PairsAndLogins, calm: &Perio
         (99.0, ["calm_p99_ms", "logins_p99_ms"], "p99"),
         (99.9, ["calm_p999_ms", "logins_p999_ms"], "p99.9"),
     ] {
-        report.figure(keys[0], label, millis(&calm.latency, at), "ms send to receive, calm", 3);
+        report.figure(keys[0], label, millis(&calm.latency, at), "ms send to receive, no logins", 3);
         report.figure(keys[1], "", millis(&busy.latency, at), "ms with logins", 3);
     }
     let served = busy.accepted as f64 / busy.seconds;
@@ -206,16 +208,16 @@ fn report(flags: &Logins, runner: &Runner, clients: PairsAndLogins, calm: &Perio
     report.figure("login_p50_ms", "  p50", millis(&logins.latency, 50.0), "ms scheduled time to CONNACK", 1);
     report.figure("login_p99_ms", "  p99", millis(&logins.latency, 99.0), "ms scheduled time to CONNACK", 1);
     let rate = calm.delivered as f64 / calm.seconds;
-    report.figure("calm_delivered_per_second", "delivered, calm", rate, "messages/s", 0);
+    report.figure("calm_delivered_per_second", "delivered, no logins", rate, "messages/s", 0);
     let rate = busy.delivered as f64 / busy.seconds;
     report.figure("delivered_per_second", "  with logins", rate, "messages/s", 0);
     if let (Some(calm_seconds), Some(busy_seconds)) = (calm.broker_seconds, busy.broker_seconds) {
         let (calm, with) = (calm_seconds / calm.seconds, busy_seconds / busy.seconds);
-        report.figure("calm_broker_busy_percent", "broker busy, calm", calm * 100.0, "% of a core", 1);
+        report.figure("calm_broker_busy_percent", "broker busy, no logins", calm * 100.0, "% of a core", 1);
         report.figure("broker_busy_percent", "  with logins", with * 100.0, "% of a core", 1);
         if served > 0.0 {
             let each = (with - calm) * 1e6 / served;
-            report.figure("login_cpu_us", "  of it a login", each, "us", 1);
+            report.figure("login_cpu_us", "  per login", each, "us", 1);
         }
     }
     let (own, starved) = (busy.own_seconds / busy.seconds, busy.own_starved_seconds / busy.seconds);
@@ -223,7 +225,7 @@ fn report(flags: &Logins, runner: &Runner, clients: PairsAndLogins, calm: &Perio
     report.figure("own_starved_percent", "harness waited for a CPU", starved * 100.0, "% of the time", 1);
     report.handshakes(runner.net.handshakes());
     if served < 0.95 * flags.logins {
-        report.notes.push("not all logins that were offered were served in time".to_owned());
+        report.notes.push("not all offered logins were served in time".to_owned());
     }
     report.latency = Some(("send to receive, with logins", busy.latency));
     report.timeline("deliveries", runner.progress.timeline());
@@ -235,11 +237,11 @@ fn report(flags: &Logins, runner: &Runner, clients: PairsAndLogins, calm: &Perio
     report
 }
 
-/// The pairs, and behind them the connections that come and go.
+/// The clients of the pairs, followed by the clients that log in.
 struct PairsAndLogins {
     traffic: Traffic,
     logins: ShortConnections,
-    /// The number of the first that comes and goes.
+    /// The number of the first client that logs in.
     first: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The scenarios: each turns its flags into clients, runs them, and writes a report.
+//! The scenarios. Each creates clients from its flags, runs them, and writes a report.
 
 mod idle;
 mod logins;
@@ -21,10 +21,10 @@ use crate::progress::Progress;
 use crate::report::Report;
 use crate::transport::TransportConfig;
 
-/// Runs what the command line asks for.
+/// Runs the scenario of the command line.
 ///
 /// # Errors
-/// The run could not be made: no broker, a refused CONNECT, too few open files.
+/// The run fails: no broker, a refused CONNECT, too few open files.
 pub(crate) fn run(scenario: &Scenario) -> Result<Report, String> {
     match scenario {
         Scenario::FanOut(flags) => throughput::fan_out(flags),
@@ -42,22 +42,22 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Report, String> {
     }
 }
 
-/// What every scenario starts with.
+/// The common state of every scenario.
 struct Runner {
     clock: Clock,
     net: Net,
     progress: Progress,
     identity: Identity,
-    /// Tells this run from others in topics, client identifiers and payloads.
+    /// Distinguishes this run from others in topics, client identifiers and payloads.
     run: u32,
     broker_pid: Option<u32>,
-    /// The broker before anything was connected.
+    /// Memory of the broker before any connection.
     before: Option<Memory>,
 }
 
 impl Runner {
-    /// Pins the thread and makes room for `connections` sockets; `sources` overrides how many
-    /// source addresses fit.
+    /// Pins the thread and prepares for `connections` sockets, with at least `sources_min` source
+    /// addresses if the flag does not set their number.
     fn new(
         common: &Common,
         connections: usize,
@@ -73,7 +73,7 @@ impl Runner {
         if connections as u64 + OTHER_FILES > files {
             return Err(format!(
                 "{connections} connections need more open files than this process may have ({files}): \
-                 raise the hard limit (ulimit -Hn), or share the connections among several processes"
+                 raise the hard limit (ulimit -Hn), or divide the connections among several processes"
             ));
         }
         let target = common.target()?;
@@ -115,8 +115,8 @@ impl Runner {
         ProcessSample::own().map_err(|error| format!("/proc/self: {error}"))
     }
 
-    /// Waits for sockets until something came or `until`, at most a tenth of a second, and returns
-    /// the time from which it waited.
+    /// Waits for events until `until`, at most a tenth of a second. Returns the time at which the
+    /// wait began.
     fn wait(&mut self, handler: &mut impl Handler, until: u64) -> Result<u64, String> {
         const WAIT_NANOS_MAX: u64 = 100_000_000;
         let now = self.clock.now();
@@ -125,7 +125,7 @@ impl Runner {
         Ok(now)
     }
 
-    /// Serves the sockets for a while in which nothing is expected.
+    /// Handles events for a while in which none is expected.
     fn serve_for(&mut self, handler: &mut impl Handler, seconds: f64) -> Result<(), String> {
         let until = self.clock.now() + nanos(seconds);
         while self.clock.now() < until {
@@ -134,9 +134,9 @@ impl Runner {
         Ok(())
     }
 
-    /// Waits until the broker has answered a PINGREQ of each of these connections, and serves the
-    /// sockets meanwhile: what nobody waits for, such as a message too many, has come by then,
-    /// however busy the machine is. How many have not answered after `seconds`.
+    /// Sends a PINGREQ on each of these connections, and handles events until all are answered.
+    /// After that, unexpected messages have arrived too, even on a busy machine. Returns the number
+    /// of connections without an answer after `seconds`.
     fn ping_all(
         &mut self,
         handler: &mut impl Handler,
@@ -146,7 +146,7 @@ impl Runner {
         ids.clone().for_each(|id| self.net.send_ping(id));
         let until = self.clock.now() + nanos(seconds);
         let mut silent = ids.start;
-        // Each id is passed once: a connection that has answered stays answered.
+        // Each id is passed only once, because an answered connection stays answered.
         while let Some(id) = (silent..ids.end).find(|&id| self.net.awaits_pingresp(id)) {
             silent = id;
             if self.clock.now() >= until {
@@ -166,7 +166,7 @@ fn nanos(seconds: f64) -> u64 {
     (seconds * 1e9) as u64
 }
 
-/// What the broker's memory grew by for each of `count` things that it holds.
+/// Reports how much the memory of the broker grew for each of `count` things.
 fn memory_each(
     report: &mut Report,
     key: &'static str,
@@ -181,7 +181,7 @@ fn memory_each(
     }
 }
 
-/// Notices that nothing has moved for a while.
+/// Detects that a run makes no progress.
 struct Stall {
     seen: u64,
     nanos: u64,
@@ -193,7 +193,7 @@ impl Stall {
         Stall { seen: 0, nanos: now, limit_nanos: nanos(seconds) }
     }
 
-    /// Whether `count`, which grows with all progress, has stood still for too long.
+    /// Whether `count`, which grows with all progress, has not changed for too long.
     fn is_over(&mut self, now: u64, count: u64) -> bool {
         if count != self.seen {
             (self.seen, self.nanos) = (count, now);
@@ -202,13 +202,13 @@ impl Stall {
     }
 }
 
-/// Differs from run to run; nothing depends on its quality.
+/// A number that differs from run to run. Its quality does not matter.
 fn run_number() -> u32 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     (since.as_micros() as u32).rotate_left(8) ^ std::process::id()
 }
 
-/// CPU time at one moment, of the broker if it is watched and of the harness.
+/// CPU time at one moment, of the harness and, if its process is known, of the broker.
 struct Snapshot {
     nanos: u64,
     broker: Option<ProcessSample>,
@@ -220,8 +220,7 @@ impl Snapshot {
         Ok(Snapshot { nanos: runner.clock.now(), broker: runner.broker_sample()?, own: runner.own_sample()? })
     }
 
-    /// Writes what was used since `earlier` for `work` pieces of work into the report, the
-    /// headline first.
+    /// Reports the CPU time since `earlier` for `work` units of work, the main figure first.
     fn report(&self, earlier: &Snapshot, work: u64, per: &'static str, report: &mut Report) {
         report.measured = Some((earlier.nanos, self.nanos));
         let wall_seconds = (self.nanos - earlier.nanos) as f64 / 1e9;

@@ -1,5 +1,5 @@
-//! `offline`: sessions subscribe and go away; messages come for them; they come back and catch up.
-//! Then they come back once more, to see that what they acknowledged stays away.
+//! `offline`: sessions subscribe and disconnect; messages are queued for them; they reconnect and
+//! catch up. Then they reconnect once more, to verify that acknowledged messages do not come again.
 
 use hdrhistogram::Histogram;
 
@@ -16,8 +16,8 @@ use crate::payload::{self, Stamp};
 use crate::report::{Report, histogram};
 use crate::verify::{Arrival, Faults, Stream};
 
-/// Time for a broker to notice the end of a connection, in seconds; and to see what comes that
-/// should not.
+/// Time in which the broker notices the end of a connection and unexpected messages arrive, in
+/// seconds.
 const SETTLE_SECONDS: f64 = 0.3;
 
 pub(super) fn run(flags: &Offline) -> Result<Report, String> {
@@ -37,7 +37,8 @@ pub(super) fn run(flags: &Offline) -> Result<Report, String> {
     connect(&mut runner, &mut clients, flags, all_sessions.clone(), ConnectRound::CatchUp)?;
     let mut stall = Stall::new(runner.clock.now(), flags.stall);
     loop {
-        // A session that left before its QoS 2 messages were released would rightly get them again.
+        // If a session disconnected before its QoS 2 messages were released, it would legally get
+        // them again.
         let waiting: u64 = clients.sessions.iter().map(|session| session.inbox.unreleased()).sum();
         let is_over = stall.is_over(runner.clock.now(), 2 * clients.delivered - waiting);
         if is_over || clients.caught_up == sessions && waiting == 0 {
@@ -71,7 +72,7 @@ pub(super) fn run(flags: &Offline) -> Result<Report, String> {
     end.report(&start, clients.delivered, "us per delivery", &mut report);
     let queued = u64::from(flags.sessions) * u64::from(flags.messages);
     let seconds = (filled.nanos - empty.nanos) as f64 / 1e9;
-    report.figure("queued_per_second", "queued while away", queued as f64 / seconds, "messages/s", 0);
+    report.figure("queued_per_second", "queued while offline", queued as f64 / seconds, "messages/s", 0);
     if let (Some(before), Some(after)) = (&empty.broker, &filled.broker) {
         let micros = after.since(before).total_seconds * 1e6 / queued as f64;
         report.figure("queue_cpu_us", "  broker CPU", micros, "us per message", 3);
@@ -80,10 +81,10 @@ pub(super) fn run(flags: &Offline) -> Result<Report, String> {
     memory_each(&mut report, "queued_bytes", "  broker memory", "bytes per message", (empty, filled), queued);
     let caught_up =
         clients.delivered as f64 * 1e9 / (clients.last_nanos.max(start.nanos + 1) - start.nanos) as f64;
-    report.figure("delivered_per_second", "delivered on return", caught_up, "messages/s", 0);
+    report.figure("delivered_per_second", "delivered after reconnect", caught_up, "messages/s", 0);
     report.figure("delivered", "delivered and verified", clients.delivered as f64, "messages in all", 0);
-    report.figure("queued_lost", "lost without a word", clients.faults.lost as f64, "messages", 0);
-    report.figure("queued_refused", "refused with a reason", clients.refused as f64, "messages", 0);
+    report.figure("queued_lost", "lost without a refusal", clients.faults.lost as f64, "messages", 0);
+    report.figure("queued_refused", "refused by the broker", clients.refused as f64, "messages", 0);
     report.handshakes(runner.net.handshakes());
     if let (Some(before), Some(filled), Some(left)) = (runner.before, filled, left) {
         report.broker_memory(&[
@@ -94,13 +95,13 @@ pub(super) fn run(flags: &Offline) -> Result<Report, String> {
     }
     if clients.faults.lost + clients.refused > 0 {
         report.notes.push(format!(
-            "the broker kept {} of {} messages for each session on average: see its bound on queued messages",
+            "the broker kept {} of {} messages for each session on average: see its limit on queued messages",
             clients.delivered / u64::from(flags.sessions),
             flags.messages
         ));
     }
     if clients.latency.is_empty() {
-        report.notes.push("no session got anything".to_owned());
+        report.notes.push("no session received a message".to_owned());
     } else {
         report.latency = Some(("CONNECT to the last message of a session", clients.latency));
     }
@@ -128,7 +129,7 @@ fn connect(
     )
 }
 
-/// Disconnects clients and gives the broker time to notice.
+/// Disconnects clients, and gives the broker time to notice it.
 fn disconnect(
     runner: &mut Runner,
     clients: &mut OfflineClients,
@@ -179,17 +180,17 @@ fn publish_all(runner: &mut Runner, clients: &mut OfflineClients, flags: &Offlin
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ConnectRound {
-    /// Subscribes.
+    /// The clients subscribe.
     Subscribe,
-    /// Gets what was queued.
+    /// The clients get the queued messages.
     CatchUp,
-    /// Gets nothing.
+    /// The clients get nothing.
     Verify,
-    /// Ends the session.
+    /// The clients end their sessions.
     EndSession,
 }
 
-/// The sessions and, behind them, the publisher.
+/// The sessions, followed by the publisher.
 struct OfflineSpec {
     identity: Identity,
     prefix: String,
@@ -246,10 +247,11 @@ struct OfflineClients {
 struct Session {
     inbox: Inbox,
     stream: Stream,
-    /// When its CONNECT was sent last, and when its last message came.
+    /// When its last CONNECT was sent.
     connect_nanos: u64,
+    /// When its last message arrived.
     last_nanos: u64,
-    /// Messages that came.
+    /// Number of messages that arrived.
     received: u32,
 }
 
@@ -281,7 +283,7 @@ impl OfflineClients {
         }
     }
 
-    /// Counts what is missing, and the time that each session took.
+    /// Counts what is missing, and records the time of each session.
     fn count_missing(&mut self, flags: &Offline) {
         let mut missing = 0;
         for (at, session) in self.sessions.iter().enumerate() {
@@ -292,7 +294,9 @@ impl OfflineClients {
                 let which = if newest { ", the newest" } else { "" };
                 let of = flags.messages;
                 detail(&mut self.details, || {
-                    format!("session {at} misses {lost} of {of}: first {run} from number {first} on{which}")
+                    format!(
+                        "session {at} misses {lost} of {of} messages: first {run} from number {first}{which}"
+                    )
                 });
             }
             self.faults.unanswered += session.inbox.unreleased();
@@ -300,7 +304,7 @@ impl OfflineClients {
                 self.latency.saturating_record(session.last_nanos - session.connect_nanos);
             }
         }
-        // What the publisher was told about is not lost without a word.
+        // A refused message is not lost, because the publisher knows about it.
         self.faults.lost += missing.saturating_sub(self.refused);
     }
 
@@ -312,7 +316,7 @@ impl OfflineClients {
         if session_present != expected {
             self.protocol_fault(
                 id,
-                if expected { "the session is gone" } else { "Session Present on a new session" },
+                if expected { "the session is not present" } else { "Session Present on a new session" },
             );
         }
     }
@@ -326,7 +330,7 @@ impl OfflineClients {
         let stamp = payload::read(publish.payload, publish.topic).filter(|stamp| stamp.run == self.run);
         let Some(stamp) = stamp else {
             self.faults.corrupt += 1;
-            return detail(&mut self.details, || format!("session {id}: payload or topic changed"));
+            return detail(&mut self.details, || format!("session {id}: payload or topic was changed"));
         };
         if stamp.stream as usize != id {
             self.faults.misrouted += 1;
@@ -335,15 +339,18 @@ impl OfflineClients {
         match session.stream.arrive(stamp.sequence) {
             Arrival::First { .. } => {}
             Arrival::Late => self.faults.reordered += 1,
-            // Every acknowledgement went to the broker before the connection ended.
+            // Every acknowledgement reached the broker before the connection ended.
             Arrival::Duplicate => {
                 self.faults.duplicate += 1;
                 return detail(&mut self.details, || {
-                    format!("session {id}: number {} came again after it was acknowledged", stamp.sequence)
+                    format!(
+                        "session {id}: message {} arrived again after it was acknowledged",
+                        stamp.sequence
+                    )
                 });
             }
         }
-        // Nothing was ever sent to it before, so nothing is sent again.
+        // The message was never sent to this session before, so it must not have DUP.
         self.faults.dup_flag += u64::from(publish.dup);
         self.faults.retain_flag += u64::from(publish.retain);
         self.faults.qos += u64::from(publish.qos != self.spec.qos);
@@ -382,7 +389,7 @@ impl Handler for OfflineClients {
         }
         if id == self.spec.count {
             if !self.publisher.handle_ack(packet, out, &mut self.faults, &mut self.details) {
-                self.protocol_fault(id, "a packet that is none of its business");
+                self.protocol_fault(id, "unexpected packet");
             }
             return Next::Continue;
         }
@@ -396,7 +403,7 @@ impl Handler for OfflineClients {
                     self.protocol_fault(id, why);
                 }
             }
-            _ => self.protocol_fault(id, "a packet that is none of its business"),
+            _ => self.protocol_fault(id, "unexpected packet"),
         }
         Next::Continue
     }

@@ -1,5 +1,6 @@
-//! `retained`: many retained messages are stored; subscribers come one after the other and wait
-//! for all of them; then the messages are cleared, and one more subscriber makes sure of it.
+//! `retained`: stores many retained messages. Then subscribers connect one after the other, and
+//! each waits for all messages. Finally the messages are cleared, and one more subscriber verifies
+//! this.
 
 use hdrhistogram::Histogram;
 
@@ -16,8 +17,7 @@ use crate::payload::{self, Stamp};
 use crate::report::{Report, histogram};
 use crate::verify::{Arrival, Faults, Stream};
 
-/// Time for a broker that answers before it is done, or does not answer at QoS 0, in seconds; and
-/// to see what comes that should not.
+/// Time in which the broker completes its work and unexpected messages arrive, in seconds.
 const SETTLE_SECONDS: f64 = 0.3;
 
 pub(super) fn run(flags: &Retained) -> Result<Report, String> {
@@ -68,7 +68,7 @@ pub(super) fn run(flags: &Retained) -> Result<Report, String> {
     report.figure("delivered_per_second", "delivered", rate, "messages/s, while waited for", 0);
     report.figure("delivered", "delivered and verified", clients.delivered as f64, "messages in all", 0);
     if flags.keep {
-        report.notes.push(format!("the messages stay in the broker, under {}", clients.spec.prefix));
+        report.notes.push(format!("the messages remain in the broker, below {}", clients.spec.prefix));
     } else {
         clear(&mut runner, &mut clients, flags)?;
     }
@@ -84,7 +84,7 @@ pub(super) fn run(flags: &Retained) -> Result<Report, String> {
         ]);
     }
     if clients.replay_latency.is_empty() {
-        report.notes.push("no subscriber got all of the messages".to_owned());
+        report.notes.push("no subscriber received all messages".to_owned());
     } else {
         report.latency = Some(("SUBSCRIBE to the last retained message", clients.replay_latency));
     }
@@ -109,14 +109,14 @@ fn connect(
     )
 }
 
-/// Publishes one message to each topic and waits until all are acknowledged.
+/// Publishes one message to each topic, and waits until all are acknowledged.
 fn publish_all(
     runner: &mut Runner,
     clients: &mut RetainedClients,
     flags: &Retained,
     job: Job,
 ) -> Result<(), String> {
-    // Clearing at QoS 0 would leave no way to know when it is done.
+    // At QoS 0 there would be no sign that clearing is complete.
     let qos = if job == Job::Clear { flags.qos.max(1) } else { flags.qos };
     let mut publisher = BulkPublisher::new(0, qos, usize::from(flags.window.min(clients.receive_maximum)));
     publisher.allow(flags.messages.into());
@@ -125,7 +125,7 @@ fn publish_all(
     loop {
         let (version, now) = (clients.version, runner.clock.now());
         let (spec, run) = (&clients.spec, clients.run);
-        let publisher = clients.publisher.as_mut().expect("set above, and taken only behind this loop");
+        let publisher = clients.publisher.as_mut().expect("set above, and taken only after this loop");
         publisher.pump(&mut runner.net, |number, id, out| {
             let topic = spec.topic(number);
             let payload_len = if job == Job::Clear { 0 } else { flags.payload };
@@ -140,14 +140,14 @@ fn publish_all(
         let (sent, waiting) = (publisher.sent, publisher.in_flight());
         if publisher.is_done(&runner.net) || stall.is_over(now, 2 * sent - waiting) {
             clients.faults.unanswered += waiting;
-            // What the broker told that it would not take is not lost.
+            // A message that the broker refused is not lost.
             clients.refused += publisher.refused;
             break;
         }
         runner.wait(clients, u64::MAX)?;
         runner.progress.print_line(now, || format!("{job:?}: {sent} sent"));
     }
-    // At QoS 0, the answer to a PINGREQ tells that the broker has read all that came before it.
+    // At QoS 0, the answer to a PINGREQ shows that the broker has read everything before it.
     clients.pingresps = 0;
     runner.net.send(0, codec::put_pingreq);
     let deadline = runner.clock.now() + super::nanos(flags.stall);
@@ -164,7 +164,7 @@ enum Job {
     Clear,
 }
 
-/// Subscribes a reader and waits for all messages; how long it took, in nanoseconds.
+/// Subscribes a reader and waits for all messages. Returns the time that it took, in nanoseconds.
 fn read_all(
     runner: &mut Runner,
     clients: &mut RetainedClients,
@@ -181,7 +181,7 @@ fn read_all(
         let now = runner.clock.now();
         let waiting = clients.inbox.unreleased();
         let is_done = clients.received == flags.messages && clients.granted && waiting == 0;
-        // Each message is progress when it comes and, at QoS 2, when it is released.
+        // Each message is progress when it arrives and, at QoS 2, when it is released.
         let is_over = stall.is_over(now, 2 * u64::from(clients.received) - waiting);
         if is_done || is_over || !runner.net.is_open(reader) {
             break;
@@ -222,7 +222,7 @@ fn disconnect(runner: &mut Runner, clients: &mut RetainedClients, id: usize) {
     }
 }
 
-/// Client 0 publishes; the others subscribe, but not as part of their handshake: that is timed.
+/// Client 0 publishes. The others subscribe after their handshake, because the SUBSCRIBE is timed.
 struct RetainedSpec {
     identity: Identity,
     prefix: String,
@@ -230,7 +230,7 @@ struct RetainedSpec {
 
 impl RetainedSpec {
     fn topic(&self, number: u64) -> String {
-        // A hundred to a level, as a tree of devices and their properties has.
+        // A hundred topics per level, like a tree of devices and their properties.
         format!("{}/{}/{}", self.prefix, number / 100, number % 100)
     }
 }
@@ -260,13 +260,13 @@ struct RetainedClients {
     pingresps: u32,
     /// Messages that the broker refused to store.
     refused: u64,
-    /// Whose turn it is.
+    /// The current reader.
     reader: usize,
     inbox: Inbox,
     granted: bool,
-    /// Everything was cleared: whatever comes is wrong.
+    /// All messages were cleared, so every message is a fault.
     cleared: bool,
-    /// Per message; each is a stream of one.
+    /// One stream per message.
     seen: Vec<Stream>,
     received: u32,
     last_nanos: u64,
@@ -318,7 +318,7 @@ impl RetainedClients {
         if lost > 0 {
             let first = self.seen.iter().position(|stream| stream.missing(1) > 0).unwrap_or(0);
             detail(&mut self.details, || {
-                format!("subscriber {reader} misses {lost}, the first of them number {first} as stored")
+                format!("subscriber {reader} misses {lost} messages; the first is number {first}")
             });
         }
         self.faults.unanswered += self.inbox.unreleased() + u64::from(!self.granted);
@@ -331,12 +331,14 @@ impl RetainedClients {
         }
         if self.cleared {
             self.faults.duplicate += 1;
-            return detail(&mut self.details, || "a retained message came after it was cleared".to_owned());
+            return detail(&mut self.details, || {
+                "a retained message arrived after it was cleared".to_owned()
+            });
         }
         let stamp = payload::read(publish.payload, publish.topic).filter(|stamp| stamp.run == self.run);
         let Some(stream) = stamp.and_then(|stamp| self.seen.get_mut(stamp.stream as usize)) else {
             self.faults.corrupt += 1;
-            return detail(&mut self.details, || format!("subscriber {id}: payload or topic changed"));
+            return detail(&mut self.details, || format!("subscriber {id}: payload or topic was changed"));
         };
         if !matches!(stream.arrive(0), Arrival::First { .. }) {
             self.faults.duplicate += 1;
@@ -396,7 +398,7 @@ impl Handler for RetainedClients {
                 let (faults, details) = (&mut self.faults, &mut self.details);
                 let publisher = self.publisher.as_mut().filter(|_| id == 0);
                 if !publisher.is_some_and(|publisher| publisher.handle_ack(packet, out, faults, details)) {
-                    self.protocol_fault(id, "a packet that is none of its business");
+                    self.protocol_fault(id, "unexpected packet");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! `shared`: publishers to one shared subscription, whose group gets each message exactly once.
+//! `shared`: publishers to one shared subscription. The group gets each message exactly once.
 
 use super::throughput::{Topology, TrafficRun};
 use crate::flags::Shared;

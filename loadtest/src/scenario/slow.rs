@@ -1,5 +1,6 @@
-//! `slow`: fan-out with some subscribers that stop reading. The others are timed and verified as
-//! in `fan-out`; at the end the slow ones read on, and what the broker did with them is told.
+//! `slow`: fan-out with some subscribers that stop reading. The others are timed and verified as in
+//! `fan-out`. At the end the slow subscribers read again, and the report says what the broker did
+//! with them.
 
 use super::throughput::{Topology, TrafficRun};
 use crate::flags::Slow;
@@ -9,7 +10,7 @@ use crate::report::Report;
 pub(super) fn run(flags: &Slow) -> Result<Report, String> {
     let (publishers, subscribers, slow) = (flags.publishers, flags.subscribers, flags.slow);
     if slow >= subscribers {
-        return Err("--slow has to be below --subscribers: somebody has to read".to_owned());
+        return Err("--slow must be less than --subscribers".to_owned());
     }
     let run = TrafficRun {
         name: "slow",
@@ -23,7 +24,8 @@ pub(super) fn run(flags: &Slow) -> Result<Report, String> {
         common: &flags.common,
         batch: 1,
     };
-    // Spread evenly, so that wherever a broker begins, slow ones are among the first and the last.
+    // The slow subscribers are spread evenly, so that they are among the first and the last in any
+    // order.
     let is_slow = |at: u32| u64::from(at) * u64::from(slow) % u64::from(subscribers) < u64::from(slow);
     let result = run.execute(|prefix| Topology {
         topics: (0..publishers).map(|at| format!("{prefix}/slow/{at}")).collect(),
@@ -39,14 +41,14 @@ pub(super) fn run(flags: &Slow) -> Result<Report, String> {
     let mut report = result.report;
     let counts = result.traffic.slow;
     let sent = result.traffic.published * u64::from(slow);
-    report.figure("slow_due", "to the slow ones, sent", sent as f64, "messages", 0);
-    report.figure("slow_delivered", "  delivered in the end", counts.delivered as f64, "messages", 0);
+    report.figure("slow_due", "sent to slow subscribers", sent as f64, "messages", 0);
+    report.figure("slow_delivered", "  delivered at the end", counts.delivered as f64, "messages", 0);
     report.figure("slow_dropped", "  dropped by the broker", counts.dropped as f64, "messages", 0);
-    report.figure("slow_cut_off", "  connections cut off", counts.cut_off as f64, "connections", 0);
+    report.figure("slow_cut_off", "  closed by the broker", counts.cut_off as f64, "connections", 0);
     if sent == counts.delivered {
         report.notes.push(
-            "the slow ones got everything: it fitted the buffers of the broker and of the kernel. A longer \
-             run or a larger --payload goes beyond them."
+            "the slow subscribers received everything, because it fitted the buffers of the broker and of the \
+             kernel. Use a longer run or a larger --payload to exceed them."
                 .to_owned(),
         );
     }

@@ -1,4 +1,4 @@
-//! `storm`: connect, CONNACK, DISCONNECT, close, and again, as fast as the broker answers or at a
+//! `storm`: connect, CONNACK, DISCONNECT, close, repeatedly, as fast as the broker answers or at a
 //! fixed rate.
 
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::net::{Clock, Closed, Handler, Net, Next};
 use crate::report::{Report, histogram};
 use crate::verify::Faults;
 
-/// Ports of closed connections rest for a while: enough addresses not to run out of them.
+/// Ports of closed connections are not usable for a while, so a run needs several addresses.
 pub(super) const SOURCES: usize = 16;
-/// A connection without CONNACK for so long never gets one.
+/// A connection without CONNACK after this time counts as unanswered.
 const TIMEOUT_NANOS: u64 = 5_000_000_000;
 
-/// A schedule that ends further behind than this was not kept.
+/// If the schedule ends further behind than this, a note says so.
 const BEHIND_SECONDS_MAX: f64 = 0.1;
 
 pub(super) fn run(flags: &Storm) -> Result<Report, String> {
@@ -71,7 +71,9 @@ pub(super) fn run(flags: &Storm) -> Result<Report, String> {
         report.figure("behind_schedule", "behind schedule", behind as f64, "connections at the end", 0);
     }
     if flags.rate.is_some_and(|rate| behind as f64 > rate * BEHIND_SECONDS_MAX) {
-        report.notes.push("the broker, or --concurrency, did not keep up with --rate".to_owned());
+        report
+            .notes
+            .push("--rate was not reached: the broker was too slow, or --concurrency too low".to_owned());
     }
     if connections.latency.is_empty() {
         report.notes.push("nothing was connected in the measured time".to_owned());
@@ -85,7 +87,7 @@ pub(super) fn run(flags: &Storm) -> Result<Report, String> {
     Ok(report)
 }
 
-/// When connections are to be made.
+/// When connections are due.
 #[derive(Clone, Copy)]
 pub(super) struct ConnectSchedule {
     pub(super) start: u64,
@@ -93,12 +95,12 @@ pub(super) struct ConnectSchedule {
 }
 
 impl ConnectSchedule {
-    /// When connection `number` is to be made.
+    /// When connection `number` is due.
     fn time(&self, number: u64) -> u64 {
         self.start + (number as f64 * 1e9 / self.per_second) as u64
     }
 
-    /// Connections that should have been started by `now`.
+    /// The number of connections that are due by `now`.
     pub(super) fn due(&self, now: u64) -> u64 {
         ((now - self.start) as f64 * self.per_second / 1e9) as u64
     }
@@ -131,16 +133,16 @@ fn wait(
     Ok(())
 }
 
-/// Connections that are made, answered, and left.
+/// Connections that are opened, answered, and closed.
 pub(super) struct ShortConnections {
-    /// The number of slot 0 among the connections of the run.
+    /// The connection number of slot 0.
     first: usize,
     identity: Identity,
     /// Slots without a connection.
     pub(super) free: Vec<usize>,
-    /// Per slot, the time that its connection's latency counts from.
+    /// Per slot, the time from which the latency of its connection counts.
     started_nanos: Vec<u64>,
-    /// Per slot, the number of its connection, which names the client.
+    /// Per slot, the number of its connection, which is part of the client identifier.
     number: Vec<u64>,
     pub(super) started: u64,
     pub(super) accepted: u64,
@@ -167,11 +169,11 @@ impl ShortConnections {
         }
     }
 
-    /// Opens the connections that are due, as far as there are slots for them, and tells when the
-    /// next one will be.
+    /// Opens the connections that are due, as far as there are free slots. Returns when the next
+    /// one is due.
     ///
     /// # Errors
-    /// A socket that can't be opened.
+    /// A socket fails to open.
     pub(super) fn open_due(
         &mut self,
         net: &mut Net,
@@ -207,7 +209,8 @@ impl ShortConnections {
             }
             Ok(connack) if connack.code == 0 => {
                 if connack.session_present {
-                    // A clean session can't be there already. [MQTT5-3.2.2-2] [MQTT311-3.2.2-1]
+                    // A clean session must not be present already. [MQTT5-3.2.2-2]
+                    // [MQTT311-3.2.2-1]
                     self.faults.protocol += 1;
                     detail(&mut self.details, || "Session Present on a clean session".to_owned());
                 }

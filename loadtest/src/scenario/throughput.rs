@@ -1,5 +1,5 @@
-//! `fan-out`, `pairs` and `fan-in`: the same traffic with three plans; and the run that every
-//! scenario with such traffic makes of its plan.
+//! `fan-out`, `pairs` and `fan-in`: the same traffic with three topologies. Also contains the run
+//! that is common to all scenarios with such traffic.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ pub(super) fn fan_in(flags: &FanIn) -> Result<Report, String> {
         .report)
 }
 
-/// Who publishes what to whom, under one prefix.
+/// Who publishes what to whom, under one topic prefix.
 pub(super) struct Topology {
     pub(super) topics: Vec<String>,
     pub(super) subscribers: Vec<SubscriberPlan>,
@@ -75,34 +75,34 @@ impl SubscriberPlan {
 }
 
 impl PublisherPlan {
-    /// A publisher with one stream, each message to `fan_out` subscribers.
+    /// A publisher with one stream. Each message goes to `fan_out` subscribers.
     pub(super) fn one(stream: u32, fan_out: u32) -> PublisherPlan {
         PublisherPlan { streams: stream..stream + 1, fan_out }
     }
 }
 
-/// A run of traffic, before its shape is known.
+/// A run of traffic, before its topology is known.
 pub(super) struct TrafficRun<'a> {
     pub(super) name: &'static str,
     pub(super) sizes: Vec<(&'static str, String)>,
     pub(super) connections: u32,
     pub(super) load: &'a Load,
     pub(super) common: &'a Common,
-    /// Filters in one SUBSCRIBE.
+    /// Number of filters in one SUBSCRIBE.
     pub(super) batch: usize,
 }
 
-/// What a run leaves for a scenario to add to.
+/// The result of a run. A scenario may add to it.
 pub(super) struct TrafficResult {
     pub(super) report: Report,
     pub(super) traffic: Traffic,
-    /// Before anything was connected, and when all had subscribed.
+    /// Before the first connection, and when all clients had subscribed.
     pub(super) subscribing: [Snapshot; 2],
 }
 
 impl TrafficRun<'_> {
-    /// Connects the clients of the shape that is made with the run's prefix, measures their
-    /// traffic, and verifies it.
+    /// Connects the clients of the topology for the run's topic prefix, measures their traffic, and
+    /// verifies it.
     pub(super) fn execute(self, topology: impl FnOnce(&str) -> Topology) -> Result<TrafficResult, String> {
         let TrafficRun { load, common, .. } = self;
         let mut runner = Runner::new(common, self.connections as usize, 0, 0)?;
@@ -180,15 +180,15 @@ fn measure(
     }
     let paused = runner.memory()?;
     catch_up(runner, traffic, &slow, load.stall)?;
-    // What nobody asked for comes behind what was waited for, and is a fault all the same.
-    // Publishers first: when they are answered, the broker has passed on all that they sent.
+    // Unexpected messages arrive after the expected ones, and are faults too. Publishers come
+    // first: when they are answered, the broker has forwarded everything that they sent.
     let (subscribers, clients) = (traffic.subscriber_count(), traffic.client_count());
     for ids in [subscribers..clients, 0..subscribers] {
         traffic.faults.unanswered += runner.ping_all(traffic, ids, load.stall)?;
     }
     traffic.count_missing();
     let loaded = runner.memory()?;
-    leave(runner, traffic.client_count())?;
+    disconnect_all(runner, traffic.client_count())?;
     let left = runner.memory()?;
 
     let wall_seconds = (end.nanos - start.nanos) as f64 / 1e9;
@@ -215,7 +215,7 @@ fn measure(
         ]);
     }
     if let (false, Some(paused)) = (slow.is_empty(), paused) {
-        report.broker_memory(&[("broker_memory_paused_kib", "  before the slow ones read on", paused)]);
+        report.broker_memory(&[("broker_memory_paused_kib", "  slow ones still paused", paused)]);
     }
     if last.stalled {
         let seconds = load.stall;
@@ -238,10 +238,10 @@ fn measure(
     Ok(())
 }
 
-/// A schedule that ends further behind than this was not kept.
+/// If the schedule ends further behind than this, a note says so.
 const BEHIND_SECONDS_MAX: f64 = 0.1;
 
-/// When something was delivered last.
+/// When the last delivery arrived.
 #[derive(Default)]
 struct LastDelivery {
     delivered: u64,
@@ -255,7 +255,7 @@ impl LastDelivery {
             (self.delivered, self.nanos) = (traffic.delivered, now);
         }
         if now - self.nanos > stall_nanos {
-            // A slow schedule is no stall: something has to be on its way.
+            // A slow schedule is no stall. A stall needs messages in flight.
             self.stalled = !traffic.is_drained();
             self.nanos = if self.stalled { self.nanos } else { now };
         }
@@ -277,7 +277,7 @@ fn drive(
     Ok(())
 }
 
-/// Lets the slow subscribers read on, until they have everything or nothing comes any more.
+/// Lets the slow subscribers read until they have everything or nothing arrives any more.
 fn catch_up(runner: &mut Runner, traffic: &mut Traffic, slow: &[usize], stall: f64) -> Result<(), String> {
     for &id in slow {
         runner.net.resume(id, traffic);
@@ -286,12 +286,12 @@ fn catch_up(runner: &mut Runner, traffic: &mut Traffic, slow: &[usize], stall: f
     while slow.iter().any(|&id| traffic.is_behind(id))
         && !stalled.is_over(runner.clock.now(), traffic.slow.delivered)
     {
-        step(runner, traffic, None, "the slow ones read on")?;
+        step(runner, traffic, None, "slow subscribers catching up")?;
     }
     Ok(())
 }
 
-/// One turn: send what is due, wait for sockets, take what they have.
+/// Sends what is due, waits for events, and handles them.
 fn step(runner: &mut Runner, traffic: &mut Traffic, until: Option<u64>, what: &str) -> Result<(), String> {
     let now = runner.clock.now();
     let due = traffic.advance(now);
@@ -308,8 +308,8 @@ fn step(runner: &mut Runner, traffic: &mut Traffic, until: Option<u64>, what: &s
     Ok(())
 }
 
-/// Disconnects everyone and lets the broker clean up, so that the memory it keeps can be seen.
-fn leave(runner: &mut Runner, clients: usize) -> Result<(), String> {
+/// Disconnects all clients, and lets the broker clean up before its memory is measured.
+fn disconnect_all(runner: &mut Runner, clients: usize) -> Result<(), String> {
     for id in 0..clients {
         runner.net.send(id, crate::codec::put_disconnect);
         runner.net.close(id);

@@ -1,9 +1,9 @@
-//! `wildcard`: a large population of filters with `+` and `#`, as a fleet's applications have, of
-//! which every message matches a known few.
+//! `wildcard`: many filters with `+` and `#`, as the applications of a fleet have. Each message
+//! matches a known number of them.
 //!
-//! The population is made of *lines*: line 1234 stands for `site/12/line/34`. Every line has one
-//! filter for each of `matches` subscribers, of one of four shapes; messages go to some of the
-//! lines, and no other filter may match.
+//! The filters are for *lines*: line 1234 stands for `site/12/line/34`. Every line has one filter
+//! for each of `matches` subscribers, in one of four forms. Messages go to some of the lines, and
+//! no other filter may match.
 
 use super::throughput::{Topology, TrafficRun};
 use super::{memory_each, nanos};
@@ -16,9 +16,11 @@ pub(super) fn run(flags: &Wildcard) -> Result<Report, String> {
     let population = Population { lines, matches: flags.matches, subscribers: flags.subscribers };
     let topics = flags.topics.min(lines);
     if flags.matches > flags.subscribers || topics < flags.publishers {
-        return Err("--matches can't be above --subscribers, nor --publishers above the number of topics, \
+        return Err(
+            "--matches must not exceed --subscribers. --publishers must not exceed the number of topics, \
                     which is at most --filters / --matches"
-            .to_owned());
+                .to_owned(),
+        );
     }
     let sizes = vec![
         ("filters", (lines * flags.matches).to_string()),
@@ -77,7 +79,7 @@ pub(super) fn run(flags: &Wildcard) -> Result<Report, String> {
     Ok(report)
 }
 
-/// Which filter is whose.
+/// Which subscriber has which filters.
 #[derive(Clone, Copy)]
 struct Population {
     lines: u32,
@@ -86,8 +88,8 @@ struct Population {
 }
 
 impl Population {
-    /// Who has filter `copy` of a line. No line has two filters of one subscriber, so that no
-    /// message comes to a subscriber by two subscriptions.
+    /// The subscriber with filter `copy` of a line. No subscriber has two filters of one line, so
+    /// that no message reaches a subscriber through two subscriptions.
     fn subscriber(self, line: u32, copy: u32) -> u32 {
         (line + copy) % self.subscribers
     }
@@ -98,7 +100,8 @@ impl Population {
         Box::new(move |at| {
             let mut at = u32::try_from(at).ok()?;
             for copy in 0..self.matches {
-                // Its lines for this copy are `first`, `first + subscribers`, and so on.
+                // The lines of this subscriber for this copy are `first`, `first + subscribers`,
+                // and so on.
                 let first = (subscriber + self.subscribers - copy) % self.subscribers;
                 let count = self.lines.saturating_sub(first).div_ceil(self.subscribers);
                 if at < count {
@@ -119,7 +122,7 @@ fn topic_of(line: u32, prefix: &str) -> String {
 fn filter_of(line: u32, copy: u32, prefix: &str) -> String {
     let (site, number) = (line / 100, line % 100);
     let run = prefix.trim_start_matches("lt/");
-    // 7 mixes the shapes at every subscriber and line.
+    // Dividing by 7 mixes the forms at every subscriber and line.
     match (line / 7 + 3 * copy) % 10 {
         0..4 => format!("{prefix}/site/{site}/+/{number}/temperature"),
         4..8 => format!("{prefix}/site/{site}/line/{number}/#"),

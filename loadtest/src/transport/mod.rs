@@ -1,8 +1,8 @@
-//! What lies between MQTT and TCP: TLS, a WebSocket, or both.
+//! The layers between MQTT and TCP: TLS, WebSocket, or both.
 //!
-//! A [`TransportConfig`] is what the flags say, once for a run; [`Layers`] are one connection's. They own no
-//! socket: [`crate::net`] hands them what came and sends what they give. A run without a door has
-//! no layers, and pays nothing for them.
+//! A [`TransportConfig`] holds the configuration of a run; [`Layers`] belong to one connection.
+//! They own no socket: [`crate::net`] passes received bytes in and sends the output. A run on plain
+//! TCP has no layers and no cost for them.
 
 mod tls;
 mod websocket;
@@ -19,29 +19,30 @@ use websocket::WebSocket;
 /// How connections reach the broker.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct TransportFlags {
-    /// Speak TLS. The broker's certificate has to lead to one of --ca and to name --host.
+    /// Use TLS. The certificate of the broker must be issued by a CA in --ca and contain --host.
     #[arg(long)]
     pub(crate) tls: bool,
-    /// CA certificates to trust, a PEM file.
+    /// PEM file with the trusted CA certificates.
     #[arg(long, value_name = "FILE", requires = "tls")]
     pub(crate) ca: Option<PathBuf>,
-    /// Take any certificate and any signature, which also spares the harness the work of checking.
+    /// Accept any certificate and any signature. This also saves the harness the CPU time of the
+    /// checks.
     #[arg(long, requires = "tls", conflicts_with = "ca")]
     pub(crate) insecure: bool,
-    /// Certificate that every client shows, a PEM file, with those that lead to its CA.
+    /// PEM file with the client certificate and its intermediate certificates. All clients use it.
     #[arg(long, value_name = "FILE", requires = "tls", requires = "key")]
     pub(crate) cert: Option<PathBuf>,
-    /// Private key of --cert, a PEM file.
+    /// PEM file with the private key of --cert.
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub(crate) key: Option<PathBuf>,
-    /// The one version of TLS to speak; without it 1.3, or 1.2 where the broker knows no other.
+    /// The only TLS version to use. Without it, 1.3, or 1.2 if the broker has no 1.3.
     #[arg(long, value_enum, value_name = "VERSION", requires = "tls")]
     pub(crate) tls_version: Option<TlsVersion>,
-    /// Resume sessions: a connection uses a ticket that an earlier one of the run got. Without it
-    /// every handshake is a full one.
+    /// Resume TLS sessions with tickets of earlier connections of the run. Without it, every
+    /// handshake is a full one.
     #[arg(long, requires = "tls")]
     pub(crate) resume: bool,
-    /// Speak MQTT in a WebSocket, at this path.
+    /// Use MQTT over WebSocket, at this path.
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "/mqtt")]
     #[arg(value_parser = websocket::path)]
     pub(crate) websocket: Option<String>,
@@ -56,7 +57,7 @@ pub(crate) enum TlsVersion {
 }
 
 impl TransportFlags {
-    /// What of it shaped the run, for the report.
+    /// The transport settings for the report.
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         let mut settings = Vec::new();
         if self.tls {
@@ -75,7 +76,7 @@ impl TransportFlags {
     }
 }
 
-/// Makes the layers of each connection.
+/// The transport of a run. Creates the layers of each connection.
 pub(crate) struct TransportConfig {
     tls: Option<tls::TlsConfig>,
     /// The request that opens a WebSocket.
@@ -83,10 +84,10 @@ pub(crate) struct TransportConfig {
 }
 
 impl TransportConfig {
-    /// The door to `host`; `None` for MQTT right on TCP.
+    /// The transport to `host`. `None` for plain TCP.
     ///
     /// # Errors
-    /// A file that can't be used, or a certificate that nothing is there to check with.
+    /// A file is unusable, or there is no way to check the certificate of the broker.
     pub(crate) fn new(
         flags: &TransportFlags,
         host: &str,
@@ -103,7 +104,7 @@ impl TransportConfig {
     /// The layers of a new connection.
     ///
     /// # Errors
-    /// rustls can't begin.
+    /// rustls fails to start.
     pub(crate) fn new_layers(&self) -> Result<Layers, String> {
         let tls = self.tls.as_ref().map(tls::TlsConfig::new_connection).transpose()?;
         let websocket = self.request.as_ref().map(|request| WebSocket::new(Arc::clone(request)));
@@ -111,31 +112,31 @@ impl TransportConfig {
     }
 }
 
-/// One connection's way from TCP to MQTT and back.
+/// The layers of one connection between TCP and MQTT.
 pub(crate) struct Layers {
     tls: Option<Tls>,
     websocket: Option<WebSocket>,
-    /// All handshakes are done.
+    /// All handshakes are complete.
     is_established: bool,
 }
 
-/// How far a connection is after what came.
+/// How received bytes change the state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Received {
-    /// As far as before.
+    /// The state is unchanged.
     NoChange,
-    /// MQTT may begin now.
+    /// The connection is established, so MQTT may begin.
     Established,
-    /// The broker has said that it sends nothing more.
+    /// The broker will send nothing more.
     Ended,
 }
 
-/// Room for what one read becomes on its way, shared by all connections.
+/// A buffer for the data between TLS and WebSocket, shared by all connections.
 #[derive(Default)]
 pub(crate) struct Scratch(Vec<u8>);
 
 impl Layers {
-    /// Appends to `wire` what the client says first.
+    /// Appends the first bytes of the client to `wire`.
     pub(crate) fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), Closed> {
         match (&mut self.tls, &mut self.websocket) {
             (Some(tls), _) => tls.start(wire),
@@ -147,8 +148,8 @@ impl Layers {
         }
     }
 
-    /// Takes what came from the socket, appends what of it is MQTT to `mqtt`, and what has to be
-    /// answered to `wire`. Bytes of `came` are decrypted where they are.
+    /// Handles received bytes. Appends the MQTT bytes to `mqtt` and the answers of the layers to
+    /// `wire`. Decrypts `received` in place.
     pub(crate) fn receive(
         &mut self,
         received: &mut [u8],
@@ -184,7 +185,8 @@ impl Layers {
         })
     }
 
-    /// Appends to `wire` what `mqtt` becomes; nothing before the connection stands.
+    /// Appends `mqtt` to `wire`, framed and encrypted. Does nothing before the connection is
+    /// established.
     pub(crate) fn send(&mut self, mqtt: &[u8], scratch: &mut Scratch, wire: &mut Vec<u8>) {
         if !self.is_established || mqtt.is_empty() {
             return;
@@ -201,7 +203,7 @@ impl Layers {
         }
     }
 
-    /// Appends the words with which a well-behaved client leaves.
+    /// Appends the closing messages of the layers.
     pub(crate) fn close(&mut self, wire: &mut Vec<u8>) {
         if !self.is_established {
             return;
@@ -219,12 +221,12 @@ impl Layers {
         }
     }
 
-    /// Whether the TLS of a connection that stands was resumed; `None` without TLS.
+    /// Whether TLS resumed a session. `None` without TLS.
     pub(crate) fn is_resumed(&self) -> Option<bool> {
         self.tls.as_ref().map(Tls::is_resumed)
     }
 
-    /// The version and the cipher suite that were agreed on.
+    /// The negotiated version and cipher suite.
     pub(crate) fn suite(&self) -> Option<String> {
         self.tls.as_ref().and_then(Tls::suite)
     }

@@ -1,5 +1,5 @@
-//! The client's side of TLS: rustls with ring, as the broker has it, through the interface without
-//! buffers, which decrypts where the bytes lie.
+//! TLS for clients: rustls with ring, as in the broker, through its unbuffered interface, which
+//! decrypts in place.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -23,7 +23,7 @@ use rustls::{
 use super::{TlsVersion, TransportFlags};
 use crate::net::Closed;
 
-/// What all TLS connections of a run have in common.
+/// The TLS configuration of all connections of a run.
 pub(super) struct TlsConfig {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
@@ -75,7 +75,7 @@ impl TlsConfig {
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match read {
-        Ok(found) if found.is_empty() => Err(format!("{}: no certificate in it", file.display())),
+        Ok(found) if found.is_empty() => Err(format!("{}: contains no certificate", file.display())),
         Ok(found) => Ok(found),
         Err(error) => Err(unusable(file, &error)),
     }
@@ -93,14 +93,14 @@ fn unusable(file: &Path, error: &dyn std::fmt::Display) -> String {
     format!("{}: {error}", file.display())
 }
 
-/// One connection.
+/// TLS of one connection.
 pub(super) struct Tls {
     rustls: UnbufferedClientConnection,
-    /// What has come and is not whole: rustls wants to see it again, first.
+    /// Received bytes that are not a whole record. rustls needs them again, before later bytes.
     pending: Vec<u8>,
-    /// The handshake is done.
+    /// The handshake is complete.
     pub(super) is_established: bool,
-    /// The broker has sent its close_notify.
+    /// The broker has sent close_notify.
     ended: bool,
 }
 
@@ -109,7 +109,7 @@ impl Tls {
         self.receive(&mut [], &mut Vec::new(), wire).map(|_| ())
     }
 
-    /// Decrypts what came; whether the broker has said that this was all.
+    /// Decrypts received bytes. Returns whether the broker has sent close_notify.
     pub(super) fn receive(
         &mut self,
         received: &mut [u8],
@@ -133,7 +133,7 @@ impl Tls {
         Ok(self.ended)
     }
 
-    /// Lets rustls work on `bytes` until it wants more, and says how many of them are done with.
+    /// Lets rustls process `bytes` until it needs more. Returns the number of processed bytes.
     fn process(
         &mut self,
         bytes: &mut [u8],
@@ -168,7 +168,7 @@ impl Tls {
         }
     }
 
-    /// Encrypts `plain`. A failure is left to the next read, which reports it.
+    /// Encrypts `plain`. The next read reports a failure.
     pub(super) fn send(&mut self, plain: &[u8], wire: &mut Vec<u8>) {
         if plain.is_empty() {
             return;
@@ -181,7 +181,7 @@ impl Tls {
         self.write(wire, RECORD_OVERHEAD_BYTES_MAX + 2, |traffic, space| traffic.queue_close_notify(space));
     }
 
-    /// Appends what `put` writes into `bytes` bytes of space, once rustls takes something to send.
+    /// Appends what `put` writes into a space of `bytes` bytes, when rustls is ready to send.
     fn write(
         &mut self,
         wire: &mut Vec<u8>,
@@ -189,7 +189,7 @@ impl Tls {
         put: impl FnOnce(&mut WriteTraffic<'_, ClientConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
     ) {
         loop {
-            // The pending bytes were looked at when they came: nothing of them is whole.
+            // The pending bytes were processed when they arrived, and contain no whole record.
             match self.rustls.process_tls_records(&mut self.pending).state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, wire),
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
@@ -228,13 +228,13 @@ fn encode(data: &mut EncodeTlsData<'_, ClientConnectionData>, wire: &mut Vec<u8>
     }
 }
 
-/// What rustls puts into one record.
+/// Maximum number of plain bytes in one record.
 const RECORD_PLAIN_BYTES: usize = 1 << 14;
-/// Header, explicit nonce (AES-GCM in TLS 1.2), type of content (TLS 1.3), tag: more than any
-/// suite needs.
+/// Header, explicit nonce (AES-GCM in TLS 1.2), content type (TLS 1.3) and tag. No cipher suite
+/// needs more.
 const RECORD_OVERHEAD_BYTES_MAX: usize = 5 + 8 + 1 + 16;
 
-/// Takes whatever a broker shows.
+/// Accepts any certificate and signature.
 #[derive(Debug)]
 struct NoVerification(Arc<CryptoProvider>);
 
@@ -273,21 +273,21 @@ impl ServerCertVerifier for NoVerification {
     }
 }
 
-/// What a run may resume, for its one broker. rustls's own store keeps eight tickets of a server,
-/// fewer than there are connections under way in a storm: the others would have none left.
+/// Stores the tickets of a run, for its one broker. The store of rustls keeps only eight tickets
+/// per server. A storm has more connections in progress, and the others would have no ticket.
 #[derive(Debug, Default)]
 struct TicketStore(Mutex<StoredTickets>);
 
 #[derive(Debug, Default)]
 struct StoredTickets {
-    /// Each is good for one connection of TLS 1.3.
+    /// Each resumes one connection of TLS 1.3.
     tickets: VecDeque<Tls13ClientSessionValue>,
-    /// Good for any number of connections of TLS 1.2.
+    /// Resumes any number of connections of TLS 1.2.
     session: Option<Tls12ClientSessionValue>,
     group: Option<NamedGroup>,
 }
 
-/// Beyond it the oldest ticket goes.
+/// Above this number, the oldest ticket is removed.
 const TICKETS_MAX: usize = 16_384;
 
 impl TicketStore {

@@ -1,20 +1,20 @@
-//! The client's side of RFC 6455, as far as MQTT needs it: one request, binary frames both ways,
-//! pings answered. Written for this crate, as the codec of MQTT is: what the broker sends is held
-//! against the standard, not against the broker's own reading of it.
+//! The client side of RFC 6455, as far as MQTT needs it: one request, binary frames in both
+//! directions, and answers to pings. Like the codec, it shares no code with a broker, so that it
+//! checks the broker against the standard.
 
 use std::sync::Arc;
 
 use crate::net::Closed;
 
-/// A connection's WebSocket.
+/// The WebSocket of one connection.
 pub(super) struct WebSocket {
     request: Arc<[u8]>,
     state: State,
-    /// What has come and is not whole: of the answer, of a header, of a control frame.
+    /// The beginning of an incomplete response, header or control frame.
     partial: Vec<u8>,
-    /// Bytes of the current frame's payload that have not come.
+    /// Number of payload bytes of the current frame that have not arrived.
     missing: u64,
-    /// A message waits for its continuation.
+    /// The current message has more frames.
     fragmented: bool,
     mask: u32,
 }
@@ -28,12 +28,13 @@ enum State {
     Closed,
 }
 
-/// RFC 6455, section 4.1, wants a random nonce, so that an answer can't come from a cache. None is
-/// between a load test and its broker: the example of section 1.3 and its answer save a SHA-1.
+/// RFC 6455, section 4.1, requires a random nonce, so that a cache cannot answer. There is no cache
+/// between a load test and its broker. The example of section 1.3 and its answer avoid the need for
+/// SHA-1.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const KEY_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// An answer to the request that is longer is none.
+/// A longer response is refused.
 const RESPONSE_BYTES_MAX: usize = 16 * 1024;
 const CONTROL_BYTES_MAX: u64 = 125;
 
@@ -44,13 +45,17 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// Reads the flag's value.
+/// Parses the value of the flag.
 pub(super) fn path(text: &str) -> Result<String, String> {
     let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
-    if text.starts_with('/') && is_plain(text) { Ok(text.to_owned()) } else { Err("not a path".to_owned()) }
+    if text.starts_with('/') && is_plain(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a path that begins with /".to_owned())
+    }
 }
 
-/// The request for a WebSocket of MQTT. [MQTT5-6.0.0-3]
+/// The request that opens a WebSocket for MQTT. [MQTT5-6.0.0-3]
 pub(super) fn request(path: &str, host: &str, port: u16) -> Vec<u8> {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     format!(
@@ -85,8 +90,8 @@ impl WebSocket {
         self.state = State::Requested;
     }
 
-    /// Takes what came: the answer to the request first, then frames, whose data is appended to
-    /// `mqtt`. Whether the broker has closed the WebSocket.
+    /// Handles received bytes: the response first, then frames, whose data is appended to `mqtt`.
+    /// Returns whether the broker has closed the WebSocket.
     pub(super) fn receive(
         &mut self,
         received: &[u8],
@@ -106,7 +111,7 @@ impl WebSocket {
                     self.state = State::Open;
                     bytes = &bytes[used..];
                 }
-                None if bytes.len() > RESPONSE_BYTES_MAX => return Err(refused("an answer without end")),
+                None if bytes.len() > RESPONSE_BYTES_MAX => return Err(refused("the response is too long")),
                 None => {}
             }
         }
@@ -128,20 +133,20 @@ impl WebSocket {
         Ok(self.state == State::Closed)
     }
 
-    /// Takes a header and, of a control frame, all of it: how many bytes that was, or `None` while
-    /// it has not all come.
+    /// Handles a frame header, or a whole control frame. Returns its length in bytes, or `None` if
+    /// it is incomplete.
     fn frame(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<usize>, &'static str> {
         let Some(header) = Header::read(bytes) else { return Ok(None) };
         if header.first & 0x70 != 0 {
-            return Err("a frame with a reserved bit");
+            return Err("frame with a reserved bit");
         }
         if header.masked {
-            return Err("a masked frame from the broker");
+            return Err("masked frame from the broker");
         }
         let (is_last, opcode) = (header.first & 0x80 != 0, header.first & 0x0f);
         if opcode >= CLOSE {
             if !is_last || header.len > CONTROL_BYTES_MAX {
-                return Err("a control frame that is fragmented or too long");
+                return Err("control frame that is fragmented or too long");
             }
             let end = header.size + header.len as usize;
             let Some(body) = bytes.get(header.size..end) else { return Ok(None) };
@@ -149,7 +154,7 @@ impl WebSocket {
                 CLOSE => self.state = State::Closed,
                 PING => self.put(PONG, body, out),
                 PONG => {}
-                _ => return Err("a frame of an unknown kind"),
+                _ => return Err("frame of an unknown type"),
             }
             return Ok(Some(end));
         }
@@ -157,9 +162,9 @@ impl WebSocket {
             (CONTINUATION, true) | (BINARY, false) => {}
             // [MQTT5-6.0.0-1]
             (TEXT, _) => return Err("MQTT in a text frame"),
-            (CONTINUATION, false) => return Err("a continuation of nothing"),
-            (BINARY, true) => return Err("a new message inside another"),
-            _ => return Err("a frame of an unknown kind"),
+            (CONTINUATION, false) => return Err("continuation frame without a message"),
+            (BINARY, true) => return Err("new message inside a fragmented message"),
+            _ => return Err("frame of an unknown type"),
         }
         self.fragmented = !is_last;
         self.missing = header.len;
@@ -171,7 +176,7 @@ impl WebSocket {
         self.put(BINARY, mqtt, out);
     }
 
-    /// Appends a Close that says that all went well.
+    /// Appends a Close frame with the status "normal closure".
     pub(super) fn close(&mut self, out: &mut Vec<u8>) {
         self.put(CLOSE, &1000u16.to_be_bytes(), out);
     }
@@ -189,7 +194,7 @@ impl WebSocket {
                 out.extend_from_slice(&(len as u64).to_be_bytes());
             }
         }
-        // Masks are to be unpredictable for the sake of intermediaries, of which there are none.
+        // Masks should be unpredictable to protect intermediaries. There are none here.
         self.mask = self.mask.wrapping_mul(0x9e37_79b1).wrapping_add(1);
         let mask = self.mask.to_ne_bytes();
         out.extend_from_slice(&mask);
@@ -209,9 +214,9 @@ impl WebSocket {
 struct Header {
     first: u8,
     masked: bool,
-    /// Bytes of the payload.
+    /// Length of the payload in bytes.
     len: u64,
-    /// Bytes of the header.
+    /// Length of the header in bytes.
     size: usize,
 }
 
@@ -227,7 +232,7 @@ impl Header {
     }
 }
 
-/// Checks the answer to our request: its length, or `None` while it has not all come.
+/// Checks the response. Returns its length, or `None` if it is incomplete.
 fn check_response(bytes: &[u8]) -> Result<Option<usize>, Closed> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
     let text = String::from_utf8_lossy(&bytes[..end]);
@@ -246,14 +251,14 @@ fn check_response(bytes: &[u8]) -> Result<Option<usize>, Closed> {
     };
     match () {
         () if !has("Upgrade", "websocket", false) || !has("Connection", "upgrade", false) => {
-            Err(Closed::Malformed("a WebSocket's answer without its upgrade"))
+            Err(Closed::Malformed("WebSocket response without Upgrade"))
         }
         () if !has("Sec-WebSocket-Accept", KEY_ACCEPT, true) => {
-            Err(Closed::Malformed("a WebSocket's answer to another key"))
+            Err(Closed::Malformed("WebSocket response to another key"))
         }
         // [MQTT5-6.0.0-4]
         () if !has("Sec-WebSocket-Protocol", "mqtt", true) => {
-            Err(Closed::Malformed("a WebSocket's answer without the subprotocol mqtt"))
+            Err(Closed::Malformed("WebSocket response without the subprotocol mqtt"))
         }
         () => Ok(Some(end + 4)),
     }
@@ -276,7 +281,8 @@ mod tests {
         socket
     }
 
-    /// What one read of `bytes`, cut at `cut`, becomes: data and answers.
+    /// Receives `bytes` in two reads, split at `cut`. Returns the data, the answers, and whether it
+    /// closed.
     fn read_in_two(bytes: &[u8], cut: usize) -> Result<(Vec<u8>, Vec<u8>, bool), Closed> {
         let (mut socket, mut mqtt, mut out) = (requested(), Vec::new(), Vec::new());
         let all = [RESPONSE.as_bytes(), bytes].concat();
@@ -288,7 +294,8 @@ mod tests {
     #[test]
     fn frames_are_read_across_any_split() {
         let long = [7; 300];
-        // A message in two frames with a ping between them, a long one, a Close, and what nobody reads.
+        // A message in two frames with a ping between them, a long message, a Close, and ignored
+        // bytes.
         let mut bytes = b"\x02\x02ab\x89\x01!\x80\x01c\x82\x7e\x01\x2c".to_vec();
         bytes.extend_from_slice(&long);
         bytes.extend_from_slice(b"\x88\x02\x03\xe8junk");

@@ -1,5 +1,5 @@
-//! The harness against a toy broker: a clean one gives no fault, and whatever a broker with a vice
-//! does wrong is counted under its name, as often as it was done, and ends with exit status 1.
+//! Runs the harness against a mock broker. A correct broker must give no fault. An injected fault
+//! must be counted under its name, exactly as often as it was injected, and give exit status 1.
 
 mod mock_broker;
 mod proxy;
@@ -16,7 +16,7 @@ struct RunResult {
 }
 
 impl RunResult {
-    /// The number behind `"name":`.
+    /// The number after `"name":`.
     fn number(&self, name: &str) -> f64 {
         let key = format!("\"{name}\":");
         let (_, rest) = self.json.split_once(&key).unwrap_or_else(|| panic!("no {name} in {}", self.json));
@@ -39,7 +39,7 @@ impl RunResult {
             "closed",
             "unanswered",
         ];
-        // The settings have a "qos" too, and come first.
+        // The settings contain "qos" too, and come first.
         let faults = self.json.split_once("\"faults\":").expect("every report has faults").1;
         let faults = RunResult { status: self.status, json: faults.to_owned() };
         ALL.into_iter().map(|name| (name, faults.number(name) as u64)).filter(|fault| fault.1 > 0).collect()
@@ -63,13 +63,13 @@ fn read(output: Output) -> RunResult {
     RunResult { status, json }
 }
 
-/// Runs `arguments` against a broker with `vice`, which must be counted as `faults` and nothing
-/// else, each as often as the vice was indulged.
+/// Runs `arguments` against a broker with `fault`. It must be counted as `faults` and nothing else,
+/// each as often as it was injected.
 fn assert_counted(fault: Fault, arguments: &str, faults: &[&str]) {
     let broker = MockBroker::start(fault);
     let result = run(&broker, arguments);
     let injected = broker.injected();
-    assert!(injected > 0, "the toy never misbehaved: {}", result.json);
+    assert!(injected > 0, "no fault was injected: {}", result.json);
     let expected: Vec<_> = faults.iter().map(|&name| (name, injected)).collect();
     assert_eq!(result.faults(), expected, "{fault:?} with {arguments}: {}", result.json);
     assert_eq!(result.status, 1);
@@ -135,8 +135,9 @@ fn reordered_messages_are_counted() {
         let result = run(&broker, &format!("{FAN_OUT} --qos {qos}"));
         let reordered =
             result.faults().iter().find(|fault| fault.0 == "reordered").map_or(0, |fault| fault.1);
-        // A message that is held between two publishers' messages is late for nobody, and the one
-        // held at the end is lost; neither can outnumber what was done.
+        // If a message is delayed between two messages of different publishers, it is not
+        // reordered. A message that is delayed at the end is lost. Neither count can exceed the
+        // injected faults.
         assert!(reordered > 0 && reordered <= broker.injected(), "{} of {}", reordered, broker.injected());
         assert_eq!(result.status, 1);
         assert!(
@@ -172,7 +173,7 @@ fn identifier_reused_before_pubrel_is_a_duplicate() {
     let result = run(&broker, &format!("{PAIRS} --qos 2"));
     let faults = result.faults();
     assert_eq!(faults[0], ("duplicate", broker.injected()), "{}", result.json);
-    // The toy answers both PUBREC, so that the second PUBREL releases nothing.
+    // The mock broker answers both PUBREC, so the second PUBREL releases nothing.
     assert!(
         faults[1].0 == "protocol" && faults[1].1 <= broker.injected() && faults.len() == 2,
         "{}",
@@ -220,7 +221,7 @@ fn failed_run_prints_the_reason_and_exits_with_2() {
     let output = loadtest(refusing.port, PAIRS);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("SUBSCRIBE"));
-    // Port 1 of the loopback address: nobody listens there.
+    // Nothing listens on port 1 of the loopback address.
     let output = loadtest(1, PAIRS);
     assert_eq!(output.status.code(), Some(2));
     assert!(!output.stderr.is_empty());

@@ -1,5 +1,6 @@
-//! A toy broker with one vice: a thread per connection, blocking sockets, no more of MQTT than the
-//! harness uses. It keeps count of what it did wrong, so that the harness's count can be compared.
+//! A mock broker that can inject one kind of fault. It has one thread per connection, blocking
+//! sockets, and only as much of MQTT as the harness uses. It counts the injected faults, so that a
+//! test can compare the count of the harness.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What the toy does wrong with every `FAULT_INTERVAL`-th delivery, or with the packet that is named.
+/// The fault of every `FAULT_INTERVAL`-th delivery, or of every such packet of the named type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
@@ -35,18 +36,18 @@ pub(crate) enum Fault {
     RefuseSubscribe,
     ForgetPing,
     ForgetConnack,
-    /// A message for a group to a second member as well.
+    /// Sends a message of a shared subscription to a second member too.
     RepeatInGroup,
     LoseRetained,
     RepeatRetained,
     ForgetRetainFlag,
-    /// A retained message stays although it was cleared.
+    /// Keeps a retained message that was cleared.
     KeepCleared,
-    /// A message for a session that is away.
+    /// Drops a message for an offline session.
     LoseQueued,
-    /// A message that was acknowledged, when its session comes back.
+    /// Sends an acknowledged message again when its session is resumed.
     RepeatAcknowledged,
-    /// The session, when its client comes back.
+    /// Drops the session when its client reconnects.
     LoseSession,
     DropWill,
     RepeatWill,
@@ -54,7 +55,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// Whether it is indulged on the way to a subscriber that is owed the message.
+    /// Whether the fault applies to the delivery of a message to its subscriber.
     fn affects_delivery(self) -> bool {
         matches!(
             self,
@@ -75,7 +76,7 @@ impl Fault {
     }
 }
 
-/// Prime, so that it does not beat with the number of subscribers.
+/// A prime number, so that it shares no divisor with the number of subscribers.
 const FAULT_INTERVAL: u64 = 37;
 
 pub(crate) struct MockBroker {
@@ -87,7 +88,7 @@ struct State {
     fault: Fault,
     subscribers: Mutex<Vec<Arc<Subscriber>>>,
     deliveries: AtomicU64,
-    /// How often the vice was indulged.
+    /// Number of injected faults.
     injected: AtomicU64,
     pings: AtomicU64,
     connects: AtomicU64,
@@ -108,18 +109,18 @@ struct Subscriber {
     to: Arc<Mutex<Outbound>>,
 }
 
-/// The way to a client.
+/// What is sent to a client.
 #[derive(Default)]
 struct Outbound {
-    /// `None` while the client is away.
+    /// `None` while the client is offline.
     stream: Option<TcpStream>,
-    /// Counts the connections of the session.
+    /// Number of connections of the session.
     connection: u64,
-    /// The session outlives its connections: what is not acknowledged waits in `kept`.
+    /// The session outlives its connections, and stores unacknowledged messages.
     keep_session: bool,
     unacknowledged: Vec<Unacknowledged>,
     last_id: u16,
-    /// Held back to be sent after its successor.
+    /// A message that is sent after the next one.
     delayed: Option<Vec<u8>>,
 }
 
@@ -129,7 +130,7 @@ struct Unacknowledged {
     sent: bool,
 }
 
-/// Who speaks on a connection.
+/// The client of a connection.
 struct ConnectedClient {
     name: Vec<u8>,
     version: u8,
@@ -139,7 +140,7 @@ struct ConnectedClient {
     connection: u64,
 }
 
-/// A client that does not take its messages for so long is cut off.
+/// A client that does not read for this long is disconnected.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl MockBroker {
@@ -147,7 +148,7 @@ impl MockBroker {
         MockBroker::start_at(fault, 0)
     }
 
-    /// On a port of the caller's choice; 0 leaves it to the kernel.
+    /// Listens on `port`. 0 lets the kernel choose.
     pub(crate) fn start_at(fault: Fault, port: u16) -> MockBroker {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -167,7 +168,7 @@ impl MockBroker {
             for stream in listener.incoming().flatten() {
                 let state = Arc::clone(&shared);
                 thread::spawn(move || {
-                    // A client that is gone is no error of the toy.
+                    // A closed connection is not an error of the mock broker.
                     let _ = state.serve(stream);
                 });
             }
@@ -175,7 +176,7 @@ impl MockBroker {
         MockBroker { port, state }
     }
 
-    /// How often the vice was indulged.
+    /// Number of injected faults.
     pub(crate) fn injected(&self) -> u64 {
         self.state.injected.load(SeqCst)
     }
@@ -190,7 +191,7 @@ impl State {
         if !self.connect(&mut stream, &client)? {
             return Ok(());
         }
-        // Whatever ends it, an error included, ends the connection as MQTT has it.
+        // Every end, including an error, ends the connection as MQTT requires.
         let ended = self.serve_client(&mut stream, &client);
         if matches!(ended, Ok(())) && !(self.fault == Fault::WillOnDisconnect && self.inject(&self.pings)) {
             client.will = None;
@@ -199,7 +200,7 @@ impl State {
         ended
     }
 
-    /// Until DISCONNECT, which is `Ok`.
+    /// Serves a client until DISCONNECT, which is `Ok`.
     fn serve_client(&self, stream: &mut TcpStream, client: &ConnectedClient) -> std::io::Result<()> {
         loop {
             let (first, body) = read_packet(stream)?;
@@ -221,7 +222,7 @@ impl State {
         }
     }
 
-    /// Reads a CONNECT, and finds or makes its session.
+    /// Decodes a CONNECT, and finds or creates its session.
     fn client(&self, stream: &TcpStream, body: &[u8]) -> std::io::Result<ConnectedClient> {
         let (version, flags) = (body[6], body[7]);
         let mut rest = &body[10..];
@@ -263,13 +264,14 @@ impl State {
         self.subscribers.lock().unwrap().retain(|subscriber| subscriber.client != name);
     }
 
-    /// Answers a CONNECT and sends again what the session keeps. Whether the client is in.
+    /// Answers a CONNECT, and resends the unacknowledged messages. Returns whether the client is
+    /// accepted.
     fn connect(&self, stream: &mut TcpStream, client: &ConnectedClient) -> std::io::Result<bool> {
         let tail: &[u8] = if client.version == 5 { &[0] } else { &[] };
         let bad =
             matches!(self.fault, Fault::RefuseConnect | Fault::ForgetConnack) && self.inject(&self.connects);
         if self.fault == Fault::ForgetConnack && bad {
-            // Silent, but not gone.
+            // The connection stays open without an answer.
             return Ok(true);
         }
         let mut outgoing = client.to.lock().unwrap();
@@ -353,7 +355,7 @@ impl State {
         }
     }
 
-    /// The retained messages of a new subscription.
+    /// Sends the retained messages of a new subscription.
     fn replay(&self, client: &ConnectedClient, filter: &[u8], granted: u8) {
         let retained = self.retained.lock().unwrap().clone();
         for (topic, (qos, payload)) in retained.iter().filter(|message| matches(filter, message.0)) {
@@ -410,7 +412,7 @@ impl State {
 
     fn distribute(&self, topic: &[u8], payload: &[u8], qos: u8) {
         let subscribers = self.subscribers.lock().unwrap().clone();
-        // First, so that it lies in its socket before the harness has all that it waits for.
+        // Sent first, so that it is in its socket before the harness has all expected messages.
         if self.fault == Fault::Misroute && self.inject(&self.deliveries) {
             let asked = |client: &[u8]| {
                 subscribers.iter().any(|other| other.client == client && matches(&other.filter, topic))
@@ -424,7 +426,7 @@ impl State {
         for subscriber in others {
             self.deliver(subscriber, qos.min(subscriber.qos), topic, payload);
         }
-        // One group at most, as the harness has it.
+        // The harness has at most one group.
         if !members.is_empty() {
             let turn = self.turns.fetch_add(1, SeqCst) as usize;
             let times = 1 + usize::from(self.fault == Fault::RepeatInGroup && self.inject(&self.pings));
@@ -462,7 +464,7 @@ impl State {
                 to.send(version, first, topic, payload);
             }
             Fault::Swap => {
-                // Counted only once the successor has gone ahead.
+                // Counted only when the next message was sent first.
                 self.injected.fetch_sub(1, SeqCst);
                 let delayed = to.encode(version, first, topic, payload);
                 if let Some(earlier) = to.delayed.replace(delayed) {
@@ -493,7 +495,7 @@ impl State {
         }
     }
 
-    /// Whether the vice is due, by `counter`; counts it as done.
+    /// Whether a fault is due, by `counter`. Counts it as injected.
     fn inject(&self, counter: &AtomicU64) -> bool {
         let due =
             self.fault != Fault::None && counter.fetch_add(1, SeqCst) % FAULT_INTERVAL == FAULT_INTERVAL - 1;
@@ -514,7 +516,7 @@ impl Outbound {
         }
     }
 
-    /// A client that is gone gets nothing, and one that takes nothing is cut off.
+    /// Sends nothing to an offline client. Disconnects a client that does not read.
     fn write(&mut self, bytes: &[u8]) {
         if let Some(stream) = &mut self.stream
             && stream.write_all(bytes).is_err()
@@ -554,7 +556,7 @@ fn take_text(bytes: &mut &[u8]) -> Vec<u8> {
     text
 }
 
-/// Whole levels, with `+` for one of them and `#` for all that are left.
+/// Matches whole levels, with `+` for one level and `#` for all remaining levels.
 fn matches(filter: &[u8], topic: &[u8]) -> bool {
     let (mut filter, mut topic) = (filter.split(|byte| *byte == b'/'), topic.split(|byte| *byte == b'/'));
     loop {

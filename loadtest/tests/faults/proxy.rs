@@ -1,7 +1,8 @@
-//! A door before the toy: ends TLS and WebSockets, and passes what is in them on to it and back.
+//! A proxy in front of the mock broker. It terminates TLS and WebSocket, and forwards MQTT in both
+//! directions.
 //!
-//! Its WebSocket is tungstenite's and its TLS the server's half of rustls, so that the harness's
-//! own reading of RFC 6455 meets another one.
+//! It uses the WebSocket of tungstenite and the server side of rustls, so that the harness is
+//! tested against another implementation of RFC 6455.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,12 +19,12 @@ use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::Role;
 use tungstenite::{Error, Message, WebSocket};
 
-/// What a relay ends.
+/// The layers that a proxy terminates.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ProxyLayers {
     pub(crate) tls: bool,
     pub(crate) websocket: bool,
-    /// Clients need a certificate.
+    /// Clients must send a certificate.
     pub(crate) client_certificate: bool,
 }
 
@@ -33,7 +34,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// In front of the port `to`.
+    /// Starts a proxy for the port `to`.
     pub(crate) fn start(to: u16, layers: ProxyLayers) -> Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -59,12 +60,12 @@ impl Proxy {
         proxy
     }
 
-    /// The file of this name: `ca`, `cert` and `key` of clients, `other-ca`.
+    /// The path of a file: `ca`, `cert` and `key` of clients, `other-ca`.
     pub(crate) fn file(&self, name: &str) -> String {
         self.folder.join(format!("{name}.pem")).display().to_string()
     }
 
-    /// The server's half of TLS; writes the files of the other half.
+    /// The TLS configuration of the server. Writes the files for the clients.
     fn certify(&self, layers: ProxyLayers) -> Arc<ServerConfig> {
         let [ours, other] = [(); 2].map(|()| {
             let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -115,7 +116,7 @@ fn forward(client: &TcpStream, broker: &TcpStream, side: ClientSide) {
         stream.set_nodelay(true).unwrap();
     }
     let side = Mutex::new(side);
-    // When one side ends, both do: errors are ends too.
+    // When one side ends or fails, both end.
     let to_broker = || -> io::Result<()> {
         let (mut client_end, mut broker_end) = (client, broker);
         let mut buffer = vec![0; 64 * 1024];
@@ -159,7 +160,7 @@ fn forward(client: &TcpStream, broker: &TcpStream, side: ClientSide) {
     });
 }
 
-/// One connection's layers, as a server has them.
+/// The layers of one connection, on the server side.
 struct ClientSide {
     tls: Option<ServerConnection>,
     socket: Socket,
@@ -172,7 +173,7 @@ enum Socket {
     Open(Box<WebSocket<Pipe>>),
 }
 
-/// What a WebSocket reads and writes.
+/// The input and output of a WebSocket.
 #[derive(Default)]
 struct Pipe {
     received: VecDeque<u8>,
@@ -196,7 +197,7 @@ impl Write for Pipe {
 }
 
 impl ClientSide {
-    /// Appends to `mqtt` what came is; whether more may come.
+    /// Appends the MQTT bytes of `received` to `mqtt`. Returns whether more may arrive.
     fn take(&mut self, mut received: &[u8], mqtt: &mut Vec<u8>) -> bool {
         let mut plain = Vec::new();
         match &mut self.tls {
@@ -207,7 +208,8 @@ impl ClientSide {
                     if tls.process_new_packets().is_err() {
                         return false;
                     }
-                    // Nothing is left to read, or the peer's farewell: neither is an error here.
+                    // An error means that nothing is left to read or that the peer has closed. Both
+                    // are expected.
                     let _ = tls.reader().read_to_end(&mut plain);
                 }
             }
@@ -259,7 +261,7 @@ impl ClientSide {
         }
     }
 
-    /// Frames and encrypts what the broker said, in two frames with a ping between them.
+    /// Frames and encrypts the bytes of the broker, in two frames with a ping between them.
     fn put(&mut self, mqtt: &[u8]) {
         if let Socket::Open(socket) = &mut self.socket {
             let (first, second) = mqtt.split_at(mqtt.len() / 2);
@@ -281,7 +283,7 @@ impl ClientSide {
         }
     }
 
-    /// Moves what the WebSocket wants to say into TLS.
+    /// Moves the output of the WebSocket into TLS.
     fn encrypt(&mut self) {
         if let (Some(tls), Socket::Open(socket)) = (&mut self.tls, &mut self.socket) {
             tls.writer().write_all(&std::mem::take(&mut socket.get_mut().wire)).unwrap();

@@ -1,4 +1,5 @@
-//! The scenarios with sessions, retained messages, wills and shared subscriptions against the toy.
+//! The scenarios with sessions, retained messages, wills and shared subscriptions, against the mock
+//! broker.
 
 use super::mock_broker::{Fault, MockBroker};
 use super::{assert_counted, run};
@@ -11,7 +12,7 @@ const OFFLINE: &str = "offline --sessions 5 --messages 200 --stall 4";
 const SLOW: &str = "slow --subscribers 5 --slow 2 --warm-up 0.1 --seconds 0.3 --stall 4";
 const FLEET: &str = "mixed --devices 40 --backends 1 --telemetry-rate 5 --command-rate 9 --away 0.2 \
                      --seconds 2.5 --stall 4";
-/// At QoS 0 and 1 only: the toy does not know a QoS 2 message that is sent again.
+/// Only QoS 0 and 1, because the mock broker does not recognise a resent QoS 2 message.
 const RECONNECTS: &str = "--telemetry-qos 60,40,0 --drop-rate 1 --reconnect-rate 1";
 
 #[test]
@@ -22,7 +23,7 @@ fn correct_broker_gives_no_fault_in_stateful_scenarios() {
             [(WILDCARD, 0..3), (SHARED, 0..3), (RETAINED, 0..3), (OFFLINE, 1..3), (SLOW, 0..3)]
         {
             for qos in levels {
-                // A slow pace fits the buffers of the slow ones.
+                // At a slow rate, the messages fit the buffers of the slow subscribers.
                 let pace = if scenario == SLOW { "--rate 200" } else { "" };
                 let result = run(&broker, &format!("{scenario} --qos {qos} {pace} --mqtt {version}"));
                 assert_eq!((result.status, result.faults()), (0, vec![]), "{}", result.json);
@@ -120,7 +121,7 @@ fn lost_repeated_and_unexpected_wills_are_counted() {
 
     let broker = MockBroker::start(Fault::WillOnDisconnect);
     let result = run(&broker, &format!("{FLEET} --telemetry-qos 60,40,0 --drop-rate 0 --reconnect-rate 1"));
-    // Those at the end of the run, when everybody leaves, are seen by nobody.
+    // At the end of the run, all clients disconnect, and nobody receives their wills.
     let faults = result.faults();
     assert!(matches!(faults[..], [("misrouted", count)] if count <= broker.injected()), "{}", result.json);
 }

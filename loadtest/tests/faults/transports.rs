@@ -1,4 +1,4 @@
-//! TLS and WebSockets: the same verdicts as on plain TCP, and what only they can get wrong.
+//! TLS and WebSocket: the same results as on plain TCP, and the faults that only they can have.
 
 use super::mock_broker::{Fault, MockBroker};
 use super::proxy::{Proxy, ProxyLayers};
@@ -8,7 +8,7 @@ const TLS: ProxyLayers = ProxyLayers { tls: true, websocket: false, client_certi
 const WEBSOCKET: ProxyLayers = ProxyLayers { tls: false, websocket: true, client_certificate: false };
 const BOTH: ProxyLayers = ProxyLayers { tls: true, websocket: true, client_certificate: false };
 
-/// Runs the harness through `relay`; `CA` in the arguments stands for its file.
+/// Runs the harness through `proxy`. `CA` in the arguments stands for its file.
 fn run_through(proxy: &Proxy, arguments: &str) -> RunResult {
     read(loadtest(proxy.port, &arguments.replace("CA", &proxy.file("ca"))))
 }
@@ -25,7 +25,7 @@ fn correct_broker_gives_no_fault_on_any_transport() {
         for transport in transports {
             for scenario in [
                 &format!("{PAIRS} --qos 2 --mqtt 5.0")[..],
-                // Packets of more than one record, frame and read.
+                // The packets are larger than one record, one frame and one read.
                 &format!("{PAIRS} --qos 1 --window 4 --payload 700000"),
                 &format!("{FAN_OUT} --rate 500"),
                 "storm --concurrency 8 --warm-up 0 --seconds 0.3",
@@ -79,7 +79,7 @@ fn tls_sessions_are_resumed_only_with_the_option() {
     let broker = MockBroker::start(Fault::None);
     let proxy = Proxy::start(broker.port, TLS);
     for version in ["1.2", "1.3"] {
-        // One after the other, so that only the first has nothing to resume.
+        // The clients connect one after the other, so that only the first has no session to resume.
         let pairs = format!("{PAIRS} --connecting 1 --tls --ca CA --tls-version {version}");
         for (flag, expected) in [("", (6.0, 0.0)), ("--resume", (1.0, 5.0))] {
             let result = run_through(&proxy, &format!("{pairs} {flag}"));

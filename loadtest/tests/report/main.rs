@@ -1,7 +1,7 @@
-//! `--report` and `compare` as a user meets them, against toy brokers. For `compare` the toy is a
-//! process: this test program, started again with [`MOCK_PORT`] set.
+//! Tests `--report` and `compare` as a user runs them, against mock brokers. For `compare`, the
+//! mock broker is a process: this test program, started again with [`MOCK_PORT`] set.
 
-// The vices that only the tests of faults indulge in.
+// Only the tests of faults use all faults.
 #[allow(dead_code)]
 #[path = "../faults/mock_broker.rs"]
 mod mock_broker;
@@ -18,7 +18,7 @@ const MOCK_PORT: &str = "MIDGE_LOADTEST_MOCK_PORT";
 const MOCK_FAULT: &str = "MIDGE_LOADTEST_MOCK_FAULT";
 const PAIRS: [&str; 7] = ["pairs", "--pairs", "3", "--warm-up", "0.1", "--seconds", "0.5"];
 
-/// No test by itself: the toy broker that `compare` starts. It lives until it is killed.
+/// Not a test: the mock broker that `compare` starts. It runs until it is killed.
 #[test]
 fn mock_broker_process() {
     let Ok(port) = std::env::var(MOCK_PORT) else { return };
@@ -63,11 +63,13 @@ fn run_writes_a_page_with_plots_and_the_same_data_as_json() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let html = std::fs::read_to_string(&page).unwrap();
     std::fs::remove_file(&page).unwrap();
-    for title in ["deliveries per second, over time", "broker CPU, over time", "latency: how often", "p99.9"]
+    for title in
+        ["deliveries per second, over time", "broker CPU, over time", "latency distribution", "p99.9"]
     {
         assert!(html.contains(title), "{title}");
     }
-    // Throughput, CPU, histogram, percentiles; that every element is closed is tested beside the page.
+    // Throughput, CPU, histogram, percentiles. A unit test of the page checks that every element is
+    // closed.
     assert_eq!((html.matches("<svg").count(), html.matches("</svg>").count()), (4, 4));
     assert!(html.ends_with("</html>\n") && !html.contains("hush") && !html.contains("<script"));
 
@@ -84,7 +86,7 @@ fn run_writes_a_page_with_plots_and_the_same_data_as_json() {
 fn unwritable_page_is_refused_before_the_run_and_failed_run_leaves_no_page() {
     let run = |page: &PathBuf| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_midge-loadtest"));
-        // Port 1 of the loopback address: nobody listens there.
+        // Nothing listens on port 1 of the loopback address.
         command.args(PAIRS).args(["--quiet", "--port", "1", "--report"]).arg(page).output().unwrap()
     };
     assert_eq!(run(&temporary("no-folder").join("page.html")).status.code(), Some(2));
@@ -100,14 +102,14 @@ fn brokers_are_compared_in_turns_and_all_are_stopped() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     let json: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
-    let turns: Vec<&str> =
-        json["rounds"].as_array().unwrap().iter().map(|turn| turn["broker"].as_str().unwrap()).collect();
-    assert_eq!(turns, ["correct", "faulty", "correct", "faulty"]);
+    let brokers: Vec<&str> =
+        json["rounds"].as_array().unwrap().iter().map(|round| round["broker"].as_str().unwrap()).collect();
+    assert_eq!(brokers, ["correct", "faulty", "correct", "faulty"]);
     let row =
         json["rows"].as_array().unwrap().iter().find(|row| row["key"] == "delivered_per_second").unwrap();
     assert_eq!(row["brokers"]["correct"]["ratio"], 1.0);
     assert!(row["brokers"]["faulty"]["median"].as_f64().unwrap() > 0.0, "{row}");
-    // Lost messages are told for the one that loses them only, and in the exit status.
+    // Lost messages count only for the broker that loses them, and in the exit status.
     assert_eq!(json["rounds"][0]["report"]["faults_total"], 0, "{json}");
     assert!(json["rounds"][1]["marks"][0].as_str().unwrap().contains("lost"), "{json}");
     assert_eq!(output.status.code(), Some(1));

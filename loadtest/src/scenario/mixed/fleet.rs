@@ -1,5 +1,5 @@
-//! The clients of the fleet and the checks on all that they get. Numbered: backends, the commander,
-//! devices.
+//! The clients of the fleet, and the checks of all messages that they receive. The clients are
+//! numbered: backends, the command publisher, devices.
 
 mod figures;
 
@@ -21,20 +21,20 @@ use crate::report::histogram;
 use crate::scenario::Runner;
 use crate::verify::{Arrival, Faults, Stream};
 
-/// The fleet and its backends.
+/// The devices, the backends and the command publisher.
 pub(super) struct Fleet {
-    /// Backends and devices behave as in the run; before and after it, connections just stand.
+    /// The run is in progress. Before and after it, the connections are only open.
     pub(super) running: bool,
     /// CONNECT ends the sessions of the devices instead of resuming them.
     pub(super) end_sessions: bool,
-    /// Devices whose DISCONNECT was answered, to be scheduled for their return.
+    /// Devices whose connection the broker has closed after DISCONNECT, and which must reconnect.
     pub(super) disconnected: Vec<usize>,
     spec: FleetSpec,
     connector: Connector,
     clock: Clock,
     backends: Vec<Backend>,
     command_publisher: BulkPublisher,
-    /// The times at which the commands were due that are not sent yet.
+    /// When the commands that are not sent yet were due.
     commands_due: VecDeque<u64>,
     commands_queued: u64,
     telemetry_due: u64,
@@ -52,12 +52,12 @@ pub(super) struct Fleet {
 #[derive(Default)]
 struct Backend {
     inbox: Inbox,
-    /// Per device.
+    /// One stream per device.
     telemetry: Vec<Stream>,
     wills: Vec<Stream>,
 }
 
-/// Messages of one kind that arrived, and how long they took.
+/// Messages of one kind that arrived, and their latency.
 struct MessageStats {
     delivered: u64,
     latency: Histogram<u64>,
@@ -74,9 +74,9 @@ impl MessageStats {
     }
 }
 
-/// Commands without acknowledgement.
+/// Maximum number of unacknowledged commands.
 const COMMANDS_IN_FLIGHT_MAX: usize = 4096;
-/// A broker that has not closed a connection for so long after DISCONNECT never does.
+/// A connection that the broker has not closed for this long after DISCONNECT counts as a fault.
 const CLOSE_WAIT_NANOS_MAX: u64 = 5_000_000_000;
 
 impl Fleet {
@@ -129,17 +129,17 @@ impl Fleet {
         self.first_device() + self.spec.devices.len()
     }
 
-    /// Deliveries of all kinds.
+    /// Number of deliveries of all kinds.
     pub(super) fn delivered(&self) -> u64 {
         self.telemetry.delivered + self.commands.delivered + self.wills.delivered
     }
 
-    /// Grows whenever something that is waited for has happened.
+    /// Grows whenever an expected event has happened.
     pub(super) fn progress(&self) -> u64 {
         self.delivered() + self.redelivered + self.command_publisher.sent
     }
 
-    /// A device's telemetry is due; nothing is sent while it is away.
+    /// Sends the telemetry of a device that is due. Sends nothing while the device is away.
     pub(super) fn send_telemetry(&mut self, net: &mut Net, number: u32, due: u64) {
         self.telemetry_due += 1;
         let id = self.first_device() + number as usize;
@@ -155,14 +155,14 @@ impl Fleet {
         net.send(id, |out| self.spec.put_telemetry(out, number, (packet_id, sequence), due, false));
     }
 
-    /// A command is due.
+    /// Queues a command that is due.
     pub(super) fn queue_command(&mut self, due: u64) {
         self.commands_due.push_back(due);
         self.commands_queued += 1;
         self.command_publisher.allow(self.commands_queued);
     }
 
-    /// Sends the commands that are due, to the devices in turn, away or not.
+    /// Sends the commands that are due, to all devices in turn, whether they are connected or not.
     pub(super) fn pump_commands(&mut self, net: &mut Net) {
         let (spec, commands_due) = (&self.spec, &mut self.commands_due);
         let devices = spec.devices.len() as u64;
@@ -180,7 +180,7 @@ impl Fleet {
         });
     }
 
-    /// Breaks a device's connection. Whether it had one.
+    /// Breaks the connection of a device. Returns whether it had one.
     pub(super) fn break_connection(&mut self, net: &mut Net, number: u32, now: u64) -> bool {
         let id = self.first_device() + number as usize;
         let device = &mut self.spec.devices[number as usize];
@@ -199,8 +199,8 @@ impl Fleet {
         true
     }
 
-    /// Ends a device's connection with DISCONNECT. The broker closes it: closing here with bytes
-    /// unread would be a reset, which takes telemetry on its way along.
+    /// Ends the connection of a device with DISCONNECT. The broker closes it, because closing it
+    /// here with unread bytes would be a reset, which loses telemetry in flight.
     pub(super) fn disconnect(&mut self, net: &mut Net, number: u32, now: u64) {
         let id = self.first_device() + number as usize;
         let device = &mut self.spec.devices[number as usize];
@@ -216,7 +216,7 @@ impl Fleet {
         self.connector.open(net, id)
     }
 
-    /// The scenario closed this client for good.
+    /// The scenario has closed this client for good.
     pub(super) fn mark_closed(&mut self, id: usize) {
         self.connector.mark_down(id);
         if let Some(device) = self.device_of(id) {
@@ -225,7 +225,7 @@ impl Fleet {
         }
     }
 
-    /// Counts the devices that could not come back.
+    /// Counts the devices that failed to reconnect.
     pub(super) fn take_failures(&mut self) {
         if let Some(why) = self.connector.take_failure() {
             self.faults.refused += 1;
@@ -233,7 +233,7 @@ impl Fleet {
         }
     }
 
-    /// Whether everything was seen by everyone that is to see it.
+    /// Whether every client has received all its messages and all acknowledgements.
     pub(super) fn is_drained(&self, net: &Net) -> bool {
         let devices = self.spec.devices.iter().enumerate();
         self.command_publisher.is_done(net)
@@ -250,7 +250,7 @@ impl Fleet {
             })
     }
 
-    /// How many commands device `at` was sent: they go round.
+    /// Number of commands that were sent to device `at`. The devices get commands in turn.
     fn commands_sent(&self, at: usize) -> u32 {
         let (sent, devices) = (self.command_publisher.sent, self.spec.devices.len() as u64);
         (sent / devices) as u32 + u32::from((at as u64) < sent % devices)
@@ -261,7 +261,7 @@ impl Fleet {
         let waiting = self.command_publisher.in_flight();
         self.faults.unanswered += waiting;
         if waiting > 0 {
-            detail(&mut self.details, || format!("commander waits for {waiting} acknowledgements"));
+            detail(&mut self.details, || format!("command publisher waits for {waiting} acknowledgements"));
         }
         let mut commands_lost = 0;
         for at in 0..self.spec.devices.len() {
@@ -291,7 +291,7 @@ impl Fleet {
         let lost = commands_lost.saturating_sub(self.command_publisher.refused);
         self.faults.lost += lost;
         if lost > 0 {
-            detail(&mut self.details, || format!("{lost} commands never came to their devices"));
+            detail(&mut self.details, || format!("{lost} commands never arrived at their devices"));
         }
         for backend in &self.backends {
             self.faults.unanswered += backend.inbox.unreleased();
@@ -308,18 +308,18 @@ impl Fleet {
         detail(&mut self.details, || format!("client {id}: {why}"));
     }
 
-    /// The stamp of a message, if it is whole and of this run.
+    /// The stamp of a message, if the message is intact and of this run.
     fn stamp(&mut self, id: usize, publish: &Publish<'_>) -> Option<Stamp> {
         let run = self.spec.run;
         let stamp = payload::read(publish.payload, publish.topic).filter(|stamp| stamp.run == run);
         if stamp.is_none() {
             self.faults.corrupt += 1;
-            detail(&mut self.details, || format!("client {id}: payload or topic changed"));
+            detail(&mut self.details, || format!("client {id}: payload or topic was changed"));
         }
         stamp
     }
 
-    /// Telemetry or a will at a backend.
+    /// Handles telemetry or a will at a backend.
     fn handle_backend_publish(&mut self, id: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
         if !self.backends[id].inbox.receive(publish, out) {
             self.faults.duplicate += 1;
@@ -339,12 +339,12 @@ impl Fleet {
         };
         self.faults.qos += u64::from(publish.qos != qos);
         self.faults.retain_flag += u64::from(publish.retain);
-        // A backend's connection never breaks, so that nothing is sent to it again.
+        // The connection of a backend never breaks, so nothing is resent to it.
         self.faults.dup_flag += u64::from(publish.dup);
         if is_will && stamp.sequence >= device.breaks {
             self.faults.misrouted += 1;
             return detail(&mut self.details, || {
-                format!("backend {id}: a will of device {number}, whose connection was not broken")
+                format!("backend {id}: will of device {number}, whose connection did not break")
             });
         }
         match stream.arrive(stamp.sequence) {
@@ -355,7 +355,7 @@ impl Fleet {
                 let kind = if is_will { &mut self.wills } else { &mut self.telemetry };
                 kind.delivered += 1;
             }
-            // The device could not know that its message had arrived.
+            // The device did not know that its message had arrived, and resent it.
             Arrival::Duplicate if !is_will && qos == 1 && device.resent.contains(&stamp.sequence) => {
                 self.redelivered += 1;
             }
@@ -363,18 +363,18 @@ impl Fleet {
                 self.faults.duplicate += 1;
                 detail(&mut self.details, || {
                     let what = if is_will { "will" } else { "message" };
-                    format!("backend {id}: {what} {} of device {number} came again", stamp.sequence)
+                    format!("backend {id}: {what} {} of device {number} arrived again", stamp.sequence)
                 });
             }
         }
     }
 
-    /// A command at a device.
+    /// Handles a command at a device.
     fn handle_device_publish(&mut self, number: usize, now: u64, publish: &Publish<'_>, out: &mut Vec<u8>) {
         let device = &mut self.spec.devices[number];
         let was_away = device.connections > 1;
         if !device.inbox.receive(publish, out) {
-            // Its PUBREC was lost with the connection.
+            // The PUBREC of the first delivery was lost with the connection.
             let legal = was_away && publish.dup;
             *(if legal { &mut self.redelivered } else { &mut self.faults.duplicate }) += 1;
             return;
@@ -391,7 +391,8 @@ impl Fleet {
         match device.commands.arrive(stamp.sequence) {
             Arrival::First { .. } => {
                 self.faults.dup_flag += u64::from(publish.dup && !was_away);
-                // One that waited for its device tells how long that was away.
+                // The latency of a command that waited for its device would be the time that the
+                // device was away.
                 if stamp.sent_nanos >= device.up_since {
                     self.commands.count(now - stamp.sent_nanos);
                 } else {
@@ -406,13 +407,13 @@ impl Fleet {
             Arrival::Duplicate => {
                 self.faults.duplicate += 1;
                 detail(&mut self.details, || {
-                    format!("device {number}: command {} came again", stamp.sequence)
+                    format!("device {number}: command {} arrived again", stamp.sequence)
                 });
             }
         }
     }
 
-    /// A device's CONNACK came: sends again what the last connection left open. [MQTT5-4.4.0-1]
+    /// Handles the CONNACK of a device, and checks that its session is still present.
     fn handle_connack(&mut self, id: usize, connack: Connack, now: u64) {
         let (first, running) = (self.first_device(), self.running);
         let Some(number) = id.checked_sub(first) else {
@@ -426,10 +427,11 @@ impl Fleet {
         device.up_since = now;
         if running && !connack.session_present {
             device.pending.clear();
-            self.protocol_fault(id, "the session is gone");
+            self.protocol_fault(id, "the session is not present");
         }
     }
 
+    /// Resends what the last connection left unacknowledged. [MQTT5-4.4.0-1]
     fn resend(&mut self, number: usize, out: &mut Vec<u8>) {
         let device = &mut self.spec.devices[number];
         device.state = DeviceState::Up;
@@ -458,7 +460,7 @@ impl Fleet {
                 let device = &mut self.spec.devices[number];
                 let was_away = device.connections > 1;
                 if let Err(why) = device.inbox.release(packet, out)
-                    // Our PUBCOMP may have been lost with a connection.
+                    // The PUBCOMP may have been lost with a connection.
                     && !was_away
                 {
                     self.protocol_fault(id, why);
@@ -469,12 +471,12 @@ impl Fleet {
                     let failed = reason >= 0x80;
                     self.faults.refused += u64::from(failed);
                     if !self.spec.devices[number].handle_ack(kind, packet_id, failed, out) {
-                        self.protocol_fault(id, "acknowledgement of nothing in flight");
+                        self.protocol_fault(id, "acknowledgement that matches nothing in flight");
                     }
                 }
                 Err(malformed) => self.protocol_fault(id, malformed.0),
             },
-            _ => self.protocol_fault(id, "a packet that is none of its business"),
+            _ => self.protocol_fault(id, "unexpected packet"),
         }
     }
 
@@ -489,7 +491,7 @@ impl Fleet {
                     self.protocol_fault(id, why);
                 }
             }
-            _ => self.protocol_fault(id, "a packet that is none of its business"),
+            _ => self.protocol_fault(id, "unexpected packet"),
         }
     }
 }
@@ -504,7 +506,8 @@ impl Handler for Fleet {
         let number = id.checked_sub(self.first_device());
         if number.is_some_and(|number| matches!(self.spec.devices[number].state, DeviceState::Leaving { .. }))
         {
-            // Nothing may be answered after DISCONNECT. The broker keeps it for the session.
+            // A client must not answer after DISCONNECT. The broker keeps the message for the
+            // session.
             return Next::Continue;
         }
         if !self.connector.is_ready(id) {
@@ -530,7 +533,7 @@ impl Handler for Fleet {
             None if id < self.spec.backends => self.handle_backend_packet(id, now, packet, out),
             None => {
                 if !self.command_publisher.handle_ack(packet, out, &mut self.faults, &mut self.details) {
-                    self.protocol_fault(id, "a packet that is none of its business");
+                    self.protocol_fault(id, "unexpected packet");
                 }
             }
         }

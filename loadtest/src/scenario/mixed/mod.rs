@@ -1,6 +1,6 @@
-//! `mixed`: a fleet of devices as a broker meets it. Telemetry goes up to a few backends, commands
-//! come down to each device; connections break and the backends must see the wills; devices leave
-//! and come back to their sessions. Everything happens on a schedule, whatever the broker does.
+//! `mixed`: a fleet of devices. Devices send telemetry to a few backends and receive commands. Some
+//! connections break, and the backends must receive the wills. Some devices disconnect and resume
+//! their sessions later. Everything happens on a fixed schedule, independently of the broker.
 
 mod device;
 mod fleet;
@@ -20,7 +20,7 @@ pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
     let clients = backends + 1 + devices;
     let mut runner = Runner::new(&flags.common, clients, 0, 0)?;
     let mut fleet = Fleet::new(&runner, flags);
-    // Backends first: they are to see everything.
+    // The backends connect first, because they must receive everything.
     for ids in [0..backends, backends..clients] {
         connect_clients(
             &mut runner.net,
@@ -50,7 +50,7 @@ pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
         runner.wait(&mut fleet, u64::MAX)?;
         fleet.take_failures();
     }
-    // What comes although it should not.
+    // Waits for unexpected messages.
     runner.serve_for(&mut fleet, 0.3)?;
     fleet.faults.unanswered += runner.ping_all(&mut fleet, 0..clients, flags.stall)?;
     fleet.count_missing();
@@ -90,15 +90,15 @@ pub(super) fn run(flags: &Mixed) -> Result<Report, String> {
     }
     if schedule.lag_nanos_max > LAG_NANOS_MAX {
         let millis = schedule.lag_nanos_max / 1_000_000;
-        report.notes.push(format!("the schedule was kept only to {millis} ms: the harness was too busy"));
+        report.notes.push(format!("the schedule was up to {millis} ms late: the harness was too busy"));
     }
     Ok(report)
 }
 
-/// A schedule that is further behind than this was not kept.
+/// If the schedule is further behind than this, a note says so.
 const LAG_NANOS_MAX: u64 = 100_000_000;
 
-/// Disconnects everyone, and takes the sessions of the devices away.
+/// Disconnects all clients, and ends the sessions of the devices.
 fn end_sessions(runner: &mut Runner, fleet: &mut Fleet, flags: &Mixed) -> Result<(), String> {
     let (first, clients) = (fleet.first_device(), fleet.client_count());
     fleet.running = false;
@@ -119,7 +119,7 @@ fn end_sessions(runner: &mut Runner, fleet: &mut Fleet, flags: &Mixed) -> Result
     runner.serve_for(fleet, 0.3)
 }
 
-/// What is to happen when.
+/// When each event of the run is due.
 struct FleetSchedule {
     start: u64,
     devices: u64,
@@ -128,12 +128,12 @@ struct FleetSchedule {
     drops: EventRate,
     reconnects: EventRate,
     away_nanos: u64,
-    /// Devices that are to come back, by the time at which they do.
+    /// Devices that must reconnect, ordered by the time at which they do.
     away: VecDeque<(u64, usize)>,
     lag_nanos_max: u64,
 }
 
-/// Events at a fixed rate.
+/// A series of events at a fixed rate.
 struct EventRate {
     per_second: f64,
     done: u64,
@@ -208,7 +208,7 @@ impl FleetSchedule {
         fleet.pump_commands(&mut runner.net);
     }
 
-    /// Breaks and ends the connections whose turn it is; a device that is away is passed over.
+    /// Breaks or ends the connections that are due. Skips devices that are away.
     fn break_due(&mut self, runner: &mut Runner, fleet: &mut Fleet, now: u64) {
         while let Some((number, _)) = self.drops.next(self.start, now) {
             let device = scattered(number, self.devices);
@@ -221,7 +221,7 @@ impl FleetSchedule {
         }
     }
 
-    /// Connects the devices that were away for long enough.
+    /// Connects the devices whose time away is over.
     fn reconnect_due(&mut self, runner: &mut Runner, fleet: &mut Fleet) -> Result<(), String> {
         let now = runner.clock.now();
         for id in fleet.disconnected.drain(..) {
@@ -236,7 +236,7 @@ impl FleetSchedule {
     }
 }
 
-/// A device for event `number`: all over the fleet, but the same in every run.
+/// The device of event `number`. Spreads events over the fleet, in the same way in every run.
 fn scattered(number: u64, devices: u64) -> u32 {
     (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 % devices as u32
 }

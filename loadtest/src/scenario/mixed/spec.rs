@@ -1,11 +1,12 @@
-//! Who the clients of the fleet are, what their topics are, and the packets that a device sends.
+//! The clients of the fleet, their topics, and the packets of a device.
 
 use super::device::Device;
 use crate::codec::{self, PublishHead, Will};
 use crate::connector::{ClientSpec, Identity};
 use crate::payload::{self, STAMP_LEN, Stamp};
 
-/// Who is who. Apart from the rest, because the handshake asks it while the fleet is borrowed.
+/// What the clients are. It is separate from [`super::fleet::Fleet`], because the connector needs
+/// it while the fleet is borrowed.
 pub(super) struct FleetSpec {
     pub(super) identity: Identity,
     pub(super) prefix: String,
@@ -17,7 +18,7 @@ pub(super) struct FleetSpec {
     pub(super) end_sessions: bool,
 }
 
-/// The publisher number in the stamps of commands; no device has it.
+/// The publisher number in the stamps of commands. No device has it.
 pub(super) const COMMAND_PUBLISHER: u32 = u32::MAX;
 /// QoS of the wills.
 pub(super) const WILL_QOS: u8 = 1;
@@ -77,7 +78,7 @@ impl ClientSpec for FleetSpec {
             None if id < self.backends => {
                 vec![format!("{}/up/+", self.prefix), format!("{}/gone/+", self.prefix)]
             }
-            // On later connections the session has it.
+            // On later connections, the session has the subscription.
             Some(number) if self.devices[number].connections == 1 && !self.end_sessions => {
                 vec![self.command_topic(number as u32)]
             }

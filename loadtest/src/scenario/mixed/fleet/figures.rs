@@ -1,4 +1,4 @@
-//! What the fleet has to tell: while it runs, and at the end.
+//! The figures of a fleet: during the run, and at the end.
 
 use super::{Fleet, MessageStats};
 use crate::report::Report;
@@ -10,7 +10,7 @@ impl Fleet {
         format!("delivered: telemetry {telemetry}, commands {commands}, wills {wills}; {faults} faults")
     }
 
-    /// Writes what happened, and gives the faults away.
+    /// Reports the figures, and moves the faults into the report.
     pub(in crate::scenario::mixed) fn figures(&mut self, report: &mut Report) {
         let breaks: u64 = self.spec.devices.iter().map(|device| u64::from(device.breaks)).sum();
         let all = |value: u64| value as f64;
@@ -28,8 +28,8 @@ impl Fleet {
             report,
             &self.commands,
             [
-                ("command_p50_ms", "  latency p50", "ms, to devices that were there"),
-                ("command_p99_ms", "  latency p99", "ms, to devices that were there"),
+                ("command_p50_ms", "  latency p50", "ms, to connected devices"),
+                ("command_p99_ms", "  latency p99", "ms, to connected devices"),
             ],
         );
         report.figure("breaks", "connections broken", all(breaks), "connections", 0);
@@ -42,8 +42,8 @@ impl Fleet {
                 ("will_p99_ms", "  latency p99", "ms, from the break"),
             ],
         );
-        report.figure("goodbyes", "connections ended properly", all(self.disconnects), "connections", 0);
-        report.figure("redelivered", "sent again after a break", all(self.redelivered), "messages, legal", 0);
+        report.figure("goodbyes", "connections closed normally", all(self.disconnects), "connections", 0);
+        report.figure("redelivered", "resent after a break", all(self.redelivered), "messages, legal", 0);
         if self.telemetry.latency.is_empty() {
             report.notes.push("no telemetry was delivered".to_owned());
         } else {
