@@ -41,15 +41,15 @@ pub struct Arrival<S> {
     visit: Option<Stay>,
 }
 
-/// What is kept here while the box of another shard is full. The connection that caused it is not
+/// A message is kept here while the box it is for is full. The connection that caused it is not
 /// read meanwhile, so the list is bounded by what a turn and the other shards' answers bring.
-pub(super) type Overflow<S> = VecDeque<Waiting<S>>;
+pub(super) type Overflow<S> = VecDeque<ShardMessage<S>>;
 
-/// What waits for room in a box.
-pub(super) enum Waiting<S> {
-    /// A message for that shard.
-    Message(ShardMessage<S>),
-    /// A retained message whose home is that shard. It goes on when the message before it is in the box.
+/// What waits until a retained message can go on, in its order: a later message must not overtake it.
+pub(super) enum Delayed<S> {
+    /// A message, and who gets it.
+    Message(ShardId, ShardMessage<S>),
+    /// A retained message whose mail to its home is not in that shard's box yet.
     Forward(Box<Forward>),
 }
 
@@ -151,6 +151,33 @@ impl<I: Io> Host<I> {
         message: ShardMessage<I::Socket>,
         cause: Option<ConnectionSlot>,
     ) {
+        if self.delayed.is_empty() {
+            self.put(now, to, message, cause);
+        } else {
+            self.delayed.push_back(Delayed::Message(to, message));
+            self.note_overflow(now, cause);
+        }
+    }
+
+    /// Sends a retained message on to those who are interested, once its home has it.
+    pub(super) fn forward(&mut self, now: Time, forward: Box<Forward>, cause: Option<ConnectionSlot>) {
+        if !self.delayed.is_empty() || !self.overflow[usize::from(forward.home())].is_empty() {
+            self.delayed.push_back(Delayed::Forward(forward));
+            return self.note_overflow(now, cause);
+        }
+        for (to, mail) in self.machine.forward_now(*forward) {
+            self.put(now, to, ShardMessage::Mail(mail), cause);
+        }
+    }
+
+    /// Puts a message into its box, or behind those that wait for room there.
+    fn put(
+        &mut self,
+        now: Time,
+        to: ShardId,
+        message: ShardMessage<I::Socket>,
+        cause: Option<ConnectionSlot>,
+    ) {
         let at = usize::from(to);
         let message = if self.overflow[at].is_empty() {
             let bytes = message.bytes();
@@ -161,23 +188,12 @@ impl<I: Io> Host<I> {
         } else {
             message
         };
-        self.keep(now, at, Waiting::Message(message), cause);
+        self.overflow[at].push_back(message);
+        self.note_overflow(now, cause);
     }
 
-    /// Sends a retained message on to those who are interested, once its home has it.
-    pub(super) fn forward(&mut self, now: Time, forward: Box<Forward>, cause: Option<ConnectionSlot>) {
-        let home = usize::from(forward.home());
-        if !self.overflow[home].is_empty() {
-            return self.keep(now, home, Waiting::Forward(forward), cause);
-        }
-        for (to, mail) in self.machine.forward_now(*forward) {
-            self.send(now, to, ShardMessage::Mail(mail), cause);
-        }
-    }
-
-    /// Keeps what the box of a shard has no room for.
-    fn keep(&mut self, now: Time, to: usize, waiting: Waiting<I::Socket>, cause: Option<ConnectionSlot>) {
-        self.overflow[to].push_back(waiting);
+    /// One more message waits.
+    fn note_overflow(&mut self, now: Time, cause: Option<ConnectionSlot>) {
         self.overflowing += 1;
         self.machine.handle_mesh_full(true);
         if let Some(slot) = cause
@@ -194,29 +210,35 @@ impl<I: Io> Host<I> {
             return;
         }
         for to in 0..self.overflow.len() {
-            while let Some(waiting) = self.overflow[to].pop_front() {
-                let message = match waiting {
-                    Waiting::Message(message) => message,
-                    Waiting::Forward(forward) => {
-                        self.overflowing -= 1;
-                        for (other, mail) in self.machine.forward_now(*forward) {
-                            self.send(now, other, ShardMessage::Mail(mail), None);
-                        }
-                        continue;
-                    }
-                };
+            while let Some(message) = self.overflow[to].pop_front() {
                 let bytes = message.bytes();
                 match self.io.send(to, message, bytes) {
                     Ok(()) => self.overflowing -= 1,
                     Err(message) => {
-                        self.overflow[to].push_front(Waiting::Message(message));
+                        self.overflow[to].push_front(message);
                         break;
                     }
                 }
             }
         }
+        while let Some(delayed) = self.delayed.pop_front() {
+            match delayed {
+                Delayed::Forward(forward) if !self.overflow[usize::from(forward.home())].is_empty() => {
+                    self.delayed.push_front(Delayed::Forward(forward));
+                    break;
+                }
+                Delayed::Forward(forward) => {
+                    for (to, mail) in self.machine.forward_now(*forward) {
+                        self.put(now, to, ShardMessage::Mail(mail), None);
+                    }
+                }
+                Delayed::Message(to, message) => self.put(now, to, message, None),
+            }
+            self.overflowing -= 1;
+        }
         if self.overflowing == 0 {
             self.overflow.iter_mut().for_each(|list| *list = Overflow::new());
+            self.delayed = VecDeque::new();
             self.machine.handle_mesh_full(false);
             for slot in std::mem::take(&mut self.paused_by_mesh) {
                 self.resume(now, slot, HoldBack::Mesh);

@@ -33,7 +33,7 @@ use gate::AtGate;
 use handshakes::Handshakes;
 use layers::ConnectionLayers;
 use logins::Verdicts;
-use messages::Overflow;
+use messages::{Delayed, Overflow};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -60,6 +60,9 @@ pub struct Host<I: Io> {
     shared: Arc<Shared>,
     control: Arc<Control>,
     overflow: Vec<Overflow<I::Socket>>,
+    /// What is sent behind a retained message that can't go on yet.
+    delayed: VecDeque<Delayed<I::Socket>>,
+    /// How many messages wait in both.
     overflowing: usize,
     /// Connections that wait for the boxes of others. One that has ended meanwhile is passed over.
     paused_by_mesh: BTreeSet<ConnectionSlot>,
@@ -139,6 +142,7 @@ impl<I: Io> Host<I> {
             overflow: (0..shards).map(|_| Overflow::new()).collect(),
             mails_left: vec![0; shards],
             shared: start.shared,
+            delayed: VecDeque::new(),
             overflowing: 0,
             paused_by_mesh: BTreeSet::new(),
             log,

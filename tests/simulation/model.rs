@@ -486,7 +486,8 @@ impl Model {
         }
         for (link, will) in &mut self.wills {
             let publication = &mut self.publications[will.number as usize];
-            let before = |at: u64| at + GRACE < now && !fails;
+            // A full disk may not have taken that it was dropped, or published.
+            let before = |at: u64| at + GRACE < now && !fails && !self.disk_full.touch(at, at + GRACE);
             // Its session may have ended without a word of it on the disk.
             let is_kept = self.persistent
                 && self.sessions.iter().any(|session| {
