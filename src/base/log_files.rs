@@ -1,7 +1,7 @@
 //! The seam between a log and the disk: what a log asks for, and how it is told what came of it.
 //!
-//! An operation begins with a call and ends with a [`FileDone`], which its owner is given by whoever runs the turns.
-//! The driver of a shard does the work on the shard's ring; tests do it as it suits them.
+//! An operation begins with a call and ends with a [`FileDone`], which the host gives to the log.
+//! The driver of a shard does the work on the shard's ring; tests bring files of their own.
 
 use std::io;
 use std::path::{Path, PathBuf};

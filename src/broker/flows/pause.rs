@@ -42,7 +42,7 @@ impl Shard {
         if connection.paused != 0 {
             return false;
         }
-        // What has come meanwhile, and be it PINGREQ, is unread.
+        // What has come meanwhile is unread, PINGREQ included.
         connection.hear(now);
         true
     }

@@ -134,7 +134,7 @@ impl Shard {
     pub(in crate::broker) fn go_on(&mut self, now: Time, slot: ConnectionSlot, why: u16) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.begin_going_on(why);
-        // What the client has sent meanwhile, and be it PINGREQ, is unread. [MQTT5-3.1.2-22]
+        // What the client has sent meanwhile is unread, PINGREQ included. [MQTT5-3.1.2-22]
         connection.last_packet = now;
         self.read(now, slot, &[]);
         let Some(connection) = self.connections.get_mut(slot) else { return };
