@@ -9,7 +9,7 @@ use midge::base::Random;
 use midge::base::ShardId;
 use midge::base::Time;
 use midge::base::{ConnectionSlot, MemoryAccount};
-use midge::broker::{Effect, Shard, Shared};
+use midge::broker::{Shard, Shared};
 use midge::mqtt::codec::AckKind;
 use midge::mqtt::{PacketId, QoS};
 use midge::policy::access::Access;
@@ -247,11 +247,10 @@ impl World {
                 let shard = &mut self.shards[at];
                 shard.handle_turn(NOW);
                 shard.outbox().clear();
-                for effect in shard.take_effects() {
-                    if let Effect::Mail { to, mail } = effect {
-                        self.waiting.push((usize::from(to), at as ShardId, mail));
-                    }
+                while let Some((to, mail)) = shard.next_mail(|_| true) {
+                    self.waiting.push((usize::from(to), at as ShardId, mail));
                 }
+                shard.take_effects();
             }
             if self.waiting.is_empty() || !self.carries {
                 return;

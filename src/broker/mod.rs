@@ -7,9 +7,9 @@
 //! drive the same code.
 //!
 //! # Order of calls
-//! Give it everything that is ready (`handle_*`), then call [`Shard::handle_turn`], take the
-//! effects with [`Shard::take_effects`], hand the outbox to the driver and clear it. Effects are
-//! to be carried out in their order, `Close` after the outbox has been flushed.
+//! Give it everything that is ready (`handle_*`), then call [`Shard::handle_turn`]. After each call take the mails with
+//! [`Shard::next_mail`], then the effects with [`Shard::take_effects`], and carry them out in their order; `Close` after
+//! the outbox has been flushed. At the end of a turn hand the outbox to the driver and clear it.
 
 mod components;
 mod counters;
@@ -31,7 +31,6 @@ pub use components::connections::{Backlog, HoldBack};
 pub use components::{interest, outbox, retained};
 pub use counters::{Counter, Counters};
 pub use event::{Away, CHARACTERS_TOLD, EndCause, Event, Hangup, Limit, QueueBound, Traffic};
-pub use flows::forward::Forward;
 pub use flows::memory::MemoryRelief;
 pub use flows::penalty::REFUSALS_WAITING_MAX;
 pub use flows::source::source_bytes;
@@ -56,6 +55,7 @@ use components::durability::Durability;
 use components::effects::Effects;
 use components::groups::Groups;
 use components::interest::Interest;
+use components::outgoing::Outgoing;
 use components::replies::Replies;
 use components::requests::Requests;
 use components::sessions::Sessions;
@@ -125,17 +125,6 @@ pub enum Effect {
         /// Connection.
         slot: ConnectionSlot,
     },
-    /// Put a mail into another shard's box.
-    Mail {
-        /// Receiver.
-        to: ShardId,
-        /// The mail.
-        mail: Mail,
-    },
-    /// Send a retained message on, with the mails that `Shard::forward_now` makes of this, when the mail to its home is
-    /// in that shard's box. Asking only then closes a gap: a shard that subscribes meanwhile either is among those that
-    /// get a mail, or asks the home later than the message got there.
-    Forward(Box<Forward>),
     /// Tell the operator.
     Event(Event),
 }
@@ -184,6 +173,7 @@ pub struct Shard {
     timers: Timers,
     outbox: Outbox,
     effects: Effects,
+    outgoing: Outgoing,
     stamps: Stamps,
     random: Random,
     behind: Behind,
@@ -242,7 +232,8 @@ impl Shard {
             shares,
             timers: Timers::new(),
             outbox: Outbox::new(),
-            effects: Effects::new(id),
+            effects: Effects::default(),
+            outgoing: Outgoing::new(id),
             stamps: Stamps::new(id),
             random: Random::new(seed),
             behind: Behind::default(),
@@ -380,6 +371,7 @@ impl Shard {
         self.convoys.give_memory_back();
         self.behind.give_memory_back();
         self.effects.give_memory_back();
+        self.outgoing.give_memory_back();
         self.replies.give_memory_back();
         self.durability.give_memory_back();
         self.groups.give_memory_back();
@@ -410,7 +402,7 @@ impl Shard {
 
     /// Mails to itself are handled before anyone looks.
     fn settle(&mut self, now: Time) {
-        if self.effects.has_own_mail() {
+        if self.outgoing.has_own() {
             self.deliver_loopback(now);
         }
         self.durability.seal_if_long();
@@ -418,13 +410,13 @@ impl Shard {
     }
 
     fn deliver_loopback(&mut self, now: Time) {
-        while let Some(mail) = self.effects.pop_own_mail() {
+        while let Some(mail) = self.outgoing.pop_own() {
             self.deliver_mail(now, self.id, mail);
         }
     }
 
     fn post(&mut self, to: ShardId, mail: Mail) {
-        self.effects.post(to, mail);
+        self.outgoing.post(to, mail);
     }
 
     fn report(&mut self, event: Event) {

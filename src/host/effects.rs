@@ -1,7 +1,7 @@
 //! The host and what happens on its sockets, and what the machine has it do.
 
 use super::gate::FailedLogin;
-use super::{Host, Io, IoEvent, ShardMessage, SocketEnd, UNIX_PEER};
+use super::{Host, Io, IoEvent, SocketEnd, UNIX_PEER};
 use crate::base::{ConnectionSlot, Time};
 use crate::broker::{Backlog, Counter, Effect, Event, Hangup};
 use std::net::SocketAddr;
@@ -106,13 +106,12 @@ impl<I: Io> Host<I> {
             && !self.io.is_held(slot.get())
     }
 
-    /// Carries the machine's effects out. `cause`: the connection whose bytes brought them about.
+    /// Sends the machine's mails and carries its effects out. `cause`: the connection whose bytes brought them about.
     pub(super) fn carry_out(&mut self, now: Time, cause: Option<ConnectionSlot>) {
+        self.send_mails(now, cause);
         let mut effects = self.machine.take_effects();
         for effect in effects.drain(..) {
             match effect {
-                Effect::Mail { to, mail } => self.send(now, to, ShardMessage::Mail(mail), cause),
-                Effect::Forward(forward) => self.forward(now, forward, cause),
                 Effect::Close { slot } => {
                     self.count_out(slot);
                     self.end_visit(now, slot);

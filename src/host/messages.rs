@@ -7,7 +7,7 @@ use super::{ARENA_BYTES_MAX, Host, Io};
 use crate::base::ConnectionSlot;
 use crate::base::ShardId;
 use crate::base::Time;
-use crate::broker::{Counter, Forward, Handover, HoldBack, Mail};
+use crate::broker::{Counter, Handover, HoldBack, Mail};
 use crate::broker::{Event, Limit};
 use std::collections::VecDeque;
 use std::io;
@@ -44,14 +44,6 @@ pub struct Arrival<S> {
 /// A message is kept here while the box it is for is full. The connection that caused it is not
 /// read meanwhile, so the list is bounded by what a turn and the other shards' answers bring.
 pub(super) type Overflow<S> = VecDeque<ShardMessage<S>>;
-
-/// What waits until a retained message can go on, in its order: a later message must not overtake it.
-pub(super) enum Delayed<S> {
-    /// A message, and who gets it.
-    Message(ShardId, ShardMessage<S>),
-    /// A retained message whose mail to its home is not in that shard's box yet.
-    Forward(Box<Forward>),
-}
 
 impl<I: Io> Host<I> {
     /// Are there mails that may be taken?
@@ -144,34 +136,24 @@ impl<I: Io> Host<I> {
         }
     }
 
-    pub(super) fn send(
-        &mut self,
-        now: Time,
-        to: ShardId,
-        message: ShardMessage<I::Socket>,
-        cause: Option<ConnectionSlot>,
-    ) {
-        if self.delayed.is_empty() {
-            self.put(now, to, message, cause);
-        } else {
-            self.delayed.push_back(Delayed::Message(to, message));
-            self.note_overflow(now, cause);
+    /// Sends the machine's mails, up to a retained message whose home has no room.
+    pub(super) fn send_mails(&mut self, now: Time, cause: Option<ConnectionSlot>) {
+        if self.shared.shards() == 1 {
+            return;
         }
-    }
-
-    /// Sends a retained message on to those who are interested, once its home has it.
-    pub(super) fn forward(&mut self, now: Time, forward: Box<Forward>, cause: Option<ConnectionSlot>) {
-        if !self.delayed.is_empty() || !self.overflow[usize::from(forward.home())].is_empty() {
-            self.delayed.push_back(Delayed::Forward(forward));
-            return self.note_overflow(now, cause);
+        while let Some((to, mail)) =
+            self.machine.next_mail(|shard| self.overflow[usize::from(shard)].is_empty())
+        {
+            self.send(now, to, ShardMessage::Mail(mail), cause);
         }
-        for (to, mail) in self.machine.forward_now(*forward) {
-            self.put(now, to, ShardMessage::Mail(mail), cause);
+        let held_before = std::mem::replace(&mut self.mails_held, self.machine.mails_left());
+        if self.mails_held > held_before {
+            self.note_mesh_full(now, cause);
         }
     }
 
     /// Puts a message into its box, or behind those that wait for room there.
-    fn put(
+    fn send(
         &mut self,
         now: Time,
         to: ShardId,
@@ -189,12 +171,12 @@ impl<I: Io> Host<I> {
             message
         };
         self.overflow[at].push_back(message);
-        self.note_overflow(now, cause);
+        self.overflowing += 1;
+        self.note_mesh_full(now, cause);
     }
 
     /// One more message waits.
-    fn note_overflow(&mut self, now: Time, cause: Option<ConnectionSlot>) {
-        self.overflowing += 1;
+    fn note_mesh_full(&mut self, now: Time, cause: Option<ConnectionSlot>) {
         self.machine.handle_mesh_full(true);
         if let Some(slot) = cause
             && self.pause(slot, HoldBack::Mesh)
@@ -221,24 +203,9 @@ impl<I: Io> Host<I> {
                 }
             }
         }
-        while let Some(delayed) = self.delayed.pop_front() {
-            match delayed {
-                Delayed::Forward(forward) if !self.overflow[usize::from(forward.home())].is_empty() => {
-                    self.delayed.push_front(Delayed::Forward(forward));
-                    break;
-                }
-                Delayed::Forward(forward) => {
-                    for (to, mail) in self.machine.forward_now(*forward) {
-                        self.put(now, to, ShardMessage::Mail(mail), None);
-                    }
-                }
-                Delayed::Message(to, message) => self.put(now, to, message, None),
-            }
-            self.overflowing -= 1;
-        }
+        self.send_mails(now, None);
         if self.overflowing == 0 {
             self.overflow.iter_mut().for_each(|list| *list = Overflow::new());
-            self.delayed = VecDeque::new();
             self.machine.handle_mesh_full(false);
             for slot in std::mem::take(&mut self.paused_by_mesh) {
                 self.resume(now, slot, HoldBack::Mesh);

@@ -33,7 +33,7 @@ use gate::AtGate;
 use handshakes::Handshakes;
 use layers::ConnectionLayers;
 use logins::Verdicts;
-use messages::{Delayed, Overflow};
+use messages::Overflow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -60,10 +60,10 @@ pub struct Host<I: Io> {
     shared: Arc<Shared>,
     control: Arc<Control>,
     overflow: Vec<Overflow<I::Socket>>,
-    /// What is sent behind a retained message that can't go on yet.
-    delayed: VecDeque<Delayed<I::Socket>>,
-    /// How many messages wait in both.
+    /// How many messages wait there.
     overflowing: usize,
+    /// Mails that the machine could not send, because a retained message before them waits for room at its home.
+    mails_held: usize,
     /// Connections that wait for the boxes of others. One that has ended meanwhile is passed over.
     paused_by_mesh: BTreeSet<ConnectionSlot>,
     /// By sender: mails that were there when the boxes were last looked at, and are not taken yet.
@@ -142,8 +142,8 @@ impl<I: Io> Host<I> {
             overflow: (0..shards).map(|_| Overflow::new()).collect(),
             mails_left: vec![0; shards],
             shared: start.shared,
-            delayed: VecDeque::new(),
             overflowing: 0,
+            mails_held: 0,
             paused_by_mesh: BTreeSet::new(),
             log,
             worked_at: Time::ZERO,

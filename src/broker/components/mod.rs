@@ -12,6 +12,7 @@ pub(super) mod judging;
 pub(super) mod load;
 pub(super) mod next_turn;
 pub mod outbox;
+pub(super) mod outgoing;
 pub(super) mod overdue;
 pub(super) mod pressure;
 pub(super) mod rates;

@@ -13,7 +13,7 @@ use crate::broker::{Event, Limit, Shard};
 /// many bytes of records.
 const FULL_DISK_FACTOR: usize = 4;
 
-/// Messages for other shards that wait in the list of effects.
+/// Messages for other shards that the host has not taken.
 const MAIL_BYTES_MAX: usize = 1 << 20;
 
 /// What had been taken down, and sent to other shards, before a connection was read.
@@ -59,7 +59,7 @@ impl Shard {
 
     pub(in crate::broker) fn brought(&mut self) -> Brought {
         // A single shard sends no mails.
-        let mail_bytes = if self.shared.shards() > 1 { self.effects.mail_bytes() } else { 0 };
+        let mail_bytes = if self.shared.shards() > 1 { self.outgoing.bytes() } else { 0 };
         Brought { records: self.durability.count(), mail_bytes }
     }
 
@@ -67,7 +67,7 @@ impl Shard {
     pub(in crate::broker) fn waits_for_room(&mut self, slot: ConnectionSlot, before: Brought) -> bool {
         let is_log = self.behind.is_log_behind() && self.durability.count() > before.records;
         let is_mesh = self.shared.shards() > 1
-            && self.effects.mail_bytes() > before.mail_bytes
+            && self.outgoing.bytes() > before.mail_bytes
             && !self.has_room_for_mails();
         if !is_log && !is_mesh {
             return false;
@@ -83,7 +83,7 @@ impl Shard {
     }
 
     fn has_room_for_mails(&self) -> bool {
-        !self.behind.is_mesh_full() && self.effects.mail_bytes_seen() <= MAIL_BYTES_MAX
+        !self.behind.is_mesh_full() && self.outgoing.bytes_seen() <= MAIL_BYTES_MAX
     }
 
     /// Is someone waiting for whom there is room?

@@ -1,32 +1,15 @@
 //! The way of a message to other shards, and of theirs to this one, with the receipts that they owe each other.
 
 use crate::base::{ShardId, Ticket, Time};
+use crate::broker::components::outgoing::{Onward, Posting};
 use crate::broker::components::replies::{AfterLog, Intent, Intents, Purpose};
 use crate::broker::fanout::Fanout;
 use crate::broker::outcome::{Outcome, Receipt};
-use crate::broker::{Counter, Effect, Mail, Shard};
+use crate::broker::{Counter, Mail, Shard};
 use crate::mqtt::QoS;
 use crate::session::{KeptMessage, Message};
 use crate::store::Record;
 use smallvec::SmallVec;
-
-/// A retained message on its way, once its home has been told: see `Effect::Forward`.
-#[derive(Debug)]
-pub struct Forward {
-    message: Message,
-    home: ShardId,
-    ticket: Option<Ticket>,
-    /// Number of the intent, or 0, and the shards that it names.
-    intent: u64,
-    targets: u128,
-}
-
-impl Forward {
-    /// The shard that has to be told first.
-    pub fn home(&self) -> ShardId {
-        self.home
-    }
-}
 
 impl Shard {
     /// To every shard that may have subscribers.
@@ -38,40 +21,53 @@ impl Shard {
         if let Some(first) = others.next() {
             let message = fanout.to_message();
             for to in others {
-                let mail = Mail::Publish { message: message.clone(), ticket, intent: 0 };
-                self.effects.push(Effect::Mail { to, mail });
+                self.post(to, Mail::Publish { message: message.clone(), ticket, intent: 0 });
             }
-            self.effects.push(Effect::Mail { to: first, mail: Mail::Publish { message, ticket, intent: 0 } });
+            self.post(first, Mail::Publish { message, ticket, intent: 0 });
         }
     }
 
     /// To the home of a retained message, and then to every shard that may have subscribers.
     pub(in crate::broker) fn forward_retained(&mut self, fanout: &mut Fanout<'_>, home: ShardId) {
         let ticket = fanout.await_receipts(1);
-        self.start_forward(Forward { message: fanout.to_message(), home, ticket, intent: 0, targets: 0 });
+        self.post_retained(Onward { message: fanout.to_message(), home, ticket, intent: 0, targets: 0 });
     }
 
-    fn start_forward(&mut self, forward: Forward) {
+    fn post_retained(&mut self, onward: Onward) {
         self.count(Counter::Forwarded, 1);
-        let Forward { ref message, home, ticket, intent, .. } = forward;
-        let mail = Mail::Publish { message: message.clone(), ticket, intent };
-        self.effects.push(Effect::Mail { to: home, mail });
-        self.effects.push(Effect::Forward(Box::new(forward)));
+        let Onward { ref message, home, ticket, intent, .. } = onward;
+        self.post(home, Mail::Publish { message: message.clone(), ticket, intent });
+        self.outgoing.post_onward(onward);
     }
 
-    /// The mails of a `Forward`, to the shards that are interested now. The mail to the home is in its box: a subscriber
-    /// that is not seen here asks that home later, and finds the message there.
-    pub fn forward_now(&mut self, forward: Forward) -> SmallVec<[(ShardId, Mail); 4]> {
-        let Forward { message, home, ticket, intent, targets } = forward;
+    /// The next mail to another shard. To be asked again once it is in that shard's box, or behind others that wait for
+    /// room there. `is_open` tells of a shard whether none waits.
+    pub fn next_mail(&mut self, is_open: impl Fn(ShardId) -> bool) -> Option<(ShardId, Mail)> {
+        loop {
+            match self.outgoing.pop(&is_open)? {
+                Posting::Mail(to, mail) => return Some((to, mail)),
+                Posting::Onward(onward) => self.send_on(*onward),
+            }
+        }
+    }
+
+    /// Mails to other shards that have not been taken.
+    pub fn mails_left(&self) -> usize {
+        self.outgoing.len()
+    }
+
+    /// The home of a retained message has it: sends it to the shards that are interested now.
+    fn send_on(&mut self, onward: Onward) {
+        let Onward { message, home, ticket, intent, targets } = onward;
         let wanted = (self.interested(message.as_publication().topic) | targets) & !(1 << home);
         if let Some(ticket) = ticket {
             self.replies.add_to_ticket(ticket, (wanted & !targets).count_ones(), Intents::new());
         }
-        let mail = |to: ShardId| {
+        let wanted: SmallVec<[ShardId; 4]> = shards_of(wanted).collect();
+        for to in wanted.into_iter().rev() {
             let intent = if targets >> to & 1 == 1 { intent } else { 0 };
-            (to, Mail::Publish { message: message.clone(), ticket, intent })
-        };
-        shards_of(wanted).map(mail).collect()
+            self.outgoing.post_first(to, Mail::Publish { message: message.clone(), ticket, intent });
+        }
     }
 
     /// Takes down to whom a message is to go: it goes once the log has it.
@@ -86,8 +82,7 @@ impl Shard {
         if let Some(home) = retained_home {
             // It keeps the message at once, and delivers it with the intent: who has seen it live here must
             // not get an older one from there.
-            let mail = Mail::Retain { message: fanout.to_message() };
-            self.effects.push(Effect::Mail { to: home, mail });
+            self.post(home, Mail::Retain { message: fanout.to_message() });
         }
         let ticket = fanout.await_receipts(targets.count_ones());
         let number = self.durability.next_number();
@@ -106,13 +101,12 @@ impl Shard {
         match retained_home {
             Some(home) => {
                 let targets = targets & !(1 << home);
-                self.start_forward(Forward { message, home, ticket, intent: number, targets });
+                self.post_retained(Onward { message, home, ticket, intent: number, targets });
             }
             None => {
                 self.count(Counter::Forwarded, u64::from(targets.count_ones()));
                 for to in shards_of(targets) {
-                    let mail = Mail::Publish { message: message.clone(), ticket, intent: number };
-                    self.effects.push(Effect::Mail { to, mail });
+                    self.post(to, Mail::Publish { message: message.clone(), ticket, intent: number });
                 }
             }
         }
