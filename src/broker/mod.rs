@@ -32,7 +32,7 @@ pub use components::{interest, outbox, retained};
 pub use counters::{Counter, Counters};
 pub use event::{Away, CHARACTERS_TOLD, EndCause, Event, Hangup, Limit, QueueBound, Traffic};
 pub use flows::memory::MemoryRelief;
-pub use flows::penalty::REFUSALS_WAITING_MAX;
+pub use flows::refuse::REFUSALS_WAITING_MAX;
 pub use flows::source::source_bytes;
 pub use flows::sys::counted;
 pub use mail::{GroupMember, Mail};

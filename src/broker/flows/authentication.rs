@@ -4,8 +4,8 @@
 //! Both go the same way: a first step opens an exchange and is answered by AUTH 0x18, a second one closes it. The
 //! CONNECT is kept between the two, and nothing else may come; a client that is in goes on with what it does.
 
-use super::connect::Told;
 use super::read::Progress;
+use super::refuse::RefusedClient;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
 use crate::broker::components::connections::Authentication;
@@ -18,7 +18,7 @@ use crate::policy::access::Grant;
 use crate::policy::method::{ExchangeId, MethodFailure, Proved};
 
 /// What CONNACK says of a client's proof. `[MQTT5-4.12.0-5]`
-pub(in crate::broker) struct ProofTold {
+pub(in crate::broker) struct ConnackProof {
     pub method: &'static str,
     pub data: Option<Vec<u8>>,
 }
@@ -70,9 +70,7 @@ impl Shard {
                 Progress::Next
             }
             (Ok(()), None) => Progress::Gone,
-            (Err(violation), _) => {
-                self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, violation)
-            }
+            (Err(violation), _) => self.refuse(now, slot, Some(RefusedClient::of(connect)), violation),
         }
     }
 
@@ -83,13 +81,19 @@ impl Shard {
         slot: ConnectionSlot,
         packet: Frame<'_>,
     ) -> Progress {
-        let Some(connection) = self.connections.get_mut(slot) else { return Progress::Gone };
-        let Some(kept) = connection.extras().connect.take() else { return Progress::Gone };
-        let Ok(mut connect) = kept.decode() else { return Progress::Gone };
-        let certified = self.certificate_user(slot);
-        if self.name_after_user(slot, &mut connect, certified.as_deref()).is_err() {
-            return Progress::Gone;
-        }
+        let progress = self.with_kept_connect(slot, |shard, connect| {
+            shard.continue_authentication(now, slot, connect, packet)
+        });
+        progress.unwrap_or(Progress::Gone)
+    }
+
+    fn continue_authentication(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        connect: &Connect<'_>,
+        packet: Frame<'_>,
+    ) -> Progress {
         let proved = match decode(ProtocolVersion::V5, packet) {
             Ok(Packet::Auth(auth)) => self.close_exchange(slot, &auth),
             Ok(Packet::Disconnect(disconnect)) => {
@@ -107,13 +111,13 @@ impl Shard {
                 if user.is_some() {
                     self.note_proof(slot);
                 }
-                self.let_in(now, slot, &connect, Grant { user, line, ..Grant::default() })
+                self.let_in(now, slot, connect, Grant { user, line, ..Grant::default() })
             }
             // [MQTT5-4.12.0-4]
             Err(violation) if violation == BAD_PROOF => {
-                self.refuse_login(slot, &Told::of(&connect), connect.client_id, violation)
+                self.refuse_login(slot, RefusedClient::of(connect), violation)
             }
-            Err(violation) => self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation),
+            Err(violation) => self.refuse(now, slot, Some(RefusedClient::of(connect)), violation),
         }
     }
 
@@ -162,9 +166,9 @@ impl Shard {
     }
 
     /// What CONNACK says of the client's proof, if there was one.
-    pub(in crate::broker) fn take_proof(&mut self, slot: ConnectionSlot) -> Option<ProofTold> {
+    pub(in crate::broker) fn take_proof(&mut self, slot: ConnectionSlot) -> Option<ConnackProof> {
         let authentication = self.authentication_mut(slot)?;
-        Some(ProofTold { method: authentication.method, data: authentication.last_data.take() })
+        Some(ConnackProof { method: authentication.method, data: authentication.last_data.take() })
     }
 
     /// The first step; gives the challenge. `user`: whom the client has to prove to be, if that is decided.

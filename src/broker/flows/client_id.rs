@@ -16,6 +16,13 @@ const OTHER_USER: Violation = Violation {
 };
 
 impl Shard {
+    /// The name that a client's certificate gives it.
+    pub fn handle_certificate_user(&mut self, slot: ConnectionSlot, user: Box<str>) {
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.extras().certificate_user = Some(user);
+        }
+    }
+
     /// The name that the certificate of a connection's client gives it.
     pub(in crate::broker) fn certificate_user(&self, slot: ConnectionSlot) -> Option<Box<str>> {
         self.connections.get(slot)?.extras.as_ref()?.certificate_user.clone()

@@ -1,29 +1,74 @@
-//! CONNECT: from the packet to a served session, or to a truthful refusal.
+//! CONNECT, from the packet to a served session or to a refusal. Keeps chapters 3.1 and 3.2.
 //!
-//! Keeps chapters 3.1 and 3.2. The order is the standard's:
-//! read, policy, authentication, takeover, clean start, CONNACK, resumption.
+//! The steps stand in their order, and each calls the next:
+//!
+//! 1. Decode the packet.
+//! 2. Identify the client: its identifier, and the shard that is its home. Another shard's client moves there.
+//! 3. Check what the listener and the limits allow.
+//! 4. Verify who it is: at once, by a login check outside of the machine ([`Shard::handle_verdict`]), or by AUTH packets
+//!    (`authentication.rs`). Meanwhile the CONNECT is kept, and nothing else is read.
+//! 5. Let it in with what it was granted: its will must be allowed.
+//! 6. Accept it: take over, clean start, CONNACK.
+//! 7. Resume its session, once CONNACK is out.
+//!
+//! A step that fails ends in `refuse.rs`.
 
-use super::authentication::ProofTold;
+use super::connack::Granted;
 use super::read::{Progress, seconds_of};
+use super::refuse::RefusedClient;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
-use crate::broker::components::connections::Stage;
+use crate::broker::components::connections::{Identity, KeptConnect, Stage};
 use crate::broker::components::replies::Reply;
 use crate::broker::components::sessions::{ALIASES, BACKLOGGED, GATED, MOUNTED, QUEUES_QOS0};
 use crate::broker::components::timers::Timer;
-use crate::broker::event::beginning;
 use crate::broker::{Counter, Effect, EndCause, Event, Shard, Violation};
-use crate::mqtt::codec::{Ack, AckKind, Connack, Connect, Frame, encode_ack, encode_connack};
+use crate::mqtt::codec::{Ack, AckKind, Connect, Frame, encode_ack};
 use crate::mqtt::topic_levels;
 use crate::mqtt::{ProtocolVersion, Reason};
+use crate::policy::access::{Grant, Login, Verdict};
 use crate::session::Publication;
-use crate::session::{Losses, Will};
-use crate::settings::{Terms as ListenerTerms, Version};
-use smallvec::SmallVec;
+use crate::session::Will;
+use crate::settings::Version;
 use std::net::SocketAddr;
+use zeroize::Zeroizing;
+
+const ANONYMOUS: Violation = Violation {
+    reason: Reason::NotAuthorized,
+    cause: "anonymous clients are not allowed (auth.allow_anonymous)",
+};
+const NO_CERTIFICATE: Violation =
+    Violation { reason: Reason::BadUserNameOrPassword, cause: "no client certificate that names a user" };
+const BUSY: Violation = Violation { reason: Reason::ServerBusy, cause: "too many logins wait to be checked" };
+const UNCHECKED: Violation = Violation {
+    reason: Reason::ServerBusy,
+    cause: "its login was not checked within limits.connect_seconds",
+};
+const UNAVAILABLE: Violation = Violation {
+    reason: Reason::ServerUnavailable,
+    cause: "the server that decides on logins does not answer",
+};
+const OUTDATED: Violation = Violation {
+    reason: Reason::ServerUnavailable,
+    cause: "the password file has changed since the password was checked",
+};
+const WILL_DENIED: Violation =
+    Violation { reason: Reason::NotAuthorized, cause: "the client may not publish to its will's topic" };
+
+/// What a CONNECT shows of who the client is.
+enum Proof {
+    /// Enough: the client comes in under this name.
+    Enough(Option<Box<str>>),
+    /// A password, which is to be checked.
+    Unchecked(Box<Login>),
+    /// None that is valid. That counts as a failed login.
+    Invalid(Violation),
+    /// None, and the listener wants one.
+    Missing(Violation),
+}
 
 impl Shard {
-    /// The first packet of a connection. `[MQTT5-3.1.0-1]`
+    /// Steps 1 to 3. `packet` is the first one of its connection. `[MQTT5-3.1.0-1]`
     pub(in crate::broker) fn handle_connect_frame(
         &mut self,
         now: Time,
@@ -33,13 +78,13 @@ impl Shard {
         let mut connect = match Connect::decode(packet) {
             Ok(connect) => connect,
             Err(error) => {
-                let told = Connect::version_of(packet).map(Told::unread);
-                return self.refuse(now, slot, told, "", Violation::from(error));
+                let client = Connect::version_of(packet).map(RefusedClient::unread);
+                return self.refuse(now, slot, client, Violation::from(error));
             }
         };
         let user = self.certificate_user(slot);
         if let Err(violation) = self.name_after_user(slot, &mut connect, user.as_deref()) {
-            return self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation);
+            return self.refuse(now, slot, Some(RefusedClient::of(&connect)), violation);
         }
         let Some(Stage::Connect { adopted }) = self.connections.get(slot).map(|connection| &connection.stage)
         else {
@@ -52,10 +97,10 @@ impl Shard {
             }
         }
         if let Err(violation) = self.check_policy(slot, &connect) {
-            return self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation);
+            return self.refuse(now, slot, Some(RefusedClient::of(&connect)), violation);
         }
         match connect.authentication_method {
-            None => self.admit(now, slot, &connect, packet),
+            None => self.verify(now, slot, &connect, packet),
             Some(method) => self.challenge(now, slot, &connect, method, packet),
         }
     }
@@ -107,47 +152,165 @@ impl Shard {
         Ok(())
     }
 
-    /// CONNACK with a reason, where the version has one for it, and the end. `[MQTT5-3.2.2-7]`
-    pub(in crate::broker) fn refuse(
-        &mut self,
-        now: Time,
-        slot: ConnectionSlot,
-        told: Option<Told>,
-        client_id: &str,
-        violation: Violation,
-    ) -> Progress {
-        let user = self.user_tried(slot, told.as_ref());
-        if let Some(told) = told {
-            // [MQTT311-3.1.4-1]: a CONNECT of 3.x that is not well formed gets no answer.
-            self.send_packet(slot, |out| told.encode(out, violation.reason));
-        }
-        if let Some(connection) = self.connections.get(slot) {
-            let (peer, listener) = (SocketAddr::from(&connection.peer), connection.listener.into());
-            self.report(Event::Refused { client: client_id.into(), peer, user, listener, violation });
-        }
-        self.end_connection(now, slot, EndCause::Refused);
-        Progress::Gone
-    }
-
-    /// The user name with which a client that is refused has tried: that of its certificate rules.
-    pub(in crate::broker) fn user_tried(
-        &self,
-        slot: ConnectionSlot,
-        told: Option<&Told>,
-    ) -> Option<Box<str>> {
-        let certified = self.certificate_user(slot);
-        certified.as_deref().map(beginning).or_else(|| told?.user.clone())
-    }
-
-    /// The client is in: takeover, clean start, CONNACK, and what the session still owes.
-    pub(in crate::broker) fn accept(
+    /// Step 4, without enhanced authentication.
+    fn verify(
         &mut self,
         now: Time,
         slot: ConnectionSlot,
         connect: &Connect<'_>,
+        packet: Frame<'_>,
     ) -> Progress {
+        match self.proof(slot, connect) {
+            Proof::Enough(user) => {
+                if self.access_of(slot).is_some_and(|access| access.names_by_certificate) {
+                    self.note_proof(slot);
+                }
+                self.let_in(now, slot, connect, Grant { user, ..Grant::default() })
+            }
+            Proof::Unchecked(login) => {
+                let Some(connection) = self.connections.get_mut(slot) else { return Progress::Gone };
+                connection.stage = Stage::Check;
+                connection.extras().connect = Some(KeptConnect::of(packet));
+                let serial = connection.serial;
+                self.effects.push(Effect::Check { slot, serial, login });
+                Progress::Next
+            }
+            Proof::Invalid(violation) => self.refuse_login(slot, RefusedClient::of(connect), violation),
+            Proof::Missing(violation) => self.refuse(now, slot, Some(RefusedClient::of(connect)), violation),
+        }
+    }
+
+    /// What the CONNECT and the certificate show, and what the listener asks for.
+    fn proof(&self, slot: ConnectionSlot, connect: &Connect<'_>) -> Proof {
+        let (Some(connection), Some(access)) = (self.connections.get(slot), self.access_of(slot)) else {
+            return Proof::Missing(ANONYMOUS);
+        };
+        let certified = match &connection.extras {
+            Some(extras) if access.names_by_certificate => extras.certificate_user.clone(),
+            _ => None,
+        };
+        if access.names_by_certificate && certified.is_none() {
+            return Proof::Invalid(NO_CERTIFICATE);
+        }
+        let is_certified = certified.is_some();
+        let user = certified.or_else(|| connect.username.map(Box::from));
+        let is_anonymous_allowed = access.allow_anonymous.unwrap_or(self.terms(slot).allow_anonymous);
+        let is_nobody = user.is_none() && connect.password.is_none();
+        let is_asked = match (is_certified, is_nobody) {
+            (true, _) => access.asks_for_all,
+            (false, true) => access.asks_for_all && !is_anonymous_allowed,
+            (false, false) => access.asks_for_all || access.checks_passwords,
+        };
+        if is_asked {
+            return Proof::Unchecked(Box::new(Login {
+                client_id: connect.client_id.into(),
+                user,
+                is_certified,
+                password: connect.password.map(|password| Zeroizing::new(password.into())),
+                peer: SocketAddr::from(&connection.peer),
+                listener: connection.listener.into(),
+                version: connect.version,
+            }));
+        }
+        // A name that nobody looks at is as good as none.
+        if is_certified || is_anonymous_allowed { Proof::Enough(user) } else { Proof::Missing(ANONYMOUS) }
+    }
+
+    /// Step 4 goes on: a login was checked. `serial`: as in [`Effect::Check`].
+    pub fn handle_verdict(&mut self, now: Time, slot: ConnectionSlot, serial: u32, verdict: Verdict) {
+        let Some(connection) = self.connections.get(slot) else { return };
+        if connection.serial != serial || !matches!(connection.stage, Stage::Check) {
+            return;
+        }
+        let progress = self.with_kept_connect(slot, |shard, connect| {
+            let refuse = |shard: &mut Shard, violation| {
+                shard.refuse(now, slot, Some(RefusedClient::of(connect)), violation)
+            };
+            match verdict {
+                Verdict::Good(grant) => {
+                    // A server that is asked for all lets in clients without any proof too.
+                    if connect.username.is_some() || connect.password.is_some() {
+                        shard.note_proof(slot);
+                    }
+                    shard.let_in(now, slot, connect, grant)
+                }
+                Verdict::Bad(cause) => {
+                    let violation = Violation { reason: Reason::NotAuthorized, cause };
+                    shard.refuse_login(slot, RefusedClient::of(connect), violation)
+                }
+                Verdict::Busy => refuse(shard, BUSY),
+                Verdict::Unavailable => refuse(shard, UNAVAILABLE),
+            }
+        });
+        self.settle(now);
+        if let Some(Progress::Next) = progress {
+            // What the client has sent behind its CONNECT.
+            self.read(now, slot, &[]);
+            self.settle(now);
+        }
+    }
+
+    /// Step 4 takes too long: the login was not checked within the time for CONNECT. Others were before it, or refusals
+    /// of its address wait. The refusal tells the client that it may try again.
+    pub(in crate::broker) fn refuse_unchecked(&mut self, now: Time, slot: ConnectionSlot) {
+        self.count(Counter::LimitConnectSeconds, 1);
+        self.with_kept_connect(slot, |shard, connect| {
+            shard.refuse(now, slot, Some(RefusedClient::of(connect)), UNCHECKED)
+        });
+    }
+
+    /// Takes the CONNECT that was kept while the client is verified, and goes on with it. `None` if there is none.
+    pub(in crate::broker) fn with_kept_connect<R>(
+        &mut self,
+        slot: ConnectionSlot,
+        go_on: impl FnOnce(&mut Shard, &Connect<'_>) -> R,
+    ) -> Option<R> {
+        let kept = self.connections.get_mut(slot)?.extras().connect.take()?;
+        let mut connect = kept.decode().ok()?;
+        let user = self.certificate_user(slot);
+        self.name_after_user(slot, &mut connect, user.as_deref()).ok()?;
+        Some(go_on(self, &connect))
+    }
+
+    /// Step 5. The client is who it says.
+    pub(in crate::broker) fn let_in(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        connect: &Connect<'_>,
+        grant: Grant,
+    ) -> Progress {
+        let Grant { user, line, seconds, permissions: granted } = grant;
+        let Some(access) = self.access_of(slot) else { return Progress::Gone };
+        if let (Some(user), Some(line)) = (&user, line)
+            && !access.has_line(user, line)
+        {
+            // The file has changed while the proof was on its way: the next try is judged by the new one.
+            return self.refuse(now, slot, Some(RefusedClient::of(connect)), OUTDATED);
+        }
+        if let Some(will) = &connect.will {
+            let topic = super::mount::mounted(&self.terms(slot).mount_point, will.topic);
+            let permissions = access.permissions(user.as_deref(), connect.client_id).and(&granted);
+            if !permissions.may_publish(&topic) {
+                return self.refuse(now, slot, Some(RefusedClient::of(connect)), WILL_DENIED);
+            }
+        }
+        let ends = seconds.map(|seconds| {
+            let end = now.after_millis(seconds.saturating_mul(1000));
+            self.timers.schedule(end, Timer::Permission(slot))
+        });
+        if (user.is_some() || ends.is_some() || !granted.is_everything())
+            && let Some(connection) = self.connections.get_mut(slot)
+        {
+            connection.extras().identity = Identity { user, line, granted, ends, ..Identity::default() };
+        }
+        self.accept(now, slot, connect)
+    }
+
+    /// Step 6: takeover, clean start, CONNACK.
+    fn accept(&mut self, now: Time, slot: ConnectionSlot, connect: &Connect<'_>) -> Progress {
         if let Err(violation) = self.check_name_after_user(slot, connect.client_id) {
-            return self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, violation);
+            return self.refuse(now, slot, Some(RefusedClient::of(connect)), violation);
         }
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id(slot));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
@@ -169,22 +332,22 @@ impl Shard {
             known = None;
         }
         let session_present = known.is_some();
-        let terms =
-            Terms::of(connect, self.terms(slot), self.shared.config.protocol.session_expiry_seconds_max);
+        let granted =
+            Granted::of(connect, self.terms(slot), self.shared.config.protocol.session_expiry_seconds_max);
         let proof = self.take_proof(slot);
         let told_id = (!connect.has_client_id).then_some(client_id);
         if let Some(session) = known {
             self.drop_all_expired(now, session);
         }
         let losses = known.and_then(|session| self.sessions.session(session).losses().copied());
-        let connack = self.connack(slot, connect, session_present, told_id, proof, terms, losses.as_ref());
+        let connack = self.connack(slot, connect, session_present, told_id, proof, granted, losses.as_ref());
         if connack.is_empty() {
             // It can't be told what it needs to know. [MQTT5-3.1.2-24] [MQTT5-3.2.0-1]
             let violation = Violation {
                 reason: Reason::PacketTooLarge,
                 cause: "CONNACK is above the client's Maximum Packet Size",
             };
-            return self.refuse(now, slot, Some(Told::of(connect)), client_id, violation);
+            return self.refuse(now, slot, Some(RefusedClient::of(connect).named(client_id)), violation);
         }
         if self.is_memory_tight() && (known.is_none() || connect.will.is_some()) {
             return self.refuse_for_memory(now, slot, connect, client_id);
@@ -198,7 +361,7 @@ impl Shard {
             }
             None => return self.refuse_session(now, slot, connect, client_id),
         };
-        self.attach(now, slot, session, connect, terms);
+        self.attach(now, slot, session, connect, granted);
         self.grant(slot, session);
         self.start_pace(now, slot);
         self.record_session(now, session);
@@ -210,10 +373,10 @@ impl Shard {
             peer: SocketAddr::from(&connection.peer),
             listener: connection.listener.into(),
             version: connect.version,
-            keep_alive_seconds: terms.keep_alive_seconds,
+            keep_alive_seconds: granted.keep_alive_seconds,
             clean_start: connect.clean_start,
             session_present,
-            session_expiry_seconds: terms.expiry_seconds,
+            session_expiry_seconds: granted.expiry_seconds,
         });
         // What CONNACK says of the session must not be undone, nor what it says of one that is gone.
         let mark =
@@ -224,20 +387,20 @@ impl Shard {
         Progress::Next
     }
 
-    /// Joins connection and session under the terms of this CONNECT.
+    /// Step 6: joins connection and session under what CONNACK grants.
     fn attach(
         &mut self,
         now: Time,
         slot: ConnectionSlot,
         session: SessionSlot,
         connect: &Connect<'_>,
-        terms: Terms,
+        granted: Granted,
     ) {
         self.sessions.session_mut(session).connected_at_seconds = seconds_of(now);
         let shared = std::sync::Arc::clone(&self.shared);
         let (protocol, limits) = (&shared.config.protocol, &shared.config.limits);
         let origin = self.sessions.key(session);
-        let will_number = if connect.will.is_some() { self.will_number(terms.expiry_seconds) } else { 0 };
+        let will_number = if connect.will.is_some() { self.will_number(granted.expiry_seconds) } else { 0 };
         let mount_point = self.terms(slot).mount_point.as_str();
         let will = connect.will.as_ref().map(|will| {
             let publication = Publication {
@@ -273,7 +436,7 @@ impl Shard {
             (entry.flags & QUEUES_QOS0) | mounted | backlogged | if aliases > 0 { ALIASES } else { 0 };
         let state = entry.session_mut();
         let timers = [state.will_timer.take(), state.expiry_timer.take()];
-        state.expiry_seconds = terms.expiry_seconds;
+        state.expiry_seconds = granted.expiry_seconds;
         // [MQTT5-3.1.3-9]: a will that waited for its delay is not sent any more.
         state.will = will;
         state
@@ -283,11 +446,11 @@ impl Shard {
             self.timers.cancel(timer);
         }
         self.count(Counter::ClientsConnected, 1);
-        let keep_alive = (terms.keep_alive_seconds > 0).then(|| {
-            let deadline = super::timers::keep_alive_deadline(now, terms.keep_alive_seconds);
+        let keep_alive = (granted.keep_alive_seconds > 0).then(|| {
+            let deadline = super::timers::keep_alive_deadline(now, granted.keep_alive_seconds);
             self.timers.schedule(deadline, Timer::Connection(slot))
         });
-        let connect_timer = self.connections.serve(slot, session, terms.keep_alive_seconds, keep_alive);
+        let connect_timer = self.connections.serve(slot, session, granted.keep_alive_seconds, keep_alive);
         if let Some(timer) = connect_timer {
             self.timers.cancel(timer);
         }
@@ -301,57 +464,7 @@ impl Shard {
         }
     }
 
-    /// CONNACK; empty when the client takes no packet that large.
-    #[allow(clippy::too_many_arguments)] // As many as CONNACK has to say.
-    fn connack(
-        &self,
-        slot: ConnectionSlot,
-        connect: &Connect<'_>,
-        session_present: bool,
-        assigned: Option<&str>,
-        proof: Option<ProofTold>,
-        terms: Terms,
-        losses: Option<&Losses>,
-    ) -> Vec<u8> {
-        let config = &self.shared.config;
-        let protocol = &config.protocol;
-        let own = self.terms(slot);
-        let off = |available: bool| (!available).then_some(false);
-        let information = protocol.response_information.as_str();
-        let losses = losses.map(super::losses::user_properties).unwrap_or_default();
-        let losses: SmallVec<[(&str, &str); 2]> =
-            losses.iter().map(|(name, count)| (*name, count.as_str())).collect();
-        let connack = Connack {
-            session_present,
-            session_expiry_seconds: (terms.expiry_seconds != connect.session_expiry_seconds)
-                .then_some(terms.expiry_seconds),
-            receive_maximum: (own.receive_maximum < u16::MAX).then_some(own.receive_maximum),
-            // [MQTT5-3.2.2-9]
-            maximum_qos: (own.maximum_qos < 2).then_some(own.maximum_qos),
-            retain_available: off(own.retain_available),
-            packet_bytes_max: u32::try_from(own.packet_bytes).ok(),
-            assigned_client_id: assigned,
-            topic_alias_maximum: (own.topic_alias_maximum > 0).then_some(own.topic_alias_maximum),
-            wildcard_subscription_available: off(own.wildcard_subscriptions),
-            subscription_ids_available: off(protocol.subscription_identifiers),
-            shared_subscription_available: off(own.shared_subscriptions),
-            server_keep_alive_seconds: (terms.keep_alive_seconds != connect.keep_alive_seconds)
-                .then_some(terms.keep_alive_seconds),
-            // [MQTT5-3.1.2-28]
-            response_information: (connect.request_response_information && !information.is_empty())
-                .then_some(information),
-            // [MQTT5-4.12.0-5]
-            authentication_method: proof.as_ref().map(|proof| proof.method),
-            authentication_data: proof.as_ref().and_then(|proof| proof.data.as_deref()),
-            user_properties: &losses,
-            ..Connack::default()
-        };
-        let mut packet = Vec::new();
-        encode_connack(&mut packet, connect.version, Reason::Success, &connack, connect.packet_bytes_max);
-        packet
-    }
-
-    /// Sends what the session owes from before. `[MQTT5-4.4.0-1]`
+    /// Step 7: sends what the session owes from before. `[MQTT5-4.4.0-1]`
     pub(in crate::broker) fn resume(&mut self, now: Time, session: SessionSlot) {
         let entry = self.sessions.slot(session);
         let version = entry.version;
@@ -366,63 +479,10 @@ impl Shard {
     }
 }
 
-/// What CONNACK grants.
-#[derive(Clone, Copy)]
-struct Terms {
-    expiry_seconds: u32,
-    keep_alive_seconds: u16,
-}
-
-impl Terms {
-    fn of(connect: &Connect<'_>, listener: &ListenerTerms, expiry_seconds_max: u32) -> Terms {
-        Terms {
-            expiry_seconds: connect.session_expiry_seconds.min(expiry_seconds_max),
-            keep_alive_seconds: keep_alive(connect, listener.keep_alive_seconds_max),
-        }
-    }
-}
-
-/// To whom a refusal goes.
-pub(in crate::broker) struct Told {
-    version: ProtocolVersion,
-    /// The refusal must not be larger. `[MQTT5-3.1.2-24]`
-    packet_bytes_max: u32,
-    /// The beginning of its user name, for the log.
-    user: Option<Box<str>>,
-}
-
-impl Told {
-    pub(in crate::broker) fn of(connect: &Connect<'_>) -> Told {
-        let user = connect.username.map(beginning);
-        Told { version: connect.version, packet_bytes_max: connect.packet_bytes_max, user }
-    }
-
-    /// CONNACK with a reason; nothing where the version has no return code for it, or it would be too large.
-    pub(in crate::broker) fn encode(&self, out: &mut Vec<u8>, reason: Reason) {
-        encode_connack(out, self.version, reason, &Connack::default(), self.packet_bytes_max);
-    }
-
-    /// One whose CONNECT could not be read further than its version.
-    pub(in crate::broker) fn unread(version: ProtocolVersion) -> Told {
-        Told { version, packet_bytes_max: u32::MAX, user: None }
-    }
-}
-
 fn version(connect: &Connect<'_>) -> Version {
     match connect.version {
         ProtocolVersion::V31 => Version::V31,
         ProtocolVersion::V311 => Version::V311,
         ProtocolVersion::V5 => Version::V5,
-    }
-}
-
-/// The keep alive that is enforced: 3.x has no way to announce another than the client's.
-/// `[MQTT5-3.2.2-21]` `[MQTT5-3.2.2-22]`
-fn keep_alive(connect: &Connect<'_>, max: u16) -> u16 {
-    let asked = connect.keep_alive_seconds;
-    if connect.version == ProtocolVersion::V5 && max < u16::MAX && (asked == 0 || asked > max) {
-        max
-    } else {
-        asked
     }
 }

@@ -1,63 +1,25 @@
-//! Who a client is and what it may do: between its CONNECT and the session, and afterwards.
-//!
-//! A login that needs a check is an effect, and the answer comes as [`Shard::handle_verdict`]; meanwhile the CONNECT
-//! is kept and nothing more is read. What a client may do is asked here on the way of a message: without an
-//! access list that is one look at a flag.
+//! What a client may do, from the moment it is let in, and what changes that: new rules, a new password file, bans, the
+//! end of what it was let in with. It is asked here on the way of a message: without an access list that is one look at a
+//! flag.
 
-use super::connect::Told;
-use super::read::Progress;
 use crate::base::Time;
 use crate::base::steps;
 use crate::base::{ConnectionSlot, SessionSlot};
-use crate::broker::components::connections::{Identity, KeptConnect, Stage};
+use crate::broker::components::connections::Identity;
 use crate::broker::components::judging::FiltersLeft;
 use crate::broker::components::sessions::CHECKED;
 use crate::broker::components::timers::Timer;
-use crate::broker::{Counter, Effect, EndCause, Event, Limit, MemoryRelief, SLOTS_A_TURN, Shard, Violation};
-use crate::mqtt::codec::{Connect, Frame};
-use crate::mqtt::{ProtocolVersion, Reason};
-use crate::policy::access::{Access, Grant, Login, Verdict};
+use crate::broker::{Counter, EndCause, SLOTS_A_TURN, Shard};
+use crate::policy::access::Access;
 use crate::policy::acl::Permissions;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use zeroize::Zeroizing;
 
 /// Filters that a turn looks at, and those of one client at a time.
 const FILTERS_A_TURN: usize = 1024;
 const FILTERS_AT_ONCE: usize = 128;
 
-/// What becomes of a CONNECT.
-enum Judged {
-    /// The client is let in under this name.
-    In(Option<Box<str>>),
-    Out(Violation),
-    /// Its password is to be checked.
-    Ask(Box<Login>),
-}
-
 const EVERYTHING: &Permissions = &Permissions::everything();
-
-const ANONYMOUS: Violation = Violation {
-    reason: Reason::NotAuthorized,
-    cause: "anonymous clients are not allowed (auth.allow_anonymous)",
-};
-const NO_CERTIFICATE: Violation =
-    Violation { reason: Reason::BadUserNameOrPassword, cause: "no client certificate that names a user" };
-const BUSY: Violation = Violation { reason: Reason::ServerBusy, cause: "too many logins wait to be checked" };
-const UNCHECKED: Violation = Violation {
-    reason: Reason::ServerBusy,
-    cause: "its login was not checked within limits.connect_seconds",
-};
-const UNAVAILABLE: Violation = Violation {
-    reason: Reason::ServerUnavailable,
-    cause: "the server that decides on logins does not answer",
-};
-const OUTDATED: Violation = Violation {
-    reason: Reason::ServerUnavailable,
-    cause: "the password file has changed since the password was checked",
-};
-const WILL_DENIED: Violation =
-    Violation { reason: Reason::NotAuthorized, cause: "the client may not publish to its will's topic" };
 
 impl Shard {
     /// What the listeners ask of their clients, by number of the listener, from now on. Clients that are in are
@@ -141,170 +103,24 @@ impl Shard {
         }
     }
 
-    /// The name that a client's certificate gives it.
-    pub fn handle_certificate_user(&mut self, slot: ConnectionSlot, user: Box<str>) {
-        if let Some(connection) = self.connections.get_mut(slot) {
-            connection.extras().certificate_user = Some(user);
-        }
-    }
-
-    /// A login was checked. `serial`: as in [`Effect::Check`].
-    pub fn handle_verdict(&mut self, now: Time, slot: ConnectionSlot, serial: u32, verdict: Verdict) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        if connection.serial != serial || !matches!(connection.stage, Stage::Check) {
-            return;
-        }
-        let Some(kept) = connection.extras().connect.take() else { return };
-        let Ok(mut connect) = kept.decode() else { return };
-        let user = self.certificate_user(slot);
-        if self.name_after_user(slot, &mut connect, user.as_deref()).is_err() {
-            return;
-        }
-        let refuse = |shard: &mut Shard, violation| {
-            shard.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, violation)
-        };
-        let progress = match verdict {
-            Verdict::Good(grant) => {
-                // A server that is asked for all lets in clients without any proof too.
-                if connect.username.is_some() || connect.password.is_some() {
-                    self.note_proof(slot);
-                }
-                self.let_in(now, slot, &connect, grant)
+    /// Ends the connections of those who are banned from now on, in some slots from this one on. Gives where to go on
+    /// in the next turn, if not all is done.
+    pub fn handle_bans(
+        &mut self,
+        now: Time,
+        from: u32,
+        is_banned: impl Fn(ConnectionSlot, SocketAddr) -> bool,
+    ) -> Option<u32> {
+        let slots = self.connections.slots();
+        let to = from.saturating_add(SLOTS_A_TURN).min(slots);
+        for slot in (from..to).map(ConnectionSlot::new) {
+            let peer = self.connections.get(slot).map(|connection| SocketAddr::from(&connection.peer));
+            if peer.is_some_and(|peer| is_banned(slot, peer)) {
+                self.end_connection(now, slot, EndCause::Banned);
             }
-            Verdict::Bad(cause) => {
-                let violation = Violation { reason: Reason::NotAuthorized, cause };
-                self.refuse_login(slot, &Told::of(&connect), connect.client_id, violation)
-            }
-            Verdict::Busy => refuse(self, BUSY),
-            Verdict::Unavailable => refuse(self, UNAVAILABLE),
-        };
+        }
         self.settle(now);
-        if let Progress::Next = progress {
-            // What the client has sent behind its CONNECT.
-            self.read(now, slot, &[]);
-            self.settle(now);
-        }
-    }
-
-    /// The time for CONNECT is over, and the login was not checked: others were before it, or refusals of its address
-    /// wait. The client hears that it may try again.
-    pub(in crate::broker) fn refuse_unchecked(&mut self, now: Time, slot: ConnectionSlot) {
-        self.count(Counter::LimitConnectSeconds, 1);
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        let Some(kept) = connection.extras().connect.take() else { return };
-        let Ok(mut connect) = kept.decode() else { return };
-        let user = self.certificate_user(slot);
-        if self.name_after_user(slot, &mut connect, user.as_deref()).is_ok() {
-            self.refuse(now, slot, Some(Told::of(&connect)), connect.client_id, UNCHECKED);
-        }
-    }
-
-    /// Does the connection wait for the answer to its login? Nothing is to be read meanwhile.
-    pub fn awaits_verdict(&self, slot: ConnectionSlot) -> bool {
-        let waits = |stage: &Stage| matches!(stage, Stage::Check | Stage::Refuse);
-        self.connections.get(slot).is_some_and(|connection| waits(&connection.stage))
-    }
-
-    /// A CONNECT without enhanced authentication, which is right otherwise.
-    pub(in crate::broker) fn admit(
-        &mut self,
-        now: Time,
-        slot: ConnectionSlot,
-        connect: &Connect<'_>,
-        packet: Frame<'_>,
-    ) -> Progress {
-        match self.judge(slot, connect) {
-            Judged::In(user) => {
-                if self.access_of(slot).is_some_and(|access| access.names_by_certificate) {
-                    self.note_proof(slot);
-                }
-                self.let_in(now, slot, connect, Grant { user, ..Grant::default() })
-            }
-            Judged::Out(violation) if violation == NO_CERTIFICATE => {
-                self.refuse_login(slot, &Told::of(connect), connect.client_id, violation)
-            }
-            Judged::Out(violation) => {
-                self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, violation)
-            }
-            Judged::Ask(login) => {
-                let Some(connection) = self.connections.get_mut(slot) else { return Progress::Gone };
-                connection.stage = Stage::Check;
-                connection.extras().connect = Some(KeptConnect::of(packet));
-                let serial = connection.serial;
-                self.effects.push(Effect::Check { slot, serial, login });
-                Progress::Next
-            }
-        }
-    }
-
-    fn judge(&self, slot: ConnectionSlot, connect: &Connect<'_>) -> Judged {
-        let (Some(connection), Some(access)) = (self.connections.get(slot), self.access_of(slot)) else {
-            return Judged::Out(ANONYMOUS);
-        };
-        let certified = match &connection.extras {
-            Some(extras) if access.names_by_certificate => extras.certificate_user.clone(),
-            _ => None,
-        };
-        if access.names_by_certificate && certified.is_none() {
-            return Judged::Out(NO_CERTIFICATE);
-        }
-        let is_certified = certified.is_some();
-        let user = certified.or_else(|| connect.username.map(Box::from));
-        let is_anonymous_allowed = access.allow_anonymous.unwrap_or(self.terms(slot).allow_anonymous);
-        let is_nobody = user.is_none() && connect.password.is_none();
-        let is_asked = match (is_certified, is_nobody) {
-            (true, _) => access.asks_for_all,
-            (false, true) => access.asks_for_all && !is_anonymous_allowed,
-            (false, false) => access.asks_for_all || access.checks_passwords,
-        };
-        if is_asked {
-            return Judged::Ask(Box::new(Login {
-                client_id: connect.client_id.into(),
-                user,
-                is_certified,
-                password: connect.password.map(|password| Zeroizing::new(password.into())),
-                peer: SocketAddr::from(&connection.peer),
-                listener: connection.listener.into(),
-                version: connect.version,
-            }));
-        }
-        // A name that nobody looks at is as good as none.
-        if is_certified || is_anonymous_allowed { Judged::In(user) } else { Judged::Out(ANONYMOUS) }
-    }
-
-    /// The client is who it says.
-    pub(in crate::broker) fn let_in(
-        &mut self,
-        now: Time,
-        slot: ConnectionSlot,
-        connect: &Connect<'_>,
-        grant: Grant,
-    ) -> Progress {
-        let Grant { user, line, seconds, permissions: granted } = grant;
-        let Some(access) = self.access_of(slot) else { return Progress::Gone };
-        if let (Some(user), Some(line)) = (&user, line)
-            && !access.has_line(user, line)
-        {
-            // The file has changed while the proof was on its way: the next try is judged by the new one.
-            return self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, OUTDATED);
-        }
-        if let Some(will) = &connect.will {
-            let topic = super::mount::mounted(&self.terms(slot).mount_point, will.topic);
-            let permissions = access.permissions(user.as_deref(), connect.client_id).and(&granted);
-            if !permissions.may_publish(&topic) {
-                return self.refuse(now, slot, Some(Told::of(connect)), connect.client_id, WILL_DENIED);
-            }
-        }
-        let ends = seconds.map(|seconds| {
-            let end = now.after_millis(seconds.saturating_mul(1000));
-            self.timers.schedule(end, Timer::Permission(slot))
-        });
-        if (user.is_some() || ends.is_some() || !granted.is_everything())
-            && let Some(connection) = self.connections.get_mut(slot)
-        {
-            connection.extras().identity = Identity { user, line, granted, ends, ..Identity::default() };
-        }
-        self.accept(now, slot, connect)
+        (to < slots).then_some(to)
     }
 
     /// The user that the client of a connection has proved to be.
@@ -343,37 +159,6 @@ impl Shard {
         if has_ended {
             self.end_connection(now, slot, EndCause::PermissionEnded);
         }
-    }
-
-    /// There are as many sessions as there may be, and the client has none of them.
-    pub(in crate::broker) fn refuse_session(
-        &mut self,
-        now: Time,
-        slot: ConnectionSlot,
-        connect: &Connect<'_>,
-        client_id: &str,
-    ) -> Progress {
-        self.report(Event::LimitReached { limit: Limit::Sessions, client: client_id.into() });
-        // As mosquitto says it: there is room again when another session ends.
-        let is_3 = connect.version < ProtocolVersion::V5;
-        let reason = if is_3 { Reason::ServerUnavailable } else { Reason::ServerBusy };
-        let violation = Violation { reason, cause: "limits.sessions is reached" };
-        self.refuse(now, slot, Some(Told::of(connect)), client_id, violation)
-    }
-
-    /// The session or the will of a client would take memory that is short.
-    pub(in crate::broker) fn refuse_for_memory(
-        &mut self,
-        now: Time,
-        slot: ConnectionSlot,
-        connect: &Connect<'_>,
-        client_id: &str,
-    ) -> Progress {
-        self.report_memory(MemoryRelief::Connect, client_id);
-        let is_3 = connect.version < ProtocolVersion::V5;
-        let reason = if is_3 { Reason::ServerUnavailable } else { Reason::QuotaExceeded };
-        let violation = Violation { reason, cause: "limits.memory_bytes is nearly reached" };
-        self.refuse(now, slot, Some(Told::of(connect)), client_id, violation)
     }
 
     /// The rules of the listener that a connection came in by; none if it has gone.

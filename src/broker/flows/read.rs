@@ -1,7 +1,7 @@
 //! A connection: from the first byte to the close, whichever side closes.
 
 use super::behind::Brought;
-use super::connect::Told;
+use super::refuse::RefusedClient;
 use crate::base::MemoryKind;
 use crate::base::ShardId;
 use crate::base::Time;
@@ -333,8 +333,8 @@ impl Shard {
         if is_connect && let Some(body) = body_so_far(bytes) {
             // [MQTT5-3.2.2-15]: a CONNECT that is too large hears why, if it has told its version.
             let frame = Frame { first_byte: bytes[0], body, total_len: bytes.len() };
-            let told = Connect::version_of(frame).map(Told::unread);
-            return self.refuse(now, slot, told, "", violation);
+            let client = Connect::version_of(frame).map(RefusedClient::unread);
+            return self.refuse(now, slot, client, violation);
         }
         self.end_connection(now, slot, EndCause::Violation(violation));
         Progress::Gone
@@ -371,6 +371,12 @@ impl Shard {
         self.connections
             .get(slot)
             .is_some_and(|connection| !matches!(connection.stage, Stage::Serving { .. }))
+    }
+
+    /// Does the connection wait for the answer to its login? Nothing is to be read meanwhile.
+    pub fn awaits_verdict(&self, slot: ConnectionSlot) -> bool {
+        let waits = |stage: &Stage| matches!(stage, Stage::Check | Stage::Refuse);
+        self.connections.get(slot).is_some_and(|connection| waits(&connection.stage))
     }
 
     /// Does a session use this connection still?
