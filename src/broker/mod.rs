@@ -28,40 +28,48 @@ mod world;
 
 pub use components::budget::TurnBudget;
 pub use components::connections::{Backlog, HoldBack};
+pub use components::sys::counted;
 pub use components::{interest, outbox, retained};
 pub use counters::{Counter, Counters};
 pub use event::{Away, CHARACTERS_TOLD, EndCause, Event, Hangup, Limit, QueueBound, Traffic};
 pub use flows::memory::MemoryRelief;
 pub use flows::refuse::REFUSALS_WAITING_MAX;
 pub use flows::source::source_bytes;
-pub use flows::sys::counted;
 pub use mail::{GroupMember, Mail};
 pub use outcome::{Outcome, Receipt};
 pub use shared::Shared;
 
-use crate::base::{ConnectionSlot, MemoryAccount, Random, ShardId, Time};
+use crate::base::{ConnectionSlot, Random, ShardId, Time};
 use crate::broker::interest::InterestCounts;
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Retained, RetainedLimits};
 use crate::mqtt::Reason;
-use crate::policy::access::{Access, Login};
+use crate::policy::access::Login;
 use crate::session::Message;
-use crate::settings::ShardShares;
-use crate::topic::{Matches, Patterns, TopicIndex};
+use components::access::AccessRules;
 use components::behind::Behind;
 use components::budget::Budget;
 use components::connections::Connections;
+use components::convoys::Convoys;
 use components::durability::Durability;
 use components::effects::Effects;
 use components::groups::Groups;
 use components::interest::Interest;
+use components::memory::{Memory, MemoryMax};
 use components::outgoing::Outgoing;
+use components::queries::RetainedQueries;
+use components::rates::Lanes;
 use components::replies::Replies;
 use components::requests::Requests;
+use components::restart::Restart;
+use components::sent::Sent;
 use components::sessions::Sessions;
 use components::stamps::Stamps;
+use components::subscriptions::Subscriptions;
+use components::sys::Sys;
 use components::timers::Timers;
 use components::turn::Turn;
+use components::unrecorded::Unrecorded;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -154,58 +162,43 @@ pub struct Violation {
 /// How many slots a turn looks at after a new list of the banned: some tenths of a millisecond.
 const SLOTS_A_TURN: u32 = 256;
 
-/// The machine of one shard.
+/// The machine of one shard: its components, which do not know each other. The flows have the order of what they do.
 pub struct Shard {
     id: ShardId,
     shared: Arc<Shared>,
+    random: Random,
+    // Who is here.
     connections: Connections,
     sessions: Sessions,
-    subscriptions: TopicIndex,
-    matches: Matches,
+    access: AccessRules,
+    lanes: Lanes,
+    // What they want.
+    subscriptions: Subscriptions,
     interest: Interest,
     requests: Requests,
     groups: Groups,
-    /// Of the filters of this shard's sessions.
-    patterns: Patterns,
+    // What is kept.
     retained: Retained<Message>,
-    sweeping: bool,
-    shares: ShardShares,
-    timers: Timers,
-    outbox: Outbox,
-    effects: Effects,
-    outgoing: Outgoing,
+    queries: RetainedQueries,
     stamps: Stamps,
-    random: Random,
+    durability: Durability,
+    unrecorded: Unrecorded,
+    restart: Restart,
+    // What waits.
+    replies: Replies,
+    timers: Timers,
     behind: Behind,
+    memory: Memory,
     budget: Budget,
     turn: Turn,
-    convoys: components::convoys::Convoys,
-    sent: flows::deliver::Sent,
-    /// There are events for log level debug.
-    tells_detail: bool,
-    /// The message that was last encoded for a session by itself.
+    convoys: Convoys,
+    // What leaves.
+    outbox: Outbox,
     recent: Option<fanout::Recent>,
-    /// Questions for retained messages and their answers: what came in this turn, and what is due.
-    next_turn: components::next_turn::NextTurn,
-    queued_bytes: usize,
-    memory: MemoryAccount,
-    pressure: components::pressure::Pressure,
-    sys: flows::sys::SysState,
-    /// What must survive.
-    durability: Durability,
-    /// Other shards do not know yet what the sessions of an earlier run want.
-    restoring: bool,
-    /// What fell due before the start.
-    overdue: components::overdue::Overdue,
-    /// Connections of 3.x clients whose next message waits for room on a disk.
-    wait_for_disk: components::wait_for_disk::WaitForDisk,
-    unrecorded: components::unrecorded::Unrecorded,
-    replies: Replies,
-    /// What the listeners ask of their clients.
-    access: Arc<[Access]>,
-    judging: components::judging::Judging,
-    /// The buckets of the listeners, by their numbers.
-    lanes: Box<[components::rates::Lane]>,
+    sent: Sent,
+    outgoing: Outgoing,
+    effects: Effects,
+    sys: Sys,
 }
 
 impl Shard {
@@ -213,54 +206,38 @@ impl Shard {
     /// keys of hash tables come from it, and nothing that must not be guessed.
     pub fn new(id: ShardId, shared: Arc<Shared>, interest: Option<InterestCounts>, seed: u64) -> Shard {
         let shares = shared.shares();
-        let retained = Retained::new(RetainedLimits {
-            messages: shares.retained_messages,
-            bytes: shares.retained_bytes,
-        });
+        let retained_max =
+            RetainedLimits { messages: shares.retained_messages, bytes: shares.retained_bytes };
         Shard {
             id,
+            random: Random::new(seed),
             connections: Connections::default(),
             sessions: Sessions::new(id, seed),
-            subscriptions: TopicIndex::new(seed ^ 1),
-            matches: Matches::default(),
+            access: AccessRules::new(shared.terms.len()),
+            lanes: Lanes::new(&shared.terms, shared.shards()),
+            subscriptions: Subscriptions::new(seed, shares.subscriptions),
             interest: Interest::new(interest, seed ^ 4, seed ^ 3),
             requests: Requests::default(),
             groups: Groups::new(seed ^ 2),
-            patterns: Patterns::new(seed ^ 7),
-            retained,
-            sweeping: false,
-            shares,
-            timers: Timers::new(),
-            outbox: Outbox::new(),
-            effects: Effects::default(),
-            outgoing: Outgoing::new(id),
+            retained: Retained::new(retained_max),
+            queries: RetainedQueries::default(),
             stamps: Stamps::new(id),
-            random: Random::new(seed),
+            durability: Durability::off(id, shared.shards(), seed ^ 6),
+            unrecorded: Unrecorded::default(),
+            restart: Restart::default(),
+            replies: Replies::new(shared.shards(), seed ^ 5),
+            timers: Timers::new(),
             behind: Behind::default(),
+            memory: Memory::new(MemoryMax { of_all: shared.memory_bytes_max, of_queues: shares.queue_bytes }),
             budget: Budget::default(),
             turn: Turn::default(),
-            convoys: components::convoys::Convoys::new(seed ^ 6),
-            sent: flows::deliver::Sent::default(),
-            tells_detail: false,
+            convoys: Convoys::new(seed ^ 6),
+            outbox: Outbox::new(),
             recent: None,
-            next_turn: components::next_turn::NextTurn::default(),
-            queued_bytes: 0,
-            memory: MemoryAccount::default(),
-            pressure: components::pressure::Pressure::default(),
-            sys: flows::sys::SysState::default(),
-            durability: Durability::off(id, shared.shards(), seed ^ 6),
-            restoring: false,
-            overdue: components::overdue::Overdue::default(),
-            wait_for_disk: components::wait_for_disk::WaitForDisk::default(),
-            unrecorded: components::unrecorded::Unrecorded::default(),
-            replies: Replies::new(shared.shards(), seed ^ 5),
-            access: shared.terms.iter().map(|_| Access::default()).collect(),
-            judging: components::judging::Judging::default(),
-            lanes: shared
-                .terms
-                .iter()
-                .map(|terms| components::rates::Lane::new(terms, shared.shards()))
-                .collect(),
+            sent: Sent::default(),
+            outgoing: Outgoing::new(id),
+            effects: Effects::default(),
+            sys: Sys::default(),
             shared,
         }
     }
@@ -366,7 +343,7 @@ impl Shard {
         self.sessions.give_memory_back();
         self.timers.give_memory_back();
         self.outbox.give_memory_back(used);
-        self.matches = Matches::default();
+        self.subscriptions.give_memory_back();
         self.turn.give_memory_back();
         self.convoys.give_memory_back();
         self.behind.give_memory_back();
@@ -376,13 +353,13 @@ impl Shard {
         self.durability.give_memory_back();
         self.groups.give_memory_back();
         self.interest.give_memory_back();
-        self.judging.give_memory_back();
-        self.lanes.iter_mut().for_each(components::rates::Lane::give_memory_back);
+        self.access.give_memory_back();
+        self.lanes.give_memory_back();
     }
 
     /// The bytes that clients make it keep: enough to see that most are gone.
     pub fn kept_bytes(&self) -> usize {
-        self.memory.total()
+        self.memory.account().total()
     }
 
     /// What is to be sent.

@@ -1,7 +1,7 @@
 //! Is the disk or another shard behind, and which connections wait until it is not?
 
-use crate::base::ConnectionKey;
-use std::collections::VecDeque;
+use crate::base::{ConnectionKey, ConnectionSlot};
+use std::collections::{BTreeSet, VecDeque};
 
 /// Records that wait for the disk.
 const JOURNAL_BYTES_MAX: usize = 16 << 20;
@@ -16,6 +16,9 @@ pub(in crate::broker) struct Behind {
     is_mesh_full: bool,
     /// Connections, with their serials.
     waiting: VecDeque<ConnectionKey>,
+    /// Connections of 3.x clients whose next message waits for room on a disk.
+    for_disk: BTreeSet<ConnectionSlot>,
+    has_disk_timer: bool,
 }
 
 impl Default for Behind {
@@ -25,6 +28,8 @@ impl Default for Behind {
             is_log_behind: false,
             is_mesh_full: false,
             waiting: VecDeque::new(),
+            for_disk: BTreeSet::new(),
+            has_disk_timer: false,
         }
     }
 }
@@ -79,5 +84,59 @@ impl Behind {
     /// The next that waits; it does not any more.
     pub(in crate::broker) fn pop_waiting(&mut self) -> Option<ConnectionKey> {
         self.waiting.pop_front()
+    }
+
+    /// A connection waits for room on a disk from now on.
+    pub(in crate::broker) fn wait_for_disk(&mut self, slot: ConnectionSlot) {
+        self.for_disk.insert(slot);
+    }
+
+    /// The connection has ended.
+    pub(in crate::broker) fn forget(&mut self, slot: ConnectionSlot) {
+        self.for_disk.remove(&slot);
+    }
+
+    /// The next that waits for room on a disk; it does not any more.
+    pub(in crate::broker) fn pop_for_disk(&mut self) -> Option<ConnectionSlot> {
+        self.for_disk.pop_first()
+    }
+
+    /// Is a timer to be started for those who wait for a disk? True once, until it has fired.
+    pub(in crate::broker) fn needs_disk_timer(&mut self) -> bool {
+        !self.for_disk.is_empty() && !std::mem::replace(&mut self.has_disk_timer, true)
+    }
+
+    /// The timer has fired.
+    pub(in crate::broker) fn note_disk_timer_fired(&mut self) {
+        self.has_disk_timer = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_behind_until_half_of_it_has_gone() {
+        let mut behind = Behind::default();
+        behind.bound_journal(100);
+        let states = [100, 101, 51, 50, 51].map(|bytes| {
+            behind.note_journal(bytes);
+            behind.is_log_behind()
+        });
+        assert_eq!(states, [false, true, true, false, false]);
+    }
+
+    #[test]
+    fn a_timer_runs_while_someone_waits_for_a_disk() {
+        let mut behind = Behind::default();
+        assert!(!behind.needs_disk_timer());
+        behind.wait_for_disk(ConnectionSlot::new(1));
+        behind.wait_for_disk(ConnectionSlot::new(2));
+        assert!(behind.needs_disk_timer() && !behind.needs_disk_timer(), "one is enough");
+        behind.note_disk_timer_fired();
+        behind.forget(ConnectionSlot::new(1));
+        assert_eq!(behind.pop_for_disk(), Some(ConnectionSlot::new(2)));
+        assert!(!behind.needs_disk_timer());
     }
 }

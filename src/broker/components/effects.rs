@@ -6,9 +6,21 @@ use crate::broker::Effect;
 #[derive(Default)]
 pub(in crate::broker) struct Effects {
     list: Vec<Effect>,
+    /// Events for log level debug are wanted.
+    tells_detail: bool,
 }
 
 impl Effects {
+    /// Are events for log level debug wanted from now on?
+    pub(in crate::broker) fn set_detail(&mut self, wanted: bool) {
+        self.tells_detail = wanted;
+    }
+
+    #[inline(always)]
+    pub(in crate::broker) fn tells_detail(&self) -> bool {
+        self.tells_detail
+    }
+
     pub(in crate::broker) fn push(&mut self, effect: Effect) {
         self.list.push(effect);
     }

@@ -1,5 +1,6 @@
 //! The state of a shard, in parts that own their fields and do not know of each other.
 
+pub(super) mod access;
 pub(super) mod behind;
 pub(super) mod budget;
 pub(super) mod connections;
@@ -8,20 +9,20 @@ pub(super) mod durability;
 pub(super) mod effects;
 pub(super) mod groups;
 pub mod interest;
-pub(super) mod judging;
-pub(super) mod load;
-pub(super) mod next_turn;
+pub(super) mod memory;
 pub mod outbox;
 pub(super) mod outgoing;
-pub(super) mod overdue;
-pub(super) mod pressure;
+pub(super) mod queries;
 pub(super) mod rates;
 pub(super) mod replies;
 pub(super) mod requests;
+pub(super) mod restart;
 pub mod retained;
+pub(super) mod sent;
 pub(super) mod sessions;
 pub(super) mod stamps;
+pub(super) mod subscriptions;
+pub(super) mod sys;
 pub(super) mod timers;
 pub(super) mod turn;
 pub(super) mod unrecorded;
-pub(super) mod wait_for_disk;

@@ -82,6 +82,8 @@ pub struct Retained<M> {
     /// The last topic name that `sweep` looked at; none at the start of a round.
     swept: Option<Box<str>>,
     tombs: Tombs,
+    /// A timer for the next `sweep` is running.
+    has_sweep_timer: bool,
 }
 
 impl<M: RetainedMessage> Retained<M> {
@@ -96,6 +98,7 @@ impl<M: RetainedMessage> Retained<M> {
             expiring: 0,
             swept: None,
             tombs: Tombs::default(),
+            has_sweep_timer: false,
         }
     }
 
@@ -117,6 +120,11 @@ impl<M: RetainedMessage> Retained<M> {
     /// Has `sweep` anything to look for? If not, the shard needs no timer for it.
     pub fn needs_sweep(&self) -> bool {
         self.expiring != 0 || !self.tombs.is_empty()
+    }
+
+    /// Is a timer for the next `sweep` to be started? True once, until it has swept.
+    pub fn needs_sweep_timer(&mut self) -> bool {
+        self.needs_sweep() && !std::mem::replace(&mut self.has_sweep_timer, true)
     }
 
     /// Keeps a message as the retained one of its topic, unless a newer one (or a newer removal)
@@ -270,6 +278,7 @@ impl<M: RetainedMessage> Retained<M> {
     /// next call goes on behind them, and starts again at the end. Returns how many it removed.
     /// `[MQTT5-3.3.2-5]`
     pub fn sweep(&mut self, now: Time, visits: usize) -> usize {
+        self.has_sweep_timer = false;
         self.tombs.age(now);
         let visits = visits.max(1);
         let swept = self.swept.take();

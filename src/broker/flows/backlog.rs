@@ -24,7 +24,7 @@ impl Shard {
         slow.estimate(given);
         let packets = slow.packets();
         let (asks_too_much, may_ask_again) = (slow.asks_too_much(limit), slow.may_ask_again(limit));
-        self.memory.change(MemoryKind::Backlogs, before, backlog.bytes);
+        self.memory.account().change(MemoryKind::Backlogs, before, backlog.bytes);
         self.count(Counter::PacketsWaiting, packets.wrapping_sub(packets_before));
         let Some(session) = self.connections.session_of(slot) else { return };
         self.sessions.slot_mut(session).flags |= BACKLOGGED;
@@ -62,7 +62,7 @@ impl Shard {
     pub(in crate::broker) fn note_drained(&mut self, now: Time, slot: ConnectionSlot) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let slow = connection.slow.take();
-        self.memory.subtract(MemoryKind::Backlogs, slow.as_ref().map_or(0, |slow| slow.bytes()));
+        self.memory.account().subtract(MemoryKind::Backlogs, slow.as_ref().map_or(0, |slow| slow.bytes()));
         self.count_no_backlog(slow.as_ref().map_or(0, |slow| slow.packets()));
         let Some(session) = self.connections.session_of(slot) else { return };
         self.tell_dropped(session, slow.as_deref());

@@ -420,7 +420,7 @@ impl Shard {
                 message_expiry_seconds: will.message_expiry_seconds,
                 number: will_number,
             };
-            will.kept(&self.memory)
+            will.kept(self.memory.account())
         });
         let mounted = if mount_point.is_empty() { 0 } else { MOUNTED };
         let listener = self.connections.get(slot).map(|connection| connection.listener);

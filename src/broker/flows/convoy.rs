@@ -147,7 +147,7 @@ impl Shard {
             .and_then(|key| self.sessions.resolve(key))
             .and_then(|session| self.connections.key(self.sessions.slot(session).connection?));
         Rider {
-            message: fanout.keep(&self.memory),
+            message: fanout.keep(self.memory.account()),
             topic_hash: fanout.topic_hash,
             ticket: fanout.await_receipts(1),
             intended: fanout.intended,
@@ -187,12 +187,11 @@ impl Shard {
         let message = Rc::clone(&rider.message);
         let publication = message.as_publication();
         let mut convoy = Convoy::new(self.subscriptions_version(), publication.origin);
-        let mut matches = std::mem::take(&mut self.matches);
         let origin = publication.origin.and_then(|key| self.sessions.resolve(key));
-        self.subscriptions.matches(publication.topic, origin.map(SessionSlot::get), &mut matches);
+        let matches = self.subscriptions.find(publication.topic, origin);
         let by_filter = matches.filters() > 0;
         self.list_stops(&mut convoy, &matches, publication.topic);
-        self.matches = matches;
+        self.subscriptions.recycle(matches);
         let matched = by_filter || !convoy.stops.is_empty();
         let get_on = |convoy: &mut Convoy, mut rider: Rider| {
             rider.outcome.matched |= matched;

@@ -31,13 +31,6 @@ const LARGE_BYTES_MIN: usize = 32 << 10;
 /// A single session puts no more than this into one turn by itself.
 const TURN_BYTES_MAX: u32 = 64 * 1024;
 
-/// PUBLISH packets of a turn that are not counted yet.
-#[derive(Debug, Default)]
-pub(in crate::broker) struct Sent {
-    messages: u64,
-    payload_bytes: u64,
-}
-
 impl Shard {
     /// Delivers to one session: now, into its queue, or not at all.
     #[allow(clippy::too_many_arguments)] // A delivery has that many sides; a struct would be built per delivery.
@@ -121,7 +114,7 @@ impl Shard {
             }
             let number = if sid == 0 { 0 } else { self.number_of_delivery(fanout) };
             let delivery = Delivery {
-                message: fanout.keep(&self.memory),
+                message: fanout.keep(self.memory.account()),
                 qos: form.qos,
                 retain: form.retain,
                 number,
@@ -154,7 +147,8 @@ impl Shard {
             return Taken::Yes;
         }
         let (qos, retain) = (form.qos, form.retain);
-        let delivery = Delivery { message: fanout.keep(&self.memory), qos, retain, number: 0, extra };
+        let delivery =
+            Delivery { message: fanout.keep(self.memory.account()), qos, retain, number: 0, extra };
         let place = self.enqueue(now, subscriber, delivery);
         if place == Place::Queued {
             self.note_live(subscriber, fanout, true);
@@ -301,17 +295,15 @@ impl Shard {
     /// The turn's end counts them together.
     #[inline(always)]
     fn count_sent(&mut self, payload_len: usize) {
-        self.sent.messages += 1;
-        self.sent.payload_bytes += payload_len as u64;
+        self.sent.note(payload_len);
     }
 
     /// What this turn has sent is counted where others read it.
     pub(in crate::broker) fn tell_sent(&mut self) {
-        if self.sent.messages > 0 {
-            let Sent { messages, payload_bytes } = std::mem::take(&mut self.sent);
+        if let Some(sent) = self.sent.take() {
             let counters = &self.shared.counters[usize::from(self.id)];
-            counters.add(Counter::PublishesSent, messages);
-            counters.add(Counter::PublishBytesSent, payload_bytes);
+            counters.add(Counter::PublishesSent, sent.messages);
+            counters.add(Counter::PublishBytesSent, sent.payload_bytes);
         }
     }
 

@@ -10,7 +10,6 @@ use crate::broker::fanout::Fanout;
 use crate::broker::{Event, Shard};
 use crate::mqtt::codec::SubscribeFilter;
 use crate::mqtt::{SubscriptionOptions, TopicFilter};
-use crate::topic::Matches;
 
 /// Of the subscriptions that end with a session, so many are told one by one.
 const ENDS_TOLD_MAX: usize = 100;
@@ -18,7 +17,7 @@ const ENDS_TOLD_MAX: usize = 100;
 impl Shard {
     /// Are there to be events for log level debug?
     pub fn handle_detail(&mut self, wanted: bool) {
-        self.tells_detail = wanted;
+        self.effects.set_detail(wanted);
     }
 
     /// A subscription was made, or replaced. `options`: as granted.
@@ -30,7 +29,7 @@ impl Shard {
         subscription_id: u32,
         is_new: bool,
     ) {
-        if self.tells_detail {
+        if self.effects.tells_detail() {
             let client = self.client_told(session);
             let filter = beginning(wanted.filter.as_str());
             self.report(Event::Subscribed { client, filter, options, subscription_id, is_new });
@@ -39,7 +38,7 @@ impl Shard {
 
     /// A subscription was ended by its client.
     pub(in crate::broker) fn detail_unsubscribed(&mut self, session: SessionSlot, filter: TopicFilter<'_>) {
-        if self.tells_detail {
+        if self.effects.tells_detail() {
             let (client, filter) = (self.client_told(session), beginning(filter.as_str()));
             self.report(Event::Unsubscribed { client, filter });
         }
@@ -51,7 +50,7 @@ impl Shard {
         session: SessionSlot,
         filters: impl ExactSizeIterator<Item = &'a str>,
     ) {
-        if !self.tells_detail || filters.len() == 0 {
+        if !self.effects.tells_detail() || filters.len() == 0 {
             return;
         }
         let untold = filters.len().saturating_sub(ENDS_TOLD_MAX);
@@ -68,7 +67,7 @@ impl Shard {
     /// A message is about to go to the subscribers of this shard.
     #[inline(always)]
     pub(in crate::broker) fn detail_matched(&mut self, fanout: &Fanout<'_>) {
-        if self.tells_detail {
+        if self.effects.tells_detail() {
             self.report_matched(fanout);
         }
     }
@@ -82,12 +81,13 @@ impl Shard {
         }
         let origin = publication.origin;
         let publisher = origin.and_then(|key| self.sessions.resolve(key));
-        let mut matches = Matches::default();
         // The way of the message asks the index again: it may come to the subscribers much later.
-        self.subscriptions.matches(publication.topic, publisher.map(SessionSlot::get), &mut matches);
+        let matches = self.subscriptions.find(publication.topic, publisher);
         self.spend(matches.visited() as u64 / VISITED_A_STEP);
         let groups =
             if self.groups.is_empty() { 0 } else { self.groups.matching_filters(publication.topic).len() };
+        let subscribers = matches.as_slice().len();
+        self.subscriptions.recycle(matches);
         self.report(Event::Matched {
             client: publisher.map(|session| self.client_told(session)),
             topic: beginning(publication.topic),
@@ -95,7 +95,7 @@ impl Shard {
             retain: publication.retain,
             shard: self.id,
             from: origin.map(|key| key.shard).filter(|&from| from != self.id),
-            subscribers: matches.as_slice().len(),
+            subscribers,
             groups,
         });
     }

@@ -141,14 +141,14 @@ impl Shard {
     pub(in crate::broker) fn forget_connection(&mut self, slot: ConnectionSlot) -> Option<Box<Connection>> {
         let mut connection = self.connections.take(slot)?;
         self.note_connection(connection.listener, false);
-        self.memory.subtract(MemoryKind::Backlogs, connection.backlog_bytes());
+        self.memory.account().subtract(MemoryKind::Backlogs, connection.backlog_bytes());
         self.count_no_backlog(connection.backlog_packets());
         self.replies.forget(slot);
         if connection.is_paced {
             self.end_pace(&mut connection);
         }
         if connection.is_paused_by(PAUSED_BY_DISK) {
-            self.wait_for_disk.forget(slot);
+            self.behind.forget(slot);
         }
         match connection.stage {
             Stage::Serving { .. } => {

@@ -1,6 +1,5 @@
 //! The way into a session's queue: its bounds, and what the policy makes of a full one.
 
-use crate::base::MemoryKind;
 use crate::base::SessionSlot;
 use crate::base::Time;
 use crate::broker::components::sessions::QUEUES_QOS0;
@@ -42,7 +41,7 @@ impl Shard {
         let bytes = fanout.publication.topic.len() + fanout.publication.payload.len() + limits.connect_bytes;
         let full = queue.len() >= limits.session_queue_messages
             || queue.bytes() + bytes > limits.session_queue_bytes
-            || self.memory.of(MemoryKind::Messages) + bytes > self.shares.queue_bytes;
+            || self.memory.queues_excess(bytes) > 0;
         !full && !self.is_unkept(session)
     }
 
@@ -129,8 +128,13 @@ impl Shard {
         subscription_ids: &[u32],
     ) {
         let extra = super::deliver::extra(subscription_ids, None);
-        let delivery =
-            Delivery { message: fanout.keep(&self.memory), qos: QoS::AtMostOnce, retain, number: 0, extra };
+        let delivery = Delivery {
+            message: fanout.keep(self.memory.account()),
+            qos: QoS::AtMostOnce,
+            retain,
+            number: 0,
+            extra,
+        };
         if self.enqueue(now, session, delivery) == Place::Queued {
             self.sessions.slot_mut(session).flags |= QUEUES_QOS0;
         }
@@ -173,7 +177,7 @@ impl Shard {
     /// Might the session's queue have room for so many bytes if nothing else were in it? What the others have in
     /// theirs it can't drop, and emptying it for nothing would lose the more.
     fn may_make_room(&self, session: SessionSlot, bytes: usize, limits: QueueLimits) -> bool {
-        let excess = self.memory.of(MemoryKind::Messages).saturating_sub(self.shares.queue_bytes);
+        let excess = self.memory.queues_excess(0);
         let own = self.sessions.session(session).queue.bytes();
         bytes <= limits.bytes && (!self.is_message_memory_full() || (own > 0 && excess <= own))
     }
@@ -193,9 +197,8 @@ impl Shard {
                 // Others hold the same messages: giving up more of this session's would free nothing. They give theirs
                 // up for the same new message, one after the other, and so it may be above the bound for a moment.
                 Some(QueueBound::Total) if freed >= bytes => {
-                    let slack = self.shares.queue_bytes / TOTAL_SLACK_PART;
-                    let held = self.memory.of(MemoryKind::Messages);
-                    return (dropped, held <= self.shares.queue_bytes + slack);
+                    let slack = self.memory.queues_max() / TOTAL_SLACK_PART;
+                    return (dropped, self.memory.queues_excess(0) <= slack);
                 }
                 Some(_) => {}
             }
@@ -227,9 +230,9 @@ impl Shard {
     }
 
     pub(in crate::broker) fn note_queued(&mut self, bytes: isize, messages: isize) {
-        self.queued_bytes = self.queued_bytes.saturating_add_signed(bytes);
+        let queued = self.memory.note_queued(bytes);
         let counters = &self.shared.counters[usize::from(self.id)];
-        counters.set(Counter::BytesQueued, self.queued_bytes as u64);
+        counters.set(Counter::BytesQueued, queued as u64);
         if messages >= 0 {
             counters.add(Counter::MessagesQueued, messages.unsigned_abs() as u64);
         } else {

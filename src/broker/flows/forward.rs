@@ -126,7 +126,7 @@ impl Shard {
             self.route(now, &mut Fanout::new(message.as_publication(), now, 0));
             return;
         }
-        let message = KeptMessage::new(message, &self.memory);
+        let message = KeptMessage::new(message, self.memory.account());
         let publication = message.as_publication();
         let mut hash = 0;
         if publication.retain {

@@ -71,7 +71,7 @@ impl Shard {
         if self.pause(slot, PAUSED_BY_DISK) {
             let client = self.client_told(session);
             self.report(Event::LimitReached { limit: Limit::DiskPause, client });
-            self.wait_for_disk.add(slot);
+            self.behind.wait_for_disk(slot);
             self.start_disk_timer(now);
         }
         true
@@ -90,7 +90,7 @@ impl Shard {
     }
 
     fn start_disk_timer(&mut self, now: Time) {
-        if self.wait_for_disk.needs_timer() {
+        if self.behind.needs_disk_timer() {
             self.timers.schedule(now.after_millis(RETRY_MILLIS), Timer::Disk);
         }
     }
@@ -106,25 +106,24 @@ impl Shard {
         if !self.durability.is_full() {
             return false;
         }
-        let mut matches = std::mem::take(&mut self.matches);
-        self.subscriptions.matches(topic, Some(session.get()), &mut matches);
+        let matches = self.subscriptions.find(topic, Some(session));
         let mut matched = matches.as_slice().iter();
         let kept = matched.any(|matched| {
             matched.qos != QoS::AtMostOnce
                 && self.sessions.slot(SessionSlot::new(matched.subscriber)).sid != 0
         });
-        self.matches = matches;
+        self.subscriptions.recycle(matches);
         kept
     }
 
     /// Goes on with those who wait, once there is room.
     pub(in crate::broker) fn handle_disk_timer(&mut self, now: Time) {
-        self.wait_for_disk.note_fired();
+        self.behind.note_disk_timer_fired();
         for _ in 0..AT_ONCE_MAX {
             if self.shared.is_a_store_full() {
                 break;
             }
-            let Some(slot) = self.wait_for_disk.pop() else { break };
+            let Some(slot) = self.behind.pop_for_disk() else { break };
             self.go_on(now, slot, PAUSED_BY_DISK);
         }
         self.start_disk_timer(now);

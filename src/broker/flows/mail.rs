@@ -1,7 +1,7 @@
 //! Mails of other shards, and those of this one to itself: one match, one method for each.
 
 use crate::base::{ShardId, Time};
-use crate::broker::components::next_turn::RetainedMail;
+use crate::broker::components::queries::RetainedMail;
 use crate::broker::fanout::Fanout;
 use crate::broker::{Mail, Shard};
 use crate::session::KeptMessage;
@@ -14,7 +14,7 @@ impl Shard {
                 self.handle_forwarded(now, from, message, ticket, intent)
             }
             Mail::Retain { message } => {
-                let message = KeptMessage::new(message, &self.memory);
+                let message = KeptMessage::new(message, self.memory.account());
                 let hash = self.shared.hash(message.as_publication().topic);
                 self.stamps.note(message.stamp());
                 let mut fanout = Fanout::of(&message, now, hash);
@@ -35,14 +35,14 @@ impl Shard {
             }
             Mail::GroupReady { member, ready } => self.handle_group_ready(member, ready),
             Mail::GroupDeliver { group, member, message, ticket, intent } => {
-                let message = KeptMessage::new(message, &self.memory);
+                let message = KeptMessage::new(message, self.memory.account());
                 let mut fanout = Fanout::of(&message, now, 0);
                 self.track(from, ticket, &mut fanout, |shard, fanout| {
                     shard.handle_group_deliver(now, &group, member, intent, fanout)
                 });
             }
             Mail::GroupReturn { group, message, ticket, intent } => {
-                let message = KeptMessage::new(message, &self.memory);
+                let message = KeptMessage::new(message, self.memory.account());
                 let mut fanout = Fanout::of(&message, now, 0);
                 self.track(from, ticket, &mut fanout, |shard, fanout| {
                     shard.handle_group_return(now, &group, intent, fanout)

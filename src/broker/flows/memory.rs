@@ -12,7 +12,7 @@ use crate::base::{MEMORY_KINDS, MemoryKind, allocated};
 use crate::broker::components::connections::Connection;
 use crate::broker::components::connections::PAUSED_BY_MEMORY;
 use crate::broker::components::connections::Stage;
-use crate::broker::components::pressure::Worst;
+use crate::broker::components::memory::Worst;
 use crate::broker::components::timers::Timer;
 use crate::broker::{Counter, EndCause, Event, Limit, Shard, Violation};
 use crate::mqtt::Reason;
@@ -74,27 +74,20 @@ const THE_WORST: Violation = Violation {
 };
 
 impl Shard {
-    /// Bytes that clients make all shards keep.
-    fn memory_used(&self) -> usize {
-        self.pressure.others() + self.memory.total()
-    }
-
     /// Is there less than an eighth of `limits.memory_bytes` left?
     pub(in crate::broker) fn is_memory_tight(&self) -> bool {
-        let max = self.shared.memory_bytes_max;
-        self.memory_used() >= max - max / 8
+        self.memory.is_tight()
     }
 
     /// Is there less than a quarter of `limits.memory_bytes` left? What slow clients have not taken stays below
     /// that, so that they alone never stop anyone else.
     pub(in crate::broker) fn is_memory_short(&self) -> bool {
-        let max = self.shared.memory_bytes_max;
-        self.memory_used() >= max - max / 4
+        self.memory.is_short()
     }
 
     /// Do the messages that are kept for sessions fill this shard's part of `limits.queue_bytes_total`?
     pub(in crate::broker) fn is_message_memory_full(&self) -> bool {
-        self.memory.of(MemoryKind::Messages) > self.shares.queue_bytes
+        self.memory.queues_excess(0) > 0
     }
 
     /// Tells what was refused, stopped or ended.
@@ -105,19 +98,19 @@ impl Shard {
     pub(in crate::broker) fn note_session(&self, client_id: &str, begins: bool) {
         let bytes = SESSION_BYTES + allocated(client_id.len());
         if begins {
-            self.memory.add(MemoryKind::Sessions, bytes);
+            self.memory.account().add(MemoryKind::Sessions, bytes);
         } else {
-            self.memory.subtract(MemoryKind::Sessions, bytes);
+            self.memory.account().subtract(MemoryKind::Sessions, bytes);
         }
     }
 
     /// So many more QoS 2 packet identifiers are held.
     pub(in crate::broker) fn note_held(&self, count: usize) {
-        self.memory.add(MemoryKind::Sessions, count * HELD_BYTES);
+        self.memory.account().add(MemoryKind::Sessions, count * HELD_BYTES);
     }
 
     pub(in crate::broker) fn note_released(&self, count: usize) {
-        self.memory.subtract(MemoryKind::Sessions, count * HELD_BYTES);
+        self.memory.account().subtract(MemoryKind::Sessions, count * HELD_BYTES);
     }
 
     pub(in crate::broker) fn note_connection(&self, listener: u8, begins: bool) {
@@ -125,18 +118,18 @@ impl Shard {
         let is_secured = listener.is_some_and(|listener| !listener.tls_certificates.is_empty());
         let bytes = CONNECTION_BYTES + if is_secured { TLS_BYTES } else { 0 };
         if begins {
-            self.memory.add(MemoryKind::Sessions, bytes);
+            self.memory.account().add(MemoryKind::Sessions, bytes);
         } else {
-            self.memory.subtract(MemoryKind::Sessions, bytes);
+            self.memory.account().subtract(MemoryKind::Sessions, bytes);
         }
     }
 
     pub(in crate::broker) fn note_subscription(&self, filter: &str, begins: bool) {
         let bytes = self.subscription_bytes(filter);
         if begins {
-            self.memory.add(MemoryKind::Subscriptions, bytes);
+            self.memory.account().add(MemoryKind::Subscriptions, bytes);
         } else {
-            self.memory.subtract(MemoryKind::Subscriptions, bytes);
+            self.memory.account().subtract(MemoryKind::Subscriptions, bytes);
         }
     }
 
@@ -151,9 +144,9 @@ impl Shard {
     pub(in crate::broker) fn note_foreign_filter(&self, filter: &str, begins: bool) {
         let bytes = FILTER_BYTES + allocated(filter.len());
         if begins {
-            self.memory.add(MemoryKind::Subscriptions, bytes);
+            self.memory.account().add(MemoryKind::Subscriptions, bytes);
         } else {
-            self.memory.subtract(MemoryKind::Subscriptions, bytes);
+            self.memory.account().subtract(MemoryKind::Subscriptions, bytes);
         }
     }
 
@@ -165,9 +158,7 @@ impl Shard {
         let Some(connection) = self.connections.get(slot) else { return };
         if !matches!(connection.stage, Stage::Serving { .. }) {
             // A CONNECT has bounds of its own, and is refused when it is whole.
-            if self.memory_used() >= self.shared.memory_bytes_max
-                && connection.partial_bytes() > HANDSHAKE_BYTES_FREE
-            {
+            if self.memory.is_full() && connection.partial_bytes() > HANDSHAKE_BYTES_FREE {
                 self.report_memory(MemoryRelief::Connect, "");
                 self.end_connection(now, slot, EndCause::Violation(NO_ROOM_TO_CONNECT));
             }
@@ -176,7 +167,7 @@ impl Shard {
         let (bytes, key) = (connection.partial_bytes(), ConnectionKey { slot, serial: connection.serial });
         if bytes > PARTIAL_BYTES_FREE && self.pause(slot, PAUSED_BY_MEMORY) {
             let listed_max = 2 * self.connections.len() + PAUSED_MIN;
-            self.pressure.pause(key, listed_max, |key| self.connections.has(key));
+            self.memory.pause(key, listed_max, |key| self.connections.has(key));
             let client = self.client_of(slot);
             self.report_memory(MemoryRelief::Read, &client);
         }
@@ -184,7 +175,7 @@ impl Shard {
 
     /// The turn's end looks.
     pub(in crate::broker) fn handle_memory_timer(&mut self) {
-        self.pressure.note_fired();
+        self.memory.note_fired();
     }
 
     fn client_of(&self, slot: ConnectionSlot) -> Box<str> {
@@ -193,19 +184,18 @@ impl Shard {
 
     /// Once a turn: tells the other shards, hears from them, and makes room where it has to.
     pub(in crate::broker) fn look_at_memory(&mut self, now: Time) {
-        let total = self.memory.total();
-        if self.pressure.note_own(total) {
+        if self.memory.needs_telling() {
             self.tell_memory();
         }
         if self.shared.shards() > 1 {
             let counters = self.shared.counters.iter().enumerate();
             let of_others = counters.filter(|(shard, _)| *shard != usize::from(self.id));
             let others: u64 = of_others.map(|(_, counters)| counters.get(Counter::MemoryTotal)).sum();
-            self.pressure.set_others(usize::try_from(others).unwrap_or(usize::MAX));
+            self.memory.set_others(usize::try_from(others).unwrap_or(usize::MAX));
         }
         if self.is_memory_tight() {
             self.make_room(now);
-        } else if self.pressure.was_tight() {
+        } else if self.memory.was_tight() {
             self.end_tightness(now);
         }
     }
@@ -213,13 +203,13 @@ impl Shard {
     /// The gauges stand in the order of the kinds.
     fn tell_memory(&self) {
         let own = &self.shared.counters[usize::from(self.id)];
-        own.set_all(Counter::MemoryMessages, &self.memory.of_all());
-        own.set(Counter::MemoryTotal, self.memory.total() as u64);
+        own.set_all(Counter::MemoryMessages, &self.memory.account().of_all());
+        own.set(Counter::MemoryTotal, self.memory.account().total() as u64);
     }
 
     /// There is room again.
     fn end_tightness(&mut self, now: Time) {
-        for key in self.pressure.end() {
+        for key in self.memory.end() {
             if self.connections.has(key) {
                 self.unpause(now, key.slot, PAUSED_BY_MEMORY);
             }
@@ -227,8 +217,8 @@ impl Shard {
     }
 
     fn make_room(&mut self, now: Time) {
-        let since = self.pressure.note_tight(now);
-        if self.pressure.needs_timer() {
+        let since = self.memory.note_tight(now);
+        if self.memory.needs_timer() {
             // Another shard may make room, and nothing else tells this one.
             self.timers.schedule(now.after_millis(WATCH_MILLIS), Timer::Memory);
         }
@@ -239,33 +229,32 @@ impl Shard {
 
     /// Is memory full, or tight for long, and this shard one of those that keep more than their part?
     fn must_make_room(&self, now: Time, since: Time) -> bool {
-        let max = self.shared.memory_bytes_max;
         let for_long = now.millis_since(since) >= TIGHT_MILLIS_MAX;
-        (self.memory_used() >= max || for_long)
-            && self.memory.total() >= self.memory_used() / self.shared.shards()
-            && self.pressure.may_search(now)
+        (self.memory.is_full() || for_long)
+            && self.memory.account().total() >= self.memory.used() / self.shared.shards()
+            && self.memory.may_search(now)
     }
 
     /// Is the search for the connection that holds the most under way?
     pub(in crate::broker) fn is_making_room(&self) -> bool {
-        self.pressure.is_searching()
+        self.memory.is_searching()
     }
 
     fn search_worst(&mut self, now: Time) {
-        let from = self.pressure.search_from();
+        let from = self.memory.search_from();
         let to = from.saturating_add(SLOTS_A_TURN).min(self.connections.slots());
         for slot in (from..to).map(ConnectionSlot::new) {
             let bytes = self.held_by(slot);
             if let Some(key) = self.connections.key(slot).filter(|_| bytes >= WORST_BYTES_MIN) {
-                self.pressure.note_found(Worst { key, bytes });
+                self.memory.note_found(Worst { key, bytes });
             }
         }
         if to < self.connections.slots() {
-            self.pressure.search_on(to);
+            self.memory.search_on(to);
             self.turn.put_off();
             return;
         }
-        let Some(worst) = self.pressure.end_search(now.after_millis(REST_MILLIS)) else { return };
+        let Some(worst) = self.memory.end_search(now.after_millis(REST_MILLIS)) else { return };
         // A long search may have been overtaken.
         if self.connections.has(worst.key) {
             let client = self.client_of(worst.key.slot);

@@ -5,8 +5,8 @@
 use crate::base::Time;
 use crate::base::steps;
 use crate::base::{ConnectionSlot, SessionSlot};
+use crate::broker::components::access::FiltersLeft;
 use crate::broker::components::connections::Identity;
-use crate::broker::components::judging::FiltersLeft;
 use crate::broker::components::sessions::CHECKED;
 use crate::broker::components::timers::Timer;
 use crate::broker::{Counter, EndCause, SLOTS_A_TURN, Shard};
@@ -26,21 +26,20 @@ impl Shard {
     /// judged anew, some in each turn: what they may not receive any more they do not get, and whose line in the
     /// password file is gone, or another, has to come in anew.
     pub fn handle_access(&mut self, access: Arc<[Access]>) {
-        self.access = access;
-        self.judging.begin();
+        self.access.set(access);
         self.turn.put_off();
     }
 
     /// Is anyone still to be judged?
     pub(in crate::broker) fn is_judging(&self) -> bool {
-        self.judging.is_under_way()
+        self.access.is_under_way()
     }
 
     /// Goes on with judging those who are in.
     pub(in crate::broker) fn judge_again(&mut self, now: Time) {
         let mut looked_at = 0;
         while looked_at < FILTERS_A_TURN
-            && let Some(slot) = self.judging.next_slot(self.connections.slots())
+            && let Some(slot) = self.access.next_slot(self.connections.slots())
         {
             looked_at += FILTERS_A_TURN / SLOTS_A_TURN as usize;
             let Some(session) = self.connections.session_of(slot) else { continue };
@@ -51,7 +50,7 @@ impl Shard {
             }
         }
         while looked_at < FILTERS_A_TURN
-            && let Some(left) = self.judging.pop_filters()
+            && let Some(left) = self.access.pop_filters()
         {
             looked_at += 1 + self.judge_filters(left);
         }
@@ -71,7 +70,7 @@ impl Shard {
         let judged = judge_some(filters, permissions);
         let looked_at = judged.looked_at;
         match judged.end {
-            JudgedEnd::More(after) => self.judging.put_off(FiltersLeft { slot, judgement, after }),
+            JudgedEnd::More(after) => self.access.put_off(FiltersLeft { slot, judgement, after }),
             JudgedEnd::All => {
                 self.sessions.slot_mut(session).flags &= !CHECKED;
                 self.forget_judgement(slot);
@@ -163,7 +162,7 @@ impl Shard {
 
     /// The rules of the listener that a connection came in by; none if it has gone.
     pub(in crate::broker) fn access_of(&self, slot: ConnectionSlot) -> Option<&Access> {
-        self.access.get(usize::from(self.connections.get(slot)?.listener))
+        self.access.of(self.connections.get(slot)?.listener.into())
     }
 
     /// Works out what the client of a session may do, and whether each message for it must be looked at. Of many
@@ -197,11 +196,11 @@ impl Shard {
             extras.identity.permissions = None;
         }
         if let JudgedEnd::More(after) = judged.end {
-            let judgement = self.judging.next_judgement();
+            let judgement = self.access.next_judgement();
             if let Some(connection) = self.connections.get_mut(slot) {
                 connection.extras().identity.judgement = Some(judgement);
             }
-            self.judging.put_off(FiltersLeft { slot, judgement, after });
+            self.access.put_off(FiltersLeft { slot, judgement, after });
             self.turn.put_off();
         }
         judged.looked_at

@@ -106,7 +106,7 @@ impl Shard {
 
     /// The text of a connection's topic alias is another one.
     pub(in crate::broker) fn note_alias(&mut self, slot: ConnectionSlot, before: usize, after: usize) {
-        let account = self.memory.clone();
+        let account = self.memory.account().clone();
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let charge =
             connection.extras().alias_charge.get_or_insert_with(|| account.charge(MemoryKind::Aliases, 0));
@@ -432,9 +432,8 @@ impl Shard {
             return outcome;
         }
         let publication = fanout.publication;
-        let mut matches = std::mem::take(&mut self.matches);
         let origin = publication.origin.and_then(|key| self.sessions.resolve(key));
-        self.subscriptions.matches(publication.topic, origin.map(SessionSlot::get), &mut matches);
+        let matches = self.subscriptions.find(publication.topic, origin);
         // One whose only subscription has No Local is a matching subscriber too.
         outcome.matched = matches.filters() > 0;
         let topic_bytes = fanout.publication.topic.len() as u64;
@@ -455,7 +454,7 @@ impl Shard {
         if is_done && !self.groups.is_empty() {
             outcome.merge(self.route_groups(now, fanout, &matches));
         }
-        self.matches = matches;
+        self.subscriptions.recycle(matches);
         outcome
     }
 
@@ -560,7 +559,7 @@ impl Shard {
         // It comes behind the PUBREC, which may wait for a disk; what is retained of it does not wait.
         self.note_live(session, fanout, false);
         let own = OwnDelivery {
-            message: fanout.keep(&self.memory),
+            message: fanout.keep(self.memory.account()),
             topic_hash: fanout.topic_hash,
             granted,
             retain_as_published,

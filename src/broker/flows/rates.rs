@@ -59,7 +59,7 @@ impl Shard {
             self.pause_for_rate(slot, PAUSED_BY_RATE, limit);
             return false;
         }
-        let lane = &mut self.lanes[usize::from(listener)];
+        let lane = self.lanes.of(listener.into());
         if let Err(measure) = lane.admit(now, slot, cost) {
             lane.wait(key, cost);
             let limit = match measure {
@@ -104,7 +104,7 @@ impl Shard {
     }
 
     fn start_lane_timer(&mut self, listener: u16) {
-        if let Some(at) = self.lanes[usize::from(listener)].next_timer() {
+        if let Some(at) = self.lanes.of(listener).next_timer() {
             self.timers.schedule(at, Timer::Lane(listener));
         }
     }
@@ -113,11 +113,10 @@ impl Shard {
     /// packet. What they leave is shared in another round, and who gets something of it stands behind the others the next
     /// time: if the last of a round had all that is left, it would be the same one each time.
     pub(in crate::broker) fn handle_lane_timer(&mut self, now: Time, listener: u16) {
-        let at = usize::from(listener);
-        self.lanes[at].note_fired(now);
+        self.lanes.of(listener).note_fired(now);
         let (mut round, mut part) = (0, Levels::default());
         loop {
-            let lane = &mut self.lanes[at];
+            let lane = self.lanes.of(listener);
             lane.drop_gone(|key| self.connections.has(key));
             if round == 0 {
                 (round, part) = (lane.waiting(), lane.part());
@@ -125,7 +124,7 @@ impl Shard {
             let Some(turn) = lane.next_turn(part) else { break };
             round -= 1;
             self.go_on(now, turn.slot, PAUSED_BY_LANE);
-            self.lanes[at].end_turn();
+            self.lanes.of(listener).end_turn();
         }
         self.start_lane_timer(listener);
     }
@@ -155,9 +154,8 @@ impl Shard {
         if let Some(timer) = connection.pace_mut().and_then(|pace| pace.timer().take()) {
             self.timers.cancel(timer);
         }
-        let at = usize::from(connection.listener);
         if waits_in_lane {
-            self.lanes[at].note_gone(|key| self.connections.has(key));
+            self.lanes.of(connection.listener.into()).note_gone(|key| self.connections.has(key));
         }
     }
 }

@@ -121,7 +121,7 @@ impl Shard {
         let bytes = partial.memory_bytes();
         match &mut partial.charge {
             Some(charge) => charge.set(bytes),
-            None => partial.charge = Some(self.memory.charge(MemoryKind::Partial, bytes)),
+            None => partial.charge = Some(self.memory.account().charge(MemoryKind::Partial, bytes)),
         }
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.partial = Some(partial);

@@ -7,8 +7,8 @@ use super::groups::member_of;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
 use crate::base::{LogMark, Ticket};
-use crate::broker::components::overdue::Overdue;
 use crate::broker::components::requests::Needed;
+use crate::broker::components::restart::Restart;
 use crate::broker::components::sessions::SessionEntry;
 use crate::broker::components::timers::Timer;
 use crate::broker::{Counter, Mail, Shard};
@@ -30,7 +30,7 @@ impl Shard {
     /// Once `is_restoring` says of no shard that others do not know yet what it wants, `handle_restored` is due.
     pub fn open_store(&mut self, now: Time, journal: Journal, wall: Wall, restored: Restored) {
         self.durability.open(now, self.id, journal, wall, restored.next_number);
-        self.overdue = Overdue::held(restored.wills);
+        self.restart = Restart::held(restored.wills);
         self.stamps.begin(restored.last_stamp);
         for message in restored.retained {
             self.restore_retained(message);
@@ -82,7 +82,7 @@ impl Shard {
             if self.sessions.session_mut(session).add_subscription(filter.as_str()) {
                 self.note_subscription(filter.as_str(), true);
                 if filter.has_wildcard() {
-                    self.patterns.add(filter.matching_part(), session.get());
+                    self.subscriptions.add_patterns(filter.matching_part(), session);
                 }
             }
             if filter.shared().is_some() {
@@ -98,8 +98,7 @@ impl Shard {
                 continue;
             }
             self.count(Counter::Subscriptions, 1);
-            self.subscriptions.subscribe(filter.matching_part(), session.get(), options, id);
-            if self.subscriptions.subscriber_count(filter.matching_part()) == 1 {
+            if self.subscriptions.add(filter.matching_part(), session, options, id) {
                 self.acquire_interest(filter.matching_part());
             }
             self.announce(filter.matching_part(), token, needed);
@@ -112,7 +111,7 @@ impl Shard {
         let extra = (!ids.is_empty() || group.is_some())
             .then(|| Box::new(Extra { subscription_ids: ids.into(), group }));
         let delivery = Delivery {
-            message: KeptMessage::new(restored.message, &self.memory),
+            message: KeptMessage::new(restored.message, self.memory.account()),
             qos: restored.qos,
             retain: restored.retain,
             number: restored.number,
@@ -139,7 +138,7 @@ impl Shard {
 
     /// Do the other shards not yet know all that this one's sessions want?
     pub fn is_restoring(&self) -> bool {
-        self.restoring
+        self.restart.is_restoring()
     }
 
     /// Frames for the log, if there are any: at the end of a turn, when no write is under way.

@@ -8,7 +8,7 @@ use crate::base::SessionKey;
 use crate::base::SessionSlot;
 use crate::base::Time;
 use crate::broker::components::budget::WORK_A_VISIT;
-use crate::broker::components::next_turn::RetainedMail;
+use crate::broker::components::queries::RetainedMail;
 use crate::broker::components::retained::{BatchLimits, RetainedFull, RetainedMessage, Stored};
 use crate::broker::components::sessions::REPLAYING;
 use crate::broker::fanout::Fanout;
@@ -112,7 +112,11 @@ impl Shard {
         let counters = &self.shared.counters[usize::from(self.id)];
         counters.set(Counter::Retained, self.retained.len() as u64);
         counters.set(Counter::RetainedBytes, self.retained.bytes() as u64);
-        self.memory.change(MemoryKind::Retained, self.memory.of(MemoryKind::Retained), self.retained.bytes());
+        self.memory.account().change(
+            MemoryKind::Retained,
+            self.memory.account().of(MemoryKind::Retained),
+            self.retained.bytes(),
+        );
     }
 
     /// From now on live messages are noted, so that none is followed by an older one from the store.
@@ -238,7 +242,7 @@ impl Shard {
             now,
             session,
             Delivery {
-                message: KeptMessage::new(message, &self.memory),
+                message: KeptMessage::new(message, self.memory.account()),
                 qos,
                 retain: true,
                 number: 0,
@@ -249,7 +253,7 @@ impl Shard {
     }
 
     pub(in crate::broker) fn arrive(&mut self, mail: RetainedMail) {
-        self.next_turn.arrive(mail);
+        self.queries.arrive(mail);
         self.turn.put_off();
     }
 
@@ -262,19 +266,19 @@ impl Shard {
 
     /// Is there any of these to be handled, or will there be without another mail?
     pub(in crate::broker) fn has_next_turn(&self) -> bool {
-        if self.turn.has_mails_left() { self.next_turn.has_due() } else { !self.next_turn.is_empty() }
+        if self.turn.has_mails_left() { self.queries.has_due() } else { !self.queries.is_empty() }
     }
 
     /// Handles what came before the boxes were last emptied, as far as the turn allows, and keeps what came since. A
     /// single shard has nothing to wait for.
     pub(in crate::broker) fn handle_next_turn(&mut self, now: Time) {
         if self.shared.shards() == 1 {
-            self.next_turn.make_all_due();
+            self.queries.make_all_due();
         } else if !self.turn.has_mails_left() {
-            self.next_turn.note_boxes_emptied();
+            self.queries.note_boxes_emptied();
         }
         while !self.is_spent()
-            && let Some(mail) = self.next_turn.pop_due()
+            && let Some(mail) = self.queries.pop_due()
         {
             match mail {
                 RetainedMail::Query { session, token, filter, after } => {
@@ -298,7 +302,7 @@ impl Shard {
         let mut messages = Vec::new();
         let (mut denied, mut visits) = (0, 1);
         let is_asked = self.shared.config.protocol.check_retain_source;
-        let mut check = SourceCheck::new(is_asked, &self.access);
+        let mut check = SourceCheck::new(is_asked, self.access.all());
         let found = |topic: &str, message: &Message| match check.lets(topic, message) {
             true => messages.push(message.clone()),
             false => denied += 1,

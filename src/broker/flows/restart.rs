@@ -8,7 +8,7 @@
 use crate::base::SessionSlot;
 use crate::base::Time;
 use crate::broker::Shard;
-use crate::broker::components::overdue::OverdueWork;
+use crate::broker::components::restart::OverdueWork;
 use crate::broker::components::timers::Timer;
 use crate::session::{NEVER_EXPIRES, Will};
 
@@ -21,14 +21,14 @@ impl Shard {
     /// Every shard knows what the sessions of all shards want (see [`Shard::is_restoring`]). What is overdue begins
     /// with the next turn.
     pub fn handle_restored(&mut self) {
-        self.overdue.release();
-        let has_more = self.overdue.has_work();
+        self.restart.release();
+        let has_more = self.restart.has_work();
         self.turn.put_off_if(has_more);
     }
 
     /// May clients come in? Not before what was overdue at the start is done.
     pub fn is_settled(&self) -> bool {
-        !self.overdue.is_held() && self.overdue.is_empty()
+        !self.restart.is_held() && self.restart.is_empty()
     }
 
     /// The time that a restored session and its will have left, which has run while the broker was down.
@@ -42,10 +42,10 @@ impl Shard {
         let wall = self.durability.wall();
         let deadline = |seconds: u32| wall.time(left_at_millis.saturating_add(u64::from(seconds) * 1000));
         if let Some(will) = will {
-            let will = will.kept(&self.memory);
+            let will = will.kept(self.memory.account());
             let ends = deadline(will.delay_seconds);
             let timer = if ends <= now {
-                self.overdue.add_will(session);
+                self.restart.add_will(session);
                 None
             } else {
                 Some(self.timers.schedule(ends, Timer::WillDelay(session)))
@@ -60,7 +60,7 @@ impl Shard {
             return;
         }
         if ends <= now {
-            self.overdue.add_session(session);
+            self.restart.add_session(session);
         } else {
             let timer = self.timers.schedule(ends, Timer::SessionExpiry(session));
             self.sessions.session_mut(session).expiry_timer = Some(timer);
@@ -73,7 +73,7 @@ impl Shard {
             if self.durability.waiting_bytes() > JOURNAL_BYTES_MAX {
                 return;
             }
-            match self.overdue.pop() {
+            match self.restart.pop() {
                 None => return,
                 Some(OverdueWork::Will(will)) => self.publish_will_of(now, &will, None),
                 Some(OverdueWork::DelayedWill(session)) => self.publish_will(now, session),

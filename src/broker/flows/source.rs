@@ -67,7 +67,7 @@ impl Shard {
         }
         let Some(connection) = self.connections.get(slot) else { return Vec::new() };
         let listener = u16::from(connection.listener);
-        if self.access.get(usize::from(listener)).is_none_or(|access| access.acl.is_none()) {
+        if self.access.of(listener).is_none_or(|access| access.acl.is_none()) {
             return Vec::new();
         }
         self.source_of_will(slot, session)
@@ -87,7 +87,7 @@ impl Shard {
             return true;
         }
         let Some(source) = Source::decode(will.source) else { return false };
-        let access = self.access.get(usize::from(source.listener));
+        let access = self.access.of(source.listener);
         access.is_some_and(|access| access.permissions(source.user, source.client_id).may_publish(will.topic))
     }
 }

@@ -17,6 +17,7 @@ use crate::broker::components::budget::WORK_A_FILTER;
 use crate::broker::components::connections::PAUSED_BY_WORK;
 use crate::broker::components::replies::Reply;
 use crate::broker::components::requests::{Answer, Completion, Needed, Pending, RefusedFilters, Unfinished};
+use crate::broker::components::subscriptions::PatternsMax;
 use crate::broker::{Counter, EndCause, GroupMember, Limit, Mail, MemoryRelief, Shard, Violation};
 use crate::mqtt::codec::{
     Subscribe, SubscribeFilter, SubscribeFilters, Unsubscribe, UnsubscribeFilters, encode_suback,
@@ -269,7 +270,7 @@ impl Shard {
 
     /// The shard may serve when the answers of other shards are there.
     pub(in crate::broker) fn await_restore(&mut self, now: Time, token: u64, needed: Needed) {
-        self.restoring = true;
+        self.restart.set_restoring(true);
         self.await_answers(now, token, Pending { needed, then: Completion::Restored });
     }
 
@@ -336,7 +337,7 @@ impl Shard {
             (Limit::SubscriptionBytes, Reason::QuotaExceeded)
         } else if is_new && self.is_memory_tight() {
             (Limit::Memory(MemoryRelief::Subscribe), Reason::QuotaExceeded)
-        } else if is_new && self.subscriptions.len() >= self.shares.subscriptions {
+        } else if is_new && self.subscriptions.is_full() {
             (Limit::SubscriptionsTotal, Reason::QuotaExceeded)
         } else if is_new && filter.has_wildcard() && !self.has_room_for_pattern(session, filter) {
             (Limit::WildcardPatterns, Reason::QuotaExceeded)
@@ -353,11 +354,9 @@ impl Shard {
 
     /// May a session bring in the patterns that are new with a filter?
     fn has_room_for_pattern(&self, session: SessionSlot, filter: TopicFilter<'_>) -> bool {
-        let new = self.patterns.new_in(filter.matching_part());
-        let max = self.shared.config.limits.wildcard_patterns_per_client;
-        new == 0
-            || (self.patterns.brought_by(session.get()) + new <= max
-                && self.patterns.len() + new <= max * PATTERNS_FACTOR)
+        let of_session = self.shared.config.limits.wildcard_patterns_per_client;
+        let max = PatternsMax { of_session, of_shard: of_session * PATTERNS_FACTOR };
+        self.subscriptions.has_room_for_patterns(filter.matching_part(), session, max)
     }
 
     fn subscribe_one(
@@ -378,7 +377,7 @@ impl Shard {
             self.note_subscription(filter.as_str(), true);
         }
         if new && filter.has_wildcard() {
-            self.patterns.add(filter.matching_part(), session.get());
+            self.subscriptions.add_patterns(filter.matching_part(), session);
         }
         if let Some(sid) = self.sid(session) {
             let filter = filter.as_str();
@@ -395,12 +394,10 @@ impl Shard {
             return granted(qos);
         }
         // [MQTT5-3.8.4-3]
-        self.subscriptions.subscribe(filter.matching_part(), session.get(), options, subscription_id);
-        if new {
-            self.count(Counter::Subscriptions, 1);
-            if self.subscriptions.subscriber_count(filter.matching_part()) == 1 {
-                self.acquire_interest(filter.matching_part());
-            }
+        let is_first = self.subscriptions.add(filter.matching_part(), session, options, subscription_id);
+        self.count(Counter::Subscriptions, u64::from(new));
+        if is_first {
+            self.acquire_interest(filter.matching_part());
         }
         self.announce(filter.matching_part(), token, needed);
         let replay = match options.retain_handling {
@@ -450,7 +447,7 @@ impl Shard {
     fn withdraw(&mut self, session: SessionSlot, filter: TopicFilter<'_>, token: Option<u64>) {
         self.note_subscription(filter.as_str(), false);
         if filter.has_wildcard() {
-            self.patterns.remove(filter.matching_part());
+            self.subscriptions.remove_patterns(filter.matching_part());
         }
         let counters = &self.shared.counters[usize::from(self.id)];
         if filter.shared().is_some() {
@@ -460,8 +457,7 @@ impl Shard {
             self.post(home, Mail::GroupLeave { filter: filter.as_str().into(), member, token });
         } else {
             counters.subtract(Counter::Subscriptions, 1);
-            self.subscriptions.unsubscribe(filter.matching_part(), session.get());
-            if self.subscriptions.subscriber_count(filter.matching_part()) == 0 {
+            if self.subscriptions.remove(filter.matching_part(), session) {
                 self.release_interest(filter.matching_part());
             }
         }
@@ -553,7 +549,7 @@ impl Shard {
         }
         match pending.then {
             Completion::Joined { to, token } => self.post(to, Mail::GroupJoined { token }),
-            Completion::Restored => self.restoring = false,
+            Completion::Restored => self.restart.set_restoring(false),
             Completion::Suback(Answer { connection, session, packet_id, codes, mark, .. }) => {
                 if self.is_served_by(session, connection) {
                     let mut packet = Vec::new();

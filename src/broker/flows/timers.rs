@@ -31,8 +31,7 @@ impl Shard {
 
     /// Nothing to sweep, no timer: an idle broker sleeps.
     pub(in crate::broker) fn start_sweep(&mut self, now: Time) {
-        if !self.sweeping && self.retained.needs_sweep() {
-            self.sweeping = true;
+        if self.retained.needs_sweep_timer() {
             self.timers.schedule(now.after_seconds(SWEEP_SECONDS), Timer::Sweep);
         }
     }
@@ -69,7 +68,6 @@ impl Shard {
             Timer::Sweep => {
                 self.retained.sweep(now, SWEEP_VISITS);
                 self.note_retained();
-                self.sweeping = false;
                 self.start_sweep(now);
             }
             Timer::Alive => self.handle_alive(now),
@@ -87,8 +85,8 @@ impl Shard {
     fn handle_will_delay(&mut self, now: Time, session: SessionSlot) {
         let waits = self.sessions.get(session).is_some()
             && self.timers.take_fired(&mut self.sessions.session_mut(session).will_timer);
-        if waits && self.overdue.is_held() {
-            self.overdue.add_will(session);
+        if waits && self.restart.is_held() {
+            self.restart.add_will(session);
         } else if waits {
             self.publish_will(now, session);
         }
@@ -98,8 +96,8 @@ impl Shard {
     fn handle_session_expiry(&mut self, now: Time, session: SessionSlot) {
         let waits = self.sessions.get(session).is_some()
             && self.timers.take_fired(&mut self.sessions.session_mut(session).expiry_timer);
-        if waits && self.overdue.is_held() {
-            self.overdue.add_session(session);
+        if waits && self.restart.is_held() {
+            self.restart.add_session(session);
         } else if waits {
             self.expire_session(now, session);
         }

@@ -72,7 +72,7 @@ impl Shard {
             || self.is_judging()
             || self.is_making_room()
             || self.has_durable()
-            || self.overdue.has_work()
+            || self.restart.has_work()
     }
 
     /// Sends DISCONNECT 0x8B to 5.0 clients and closes every connection, as fast as turns allow. Sessions stay.

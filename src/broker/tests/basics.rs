@@ -129,7 +129,7 @@ fn everything_is_given_back_when_the_last_client_has_gone() {
         assert_eq!((shard.connections.slots(), shard.turn.deferred_sessions()), (0, 0));
         assert_eq!(shard.connections(), 0);
         assert_eq!(shard.sessions.len(), 0);
-        assert!(shard.subscriptions.is_empty() && shard.interest.has_no_foreign() && shard.groups.is_empty());
+        assert!(shard.subscriptions.len() == 0 && shard.interest.has_no_foreign() && shard.groups.is_empty());
         assert!(shard.requests.is_empty() && shard.next_deadline().is_none());
         assert_eq!(shard.interested("a/b"), 0, "no bit is left behind");
     }

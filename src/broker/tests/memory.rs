@@ -70,7 +70,7 @@ fn publish(qos: u8, topic: &str, properties: &[u8], bytes: usize) -> Vec<u8> {
 }
 
 fn used(world: &mut World, kind: MemoryKind) -> usize {
-    world.shards().map(|shard| shard.memory.of(kind)).sum()
+    world.shards().map(|shard| shard.memory.account().of(kind)).sum()
 }
 
 fn told(world: &World, wanted: MemoryRelief) -> usize {
@@ -82,7 +82,7 @@ fn told(world: &World, wanted: MemoryRelief) -> usize {
 fn each_kind_is_counted_while_it_is_kept_and_not_longer() {
     for shards in [1, 2, 7] {
         let mut world = world(shards, |config| config.protocol.session_expiry_seconds_max = 3600);
-        let none: usize = world.shards().map(|shard| shard.memory.total()).sum();
+        let none: usize = world.shards().map(|shard| shard.memory.account().total()).sum();
         assert_eq!(none, 0);
         let kept = connect_kept(&mut world, 0, "kept");
         world.send(kept, b"\x82\x0A\x00\x01\x00\x01q\x01\x00\x01+\x00");
@@ -124,7 +124,7 @@ fn each_kind_is_counted_while_it_is_kept_and_not_longer() {
         let again = connect(&mut world, 0, "kept", 60);
         world.hang_up(again, Hangup::Closed);
         for shard in world.shards() {
-            assert_eq!(shard.memory.total(), 0, "{:?}", shard.memory);
+            assert_eq!(shard.memory.account().total(), 0, "{:?}", shard.memory);
         }
     }
 }
@@ -210,7 +210,7 @@ fn tight_memory_refuses_what_is_new_and_keeps_serving_those_who_are_in() {
     }
     assert!((10..30).contains(&refused), "{refused}");
     assert_eq!(told(&world, MemoryRelief::Connect), refused);
-    assert!(world.shard(0).memory.total() < MIB);
+    assert!(world.shard(0).memory.account().total() < MIB);
     // A 3.x client hears 0x03.
     let old = world.open(0);
     world.send(old, b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x3C\x00\x01x");
@@ -231,7 +231,7 @@ fn tight_memory_refuses_what_is_new_and_keeps_serving_those_who_are_in() {
 #[test]
 fn half_handshakes_count_and_end_when_memory_is_full() {
     let mut world = world(1, |config| config.limits.memory_bytes = MIB);
-    let before = world.shard(0).memory.total();
+    let before = world.shard(0).memory.account().total();
     let other = client_5(&mut world, "other", 0, 0);
     let links: Vec<usize> = (0..100).map(|_| world.open(0)).collect();
     for &link in &links {
@@ -255,7 +255,7 @@ fn half_handshakes_count_and_end_when_memory_is_full() {
         }
     }
     assert_eq!(used(&mut world, MemoryKind::Partial), 0);
-    assert_eq!(world.shard(0).memory.total(), before);
+    assert_eq!(world.shard(0).memory.account().total(), before);
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn large_packets_under_way_wait_and_the_connection_that_holds_the_most_is_ended(
         }
     }
     assert!(told(&world, MemoryRelief::Read) > 0);
-    assert!(world.shard(0).memory.total() < 2 * MIB);
+    assert!(world.shard(0).memory.account().total() < 2 * MIB);
     // Tight for long.
     world.pass(60_000);
     let closed = links.iter().filter(|&&link| world.is_closed(link)).count();

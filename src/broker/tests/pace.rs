@@ -226,7 +226,7 @@ fn a_listener_shares_its_rate_among_its_clients_in_turn() {
     let rest = texts(&mut world, subscriber).len();
     assert_eq!(total(&world, Counter::PublishesReceived), 60 + 60 + 2 + 100);
     assert!(rest > 70, "{rest}");
-    assert!(world.shard(0).lanes[1].waiting() == 0);
+    assert!(world.shard(0).lanes.of(1).waiting() == 0);
 }
 
 #[test]
@@ -293,7 +293,7 @@ fn who_ends_while_it_waits_leaves_the_others_in_their_order() {
     }
     assert_eq!(texts(&mut world, subscriber), "0011223344");
     // They are taken over, one after the other.
-    let lane = |world: &mut World| world.shard(0).lanes[0].listed();
+    let lane = |world: &mut World| world.shard(0).lanes.of(0).listed();
     assert_eq!(lane(&mut world), (5, 0));
     for (name, left) in [("client5", (5, 1)), ("client7", (5, 2)), ("client9", (2, 0))] {
         connect(&mut world, 0, name, 0);

@@ -10,6 +10,26 @@ use crate::settings::Terms;
 use bucket::{Meter, Rates};
 use std::collections::VecDeque;
 
+/// The lanes of all listeners, by their numbers.
+#[derive(Debug)]
+pub(in crate::broker) struct Lanes(Box<[Lane]>);
+
+impl Lanes {
+    /// For a shard that is one of `shards`.
+    pub(in crate::broker) fn new(listeners: &[Terms], shards: usize) -> Lanes {
+        Lanes(listeners.iter().map(|terms| Lane::new(terms, shards)).collect())
+    }
+
+    /// The lane of a listener that there is.
+    pub(in crate::broker) fn of(&mut self, listener: u16) -> &mut Lane {
+        &mut self.0[usize::from(listener)]
+    }
+
+    pub(in crate::broker) fn give_memory_back(&mut self) {
+        self.0.iter_mut().for_each(Lane::give_memory_back);
+    }
+}
+
 /// What a connection has whose listener has rates. It begins with what one second brings.
 #[derive(Debug)]
 pub(in crate::broker) struct Pace {
@@ -48,8 +68,7 @@ pub(in crate::broker) struct LaneTurn {
 }
 
 impl Lane {
-    /// For a shard that is one of `shards`.
-    pub(in crate::broker) fn new(terms: &Terms, shards: usize) -> Lane {
+    fn new(terms: &Terms, shards: usize) -> Lane {
         let rates = Rates {
             messages_per_second: terms.messages_per_second,
             bytes_per_second: terms.bytes_per_second,
@@ -63,7 +82,7 @@ impl Lane {
         }
     }
 
-    pub(in crate::broker) fn give_memory_back(&mut self) {
+    fn give_memory_back(&mut self) {
         self.waiting.shrink_to_fit();
     }
 

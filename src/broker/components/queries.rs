@@ -16,7 +16,7 @@ pub(in crate::broker) enum RetainedMail {
 
 /// Mails that wait for a later turn, by when they have come.
 #[derive(Default)]
-pub(in crate::broker) struct NextTurn {
+pub(in crate::broker) struct RetainedQueries {
     /// Since the boxes were last emptied.
     arrived: Vec<RetainedMail>,
     /// Before that: due when they have been emptied once more.
@@ -24,7 +24,7 @@ pub(in crate::broker) struct NextTurn {
     due: VecDeque<RetainedMail>,
 }
 
-impl NextTurn {
+impl RetainedQueries {
     pub(in crate::broker) fn is_empty(&self) -> bool {
         self.arrived.is_empty() && self.next.is_empty() && self.due.is_empty()
     }

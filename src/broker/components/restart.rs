@@ -1,12 +1,14 @@
-//! What fell due while the broker was down.
+//! A start with what an earlier run has left: whether the other shards know it, and what fell due while the broker was down.
 
 use crate::base::SessionSlot;
 use crate::session::Will;
 use std::collections::VecDeque;
 
-/// What is due since before the start.
+/// See the module.
 #[derive(Default)]
-pub(in crate::broker) struct Overdue {
+pub(in crate::broker) struct Restart {
+    /// Other shards do not know yet what the sessions of an earlier run want.
+    is_restoring: bool,
     /// Not every shard is restored.
     is_held: bool,
     /// Of sessions that ended with the broker.
@@ -27,10 +29,19 @@ pub(in crate::broker) enum OverdueWork {
     Session(SessionSlot),
 }
 
-impl Overdue {
+impl Restart {
     /// Of a start that has something to restore.
-    pub(in crate::broker) fn held(wills: Vec<Will>) -> Overdue {
-        Overdue { is_held: true, wills: wills.into(), ..Overdue::default() }
+    pub(in crate::broker) fn held(wills: Vec<Will>) -> Restart {
+        Restart { is_held: true, wills: wills.into(), ..Restart::default() }
+    }
+
+    /// Other shards do not know yet what the sessions of an earlier run want (`true`), or all do.
+    pub(in crate::broker) fn set_restoring(&mut self, is_restoring: bool) {
+        self.is_restoring = is_restoring;
+    }
+
+    pub(in crate::broker) fn is_restoring(&self) -> bool {
+        self.is_restoring
     }
 
     /// No timer of a session may take effect yet.
@@ -70,5 +81,27 @@ impl Overdue {
         let will = self.wills.pop_front().map(OverdueWork::Will);
         let will = will.or_else(|| self.delayed.pop_front().map(OverdueWork::DelayedWill));
         will.or_else(|| self.sessions.pop_front().map(OverdueWork::Session))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_done_before_every_shard_is_restored() {
+        let mut restart = Restart::held(Vec::new());
+        restart.add_session(SessionSlot::new(1));
+        restart.add_will(SessionSlot::new(2));
+        assert!(restart.is_held() && !restart.has_work() && restart.pop().is_none());
+        restart.release();
+        assert!(restart.has_work());
+        let first = restart.pop();
+        assert!(
+            matches!(first, Some(OverdueWork::DelayedWill(slot)) if slot == SessionSlot::new(2)),
+            "wills first"
+        );
+        assert!(matches!(restart.pop(), Some(OverdueWork::Session(slot)) if slot == SessionSlot::new(1)));
+        assert!(restart.is_empty() && restart.pop().is_none());
     }
 }
