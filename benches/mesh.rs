@@ -5,7 +5,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use midge::broker::Mail;
-use midge::driver::{MeshEnd, mesh};
+use midge::driver::{MeshEnd, MeshSize, mesh};
 use midge::mqtt::QoS;
 use midge::session::Publication;
 use std::hint::black_box;
@@ -43,7 +43,7 @@ fn one_thread(c: &mut Criterion) {
 }
 
 fn push_and_pop<T: Send>(b: &mut criterion::Bencher<'_>, item: T) {
-    let mut ends = mesh::<T>(2, CAPACITY);
+    let mut ends = mesh::<T>(MeshSize { shards: 2, ring_items: CAPACITY });
     let (mut reader, mut writer) = (ends.pop().expect("two ends"), ends.pop().expect("two ends"));
     let mut carried = Some(item);
     b.iter(|| {
@@ -83,7 +83,7 @@ fn answer(mut end: MeshEnd<u64>) {
 }
 
 fn two_threads(c: &mut Criterion) {
-    let mut ends = mesh::<u64>(2, CAPACITY);
+    let mut ends = mesh::<u64>(MeshSize { shards: 2, ring_items: CAPACITY });
     let (theirs, mut ours) = (ends.pop().expect("two ends"), ends.pop().expect("two ends"));
     std::thread::scope(|scope| {
         scope.spawn(move || answer(theirs));

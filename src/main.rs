@@ -220,7 +220,8 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     shared.memory_bytes_max = memory_bytes;
     let shared = Arc::new(shared);
     let mut starts = Vec::new();
-    let ends = driver::mesh(shards, mesh_capacity).into_iter().zip(bells.clone()).zip(interests);
+    let mesh = driver::mesh(driver::MeshSize { shards, ring_items: mesh_capacity });
+    let ends = mesh.into_iter().zip(bells.clone()).zip(interests);
     for (number, ((mesh, bell), interest)) in ends.enumerate() {
         let id = u16::try_from(number).expect("at most 128 shards");
         let rung = bell.clone();

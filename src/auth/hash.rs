@@ -19,6 +19,7 @@
 //! of more than 48 bytes, and mosquitto 2.1 writes 64.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine as _;
@@ -75,9 +76,12 @@ const UNPADDED: GeneralPurpose = GeneralPurpose::new(
 /// What one Argon2id verification costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Argon2Cost {
-    memory_kib: u32,
-    passes: u32,
-    lanes: u32,
+    /// Memory of one verification, in KiB.
+    pub memory_kib: u32,
+    /// Passes over that memory.
+    pub passes: u32,
+    /// Parts of that memory that could be worked on at the same time.
+    pub lanes: u32,
 }
 
 impl Argon2Cost {
@@ -93,23 +97,14 @@ impl Argon2Cost {
     /// # Errors
     /// [`HashError::Argon2Cost`] when it is outside the bounds of this module, or of RFC 9106
     /// (8 KiB for each lane).
-    pub fn new(memory_kib: u32, passes: u32, lanes: u32) -> Result<Argon2Cost, HashError> {
+    pub fn check(self) -> Result<(), HashError> {
+        let Argon2Cost { memory_kib, passes, lanes } = self;
         let work = u64::from(memory_kib) * u64::from(passes);
         let allowed = (1..=PASSES_MAX).contains(&passes)
             && (1..=LANES_MAX).contains(&lanes)
             && (8 * lanes..=MEMORY_KIB_MAX).contains(&memory_kib)
             && work <= MEMORY_KIB_PASSES_MAX;
-        if allowed { Ok(Argon2Cost { memory_kib, passes, lanes }) } else { Err(HashError::Argon2Cost) }
-    }
-
-    /// Memory of one verification, in KiB.
-    pub fn memory_kib(self) -> u32 {
-        self.memory_kib
-    }
-
-    /// Passes over that memory.
-    pub fn passes(self) -> u32 {
-        self.passes
+        if allowed { Ok(()) } else { Err(HashError::Argon2Cost) }
     }
 
     fn params(self, digest_bytes: usize) -> Option<Params> {
@@ -146,9 +141,11 @@ impl Scheme {
 
     fn check(self) -> Result<(), HashError> {
         match self {
-            Scheme::Argon2id(cost) => Argon2Cost::new(cost.memory_kib, cost.passes, cost.lanes).map(|_| ()),
-            Scheme::Pbkdf2Sha512 { iterations } => within(iterations, 1),
-            Scheme::ScramSha256 { iterations } => within(iterations, SCRAM_ITERATIONS_MIN),
+            Scheme::Argon2id(cost) => cost.check(),
+            Scheme::Pbkdf2Sha512 { iterations } => check_iterations(iterations, 1..=ITERATIONS_MAX),
+            Scheme::ScramSha256 { iterations } => {
+                check_iterations(iterations, SCRAM_ITERATIONS_MIN..=ITERATIONS_MAX)
+            }
             Scheme::Sha512 => Ok(()),
         }
     }
@@ -408,7 +405,8 @@ fn parse_argon2id(rest: &str) -> Result<PasswordHash, HashError> {
         let text = costs.next().and_then(|part| part.strip_prefix(name)).ok_or(HashError::Shape)?;
         number(text).ok_or(HashError::Argon2Cost)
     };
-    let cost = Argon2Cost::new(next("m=")?, next("t=")?, next("p=")?)?;
+    let cost = Argon2Cost { memory_kib: next("m=")?, passes: next("t=")?, lanes: next("p=")? };
+    cost.check()?;
     if costs.next().is_some() {
         return Err(HashError::Shape);
     }
@@ -472,8 +470,9 @@ fn number(text: &str) -> Option<u32> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-fn within(iterations: u32, min: u32) -> Result<(), HashError> {
-    if (min..=ITERATIONS_MAX).contains(&iterations) { Ok(()) } else { Err(HashError::Iterations { min }) }
+fn check_iterations(iterations: u32, allowed: RangeInclusive<u32>) -> Result<(), HashError> {
+    let min = *allowed.start();
+    if allowed.contains(&iterations) { Ok(()) } else { Err(HashError::Iterations { min }) }
 }
 
 fn check_salt(salt: &[u8]) -> Result<(), HashError> {
@@ -553,7 +552,7 @@ mod tests {
     fn what_we_make_we_read_and_verify() {
         let salt = [7; SALT_BYTES];
         let schemes = [
-            Scheme::Argon2id(Argon2Cost::new(16, 1, 1).unwrap()),
+            Scheme::Argon2id(Argon2Cost { memory_kib: 16, passes: 1, lanes: 1 }),
             Scheme::Pbkdf2Sha512 { iterations: 10 },
             Scheme::Sha512,
             Scheme::ScramSha256 { iterations: SCRAM_ITERATIONS_MIN },

@@ -82,9 +82,11 @@ impl PasswdArgs {
             }
             return Ok(Scheme::ScramSha256 { iterations: self.iterations.unwrap_or(SCRAM_ITERATIONS_MIN) });
         }
-        let memory_kib = self.memory_kib.unwrap_or(Argon2Cost::DEFAULT.memory_kib());
-        let passes = self.iterations.unwrap_or(Argon2Cost::DEFAULT.passes());
-        Ok(Scheme::Argon2id(Argon2Cost::new(memory_kib, passes, 1).map_err(PasswdError::Cost)?))
+        let memory_kib = self.memory_kib.unwrap_or(Argon2Cost::DEFAULT.memory_kib);
+        let passes = self.iterations.unwrap_or(Argon2Cost::DEFAULT.passes);
+        let cost = Argon2Cost { memory_kib, passes, lanes: 1 };
+        cost.check().map_err(PasswdError::Cost)?;
+        Ok(Scheme::Argon2id(cost))
     }
 }
 

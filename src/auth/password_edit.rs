@@ -358,7 +358,7 @@ mod tests {
     }
 
     fn small() -> Scheme {
-        Scheme::Argon2id(Argon2Cost::new(8, 1, 1).unwrap())
+        Scheme::Argon2id(Argon2Cost { memory_kib: 8, passes: 1, lanes: 1 })
     }
 
     fn set(path: &Path, user: &str, password: &str, create: Create) -> Result<Edited, EditError> {

@@ -418,7 +418,7 @@ jörg müller:$7$101$mPuqZygIy4arr3ww$2q4YkegNRD1pmSd1ZACX32h2V3Jv105ra5TO3K90Ld
     }
 
     fn small() -> Scheme {
-        Scheme::Argon2id(Argon2Cost::new(8, 1, 1).expect("the least cost"))
+        Scheme::Argon2id(Argon2Cost { memory_kib: 8, passes: 1, lanes: 1 })
     }
 
     #[test]

@@ -85,13 +85,10 @@ impl MemoryAccount {
         total.set(total.get().saturating_sub(bytes));
     }
 
-    /// Counts something whose size changes: it had `before` bytes and has `after` now.
-    pub fn change(&self, kind: MemoryKind, before: usize, after: usize) {
-        if after >= before {
-            self.add(kind, after - before);
-        } else {
-            self.subtract(kind, before - after);
-        }
+    /// Counts so many bytes of a kind instead of those that were counted.
+    pub fn set(&self, kind: MemoryKind, bytes: usize) {
+        self.subtract(kind, self.of(kind));
+        self.add(kind, bytes);
     }
 
     /// Counts bytes in for as long as the charge lives.
@@ -117,7 +114,8 @@ impl Charge {
 
     /// Counts a new size instead.
     pub fn set(&mut self, bytes: usize) {
-        self.account.change(self.kind, self.bytes, bytes);
+        self.account.subtract(self.kind, self.bytes);
+        self.account.add(self.kind, bytes);
         self.bytes = bytes;
     }
 }

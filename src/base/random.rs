@@ -2,6 +2,8 @@
 //! small, has no bad seed, and repeats itself only after 2^64 steps. Whoever has seen one number can compute the
 //! next: secrets come from the system instead.
 
+use std::ops::RangeInclusive;
+
 /// A sequence of numbers that its seed decides.
 #[derive(Clone, Debug)]
 pub struct Random {
@@ -39,12 +41,12 @@ impl Random {
         self.below(len as u64) as usize
     }
 
-    /// From `from` to `to`, both of which can come.
+    /// One of a range, both ends of which can come.
     ///
     /// # Panics
-    /// If `to` is below `from`.
-    pub fn range(&mut self, from: u64, to: u64) -> u64 {
-        from + self.below(to - from + 1)
+    /// If the range is empty.
+    pub fn range(&mut self, of: RangeInclusive<u64>) -> u64 {
+        of.start() + self.below(of.end() - of.start() + 1)
     }
 
     /// True `permille` times of a thousand.
@@ -85,7 +87,7 @@ mod tests {
         let mut random = Random::new(1);
         let mut seen = [false; 8];
         for _ in 0..1000 {
-            seen[random.range(2, 5) as usize] = true;
+            seen[random.range(2..=5) as usize] = true;
         }
         assert_eq!(seen, [false, false, true, true, true, true, false, false]);
         assert!((0..1000).all(|_| !random.chance(0) && random.chance(1000)));

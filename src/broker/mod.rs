@@ -27,7 +27,7 @@ mod tests;
 mod world;
 
 pub use components::budget::TurnBudget;
-pub use components::connections::{Backlog, HoldBack};
+pub use components::connections::{Backlog, BytesBelow, HoldBack};
 pub use components::sys::counted;
 pub use components::{interest, outbox, retained};
 pub use counters::{Counter, Counters};
@@ -216,7 +216,7 @@ impl Shard {
             access: AccessRules::new(shared.terms.len()),
             lanes: Lanes::new(&shared.terms, shared.shards()),
             subscriptions: Subscriptions::new(seed, shares.subscriptions),
-            interest: Interest::new(interest, seed ^ 4, seed ^ 3),
+            interest: Interest::new(interest, seed),
             requests: Requests::default(),
             groups: Groups::new(seed ^ 2),
             retained: Retained::new(retained_max),
@@ -284,10 +284,9 @@ impl Shard {
         self.settle(now);
     }
 
-    /// So many bytes have come of which the layers below MQTT have made none of MQTT; `held` is the memory in which
-    /// they keep what is not whole.
-    pub fn handle_bytes_below(&mut self, now: Time, slot: ConnectionSlot, bytes: usize, held: usize) {
-        self.read_below(now, slot, bytes, held);
+    /// Bytes have come of which the layers below MQTT have made none of MQTT.
+    pub fn handle_bytes_below(&mut self, now: Time, slot: ConnectionSlot, bytes: BytesBelow) {
+        self.read_below(now, slot, bytes);
     }
 
     /// The layers below MQTT have answered the client with so many bytes.

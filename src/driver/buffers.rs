@@ -7,6 +7,7 @@
 //! used last, which are in the cache. A turn that nearly uses them up doubles their number.
 
 use std::io;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -137,7 +138,7 @@ impl Buffers {
         for run in self.spare.chunk_by(|&id, &next| id == next + 1) {
             let first = usize::from(run[run.len() - 1]);
             let bytes = self.buffer_bytes as usize;
-            self.memory.discard(first * bytes, run.len() * bytes);
+            self.memory.discard(first * bytes..(first + run.len()) * bytes);
         }
     }
 
@@ -227,17 +228,17 @@ impl MemoryMapping {
 
     /// Gives a part of the memory to the system, if it is made of whole pages; it reads as zero
     /// from now on.
-    fn discard(&mut self, start: usize, bytes: usize) {
-        assert!(start + bytes <= self.bytes, "not a part of this mapping");
+    fn discard(&mut self, part: Range<usize>) {
+        assert!(part.start <= part.end && part.end <= self.bytes, "not a part of this mapping");
         let page_bytes = page_size();
-        if !start.is_multiple_of(page_bytes) || !bytes.is_multiple_of(page_bytes) {
+        if !part.start.is_multiple_of(page_bytes) || !part.end.is_multiple_of(page_bytes) {
             return;
         }
         // SAFETY: the assertion keeps the range inside our own mapping, which is private, anonymous
         // and not borrowed; it begins and ends with a page, so that no byte outside of it is lost.
         unsafe {
-            let start = self.base.as_ptr().add(start);
-            libc::madvise(start.cast(), bytes, libc::MADV_DONTNEED);
+            let start = self.base.as_ptr().add(part.start);
+            libc::madvise(start.cast(), part.len(), libc::MADV_DONTNEED);
         }
     }
 }

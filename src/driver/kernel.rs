@@ -10,13 +10,13 @@ use io_uring::{Probe, opcode};
 
 use super::buffers::Buffers;
 use super::locked;
-use super::ring::{self, RingSize};
+use super::ring::{self, RingEntries, RingSize};
 
 /// Makes a ring as the shards will, tries what they use, and takes it down again; and tells how large the rings of so
 /// many shards may be.
 pub fn check_kernel(shards: usize) -> Result<RingSize, KernelProblem> {
     let explain = |error: io::Error| explain(&error, disabled_level(), &release(), shards, RingSize::LEAST);
-    let ring = ring::build(8, 16).map_err(explain)?;
+    let ring = ring::build(RingEntries::TRIAL).map_err(explain)?;
     let mut buffers = Buffers::new(&ring.submitter(), 8, 4096).map_err(explain)?;
     buffers.unregister(&ring.submitter());
     // A profile may allow the setup and forbid this; glommio would panic over it.

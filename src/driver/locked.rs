@@ -16,7 +16,7 @@ use super::NetConfig;
 use super::buffers::{MemoryMapping, entries_bytes};
 use super::executor::RING_DEPTH;
 use super::kernel::KernelProblem;
-use super::ring::{self, RingSize};
+use super::ring::{self, RingEntries, RingSize};
 
 /// The largest rings that so many shards may have. Half of the limit stays free, if there are rings that leave it: for
 /// what the kernel has not taken back yet of a broker that was killed. Only rings that do for all but the largest turns
@@ -64,13 +64,14 @@ pub(super) fn needed_bytes(size: RingSize, shards: usize) -> u64 {
 
 fn needed_with_pages(size: RingSize, shards: usize, page: u64) -> u64 {
     let pages = |bytes: u64| bytes.next_multiple_of(page);
-    let ring = |submissions: u64, completions: u64| {
+    let ring = |entries: RingEntries| {
+        let (submissions, completions) = (u64::from(entries.submissions), u64::from(entries.completions));
         pages(submissions * SUBMISSION_BYTES)
             + pages(RING_HEADER_BYTES + completions * COMPLETION_BYTES + submissions * INDEX_BYTES)
     };
-    let own = ring(size.submissions().into(), size.completions().into());
-    let depth = RING_DEPTH as u64;
-    let executor = EXECUTOR_RINGS * ring(depth, 2 * depth);
+    let own = ring(size.entries());
+    let depth = RING_DEPTH as u32;
+    let executor = EXECUTOR_RINGS * ring(RingEntries { submissions: depth, completions: 2 * depth });
     let buffers = pages(entries_bytes(NetConfig::default().buffers) as u64);
     (own + executor + buffers) * shards as u64 + START_BYTES
 }
@@ -93,7 +94,7 @@ pub(super) fn soft() -> Option<u64> {
 fn rings_count() -> bool {
     let limit = limit();
     set_limit(Rlimit { current: Some(0), maximum: limit.maximum });
-    let made = ring::build(8, 16);
+    let made = ring::build(RingEntries::TRIAL);
     set_limit(limit);
     made.is_err_and(|error| error.raw_os_error() == Some(libc::ENOMEM))
 }
@@ -173,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_is_free_can_be_asked_for_again_and_again() {
-        let probe = ring::build(8, 16).unwrap();
+        let probe = ring::build(RingEntries::TRIAL).unwrap();
         for _ in 0..3 {
             assert!(is_free(&probe, 100_000));
         }

@@ -12,10 +12,19 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
 
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
-/// Makes the ends of a mesh, one for each shard, in order. A ring holds `capacity` items, rounded up
-/// to a power of two.
-pub fn mesh<T: Send>(shards: usize, capacity: usize) -> Vec<MeshEnd<T>> {
-    let capacity = capacity.clamp(1, CAPACITY_MAX).next_power_of_two();
+/// What a mesh is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct MeshSize {
+    /// Number of shards.
+    pub shards: usize,
+    /// Items that a ring holds, rounded up to a power of two.
+    pub ring_items: usize,
+}
+
+/// Makes the ends of a mesh, one for each shard, in order.
+pub fn mesh<T: Send>(size: MeshSize) -> Vec<MeshEnd<T>> {
+    let shards = size.shards;
+    let capacity = size.ring_items.clamp(1, CAPACITY_MAX).next_power_of_two();
     let sleepers: Arc<[_]> = (0..shards).map(|_| Arc::new(Sleeping::default())).collect();
     let mut incoming: Vec<Vec<Incoming<T>>> = (0..shards).map(|_| Vec::with_capacity(shards)).collect();
     let mut outgoing: Vec<Vec<Outgoing<T>>> = Vec::with_capacity(shards);
@@ -211,7 +220,7 @@ mod tests {
     #[test]
     fn a_million_items_arrive_in_order() {
         const ITEMS: u64 = 1_000_000;
-        let mut ends = mesh::<u64>(2, 256);
+        let mut ends = mesh::<u64>(MeshSize { shards: 2, ring_items: 256 });
         let mut reader = ends.pop().unwrap();
         let mut writer = ends.pop().unwrap();
         std::thread::scope(|scope| {
@@ -240,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_full_ring_returns_the_item() {
-        let mut ends = mesh::<u32>(2, 3);
+        let mut ends = mesh::<u32>(MeshSize { shards: 2, ring_items: 3 });
         for item in 0..4 {
             assert_eq!(ends[0].send(1, item, 0), Ok(()));
         }
@@ -252,7 +261,7 @@ mod tests {
     #[test]
     fn a_ring_is_full_by_bytes_too_and_takes_an_item_that_is_larger_alone() {
         const MAX: usize = RING_BYTES_MAX as usize;
-        let mut ends = mesh::<u32>(2, 64);
+        let mut ends = mesh::<u32>(MeshSize { shards: 2, ring_items: 64 });
         assert_eq!(ends[0].send(1, 0, MAX - 10), Ok(()));
         assert_eq!(ends[0].send(1, 1, 11), Err(1));
         assert_eq!(ends[0].send(1, 1, 10), Ok(()));
@@ -272,7 +281,7 @@ mod tests {
 
     #[test]
     fn only_the_first_writer_wakes_a_sleeper() {
-        let mut ends = mesh::<u32>(3, 4);
+        let mut ends = mesh::<u32>(MeshSize { shards: 3, ring_items: 4 });
         ends[2].set_ring(7);
         ends[2].sleeping().set(true);
         assert!(!ends[2].any_ready());
@@ -287,7 +296,7 @@ mod tests {
     #[test]
     fn items_that_were_not_read_are_dropped_with_the_mesh() {
         let item = Arc::new(());
-        let mut ends = mesh::<Arc<()>>(2, 8);
+        let mut ends = mesh::<Arc<()>>(MeshSize { shards: 2, ring_items: 8 });
         for _ in 0..5 {
             ends[0].send(1, item.clone(), 9).unwrap();
         }

@@ -47,7 +47,7 @@ pub use clock::Clock;
 pub use executor::{Prepared, Shards, prepare_shards, processors};
 pub use kernel::{KernelProblem, check_kernel};
 pub use listen::{BindOptions, SocketFile, bind, bind_unix, interface_addresses, local_address, probe_bind};
-pub use mesh::{MeshEnd, Sleeping, mesh};
+pub use mesh::{MeshEnd, MeshSize, Sleeping, mesh};
 pub use net::{EVENTS_MAX, Net};
 pub use ring::RingSize;
 pub use shard::ShardIo;

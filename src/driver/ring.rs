@@ -85,6 +85,18 @@ pub(super) struct Ring {
     of_files: VecDeque<RingCompletion>,
 }
 
+/// What a ring is made with.
+#[derive(Clone, Copy)]
+pub(super) struct RingEntries {
+    pub(super) submissions: u32,
+    pub(super) completions: u32,
+}
+
+impl RingEntries {
+    /// Of a ring that only tries what the kernel can do.
+    pub(super) const TRIAL: RingEntries = RingEntries { submissions: 8, completions: 16 };
+}
+
 /// How many operations a ring has room for: a power of two from 128 to 4096 of them, and four times as many
 /// completions. What has no room goes in another batch, or waits in a list of the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,14 +123,14 @@ impl RingSize {
         self.submissions
     }
 
-    pub(super) fn completions(self) -> u32 {
-        self.submissions * 4
+    pub(super) fn entries(self) -> RingEntries {
+        RingEntries { submissions: self.submissions, completions: self.submissions * 4 }
     }
 }
 
 impl Ring {
     pub(super) fn new(size: RingSize) -> io::Result<Ring> {
-        let ring = build(size.submissions(), size.completions())?;
+        let ring = build(size.entries())?;
         Ok(Ring { ring, waiting: VecDeque::new(), sends: Vec::new(), of_files: VecDeque::new() })
     }
 
@@ -252,14 +264,14 @@ impl Ring {
 }
 
 /// The ring's flags; [`super::kernel`] tries them too.
-pub(super) fn build(submissions: u32, completions: u32) -> io::Result<IoUring> {
+pub(super) fn build(entries: RingEntries) -> io::Result<IoUring> {
     IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
         .setup_taskrun_flag()
         .setup_submit_all()
-        .setup_cqsize(completions)
-        .build(submissions)
+        .setup_cqsize(entries.completions)
+        .build(entries.submissions)
 }
 
 pub(super) fn more(flags: u32) -> bool {

@@ -212,15 +212,15 @@ impl EventLog {
             }
             Event::Losses { client, is_back, losses, now_millis } => {
                 let [queue_full, expired, too_large, withdrawn] = losses.counts();
-                let (first, last) = losses.times_millis();
+                let times = losses.times();
                 tracing::warn!(
                     client = shown(client),
                     queue_full,
                     expired,
                     too_large,
                     withdrawn,
-                    first_seconds_ago = now_millis.saturating_sub(first) / 1000,
-                    last_seconds_ago = now_millis.saturating_sub(last) / 1000,
+                    first_seconds_ago = now_millis.saturating_sub(times.first_millis) / 1000,
+                    last_seconds_ago = now_millis.saturating_sub(times.last_millis) / 1000,
                     "{}, and the session has lost messages",
                     if *is_back { "the client is back" } else { "the session has ended" }
                 );

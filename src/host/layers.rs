@@ -6,7 +6,7 @@ use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::base::steps;
 use crate::broker::outbox::{Outbox, Range};
-use crate::broker::{Hangup, HoldBack};
+use crate::broker::{BytesBelow, Hangup, HoldBack};
 use crate::control::access_policies::user_of_certificate;
 use crate::transport::{Fault, Header, Input, LayerStack, Layers, Scratch, TlsIdentity};
 use std::collections::VecDeque;
@@ -317,11 +317,12 @@ impl<I: Io> Host<I> {
             }
             Err(fault) => Some(Hangup::Transport(fault.to_string().into())),
         };
-        let below = if mqtt.is_empty() { came } else { 0 };
+        let received = if mqtt.is_empty() { came } else { 0 };
         if !mqtt.is_empty() {
             self.machine.handle_bytes(now, slot, &mqtt);
         }
-        self.machine.handle_bytes_below(now, slot, below, self.layers.held_bytes(slot));
+        let below = BytesBelow { received, held: self.layers.held_bytes(slot) };
+        self.machine.handle_bytes_below(now, slot, below);
         self.layers.scratch.give_back(mqtt);
         if let Some(hangup) = end {
             // What it has brought about comes first: the connection may have moved or ended by it.

@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use store::Store;
-use tidy::Tidy;
+use tidy::{Kept, Tidy};
 
 /// The machine tells how much it wants to send; above this the turn is flushed before more is
 /// taken in.
@@ -371,7 +371,8 @@ impl<I: Io> Host<I> {
 
     /// If it is time to.
     fn give_memory_back(&mut self, now: Time) {
-        if self.tidy.is_due(now, self.io.connections(), self.machine.kept_bytes()) {
+        let kept = Kept { connections: self.io.connections(), bytes: self.machine.kept_bytes() };
+        if self.tidy.is_due(now, kept) {
             self.machine.give_memory_back();
             self.layers.give_memory_back();
             self.at_gate.handshakes.give_memory_back();

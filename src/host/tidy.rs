@@ -16,6 +16,14 @@ pub(super) struct Tidy {
     not_before: Time,
 }
 
+/// What a shard has now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub(super) connections: usize,
+    /// About the bytes that are kept.
+    pub(super) bytes: usize,
+}
+
 /// Memory is given back this long after it began to pay.
 const DELAY_MILLIS: u64 = 300;
 /// Less than so many connections do not make it worth while.
@@ -31,8 +39,9 @@ impl Tidy {
         self.at
     }
 
-    /// Is it due now? Asked once a turn, with the connections that there are and about the bytes that are kept.
-    pub(super) fn is_due(&mut self, now: Time, connections: usize, bytes: usize) -> bool {
+    /// Is it due now? Asked once a turn.
+    pub(super) fn is_due(&mut self, now: Time, kept: Kept) -> bool {
+        let Kept { connections, bytes } = kept;
         self.bytes_max = self.bytes_max.max(bytes);
         match self.at {
             None => {
@@ -65,7 +74,8 @@ mod tests {
 
     /// When it is due for the first time, asked every 100 ms, in milliseconds.
     fn due(tidy: &mut Tidy, from: u64, to: u64, connections: usize, bytes: usize) -> Option<u64> {
-        (from..to).step_by(100).find(|&millis| tidy.is_due(Time::from_millis(millis), connections, bytes))
+        let kept = Kept { connections, bytes };
+        (from..to).step_by(100).find(|&millis| tidy.is_due(Time::from_millis(millis), kept))
     }
 
     #[test]

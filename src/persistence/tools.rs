@@ -6,6 +6,7 @@ use super::image::{Image, ImageError};
 use super::recovery::{self, Kind, RecoveryReport, Tail, kind_of, recover};
 use super::salvage::look;
 use super::segment_file::SegmentFile;
+use crate::session::LossTimes;
 use crate::store::check_rows;
 use crate::store::rows::{
     self, DeliveryRow, Meta, Presence, RetainedRow, SessionRow, SubscriptionRow, Table, WillRow,
@@ -247,10 +248,10 @@ impl<W: Write> Printer<'_, W> {
         self.table(Table::Losses, |key, value| {
             let (sid, losses) = (rows::number_at(key, 0)?, rows::decode_losses(value).ok()?);
             let [queue_full, expired, too_large, withdrawn] = losses.counts();
-            let (first, last) = losses.times_millis();
+            let LossTimes { first_millis, last_millis } = losses.times();
             Some(format!(
                 "lost {sid} queue_full={queue_full} expired={expired} too_large={too_large} \
-                 withdrawn={withdrawn} first_millis={first} last_millis={last}"
+                 withdrawn={withdrawn} first_millis={first_millis} last_millis={last_millis}"
             ))
         })?;
         self.table(Table::Subscriptions, |key, value| {

@@ -23,9 +23,16 @@ pub const LOSS_CAUSES: usize = 4;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
     counts: [u32; LOSS_CAUSES],
-    /// Milliseconds since 1970.
-    first_millis: u64,
-    last_millis: u64,
+    times: LossTimes,
+}
+
+/// When the first and the last message of a ledger was lost, in milliseconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LossTimes {
+    /// The first one.
+    pub first_millis: u64,
+    /// The last one.
+    pub last_millis: u64,
 }
 
 impl LossCause {
@@ -36,8 +43,8 @@ impl LossCause {
 
 impl Losses {
     /// From its parts.
-    pub fn new(counts: [u32; LOSS_CAUSES], first_millis: u64, last_millis: u64) -> Losses {
-        Losses { counts, first_millis, last_millis }
+    pub fn new(counts: [u32; LOSS_CAUSES], times: LossTimes) -> Losses {
+        Losses { counts, times }
     }
 
     /// By cause.
@@ -45,9 +52,9 @@ impl Losses {
         self.counts
     }
 
-    /// When the first and the last message was lost, milliseconds since 1970.
-    pub fn times_millis(&self) -> (u64, u64) {
-        (self.first_millis, self.last_millis)
+    /// When they were lost.
+    pub fn times(&self) -> LossTimes {
+        self.times
     }
 
     /// So many were lost for this cause.
@@ -74,9 +81,9 @@ impl Losses {
     /// The last one made it so many.
     pub fn set(&mut self, cause: LossCause, count: u32, at_millis: u64) {
         if self.is_empty() {
-            self.first_millis = at_millis;
+            self.times.first_millis = at_millis;
         }
-        self.last_millis = at_millis;
+        self.times.last_millis = at_millis;
         self.counts[cause as usize] = count;
     }
 
@@ -84,7 +91,10 @@ impl Losses {
     pub fn leave(&mut self, left: [u32; LOSS_CAUSES]) {
         *self = match left {
             [0, 0, 0, 0] => Losses::default(),
-            left => Losses::new(left, self.last_millis, self.last_millis),
+            left => {
+                let last_millis = self.times.last_millis;
+                Losses::new(left, LossTimes { first_millis: last_millis, last_millis })
+            }
         };
     }
 
@@ -106,16 +116,17 @@ mod tests {
         let told = losses;
         losses.note(LossCause::QueueFull, 9);
         losses.note(LossCause::Withdrawn, 10);
-        assert_eq!((losses.times_millis(), losses.dropped()), ((5, 10), 2));
+        let times = LossTimes { first_millis: 5, last_millis: 10 };
+        assert_eq!((losses.times(), losses.dropped()), (times, 2));
         losses.leave(losses.without(&told));
-        assert_eq!(losses, Losses::new([1, 0, 0, 1], 10, 10));
+        assert_eq!(losses, Losses::new([1, 0, 0, 1], LossTimes { first_millis: 10, last_millis: 10 }));
         losses.leave(losses.without(&losses));
         assert_eq!(losses, Losses::default());
     }
 
     #[test]
     fn a_count_stays_at_its_highest_value() {
-        let mut losses = Losses::new([u32::MAX, 0, 0, 0], 1, 2);
+        let mut losses = Losses::new([u32::MAX, 0, 0, 0], LossTimes { first_millis: 1, last_millis: 2 });
         losses.note(LossCause::QueueFull, 3);
         losses.note(LossCause::TooLarge, 3);
         assert_eq!((losses.of(LossCause::QueueFull), losses.dropped()), (u32::MAX, u32::MAX));

@@ -19,7 +19,7 @@ mod will;
 pub use filters::Filters;
 pub use inflight::{AckOutcome, Delivery, Extra, Inflight, InflightState, InflightWindow};
 pub use kept::KeptMessage;
-pub use losses::{LOSS_CAUSES, LossCause, Losses};
+pub use losses::{LOSS_CAUSES, LossCause, LossTimes, Losses};
 pub use message::{Message, Publication};
 pub use queue::{Queue, QueueFull, QueueLimits};
 pub use replay::{Replay, Replays};

@@ -5,6 +5,7 @@
 //! and run the test once with `MIDGE_WRITE_MANUAL=1`.
 
 use super::value::Allowed;
+use std::ops::RangeInclusive;
 
 /// Declares the sections: for each its struct, its defaults and its rows.
 macro_rules! sections {
@@ -84,12 +85,12 @@ pub use listener::Listener;
 pub use process::{Log, Persistence, Runtime, Shutdown, Sys};
 pub use protocol::Protocol;
 
-const fn integer(min: u64, max: u64) -> Allowed {
-    Allowed::Integer { min, max }
+const fn integer(allowed: RangeInclusive<u64>) -> Allowed {
+    Allowed::Integer { min: *allowed.start(), max: *allowed.end() }
 }
 
-const fn power_of_two(min: u64, max: u64) -> Allowed {
-    Allowed::PowerOfTwo { min, max }
+const fn power_of_two(allowed: RangeInclusive<u64>) -> Allowed {
+    Allowed::PowerOfTwo { min: *allowed.start(), max: *allowed.end() }
 }
 
 /// Most shards a process may have.

@@ -9,7 +9,7 @@ use super::record::{
 use super::{BadRecord, ClockMark, Decoder, StoredMessage, StoredWill};
 use crate::mqtt::SubscriptionOptions;
 use crate::mqtt::{ProtocolVersion, QoS};
-use crate::session::Losses;
+use crate::session::{LossTimes, Losses};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -363,7 +363,7 @@ impl<'a> IntentRow<'a> {
 
 pub(crate) fn encode_losses(losses: &Losses, out: &mut Vec<u8>) {
     put_counts(out, losses.counts());
-    let (first_millis, last_millis) = losses.times_millis();
+    let LossTimes { first_millis, last_millis } = losses.times();
     put_varint(out, first_millis);
     put_varint(out, last_millis);
 }
@@ -371,7 +371,9 @@ pub(crate) fn encode_losses(losses: &Losses, out: &mut Vec<u8>) {
 /// Reads the value of what a session has lost.
 pub(crate) fn decode_losses(value: &[u8]) -> Result<Losses, BadRecord> {
     let mut decoder = Decoder::new(value);
-    let losses = Losses::new(decoder.counts()?, decoder.varint()?, decoder.varint()?);
+    let counts = decoder.counts()?;
+    let times = LossTimes { first_millis: decoder.varint()?, last_millis: decoder.varint()? };
+    let losses = Losses::new(counts, times);
     whole(decoder, losses)
 }
 
@@ -558,7 +560,7 @@ mod tests {
             assert_eq!(SessionRow::decode(&bytes), Ok(row));
             assert!((0..bytes.len()).all(|len| SessionRow::decode(&bytes[..len]).is_err()));
         }
-        let losses = Losses::new([1, 0, u32::MAX, 300], 7, u64::MAX);
+        let losses = Losses::new([1, 0, u32::MAX, 300], LossTimes { first_millis: 7, last_millis: u64::MAX });
         let bytes = encoded(|out| encode_losses(&losses, out));
         assert_eq!(decode_losses(&bytes), Ok(losses));
         assert!((0..bytes.len()).all(|len| decode_losses(&bytes[..len]).is_err()));

@@ -137,7 +137,7 @@ pub fn look(noted: &Cell<Noted>, clocks: &Clocks, now: u64) {
 fn a_step(rng: &mut Random) -> i64 {
     let decade = 10 * 365 * 24 * HOUR_MILLIS;
     let most = rng.pick(&[5000, 3 * HOUR_MILLIS, 60 * HOUR_MILLIS, decade]);
-    let step = rng.range(0, most).cast_signed();
+    let step = rng.range(0..=most).cast_signed();
     if rng.chance(500) { step } else { -step }
 }
 
@@ -148,7 +148,7 @@ pub fn add_to(plan: &mut Plan) {
     if !has_clocks(plan.seed) || last == 0 {
         return;
     }
-    for _ in 0..rng.range(0, 4) {
+    for _ in 0..rng.range(0..=4) {
         let action = Action::SetClock { step_millis: a_step(&mut rng) };
         plan.actions.push(Planned { at: rng.below(last), client: 0, action });
     }
@@ -163,7 +163,7 @@ pub fn expiry_of(seed: u64, number: u64, topic: &str, retain: bool) -> Option<u3
     }
     let may_be_brief = !retain && TOPICS[..4].contains(&topic);
     if may_be_brief && rng.chance(400) {
-        return Some(rng.range(1, 6) as u32);
+        return Some(rng.range(1..=6) as u32);
     }
     Some(if retain { 3600 } else { rng.pick(&[3600, 90_000]) })
 }

@@ -346,7 +346,7 @@ impl Io for SimIo {
             }
             return Err(message);
         }
-        let soon = kernel.rng.range(1, 40);
+        let soon = kernel.rng.range(1..=40);
         let now = kernel.now;
         let place = &mut kernel.shards[to].boxes[from];
         let at = place.back().map_or(0, |last: &Posted| last.at).max(now + soon);
@@ -400,7 +400,7 @@ impl LogFiles for SimIo {
         let shard = self.shard;
         let kernel = self.kernel_mut();
         let number = kernel.disk.begin((shard, kernel.now), work, operation);
-        let took = kernel.rng.range(5, kernel.weather.write_max);
+        let took = kernel.rng.range(5..=kernel.weather.write_max);
         kernel.schedule(kernel.now + took, Due::FileDone { number });
     }
 
@@ -412,7 +412,7 @@ impl LogFiles for SimIo {
         let at = usize::try_from(at).expect("files are small");
         let number = kernel.disk.write((shard, kernel.now), (work, file), at, buffer, &mut kernel.rng);
         let late = if kernel.rng.chance(20) { kernel.rng.below(30_000) } else { 0 };
-        let took = late + kernel.rng.range(20, kernel.weather.write_max);
+        let took = late + kernel.rng.range(20..=kernel.weather.write_max);
         if bytes > BLOCK
             && let Some((down, shards)) = kernel.cut_while_writing.take()
         {

@@ -265,7 +265,7 @@ impl Kernel {
     /// An effect is done: the shard may lose its core before the next one.
     pub fn after_effect(&mut self) {
         if self.rng.chance(self.weather.preempt_permille) {
-            self.now += self.rng.range(1, 3000);
+            self.now += self.rng.range(1..=3000);
         }
     }
 
@@ -280,7 +280,7 @@ impl Kernel {
         state.up_arrived += taken as u64;
         state.socket.put(&bytes[..taken]);
         if taken < bytes.len() {
-            let (broker, client) = (self.rng.range(0, 20_000), self.rng.range(0, 20_000));
+            let (broker, client) = (self.rng.range(0..=20_000), self.rng.range(0..=20_000));
             self.sever(link, Some(broker), Some(client), false);
         }
         self.look_at(link);
@@ -314,7 +314,7 @@ impl Kernel {
         state.is_ready = true;
         let shard = state.shard;
         self.shards[shard].ready.push_back(Ready::Read(link));
-        let soon = self.rng.range(1, 30);
+        let soon = self.rng.range(1..=30);
         self.wake_shard(shard, soon);
     }
 

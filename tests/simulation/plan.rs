@@ -195,7 +195,7 @@ impl Plan {
         let mut rng = random::of_seed(seed);
         let shards = rng.pick(&[1, 2, 2, 3, 4]);
         let weather = Weather {
-            box_capacity: if rng.chance(250) { rng.range(2, 8) as usize } else { 4096 },
+            box_capacity: if rng.chance(250) { rng.range(2..=8) as usize } else { 4096 },
             preempt_permille: rng.pick(&[0, 5, 30, 150]),
             socket_bytes: rng.pick(&[600, 4096, 65536]),
             split_permille: rng.pick(&[0, 100, 500]),
@@ -212,8 +212,8 @@ impl Plan {
             2 => QueuePolicy::DropNewest,
             _ => QueuePolicy::DropOldest,
         };
-        let queue_messages = if rng.chance(250) { rng.range(3, 20) as usize } else { 10_000 };
-        let count = rng.range(3, 7) as usize;
+        let queue_messages = if rng.chance(250) { rng.range(3..=20) as usize } else { 10_000 };
+        let count = rng.range(3..=7) as usize;
         let mut clients = vec![ClientPlan {
             version: Version::V5,
             expiry_seconds: u32::MAX,
@@ -265,7 +265,7 @@ impl Plan {
 
     fn begin(&mut self, rng: &mut Random) {
         for client in 0..self.clients.len() {
-            let at = rng.range(1000, 30_000);
+            let at = rng.range(1000..=30_000);
             let lasting = client == 0 || rng.chance(650) || self.groups.is_some();
             let will = if client == 0 { None } else { will(rng) };
             let action = Action::Connect { shard: rng.index(self.shards), clean: !lasting, lasting, will };
@@ -278,19 +278,19 @@ impl Plan {
                     .chain(shared.map(|(filter, qos)| FilterPlan { filter, ..plain(qos) }))
                     .collect()
             } else {
-                (0..rng.range(1, 3)).map(|_| self.filter(rng)).collect()
+                (0..rng.range(1..=3)).map(|_| self.filter(rng)).collect()
             };
             self.actions.push(Planned { at: 60_000 + at, client, action: Action::Subscribe { filters } });
         }
     }
 
     fn go_on(&mut self, rng: &mut Random) {
-        let actions = rng.range(60, 260);
+        let actions = rng.range(60..=260);
         let gap = rng.pick(&[5_000, 40_000, 120_000]);
         let faults = rng.pick(&[10, 60, 130]);
         let mut at = 120_000;
         for _ in 0..actions {
-            at += if rng.chance(20) { rng.range(SECOND, 4 * SECOND) } else { rng.below(gap) };
+            at += if rng.chance(20) { rng.range(SECOND..=4 * SECOND) } else { rng.below(gap) };
             let client = 1 + rng.index(self.clients.len() - 1);
             let action = match self.groups {
                 Some(_) if rng.chance(700) => self.action_of_group(rng),
@@ -302,7 +302,7 @@ impl Plan {
                 let shard = rng.index(self.shards);
                 let ends = Action::Connect { shard, clean: true, lasting: true, will: None };
                 self.actions.push(Planned { at, client, action: ends });
-                at += rng.range(100, 4000);
+                at += rng.range(100..=4000);
             }
             self.actions.push(Planned { at, client, action });
         }
@@ -312,9 +312,9 @@ impl Plan {
     fn action_of_group(&self, rng: &mut Random) -> Action {
         match rng.below(100) {
             0..50 => {
-                let topic = rng.range(FIRST_SHARED_TOPIC as u64, TOPICS.len() as u64 - 1) as usize;
-                let qos = rng.range(1, 2) as u8;
-                Action::Publish { topic, qos, retain: false, bytes: 20, count: rng.range(1, 4) as usize }
+                let topic = rng.range(FIRST_SHARED_TOPIC as u64..=TOPICS.len() as u64 - 1) as usize;
+                let qos = rng.range(1..=2) as u8;
+                Action::Publish { topic, qos, retain: false, bytes: 20, count: rng.range(1..=4) as usize }
             }
             50..62 => Action::Subscribe { filters: vec![self.filter(rng)] },
             62..78 => Action::Connect {
@@ -323,9 +323,10 @@ impl Plan {
                 lasting: true,
                 will: None,
             },
-            78..90 => {
-                Action::Disconnect { keeps_will: false, back_after: Some(rng.range(SECOND / 10, 3 * SECOND)) }
-            }
+            78..90 => Action::Disconnect {
+                keeps_will: false,
+                back_after: Some(rng.range(SECOND / 10..=3 * SECOND)),
+            },
             90..97 => Action::HoldAcks { micros: rng.below(2 * SECOND) },
             _ => self.power_cut(rng),
         }
@@ -350,14 +351,14 @@ impl Plan {
             0..60 => {
                 let topic = rng.index(TOPICS.len());
                 let retain = TOPICS[topic].starts_with("r/") && rng.chance(700);
-                let bytes = if rng.chance(80) { rng.range(500, 6000) } else { rng.range(0, 60) };
-                let count = if rng.chance(100) { rng.range(5, 40) } else { rng.range(1, 3) };
+                let bytes = if rng.chance(80) { rng.range(500..=6000) } else { rng.range(0..=60) };
+                let count = if rng.chance(100) { rng.range(5..=40) } else { rng.range(1..=3) };
                 let qos = rng.below(3) as u8;
                 Action::Publish { topic, qos, retain, bytes: bytes as usize, count: count as usize }
             }
             60..64 => Action::Clear { topic: 4 + rng.index(3), qos: rng.below(3) as u8 },
             64..80 => {
-                let filters = (0..rng.range(1, 3)).map(|_| self.filter(rng)).collect();
+                let filters = (0..rng.range(1..=3)).map(|_| self.filter(rng)).collect();
                 Action::Subscribe { filters }
             }
             80..88 => Action::Unsubscribe { filter: rng.index(FILTERS.len()) },
@@ -403,9 +404,9 @@ impl Plan {
     }
 
     fn power_cut(&self, rng: &mut Random) -> Action {
-        let shards = if rng.chance(700) { self.shards } else { rng.range(1, 4) as usize };
+        let shards = if rng.chance(700) { self.shards } else { rng.range(1..=4) as usize };
         Action::PowerCut {
-            down: rng.range(1000, SECOND),
+            down: rng.range(1000..=SECOND),
             shards,
             when: rng.pick(&[PowerCut::Now, PowerCut::Stopped, PowerCut::Writing, PowerCut::Writing]),
         }
@@ -419,7 +420,7 @@ fn client(rng: &mut Random) -> ClientPlan {
         version,
         expiry_seconds: if five && rng.chance(400) { rng.pick(&[1, 3, 6, 900]) } else { u32::MAX },
         keep_alive: rng.pick(&[0, 1, 2, 5, 60]),
-        receive_maximum: (five && rng.chance(400)).then(|| rng.range(1, 5) as u16),
+        receive_maximum: (five && rng.chance(400)).then(|| rng.range(1..=5) as u16),
         aliases: if five { rng.pick(&[0, 0, 1, 5]) } else { 0 },
         packet_max: None,
         think_max: rng.pick(&[20, 2000, 50_000]),
@@ -435,11 +436,11 @@ fn filter(rng: &mut Random) -> FilterPlan {
     let shared = filter >= SHARED_FILTERS;
     FilterPlan {
         filter,
-        qos: if shared { rng.range(1, 2) } else { rng.below(3) } as u8,
+        qos: if shared { rng.range(1..=2) } else { rng.below(3) } as u8,
         no_local: !shared && rng.chance(100),
         as_published: rng.chance(150),
         handling: rng.pick(&[0, 0, 0, 1, 2]),
-        identifier: if rng.chance(200) { rng.range(1, 300) as u32 } else { 0 },
+        identifier: if rng.chance(200) { rng.range(1..=300) as u32 } else { 0 },
     }
 }
 

@@ -98,7 +98,7 @@ impl World {
         self.full.clear();
         self.run += 1;
         for link in 0..self.links.len() {
-            let told = self.rng.range(0, 200_000);
+            let told = self.rng.range(0..=200_000);
             let now = self.now;
             let state = &mut self.links[link];
             // A turn that was still coming out comes out no further.
@@ -197,7 +197,7 @@ impl World {
             self.schedule(at, Due::Happens { run, happening });
         }
         if self.store.has_sealed() && !std::mem::replace(&mut self.is_checkpoint_due, true) {
-            let after = self.rng.range(100, 500_000);
+            let after = self.rng.range(100..=500_000);
             self.schedule(ended + after, Due::Checkpoint { run });
         }
         self.plan_next_turn(shard, ended);
@@ -205,7 +205,7 @@ impl World {
     }
 
     fn plan_next_turn(&mut self, shard: usize, ended: u64) {
-        let soon = ended + self.rng.range(1, 20);
+        let soon = ended + self.rng.range(1..=20);
         let state = &mut self.shards[shard];
         let found_box_full = std::mem::take(&mut state.found_box_full);
         let has_room = std::mem::replace(&mut state.is_overflowing, found_box_full) && !found_box_full;
@@ -323,7 +323,7 @@ impl World {
 
     /// A client opens a connection, which this shard accepts.
     pub fn open(&mut self, shard: usize) -> usize {
-        let latency = self.rng.range(20, 1500);
+        let latency = self.rng.range(20..=1500);
         let link = self.links.len();
         let layers = self.layers;
         let wire = Wire::new(layers, peer(link));
@@ -346,7 +346,7 @@ impl World {
         let kernel = &mut **self;
         let raw = kernel.links[link].wire.wrap(bytes, &mut kernel.rng);
         let split_permille = self.weather.split_permille;
-        let pieces = if self.rng.chance(split_permille) { self.rng.range(2, 4) } else { 1 };
+        let pieces = if self.rng.chance(split_permille) { self.rng.range(2..=4) } else { 1 };
         let mut rest = &raw[..];
         for left in (1..=pieces).rev() {
             let len = if left == 1 { rest.len() } else { self.rng.index(rest.len() + 1) };

@@ -56,6 +56,15 @@ pub(in crate::broker) struct Budget {
     bytes_end: u64,
 }
 
+/// What the outbox was given, ever.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::broker) struct Output {
+    /// Bytes queued for sockets.
+    pub(in crate::broker) queued_bytes: u64,
+    /// Connections that had something to send.
+    pub(in crate::broker) touches: u64,
+}
+
 /// How far one visit may go.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::broker) struct Visit {
@@ -79,27 +88,29 @@ impl Budget {
         self.work += work;
     }
 
-    /// Is the present share used up? `queued_bytes`: queued for sockets, ever.
-    pub(in crate::broker) fn is_spent(&self, queued_bytes: u64) -> bool {
-        self.work >= self.work_end || queued_bytes >= self.bytes_end
+    /// Is the present share used up?
+    pub(in crate::broker) fn is_spent(&self, output: Output) -> bool {
+        self.work >= self.work_end || output.queued_bytes >= self.bytes_end
     }
 
     /// A share, or a part of one, begins.
-    pub(in crate::broker) fn renew(&mut self, parts: u64, queued_bytes: u64) {
+    pub(in crate::broker) fn renew(&mut self, parts: u64, output: Output) {
         self.work_end = self.work + self.share.work.div_ceil(parts);
-        self.bytes_end = queued_bytes + self.share.bytes.div_ceil(parts);
+        self.bytes_end = output.queued_bytes + self.share.bytes.div_ceil(parts);
     }
 
-    /// A visit begins. `touches`: connections that had something to send, ever.
-    pub(in crate::broker) fn begin_visit(&self, queued_bytes: u64, touches: u64) -> Visit {
+    /// A visit begins.
+    pub(in crate::broker) fn begin_visit(&self, output: Output) -> Visit {
         Visit {
             work_end: self.work + self.share.work.div_ceil(VISITS),
-            bytes_end: queued_bytes + self.share.bytes.div_ceil(VISITS),
-            touches_end: touches + self.share.touches,
+            bytes_end: output.queued_bytes + self.share.bytes.div_ceil(VISITS),
+            touches_end: output.touches + self.share.touches,
         }
     }
 
-    pub(in crate::broker) fn is_over(&self, visit: &Visit, queued_bytes: u64, touches: u64) -> bool {
-        self.work >= visit.work_end || queued_bytes >= visit.bytes_end || touches >= visit.touches_end
+    pub(in crate::broker) fn is_over(&self, visit: &Visit, output: Output) -> bool {
+        self.work >= visit.work_end
+            || output.queued_bytes >= visit.bytes_end
+            || output.touches >= visit.touches_end
     }
 }

@@ -800,7 +800,7 @@ mod tests {
     }
 
     fn a_path(random: &mut Random, levels: &[&str]) -> String {
-        let path: Vec<&str> = (0..random.range(1, 4)).map(|_| random.pick(levels)).collect();
+        let path: Vec<&str> = (0..random.range(1..=4)).map(|_| random.pick(levels)).collect();
         if path == [""] { "a".to_string() } else { path.join("/") }
     }
 

@@ -24,7 +24,8 @@ impl Shard {
         slow.estimate(given);
         let packets = slow.packets();
         let (asks_too_much, may_ask_again) = (slow.asks_too_much(limit), slow.may_ask_again(limit));
-        self.memory.account().change(MemoryKind::Backlogs, before, backlog.bytes);
+        self.memory.account().subtract(MemoryKind::Backlogs, before);
+        self.memory.account().add(MemoryKind::Backlogs, backlog.bytes);
         self.count(Counter::PacketsWaiting, packets.wrapping_sub(packets_before));
         let Some(session) = self.connections.session_of(slot) else { return };
         self.sessions.slot_mut(session).flags |= BACKLOGGED;

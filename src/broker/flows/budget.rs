@@ -1,7 +1,7 @@
 //! The budget of the turn, as the flows ask for it: work is counted there, bytes and touched connections in the outbox.
 
 use crate::broker::Shard;
-use crate::broker::components::budget::{TurnBudget, Visit};
+use crate::broker::components::budget::{Output, TurnBudget, Visit};
 
 impl Shard {
     /// Smaller shares, so that tests see loops go on.
@@ -18,12 +18,12 @@ impl Shard {
     /// Has this turn done what it may? What comes in then is better left for the next one; nothing is lost if it is
     /// not.
     pub fn is_spent(&self) -> bool {
-        self.budget.is_spent(self.outbox.queued_bytes())
+        self.budget.is_spent(self.output())
     }
 
     /// A share, or a part of one, begins.
     pub(in crate::broker) fn renew(&mut self, parts: u64) {
-        self.budget.renew(parts, self.outbox.queued_bytes());
+        self.budget.renew(parts, self.output());
     }
 
     pub(in crate::broker) fn spend(&mut self, work: u64) {
@@ -31,10 +31,14 @@ impl Shard {
     }
 
     pub(in crate::broker) fn begin_visit(&self) -> Visit {
-        self.budget.begin_visit(self.outbox.queued_bytes(), self.outbox.touches())
+        self.budget.begin_visit(self.output())
     }
 
     pub(in crate::broker) fn is_over(&self, visit: &Visit) -> bool {
-        self.budget.is_over(visit, self.outbox.queued_bytes(), self.outbox.touches())
+        self.budget.is_over(visit, self.output())
+    }
+
+    fn output(&self) -> Output {
+        Output { queued_bytes: self.outbox.queued_bytes(), touches: self.outbox.touches() }
     }
 }

@@ -1,6 +1,6 @@
 //! Client identifiers: what is asked of them, and who has another one than it says.
 
-use crate::base::ConnectionSlot;
+use crate::base::{ConnectionSlot, Random};
 use crate::broker::{Shard, Violation};
 use crate::mqtt::codec::Connect;
 use crate::mqtt::{ProtocolVersion, Reason};
@@ -99,11 +99,10 @@ impl Shard {
         let is_ours = self.terms(slot).assigned_client_id_prefix.is_empty();
         let prefix = assigned_prefix(self.terms(slot)).to_owned();
         loop {
-            let high = self.random.next_u64();
             let candidate = if is_ours {
-                format!("{prefix}{high:016x}")
+                format!("{prefix}{:016x}", self.random.next_u64())
             } else {
-                uuid(&prefix, high, self.random.next_u64())
+                uuid(&prefix, &mut self.random)
             };
             if self.shared.home(self.shared.hash(&candidate)) == self.id
                 && self.sessions.find(&candidate).is_none()
@@ -120,7 +119,8 @@ fn assigned_prefix(terms: &Terms) -> &str {
 }
 
 /// A random UUID (version 4) behind a prefix.
-fn uuid(prefix: &str, high: u64, low: u64) -> String {
+fn uuid(prefix: &str, random: &mut Random) -> String {
+    let (high, low) = (random.next_u64(), random.next_u64());
     format!(
         "{prefix}{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
         high >> 32,

@@ -90,19 +90,18 @@ impl Shard {
         self.convoys.has_room()
     }
 
-    /// The visit is over: so many of `matches`, and of the groups, have the message; the others get it later.
+    /// The visit is over: these of `matches`, and of the groups, have the message; the others get it later.
     pub(in crate::broker) fn go_on_later(
         &mut self,
         fanout: &mut Fanout<'_>,
         matches: &Matches,
-        served: usize,
-        served_groups: usize,
+        served: Served,
     ) {
         let line = self.line_of(fanout);
         let mut convoy = Convoy::new(self.subscriptions_version(), fanout.publication.origin);
         self.list_stops(&mut convoy, matches, fanout.publication.topic);
         // Those that get on go round all; this one has been at the first ones.
-        convoy.at = served + served_groups;
+        convoy.at = served.sessions + served.groups;
         let left = convoy.stops.len().saturating_sub(convoy.at);
         if left == 0 {
             return;
@@ -301,6 +300,13 @@ impl Shard {
             self.read_on_later(key);
         }
     }
+}
+
+/// How many have the message of a fan-out when its visit is over: the first ones of those that match.
+pub(in crate::broker) struct Served {
+    pub(in crate::broker) sessions: usize,
+    /// Groups get it when all sessions have it.
+    pub(in crate::broker) groups: usize,
 }
 
 /// What a delivery of this message is in work.

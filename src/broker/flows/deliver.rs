@@ -251,8 +251,10 @@ impl Shard {
                     }
                     None => {}
                 }
-                if bound > 0 {
-                    self.note_alias(slot, 0, bound);
+                if bound > 0
+                    && let Some(charge) = self.alias_charge(slot)
+                {
+                    charge.set(charge.bytes() + bound);
                 }
             }
             fanout.encode(&mut self.outbox, &header)

@@ -5,7 +5,7 @@
 //! that can take the message now. A member's session that ends gives back what it has not
 //! settled.
 
-use super::convoy::work_of;
+use super::convoy::{Served, work_of};
 use super::forward::shards_of;
 use crate::base::Ticket;
 use crate::base::Time;
@@ -62,7 +62,8 @@ impl Shard {
             if self.is_over(&visit) {
                 outcome.matched = true;
                 self.groups.recycle(matches);
-                self.go_on_later(fanout, sessions, sessions.as_slice().len(), at);
+                let served = Served { sessions: sessions.as_slice().len(), groups: at };
+                self.go_on_later(fanout, sessions, served);
                 return outcome;
             }
             self.spend(work_of(fanout));

@@ -1,14 +1,14 @@
 //! PUBLISH from a client: checks, the acknowledgement, and the way to every subscriber.
 
-use super::convoy::{size_of_message, step_of, work_of};
+use super::convoy::{Served, size_of_message, step_of, work_of};
 use super::full_disk::DISK;
 use super::mount::{TOPIC_BYTES_MAX, mounted};
 use super::reply::{QUOTA, publish_reply};
 use crate::base::ConnectionKey;
 use crate::base::LogMark;
 use crate::base::Time;
+use crate::base::{Charge, MemoryKind, allocated};
 use crate::base::{ConnectionSlot, SessionSlot};
-use crate::base::{MemoryKind, allocated};
 use crate::broker::components::budget::TOPIC_BYTES_A_STEP;
 use crate::broker::components::connections::PAUSED_BY_WORK;
 use crate::broker::components::replies::{OwnDelivery, PublishAnswer, Purpose, Reply};
@@ -85,9 +85,11 @@ impl Shard {
                 let mut aliases = self.take_aliases(slot, alias)?;
                 let bound = &mut aliases[usize::from(alias) - 1];
                 if !publish.topic.is_empty() {
-                    let before = bound.as_ref().map_or(0, |topic| allocated(topic.len()));
+                    let unbound = bound.as_ref().map_or(0, |topic| allocated(topic.len()));
                     *bound = Some(publish.topic.into());
-                    self.note_alias(slot, before, allocated(publish.topic.len()));
+                    if let Some(charge) = self.alias_charge(slot) {
+                        charge.set(charge.bytes() - unbound + allocated(publish.topic.len()));
+                    }
                 }
                 let taken = match bound.as_deref() {
                     Some(topic) => self.take_publish(now, slot, session, publish, topic),
@@ -104,13 +106,11 @@ impl Shard {
         }
     }
 
-    /// The text of a connection's topic alias is another one.
-    pub(in crate::broker) fn note_alias(&mut self, slot: ConnectionSlot, before: usize, after: usize) {
+    /// What the topic aliases of a connection count for.
+    pub(in crate::broker) fn alias_charge(&mut self, slot: ConnectionSlot) -> Option<&mut Charge> {
         let account = self.memory.account().clone();
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        let charge =
-            connection.extras().alias_charge.get_or_insert_with(|| account.charge(MemoryKind::Aliases, 0));
-        charge.set(charge.bytes() - before + after);
+        let extras = self.connections.get_mut(slot)?.extras();
+        Some(extras.alias_charge.get_or_insert_with(|| account.charge(MemoryKind::Aliases, 0)))
     }
 
     fn take_aliases(&mut self, slot: ConnectionSlot, alias: u16) -> Result<Vec<Option<Box<str>>>, Violation> {
@@ -488,7 +488,7 @@ impl Shard {
                 return true;
             }
             if self.is_over(&visit) || self.is_spent() {
-                self.go_on_later(fanout, matches, served, 0);
+                self.go_on_later(fanout, matches, Served { sessions: served, groups: 0 });
                 return false;
             }
         }

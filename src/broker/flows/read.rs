@@ -8,7 +8,7 @@ use crate::base::Time;
 use crate::base::{ConnectionKey, ConnectionSlot, SessionSlot};
 use crate::broker::components::budget::{BYTES_A_STEP, Visit, WORK_A_PACKET};
 use crate::broker::components::connections::PAUSED_BY_WORK;
-use crate::broker::components::connections::{CONNECT_TYPE, Connection, Partial, Stage};
+use crate::broker::components::connections::{BytesBelow, CONNECT_TYPE, Connection, Partial, Stage};
 use crate::broker::components::timers::Timer;
 use crate::broker::{Counter, Effect, EndCause, Event, Handover, Limit, Shard, Violation};
 use crate::mqtt::Reason;
@@ -132,22 +132,15 @@ impl Shard {
         self.check_partial(now, slot);
     }
 
-    /// Bytes have come of which MQTT has seen nothing, and the layers below it hold so much now, of those and of
-    /// earlier ones. They are as good as bytes of the packet.
-    pub(in crate::broker) fn read_below(
-        &mut self,
-        now: Time,
-        slot: ConnectionSlot,
-        bytes: usize,
-        held: usize,
-    ) {
+    /// Bytes have come of which MQTT has seen nothing. They are as good as bytes of the packet.
+    pub(in crate::broker) fn read_below(&mut self, now: Time, slot: ConnectionSlot, bytes: BytesBelow) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let partial = connection.partial.take();
-        if held == 0 && partial.is_none() {
+        if bytes.held == 0 && partial.is_none() {
             return;
         }
         let mut partial = partial.unwrap_or_else(|| Box::new(Partial::new(now, Vec::new())));
-        partial.note_below(bytes, held);
+        partial.note_below(bytes);
         if !partial.is_empty() {
             self.keep_partial(now, slot, partial);
         }

@@ -112,11 +112,7 @@ impl Shard {
         let counters = &self.shared.counters[usize::from(self.id)];
         counters.set(Counter::Retained, self.retained.len() as u64);
         counters.set(Counter::RetainedBytes, self.retained.bytes() as u64);
-        self.memory.account().change(
-            MemoryKind::Retained,
-            self.memory.account().of(MemoryKind::Retained),
-            self.retained.bytes(),
-        );
+        self.memory.account().set(MemoryKind::Retained, self.retained.bytes());
     }
 
     /// From now on live messages are noted, so that none is followed by an older one from the store.

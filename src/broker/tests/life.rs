@@ -3,7 +3,7 @@
 
 use super::basics::{connect, quiet};
 use crate::broker::world::{World, slot};
-use crate::broker::{Backlog, Counter, EndCause, Event, Hangup, HoldBack, Limit};
+use crate::broker::{Backlog, BytesBelow, Counter, EndCause, Event, Hangup, HoldBack, Limit};
 use crate::settings::Config;
 
 const PINGREQ: &[u8] = b"\xC0\x00";
@@ -299,12 +299,12 @@ fn bytes_of_a_record_that_is_not_whole_are_as_good_as_those_of_a_packet() {
     for _ in 0..30 {
         world.pass(1000);
         let now = world.now();
-        world.shard(0).handle_bytes_below(now, slot(sender), 200, 300);
+        world.shard(0).handle_bytes_below(now, slot(sender), BytesBelow { received: 200, held: 300 });
     }
     assert!(!world.is_closed(sender));
     // The record was whole, and had nothing for MQTT: nothing is under way.
     let now = world.now();
-    world.shard(0).handle_bytes_below(now, slot(sender), 200, 0);
+    world.shard(0).handle_bytes_below(now, slot(sender), BytesBelow { received: 200, held: 0 });
     world.pass(3100);
     assert_eq!(cause(&world, "sender"), Some(EndCause::KeepAlive));
 }

@@ -4,7 +4,7 @@ use super::basics::connect;
 use super::kept::{at_home, connect_kept};
 use crate::base::MemoryKind;
 use crate::broker::world::{World, slot};
-use crate::broker::{Counter, Event, Hangup, Limit, MemoryRelief};
+use crate::broker::{BytesBelow, Counter, Event, Hangup, Limit, MemoryRelief};
 use crate::settings::{Config, QueuePolicy};
 
 const MIB: usize = 1 << 20;
@@ -237,7 +237,7 @@ fn half_handshakes_count_and_end_when_memory_is_full() {
     for &link in &links {
         let now = world.now();
         // TLS has a half of a first message.
-        world.shard(0).handle_bytes_below(now, slot(link), 15_000, 30_000);
+        world.shard(0).handle_bytes_below(now, slot(link), BytesBelow { received: 15_000, held: 30_000 });
         world.run();
     }
     let open = links.iter().filter(|&&link| !world.is_closed(link)).count();
@@ -246,7 +246,7 @@ fn half_handshakes_count_and_end_when_memory_is_full() {
     assert_eq!(told(&world, MemoryRelief::Connect), 100 - open);
     let new = world.open(0);
     let now = world.now();
-    world.shard(0).handle_bytes_below(now, slot(new), 1500, 3000);
+    world.shard(0).handle_bytes_below(now, slot(new), BytesBelow { received: 1500, held: 3000 });
     world.run();
     assert!(!world.is_closed(new), "a usual one is kept");
     for &link in links.iter().chain([&new, &other]) {

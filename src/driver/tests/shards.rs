@@ -48,7 +48,7 @@ fn post(end: &mut MeshEnd<u64>, host: &mut Host, to: usize, item: u64) {
 
 #[test]
 fn no_wake_up_is_lost_between_shards_that_sleep() {
-    let mut ends = mesh::<u64>(2, 4);
+    let mut ends = mesh::<u64>(MeshSize { shards: 2, ring_items: 4 });
     let (second, first) = (ends.pop().unwrap(), ends.pop().unwrap());
     let asker = on_shard(move || ping_pong(first, true));
     let answerer = on_shard(move || ping_pong(second, false));
@@ -63,7 +63,7 @@ type HandOver = (OwnedFd, Vec<u8>);
 fn a_connection_moves_to_another_shard_with_all_its_bytes() {
     const CLIENTS: usize = 50;
     let (socket, port) = bound();
-    let mut ends = mesh::<HandOver>(2, 64);
+    let mut ends = mesh::<HandOver>(MeshSize { shards: 2, ring_items: 64 });
     let (mut home, mut door) = (ends.pop().unwrap(), ends.pop().unwrap());
     let first = on_shard(move || {
         let mut host = Host::listening(&NetConfig::default(), socket);

@@ -139,6 +139,12 @@ pub struct PublishHeader<'a> {
     pub subscription_ids: &'a [u32],
 }
 
+/// What the fixed header says of a packet, and the length of its properties.
+struct Lengths {
+    properties: usize,
+    remaining: usize,
+}
+
 impl PublishHeader<'_> {
     fn properties_len(&self) -> usize {
         let alias_len = self.topic_alias.map_or(0, |_| 3);
@@ -148,20 +154,21 @@ impl PublishHeader<'_> {
         alias_len + expiry_len + forward_len + ids_len
     }
 
-    fn remaining_len(&self, properties_len: usize, payload_len: usize) -> usize {
+    fn lengths(&self, payload_len: usize) -> Lengths {
         let id_len = if self.qos == QoS::AtMostOnce { 0 } else { 2 };
+        let properties = self.properties_len();
         let properties_len = match self.version {
-            ProtocolVersion::V5 => varint_len(properties_len) + properties_len,
+            ProtocolVersion::V5 => varint_len(properties) + properties,
             _ => 0,
         };
-        2 + self.topic.len() + id_len + properties_len + payload_len
+        Lengths { properties, remaining: 2 + self.topic.len() + id_len + properties_len + payload_len }
     }
 }
 
 /// Length in bytes of the whole packet, fixed header included. Not to be sent when it is above the
 /// subscriber's maximum packet size or above `PACKET_BYTES_LIMIT`. `[MQTT5-3.1.2-24]`
 pub fn publish_len(header: &PublishHeader<'_>, payload_len: usize) -> usize {
-    packet_len(header.remaining_len(header.properties_len(), payload_len))
+    packet_len(header.lengths(payload_len).remaining)
 }
 
 /// Appends everything up to the payload (which the caller appends itself or refers to);
@@ -170,12 +177,11 @@ pub fn publish_len(header: &PublishHeader<'_>, payload_len: usize) -> usize {
 /// `publish_len` must have been found to be at most `PACKET_BYTES_LIMIT`.
 pub fn encode_publish(out: &mut Vec<u8>, header: &PublishHeader<'_>, payload_len: usize) -> usize {
     debug_assert!(!(header.dup && header.qos == QoS::AtMostOnce), "DUP belongs to QoS 1 and 2");
-    let properties_len = header.properties_len();
-    let remaining_len = header.remaining_len(properties_len, payload_len);
-    debug_assert!(remaining_len <= VARINT_MAX as usize, "a packet is larger than the wire can say");
-    out.reserve(packet_len(remaining_len) - payload_len);
+    let lengths = header.lengths(payload_len);
+    debug_assert!(lengths.remaining <= VARINT_MAX as usize, "a packet is larger than the wire can say");
+    out.reserve(packet_len(lengths.remaining) - payload_len);
     out.push(0x30 | u8::from(header.dup) << 3 | (header.qos as u8) << 1 | u8::from(header.retain));
-    put_varint(out, remaining_len);
+    put_varint(out, lengths.remaining);
     put_binary(out, header.topic.as_bytes());
     let mut packet_id_at = 0;
     if header.qos != QoS::AtMostOnce {
@@ -183,7 +189,7 @@ pub fn encode_publish(out: &mut Vec<u8>, header: &PublishHeader<'_>, payload_len
         out.put(&header.packet_id.map_or(0, PacketId::get).to_be_bytes());
     }
     if header.version == ProtocolVersion::V5 {
-        put_varint(out, properties_len);
+        put_varint(out, lengths.properties);
         property::put_u32(out, property::id::MESSAGE_EXPIRY_INTERVAL, header.message_expiry_seconds);
         // [MQTT5-3.3.4-4]
         for &id in header.subscription_ids {

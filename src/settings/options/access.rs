@@ -67,7 +67,7 @@ sections! {
              access list can restrict this further. Empty, or a token without the claim: no restriction.";
         subscribe_claim: String = String::new(), Allowed::Text { bytes_max: 256 }, "",
             "The same for what the client may subscribe to and receive.";
-        leeway_seconds: u32 = 30, integer(0, 3600), "seconds",
+        leeway_seconds: u32 = 30, integer(0..=3600), "seconds",
             "How far the clocks of midge and of the signers may differ.";
         expiry_required: bool = true, Allowed::Boolean, "",
             "Whether a token without the claim exp is refused.";
@@ -91,25 +91,25 @@ sections! {
         ca_file: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
             "PEM file with the CAs against which midge checks the server's certificate. Empty: the CAs that browsers \
              trust.";
-        connect_milliseconds: u32 = 1000, integer(1, 60_000), "milliseconds",
+        connect_milliseconds: u32 = 1000, integer(1..=60_000), "milliseconds",
             "Time to connect to the server.";
-        answer_milliseconds: u32 = 3000, integer(1, 60_000), "milliseconds",
+        answer_milliseconds: u32 = 3000, integer(1..=60_000), "milliseconds",
             "Time for the whole request, from resolving the server's name to the last byte of the answer. \
              limits.connect_seconds runs meanwhile.";
-        requests: usize = 8, integer(1, 256), "requests",
+        requests: usize = 8, integer(1..=256), "requests",
             "Requests at a time, each on its own thread. Up to 1024 more logins may wait, divided among the shards; \
              the addresses from which they come take turns. Beyond that, the newest login of the address with the most \
              waiting logins is refused with 0x89 (3.x: 0x03).";
-        cache_seconds: u32 = 60, integer(0, 86_400), "seconds",
+        cache_seconds: u32 = 60, integer(0..=86_400), "seconds",
             "How long an answer that allows a login is used again for the same login. 0: never.";
-        refusal_cache_milliseconds: u32 = 1000, integer(0, 2000), "milliseconds",
+        refusal_cache_milliseconds: u32 = 1000, integer(0..=2000), "milliseconds",
             "The same for answers that do not allow a login.";
-        cache_logins: usize = 10_000, integer(1, 10_000_000), "logins",
+        cache_logins: usize = 10_000, integer(1..=10_000_000), "logins",
             "Logins whose answers midge remembers: this many that were allowed, and as many that were not.";
-        failures: u32 = 5, integer(1, 1000), "failures",
+        failures: u32 = 5, integer(1..=1000), "failures",
             "After this many requests in a row without an answer, midge does not ask the server for \
              rest_milliseconds.";
-        rest_milliseconds: u32 = 1000, integer(1, 600_000), "milliseconds",
+        rest_milliseconds: u32 = 1000, integer(1..=600_000), "milliseconds",
             "How long midge does not ask the server after such failures. Then one login tests whether the server \
              answers again.";
     }
@@ -136,29 +136,29 @@ sections! {
              address are disconnected with 0x98.";
         exempt: Vec<Network> = Vec::new(), Allowed::Networks { count_max: EXEMPT_MAX }, "",
             "Addresses and networks to which none of this applies, limits.connect_rate and banned included.";
-        failures_before_delay: u32 = 3, integer(0, 1_000_000), "logins",
+        failures_before_delay: u32 = 3, integer(0..=1_000_000), "logins",
             "Failed logins of an address that are refused at once. The refusals of the next ones are delayed, each \
              twice as long as the one before. Meanwhile no login of that address is checked; afterwards, the logins of \
              clients whose last one did not fail come first. A good login cancels one failed login.";
-        delay_milliseconds: u64 = 250, integer(0, 60_000), "milliseconds",
+        delay_milliseconds: u64 = 250, integer(0..=60_000), "milliseconds",
             "Delay of the first such refusal. 0: no delay.";
-        delay_milliseconds_max: u64 = 5000, integer(0, 60_000), "milliseconds",
+        delay_milliseconds_max: u64 = 5000, integer(0..=60_000), "milliseconds",
             "Longest delay of a refusal. At most 1000 refusals wait on each shard; further refusals are sent at once.";
-        ban_after_failures: u32 = 0, integer(0, 1_000_000), "logins",
+        ban_after_failures: u32 = 0, integer(0..=1_000_000), "logins",
             "Failed logins after which an address is banned. 0: failed logins ban no address. Take care if many \
              clients share an address: a single device with a wrong password would lock all of them out.";
-        forget_seconds: u64 = 600, integer(0, GATE_SECONDS_MAX), "seconds",
+        forget_seconds: u64 = 600, integer(0..=GATE_SECONDS_MAX), "seconds",
             "After this long without a failed login from an address, the earlier ones are forgotten. 0: never.";
-        flap_connections: u32 = 0, integer(0, 1_000_000), "connections",
+        flap_connections: u32 = 0, integer(0..=1_000_000), "connections",
             "Connections of an address that end within flap_seconds of their start, counted over the same time, after \
              which the address is banned. Clients that connect only to publish something count too. 0: they ban no \
              address.";
-        flap_seconds: u64 = 60, integer(1, 86_400), "seconds",
+        flap_seconds: u64 = 60, integer(1..=86_400), "seconds",
             "See flap_connections.";
-        ban_seconds: u64 = 300, integer(1, GATE_SECONDS_MAX), "seconds",
+        ban_seconds: u64 = 300, integer(1..=GATE_SECONDS_MAX), "seconds",
             "How long an address is banned after failed logins or short connections. Its connections are closed as \
              with banned. Connected clients stay.";
-        addresses: usize = 100_000, integer(1, 100_000_000), "addresses",
+        addresses: usize = 100_000, integer(1..=100_000_000), "addresses",
             "Addresses that midge remembers at a time, about 80 bytes each. Beyond that, it forgets the address that \
              it has not seen for the longest time: one that did nothing wrong if there is any, otherwise one with \
              failed logins, otherwise a banned one.";

@@ -34,7 +34,7 @@ sections! {
             "Origins from which browsers may open a WebSocket, such as \"https://example.org\". Requests from another \
              origin get status 403. Requests without an origin, as clients outside browsers send them, are accepted. \
              Empty: any origin.";
-        websocket_header_bytes: usize = 16_384, integer(1024, 131_072), "bytes",
+        websocket_header_bytes: usize = 16_384, integer(1024..=131_072), "bytes",
             "Largest request that opens a WebSocket, with all its headers. A larger request gets status 431. The \
              headers include cookies, such as those of single sign-on.";
         tls_certificates: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 4096, count_max: 64 }, "",
@@ -79,7 +79,7 @@ sections! {
         tls_crl_scope: CrlScope = CrlScope::Chain, Allowed::Choice(CrlScope::WORDS), "",
             "Which certificates are looked up in tls_crl. \"chain\": the client's certificate and those between it \
              and tls_client_ca; this needs a list of each CA. \"client\": only the client's own, as mosquitto does.";
-        tls_record_bytes: usize = 16_384, integer(512, 16_384), "bytes",
+        tls_record_bytes: usize = 16_384, integer(512..=16_384), "bytes",
             "Largest content of a TLS record that midge sends here; TLS adds at most 29 bytes to it. Lower it for \
              devices with a small receive buffer. A client that asks for 512, 1024, 2048 or 4096 bytes \
              (max_fragment_length of RFC 6066, or record_size_limit of RFC 8449) gets no longer records in any case, \
@@ -119,19 +119,19 @@ sections! {
             "Whether this listener asks the webhook. Left out: it does if [webhook] has a url.";
         acl_file: Option<String> = None, Allowed::Text { bytes_max: 4096 }, "",
             "Replaces acl.file for this listener; empty: no access list. Left out: acl.file applies.";
-        connections: Option<usize> = None, integer(1, 10_000_000), "connections",
+        connections: Option<usize> = None, integer(1..=10_000_000), "connections",
             "Connections of this listener at a time. Further connections are closed at once and counted. Left out: \
              only limits.connections applies.";
-        packet_bytes: Option<usize> = None, integer(20, PACKET_BYTES_MAX), "bytes",
+        packet_bytes: Option<usize> = None, integer(20..=PACKET_BYTES_MAX), "bytes",
             "Replaces limits.packet_bytes for this listener. Left out: limits.packet_bytes applies.";
-        keep_alive_seconds_max: Option<u16> = None, integer(1, 65535), "seconds",
+        keep_alive_seconds_max: Option<u16> = None, integer(1..=65535), "seconds",
             "Replaces protocol.keep_alive_seconds_max for this listener. Left out: protocol.keep_alive_seconds_max \
              applies.";
-        receive_maximum: Option<u16> = None, integer(1, 65535), "messages",
+        receive_maximum: Option<u16> = None, integer(1..=65535), "messages",
             "Replaces protocol.receive_maximum for this listener. Left out: protocol.receive_maximum applies.";
-        topic_alias_maximum: Option<u16> = None, integer(0, 65535), "aliases",
+        topic_alias_maximum: Option<u16> = None, integer(0..=65535), "aliases",
             "Replaces protocol.topic_alias_maximum for this listener. Left out: protocol.topic_alias_maximum applies.";
-        maximum_qos: Option<u8> = None, integer(0, 2), "QoS",
+        maximum_qos: Option<u8> = None, integer(0..=2), "QoS",
             "Replaces protocol.maximum_qos for this listener. Left out: protocol.maximum_qos applies.";
         retain_available: Option<bool> = None, Allowed::Boolean, "",
             "Replaces protocol.retain_available for this listener. Left out: protocol.retain_available applies.";
@@ -150,16 +150,16 @@ sections! {
         session_queue_policy: Option<QueuePolicy> = None, Allowed::Choice(QueuePolicy::WORDS), "",
             "Replaces limits.session_queue_policy for each session whose client connected through this listener last. \
              Left out: limits.session_queue_policy applies.";
-        client_messages_per_second: Option<u64> = None, integer(0, MESSAGES_PER_SECOND_MAX), "messages per second",
+        client_messages_per_second: Option<u64> = None, integer(0..=MESSAGES_PER_SECOND_MAX), "messages per second",
             "Replaces limits.client_messages_per_second for this listener. Left out: \
              limits.client_messages_per_second applies.";
-        client_bytes_per_second: Option<u64> = None, integer(0, BYTES_PER_SECOND_MAX), "bytes per second",
+        client_bytes_per_second: Option<u64> = None, integer(0..=BYTES_PER_SECOND_MAX), "bytes per second",
             "Replaces limits.client_bytes_per_second for this listener. Left out: limits.client_bytes_per_second \
              applies.";
-        messages_per_second: u64 = 0, integer(0, MESSAGES_PER_SECOND_MAX), "messages per second",
+        messages_per_second: u64 = 0, integer(0..=MESSAGES_PER_SECOND_MAX), "messages per second",
             "PUBLISH packets that all clients of this listener may send together, divided among the shards. Above \
              this rate, midge reads from the sending clients in turn and more slowly; it drops nothing. 0: no limit.";
-        bytes_per_second: u64 = 0, integer(0, BYTES_PER_SECOND_MAX), "bytes per second",
+        bytes_per_second: u64 = 0, integer(0..=BYTES_PER_SECOND_MAX), "bytes per second",
             "Bytes of MQTT packets that all clients of this listener may send together after their CONNECT, divided \
              among the shards. Above this rate, midge reads more slowly in the same way. 0: no limit.";
     }

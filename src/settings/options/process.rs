@@ -11,17 +11,17 @@ sections! {
     /// The engine: shards and the mesh between them.
     "runtime" => Runtime,
     "The engine: one thread for each shard, each pinned to a core unless pin says otherwise." {
-        shards: usize = 0, integer(0, SHARDS_MAX), "shards",
+        shards: usize = 0, integer(0..=SHARDS_MAX), "shards",
             "Threads that serve clients, each on its own core. 0: one for each core that this process may use, or \
              that pin names. More shards than cores work, but are slower.";
         pin: Pin = Pin::Auto, Allowed::Pin, "",
             "Cores on which the shards run, in this order and written as for taskset: \"0\", \"2,4-7\". \"auto\": the \
              cores that this process may use, from the first on; a second broker on the same machine needs other \
              cores. \"none\": the system places the threads. A start-up line names the cores.";
-        mesh_capacity: usize = 4096, power_of_two(2, 1 << 20), "messages between shards",
+        mesh_capacity: usize = 4096, power_of_two(2..=1 << 20), "messages between shards",
             "Capacity of the mailbox from each shard to each other shard. While a mailbox is full, the sending shard \
              does not read from publishing clients; it drops nothing.";
-        spin_microseconds: u64 = 0, integer(0, 10_000), "microseconds",
+        spin_microseconds: u64 = 0, integer(0..=10_000), "microseconds",
             "How long a shard that has run out of work looks for more before it sleeps. Waking up is most of the \
              latency of a lone message. Spinning avoids it, but uses the core's time while messages are rarer than \
              this. 0: the shard sleeps at once.";
@@ -41,10 +41,10 @@ sections! {
              flushes the log to the disk once a second; a power failure may lose the last second, a kill the last \
              moment. \"off\": midge never flushes the log; a power failure may lose everything since the last \
              checkpoint, a kill the last moment.";
-        segment_bytes: usize = 16_777_216, integer(1 << 20, 1 << 30), "bytes",
+        segment_bytes: usize = 16_777_216, integer(1 << 20..=1 << 30), "bytes",
             "Size of a file of the log. Full files are merged into the checkpoint and removed. A larger packet makes \
              a larger file.";
-        log_bytes: usize = 536_870_912, integer(4 << 20, 1 << 40), "bytes",
+        log_bytes: usize = 536_870_912, integer(4 << 20..=1 << 40), "bytes",
             "Log of all shards that is not yet in the checkpoint. Above this, acknowledgements wait for the \
              checkpoint, and so do the publishers.";
     }
@@ -52,14 +52,14 @@ sections! {
     /// The broker's own topics.
     "sys" => Sys,
     "The $SYS topics: what the broker reports about itself." {
-        interval_seconds: u32 = 10, integer(0, 86_400), "seconds",
+        interval_seconds: u32 = 10, integer(0..=86_400), "seconds",
             "Time between two updates of the $SYS topics. 0: no $SYS topics. docs/sys-topics.md explains each topic.";
     }
 
     /// How the broker ends.
     "shutdown" => Shutdown,
     "What happens on SIGTERM, SIGINT and SIGQUIT. A second signal ends midge at once." {
-        grace_seconds: u32 = 5, integer(0, 600), "seconds",
+        grace_seconds: u32 = 5, integer(0..=600), "seconds",
             "Longest time to send clients their DISCONNECT 0x8B and what is already written for them. 0: none.";
     }
 
@@ -74,7 +74,7 @@ sections! {
             "\"human\": a line of text; \"json\": one JSON object a line. Times are UTC, RFC 3339.";
         target: LogTarget = LogTarget::Stderr, Allowed::Choice(LogTarget::WORDS), "",
             "Where midge writes the log.";
-        queue_lines: usize = 8192, integer(64, 1 << 20), "lines",
+        queue_lines: usize = 8192, integer(64..=1 << 20), "lines",
             "Lines that wait to be written while the target is slow. Further lines are dropped and counted, so a \
              blocked terminal never stops a shard.";
         storm_summary: bool = false, Allowed::Boolean, "",

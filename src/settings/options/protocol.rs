@@ -7,27 +7,27 @@ sections! {
     /// What the broker announces in CONNACK and accepts from clients.
     "protocol" => Protocol,
     "What midge announces to its clients and accepts from them." {
-        keep_alive_seconds_max: u16 = 65535, integer(1, 65535), "seconds",
+        keep_alive_seconds_max: u16 = 65535, integer(1..=65535), "seconds",
             "Longest keep alive. If an MQTT 5.0 client asks for more, or for none (0), and this value is below 65535, \
              midge sends it this value as Server Keep Alive and enforces it. MQTT 3.x can't tell a client: the \
              client's own value applies, unless keep_alive_refused_in_3x is true.";
         keep_alive_refused_in_3x: bool = false, Allowed::Boolean, "",
             "Whether a 3.x client that asks for a longer keep alive than keep_alive_seconds_max, or for none (0), is \
              refused with 0x02, as mosquitto does.";
-        session_expiry_seconds_max: u32 = u32::MAX, integer(0, 4_294_967_295), "seconds",
+        session_expiry_seconds_max: u32 = u32::MAX, integer(0..=4_294_967_295), "seconds",
             "Longest life of a session without a connection. A client that asks for more is told this value. \
              4294967295: no limit. A 3.x session with clean session 0 also lives this long.";
-        receive_maximum: u16 = 100, integer(1, 65535), "messages",
+        receive_maximum: u16 = 100, integer(1..=65535), "messages",
             "The Receive Maximum that midge announces: QoS 1 and 2 messages that a client may send to midge before \
              they are acknowledged. A client that sends more is disconnected with 0x93. A 3.x client can't be told. It \
              may have eight times as many QoS 2 messages without PUBREL, and at least 8000; with more it is \
              disconnected.";
-        topic_alias_maximum: u16 = 10, integer(0, 65535), "aliases",
+        topic_alias_maximum: u16 = 10, integer(0..=65535), "aliases",
             "Topic aliases that each client may use towards midge; 0: none. A client that uses a higher alias is \
              disconnected with 0x94.";
-        topic_alias_maximum_out: u16 = 10, integer(0, 65535), "aliases",
+        topic_alias_maximum_out: u16 = 10, integer(0..=65535), "aliases",
             "Topic aliases that midge uses towards each client, if the client allows as many; 0: none.";
-        maximum_qos: u8 = 2, integer(0, 2), "QoS",
+        maximum_qos: u8 = 2, integer(0..=2), "QoS",
             "Highest QoS with which clients may publish. midge announces it as Maximum QoS if it is below 2. A client \
              that publishes with a higher QoS is disconnected with 0x9B. Subscriptions may ask for any QoS.";
         retain_available: bool = true, Allowed::Boolean, "",

@@ -7,6 +7,7 @@ mod peer;
 mod slow;
 
 pub(in crate::broker) use identity::{Authentication, Identity};
+pub use partial::BytesBelow;
 pub(in crate::broker) use partial::Partial;
 pub use pauses::HoldBack;
 pub(in crate::broker) use pauses::{

@@ -24,6 +24,15 @@ pub(in crate::broker) struct Partial {
     held_below: usize,
 }
 
+/// Bytes of a client of which MQTT has seen nothing, since the layers below it can't make anything of them yet.
+#[derive(Clone, Copy, Debug)]
+pub struct BytesBelow {
+    /// So many have come now.
+    pub received: usize,
+    /// The memory that those layers hold, for these and for earlier ones.
+    pub held: usize,
+}
+
 impl Partial {
     /// A packet begins.
     pub(in crate::broker) fn new(now: Time, bytes: Vec<u8>) -> Partial {
@@ -38,10 +47,10 @@ impl Partial {
         }
     }
 
-    /// Bytes have come for the layers below MQTT, which hold so much now.
-    pub(in crate::broker) fn note_below(&mut self, bytes: usize, held: usize) {
-        self.below = self.below.saturating_add(bytes);
-        self.held_below = held;
+    /// Bytes have come for the layers below MQTT.
+    pub(in crate::broker) fn note_below(&mut self, bytes: BytesBelow) {
+        self.below = self.below.saturating_add(bytes.received);
+        self.held_below = bytes.held;
     }
 
     /// Nothing has come that is not handled.
@@ -89,7 +98,7 @@ mod tests {
         assert!(!partial.comes_at(Time::from_millis(3100), 50));
         partial.count_anew(Time::from_millis(3000));
         assert!(!partial.comes_at(Time::from_millis(3000), 0), "nothing has come since");
-        partial.note_below(50, 50);
+        partial.note_below(BytesBelow { received: 50, held: 50 });
         assert!(partial.comes_at(Time::from_millis(4000), 50));
         partial.bytes.extend([0; 50]);
         assert!(partial.comes_at(Time::from_millis(5000), 50));

@@ -31,17 +31,13 @@ struct OwnWildcard {
 }
 
 impl Interest {
-    pub(in crate::broker) fn new(
-        own_exact: Option<InterestCounts>,
-        own_seed: u64,
-        foreign_seed: u64,
-    ) -> Interest {
-        let hasher = RandomState::with_seeds(own_seed, 0x7769, 0x6c64, 0x6361);
+    pub(in crate::broker) fn new(own_exact: Option<InterestCounts>, seed: u64) -> Interest {
+        let hasher = RandomState::with_seeds(seed ^ 4, 0x7769, 0x6c64, 0x6361);
         Interest {
             own_exact,
             own_wildcards: AHashMap::with_hasher(hasher),
             next_serial: 0,
-            foreign: TopicIndex::new(foreign_seed),
+            foreign: TopicIndex::new(seed ^ 3),
             matches: Matches::default(),
         }
     }

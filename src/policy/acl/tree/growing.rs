@@ -1,6 +1,7 @@
 //! How the tree is made: rules are inserted one by one, and the nodes are then packed into one array of each kind.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::effects::Effects;
 use super::{Child, HERE, Named, Node, Piece, REST, Root, Span, Tree, Uses};
@@ -165,12 +166,12 @@ impl Packing {
                 let piece = self.piece(piece);
                 self.pieces.push(piece);
             }
-            let pieces = span(first_piece, self.pieces.len());
+            let pieces = span(first_piece..self.pieces.len());
             self.named.push(Named { pieces, node: child, denied_below: denied_below[child as usize] });
         }
         Node {
-            children: span(first_child, self.children.len()),
-            named: span(first_named, self.named.len()),
+            children: span(first_child..self.children.len()),
+            named: span(first_named..self.named.len()),
             any: node.any,
             here: node.here,
             rest: node.rest,
@@ -194,12 +195,12 @@ impl Packing {
     fn text(&mut self, text: &str) -> Span {
         let start = self.texts.len();
         self.texts.extend_from_slice(text.as_bytes());
-        span(start, self.texts.len())
+        span(start..self.texts.len())
     }
 }
 
-fn span(start: usize, end: usize) -> Span {
+fn span(range: Range<usize>) -> Span {
     // Entries, levels and the size of a file are bounded far below.
     let number = |count: usize| u32::try_from(count).expect("an access list is smaller than 4 GiB");
-    Span { start: number(start), len: number(end - start) }
+    Span { start: number(range.start), len: number(range.len()) }
 }
