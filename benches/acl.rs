@@ -1,18 +1,18 @@
 //! Access control: nanoseconds for one question, at several numbers of rules; and a login.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use midge::policy::acl::{Acl, Actions, Effect, Permissions, Rule, Subscribing, Who};
+use midge::policy::acl::{Acl, Actions, Permissions, Rule, RuleEffect, Subscribing, Who};
 use std::hint::black_box;
 
 /// Clients that ask in turn; a power of two.
 const CLIENTS: usize = 1_024;
 
 fn rule(who: Who, topic: String) -> Rule {
-    Rule { who, clients: Vec::new(), effect: Effect::Allow, actions: Actions::ALL, topics: vec![topic] }
+    Rule { who, clients: Vec::new(), effect: RuleEffect::Allow, actions: Actions::ALL, topics: vec![topic] }
 }
 
 fn acl(rules: &[Rule]) -> Acl {
-    Acl::new(Effect::Deny, Subscribing::Strict, rules).expect("valid rules")
+    Acl::new(RuleEffect::Deny, Subscribing::Strict, rules).expect("valid rules")
 }
 
 fn device(number: usize) -> String {

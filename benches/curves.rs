@@ -13,7 +13,7 @@ use midge::broker::{Shard, Shared};
 use midge::mqtt::codec::AckKind;
 use midge::mqtt::{PacketId, QoS};
 use midge::policy::access::Access;
-use midge::policy::acl::{Acl, Actions, Effect as AclEffect, Rule, Subscribing, Who};
+use midge::policy::acl::{Acl, Actions, Rule, RuleEffect, Subscribing, Who};
 use midge::session::KeptMessage;
 use midge::session::Publication;
 use midge::session::{AckOutcome, Delivery, InflightWindow, Replay, Replays, Session};
@@ -358,11 +358,11 @@ fn judging(c: &mut Criterion) {
         let rule = Rule {
             who: Who::Everyone,
             clients: Vec::new(),
-            effect: AclEffect::Allow,
+            effect: RuleEffect::Allow,
             actions: Actions::ALL,
             topics: vec!["device/#".to_owned()],
         };
-        let acl = Acl::new(AclEffect::Deny, Subscribing::Filtered, &[rule]).expect("a good rule");
+        let acl = Acl::new(RuleEffect::Deny, Subscribing::Filtered, &[rule]).expect("a good rule");
         Arc::<[Access]>::from([Access { acl: Some(acl), ..Access::default() }])
     };
     sizes(

@@ -18,7 +18,7 @@ use midge::control::access_policies::AccessPolicies;
 use midge::control::housekeeping;
 use midge::control::logins::Logins;
 use midge::driver::{self, Bell, BindOptions, NetConfig, ShardIo, SocketFile};
-use midge::host::{Control, Start, StartStore, run};
+use midge::host::{Control, ShardStart, StartStore, run};
 use midge::logging;
 use midge::persistence::{Checkpoint, Recovery, StoreDirectory, recover, tools};
 use midge::settings::{Address, Config, Listener, Pin, shown_cores, state_directory};
@@ -225,7 +225,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     for (number, ((mesh, bell), interest)) in ends.enumerate() {
         let id = u16::try_from(number).expect("at most 128 shards");
         let rung = bell.clone();
-        let start = Start {
+        let start = ShardStart {
             id,
             shared: Arc::clone(&shared),
             control: Arc::clone(&control),

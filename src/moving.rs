@@ -7,7 +7,7 @@ use midge::base::Diagnostic;
 use midge::cli::ImportDatabase;
 use midge::config::mosquitto::MosquittoConf;
 use midge::driver::Clock;
-use midge::persistence::mosquitto::{self, Database, Terms};
+use midge::persistence::mosquitto::{self, Database, ImportTerms};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -67,7 +67,7 @@ pub(crate) fn import_database(arguments: &ImportDatabase) -> Result<(), Failure>
     };
     let ports: Vec<u16> = config.listeners.iter().map(|listener| listener.address.port()).collect();
     let (_, now) = Clock::start();
-    let terms = Terms { now, written_seconds, ports: &ports };
+    let terms = ImportTerms { now, written_seconds, ports: &ports };
     let takings =
         mosquitto::import(&into, &database, &terms).map_err(|error| Failure::new(error.to_string()))?;
     if !database.is_final {

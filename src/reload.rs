@@ -4,7 +4,7 @@ use midge::cli::Serve;
 use midge::config::mosquitto::MosquittoConf;
 use midge::config::parse;
 use midge::control::access_policies::AccessPolicies;
-use midge::control::housekeeping::{Asked, LOOK_AFTER};
+use midge::control::housekeeping::{Housekeeping, LOOK_AFTER};
 use midge::control::logins::Logins;
 use midge::driver::Bell;
 use midge::host::Control;
@@ -152,7 +152,7 @@ fn without_policies(config: &Config) -> Config {
 
 /// Reads the configuration again whenever SIGHUP has come, and looks at the dates of certificates once a day: on a
 /// thread of its own, since a file may lie on a disk that hangs.
-pub(crate) fn keep_house(asked: Asked, mut reload: Reload) -> std::io::Result<()> {
+pub(crate) fn keep_house(asked: Housekeeping, mut reload: Reload) -> std::io::Result<()> {
     let control = Arc::clone(&reload.control);
     let look = move |now| tell(&control.outdated(now));
     let looked_at = unix_seconds();

@@ -6,7 +6,7 @@
 //! nothing, as midge has no log file. SIGPIPE is ignored from the start of the process on, by Rust's own code.
 
 use midge::broker::{Shared, counted};
-use midge::control::housekeeping::Requests;
+use midge::control::housekeeping::ReloadRequests;
 use midge::driver::Bell;
 use midge::host::Control;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -31,7 +31,7 @@ pub(crate) struct Serving {
     pub(crate) control: Arc<Control>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) bells: Vec<Bell>,
-    pub(crate) requests: Requests,
+    pub(crate) requests: ReloadRequests,
     /// Nothing is kept, in words.
     pub(crate) unkept: Option<String>,
 }

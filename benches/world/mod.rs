@@ -11,7 +11,7 @@ use midge::broker::Shared;
 use midge::broker::outbox::Outbox;
 use midge::control::access_policies::AccessPolicies;
 use midge::control::logins::Logins;
-use midge::host::{Control, Host, Io, IoEvent, ShardMessage, SocketEnd, Start};
+use midge::host::{Control, Host, Io, IoEvent, ShardMessage, ShardStart, SocketEnd};
 use midge::mqtt::codec::{Framing, PACKET_BYTES_LIMIT, frame};
 use midge::mqtt::{ProtocolVersion, QoS};
 use midge::settings::Config;
@@ -118,7 +118,7 @@ impl World {
         let policies = AccessPolicies::load(&config).expect("no listener names a file");
         let logins = Logins::start(&policies).expect("no thread is needed");
         let (shared, mut interests) = Shared::new(config.clone(), 1, 7);
-        let start = Start {
+        let start = ShardStart {
             id: 0,
             shared: Arc::new(shared),
             control: Arc::new(Control::new(&config, policies, 1 << 20, Box::new(logins), 7)),

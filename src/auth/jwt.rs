@@ -19,7 +19,7 @@ mod crypto;
 mod keys;
 
 use claims::Claims;
-use keys::Key;
+use keys::JwtKey;
 
 /// How tokens are verified: one such set of rules per listener or for the whole broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,7 +150,7 @@ pub const KEYS_TRIED_MAX: usize = 16;
 /// Verifies tokens with the keys of its settings. Cheap to share; it has no state of its own.
 pub struct JwtVerifier {
     settings: JwtSettings,
-    keys: Vec<Key>,
+    keys: Vec<JwtKey>,
     left_out: Vec<String>,
 }
 
@@ -225,8 +225,8 @@ impl JwtVerifier {
         })
     }
 
-    fn verified_claims(&self, token: &[u8], header: &Header) -> Result<Map<String, Value>, TokenRefusal> {
-        let of_algorithm = |key: &&Key| key.verifies(header.algorithm);
+    fn verified_claims(&self, token: &[u8], header: &JoseHeader) -> Result<Map<String, Value>, TokenRefusal> {
+        let of_algorithm = |key: &&JwtKey| key.verifies(header.algorithm);
         if !self.keys.iter().any(|key| of_algorithm(&key)) {
             return Err(TokenRefusal::Algorithm);
         }
@@ -311,14 +311,14 @@ impl fmt::Display for JwtError {
 
 impl std::error::Error for JwtError {}
 
-struct Header {
+struct JoseHeader {
     algorithm: Algorithm,
     key_id: Option<String>,
 }
 
 /// Reads the three members that matter here, before anything is verified. The crate reads the
 /// header again, whole, but calls an unknown algorithm malformed, and looks over `crit`.
-fn read_header(token: &[u8]) -> Result<Header, TokenRefusal> {
+fn read_header(token: &[u8]) -> Result<JoseHeader, TokenRefusal> {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -339,7 +339,7 @@ fn read_header(token: &[u8]) -> Result<Header, TokenRefusal> {
         Some(Value::String(key_id)) => Some(key_id.clone()),
         Some(_) => return Err(TokenRefusal::Malformed),
     };
-    Ok(Header { algorithm, key_id })
+    Ok(JoseHeader { algorithm, key_id })
 }
 
 const KEYS_MAX: usize = 256;

@@ -1,7 +1,7 @@
 //! Holds `config/midge.toml`, the reference manual, to the rows of the options: the file is what the rows
 //! give, word for word, and reading it gives the defaults.
 
-use crate::settings::value::{Row, Section};
+use crate::settings::value::{OptionRow, Section};
 use crate::settings::{Config, Listener};
 
 /// Width of a line of comment, in characters.
@@ -42,7 +42,7 @@ fn section(text: &mut String, section: &dyn Section, header: &str) {
     }
 }
 
-fn option(text: &mut String, section: &dyn Section, row: &Row) {
+fn option(text: &mut String, section: &dyn Section, row: &OptionRow) {
     text.push('\n');
     comment(text, row.text);
     if row.unit.is_empty() {

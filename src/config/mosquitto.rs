@@ -26,7 +26,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::Diagnostic;
-pub use mapping::{Mapped, Mapping, Note, Origin, Table, TomlValue};
+use crate::settings::TlsMinimum;
+pub use mapping::{Mapped, Mapping, Note, SettingOrigin, TomlTable, TomlValue};
 
 /// A setting and the place where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +88,7 @@ macro_rules! settings {
 }
 
 /// A number with "as many as you like": `None`.
-pub type Limit = Option<u32>;
+pub type MaybeLimit = Option<u32>;
 
 settings! {
     /// What stands outside of listeners.
@@ -99,25 +100,25 @@ settings! {
         /// Whether a connect and a disconnect are logged.
         connection_messages: bool,
         /// Sessions at most, with and without connection.
-        global_max_clients: Limit,
+        global_max_clients: MaybeLimit,
         /// Connections at most.
-        global_max_connections: Limit,
+        global_max_connections: MaybeLimit,
         /// Bytes on their way to a client without acknowledgement.
-        max_inflight_bytes: Limit,
+        max_inflight_bytes: MaybeLimit,
         /// QoS 1 and 2 messages on their way without acknowledgement, in each direction.
-        max_inflight_messages: Limit,
+        max_inflight_messages: MaybeLimit,
         /// Longest keep alive, in seconds.
-        max_keepalive: Limit,
+        max_keepalive: MaybeLimit,
         /// Largest packet, in bytes.
         max_packet_size: u32,
         /// Bytes that wait for a client.
-        max_queued_bytes: Limit,
+        max_queued_bytes: MaybeLimit,
         /// QoS 1 and 2 messages that wait for a client.
-        max_queued_messages: Limit,
+        max_queued_messages: MaybeLimit,
         /// Bytes of the heap; 0: no bound.
         memory_limit: u64,
         /// Largest payload, in bytes.
-        message_size_limit: Limit,
+        message_size_limit: MaybeLimit,
         /// Whether anything is kept over a restart.
         persistence: bool,
         /// Name of the file that it is kept in.
@@ -173,15 +174,6 @@ pub enum SocketDomain {
     Ipv6,
 }
 
-/// Lowest version of TLS that a client may speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsVersion {
-    /// TLS 1.2 or 1.3.
-    V1_2,
-    /// TLS 1.3.
-    V1_3,
-}
-
 settings! {
     /// The settings of one listener, without those about who may come in.
     ListenerSettings {
@@ -208,7 +200,7 @@ settings! {
         /// How the identifiers begin that the broker chooses here.
         listener_auto_id_prefix: String,
         /// Connections at most.
-        max_connections: Limit,
+        max_connections: MaybeLimit,
         /// Highest QoS that clients may publish with.
         max_qos: u32,
         /// Topic aliases that a client may use.
@@ -224,7 +216,7 @@ settings! {
         /// Which addresses are meant when none is named.
         socket_domain: SocketDomain,
         /// Lowest version of TLS.
-        tls_version: TlsVersion,
+        tls_version: TlsMinimum,
         /// Whether the common name of a client's certificate is its user name.
         use_identity_as_username: bool,
         /// Whether the subject of a client's certificate is its user name.
@@ -236,7 +228,7 @@ settings! {
 
 /// Where a listener listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum ListenAddress {
     /// A TCP port of an address or host name; of every address without one.
     Port(u16, Option<String>),
     /// A Unix socket.
@@ -247,7 +239,7 @@ pub enum Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MosquittoListener {
     /// Where it listens, and the line that opened it.
-    pub place: Spanned<Place>,
+    pub place: Spanned<ListenAddress>,
     /// The key of the line that opened it: `listener`; for mosquitto's default listener `port`,
     /// `bind_address`, or a listener's key that no listener stands above.
     pub opened_by: String,
@@ -311,7 +303,7 @@ impl MosquittoConf {
     /// Fails with everything that is wrong or can't be done, in the order of the lines; never with an empty
     /// list.
     pub fn load(path: &Path, port_override: Option<u16>) -> Result<MosquittoConf, Vec<Diagnostic>> {
-        let mut reader = read::Reader::new(&path.display().to_string(), port_override);
+        let mut reader = read::ConfReader::new(&path.display().to_string(), port_override);
         reader.read_file(path);
         reader.conf.has_ipv6 = has_ipv6();
         reader.finish()
@@ -322,7 +314,7 @@ impl MosquittoConf {
     ///
     /// Fails with everything that mosquitto would not take either, and when no listener is left.
     pub fn load_partial(path: &Path) -> Result<MosquittoConf, Vec<Diagnostic>> {
-        let mut reader = read::Reader::new(&path.display().to_string(), None);
+        let mut reader = read::ConfReader::new(&path.display().to_string(), None);
         reader.is_partial = true;
         reader.read_file(path);
         reader.conf.has_ipv6 = has_ipv6();
@@ -335,7 +327,7 @@ impl MosquittoConf {
         bytes: &[u8],
         port_override: Option<u16>,
     ) -> Result<MosquittoConf, Vec<Diagnostic>> {
-        let mut reader = read::Reader::new(file, port_override);
+        let mut reader = read::ConfReader::new(file, port_override);
         reader.read_bytes(bytes);
         reader.finish()
     }

@@ -13,7 +13,7 @@ use crate::base::{Diagnostic, Diagnostics, ERRORS_MAX};
 use crate::files;
 use crate::settings::Config;
 use crate::settings::options::{LISTENERS_MAX, Listener};
-use crate::settings::value::{Literal, Refused, Row, Section, quoted};
+use crate::settings::value::{Literal, OptionRow, Refused, Section, quoted};
 
 /// Largest configuration file, in bytes. What is larger is something else.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -87,7 +87,7 @@ fn line_of(text: &str, offset: usize) -> usize {
 }
 
 /// The option that a line of unreadable text seems to set: `shards = 2MB` under `[runtime]`.
-fn option_on_line(text: &str, line: usize) -> Option<(String, Row)> {
+fn option_on_line(text: &str, line: usize) -> Option<(String, OptionRow)> {
     let mut lines = text.lines().take(line).collect::<Vec<_>>().into_iter().rev();
     let (key, _) = lines.next()?.split_once('=')?;
     let header = lines.map(str::trim).find(|line| line.starts_with('['))?;
@@ -279,7 +279,7 @@ fn literal_of(item: &Item) -> Literal {
     }
 }
 
-fn refused_value(row: &Row, literal: &Literal, refused: &Refused) -> String {
+fn refused_value(row: &OptionRow, literal: &Literal, refused: &Refused) -> String {
     let allowed = row.allowed_in_words();
     if !row.allowed.fits_type(literal) {
         return format!("got {}; allowed is {allowed}", literal.shown_with_type());

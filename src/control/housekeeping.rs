@@ -16,18 +16,18 @@ const CLOCK_SET_SECONDS: i64 = 3600;
 
 /// Asks the thread for work. Cheap to clone.
 #[derive(Clone)]
-pub struct Requests(SyncSender<()>);
+pub struct ReloadRequests(SyncSender<()>);
 
 /// What the thread is asked for.
-pub struct Asked(Receiver<()>);
+pub struct Housekeeping(Receiver<()>);
 
 /// Both ends.
-pub fn requests() -> (Requests, Asked) {
+pub fn requests() -> (ReloadRequests, Housekeeping) {
     let (sender, receiver) = sync_channel(1);
-    (Requests(sender), Asked(receiver))
+    (ReloadRequests(sender), Housekeeping(receiver))
 }
 
-impl Requests {
+impl ReloadRequests {
     /// Has the configuration read again. Never waits; one that is asked for and not begun stands for this one too.
     pub fn reload(&self) {
         match self.0.try_send(()) {
@@ -54,7 +54,7 @@ impl Day {
     }
 }
 
-impl Asked {
+impl Housekeeping {
     /// Works until no one can ask any more. `clock` gives seconds since 1970; `looked_at` is when the start has looked.
     /// Each reload looks at the dates by itself.
     pub fn serve(

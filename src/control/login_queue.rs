@@ -19,7 +19,7 @@ use std::net::IpAddr;
 
 /// Who logs in, and where it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct LoginOrigin {
     /// None: a Unix-domain socket, or a load balancer's own connection. These are counted as one.
     pub address: Option<IpAddr>,
     /// User and client identifier at this address, as a hash.
@@ -29,7 +29,7 @@ pub struct Origin {
 /// Addresses that are counted together.
 type Source = Option<Network>;
 
-impl Origin {
+impl LoginOrigin {
     fn source(&self) -> Source {
         self.address.map(counted_with)
     }
@@ -47,7 +47,7 @@ enum Place {
 }
 
 struct Line<T> {
-    waiting: VecDeque<(Origin, u32, T)>,
+    waiting: VecDeque<(LoginOrigin, u32, T)>,
     checked: usize,
     place: Place,
 }
@@ -77,7 +77,7 @@ const WRONG_MAX: usize = 4096;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next<T> {
     /// To be checked; tell of its end with [`LoginQueue::done`].
-    Check(Origin, T),
+    Check(LoginOrigin, T),
     /// Its address is banned.
     Refuse(T),
 }
@@ -100,9 +100,9 @@ impl<T> LoginQueue<T> {
     }
 
     /// Of a user (or none) with a client identifier at an address.
-    pub fn origin(&self, address: Option<IpAddr>, user: Option<&str>, client_id: &str) -> Origin {
+    pub fn origin(&self, address: Option<IpAddr>, user: Option<&str>, client_id: &str) -> LoginOrigin {
         let device = self.hasher.hash_one((address.map(counted_with), user, client_id));
-        Origin { address, device }
+        LoginOrigin { address, device }
     }
 
     /// Logins that wait.
@@ -117,7 +117,7 @@ impl<T> LoginQueue<T> {
 
     /// A login of the connection in this slot wants to be checked. Gives one for which there is no room: the newest of
     /// the address with the most, or this one.
-    pub fn push(&mut self, origin: Origin, slot: u32, login: T) -> Option<T> {
+    pub fn push(&mut self, origin: LoginOrigin, slot: u32, login: T) -> Option<T> {
         let source = origin.source();
         let mut refused = None;
         if self.slots.len() >= self.waiting_max {
@@ -195,7 +195,7 @@ impl<T> LoginQueue<T> {
     }
 
     /// One that was to be checked has its answer; `was_wrong`: it was not who it said.
-    pub fn done(&mut self, origin: Origin, was_wrong: bool) {
+    pub fn done(&mut self, origin: LoginOrigin, was_wrong: bool) {
         self.checked -= 1;
         if was_wrong {
             self.wrong.resize(WRONG_MAX, 0);
@@ -222,7 +222,7 @@ impl<T> LoginQueue<T> {
         }
     }
 
-    fn took(&mut self, source: Source, taken: Option<(Origin, u32, T)>) -> Option<(Origin, T)> {
+    fn took(&mut self, source: Source, taken: Option<(LoginOrigin, u32, T)>) -> Option<(LoginOrigin, T)> {
         if self.lines.get(&source).is_some_and(|line| !line.waiting.is_empty()) {
             self.turns.push_back(source);
         }
@@ -289,7 +289,7 @@ mod tests {
         queue: &mut LoginQueue<u32>,
         now: Time,
         turn: impl Fn(IpAddr) -> LoginTurn,
-    ) -> Option<(Origin, u32)> {
+    ) -> Option<(LoginOrigin, u32)> {
         match queue.next(now, turn)? {
             Next::Check(origin, slot) => Some((origin, slot)),
             Next::Refuse(slot) => panic!("{slot} is refused"),

@@ -127,7 +127,7 @@ impl Control {
 }
 
 /// What one shard starts with. `L`: a listening socket.
-pub struct Start<L> {
+pub struct ShardStart<L> {
     /// Its number.
     pub id: ShardId,
     /// See `Shared`.

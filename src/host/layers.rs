@@ -8,7 +8,7 @@ use crate::base::steps;
 use crate::broker::outbox::{Outbox, Range};
 use crate::broker::{BytesBelow, Hangup, HoldBack};
 use crate::control::access_policies::user_of_certificate;
-use crate::transport::{Fault, Header, Input, LayerStack, Layers, Scratch, TlsIdentity};
+use crate::transport::{Input, LayerFault, LayerStack, Layers, ProxyHeader, Scratch, TlsIdentity};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -144,12 +144,16 @@ impl ConnectionLayers {
     }
 
     /// Takes bytes of a connection whose PROXY header is still to come; none for others.
-    fn read_header(&mut self, slot: ConnectionSlot, bytes: &[u8]) -> Option<Result<Option<Header>, Fault>> {
+    fn read_header(
+        &mut self,
+        slot: ConnectionSlot,
+        bytes: &[u8],
+    ) -> Option<Result<Option<ProxyHeader>, LayerFault>> {
         let layered = self.layers.get_mut(slot.at()).and_then(Option::as_mut)?;
         layered.layers.awaits_header().then(|| layered.layers.read_header(bytes))
     }
 
-    fn read(&mut self, slot: ConnectionSlot, bytes: &[u8], outbox: &mut Outbox) -> Result<Input, Fault> {
+    fn read(&mut self, slot: ConnectionSlot, bytes: &[u8], outbox: &mut Outbox) -> Result<Input, LayerFault> {
         let Some(layered) = self.layers.get_mut(slot.at()).and_then(Option::as_mut) else {
             return Ok(Input::default());
         };
@@ -339,9 +343,9 @@ impl<I: Io> Host<I> {
         &mut self,
         now: Time,
         slot: ConnectionSlot,
-        header: Result<Option<Header>, Fault>,
-    ) -> Result<Input, Fault> {
-        let Some(Header { peer, identity, rest }) = header? else { return Ok(Input::default()) };
+        header: Result<Option<ProxyHeader>, LayerFault>,
+    ) -> Result<Input, LayerFault> {
+        let Some(ProxyHeader { peer, identity, rest }) = header? else { return Ok(Input::default()) };
         if let Some(peer) = peer {
             self.machine.handle_peer(slot, peer);
             if !self.lets_in(now, peer.ip()) || !self.begin_handshake(now, slot, peer.ip()) {

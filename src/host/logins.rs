@@ -5,7 +5,7 @@ use super::gate::{Judged, source};
 use super::{Host, Io};
 use crate::base::ConnectionSlot;
 use crate::base::Time;
-use crate::control::login_queue::{LoginQueue, Next, Origin};
+use crate::control::login_queue::{LoginOrigin, LoginQueue, Next};
 use crate::control::logins::WAITING_MAX;
 use crate::policy::access::{Login, Verdict};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ struct Answer {
     serial: u32,
     verdict: Verdict,
     /// It was checked; none: it was refused before its turn came.
-    checked: Option<Origin>,
+    checked: Option<LoginOrigin>,
 }
 
 /// A login that waits for its turn.

@@ -18,7 +18,7 @@ mod messages;
 mod store;
 mod tidy;
 
-pub use control::{Control, Start};
+pub use control::{Control, ShardStart};
 pub use io::{Io, IoEvent, SocketEnd, UNIX_PEER};
 pub use messages::ShardMessage;
 pub use store::{CheckpointMark, SealedSegments, StartStore};
@@ -115,7 +115,7 @@ enum Restore {
 ///
 /// # Errors
 /// The ring's, or the disk's at the start: without them there is no shard.
-pub fn run<I: Io>(start: Start<I::Listener>, store: Option<StartStore>, io: I) -> std::io::Result<()> {
+pub fn run<I: Io>(start: ShardStart<I::Listener>, store: Option<StartStore>, io: I) -> std::io::Result<()> {
     let mut host = Host::new(start, io);
     host.begin(store)?;
     while host.turn()? {}
@@ -124,7 +124,7 @@ pub fn run<I: Io>(start: Start<I::Listener>, store: Option<StartStore>, io: I) -
 
 impl<I: Io> Host<I> {
     /// A shard before its start.
-    pub fn new(start: Start<I::Listener>, mut io: I) -> Host<I> {
+    pub fn new(start: ShardStart<I::Listener>, mut io: I) -> Host<I> {
         let limits = &start.shared.config.limits;
         let packet_bytes =
             start.shared.terms.iter().map(|terms| terms.packet_bytes).max().unwrap_or_default();

@@ -5,7 +5,7 @@
 //! those before it, though it holds nothing yet.
 
 use super::directory::SegmentName;
-use super::recovery::Kind;
+use super::recovery::SegmentKind;
 use crate::store::rows::{LogPosition, Meta};
 use crate::store::segment::{BLOCK, Header};
 use std::collections::BTreeMap;
@@ -66,11 +66,16 @@ impl Chain {
 
     /// Of a file without a segment of its own, of so many bytes: the number of the segment that is damaged, and
     /// what is to be said of it. It may be one before this. Each is told once.
-    pub(super) fn fault_at(&mut self, name: &SegmentName, kind: &Kind, len: usize) -> Option<(u64, String)> {
+    pub(super) fn fault_at(
+        &mut self,
+        name: &SegmentName,
+        kind: &SegmentKind,
+        len: usize,
+    ) -> Option<(u64, String)> {
         if len < BLOCK || !len.is_multiple_of(BLOCK) {
             return Some((name.number, cut(len)));
         }
-        if !matches!(kind, Kind::Unused | Kind::Spare) {
+        if !matches!(kind, SegmentKind::Unused | SegmentKind::Spare) {
             return None;
         }
         let next = self.next(name.epoch, name.shard)?;

@@ -13,7 +13,7 @@ mod takings;
 #[allow(clippy::disallowed_methods, reason = "the store owns its files")]
 mod write;
 
-pub use take::{Terms, take};
+pub use take::{ImportTerms, take};
 pub use takings::{Left, Takings};
 pub use write::import;
 
@@ -45,9 +45,9 @@ pub struct Database<'a> {
     /// Was it written as mosquitto ended? Else mosquitto may run still, or was killed.
     pub is_final: bool,
     /// Kept sessions, each once, in the order of the file.
-    pub sessions: Vec<Session<'a>>,
+    pub sessions: Vec<MosquittoSession<'a>>,
     /// By their identifier.
-    pub messages: BTreeMap<u64, Message<'a>>,
+    pub messages: BTreeMap<u64, MosquittoMessage<'a>>,
     /// Identifiers of the retained messages.
     pub retained: Vec<u64>,
     /// Messages and subscriptions of clients that have no session in the file.
@@ -59,7 +59,7 @@ pub struct Database<'a> {
 
 /// A session.
 #[derive(Debug, Default)]
-pub struct Session<'a> {
+pub struct MosquittoSession<'a> {
     /// Client identifier.
     pub client_id: &'a [u8],
     /// When it ends, seconds since 1970; 0: it was connected, or does not end.
@@ -69,14 +69,14 @@ pub struct Session<'a> {
     /// Port of the listener that its client came in by; 0: not known, or it has none.
     pub listener_port: u16,
     /// Its subscriptions.
-    pub subscriptions: Vec<Subscription<'a>>,
+    pub subscriptions: Vec<MosquittoSubscription<'a>>,
     /// Its messages, in their order: those of each direction that are on their way, then those that wait.
-    pub deliveries: Vec<Delivery<'a>>,
+    pub deliveries: Vec<MosquittoDelivery<'a>>,
 }
 
 /// A subscription.
 #[derive(Clone, Copy, Debug)]
-pub struct Subscription<'a> {
+pub struct MosquittoSubscription<'a> {
     /// Topic filter.
     pub filter: &'a [u8],
     /// Subscription Options as SUBSCRIBE has them.
@@ -87,7 +87,7 @@ pub struct Subscription<'a> {
 
 /// A message.
 #[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
+pub struct MosquittoMessage<'a> {
     /// Topic name.
     pub topic: &'a [u8],
     /// Application message.
@@ -110,7 +110,7 @@ pub struct Message<'a> {
 
 /// A message of a session.
 #[derive(Clone, Copy, Debug)]
-pub struct Delivery<'a> {
+pub struct MosquittoDelivery<'a> {
     /// The message. It may not be there: mosquitto leaves out what has expired.
     pub message: u64,
     /// Packet identifier.
@@ -129,7 +129,7 @@ pub struct Delivery<'a> {
     pub properties: &'a [u8],
 }
 
-/// How far a [`Delivery`] has come, as mosquitto counts it.
+/// How far a [`MosquittoDelivery`] has come, as mosquitto counts it.
 pub mod state {
     /// A PUBLISH of QoS 1 is to be sent.
     pub const PUBLISH_QOS1: u8 = 2;
@@ -255,7 +255,7 @@ impl<'a> Database<'a> {
             let (source_len, user_len, topic_len) = (body.u16()?, body.u16()?, body.u16()?);
             let source_port = body.u16()?;
             let (qos, retain) = (body.u8()?, body.u8()? != 0);
-            Message {
+            MosquittoMessage {
                 source: body.take(source_len.into())?,
                 source_user: body.take(user_len.into())?,
                 topic: body.take(topic_len.into())?,
@@ -280,7 +280,7 @@ impl<'a> Database<'a> {
             let payload_len = body.u32()?;
             let payload = body.take(usize::try_from(payload_len).unwrap_or(usize::MAX))?;
             let properties = &[][..];
-            Message {
+            MosquittoMessage {
                 topic,
                 payload,
                 properties,
@@ -302,7 +302,7 @@ impl<'a> Database<'a> {
             let (message, packet_id, id_len) = (body.native_u64()?, body.u16()?, body.u16()?);
             let (qos, state, marks, direction) = (body.u8()?, body.u8()?, body.u8()?, body.u8()?);
             client_id = body.take(id_len.into())?;
-            delivery = Delivery {
+            delivery = MosquittoDelivery {
                 message,
                 packet_id,
                 qos,
@@ -319,7 +319,8 @@ impl<'a> Database<'a> {
             let (direction, state, dup) = (body.u8()?, body.u8()?, body.u8()? != 0);
             let is_outgoing = direction == OUTGOING;
             let properties = &[][..];
-            delivery = Delivery { message, packet_id, qos, state, retain, dup, is_outgoing, properties };
+            delivery =
+                MosquittoDelivery { message, packet_id, qos, state, retain, dup, is_outgoing, properties };
         }
         match self.session_of(client_id) {
             Some(session) => session.deliveries.push(delivery),
@@ -337,11 +338,11 @@ impl<'a> Database<'a> {
             body.u16()?;
             client_id = body.take(id_len.into())?;
             let filter = body.take(filter_len.into())?;
-            subscription = Subscription { filter, options: qos & 3 | options & !3, identifier };
+            subscription = MosquittoSubscription { filter, options: qos & 3 | options & !3, identifier };
         } else {
             client_id = body.text()?;
             let (filter, options) = (body.text()?, body.u8()?);
-            subscription = Subscription { filter, options, identifier: 0 };
+            subscription = MosquittoSubscription { filter, options, identifier: 0 };
         }
         match self.session_of(client_id) {
             Some(session) => session.subscriptions.push(subscription),
@@ -379,7 +380,7 @@ impl<'a> Database<'a> {
         let next = self.sessions.len();
         let at = *self.by_client.entry(client_id).or_insert(next);
         if at == next {
-            self.sessions.push(Session { client_id, ..Session::default() });
+            self.sessions.push(MosquittoSession { client_id, ..MosquittoSession::default() });
         }
         let session = &mut self.sessions[at];
         (session.expires_at, session.expiry_seconds) = (expires_at, expiry_seconds);
@@ -387,7 +388,7 @@ impl<'a> Database<'a> {
         Ok(())
     }
 
-    fn session_of(&mut self, client_id: &[u8]) -> Option<&mut Session<'a>> {
+    fn session_of(&mut self, client_id: &[u8]) -> Option<&mut MosquittoSession<'a>> {
         let at = *self.by_client.get(client_id)?;
         self.sessions.get_mut(at)
     }

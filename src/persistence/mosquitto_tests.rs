@@ -87,7 +87,7 @@ fn taken(database: &Database<'_>) -> (Takings, Vec<RestoredSession>, Vec<(String
     let mut base = MemoryBase::default();
     let mut changes = Changes::new(&base).unwrap();
     let header = Header { epoch: 1, shard: 0, shards: 1, number: 0, first_sequence: 1, seed: 0 };
-    let terms = Terms { now: NOW, written_seconds: NOW_SECONDS - 100, ports: &[1883, 1884] };
+    let terms = ImportTerms { now: NOW, written_seconds: NOW_SECONDS - 100, ports: &[1883, 1884] };
     let apply = &mut |frame: &[u8]| {
         changes.apply_frame(&base, &header, frame).unwrap();
         Ok(())

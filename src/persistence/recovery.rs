@@ -268,7 +268,7 @@ pub(super) struct Tail<'a> {
 }
 
 /// What a segment's file is.
-pub(super) enum Kind {
+pub(super) enum SegmentKind {
     /// Nothing was ever written to it: it was made for later.
     Unused,
     /// Its name is not its header's: it was another segment once, and was kept for a later one.
@@ -281,22 +281,22 @@ pub(super) enum Kind {
     OtherVersion(u32),
 }
 
-pub(super) fn kind_of<S: Source>(name: &SegmentName, source: &mut S) -> Result<Kind, S::Error> {
+pub(super) fn kind_of<S: Source>(name: &SegmentName, source: &mut S) -> Result<SegmentKind, S::Error> {
     let block = source.bytes(0, BLOCK)?;
     if let Some(version) = Header::other_version(block) {
-        return Ok(Kind::OtherVersion(version));
+        return Ok(SegmentKind::OtherVersion(version));
     }
     Ok(match Header::decode(block) {
         // The header is durable before any frame is.
-        None if source.is_zero(BLOCK, usize::MAX)? => Kind::Unused,
-        None => Kind::NoHeader,
-        Some(header) if !(1..=SHARDS_MAX).contains(&usize::from(header.shards)) => Kind::NoHeader,
+        None if source.is_zero(BLOCK, usize::MAX)? => SegmentKind::Unused,
+        None => SegmentKind::NoHeader,
+        Some(header) if !(1..=SHARDS_MAX).contains(&usize::from(header.shards)) => SegmentKind::NoHeader,
         Some(header)
             if (header.epoch, header.shard, header.number) != (name.epoch, name.shard, name.number) =>
         {
-            Kind::Spare
+            SegmentKind::Spare
         }
-        Some(header) => Kind::Segment(header),
+        Some(header) => SegmentKind::Segment(header),
     })
 }
 
@@ -334,16 +334,16 @@ impl<'a> Tail<'a> {
             report.damage.push(Damage { path, aside: None, what, means: MEANS_RECORDS });
         }
         match kind {
-            Kind::Unused | Kind::Spare => {
+            SegmentKind::Unused | SegmentKind::Spare => {
                 self.idle.push(path);
                 Ok(())
             }
-            Kind::OtherVersion(version) => Err(other_version(&path, version)),
-            Kind::NoHeader => {
+            SegmentKind::OtherVersion(version) => Err(other_version(&path, version)),
+            SegmentKind::NoHeader => {
                 let what = "the header of the segment can't be read".to_owned();
                 self.report_damage(path, what, report)
             }
-            Kind::Segment(header) => self.apply_segment(image, &header, path, &mut file, report),
+            SegmentKind::Segment(header) => self.apply_segment(image, &header, path, &mut file, report),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::chain::Chain;
 use super::directory::StoreDirectory;
 use super::image::{Image, ImageError};
-use super::recovery::{self, Kind, RecoveryReport, Tail, kind_of, recover};
+use super::recovery::{self, RecoveryReport, SegmentKind, Tail, kind_of, recover};
 use super::salvage::look;
 use super::segment_file::SegmentFile;
 use crate::session::LossTimes;
@@ -57,14 +57,14 @@ pub fn verify(path: &Path, out: &mut impl Write) -> Result<bool, StoreError> {
         let kind = kind_of(&name, &mut file)?;
         let fault = chain.fault_at(&name, &kind, file.len());
         let told = match kind {
-            Kind::Unused => "unused".to_owned(),
-            Kind::Spare => "kept for a later segment".to_owned(),
-            Kind::OtherVersion(version) => return Err(recovery::other_version(&path, version)),
-            Kind::NoHeader => {
+            SegmentKind::Unused => "unused".to_owned(),
+            SegmentKind::Spare => "kept for a later segment".to_owned(),
+            SegmentKind::OtherVersion(version) => return Err(recovery::other_version(&path, version)),
+            SegmentKind::NoHeader => {
                 is_sound = false;
                 "damaged: the header can't be read".to_owned()
             }
-            Kind::Segment(header) => {
+            SegmentKind::Segment(header) => {
                 let missing = chain.missing_before(&header);
                 let checked = check_segment(&header, &mut file)?;
                 chain.pass(&header, checked.last_sequence);

@@ -35,7 +35,7 @@ use std::ops::BitOr;
 use std::sync::Arc;
 
 use pattern::Placeholders;
-use tree::{Effects, Growing, NOTHING, Root, Tree};
+use tree::{Growing, NOTHING, Root, RuleEffects, Tree};
 
 /// Grants and denials that the rules of an [`Acl`] may come to: topics times users times clients.
 pub const ENTRIES_MAX: usize = 1_000_000;
@@ -74,7 +74,7 @@ impl BitOr for Actions {
 
 /// What a rule does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Effect {
+pub enum RuleEffect {
     /// Grants, unless another rule denies.
     Allow,
     /// Refuses, whatever another rule grants.
@@ -114,7 +114,7 @@ pub struct Rule {
     /// Of those, only these client identifiers, exact; all of them when the list is empty.
     pub clients: Vec<String>,
     /// Allow or deny.
-    pub effect: Effect,
+    pub effect: RuleEffect,
     /// What is allowed or denied.
     pub actions: Actions,
     /// Topic filters, with `%u` for the user name and `%c` for the client identifier, anywhere.
@@ -165,7 +165,7 @@ impl Acl {
     ///
     /// # Errors
     /// The first [`RuleError`] in the order of the rules.
-    pub fn new(default: Effect, subscribing: Subscribing, rules: &[Rule]) -> Result<Acl, RuleError> {
+    pub fn new(default: RuleEffect, subscribing: Subscribing, rules: &[Rule]) -> Result<Acl, RuleError> {
         let mut builder = Builder::new(default, subscribing);
         for (number, rule) in rules.iter().enumerate() {
             builder.add_rule(number, rule, 0)?;
@@ -249,7 +249,7 @@ enum Round {
 struct Grant<'a> {
     topic: &'a str,
     placeholders: Placeholders,
-    effects: Effects,
+    effects: RuleEffects,
     /// Of the file; 0: there is none.
     line: u32,
 }
@@ -262,8 +262,8 @@ struct Builder {
 }
 
 impl Builder {
-    fn new(default: Effect, subscribing: Subscribing) -> Builder {
-        let default = if default == Effect::Allow { Actions::ALL } else { Actions::NONE };
+    fn new(default: RuleEffect, subscribing: Subscribing) -> Builder {
+        let default = if default == RuleEffect::Allow { Actions::ALL } else { Actions::NONE };
         Builder::with_default(default, subscribing)
     }
 
@@ -284,7 +284,7 @@ impl Builder {
     }
 
     fn add_rule(&mut self, number: usize, rule: &Rule, line: u32) -> Result<(), RuleError> {
-        let effects = Effects::of(rule.effect, rule.actions, Round::First);
+        let effects = RuleEffects::of(rule.effect, rule.actions, Round::First);
         for topic in &rule.topics {
             let grant = Grant { topic, placeholders: Placeholders::Anywhere, effects, line };
             self.add_for_all(rule, grant).map_err(|refused| match refused {

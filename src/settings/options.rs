@@ -26,8 +26,8 @@ macro_rules! sections {
         }
 
         impl $section {
-            const ROWS: &'static [Row] = &[
-                $(Row {
+            const ROWS: &'static [OptionRow] = &[
+                $(OptionRow {
                     key: stringify!($key),
                     allowed: $allowed,
                     unit: $unit,
@@ -52,7 +52,7 @@ macro_rules! sections {
                 $about
             }
 
-            fn rows(&self) -> &'static [Row] {
+            fn rows(&self) -> &'static [OptionRow] {
                 $section::ROWS
             }
 
@@ -63,7 +63,7 @@ macro_rules! sections {
                 }
             }
 
-            fn set(&mut self, row: &Row, literal: &Literal) -> Result<(), Refused> {
+            fn set(&mut self, row: &OptionRow, literal: &Literal) -> Result<(), Refused> {
                 match row.key {
                     $(stringify!($key) => self.$key = <$type as Setting>::read(literal, &row.allowed)?,)*
                     _ => return Err(Refused::NotAllowed),
@@ -108,11 +108,11 @@ const BYTES_PER_SECOND_MAX: u64 = 1 << 40;
 
 #[cfg(test)]
 mod tests {
-    use super::super::value::{Allowed, Literal, Refused, Row, Section};
+    use super::super::value::{Allowed, Literal, OptionRow, Refused, Section};
     use super::*;
 
     /// A section's own default, and a copy to change.
-    fn each_row(mut check: impl FnMut(&mut dyn Section, &Row)) {
+    fn each_row(mut check: impl FnMut(&mut dyn Section, &OptionRow)) {
         let mut config = super::super::Config::default();
         let mut listener = Listener::default();
         let mut sections: Vec<&mut dyn Section> = vec![&mut listener];

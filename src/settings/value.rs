@@ -1,5 +1,5 @@
 //! What an option is made of: the value as the file gives it ([`Literal`]), what is allowed ([`Allowed`]),
-//! the typed value ([`Setting`]), and the row and section that join them ([`Row`], [`Section`]).
+//! the typed value ([`Setting`]), and the row and section that join them ([`OptionRow`], [`Section`]).
 //!
 //! In comes a literal of any type. Out goes either a value inside its bounds, or a [`Refused`] that the
 //! reader of the file turns into a sentence. Nothing here knows TOML.
@@ -42,7 +42,7 @@ pub trait Setting: Sized {
 
 /// One option as the reference manual shows it. Its default is the default of its section's type.
 #[derive(Debug, Clone, Copy)]
-pub struct Row {
+pub struct OptionRow {
     /// Key in the file.
     pub key: &'static str,
     /// Type and bounds.
@@ -55,7 +55,7 @@ pub struct Row {
     pub may_be_left_out: bool,
 }
 
-impl Row {
+impl OptionRow {
     /// What the option may be, with its unit: "an integer from 0 to 128 (shards)".
     pub fn allowed_in_words(&self) -> String {
         if self.unit.is_empty() {
@@ -75,12 +75,12 @@ pub trait Section {
     fn about(&self) -> &'static str;
 
     /// Every option of the table, in the order of the manual.
-    fn rows(&self) -> &'static [Row];
+    fn rows(&self) -> &'static [OptionRow];
 
     /// The value of an option as it would stand in the file. `None`: the key is unknown.
     fn shown(&self, key: &str) -> Option<String>;
 
     /// Sets the option of a row of this section. Fails, and changes nothing, when the literal is not allowed
     /// or the row is another section's.
-    fn set(&mut self, row: &Row, literal: &Literal) -> Result<(), Refused>;
+    fn set(&mut self, row: &OptionRow, literal: &Literal) -> Result<(), Refused>;
 }

@@ -171,7 +171,7 @@ fn begin_checksum(name: LogName, sequence: u64, body_len: usize) -> crc32fast::H
 
 /// A frame that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame<'a> {
+pub struct LogFrame<'a> {
     /// Its sequence.
     pub sequence: u64,
     /// Its records.
@@ -184,7 +184,7 @@ pub struct Frame<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
     /// A frame.
-    Frame(Frame<'a>),
+    Frame(LogFrame<'a>),
     /// Bytes that can't be read, though what comes after them was written later: something that was
     /// durable is lost. Reading goes on after them.
     Damage {
@@ -246,7 +246,7 @@ impl<'a> SegmentReader<'a> {
         match place {
             Place::Frame(place) => {
                 let FramePlace { sequence, at, len, .. } = place;
-                Step::Frame(Frame { sequence, body: &self.bytes[place.body_at()..][..len], at })
+                Step::Frame(LogFrame { sequence, body: &self.bytes[place.body_at()..][..len], at })
             }
             Place::Damage { from, to } => Step::Damage { from, to },
             Place::End { at, torn } => Step::End { at, torn },

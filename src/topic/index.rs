@@ -24,7 +24,7 @@
 
 use super::matches::Matches;
 use super::subscribers::{ListSlot, Lists, Subscription};
-use super::table::{Keys, Table};
+use super::table::{Keys, SegmentedTable};
 use super::trie::Trie;
 use crate::mqtt::SubscriptionOptions;
 use crate::mqtt::has_wildcard;
@@ -33,7 +33,7 @@ use std::fmt;
 /// Filter → subscribers.
 pub struct TopicIndex {
     keys: Keys,
-    exact: Table<Exact>,
+    exact: SegmentedTable<Exact>,
     wildcard: Trie,
     lists: Lists,
     subscriptions: usize,
@@ -55,7 +55,7 @@ impl TopicIndex {
     pub fn new(hash_seed: u64) -> TopicIndex {
         TopicIndex {
             keys: Keys::new(hash_seed),
-            exact: Table::new(),
+            exact: SegmentedTable::new(),
             wildcard: Trie::new(),
             lists: Lists::new(),
             subscriptions: 0,

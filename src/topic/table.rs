@@ -38,14 +38,14 @@ impl Keys {
 }
 
 #[derive(Debug)]
-pub(super) struct Table<T> {
+pub(super) struct SegmentedTable<T> {
     segments: Box<[HashTable<T>]>,
     len: usize,
 }
 
-impl<T> Table<T> {
-    pub(super) fn new() -> Table<T> {
-        Table { segments: (0..SEGMENTS).map(|_| HashTable::new()).collect(), len: 0 }
+impl<T> SegmentedTable<T> {
+    pub(super) fn new() -> SegmentedTable<T> {
+        SegmentedTable { segments: (0..SEGMENTS).map(|_| HashTable::new()).collect(), len: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -119,7 +119,7 @@ mod tests {
     fn an_emptied_table_owns_no_entries() {
         let keys = Keys::new(1);
         let hash = |value: &u32| keys.child(*value, 0);
-        let mut table = Table::new();
+        let mut table = SegmentedTable::new();
         for value in 0..10_000 {
             table.find_or_insert(hash(&value), |other| *other == value, hash, || value);
         }

@@ -37,7 +37,7 @@ pub(super) struct Trie {
 
 /// Where in the trie a filter has its subscribers.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Place {
+pub(super) enum FilterPlace {
     /// Of the filter that ends at this node.
     Node(u32),
     /// Of the filter that goes on from this node with `#`.
@@ -83,7 +83,7 @@ impl Trie {
     }
 
     /// The place of a filter, made if it is new. A new place must get a subscriber.
-    pub(super) fn place_or_insert(&mut self, keys: &Keys, filter: &str) -> Place {
+    pub(super) fn place_or_insert(&mut self, keys: &Keys, filter: &str) -> FilterPlace {
         if self.root == NONE {
             self.root = self.add_node(NONE, b"");
         }
@@ -91,71 +91,73 @@ impl Trie {
         let mut rest = filter.as_bytes();
         loop {
             if rest == b"#" {
-                return Place::Below(node);
+                return FilterPlace::Below(node);
             }
             let used;
             (node, used) = match self.child(keys, node, rest) {
-                None if rest.len() <= TEXT_MAX => return Place::Leaf(self.insert_leaf(keys, node, rest)),
+                None if rest.len() <= TEXT_MAX => {
+                    return FilterPlace::Leaf(self.insert_leaf(keys, node, rest));
+                }
                 None => self.insert_node(keys, node, rest),
                 Some(child) => {
                     let text = self.entry(child).text();
                     let common = common_levels(text, rest).expect("it was found by its first level");
                     match child.linked() {
-                        Linked::Leaf(leaf) if text == rest => return Place::Leaf(leaf),
+                        Linked::Leaf(leaf) if text == rest => return FilterPlace::Leaf(leaf),
                         Linked::Node(node) if common == text.len() => (node, common),
                         _ => (self.split(keys, child, common), common),
                     }
                 }
             };
             if used == rest.len() {
-                return Place::Node(node);
+                return FilterPlace::Node(node);
             }
             rest = &rest[used + 1..];
         }
     }
 
     /// The place of a filter that has subscribers.
-    pub(super) fn place(&self, keys: &Keys, filter: &str) -> Option<Place> {
+    pub(super) fn place(&self, keys: &Keys, filter: &str) -> Option<FilterPlace> {
         let mut node = Some(self.root).filter(|root| *root != NONE)?;
         let mut rest = filter.as_bytes();
         loop {
             if rest == b"#" {
-                return Some(Place::Below(node));
+                return Some(FilterPlace::Below(node));
             }
             let child = self.child(keys, node, rest)?;
             let text = self.entry(child).text();
             rest = rest.strip_prefix(text)?;
             node = match child.linked() {
-                Linked::Leaf(leaf) => return Some(Place::Leaf(leaf)).filter(|_| rest.is_empty()),
-                Linked::Node(node) if rest.is_empty() => return Some(Place::Node(node)),
+                Linked::Leaf(leaf) => return Some(FilterPlace::Leaf(leaf)).filter(|_| rest.is_empty()),
+                Linked::Node(node) if rest.is_empty() => return Some(FilterPlace::Node(node)),
                 Linked::Node(node) => node,
             };
             rest = rest.strip_prefix(b"/")?;
         }
     }
 
-    pub(super) fn slot(&self, place: Place) -> &ListSlot {
+    pub(super) fn slot(&self, place: FilterPlace) -> &ListSlot {
         match place {
-            Place::Node(node) => self.nodes[node].head.list(),
-            Place::Below(node) => &self.nodes[node].below,
-            Place::Leaf(leaf) => self.leaves[leaf].list(),
+            FilterPlace::Node(node) => self.nodes[node].head.list(),
+            FilterPlace::Below(node) => &self.nodes[node].below,
+            FilterPlace::Leaf(leaf) => self.leaves[leaf].list(),
         }
     }
 
-    pub(super) fn slot_mut(&mut self, place: Place) -> &mut ListSlot {
+    pub(super) fn slot_mut(&mut self, place: FilterPlace) -> &mut ListSlot {
         match place {
-            Place::Node(node) => self.nodes[node].head.list_mut(),
-            Place::Below(node) => &mut self.nodes[node].below,
-            Place::Leaf(leaf) => self.leaves[leaf].list_mut(),
+            FilterPlace::Node(node) => self.nodes[node].head.list_mut(),
+            FilterPlace::Below(node) => &mut self.nodes[node].below,
+            FilterPlace::Leaf(leaf) => self.leaves[leaf].list_mut(),
         }
     }
 
     /// Removes the leaf or the node of a place whose list is empty now, and the nodes above it, as far as nothing
     /// else needs them.
-    pub(super) fn prune(&mut self, keys: &Keys, place: Place) {
+    pub(super) fn prune(&mut self, keys: &Keys, place: FilterPlace) {
         let mut node = match place {
-            Place::Node(node) | Place::Below(node) => node,
-            Place::Leaf(leaf) => {
+            FilterPlace::Node(node) | FilterPlace::Below(node) => node,
+            FilterPlace::Leaf(leaf) => {
                 let parent = self.leaves[leaf].parent();
                 self.detach(keys, Link::new(Linked::Leaf(leaf)));
                 self.leaves.remove(leaf);

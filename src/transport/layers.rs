@@ -190,7 +190,7 @@ pub struct TlsIdentity {
 
 /// What a PROXY header says, and the bytes that followed it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Header {
+pub struct ProxyHeader {
     /// The client's address; none if the balancer speaks for itself.
     pub peer: Option<SocketAddr>,
     /// The client has shown a certificate to the balancer.
@@ -212,7 +212,7 @@ pub struct Input {
 
 /// Why a connection ends below MQTT. What was appended for the socket is to be sent before it is closed.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Fault {
+pub enum LayerFault {
     /// Of the PROXY header.
     Proxy(ProxyFailure),
     /// Of TLS.
@@ -221,17 +221,17 @@ pub enum Fault {
     WebSocket(WebSocketFailure),
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for LayerFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Proxy(failure) => failure.fmt(f),
-            Fault::Tls(failure) => write!(f, "TLS: {failure}"),
-            Fault::WebSocket(failure) => failure.fmt(f),
+            LayerFault::Proxy(failure) => failure.fmt(f),
+            LayerFault::Tls(failure) => write!(f, "TLS: {failure}"),
+            LayerFault::WebSocket(failure) => failure.fmt(f),
         }
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for LayerFault {}
 
 impl Layers {
     /// Is the PROXY header still to come? Then bytes go to [`Layers::read_header`].
@@ -256,10 +256,10 @@ impl Layers {
     ///
     /// # Errors
     /// The connection is to be closed.
-    pub fn read_header(&mut self, bytes: &[u8]) -> Result<Option<Header>, Fault> {
+    pub fn read_header(&mut self, bytes: &[u8]) -> Result<Option<ProxyHeader>, LayerFault> {
         let mut header = self.header.take().unwrap_or_default();
         header.extend_from_slice(bytes);
-        match read_proxy_header(&header).map_err(Fault::Proxy)? {
+        match read_proxy_header(&header).map_err(LayerFault::Proxy)? {
             ProxyStep::More => {
                 self.header = Some(header);
                 Ok(None)
@@ -269,7 +269,7 @@ impl Layers {
                 let identity = tls
                     .filter(|tls| tls.verified)
                     .map(|tls| TlsIdentity { common_name: tls.common_name, subject: None });
-                Ok(Some(Header { peer: source, identity, rest: header.split_off(used) }))
+                Ok(Some(ProxyHeader { peer: source, identity, rest: header.split_off(used) }))
             }
         }
     }
@@ -285,7 +285,7 @@ impl Layers {
         bytes: &[u8],
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
-    ) -> Result<Input, Fault> {
+    ) -> Result<Input, LayerFault> {
         scratch.mqtt.clear();
         let mut input = Input::default();
         let read = self.read_tls(stack, bytes, scratch, out, &mut input);
@@ -300,7 +300,7 @@ impl Layers {
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
         input: &mut Input,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), LayerFault> {
         let Some(tls) = &mut self.tls else { return self.read_websocket(stack, bytes, scratch, out, input) };
         let mut decrypted = std::mem::take(&mut scratch.decrypted);
         let plain = if self.websocket.is_some() { &mut decrypted } else { &mut scratch.mqtt };
@@ -323,7 +323,7 @@ impl Layers {
             false => self.read_websocket(stack, &decrypted, scratch, out, input),
         };
         scratch.decrypted = decrypted;
-        progress.map_err(Fault::Tls)?;
+        progress.map_err(LayerFault::Tls)?;
         read
     }
 
@@ -334,7 +334,7 @@ impl Layers {
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
         input: &mut Input,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), LayerFault> {
         let Some(websocket) = &mut self.websocket else {
             scratch.mqtt.extend_from_slice(bytes);
             return Ok(());
@@ -346,9 +346,9 @@ impl Layers {
         let to_peer = if self.tls.is_some() { &mut *answers } else { &mut *out };
         let progress = websocket.read(settings, bytes, mqtt, to_peer);
         if let Some(tls) = self.tls.as_mut().filter(|_| !answers.is_empty()) {
-            tls.write([answers.as_slice()], tls_scratch, out).map_err(Fault::Tls)?;
+            tls.write([answers.as_slice()], tls_scratch, out).map_err(LayerFault::Tls)?;
         }
-        match progress.map_err(Fault::WebSocket)? {
+        match progress.map_err(LayerFault::WebSocket)? {
             websocket::WebSocketProgress::PeerClosed => input.is_closed = true,
             websocket::WebSocketProgress::Handshaking
             | websocket::WebSocketProgress::Established
@@ -387,7 +387,7 @@ impl Layers {
         len: usize,
         scratch: &'a mut Scratch,
         out: &mut Vec<u8>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), LayerFault> {
         let Scratch { tls: tls_scratch, header, .. } = scratch;
         header.clear();
         let mut parts = parts.into_iter().peekable();
@@ -397,13 +397,13 @@ impl Layers {
             (Some(tls), Some(websocket)) if is_one => {
                 websocket.write_header(len, header);
                 let framed = std::iter::once(header.as_slice()).chain(parts);
-                tls.write(framed, tls_scratch, out).map_err(Fault::Tls)
+                tls.write(framed, tls_scratch, out).map_err(LayerFault::Tls)
             }
             (Some(tls), Some(websocket)) => {
                 frame_each(websocket, parts, header);
-                tls.write([header.as_slice()], tls_scratch, out).map_err(Fault::Tls)
+                tls.write([header.as_slice()], tls_scratch, out).map_err(LayerFault::Tls)
             }
-            (Some(tls), None) => tls.write(parts, tls_scratch, out).map_err(Fault::Tls),
+            (Some(tls), None) => tls.write(parts, tls_scratch, out).map_err(LayerFault::Tls),
             (None, Some(websocket)) => {
                 frame_each(websocket, parts, out);
                 Ok(())

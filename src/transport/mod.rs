@@ -5,4 +5,4 @@ pub mod proxy;
 pub mod tls;
 pub mod websocket;
 
-pub use layers::{Fault, Header, Input, LayerStack, Layers, Scratch, TlsIdentity};
+pub use layers::{Input, LayerFault, LayerStack, Layers, ProxyHeader, Scratch, TlsIdentity};

@@ -35,7 +35,7 @@ pub use validity::EXPIRY_NOTICE_DAYS;
 
 use rustls::{HandshakeKind, ProtocolVersion};
 
-use connection::Connection;
+use connection::TlsConnection;
 use hello::Hello;
 
 /// So many bytes a peer may send before the handshake is done; then the connection ends. A client's certificate
@@ -55,7 +55,7 @@ pub struct Tls(Stage);
 /// A handshake becomes a session once, and either can end.
 enum Stage {
     Hello(Box<Hello>),
-    Connected(Box<Connection>),
+    Connected(Box<TlsConnection>),
     Ended,
 }
 
@@ -144,7 +144,7 @@ impl Tls {
             Stage::Hello(hello) => {
                 let Some(asked) = hello.read(cipher, out)? else { return Ok(TlsProgress::Handshaking) };
                 let bytes = std::mem::take(&mut hello.bytes);
-                let mut connection = Box::new(Connection::new(asked)?);
+                let mut connection = Box::new(TlsConnection::new(asked)?);
                 let progress = connection.read(&bytes, scratch, plain, out);
                 self.0 = Stage::Connected(connection);
                 progress
@@ -237,7 +237,7 @@ impl Tls {
         }
     }
 
-    fn established(&self) -> Option<&Connection> {
+    fn established(&self) -> Option<&TlsConnection> {
         match &self.0 {
             Stage::Connected(connection) => connection.established.then_some(connection),
             _ => None,

@@ -18,7 +18,7 @@ use std::fmt;
 
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-use frame::{FRAME_UNIT_BYTES_MAX, FrameKind, Header};
+use frame::{CheckedHeader, FRAME_UNIT_BYTES_MAX, FrameKind};
 
 /// What a listener asks of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -290,7 +290,8 @@ impl WebSocket {
         bytes: &'a [u8],
         out: &mut Vec<u8>,
     ) -> Result<Option<&'a [u8]>, frame::FrameError> {
-        let Some((Header { kind, mask, len }, behind)) = frame::parse_header(bytes, self.fragmented)? else {
+        let Some((CheckedHeader { kind, mask, len }, behind)) = frame::parse_header(bytes, self.fragmented)?
+        else {
             return Ok(None);
         };
         let control = match kind {

@@ -10,7 +10,7 @@ use midge::base::ShardId;
 use midge::broker::{Counter, Shared, TurnBudget};
 use midge::control::access_policies::AccessPolicies;
 use midge::control::logins::CheckLogins;
-use midge::host::{Control, Host, SocketEnd, Start, StartStore};
+use midge::host::{Control, Host, ShardStart, SocketEnd, StartStore};
 use midge::policy::access::{Login, Verdict};
 use midge::settings::Config;
 use midge::store::segment::LogName;
@@ -134,7 +134,7 @@ impl World {
         self.shards = (0..shards).map(|_| ShardState::new(shards)).collect();
         for ((shard, interest), restored) in interests.into_iter().enumerate().zip(restored) {
             let id = ShardId::try_from(shard).expect("at most 128 shards");
-            let start = Start {
+            let start = ShardStart {
                 id,
                 shared: Arc::clone(&self.shared),
                 control: Arc::clone(&self.control),

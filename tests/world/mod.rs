@@ -12,7 +12,7 @@ use logins::{AskedLogin, AskedLogins};
 use midge::base::{ConnectionSlot, ShardId, Time};
 use midge::broker::{Event, Hangup, Shard, Shared};
 use midge::control::access_policies::AccessPolicies;
-use midge::host::{Control, Host, SocketEnd, Start, StartStore};
+use midge::host::{Control, Host, ShardStart, SocketEnd, StartStore};
 use midge::policy::access::{Access, Verdict};
 use midge::settings::Config;
 use midge::store::Restored;
@@ -87,7 +87,7 @@ impl Broker {
         let mut stores = stores.fuse();
         for (shard, interest) in interests.into_iter().enumerate() {
             let id = ShardId::try_from(shard).expect("at most 128 shards");
-            let start = Start {
+            let start = ShardStart {
                 id,
                 shared: Arc::clone(&broker.shared),
                 control: Arc::clone(&broker.control),

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{JwtError, JwtKeySource, SecretAlgorithm};
 
 /// A key, with what it verifies.
-pub(super) struct Key {
+pub(super) struct JwtKey {
     /// The `kid` of a key set's key; other keys have none.
     id: Option<String>,
     pub(super) decoding: DecodingKey,
@@ -19,8 +19,8 @@ pub(super) struct Key {
     pub(super) validation: Validation,
 }
 
-impl Key {
-    fn new(id: Option<String>, decoding: DecodingKey, algorithms: Vec<Algorithm>) -> Key {
+impl JwtKey {
+    fn new(id: Option<String>, decoding: DecodingKey, algorithms: Vec<Algorithm>) -> JwtKey {
         let validation = Validation {
             algorithms,
             required_spec_claims: HashSet::new(),
@@ -29,7 +29,7 @@ impl Key {
             validate_aud: false,
             ..Validation::default()
         };
-        Key { id, decoding, validation }
+        JwtKey { id, decoding, validation }
     }
 
     /// Whether the key is for this algorithm.
@@ -50,7 +50,7 @@ impl Key {
 /// Appends the keys of a file, and what it holds that is no use to `left_out`.
 pub(super) fn load(
     source: &JwtKeySource,
-    keys: &mut Vec<Key>,
+    keys: &mut Vec<JwtKey>,
     left_out: &mut Vec<String>,
 ) -> Result<(), JwtError> {
     let file = match source {
@@ -75,7 +75,7 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-fn secret(bytes: &[u8], algorithm: SecretAlgorithm) -> Result<Key, String> {
+fn secret(bytes: &[u8], algorithm: SecretAlgorithm) -> Result<JwtKey, String> {
     if contains(bytes, "-----BEGIN ") {
         return Err(
             "is a PEM file, not a shared secret: anyone who knows a public key could sign with it".into()
@@ -88,10 +88,10 @@ fn secret(bytes: &[u8], algorithm: SecretAlgorithm) -> Result<Key, String> {
     if secret.len() < needed {
         return Err(format!("the secret has {} bytes; {algorithm:?} needs {needed} or more", secret.len()));
     }
-    Ok(Key::new(None, DecodingKey::from_secret(secret), vec![algorithm]))
+    Ok(JwtKey::new(None, DecodingKey::from_secret(secret), vec![algorithm]))
 }
 
-fn public_key(pem: &[u8]) -> Result<Key, String> {
+fn public_key(pem: &[u8]) -> Result<JwtKey, String> {
     if contains(pem, "PRIVATE KEY-----") {
         return Err("holds a private key; the broker needs the public one only".into());
     }
@@ -103,10 +103,15 @@ fn public_key(pem: &[u8]) -> Result<Key, String> {
         .or_else(|_| DecodingKey::from_ed_pem(pem))
         .map_err(|_| "is no public key in PEM (RSA, P-256, P-384 or Ed25519)".to_owned())?;
     let (decoding, algorithms) = checked(decoding)?;
-    Ok(Key::new(None, decoding, algorithms))
+    Ok(JwtKey::new(None, decoding, algorithms))
 }
 
-fn key_set(bytes: &[u8], file: &Path, keys: &mut Vec<Key>, left_out: &mut Vec<String>) -> Result<(), String> {
+fn key_set(
+    bytes: &[u8],
+    file: &Path,
+    keys: &mut Vec<JwtKey>,
+    left_out: &mut Vec<String>,
+) -> Result<(), String> {
     let set: Value = serde_json::from_slice(bytes).map_err(|error| format!("is no JSON: {error}"))?;
     let members =
         set.get("keys").and_then(Value::as_array).ok_or("is no key set: it has no list \"keys\"")?;
@@ -127,7 +132,7 @@ fn key_set(bytes: &[u8], file: &Path, keys: &mut Vec<Key>, left_out: &mut Vec<St
     Ok(())
 }
 
-fn key_of_set(member: &Value) -> Result<Key, String> {
+fn key_of_set(member: &Value) -> Result<JwtKey, String> {
     let text = |name| member.get(name).and_then(Value::as_str);
     if member.get("use").is_some() && text("use") != Some("sig") {
         return Err("its use is not \"sig\"".into());
@@ -160,7 +165,7 @@ fn key_of_set(member: &Value) -> Result<Key, String> {
             return Err("its alg is unknown, or does not fit the key".into());
         }
     }
-    Ok(Key::new(jwk.common.key_id, decoding, algorithms))
+    Ok(JwtKey::new(jwk.common.key_id, decoding, algorithms))
 }
 
 /// The key in the form that is verified with, and the algorithms that it is fit for.

@@ -9,18 +9,18 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::auth::hash::{ITERATIONS_MAX, SALT_BYTES, SALT_BYTES_MAX, SALT_BYTES_MIN, SCRAM_ITERATIONS_MIN};
 
-pub(super) type Key = [u8; 32];
+pub(super) type ScramKey = [u8; 32];
 
 // The longest salt of a stranger is made of two keys.
-const _: () = assert!(SALT_BYTES_MAX <= 2 * size_of::<Key>());
+const _: () = assert!(SALT_BYTES_MAX <= 2 * size_of::<ScramKey>());
 
 /// What the broker keeps of a user's password. Without `Debug` of the keys.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ScramKeys {
     iterations: u32,
     salt: Box<[u8]>,
-    stored_key: Key,
-    server_key: Key,
+    stored_key: ScramKey,
+    server_key: ScramKey,
 }
 
 impl fmt::Debug for ScramKeys {
@@ -138,17 +138,17 @@ impl FakeUsers {
     }
 }
 
-pub(super) fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> Zeroizing<Key> {
+pub(super) fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> Zeroizing<ScramKey> {
     let mut salted = Zeroizing::new([0; 32]);
     pbkdf2::pbkdf2_hmac::<Sha256>(password, salt, iterations, &mut *salted);
     salted
 }
 
-pub(in crate::auth) fn sha256(bytes: &[u8]) -> Key {
+pub(in crate::auth) fn sha256(bytes: &[u8]) -> ScramKey {
     Sha256::digest(bytes).into()
 }
 
-pub(in crate::auth) fn hmac(key: &[u8], parts: &[&[u8]]) -> Key {
+pub(in crate::auth) fn hmac(key: &[u8], parts: &[&[u8]]) -> ScramKey {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     for part in parts {
         mac.update(part);

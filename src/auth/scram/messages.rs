@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::ScramFailure;
-use super::keys::{Key, prepare};
+use super::keys::{ScramKey, prepare};
 
 /// Longest message of a client, in bytes. A longer message is refused before it is read. Users type the names of SCRAM,
 /// so there need not be room for a name of 65535 bytes.
@@ -61,7 +61,7 @@ pub(super) struct ClientFinal<'a> {
     pub(super) header: &'a str,
     pub(super) nonce: &'a str,
     pub(super) without_proof: &'a str,
-    pub(super) proof: Key,
+    pub(super) proof: ScramKey,
 }
 
 impl<'a> ClientFinal<'a> {
@@ -69,7 +69,7 @@ impl<'a> ClientFinal<'a> {
         let malformed = ScramFailure::Malformed;
         // The proof comes last, and no other part has a comma.
         let (without_proof, proof) = message.rsplit_once(",p=").ok_or(malformed("no proof"))?;
-        let proof = BASE64.decode(proof).ok().and_then(|bytes| Key::try_from(bytes).ok());
+        let proof = BASE64.decode(proof).ok().and_then(|bytes| ScramKey::try_from(bytes).ok());
         let mut attributes = without_proof.split(',');
         let header = attributes
             .next()

@@ -11,7 +11,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use super::{DENY_CACHE_MILLIS_MAX, LoginRequest, WebhookAnswer, WebhookGrant, WebhookSettings};
 
 /// The hash of a login.
-pub(super) type Key = [u8; 32];
+pub(super) type LoginHash = [u8; 32];
 
 /// Makes keys; apart from the tables, so that nobody waits for a lock meanwhile.
 pub(super) struct Hasher(hmac::Key);
@@ -20,20 +20,20 @@ pub(super) struct Hasher(hmac::Key);
 pub(super) struct Cache {
     allow_seconds: u64,
     deny_millis: u64,
-    allowed: Table,
-    others: Table,
+    allowed: AnswerTable,
+    others: AnswerTable,
 }
 
 impl Hasher {
     /// With a secret of its own.
     pub(super) fn new() -> Result<Hasher, &'static str> {
-        let mut secret = Key::default();
+        let mut secret = LoginHash::default();
         SystemRandom::new().fill(&mut secret).map_err(|_| "the system gives no random bytes")?;
         Ok(Hasher(hmac::Key::new(hmac::HMAC_SHA256, &secret)))
     }
 
     /// Hashes every field; each has its length before it, and an absent one is not an empty one.
-    pub(super) fn key(&self, login: &LoginRequest) -> Key {
+    pub(super) fn key(&self, login: &LoginRequest) -> LoginHash {
         let LoginRequest {
             client_id,
             username,
@@ -58,7 +58,7 @@ impl Hasher {
         field(Some(listener.as_bytes()));
         field(mount.as_deref().map(str::as_bytes));
         field(Some(&[u8::from(*is_certified)]));
-        let mut key = Key::default();
+        let mut key = LoginHash::default();
         key.copy_from_slice(hash.sign().as_ref());
         key
     }
@@ -69,17 +69,23 @@ impl Cache {
         Cache {
             allow_seconds: settings.cache_seconds,
             deny_millis: settings.deny_cache_millis.min(DENY_CACHE_MILLIS_MAX),
-            allowed: Table::new(settings.cache_entries_max),
-            others: Table::new(settings.cache_entries_max),
+            allowed: AnswerTable::new(settings.cache_entries_max),
+            others: AnswerTable::new(settings.cache_entries_max),
         }
     }
 
-    pub(super) fn get(&self, key: &Key, now: Instant) -> Option<WebhookAnswer> {
+    pub(super) fn get(&self, key: &LoginHash, now: Instant) -> Option<WebhookAnswer> {
         self.allowed.get(key, now).or_else(|| self.others.get(key, now))
     }
 
     /// Remembers an answer that came at `now`, never longer than it is valid.
-    pub(super) fn put(&mut self, key: Key, answer: &WebhookAnswer, now: Instant, now_unix_seconds: u64) {
+    pub(super) fn put(
+        &mut self,
+        key: LoginHash,
+        answer: &WebhookAnswer,
+        now: Instant,
+        now_unix_seconds: u64,
+    ) {
         // A login that was allowed and is denied now, or the other way round, is in one table only.
         self.allowed.expire(&key, now);
         self.others.expire(&key, now);
@@ -104,10 +110,10 @@ impl Cache {
 }
 
 /// A bounded map that forgets the oldest first.
-struct Table {
-    entries: HashMap<Key, Entry>,
+struct AnswerTable {
+    entries: HashMap<LoginHash, Entry>,
     /// The keys of `entries`, each once, in the order in which they came.
-    order: VecDeque<Key>,
+    order: VecDeque<LoginHash>,
     bytes: usize,
     entries_max: usize,
 }
@@ -118,23 +124,23 @@ struct Entry {
     bytes: usize,
 }
 
-impl Table {
-    fn new(entries_max: usize) -> Table {
-        Table { entries: HashMap::new(), order: VecDeque::new(), bytes: 0, entries_max }
+impl AnswerTable {
+    fn new(entries_max: usize) -> AnswerTable {
+        AnswerTable { entries: HashMap::new(), order: VecDeque::new(), bytes: 0, entries_max }
     }
 
-    fn get(&self, key: &Key, now: Instant) -> Option<WebhookAnswer> {
+    fn get(&self, key: &LoginHash, now: Instant) -> Option<WebhookAnswer> {
         self.entries.get(key).filter(|entry| now < entry.until).map(|entry| entry.answer.clone())
     }
 
     /// Lets an entry count no longer. It keeps its place until it is the oldest.
-    fn expire(&mut self, key: &Key, now: Instant) {
+    fn expire(&mut self, key: &LoginHash, now: Instant) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.until = entry.until.min(now);
         }
     }
 
-    fn put(&mut self, key: Key, entry: Entry) {
+    fn put(&mut self, key: LoginHash, entry: Entry) {
         if self.entries_max == 0 || entry.bytes > BYTES_MAX {
             return;
         }
@@ -186,8 +192,8 @@ mod tests {
         WebhookAnswer::Allow(Arc::new(WebhookGrant { expires_at, publish, ..WebhookGrant::default() }))
     }
 
-    fn key(number: u16) -> Key {
-        let mut key = Key::default();
+    fn key(number: u16) -> LoginHash {
+        let mut key = LoginHash::default();
         key[..2].copy_from_slice(&number.to_le_bytes());
         key
     }
@@ -293,7 +299,7 @@ mod tests {
             |login| (login.client_id, login.username) = ("cu".into(), Some(String::new())),
             |login| (login.username, login.password) = (Some("up".into()), Some(Vec::new())),
         ];
-        let mut keys: Vec<Key> = vec![key];
+        let mut keys: Vec<LoginHash> = vec![key];
         for change in changes {
             let mut other = login.clone();
             change(&mut other);

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// What the server does with a request.
 #[derive(Clone, Debug)]
-pub(super) enum Reply {
+pub(super) enum CannedReply {
     /// A status and a JSON body, and the connection stays open.
     Json(u16, String),
     /// These bytes, then it closes.
@@ -43,7 +43,7 @@ pub(super) struct TestServer {
 }
 
 struct Shared {
-    reply: Mutex<Reply>,
+    reply: Mutex<CannedReply>,
     received: Mutex<Vec<Received>>,
     connections: AtomicUsize,
     closing: AtomicBool,
@@ -51,11 +51,11 @@ struct Shared {
 }
 
 impl TestServer {
-    pub(super) fn start(reply: Reply) -> TestServer {
+    pub(super) fn start(reply: CannedReply) -> TestServer {
         TestServer::start_with(reply, None)
     }
 
-    pub(super) fn start_with(reply: Reply, tls: Option<Arc<rustls::ServerConfig>>) -> TestServer {
+    pub(super) fn start_with(reply: CannedReply, tls: Option<Arc<rustls::ServerConfig>>) -> TestServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -85,7 +85,7 @@ impl TestServer {
         format!("http://{}/login?x=1", self.address)
     }
 
-    pub(super) fn set(&self, reply: Reply) {
+    pub(super) fn set(&self, reply: CannedReply) {
         *self.shared.reply.lock().unwrap() = reply;
     }
 
@@ -137,23 +137,23 @@ impl Shared {
         }
     }
 
-    fn answer(&self, reply: Reply, stream: &mut impl Write) -> Option<()> {
+    fn answer(&self, reply: CannedReply, stream: &mut impl Write) -> Option<()> {
         let allow = || whole(200, r#"{"result":"allow"}"#);
         match reply {
-            Reply::Json(status, body) => stream.write_all(&whole(status, &body)).ok(),
-            Reply::Raw(bytes) => stream.write_all(&bytes).ok().and(None),
-            Reply::Close => None,
-            Reply::Late(pause) => {
+            CannedReply::Json(status, body) => stream.write_all(&whole(status, &body)).ok(),
+            CannedReply::Raw(bytes) => stream.write_all(&bytes).ok().and(None),
+            CannedReply::Close => None,
+            CannedReply::Late(pause) => {
                 std::thread::sleep(pause);
                 stream.write_all(&allow()).ok()
             }
-            Reply::Once(is_set) => {
+            CannedReply::Once(is_set) => {
                 while !is_set.load(Ordering::SeqCst) {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 stream.write_all(&allow()).ok()
             }
-            Reply::Drip(pause) => {
+            CannedReply::Drip(pause) => {
                 for byte in allow() {
                     std::thread::sleep(pause);
                     stream.write_all(&[byte]).ok()?;

@@ -1,6 +1,6 @@
 #![allow(clippy::disallowed_methods, reason = "the tests are the server, and time it")]
 
-use super::test_server::{Reply, TestServer, whole};
+use super::test_server::{CannedReply, TestServer, whole};
 use super::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -31,8 +31,8 @@ fn allow() -> WebhookAnswer {
     WebhookAnswer::Allow(Arc::default())
 }
 
-fn json(body: &str) -> Reply {
-    Reply::Json(200, body.into())
+fn json(body: &str) -> CannedReply {
+    CannedReply::Json(200, body.into())
 }
 
 fn file(name: &str, content: impl AsRef<[u8]>) -> PathBuf {
@@ -100,9 +100,9 @@ fn connections_are_kept_for_the_next_login() {
     for number in 0..20 {
         server.set(match number % 4 {
             0 => json(r#"{"result":"allow"}"#),
-            1 => Reply::Json(403, "forbidden".into()),
-            2 => Reply::Json(204, String::new()),
-            _ => Reply::Json(401, String::new()),
+            1 => CannedReply::Json(403, "forbidden".into()),
+            2 => CannedReply::Json(204, String::new()),
+            _ => CannedReply::Json(401, String::new()),
         });
         let expected = if number % 2 == 0 { allow() } else { WebhookAnswer::Deny };
         assert_eq!(client.check(&login(&number.to_string()), NOW), Ok(expected));
@@ -112,7 +112,7 @@ fn connections_are_kept_for_the_next_login() {
 
 #[test]
 fn a_connection_that_the_server_has_closed_meanwhile_is_opened_again() {
-    let server = TestServer::start(Reply::Raw(whole(200, r#"{"result":"allow"}"#)));
+    let server = TestServer::start(CannedReply::Raw(whole(200, r#"{"result":"allow"}"#)));
     let client = client(&server, |_| {});
     for number in 0..20 {
         assert_eq!(client.check(&login(&number.to_string()), NOW), Ok(allow()));
@@ -129,23 +129,23 @@ fn whatever_was_not_agreed_lets_nobody_in() {
     let cut_short = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"result\":\"allow\"}";
     let bad_chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{\"result\":\"allow\"}\r\n";
     let replies = [
-        Reply::Raw(redirect.into()),
-        Reply::Raw(redirect.replace("307", "302").into()),
+        CannedReply::Raw(redirect.into()),
+        CannedReply::Raw(redirect.replace("307", "302").into()),
         json(&large),
         json(""),
         json("allow"),
         json(r#"{"result":"yes"}"#),
         json(r#"{"result":"allow","acl":1}"#),
-        Reply::Json(500, r#"{"result":"allow"}"#.into()),
-        Reply::Json(201, r#"{"result":"allow"}"#.into()),
-        Reply::Close,
-        Reply::Raw(b"hello\r\n\r\n".to_vec()),
-        Reply::Raw(endless_head.into()),
-        Reply::Raw(cut_short.into()),
-        Reply::Raw(bad_chunks.into()),
-        Reply::Raw(vec![0xff; 1_000]),
+        CannedReply::Json(500, r#"{"result":"allow"}"#.into()),
+        CannedReply::Json(201, r#"{"result":"allow"}"#.into()),
+        CannedReply::Close,
+        CannedReply::Raw(b"hello\r\n\r\n".to_vec()),
+        CannedReply::Raw(endless_head.into()),
+        CannedReply::Raw(cut_short.into()),
+        CannedReply::Raw(bad_chunks.into()),
+        CannedReply::Raw(vec![0xff; 1_000]),
     ];
-    let server = TestServer::start(Reply::Close);
+    let server = TestServer::start(CannedReply::Close);
     let client = client(&server, |settings| settings.failures_max = 1_000);
     for reply in replies {
         server.set(reply.clone());
@@ -161,9 +161,9 @@ fn whatever_was_not_agreed_lets_nobody_in() {
 
 #[test]
 fn a_slow_server_is_given_up_in_time() {
-    let server = TestServer::start(Reply::Close);
+    let server = TestServer::start(CannedReply::Close);
     let client = client(&server, |settings| settings.timeout_millis = 300);
-    for reply in [Reply::Late(Duration::from_secs(120)), Reply::Drip(Duration::from_secs(1))] {
+    for reply in [CannedReply::Late(Duration::from_secs(120)), CannedReply::Drip(Duration::from_secs(1))] {
         server.set(reply);
         let start = Instant::now();
         let cause = unreachable(client.check(&login("c"), NOW));
@@ -205,7 +205,7 @@ fn an_answer_is_remembered_for_the_same_login_only() {
 #[test]
 fn too_many_logins_at_once_are_refused_at_once() {
     let may_answer = Arc::new(AtomicBool::new(false));
-    let server = TestServer::start(Reply::Once(Arc::clone(&may_answer)));
+    let server = TestServer::start(CannedReply::Once(Arc::clone(&may_answer)));
     let client = client(&server, |settings| settings.concurrent_max = 2);
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..2)
@@ -230,7 +230,7 @@ fn too_many_logins_at_once_are_refused_at_once() {
 
 #[test]
 fn a_dead_server_is_left_alone_for_a_moment() {
-    let server = TestServer::start(Reply::Json(500, String::new()));
+    let server = TestServer::start(CannedReply::Json(500, String::new()));
     let client = client(&server, |settings| {
         settings.failures_max = 3;
         settings.circuit_open_millis = 5_000;
@@ -337,7 +337,7 @@ fn settings_that_do_not_work_are_named() {
 
 #[test]
 fn a_client_shows_neither_its_secret_nor_a_password() {
-    let server = TestServer::start(Reply::Close);
+    let server = TestServer::start(CannedReply::Close);
     let value_file = file("secret", "Bearer s3cret");
     let header = WebhookHeader { name: "Authorization".into(), value_file: value_file.clone() };
     let client = client(&server, |settings| settings.header = Some(header));

@@ -6,7 +6,7 @@
 //! have the same one, and share the variant; the others get a copy with two bytes changed.
 
 use super::convoy::size_of_message;
-use super::enqueue::Place;
+use super::enqueue::EnqueueOutcome;
 use crate::base::Time;
 use crate::base::allocated;
 use crate::base::{ConnectionSlot, SessionSlot};
@@ -150,17 +150,17 @@ impl Shard {
         let delivery =
             Delivery { message: fanout.keep(self.memory.account()), qos, retain, number: 0, extra };
         let place = self.enqueue(now, subscriber, delivery);
-        if place == Place::Queued {
+        if place == EnqueueOutcome::Queued {
             self.note_live(subscriber, fanout, true);
         }
-        if place == Place::Queued && sid != 0 {
+        if place == EnqueueOutcome::Queued && sid != 0 {
             // What the queue does not take is not taken down.
             let number = self.number_of_delivery(fanout);
             self.sessions.session_mut(subscriber).queue.number_newest(number);
             let message = fanout.number;
             self.record_delivery(sid, message, number, None, qos, retain, subscription_ids, group);
         }
-        if place == Place::Refused { Taken::Refused } else { Taken::Yes }
+        if place == EnqueueOutcome::Refused { Taken::Refused } else { Taken::Yes }
     }
 
     /// A number for a delivery that a session takes which is in the log; the message goes there with the first.

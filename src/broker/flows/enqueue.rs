@@ -12,7 +12,7 @@ use crate::settings::QueuePolicy;
 
 /// Where a message that can't be sent now has gone.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::broker) enum Place {
+pub(in crate::broker) enum EnqueueOutcome {
     Queued,
     /// By policy.
     Dropped,
@@ -56,7 +56,7 @@ impl Shard {
         now: Time,
         session: SessionSlot,
         delivery: Delivery,
-    ) -> Place {
+    ) -> EnqueueOutcome {
         let limits = &self.shared.config.limits;
         let queue_limits =
             QueueLimits { messages: limits.session_queue_messages, bytes: limits.session_queue_bytes };
@@ -78,7 +78,7 @@ impl Shard {
                 QueuePolicy::Refuse => {
                     self.lose_new(now, session, &delivery);
                     self.report_queue_full(session, Limit::SessionQueue(bound), 1);
-                    return Place::Refused;
+                    return EnqueueOutcome::Refused;
                 }
                 QueuePolicy::DropOldest if self.may_make_room(session, bytes, queue_limits) => {
                     let (dropped, has_room) = self.drop_oldest(now, session, bytes, queue_limits);
@@ -86,24 +86,24 @@ impl Shard {
                     if !has_room {
                         self.lose_new(now, session, &delivery);
                         self.report_queue_full(session, Limit::SessionQueueNewest(bound), 1);
-                        return Place::Dropped;
+                        return EnqueueOutcome::Dropped;
                     }
                 }
                 QueuePolicy::DropOldest | QueuePolicy::DropNewest => {
                     self.lose_new(now, session, &delivery);
                     self.report_queue_full(session, Limit::SessionQueueNewest(bound), 1);
-                    return Place::Dropped;
+                    return EnqueueOutcome::Dropped;
                 }
             }
         }
         if self.sessions.session_mut(session).queue.push(delivery, queue_limits).is_err() {
-            return Place::Refused;
+            return EnqueueOutcome::Refused;
         }
         self.note_queued(bytes as isize, 1);
         if grouped {
             self.tell_groups(session, false);
         }
-        Place::Queued
+        EnqueueOutcome::Queued
     }
 
     /// What keeps a message of so many bytes out of a queue, if anything does.
@@ -135,7 +135,7 @@ impl Shard {
             number: 0,
             extra,
         };
-        if self.enqueue(now, session, delivery) == Place::Queued {
+        if self.enqueue(now, session, delivery) == EnqueueOutcome::Queued {
             self.sessions.slot_mut(session).flags |= QUEUES_QOS0;
         }
     }

@@ -3,7 +3,7 @@
 use crate::broker::Hangup;
 use crate::broker::world::{World, slot};
 use crate::policy::access::{Access, Grant, Verdict};
-use crate::policy::acl::{Acl, Actions, Effect, Permissions, Rule, Subscribing, Who};
+use crate::policy::acl::{Acl, Actions, Permissions, Rule, RuleEffect, Subscribing, Who};
 use crate::settings::Config;
 
 pub(super) fn quiet(shards: usize, access: Access) -> World {
@@ -19,8 +19,8 @@ fn with_passwords() -> Access {
 }
 
 /// What everyone may do with some topics, and nothing else.
-pub(super) fn list(subscribing: Subscribing, grants: &[(Effect, Actions, &str)]) -> Access {
-    let rule = |&(effect, actions, topic): &(Effect, Actions, &str)| Rule {
+pub(super) fn list(subscribing: Subscribing, grants: &[(RuleEffect, Actions, &str)]) -> Access {
+    let rule = |&(effect, actions, topic): &(RuleEffect, Actions, &str)| Rule {
         who: Who::Everyone,
         clients: Vec::new(),
         effect,
@@ -28,7 +28,7 @@ pub(super) fn list(subscribing: Subscribing, grants: &[(Effect, Actions, &str)])
         topics: vec![topic.to_owned()],
     };
     let rules: Vec<Rule> = grants.iter().map(rule).collect();
-    let acl = Acl::new(Effect::Deny, subscribing, &rules).expect("good rules");
+    let acl = Acl::new(RuleEffect::Deny, subscribing, &rules).expect("good rules");
     Access { acl: Some(acl), ..Access::default() }
 }
 
@@ -149,7 +149,7 @@ fn a_certificate_names_the_user_and_without_one_nobody_comes_in() {
 fn what_the_list_does_not_grant_is_refused_on_every_way() {
     let access = list(
         Subscribing::Strict,
-        &[(Effect::Allow, Actions::PUBLISH, "out/%c"), (Effect::Allow, Actions::READ, "in/#")],
+        &[(RuleEffect::Allow, Actions::PUBLISH, "out/%c"), (RuleEffect::Allow, Actions::READ, "in/#")],
     );
     for shards in [1, 2] {
         let mut world = quiet(shards, access.clone());
@@ -184,7 +184,7 @@ fn what_the_list_does_not_grant_is_refused_on_every_way() {
 fn a_filtered_subscription_gets_what_it_may_and_so_do_its_queue_and_the_retained_messages() {
     let access = list(
         Subscribing::Filtered,
-        &[(Effect::Allow, Actions::ALL, "open/#"), (Effect::Allow, Actions::PUBLISH, "closed/#")],
+        &[(RuleEffect::Allow, Actions::ALL, "open/#"), (RuleEffect::Allow, Actions::PUBLISH, "closed/#")],
     );
     for shards in [1, 2] {
         let mut world = quiet(shards, access.clone());
@@ -214,10 +214,10 @@ fn a_filtered_subscription_gets_what_it_may_and_so_do_its_queue_and_the_retained
 
 #[test]
 fn a_change_of_the_list_holds_for_subscriptions_that_are_there() {
-    let open = list(Subscribing::Strict, &[(Effect::Allow, Actions::ALL, "#")]);
+    let open = list(Subscribing::Strict, &[(RuleEffect::Allow, Actions::ALL, "#")]);
     let closed = list(
         Subscribing::Strict,
-        &[(Effect::Allow, Actions::ALL, "#"), (Effect::Deny, Actions::RECEIVE, "secret/#")],
+        &[(RuleEffect::Allow, Actions::ALL, "#"), (RuleEffect::Deny, Actions::RECEIVE, "secret/#")],
     );
     for shards in [1, 2] {
         let mut world = quiet(shards, open.clone());
@@ -247,7 +247,7 @@ fn granted(user: &str, seconds: Option<u64>, publish: &str, subscribe: &str) -> 
 #[test]
 fn what_came_with_a_login_limits_its_client_beside_the_list_also_after_a_reload() {
     let asking = |topics: &[&str]| {
-        let grants: Vec<_> = topics.iter().map(|&topic| (Effect::Allow, Actions::ALL, topic)).collect();
+        let grants: Vec<_> = topics.iter().map(|&topic| (RuleEffect::Allow, Actions::ALL, topic)).collect();
         Access { asks_for_all: true, ..list(Subscribing::Strict, &grants) }
     };
     let mut world = quiet(1, asking(&["a/#", "b"]));

@@ -9,7 +9,7 @@ use crate::auth::scram_users::ScramUsers;
 use crate::broker::world::World;
 use crate::broker::{Counter, Event};
 use crate::policy::access::{Access, Grant, Verdict};
-use crate::policy::acl::{Actions, Effect, Subscribing};
+use crate::policy::acl::{Actions, RuleEffect, Subscribing};
 use crate::policy::method::Method;
 use crate::policy::method::TEST_METHOD;
 use crate::settings::Config;
@@ -167,7 +167,7 @@ fn subscribe(topic: &str) -> Vec<u8> {
 /// [MQTT5-4.12.0-2] [MQTT5-4.12.0-5]
 #[test]
 fn client_comes_in_as_the_user_that_it_has_proved_to_be() {
-    let acl = list(Subscribing::Strict, &[(Effect::Allow, Actions::ALL, "of/%u/#")]).acl;
+    let acl = list(Subscribing::Strict, &[(RuleEffect::Allow, Actions::ALL, "of/%u/#")]).acl;
     let access = Access { acl, ..with_scram() };
     for shards in [1, 2] {
         let mut world = quiet(shards, access.clone());
@@ -322,7 +322,7 @@ fn test_method_proves_nobody() {
         assert_eq!(refused(&mut world, client), 0x8C);
     }
     // Elsewhere its client is nobody, whatever name it gives.
-    let access = list(Subscribing::Strict, &[(Effect::Allow, Actions::ALL, "of/%u/#")]);
+    let access = list(Subscribing::Strict, &[(RuleEffect::Allow, Actions::ALL, "of/%u/#")]);
     let mut world = World::new(1, config.clone());
     world.ask(&access);
     for (will_topic, code) in [(None, 0), (Some("of/user/a"), 0x87)] {

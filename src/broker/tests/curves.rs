@@ -8,7 +8,7 @@ use crate::broker::components::sessions::CHECKED;
 use crate::broker::world::{World, slot};
 use crate::broker::{Counter, Event, Hangup};
 use crate::policy::access::Access;
-use crate::policy::acl::{Actions, Effect, Subscribing};
+use crate::policy::acl::{Actions, RuleEffect, Subscribing};
 use crate::settings::Config;
 
 fn world(shards: usize, change: impl FnOnce(&mut Config)) -> World {
@@ -232,7 +232,7 @@ fn copies(mut bytes: &[u8]) -> usize {
 }
 
 fn may_receive(topics: &[&str]) -> Access {
-    let grants: Vec<_> = topics.iter().map(|&topic| (Effect::Allow, Actions::ALL, topic)).collect();
+    let grants: Vec<_> = topics.iter().map(|&topic| (RuleEffect::Allow, Actions::ALL, topic)).collect();
     list(Subscribing::Filtered, &grants)
 }
 

@@ -4,7 +4,7 @@ use super::admission::{list, string};
 use crate::broker::world::World;
 use crate::broker::{Event, Hangup};
 use crate::policy::access::Access;
-use crate::policy::acl::{Actions, Effect, Subscribing};
+use crate::policy::acl::{Actions, RuleEffect, Subscribing};
 use crate::session::{LossCause, Losses};
 use crate::settings::{Config, QueuePolicy};
 
@@ -160,7 +160,7 @@ fn what_is_too_large_or_withdrawn_is_counted_and_only_what_was_meant_for_the_cli
     assert_eq!(logged(&mut world, "away"), [[0, 0, 1, 0]]);
     world.hang_up(away, Hangup::Closed);
     publish(&mut world, publisher, 2, None);
-    world.ask(&list(Subscribing::Strict, &[(Effect::Allow, Actions::ALL, "other")]));
+    world.ask(&list(Subscribing::Strict, &[(RuleEffect::Allow, Actions::ALL, "other")]));
     let away = connect_5(&mut world, 0, "away", b"");
     assert_eq!(told(&mut world, away), [None, None], "what its rules keep from it");
     world.hang_up(away, Hangup::Closed);

@@ -4,7 +4,7 @@ use super::kept::connect_kept;
 use crate::broker::Hangup;
 use crate::broker::world::{World, slot};
 use crate::policy::access::{Access, Grant, Verdict};
-use crate::policy::acl::{Acl, Actions, Effect, Rule, Subscribing, Who};
+use crate::policy::acl::{Acl, Actions, Rule, RuleEffect, Subscribing, Who};
 use crate::settings::{Config, Listener};
 
 fn config() -> Config {
@@ -35,11 +35,11 @@ fn everyone_may(actions: Actions) -> Access {
     let rule = Rule {
         who: Who::Everyone,
         clients: Vec::new(),
-        effect: Effect::Allow,
+        effect: RuleEffect::Allow,
         actions,
         topics: vec!["#".to_owned()],
     };
-    let acl = Acl::new(Effect::Deny, Subscribing::Filtered, &[rule]).expect("good rules");
+    let acl = Acl::new(RuleEffect::Deny, Subscribing::Filtered, &[rule]).expect("good rules");
     Access { acl: Some(acl), ..Access::default() }
 }
 
@@ -270,14 +270,14 @@ fn writer_may_write() -> Access {
     let rule = |who, actions| Rule {
         who,
         clients: Vec::new(),
-        effect: Effect::Allow,
+        effect: RuleEffect::Allow,
         actions,
         topics: vec!["#".to_owned()],
     };
     let writer = Who::Some { anonymous: false, users: vec!["writer".into()] };
     let rules = [rule(Who::Everyone, Actions::READ), rule(writer, Actions::PUBLISH)];
     Access {
-        acl: Some(Acl::new(Effect::Deny, Subscribing::Filtered, &rules).expect("good rules")),
+        acl: Some(Acl::new(RuleEffect::Deny, Subscribing::Filtered, &rules).expect("good rules")),
         ..Access::default()
     }
 }

@@ -5,7 +5,7 @@ use super::basics::connect;
 use crate::broker::world::World;
 use crate::broker::{Counter, Event, Hangup};
 use crate::policy::access::Access;
-use crate::policy::acl::{Actions, Effect, Subscribing};
+use crate::policy::acl::{Actions, RuleEffect, Subscribing};
 use crate::settings::Config;
 
 /// CONNECT of 5.0 with a session that stays, and a will to w/x.
@@ -35,10 +35,10 @@ fn watch(world: &mut World, name: &str) -> usize {
 
 #[test]
 fn a_will_whose_topic_was_taken_back_is_not_published_at_once_or_after_its_delay_or_a_restart() {
-    let allowed = list(Subscribing::Strict, &[(Effect::Allow, Actions::ALL, "#")]);
+    let allowed = list(Subscribing::Strict, &[(RuleEffect::Allow, Actions::ALL, "#")]);
     let revoked = list(
         Subscribing::Strict,
-        &[(Effect::Allow, Actions::READ, "#"), (Effect::Allow, Actions::PUBLISH, "other")],
+        &[(RuleEffect::Allow, Actions::READ, "#"), (RuleEffect::Allow, Actions::PUBLISH, "other")],
     );
     for (delay, retain, is_down) in [(0, false, false), (0, true, false), (9, true, false), (9, true, true)] {
         for (rules, published) in [(&allowed, 1), (&revoked, 0)] {
@@ -72,7 +72,7 @@ fn a_will_of_a_listener_that_had_no_rules_obeys_those_that_it_has_got_since() {
     let mut world = quiet(1, Access::default());
     let alice = connect_with_will(&mut world, false, 0);
     let live = watch(&mut world, "live");
-    world.ask(&list(Subscribing::Strict, &[(Effect::Allow, Actions::READ, "#")]));
+    world.ask(&list(Subscribing::Strict, &[(RuleEffect::Allow, Actions::READ, "#")]));
     world.hang_up(alice, Hangup::Reset);
     assert_eq!(wills(&mut world, live), 0);
 }

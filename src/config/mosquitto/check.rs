@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Diagnostic, MosquittoConf, MosquittoListener, Place, Problem, Spanned};
+use super::{Diagnostic, ListenAddress, MosquittoConf, MosquittoListener, Problem, Spanned};
 
 /// What is wrong with a listener: its number, the line, and what.
 pub(super) type Found = (usize, Diagnostic, Problem);
@@ -96,7 +96,7 @@ impl Check<'_> {
     /// A name stands for all its addresses; midge can't take a part of them.
     fn domain(&mut self) {
         let Some(domain) = &self.listener.settings.socket_domain else { return };
-        if let Place::Port(_, Some(host)) = &self.listener.place.value
+        if let ListenAddress::Port(_, Some(host)) = &self.listener.place.value
             && host.parse::<IpAddr>().is_err()
         {
             let message = "not supported beside a host name: write the address in the listener line instead";

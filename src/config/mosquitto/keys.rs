@@ -27,7 +27,7 @@ pub(super) enum Form {
 
 /// What becomes of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum KeyHandling {
     /// It means here what it means there.
     Supported(Stands),
     /// It changes nothing, for this reason.
@@ -43,7 +43,7 @@ pub(super) enum Kind {
 }
 
 use Form::{Anything, Boolean, Integer, Text};
-use Kind::{Bridge, ClosesListener, Harmless, NotSupported, Plugin, Supported};
+use KeyHandling::{Bridge, ClosesListener, Harmless, NotSupported, Plugin, Supported};
 use Stands::{Anywhere, Listener, ListenerOrDefault, NamedListener, Security};
 
 const INT_MIN: i64 = i32::MIN as i64;
@@ -63,7 +63,7 @@ const RETRY: &str = "without effect in mosquitto 2 either: nothing is sent again
 const PSK: &str = "midge has no TLS with pre-shared keys; leaving it out would change who may come in";
 
 /// All keys. `plugin_opt_…` and `auth_opt_…` are in [`find`].
-pub(super) const KEYS: &[(&str, Kind)] = &[
+pub(super) const KEYS: &[(&str, KeyHandling)] = &[
     ("accept_protocol_versions", Supported(NamedListener)),
     ("acl_file", Supported(Security)),
     ("address", Bridge),
@@ -209,7 +209,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
 ];
 
 /// The kind of a key; `None` for an unknown one.
-pub(super) fn find(key: &str) -> Option<Kind> {
+pub(super) fn find(key: &str) -> Option<KeyHandling> {
     if key.starts_with("plugin_opt_") || key.starts_with("auth_opt_") {
         return Some(Plugin);
     }

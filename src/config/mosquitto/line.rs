@@ -96,7 +96,7 @@ impl<'a> Line<'a> {
     }
 
     /// A number where 0 and everything below stands for "no limit".
-    pub(super) fn limit(&self) -> Result<Spanned<super::Limit>, String> {
+    pub(super) fn limit(&self) -> Result<Spanned<super::MaybeLimit>, String> {
         let number = self.integer(INT)?;
         Ok(self.at(u32::try_from(number).ok().filter(|number| *number > 0)))
     }

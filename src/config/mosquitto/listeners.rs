@@ -1,7 +1,8 @@
 //! The listeners of a [`Mapping`](super::Mapping): where they listen, what they speak, and what they allow.
 
-use super::mapping::{Origin, Table, TomlValue, Writer, from, line};
-use super::{MosquittoListener, Place, Protocol, SocketDomain, TlsVersion};
+use super::mapping::{SettingOrigin, TomlTable, TomlValue, Writer, from, line};
+use super::{ListenAddress, MosquittoListener, Protocol, SocketDomain};
+use crate::settings::TlsMinimum;
 
 /// For the request's first line and the names of its headers.
 const WEBSOCKET_NAMES_BYTES: u64 = 4096;
@@ -19,8 +20,8 @@ impl Writer<'_> {
                 self.note(line(&listener.place, &listener.opened_by), text);
             }
             let (port, origin) = match conf.port_override {
-                Some(port) => (port, Origin::CommandLine),
-                None => (1883, Origin::Default),
+                Some(port) => (port, SettingOrigin::CommandLine),
+                None => (1883, SettingOrigin::Default),
             };
             for host in if conf.has_ipv6 { &["127.0.0.1", "[::1]"][..] } else { &["127.0.0.1"] } {
                 self.begin_listener();
@@ -43,7 +44,7 @@ impl Writer<'_> {
     }
 
     fn begin_listener(&mut self) {
-        self.table = Table::Listener(self.listeners);
+        self.table = TomlTable::Listener(self.listeners);
         self.listeners += 1;
     }
 
@@ -150,7 +151,7 @@ impl Writer<'_> {
             let required = TomlValue::Text("required".to_owned());
             self.put("tls_client_certificate", required, origin).is_vital = true;
             let rules = TomlValue::Text("openssl".to_owned());
-            let setting = self.put("tls_client_certificate_rules", rules, Origin::Default);
+            let setting = self.put("tls_client_certificate_rules", rules, SettingOrigin::Default);
             setting.is_vital = true;
             setting.comment = Some(
                 "Takes client certificates of X.509 version 1, and self-signed ones that stand in the CA file, as \
@@ -175,11 +176,11 @@ impl Writer<'_> {
         }
         if let Some((version, origin)) = from!(settings, tls_version) {
             let word = match version {
-                TlsVersion::V1_2 => "1.2",
-                TlsVersion::V1_3 => "1.3",
+                TlsMinimum::V12 => "1.2",
+                TlsMinimum::V13 => "1.3",
             };
             self.put("tls_minimum", TomlValue::Text(word.to_owned()), origin).is_vital =
-                version == TlsVersion::V1_3;
+                version == TlsMinimum::V13;
         }
     }
 
@@ -236,14 +237,14 @@ impl Writer<'_> {
 fn addresses(listener: &MosquittoListener, has_ipv6: bool) -> Vec<String> {
     let domain = listener.settings.socket_domain.as_ref().map(|domain| domain.value);
     match (&listener.place.value, domain) {
-        (Place::Socket(path), _) => vec![format!("unix:{path}")],
-        (Place::Port(port, Some(host)), _) if host.contains(':') => vec![format!("[{host}]:{port}")],
-        (Place::Port(port, Some(host)), _) => vec![format!("{host}:{port}")],
-        (Place::Port(port, None), Some(SocketDomain::Ipv4)) => vec![format!("0.0.0.0:{port}")],
-        (Place::Port(port, None), Some(SocketDomain::Ipv6)) => vec![format!("[::]:{port}")],
-        (Place::Port(port, None), None) if has_ipv6 => {
+        (ListenAddress::Socket(path), _) => vec![format!("unix:{path}")],
+        (ListenAddress::Port(port, Some(host)), _) if host.contains(':') => vec![format!("[{host}]:{port}")],
+        (ListenAddress::Port(port, Some(host)), _) => vec![format!("{host}:{port}")],
+        (ListenAddress::Port(port, None), Some(SocketDomain::Ipv4)) => vec![format!("0.0.0.0:{port}")],
+        (ListenAddress::Port(port, None), Some(SocketDomain::Ipv6)) => vec![format!("[::]:{port}")],
+        (ListenAddress::Port(port, None), None) if has_ipv6 => {
             vec![format!("0.0.0.0:{port}"), format!("[::]:{port}")]
         }
-        (Place::Port(port, None), None) => vec![format!("0.0.0.0:{port}")],
+        (ListenAddress::Port(port, None), None) => vec![format!("0.0.0.0:{port}")],
     }
 }

@@ -7,14 +7,14 @@
 use std::fmt;
 use std::sync::LazyLock;
 
-use super::{Diagnostic, Limit, LogDestination, MosquittoConf, Security, Spanned};
+use super::{Diagnostic, LogDestination, MaybeLimit, MosquittoConf, Security, Spanned};
 use crate::settings::options::Listener;
 use crate::settings::value::Section;
 use crate::settings::{Config, Limits, LogLevel};
 
 /// Why a setting is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum SettingOrigin {
     /// A line of the `mosquitto.conf`; its value is the key of the line.
     Line(Spanned<String>),
     /// No line: mosquitto's default, which is not midge's.
@@ -23,19 +23,19 @@ pub enum Origin {
     CommandLine,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::Line(at) => write!(f, "{}:{} {}", at.file, at.line, at.value),
-            Origin::Default => f.write_str("mosquitto's default"),
-            Origin::CommandLine => f.write_str("the command line"),
+            SettingOrigin::Line(at) => write!(f, "{}:{} {}", at.file, at.line, at.value),
+            SettingOrigin::Default => f.write_str("mosquitto's default"),
+            SettingOrigin::CommandLine => f.write_str("the command line"),
         }
     }
 }
 
 /// A table of the `midge.toml`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Table {
+pub enum TomlTable {
     /// One of `[[listeners]]`, counted from 0.
     Listener(usize),
     /// A section.
@@ -59,7 +59,7 @@ pub enum TomlValue {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapped {
     /// Where it stands.
-    pub table: Table,
+    pub table: TomlTable,
     /// Its key there.
     pub key: &'static str,
     /// Its value.
@@ -67,7 +67,7 @@ pub struct Mapped {
     /// How it differs from what mosquitto does, in words.
     pub comment: Option<String>,
     /// Where it comes from.
-    pub origin: Origin,
+    pub origin: SettingOrigin,
     /// Whether leaving it out would change who may come in or what flows.
     pub is_vital: bool,
 }
@@ -76,7 +76,7 @@ pub struct Mapped {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
     /// What it is about.
-    pub origin: Origin,
+    pub origin: SettingOrigin,
     /// A sentence.
     pub text: String,
 }
@@ -102,7 +102,7 @@ impl Mapping {
         let mut writer = Writer {
             conf,
             mapping: Mapping { settings: Vec::new(), notes: Vec::new() },
-            table: Table::Section(""),
+            table: TomlTable::Section(""),
             listeners: 0,
         };
         writer.write_remarks();
@@ -137,19 +137,19 @@ impl Mapped {
         let has = |section: &dyn Section| section.rows().iter().any(|row| row.key == self.key);
         let (listener, config) = &*DEFAULTS;
         match self.table {
-            Table::Listener(_) => has(listener),
-            Table::Section(name) => {
+            TomlTable::Listener(_) => has(listener),
+            TomlTable::Section(name) => {
                 config.sections().into_iter().any(|section| section.name() == name && has(section))
             }
         }
     }
 }
 
-impl Origin {
+impl SettingOrigin {
     /// An error about a setting that comes from here.
     pub(super) fn error(&self, conf: &MosquittoConf, key: &str, message: String) -> Diagnostic {
         match self {
-            Origin::Line(at) => {
+            SettingOrigin::Line(at) => {
                 Diagnostic { file: at.file.to_string(), line: Some(at.line), key: at.value.clone(), message }
             }
             _ => Diagnostic { file: conf.file.to_string(), line: None, key: key.to_owned(), message },
@@ -157,8 +157,8 @@ impl Origin {
     }
 }
 
-pub(super) fn line<T>(at: &Spanned<T>, key: &str) -> Origin {
-    Origin::Line(Spanned { file: at.file.clone(), line: at.line, value: key.to_owned() })
+pub(super) fn line<T>(at: &Spanned<T>, key: &str) -> SettingOrigin {
+    SettingOrigin::Line(Spanned { file: at.file.clone(), line: at.line, value: key.to_owned() })
 }
 
 /// A setting and the key it has in the `mosquitto.conf`.
@@ -177,32 +177,32 @@ pub(super) struct Writer<'a> {
     pub(super) conf: &'a MosquittoConf,
     mapping: Mapping,
     /// The table at hand.
-    pub(super) table: Table,
+    pub(super) table: TomlTable,
     /// Tables of listeners so far.
     pub(super) listeners: usize,
 }
 
 impl Writer<'_> {
     /// Adds a setting to the table at hand. What follows may add a comment or make it vital.
-    pub(super) fn put(&mut self, key: &'static str, value: TomlValue, origin: Origin) -> &mut Mapped {
+    pub(super) fn put(&mut self, key: &'static str, value: TomlValue, origin: SettingOrigin) -> &mut Mapped {
         let table = self.table;
         let settings = &mut self.mapping.settings;
         settings.push(Mapped { table, key, value, comment: None, origin, is_vital: false });
         settings.last_mut().expect("one was pushed")
     }
 
-    pub(super) fn note(&mut self, origin: Origin, text: impl Into<String>) {
+    pub(super) fn note(&mut self, origin: SettingOrigin, text: impl Into<String>) {
         self.mapping.notes.push(Note { origin, text: text.into() });
     }
 
     fn write_remarks(&mut self) {
         for remark in &self.conf.remarks {
             let at = Spanned { file: remark.file.clone(), line: remark.line, value: remark.key.clone() };
-            self.note(Origin::Line(at), remark.why.clone());
+            self.note(SettingOrigin::Line(at), remark.why.clone());
         }
         if self.conf.port_override.is_some() && !self.conf.local_only {
             self.note(
-                Origin::CommandLine,
+                SettingOrigin::CommandLine,
                 "the port of the command line counts only without listener and port lines",
             );
         }
@@ -224,8 +224,8 @@ impl Writer<'_> {
     fn write_access(&mut self) {
         let conf = self.conf;
         let security = &conf.security;
-        self.table = Table::Section("auth");
-        let default = (conf.local_only, Origin::Default);
+        self.table = TomlTable::Section("auth");
+        let default = (conf.local_only, SettingOrigin::Default);
         if let (true, None, Some((file, origin))) =
             (conf.local_only, &security.allow_anonymous, from!(security, password_file))
         {
@@ -248,7 +248,7 @@ impl Writer<'_> {
         if let Some((prefix, origin)) = from!(self.conf.global, clientid_prefixes) {
             self.put("client_id_prefix", TomlValue::Text(prefix), origin).is_vital = true;
         }
-        self.table = Table::Section("acl");
+        self.table = TomlTable::Section("acl");
         if let Some((file, origin)) = from!(security, acl_file) {
             self.put("file", TomlValue::Text(file), origin).is_vital = true;
         }
@@ -256,7 +256,7 @@ impl Writer<'_> {
 
     fn write_protocol(&mut self) {
         let global = &self.conf.global;
-        self.table = Table::Section("protocol");
+        self.table = TomlTable::Section("protocol");
         if let Some((Some(seconds), origin)) = from!(global, max_keepalive) {
             let longest = TomlValue::Integer(seconds.into());
             self.put("keep_alive_seconds_max", longest, origin.clone()).is_vital = true;
@@ -279,31 +279,35 @@ impl Writer<'_> {
         if let Some((true, origin)) = from!(global, upgrade_outgoing_qos) {
             self.put("upgrade_outgoing_qos", TomlValue::Boolean(true), origin).is_vital = true;
         }
-        let (checked, origin) = from!(global, check_retain_source).unwrap_or((true, Origin::Default));
-        let is_asked_for = checked && origin != Origin::Default;
+        let (checked, origin) = from!(global, check_retain_source).unwrap_or((true, SettingOrigin::Default));
+        let is_asked_for = checked && origin != SettingOrigin::Default;
         let setting = self.put("check_retain_source", TomlValue::Boolean(checked), origin);
         setting.is_vital = is_asked_for;
         if let Some((true, origin)) = from!(global, queue_qos0_messages) {
             self.put("queue_qos0", TomlValue::Boolean(true), origin).is_vital = true;
         }
-        self.put("reason_strings", TomlValue::Boolean(false), Origin::Default);
+        self.put("reason_strings", TomlValue::Boolean(false), SettingOrigin::Default);
         let conf = self.conf;
         self.write_client_ids(&conf.security);
         if conf.security.auto_id_prefix.is_none() {
-            self.put("assigned_client_id_prefix", TomlValue::Text("auto-".to_owned()), Origin::Default);
+            self.put(
+                "assigned_client_id_prefix",
+                TomlValue::Text("auto-".to_owned()),
+                SettingOrigin::Default,
+            );
         }
     }
 
     /// The bound on unacknowledged messages. mosquitto's "no limit" is as many as packet identifiers allow.
-    fn window(&self) -> (u64, Origin) {
+    fn window(&self) -> (u64, SettingOrigin) {
         let (limit, origin) =
-            from!(self.conf.global, max_inflight_messages).unwrap_or((Some(20), Origin::Default));
+            from!(self.conf.global, max_inflight_messages).unwrap_or((Some(20), SettingOrigin::Default));
         (limit.map_or(65_535, u64::from), origin)
     }
 
     fn write_limits(&mut self) {
         let global = &self.conf.global;
-        self.table = Table::Section("limits");
+        self.table = TomlTable::Section("limits");
         if let Some((Some(limit), origin)) = from!(global, global_max_connections) {
             self.put("connections", TomlValue::Integer(limit.into()), origin).is_vital = true;
         }
@@ -318,9 +322,9 @@ impl Writer<'_> {
             self.note_packet_bound();
         }
         // mosquitto waits for a CONNECT one and a half times as long as its keep alive of 60 seconds before it.
-        self.put("connect_seconds", TomlValue::Integer(90), Origin::Default);
+        self.put("connect_seconds", TomlValue::Integer(90), SettingOrigin::Default);
         // What mosquitto takes before a client is in: 100,000 bytes behind the fixed header.
-        self.put("connect_bytes_unnamed", TomlValue::Integer(100_004), Origin::Default);
+        self.put("connect_bytes_unnamed", TomlValue::Integer(100_004), SettingOrigin::Default);
         if let Some((Some(bytes), origin)) = from!(global, message_size_limit) {
             self.put("payload_bytes", TomlValue::Integer(bytes.into()), origin).is_vital = true;
         }
@@ -339,14 +343,14 @@ impl Writer<'_> {
     fn note_packet_bound(&mut self) {
         let bytes = Limits::default().packet_bytes;
         // Beside its payload a packet has a topic and properties.
-        let is_bounded = |limit: Limit| limit.is_some_and(|payload| payload as usize <= bytes / 2);
+        let is_bounded = |limit: MaybeLimit| limit.is_some_and(|payload| payload as usize <= bytes / 2);
         if !self.conf.global.message_size_limit.as_ref().is_some_and(|limit| is_bounded(limit.value)) {
             let text = format!(
                 "mosquitto 2.0 takes packets of any size without max_packet_size; midge disconnects a client that \
                  sends one above {bytes} bytes, as mosquitto 2.1 does. max_packet_size (limits.packet_bytes) sets \
                  another bound"
             );
-            self.note(Origin::Default, text);
+            self.note(SettingOrigin::Default, text);
         }
     }
 
@@ -358,17 +362,18 @@ impl Writer<'_> {
             let bytes = bytes.min(i32::MAX.cast_unsigned());
             self.put("inflight_bytes", TomlValue::Integer(bytes.into()), origin);
         }
-        let (limit, origin) = from!(global, max_queued_messages).unwrap_or((Some(1000), Origin::Default));
+        let (limit, origin) =
+            from!(global, max_queued_messages).unwrap_or((Some(1000), SettingOrigin::Default));
         let messages = limit.map_or(100_000_000, u64::from).min(100_000_000);
         self.put("session_queue_messages", TomlValue::Integer(messages), origin);
-        let (limit, origin) = from!(global, max_queued_bytes).unwrap_or((None, Origin::Default));
+        let (limit, origin) = from!(global, max_queued_bytes).unwrap_or((None, SettingOrigin::Default));
         let bytes = limit.map_or(1 << 40, u64::from);
         let setting = self.put("session_queue_bytes", TomlValue::Integer(bytes.max(1024)), origin);
         if bytes < 1024 {
             setting.comment = Some(format!("mosquitto's bound is {bytes}; midge's least is 1024."));
         }
         let policy = TomlValue::Text("drop_newest".to_owned());
-        let setting = self.put("session_queue_policy", policy, Origin::Default);
+        let setting = self.put("session_queue_policy", policy, SettingOrigin::Default);
         setting.is_vital = true;
         let text =
             "mosquitto drops the new message when a queue is full; midge's own default is \"drop_oldest\".";
@@ -377,8 +382,8 @@ impl Writer<'_> {
 
     fn write_persistence(&mut self) {
         let global = &self.conf.global;
-        self.table = Table::Section("persistence");
-        let (is_on, origin) = from!(global, persistence).unwrap_or((false, Origin::Default));
+        self.table = TomlTable::Section("persistence");
+        let (is_on, origin) = from!(global, persistence).unwrap_or((false, SettingOrigin::Default));
         if !is_on {
             for at in [&global.persistence_location, &global.persistence_file].into_iter().flatten() {
                 self.note(line(at, "persistence_location"), "without effect as long as persistence is off");
@@ -399,11 +404,11 @@ impl Writer<'_> {
     }
 
     fn write_sys_and_log(&mut self) {
-        self.table = Table::Section("sys");
+        self.table = TomlTable::Section("sys");
         if let Some((seconds, origin)) = from!(self.conf.global, sys_interval) {
             self.put("interval_seconds", TomlValue::Integer(seconds.into()), origin);
         }
-        self.table = Table::Section("log");
+        self.table = TomlTable::Section("log");
         self.write_log_level();
         self.write_log_target();
     }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::keys::{Form, KEYS, Kind, Stands};
+use super::keys::{Form, KEYS, KeyHandling, Stands};
 use super::*;
 use crate::base::Random;
 use crate::settings::{Listener, QueuePolicy};
@@ -21,7 +21,7 @@ fn errors(text: &str) -> Vec<String> {
 }
 
 /// What a key of a table became, as the midge.toml has it.
-fn mapped(mapping: &Mapping, table: Table, key: &str) -> Option<TomlValue> {
+fn mapped(mapping: &Mapping, table: TomlTable, key: &str) -> Option<TomlValue> {
     let mut found = mapping.settings.iter().filter(|setting| setting.table == table && setting.key == key);
     let value = found.next().map(|setting| setting.value.clone());
     assert_eq!(found.next(), None, "{key} stands there once");
@@ -29,11 +29,11 @@ fn mapped(mapping: &Mapping, table: Table, key: &str) -> Option<TomlValue> {
 }
 
 fn in_section(text: &str, section: &'static str, key: &str) -> Option<TomlValue> {
-    mapped(&conf(text).mapping(), Table::Section(section), key)
+    mapped(&conf(text).mapping(), TomlTable::Section(section), key)
 }
 
 fn in_listener(text: &str, index: usize, key: &str) -> Option<TomlValue> {
-    mapped(&conf(text).mapping(), Table::Listener(index), key)
+    mapped(&conf(text).mapping(), TomlTable::Listener(index), key)
 }
 
 fn addresses(conf: &MosquittoConf) -> Vec<String> {
@@ -124,10 +124,10 @@ fn listener_lines_beside_the_stock_file_open_it_to_others_and_close_it_to_the_an
     conf.has_ipv6 = true;
     assert_eq!(addresses(&conf), ["0.0.0.0:1883", "[::]:1883", "192.0.2.1:8883"]);
     let mapping = conf.mapping();
-    assert_eq!(mapped(&mapping, Table::Listener(1), "connections"), integer(500));
-    assert_eq!(mapped(&mapping, Table::Listener(2), "connections"), None);
-    assert_eq!(mapped(&mapping, Table::Section("auth"), "allow_anonymous"), truth(false));
-    assert_eq!(mapped(&mapping, Table::Section("auth"), "password_file"), text("/etc/mosquitto/passwd"));
+    assert_eq!(mapped(&mapping, TomlTable::Listener(1), "connections"), integer(500));
+    assert_eq!(mapped(&mapping, TomlTable::Listener(2), "connections"), None);
+    assert_eq!(mapped(&mapping, TomlTable::Section("auth"), "allow_anonymous"), truth(false));
+    assert_eq!(mapped(&mapping, TomlTable::Section("auth"), "password_file"), text("/etc/mosquitto/passwd"));
     let opened = &conf.listeners[0].place;
     assert!(opened.file.ends_with("10-net.conf"));
     assert_eq!(opened.line, 1);
@@ -164,7 +164,7 @@ fn a_listener_of_one_file_is_not_that_of_another() {
     assert_eq!(conf.listeners.len(), 2, "max_connections opens the default listener beside 1884");
     assert_eq!(conf.listeners[0].settings.max_qos.as_ref().map(|qos| qos.value), Some(1));
     assert_eq!(conf.listeners[1].opened_by, "max_connections");
-    assert_eq!(conf.listeners[1].place.value, Place::Port(1883, None));
+    assert_eq!(conf.listeners[1].place.value, ListenAddress::Port(1883, None));
     assert!(conf.midge_toml().contains("opens mosquitto's default listener"));
 }
 
@@ -306,7 +306,7 @@ fn all_errors_are_told_at_once_and_each_line_of_a_bridge_is_one() {
 #[test]
 fn every_harmless_key_is_remarked_with_its_line() {
     for (key, kind) in KEYS {
-        let Kind::Harmless(stands, form, why) = kind else { continue };
+        let KeyHandling::Harmless(stands, form, why) = kind else { continue };
         let value = match form {
             Form::Boolean => "true",
             Form::Integer(..) => "7",
@@ -329,7 +329,7 @@ fn carriage_returns_and_a_missing_last_line_feed_do_no_harm() {
     );
     assert_eq!(addresses(&conf), ["127.0.0.1:1883"]);
     assert_eq!(conf.security.allow_anonymous.as_ref().map(|at| (at.line, at.value)), Some((4, true)));
-    let directory = mapped(&conf.mapping(), Table::Section("persistence"), "directory");
+    let directory = mapped(&conf.mapping(), TomlTable::Section("persistence"), "directory");
     assert_eq!(directory, text("/a b/mosquitto.db.midge"));
 }
 
@@ -397,7 +397,7 @@ fn no_limit_is_the_most_that_midge_can_hold() {
     assert_eq!(config.limits.connections, 0);
     assert_eq!(config.limits.sessions, 1_000_000);
     assert_eq!(config.protocol.keep_alive_seconds_max, 65_535);
-    assert_eq!(mapped(&conf.mapping(), Table::Listener(0), "connections"), None);
+    assert_eq!(mapped(&conf.mapping(), TomlTable::Listener(0), "connections"), None);
 }
 
 #[test]
@@ -626,7 +626,7 @@ fn a_directory_of_authorities_stands_beside_the_file() {
 
 /// What is left of a file, and what is not.
 fn partial(text: &str) -> (Vec<String>, Vec<String>) {
-    let mut reader = super::read::Reader::new("m.conf", None);
+    let mut reader = super::read::ConfReader::new("m.conf", None);
     reader.is_partial = true;
     reader.read_bytes(text.as_bytes());
     let conf = reader.finish().unwrap_or_else(|errors| panic!("{text:?}: {errors:?}"));

@@ -9,14 +9,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::keys::{self, Form, Kind, Stands};
+use super::keys::{self, Form, KeyHandling, Stands};
 use super::line::{Line, text};
 use super::set::{
     host_of, listener_at, listener_place, port_of, refuse_second, second_time, set_global, set_listener,
     set_security,
 };
 use super::{
-    Diagnostic, Global, LogDestination, MosquittoConf, Place, Problem, Remark, Security, Spanned, check,
+    Diagnostic, Global, ListenAddress, LogDestination, MosquittoConf, Problem, Remark, Security, Spanned,
+    check,
 };
 use crate::config::parse::FILE_BYTES_MAX;
 use crate::settings::options::LISTENERS_MAX;
@@ -39,7 +40,7 @@ struct Opened {
 
 /// Reads files into a [`MosquittoConf`].
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct ConfReader {
     pub(super) conf: MosquittoConf,
     /// What midge has no like of is left out.
     pub(super) is_partial: bool,
@@ -52,8 +53,8 @@ pub(super) struct Reader {
     included: bool,
 }
 
-impl Reader {
-    pub(super) fn new(file: &str, port_override: Option<u16>) -> Reader {
+impl ConfReader {
+    pub(super) fn new(file: &str, port_override: Option<u16>) -> ConfReader {
         let conf = MosquittoConf {
             file: Arc::from(file),
             global: Global::default(),
@@ -68,7 +69,7 @@ impl Reader {
             left_out: Vec::new(),
             has_ipv6: true,
         };
-        Reader {
+        ConfReader {
             conf,
             is_partial: false,
             errors: Vec::new(),
@@ -174,20 +175,20 @@ impl Reader {
     /// Takes one line. The error says what is wrong with it.
     fn take(&mut self, line: &Line<'_>, opened: &mut Opened) -> Result<(), Problem> {
         match keys::find(line.key).ok_or_else(|| keys::unknown(line.key))? {
-            Kind::Bridge => bridge(line, opened),
-            Kind::Plugin => plugin(line, opened),
-            Kind::NotSupported(why) => Err(Problem::NotSupported(format!("not supported: {why}"))),
-            Kind::ClosesListener(why) => {
+            KeyHandling::Bridge => bridge(line, opened),
+            KeyHandling::Plugin => plugin(line, opened),
+            KeyHandling::NotSupported(why) => Err(Problem::NotSupported(format!("not supported: {why}"))),
+            KeyHandling::ClosesListener(why) => {
                 self.place(Stands::ListenerOrDefault, line, opened)?;
                 Err(Problem::ClosesListener(format!("not supported: {why}")))
             }
-            Kind::Harmless(stands, form, why) => {
+            KeyHandling::Harmless(stands, form, why) => {
                 self.place(stands, line, opened)?;
                 self.check_harmless(line, form)?;
                 self.remark(line, why);
                 Ok(())
             }
-            Kind::Supported(stands) => {
+            KeyHandling::Supported(stands) => {
                 let listener = self.place(stands, line, opened)?;
                 self.set(line, listener, opened)
             }
@@ -252,7 +253,7 @@ impl Reader {
         let index = match self.default_listener {
             Some(index) => index,
             None => {
-                self.conf.listeners.push(listener_at(line, Place::Port(DEFAULT_PORT, None)));
+                self.conf.listeners.push(listener_at(line, ListenAddress::Port(DEFAULT_PORT, None)));
                 self.conf.listeners.len() - 1
             }
         };
@@ -305,7 +306,7 @@ impl Reader {
         }
         // One whose own line is wrong is opened all the same: the keys below it are not to blame.
         let place = listener_place(line);
-        let opening = place.clone().unwrap_or(Place::Port(DEFAULT_PORT, None));
+        let opening = place.clone().unwrap_or(ListenAddress::Port(DEFAULT_PORT, None));
         self.conf.listeners.push(listener_at(line, opening));
         opened.listener = Some(self.conf.listeners.len() - 1);
         place.map(drop)
@@ -315,13 +316,13 @@ impl Reader {
         self.conf.local_only = false;
         let index = self.open_default(line, opened);
         let Some(listener) = self.conf.listeners.get_mut(index) else { return Ok(()) };
-        let Place::Port(port, host) = listener.place.value.clone() else { return Ok(()) };
+        let ListenAddress::Port(port, host) = listener.place.value.clone() else { return Ok(()) };
         let place = if line.key == "port" {
-            Place::Port(port_of(line, 1)?, host)
+            ListenAddress::Port(port_of(line, 1)?, host)
         } else if host.is_some() {
             return Err(second_time(&listener.place.file, listener.place.line));
         } else {
-            Place::Port(port, Some(host_of(&line.text()?.value)?))
+            ListenAddress::Port(port, Some(host_of(&line.text()?.value)?))
         };
         listener.place = line.at(place);
         line.key.clone_into(&mut listener.opened_by);

@@ -2,9 +2,10 @@
 
 use super::line::{INT, Line, text};
 use super::{
-    Global, ListenerSettings, MosquittoListener, Place, Problem, Protocol, Security, SocketDomain, Spanned,
-    TlsVersion, keys,
+    Global, ListenAddress, ListenerSettings, MosquittoListener, Problem, Protocol, Security, SocketDomain,
+    Spanned, keys,
 };
+use crate::settings::TlsMinimum;
 use crate::settings::value::quoted;
 
 pub(super) fn set_global(global: &mut Global, line: &Line<'_>) -> Result<(), String> {
@@ -111,7 +112,7 @@ pub(super) fn set_listener(listener: &mut MosquittoListener, line: &Line<'_>) ->
     Ok(())
 }
 
-pub(super) fn listener_at(line: &Line<'_>, place: Place) -> MosquittoListener {
+pub(super) fn listener_at(line: &Line<'_>, place: ListenAddress) -> MosquittoListener {
     MosquittoListener {
         place: line.at(place),
         opened_by: line.key.to_owned(),
@@ -122,14 +123,14 @@ pub(super) fn listener_at(line: &Line<'_>, place: Place) -> MosquittoListener {
 }
 
 /// `listener PORT [ADDRESS]` or `listener 0 PATH`.
-pub(super) fn listener_place(line: &Line<'_>) -> Result<Place, String> {
+pub(super) fn listener_place(line: &Line<'_>) -> Result<ListenAddress, String> {
     let port = port_of(line, 0)?;
     let second = line.words().nth(1).filter(|word| !word.starts_with('#'));
     match (port, second) {
-        (0, Some(path)) => Ok(Place::Socket(text(path)?)),
+        (0, Some(path)) => Ok(ListenAddress::Socket(text(path)?)),
         (0, None) => Err("port 0 stands for a Unix socket: its path must follow".to_owned()),
-        (port, Some(host)) => Ok(Place::Port(port, Some(host_of(host)?))),
-        (port, None) => Ok(Place::Port(port, None)),
+        (port, Some(host)) => Ok(ListenAddress::Port(port, Some(host_of(host)?))),
+        (port, None) => Ok(ListenAddress::Port(port, None)),
     }
 }
 
@@ -201,10 +202,10 @@ fn socket_domain(line: &Line<'_>) -> Result<Spanned<SocketDomain>, String> {
     }
 }
 
-fn tls_version(line: &Line<'_>) -> Result<Spanned<TlsVersion>, Problem> {
+fn tls_version(line: &Line<'_>) -> Result<Spanned<TlsMinimum>, Problem> {
     match line.text()?.value.as_str() {
-        "tlsv1.2" => Ok(line.at(TlsVersion::V1_2)),
-        "tlsv1.3" => Ok(line.at(TlsVersion::V1_3)),
+        "tlsv1.2" => Ok(line.at(TlsMinimum::V12)),
+        "tlsv1.3" => Ok(line.at(TlsMinimum::V13)),
         "tlsv1.1" => {
             let why = "not supported: midge speaks TLS 1.2 and 1.3, and clients that can't would be left out; say \
                        tlsv1.2 if there are none";

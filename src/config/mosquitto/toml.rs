@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use super::mapping::{Mapped, Mapping, Origin, Table, TomlValue};
+use super::mapping::{Mapped, Mapping, SettingOrigin, TomlTable, TomlValue};
 use super::{Diagnostic, MosquittoConf};
 use crate::config::parse;
 use crate::settings::Config;
@@ -17,7 +17,7 @@ pub(super) struct Written {
     /// Lines of it.
     lines: usize,
     /// Where the settings come from, by line, from 1.
-    origins: HashMap<usize, Origin>,
+    origins: HashMap<usize, SettingOrigin>,
 }
 
 /// Writes what a mapping says.
@@ -46,7 +46,8 @@ impl Written {
                 message: format!("{} more errors", errors.more),
             });
             let placed = errors.errors.into_iter().map(|error| {
-                let origin = error.line.and_then(|line| self.origins.get(&line)).unwrap_or(&Origin::Default);
+                let origin =
+                    error.line.and_then(|line| self.origins.get(&line)).unwrap_or(&SettingOrigin::Default);
                 let message = match error.key.as_str() {
                     "" => error.message,
                     key => format!("{key}: {}", error.message),
@@ -92,11 +93,11 @@ impl Written {
         }
     }
 
-    fn write_table(&mut self, table: Table) {
+    fn write_table(&mut self, table: TomlTable) {
         self.line("");
         match table {
-            Table::Listener(_) => self.line("[[listeners]]"),
-            Table::Section(name) => self.line(&format!("[{name}]")),
+            TomlTable::Listener(_) => self.line("[[listeners]]"),
+            TomlTable::Section(name) => self.line(&format!("[{name}]")),
         }
     }
 

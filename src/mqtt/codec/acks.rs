@@ -4,7 +4,7 @@
 //! a client may send (sections 3.4 to 3.7, 3.14, 3.15); any other code is a protocol error.
 
 use super::property::{self, Properties, Property, PropertySet};
-use super::wire::{Counter, Reader, Sink, packet_len, packet_type, put_varint, varint_len};
+use super::wire::{ByteCounter, FieldReader, Sink, packet_len, packet_type, put_varint, varint_len};
 use super::{DecodeError, Frame, PacketId, ProtocolVersion, Reason};
 
 /// Which of the four acknowledgements.
@@ -105,7 +105,7 @@ pub fn decode_ack(version: ProtocolVersion, frame: Frame<'_>) -> Result<Ack, Dec
     let kind = AckKind::of(frame.packet_type()).ok_or(DecodeError::protocol("not an acknowledgement"))?;
     frame.check_flags(version, kind.first_byte() & 0x0F)?;
     frame.check_length(version)?;
-    let mut reader = Reader::new(frame.body);
+    let mut reader = FieldReader::new(frame.body);
     let packet_id = reader.packet_id(DecodeError::protocol("packet identifier 0"))?;
     if version < ProtocolVersion::V5 {
         // Sections 3.4 to 3.7 of 3.1.1: a remaining length of 2.
@@ -129,7 +129,7 @@ pub fn decode_disconnect(version: ProtocolVersion, frame: Frame<'_>) -> Result<D
     // [MQTT5-3.14.1-1] [MQTT311-3.14.1-1]
     frame.check_flags(version, 0)?;
     frame.check_length(version)?;
-    let mut reader = Reader::new(frame.body);
+    let mut reader = FieldReader::new(frame.body);
     let mut session_expiry_seconds = None;
     if version < ProtocolVersion::V5 {
         reader.finish()?;
@@ -182,7 +182,7 @@ pub fn decode_auth<'a>(frame: Frame<'a>) -> Result<Auth<'a>, DecodeError> {
     // [MQTT5-3.15.1-1]
     frame.check_flags(ProtocolVersion::V5, 0)?;
     frame.check_length(ProtocolVersion::V5)?;
-    let mut reader = Reader::new(frame.body);
+    let mut reader = FieldReader::new(frame.body);
     // [MQTT5-3.15.2-1]
     let reason = read_reason(&mut reader, |reason| {
         matches!(reason, Reason::ContinueAuthentication | Reason::ReAuthenticate)
@@ -205,7 +205,7 @@ pub fn decode_auth<'a>(frame: Frame<'a>) -> Result<Auth<'a>, DecodeError> {
 }
 
 /// The reason code, which may be left out when it is 0x00.
-fn read_reason(reader: &mut Reader<'_>, allows: impl Fn(Reason) -> bool) -> Result<Reason, DecodeError> {
+fn read_reason(reader: &mut FieldReader<'_>, allows: impl Fn(Reason) -> bool) -> Result<Reason, DecodeError> {
     let code = if reader.is_empty() { 0 } else { reader.u8()? };
     Reason::from_code(code)
         .filter(|&reason| allows(reason))
@@ -244,7 +244,7 @@ pub fn encode_disconnect(
 ) {
     let fits = |remaining_len| packet_len(remaining_len) <= packet_bytes_max as usize;
     let text = reason_string.filter(|text| text.len() <= usize::from(u16::MAX)).map(str::as_bytes);
-    let mut properties = Counter::default();
+    let mut properties = ByteCounter::default();
     property::put_bytes(&mut properties, property::id::REASON_STRING, text);
     let with_text = 1 + varint_len(properties.0) + properties.0;
     if text.is_some() && fits(with_text) {
@@ -263,7 +263,7 @@ pub fn encode_disconnect(
 
 /// Appends an AUTH, 5.0 only; nothing if it would be above `packet_bytes_max`. `[MQTT5-3.1.2-24]`
 pub fn encode_auth(out: &mut Vec<u8>, auth: &Auth<'_>, packet_bytes_max: u32) {
-    let mut counter = Counter::default();
+    let mut counter = ByteCounter::default();
     put_auth_properties(&mut counter, auth);
     let remaining_len = 1 + varint_len(counter.0) + counter.0;
     if packet_len(remaining_len) > packet_bytes_max as usize {

@@ -1,7 +1,7 @@
 //! CONNACK: what the server says to a CONNECT. Keeps section 3.2.
 
 use super::property::{id, put_bytes, put_u8, put_u16, put_u32};
-use super::wire::{Counter, Sink, packet_len, put_binary, put_varint, varint_len};
+use super::wire::{ByteCounter, Sink, packet_len, put_binary, put_varint, varint_len};
 use super::{ProtocolVersion, Reason};
 
 /// What CONNACK says. All but `session_present` is for 5.0; what is `None` is not sent.
@@ -84,7 +84,7 @@ fn encode_v5(
     ];
     let mut droppable = drop_one.iter();
     let (properties_len, remaining_len) = loop {
-        let mut counter = Counter::default();
+        let mut counter = ByteCounter::default();
         put_properties(&mut counter, &said);
         let remaining_len = 2 + varint_len(counter.0) + counter.0;
         if packet_len(remaining_len) <= packet_bytes_max as usize {

@@ -5,7 +5,7 @@
 //! a will may use) is not judged here. Keeps section 3.1.
 
 use super::property::{Properties, Property, PropertySet};
-use super::wire::{Reader, packet_type};
+use super::wire::{FieldReader, packet_type};
 use super::{DecodeError, Fault, Frame, ProtocolVersion, QoS};
 use crate::mqtt::check_topic_name;
 
@@ -81,7 +81,7 @@ impl<'a> Connect<'a> {
             // [MQTT5-3.1.0-1] [MQTT311-3.1.0-1]
             return Err(DecodeError::protocol("first packet is not CONNECT"));
         }
-        let mut reader = Reader::new(frame.body);
+        let mut reader = FieldReader::new(frame.body);
         let (version, is_bridge) = read_version(&mut reader)?;
         frame.check_flags(version, 0)?;
         frame.check_length(version)?;
@@ -107,7 +107,7 @@ impl<'a> Connect<'a> {
         if frame.packet_type() != packet_type::CONNECT {
             return None;
         }
-        let mut reader = Reader::new(frame.body);
+        let mut reader = FieldReader::new(frame.body);
         ProtocolName::read(&mut reader).ok()?;
         // A client reads the answer in the layout of its own version. Levels 3 and 4, a bridge's among them, get
         // the return code 1 of 3.x, also under the other one's name. [MQTT311-3.1.2-2] All other levels get the
@@ -147,7 +147,7 @@ impl<'a> Connect<'a> {
         }
     }
 
-    fn read_properties(&mut self, reader: &mut Reader<'a>) -> Result<(), DecodeError> {
+    fn read_properties(&mut self, reader: &mut FieldReader<'a>) -> Result<(), DecodeError> {
         let mut properties = Properties::parse(reader, PropertySet::CONNECT)?;
         while let Some(property) = properties.read_next()? {
             match property {
@@ -170,7 +170,11 @@ impl<'a> Connect<'a> {
     }
 
     /// In the order of the standard; a missing field is Malformed. `[MQTT5-3.1.3-1]` `[MQTT311-3.1.3-1]`
-    fn read_payload(&mut self, reader: &mut Reader<'a>, flags: &ConnectFlags) -> Result<(), DecodeError> {
+    fn read_payload(
+        &mut self,
+        reader: &mut FieldReader<'a>,
+        flags: &ConnectFlags,
+    ) -> Result<(), DecodeError> {
         // [MQTT5-3.1.3-3] [MQTT5-3.1.3-4] [MQTT311-3.1.3-3] [MQTT311-3.1.3-4]
         self.client_id = reader.plain_text()?;
         self.has_client_id = !self.client_id.is_empty();
@@ -210,7 +214,7 @@ impl<'a> Connect<'a> {
 
 impl<'a> ConnectWill<'a> {
     fn read(
-        reader: &mut Reader<'a>,
+        reader: &mut FieldReader<'a>,
         version: ProtocolVersion,
         flags: &WillFlags,
     ) -> Result<ConnectWill<'a>, DecodeError> {
@@ -248,7 +252,7 @@ enum ProtocolName {
 }
 
 impl ProtocolName {
-    fn read(reader: &mut Reader<'_>) -> Result<ProtocolName, DecodeError> {
+    fn read(reader: &mut FieldReader<'_>) -> Result<ProtocolName, DecodeError> {
         match reader.binary()? {
             b"MQTT" => Ok(ProtocolName::Mqtt),
             b"MQIsdp" => Ok(ProtocolName::MqIsdp),
@@ -266,7 +270,7 @@ impl ProtocolName {
 const BRIDGE_BIT: u8 = 0x80;
 
 /// The version, and whether the client is a bridge.
-fn read_version(reader: &mut Reader<'_>) -> Result<(ProtocolVersion, bool), DecodeError> {
+fn read_version(reader: &mut FieldReader<'_>) -> Result<(ProtocolVersion, bool), DecodeError> {
     let name = ProtocolName::read(reader)?;
     match (name, reader.u8()?) {
         // `[MQTT311 §3.1-a]`.
@@ -298,7 +302,7 @@ struct WillFlags {
 }
 
 impl ConnectFlags {
-    fn read(version: ProtocolVersion, reader: &mut Reader<'_>) -> Result<ConnectFlags, DecodeError> {
+    fn read(version: ProtocolVersion, reader: &mut FieldReader<'_>) -> Result<ConnectFlags, DecodeError> {
         let byte = reader.u8()?;
         let bit = |position: u8| byte >> position & 1 == 1;
         // [MQTT311 §3.1-i]: in 3.1 these bits are unused, not errors.

@@ -4,7 +4,7 @@
 //! one, each already judged by the matrix of section 2.2.2.2. What of a PUBLISH or a will is to be
 //! forwarded unaltered is collected on the way, as ranges of the raw bytes.
 
-use super::wire::{Reader, Sink, put_binary};
+use super::wire::{FieldReader, Sink, put_binary};
 use super::{DecodeError, Fault};
 use crate::mqtt::{TopicError, check_topic_name};
 
@@ -132,7 +132,7 @@ pub(super) enum Property<'a> {
 
 impl<'a> Property<'a> {
     /// Identifier and value; their bytes are consumed whether or not they are welcome.
-    fn read(reader: &mut Reader<'a>) -> Result<(u8, Property<'a>), DecodeError> {
+    fn read(reader: &mut FieldReader<'a>) -> Result<(u8, Property<'a>), DecodeError> {
         let unknown = DecodeError::malformed("unknown property");
         let id = u8::try_from(reader.varint()?).map_err(|_| unknown)?;
         let property = match id {
@@ -213,7 +213,7 @@ impl<'a> Property<'a> {
 #[derive(Debug)]
 pub(super) struct Properties<'a> {
     raw: &'a [u8],
-    reader: Reader<'a>,
+    reader: FieldReader<'a>,
     allowed: PropertySet,
     seen: u64,
     /// Where in `raw` the property last read begins.
@@ -226,14 +226,14 @@ pub(super) struct Properties<'a> {
 impl<'a> Properties<'a> {
     /// Takes property length and properties off the front of `reader`.
     pub(super) fn parse(
-        reader: &mut Reader<'a>,
+        reader: &mut FieldReader<'a>,
         allowed: PropertySet,
     ) -> Result<Properties<'a>, DecodeError> {
         let len = reader.varint()?;
         let raw = reader.take(len as usize)?;
         Ok(Properties {
             raw,
-            reader: Reader::new(raw),
+            reader: FieldReader::new(raw),
             allowed,
             seen: 0,
             last_start: 0,
@@ -303,7 +303,7 @@ pub struct KeptProperties {
 /// # Errors
 /// As for a PUBLISH.
 pub fn read_kept_properties(bytes: &[u8]) -> Result<KeptProperties, DecodeError> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = FieldReader::new(bytes);
     let mut properties = Properties::parse(&mut reader, PropertySet::PUBLISH)?;
     reader.finish()?;
     let mut kept = KeptProperties::default();
@@ -366,7 +366,7 @@ mod tests {
     fn judge(allowed: PropertySet, raw: &[u8]) -> Result<(), Fault> {
         let mut field = vec![raw.len() as u8];
         field.extend_from_slice(raw);
-        let mut reader = Reader::new(&field);
+        let mut reader = FieldReader::new(&field);
         Properties::parse(&mut reader, allowed).and_then(Properties::skip).map_err(|error| error.fault)
     }
 

@@ -5,7 +5,7 @@
 //! Keeps section 3.3; this file is on the way of every message.
 
 use super::property::{self, Properties, Property, PropertySet};
-use super::wire::{Reader, Sink, VARINT_MAX, packet_len, put_binary, put_varint, varint_len};
+use super::wire::{FieldReader, Sink, VARINT_MAX, packet_len, put_binary, put_varint, varint_len};
 use super::{DecodeError, Frame, PacketId, ProtocolVersion, QoS};
 use crate::mqtt::{TopicError, check_topic_name};
 
@@ -53,7 +53,7 @@ impl<'a> Publish<'a> {
             // [MQTT5-3.3.1-2] [MQTT311-3.3.1-2]; 3.1 does not police bits that are unused.
             return Err(DecodeError::malformed("DUP on a PUBLISH of QoS 0"));
         }
-        let mut reader = Reader::new(frame.body);
+        let mut reader = FieldReader::new(frame.body);
         // [MQTT5-3.3.2-1] [MQTT311-3.3.2-1]
         let topic = reader.utf8()?;
         let packet_id = match qos {

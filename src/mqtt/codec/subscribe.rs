@@ -4,7 +4,7 @@
 //! again and allocate nothing. Keeps sections 3.8 to 3.11.
 
 use super::property::{Properties, Property, PropertySet};
-use super::wire::{Reader, Sink, packet_len, put_varint};
+use super::wire::{FieldReader, Sink, packet_len, put_varint};
 use super::{DecodeError, Fault, Frame, PacketId, ProtocolVersion, QoS, Reason};
 use crate::mqtt::{FilterError, RetainHandling, SubscriptionOptions, TopicFilter};
 
@@ -61,7 +61,7 @@ impl<'a> Subscribe<'a> {
         // [MQTT5-3.8.1-1] [MQTT311-3.8.1-1]
         frame.check_flags(version, 0b0010)?;
         frame.check_length(version)?;
-        let mut reader = Reader::new(frame.body);
+        let mut reader = FieldReader::new(frame.body);
         let packet_id = reader.packet_id(PACKET_ID_ZERO)?;
         let mut subscription_id = 0;
         if version == ProtocolVersion::V5 {
@@ -94,7 +94,7 @@ impl<'a> Unsubscribe<'a> {
         // [MQTT5-3.10.1-1] [MQTT311-3.10.1-1]
         frame.check_flags(version, 0b0010)?;
         frame.check_length(version)?;
-        let mut reader = Reader::new(frame.body);
+        let mut reader = FieldReader::new(frame.body);
         let packet_id = reader.packet_id(PACKET_ID_ZERO)?;
         if version == ProtocolVersion::V5 {
             Properties::parse(&mut reader, PropertySet::UNSUBSCRIBE)?.skip()?;
@@ -153,7 +153,7 @@ impl<'a> Iterator for SubscribeFilters<'a> {
     type Item = SubscribeFilter<'a>;
 
     fn next(&mut self) -> Option<SubscribeFilter<'a>> {
-        let mut reader = Reader::new(self.rest);
+        let mut reader = FieldReader::new(self.rest);
         let subscription = read_subscription(&mut reader, self.version).ok()?;
         self.rest = reader.rest();
         Some(subscription)
@@ -164,7 +164,7 @@ impl<'a> Iterator for UnsubscribeFilters<'a> {
     type Item = TopicFilter<'a>;
 
     fn next(&mut self) -> Option<TopicFilter<'a>> {
-        let mut reader = Reader::new(self.rest);
+        let mut reader = FieldReader::new(self.rest);
         let filter = read_filter(&mut reader).ok()?;
         self.rest = reader.rest();
         Some(filter)
@@ -174,13 +174,13 @@ impl<'a> Iterator for UnsubscribeFilters<'a> {
 /// The standard pins no code for identifier 0 here [MQTT5-2.2.1-3] [MQTT311-2.3.1-1]; as mosquitto.
 const PACKET_ID_ZERO: DecodeError = DecodeError::malformed("packet identifier 0");
 
-fn check_not_empty(reader: &Reader<'_>) -> Result<(), DecodeError> {
+fn check_not_empty(reader: &FieldReader<'_>) -> Result<(), DecodeError> {
     if reader.is_empty() { Err(DecodeError::protocol("no topic filter")) } else { Ok(()) }
 }
 
 /// A filter and its options byte.
 fn read_subscription<'a>(
-    reader: &mut Reader<'a>,
+    reader: &mut FieldReader<'a>,
     version: ProtocolVersion,
 ) -> Result<SubscribeFilter<'a>, DecodeError> {
     let filter = read_filter(reader)?;
@@ -193,7 +193,7 @@ fn read_subscription<'a>(
     Ok(SubscribeFilter { filter, options })
 }
 
-fn read_filter<'a>(reader: &mut Reader<'a>) -> Result<TopicFilter<'a>, DecodeError> {
+fn read_filter<'a>(reader: &mut FieldReader<'a>) -> Result<TopicFilter<'a>, DecodeError> {
     // [MQTT5-3.8.3-1] [MQTT5-3.10.3-1] [MQTT311-3.8.3-1] [MQTT311-3.10.3-1]
     TopicFilter::parse(reader.utf8()?).map_err(|error| match error {
         // [MQTT5-4.7.3-1] [MQTT311-4.7.3-1]

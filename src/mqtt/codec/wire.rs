@@ -126,13 +126,13 @@ impl Frame<'_> {
 
 /// Reads fields off the front of a body. Every method fails as Malformed when the bytes end first.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reader<'a> {
+pub(super) struct FieldReader<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { rest: bytes }
+impl<'a> FieldReader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> FieldReader<'a> {
+        FieldReader { rest: bytes }
     }
 
     /// What has not been read.
@@ -250,9 +250,9 @@ impl Sink for Vec<u8> {
 
 /// Counts what would be written.
 #[derive(Default)]
-pub(super) struct Counter(pub(super) usize);
+pub(super) struct ByteCounter(pub(super) usize);
 
-impl Sink for Counter {
+impl Sink for ByteCounter {
     fn put(&mut self, bytes: &[u8]) {
         self.0 += bytes.len();
     }
@@ -359,10 +359,10 @@ mod tests {
             put_varint(&mut out, value as usize);
             assert_eq!(out, bytes);
             assert_eq!(varint_len(value as usize), bytes.len());
-            assert_eq!(Reader::new(bytes).varint(), Ok(value));
+            assert_eq!(FieldReader::new(bytes).varint(), Ok(value));
         }
         for bytes in [&[0x80, 0x00][..], &[0xFF, 0x80, 0x00], &[0x80, 0x80, 0x80, 0x80, 0x01], &[0x80]] {
-            assert_eq!(Reader::new(bytes).varint().map_err(|e| e.fault), Err(Fault::Malformed));
+            assert_eq!(FieldReader::new(bytes).varint().map_err(|e| e.fault), Err(Fault::Malformed));
         }
     }
 
@@ -372,7 +372,7 @@ mod tests {
         let read = |bytes: &[u8]| {
             let mut field = Vec::new();
             put_binary(&mut field, bytes);
-            Reader::new(&field).text().map(str::to_owned).map_err(|e| e.fault)
+            FieldReader::new(&field).text().map(str::to_owned).map_err(|e| e.fault)
         };
         assert_eq!(read(b"\xEF\xBB\xBFa"), Ok("\u{FEFF}a".to_owned()));
         assert_eq!(read("A\u{2A6D4}".as_bytes()), Ok("A\u{2A6D4}".to_owned()));
@@ -380,7 +380,7 @@ mod tests {
         for bad in [&b"\xED\xA0\x80"[..], b"\xED\xBF\xBF", b"\xC0\xAF", b"\xF5\x80\x80\x80", b"\xC3", b"\0"] {
             assert_eq!(read(bad), Err(Fault::Malformed));
         }
-        assert_eq!(Reader::new(&[0, 2, b'a']).text().map_err(|e| e.fault), Err(Fault::Malformed));
+        assert_eq!(FieldReader::new(&[0, 2, b'a']).text().map_err(|e| e.fault), Err(Fault::Malformed));
     }
 
     // Section 1.5.4

@@ -3,7 +3,7 @@
 //! The records go out in frames, as a log has them, and are applied to rows as those of a log are. What was
 //! acknowledged is taken; what the sender sends again anyway, because it has no acknowledgement, need not be.
 
-use super::{Database, Delivery, Left, Message, Session, Takings, state};
+use super::{Database, Left, MosquittoDelivery, MosquittoMessage, MosquittoSession, Takings, state};
 use crate::broker::source_bytes;
 use crate::mqtt::codec::read_kept_properties;
 use crate::mqtt::{PacketId, ProtocolVersion, QoS};
@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What is not in the file, and has to be known to take it.
 #[derive(Debug)]
-pub struct Terms<'a> {
+pub struct ImportTerms<'a> {
     /// The machine's clocks. midge's clock of the new state begins here.
     pub now: ClockReading,
     /// When the file was written, seconds since 1970.
@@ -33,7 +33,7 @@ pub struct Terms<'a> {
 /// Those of `apply`.
 pub fn take(
     database: &Database<'_>,
-    terms: &Terms<'_>,
+    terms: &ImportTerms<'_>,
     apply: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
 ) -> Result<Takings, StoreError> {
     let takings = Takings::default();
@@ -105,7 +105,7 @@ enum Way {
 /// A message from a client that waits for PUBREL.
 struct Held<'a> {
     sid: u64,
-    message: &'a Message<'a>,
+    message: &'a MosquittoMessage<'a>,
     topic: &'a str,
 }
 
@@ -118,7 +118,7 @@ struct Wanted {
 
 struct Taker<'a> {
     database: &'a Database<'a>,
-    terms: &'a Terms<'a>,
+    terms: &'a ImportTerms<'a>,
     frame: Frame<'a>,
     takings: Takings,
     /// The last name given to a session, message or delivery.
@@ -151,7 +151,7 @@ impl<'a> Taker<'a> {
         self.highest
     }
 
-    fn take_session(&mut self, session: &'a Session<'a>) -> Result<(), StoreError> {
+    fn take_session(&mut self, session: &'a MosquittoSession<'a>) -> Result<(), StoreError> {
         let Some(client_id) = client_id_of(session.client_id) else {
             self.leave(Left::ClientId);
             return Ok(());
@@ -178,7 +178,7 @@ impl<'a> Taker<'a> {
         self.take_deliveries(sid, session)
     }
 
-    fn take_subscriptions(&mut self, sid: u64, session: &'a Session<'a>) -> Result<(), StoreError> {
+    fn take_subscriptions(&mut self, sid: u64, session: &'a MosquittoSession<'a>) -> Result<(), StoreError> {
         for subscription in &session.subscriptions {
             let filter = std::str::from_utf8(subscription.filter).ok();
             let filter = filter.and_then(|filter| TopicFilter::parse(filter).ok());
@@ -195,7 +195,7 @@ impl<'a> Taker<'a> {
         Ok(())
     }
 
-    fn take_deliveries(&mut self, sid: u64, session: &'a Session<'a>) -> Result<(), StoreError> {
+    fn take_deliveries(&mut self, sid: u64, session: &'a MosquittoSession<'a>) -> Result<(), StoreError> {
         // Out and in have their own.
         let mut packet_ids = [BTreeSet::new(), BTreeSet::new()];
         for delivery in &session.deliveries {
@@ -220,8 +220,8 @@ impl<'a> Taker<'a> {
     fn take_outgoing(
         &mut self,
         sid: u64,
-        delivery: &Delivery<'_>,
-        message: &'a Message<'a>,
+        delivery: &MosquittoDelivery<'_>,
+        message: &'a MosquittoMessage<'a>,
         packet_id: Option<PacketId>,
     ) -> Result<(), Left> {
         let qos = QoS::from_bits(delivery.qos).ok_or(Left::Message)?;
@@ -265,8 +265,8 @@ impl<'a> Taker<'a> {
     fn take_incoming(
         &mut self,
         sid: u64,
-        delivery: &Delivery<'_>,
-        message: &'a Message<'a>,
+        delivery: &MosquittoDelivery<'_>,
+        message: &'a MosquittoMessage<'a>,
         packet_id: Option<PacketId>,
     ) -> Result<(), Left> {
         match (delivery.qos, delivery.state) {
@@ -287,12 +287,12 @@ impl<'a> Taker<'a> {
         Ok(())
     }
 
-    fn is_expired(&self, message: &Message<'_>) -> bool {
+    fn is_expired(&self, message: &MosquittoMessage<'_>) -> bool {
         message.expires_at > 0 && millis(message.expires_at) <= self.terms.now.wall_millis
     }
 
     /// midge's name of a message, which goes out with its first delivery.
-    fn number_of(&mut self, id: u64, message: &Message<'_>) -> Option<u64> {
+    fn number_of(&mut self, id: u64, message: &MosquittoMessage<'_>) -> Option<u64> {
         if let Some(&number) = self.numbers.get(&id) {
             return number;
         }
@@ -301,7 +301,7 @@ impl<'a> Taker<'a> {
         number
     }
 
-    fn put_message(&mut self, message: &Message<'_>) -> Option<u64> {
+    fn put_message(&mut self, message: &MosquittoMessage<'_>) -> Option<u64> {
         let topic = topic_of(message)?;
         let properties = properties_of(message)?;
         let number = self.next_number();
@@ -326,7 +326,7 @@ impl<'a> Taker<'a> {
         Ok(())
     }
 
-    fn put_retained(&mut self, message: &Message<'_>) -> Result<(), Left> {
+    fn put_retained(&mut self, message: &MosquittoMessage<'_>) -> Result<(), Left> {
         let topic = topic_of(message).filter(|_| !message.payload.is_empty()).ok_or(Left::Message)?;
         if topic.starts_with("$SYS/") {
             return Err(Left::Own);
@@ -440,17 +440,17 @@ fn client_id_of(bytes: &[u8]) -> Option<&str> {
 
 /// A bridge of mosquitto's has a session in mosquitto itself, which would take messages for ever. It has come in by no
 /// listener, and its name begins so unless local_clientid has given it another one.
-fn is_own_bridge(client_id: &str, session: &Session<'_>) -> bool {
+fn is_own_bridge(client_id: &str, session: &MosquittoSession<'_>) -> bool {
     client_id.starts_with("local.") && session.listener_port == 0
 }
 
-fn topic_of<'a>(message: &Message<'a>) -> Option<&'a str> {
+fn topic_of<'a>(message: &MosquittoMessage<'a>) -> Option<&'a str> {
     let topic = std::str::from_utf8(message.topic).ok()?;
     check_topic_name(topic).ok().map(|()| topic)
 }
 
 /// Those that are forwarded.
-fn properties_of(message: &Message<'_>) -> Option<Vec<u8>> {
+fn properties_of(message: &MosquittoMessage<'_>) -> Option<Vec<u8>> {
     match message.properties {
         [] => Some(Vec::new()),
         properties => Some(read_kept_properties(properties).ok()?.forward),
@@ -458,7 +458,7 @@ fn properties_of(message: &Message<'_>) -> Option<Vec<u8>> {
 }
 
 fn stored<'a>(
-    message: &Message<'a>,
+    message: &MosquittoMessage<'a>,
     topic: &'a str,
     properties: &'a [u8],
     source: &'a [u8],
@@ -489,7 +489,7 @@ fn options_of(byte: u8) -> Option<SubscriptionOptions> {
 }
 
 /// When the connection of a session ended, and how long the session lasts from then on: seconds.
-fn lifetime(session: &Session<'_>, terms: &Terms<'_>) -> Result<(i64, u32), Left> {
+fn lifetime(session: &MosquittoSession<'_>, terms: &ImportTerms<'_>) -> Result<(i64, u32), Left> {
     let now = i64::try_from(terms.now.wall_millis / 1000).unwrap_or(i64::MAX);
     let written = terms.written_seconds.clamp(0, now);
     let (left, ends) = match (session.expires_at, session.expiry_seconds) {
@@ -508,7 +508,7 @@ fn lifetime(session: &Session<'_>, terms: &Terms<'_>) -> Result<(i64, u32), Left
     Ok((left, seconds.clamp(1, u32::MAX - 1)))
 }
 
-fn way_of(qos: QoS, delivery: &Delivery<'_>, packet_id: Option<PacketId>) -> Result<Way, Left> {
+fn way_of(qos: QoS, delivery: &MosquittoDelivery<'_>, packet_id: Option<PacketId>) -> Result<Way, Left> {
     let on_its_way = |way: fn(PacketId) -> Way| packet_id.map_or(Way::Queued, way);
     Ok(match (qos, delivery.state) {
         (QoS::AtMostOnce, _) => return Err(Left::QoS0),

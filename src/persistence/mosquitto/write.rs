@@ -1,7 +1,7 @@
 //! Writes what was taken of a database of mosquitto where the next start finds it: as the checkpoint of a new state
 //! directory.
 
-use super::{Database, Takings, Terms, take};
+use super::{Database, ImportTerms, Takings, take};
 use crate::persistence::checkpoint::CHANGES_BYTES_WANTED;
 use crate::persistence::directory::{remove, rename, sync};
 use crate::persistence::{Image, StoreDirectory};
@@ -17,7 +17,7 @@ const HEADER: Header = Header { epoch: 1, shard: 0, shards: 1, number: 0, first_
 ///
 /// # Errors
 /// [`StoreError`] if the directory is in use or has a state already, or can't be written.
-pub fn import(path: &Path, database: &Database<'_>, terms: &Terms<'_>) -> Result<Takings, StoreError> {
+pub fn import(path: &Path, database: &Database<'_>, terms: &ImportTerms<'_>) -> Result<Takings, StoreError> {
     let directory = StoreDirectory::open(path)?;
     let checkpoint = directory.checkpoint();
     if checkpoint.exists() || !directory.segments()?.is_empty() {
@@ -43,7 +43,7 @@ pub fn import(path: &Path, database: &Database<'_>, terms: &Terms<'_>) -> Result
     Ok(takings)
 }
 
-fn write(path: &Path, database: &Database<'_>, terms: &Terms<'_>) -> Result<Takings, StoreError> {
+fn write(path: &Path, database: &Database<'_>, terms: &ImportTerms<'_>) -> Result<Takings, StoreError> {
     let mut image = Image::open(path)?;
     let mut changes = Changes::new(&image)?;
     let takings = take(database, terms, &mut |frame| {

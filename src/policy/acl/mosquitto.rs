@@ -17,8 +17,8 @@
 //! ([`Subscribing::Filtered`]).
 
 use super::pattern::Placeholders;
-use super::tree::Effects;
-use super::{Acl, Actions, Builder, Effect, Grant, Principal, Refused, Round, Subscribing};
+use super::tree::RuleEffects;
+use super::{Acl, Actions, Builder, Grant, Principal, Refused, Round, RuleEffect, Subscribing};
 use crate::base::{Diagnostic, Diagnostics};
 use crate::mqtt::has_forbidden_character;
 use crate::settings::value::quoted;
@@ -28,7 +28,7 @@ use crate::settings::value::quoted;
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(file: &str, text: &str) -> Result<Acl, Diagnostics> {
-    let mut builder = Builder::new(Effect::Deny, Subscribing::Filtered).with_file(file);
+    let mut builder = Builder::new(RuleEffect::Deny, Subscribing::Filtered).with_file(file);
     builder.rules.takes_slashes = true;
     let mut reader =
         Reader { builder, line: 0, user: None, errors: Diagnostics { errors: Vec::new(), more: 0 } };
@@ -118,17 +118,17 @@ impl<'a> Reader<'a> {
             )));
         }
         let (effect, actions) = match access {
-            "read" => (Effect::Allow, Actions::READ),
-            "write" => (Effect::Allow, Actions::PUBLISH),
-            "readwrite" => (Effect::Allow, Actions::ALL),
+            "read" => (RuleEffect::Allow, Actions::READ),
+            "write" => (RuleEffect::Allow, Actions::PUBLISH),
+            "readwrite" => (RuleEffect::Allow, Actions::ALL),
             // The SUBSCRIBE is granted all the same.
-            "deny" => (Effect::Deny, Actions::PUBLISH | Actions::RECEIVE),
+            "deny" => (RuleEffect::Deny, Actions::PUBLISH | Actions::RECEIVE),
             other => {
                 let got = quoted(other);
                 return Err(wrong(format!("got {got}; allowed is read, write, readwrite or deny")));
             }
         };
-        let effects = Effects::of(effect, actions, form.round);
+        let effects = RuleEffects::of(effect, actions, form.round);
         let grant = Grant { topic, placeholders: form.placeholders, effects, line: self.line };
         self.builder.add(who, None, grant).map_err(|refused| {
             wrong(match refused {

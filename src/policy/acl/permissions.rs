@@ -10,8 +10,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::pattern::Placeholders;
-use super::tree::{Asked, Effects, NOTHING, Name, Names, Root};
-use super::{Actions, Builder, Effect, Grant, Principal, Refused, Round, RuleError, Rules, Subscribing};
+use super::tree::{ClientNames, DenialScope, NOTHING, Name, Root, RuleEffects};
+use super::{Actions, Builder, Grant, Principal, Refused, Round, RuleEffect, RuleError, Rules, Subscribing};
 use crate::mqtt::TopicFilter;
 
 /// What a client may publish, subscribe to and receive. A clone is a pointer to the same.
@@ -86,7 +86,7 @@ impl Permissions {
         }
         let mut builder = Builder::with_default(unlimited, Subscribing::Strict);
         for (rule, (list, actions)) in lists.into_iter().enumerate() {
-            let effects = Effects::of(Effect::Allow, actions, Round::First);
+            let effects = RuleEffects::of(RuleEffect::Allow, actions, Round::First);
             for topic in list.unwrap_or_default() {
                 let grant = Grant { topic, placeholders: Placeholders::Nowhere, effects, line: 0 };
                 builder.add(Principal::Everyone, None, grant).map_err(|refused| match refused {
@@ -139,7 +139,7 @@ impl Permissions {
     pub fn why_no_publish(&self, topic: &str) -> RuleHit {
         self.0.as_ref().map_or_else(RuleHit::default, |inner| {
             inner.why(&|inner| inner.may(topic, Actions::PUBLISH), &|login| {
-                login.denial_line(Asked::Topic(topic), Actions::PUBLISH)
+                login.denial_line(DenialScope::Topic(topic), Actions::PUBLISH)
             })
         })
     }
@@ -151,8 +151,8 @@ impl Permissions {
         };
         let filter = filter.matching_part();
         inner.why(&|inner| inner.may_subscribe(filter), &|login| match login.rules.subscribing {
-            Subscribing::Strict => login.denial_line(Asked::Met(filter), Actions::READ),
-            Subscribing::Filtered => login.denial_line(Asked::Covered(filter), Actions::SUBSCRIBE),
+            Subscribing::Strict => login.denial_line(DenialScope::Met(filter), Actions::READ),
+            Subscribing::Filtered => login.denial_line(DenialScope::Covered(filter), Actions::SUBSCRIBE),
         })
     }
 
@@ -318,7 +318,7 @@ impl Login {
         covering.with_denials_of(meeting).granted(self.rules.default).contains(actions)
     }
 
-    fn denial_line(&self, what: Asked<'_>, actions: Actions) -> u32 {
+    fn denial_line(&self, what: DenialScope<'_>, actions: Actions) -> u32 {
         let names = self.names();
         let everyone = self.rules.everyone.any_client;
         let roots = [everyone, self.roots[0], self.roots[1], self.roots[2]].into_iter();
@@ -330,8 +330,8 @@ impl Login {
     }
 
     #[inline]
-    fn gather(&self, of: impl Fn(Root) -> Effects) -> Effects {
-        let mut found = Effects::default();
+    fn gather(&self, of: impl Fn(Root) -> RuleEffects) -> RuleEffects {
+        let mut found = RuleEffects::default();
         let everyone = self.rules.everyone.any_client;
         for root in [everyone, self.roots[0], self.roots[1], self.roots[2]] {
             if root != NOTHING {
@@ -342,14 +342,14 @@ impl Login {
         if is_wild { found.second_round_only_denies() } else { found }
     }
 
-    fn names(&self) -> Names<'_> {
+    fn names(&self) -> ClientNames<'_> {
         let (user, client_id) = self.names.split_at(usize::from(self.user_len));
         let name = |kind, text| match kind {
             NameKind::Missing => Name::Missing,
             NameKind::Unusable | NameKind::Wild => Name::Unusable,
             NameKind::Plain => Name::Plain(text),
         };
-        Names { user: name(self.user, user), client_id: name(self.client_id, client_id) }
+        ClientNames { user: name(self.user, user), client_id: name(self.client_id, client_id) }
     }
 }
 

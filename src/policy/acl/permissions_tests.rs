@@ -8,20 +8,20 @@ fn strings(words: &[&str]) -> Vec<String> {
     words.iter().map(ToString::to_string).collect()
 }
 
-fn rule(who: Who, effect: Effect, actions: Actions, topics: &[&str]) -> Rule {
+fn rule(who: Who, effect: RuleEffect, actions: Actions, topics: &[&str]) -> Rule {
     Rule { who, clients: Vec::new(), effect, actions, topics: strings(topics) }
 }
 
 fn allow(actions: Actions, topics: &[&str]) -> Rule {
-    rule(Who::Everyone, Effect::Allow, actions, topics)
+    rule(Who::Everyone, RuleEffect::Allow, actions, topics)
 }
 
 fn deny(actions: Actions, topics: &[&str]) -> Rule {
-    rule(Who::Everyone, Effect::Deny, actions, topics)
+    rule(Who::Everyone, RuleEffect::Deny, actions, topics)
 }
 
 fn strict(rules: &[Rule]) -> Acl {
-    Acl::new(Effect::Deny, Subscribing::Strict, rules).expect("valid rules")
+    Acl::new(RuleEffect::Deny, Subscribing::Strict, rules).expect("valid rules")
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn without_access_control_everything_is_allowed() {
 
 #[test]
 fn what_no_rule_mentions_has_the_default() {
-    for (default, answer) in [(Effect::Deny, false), (Effect::Allow, true)] {
+    for (default, answer) in [(RuleEffect::Deny, false), (RuleEffect::Allow, true)] {
         let acl = Acl::new(default, Subscribing::Strict, &[]).expect("valid");
         for permissions in [acl.permissions(None, "c"), acl.permissions(Some("u"), "c")] {
             assert_eq!(permissions.may_publish("a"), answer);
@@ -58,14 +58,14 @@ fn deny_wins_whatever_the_order() {
 #[test]
 fn a_rule_is_for_those_it_names() {
     let some = |anonymous, users: &[&str]| Who::Some { anonymous, users: strings(users) };
-    let mut from_one_client = rule(some(true, &["ann"]), Effect::Allow, Actions::PUBLISH, &["one"]);
+    let mut from_one_client = rule(some(true, &["ann"]), RuleEffect::Allow, Actions::PUBLISH, &["one"]);
     from_one_client.clients = strings(&["c1", "c2"]);
     let mut any_user = allow(Actions::PUBLISH, &["client"]);
     any_user.clients = strings(&["c2"]);
     let acl = strict(&[
-        rule(some(false, &["ann", "bob"]), Effect::Allow, Actions::PUBLISH, &["users"]),
-        rule(some(true, &[]), Effect::Allow, Actions::PUBLISH, &["anonymous"]),
-        rule(Who::Everyone, Effect::Allow, Actions::PUBLISH, &["everyone"]),
+        rule(some(false, &["ann", "bob"]), RuleEffect::Allow, Actions::PUBLISH, &["users"]),
+        rule(some(true, &[]), RuleEffect::Allow, Actions::PUBLISH, &["anonymous"]),
+        rule(Who::Everyone, RuleEffect::Allow, Actions::PUBLISH, &["everyone"]),
         from_one_client,
         any_user,
     ]);
@@ -224,7 +224,7 @@ fn filtered_subscribing_refuses_only_what_one_rule_denies_to_subscribe() {
         deny(Actions::READ, &["a/secret/#", "+/x"]),
         deny(Actions::RECEIVE, &["a/held"]),
     ];
-    let acl = Acl::new(Effect::Deny, Subscribing::Filtered, &rules).expect("valid");
+    let acl = Acl::new(RuleEffect::Deny, Subscribing::Filtered, &rules).expect("valid");
     assert_eq!(acl.subscribing(), Subscribing::Filtered);
     let permissions = acl.permissions(None, "c");
     for filter in ["#", "a/#", "a/+", "a/held", "b", "$SYS/#", "a/b", "$share/g/a/#"] {
@@ -255,11 +255,11 @@ fn a_strict_subscription_receives_all_that_it_matches() {
         let mut rules = Vec::new();
         for _ in 0..1 + below(6) {
             let actions = [Actions::READ, Actions::RECEIVE, Actions::SUBSCRIBE][below(3)];
-            let effect = if below(3) == 0 { Effect::Deny } else { Effect::Allow };
+            let effect = if below(3) == 0 { RuleEffect::Deny } else { RuleEffect::Allow };
             let topic = &patterns[below(patterns.len())];
             rules.push(rule(Who::Everyone, effect, actions, &[topic]));
         }
-        let default = if below(4) == 0 { Effect::Allow } else { Effect::Deny };
+        let default = if below(4) == 0 { RuleEffect::Allow } else { RuleEffect::Deny };
         let acl = Acl::new(default, Subscribing::Strict, &rules).expect("valid");
         let user = [None, Some("a"), Some("$x"), Some("a/b")][below(4)];
         let permissions = acl.permissions(user, ["b", "#"][below(2)]);
@@ -329,7 +329,7 @@ fn two_permissions_together_allow_what_both_allow() {
 #[test]
 fn clients_that_no_rule_singles_out_share_their_permissions() {
     let users = Who::Some { anonymous: true, users: strings(&["ann"]) };
-    let acl = strict(&[allow(Actions::ALL, &["a"]), rule(users, Effect::Allow, Actions::ALL, &["b"])]);
+    let acl = strict(&[allow(Actions::ALL, &["a"]), rule(users, RuleEffect::Allow, Actions::ALL, &["b"])]);
     let pointer = |permissions: &Permissions| permissions.0.as_ref().map(Arc::as_ptr);
     let same = |one: Option<&str>, other| {
         pointer(&acl.permissions(one, "c1")) == pointer(&acl.permissions(other, "c2"))
@@ -342,7 +342,8 @@ fn clients_that_no_rule_singles_out_share_their_permissions() {
 
 #[test]
 fn rules_that_cannot_be_are_refused() {
-    let refused = |rules: &[Rule]| Acl::new(Effect::Deny, Subscribing::Strict, rules).expect_err("refused");
+    let refused =
+        |rules: &[Rule]| Acl::new(RuleEffect::Deny, Subscribing::Strict, rules).expect_err("refused");
     let error = refused(&[allow(Actions::ALL, &["a"]), allow(Actions::ALL, &["b", "c#"])]);
     assert!(matches!(&error, RuleError::Pattern { rule: 1, topic, .. } if topic == "c#"));
     assert_eq!(

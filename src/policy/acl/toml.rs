@@ -5,7 +5,7 @@
 
 use toml_edit::{Array, Document, Item, Key, TableLike, Value};
 
-use super::{Acl, Actions, Builder, Effect, Rule, RuleError, Subscribing, Who, check_pattern};
+use super::{Acl, Actions, Builder, Rule, RuleEffect, RuleError, Subscribing, Who, check_pattern};
 use crate::base::{Diagnostic, Diagnostics};
 use crate::mqtt::has_forbidden_character;
 use crate::settings::value::quoted;
@@ -21,7 +21,7 @@ pub fn parse(file: &str, text: &str) -> Result<Acl, Diagnostics> {
         Diagnostics::one(file, Some(line_of(text, offset)), "", message)
     })?;
     let mut reader = Reader {
-        default: Effect::Deny,
+        default: RuleEffect::Deny,
         subscribing: Subscribing::Strict,
         rules: Vec::new(),
         wrongs: Vec::new(),
@@ -41,7 +41,7 @@ struct Wrong {
 }
 
 struct Reader {
-    default: Effect,
+    default: RuleEffect,
     subscribing: Subscribing,
     rules: Vec<(Offset, Rule)>,
     wrongs: Vec<Wrong>,
@@ -51,7 +51,7 @@ const ROOT_KEYS: [&str; 3] = ["default", "subscribing", RULES];
 const RULES: &str = "rules";
 const RULE_KEYS: [&str; 7] = ["users", "anonymous", "everyone", "clients", "allow", "deny", "topics"];
 
-const DEFAULTS: [(&str, Effect); 2] = [("deny", Effect::Deny), ("allow", Effect::Allow)];
+const DEFAULTS: [(&str, RuleEffect); 2] = [("deny", RuleEffect::Deny), ("allow", RuleEffect::Allow)];
 const SUBSCRIBINGS: [(&str, Subscribing); 2] =
     [("strict", Subscribing::Strict), ("filtered", Subscribing::Filtered)];
 /// A subscriber is sent what is published: the two words for reading mean the same.
@@ -172,8 +172,8 @@ impl Reader {
         let who =
             self.who(prefix, offset, Subjects { users, has_clients: clients.is_some(), anonymous, everyone });
         let (effect, actions) = match (table.get("allow"), table.get("deny")) {
-            (Some(item), None) => (Effect::Allow, self.actions(key("allow"), item)),
-            (None, Some(item)) => (Effect::Deny, self.actions(key("deny"), item)),
+            (Some(item), None) => (RuleEffect::Allow, self.actions(key("allow"), item)),
+            (None, Some(item)) => (RuleEffect::Deny, self.actions(key("deny"), item)),
             (Some(_), Some(item)) => {
                 let offset = offset_of(table, "deny", item);
                 self.refuse(offset, key("deny"), "a rule allows or denies: write two rules");

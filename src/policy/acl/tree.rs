@@ -1,7 +1,7 @@
 //! The topics of all rules as one tree of levels, with a root for each kind of client.
 //!
-//! In come a root, a topic name or topic filter, and the [`Names`] of a client. Out comes what the rules of the root
-//! say ([`Effects`]). The names are not stored: the tree has a pattern once, however many clients it is for, and
+//! In come a root, a topic name or topic filter, and the [`ClientNames`] of a client. Out comes what the rules of the root
+//! say ([`RuleEffects`]). The names are not stored: the tree has a pattern once, however many clients it is for, and
 //! compares it with their names in place. A walk visits a node at most once and allocates nothing. A topic that no
 //! wildcard and no pattern matches takes one binary search a level.
 //!
@@ -13,7 +13,7 @@ mod effects;
 mod growing;
 mod walk;
 
-pub(super) use effects::Effects;
+pub(super) use effects::RuleEffects;
 pub(super) use growing::Growing;
 
 use super::filters::spelt_out;
@@ -42,14 +42,14 @@ pub(super) enum Name<'a> {
 
 /// The names of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Names<'a> {
+pub(super) struct ClientNames<'a> {
     pub(super) user: Name<'a>,
     pub(super) client_id: Name<'a>,
 }
 
 /// What a denial is looked for in.
 #[derive(Clone, Copy)]
-pub(super) enum Asked<'a> {
+pub(super) enum DenialScope<'a> {
     /// A topic name.
     Topic(&'a str),
     /// All topics that a filter matches.
@@ -86,9 +86,9 @@ struct Node {
     /// Node behind `+`; 0 when there is none.
     any: u32,
     /// Of rules that end here.
-    here: Effects,
+    here: RuleEffects,
     /// Of rules that end with `#` here.
-    rest: Effects,
+    rest: RuleEffects,
 }
 
 #[derive(Clone, Copy)]
@@ -103,7 +103,7 @@ struct Named {
     pieces: Span,
     node: u32,
     /// All that is denied by rules from here on.
-    denied_below: Effects,
+    denied_below: RuleEffects,
 }
 
 #[derive(Clone, Copy)]
@@ -128,21 +128,21 @@ impl Span {
 impl Tree {
     /// What the rules say that match a topic name.
     #[inline]
-    pub(super) fn matching(&self, root: Root, topic: &str, names: Names<'_>) -> Effects {
+    pub(super) fn matching(&self, root: Root, topic: &str, names: ClientNames<'_>) -> RuleEffects {
         let mut walk = Walk::<false>::new(self, names, topic);
         walk.matching(root, Some(topic.as_bytes()), true);
         walk.found
     }
 
     /// What the rules say that match every topic name that a filter matches.
-    pub(super) fn covering(&self, root: Root, filter: &str, names: Names<'_>) -> Effects {
+    pub(super) fn covering(&self, root: Root, filter: &str, names: ClientNames<'_>) -> RuleEffects {
         let mut walk = Walk::<false>::new(self, names, filter);
         walk.covering(root, Some(spelt_out(filter).as_bytes()), true);
         walk.found
     }
 
     /// What the rules say that match at least one of the topic names that a filter matches.
-    pub(super) fn meeting(&self, root: Root, filter: &str, names: Names<'_>) -> Effects {
+    pub(super) fn meeting(&self, root: Root, filter: &str, names: ClientNames<'_>) -> RuleEffects {
         let mut walk = Walk::<false>::new(self, names, filter);
         walk.meeting(root, Some(spelt_out(filter).as_bytes()), true);
         walk.found
@@ -150,14 +150,20 @@ impl Tree {
 
     /// The line of a rule that denies one of these actions, among the rules that match a topic name, or that cover or
     /// meet a filter. 0: there is none, or it has no line.
-    pub(super) fn denial_line(&self, root: Root, what: Asked<'_>, names: Names<'_>, actions: Actions) -> u32 {
-        let (Asked::Topic(text) | Asked::Covered(text) | Asked::Met(text)) = what;
+    pub(super) fn denial_line(
+        &self,
+        root: Root,
+        what: DenialScope<'_>,
+        names: ClientNames<'_>,
+        actions: Actions,
+    ) -> u32 {
+        let (DenialScope::Topic(text) | DenialScope::Covered(text) | DenialScope::Met(text)) = what;
         let mut walk = Walk::<true>::new(self, names, text);
         walk.denial.0 = actions;
         match what {
-            Asked::Topic(topic) => walk.matching(root, Some(topic.as_bytes()), true),
-            Asked::Covered(filter) => walk.covering(root, Some(spelt_out(filter).as_bytes()), true),
-            Asked::Met(filter) => walk.meeting(root, Some(spelt_out(filter).as_bytes()), true),
+            DenialScope::Topic(topic) => walk.matching(root, Some(topic.as_bytes()), true),
+            DenialScope::Covered(filter) => walk.covering(root, Some(spelt_out(filter).as_bytes()), true),
+            DenialScope::Met(filter) => walk.meeting(root, Some(spelt_out(filter).as_bytes()), true),
         }
         walk.denial.1
     }

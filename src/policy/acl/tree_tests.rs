@@ -5,7 +5,7 @@ use crate::base::Random;
 use crate::mqtt::filter_matches;
 use crate::policy::acl::filters::tests::{filters, texts};
 use crate::policy::acl::pattern::{Placeholders, parse};
-use crate::policy::acl::{Effect, Round, covers, intersects};
+use crate::policy::acl::{Round, RuleEffect, covers, intersects};
 
 /// A pattern of some rule, as it is for one client.
 enum Plain {
@@ -61,13 +61,13 @@ fn the_tree_says_what_its_rules_say_one_by_one() {
     for _ in 0..300 {
         let mut growing = Growing::default();
         let root = growing.new_root();
-        let mut rules: Vec<(&str, Effects)> = Vec::new();
+        let mut rules: Vec<(&str, RuleEffects)> = Vec::new();
         for _ in 0..1 + random.below(12) {
             let pattern = &patterns[random.index(patterns.len())];
-            let effect = random.pick(&[Effect::Allow, Effect::Deny]);
+            let effect = random.pick(&[RuleEffect::Allow, RuleEffect::Deny]);
             let actions = random.pick(&[Actions::PUBLISH, Actions::READ, Actions::RECEIVE]);
             let round = random.pick(&[Round::First, Round::Second]);
-            let effects = Effects::of(effect, actions, round);
+            let effects = RuleEffects::of(effect, actions, round);
             growing.insert(root, &parse(pattern, Placeholders::Anywhere).expect("valid"), effects, 0);
             rules.push((pattern, effects));
         }
@@ -75,15 +75,15 @@ fn the_tree_says_what_its_rules_say_one_by_one() {
         let user = random.pick(&["", "a", "b", "$x", "a/b", "a/$x", "+", "#"]);
         let client_id = random.pick(&["", "a", "b", "ab", "$x", "b/", "/", "a//b", "#"]);
         let slashes = random.below(2) == 0;
-        let names = Names { user: name(user, slashes), client_id: name(client_id, slashes) };
-        let plain: Vec<(Plain, Effects)> = rules
+        let names = ClientNames { user: name(user, slashes), client_id: name(client_id, slashes) };
+        let plain: Vec<(Plain, RuleEffects)> = rules
             .iter()
             .map(|(pattern, effects)| {
                 (plain(pattern, effects.denies(Actions::ALL), user, client_id, slashes), *effects)
             })
             .collect();
         let sum = |of: &dyn Fn(&str) -> bool| {
-            let mut found = Effects::default();
+            let mut found = RuleEffects::default();
             for (plain, effects) in &plain {
                 match plain {
                     Plain::Everything => found.add(*effects),
@@ -112,10 +112,10 @@ fn a_topic_of_a_packets_length_costs_no_more_depth_than_the_rules_have() {
     let mut growing = Growing::default();
     let root = growing.new_root();
     let deep = format!("{}#", "+/".repeat(LEVELS_MAX - 1));
-    let allow = Effects::of(Effect::Allow, Actions::ALL, Round::First);
+    let allow = RuleEffects::of(RuleEffect::Allow, Actions::ALL, Round::First);
     growing.insert(root, &parse(&deep, Placeholders::Anywhere).expect("valid"), allow, 0);
     let tree = growing.finish();
-    let names = Names { user: Name::Missing, client_id: Name::Missing };
+    let names = ClientNames { user: Name::Missing, client_id: Name::Missing };
     let topic = "/".repeat(65_535);
     assert_eq!(tree.matching(root, &topic, names), allow);
     assert_eq!(tree.meeting(root, "+/#", names), allow);
@@ -124,14 +124,15 @@ fn a_topic_of_a_packets_length_costs_no_more_depth_than_the_rules_have() {
 
 #[test]
 fn a_round_is_heard_on_what_the_one_before_left_open() {
-    let all = |effect, round| Effects::of(effect, Actions::ALL, round);
-    let granted = |parts: &[Effects], default| {
-        let mut found = Effects::default();
+    let all = |effect, round| RuleEffects::of(effect, Actions::ALL, round);
+    let granted = |parts: &[RuleEffects], default| {
+        let mut found = RuleEffects::default();
         parts.iter().for_each(|part| found.add(*part));
         found.granted(default) == Actions::ALL
     };
-    let (allow, deny) = (all(Effect::Allow, Round::First), all(Effect::Deny, Round::First));
-    let (late_allow, late_deny) = (all(Effect::Allow, Round::Second), all(Effect::Deny, Round::Second));
+    let (allow, deny) = (all(RuleEffect::Allow, Round::First), all(RuleEffect::Deny, Round::First));
+    let (late_allow, late_deny) =
+        (all(RuleEffect::Allow, Round::Second), all(RuleEffect::Deny, Round::Second));
     for (parts, with_deny, with_allow) in [
         (&[][..], false, true),
         (&[allow], true, true),

@@ -2,7 +2,7 @@
 
 use super::integer;
 use crate::settings::Network;
-use crate::settings::value::{Allowed, Literal, Refused, Row, Section, Setting, TokenAlgorithm};
+use crate::settings::value::{Allowed, Literal, OptionRow, Refused, Section, Setting, TokenAlgorithm};
 
 /// Most networks in `gate.banned` and `gate.exempt`. Each connection is compared with them one by one.
 const BANNED_MAX: usize = 1024;

@@ -1,7 +1,7 @@
 //! The limits: `[limits]`.
 
 use super::{BYTES_PER_SECOND_MAX, MESSAGES_PER_SECOND_MAX, PACKET_BYTES_MAX, integer};
-use crate::settings::value::{Allowed, Literal, QueuePolicy, Refused, Row, Section, Setting};
+use crate::settings::value::{Allowed, Literal, OptionRow, QueuePolicy, Refused, Section, Setting};
 
 const GIB: u64 = 1 << 30;
 

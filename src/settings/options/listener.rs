@@ -3,8 +3,8 @@
 use super::{BYTES_PER_SECOND_MAX, MESSAGES_PER_SECOND_MAX, PACKET_BYTES_MAX, integer};
 use crate::settings::Address;
 use crate::settings::value::{
-    Allowed, ClientCertificateRules, ClientCertificates, CrlScope, ListenerProtocol, Literal, QueuePolicy,
-    Refused, Row, Section, Setting, TlsMinimum, UserNames, Version, Versions,
+    Allowed, ClientCertificateRules, ClientCertificates, CrlScope, ListenerProtocol, Literal, OptionRow,
+    QueuePolicy, Refused, Section, Setting, TlsMinimum, UserNames, Version, Versions,
 };
 
 sections! {

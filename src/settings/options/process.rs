@@ -4,7 +4,7 @@
 use super::{SHARDS_MAX, integer, power_of_two};
 use crate::settings::Pin;
 use crate::settings::value::{
-    Allowed, Literal, LogFormat, LogLevel, LogTarget, Refused, Row, Section, Setting, SyncPolicy,
+    Allowed, Literal, LogFormat, LogLevel, LogTarget, OptionRow, Refused, Section, Setting, SyncPolicy,
 };
 
 sections! {

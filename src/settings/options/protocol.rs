@@ -1,7 +1,7 @@
 //! What midge announces to its clients and accepts from them: `[protocol]`.
 
 use super::integer;
-use crate::settings::value::{Allowed, Literal, Refused, Row, Section, Setting};
+use crate::settings::value::{Allowed, Literal, OptionRow, Refused, Section, Setting};
 
 sections! {
     /// What the broker announces in CONNACK and accepts from clients.

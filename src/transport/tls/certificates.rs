@@ -13,7 +13,7 @@ use rustls::sign::CertifiedKey;
 use super::config::{CertificateAndKey, read_file, read_pem};
 use super::directory::Directory;
 use super::error::{LoadFailure, TlsError};
-use super::identity::{self, Names};
+use super::identity::{self, CertificateNames};
 use super::signatures::describe_key;
 use super::validity::Role;
 
@@ -91,7 +91,7 @@ impl CertificateChoice {
 impl Named {
     fn load(
         files: &CertificateAndKey,
-        authorities: &[(Names, CertificateDer<'static>)],
+        authorities: &[(CertificateNames, CertificateDer<'static>)],
         provider: &CryptoProvider,
     ) -> Result<Named, TlsError> {
         let mut chain = read_pem::<CertificateDer<'static>>(&files.chain, "certificate")?;
@@ -145,8 +145,8 @@ fn kind_of_key(chain: &[CertificateDer<'_>]) -> String {
 
 /// The certificates from that of an issuer up to the one below its root, which clients have themselves.
 fn leading_up(
-    leaf: &Names,
-    authorities: &[(Names, CertificateDer<'static>)],
+    leaf: &CertificateNames,
+    authorities: &[(CertificateNames, CertificateDer<'static>)],
 ) -> Vec<CertificateDer<'static>> {
     let mut chain = Vec::new();
     let mut issuer = &leaf.issuer;

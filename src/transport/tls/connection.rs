@@ -2,7 +2,7 @@
 //!
 //! rustls has no buffer of its own here. What it is given stays where it is until it says how much of it is done
 //! with; what remains is part of a record, or part of a handshake message whose records are decrypted already,
-//! so [`Connection::pending`] must be what it sees first at every call.
+//! so [`TlsConnection::pending`] must be what it sees first at every call.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use rustls::unbuffered::{
 };
 
 use super::error::TlsFailure;
-use super::hello::Asked;
+use super::hello::ChosenConfig;
 use super::{HANDSHAKE_BYTES_MAX, PENDING_BYTES_MAX, TlsProgress, TlsScratch};
 
-pub(super) struct Connection {
+pub(super) struct TlsConnection {
     pub(super) rustls: UnbufferedServerConnection,
     /// What has come and is not whole. It has no capacity while it is empty.
     pending: Vec<u8>,
@@ -39,10 +39,10 @@ struct Checks {
     time: Arc<dyn TimeProvider>,
 }
 
-impl Connection {
-    pub(super) fn new(asked: Asked) -> Result<Connection, TlsFailure> {
+impl TlsConnection {
+    pub(super) fn new(asked: ChosenConfig) -> Result<TlsConnection, TlsFailure> {
         let checks = Checks { verifier: asked.verifier, time: Arc::clone(&asked.config.time_provider) };
-        Ok(Connection {
+        Ok(TlsConnection {
             rustls: UnbufferedServerConnection::new(asked.config)?,
             pending: Vec::new(),
             handshake_bytes: 0,

@@ -22,7 +22,7 @@ pub(super) struct Hello {
 }
 
 /// What the client's first message asks for.
-pub(super) struct Asked {
+pub(super) struct ChosenConfig {
     pub(super) config: Arc<ServerConfig>,
     /// Bytes of content in a record that we send.
     pub(super) record_bytes: usize,
@@ -41,7 +41,11 @@ impl Hello {
     }
 
     /// Takes bytes; says what is asked for once the message is whole. All bytes are then in `self.bytes`.
-    pub(super) fn read(&mut self, cipher: &[u8], out: &mut Vec<u8>) -> Result<Option<Asked>, TlsFailure> {
+    pub(super) fn read(
+        &mut self,
+        cipher: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Option<ChosenConfig>, TlsFailure> {
         if let (true, Some(&first)) = (self.bytes.is_empty(), cipher.first()) {
             check_first_byte(first)?;
         }
@@ -60,7 +64,7 @@ impl Hello {
                     let wanted = record_bytes_wanted(&self.bytes);
                     let (config, record_bytes) =
                         self.config.for_client(TlsConfig::takes(hello.alpn()), wanted);
-                    return Ok(Some(Asked {
+                    return Ok(Some(ChosenConfig {
                         config,
                         record_bytes,
                         verifier: self.config.verifier(),

@@ -62,15 +62,15 @@ pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Result<Vec<String>,
 
 /// Whose a certificate is, and by whom: both as DER.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Names {
+pub(super) struct CertificateNames {
     pub(super) subject: Vec<u8>,
     pub(super) issuer: Vec<u8>,
 }
 
 /// The names in a certificate.
-pub(super) fn names(certificate: &CertificateDer<'_>) -> Result<Names, String> {
+pub(super) fn names(certificate: &CertificateDer<'_>) -> Result<CertificateNames, String> {
     let certificate = parse(certificate)?;
-    Ok(Names {
+    Ok(CertificateNames {
         subject: certificate.subject().as_raw().to_vec(),
         issuer: certificate.issuer().as_raw().to_vec(),
     })

@@ -15,7 +15,7 @@ pub(super) const FRAME_UNIT_BYTES_MAX: usize = 14 + CONTROL_BYTES_MAX as usize;
 
 /// A header that keeps the rules.
 #[derive(Debug)]
-pub(super) struct Header {
+pub(super) struct CheckedHeader {
     pub(super) kind: FrameKind,
     pub(super) mask: [u8; 4],
     /// Bytes of the payload; at most 125 of a control frame.
@@ -47,7 +47,10 @@ impl FrameError {
 
 /// The header at the beginning of `bytes` and what is behind it, or None when it is not whole. `fragmented` says
 /// that a message waits for its continuation.
-pub(super) fn parse_header(bytes: &[u8], fragmented: bool) -> Result<Option<(Header, &[u8])>, FrameError> {
+pub(super) fn parse_header(
+    bytes: &[u8],
+    fragmented: bool,
+) -> Result<Option<(CheckedHeader, &[u8])>, FrameError> {
     let mut cursor = Cursor::new(bytes);
     let parsed = FrameHeader::parse(&mut cursor);
     let parsed = parsed.map_err(|_| FrameError::protocol("the opcode of a frame is unknown"))?;
@@ -60,7 +63,7 @@ pub(super) fn parse_header(bytes: &[u8], fragmented: bool) -> Result<Option<(Hea
     };
     let used = usize::try_from(cursor.position()).unwrap_or(usize::MAX);
     let behind = bytes.get(used..).unwrap_or_default();
-    Ok(Some((Header { kind, mask, len }, behind)))
+    Ok(Some((CheckedHeader { kind, mask, len }, behind)))
 }
 
 fn check_header(header: &FrameHeader, len: u64, fragmented: bool) -> Result<FrameKind, FrameError> {

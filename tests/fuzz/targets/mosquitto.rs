@@ -4,7 +4,7 @@
 //! many sessions and messages as were told. Nothing is larger than the file, and a file that is cut short is no
 //! longer one, or has less in it.
 
-use midge::persistence::mosquitto::{Database, Terms, take};
+use midge::persistence::mosquitto::{Database, ImportTerms, take};
 use midge::store::segment::Header;
 use midge::store::{Changes, ClockReading, MemoryBase, StoreError, Wall, check_rows};
 
@@ -22,7 +22,7 @@ pub fn run(input: &[u8]) {
             .map(|session| 1 + session.subscriptions.len() + session.deliveries.len())
             .sum::<usize>();
     assert!(things * 6 <= input.len(), "each has the head of a chunk");
-    let terms = Terms { now: NOW, written_seconds: 1_799_999_000, ports: &[1883, 8883] };
+    let terms = ImportTerms { now: NOW, written_seconds: 1_799_999_000, ports: &[1883, 8883] };
     let mut base = MemoryBase::default();
     let mut changes = Changes::new(&base).expect("bytes in memory can be read");
     let takings = take(&database, &terms, &mut |frame| {

@@ -1,10 +1,10 @@
 //! What rules say about a topic: which actions they allow and which they deny, in each of the two rounds.
 
-use crate::policy::acl::{Actions, Effect, Round};
+use crate::policy::acl::{Actions, Round, RuleEffect};
 
 /// What rules say: a bit for each action in each of the two rounds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(in crate::policy::acl) struct Effects {
+pub(in crate::policy::acl) struct RuleEffects {
     allow: u8,
     deny: u8,
 }
@@ -12,31 +12,31 @@ pub(in crate::policy::acl) struct Effects {
 /// Where the bits of the second round begin.
 const SECOND_SHIFT: u32 = 3;
 
-impl Effects {
-    pub(in crate::policy::acl) fn of(effect: Effect, actions: Actions, round: Round) -> Effects {
+impl RuleEffects {
+    pub(in crate::policy::acl) fn of(effect: RuleEffect, actions: Actions, round: Round) -> RuleEffects {
         let bits = match round {
             Round::First => actions.0,
             Round::Second => actions.0 << SECOND_SHIFT,
         };
         match effect {
-            Effect::Allow => Effects { allow: bits, deny: 0 },
-            Effect::Deny => Effects { allow: 0, deny: bits },
+            RuleEffect::Allow => RuleEffects { allow: bits, deny: 0 },
+            RuleEffect::Deny => RuleEffects { allow: 0, deny: bits },
         }
     }
 
-    pub(in crate::policy::acl) fn add(&mut self, other: Effects) {
+    pub(in crate::policy::acl) fn add(&mut self, other: RuleEffects) {
         self.allow |= other.allow;
         self.deny |= other.deny;
     }
 
     /// These grants with those denials.
-    pub(in crate::policy::acl) fn with_denials_of(self, other: Effects) -> Effects {
-        Effects { deny: other.deny, ..self }
+    pub(in crate::policy::acl) fn with_denials_of(self, other: RuleEffects) -> RuleEffects {
+        RuleEffects { deny: other.deny, ..self }
     }
 
     /// Without what the second round allows.
-    pub(in crate::policy::acl) fn second_round_only_denies(self) -> Effects {
-        Effects { allow: self.allow & Actions::ALL.0, ..self }
+    pub(in crate::policy::acl) fn second_round_only_denies(self) -> RuleEffects {
+        RuleEffects { allow: self.allow & Actions::ALL.0, ..self }
     }
 
     /// What is granted in the end.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::effects::Effects;
+use super::effects::RuleEffects;
 use super::{Child, HERE, Named, Node, Piece, REST, Root, Span, Tree, Uses};
 use crate::policy::acl::Actions;
 use crate::policy::acl::pattern::{Level, Part};
@@ -18,13 +18,13 @@ struct GrowingNode {
     children: BTreeMap<Box<str>, u32>,
     named: Vec<(Vec<GrowingPiece>, u32)>,
     any: u32,
-    here: Effects,
-    rest: Effects,
+    here: RuleEffects,
+    rest: RuleEffects,
     denial_lines: [u32; 2],
 }
 
 impl GrowingNode {
-    fn add(&mut self, of: usize, effects: Effects, line: u32) {
+    fn add(&mut self, of: usize, effects: RuleEffects, line: u32) {
         if of == HERE {
             self.here.add(effects)
         } else {
@@ -60,7 +60,7 @@ impl Growing {
         &mut self,
         root: Root,
         levels: &[Level<'_>],
-        effects: Effects,
+        effects: RuleEffects,
         line: u32,
     ) {
         let mut number = root;
@@ -126,8 +126,8 @@ impl Growing {
     }
 
     /// For each node, what is denied by the rules that go through it.
-    fn denied_below(&self) -> Vec<Effects> {
-        let mut denied: Vec<Effects> = vec![Effects::default(); self.nodes.len()];
+    fn denied_below(&self) -> Vec<RuleEffects> {
+        let mut denied: Vec<RuleEffects> = vec![RuleEffects::default(); self.nodes.len()];
         // Children are younger than their parent.
         for (number, node) in self.nodes.iter().enumerate().rev() {
             let mut all = node.here;
@@ -136,7 +136,7 @@ impl Growing {
             for child in node.children.values().chain(named).chain((node.any != 0).then_some(&node.any)) {
                 all.add(denied[*child as usize]);
             }
-            denied[number] = Effects::default().with_denials_of(all);
+            denied[number] = RuleEffects::default().with_denials_of(all);
         }
         denied
     }
@@ -153,7 +153,7 @@ struct Packing {
 }
 
 impl Packing {
-    fn node(&mut self, node: GrowingNode, denied_below: &[Effects]) -> Node {
+    fn node(&mut self, node: GrowingNode, denied_below: &[RuleEffects]) -> Node {
         let first_child = self.children.len();
         for (text, child) in node.children {
             let text = self.text(&text);

@@ -1,34 +1,34 @@
 //! The walk that looks a topic name or a filter up in the tree.
 
-use super::effects::Effects;
-use super::{HERE, Name, Named, Names, Piece, REST, Tree};
+use super::effects::RuleEffects;
+use super::{ClientNames, HERE, Name, Named, Piece, REST, Tree};
 use crate::policy::acl::Actions;
 
 /// One walk. Each step has the node, the levels that are left (`None` behind the last one), and whether it is the
 /// first.
 pub(super) struct Walk<'a, const WHY: bool> {
     tree: &'a Tree,
-    names: Names<'a>,
+    names: ClientNames<'a>,
     /// What is looked up begins with `$`.
     dollar: bool,
-    pub(super) found: Effects,
+    pub(super) found: RuleEffects,
     /// With `WHY`: the actions of which a denial is looked for, and the line of the first denial that was met.
     pub(super) denial: (Actions, u32),
 }
 
 impl<'a, const WHY: bool> Walk<'a, WHY> {
-    pub(super) fn new(tree: &'a Tree, names: Names<'a>, text: &str) -> Walk<'a, WHY> {
+    pub(super) fn new(tree: &'a Tree, names: ClientNames<'a>, text: &str) -> Walk<'a, WHY> {
         Walk {
             tree,
             names,
             dollar: text.starts_with('$'),
-            found: Effects::default(),
+            found: RuleEffects::default(),
             denial: (Actions::NONE, 0),
         }
     }
 
     #[inline]
-    fn note(&mut self, effects: Effects, number: u32, of: usize) {
+    fn note(&mut self, effects: RuleEffects, number: u32, of: usize) {
         self.found.add(effects);
         if WHY && effects.denies(self.denial.0) && self.denial.1 == 0 {
             self.denial.1 = self.tree.denial_lines.get(number as usize).map_or(0, |lines| lines[of]);
