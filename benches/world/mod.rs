@@ -6,7 +6,7 @@
 //! it that [`Clients::read`] takes.
 
 use midge::base::log_files::{FileDone, FileId, FileOperation, LogFiles, LogWork};
-use midge::base::{ClockReading, Time};
+use midge::base::{ClockReading, ConnectionSlot, Time};
 use midge::broker::Shared;
 use midge::broker::outbox::Outbox;
 use midge::control::access_policies::AccessPolicies;
@@ -107,7 +107,7 @@ pub(crate) enum Received {
 struct Input {
     bytes: Vec<u8>,
     /// Slot, and where its bytes end.
-    reads: Vec<(u32, usize)>,
+    reads: Vec<(ConnectionSlot, usize)>,
 }
 
 impl World {
@@ -142,17 +142,18 @@ impl World {
         let mut world = World { host: Host::new(start, clients) };
         world.host.begin(None).expect("nothing is kept");
         world.turns();
-        for slot in 0..(scene.publishers * (1 + scene.subscribers)) as u32 {
+        for slot in (0..(scene.publishers * (1 + scene.subscribers)) as u32).map(ConnectionSlot::new) {
             world.connect(slot);
         }
         for subscriber in 0..scene.publishers * scene.subscribers {
             let packet = subscribe(&scene, subscriber % scene.publishers);
-            world.send((scene.publishers + subscriber) as u32, packet);
+            world.send(ConnectionSlot::new((scene.publishers + subscriber) as u32), packet);
         }
         let served = scene.publishers * (1 + scene.subscribers);
         for slot in served..served + scene.stuck {
-            world.connect(slot as u32);
-            let backlog = IoEvent::Backlogged { slot: slot as u32, bytes: 2 << 20, taken: 0 };
+            world.connect(ConnectionSlot::new(slot as u32));
+            let backlog =
+                IoEvent::Backlogged { slot: ConnectionSlot::new(slot as u32), bytes: 2 << 20, taken: 0 };
             world.host.io().events.push(backlog);
             world.turns();
         }
@@ -166,7 +167,7 @@ impl World {
         (clients.delivered, clients.acknowledged) = (0, 0);
         for slot in 0..clients.publishes.len() {
             let buffer = Received::Publishes(slot);
-            clients.events.push(IoEvent::Received { slot: slot as u32, buffer });
+            clients.events.push(IoEvent::Received { slot: ConnectionSlot::new(slot as u32), buffer });
         }
         self.turns();
         let clients = self.host.io();
@@ -185,21 +186,21 @@ impl World {
         } {}
     }
 
-    fn connect(&mut self, slot: u32) {
+    fn connect(&mut self, slot: ConnectionSlot) {
         let clients = self.host.io();
         let scene = clients.scene;
         clients.connections += 1;
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         clients.events.push(IoEvent::Accepted { listener: 0, slot, peer });
         let version = version_of(&scene);
-        let mut connect = codec::connect(version, format!("client-{slot:05}"));
+        let mut connect = codec::connect(version, format!("client-{:05}", slot.get()));
         if version == V5 && scene.receive_maximum != 0 {
             connect = connect.with(codec::two(codec::RECEIVE_MAXIMUM, scene.receive_maximum));
         }
         self.send(slot, connect.encode(version));
     }
 
-    fn send(&mut self, slot: u32, bytes: Vec<u8>) {
+    fn send(&mut self, slot: ConnectionSlot, bytes: Vec<u8>) {
         self.host.io().events.push(IoEvent::Received { slot, buffer: Received::Bytes(bytes) });
         self.turns();
     }
@@ -241,7 +242,7 @@ impl Clients {
             }
             let end = self.input.bytes.len();
             if end > self.input.reads.last().map_or(0, |&(_, end)| end) {
-                self.input.reads.push((touched.slot.get(), end));
+                self.input.reads.push((touched.slot, end));
             }
         }
         self.now = Time::from_micros(self.now.as_micros() + 1);
@@ -310,40 +311,40 @@ impl Io for Clients {
 
     fn give_back(&mut self, _buffer: Received) {}
 
-    fn hold(&mut self, _slot: u32, _buffer: Received, _consumed: usize) {
+    fn hold(&mut self, _slot: ConnectionSlot, _buffer: Received, _consumed: usize) {
         unreachable!("nothing is held");
     }
 
-    fn hold_hangup(&mut self, _slot: u32, _cause: SocketEnd) -> bool {
+    fn hold_hangup(&mut self, _slot: ConnectionSlot, _cause: SocketEnd) -> bool {
         false
     }
 
-    fn is_held(&self, _slot: u32) -> bool {
+    fn is_held(&self, _slot: ConnectionSlot) -> bool {
         false
     }
 
-    fn receive_once(&mut self, _slot: u32) {}
+    fn receive_once(&mut self, _slot: ConnectionSlot) {}
 
-    fn receive_stream(&mut self, _slot: u32) {}
+    fn receive_stream(&mut self, _slot: ConnectionSlot) {}
 
     // A machine that has enough for a turn keeps the rest of the bytes that it was given.
-    fn pause(&mut self, _slot: u32) {}
+    fn pause(&mut self, _slot: ConnectionSlot) {}
 
-    fn resume(&mut self, _slot: u32) {}
+    fn resume(&mut self, _slot: ConnectionSlot) {}
 
-    fn close(&mut self, slot: u32) {
-        panic!("client {slot} is closed");
+    fn close(&mut self, slot: ConnectionSlot) {
+        panic!("client {slot:?} is closed");
     }
 
-    fn abort(&mut self, slot: u32) {
-        panic!("client {slot} is refused");
+    fn abort(&mut self, slot: ConnectionSlot) {
+        panic!("client {slot:?} is refused");
     }
 
-    fn detach(&mut self, _slot: u32) -> Option<()> {
+    fn detach(&mut self, _slot: ConnectionSlot) -> Option<()> {
         unreachable!("there is one shard");
     }
 
-    fn adopt(&mut self, (): ()) -> u32 {
+    fn adopt(&mut self, (): ()) -> ConnectionSlot {
         unreachable!("there is one shard");
     }
 

@@ -10,7 +10,7 @@
 //!
 //! Pure: `now` and the gate are arguments.
 
-use crate::base::Time;
+use crate::base::{ConnectionSlot, Time};
 use crate::policy::gate::{LoginTurn, counted_with};
 use crate::settings::Network;
 use ahash::RandomState;
@@ -47,7 +47,7 @@ enum Place {
 }
 
 struct Line<T> {
-    waiting: VecDeque<(LoginOrigin, u32, T)>,
+    waiting: VecDeque<(LoginOrigin, ConnectionSlot, T)>,
     checked: usize,
     place: Place,
 }
@@ -60,7 +60,7 @@ pub struct LoginQueue<T> {
     /// Lines in [`Place::Held`], by the end of their wait.
     held: BTreeMap<(Time, u64), Source>,
     /// Of logins that wait, by slot of their connection.
-    slots: BTreeMap<u32, Source>,
+    slots: BTreeMap<ConnectionSlot, Source>,
     waiting_max: usize,
     checked: usize,
     /// Numbers what is held.
@@ -117,7 +117,7 @@ impl<T> LoginQueue<T> {
 
     /// A login of the connection in this slot wants to be checked. Gives one for which there is no room: the newest of
     /// the address with the most, or this one.
-    pub fn push(&mut self, origin: LoginOrigin, slot: u32, login: T) -> Option<T> {
+    pub fn push(&mut self, origin: LoginOrigin, slot: ConnectionSlot, login: T) -> Option<T> {
         let source = origin.source();
         let mut refused = None;
         if self.slots.len() >= self.waiting_max {
@@ -143,7 +143,7 @@ impl<T> LoginQueue<T> {
     }
 
     /// The connection has gone, and its answer is not wanted any more.
-    pub fn forget(&mut self, slot: u32) {
+    pub fn forget(&mut self, slot: ConnectionSlot) {
         let Some(source) = self.slots.remove(&slot) else { return };
         if let Some(line) = self.lines.get_mut(&source) {
             line.waiting.retain(|(_, of, _)| *of != slot);
@@ -222,7 +222,11 @@ impl<T> LoginQueue<T> {
         }
     }
 
-    fn took(&mut self, source: Source, taken: Option<(LoginOrigin, u32, T)>) -> Option<(LoginOrigin, T)> {
+    fn took(
+        &mut self,
+        source: Source,
+        taken: Option<(LoginOrigin, ConnectionSlot, T)>,
+    ) -> Option<(LoginOrigin, T)> {
         if self.lines.get(&source).is_some_and(|line| !line.waiting.is_empty()) {
             self.turns.push_back(source);
         }
@@ -282,7 +286,7 @@ mod tests {
     /// A login of a device at an address; its slot is what is checked.
     fn push(queue: &mut LoginQueue<u32>, last: u8, device: &str, slot: u32) -> Option<u32> {
         let origin = queue.origin(Some(ip(last)), Some("user"), device);
-        queue.push(origin, slot, slot)
+        queue.push(origin, ConnectionSlot::new(slot), slot)
     }
 
     fn checked(
@@ -389,8 +393,8 @@ mod tests {
         for slot in 0..4 {
             push(&mut queue, 9, "guess", slot);
         }
-        queue.forget(1);
-        queue.forget(77);
+        queue.forget(ConnectionSlot::new(1));
+        queue.forget(ConnectionSlot::new(77));
         for slot in [0, 2, 3] {
             assert_eq!(queue.next(at(0), |_| LoginTurn::Banned), Some(Next::Refuse(slot)));
         }
@@ -444,7 +448,7 @@ mod tests {
                 _ if random(4) == 0 => {
                     if let Some((&slot, ())) = open.first_key_value() {
                         open.remove(&slot);
-                        queue.forget(slot);
+                        queue.forget(ConnectionSlot::new(slot));
                         ends += 1;
                     }
                 }

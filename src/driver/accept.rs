@@ -11,6 +11,7 @@ use super::Buffer;
 use super::listen::peer_of;
 use super::ring::{Op, RingCompletion, Tag, more};
 use super::{IoEvent, Net};
+use crate::base::ConnectionSlot;
 
 pub(super) struct Listener {
     number: u16,
@@ -48,11 +49,11 @@ impl Net {
         let Some(socket) = &self.listeners[index].socket else { return };
         let fd = types::Fd(socket.as_raw_fd());
         let entry = opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build();
-        self.push(Tag { op: Op::Accept, generation: 0, slot: index as u32 }, entry);
+        self.push(Tag { op: Op::Accept, generation: 0, index: index as u32 }, entry);
     }
 
     pub(super) fn accepted(&mut self, completion: RingCompletion, events: &mut Vec<IoEvent<Buffer>>) {
-        let index = completion.tag.slot as usize;
+        let index = completion.tag.index as usize;
         let number = self.listeners[index].number;
         if completion.result >= 0 {
             self.admit(index, completion.result, events);
@@ -96,7 +97,7 @@ impl Net {
     }
 }
 
-fn accepted_event(listener: u16, slot: u32, peer: SocketAddr) -> IoEvent<Buffer> {
+fn accepted_event(listener: u16, slot: ConnectionSlot, peer: SocketAddr) -> IoEvent<Buffer> {
     IoEvent::Accepted { listener, slot, peer }
 }
 

@@ -11,11 +11,12 @@ use super::Net;
 use super::slots::{
     AT_END, BROKEN, CLOSING, HOLDING, HUNG_UP, LISTED, Mode, PAUSED, RECEIVING, SHUT, STARVED, TORN,
 };
+use crate::base::ConnectionSlot;
 
 impl Net {
     /// Closes a connection once this turn's outbox and its backlog are sent, within
     /// [`super::NetConfig::linger`]. No event of it comes from now on.
-    pub fn close(&mut self, slot: u32) {
+    pub fn close(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if entry.has(CLOSING) {
             return;
@@ -32,7 +33,7 @@ impl Net {
     }
 
     /// Resets a connection. Nothing more is sent, no event of it comes from now on.
-    pub fn abort(&mut self, slot: u32) {
+    pub fn abort(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         entry.set(CLOSING | HUNG_UP);
         entry.clear(PAUSED | HOLDING);
@@ -42,7 +43,7 @@ impl Net {
     /// Takes a connection out of this shard, for another to [`Net::adopt`]. Only when nothing is
     /// armed on it and nothing of it is kept here: between the bytes of a [`Net::receive_once`] and
     /// the next one.
-    pub fn detach(&mut self, slot: u32) -> Option<OwnedFd> {
+    pub fn detach(&mut self, slot: ConnectionSlot) -> Option<OwnedFd> {
         let entry = self.slots.get(slot)?;
         if entry.armed > 0 || entry.has(CLOSING | BROKEN | HOLDING | STARVED) || entry.has_backlog() {
             return None;
@@ -53,11 +54,11 @@ impl Net {
     }
 
     /// Puts a blocking-mode stream socket into a slot. Nothing is armed on it.
-    pub fn adopt(&mut self, fd: OwnedFd) -> u32 {
+    pub fn adopt(&mut self, fd: OwnedFd) -> ConnectionSlot {
         self.slots.insert(fd.into_raw_fd())
     }
 
-    pub(super) fn list_closing(&mut self, slot: u32) {
+    pub(super) fn list_closing(&mut self, slot: ConnectionSlot) {
         if let Some(entry) = self.slots.get_mut(slot)
             && !entry.has(LISTED)
         {
@@ -79,7 +80,7 @@ impl Net {
     }
 
     /// Takes the next step of a close: backlog, end of stream, the peer's end, gone.
-    pub(super) fn step_close(&mut self, slot: u32) {
+    pub(super) fn step_close(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if entry.has(LISTED) || !entry.has(CLOSING) {
             return;
@@ -107,7 +108,7 @@ impl Net {
     }
 
     /// Ends a closing connection with a reset.
-    pub(super) fn break_off(&mut self, slot: u32) {
+    pub(super) fn break_off(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         entry.set(BROKEN);
         entry.clear(LISTED);
@@ -117,7 +118,7 @@ impl Net {
     }
 
     /// Closes the socket, or ends what is armed on it so that it can be closed.
-    fn tear(&mut self, slot: u32) {
+    fn tear(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if entry.armed == 0 {
             let fd = self.slots.remove(slot);

@@ -30,7 +30,7 @@ use crate::base::log_files::{
 #[derive(Default)]
 pub(super) struct Files {
     open: Vec<Option<Rc<OwnedFd>>>,
-    /// By the slot in the tag of the operation.
+    /// By the index in the tag of the operation.
     under_way: Vec<Option<UnderWay>>,
     done: VecDeque<FileDone>,
     /// Of the last write, for the next one.
@@ -189,7 +189,7 @@ impl Net {
     }
 
     fn conclude_file(&mut self, completion: RingCompletion) {
-        let index = completion.tag.slot as usize;
+        let index = completion.tag.index as usize;
         let Some(under_way) = self.files.under_way.get_mut(index).and_then(Option::take) else { return };
         let UnderWay { work, operation } = under_way;
         let result = self.files.conclude(operation, completion.result);
@@ -237,7 +237,7 @@ impl Net {
     fn queue_file(&mut self, work: LogWork, operation: Operation, entry: squeue::Entry) {
         let index = free_place(&mut self.files.under_way);
         self.files.under_way[index] = Some(UnderWay { work, operation });
-        self.push(Tag { op: Op::File, generation: 0, slot: index as u32 }, entry);
+        self.push(Tag { op: Op::File, generation: 0, index: index as u32 }, entry);
     }
 }
 

@@ -19,6 +19,7 @@ use super::ring::{Op, Ring, RingCompletion, Tag, Wait, more};
 use super::send::SendBatch;
 use super::slots::SocketSlots;
 use super::{IoEvent, NetConfig};
+use crate::base::ConnectionSlot;
 
 /// All sockets of one shard. It lives and dies on the thread that made it.
 pub struct Net {
@@ -31,18 +32,18 @@ pub struct Net {
     /// Held bytes that the owner has on loan, by the number in their buffer.
     pub(super) lent: Lent,
     /// Slots whose receive found no buffer.
-    pub(super) starved: VecDeque<u32>,
+    pub(super) starved: VecDeque<ConnectionSlot>,
     /// Slots with held bytes to deliver.
-    pub(super) resumed: Vec<u32>,
+    pub(super) resumed: Vec<ConnectionSlot>,
     /// Slots with a backlog whose peer takes bytes again.
-    pub(super) writable: Vec<u32>,
+    pub(super) writable: Vec<ConnectionSlot>,
     /// Slots with a backlog whose peer has closed its side: they are tried again at that time.
-    pub(super) shut_peers: Vec<u32>,
+    pub(super) shut_peers: Vec<ConnectionSlot>,
     pub(super) shut_retry_at: Option<Instant>,
     /// Slots to be closed as soon as this turn's sends are out.
-    pub(super) closing: Vec<u32>,
+    pub(super) closing: Vec<ConnectionSlot>,
     /// Closed slots in the order of their deadlines, with their generation.
-    pub(super) lingering: VecDeque<(Instant, u32, u32)>,
+    pub(super) lingering: VecDeque<(Instant, ConnectionSlot, u32)>,
     pub(super) batch: SendBatch,
     pub(super) files: Files,
     woken: bool,
@@ -107,9 +108,9 @@ impl Net {
 
     /// Wakes the shard whose ring this is, with the batch that goes out at the end of the turn.
     pub fn wake(&mut self, ring: RawFd) {
-        let woken = Tag { op: Op::Woken, generation: 0, slot: 0 }.pack();
-        // The target is kept in the slot's place, to try again should the kernel lack memory.
-        let tag = Tag { op: Op::Wake, generation: 0, slot: ring as u32 };
+        let woken = Tag { op: Op::Woken, generation: 0, index: 0 }.pack();
+        // The target is kept in the index's place, to try again should the kernel lack memory.
+        let tag = Tag { op: Op::Wake, generation: 0, index: ring as u32 };
         let entry = opcode::MsgRingData::new(types::Fd(ring), 0, woken, None)
             .build()
             .flags(squeue::Flags::SKIP_SUCCESS);
@@ -166,7 +167,7 @@ impl Net {
     }
 
     fn became_readable(&mut self, completion: RingCompletion, events: &mut Vec<IoEvent<Buffer>>) {
-        let index = completion.tag.slot;
+        let index = completion.tag.index;
         let Some(watched) = self.watches.get(index as usize) else { return };
         if completion.result > 0 {
             events.push(IoEvent::Readable { token: watched.token });
@@ -186,14 +187,14 @@ impl Net {
     fn wake_failed(&mut self, completion: RingCompletion) {
         // A ring that is gone belongs to a shard that has ended.
         if !matches!(-completion.result, libc::EBADF | libc::EBADFD | libc::EOWNERDEAD) {
-            self.wake(completion.tag.slot as RawFd);
+            self.wake(completion.tag.index as RawFd);
         }
     }
 
     fn arm_watch(&mut self, index: u32) {
         let fd = types::Fd(self.watches[index as usize].fd.as_raw_fd());
         let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build();
-        self.push(Tag { op: Op::Watch, generation: 0, slot: index }, entry);
+        self.push(Tag { op: Op::Watch, generation: 0, index }, entry);
     }
 
     /// Queues an operation whose pointers, if it has any, are valid for as long as the kernel needs them:

@@ -10,6 +10,7 @@ use super::slots::{
     STARVED, Slot, WATCHED,
 };
 use super::{Buffer, IoEvent, Net, SocketEnd, buffers};
+use crate::base::ConnectionSlot;
 
 impl Net {
     /// The received bytes of a buffer.
@@ -31,12 +32,12 @@ impl Net {
 
     /// Asks for the next bytes, once. Nothing is armed between their arrival and the next call, so
     /// that the connection can be detached then.
-    pub fn receive_once(&mut self, slot: u32) {
+    pub fn receive_once(&mut self, slot: ConnectionSlot) {
         self.set_mode(slot, Mode::Once);
     }
 
     /// Receives from now on.
-    pub fn receive_stream(&mut self, slot: u32) {
+    pub fn receive_stream(&mut self, slot: ConnectionSlot) {
         self.set_mode(slot, Mode::Stream);
     }
 
@@ -46,7 +47,7 @@ impl Net {
     ///
     /// Events of the connection that [`Net::poll`] has delivered already are the owner's; it gives
     /// them back with [`Net::hold`] and [`Net::hold_hangup`]. A reset or an error is told all the same.
-    pub fn pause(&mut self, slot: u32) {
+    pub fn pause(&mut self, slot: ConnectionSlot) {
         if let Some(entry) = self.slots.get_mut(slot)
             && !entry.has(CLOSING)
         {
@@ -56,7 +57,7 @@ impl Net {
     }
 
     /// Delivers what was held, with the next [`Net::poll`], and receives again.
-    pub fn resume(&mut self, slot: u32) {
+    pub fn resume(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if !entry.has(PAUSED) {
             return;
@@ -71,13 +72,13 @@ impl Net {
 
     /// True while the owner must not handle bytes of this connection: it is paused, or older bytes
     /// are held. A [`IoEvent::Received`] met in this state goes to [`Net::hold`].
-    pub fn is_held(&self, slot: u32) -> bool {
+    pub fn is_held(&self, slot: ConnectionSlot) -> bool {
         self.slots.get(slot).is_some_and(|entry| entry.has(PAUSED | HOLDING))
     }
 
     /// Holds the bytes of a buffer from `consumed` on, behind those held already, and takes the
     /// buffer back. For an owner that pauses a connection with events of it in hand.
-    pub fn hold(&mut self, slot: u32, buffer: Buffer, consumed: usize) {
+    pub fn hold(&mut self, slot: ConnectionSlot, buffer: Buffer, consumed: usize) {
         let rest = self.bytes(&buffer).get(consumed..).unwrap_or_default().to_vec();
         self.give_back(buffer);
         self.hold_bytes(slot, &rest);
@@ -86,7 +87,7 @@ impl Net {
     /// Holds a peer's end of stream behind the bytes that are held, to be told again after them: what it sent
     /// before, and be it that it goes, is not lost by a pause. False if the connection is to end now: nothing is
     /// held, or its peer can't be reached any more, so that what it has sent helps nobody.
-    pub fn hold_hangup(&mut self, slot: u32, cause: SocketEnd) -> bool {
+    pub fn hold_hangup(&mut self, slot: ConnectionSlot, cause: SocketEnd) -> bool {
         let Some(entry) = self.slots.get_mut(slot) else { return false };
         if cause != SocketEnd::EndOfStream || entry.has(CLOSING | BROKEN) || !entry.has(HOLDING) {
             return false;
@@ -96,7 +97,7 @@ impl Net {
         true
     }
 
-    fn hold_bytes(&mut self, slot: u32, bytes: &[u8]) {
+    fn hold_bytes(&mut self, slot: ConnectionSlot, bytes: &[u8]) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if !bytes.is_empty() && !entry.has(CLOSING) {
             entry.extra_mut().held.extend_from_slice(bytes);
@@ -104,7 +105,7 @@ impl Net {
         }
     }
 
-    fn begin_holding(&mut self, slot: u32) {
+    fn begin_holding(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if !entry.has(HOLDING) {
             entry.set(HOLDING);
@@ -145,7 +146,7 @@ impl Net {
     }
 
     pub(super) fn received(&mut self, completion: RingCompletion, events: &mut Vec<IoEvent<Buffer>>) {
-        let slot = completion.tag.slot;
+        let slot = completion.tag.slot();
         let buffer = buffer_of(completion.flags);
         if buffer.is_some() {
             self.buffers.lend();
@@ -186,7 +187,7 @@ impl Net {
         more: bool,
         events: &mut Vec<IoEvent<Buffer>>,
     ) {
-        let slot = completion.tag.slot;
+        let slot = completion.tag.slot();
         let Some(entry) = self.slots.tagged(completion.tag) else { return self.give_back(buffer) };
         if entry.has(CLOSING | BROKEN) {
             let discarded = entry.has(CLOSING).then(|| {
@@ -221,7 +222,7 @@ impl Net {
     }
 
     fn receive_ended(&mut self, completion: RingCompletion, result: i32, events: &mut Vec<IoEvent<Buffer>>) {
-        let slot = completion.tag.slot;
+        let slot = completion.tag.slot();
         let Some(entry) = self.slots.tagged(completion.tag) else { return };
         let cause = match -result {
             0 => {
@@ -247,7 +248,7 @@ impl Net {
 
     /// Asks to be told when the peer of a connection that is not read has gone. A poll for room to send tells that
     /// too.
-    pub(super) fn watch_peer(&mut self, slot: u32) {
+    pub(super) fn watch_peer(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         let unfit = RECEIVING | STARVED | POLLING | WATCHED | PEER_SHUT | AT_END | BROKEN | CLOSING;
         if entry.mode != Mode::Stream || !entry.has(PAUSED) || entry.has(unfit) {
@@ -261,7 +262,7 @@ impl Net {
     }
 
     pub(super) fn peer_went(&mut self, completion: RingCompletion, events: &mut Vec<IoEvent<Buffer>>) {
-        let slot = completion.tag.slot;
+        let slot = completion.tag.slot();
         let Some(entry) = self.slots.tagged(completion.tag) else { return };
         entry.armed -= 1;
         entry.clear(WATCHED);
@@ -280,7 +281,12 @@ impl Net {
     }
 
     /// Tells the owner of a connection's end, once.
-    pub(super) fn hang_up(&mut self, slot: u32, cause: SocketEnd, events: &mut Vec<IoEvent<Buffer>>) {
+    pub(super) fn hang_up(
+        &mut self,
+        slot: ConnectionSlot,
+        cause: SocketEnd,
+        events: &mut Vec<IoEvent<Buffer>>,
+    ) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if !entry.has(HUNG_UP) {
             entry.set(HUNG_UP);
@@ -288,7 +294,7 @@ impl Net {
         }
     }
 
-    fn set_mode(&mut self, slot: u32, mode: Mode) {
+    fn set_mode(&mut self, slot: ConnectionSlot, mode: Mode) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if !entry.has(CLOSING) {
             entry.mode = mode;
@@ -297,7 +303,7 @@ impl Net {
     }
 
     /// Arms the receive of a starved slot; false if it needs none.
-    pub(super) fn feed(&mut self, slot: u32) -> bool {
+    pub(super) fn feed(&mut self, slot: ConnectionSlot) -> bool {
         let Some(entry) = self.slots.get_mut(slot) else { return false };
         if !entry.has(STARVED) {
             return false;
@@ -308,7 +314,7 @@ impl Net {
     }
 
     /// Arms what the slot's mode asks for, unless it is armed, paused or at its end.
-    pub(super) fn arm_receive(&mut self, slot: u32) {
+    pub(super) fn arm_receive(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         let unfit = RECEIVING | STARVED | PAUSED | HOLDING | AT_END | BROKEN;
         if entry.mode == Mode::Off || entry.has(unfit) {
@@ -322,7 +328,7 @@ impl Net {
 
     /// Cancels a multishot, the only thing that is ever cancelled: a shutdown would end the
     /// connection.
-    fn stop_receive(&mut self, slot: u32) {
+    fn stop_receive(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if !entry.has(RECEIVING) || entry.has(CANCELLING) {
             return;

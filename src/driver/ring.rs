@@ -12,6 +12,8 @@ use std::time::Duration;
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, squeue};
 
+use crate::base::ConnectionSlot;
+
 /// A completion as the kernel posted it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RingCompletion {
@@ -36,17 +38,23 @@ pub(super) enum Op {
     File,
 }
 
-/// User data: operation, generation of the slot (24 bits), slot.
+/// User data: operation, generation of the slot (24 bits), index of what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tag {
     pub(super) op: Op,
     pub(super) generation: u32,
-    pub(super) slot: u32,
+    /// Of a connection, a listener, a file or a watch: each operation has a table of its own.
+    pub(super) index: u32,
 }
 
 impl Tag {
+    /// The connection that an operation on a connection is for.
+    pub(super) fn slot(self) -> ConnectionSlot {
+        ConnectionSlot::new(self.index)
+    }
+
     pub(super) fn pack(self) -> u64 {
-        (self.op as u64) << 56 | u64::from(self.generation & GENERATION_MASK) << 32 | u64::from(self.slot)
+        (self.op as u64) << 56 | u64::from(self.generation & GENERATION_MASK) << 32 | u64::from(self.index)
     }
 
     fn unpack(data: u64) -> Option<Tag> {
@@ -63,7 +71,7 @@ impl Tag {
             10 => Op::File,
             _ => return None,
         };
-        Some(Tag { op, generation: (data >> 32) as u32 & GENERATION_MASK, slot: data as u32 })
+        Some(Tag { op, generation: (data >> 32) as u32 & GENERATION_MASK, index: data as u32 })
     }
 }
 
@@ -295,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_tag_survives_packing() {
-        let tag = Tag { op: Op::Cancel, generation: GENERATION_MASK, slot: u32::MAX };
+        let tag = Tag { op: Op::Cancel, generation: GENERATION_MASK, index: u32::MAX };
         assert_eq!(Tag::unpack(tag.pack()), Some(tag));
         assert_eq!(Tag::unpack(0), None);
         assert_eq!(Tag::unpack(11 << 56), None);
@@ -310,16 +318,16 @@ mod tests {
 
     fn all_complete(size: RingSize) {
         let mut ring = Ring::new(size).unwrap();
-        let count = size.completions() * 2 + 17;
-        for slot in 0..count {
-            let tag = Tag { op: Op::Watch, generation: 0, slot };
+        let count = size.entries().completions * 2 + 17;
+        for index in 0..count {
+            let tag = Tag { op: Op::Watch, generation: 0, index };
             let entry = opcode::Nop::new().build().user_data(tag.pack());
             // SAFETY: a no-op points to nothing.
             unsafe { ring.push(&entry) }.unwrap();
         }
         ring.enter(Wait::Reap).unwrap();
-        for slot in 0..count {
-            assert_eq!(ring.next().unwrap().tag.slot, slot);
+        for index in 0..count {
+            assert_eq!(ring.next().unwrap().tag.index, index);
         }
         assert!(ring.next().is_none());
     }

@@ -24,7 +24,7 @@ pub(super) struct SendBatch {
     headers: Vec<libc::msghdr>,
     copies: Vec<Box<[u8]>>,
     /// Slots with a send from their backlog, and how much of it was tried.
-    drains: Vec<(u32, usize)>,
+    drains: Vec<(ConnectionSlot, usize)>,
 }
 
 impl Default for SendBatch {
@@ -86,7 +86,7 @@ impl Net {
     }
 
     /// Unsent bytes of a connection.
-    pub fn backlog_bytes(&self, slot: u32) -> usize {
+    pub fn backlog_bytes(&self, slot: ConnectionSlot) -> usize {
         self.slots.get(slot).map_or(0, |entry| entry.backlog_bytes())
     }
 
@@ -99,7 +99,7 @@ impl Net {
     /// that touches the outbox or a backlog.
     pub(super) fn queue_sends(&mut self, outbox: &Outbox, events: &mut Vec<IoEvent<Buffer>>) {
         for touched in outbox.touched() {
-            let Some(entry) = self.slots.get(touched.slot.get()) else { continue };
+            let Some(entry) = self.slots.get(touched.slot) else { continue };
             if entry.has(BROKEN | SHUT) || touched.bytes == 0 {
                 continue;
             }
@@ -138,10 +138,10 @@ impl Net {
                 entry
             }
         };
-        self.push(self.slots.tag(Op::Send, touched.slot.get()), entry.flags(squeue::Flags::SKIP_SUCCESS));
+        self.push(self.slots.tag(Op::Send, touched.slot), entry.flags(squeue::Flags::SKIP_SUCCESS));
     }
 
-    fn queue_drain(&mut self, slot: u32) {
+    fn queue_drain(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if entry.has(BROKEN | DRAINING) || !entry.has_backlog() {
             return;
@@ -171,7 +171,7 @@ impl Net {
     }
 
     fn settle_send(&mut self, send: &RingCompletion, outbox: &Outbox, events: &mut Vec<IoEvent<Buffer>>) {
-        let slot = send.tag.slot;
+        let slot = send.tag.slot();
         let Some(entry) = self.slots.tagged(send.tag) else { return };
         let sent = match send.result {
             0.. => send.result as usize,
@@ -185,11 +185,11 @@ impl Net {
             take_from_backlog(entry, sent);
             return;
         }
-        let Some(touched) = outbox.touched_of(ConnectionSlot::new(slot)) else { return };
+        let Some(touched) = outbox.touched_of(slot) else { return };
         self.keep_unsent(outbox, touched, sent, events);
     }
 
-    fn settle_drain(&mut self, slot: u32, tried: usize, events: &mut Vec<IoEvent<Buffer>>) {
+    fn settle_drain(&mut self, slot: ConnectionSlot, tried: usize, events: &mut Vec<IoEvent<Buffer>>) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         let short = entry.has(SHORT);
         entry.clear(DRAINING | SHORT);
@@ -213,7 +213,7 @@ impl Net {
     }
 
     /// The owner knows how the backlogs grow and shrink without looking at those that do neither.
-    fn tell_backlog(&self, slot: u32, events: &mut Vec<IoEvent<Buffer>>) {
+    fn tell_backlog(&self, slot: ConnectionSlot, events: &mut Vec<IoEvent<Buffer>>) {
         let Some(entry) = self.slots.get(slot).filter(|entry| !entry.has(CLOSING)) else { return };
         let bytes = u32::try_from(entry.backlog_bytes()).unwrap_or(u32::MAX);
         let taken = entry.extra.as_ref().map_or(0, |extra| extra.backlog.taken());
@@ -228,7 +228,7 @@ impl Net {
         sent: usize,
         events: &mut Vec<IoEvent<Buffer>>,
     ) {
-        let slot = touched.slot.get();
+        let slot = touched.slot;
         let Some(entry) = self.slots.get_mut(slot) else { return };
         let backlog = &mut entry.extra_mut().backlog;
         let mut skip = sent;
@@ -250,7 +250,7 @@ impl Net {
     /// Puts the turn's bytes behind an existing backlog, or begins one with what is too much for
     /// one operation.
     fn append_backlog(&mut self, outbox: &Outbox, touched: &Touched, events: &mut Vec<IoEvent<Buffer>>) {
-        let slot = touched.slot.get();
+        let slot = touched.slot;
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if !entry.has_backlog() {
             return self.keep_unsent(outbox, touched, 0, events);
@@ -269,7 +269,12 @@ impl Net {
     }
 
     /// The connection is of no use any more: its owner is told at once, whatever is held of it.
-    pub(super) fn socket_failed(&mut self, slot: u32, error: i32, events: &mut Vec<IoEvent<Buffer>>) {
+    pub(super) fn socket_failed(
+        &mut self,
+        slot: ConnectionSlot,
+        error: i32,
+        events: &mut Vec<IoEvent<Buffer>>,
+    ) {
         self.break_connection(slot);
         let cause = match error {
             libc::EPIPE | libc::ECONNRESET => SocketEnd::Reset,
@@ -279,7 +284,7 @@ impl Net {
     }
 
     /// Nothing is sent or delivered any more; a close that is under way goes on.
-    fn break_connection(&mut self, slot: u32) {
+    fn break_connection(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         entry.set(BROKEN);
         if let Some(extra) = &mut entry.extra {
@@ -290,7 +295,7 @@ impl Net {
         }
     }
 
-    fn poll_writable(&mut self, slot: u32, events: &mut Vec<IoEvent<Buffer>>) {
+    fn poll_writable(&mut self, slot: ConnectionSlot, events: &mut Vec<IoEvent<Buffer>>) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if entry.has(POLLING) {
             return;
@@ -305,7 +310,7 @@ impl Net {
     }
 
     pub(super) fn became_writable(&mut self, completion: RingCompletion) {
-        let slot = completion.tag.slot;
+        let slot = completion.tag.slot();
         let Some(entry) = self.slots.tagged(completion.tag) else { return };
         entry.armed -= 1;
         entry.clear(POLLING);
@@ -322,7 +327,7 @@ impl Net {
     /// The kernel's poll does not wait for room in the socket of a peer that has closed its side: it comes back at
     /// once. Such a socket is tried again by the clock. A peer that takes nothing for as long as a closed connection
     /// may linger has gone.
-    fn retry_shut_peer(&mut self, slot: u32, events: &mut Vec<IoEvent<Buffer>>) {
+    fn retry_shut_peer(&mut self, slot: ConnectionSlot, events: &mut Vec<IoEvent<Buffer>>) {
         let linger = self.config.linger;
         let now = Instant::now();
         let Some(entry) = self.slots.get_mut(slot) else { return };

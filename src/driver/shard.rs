@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Bell, Buffer, Clock, MeshEnd, Net, Sleeping, heap};
 use crate::base::log_files::{FileDone, FileId, FileOperation, LogFiles, LogWork};
-use crate::base::{ClockReading, Time};
+use crate::base::{ClockReading, ConnectionSlot, Time};
 use crate::broker::outbox::Outbox;
 use crate::host::{Io, IoEvent, ShardMessage, SocketEnd};
 
@@ -107,47 +107,47 @@ impl Io for ShardIo {
         self.net.give_back(buffer);
     }
 
-    fn hold(&mut self, slot: u32, buffer: Buffer, consumed: usize) {
+    fn hold(&mut self, slot: ConnectionSlot, buffer: Buffer, consumed: usize) {
         self.net.hold(slot, buffer, consumed);
     }
 
-    fn hold_hangup(&mut self, slot: u32, cause: SocketEnd) -> bool {
+    fn hold_hangup(&mut self, slot: ConnectionSlot, cause: SocketEnd) -> bool {
         self.net.hold_hangup(slot, cause)
     }
 
-    fn is_held(&self, slot: u32) -> bool {
+    fn is_held(&self, slot: ConnectionSlot) -> bool {
         self.net.is_held(slot)
     }
 
-    fn receive_once(&mut self, slot: u32) {
+    fn receive_once(&mut self, slot: ConnectionSlot) {
         self.net.receive_once(slot);
     }
 
-    fn receive_stream(&mut self, slot: u32) {
+    fn receive_stream(&mut self, slot: ConnectionSlot) {
         self.net.receive_stream(slot);
     }
 
-    fn pause(&mut self, slot: u32) {
+    fn pause(&mut self, slot: ConnectionSlot) {
         self.net.pause(slot);
     }
 
-    fn resume(&mut self, slot: u32) {
+    fn resume(&mut self, slot: ConnectionSlot) {
         self.net.resume(slot);
     }
 
-    fn close(&mut self, slot: u32) {
+    fn close(&mut self, slot: ConnectionSlot) {
         self.net.close(slot);
     }
 
-    fn abort(&mut self, slot: u32) {
+    fn abort(&mut self, slot: ConnectionSlot) {
         self.net.abort(slot);
     }
 
-    fn detach(&mut self, slot: u32) -> Option<OwnedFd> {
+    fn detach(&mut self, slot: ConnectionSlot) -> Option<OwnedFd> {
         self.net.detach(slot)
     }
 
-    fn adopt(&mut self, socket: OwnedFd) -> u32 {
+    fn adopt(&mut self, socket: OwnedFd) -> ConnectionSlot {
         self.net.adopt(socket)
     }
 

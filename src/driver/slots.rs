@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::ring::{GENERATION_MASK, Op, Tag};
 use super::{SocketEnd, backlog::UnsentBytes};
+use crate::base::ConnectionSlot;
 
 /// How a connection is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,32 +121,33 @@ impl Slot {
 #[derive(Default)]
 pub(super) struct SocketSlots {
     slots: Vec<Slot>,
-    free: Vec<u32>,
+    free: Vec<ConnectionSlot>,
     /// Freed in this turn; the owner may still have events of them.
-    resting: Vec<u32>,
+    resting: Vec<ConnectionSlot>,
     /// Of the next connection, whatever its slot: a slot that is empty has no past to remember.
     generation: u32,
 }
 
 impl SocketSlots {
     /// Puts a socket into a slot.
-    pub(super) fn insert(&mut self, fd: RawFd) -> u32 {
+    pub(super) fn insert(&mut self, fd: RawFd) -> ConnectionSlot {
         let generation = self.generation;
         self.generation = (generation + 1) & GENERATION_MASK;
         let entry = Slot { fd, generation, flags: 0, armed: 0, mode: Mode::Off, extra: None };
         if let Some(slot) = self.free.pop() {
-            let free = &mut self.slots[slot as usize];
+            let free = &mut self.slots[slot.at()];
             assert!(free.fd == FREE && free.armed == 0, "a free slot is idle");
             *free = entry;
             return slot;
         }
+        let slot = ConnectionSlot::new(self.slots.len() as u32);
         self.slots.push(entry);
-        self.slots.len() as u32 - 1
+        slot
     }
 
     /// Empties a slot on which nothing is armed and returns its socket.
-    pub(super) fn remove(&mut self, slot: u32) -> RawFd {
-        let entry = &mut self.slots[slot as usize];
+    pub(super) fn remove(&mut self, slot: ConnectionSlot) -> RawFd {
+        let entry = &mut self.slots[slot.at()];
         assert!(entry.fd != FREE && entry.armed == 0, "a slot is freed when nothing is armed on it");
         let fd = std::mem::replace(&mut entry.fd, FREE);
         entry.flags = 0;
@@ -163,30 +165,30 @@ impl SocketSlots {
     pub(super) fn give_memory_back(&mut self) {
         let used = self.slots.iter().rposition(|entry| entry.fd != FREE).map_or(0, |last| last + 1);
         // The owner may still have events of those that rest.
-        let used = self.resting.iter().map(|&slot| slot as usize + 1).fold(used, usize::max);
+        let used = self.resting.iter().map(|slot| slot.at() + 1).fold(used, usize::max);
         self.slots.truncate(used);
         self.slots.shrink_to_fit();
-        self.free.retain(|&slot| (slot as usize) < used);
+        self.free.retain(|&slot| slot.at() < used);
         self.free.shrink_to_fit();
         self.resting.shrink_to_fit();
     }
 
     /// The connection in a slot, if there is one.
-    pub(super) fn get(&self, slot: u32) -> Option<&Slot> {
-        self.slots.get(slot as usize).filter(|entry| entry.fd != FREE)
+    pub(super) fn get(&self, slot: ConnectionSlot) -> Option<&Slot> {
+        self.slots.get(slot.at()).filter(|entry| entry.fd != FREE)
     }
 
-    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Slot> {
-        self.slots.get_mut(slot as usize).filter(|entry| entry.fd != FREE)
+    pub(super) fn get_mut(&mut self, slot: ConnectionSlot) -> Option<&mut Slot> {
+        self.slots.get_mut(slot.at()).filter(|entry| entry.fd != FREE)
     }
 
     /// The connection a completion is for; none if the slot has another one by now.
     pub(super) fn tagged(&mut self, tag: Tag) -> Option<&mut Slot> {
-        self.get_mut(tag.slot).filter(|entry| entry.generation == tag.generation)
+        self.get_mut(tag.slot()).filter(|entry| entry.generation == tag.generation)
     }
 
-    pub(super) fn tag(&self, op: Op, slot: u32) -> Tag {
-        Tag { op, generation: self.slots[slot as usize].generation, slot }
+    pub(super) fn tag(&self, op: Op, slot: ConnectionSlot) -> Tag {
+        Tag { op, generation: self.slots[slot.at()].generation, index: slot.get() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -222,7 +224,7 @@ mod tests {
     #[test]
     fn memory_behind_the_last_connection_goes_back_and_no_generation_with_it() {
         let mut slots = SocketSlots::default();
-        let all: Vec<u32> = (0..1000).map(|fd| slots.insert(fd)).collect();
+        let all: Vec<ConnectionSlot> = (0..1000).map(|fd| slots.insert(fd)).collect();
         let stale = slots.tag(Op::Receive, all[500]);
         for &slot in all.iter().filter(|&&slot| slot != all[10]) {
             slots.remove(slot);
@@ -241,7 +243,7 @@ mod tests {
     #[test]
     fn an_empty_slot_is_not_there() {
         let mut slots = SocketSlots::default();
-        assert!(slots.get(0).is_none());
+        assert!(slots.get(ConnectionSlot::new(0)).is_none());
         let slot = slots.insert(10);
         slots.remove(slot);
         assert!(slots.get_mut(slot).is_none());

@@ -10,16 +10,13 @@ use std::sync::atomic::Ordering;
 impl<I: Io> Host<I> {
     pub(super) fn handle_event(&mut self, now: Time, event: IoEvent<I::Buffer>) {
         match event {
-            IoEvent::Accepted { listener, slot, peer } => {
-                self.accept(now, ConnectionSlot::new(slot), peer, listener)
-            }
+            IoEvent::Accepted { listener, slot, peer } => self.accept(now, slot, peer, listener),
             IoEvent::AcceptFailed { error, .. } => {
                 let cause = std::io::Error::from_raw_os_error(error);
                 tracing::warn!(%cause, "a connection could not be accepted");
             }
-            IoEvent::Received { slot, buffer } => self.receive(now, ConnectionSlot::new(slot), buffer),
+            IoEvent::Received { slot, buffer } => self.receive(now, slot, buffer),
             IoEvent::Hangup { slot, cause } => {
-                let slot = ConnectionSlot::new(slot);
                 let hangup = match cause {
                     SocketEnd::EndOfStream => Hangup::Closed,
                     SocketEnd::Reset => Hangup::Reset,
@@ -27,19 +24,17 @@ impl<I: Io> Host<I> {
                     SocketEnd::BacklogFull => Hangup::BacklogFull,
                 };
                 // Bytes that came before it may be held.
-                if self.io.hold_hangup(slot.get(), cause) {
+                if self.io.hold_hangup(slot, cause) {
                     return;
                 }
                 self.machine.handle_hangup(now, slot, hangup);
                 self.carry_out(now, Some(slot));
             }
             IoEvent::Backlogged { slot, bytes, taken } => {
-                let slot = ConnectionSlot::new(slot);
                 self.machine.handle_backlog(now, slot, Backlog { bytes: bytes as usize, taken });
                 self.carry_out(now, None);
             }
             IoEvent::Drained { slot } => {
-                let slot = ConnectionSlot::new(slot);
                 self.machine.handle_drained(now, slot);
                 self.carry_out(now, None);
             }
@@ -79,12 +74,12 @@ impl<I: Io> Host<I> {
         let counters = &self.shared.counters[usize::from(self.machine.id())];
         counters.add(Counter::ConnectionsOpened, 1);
         counters.add(Counter::ConnectionsClosed, 1);
-        self.io.abort(slot.get());
+        self.io.abort(slot);
     }
 
     fn receive(&mut self, now: Time, slot: ConnectionSlot, buffer: I::Buffer) {
-        if self.io.is_held(slot.get()) || self.hold_back(now, slot) {
-            self.io.hold(slot.get(), buffer, 0);
+        if self.io.is_held(slot) || self.hold_back(now, slot) {
+            self.io.hold(slot, buffer, 0);
             return;
         }
         if let Some(buffer) = self.receive_layered(now, slot, buffer) {
@@ -93,7 +88,7 @@ impl<I: Io> Host<I> {
         }
         self.carry_out(now, Some(slot));
         if self.reads_once(slot) {
-            self.io.receive_once(slot.get());
+            self.io.receive_once(slot);
         }
     }
 
@@ -101,9 +96,7 @@ impl<I: Io> Host<I> {
     /// for the next turn has nothing armed, since it may still have to move; and one whose login is checked
     /// waits for the answer.
     pub(super) fn reads_once(&self, slot: ConnectionSlot) -> bool {
-        self.machine.is_handshaking(slot)
-            && !self.machine.awaits_verdict(slot)
-            && !self.io.is_held(slot.get())
+        self.machine.is_handshaking(slot) && !self.machine.awaits_verdict(slot) && !self.io.is_held(slot)
     }
 
     /// Sends the machine's mails and carries its effects out. `cause`: the connection whose bytes brought them about.
@@ -118,11 +111,11 @@ impl<I: Io> Host<I> {
                     self.verdicts.forget(slot);
                     self.at_gate.handshakes.end(slot);
                     self.layers.close(slot);
-                    self.io.close(slot.get());
+                    self.io.close(slot);
                 }
                 Effect::Stream { slot } => {
                     self.at_gate.handshakes.end(slot);
-                    self.io.receive_stream(slot.get());
+                    self.io.receive_stream(slot);
                 }
                 Effect::HandOver { slot, to, handover } => self.hand_over(now, slot, to, handover),
                 Effect::Check { slot, serial, login } => self.check_login(now, slot, serial, login),
@@ -132,10 +125,10 @@ impl<I: Io> Host<I> {
                     self.at_gate.failed.push(FailedLogin { slot, serial, peer });
                 }
                 Effect::LoginSucceeded { slot, peer } => self.note_success(now, slot, peer),
-                Effect::Pause { slot } => self.io.pause(slot.get()),
+                Effect::Pause { slot } => self.io.pause(slot),
                 // By now there may be a reason of our own.
                 Effect::Resume { slot } if self.machine.is_paused(slot) => {}
-                Effect::Resume { slot } => self.io.resume(slot.get()),
+                Effect::Resume { slot } => self.io.resume(slot),
                 Effect::Event(event) => self.write_event(now, &event),
             }
         }

@@ -10,7 +10,7 @@
 
 use super::ShardMessage;
 use crate::base::log_files::{FileDone, LogFiles};
-use crate::base::{ClockReading, Time};
+use crate::base::{ClockReading, ConnectionSlot, Time};
 use crate::broker::outbox::Outbox;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -64,29 +64,29 @@ pub trait Io: LogFiles {
     /// A buffer is done with.
     fn give_back(&mut self, buffer: Self::Buffer);
     /// Keeps a buffer, from byte `consumed` on, until [`Io::resume`]; then it comes again, before anything newer.
-    fn hold(&mut self, slot: u32, buffer: Self::Buffer, consumed: usize);
+    fn hold(&mut self, slot: ConnectionSlot, buffer: Self::Buffer, consumed: usize);
     /// Keeps the end of a connection until all that came before it is read; false: nothing is kept from the host.
-    fn hold_hangup(&mut self, slot: u32, cause: SocketEnd) -> bool;
+    fn hold_hangup(&mut self, slot: ConnectionSlot, cause: SocketEnd) -> bool;
     /// Is something of this connection kept?
-    fn is_held(&self, slot: u32) -> bool;
+    fn is_held(&self, slot: ConnectionSlot) -> bool;
 
     /// One receive, if none is under way.
-    fn receive_once(&mut self, slot: u32);
+    fn receive_once(&mut self, slot: ConnectionSlot);
     /// Receives until [`Io::pause`] or the end.
-    fn receive_stream(&mut self, slot: u32);
+    fn receive_stream(&mut self, slot: ConnectionSlot);
     /// Reads no more. What has been received before still comes.
-    fn pause(&mut self, slot: u32);
+    fn pause(&mut self, slot: ConnectionSlot);
     /// Reads again.
-    fn resume(&mut self, slot: u32);
+    fn resume(&mut self, slot: ConnectionSlot);
     /// Ends a connection once it has sent what it was given, with this turn too.
-    fn close(&mut self, slot: u32);
+    fn close(&mut self, slot: ConnectionSlot);
     /// Ends a connection at once.
-    fn abort(&mut self, slot: u32);
+    fn abort(&mut self, slot: ConnectionSlot);
     /// Takes a connection out; none if it can't be, because a receive is under way or its peer has gone. Then the
     /// slot is still the host's.
-    fn detach(&mut self, slot: u32) -> Option<Self::Socket>;
+    fn detach(&mut self, slot: ConnectionSlot) -> Option<Self::Socket>;
     /// Takes a connection of another shard in. Nothing is received until [`Io::receive_once`].
-    fn adopt(&mut self, socket: Self::Socket) -> u32;
+    fn adopt(&mut self, socket: Self::Socket) -> ConnectionSlot;
 
     /// Puts a message into the box of another shard, or returns it when that box is full, by messages or by the
     /// `bytes` that they take elsewhere.
@@ -127,7 +127,7 @@ pub enum IoEvent<B> {
         /// The number given to [`Io::listen`].
         listener: u16,
         /// Its slot.
-        slot: u32,
+        slot: ConnectionSlot,
         /// The other side's address; [`UNIX_PEER`] for one that came by a Unix-domain socket.
         peer: SocketAddr,
     },
@@ -142,7 +142,7 @@ pub enum IoEvent<B> {
     /// Bytes came in.
     Received {
         /// The connection.
-        slot: u32,
+        slot: ConnectionSlot,
         /// Where they are; must be given back.
         buffer: B,
     },
@@ -150,7 +150,7 @@ pub enum IoEvent<B> {
     /// [`Io::hold_hangup`], and not after the host closed it. The slot stays the host's until it calls [`Io::close`].
     Hangup {
         /// The connection.
-        slot: u32,
+        slot: ConnectionSlot,
         /// Why.
         cause: SocketEnd,
     },
@@ -158,7 +158,7 @@ pub enum IoEvent<B> {
     /// or shrunk, until [`IoEvent::Drained`].
     Backlogged {
         /// The connection.
-        slot: u32,
+        slot: ConnectionSlot,
         /// Unsent bytes.
         bytes: u32,
         /// What the peer's socket has taken since the backlog began.
@@ -167,7 +167,7 @@ pub enum IoEvent<B> {
     /// A backlog is sent to its end.
     Drained {
         /// The connection.
-        slot: u32,
+        slot: ConnectionSlot,
     },
     /// Another shard has sent something.
     Woken,

@@ -284,7 +284,7 @@ impl<I: Io> Host<I> {
         let is_handshaking = self.machine.is_handshaking(slot);
         if is_handshaking && self.layers.spent >= HANDSHAKE_BUDGET {
             self.pause(slot, HoldBack::Turn);
-            self.io.hold(slot.get(), buffer, 0);
+            self.io.hold(slot, buffer, 0);
             self.layers.waiting.push_back(slot);
             return None;
         }

@@ -56,7 +56,7 @@ impl Verdicts {
     /// The connection has gone.
     pub(super) fn forget(&mut self, slot: ConnectionSlot) {
         if self.queue.waiting() > 0 {
-            self.queue.forget(slot.get());
+            self.queue.forget(slot);
         }
     }
 
@@ -70,7 +70,7 @@ impl<I: Io> Host<I> {
         let address = source(&self.layers, slot, login.peer);
         let queue = &mut self.verdicts.queue;
         let origin = queue.origin(address, login.user.as_deref(), &login.client_id);
-        if let Some(refused) = queue.push(origin, slot.get(), Waiting { slot, serial, login }) {
+        if let Some(refused) = queue.push(origin, slot, Waiting { slot, serial, login }) {
             self.verdicts.refuse(refused);
         }
         self.begin_checks(now);
@@ -125,7 +125,7 @@ impl<I: Io> Host<I> {
             self.carry_out(now, Some(slot));
             self.at_gate.judged = None;
             if self.reads_once(slot) {
-                self.io.receive_once(slot.get());
+                self.io.receive_once(slot);
             }
         }
         if self.verdicts.queue.waiting() > 0 {

@@ -86,7 +86,7 @@ impl<I: Io> Host<I> {
                     ShardMessage::Socket(arrival) => {
                         let Arrival { socket, handover, layers, unsent, visit } = *arrival;
                         let Handover { peer, listener, user, bytes } = handover;
-                        let slot = ConnectionSlot::new(self.io.adopt(socket));
+                        let slot = self.io.adopt(socket);
                         self.count_in(slot, listener);
                         self.at_gate.visits.extend(visit.map(|visit| (slot, visit)));
                         self.layers.adopt(slot, layers, &unsent, self.machine.outbox());
@@ -102,7 +102,7 @@ impl<I: Io> Host<I> {
                         self.machine.handle_bytes(now, slot, &bytes);
                         self.carry_out(now, None);
                         if self.reads_once(slot) {
-                            self.io.receive_once(slot.get());
+                            self.io.receive_once(slot);
                         }
                     }
                 }
@@ -119,7 +119,7 @@ impl<I: Io> Host<I> {
     pub(super) fn hand_over(&mut self, now: Time, slot: ConnectionSlot, to: ShardId, handover: Handover) {
         self.at_gate.handshakes.end(slot);
         let (layers, unsent) = self.layers.take(slot, self.machine.outbox());
-        match self.io.detach(slot.get()) {
+        match self.io.detach(slot) {
             Some(socket) => {
                 self.counted.remove(&slot);
                 let visit = self.at_gate.visits.remove(&slot);
@@ -131,7 +131,7 @@ impl<I: Io> Host<I> {
                 self.shared.counters[usize::from(self.machine.id())].add(Counter::ConnectionsClosed, 1);
                 self.count_out(slot);
                 self.end_visit(now, slot);
-                self.io.close(slot.get());
+                self.io.close(slot);
             }
         }
     }

@@ -404,7 +404,7 @@ impl<I: Io> Host<I> {
     fn pause(&mut self, slot: ConnectionSlot, why: HoldBack) -> bool {
         let is_new = self.machine.hold_back(slot, why);
         if is_new {
-            self.io.pause(slot.get());
+            self.io.pause(slot);
         }
         is_new
     }
@@ -412,7 +412,7 @@ impl<I: Io> Host<I> {
     /// Reads from it again, unless there is another reason not to.
     fn resume(&mut self, now: Time, slot: ConnectionSlot, why: HoldBack) {
         if self.machine.let_go(now, slot, why) {
-            self.io.resume(slot.get());
+            self.io.resume(slot);
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::socket::Came;
 use crate::wire::BALANCER;
 use crate::world::{link_of, peer};
 use midge::base::log_files::{FileDone, FileId, FileOperation, LogFiles, LogWork};
-use midge::base::{ClockReading, Time};
+use midge::base::{ClockReading, ConnectionSlot, Time};
 use midge::broker::Event;
 use midge::broker::outbox::Outbox;
 use midge::host::{Io, IoEvent, ShardMessage, SocketEnd};
@@ -41,7 +41,7 @@ impl SimIo {
     }
 
     /// The connection of a slot, if the host still has it.
-    fn link(&self, slot: u32) -> Option<usize> {
+    fn link(&self, slot: ConnectionSlot) -> Option<usize> {
         self.kernel().link_at(self.shard, slot)
     }
 
@@ -114,7 +114,6 @@ impl SimIo {
         let Some(slot) = state.slot.filter(|_| state.shard == shard && !state.closing) else { return };
         let rng = &mut kernel.rng;
         let came = state.socket.take(|len| if len > 1 && rng.chance(100) { rng.index(len) + 1 } else { len });
-        let slot = slot.get();
         events.extend(came.into_iter().map(|came| match came {
             Came::Bytes(bytes) => IoEvent::Received { slot, buffer: Received { link, bytes } },
             Came::End(cause) => IoEvent::Hangup { slot, cause },
@@ -125,7 +124,7 @@ impl SimIo {
         }
     }
 
-    fn change(&mut self, slot: u32, change: impl FnOnce(&mut crate::socket::Socket)) {
+    fn change(&mut self, slot: ConnectionSlot, change: impl FnOnce(&mut crate::socket::Socket)) {
         if let Some(link) = self.link(slot) {
             let kernel = self.kernel_mut();
             change(&mut kernel.links[link].socket);
@@ -172,17 +171,13 @@ impl Io for SimIo {
                     if let Some(slot) =
                         link.slot.filter(|_| bytes > 0 && link.shard == shard && !link.closing)
                     {
-                        events.push(IoEvent::Backlogged {
-                            slot: slot.get(),
-                            bytes,
-                            taken: link.backlog_taken,
-                        });
+                        events.push(IoEvent::Backlogged { slot, bytes, taken: link.backlog_taken });
                     }
                 }
                 Ready::Drained(link) => {
                     let link = &kernel.links[link];
                     if let Some(slot) = link.slot.filter(|_| link.shard == shard && !link.closing) {
-                        events.push(IoEvent::Drained { slot: slot.get() });
+                        events.push(IoEvent::Drained { slot });
                     }
                 }
             }
@@ -248,39 +243,39 @@ impl Io for SimIo {
         }
     }
 
-    fn hold(&mut self, slot: u32, buffer: Received, consumed: usize) {
+    fn hold(&mut self, slot: ConnectionSlot, buffer: Received, consumed: usize) {
         self.change(slot, |socket| socket.hold(&buffer.bytes[consumed..]));
     }
 
-    fn hold_hangup(&mut self, slot: u32, cause: SocketEnd) -> bool {
+    fn hold_hangup(&mut self, slot: ConnectionSlot, cause: SocketEnd) -> bool {
         let Some(link) = self.link(slot) else { return false };
         self.kernel_mut().links[link].socket.hold_end(cause)
     }
 
-    fn is_held(&self, slot: u32) -> bool {
+    fn is_held(&self, slot: ConnectionSlot) -> bool {
         self.link(slot).is_some_and(|link| self.kernel().links[link].socket.is_held())
     }
 
-    fn receive_once(&mut self, slot: u32) {
+    fn receive_once(&mut self, slot: ConnectionSlot) {
         self.change(slot, |socket| socket.receive_once());
     }
 
-    fn receive_stream(&mut self, slot: u32) {
+    fn receive_stream(&mut self, slot: ConnectionSlot) {
         self.change(slot, |socket| socket.receive_stream());
         self.after_effect();
     }
 
-    fn pause(&mut self, slot: u32) {
+    fn pause(&mut self, slot: ConnectionSlot) {
         self.change(slot, |socket| socket.pause());
         self.after_effect();
     }
 
-    fn resume(&mut self, slot: u32) {
+    fn resume(&mut self, slot: ConnectionSlot) {
         self.change(slot, |socket| socket.resume());
         self.after_effect();
     }
 
-    fn close(&mut self, slot: u32) {
+    fn close(&mut self, slot: ConnectionSlot) {
         if let Some(link) = self.link(slot) {
             self.tell_events();
             let shard = self.shard;
@@ -292,7 +287,7 @@ impl Io for SimIo {
         }
     }
 
-    fn abort(&mut self, slot: u32) {
+    fn abort(&mut self, slot: ConnectionSlot) {
         if let Some(link) = self.link(slot) {
             self.tell_events();
             let kernel = self.kernel_mut();
@@ -307,7 +302,7 @@ impl Io for SimIo {
         }
     }
 
-    fn detach(&mut self, slot: u32) -> Option<usize> {
+    fn detach(&mut self, slot: ConnectionSlot) -> Option<usize> {
         let link = self.link(slot)?;
         self.tell_events();
         let kernel = self.kernel_mut();
@@ -323,7 +318,7 @@ impl Io for SimIo {
         Some(link)
     }
 
-    fn adopt(&mut self, link: usize) -> u32 {
+    fn adopt(&mut self, link: usize) -> ConnectionSlot {
         let shard = self.shard;
         let kernel = self.kernel_mut();
         kernel.links[link].socket.adopt();

@@ -422,12 +422,12 @@ impl Kernel {
     }
 
     /// The connection that has this slot, as long as the host has not closed it.
-    pub fn link_at(&self, shard: usize, slot: u32) -> Option<usize> {
-        let link = self.shards[shard].slots.get(slot as usize).copied().flatten()?;
+    pub fn link_at(&self, shard: usize, slot: ConnectionSlot) -> Option<usize> {
+        let link = self.shards[shard].slots.get(slot.at()).copied().flatten()?;
         (!self.links[link].closing).then_some(link)
     }
 
-    pub fn give_slot(&mut self, shard: usize, link: usize) -> u32 {
+    pub fn give_slot(&mut self, shard: usize, link: usize) -> ConnectionSlot {
         let state = &mut self.shards[shard];
         let slot = match state.free.pop() {
             Some(slot) => slot,
@@ -439,7 +439,7 @@ impl Kernel {
         state.slots[slot.at()] = Some(link);
         let link = &mut self.links[link];
         (link.slot, link.shard) = (Some(slot), shard);
-        slot.get()
+        slot
     }
 
     pub fn take_slot(&mut self, link: usize) {

@@ -5,7 +5,7 @@
 use super::disk::{Clocks, Disk};
 use super::socket::{Came, Socket};
 use midge::base::log_files::{FileDone, FileId, FileOperation, LogFiles, LogWork};
-use midge::base::{ClockReading, Time};
+use midge::base::{ClockReading, ConnectionSlot, Time};
 use midge::broker::outbox::Outbox;
 use midge::host::{Io, IoEvent, ShardMessage, SocketEnd};
 use std::cell::RefCell;
@@ -54,9 +54,9 @@ struct Side {
     connections: usize,
     accepted: Vec<IoEvent<Vec<u8>>>,
     /// Links of which a poll may have something to tell.
-    stirred: BTreeSet<u32>,
+    stirred: BTreeSet<ConnectionSlot>,
     /// Links that are closed with the next flush.
-    closing: Vec<u32>,
+    closing: Vec<ConnectionSlot>,
     has_rung: Arc<AtomicBool>,
     parked: Parked,
 }
@@ -121,7 +121,7 @@ impl Kernel {
         let side = &mut self.sides[shard];
         assert!(side.listening.contains(&listener), "nobody listens");
         let link = self.links.len();
-        let slot = u32::try_from(link).expect("slots are 32 bits");
+        let slot = ConnectionSlot::new(u32::try_from(link).expect("slots are 32 bits"));
         side.accepted.push(IoEvent::Accepted { listener, slot, peer });
         side.connections += 1;
         let socket = Socket::new();
@@ -160,7 +160,7 @@ impl Kernel {
             || parked.until.is_some_and(|until| until <= self.now)
             || (parked.takes_mails && self.has_messages(shard))
             || !accepted.is_empty()
-            || stirred.iter().any(|&slot| self.links[slot as usize].socket.is_ready())
+            || stirred.iter().any(|&slot| self.links[slot.at()].socket.is_ready())
             || has_rung.load(Ordering::Acquire)
             || self.disk.is_ready(shard)
     }
@@ -180,23 +180,23 @@ impl Kernel {
 
     fn stir(&mut self, link: usize) {
         if let Some(shard) = self.links[link].shard {
-            self.sides[shard].stirred.insert(link as u32);
+            self.sides[shard].stirred.insert(ConnectionSlot::new(link as u32));
         }
     }
 
     /// A connection of a shard; none if it has gone.
-    fn link(&mut self, shard: usize, slot: u32) -> Option<&mut Link> {
-        self.links.get_mut(slot as usize).filter(|link| link.shard == Some(shard))
+    fn link(&mut self, shard: usize, slot: ConnectionSlot) -> Option<&mut Link> {
+        self.links.get_mut(slot.at()).filter(|link| link.shard == Some(shard))
     }
 
-    fn change(&mut self, shard: usize, slot: u32, change: impl FnOnce(&mut Socket)) {
+    fn change(&mut self, shard: usize, slot: ConnectionSlot, change: impl FnOnce(&mut Socket)) {
         if let Some(link) = self.link(shard, slot) {
             change(&mut link.socket);
             self.sides[shard].stirred.insert(slot);
         }
     }
 
-    fn close(&mut self, shard: usize, slot: u32) {
+    fn close(&mut self, shard: usize, slot: ConnectionSlot) {
         let link = self.link(shard, slot).expect("a shard closes what is its own");
         (link.shard, link.is_closed) = (None, true);
         self.sides[shard].connections -= 1;
@@ -235,7 +235,7 @@ impl Kernel {
         self.most_encoded = self.most_encoded.max(outbox.arena_bytes());
         self.most_queued = self.most_queued.max(queued);
         for touched in outbox.touched() {
-            let link = self.link(shard, touched.slot.get()).expect("bytes go to the shard's own connections");
+            let link = self.link(shard, touched.slot).expect("bytes go to the shard's own connections");
             for range in outbox.segments_of(touched) {
                 link.received.extend_from_slice(outbox.bytes(range));
             }
@@ -257,7 +257,7 @@ impl WorldIo {
         WorldIo { kernel, shard }
     }
 
-    fn change(&mut self, slot: u32, change: impl FnOnce(&mut Socket)) {
+    fn change(&mut self, slot: ConnectionSlot, change: impl FnOnce(&mut Socket)) {
         self.kernel.borrow_mut().change(self.shard, slot, change);
     }
 }
@@ -321,45 +321,45 @@ impl Io for WorldIo {
 
     fn give_back(&mut self, _: Vec<u8>) {}
 
-    fn hold(&mut self, slot: u32, buffer: Vec<u8>, consumed: usize) {
+    fn hold(&mut self, slot: ConnectionSlot, buffer: Vec<u8>, consumed: usize) {
         self.change(slot, |socket| socket.hold(&buffer[consumed..]));
     }
 
-    fn hold_hangup(&mut self, slot: u32, cause: SocketEnd) -> bool {
+    fn hold_hangup(&mut self, slot: ConnectionSlot, cause: SocketEnd) -> bool {
         let mut kernel = self.kernel.borrow_mut();
         kernel.link(self.shard, slot).is_some_and(|link| link.socket.hold_end(cause))
     }
 
-    fn is_held(&self, slot: u32) -> bool {
+    fn is_held(&self, slot: ConnectionSlot) -> bool {
         let mut kernel = self.kernel.borrow_mut();
         kernel.link(self.shard, slot).is_some_and(|link| link.socket.is_held())
     }
 
-    fn receive_once(&mut self, slot: u32) {
+    fn receive_once(&mut self, slot: ConnectionSlot) {
         self.change(slot, Socket::receive_once);
     }
 
-    fn receive_stream(&mut self, slot: u32) {
+    fn receive_stream(&mut self, slot: ConnectionSlot) {
         self.change(slot, Socket::receive_stream);
     }
 
-    fn pause(&mut self, slot: u32) {
+    fn pause(&mut self, slot: ConnectionSlot) {
         self.change(slot, Socket::pause);
     }
 
-    fn resume(&mut self, slot: u32) {
+    fn resume(&mut self, slot: ConnectionSlot) {
         self.change(slot, Socket::resume);
     }
 
-    fn close(&mut self, slot: u32) {
+    fn close(&mut self, slot: ConnectionSlot) {
         self.kernel.borrow_mut().sides[self.shard].closing.push(slot);
     }
 
-    fn abort(&mut self, slot: u32) {
+    fn abort(&mut self, slot: ConnectionSlot) {
         self.kernel.borrow_mut().close(self.shard, slot);
     }
 
-    fn detach(&mut self, slot: u32) -> Option<u32> {
+    fn detach(&mut self, slot: ConnectionSlot) -> Option<u32> {
         let mut kernel = self.kernel.borrow_mut();
         let link = kernel.link(self.shard, slot).expect("a shard hands over what is its own");
         if !link.socket.can_move() {
@@ -367,12 +367,13 @@ impl Io for WorldIo {
         }
         link.shard = None;
         kernel.sides[self.shard].connections -= 1;
-        Some(slot)
+        Some(slot.get())
     }
 
-    fn adopt(&mut self, slot: u32) -> u32 {
+    fn adopt(&mut self, link: u32) -> ConnectionSlot {
         let mut kernel = self.kernel.borrow_mut();
-        let link = &mut kernel.links[slot as usize];
+        let slot = ConnectionSlot::new(link);
+        let link = &mut kernel.links[slot.at()];
         link.shard = Some(self.shard);
         link.socket.adopt();
         kernel.sides[self.shard].connections += 1;

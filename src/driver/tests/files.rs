@@ -286,8 +286,8 @@ fn an_echo_that_waits_for_a_write_comes_back_each_time() {
         let scratch = Scratch::new("echoes");
         let mut host = Host::listening(&NetConfig::default(), socket);
         let file = create(&mut host.net, scratch.path("file"), true, BLOCK);
-        let mut waiting: Vec<(u32, Vec<u8>)> = Vec::new();
-        let mut under_way: Vec<(u32, Vec<u8>)> = Vec::new();
+        let mut waiting: Vec<(ConnectionSlot, Vec<u8>)> = Vec::new();
+        let mut under_way: Vec<(ConnectionSlot, Vec<u8>)> = Vec::new();
         let mut gone = 0;
         while gone < 2 || host.net.connections() > 0 {
             for event in host.turn_within(2 * PATIENCE) {

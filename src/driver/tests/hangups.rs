@@ -23,7 +23,7 @@ fn hangup(host: &mut Host) -> (SocketEnd, usize) {
 }
 
 /// Sends until the peer's socket is full.
-fn fill(host: &mut Host, slot: u32) {
+fn fill(host: &mut Host, slot: ConnectionSlot) {
     let piece = pattern(100_000);
     // No more than sockets hold, and a little.
     for _ in 0..200 {

@@ -76,10 +76,10 @@ impl Host {
         events
     }
 
-    fn send(&mut self, slot: u32, bytes: &[u8]) {
+    fn send(&mut self, slot: ConnectionSlot, bytes: &[u8]) {
         let start = self.outbox.arena_len();
         self.outbox.arena_mut().extend_from_slice(bytes);
-        self.outbox.send(ConnectionSlot::new(slot), Range { start, len: bytes.len() as u32 });
+        self.outbox.send(slot, Range { start, len: bytes.len() as u32 });
     }
 
     /// The bytes of a buffer, which goes back.
@@ -90,7 +90,7 @@ impl Host {
     }
 
     /// The slot of the next connection.
-    fn accept(&mut self) -> u32 {
+    fn accept(&mut self) -> ConnectionSlot {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             match self.turn().pop() {

@@ -1,7 +1,5 @@
 //! One shard: data both ways, slow and dead peers, pauses, closes.
 
-use crate::base::ConnectionSlot;
-
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
@@ -56,10 +54,9 @@ fn a_turn_reaches_a_thousand_connections_with_many_ranges_in_order() {
         host.outbox.arena_mut().extend_from_slice(&pattern(1000));
         for slot in slots {
             // One range, several in place, and more than are sent in place.
-            let count = [1, 10, 200][slot as usize % 3];
+            let count = [1, 10, 200][slot.at() % 3];
             for index in 0..count {
-                host.outbox
-                    .send(ConnectionSlot::new(slot), Range { start: start + (index * 7) % 900, len: 5 });
+                host.outbox.send(slot, Range { start: start + (index * 7) % 900, len: 5 });
             }
             host.net.close(slot);
         }
@@ -97,8 +94,8 @@ fn what_a_slow_reader_does_not_take_is_kept_in_order() {
             host.outbox.arena_mut().extend_from_slice(&piece[..2000]);
             host.outbox.arena_mut().push(0);
             host.outbox.arena_mut().extend_from_slice(&piece[2000..]);
-            host.outbox.send(ConnectionSlot::new(slot), Range { start, len: 2000 });
-            host.outbox.send(ConnectionSlot::new(slot), Range { start: start + 2001, len: 3000 });
+            host.outbox.send(slot, Range { start, len: 2000 });
+            host.outbox.send(slot, Range { start: start + 2001, len: 3000 });
             for event in host.turn_within(Duration::ZERO) {
                 match event {
                     IoEvent::Backlogged { slot: at, bytes, taken } => {
@@ -183,7 +180,7 @@ fn slots_and_descriptors_come_back_after_two_thousand_connections() {
                 for event in host.turn() {
                     match event {
                         IoEvent::Accepted { slot, .. } => {
-                            highest = highest.max(slot);
+                            highest = highest.max(slot.get());
                             host.net.receive_stream(slot);
                         }
                         IoEvent::Received { slot, buffer } => {
