@@ -215,7 +215,16 @@ impl<M: RetainedMessage> Retained<M> {
         self.matching_counted(filter, after, now, limits, &mut 0, found)
     }
 
-    /// The same, and adds to `visits` how many topic names it has looked at.
+    /// May there be a message that matches? Looks at `visits_max` topic names, and says yes if that does not tell, or if
+    /// the message has expired since the last sweep. Adds to `visits` how many it has looked at.
+    pub fn may_match(&self, filter: &str, visits_max: usize, visits: &mut usize) -> bool {
+        let mut is_found = false;
+        let limits = BatchLimits { messages: 1, bytes: 1, visits: visits_max };
+        let rest = self.matching_counted(filter, None, Time::ZERO, limits, visits, |_, _| is_found = true);
+        is_found || rest.is_some()
+    }
+
+    /// The same as [`Retained::matching`], and adds to `visits` how many topic names it has looked at.
     pub fn matching_counted(
         &self,
         filter: &str,
@@ -601,6 +610,22 @@ mod tests {
         assert_eq!(retained.store("a", note(8)), Ok(Stored::Outdated));
         assert_eq!(retained.store("b", note(1)), Ok(Stored::New));
         assert_eq!((retained.len(), retained.bytes()), (1, 11));
+    }
+
+    #[test]
+    fn a_short_look_tells_that_nothing_matches_or_leaves_it_open() {
+        let retained = store_of(["a/1", "a/2", "a/3", "b"]);
+        let look = |filter, visits_max| {
+            let mut visits = 0;
+            let may = retained.may_match(filter, visits_max, &mut visits);
+            assert!(visits <= visits_max, "{filter}");
+            may
+        };
+        assert!(look("+", 2) && look("b", 2) && look("#", 2));
+        assert!(!look("c", 2) && !look("c/#", 2) && !look("a/4/#", 2));
+        assert!(!look("a/+/b", 10), "all were looked at");
+        assert!(look("+/1/2", 1), "not all were looked at");
+        assert!(!store_of([""; 0]).may_match("#", 1, &mut 0));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::base::LogMark;
 use crate::base::ShardId;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
-use crate::broker::components::budget::WORK_A_FILTER;
+use crate::broker::components::budget::{WORK_A_FILTER, WORK_A_VISIT};
 use crate::broker::components::connections::PAUSED_BY_WORK;
 use crate::broker::components::replies::Reply;
 use crate::broker::components::requests::{Answer, Completion, Needed, Pending, RefusedFilters, Unfinished};
@@ -407,11 +407,17 @@ impl Shard {
             RetainHandling::Never => false,
         };
         if replay {
-            let shards = if filter.has_wildcard() {
+            let mut shards = if filter.has_wildcard() {
                 std::iter::once(self.id).chain(self.other_shards()).collect()
             } else {
                 VecDeque::from([self.shared.home(self.shared.hash(filter.as_str()))])
             };
+            if shards.front() == Some(&self.id) && !self.may_have_retained(filter.as_str()) {
+                shards.pop_front();
+            }
+            if shards.is_empty() {
+                return granted(qos);
+            }
             let replay = Replay {
                 token: self.requests.next_token(),
                 filter: filter.as_str().into(),
@@ -428,6 +434,15 @@ impl Shard {
             self.add_replay(session, replay);
         }
         granted(qos)
+    }
+
+    /// May this shard keep a retained message that matches a filter? If it keeps none now, its session needs no replay
+    /// from here: whatever is retained here later, the subscription gets live.
+    fn may_have_retained(&mut self, filter: &str) -> bool {
+        let mut visits = 0;
+        let may = self.retained.may_match(filter, VISITS_AT_SUBSCRIBE, &mut visits);
+        self.spend(WORK_A_VISIT * visits as u64);
+        may
     }
 
     pub(in crate::broker) fn handle_unsubscribe(
@@ -574,6 +589,9 @@ impl Shard {
         }
     }
 }
+
+/// Retained messages that a SUBSCRIBE looks at before it begins a replay from its own shard.
+const VISITS_AT_SUBSCRIBE: usize = 16;
 
 /// The patterns of all clients of a shard are at most so many times those of one: what a search for the subscribers of
 /// a topic name may cost, a millisecond at most by default.

@@ -47,6 +47,25 @@ fn publish_reaches_exact_and_wildcard_subscribers_on_every_shard_once() {
     }
 }
 
+#[test]
+fn a_subscription_that_no_retained_message_matches_begins_no_replay() {
+    let mut world = quiet(1);
+    let client = world.open(0);
+    world.send(client, b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01a");
+    world.send(client, b"\x31\x08\x00\x03c/d\x00hi");
+    let mut work_of = |filter: &[u8], options: u8| {
+        let before = world.shard(0).work_done();
+        world.send(client, &[b"\x82\x09\x00\x01\x00\x00\x03", filter, &[options]].concat());
+        world.shard(0).work_done() - before
+    };
+    // Retain Handling 2: never.
+    let without = work_of(b"a/+", 0x20);
+    let nothing_matches = work_of(b"b/+", 0);
+    let one_matches = work_of(b"c/+", 0);
+    assert!(nothing_matches <= without + 2, "{nothing_matches} and {without}: a look at one retained message");
+    assert!(one_matches > nothing_matches + 2, "{one_matches} and {nothing_matches}");
+}
+
 /// [MQTT5-3.1.2-24] [MQTT5-3.2.0-1]
 #[test]
 fn a_client_whose_maximum_is_below_its_connack_is_not_served() {
