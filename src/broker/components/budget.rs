@@ -114,3 +114,38 @@ impl Budget {
             || output.touches >= visit.touches_end
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queued(queued_bytes: u64) -> Output {
+        Output { queued_bytes, touches: 0 }
+    }
+
+    #[test]
+    fn a_share_is_spent_by_work_or_by_bytes() {
+        let mut budget = Budget::default();
+        budget.bound(TurnBudget { work: 100, bytes: 1000, touches: 10 });
+        budget.renew(2, queued(5000));
+        assert!(!budget.is_spent(queued(5499)));
+        assert!(budget.is_spent(queued(5500)), "half of the bytes");
+        budget.spend(50);
+        assert!(budget.is_spent(queued(5000)), "half of the work");
+        budget.renew(1, queued(5500));
+        assert!(!budget.is_spent(queued(5500)));
+        assert_eq!(budget.work_done(), 50);
+    }
+
+    #[test]
+    fn a_visit_has_a_part_of_a_share_and_may_touch_so_many_connections() {
+        let mut budget = Budget::default();
+        budget.bound(TurnBudget { work: 400, bytes: 4000, touches: 10 });
+        let visit = budget.begin_visit(queued(0));
+        let output = |queued_bytes, touches| Output { queued_bytes, touches };
+        assert!(!budget.is_over(&visit, output(999, 9)));
+        assert!(budget.is_over(&visit, output(1000, 0)) && budget.is_over(&visit, output(0, 10)));
+        budget.spend(100);
+        assert!(budget.is_over(&visit, output(0, 0)));
+    }
+}

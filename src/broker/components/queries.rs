@@ -55,3 +55,45 @@ impl RetainedQueries {
         self.due.pop_front()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::SessionSlot;
+
+    fn query(filter: &str) -> RetainedMail {
+        let session = SessionKey { shard: 0, slot: SessionSlot::new(0), generation: 0 };
+        RetainedMail::Query { session, token: 7, filter: filter.into(), after: None }
+    }
+
+    fn due(queries: &mut RetainedQueries) -> Vec<Box<str>> {
+        let filters = std::iter::from_fn(|| queries.pop_due()).map(|mail| match mail {
+            RetainedMail::Query { filter, .. } => filter,
+            RetainedMail::Batch { .. } => panic!("none was put in"),
+        });
+        filters.collect()
+    }
+
+    #[test]
+    fn a_query_is_due_when_the_boxes_have_been_emptied_twice() {
+        let mut queries = RetainedQueries::default();
+        queries.arrive(query("a"));
+        queries.note_boxes_emptied();
+        assert!(!queries.has_due(), "what its sender put into other boxes before may be there still");
+        queries.arrive(query("b"));
+        queries.note_boxes_emptied();
+        assert_eq!(due(&mut queries), ["a".into()]);
+        queries.note_boxes_emptied();
+        assert_eq!(due(&mut queries), ["b".into()]);
+        assert!(queries.is_empty());
+    }
+
+    #[test]
+    fn a_single_shard_waits_for_nothing() {
+        let mut queries = RetainedQueries::default();
+        queries.arrive(query("a"));
+        queries.make_all_due();
+        assert_eq!(due(&mut queries), ["a".into()]);
+        assert!(queries.is_empty());
+    }
+}

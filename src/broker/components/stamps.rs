@@ -48,3 +48,37 @@ impl Stamps {
         self.base = (last | ((1 << CLOCK_SHIFT) - 1)).saturating_add(1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_grow_and_no_two_shards_give_the_same() {
+        let now = Time::ZERO.after_seconds(1);
+        let (mut one, mut other) = (Stamps::new(0), Stamps::new(127));
+        let mut given: Vec<u64> = (0..100).flat_map(|_| [one.next(now), other.next(now)]).collect();
+        assert!(given.chunks(2).is_sorted_by(|before, after| before[0] < after[0] && before[1] < after[1]));
+        given.sort_unstable();
+        given.dedup();
+        assert_eq!(given.len(), 200);
+    }
+
+    #[test]
+    fn what_is_published_after_a_message_of_another_shard_is_newer() {
+        let now = Time::ZERO.after_seconds(1);
+        let (mut one, mut other) = (Stamps::new(3), Stamps::new(4));
+        let ahead = other.next(now.after_seconds(5));
+        one.note(ahead);
+        assert!(one.next(now) > ahead, "also while its own clock is behind");
+    }
+
+    #[test]
+    fn stamps_of_this_run_are_above_those_of_the_last() {
+        let mut before = Stamps::new(9);
+        let last = before.next(Time::ZERO.after_seconds(1_000_000));
+        let mut after = Stamps::new(2);
+        after.begin(last);
+        assert!(after.next(Time::ZERO) > last, "the clock begins anew");
+    }
+}

@@ -89,3 +89,26 @@ impl Timers {
         self.fired.shrink_to_fit();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_fire_in_the_order_of_their_deadlines_and_cancelled_ones_do_not() {
+        let mut timers = Timers::new();
+        let at = |seconds| Time::ZERO.after_seconds(seconds);
+        let mut late = Some(timers.schedule(at(9), Timer::Sys));
+        let mut early = Some(timers.schedule(at(2), Timer::Sweep));
+        let cancelled = timers.schedule(at(1), Timer::Disk);
+        timers.cancel(cancelled);
+        assert!(timers.next_deadline().is_some_and(|deadline| deadline <= at(2)), "never too late");
+        timers.expire(at(3));
+        assert!(timers.has_fired());
+        assert!(timers.take_fired(&mut early) && early.is_none());
+        assert!(!timers.take_fired(&mut late) && late.is_some());
+        timers.expire(at(10));
+        assert_eq!([timers.pop_fired(), timers.pop_fired()], [Some(Timer::Sweep), Some(Timer::Sys)]);
+        assert!(!timers.has_fired() && timers.next_deadline().is_none());
+    }
+}

@@ -110,3 +110,40 @@ impl Turn {
         self.unread.shrink_to_fit();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_put_off_goes_on_in_the_order_in_which_it_came() {
+        let mut turn = Turn::default();
+        assert!(!turn.has_put_off() && !turn.has_work());
+        turn.defer_session(SessionSlot::new(5));
+        turn.defer_session(SessionSlot::new(1));
+        assert!(turn.has_put_off() && turn.has_work());
+        assert_eq!(turn.pop_session(), Some(SessionSlot::new(5)));
+        assert_eq!(turn.pop_session(), Some(SessionSlot::new(1)));
+        assert!(!turn.has_work());
+        turn.set_put_off(false);
+        assert!(!turn.has_put_off());
+    }
+
+    #[test]
+    fn a_farewell_visits_every_slot_once() {
+        let mut turn = Turn::default();
+        turn.begin_farewell();
+        assert!(turn.is_closing() && turn.has_work());
+        let visited: Vec<_> = std::iter::from_fn(|| turn.next_farewell(3)).map(ConnectionSlot::get).collect();
+        assert_eq!(visited, [0, 1, 2]);
+        assert!(turn.is_closing() && !turn.has_work());
+    }
+
+    #[test]
+    fn a_farewell_without_connections_is_over_at_once() {
+        let mut turn = Turn::default();
+        turn.begin_farewell();
+        assert_eq!(turn.next_farewell(0), None);
+        assert!(!turn.has_work());
+    }
+}

@@ -31,3 +31,22 @@ impl Unrecorded {
         self.has_timer = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_listed_once_and_one_timer_runs() {
+        let mut unrecorded = Unrecorded::default();
+        assert!(!unrecorded.needs_timer());
+        for slot in [2, 1, 2] {
+            unrecorded.add(SessionSlot::new(slot));
+        }
+        assert!(unrecorded.needs_timer() && !unrecorded.needs_timer());
+        let listed: Vec<_> = std::iter::from_fn(|| unrecorded.pop()).map(SessionSlot::get).collect();
+        assert_eq!(listed, [1, 2]);
+        unrecorded.note_fired();
+        assert!(!unrecorded.needs_timer(), "nothing is left to be recorded");
+    }
+}

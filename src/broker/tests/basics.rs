@@ -62,7 +62,10 @@ fn a_subscription_that_no_retained_message_matches_begins_no_replay() {
     let without = work_of(b"a/+", 0x20);
     let nothing_matches = work_of(b"b/+", 0);
     let one_matches = work_of(b"c/+", 0);
-    assert!(nothing_matches <= without + 2, "{nothing_matches} and {without}: a look at one retained message");
+    assert!(
+        nothing_matches <= without + 2,
+        "{nothing_matches} and {without}: a look at one retained message"
+    );
     assert!(one_matches > nothing_matches + 2, "{one_matches} and {nothing_matches}");
 }
 

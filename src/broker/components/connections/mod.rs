@@ -305,3 +305,45 @@ impl Connection {
 
 /// Packet type of CONNECT.
 pub(in crate::broker) const CONNECT_TYPE: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Wheel;
+
+    fn open(connections: &mut Connections, slot: u32) -> ConnectionKey {
+        let timer = Wheel::new().schedule(Time::ZERO, ());
+        let slot = ConnectionSlot::new(slot);
+        connections.open(Time::ZERO, slot, ([127, 0, 0, 1], 1).into(), 0, false, timer);
+        connections.key(slot).expect("it was opened")
+    }
+
+    #[test]
+    fn a_key_names_one_connection_and_not_the_next_in_its_slot() {
+        let mut connections = Connections::default();
+        let first = open(&mut connections, 3);
+        assert!(connections.has(first));
+        assert!(connections.take(first.slot).is_some());
+        assert!(!connections.has(first) && connections.take(first.slot).is_none());
+        let second = open(&mut connections, 3);
+        assert!(connections.has(second) && !connections.has(first));
+    }
+
+    #[test]
+    fn each_stage_is_counted() {
+        let mut connections = Connections::default();
+        let keys: Vec<_> = (0..3).map(|slot| open(&mut connections, slot)).collect();
+        assert_eq!((connections.len(), connections.handshakes()), (3, 3));
+        let session = SessionSlot::new(7);
+        connections.serve(keys[0].slot, session, 0, None);
+        assert!(connections.refuse(keys[1].slot, Box::default()).is_some());
+        assert_eq!((connections.handshakes(), connections.refusals_waiting()), (1, 1));
+        assert_eq!(connections.session_of(keys[0].slot), Some(session));
+        assert_eq!(connections.session_of(keys[1].slot), None);
+        for key in keys {
+            connections.take(key.slot);
+        }
+        assert_eq!((connections.len(), connections.handshakes(), connections.refusals_waiting()), (0, 0, 0));
+        assert_eq!(connections.give_memory_back(), 0);
+    }
+}
