@@ -8,7 +8,7 @@ use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, criterion_gro
 use midge::base::Random;
 use midge::base::ShardId;
 use midge::base::Time;
-use midge::base::{ConnectionSlot, MemoryAccount};
+use midge::base::{ConnectionSlot, MemoryAccount, RequestToken};
 use midge::broker::{Shard, Shared};
 use midge::mqtt::codec::AckKind;
 use midge::mqtt::{PacketId, QoS};
@@ -162,14 +162,14 @@ fn filters(c: &mut Criterion) {
     });
     sizes(c, "replays of a session/one begun anew", [100, 1_000, 10_000], |group, size| {
         let replay = |token: u64, number: usize| Replay {
-            token,
+            token: RequestToken::new(token),
             filter: filter(number).into(),
             qos: QoS::AtMostOnce,
             subscription_id: 0,
             hides_own_after: None,
             shards: VecDeque::new(),
             cursor: None,
-            held_by: token - 1,
+            held_by: Some(RequestToken::new(token - 1)),
             waiting: false,
             ready: VecDeque::new(),
             for_log: 0,
@@ -183,7 +183,7 @@ fn filters(c: &mut Criterion) {
                 number = (number + 7919) % size;
                 replays.drop_filter(&filter(number));
                 replays.push(replay(token, number));
-                assert!(replays.start(token - 1));
+                assert!(replays.start(RequestToken::new(token - 1)));
                 token += 2;
             });
         });

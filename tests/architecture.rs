@@ -60,8 +60,6 @@ const LINES_MAX: usize = 600;
 /// Functions that take two bare integers of one type side by side: a caller may confuse them.
 const BARE_INTEGERS: &[(&str, &str)] = &[
     ("broker/flows/records.rs", "record_delivery"),
-    ("broker/flows/send_durable.rs", "publish_when_durable"),
-    ("broker/flows/send_durable.rs", "send_durable_retained"),
     ("persistence/segment_file.rs", "bytes"),
     ("persistence/segment_file.rs", "read"),
     ("session/mod.rs", "forget_overtaken"),

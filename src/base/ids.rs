@@ -93,6 +93,22 @@ impl Ticket {
     }
 }
 
+/// Names a request of a shard to others until they have answered. Tokens of a shard count from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestToken(NonZeroU64);
+
+impl RequestToken {
+    /// The token of this number, which is not 0.
+    pub fn new(number: u64) -> RequestToken {
+        RequestToken(NonZeroU64::new(number).expect("tokens count from 1"))
+    }
+
+    /// Its number.
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
 /// Names a connection of a shard, and no later one in the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionKey {

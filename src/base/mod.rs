@@ -13,8 +13,8 @@ pub mod wheel;
 
 pub use diagnostics::{Diagnostic, Diagnostics, ERRORS_MAX};
 pub use ids::{
-    ConnectionKey, ConnectionSlot, GroupSlot, Homes, LogMark, SHARDS_MAX, SessionKey, SessionSlot, ShardId,
-    Ticket,
+    ConnectionKey, ConnectionSlot, GroupSlot, Homes, LogMark, RequestToken, SHARDS_MAX, SessionKey,
+    SessionSlot, ShardId, Ticket,
 };
 pub use lazy_box::{Empty, LazyBox};
 pub use memory::{Charge, Charged, MEMORY_KINDS, MemoryAccount, MemoryKind, allocated};

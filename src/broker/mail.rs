@@ -1,7 +1,6 @@
 //! What shards tell each other.
 
-use crate::base::SessionKey;
-use crate::base::Ticket;
+use crate::base::{RequestToken, SessionKey, Ticket};
 use crate::broker::Receipt;
 use crate::mqtt::QoS;
 use crate::session::Message;
@@ -44,7 +43,7 @@ pub enum Mail {
         /// Topic filter, matching part.
         filter: Box<str>,
         /// To be given back.
-        token: u64,
+        token: RequestToken,
     },
     /// It has none any more.
     InterestRemove {
@@ -54,7 +53,7 @@ pub enum Mail {
     /// The receiver's interest is known to the sender.
     InterestKnown {
         /// From the question.
-        token: u64,
+        token: RequestToken,
     },
     /// A session joins (or updates) a shared subscription. Answer: `GroupJoined`.
     GroupJoin {
@@ -63,12 +62,12 @@ pub enum Mail {
         /// Who.
         member: GroupMember,
         /// To be given back.
-        token: u64,
+        token: RequestToken,
     },
     /// The membership is in force on every shard.
     GroupJoined {
         /// From the question.
-        token: u64,
+        token: RequestToken,
     },
     /// A session leaves. Answer, if there is a token: `GroupLeft`.
     GroupLeave {
@@ -77,12 +76,12 @@ pub enum Mail {
         /// Who.
         member: SessionKey,
         /// To be given back; none when nobody waits for it.
-        token: Option<u64>,
+        token: Option<RequestToken>,
     },
     /// The member is not chosen any more; what it was chosen for has been sent before.
     GroupLeft {
         /// From the question.
-        token: u64,
+        token: RequestToken,
     },
     /// A member can take messages now, or can't.
     GroupReady {
@@ -118,7 +117,7 @@ pub enum Mail {
     /// Retained messages for a replay, please.
     RetainedQuery {
         /// To be given back.
-        token: u64,
+        token: RequestToken,
         /// The session that asks (for the answer's way back).
         session: SessionKey,
         /// Topic filter.
@@ -129,7 +128,7 @@ pub enum Mail {
     /// The answer.
     RetainedBatch {
         /// From the question.
-        token: u64,
+        token: RequestToken,
         /// From the question.
         session: SessionKey,
         /// In the order of topic names.

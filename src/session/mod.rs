@@ -25,7 +25,7 @@ pub use queue::{Queue, QueueFull, QueueLimits};
 pub use replay::{Replay, Replays};
 pub use will::Will;
 
-use crate::base::{Charged, LazyBox, Ticket, TimerId};
+use crate::base::{Charged, LazyBox, RequestToken, Ticket, TimerId};
 use held::{Held, HeldList};
 use replay::Overtaken;
 
@@ -255,13 +255,13 @@ impl Session {
     /// Has the client already seen a newer message of the topic than this retained one, or the
     /// very same since the subscription of the replay with this token? What it had seen before
     /// that, it gets again. `[MQTT5-3.3.1-9]`
-    pub fn is_overtaken(&self, topic_hash: u64, stamp: u64, replay: u64) -> bool {
+    pub fn is_overtaken(&self, topic_hash: u64, stamp: u64, replay: RequestToken) -> bool {
         let mut notes = self.replays.overtaken.iter().filter(|note| note.topic_hash == topic_hash);
         notes.any(|note| note.stamp > stamp || (note.stamp == stamp && note.replay >= replay))
     }
 
     /// The replay with this token, if it is still under way.
-    pub fn replay_mut(&mut self, token: u64) -> Option<&mut Replay> {
+    pub fn replay_mut(&mut self, token: RequestToken) -> Option<&mut Replay> {
         self.replays.existing()?.get_mut(token)
     }
 

@@ -1,7 +1,6 @@
 //! The paced sending of retained messages to a new subscription.
 
-use crate::base::Empty;
-use crate::base::steps;
+use crate::base::{Empty, RequestToken, steps};
 use crate::mqtt::QoS;
 use crate::session::Message;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,7 +13,7 @@ use std::rc::Rc;
 #[derive(Debug)]
 pub struct Replay {
     /// Names the replay in queries and batches.
-    pub token: u64,
+    pub token: RequestToken,
     /// The topic filter.
     pub filter: Rc<str>,
     /// Granted QoS.
@@ -28,8 +27,8 @@ pub struct Replay {
     pub shards: VecDeque<u16>,
     /// Where the present shard goes on; none: from its start.
     pub cursor: Option<Box<str>>,
-    /// The SUBSCRIBE that waits for other shards before its SUBACK and this replay may leave; 0: none.
-    pub held_by: u64,
+    /// The SUBSCRIBE that waits for other shards before its SUBACK and this replay may leave.
+    pub held_by: Option<RequestToken>,
     /// A query is on its way.
     pub waiting: bool,
     /// Messages that have arrived and are not yet sent.
@@ -66,7 +65,7 @@ pub(super) struct Overtaken {
     pub topic_hash: u64,
     pub stamp: u64,
     /// Token of the newest replay at that time.
-    pub replay: u64,
+    pub replay: RequestToken,
     /// It waits in the queue, which may drop it: then what the client has got before counts.
     pub is_queued: bool,
 }
@@ -76,8 +75,8 @@ pub(super) struct Overtaken {
 #[derive(Debug, Default)]
 pub struct Replays {
     /// Tokens rise with each SUBSCRIBE, and with each replay.
-    by_token: BTreeMap<u64, Box<Replay>>,
-    by_filter: BTreeSet<(Rc<str>, u64)>,
+    by_token: BTreeMap<RequestToken, Box<Replay>>,
+    by_filter: BTreeSet<(Rc<str>, RequestToken)>,
     /// Topics whose live retained message overtook one of them.
     pub(super) overtaken: Vec<Overtaken>,
 }
@@ -99,7 +98,7 @@ impl Replays {
     }
 
     /// Token of the newest.
-    pub fn newest(&self) -> Option<u64> {
+    pub fn newest(&self) -> Option<RequestToken> {
         self.by_token.last_key_value().map(|(token, _)| *token)
     }
 
@@ -109,7 +108,7 @@ impl Replays {
     }
 
     /// The one with this token.
-    pub fn get_mut(&mut self, token: u64) -> Option<&mut Replay> {
+    pub fn get_mut(&mut self, token: RequestToken) -> Option<&mut Replay> {
         self.by_token.get_mut(&token).map(|replay| &mut **replay)
     }
 
@@ -120,18 +119,18 @@ impl Replays {
     }
 
     /// Those of a SUBSCRIBE may begin; false if there is none. `subscribe`: its token, older than theirs.
-    pub fn start(&mut self, subscribe: u64) -> bool {
+    pub fn start(&mut self, subscribe: RequestToken) -> bool {
         let behind = self.by_token.range_mut(subscribe..).map(|(_, replay)| replay);
         let own = behind.take_while(|replay| {
             steps::walked(1);
-            replay.held_by == subscribe
+            replay.held_by == Some(subscribe)
         });
-        own.map(|replay| replay.held_by = 0).count() > 0
+        own.map(|replay| replay.held_by = None).count() > 0
     }
 
     /// Forgets those of a filter.
     pub fn drop_filter(&mut self, filter: &str) {
-        let from = (Rc::from(filter), 0);
+        let from = (Rc::from(filter), RequestToken::new(1));
         while let Some((_, token)) =
             self.by_filter.range(&from..).next().filter(|(have, _)| **have == *filter)
         {
@@ -158,23 +157,26 @@ mod tests {
     #[test]
     fn what_the_queue_drops_makes_no_older_message_follow_one_that_was_sent() {
         let mut session = Session::new("client".into());
-        session.replays.filled().push(replay(1, 0, "r/+"));
+        session.replays.filled().push(replay(1, None, "r/+"));
         for (sent, queued) in [(20, [30, 40]), (50, [60, 70])] {
             session.note_overtaken(7, sent, false);
             queued.iter().for_each(|&stamp| session.note_overtaken(7, stamp, true));
-            assert!(session.is_overtaken(7, sent + 19, 1));
+            assert!(session.is_overtaken(7, sent + 19, RequestToken::new(1)));
             // The oldest first, and none of another topic.
             queued.iter().for_each(|&stamp| session.forget_overtaken(7, stamp));
             session.forget_overtaken(7, sent);
             session.forget_overtaken(8, sent);
-            assert!(session.is_overtaken(7, sent - 1, 1), "the client has a newer one");
-            assert!(!session.is_overtaken(7, queued[0], 1), "as a retained message it may come");
+            assert!(session.is_overtaken(7, sent - 1, RequestToken::new(1)), "the client has a newer one");
+            assert!(
+                !session.is_overtaken(7, queued[0], RequestToken::new(1)),
+                "as a retained message it may come"
+            );
         }
     }
 
-    fn replay(token: u64, held_by: u64, filter: &str) -> Replay {
+    fn replay(token: u64, held_by: Option<RequestToken>, filter: &str) -> Replay {
         Replay {
-            token,
+            token: RequestToken::new(token),
             filter: filter.into(),
             qos: QoS::AtMostOnce,
             subscription_id: 0,
@@ -196,21 +198,29 @@ mod tests {
             for subscribe in 1..=SUBSCRIBES {
                 // Tokens of a SUBSCRIBE with two filters.
                 let token = subscribe * 3;
-                replays.push(replay(token + 1, token, &format!("a/{subscribe}")));
-                replays.push(replay(token + 2, token, "same"));
+                let held_by = Some(RequestToken::new(token));
+                replays.push(replay(token + 1, held_by, &format!("a/{subscribe}")));
+                replays.push(replay(token + 2, held_by, "same"));
             }
             for subscribe in (1..=SUBSCRIBES).rev() {
-                assert!(replays.start(subscribe * 3) && !replays.start(subscribe * 3));
+                let token = RequestToken::new(subscribe * 3);
+                assert!(replays.start(token) && !replays.start(token));
                 replays.drop_filter(&format!("a/{subscribe}"));
                 replays.drop_filter("other");
             }
         });
         assert!(steps <= SUBSCRIBES * 6, "{steps}");
-        assert_eq!((replays.len() as u64, replays.newest()), (SUBSCRIBES, Some(SUBSCRIBES * 3 + 2)));
-        assert_eq!(replays.front_mut().map(|replay| replay.token), Some(5));
+        assert_eq!(
+            (replays.len() as u64, replays.newest().map(RequestToken::get)),
+            (SUBSCRIBES, Some(SUBSCRIBES * 3 + 2))
+        );
+        assert_eq!(replays.front_mut().map(|replay| replay.token.get()), Some(5));
         replays.pop_front();
-        assert_eq!(replays.front_mut().map(|replay| (replay.token, replay.held_by)), Some((8, 0)));
-        assert!(replays.get_mut(5).is_none() && replays.get_mut(8).is_some());
+        assert_eq!(replays.front_mut().map(|replay| (replay.token.get(), replay.held_by)), Some((8, None)));
+        assert!(
+            replays.get_mut(RequestToken::new(5)).is_none()
+                && replays.get_mut(RequestToken::new(8)).is_some()
+        );
         replays.drop_filter("same");
         assert!(replays.is_empty() && replays.by_filter.is_empty());
     }

@@ -1,6 +1,6 @@
 //! Questions for retained messages and their answers, which wait until every box has been emptied once more.
 
-use crate::base::SessionKey;
+use crate::base::{RequestToken, SessionKey};
 use crate::session::Message;
 use std::collections::VecDeque;
 
@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 pub(in crate::broker) enum RetainedMail {
     /// Another shard asks. What was stored before it asked is here when it is answered, and so a subscriber
     /// gets a retained message from the store or live, and never neither.
-    Query { session: SessionKey, token: u64, filter: Box<str>, after: Option<Box<str>> },
+    Query { session: SessionKey, token: RequestToken, filter: Box<str>, after: Option<Box<str>> },
     /// Another shard answers. What was published before it answered is here when the answer is sent, and so no
     /// live message follows a newer one from the store.
-    Batch { session: SessionKey, token: u64, messages: Vec<Message>, next: Option<Box<str>> },
+    Batch { session: SessionKey, token: RequestToken, messages: Vec<Message>, next: Option<Box<str>> },
 }
 
 /// Mails that wait for a later turn, by when they have come.

@@ -1,7 +1,7 @@
 //! What waits for answers of other shards: SUBACK, UNSUBACK, a member that joins, the start; and packets whose filters
 //! are not all done.
 
-use crate::base::{ConnectionKey, LogMark, SessionKey, SessionSlot, ShardId};
+use crate::base::{ConnectionKey, LogMark, RequestToken, SessionKey, SessionSlot, ShardId};
 use crate::mqtt::{PacketId, Reason};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 #[derive(Default)]
 pub(in crate::broker) struct Requests {
     last_token: u64,
-    pending: BTreeMap<u64, Pending>,
+    pending: BTreeMap<RequestToken, Pending>,
     unfinished: VecDeque<Unfinished>,
 }
 
@@ -37,7 +37,7 @@ pub(in crate::broker) enum Completion {
     Restored,
     Suback(Answer),
     Unsuback(Answer),
-    Joined { to: ShardId, token: u64 },
+    Joined { to: ShardId, token: RequestToken },
 }
 
 /// What is to be answered to a connection, unless it has gone by then.
@@ -55,7 +55,7 @@ pub(in crate::broker) struct Answer {
 pub(in crate::broker) struct Unfinished {
     pub connection: ConnectionKey,
     pub session: SessionKey,
-    pub token: u64,
+    pub token: RequestToken,
     /// The filters as they came, and how far they are done.
     pub rest: Box<[u8]>,
     pub at: usize,
@@ -72,23 +72,23 @@ pub(in crate::broker) struct RefusedFilters {
 
 impl Requests {
     /// A token that this shard has not given yet.
-    pub(in crate::broker) fn next_token(&mut self) -> u64 {
+    pub(in crate::broker) fn next_token(&mut self) -> RequestToken {
         self.last_token += 1;
-        self.last_token
+        RequestToken::new(self.last_token)
     }
 
     /// Waits for the answers that a request needs.
-    pub(in crate::broker) fn insert(&mut self, token: u64, pending: Pending) {
+    pub(in crate::broker) fn insert(&mut self, token: RequestToken, pending: Pending) {
         self.pending.insert(token, pending);
     }
 
     /// A request does not wait any more, for whatever cause.
-    pub(in crate::broker) fn take(&mut self, token: u64) -> Option<Pending> {
+    pub(in crate::broker) fn take(&mut self, token: RequestToken) -> Option<Pending> {
         self.pending.remove(&token)
     }
 
     /// One answer has come; gives the request if it was the last one.
-    pub(in crate::broker) fn take_answer(&mut self, token: u64) -> Option<Pending> {
+    pub(in crate::broker) fn take_answer(&mut self, token: RequestToken) -> Option<Pending> {
         let pending = self.pending.get_mut(&token)?;
         pending.needed.remaining -= 1;
         if pending.needed.remaining > 0 {

@@ -179,7 +179,7 @@ impl Shard {
         data: Option<&[u8]>,
         user: Option<&str>,
     ) -> Result<Vec<u8>, Violation> {
-        let id = ExchangeId { shard: self.id, number: self.requests.next_token() };
+        let id = ExchangeId { shard: self.id, number: self.requests.next_token().get() };
         let access = self.access_of(slot).ok_or(BAD_METHOD)?;
         let method = access.method(method, self.shared.config.auth.test_method).ok_or(BAD_METHOD)?;
         let (exchange, challenge) = method.begin(data, id)?;

@@ -9,7 +9,7 @@ use super::convoy::size_of_message;
 use super::enqueue::EnqueueOutcome;
 use crate::base::Time;
 use crate::base::allocated;
-use crate::base::{ConnectionSlot, SessionSlot};
+use crate::base::{ConnectionSlot, RequestToken, SessionSlot};
 use crate::broker::components::budget::WORK_A_QUEUED;
 use crate::broker::components::sessions::{
     ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, QUEUES_QOS0, REPLAYING,
@@ -139,7 +139,7 @@ impl Shard {
                     group,
                 );
                 if waits {
-                    self.publish_when_durable(subscriber, packet_id, number, 0, qos);
+                    self.publish_when_durable(subscriber, packet_id, number, None, qos);
                     return Taken::Yes;
                 }
             }
@@ -414,18 +414,18 @@ impl Shard {
             self.drop_waiting(now, session, &delivery, LossCause::Withdrawn);
             return true;
         }
-        self.send_delivery(now, session, delivery, 0);
+        self.send_delivery(now, session, delivery, None);
         true
     }
 
     /// Sends a delivery that no one has sent yet, of whatever QoS, and that the client may receive. `replay`:
-    /// the token of the replay that brings it, or 0.
+    /// the token of the replay that brings it.
     pub(in crate::broker) fn send_delivery(
         &mut self,
         now: Time,
         session: SessionSlot,
         delivery: Delivery,
-        replay: u64,
+        replay: Option<RequestToken>,
     ) {
         let form = WireForm {
             version: self.sessions.slot(session).version,
@@ -445,7 +445,7 @@ impl Shard {
         fanout: &mut Fanout<'_>,
         form: WireForm,
         delivery: Delivery,
-        replay: u64,
+        replay: Option<RequestToken>,
     ) {
         let ids = ids_of(&delivery.extra);
         if !self.fits(session, fanout, form, &ids) {

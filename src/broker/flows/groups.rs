@@ -11,7 +11,7 @@ use crate::base::Ticket;
 use crate::base::Time;
 use crate::base::steps;
 use crate::base::{GroupSlot, SessionSlot};
-use crate::base::{SessionKey, ShardId};
+use crate::base::{RequestToken, SessionKey, ShardId};
 use crate::broker::components::groups::LOOKED_AT_MAX;
 use crate::broker::components::replies::{AfterLog, Intents, Purpose};
 use crate::broker::components::sessions::{BACKLOGGED, GATED};
@@ -230,7 +230,7 @@ impl Shard {
         from: ShardId,
         filter: &str,
         member: SessionKey,
-        token: Option<u64>,
+        token: Option<RequestToken>,
     ) {
         if let Some(matching) = self.groups.leave(filter, member) {
             self.release_interest(&matching);

@@ -6,7 +6,7 @@
 use super::groups::member_of;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
-use crate::base::{LogMark, Ticket};
+use crate::base::{LogMark, RequestToken, Ticket};
 use crate::broker::components::requests::Needed;
 use crate::broker::components::restart::Restart;
 use crate::broker::components::sessions::SessionEntry;
@@ -54,7 +54,13 @@ impl Shard {
         }
     }
 
-    fn restore_session(&mut self, now: Time, restored: RestoredSession, token: u64, needed: &mut Needed) {
+    fn restore_session(
+        &mut self,
+        now: Time,
+        restored: RestoredSession,
+        token: RequestToken,
+        needed: &mut Needed,
+    ) {
         let session = self.sessions.create(&restored.client_id);
         self.note_session(&restored.client_id, true);
         let entry = self.sessions.slot_mut(session);

@@ -4,6 +4,7 @@
 use super::publish::is_brokers_own;
 use super::source::SourceCheck;
 use crate::base::MemoryKind;
+use crate::base::RequestToken;
 use crate::base::SessionKey;
 use crate::base::SessionSlot;
 use crate::base::Time;
@@ -152,7 +153,12 @@ impl Shard {
     }
 
     /// The SUBACK of this SUBSCRIBE is out.
-    pub(in crate::broker) fn start_replays(&mut self, now: Time, session: SessionSlot, subscribe: u64) {
+    pub(in crate::broker) fn start_replays(
+        &mut self,
+        now: Time,
+        session: SessionSlot,
+        subscribe: RequestToken,
+    ) {
         let replays = self.sessions.session_mut(session).replays.existing();
         if replays.is_some_and(|replays| replays.start(subscribe)) {
             self.pump(now, session);
@@ -165,7 +171,7 @@ impl Shard {
         let state = self.sessions.session_mut(session);
         let has_room = state.inflight.has_room();
         let front = state.replays.existing().and_then(Replays::front_mut);
-        let Some(replay) = front.filter(|replay| replay.held_by == 0) else { return false };
+        let Some(replay) = front.filter(|replay| replay.held_by.is_none()) else { return false };
         if let Some(message) = replay.ready.front() {
             let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
             let qos = if upgrade { replay.qos } else { message.qos().min(replay.qos) };
@@ -220,7 +226,7 @@ impl Shard {
         message: Message,
         qos: QoS,
         subscription_id: u32,
-        replay: u64,
+        replay: RequestToken,
     ) {
         if message.is_expired(now) {
             return;
@@ -244,7 +250,7 @@ impl Shard {
                 number: 0,
                 extra,
             },
-            replay,
+            Some(replay),
         );
     }
 
@@ -291,7 +297,7 @@ impl Shard {
         &mut self,
         now: Time,
         session: SessionKey,
-        token: u64,
+        token: RequestToken,
         filter: &str,
         after: Option<&str>,
     ) {
@@ -313,7 +319,7 @@ impl Shard {
         &mut self,
         now: Time,
         session: SessionKey,
-        token: u64,
+        token: RequestToken,
         messages: Vec<Message>,
         next: Option<Box<str>>,
     ) {

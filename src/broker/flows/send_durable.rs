@@ -2,7 +2,7 @@
 //! the first time when the write has ended.
 
 use super::deliver::ids_of;
-use crate::base::{SessionSlot, Time};
+use crate::base::{RequestToken, SessionSlot, Time};
 use crate::broker::Shard;
 use crate::broker::components::replies::{AfterLog, FirstSending};
 use crate::broker::fanout::WireForm;
@@ -19,7 +19,7 @@ impl Shard {
         session: SessionSlot,
         packet_id: PacketId,
         number: u64,
-        replay: u64,
+        replay: Option<RequestToken>,
         qos: QoS,
     ) {
         if qos == QoS::AtLeastOnce {
@@ -28,7 +28,8 @@ impl Shard {
         }
         let slot = self.sessions.slot(session).connection;
         let Some(connection) = slot.and_then(|slot| self.connections.key(slot)) else { return };
-        if let Some(replay) = self.sessions.session_mut(session).replay_mut(replay) {
+        let state = self.sessions.session_mut(session);
+        if let Some(replay) = replay.and_then(|token| state.replay_mut(token)) {
             replay.for_log += 1;
         }
         let session = self.sessions.key(session);
@@ -47,7 +48,7 @@ impl Shard {
             let waiting = &mut self.sessions.session_mut(session).waiting_qos1;
             *waiting = waiting.saturating_sub(1);
         }
-        if replay != 0 {
+        if let Some(replay) = replay {
             self.send_durable_retained(now, session, packet_id, number, replay, qos);
             return;
         }
@@ -61,7 +62,7 @@ impl Shard {
         session: SessionSlot,
         packet_id: PacketId,
         number: u64,
-        replay: u64,
+        replay: RequestToken,
         qos: QoS,
     ) {
         let state = self.sessions.session_mut(session);

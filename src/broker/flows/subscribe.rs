@@ -10,6 +10,7 @@ use super::groups::member_of;
 use super::refused_filters::RefusedFilter;
 use crate::base::ConnectionKey;
 use crate::base::LogMark;
+use crate::base::RequestToken;
 use crate::base::ShardId;
 use crate::base::Time;
 use crate::base::{ConnectionSlot, SessionSlot};
@@ -85,7 +86,7 @@ impl Shard {
         now: Time,
         slot: ConnectionSlot,
         session: SessionSlot,
-        token: u64,
+        token: RequestToken,
         mut pending: Pending,
         mut filters: Filters<'_>,
     ) -> Result<(), Violation> {
@@ -115,7 +116,7 @@ impl Shard {
     fn visit_filters(
         &mut self,
         session: SessionSlot,
-        token: u64,
+        token: RequestToken,
         pending: &mut Pending,
         filters: &mut Filters<'_>,
     ) -> Result<(), Violation> {
@@ -198,7 +199,7 @@ impl Shard {
         session: SessionSlot,
         wanted: SubscribeFilter<'_>,
         subscription_id: u32,
-        token: u64,
+        token: RequestToken,
         needed: &mut Needed,
         refused_filters: &mut RefusedFilters,
     ) -> Result<Reason, Violation> {
@@ -236,7 +237,7 @@ impl Shard {
         &mut self,
         session: SessionSlot,
         filter: TopicFilter<'_>,
-        token: u64,
+        token: RequestToken,
         needed: &mut Needed,
     ) -> Reason {
         let whole = self.mounted_filter(session, filter);
@@ -269,12 +270,12 @@ impl Shard {
     }
 
     /// The shard may serve when the answers of other shards are there.
-    pub(in crate::broker) fn await_restore(&mut self, now: Time, token: u64, needed: Needed) {
+    pub(in crate::broker) fn await_restore(&mut self, now: Time, token: RequestToken, needed: Needed) {
         self.restart.set_restoring(true);
         self.await_answers(now, token, Pending { needed, then: Completion::Restored });
     }
 
-    fn await_answers(&mut self, now: Time, token: u64, pending: Pending) {
+    fn await_answers(&mut self, now: Time, token: RequestToken, pending: Pending) {
         if pending.needed.remaining == 0 {
             self.complete(now, token, pending);
         } else {
@@ -364,7 +365,7 @@ impl Shard {
         session: SessionSlot,
         wanted: &SubscribeFilter<'_>,
         subscription_id: u32,
-        token: u64,
+        token: RequestToken,
         needed: &mut Needed,
     ) -> Reason {
         let filter = wanted.filter;
@@ -426,7 +427,7 @@ impl Shard {
                 hides_own_after: options.no_local.then_some(self.stamps.last()),
                 shards,
                 cursor: None,
-                held_by: token,
+                held_by: Some(token),
                 waiting: false,
                 ready: VecDeque::new(),
                 for_log: 0,
@@ -459,7 +460,7 @@ impl Shard {
         self.take_filters(now, slot, session, token, pending, filters)
     }
 
-    fn withdraw(&mut self, session: SessionSlot, filter: TopicFilter<'_>, token: Option<u64>) {
+    fn withdraw(&mut self, session: SessionSlot, filter: TopicFilter<'_>, token: Option<RequestToken>) {
         self.note_subscription(filter.as_str(), false);
         if filter.has_wildcard() {
             self.subscriptions.remove_patterns(filter.matching_part());
@@ -495,7 +496,7 @@ impl Shard {
     }
 
     /// Makes sure that every shard knows the filter before `needed` is complete.
-    pub(in crate::broker) fn announce(&mut self, filter: &str, token: u64, needed: &mut Needed) {
+    pub(in crate::broker) fn announce(&mut self, filter: &str, token: RequestToken, needed: &mut Needed) {
         let Some(serial) = self.interest.unknown(filter) else { return };
         // Told again while the first answers are on their way: mails keep their order, so an
         // answer to this question means the same.
@@ -515,7 +516,12 @@ impl Shard {
         }
     }
 
-    pub(in crate::broker) fn handle_interest(&mut self, from: ShardId, filter: &str, token: Option<u64>) {
+    pub(in crate::broker) fn handle_interest(
+        &mut self,
+        from: ShardId,
+        filter: &str,
+        token: Option<RequestToken>,
+    ) {
         match token {
             Some(token) => {
                 if self.interest.add_foreign(filter, from) {
@@ -538,7 +544,7 @@ impl Shard {
         from: ShardId,
         filter: &str,
         member: GroupMember,
-        token: u64,
+        token: RequestToken,
     ) {
         let Ok(parsed) = TopicFilter::parse(filter) else { return };
         if self.groups.join(filter, parsed.matching_part(), member) {
@@ -552,13 +558,13 @@ impl Shard {
     }
 
     /// One answer of those that a token waits for.
-    pub(in crate::broker) fn handle_answer(&mut self, now: Time, token: u64) {
+    pub(in crate::broker) fn handle_answer(&mut self, now: Time, token: RequestToken) {
         if let Some(pending) = self.requests.take_answer(token) {
             self.complete(now, token, pending);
         }
     }
 
-    fn complete(&mut self, now: Time, token: u64, pending: Pending) {
+    fn complete(&mut self, now: Time, token: RequestToken, pending: Pending) {
         for (filter, serial) in pending.needed.wildcards {
             self.interest.note_known(&filter, serial);
         }

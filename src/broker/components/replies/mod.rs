@@ -5,7 +5,7 @@
 
 mod list;
 
-use crate::base::{ConnectionKey, ConnectionSlot, LogMark, SessionKey, ShardId, Ticket};
+use crate::base::{ConnectionKey, ConnectionSlot, LogMark, RequestToken, SessionKey, ShardId, Ticket};
 use crate::broker::Mail;
 use crate::broker::outcome::{Outcome, Receipt};
 use crate::mqtt::codec::{Ack, AckKind};
@@ -25,7 +25,7 @@ pub(in crate::broker) enum Reply {
     /// SUBACK, and the token of the replays that begin behind it.
     Suback {
         packet: Box<[u8]>,
-        token: u64,
+        token: RequestToken,
     },
     /// CONNACK; the session is resumed behind it, and its client has been told of these losses.
     Connack {
@@ -99,8 +99,8 @@ pub(in crate::broker) struct FirstSending {
     pub packet_id: PacketId,
     /// Of the delivery.
     pub number: u64,
-    /// The token of the replay that it is of; 0: of none.
-    pub replay: u64,
+    /// The token of the replay that it is of, if it is of one.
+    pub replay: Option<RequestToken>,
     pub qos: QoS,
 }
 
