@@ -135,6 +135,24 @@ pub struct SessionKey {
     pub generation: u32,
 }
 
+/// The hash of a client identifier, a topic name or a filter that all shards agree on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TextHash(NonZeroU64);
+
+impl TextHash {
+    /// A hash. That of none is 0, so that an `Option` of it is no larger.
+    #[inline]
+    pub fn new(hash: u64) -> TextHash {
+        TextHash(NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN))
+    }
+
+    /// Its bits.
+    #[inline]
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
 /// Which shard is the home of a client identifier, a topic name or the filter of a group.
 #[derive(Clone, Debug)]
 pub struct Homes {
@@ -151,8 +169,8 @@ impl Homes {
     }
 
     /// The hash of a text that all shards agree on.
-    pub fn hash(&self, text: &str) -> u64 {
-        self.hasher.hash_one(text)
+    pub fn hash(&self, text: &str) -> TextHash {
+        TextHash::new(self.hasher.hash_one(text))
     }
 
     /// Number of shards.
@@ -166,9 +184,9 @@ impl Homes {
     }
 
     /// The home of whatever has this hash.
-    pub fn home(&self, hash: u64) -> ShardId {
+    pub fn home(&self, hash: TextHash) -> ShardId {
         // The upper bits: the lower ones choose slots in tables.
-        ShardId::try_from((hash >> 32) % self.shards as u64).expect("at most 128 shards")
+        ShardId::try_from((hash.get() >> 32) % self.shards as u64).expect("at most 128 shards")
     }
 }
 

@@ -14,7 +14,7 @@ pub mod wheel;
 pub use diagnostics::{Diagnostic, Diagnostics, ERRORS_MAX};
 pub use ids::{
     ConnectionKey, ConnectionSlot, GroupSlot, Homes, LogMark, RequestToken, SHARDS_MAX, SessionKey,
-    SessionSlot, ShardId, Ticket,
+    SessionSlot, ShardId, TextHash, Ticket,
 };
 pub use lazy_box::{Empty, LazyBox};
 pub use memory::{Charge, Charged, MEMORY_KINDS, MemoryAccount, MemoryKind, allocated};

@@ -7,6 +7,7 @@
 use crate::base::ConnectionSlot;
 use crate::base::MemoryAccount;
 use crate::base::SessionSlot;
+use crate::base::TextHash;
 use crate::base::Ticket;
 use crate::base::Time;
 use crate::broker::components::convoys::OwnMatch;
@@ -23,7 +24,8 @@ const COPIED_PAYLOAD_MAX: usize = 512;
 /// A message on its way to many.
 pub(in crate::broker) struct Fanout<'a> {
     pub publication: Publication<'a>,
-    pub topic_hash: u64,
+    /// Of a message that is to be retained, once it is known.
+    pub topic_hash: Option<TextHash>,
     pub expiry_seconds: Option<u32>,
     pub kept: Option<Rc<KeptMessage>>,
     /// Its name in the log; 0: it is not there.
@@ -91,10 +93,10 @@ impl Variant {
 }
 
 impl<'a> Fanout<'a> {
-    pub(in crate::broker) fn new(publication: Publication<'a>, now: Time, topic_hash: u64) -> Fanout<'a> {
+    pub(in crate::broker) fn new(publication: Publication<'a>, now: Time) -> Fanout<'a> {
         Fanout {
             publication,
-            topic_hash,
+            topic_hash: None,
             expiry_seconds: publication.expiry_seconds_left(now),
             kept: None,
             number: 0,
@@ -116,8 +118,8 @@ impl<'a> Fanout<'a> {
     }
 
     /// Of a message that is kept already.
-    pub(in crate::broker) fn of(message: &'a Rc<KeptMessage>, now: Time, topic_hash: u64) -> Fanout<'a> {
-        let mut fanout = Fanout::new(message.as_publication(), now, topic_hash);
+    pub(in crate::broker) fn of(message: &'a Rc<KeptMessage>, now: Time) -> Fanout<'a> {
+        let mut fanout = Fanout::new(message.as_publication(), now);
         fanout.kept = Some(Rc::clone(message));
         fanout
     }

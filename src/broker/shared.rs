@@ -1,7 +1,7 @@
 //! What the shards of a broker have in common: read by all, written by one or by none.
 
 use super::Counters;
-use crate::base::{Homes, ShardId};
+use crate::base::{Homes, ShardId, TextHash};
 use crate::broker::interest::{InterestBits, InterestCounts};
 use crate::settings::{Config, ShardShares, Terms};
 use std::sync::Arc;
@@ -108,12 +108,12 @@ impl Shared {
     }
 
     /// The hash of a client identifier, topic name or filter that all shards agree on.
-    pub fn hash(&self, text: &str) -> u64 {
+    pub fn hash(&self, text: &str) -> TextHash {
         self.homes.hash(text)
     }
 
     /// The home of whatever has this hash.
-    pub fn home(&self, hash: u64) -> ShardId {
+    pub fn home(&self, hash: TextHash) -> ShardId {
         self.homes.home(hash)
     }
 }

@@ -25,7 +25,7 @@ pub use queue::{Queue, QueueFull, QueueLimits};
 pub use replay::{Replay, Replays};
 pub use will::Will;
 
-use crate::base::{Charged, LazyBox, RequestToken, Ticket, TimerId};
+use crate::base::{Charged, LazyBox, RequestToken, TextHash, Ticket, TimerId};
 use held::{Held, HeldList};
 use replay::Overtaken;
 
@@ -221,7 +221,7 @@ impl Session {
 
     /// A live retained message went out, or into the queue, while retained messages are being replayed: an older
     /// one of the same topic must not follow it.
-    pub fn note_overtaken(&mut self, topic_hash: u64, stamp: u64, is_queued: bool) {
+    pub fn note_overtaken(&mut self, topic_hash: TextHash, stamp: u64, is_queued: bool) {
         let Some(replay) = self.replays.newest() else { return };
         let note = Overtaken { topic_hash, stamp, replay, is_queued };
         let overtaken = &mut self.replays.filled().overtaken;
@@ -240,7 +240,7 @@ impl Session {
     }
 
     /// A live retained message that was noted does not go out: the queue has dropped it.
-    pub fn forget_overtaken(&mut self, topic_hash: u64, stamp: u64) {
+    pub fn forget_overtaken(&mut self, topic_hash: TextHash, stamp: u64) {
         let is_it = |note: &Overtaken| note.is_queued && note.topic_hash == topic_hash && note.stamp == stamp;
         if let Some(replays) = self.replays.existing() {
             replays.overtaken.retain(|note| !is_it(note));
@@ -255,7 +255,7 @@ impl Session {
     /// Has the client already seen a newer message of the topic than this retained one, or the
     /// very same since the subscription of the replay with this token? What it had seen before
     /// that, it gets again. `[MQTT5-3.3.1-9]`
-    pub fn is_overtaken(&self, topic_hash: u64, stamp: u64, replay: RequestToken) -> bool {
+    pub fn is_overtaken(&self, topic_hash: TextHash, stamp: u64, replay: RequestToken) -> bool {
         let mut notes = self.replays.overtaken.iter().filter(|note| note.topic_hash == topic_hash);
         notes.any(|note| note.stamp > stamp || (note.stamp == stamp && note.replay >= replay))
     }

@@ -1,6 +1,6 @@
 //! The paced sending of retained messages to a new subscription.
 
-use crate::base::{Empty, RequestToken, steps};
+use crate::base::{Empty, RequestToken, TextHash, steps};
 use crate::mqtt::QoS;
 use crate::session::Message;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -62,7 +62,7 @@ impl Replay {
 /// A live retained message that a client got while retained messages were being replayed.
 #[derive(Debug)]
 pub(super) struct Overtaken {
-    pub topic_hash: u64,
+    pub topic_hash: TextHash,
     pub stamp: u64,
     /// Token of the newest replay at that time.
     pub replay: RequestToken,
@@ -159,16 +159,19 @@ mod tests {
         let mut session = Session::new("client".into());
         session.replays.filled().push(replay(1, None, "r/+"));
         for (sent, queued) in [(20, [30, 40]), (50, [60, 70])] {
-            session.note_overtaken(7, sent, false);
-            queued.iter().for_each(|&stamp| session.note_overtaken(7, stamp, true));
-            assert!(session.is_overtaken(7, sent + 19, RequestToken::new(1)));
+            session.note_overtaken(TextHash::new(7), sent, false);
+            queued.iter().for_each(|&stamp| session.note_overtaken(TextHash::new(7), stamp, true));
+            assert!(session.is_overtaken(TextHash::new(7), sent + 19, RequestToken::new(1)));
             // The oldest first, and none of another topic.
-            queued.iter().for_each(|&stamp| session.forget_overtaken(7, stamp));
-            session.forget_overtaken(7, sent);
-            session.forget_overtaken(8, sent);
-            assert!(session.is_overtaken(7, sent - 1, RequestToken::new(1)), "the client has a newer one");
+            queued.iter().for_each(|&stamp| session.forget_overtaken(TextHash::new(7), stamp));
+            session.forget_overtaken(TextHash::new(7), sent);
+            session.forget_overtaken(TextHash::new(8), sent);
             assert!(
-                !session.is_overtaken(7, queued[0], RequestToken::new(1)),
+                session.is_overtaken(TextHash::new(7), sent - 1, RequestToken::new(1)),
+                "the client has a newer one"
+            );
+            assert!(
+                !session.is_overtaken(TextHash::new(7), queued[0], RequestToken::new(1)),
                 "as a retained message it may come"
             );
         }

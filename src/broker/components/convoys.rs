@@ -1,7 +1,7 @@
 //! Fan-outs that go on in a later turn: one message, or several of one topic, on their way round many subscribers, in a
 //! line for each topic.
 
-use crate::base::{ConnectionKey, LogMark, SessionKey, SessionSlot, Ticket};
+use crate::base::{ConnectionKey, LogMark, SessionKey, SessionSlot, TextHash, Ticket};
 use crate::broker::outcome::Outcome;
 use crate::mqtt::QoS;
 use crate::session::KeptMessage;
@@ -19,9 +19,9 @@ pub(in crate::broker) type OwnMatch = (QoS, bool, SmallVec<[u32; 4]>);
 
 /// All fan-outs that go on, in a line for each topic.
 pub(in crate::broker) struct Convoys {
-    lines: AHashMap<u64, VecDeque<Member>, RandomState>,
+    lines: AHashMap<TextHash, VecDeque<Member>, RandomState>,
     /// The lines in the order of their turns.
-    order: VecDeque<u64>,
+    order: VecDeque<TextHash>,
     under_way: usize,
     riders_by_mail: usize,
 }
@@ -52,7 +52,7 @@ pub(in crate::broker) enum Stop {
 /// A message on its way round.
 pub(in crate::broker) struct Rider {
     pub message: Rc<KeptMessage>,
-    pub topic_hash: u64,
+    pub topic_hash: Option<TextHash>,
     /// Gets one receipt when it has been everywhere.
     pub ticket: Option<Ticket>,
     pub intended: bool,
@@ -84,12 +84,12 @@ impl Convoys {
 
     /// Do messages of the topic with this hash stand in a line? What is retained of it waits until they are through: a
     /// subscriber must not see an older message after a newer one, nor the same twice.
-    pub(in crate::broker) fn has_line(&self, line: u64) -> bool {
+    pub(in crate::broker) fn has_line(&self, line: TextHash) -> bool {
         self.lines.contains_key(&line)
     }
 
     /// Puts a message, or several on their way, at the end of a line.
-    pub(in crate::broker) fn push(&mut self, line: u64, member: Member) {
+    pub(in crate::broker) fn push(&mut self, line: TextHash, member: Member) {
         let members = self.lines.entry(line).or_default();
         if members.is_empty() {
             self.order.push_back(line);
@@ -104,7 +104,7 @@ impl Convoys {
     }
 
     /// The last in a line.
-    pub(in crate::broker) fn last_mut(&mut self, line: u64) -> Option<&mut Member> {
+    pub(in crate::broker) fn last_mut(&mut self, line: TextHash) -> Option<&mut Member> {
         self.lines.get_mut(&line).and_then(VecDeque::back_mut)
     }
 
@@ -114,7 +114,7 @@ impl Convoys {
     }
 
     /// The line whose turn it is, and the first in it, which is to be put back if it is not done.
-    pub(in crate::broker) fn take_next(&mut self) -> Option<(u64, Option<Member>)> {
+    pub(in crate::broker) fn take_next(&mut self) -> Option<(TextHash, Option<Member>)> {
         let line = self.order.pop_front()?;
         let member = self.lines.get_mut(&line).and_then(VecDeque::pop_front);
         if let Some(Member::Convoy(_)) = member {
@@ -124,7 +124,7 @@ impl Convoys {
     }
 
     /// The turn of a line is over; `left`: what was first in it and is not done.
-    pub(in crate::broker) fn put_back(&mut self, line: u64, left: Option<Member>) {
+    pub(in crate::broker) fn put_back(&mut self, line: TextHash, left: Option<Member>) {
         let members = self.lines.entry(line).or_default();
         if let Some(left) = left {
             self.under_way += usize::from(matches!(left, Member::Convoy(_)));
@@ -138,7 +138,11 @@ impl Convoys {
     }
 
     /// The next message that waits first in a line, if it is of the publisher of these.
-    pub(in crate::broker) fn pop_waiting(&mut self, line: u64, origin: Option<SessionKey>) -> Option<Rider> {
+    pub(in crate::broker) fn pop_waiting(
+        &mut self,
+        line: TextHash,
+        origin: Option<SessionKey>,
+    ) -> Option<Rider> {
         let behind = self.lines.get_mut(&line)?;
         match behind.front() {
             Some(Member::Waiting(next)) if next.message.origin() == origin => {}

@@ -10,6 +10,7 @@
 use crate::base::ConnectionKey;
 use crate::base::LogMark;
 use crate::base::SessionSlot;
+use crate::base::TextHash;
 use crate::base::Time;
 use crate::broker::Shard;
 use crate::broker::components::budget::WORK_A_NUMBERED;
@@ -42,7 +43,7 @@ impl Shard {
         self.subscriptions.version() + self.groups.version()
     }
 
-    fn line_of(&self, fanout: &Fanout<'_>) -> u64 {
+    fn line_of(&self, fanout: &Fanout<'_>) -> TextHash {
         self.shared.hash(fanout.publication.topic)
     }
 
@@ -79,7 +80,7 @@ impl Shard {
         self.wait_in_line(line, rider);
     }
 
-    fn wait_in_line(&mut self, line: u64, rider: Rider) {
+    fn wait_in_line(&mut self, line: TextHash, rider: Rider) {
         self.hold_publisher(rider.publisher);
         self.convoys.push(line, Member::Waiting(rider));
         self.turn.put_off();
@@ -179,7 +180,7 @@ impl Shard {
     }
 
     /// The first in line looks up its subscribers, and takes those along who wait behind it.
-    fn start_riding(&mut self, now: Time, line: u64, rider: Rider) -> Option<Member> {
+    fn start_riding(&mut self, now: Time, line: TextHash, rider: Rider) -> Option<Member> {
         if !self.convoys.has_room() {
             return Some(Member::Waiting(rider));
         }

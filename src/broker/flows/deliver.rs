@@ -183,7 +183,7 @@ impl Shard {
 
     /// Of a kept message, with what of it is in the arena already.
     pub(in crate::broker) fn fanout_of<'a>(&mut self, message: &'a Rc<KeptMessage>, now: Time) -> Fanout<'a> {
-        let mut fanout = Fanout::of(message, now, 0);
+        let mut fanout = Fanout::of(message, now);
         if let Some(recent) = self.recent.take()
             && Rc::ptr_eq(&recent.message, message)
             && recent.turn == self.outbox.turn()
@@ -380,7 +380,7 @@ impl Shard {
             let message = Rc::clone(&resend.delivery.message);
             let form = WireForm { version, qos: resend.delivery.qos, retain: resend.delivery.retain };
             let (packet_id, ids) = (resend.packet_id, ids_of(&resend.delivery.extra));
-            let mut fanout = Fanout::of(&message, now, 0);
+            let mut fanout = Fanout::of(&message, now);
             if !duplicate && message.is_expired(now) {
                 // It had its identifier, and nobody has begun to send it. [MQTT5-3.3.2-5]
                 self.count(Counter::DroppedExpired, 1);

@@ -256,7 +256,7 @@ impl Shard {
         publication.stamp = self.stamps.next(now);
         // One of an earlier run does not know any more.
         publication.origin = session.map(|session| self.sessions.key(session));
-        let mut fanout = Fanout::new(publication, now, 0);
+        let mut fanout = Fanout::new(publication, now);
         let is_kept = will.number != 0 || session.is_some_and(|session| self.sid(session).is_some());
         let is_promised = publication.qos != QoS::AtMostOnce || publication.retain;
         if is_kept && is_promised && !self.durability.has_failed() && !self.durability.is_full() {

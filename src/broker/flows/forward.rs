@@ -123,24 +123,25 @@ impl Shard {
     ) {
         if message.qos() == QoS::AtMostOnce && !message.is_retained() && ticket.is_none() {
             // No session keeps it, and no one waits for a receipt.
-            self.route(now, &mut Fanout::new(message.as_publication(), now, 0));
+            self.route(now, &mut Fanout::new(message.as_publication(), now));
             return;
         }
         let message = KeptMessage::new(message, self.memory.account());
         let publication = message.as_publication();
-        let mut hash = 0;
+        let mut hash = None;
         if publication.retain {
-            hash = self.shared.hash(publication.topic);
+            hash = Some(self.shared.hash(publication.topic));
             self.stamps.note(publication.stamp);
         }
-        let mut fanout = Fanout::of(&message, now, hash);
+        let mut fanout = Fanout::of(&message, now);
+        fanout.topic_hash = hash;
         self.track(from, ticket, &mut fanout, |shard, fanout| {
             if intent != 0 {
                 shard.durability.record(&Record::IntentSeen { number: intent });
                 // What goes on from here to members of shared subscriptions must not be lost either.
                 (fanout.intended, fanout.promised) = (true, true);
             }
-            let is_home = publication.retain && shard.shared.home(hash) == shard.id;
+            let is_home = hash.is_some_and(|hash| shard.shared.home(hash) == shard.id);
             let kept = if is_home { shard.retain(now, fanout) } else { Outcome::default() };
             let mut outcome = shard.route(now, fanout);
             outcome.merge(kept);

@@ -17,7 +17,8 @@ impl Shard {
                 let message = KeptMessage::new(message, self.memory.account());
                 let hash = self.shared.hash(message.as_publication().topic);
                 self.stamps.note(message.stamp());
-                let mut fanout = Fanout::of(&message, now, hash);
+                let mut fanout = Fanout::of(&message, now);
+                fanout.topic_hash = Some(hash);
                 fanout.promised = true;
                 self.retain(now, &mut fanout);
             }
@@ -36,14 +37,14 @@ impl Shard {
             Mail::GroupReady { member, ready } => self.handle_group_ready(member, ready),
             Mail::GroupDeliver { group, member, message, ticket, intent } => {
                 let message = KeptMessage::new(message, self.memory.account());
-                let mut fanout = Fanout::of(&message, now, 0);
+                let mut fanout = Fanout::of(&message, now);
                 self.track(from, ticket, &mut fanout, |shard, fanout| {
                     shard.handle_group_deliver(now, &group, member, intent, fanout)
                 });
             }
             Mail::GroupReturn { group, message, ticket, intent } => {
                 let message = KeptMessage::new(message, self.memory.account());
-                let mut fanout = Fanout::of(&message, now, 0);
+                let mut fanout = Fanout::of(&message, now);
                 self.track(from, ticket, &mut fanout, |shard, fanout| {
                     shard.handle_group_return(now, &group, intent, fanout)
                 });

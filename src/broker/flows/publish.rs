@@ -161,7 +161,7 @@ impl Shard {
                 self.report_refused(session, topic, violation);
                 return Ok(());
             }
-            let mut fanout = Fanout::new(publication, now, 0);
+            let mut fanout = Fanout::new(publication, now);
             if self.waits_for_others(&fanout) {
                 fanout.ticket = Some(self.replies.next_ticket());
             }
@@ -208,7 +208,7 @@ impl Shard {
         packet_id: PacketId,
     ) {
         let before = self.durability.count();
-        let mut fanout = Fanout::new(publication, now, 0);
+        let mut fanout = Fanout::new(publication, now);
         fanout.ticket = Some(self.replies.next_ticket());
         if kind == AckKind::Pubrec {
             fanout.own = Some(session);
@@ -403,8 +403,9 @@ impl Shard {
         let publication = fanout.publication;
         let mut retained_home = None;
         if publication.retain {
-            fanout.topic_hash = self.shared.hash(publication.topic);
-            retained_home = Some(self.shared.home(fanout.topic_hash));
+            let hash = self.shared.hash(publication.topic);
+            fanout.topic_hash = Some(hash);
+            retained_home = Some(self.shared.home(hash));
         }
         // What the retained store has no room for reaches those who are subscribed now.
         let kept = if retained_home == Some(self.id) { self.retain(now, fanout) } else { Outcome::default() };

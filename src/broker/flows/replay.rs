@@ -137,9 +137,11 @@ impl Shard {
         is_queued: bool,
     ) {
         let entry = self.sessions.slot_mut(session);
-        if entry.flags & REPLAYING != 0 && fanout.publication.retain {
-            let (hash, stamp) = (fanout.topic_hash, fanout.publication.stamp);
-            entry.session_mut().note_overtaken(hash, stamp, is_queued);
+        if entry.flags & REPLAYING != 0
+            && fanout.publication.retain
+            && let Some(hash) = fanout.topic_hash
+        {
+            entry.session_mut().note_overtaken(hash, fanout.publication.stamp, is_queued);
         }
     }
 

@@ -99,7 +99,8 @@ impl Shard {
             Reply::Own(own) => {
                 let OwnDelivery { message, topic_hash, granted, retain_as_published, subscription_ids } =
                     *own;
-                let mut fanout = Fanout::of(&message, now, topic_hash);
+                let mut fanout = Fanout::of(&message, now);
+                fanout.topic_hash = topic_hash;
                 self.deliver(
                     now,
                     &mut fanout,

@@ -28,7 +28,7 @@ impl Shard {
                 stamp: self.stamps.next(now),
                 source: &[],
             };
-            self.publish(now, &mut Fanout::new(publication, now, 0));
+            self.publish(now, &mut Fanout::new(publication, now));
         }
         self.sys = sys;
     }

@@ -1,7 +1,7 @@
 //! Ends of sessions that are not durable yet, by the hashes of their client identifiers: a power cut brings such a
 //! session back.
 
-use crate::base::LogMark;
+use crate::base::{LogMark, TextHash};
 use ahash::RandomState;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 /// See the module. Marks are those of the journal, and rise.
 pub(in crate::broker) struct Ends {
     /// Client, and the mark of its last end.
-    by_client: HashMap<u64, LogMark, RandomState>,
+    by_client: HashMap<TextHash, LogMark, RandomState>,
     /// Marks and clients, in order. A client that has ended again meanwhile is there more than once.
-    in_order: VecDeque<(LogMark, u64)>,
+    in_order: VecDeque<(LogMark, TextHash)>,
     /// Of ends whose client is not known: those that were forgotten at the bound, and those of an earlier run. This
     /// holds for all clients.
     forgotten: LogMark,
@@ -36,7 +36,7 @@ impl Ends {
     }
 
     /// A session of this client ends, and that is durable at this mark.
-    pub(in crate::broker) fn note(&mut self, client: u64, mark: LogMark) {
+    pub(in crate::broker) fn note(&mut self, client: TextHash, mark: LogMark) {
         if self.in_order.len() == REMEMBERED_MAX
             && let Some((mark, _)) = self.forget_first()
         {
@@ -52,7 +52,7 @@ impl Ends {
     }
 
     /// When the last end of this client is durable.
-    pub(in crate::broker) fn mark_of(&self, client: u64) -> LogMark {
+    pub(in crate::broker) fn mark_of(&self, client: TextHash) -> LogMark {
         self.by_client.get(&client).copied().unwrap_or(self.forgotten)
     }
 
@@ -71,7 +71,7 @@ impl Ends {
         self.in_order.shrink_to_fit();
     }
 
-    fn forget_first(&mut self) -> Option<(LogMark, u64)> {
+    fn forget_first(&mut self) -> Option<(LogMark, TextHash)> {
         let (mark, client) = self.in_order.pop_front()?;
         // It may have ended again.
         if self.by_client.get(&client) == Some(&mark) {
@@ -89,13 +89,16 @@ mod tests {
     fn the_last_end_of_a_client_counts_until_it_is_durable() {
         let mut ends = Ends::new(1);
         for (client, mark) in [(7, 1), (8, 2), (7, 3), (9, 3)] {
-            ends.note(client, LogMark::behind(mark));
+            ends.note(TextHash::new(client), LogMark::behind(mark));
         }
-        assert_eq!([7, 8, 9, 10].map(|client| ends.mark_of(client)), [3, 2, 3, 0].map(LogMark::behind));
+        assert_eq!(
+            [7, 8, 9, 10].map(|client| ends.mark_of(TextHash::new(client))),
+            [3, 2, 3, 0].map(LogMark::behind)
+        );
         ends.forget_to(LogMark::behind(1));
-        assert_eq!(ends.mark_of(7), LogMark::behind(3), "it has ended twice");
+        assert_eq!(ends.mark_of(TextHash::new(7)), LogMark::behind(3), "it has ended twice");
         ends.forget_to(LogMark::behind(2));
-        assert_eq!([7, 8].map(|client| ends.mark_of(client)), [3, 0].map(LogMark::behind));
+        assert_eq!([7, 8].map(|client| ends.mark_of(TextHash::new(client))), [3, 0].map(LogMark::behind));
         ends.forget_to(LogMark::NEVER);
         assert!(ends.is_empty() && ends.by_client.is_empty());
     }
@@ -104,31 +107,31 @@ mod tests {
     fn an_end_of_an_unknown_client_is_waited_for_by_all() {
         let mut ends = Ends::new(1);
         ends.note_unknown(LogMark::behind(2));
-        ends.note(7, LogMark::behind(3));
+        ends.note(TextHash::new(7), LogMark::behind(3));
         assert_eq!(
-            ([7, 8].map(|client| ends.mark_of(client)), ends.is_empty()),
+            ([7, 8].map(|client| ends.mark_of(TextHash::new(client))), ends.is_empty()),
             ([3, 2].map(LogMark::behind), false)
         );
         ends.forget_to(LogMark::behind(2));
-        assert_eq!([7, 8].map(|client| ends.mark_of(client)), [3, 0].map(LogMark::behind));
+        assert_eq!([7, 8].map(|client| ends.mark_of(TextHash::new(client))), [3, 0].map(LogMark::behind));
     }
 
     #[test]
     fn ends_that_are_forgotten_at_the_bound_are_waited_for_by_all() {
         let mut ends = Ends::new(1);
         let many = REMEMBERED_MAX as u64 + 100;
-        (1..=many).for_each(|mark| ends.note(mark, LogMark::behind(mark)));
+        (1..=many).for_each(|mark| ends.note(TextHash::new(mark), LogMark::behind(mark)));
         assert_eq!(ends.in_order.len(), REMEMBERED_MAX);
-        assert_eq!(ends.mark_of(many), LogMark::behind(many));
+        assert_eq!(ends.mark_of(TextHash::new(many)), LogMark::behind(many));
         assert_eq!(
-            [1, 100, many + 1].map(|client| ends.mark_of(client)),
+            [1, 100, many + 1].map(|client| ends.mark_of(TextHash::new(client))),
             [100; 3].map(LogMark::behind),
             "no less than its own"
         );
         ends.forget_to(LogMark::behind(99));
-        assert_eq!(ends.mark_of(1), LogMark::behind(100));
+        assert_eq!(ends.mark_of(TextHash::new(1)), LogMark::behind(100));
         ends.forget_to(LogMark::behind(100));
-        assert_eq!([1, 101].map(|client| ends.mark_of(client)), [0, 101].map(LogMark::behind));
+        assert_eq!([1, 101].map(|client| ends.mark_of(TextHash::new(client))), [0, 101].map(LogMark::behind));
         ends.forget_to(LogMark::behind(many));
         assert!(ends.is_empty());
     }

@@ -3,7 +3,7 @@
 
 mod ends;
 
-use crate::base::{LogMark, ShardId, Time};
+use crate::base::{LogMark, ShardId, TextHash, Time};
 use crate::store::{Batch, Journal, Record, Wall};
 use ends::Ends;
 
@@ -159,7 +159,7 @@ impl Durability {
     }
 
     /// A session of the client with this hash ends, or of one that is not known, with what was taken down until now.
-    pub(in crate::broker) fn note_end(&mut self, client: Option<u64>) {
+    pub(in crate::broker) fn note_end(&mut self, client: Option<TextHash>) {
         if !self.journal.is_on() || self.journal.has_failed() {
             return;
         }
@@ -177,7 +177,7 @@ impl Durability {
     }
 
     /// When the last end of the client with this hash is durable.
-    pub(in crate::broker) fn end_mark(&self, client: u64) -> LogMark {
+    pub(in crate::broker) fn end_mark(&self, client: TextHash) -> LogMark {
         self.ends.mark_of(client)
     }
 

@@ -20,6 +20,7 @@
 //! Memory: 512 KiB of bits and 4 MiB of counts a shard at the most. Both begin as untouched zero
 //! pages, so that a broker with few filters pays for few of them.
 
+use crate::base::TextHash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,7 +34,7 @@ impl InterestBits {
     /// May the shard have a subscription to the topic name of this hash? False is certain.
     ///
     /// See [`InterestCounts::add`] for what a reader can rely on.
-    pub fn may_want(&self, hash: u64) -> bool {
+    pub fn may_want(&self, hash: TextHash) -> bool {
         let place = Place::of(hash);
         self.words[place.word].load(Ordering::SeqCst) & place.mask() == place.mask()
     }
@@ -80,7 +81,7 @@ impl InterestCounts {
     /// of two shards where one sets its bits and then looks at something that the other has
     /// written, and the other writes it and then reads the bits, at least one sees the other,
     /// if that something is sequentially consistent too.
-    pub fn add(&mut self, hash: u64) {
+    pub fn add(&mut self, hash: TextHash) {
         let place = Place::of(hash);
         let mut set = 0;
         for bit in place.bits {
@@ -96,7 +97,7 @@ impl InterestCounts {
     }
 
     /// Takes back one `add` of the same hash.
-    pub fn remove(&mut self, hash: u64) {
+    pub fn remove(&mut self, hash: TextHash) {
         let place = Place::of(hash);
         let mut clear = 0;
         for bit in place.bits {
@@ -130,7 +131,8 @@ struct Place {
 }
 
 impl Place {
-    fn of(hash: u64) -> Place {
+    fn of(hash: TextHash) -> Place {
+        let hash = hash.get();
         let first = hash as usize % WORD_BITS;
         let step = 1 + (hash >> 32) as usize % (WORD_BITS - 1);
         Place {
@@ -157,11 +159,11 @@ mod tests {
     use std::collections::HashMap;
 
     /// A good hash of small numbers.
-    fn hash(value: u64) -> u64 {
+    fn hash(value: u64) -> TextHash {
         let mut hash = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
         hash = (hash ^ (hash >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         hash = (hash ^ (hash >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        hash ^ (hash >> 31)
+        TextHash::new(hash ^ (hash >> 31))
     }
 
     #[test]
@@ -184,7 +186,7 @@ mod tests {
             assert_eq!(Place::of(hash(value)).mask().count_ones(), 2);
         }
         for value in [0, u64::MAX, 63, 62 << 32, u64::MAX << 32] {
-            assert_eq!(Place::of(value).mask().count_ones(), 2);
+            assert_eq!(Place::of(TextHash::new(value)).mask().count_ones(), 2);
         }
     }
 
@@ -192,10 +194,10 @@ mod tests {
     fn filters_that_share_a_bit_do_not_clear_it_for_each_other() {
         let mut counts = InterestCounts::new();
         let bits = counts.bits();
-        let mut live: HashMap<u64, u32> = HashMap::new();
+        let mut live: HashMap<TextHash, u32> = HashMap::new();
         for step in 0..60_000 {
             // Few words, so that nearly every bit is shared.
-            let hash = hash(step % 4001) & !(0xFFF8 << 48);
+            let hash = TextHash::new(hash(step % 4001).get() & !(0xFFF8 << 48));
             let count = live.entry(hash).or_default();
             if *count > 0 && step % 3 != 0 {
                 *count -= 1;
@@ -251,8 +253,8 @@ mod tests {
     fn another_thread_sees_an_interest_as_soon_as_it_hears_of_it() {
         let mut counts = InterestCounts::new();
         let bits = counts.bits();
-        let (suback, heard) = std::sync::mpsc::sync_channel::<u64>(1);
-        let (unsuback, gone) = std::sync::mpsc::sync_channel::<u64>(1);
+        let (suback, heard) = std::sync::mpsc::sync_channel::<TextHash>(1);
+        let (unsuback, gone) = std::sync::mpsc::sync_channel::<TextHash>(1);
         let publisher = std::thread::spawn(move || {
             for hash in heard {
                 assert!(bits.may_want(hash));

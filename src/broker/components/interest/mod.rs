@@ -7,7 +7,7 @@ mod exact;
 
 pub use exact::{InterestBits, InterestCounts};
 
-use crate::base::ShardId;
+use crate::base::{ShardId, TextHash};
 use crate::mqtt::{QoS, RetainHandling, SubscriptionOptions};
 use crate::topic::{Matches, TopicIndex};
 use ahash::{AHashMap, RandomState};
@@ -43,7 +43,7 @@ impl Interest {
     }
 
     /// The first subscription with this filter, or a group with it. `hash`: the one that all shards agree on.
-    pub(in crate::broker) fn acquire(&mut self, filter: &str, hash: u64) {
+    pub(in crate::broker) fn acquire(&mut self, filter: &str, hash: TextHash) {
         let Some(exact) = &mut self.own_exact else { return };
         if !is_wildcard(filter) {
             return exact.add(hash);
@@ -58,7 +58,7 @@ impl Interest {
     }
 
     /// The last subscription with this filter is gone, or a group with it; true if the other shards are to be told.
-    pub(in crate::broker) fn release(&mut self, filter: &str, hash: u64) -> bool {
+    pub(in crate::broker) fn release(&mut self, filter: &str, hash: TextHash) -> bool {
         let Some(exact) = &mut self.own_exact else { return false };
         if !is_wildcard(filter) {
             exact.remove(hash);

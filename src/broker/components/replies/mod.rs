@@ -5,7 +5,9 @@
 
 mod list;
 
-use crate::base::{ConnectionKey, ConnectionSlot, LogMark, RequestToken, SessionKey, ShardId, Ticket};
+use crate::base::{
+    ConnectionKey, ConnectionSlot, LogMark, RequestToken, SessionKey, ShardId, TextHash, Ticket,
+};
 use crate::broker::Mail;
 use crate::broker::outcome::{Outcome, Receipt};
 use crate::mqtt::codec::{Ack, AckKind};
@@ -43,7 +45,7 @@ pub(in crate::broker) enum Reply {
 /// A message on its way back to its publisher.
 pub(in crate::broker) struct OwnDelivery {
     pub message: Rc<KeptMessage>,
-    pub topic_hash: u64,
+    pub topic_hash: Option<TextHash>,
     pub granted: QoS,
     pub retain_as_published: bool,
     pub subscription_ids: SmallVec<[u32; 4]>,
