@@ -26,12 +26,12 @@ use ureq::unversioned::transport::DefaultConnector;
 
 mod answer;
 mod cache;
-mod gate;
+mod circuit;
 mod resolve;
 
 use answer::Body;
 use cache::{Cache, Hasher};
-use gate::{Circuit, Gate};
+use circuit::{Circuit, RequestLimit};
 
 /// How the server is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,7 +149,7 @@ pub struct WebhookClient {
     uri: Uri,
     header: Option<(HeaderName, HeaderValue)>,
     timeout: Duration,
-    gate: Gate,
+    requests: RequestLimit,
     circuit: Circuit,
     hasher: Hasher,
     cache: Mutex<Cache>,
@@ -211,7 +211,7 @@ impl WebhookClient {
             header: settings.header.as_ref().map(header).transpose()?,
             uri,
             timeout,
-            gate: Gate::new(settings.concurrent_max),
+            requests: RequestLimit::new(settings.concurrent_max),
             circuit: Circuit::new(settings.failures_max, open),
             hasher: Hasher::new().map_err(in_settings)?,
             cache: Mutex::new(Cache::new(settings)),
@@ -249,7 +249,7 @@ impl WebhookClient {
         if let Some(answer) = self.cache().get(&key, Instant::now()) {
             return Ok(answer);
         }
-        let Some(_permit) = self.gate.enter() else { return Err(WebhookRefusal::Busy) };
+        let Some(_permit) = self.requests.enter() else { return Err(WebhookRefusal::Busy) };
         let Some(attempt) = self.circuit.admit(Instant::now()) else { return Err(WebhookRefusal::Resting) };
         let answer = self.ask(login, now_unix_seconds);
         let now = Instant::now();

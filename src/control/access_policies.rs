@@ -10,7 +10,7 @@ use crate::control::exposed;
 use crate::control::proofs::Proofs;
 use crate::policy::access::{Access, PasswordLines};
 use crate::policy::acl::Acl;
-use crate::policy::gate::GateSettings;
+use crate::policy::address_gate::AddressGateSettings;
 use crate::policy::method::Method;
 use crate::settings::{ClientCertificates, Config, Jwt, Listener, Means, TokenAlgorithm, UserNames, Webhook};
 use crate::transport::LayerStack;
@@ -29,7 +29,7 @@ pub struct AccessPolicies {
     /// What the operator should know of the files that were read, whatever the day: see [`AccessPolicies::warnings`].
     notes: Vec<String>,
     /// Which addresses may come in, by all listeners.
-    pub gate: Arc<GateSettings>,
+    pub address_gate: Arc<AddressGateSettings>,
     proofs: Arc<[Option<Arc<Proofs>>]>,
     requests_max: usize,
 }
@@ -102,7 +102,7 @@ impl AccessPolicies {
             stacks: stacks.into(),
             access: access.into(),
             notes,
-            gate: Arc::new(GateSettings::from(config)),
+            address_gate: Arc::new(AddressGateSettings::from(config)),
             proofs: proofs.into(),
             requests_max,
         })

@@ -11,7 +11,7 @@
 //! Pure: `now` and the gate are arguments.
 
 use crate::base::{ConnectionSlot, Time};
-use crate::policy::gate::{LoginTurn, counted_with};
+use crate::policy::address_gate::{LoginTurn, counted_with};
 use crate::settings::Network;
 use ahash::RandomState;
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -3,9 +3,9 @@
 
 pub mod access_policies;
 mod exposed;
-pub mod gate;
 pub mod housekeeping;
 pub mod login_queue;
 pub mod logins;
 pub mod pool;
 pub mod proofs;
+pub mod shared_gate;

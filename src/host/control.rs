@@ -6,9 +6,9 @@ use crate::broker::Limit;
 use crate::broker::Shared;
 use crate::broker::interest::InterestCounts;
 use crate::control::access_policies::AccessPolicies;
-use crate::control::gate::SharedGate;
 use crate::control::logins::CheckLogins;
-use crate::policy::gate::Ban;
+use crate::control::shared_gate::SharedAddressGate;
+use crate::policy::address_gate::Ban;
 use crate::settings::Config;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -39,7 +39,7 @@ pub struct Control {
     /// Who checks logins.
     pub logins: Box<dyn CheckLogins>,
     /// Which addresses may come in.
-    pub gate: SharedGate,
+    pub address_gate: SharedAddressGate,
     /// By how much the wall clock was set since the start, as the operator was told, milliseconds.
     pub told_step_millis: AtomicI64,
 }
@@ -61,7 +61,7 @@ impl Control {
             restored: AtomicUsize::new(0),
             settled: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),
-            gate: SharedGate::new(&policies.gate, seed),
+            address_gate: SharedAddressGate::new(&policies.address_gate, seed),
             policies: Mutex::new((policies, 0)),
             policies_changed: AtomicU64::new(0),
             checkpoints_asked: AtomicU64::new(0),
@@ -77,7 +77,7 @@ impl Control {
 
     /// Something else is asked from now on. The shards see it when their bells ring.
     pub fn change_policies(&self, policies: AccessPolicies) {
-        self.gate.change(&policies.gate);
+        self.address_gate.change(&policies.address_gate);
         let mut current = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
         *current = (policies, current.1 + 1);
         self.policies_changed.store(current.1, Ordering::Release);
@@ -91,17 +91,17 @@ impl Control {
     /// Bans an address by hand, or with IPv6 its /64, for so many seconds or until [`Control::unban`]. False, and
     /// nothing is done, for one of `gate.exempt`. Clients that are in stay.
     pub fn ban(&self, now: Time, address: IpAddr, seconds: Option<u32>) -> bool {
-        self.gate.ban(now, address, seconds.map_or(Time::MAX, |seconds| now.after_seconds(seconds)))
+        self.address_gate.ban(now, address, seconds.map_or(Time::MAX, |seconds| now.after_seconds(seconds)))
     }
 
     /// Takes a ban back, whatever made it but `gate.banned`; gives whether there was one.
     pub fn unban(&self, now: Time, address: IpAddr) -> bool {
-        self.gate.unban(now, address)
+        self.address_gate.unban(now, address)
     }
 
     /// The bans of this moment but for those of `gate.banned`, on the clock of the shards and in no order.
     pub fn bans(&self, now: Time) -> Vec<Ban> {
-        self.gate.bans(now)
+        self.address_gate.bans(now)
     }
 
     /// Counts a connection in, or names the bound that is reached.

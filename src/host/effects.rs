@@ -1,6 +1,6 @@
 //! The host and what happens on its sockets, and what the machine has it do.
 
-use super::gate::FailedLogin;
+use super::admission::FailedLogin;
 use super::{Host, Io, IoEvent, SocketEnd, UNIX_PEER};
 use crate::base::{ConnectionSlot, Time};
 use crate::broker::{Backlog, Counter, Effect, Event, Hangup};
@@ -54,7 +54,7 @@ impl<I: Io> Host<I> {
             return self.close_at_once(slot);
         }
         if let Err(limit) = self.control.admit(&self.shared.config, listener) {
-            self.at_gate.handshakes.end(slot);
+            self.admissions.handshakes.end(slot);
             let event = Event::ConnectionRefused { limit, peer, listener };
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitConnections, 1);
             self.write_event(now, &event);
@@ -109,20 +109,20 @@ impl<I: Io> Host<I> {
                     self.count_out(slot);
                     self.end_visit(now, slot);
                     self.verdicts.forget(slot);
-                    self.at_gate.handshakes.end(slot);
+                    self.admissions.handshakes.end(slot);
                     self.layers.close(slot);
                     self.io.close(slot);
                 }
                 Effect::Stream { slot } => {
-                    self.at_gate.handshakes.end(slot);
+                    self.admissions.handshakes.end(slot);
                     self.io.receive_stream(slot);
                 }
                 Effect::HandOver { slot, to, handover } => self.hand_over(now, slot, to, handover),
                 Effect::Check { slot, serial, login } => self.check_login(now, slot, serial, login),
                 Effect::LoginFailed { slot, serial, peer } => {
                     // Its CONNECT is finished.
-                    self.at_gate.handshakes.end(slot);
-                    self.at_gate.failed.push(FailedLogin { slot, serial, peer });
+                    self.admissions.handshakes.end(slot);
+                    self.admissions.failed.push(FailedLogin { slot, serial, peer });
                 }
                 Effect::LoginSucceeded { slot, peer } => self.note_success(now, slot, peer),
                 Effect::Pause { slot } => self.io.pause(slot),
@@ -133,7 +133,7 @@ impl<I: Io> Host<I> {
             }
         }
         self.machine.recycle_effects(effects);
-        if !self.at_gate.failed.is_empty() {
+        if !self.admissions.failed.is_empty() {
             self.judge_failures(now);
         }
     }

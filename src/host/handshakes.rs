@@ -2,7 +2,7 @@
 //! its share, so that a few can't lock all others out.
 
 use crate::base::ConnectionSlot;
-use crate::policy::gate::counted_with;
+use crate::policy::address_gate::counted_with;
 use crate::settings::Network;
 use ahash::RandomState;
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 //! The host and the logins of its clients: they are checked on other threads, whose answers come with a ring of
 //! the shard's bell.
 
-use super::gate::{Judged, source};
+use super::admission::{Judged, source};
 use super::{Host, Io};
 use crate::base::ConnectionSlot;
 use crate::base::Time;
@@ -79,7 +79,7 @@ impl<I: Io> Host<I> {
     /// Hands logins whose turn it is to the threads.
     fn begin_checks(&mut self, now: Time) {
         while self.has_idle_threads() {
-            let gate = &self.control.gate;
+            let gate = &self.control.address_gate;
             let next = self.verdicts.queue.next(now, |address| gate.login_turn(now, address));
             let (origin, Waiting { slot, serial, login }) = match next {
                 None => return,
@@ -119,11 +119,11 @@ impl<I: Io> Host<I> {
                 // It counts also when its connection has gone: the guess was made.
                 let address = origin.address.filter(|_| was_wrong);
                 let penalty = address.map(|address| self.penalty(now, address));
-                self.at_gate.judged = penalty.map(|penalty| Judged { slot, serial, penalty });
+                self.admissions.judged = penalty.map(|penalty| Judged { slot, serial, penalty });
             }
             self.machine.handle_verdict(now, slot, serial, verdict);
             self.carry_out(now, Some(slot));
-            self.at_gate.judged = None;
+            self.admissions.judged = None;
             if self.reads_once(slot) {
                 self.io.receive_once(slot);
             }

@@ -1,7 +1,7 @@
 //! The host and the mesh: mails and connections go into the boxes of other shards, and come out of its own. A box
 //! that is full stops the reading of the connections that have filled it.
 
-use super::gate::{Stay, source};
+use super::admission::{Stay, source};
 use super::layers::Layered;
 use super::{ARENA_BYTES_MAX, Host, Io};
 use crate::base::ConnectionSlot;
@@ -88,7 +88,7 @@ impl<I: Io> Host<I> {
                         let Handover { peer, listener, user, bytes } = handover;
                         let slot = self.io.adopt(socket);
                         self.count_in(slot, listener);
-                        self.at_gate.visits.extend(visit.map(|visit| (slot, visit)));
+                        self.admissions.visits.extend(visit.map(|visit| (slot, visit)));
                         self.layers.adopt(slot, layers, &unsent, self.machine.outbox());
                         let address = source(&self.layers, slot, peer);
                         let has_room = address.is_none_or(|address| self.begin_handshake(now, slot, address));
@@ -117,12 +117,12 @@ impl<I: Io> Host<I> {
     }
 
     pub(super) fn hand_over(&mut self, now: Time, slot: ConnectionSlot, to: ShardId, handover: Handover) {
-        self.at_gate.handshakes.end(slot);
+        self.admissions.handshakes.end(slot);
         let (layers, unsent) = self.layers.take(slot, self.machine.outbox());
         match self.io.detach(slot) {
             Some(socket) => {
                 self.counted.remove(&slot);
-                let visit = self.at_gate.visits.remove(&slot);
+                let visit = self.admissions.visits.remove(&slot);
                 let arrival = Arrival { socket, handover, layers, unsent, visit };
                 self.send(now, to, ShardMessage::Socket(Box::new(arrival)), None);
             }

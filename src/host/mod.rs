@@ -5,11 +5,11 @@
 //! clock, and park, which sends the outbox in the system call that waits. The clock is read once
 //! a turn, after the events were taken, so that what is stamped with it came before.
 
+mod admission;
 mod clock;
 mod control;
 mod effects;
 mod event_log;
-mod gate;
 mod handshakes;
 mod io;
 mod layers;
@@ -27,9 +27,9 @@ use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::broker::{Counter, Event, HoldBack, Shard, Shared};
 use crate::control::access_policies::AccessPolicies;
+use admission::Admissions;
 use clock::ClockWatch;
 use event_log::EventLog;
-use gate::AtGate;
 use handshakes::Handshakes;
 use layers::ConnectionLayers;
 use logins::Verdicts;
@@ -82,7 +82,7 @@ pub struct Host<I: Io> {
     /// See `Control::policies_changed`.
     policies_seen: u64,
     verdicts: Verdicts,
-    at_gate: AtGate,
+    admissions: Admissions,
     clock: ClockWatch,
     restore: Restore,
     is_finished: bool,
@@ -155,7 +155,7 @@ impl<I: Io> Host<I> {
             policies,
             policies_seen,
             verdicts: Verdicts::new(start.bell, shards, start.seed),
-            at_gate: AtGate::new(handshakes),
+            admissions: Admissions::new(handshakes),
             restore: Restore::Begun,
             is_finished: false,
             control: start.control,
@@ -300,7 +300,7 @@ impl<I: Io> Host<I> {
             (self.policies, self.policies_seen) = self.control.policies();
             self.layers.reload(Arc::clone(&self.policies.stacks));
             self.machine.handle_access(Arc::clone(&self.policies.access));
-            self.at_gate.banned_to = Some(0);
+            self.admissions.banned_to = Some(0);
         }
         self.end_banned(now);
     }
@@ -327,7 +327,7 @@ impl<I: Io> Host<I> {
             || self.machine.has_deferred()
             || self.layers.has_waiting()
             || self.verdicts.has_some()
-            || self.at_gate.banned_to.is_some()
+            || self.admissions.banned_to.is_some()
             || self.has_mails()
         {
             return Some(Duration::ZERO);
@@ -375,7 +375,7 @@ impl<I: Io> Host<I> {
         if self.tidy.is_due(now, kept) {
             self.machine.give_memory_back();
             self.layers.give_memory_back();
-            self.at_gate.handshakes.give_memory_back();
+            self.admissions.handshakes.give_memory_back();
             self.io.give_memory_back();
         }
     }

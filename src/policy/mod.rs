@@ -3,5 +3,5 @@
 
 pub mod access;
 pub mod acl;
-pub mod gate;
+pub mod address_gate;
 pub mod method;

@@ -3,7 +3,7 @@
 use crate::broker::world::{World, slot};
 use crate::broker::{Counter, EndCause, Event, Hangup, REFUSALS_WAITING_MAX};
 use crate::policy::access::{Access, Grant, Verdict};
-use crate::policy::gate::LoginTurn;
+use crate::policy::address_gate::LoginTurn;
 use crate::settings::Config;
 use std::net::Ipv4Addr;
 
@@ -99,8 +99,8 @@ fn only_a_proof_counts_as_a_good_login() {
     // The gate forgives an address one wrong login for a good one. Until then the next wrong one would wait.
     let address = Ipv4Addr::new(192, 0, 2, 1);
     world.address = Some(address);
-    let do_wrong = |world: &World| _ = world.control().gate.failed(world.now(), address.into());
-    let turn = |world: &World| world.control().gate.login_turn(world.now(), address.into());
+    let do_wrong = |world: &World| _ = world.control().address_gate.failed(world.now(), address.into());
+    let turn = |world: &World| world.control().address_gate.login_turn(world.now(), address.into());
     do_wrong(&world);
     assert_eq!(turn(&world), LoginTurn::One);
     let client = world.open(0);

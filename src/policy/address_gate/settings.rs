@@ -1,13 +1,13 @@
-//! What the gate allows, as its section of the configuration says.
+//! What the address gate allows, as its section of the configuration says.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::settings::{Config, Network};
 
-/// What the gate allows.
+/// What the address gate allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GateSettings {
+pub struct AddressGateSettings {
     /// Connections a second that one source may open in the long run; 0: any number.
     pub connects_per_second: u32,
     /// Connections that a source may open at once after a rest; 0 counts as 1.
@@ -24,10 +24,10 @@ pub struct GateSettings {
     pub ban_seconds: u64,
     /// Without a failed login for this long, the earlier ones are forgotten; 0: never.
     pub failures_forget_seconds: u64,
-    /// Connections that end within [`GateSettings::flap_seconds`] of their start, counted over as
+    /// Connections that end within [`AddressGateSettings::flap_seconds`] of their start, counted over as
     /// long a time, that ban a source; 0: none do.
     pub flap_connects: u32,
-    /// See [`GateSettings::flap_connects`].
+    /// See [`AddressGateSettings::flap_connects`].
     pub flap_seconds: u64,
     /// Sources that are remembered at once, about 80 bytes each; 0 counts as 1. Beyond that, the least bad source
     /// that was seen longest ago is forgotten.
@@ -38,10 +38,10 @@ pub struct GateSettings {
     pub banned: Arc<[Network]>,
 }
 
-impl Default for GateSettings {
+impl Default for AddressGateSettings {
     /// Delays only: a fleet behind one address must not be locked out by one wrong device.
-    fn default() -> GateSettings {
-        GateSettings {
+    fn default() -> AddressGateSettings {
+        AddressGateSettings {
             connects_per_second: 0,
             connects_burst: 100,
             failures_before_delay: 3,
@@ -59,10 +59,10 @@ impl Default for GateSettings {
     }
 }
 
-impl From<&Config> for GateSettings {
-    fn from(config: &Config) -> GateSettings {
+impl From<&Config> for AddressGateSettings {
+    fn from(config: &Config) -> AddressGateSettings {
         let (gate, limits) = (&config.gate, &config.limits);
-        GateSettings {
+        AddressGateSettings {
             connects_per_second: limits.connect_rate,
             connects_burst: limits.connect_burst,
             failures_before_delay: gate.failures_before_delay,
@@ -80,8 +80,8 @@ impl From<&Config> for GateSettings {
     }
 }
 
-impl GateSettings {
-    /// Whether a network of [`GateSettings::banned`] holds the address, and none of the exempt does.
+impl AddressGateSettings {
+    /// Whether a network of [`AddressGateSettings::banned`] holds the address, and none of the exempt does.
     pub fn is_banned(&self, address: IpAddr) -> bool {
         self.banned.iter().any(|network| network.contains(address)) && !self.is_exempt(address)
     }

@@ -6,11 +6,11 @@ use crate::base::Random;
 use crate::settings::Config;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-fn off() -> GateSettings {
-    GateSettings { delay_base_millis: 0, addresses_max: 1000, ..GateSettings::default() }
+fn off() -> AddressGateSettings {
+    AddressGateSettings { delay_base_millis: 0, addresses_max: 1000, ..AddressGateSettings::default() }
 }
 
-fn gate(settings: GateSettings) -> AddressGate {
+fn gate(settings: AddressGateSettings) -> AddressGate {
     AddressGate::new(settings, 7)
 }
 
@@ -28,7 +28,7 @@ fn check(gate: &AddressGate) {
 
 #[test]
 fn a_source_may_open_a_burst_and_then_its_rate() {
-    let mut gate = gate(GateSettings { connects_per_second: 10, connects_burst: 5, ..off() });
+    let mut gate = gate(AddressGateSettings { connects_per_second: 10, connects_burst: 5, ..off() });
     let (one, other) = (ip("192.0.2.1"), ip("192.0.2.2"));
     let start = 1_000_000;
     for _ in 0..5 {
@@ -47,7 +47,7 @@ fn a_source_may_open_a_burst_and_then_its_rate() {
 
 #[test]
 fn over_a_long_time_the_rate_is_kept() {
-    let mut gate = gate(GateSettings { connects_per_second: 3, connects_burst: 0, ..off() });
+    let mut gate = gate(AddressGateSettings { connects_per_second: 3, connects_burst: 0, ..off() });
     let admitted = (0..100_000).filter(|&now| gate.open(now, v4(1)) == Admission::Admit).count();
     assert!((295..=301).contains(&admitted), "{admitted} in 100 s");
 }
@@ -63,7 +63,7 @@ fn rate_zero_admits_all_and_remembers_nobody() {
 
 #[test]
 fn refusals_are_delayed_twice_as_long_each_time_up_to_a_maximum() {
-    let settings = GateSettings {
+    let settings = AddressGateSettings {
         failures_before_delay: 2,
         delay_base_millis: 100,
         delay_max_millis: 1000,
@@ -85,7 +85,7 @@ fn refusals_are_delayed_twice_as_long_each_time_up_to_a_maximum() {
 
 #[test]
 fn a_success_forgives_one_failure() {
-    let mut gate = gate(GateSettings { ban_after_failures: 3, ..off() });
+    let mut gate = gate(AddressGateSettings { ban_after_failures: 3, ..off() });
     assert_eq!(gate.failed(0, v4(1)), Penalty::None);
     assert_eq!(gate.failed(1, v4(1)), Penalty::None);
     gate.succeeded(2, v4(1));
@@ -97,7 +97,7 @@ fn a_success_forgives_one_failure() {
 
 #[test]
 fn a_banned_source_is_refused_until_its_time_is_over() {
-    let mut gate = gate(GateSettings { ban_after_failures: 2, ban_seconds: 10, ..off() });
+    let mut gate = gate(AddressGateSettings { ban_after_failures: 2, ban_seconds: 10, ..off() });
     gate.failed(1000, v4(1));
     assert_eq!(gate.failed(1000, v4(1)), Penalty::Ban { until_millis: 11_000 });
     assert_eq!(gate.open(1001, v4(1)), Admission::Banned { until_millis: 11_000 });
@@ -113,7 +113,7 @@ fn a_banned_source_is_refused_until_its_time_is_over() {
 
 #[test]
 fn flapping_bans() {
-    let mut gate = gate(GateSettings { flap_connects: 3, flap_seconds: 10, ban_seconds: 60, ..off() });
+    let mut gate = gate(AddressGateSettings { flap_connects: 3, flap_seconds: 10, ban_seconds: 60, ..off() });
     assert_eq!(gate.closed(0, v4(1), 10_000), None, "it lived long enough");
     assert!(gate.is_empty());
     assert_eq!(gate.closed(1000, v4(1), 5), None);
@@ -160,7 +160,7 @@ fn an_ipv6_network_is_one_source_and_a_mapped_address_is_ipv4() {
 #[test]
 fn exempt_networks_are_never_counted() {
     let exempt = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()].into();
-    let mut gate = gate(GateSettings {
+    let mut gate = gate(AddressGateSettings {
         connects_per_second: 1,
         connects_burst: 1,
         ban_after_failures: 1,
@@ -182,7 +182,7 @@ fn exempt_networks_are_never_counted() {
 
 #[test]
 fn a_million_addresses_stay_within_the_bound_and_free_nobody() {
-    let settings = GateSettings {
+    let settings = AddressGateSettings {
         connects_per_second: 1,
         connects_burst: 1,
         ban_after_failures: 3,
@@ -213,7 +213,7 @@ fn a_million_addresses_stay_within_the_bound_and_free_nobody() {
 
 #[test]
 fn room_is_made_by_the_clean_then_the_failing_then_the_banned() {
-    let mut gate = gate(GateSettings { connects_per_second: 1, addresses_max: 4, ..off() });
+    let mut gate = gate(AddressGateSettings { connects_per_second: 1, addresses_max: 4, ..off() });
     gate.ban(0, v4(1), 1000);
     gate.ban(0, v4(2), 1000);
     gate.failed(0, v4(3));
@@ -234,7 +234,7 @@ fn room_is_made_by_the_clean_then_the_failing_then_the_banned() {
 
 #[test]
 fn whatever_happens_the_lists_hold_together() {
-    let settings = GateSettings {
+    let settings = AddressGateSettings {
         connects_per_second: 2,
         connects_burst: 3,
         ban_after_failures: 4,
@@ -269,12 +269,12 @@ fn whatever_happens_the_lists_hold_together() {
 
 #[test]
 fn settings_without_a_file_are_the_defaults() {
-    assert_eq!(GateSettings::from(&Config::default()), GateSettings::default());
+    assert_eq!(AddressGateSettings::from(&Config::default()), AddressGateSettings::default());
 }
 
 #[test]
 fn listed_networks_are_banned_for_ever_but_for_the_exempt() {
-    let settings = GateSettings {
+    let settings = AddressGateSettings {
         banned: ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()].into(),
         exempt: ["10.1.0.0/16".parse().unwrap()].into(),
         ..off()
@@ -305,20 +305,20 @@ fn a_source_that_is_not_admitted_is_told_of_once_a_minute() {
 
 #[test]
 fn other_settings_forget_no_ban_and_no_failure() {
-    let settings = GateSettings { ban_after_failures: 2, ban_seconds: 10, ..off() };
+    let settings = AddressGateSettings { ban_after_failures: 2, ban_seconds: 10, ..off() };
     let mut gate = gate(settings);
     gate.failed(0, v4(1));
     gate.failed(0, v4(1));
     gate.failed(0, v4(2));
     gate.tell(0, v4(3));
-    gate.change(GateSettings { ban_after_failures: 2, ban_seconds: 99, ..off() });
+    gate.change(AddressGateSettings { ban_after_failures: 2, ban_seconds: 99, ..off() });
     assert_eq!(gate.open(1, v4(1)), Admission::Banned { until_millis: 10_000 });
     assert_eq!(gate.failed(1, v4(2)), Penalty::Ban { until_millis: 99_001 });
     assert_eq!(gate.len(), 3);
     check(&gate);
     // Fewer places: the clean go first, and of the banned those seen longest ago.
     gate.open(2, v4(1));
-    gate.change(GateSettings { addresses_max: 1, ..off() });
+    gate.change(AddressGateSettings { addresses_max: 1, ..off() });
     assert_eq!(gate.open(3, v4(1)), Admission::Banned { until_millis: 10_000 });
     assert_eq!(gate.open(3, v4(2)), Admission::Admit);
     assert_eq!(gate.len(), 1);
@@ -327,7 +327,7 @@ fn other_settings_forget_no_ban_and_no_failure() {
 
 #[test]
 fn logins_of_a_source_are_checked_as_its_refusals_allow() {
-    let settings = GateSettings {
+    let settings = AddressGateSettings {
         failures_before_delay: 2,
         delay_base_millis: 100,
         delay_max_millis: 1000,

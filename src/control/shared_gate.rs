@@ -1,4 +1,4 @@
-//! The gate of the whole broker: all shards ask the same one, so that a rate counts connections whichever shard
+//! The address gate of the whole broker: all shards ask the same one, so that a rate counts connections whichever shard
 //! accepts them, and a ban holds on all of them at once. Bans by hand come in here too.
 //!
 //! It is divided by address into parts, each with a lock that is held for one look into a table: two shards wait
@@ -12,14 +12,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ahash::RandomState;
 
 use crate::base::Time;
-use crate::policy::gate::{AddressGate, Admission, Ban, GateSettings, LoginTurn, Penalty, counted_with};
+use crate::policy::address_gate::{
+    AddressGate, AddressGateSettings, Admission, Ban, LoginTurn, Penalty, counted_with,
+};
 use crate::settings::Network;
 
 /// Enough that a hundred shards seldom meet. Each has an equal share of the addresses that are remembered.
 const PARTS: usize = 64;
 
 /// See the module. Every `now` is a point on the clock that the shards share.
-pub struct SharedGate {
+pub struct SharedAddressGate {
     parts: Box<[Part]>,
     hasher: RandomState,
 }
@@ -41,22 +43,22 @@ pub struct TurnedAway {
     pub tell: Option<Network>,
 }
 
-impl SharedGate {
+impl SharedAddressGate {
     /// A gate that knows nobody yet. The seed keys its tables.
-    pub fn new(settings: &GateSettings, seed: u64) -> SharedGate {
+    pub fn new(settings: &AddressGateSettings, seed: u64) -> SharedAddressGate {
         let share = share(settings);
         let part = |number| {
             let gate = AddressGate::new(share.clone(), seed.wrapping_add(number));
             Part { is_open_to_all: AtomicBool::new(gate.is_open_to_all()), gate: Mutex::new(gate) }
         };
-        SharedGate {
+        SharedAddressGate {
             parts: (0..PARTS as u64).map(part).collect(),
             hasher: RandomState::with_seeds(seed, 0x7061, 0x7274, 0x73),
         }
     }
 
     /// Other settings from now on; bans and counts stay.
-    pub fn change(&self, settings: &GateSettings) {
+    pub fn change(&self, settings: &AddressGateSettings) {
         let share = share(settings);
         for part in &self.parts {
             part.with(|gate| gate.change(share.clone()));
@@ -151,8 +153,8 @@ impl Part {
 }
 
 /// What one part has to keep to.
-fn share(settings: &GateSettings) -> GateSettings {
-    GateSettings { addresses_max: settings.addresses_max.div_ceil(PARTS), ..settings.clone() }
+fn share(settings: &AddressGateSettings) -> AddressGateSettings {
+    AddressGateSettings { addresses_max: settings.addresses_max.div_ceil(PARTS), ..settings.clone() }
 }
 
 #[cfg(test)]
@@ -171,9 +173,12 @@ mod tests {
 
     #[test]
     fn a_rate_holds_over_all_threads_that_ask() {
-        let settings =
-            GateSettings { connects_per_second: 10, connects_burst: 50, ..GateSettings::default() };
-        let gate = SharedGate::new(&settings, 7);
+        let settings = AddressGateSettings {
+            connects_per_second: 10,
+            connects_burst: 50,
+            ..AddressGateSettings::default()
+        };
+        let gate = SharedAddressGate::new(&settings, 7);
         let (admitted, told) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -193,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_gate_that_has_nothing_to_remember_is_passed_without_its_locks() {
-        let gate = SharedGate::new(&GateSettings::default(), 7);
+        let gate = SharedAddressGate::new(&AddressGateSettings::default(), 7);
         let locks: Vec<_> = gate.parts.iter().map(|part| part.gate.lock().unwrap()).collect();
         for number in 0..1000 {
             assert_eq!(gate.open(at(0), v4(number)), Ok(()));
@@ -206,13 +211,13 @@ mod tests {
 
     #[test]
     fn bans_by_hand_hold_until_their_time_or_until_they_are_taken_back() {
-        let gate = SharedGate::new(&GateSettings::default(), 7);
+        let gate = SharedAddressGate::new(&AddressGateSettings::default(), 7);
         let banned = |now, number| gate.open(now, v4(number)).is_err_and(|away| away.is_banned);
         assert!(gate.ban(at(0), v4(1), at(500)) && gate.ban(at(0), v4(2), Time::MAX));
         assert_eq!(gate.bans(at(1)).len(), 2);
         assert!(banned(at(499), 1) && !banned(at(500), 1));
         assert!(banned(at(u64::MAX / 1000), 2));
-        gate.change(&GateSettings { connects_per_second: 5, ..GateSettings::default() });
+        gate.change(&AddressGateSettings { connects_per_second: 5, ..AddressGateSettings::default() });
         assert!(banned(at(1000), 2), "other settings forget no ban");
         assert!(gate.unban(at(1000), v4(2)) && !gate.unban(at(1000), v4(2)));
         assert!(!banned(at(1000), 2));
@@ -221,14 +226,14 @@ mod tests {
 
     #[test]
     fn what_is_changed_holds_for_every_address_at_once() {
-        let gate = SharedGate::new(&GateSettings::default(), 7);
+        let gate = SharedAddressGate::new(&AddressGateSettings::default(), 7);
         let banned = ["10.0.0.0/8".parse().unwrap()].into();
-        gate.change(&GateSettings { banned, ..GateSettings::default() });
+        gate.change(&AddressGateSettings { banned, ..AddressGateSettings::default() });
         for number in 0..1000 {
             assert!(gate.open(at(0), v4(0x0a00_0000 + number)).is_err_and(|away| away.is_banned));
             assert_eq!(gate.open(at(0), v4(0x0b00_0000 + number)), Ok(()));
         }
-        gate.change(&GateSettings::default());
+        gate.change(&AddressGateSettings::default());
         assert_eq!(gate.open(at(0), v4(0x0a00_0000)), Ok(()));
     }
 }

@@ -1,5 +1,5 @@
-//! The host and the gate that all shards have in common: which connections come in, what a wrong login costs, and
-//! how long those stay who come in where flapping is watched.
+//! The host and the address gate that all shards have in common: which connections come in, what a wrong login costs,
+//! and how long those stay who come in where flapping is watched.
 
 use super::UNIX_PEER;
 use super::handshakes::Handshakes;
@@ -9,7 +9,7 @@ use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::broker::Counter;
 use crate::broker::{Away, Event};
-use crate::policy::gate::{Penalty, counted_with};
+use crate::policy::address_gate::{Penalty, counted_with};
 use crate::settings::Network;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,14 +22,14 @@ pub(super) struct Stay {
     since: Time,
 }
 
-/// A wrong login that the gate has not judged yet.
+/// A wrong login that the address gate has not judged yet.
 pub(super) struct FailedLogin {
     pub(super) slot: ConnectionSlot,
     pub(super) serial: u32,
     pub(super) peer: SocketAddr,
 }
 
-/// A wrong login that the gate has judged, and what it costs.
+/// A wrong login that the address gate has judged, and what it costs.
 #[derive(Clone, Copy)]
 pub(super) struct Judged {
     pub(super) slot: ConnectionSlot,
@@ -37,8 +37,8 @@ pub(super) struct Judged {
     pub(super) penalty: Penalty,
 }
 
-/// What of the gate is a shard's own.
-pub(super) struct AtGate {
+/// What of the address gate is a shard's own.
+pub(super) struct Admissions {
     pub(super) handshakes: Handshakes,
     /// By slot.
     pub(super) visits: BTreeMap<ConnectionSlot, Stay>,
@@ -49,9 +49,9 @@ pub(super) struct AtGate {
     pub(super) banned_to: Option<u32>,
 }
 
-impl AtGate {
-    pub(super) fn new(handshakes: Handshakes) -> AtGate {
-        AtGate { handshakes, visits: BTreeMap::new(), failed: Vec::new(), judged: None, banned_to: None }
+impl Admissions {
+    pub(super) fn new(handshakes: Handshakes) -> Admissions {
+        Admissions { handshakes, visits: BTreeMap::new(), failed: Vec::new(), judged: None, banned_to: None }
     }
 }
 
@@ -64,7 +64,7 @@ pub(super) fn source(layers: &ConnectionLayers, slot: ConnectionSlot, peer: Sock
 impl<I: Io> Host<I> {
     /// May a connection come in from this address? One that may not is counted, and told of once in a while.
     pub(super) fn lets_in(&mut self, now: Time, address: IpAddr) -> bool {
-        let Err(away) = self.control.gate.open(now, address) else { return true };
+        let Err(away) = self.control.address_gate.open(now, address) else { return true };
         let cause = if away.is_banned { Away::Banned } else { Away::TooFast };
         self.turn_away(now, cause, away.tell);
         false
@@ -80,37 +80,38 @@ impl<I: Io> Host<I> {
     /// A connection of this address begins its handshake here; false, counted and told of once in a while, if the
     /// address has its share of them already.
     pub(super) fn begin_handshake(&mut self, now: Time, slot: ConnectionSlot, address: IpAddr) -> bool {
-        if self.policies.gate.is_exempt(address) || self.at_gate.handshakes.begin(slot, address) {
+        if self.policies.address_gate.is_exempt(address) || self.admissions.handshakes.begin(slot, address) {
             return true;
         }
-        let tell = self.control.gate.tell(now, address);
+        let tell = self.control.address_gate.tell(now, address);
         self.turn_away(now, Away::Handshakes, tell);
         false
     }
 
     /// A connection has come in from this address.
     pub(super) fn begin_visit(&mut self, now: Time, slot: ConnectionSlot, address: IpAddr) {
-        if self.policies.gate.flap_connects > 0 {
-            self.at_gate.visits.insert(slot, Stay { address, since: now });
+        if self.policies.address_gate.flap_connects > 0 {
+            self.admissions.visits.insert(slot, Stay { address, since: now });
         }
     }
 
     /// The connection ends.
     pub(super) fn end_visit(&mut self, now: Time, slot: ConnectionSlot) {
         // Nearly always there are none.
-        if self.at_gate.visits.is_empty() {
+        if self.admissions.visits.is_empty() {
             return;
         }
-        let Some(Stay { address, since }) = self.at_gate.visits.remove(&slot) else { return };
-        if self.control.gate.closed(now, address, now.millis_since(since)) {
+        let Some(Stay { address, since }) = self.admissions.visits.remove(&slot) else { return };
+        if self.control.address_gate.closed(now, address, now.millis_since(since)) {
             self.tell_of_ban(now, address, false);
         }
     }
 
     /// Tells the machine what the wrong logins cost that it has told of.
     pub(super) fn judge_failures(&mut self, now: Time) {
-        for FailedLogin { slot, serial, peer } in std::mem::take(&mut self.at_gate.failed) {
-            let judged = self.at_gate.judged.filter(|judged| (judged.slot, judged.serial) == (slot, serial));
+        for FailedLogin { slot, serial, peer } in std::mem::take(&mut self.admissions.failed) {
+            let judged =
+                self.admissions.judged.filter(|judged| (judged.slot, judged.serial) == (slot, serial));
             let penalty = match (judged, source(&self.layers, slot, peer)) {
                 (Some(judged), _) => judged.penalty,
                 (None, Some(address)) => self.penalty(now, address),
@@ -127,7 +128,7 @@ impl<I: Io> Host<I> {
 
     /// A login from this address was wrong: what that costs. Tells of the ban, if it makes one.
     pub(super) fn penalty(&mut self, now: Time, address: IpAddr) -> Penalty {
-        let penalty = self.control.gate.failed(now, address);
+        let penalty = self.control.address_gate.failed(now, address);
         if let Penalty::Ban { .. } = penalty {
             self.tell_of_ban(now, address, true);
         }
@@ -136,26 +137,26 @@ impl<I: Io> Host<I> {
 
     pub(super) fn note_success(&mut self, now: Time, slot: ConnectionSlot, peer: SocketAddr) {
         if let Some(address) = source(&self.layers, slot, peer) {
-            self.control.gate.succeeded(now, address);
+            self.control.address_gate.succeeded(now, address);
         }
     }
 
     /// Goes on with ending the connections of those who stand in a new list of the banned.
     pub(super) fn end_banned(&mut self, now: Time) {
-        let Some(from) = self.at_gate.banned_to.take() else { return };
-        let settings = Arc::clone(&self.policies.gate);
+        let Some(from) = self.admissions.banned_to.take() else { return };
+        let settings = Arc::clone(&self.policies.address_gate);
         if settings.banned.is_empty() {
             return;
         }
         let layers = &self.layers;
         let is_banned =
             |slot, peer| source(layers, slot, peer).is_some_and(|address| settings.is_banned(address));
-        self.at_gate.banned_to = self.machine.handle_bans(now, from, is_banned);
+        self.admissions.banned_to = self.machine.handle_bans(now, from, is_banned);
         self.carry_out(now, None);
     }
 
     fn tell_of_ban(&mut self, now: Time, address: IpAddr, by_failures: bool) {
-        let seconds = self.policies.gate.ban_seconds;
+        let seconds = self.policies.address_gate.ban_seconds;
         let event = Event::Banned { network: counted_with(address), by_failures, seconds };
         self.shared.counters[usize::from(self.machine.id())].add(Counter::AddressesBanned, 1);
         self.write_event(now, &event);

@@ -1,4 +1,4 @@
-//! The gate before CONNECT: which network addresses may open connections now.
+//! The address gate stands before CONNECT: it says which network addresses may open connections now.
 //!
 //! In: connections that open, logins that fail or succeed, connections that end, and bans by hand; `now`
 //! is an argument, in milliseconds of a clock that never goes back. Out: whether to admit, and how long to wait before
@@ -7,13 +7,13 @@
 //! A source is an IPv4 address, or the /64 network of an IPv6 address, since a host that has one of its addresses has
 //! them all. An IPv4 address mapped into IPv6 counts as IPv4.
 //!
-//! Memory is bounded by [`GateSettings::addresses_max`]. The rules are here, `settings` is what they are set to, and
+//! Memory is bounded by [`AddressGateSettings::addresses_max`]. The rules are here, `settings` is what they are set to, and
 //! `sources` is what is remembered.
 
 mod settings;
 mod sources;
 
-pub use settings::GateSettings;
+pub use settings::AddressGateSettings;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -43,7 +43,7 @@ pub enum Penalty {
     None,
     /// Refuse after this time.
     Delay {
-        /// At most [`GateSettings::delay_max_millis`].
+        /// At most [`AddressGateSettings::delay_max_millis`].
         millis: u64,
     },
     /// Refuse at once; the source is banned from now on.
@@ -83,9 +83,9 @@ pub struct Ban {
 /// Time between two log lines for a source that is not admitted.
 pub const TELL_SECONDS: u32 = 60;
 
-/// The gate. It shares nothing: the caller may have one for each shard, or one for all.
+/// The address gate. It shares nothing: the caller may have one for each shard, or one for all.
 pub struct AddressGate {
-    settings: GateSettings,
+    settings: AddressGateSettings,
     sources: Sources,
 }
 
@@ -98,12 +98,12 @@ impl fmt::Debug for AddressGate {
 impl AddressGate {
     /// A gate that knows nobody yet. The seed keys the table, so that nobody can choose addresses that
     /// collide.
-    pub fn new(settings: GateSettings, seed: u64) -> AddressGate {
+    pub fn new(settings: AddressGateSettings, seed: u64) -> AddressGate {
         AddressGate { sources: Sources::new(settings.addresses_max, seed), settings }
     }
 
     /// Other settings from now on. An address that is banned stays so until the time that was set.
-    pub fn change(&mut self, settings: GateSettings) {
+    pub fn change(&mut self, settings: AddressGateSettings) {
         self.sources.change_max(settings.addresses_max);
         self.settings = settings;
     }
@@ -270,7 +270,7 @@ impl AddressGate {
         self.sources.banned().map(ban).filter(move |ban| ban.until_millis > now_millis)
     }
 
-    /// Sources remembered, at most [`GateSettings::addresses_max`].
+    /// Sources remembered, at most [`AddressGateSettings::addresses_max`].
     pub fn len(&self) -> usize {
         self.sources.len()
     }
@@ -285,7 +285,7 @@ impl AddressGate {
         &mut self,
         place: u32,
         now_millis: u64,
-        change: impl FnOnce(&mut SourceEntry, &GateSettings) -> T,
+        change: impl FnOnce(&mut SourceEntry, &AddressGateSettings) -> T,
     ) -> T {
         let settings = &self.settings;
         self.sources.update(place, |entry| {
@@ -299,7 +299,7 @@ fn seconds(seconds: u64) -> u64 {
     seconds.saturating_mul(1000)
 }
 
-fn delay(failures: u32, settings: &GateSettings) -> Penalty {
+fn delay(failures: u32, settings: &AddressGateSettings) -> Penalty {
     let Some(beyond) = failures.checked_sub(settings.failures_before_delay).filter(|&beyond| beyond > 0)
     else {
         return Penalty::None;
@@ -313,5 +313,5 @@ fn delay(failures: u32, settings: &GateSettings) -> Penalty {
 }
 
 #[cfg(test)]
-#[path = "gate_tests.rs"]
+#[path = "address_gate_tests.rs"]
 mod tests;

@@ -1,11 +1,11 @@
-//! The sources that the gate remembers, in a table of bounded size.
+//! The sources that the address gate remembers, in a table of bounded size.
 //!
 //! When the table is full, the source seen longest ago makes room: one without failures and bans if there is any, then
 //! one with failures, then one with a ban. So a flood of new addresses frees no source that is banned.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{GateSettings, seconds};
+use super::{AddressGateSettings, seconds};
 use crate::settings::Network;
 use ahash::RandomState;
 use hashbrown::HashTable;
@@ -97,7 +97,7 @@ impl SourceEntry {
     }
 
     /// Forgets a ban that has ended, and failures that are old.
-    pub(super) fn lapse(&mut self, now_millis: u64, settings: &GateSettings) {
+    pub(super) fn lapse(&mut self, now_millis: u64, settings: &AddressGateSettings) {
         if self.banned_until_millis <= now_millis {
             self.banned_until_millis = 0;
         }
@@ -108,7 +108,7 @@ impl SourceEntry {
     }
 
     /// Bans the source, and gives the end of the ban.
-    pub(super) fn ban(&mut self, now_millis: u64, settings: &GateSettings) -> u64 {
+    pub(super) fn ban(&mut self, now_millis: u64, settings: &AddressGateSettings) -> u64 {
         let until = now_millis.saturating_add(seconds(settings.ban_seconds));
         self.banned_until_millis = self.banned_until_millis.max(until);
         self.failures = 0;
@@ -276,7 +276,7 @@ pub(super) mod tests {
     use super::*;
 
     /// Each entry is in the table, and in one list: the one of its class.
-    pub(in crate::policy::gate) fn check(sources: &Sources) {
+    pub(in crate::policy::address_gate) fn check(sources: &Sources) {
         assert!(sources.entries.len() <= sources.entries_max);
         assert_eq!(sources.by_source.len(), sources.entries.len());
         let mut linked = 0;
@@ -294,7 +294,7 @@ pub(super) mod tests {
         assert_eq!(linked, sources.entries.len());
     }
 
-    pub(in crate::policy::gate) fn capacity(sources: &Sources) -> usize {
+    pub(in crate::policy::address_gate) fn capacity(sources: &Sources) -> usize {
         sources.entries.capacity()
     }
 }

@@ -7,17 +7,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Counts the requests that run.
-pub(super) struct Gate {
+pub(super) struct RequestLimit {
     running: AtomicUsize,
     running_max: usize,
 }
 
 /// A place among the running requests, given back when it is dropped.
-pub(super) struct Permit<'a>(&'a Gate);
+pub(super) struct Permit<'a>(&'a RequestLimit);
 
-impl Gate {
-    pub(super) fn new(running_max: usize) -> Gate {
-        Gate { running: AtomicUsize::new(0), running_max }
+impl RequestLimit {
+    pub(super) fn new(running_max: usize) -> RequestLimit {
+        RequestLimit { running: AtomicUsize::new(0), running_max }
     }
 
     /// A place, or none when all are taken.
@@ -124,15 +124,15 @@ mod tests {
 
     #[test]
     fn the_gate_admits_as_many_as_it_has_places() {
-        let gate = Gate::new(2);
-        let first = gate.enter().unwrap();
-        let second = gate.enter().unwrap();
-        assert!(gate.enter().is_none());
+        let limit = RequestLimit::new(2);
+        let first = limit.enter().unwrap();
+        let second = limit.enter().unwrap();
+        assert!(limit.enter().is_none());
         drop(first);
-        let third = gate.enter().unwrap();
-        assert!(gate.enter().is_none());
+        let third = limit.enter().unwrap();
+        assert!(limit.enter().is_none());
         drop((second, third));
-        assert_eq!(gate.running.load(Ordering::Relaxed), 0);
+        assert_eq!(limit.running.load(Ordering::Relaxed), 0);
     }
 
     #[test]
