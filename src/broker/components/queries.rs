@@ -63,7 +63,7 @@ mod tests {
 
     fn query(filter: &str) -> RetainedMail {
         let session = SessionKey { shard: 0, slot: SessionSlot::new(0), generation: 0 };
-        RetainedMail::Query { session, token: 7, filter: filter.into(), after: None }
+        RetainedMail::Query { session, token: RequestToken::new(7), filter: filter.into(), after: None }
     }
 
     fn due(queries: &mut RetainedQueries) -> Vec<Box<str>> {
