@@ -2,8 +2,9 @@
 //! and how long those stay who come in where flapping is watched.
 
 use super::UNIX_PEER;
+use super::connections::{ConnectionEntry, ConnectionTable, Stay};
 use super::handshakes::Handshakes;
-use super::layers::ConnectionLayers;
+use super::layers::Layered;
 use super::{Host, Io};
 use crate::base::ConnectionSlot;
 use crate::base::Time;
@@ -11,16 +12,9 @@ use crate::broker::Counter;
 use crate::broker::{Away, Event};
 use crate::policy::address_gate::{Penalty, counted_with};
 use crate::settings::Network;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-
-/// Who has come in, and when; kept only while flapping is watched.
-#[derive(Clone, Copy)]
-pub(super) struct Stay {
-    address: IpAddr,
-    since: Time,
-}
+use std::sync::atomic::Ordering;
 
 /// A wrong login that the address gate has not judged yet.
 pub(super) struct FailedLogin {
@@ -40,8 +34,6 @@ pub(super) struct Judged {
 /// What of the address gate is a shard's own.
 pub(super) struct Admissions {
     pub(super) handshakes: Handshakes,
-    /// By slot.
-    pub(super) visits: BTreeMap<ConnectionSlot, Stay>,
     pub(super) failed: Vec<FailedLogin>,
     /// The login whose verdict is being handled.
     pub(super) judged: Option<Judged>,
@@ -51,14 +43,19 @@ pub(super) struct Admissions {
 
 impl Admissions {
     pub(super) fn new(handshakes: Handshakes) -> Admissions {
-        Admissions { handshakes, visits: BTreeMap::new(), failed: Vec::new(), judged: None, banned_to: None }
+        Admissions { handshakes, failed: Vec::new(), judged: None, banned_to: None }
     }
 }
 
 /// The address that a connection counts for; none for a Unix-domain socket, and for a load balancer that does not
 /// speak for a client, or has not yet.
-pub(super) fn source(layers: &ConnectionLayers, slot: ConnectionSlot, peer: SocketAddr) -> Option<IpAddr> {
-    (peer != UNIX_PEER && !layers.is_balancers_own(slot)).then(|| peer.ip())
+pub(super) fn source(
+    connections: &ConnectionTable,
+    slot: ConnectionSlot,
+    peer: SocketAddr,
+) -> Option<IpAddr> {
+    let is_balancers_own = connections.layered(slot).is_some_and(Layered::is_balancers_own);
+    (peer != UNIX_PEER && !is_balancers_own).then(|| peer.ip())
 }
 
 impl<I: Io> Host<I> {
@@ -80,7 +77,12 @@ impl<I: Io> Host<I> {
     /// A connection of this address begins its handshake here; false, counted and told of once in a while, if the
     /// address has its share of them already.
     pub(super) fn begin_handshake(&mut self, now: Time, slot: ConnectionSlot, address: IpAddr) -> bool {
-        if self.policies.address_gate.is_exempt(address) || self.admissions.handshakes.begin(slot, address) {
+        if self.policies.address_gate.is_exempt(address) {
+            return true;
+        }
+        self.end_handshake(slot);
+        if let Some(source) = self.admissions.handshakes.begin(address) {
+            self.connections.entry(slot).handshake = Some(source);
             return true;
         }
         let tell = self.control.address_gate.tell(now, address);
@@ -88,21 +90,43 @@ impl<I: Io> Host<I> {
         false
     }
 
-    /// A connection has come in from this address.
-    pub(super) fn begin_visit(&mut self, now: Time, slot: ConnectionSlot, address: IpAddr) {
-        if self.policies.address_gate.flap_connects > 0 {
-            self.admissions.visits.insert(slot, Stay { address, since: now });
+    /// The CONNECT of a connection is answered, or it goes.
+    pub(super) fn end_handshake(&mut self, slot: ConnectionSlot) {
+        if let Some(source) = self.connections.end_handshake(slot) {
+            self.admissions.handshakes.end(source);
         }
     }
 
-    /// The connection ends.
-    pub(super) fn end_visit(&mut self, now: Time, slot: ConnectionSlot) {
-        // Nearly always there are none.
-        if self.admissions.visits.is_empty() {
-            return;
+    /// A connection has come in from this address.
+    pub(super) fn begin_stay(&mut self, now: Time, slot: ConnectionSlot, address: IpAddr) {
+        if self.policies.address_gate.flap_connects > 0 {
+            self.connections.entry(slot).stay = Some(Stay { address, since: now });
         }
-        let Some(Stay { address, since }) = self.admissions.visits.remove(&slot) else { return };
-        if self.control.address_gate.closed(now, address, now.millis_since(since)) {
+    }
+
+    /// A connection has ended: it counts nowhere any more.
+    pub(super) fn forget(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        connection: Option<Box<ConnectionEntry>>,
+    ) {
+        self.control.open.fetch_sub(1, Ordering::Relaxed);
+        self.verdicts.forget(slot);
+        let Some(connection) = connection else { return };
+        let ConnectionEntry { layered, bounded_by, handshake, stay } = *connection;
+        if let Some(layered) = layered {
+            self.layers.close(slot, layered);
+        }
+        if let Some(listener) = bounded_by {
+            self.control.open_by_listener[usize::from(listener)].fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some(source) = handshake {
+            self.admissions.handshakes.end(source);
+        }
+        if let Some(Stay { address, since }) = stay
+            && self.control.address_gate.closed(now, address, now.millis_since(since))
+        {
             self.tell_of_ban(now, address, false);
         }
     }
@@ -112,7 +136,7 @@ impl<I: Io> Host<I> {
         for FailedLogin { slot, serial, peer } in std::mem::take(&mut self.admissions.failed) {
             let judged =
                 self.admissions.judged.filter(|judged| (judged.slot, judged.serial) == (slot, serial));
-            let penalty = match (judged, source(&self.layers, slot, peer)) {
+            let penalty = match (judged, source(&self.connections, slot, peer)) {
                 (Some(judged), _) => judged.penalty,
                 (None, Some(address)) => self.penalty(now, address),
                 (None, None) => Penalty::None,
@@ -136,7 +160,7 @@ impl<I: Io> Host<I> {
     }
 
     pub(super) fn note_success(&mut self, now: Time, slot: ConnectionSlot, peer: SocketAddr) {
-        if let Some(address) = source(&self.layers, slot, peer) {
+        if let Some(address) = source(&self.connections, slot, peer) {
             self.control.address_gate.succeeded(now, address);
         }
     }
@@ -148,9 +172,9 @@ impl<I: Io> Host<I> {
         if settings.banned.is_empty() {
             return;
         }
-        let layers = &self.layers;
+        let connections = &self.connections;
         let is_banned =
-            |slot, peer| source(layers, slot, peer).is_some_and(|address| settings.is_banned(address));
+            |slot, peer| source(connections, slot, peer).is_some_and(|address| settings.is_banned(address));
         self.admissions.banned_to = self.machine.handle_bans(now, from, is_banned);
         self.carry_out(now, None);
     }

@@ -5,7 +5,6 @@ use super::{Host, Io, IoEvent, SocketEnd, UNIX_PEER};
 use crate::base::{ConnectionSlot, Time};
 use crate::broker::{Backlog, Counter, Effect, Event, Hangup};
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 
 impl<I: Io> Host<I> {
     pub(super) fn handle_event(&mut self, now: Time, event: IoEvent<I::Buffer>) {
@@ -54,16 +53,20 @@ impl<I: Io> Host<I> {
             return self.close_at_once(slot);
         }
         if let Err(limit) = self.control.admit(&self.shared.config, listener) {
-            self.admissions.handshakes.end(slot);
+            self.end_handshake(slot);
             let event = Event::ConnectionRefused { limit, peer, listener };
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitConnections, 1);
             self.write_event(now, &event);
             return self.close_at_once(slot);
         }
-        self.count_in(slot, listener);
-        self.layers.open(slot, listener, peer);
+        if self.shared.config.listeners[usize::from(listener)].connections.is_some() {
+            self.connections.entry(slot).bounded_by = Some(listener);
+        }
+        if let Some(layered) = self.layers.open(listener, peer) {
+            self.connections.entry(slot).layered = Some(layered);
+        }
         if counts {
-            self.begin_visit(now, slot, peer.ip());
+            self.begin_stay(now, slot, peer.ip());
         }
         self.machine.handle_open(now, slot, peer, listener, false);
         self.carry_out(now, None);
@@ -106,22 +109,19 @@ impl<I: Io> Host<I> {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Close { slot } => {
-                    self.count_out(slot);
-                    self.end_visit(now, slot);
-                    self.verdicts.forget(slot);
-                    self.admissions.handshakes.end(slot);
-                    self.layers.close(slot);
+                    let connection = self.connections.take(slot);
+                    self.forget(now, slot, connection);
                     self.io.close(slot);
                 }
                 Effect::Stream { slot } => {
-                    self.admissions.handshakes.end(slot);
+                    self.end_handshake(slot);
                     self.io.receive_stream(slot);
                 }
                 Effect::HandOver { slot, to, handover } => self.hand_over(now, slot, to, handover),
                 Effect::Check { slot, serial, login } => self.check_login(now, slot, serial, login),
                 Effect::LoginFailed { slot, serial, peer } => {
                     // Its CONNECT is finished.
-                    self.admissions.handshakes.end(slot);
+                    self.end_handshake(slot);
                     self.admissions.failed.push(FailedLogin { slot, serial, peer });
                 }
                 Effect::LoginSucceeded { slot, peer } => self.note_success(now, slot, peer),
@@ -142,19 +142,6 @@ impl<I: Io> Host<I> {
         self.log.write(now, event);
         if let Some(observer) = &mut self.observer {
             observer(now, event);
-        }
-    }
-
-    pub(super) fn count_in(&mut self, slot: ConnectionSlot, listener: u16) {
-        if self.shared.config.listeners[usize::from(listener)].connections.is_some() {
-            self.counted.insert(slot, listener);
-        }
-    }
-
-    pub(super) fn count_out(&mut self, slot: ConnectionSlot) {
-        self.control.open.fetch_sub(1, Ordering::Relaxed);
-        if let Some(listener) = self.counted.remove(&slot) {
-            self.control.open_by_listener[usize::from(listener)].fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

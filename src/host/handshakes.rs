@@ -1,7 +1,6 @@
-//! Connections of a shard that have not finished CONNECT, by the address that they count for: no address has more than
-//! its share, so that a few can't lock all others out.
+//! How many connections of each address have not finished CONNECT: no address has more than its share, so that a few
+//! can't lock all others out.
 
-use crate::base::ConnectionSlot;
 use crate::policy::address_gate::counted_with;
 use crate::settings::Network;
 use ahash::RandomState;
@@ -11,35 +10,31 @@ use std::net::IpAddr;
 
 /// See the module.
 pub(super) struct Handshakes {
-    by_slot: HashMap<ConnectionSlot, Network, RandomState>,
     by_source: HashMap<Network, usize, RandomState>,
     share: usize,
 }
 
 impl Handshakes {
-    /// Each address may have `share` of them. The seed keys the tables.
+    /// Each address may have `share` of them. The seed keys the table.
     pub(super) fn new(share: usize, seed: u64) -> Handshakes {
         let hasher = RandomState::with_seeds(seed, 0x6861, 0x6e64, 0x73);
-        let (by_slot, by_source) = (HashMap::with_hasher(hasher.clone()), HashMap::with_hasher(hasher));
-        Handshakes { by_slot, by_source, share }
+        Handshakes { by_source: HashMap::with_hasher(hasher), share }
     }
 
-    /// The connection in this slot has come in from an address; false, and it is not counted, if that has its share.
-    pub(super) fn begin(&mut self, slot: ConnectionSlot, address: IpAddr) -> bool {
-        self.end(slot);
+    /// A connection has come in from an address. Gives where it counts, to be given back at its end; `None`, and it is
+    /// not counted, if the address has its share.
+    pub(super) fn begin(&mut self, address: IpAddr) -> Option<Network> {
         let source = counted_with(address);
         let count = self.by_source.entry(source).or_default();
         if *count >= self.share {
-            return false;
+            return None;
         }
         *count += 1;
-        self.by_slot.insert(slot, source);
-        true
+        Some(source)
     }
 
-    /// The connection in this slot has finished, left or ended; nothing for one that is not counted.
-    pub(super) fn end(&mut self, slot: ConnectionSlot) {
-        let Some(source) = self.by_slot.remove(&slot) else { return };
+    /// A connection that counts there has finished, left or ended.
+    pub(super) fn end(&mut self, source: Network) {
         if let Entry::Occupied(mut entry) = self.by_source.entry(source) {
             match *entry.get() {
                 0 | 1 => drop(entry.remove()),
@@ -49,7 +44,6 @@ impl Handshakes {
     }
 
     pub(super) fn give_memory_back(&mut self) {
-        self.by_slot.shrink_to_fit();
         self.by_source.shrink_to_fit();
     }
 }
@@ -62,27 +56,20 @@ mod tests {
     fn an_address_has_its_share_and_no_more_and_others_have_theirs() {
         let mut handshakes = Handshakes::new(3, 7);
         let address = |last| IpAddr::from([192, 0, 2, last]);
-        for slot in 0..3 {
-            assert!(handshakes.begin(ConnectionSlot::new(slot), address(1)));
-        }
-        assert!(!handshakes.begin(ConnectionSlot::new(3), address(1)));
-        assert!(handshakes.begin(ConnectionSlot::new(4), address(2)), "another address");
-        handshakes.end(ConnectionSlot::new(3));
-        assert!(
-            !handshakes.begin(ConnectionSlot::new(5), address(1)),
-            "what was not counted leaves no place"
-        );
-        handshakes.end(ConnectionSlot::new(1));
-        handshakes.end(ConnectionSlot::new(1));
-        assert!(
-            handshakes.begin(ConnectionSlot::new(6), address(1))
-                && !handshakes.begin(ConnectionSlot::new(7), address(1))
-        );
+        let mut begun: Vec<Network> = (0..3).filter_map(|_| handshakes.begin(address(1))).collect();
+        assert_eq!(begun.len(), 3);
+        assert!(handshakes.begin(address(1)).is_none());
+        begun.extend(handshakes.begin(address(2)));
+        assert_eq!(begun.len(), 4, "another address");
+        assert!(handshakes.begin(address(1)).is_none(), "what was not counted leaves no place");
+        handshakes.end(begun.remove(0));
+        begun.extend(handshakes.begin(address(1)));
+        assert!(begun.len() == 4 && handshakes.begin(address(1)).is_none());
         // A network of IPv6 that counts as one.
         let v6 = |host: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, host]);
-        assert!((10..13).all(|slot| handshakes.begin(ConnectionSlot::new(slot), v6(slot as u16))));
-        assert!(!handshakes.begin(ConnectionSlot::new(13), v6(13)));
-        (0..20).for_each(|slot| handshakes.end(ConnectionSlot::new(slot)));
-        assert!(handshakes.by_slot.is_empty() && handshakes.by_source.is_empty());
+        begun.extend((10..14).filter_map(|host| handshakes.begin(v6(host))));
+        assert_eq!(begun.len(), 7);
+        begun.into_iter().for_each(|source| handshakes.end(source));
+        assert!(handshakes.by_source.is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! The host and what its listeners put in front of MQTT: bytes of a socket go through the connection's layers
 //! before the machine sees them, and what the machine sends goes through them at the end of the turn.
 
+use super::connections::ConnectionTable;
 use super::{Host, Io};
 use crate::base::ConnectionSlot;
 use crate::base::Time;
@@ -20,11 +21,16 @@ pub(super) struct Layered {
     layers: Layers,
 }
 
-/// The layers of a shard's listeners, and the layers of its connections.
+impl Layered {
+    /// Is it a load balancer's own connection, which has named no client?
+    pub(super) fn is_balancers_own(&self) -> bool {
+        self.layers.is_balancers_own()
+    }
+}
+
+/// The layers of a shard's listeners, and the work of a turn on those of its connections.
 pub(super) struct ConnectionLayers {
     stacks: Arc<[LayerStack]>,
-    /// By slot. Empty as long as every connection is plain.
-    layers: Vec<Option<Box<Layered>>>,
     scratch: Scratch,
     cipher: Vec<u8>,
     /// What layers have answered in this turn; it goes out before what the machine sends.
@@ -44,7 +50,6 @@ impl ConnectionLayers {
     pub(super) fn new(stacks: Arc<[LayerStack]>) -> ConnectionLayers {
         ConnectionLayers {
             stacks,
-            layers: Vec::new(),
             scratch: Scratch::default(),
             cipher: Vec::new(),
             answers: Vec::new(),
@@ -63,31 +68,14 @@ impl ConnectionLayers {
         &self.stacks[usize::from(listener)]
     }
 
-    /// A connection has come in.
-    pub(super) fn open(&mut self, slot: ConnectionSlot, listener: u16, peer: SocketAddr) {
-        if let Some(layers) = self.stack(listener).open(peer.ip()) {
-            self.insert(slot, Box::new(Layered { listener, layers }));
-        }
+    /// The layers of a connection that has come in; none if it is plain.
+    pub(super) fn open(&self, listener: u16, peer: SocketAddr) -> Option<Box<Layered>> {
+        let layers = self.stack(listener).open(peer.ip())?;
+        Some(Box::new(Layered { listener, layers }))
     }
 
-    fn insert(&mut self, slot: ConnectionSlot, layered: Box<Layered>) {
-        let at = slot.at();
-        if self.layers.len() <= at {
-            self.layers.resize_with(at + 1, || None);
-        }
-        self.layers[at] = Some(layered);
-    }
-
-    fn listener_of(&self, slot: ConnectionSlot) -> Option<u16> {
-        self.layers.get(slot.at()).and_then(Option::as_ref).map(|layered| layered.listener)
-    }
-
-    fn has(&self, slot: ConnectionSlot) -> bool {
-        self.layers.get(slot.at()).is_some_and(Option::is_some)
-    }
-
-    /// The connection moves to another shard: its layers, and what they have answered and is not sent yet.
-    pub(super) fn take(&mut self, slot: ConnectionSlot, outbox: &Outbox) -> (Option<Box<Layered>>, Vec<u8>) {
+    /// The connection moves to another shard: what its layers have answered and is not sent yet.
+    pub(super) fn take_unsent(&mut self, slot: ConnectionSlot, outbox: &Outbox) -> Vec<u8> {
         let mut unsent = Vec::new();
         self.answers.retain(|&(of, range)| {
             if of == slot {
@@ -95,29 +83,19 @@ impl ConnectionLayers {
             }
             of != slot
         });
-        (self.layers.get_mut(slot.at()).and_then(Option::take), unsent)
+        unsent
     }
 
-    /// The connection has come from another shard.
-    pub(super) fn adopt(
-        &mut self,
-        slot: ConnectionSlot,
-        layered: Option<Box<Layered>>,
-        unsent: &[u8],
-        outbox: &mut Outbox,
-    ) {
-        let Some(layered) = layered else { return };
-        self.insert(slot, layered);
+    /// The connection has come from another shard, where its layers have answered this.
+    pub(super) fn adopt(&mut self, slot: ConnectionSlot, unsent: &[u8], outbox: &mut Outbox) {
         let start = outbox.arena_bytes();
         outbox.arena_mut().extend_from_slice(unsent);
         self.note_answer(slot, start, outbox);
     }
 
     /// The connection is closed once this turn is sent.
-    pub(super) fn close(&mut self, slot: ConnectionSlot) {
-        if let Some(layered) = self.layers.get_mut(slot.at()).and_then(Option::take) {
-            self.closing.push((slot, layered));
-        }
+    pub(super) fn close(&mut self, slot: ConnectionSlot, layered: Box<Layered>) {
+        self.closing.push((slot, layered));
     }
 
     fn note_answer(&mut self, slot: ConnectionSlot, start: usize, outbox: &mut Outbox) {
@@ -132,31 +110,13 @@ impl ConnectionLayers {
         self.stack(listener).is_balancer(address)
     }
 
-    /// Is it a load balancer's own connection, which has named no client?
-    pub(super) fn is_balancers_own(&self, slot: ConnectionSlot) -> bool {
-        let layered = self.layers.get(slot.at()).and_then(Option::as_ref);
-        layered.is_some_and(|layered| layered.layers.is_balancers_own())
-    }
-
-    fn held_bytes(&self, slot: ConnectionSlot) -> usize {
-        let layered = self.layers.get(slot.at()).and_then(Option::as_ref);
-        layered.map_or(0, |layered| layered.layers.held_bytes())
-    }
-
-    /// Takes bytes of a connection whose PROXY header is still to come; none for others.
-    fn read_header(
+    fn read(
         &mut self,
         slot: ConnectionSlot,
+        layered: &mut Layered,
         bytes: &[u8],
-    ) -> Option<Result<Option<ProxyHeader>, LayerFault>> {
-        let layered = self.layers.get_mut(slot.at()).and_then(Option::as_mut)?;
-        layered.layers.awaits_header().then(|| layered.layers.read_header(bytes))
-    }
-
-    fn read(&mut self, slot: ConnectionSlot, bytes: &[u8], outbox: &mut Outbox) -> Result<Input, LayerFault> {
-        let Some(layered) = self.layers.get_mut(slot.at()).and_then(Option::as_mut) else {
-            return Ok(Input::default());
-        };
+        outbox: &mut Outbox,
+    ) -> Result<Input, LayerFault> {
         let start = outbox.arena_bytes();
         let stack = &self.stacks[usize::from(layered.listener)];
         let read = layered.layers.read(stack, bytes, &mut self.scratch, outbox.arena_mut());
@@ -165,9 +125,9 @@ impl ConnectionLayers {
     }
 
     /// Puts the turn's bytes of each layered connection into the form that its socket gets.
-    pub(super) fn seal(&mut self, outbox: &mut Outbox) {
+    pub(super) fn seal(&mut self, connections: &mut ConnectionTable, outbox: &mut Outbox) {
         // The table may have been given back in the turn in which its last connection has ended.
-        if self.layers.is_empty() && self.closing.is_empty() && self.answers.is_empty() {
+        if connections.is_unused() && self.closing.is_empty() && self.answers.is_empty() {
             return;
         }
         // All clients of a listener may be closed in one turn.
@@ -179,8 +139,8 @@ impl ConnectionLayers {
                 *closing
             });
             let layered = match closing {
-                Ok(at) => Some(&mut self.closing[at].1),
-                Err(_) => self.layers.get_mut(slot.at()).and_then(Option::as_mut),
+                Ok(at) => Some(&mut *self.closing[at].1),
+                Err(_) => connections.layered_mut(slot),
             };
             if let Some(layered) = layered {
                 seal_one(slot, &mut layered.layers, &mut self.scratch, &mut self.cipher, outbox);
@@ -211,9 +171,6 @@ impl ConnectionLayers {
     }
 
     pub(super) fn give_memory_back(&mut self) {
-        let used = self.layers.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-        self.layers.truncate(used);
-        self.layers.shrink_to_fit();
         self.cipher = Vec::new();
         self.scratch = Scratch::default();
         self.waiting.shrink_to_fit();
@@ -278,7 +235,7 @@ impl<I: Io> Host<I> {
         slot: ConnectionSlot,
         buffer: I::Buffer,
     ) -> Option<I::Buffer> {
-        if !self.layers.has(slot) {
+        if self.connections.layered(slot).is_none() {
             return Some(buffer);
         }
         let is_handshaking = self.machine.is_handshaking(slot);
@@ -290,10 +247,14 @@ impl<I: Io> Host<I> {
         }
         let began = is_handshaking.then(|| self.now());
         let unanswered = self.machine.outbox().arena_bytes();
-        let header = self.layers.read_header(slot, self.io.bytes(&buffer));
-        let read = match header {
-            None => self.layers.read(slot, self.io.bytes(&buffer), self.machine.outbox()),
-            Some(header) => self.follow_header(now, slot, header),
+        let bytes = self.io.bytes(&buffer);
+        let read = match self.connections.layered_mut(slot) {
+            None => Ok(Input::default()),
+            Some(layered) if layered.layers.awaits_header() => {
+                let header = layered.layers.read_header(bytes);
+                self.follow_header(now, slot, header)
+            }
+            Some(layered) => self.layers.read(slot, layered, bytes, self.machine.outbox()),
         };
         let came = self.io.bytes(&buffer).len();
         self.io.give_back(buffer);
@@ -325,7 +286,10 @@ impl<I: Io> Host<I> {
         if !mqtt.is_empty() {
             self.machine.handle_bytes(now, slot, &mqtt);
         }
-        let below = BytesBelow { received, held: self.layers.held_bytes(slot) };
+        let below = BytesBelow {
+            received,
+            held: self.connections.layered(slot).map_or(0, |layered| layered.layers.held_bytes()),
+        };
         self.machine.handle_bytes_below(now, slot, below);
         self.layers.scratch.give_back(mqtt);
         if let Some(hangup) = end {
@@ -352,7 +316,7 @@ impl<I: Io> Host<I> {
                 self.machine.handle_turned_away(now, slot);
                 return Ok(Input::default());
             }
-            self.begin_visit(now, slot, peer.ip());
+            self.begin_stay(now, slot, peer.ip());
         }
         if let Some(identity) = identity {
             self.note_identity(slot, identity);
@@ -360,12 +324,15 @@ impl<I: Io> Host<I> {
         if rest.is_empty() {
             return Ok(Input::default());
         }
-        self.layers.read(slot, &rest, self.machine.outbox())
+        match self.connections.layered_mut(slot) {
+            Some(layered) => self.layers.read(slot, layered, &rest, self.machine.outbox()),
+            None => Ok(Input::default()),
+        }
     }
 
     fn note_identity(&mut self, slot: ConnectionSlot, identity: TlsIdentity) {
-        let Some(number) = self.layers.listener_of(slot) else { return };
-        let listener = &self.shared.config.listeners[usize::from(number)];
+        let Some(layered) = self.connections.layered(slot) else { return };
+        let listener = &self.shared.config.listeners[usize::from(layered.listener)];
         let user = user_of_certificate(listener, identity.common_name, identity.subject);
         if let Some(user) = user {
             self.machine.handle_certificate_user(slot, user);
@@ -392,11 +359,12 @@ mod tests {
         let stack = LayerStack { websocket: Some(WebSocketSettings::default()), ..LayerStack::default() };
         let mut layers = ConnectionLayers::new([stack].into());
         let mut outbox = Outbox::default();
-        layers.open(ConnectionSlot::new(3), 0, ([127, 0, 0, 1], 4242).into());
-        layers.read(ConnectionSlot::new(3), b"\x10 is no HTTP", &mut outbox).expect_err("it is no HTTP");
-        layers.close(ConnectionSlot::new(3));
+        let mut layered = layers.open(0, ([127, 0, 0, 1], 4242).into()).expect("WebSocket");
+        let slot = ConnectionSlot::new(3);
+        layers.read(slot, &mut layered, b"\x10 is no HTTP", &mut outbox).expect_err("it is no HTTP");
+        layers.close(slot, layered);
         layers.give_memory_back();
-        layers.seal(&mut outbox);
+        layers.seal(&mut ConnectionTable::default(), &mut outbox);
         assert!(
             outbox.touched_of(ConnectionSlot::new(3)).is_some_and(|touched| touched.bytes > 0),
             "the refusal is sent"
@@ -410,16 +378,13 @@ mod tests {
         let stack = LayerStack { websocket: Some(WebSocketSettings::default()), ..LayerStack::default() };
         let mut layers = ConnectionLayers::new([stack].into());
         let mut outbox = Outbox::default();
-        for slot in (0..CLIENTS).map(ConnectionSlot::new) {
-            layers.open(slot, 0, ([127, 0, 0, 1], 4242).into());
-        }
         for slot in (0..CLIENTS).rev().map(ConnectionSlot::new) {
             let start = outbox.arena_len();
             outbox.arena_mut().extend_from_slice(b"\xE0\x01\x8B");
             outbox.send(slot, Range { start, len: 3 });
-            layers.close(slot);
+            layers.close(slot, layers.open(0, ([127, 0, 0, 1], 4242).into()).expect("WebSocket"));
         }
-        let ((), steps) = steps::of(|| layers.seal(&mut outbox));
+        let ((), steps) = steps::of(|| layers.seal(&mut ConnectionTable::default(), &mut outbox));
         assert!(steps <= u64::from(CLIENTS) * 16, "{steps} steps for {CLIENTS} clients");
         assert!(layers.closing.is_empty() && outbox.touched().len() == CLIENTS as usize);
     }
@@ -434,11 +399,14 @@ mod tests {
         let stack = LayerStack { websocket: Some(WebSocketSettings::default()), ..LayerStack::default() };
         let mut layers = ConnectionLayers::new([stack].into());
         let mut outbox = Outbox::default();
-        layers.open(ConnectionSlot::new(0), 0, ([127, 0, 0, 1], 4242).into());
-        layers.read(ConnectionSlot::new(0), request, &mut outbox).expect("a good request");
-        layers.seal(&mut outbox);
+        let mut connections = ConnectionTable::default();
+        let slot = ConnectionSlot::new(0);
+        connections.entry(slot).layered = layers.open(0, ([127, 0, 0, 1], 4242).into());
+        let layered = connections.layered_mut(slot).expect("WebSocket");
+        layers.read(slot, layered, request, &mut outbox).expect("a good request");
+        layers.seal(&mut connections, &mut outbox);
         outbox.clear();
-        let sent = |layers: &mut ConnectionLayers, outbox: &mut Outbox, parts: &[&[u8]]| {
+        let mut sent = |layers: &mut ConnectionLayers, outbox: &mut Outbox, parts: &[&[u8]]| {
             for part in parts {
                 let start = outbox.arena_len();
                 outbox.arena_mut().extend_from_slice(part);
@@ -446,7 +414,7 @@ mod tests {
                 outbox.send(ConnectionSlot::new(0), Range { start, len: outbox.arena_len() - start });
                 outbox.arena_mut().push(0);
             }
-            layers.seal(outbox);
+            layers.seal(&mut connections, outbox);
             let touched = *outbox.touched_of(ConnectionSlot::new(0)).expect("something is sent");
             let bytes: Vec<_> = outbox.segments_of(&touched).map(|range| outbox.bytes(range)).collect();
             let bytes = bytes.concat();

@@ -67,7 +67,7 @@ impl Verdicts {
 
 impl<I: Io> Host<I> {
     pub(super) fn check_login(&mut self, now: Time, slot: ConnectionSlot, serial: u32, login: Box<Login>) {
-        let address = source(&self.layers, slot, login.peer);
+        let address = source(&self.connections, slot, login.peer);
         let queue = &mut self.verdicts.queue;
         let origin = queue.origin(address, login.user.as_deref(), &login.client_id);
         if let Some(refused) = queue.push(origin, slot, Waiting { slot, serial, login }) {

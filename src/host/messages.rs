@@ -1,8 +1,8 @@
 //! The host and the mesh: mails and connections go into the boxes of other shards, and come out of its own. A box
 //! that is full stops the reading of the connections that have filled it.
 
-use super::admission::{Stay, source};
-use super::layers::Layered;
+use super::admission::source;
+use super::connections::ConnectionEntry;
 use super::{ARENA_BYTES_MAX, Host, Io};
 use crate::base::ConnectionSlot;
 use crate::base::ShardId;
@@ -35,10 +35,9 @@ impl<S> ShardMessage<S> {
 pub struct Arrival<S> {
     socket: S,
     handover: Handover,
-    layers: Option<Box<Layered>>,
+    connection: Option<Box<ConnectionEntry>>,
     /// What the layers have answered and is not sent yet.
     unsent: Vec<u8>,
-    visit: Option<Stay>,
 }
 
 /// A message is kept here while the box it is for is full. The connection that caused it is not
@@ -84,13 +83,12 @@ impl<I: Io> Host<I> {
                         );
                     }
                     ShardMessage::Socket(arrival) => {
-                        let Arrival { socket, handover, layers, unsent, visit } = *arrival;
+                        let Arrival { socket, handover, connection, unsent } = *arrival;
                         let Handover { peer, listener, user, bytes } = handover;
                         let slot = self.io.adopt(socket);
-                        self.count_in(slot, listener);
-                        self.admissions.visits.extend(visit.map(|visit| (slot, visit)));
-                        self.layers.adopt(slot, layers, &unsent, self.machine.outbox());
-                        let address = source(&self.layers, slot, peer);
+                        self.connections.insert(slot, connection);
+                        self.layers.adopt(slot, &unsent, self.machine.outbox());
+                        let address = source(&self.connections, slot, peer);
                         let has_room = address.is_none_or(|address| self.begin_handshake(now, slot, address));
                         self.machine.handle_open(now, slot, peer, listener, true);
                         if !has_room {
@@ -117,20 +115,22 @@ impl<I: Io> Host<I> {
     }
 
     pub(super) fn hand_over(&mut self, now: Time, slot: ConnectionSlot, to: ShardId, handover: Handover) {
-        self.admissions.handshakes.end(slot);
-        let (layers, unsent) = self.layers.take(slot, self.machine.outbox());
+        self.end_handshake(slot);
+        let connection = self.connections.take(slot);
+        let unsent = self.layers.take_unsent(slot, self.machine.outbox());
         match self.io.detach(slot) {
             Some(socket) => {
-                self.counted.remove(&slot);
-                let visit = self.admissions.visits.remove(&slot);
-                let arrival = Arrival { socket, handover, layers, unsent, visit };
+                let arrival = Arrival { socket, handover, connection, unsent };
                 self.send(now, to, ShardMessage::Socket(Box::new(arrival)), None);
             }
-            // The peer has gone while its CONNECT was read.
+            // The peer has gone while its CONNECT was read: its layers have nobody to talk to.
             None => {
+                let connection = connection.map(|mut entry| {
+                    entry.layered = None;
+                    entry
+                });
                 self.shared.counters[usize::from(self.machine.id())].add(Counter::ConnectionsClosed, 1);
-                self.count_out(slot);
-                self.end_visit(now, slot);
+                self.forget(now, slot, connection);
                 self.io.close(slot);
             }
         }

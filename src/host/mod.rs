@@ -7,6 +7,7 @@
 
 mod admission;
 mod clock;
+mod connections;
 mod control;
 mod effects;
 mod event_log;
@@ -29,12 +30,13 @@ use crate::broker::{Counter, Event, HoldBack, Shard, Shared};
 use crate::control::access_policies::AccessPolicies;
 use admission::Admissions;
 use clock::ClockWatch;
+use connections::ConnectionTable;
 use event_log::EventLog;
 use handshakes::Handshakes;
 use layers::ConnectionLayers;
 use logins::Verdicts;
 use messages::Overflow;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -75,8 +77,7 @@ pub struct Host<I: Io> {
     store: Option<Store>,
     /// Listening sockets, until all shards are ready for clients.
     listeners: Vec<(u16, I::Listener)>,
-    /// Connections of listeners that have a bound of their own, and their listeners.
-    counted: BTreeMap<ConnectionSlot, u16>,
+    connections: ConnectionTable,
     layers: ConnectionLayers,
     policies: AccessPolicies,
     /// See `Control::policies_changed`.
@@ -150,7 +151,7 @@ impl<I: Io> Host<I> {
             tidy: Tidy::default(),
             store: None,
             listeners: start.listeners,
-            counted: BTreeMap::new(),
+            connections: ConnectionTable::default(),
             layers: ConnectionLayers::new(Arc::clone(&policies.stacks)),
             policies,
             policies_seen,
@@ -239,7 +240,7 @@ impl<I: Io> Host<I> {
             return Ok(false);
         }
         let deadline = self.park_until(now);
-        self.layers.seal(self.machine.outbox());
+        self.layers.seal(&mut self.connections, self.machine.outbox());
         // A mail that must wait for the log must not keep the shard awake: the end of the write wakes it.
         let takes_mails = self.machine.takes_mails();
         self.io.park(self.machine.outbox(), &mut self.events, deadline, takes_mails)?;
@@ -374,6 +375,7 @@ impl<I: Io> Host<I> {
         let kept = Kept { connections: self.io.connections(), bytes: self.machine.kept_bytes() };
         if self.tidy.is_due(now, kept) {
             self.machine.give_memory_back();
+            self.connections.give_memory_back();
             self.layers.give_memory_back();
             self.admissions.handshakes.give_memory_back();
             self.io.give_memory_back();
@@ -382,7 +384,7 @@ impl<I: Io> Host<I> {
 
     fn flush(&mut self) -> std::io::Result<()> {
         let mut events = Vec::new();
-        self.layers.seal(self.machine.outbox());
+        self.layers.seal(&mut self.connections, self.machine.outbox());
         self.io.flush(self.machine.outbox(), &mut events)?;
         self.clear_outbox();
         let now = self.now();

@@ -1,0 +1,128 @@
+//! The one table of what the host keeps of its connections, by slot.
+//!
+//! A connection has its entry until it is closed or moves to another shard, and whoever takes the entry out has all of it.
+//! A plain connection of a listener without bounds has none once it is served: there is nothing to keep.
+
+use super::layers::Layered;
+use crate::base::{ConnectionSlot, Time};
+use crate::settings::Network;
+use std::net::IpAddr;
+
+/// What the host keeps of one connection.
+#[derive(Default)]
+pub(super) struct ConnectionEntry {
+    /// The layers below MQTT.
+    pub(super) layered: Option<Box<Layered>>,
+    /// The listener, if it bounds its connections.
+    pub(super) bounded_by: Option<u16>,
+    /// Where its handshake counts, until CONNECT is answered.
+    pub(super) handshake: Option<Network>,
+    /// Since when it is here, where flapping is watched.
+    pub(super) stay: Option<Stay>,
+}
+
+/// Who has come in, and when.
+#[derive(Clone, Copy)]
+pub(super) struct Stay {
+    pub(super) address: IpAddr,
+    pub(super) since: Time,
+}
+
+impl ConnectionEntry {
+    fn is_empty(&self) -> bool {
+        let ConnectionEntry { layered, bounded_by, handshake, stay } = self;
+        layered.is_none() && bounded_by.is_none() && handshake.is_none() && stay.is_none()
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct ConnectionTable {
+    slots: Vec<Option<Box<ConnectionEntry>>>,
+}
+
+impl ConnectionTable {
+    /// The entry of a connection, which is made if there is none.
+    pub(super) fn entry(&mut self, slot: ConnectionSlot) -> &mut ConnectionEntry {
+        if self.slots.len() <= slot.at() {
+            self.slots.resize_with(slot.at() + 1, || None);
+        }
+        self.slots[slot.at()].get_or_insert_default()
+    }
+
+    /// Puts the entry of a connection in that comes from another shard.
+    pub(super) fn insert(&mut self, slot: ConnectionSlot, connection: Option<Box<ConnectionEntry>>) {
+        if let Some(connection) = connection {
+            *self.entry(slot) = *connection;
+        }
+    }
+
+    /// Takes the whole entry of a connection out, which ends here.
+    pub(super) fn take(&mut self, slot: ConnectionSlot) -> Option<Box<ConnectionEntry>> {
+        self.slots.get_mut(slot.at())?.take()
+    }
+
+    /// A handshake has ended; gives where it counted.
+    pub(super) fn end_handshake(&mut self, slot: ConnectionSlot) -> Option<Network> {
+        let entry = self.slots.get_mut(slot.at())?;
+        let handshake = entry.as_mut()?.handshake.take();
+        entry.take_if(|connection| connection.is_empty());
+        handshake
+    }
+
+    #[inline]
+    pub(super) fn layered(&self, slot: ConnectionSlot) -> Option<&Layered> {
+        self.slots.get(slot.at())?.as_ref()?.layered.as_deref()
+    }
+
+    #[inline]
+    pub(super) fn layered_mut(&mut self, slot: ConnectionSlot) -> Option<&mut Layered> {
+        self.slots.get_mut(slot.at())?.as_mut()?.layered.as_deref_mut()
+    }
+
+    /// Is no connection in the table, and was none since memory was given back?
+    pub(super) fn is_unused(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    pub(super) fn give_memory_back(&mut self) {
+        let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.slots.truncate(used);
+        self.slots.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::address_gate::counted_with;
+
+    #[test]
+    fn an_entry_without_content_goes_with_the_handshake() {
+        let mut connections = ConnectionTable::default();
+        let (plain, bounded) = (ConnectionSlot::new(1), ConnectionSlot::new(4));
+        let network = counted_with([192, 0, 2, 1].into());
+        connections.entry(plain).handshake = Some(network);
+        connections.entry(bounded).handshake = Some(network);
+        connections.entry(bounded).bounded_by = Some(7);
+        assert!(connections.end_handshake(plain).is_some() && connections.end_handshake(plain).is_none());
+        assert!(connections.take(plain).is_none());
+        assert!(connections.end_handshake(bounded).is_some());
+        let entry = connections.take(bounded).expect("its listener bounds it");
+        assert_eq!(entry.bounded_by, Some(7));
+        assert!(connections.take(bounded).is_none());
+        connections.give_memory_back();
+        assert!(connections.is_unused());
+    }
+
+    #[test]
+    fn an_entry_moves_whole() {
+        let (mut here, mut there) = (ConnectionTable::default(), ConnectionTable::default());
+        let address = [192, 0, 2, 1].into();
+        here.entry(ConnectionSlot::new(2)).stay = Some(Stay { address, since: Time::ZERO });
+        here.entry(ConnectionSlot::new(2)).bounded_by = Some(3);
+        there.insert(ConnectionSlot::new(9), here.take(ConnectionSlot::new(2)));
+        let entry = there.take(ConnectionSlot::new(9)).expect("it has come");
+        assert!(entry.bounded_by == Some(3) && entry.stay.is_some_and(|stay| stay.address == address));
+    }
+}
