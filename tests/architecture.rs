@@ -60,15 +60,8 @@ const LINES_MAX: usize = 600;
 /// Functions that take two bare integers of one type side by side: a caller may confuse them.
 const BARE_INTEGERS: &[(&str, &str)] = &[
     ("broker/flows/records.rs", "record_delivery"),
-    ("persistence/segment_file.rs", "bytes"),
-    ("persistence/segment_file.rs", "read"),
-    ("store/clock.rs", "by_wall"),
-    ("store/clock.rs", "difference"),
-    ("store/clock.rs", "latest_end"),
     ("store/log.rs", "header"),
     ("store/rows.rs", "delivery_key"),
-    ("store/source.rs", "bytes"),
-    ("store/source.rs", "is_zero"),
     ("store/state/deliveries.rs", "change_delivery"),
     ("store/state/deliveries.rs", "deliver"),
 ];

@@ -310,7 +310,7 @@ impl Worker {
             return Ok(());
         }
         let mut file = SegmentFile::open(path)?;
-        let block = file.bytes(0, BLOCK)?;
+        let block = file.bytes(0..BLOCK)?;
         if let Some(version) = Header::other_version(block) {
             return Err(other_version(path, version));
         }

@@ -125,7 +125,7 @@ pub fn recover(
 fn refuse_other_versions(directory: &StoreDirectory) -> Result<(), StoreError> {
     for name in directory.segments()? {
         let path = directory.segment_path(name.epoch, name.shard, name.number);
-        if let Some(version) = Header::other_version(SegmentFile::open(&path)?.bytes(0, BLOCK)?) {
+        if let Some(version) = Header::other_version(SegmentFile::open(&path)?.bytes(0..BLOCK)?) {
             return Err(other_version(&path, version));
         }
     }
@@ -282,13 +282,13 @@ pub(super) enum SegmentKind {
 }
 
 pub(super) fn kind_of<S: Source>(name: &SegmentName, source: &mut S) -> Result<SegmentKind, S::Error> {
-    let block = source.bytes(0, BLOCK)?;
+    let block = source.bytes(0..BLOCK)?;
     if let Some(version) = Header::other_version(block) {
         return Ok(SegmentKind::OtherVersion(version));
     }
     Ok(match Header::decode(block) {
         // The header is durable before any frame is.
-        None if source.is_zero(BLOCK, usize::MAX)? => SegmentKind::Unused,
+        None if source.is_zero(BLOCK..usize::MAX)? => SegmentKind::Unused,
         None => SegmentKind::NoHeader,
         Some(header) if !(1..=SHARDS_MAX).contains(&usize::from(header.shards)) => SegmentKind::NoHeader,
         Some(header)

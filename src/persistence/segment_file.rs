@@ -7,6 +7,7 @@ use crate::store::StoreError;
 use crate::store::source::{PIECE_BYTES, Source};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -32,8 +33,9 @@ impl SegmentFile {
         Ok(SegmentFile { file, path: path.to_owned(), len, piece: Vec::new(), piece_from: 0 })
     }
 
-    /// Reads a piece that begins at an offset.
-    fn read(&mut self, from: usize, len: usize) -> io::Result<()> {
+    /// Reads the piece of a range of offsets.
+    fn read(&mut self, range: Range<usize>) -> io::Result<()> {
+        let (from, len) = (range.start, range.len());
         self.piece_from = from;
         if self.piece.capacity() > 2 * PIECE_BYTES {
             // It was made for a long frame.
@@ -67,12 +69,13 @@ impl Source for SegmentFile {
         self.len
     }
 
-    fn bytes(&mut self, from: usize, len: usize) -> Result<&[u8], StoreError> {
-        let len = len.min(self.len.saturating_sub(from));
+    fn bytes(&mut self, range: Range<usize>) -> Result<&[u8], StoreError> {
+        let from = range.start;
+        let len = range.len().min(self.len.saturating_sub(from));
         let is_there = from >= self.piece_from && from + len <= self.piece_from + self.piece.len();
         if !is_there {
             let wanted = len.max(PIECE_BYTES).min(self.len - from.min(self.len));
-            self.read(from, wanted).map_err(|error| cant_read(&self.path, error))?;
+            self.read(from..from + wanted).map_err(|error| cant_read(&self.path, error))?;
         }
         let rest = self.piece.get(from - self.piece_from..).unwrap_or_default();
         Ok(&rest[..len.min(rest.len())])
@@ -103,10 +106,14 @@ mod tests {
         for _ in 0..2000 {
             let from = random.index(bytes.len() + 10);
             let len = if random.index(16) == 0 { 3 * PIECE_BYTES } else { random.index(9000) };
-            assert_eq!(file.bytes(from, len).unwrap(), memory.bytes(from, len).unwrap(), "{from} {len}");
+            assert_eq!(
+                file.bytes(from..from + len).unwrap(),
+                memory.bytes(from..from + len).unwrap(),
+                "{from} {len}"
+            );
             assert!(file.piece.capacity() <= 3 * PIECE_BYTES);
         }
-        assert!(!file.is_zero(0, bytes.len()).unwrap() && file.is_zero(0, 253).unwrap());
+        assert!(!file.is_zero(0..bytes.len()).unwrap() && file.is_zero(0..253).unwrap());
     }
 
     #[test]
@@ -116,8 +123,8 @@ mod tests {
         fs::write(&path, vec![1; 3 * PIECE_BYTES]).unwrap();
         let mut file = SegmentFile::open(&path).unwrap();
         fs::write(&path, vec![1; 100]).unwrap();
-        assert_eq!(file.bytes(50, 100).unwrap(), [1; 50]);
-        assert_eq!(file.bytes(2 * PIECE_BYTES, 100).unwrap(), [0; 0]);
-        assert!(file.is_zero(2 * PIECE_BYTES, 3 * PIECE_BYTES).unwrap());
+        assert_eq!(file.bytes(50..150).unwrap(), [1; 50]);
+        assert_eq!(file.bytes(2 * PIECE_BYTES..2 * PIECE_BYTES + 100).unwrap(), [0; 0]);
+        assert!(file.is_zero(2 * PIECE_BYTES..3 * PIECE_BYTES).unwrap());
     }
 }

@@ -187,7 +187,7 @@ fn check_segment(header: &Header, file: &mut SegmentFile) -> Result<Checked, Sto
             Place::Frame(frame) => {
                 checked.frames += 1;
                 checked.last_sequence = frame.sequence;
-                match count_records(file.bytes(frame.body_at(), frame.len)?) {
+                match count_records(file.bytes(frame.body())?) {
                     Some(count) => records += count,
                     None => {
                         checked.is_sound = false;

@@ -10,6 +10,7 @@
 
 use super::Wall;
 pub use crate::base::ClockReading;
+use std::ops::Range;
 
 /// A reading, and what the log's clock said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,20 +40,22 @@ const DOWN_MILLIS_MAX: u64 = 24 * 3600 * 1000;
 impl ClockMark {
     /// By how much the wall clock was set since, in milliseconds; below 0: back.
     pub fn step_millis(&self, at_millis: u64, reading: ClockReading) -> i64 {
-        let wall = difference(reading.wall_millis, self.reading.wall_millis);
-        wall.saturating_sub(difference(at_millis, self.at_millis))
+        let wall = moved(self.reading.wall_millis..reading.wall_millis);
+        wall.saturating_sub(moved(self.at_millis..at_millis))
     }
 
     /// What the wall clock said at this point of the log's clock, unless it was set meanwhile.
     fn wall_at(&self, at_millis: u64) -> u64 {
-        self.reading.wall_millis.saturating_add_signed(difference(at_millis, self.at_millis))
+        self.reading.wall_millis.saturating_add_signed(moved(self.at_millis..at_millis))
     }
 }
 
-/// The latest that connections can have ended of a run that lived at `alive_millis`, for a start whose log's clock begins
-/// at `start_millis`: a session is not to expire early because nothing was written for a while.
-pub(crate) fn latest_end(alive_millis: u64, start_millis: u64) -> u64 {
-    alive_millis.saturating_add(ALIVE_MILLIS_MAX).min(start_millis.max(alive_millis))
+impl Wall {
+    /// The latest that connections can have ended of an earlier run that lived at `alive_millis`: a session is not to
+    /// expire early because nothing was written for a while.
+    pub(crate) fn latest_end(self, alive_millis: u64) -> u64 {
+        alive_millis.saturating_add(ALIVE_MILLIS_MAX).min(self.zero_millis.max(alive_millis))
+    }
 }
 
 /// How the time between the last record and a start was measured.
@@ -104,16 +107,17 @@ impl LogClock {
                 let at = mark.at_millis.saturating_add(now.boot_millis - before.boot_millis);
                 (at.saturating_sub(last), Measure::Steady)
             } else {
-                by_wall(mark.wall_at(last), now.wall_millis)
+                by_wall(mark.wall_at(last)..now.wall_millis)
             };
         let wall = Wall { zero_millis: last.saturating_add(down_millis) };
         LogClock { wall, down_millis, measure }
     }
 }
 
-/// From two wall clocks, between which the machine was started anew.
-fn by_wall(before: u64, now: u64) -> (u64, Measure) {
-    let told = difference(now, before);
+/// From what the wall clock said before the machine was started anew to what it says now.
+fn by_wall(way: Range<u64>) -> (u64, Measure) {
+    let before = way.start;
+    let told = moved(way);
     match u64::try_from(told) {
         Ok(millis) if before >= SET_MILLIS_MIN => {
             if millis <= DOWN_MILLIS_MAX {
@@ -126,9 +130,10 @@ fn by_wall(before: u64, now: u64) -> (u64, Measure) {
     }
 }
 
-fn difference(a: u64, b: u64) -> i64 {
-    let size = i64::try_from(a.abs_diff(b)).unwrap_or(i64::MAX);
-    if a >= b { size } else { -size }
+/// By how much a clock has moved, in its units; below 0: back.
+fn moved(way: Range<u64>) -> i64 {
+    let size = i64::try_from(way.end.abs_diff(way.start)).unwrap_or(i64::MAX);
+    if way.end >= way.start { size } else { -size }
 }
 
 #[cfg(test)]
@@ -188,9 +193,10 @@ mod tests {
 
     #[test]
     fn connections_ended_a_minute_after_the_last_sign_of_life_or_at_the_start() {
-        assert_eq!(latest_end(NOON, NOON + HOUR), NOON + 65_000);
-        assert_eq!(latest_end(NOON, NOON + 2000), NOON + 2000);
-        assert_eq!(latest_end(NOON, 0), NOON);
+        let latest_end = |zero_millis| Wall { zero_millis }.latest_end(NOON);
+        assert_eq!(latest_end(NOON + HOUR), NOON + 65_000);
+        assert_eq!(latest_end(NOON + 2000), NOON + 2000);
+        assert_eq!(latest_end(0), NOON);
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Reading {
         loop {
             match walk.next(source)? {
                 Place::Frame(frame) => {
-                    let body = source.bytes(frame.body_at(), frame.len)?;
+                    let body = source.bytes(frame.body())?;
                     if let Err(bad) = reading.passing.read(body, &mut settled) {
                         reading.bad.push_back((frame.at, bad));
                     }

@@ -1,7 +1,6 @@
 //! From rows to what each shard of a new start gets.
 
 use super::base::Base;
-use super::clock::latest_end;
 use super::rows::{
     self, DeliveryRow, Presence, RetainedRow, Row, SessionRow, SubscriptionRow, Table, WillRow,
     decode_message,
@@ -98,7 +97,7 @@ impl Changes {
                 Presence::Connected { epoch } => {
                     epochs.insert(epoch);
                     let alive = self.meta.walls.get(&epoch);
-                    alive.map_or(wall.zero_millis, |&alive| latest_end(alive, wall.zero_millis))
+                    alive.map_or(wall.zero_millis, |&alive| wall.latest_end(alive))
                 }
             };
             sessions.push(RestoredSession {

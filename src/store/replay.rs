@@ -69,10 +69,10 @@ impl Changes {
                     if bad.front().is_some_and(|(at, _)| *at == frame.at) {
                         let (from, bad) = bad.pop_front().expect("it is there");
                         let what = format!("a frame whose records can't be read ({bad})");
-                        replayed.add_gap(Gap { from, to: frame.body_at() + frame.len, what });
+                        replayed.add_gap(Gap { from, to: frame.body().end, what });
                         continue;
                     }
-                    let body = source.bytes(frame.body_at(), frame.len)?;
+                    let body = source.bytes(frame.body())?;
                     self.apply_sound_frame(base, header, body)?;
                     replayed.frames += 1;
                 }

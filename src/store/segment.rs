@@ -10,7 +10,7 @@
 //! batch begins after it, and damage if one does.
 
 use super::source::{PIECE_BYTES, Source};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 /// Segments are written in blocks of this many bytes.
 pub const BLOCK: usize = 4096;
@@ -221,9 +221,10 @@ pub(crate) struct FramePlace {
 }
 
 impl FramePlace {
-    /// Where its body begins.
-    pub(crate) fn body_at(&self) -> usize {
-        self.at + FRAME_HEAD
+    /// Where its body is.
+    pub(crate) fn body(&self) -> Range<usize> {
+        let from = self.at + FRAME_HEAD;
+        from..from + self.len
     }
 }
 
@@ -245,8 +246,8 @@ impl<'a> SegmentReader<'a> {
         let Ok(place) = self.walk.next(&mut self.bytes);
         match place {
             Place::Frame(place) => {
-                let FramePlace { sequence, at, len, .. } = place;
-                Step::Frame(LogFrame { sequence, body: &self.bytes[place.body_at()..][..len], at })
+                let FramePlace { sequence, at, .. } = place;
+                Step::Frame(LogFrame { sequence, body: &self.bytes[place.body()], at })
             }
             Place::Damage { from, to } => Step::Damage { from, to },
             Place::End { at, torn } => Step::End { at, torn },
@@ -275,7 +276,7 @@ impl Walk {
             return Ok(self.take(frame));
         }
         let boundary = self.at.next_multiple_of(BLOCK);
-        if boundary != self.at && boundary <= source.len() && source.is_zero(self.at, boundary)? {
+        if boundary != self.at && boundary <= source.len() && source.is_zero(self.at..boundary)? {
             // The rest of a batch's last block.
             if let Some(frame) = self.frame_at(source, boundary, self.next_sequence)? {
                 return Ok(self.take(frame));
@@ -291,13 +292,13 @@ impl Walk {
             }
             None => {
                 let head_end = (from + FRAME_HEAD).min(source.len());
-                Place::End { at: from, torn: from < source.len() && !source.is_zero(from, head_end)? }
+                Place::End { at: from, torn: from < source.len() && !source.is_zero(from..head_end)? }
             }
         })
     }
 
     fn take(&mut self, frame: FramePlace) -> Place {
-        self.at = frame.body_at() + frame.len;
+        self.at = frame.body().end;
         self.next_sequence = frame.sequence + 1;
         Place::Frame(frame)
     }
@@ -320,7 +321,7 @@ impl Walk {
     /// Bytes of something else seldom look like a head whose sequence is near: no checksum is computed over
     /// whatever length they seem to say.
     fn has_likely_head<S: Source>(&self, source: &mut S, at: usize) -> Result<bool, S::Error> {
-        let sequence = source.bytes(at, FRAME_HEAD)?.get(8..).and_then(|rest| rest.first_chunk::<8>());
+        let sequence = source.bytes(at..at + FRAME_HEAD)?.get(8..).and_then(|rest| rest.first_chunk::<8>());
         Ok(sequence.is_some_and(|&bytes| {
             u64::from_le_bytes(bytes).wrapping_sub(self.next_sequence) <= SEQUENCE_GAP_MAX
         }))
@@ -333,7 +334,9 @@ impl Walk {
         at: usize,
         expected: u64,
     ) -> Result<Option<FramePlace>, S::Error> {
-        let Some(&head) = source.bytes(at, FRAME_HEAD)?.first_chunk::<FRAME_HEAD>() else { return Ok(None) };
+        let Some(&head) = source.bytes(at..at + FRAME_HEAD)?.first_chunk::<FRAME_HEAD>() else {
+            return Ok(None);
+        };
         let word = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
         let length = word(0);
         let len = (length & !BATCH_START) as usize;
@@ -348,7 +351,7 @@ impl Walk {
         let mut hasher = begin_checksum(self.name, sequence, len);
         let (from, mut done) = (at + FRAME_HEAD, 0);
         while done < len {
-            let piece = source.bytes(from + done, (len - done).min(PIECE_BYTES))?;
+            let piece = source.bytes(from + done..from + len.min(done + PIECE_BYTES))?;
             if piece.is_empty() {
                 return Ok(None);
             }

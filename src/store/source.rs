@@ -1,6 +1,7 @@
 //! Where the bytes of a segment come from: memory here, a file in `persistence`.
 
 use std::convert::Infallible;
+use std::ops::Range;
 
 /// The bytes of a segment.
 pub(crate) trait Source {
@@ -10,19 +11,20 @@ pub(crate) trait Source {
     /// How many there are.
     fn len(&self) -> usize;
 
-    /// Those from an offset on, so many of them, or fewer if there are no more.
+    /// Those of a range of offsets, or fewer if there are no more.
     ///
     /// # Errors
     /// The source's.
-    fn bytes(&mut self, from: usize, len: usize) -> Result<&[u8], Self::Error>;
+    fn bytes(&mut self, range: Range<usize>) -> Result<&[u8], Self::Error>;
 
-    /// Are all bytes from an offset on, until another or the end, zeros?
+    /// Are all bytes of a range of offsets zeros, as far as there are any?
     ///
     /// # Errors
     /// The source's.
-    fn is_zero(&mut self, mut from: usize, to: usize) -> Result<bool, Self::Error> {
-        while from < to.min(self.len()) {
-            let piece = self.bytes(from, PIECE_BYTES.min(to - from))?;
+    fn is_zero(&mut self, range: Range<usize>) -> Result<bool, Self::Error> {
+        let (mut from, to) = (range.start, range.end.min(self.len()));
+        while from < to {
+            let piece = self.bytes(from..to.min(from + PIECE_BYTES))?;
             if piece.iter().any(|&byte| byte != 0) {
                 return Ok(false);
             }
@@ -46,8 +48,8 @@ impl Source for &[u8] {
         <[u8]>::len(self)
     }
 
-    fn bytes(&mut self, from: usize, len: usize) -> Result<&[u8], Infallible> {
-        let rest = self.get(from..).unwrap_or_default();
-        Ok(&rest[..len.min(rest.len())])
+    fn bytes(&mut self, range: Range<usize>) -> Result<&[u8], Infallible> {
+        let rest = self.get(range.start..).unwrap_or_default();
+        Ok(&rest[..range.len().min(rest.len())])
     }
 }
