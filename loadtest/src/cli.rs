@@ -252,6 +252,22 @@ impl Common {
         }
     }
 
+    /// Checks the texts of CONNECT, which have a length of two bytes there. It is not clap that checks
+    /// them, because its error would show the password.
+    ///
+    /// # Errors
+    /// Names the flag, and says what MQTT allows.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        const BYTES_MAX: usize = u16::MAX as usize;
+        for (flag, text) in [("--username", &self.username), ("--password", &self.password)] {
+            let bytes = text.as_ref().map_or(0, String::len);
+            if bytes > BYTES_MAX {
+                return Err(format!("{flag} has {bytes} bytes, but MQTT allows at most {BYTES_MAX}"));
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn target(&self) -> Result<SocketAddr, String> {
         let found = (self.host.as_str(), self.port).to_socket_addrs();
         let mut found = found.map_err(|error| format!("{}: {error}", self.host))?;

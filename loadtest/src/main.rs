@@ -54,6 +54,9 @@ fn main() -> ExitCode {
 
 fn run(scenario: &Scenario) -> ExitCode {
     let common = scenario.common();
+    if let Err(error) = common.check() {
+        return failed(&error);
+    }
     let context = Context::now(common.broker_pid);
     // Opens the page before the run, so that a missing folder does not cost a run.
     let page = match common.report.as_ref().map(Page::open).transpose() {

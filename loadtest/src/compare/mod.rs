@@ -127,7 +127,7 @@ fn check(flags: &Compare) -> Result<usize, String> {
                 "every round would overwrite the file of --report; use --reports FOLDER before --".to_owned()
             );
         }
-        Task::Run(_) => {}
+        Task::Run(scenario) => scenario.common().check()?,
         Task::Compare(_) | Task::RunChild(_) => {
             return Err("the arguments after -- must be a scenario".to_owned());
         }

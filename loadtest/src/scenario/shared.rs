@@ -10,7 +10,7 @@ pub(super) fn run(flags: &Shared) -> Result<Report, String> {
     let run = TrafficRun {
         name: "shared",
         sizes: vec![("publishers", publishers.to_string()), ("members", members.to_string())],
-        connections: publishers + members,
+        connections: publishers as usize + members as usize,
         load: &flags.load,
         common: &flags.common,
         batch: 1,

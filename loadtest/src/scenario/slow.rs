@@ -19,7 +19,7 @@ pub(super) fn run(flags: &Slow) -> Result<Report, String> {
             ("subscribers", subscribers.to_string()),
             ("slow", slow.to_string()),
         ],
-        connections: publishers + subscribers,
+        connections: publishers as usize + subscribers as usize,
         load: &flags.load,
         common: &flags.common,
         batch: 1,

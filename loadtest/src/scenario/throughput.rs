@@ -22,7 +22,7 @@ pub(super) fn fan_out(flags: &FanOut) -> Result<Report, String> {
         }
     };
     let sizes = vec![("publishers", publishers.to_string()), ("subscribers", subscribers.to_string())];
-    let connections = publishers + subscribers;
+    let connections = publishers as usize + subscribers as usize;
     let (load, common) = (&flags.load, &flags.common);
     Ok(TrafficRun { name: "fan-out", sizes, connections, load, common, batch: 1 }.execute(topology)?.report)
 }
@@ -40,7 +40,7 @@ pub(super) fn pairs(flags: &Pairs) -> Result<Report, String> {
     };
     let sizes = vec![("pairs", pairs.to_string())];
     let (load, common) = (&flags.load, &flags.common);
-    Ok(TrafficRun { name: "pairs", sizes, connections: 2 * pairs, load, common, batch: 1 }
+    Ok(TrafficRun { name: "pairs", sizes, connections: 2 * pairs as usize, load, common, batch: 1 }
         .execute(topology)?
         .report)
 }
@@ -55,7 +55,7 @@ pub(super) fn fan_in(flags: &FanIn) -> Result<Report, String> {
     };
     let sizes = vec![("publishers", publishers.to_string())];
     let (load, common) = (&flags.load, &flags.common);
-    Ok(TrafficRun { name: "fan-in", sizes, connections: publishers + 1, load, common, batch: 1 }
+    Ok(TrafficRun { name: "fan-in", sizes, connections: publishers as usize + 1, load, common, batch: 1 }
         .execute(topology)?
         .report)
 }
@@ -85,7 +85,7 @@ impl PublisherPlan {
 pub(super) struct TrafficRun<'a> {
     pub(super) name: &'static str,
     pub(super) sizes: Vec<(&'static str, String)>,
-    pub(super) connections: u32,
+    pub(super) connections: usize,
     pub(super) load: &'a Load,
     pub(super) common: &'a Common,
     /// Number of filters in one SUBSCRIBE.
@@ -105,7 +105,7 @@ impl TrafficRun<'_> {
     /// verifies it.
     pub(super) fn execute(self, topology: impl FnOnce(&str) -> Topology) -> Result<TrafficResult, String> {
         let TrafficRun { load, common, .. } = self;
-        let mut runner = Runner::new(common, self.connections as usize, 0, 0)?;
+        let mut runner = Runner::new(common, self.connections, 0, 0)?;
         let Topology { topics, subscribers, publishers, shared } =
             topology(&format!("lt/{:08x}", runner.run));
         let plan = Plan {

@@ -33,7 +33,7 @@ pub(super) fn run(flags: &Wildcard) -> Result<Report, String> {
     let run = TrafficRun {
         name: "wildcard",
         sizes,
-        connections: flags.subscribers + flags.publishers,
+        connections: flags.subscribers as usize + flags.publishers as usize,
         load: &flags.load,
         common: &flags.common,
         batch: usize::from(flags.batch),

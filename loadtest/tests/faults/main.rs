@@ -226,3 +226,42 @@ fn failed_run_prints_the_reason_and_exits_with_2() {
     assert_eq!(output.status.code(), Some(2));
     assert!(!output.stderr.is_empty());
 }
+
+/// Runs the harness with flags that it must refuse. Returns what it says.
+fn refusal(port: u16, arguments: &str) -> String {
+    let output = loadtest(port, arguments);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    stderr
+}
+
+#[test]
+fn name_or_password_that_connect_cannot_hold_is_refused_and_not_shown() {
+    let broker = MockBroker::start(Fault::None);
+    let [longest, longer] = [65_535, 65_536].map(|bytes| "x".repeat(bytes));
+    for (flag, rest) in [("--username", ""), ("--password", "--username u")] {
+        let result = run(&broker, &format!("{PAIRS} {rest} {flag} {longest}"));
+        assert_eq!((result.status, result.faults()), (0, vec![]), "{}", result.json);
+        let said = refusal(broker.port, &format!("{PAIRS} {rest} {flag} {longer}"));
+        let words = format!("midge-loadtest: {flag} has 65536 bytes, but MQTT allows at most 65535\n");
+        assert_eq!(said, words);
+    }
+    let said = refusal(broker.port, &format!("{PAIRS} --payload 268000001"));
+    assert!(said.contains("must be 32 to 268000000 bytes"), "{said}");
+}
+
+#[test]
+fn more_clients_than_a_process_can_have_are_refused() {
+    for scenario in [
+        "pairs --pairs 2147483648",
+        "fan-in --publishers 4294967295",
+        "fan-out --publishers 2147483648 --subscribers 2147483648",
+        "shared --publishers 2147483648 --members 2147483648",
+        "slow --publishers 2147483648 --subscribers 2147483648",
+        "wildcard --publishers 1 --subscribers 4294967295",
+    ] {
+        // Nothing listens on port 1 of the loopback address.
+        let said = refusal(1, scenario);
+        assert!(said.contains("need more open files"), "{scenario}: {said}");
+    }
+}
