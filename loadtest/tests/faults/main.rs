@@ -6,7 +6,10 @@ mod proxy;
 mod stateful;
 mod transports;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use mock_broker::{Fault, MockBroker};
 
@@ -213,6 +216,25 @@ fn unanswered_pings_and_connects_are_counted() {
         &["unanswered"],
     );
     assert_counted(Fault::RefuseConnect, "storm --warm-up 0 --seconds 0.3", &["refused"]);
+}
+
+#[test]
+fn mock_broker_disconnects_a_client_that_it_refuses() {
+    let broker = MockBroker::start(Fault::RefuseConnect);
+    let mut refused = 0;
+    while refused < 2 {
+        let mut client = TcpStream::connect(("127.0.0.1", broker.port)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        client.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x0a\x00\x01x").unwrap();
+        let mut connack = [0; 4];
+        client.read_exact(&mut connack).unwrap();
+        if connack != [0x20, 2, 0, 0] {
+            assert_eq!(connack, [0x20, 2, 0, 5]);
+            assert_eq!(client.read(&mut [0]).unwrap(), 0, "the connection ends");
+            refused += 1;
+        }
+    }
+    assert_eq!(broker.injected(), 2);
 }
 
 #[test]

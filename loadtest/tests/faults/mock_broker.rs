@@ -189,6 +189,8 @@ impl State {
         let (_, body) = read_packet(&mut stream)?;
         let mut client = self.client(&stream, &body)?;
         if !self.connect(&mut stream, &client)? {
+            client.will = None;
+            self.end(&stream, client);
             return Ok(());
         }
         // Every end, including an error, ends the connection as MQTT requires.
@@ -264,8 +266,8 @@ impl State {
         self.subscribers.lock().unwrap().retain(|subscriber| subscriber.client != name);
     }
 
-    /// Answers a CONNECT, and resends the unacknowledged messages. Returns whether the client is
-    /// accepted.
+    /// Answers a CONNECT, and resends the unacknowledged messages. Returns whether the connection
+    /// stays open: a refused client is disconnected. [MQTT311-3.2.2-5] [MQTT5-3.2.2-7]
     fn connect(&self, stream: &mut TcpStream, client: &ConnectedClient) -> std::io::Result<bool> {
         let tail: &[u8] = if client.version == 5 { &[0] } else { &[] };
         let bad =
@@ -275,10 +277,14 @@ impl State {
             return Ok(true);
         }
         let mut outgoing = client.to.lock().unwrap();
-        let (code, present) = (if bad { 5 } else { 0 }, u8::from(outgoing.connection > 1));
+        // A refusal says that no session is present. [MQTT311-3.2.2-4] [MQTT5-3.2.2-6]
+        let (code, present) = (if bad { 5 } else { 0 }, u8::from(!bad && outgoing.connection > 1));
         let mut answer = vec![0x20, 2 + tail.len() as u8, present, code];
         answer.extend_from_slice(tail);
         stream.write_all(&answer)?;
+        if bad {
+            return Ok(false);
+        }
         for message in &mut outgoing.unacknowledged {
             message.packet[0] |= u8::from(message.sent) << 3;
             message.sent = true;
