@@ -194,10 +194,7 @@ impl Tls {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, wire),
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    let start = wire.len();
-                    wire.resize(start + bytes, 0);
-                    let written = put(&mut traffic, &mut wire[start..]).unwrap_or(0);
-                    return wire.truncate(start + written);
+                    return append(wire, bytes, |space| put(&mut traffic, space));
                 }
                 _ => return,
             }
@@ -220,12 +217,17 @@ fn failed(error: &dyn std::fmt::Display) -> Closed {
 }
 
 fn encode(data: &mut EncodeTlsData<'_, ClientConnectionData>, wire: &mut Vec<u8>) {
-    let start = wire.len();
     if let Err(EncodeError::InsufficientSize(needed)) = data.encode(&mut []) {
-        wire.resize(start + needed.required_size, 0);
-        let written = data.encode(&mut wire[start..]).unwrap_or(0);
-        wire.truncate(start + written);
+        append(wire, needed.required_size, |space| data.encode(space));
     }
+}
+
+/// Appends what `put` writes into a space of `bytes` bytes. Appends nothing if it fails.
+fn append<E>(wire: &mut Vec<u8>, bytes: usize, put: impl FnOnce(&mut [u8]) -> Result<usize, E>) {
+    let start = wire.len();
+    wire.resize(start + bytes, 0);
+    let written = put(&mut wire[start..]).unwrap_or(0);
+    wire.truncate(start + written);
 }
 
 /// Maximum number of plain bytes in one record.
