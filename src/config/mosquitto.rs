@@ -375,5 +375,4 @@ fn has_ipv6() -> bool {
 }
 
 #[cfg(test)]
-#[path = "mosquitto/mosquitto_tests.rs"]
 mod tests;

@@ -1,7 +1,10 @@
 //! The driver over real sockets, on ports that the system chooses.
 
+mod closes;
 mod files;
 mod hangups;
+mod listeners;
+mod pauses;
 mod shards;
 mod sockets;
 
