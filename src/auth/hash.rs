@@ -152,78 +152,51 @@ impl Scheme {
 }
 
 /// Why a text is no hash, or a hash can't be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HashError {
     /// It does not begin with `$`: a password in the clear, most likely.
+    #[error("a password in the clear; allowed are hashes: run `midge passwd FILE USER` to write one")]
     Plaintext,
     /// It begins like no kind we know.
+    #[error("an unknown kind of hash; allowed are $argon2id$, $scram-sha-256$, and mosquitto's $7$ and $6$")]
     UnknownKind,
     /// A part is missing, or one is too many.
+    #[error(
+        "a part of the hash is missing or one too many; allowed are $argon2id$v=19$m=…,t=…,p=…$salt$hash, \
+         $scram-sha-256$iterations$salt$stored_key$server_key, $7$iterations$salt$hash and $6$salt$hash"
+    )]
     Shape,
     /// An Argon2id hash of another version than 1.3.
+    #[error("an Argon2 version that is not allowed; allowed is v=19")]
     Argon2Version,
     /// An Argon2id cost outside the bounds.
+    #[error(
+        "an Argon2 cost that is not allowed; allowed are m=8 (for each lane) to {MEMORY_KIB_MAX} KiB, \
+         t=1 to {PASSES_MAX}, p=1 to {LANES_MAX}, and m times t up to {MEMORY_KIB_PASSES_MAX}"
+    )]
     Argon2Cost,
     /// An iteration count outside the bounds.
+    #[error("a number of iterations that is not allowed; allowed are {min} to {ITERATIONS_MAX}")]
     Iterations {
         /// The lowest allowed.
         min: u32,
     },
     /// A part that should be base64 is not.
+    #[error("a part of the hash is not base64")]
     Base64,
     /// A salt outside [`SALT_BYTES_MIN`] to [`SALT_BYTES_MAX`].
+    #[error("a salt of the wrong length; allowed are {SALT_BYTES_MIN} to {SALT_BYTES_MAX} bytes")]
     SaltLength,
     /// A hash or key of the wrong length.
+    #[error(
+        "a hash of the wrong length; allowed are {DIGEST_BYTES_MIN} to {DIGEST_BYTES_MAX} bytes for Argon2id, \
+         {DIGEST_BYTES} for SCRAM, 64 for $6$ and $7$"
+    )]
     DigestLength,
     /// A password that SASLprep (RFC 4013) refuses, so that no SCRAM client could use it.
+    #[error("SCRAM passwords are UTF-8 without control and unassigned characters (RFC 4013)")]
     ScramPassword,
 }
-
-impl fmt::Display for HashError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            HashError::Plaintext => write!(
-                f,
-                "a password in the clear; allowed are hashes: run `midge passwd FILE USER` to write one"
-            ),
-            HashError::UnknownKind => write!(
-                f,
-                "an unknown kind of hash; allowed are $argon2id$, $scram-sha-256$, and mosquitto's $7$ and $6$"
-            ),
-            HashError::Shape => write!(
-                f,
-                "a part of the hash is missing or one too many; allowed are $argon2id$v=19$m=…,t=…,p=…$salt$hash, \
-                 $scram-sha-256$iterations$salt$stored_key$server_key, $7$iterations$salt$hash and $6$salt$hash"
-            ),
-            HashError::Argon2Version => write!(f, "an Argon2 version that is not allowed; allowed is v=19"),
-            HashError::Argon2Cost => write!(
-                f,
-                "an Argon2 cost that is not allowed; allowed are m=8 (for each lane) to {MEMORY_KIB_MAX} KiB, \
-                 t=1 to {PASSES_MAX}, p=1 to {LANES_MAX}, and m times t up to {MEMORY_KIB_PASSES_MAX}"
-            ),
-            HashError::Iterations { min } => {
-                write!(f, "a number of iterations that is not allowed; allowed are {min} to {ITERATIONS_MAX}")
-            }
-            HashError::Base64 => write!(f, "a part of the hash is not base64"),
-            HashError::SaltLength => {
-                write!(
-                    f,
-                    "a salt of the wrong length; allowed are {SALT_BYTES_MIN} to {SALT_BYTES_MAX} bytes"
-                )
-            }
-            HashError::DigestLength => write!(
-                f,
-                "a hash of the wrong length; allowed are {DIGEST_BYTES_MIN} to {DIGEST_BYTES_MAX} bytes for Argon2id, \
-                 {DIGEST_BYTES} for SCRAM, 64 for $6$ and $7$"
-            ),
-            HashError::ScramPassword => {
-                write!(f, "SCRAM passwords are UTF-8 without control and unassigned characters (RFC 4013)")
-            }
-        }
-    }
-}
-
-impl std::error::Error for HashError {}
 
 /// The memory of Argon2id, kept from one verification to the next: fresh pages from the kernel
 /// take a twentieth longer at 2 MiB, and half as long again at 46 MiB. One for each thread of the

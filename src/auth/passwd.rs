@@ -123,42 +123,33 @@ impl fmt::Debug for Secret {
 }
 
 /// Why nothing was done; the file is then as it was.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum PasswdError {
     /// The user's name.
+    #[error(transparent)]
     User(UserNameError),
     /// The Argon2id cost.
+    #[error(transparent)]
     Cost(HashError),
     /// `--memory-kib` with SCRAM.
+    #[error("--memory-kib is an option of argon2id alone")]
     MemoryOfScram,
     /// The two passwords typed differ.
+    #[error("the two passwords differ")]
     Differ,
     /// A password of no bytes: most likely a slip.
+    #[error("an empty password")]
     Empty,
     /// A password of more than [`PASSWORD_BYTES_MAX`] bytes.
+    #[error("a password of more than {PASSWORD_BYTES_MAX} bytes")]
     TooLong,
     /// The password could not be read.
+    #[error("can't read the password: {0}")]
     Read(io::Error),
     /// The file.
+    #[error(transparent)]
     Edit(EditError),
 }
-
-impl fmt::Display for PasswdError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PasswdError::User(error) => write!(f, "{error}"),
-            PasswdError::Cost(error) => write!(f, "{error}"),
-            PasswdError::MemoryOfScram => write!(f, "--memory-kib is an option of argon2id alone"),
-            PasswdError::Differ => write!(f, "the two passwords differ"),
-            PasswdError::Empty => write!(f, "an empty password"),
-            PasswdError::TooLong => write!(f, "a password of more than {PASSWORD_BYTES_MAX} bytes"),
-            PasswdError::Read(error) => write!(f, "can't read the password: {error}"),
-            PasswdError::Edit(error) => write!(f, "{error}"),
-        }
-    }
-}
-
-impl std::error::Error for PasswdError {}
 
 /// What was done, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,6 @@
 
 #![allow(clippy::disallowed_methods, reason = "the one place that reads and writes the password file")]
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
@@ -62,59 +61,36 @@ pub fn is_readable_by_others(path: &Path) -> bool {
 }
 
 /// Why a file was not changed. It is then as it was.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum EditError {
     /// There is none, and none was to be made.
+    #[error("{}: there is no such file; --create makes one", .0.display())]
     NoFile(PathBuf),
     /// There is one, and a new one was to be made.
+    #[error("{}: the file exists and has lines; without --create the user is added to it", .0.display())]
     Exists(PathBuf),
     /// The name.
+    #[error(transparent)]
     User(UserNameError),
     /// A name that can't be one of SCRAM.
+    #[error(transparent)]
     ScramUser(LineError),
     /// The password or the cost.
+    #[error(transparent)]
     Hash(HashError),
     /// The user to be deleted is not in the file.
+    #[error("there is no user {0:?} in the file")]
     NoUser(String),
     /// Others keep changing the file.
+    #[error("{}: others keep changing the file", .0.display())]
     Busy(PathBuf),
     /// The new file can't have the owner of the old one.
+    #[error("{}: can't keep the file's owner: {}; run as root or as that owner", .0.display(), .1)]
     Owner(PathBuf, io::Error),
     /// The system refused.
+    #[error("{}: {}", .0.display(), .1)]
     Io(PathBuf, io::Error),
 }
-
-impl fmt::Display for EditError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            EditError::NoFile(path) => {
-                write!(f, "{}: there is no such file; --create makes one", path.display())
-            }
-            EditError::Exists(path) => {
-                write!(
-                    f,
-                    "{}: the file exists and has lines; without --create the user is added to it",
-                    path.display()
-                )
-            }
-            EditError::User(error) => write!(f, "{error}"),
-            EditError::ScramUser(error) => write!(f, "{error}"),
-            EditError::Hash(error) => write!(f, "{error}"),
-            EditError::NoUser(user) => write!(f, "there is no user {user:?} in the file"),
-            EditError::Busy(path) => write!(f, "{}: others keep changing the file", path.display()),
-            EditError::Owner(path, error) => {
-                write!(
-                    f,
-                    "{}: can't keep the file's owner: {error}; run as root or as that owner",
-                    path.display()
-                )
-            }
-            EditError::Io(path, error) => write!(f, "{}: {error}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for EditError {}
 
 /// Whether a file may have to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

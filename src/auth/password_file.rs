@@ -32,20 +32,12 @@ pub const ERRORS_MAX: usize = 20;
 const SECRET_MARK: &[u8] = b"#midge-scram-secret:";
 
 /// What is wrong with a user's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a user name that is not allowed; allowed are 1 to {USER_BYTES_MAX} bytes of UTF-8 without `:` and control \
+     characters, without blanks at either end, and not beginning with `#`"
+)]
 pub struct UserNameError;
-
-impl fmt::Display for UserNameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "a user name that is not allowed; allowed are 1 to {USER_BYTES_MAX} bytes of UTF-8 without `:` and control \
-             characters, without blanks at either end, and not beginning with `#`"
-        )
-    }
-}
-
-impl std::error::Error for UserNameError {}
 
 /// Checks a name before it is written to a file.
 ///
@@ -60,56 +52,39 @@ pub fn check_user(user: &str) -> Result<(), UserNameError> {
 }
 
 /// What is wrong with a line, or with the whole file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
     /// The file can't be read; the words are the system's.
+    #[error("{0}")]
     Unreadable(String),
     /// Bytes that are not UTF-8.
+    #[error("not UTF-8; allowed is UTF-8 alone")]
     NotUtf8,
     /// No colon.
+    #[error("no colon; allowed are `user:hash`, comments that begin with `#`, and blank lines")]
     NoColon,
     /// The name.
+    #[error(transparent)]
     User(UserNameError),
     /// The name stands on an earlier line already.
+    #[error("the same user as in line {first_line}; allowed is one line for each user")]
     Duplicate {
         /// That line; the first of a file is 1.
         first_line: usize,
     },
     /// The hash.
+    #[error(transparent)]
     Hash(HashError),
     /// A SCRAM hash whose user could never be looked up: SASLprep (RFC 4013) changes or forbids
     /// the name.
+    #[error("a name that SCRAM changes before it asks; allowed are names as SASLprep (RFC 4013) gives them")]
     ScramUser,
     /// The comment with the secret of SCRAM.
+    #[error(
+        "the secret of SCRAM is not 32 bytes in base64; allowed is the line as midge passwd has written it, \
+         or none, for midge passwd to write another"
+    )]
     ScramSecret,
-}
-
-impl fmt::Display for LineError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LineError::Unreadable(why) => write!(f, "{why}"),
-            LineError::NotUtf8 => write!(f, "not UTF-8; allowed is UTF-8 alone"),
-            LineError::NoColon => {
-                write!(f, "no colon; allowed are `user:hash`, comments that begin with `#`, and blank lines")
-            }
-            LineError::User(error) => write!(f, "{error}"),
-            LineError::Duplicate { first_line } => {
-                write!(f, "the same user as in line {first_line}; allowed is one line for each user")
-            }
-            LineError::Hash(error) => write!(f, "{error}"),
-            LineError::ScramUser => {
-                write!(
-                    f,
-                    "a name that SCRAM changes before it asks; allowed are names as SASLprep (RFC 4013) gives them"
-                )
-            }
-            LineError::ScramSecret => write!(
-                f,
-                "the secret of SCRAM is not 32 bytes in base64; allowed is the line as midge passwd has written it, \
-                 or none, for midge passwd to write another"
-            ),
-        }
-    }
 }
 
 /// Everything that is wrong with a file; at least one thing.

@@ -118,13 +118,16 @@ pub struct WebhookGrant {
 }
 
 /// Why there is no answer. None of these lets anybody in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookRefusal {
     /// As many requests run as may.
+    #[error("too many logins wait for the webhook")]
     Busy,
     /// The server failed several times in a row and is left alone for the moment.
+    #[error("the webhook has just failed several times")]
     Resting,
     /// The server can't be reached, is too slow, or answers something else than agreed: in words.
+    #[error("the webhook is unreachable: {0}")]
     Unreachable(String),
 }
 
@@ -306,18 +309,6 @@ impl fmt::Debug for WebhookClient {
         f.debug_struct("WebhookClient").field("host", &self.uri.host()).finish_non_exhaustive()
     }
 }
-
-impl fmt::Display for WebhookRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            WebhookRefusal::Busy => f.write_str("too many logins wait for the webhook"),
-            WebhookRefusal::Resting => f.write_str("the webhook has just failed several times"),
-            WebhookRefusal::Unreachable(cause) => write!(f, "the webhook is unreachable: {cause}"),
-        }
-    }
-}
-
-impl std::error::Error for WebhookRefusal {}
 
 impl fmt::Display for WebhookError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -122,9 +122,10 @@ pub struct Rule {
 }
 
 /// Why rules are refused.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RuleError {
     /// A topic is no topic filter that a rule can have.
+    #[error("rule {}: {}: {error}", .rule + 1, crate::settings::value::quoted(.topic))]
     Pattern {
         /// Number of the rule, from 0.
         rule: usize,
@@ -134,22 +135,9 @@ pub enum RuleError {
         error: PatternError,
     },
     /// More than [`ENTRIES_MAX`] grants and denials.
+    #[error("{}", Refused::too_many_in_words())]
     TooMany,
 }
-
-impl fmt::Display for RuleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RuleError::Pattern { rule, topic, error } => {
-                let topic = crate::settings::value::quoted(topic);
-                write!(f, "rule {}: {topic}: {error}", rule + 1)
-            }
-            RuleError::TooMany => f.write_str(&Refused::too_many_in_words()),
-        }
-    }
-}
-
-impl std::error::Error for RuleError {}
 
 /// All rules, ready to answer. A clone shares them.
 #[derive(Clone)]

@@ -62,16 +62,9 @@ impl fmt::Display for Network {
 }
 
 /// A text that is no [`Network`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a network; allowed are addresses, and networks such as 10.0.0.0/8 and 2001:db8::/32")]
 pub struct NetworkError;
-
-impl fmt::Display for NetworkError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a network; allowed are addresses, and networks such as 10.0.0.0/8 and 2001:db8::/32")
-    }
-}
-
-impl std::error::Error for NetworkError {}
 
 impl FromStr for Network {
     type Err = NetworkError;

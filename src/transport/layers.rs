@@ -5,7 +5,6 @@
 //! [`Layers::read`], MQTT bytes come out; MQTT bytes go into [`Layers::write`], bytes for the socket come out.
 //! A plain listener has none of this, and its connections pay nothing.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -211,27 +210,18 @@ pub struct Input {
 }
 
 /// Why a connection ends below MQTT. What was appended for the socket is to be sent before it is closed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum LayerFault {
     /// Of the PROXY header.
+    #[error(transparent)]
     Proxy(ProxyFailure),
     /// Of TLS.
+    #[error("TLS: {0}")]
     Tls(TlsFailure),
     /// Of WebSocket.
+    #[error(transparent)]
     WebSocket(WebSocketFailure),
 }
-
-impl fmt::Display for LayerFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LayerFault::Proxy(failure) => failure.fmt(f),
-            LayerFault::Tls(failure) => write!(f, "TLS: {failure}"),
-            LayerFault::WebSocket(failure) => failure.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for LayerFault {}
 
 impl Layers {
     /// Is the PROXY header still to come? Then bytes go to [`Layers::read_header`].

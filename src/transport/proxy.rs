@@ -14,7 +14,6 @@ mod trusted;
 
 pub use trusted::{NotAnAddressRange, TrustedAddresses};
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::tls::is_user_name;
@@ -64,7 +63,8 @@ pub struct ProxyTls {
 }
 
 /// Why the bytes are no header that is taken: the connection is closed without an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("PROXY header refused: {words}")]
 pub struct ProxyFailure {
     /// For the log; bytes of the peer are few and escaped.
     pub words: String,
@@ -75,14 +75,6 @@ impl ProxyFailure {
         ProxyFailure { words: words.into() }
     }
 }
-
-impl fmt::Display for ProxyFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PROXY header refused: {}", self.words)
-    }
-}
-
-impl std::error::Error for ProxyFailure {}
 
 /// Reads the header at the beginning of a connection, of whichever version. The answer for some bytes is final:
 /// more bytes behind them change it only where it was [`ProxyStep::More`].

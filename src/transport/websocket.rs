@@ -14,8 +14,6 @@ mod frame;
 mod tests;
 mod upgrade;
 
-use std::fmt;
-
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use frame::{CheckedHeader, FRAME_UNIT_BYTES_MAX, FrameKind};
@@ -61,9 +59,10 @@ pub enum WebSocketProgress {
 
 /// Why a connection ends. What the peer gets as an answer has been appended to `out`: flush, then close the
 /// socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WebSocketFailure {
     /// The request was refused.
+    #[error("the WebSocket upgrade is refused with {status}: {words}")]
     Upgrade {
         /// The HTTP status of the answer.
         status: u16,
@@ -71,6 +70,7 @@ pub enum WebSocketFailure {
         words: String,
     },
     /// A frame broke the protocol, or was not binary.
+    #[error("WebSocket closed with {code}: {words}")]
     Frame {
         /// The code of the Close that was sent: 1002, 1003 or 1007.
         code: u16,
@@ -78,19 +78,6 @@ pub enum WebSocketFailure {
         words: &'static str,
     },
 }
-
-impl fmt::Display for WebSocketFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            WebSocketFailure::Upgrade { status, words } => {
-                write!(f, "the WebSocket upgrade is refused with {status}: {words}")
-            }
-            WebSocketFailure::Frame { code, words } => write!(f, "WebSocket closed with {code}: {words}"),
-        }
-    }
-}
-
-impl std::error::Error for WebSocketFailure {}
 
 /// One connection. An open one that waits for the next frame, or for more of a data frame, owns no heap.
 #[derive(Debug)]

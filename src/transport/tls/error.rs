@@ -17,27 +17,39 @@ pub struct TlsError {
 }
 
 /// What is wrong with one of the files of a TLS listener, or with its settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoadFailure {
     /// The system doesn't give the file to us, in its words.
+    #[error("can't be read: {0}")]
     Unreadable(String),
     /// It has a PEM section that is damaged.
+    #[error("is damaged PEM: {0}")]
     DamagedPem(String),
     /// It has no PEM section of the kind that is named here.
+    #[error("has no {0} in PEM form")]
     NothingInIt(&'static str),
     /// The private key needs a password.
+    #[error(
+        "is protected by a password; midge takes keys without one (`openssl pkey -in … -out …` removes it)"
+    )]
     EncryptedKey,
     /// The private key is of a kind that can't be used.
+    #[error("has a private key of a kind that can't be used: {0}")]
     UnusableKey(String),
     /// The private key belongs to another certificate than the first one of this file.
+    #[error("does not fit the first certificate of {}", .0.display())]
     KeyOfAnotherCertificate(PathBuf),
     /// A certificate can't be read.
+    #[error("has a certificate that can't be used: {0}")]
     UnusableCertificate(String),
     /// A certificate revocation list can't be read.
+    #[error("has a revocation list that can't be used: {0}")]
     UnusableCrl(String),
     /// Two settings contradict each other.
+    #[error("{0}")]
     Settings(&'static str),
     /// The TLS library refuses the whole.
+    #[error("TLS can't be set up: {0}")]
     Library(String),
 }
 
@@ -65,32 +77,6 @@ impl fmt::Display for TlsError {
 }
 
 impl std::error::Error for TlsError {}
-
-impl fmt::Display for LoadFailure {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LoadFailure::Unreadable(why) => write!(to, "can't be read: {why}"),
-            LoadFailure::DamagedPem(why) => write!(to, "is damaged PEM: {why}"),
-            LoadFailure::NothingInIt(what) => write!(to, "has no {what} in PEM form"),
-            LoadFailure::EncryptedKey => write!(
-                to,
-                "is protected by a password; midge takes keys without one (`openssl pkey -in … -out …` removes it)"
-            ),
-            LoadFailure::UnusableKey(why) => {
-                write!(to, "has a private key of a kind that can't be used: {why}")
-            }
-            LoadFailure::KeyOfAnotherCertificate(chain) => {
-                write!(to, "does not fit the first certificate of {}", chain.display())
-            }
-            LoadFailure::UnusableCertificate(why) => {
-                write!(to, "has a certificate that can't be used: {why}")
-            }
-            LoadFailure::UnusableCrl(why) => write!(to, "has a revocation list that can't be used: {why}"),
-            LoadFailure::Settings(what) => write!(to, "{what}"),
-            LoadFailure::Library(why) => write!(to, "TLS can't be set up: {why}"),
-        }
-    }
-}
 
 /// Why a connection's TLS has ended other than by agreement. The connection is to be closed once what was
 /// appended to `out` has been sent.

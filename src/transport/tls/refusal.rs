@@ -1,6 +1,5 @@
 //! Why a client's certificate does not count, in the words of the log, and which alert its client gets.
 
-use std::fmt;
 use std::sync::Arc;
 
 use rustls::{CertificateError, Error, OtherError};
@@ -8,98 +7,75 @@ use rustls::{CertificateError, Error, OtherError};
 use super::signatures::SignatureKind;
 
 /// What is wrong with a client's certificate or with what leads from it to its CA.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     /// Nothing leads from it to a certificate of client_ca.
+    #[error("is not issued by a CA of client_ca")]
     UnknownIssuer,
     /// Its CA is there by its name, and has not signed it.
+    #[error("names a CA of client_ca that has not signed it")]
     BadSignature,
     /// It, or one on the way to the CA, is signed in a way that can't be verified.
+    #[error("can't be verified, or one on the way to its CA: it is signed by {0}")]
     Unsupported(SignatureKind),
     /// It has expired, or one on the way to the CA has.
+    #[error("has expired")]
     Expired,
     /// It is not valid yet, or one on the way to the CA is not.
+    #[error("is not valid yet")]
     NotValidYet,
     /// Its CA has expired or is not valid yet.
+    #[error("does not count: the certificate of its CA has expired or is not valid yet")]
     CaOutdated,
     /// It is on a revocation list.
+    #[error("is revoked")]
     Revoked,
     /// There is no revocation list of an issuer that needs one.
+    #[error("has an issuer for which there is no revocation list")]
     NoRevocationList,
     /// The revocation list has expired.
+    #[error("can't be checked: the revocation list has expired")]
     RevocationListExpired,
     /// The revocation list is not valid yet.
+    #[error("can't be checked: the revocation list is not valid yet")]
     RevocationListNotValidYet,
     /// Its issuer may not sign revocation lists.
+    #[error("can't be checked: its CA may not sign revocation lists")]
     MayNotSignLists,
     /// It, or one on the way to the CA, says that it is for something else.
+    #[error("is not for the authentication of clients")]
     WrongPurpose,
     /// What has issued it is no CA.
+    #[error("is issued by a certificate that is no CA's")]
     IssuerIsNoCa,
     /// There are more certificates between it and the CA than one of them allows.
+    #[error("has more CAs above it than one of them allows")]
     PathTooLong,
     /// It has an extension that must be heeded and is not known.
+    #[error("or one on the way to its CA has the critical extension {0}, which is not known")]
     UnknownExtension(String),
     /// What it has signed in the handshake is not signed with its key.
+    #[error("is not the sender's: the handshake is signed with another key")]
     BadHandshake,
     /// Its key, in words, does not fit the scheme by which it has signed.
+    #[error("has a key of the kind {0}, with which clients can't sign here")]
     KeyOfOtherScheme(String),
     /// It is of X.509 version 1, and the rules in force are the standard's.
+    #[error("is of X.509 version 1; version 3 is needed, or tls_client_certificate_rules = \"openssl\"")]
     Version1,
     /// It is a CA's certificate, and the rules in force are the standard's.
+    #[error(
+        "is a CA's (CA:TRUE), as self-signed ones of devices often are; \
+         tls_client_certificate_rules = \"openssl\" takes them"
+    )]
     IsCa,
     /// It can't be read.
+    #[error("can't be read")]
     Unreadable,
     /// What the library says, in its words.
+    #[error("is refused: {0}")]
     Library(String),
 }
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = match self {
-            Refusal::UnknownIssuer => "is not issued by a CA of client_ca",
-            Refusal::BadSignature => "names a CA of client_ca that has not signed it",
-            Refusal::Unsupported(kind) => {
-                return write!(to, "can't be verified, or one on the way to its CA: it is signed by {kind}");
-            }
-            Refusal::Expired => "has expired",
-            Refusal::NotValidYet => "is not valid yet",
-            Refusal::CaOutdated => {
-                "does not count: the certificate of its CA has expired or is not valid yet"
-            }
-            Refusal::Revoked => "is revoked",
-            Refusal::NoRevocationList => "has an issuer for which there is no revocation list",
-            Refusal::RevocationListExpired => "can't be checked: the revocation list has expired",
-            Refusal::RevocationListNotValidYet => "can't be checked: the revocation list is not valid yet",
-            Refusal::MayNotSignLists => "can't be checked: its CA may not sign revocation lists",
-            Refusal::WrongPurpose => "is not for the authentication of clients",
-            Refusal::IssuerIsNoCa => "is issued by a certificate that is no CA's",
-            Refusal::PathTooLong => "has more CAs above it than one of them allows",
-            Refusal::UnknownExtension(oid) => {
-                return write!(
-                    to,
-                    "or one on the way to its CA has the critical extension {oid}, which is not known"
-                );
-            }
-            Refusal::BadHandshake => "is not the sender's: the handshake is signed with another key",
-            Refusal::KeyOfOtherScheme(key) => {
-                return write!(to, "has a key of the kind {key}, with which clients can't sign here");
-            }
-            Refusal::Version1 => {
-                "is of X.509 version 1; version 3 is needed, or tls_client_certificate_rules = \"openssl\""
-            }
-            Refusal::IsCa => {
-                "is a CA's (CA:TRUE), as self-signed ones of devices often are; \
-                 tls_client_certificate_rules = \"openssl\" takes them"
-            }
-            Refusal::Unreadable => "can't be read",
-            Refusal::Library(why) => return write!(to, "is refused: {why}"),
-        };
-        to.write_str(words)
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 impl From<Refusal> for Error {
     /// What rustls has an alert for goes by its name for it.
