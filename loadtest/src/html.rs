@@ -2,80 +2,87 @@
 //! Styles and plots are inline, for light and dark screens. The browser shows the tooltips of the
 //! plots.
 
-use std::fmt::Write as _;
-
 use hdrhistogram::Histogram;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::context::Context;
 use crate::latency::bins;
 use crate::plot::{
-    HEIGHT, LEFT, Plot, Scale, WIDTH, decimals, duration, escape, linear_ticks, log_ticks, round_up, short,
+    HEIGHT, LEFT, Plot, Scale, WIDTH, decimals, duration, linear_ticks, log_ticks, round_up, short,
 };
 use crate::report::{PERCENTILES, Report, grouped, latency_rows};
 use crate::timeline::Rate;
 
-/// The whole page. It is also well-formed XML, so that a test can check it.
+/// The whole page. All its elements but `meta` are closed, so that a test can check it.
 pub(crate) fn page(report: &Report, context: &Context) -> String {
-    let scenario = escape(report.scenario);
     let started = context.rows.iter().find(|row| row.0 == "started").map_or("", |row| row.1.as_str());
-    let mut body = String::new();
-    let _ =
-        write!(body, "<header><h1>{scenario}</h1><p>{} {}</p></header>", verdict(report), escape(started));
-    let settings: Vec<String> = report
-        .settings
-        .iter()
-        .map(|(name, value)| format!("<span>{} <b>{}</b></span>", escape(name), escape(value)))
-        .collect();
-    let _ = write!(body, "<p class=\"settings\">{}</p>", settings.join(" "));
-    body.push_str(&notes_and_details(report));
-    body.push_str(&tiles(report));
-    body.push_str(&timeline_plots(report));
-    body.push_str(&latencies(report));
-    body.push_str("<div class=\"columns\">");
     let figures = report.figures.iter().map(|figure| {
         let value = grouped(figure.value, figure.decimals);
-        (figure.label.to_owned(), value, figure.unit.replacen("us ", "µs ", 1))
+        (figure.label.to_owned(), value, with_micro(figure.unit))
     });
-    body.push_str(&number_table("Figures", figures));
-    if let Some((of, histogram)) = &report.latency {
-        let rows = latency_rows(histogram)
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), format!("{value:.3}"), "ms".to_owned()));
-        body.push_str(&number_table(&format!("Latency, {of}"), rows));
-    }
     let faults = report
         .faults
         .rows()
+        .into_iter()
         .map(|(name, count)| (name.replace('_', " "), grouped(count as f64, 0), String::new()));
-    body.push_str(&number_table("Faults", faults.into_iter()));
-    body.push_str(&text_table("Run", context.rows.iter().map(|(name, value)| (*name, value.as_str()))));
-    body.push_str("</div>");
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\
-         <meta name=\"color-scheme\" content=\"light dark\"/>\
-         <title>{scenario}, {}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n",
-        escape(started)
-    )
+    let markup = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (report.scenario) ", " (started) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { main {
+                header { h1 { (report.scenario) } p { (verdict(report)) " " (started) } }
+                p.settings {
+                    @for (name, value) in &report.settings { span { (name) " " b { (value) } } " " }
+                }
+                (notes_and_details(report))
+                (tiles(report))
+                (timeline_plots(report))
+                (latencies(report))
+                div.columns {
+                    (number_table("Figures", figures))
+                    @if let Some((of, histogram)) = &report.latency {
+                        (number_table(&format!("Latency, {of}"), latency_rows(histogram).into_iter().map(
+                            |(name, value)| (name.to_owned(), format!("{value:.3}"), "ms".to_owned()),
+                        )))
+                    }
+                    (number_table("Faults", faults))
+                    (text_table("Run", &context.rows))
+                }
+            } }
+        }
+    };
+    // Nothing may stand for a control character in HTML, not even a character reference.
+    let is_forbidden = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
+    format!("{}\n", markup.into_string().replace(is_forbidden, "\u{fffd}"))
 }
 
-fn verdict(report: &Report) -> String {
+fn with_micro(unit: &str) -> String {
+    unit.replacen("us ", "µs ", 1)
+}
+
+fn verdict(report: &Report) -> Markup {
     match report.faults.total() {
-        0 => "<span class=\"verdict good\">no faults</span>".to_owned(),
-        1 => "<span class=\"verdict bad\">1 fault</span>".to_owned(),
-        faults => format!("<span class=\"verdict bad\">{} faults</span>", grouped(faults as f64, 0)),
+        0 => html! { span.verdict.good { "no faults" } },
+        1 => html! { span.verdict.bad { "1 fault" } },
+        faults => html! { span.verdict.bad { (grouped(faults as f64, 0)) " faults" } },
     }
 }
 
-fn notes_and_details(report: &Report) -> String {
-    let mut list = String::new();
-    for note in &report.notes {
-        let _ = write!(list, "<li>{}</li>", escape(note));
+fn notes_and_details(report: &Report) -> Markup {
+    html! {
+        @if !report.notes.is_empty() || !report.details.is_empty() {
+            ul.remarks {
+                @for note in &report.notes { li { (note) } }
+                @for detail in &report.details { li.fault { (detail) } }
+            }
+        }
     }
-    for detail in &report.details {
-        let _ = write!(list, "<li class=\"fault\">{}</li>", escape(detail));
-    }
-    if list.is_empty() { list } else { format!("<ul class=\"remarks\">{list}</ul>") }
 }
 
 /// Keys and labels of the figures in tiles. Figures that a scenario does not have are left out.
@@ -88,47 +95,43 @@ const HEADLINES: [(&str, &str); 6] = [
     ("broker_busy_percent", "broker busy"),
 ];
 
-fn tiles(report: &Report) -> String {
-    let mut tiles = String::new();
-    let mut tile = |label: &str, value: &str, unit: &str, class: &str| {
-        let (label, value, unit) = (escape(label), escape(value), escape(unit));
-        let _ = write!(
-            tiles,
-            "<div class=\"tile {class}\"><div class=\"label\">{label}</div><div class=\"value\">{value}</div>\
-             <div class=\"unit\">{unit}</div></div>"
-        );
+fn tiles(report: &Report) -> Markup {
+    let tile = |label: &str, value: &str, unit: &str, is_bad: bool| {
+        html! {
+            div.tile.bad[is_bad] { div.label { (label) } div.value { (value) } div.unit { (unit) } }
+        }
     };
-    for (key, label) in HEADLINES {
-        if let Some(figure) = report.figures.iter().find(|figure| figure.key == key) {
-            let unit = figure.unit.replacen("us ", "µs ", 1);
-            tile(label, &grouped(figure.value, figure.decimals), &unit, "");
-        }
-    }
-    for figure in report.figures.iter().filter(|figure| figure.key.ends_with("_ms")) {
-        tile(figure.label, &grouped(figure.value, figure.decimals), figure.unit, "");
-    }
-    if let Some((_, histogram)) = &report.latency {
-        for (name, at) in [("p50", 50.0), ("p99", 99.0)] {
-            let text = duration(histogram.value_at_percentile(at) as f64);
-            let (value, unit) = text.split_once(' ').unwrap_or((&text, ""));
-            tile(&format!("latency {name}"), value, unit, "");
-        }
-    }
+    let headlines = HEADLINES
+        .iter()
+        .filter_map(|&(key, label)| Some((label, report.figures.iter().find(|figure| figure.key == key)?)));
+    let millis = report.figures.iter().filter(|figure| figure.key.ends_with("_ms"));
     let faults = report.faults.total();
-    let class = if faults == 0 { "" } else { "bad" };
-    tile("faults", &grouped(faults as f64, 0), "in total", class);
-    format!("<section class=\"tiles\">{tiles}</section>")
+    html! {
+        section.tiles {
+            @for (label, figure) in headlines.chain(millis.map(|figure| (figure.label, figure))) {
+                (tile(label, &grouped(figure.value, figure.decimals), &with_micro(figure.unit), false))
+            }
+            @if let Some((_, histogram)) = &report.latency {
+                @for (name, at) in [("p50", 50.0), ("p99", 99.0)] {
+                    @let text = duration(histogram.value_at_percentile(at) as f64);
+                    @let (value, unit) = text.split_once(' ').unwrap_or((&text, ""));
+                    (tile(&format!("latency {name}"), value, unit, false))
+                }
+            }
+            (tile("faults", &grouped(faults as f64, 0), "in total", faults > 0))
+        }
+    }
 }
 
 /// Plots of the work per second and, if it was sampled, of the CPU time of the broker over time.
-fn timeline_plots(report: &Report) -> String {
-    let Some((of, timeline)) = &report.timeline else { return String::new() };
+fn timeline_plots(report: &Report) -> Markup {
+    let Some((of, timeline)) = &report.timeline else { return Markup::default() };
     let rates = timeline.rates();
     let (Some(first), Some(last)) = (rates.first(), rates.last()) else {
         return figure(
             &format!("{of} per second"),
             "",
-            "<p class=\"none\">The run was too short for a plot.</p>",
+            &html! { p.none { "The run was too short for a plot." } },
         );
     };
     let measured = report.measured.unwrap_or((first.from_nanos, last.to_nanos));
@@ -145,17 +148,15 @@ fn timeline_plots(report: &Report) -> String {
     } else {
         "Dashed: the mean of the measured time."
     };
-    let mut html = figure(&format!("{of} per second, over time"), shaded, &throughput);
-    if rates.iter().any(|rate| rate.broker_cores.is_some()) {
-        let cores = |rate: &Rate| rate.broker_cores.map(|cores| cores * 100.0);
-        let plot = axis.draw(&rates, cores, "two", "% of one core", |value| format!("{value:.0} %"));
-        html.push_str(&figure(
-            "broker CPU, over time",
-            "User and system time together. 100 % is one core.",
-            &plot,
-        ));
+    let has_cores = rates.iter().any(|rate| rate.broker_cores.is_some());
+    let cores = |rate: &Rate| rate.broker_cores.map(|cores| cores * 100.0);
+    let plot = || axis.draw(&rates, cores, "two", "% of one core", |value| format!("{value:.0} %"));
+    html! {
+        (figure(&format!("{of} per second, over time"), shaded, &throughput))
+        @if has_cores {
+            (figure("broker CPU, over time", "User and system time together. 100 % is one core.", &plot()))
+        }
     }
-    html
 }
 
 /// The time axis: seconds since the start of the measured time.
@@ -178,7 +179,7 @@ impl TimeAxis {
         class: &str,
         title: &str,
         name: impl Fn(f64) -> String,
-    ) -> String {
+    ) -> Markup {
         let mut plot = Plot::new(14.0);
         let time = Scale::linear((self.seconds(self.from), self.seconds(self.to)), plot.x_pixels());
         let max = rates.iter().filter_map(&value).fold(0.0, f64::max);
@@ -227,17 +228,18 @@ impl TimeAxis {
     }
 }
 
-fn latencies(report: &Report) -> String {
+fn latencies(report: &Report) -> Markup {
     let Some((of, histogram)) = &report.latency else {
-        return figure("latency", "", "<p class=\"none\">No latency was measured.</p>");
+        return figure("latency", "", &html! { p.none { "No latency was measured." } });
     };
     let samples = grouped(histogram.len() as f64, 0);
     let noun = if histogram.len() == 1 { "sample" } else { "samples" };
-    let text = format!("{of}, {samples} {noun}. Every bin with a sample is at least one pixel high.");
-    let mut html = figure("latency distribution", &text, &distribution(histogram));
-    let text = "The percentile axis is logarithmic: 90, 99 and 99.9 % are equally far apart.";
-    html.push_str(&figure("latency by percentile", text, &percentiles(histogram)));
-    html
+    let bins = format!("{of}, {samples} {noun}. Every bin with a sample is at least one pixel high.");
+    let axis = "The percentile axis is logarithmic: 90, 99 and 99.9 % are equally far apart.";
+    html! {
+        (figure("latency distribution", &bins, &distribution(histogram)))
+        (figure("latency by percentile", axis, &percentiles(histogram)))
+    }
 }
 
 /// The percentiles to mark: name and nanoseconds, the maximum last.
@@ -248,14 +250,14 @@ fn percentile_marks(histogram: &Histogram<u64>) -> Vec<(&'static str, f64)> {
     marks
 }
 
-fn distribution(histogram: &Histogram<u64>) -> String {
+fn distribution(histogram: &Histogram<u64>) -> Markup {
     const ROW: f64 = 15.0;
     const ROWS: usize = 5;
     let bins = bins(histogram);
     let total = histogram.len() as f64;
     let share = |count: u64| count as f64 / total * 100.0;
     let mut plot = Plot::new(14.0 + ROW * ROWS as f64);
-    let (Some(first), Some(last)) = (bins.first(), bins.last()) else { return String::new() };
+    let (Some(first), Some(last)) = (bins.first(), bins.last()) else { return Markup::default() };
     let x = Scale::log((first.from / 1.05, last.to * 1.05), plot.x_pixels());
     let top = round_up(bins.iter().map(|bin| share(bin.count)).fold(0.0, f64::max), 4);
     let y = Scale::linear((0.0, top), plot.y_pixels());
@@ -297,7 +299,7 @@ fn distribution(histogram: &Histogram<u64>) -> String {
 }
 
 /// Latency by percentile. One decade of the axis is a tenth of the remaining samples.
-fn percentiles(histogram: &Histogram<u64>) -> String {
+fn percentiles(histogram: &Histogram<u64>) -> Markup {
     const TICKS: [f64; 9] = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999, 99.9999, 99.999_99];
     const POINTS: usize = 240;
     let rest = |percentile: f64| 1.0 / (1.0 - percentile / 100.0).max(1e-12);
@@ -355,36 +357,43 @@ fn spaced(ticks: &[f64], scale: Scale) -> Vec<f64> {
     kept
 }
 
-fn figure(title: &str, caption: &str, content: &str) -> String {
-    let (title, caption) = (escape(title), escape(caption));
-    format!(
-        "<figure><figcaption><h2>{title}</h2><p>{caption}</p></figcaption>\
-         <div class=\"plot\">{content}</div></figure>"
-    )
+fn figure(title: &str, caption: &str, content: &Markup) -> Markup {
+    html! {
+        figure {
+            figcaption { h2 { (title) } p { (caption) } }
+            div.plot { (content) }
+        }
+    }
 }
 
 /// A table of names, numbers and units.
-fn number_table(title: &str, rows: impl Iterator<Item = (String, String, String)>) -> String {
-    let mut body = String::new();
-    for (name, value, unit) in rows {
-        let class = if name.starts_with(' ') { " class=\"part\"" } else { "" };
-        let (name, value, unit) = (escape(name.trim_start()), escape(&value), escape(&unit));
-        let _ =
-            write!(body, "<tr><th{class}>{name}</th><td class=\"number\">{value}</td><td>{unit}</td></tr>");
-    }
-    let title = escape(title);
-    format!("<section><h2>{title}</h2><table><tbody>{body}</tbody></table></section>")
+fn number_table(title: &str, rows: impl Iterator<Item = (String, String, String)>) -> Markup {
+    table(
+        title,
+        &html! {
+            @for (name, value, unit) in rows {
+                tr {
+                    th.part[name.starts_with(' ')] { (name.trim_start()) }
+                    td.number { (value) }
+                    td { (unit) }
+                }
+            }
+        },
+    )
 }
 
 /// A table of names and text.
-fn text_table<'a>(title: &str, rows: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let mut body = String::new();
-    for (name, value) in rows {
-        let (name, value) = (escape(name), escape(value));
-        let _ = write!(body, "<tr><th>{name}</th><td class=\"words\">{value}</td></tr>");
-    }
-    let title = escape(title);
-    format!("<section><h2>{title}</h2><table><tbody>{body}</tbody></table></section>")
+fn text_table(title: &str, rows: &[(&str, String)]) -> Markup {
+    table(
+        title,
+        &html! {
+            @for (name, value) in rows { tr { th { (name) } td.words { (value) } } }
+        },
+    )
+}
+
+fn table(title: &str, rows: &Markup) -> Markup {
+    html! { section { h2 { (title) } table { tbody { (rows) } } } }
 }
 
 /// Contains no `<` and no `&`, so it needs no escaping.
@@ -461,7 +470,7 @@ mod tests {
     /// Whether every element is closed by its own name, and the text between is escaped.
     fn is_well_formed(html: &str) -> bool {
         let mut open = Vec::new();
-        let mut rest = html.strip_prefix("<!doctype html>").unwrap_or(html);
+        let mut rest = html.strip_prefix("<!DOCTYPE html>").unwrap_or(html);
         while let Some((text, tail)) = rest.split_once('<') {
             let Some((tag, tail)) = tail.split_once('>') else { return false };
             if text.contains('>') || tag.matches('"').count() % 2 == 1 {
@@ -472,7 +481,7 @@ mod tests {
                 if open.pop() != Some(name) {
                     return false;
                 }
-            } else if !tag.ends_with('/') {
+            } else if !tag.starts_with("meta ") {
                 open.push(tag.split_ascii_whitespace().next().unwrap_or(""));
             }
         }
@@ -504,12 +513,13 @@ mod tests {
         }
         report.timeline("deliveries", &timeline);
         report.measured = Some((300_000_000, 1_500_000_000));
-        report.notes.push("a < b".to_owned());
+        report.notes.push("a < b & \"c\" > 'd' \u{0}\u{1b}".to_owned());
         report.details.push("</body>".to_owned());
         let html = page(&report, &context());
         assert!(is_well_formed(&html), "{html}");
         assert_eq!(html.matches("<svg").count(), 4, "{html}");
         assert!(!html.contains("<script") && html.contains("&lt;script"), "{html}");
+        assert!(html.contains("a &lt; b &amp; &quot;c&quot; &gt; 'd' \u{fffd}\u{fffd}"), "{html}");
         assert!(!html.contains("NaN") && !html.contains(">inf"), "{html}");
         // Nothing is loaded: the only address is the SVG namespace.
         assert_eq!(html.matches("http").count(), html.matches("http://www.w3.org/2000/svg").count());

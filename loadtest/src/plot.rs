@@ -1,9 +1,11 @@
-//! Draws plots as SVG text: scales, ticks, axes and marks. The caller chooses what to plot.
+//! Draws plots as SVG: scales, ticks, axes and marks. The caller chooses what to plot.
 //!
 //! The style of the page sets colours and fonts by class: `line`, `area`, `bar`, `mark`, `dot`,
-//! `grid`, `tick`. The output is well-formed XML.
+//! `grid`, `tick`. Every element is closed.
 
-use std::fmt::Write as _;
+use std::fmt;
+
+use maud::{Markup, html};
 
 /// Size of a plot and its margins, in the units of its view box.
 pub(crate) const WIDTH: f64 = 900.0;
@@ -135,14 +137,24 @@ fn trimmed(value: f64, digits: usize) -> String {
 
 /// A plot in progress. The data area is to the right of [`LEFT`] and below `top`.
 pub(crate) struct Plot {
-    body: String,
+    parts: Vec<Markup>,
     top: f64,
+}
+
+/// A length in the units of the view box, with one decimal.
+#[derive(Clone, Copy)]
+struct Pixels(f64);
+
+impl fmt::Display for Pixels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1}", self.0)
+    }
 }
 
 impl Plot {
     /// `top` is the space above the data, for the labels of marks.
     pub(crate) fn new(top: f64) -> Plot {
-        Plot { body: String::new(), top }
+        Plot { parts: Vec::new(), top }
     }
 
     pub(crate) fn x_pixels(&self) -> (f64, f64) {
@@ -171,107 +183,81 @@ impl Plot {
             self.horizontal("grid", y, LEFT, WIDTH - RIGHT);
             self.text("tick end", LEFT - 8.0, y + 4.0, &name(tick));
         }
-        let middle = f64::midpoint(self.top, HEIGHT - BOTTOM);
-        let title = escape(title);
-        let _ = write!(
-            self.body,
-            "<text class=\"title middle\" transform=\"translate(13 {middle:.1}) rotate(-90)\">{title}</text>"
-        );
+        let middle = Pixels(f64::midpoint(self.top, HEIGHT - BOTTOM));
+        self.parts.push(html! {
+            text class="title middle" transform={ "translate(13 " (middle) ") rotate(-90)" } { (title) }
+        });
     }
 
     /// Draws a bar with a tooltip.
     pub(crate) fn bar(&mut self, (from, to): (f64, f64), (low, high): (f64, f64), hint: &str) {
-        let (width, height, hint) = ((to - from).max(0.5), low - high, escape(hint));
-        let _ = write!(
-            self.body,
-            "<rect class=\"bar\" x=\"{from:.1}\" y=\"{high:.1}\" width=\"{width:.1}\" height=\"{height:.1}\">\
-             <title>{hint}</title></rect>"
-        );
+        let corner = (from, high);
+        self.rectangle("bar", corner, ((to - from).max(0.5), low - high), html! { title { (hint) } });
     }
 
     /// Draws a shaded box for the time outside the measured time.
     pub(crate) fn shade(&mut self, from: f64, to: f64) {
-        let (width, top, height) = (to - from, self.top, HEIGHT - BOTTOM - self.top);
-        if width > 0.5 {
-            let _ = write!(
-                self.body,
-                "<rect class=\"shade\" x=\"{from:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"/>"
-            );
+        let size = (to - from, HEIGHT - BOTTOM - self.top);
+        if size.0 > 0.5 {
+            self.rectangle("shade", (from, self.top), size, Markup::default());
         }
+    }
+
+    fn rectangle(&mut self, class: &str, corner: (f64, f64), size: (f64, f64), content: Markup) {
+        let ([x, y], [width, height]) = ([corner.0, corner.1].map(Pixels), [size.0, size.1].map(Pixels));
+        self.parts.push(html! {
+            rect class=(class) x=(x) y=(y) width=(width) height=(height) { (content) }
+        });
     }
 
     /// Draws a line through points. Fills the area below it if `base` is given.
     pub(crate) fn line(&mut self, class: &str, points: &[(f64, f64)], base: Option<f64>) {
         let (Some(first), Some(last)) = (points.first(), points.last()) else { return };
-        let mut path = String::new();
-        for (at, (x, y)) in points.iter().enumerate() {
-            let _ = write!(path, "{}{x:.1} {y:.1}", if at == 0 { "M" } else { "L" });
-        }
+        let point = |&(x, y): &(f64, f64)| format!("{} {}", Pixels(x), Pixels(y));
+        let path = points.iter().map(point).collect::<Vec<_>>().join("L");
         if let Some(base) = base {
-            let (from, to) = (first.0, last.0);
-            let _ = write!(
-                self.body,
-                "<path class=\"area {class}\" d=\"{path}L{to:.1} {base:.1}L{from:.1} {base:.1}Z\"/>"
-            );
+            let [last, first] = [(last.0, base), (first.0, base)].map(|corner| point(&corner));
+            self.parts.push(html! {
+                path class={ "area " (class) } d={ "M" (path) "L" (last) "L" (first) "Z" } {}
+            });
         }
-        let _ = write!(self.body, "<path class=\"line {class}\" d=\"{path}\"/>");
+        self.parts.push(html! { path class={ "line " (class) } d={ "M" (path) } {} });
     }
 
     pub(crate) fn vertical(&mut self, class: &str, x: f64, from: f64, to: f64) {
-        let _ = write!(
-            self.body,
-            "<line class=\"{class}\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{from:.1}\" y2=\"{to:.1}\"/>"
-        );
+        self.straight(class, (x, x), (from, to));
     }
 
     pub(crate) fn horizontal(&mut self, class: &str, y: f64, from: f64, to: f64) {
-        let _ = write!(
-            self.body,
-            "<line class=\"{class}\" x1=\"{from:.1}\" x2=\"{to:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>"
-        );
+        self.straight(class, (from, to), (y, y));
+    }
+
+    fn straight(&mut self, class: &str, x: (f64, f64), y: (f64, f64)) {
+        let [x1, x2, y1, y2] = [x.0, x.1, y.0, y.1].map(Pixels);
+        self.parts.push(html! { line class=(class) x1=(x1) x2=(x2) y1=(y1) y2=(y2) {} });
     }
 
     /// Draws a small dot with a tooltip. The style gives it an invisible ring that the pointer hits
     /// easily.
     pub(crate) fn dot(&mut self, class: &str, x: f64, y: f64, hint: &str) {
-        let hint = escape(hint);
-        let _ = write!(
-            self.body,
-            "<circle class=\"dot {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.6\"><title>{hint}</title></circle>"
-        );
+        self.parts.push(html! {
+            circle class={ "dot " (class) } cx=(Pixels(x)) cy=(Pixels(y)) r="2.6" { title { (hint) } }
+        });
     }
 
     pub(crate) fn text(&mut self, class: &str, x: f64, y: f64, text: &str) {
-        let text = escape(text);
-        let _ = write!(self.body, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{text}</text>");
+        self.parts.push(html! { text class=(class) x=(Pixels(x)) y=(Pixels(y)) { (text) } });
     }
 
     /// The finished element. `label` describes it for screen readers.
-    pub(crate) fn finish(self, label: &str) -> String {
-        let (label, body) = (escape(label), self.body);
-        format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
-             aria-label=\"{label}\">{body}</svg>"
-        )
-    }
-}
-
-/// Escapes text for elements and for attributes in double or single quotes.
-pub(crate) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            // No character reference may contain these.
-            control if control.is_control() && control != '\n' && control != '\t' => escaped.push('\u{fffd}'),
-            other => escaped.push(other),
+    pub(crate) fn finish(self, label: &str) -> Markup {
+        html! {
+            svg xmlns="http://www.w3.org/2000/svg" viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img"
+                aria-label=(label) {
+                @for part in self.parts { (part) }
+            }
         }
     }
-    escaped
 }
 
 #[cfg(test)]
@@ -279,9 +265,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escaped_text_cannot_end_an_element_or_attribute() {
-        let text = escape("<b a=\"1\" c='2'>&\u{0}\u{1b}</b>");
-        assert_eq!(text, "&lt;b a=&quot;1&quot; c=&#39;2&#39;&gt;&amp;\u{fffd}\u{fffd}&lt;/b&gt;");
+    fn text_cannot_end_an_element_or_attribute() {
+        let mut plot = Plot::new(0.0);
+        plot.text("x", 1.0, 2.0, "<b a=\"1\" c='2'>&</b>");
+        let html = plot.finish("\"><script>").into_string();
+        assert!(html.contains(">&lt;b a=&quot;1&quot; c='2'&gt;&amp;&lt;/b&gt;</text>"), "{html}");
+        assert!(html.contains("aria-label=\"&quot;&gt;&lt;script&gt;\""), "{html}");
     }
 
     #[test]
