@@ -16,3 +16,6 @@ pub use checkpoint::{Checkpoint, Submitter};
 pub use directory::{SegmentName, StoreDirectory};
 pub use image::{Image, ImageError};
 pub use recovery::{Damage, Recovery, RecoveryReport, recover};
+
+#[cfg(test)]
+mod version_2_tests;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::mqtt::RetainHandling;
 use crate::store::ClockReading;
+use crate::store::open_body;
 use crate::store::rows::Table;
 use crate::store::segment::{Header, VERSIONS};
 use smallvec::smallvec;
@@ -140,4 +141,19 @@ fn format_md_has_a_row_for_each_kind_of_record_and_each_table_and_names_the_vers
     assert_eq!(header[8..12], newest.to_le_bytes());
     let read = if oldest == newest { newest.to_string() } else { format!("{oldest}, {newest}") };
     assert!(format.contains(&format!("| header, bytes 8 to 11 | {newest} | {read} |")), "{newest}");
+}
+
+/// The body of a frame that holds [`all`], as a midge has written it whose log had version 2.
+const VERSION_2: &[u8] = include_bytes!("../../../tests/fuzz/corpus/log/version_2");
+
+#[test]
+fn every_record_of_a_log_of_version_2_is_read() {
+    let (length, body) = VERSION_2[1..].split_first_chunk::<2>().unwrap();
+    assert_eq!(usize::from(u16::from_le_bytes(*length)), body.len());
+    let (millis, mut decoder) = open_body(body).unwrap();
+    assert_eq!(millis, 1_800_000_000_000);
+    for record in all() {
+        assert_eq!(decoder.read_next(), Ok(Some(record)));
+    }
+    assert_eq!(decoder.read_next(), Ok(None));
 }
