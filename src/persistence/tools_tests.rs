@@ -151,14 +151,14 @@ fn a_store_in_use_or_not_there_is_refused() {
 #[test]
 fn a_store_of_another_version_is_not_called_damaged() {
     let scratch = Scratch::new();
-    set_version(&filled(&scratch), 3);
+    set_version(&filled(&scratch), 4);
     type Tool = fn(&Path, &mut Vec<u8>) -> Result<(), StoreError>;
     let tools: [Tool; 3] =
         [|path, out| verify(path, out).map(drop), |path, out| dump(path, out), |path, out| repair(path, out)];
     for tool in tools {
         let mut out = Vec::new();
         let error = tool(&scratch.0, &mut out).unwrap_err().to_string();
-        assert!(error.contains("in format version 3; this one reads version 2."), "{error}");
+        assert!(error.contains("in format version 4; this one reads versions 2 and 3."), "{error}");
         assert_eq!(String::from_utf8(out).unwrap(), "");
     }
     assert_eq!(fs::read_dir(scratch.0.join("damaged")).unwrap().count(), 0);

@@ -110,7 +110,7 @@ impl Journal {
         if self.bytes.len() == self.open_at {
             self.bytes.resize(self.open_at + FRAME_HEAD, 0);
             put_varint(&mut self.bytes, self.wall.millis(self.now));
-            self.encoder = Encoder::default();
+            self.encoder.begin_frame();
         }
         self.encoder.encode(&mut self.bytes, record);
     }

@@ -29,7 +29,7 @@ const SEQUENCE_GAP_MAX: u64 = 1 << 32;
 
 const MAGIC: &[u8; 8] = b"midgelog";
 /// The format of the segments that are written: see FORMAT.md. A new kind of record is a new version too.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// The oldest format that is read: the one before [`VERSION`], from the first one that was released on.
 const VERSION_OLDEST: u32 = 2;
 /// The formats that are read.

@@ -76,7 +76,7 @@ impl Frame<'_> {
     fn put(&mut self, now: ClockReading, record: &Record<'_>) {
         if self.body.is_empty() {
             put_varint(&mut self.body, now.wall_millis);
-            self.encoder = Encoder::default();
+            self.encoder.begin_frame();
         }
         self.encoder.encode(&mut self.body, record);
     }

@@ -1,5 +1,6 @@
 //! Bytes to records. What comes from a disk may be anything: it is [`BadRecord`] then, never a panic.
 
+use super::short::ShortReader;
 use super::{BadRecord, IDS_MAX, Record, StoredMessage, StoredWill, bad, tag};
 use crate::mqtt::{ProtocolVersion, QoS};
 use crate::mqtt::{RetainHandling, SubscriptionOptions};
@@ -11,13 +12,13 @@ use smallvec::SmallVec;
 #[derive(Debug)]
 pub struct Decoder<'a> {
     rest: &'a [u8],
-    previous: u64,
+    pub(super) short: ShortReader<'a>,
 }
 
 impl<'a> Decoder<'a> {
     /// The records of a frame's body.
     pub fn new(body: &'a [u8]) -> Decoder<'a> {
-        Decoder { rest: body, previous: 0 }
+        Decoder { rest: body, short: ShortReader::default() }
     }
 
     /// The next record; none at the end.
@@ -88,6 +89,14 @@ impl<'a> Decoder<'a> {
             tag::CLOCK => Record::Clock(self.clock()?),
             tag::WILL => Record::Will { number: self.number()?, client_id: self.text()?, will: self.will()? },
             tag::WILL_OVER => Record::WillOver { number: self.number()? },
+            kind @ tag::MESSAGE_SHORT.. => self.short_message(kind)?,
+            kind @ tag::DELIVERY_SHORT.. => self.short_delivery(kind)?,
+            kind @ tag::SETTLED_SHORT..tag::RELEASED_SHORT => {
+                self.short_settled(kind - tag::SETTLED_SHORT)?
+            }
+            kind @ tag::RELEASED_SHORT..tag::RELEASED_SHORT_END => {
+                self.short_released(kind - tag::RELEASED_SHORT)?
+            }
             _ => return Err(bad("unknown kind of record")),
         };
         Ok(Some(record))
@@ -119,11 +128,16 @@ impl<'a> Decoder<'a> {
         Ok(Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group })
     }
 
-    fn number(&mut self) -> Result<u64, BadRecord> {
+    pub(super) fn number(&mut self) -> Result<u64, BadRecord> {
+        let number = self.distance(self.short.recent.number)?;
+        self.short.recent.number = number;
+        Ok(number)
+    }
+
+    /// A number that is written as its distance from another.
+    pub(super) fn distance(&mut self, before: u64) -> Result<u64, BadRecord> {
         let coded = self.varint()?;
-        let distance = (coded >> 1) ^ (coded & 1).wrapping_neg();
-        self.previous = self.previous.wrapping_add(distance);
-        Ok(self.previous)
+        Ok(before.wrapping_add((coded >> 1) ^ (coded & 1).wrapping_neg()))
     }
 
     pub(crate) fn message(&mut self) -> Result<StoredMessage<'a>, BadRecord> {

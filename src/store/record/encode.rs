@@ -1,5 +1,6 @@
 //! Records to bytes.
 
+use super::short::ShortWriter;
 use super::{IDS_MAX, Record, StoredMessage, StoredWill, tag};
 use crate::mqtt::SubscriptionOptions;
 use crate::session::LOSS_CAUSES;
@@ -8,11 +9,16 @@ use crate::store::ClockMark;
 /// Appends records to a frame.
 #[derive(Debug, Default)]
 pub(crate) struct Encoder {
-    /// The number written last in this frame.
-    previous: u64,
+    short: ShortWriter,
 }
 
 impl Encoder {
+    /// From now on records go to a new frame.
+    pub(crate) fn begin_frame(&mut self) {
+        self.short.begin_frame();
+    }
+
+    /// Appends a record to the bytes of its frame, which stay where they are in `out`.
     pub(crate) fn encode(&mut self, out: &mut Vec<u8>, record: &Record<'_>) {
         match record {
             Record::Session { sid, client_id, version, expiry_seconds, will } => {
@@ -44,12 +50,18 @@ impl Encoder {
                 put_sid(out, tag::UNSUBSCRIBED, *sid);
                 put_bytes(out, filter.as_bytes());
             }
+            Record::Message { number, message } if message.source.is_empty() => {
+                self.short.put_message(out, *number, message);
+            }
             Record::Message { number, message } => {
                 out.push(tag::MESSAGE);
                 self.put_number(out, *number);
                 put_message(out, message);
             }
             Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group } => {
+                if self.short.put_delivery(out, record) {
+                    return;
+                }
                 put_sid(out, tag::DELIVERY, *sid);
                 self.put_number(out, *message);
                 self.put_number(out, *number);
@@ -74,14 +86,8 @@ impl Encoder {
                 self.put_number(out, *number);
                 out.extend_from_slice(&packet_id.to_le_bytes());
             }
-            Record::Released { sid, number } => {
-                put_sid(out, tag::RELEASED, *sid);
-                self.put_number(out, *number);
-            }
-            Record::Settled { sid, number } => {
-                put_sid(out, tag::SETTLED, *sid);
-                self.put_number(out, *number);
-            }
+            Record::Released { sid, number } => self.short.put_released(out, *sid, *number),
+            Record::Settled { sid, number } => self.short.put_settled(out, *sid, *number),
             Record::Lost { sid, number, cause, count } => {
                 put_sid(out, tag::LOST, *sid);
                 self.put_number(out, *number);
@@ -150,10 +156,15 @@ impl Encoder {
     }
 
     fn put_number(&mut self, out: &mut Vec<u8>, number: u64) {
-        let distance = number.wrapping_sub(self.previous).cast_signed();
-        put_varint(out, (distance.cast_unsigned() << 1) ^ (distance >> 63).cast_unsigned());
-        self.previous = number;
+        put_distance(out, number, &mut self.short.recent.number);
     }
+}
+
+/// A number as its distance from the one before, which it becomes.
+pub(super) fn put_distance(out: &mut Vec<u8>, number: u64, before: &mut u64) {
+    let distance = number.wrapping_sub(*before).cast_signed();
+    put_varint(out, (distance.cast_unsigned() << 1) ^ (distance >> 63).cast_unsigned());
+    *before = number;
 }
 
 pub(crate) fn options_byte(options: SubscriptionOptions) -> u8 {
@@ -182,13 +193,18 @@ pub(crate) fn put_message(out: &mut Vec<u8>, message: &StoredMessage<'_>) {
         put_varint(out, at);
     }
     put_bytes(out, message.topic.as_bytes());
-    put_varint(out, message.properties.iter().map(|run| run.len() as u64).sum());
-    for run in message.properties {
-        out.extend_from_slice(run);
-    }
+    put_runs(out, message.properties);
     put_bytes(out, message.payload);
     if !message.source.is_empty() {
         put_bytes(out, message.source);
+    }
+}
+
+/// Runs of bytes as one.
+pub(super) fn put_runs(out: &mut Vec<u8>, runs: [&[u8]; 3]) {
+    put_varint(out, runs.iter().map(|run| run.len() as u64).sum());
+    for run in runs {
+        out.extend_from_slice(run);
     }
 }
 

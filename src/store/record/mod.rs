@@ -6,6 +6,7 @@
 
 mod decode;
 mod encode;
+mod short;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -319,6 +320,12 @@ mod tag {
     pub(crate) const CLOCK: u8 = 30;
     pub(crate) const WILL: u8 = 31;
     pub(crate) const WILL_OVER: u8 = 32;
+    /// Each of the short forms has all kinds up to the next one.
+    pub(crate) const SETTLED_SHORT: u8 = 33;
+    pub(crate) const RELEASED_SHORT: u8 = 36;
+    pub(crate) const RELEASED_SHORT_END: u8 = 39;
+    pub(crate) const DELIVERY_SHORT: u8 = 64;
+    pub(crate) const MESSAGE_SHORT: u8 = 128;
 }
 
 /// From here on the number of subscription identifiers has a place of its own.

@@ -7,6 +7,7 @@ use crate::store::open_body;
 use crate::store::rows::Table;
 use crate::store::segment::{Header, VERSIONS};
 use smallvec::smallvec;
+use std::ops::RangeInclusive;
 
 pub(crate) fn message<'a>(topic: &'a str, payload: &'a [u8]) -> StoredMessage<'a> {
     StoredMessage {
@@ -118,10 +119,188 @@ fn a_record_that_is_cut_off_is_an_error_at_every_byte() {
 #[test]
 fn numbers_side_by_side_take_a_byte() {
     let (mut out, mut encoder) = (Vec::new(), Encoder::default());
-    encoder.encode(&mut out, &Record::Settled { sid: 1, number: 1 << 40 });
+    encoder.encode(&mut out, &Record::IntentDone { number: 1 << 40 });
     let first = out.len();
-    encoder.encode(&mut out, &Record::Settled { sid: 1, number: (1 << 40) + 2 });
-    assert_eq!((first, out.len()), (8, 11));
+    encoder.encode(&mut out, &Record::IntentDone { number: (1 << 40) + 2 });
+    assert_eq!((first, out.len()), (7, 9));
+}
+
+fn plain<'a>(topic: &'a str, payload: &'a [u8]) -> StoredMessage<'a> {
+    StoredMessage {
+        properties: [&[]; 3],
+        retain: false,
+        expires_at_millis: None,
+        source: &[],
+        ..message(topic, payload)
+    }
+}
+
+fn delivery_of(sid: u64, message: u64, number: u64, packet_id: u16) -> Record<'static> {
+    Record::Delivery {
+        sid,
+        number,
+        message,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        packet_id,
+        subscription_ids: smallvec![],
+        group: "",
+    }
+}
+
+/// Bytes that each of the records takes in a frame, from which they come back as they were.
+fn lengths(records: &[Record<'_>]) -> Vec<usize> {
+    let (mut out, mut encoder) = (b"what is before the frame".to_vec(), Encoder::default());
+    let mut lengths = Vec::new();
+    let begin = out.len();
+    encoder.begin_frame();
+    for record in records {
+        let before = out.len();
+        encoder.encode(&mut out, record);
+        lengths.push(out.len() - before);
+    }
+    let mut decoder = Decoder::new(&out[begin..]);
+    for record in records {
+        assert_eq!(decoder.read_next().as_ref(), Ok(&Some(record.clone())));
+    }
+    assert_eq!(decoder.read_next(), Ok(None));
+    lengths
+}
+
+#[test]
+fn what_a_record_has_in_common_with_one_before_it_is_not_written_again() {
+    let (topics, payload) = (["fleet/000/position", "fleet/001/position"], [7; 64]);
+    let mut records = Vec::new();
+    let mut number = 1 << 35;
+    let step = 2;
+    // The one after 65,535 is 1.
+    let sent = [(0, 1000), (0, 1000), (0, 1000), (1, 2000), (0, 1000), (1, 1000)];
+    for ((topic, sid), packet_id) in sent.into_iter().zip([65_534, 65_535, 1, 2, 3, 4]) {
+        records.push(Record::Message { number, message: plain(topics[topic], &payload) });
+        records.push(delivery_of(sid, number, number + step, packet_id));
+        number += 2 * step;
+    }
+    for at in 0..3 {
+        records.push(Record::Settled { sid: 1000, number: (1 << 35) + at * 2 * step + step });
+    }
+    records.push(Record::Settled { sid: 2000, number: (1 << 35) + 6 * step + step });
+    for at in 0..3 {
+        records.push(Record::Released { sid: 1000, number: (1 << 35) + at * 2 * step + step });
+    }
+    let lengths = lengths(&records);
+    assert_eq!(lengths[0], 1 + 6 + 1 + topics[0].len() + 1 + 64);
+    // The kind, the number, the length of the payload. A delivery is its kind.
+    assert_eq!(lengths[2..6], [67, 1, 67, 1]);
+    // Another topic and session, and the same again by number.
+    assert_eq!(lengths[6..12], [67 + 1 + 18, 3, 68, 3, 68, 1]);
+    // The session, the distance, nothing.
+    assert_eq!(lengths[12..], [9, 2, 1, 4, 9, 2, 1]);
+}
+
+#[test]
+fn short_forms_come_back_whatever_they_have_in_common() {
+    let mut random = crate::base::Random::new(3);
+    let topics: Vec<String> = (0..300).map(|at| format!("{}/{at}", "t".repeat(at % 7))).collect();
+    for _ in 0..200 {
+        let mut records = Vec::new();
+        let (mut number, many) = (random.below(1 << 40), 1 + random.index(300));
+        for _ in 0..random.index(400) {
+            let sid = random.below(3);
+            let delivered = number.wrapping_sub(random.below(8));
+            match random.index(6) {
+                0 | 1 => {
+                    number += random.below(4);
+                    let mut message = plain(&topics[random.index(many)], b"payload");
+                    message.qos = random.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
+                    message.retain = random.index(2) == 0;
+                    message.expires_at_millis = (random.index(4) == 0).then(|| random.below(1 << 45));
+                    message.properties = random.pick(&[[&b""[..]; 3], [b"properties", b"", b""]]);
+                    message.source = random.pick(&[&b""[..], b"", b"", b"source"]);
+                    records.push(Record::Message { number, message });
+                }
+                2 | 3 => {
+                    let packet_id = random.pick(&[0, 1, 2, 3, 65_535]);
+                    let Record::Delivery { sid, number, message, packet_id, group, .. } =
+                        delivery_of(sid, number.wrapping_sub(random.below(2)), number + 2, packet_id)
+                    else {
+                        unreachable!()
+                    };
+                    records.push(Record::Delivery {
+                        sid,
+                        number,
+                        message,
+                        packet_id,
+                        qos: random.pick(&[QoS::AtLeastOnce, QoS::ExactlyOnce]),
+                        retain: random.index(2) == 0,
+                        subscription_ids: random.pick(&[&[][..], &[], &[7]]).into(),
+                        group: random.pick(&[group, group, "$share/g/#"]),
+                    });
+                }
+                4 => records.push(Record::Settled { sid, number: delivered }),
+                _ => records.push(Record::Released { sid, number: delivered }),
+            }
+        }
+        lengths(&records);
+        // Cut anywhere, it is whole records, and an error if one is cut.
+        let (mut out, mut encoder, mut ends) = (Vec::new(), Encoder::default(), vec![0]);
+        for record in &records {
+            encoder.encode(&mut out, record);
+            ends.push(out.len());
+        }
+        let len = random.index(out.len() + 1);
+        let mut decoder = Decoder::new(&out[..len]);
+        let mut count = 0;
+        let end = loop {
+            match decoder.read_next() {
+                Ok(Some(record)) => assert_eq!(record, records[count]),
+                end => break end,
+            }
+            count += 1;
+        };
+        assert_eq!(count, ends.iter().rposition(|&end| end <= len).unwrap());
+        assert_eq!(end.is_ok(), ends[count] == len);
+    }
+}
+
+#[test]
+fn a_frame_has_a_bounded_number_of_topics_by_number() {
+    let topics: Vec<String> = (0..200).map(|at| format!("topic {at:03}")).collect();
+    let records: Vec<Record<'_>> = (0..2)
+        .flat_map(|_| &topics)
+        .zip(1..)
+        .map(|(topic, number)| Record::Message { number, message: plain(topic, b"") })
+        .collect();
+    let lengths = lengths(&records);
+    assert!(lengths[200..328].iter().all(|&len| len == 4) && lengths[328..].iter().all(|&len| len == 13));
+}
+
+#[test]
+fn a_short_form_that_refers_to_nothing_is_an_error() {
+    let records: [(&[u8], &str); 6] = [
+        (&[64], "there is no message before"),
+        (&[128 + (2 << 5), 2, 0], "there is no topic before"),
+        (&[128 + (1 << 5), 2, 0, 0], "no topic has this number"),
+        (&[128, 2, 1, b'a', 0, 128 + (1 << 5), 2, 1, 0], "no topic has this number"),
+        (&[128 + (3 << 5), 2, 0, 0], "no place of a topic"),
+        (&[128, 2, 1, b'a', 0, 64 + (3 << 1), 1, 2], "no place of a packet identifier"),
+    ];
+    for (bytes, what) in records {
+        let mut decoder = Decoder::new(bytes);
+        let error = loop {
+            match decoder.read_next() {
+                Ok(record) => assert!(record.is_some(), "{what}"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.to_string(), what);
+    }
+}
+
+/// The kinds of a row of the table of records: one, or some in a row.
+fn kinds_of_row(row: &str) -> Option<RangeInclusive<u8>> {
+    let cell = row.strip_prefix("| ")?.split(" |").next()?;
+    let (first, last) = cell.split_once(" to ").unwrap_or((cell, cell));
+    Some(first.parse().ok()?..=last.parse().ok()?)
 }
 
 #[test]
@@ -129,9 +308,10 @@ fn format_md_has_a_row_for_each_kind_of_record_and_each_table_and_names_the_vers
     let format = include_str!("../FORMAT.md");
     let (_, records) = format.split_once("\n## Records\n").unwrap();
     let (records, tables) = records.split_once("\n## ").unwrap();
+    let rows: Vec<RangeInclusive<u8>> = records.lines().filter_map(kinds_of_row).collect();
     for kind in 0..=u8::MAX {
         let is_known = Decoder::new(&[kind]).read_next() != Err(bad("unknown kind of record"));
-        assert_eq!(records.contains(&format!("\n| {kind} | ")), is_known, "kind {kind}");
+        assert_eq!(rows.iter().any(|row| row.contains(&kind)), is_known, "kind {kind}");
     }
     for table in Table::ALL {
         assert!(tables.contains(&format!("\n| `{}` | ", table.name())), "{table:?}");

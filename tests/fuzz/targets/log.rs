@@ -1,10 +1,10 @@
 //! What a start reads of the logs: an input is a segment, its frames alone, or the bodies of frames.
 //!
 //! Whatever it is, reading ends, no frame counts by half, the rows that come of it agree with each other,
-//! and they can be given to any number of shards.
+//! and they can be given to any number of shards. Records that can be read come back when they are written again.
 
-use midge::store::segment::{BLOCK, Header, SegmentReader, Step};
-use midge::store::{ApplyError, Changes, MemoryBase, Wall, check_rows};
+use midge::store::segment::{BLOCK, FRAME_HEAD, Header, LogName, SegmentReader, Step};
+use midge::store::{ApplyError, Changes, Journal, MemoryBase, Record, Wall, check_rows, open_body};
 
 const HEADER: Header = Header { epoch: 1, shard: 0, shards: 4, number: 0, first_sequence: 1, seed: 5 };
 const WALL: Wall = Wall { zero_millis: 1_000_000 };
@@ -66,6 +66,7 @@ fn apply_bodies(bodies: Vec<&[u8]>) {
     let mut base = MemoryBase::default();
     let mut changes = Changes::new(&base).expect("memory can be read");
     for (at, body) in bodies.into_iter().enumerate() {
+        write_again(body);
         let header = Header { shard: at as u16 % 4, ..HEADER };
         match changes.apply_frame(&base, &header, body) {
             Ok(()) | Err(ApplyError::Bad(_)) => {}
@@ -77,6 +78,23 @@ fn apply_bodies(bodies: Vec<&[u8]>) {
         }
     }
     finish(&mut base, &mut changes);
+}
+
+/// Writes the records of a frame as this midge does, up to the first that is none, and reads them.
+fn write_again(body: &[u8]) {
+    let records = records_of(body);
+    let mut journal = Journal::new(LogName { epoch: 1, shard: 0 });
+    records.iter().for_each(|record| journal.record(record));
+    let batch = journal.take();
+    assert_eq!(batch.is_none(), records.is_empty());
+    if let Some(batch) = batch {
+        assert_eq!(records_of(&batch.bytes[FRAME_HEAD..]), records);
+    }
+}
+
+fn records_of(body: &[u8]) -> Vec<Record<'_>> {
+    let Ok((_, mut decoder)) = open_body(body) else { return Vec::new() };
+    std::iter::from_fn(|| decoder.read_next().ok().flatten()).collect()
 }
 
 fn finish(base: &mut MemoryBase, changes: &mut Changes) {

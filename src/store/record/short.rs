@@ -1,0 +1,368 @@
+//! The short forms of the records that a busy log has most of. What such a record has in common with one before it in
+//! its frame is not written again.
+//!
+//! Both sides remember the same of the short records of a frame. Nothing is remembered from frame to frame, so that a
+//! frame can be read by itself, and one that is damaged takes nothing else with it.
+
+use super::encode::{put_distance, put_varint};
+use super::{BadRecord, Decoder, Record, StoredMessage, bad, tag};
+use crate::mqtt::QoS;
+use ahash::RandomState;
+use smallvec::SmallVec;
+
+/// What the writer and the reader of a frame remember alike.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    /// The number before, for numbers that are written as the distance from it.
+    pub(super) number: u64,
+    message: Option<u64>,
+    delivery: RecentDelivery,
+    settled: Run,
+    released: Run,
+}
+
+/// The delivery before.
+#[derive(Clone, Copy, Debug, Default)]
+struct RecentDelivery {
+    sid: u64,
+    packet_id: u16,
+    /// The distance of its number from the number before it.
+    step: u64,
+}
+
+impl RecentDelivery {
+    fn next_packet_id(self) -> u16 {
+        self.packet_id.checked_add(1).unwrap_or(1)
+    }
+}
+
+/// Deliveries of sessions with the same end, one after the other.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    sid: u64,
+    number: u64,
+    /// The distance of the last from the one before it.
+    step: u64,
+}
+
+/// In the kind of a short message, beside QoS and RETAIN.
+mod message {
+    pub(super) const RETAIN: u8 = 1 << 2;
+    pub(super) const EXPIRES: u8 = 1 << 3;
+    pub(super) const HAS_PROPERTIES: u8 = 1 << 4;
+    /// Where the topic is: two bits.
+    pub(super) const TOPIC: u8 = 3 << 5;
+    pub(super) const TOPIC_WRITTEN: u8 = 0;
+    pub(super) const TOPIC_BY_NUMBER: u8 = 1 << 5;
+    pub(super) const TOPIC_AS_BEFORE: u8 = 2 << 5;
+}
+
+/// In the kind of a short delivery.
+mod delivery {
+    pub(super) const SAME_SESSION: u8 = 1;
+    /// Where the packet identifier is: two bits. None of them: there is none.
+    pub(super) const PACKET_ID: u8 = 3 << 1;
+    pub(super) const PACKET_ID_WRITTEN: u8 = 1 << 1;
+    pub(super) const PACKET_ID_NEXT: u8 = 2 << 1;
+    pub(super) const QOS_2: u8 = 1 << 3;
+    pub(super) const SAME_STEP: u8 = 1 << 4;
+    pub(super) const RETAIN: u8 = 1 << 5;
+}
+
+/// The topics of a frame that have a number: the first so many that are written.
+const TOPICS_MAX: usize = 128;
+
+/// What the writer remembers.
+#[derive(Debug, Default)]
+pub(super) struct ShortWriter {
+    pub(super) recent: Recent,
+    topics: WrittenTopics,
+}
+
+impl ShortWriter {
+    /// A new frame begins.
+    pub(super) fn begin_frame(&mut self) {
+        self.recent = Recent::default();
+        self.topics.clear();
+    }
+
+    /// A message without a source, which only a retained one has.
+    pub(super) fn put_message(&mut self, out: &mut Vec<u8>, number: u64, stored: &StoredMessage<'_>) {
+        let at = out.len();
+        out.push(0);
+        put_distance(out, number, &mut self.recent.number);
+        self.recent.message = Some(number);
+        let mut kind = tag::MESSAGE_SHORT | stored.qos as u8;
+        if stored.retain {
+            kind |= message::RETAIN;
+        }
+        if let Some(millis) = stored.expires_at_millis {
+            kind |= message::EXPIRES;
+            put_varint(out, millis);
+        }
+        kind |= self.topics.put(out, stored.topic);
+        if stored.properties.iter().any(|run| !run.is_empty()) {
+            kind |= message::HAS_PROPERTIES;
+            super::encode::put_runs(out, stored.properties);
+        }
+        super::put_bytes(out, stored.payload);
+        out[at] = kind;
+    }
+
+    /// A delivery of the last message, if it may be written in short.
+    pub(super) fn put_delivery(&mut self, out: &mut Vec<u8>, record: &Record<'_>) -> bool {
+        let Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group } =
+            record
+        else {
+            return false;
+        };
+        let is_plain = subscription_ids.is_empty() && group.is_empty() && *qos != QoS::AtMostOnce;
+        if !is_plain || self.recent.message != Some(*message) {
+            return false;
+        }
+        let before = self.recent.delivery;
+        let at = out.len();
+        out.push(0);
+        let mut kind = tag::DELIVERY_SHORT;
+        if *retain {
+            kind |= delivery::RETAIN;
+        }
+        if *qos == QoS::ExactlyOnce {
+            kind |= delivery::QOS_2;
+        }
+        if *sid == before.sid {
+            kind |= delivery::SAME_SESSION;
+        } else {
+            put_varint(out, *sid);
+        }
+        if number.wrapping_sub(self.recent.number) == before.step {
+            kind |= delivery::SAME_STEP;
+            self.recent.number = *number;
+        } else {
+            self.recent.delivery.step = number.wrapping_sub(self.recent.number);
+            put_distance(out, *number, &mut self.recent.number);
+        }
+        if *packet_id != 0 && *packet_id == before.next_packet_id() {
+            kind |= delivery::PACKET_ID_NEXT;
+        } else if *packet_id != 0 {
+            kind |= delivery::PACKET_ID_WRITTEN;
+            out.extend_from_slice(&packet_id.to_le_bytes());
+        }
+        self.recent.delivery.sid = *sid;
+        if *packet_id != 0 {
+            self.recent.delivery.packet_id = *packet_id;
+        }
+        out[at] = kind;
+        true
+    }
+
+    pub(super) fn put_settled(&mut self, out: &mut Vec<u8>, sid: u64, number: u64) {
+        self.recent.settled.put(out, tag::SETTLED_SHORT, sid, number);
+    }
+
+    pub(super) fn put_released(&mut self, out: &mut Vec<u8>, sid: u64, number: u64) {
+        self.recent.released.put(out, tag::RELEASED_SHORT, sid, number);
+    }
+}
+
+impl Run {
+    /// One more. `kinds` and the two after it are: another session, the same session, the same session and step.
+    fn put(&mut self, out: &mut Vec<u8>, kinds: u8, sid: u64, number: u64) {
+        let step = number.wrapping_sub(self.number);
+        if sid != self.sid {
+            out.push(kinds);
+            put_varint(out, sid);
+        } else if step != self.step {
+            out.push(kinds + 1);
+        } else {
+            out.push(kinds + 2);
+            self.number = number;
+            return;
+        }
+        put_distance(out, number, &mut self.number);
+        *self = Run { sid, number, step };
+    }
+
+    /// Reads one more; `form` is 0, 1 or 2, as in [`Run::put`].
+    fn read(&mut self, decoder: &mut Decoder<'_>, form: u8) -> Result<(u64, u64), BadRecord> {
+        if form == 0 {
+            self.sid = decoder.varint()?;
+        }
+        if form < 2 {
+            let before = self.number;
+            self.number = decoder.distance(before)?;
+            self.step = self.number.wrapping_sub(before);
+        } else {
+            self.number = self.number.wrapping_add(self.step);
+        }
+        Ok((self.sid, self.number))
+    }
+}
+
+/// What the reader remembers.
+#[derive(Debug, Default)]
+pub(super) struct ShortReader<'a> {
+    pub(super) recent: Recent,
+    /// By number.
+    topics: Vec<&'a str>,
+    topic: Option<&'a str>,
+}
+
+impl<'a> Decoder<'a> {
+    pub(super) fn short_message(&mut self, kind: u8) -> Result<Record<'a>, BadRecord> {
+        let number = self.number()?;
+        self.short.recent.message = Some(number);
+        let qos = QoS::from_bits(kind & 3).ok_or(bad("no QoS"))?;
+        let expires_at_millis = if kind & message::EXPIRES != 0 { Some(self.varint()?) } else { None };
+        let topic = self.short_topic(kind & message::TOPIC)?;
+        let properties = if kind & message::HAS_PROPERTIES != 0 { self.bytes()? } else { &[] };
+        let message = StoredMessage {
+            topic,
+            properties: [properties, &[], &[]],
+            payload: self.bytes()?,
+            qos,
+            retain: kind & message::RETAIN != 0,
+            expires_at_millis,
+            source: &[],
+        };
+        Ok(Record::Message { number, message })
+    }
+
+    fn short_topic(&mut self, place: u8) -> Result<&'a str, BadRecord> {
+        let topic = match place {
+            message::TOPIC_WRITTEN => {
+                let topic = self.text()?;
+                if self.short.topics.len() < TOPICS_MAX {
+                    self.short.topics.push(topic);
+                }
+                topic
+            }
+            message::TOPIC_BY_NUMBER => {
+                let number = usize::from(self.byte()?);
+                self.short.topics.get(number).ok_or(bad("no topic has this number"))?
+            }
+            message::TOPIC_AS_BEFORE => self.short.topic.ok_or(bad("there is no topic before"))?,
+            _ => return Err(bad("no place of a topic")),
+        };
+        self.short.topic = Some(topic);
+        Ok(topic)
+    }
+
+    pub(super) fn short_delivery(&mut self, kind: u8) -> Result<Record<'a>, BadRecord> {
+        let message = self.short.recent.message.ok_or(bad("there is no message before"))?;
+        let before = self.short.recent.delivery;
+        let sid = if kind & delivery::SAME_SESSION != 0 { before.sid } else { self.varint()? };
+        let from = self.short.recent.number;
+        let number = if kind & delivery::SAME_STEP != 0 {
+            from.wrapping_add(before.step)
+        } else {
+            self.distance(from)?
+        };
+        let packet_id = match kind & delivery::PACKET_ID {
+            0 => 0,
+            delivery::PACKET_ID_WRITTEN => self.u16()?,
+            delivery::PACKET_ID_NEXT => before.next_packet_id(),
+            _ => return Err(bad("no place of a packet identifier")),
+        };
+        self.short.recent.number = number;
+        self.short.recent.delivery = RecentDelivery {
+            sid,
+            packet_id: if packet_id == 0 { before.packet_id } else { packet_id },
+            step: number.wrapping_sub(from),
+        };
+        Ok(Record::Delivery {
+            sid,
+            number,
+            message,
+            qos: if kind & delivery::QOS_2 != 0 { QoS::ExactlyOnce } else { QoS::AtLeastOnce },
+            retain: kind & delivery::RETAIN != 0,
+            packet_id,
+            subscription_ids: SmallVec::new(),
+            group: "",
+        })
+    }
+
+    pub(super) fn short_settled(&mut self, form: u8) -> Result<Record<'a>, BadRecord> {
+        let mut run = self.short.recent.settled;
+        let (sid, number) = run.read(self, form)?;
+        self.short.recent.settled = run;
+        Ok(Record::Settled { sid, number })
+    }
+
+    pub(super) fn short_released(&mut self, form: u8) -> Result<Record<'a>, BadRecord> {
+        let mut run = self.short.recent.released;
+        let (sid, number) = run.read(self, form)?;
+        self.short.recent.released = run;
+        Ok(Record::Released { sid, number })
+    }
+}
+
+/// The topics of the frame that is being written, to be found by their bytes.
+#[derive(Debug, Default)]
+struct WrittenTopics {
+    /// By number: where in the frame's bytes it is written.
+    places: Vec<Place>,
+    /// By hash, with the next free place for the second of a hash: a number, or [`NONE`]. Twice as long as is needed.
+    numbers: Vec<u8>,
+    /// Of the message before.
+    before: Option<Place>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    at: usize,
+    len: usize,
+    hash: u64,
+}
+
+impl Place {
+    fn is(self, out: &[u8], topic: &str) -> bool {
+        out[self.at..][..self.len] == *topic.as_bytes()
+    }
+}
+
+/// No number of a topic.
+const NONE: u8 = u8::MAX;
+const NUMBERS_LEN: usize = 2 * TOPICS_MAX;
+const _: () = assert!(TOPICS_MAX <= NONE as usize && NUMBERS_LEN.is_power_of_two());
+
+impl WrittenTopics {
+    fn clear(&mut self) {
+        if !self.places.is_empty() {
+            self.places.clear();
+            self.numbers.fill(NONE);
+        }
+        self.before = None;
+    }
+
+    /// Writes a topic, or where it is written; says which in bits of the kind.
+    fn put(&mut self, out: &mut Vec<u8>, topic: &str) -> u8 {
+        if self.before.is_some_and(|place| place.is(out, topic)) {
+            return message::TOPIC_AS_BEFORE;
+        }
+        // The bytes of the log do not depend on the hash.
+        let hash = RandomState::with_seeds(1, 2, 3, 4).hash_one(topic.as_bytes());
+        if self.numbers.is_empty() {
+            self.numbers.resize(NUMBERS_LEN, NONE);
+        }
+        let mut slot = hash as usize % NUMBERS_LEN;
+        loop {
+            let number = self.numbers[slot];
+            let Some(&place) = self.places.get(usize::from(number)) else { break };
+            if place.hash == hash && place.is(out, topic) {
+                out.push(number);
+                self.before = Some(place);
+                return message::TOPIC_BY_NUMBER;
+            }
+            slot = (slot + 1) % NUMBERS_LEN;
+        }
+        super::put_bytes(out, topic.as_bytes());
+        let place = Place { at: out.len() - topic.len(), len: topic.len(), hash };
+        if self.places.len() < TOPICS_MAX {
+            self.numbers[slot] = u8::try_from(self.places.len()).expect("there are fewer than NONE");
+            self.places.push(place);
+        }
+        self.before = Some(place);
+        message::TOPIC_WRITTEN
+    }
+}
