@@ -1,5 +1,5 @@
-//! The start-up lines: version, listeners, shards, limits, what survives a restart, and for each listener which
-//! clients may connect.
+//! The start-up lines: the version, the listeners, the shards, the limits, what survives a restart, and which
+//! clients may connect at each listener.
 
 use std::path::Path;
 
@@ -7,28 +7,29 @@ use crate::config::memory_limit::MemorySource;
 use crate::driver::RingSize;
 use crate::settings::{Address, Config, Listener, QueuePolicy, SyncPolicy, shown_cores};
 
-/// What the start found out, besides the configuration.
+/// Facts that the start has found out and the configuration does not give.
 #[derive(Debug, Clone, Copy)]
 pub struct Started<'a> {
-    /// Shards that run.
+    /// The number of shards that run.
     pub shards: usize,
-    /// The cores that they take, one after the other; none: the system places them.
+    /// The cores of the shards, in order. `None` if the operating system places the threads.
     pub cores: Option<&'a [usize]>,
-    /// The size of their rings.
+    /// The ring size of each shard.
     pub ring: RingSize,
-    /// Addresses that are listened on, with the ports that the kernel chose, and the numbers of their listeners.
+    /// The addresses that midge listens on, each with its listener's number and the port that the kernel
+    /// chose.
     pub listeners: &'a [(u16, Address)],
-    /// The configuration file; `None` when all is at its default.
+    /// The configuration file. `None` if every option is at its default.
     pub config_file: Option<&'a str>,
-    /// Limit on open files; `u64::MAX` for none.
+    /// The limit on open files; `u64::MAX` if there is none.
     pub open_files: u64,
-    /// Connections that are allowed at a time.
+    /// The largest number of simultaneous connections.
     pub connections: usize,
-    /// What clients may make the broker keep, in bytes, and what the system allows.
+    /// The bound on the memory that clients may make midge keep, in bytes.
     pub memory_bytes: usize,
-    /// See [`crate::config::memory_limit::allowed`].
+    /// The memory that the system allows. See [`crate::config::memory_limit::allowed`].
     pub memory_allowed: Option<(usize, MemorySource)>,
-    /// Where what survives is kept; `None`: nowhere.
+    /// The state directory. `None` if nothing is kept.
     pub state_directory: Option<&'a Path>,
 }
 
@@ -51,7 +52,7 @@ pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
     for (number, listener) in (0..).zip(&config.listeners) {
         let own: Vec<&Address> =
             started.listeners.iter().filter(|(of, _)| *of == number).map(|(_, address)| address).collect();
-        // None: the network interface has no address of this family.
+        // It is empty if the network interface has no address of this family.
         if !own.is_empty() {
             lines.push(format!("Listener {}: {}.", addresses(&own), admitted(config, listener, &own)));
         }
@@ -66,7 +67,7 @@ pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
     lines
 }
 
-/// What the limit of locked memory has made smaller.
+/// The line about rings that are smaller because of the limit on locked memory.
 fn small_rings(ring: RingSize) -> String {
     format!(
         "To fit the limit of locked memory (RLIMIT_MEMLOCK) the io_uring of each shard has {} entries instead of {}, \
@@ -76,7 +77,7 @@ fn small_rings(ring: RingSize) -> String {
     )
 }
 
-/// What is kept over a restart, and what may be lost.
+/// The line that says what midge keeps over a restart, and what may be lost.
 pub fn kept(sync: SyncPolicy, directory: Option<&Path>) -> String {
     let Some(directory) = directory else {
         return "Nothing is kept over a restart: sessions, queued and retained messages are in memory only."
@@ -97,7 +98,7 @@ pub fn kept(sync: SyncPolicy, directory: Option<&Path>) -> String {
     format!("Sessions, their messages and retained messages are kept in {directory}: {lost}.")
 }
 
-/// What an acknowledgement does not promise.
+/// The line that says which acknowledged messages may still be dropped.
 fn full_queue(config: &Config) -> String {
     let limits = &config.limits;
     let consequence = match limits.session_queue_policy {
@@ -132,7 +133,7 @@ fn addresses(listeners: &[&Address]) -> String {
     }
 }
 
-/// `cores`: none if the system places the threads.
+/// The number of shards and their cores. `cores` is `None` if the system places the threads.
 fn shards(shards: usize, cores: Option<&[usize]>) -> String {
     let count = if shards == 1 { "1 shard".to_string() } else { format!("{shards} shards") };
     let Some(cores) = cores else {
@@ -176,7 +177,7 @@ fn memory(config: &Config, started: &Started<'_>) -> String {
     )
 }
 
-/// Who may come in by a listener, and what clients may do there.
+/// The clients that may connect at a listener, and what they may do there.
 fn admitted(config: &Config, listener: &Listener, addresses: &[&Address]) -> String {
     let means = config.means(listener);
     let is_open = config.terms(listener).allow_anonymous;
@@ -266,7 +267,7 @@ mod tests {
         );
     }
 
-    /// The line of a listener on all addresses, and that of the test method if there is one.
+    /// The line of a listener on all addresses, and the line of the test method if there is one.
     fn of_listener(set: impl FnOnce(&mut Config)) -> Vec<String> {
         let mut config = Config::default();
         config.listeners[0].address = Address::parse("0.0.0.0:1883").expect("an address");

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::auth::passwd::PasswdArgs;
 use crate::settings::{Address, Config, Listener, LogLevel};
 
-/// What midge is asked to do.
+/// What the arguments ask midge to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Serve clients until a signal.
@@ -27,7 +27,7 @@ pub enum Command {
         /// Leave out what midge does not support.
         partial: bool,
     },
-    /// Take over mosquitto's state.
+    /// Take over the state that mosquitto has kept.
     ImportDatabase(ImportDatabase),
     /// Change a password file.
     Passwd(PasswdArgs),
@@ -58,18 +58,18 @@ pub enum StoreAction {
     },
 }
 
-/// Where mosquitto's state is, and where midge's will be.
+/// Where mosquitto's state is, and where midge's goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImportDatabase {
     /// mosquitto's file.
     pub database: PathBuf,
-    /// The directory; none: that of the configuration.
+    /// The state directory. `None`: the one of the configuration.
     pub into: Option<PathBuf>,
-    /// The configuration that midge is to serve with.
+    /// The configuration that midge will serve with.
     pub serve: Serve,
 }
 
-/// How to serve.
+/// How midge serves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct Serve {
     /// Configuration file. Without one midge listens on 127.0.0.1:1883, accepts anonymous clients, and has every option
@@ -98,7 +98,7 @@ pub struct Serve {
 impl Serve {
     /// Lets the options of the command line override those of the file.
     pub fn apply(&self, config: &mut Config) {
-        // The reader of a mosquitto.conf has given its port a meaning already.
+        // The reader of a mosquitto.conf has applied the port already.
         if let (Some(port), None) = (self.port, &self.mosquitto_conf) {
             config.listeners = vec![Listener { address: Address::loopback(port), ..Listener::default() }];
         }
@@ -111,10 +111,10 @@ impl Serve {
     }
 }
 
-/// Reads the arguments, the program's name first.
+/// Reads the arguments. The first one is the program's name.
 ///
-/// The error is also how `--help` and `--version` come out: `error.exit()` prints it to the right stream and
-/// ends with status 0 for these two, 2 for bad usage.
+/// `--help` and `--version` are errors too: `error.exit()` prints the text to the right stream. It ends the
+/// process with status 0 for these two, and with 2 for bad usage.
 pub fn parse<I, T>(arguments: I) -> Result<Command, clap::Error>
 where
     I: IntoIterator<Item = T>,
@@ -262,7 +262,7 @@ mod tests {
             let expected = Command::ImportMosquitto { file: PathBuf::from("m.conf"), partial };
             assert_eq!(command(line).expect(line), expected);
         }
-        // The port is the reader's business then.
+        // The reader of the mosquitto.conf applies the port in this case.
         let mut config = Config::default();
         Serve { port: Some(1999), mosquitto_conf: conf, ..Serve::default() }.apply(&mut config);
         assert_eq!(config.listeners, Config::default().listeners);

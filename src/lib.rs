@@ -1,15 +1,15 @@
 //! midge: an MQTT 3.1, 3.1.1 and 5.0 broker for very large fleets of small devices.
 //!
-//! `ARCHITECTURE.md` has the picture: the rooms of this crate and who may import whom, the way of a PUBLISH, a CONNECT
-//! and a durable acknowledgement, and a glossary. In short: each core runs a shard. [`driver`] is its ring, [`host`] its
-//! turn, and [`broker::Shard`] its machine, which knows no socket, clock, thread or file. [`mqtt::codec`] reads and writes
-//! packets, [`topic::TopicIndex`] finds subscriptions, [`session`] keeps what a client has, and [`store`] what must
-//! survive.
+//! `ARCHITECTURE.md` describes the rooms of this crate and their imports, the way of a PUBLISH, a CONNECT and
+//! a durable acknowledgement, and has a glossary. In short: each core runs a shard. [`driver`] is its ring,
+//! [`host`] runs its turn, and [`broker::Shard`] is its state machine, which knows no socket, clock, thread
+//! or file. [`mqtt::codec`] reads and writes packets. [`topic::TopicIndex`] finds subscriptions. [`session`]
+//! holds what the broker keeps for a client. [`store`] has what must survive.
 //!
 //! [`base`], [`mqtt`], [`topic`], [`session`], [`settings`], [`policy`], [`store`] and [`broker`] build without the
 //! feature `runtime`, and the unit tests of their parts pass without it. [`driver`] is the only room with `unsafe`.
 
-// The in-memory broker in `tests/world` is compiled into the unit tests too, and names the crate.
+// The in-memory broker in `tests/world` is compiled into the unit tests too. It refers to the crate by name.
 #[cfg(all(test, feature = "runtime"))]
 extern crate self as midge;
 

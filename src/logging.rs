@@ -1,7 +1,7 @@
-//! Where log lines go: `tracing` events become lines of text or JSON, which a thread of its own writes.
+//! Writes log lines: `tracing` events become lines of text or JSON. A separate thread writes them.
 //!
-//! Between the shards and that thread lies a bounded queue. When it is full, lines are dropped and counted:
-//! a blocked terminal or a slow pipe never stops a shard.
+//! A bounded queue lies between the shards and that thread. When it is full, lines are dropped and counted. A
+//! blocked terminal or a slow pipe never stops a shard.
 
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGua
 
 use crate::settings::{Log, LogFormat, LogLevel, LogTarget};
 
-/// Keeps the writing thread alive. Dropping it at the end of `main` writes what still waits, for at most
-/// about a second.
+/// Keeps the writing thread alive. When `main` drops it, it writes the lines that still wait, for about a
+/// second at most.
 #[derive(Debug)]
 #[must_use = "the lines that wait are lost without it"]
 pub struct LogGuard {
@@ -29,18 +29,18 @@ impl LogGuard {
         self.level.clone()
     }
 
-    /// Lines that were dropped since the start because `log.queue_lines` lines were waiting.
+    /// The number of lines that were dropped since the start because `log.queue_lines` lines were waiting.
     pub fn dropped_lines(&self) -> u64 {
         self.dropped.dropped_lines() as u64
     }
 
-    /// A counter of the dropped lines that may outlive this borrow, for the publisher of the counters.
+    /// A counter of the dropped lines, for the publisher of the counters. It may outlive this borrow.
     pub fn dropped_lines_counter(&self) -> ErrorCounter {
         self.dropped.clone()
     }
 }
 
-/// The level above which nothing is logged. A clone switches the same log.
+/// The current log level. All clones switch the same log.
 #[derive(Clone, Debug)]
 pub struct LevelSwitch(Arc<AtomicU8>);
 
@@ -49,10 +49,10 @@ impl LevelSwitch {
         LevelSwitch(Arc::new(AtomicU8::new(level as u8)))
     }
 
-    /// From now on this level counts.
+    /// Sets the level from now on.
     pub fn set(&self, level: LogLevel) {
         self.0.store(level as u8, Ordering::Relaxed);
-        // What each place in the program was told, it remembers.
+        // Each call site caches whether it is enabled.
         tracing::callsite::rebuild_interest_cache();
     }
 
@@ -64,7 +64,7 @@ impl LevelSwitch {
     }
 }
 
-/// Lines up to the level of a switch go on to another subscriber, which takes all levels.
+/// Passes lines up to the level of a switch on to another subscriber, which accepts all levels.
 struct Switched<S> {
     level: LevelSwitch,
     lines: S,
@@ -114,7 +114,7 @@ impl<S: Subscriber> Subscriber for Switched<S> {
 
 /// Starts logging for the whole process, once.
 ///
-/// Fails with a sentence when logging was started before.
+/// Fails with a sentence if logging was started before.
 pub fn start(log: &Log) -> Result<LogGuard, String> {
     let (dispatch, guard) = match log.target {
         LogTarget::Stderr => to_writer(log, stderr(), stderr().is_terminal()),
@@ -124,7 +124,7 @@ pub fn start(log: &Log) -> Result<LogGuard, String> {
     Ok(guard)
 }
 
-/// Lines for a writer; colours only for human eyes on a terminal.
+/// A dispatcher that writes lines to a writer. Colours are only used on a terminal.
 fn to_writer<W: Write + Send + 'static>(log: &Log, writer: W, is_terminal: bool) -> (Dispatch, LogGuard) {
     let (writer, worker) = NonBlockingBuilder::default()
         .buffered_lines_limit(log.queue_lines)
@@ -179,7 +179,7 @@ mod tests {
         }
     }
 
-    /// A writer that blocks until it is told to go on.
+    /// A writer that blocks until the test releases it.
     struct Blocked(Receiver<()>);
 
     impl Write for Blocked {

@@ -1,4 +1,4 @@
-//! The `midge` program: arguments, configuration, start and stop. What it does lies in the library.
+//! The `midge` program: arguments, configuration, start and stop. The library does the rest.
 
 #![allow(clippy::disallowed_methods, reason = "the program owns its threads and the start of the clock")]
 
@@ -34,11 +34,11 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// The configuration or the arguments are wrong.
+/// The exit status for a wrong configuration or wrong arguments.
 const EXIT_USAGE: u8 = 2;
 
-/// The kernel lets go of the sockets of a process that was killed a moment after the process is gone, because
-/// io_uring held them too: an address in use is tried again for so long, and so often.
+/// When a process is killed, its sockets stay open for a moment longer, because io_uring holds them too. So
+/// midge tries again to bind an address in use, for this long and at this interval.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
 const ADDRESS_RETRY: Duration = Duration::from_millis(20);
 
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What ends the program before it serves.
+/// The reason why the program ends before it serves.
 struct Failure {
     words: String,
     status: u8,
@@ -75,7 +75,7 @@ impl Failure {
         Failure { words: format!("midge: {}", words.into()), status: 1 }
     }
 
-    /// What is wrong with a configuration, as its reader says it.
+    /// An error in the configuration, in the words of its reader.
     fn usage(words: String) -> Failure {
         Failure { words, status: EXIT_USAGE }
     }
@@ -95,7 +95,7 @@ fn check_config(file: &Path) -> Result<(), Failure> {
     print(&words)
 }
 
-/// Writes to standard output. A reader that has closed it, such as `head`, has read enough.
+/// Writes to standard output. A closed output, such as that of `head`, is not an error.
 fn print(words: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(words.as_bytes()).and_then(|()| out.flush()) {
@@ -106,7 +106,7 @@ fn print(words: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes a line to standard error, if it still has a reader.
+/// Writes a line to standard error. A closed standard error is ignored.
 fn warn(words: &str) {
     let _ = writeln!(std::io::stderr(), "{words}");
 }
@@ -120,13 +120,13 @@ fn change_password(arguments: &PasswdArgs) -> Result<(), Failure> {
     print(&format!("{}\n", done.words))
 }
 
-/// The cores that the shards are pinned to; none: to none.
+/// The cores that the shards are pinned to. `None` if they are not pinned.
 fn cores(pin: &Pin) -> Result<Option<Vec<usize>>, Failure> {
     if *pin == Pin::None {
         return Ok(None);
     }
     let usable = driver::processors()
-        .map_err(|error| Failure::new(format!("the cores of this machine can't be told: {error}")))?;
+        .map_err(|error| Failure::new(format!("the cores of this machine can't be determined: {error}")))?;
     let Pin::Cores(wanted) = pin else { return Ok(Some(usable)) };
     match wanted.iter().find(|core| !usable.contains(core)) {
         None => Ok(Some(wanted.clone())),
@@ -144,7 +144,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let cores = cores(&config.runtime.pin)?;
     let shards = match (config.runtime.shards, &cores, &config.runtime.pin) {
         (0, Some(cores), Pin::Cores(_)) => cores.len().min(SHARDS_MAX),
-        // A quota of the cgroup counts too.
+        // A CPU quota of the cgroup counts too.
         (0, ..) => std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX),
         (shards, ..) => shards,
     };
@@ -154,7 +154,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let connections = open_files::connections(open_files, wanted).map_err(Failure::new)?;
     let policies =
         AccessPolicies::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
-    // Before anyone can connect: what the kernel refuses ends the start here.
+    // This comes before any client can connect: if the kernel refuses, the start ends here.
     let prepared =
         driver::prepare_shards(shards, cores.as_deref(), &NetConfig { ring, ..NetConfig::default() })
             .map_err(|error| Failure::new(error.to_string()))?;
@@ -261,7 +261,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         let (start, store, mesh, bell) = start.expect("each shard starts once");
         let id = start.id;
         if let Err(error) = ShardIo::join(net, mesh, &bell, clock).and_then(|io| run(start, store, io)) {
-            // A shard without its ring or its log is half a broker.
+            // A broker can't work without the ring or the log of one of its shards.
             let _ = writeln!(std::io::stderr(), "midge: shard {id} can't go on: {error}");
             std::process::exit(1);
         }
@@ -275,14 +275,14 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What was kept, and where.
+/// The restored state and its directory.
 struct Kept {
     directory: StoreDirectory,
     recovery: Recovery,
 }
 
 impl Kept {
-    /// The lock, the thread that must be stopped at the end, and what each shard starts with.
+    /// Returns the lock, the thread to stop at the end, and the state that each shard starts with.
     fn into_parts(self, seed: u64) -> (StoreDirectory, Checkpoint, Vec<Option<StartStore>>) {
         let Recovery { epoch, parts, report: _, clock, checkpoint } = self.recovery;
         let start = |(shard, restored)| StartStore {
@@ -298,13 +298,13 @@ impl Kept {
     }
 }
 
-/// The state directory; none if nothing is kept.
+/// The state directory. `None` if nothing is kept.
 fn kept_in(config: &Config) -> Result<Option<PathBuf>, Failure> {
     let is_root = rustix::process::geteuid().is_root();
     state_directory(&config.persistence, is_root, |name| std::env::var_os(name)).map_err(Failure::new)
 }
 
-/// Takes the directory and reads what an earlier run has left there.
+/// Locks the state directory and reads the state that an earlier run has left there.
 fn open_store(config: &Config, shards: usize, seed: u64, now: ClockReading) -> Result<Option<Kept>, Failure> {
     let Some(path) = kept_in(config)? else { return Ok(None) };
     let hint = |error: StoreError| {
@@ -317,19 +317,19 @@ fn open_store(config: &Config, shards: usize, seed: u64, now: ClockReading) -> R
     Ok(Some(Kept { directory, recovery }))
 }
 
-/// What the clocks have in doubt.
+/// Logs a warning if the time that midge was down is not known for certain.
 fn report_clock(clock: &LogClock) {
     let counted = clock.down_millis / 1000;
     match clock.measure {
         Measure::First | Measure::Steady | Measure::Wall => {}
         Measure::Bounded { told } => tracing::warn!(
-            "The wall clock says that {} s have passed since the last record, which it may not have been right about: \
-             {counted} s count for expiries and delays.",
+            "The wall clock says that {} s have passed since the last record. It may have been wrong at that time, so \
+             only {counted} s count for expiries and delays.",
             told / 1000
         ),
         Measure::Unknown { told } => tracing::warn!(
-            "The wall clock has moved by {} s since the last record, and one of the two times is not right: no time \
-             counts for expiries and delays.",
+            "The wall clock has moved by {} s since the last record, so one of the two times is wrong. None of this \
+             time counts for expiries and delays.",
             told / 1000
         ),
     }
@@ -373,7 +373,7 @@ fn store(action: &StoreAction) -> Result<(), Failure> {
             }
             Ok(())
         }
-        // What no one reads is not looked up.
+        // Records that nobody reads are not read from the log either.
         StoreAction::Dump { directory } => match tools::dump(directory, &mut out.0) {
             Err(error) if error.is_broken_pipe() => Ok(()),
             done => done.map_err(failed),
@@ -382,7 +382,7 @@ fn store(action: &StoreAction) -> Result<(), Failure> {
     }
 }
 
-/// An output whose reader may leave before the work is done, which is done all the same.
+/// An output for work that must be completed even if the reader closes it.
 struct Unread<W>(W);
 
 impl<W: Write> Write for Unread<W> {
@@ -401,17 +401,18 @@ impl<W: Write> Write for Unread<W> {
     }
 }
 
-/// What the broker listens on.
+/// The sockets that the broker listens on.
 struct Listening {
-    /// With the numbers of their listeners, and the ports that the kernel chose.
+    /// The addresses, each with the number of its listener and the port that the kernel chose.
     addresses: Vec<(u16, Address)>,
-    /// For each shard, with the number of the listener.
+    /// The sockets of each shard, each with the number of its listener.
     sockets: Vec<Vec<(u16, OwnedFd)>>,
-    /// Removed at the end.
+    /// The Unix sockets' files. They are removed at the end.
     files: Vec<SocketFile>,
 }
 
-/// A listening socket for each port and shard and for each path, or a sentence that says what is in the way.
+/// Opens a listening socket for each port and shard and for each path. Fails with a sentence for the
+/// operator.
 fn listen(config: &Config, shards: usize) -> Result<Listening, Failure> {
     let options = BindOptions {
         keepalive_seconds: config.limits.tcp_keepalive_seconds,
@@ -428,7 +429,7 @@ fn listen(config: &Config, shards: usize) -> Result<Listening, Failure> {
                 made.map_err(|error| Failure::new(cannot_listen(&listener.address, &error)))?;
             listening.addresses.push((number, listener.address.clone()));
             listening.files.push(file);
-            // A path has one socket; clients find home from its shard as from any other.
+            // A path has one socket. Its shard hands clients over to their home shards, like any other.
             listening.sockets[usize::from(number) % shards].push((number, socket));
             continue;
         }
@@ -439,7 +440,7 @@ fn listen(config: &Config, shards: usize) -> Result<Listening, Failure> {
             let failed = |error| Failure::new(cannot_listen(&Address::from_socket(address), &error));
             patiently(until, || driver::probe_bind(address, &options)).map_err(failed)?;
             let first = driver::bind(address, &options).map_err(failed)?;
-            // Port 0 is the kernel's choice, once.
+            // For port 0 the kernel chooses a port, once for all shards.
             let bound = driver::local_address(&first).map_err(failed)?;
             listening.addresses.push((number, Address::from_socket(bound)));
             listening.sockets[0].push((number, first));
@@ -451,8 +452,8 @@ fn listen(config: &Config, shards: usize) -> Result<Listening, Failure> {
     Ok(listening)
 }
 
-/// The address to listen on instead of this one: that of the listener's interface. None if the interface has none
-/// of this family, and the same port of the other family is listened on.
+/// The address to listen on instead of this one: that of the listener's interface. `None` if the interface
+/// has no address of this family and the configuration has the same port for the other family.
 fn on_interface(
     config: &Config,
     listener: &Listener,
@@ -489,7 +490,7 @@ fn on_interface(
     ))
 }
 
-/// Tries again while the address is in use.
+/// Repeats a bind while the address is in use.
 fn patiently<T>(until: Instant, bind: impl Fn() -> std::io::Result<T>) -> std::io::Result<T> {
     loop {
         match bind() {
@@ -519,7 +520,7 @@ fn cannot_listen(address: &Address, error: &std::io::Error) -> String {
     format!("can't listen on {address}: {why}")
 }
 
-/// A number that no one outside can know, for the keys of hash tables and client identifiers.
+/// A number that an outsider can't know, for the keys of hash tables and for client identifiers.
 fn entropy() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()

@@ -1,5 +1,4 @@
-//! `midge import-mosquitto`: from mosquitto's configuration to midge's, and from what mosquitto has kept to what midge
-//! keeps.
+//! `midge import-mosquitto`: converts mosquitto's configuration and mosquitto's stored state into midge's.
 
 use crate::reload::{self, unix_seconds};
 use crate::{Failure, kept_in, print, warn};
@@ -13,7 +12,8 @@ use std::io::Read;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// Says a `mosquitto.conf` in midge's words; nothing, if midge can't do all of it, unless a part is asked for.
+/// Prints a `mosquitto.conf` as a midge.toml. Prints nothing if midge can't do all of it, unless
+/// `is_partial`.
 pub(crate) fn import(file: &Path, is_partial: bool) -> Result<(), Failure> {
     let wrong = |errors: Vec<Diagnostic>| Failure::usage(reload::lines(&errors));
     let conf = match is_partial {
@@ -47,10 +47,10 @@ fn lines_of(count: usize) -> String {
     if count == 1 { "1 line".to_owned() } else { format!("{count} lines") }
 }
 
-/// What was asked for is done, but for what midge has no like of.
+/// The exit status of a partial import that left lines out.
 const EXIT_PARTIAL: u8 = 3;
 
-/// Takes over a database of mosquitto.
+/// Imports a database of mosquitto.
 pub(crate) fn import_database(arguments: &ImportDatabase) -> Result<(), Failure> {
     let file = &arguments.database;
     let (bytes, written_seconds) =
@@ -72,8 +72,8 @@ pub(crate) fn import_database(arguments: &ImportDatabase) -> Result<(), Failure>
         mosquitto::import(&into, &database, &terms).map_err(|error| Failure::new(error.to_string()))?;
     if !database.is_final {
         warn(&format!(
-            "{}: it was not written as mosquitto ended: mosquitto runs still, or was killed; what came later is not \
-             in it",
+            "{}: mosquitto did not write this file at its end, because it still runs or was killed; later changes are \
+             not in it",
             file.display()
         ));
     }
@@ -81,16 +81,16 @@ pub(crate) fn import_database(arguments: &ImportDatabase) -> Result<(), Failure>
     print(&format!("{file}: a database of mosquitto, format {version}\n{takings}written: {into}\n"))
 }
 
-/// What a file of SQLite begins with.
+/// The first bytes of an SQLite file.
 const SQLITE: &[u8] = b"SQLite format 3\0";
 const SQLITE_WORDS: &str = "this is a file of SQLite, as mosquitto 2.1's plugin persist_sqlite writes it; midge reads \
                             the mosquitto.db that \"persistence true\" writes";
 const NO_DIRECTORY: &str =
     "the configuration keeps nothing (persistence.directory is empty); --into names a directory";
 
-/// The bytes of a file, and when it was written.
+/// The bytes of a file, and the time of its last change.
 fn read(path: &Path) -> std::io::Result<(Vec<u8>, i64)> {
-    // A pipe would be waited for, and a device has no end.
+    // Reading a pipe could wait forever, and a device has no end.
     if !std::fs::metadata(path)?.is_file() {
         return Err(std::io::Error::other("it is not a regular file"));
     }

@@ -1,4 +1,4 @@
-//! The configuration as the arguments say it: read at the start, and again at SIGHUP.
+//! Reads the configuration that the arguments name: at the start, and again at SIGHUP.
 
 use midge::cli::Serve;
 use midge::config::mosquitto::MosquittoConf;
@@ -14,10 +14,10 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Reads the file that the arguments name, if they name one, and lets the arguments rule over it. Beside the
-/// configuration come the notes that a `mosquitto.conf` has brought up.
+/// Reads the file that the arguments name, if any. The arguments override the file. Also returns the notes
+/// about a `mosquitto.conf`.
 ///
-/// Fails with all errors, a line each.
+/// Fails with all errors, one per line.
 pub(crate) fn read(serve: &Serve) -> Result<(Config, Vec<String>), String> {
     let (mut config, notes) = match (&serve.config, &serve.mosquitto_conf) {
         (Some(file), _) => (parse::load(file).map_err(|errors| errors.to_string())?, Vec::new()),
@@ -32,28 +32,28 @@ pub(crate) fn read(serve: &Serve) -> Result<(Config, Vec<String>), String> {
     Ok((config, notes))
 }
 
-/// One a line.
+/// The errors, one per line.
 pub(crate) fn lines(errors: &[impl Display]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// What SIGHUP needs.
+/// The state that SIGHUP needs.
 pub(crate) struct Reload {
     /// The arguments, which name the file.
     pub(crate) serve: Serve,
-    /// Where the shards find what has changed.
+    /// Passes changes to the shards.
     pub(crate) control: Arc<Control>,
     pub(crate) logins: Logins,
     /// Wake the shards.
     pub(crate) bells: Vec<Bell>,
-    /// As it was at the start, or at the last reload.
+    /// The configuration of the start or of the last reload.
     pub(crate) config: Config,
-    /// Of the log.
+    /// The switch of the log's level.
     pub(crate) level: LevelSwitch,
 }
 
 impl Reload {
-    /// Reads the configuration file and the files that it names again. What can't be used changes nothing.
+    /// Reads the configuration file and the files that it names again. An error leaves everything as it was.
     fn run(&mut self) {
         let config = match read(&self.serve) {
             Ok((config, _)) => config,
@@ -95,7 +95,7 @@ impl Reload {
         self.config = config;
     }
 
-    /// The line that tells of it is written on whichever side shows more.
+    /// Logs the change at whichever of the two levels shows more.
     fn change_level(&self, level: LogLevel) {
         let old = self.config.log.level;
         if level > old {
@@ -110,7 +110,7 @@ impl Reload {
     }
 }
 
-/// The configuration without what SIGHUP can change.
+/// The configuration without the parts that SIGHUP can change.
 fn without_policies(config: &Config) -> Config {
     let mut config = config.clone();
     config.auth.password_file = String::new();
@@ -150,8 +150,8 @@ fn without_policies(config: &Config) -> Config {
     config
 }
 
-/// Reads the configuration again whenever SIGHUP has come, and looks at the dates of certificates once a day: on a
-/// thread of its own, since a file may lie on a disk that hangs.
+/// Starts a thread that reads the configuration again after each SIGHUP, and checks the dates of certificates
+/// once a day. It is a separate thread because reading a file from a broken disk can block.
 pub(crate) fn keep_house(asked: Housekeeping, mut reload: Reload) -> std::io::Result<()> {
     let control = Arc::clone(&reload.control);
     let look = move |now| tell(&control.outdated(now));
@@ -162,14 +162,14 @@ pub(crate) fn keep_house(asked: Housekeeping, mut reload: Reload) -> std::io::Re
     Ok(())
 }
 
-/// One warning a line.
+/// Logs one line for each warning.
 pub(crate) fn tell(warnings: &[String]) {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
 }
 
-/// The wall clock.
+/// The time of the wall clock, in seconds since 1970.
 pub(crate) fn unix_seconds() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)

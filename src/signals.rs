@@ -1,9 +1,11 @@
-//! The signals of the process: a thread of its own catches them from the start on, and never waits for anything else.
+//! The signals of the process. A thread of its own catches them from the start on, and never waits for
+//! anything else.
 //!
-//! SIGTERM, SIGINT and SIGQUIT stop, SIGHUP has the configuration read again by another thread. SIGUSR1, SIGUSR2 and
-//! SIGRTMIN are what scripts and people who know mosquitto send. There they save, print what is in memory, and open the
-//! log file anew; here the first makes a checkpoint, the second writes the counters to the log, and the third does
-//! nothing, as midge has no log file. SIGPIPE is ignored from the start of the process on, by Rust's own code.
+//! SIGTERM, SIGINT and SIGQUIT stop the broker. SIGHUP makes another thread read the configuration again.
+//! SIGUSR1, SIGUSR2 and SIGRTMIN are there for scripts and operators that know mosquitto. In mosquitto they
+//! save the state, print what is in memory, and reopen the log file. In midge the first makes a checkpoint,
+//! the second logs the counters, and the third does nothing, because midge has no log file. Rust's runtime
+//! ignores SIGPIPE from the start of the process.
 
 use midge::broker::{Shared, counted};
 use midge::control::housekeeping::ReloadRequests;
@@ -14,30 +16,30 @@ use std::io::Write;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The thread, as the start sees it.
+/// A handle on the thread, for the start.
 pub(crate) struct Signals(Arc<Mutex<Phase>>);
 
 enum Phase {
-    /// Nothing is served yet, and whatever the start waits for can be left as it is.
+    /// Midge does not serve yet. The process may be ended at any point of the start.
     Starting {
-        /// SIGHUP has come: what was read before it may be old.
+        /// SIGHUP has come. Files that were read before it may be out of date.
         reload: bool,
     },
     Serving(Serving),
 }
 
-/// What a broker that serves is told of signals with.
+/// The parts of a serving broker that react to signals.
 pub(crate) struct Serving {
     pub(crate) control: Arc<Control>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) bells: Vec<Bell>,
     pub(crate) requests: ReloadRequests,
-    /// Nothing is kept, in words.
+    /// The reason why nothing is kept, in words. `None` if the state is kept.
     pub(crate) unkept: Option<String>,
 }
 
 impl Signals {
-    /// Catches signals from now on.
+    /// Starts to catch signals.
     pub(crate) fn catch() -> std::io::Result<Signals> {
         let caught = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, libc::SIGRTMIN()];
         let mut signals = signal_hook::iterator::Signals::new(caught)?;
@@ -51,7 +53,7 @@ impl Signals {
         Ok(Signals(phase))
     }
 
-    /// The start is over.
+    /// Ends the start phase.
     pub(crate) fn serve(&self, serving: Serving) {
         let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Phase::Starting { reload: true } = *phase {
@@ -68,7 +70,8 @@ impl Phase {
             (_, other) if other == libc::SIGRTMIN() => {}
             (Phase::Starting { .. }, SIGUSR1 | SIGUSR2) => {}
             (Phase::Starting { .. }, _) => {
-                // The start may wait for a file that never comes. What it has written so far is good as it is.
+                // The start may be waiting for a file that never comes. What it has written so far is
+                // complete.
                 let _ = writeln!(std::io::stderr(), "midge: stopped by a signal before it served");
                 std::process::exit(0);
             }
@@ -89,7 +92,8 @@ impl Phase {
 }
 
 impl Serving {
-    /// Asks the shards for what their logs have. The thread of the checkpoint says when it is written.
+    /// Asks the shards to hand over their logs for a checkpoint. The checkpoint's thread logs when it is
+    /// written.
     fn checkpoint(&self) {
         if let Some(why) = &self.unkept {
             return tracing::info!("SIGUSR1: nothing to save. {why}");
@@ -99,7 +103,7 @@ impl Serving {
         self.bells.iter().for_each(Bell::ring);
     }
 
-    /// The first signal stops in good order, the second at once.
+    /// The first signal stops the broker in good order, the second at once.
     fn stop(&self, signal: i32) {
         if self.control.stop.swap(true, Ordering::AcqRel) {
             std::process::exit(128 + signal);

@@ -1,10 +1,10 @@
-//! Holds `config/midge.toml`, the reference manual, to the rows of the options: the file is what the rows
-//! give, word for word, and reading it gives the defaults.
+//! Checks `config/midge.toml`, the reference manual, against the rows of the options. The file must be
+//! exactly the text that the rows give, and reading it must give the defaults.
 
 use crate::settings::value::{OptionRow, Section};
 use crate::settings::{Config, Listener};
 
-/// Width of a line of comment, in characters.
+/// The width of a comment line, in characters.
 const COLUMNS_MAX: usize = 100;
 
 const HEAD: &str = "\
@@ -16,7 +16,7 @@ Check a file without starting: midge check-config midge.toml
 An option that is left out has its default. An unknown key, a wrong type or a value out of range is \
 refused with file, line and what is allowed. Numbers are plain integers; the unit stands with each option.";
 
-/// The manual as the rows give it.
+/// The manual that the rows give.
 fn manual() -> String {
     let mut text = String::new();
     comment(&mut text, HEAD);
@@ -58,7 +58,7 @@ fn option(text: &mut String, section: &dyn Section, row: &OptionRow) {
     }
 }
 
-/// Appends a text as lines of comment, broken between words.
+/// Appends a text as comment lines, broken between words.
 fn comment(text: &mut String, words: &str) {
     for paragraph in words.split('\n') {
         let mut line = String::from("#");

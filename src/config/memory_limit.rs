@@ -1,4 +1,5 @@
-//! How much memory the system allows the process: the machine's, the cgroup's, or that of `ulimit -v`.
+//! How much memory the system allows the process: the machine's memory, the limit of the cgroup, or that of
+//! `ulimit -v`.
 
 use rustix::process::{Resource, getrlimit};
 use std::fmt;
@@ -7,9 +8,9 @@ use std::path::{Path, PathBuf};
 /// What bounds the memory of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemorySource {
-    /// What is built in.
+    /// The installed memory.
     Machine,
-    /// A cgroup, as of a container or a systemd unit.
+    /// A cgroup, such as that of a container or a systemd unit.
     Cgroup,
     /// The limit on address space.
     AddressSpace,
@@ -25,7 +26,7 @@ impl fmt::Display for MemorySource {
     }
 }
 
-/// The least of all bounds, in bytes; none if the system tells none.
+/// The smallest of all bounds, in bytes. `None` if the system gives none.
 #[allow(clippy::disallowed_methods, reason = "reads what the kernel tells of the process, once at the start")]
 pub fn allowed() -> Option<(usize, MemorySource)> {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory_total(&text));
@@ -51,8 +52,9 @@ fn memory_total(text: &str) -> Option<usize> {
     line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
 }
 
-/// Where the limits may stand of the cgroups that `/proc/self/cgroup` names, version 2 and 1, and of those above
-/// them. Inside a container the name may be that of the host; the limit is then at the root.
+/// The files that may hold the limits of the cgroups in `/proc/self/cgroup`, versions 1 and 2, and of their
+/// parents. Inside a container the name may be the host's name for the cgroup. In that case the limit is at
+/// the root.
 fn limit_files(groups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines() {

@@ -1,7 +1,7 @@
-//! Reads the configuration: the file in TOML, or mosquitto's, with the line of every error; what the kernel allows in
-//! open files and memory is weighed against it.
+//! Reads the configuration from midge's TOML file or from a mosquitto.conf. Every error names its line. Also
+//! compares the configuration with what the kernel allows in open files and memory.
 //!
-//! What can be set, and to what, is in [`crate::settings`].
+//! [`crate::settings`] has the options and their allowed values.
 
 #[cfg(test)]
 mod manual;

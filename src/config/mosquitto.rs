@@ -1,16 +1,16 @@
-//! Reads a `mosquitto.conf` as it is, for those who move in from mosquitto 2.
+//! Reads an unchanged `mosquitto.conf`, for operators who move from mosquitto 2.
 //!
-//! In comes the name of a file; out goes a [`MosquittoConf`], plain data with the line of every setting, or
-//! everything that stands in the way. [`MosquittoConf::midge_toml`] says the same in midge's own words, and
-//! [`MosquittoConf::config`] reads those: there is one way from one file to the other.
+//! The input is the name of a file. The output is a [`MosquittoConf`], plain data with the line of every
+//! setting, or a list of all errors. [`MosquittoConf::midge_toml`] writes the same settings as a midge.toml,
+//! and [`MosquittoConf::config`] reads that text, so there is one conversion only.
 //!
-//! Each key is one of four kinds (the module `keys` has them all):
-//! - *supported*: it means here what it means there;
-//! - *harmless*: accepted, checked, and without effect; a [`Remark`] names the line and the reason;
-//! - *not supported*: an error. All of these stop the start, because a broker that leaves them out would let
-//!   others in, or let other messages through, than the file says: bridges, plugins, pre-shared keys. Only
-//!   [`MosquittoConf::load_partial`] leaves them out, for an import that an operator looks through;
-//! - *unknown*: an error, as for mosquitto itself.
+//! Each key is one of four kinds. The module `keys` lists them all:
+//! - *supported*: it means the same in midge;
+//! - *harmless*: accepted, checked, and without effect. A [`Remark`] names the line and the reason;
+//! - *not supported*: an error that stops the start. Without such a line (a bridge, a plugin, a pre-shared
+//!   key) midge would admit other clients or pass other messages than the file says.
+//!   [`MosquittoConf::load_partial`] leaves these lines out, for an import that an operator reviews;
+//! - *unknown*: an error, as in mosquitto.
 
 mod check;
 mod keys;
@@ -29,27 +29,27 @@ use crate::base::Diagnostic;
 use crate::settings::TlsMinimum;
 pub use mapping::{Mapped, Mapping, Note, SettingOrigin, TomlTable, TomlValue};
 
-/// A setting and the place where it stands.
+/// A setting and its place in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spanned<T> {
-    /// The file as it was named or found.
+    /// The name of the file, as it was given or found.
     pub file: Arc<str>,
     /// Line, from 1.
     pub line: usize,
-    /// What it says.
+    /// The value of the setting.
     pub value: T,
 }
 
-/// A line that was accepted and changes nothing.
+/// A line that midge accepts and that has no effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
-    /// The file as it was named or found.
+    /// The name of the file, as it was given or found.
     pub file: Arc<str>,
     /// Line, from 1.
     pub line: usize,
     /// The key of the line.
     pub key: String,
-    /// Why it changes nothing, in words.
+    /// The reason why the line has no effect, in words.
     pub why: String,
 }
 
@@ -62,11 +62,11 @@ impl fmt::Display for Remark {
 /// What is wrong with a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Problem {
-    /// mosquitto does not take it either.
+    /// mosquitto does not accept it either.
     Wrong(String),
-    /// midge has no like of it.
+    /// midge has no equivalent.
     NotSupported(String),
-    /// midge has no like of it, and without it the line's listener would be open to others.
+    /// midge has no equivalent, and without the line its listener would admit clients that mosquitto refuses.
     ClosesListener(String),
 }
 
@@ -76,7 +76,7 @@ impl From<String> for Problem {
     }
 }
 
-/// Declares a set of settings, each with its place, all absent until a line gives them.
+/// Declares a set of settings, each with its place. Every setting is absent until a line gives it.
 macro_rules! settings {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
@@ -87,43 +87,44 @@ macro_rules! settings {
     };
 }
 
-/// A number with "as many as you like": `None`.
+/// A number; `None` means "no limit".
 pub type MaybeLimit = Option<u32>;
 
 settings! {
-    /// What stands outside of listeners.
+    /// The settings outside of listeners.
     Global {
-        /// Whether a retained message is checked against its publisher's rights when it is sent.
+        /// Whether midge checks a retained message against its publisher's rights before it sends the
+        /// message.
         check_retain_source: bool,
-        /// Only clients whose identifier begins with this may connect.
+        /// Only clients whose identifier begins with this prefix may connect.
         clientid_prefixes: String,
-        /// Whether a connect and a disconnect are logged.
+        /// Whether connects and disconnects are logged.
         connection_messages: bool,
-        /// Sessions at most, with and without connection.
+        /// The largest number of sessions, with and without connection.
         global_max_clients: MaybeLimit,
-        /// Connections at most.
+        /// The largest number of connections.
         global_max_connections: MaybeLimit,
-        /// Bytes on their way to a client without acknowledgement.
+        /// The largest number of unacknowledged bytes on the way to a client.
         max_inflight_bytes: MaybeLimit,
-        /// QoS 1 and 2 messages on their way without acknowledgement, in each direction.
+        /// The largest number of unacknowledged QoS 1 and 2 messages, in each direction.
         max_inflight_messages: MaybeLimit,
         /// Longest keep alive, in seconds.
         max_keepalive: MaybeLimit,
         /// Largest packet, in bytes.
         max_packet_size: u32,
-        /// Bytes that wait for a client.
+        /// The largest number of bytes that wait for a client.
         max_queued_bytes: MaybeLimit,
-        /// QoS 1 and 2 messages that wait for a client.
+        /// The largest number of QoS 1 and 2 messages that wait for a client.
         max_queued_messages: MaybeLimit,
-        /// Bytes of the heap; 0: no bound.
+        /// The largest heap, in bytes; 0: no bound.
         memory_limit: u64,
         /// Largest payload, in bytes.
         message_size_limit: MaybeLimit,
-        /// Whether anything is kept over a restart.
+        /// Whether midge keeps anything over a restart.
         persistence: bool,
-        /// Name of the file that it is kept in.
+        /// The name of the file that holds the state.
         persistence_file: String,
-        /// Directory of that file.
+        /// The directory of that file.
         persistence_location: String,
         /// Longest life of a session without connection, in seconds.
         persistent_client_expiration: u64,
@@ -133,30 +134,33 @@ settings! {
         retain_available: bool,
         /// Seconds between two updates of `$SYS`; 0: none.
         sys_interval: u32,
-        /// Whether messages go out with the subscription's QoS even when they came in with a lower one.
+        /// Whether messages are sent with the subscription's QoS even if they were published with a lower
+        /// one.
         upgrade_outgoing_qos: bool,
-        /// Bytes of the headers that a WebSocket client may send; 0: as libwebsockets has it.
+        /// The size of the headers that a WebSocket client may send, in bytes; 0: the default of
+        /// libwebsockets.
         websockets_headers_size: u32,
     }
 }
 
 settings! {
-    /// Who may come in: of a listener with `per_listener_settings true`, else of the broker.
+    /// The settings that decide who may connect. With `per_listener_settings true` each listener has its own;
+    /// otherwise they are the broker's.
     Security {
         /// Rights to topics.
         acl_file: String,
         /// Whether clients without a user name may connect.
         allow_anonymous: bool,
-        /// Whether the broker chooses an identifier for clients without one.
+        /// Whether the broker assigns an identifier to clients without one.
         allow_zero_length_clientid: bool,
-        /// How the identifiers begin that the broker chooses.
+        /// The prefix of the identifiers that the broker assigns.
         auto_id_prefix: String,
         /// User names and hashed passwords.
         password_file: String,
     }
 }
 
-/// What a listener speaks.
+/// The protocol of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// MQTT over TCP, TLS or a Unix socket.
@@ -165,7 +169,7 @@ pub enum Protocol {
     Websockets,
 }
 
-/// Which of the two families of addresses a listener without an address takes.
+/// The family of addresses that a listener without an address listens on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketDomain {
     /// `0.0.0.0` alone.
@@ -175,47 +179,47 @@ pub enum SocketDomain {
 }
 
 settings! {
-    /// The settings of one listener, without those about who may come in.
+    /// The settings of one listener, without those that decide who may connect.
     ListenerSettings {
-        /// Versions of MQTT that may be spoken: of 3 (for 3.1), 4 (3.1.1) and 5.
+        /// The versions of MQTT that clients may use: 3 (for 3.1), 4 (3.1.1) and 5.
         accept_protocol_versions: Vec<u8>,
-        /// The one network interface that is served.
+        /// The one network interface that the listener serves.
         bind_interface: String,
-        /// Authorities of clients' certificates.
+        /// The file with the CA certificates that client certificates are checked against.
         cafile: String,
-        /// A directory of further ones.
+        /// A directory with more CA certificates.
         capath: String,
-        /// The listener's certificate; with it, TLS is spoken.
+        /// The listener's certificate. If there is one, the listener uses TLS.
         certfile: String,
-        /// Revoked certificates.
+        /// The file with revoked certificates.
         crlfile: String,
-        /// Whether a client's certificate counts although it has expired.
+        /// Whether midge accepts client certificates that have expired.
         disable_client_cert_date_checks: bool,
-        /// Whether connections begin with a PROXY header: 1 or 2, its version.
+        /// Whether connections begin with a PROXY header; the value is the header's version, 1 or 2.
         enable_proxy_protocol: u32,
-        /// The key of the certificate.
+        /// The private key of the certificate.
         keyfile: String,
         /// Whether clients without a user name may connect here, whatever `allow_anonymous` says.
         listener_allow_anonymous: bool,
-        /// How the identifiers begin that the broker chooses here.
+        /// The prefix of the identifiers that the broker assigns at this listener.
         listener_auto_id_prefix: String,
-        /// Connections at most.
+        /// The largest number of connections.
         max_connections: MaybeLimit,
-        /// Highest QoS that clients may publish with.
+        /// The highest QoS that clients may publish with.
         max_qos: u32,
-        /// Topic aliases that a client may use.
+        /// The largest number of topic aliases that a client may use.
         max_topic_alias: u32,
-        /// Topic aliases that the broker uses towards a client.
+        /// The largest number of topic aliases that the broker uses towards a client.
         max_topic_alias_broker: u32,
-        /// What is put before every topic of the listener's clients.
+        /// The prefix of every topic of the listener's clients.
         mount_point: String,
-        /// What is spoken.
+        /// The protocol.
         protocol: Protocol,
         /// Whether a client must have a certificate.
         require_certificate: bool,
-        /// Which addresses are meant when none is named.
+        /// The address family if the listener has no address.
         socket_domain: SocketDomain,
-        /// Lowest version of TLS.
+        /// The lowest version of TLS.
         tls_version: TlsMinimum,
         /// Whether the common name of a client's certificate is its user name.
         use_identity_as_username: bool,
@@ -229,7 +233,7 @@ settings! {
 /// Where a listener listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// A TCP port of an address or host name; of every address without one.
+    /// A TCP port at an address or host name. Without a host, at every address.
     Port(u16, Option<String>),
     /// A Unix socket.
     Socket(String),
@@ -240,18 +244,18 @@ pub enum ListenAddress {
 pub struct MosquittoListener {
     /// Where it listens, and the line that opened it.
     pub place: Spanned<ListenAddress>,
-    /// The key of the line that opened it: `listener`; for mosquitto's default listener `port`,
-    /// `bind_address`, or a listener's key that no listener stands above.
+    /// The key of the line that opened it. It is `listener`, or for mosquitto's default listener `port`,
+    /// `bind_address`, or a listener's key that has no `listener` line above it.
     pub opened_by: String,
     /// Its settings.
     pub settings: ListenerSettings,
-    /// Who may come in here; only with `per_listener_settings true`.
+    /// The settings that decide who may connect here. Only with `per_listener_settings true`.
     pub security: Security,
-    /// Origins of web pages that may connect over WebSocket; none: all.
+    /// The origins of web pages that may connect over WebSocket; if empty, all may.
     pub websockets_origins: Vec<Spanned<String>>,
 }
 
-/// Where the log goes; several may be asked for.
+/// The destination of the log. A file may name several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogDestination {
     /// Nowhere.
@@ -260,48 +264,48 @@ pub enum LogDestination {
     Stdout,
     /// Standard error.
     Stderr,
-    /// A file of its own.
+    /// A log file.
     File(String),
-    /// Whatever midge has no like of: `syslog`, `topic`, `dlt`.
+    /// A destination that midge does not have: `syslog`, `topic`, `dlt`.
     Other(String),
 }
 
-/// A whole `mosquitto.conf` with what it includes.
+/// A whole `mosquitto.conf` with the files that it includes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MosquittoConf {
-    /// The file as it was named.
+    /// The name of the file, as it was given.
     pub file: Arc<str>,
-    /// What stands outside of listeners.
+    /// The settings outside of listeners.
     pub global: Global,
-    /// Who may come in, without `per_listener_settings true`.
+    /// The settings that decide who may connect, if `per_listener_settings` is not true.
     pub security: Security,
-    /// `per_listener_settings true`: each listener says by itself who may come in.
+    /// With `per_listener_settings true` each listener has its own settings for who may connect.
     pub per_listener_settings: Option<Spanned<bool>>,
     /// The listeners, in the order in which they were opened.
     pub listeners: Vec<MosquittoListener>,
-    /// Neither `listener`, `port` nor `bind_address` is there: only this machine is served, without TLS,
-    /// and mosquitto gives no heed to what `listeners` may hold.
+    /// The file has no `listener`, `port` or `bind_address`. In this case mosquitto serves this machine only,
+    /// without TLS, and ignores everything in `listeners`.
     pub local_only: bool,
-    /// The port of the command line. It counts only when `local_only`.
+    /// The port of the command line. It only counts if `local_only` is set.
     pub port_override: Option<u16>,
-    /// Where the log goes; empty without a `log_dest`.
+    /// The destinations of the log; empty without a `log_dest`.
     pub log_destinations: Vec<Spanned<LogDestination>>,
     /// The words of `log_type`; empty without one.
     pub log_types: Vec<Spanned<String>>,
     /// Lines without effect.
     pub remarks: Vec<Remark>,
-    /// Lines that were left out because midge has no like of them; see [`MosquittoConf::load_partial`].
+    /// The lines that were left out because midge has no equivalent. See [`MosquittoConf::load_partial`].
     pub left_out: Vec<Remark>,
-    /// Whether this machine has IPv6: mosquitto does without where it hasn't.
+    /// Whether this machine has IPv6. mosquitto does not use IPv6 on machines without it.
     pub has_ipv6: bool,
 }
 
 impl MosquittoConf {
-    /// Reads a file and what it includes. Relative names of files and directories are meant from the working
-    /// directory, as mosquitto means them. `port_override` is the port of the command line.
+    /// Reads a file and the files that it includes. Relative names of files and directories are relative to
+    /// the working directory, as in mosquitto. `port_override` is the port of the command line.
     ///
-    /// Fails with everything that is wrong or can't be done, in the order of the lines; never with an empty
-    /// list.
+    /// Fails with a list of everything that is wrong or not supported, in the order of the lines. The list is
+    /// never empty.
     pub fn load(path: &Path, port_override: Option<u16>) -> Result<MosquittoConf, Vec<Diagnostic>> {
         let mut reader = read::ConfReader::new(&path.display().to_string(), port_override);
         reader.read_file(path);
@@ -309,10 +313,11 @@ impl MosquittoConf {
         reader.finish()
     }
 
-    /// As [`MosquittoConf::load`], but what midge has no like of is left out: [`MosquittoConf::left_out`] has the lines.
-    /// A listener that would be open to others without such a line is left out as a whole.
+    /// Like [`MosquittoConf::load`], but leaves out what midge has no equivalent for.
+    /// [`MosquittoConf::left_out`] has these lines. If a listener would admit other clients without such a
+    /// line, the whole listener is left out.
     ///
-    /// Fails with everything that mosquitto would not take either, and when no listener is left.
+    /// Fails if mosquitto would not accept the file either, or if no listener is left.
     pub fn load_partial(path: &Path) -> Result<MosquittoConf, Vec<Diagnostic>> {
         let mut reader = read::ConfReader::new(&path.display().to_string(), None);
         reader.is_partial = true;
@@ -321,7 +326,7 @@ impl MosquittoConf {
         reader.finish()
     }
 
-    /// Reads the text of a file; `file` is its name in errors. See [`MosquittoConf::load`].
+    /// Reads the text of a file. `file` is its name in errors. See [`MosquittoConf::load`].
     pub fn parse(
         file: &str,
         bytes: &[u8],
@@ -332,20 +337,20 @@ impl MosquittoConf {
         reader.finish()
     }
 
-    /// The same settings in midge's words. See [`Mapping`].
+    /// The same settings as options of midge. See [`Mapping`].
     pub fn mapping(&self) -> Mapping {
         Mapping::of(self)
     }
 
-    /// The `midge.toml` that does the same, with a comment for each thing that differs.
+    /// The `midge.toml` that does the same, with a comment for each difference.
     pub fn midge_toml(&self) -> String {
         toml::written(self, &self.mapping()).text
     }
 
     /// The configuration that does the same.
     ///
-    /// Fails when a setting that decides who may come in or what flows has no place in this midge, or when a
-    /// value is outside of midge's bounds: each with the line of the `mosquitto.conf`.
+    /// Fails if midge has no option for a setting that decides who may connect or which messages flow, or if
+    /// a value is outside of midge's bounds. Each error names the line of the `mosquitto.conf`.
     pub fn config(&self) -> Result<crate::settings::Config, Vec<Diagnostic>> {
         let mapping = self.mapping();
         let missing = mapping.missing(self);
@@ -356,7 +361,7 @@ impl MosquittoConf {
     }
 }
 
-/// Is this text, which is no configuration of midge's, evidently one of mosquitto's? Its first line begins with a key of
+/// Whether a text that is not a midge.toml is clearly a mosquitto.conf: its first line begins with a key of
 /// mosquitto's, and no `=` follows.
 pub(super) fn is_evident(bytes: &[u8]) -> bool {
     let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
@@ -368,7 +373,7 @@ pub(super) fn is_evident(bytes: &[u8]) -> bool {
     keys::find(key).is_some() && !rest.trim_start().starts_with('=')
 }
 
-/// Whether an IPv6 socket can be bound here. The kernel's list is missing or empty where it can't.
+/// Whether this machine can bind an IPv6 socket. If it can't, the kernel's list is missing or empty.
 #[allow(clippy::disallowed_methods, reason = "a file of the kernel, read with the configuration")]
 fn has_ipv6() -> bool {
     std::fs::read("/proc/net/if_inet6").is_ok_and(|addresses| !addresses.is_empty())

@@ -1,22 +1,22 @@
-//! How many connections the limit on open files allows: raises the process's soft limit to the hard one and
-//! weighs it against `limits.connections`.
+//! How many connections the limit on open files allows. Raises the process's soft limit to the hard limit and
+//! compares it with `limits.connections`.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Open files that the process needs besides its connections: standard streams, log, signals, config.
+/// Open files that the process needs besides its connections: standard streams, log, signals, configuration.
 const FILES_OF_PROCESS: u64 = 32;
 
-/// Open files of one shard: its rings, event descriptors, and timers.
+/// Open files of one shard: its rings, event descriptors and timers.
 const FILES_OF_SHARD: u64 = 16;
 
-/// What takes part in the sum of open files.
+/// The numbers that open files depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
     /// `limits.connections`; 0 for as many as fit.
     pub connections: usize,
-    /// Shards that run.
+    /// The number of shards.
     pub shards: usize,
-    /// Addresses that every shard listens on.
+    /// The number of addresses that every shard listens on.
     pub listeners: usize,
 }
 
@@ -27,18 +27,19 @@ impl Wanted {
     }
 }
 
-/// Raises the soft limit on open files to the hard one and returns what holds then; `u64::MAX` when there is
-/// no limit. A system that refuses leaves the soft limit as it was.
+/// Raises the soft limit on open files to the hard limit and returns the new limit; `u64::MAX` if there is
+/// none. If the system refuses, the soft limit does not change.
 pub fn raise() -> u64 {
     let limit = getrlimit(Resource::Nofile);
-    // A failure is no error: `connections` says what the remaining limit is good for.
+    // A failure is not an error: `connections` works with the limit that remains.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// The connections that fit `open_files`: those wanted, or as many as fit and `limits.connections` may be.
+/// The number of connections that `open_files` allows: those that are wanted, or for 0 as many as fit, at
+/// most the upper bound of `limits.connections`.
 ///
-/// Fails with a sentence for the operator when they do not fit.
+/// Fails with a sentence for the operator if they do not fit.
 pub fn connections(open_files: u64, wanted: Wanted) -> Result<usize, String> {
     let reserve = wanted.reserve();
     let room = open_files.saturating_sub(reserve);

@@ -1,8 +1,8 @@
-//! Reads a configuration file into a [`Config`], or says everything that is wrong with it.
+//! Reads a configuration file into a [`Config`], or reports everything that is wrong with it.
 //!
-//! In comes the text of a file, out goes a checked configuration or up to [`ERRORS_MAX`] errors, each with
-//! file, line, key, what is allowed and the nearest known key. A file that is not TOML gives the first place
-//! that can't be read.
+//! The input is the text of a file. The output is a checked configuration, or up to [`ERRORS_MAX`] errors.
+//! Each error gives the file, the line, the key, what is allowed and the nearest known key. A file that is
+//! not TOML gives one error, for the first place that can't be read.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,12 +15,12 @@ use crate::settings::Config;
 use crate::settings::options::{LISTENERS_MAX, Listener};
 use crate::settings::value::{Literal, OptionRow, Refused, Section, quoted};
 
-/// Largest configuration file, in bytes. What is larger is something else.
+/// The largest configuration file, in bytes. A larger file is refused.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads and checks a file.
 ///
-/// Fails when it cannot be read, is larger than [`FILE_BYTES_MAX`] or is not a valid configuration.
+/// Fails if the file can't be read, is larger than [`FILE_BYTES_MAX`] or is not a valid configuration.
 pub fn load(path: &Path) -> Result<Config, Diagnostics> {
     let file = path.display().to_string();
     let whole = |message: String| whole_file(&file, None, message);
@@ -48,13 +48,14 @@ pub fn load(path: &Path) -> Result<Config, Diagnostics> {
     }
 }
 
-/// Checks the text of a file; `file` is its name in errors. What it leaves out has its default.
+/// Checks the text of a file. `file` is its name in errors. Options that the text leaves out have their
+/// defaults.
 pub fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
     let document = Document::parse(text).map_err(|error| {
         let line = error.span().map_or(1, |span| line_of(text, span.start));
         let mut message = format!("not TOML: {}", error.message().replace('\n', " "));
         let key = match option_on_line(text, line) {
-            // The value of a key that stands there twice is not what is wrong.
+            // For a duplicate key, the value is not the problem.
             Some((key, _)) if message.contains("duplicate") => key,
             Some((key, row)) => {
                 message.push_str(&format!("; allowed is {}", row.allowed_in_words()));
@@ -81,12 +82,13 @@ fn newlines(bytes: &[u8]) -> usize {
 
 fn line_of(text: &str, offset: usize) -> usize {
     let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
-    // TOML's parser points at the end of a file that ends too early: there the last line is to blame.
+    // For a file that ends too early, TOML's parser points to the end. The error names the last line with
+    // text instead.
     let before = if offset >= text.len() { text.trim_end().as_bytes() } else { before };
     1 + newlines(before)
 }
 
-/// The option that a line of unreadable text seems to set: `shards = 2MB` under `[runtime]`.
+/// The option that a line with a syntax error seems to set, such as `shards = 2MB` under `[runtime]`.
 fn option_on_line(text: &str, line: usize) -> Option<(String, OptionRow)> {
     let mut lines = text.lines().take(line).collect::<Vec<_>>().into_iter().rev();
     let (key, _) = lines.next()?.split_once('=')?;
@@ -100,7 +102,7 @@ fn option_on_line(text: &str, line: usize) -> Option<(String, OptionRow)> {
     Some((format!("{name}.{}", row.key), *row))
 }
 
-/// Where in the text something stands, in bytes from its start.
+/// A place in the text, in bytes from its start.
 type Offset = usize;
 
 struct Reader<'a> {
@@ -215,8 +217,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Every shard listens with SO_REUSEPORT, so the kernel would not say that an address is taken by
-    /// ourselves.
+    /// Refuses an address that two listeners have. Every shard listens with SO_REUSEPORT, so the kernel would
+    /// not report it.
     fn refuse_double(
         &mut self,
         listener: &Listener,
@@ -235,7 +237,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Sets what a table gives. Each wrong key and value is an error of its own.
+    /// Sets the values of a table. Each wrong key and each wrong value is an error of its own.
     fn read_table(&mut self, section: &mut dyn Section, prefix: &str, table: &dyn TableLike) {
         for (key, item) in table.iter() {
             let offset = offset_of(table, key, item);
@@ -255,7 +257,7 @@ impl Reader<'_> {
 
 const LISTENERS: &str = "listeners";
 
-/// Where a key of a table stands; where its value stands when the key isn't known to.
+/// The place of a key in a table, or of its value if the place of the key is unknown.
 fn offset_of(table: &dyn TableLike, key: &str, item: &Item) -> Offset {
     let of_key = table.get_key_value(key).and_then(|(key, _)| Key::span(key));
     of_key.or_else(|| item.span()).map_or(0, |span| span.start)
@@ -292,13 +294,13 @@ fn refused_value(row: &OptionRow, literal: &Literal, refused: &Refused) -> Strin
     }
 }
 
-/// A key as it can stand in an error: bare where TOML lets it, quoted and cut otherwise.
+/// A key as an error shows it: bare if TOML allows it, otherwise quoted and shortened.
 fn shown_key(key: &str) -> String {
     let is_bare = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     if is_bare && (1..=KEY_CHARS_MAX).contains(&key.len()) { key.to_string() } else { quoted(key) }
 }
 
-/// Longest key that is compared with the known ones: the comparison is quadratic.
+/// The longest key, in bytes, that is compared with the known keys. The comparison takes quadratic time.
 const KEY_CHARS_MAX: usize = 60;
 
 fn unknown_key(key: &str, section: &dyn Section) -> String {
@@ -338,7 +340,7 @@ fn home_of(key: &str, config: &Config) -> Option<String> {
     Some(header_of(home.name()))
 }
 
-/// The known word nearest to another, if one is near enough to be meant.
+/// The known word that is nearest to another, if it is near enough to be a likely misspelling.
 fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     if word.len() > KEY_CHARS_MAX {
         return None;
@@ -346,7 +348,7 @@ fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let word = word.to_lowercase().replace('-', "_");
     let distance = |known: &str| strsim::damerau_levenshtein(&word, known);
     let near = known.iter().copied().min_by_key(|known| distance(known))?;
-    // One slip in three characters; a part of a key ("packet" for "packet_bytes") counts as well.
+    // One wrong character in three is near. A part of a key ("packet" for "packet_bytes") counts as well.
     let is_near = distance(near) <= (near.len() / 3).max(1);
     let part_of = || known.iter().copied().find(|known| word.len() >= 4 && known.contains(word.as_str()));
     if is_near { Some(near) } else { part_of() }

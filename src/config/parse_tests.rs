@@ -1,9 +1,9 @@
-//! What the reader of the configuration makes of good and bad files, word for word.
+//! The exact results and errors of the reader of the configuration, for good and bad files.
 
 use super::*;
 use crate::settings::{ListenerProtocol, LogFormat, LogLevel};
 
-/// The errors of a text, one a line.
+/// The errors of a text, one per line.
 fn errors_of(text: &str) -> String {
     parse("midge.toml", text).expect_err("the text is wrong").to_string()
 }

@@ -3,7 +3,7 @@
 
 use crate::settings::Config;
 
-/// The lines of the summary, without an end of line.
+/// The lines of the summary, without line ends.
 pub fn summary(config: &Config) -> Vec<String> {
     let mut lines: Vec<String> = config
         .listeners

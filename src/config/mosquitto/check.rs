@@ -1,17 +1,17 @@
-//! What can be checked only when everything is read: settings of a listener that need or exclude each other.
+//! Checks that need the whole file: settings of a listener that require or exclude each other.
 
 use std::net::IpAddr;
 
 use super::{Diagnostic, ListenAddress, MosquittoConf, MosquittoListener, Problem, Spanned};
 
-/// What is wrong with a listener: its number, the line, and what.
+/// An error of a listener: the listener's number, the line, and the problem.
 pub(super) type Found = (usize, Diagnostic, Problem);
 
-/// What is wrong with listeners as a whole.
+/// Checks each listener as a whole.
 pub(super) fn check(conf: &MosquittoConf) -> Vec<Found> {
     let mut found = Vec::new();
     if conf.local_only {
-        // mosquitto serves none of them then.
+        // mosquitto serves none of them in this case.
         return found;
     }
     for (number, listener) in conf.listeners.iter().enumerate() {
@@ -80,7 +80,8 @@ impl Check<'_> {
         if let Some(certificate) = &settings.certfile {
             self.wrong(certificate, "certfile", excluded);
         }
-        // The header of version 2 can tell of the certificate that the proxy has seen; midge does not look there.
+        // A header of version 2 can carry facts about the certificate that the proxy has seen. midge does not
+        // read them.
         let why = "not supported beside enable_proxy_protocol 2: midge does not take a client's certificate from \
                    a proxy; leaving it out would change who may come in";
         for (key, setting) in [
@@ -93,7 +94,7 @@ impl Check<'_> {
         }
     }
 
-    /// A name stands for all its addresses; midge can't take a part of them.
+    /// A host name stands for all of its addresses. midge can't listen on a part of them.
     fn domain(&mut self) {
         let Some(domain) = &self.listener.settings.socket_domain else { return };
         if let ListenAddress::Port(_, Some(host)) = &self.listener.place.value

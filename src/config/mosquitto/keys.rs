@@ -1,13 +1,13 @@
-//! Every key that mosquitto 2.1 knows, one row each: where it may stand, and what becomes of it here.
+//! Every key that mosquitto 2.1 knows, one row each: where the key may stand, and what midge does with it.
 
 /// Where a key may stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stands {
-    /// Anywhere; it is about the whole broker.
+    /// Anywhere. The key concerns the whole broker.
     Anywhere,
-    /// Anywhere, but below a listener with `per_listener_settings true`.
+    /// Anywhere. With `per_listener_settings true`, only below a listener.
     Security,
-    /// Below a listener; without one it opens the default listener.
+    /// Below a listener. Without one, the key opens the default listener.
     ListenerOrDefault,
     /// Below a listener.
     Listener,
@@ -21,24 +21,25 @@ pub(super) enum Form {
     Boolean,
     Integer(i64, i64),
     Text,
-    /// Nobody looks at it.
+    /// No check: the value is ignored.
     Anything,
 }
 
-/// What becomes of a key.
+/// What midge does with a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeyHandling {
-    /// It means here what it means there.
+    /// It means the same in midge.
     Supported(Stands),
-    /// It changes nothing, for this reason.
+    /// It has no effect, for this reason.
     Harmless(Stands, Form, &'static str),
-    /// It belongs to a bridge.
+    /// It belongs to a bridge. It stops the start.
     Bridge,
-    /// It belongs to a plugin.
+    /// It belongs to a plugin. It stops the start.
     Plugin,
     /// It stops the start, for this reason.
     NotSupported(&'static str),
-    /// It stops the start, for this reason, and its listener would be open to others without it.
+    /// It stops the start, for this reason. Without it, its listener would admit clients that mosquitto
+    /// refuses.
     ClosesListener(&'static str),
 }
 
@@ -49,12 +50,12 @@ use Stands::{Anywhere, Listener, ListenerOrDefault, NamedListener, Security};
 const INT_MIN: i64 = i32::MIN as i64;
 const INT_MAX: i64 = i32::MAX as i64;
 
-const AUTOSAVE: &str = "midge writes what it keeps as it happens; persistence.sync says how sure that is";
+const AUTOSAVE: &str = "midge writes each change at once; persistence.sync says how safely";
 const CIPHERS: &str = "midge offers a fixed list of suites, all with forward secrecy and authenticated \
                        encryption; a client that has none of them can't connect";
 const ENGINE: &str = "midge has no OpenSSL engines; the key is read from keyfile";
 const PID_FILE: &str =
-    "midge stays in the foreground and writes no such file; who starts it knows its process";
+    "midge stays in the foreground and writes no such file; the program that starts it knows its process";
 const PROXY_TLS: &str = "midge does not ask a proxy whether its client came over TLS; leaving it out would \
                          change who may come in";
 const SWEPT: &str =
@@ -62,7 +63,7 @@ const SWEPT: &str =
 const RETRY: &str = "without effect in mosquitto 2 either: nothing is sent again on a live connection";
 const PSK: &str = "midge has no TLS with pre-shared keys; leaving it out would change who may come in";
 
-/// All keys. `plugin_opt_…` and `auth_opt_…` are in [`find`].
+/// All keys. [`find`] also knows `plugin_opt_…` and `auth_opt_…`.
 pub(super) const KEYS: &[(&str, KeyHandling)] = &[
     ("accept_protocol_versions", Supported(NamedListener)),
     ("acl_file", Supported(Security)),
@@ -208,7 +209,7 @@ pub(super) const KEYS: &[(&str, KeyHandling)] = &[
     ("websockets_origin", Supported(Listener)),
 ];
 
-/// The kind of a key; `None` for an unknown one.
+/// The kind of a key; `None` if mosquitto does not know the key.
 pub(super) fn find(key: &str) -> Option<KeyHandling> {
     if key.starts_with("plugin_opt_") || key.starts_with("auth_opt_") {
         return Some(Plugin);
@@ -217,7 +218,7 @@ pub(super) fn find(key: &str) -> Option<KeyHandling> {
     KEYS.get(index).map(|(_, kind)| *kind)
 }
 
-/// What is wrong with a key that mosquitto does not know, and what may be meant.
+/// The error for a key that mosquitto does not know, with a guess at the key that was meant.
 pub(super) fn unknown(key: &str) -> String {
     let hint = if key.contains('\t') {
         "; between a key and its value mosquitto wants a space, not a tab".to_owned()
@@ -229,9 +230,9 @@ pub(super) fn unknown(key: &str) -> String {
     format!("Unknown configuration variable{hint}")
 }
 
-/// The known key nearest to an unknown one, if one is near enough to be meant.
+/// The known key that is nearest to an unknown one, if it is near enough to be a likely misspelling.
 fn nearest(key: &str) -> Option<&'static str> {
-    // The comparison is quadratic.
+    // The comparison takes quadratic time.
     if key.len() > 60 {
         return None;
     }

@@ -1,8 +1,8 @@
-//! One line of a `mosquitto.conf`: its key, and the rest of it read as a word, a number, a truth or a text.
+//! One line of a `mosquitto.conf`: its key, and a value that is read as a word, a number, a boolean or a
+//! text.
 //!
-//! The rules are mosquitto's, its leniencies included: only a space separates the key from its value; words
-//! behind the one that counts are passed over, so that a comment may stand there; a text reaches to the end
-//! of the line.
+//! The rules are mosquitto's. Only a space separates the key from its value. Words after the value are
+//! ignored, so a comment may follow it. A text reaches to the end of the line.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ pub(super) struct Line<'a> {
     rest: &'a str,
 }
 
-/// Longest text, in bytes; mosquitto's own bound.
+/// The longest text, in bytes. mosquitto has the same bound.
 const TEXT_BYTES_MAX: usize = 65_535;
 
 impl<'a> Line<'a> {
-    /// Cuts a line, without its line feed. `None` for one without a key; an error in words for one that
-    /// cannot be read.
+    /// Splits a line, without its line feed, into key and value. Returns `None` for an empty line or a
+    /// comment, and an error in words for a line that can't be read.
     pub(super) fn cut(file: &'a Arc<str>, number: usize, raw: &'a [u8]) -> Result<Option<Line<'a>>, String> {
         if matches!(raw.first(), None | Some(b'#' | b'\r')) {
             return Ok(None);
@@ -38,12 +38,12 @@ impl<'a> Line<'a> {
         Ok((!key.is_empty()).then_some(Line { file, number, key, rest }))
     }
 
-    /// A value that stands on this line.
+    /// Adds this line's place to a value.
     pub(super) fn at<T>(&self, value: T) -> Spanned<T> {
         Spanned { file: self.file.clone(), line: self.number, value }
     }
 
-    /// The words behind the key.
+    /// The words after the key.
     pub(super) fn words(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.rest.split(' ').filter(|word| !word.is_empty())
     }
@@ -53,17 +53,17 @@ impl<'a> Line<'a> {
         self.words().next().ok_or_else(|| "has no value".to_owned())
     }
 
-    /// What stands behind the key's first word.
+    /// The text after the first word of the value.
     pub(super) fn behind_word(&self) -> &'a str {
         self.rest.trim_start_matches(' ').split_once(' ').map_or("", |(_, rest)| rest)
     }
 
-    /// Everything behind the key, as it stands.
+    /// Everything after the key, unchanged.
     pub(super) fn rest(&self) -> &'a str {
         self.rest
     }
 
-    /// A text: everything to the end of the line, without the white space around it.
+    /// The value as a text: everything to the end of the line, without white space at both ends.
     pub(super) fn text(&self) -> Result<Spanned<String>, String> {
         text(self.rest).map(|text| self.at(text))
     }
@@ -89,23 +89,23 @@ impl<'a> Line<'a> {
         })
     }
 
-    /// The same as an unsigned one.
+    /// A whole number within bounds, unsigned.
     pub(super) fn unsigned(&self, allowed: RangeInclusive<u32>) -> Result<Spanned<u32>, String> {
         let number = self.integer(i64::from(*allowed.start())..=i64::from(*allowed.end()))?;
         u32::try_from(number).map(|number| self.at(number)).map_err(|_| "is no such number".to_owned())
     }
 
-    /// A number where 0 and everything below stands for "no limit".
+    /// A number; 0 and negative numbers mean "no limit".
     pub(super) fn limit(&self) -> Result<Spanned<super::MaybeLimit>, String> {
         let number = self.integer(INT)?;
         Ok(self.at(u32::try_from(number).ok().filter(|number| *number > 0)))
     }
 }
 
-/// Every number that mosquitto's own type holds.
+/// The range of the integer type that mosquitto uses.
 pub(super) const INT: RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
 
-/// The value of a key that takes a text, without the white space around it.
+/// The text of a value, without white space at both ends.
 pub(super) fn text(rest: &str) -> Result<String, String> {
     let text = rest.trim_matches(|character: char| character.is_ascii_whitespace() || character == '\x0b');
     if text.is_empty() {
@@ -120,7 +120,7 @@ pub(super) fn text(rest: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A number as C writes it: `20`, `0x14`, `024`, with a sign or without.
+/// Reads a number in C notation: `20`, `0x14`, `024`, with or without a sign.
 fn number(word: &str) -> Option<i64> {
     let word = word.trim_start_matches('\t');
     let (sign, digits) = match word.as_bytes().first()? {
@@ -133,7 +133,7 @@ fn number(word: &str) -> Option<i64> {
         [b'0', _, ..] => (&digits[1..], 8),
         _ => (digits, 10),
     };
-    // `from_str_radix` would take a second sign.
+    // `from_str_radix` would accept a second sign.
     if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }

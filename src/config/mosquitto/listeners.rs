@@ -1,10 +1,11 @@
-//! The listeners of a [`Mapping`](super::Mapping): where they listen, what they speak, and what they allow.
+//! Writes the listeners of a [`Mapping`](super::Mapping): their addresses, their protocol, and their
+//! settings.
 
 use super::mapping::{SettingOrigin, TomlTable, TomlValue, Writer, from, line};
 use super::{ListenAddress, MosquittoListener, Protocol, SocketDomain};
 use crate::settings::TlsMinimum;
 
-/// For the request's first line and the names of its headers.
+/// Bytes for the request line and the names of the headers.
 const WEBSOCKET_NAMES_BYTES: u64 = 4096;
 
 /// The default of `websocket_header_bytes`.
@@ -108,8 +109,8 @@ impl Writer<'_> {
         let websocket = TomlValue::Text("websocket".to_owned());
         self.put("protocol", websocket, origin).is_vital = true;
         if let Some((bytes, origin)) = from!(self.conf.global, websockets_headers_size) {
-            // libwebsockets counts the values alone, midge the whole request. What is below the default guards
-            // nothing.
+            // libwebsockets counts the header values only; midge counts the whole request. A bound below
+            // midge's default would protect nothing.
             let bytes = u64::from(bytes) + WEBSOCKET_NAMES_BYTES;
             let bytes = bytes.max(HEADER_BYTES_DEFAULT);
             self.put("websocket_header_bytes", TomlValue::Integer(bytes), origin);
@@ -139,8 +140,8 @@ impl Writer<'_> {
             let setting = self.put("tls_ca_directory", TomlValue::Text(directory), origin);
             setting.is_vital = requires;
             setting.comment = Some(
-                "mosquitto takes from there what has a hash for its name (openssl rehash), and looks when a client \
-                 comes; midge takes every file with certificates, and looks at its start and at SIGHUP."
+                "mosquitto reads only files there that are named by a hash (openssl rehash), and reads them when a client \
+                 connects; midge reads every file with certificates, at its start and at SIGHUP."
                     .to_owned(),
             );
         }
@@ -154,7 +155,7 @@ impl Writer<'_> {
             let setting = self.put("tls_client_certificate_rules", rules, SettingOrigin::Default);
             setting.is_vital = true;
             setting.comment = Some(
-                "Takes client certificates of X.509 version 1, and self-signed ones that stand in the CA file, as \
+                "Takes client certificates of X.509 version 1, and self-signed ones that are in the CA file, as \
                  mosquitto does. \"standard\" refuses them."
                     .to_owned(),
             );
@@ -167,7 +168,7 @@ impl Writer<'_> {
                 self.put("tls_client_certificate_dates", TomlValue::Boolean(false), origin).is_vital = true;
             }
         }
-        // Where both are on, mosquitto takes the common name.
+        // If both are on, mosquitto uses the common name.
         let common_name = from!(settings, use_identity_as_username).map(|on| (on, "common_name"));
         let subject = from!(settings, use_subject_as_username).map(|on| (on, "subject"));
         let user_name = [common_name, subject].into_iter().flatten().find(|((on, _), _)| *on);
@@ -184,7 +185,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Settings of TLS that are there and do nothing, in mosquitto either.
+    /// Adds notes about TLS settings that have no effect in mosquitto either.
     fn note_without_effect(&mut self, listener: &MosquittoListener) {
         let settings = &listener.settings;
         let has_tls = settings.certfile.is_some();
@@ -233,7 +234,8 @@ impl Writer<'_> {
     }
 }
 
-/// The addresses of a listener. Without one, mosquitto opens a socket for each family that the machine has.
+/// The addresses of a listener. If it has none, mosquitto opens a socket for each address family of the
+/// machine.
 fn addresses(listener: &MosquittoListener, has_ipv6: bool) -> Vec<String> {
     let domain = listener.settings.socket_domain.as_ref().map(|domain| domain.value);
     match (&listener.place.value, domain) {

@@ -1,8 +1,8 @@
-//! What a `mosquitto.conf` says in midge's words: a list of settings, each with the line it comes from.
+//! A `mosquitto.conf` as a list of midge's settings, each with the line that it comes from.
 //!
-//! This is the one mapping: the text of a `midge.toml` and the configuration in memory are both made from
-//! it. Where mosquitto's default differs from midge's, mosquitto's is set; where midge's is the same, nothing
-//! is. Options that this midge does not have are left to [`Mapping::missing`].
+//! There is only one mapping: the text of a `midge.toml` and the configuration in memory are both made from
+//! it. Where mosquitto's default differs from midge's, the list has mosquitto's default. Where they are the
+//! same, it has nothing. [`Mapping::missing`] reports the options that midge does not have.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -12,12 +12,12 @@ use crate::settings::options::Listener;
 use crate::settings::value::Section;
 use crate::settings::{Config, Limits, LogLevel};
 
-/// Why a setting is there.
+/// The source of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SettingOrigin {
-    /// A line of the `mosquitto.conf`; its value is the key of the line.
+    /// A line of the `mosquitto.conf`. The value is the line's key.
     Line(Spanned<String>),
-    /// No line: mosquitto's default, which is not midge's.
+    /// No line. It is mosquitto's default, which differs from midge's.
     Default,
     /// The command line.
     CommandLine,
@@ -55,27 +55,27 @@ pub enum TomlValue {
     Texts(Vec<String>),
 }
 
-/// One setting in midge's words.
+/// One setting of midge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapped {
-    /// Where it stands.
+    /// The table that holds it.
     pub table: TomlTable,
-    /// Its key there.
+    /// Its key in that table.
     pub key: &'static str,
     /// Its value.
     pub value: TomlValue,
-    /// How it differs from what mosquitto does, in words.
+    /// How its effect differs from mosquitto's, in words.
     pub comment: Option<String>,
-    /// Where it comes from.
+    /// Its source.
     pub origin: SettingOrigin,
-    /// Whether leaving it out would change who may come in or what flows.
+    /// Whether leaving it out would change who may connect or which messages flow.
     pub is_vital: bool,
 }
 
-/// A thing to know that is no setting.
+/// A note for the operator that is not a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// What it is about.
+    /// The source that the note is about.
     pub origin: SettingOrigin,
     /// A sentence.
     pub text: String,
@@ -87,12 +87,12 @@ impl fmt::Display for Note {
     }
 }
 
-/// A `mosquitto.conf` in midge's words.
+/// A `mosquitto.conf` in terms of midge's options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
-    /// The settings, those of a table together.
+    /// The settings, grouped by table.
     pub settings: Vec<Mapped>,
-    /// What else there is to say.
+    /// The notes.
     pub notes: Vec<Note>,
 }
 
@@ -116,21 +116,21 @@ impl Mapping {
         writer.mapping
     }
 
-    /// The vital settings that this midge has no option for.
+    /// The vital settings that midge has no option for.
     pub(super) fn missing(&self, conf: &MosquittoConf) -> Vec<Diagnostic> {
         let missing = self.settings.iter().filter(|setting| setting.is_vital && !setting.is_known());
         let mut errors: Vec<Diagnostic> = missing
-            .map(|setting| setting.origin.error(conf, setting.key, "this midge has no like of it".to_owned()))
+            .map(|setting| setting.origin.error(conf, setting.key, "midge has no equivalent".to_owned()))
             .collect();
         errors.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
-        // A listener for both families of addresses is two tables.
+        // A listener for both address families has two tables.
         errors.dedup();
         errors
     }
 }
 
 impl Mapped {
-    /// Whether this midge has such an option.
+    /// Whether midge has this option.
     pub fn is_known(&self) -> bool {
         static DEFAULTS: LazyLock<(Listener, Config)> = LazyLock::new(Default::default);
 
@@ -146,7 +146,7 @@ impl Mapped {
 }
 
 impl SettingOrigin {
-    /// An error about a setting that comes from here.
+    /// An error about a setting with this source.
     pub(super) fn error(&self, conf: &MosquittoConf, key: &str, message: String) -> Diagnostic {
         match self {
             SettingOrigin::Line(at) => {
@@ -161,7 +161,7 @@ pub(super) fn line<T>(at: &Spanned<T>, key: &str) -> SettingOrigin {
     SettingOrigin::Line(Spanned { file: at.file.clone(), line: at.line, value: key.to_owned() })
 }
 
-/// A setting and the key it has in the `mosquitto.conf`.
+/// A setting and its key in the `mosquitto.conf`.
 macro_rules! from {
     ($settings:expr, $key:ident) => {
         $settings
@@ -172,18 +172,18 @@ macro_rules! from {
 }
 pub(super) use from;
 
-/// Writes a mapping, table by table; those of the listeners are in the module `listeners`.
+/// Writes a mapping, table by table. The module `listeners` writes the tables of the listeners.
 pub(super) struct Writer<'a> {
     pub(super) conf: &'a MosquittoConf,
     mapping: Mapping,
-    /// The table at hand.
+    /// The current table.
     pub(super) table: TomlTable,
-    /// Tables of listeners so far.
+    /// The number of listener tables so far.
     pub(super) listeners: usize,
 }
 
 impl Writer<'_> {
-    /// Adds a setting to the table at hand. What follows may add a comment or make it vital.
+    /// Adds a setting to the current table. The caller may add a comment or make the setting vital.
     pub(super) fn put(&mut self, key: &'static str, value: TomlValue, origin: SettingOrigin) -> &mut Mapped {
         let table = self.table;
         let settings = &mut self.mapping.settings;
@@ -260,7 +260,7 @@ impl Writer<'_> {
         if let Some((Some(seconds), origin)) = from!(global, max_keepalive) {
             let longest = TomlValue::Integer(seconds.into());
             self.put("keep_alive_seconds_max", longest, origin.clone()).is_vital = true;
-            // Only 5.0 has a way to tell a client: mosquitto refuses a 3.x client that asks for more.
+            // Only 5.0 has a way to tell the client. mosquitto refuses a 3.x client that asks for more.
             let refused = TomlValue::Boolean(true);
             self.put("keep_alive_refused_in_3x", refused, origin);
         }
@@ -298,7 +298,8 @@ impl Writer<'_> {
         }
     }
 
-    /// The bound on unacknowledged messages. mosquitto's "no limit" is as many as packet identifiers allow.
+    /// The bound on unacknowledged messages. For mosquitto's "no limit" it is the number of packet
+    /// identifiers.
     fn window(&self) -> (u64, SettingOrigin) {
         let (limit, origin) =
             from!(self.conf.global, max_inflight_messages).unwrap_or((Some(20), SettingOrigin::Default));
@@ -315,15 +316,15 @@ impl Writer<'_> {
             self.put("sessions", TomlValue::Integer(limit.into()), origin).is_vital = true;
         }
         if let Some((bytes, origin)) = from!(global, max_packet_size) {
-            // No header can announce a larger packet.
+            // No fixed header can announce a larger packet.
             let bytes = u64::from(bytes).min(268_435_460);
             self.put("packet_bytes", TomlValue::Integer(bytes), origin).is_vital = true;
         } else {
             self.note_packet_bound();
         }
-        // mosquitto waits for a CONNECT one and a half times as long as its keep alive of 60 seconds before it.
+        // mosquitto waits for CONNECT for one and a half times its keep alive of 60 seconds.
         self.put("connect_seconds", TomlValue::Integer(90), SettingOrigin::Default);
-        // What mosquitto takes before a client is in: 100,000 bytes behind the fixed header.
+        // mosquitto accepts 100,000 bytes after the fixed header before a client has logged in.
         self.put("connect_bytes_unnamed", TomlValue::Integer(100_004), SettingOrigin::Default);
         if let Some((Some(bytes), origin)) = from!(global, message_size_limit) {
             self.put("payload_bytes", TomlValue::Integer(bytes.into()), origin).is_vital = true;
@@ -339,10 +340,11 @@ impl Writer<'_> {
         }
     }
 
-    /// mosquitto 2.0 takes packets of any size unless the file has a bound; 2.1 has midge's.
+    /// mosquitto 2.0 accepts packets of any size unless the file sets a bound. 2.1 has the same bound as
+    /// midge.
     fn note_packet_bound(&mut self) {
         let bytes = Limits::default().packet_bytes;
-        // Beside its payload a packet has a topic and properties.
+        // A packet has a topic and properties besides its payload.
         let is_bounded = |limit: MaybeLimit| limit.is_some_and(|payload| payload as usize <= bytes / 2);
         if !self.conf.global.message_size_limit.as_ref().is_some_and(|limit| is_bounded(limit.value)) {
             let text = format!(
@@ -460,7 +462,7 @@ impl Writer<'_> {
                 LogDestination::Other(word) => format!("log_dest {word}"),
             };
             let text = format!(
-                "midge logs to standard error or output, and not to {instead}; who starts it can send that on"
+                "midge logs to standard error or output, and not to {instead}; the program that starts it can forward that"
             );
             self.note(origin, text);
         }

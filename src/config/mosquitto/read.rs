@@ -1,8 +1,8 @@
-//! Goes through the lines of a file and of those it includes, and puts each setting where it belongs.
+//! Reads the lines of a file and of the files that it includes, and stores each setting where it belongs.
 //!
-//! mosquitto ends at the first error; here every line is read, and all errors are told. Which listener a key
-//! belongs to is mosquitto's rule: the last one that was opened *in the same file*, else the default
-//! listener where the key may open it.
+//! mosquitto stops at the first error; midge reads every line and reports all errors. A key belongs to the
+//! listener that was opened last *in the same file*, as in mosquitto. Without one, it belongs to the default
+//! listener if the key may open that.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -23,17 +23,17 @@ use crate::config::parse::FILE_BYTES_MAX;
 use crate::settings::options::LISTENERS_MAX;
 use crate::settings::value::quoted;
 
-/// Files that one file may include; more are no configuration.
+/// The largest number of files that one file may include.
 const INCLUDED_MAX: usize = 1000;
 
-/// Port of the default listener as long as no `port` line says another.
+/// The port of the default listener if there is no `port` line.
 const DEFAULT_PORT: u16 = 1883;
 
-/// What the lines of one file have opened so far.
+/// The sections that the lines of one file have opened so far.
 #[derive(Debug, Default)]
 struct Opened {
     listener: Option<usize>,
-    /// Line of the bridge.
+    /// The line that opened the bridge.
     bridge: Option<usize>,
     plugin: bool,
 }
@@ -42,13 +42,14 @@ struct Opened {
 #[derive(Debug)]
 pub(super) struct ConfReader {
     pub(super) conf: MosquittoConf,
-    /// What midge has no like of is left out.
+    /// Whether lines without an equivalent in midge are left out instead of refused.
     pub(super) is_partial: bool,
     errors: Vec<Diagnostic>,
-    /// Listeners that are left out, with the line that is why.
+    /// The listeners that are left out, each with the line that is the reason.
     closed: BTreeMap<usize, usize>,
     default_listener: Option<usize>,
-    /// Whether a key about who may come in was read: `per_listener_settings` must stand before it.
+    /// Whether a key that decides who may connect was read. `per_listener_settings` must stand before all of
+    /// these.
     security_seen: bool,
     included: bool,
 }
@@ -80,7 +81,7 @@ impl ConfReader {
         }
     }
 
-    /// Everything that was read, if nothing was wrong with it.
+    /// Returns everything that was read, or all errors.
     pub(super) fn finish(mut self) -> Result<MosquittoConf, Vec<Diagnostic>> {
         if self.errors.is_empty() {
             self.close_listeners();
@@ -92,7 +93,7 @@ impl ConfReader {
         if self.errors.is_empty() { Ok(self.conf) } else { Err(self.errors) }
     }
 
-    /// Reads the file of the command line.
+    /// Reads the main file.
     pub(super) fn read_file(&mut self, path: &Path) {
         let file = self.conf.file.clone();
         if let Some(bytes) = self.bytes_of(&file, path) {
@@ -100,15 +101,15 @@ impl ConfReader {
         }
     }
 
-    /// Reads its text.
+    /// Reads the text of the main file.
     pub(super) fn read_bytes(&mut self, bytes: &[u8]) {
         let file = self.conf.file.clone();
         self.read_lines(&file, bytes);
     }
 
-    /// Takes the listeners out that are left out as a whole.
+    /// Removes the listeners that are left out.
     fn close_listeners(&mut self) {
-        // From the last on, so that the numbers of the others stay.
+        // It starts with the last one, so that the numbers of the others do not change.
         for (listener, line) in std::mem::take(&mut self.closed).into_iter().rev() {
             let listener = self.conf.listeners.remove(listener);
             let why = format!("left out as a whole: without line {line} it would be open to others");
@@ -121,7 +122,7 @@ impl ConfReader {
         }
     }
 
-    /// Takes down what is wrong; `listener` is that of the line.
+    /// Records an error. `listener` is the listener that the line belongs to.
     fn refuse(&mut self, mut error: Diagnostic, problem: Problem, listener: Option<usize>) {
         let (message, closes) = match problem {
             Problem::Wrong(message) => {
@@ -172,7 +173,7 @@ impl ConfReader {
         }
     }
 
-    /// Takes one line. The error says what is wrong with it.
+    /// Handles one line. The error says what is wrong with it.
     fn take(&mut self, line: &Line<'_>, opened: &mut Opened) -> Result<(), Problem> {
         match keys::find(line.key).ok_or_else(|| keys::unknown(line.key))? {
             KeyHandling::Bridge => bridge(line, opened),
@@ -216,7 +217,7 @@ impl ConfReader {
         }
     }
 
-    /// The listener that a key belongs to; `None` for a key of the whole broker. Fails when the key may not
+    /// The listener that a key belongs to; `None` for a key of the whole broker. Fails if the key may not
     /// stand here.
     fn place(
         &mut self,
@@ -278,7 +279,8 @@ impl ConfReader {
             | "password_file" => {
                 let security = match listener.and_then(|index| self.conf.listeners.get_mut(index)) {
                     Some(listener) => {
-                        // Here, two keys have two names; the last line counts, and a prefix stands once.
+                        // Two keys have two names each. The last line counts, and a prefix may be set once
+                        // only.
                         match line.key {
                             "allow_anonymous" => listener.settings.listener_allow_anonymous = None,
                             "auto_id_prefix" => {
@@ -304,7 +306,7 @@ impl ConfReader {
         if self.conf.listeners.len() >= LISTENERS_MAX {
             return Err(format!("more than {LISTENERS_MAX} listeners"));
         }
-        // One whose own line is wrong is opened all the same: the keys below it are not to blame.
+        // A listener with an error in its own line is opened too, so that the keys below it cause no errors.
         let place = listener_place(line);
         let opening = place.clone().unwrap_or(ListenAddress::Port(DEFAULT_PORT, None));
         self.conf.listeners.push(listener_at(line, opening));
@@ -348,7 +350,7 @@ impl ConfReader {
 
     fn set_per_listener(&mut self, line: &Line<'_>) -> Result<(), String> {
         if self.conf.per_listener_settings.as_ref().is_some_and(|setting| setting.value) {
-            // Once it is on, mosquitto does not look at the value of another such line.
+            // Once it is on, mosquitto ignores the value of further lines.
             self.remark(line, "it is on since an earlier line, and stays on");
             return Ok(());
         }
@@ -460,7 +462,7 @@ fn plugin(line: &Line<'_>, opened: &mut Opened) -> Result<(), Problem> {
     }
 }
 
-/// mosquitto's own plugins that do what a key does too.
+/// Plugins of mosquitto that do the same as a key.
 const PLUGINS_OF_FILES: [(&str, &str); 2] =
     [("mosquitto_password_file", "password_file"), ("mosquitto_acl_file", "acl_file")];
 
@@ -472,8 +474,8 @@ fn shown_key(key: &str) -> String {
     }
 }
 
-/// The files of a directory that mosquitto would read, in its order: without regard to case, capital letters
-/// first among equals.
+/// The files of a directory that mosquitto would read, in mosquitto's order: case is ignored, and among equal
+/// names capital letters come first.
 fn included_files(directory: &str) -> Result<Vec<PathBuf>, String> {
     let unreadable =
         |error: std::io::Error| format!("the directory {} cannot be read: {error}", quoted(directory));

@@ -1,4 +1,5 @@
-//! What a line may say and where it is put: settings of the broker, of a listener, and of who may come in.
+//! Checks the values of a line and stores them as settings of the broker, of a listener, or of who may
+//! connect.
 
 use super::line::{INT, Line, text};
 use super::{
@@ -55,7 +56,7 @@ pub(super) fn set_global(global: &mut Global, line: &Line<'_>) -> Result<(), Str
 
 const INT_MAX: u32 = i32::MAX as u32;
 
-/// Largest payload that a PUBLISH can carry, in bytes.
+/// The largest payload of a PUBLISH, in bytes.
 const PAYLOAD_BYTES_MAX: i64 = 268_435_455;
 
 pub(super) fn set_security(security: &mut Security, line: &Line<'_>) -> Result<(), String> {
@@ -139,7 +140,7 @@ pub(super) fn port_of(line: &Line<'_>, min: i64) -> Result<u16, String> {
     u16::try_from(port).map_err(|_| "is no port".to_owned())
 }
 
-/// Checks that midge can listen on what is meant as an address.
+/// Checks that midge can listen on an address.
 pub(super) fn host_of(host: &str) -> Result<String, String> {
     use crate::settings::Address;
 
@@ -154,7 +155,7 @@ fn versions(line: &Line<'_>) -> Result<Spanned<Vec<u8>>, String> {
     let words = line.rest().split([',', ' ', '\t']).filter(|word| !word.is_empty());
     let mut versions = Vec::new();
     for word in words {
-        // As mosquitto, words of another kind are passed over.
+        // Other words are ignored, as in mosquitto.
         let version = match word {
             "3" => 3,
             "4" => 4,
@@ -215,7 +216,7 @@ fn tls_version(line: &Line<'_>) -> Result<Spanned<TlsMinimum>, Problem> {
     }
 }
 
-/// A whole number with the letter of its unit: `14d`.
+/// Reads a whole number with the letter of its unit: `14d`.
 fn duration_seconds(word: &str) -> Result<u64, String> {
     let refused = || {
         format!(
@@ -236,7 +237,7 @@ fn duration_seconds(word: &str) -> Result<u64, String> {
     number.filter(|number| *number > 0).map(|number| u64::from(number) * unit).ok_or_else(refused)
 }
 
-/// Sets a text that may stand there once.
+/// Sets a text that may be set once only.
 fn once(slot: &mut Option<Spanned<String>>, line: &Line<'_>) -> Result<(), String> {
     refuse_second(slot.as_ref())?;
     *slot = Some(line.text()?);
@@ -251,7 +252,7 @@ pub(super) fn second_time(file: &str, line: usize) -> String {
     format!("is already set in {file}:{line}")
 }
 
-/// Longest beginning of an identifier that the broker chooses, in bytes.
+/// The longest prefix of an assigned identifier, in bytes.
 const PREFIX_BYTES_MAX: usize = 50;
 
 fn prefix(slot: &mut Option<Spanned<String>>, line: &Line<'_>) -> Result<(), String> {

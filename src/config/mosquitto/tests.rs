@@ -1,4 +1,4 @@
-//! Whole files, from the text of a `mosquitto.conf` to midge's words.
+//! Whole files, from the text of a `mosquitto.conf` to midge's options.
 #![allow(clippy::disallowed_methods, reason = "files to include, in a folder of the test's own")]
 
 mod errors;
@@ -20,7 +20,7 @@ fn errors(text: &str) -> Vec<String> {
     errors.iter().map(ToString::to_string).collect()
 }
 
-/// What a key of a table became, as the midge.toml has it.
+/// The value of a key in a table of the midge.toml.
 fn mapped(mapping: &Mapping, table: TomlTable, key: &str) -> Option<TomlValue> {
     let mut found = mapping.settings.iter().filter(|setting| setting.table == table && setting.key == key);
     let value = found.next().map(|setting| setting.value.clone());
@@ -198,14 +198,14 @@ fn a_tls_listener_becomes_one() {
     assert_eq!(own("tls_client_certificate_rules"), text("openssl"));
     assert_eq!(own("tls_user_name"), text("common_name"));
     assert_eq!(own("tls_minimum"), text("1.3"));
-    // mosquitto asks for no certificate then, whatever cafile says.
+    // mosquitto asks for no certificate in this case, whatever cafile says.
     for key in ["tls_client_ca", "tls_client_certificate", "tls_crl", "tls_user_name"] {
         assert_eq!(in_listener(tls, 0, key), None, "{key}");
     }
-    // It may hold what leads from the listener's own certificate to its CA.
+    // The file may hold the certificates between the listener's own and its CA.
     assert_eq!(in_listener(tls, 0, "tls_chain"), text("/ca"));
     let notes = conf(tls).mapping().notes;
-    // The other is about the size of packets.
+    // The other note is about the size of packets.
     assert_eq!(notes.len(), 2, "{notes:?}");
 }
 
@@ -266,7 +266,7 @@ fn what_decides_who_comes_in_or_what_flows_has_its_like_in_midge() {
     assert!(listener.user_name_as_client_id && !listener.tls_client_certificate_dates);
     assert!(conf("").config().expect("defaults").protocol.check_retain_source, "mosquitto's default");
     assert!(!conf("check_retain_source false").config().expect("false").protocol.check_retain_source);
-    // The interval of a look around, not a life.
+    // It is the interval of a check, not a lifetime.
     let remarks = conf("retain_expiry_interval 5\n").remarks;
     assert!(remarks[0].to_string().contains("looks for expired retained messages"), "{remarks:?}");
 }
@@ -291,7 +291,7 @@ fn a_directory_of_authorities_stands_beside_the_file() {
     }
 }
 
-/// What is left of a file, and what is not.
+/// The listeners that are left, and the lines that are left out.
 fn partial(text: &str) -> (Vec<String>, Vec<String>) {
     let mut reader = super::read::ConfReader::new("m.conf", None);
     reader.is_partial = true;
@@ -304,11 +304,11 @@ fn partial(text: &str) -> (Vec<String>, Vec<String>) {
 fn what_is_left_out_opens_no_door() {
     let proxy = "enable_proxy_protocol 2\n";
     for (text, addresses, places) in [
-        // The same clients come in without it, or fewer.
+        // Without the line, the same clients can connect, or fewer.
         ("listener 1 ::1\ntls_version tlsv1.1", &["[::1]:1"][..], &[2][..]),
         ("listener 1 host\nsocket_domain ipv4", &["host:1"], &[2]),
         ("listener 1 ::1\npsk_file f", &["[::1]:1"], &[2]),
-        // Others would.
+        // Without the line, other clients could connect.
         ("listener 1 ::1\nlistener 2 ::1\npsk_hint h\nlistener 3 ::1", &["[::1]:1", "[::1]:3"], &[3, 2]),
         ("listener 1 ::1\nlistener 2 ::1\nprotocol http_api", &["[::1]:1"], &[3, 2]),
         ("listener 1 ::1\nlistener 2 ::1\nproxy_protocol_v2_require_tls true", &["[::1]:1"], &[3, 2]),

@@ -1,6 +1,6 @@
 //! The text of a `midge.toml`, written from a [`Mapping`], and the configuration that is read from it.
 //!
-//! Each line of the text knows where it comes from, so that an error of midge's reader names the line of the
+//! Each line of the text has its source, so that an error of midge's reader can name the line of the
 //! `mosquitto.conf`.
 
 use std::collections::HashMap;
@@ -14,13 +14,13 @@ use crate::settings::Config;
 /// A `midge.toml`.
 pub(super) struct Written {
     pub(super) text: String,
-    /// Lines of it.
+    /// The number of lines in `text`.
     lines: usize,
-    /// Where the settings come from, by line, from 1.
+    /// The source of each setting, by line number, counted from 1.
     origins: HashMap<usize, SettingOrigin>,
 }
 
-/// Writes what a mapping says.
+/// Writes a mapping as text.
 pub(super) fn written(conf: &MosquittoConf, mapping: &Mapping) -> Written {
     let mut written = Written { text: String::new(), lines: 0, origins: HashMap::new() };
     written.write_head(conf, mapping);
@@ -36,7 +36,7 @@ pub(super) fn written(conf: &MosquittoConf, mapping: &Mapping) -> Written {
 }
 
 impl Written {
-    /// Reads the text as any `midge.toml`, and puts the errors where they belong.
+    /// Reads the text like any `midge.toml`, and moves its errors to the lines of the `mosquitto.conf`.
     pub(super) fn read(&self, conf: &MosquittoConf) -> Result<Config, Vec<Diagnostic>> {
         parse::parse("midge.toml", &self.text).map_err(|errors| {
             let more = (errors.more > 0).then(|| Diagnostic {
@@ -78,7 +78,7 @@ impl Written {
         ));
         if !conf.left_out.is_empty() {
             self.line("#");
-            self.comment("Left out, because midge has no like of it:");
+            self.comment("Left out, because midge has no equivalent:");
             for left in &conf.left_out {
                 self.comment(&format!("- {left}"));
             }
@@ -87,7 +87,7 @@ impl Written {
             return;
         }
         self.line("#");
-        self.comment("Lines that change nothing, and what else is to be known:");
+        self.comment("Lines that change nothing, and other notes:");
         for note in &mapping.notes {
             self.comment(&format!("- {note}"));
         }
@@ -109,7 +109,7 @@ impl Written {
         if !setting.is_known() {
             let stops = if setting.is_vital { ", and does not start with it" } else { "" };
             self.comment(&format!("This midge has no such option{stops}:"));
-            // One that is vital is left to fail when the file is read.
+            // A vital one stays in the text, so that reading the text fails.
             if !setting.is_vital {
                 return self.line(&format!("# {} = {value} # {origin}", setting.key));
             }
@@ -130,7 +130,7 @@ fn literal(value: &TomlValue) -> String {
     }
 }
 
-/// A string as TOML writes it, however long.
+/// A string in TOML notation, of any length.
 fn string(text: &str) -> String {
     let mut string = String::from("\"");
     for character in text.chars() {
@@ -148,10 +148,10 @@ fn string(text: &str) -> String {
     string
 }
 
-/// Characters of a comment's line, without its `# `.
+/// The width of a comment line in characters, without its `# `.
 const COMMENT_CHARS_MAX: usize = 98;
 
-/// Text that stays behind its `#`: TOML allows no control characters in comments.
+/// Text for a comment. TOML allows no control characters in comments.
 fn one_line(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }
